@@ -1,0 +1,284 @@
+//! [`Revoker`]: the write side.
+//!
+//! It turns "log out alice" into a [`Revocation`] that the check will find: the issuer is filled in and the lifetime
+//! chosen from the same [`TokenProfile`] by which tokens are accepted.
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use crate::clock::Timestamp;
+use crate::config::ConfigError;
+use crate::revocation::{Action, Extent, MAX_ID_BYTES, Record, Revocation, Target, TargetKind};
+use crate::store::{ListQuery, Page, Receipt, RevocationStore, StoreError, StoreErrorKind};
+use crate::token::{TokenProfile, TokenVerifier};
+use crate::verified::VerifiedToken;
+
+/// Revokes and reinstates, looks up and lists. Cheap to clone.
+///
+/// A revocation that was answered with `Ok` is seen by every check that starts later, in every process that shares the
+/// store. One that was answered with an error may or may not have happened, and may be repeated.
+///
+/// ```
+/// # use tower_jwt_revocation::{MemoryStore, Revoker, Target, token::TokenProfile};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let revoker = Revoker::new(MemoryStore::new(), TokenProfile::new())?;
+/// revoker.revoke(Target::user("alice")).reason("password changed").actor("support:7").await?;
+/// assert!(revoker.find(Target::user("alice")).await?.is_some());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Revoker {
+    store: Arc<dyn RevocationStore>,
+    profile: Arc<TokenProfile>,
+}
+
+impl Revoker {
+    /// A revoker of the tokens that are accepted under `profile`. A process that also checks tokens takes
+    /// [`JwtRevocationLayer::revoker`](crate::JwtRevocationLayer::revoker) instead; one that only revokes must be given the
+    /// profile of those that check, above all the same issuers and the largest of their lifetimes.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the profile cannot work.
+    pub fn new(store: impl RevocationStore, profile: TokenProfile) -> Result<Self, ConfigError> {
+        profile.validate()?;
+        Ok(Self::from_parts(Arc::new(store), Arc::new(profile)))
+    }
+
+    pub(crate) fn from_parts(store: Arc<dyn RevocationStore>, profile: Arc<TokenProfile>) -> Self {
+        Self { store, profile }
+    }
+
+    /// Revokes `target`: with [`Extent::All`] if it is a token, a session or a family, else with
+    /// [`Extent::IssuedSoFar`]. The record is kept for as long as the longest token that is accepted.
+    ///
+    /// Await the returned request, after saying more if there is more to say.
+    ///
+    /// A reissued session id, or an issuer that goes on to mint tokens for a revoked session or family, needs a
+    /// longer [`lifetime`](RevokeRequest::lifetime).
+    pub fn revoke(&self, target: Target) -> RevokeRequest {
+        RevokeRequest { revoker: self.clone(), change: Revocation::new(target, self.profile.retention()) }
+    }
+
+    /// Revokes one token by its id; the record is kept until the token is over.
+    ///
+    /// A token without an id is revoked by its signing input if the profile says so, and is an error otherwise.
+    pub fn revoke_token(&self, token: &VerifiedToken) -> RevokeRequest {
+        let target =
+            token.target(TargetKind::Token).or_else(|| token.target(TargetKind::SigningInput)).cloned();
+        // A token without a name of its own gets the empty one, which is refused when the request is sent.
+        let mut change = Revocation::new(target.unwrap_or_else(|| Target::token("")), Duration::ZERO);
+        change.until = TokenProfile::forget_token_at(token.expires_at());
+        RevokeRequest { revoker: self.clone(), change }
+    }
+
+    /// Revokes the token with this id, which is known to expire at `expires_at`.
+    pub fn revoke_token_id(&self, jti: impl Into<Box<str>>, expires_at: Timestamp) -> RevokeRequest {
+        let mut change = Revocation::new(Target::token(jti), Duration::ZERO);
+        change.until = TokenProfile::forget_token_at(expires_at);
+        RevokeRequest { revoker: self.clone(), change }
+    }
+
+    /// Revokes a token given as a string. Its signature, header and issuer are verified, so that nobody can revoke the
+    /// tokens of others; its times are not (RFC 7009 §2.2).
+    ///
+    /// # Errors
+    /// [`RevokeError::Token`] if the token could never be accepted, so that there is nothing to revoke;
+    /// [`RevokeError::Store`] if the write was not confirmed.
+    pub async fn revoke_raw_token(
+        &self,
+        verifier: &dyn TokenVerifier,
+        token: &str,
+    ) -> Result<Receipt, RevokeError> {
+        let token = verifier.verify_for_revocation(token).map_err(RevokeError::Token)?;
+        self.revoke_token(&token).await.map_err(RevokeError::Store)
+    }
+
+    /// Revokes many targets at once, each as [`revoke`](Self::revoke) does; the receipts are in the same order.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the write was not confirmed: none, some or all were revoked. It may be repeated.
+    pub async fn revoke_many(
+        &self,
+        targets: impl IntoIterator<Item = Target>,
+    ) -> Result<Vec<Receipt>, StoreError> {
+        let retention = self.profile.retention();
+        self.write(targets.into_iter().map(|target| Revocation::new(target, retention)).collect()).await
+    }
+
+    /// Accepts the tokens of `target` again: undoes what was revoked for this very target before, in any extent. A token
+    /// that is also covered through another target stays revoked.
+    pub fn reinstate(&self, target: Target) -> RevokeRequest {
+        let mut change = Revocation::new(target, self.profile.retention());
+        change.action = Action::Reinstate;
+        RevokeRequest { revoker: self.clone(), change }
+    }
+
+    /// The record of `target`, if it has one: what is revoked, since when, why and by whom.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be asked, or the target cannot be.
+    pub async fn find(&self, target: Target) -> Result<Option<Record>, StoreError> {
+        let target = self.complete(target)?;
+        self.store.find(&target).await
+    }
+
+    /// A page of the records that are in effect.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be asked.
+    pub async fn list(&self, query: ListQuery) -> Result<Page, StoreError> {
+        self.store.list(query).await
+    }
+
+    /// How many records are in effect.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be asked.
+    pub async fn count(&self) -> Result<u64, StoreError> {
+        self.store.count().await
+    }
+
+    async fn write(&self, mut changes: Vec<Revocation>) -> Result<Vec<Receipt>, StoreError> {
+        for change in &mut changes {
+            change.target = self.complete(change.target.clone())?;
+            for (what, words) in [("reason", &change.reason), ("actor", &change.actor)] {
+                if words.as_ref().is_some_and(|words| words.len() > MAX_ID_BYTES) {
+                    return Err(invalid(format!("the {what} is longer than {MAX_ID_BYTES} bytes")));
+                }
+            }
+        }
+        if changes.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.store.write(changes).await
+    }
+
+    /// Fills in the issuer and refuses what no accepted token could match.
+    fn complete(&self, target: Target) -> Result<Target, StoreError> {
+        if target.kind() != TargetKind::Issuer && target.id().is_empty() {
+            return Err(invalid(format!("the {} to revoke has an empty id", target.kind())));
+        }
+        if target.id().len() > MAX_ID_BYTES {
+            return Err(invalid(format!(
+                "the id of the {} is longer than {MAX_ID_BYTES} bytes",
+                target.kind()
+            )));
+        }
+        if target.wants_issuer() {
+            return match self.profile.only_issuer() {
+                Ok(issuer) => Ok(target.issued_by(issuer)),
+                Err(issuers) => Err(invalid(format!(
+                    "the {} needs an issuer, as there are several: add .issued_by(…) with one of {}",
+                    target.kind(),
+                    issuers.join(", "),
+                ))),
+            };
+        }
+        match target.issuer_name() {
+            Some(issuer) if self.profile.has_issuers() && !self.profile.knows_issuer(issuer) => Err(invalid(
+                format!("the issuer {issuer} is not one of the accepted ones, so there is nothing to revoke"),
+            )),
+            // Without configured issuers every id belongs to the same nameless one.
+            Some(_) if !self.profile.has_issuers() => Ok(target.without_issuer()),
+            _ => Ok(target),
+        }
+    }
+}
+
+fn invalid(problem: String) -> StoreError {
+    StoreError::new(StoreErrorKind::InvalidInput, problem)
+}
+
+impl fmt::Debug for Revoker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Revoker").field("profile", &self.profile).finish_non_exhaustive()
+    }
+}
+
+/// A revocation or reinstatement that has not been sent yet. Await it.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is revoked until this is awaited"]
+pub struct RevokeRequest {
+    revoker: Revoker,
+    change: Revocation,
+}
+
+impl RevokeRequest {
+    /// How much is revoked. Has no effect on a reinstatement, which undoes all.
+    pub fn extent(mut self, extent: Extent) -> Self {
+        if let Action::Revoke(known) = &mut self.change.action {
+            *known = extent;
+        }
+        self
+    }
+
+    /// Why, for people: shown by [`Revoker::find`] and in the logs of those who refuse the token. At most 1024 bytes.
+    pub fn reason(mut self, reason: impl Into<Arc<str>>) -> Self {
+        self.change.reason = Some(reason.into());
+        self
+    }
+
+    /// Who does it, for people. At most 1024 bytes.
+    pub fn actor(mut self, actor: impl Into<Arc<str>>) -> Self {
+        self.change.actor = Some(actor.into());
+        self
+    }
+
+    /// Keeps the record at least this long from now. It can only be made longer than what the profile asks for: a
+    /// record must outlive the tokens it covers.
+    pub fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.change.lifetime = self.change.lifetime.max(lifetime);
+        self
+    }
+}
+
+impl IntoFuture for RevokeRequest {
+    type Output = Result<Receipt, StoreError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        async move {
+            let receipts = self.revoker.write(vec![self.change]).await?;
+            receipts.into_iter().next().ok_or_else(|| {
+                StoreError::new(
+                    StoreErrorKind::Protocol,
+                    "the store confirmed nothing; the write may be repeated",
+                )
+            })
+        }
+        .boxed()
+    }
+}
+
+/// Why a token given as a string was not revoked.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum RevokeError {
+    /// The token could never be accepted. RFC 7009 §2.2: answer the client as if it had been revoked.
+    Token(crate::token::TokenError),
+    /// The write was not confirmed. RFC 7009 §2.2.1: answer 503, the client repeats it.
+    Store(StoreError),
+}
+
+impl fmt::Display for RevokeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(error) => write!(f, "there is nothing to revoke: {error}"),
+            Self::Store(error) => write!(f, "the revocation was not confirmed and may be repeated: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for RevokeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Token(error) => Some(error),
+            Self::Store(error) => Some(error),
+        }
+    }
+}

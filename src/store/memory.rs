@@ -1,0 +1,194 @@
+//! [`MemoryStore`]: the revocations of one process.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, ready};
+
+use super::{
+    Cursor, ListQuery, Lookup, Page, Receipt, RevocationStore, RevokedBy, Standing, StoreError,
+    StoreErrorKind,
+};
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::revocation::{Change, Fingerprint, Record, Revocation, Target};
+use crate::verified::VerifiedToken;
+
+/// Default of [`MemoryStore::with_capacity`]: a few hundred megabytes when full of short ids.
+pub const DEFAULT_CAPACITY: usize = 1_000_000;
+
+/// Keeps revocations in the memory of this process. Clones share them.
+///
+/// For tests, demos, and programs that run alone: another process does not see them, and a restart forgets them, so
+/// a revoked token works again after a restart until it expires.
+///
+/// At its capacity it refuses writes: a live revocation is never dropped.
+#[derive(Clone)]
+pub struct MemoryStore {
+    records: Arc<RwLock<HashMap<Fingerprint, Record>>>,
+    capacity: usize,
+    clock: Arc<dyn Clock>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryStore {
+    /// An empty store for up to [`DEFAULT_CAPACITY`] records.
+    pub fn new() -> Self {
+        Self { records: Arc::default(), capacity: DEFAULT_CAPACITY, clock: Arc::new(SystemClock) }
+    }
+
+    /// The number of records at which further targets are refused, default [`DEFAULT_CAPACITY`].
+    #[must_use]
+    pub fn with_capacity(mut self, capacity: NonZeroUsize) -> Self {
+        self.capacity = capacity.get();
+        self
+    }
+
+    /// The clock that dates the writes, default [`SystemClock`].
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    // A panic while the lock is held cannot leave half a record, so a poisoned lock is as good as any.
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<Fingerprint, Record>> {
+        self.records.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> RwLockWriteGuard<'_, HashMap<Fingerprint, Record>> {
+        self.records.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_all(&self, changes: &[Revocation]) -> Result<Vec<Receipt>, StoreError> {
+        let now = self.clock.now();
+        let mut records = self.lock();
+        // All or none: the new state is worked out aside, and moved in when it is known to fit.
+        let mut pending: HashMap<Fingerprint, Record> = HashMap::new();
+        let mut receipts = Vec::with_capacity(changes.len());
+        for change in changes {
+            let fingerprint = change.target.fingerprint();
+            let before = pending.get(&fingerprint).or_else(|| records.get(&fingerprint));
+            let (outcome, record) = match change.apply(before, now) {
+                Change::Nothing(outcome) => (outcome, before.cloned()),
+                Change::Write(outcome, record) => {
+                    pending.insert(fingerprint, record.clone());
+                    (outcome, Some(record))
+                }
+            };
+            receipts.push(Receipt {
+                outcome,
+                at: record.as_ref().map_or(now, Record::changed_at),
+                reissue_at: record.as_ref().and_then(Record::reissue_at),
+                fence: None,
+                replicas: None,
+            });
+        }
+        self.make_room(&mut records, &pending, now)?;
+        records.extend(pending);
+        Ok(receipts)
+    }
+
+    /// Forgets what may be forgotten once the map would have to grow, so that the cost is spread over the writes.
+    fn make_room(
+        &self,
+        records: &mut HashMap<Fingerprint, Record>,
+        pending: &HashMap<Fingerprint, Record>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let added = pending.keys().filter(|fingerprint| !records.contains_key(fingerprint)).count();
+        if added > 0 && records.len() + added > records.capacity().min(self.capacity) {
+            records.retain(|_, record| record.until() > now);
+        }
+        if added > 0 && records.len() + added > self.capacity {
+            return Err(StoreError::new(
+                StoreErrorKind::Full,
+                format!(
+                    "the memory store holds {} live records, its capacity; nothing was written",
+                    records.len()
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    fn page(&self, query: &ListQuery) -> Result<Page, StoreError> {
+        let after = query.cursor.as_ref().map(parse_cursor).transpose()?;
+        let now = self.clock.now();
+        let size = query.page_size();
+        // The map has no order, so the page is found by keeping the smallest fingerprints after the cursor.
+        let mut page: BTreeMap<Fingerprint, Record> = BTreeMap::new();
+        for (fingerprint, record) in self.read().iter() {
+            let is_next = after.is_none_or(|after| *fingerprint > after);
+            if !is_next || record.until() <= now || !record.is_in_effect() {
+                continue;
+            }
+            if page.len() <= size {
+                page.insert(*fingerprint, record.clone());
+            } else if page.last_key_value().is_some_and(|(last, _)| fingerprint < last) {
+                page.pop_last();
+                page.insert(*fingerprint, record.clone());
+            }
+        }
+        // One more than asked for was collected: it tells whether there is a next page.
+        let next = (page.len() > size)
+            .then(|| page.pop_last())
+            .and_then(|_| page.last_key_value().map(|(last, _)| Cursor::from_text(last.to_string())));
+        Ok(Page { records: page.into_values().filter(|record| query.admits(record)).collect(), next })
+    }
+}
+
+fn parse_cursor(cursor: &Cursor) -> Result<Fingerprint, StoreError> {
+    let text = cursor.to_string();
+    let bytes = u128::from_str_radix(&text, 16).ok().filter(|_| text.len() == 32);
+    bytes.map(|bytes| Fingerprint::from_bytes(bytes.to_be_bytes())).ok_or_else(|| {
+        StoreError::new(StoreErrorKind::InvalidInput, "the cursor was not given out by a memory store")
+    })
+}
+
+impl RevocationStore for MemoryStore {
+    fn check(&self, token: &Arc<VerifiedToken>) -> Lookup {
+        let records = self.read();
+        let hit = token.targets().iter().find_map(|target| {
+            records.get(target.fingerprint()).filter(|record| record.covers(token)).map(RevokedBy::from)
+        });
+        Lookup::Now(Ok(hit.map_or(Standing::Live, Standing::Revoked)))
+    }
+
+    fn write(&self, changes: Vec<Revocation>) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
+        ready(self.write_all(&changes)).boxed()
+    }
+
+    fn find(&self, target: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>> {
+        let now = self.clock.now();
+        let record = self.read().get(&target.fingerprint()).filter(|record| record.until() > now).cloned();
+        ready(Ok(record)).boxed()
+    }
+
+    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>> {
+        ready(self.page(&query)).boxed()
+    }
+
+    fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
+        let now = self.clock.now();
+        let live =
+            self.read().values().filter(|record| record.until() > now && record.is_in_effect()).count();
+        ready(Ok(live as u64)).boxed()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("records", &self.read().len())
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
+    }
+}

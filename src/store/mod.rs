@@ -1,0 +1,302 @@
+//! Where revocations are kept.
+//!
+//! One trait, [`RevocationStore`], and what it speaks of: a [`Standing`] or a [`StoreError`], never a default.
+//!
+//! | room | what it is |
+//! | --- | --- |
+//! | [`memory`] | one process: tests, demos, programs that run alone |
+//! | [`redis`] | shared by all processes, one round trip per check (feature `redis`) |
+
+pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
+
+use std::error::Error;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use crate::clock::Timestamp;
+use crate::revocation::{Outcome, Record, Revocation, Target, TargetKind};
+use crate::verified::VerifiedToken;
+
+/// Keeps the standing of targets, for the check on every request and for the writes.
+///
+/// # What an implementation guarantees
+/// - A write that was answered with `Ok` is seen by every check that starts later, in any process that shares the
+///   store, until the record may be forgotten ([`Record::until`]).
+/// - Writes are joined as [`Record::merge`] says: none ever shortens or moves back a revocation.
+/// - What is not known is an error. There is no default standing.
+pub trait RevocationStore: Send + Sync + 'static {
+    /// The standing of a verified token: revoked if the record of *any* of its targets covers it.
+    ///
+    /// A store that knows at once answers [`Lookup::Now`], which costs no allocation. A [`Lookup::Later`] must end by itself
+    /// within a bound that the store documents; the layer adds no deadline of its own.
+    fn check(&self, token: &Arc<VerifiedToken>) -> Lookup;
+
+    /// Writes changes, all or none per shard of the store, and answers with one receipt for each, in order.
+    ///
+    /// The write goes on if the returned future is dropped: what was begun is never half done.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the write was not confirmed. It may have been done all the same; repeating it is safe.
+    fn write(&self, changes: Vec<Revocation>) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>>;
+
+    /// The record of a target, if there is one that has not been forgotten.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be asked.
+    fn find(&self, target: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>>;
+
+    /// A page of the records that are in effect, in no particular order. Records that are written meanwhile may or may
+    /// not appear; one that is there from the first page to the last appears at least once.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be asked, or did not give out the cursor.
+    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>>;
+
+    /// How many records are in effect.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be asked.
+    fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>>;
+}
+
+/// The answer to a check: known at once, or to be awaited.
+#[must_use = "a look-up that is not read decides nothing"]
+pub enum Lookup {
+    /// The answer.
+    Now(Result<Standing, StoreError>),
+    /// The answer, once a round trip is over.
+    Later(BoxFuture<'static, Result<Standing, StoreError>>),
+}
+
+impl Lookup {
+    /// The answer, whichever way it comes.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the standing is not known.
+    pub async fn answer(self) -> Result<Standing, StoreError> {
+        match self {
+            Self::Now(answer) => answer,
+            Self::Later(answer) => answer.await,
+        }
+    }
+}
+
+impl fmt::Debug for Lookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Now(answer) => f.debug_tuple("Now").field(answer).finish(),
+            Self::Later(_) => f.debug_tuple("Later").finish(),
+        }
+    }
+}
+
+/// What a store knows of a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+#[non_exhaustive]
+pub enum Standing {
+    /// No revocation covers it.
+    Live,
+    /// A revocation covers it.
+    Revoked(RevokedBy),
+}
+
+/// The revocation that covers a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RevokedBy {
+    /// Through which of its targets the token is revoked.
+    pub kind: TargetKind,
+    /// When the revocation was written, by the clock of the store; not every store remembers.
+    pub at: Option<Timestamp>,
+    /// The reason that was given; not every store remembers.
+    pub reason: Option<Arc<str>>,
+}
+
+impl RevokedBy {
+    /// A revocation of which only the kind is known.
+    pub fn new(kind: TargetKind) -> Self {
+        Self { kind, at: None, reason: None }
+    }
+}
+
+impl From<&Record> for RevokedBy {
+    fn from(record: &Record) -> Self {
+        Self { kind: record.target().kind(), at: Some(record.changed_at()), reason: record.reason().cloned() }
+    }
+}
+
+/// The confirmation of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// What the write changed.
+    pub outcome: Outcome,
+    /// When it was written, by the clock of the store.
+    pub at: Timestamp,
+    /// For a revocation of "all issued so far": the first `iat`, in whole seconds, that is not covered. It is less
+    /// than one second ahead. An issuer that stamps new tokens with at least this time never sees a fresh login
+    /// refused.
+    pub reissue_at: Option<Timestamp>,
+    /// The position of the write in the log of the store, for those who follow it.
+    pub fence: Option<Fence>,
+    /// How many replicas had confirmed the write, where the store was told to wait for them.
+    pub replicas: Option<u32>,
+}
+
+/// A position in the log of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Fence {
+    /// The shard of the log.
+    pub shard: u16,
+    /// The life of the store that the position belongs to: another after all data was lost.
+    pub epoch: u64,
+    /// The sequence number in the shard.
+    pub seq: u64,
+}
+
+/// Which records to list.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ListQuery {
+    /// Where to go on, from [`Page::next`]; `None` for the first page.
+    pub cursor: Option<Cursor>,
+    /// About how many records to look at for one page; default 100, at most 1000. A page holds those that pass the
+    /// filters, so it can be empty and still not be the last.
+    pub limit: Option<NonZeroUsize>,
+    /// Only records of this kind.
+    pub kind: Option<TargetKind>,
+    /// Only records of this issuer.
+    pub issuer: Option<Box<str>>,
+    /// Only records whose latest change was made by this actor.
+    pub actor: Option<Box<str>>,
+}
+
+impl ListQuery {
+    /// How many records to look at.
+    pub(crate) fn page_size(&self) -> usize {
+        self.limit.map_or(100, NonZeroUsize::get).min(1000)
+    }
+
+    /// Whether a record passes the filters.
+    pub(crate) fn admits(&self, record: &Record) -> bool {
+        self.kind.is_none_or(|kind| record.target().kind() == kind)
+            && self.issuer.as_deref().is_none_or(|issuer| record.target().issuer_name() == Some(issuer))
+            && self.actor.as_deref().is_none_or(|actor| record.actor().map(|known| &**known) == Some(actor))
+    }
+}
+
+/// Where a listing goes on. Opaque, printable, and only for the store that gave it out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(Box<str>);
+
+impl Cursor {
+    /// A cursor from the text that its `Display` wrote.
+    pub fn from_text(text: impl Into<Box<str>>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Some of the records of a store.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Page {
+    /// The records.
+    pub records: Vec<Record>,
+    /// Where to go on; `None` after the last page.
+    pub next: Option<Cursor>,
+}
+
+// === Failure ===
+
+/// Why a store gave no answer. It never means "not revoked", and never "revoked".
+///
+/// Cheap to clone. `Display` is for the operator and holds no token and no key.
+#[derive(Clone, Debug)]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    detail: Arc<str>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+/// The kinds of [`StoreError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// No connection.
+    Unreachable,
+    /// No answer in time.
+    Timeout,
+    /// More was asked at once than the store was told to take on.
+    Overloaded,
+    /// The server is loading its data (`LOADING`).
+    Loading,
+    /// The server is a replica or was demoted to one (`READONLY`, `ROLE`).
+    NotPrimary,
+    /// The cluster does not serve the slot (`MOVED`, `ASK`, `CLUSTERDOWN`, `TRYAGAIN`).
+    Cluster,
+    /// Rights or password are missing (`NOPERM`, `NOAUTH`, `WRONGPASS`).
+    Denied,
+    /// The store is full (`OOM`, or a bounded store at its bound). The write was refused.
+    Full,
+    /// Fewer replicas than demanded confirmed the write (`NOREPLICAS`, `WAIT`).
+    Replicas,
+    /// An answer that is none: wrong type, wrong shape, unknown record version.
+    Protocol,
+    /// The store has lost data, and the token may be among what was lost.
+    Amnesia,
+    /// A mirror that cannot prove that it is fresh.
+    Stale,
+    /// What was asked for cannot be: an id that is empty or too long, a cursor of another store.
+    InvalidInput,
+    /// Anything else.
+    Other,
+}
+
+impl StoreError {
+    /// An error with a text for the operator.
+    pub fn new(kind: StoreErrorKind, detail: impl Into<Arc<str>>) -> Self {
+        Self { kind, detail: detail.into(), source: None }
+    }
+
+    /// The same error with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// What kind of error this is.
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+
+    /// Whether repeating the call can help. Repeating is always safe: writes are idempotent.
+    pub fn may_be_repeated(&self) -> bool {
+        !matches!(self.kind, StoreErrorKind::InvalidInput | StoreErrorKind::Denied)
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,1 @@
+//! Finds the one token of a request.

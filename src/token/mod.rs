@@ -1,0 +1,129 @@
+//! From the characters of a request to a [`VerifiedToken`].
+//!
+//! | room | what it does |
+//! | --- | --- |
+//! | [`bearer`] | finds the one token of a request |
+//! | [`jwt`] | checks signature and header: the only door to `jsonwebtoken` |
+//! | [`profile`] | judges the claims and names the targets; shared by every verifier |
+//! | [`issue`] | mints tokens that are revocable by construction (feature `issuer`) |
+
+pub mod bearer;
+#[cfg(feature = "issuer")]
+pub mod issue;
+pub mod jwt;
+pub mod profile;
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+pub use profile::{MissingId, TokenProfile};
+
+use crate::verified::VerifiedToken;
+
+/// Turns a token into a [`VerifiedToken`], or says why not.
+///
+/// Implemented by [`JwtVerifier`](jwt::JwtVerifier). An implementation of your own checks the signature as it likes
+/// and hands the claims to [`TokenProfile::assert_verified`], the only way to make a `VerifiedToken`.
+///
+/// Called on the request path: it must not block.
+pub trait TokenVerifier: Send + Sync + 'static {
+    /// Verifies `token`: signature, header, times and all other claims.
+    ///
+    /// # Errors
+    /// [`TokenError`] if the token is not to be accepted, whatever the reason.
+    fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError>;
+
+    /// Verifies a token that is to be revoked: everything but its times, because a token that is not valid yet can
+    /// be revoked, and one that is over needs no error (RFC 7009 §2.2).
+    ///
+    /// # Errors
+    /// [`TokenError`] if the token was not issued by a trusted key or could never be accepted.
+    fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError>;
+
+    /// The rules by which this verifier judges claims; a [`Revoker`](crate::Revoker) needs them too.
+    fn profile(&self) -> &TokenProfile;
+}
+
+/// Why a token is not accepted.
+///
+/// For the operator: it names the rule, never the content of the token. What a client is told is
+/// decided by the layer.
+#[derive(Clone, Debug)]
+pub struct TokenError {
+    kind: TokenErrorKind,
+    detail: Cow<'static, str>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+/// The kinds of [`TokenError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TokenErrorKind {
+    /// Longer than the longest accepted token.
+    TooLong,
+    /// Not a JWS in compact form (RFC 7515 §7.1), or its header or claims are not the JSON they must be.
+    Malformed,
+    /// A header parameter that must be understood and is not: `crit`, `b64`, `zip`, `enc` (RFC 7515 §4.1.11).
+    UnsupportedHeader,
+    /// The type of the token (`typ`) is not accepted here.
+    WrongType,
+    /// No key for this `kid`, or none was named and there are several.
+    UnknownKey,
+    /// The `alg` is not the one of the key.
+    WrongAlgorithm,
+    /// The signature does not fit.
+    BadSignature,
+    /// `exp` is over.
+    Expired,
+    /// `nbf` is still to come.
+    NotYetValid,
+    /// `iat` is later than a clock can be wrong.
+    IssuedInFuture,
+    /// Valid for longer than the longest accepted lifetime.
+    LifetimeTooLong,
+    /// A claim that must be there is not.
+    MissingClaim,
+    /// The token has no id and the profile wants one.
+    MissingId,
+    /// A claim has the wrong type, is empty or too long, or stands there twice.
+    OddClaim,
+    /// `iss` is not one of the accepted issuers.
+    WrongIssuer,
+    /// `aud` names none of the accepted audiences.
+    WrongAudience,
+    /// Refused by a verifier of your own.
+    Other,
+}
+
+impl TokenError {
+    /// An error with a text for the operator. The text must not hold any part of the token.
+    pub fn new(kind: TokenErrorKind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, detail: detail.into(), source: None }
+    }
+
+    /// The same error with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// What kind of error this is.
+    pub fn kind(&self) -> TokenErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl Error for TokenError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
