@@ -1,4 +1,6 @@
 //! Proves that the things the other tests stand on hold.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may unwrap just as tests do")]
+
 #[path = "support/mod.rs"]
 mod support;
 
@@ -156,7 +158,7 @@ fn server_and_its_files_go_with_a_killed_test_process() {
         return;
     }
     let report = std::env::temp_dir().join(format!("support-works-{}", std::process::id()));
-    let mut test = Command::new(std::env::current_exe().unwrap())
+    let mut child = Command::new(std::env::current_exe().unwrap())
         .args([this, "--exact", "--quiet"])
         .env(REPORT, &report)
         .stdout(std::process::Stdio::null())
@@ -167,8 +169,8 @@ fn server_and_its_files_go_with_a_killed_test_process() {
         text = std::fs::read_to_string(&report).unwrap_or_default();
         text.ends_with('\n')
     });
-    test.kill().unwrap();
-    test.wait().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
     std::fs::remove_file(&report).unwrap();
     let (pid, socket) = text.trim().split_once(' ').unwrap();
     let directory = std::path::Path::new(socket).parent().unwrap();

@@ -236,10 +236,11 @@ impl RedisServer {
         loop {
             match Watched::start(self.dir.path(), self.builder.sentinel) {
                 Ok(watched) => break self.watched = watched,
-                Err(NotStarted::PortTaken) if start.elapsed() < START_LIMIT => {
+                Err(NotStarted::PortTaken) => {
+                    assert!(start.elapsed() < START_LIMIT, "someone has taken port {}", self.port);
                     thread::sleep(Duration::from_millis(50));
                 }
-                Err(_) => panic!("redis-server did not start again: {}", self.log()),
+                Err(NotStarted::Other(log)) => panic!("redis-server did not start again: {log}"),
             }
         }
     }
@@ -272,6 +273,15 @@ impl RedisServer {
     #[track_caller]
     fn signal(&self, signal: Signal) {
         kill_process(self.watched.pid, signal).expect("a process of ours, which is not reaped yet");
+    }
+}
+
+/// A failed test shows what its servers had to say.
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- log of the server on port {}:\n{}", self.port, self.log());
+        }
     }
 }
 

@@ -63,12 +63,9 @@ impl Sentinel {
 
     /// `redis-sentinel://…`, with all the sentinels.
     pub fn url(&self) -> String {
-        let mut url =
-            format!("redis-sentinel://{}?sentinelServiceName={}", self.sentinels[0].addr(), Self::SERVICE);
-        for sentinel in &self.sentinels[1..] {
-            url.push_str(&format!("&node={}", sentinel.addr()));
-        }
-        url
+        let mut query = vec![format!("sentinelServiceName={}", Self::SERVICE)];
+        query.extend(self.sentinels[1..].iter().map(|sentinel| format!("node={}", sentinel.addr())));
+        format!("redis-sentinel://{}?{}", self.sentinels[0].addr(), query.join("&"))
     }
 
     /// The data servers. The first was the primary at the start.
