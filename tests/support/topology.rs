@@ -123,7 +123,8 @@ impl Sentinel {
         index
     }
 
-    /// Waits until all sentinels agree on a primary that is not the server of this index, and it knows.
+    /// Waits until all sentinels agree on a primary that is not the server of this index, and it knows. Ask with
+    /// [`RedisServer::try_cli`] meanwhile: a sentinel that changes a server's role also ends its connections.
     #[track_caller]
     pub fn wait_for_failover_from(&self, index: usize) {
         let old = self.servers[index].port();
@@ -131,7 +132,7 @@ impl Sentinel {
             let port = primary_port(&self.sentinels[0]);
             port != old
                 && self.sentinels.iter().all(|sentinel| primary_port(sentinel) == port)
-                && self.primary().cli(&["ROLE"]).starts_with("master")
+                && self.primary().try_cli(&["ROLE"]).is_ok_and(|role| role.starts_with("master"))
         });
     }
 }
@@ -296,7 +297,7 @@ impl Cluster {
         let size = format!("cluster_known_nodes:{}\r", self.nodes.len());
         wait_until("the cluster is whole", LIMIT, || {
             self.nodes.iter().filter(|node| node.answers()).all(|node| {
-                let info = node.cli(&["CLUSTER", "INFO"]);
+                let info = node.try_cli(&["CLUSTER", "INFO"]).unwrap_or_default();
                 info.contains("cluster_state:ok")
                     && info.contains("cluster_slots_ok:16384\r")
                     && info.contains(&size)
@@ -314,7 +315,7 @@ impl Cluster {
 /// The port of the primary that serves this slot, from lines such as
 /// `id 127.0.0.1:7000@17000 myself,master - 0 0 1 connected 0-5460 5462`.
 fn owner_as_seen_by(node: &RedisServer, slot: u16) -> Option<u16> {
-    node.cli(&["CLUSTER", "NODES"]).lines().find_map(|line| {
+    node.try_cli(&["CLUSTER", "NODES"]).ok()?.lines().find_map(|line| {
         let words: Vec<_> = line.split(' ').collect();
         let serves = words[8..].iter().any(|range| {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
