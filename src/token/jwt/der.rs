@@ -4,13 +4,13 @@
 //! Written here, so that a key has one meaning whatever provider checks the signatures: each provider, and each
 //! constructor of jsonwebtoken, accepts a different choice of these forms.
 
-use std::borrow::Cow;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 pub(crate) const INTEGER: u8 = 0x02;
 pub(crate) const BIT_STRING: u8 = 0x03;
+#[cfg(feature = "issuer")]
+pub(crate) const OCTET_STRING: u8 = 0x04;
 pub(crate) const OBJECT_ID: u8 = 0x06;
 pub(crate) const SEQUENCE: u8 = 0x30;
 
@@ -71,21 +71,22 @@ pub(crate) fn without_leading_zeros(bytes: &[u8]) -> &[u8] {
     bytes.get(zeros..).unwrap_or_default()
 }
 
-/// A `SubjectPublicKeyInfo`.
-pub(crate) struct PublicKeyInfo<'a> {
+/// What a `SubjectPublicKeyInfo` and a `PrivateKeyInfo` hold.
+pub(crate) struct KeyInfo<'a> {
     pub(crate) algorithm: &'a [u8],
     pub(crate) curve: Option<&'a [u8]>,
     pub(crate) key: &'a [u8],
 }
 
-pub(crate) fn public_key_info(der: &[u8]) -> Option<PublicKeyInfo<'_>> {
+/// A `SubjectPublicKeyInfo`.
+pub(crate) fn public_key_info(der: &[u8]) -> Option<KeyInfo<'_>> {
     let mut outer = Reader::new(der);
     let mut info = outer.sequence()?;
     let mut id = info.sequence()?;
     let algorithm = id.element(OBJECT_ID)?;
     let curve = id.element(OBJECT_ID);
     let key = info.bits()?;
-    (outer.is_empty() && info.is_empty()).then_some(PublicKeyInfo { algorithm, curve, key })
+    (outer.is_empty() && info.is_empty()).then_some(KeyInfo { algorithm, curve, key })
 }
 
 /// Modulus and exponent of an `RSAPublicKey`.
@@ -96,8 +97,48 @@ pub(crate) fn rsa_public_key(der: &[u8]) -> Option<(&[u8], &[u8])> {
     (outer.is_empty() && key.is_empty()).then_some((modulus, exponent))
 }
 
+/// A `PrivateKeyInfo` (PKCS#8), version 1 or 2.
+#[cfg(feature = "issuer")]
+pub(crate) fn private_key_info(der: &[u8]) -> Option<KeyInfo<'_>> {
+    let mut outer = Reader::new(der);
+    let mut info = outer.sequence()?;
+    info.unsigned()?;
+    let mut id = info.sequence()?;
+    let algorithm = id.element(OBJECT_ID)?;
+    let curve = id.element(OBJECT_ID);
+    let key = info.element(OCTET_STRING)?;
+    outer.is_empty().then_some(KeyInfo { algorithm, curve, key })
+}
+
+/// One element.
+#[cfg(feature = "issuer")]
+pub(crate) fn write(tag: u8, content: &[&[u8]]) -> Vec<u8> {
+    let content = content.concat();
+    let len = content.len().to_be_bytes();
+    let len = without_leading_zeros(&len);
+    let mut der = vec![tag];
+    match (content.len(), u8::try_from(len.len())) {
+        (0..=0x7f, _) | (_, Err(_)) => der.push(len.first().copied().unwrap_or(0)),
+        (_, Ok(bytes)) => {
+            der.push(0x80 | bytes);
+            der.extend_from_slice(len);
+        }
+    }
+    der.extend_from_slice(&content);
+    der
+}
+
+/// An integer that is not negative.
+#[cfg(feature = "issuer")]
+pub(crate) fn write_unsigned(number: &[u8]) -> Vec<u8> {
+    let number = without_leading_zeros(number);
+    // The first bit is the sign.
+    let pad: &[u8] = if number.first().is_none_or(|first| first & 0x80 != 0) { &[0] } else { &[] };
+    write(INTEGER, &[pad, number])
+}
+
 /// The label and the content of the one block in a PEM text (RFC 7468).
-pub(crate) fn pem(text: &[u8]) -> Option<(Cow<'_, str>, Vec<u8>)> {
+pub(crate) fn pem(text: &[u8]) -> Option<(&str, Vec<u8>)> {
     let text = std::str::from_utf8(text).ok()?;
     let (_, text) = text.split_once("-----BEGIN ")?;
     let (label, text) = text.split_once("-----")?;
@@ -107,5 +148,5 @@ pub(crate) fn pem(text: &[u8]) -> Option<(Cow<'_, str>, Vec<u8>)> {
         return None;
     }
     let body: String = body.split_ascii_whitespace().collect();
-    Some((label.into(), STANDARD.decode(body).ok()?))
+    Some((label, STANDARD.decode(body).ok()?))
 }

@@ -151,6 +151,16 @@ pub(crate) struct Jwk {
     pub(crate) k: Option<String>,
     /// The private part of every other type.
     pub(crate) d: Option<String>,
+    #[cfg(feature = "issuer")]
+    pub(crate) p: Option<String>,
+    #[cfg(feature = "issuer")]
+    pub(crate) q: Option<String>,
+    #[cfg(feature = "issuer")]
+    pub(crate) dp: Option<String>,
+    #[cfg(feature = "issuer")]
+    pub(crate) dq: Option<String>,
+    #[cfg(feature = "issuer")]
+    pub(crate) qi: Option<String>,
 }
 
 impl Jwk {

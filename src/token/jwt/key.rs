@@ -179,6 +179,12 @@ impl VerificationKey {
         )
     }
 
+    /// Whether this is the Ed25519 key with these bytes.
+    #[cfg(feature = "issuer")]
+    pub(crate) fn has_ed_bytes(&self, bytes: &[u8]) -> bool {
+        self.algorithm == Algorithm::EdDSA && self.key.try_get_as_bytes().is_ok_and(|own| own == bytes)
+    }
+
     /// Has the provider look at the key, as far as it does that before there is a signature.
     fn checked(algorithm: Algorithm, key: DecodingKey) -> Result<Self, ConfigError> {
         provider::ready()?;
@@ -283,10 +289,10 @@ pub(crate) const fn name(algorithm: Algorithm) -> &'static str {
 fn public_pem(pem: &[u8], labels: &[&str]) -> Result<Vec<u8>, ConfigError> {
     let (label, der) =
         der::pem(pem).ok_or_else(|| ConfigError::new("key", "is not PEM with exactly one block"))?;
-    if labels.contains(&&*label) {
+    if labels.contains(&label) {
         return Ok(der);
     }
-    let problem = match &*label {
+    let problem = match label {
         "CERTIFICATE" => "is a certificate; extract its key: openssl x509 -pubkey -noout",
         label if label.contains("PRIVATE") => {
             "is a private key, which a verifier must not hold; extract the public one: openssl pkey -pubout"

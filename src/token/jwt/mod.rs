@@ -16,12 +16,15 @@
 //! | `jwk` | keys from JSON Web Keys and sets of them |
 //! | `der` | the forms of DER and PEM in which keys are written |
 //! | `provider` | which cryptography checks the signatures |
+//! | `sign` | keys that sign (feature `issuer`) |
 
 mod der;
 mod header;
 mod jwk;
 mod key;
 mod provider;
+#[cfg(feature = "issuer")]
+mod sign;
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,6 +39,8 @@ pub use jsonwebtoken::crypto::CryptoProvider;
 pub use jwk::KeySet;
 pub use key::VerificationKey;
 pub use provider::install_provider;
+#[cfg(feature = "issuer")]
+pub use sign::SigningKey;
 
 use self::header::{Header, Parts, malformed};
 use super::profile::SignedClaims;
