@@ -1,1 +1,268 @@
 //! Finds the one token of a request.
+//!
+//! Pure: a request head in, a piece of text out. Nothing here looks inside the token.
+//!
+//! Query strings and form bodies are not offered: URLs end up in logs, and OAuth 2.1 §5.1 forbids both to be the
+//! way in. [`TokenSource::custom`] can still read what a request carries elsewhere.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, COOKIE};
+use http::{Extensions, HeaderMap, Method, Uri, Version};
+
+use crate::config::ConfigError;
+use crate::policy::CredentialsError;
+
+/// Credentials longer than this are malformed, without a look at what they are. Far above the longest token that any
+/// verifier should accept; it only bounds the work.
+const MAX_CREDENTIALS_BYTES: usize = 64 * 1024;
+
+/// What can be known of a request before its body.
+#[derive(Clone, Copy)]
+pub struct RequestHead<'a> {
+    method: &'a Method,
+    uri: &'a Uri,
+    version: Version,
+    headers: &'a HeaderMap,
+    extensions: &'a Extensions,
+}
+
+impl<'a> RequestHead<'a> {
+    /// The method.
+    pub fn method(&self) -> &'a Method {
+        self.method
+    }
+
+    /// The URI.
+    pub fn uri(&self) -> &'a Uri {
+        self.uri
+    }
+
+    /// The version of HTTP.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The header fields.
+    pub fn headers(&self) -> &'a HeaderMap {
+        self.headers
+    }
+
+    /// What outer layers have left for inner ones.
+    pub fn extensions(&self) -> &'a Extensions {
+        self.extensions
+    }
+}
+
+impl<'a, B> From<&'a http::Request<B>> for RequestHead<'a> {
+    fn from(request: &'a http::Request<B>) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            version: request.version(),
+            headers: request.headers(),
+            extensions: request.extensions(),
+        }
+    }
+}
+
+impl<'a> From<&'a http::request::Parts> for RequestHead<'a> {
+    fn from(parts: &'a http::request::Parts) -> Self {
+        Self {
+            method: &parts.method,
+            uri: &parts.uri,
+            version: parts.version,
+            headers: &parts.headers,
+            extensions: &parts.extensions,
+        }
+    }
+}
+
+impl fmt::Debug for RequestHead<'_> {
+    /// Header fields and the query hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestHead")
+            .field("method", self.method)
+            .field("path", &self.uri.path())
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A place where a request may carry its token.
+///
+/// ```
+/// use tower_jwt_revocation::token::bearer::{RequestHead, TokenSource, find};
+///
+/// let sources = [TokenSource::bearer(), TokenSource::cookie("__Host-token")?];
+/// let request = http::Request::builder().header("authorization", "Bearer abc.def.ghi").body(())?;
+/// assert_eq!(find(&sources, &RequestHead::from(&request))?.as_deref(), Some("abc.def.ghi"));
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct TokenSource(Source);
+
+#[derive(Clone)]
+enum Source {
+    Bearer,
+    Cookie(Box<str>),
+    Custom(Arc<Custom>),
+}
+
+type Custom = dyn for<'a> Fn(&RequestHead<'a>) -> Option<Cow<'a, str>> + Send + Sync;
+
+impl TokenSource {
+    /// `Authorization: Bearer …` (RFC 6750 §2.1). Another scheme counts as no credentials.
+    pub fn bearer() -> Self {
+        Self(Source::Bearer)
+    }
+
+    /// The cookie of this name.
+    ///
+    /// An empty cookie counts as none: that is how many applications delete theirs.
+    ///
+    /// # Security
+    /// Browsers send cookies along with requests that other sites make. Guard such routes against request forgery
+    /// (`SameSite`, an `Origin` check), and use the prefix `__Host-`, so that no sibling domain can plant a token.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if `name` cannot be the name of a cookie (RFC 6265 §4.1.1).
+    pub fn cookie(name: impl Into<Box<str>>) -> Result<Self, ConfigError> {
+        let name = name.into();
+        if name.is_empty() || !name.bytes().all(is_tchar) {
+            return Err(ConfigError::new(
+                "cookie",
+                "is not the name of a cookie: letters, digits and !#$%&'*+-.^_`|~ only, at least one",
+            ));
+        }
+        Ok(Self(Source::Cookie(name)))
+    }
+
+    /// Wherever `find` looks. `None` means no credentials here.
+    ///
+    /// ```
+    /// # use tower_jwt_revocation::token::bearer::TokenSource;
+    /// TokenSource::custom(|head| head.headers().get("x-api-token")?.to_str().ok().map(Into::into));
+    /// ```
+    pub fn custom<F>(find: F) -> Self
+    where
+        F: for<'a> Fn(&RequestHead<'a>) -> Option<Cow<'a, str>> + Send + Sync + 'static,
+    {
+        Self(Source::Custom(Arc::new(find)))
+    }
+
+    fn find<'a>(&self, head: &RequestHead<'a>) -> Result<Option<Cow<'a, str>>, CredentialsError> {
+        match &self.0 {
+            Source::Bearer => Ok(bearer(head.headers)?.map(Cow::Borrowed)),
+            Source::Cookie(name) => Ok(cookie(head.headers, name)?.map(Cow::Borrowed)),
+            Source::Custom(find) => match find(head) {
+                Some(token) if token.is_empty() => Err(CredentialsError::Malformed),
+                token => Ok(token),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for TokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Source::Bearer => f.write_str("Bearer"),
+            Source::Cookie(name) => f.debug_tuple("Cookie").field(name).finish(),
+            Source::Custom(_) => f.write_str("Custom"),
+        }
+    }
+}
+
+/// The token of a request, if it has one. All sources are looked at: a request with two different tokens is
+/// ambiguous, and which one counts must not depend on the order of a list (RFC 6750 §2).
+///
+/// Allocates nothing, unless a custom source does.
+///
+/// # Errors
+/// [`CredentialsError`] if the credentials cannot be read, or if there are two that differ.
+pub fn find<'a>(
+    sources: &[TokenSource],
+    head: &RequestHead<'a>,
+) -> Result<Option<Cow<'a, str>>, CredentialsError> {
+    let mut found: Option<Cow<'a, str>> = None;
+    for source in sources {
+        found = one_of(found, source.find(head)?)?;
+    }
+    Ok(found)
+}
+
+fn one_of<T: PartialEq>(known: Option<T>, more: Option<T>) -> Result<Option<T>, CredentialsError> {
+    match (known, more) {
+        (Some(one), Some(other)) if one != other => Err(CredentialsError::Conflicting),
+        (one, other) => Ok(one.or(other)),
+    }
+}
+
+/// `credentials = "Bearer" 1*SP token68`, the scheme in any case (RFC 9110 §11.1).
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, CredentialsError> {
+    const SCHEME: &[u8] = b"bearer";
+    let mut fields = headers.get_all(AUTHORIZATION).iter();
+    let Some(field) = fields.next() else { return Ok(None) };
+    if fields.next().is_some() {
+        return Err(CredentialsError::Repeated);
+    }
+    let Some((scheme, rest)) = field.as_bytes().split_at_checked(SCHEME.len()) else { return Ok(None) };
+    if !scheme.eq_ignore_ascii_case(SCHEME) || rest.first().copied().is_some_and(is_tchar) {
+        return Ok(None);
+    }
+    let token = rest.trim_ascii_start();
+    let spaces = rest.get(..rest.len() - token.len()).unwrap_or_default();
+    if spaces.is_empty() || spaces.iter().any(|&byte| byte != b' ') {
+        return Err(CredentialsError::Malformed);
+    }
+    token68(token).map(Some)
+}
+
+/// `cookie-string = name "=" ["\""] value ["\""] *( ";" SP … )` (RFC 6265 §4.2.1), over all `Cookie` fields: HTTP/2
+/// may split them (RFC 9113 §8.2.3).
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, CredentialsError> {
+    let mut found = None;
+    for field in headers.get_all(COOKIE) {
+        for pair in field.as_bytes().split(|&byte| byte == b';') {
+            let Some(value) = pair.trim_ascii().strip_prefix(name.as_bytes()) else { continue };
+            let Some(value) = value.strip_prefix(b"=") else { continue };
+            let value =
+                value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
+            if !value.is_empty() {
+                found = one_of(found, Some(token68(value)?))?;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// `token68 = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="` (RFC 9110 §11.2).
+fn token68(bytes: &[u8]) -> Result<&str, CredentialsError> {
+    if bytes.len() > MAX_CREDENTIALS_BYTES {
+        return Err(CredentialsError::Malformed);
+    }
+    let padding = bytes.iter().rev().take_while(|&&byte| byte == b'=').count();
+    let (text, _) = bytes.split_at(bytes.len() - padding);
+    // No early end: without branches the compiler checks many bytes at a time.
+    let fits = text.iter().fold(true, |fits, &byte| fits & is_token68(byte));
+    if text.is_empty() || !fits {
+        return Err(CredentialsError::Malformed);
+    }
+    std::str::from_utf8(bytes).map_err(|_| CredentialsError::Malformed)
+}
+
+const fn is_token68(byte: u8) -> bool {
+    matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
+}
+
+/// The characters of a token in the sense of RFC 9110 §5.6.2: scheme names and cookie names are made of them.
+const fn is_tchar(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
+}
+
+#[cfg(test)]
+#[path = "bearer_tests.rs"]
+mod tests;

@@ -1,0 +1,149 @@
+//! The shape of a token and its header: what is read before the signature is checked, so as little as can be.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+
+use crate::token::{TokenError, TokenErrorKind};
+
+/// Longest header, encoded. Room for a certificate chain that nobody looks at, and not for much more.
+const MAX_HEADER_BYTES: usize = 4096;
+
+/// A JWS in compact form (RFC 7515 §7.1), cut into its parts.
+pub(crate) struct Parts<'a> {
+    pub(crate) header: &'a str,
+    pub(crate) payload: &'a str,
+    pub(crate) signature: &'a str,
+    /// Header and payload with the point between them.
+    pub(crate) signing_input: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    pub(crate) fn of(token: &'a str) -> Result<Self, TokenError> {
+        // No early end: without branches the compiler checks many bytes at a time.
+        let fits = token.bytes().fold(true, |fits, byte| fits & is_in_alphabet(byte));
+        if !fits {
+            return Err(malformed("the token has a character that no token has"));
+        }
+        let shape = || malformed("the token does not have three parts");
+        let (signing_input, signature) = token.rsplit_once('.').ok_or_else(shape)?;
+        let (header, payload) = signing_input.split_once('.').ok_or_else(shape)?;
+        if payload.contains('.') {
+            return Err(shape());
+        }
+        if header.len() > MAX_HEADER_BYTES {
+            return Err(malformed("the header of the token is longer than 4096 bytes"));
+        }
+        Ok(Self { header, payload, signature, signing_input })
+    }
+}
+
+/// The members of a header that are heeded. Keys that a token brings along (`jwk`, `jku`, `x5c`, `x5u`) are not.
+#[derive(Default)]
+pub(crate) struct Header<'a> {
+    pub(crate) alg: Cow<'a, str>,
+    pub(crate) kid: Option<Cow<'a, str>>,
+    pub(crate) typ: Option<Cow<'a, str>>,
+}
+
+impl<'a> Header<'a> {
+    /// `json` is the decoded header.
+    pub(crate) fn parse(json: &'a [u8]) -> Result<Self, TokenError> {
+        // The cause is dropped: its text may quote the header.
+        let read: Read<'a> = serde_json::from_slice(json).map_err(|_| {
+            malformed("the header of the token is not a JSON object with `alg`, or says it twice")
+        })?;
+        if read.is_unsupported {
+            return Err(TokenError::new(
+                TokenErrorKind::UnsupportedHeader,
+                "the header of the token has `crit`, `b64`, `zip` or `enc`, none of which is supported",
+            ));
+        }
+        if read.header.alg.is_empty() {
+            return Err(malformed("the header of the token has no `alg`"));
+        }
+        Ok(read.header)
+    }
+}
+
+/// Base64url and the point (RFC 7515 §7.1).
+const fn is_in_alphabet(byte: u8) -> bool {
+    matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.')
+}
+
+pub(crate) fn malformed(detail: &'static str) -> TokenError {
+    TokenError::new(TokenErrorKind::Malformed, detail)
+}
+
+#[derive(Default)]
+struct Read<'a> {
+    header: Header<'a>,
+    is_unsupported: bool,
+}
+
+impl<'a> Deserialize<'a> for Read<'a> {
+    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}
+
+struct HeaderVisitor;
+
+impl<'a> Visitor<'a> for HeaderVisitor {
+    type Value = Read<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Read<'a>, A::Error> {
+        let mut read = Read::default();
+        let (mut alg, mut kid, mut typ) = (None, None, None);
+        while let Some(Text(name)) = map.next_key()? {
+            let member = match &*name {
+                "alg" => &mut alg,
+                "kid" => &mut kid,
+                "typ" => &mut typ,
+                other => {
+                    read.is_unsupported |= matches!(other, "crit" | "b64" | "zip" | "enc");
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            let Text(value) = map.next_value()?;
+            if member.replace(value).is_some() {
+                return Err(A::Error::custom("twice"));
+            }
+        }
+        read.header = Header { alg: alg.unwrap_or_default(), kid, typ };
+        Ok(read)
+    }
+}
+
+/// A string, borrowed unless it holds an escape.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'a> Deserialize<'a> for Text<'a> {
+    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+struct TextVisitor;
+
+impl<'a> Visitor<'a> for TextVisitor {
+    type Value = Text<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'a str) -> Result<Text<'a>, E> {
+        Ok(Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Text<'a>, E> {
+        Ok(Text(Cow::Owned(text.to_owned())))
+    }
+}

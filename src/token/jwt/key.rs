@@ -1,0 +1,303 @@
+//! Keys, each with its one algorithm, none of them weak.
+
+use std::fmt;
+
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+
+use super::{der, provider};
+use crate::config::ConfigError;
+use crate::revocation::MAX_ID_BYTES;
+
+/// Smallest RSA modulus (RFC 7518 §3.3).
+pub(crate) const MIN_RSA_BITS: usize = 2048;
+/// Largest RSA modulus that the provider checks; larger ones would refuse every token.
+pub(crate) const MAX_RSA_BITS: usize = if cfg!(feature = "aws_lc_rs") { 8192 } else { 4096 };
+
+/// A key that checks signatures of exactly one algorithm.
+///
+/// A token never chooses how it is checked: its `alg` must be the one of the key (RFC 8725 §3.1). Weak keys are
+/// refused: secrets shorter than the hash (RFC 7518 §3.2), RSA below 2048 bits.
+///
+/// ```
+/// use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
+///
+/// # #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))] {
+/// let secret = [42; 32]; // from where you keep secrets
+/// let key = VerificationKey::from_secret(Algorithm::HS256, &secret)?.with_kid("2026-01")?;
+/// # let _ = key; }
+/// # Ok::<_, tower_jwt_revocation::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct VerificationKey {
+    kid: Option<Box<str>>,
+    algorithm: Algorithm,
+    key: DecodingKey,
+}
+
+impl VerificationKey {
+    /// A secret that is shared with the issuer: HS256, HS384 or HS512.
+    ///
+    /// # Security
+    /// Whoever can verify with it can also issue tokens. Passwords are not keys: take random bytes.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the algorithm is not one of these, if the secret is shorter than the hash (32, 48 or 64
+    /// bytes) or is a PEM file, or if there is no crypto provider.
+    pub fn from_secret(algorithm: Algorithm, secret: &[u8]) -> Result<Self, ConfigError> {
+        expect_family(algorithm, AlgorithmFamily::Hmac)?;
+        check_secret(algorithm, secret)?;
+        Self::checked(algorithm, DecodingKey::from_secret(secret))
+    }
+
+    /// An RSA public key in PEM: `PUBLIC KEY` or `RSA PUBLIC KEY`; for RS256 to RS512 and PS256 to PS512.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the algorithm is not one of these, if this is not such a key, if its modulus has less than
+    /// 2048 or more than 8192 bits (4096 with the feature `rust_crypto` alone), or if there is no crypto provider.
+    pub fn from_rsa_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, ConfigError> {
+        Self::from_rsa_der(algorithm, &public_pem(pem, &["PUBLIC KEY", "RSA PUBLIC KEY"])?)
+    }
+
+    /// As [`from_rsa_pem`](Self::from_rsa_pem), from DER: `SubjectPublicKeyInfo` or PKCS#1 `RSAPublicKey`.
+    ///
+    /// # Errors
+    /// As [`from_rsa_pem`](Self::from_rsa_pem).
+    pub fn from_rsa_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
+        let inner = match der::public_key_info(der) {
+            Some(info) if info.algorithm == der::RSA_ENCRYPTION => info.key,
+            Some(_) => return Err(ConfigError::new("key", "is not an RSA key")),
+            None => der,
+        };
+        let (modulus, exponent) = der::rsa_public_key(inner)
+            .ok_or_else(|| ConfigError::new("key", "is not an RSA public key in DER (SPKI or PKCS#1)"))?;
+        Self::from_rsa_components(algorithm, modulus, exponent)
+    }
+
+    pub(crate) fn from_rsa_components(
+        algorithm: Algorithm,
+        modulus: &[u8],
+        exponent: &[u8],
+    ) -> Result<Self, ConfigError> {
+        expect_family(algorithm, AlgorithmFamily::Rsa)?;
+        let (modulus, exponent) = (der::without_leading_zeros(modulus), der::without_leading_zeros(exponent));
+        check_rsa(modulus, exponent)?;
+        Self::checked(algorithm, DecodingKey::from_rsa_raw_components(modulus, exponent))
+    }
+
+    /// An EC public key in PEM, `PUBLIC KEY`: on P-256 for ES256, on P-384 for ES384.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the algorithm is not one of these, if this is not such a key or its curve is another one,
+    /// or if there is no crypto provider.
+    pub fn from_ec_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, ConfigError> {
+        Self::from_ec_der(algorithm, &public_pem(pem, &["PUBLIC KEY"])?)
+    }
+
+    /// As [`from_ec_pem`](Self::from_ec_pem), from DER: `SubjectPublicKeyInfo`.
+    ///
+    /// # Errors
+    /// As [`from_ec_pem`](Self::from_ec_pem).
+    pub fn from_ec_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
+        let info = der::public_key_info(der).filter(|info| info.algorithm == der::EC_PUBLIC_KEY).ok_or_else(
+            || ConfigError::new("key", "is not an EC public key in DER (SubjectPublicKeyInfo)"),
+        )?;
+        if info.curve != Some(ec(algorithm)?.oid) {
+            return Err(ConfigError::new("key", format!("is not on the curve of {algorithm:?}")));
+        }
+        Self::from_ec_point(algorithm, info.key)
+    }
+
+    /// `point` is uncompressed: 4, x, y.
+    pub(crate) fn from_ec_point(algorithm: Algorithm, point: &[u8]) -> Result<Self, ConfigError> {
+        let curve = ec(algorithm)?;
+        if point.len() != 1 + 2 * curve.coordinate_bytes || point.first() != Some(&4) {
+            return Err(ConfigError::new("key", "is not an uncompressed point on its curve"));
+        }
+        Self::checked(algorithm, DecodingKey::from_ec_der(point))
+    }
+
+    /// An Ed25519 public key in PEM, `PUBLIC KEY`; the algorithm is [`Algorithm::EdDSA`].
+    ///
+    /// # Errors
+    /// [`ConfigError`] if this is not such a key (Ed448 is not supported), or if there is no crypto provider.
+    pub fn from_ed_pem(pem: &[u8]) -> Result<Self, ConfigError> {
+        Self::from_ed_der(&public_pem(pem, &["PUBLIC KEY"])?)
+    }
+
+    /// As [`from_ed_pem`](Self::from_ed_pem), from DER: `SubjectPublicKeyInfo` (RFC 8410), or the 32 bytes alone.
+    ///
+    /// # Errors
+    /// As [`from_ed_pem`](Self::from_ed_pem).
+    pub fn from_ed_der(der: &[u8]) -> Result<Self, ConfigError> {
+        let key = match der::public_key_info(der) {
+            Some(info) if info.algorithm == der::ED25519 => info.key,
+            Some(_) => return Err(ConfigError::new("key", "is not an Ed25519 key")),
+            None => der,
+        };
+        if key.len() != 32 {
+            return Err(ConfigError::new("key", "is not an Ed25519 public key, which has 32 bytes"));
+        }
+        Self::checked(Algorithm::EdDSA, DecodingKey::from_ed_der(key))
+    }
+
+    /// Under which name the issuer uses this key: the `kid` of its tokens, exactly. A token that names no key is
+    /// accepted only by a verifier that has just one.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the name is empty or longer than 1024 bytes.
+    pub fn with_kid(mut self, kid: impl Into<Box<str>>) -> Result<Self, ConfigError> {
+        let kid = kid.into();
+        if kid.is_empty() || kid.len() > MAX_ID_BYTES {
+            return Err(ConfigError::new("kid", "is empty or longer than 1024 bytes"));
+        }
+        self.kid = Some(kid);
+        Ok(self)
+    }
+
+    /// The name of the key.
+    pub fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
+    /// The algorithm of the key.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Whether `alg` is the name of the algorithm of this key, to the letter.
+    pub(crate) fn is_for(&self, alg: &str) -> bool {
+        // RFC 9864 §2.2 gives EdDSA with Ed25519 a second name, and it is all that such a key can do.
+        alg == name(self.algorithm) || (self.algorithm == Algorithm::EdDSA && alg == "Ed25519")
+    }
+
+    /// Whether `signature`, base64url, fits `message`.
+    pub(crate) fn fits(&self, message: &str, signature: &str) -> bool {
+        // An error is a signature that is not base64url or has the wrong size: the key was tried when it was made.
+        matches!(
+            jsonwebtoken::crypto::verify(signature, message.as_bytes(), &self.key, self.algorithm),
+            Ok(true)
+        )
+    }
+
+    /// Whether this is the Ed25519 key with these bytes.
+    #[cfg(feature = "issuer")]
+    pub(crate) fn has_ed_bytes(&self, bytes: &[u8]) -> bool {
+        self.algorithm == Algorithm::EdDSA && self.key.try_get_as_bytes().is_ok_and(|own| own == bytes)
+    }
+
+    /// Has the provider look at the key, as far as it does that before there is a signature.
+    fn checked(algorithm: Algorithm, key: DecodingKey) -> Result<Self, ConfigError> {
+        provider::ready()?;
+        match jsonwebtoken::crypto::verify("AAAA", b"", &key, algorithm) {
+            Ok(false) => Ok(Self { kid: None, algorithm, key }),
+            // The cause is dropped: what it quotes is not for us to know.
+            _ => Err(ConfigError::new("key", format!("cannot be used for {algorithm:?}"))),
+        }
+    }
+}
+
+impl fmt::Debug for VerificationKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerificationKey")
+            .field("kid", &self.kid)
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a curve means for the keys on it.
+pub(crate) struct Curve {
+    pub(crate) oid: &'static [u8],
+    pub(crate) coordinate_bytes: usize,
+}
+
+pub(crate) fn ec(algorithm: Algorithm) -> Result<Curve, ConfigError> {
+    match algorithm {
+        Algorithm::ES256 => Ok(Curve { oid: der::P256, coordinate_bytes: 32 }),
+        Algorithm::ES384 => Ok(Curve { oid: der::P384, coordinate_bytes: 48 }),
+        _ => Err(wrong_family(algorithm)),
+    }
+}
+
+pub(crate) fn check_secret(algorithm: Algorithm, secret: &[u8]) -> Result<(), ConfigError> {
+    let least = match algorithm {
+        Algorithm::HS256 => 32,
+        Algorithm::HS384 => 48,
+        _ => 64,
+    };
+    if secret.starts_with(b"-----BEGIN ") {
+        // The classic confusion: a public key as secret lets everyone sign.
+        return Err(ConfigError::new("key", "is a PEM file, not a secret; use the constructor of its kind"));
+    }
+    if secret.len() < least {
+        return Err(ConfigError::new(
+            "key",
+            format!("is too short for {algorithm:?}, which needs a secret of {least} random bytes or more"),
+        ));
+    }
+    Ok(())
+}
+
+/// `modulus` and `exponent` without leading zeros.
+pub(crate) fn check_rsa(modulus: &[u8], exponent: &[u8]) -> Result<(), ConfigError> {
+    let bits = modulus.len() * 8 - modulus.first().map_or(0, |first| first.leading_zeros() as usize);
+    if bits < MIN_RSA_BITS {
+        return Err(ConfigError::new("key", format!("has {bits} bits; RSA needs {MIN_RSA_BITS} or more")));
+    }
+    if bits > MAX_RSA_BITS {
+        return Err(ConfigError::new(
+            "key",
+            format!("has {bits} bits; the crypto provider checks up to {MAX_RSA_BITS}"),
+        ));
+    }
+    let is_odd = |number: &[u8]| number.last().is_some_and(|last| last & 1 == 1);
+    let is_exponent = is_odd(exponent) && exponent != [1] && exponent.len() <= 4;
+    if !is_odd(modulus) || !is_exponent {
+        return Err(ConfigError::new("key", "is not an RSA key: its modulus or exponent cannot be one"));
+    }
+    Ok(())
+}
+
+pub(crate) fn expect_family(algorithm: Algorithm, family: AlgorithmFamily) -> Result<(), ConfigError> {
+    if algorithm.family() == family { Ok(()) } else { Err(wrong_family(algorithm)) }
+}
+
+fn wrong_family(algorithm: Algorithm) -> ConfigError {
+    ConfigError::new("algorithm", format!("{algorithm:?} is not for this kind of key"))
+}
+
+/// The `alg` of RFC 7518 §3.1 and RFC 8037 §3.1.
+pub(crate) const fn name(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::HS256 => "HS256",
+        Algorithm::HS384 => "HS384",
+        Algorithm::HS512 => "HS512",
+        Algorithm::ES256 => "ES256",
+        Algorithm::ES384 => "ES384",
+        Algorithm::RS256 => "RS256",
+        Algorithm::RS384 => "RS384",
+        Algorithm::RS512 => "RS512",
+        Algorithm::PS256 => "PS256",
+        Algorithm::PS384 => "PS384",
+        Algorithm::PS512 => "PS512",
+        Algorithm::EdDSA => "EdDSA",
+        // No token has an empty `alg`, see the header: an algorithm that is new to jsonwebtoken fits nothing.
+        _ => "",
+    }
+}
+
+fn public_pem(pem: &[u8], labels: &[&str]) -> Result<Vec<u8>, ConfigError> {
+    let (label, der) =
+        der::pem(pem).ok_or_else(|| ConfigError::new("key", "is not PEM with exactly one block"))?;
+    if labels.contains(&label) {
+        return Ok(der);
+    }
+    let problem = match label {
+        "CERTIFICATE" => "is a certificate; extract its key: openssl x509 -pubkey -noout",
+        label if label.contains("PRIVATE") => {
+            "is a private key, which a verifier must not hold; extract the public one: openssl pkey -pubout"
+        }
+        _ => "is PEM, but not a public key of this kind",
+    };
+    Err(ConfigError::new("key", problem))
+}

@@ -1,0 +1,310 @@
+//! Checks signature and header of a token: the only door to `jsonwebtoken`.
+//!
+//! What is checked, in this order; nothing is looked at before everything above it fits:
+//!
+//! 1. size, then characters and shape: three parts of base64url, canonical, without padding
+//! 2. header: an object whose `alg`, `kid` and `typ` are strings and stand there once; no `crit`, `b64`, `zip`, `enc`
+//! 3. type: `typ` is one of the accepted ones
+//! 4. key: chosen by `kid` alone; then `alg` must be the one algorithm of that key
+//! 5. signature
+//! 6. claims: see [`TokenProfile`]
+//!
+//! | room | what it does |
+//! | --- | --- |
+//! | `header` | the shape of a token and its header |
+//! | `key` | keys, each with its algorithm, none of them weak |
+//! | `jwk` | keys from JSON Web Keys and sets of them |
+//! | `der` | the forms of DER and PEM in which keys are written |
+//! | `provider` | which cryptography checks the signatures |
+//! | `sign` | keys that sign (feature `issuer`) |
+
+mod der;
+mod header;
+mod jwk;
+mod key;
+mod provider;
+#[cfg(feature = "issuer")]
+mod sign;
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+/// The signature algorithms (RFC 7518 §3.1, RFC 8037 §3.1), as jsonwebtoken names them.
+pub use jsonwebtoken::Algorithm;
+/// The type of [`install_provider`]'s argument, as jsonwebtoken has it.
+pub use jsonwebtoken::crypto::CryptoProvider;
+
+pub use jwk::KeySet;
+pub use key::VerificationKey;
+pub use provider::install_provider;
+#[cfg(feature = "issuer")]
+pub use sign::SigningKey;
+
+use self::header::{Header, Parts, malformed};
+use super::profile::SignedClaims;
+use super::{TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
+use crate::clock::{Clock, SystemClock};
+use crate::config::ConfigError;
+use crate::verified::VerifiedToken;
+
+/// Default of [`JwtVerifier::with_max_token_bytes`].
+pub const DEFAULT_MAX_TOKEN_BYTES: usize = 8192;
+
+/// The types that are accepted unless [`JwtVerifier::with_types`] says otherwise, besides none at all.
+pub const DEFAULT_TYPES: [&str; 2] = ["JWT", "at+jwt"];
+
+/// Types of tokens that are made for another purpose and signed with the same keys. Taking one of them for an access
+/// token would give its bearer what was never meant for them (RFC 8725 §2.8).
+const FOREIGN_TYPES: [&str; 16] = [
+    "logout+jwt",
+    "secevent+jwt",
+    "statuslist+jwt",
+    "dpop+jwt",
+    "token-introspection+jwt",
+    "refresh+jwt",
+    "rt+jwt",
+    "id+jwt",
+    "oauth-authz-req+jwt",
+    "client-authentication+jwt",
+    "authorization-grant+jwt",
+    "entity-statement+jwt",
+    "resolve-response+jwt",
+    "trust-mark+jwt",
+    "kb+jwt",
+    "jwk-set+jwt",
+];
+
+/// Verifies JSON Web Tokens: compact JWS (RFC 7515, RFC 7519), as RFC 8725 asks for it.
+///
+/// ```
+/// use tower_jwt_revocation::JwtVerifier;
+/// use tower_jwt_revocation::token::TokenProfile;
+/// use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
+///
+/// # #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))] {
+/// let secret = [42; 32]; // from where you keep secrets
+/// let key = VerificationKey::from_secret(Algorithm::HS256, &secret)?;
+/// let profile = TokenProfile::new().with_issuer("https://id.example").with_audience("orders");
+/// let verifier = JwtVerifier::new([key], profile)?;
+/// # let _ = verifier; }
+/// # Ok::<_, tower_jwt_revocation::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct JwtVerifier {
+    keys: Keys,
+    profile: TokenProfile,
+    types: Types,
+    max_token_bytes: usize,
+    clock: Arc<dyn Clock>,
+}
+
+impl JwtVerifier {
+    /// Accepts what one of `keys` has signed and `profile` finds acceptable.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if there is no key, if there are several and one has no `kid` or two have the same, or if the
+    /// profile cannot work.
+    pub fn new(
+        keys: impl IntoIterator<Item = VerificationKey>,
+        profile: TokenProfile,
+    ) -> Result<Self, ConfigError> {
+        profile.validate()?;
+        Ok(Self {
+            keys: Keys::new(keys.into_iter().collect())?,
+            profile,
+            types: Types { required: false, accepted: DEFAULT_TYPES.map(Into::into).into() },
+            max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
+            clock: Arc::new(SystemClock),
+        })
+    }
+
+    /// Accepts these types (`typ`) only, and no longer tokens without one. Case does not matter, nor whether
+    /// `application/` stands in front (RFC 7515 §4.1.9).
+    ///
+    /// Default: none, `JWT` and `at+jwt`. For access tokens by RFC 9068: `with_types(["at+jwt"])`. Types that are
+    /// known to serve another purpose, such as `logout+jwt` or `dpop+jwt`, are never accepted.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the list is empty or names an empty type or one of another purpose.
+    pub fn with_types<T: AsRef<str>>(
+        mut self,
+        types: impl IntoIterator<Item = T>,
+    ) -> Result<Self, ConfigError> {
+        let accepted: Vec<Box<str>> =
+            types.into_iter().map(|typ| without_prefix(typ.as_ref()).into()).collect();
+        if accepted.is_empty() || accepted.iter().any(|typ| typ.is_empty()) {
+            return Err(ConfigError::new("types", "is empty or names an empty type; name at least one"));
+        }
+        if let Some(typ) = accepted.iter().find(|typ| is_foreign(typ)) {
+            return Err(ConfigError::new(
+                "types",
+                format!("`{typ}` is not the type of an access token and must never pass for one"),
+            ));
+        }
+        self.types = Types { required: true, accepted };
+        Ok(self)
+    }
+
+    /// The longest accepted token, in bytes; default 8192. Longer ones are refused unread.
+    #[must_use]
+    pub fn with_max_token_bytes(mut self, bytes: usize) -> Self {
+        self.max_token_bytes = bytes;
+        self
+    }
+
+    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default [`SystemClock`].
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Everything but the claims: the key that signed the token, and its parts.
+    fn authenticate<'t>(&self, token: &'t str) -> Result<(&VerificationKey, Parts<'t>), TokenError> {
+        if token.len() > self.max_token_bytes {
+            return Err(TokenError::new(
+                TokenErrorKind::TooLong,
+                "the token is longer than accepted; see JwtVerifier::with_max_token_bytes",
+            ));
+        }
+        let parts = Parts::of(token)?;
+        let json =
+            base64(parts.header).ok_or_else(|| malformed("the header of the token is not base64url"))?;
+        let header = Header::parse(&json)?;
+        self.types.judge(header.typ.as_deref())?;
+        let key = self.keys.select(header.kid.as_deref())?;
+        if !key.is_for(&header.alg) {
+            return Err(TokenError::new(
+                TokenErrorKind::WrongAlgorithm,
+                "the `alg` of the token is not the algorithm of its key",
+            ));
+        }
+        if !key.fits(parts.signing_input, parts.signature) {
+            return Err(TokenError::new(TokenErrorKind::BadSignature, "the signature does not fit"));
+        }
+        Ok((key, parts))
+    }
+
+    fn judge(
+        &self,
+        token: &str,
+        judge: impl FnOnce(SignedClaims<'_>) -> Result<VerifiedToken, TokenError>,
+    ) -> Result<Arc<VerifiedToken>, TokenError> {
+        let (key, parts) = self.authenticate(token)?;
+        let payload = base64(parts.payload).ok_or_else(|| malformed("the claims are not base64url"))?;
+        let claims =
+            SignedClaims::new(&payload).with_key_id(key.kid()).with_signing_input(parts.signing_input);
+        judge(claims).map(Arc::new)
+    }
+}
+
+impl TokenVerifier for JwtVerifier {
+    fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        self.judge(token, |claims| self.profile.assert_verified(claims, self.clock.now()))
+    }
+
+    fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        self.judge(token, |claims| self.profile.assert_verified_for_revocation(claims))
+    }
+
+    fn profile(&self) -> &TokenProfile {
+        &self.profile
+    }
+}
+
+impl fmt::Debug for JwtVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JwtVerifier")
+            .field("keys", &self.keys.0)
+            .field("profile", &self.profile)
+            .field("types", &self.types.accepted)
+            .field("max_token_bytes", &self.max_token_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The keys of a verifier: one, or several that all have names.
+#[derive(Clone)]
+struct Keys(Arc<[VerificationKey]>);
+
+impl Keys {
+    fn new(mut keys: Vec<VerificationKey>) -> Result<Self, ConfigError> {
+        if keys.is_empty() {
+            return Err(ConfigError::new("keys", "there is none; name at least one"));
+        }
+        keys.sort_by(|one, other| one.kid().cmp(&other.kid()));
+        if keys.len() > 1 && keys.iter().any(|key| key.kid().is_none()) {
+            return Err(ConfigError::new(
+                "keys",
+                "one of several has no `kid`, so no token could choose it; see VerificationKey::with_kid",
+            ));
+        }
+        let mut pairs = keys.iter().zip(keys.iter().skip(1));
+        if let Some((one, _)) = pairs.find(|(one, other)| one.kid() == other.kid()) {
+            return Err(ConfigError::new(
+                "keys",
+                format!("two have the `kid` `{}`; a token must choose one", one.kid().unwrap_or_default()),
+            ));
+        }
+        Ok(Self(keys.into()))
+    }
+
+    /// The key of this name. Keys are never tried one after the other: an attacker would choose the weakest.
+    fn select(&self, kid: Option<&str>) -> Result<&VerificationKey, TokenError> {
+        let unknown = |detail| TokenError::new(TokenErrorKind::UnknownKey, detail);
+        match (kid, &*self.0) {
+            (None, [only]) => Ok(only),
+            (None, _) => Err(unknown("the token does not name its key (`kid`), and there are several")),
+            (Some(_), _) => self
+                .0
+                .binary_search_by(|key| key.kid().cmp(&kid))
+                .ok()
+                .and_then(|at| self.0.get(at))
+                .ok_or_else(|| unknown("no key has the `kid` of the token; see VerificationKey::with_kid")),
+        }
+    }
+}
+
+/// Which types of tokens are accepted.
+#[derive(Clone)]
+struct Types {
+    required: bool,
+    accepted: Vec<Box<str>>,
+}
+
+impl Types {
+    fn judge(&self, typ: Option<&str>) -> Result<(), TokenError> {
+        let is_accepted = match typ.map(without_prefix) {
+            None => !self.required,
+            Some(typ) => self.accepted.iter().any(|accepted| accepted.eq_ignore_ascii_case(typ)),
+        };
+        if is_accepted {
+            return Ok(());
+        }
+        Err(TokenError::new(
+            TokenErrorKind::WrongType,
+            "the type of the token (`typ`) is not accepted; see JwtVerifier::with_types",
+        ))
+    }
+}
+
+fn without_prefix(typ: &str) -> &str {
+    match typ.split_at_checked("application/".len()) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case("application/") => rest,
+        _ => typ,
+    }
+}
+
+fn is_foreign(typ: &str) -> bool {
+    FOREIGN_TYPES.iter().any(|foreign| foreign.eq_ignore_ascii_case(typ))
+}
+
+/// Strict: no padding, no stray bits at the end, nothing but the alphabet (RFC 7515 §2).
+fn base64(text: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,293 @@
+//! Keys that sign.
+//!
+//! Whatever form a key comes in, it is brought into the one that every provider reads: PKCS#1 for RSA, PKCS#8 for the
+//! others.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use jsonwebtoken::jwk::AlgorithmParameters;
+use jsonwebtoken::{Algorithm, EncodingKey};
+
+use super::jwk::{Jwk, member};
+use super::{VerificationKey, base64, der, key, provider};
+use crate::config::ConfigError;
+
+/// A key that signs with exactly one algorithm.
+///
+/// When it is made, it signs a text and its public part checks the signature: a key whose parts do not belong
+/// together is an error then, not on a request. `Debug` shows no part of it.
+///
+/// ```
+/// use tower_jwt_revocation::token::jwt::{Algorithm, SigningKey};
+///
+/// # #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))] {
+/// let secret = [42; 32]; // from where you keep secrets
+/// let key = SigningKey::from_secret(Algorithm::HS256, &secret)?.with_kid("2026-01")?;
+/// let for_verifiers = key.verification_key();
+/// # let _ = for_verifiers; }
+/// # Ok::<_, tower_jwt_revocation::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct SigningKey {
+    key: EncodingKey,
+    public: VerificationKey,
+}
+
+impl SigningKey {
+    /// A secret that is shared with every verifier: HS256, HS384 or HS512.
+    ///
+    /// # Errors
+    /// As [`VerificationKey::from_secret`].
+    pub fn from_secret(algorithm: Algorithm, secret: &[u8]) -> Result<Self, ConfigError> {
+        Self::checked(EncodingKey::from_secret(secret), VerificationKey::from_secret(algorithm, secret)?)
+    }
+
+    /// An RSA private key in PEM: `PRIVATE KEY` or `RSA PRIVATE KEY`; for RS256 to RS512 and PS256 to PS512.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the algorithm is not one of these, or if this is not such a key or a weak one.
+    pub fn from_rsa_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, ConfigError> {
+        let (_, der) = private_pem(pem, &["PRIVATE KEY", "RSA PRIVATE KEY"])?;
+        Self::from_rsa_der(algorithm, &der)
+    }
+
+    /// As [`from_rsa_pem`](Self::from_rsa_pem), from DER: PKCS#8 or PKCS#1 `RSAPrivateKey`.
+    ///
+    /// # Errors
+    /// As [`from_rsa_pem`](Self::from_rsa_pem).
+    pub fn from_rsa_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
+        let pkcs1 = match der::private_key_info(der) {
+            Some(info) if info.algorithm == der::RSA_ENCRYPTION => info.key,
+            Some(_) => return Err(ConfigError::new("key", "is not an RSA key")),
+            None => der,
+        };
+        let components = || {
+            let mut key = der::Reader::new(pkcs1).sequence()?;
+            let _version = key.unsigned()?;
+            Some((key.unsigned()?, key.unsigned()?))
+        };
+        let (modulus, exponent) = components()
+            .ok_or_else(|| ConfigError::new("key", "is not an RSA private key in DER (PKCS#8 or PKCS#1)"))?;
+        let public = VerificationKey::from_rsa_components(algorithm, modulus, exponent)?;
+        Self::checked(EncodingKey::from_rsa_der(pkcs1), public)
+    }
+
+    /// An EC private key in PEM, `PRIVATE KEY` or `EC PRIVATE KEY`: on P-256 for ES256, on P-384 for ES384.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the algorithm is not one of these, or if this is not such a key or its curve is another.
+    pub fn from_ec_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, ConfigError> {
+        let (label, der) = private_pem(pem, &["PRIVATE KEY", "EC PRIVATE KEY"])?;
+        if label == "EC PRIVATE KEY" {
+            return Self::from_ec_pkcs8(algorithm, &pkcs8_of_ec(algorithm, &der)?);
+        }
+        Self::from_ec_der(algorithm, &der)
+    }
+
+    /// As [`from_ec_pem`](Self::from_ec_pem), from DER: PKCS#8.
+    ///
+    /// # Errors
+    /// As [`from_ec_pem`](Self::from_ec_pem).
+    pub fn from_ec_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
+        let info = der::private_key_info(der)
+            .filter(|info| info.algorithm == der::EC_PUBLIC_KEY)
+            .ok_or_else(|| ConfigError::new("key", "is not an EC private key in DER (PKCS#8)"))?;
+        if info.curve != Some(key::ec(algorithm)?.oid) {
+            return Err(ConfigError::new("key", format!("is not on the curve of {algorithm:?}")));
+        }
+        Self::from_ec_pkcs8(algorithm, der)
+    }
+
+    fn from_ec_pkcs8(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
+        let key = EncodingKey::from_ec_der(der);
+        let public = public_part(&key, algorithm)?;
+        Self::checked(key, public)
+    }
+
+    /// An Ed25519 private key in PEM, `PRIVATE KEY`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if this is not such a key (Ed448 is not supported).
+    pub fn from_ed_pem(pem: &[u8]) -> Result<Self, ConfigError> {
+        Self::from_ed_der(&private_pem(pem, &["PRIVATE KEY"])?.1)
+    }
+
+    /// As [`from_ed_pem`](Self::from_ed_pem), from DER: PKCS#8 (RFC 8410 §7).
+    ///
+    /// # Errors
+    /// As [`from_ed_pem`](Self::from_ed_pem).
+    pub fn from_ed_der(der: &[u8]) -> Result<Self, ConfigError> {
+        let seed = der::private_key_info(der)
+            .filter(|info| info.algorithm == der::ED25519)
+            .and_then(|info| der::Reader::new(info.key).element(der::OCTET_STRING))
+            .ok_or_else(|| ConfigError::new("key", "is not an Ed25519 private key in DER (PKCS#8)"))?;
+        Self::from_ed_seed(seed)
+    }
+
+    fn from_ed_seed(seed: &[u8]) -> Result<Self, ConfigError> {
+        if seed.len() != 32 {
+            return Err(ConfigError::new("key", "is not an Ed25519 private key, which has 32 bytes"));
+        }
+        // Version 1, without the public part: not every provider reads version 2.
+        let id = der::write(der::SEQUENCE, &[&der::write(der::OBJECT_ID, &[der::ED25519])]);
+        let secret = der::write(der::OCTET_STRING, &[&der::write(der::OCTET_STRING, &[seed])]);
+        let key =
+            EncodingKey::from_ed_der(&der::write(der::SEQUENCE, &[&der::write_unsigned(&[]), &id, &secret]));
+        let public = public_part(&key, Algorithm::EdDSA)?;
+        Self::checked(key, public)
+    }
+
+    /// A private key or a secret as a JSON Web Key (RFC 7517). Its `kid` becomes the name of the key.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if this is not such a JWK, if it does not say its algorithm where its type leaves a choice
+    /// (RSA, secrets), if it is not for signing (`use`, `key_ops`), if an RSA key lacks its primes, or if it is weak.
+    pub fn from_jwk(json: &str) -> Result<Self, ConfigError> {
+        let jwk = Jwk::parse(json)?;
+        jwk.expect_operation("sign")?;
+        let algorithm = jwk.algorithm(None)?;
+        let key = match &*jwk.kty {
+            "oct" => Self::from_secret(algorithm, &member("k", jwk.k.as_ref())?),
+            "RSA" => Self::from_rsa_der(algorithm, &pkcs1_of_jwk(&jwk)?),
+            "EC" => {
+                let secret = member("d", jwk.d.as_ref())?;
+                let point = der::write(der::BIT_STRING, &[&[0], &jwk.point(algorithm)?]);
+                let ec_key = der::write(
+                    der::SEQUENCE,
+                    &[
+                        &der::write_unsigned(&[1]),
+                        &der::write(der::OCTET_STRING, &[&secret]),
+                        &der::write(PUBLIC_KEY_OF_EC, &[&point]),
+                    ],
+                );
+                Self::from_ec_pkcs8(algorithm, &pkcs8_of_ec(algorithm, &ec_key)?)
+            }
+            _ => Self::from_ed_seed(&member("d", jwk.d.as_ref())?),
+        }?;
+        if algorithm == Algorithm::EdDSA && !key.public.has_ed_bytes(&member("x", jwk.x.as_ref())?) {
+            return Err(ConfigError::new("x", "does not belong to `d`"));
+        }
+        match jwk.kid {
+            Some(kid) => key.with_kid(kid),
+            None => Ok(key),
+        }
+    }
+
+    /// Under which name verifiers know this key: the `kid` of its tokens.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the name is empty or longer than 1024 bytes.
+    pub fn with_kid(mut self, kid: impl Into<Box<str>>) -> Result<Self, ConfigError> {
+        self.public = self.public.with_kid(kid)?;
+        Ok(self)
+    }
+
+    /// The name of the key.
+    pub fn kid(&self) -> Option<&str> {
+        self.public.kid()
+    }
+
+    /// The algorithm of the key.
+    pub fn algorithm(&self) -> Algorithm {
+        self.public.algorithm()
+    }
+
+    /// The key that checks what this one signs: its public part, or the same secret. It has the same name.
+    pub fn verification_key(&self) -> VerificationKey {
+        self.public.clone()
+    }
+
+    /// The `alg` of its tokens.
+    pub(crate) fn alg(&self) -> &'static str {
+        key::name(self.algorithm())
+    }
+
+    /// The signature of `message`, base64url. The cause of an error is dropped: what it quotes is not for us to know.
+    pub(crate) fn sign(&self, message: &str) -> Option<String> {
+        jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, self.algorithm()).ok()
+    }
+
+    fn checked(key: EncodingKey, public: VerificationKey) -> Result<Self, ConfigError> {
+        let key = Self { key, public };
+        let signature = key.sign("self-check");
+        if signature.is_some_and(|signature| key.public.fits("self-check", &signature)) {
+            return Ok(key);
+        }
+        Err(ConfigError::new("key", "does not sign, or its public part does not belong to it"))
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey")
+            .field("kid", &self.kid())
+            .field("algorithm", &self.algorithm())
+            .finish_non_exhaustive()
+    }
+}
+
+/// `[1]` of an `ECPrivateKey` (RFC 5915 §3).
+const PUBLIC_KEY_OF_EC: u8 = 0xa1;
+
+/// The PKCS#8 form of an `ECPrivateKey`.
+fn pkcs8_of_ec(algorithm: Algorithm, ec_key: &[u8]) -> Result<Vec<u8>, ConfigError> {
+    let id = der::write(
+        der::SEQUENCE,
+        &[
+            &der::write(der::OBJECT_ID, &[der::EC_PUBLIC_KEY]),
+            &der::write(der::OBJECT_ID, &[key::ec(algorithm)?.oid]),
+        ],
+    );
+    let secret = der::write(der::OCTET_STRING, &[ec_key]);
+    Ok(der::write(der::SEQUENCE, &[&der::write_unsigned(&[]), &id, &secret]))
+}
+
+/// An `RSAPrivateKey` (RFC 8017 §A.1.2).
+fn pkcs1_of_jwk(jwk: &Jwk) -> Result<Vec<u8>, ConfigError> {
+    let mut content = der::write_unsigned(&[]);
+    for (name, value) in [
+        ("n", &jwk.n),
+        ("e", &jwk.e),
+        ("d", &jwk.d),
+        ("p", &jwk.p),
+        ("q", &jwk.q),
+        ("dp", &jwk.dp),
+        ("dq", &jwk.dq),
+        ("qi", &jwk.qi),
+    ] {
+        content.extend(der::write_unsigned(&member(name, value.as_ref())?));
+    }
+    Ok(der::write(der::SEQUENCE, &[&content]))
+}
+
+/// The public part of an EC or Ed25519 key, which only the provider can compute.
+fn public_part(key: &EncodingKey, algorithm: Algorithm) -> Result<VerificationKey, ConfigError> {
+    provider::ready()?;
+    // A provider of the application may have left this part out, which is a panic in jsonwebtoken.
+    let jwk = catch_unwind(AssertUnwindSafe(|| jsonwebtoken::jwk::Jwk::from_encoding_key(key, algorithm)));
+    let bytes = |text: &str| base64(text).unwrap_or_default();
+    match jwk.ok().and_then(Result::ok).map(|jwk| jwk.algorithm) {
+        Some(AlgorithmParameters::EllipticCurve(ec)) => {
+            VerificationKey::from_ec_point(algorithm, &[&[4], &*bytes(&ec.x), &*bytes(&ec.y)].concat())
+        }
+        Some(AlgorithmParameters::OctetKeyPair(pair)) => VerificationKey::from_ed_der(&bytes(&pair.x)),
+        _ => Err(ConfigError::new("key", format!("is not a private key for {algorithm:?}"))),
+    }
+}
+
+fn private_pem(pem: &[u8], labels: &[&str]) -> Result<(String, Vec<u8>), ConfigError> {
+    let (label, der) =
+        der::pem(pem).ok_or_else(|| ConfigError::new("key", "is not PEM with exactly one block"))?;
+    if labels.contains(&label) {
+        return Ok((label.to_owned(), der));
+    }
+    let problem = if label.contains("PUBLIC") {
+        "is a public key, which cannot sign"
+    } else if label.starts_with("ENCRYPTED") {
+        "is encrypted; decrypt it first: openssl pkey"
+    } else {
+        "is PEM, but not a private key of this kind"
+    };
+    Err(ConfigError::new("key", problem))
+}

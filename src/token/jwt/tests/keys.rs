@@ -1,0 +1,215 @@
+//! Keys in every form, and those that must not be used.
+
+use std::error::Error as _;
+
+use serde_json::{Value, json};
+
+use crate::config::ConfigError;
+use crate::token::TokenProfile;
+use crate::token::jwt::*;
+
+macro_rules! file {
+    ($name:literal) => {
+        include_bytes!(concat!("../../../../tests/keys/", $name))
+    };
+}
+
+#[track_caller]
+fn assert_refused<T>(result: Result<T, ConfigError>, part: &str) {
+    let error = result.err().expect("accepted");
+    assert!(error.to_string().contains(part), "{error}");
+    assert!(error.source().is_none(), "a cause may quote");
+}
+
+/// The public parts of the keys in `tests/keys`, as JSON Web Keys.
+fn jwk(kid: &str) -> Value {
+    let part = |pem: &[u8]| {
+        let der = der::pem(pem).unwrap().1;
+        der::public_key_info(&der).unwrap().key.to_vec()
+    };
+    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    match kid {
+        "rsa" => {
+            let key = part(file!("rsa2048.pub.pem"));
+            let (n, e) = der::rsa_public_key(&key).unwrap();
+            json!({"kty": "RSA", "kid": kid, "alg": "RS256", "use": "sig", "n": encode(n), "e": encode(e)})
+        }
+        "p256" => {
+            let key = part(file!("p256.pub.pem"));
+            json!({"kty": "EC", "kid": kid, "crv": "P-256", "x": encode(&key[1..33]), "y": encode(&key[33..])})
+        }
+        "ed" => {
+            json!({"kty": "OKP", "kid": kid, "crv": "Ed25519", "x": encode(&part(file!("ed25519.pub.pem")))})
+        }
+        _ => json!({"kty": "oct", "kid": kid, "alg": "HS256", "k": encode(&[7; 32])}),
+    }
+}
+
+fn jwk_with(kid: &str, name: &str, value: Value) -> Value {
+    let mut jwk = jwk(kid);
+    jwk[name] = value;
+    jwk
+}
+
+fn set(keys: &[Value]) -> String {
+    json!({ "keys": keys }).to_string()
+}
+
+#[test]
+fn public_keys_in_all_their_forms() {
+    use Algorithm::*;
+    let der_of = |pem: &[u8]| der::pem(pem).unwrap().1;
+    for algorithm in [RS256, RS384, RS512, PS256, PS384, PS512] {
+        VerificationKey::from_rsa_pem(algorithm, file!("rsa2048.pub.pem")).unwrap();
+        VerificationKey::from_rsa_pem(algorithm, file!("rsa2048.pkcs1.pub.pem")).unwrap();
+        VerificationKey::from_rsa_der(algorithm, &der_of(file!("rsa2048.pub.pem"))).unwrap();
+        VerificationKey::from_rsa_der(algorithm, &der_of(file!("rsa2048.pkcs1.pub.pem"))).unwrap();
+    }
+    VerificationKey::from_ec_pem(ES256, file!("p256.pub.pem")).unwrap();
+    VerificationKey::from_ec_pem(ES384, file!("p384.pub.pem")).unwrap();
+    VerificationKey::from_ed_pem(file!("ed25519.pub.pem")).unwrap();
+    let der = der_of(file!("ed25519.pub.pem"));
+    VerificationKey::from_ed_der(&der).unwrap();
+    VerificationKey::from_ed_der(der::public_key_info(&der).unwrap().key).unwrap();
+    for kid in ["rsa", "p256", "ed", "oct"] {
+        assert_eq!(VerificationKey::from_jwk(&jwk(kid).to_string()).unwrap().kid(), Some(kid));
+    }
+    VerificationKey::from_jwk(&jwk_with("ed", "alg", json!("Ed25519")).to_string()).unwrap();
+}
+
+#[test]
+fn weak_and_wrong_keys_are_refused() {
+    use Algorithm::*;
+    let secret = |algorithm, len| VerificationKey::from_secret(algorithm, &vec![7; len]);
+    for (algorithm, len) in [(HS256, 32), (HS384, 48), (HS512, 64)] {
+        secret(algorithm, len).unwrap();
+        assert_refused(secret(algorithm, len - 1), "too short");
+        assert_refused(secret(algorithm, 0), "too short");
+    }
+    assert_refused(secret(RS256, 64), "is not for this kind of key");
+    assert_refused(VerificationKey::from_secret(HS256, file!("rsa2048.pub.pem")), "is a PEM file");
+    assert_refused(VerificationKey::from_rsa_pem(RS256, file!("rsa1024.pub.pem")), "has 1024 bits");
+    assert_refused(VerificationKey::from_rsa_pem(HS256, file!("rsa2048.pub.pem")), "is not for this kind");
+    assert_refused(VerificationKey::from_rsa_pem(RS256, file!("rsa2048.pem")), "is a private key");
+    assert_refused(VerificationKey::from_rsa_pem(RS256, file!("p256.pub.pem")), "is not an RSA key");
+    assert_refused(VerificationKey::from_rsa_pem(RS256, b"rsa"), "is not PEM");
+    assert_refused(VerificationKey::from_rsa_der(RS256, b"rsa"), "is not an RSA public key");
+    assert_refused(VerificationKey::from_ec_pem(ES256, file!("p384.pub.pem")), "is not on the curve");
+    assert_refused(VerificationKey::from_ec_pem(ES384, file!("p521.pub.pem")), "is not on the curve");
+    assert_refused(VerificationKey::from_ec_pem(ES256, file!("ed25519.pub.pem")), "is not an EC public key");
+    assert_refused(VerificationKey::from_ec_pem(EdDSA, file!("p256.pub.pem")), "is not for this kind");
+    assert_refused(VerificationKey::from_ed_pem(file!("ed448.pub.pem")), "is not an Ed25519 key");
+    assert_refused(VerificationKey::from_ed_der(&[7; 31]), "has 32 bytes");
+    assert_refused(secret(HS256, 32).unwrap().with_kid(""), "kid");
+    let two = [file!("p256.pub.pem").as_slice(), file!("p384.pub.pem")].concat();
+    assert_refused(VerificationKey::from_ec_pem(ES256, &two), "exactly one block");
+}
+
+#[test]
+fn rsa_numbers_that_cannot_be_a_key_are_refused() {
+    let modulus = |last| {
+        let mut modulus = vec![0xc1; 256];
+        modulus[255] = last;
+        modulus
+    };
+    let key = |n: &[u8], e: &[u8]| VerificationKey::from_rsa_components(Algorithm::RS256, n, e);
+    key(&[&[0, 0], &*modulus(1)].concat(), &[0, 1, 0, 1]).unwrap();
+    assert_refused(key(&modulus(0), &[1, 0, 1]), "cannot be one");
+    for exponent in [&[][..], &[0], &[1], &[2], &[1, 0, 0, 0, 1]] {
+        assert_refused(key(&modulus(1), exponent), "cannot be one");
+    }
+    assert_refused(key(&[], &[1, 0, 1]), "has 0 bits");
+    assert_refused(key(&[&[0x7f], &modulus(1)[1..]].concat(), &[1, 0, 1]), "has 2047 bits");
+    assert_refused(key(&[0xff; 1025], &[1, 0, 1]), "bits; the crypto provider");
+}
+
+#[test]
+fn a_strict_set_names_the_key_that_cannot_be_used() {
+    let keys = KeySet::from_jwk_set(&set(&["rsa", "p256", "ed", "oct"].map(jwk))).unwrap();
+    assert_eq!(keys.keys().len(), 4);
+    JwtVerifier::new(keys, TokenProfile::new()).unwrap();
+    let mut without_alg = jwk("rsa");
+    without_alg.as_object_mut().unwrap().remove("alg");
+    for (key, part) in [
+        (jwk_with("rsa", "use", json!("enc")), "`rsa` cannot be used: use: is not `sig`"),
+        (jwk_with("rsa", "key_ops", json!(["encrypt"])), "`rsa` cannot be used: key_ops"),
+        (jwk_with("rsa", "alg", json!("RSA-OAEP")), "`rsa` cannot be used: alg: is not a supported"),
+        (jwk_with("rsa", "alg", json!("HS256")), "alg: is not for a key of this type"),
+        (jwk_with("rsa", "alg", json!("none")), "alg: is not a supported"),
+        (jwk_with("rsa", "d", json!("AA")), "is private"),
+        (jwk_with("rsa", "n", json!("AQAB")), "has 17 bits"),
+        (jwk_with("rsa", "e", json!("AQAB=")), "e: is missing or not base64url"),
+        (without_alg.clone(), "`rsa` cannot be used: alg: is missing"),
+        (jwk_with("p256", "alg", json!("ES384")), "alg: is not for a key of this type"),
+        (jwk_with("p256", "crv", json!("P-384")), "must have 48 bytes"),
+        (jwk_with("p256", "crv", json!("P-521")), "crv: is not supported"),
+        (jwk_with("p256", "x", json!("AA")), "must have 32 bytes"),
+        (jwk_with("ed", "crv", json!("Ed448")), "crv: is not supported"),
+        (jwk_with("ed", "crv", json!("X25519")), "crv: is not supported"),
+        (jwk_with("ed", "x", json!("AA")), "has 32 bytes"),
+        (jwk_with("oct", "k", json!("AA")), "too short"),
+        (jwk_with("oct", "alg", json!("RS256")), "alg: is not for a key of this type"),
+        (jwk_with("ed", "kty", json!("AKP")), "kty: is not one of"),
+        (jwk_with("ed", "x", json!(7)), "`ed` cannot be used: key: is not a JSON Web Key"),
+        (jwk_with("ed", "kid", json!(7)), "key number 2 cannot be used"),
+        (jwk_with("ed", "kid", json!("")), "kid: is empty"),
+    ] {
+        assert_refused(KeySet::from_jwk_set(&set(&[jwk("fine"), key])), part);
+    }
+    for text in ["", "[]", "{}", r#"{"keys": {}}"#, r#"{"keys": []}"#] {
+        KeySet::from_jwk_set(text).unwrap_err();
+    }
+}
+
+#[test]
+fn a_lenient_set_skips_what_cannot_be_used_and_tells() {
+    let mut entra = jwk_with("rsa", "kid", json!("entra"));
+    entra.as_object_mut().unwrap().remove("alg");
+    let keys = KeySet::from_jwk_set_lenient(&set(&[
+        entra,
+        jwk_with("rsa", "use", json!("enc")),
+        jwk_with("ed", "kty", json!("AKP")),
+        jwk("oct"),
+        jwk("p256"),
+        json!("nonsense"),
+    ]))
+    .unwrap();
+    assert_eq!(
+        keys.keys().iter().map(VerificationKey::kid).collect::<Vec<_>>(),
+        [Some("entra"), Some("p256")]
+    );
+    assert_eq!(keys.keys()[0].algorithm(), Algorithm::RS256);
+    assert_eq!(keys.skipped().len(), 4);
+    assert!(keys.skipped()[2].to_string().contains("`oct` cannot be used: kty: is a secret"));
+    assert_refused(KeySet::from_jwk_set_lenient(&set(&[jwk("oct")])), "holds no key that can be used");
+}
+
+#[test]
+fn a_verifier_wants_keys_that_can_be_told_apart() {
+    let key = || VerificationKey::from_secret(Algorithm::HS256, &[7; 32]).unwrap();
+    let verifier = |keys: Vec<VerificationKey>| JwtVerifier::new(keys, TokenProfile::new());
+    let named = |kid: &str| key().with_kid(kid).unwrap();
+    verifier(vec![key()]).unwrap();
+    verifier(vec![named("b"), named("a")]).unwrap();
+    assert_refused(verifier(vec![]), "there is none");
+    assert_refused(verifier(vec![key(), key()]), "has no `kid`");
+    assert_refused(verifier(vec![named("a"), key()]), "has no `kid`");
+    assert_refused(verifier(vec![named("a"), named("b"), named("a")]), "two have the `kid` `a`");
+    assert_refused(JwtVerifier::new([key()], TokenProfile::new().with_issuer("")), "issuer");
+}
+
+#[test]
+fn errors_about_keys_do_not_quote_them() {
+    let canary = "canary7canary7canary7canary7canary7canary7";
+    for result in [
+        VerificationKey::from_jwk(&json!({"kty": "oct", "alg": "HS256", "k": [canary]}).to_string()),
+        VerificationKey::from_jwk(&json!({"kty": "oct", "k": canary}).to_string()),
+        VerificationKey::from_jwk(&format!(r#"{{"kty":"oct","k":"{canary}""#)),
+        VerificationKey::from_secret(Algorithm::HS512, canary.as_bytes()),
+        VerificationKey::from_rsa_der(Algorithm::RS256, canary.as_bytes()),
+        VerificationKey::from_rsa_pem(Algorithm::RS256, canary.as_bytes()),
+    ] {
+        let error = result.unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("canary7"), "{error:?}");
+    }
+}
