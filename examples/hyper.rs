@@ -31,8 +31,7 @@ const SECRET: &[u8] = b"an example secret, 32 bytes or more";
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let key = VerificationKey::from_secret(Algorithm::HS256, SECRET)?;
-    let layer =
-        JwtRevocationLayer::new(JwtVerifier::new([key], TokenProfile::new())?, MemoryStore::new());
+    let layer = JwtRevocationLayer::new(JwtVerifier::new([key], TokenProfile::new())?, MemoryStore::new());
     let revoker = layer.revoker();
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;

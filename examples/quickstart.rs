@@ -21,8 +21,8 @@ use tower::ServiceExt as _;
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
 use tower_jwt_revocation::{
-    Clearance, Clock as _, JwtRevocationLayer, JwtVerifier, MemoryStore, RevocationStore, Revoker, SystemClock,
-    Target,
+    Clearance, Clock as _, JwtRevocationLayer, JwtVerifier, MemoryStore, RevocationStore, Revoker,
+    SystemClock, Target,
 };
 
 /// Known to the issuer and to whoever verifies; yours comes from a secret store.
@@ -110,7 +110,9 @@ async fn show(app: Router) -> Result<(), Box<dyn Error>> {
     println!("\nThe laptop logs out everywhere:");
     call(&app, "POST", "/logout-everywhere", "her laptop", &laptop).await?;
     call(&app, "GET", "/me", "her laptop", &laptop).await?;
-    println!("\nNext: cargo run --example quickstart -- serve      the same over HTTP, to be tried with curl");
+    println!(
+        "\nNext: cargo run --example quickstart -- serve      the same over HTTP, to be tried with curl"
+    );
     println!("      cargo run --example revoke                   another process revokes, this one refuses");
     Ok(())
 }

@@ -55,7 +55,8 @@ async fn revoke(target: Target) -> Result<(), Box<dyn Error>> {
 async fn check() -> Result<(), Box<dyn Error>> {
     let (url, _redis) = redis()?;
     let key = VerificationKey::from_secret(Algorithm::HS256, SECRET)?;
-    let layer = JwtRevocationLayer::new(JwtVerifier::new([key], profile())?, RedisStore::connect(&url).await?);
+    let layer =
+        JwtRevocationLayer::new(JwtVerifier::new([key], profile())?, RedisStore::connect(&url).await?);
     let app = Router::new().route("/me", get(me)).layer(layer);
 
     let now = SystemClock::default().now().as_secs();
@@ -67,13 +68,26 @@ async fn check() -> Result<(), Box<dyn Error>> {
     };
     let (alice, bob) = (token("alice")?, token("bob")?);
 
-    println!("  process {}: alice {}, bob {}", std::process::id(), call(&app, &alice).await?, call(&app, &bob).await?);
-    let operator = Command::new(std::env::current_exe()?).args(["user", "alice"]).env("REDIS_URL", &url).status()?;
+    println!(
+        "  process {}: alice {}, bob {}",
+        std::process::id(),
+        call(&app, &alice).await?,
+        call(&app, &bob).await?
+    );
+    let operator =
+        Command::new(std::env::current_exe()?).args(["user", "alice"]).env("REDIS_URL", &url).status()?;
     if !operator.success() {
         return Err("the second process failed".into());
     }
-    println!("  process {}: alice {}, bob {}", std::process::id(), call(&app, &alice).await?, call(&app, &bob).await?);
-    println!("\nNext: cargo run --example quickstart -- serve      and revoke with this example from another terminal");
+    println!(
+        "  process {}: alice {}, bob {}",
+        std::process::id(),
+        call(&app, &alice).await?,
+        call(&app, &bob).await?
+    );
+    println!(
+        "\nNext: cargo run --example quickstart -- serve      and revoke with this example from another terminal"
+    );
     Ok(())
 }
 
@@ -82,7 +96,8 @@ async fn me(Extension(clearance): Extension<Clearance>) -> String {
 }
 
 async fn call(app: &Router, token: &str) -> Result<StatusCode, Box<dyn Error>> {
-    let request = Request::get("/me").header(header::AUTHORIZATION, format!("Bearer {token}")).body(Body::empty())?;
+    let request =
+        Request::get("/me").header(header::AUTHORIZATION, format!("Bearer {token}")).body(Body::empty())?;
     Ok(app.clone().oneshot(request).await?.status())
 }
 
