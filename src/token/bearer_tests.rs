@@ -206,6 +206,6 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
         0x20..0x7f_u8,
         0x80..=0xff_u8
     ];
-    (prop_oneof![Just(&b"Bearer "[..]), Just(b"a="), Just(b"")], prop::collection::vec(byte, 0..40))
-        .prop_map(|(start, rest)| [start, &rest].concat())
+    (prop_oneof![Just("Bearer "), Just("a="), Just("")], prop::collection::vec(byte, 0..40))
+        .prop_map(|(start, rest)| [start.as_bytes(), &rest].concat())
 }

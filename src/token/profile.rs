@@ -433,6 +433,33 @@ impl TokenProfile {
         }
     }
 
+    #[cfg(feature = "issuer")]
+    pub(crate) fn audiences(&self) -> &[Box<str>] {
+        &self.audiences
+    }
+
+    #[cfg(feature = "issuer")]
+    pub(crate) fn id_claim(&self) -> &str {
+        &self.id_claim
+    }
+
+    #[cfg(feature = "issuer")]
+    pub(crate) fn max_lifetime(&self) -> Duration {
+        self.max_lifetime
+    }
+
+    /// How far in the future a new token may claim to be issued, so that every verifier takes it at once.
+    #[cfg(feature = "issuer")]
+    pub(crate) fn max_iat_lead(&self) -> Duration {
+        self.leeway + IAT_LEAD
+    }
+
+    /// By what kind of target the claim makes tokens revocable.
+    #[cfg(feature = "issuer")]
+    pub(crate) fn target_of_claim(&self, claim: &str) -> Option<TargetKind> {
+        self.claim_targets.iter().find(|target| *target.claim == *claim).map(|target| target.kind)
+    }
+
     pub(crate) fn has_issuers(&self) -> bool {
         !self.issuers.is_empty()
     }

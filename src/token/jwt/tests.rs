@@ -2,6 +2,8 @@
 
 #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
 mod keys;
+#[cfg(all(feature = "issuer", any(feature = "aws_lc_rs", feature = "rust_crypto")))]
+mod sign;
 #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
 mod tokens;
 

@@ -14,8 +14,11 @@ macro_rules! file {
     };
 }
 
+#[cfg(feature = "issuer")]
+pub(super) use file;
+
 #[track_caller]
-fn assert_refused<T>(result: Result<T, ConfigError>, part: &str) {
+pub(super) fn assert_refused<T>(result: Result<T, ConfigError>, part: &str) {
     let error = result.err().expect("accepted");
     assert!(error.to_string().contains(part), "{error}");
     assert!(error.source().is_none(), "a cause may quote");
