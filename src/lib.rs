@@ -2,6 +2,8 @@
 
 mod clock;
 mod config;
+pub mod gate;
+pub mod middleware;
 mod policy;
 mod revocation;
 mod revoker;
@@ -13,6 +15,8 @@ mod verified;
 pub use clock::ManualClock;
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use config::ConfigError;
+pub use gate::Counters;
+pub use middleware::{JwtRevocation, JwtRevocationLayer};
 pub use policy::{Clearance, CredentialsError, FailMode, Rejection, RejectionKind};
 pub use revocation::{
     Action, Extent, Fingerprint, MAX_ID_BYTES, Outcome, Record, Revocation, Target, TargetKind,

@@ -64,8 +64,34 @@ pub trait RevocationStore: Send + Sync + 'static {
     fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>>;
 }
 
+impl<T: RevocationStore + ?Sized> RevocationStore for Arc<T> {
+    fn check(&self, token: &Arc<VerifiedToken>) -> Lookup {
+        (**self).check(token)
+    }
+
+    fn write(&self, changes: Vec<Revocation>) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
+        (**self).write(changes)
+    }
+
+    fn find(&self, target: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>> {
+        (**self).find(target)
+    }
+
+    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>> {
+        (**self).list(query)
+    }
+
+    fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
+        (**self).count()
+    }
+}
+
 /// The answer to a check: known at once, or to be awaited.
 #[must_use = "a look-up that is not read decides nothing"]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "at once or later: stores around stores must be able to rely on it"
+)]
 pub enum Lookup {
     /// The answer.
     Now(Result<Standing, StoreError>),

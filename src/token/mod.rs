@@ -46,6 +46,20 @@ pub trait TokenVerifier: Send + Sync + 'static {
     fn profile(&self) -> &TokenProfile;
 }
 
+impl<T: TokenVerifier + ?Sized> TokenVerifier for Arc<T> {
+    fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        (**self).verify(token)
+    }
+
+    fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        (**self).verify_for_revocation(token)
+    }
+
+    fn profile(&self) -> &TokenProfile {
+        (**self).profile()
+    }
+}
+
 /// Why a token is not accepted.
 ///
 /// For the operator: it names the rule, never the content of the token. What a client is told is

@@ -1,0 +1,277 @@
+//! What became of the requests, in numbers.
+//!
+//! Every request counts, on every core, so the numbers are kept in stripes: a thread adds to its own and shares no cache
+//! line with the others. Reading adds the stripes up.
+
+use std::cell::Cell;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use super::Unasked;
+use crate::policy::RejectionKind;
+use crate::store::StoreErrorKind;
+
+/// The numbers of one layer and of all services made by it. Clones read the same numbers.
+///
+/// They start at zero with the layer and only grow: export them as monotonic counters. No number is about a single user
+/// or token.
+#[derive(Clone)]
+pub struct Counters(Arc<[Stripe]>);
+
+/// The numbers at one moment. Each is exact; requests that end while they are read may be in some and not in others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CounterSnapshot {
+    /// Requests that passed with a token that the store said is live.
+    pub admitted: u64,
+    /// Requests that passed with a verified token whose standing is not known
+    /// ([`FailMode::Open`](crate::FailMode::Open)).
+    pub admitted_unchecked: u64,
+    /// Requests that passed without credentials, where they are optional.
+    pub anonymous: u64,
+    /// Requests that passed because they are exempt.
+    pub exempted: u64,
+    /// Requests that passed because they are CORS preflights.
+    pub preflights: u64,
+    /// Requests that were refused.
+    pub refused: Refusals,
+    /// Requests that passed because the layer only reports, and would have been refused.
+    pub would_refuse: Refusals,
+    store_errors: [u64; STORE_ERROR_KINDS.len()],
+}
+
+/// Refusals by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refusals {
+    /// See [`Rejection::NoCredentials`](crate::Rejection::NoCredentials).
+    pub no_credentials: u64,
+    /// See [`Rejection::BadRequest`](crate::Rejection::BadRequest).
+    pub bad_request: u64,
+    /// See [`Rejection::InvalidToken`](crate::Rejection::InvalidToken).
+    pub invalid_token: u64,
+    /// See [`Rejection::Revoked`](crate::Rejection::Revoked).
+    pub revoked: u64,
+    /// See [`Rejection::NoVerdict`](crate::Rejection::NoVerdict).
+    pub no_verdict: u64,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Event {
+    Admitted,
+    AdmittedUnchecked,
+    Unasked(Unasked),
+    Refused(RejectionKind),
+    WouldRefuse(RejectionKind),
+}
+
+/// The order of the cells for store errors. A kind that is missing here is counted as `Other`.
+const STORE_ERROR_KINDS: [StoreErrorKind; 14] = [
+    StoreErrorKind::Unreachable,
+    StoreErrorKind::Timeout,
+    StoreErrorKind::Overloaded,
+    StoreErrorKind::Loading,
+    StoreErrorKind::NotPrimary,
+    StoreErrorKind::Cluster,
+    StoreErrorKind::Denied,
+    StoreErrorKind::Full,
+    StoreErrorKind::Replicas,
+    StoreErrorKind::Protocol,
+    StoreErrorKind::Amnesia,
+    StoreErrorKind::Stale,
+    StoreErrorKind::InvalidInput,
+    StoreErrorKind::Other,
+];
+
+/// More stripes than this would cost memory and reading time for cores that few machines have.
+const MAX_STRIPES: usize = 64;
+
+/// The numbers of the threads that share this stripe, apart from the cache lines of all others (128: pairs of lines are
+/// fetched together on x86, and lines are that long on some ARM).
+#[derive(Default)]
+#[repr(align(128))]
+struct Stripe {
+    admitted: AtomicU64,
+    admitted_unchecked: AtomicU64,
+    anonymous: AtomicU64,
+    exempted: AtomicU64,
+    preflights: AtomicU64,
+    refused: RefusalCells,
+    would_refuse: RefusalCells,
+    store_errors: [AtomicU64; STORE_ERROR_KINDS.len()],
+}
+
+#[derive(Default)]
+struct RefusalCells {
+    no_credentials: AtomicU64,
+    bad_request: AtomicU64,
+    invalid_token: AtomicU64,
+    revoked: AtomicU64,
+    no_verdict: AtomicU64,
+}
+
+// === impl Counters ===
+
+impl Counters {
+    pub(super) fn new() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let stripes = cores.next_power_of_two().min(MAX_STRIPES);
+        Self((0..stripes).map(|_| Stripe::default()).collect())
+    }
+
+    /// The numbers as they are now.
+    pub fn snapshot(&self) -> CounterSnapshot {
+        let mut sum = CounterSnapshot::default();
+        for stripe in &*self.0 {
+            sum.admitted += stripe.admitted.load(Relaxed);
+            sum.admitted_unchecked += stripe.admitted_unchecked.load(Relaxed);
+            sum.anonymous += stripe.anonymous.load(Relaxed);
+            sum.exempted += stripe.exempted.load(Relaxed);
+            sum.preflights += stripe.preflights.load(Relaxed);
+            stripe.refused.add_to(&mut sum.refused);
+            stripe.would_refuse.add_to(&mut sum.would_refuse);
+            for (sum, cell) in sum.store_errors.iter_mut().zip(&stripe.store_errors) {
+                *sum += cell.load(Relaxed);
+            }
+        }
+        sum
+    }
+
+    pub(super) fn count(&self, event: Event) {
+        let Some(stripe) = self.stripe() else { return };
+        let cell = match event {
+            Event::Admitted => &stripe.admitted,
+            Event::AdmittedUnchecked => &stripe.admitted_unchecked,
+            Event::Unasked(Unasked::Anonymous) => &stripe.anonymous,
+            Event::Unasked(Unasked::Exempt) => &stripe.exempted,
+            Event::Unasked(Unasked::Preflight) => &stripe.preflights,
+            Event::Refused(kind) => stripe.refused.cell(kind),
+            Event::WouldRefuse(kind) => stripe.would_refuse.cell(kind),
+        };
+        cell.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_store_error(&self, kind: StoreErrorKind) {
+        let Some(stripe) = self.stripe() else { return };
+        let place = STORE_ERROR_KINDS.iter().position(|known| *known == kind);
+        if let Some(cell) = place.map_or(stripe.store_errors.last(), |place| stripe.store_errors.get(place)) {
+            cell.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The stripe of this thread. Threads are dealt to the stripes in turn.
+    fn stripe(&self) -> Option<&Stripe> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static TURN: Cell<Option<usize>> = const { Cell::new(None) };
+        }
+        let turn = TURN.with(|turn| {
+            turn.get().unwrap_or_else(|| {
+                let mine = NEXT.fetch_add(1, Relaxed);
+                turn.set(Some(mine));
+                mine
+            })
+        });
+        // The number of stripes is a power of two.
+        self.0.get(turn & self.0.len().wrapping_sub(1))
+    }
+}
+
+impl fmt::Debug for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Counters").field(&self.snapshot()).finish()
+    }
+}
+
+// === impl RefusalCells ===
+
+impl RefusalCells {
+    fn cell(&self, kind: RejectionKind) -> &AtomicU64 {
+        match kind {
+            RejectionKind::NoCredentials => &self.no_credentials,
+            RejectionKind::BadRequest => &self.bad_request,
+            RejectionKind::InvalidToken(_) => &self.invalid_token,
+            RejectionKind::Revoked(_) => &self.revoked,
+            RejectionKind::NoVerdict(_) => &self.no_verdict,
+        }
+    }
+
+    fn add_to(&self, sum: &mut Refusals) {
+        sum.no_credentials += self.no_credentials.load(Relaxed);
+        sum.bad_request += self.bad_request.load(Relaxed);
+        sum.invalid_token += self.invalid_token.load(Relaxed);
+        sum.revoked += self.revoked.load(Relaxed);
+        sum.no_verdict += self.no_verdict.load(Relaxed);
+    }
+}
+
+// === impl CounterSnapshot ===
+
+impl CounterSnapshot {
+    /// How often the store was asked, and answered or failed. A request that was given up while it waited is not in it.
+    pub fn checks(&self) -> u64 {
+        let revoked = self.refused.revoked + self.would_refuse.revoked;
+        let no_verdict = self.refused.no_verdict + self.would_refuse.no_verdict;
+        self.admitted + self.admitted_unchecked + revoked + no_verdict
+    }
+
+    /// How often the store failed in this way, whatever then became of the request.
+    pub fn store_errors(&self, kind: StoreErrorKind) -> u64 {
+        self.store_errors_by_kind().find(|(known, _)| *known == kind).map_or(0, |(_, count)| count)
+    }
+
+    /// How often the store failed, by the way it failed.
+    pub fn store_errors_by_kind(&self) -> impl Iterator<Item = (StoreErrorKind, u64)> + '_ {
+        STORE_ERROR_KINDS.into_iter().zip(self.store_errors)
+    }
+}
+
+// === impl Refusals ===
+
+impl Refusals {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.no_credentials + self.bad_request + self.invalid_token + self.revoked + self.no_verdict
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_many_threads_count_is_all_there() {
+        let counters = Counters::new();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..1000).for_each(|_| counters.count(Event::Admitted)));
+            }
+        });
+        assert_eq!(counters.snapshot().admitted, 8000);
+        assert_eq!(counters.snapshot().checks(), 8000);
+    }
+
+    #[test]
+    fn each_kind_of_store_error_has_a_number_of_its_own() {
+        let counters = Counters::new();
+        for (times, kind) in (1_u64..).zip(STORE_ERROR_KINDS) {
+            (0..times).for_each(|_| counters.count_store_error(kind));
+        }
+        for (times, kind) in (1_u64..).zip(STORE_ERROR_KINDS) {
+            assert_eq!(counters.snapshot().store_errors(kind), times, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn would_be_refusals_are_kept_apart() {
+        let counters = Counters::new();
+        counters.count(Event::Refused(RejectionKind::BadRequest));
+        counters.count(Event::WouldRefuse(RejectionKind::NoCredentials));
+        let seen = counters.snapshot();
+        assert_eq!(seen.refused, Refusals { bad_request: 1, ..Refusals::default() });
+        assert_eq!(seen.would_refuse, Refusals { no_credentials: 1, ..Refusals::default() });
+        assert_eq!((seen.refused.total(), seen.checks()), (1, 0));
+    }
+}

@@ -1,0 +1,244 @@
+//! The read side without tower: the head of a request in, a [`Verdict`] out.
+//!
+//! ```text
+//! head -> exempt? -> token -> verified -> standing -> policy -> Verdict
+//! ```
+//!
+//! Everything up to the look-up happens at once. A store that knows at once costs no future and no box; one that has to
+//! ask leaves a [`Check`], which is the part that can wait. Whatever way a request ends, it ends in [`Gate::settle`]
+//! or [`Gate::refuse`], where it is counted.
+
+mod counters;
+mod outage;
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures::future::BoxFuture;
+use http::{Method, header};
+
+use self::counters::Event;
+pub use self::counters::{CounterSnapshot, Counters, Refusals};
+use self::outage::Outage;
+use crate::policy::{Clearance, FailMode, Rejection, decide};
+use crate::store::{Lookup, RevocationStore, Standing, StoreError};
+use crate::token::TokenVerifier;
+use crate::token::bearer::{self, RequestHead, TokenSource};
+use crate::verified::VerifiedToken;
+
+/// A question about the head of a request.
+type Ask<T> = Arc<dyn Fn(&RequestHead<'_>) -> T + Send + Sync>;
+
+/// Everything that a layer was told about who may pass.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    pub(crate) verifier: Arc<dyn TokenVerifier>,
+    pub(crate) store: Arc<dyn RevocationStore>,
+    pub(crate) sources: Vec<TokenSource>,
+    pub(crate) fail_mode: FailModeRule,
+    pub(crate) exemption: Option<Ask<bool>>,
+    pub(crate) credentials: Credentials,
+    pub(crate) preflight: Preflight,
+    pub(crate) enforcement: Enforcement,
+    pub(crate) counters: Counters,
+    outage: Arc<Outage>,
+}
+
+/// Where the fail mode of a request comes from.
+#[derive(Clone)]
+pub(crate) enum FailModeRule {
+    Always(FailMode),
+    PerRequest(Ask<FailMode>),
+}
+
+/// Whether a request must have credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Credentials {
+    Required,
+    Optional,
+}
+
+/// Whether a CORS preflight must have credentials, which browsers never send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Preflight {
+    Judged,
+    Passed,
+}
+
+/// What becomes of a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Enforcement {
+    Enforced,
+    ReportOnly,
+}
+
+/// What is to be done with a request.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// Pass it on, with this proof.
+    Cleared(Clearance),
+    /// Pass it on without one.
+    Unasked(Unasked),
+    /// Pass it on, although it would be refused: the layer only reports.
+    Reported(Rejection),
+    /// Refuse it.
+    Refused(Rejection),
+}
+
+/// Why a request passes without having been asked for a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unasked {
+    /// It has no credentials, and they are optional.
+    Anonymous,
+    /// It is exempt.
+    Exempt,
+    /// It is a CORS preflight.
+    Preflight,
+}
+
+/// A verdict, or what is still to be waited for.
+pub(crate) enum Judgement {
+    Now(Verdict),
+    Later(Check),
+}
+
+/// A check that the store is still at work on. Dropping it drops the look-up; what is needed to settle it is kept apart
+/// from the gate, so that it costs no box of its own.
+pub(crate) struct Check {
+    answer: BoxFuture<'static, Result<Standing, StoreError>>,
+    token: Arc<VerifiedToken>,
+    mode: FailMode,
+}
+
+impl Gate {
+    pub(crate) fn new(verifier: Arc<dyn TokenVerifier>, store: Arc<dyn RevocationStore>) -> Self {
+        Self {
+            verifier,
+            store,
+            sources: vec![TokenSource::bearer()],
+            fail_mode: FailModeRule::Always(FailMode::default()),
+            exemption: None,
+            credentials: Credentials::Required,
+            preflight: Preflight::Judged,
+            enforcement: Enforcement::Enforced,
+            counters: Counters::new(),
+            outage: Arc::new(Outage::new()),
+        }
+    }
+
+    /// Judges a request by its head.
+    pub(crate) fn judge(&self, head: &RequestHead<'_>) -> Judgement {
+        if let Some(unasked) = self.passes_unasked(head) {
+            return Judgement::Now(self.pass(unasked));
+        }
+        let token = match bearer::find(&self.sources, head) {
+            Ok(Some(token)) => token,
+            Ok(None) if self.credentials == Credentials::Optional => {
+                return Judgement::Now(self.pass(Unasked::Anonymous));
+            }
+            Ok(None) => return Judgement::Now(self.refuse(Rejection::NoCredentials)),
+            Err(error) => return Judgement::Now(self.refuse(Rejection::BadRequest(error))),
+        };
+        // Verify before look-up, always: the store is never asked about what a stranger made up.
+        let token = match self.verifier.verify(&token) {
+            Ok(token) => token,
+            Err(error) => return Judgement::Now(self.refuse(Rejection::InvalidToken(error))),
+        };
+        let mode = match &self.fail_mode {
+            FailModeRule::Always(mode) => *mode,
+            FailModeRule::PerRequest(ask) => ask(head),
+        };
+        match self.store.check(&token) {
+            Lookup::Now(answer) => Judgement::Now(self.settle(token, answer, mode)),
+            Lookup::Later(answer) => Judgement::Later(Check { answer, token, mode }),
+        }
+    }
+
+    /// What the answer of the store comes to.
+    fn settle(
+        &self,
+        token: Arc<VerifiedToken>,
+        answer: Result<Standing, StoreError>,
+        mode: FailMode,
+    ) -> Verdict {
+        let failure = answer.as_ref().err().cloned();
+        let decision = decide(token, answer, mode);
+        match &failure {
+            None => self.outage.answered(),
+            Some(error) => {
+                self.counters.count_store_error(error.kind());
+                self.outage.failed(error, decision.is_ok());
+            }
+        }
+        match decision {
+            Ok(clearance) => {
+                let checked = clearance.is_checked();
+                self.counters.count(if checked { Event::Admitted } else { Event::AdmittedUnchecked });
+                Verdict::Cleared(clearance)
+            }
+            Err(rejection) => self.refuse(rejection),
+        }
+    }
+
+    fn refuse(&self, rejection: Rejection) -> Verdict {
+        // The kind names the rule that was broken; nothing of the token or its claims is logged.
+        match self.enforcement {
+            Enforcement::Enforced => {
+                tracing::debug!(reason = ?rejection.kind(), "request refused");
+                self.counters.count(Event::Refused(rejection.kind()));
+                Verdict::Refused(rejection)
+            }
+            Enforcement::ReportOnly => {
+                tracing::debug!(reason = ?rejection.kind(), "request would be refused; this layer only reports");
+                self.counters.count(Event::WouldRefuse(rejection.kind()));
+                Verdict::Reported(rejection)
+            }
+        }
+    }
+
+    fn pass(&self, unasked: Unasked) -> Verdict {
+        self.counters.count(Event::Unasked(unasked));
+        Verdict::Unasked(unasked)
+    }
+
+    fn passes_unasked(&self, head: &RequestHead<'_>) -> Option<Unasked> {
+        if self.preflight == Preflight::Passed && is_preflight(head) {
+            return Some(Unasked::Preflight);
+        }
+        self.exemption.as_ref().filter(|exempts| exempts(head)).map(|_| Unasked::Exempt)
+    }
+}
+
+/// A CORS preflight as the Fetch standard defines it: `OPTIONS` with `Origin` and `Access-Control-Request-Method`. An
+/// `OPTIONS` request without them is one like any other.
+fn is_preflight(head: &RequestHead<'_>) -> bool {
+    *head.method() == Method::OPTIONS
+        && head.headers().contains_key(header::ORIGIN)
+        && head.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+impl Check {
+    /// Waits for the store and settles.
+    pub(crate) fn poll(&mut self, gate: &Gate, cx: &mut Context<'_>) -> Poll<Verdict> {
+        let answer = ready!(Pin::as_mut(&mut self.answer).poll(cx));
+        Poll::Ready(gate.settle(Arc::clone(&self.token), answer, self.mode))
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Gate");
+        match &self.fail_mode {
+            FailModeRule::Always(mode) => out.field("fail_mode", mode),
+            FailModeRule::PerRequest(_) => out.field("fail_mode", &"per request"),
+        };
+        out.field("sources", &self.sources)
+            .field("exemption", &self.exemption.is_some())
+            .field("credentials", &self.credentials)
+            .field("preflight", &self.preflight)
+            .field("enforcement", &self.enforcement)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,162 @@
+//! Extractors for axum: [`Clearance`] and [`Claims`].
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum_core::body::Body;
+use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
+use axum_core::response::{IntoResponse, Response};
+use http::request::Parts;
+use http::{Extensions, StatusCode};
+use serde::de::DeserializeOwned;
+
+use super::response::Form;
+use crate::gate::Unasked;
+use crate::policy::{Clearance, Rejection};
+use crate::token::{TokenError, TokenErrorKind};
+
+/// The claims of the verified token, as a type of yours.
+///
+/// ```
+/// # use serde::Deserialize;
+/// use tower_jwt_revocation::middleware::Claims;
+///
+/// #[derive(Deserialize)]
+/// struct Mine {
+///     role: String,
+/// }
+///
+/// async fn handler(Claims(mine): Claims<Mine>) -> String {
+///     mine.role
+/// }
+/// ```
+///
+/// `Option<Claims<T>>` is `None` where a request may pass without a token. A token whose claims do not fit the type is
+/// refused in both forms, as an invalid token (401).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "to be taken apart in the arguments of handlers")]
+pub struct Claims<T>(pub T);
+
+/// Why a handler that wants a [`Clearance`] or [`Claims`] was not called.
+#[derive(Clone, Debug)]
+pub struct ExtractError(Why);
+
+#[derive(Clone, Debug)]
+enum Why {
+    /// No layer ran: the route is not behind one. 500, for the developer.
+    NoLayer,
+    /// The layer was told not to ask, on a route whose handler wants to know. 500, for the developer.
+    NotAsked,
+    /// The handler wants a token that the layer did not insist on. Answered as the layer would have.
+    Refused(Arc<Form>, Rejection),
+}
+
+/// Left by the layer in requests that pass without a clearance.
+#[derive(Clone)]
+struct Uncleared(Why);
+
+pub(super) fn forget(extensions: &mut Extensions) {
+    extensions.remove::<Uncleared>();
+}
+
+pub(super) fn mark_unasked(extensions: &mut Extensions, form: &Arc<Form>, unasked: Unasked) {
+    extensions.insert(Uncleared(match unasked {
+        Unasked::Anonymous => Why::Refused(Arc::clone(form), Rejection::NoCredentials),
+        Unasked::Exempt | Unasked::Preflight => Why::NotAsked,
+    }));
+}
+
+pub(super) fn mark_reported(extensions: &mut Extensions, form: &Arc<Form>, rejection: &Rejection) {
+    extensions.insert(Uncleared(Why::Refused(Arc::clone(form), rejection.clone())));
+}
+
+fn clearance(parts: &Parts) -> Result<&Clearance, ExtractError> {
+    parts.extensions.get::<Clearance>().ok_or_else(|| {
+        ExtractError(
+            parts.extensions.get::<Uncleared>().map_or(Why::NoLayer, |uncleared| uncleared.0.clone()),
+        )
+    })
+}
+
+/// As [`clearance`], but to pass without one is fine where a layer let the request do so.
+fn optional(parts: &Parts) -> Result<Option<&Clearance>, ExtractError> {
+    match clearance(parts) {
+        Ok(clearance) => Ok(Some(clearance)),
+        Err(ExtractError(Why::NoLayer)) => Err(ExtractError(Why::NoLayer)),
+        Err(_) => Ok(None),
+    }
+}
+
+fn claims<T: DeserializeOwned>(clearance: &Clearance) -> Result<Claims<T>, ExtractError> {
+    clearance.token().claims().map(Claims).map_err(|error| {
+        // The cause is not kept: serde quotes what it found, and that is part of the token.
+        tracing::debug!(category = ?error.classify(), "the claims do not fit the type that the handler wants");
+        let error = TokenError::new(TokenErrorKind::OddClaim, "the claims do not fit the type that the handler wants");
+        ExtractError(Why::Refused(Arc::new(Form::new()), Rejection::InvalidToken(error)))
+    })
+}
+
+impl<S: Sync> FromRequestParts<S> for Clearance {
+    type Rejection = ExtractError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ExtractError> {
+        clearance(parts).cloned()
+    }
+}
+
+impl<S: Sync> OptionalFromRequestParts<S> for Clearance {
+    type Rejection = ExtractError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, ExtractError> {
+        Ok(optional(parts)?.cloned())
+    }
+}
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Claims<T> {
+    type Rejection = ExtractError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ExtractError> {
+        claims(clearance(parts)?)
+    }
+}
+
+impl<S: Sync, T: DeserializeOwned> OptionalFromRequestParts<S> for Claims<T> {
+    type Rejection = ExtractError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, ExtractError> {
+        optional(parts)?.map(claims).transpose()
+    }
+}
+
+impl IntoResponse for ExtractError {
+    fn into_response(self) -> Response {
+        match &self.0 {
+            Why::NoLayer | Why::NotAsked => {
+                tracing::error!(error = %self, "a handler cannot be called");
+                (StatusCode::INTERNAL_SERVER_ERROR, self.to_string()).into_response()
+            }
+            Why::Refused(form, rejection) => {
+                let head = form.http_head(rejection.kind());
+                let mut response = Response::from_parts(head, Body::empty());
+                response.extensions_mut().insert(rejection.clone());
+                response
+            }
+        }
+    }
+}
+
+impl fmt::Display for ExtractError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Why::NoLayer => f.write_str(
+                "the handler wants a verified token, but there is no JwtRevocationLayer around its route; add it with Router::layer, after the route",
+            ),
+            Why::NotAsked => f.write_str(
+                "the handler wants a verified token, but the request was exempt; take Option<Clearance>, or exempt less",
+            ),
+            Why::Refused(_, rejection) => rejection.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ExtractError {}

@@ -1,0 +1,110 @@
+//! [`ResponseFuture`]: what is left to wait for once a request has been called.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tower::Service;
+
+use super::response::RejectionResponse;
+use super::service::Shared;
+use crate::gate::Check;
+
+pin_project! {
+    /// The future of [`JwtRevocation`](super::JwtRevocation). It is in one of three states, and holds only what that
+    /// state needs:
+    ///
+    /// - *forward*: the request passed. Holds the future of the inner service.
+    /// - *refused*: it did not. Holds the response, ready to be given out; the request is gone, its body unread.
+    /// - *checking*: the store was asked. Holds its answer to come, the request, and the inner service that was polled
+    ///   ready for it. Goes on to one of the other two.
+    ///
+    /// Dropping it gives up whatever it is at: the inner call, or the check. Nothing is left running by this crate.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, B, R, A>
+    where
+        S: Service<Request<B>>,
+    {
+        #[pin]
+        state: State<S, B, R, A>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, B, R, A>
+    where
+        S: Service<Request<B>>,
+    {
+        Forward { #[pin] future: S::Future },
+        Refused { response: Option<Response<R>> },
+        Checking { check: Check, parked: Option<(S, Request<B>)>, shared: Arc<Shared<A>> },
+    }
+}
+
+impl<S, B, R, A> ResponseFuture<S, B, R, A>
+where
+    S: Service<Request<B>>,
+{
+    pub(super) fn forward(future: S::Future) -> Self {
+        Self { state: State::Forward { future } }
+    }
+
+    pub(super) fn refused(response: Response<R>) -> Self {
+        Self { state: State::Refused { response: Some(response) } }
+    }
+
+    pub(super) fn checking(check: Check, ready: S, request: Request<B>, shared: Arc<Shared<A>>) -> Self {
+        Self { state: State::Checking { check, parked: Some((ready, request)), shared } }
+    }
+}
+
+impl<S, B, R, A> Future for ResponseFuture<S, B, R, A>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    A: RejectionResponse<R>,
+{
+    type Output = Result<Response<R>, S::Error>;
+
+    #[expect(clippy::expect_used, reason = "polling a future after it is done is a bug of the caller")]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let next = match state.as_mut().project() {
+                StateProj::Forward { future } => return future.poll(cx),
+                StateProj::Refused { response } => {
+                    return Poll::Ready(Ok(response.take().expect("polled after it was done")));
+                }
+                // Checking -> Forward | Refused
+                StateProj::Checking { check, parked, shared } => {
+                    let verdict = ready!(check.poll(&shared.gate, cx));
+                    let (mut service, mut request) = parked.take().expect("left as soon as it is taken");
+                    match shared.mark(verdict, request.extensions_mut()) {
+                        Ok(()) => State::Forward { future: service.call(request) },
+                        Err(rejection) => {
+                            State::Refused { response: Some(shared.answers.refuse(rejection, &request)) }
+                        }
+                    }
+                }
+            };
+            state.set(next);
+        }
+    }
+}
+
+impl<S, B, R, A> fmt::Debug for ResponseFuture<S, B, R, A>
+where
+    S: Service<Request<B>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Forward { .. } => "Forward",
+            State::Refused { .. } => "Refused",
+            State::Checking { .. } => "Checking",
+        };
+        f.debug_tuple("ResponseFuture").field(&state).finish()
+    }
+}

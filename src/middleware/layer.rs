@@ -1,0 +1,261 @@
+//! [`JwtRevocationLayer`]: what is decided, and how.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tower::Layer;
+
+use super::response::{Answers, EmptyBody, Form};
+use super::service::{JwtRevocation, Shared};
+use crate::config::ConfigError;
+use crate::gate::{Counters, Credentials, Enforcement, FailModeRule, Gate, Preflight};
+use crate::policy::FailMode;
+use crate::revoker::Revoker;
+use crate::store::RevocationStore;
+use crate::token::TokenVerifier;
+use crate::token::bearer::{RequestHead, TokenSource};
+
+/// Lets a request pass only with a token that is valid and not revoked.
+///
+/// A request passes when
+/// 1. it has one token, in `Authorization: Bearer …`;
+/// 2. the verifier accepts it: signature, times, issuer, audience, everything;
+/// 3. the store knows that none of its targets is revoked.
+///
+/// It then has a [`Clearance`](crate::Clearance) in its extensions. Every other request is answered here:
+///
+/// | situation | HTTP | gRPC |
+/// | --- | --- | --- |
+/// | no credentials | 401 | `UNAUTHENTICATED` |
+/// | unreadable or ambiguous credentials | 400 | `UNAUTHENTICATED` |
+/// | invalid, expired or revoked token | 401 | `UNAUTHENTICATED` |
+/// | the store gives no answer | 503, [or pass](FailMode::Open) | `UNAVAILABLE`, or pass |
+///
+/// The answer has the [`Rejection`](crate::Rejection) in its extensions, for layers further out. Clients learn no
+/// more than the status and a standard challenge.
+///
+/// ```
+/// # use http::{Request, Response, StatusCode};
+/// # use std::{convert::Infallible, sync::Arc};
+/// # use tower::{Layer as _, ServiceExt as _, service_fn};
+/// use tower_jwt_revocation::{JwtRevocationLayer, MemoryStore};
+/// # use tower_jwt_revocation::{TokenError, TokenVerifier, VerifiedToken, token::TokenProfile};
+/// # struct NoOne(TokenProfile);
+/// # impl TokenVerifier for NoOne {
+/// #     fn verify(&self, _: &str) -> Result<Arc<VerifiedToken>, TokenError> { unimplemented!() }
+/// #     fn verify_for_revocation(&self, _: &str) -> Result<Arc<VerifiedToken>, TokenError> { unimplemented!() }
+/// #     fn profile(&self) -> &TokenProfile { &self.0 }
+/// # }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// # let verifier = NoOne(TokenProfile::new());
+/// let layer = JwtRevocationLayer::new(verifier, MemoryStore::new());
+/// let revoker = layer.revoker(); // the write side, for the logout handler
+///
+/// # let handler = service_fn(|_: Request<String>| async { Ok::<_, Infallible>(Response::new(String::new())) });
+/// let service = layer.layer(handler);
+/// let answer = service.oneshot(Request::new(String::new())).await.unwrap();
+/// assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+/// # }
+/// ```
+///
+/// # Order of layers
+/// Put CORS outside of this layer: it answers preflights, which have no credentials, and lets browsers read refusals.
+/// Put tracing outside, time limits and concurrency limits on either side.
+#[must_use = "a layer does nothing until it is put around a service"]
+pub struct JwtRevocationLayer<A = EmptyBody> {
+    gate: Gate,
+    form: Arc<Form>,
+    body: Arc<A>,
+}
+
+impl JwtRevocationLayer {
+    /// A layer that refuses whatever `verifier` does not accept and `store` does not know to be live.
+    ///
+    /// Both can be given as they are or in an [`Arc`], also as `Arc<dyn …>`.
+    pub fn new(verifier: impl TokenVerifier, store: impl RevocationStore) -> Self {
+        Self {
+            gate: Gate::new(Arc::new(verifier), Arc::new(store)),
+            form: Arc::new(Form::new()),
+            body: Arc::new(EmptyBody),
+        }
+    }
+}
+
+impl<A> JwtRevocationLayer<A> {
+    /// What happens to verified tokens while the store gives no answer, default [`FailMode::Closed`]. Replaces
+    /// [`with_fail_mode_for`](Self::with_fail_mode_for).
+    ///
+    /// # Security
+    /// With [`FailMode::Open`], revoked tokens work while the store is out of reach, until they expire. Such requests are
+    /// counted ([`CounterSnapshot::admitted_unchecked`](crate::gate::CounterSnapshot::admitted_unchecked)), the change
+    /// is logged as a warning, and handlers can tell them by [`Clearance::is_checked`](crate::Clearance::is_checked).
+    pub fn with_fail_mode(mut self, mode: FailMode) -> Self {
+        self.gate.fail_mode = FailModeRule::Always(mode);
+        self
+    }
+
+    /// What happens while the store gives no answer, request by request: reads may go on where writes must not. Asked
+    /// only about requests with a verified token. Replaces [`with_fail_mode`](Self::with_fail_mode).
+    ///
+    /// # Security
+    /// As [`with_fail_mode`](Self::with_fail_mode). Decide by what an attacker cannot choose freely: a method is better
+    /// than a path, a path is better than a header.
+    ///
+    /// ```
+    /// # use tower_jwt_revocation::{FailMode, JwtRevocationLayer};
+    /// # fn f(layer: JwtRevocationLayer) -> JwtRevocationLayer {
+    /// layer.with_fail_mode_for(|head| {
+    ///     if head.method().is_safe() { FailMode::Open } else { FailMode::Closed }
+    /// })
+    /// # }
+    /// ```
+    pub fn with_fail_mode_for(
+        mut self,
+        mode: impl Fn(&RequestHead<'_>) -> FailMode + Send + Sync + 'static,
+    ) -> Self {
+        self.gate.fail_mode = FailModeRule::PerRequest(Arc::new(mode));
+        self
+    }
+
+    /// The one place where the token is, default [`TokenSource::bearer`].
+    pub fn with_token_source(self, source: TokenSource) -> Self {
+        self.with_token_sources([source])
+    }
+
+    /// All the places where the token may be. Two different tokens in two places are refused. Without any, no request
+    /// has credentials.
+    pub fn with_token_sources(mut self, sources: impl IntoIterator<Item = TokenSource>) -> Self {
+        self.gate.sources = sources.into_iter().collect();
+        self
+    }
+
+    /// Lets requests without credentials pass, without a [`Clearance`](crate::Clearance). Credentials that are there
+    /// must still be good: bad ones are refused, not ignored.
+    ///
+    /// # Security
+    /// The handler decides who may do what without a token: it must look for the `Clearance`.
+    pub fn with_optional_credentials(mut self) -> Self {
+        self.gate.credentials = Credentials::Optional;
+        self
+    }
+
+    /// Lets the requests pass for which `exempts` is true: nothing is looked for, verified or asked, and there is no
+    /// [`Clearance`](crate::Clearance). Replaces an earlier exemption.
+    ///
+    /// # Security
+    /// Where it can be done, leave the layer off such routes instead. Compare whole paths: what comes after a prefix is
+    /// chosen by the client, and routers may read `//`, `%2e` and `..` differently.
+    ///
+    /// ```
+    /// # use tower_jwt_revocation::JwtRevocationLayer;
+    /// # fn f(layer: JwtRevocationLayer) -> JwtRevocationLayer {
+    /// layer.with_exemption(|head| head.uri().path() == "/health")
+    /// # }
+    /// ```
+    pub fn with_exemption(
+        mut self,
+        exempts: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.gate.exemption = Some(Arc::new(exempts));
+        self
+    }
+
+    /// Lets CORS preflights pass: `OPTIONS` with `Origin` and `Access-Control-Request-Method`, which browsers send
+    /// without credentials. Needed only if they are answered behind this layer.
+    ///
+    /// # Security
+    /// Anyone can send such a request. It reaches whatever answers `OPTIONS` behind this layer, also a handler for any
+    /// method. A CORS layer outside of this one needs no such hole.
+    pub fn with_cors_preflight(mut self) -> Self {
+        self.gate.preflight = Preflight::Passed;
+        self
+    }
+
+    /// Refuses nothing and counts what would be refused: to try the layer on live traffic. What would be refused has
+    /// the [`Rejection`](crate::Rejection) in the extensions of the request, and no [`Clearance`](crate::Clearance).
+    ///
+    /// # Security
+    /// Everything passes: no token, forged tokens, revoked tokens.
+    pub fn with_report_only(mut self) -> Self {
+        self.gate.enforcement = Enforcement::ReportOnly;
+        self
+    }
+
+    /// The `realm` of the challenge, default [`DEFAULT_REALM`](super::DEFAULT_REALM): which protected area the token
+    /// is for. Clients and logs show it.
+    ///
+    /// # Errors
+    /// If it is empty, or has other than printable ASCII characters.
+    pub fn with_realm(mut self, realm: impl AsRef<str>) -> Result<Self, ConfigError> {
+        Arc::make_mut(&mut self.form).set_realm(realm.as_ref())?;
+        Ok(self)
+    }
+
+    /// Adds the URL of the metadata of this resource to the challenge (RFC 9728 §5.1): clients find their authorization
+    /// server by it. Default: none.
+    ///
+    /// # Errors
+    /// If it is not an absolute `https` URL (or `http` on localhost), or has a fragment.
+    pub fn with_resource_metadata(mut self, url: impl AsRef<str>) -> Result<Self, ConfigError> {
+        Arc::make_mut(&mut self.form).set_resource_metadata(url.as_ref())?;
+        Ok(self)
+    }
+
+    /// When clients may come back after a 503, default [`DEFAULT_RETRY_AFTER`](super::DEFAULT_RETRY_AFTER). In HTTP it
+    /// is rounded up to whole seconds.
+    pub fn with_retry_after(mut self, after: Duration) -> Self {
+        Arc::make_mut(&mut self.form).set_retry_after(after);
+        self
+    }
+
+    /// Tells clients whether their token expired, was revoked or is invalid (`error_description`, `grpc-message`).
+    /// Default: they are not told.
+    ///
+    /// # Security
+    /// Whoever stole a token learns that the theft was noticed.
+    pub fn with_error_descriptions(mut self) -> Self {
+        Arc::make_mut(&mut self.form).set_describes();
+        self
+    }
+
+    /// What makes the bodies of refusals, default [`EmptyBody`]: [`ProblemJson`](super::ProblemJson), or a closure,
+    /// see [`RejectionResponse`](super::RejectionResponse).
+    pub fn with_response<A2>(self, response: A2) -> JwtRevocationLayer<A2> {
+        JwtRevocationLayer { gate: self.gate, form: self.form, body: Arc::new(response) }
+    }
+
+    /// The write side for the tokens that this layer accepts: same store, same profile.
+    pub fn revoker(&self) -> Revoker {
+        Revoker::from_parts(Arc::clone(&self.gate.store), Arc::new(self.gate.verifier.profile().clone()))
+    }
+
+    /// The numbers of this layer, its clones, and all services made by them.
+    pub fn counters(&self) -> Counters {
+        self.gate.counters.clone()
+    }
+}
+
+impl<S, A> Layer<S> for JwtRevocationLayer<A> {
+    type Service = JwtRevocation<S, A>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        let answers = Answers { form: Arc::clone(&self.form), body: Arc::clone(&self.body) };
+        JwtRevocation::new(inner, Arc::new(Shared { gate: self.gate.clone(), answers }))
+    }
+}
+
+impl<A> Clone for JwtRevocationLayer<A> {
+    fn clone(&self) -> Self {
+        Self { gate: self.gate.clone(), form: Arc::clone(&self.form), body: Arc::clone(&self.body) }
+    }
+}
+
+impl<A> fmt::Debug for JwtRevocationLayer<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JwtRevocationLayer")
+            .field("gate", &self.gate)
+            .field("form", &self.form)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,375 @@
+//! The one table from a [`Rejection`] to an answer, in HTTP and in gRPC.
+//!
+//! | rejection | HTTP | gRPC |
+//! | --- | --- | --- |
+//! | no credentials | 401, challenge without error code | 16 `UNAUTHENTICATED` |
+//! | unreadable, repeated or conflicting credentials | 400, challenge with `invalid_request` | 16 |
+//! | invalid, expired or revoked token | 401, challenge with `invalid_token` | 16 |
+//! | no verdict, fail mode closed | 503 and `Retry-After`, no challenge | 14 `UNAVAILABLE` |
+//!
+//! All carry `Cache-Control: no-store`, and the [`Rejection`] in their extensions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderName};
+use http::response::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+
+use crate::config::ConfigError;
+use crate::policy::{Rejection, RejectionKind};
+use crate::token::TokenErrorKind;
+
+/// Default of [`JwtRevocationLayer::with_realm`](crate::JwtRevocationLayer::with_realm).
+pub const DEFAULT_REALM: &str = "api";
+/// Default of [`JwtRevocationLayer::with_retry_after`](crate::JwtRevocationLayer::with_retry_after): as long as a
+/// fail-over or a reconnect takes when all goes well. Longer would keep clients out after the store is back.
+pub const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC_RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+/// Makes the body of a refusal, `R` being the body type of the service.
+///
+/// Implemented by [`EmptyBody`], [`ProblemJson`] and by closures `Fn(&Rejection, &mut Parts) -> R`. The head comes
+/// prepared: status, challenge, `Retry-After` and `Cache-Control` are there and need no thought. They can be changed,
+/// for a redirect to a login page for example. The [`Rejection`] is put into the extensions afterwards, so it cannot get
+/// lost.
+///
+/// ```
+/// use http::header::{CONTENT_TYPE, HeaderValue};
+/// use http::response::Parts;
+/// use tower_jwt_revocation::Rejection;
+///
+/// let html = |_: &Rejection, head: &mut Parts| {
+///     head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
+///     String::from("<p>Please <a href=/login>sign in</a>.</p>")
+/// };
+/// # fn check(_: impl tower_jwt_revocation::middleware::RejectionResponse<String>) {}
+/// # check(html);
+/// ```
+pub trait RejectionResponse<R>: Send + Sync + 'static {
+    /// The body for an HTTP client.
+    ///
+    /// Tell the client no more than the status does: a body that tells a revoked token from a forged one helps whoever
+    /// stole it.
+    fn body(&self, rejection: &Rejection, head: &mut Parts) -> R;
+
+    /// A body without content: a gRPC refusal is all in the head ("trailers-only").
+    fn empty(&self) -> R;
+}
+
+/// Refusals without a body: the head says it all. The default.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct EmptyBody;
+
+/// Refusals with a problem document as body (RFC 9457, `application/problem+json`).
+///
+/// It says what the status line and the challenge say, and nothing of the token.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct ProblemJson;
+
+impl<R: Default> RejectionResponse<R> for EmptyBody {
+    fn body(&self, _: &Rejection, _: &mut Parts) -> R {
+        R::default()
+    }
+
+    fn empty(&self) -> R {
+        R::default()
+    }
+}
+
+impl<R: From<Bytes>> RejectionResponse<R> for ProblemJson {
+    fn body(&self, rejection: &Rejection, head: &mut Parts) -> R {
+        head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        let row = Row::of(rejection.kind());
+        // RFC 9457 §4.2.1: without a `type` the title is that of the status. All three are plain ASCII.
+        let title = row.status.canonical_reason().unwrap_or("Refused");
+        let body =
+            format!(r#"{{"title":"{title}","status":{},"detail":"{}"}}"#, row.status.as_u16(), row.message);
+        Bytes::from(body).into()
+    }
+
+    fn empty(&self) -> R {
+        Bytes::new().into()
+    }
+}
+
+impl<R, F> RejectionResponse<R> for F
+where
+    F: Fn(&Rejection, &mut Parts) -> R + Send + Sync + 'static,
+    R: Default,
+{
+    fn body(&self, rejection: &Rejection, head: &mut Parts) -> R {
+        self(rejection, head)
+    }
+
+    fn empty(&self) -> R {
+        R::default()
+    }
+}
+
+/// One row of the table.
+struct Row {
+    status: StatusCode,
+    challenge: Option<Challenge>,
+    grpc_status: &'static str,
+    /// For people, without any character that JSON or `grpc-message` would have to escape.
+    message: &'static str,
+}
+
+/// The forms of the challenge (RFC 6750 §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Challenge {
+    Plain,
+    InvalidRequest,
+    InvalidToken,
+}
+
+impl Row {
+    fn of(kind: RejectionKind) -> Self {
+        const UNAUTHENTICATED: &str = "16";
+        const UNAVAILABLE: &str = "14";
+        match kind {
+            RejectionKind::NoCredentials => Self {
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Some(Challenge::Plain),
+                grpc_status: UNAUTHENTICATED,
+                message: "an access token is required",
+            },
+            RejectionKind::BadRequest => Self {
+                status: StatusCode::BAD_REQUEST,
+                challenge: Some(Challenge::InvalidRequest),
+                grpc_status: UNAUTHENTICATED,
+                message: "the credentials are malformed or ambiguous",
+            },
+            RejectionKind::InvalidToken(_) | RejectionKind::Revoked(_) => Self {
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Some(Challenge::InvalidToken),
+                grpc_status: UNAUTHENTICATED,
+                message: "the access token is not accepted",
+            },
+            RejectionKind::NoVerdict(_) => Self {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                challenge: None,
+                grpc_status: UNAVAILABLE,
+                message: "the access token cannot be checked at the moment",
+            },
+        }
+    }
+}
+
+/// What an operator may tell about a rejection in `error_description`, if asked to. RFC 6750 §3: no `"`, no `\`, ASCII.
+fn description(kind: RejectionKind) -> Option<&'static str> {
+    Some(match kind {
+        RejectionKind::NoCredentials | RejectionKind::NoVerdict(_) => return None,
+        RejectionKind::BadRequest => "The credentials are malformed or ambiguous",
+        RejectionKind::Revoked(_) => "The access token was revoked",
+        RejectionKind::InvalidToken(TokenErrorKind::Expired) => "The access token expired",
+        RejectionKind::InvalidToken(TokenErrorKind::NotYetValid | TokenErrorKind::IssuedInFuture) => {
+            "The access token is not valid yet"
+        }
+        RejectionKind::InvalidToken(_) => "The access token is invalid",
+    })
+}
+
+/// The heads of refusals, and the maker of their bodies.
+pub(super) struct Answers<A> {
+    pub(super) form: Arc<Form>,
+    pub(super) body: Arc<A>,
+}
+
+impl<A> Answers<A> {
+    /// The refusal of `request`.
+    pub(super) fn refuse<B, R>(&self, rejection: Rejection, request: &Request<B>) -> Response<R>
+    where
+        A: RejectionResponse<R>,
+    {
+        let mut response = if let Some(content_type) = grpc_content_type(request.headers()) {
+            Response::from_parts(self.form.grpc_head(rejection.kind(), content_type), self.body.empty())
+        } else {
+            let mut head = self.form.http_head(rejection.kind());
+            let body = self.body.body(&rejection, &mut head);
+            Response::from_parts(head, body)
+        };
+        response.extensions_mut().insert(rejection);
+        response
+    }
+}
+
+/// The content type of the answer, if the client speaks gRPC: by the content type of the request, which gRPC demands.
+///
+/// gRPC-Web is answered in the same way with its own content type: its clients read a status in the head too.
+fn grpc_content_type(headers: &HeaderMap) -> Option<HeaderValue> {
+    const GRPC: &[u8] = b"application/grpc";
+    let value = headers.get(header::CONTENT_TYPE)?;
+    let (start, rest) = value.as_bytes().split_at_checked(GRPC.len())?;
+    if !start.eq_ignore_ascii_case(GRPC) {
+        return None;
+    }
+    let ends = |rest: &[u8]| matches!(rest.first(), None | Some(b';' | b'+' | b' ' | b'\t'));
+    if ends(rest) {
+        return Some(HeaderValue::from_static("application/grpc"));
+    }
+    let web = [&b"-web-text"[..], b"-web"].into_iter().find(|web| {
+        rest.split_at_checked(web.len())
+            .is_some_and(|(start, rest)| start.eq_ignore_ascii_case(web) && ends(rest))
+    });
+    web.map(|_| value.clone())
+}
+
+/// What the heads of refusals are made from. Every value was checked when it was set.
+#[derive(Clone, Debug)]
+pub(super) struct Form {
+    /// `Bearer` and the parameters that every challenge has: realm and metadata.
+    base: String,
+    realm: Box<str>,
+    resource_metadata: Option<Box<str>>,
+    plain: HeaderValue,
+    invalid_request: HeaderValue,
+    invalid_token: HeaderValue,
+    describes: bool,
+    retry_after: HeaderValue,
+    retry_pushback: HeaderValue,
+}
+
+impl Form {
+    pub(super) fn new() -> Self {
+        let mut form = Self {
+            base: String::new(),
+            realm: DEFAULT_REALM.into(),
+            resource_metadata: None,
+            plain: HeaderValue::from_static(""),
+            invalid_request: HeaderValue::from_static(""),
+            invalid_token: HeaderValue::from_static(""),
+            describes: false,
+            retry_after: HeaderValue::from_static("0"),
+            retry_pushback: HeaderValue::from_static("0"),
+        };
+        form.set_retry_after(DEFAULT_RETRY_AFTER);
+        form.write();
+        form
+    }
+
+    pub(super) fn set_realm(&mut self, realm: &str) -> Result<(), ConfigError> {
+        if realm.is_empty() || !realm.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            let problem =
+                "must be one or more printable ASCII characters; name the protected area, such as `orders`";
+            return Err(ConfigError::new("realm", problem));
+        }
+        self.realm = realm.into();
+        self.write();
+        Ok(())
+    }
+
+    pub(super) fn set_resource_metadata(&mut self, url: &str) -> Result<(), ConfigError> {
+        let is_plain =
+            url.bytes().all(|byte| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'\\' | b'#'));
+        let parsed = url.parse::<Uri>().ok().filter(|uri| is_plain && uri.host().is_some());
+        let is_local = |uri: &Uri| matches!(uri.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
+        let is_good = |uri: &Uri| match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => is_local(uri),
+            _ => false,
+        };
+        if !parsed.is_some_and(|uri| is_good(&uri)) {
+            let problem = "must be an absolute https URL without fragment, such as \
+                           `https://api.example/.well-known/oauth-protected-resource` (RFC 9728); \
+                           http only on localhost";
+            return Err(ConfigError::new("resource_metadata", problem));
+        }
+        self.resource_metadata = Some(url.into());
+        self.write();
+        Ok(())
+    }
+
+    pub(super) fn set_describes(&mut self) {
+        self.describes = true;
+    }
+
+    /// RFC 9110 §10.2.3 knows whole seconds only: rounded up, so that no client comes early.
+    pub(super) fn set_retry_after(&mut self, after: Duration) {
+        let secs = after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0));
+        self.retry_after = HeaderValue::from(secs);
+        // gRPC clients read a signed 32-bit number.
+        self.retry_pushback = HeaderValue::from(i32::try_from(after.as_millis()).unwrap_or(i32::MAX));
+    }
+
+    fn write(&mut self) {
+        let mut base = format!("Bearer realm=\"{}\"", escaped(&self.realm));
+        if let Some(url) = &self.resource_metadata {
+            base.push_str(", resource_metadata=\"");
+            base.push_str(url);
+            base.push('"');
+        }
+        self.plain = field(base.clone());
+        self.invalid_request = field(format!("{base}, error=\"invalid_request\""));
+        self.invalid_token = field(format!("{base}, error=\"invalid_token\""));
+        self.base = base;
+    }
+
+    pub(super) fn http_head(&self, kind: RejectionKind) -> Parts {
+        let row = Row::of(kind);
+        let mut head = empty_head(row.status);
+        match row.challenge {
+            Some(challenge) => head.headers.insert(header::WWW_AUTHENTICATE, self.challenge(challenge, kind)),
+            None => head.headers.insert(header::RETRY_AFTER, self.retry_after.clone()),
+        };
+        head
+    }
+
+    fn challenge(&self, challenge: Challenge, kind: RejectionKind) -> HeaderValue {
+        let known = match challenge {
+            Challenge::Plain => &self.plain,
+            Challenge::InvalidRequest => &self.invalid_request,
+            Challenge::InvalidToken => &self.invalid_token,
+        };
+        match description(kind).filter(|_| self.describes) {
+            None => known.clone(),
+            Some(text) => {
+                let code =
+                    if challenge == Challenge::InvalidRequest { "invalid_request" } else { "invalid_token" };
+                field(format!("{}, error=\"{code}\", error_description=\"{text}\"", self.base))
+            }
+        }
+    }
+
+    fn grpc_head(&self, kind: RejectionKind, content_type: HeaderValue) -> Parts {
+        let row = Row::of(kind);
+        let mut head = empty_head(StatusCode::OK);
+        head.headers.insert(header::CONTENT_TYPE, content_type);
+        head.headers.insert(GRPC_STATUS, HeaderValue::from_static(row.grpc_status));
+        let message = description(kind).filter(|_| self.describes).unwrap_or(row.message);
+        head.headers.insert(GRPC_MESSAGE, HeaderValue::from_static(message));
+        if row.challenge.is_none() {
+            head.headers.insert(GRPC_RETRY_PUSHBACK, self.retry_pushback.clone());
+        }
+        head
+    }
+}
+
+fn empty_head(status: StatusCode) -> Parts {
+    let (mut head, ()) = Response::new(()).into_parts();
+    head.status = status;
+    head.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    head
+}
+
+/// The content of a quoted-string (RFC 9110 §5.6.4).
+fn escaped(text: &str) -> String {
+    text.chars()
+        .flat_map(|char| matches!(char, '"' | '\\').then_some('\\').into_iter().chain([char]))
+        .collect()
+}
+
+/// All parts are printable ASCII, checked when they were set. Should that ever fail, a bare challenge is still one.
+fn field(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("Bearer"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+use super::*;
+use crate::policy::CredentialsError;
+use crate::revocation::TargetKind;
+use crate::store::{RevokedBy, StoreError, StoreErrorKind};
+use crate::token::TokenError;
+
+fn rejections() -> Vec<Rejection> {
+    let mut all = vec![
+        Rejection::NoCredentials,
+        Rejection::BadRequest(CredentialsError::Malformed),
+        Rejection::BadRequest(CredentialsError::Repeated),
+        Rejection::BadRequest(CredentialsError::Conflicting),
+        Rejection::Revoked(RevokedBy::new(TargetKind::User)),
+        Rejection::NoVerdict(StoreError::new(StoreErrorKind::Timeout, "no answer")),
+    ];
+    for kind in [TokenErrorKind::Expired, TokenErrorKind::NotYetValid, TokenErrorKind::BadSignature] {
+        all.push(Rejection::InvalidToken(TokenError::new(kind, "a reason for the operator")));
+    }
+    all
+}
+
+fn challenge(form: &Form, kind: RejectionKind) -> String {
+    let head = form.http_head(kind);
+    head.headers.get(header::WWW_AUTHENTICATE).unwrap().to_str().unwrap().to_owned()
+}
+
+#[test]
+fn every_text_is_made_of_characters_that_need_no_escaping_anywhere() {
+    for rejection in rejections() {
+        let kind = rejection.kind();
+        for text in [Some(Row::of(kind).message), description(kind)].into_iter().flatten() {
+            let is_plain = |char: char| matches!(char, ' '..='~') && !matches!(char, '"' | '\\' | '%');
+            assert!(text.chars().all(is_plain), "{text}");
+        }
+    }
+}
+
+#[test]
+fn the_realm_is_escaped_or_refused() {
+    let mut form = Form::new();
+    form.set_realm(r#"a "b" \c"#).unwrap();
+    assert_eq!(challenge(&form, RejectionKind::NoCredentials), r#"Bearer realm="a \"b\" \\c""#);
+    for bad in ["", "a\r\nset-cookie: x", "tab\t", "é", "\u{7f}"] {
+        let error = form.set_realm(bad).unwrap_err();
+        assert_eq!(error.setting(), "realm");
+        assert!(!error.to_string().contains("cookie"), "{error}");
+    }
+}
+
+#[test]
+fn the_metadata_url_is_part_of_every_challenge_or_refused() {
+    let mut form = Form::new();
+    form.set_resource_metadata("https://api.example/.well-known/oauth-protected-resource").unwrap();
+    let start =
+        r#"Bearer realm="api", resource_metadata="https://api.example/.well-known/oauth-protected-resource""#;
+    for rejection in rejections().iter().filter(|rejection| !matches!(rejection, Rejection::NoVerdict(_))) {
+        assert!(challenge(&form, rejection.kind()).starts_with(start), "{rejection:?}");
+    }
+    form.set_resource_metadata("http://localhost:8080/x").unwrap();
+    for bad in [
+        "",
+        "/x",
+        "api.example/x",
+        "http://api.example/x",
+        "ftp://api.example/",
+        "https://a/#b",
+        "https://a/\"x",
+    ] {
+        assert_eq!(form.set_resource_metadata(bad).unwrap_err().setting(), "resource_metadata", "{bad}");
+    }
+}
+
+#[test]
+fn descriptions_tell_apart_what_is_alike_without_them() {
+    let mut form = Form::new();
+    let expired = RejectionKind::InvalidToken(TokenErrorKind::Expired);
+    let revoked = RejectionKind::Revoked(TargetKind::User);
+    assert_eq!(challenge(&form, expired), challenge(&form, revoked));
+    form.set_describes();
+    assert_eq!(
+        challenge(&form, revoked),
+        r#"Bearer realm="api", error="invalid_token", error_description="The access token was revoked""#
+    );
+    assert_eq!(
+        challenge(&form, expired),
+        r#"Bearer realm="api", error="invalid_token", error_description="The access token expired""#
+    );
+    assert_eq!(
+        challenge(&form, RejectionKind::BadRequest),
+        r#"Bearer realm="api", error="invalid_request", error_description="The credentials are malformed or ambiguous""#
+    );
+    assert_eq!(challenge(&form, RejectionKind::NoCredentials), r#"Bearer realm="api""#);
+}
+
+#[test]
+fn retry_after_is_in_whole_seconds_rounded_up() {
+    let mut form = Form::new();
+    let kind = RejectionKind::NoVerdict(StoreErrorKind::Timeout);
+    for (after, http, grpc) in [
+        (DEFAULT_RETRY_AFTER, "1", "1000"),
+        (Duration::from_millis(1), "1", "1"),
+        (Duration::from_millis(1001), "2", "1001"),
+        (Duration::ZERO, "0", "0"),
+        (Duration::MAX, "18446744073709551615", "2147483647"),
+    ] {
+        form.set_retry_after(after);
+        assert_eq!(form.http_head(kind).headers[header::RETRY_AFTER], http);
+        let grpc_head = form.grpc_head(kind, HeaderValue::from_static("application/grpc"));
+        assert_eq!(grpc_head.headers[GRPC_RETRY_PUSHBACK], grpc);
+    }
+}
+
+#[test]
+fn grpc_is_told_by_the_content_type() {
+    for (asked, answered) in [
+        ("application/grpc", Some("application/grpc")),
+        ("application/grpc+proto", Some("application/grpc")),
+        ("Application/gRPC; charset=utf-8", Some("application/grpc")),
+        ("application/grpc-web", Some("application/grpc-web")),
+        ("application/grpc-web+proto", Some("application/grpc-web+proto")),
+        ("application/grpc-web-text", Some("application/grpc-web-text")),
+        ("application/grpc-web-texts", None),
+        ("application/grpc-webs", None),
+        ("application/grpcs", None),
+        ("application/grp", None),
+        ("application/json", None),
+    ] {
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(asked))]);
+        let answer = grpc_content_type(&headers);
+        assert_eq!(answer.as_ref().map(|value| value.to_str().unwrap()), answered, "{asked}");
+    }
+    assert_eq!(grpc_content_type(&HeaderMap::new()), None);
+}
+
+#[test]
+fn a_problem_document_is_json_and_says_no_more_than_the_status() {
+    for rejection in rejections() {
+        let mut head = Form::new().http_head(rejection.kind());
+        let body: Bytes = ProblemJson.body(&rejection, &mut head);
+        let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(json["status"], head.status.as_u16());
+        assert_eq!(json["title"], head.status.canonical_reason().unwrap());
+        assert_eq!(head.headers[header::CONTENT_TYPE], "application/problem+json");
+        assert!(!json["detail"].as_str().unwrap().contains("revoked"));
+    }
+}
