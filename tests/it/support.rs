@@ -59,10 +59,8 @@ pub(crate) fn token(subject: &str, id: &str) -> String {
 }
 
 pub(crate) fn expired_token() -> String {
-    let mut claims = claims("alice", "old");
-    claims["iat"] = (claims["iat"].as_u64().unwrap() - 7200).into();
-    claims["exp"] = (claims["exp"].as_u64().unwrap() - 7200).into();
-    signed(&claims)
+    let then = SystemClock::default().now().as_secs() - 7200;
+    signed(&serde_json::json!({ "sub": "alice", "jti": "old", "iat": then, "exp": then + 300 }))
 }
 
 /// A layer of defaults over an empty memory store.
@@ -114,12 +112,12 @@ impl<B> Service<Request<B>> for Handler {
 }
 
 pub(crate) fn seen<R>(response: &Response<R>) -> &Seen {
-    response.extensions().get().expect("the request did not reach the handler")
+    response.extensions().get().unwrap_or_else(|| panic!("the request did not reach the handler"))
 }
 
 pub(crate) fn rejection<R>(response: &Response<R>) -> &Rejection {
     assert!(response.extensions().get::<Seen>().is_none(), "the request reached the handler");
-    response.extensions().get().expect("the refusal does not say why")
+    response.extensions().get().unwrap_or_else(|| panic!("the refusal does not say why"))
 }
 
 /// A store that fails at once and always, written as a user would.
