@@ -97,8 +97,10 @@ pub use clock::ManualClock;
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use config::ConfigError;
 pub use gate::Counters;
+#[cfg(feature = "axum")]
+pub use middleware::Claims;
 pub use middleware::{JwtRevocation, JwtRevocationLayer};
-pub use policy::{Clearance, CredentialsError, FailMode, Rejection, RejectionKind};
+pub use policy::{Clearance, FailMode, Rejection, RejectionKind};
 pub use revocation::{
     Action, Extent, Fingerprint, MAX_ID_BYTES, Outcome, Record, Revocation, Target, TargetKind,
 };
@@ -108,7 +110,7 @@ pub use store::memory::MemoryStore;
 pub use store::redis::RedisStore;
 pub use store::{Receipt, RevocationStore, Standing, StoreError, StoreErrorKind};
 pub use token::jwt::JwtVerifier;
-pub use token::{TokenError, TokenErrorKind, TokenVerifier};
+pub use token::{CredentialsError, TokenError, TokenErrorKind, TokenVerifier};
 pub use verified::{TokenTarget, VerifiedToken};
 
 #[cfg(all(doctest, feature = "aws_lc_rs"))]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::revocation::TargetKind;
 use crate::store::{RevokedBy, Standing, StoreError, StoreErrorKind};
-use crate::token::{TokenError, TokenErrorKind};
+use crate::token::{CredentialsError, TokenError, TokenErrorKind};
 use crate::verified::VerifiedToken;
 
 /// What happens to a verified token whose standing cannot be told, because the store is out of reach.
@@ -129,30 +129,6 @@ pub enum RejectionKind {
     NoVerdict(StoreErrorKind),
 }
 
-/// Credentials that cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum CredentialsError {
-    /// Not `Bearer`, one or more spaces, and a `token68` (RFC 6750 §2.1, RFC 9110 §11.2).
-    Malformed,
-    /// More than one `Authorization` field (RFC 9110 §5.3), or more than one credential in it.
-    Repeated,
-    /// Two different tokens in two places (RFC 6750 §2).
-    Conflicting,
-}
-
-impl fmt::Display for CredentialsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Malformed => "the credentials are malformed",
-            Self::Repeated => "the request has more than one Authorization field",
-            Self::Conflicting => "the request has two different tokens",
-        })
-    }
-}
-
-impl std::error::Error for CredentialsError {}
-
 /// What the answer of the store means for a verified token.
 pub(crate) fn decide(
     token: Arc<VerifiedToken>,
@@ -164,5 +140,88 @@ pub(crate) fn decide(
         (Ok(Standing::Revoked(by)), _) => Err(Rejection::Revoked(by)),
         (Err(error), FailMode::Open) => Ok(Clearance { token, unchecked: Some(error) }),
         (Err(error), FailMode::Closed) => Err(Rejection::NoVerdict(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::token::TokenProfile;
+    use crate::token::profile::SignedClaims;
+
+    const STORE_ERRORS: [StoreErrorKind; 14] = [
+        StoreErrorKind::Unreachable,
+        StoreErrorKind::Timeout,
+        StoreErrorKind::Overloaded,
+        StoreErrorKind::Loading,
+        StoreErrorKind::NotPrimary,
+        StoreErrorKind::Cluster,
+        StoreErrorKind::Denied,
+        StoreErrorKind::Full,
+        StoreErrorKind::Replicas,
+        StoreErrorKind::Protocol,
+        StoreErrorKind::Amnesia,
+        StoreErrorKind::Stale,
+        StoreErrorKind::InvalidInput,
+        StoreErrorKind::Other,
+    ];
+
+    fn token() -> Arc<VerifiedToken> {
+        let claims = br#"{"jti":"1","iat":1000,"exp":2000}"#;
+        let now = Timestamp::from_secs(1500);
+        Arc::new(TokenProfile::new().assert_verified(SignedClaims::new(claims), now).unwrap())
+    }
+
+    fn revoked() -> Standing {
+        Standing::Revoked(RevokedBy::new(TargetKind::User))
+    }
+
+    #[test]
+    fn a_known_standing_decides_whatever_the_mode() {
+        for mode in [FailMode::Closed, FailMode::Open] {
+            let clearance = decide(token(), Ok(Standing::Live), mode).unwrap();
+            assert!(clearance.is_checked() && clearance.unchecked_because().is_none());
+            let rejection = decide(token(), Ok(revoked()), mode).unwrap_err();
+            assert_eq!(rejection.kind(), RejectionKind::Revoked(TargetKind::User));
+        }
+    }
+
+    #[test]
+    fn without_a_standing_the_mode_decides_whatever_the_error() {
+        for kind in STORE_ERRORS {
+            let error = || Err(StoreError::new(kind, "no answer"));
+            let rejection = decide(token(), error(), FailMode::Closed).unwrap_err();
+            assert_eq!(rejection.kind(), RejectionKind::NoVerdict(kind));
+            let clearance = decide(token(), error(), FailMode::Open).unwrap();
+            assert!(!clearance.is_checked());
+            assert_eq!(clearance.unchecked_because().unwrap().kind(), kind);
+        }
+    }
+
+    #[test]
+    fn the_default_is_closed() {
+        assert_eq!(FailMode::default(), FailMode::Closed);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_passes_as_checked_but_a_live_token_and_closed_passes_nothing_else(
+            answer in prop_oneof![
+                Just(Ok(Standing::Live)),
+                Just(Ok(revoked())),
+                (prop::sample::select(&STORE_ERRORS[..]), ".*")
+                    .prop_map(|(kind, text)| Err(StoreError::new(kind, text))),
+            ],
+            mode in prop::sample::select(&[FailMode::Closed, FailMode::Open][..]),
+        ) {
+            let is_live = matches!(answer, Ok(Standing::Live));
+            let is_error = answer.is_err();
+            let decision = decide(token(), answer, mode);
+            prop_assert_eq!(decision.as_ref().is_ok_and(Clearance::is_checked), is_live);
+            prop_assert_eq!(decision.is_ok(), is_live || (is_error && mode == FailMode::Open));
+        }
     }
 }

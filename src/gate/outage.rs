@@ -86,6 +86,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_outage_is_over_after_a_quiet_time_and_never_turns_from_admitting_to_refusing() {
         let error = StoreError::new(StoreErrorKind::Timeout, "no answer");
+        let almost = QUIET.saturating_sub(Duration::from_millis(1));
         let outage = Outage::new();
         let state = || outage.state.load(Relaxed);
         outage.failed(&error, false);
@@ -95,11 +96,11 @@ mod tests {
         outage.failed(&error, false);
         assert_eq!(state(), ADMITTING);
 
-        tokio::time::advance(QUIET - Duration::from_millis(1)).await;
+        tokio::time::advance(almost).await;
         outage.answered();
         assert_eq!(state(), ADMITTING, "the last failure is not long enough ago");
         outage.failed(&error, true);
-        tokio::time::advance(QUIET - Duration::from_millis(1)).await;
+        tokio::time::advance(almost).await;
         outage.answered();
         assert_eq!(state(), ADMITTING, "each failure starts the quiet time anew");
         tokio::time::advance(Duration::from_millis(1)).await;

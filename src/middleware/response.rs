@@ -63,14 +63,14 @@ pub trait RejectionResponse<R>: Send + Sync + 'static {
 
 /// Refusals without a body: the head says it all. The default.
 #[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
+#[expect(clippy::exhaustive_structs, reason = "to be named where it is used")]
 pub struct EmptyBody;
 
 /// Refusals with a problem document as body (RFC 9457, `application/problem+json`).
 ///
 /// It says what the status line and the challenge say, and nothing of the token.
 #[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
+#[expect(clippy::exhaustive_structs, reason = "to be named where it is used")]
 pub struct ProblemJson;
 
 impl<R: Default> RejectionResponse<R> for EmptyBody {

@@ -6,10 +6,13 @@
 //! | --- | --- |
 //! | [`memory`] | one process: tests, demos, programs that run alone |
 //! | [`redis`] | shared by all processes, one round trip per check (feature `redis`) |
+//! | `scripted` | for tests: fails on cue (feature `test-util`) |
 
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(any(test, feature = "test-util"))]
+pub mod scripted;
 
 use std::error::Error;
 use std::fmt;

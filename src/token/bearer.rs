@@ -12,8 +12,8 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, COOKIE};
 use http::{Extensions, HeaderMap, Method, Uri, Version};
 
+use super::CredentialsError;
 use crate::config::ConfigError;
-use crate::policy::CredentialsError;
 
 /// Credentials longer than this are malformed, without a look at what they are. Far above the longest token that any
 /// verifier should accept; it only bounds the work.

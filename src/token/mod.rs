@@ -141,3 +141,27 @@ impl Error for TokenError {
         self.source.as_deref().map(|source| source as _)
     }
 }
+
+/// Credentials that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CredentialsError {
+    /// Not `Bearer`, one or more spaces, and a `token68` (RFC 6750 §2.1, RFC 9110 §11.2).
+    Malformed,
+    /// More than one `Authorization` field (RFC 9110 §5.3), or more than one credential in it.
+    Repeated,
+    /// Two different tokens in two places (RFC 6750 §2).
+    Conflicting,
+}
+
+impl fmt::Display for CredentialsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "the credentials are malformed",
+            Self::Repeated => "the request has more than one Authorization field",
+            Self::Conflicting => "the request has two different tokens",
+        })
+    }
+}
+
+impl Error for CredentialsError {}

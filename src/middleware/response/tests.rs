@@ -1,8 +1,7 @@
 use super::*;
-use crate::policy::CredentialsError;
 use crate::revocation::TargetKind;
 use crate::store::{RevokedBy, StoreError, StoreErrorKind};
-use crate::token::TokenError;
+use crate::token::{CredentialsError, TokenError};
 
 fn rejections() -> Vec<Rejection> {
     let mut all = vec![

@@ -1,0 +1,81 @@
+//! What can be sent, shared and cloned. To lose one of these is a breaking change.
+
+use std::convert::Infallible;
+use std::future::Ready;
+
+use http::{Request, Response};
+use tower::util::BoxCloneSyncService;
+use tower_jwt_revocation::gate::{CounterSnapshot, Counters, Refusals};
+use tower_jwt_revocation::middleware::{EmptyBody, JwtRevocation, ProblemJson, ResponseFuture};
+use tower_jwt_revocation::store::memory::MemoryStore;
+use tower_jwt_revocation::store::{
+    Cursor, Fence, ListQuery, Lookup, Page, Receipt, RevokedBy, Standing, StoreError,
+};
+use tower_jwt_revocation::token::bearer::TokenSource;
+use tower_jwt_revocation::token::{TokenError, TokenProfile, TokenVerifier};
+use tower_jwt_revocation::{
+    Clearance, ConfigError, CredentialsError, FailMode, JwtRevocationLayer, JwtVerifier, Record, Rejection,
+    RejectionKind, Revocation, RevocationStore, RevokeError, RevokeRequest, Revoker, Target, VerifiedToken,
+};
+
+fn is_send<T: Send>() {}
+fn is_shared<T: Send + Sync + 'static>() {}
+fn is_cloned<T: Clone + Send + Sync + 'static>() {}
+fn is_error<T: std::error::Error + Clone + Send + Sync + 'static>() {}
+
+/// Neither `Clone` nor `Debug`.
+struct Bare;
+
+type Inner =
+    BoxCloneSyncService<Request<Vec<u8>>, Response<Vec<u8>>, Box<dyn std::error::Error + Send + Sync>>;
+
+#[test]
+fn the_read_side() {
+    is_cloned::<JwtRevocationLayer>();
+    is_cloned::<JwtRevocationLayer<Bare>>();
+    is_cloned::<JwtRevocation<Inner>>();
+    is_cloned::<JwtRevocation<Inner, Bare>>();
+    is_send::<ResponseFuture<Inner, Vec<u8>, Vec<u8>, EmptyBody>>();
+    is_cloned::<(EmptyBody, ProblemJson)>();
+    is_cloned::<(Counters, CounterSnapshot, Refusals)>();
+    is_cloned::<(Clearance, Rejection, RejectionKind, CredentialsError, FailMode)>();
+    is_cloned::<TokenSource>();
+}
+
+/// A request body that is `Send` and not `Sync`, such as that of axum, must not spoil the future.
+#[test]
+fn the_future_asks_only_for_send() {
+    #[derive(Clone)]
+    struct Quiet;
+    type Lonely = std::cell::Cell<u8>;
+    impl tower::Service<Request<Lonely>> for Quiet {
+        type Response = Response<()>;
+        type Error = Infallible;
+        type Future = Ready<Result<Self::Response, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+            std::task::Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Lonely>) -> Self::Future {
+            std::future::ready(Ok(Response::new(())))
+        }
+    }
+    is_send::<ResponseFuture<Quiet, Lonely, (), EmptyBody>>();
+}
+
+#[test]
+fn the_write_side_the_stores_and_the_tokens() {
+    is_cloned::<(Revoker, RevokeRequest, Revocation, Record, Target)>();
+    is_cloned::<(MemoryStore, Standing, RevokedBy, Receipt, Fence, ListQuery, Page, Cursor)>();
+    is_send::<Lookup>();
+    is_shared::<Box<dyn RevocationStore>>();
+    is_shared::<(Box<dyn TokenVerifier>, VerifiedToken, JwtVerifier)>();
+    is_cloned::<TokenProfile>();
+    is_error::<StoreError>();
+    is_error::<TokenError>();
+    is_error::<ConfigError>();
+    is_error::<RevokeError>();
+    is_error::<Rejection>();
+    is_error::<CredentialsError>();
+}

@@ -1,0 +1,112 @@
+//! The extractors for axum.
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
+use serde::Deserialize;
+use tower::ServiceExt as _;
+use tower_jwt_revocation::middleware::Claims;
+use tower_jwt_revocation::{Clearance, JwtRevocationLayer};
+
+use crate::support::{layer, token};
+
+#[derive(Deserialize)]
+struct Mine {
+    role: String,
+}
+
+#[derive(Deserialize)]
+struct Impossible {
+    #[expect(dead_code, reason = "it is never there")]
+    role: u8,
+}
+
+fn routes() -> Router {
+    Router::new()
+        .route("/who", get(async |clearance: Clearance| clearance.token().subject().unwrap().to_owned()))
+        .route(
+            "/maybe",
+            get(async |clearance: Option<Clearance>| match clearance {
+                Some(clearance) => clearance.token().subject().unwrap().to_owned(),
+                None => "nobody".into(),
+            }),
+        )
+        .route("/role", get(async |Claims(mine): Claims<Mine>| mine.role))
+        .route(
+            "/maybe-role",
+            get(async |claims: Option<Claims<Mine>>| claims.map_or("none".into(), |Claims(mine)| mine.role)),
+        )
+        .route("/odd", get(async |Claims(_): Claims<Impossible>| "never"))
+}
+
+async fn ask(router: Router, path: &str, token: Option<&str>) -> (StatusCode, String, Option<String>) {
+    let mut request = Request::builder().uri(path);
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let answer = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let challenge = answer.headers().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned());
+    let status = answer.status();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap(), challenge)
+}
+
+fn guarded(layer: JwtRevocationLayer) -> Router {
+    routes().layer(layer)
+}
+
+#[tokio::test]
+async fn handlers_get_the_clearance_and_the_claims() {
+    let alice = token("alice", "1");
+    for (path, body) in [("/who", "alice"), ("/maybe", "alice"), ("/role", "clerk"), ("/maybe-role", "clerk")]
+    {
+        let answer = ask(guarded(layer()), path, Some(&alice)).await;
+        assert_eq!((answer.0, answer.1.as_str()), (StatusCode::OK, body), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn on_optional_routes_the_handler_chooses() {
+    let open = || guarded(layer().with_optional_credentials().with_realm("orders").unwrap());
+    for (path, body) in [("/maybe", "nobody"), ("/maybe-role", "none")] {
+        let answer = ask(open(), path, None).await;
+        assert_eq!((answer.0, answer.1.as_str()), (StatusCode::OK, body), "{path}");
+    }
+    // A handler that insists gets the answer that the layer would have given.
+    for path in ["/who", "/role"] {
+        let (status, _, challenge) = ask(open(), path, None).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{path}");
+        assert_eq!(challenge.as_deref(), Some(r#"Bearer realm="orders""#));
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_insists_is_not_called_by_a_layer_that_only_reports() {
+    let (status, _, challenge) = ask(guarded(layer().with_report_only()), "/who", Some("junk")).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert_eq!(challenge.as_deref(), Some(r#"Bearer realm="api", error="invalid_token""#));
+    let (status, body, _) = ask(guarded(layer().with_report_only()), "/maybe", Some("junk")).await;
+    assert_eq!((status, body.as_str()), (StatusCode::OK, "nobody"));
+}
+
+#[tokio::test]
+async fn a_missing_layer_is_the_mistake_of_the_developer_and_never_nobody() {
+    for path in ["/who", "/maybe", "/role", "/maybe-role"] {
+        let (status, body, _) = ask(routes(), path, Some(&token("alice", "1"))).await;
+        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{path}");
+        assert!(body.contains("no JwtRevocationLayer around its route"), "{body}");
+    }
+    let exempt = guarded(layer().with_exemption(|_| true));
+    let (status, body, _) = ask(exempt, "/who", None).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(body.contains("exempt"), "{body}");
+}
+
+#[tokio::test]
+async fn claims_that_do_not_fit_refuse_the_token_without_quoting_it() {
+    let (status, body, challenge) = ask(guarded(layer()), "/odd", Some(&token("alice", "1"))).await;
+    assert_eq!((status, body.as_str()), (StatusCode::UNAUTHORIZED, ""));
+    assert_eq!(challenge.as_deref(), Some(r#"Bearer realm="api", error="invalid_token""#));
+}

@@ -1,0 +1,14 @@
+//! The layer from outside, one room per subject.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod answers;
+#[cfg(feature = "axum")]
+mod extract;
+mod fail_mode;
+mod grpc;
+mod layer;
+mod passing;
+#[cfg(feature = "test-util")]
+mod readiness;
+mod stacks;
+mod support;
