@@ -89,6 +89,9 @@ mod policy;
 mod revocation;
 mod revoker;
 pub mod store;
+#[cfg(all(test, feature = "redis"))]
+#[path = "../tests/support/mod.rs"]
+mod support;
 pub mod token;
 mod verified;
 
