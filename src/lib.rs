@@ -88,6 +88,8 @@ pub mod middleware;
 mod policy;
 mod revocation;
 mod revoker;
+#[cfg(feature = "sessions")]
+pub mod session;
 pub mod store;
 #[cfg(all(test, feature = "redis"))]
 #[path = "../tests/support/mod.rs"]

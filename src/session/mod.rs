@@ -1,0 +1,4 @@
+//! Sessions.
+
+mod family;
+mod token;
