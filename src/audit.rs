@@ -19,6 +19,7 @@ use serde::{Serialize, Serializer};
 
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::revocation::{Action, Revocation, Target, TargetKind};
+use crate::store::StoreError;
 
 /// Longest text in an event, in bytes; what is longer is cut.
 const MAX_TEXT: usize = 1024;
@@ -52,7 +53,9 @@ impl<S: AuditSink + ?Sized> AuditSink for Arc<S> {
 /// Several sinks, each of which gets every event.
 impl<S: AuditSink> AuditSink for Vec<S> {
     fn record(&self, event: &AuditEvent) {
-        self.iter().for_each(|sink| sink.record(event));
+        for sink in self {
+            sink.record(event);
+        }
     }
 
     fn lost(&self) -> u64 {
@@ -110,7 +113,7 @@ impl fmt::Display for AuditKind {
 }
 
 /// One thing that happened. As JSON, an object with the fields `ts` (RFC 3339), `event`, `outcome` (`ok` or `error`) and
-/// those of `sub`, `jti`, `session_id`, `family_id`, `device_id`, `client_id`, `id`, `reason` and `actor` that are known.
+/// those of `sub`, `jti`, `session_id`, `family_id`, `device_id`, `client_id`, `id`, `reason`, `actor` and `error` that are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "an event that is not recorded did not happen"]
 pub struct AuditEvent {
@@ -187,6 +190,10 @@ impl AuditEvent {
     /// The same event with the reason, for people.
     pub fn with_reason(self, reason: Option<&str>) -> Self {
         self.with("reason", reason)
+    }
+
+    pub(crate) fn with_error(self, error: &StoreError) -> Self {
+        self.with("error", Some(&error.to_string()))
     }
 
     /// The same event, refused or failed.
@@ -300,6 +307,7 @@ impl AuditSink for TracingSink {
             id = event.field("id"),
             reason = event.field("reason"),
             actor = event.field("actor"),
+            error = event.field("error"),
         );
     }
 }

@@ -12,7 +12,7 @@
 //! | parent | later, recovery on, not yet recovered | `Recover`: one new successor, the lost one is superseded |
 //! | parent | otherwise | `Reuse` |
 //! | older, superseded | – | `Reuse` |
-//! | of a generation that is still to come | the store has lost writes | `Lost` |
+//! | of a generation that is still to come, or anything from before a loss of data | – | `Lost` |
 //! | not issued by us, or of another client | – | `Unknown`, `WrongClient`; the family is not touched |
 //!
 //! As long as a token is the parent, its successor has not been used: using it makes it the parent, and its own parent
@@ -25,8 +25,8 @@ use serde::{Deserialize, Serialize};
 use super::token::{Digest, FamilyKey};
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
-use crate::revocation::Record;
 use crate::store::RevokedBy;
+use crate::store::session::Seen;
 
 /// Default of [`RefreshPolicy::with_grace`].
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
@@ -167,6 +167,9 @@ pub(crate) struct Family {
     /// When it was last refreshed.
     #[serde(rename = "used")]
     pub(crate) used_at: Timestamp,
+    /// When its session was last told that it is in use.
+    #[serde(rename = "t")]
+    pub(crate) touched_at: Timestamp,
     /// How often its token was replaced.
     #[serde(rename = "g")]
     pub(crate) generation: u32,
@@ -253,8 +256,8 @@ impl Family {
     pub(crate) fn judge(
         &self,
         presented: &Presented<'_>,
-        records: &[Option<Record>],
-        now: Timestamp,
+        records: &[Seen],
+        (now, horizon): (Timestamp, Timestamp),
         policy: &RefreshPolicy,
     ) -> Verdict {
         if presented.origin == Origin::Foreign {
@@ -268,6 +271,10 @@ impl Family {
         }
         if now >= self.expires_at(policy) {
             return Verdict::Expired;
+        }
+        if self.created_at <= horizon {
+            // What has been revoked since is not known any more.
+            return Verdict::Lost;
         }
         if presented.digest == self.current {
             return if policy.rotate { Verdict::Rotate } else { Verdict::Keep };
@@ -291,8 +298,8 @@ impl Family {
     }
 
     /// The first of the records that ends this family. A cutoff ends what was created at or before it.
-    pub(crate) fn revoked_by(&self, records: &[Option<Record>]) -> Option<RevokedBy> {
-        let mut records = records.iter().flatten();
+    pub(crate) fn revoked_by(&self, records: &[Seen]) -> Option<RevokedBy> {
+        let mut records = records.iter().filter_map(|seen| seen.record.as_ref());
         records.find(|record| record.covers_issued_at(Some(self.created_at))).map(RevokedBy::from)
     }
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::revocation::{Extent, Revocation, Target};
+use crate::revocation::{Extent, Record, Revocation, Target};
 
 const T0: Timestamp = Timestamp::from_secs(1_000_000);
 const GRACE: Duration = Duration::from_secs(10);
@@ -46,6 +46,7 @@ fn family() -> Family {
         key: FamilyKey::unused(),
         created_at: T0,
         used_at: T0,
+        touched_at: T0,
         generation: 0,
         current: Token::first().digest(),
         parent: None,
@@ -72,7 +73,7 @@ impl World {
     }
 
     fn judge(&self, token: &Token) -> Verdict {
-        self.family.judge(&token.presented(), &[], self.now, &self.policy)
+        self.family.judge(&token.presented(), &[], (self.now, Timestamp::ZERO), &self.policy)
     }
 
     fn refresh(&mut self, token: &Token) -> (Verdict, Option<Token>) {
@@ -173,14 +174,17 @@ fn a_lost_response_is_recovered_once_and_its_successor_is_superseded() {
 #[test]
 fn without_rotation_the_token_stays() {
     let policy = policy().without_rotation();
-    assert_eq!(family().judge(&Token::first().presented(), &[], T0, &policy), Verdict::Keep);
+    assert_eq!(
+        family().judge(&Token::first().presented(), &[], (T0, Timestamp::ZERO), &policy),
+        Verdict::Keep
+    );
     assert_eq!(family().used(T0.plus(secs(5))).used_at, T0.plus(secs(5)));
 }
 
 #[test]
 fn what_was_not_issued_here_is_unknown_whatever_else_is_true() {
     let foreign = Presented { origin: Origin::Foreign, ..Token::first().presented() };
-    assert_eq!(family().judge(&foreign, &[], T0, &policy()), Verdict::Unknown);
+    assert_eq!(family().judge(&foreign, &[], (T0, Timestamp::ZERO), &policy()), Verdict::Unknown);
 }
 
 #[test]
@@ -190,16 +194,22 @@ fn another_client_is_refused_and_not_punished() {
         [(None, Verdict::WrongClient), (Some("other"), Verdict::WrongClient), (Some("app"), Verdict::Rotate)]
     {
         let presented = Presented { client, ..Token::first().presented() };
-        assert_eq!(bound.judge(&presented, &[], T0, &policy()), verdict, "{client:?}");
+        assert_eq!(bound.judge(&presented, &[], (T0, Timestamp::ZERO), &policy()), verdict, "{client:?}");
     }
     let presented = Presented { client: Some("any"), ..Token::first().presented() };
-    assert_eq!(family().judge(&presented, &[], T0, &policy()), Verdict::Rotate, "an unbound family");
+    assert_eq!(
+        family().judge(&presented, &[], (T0, Timestamp::ZERO), &policy()),
+        Verdict::Rotate,
+        "an unbound family"
+    );
 }
 
 #[test]
 fn idle_and_absolute_lifetimes_end_it() {
     let policy = policy().with_idle_lifetime(secs(100)).with_max_age(secs(150));
-    let judge = |family: &Family, now| family.judge(&Token::first().presented(), &[], now, &policy);
+    let judge = |family: &Family, now| {
+        family.judge(&Token::first().presented(), &[], (now, Timestamp::ZERO), &policy)
+    };
     assert_eq!(judge(&family(), T0.plus(secs(99))), Verdict::Rotate);
     assert_eq!(judge(&family(), T0.plus(secs(100))), Verdict::Expired);
     let used = family().used(T0.plus(secs(99)));
@@ -210,16 +220,18 @@ fn idle_and_absolute_lifetimes_end_it() {
 
 #[test]
 fn a_cutoff_ends_what_was_created_at_or_before_it() {
+    let seen = |record: Option<Record>| Seen::new(Target::user("alice"), record, None);
     let cutoff_at = |at: Timestamp| {
         let mut change = Revocation::new(Target::user("alice"), secs(1000));
         change.action = crate::revocation::Action::Revoke(Extent::IssuedUntil(at));
         match change.apply(None, T0) {
-            crate::revocation::Change::Write(_, record) => [None, Some(record)],
+            crate::revocation::Change::Write(_, record) => [seen(None), seen(Some(record))],
             crate::revocation::Change::Nothing(_) => unreachable!(),
         }
     };
-    let judge =
-        |records: &[Option<Record>]| family().judge(&Token::first().presented(), records, T0, &policy());
+    let judge = |records: &[Seen]| {
+        family().judge(&Token::first().presented(), records, (T0, Timestamp::ZERO), &policy())
+    };
     assert!(matches!(judge(&cutoff_at(T0)), Verdict::Revoked(_)));
     assert_eq!(judge(&cutoff_at(T0.minus(Duration::from_millis(1)))), Verdict::Rotate);
 }
@@ -227,7 +239,14 @@ fn a_cutoff_ends_what_was_created_at_or_before_it() {
 #[test]
 fn a_generation_to_come_is_a_loss_of_the_store_and_hurts_nobody() {
     let ahead = Token { text: "R-1-2".into(), generation: 2 };
-    assert_eq!(family().judge(&ahead.presented(), &[], T0, &policy()), Verdict::Lost);
+    assert_eq!(family().judge(&ahead.presented(), &[], (T0, Timestamp::ZERO), &policy()), Verdict::Lost);
+}
+
+#[test]
+fn what_was_revoked_before_a_loss_of_data_is_not_known() {
+    let judge = |horizon| family().judge(&Token::first().presented(), &[], (T0, horizon), &policy());
+    assert_eq!(judge(T0), Verdict::Lost);
+    assert_eq!(judge(T0.minus(secs(1))), Verdict::Rotate);
 }
 
 #[test]
@@ -235,11 +254,14 @@ fn an_id_the_application_vouches_for_is_judged_like_a_token() {
     let mut family = family();
     let vouched = |token: &Token| Presented { origin: Origin::Vouched, ..token.presented() };
     let first = Token::first();
-    assert_eq!(family.judge(&vouched(&first), &[], T0, &policy()), Verdict::Rotate);
+    assert_eq!(family.judge(&vouched(&first), &[], (T0, Timestamp::ZERO), &policy()), Verdict::Rotate);
     for seed in ["1", "2"] {
         family = family.rotated(Digest::of(seed.as_bytes()), seed.into(), T0);
     }
-    assert_eq!(family.judge(&vouched(&first), &[], T0, &policy()), Verdict::Reuse(ReuseClass::Older));
+    assert_eq!(
+        family.judge(&vouched(&first), &[], (T0, Timestamp::ZERO), &policy()),
+        Verdict::Reuse(ReuseClass::Older)
+    );
 }
 
 #[test]

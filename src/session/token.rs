@@ -54,6 +54,7 @@ impl fmt::Debug for RefreshToken {
 /// A token taken apart. Nothing about it is known to be true until a [`FamilyKey`] has looked at it.
 pub(super) struct Parsed<'a> {
     pub(super) family: &'a str,
+    text: &'a str,
     generation: u32,
     secret: Secret,
     mark: [u8; MARK_BYTES],
@@ -74,10 +75,20 @@ impl<'a> Parsed<'a> {
         let (secret, mark) = rest.split_first_chunk()?;
         (length == BYTES && *version == VERSION).then_some(Self {
             family,
+            text: token,
             generation: u32::from_be_bytes(*generation),
             secret: Secret(*secret),
             mark: mark.try_into().ok()?,
         })
+    }
+
+    /// The token as it was presented.
+    pub(super) fn token(&self) -> RefreshToken {
+        RefreshToken(self.text.into())
+    }
+
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
     }
 
     pub(super) fn secret(&self) -> &Secret {
@@ -87,6 +98,9 @@ impl<'a> Parsed<'a> {
     /// Whether the token was issued for the family whose key this is.
     pub(super) fn origin(&self, key: &FamilyKey) -> Origin {
         let mac = key.mac(self.family, self.generation, &self.secret);
+        if *key == FamilyKey::unused() {
+            return Origin::Foreign;
+        }
         match mac.verify_truncated_left(&self.mark) {
             Ok(()) => Origin::Generation(self.generation),
             Err(_) => Origin::Foreign,
@@ -152,7 +166,6 @@ impl FamilyKey {
     }
 
     fn mac(&self, family: &str, generation: u32, secret: &Secret) -> Hmac<Sha256> {
-        // HMAC takes keys of any size; the other arm cannot be reached.
         let mut mac = Hmac::<Sha256>::new(&self.padded());
         mac.update(&[VERSION]);
         mac.update(&generation.to_be_bytes());
