@@ -1,15 +1,15 @@
 //! What is kept in Redis, and how it is spelt. Pure: text in, values out, and back.
 //!
-//! All keys of shard `k` carry the hash tag `{prefix:k}`, so a cluster keeps them on one node:
+//! All keys of shard `k` begin with the prefix and carry the hash tag `{k}`, so a cluster keeps them on one node:
 //!
 //! | key | type | holds |
 //! | --- | --- | --- |
-//! | `{prefix:k}:r:<fingerprint>` | string | one [`Record`]: the truth. Expires when it may be forgotten |
-//! | `{prefix:k}:e` | string | the [`Life`] of the shard: it changes with every loss of data |
-//! | `{prefix:k}:i` | zset | what is in effect: class byte and raw fingerprint, by the time it may be forgotten |
-//! | `{prefix:k}:b` | zset | what was reinstated: raw fingerprint, by the time it may be forgotten |
-//! | `{prefix:k}:l` | stream | the latest writes, for those who follow them |
-//! | `{prefix:k}:m` | hash | layout version, number of shards, id of the life |
+//! | `prefix:{k}:r:<fingerprint>` | string | one [`Record`]: the truth. Expires when it may be forgotten |
+//! | `prefix:{k}:e` | string | the [`Life`] of the shard: it changes with every loss of data |
+//! | `prefix:{k}:i` | zset | what is in effect: class byte and raw fingerprint, by the time it may be forgotten |
+//! | `prefix:{k}:b` | zset | what was reinstated: raw fingerprint, by the time it may be forgotten |
+//! | `prefix:{k}:l` | stream | the latest writes, for those who follow them |
+//! | `prefix:{k}:m` | hash | layout version, number of shards, id of the life |
 //!
 //! Every key has an expiry: nothing stays behind when the last program that used it is gone.
 
@@ -57,14 +57,14 @@ pub(crate) struct ShardKeys {
 impl Keys {
     pub(crate) fn new(prefix: &str, shards: u16) -> Self {
         let shard = |k: u16| {
-            let key = |name: &str| Bytes::from(format!("{{{prefix}:{k}}}:{name}"));
+            let key = |name: &str| Bytes::from(format!("{prefix}:{{{k}}}:{name}"));
             ShardKeys {
                 life: key("e"),
                 meta: key("m"),
                 index: key("i"),
                 tombstones: key("b"),
                 log: key("l"),
-                record: format!("{{{prefix}:{k}}}:r:").into(),
+                record: format!("{prefix}:{{{k}}}:r:").into(),
             }
         };
         Self { shards: (0..shards.max(1)).map(shard).collect() }
