@@ -431,7 +431,11 @@ impl Families {
                 }
                 Verdict::Revoked(by) => return refused(Refusal::Revoked(by)),
                 Verdict::Expired => return refused(Refusal::Expired),
-                Verdict::Lost => return refused(Refusal::Lost),
+                Verdict::Lost => {
+                    // Nobody can go on with this family any more but someone who kept an older token of it.
+                    self.end(id, Some("the store has lost writes")).await?;
+                    return refused(Refusal::Lost);
+                }
                 Verdict::WrongClient => return refused(Refusal::WrongClient),
                 Verdict::Unknown => return refused(Refusal::Unknown),
             };

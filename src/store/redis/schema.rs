@@ -10,6 +10,8 @@
 //! | `prefix:{k}:b` | zset | what was reinstated: raw fingerprint, by the time it may be forgotten |
 //! | `prefix:{k}:l` | stream | the latest writes, for those who follow them |
 //! | `prefix:{k}:m` | hash | layout version, number of shards, id of the life |
+//! | `prefix:{k}:d:<fingerprint>` | string | one document of a session, a family, …, see the room `session` |
+//! | `prefix:{k}:n` | zset | the sessions that are counted, by the time at which they end |
 //!
 //! Every key has an expiry: nothing stays behind when the last program that used it is gone.
 
@@ -52,6 +54,10 @@ pub(crate) struct ShardKeys {
     pub(crate) tombstones: Bytes,
     pub(crate) log: Bytes,
     record: Box<str>,
+    #[cfg(feature = "sessions")]
+    pub(crate) members: Bytes,
+    #[cfg(feature = "sessions")]
+    document: Box<str>,
 }
 
 impl Keys {
@@ -65,6 +71,10 @@ impl Keys {
                 tombstones: key("b"),
                 log: key("l"),
                 record: format!("{prefix}:{{{k}}}:r:").into(),
+                #[cfg(feature = "sessions")]
+                members: key("n"),
+                #[cfg(feature = "sessions")]
+                document: format!("{prefix}:{{{k}}}:d:").into(),
             }
         };
         Self { shards: (0..shards.max(1)).map(shard).collect() }
@@ -91,6 +101,11 @@ impl Keys {
 impl ShardKeys {
     pub(crate) fn record(&self, fingerprint: &Fingerprint) -> Bytes {
         format!("{}{fingerprint}", self.record).into()
+    }
+
+    #[cfg(feature = "sessions")]
+    pub(crate) fn document(&self, fingerprint: &Fingerprint) -> Bytes {
+        format!("{}{fingerprint}", self.document).into()
     }
 }
 
