@@ -15,6 +15,8 @@ mod redis_guard;
 #[cfg(feature = "redis")]
 mod redis_store;
 #[cfg(feature = "redis")]
+mod redis_topology;
+#[cfg(feature = "redis")]
 #[path = "../support/mod.rs"]
 mod servers;
 mod stacks;
