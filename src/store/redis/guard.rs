@@ -422,9 +422,4 @@ impl Health {
     pub fn unreadable_shards(&self) -> impl Iterator<Item = u16> + '_ {
         self.checks.iter().flat_map(|(shards, _)| shards.clone())
     }
-
-    /// Whether all links have been up, or have failed, at least once.
-    pub(crate) fn is_known(&self) -> bool {
-        self.pending.is_empty()
-    }
 }
