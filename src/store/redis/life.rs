@@ -54,6 +54,12 @@ pub(crate) struct Doubt {
 }
 
 impl Doubt {
+    /// Tokens issued until then are in doubt; zero if none are.
+    #[cfg(feature = "sessions")]
+    pub(crate) fn horizon(&self) -> Timestamp {
+        self.horizon
+    }
+
     /// Whether a token that was not found to be revoked may have been.
     pub(crate) fn covers(&self, token: &VerifiedToken) -> bool {
         if self.horizon == Timestamp::ZERO {

@@ -8,6 +8,7 @@
 //! | `guard` | a connection whose every question is answered in time |
 //! | `life` | how a loss of data is noticed, and which tokens are doubted then |
 //! | `options` | what can be set, and how a store is opened |
+//! | `session` | the documents of sessions and families (feature `sessions`) |
 //! | `ask` | what goes over the wire: the check, the write, the look-ups |
 
 mod ask;
@@ -18,6 +19,8 @@ mod options;
 mod random;
 mod schema;
 mod script;
+#[cfg(feature = "sessions")]
+mod session;
 
 use std::fmt;
 use std::sync::Arc;

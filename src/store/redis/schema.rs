@@ -1,15 +1,17 @@
 //! What is kept in Redis, and how it is spelt. Pure: text in, values out, and back.
 //!
-//! All keys of shard `k` carry the hash tag `{prefix:k}`, so a cluster keeps them on one node:
+//! All keys of shard `k` begin with the prefix and carry the hash tag `{k}`, so a cluster keeps them on one node:
 //!
 //! | key | type | holds |
 //! | --- | --- | --- |
-//! | `{prefix:k}:r:<fingerprint>` | string | one [`Record`]: the truth. Expires when it may be forgotten |
-//! | `{prefix:k}:e` | string | the [`Life`] of the shard: it changes with every loss of data |
-//! | `{prefix:k}:i` | zset | what is in effect: class byte and raw fingerprint, by the time it may be forgotten |
-//! | `{prefix:k}:b` | zset | what was reinstated: raw fingerprint, by the time it may be forgotten |
-//! | `{prefix:k}:l` | stream | the latest writes, for those who follow them |
-//! | `{prefix:k}:m` | hash | layout version, number of shards, id of the life |
+//! | `prefix:{k}:r:<fingerprint>` | string | one [`Record`]: the truth. Expires when it may be forgotten |
+//! | `prefix:{k}:e` | string | the [`Life`] of the shard: it changes with every loss of data |
+//! | `prefix:{k}:i` | zset | what is in effect: class byte and raw fingerprint, by the time it may be forgotten |
+//! | `prefix:{k}:b` | zset | what was reinstated: raw fingerprint, by the time it may be forgotten |
+//! | `prefix:{k}:l` | stream | the latest writes, for those who follow them |
+//! | `prefix:{k}:m` | hash | layout version, number of shards, id of the life |
+//! | `prefix:{k}:d:<fingerprint>` | string | one document of a session, a family, …, see the room `session` |
+//! | `prefix:{k}:n` | zset | the sessions that are counted, by the time at which they end |
 //!
 //! Every key has an expiry: nothing stays behind when the last program that used it is gone.
 
@@ -52,19 +54,27 @@ pub(crate) struct ShardKeys {
     pub(crate) tombstones: Bytes,
     pub(crate) log: Bytes,
     record: Box<str>,
+    #[cfg(feature = "sessions")]
+    pub(crate) members: Bytes,
+    #[cfg(feature = "sessions")]
+    document: Box<str>,
 }
 
 impl Keys {
     pub(crate) fn new(prefix: &str, shards: u16) -> Self {
         let shard = |k: u16| {
-            let key = |name: &str| Bytes::from(format!("{{{prefix}:{k}}}:{name}"));
+            let key = |name: &str| Bytes::from(format!("{prefix}:{{{k}}}:{name}"));
             ShardKeys {
                 life: key("e"),
                 meta: key("m"),
                 index: key("i"),
                 tombstones: key("b"),
                 log: key("l"),
-                record: format!("{{{prefix}:{k}}}:r:").into(),
+                record: format!("{prefix}:{{{k}}}:r:").into(),
+                #[cfg(feature = "sessions")]
+                members: key("n"),
+                #[cfg(feature = "sessions")]
+                document: format!("{prefix}:{{{k}}}:d:").into(),
             }
         };
         Self { shards: (0..shards.max(1)).map(shard).collect() }
@@ -91,6 +101,11 @@ impl Keys {
 impl ShardKeys {
     pub(crate) fn record(&self, fingerprint: &Fingerprint) -> Bytes {
         format!("{}{fingerprint}", self.record).into()
+    }
+
+    #[cfg(feature = "sessions")]
+    pub(crate) fn document(&self, fingerprint: &Fingerprint) -> Bytes {
+        format!("{}{fingerprint}", self.document).into()
     }
 }
 

@@ -17,6 +17,18 @@ pub(crate) const SOURCE: &str = include_str!("write.lua");
 /// The SHA-1 of [`SOURCE`], under which Redis keeps it.
 pub(crate) const SHA: &str = "f50ae31acd8afcff5f5331f31bb69f5a7389e8c0";
 
+/// A script, as it is sent.
+pub(crate) struct Script {
+    pub(crate) source: &'static str,
+    /// The SHA-1 of the source, under which Redis keeps it.
+    pub(crate) sha: &'static str,
+    /// Whether replicas have to be waited for, where that was asked for.
+    pub(crate) writes: bool,
+}
+
+/// The script that writes revocations.
+pub(crate) const WRITE: Script = Script { source: SOURCE, sha: SHA, writes: true };
+
 /// How long keys without an end of their own outlive the last write: longer than a service stands still.
 pub(crate) const KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 

@@ -80,7 +80,7 @@ proptest! {
         let shard = keys.shard_of(&fingerprint);
         prop_assert!(shard < keys.shards());
         let key = keys.shard(shard).record(&fingerprint);
-        prop_assert_eq!(key, format!("{{app:{shard}}}:r:{fingerprint}").into_bytes());
+        prop_assert_eq!(key, format!("app:{{{shard}}}:r:{fingerprint}").into_bytes());
     }
 }
 

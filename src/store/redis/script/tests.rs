@@ -49,6 +49,10 @@ fn sha1(data: &[u8]) -> String {
 fn the_sha_is_that_of_the_script() {
     assert_eq!(sha1(b"abc"), "a9993e364706816aba3e25717850c26c9cd0d89d");
     assert_eq!(SHA, sha1(SOURCE.as_bytes()));
+    #[cfg(feature = "sessions")]
+    for script in [&super::super::session::LOAD, &super::super::session::COMMIT] {
+        assert_eq!(script.sha, sha1(script.source.as_bytes()));
+    }
 }
 
 /// The script, but for its clock, which is set by hand.
@@ -248,7 +252,7 @@ fn every_key_expires_and_not_before_its_content() {
     let names: Vec<_> = lab.server.cli(&["KEYS", "*"]).lines().map(ToOwned::to_owned).collect();
     assert_eq!(names.len(), 7, "{names:?}");
     for name in names {
-        assert!(name.starts_with("{lab:0}:"), "{name}");
+        assert!(name.starts_with("lab:{0}:"), "{name}");
         let expires: u64 = lab.server.cli(&["PEXPIRETIME", &name]).parse().unwrap();
         let least = if name.contains(":r:") { now + 60_000 } else { now + 400 * 24 * 60 * 60 * 1000 };
         assert!(expires >= least, "{name} expires at {expires}");
@@ -262,7 +266,7 @@ fn what_cannot_be_read_is_an_error_and_nothing_is_written() {
     let change = Revocation::new(Target::user("alice"), Duration::from_secs(60));
     let names = lab.keys.shard(0);
     let record = names.record(&change.target.fingerprint());
-    let tag = "{lab:0}";
+    let tag = "lab:{0}";
     for key in [&names.life, &names.meta, &names.index, &names.tombstones, &names.log, &record] {
         let key = std::str::from_utf8(key).unwrap();
         lab.clear();
@@ -286,7 +290,7 @@ fn the_log_tells_every_write_and_is_bounded() {
     let change = Revocation::new(Target::user("alice"), Duration::from_secs(60));
     let reply = lab.run(START, &CONTEXT, &[&change]).unwrap();
     assert_eq!((reply.life.id, reply.life.seq, reply.now.as_millis()), (7, 1, START));
-    let arguments = ["{lab:0}:l", "-", "+"].map(Bytes::from).to_vec();
+    let arguments = ["lab:{0}:l", "-", "+"].map(Bytes::from).to_vec();
     let Value::Array(entries) = lab.ask("XRANGE", arguments).unwrap() else { panic!("not an array") };
     let Value::Array(entry) = &entries[0] else { panic!("not an array") };
     let Value::Array(fields) = &entry[1] else { panic!("not an array") };
@@ -307,7 +311,7 @@ fn the_log_tells_every_write_and_is_bounded() {
         let change = Revocation::new(Target::user(format!("user {n}")), Duration::from_secs(60));
         lab.run(START, &short, &[&change]).unwrap();
     }
-    let length: u64 = lab.server.cli(&["XLEN", "{lab:0}:l"]).parse().unwrap();
+    let length: u64 = lab.server.cli(&["XLEN", "lab:{0}:l"]).parse().unwrap();
     assert!(length < 300, "{length}");
 }
 
@@ -384,7 +388,7 @@ mod lives {
     #[test]
     fn an_evicted_life_or_meta_is_a_loss_even_for_newcomers() {
         redis_or_skip!();
-        for evicted in ["{lab:0}:e", "{lab:0}:m"] {
+        for evicted in ["lab:{0}:e", "lab:{0}:m"] {
             let lab = Lab::new();
             let change = Revocation::new(Target::user("alice"), Duration::from_secs(60));
             lab.run(START, &CONTEXT, &[&change]).unwrap();
