@@ -101,7 +101,7 @@ async fn another_database_is_noticed_by_all() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_eviction_of_the_life_is_noticed_by_all() {
     if redis_is_installed() {
-        loses(&RedisServer::start(), &["DEL", "{jwt-revocation:0}:e"]).await;
+        loses(&RedisServer::start(), &["DEL", "jwt-revocation:{0}:e"]).await;
     }
 }
 
