@@ -131,7 +131,9 @@ async fn a_hung_redis_costs_a_few_timeouts_and_then_nothing() {
                 let start = Instant::now();
                 let error = later.answer().await.unwrap_err();
                 assert!(start.elapsed() < IN_TIME);
-                assert_eq!(error.kind(), StoreErrorKind::Timeout, "{error}");
+                // A probe may have been the one to notice: then the connection is given up under the check.
+                let known = [StoreErrorKind::Timeout, StoreErrorKind::Unreachable];
+                assert!(known.contains(&error.kind()), "{error}");
                 timeouts += 1;
             }
         }
