@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use fred::interfaces::{ClientLike as _, KeysInterface as _};
+use fred::types::config::ServerConfig;
 use fred::types::{CustomCommand, Key, Value};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -137,6 +138,11 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
+    /// At the other end of the connection.
+    pub(crate) fn server(&self) -> &ServerConfig {
+        &self.conn.wire.server
+    }
+
     /// The values of keys that live on one node.
     pub(crate) async fn mget(&self, keys: Vec<Key>, limit: Duration) -> Result<Vec<Value>, StoreError> {
         let count = keys.len();

@@ -9,9 +9,11 @@
 //! | `life` | how a loss of data is noticed, and which tokens are doubted then |
 //! | `options` | what can be set, and how a store is opened |
 //! | `ask` | what goes over the wire: the check, the write, the look-ups |
+//! | `doctor` | what is wrong with this Redis as a keeper of revocations |
 
 mod ask;
 mod connect;
+mod doctor;
 mod guard;
 mod life;
 mod options;
@@ -33,6 +35,7 @@ pub use fred;
 use super::{ListQuery, Lookup, Page, Receipt, RevocationStore, StoreError};
 use crate::revocation::{Record, Revocation, Target};
 use crate::verified::VerifiedToken;
+pub use doctor::{Finding, Report, Severity};
 pub use guard::Health;
 use guard::Link;
 use life::Memory;
@@ -95,6 +98,11 @@ impl RedisStore {
     /// A store with options.
     pub fn builder() -> RedisStoreBuilder {
         RedisStoreBuilder::default()
+    }
+
+    /// Whether Redis can be used right now. Costs nothing: it is what the store knows anyway.
+    pub fn health(&self) -> Health {
+        self.inner.health.borrow().clone()
     }
 
     /// Whether Redis can be used right now, and every change of that: for readiness probes and metrics.

@@ -52,6 +52,8 @@ pub(crate) struct ShardKeys {
     pub(crate) index: Bytes,
     pub(crate) tombstones: Bytes,
     pub(crate) log: Bytes,
+    /// Holds nothing, ever: for trials of access rights.
+    pub(crate) trial: Bytes,
     record: Box<str>,
 }
 
@@ -65,6 +67,7 @@ impl Keys {
                 index: key("i"),
                 tombstones: key("b"),
                 log: key("l"),
+                trial: key("t"),
                 record: format!("{{{prefix}:{k}}}:r:").into(),
             }
         };
