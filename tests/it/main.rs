@@ -10,5 +10,19 @@ mod layer;
 mod passing;
 #[cfg(feature = "test-util")]
 mod readiness;
+#[cfg(feature = "redis")]
+mod redis_amnesia;
+#[cfg(feature = "redis")]
+mod redis_doctor;
+#[cfg(feature = "redis")]
+mod redis_guard;
+#[cfg(feature = "redis")]
+mod redis_store;
+#[cfg(feature = "redis")]
+mod redis_topology;
+#[cfg(feature = "redis")]
+#[path = "../support/mod.rs"]
+mod servers;
 mod stacks;
+mod store_contract;
 mod support;

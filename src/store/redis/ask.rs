@@ -20,7 +20,7 @@ use super::options::ConnectError;
 use super::schema::{self, LAYOUT, Member};
 use super::script::{self, Context, Reply, Script};
 use super::{Inner, random};
-use crate::clock::{Clock as _, SystemClock};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config::ConfigError;
 use crate::revocation::{Fingerprint, Record, Revocation};
 use crate::store::{
@@ -214,7 +214,7 @@ impl Inner {
         let receipt = |change: &script::Changed| Receipt {
             outcome: change.outcome,
             at: change.at,
-            reissue_at: change.cutoff.map(crate::Timestamp::next_second),
+            reissue_at: change.cutoff.map(Timestamp::next_second),
             fence: Some(Fence { shard, epoch: reply.life.id, seq: change.seq }),
             replicas,
         };
@@ -314,7 +314,7 @@ pub(super) enum Command {
 }
 
 /// The first word of the error that Redis gave, if it was Redis.
-fn code(error: &StoreError) -> &str {
+pub(super) fn code(error: &StoreError) -> &str {
     error
         .source()
         .and_then(|source| source.downcast_ref::<fred::error::Error>())

@@ -48,7 +48,7 @@ pub(crate) fn parse_url(url: &str) -> Result<Config, ConfigError> {
             ));
         }
     };
-    if is_tls && !cfg!(any(feature = "rustls", feature = "native-tls")) {
+    if is_tls && form != "+unix" && !cfg!(any(feature = "rustls", feature = "native-tls")) {
         return Err(ConfigError::new(
             "url",
             format!(

@@ -196,7 +196,7 @@ const ARBITRARY_NUMBER: &str = "$serde_json::private::Number";
 fn number<'a>(digits: &str) -> Value<'a> {
     match (digits.parse(), digits.parse()) {
         (Ok(integer), _) => Value::Integer(integer),
-        (_, Ok(number)) => Value::Number(number),
+        (_, Ok(number)) if f64::is_finite(number) => Value::Number(number),
         _ => Value::Other,
     }
 }
