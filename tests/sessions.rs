@@ -649,6 +649,58 @@ mod on_redis {
         assert_eq!(sink.lost(), 1);
     }
 
+    /// Connections break after any number of bytes of the reply. A refresh that was answered was done once, one that
+    /// was not can be repeated.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn lost_replies_sign_nobody_out() {
+        support::redis_or_skip!();
+        let server = RedisServer::start();
+        let proxy = support::FaultProxy::start(server.addr()).await;
+        let builder = RedisStore::builder().with_url(proxy.url()).with_prefix("app");
+        let store = builder.with_write_timeout(Duration::from_millis(500)).connect().await.unwrap();
+        for policy in [policy(), strict()] {
+            let is_strict = format!("{policy:?}") == format!("{:?}", strict());
+            let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
+            let sessions = Sessions::new(store.clone(), revoker, policy).unwrap();
+            let mut grant = login(&sessions, "alice").await;
+            let mut unanswered = 0;
+            for bytes in (0..1200).step_by(60) {
+                proxy.set(support::Fault::CutReplyAfter(bytes)).await;
+                let answer = sessions.refresh(grant.token.expose(), None).await;
+                proxy.set(support::Fault::Pass).await;
+                let repeated = answer.is_err();
+                let answer = match answer {
+                    Ok(answer) => answer,
+                    Err(_) if is_strict => {
+                        grant = until_confirmed(|| login_again(&sessions)).await;
+                        continue;
+                    }
+                    Err(_) => until_confirmed(|| sessions.refresh(grant.token.expose(), None)).await,
+                };
+                unanswered += u32::from(repeated);
+                grant = granted(answer);
+            }
+            assert!(is_strict || unanswered > 0, "the proxy broke nothing");
+            granted(until_confirmed(|| sessions.refresh(grant.token.expose(), None)).await);
+        }
+    }
+
+    async fn login_again(sessions: &Sessions) -> Result<Grant, tower_jwt_revocation::StoreError> {
+        sessions.login(NewSession::of_user("alice")).await.map(granted_login)
+    }
+
+    async fn until_confirmed<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(
+        ask: impl Fn() -> F,
+    ) -> T {
+        for _ in 0..100 {
+            if let Ok(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        ask().await.unwrap()
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn two_processes_are_one_system() {
         support::redis_or_skip!();
