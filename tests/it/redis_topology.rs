@@ -314,8 +314,7 @@ async fn a_unix_socket_will_do() {
     }
     let store = RedisStore::connect(server.url()).await.unwrap();
     server.restart();
-    let fresh =
-        tower_jwt_revocation::store::redis::fred::types::config::Config::from_url(&server.url()).unwrap();
+    let fresh = fred::types::config::Config::from_url(&server.url()).unwrap();
     let other = RedisStore::builder().with_config(fresh).connect().await.unwrap();
     revoke(&other, Target::token("t")).await.unwrap();
     assert!(is_revoked(&recovered(&store, &token("u", "t")).await));
