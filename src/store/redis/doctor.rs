@@ -146,7 +146,7 @@ impl RedisStore {
                     "bring redis closer, or raise the check timeout",
                 ),
                 Ok(latency) => {
-                    report.add(Severity::Info, "latency", format!("a check takes {latency:?}"), "")
+                    report.add(Severity::Info, "latency", format!("a check takes {latency:?}"), "");
                 }
             }
             let hold = match writes.seize() {
@@ -259,7 +259,7 @@ impl ServerInfo {
                 "raise maxmemory",
             ),
             Some(used) => {
-                report.add(Severity::Info, "memory", format!("{used} bytes of memory are used"), "")
+                report.add(Severity::Info, "memory", format!("{used} bytes of memory are used"), "");
             }
             None => {}
         }
@@ -441,7 +441,7 @@ impl Inner {
         match self.server_time(hold).await {
             Ok(time) => judge_clock(time, SystemClock.now(), report),
             Err(error) => {
-                report.add(Severity::Warning, "clock", format!("the clock cannot be read: {error}"), "")
+                report.add(Severity::Warning, "clock", format!("the clock cannot be read: {error}"), "");
             }
         }
         self.try_rights(hold, shard, report).await;
