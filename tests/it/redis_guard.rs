@@ -26,10 +26,7 @@ pub(crate) async fn revoke(store: &RedisStore, target: Target) -> Result<Outcome
 }
 
 /// A check, which must be answered in time.
-pub(crate) async fn timely<'a>(
-    store: &'a RedisStore,
-    token: &'a Arc<VerifiedToken>,
-) -> Result<Standing, StoreError> {
+pub(crate) async fn timely(store: &RedisStore, token: &Arc<VerifiedToken>) -> Result<Standing, StoreError> {
     let start = Instant::now();
     let answer = check(store, token).await;
     assert!(start.elapsed() < IN_TIME, "{answer:?} after {:?}", start.elapsed());

@@ -359,7 +359,7 @@ impl Wire {
         let client = builder.build().map_err(|error| classify(&error))?;
         let task = client.connect();
         let mut wire = Self { client, server, task };
-        let connected = async {
+        let first = async {
             tokio::select! {
                 connected = wire.client.wait_for_connect() => connected,
                 ended = &mut wire.task => match ended {
@@ -368,7 +368,7 @@ impl Wire {
                 },
             }
         };
-        match timeout(CONNECT_TIMEOUT, connected).await {
+        match timeout(CONNECT_TIMEOUT, first).await {
             Ok(Ok(())) => Ok(wire),
             Ok(Err(error)) => Err(classify(&error)),
             Err(_) => Err(StoreError::new(StoreErrorKind::Timeout, "no connection in time")),
