@@ -21,6 +21,9 @@ use crate::config::{Config, Store};
 /// One in so many refusals of revoked tokens is written to the audit log.
 const REFUSALS_AUDITED: u64 = 100;
 
+/// How long the start waits for Redis.
+const START_LIMIT: Duration = Duration::from_secs(2);
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct App {
@@ -55,12 +58,18 @@ impl App {
                     .with_check_timeout(config.redis_timeout)
                     .with_write_timeout(config.redis_timeout)
                     .with_max_token_lifetime(config.max_token_lifetime)
-                    // It starts without Redis, too, and finds it when it is there.
-                    .with_start(Start::Anyway);
+                    .with_start(Start::WaitUpTo(START_LIMIT));
                 if let Some((replicas, limit)) = replicas {
                     builder = builder.with_wait_replicas(*replicas, *limit);
                 }
-                let store = builder.connect().await.map_err(|error| match error {
+                let store = match builder.clone().connect().await {
+                    Err(ConnectError::Store(error)) => {
+                        tracing::warn!(%error, "starting without redis; it is used as soon as it is there");
+                        builder.with_start(Start::Anyway).connect().await
+                    }
+                    connected => connected,
+                };
+                let store = store.map_err(|error| match error {
                     ConnectError::Config(error) => format!("{}: {error}", variable(&error)),
                     other => format!("AUTH_REDIS_URL: {other}"),
                 })?;

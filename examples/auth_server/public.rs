@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tower_jwt_revocation::FailMode;
 use tower_jwt_revocation::session::{Grant, Login, NewSession, Refresh};
 
-use crate::answer::{NO_STORE, Problem, object, optional, required, within};
+use crate::answer::{NO_STORE, Problem, id, object, optional, within};
 use crate::app::App;
 
 /// Longest body of a request to sign in, to refresh or to revoke.
@@ -31,7 +31,7 @@ pub(crate) fn routes(app: &App) -> Router {
 
 async fn login(State(app): State<App>, body: Bytes) -> Result<Response, Problem> {
     let members = object(&body)?;
-    let mut session = NewSession::of_user(required(&members, "sub")?);
+    let mut session = NewSession::of_user(id(&members, "sub")?);
     if let Some(device) = optional(&members, "device")? {
         session = session.on_device(device);
     }
