@@ -17,7 +17,7 @@ use crate::store_contract::{check, token};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// The limit of a check (50 ms), and as much again as a busy machine may need to notice that it is over.
-const IN_TIME: Duration = Duration::from_millis(500);
+pub(crate) const IN_TIME: Duration = Duration::from_millis(500);
 /// How long a recovery may take.
 const SOON: Duration = Duration::from_secs(10);
 

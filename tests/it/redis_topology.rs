@@ -7,7 +7,7 @@ use tower_jwt_revocation::{
     Outcome, RedisStore, Revocation, RevocationStore as _, Standing, StoreErrorKind, Target, VerifiedToken,
 };
 
-use crate::redis_guard::{recovered, revoke, timely};
+use crate::redis_guard::{IN_TIME, recovered, revoke, timely};
 use crate::servers::{Cluster, RedisServer, Sentinel, redis_is_installed};
 use crate::store_contract::{check, token};
 
@@ -135,8 +135,10 @@ async fn in_cluster(replicas: usize) -> Option<(Cluster, RedisStore)> {
         return None;
     }
     let cluster = tokio::task::spawn_blocking(move || Cluster::with_replicas(replicas)).await.unwrap();
-    let store = RedisStore::builder().with_url(cluster.url()).with_shards(SHARDS).connect().await.unwrap();
-    Some((cluster, store))
+    // What is not touched by a fault is to be answered without exception, also on a machine that is busy.
+    let store =
+        RedisStore::builder().with_url(cluster.url()).with_shards(SHARDS).with_check_timeout(IN_TIME / 2);
+    Some((cluster, store.connect().await.unwrap()))
 }
 
 /// The nodes that are asked about a token.

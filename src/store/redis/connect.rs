@@ -483,6 +483,8 @@ pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
                 StoreErrorKind::Protocol
             }
             ErrorKind::Backpressure => StoreErrorKind::Overloaded,
+            // The client was ended while the question was open.
+            ErrorKind::Unknown if details == "channel closed" => StoreErrorKind::Unreachable,
             _ => StoreErrorKind::Other,
         },
     };
