@@ -81,7 +81,7 @@ fn verify_all(verifier: &impl TokenVerifier, tokens: impl IntoIterator<Item = us
 }
 
 /// As often as it takes until a token counts as used a lot.
-fn use_a_lot(verifier: &impl TokenVerifier, tokens: impl IntoIterator<Item = usize> + Clone) {
+fn use_a_lot(verifier: &impl TokenVerifier, tokens: &(impl IntoIterator<Item = usize> + Clone)) {
     for _ in 0..=Slot::MANY_USES + 1 {
         verify_all(verifier, tokens.clone());
     }
@@ -99,7 +99,7 @@ fn found(verifier: &CachedVerifier<Inner>, tokens: impl IntoIterator<Item = usiz
 fn a_token_is_verified_once() {
     let inner = Inner::new();
     let verifier = CachedVerifier::new(inner.clone());
-    use_a_lot(&verifier, 0..3);
+    use_a_lot(&verifier, &(0..3));
     assert_eq!(inner.asked(), 3);
 }
 
@@ -148,7 +148,7 @@ fn the_whole_token_is_compared() {
 fn any_number_of_tokens_with_one_hash_meet_in_one_set() {
     let inner = Inner::new();
     let verifier = CachedVerifier::new(inner.clone());
-    use_a_lot(&verifier, 0..50);
+    use_a_lot(&verifier, &(0..50));
     assert_eq!(found(&verifier, 0..50), 50);
     let end = "e".repeat(32);
     for n in 10_000..20_000 {
@@ -161,11 +161,11 @@ fn any_number_of_tokens_with_one_hash_meet_in_one_set() {
 fn new_keys_empty_it() {
     let inner = Inner::new();
     let verifier = CachedVerifier::new(inner.clone());
-    use_a_lot(&verifier, 0..3);
+    use_a_lot(&verifier, &(0..3));
     inner.0.generation.store(1, Ordering::SeqCst);
     assert_eq!(verifier.generation(), 1);
     inner.asked();
-    use_a_lot(&verifier, 0..3);
+    use_a_lot(&verifier, &(0..3));
     assert_eq!(inner.asked(), 3, "verified anew, once");
 }
 
@@ -197,7 +197,7 @@ fn a_token_that_comes_again_and_again_gets_in() {
     let inner = Inner::new();
     // One set, full of tokens that are used a lot.
     let verifier = CachedVerifier::new(inner.clone()).with_capacity(SET_BYTES);
-    use_a_lot(&verifier, 0..WAYS);
+    use_a_lot(&verifier, &(0..WAYS));
     assert_eq!(found(&verifier, 0..WAYS), WAYS);
     for _ in 0..Slot::MANY_USES {
         verify_all(&verifier, [100]);
@@ -212,7 +212,7 @@ fn a_token_that_comes_again_and_again_gets_in() {
 fn tokens_that_are_over_give_way() {
     let inner = Inner::new();
     let verifier = CachedVerifier::new(inner.clone()).with_capacity(SET_BYTES);
-    use_a_lot(&verifier, 0..WAYS);
+    use_a_lot(&verifier, &(0..WAYS));
     inner.0.clock.set(Timestamp::from_secs(3000));
     let fresh = r#"h.{"jti":"n","sub":"s","iat":3000,"exp":4000}.s"#;
     verifier.verify(fresh).unwrap();
@@ -259,7 +259,7 @@ fn threads_that_share_a_token_do_not_share_its_reference_count() {
     let inner = Inner::new();
     let mut verifier = CachedVerifier::new(inner);
     verifier.table.lanes = Arc::new(Lanes::new(2, 1024 * 1024));
-    use_a_lot(&verifier, [0]);
+    use_a_lot(&verifier, &[0]);
     // Lanes are given out in turn, so of three threads not all can have the same.
     let tokens: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..3).map(|_| scope.spawn(|| verifier.verify(&token(0)).unwrap())).collect();
@@ -277,7 +277,7 @@ fn copies_keep_to_their_budget() {
     let lanes = Arc::new(Lanes::new(2, 0));
     let budget = 3 * lanes.bytes_per_token() + 1;
     verifier.table.lanes = Arc::new(Lanes::new(2, budget));
-    use_a_lot(&verifier, 0..10);
+    use_a_lot(&verifier, &(0..10));
     assert_eq!(verifier.table.lanes.budget(), 1, "three tokens have copies");
     verifier.table.sets = Box::default();
     assert_eq!(verifier.table.lanes.budget(), budget, "all is given back");
