@@ -10,6 +10,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tower_jwt_revocation::store::redis::Health;
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::{RedisStore, Revoker, Target};
 use tracing_subscriber::fmt::MakeWriter;
@@ -79,10 +80,7 @@ async fn each_change_is_told_once_and_no_credential_is() {
     assert_eq!(count("redis cannot be used"), 2, "{:#?}", log.lines());
 
     server.restart();
-    tokio::time::timeout(Duration::from_secs(10), health.wait_for(|health| health.is_up()))
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(10), health.wait_for(Health::is_up)).await.unwrap().unwrap();
     assert_eq!(count("connected to redis"), 4);
     support::wait_until("the loss is noticed", Duration::from_secs(10), || {
         count("redis has lost revocations") > 0

@@ -8,7 +8,9 @@ use tower_jwt_revocation::{
 };
 
 use crate::redis_guard::{recovered, revoke, timely};
-use crate::servers::{Cluster, RedisServer, Sentinel, redis_is_installed};
+#[cfg(any(feature = "unix-sockets", feature = "rustls"))]
+use crate::servers::RedisServer;
+use crate::servers::{Cluster, Sentinel, redis_is_installed};
 use crate::store_contract::{check, token};
 
 const HOUR: Duration = Duration::from_secs(3600);
