@@ -495,3 +495,6 @@ pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
 
 /// One dialer for all connections of a store.
 pub(crate) type SharedDialer = Arc<Dialer>;
+
+#[cfg(test)]
+mod tests;
