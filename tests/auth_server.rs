@@ -13,6 +13,7 @@
     clippy::indexing_slicing,
     reason = "a test that cannot go on has failed"
 )]
+#![allow(clippy::wrong_self_convention, reason = "`answer.is(401)` reads as it is meant")]
 
 mod support;
 
@@ -598,6 +599,16 @@ async fn everything_on_redis() {
     support::redis_or_skip!();
     let redis = RedisServer::start();
     everything(&Server::on(&redis, &[])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unsafe_settings_of_redis_are_named() {
+    support::redis_or_skip!();
+    let redis =
+        RedisServer::builder().arg("--maxmemory", "100mb").arg("--maxmemory-policy", "allkeys-lru").start();
+    let server = Server::on(&redis, &[]);
+    let ready = server.get("/readyz", None).await.is(200).json();
+    assert!(ready["warnings"].to_string().contains("allkeys-lru"), "{ready}");
 }
 
 #[tokio::test]

@@ -81,3 +81,20 @@ fn the_write_side_the_stores_and_the_tokens() {
     is_error::<Rejection>();
     is_error::<CredentialsError>();
 }
+
+#[cfg(feature = "sessions")]
+#[test]
+fn sessions_and_audit() {
+    use tower_jwt_revocation::audit::{AuditEvent, AuditKind, AuditSink, JsonLinesSink, TracingSink};
+    use tower_jwt_revocation::session::{
+        Families, Grant, Login, NewFamily, NewSession, Refresh, RefreshPolicy, RefreshToken, Refusal,
+        ReuseClass, Session, Sessions, UserCache,
+    };
+    use tower_jwt_revocation::store::session::{Commit, Committed, Seen, SessionStore, Snapshot};
+
+    is_cloned::<(Sessions, Families, UserCache<Bare>, RefreshPolicy)>();
+    is_cloned::<(NewSession, NewFamily, Login, Refresh, Grant, Refusal, ReuseClass, RefreshToken, Session)>();
+    is_cloned::<(Commit, Committed, Seen, Snapshot)>();
+    is_cloned::<(AuditEvent, AuditKind, JsonLinesSink, TracingSink)>();
+    is_shared::<(Box<dyn SessionStore>, Box<dyn AuditSink>)>();
+}

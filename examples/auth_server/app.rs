@@ -8,7 +8,7 @@ use std::time::Duration;
 use tower_jwt_revocation::audit::{AuditSink, JsonLinesSink, SampledSink, TracingSink};
 use tower_jwt_revocation::gate::Counters;
 use tower_jwt_revocation::session::{Grant, RefreshPolicy, Sessions};
-use tower_jwt_revocation::store::redis::{ConnectError, Start};
+use tower_jwt_revocation::store::redis::{ConnectError, Severity, Start};
 use tower_jwt_revocation::store::session::SessionStore;
 use tower_jwt_revocation::token::issue::{IssuedToken, TokenIssuer};
 use tower_jwt_revocation::{
@@ -166,11 +166,17 @@ impl App {
     }
 
     /// What about the settings of the store is unsafe.
-    pub(crate) fn warnings(&self) -> Vec<String> {
-        match self.redis {
-            Some(_) => Vec::new(),
-            None => vec!["the memory store forgets everything when the process ends".into()],
-        }
+    pub(crate) async fn warnings(&self) -> Vec<String> {
+        let Some(redis) = &self.redis else {
+            return vec!["the memory store forgets everything when the process ends".into()];
+        };
+        let Ok(report) = tokio::time::timeout(self.limit, redis.doctor()).await else {
+            return vec!["redis did not say in time how it is set up".into()];
+        };
+        let findings = report.findings.iter().filter(|finding| finding.severity <= Severity::Warning);
+        findings
+            .map(|finding| format!("{}: {} {}", finding.subject, finding.sentence, finding.remedy))
+            .collect()
     }
 
     /// To be called last: what is still to be written is written.

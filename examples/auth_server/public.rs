@@ -75,7 +75,10 @@ async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
     let trouble = app.trouble();
     let ready = trouble.is_none() || app.fail_mode == FailMode::Open;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let warnings: Vec<_> = trouble.iter().cloned().chain(app.warnings()).collect();
+    let warnings = match &trouble {
+        Some(trouble) => vec![trouble.clone()],
+        None => app.warnings().await,
+    };
     (status, Json(json!({ "ready": ready, "degraded": trouble.is_some(), "warnings": warnings })))
 }
 

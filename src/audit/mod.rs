@@ -4,6 +4,9 @@
 //! not waited for. Events hold ids, which may be personal data, and never a token: an id that looks like one is
 //! blotted out.
 
+#[cfg(feature = "redis")]
+mod redis;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::fs::OpenOptions;
@@ -17,6 +20,8 @@ use std::time::Duration;
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
+#[cfg(feature = "redis")]
+pub use self::redis::{DEFAULT_MAX_PER_USER, DEFAULT_RETENTION, RedisSink};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::revocation::{Action, Revocation, Target, TargetKind};
 use crate::store::StoreError;
@@ -443,5 +448,4 @@ impl<S: AuditSink> AuditSink for SampledSink<S> {
 }
 
 #[cfg(test)]
-#[path = "audit_tests.rs"]
 mod tests;
