@@ -14,8 +14,9 @@ use tower_jwt_revocation::store::{
 use tower_jwt_revocation::token::bearer::TokenSource;
 use tower_jwt_revocation::token::{TokenError, TokenProfile, TokenVerifier};
 use tower_jwt_revocation::{
-    Clearance, ConfigError, CredentialsError, FailMode, JwtRevocationLayer, JwtVerifier, Record, Rejection,
-    RejectionKind, Revocation, RevocationStore, RevokeError, RevokeRequest, Revoker, Target, VerifiedToken,
+    CachedVerifier, Clearance, ConfigError, CredentialsError, FailMode, JwtRevocationLayer, JwtVerifier,
+    Record, Rejection, RejectionKind, Revocation, RevocationStore, RevokeError, RevokeRequest, Revoker,
+    Target, VerifiedToken,
 };
 
 fn is_send<T: Send>() {}
@@ -40,6 +41,7 @@ fn the_read_side() {
     is_cloned::<(Counters, CounterSnapshot, Refusals)>();
     is_cloned::<(Clearance, Rejection, RejectionKind, CredentialsError, FailMode)>();
     is_cloned::<TokenSource>();
+    is_shared::<CachedVerifier<JwtVerifier>>();
 }
 
 /// A request body that is `Send` and not `Sync`, such as that of axum, must not spoil the future.

@@ -138,14 +138,16 @@ impl AuditEvent {
 
     /// Something that happened to a request with this token.
     pub(crate) fn of_token(kind: AuditKind, token: &VerifiedToken) -> Self {
-        let id = |kind| token.target(kind).map(Target::id);
-        Self::new(kind)
-            .with_subject(token.subject())
-            .with_token_id(token.id())
-            .with_session(id(TargetKind::Session))
-            .with_family(id(TargetKind::Family))
-            .with_device(id(TargetKind::Device))
-            .with_client(id(TargetKind::Client))
+        let mut event = Self::new(kind).with_subject(token.subject()).with_token_id(token.id());
+        for (field, kind) in [
+            ("session_id", TargetKind::Session),
+            ("family_id", TargetKind::Family),
+            ("device_id", TargetKind::Device),
+            ("client_id", TargetKind::Client),
+        ] {
+            event = event.with(field, token.target(kind).as_ref().map(Target::id));
+        }
+        event
     }
 
     /// The event of a change that was asked for.

@@ -45,7 +45,7 @@ pub use sign::SigningKey;
 use self::header::{Header, Parts, malformed};
 use super::profile::SignedClaims;
 use super::{TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, CoarseClock};
 use crate::config::ConfigError;
 use crate::verified::VerifiedToken;
 
@@ -116,7 +116,7 @@ impl JwtVerifier {
             profile,
             types: Types { required: false, accepted: DEFAULT_TYPES.map(Into::into).into() },
             max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
-            clock: Arc::new(SystemClock),
+            clock: Arc::new(CoarseClock),
         })
     }
 
@@ -154,7 +154,7 @@ impl JwtVerifier {
         self
     }
 
-    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default [`SystemClock`].
+    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default [`CoarseClock`].
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -211,6 +211,10 @@ impl TokenVerifier for JwtVerifier {
 
     fn profile(&self) -> &TokenProfile {
         &self.profile
+    }
+
+    fn judge_again(&self, token: &VerifiedToken) -> Result<(), TokenError> {
+        self.profile.judge_times(token, self.clock.now())
     }
 }
 
