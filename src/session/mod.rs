@@ -10,8 +10,12 @@
 //! layer on the same store.
 
 mod cache;
+mod devices;
 mod families;
 mod family;
+mod grant;
+mod lineage;
+mod login;
 mod roster;
 mod sessions;
 mod token;
@@ -22,12 +26,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use cache::UserCache;
-pub use families::{Families, Grant, GrantKind, NewFamily, Refresh, Refusal};
+pub use families::Families;
 pub use family::{
     DEFAULT_GRACE, DEFAULT_IDLE_LIFETIME, DEFAULT_MAX_AGE, MAX_GRACE, RefreshPolicy, ReuseClass,
 };
+pub use grant::{Grant, GrantKind, NewFamily, Refresh, Refusal};
+pub use login::{Login, NewSession};
 pub use roster::{Session, SessionDetails, WhoGoes};
-pub use sessions::{DEFAULT_MAX_SESSIONS, DEFAULT_TOUCH_INTERVAL, Login, MAX_SESSIONS, NewSession, Sessions};
+pub use sessions::{DEFAULT_MAX_SESSIONS, DEFAULT_TOUCH_INTERVAL, MAX_SESSIONS, Sessions};
 pub use token::RefreshToken;
 
 use crate::store::{StoreError, StoreErrorKind};

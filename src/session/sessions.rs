@@ -9,11 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::try_join_all;
 
-use super::families::{Families, NewFamily, Refresh, issue_at};
+use super::families::{Families, issue_at};
 use super::family::RefreshPolicy;
-use super::roster::{DeviceRoster, Lifetimes, Place, Roster, Session, SessionDetails, Trust, WhoGoes};
+use super::login::{Login, NewSession, check_data};
+use super::roster::{DeviceRoster, Lifetimes, Place, Roster, Session, SessionDetails, WhoGoes};
 use super::token::random_id;
 use super::{Attempts, invalid, out_of_attempts, print, read};
+use super::{Grant, NewFamily, Refresh, Refusal};
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
 use crate::revocation::Target;
@@ -27,17 +29,11 @@ pub const DEFAULT_MAX_SESSIONS: usize = 50;
 pub const MAX_SESSIONS: usize = 1000;
 /// Default of [`Sessions::with_touch_interval`].
 pub const DEFAULT_TOUCH_INTERVAL: Duration = Duration::from_secs(60);
-/// Longest user agent and fingerprint, in bytes; what is longer is cut.
-const MAX_DETAIL: usize = 512;
-/// Most application data of a session, in bytes of JSON.
-const MAX_DATA: usize = 4096;
-/// Most devices a user trusts; the one whose trust ends first makes room.
-const MAX_TRUSTED: usize = 100;
 
 /// Signs users in, refreshes, lists and ends their sessions. Cheap to clone.
 ///
 /// A session has one family of refresh tokens. Access tokens carry the ids of both (`sid` and `fid`), of the user and of
-/// the device, all of which are in the [`Grant`](super::Grant).
+/// the device, all of which are in the [`Grant`].
 ///
 /// ```
 /// # use tower_jwt_revocation::{MemoryStore, Revoker, token::TokenProfile};
@@ -64,76 +60,6 @@ pub struct Sessions {
     most: usize,
     who_goes: WhoGoes,
     touch_interval: Duration,
-}
-
-/// A login.
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct NewSession {
-    user: Box<str>,
-    details: SessionDetails,
-}
-
-impl NewSession {
-    /// A session of this user, who has proved who it is.
-    pub fn of_user(user: impl Into<Box<str>>) -> Self {
-        Self { user: user.into(), details: SessionDetails::default() }
-    }
-
-    /// On this device, by an id that survives the session.
-    pub fn on_device(mut self, device: impl Into<Box<str>>) -> Self {
-        self.details.device = Some(device.into());
-        self
-    }
-
-    /// Through this OAuth client, to which the refresh tokens are bound.
-    pub fn through_client(mut self, client: impl Into<Box<str>>) -> Self {
-        self.details.client = Some(client.into());
-        self
-    }
-
-    /// With a fingerprint of the device or browser. Cut at 512 bytes.
-    pub fn with_fingerprint(mut self, fingerprint: impl AsRef<str>) -> Self {
-        self.details.fingerprint = Some(cut(fingerprint.as_ref()).into());
-        self
-    }
-
-    /// From this address.
-    pub fn from_ip(mut self, ip: std::net::IpAddr) -> Self {
-        self.details.ip = Some(ip);
-        self
-    }
-
-    /// With this `User-Agent`. Cut at 512 bytes.
-    pub fn with_user_agent(mut self, user_agent: impl AsRef<str>) -> Self {
-        self.details.user_agent = Some(cut(user_agent.as_ref()).into());
-        self
-    }
-
-    /// After a second factor was shown.
-    pub fn with_mfa(mut self) -> Self {
-        self.details.mfa = true;
-        self
-    }
-
-    /// With data of the application, at most 4 KiB of JSON.
-    pub fn with_data(mut self, data: serde_json::Value) -> Self {
-        self.details.data = Some(data);
-        self
-    }
-}
-
-/// The answer to a login.
-#[derive(Clone, Debug)]
-#[must_use = "a login that is not looked at grants nothing"]
-#[non_exhaustive]
-pub enum Login {
-    /// Hand out the tokens. [`Grant::session`](super::Grant::session) is set.
-    Granted(super::Grant),
-    /// The user, the device, the client or the issuer is revoked altogether.
-    Revoked(crate::store::RevokedBy),
-    /// The user has as many sessions as are allowed, and [`WhoGoes::Newcomer`] is the rule.
-    TooMany,
 }
 
 impl Sessions {
@@ -204,7 +130,7 @@ impl Sessions {
         let result = self.try_login(&id, &new, &family).await;
         let event = match &result {
             Ok(Login::Granted(grant)) => Ok(Refresh::Granted(grant.clone())),
-            Ok(Login::Revoked(by)) => Ok(Refresh::Refused(super::Refusal::Revoked(by.clone()))),
+            Ok(Login::Revoked(by)) => Ok(Refresh::Refused(Refusal::Revoked(by.clone()))),
             Ok(Login::TooMany) => Err(invalid("the user has as many sessions as are allowed")),
             Err(error) => Err(error.clone()),
         };
@@ -220,7 +146,7 @@ impl Sessions {
             let mut snapshot = self.store().load(vec![user.clone()], targets.clone()).await?;
             let first = match self.families.first(family, &snapshot)? {
                 Ok(first) => first,
-                Err(super::Refusal::Revoked(by)) => return Ok(Login::Revoked(by)),
+                Err(Refusal::Revoked(by)) => return Ok(Login::Revoked(by)),
                 Err(_) => return Err(invalid("the login was refused")),
             };
             let mut grant = first.grant;
@@ -265,7 +191,7 @@ impl Sessions {
         Err(out_of_attempts())
     }
 
-    fn session(&self, id: &str, new: &NewSession, grant: &super::Grant, now: Timestamp) -> Session {
+    fn session(&self, id: &str, new: &NewSession, grant: &Grant, now: Timestamp) -> Session {
         Session {
             id: id.into(),
             user: new.user.clone(),
@@ -508,66 +434,13 @@ impl Sessions {
         Ok(())
     }
 
-    // === Devices ===
-
-    /// Trusts a device of a user for `duration`: to ask for no second factor on it, say. It ends early when the user is
-    /// revoked, and with [`end_all`](Self::end_all). At most 100 devices per user.
-    ///
-    /// # Errors
-    /// [`StoreError`] if it was not confirmed.
-    pub async fn trust_device(&self, user: &str, device: &str, duration: Duration) -> Result<(), StoreError> {
-        self.target(Target::device(device))?;
-        self.change_roster(user, |roster, now| {
-            let trust = Trust { since: now, until: now.plus(duration) };
-            roster.trusted.insert(device.into(), trust);
-            if roster.trusted.len() > MAX_TRUSTED {
-                let first = roster.trusted.iter().min_by_key(|(_, trust)| trust.until);
-                let first = first.map(|(device, _)| device.clone());
-                first.map(|device| roster.trusted.remove(&device));
-            }
-            Some(Vec::new())
-        })
-        .await
-        .map(drop)
-    }
-
-    /// Trusts a device no longer.
-    ///
-    /// # Errors
-    /// [`StoreError`] if it was not confirmed.
-    pub async fn distrust_device(&self, user: &str, device: &str) -> Result<(), StoreError> {
-        self.change_roster(user, |roster, _| roster.trusted.remove(device).map(|_| Vec::new()))
-            .await
-            .map(drop)
-    }
-
-    /// Whether a device of a user is trusted: it was said so, that time is not over, and neither the user nor the device
-    /// was revoked since.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store could not be asked.
-    pub async fn is_trusted_device(&self, user: &str, device: &str) -> Result<bool, StoreError> {
-        let targets = vec![self.target(Target::user(user))?, self.target(Target::device(device))?];
-        let snapshot = self.store().load(targets.get(..1).unwrap_or_default().to_vec(), targets).await?;
-        let Some(document) = snapshot.documents.first().and_then(Option::as_ref) else { return Ok(false) };
-        let roster: Roster = read(document)?;
-        Ok(roster.trusted.get(device).is_some_and(|trust| {
-            let covered = |seen: &Seen| {
-                seen.record.as_ref().is_some_and(|record| record.covers_issued_at(Some(trust.since)))
-            };
-            trust.until > snapshot.now
-                && trust.since > snapshot.horizon
-                && !snapshot.records.iter().any(covered)
-        }))
-    }
-
     // === What the others stand on ===
 
-    fn store(&self) -> &Arc<dyn SessionStore> {
+    pub(super) fn store(&self) -> &Arc<dyn SessionStore> {
         &self.families.store
     }
 
-    fn target(&self, target: Target) -> Result<Target, StoreError> {
+    pub(super) fn target(&self, target: Target) -> Result<Target, StoreError> {
         self.families.target(target)
     }
 
@@ -697,7 +570,7 @@ impl Sessions {
 
     /// Changes a roster until nobody is in the way. `change` gives the members to count, or `None` if there is nothing to
     /// write. Whether something was written.
-    async fn change_roster(
+    pub(super) async fn change_roster(
         &self,
         user: &str,
         mut change: impl FnMut(&mut Roster, Timestamp) -> Option<Vec<(Box<str>, Option<Timestamp>)>> + Send,
@@ -759,21 +632,4 @@ fn roster_commit(key: &Target, before: Option<Bytes>, roster: &Roster) -> Result
 
 fn changed(before: &[Seen], after: &[Seen]) -> bool {
     before.iter().zip(after).any(|(before, after)| before.stamp != after.stamp)
-}
-
-fn cut(text: &str) -> &str {
-    let mut end = text.len().min(MAX_DETAIL);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end).unwrap_or_default()
-}
-
-fn check_data(data: Option<&serde_json::Value>) -> Result<(), StoreError> {
-    match data {
-        Some(data) if data.to_string().len() > MAX_DATA => {
-            Err(invalid(format!("the data of the session is longer than {MAX_DATA} bytes")))
-        }
-        _ => Ok(()),
-    }
 }
