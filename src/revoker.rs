@@ -199,6 +199,7 @@ impl Revoker {
     async fn check_and_write(&self, changes: &mut Vec<Revocation>) -> Result<Vec<Receipt>, StoreError> {
         for change in changes.iter_mut() {
             change.target = self.complete(change.target.clone())?;
+            change.outlive_tokens();
             for (what, words) in [("reason", &change.reason), ("actor", &change.actor)] {
                 if words.as_ref().is_some_and(|words| words.len() > MAX_ID_BYTES) {
                     return Err(invalid(format!("the {what} is longer than {MAX_ID_BYTES} bytes")));

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use tower_jwt_revocation::store::redis::{ConnectError, RedisStoreBuilder, Start};
+use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::{
-    Action, RedisStore, Revocation, RevocationStore as _, Standing, StoreErrorKind, Target, Timestamp,
+    Action, Extent, Outcome, RedisStore, Revocation, RevocationStore as _, Revoker, Standing, StoreErrorKind,
+    Target, Timestamp,
 };
 
 use crate::servers::{RedisServer, redis_is_installed, wait_until};
@@ -73,6 +75,27 @@ async fn every_key_carries_the_prefix_and_expires_and_no_value_holds_a_token() {
     let key = server.cli(&["KEYS", &one]);
     let value = server.cli(&["GET", &key]);
     assert!(value.ends_with(r#"{"kind":"user","id":"user 7"}"#), "{value}");
+}
+
+#[tokio::test]
+async fn what_is_remembered_for_ever_is_kept_and_can_be_reinstated() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let store = connect(&server).await;
+    let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
+    let ban = || revoker.revoke(Target::user("alice")).extent(Extent::All);
+    assert_eq!(ban().await.unwrap().outcome, Outcome::New);
+    assert_eq!(ban().await.unwrap().outcome, Outcome::Already);
+    let key = format!("jwt-revocation:{{0}}:r:{}", Target::user("alice").fingerprint());
+    let ttl: u64 = server.cli(&["PTTL", &key]).parse().unwrap();
+    assert!(u128::from(ttl) > (HOUR * 24 * 365 * 1000).as_millis(), "{ttl}");
+    assert!(matches!(check(&store, &token("alice", "t")).await.unwrap(), Standing::Revoked(_)));
+    assert_eq!(revoker.count().await.unwrap(), 1);
+    revoker.reinstate(Target::user("alice")).await.unwrap();
+    assert_eq!(check(&store, &token("alice", "t")).await.unwrap(), Standing::Live);
+    assert_eq!(revoker.count().await.unwrap(), 0);
 }
 
 #[tokio::test]

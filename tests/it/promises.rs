@@ -1,0 +1,79 @@
+//! What was confirmed holds for as long as it was said to: until the tokens that it covers are refused anyway.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tower_jwt_revocation::token::TokenProfile;
+use tower_jwt_revocation::token::profile::SignedClaims;
+use tower_jwt_revocation::{
+    Clock as _, Extent, ManualClock, MemoryStore, Outcome, RevocationStore as _, Revoker, Standing, Target,
+    TargetKind, Timestamp, VerifiedToken,
+};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A store and a revoker by the same clock, which starts long after 1970.
+fn begin(profile: TokenProfile) -> (ManualClock, MemoryStore, Revoker) {
+    let clock = ManualClock::new(Timestamp::from_secs(1_800_000_000));
+    let store = MemoryStore::new().with_clock(clock.clone());
+    let revoker = Revoker::new(store.clone(), profile).unwrap();
+    (clock, store, revoker)
+}
+
+/// A token that was issued just now and is accepted now, signed with the key `k`.
+fn fresh(profile: &TokenProfile, now: Timestamp) -> Arc<VerifiedToken> {
+    let claims = serde_json::json!({
+        "iss": "https://id.example", "sub": "alice", "jti": format!("t{now}"), "iat": now.as_secs(),
+        "exp": now.as_secs() + 600, "device_id": "d", "tenant": "acme", "client_id": "c", "sid": "s",
+    });
+    let claims = claims.to_string();
+    let signed = SignedClaims::new(claims.as_bytes()).with_key_id(Some("k"));
+    Arc::new(profile.assert_verified(signed, now).unwrap())
+}
+
+async fn is_live(store: &MemoryStore, token: &Arc<VerifiedToken>) -> bool {
+    matches!(store.check(token).answer().await, Ok(Standing::Live))
+}
+
+/// Has the store forget what it may forget, by making it grow.
+async fn sweep(revoker: &Revoker) {
+    for n in 0..64 {
+        revoker.revoke(Target::token(format!("filler {n}"))).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn all_of_what_goes_on_stays_revoked_until_it_is_reinstated() {
+    let profile = TokenProfile::new().with_claim_target("tenant", TargetKind::Claim);
+    for target in [
+        Target::key("k"),
+        Target::user("alice"),
+        Target::client("c"),
+        Target::device("d"),
+        Target::claim("tenant", "acme"),
+        Target::issuer(""),
+    ] {
+        let (clock, store, revoker) = begin(profile.clone());
+        revoker.revoke(target.clone()).extent(Extent::All).await.unwrap();
+        clock.advance(DAY * 400);
+        sweep(&revoker).await;
+        let token = fresh(&profile, clock.now());
+        assert!(!is_live(&store, &token).await, "{target}: a token of the thief, a year later");
+
+        assert_eq!(revoker.reinstate(target.clone()).await.unwrap().outcome, Outcome::New);
+        assert!(is_live(&store, &token).await, "{target} was reinstated");
+    }
+}
+
+#[tokio::test]
+async fn a_cutoff_in_the_future_outlives_the_tokens_that_it_covers() {
+    let profile = TokenProfile::new();
+    let (clock, store, revoker) = begin(profile.clone());
+    let now = || clock.now();
+    revoker.revoke(Target::user("alice")).extent(Extent::IssuedUntil(now().plus(DAY * 7))).await.unwrap();
+    clock.advance(DAY * 6);
+    sweep(&revoker).await;
+    assert!(!is_live(&store, &fresh(&profile, now())).await);
+    clock.advance(DAY * 2);
+    assert!(is_live(&store, &fresh(&profile, now())).await);
+}
