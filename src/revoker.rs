@@ -223,6 +223,19 @@ impl Revoker {
                 target.kind()
             )));
         }
+        if target.kind() == TargetKind::Issuer && !self.profile.issues_as(target.id()) {
+            return Err(invalid(match self.profile.has_issuers() {
+                true => format!("the issuer {} is not one of the accepted ones, so there is nothing to revoke", target.id()),
+                false => "no issuer is configured, so all tokens belong to a nameless one: revoke Target::issuer(\"\")".into(),
+            }));
+        }
+        if let Some(claim) = target.claim_name()
+            && self.profile.target_of_claim(claim) != Some(TargetKind::Claim)
+        {
+            return Err(invalid(format!(
+                "the profile does not map the claim {claim}, so there is nothing to revoke; see TokenProfile::with_claim_target",
+            )));
+        }
         if target.wants_issuer() {
             return match self.profile.only_issuer() {
                 Ok(issuer) => Ok(target.issued_by(issuer)),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::profile::SignedClaims;
 use tower_jwt_revocation::{
-    Clock as _, Extent, ManualClock, MemoryStore, Outcome, RevocationStore as _, Revoker, Standing, Target,
-    TargetKind, Timestamp, VerifiedToken,
+    Clock as _, Extent, ManualClock, MemoryStore, Outcome, RevocationStore as _, Revoker, Standing,
+    StoreErrorKind, Target, TargetKind, Timestamp, VerifiedToken,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -76,4 +76,23 @@ async fn a_cutoff_in_the_future_outlives_the_tokens_that_it_covers() {
     assert!(!is_live(&store, &fresh(&profile, now())).await);
     clock.advance(DAY * 2);
     assert!(is_live(&store, &fresh(&profile, now())).await);
+}
+
+#[tokio::test]
+async fn what_no_token_can_match_is_an_error_and_no_confirmation() {
+    let (_, _, anonymous) = begin(TokenProfile::new());
+    let (_, _, named) = begin(TokenProfile::new().with_issuer("https://id.example"));
+    for (revoker, target) in [
+        (&anonymous, Target::issuer("https://id.example")),
+        (&named, Target::issuer("https://id.example/")),
+        (&named, Target::issuer("")),
+        (&anonymous, Target::claim("tenant", "acme")),
+        (&named, Target::claim("sub", "alice")),
+    ] {
+        let error = revoker.revoke(target.clone()).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::InvalidInput, "{target}");
+        assert!(revoker.revoke_many([target]).await.is_err());
+    }
+    anonymous.revoke(Target::issuer("")).await.unwrap();
+    named.revoke(Target::issuer("https://id.example")).await.unwrap();
 }

@@ -468,13 +468,17 @@ impl TokenProfile {
     }
 
     /// By what kind of target the claim makes tokens revocable.
-    #[cfg(feature = "issuer")]
     pub(crate) fn target_of_claim(&self, claim: &str) -> Option<TargetKind> {
         self.claim_targets.iter().find(|target| *target.claim == *claim).map(|target| target.kind)
     }
 
     pub(crate) fn has_issuers(&self) -> bool {
         !self.issuers.is_empty()
+    }
+
+    /// Whether accepted tokens belong to the issuer of this name, which is empty where none is configured.
+    pub(crate) fn issues_as(&self, name: &str) -> bool {
+        if self.issuers.is_empty() { name.is_empty() } else { self.knows_issuer(name) }
     }
 
     pub(crate) fn knows_issuer(&self, issuer: &str) -> bool {
