@@ -96,3 +96,16 @@ async fn what_no_token_can_match_is_an_error_and_no_confirmation() {
     anonymous.revoke(Target::issuer("")).await.unwrap();
     named.revoke(Target::issuer("https://id.example")).await.unwrap();
 }
+
+#[tokio::test]
+async fn what_may_be_forgotten_can_still_be_reinstated() {
+    let profile = TokenProfile::new();
+    let (clock, store, revoker) = begin(profile.clone());
+    revoker.revoke(Target::session("s")).await.unwrap();
+    // Longer than the store promised to remember, and it has not been swept yet.
+    clock.advance(DAY * 2);
+    let token = fresh(&profile, clock.now());
+    revoker.reinstate(Target::session("s")).await.unwrap();
+    assert!(revoker.find(Target::session("s")).await.unwrap().is_none());
+    assert!(is_live(&store, &token).await, "neither found nor to be reinstated, and refused all the same");
+}
