@@ -301,7 +301,7 @@ impl RevokeRequest {
     /// again.
     pub fn until(mut self, expires_at: Timestamp) -> Self {
         if self.change.target.kind() == TargetKind::Token {
-            self.change.until = TokenProfile::forget_token_at(expires_at);
+            self.change.until = self.change.until.max(TokenProfile::forget_token_at(expires_at));
             self.change.lifetime = Duration::ZERO;
         }
         self

@@ -109,3 +109,14 @@ async fn what_may_be_forgotten_can_still_be_reinstated() {
     assert!(revoker.find(Target::session("s")).await.unwrap().is_none());
     assert!(is_live(&store, &token).await, "neither found nor to be reinstated, and refused all the same");
 }
+
+#[tokio::test]
+async fn saying_when_a_token_ends_never_shortens_what_is_known() {
+    let profile = TokenProfile::new();
+    let (clock, store, revoker) = begin(profile.clone());
+    let now = clock.now();
+    let token = fresh(&profile, now);
+    // The times of tokens are in seconds, and one who takes them for milliseconds is in 1970.
+    revoker.revoke_token(&token).until(Timestamp::from_millis(token.expires_at().as_secs())).await.unwrap();
+    assert!(!is_live(&store, &token).await);
+}
