@@ -6,8 +6,8 @@ use std::time::Duration;
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::profile::SignedClaims;
 use tower_jwt_revocation::{
-    Clock as _, Extent, ManualClock, MemoryStore, Outcome, RevocationStore as _, Revoker, Standing,
-    StoreErrorKind, Target, TargetKind, Timestamp, VerifiedToken,
+    Clock as _, Extent, JwtRevocationLayer, ManualClock, MemoryStore, Outcome, RevocationStore as _, Revoker,
+    Standing, StoreErrorKind, Target, TargetKind, Timestamp, TokenError, TokenVerifier, VerifiedToken,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -119,4 +119,35 @@ async fn saying_when_a_token_ends_never_shortens_what_is_known() {
     // The times of tokens are in seconds, and one who takes them for milliseconds is in 1970.
     revoker.revoke_token(&token).until(Timestamp::from_millis(token.expires_at().as_secs())).await.unwrap();
     assert!(!is_live(&store, &token).await);
+}
+
+/// A verifier whose author forgot to validate the profile.
+struct Careless(TokenProfile);
+
+impl TokenVerifier for Careless {
+    fn verify(&self, _: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        unimplemented!()
+    }
+
+    fn verify_for_revocation(&self, _: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        unimplemented!()
+    }
+
+    fn profile(&self) -> &TokenProfile {
+        &self.0
+    }
+}
+
+#[tokio::test]
+async fn a_profile_that_nobody_validated_lets_no_token_outlive_its_revocation() {
+    let profile = TokenProfile::new().with_leeway(DAY).with_max_lifetime(Duration::MAX);
+    let (clock, store, _) = begin(TokenProfile::new());
+    let now = clock.now();
+    let revoker = JwtRevocationLayer::new(Careless(profile.clone()), store.clone()).revoker();
+    revoker.revoke(Target::user("alice")).await.unwrap();
+
+    let token = fresh(&profile, now);
+    revoker.revoke_token(&token).await.unwrap();
+    let record = revoker.find(Target::token(token.id().unwrap())).await.unwrap().unwrap();
+    assert!(profile.judge_times(&token, record.until()).is_err(), "accepted after it was forgotten");
 }
