@@ -173,6 +173,13 @@ async fn settings_that_cannot_work_are_named() {
         "write_timeout",
         "millisecond",
     );
+    refused(&with(|b| b.with_check_timeout(Duration::MAX)).await.unwrap_err(), "check_timeout", "an hour");
+    refused(&with(|b| b.with_write_timeout(Duration::MAX)).await.unwrap_err(), "write_timeout", "an hour");
+    refused(
+        &with(|b| b.with_max_token_lifetime(Duration::MAX)).await.unwrap_err(),
+        "max_token_lifetime",
+        "eleven years",
+    );
     refused(&with(|b| b.with_max_in_flight(0)).await.unwrap_err(), "max_in_flight", "0");
     refused(&with(|b| b.with_log_length(0)).await.unwrap_err(), "log_length", "0");
     refused(
@@ -198,6 +205,8 @@ async fn urls_that_cannot_work_are_refused_without_showing_the_password() {
         ("redis-sentinel://user:s3cret@h:26379", "cannot be used"),
         ("redis://user:s3cret@h:6379/x", "cannot be used"),
         ("redis://user:s3cret@h:6379#x", "fragment"),
+        ("redis://user:pass?s3cret@h:6379", "%3F"),
+        ("redis-sentinel://user:pass?s3cret=a&node=@h:26379", "%3F"),
         ("redis://user:s3cret@:6379", "cannot be used"),
         ("rediss+unix://user:s3cret@h/s", "Unix"),
     ];

@@ -60,6 +60,13 @@ pub(crate) fn parse_url(url: &str) -> Result<Config, ConfigError> {
     if location.contains('#') || query.contains('#') {
         return Err(ConfigError::new("url", "has a fragment; percent-encode `#` in passwords as %23"));
     }
+    if query.contains('@') {
+        // What is taken for a query is the end of a password, not to be quoted.
+        return Err(ConfigError::new(
+            "url",
+            "has an `@` after its `?`; percent-encode `?` in passwords as %3F, and `@` as %40",
+        ));
+    }
     let path =
         location.rsplit_once('@').map_or(location, |(_, host)| host).split_once('/').map_or("", |(_, p)| p);
     let known: &[&str] = match form {
