@@ -241,6 +241,25 @@ async fn nothing_that_prints_shows_credentials() {
 }
 
 #[tokio::test]
+async fn a_server_that_quotes_what_it_was_sent_is_not_quoted() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://app:s3cret@{}", listener.local_addr().unwrap());
+    // As Redis does with commands that it does not know: those that were renamed, or came with a later version.
+    let quoting = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let answer = b"-ERR unknown command 'AUTH', with args beginning with: 'app' 's3cret' \r\n";
+        while stream.read(&mut [0; 512]).await.unwrap() > 0 {
+            stream.write_all(answer).await.unwrap();
+        }
+    });
+    let error = RedisStore::builder().with_url(url).with_start(Start::AtOnce).connect().await.unwrap_err();
+    quoting.abort();
+    assert!(error.to_string().contains("unknown command 'AUTH'"), "{error}");
+    assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
+}
+
+#[tokio::test]
 async fn valkey_may_be_written_for_redis_and_a_database_be_named() {
     if !redis_is_installed() {
         return;

@@ -493,9 +493,13 @@ pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
             _ => StoreErrorKind::Other,
         },
     };
-    // Some errors quote the command that was sent, at length.
+    // Some errors quote the command that was sent: at length, and with the password if it was `AUTH` or `HELLO`.
     let short: String = details.chars().take(200).collect();
-    StoreError::new(kind, format!("redis: {short}")).with_source(error.clone())
+    let (short, source) = match short.split_once(", with args") {
+        Some((plain, _)) => (plain, fred::error::Error::new(error.kind().clone(), plain.to_owned())),
+        None => (&*short, error.clone()),
+    };
+    StoreError::new(kind, format!("redis: {short}")).with_source(source)
 }
 
 /// One dialer for all connections of a store.
