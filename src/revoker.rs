@@ -223,9 +223,14 @@ impl Revoker {
             )));
         }
         if target.kind() == TargetKind::Issuer && !self.profile.issues_as(target.id()) {
-            return Err(invalid(match self.profile.has_issuers() {
-                true => format!("the issuer {} is not one of the accepted ones, so there is nothing to revoke", target.id()),
-                false => "no issuer is configured, so all tokens belong to a nameless one: revoke Target::issuer(\"\")".into(),
+            return Err(invalid(if self.profile.has_issuers() {
+                format!(
+                    "the issuer {} is not one of the accepted ones, so there is nothing to revoke",
+                    target.id()
+                )
+            } else {
+                "no issuer is configured, so all tokens belong to a nameless one: revoke Target::issuer(\"\")"
+                    .into()
             }));
         }
         if let Some(claim) = target.claim_name()

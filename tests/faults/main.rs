@@ -37,13 +37,25 @@ fn main() -> ExitCode {
         for load in LOADS {
             match matrix::drive(&fault, load) {
                 Ok(seen) => {
-                    println!("ok {} @{load}: {} answers, {} excused, stall {:?}", fault.name, seen.answers, seen.excused, seen.stall);
+                    println!(
+                        "ok {} @{load}: {} answers, {} excused, stall {:?}",
+                        fault.name, seen.answers, seen.excused, seen.stall
+                    );
                     for (mode, m) in &seen.modes {
-                        println!("    {mode} live {:?} revoked {:?} worst {:?} recovery {:?}", m.live, m.revoked, m.worst, m.recovery);
+                        println!(
+                            "    {mode} live {:?} revoked {:?} worst {:?} recovery {:?}",
+                            m.live, m.revoked, m.worst, m.recovery
+                        );
                     }
-                    println!("    writes {:?} worst {:?} recovery {:?}", seen.writes, seen.worst_write, seen.write_recovery);
+                    println!(
+                        "    writes {:?} worst {:?} recovery {:?}",
+                        seen.writes, seen.worst_write, seen.write_recovery
+                    );
                 }
-                Err(e) => { failed += 1; println!("FAILED {e}"); }
+                Err(e) => {
+                    failed += 1;
+                    println!("FAILED {e}");
+                }
             }
         }
     }

@@ -135,8 +135,7 @@ impl Judge<'_> {
             }
             worst_write = worst_write.max(write.got - write.sent);
             if write.result.is_err() && !self.is_excused(write.sent, write.got) {
-                write_recovery =
-                    write_recovery.max(write.got.saturating_duration_since(self.times.healed));
+                write_recovery = write_recovery.max(write.got.saturating_duration_since(self.times.healed));
             }
         }
         self.judge_as_a_whole(&answers, &modes, write_recovery);
@@ -191,7 +190,8 @@ impl Judge<'_> {
         if self.is_doomed(sort) && sent >= self.times.begun && kind == StoreErrorKind::Amnesia {
             return;
         }
-        let is_expected = self.fault.checks != Able::All && got > self.times.begun && self.fault.reasons.contains(&kind);
+        let is_expected =
+            self.fault.checks != Able::All && got > self.times.begun && self.fault.reasons.contains(&kind);
         let is_over = sent > self.times.healed + RECOVERY;
         if (!is_expected || is_over) && !self.excuse(sent, got) {
             self.complain(sent, &format!("{sort:?} in {mode:?}: no answer because {kind:?}"));
