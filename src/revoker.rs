@@ -198,6 +198,7 @@ impl Revoker {
     async fn check_and_write(&self, changes: &mut Vec<Revocation>) -> Result<Vec<Receipt>, StoreError> {
         for change in changes.iter_mut() {
             change.target = self.complete(change.target.clone())?;
+            change.outlive_tokens();
             for (what, words) in [("reason", &change.reason), ("actor", &change.actor)] {
                 if words.as_ref().is_some_and(|words| words.len() > MAX_ID_BYTES) {
                     return Err(invalid(format!("the {what} is longer than {MAX_ID_BYTES} bytes")));
@@ -219,6 +220,24 @@ impl Revoker {
             return Err(invalid(format!(
                 "the id of the {} is longer than {MAX_ID_BYTES} bytes",
                 target.kind()
+            )));
+        }
+        if target.kind() == TargetKind::Issuer && !self.profile.issues_as(target.id()) {
+            return Err(invalid(if self.profile.has_issuers() {
+                format!(
+                    "the issuer {} is not one of the accepted ones, so there is nothing to revoke",
+                    target.id()
+                )
+            } else {
+                "no issuer is configured, so all tokens belong to a nameless one: revoke Target::issuer(\"\")"
+                    .into()
+            }));
+        }
+        if let Some(claim) = target.claim_name()
+            && self.profile.target_of_claim(claim) != Some(TargetKind::Claim)
+        {
+            return Err(invalid(format!(
+                "the profile does not map the claim {claim}, so there is nothing to revoke; see TokenProfile::with_claim_target",
             )));
         }
         if target.wants_issuer() {
@@ -286,7 +305,7 @@ impl RevokeRequest {
     /// again.
     pub fn until(mut self, expires_at: Timestamp) -> Self {
         if self.change.target.kind() == TargetKind::Token {
-            self.change.until = TokenProfile::forget_token_at(expires_at);
+            self.change.until = self.change.until.max(TokenProfile::forget_token_at(expires_at));
             self.change.lifetime = Duration::ZERO;
         }
         self

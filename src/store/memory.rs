@@ -84,6 +84,10 @@ impl MemoryStore {
         let mut receipts = Vec::with_capacity(changes.len());
         for change in changes {
             let fingerprint = change.target.fingerprint();
+            // What is over by the clock of the store must be over for the checks too, or it could not be reinstated.
+            if records.get(&fingerprint).is_some_and(|record| record.until() <= now) {
+                records.remove(&fingerprint);
+            }
             let before = pending.get(&fingerprint).or_else(|| records.get(&fingerprint));
             let (outcome, record) = match change.apply(before, now) {
                 Change::Nothing(outcome) => (outcome, before.cloned()),

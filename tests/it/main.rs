@@ -15,6 +15,8 @@ mod grpc;
 mod layer;
 mod passing;
 #[cfg(feature = "test-util")]
+mod promises;
+#[cfg(feature = "test-util")]
 mod readiness;
 #[cfg(feature = "redis")]
 mod redis_amnesia;

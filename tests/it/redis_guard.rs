@@ -145,6 +145,26 @@ async fn a_hung_redis_costs_a_few_timeouts_and_then_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_under_way_when_a_connection_is_given_up_learns_why() {
+    let Some(lab) = Lab::start().await else { return };
+    let live = token("u", "live");
+    lab.server.stop_hung();
+    let sent_later = (0..40).map(|n| {
+        let (store, live) = (lab.store.clone(), Arc::clone(&live));
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(2 * n)).await;
+            timely(&store, &live).await.unwrap_err()
+        })
+    });
+    for check in sent_later.collect::<Vec<_>>() {
+        let error = check.await.unwrap();
+        assert_eq!(error.kind(), StoreErrorKind::Timeout, "{error}");
+    }
+    lab.server.resume();
+    lab.is_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_process_notices_too() {
     let Some(lab) = Lab::start().await else { return };
     let mut health = lab.store.watch_health();

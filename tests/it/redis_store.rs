@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use tower_jwt_revocation::store::redis::{ConnectError, RedisStoreBuilder, Start};
+use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::{
-    Action, RedisStore, Revocation, RevocationStore as _, Standing, StoreErrorKind, Target, Timestamp,
+    Action, Extent, Outcome, RedisStore, Revocation, RevocationStore as _, Revoker, Standing, StoreErrorKind,
+    Target, Timestamp,
 };
 
 use crate::servers::{RedisServer, redis_is_installed, wait_until};
@@ -73,6 +75,27 @@ async fn every_key_carries_the_prefix_and_expires_and_no_value_holds_a_token() {
     let key = server.cli(&["KEYS", &one]);
     let value = server.cli(&["GET", &key]);
     assert!(value.ends_with(r#"{"kind":"user","id":"user 7"}"#), "{value}");
+}
+
+#[tokio::test]
+async fn what_is_remembered_for_ever_is_kept_and_can_be_reinstated() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let store = connect(&server).await;
+    let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
+    let ban = || revoker.revoke(Target::user("alice")).extent(Extent::All);
+    assert_eq!(ban().await.unwrap().outcome, Outcome::New);
+    assert_eq!(ban().await.unwrap().outcome, Outcome::Already);
+    let key = format!("jwt-revocation:{{0}}:r:{}", Target::user("alice").fingerprint());
+    let ttl: u64 = server.cli(&["PTTL", &key]).parse().unwrap();
+    assert!(u128::from(ttl) > (HOUR * 24 * 365 * 1000).as_millis(), "{ttl}");
+    assert!(matches!(check(&store, &token("alice", "t")).await.unwrap(), Standing::Revoked(_)));
+    assert_eq!(revoker.count().await.unwrap(), 1);
+    revoker.reinstate(Target::user("alice")).await.unwrap();
+    assert_eq!(check(&store, &token("alice", "t")).await.unwrap(), Standing::Live);
+    assert_eq!(revoker.count().await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -150,6 +173,13 @@ async fn settings_that_cannot_work_are_named() {
         "write_timeout",
         "millisecond",
     );
+    refused(&with(|b| b.with_check_timeout(Duration::MAX)).await.unwrap_err(), "check_timeout", "an hour");
+    refused(&with(|b| b.with_write_timeout(Duration::MAX)).await.unwrap_err(), "write_timeout", "an hour");
+    refused(
+        &with(|b| b.with_max_token_lifetime(Duration::MAX)).await.unwrap_err(),
+        "max_token_lifetime",
+        "eleven years",
+    );
     refused(&with(|b| b.with_max_in_flight(0)).await.unwrap_err(), "max_in_flight", "0");
     refused(&with(|b| b.with_log_length(0)).await.unwrap_err(), "log_length", "0");
     refused(
@@ -175,6 +205,8 @@ async fn urls_that_cannot_work_are_refused_without_showing_the_password() {
         ("redis-sentinel://user:s3cret@h:26379", "cannot be used"),
         ("redis://user:s3cret@h:6379/x", "cannot be used"),
         ("redis://user:s3cret@h:6379#x", "fragment"),
+        ("redis://user:pass?s3cret@h:6379", "%3F"),
+        ("redis-sentinel://user:pass?s3cret=a&node=@h:26379", "%3F"),
         ("redis://user:s3cret@:6379", "cannot be used"),
         ("rediss+unix://user:s3cret@h/s", "Unix"),
     ];
@@ -206,6 +238,25 @@ async fn nothing_that_prints_shows_credentials() {
     let ConnectError::Store(store) = &error else { panic!("{error:?}") };
     assert_eq!(store.kind(), StoreErrorKind::Denied, "{error}");
     assert!(!format!("{error} {error:?}").contains("wr0ng"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_quotes_what_it_was_sent_is_not_quoted() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://app:s3cret@{}", listener.local_addr().unwrap());
+    // As Redis does with commands that it does not know: those that were renamed, or came with a later version.
+    let quoting = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let answer = b"-ERR unknown command 'AUTH', with args beginning with: 'app' 's3cret' \r\n";
+        while stream.read(&mut [0; 512]).await.unwrap() > 0 {
+            stream.write_all(answer).await.unwrap();
+        }
+    });
+    let error = RedisStore::builder().with_url(url).with_start(Start::AtOnce).connect().await.unwrap_err();
+    quoting.abort();
+    assert!(error.to_string().contains("unknown command 'AUTH'"), "{error}");
+    assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
 }
 
 #[tokio::test]

@@ -60,6 +60,13 @@ pub(crate) fn parse_url(url: &str) -> Result<Config, ConfigError> {
     if location.contains('#') || query.contains('#') {
         return Err(ConfigError::new("url", "has a fragment; percent-encode `#` in passwords as %23"));
     }
+    if query.contains('@') {
+        // What is taken for a query is the end of a password, not to be quoted.
+        return Err(ConfigError::new(
+            "url",
+            "has an `@` after its `?`; percent-encode `?` in passwords as %3F, and `@` as %40",
+        ));
+    }
     let path =
         location.rsplit_once('@').map_or(location, |(_, host)| host).split_once('/').map_or("", |(_, p)| p);
     let known: &[&str] = match form {
@@ -488,9 +495,13 @@ pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
             _ => StoreErrorKind::Other,
         },
     };
-    // Some errors quote the command that was sent, at length.
+    // Some errors quote the command that was sent: at length, and with the password if it was `AUTH` or `HELLO`.
     let short: String = details.chars().take(200).collect();
-    StoreError::new(kind, format!("redis: {short}")).with_source(error.clone())
+    let (short, source) = match short.split_once(", with args") {
+        Some((plain, _)) => (plain, fred::error::Error::new(error.kind().clone(), plain.to_owned())),
+        None => (&*short, error.clone()),
+    };
+    StoreError::new(kind, format!("redis: {short}")).with_source(source)
 }
 
 /// One dialer for all connections of a store.

@@ -188,6 +188,10 @@ impl Hold {
                 if self.core.is_current(&self.conn) { Ok(value) } else { Err(replaced()) }
             }
             Ok(Err(error)) if *error.kind() == fred::error::ErrorKind::Timeout => Err(self.count_timeout()),
+            // A connection that is given up takes along what is under way; fred then has no word of its own for it.
+            Ok(Err(_)) if !self.core.is_current(&self.conn) => {
+                Err(self.conn.lost.borrow().clone().unwrap_or_else(replaced))
+            }
             Ok(Err(error)) => {
                 let failure = classify(&error);
                 if is_fatal(&error, &failure) {

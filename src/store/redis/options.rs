@@ -270,6 +270,9 @@ fn open(dialer: Dialer, settings: Settings) -> RedisStore {
 
 impl Settings {
     fn validate(&self) -> Result<(), ConfigError> {
+        const HOUR: Duration = Duration::from_secs(60 * 60);
+        // More than a profile accepts, as leeways are to be added.
+        const ELEVEN_YEARS: Duration = Duration::from_secs(11 * 366 * 24 * 60 * 60);
         if !is_prefix(&self.prefix) {
             return Err(ConfigError::new("prefix", "must be 1 to 64 letters, digits and -_.:/"));
         }
@@ -284,6 +287,9 @@ impl Settings {
                     "is less than a millisecond, in which nothing can be answered",
                 ));
             }
+            if limit > HOUR {
+                return Err(ConfigError::new(setting, "is over an hour, which is no limit"));
+            }
         }
         if self.max_in_flight == 0 {
             return Err(ConfigError::new("max_in_flight", "is 0, so that no token could be checked"));
@@ -295,6 +301,12 @@ impl Settings {
             return Err(ConfigError::new(
                 "max_token_lifetime",
                 "is 0; name the longest life of an accepted token",
+            ));
+        }
+        if self.max_token_lifetime > ELEVEN_YEARS {
+            return Err(ConfigError::new(
+                "max_token_lifetime",
+                "is over eleven years; profiles accept ten at most",
             ));
         }
         if self.log_length == 0 {

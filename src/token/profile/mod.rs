@@ -352,14 +352,16 @@ impl TokenProfile {
     /// # Errors
     /// [`TokenError`] if the token is expired, not valid yet, or from the future.
     pub fn judge_times(&self, token: &VerifiedToken, now: Timestamp) -> Result<(), TokenError> {
-        if now >= token.expires_at().plus(self.leeway) {
+        // Also where nobody called `validate`: records are not kept for longer than the largest leeway.
+        let leeway = self.leeway.min(MAX_LEEWAY);
+        if now >= token.expires_at().plus(leeway) {
             return Err(TokenError::new(TokenErrorKind::Expired, "the token is expired"));
         }
-        if token.not_before().is_some_and(|not_before| now.plus(self.leeway) < not_before) {
+        if token.not_before().is_some_and(|not_before| now.plus(leeway) < not_before) {
             return Err(TokenError::new(TokenErrorKind::NotYetValid, "the token is not valid yet"));
         }
         match token.issued_at() {
-            Some(issued_at) if issued_at > now.plus(self.leeway).plus(IAT_LEAD) => Err(TokenError::new(
+            Some(issued_at) if issued_at > now.plus(leeway).plus(IAT_LEAD) => Err(TokenError::new(
                 TokenErrorKind::IssuedInFuture,
                 "the token was issued in the future; are the clocks of issuer and verifier apart?",
             )),
@@ -470,13 +472,17 @@ impl TokenProfile {
     }
 
     /// By what kind of target the claim makes tokens revocable.
-    #[cfg(feature = "issuer")]
     pub(crate) fn target_of_claim(&self, claim: &str) -> Option<TargetKind> {
         self.claim_targets.iter().find(|target| *target.claim == *claim).map(|target| target.kind)
     }
 
     pub(crate) fn has_issuers(&self) -> bool {
         !self.issuers.is_empty()
+    }
+
+    /// Whether accepted tokens belong to the issuer of this name, which is empty where none is configured.
+    pub(crate) fn issues_as(&self, name: &str) -> bool {
+        if self.issuers.is_empty() { name.is_empty() } else { self.knows_issuer(name) }
     }
 
     pub(crate) fn knows_issuer(&self, issuer: &str) -> bool {
@@ -491,7 +497,7 @@ impl TokenProfile {
     /// How long a record must be kept to outlive every token that exists when it is written.
     pub(crate) fn retention(&self) -> Duration {
         // A token that is revoked now, as part of its session, may say that it was issued by the leeway later.
-        self.max_lifetime + MAX_LEEWAY + RETENTION_MARGIN
+        self.max_lifetime.saturating_add(MAX_LEEWAY + RETENTION_MARGIN)
     }
 }
 
