@@ -123,7 +123,7 @@ impl Gate {
             fail_mode: FailModeRule::Always(FailMode::default()),
             exemption: None,
             credentials: Credentials::Required,
-            preflight: Preflight::Passed,
+            preflight: Preflight::Judged,
             enforcement: Enforcement::Enforced,
             counters: Counters::new(),
             audit: None,
