@@ -236,6 +236,9 @@ impl<A> JwtRevocationLayer<A> {
     }
 
     /// The write side for the tokens that this layer accepts: same store, same profile, same audit.
+    ///
+    /// Where other services on the same store accept tokens that live longer than this layer accepts, say so with
+    /// [`Revoker::with_lifetime`], or theirs outlive the revocation.
     pub fn revoker(&self) -> Revoker {
         let profile = Arc::new(self.gate.verifier.profile().clone());
         let revoker = Revoker::from_parts(Arc::clone(&self.gate.store), profile);
