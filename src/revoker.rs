@@ -223,15 +223,14 @@ impl Revoker {
             )));
         }
         if target.kind() == TargetKind::Issuer && !self.profile.issues_as(target.id()) {
-            return Err(invalid(if self.profile.has_issuers() {
-                format!(
-                    "the issuer {} is not one of the accepted ones, so there is nothing to revoke",
-                    target.id()
-                )
+            return Err(if self.profile.has_issuers() {
+                unknown_issuer(target.id())
             } else {
-                "no issuer is configured, so all tokens belong to a nameless one: revoke Target::issuer(\"\")"
-                    .into()
-            }));
+                invalid(
+                    "no issuer is configured, so all tokens belong to a nameless one: Target::issuer(\"\")"
+                        .into(),
+                )
+            });
         }
         if let Some(claim) = target.claim_name()
             && self.profile.target_of_claim(claim) != Some(TargetKind::Claim)
@@ -251,14 +250,18 @@ impl Revoker {
             };
         }
         match target.issuer_name() {
-            Some(issuer) if self.profile.has_issuers() && !self.profile.knows_issuer(issuer) => Err(invalid(
-                format!("the issuer {issuer} is not one of the accepted ones, so there is nothing to revoke"),
-            )),
+            Some(issuer) if self.profile.has_issuers() && !self.profile.knows_issuer(issuer) => {
+                Err(unknown_issuer(issuer))
+            }
             // Without configured issuers every id belongs to the same nameless one.
             Some(_) if !self.profile.has_issuers() => Ok(target.without_issuer()),
             _ => Ok(target),
         }
     }
+}
+
+fn unknown_issuer(issuer: &str) -> StoreError {
+    invalid(format!("the issuer {issuer} is not one of the accepted ones, so there is nothing to revoke"))
 }
 
 fn invalid(problem: String) -> StoreError {
@@ -288,7 +291,7 @@ impl RevokeRequest {
         self
     }
 
-    /// Why, for people: shown by [`Revoker::find`] and in the logs of those who refuse the token. At most 1024 bytes.
+    /// Why, for people: shown by [`Revoker::find`], and in the audit of those who refuse the token. At most 1024 bytes.
     pub fn reason(mut self, reason: impl Into<Arc<str>>) -> Self {
         self.change.reason = Some(reason.into());
         self

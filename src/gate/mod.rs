@@ -1,12 +1,12 @@
-//! The read side without tower: the head of a request in, a [`Verdict`] out.
+//! The read side without tower: the head of a request in, a `Verdict` out.
 //!
 //! ```text
 //! head -> exempt? -> token -> verified -> standing -> policy -> Verdict
 //! ```
 //!
 //! Everything up to the look-up happens at once. A store that knows at once costs no future and no box; one that has to
-//! ask leaves a [`Check`], which is the part that can wait. Whatever way a request ends, it ends in [`Gate::settle`]
-//! or [`Gate::refuse`], where it is counted.
+//! ask leaves a `Check`, which is the part that can wait. Whatever way a request ends, it ends in `Gate::settle`
+//! or `Gate::refuse`, where it is counted.
 
 mod counters;
 mod outage;
@@ -123,7 +123,7 @@ impl Gate {
             fail_mode: FailModeRule::Always(FailMode::default()),
             exemption: None,
             credentials: Credentials::Required,
-            preflight: Preflight::Passed,
+            preflight: Preflight::Judged,
             enforcement: Enforcement::Enforced,
             counters: Counters::new(),
             audit: None,

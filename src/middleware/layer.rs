@@ -162,15 +162,15 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// Judges CORS preflights like any other request. By default they pass, without a
-    /// [`Clearance`](crate::Clearance): `OPTIONS` with `Origin` and `Access-Control-Request-Method`, which browsers send
-    /// without credentials, as the Fetch standard wants it.
+    /// Lets CORS preflights pass: `OPTIONS` with `Origin` and `Access-Control-Request-Method`, which browsers send
+    /// without credentials. Needed only if they are answered behind this layer.
     ///
     /// # Security
-    /// Anyone can send a preflight, and it reaches whatever answers `OPTIONS` behind this layer. Call this if CORS is
-    /// answered outside of it, or if a handler behind it takes any method.
-    pub fn without_cors_preflight(mut self) -> Self {
-        self.gate.preflight = Preflight::Judged;
+    /// Anyone can send such a request, with a body too. It reaches whatever answers `OPTIONS` behind this layer, also what
+    /// does not look at the method: **tonic**, a proxy, a handler for `any` method. Never set it there. A CORS layer outside
+    /// of this one needs no such hole.
+    pub fn with_cors_preflight(mut self) -> Self {
+        self.gate.preflight = Preflight::Passed;
         self
     }
 
@@ -236,6 +236,9 @@ impl<A> JwtRevocationLayer<A> {
     }
 
     /// The write side for the tokens that this layer accepts: same store, same profile, same audit.
+    ///
+    /// Where other services on the same store accept tokens that live longer than this layer accepts, say so with
+    /// [`Revoker::with_lifetime`], or theirs outlive the revocation.
     pub fn revoker(&self) -> Revoker {
         let profile = Arc::new(self.gate.verifier.profile().clone());
         let revoker = Revoker::from_parts(Arc::clone(&self.gate.store), profile);

@@ -155,7 +155,7 @@ impl Target {
         Self::new(TargetKind::Session, sid)
     }
 
-    /// A device.
+    /// A device. Its id must be unique among all users of the issuer, or others are logged out too.
     pub fn device(id: impl Into<Box<str>>) -> Self {
         Self::new(TargetKind::Device, id)
     }

@@ -44,7 +44,8 @@ pub trait RevocationStore: Send + Sync + 'static {
     /// within a bound that the store documents; the layer adds no deadline of its own.
     fn check(&self, token: &Arc<VerifiedToken>) -> Lookup;
 
-    /// Writes changes, all or none per shard of the store, and answers with one receipt for each, in order.
+    /// Writes changes and answers with one receipt for each, in order. Each change is done or not done; of several, some
+    /// may be done when the answer is an error.
     ///
     /// The write goes on if the returned future is dropped: what was begun is never half done.
     ///

@@ -56,7 +56,7 @@ use schema::Keys;
 /// end with the last clone.
 ///
 /// A check is one round trip (`MGET`) and answers within [`with_check_timeout`](RedisStoreBuilder::with_check_timeout)
-/// whatever happens. A write is one script, all or nothing per shard; repeating it is safe. Needs Redis 6.2 or
+/// whatever happens. A write is one script, all or nothing for up to 128 changes of a shard; repeating it is safe. Needs Redis 6.2 or
 /// Valkey, with `maxmemory-policy noeviction`.
 ///
 /// ```no_run
