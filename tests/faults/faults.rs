@@ -16,6 +16,8 @@ use crate::support::{Builder, Fault as Net};
 pub enum Able {
     /// Nothing: each request and each write has to be told so.
     Nothing,
+    /// It may still know that a token is revoked, and no more.
+    Revoked,
     /// Some of it.
     Some,
     /// All of it, as if there were no fault.
@@ -32,6 +34,8 @@ pub struct Fault {
     pub write_reasons: &'static [StoreErrorKind],
     /// Redis loses what it knew: tokens from before are in doubt for good.
     pub forgets: bool,
+    /// It lasts until it is healed; otherwise it is over as soon as it has begun.
+    pub lasts: bool,
     /// How long it may take until the fault is noticed, where Redis goes on to answer.
     pub notice: Duration,
     pub server: fn(Builder) -> Builder,
@@ -51,6 +55,7 @@ fn network(name: &'static str, begin: fn(&mut Lab)) -> Fault {
         reasons: &[Timeout, Unreachable],
         write_reasons: &[Timeout, Unreachable],
         forgets: false,
+        lasts: true,
         notice: Duration::ZERO,
         server: |server| server,
         store: |store| store,
@@ -107,6 +112,7 @@ fn networks() -> Vec<Fault> {
         Fault {
             checks: Able::Some,
             writes: Able::Some,
+            lasts: false,
             ..network("connections reset once", |lab| {
                 lab.net(Net::Reset);
                 lab.net(Net::Pass);
@@ -148,16 +154,7 @@ fn servers() -> Vec<Fault> {
                     .arg("key-load-delay", "100")
                     .arg("loading-process-events-interval-bytes", "1024")
             },
-            // What is loaded is as long as the fault, which is therefore over when this returns.
-            ..server(
-                "restarted, loads for a second (`LOADING`)",
-                |lab| {
-                    lab.cli(&["DEBUG", "POPULATE", "8000"]);
-                    lab.cli(&["SAVE"]);
-                    lab.server.restart();
-                },
-                |_| {},
-            )
+            ..server("loads its data (`LOADING`)", begin_loading, end_loading)
         },
         Fault {
             reasons: &[NotPrimary, Unreachable],
@@ -219,16 +216,17 @@ fn servers() -> Vec<Fault> {
         Fault {
             checks: Able::All,
             writes: Able::All,
+            lasts: false,
             ..server("`SCRIPT FLUSH`", |lab| drop(lab.cli(&["SCRIPT", "FLUSH"])), |_| {})
         },
         Fault {
             checks: Able::Some,
-            writes: Able::Some,
+            writes: Able::All,
             reasons: &[Overloaded],
             write_reasons: &[],
-            store: |store| store.with_max_in_flight(2),
-            ..network("more checks at once than allowed (2, at 20 ms each)", |lab| {
-                lab.net(Net::Latency { base: Duration::from_millis(20), jitter: Duration::ZERO });
+            store: |store| store.with_max_in_flight(24),
+            ..network("more checks at once than allowed (24, at 25 ms each)", |lab| {
+                lab.net(Net::Latency { base: Duration::from_millis(25), jitter: Duration::ZERO });
             })
         },
     ]
@@ -241,6 +239,7 @@ fn contents() -> Vec<Fault> {
             writes: Able::All,
             reasons: &[Amnesia],
             forgets: true,
+            lasts: false,
             ..server("`FLUSHALL`", |lab| drop(lab.cli(&["FLUSHALL"])), |_| {})
         },
         Fault {
@@ -249,43 +248,71 @@ fn contents() -> Vec<Fault> {
             ..server("killed, restarted without data", |lab| lab.server.kill(), |lab| lab.server.restart())
         },
         Fault {
+            checks: Able::Revoked,
             reasons: &[Amnesia],
             write_reasons: &[Protocol],
             ..server(
                 "a key of another type in place of ours",
-                |lab| {
-                    lab.cli(&["RENAME", "jwt-revocation:{0}:e", "away"]);
-                    lab.cli(&["LPUSH", "jwt-revocation:{0}:e", "list"]);
-                },
-                |lab| drop(lab.cli(&["RENAME", "away", "jwt-revocation:{0}:e"])),
+                |lab| replace_life(lab, "LPUSH"),
+                bring_life_back,
             )
         },
         Fault {
+            checks: Able::Revoked,
             reasons: &[Protocol],
             write_reasons: &[Protocol],
             ..server(
                 "a value that is not ours in one of our keys",
-                |lab| {
-                    lab.cli(&["RENAME", "jwt-revocation:{0}:e", "away"]);
-                    lab.cli(&["SET", "jwt-revocation:{0}:e", "9 from another program"]);
-                },
-                |lab| drop(lab.cli(&["RENAME", "away", "jwt-revocation:{0}:e"])),
+                |lab| replace_life(lab, "SET"),
+                bring_life_back,
             )
         },
     ]
 }
 
-/// Returns when Redis says that it is busy.
-fn begin_endless_script(lab: &mut Lab) {
+const LIFE: &str = "jwt-revocation:{0}:e";
+
+/// At once, lest a new life begins in between.
+fn replace_life(lab: &Lab, command: &str) {
+    let script = "redis.call('RENAME', KEYS[1], KEYS[2]) redis.call(ARGV[1], KEYS[1], 'of another program')";
+    lab.cli(&["EVAL", script, "2", LIFE, "away", command]);
+}
+
+fn bring_life_back(lab: &mut Lab) {
+    lab.cli(&["RENAME", "away", LIFE]);
+}
+
+/// Sends a command that takes long, and does not wait for it. It ends with the server at the latest.
+fn send_and_leave(lab: &Lab, command: &'static str) {
+    use std::io::{Read as _, Write as _};
     let socket = lab.server.socket();
     std::thread::spawn(move || {
-        use std::io::{Read as _, Write as _};
-        // Ends with the script, or with the server.
         let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
-        stream.write_all(b"EVAL \"while true do end\" 0\r\n").unwrap();
+        stream.write_all(command.as_bytes()).unwrap();
         let _ = stream.read(&mut [0; 64]);
     });
-    crate::support::wait_until("redis is busy", Duration::from_secs(10), || {
+}
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Connections stay open: this is also what a replica does that takes its data over anew. Loading takes two seconds and
+/// more.
+fn begin_loading(lab: &mut Lab) {
+    lab.cli(&["DEBUG", "POPULATE", "20000"]);
+    send_and_leave(lab, "DEBUG RELOAD\r\n");
+    crate::support::wait_until("redis is loading", LIMIT, || {
+        lab.server.try_cli(&["GET", "key:0"]).is_err_and(|error| error.contains("LOADING"))
+    });
+}
+
+fn end_loading(lab: &mut Lab) {
+    crate::support::wait_until("redis has loaded", LIMIT, || lab.server.try_cli(&["GET", "key:0"]).is_ok());
+}
+
+/// Returns when Redis says that it is busy.
+fn begin_endless_script(lab: &mut Lab) {
+    send_and_leave(lab, "EVAL \"while true do end\" 0\r\n");
+    crate::support::wait_until("redis is busy", LIMIT, || {
         lab.server.try_cli(&["PING"]).is_err_and(|error| error.contains("BUSY"))
     });
 }

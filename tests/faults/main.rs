@@ -11,13 +11,16 @@
 #![allow(clippy::print_stdout, reason = "this binary is its own test harness")]
 
 mod canary;
+mod clock;
 mod doors;
 mod faults;
+mod history;
 mod lab;
 mod matrix;
 #[path = "../support/mod.rs"]
 mod support;
 mod traffic;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -25,7 +28,26 @@ use std::process::ExitCode;
 const LOADS: [u32; 2] = [50, 2000];
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, words @ ..] = words.as_slice()
+        && first == "worker"
+    {
+        worker::live(words);
+        return ExitCode::SUCCESS;
+    }
+    if words.first().is_some_and(|w| w == "history") {
+        for (name, run) in history::all() {
+            match run(name) {
+                Ok(o) => println!(
+                    "ok {name}: checks {} confirmed {} judged {} lost {} wrong {} exposure {:?} gap {:?} write {:?}",
+                    o.checks, o.confirmed, o.judged, o.lost, o.wrong, o.exposure, o.gap, o.write
+                ),
+                Err(e) => println!("FAILED {e}"),
+            }
+        }
+        return ExitCode::SUCCESS;
+    }
+    let words: Vec<String> = words.into_iter().filter(|word| !word.starts_with('-')).collect();
     if !support::redis_is_installed() {
         return ExitCode::SUCCESS;
     }

@@ -73,9 +73,9 @@ pub fn drive(fault: &Fault, per_second: u32) -> Result<Seen, String> {
     (fault.begin)(&mut lab);
     let settled = Instant::now() + fault.notice;
     std::thread::sleep((begun + DURING).saturating_duration_since(Instant::now()).max(fault.notice * 2));
-    let healing = Instant::now();
+    let end = Instant::now();
     (fault.heal)(&mut lab);
-    let healed = Instant::now();
+    let (healing, healed) = if fault.lasts { (end, Instant::now()) } else { (settled, settled) };
     let times = Times { begun, settled, healing, healed };
     while healed.elapsed() < RECOVERY * 2 {
         std::thread::sleep(Duration::from_millis(20));
@@ -114,13 +114,15 @@ impl Judge<'_> {
         for answer in &answers {
             self.judge_answer(answer);
             let seen = modes.entry(name(answer.mode)).or_default();
-            if self.is_during(answer.sent, answer.got) {
+            if self.is_shown(answer.sent, answer.got) {
                 let sort = if answer.sort == Sort::Revoked { &mut seen.revoked } else { &mut seen.live };
                 *sort.entry(words(&answer.verdict)).or_default() += 1;
             }
             seen.worst = seen.worst.max(answer.got - answer.sent);
             let counts = !self.fault.forgets || answer.sort == Sort::Fresh;
-            if answer.verdict.failure().is_some() && counts && !self.is_excused(answer.sent, answer.got) {
+            if let Some(kind) = answer.verdict.failure().filter(|_| counts)
+                && (self.fault.reasons.contains(&kind) || !self.is_excused(kind, answer.sent, answer.got))
+            {
                 let late = answer.got.saturating_duration_since(self.times.healed);
                 seen.recovery = seen.recovery.max(late);
             }
@@ -129,12 +131,14 @@ impl Judge<'_> {
         let (mut worst_write, mut write_recovery) = (Duration::ZERO, Duration::ZERO);
         for write in &writes {
             self.judge_write(write);
-            if self.is_during(write.sent, write.got) {
+            if self.is_shown(write.sent, write.got) {
                 let word = write.result.map_or_else(|kind| format!("{kind:?}"), |()| "confirmed".into());
                 *written.entry(word).or_default() += 1;
             }
             worst_write = worst_write.max(write.got - write.sent);
-            if write.result.is_err() && !self.is_excused(write.sent, write.got) {
+            if let Err(kind) = write.result
+                && (self.fault.write_reasons.contains(&kind) || !self.is_excused(kind, write.sent, write.got))
+            {
                 write_recovery = write_recovery.max(write.got.saturating_duration_since(self.times.healed));
             }
         }
@@ -181,8 +185,14 @@ impl Judge<'_> {
             self.complain(sent, &format!("answered after {:?}, later than {limit:?}", got - sent));
         }
         let Some(kind) = verdict.failure() else {
-            let lasts = self.is_during(sent, got) && self.fault.checks == Able::Nothing;
-            if lasts || (self.is_doomed(sort) && sent > self.times.healed + RECOVERY) {
+            let is_able = match self.fault.checks {
+                Able::Nothing => false,
+                Able::Revoked => sort == Sort::Revoked,
+                Able::Some | Able::All => true,
+            };
+            if (self.is_during(sent, got) && !is_able)
+                || (self.is_doomed(sort) && sent > self.times.healed + RECOVERY)
+            {
                 self.complain(sent, &format!("{sort:?}: {verdict:?}, though nothing can be known"));
             }
             return;
@@ -193,7 +203,7 @@ impl Judge<'_> {
         let is_expected =
             self.fault.checks != Able::All && got > self.times.begun && self.fault.reasons.contains(&kind);
         let is_over = sent > self.times.healed + RECOVERY;
-        if (!is_expected || is_over) && !self.excuse(sent, got) {
+        if (!is_expected || is_over) && !self.excuse(kind, sent, got) {
             self.complain(sent, &format!("{sort:?} in {mode:?}: no answer because {kind:?}"));
         }
     }
@@ -227,7 +237,7 @@ impl Judge<'_> {
                     && got > self.times.begun
                     && self.fault.write_reasons.contains(&kind);
                 let is_over = sent > self.times.healed + RECOVERY;
-                if (!is_expected || is_over) && !self.excuse(sent, got) {
+                if (!is_expected || is_over) && !self.excuse(kind, sent, got) {
                     self.complain(sent, &format!("a write failed because {kind:?}"));
                 }
             }
@@ -287,7 +297,8 @@ impl Judge<'_> {
         let well = answers.iter().filter(|answer| answer.verdict.failure().is_none()).count();
         let failed = answers.len() - well;
         let excused = usize::try_from(self.excused).unwrap();
-        if well == 0 || excused * 5 > answers.len() || (self.fault.checks == Able::Nothing && failed == 0) {
+        let is_felt = failed > 0 || !matches!(self.fault.checks, Able::Nothing | Able::Revoked);
+        if well == 0 || excused * 5 > answers.len() || !is_felt {
             self.complaints.push(format!("{well} answers, {failed} failures, {excused} excused: no test"));
         }
     }
@@ -297,18 +308,31 @@ impl Judge<'_> {
         sent >= self.times.settled && got <= self.times.healing
     }
 
+    /// Whether the table shows it: while the fault lasts, or for as long after it, if it does not.
+    fn is_shown(&self, sent: Instant, got: Instant) -> bool {
+        if self.fault.lasts {
+            self.is_during(sent, got)
+        } else {
+            sent >= self.times.begun && got <= self.times.begun + DURING
+        }
+    }
+
     fn stalls(&self) -> [&Stalls; 3] {
         [&self.lab.app.stalls, &self.lab.net.stalls, &self.lab.pinger.stalls]
     }
 
-    /// Whether the machine had held up the store, the proxy or Redis for half the budget, shortly before or meanwhile.
-    fn is_excused(&self, sent: Instant, got: Instant) -> bool {
+    /// Whether the machine had held up the store, the proxy or Redis shortly before or meanwhile, for so long that it
+    /// counts as a fault of its own: half the budget, or as long as it takes to have too many checks open.
+    fn is_excused(&self, kind: StoreErrorKind, sent: Instant, got: Instant) -> bool {
+        let long = if kind == StoreErrorKind::Overloaded { BUDGET / 10 } else { BUDGET / 2 };
+        // While the fault lasts, Redis may be silent because of it.
         let is_outside = got < self.times.begun || sent > self.times.healed;
-        is_outside && self.stalls().iter().any(|stalls| stalls.longest(sent - AFTERMATH, got) > BUDGET / 2)
+        let witnesses = if is_outside { 3 } else { 2 };
+        self.stalls()[..witnesses].iter().any(|stalls| stalls.longest(sent - AFTERMATH, got) > long)
     }
 
-    fn excuse(&mut self, sent: Instant, got: Instant) -> bool {
-        let is_excused = self.is_excused(sent, got);
+    fn excuse(&mut self, kind: StoreErrorKind, sent: Instant, got: Instant) -> bool {
+        let is_excused = self.is_excused(kind, sent, got);
         self.excused += u32::from(is_excused);
         is_excused
     }

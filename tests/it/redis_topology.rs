@@ -8,9 +8,7 @@ use tower_jwt_revocation::{
 };
 
 use crate::redis_guard::{IN_TIME, recovered, revoke, timely};
-#[cfg(any(feature = "unix-sockets", feature = "rustls"))]
-use crate::servers::RedisServer;
-use crate::servers::{Cluster, Sentinel, redis_is_installed};
+use crate::servers::{Cluster, Fault, FaultProxy, RedisServer, Sentinel, redis_is_installed, wait_until};
 use crate::store_contract::{check, token};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -72,6 +70,41 @@ async fn a_killed_primary_is_followed_by_its_replica() {
     }
     assert_eq!(recovered(&store, &token("u", "live")).await, Standing::Live);
     drop(sentinel);
+}
+
+/// It still says that it is a primary, and its connection was begun when the sentinel said so, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_is_replaced_while_it_is_connected_to_is_not_used() {
+    if !redis_is_installed() {
+        return;
+    }
+    let (old, new) = (RedisServer::start(), RedisServer::start());
+    let proxy = FaultProxy::start(old.addr()).await;
+    let monitor = |port: u16| format!("primary 127.0.0.1 {port} 1");
+    let sentinel =
+        RedisServer::builder().sentinel().arg("sentinel monitor", &monitor(proxy.addr().port())).start();
+    wait_until("the sentinel is connected", LIMIT, || proxy.accepted() >= 2);
+    proxy.set(Fault::BlackHoleReplies).await;
+    let url = format!("redis-sentinel://{}?sentinelServiceName=primary", sentinel.addr());
+    let store = RedisStore::builder().with_url(url).with_start(Start::Anyway).connect().await.unwrap();
+    // One for checks, one for writes.
+    while proxy.accepted() < 4 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    sentinel.cli(&["SENTINEL", "REMOVE", "primary"]);
+    let port = new.port().to_string();
+    sentinel.cli(&["SENTINEL", "MONITOR", "primary", "127.0.0.1", &port, "1"]);
+    proxy.set(Fault::Pass).await;
+
+    let mut health = store.watch_health();
+    tokio::time::timeout(LIMIT, health.wait_for(tower_jwt_revocation::store::redis::Health::is_up))
+        .await
+        .unwrap()
+        .unwrap();
+    written(&store, "t").await;
+    assert!(is_revoked(&recovered(&store, &token("u", "t")).await));
+    assert_eq!(old.cli(&["DBSIZE"]), "0");
+    assert_ne!(new.cli(&["DBSIZE"]), "0");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -306,9 +306,16 @@ impl Core {
 
     /// A connection to the primary, which has said that it is one.
     async fn connect(&self, known: &[Option<Arc<Known>>]) -> Result<Wire, StoreError> {
-        let server = self.config.dialer.find(self.slot).await?;
-        let wire = self.config.dialer.open(server, self.config.limit.max(CONNECT_TIMEOUT)).await?;
+        let dialer = &self.config.dialer;
+        let wire = dialer.open(dialer.find(self.slot).await?, self.config.limit.max(CONNECT_TIMEOUT)).await?;
         self.probe(&wire, self.config.limit.max(Duration::from_millis(50))).await?;
+        // One that hung while it was connected to may have been replaced meanwhile, and does not know it yet.
+        if dialer.find(self.slot).await? != wire.server {
+            return Err(StoreError::new(
+                StoreErrorKind::NotPrimary,
+                "the server was replaced as the primary while it was connected to",
+            ));
+        }
         self.compare(&wire, known).await?;
         Ok(wire)
     }
