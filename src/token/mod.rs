@@ -5,11 +5,13 @@
 //! | [`bearer`] | finds the one token of a request |
 //! | [`jwt`] | checks signature and header: the only door to `jsonwebtoken` |
 //! | [`profile`] | judges the claims and names the targets; shared by every verifier |
+//! | `issuers` | several issuers in one layer, each with its own verifier: [`IssuerSet`] |
 //! | [`issue`] | mints tokens that are revocable by construction (feature `issuer`) |
 
 pub mod bearer;
 #[cfg(feature = "issuer")]
 pub mod issue;
+mod issuers;
 pub mod jwt;
 pub mod profile;
 
@@ -18,6 +20,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+pub use issuers::IssuerSet;
 pub use profile::{MissingId, TokenProfile};
 
 use crate::verified::VerifiedToken;

@@ -3,6 +3,15 @@
 //!
 //! Pure: bytes and a time in, a [`VerifiedToken`] or a [`TokenError`] out.
 
+//!
+//! | room | what it does |
+//! | --- | --- |
+//! | `claims` | reads a claims set |
+//! | `issuer` | the accepted issuers, and whose an id is |
+
+mod claims;
+mod issuer;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -10,13 +19,15 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use sha2::{Digest, Sha256};
 
+use self::claims::Claims;
+pub(crate) use self::claims::issuer_of;
+use self::issuer::{Issuer, Issuers, Pattern};
 use super::{TokenError, TokenErrorKind};
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
-use crate::revocation::{Fingerprint, IssuerDigest, MAX_ID_BYTES, Target, TargetKind};
+use crate::revocation::TargetKind;
 use crate::verified::{TokenTarget, VerifiedToken};
 
 /// Default of [`TokenProfile::with_leeway`].
@@ -74,8 +85,7 @@ pub enum MissingId {
 /// ```
 #[derive(Clone)]
 pub struct TokenProfile {
-    issuers: Vec<Issuer>,
-    anonymous: Issuer,
+    issuers: Issuers,
     audiences: Vec<Box<str>>,
     leeway: Duration,
     max_lifetime: Duration,
@@ -83,14 +93,8 @@ pub struct TokenProfile {
     missing_id: MissingId,
     require_iat: bool,
     claim_targets: Vec<ClaimTarget>,
-}
-
-#[derive(Clone)]
-struct Issuer {
-    name: Arc<str>,
-    digest: IssuerDigest,
-    /// The target "everything of this issuer", which is the same for each of its tokens.
-    target: TokenTarget,
+    /// Those it was put together from, each for its own issuers; see [`combined`](Self::combined).
+    members: Vec<TokenProfile>,
 }
 
 #[derive(Clone)]
@@ -146,8 +150,7 @@ impl TokenProfile {
     /// [`DEFAULT_LEEWAY`].
     pub fn new() -> Self {
         Self {
-            issuers: Vec::new(),
-            anonymous: Issuer::new(""),
+            issuers: Issuers::none(),
             audiences: Vec::new(),
             leeway: DEFAULT_LEEWAY,
             max_lifetime: DEFAULT_MAX_LIFETIME,
@@ -157,7 +160,56 @@ impl TokenProfile {
             claim_targets: DEFAULT_CLAIM_TARGETS
                 .map(|(claim, kind)| ClaimTarget { claim: claim.into(), kind })
                 .into(),
+            members: Vec::new(),
         }
+    }
+
+    /// Several profiles as one: each token is judged by the one that knows its issuer, and by no other. For verifying
+    /// tokens of several issuers see [`IssuerSet`](super::IssuerSet), which makes such a profile.
+    ///
+    /// For a [`Revoker`](crate::Revoker) it is the profile of a process that revokes but does not check: ids belong to
+    /// their issuer, so [`Target::issued_by`](crate::Target::issued_by) is needed if there are several, and every record
+    /// is kept for as long as the longest token of any of them. Set everything before profiles are combined: setters
+    /// called later do not reach the parts.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if there is no profile, if one cannot work or has no issuer, or if two have the same issuer.
+    pub fn combined(profiles: impl IntoIterator<Item = Self>) -> Result<Self, ConfigError> {
+        let mut all = Self::new();
+        for profile in profiles {
+            profile.validate()?;
+            // What is combined already comes in parts: there is one level.
+            let parts = if profile.members.is_empty() { vec![profile] } else { profile.members };
+            for part in parts {
+                all.add(part)?;
+            }
+        }
+        if all.members.is_empty() {
+            return Err(ConfigError::new("issuer", "there is none; name at least one"));
+        }
+        all.leeway = all.members.iter().map(|part| part.leeway).max().unwrap_or_default();
+        all.max_lifetime = all.members.iter().map(|part| part.max_lifetime).max().unwrap_or_default();
+        Ok(all)
+    }
+
+    fn add(&mut self, part: Self) -> Result<(), ConfigError> {
+        if part.issuers.is_empty() {
+            return Err(ConfigError::new(
+                "issuer",
+                "one of several profiles names none, so no token could choose it; see TokenProfile::with_issuer",
+            ));
+        }
+        let known = self.issuers.words();
+        if let Some(twice) = part.issuers.words().into_iter().find(|word| known.contains(word)) {
+            return Err(ConfigError::new(
+                "issuer",
+                format!("`{twice}` stands in two profiles; a token must be judged by one"),
+            ));
+        }
+        self.issuers.named.extend(part.issuers.named.iter().cloned());
+        self.issuers.patterns.extend(part.issuers.patterns.iter().cloned());
+        self.members.push(part);
+        Ok(())
     }
 
     /// Accepts tokens of this issuer only; call it again for each further one. From then on `iss` is required, must
@@ -167,7 +219,37 @@ impl TokenProfile {
     /// a running system therefore orphans the revocations written before.
     #[must_use]
     pub fn with_issuer(mut self, issuer: impl AsRef<str>) -> Self {
-        self.issuers.push(Issuer::new(issuer.as_ref()));
+        self.issuers.named.push(Issuer::new(issuer.as_ref()));
+        self
+    }
+
+    /// Accepts tokens of all issuers that differ from `pattern` in nothing but `{tenant}`, if `accepts` is true for
+    /// their tenant: `https://login.example/{tenant}/v2.0`. Otherwise as [`with_issuer`](Self::with_issuer): `iss` is
+    /// required, and the ids of each tenant are its own.
+    ///
+    /// A tenant has 1 to 253 letters, digits, `-`, `_` and `.`, no `.` at its ends and no two in a row.
+    ///
+    /// # Security
+    /// With `|_| true` the customers of the provider are all yours: at a public provider anyone can be a tenant. Ask
+    /// your own list, which may be changed while the program runs. `accepts` is called for every request, also before
+    /// the signature was checked, so it must be quick and must not write the tenant anywhere.
+    ///
+    /// ```
+    /// use tower_jwt_revocation::token::TokenProfile;
+    ///
+    /// let profile = TokenProfile::new()
+    ///     .with_issuer_pattern("https://login.example/{tenant}/v2.0", |tenant| ["acme", "globex"].contains(&tenant))
+    ///     .with_audience("orders");
+    /// profile.validate()?;
+    /// # Ok::<_, tower_jwt_revocation::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn with_issuer_pattern(
+        mut self,
+        pattern: impl Into<Box<str>>,
+        accepts: impl Fn(&str) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.issuers.patterns.push(Pattern::new(pattern, accepts));
         self
     }
 
@@ -261,9 +343,7 @@ impl TokenProfile {
     pub fn validate(&self) -> Result<(), ConfigError> {
         const TEN_YEARS: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
         let oops = |setting, problem: &str| Err(ConfigError::new(setting, problem));
-        if self.issuers.iter().any(|issuer| issuer.name.is_empty()) {
-            return oops("issuer", "is empty; name the issuer exactly as `iss` does, or do not set it");
-        }
+        self.issuers.validate()?;
         if self.audiences.iter().any(|audience| audience.is_empty()) {
             return oops("audience", "is empty; name the audience exactly as `aud` does, or do not set it");
         }
@@ -317,8 +397,12 @@ impl TokenProfile {
         &self,
         signed: SignedClaims<'_>,
     ) -> Result<VerifiedToken, TokenError> {
+        if !self.members.is_empty() {
+            let issuer = issuer_of(signed.payload)?.ok_or_else(|| missing("iss"))?;
+            return self.rules_for(Some(&issuer))?.assert_verified_for_revocation(signed);
+        }
         let claims = Claims::parse(signed.payload, self)?;
-        let issuer = self.judge_issuer(claims.issuer.as_deref())?;
+        let issuer = self.issuers.judge(claims.issuer.as_deref())?;
         self.judge_audience(&claims.audience)?;
         let Some(expires_at) = claims.expires_at else { return Err(missing("exp")) };
         if claims.issued_at.is_none() && self.require_iat {
@@ -330,7 +414,7 @@ impl TokenProfile {
         if claims.issued_at.is_some_and(|issued_at| expires_at.since(issued_at) > self.max_lifetime) {
             return Err(too_long_lived());
         }
-        let targets = self.targets(&claims, issuer, &signed)?;
+        let targets = self.targets(&claims, &issuer, &signed)?;
         Ok(VerifiedToken {
             payload: signed.payload.into(),
             issuer: claims.issuer.map(Cow::into_owned).map(Into::into),
@@ -347,6 +431,9 @@ impl TokenProfile {
     /// # Errors
     /// [`TokenError`] if the token is expired, not valid yet, or from the future.
     pub fn judge_times(&self, token: &VerifiedToken, now: Timestamp) -> Result<(), TokenError> {
+        if !self.members.is_empty() {
+            return self.rules_for(token.issuer())?.judge_times(token, now);
+        }
         if now >= token.expires_at.plus(self.leeway) {
             return Err(TokenError::new(TokenErrorKind::Expired, "the token is expired"));
         }
@@ -363,14 +450,34 @@ impl TokenProfile {
         }
     }
 
-    fn judge_issuer(&self, iss: Option<&str>) -> Result<&Issuer, TokenError> {
-        match iss {
-            _ if self.issuers.is_empty() => Ok(&self.anonymous),
-            None => Err(missing("iss")),
-            Some(iss) => self.issuers.iter().find(|issuer| *issuer.name == *iss).ok_or_else(|| {
-                TokenError::new(TokenErrorKind::WrongIssuer, "the issuer is not one of the accepted ones")
-            }),
+    /// The profile for this issuer: this one, or one of its parts. Exact names come before patterns, as nobody but the
+    /// operator can have chosen them.
+    fn rules_for(&self, iss: Option<&str>) -> Result<&Self, TokenError> {
+        if self.members.is_empty() {
+            return Ok(self);
         }
+        let iss = iss.ok_or_else(|| missing("iss"))?;
+        self.member(iss).and_then(|at| self.members.get(at)).ok_or_else(issuer::not_accepted)
+    }
+
+    /// Which part knows this issuer.
+    pub(crate) fn member(&self, iss: &str) -> Option<usize> {
+        let named = self.members.iter().position(|part| part.issuers.has_name(iss));
+        named.or_else(|| self.members.iter().position(|part| part.issuers.has_pattern_for(iss)))
+    }
+
+    /// How many parts it was put together from.
+    pub(crate) fn parts(&self) -> usize {
+        self.members.len().max(1)
+    }
+
+    /// Judges how long the token is valid in all, if it says since when.
+    pub(crate) fn judge_lifetime(&self, token: &VerifiedToken) -> Result<(), TokenError> {
+        let longest = self.rules_for(token.issuer())?.max_lifetime;
+        if token.issued_at.is_some_and(|issued_at| token.expires_at.since(issued_at) > longest) {
+            return Err(too_long_lived());
+        }
+        Ok(())
     }
 
     fn judge_audience(&self, aud: &[Cow<'_, str>]) -> Result<(), TokenError> {
@@ -424,12 +531,12 @@ impl TokenProfile {
     /// The issuer to which ids without one belong.
     ///
     /// # Errors
-    /// The names of all issuers, if there are several to choose from.
+    /// The names and patterns of all issuers, if there are several to choose from.
     pub(crate) fn only_issuer(&self) -> Result<&str, Vec<&str>> {
-        match self.issuers.as_slice() {
-            [] => Ok(""),
-            [one] => Ok(&one.name),
-            many => Err(many.iter().map(|issuer| &*issuer.name).collect()),
+        match (self.issuers.named.as_slice(), self.issuers.patterns.is_empty()) {
+            ([], true) => Ok(""),
+            ([one], true) => Ok(&one.name),
+            _ => Err(self.issuers.words()),
         }
     }
 
@@ -465,7 +572,7 @@ impl TokenProfile {
     }
 
     pub(crate) fn knows_issuer(&self, issuer: &str) -> bool {
-        self.issuers.iter().any(|known| *known.name == *issuer)
+        self.issuers.has_name(issuer) || self.issuers.has_pattern_for(issuer)
     }
 
     /// When the record of a token that expires at `exp` may be forgotten.
@@ -482,34 +589,13 @@ impl TokenProfile {
 impl fmt::Debug for TokenProfile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenProfile")
-            .field("issuers", &self.issuers.iter().map(|issuer| &issuer.name).collect::<Vec<_>>())
+            .field("issuers", &self.issuers)
             .field("audiences", &self.audiences)
             .field("leeway", &self.leeway)
             .field("max_lifetime", &self.max_lifetime)
             .field("id_claim", &self.id_claim)
             .field("missing_id", &self.missing_id)
             .finish_non_exhaustive()
-    }
-}
-
-impl Issuer {
-    fn new(name: &str) -> Self {
-        let target = Target::issuer(name);
-        let fingerprint = target.fingerprint();
-        Self {
-            name: name.into(),
-            digest: IssuerDigest::of(name),
-            target: TokenTarget { target, fingerprint },
-        }
-    }
-
-    fn target(&self, kind: TargetKind, claim: Option<&Arc<str>>, id: &str) -> TokenTarget {
-        let target = match claim {
-            Some(claim) => Target::claim(Arc::clone(claim), id),
-            None => Target::new(kind, id),
-        };
-        let fingerprint = Fingerprint::of(kind, self.digest, claim.map_or("", |claim| claim), id);
-        TokenTarget { target: target.issued_by(Arc::clone(&self.name)), fingerprint }
     }
 }
 
@@ -526,230 +612,4 @@ fn too_long_lived() -> TokenError {
         TokenErrorKind::LifetimeTooLong,
         "the token is valid for longer than accepted; see TokenProfile::with_max_lifetime",
     )
-}
-
-// === Reading claims ===
-
-/// The claims that decide, borrowed from the payload where possible.
-#[derive(Default)]
-struct Claims<'a> {
-    issuer: Option<Cow<'a, str>>,
-    subject: Option<Cow<'a, str>>,
-    audience: Vec<Cow<'a, str>>,
-    expires_at: Option<Timestamp>,
-    not_before: Option<Timestamp>,
-    issued_at: Option<Timestamp>,
-    id: Option<Cow<'a, str>>,
-    targets: Vec<(&'a ClaimTarget, Cow<'a, str>)>,
-}
-
-impl<'a> Claims<'a> {
-    fn parse(payload: &'a [u8], profile: &'a TokenProfile) -> Result<Self, TokenError> {
-        let mut reader = ClaimsReader { profile, claims: Claims::default(), names: Vec::new(), error: None };
-        let mut json = serde_json::Deserializer::from_slice(payload);
-        let read = json.deserialize_map(&mut reader).and_then(|()| json.end());
-        if let Some(error) = reader.error {
-            return Err(error);
-        }
-        // The cause is dropped: its text may quote the claims.
-        read.map_err(|_| TokenError::new(TokenErrorKind::Malformed, "the claims are not a JSON object"))?;
-        reader.names.sort_unstable();
-        if reader.names.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
-            // RFC 7519 §4 leaves the choice between this and "the last one wins". Two parsers that choose
-            // differently see two different tokens.
-            return Err(TokenError::new(TokenErrorKind::OddClaim, "a claim stands there twice"));
-        }
-        Ok(reader.claims)
-    }
-
-    fn take(&mut self, name: &str, value: Value<'a>, profile: &'a TokenProfile) -> Result<(), TokenError> {
-        match name {
-            "iss" => return value.string(name).map(|iss| self.issuer = iss),
-            "aud" => return value.strings(name).map(|aud| self.audience = aud),
-            "exp" => return value.date(name).map(|exp| self.expires_at = exp),
-            "nbf" => return value.date(name).map(|nbf| self.not_before = nbf),
-            "iat" => return value.date(name).map(|iat| self.issued_at = iat),
-            "sub" => self.subject = value.clone().string(name)?,
-            _ => {}
-        }
-        if *name == *profile.id_claim {
-            self.id =
-                value.string(name)?.map(|id| bounded(name, id)).transpose()?.filter(|id| !id.is_empty());
-        } else if let Some(feed) = profile.claim_targets.iter().find(|feed| *feed.claim == *name) {
-            let id = value.id(name)?;
-            // An empty id names nothing: no one can revoke it.
-            if let Some(id) = id.filter(|id| !id.is_empty()) {
-                self.targets.push((feed, bounded(name, id)?));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn bounded<'a>(name: &str, id: Cow<'a, str>) -> Result<Cow<'a, str>, TokenError> {
-    if id.len() > MAX_ID_BYTES { Err(odd(name, "is longer than 1024 bytes")) } else { Ok(id) }
-}
-
-/// One pass over the claims set: reads what decides, skips the rest, remembers every name.
-struct ClaimsReader<'a> {
-    profile: &'a TokenProfile,
-    claims: Claims<'a>,
-    names: Vec<Cow<'a, str>>,
-    error: Option<TokenError>,
-}
-
-impl ClaimsReader<'_> {
-    fn is_read(&self, name: &str) -> bool {
-        matches!(name, "iss" | "sub" | "aud" | "exp" | "nbf" | "iat")
-            || *name == *self.profile.id_claim
-            || self.profile.claim_targets.iter().any(|feed| *feed.claim == *name)
-    }
-}
-
-impl<'a> Visitor<'a> for &mut ClaimsReader<'a> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(Name(name)) = map.next_key()? {
-            if self.is_read(&name) {
-                let value = map.next_value()?;
-                if let Err(error) = self.claims.take(&name, value, self.profile) {
-                    self.error.get_or_insert(error);
-                }
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-            self.names.push(name);
-        }
-        Ok(())
-    }
-}
-
-/// A member name, borrowed unless it holds an escape.
-struct Name<'a>(Cow<'a, str>);
-
-impl<'a> Deserialize<'a> for Name<'a> {
-    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
-        match deserializer.deserialize_str(ValueVisitor)? {
-            Value::String(name) => Ok(Self(name)),
-            _ => Err(serde::de::Error::custom("not a string")),
-        }
-    }
-}
-
-/// The value of a claim, as far as it can matter.
-#[derive(Clone)]
-enum Value<'a> {
-    Null,
-    String(Cow<'a, str>),
-    Strings(Vec<Cow<'a, str>>),
-    Integer(u64),
-    Number(f64),
-    Other,
-}
-
-impl<'a> Value<'a> {
-    fn string(self, name: &str) -> Result<Option<Cow<'a, str>>, TokenError> {
-        match self {
-            Self::Null => Ok(None),
-            Self::String(text) => Ok(Some(text)),
-            _ => Err(odd(name, "is not a string")),
-        }
-    }
-
-    fn strings(self, name: &str) -> Result<Vec<Cow<'a, str>>, TokenError> {
-        match self {
-            Self::Null => Ok(Vec::new()),
-            Self::String(text) => Ok(vec![text]),
-            Self::Strings(texts) => Ok(texts),
-            _ => Err(odd(name, "is not a string or an array of strings")),
-        }
-    }
-
-    fn id(self, name: &str) -> Result<Option<Cow<'a, str>>, TokenError> {
-        match self {
-            Self::Integer(number) => Ok(Some(number.to_string().into())),
-            Self::Null | Self::String(_) => self.string(name),
-            _ => Err(odd(
-                name,
-                "feeds a revocation target and is neither a string nor an integer; see TokenProfile::without_claim_target",
-            )),
-        }
-    }
-
-    /// A `NumericDate` (RFC 7519 §2): seconds, with a fraction if need be.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
-    fn date(self, name: &str) -> Result<Option<Timestamp>, TokenError> {
-        match self {
-            Self::Null => Ok(None),
-            Self::Integer(secs) => Ok(Some(Timestamp::from_secs(secs))),
-            Self::Number(secs) if secs >= 0.0 => Ok(Some(Timestamp::from_millis((secs * 1000.0) as u64))),
-            _ => Err(odd(name, "is not a time: seconds since 1970, not negative")),
-        }
-    }
-}
-
-impl<'a> Deserialize<'a> for Value<'a> {
-    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
-    }
-}
-
-struct ValueVisitor;
-
-impl<'a> Visitor<'a> for ValueVisitor {
-    type Value = Value<'a>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value<'a>, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Value<'a>, E> {
-        Ok(Value::Other)
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Value<'a>, E> {
-        Ok(Value::Integer(number))
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Value<'a>, E> {
-        // Only negative numbers come this way, and no claim that is read may be one.
-        Ok(Value::Other)
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<Value<'a>, E> {
-        Ok(Value::Number(number))
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'a str) -> Result<Value<'a>, E> {
-        Ok(Value::String(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Value<'a>, E> {
-        Ok(Value::String(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<Value<'a>, A::Error> {
-        let mut strings = Some(Vec::new());
-        while let Some(value) = seq.next_element()? {
-            match (value, &mut strings) {
-                (Value::String(text), Some(texts)) => texts.push(text),
-                _ => strings = None,
-            }
-        }
-        Ok(strings.map_or(Value::Other, Value::Strings))
-    }
-
-    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Value<'a>, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Value::Other)
-    }
 }

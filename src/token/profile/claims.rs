@@ -1,0 +1,266 @@
+//! Reads a claims set: what decides, and no more.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::{ClaimTarget, TokenProfile, odd};
+use crate::clock::Timestamp;
+use crate::revocation::MAX_ID_BYTES;
+use crate::token::{TokenError, TokenErrorKind};
+
+/// The `iss` of a claims set, to find out by which rules the whole is to be judged. Nothing else is looked at: a claims
+/// set that names two issuers is refused by the rules of either.
+pub(crate) fn issuer_of(payload: &[u8]) -> Result<Option<Cow<'_, str>>, TokenError> {
+    struct IssuerReader;
+    impl<'a> Visitor<'a> for IssuerReader {
+        type Value = Option<Value<'a>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a JSON object")
+        }
+
+        fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut issuer = None;
+            while let Some(Name(name)) = map.next_key()? {
+                if name == "iss" {
+                    issuer = Some(map.next_value()?);
+                } else {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok(issuer)
+        }
+    }
+    let mut json = serde_json::Deserializer::from_slice(payload);
+    let read = json.deserialize_map(IssuerReader).and_then(|issuer| json.end().map(|()| issuer));
+    // The cause is dropped: its text may quote the claims.
+    let issuer =
+        read.map_err(|_| TokenError::new(TokenErrorKind::Malformed, "the claims are not a JSON object"))?;
+    issuer.map_or(Ok(None), |issuer| issuer.string("iss"))
+}
+
+/// The claims that decide, borrowed from the payload where possible.
+#[derive(Default)]
+pub(super) struct Claims<'a> {
+    pub(super) issuer: Option<Cow<'a, str>>,
+    pub(super) subject: Option<Cow<'a, str>>,
+    pub(super) audience: Vec<Cow<'a, str>>,
+    pub(super) expires_at: Option<Timestamp>,
+    pub(super) not_before: Option<Timestamp>,
+    pub(super) issued_at: Option<Timestamp>,
+    pub(super) id: Option<Cow<'a, str>>,
+    pub(super) targets: Vec<(&'a ClaimTarget, Cow<'a, str>)>,
+}
+
+impl<'a> Claims<'a> {
+    pub(super) fn parse(payload: &'a [u8], profile: &'a TokenProfile) -> Result<Self, TokenError> {
+        let mut reader = ClaimsReader { profile, claims: Claims::default(), names: Vec::new(), error: None };
+        let mut json = serde_json::Deserializer::from_slice(payload);
+        let read = json.deserialize_map(&mut reader).and_then(|()| json.end());
+        if let Some(error) = reader.error {
+            return Err(error);
+        }
+        // The cause is dropped: its text may quote the claims.
+        read.map_err(|_| TokenError::new(TokenErrorKind::Malformed, "the claims are not a JSON object"))?;
+        reader.names.sort_unstable();
+        if reader.names.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
+            // RFC 7519 §4 leaves the choice between this and "the last one wins". Two parsers that choose
+            // differently see two different tokens.
+            return Err(TokenError::new(TokenErrorKind::OddClaim, "a claim stands there twice"));
+        }
+        Ok(reader.claims)
+    }
+
+    fn take(&mut self, name: &str, value: Value<'a>, profile: &'a TokenProfile) -> Result<(), TokenError> {
+        match name {
+            "iss" => return value.string(name).map(|iss| self.issuer = iss),
+            "aud" => return value.strings(name).map(|aud| self.audience = aud),
+            "exp" => return value.date(name).map(|exp| self.expires_at = exp),
+            "nbf" => return value.date(name).map(|nbf| self.not_before = nbf),
+            "iat" => return value.date(name).map(|iat| self.issued_at = iat),
+            "sub" => self.subject = value.clone().string(name)?,
+            _ => {}
+        }
+        if *name == *profile.id_claim {
+            self.id =
+                value.string(name)?.map(|id| bounded(name, id)).transpose()?.filter(|id| !id.is_empty());
+        } else if let Some(feed) = profile.claim_targets.iter().find(|feed| *feed.claim == *name) {
+            let id = value.id(name)?;
+            // An empty id names nothing: no one can revoke it.
+            if let Some(id) = id.filter(|id| !id.is_empty()) {
+                self.targets.push((feed, bounded(name, id)?));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn bounded<'a>(name: &str, id: Cow<'a, str>) -> Result<Cow<'a, str>, TokenError> {
+    if id.len() > MAX_ID_BYTES { Err(odd(name, "is longer than 1024 bytes")) } else { Ok(id) }
+}
+
+/// One pass over the claims set: reads what decides, skips the rest, remembers every name.
+struct ClaimsReader<'a> {
+    profile: &'a TokenProfile,
+    claims: Claims<'a>,
+    names: Vec<Cow<'a, str>>,
+    error: Option<TokenError>,
+}
+
+impl ClaimsReader<'_> {
+    fn is_read(&self, name: &str) -> bool {
+        matches!(name, "iss" | "sub" | "aud" | "exp" | "nbf" | "iat")
+            || *name == *self.profile.id_claim
+            || self.profile.claim_targets.iter().any(|feed| *feed.claim == *name)
+    }
+}
+
+impl<'a> Visitor<'a> for &mut ClaimsReader<'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(Name(name)) = map.next_key()? {
+            if self.is_read(&name) {
+                let value = map.next_value()?;
+                if let Err(error) = self.claims.take(&name, value, self.profile) {
+                    self.error.get_or_insert(error);
+                }
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+            self.names.push(name);
+        }
+        Ok(())
+    }
+}
+
+/// A member name, borrowed unless it holds an escape.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'a> Deserialize<'a> for Name<'a> {
+    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+        match deserializer.deserialize_str(ValueVisitor)? {
+            Value::String(name) => Ok(Self(name)),
+            _ => Err(serde::de::Error::custom("not a string")),
+        }
+    }
+}
+
+/// The value of a claim, as far as it can matter.
+#[derive(Clone)]
+enum Value<'a> {
+    Null,
+    String(Cow<'a, str>),
+    Strings(Vec<Cow<'a, str>>),
+    Integer(u64),
+    Number(f64),
+    Other,
+}
+
+impl<'a> Value<'a> {
+    fn string(self, name: &str) -> Result<Option<Cow<'a, str>>, TokenError> {
+        match self {
+            Self::Null => Ok(None),
+            Self::String(text) => Ok(Some(text)),
+            _ => Err(odd(name, "is not a string")),
+        }
+    }
+
+    fn strings(self, name: &str) -> Result<Vec<Cow<'a, str>>, TokenError> {
+        match self {
+            Self::Null => Ok(Vec::new()),
+            Self::String(text) => Ok(vec![text]),
+            Self::Strings(texts) => Ok(texts),
+            _ => Err(odd(name, "is not a string or an array of strings")),
+        }
+    }
+
+    fn id(self, name: &str) -> Result<Option<Cow<'a, str>>, TokenError> {
+        match self {
+            Self::Integer(number) => Ok(Some(number.to_string().into())),
+            Self::Null | Self::String(_) => self.string(name),
+            _ => Err(odd(
+                name,
+                "feeds a revocation target and is neither a string nor an integer; see TokenProfile::without_claim_target",
+            )),
+        }
+    }
+
+    /// A `NumericDate` (RFC 7519 §2): seconds, with a fraction if need be.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
+    fn date(self, name: &str) -> Result<Option<Timestamp>, TokenError> {
+        match self {
+            Self::Null => Ok(None),
+            Self::Integer(secs) => Ok(Some(Timestamp::from_secs(secs))),
+            Self::Number(secs) if secs >= 0.0 => Ok(Some(Timestamp::from_millis((secs * 1000.0) as u64))),
+            _ => Err(odd(name, "is not a time: seconds since 1970, not negative")),
+        }
+    }
+}
+
+impl<'a> Deserialize<'a> for Value<'a> {
+    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+struct ValueVisitor;
+
+impl<'a> Visitor<'a> for ValueVisitor {
+    type Value = Value<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value<'a>, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Value<'a>, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Value<'a>, E> {
+        Ok(Value::Integer(number))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Value<'a>, E> {
+        // Only negative numbers come this way, and no claim that is read may be one.
+        Ok(Value::Other)
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Value<'a>, E> {
+        Ok(Value::Number(number))
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'a str) -> Result<Value<'a>, E> {
+        Ok(Value::String(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value<'a>, E> {
+        Ok(Value::String(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<Value<'a>, A::Error> {
+        let mut strings = Some(Vec::new());
+        while let Some(value) = seq.next_element()? {
+            match (value, &mut strings) {
+                (Value::String(text), Some(texts)) => texts.push(text),
+                _ => strings = None,
+            }
+        }
+        Ok(strings.map_or(Value::Other, Value::Strings))
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Value<'a>, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Value::Other)
+    }
+}
