@@ -1,4 +1,85 @@
-//! Tower middleware that refuses revoked JWTs.
+//! Tower middleware that verifies bearer JWTs and refuses the revoked ones, with the write side that revokes them.
+//!
+//! [`JwtRevocationLayer`] wraps any Tower service. A request passes when
+//!
+//! 1. it has one token, in `Authorization: Bearer …` unless you say otherwise;
+//! 2. the [`TokenVerifier`] accepts it: signature, times, issuer, audience, everything;
+//! 3. the [`RevocationStore`] knows that none of the targets of the token is revoked: the token itself, its session,
+//!    device, family, user, client, signing key, issuer, or a claim of your choice.
+//!
+//! It then carries a [`Clearance`]. What happens otherwise:
+//!
+//! | | [`FailMode::Closed`] (default) | [`FailMode::Open`] |
+//! | --- | --- | --- |
+//! | no token | 401 | 401 |
+//! | credentials that cannot be read, or two that differ | 400 | 400 |
+//! | invalid, expired or revoked token | 401 | 401 |
+//! | the store gives no answer | 503 | passes, [`Clearance::is_checked`] is false |
+//!
+//! gRPC requests are told `UNAUTHENTICATED` for 401 and 400, and `UNAVAILABLE` for 503.
+//!
+//! # Example
+//!
+//! ```
+//! # #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+//! # mod example {
+//! use http::{Request, Response, StatusCode};
+//! use jsonwebtoken::{EncodingKey, Header, encode};
+//! use tower::{Layer as _, ServiceExt as _, service_fn};
+//! use tower_jwt_revocation::token::{TokenProfile, jwt::{Algorithm, VerificationKey}};
+//! use tower_jwt_revocation::{Clock as _, JwtRevocationLayer, JwtVerifier, MemoryStore, SystemClock, Target};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # pub async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let secret = b"an example secret, 32 bytes or more";
+//! let verifier =
+//!     JwtVerifier::new([VerificationKey::from_secret(Algorithm::HS256, secret)?], TokenProfile::new())?;
+//! let layer = JwtRevocationLayer::new(verifier, MemoryStore::new());
+//! let revoker = layer.revoker();
+//! let service = layer.layer(service_fn(|_: Request<String>| async {
+//!     Ok::<_, std::convert::Infallible>(Response::new(String::from("hello")))
+//! }));
+//!
+//! // A token, from whoever mints yours.
+//! let now = SystemClock::default().now().as_secs();
+//! let claims = serde_json::json!({"sub": "alice", "jti": "token-1", "iat": now, "exp": now + 600});
+//! let token = encode(&Header::default(), &claims, &EncodingKey::from_secret(secret))?;
+//! let request = || Request::get("/").header("authorization", format!("Bearer {token}")).body(String::new());
+//!
+//! assert_eq!(service.clone().oneshot(request()?).await?.status(), StatusCode::OK);
+//! revoker.revoke(Target::token("token-1")).reason("logout").await?;
+//! assert_eq!(service.clone().oneshot(request()?).await?.status(), StatusCode::UNAUTHORIZED);
+//! # Ok(()) }
+//! # }
+//! # #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+//! # example::main().unwrap();
+//! ```
+//!
+//! With Redis, shared by all processes:
+//!
+//! ```no_run
+//! # #[cfg(feature = "redis")]
+//! # async fn f(verifier: tower_jwt_revocation::JwtVerifier) -> Result<(), Box<dyn std::error::Error>> {
+//! use tower_jwt_revocation::{JwtRevocationLayer, RedisStore};
+//!
+//! let layer = JwtRevocationLayer::new(verifier, RedisStore::connect("redis://127.0.0.1:6379").await?);
+//! # Ok(()) }
+//! ```
+//!
+//! # Where things are
+//!
+//! | | |
+//! | --- | --- |
+//! | [`JwtRevocationLayer`], [`middleware`] | the layer, and how refusals are answered |
+//! | [`Revoker`], [`Target`], [`Extent`] | the write side: what to revoke, and how much of it |
+//! | [`JwtVerifier`], [`token`] | keys, and the [rules for claims](token::TokenProfile) |
+//! | [`RedisStore`], [`MemoryStore`], [`store`] | where revocations are kept, and how to bring a store of your own |
+//! | [`Clearance`], [`Rejection`], [`Counters`] | what became of a request |
+//!
+//! # Scope of this crate
+//!
+//! It decides whether a token may pass. It does not decide what its bearer may do (scopes, roles), keeps no users or
+//! passwords, and serves no routes. Opaque tokens and introspection (RFC 7662) are for other crates.
 
 mod clock;
 mod config;
@@ -31,3 +112,7 @@ pub use store::{Receipt, RevocationStore, Standing, StoreError, StoreErrorKind};
 pub use token::jwt::JwtVerifier;
 pub use token::{CredentialsError, TokenError, TokenErrorKind, TokenVerifier};
 pub use verified::{TokenTarget, VerifiedToken};
+
+#[cfg(all(doctest, feature = "aws_lc_rs"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

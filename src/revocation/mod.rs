@@ -563,3 +563,6 @@ impl Note {
         (self.at, self.reason.as_ref(), self.actor.as_ref())
     }
 }
+
+#[cfg(test)]
+mod tests;

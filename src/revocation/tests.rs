@@ -1,0 +1,206 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn ms(millis: u64) -> Timestamp {
+    Timestamp::from_millis(millis)
+}
+
+fn change(action: Action, lifetime: u64) -> Revocation {
+    let mut change = Revocation::new(Target::user("alice"), Duration::from_millis(lifetime));
+    change.action = action;
+    change
+}
+
+/// Applies changes at their times, one after the other, and returns the last outcome with the record.
+fn history(changes: &[(u64, Action)]) -> (Option<Outcome>, Option<Record>) {
+    let mut record = None;
+    let mut last = None;
+    for (now, action) in changes {
+        last = Some(match change(*action, 100_000).apply(record.as_ref(), ms(*now)) {
+            Change::Nothing(outcome) => outcome,
+            Change::Write(outcome, written) => {
+                record = Some(written);
+                outcome
+            }
+        });
+    }
+    (last, record)
+}
+
+const ALL: Action = Action::Revoke(Extent::All);
+const SO_FAR: Action = Action::Revoke(Extent::IssuedSoFar);
+const BACK: Action = Action::Reinstate;
+
+#[test]
+fn targets_of_different_kinds_issuers_claims_and_ids_have_different_fingerprints() {
+    let ids = ["", "a", "a:b", "{a}", "a\n", "a\0", "ä"];
+    let mut targets = Vec::new();
+    for id in ids {
+        for kind in TargetKind::ALL {
+            if kind != TargetKind::Claim {
+                targets.push(Target::new(kind, id));
+            }
+            targets.push(Target::new(kind, id).issued_by("https://id.example"));
+        }
+        targets.push(Target::claim("a", id));
+        targets.push(Target::claim("ab", id));
+        targets.push(Target::claim("a", format!("b{id}")));
+    }
+    targets.sort_by_key(|target| format!("{target:?}"));
+    targets.dedup();
+    let mut fingerprints: Vec<_> = targets.iter().map(Target::fingerprint).collect();
+    fingerprints.sort_unstable();
+    fingerprints.dedup();
+    assert_eq!(fingerprints.len(), targets.len());
+}
+
+#[test]
+fn stored_fingerprints_keep_their_value() {
+    // Revocations in a Redis out there are found by these. If this test fails, a new layout version is due.
+    assert_eq!(Target::token("a").fingerprint().to_string(), TOKEN_A);
+    assert_eq!(
+        Target::claim("tenant", "acme").issued_by("https://id.example").fingerprint().to_string(),
+        CLAIM_ACME
+    );
+}
+
+const TOKEN_A: &str = "55521419fc1216c79ab442a06d26cd44";
+const CLAIM_ACME: &str = "338137e8560eea88744b6bad167e5e4e";
+
+#[test]
+fn keys_and_issuers_belong_to_no_issuer() {
+    assert_eq!(Target::key("k1").issued_by("https://id.example"), Target::key("k1"));
+    assert_eq!(
+        Target::issuer("x").issued_by("https://id.example").fingerprint(),
+        Target::issuer("x").fingerprint()
+    );
+}
+
+#[test]
+fn a_cutoff_covers_its_whole_second_and_nothing_later() {
+    let (_, record) = history(&[(5_200, SO_FAR)]);
+    let record = record.unwrap();
+    for (issued_at, covered) in [
+        (Some(4_000), true),
+        (Some(5_000), true),  // a whole second: issued at some time in [5 s, 6 s)
+        (Some(5_200), true),  // a tie is revoked
+        (Some(5_201), false), // a fraction says that it was issued later
+        (Some(6_000), false),
+        (None, true),
+    ] {
+        assert_eq!(record.covers_issued_at(issued_at.map(ms)), covered, "{issued_at:?}");
+    }
+    assert_eq!(record.reissue_at(), Some(ms(6_000)));
+    let (_, record) = history(&[(6_000, SO_FAR)]);
+    assert!(
+        record.unwrap().covers_issued_at(Some(ms(6_000))),
+        "it may have been issued in that very millisecond"
+    );
+}
+
+#[test]
+fn the_latest_fact_wins_and_a_tie_is_revoked() {
+    for (changes, outcome, in_effect) in [
+        (&[(1_000, ALL)][..], Outcome::New, true),
+        (&[(1_000, ALL), (2_000, ALL)], Outcome::Extended, true), // it is kept for longer
+        (&[(1_000, SO_FAR), (2_000, ALL)], Outcome::Extended, true),
+        (&[(1_000, BACK)], Outcome::Already, false),
+        (&[(1_000, ALL), (2_000, BACK)], Outcome::New, false),
+        (&[(1_000, ALL), (1_000, BACK)], Outcome::New, false),
+        (&[(1_000, ALL), (500, BACK)], Outcome::New, false), // the clock went back
+        (&[(1_000, ALL), (2_000, BACK), (2_000, ALL)], Outcome::New, true),
+        (&[(1_000, ALL), (2_000, BACK), (1_500, ALL)], Outcome::New, true),
+        (&[(1_000, ALL), (2_000, BACK), (3_000, BACK)], Outcome::Already, false),
+    ] {
+        let (last, record) = history(changes);
+        assert_eq!(last, Some(outcome), "{changes:?}");
+        assert_eq!(record.is_some_and(|record| record.is_in_effect()), in_effect, "{changes:?}");
+    }
+}
+
+#[test]
+fn a_token_is_revoked_once() {
+    let mut change = change(ALL, 0);
+    change.until = ms(10_000);
+    let Change::Write(Outcome::New, record) = change.apply(None, ms(1)) else { panic!("not written") };
+    assert_eq!(record.until(), ms(10_000));
+    assert_eq!(change.apply(Some(&record), ms(2)), Change::Nothing(Outcome::Already));
+    change.until = ms(5_000);
+    assert_eq!(change.apply(Some(&record), ms(2)), Change::Nothing(Outcome::Already), "never shortened");
+    change.until = ms(20_000);
+    let Change::Write(Outcome::Extended, record) = change.apply(Some(&record), ms(2)) else {
+        panic!("not extended")
+    };
+    assert_eq!(record.until(), ms(20_000));
+    assert_eq!(change.apply(None, ms(20_000)), Change::Nothing(Outcome::AlreadyExpired));
+    assert!(matches!(change.apply(Some(&record), ms(20_000)), Change::Nothing(Outcome::AlreadyExpired)));
+}
+
+#[test]
+fn a_cutoff_never_moves_back() {
+    let until = |cutoff| Action::Revoke(Extent::IssuedUntil(ms(cutoff)));
+    let (_, record) = history(&[(5_000, until(4_000)), (6_000, until(3_000))]);
+    assert_eq!(record.unwrap().cutoff(), Some(ms(4_000)));
+    let (_, record) = history(&[(5_000, SO_FAR), (6_000, BACK), (7_000, until(3_000))]);
+    assert!(record.unwrap().cutoff().is_some(), "a reinstatement does not stand against a later revocation");
+}
+
+prop_compose! {
+    fn records()(parts in prop::array::uniform5(0_u64..6), at in 0_u64..6, reason in prop::option::of("[ab]")) -> Record {
+        let [all, cutoff, cutoff_set, reinstated, until] = parts.map(ms);
+        let note = Note { target: Target::user("alice"), at: ms(at), reason: reason.map(Arc::from), actor: None };
+        Record { all, cutoff, cutoff_set, reinstated, until, note }
+    }
+}
+
+fn merged(mut one: Record, other: &Record) -> Record {
+    one.merge(other);
+    one
+}
+
+proptest! {
+    #[test]
+    fn merging_is_commutative_associative_and_idempotent(a in records(), b in records(), c in records()) {
+        prop_assert_eq!(merged(a.clone(), &b), merged(b.clone(), &a));
+        prop_assert_eq!(merged(merged(a.clone(), &b), &c), merged(a.clone(), &merged(b.clone(), &c)));
+        prop_assert_eq!(merged(a.clone(), &a), a);
+    }
+
+    #[test]
+    fn merging_reports_growth(a in records(), b in records()) {
+        let mut grown = a.clone();
+        let grew = grown.merge(&b);
+        prop_assert_eq!(grew, grown.weight() != a.weight());
+        prop_assert!(!grown.clone().merge(&b), "once taken in, it is nothing new");
+    }
+
+    /// Whatever came before, a revocation that was just written covers what it says, and a reinstatement uncovers all.
+    #[test]
+    fn what_was_just_written_is_in_effect(
+        changes in prop::collection::vec((1_000_u64..9_000, prop::sample::select(vec![ALL, SO_FAR, BACK])), 1..8),
+    ) {
+        let (_, record) = history(&changes);
+        match changes.last() {
+            Some((_, BACK)) => prop_assert!(!record.is_some_and(|record| record.is_in_effect())),
+            Some((now, ALL)) => prop_assert!(record.unwrap().covers_issued_at(Some(ms(now + 60_000)))),
+            Some((now, _)) => prop_assert!(record.unwrap().covers_issued_at(Some(ms(*now)))),
+            None => unreachable!(),
+        }
+    }
+
+    /// Applying a change to a record is the same as merging it with what the change alone would have written.
+    #[test]
+    fn nothing_that_was_revoked_shrinks(
+        changes in prop::collection::vec((1_000_u64..9_000, prop::sample::select(vec![ALL, SO_FAR])), 1..8),
+        issued_at in 0_u64..10_000,
+    ) {
+        let mut covered = false;
+        for end in 1..=changes.len() {
+            let (_, record) = history(&changes[..end]);
+            let covers = record.unwrap().covers_issued_at(Some(ms(issued_at)));
+            prop_assert!(covers || !covered);
+            covered = covers;
+        }
+    }
+}

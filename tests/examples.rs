@@ -1,0 +1,66 @@
+//! Runs the examples, as a reader would, and reads what they print.
+#![cfg(all(feature = "redis", feature = "aws_lc_rs"))]
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::process::Command;
+
+/// Runs an example to its end and returns what it printed.
+#[track_caller]
+fn run(example: &str, env: &[(&str, &str)]) -> String {
+    // All features, as `make test` has them: nothing is compiled twice.
+    let output = Command::new(env!("CARGO"))
+        .args(["run", "--quiet", "--all-features", "--example", example])
+        .env_remove("REDIS_URL")
+        .envs(env.iter().copied())
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{printed}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(printed.contains("Next: "), "it does not say what to try next:\n{printed}");
+    printed
+}
+
+/// The answers in the order in which they were printed, one word each.
+fn words<'a>(printed: &'a str, wanted: &[&str]) -> Vec<&'a str> {
+    printed.split(|c: char| !c.is_alphanumeric()).filter(|word| wanted.contains(word)).collect()
+}
+
+#[test]
+fn quickstart_in_memory_and_on_redis() {
+    let wanted = ["200", "204", "401"];
+    let story = ["200", "200", "204", "401", "200", "204", "401"];
+    let printed = run("quickstart", &[]);
+    assert_eq!(words(&printed, &wanted), story, "{printed}");
+
+    support::redis_or_skip!();
+    let redis = support::RedisServer::start();
+    let printed = run("quickstart", &[("REDIS_URL", &redis.url())]);
+    assert!(printed.contains("kept in Redis"), "{printed}");
+    assert_eq!(words(&printed, &wanted), story, "{printed}");
+}
+
+#[test]
+fn hyper() {
+    let printed = run("hyper", &[]);
+    assert_eq!(words(&printed, &["200", "401"]), ["401", "200", "401"], "{printed}");
+}
+
+#[test]
+fn tonic() {
+    let printed = run("tonic", &[]);
+    let codes = words(&printed, &["Ok", "Unauthenticated", "Unavailable"]);
+    assert_eq!(codes, ["Unauthenticated", "Ok", "Unauthenticated", "Unavailable"], "{printed}");
+}
+
+#[test]
+fn a_second_process_revokes() {
+    support::redis_or_skip!();
+    let printed = run("revoke", &[]);
+    assert_eq!(words(&printed, &["200", "401"]), ["200", "200", "401", "200"], "{printed}");
+    let processes: std::collections::HashSet<_> =
+        printed.lines().filter_map(|line| line.trim().strip_prefix("process ")?.split(':').next()).collect();
+    assert_eq!(processes.len(), 2, "{printed}");
+}
