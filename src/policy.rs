@@ -71,6 +71,9 @@ pub enum Rejection {
     BadRequest(CredentialsError),
     /// The token is not acceptable (`invalid_token`).
     InvalidToken(TokenError),
+    /// The token could not be verified, because the keys of its issuer cannot be had at the moment. It is refused in every
+    /// [`FailMode`]: who sent it is not known.
+    NoKeys(TokenError),
     /// The token is revoked (`invalid_token`).
     Revoked(RevokedBy),
     /// The standing of the token is not known, and the mode is [`FailMode::Closed`].
@@ -84,8 +87,18 @@ impl Rejection {
             Self::NoCredentials => RejectionKind::NoCredentials,
             Self::BadRequest(_) => RejectionKind::BadRequest,
             Self::InvalidToken(error) => RejectionKind::InvalidToken(error.kind()),
+            Self::NoKeys(_) => RejectionKind::NoKeys,
             Self::Revoked(by) => RejectionKind::Revoked(by.kind),
             Self::NoVerdict(error) => RejectionKind::NoVerdict(error.kind()),
+        }
+    }
+}
+
+impl From<TokenError> for Rejection {
+    fn from(error: TokenError) -> Self {
+        match error.kind() {
+            TokenErrorKind::NoKeys => Self::NoKeys(error),
+            _ => Self::InvalidToken(error),
         }
     }
 }
@@ -95,7 +108,7 @@ impl fmt::Display for Rejection {
         match self {
             Self::NoCredentials => f.write_str("the request has no credentials"),
             Self::BadRequest(error) => error.fmt(f),
-            Self::InvalidToken(error) => error.fmt(f),
+            Self::InvalidToken(error) | Self::NoKeys(error) => error.fmt(f),
             Self::Revoked(by) => write!(f, "the token was revoked, by its {}", by.kind),
             Self::NoVerdict(error) => write!(f, "the standing of the token is not known: {error}"),
         }
@@ -105,7 +118,7 @@ impl fmt::Display for Rejection {
 impl std::error::Error for Rejection {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::InvalidToken(error) => Some(error),
+            Self::InvalidToken(error) | Self::NoKeys(error) => Some(error),
             Self::NoVerdict(error) => Some(error),
             Self::BadRequest(error) => Some(error),
             Self::NoCredentials | Self::Revoked(_) => None,
@@ -123,6 +136,8 @@ pub enum RejectionKind {
     BadRequest,
     /// See [`Rejection::InvalidToken`].
     InvalidToken(TokenErrorKind),
+    /// See [`Rejection::NoKeys`].
+    NoKeys,
     /// See [`Rejection::Revoked`].
     Revoked(TargetKind),
     /// See [`Rejection::NoVerdict`].

@@ -6,6 +6,7 @@
 //! | [`jwt`] | checks signature and header: the only door to `jsonwebtoken` |
 //! | [`profile`] | judges the claims and names the targets; shared by every verifier |
 //! | `issuers` | several issuers in one layer, each with its own verifier: [`IssuerSet`] |
+//! | `upstream` | claims that another layer has verified: [`UpstreamClaims`] |
 //! | [`issue`] | mints tokens that are revocable by construction (feature `issuer`) |
 
 pub mod bearer;
@@ -14,6 +15,7 @@ pub mod issue;
 mod issuers;
 pub mod jwt;
 pub mod profile;
+mod upstream;
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 
 pub use issuers::IssuerSet;
 pub use profile::{MissingId, TokenProfile};
+pub use upstream::UpstreamClaims;
 
 use crate::verified::VerifiedToken;
 
@@ -110,6 +113,9 @@ pub enum TokenErrorKind {
     WrongIssuer,
     /// `aud` names none of the accepted audiences.
     WrongAudience,
+    /// The keys that could check it cannot be had at the moment: nothing is known about the token, and the client may try
+    /// again. The layer answers 503, not 401.
+    NoKeys,
     /// Refused by a verifier of your own.
     Other,
 }

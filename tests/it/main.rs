@@ -12,3 +12,4 @@ mod passing;
 mod readiness;
 mod stacks;
 mod support;
+mod upstream;

@@ -286,6 +286,11 @@ pub(crate) const fn name(algorithm: Algorithm) -> &'static str {
     }
 }
 
+/// Whether `alg` is the name of a signature algorithm, to the letter; `none` is not one.
+pub(crate) fn is_signature_algorithm(alg: &str) -> bool {
+    alg == "Ed25519" || alg.parse().is_ok_and(|algorithm| name(algorithm) == alg)
+}
+
 fn public_pem(pem: &[u8], labels: &[&str]) -> Result<Vec<u8>, ConfigError> {
     let (label, der) =
         der::pem(pem).ok_or_else(|| ConfigError::new("key", "is not PEM with exactly one block"))?;
