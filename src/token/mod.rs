@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`bearer`] | finds the one token of a request |
 //! | [`jwt`] | checks signature and header: the only door to `jsonwebtoken` |
+//! | `jwks` | keys that an identity provider publishes (feature `jwks`) |
 //! | [`profile`] | judges the claims and names the targets; shared by every verifier |
 //! | `issuers` | several issuers in one layer, each with its own verifier: [`IssuerSet`] |
 //! | `upstream` | claims that another layer has verified: [`UpstreamClaims`] |
@@ -13,6 +14,8 @@ pub mod bearer;
 #[cfg(feature = "issuer")]
 pub mod issue;
 mod issuers;
+#[cfg(feature = "jwks")]
+pub mod jwks;
 pub mod jwt;
 pub mod profile;
 mod upstream;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+#[cfg(feature = "jwks")]
+use jsonwebtoken::DecodingKeyKind;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 
 use super::{der, provider};
@@ -168,6 +170,23 @@ impl VerificationKey {
     pub(crate) fn is_for(&self, alg: &str) -> bool {
         // RFC 9864 §2.2 gives EdDSA with Ed25519 a second name, and it is all that such a key can do.
         alg == name(self.algorithm) || (self.algorithm == Algorithm::EdDSA && alg == "Ed25519")
+    }
+
+    /// Whether both are the same public key, under the same name. Secrets are never the same: they are not compared.
+    #[cfg(feature = "jwks")]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        use DecodingKeyKind::{RsaModulusExponent, SecretOrDer};
+
+        let is_same_material = match (self.key.kind(), other.key.kind()) {
+            (SecretOrDer(own), SecretOrDer(other)) => {
+                self.key.family() != AlgorithmFamily::Hmac && own == other
+            }
+            (RsaModulusExponent { n, e }, RsaModulusExponent { n: other_n, e: other_e }) => {
+                (n, e) == (other_n, other_e)
+            }
+            _ => false,
+        };
+        is_same_material && self.kid == other.kid && self.algorithm == other.algorithm
     }
 
     /// Whether `signature`, base64url, fits `message`.
