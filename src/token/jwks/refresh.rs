@@ -90,7 +90,7 @@ impl Refresh {
     fn next(&self, max_age: Option<Duration>) -> Duration {
         let wanted = max_age.map_or(self.max_age, |age| age.min(self.max_age));
         let tenths_of_percent = u32::try_from(RandomState::new().hash_one(()) % 100).unwrap_or(0);
-        (wanted - wanted * tenths_of_percent / 1000).max(self.cooldown)
+        wanted.saturating_sub(wanted / 1000 * tenths_of_percent).max(self.cooldown)
     }
 
     /// The pause after so many failures in a row.
