@@ -59,7 +59,8 @@ async fn serve(layer: JwtRevocationLayer) -> Result<HealthClient<Channel>, Box<d
     let incoming = TcpIncoming::bind("127.0.0.1:0".parse()?)?;
     let address = incoming.local_addr()?;
     tokio::spawn(Server::builder().layer(layer).add_service(health).serve_with_incoming(incoming));
-    Ok(HealthClient::connect(format!("http://{address}")).await?)
+    let channel = Channel::from_shared(format!("http://{address}"))?.connect().await?;
+    Ok(HealthClient::new(channel))
 }
 
 async fn call(client: &mut HealthClient<Channel>, token: Option<&str>) -> Result<Code, Box<dyn Error>> {

@@ -6,10 +6,13 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
 /// A point in time: whole milliseconds since the Unix epoch, UTC, leap seconds ignored (RFC 7519 §2, `NumericDate`).
 ///
-/// Arithmetic saturates: a claim such as `"exp": 1e300` is simply very far away.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Arithmetic saturates: a claim such as `"exp": 1e300` is simply very far away. Serialized as the number of milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Timestamp(u64);
 
 impl Timestamp {

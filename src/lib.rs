@@ -81,6 +81,7 @@
 //! It decides whether a token may pass. It does not decide what its bearer may do (scopes, roles), keeps no users or
 //! passwords, and serves no routes. Opaque tokens and introspection (RFC 7662) are for other crates.
 
+pub mod audit;
 mod clock;
 mod config;
 pub mod gate;
@@ -88,7 +89,12 @@ pub mod middleware;
 mod policy;
 mod revocation;
 mod revoker;
+#[cfg(feature = "sessions")]
+pub mod session;
 pub mod store;
+#[cfg(all(test, feature = "redis"))]
+#[path = "../tests/support/mod.rs"]
+mod support;
 pub mod token;
 mod verified;
 

@@ -127,7 +127,7 @@ impl Gate {
             fail_mode: FailModeRule::Always(FailMode::default()),
             exemption: None,
             credentials: Credentials::Required,
-            preflight: Preflight::Judged,
+            preflight: Preflight::Passed,
             enforcement: Enforcement::Enforced,
             counters: Counters::new(),
             outage: Arc::new(Outage::new()),

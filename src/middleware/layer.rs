@@ -174,14 +174,15 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// Lets CORS preflights pass: `OPTIONS` with `Origin` and `Access-Control-Request-Method`, which browsers send
-    /// without credentials. Needed only if they are answered behind this layer.
+    /// Judges CORS preflights like any other request. By default they pass, without a
+    /// [`Clearance`](crate::Clearance): `OPTIONS` with `Origin` and `Access-Control-Request-Method`, which browsers send
+    /// without credentials, as the Fetch standard wants it.
     ///
     /// # Security
-    /// Anyone can send such a request. It reaches whatever answers `OPTIONS` behind this layer, also a handler for any
-    /// method. A CORS layer outside of this one needs no such hole.
-    pub fn with_cors_preflight(mut self) -> Self {
-        self.gate.preflight = Preflight::Passed;
+    /// Anyone can send a preflight, and it reaches whatever answers `OPTIONS` behind this layer. Call this if CORS is
+    /// answered outside of it, or if a handler behind it takes any method.
+    pub fn without_cors_preflight(mut self) -> Self {
+        self.gate.preflight = Preflight::Judged;
         self
     }
 

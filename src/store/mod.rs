@@ -7,12 +7,17 @@
 //! | [`memory`] | one process: tests, demos, programs that run alone |
 //! | [`redis`] | shared by all processes, one round trip per check (feature `redis`) |
 //! | `scripted` | for tests: fails on cue (feature `test-util`) |
+//! | [`session`] | what sessions and refresh tokens need beside (feature `sessions`) |
 
 pub mod memory;
+#[cfg(feature = "sessions")]
+mod memory_session;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(any(test, feature = "test-util"))]
 pub mod scripted;
+#[cfg(feature = "sessions")]
+pub mod session;
 
 use std::error::Error;
 use std::fmt;

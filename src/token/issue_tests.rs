@@ -183,9 +183,9 @@ fn a_key_with_a_name_writes_it_into_its_tokens() {
 
 #[test]
 fn nothing_shows_the_token() {
-    let issuer = issuer_of(profile());
-    let issued = issuer.issue(&NewToken::new("alice")).unwrap();
-    let text = format!("{issued:?} {issuer:?}");
+    let mint = issuer_of(profile());
+    let issued = mint.issue(&NewToken::new("alice")).unwrap();
+    let text = format!("{issued:?} {mint:?}");
     assert!(text.contains(issued.id()));
     assert!(issued.token().split('.').all(|part| !text.contains(part)), "{text}");
     assert!(!text.contains("7, 7, 7"), "{text}");

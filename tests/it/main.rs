@@ -10,6 +10,16 @@ mod layer;
 mod passing;
 #[cfg(feature = "test-util")]
 mod readiness;
+#[cfg(feature = "redis")]
+mod redis_guard;
+#[cfg(feature = "redis")]
+mod redis_store;
+#[cfg(feature = "redis")]
+mod redis_topology;
+#[cfg(feature = "redis")]
+#[path = "../support/mod.rs"]
+mod servers;
 mod stacks;
+mod store_contract;
 mod support;
 mod upstream;

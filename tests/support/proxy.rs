@@ -118,6 +118,10 @@ async fn serve(
             Some(order) = orders.recv() => {
                 if order.fault == Fault::Refuse {
                     listener = None;
+                    // A process that is being started elsewhere holds a copy of the socket until it executes.
+                    while TcpStream::connect(addr).await.is_ok() {
+                        tokio::task::yield_now().await;
+                    }
                 } else if listener.is_none() {
                     listener = Some(TcpListener::bind(addr).await.expect("the port the proxy had before"));
                 }

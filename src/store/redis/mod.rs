@@ -1,4 +1,152 @@
-//! x
-/// x
-#[derive(Debug)]
-pub struct RedisStore;
+//! [`RedisStore`]: revocations that all processes share.
+//!
+//! | room | what it is |
+//! | --- | --- |
+//! | `schema` | names of keys, spelling of records: pure |
+//! | `script` | the one Lua script that writes: arguments and reply |
+//! | `connect` | which server to talk to, and one connection to it |
+//! | `guard` | a connection whose every question is answered in time |
+//! | `life` | how a loss of data is noticed, and which tokens are doubted then |
+//! | `options` | what can be set, and how a store is opened |
+//! | `session` | the documents of sessions and families (feature `sessions`) |
+//! | `ask` | what goes over the wire: the check, the write, the look-ups |
+
+mod ask;
+mod connect;
+mod guard;
+mod life;
+mod options;
+mod random;
+mod schema;
+mod script;
+#[cfg(feature = "sessions")]
+mod session;
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// The Redis client, in the version of which [`RedisStoreBuilder::with_config`] takes a configuration.
+pub use fred;
+
+use super::{ListQuery, Lookup, Page, Receipt, RevocationStore, StoreError};
+use crate::revocation::{Record, Revocation, Target};
+use crate::verified::VerifiedToken;
+pub use guard::Health;
+use guard::Link;
+use life::Memory;
+use options::Settings;
+pub use options::{
+    ConnectError, DEFAULT_CHECK_TIMEOUT, DEFAULT_LOG_LENGTH, DEFAULT_MAX_IN_FLIGHT,
+    DEFAULT_MAX_TOKEN_LIFETIME, DEFAULT_PREFIX, DEFAULT_START_LIMIT, DEFAULT_WRITE_TIMEOUT,
+    RedisStoreBuilder, Start, WaitReplicas,
+};
+use schema::Keys;
+
+/// Keeps revocations in Redis, where all processes find them. Cheap to clone; clones share their connections, which
+/// end with the last clone.
+///
+/// A check is one round trip (`MGET`) and answers within [`with_check_timeout`](RedisStoreBuilder::with_check_timeout)
+/// whatever happens. A write is one script, all or nothing per shard; repeating it is safe. Needs Redis 6.2 or
+/// Valkey, with `maxmemory-policy noeviction`.
+///
+/// ```no_run
+/// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+/// use tower_jwt_revocation::RedisStore;
+///
+/// let store = RedisStore::connect("redis://127.0.0.1:6379").await?;
+/// # Ok(()) }
+/// ```
+///
+/// # When Redis has lost its data
+/// If a running process finds that Redis knows less than before (`FLUSHALL`, a restart without data, a fail-over that
+/// lost writes), tokens issued until that moment are of unknown standing ([`StoreErrorKind::Amnesia`]): by default
+/// their holders have to sign in again. Tokens issued later pass. An empty Redis that no running process knew
+/// otherwise is a first start.
+///
+/// [`StoreErrorKind::Amnesia`]: super::StoreErrorKind::Amnesia
+#[derive(Clone)]
+pub struct RedisStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: Settings,
+    keys: Arc<Keys>,
+    memory: Arc<Memory>,
+    /// One for all shards, or in a cluster one for each: then a dead primary takes nothing else away.
+    checks: Box<[Link]>,
+    writes: Box<[Link]>,
+    health: Arc<watch::Sender<Health>>,
+    /// Begins lives and publishes horizons. It holds no `Inner`, which ends it.
+    steward: std::sync::OnceLock<JoinHandle<()>>,
+}
+
+impl RedisStore {
+    /// Connects with the default options; see [`builder`](Self::builder) for the forms of URLs.
+    ///
+    /// # Errors
+    /// [`ConnectError`] if the URL cannot work, or Redis cannot be used within [`DEFAULT_START_LIMIT`].
+    pub async fn connect(url: impl AsRef<str>) -> Result<Self, ConnectError> {
+        Self::builder().with_url(url.as_ref()).connect().await
+    }
+
+    /// A store with options.
+    pub fn builder() -> RedisStoreBuilder {
+        RedisStoreBuilder::default()
+    }
+
+    /// Whether Redis can be used right now, and every change of that: for readiness probes and metrics.
+    pub fn watch_health(&self) -> watch::Receiver<Health> {
+        self.inner.health.subscribe()
+    }
+}
+
+impl RevocationStore for RedisStore {
+    fn check(&self, token: &Arc<VerifiedToken>) -> Lookup {
+        self.inner.check(token)
+    }
+
+    fn write(&self, changes: Vec<Revocation>) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
+        // In a task of its own, so that a caller who goes away leaves nothing half done.
+        let inner = Arc::clone(&self.inner);
+        let task = tokio::spawn(async move { inner.write(changes).await });
+        async move { task.await.unwrap_or_else(|error| Err(ask::broken(error))) }.boxed()
+    }
+
+    fn find(&self, target: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>> {
+        let (inner, fingerprint) = (Arc::clone(&self.inner), target.fingerprint());
+        async move { inner.find(&fingerprint).await }.boxed()
+    }
+
+    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>> {
+        let inner = Arc::clone(&self.inner);
+        async move { inner.list(&query).await }.boxed()
+    }
+
+    fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
+        let inner = Arc::clone(&self.inner);
+        async move { inner.count().await }.boxed()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(steward) = self.steward.get() {
+            steward.abort();
+        }
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("settings", &self.inner.settings)
+            .field("health", &*self.inner.health.borrow())
+            .finish_non_exhaustive()
+    }
+}

@@ -134,7 +134,7 @@ async fn keys_are_fetched_once_and_used_by_name() {
     let provider = Provider::publishes(&["a", "b"]);
     let keys = jwks(&provider).fetch().await.unwrap();
     let verifier = verifier(&keys);
-    assert_eq!(keys.key_ids(), ["a".into(), "b".into()]);
+    assert_eq!(keys.key_ids().join(" "), "a b");
     for kid in ["a", "b"] {
         assert_eq!(kind(&verifier, kid), None);
     }
@@ -359,7 +359,7 @@ async fn of_two_keys_with_one_name_the_first_counts_and_nameless_ones_do_not() {
     let provider = Provider::default();
     provider.answer(Ok(Document::new(set.to_string())));
     let keys = jwks(&provider).fetch().await.unwrap();
-    assert_eq!(keys.key_ids(), ["a".into(), "b".into()]);
+    assert_eq!(keys.key_ids().join(" "), "a b");
     assert_eq!(kind(&verifier(&keys), "a"), None);
 }
 

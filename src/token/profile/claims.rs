@@ -1,4 +1,4 @@
-//! Reads a claims set: what decides, and no more.
+//! Reads the claims that decide: one pass over the payload, nothing kept that is not needed.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 
 use super::{ClaimTarget, TokenProfile, odd};
 use crate::clock::Timestamp;
-use crate::revocation::MAX_ID_BYTES;
+use crate::revocation::{MAX_ID_BYTES, TargetKind};
 use crate::token::{TokenError, TokenErrorKind};
 
 /// The `iss` of a claims set, to find out by which rules the whole is to be judged. Nothing else is looked at: a claims
@@ -90,10 +90,21 @@ impl<'a> Claims<'a> {
             let id = value.id(name)?;
             // An empty id names nothing: no one can revoke it.
             if let Some(id) = id.filter(|id| !id.is_empty()) {
-                self.targets.push((feed, bounded(name, id)?));
+                self.add_target(feed, bounded(name, id)?);
             }
         }
         Ok(())
+    }
+}
+
+impl<'a> Claims<'a> {
+    /// Issuers like to say the same twice, `client_id` and `azp` above all. One look-up is enough.
+    fn add_target(&mut self, feed: &'a ClaimTarget, id: Cow<'a, str>) {
+        let is_known = feed.kind != TargetKind::Claim
+            && self.targets.iter().any(|(known, other)| known.kind == feed.kind && *other == id);
+        if !is_known {
+            self.targets.push((feed, id));
+        }
     }
 }
 
@@ -210,6 +221,17 @@ impl<'a> Deserialize<'a> for Value<'a> {
     }
 }
 
+/// How `serde_json` hands over a number when any crate in the build has turned on its feature `arbitrary_precision`.
+const ARBITRARY_NUMBER: &str = "$serde_json::private::Number";
+
+fn number<'a>(digits: &str) -> Value<'a> {
+    match (digits.parse(), digits.parse()) {
+        (Ok(integer), _) => Value::Integer(integer),
+        (_, Ok(number)) if f64::is_finite(number) => Value::Number(number),
+        _ => Value::Other,
+    }
+}
+
 struct ValueVisitor;
 
 impl<'a> Visitor<'a> for ValueVisitor {
@@ -260,7 +282,15 @@ impl<'a> Visitor<'a> for ValueVisitor {
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Value<'a>, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Value::Other)
+        let mut value = Value::Other;
+        while let Some(Name(name)) = map.next_key()? {
+            if name == ARBITRARY_NUMBER {
+                let Name(digits) = map.next_value()?;
+                value = number(&digits);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(value)
     }
 }

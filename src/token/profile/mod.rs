@@ -2,7 +2,6 @@
 //! when it is valid, and by which of its claims it can be revoked.
 //!
 //! Pure: bytes and a time in, a [`VerifiedToken`] or a [`TokenError`] out.
-
 //!
 //! | room | what it does |
 //! | --- | --- |
@@ -58,6 +57,9 @@ const DEFAULT_CLAIM_TARGETS: [(&str, TargetKind); 10] = [
     ("client_id", TargetKind::Client),
     ("azp", TargetKind::Client),
 ];
+
+/// Claims with a meaning of their own, which feed no target.
+const NOT_IDS: [&str; 5] = ["iss", "aud", "exp", "nbf", "iat"];
 
 /// What a token without an id means, see [`TokenProfile::with_missing_id`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -339,7 +341,8 @@ impl TokenProfile {
     ///
     /// # Errors
     /// [`ConfigError`] naming the setting: an empty issuer, audience or claim name; a leeway over 300 s; a lifetime
-    /// of zero or over 10 years; a claim mapped to a kind that is not fed by claims.
+    /// of zero or over 10 years; a claim mapped to a kind that is not fed by claims, or one that cannot feed any
+    /// (`iss`, `aud`, `exp`, `nbf`, `iat`).
     pub fn validate(&self) -> Result<(), ConfigError> {
         const TEN_YEARS: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
         let oops = |setting, problem: &str| Err(ConfigError::new(setting, problem));
@@ -355,6 +358,13 @@ impl TokenProfile {
         }
         if self.id_claim.is_empty() || self.claim_targets.iter().any(|target| target.claim.is_empty()) {
             return oops("claim", "has an empty name");
+        }
+        let fed = self.claim_targets.iter().map(|target| &*target.claim);
+        if let Some(claim) = fed.chain([&*self.id_claim]).find(|claim| NOT_IDS.contains(claim)) {
+            return Err(ConfigError::new(
+                "claim",
+                format!("`{claim}` is neither the id of a token nor of anything it belongs to"),
+            ));
         }
         for target in &self.claim_targets {
             if matches!(target.kind, TargetKind::Key | TargetKind::Issuer | TargetKind::SigningInput) {
@@ -582,7 +592,8 @@ impl TokenProfile {
 
     /// How long a record must be kept to outlive every token that exists when it is written.
     pub(crate) fn retention(&self) -> Duration {
-        self.max_lifetime + RETENTION_MARGIN
+        // A token that is revoked now, as part of its session, may say that it was issued by the leeway later.
+        self.max_lifetime + MAX_LEEWAY + RETENTION_MARGIN
     }
 }
 
@@ -613,3 +624,6 @@ fn too_long_lived() -> TokenError {
         "the token is valid for longer than accepted; see TokenProfile::with_max_lifetime",
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -243,7 +243,7 @@ fn shapes() {
 fn a_payload_with_stray_bits_is_refused_although_its_signature_fits() {
     let header = encode(r#"{"alg":"HS256"}"#);
     let mut padded = claims().to_string();
-    while padded.len() % 3 == 0 {
+    while padded.len().is_multiple_of(3) {
         padded.push(' ');
     }
     let payload = encode(&padded);
@@ -278,7 +278,6 @@ fn claims_that_lie_about_their_type() {
         (claims_with("exp", json!(NOW - 60)), Expired),
         (claims_with("exp", json!(1e300)), LifetimeTooLong),
         (claims_with("exp", json!(u64::MAX)), LifetimeTooLong),
-        (good.replace(&format!("{}", NOW + 600), "1e999"), Malformed),
         (good.replace(&format!("{}", NOW + 600), "NaN"), Malformed),
         (claims_with("nbf", json!(NOW + 61)), NotYetValid),
         (claims_with("nbf", json!(u64::MAX)), NotYetValid),
@@ -310,6 +309,10 @@ fn claims_that_lie_about_their_type() {
         let token = sign(r#"{"alg":"HS256"}"#, &claims);
         assert_refused(&verifier(), &token, kind);
     }
+    // Whether this is a number at all depends on a feature of serde_json.
+    let beyond = good.replace(&format!("{}", NOW + 600), "1e999");
+    let error = verifier().verify(&sign(r#"{"alg":"HS256"}"#, &beyond)).unwrap_err();
+    assert!(matches!(error.kind(), Malformed | OddClaim), "{error}");
 }
 
 #[test]
@@ -482,12 +485,11 @@ proptest! {
 
     #[test]
     fn what_is_cut_into_parts_can_be_put_together(token in "[A-Za-z0-9_.-]{0,40}") {
-        match Parts::of(&token) {
-            Ok(parts) => {
-                prop_assert_eq!(format!("{}.{}.{}", parts.header, parts.payload, parts.signature), token.clone());
-                prop_assert_eq!(format!("{}.{}", parts.signing_input, parts.signature), token);
-            }
-            Err(_) => prop_assert_ne!(token.matches('.').count(), 2),
-        }
+        let Ok(parts) = Parts::of(&token) else {
+            prop_assert_ne!(token.matches('.').count(), 2);
+            return Ok(());
+        };
+        prop_assert_eq!(format!("{}.{}.{}", parts.header, parts.payload, parts.signature), token.clone());
+        prop_assert_eq!(format!("{}.{}", parts.signing_input, parts.signature), token);
     }
 }

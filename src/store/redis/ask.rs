@@ -1,0 +1,513 @@
+//! What goes over the wire: the check, the write, the look-ups, and the steward, who begins and prolongs lives.
+
+use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::ops::Range;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::types::{Key, Value};
+use futures::FutureExt as _;
+use futures::future::join_all;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use tokio::time::{Instant, sleep};
+
+use super::connect::{code_of, odd_reply};
+use super::guard::{Hold, Link};
+use super::life::{Known, in_doubt};
+use super::options::ConnectError;
+use super::schema::{self, LAYOUT, Member};
+use super::script::{self, Context, Reply, Script};
+use super::{Inner, random};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::config::ConfigError;
+use crate::revocation::{Fingerprint, Record, Revocation};
+use crate::store::{
+    Cursor, Fence, ListQuery, Lookup, Page, Receipt, RevokedBy, Standing, StoreError, StoreErrorKind,
+};
+use crate::verified::VerifiedToken;
+
+/// How many writes and look-ups may be under way at once.
+pub(super) const MAX_WRITES: usize = 1024;
+/// How many changes one run of the script takes: Redis does nothing else meanwhile.
+const CHUNK: usize = 128;
+/// How soon a write is tried again while its connection is down.
+const TRY_AGAIN: Duration = Duration::from_millis(10);
+/// How often the expiry of the keys without an end of their own is put off.
+const TOUCH_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
+
+// === The check ===
+
+/// What one connection is asked about one token.
+struct Question {
+    hold: Hold,
+    /// The shards, with what was known of them before; their lives are asked for first.
+    shards: Vec<(u16, Option<Arc<Known>>)>,
+    /// Which targets of the token; their records are asked for next.
+    targets: Vec<usize>,
+    keys: Vec<Key>,
+}
+
+impl Inner {
+    pub(super) fn check(self: &Arc<Self>, token: &Arc<VerifiedToken>) -> Lookup {
+        let mut questions = Vec::with_capacity(1);
+        let mut failure = None;
+        if let [link] = &*self.checks {
+            match link.seize() {
+                Ok(hold) => questions.push(self.question(hold, token, 0..self.keys.shards())),
+                Err(error) => return Lookup::Now(Err(error)),
+            }
+        } else {
+            for shard in 0..self.keys.shards() {
+                if token.targets().iter().all(|target| self.keys.shard_of(target.fingerprint()) != shard) {
+                    continue;
+                }
+                match link_of(&self.checks, shard).seize() {
+                    Ok(hold) => questions.push(self.question(hold, token, shard..shard + 1)),
+                    // The other shards are asked all the same: one of them may know that the token is revoked.
+                    Err(error) => failure = Some(error),
+                }
+            }
+        }
+        let (inner, token) = (Arc::clone(self), Arc::clone(token));
+        if questions.len() == 1 && failure.is_none() {
+            let question = questions.pop();
+            return Lookup::Later(
+                async move {
+                    match question {
+                        Some(question) => inner.put(question, &token).await,
+                        None => Err(odd_reply("redis")),
+                    }
+                }
+                .boxed(),
+            );
+        }
+        Lookup::Later(
+            async move {
+                let mut answers: FuturesUnordered<_> =
+                    questions.into_iter().map(|question| inner.put(question, &token)).collect();
+                while let Some(answer) = answers.next().await {
+                    match answer {
+                        Ok(Standing::Live) => {}
+                        Ok(revoked) => return Ok(revoked),
+                        Err(error) => failure = Some(error),
+                    }
+                }
+                failure.map_or(Ok(Standing::Live), Err)
+            }
+            .boxed(),
+        )
+    }
+
+    fn question(&self, hold: Hold, token: &VerifiedToken, range: Range<u16>) -> Question {
+        let mut shards: Vec<(u16, Option<Arc<Known>>)> = Vec::with_capacity(1);
+        let mut targets = Vec::with_capacity(token.targets().len());
+        let mut records = Vec::with_capacity(token.targets().len());
+        for (n, target) in token.targets().iter().enumerate() {
+            let shard = self.keys.shard_of(target.fingerprint());
+            if !range.contains(&shard) {
+                continue;
+            }
+            if shards.iter().all(|(known, _)| *known != shard) {
+                shards.push((shard, self.memory.recall(shard)));
+            }
+            targets.push(n);
+            records.push(self.keys.shard(shard).record(target.fingerprint()));
+        }
+        let lives = shards.iter().map(|(shard, _)| self.keys.shard(*shard).life.clone());
+        let keys = lives.chain(records).map(Key::from).collect();
+        Question { hold, shards, targets, keys }
+    }
+
+    async fn put(&self, question: Question, token: &VerifiedToken) -> Result<Standing, StoreError> {
+        let Question { hold, shards, targets, keys } = question;
+        let values = hold.mget(keys, self.settings.check_timeout).await?;
+        drop(hold);
+        let (lives, records) = values.split_at_checked(shards.len()).ok_or_else(|| odd_reply("redis"))?;
+        let mut failure = None;
+        for (value, target) in records.iter().zip(targets) {
+            if value.is_null() {
+                continue;
+            }
+            match token.targets().get(target).map(|target| read_record(value, target.fingerprint())) {
+                // One that covers the token decides, whatever else could not be read.
+                Some(Ok(record)) if record.covers(token) => {
+                    return Ok(Standing::Revoked(RevokedBy::from(&record)));
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => failure = Some(error),
+                None => failure = Some(odd_reply("redis")),
+            }
+        }
+        for (value, (shard, known)) in lives.iter().zip(&shards) {
+            let life = match value {
+                Value::Null => None,
+                value => Some(value.as_bytes().ok_or_else(|| odd_reply("redis"))?),
+            };
+            if self.memory.judge(*shard, known.as_ref(), life)?.covers(token) {
+                return Err(in_doubt());
+            }
+        }
+        failure.map_or(Ok(Standing::Live), Err)
+    }
+}
+
+pub(super) fn read_record(value: &Value, fingerprint: &Fingerprint) -> Result<Record, StoreError> {
+    value
+        .as_bytes()
+        .and_then(|value| schema::parse_record(value).ok())
+        .filter(|record| record.target().fingerprint() == *fingerprint)
+        .ok_or_else(|| {
+            StoreError::new(
+                StoreErrorKind::Protocol,
+                "a record in redis is unreadable: another program, or another version of this one, uses the prefix",
+            )
+        })
+}
+
+#[expect(clippy::indexing_slicing, reason = "there is one link for all shards, or one for each")]
+fn link_of(links: &[Link], shard: u16) -> &Link {
+    &links[usize::from(shard) % links.len()]
+}
+
+// === The write ===
+
+impl Inner {
+    pub(super) async fn write(&self, changes: Vec<Revocation>) -> Result<Vec<Receipt>, StoreError> {
+        let mut shards: BTreeMap<u16, Vec<(usize, &Revocation)>> = BTreeMap::new();
+        for (n, change) in changes.iter().enumerate() {
+            shards.entry(self.keys.shard_of(&change.target.fingerprint())).or_default().push((n, change));
+        }
+        let written = join_all(shards.into_iter().map(|(shard, changes)| async move {
+            let mut receipts = Vec::with_capacity(changes.len());
+            for chunk in changes.chunks(CHUNK) {
+                let only: Vec<_> = chunk.iter().map(|(_, change)| *change).collect();
+                let confirmed = self.run(shard, &only).await?;
+                receipts.extend(chunk.iter().map(|(n, _)| *n).zip(confirmed));
+            }
+            Ok(receipts)
+        }))
+        .await;
+        let mut receipts = Vec::with_capacity(changes.len());
+        for shard in written {
+            receipts.extend(shard?);
+        }
+        receipts.sort_unstable_by_key(|(n, _)| *n);
+        Ok(receipts.into_iter().map(|(_, receipt)| receipt).collect())
+    }
+
+    /// Runs the script once, with any number of changes for one shard.
+    async fn run(&self, shard: u16, changes: &[&Revocation]) -> Result<Vec<Receipt>, StoreError> {
+        let known = self.memory.recall(shard);
+        let context = Context {
+            new_life: random::bits().max(1),
+            known: known.as_ref().map(|known| known.for_script()),
+            span: self.settings.max_token_lifetime,
+            log_length: self.settings.log_length,
+        };
+        let arguments = script::arguments(&self.keys, shard, &context, changes);
+        let (reply, replicas) = self.send(shard, Command::Script(&script::WRITE), arguments).await?;
+        let parts = bytes_of(reply)?;
+        let reply = Reply::parse(&parts, changes.len()).map_err(|_| odd_reply("the script"))?;
+        self.memory.learn(shard, known.as_ref(), reply.life);
+        let receipt = |change: &script::Changed| Receipt {
+            outcome: change.outcome,
+            at: change.at,
+            reissue_at: change.cutoff.map(Timestamp::next_second),
+            fence: Some(Fence { shard, epoch: reply.life.id, seq: change.seq }),
+            replicas,
+        };
+        Ok(reply.changes.iter().map(receipt).collect())
+    }
+
+    /// Sends a command over the connection for writes, again if that is lost, until the time is over. All that is sent
+    /// here is safe to repeat.
+    pub(super) async fn send(
+        &self,
+        shard: u16,
+        command: Command,
+        arguments: Vec<Bytes>,
+    ) -> Result<(Value, Option<u32>), StoreError> {
+        let deadline = Instant::now() + self.settings.write_timeout;
+        let link = link_of(&self.writes, shard);
+        let mut is_cached = true;
+        loop {
+            let limit = deadline.saturating_duration_since(Instant::now());
+            let attempt = match link.seize() {
+                Ok(hold) => self.attempt(&hold, command, is_cached, arguments.clone(), limit).await,
+                Err(error) => Err(error),
+            };
+            let error = match attempt {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let is_missing = is_cached && matches!(command, Command::Script(_)) && code(&error) == "NOSCRIPT";
+            let is_passing = matches!(
+                error.kind(),
+                StoreErrorKind::Unreachable
+                    | StoreErrorKind::Loading
+                    | StoreErrorKind::NotPrimary
+                    | StoreErrorKind::Cluster
+            );
+            if is_missing {
+                is_cached = false;
+            } else if is_passing && Instant::now() + TRY_AGAIN < deadline {
+                sleep(TRY_AGAIN).await;
+            } else {
+                return Err(error);
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        hold: &Hold,
+        command: Command,
+        is_cached: bool,
+        arguments: Vec<Bytes>,
+        limit: Duration,
+    ) -> Result<(Value, Option<u32>), StoreError> {
+        let script = match command {
+            Command::Script(script) => script,
+            Command::Other(name) => {
+                let arguments = arguments.into_iter().map(Value::Bytes).collect();
+                return Ok((hold.command(name, arguments, limit).await?, None));
+            }
+        };
+        let (name, text) = if is_cached { ("EVALSHA", script.sha) } else { ("EVAL", script.source) };
+        let arguments = std::iter::once(Bytes::from_static(text.as_bytes())).chain(arguments);
+        let reply = hold.command(name, arguments.map(Value::Bytes).collect(), limit).await?;
+        let replicas = if script.writes { self.wait_for_replicas(hold, limit).await? } else { None };
+        Ok((reply, replicas))
+    }
+
+    /// Must be asked on the connection of the write.
+    async fn wait_for_replicas(&self, hold: &Hold, limit: Duration) -> Result<Option<u32>, StoreError> {
+        let Some(wait) = self.settings.wait_replicas else { return Ok(None) };
+        let millis = i64::try_from(wait.limit.as_millis()).unwrap_or(i64::MAX);
+        let arguments = vec![Value::Integer(wait.replicas.get().into()), Value::Integer(millis)];
+        let Value::Integer(reached) = hold.command("WAIT", arguments, limit).await? else {
+            return Err(odd_reply("redis"));
+        };
+        let reached = u32::try_from(reached).map_err(|_| odd_reply("redis"))?;
+        if reached < wait.replicas.get() {
+            return Err(StoreError::new(
+                StoreErrorKind::Replicas,
+                format!(
+                    "only {reached} of {} replicas confirmed the write; it is in force and may be repeated",
+                    wait.replicas
+                ),
+            ));
+        }
+        Ok(Some(reached))
+    }
+}
+
+/// What is sent for a write or a look-up.
+#[derive(Clone, Copy)]
+pub(super) enum Command {
+    /// A script.
+    Script(&'static Script),
+    /// A command of Redis that only reads.
+    Other(&'static str),
+}
+
+/// The first word of the error that Redis gave, if it was Redis.
+fn code(error: &StoreError) -> &str {
+    error
+        .source()
+        .and_then(|source| source.downcast_ref::<fred::error::Error>())
+        .map_or("", |error| code_of(error.details()))
+}
+
+fn bytes_of(value: Value) -> Result<Vec<Bytes>, StoreError> {
+    let Value::Array(values) = value else { return Err(odd_reply("redis")) };
+    values.into_iter().map(|value| value.into_bytes().ok_or_else(|| odd_reply("redis"))).collect()
+}
+
+/// A task of ours that did not come to its end: the runtime is shutting down.
+pub(super) fn broken(error: tokio::task::JoinError) -> StoreError {
+    StoreError::new(StoreErrorKind::Other, "the task of the write did not end").with_source(error)
+}
+
+// === The look-ups ===
+
+impl Inner {
+    pub(super) async fn find(&self, fingerprint: &Fingerprint) -> Result<Option<Record>, StoreError> {
+        let shard = self.keys.shard_of(fingerprint);
+        let key = self.keys.shard(shard).record(fingerprint);
+        match self.send(shard, Command::Other("GET"), vec![key]).await? {
+            (Value::Null, _) => Ok(None),
+            (value, _) => read_record(&value, fingerprint).map(Some),
+        }
+    }
+
+    pub(super) async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
+        let (shard, position) = match &query.cursor {
+            Some(cursor) => self.parse_cursor(cursor)?,
+            None => (0, 0),
+        };
+        let keys = self.keys.shard(shard);
+        let arguments = vec![
+            keys.index.clone(),
+            position.to_string().into(),
+            Bytes::from_static(b"COUNT"),
+            query.page_size().to_string().into(),
+        ];
+        let (Value::Array(reply), _) = self.send(shard, Command::Other("ZSCAN"), arguments).await? else {
+            return Err(odd_reply("redis"));
+        };
+        let [position, Value::Array(members)] = reply.as_slice() else { return Err(odd_reply("redis")) };
+        let position: u64 =
+            position.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| odd_reply("redis"))?;
+        let mut fingerprints = Vec::with_capacity(members.len() / 2);
+        for pair in members.chunks(2) {
+            let member = pair.first().and_then(Value::as_bytes).and_then(|member| Member::parse(member).ok());
+            fingerprints.push(member.ok_or_else(|| odd_reply("redis"))?.fingerprint);
+        }
+        let next = match (position, shard + 1) {
+            (0, next) if next == self.keys.shards() => None,
+            (0, next) => Some((next, 0)),
+            (position, _) => Some((shard, position)),
+        };
+        Ok(Page {
+            records: self.read_page(shard, &fingerprints, query).await?,
+            next: next.map(|(shard, position)| Cursor::from_text(format!("{shard}:{position}"))),
+        })
+    }
+
+    async fn read_page(
+        &self,
+        shard: u16,
+        fingerprints: &[Fingerprint],
+        query: &ListQuery,
+    ) -> Result<Vec<Record>, StoreError> {
+        if fingerprints.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys =
+            fingerprints.iter().map(|fingerprint| self.keys.shard(shard).record(fingerprint)).collect();
+        let (Value::Array(values), _) = self.send(shard, Command::Other("MGET"), keys).await? else {
+            return Err(odd_reply("redis"));
+        };
+        let mut records = Vec::with_capacity(values.len());
+        for (value, fingerprint) in values.iter().zip(fingerprints) {
+            // The index forgets later than the record expires, and a record may have been reinstated meanwhile.
+            if !value.is_null() {
+                let record = read_record(value, fingerprint)?;
+                if record.is_in_effect() && query.admits(&record) {
+                    records.push(record);
+                }
+            }
+        }
+        Ok(records)
+    }
+
+    fn parse_cursor(&self, cursor: &Cursor) -> Result<(u16, u64), StoreError> {
+        let text = cursor.to_string();
+        text.split_once(':')
+            .and_then(|(shard, position)| Some((shard.parse().ok()?, position.parse().ok()?)))
+            .filter(|(shard, _)| *shard < self.keys.shards())
+            .ok_or_else(|| {
+                StoreError::new(
+                    StoreErrorKind::InvalidInput,
+                    "the cursor was not given out by this redis store",
+                )
+            })
+    }
+
+    pub(super) async fn count(&self) -> Result<u64, StoreError> {
+        let after = format!("({}", SystemClock.now().as_millis());
+        let mut total = 0;
+        for shard in 0..self.keys.shards() {
+            let index = self.keys.shard(shard).index.clone();
+            let arguments = vec![index, after.clone().into(), Bytes::from_static(b"+inf")];
+            match self.send(shard, Command::Other("ZCOUNT"), arguments).await? {
+                (Value::Integer(count), _) => total += u64::try_from(count).unwrap_or(0),
+                _ => return Err(odd_reply("redis")),
+            }
+        }
+        Ok(total)
+    }
+}
+
+// === The steward ===
+
+impl Inner {
+    /// Waits until Redis can be used, begins the lives and checks that the layout is ours.
+    pub(super) async fn begin(&self, at_once: bool, last: &mut StoreError) -> Result<(), ConnectError> {
+        let mut health = self.health.subscribe();
+        loop {
+            let now = health.borrow_and_update().clone();
+            if let Some(error) = now.error() {
+                *last = error.clone();
+                // A password does not become right by waiting.
+                if at_once || error.kind() == StoreErrorKind::Denied {
+                    return Err(ConnectError::Store(last.clone()));
+                }
+            } else if now.is_up() {
+                break;
+            }
+            if health.changed().await.is_err() {
+                return Err(ConnectError::Store(last.clone()));
+            }
+        }
+        for shard in 0..self.keys.shards() {
+            while let Err(error) = self.run(shard, &[]).await {
+                match (error.kind(), code(&error)) {
+                    (_, "LAYOUT") => return Err(self.wrong_layout(&error).into()),
+                    (StoreErrorKind::Denied, _) => {
+                        // A process that only checks may do without the rights to write, if others have begun.
+                        tracing::warn!(%error, "redis cannot be written to; revocations of this process will fail");
+                        break;
+                    }
+                    _ if at_once => return Err(ConnectError::Store(error)),
+                    _ => *last = error,
+                }
+                sleep(TRY_AGAIN).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn wrong_layout(&self, error: &StoreError) -> ConfigError {
+        let held = error.to_string();
+        let held = held.split_once("LAYOUT ").map_or(held.as_str(), |(_, held)| held);
+        ConfigError::new(
+            "shards",
+            format!(
+                "redis holds {held} under the prefix {}, this program uses version {LAYOUT} with {} shards; set the same number in all programs, or another prefix",
+                self.settings.prefix,
+                self.keys.shards(),
+            ),
+        )
+    }
+}
+
+/// Runs the script without changes whenever a life has to begin or a horizon to be published, and now and then to put
+/// off the expiry of its keys.
+pub(super) async fn steward(inner: Weak<Inner>) {
+    let Some(memory) = inner.upgrade().map(|inner| Arc::clone(&inner.memory)) else { return };
+    let mut has_failed = false;
+    loop {
+        let pause = if has_failed { Duration::from_secs(1) } else { TOUCH_EVERY };
+        tokio::select! {
+            () = memory.alarm.notified() => {}
+            () = sleep(pause.mul_f64(0.5 + random::fraction() / 2.0)) => {}
+        }
+        let Some(inner) = inner.upgrade() else { return };
+        let mut failure = None;
+        for shard in 0..inner.keys.shards() {
+            if let Err(error) = inner.run(shard, &[]).await {
+                failure = Some(error);
+            }
+        }
+        if let Some(error) = &failure
+            && !has_failed
+        {
+            tracing::warn!(%error, "the life of the store in redis could not be prolonged");
+        }
+        has_failed = failure.is_some();
+    }
+}

@@ -1,0 +1,495 @@
+//! Which server to talk to, and one connection to it.
+//!
+//! fred is told of single servers only: who is the primary, behind sentinels or in a cluster, is found out here. Its
+//! own fail-over waits for dead nodes, follows hung primaries late or never, and goes on reading from a primary that
+//! was replaced while it hung. For the same reason a connection is never repaired: it has one life, and its
+//! successor is a new client that was asked for its role before the first question.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fred::clients::Client;
+use fred::interfaces::{ClientLike as _, EventInterface as _};
+use fred::types::config::{
+    Config, ConnectionConfig, PerformanceConfig, Server, ServerConfig, UnresponsiveConfig,
+};
+use fred::types::{Builder, CustomCommand, Value};
+use futures::future::join_all;
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::config::ConfigError;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// How long a connection may take to be made: TCP, TLS, password. Longer than a check, because it is made in the
+/// background.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+// === From a URL ===
+
+/// Reads a URL as fred does, but refuses what fred would ignore.
+pub(crate) fn parse_url(url: &str) -> Result<Config, ConfigError> {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Err(ConfigError::new("url", "has no scheme; write redis://host:6379"));
+    };
+    let (family, form) = match scheme.find(['-', '+']) {
+        Some(at) => scheme.split_at(at),
+        None => (scheme, ""),
+    };
+    let is_tls = match family {
+        "redis" | "valkey" => false,
+        "rediss" | "valkeys" => true,
+        _ => {
+            return Err(ConfigError::new(
+                "url",
+                format!("the scheme {scheme:?} is unknown; write redis:// or rediss://"),
+            ));
+        }
+    };
+    if is_tls && form != "+unix" && !cfg!(any(feature = "rustls", feature = "native-tls")) {
+        return Err(ConfigError::new(
+            "url",
+            format!(
+                "{scheme}:// needs TLS, which is not compiled in and would be sent in plain text; enable the feature rustls or native-tls"
+            ),
+        ));
+    }
+    let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
+    if location.contains('#') || query.contains('#') {
+        return Err(ConfigError::new("url", "has a fragment; percent-encode `#` in passwords as %23"));
+    }
+    let path =
+        location.rsplit_once('@').map_or(location, |(_, host)| host).split_once('/').map_or("", |(_, p)| p);
+    let known: &[&str] = match form {
+        "" => &[],
+        "-cluster" if path.is_empty() => &["node"],
+        "-cluster" => {
+            return Err(ConfigError::new(
+                "url",
+                "names a database, but a cluster has only one; remove the path",
+            ));
+        }
+        "-sentinel" => &["node", "sentinelServiceName", "sentinelUsername", "sentinelPassword"],
+        "+unix" if is_tls => {
+            return Err(ConfigError::new("url", "asks for TLS over a Unix socket; write redis+unix://"));
+        }
+        "+unix" if cfg!(feature = "unix-sockets") => &[],
+        "+unix" => {
+            return Err(ConfigError::new(
+                "url",
+                "needs Unix sockets, which are not compiled in; enable the feature unix-sockets",
+            ));
+        }
+        _ => {
+            return Err(ConfigError::new(
+                "url",
+                format!(
+                    "the scheme {scheme:?} is unknown; after redis may come -cluster, -sentinel or +unix"
+                ),
+            ));
+        }
+    };
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+        if !known.contains(&name) {
+            let remedy = if known.is_empty() {
+                "this scheme takes none".into()
+            } else {
+                format!("known are {}", known.join(", "))
+            };
+            return Err(ConfigError::new(
+                "url",
+                format!(
+                    "the parameter {name:?} is unknown; {remedy}; timeouts and the like are set on the builder"
+                ),
+            ));
+        }
+    }
+    // The cause does not quote the URL, which may hold a password.
+    Config::from_url(url).map_err(|error| {
+        ConfigError::new("url", format!("cannot be used: {}", error.details())).with_source(error)
+    })
+}
+
+// === Who is the primary ===
+
+/// Finds the server to talk to and connects to it.
+pub(crate) struct Dialer {
+    /// Everything but the server: credentials, TLS, database.
+    base: Config,
+    topology: Topology,
+}
+
+enum Topology {
+    One(ServerConfig),
+    Sentinel {
+        sentinels: Vec<Server>,
+        service: String,
+        username: Option<String>,
+        password: Option<String>,
+    },
+    /// All nodes that were ever heard of, so that the death of those that were named at the start is survived.
+    Cluster(Mutex<Vec<Server>>),
+}
+
+impl Dialer {
+    pub(crate) fn new(config: Config) -> Result<Self, ConfigError> {
+        let topology = match &config.server {
+            ServerConfig::Sentinel { hosts, service_name, username, password } => Topology::Sentinel {
+                sentinels: hosts.clone(),
+                service: service_name.clone(),
+                username: username.clone(),
+                password: password.clone(),
+            },
+            ServerConfig::Clustered { hosts, .. } => Topology::Cluster(Mutex::new(hosts.clone())),
+            one => Topology::One(one.clone()),
+        };
+        let named = match &topology {
+            Topology::One(_) => 1,
+            Topology::Sentinel { sentinels, .. } => sentinels.len(),
+            Topology::Cluster(nodes) => nodes.lock().unwrap_or_else(PoisonError::into_inner).len(),
+        };
+        if named == 0 {
+            return Err(ConfigError::new("config", "names no server"));
+        }
+        Ok(Self { base: config, topology })
+    }
+
+    pub(crate) fn is_cluster(&self) -> bool {
+        matches!(self.topology, Topology::Cluster(_))
+    }
+
+    pub(crate) fn has_sentinels(&self) -> bool {
+        matches!(self.topology, Topology::Sentinel { .. })
+    }
+
+    /// The primary, in a cluster the one that serves `slot`.
+    pub(crate) async fn find(&self, slot: u16) -> Result<ServerConfig, StoreError> {
+        let server = match &self.topology {
+            Topology::One(server) => return Ok(server.clone()),
+            Topology::Sentinel { .. } => self.ask_sentinels().await?,
+            Topology::Cluster(nodes) => self.ask_cluster(nodes, slot).await?,
+        };
+        Ok(ServerConfig::Centralized { server })
+    }
+
+    /// Asks every sentinel and believes the one that knows of the latest fail-over.
+    async fn ask_sentinels(&self) -> Result<Server, StoreError> {
+        let Topology::Sentinel { sentinels, service, username, password } = &self.topology else {
+            return Err(unreachable("there are no sentinels"));
+        };
+        let answers = join_all(sentinels.iter().map(|sentinel| async move {
+            let config = Config {
+                server: ServerConfig::Centralized { server: sentinel.clone() },
+                username: username.clone(),
+                password: password.clone(),
+                database: None,
+                ..self.base.clone()
+            };
+            let reply = ask(config, "SENTINEL", &["MASTER", service]).await?;
+            let (epoch, mut server) = parse_sentinel(&reply).ok_or_else(|| odd_reply("a sentinel"))?;
+            // Certificates name the sentinel's idea of the server, or that of the configuration.
+            if server.host.is_empty() {
+                server.host = sentinel.host.clone();
+            }
+            Ok((epoch, server))
+        }))
+        .await;
+        newest(answers, "no sentinel knows the primary")
+    }
+
+    /// Asks every node and believes the one that knows of the latest change of hands.
+    async fn ask_cluster(&self, nodes: &Mutex<Vec<Server>>, slot: u16) -> Result<Server, StoreError> {
+        let known = nodes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let uses_tls = self.base.uses_tls();
+        let answers = join_all(known.iter().map(|node| async move {
+            let config = self.at(ServerConfig::Centralized { server: node.clone() });
+            let reply = ask(config, "CLUSTER", &["NODES"]).await?;
+            let text = reply.as_str().ok_or_else(|| odd_reply("a cluster node"))?;
+            Ok(parse_nodes(&text, slot, &node.host, uses_tls))
+        }))
+        .await;
+        let mut owners = Vec::new();
+        for answer in answers {
+            owners.push(match answer {
+                Ok(view) => {
+                    let mut nodes = nodes.lock().unwrap_or_else(PoisonError::into_inner);
+                    for node in view.nodes {
+                        if !nodes.contains(&node) {
+                            nodes.push(node);
+                        }
+                    }
+                    view.owner.ok_or_else(|| {
+                        StoreError::new(
+                            StoreErrorKind::Cluster,
+                            "the cluster does not serve the slot of this shard",
+                        )
+                    })
+                }
+                Err(error) => Err(error),
+            });
+        }
+        newest(owners, "no cluster node answers")
+    }
+
+    fn at(&self, server: ServerConfig) -> Config {
+        Config { server, ..self.base.clone() }
+    }
+
+    /// A new connection.
+    pub(crate) async fn open(
+        &self,
+        server: ServerConfig,
+        command_timeout: Duration,
+    ) -> Result<Wire, StoreError> {
+        Wire::open(self.at(server), command_timeout).await
+    }
+}
+
+/// The answer that knows of the latest change; if there is none, one of the errors.
+fn newest(
+    answers: Vec<Result<(u64, Server), StoreError>>,
+    nobody: &'static str,
+) -> Result<Server, StoreError> {
+    let mut best: Option<(u64, Server)> = None;
+    let mut last_error = None;
+    for answer in answers {
+        match answer {
+            Ok((epoch, server)) if best.as_ref().is_none_or(|(known, _)| epoch > *known) => {
+                best = Some((epoch, server));
+            }
+            Ok(_) => {}
+            Err(error) => last_error = Some(error),
+        }
+    }
+    best.map(|(_, server)| server).ok_or_else(|| last_error.unwrap_or_else(|| unreachable(nobody)))
+}
+
+/// The configuration epoch and the address, from the reply to `SENTINEL MASTER`: names and values in turn.
+fn parse_sentinel(reply: &Value) -> Option<(u64, Server)> {
+    let Value::Array(parts) = reply else { return None };
+    let field = |wanted: &str| {
+        parts.chunks_exact(2).find_map(|pair| match pair {
+            [name, value] if name.as_str().as_deref() == Some(wanted) => value.as_string(),
+            _ => None,
+        })
+    };
+    let epoch = field("config-epoch")?.parse().ok()?;
+    Some((epoch, Server::new(field("ip")?, field("port")?.parse().ok()?)))
+}
+
+struct ClusterView {
+    nodes: Vec<Server>,
+    owner: Option<(u64, Server)>,
+}
+
+/// Reads lines such as `id 10.0.0.1:7000@17000,name master - 0 0 1 connected 0-5460 5462 [5461->-id]`.
+fn parse_nodes(text: &str, slot: u16, asked: &str, uses_tls: bool) -> ClusterView {
+    let mut view = ClusterView { nodes: Vec::new(), owner: None };
+    for line in text.lines() {
+        let words: Vec<_> = line.split(' ').collect();
+        let [_, address, flags, _, _, _, epoch, _, slots @ ..] = words.as_slice() else { continue };
+        let (address, name) = address.split_once(',').unwrap_or((address, ""));
+        let address = address.split_once('@').map_or(address, |(address, _)| address);
+        let Some((ip, port)) = address.rsplit_once(':') else { continue };
+        let Ok(port) = port.parse() else { continue };
+        let name = name.split(',').next().unwrap_or("");
+        // A certificate is made out to a name; a node that does not know its own address has no other word for it.
+        let host = if uses_tls && !name.is_empty() {
+            name
+        } else if ip.is_empty() {
+            asked
+        } else {
+            ip
+        };
+        let server = Server::new(host, port);
+        let is_primary = flags.split(',').any(|flag| flag == "master");
+        let serves = slots.iter().any(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            // A slot that is on the move stands in brackets besides, which is no number.
+            matches!((first.parse::<u16>(), last.parse::<u16>()), (Ok(first), Ok(last)) if (first..=last).contains(&slot))
+        });
+        if is_primary && serves {
+            view.owner = Some((epoch.parse().unwrap_or(0), server.clone()));
+        }
+        if !flags.contains("noaddr") && !flags.contains("handshake") {
+            view.nodes.push(server);
+        }
+    }
+    view
+}
+
+/// Asks one server one question.
+async fn ask(config: Config, command: &'static str, arguments: &[&str]) -> Result<Value, StoreError> {
+    let wire = Wire::open(config, CONNECT_TIMEOUT).await?;
+    let arguments: Vec<Value> = arguments.iter().map(|&argument| argument.into()).collect();
+    wire.ask(command, arguments, CONNECT_TIMEOUT).await
+}
+
+// === One connection ===
+
+/// One client with one connection. When that is lost, so is the client.
+pub(crate) struct Wire {
+    pub(crate) client: Client,
+    pub(crate) server: ServerConfig,
+    task: JoinHandle<Result<(), fred::error::Error>>,
+}
+
+impl Wire {
+    pub(crate) async fn open(config: Config, command_timeout: Duration) -> Result<Self, StoreError> {
+        let server = config.server.clone();
+        let mut builder = Builder::from_config(Config { fail_fast: true, ..config });
+        // A net below the deadlines of our own, so that fred forgets what nobody waits for.
+        builder.set_performance_config(PerformanceConfig {
+            default_command_timeout: command_timeout,
+            ..PerformanceConfig::default()
+        });
+        builder.set_connection_config(ConnectionConfig {
+            connection_timeout: CONNECT_TIMEOUT,
+            internal_command_timeout: CONNECT_TIMEOUT,
+            max_command_attempts: 1,
+            // A bound makes fred stop flushing for good once it was reached. Ours is in front of it.
+            max_command_buffer_len: 0,
+            unresponsive: UnresponsiveConfig::default(),
+            reconnect_errors: Vec::new(),
+            ..ConnectionConfig::default()
+        });
+        let client = builder.build().map_err(|error| classify(&error))?;
+        let task = client.connect();
+        let mut wire = Self { client, server, task };
+        let connected = async {
+            tokio::select! {
+                connected = wire.client.wait_for_connect() => connected,
+                ended = &mut wire.task => match ended {
+                    Ok(Err(error)) => Err(error),
+                    _ => Err(fred::error::Error::new(fred::error::ErrorKind::IO, "the connection was closed")),
+                },
+            }
+        };
+        match timeout(CONNECT_TIMEOUT, connected).await {
+            Ok(Ok(())) => Ok(wire),
+            Ok(Err(error)) => Err(classify(&error)),
+            Err(_) => Err(StoreError::new(StoreErrorKind::Timeout, "no connection in time")),
+        }
+    }
+
+    /// One command, within a limit that holds whatever fred does.
+    pub(crate) async fn ask<T>(
+        &self,
+        command: &'static str,
+        arguments: Vec<T>,
+        limit: Duration,
+    ) -> Result<Value, StoreError>
+    where
+        T: TryInto<Value> + Send,
+        T::Error: Into<fred::error::Error> + Send,
+    {
+        let command = CustomCommand::new_static(command, None::<u16>, false);
+        match timeout(limit, self.client.custom(command, arguments)).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(classify(&error)),
+            Err(_) => Err(timed_out()),
+        }
+    }
+
+    /// Ends when the connection is lost.
+    pub(crate) fn errors(&self) -> broadcast::Receiver<(fred::error::Error, Option<Server>)> {
+        self.client.error_rx()
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    pub(crate) fn end(&self) {
+        self.task.abort();
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Wire({})", Address(&self.server))
+    }
+}
+
+/// A server in words, without credentials.
+pub(crate) struct Address<'a>(pub(crate) &'a ServerConfig);
+
+impl fmt::Display for Address<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, server) in self.0.hosts().iter().enumerate() {
+            let comma = if n == 0 { "" } else { ", " };
+            match server.port {
+                0 => write!(f, "{comma}{}", server.host)?,
+                port => write!(f, "{comma}{}:{port}", server.host)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+// === Errors ===
+
+fn unreachable(problem: &'static str) -> StoreError {
+    StoreError::new(StoreErrorKind::Unreachable, problem)
+}
+
+pub(crate) fn timed_out() -> StoreError {
+    StoreError::new(StoreErrorKind::Timeout, "redis did not answer in time")
+}
+
+pub(crate) fn odd_reply(whose: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Protocol, format!("the reply of {whose} makes no sense"))
+}
+
+/// The first word of an error of Redis. Before 7.0 a script wraps the errors of its commands.
+pub(crate) fn code_of(details: &str) -> &str {
+    let inner = match details.strip_prefix("ERR Error running script") {
+        Some(wrapped) => wrapped.split_once(": -").map_or(details, |(_, inner)| inner),
+        None => details,
+    };
+    inner.split_whitespace().next().unwrap_or("")
+}
+
+/// What an error of fred means for a store. None of them ever means "not revoked".
+pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
+    use fred::error::ErrorKind;
+    let details = error.details();
+    let kind = match code_of(details) {
+        "LOADING" => StoreErrorKind::Loading,
+        "READONLY" | "MASTERDOWN" => StoreErrorKind::NotPrimary,
+        "MOVED" | "ASK" | "CLUSTERDOWN" | "TRYAGAIN" | "CROSSSLOT" => StoreErrorKind::Cluster,
+        "NOPERM" | "NOAUTH" | "WRONGPASS" => StoreErrorKind::Denied,
+        "OOM" => StoreErrorKind::Full,
+        "NOREPLICAS" => StoreErrorKind::Replicas,
+        "WRONGTYPE" | "UNREADABLE" | "LAYOUT" => StoreErrorKind::Protocol,
+        "NOSCRIPT" | "BUSY" | "MISCONF" | "ERR" => StoreErrorKind::Other,
+        _ => match error.kind() {
+            ErrorKind::Timeout => StoreErrorKind::Timeout,
+            ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Sentinel => {
+                StoreErrorKind::Unreachable
+            }
+            ErrorKind::Auth => StoreErrorKind::Denied,
+            ErrorKind::Cluster => StoreErrorKind::Cluster,
+            ErrorKind::Protocol | ErrorKind::Parse | ErrorKind::NotFound | ErrorKind::InvalidArgument => {
+                StoreErrorKind::Protocol
+            }
+            ErrorKind::Backpressure => StoreErrorKind::Overloaded,
+            _ => StoreErrorKind::Other,
+        },
+    };
+    // Some errors quote the command that was sent, at length.
+    let short: String = details.chars().take(200).collect();
+    StoreError::new(kind, format!("redis: {short}")).with_source(error.clone())
+}
+
+/// One dialer for all connections of a store.
+pub(crate) type SharedDialer = Arc<Dialer>;

@@ -1,0 +1,425 @@
+//! A guarded connection: every question is answered in time, whatever Redis and fred do.
+//!
+//! A [`Link`] has one connection at a time and a keeper, a task that watches over it:
+//!
+//! ```text
+//!            connected, is a primary
+//!   down ───────────────────────────────▶ up
+//!    ▲                                     │ closed · 5 timeouts in a row · 2 probes unanswered ·
+//!    └─────────────────────────────────────┘ not a primary any more · sentinels name another one
+//! ```
+//!
+//! While it is down, questions are answered at once, with the reason. Only a connection that has answered the keeper's
+//! own question brings it up again, and always a new one: answers that come late have nowhere to arrive.
+
+use std::future::pending;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use fred::interfaces::{ClientLike as _, KeysInterface as _};
+use fred::types::{CustomCommand, Key, Value};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::connect::{Address, CONNECT_TIMEOUT, SharedDialer, Wire, classify, code_of, odd_reply, timed_out};
+use super::life::Memory;
+use super::random;
+use super::schema::Keys;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// How often the keeper asks whether all is well; also how late a loss of data is noticed without traffic.
+const PROBE_EVERY: Duration = Duration::from_millis(500);
+/// How soon it asks again after a probe that was not answered.
+const PROBE_AGAIN: Duration = Duration::from_millis(25);
+/// How often the sentinels are asked whether the primary is still theirs.
+const FIND_EVERY: Duration = Duration::from_secs(2);
+/// So many timeouts in a row and the connection is given up.
+const TIMEOUTS: u32 = 5;
+/// The pause before the next attempt to connect doubles between these.
+const BACKOFF: Range<Duration> = Duration::from_millis(25)..Duration::from_secs(1);
+
+/// What a link is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The checks of requests.
+    Checks,
+    /// Writes and everything that may take its time.
+    Writes,
+}
+
+/// What a link is told when it is made.
+pub(crate) struct LinkConfig {
+    pub(crate) purpose: Purpose,
+    pub(crate) dialer: SharedDialer,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) memory: Arc<Memory>,
+    /// The shards behind it.
+    pub(crate) shards: Range<u16>,
+    /// How long one answer may take.
+    pub(crate) limit: Duration,
+    /// How many questions may be open.
+    pub(crate) in_flight: usize,
+    pub(crate) board: Arc<watch::Sender<Health>>,
+}
+
+/// A guarded connection. Its keeper ends with it.
+pub(crate) struct Link {
+    core: Arc<Core>,
+    keeper: JoinHandle<()>,
+}
+
+struct Core {
+    config: LinkConfig,
+    /// The hash slot by which the primary is found in a cluster.
+    slot: u16,
+    state: ArcSwap<State>,
+    slots: Arc<Semaphore>,
+}
+
+enum State {
+    Up(Arc<Conn>),
+    Down(StoreError),
+}
+
+struct Conn {
+    wire: Wire,
+    timeouts: AtomicU32,
+    /// Why the connection was given up.
+    lost: watch::Sender<Option<StoreError>>,
+}
+
+impl Link {
+    /// Starts to connect, in the background.
+    pub(crate) fn start(config: LinkConfig) -> Self {
+        let slot = fred::util::redis_keyslot(&config.keys.shard(config.shards.start).life);
+        let slots = Arc::new(Semaphore::new(config.in_flight));
+        let starting = StoreError::new(StoreErrorKind::Unreachable, "not connected to redis yet");
+        let core =
+            Arc::new(Core { config, slot, state: ArcSwap::from_pointee(State::Down(starting)), slots });
+        let keeper = tokio::spawn(Arc::clone(&core).keep());
+        Self { core, keeper }
+    }
+
+    /// The right to ask one question; an error at once if it could not be answered.
+    pub(crate) fn seize(&self) -> Result<Hold, StoreError> {
+        let conn = match &**self.core.state.load() {
+            State::Up(conn) => Arc::clone(conn),
+            State::Down(error) => return Err(error.clone()),
+        };
+        let permit = Arc::clone(&self.core.slots).try_acquire_owned().map_err(|_| {
+            StoreError::new(StoreErrorKind::Overloaded, "as many questions to redis are open as are allowed")
+        })?;
+        Ok(Hold { core: Arc::clone(&self.core), conn, _permit: permit })
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.keeper.abort();
+        if let State::Up(conn) = &**self.core.state.load() {
+            conn.wire.end();
+        }
+    }
+}
+
+// === One question ===
+
+/// The right to ask one question on one connection.
+pub(crate) struct Hold {
+    core: Arc<Core>,
+    conn: Arc<Conn>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Hold {
+    /// The values of keys that live on one node.
+    pub(crate) async fn mget(&self, keys: Vec<Key>, limit: Duration) -> Result<Vec<Value>, StoreError> {
+        let count = keys.len();
+        match self.settle(timeout(limit, self.conn.wire.client.mget::<Value, _>(keys)).await)? {
+            Value::Array(values) if values.len() == count => Ok(values),
+            _ => Err(odd_reply("redis")),
+        }
+    }
+
+    /// Any command. Ends early, with an error, if the connection is given up meanwhile.
+    pub(crate) async fn command<T>(
+        &self,
+        command: &'static str,
+        arguments: Vec<T>,
+        limit: Duration,
+    ) -> Result<Value, StoreError>
+    where
+        T: TryInto<Value> + Send,
+        T::Error: Into<fred::error::Error> + Send,
+    {
+        let mut lost = self.conn.lost.subscribe();
+        let command = CustomCommand::new_static(command, None::<u16>, false);
+        let asked = timeout(limit, self.conn.wire.client.custom::<Value, _>(command, arguments));
+        tokio::select! {
+            answer = asked => self.settle(answer),
+            lost = lost.wait_for(Option::is_some) => {
+                Err(lost.ok().and_then(|lost| lost.clone()).unwrap_or_else(replaced))
+            }
+        }
+    }
+
+    /// Judges the connection by what came of a question, and the answer by the connection it came on.
+    fn settle<T, E>(&self, answer: Result<Result<T, fred::error::Error>, E>) -> Result<T, StoreError> {
+        match answer {
+            Ok(Ok(value)) => {
+                if self.conn.timeouts.load(Ordering::Relaxed) != 0 {
+                    self.conn.timeouts.store(0, Ordering::Relaxed);
+                }
+                // An answer from a primary that has been replaced meanwhile proves nothing.
+                if self.core.is_current(&self.conn) { Ok(value) } else { Err(replaced()) }
+            }
+            Ok(Err(error)) if *error.kind() == fred::error::ErrorKind::Timeout => Err(self.count_timeout()),
+            Ok(Err(error)) => {
+                let failure = classify(&error);
+                if is_fatal(&error, &failure) {
+                    self.core.give_up(&self.conn, &failure);
+                }
+                Err(failure)
+            }
+            Err(_) => Err(self.count_timeout()),
+        }
+    }
+
+    fn count_timeout(&self) -> StoreError {
+        if self.conn.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS {
+            let hung = "redis did not answer several times in a row";
+            self.core.give_up(&self.conn, &StoreError::new(StoreErrorKind::Timeout, hung));
+        }
+        timed_out()
+    }
+}
+
+fn replaced() -> StoreError {
+    StoreError::new(StoreErrorKind::Unreachable, "the connection was given up before the answer came")
+}
+
+/// Whether an error says that the *connection*, or the server behind it, is not the one to talk to.
+fn is_fatal(error: &fred::error::Error, failure: &StoreError) -> bool {
+    use fred::error::ErrorKind;
+    match failure.kind() {
+        StoreErrorKind::Unreachable | StoreErrorKind::Loading | StoreErrorKind::NotPrimary => true,
+        // While a slot is being moved, its old owner goes on serving it.
+        StoreErrorKind::Cluster => matches!(code_of(error.details()), "MOVED" | "CLUSTERDOWN"),
+        StoreErrorKind::Denied => code_of(error.details()) != "NOPERM",
+        StoreErrorKind::Protocol => matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Parse),
+        _ => false,
+    }
+}
+
+// === The keeper ===
+
+impl Core {
+    fn is_current(&self, conn: &Arc<Conn>) -> bool {
+        matches!(&**self.state.load(), State::Up(current) if Arc::ptr_eq(current, conn))
+    }
+
+    /// From now on questions are answered with this error; the keeper is told.
+    fn give_up(&self, conn: &Arc<Conn>, error: &StoreError) {
+        let was = self.state.rcu(|state| match &**state {
+            State::Up(current) if Arc::ptr_eq(current, conn) => Arc::new(State::Down(error.clone())),
+            _ => Arc::clone(state),
+        });
+        if matches!(&*was, State::Up(current) if Arc::ptr_eq(current, conn)) {
+            conn.lost.send_replace(Some(error.clone()));
+        }
+    }
+
+    async fn keep(self: Arc<Self>) {
+        let mut failures = 0;
+        // Whether the log has been told of the present trouble.
+        let mut told = false;
+        loop {
+            match self.connect().await {
+                Ok(wire) => {
+                    let server = Address(&wire.server).to_string();
+                    let conn =
+                        Arc::new(Conn { wire, timeouts: AtomicU32::new(0), lost: watch::Sender::new(None) });
+                    self.state.store(Arc::new(State::Up(Arc::clone(&conn))));
+                    self.report(None);
+                    tracing::info!(purpose = ?self.config.purpose, server, "connected to redis");
+                    (failures, told) = (0, false);
+                    let error = self.watch_over(&conn).await;
+                    self.give_up(&conn, &error);
+                    conn.wire.end();
+                    self.tell(&error, &mut told);
+                }
+                Err(error) => {
+                    self.state.store(Arc::new(State::Down(error.clone())));
+                    self.tell(&error, &mut told);
+                    failures += 1;
+                }
+            }
+            // Jitter, so that a thousand processes do not all come back in one instant.
+            let pause = BACKOFF.start.saturating_mul(1 << failures.min(10)).min(BACKOFF.end);
+            sleep(pause.mul_f64(0.5 + random::fraction() / 2.0)).await;
+        }
+    }
+
+    fn tell(&self, error: &StoreError, told: &mut bool) {
+        self.report(Some(error));
+        if !*told {
+            tracing::warn!(purpose = ?self.config.purpose, %error, "redis cannot be used; trying until it can");
+            *told = true;
+        }
+    }
+
+    fn report(&self, error: Option<&StoreError>) {
+        self.config.board.send_modify(|health| {
+            let links = match self.config.purpose {
+                Purpose::Checks => &mut health.checks,
+                Purpose::Writes => &mut health.writes,
+            };
+            links.retain(|(shards, _)| *shards != self.config.shards);
+            links.extend(error.map(|error| (self.config.shards.clone(), error.clone())));
+            health.pending.retain(|link| *link != (self.config.purpose, self.config.shards.clone()));
+        });
+    }
+
+    /// A connection to the primary, which has said that it is one.
+    async fn connect(&self) -> Result<Wire, StoreError> {
+        let server = self.config.dialer.find(self.slot).await?;
+        let wire = self.config.dialer.open(server, self.config.limit.max(CONNECT_TIMEOUT)).await?;
+        self.probe(&wire, self.config.limit.max(Duration::from_millis(50))).await?;
+        Ok(wire)
+    }
+
+    /// Asks for the role, and reads the lives so that a loss of data is noticed without traffic.
+    async fn probe(&self, wire: &Wire, limit: Duration) -> Result<(), StoreError> {
+        let role = wire.ask::<Value>("ROLE", Vec::new(), limit).await?;
+        match role {
+            Value::Array(parts) => match parts.first().and_then(Value::as_str).as_deref() {
+                Some("master") => {}
+                Some(_) => {
+                    return Err(StoreError::new(
+                        StoreErrorKind::NotPrimary,
+                        "the server is not a primary, but a replica",
+                    ));
+                }
+                None => return Err(odd_reply("redis")),
+            },
+            _ => return Err(odd_reply("redis")),
+        }
+        if self.config.purpose == Purpose::Writes {
+            return Ok(());
+        }
+        let shards = self.config.shards.clone();
+        let known: Vec<_> = shards.clone().map(|shard| self.config.memory.recall(shard)).collect();
+        let keys: Vec<Value> =
+            shards.clone().map(|shard| Value::Bytes(self.config.keys.shard(shard).life.clone())).collect();
+        let Value::Array(lives) = wire.ask("MGET", keys, limit).await? else {
+            return Err(odd_reply("redis"));
+        };
+        for ((shard, before), life) in shards.zip(&known).zip(&lives) {
+            // What it means for tokens is decided at each check; here it only has to be noticed.
+            let _ = self.config.memory.judge(shard, before.as_ref(), life.as_bytes());
+        }
+        Ok(())
+    }
+
+    /// Returns when the connection is not to be used any more, with the reason.
+    async fn watch_over(&self, conn: &Conn) -> StoreError {
+        let mut errors = conn.wire.errors();
+        let mut lost = conn.lost.subscribe();
+        let closed = async {
+            // Only what happens after this line is told; what happened before shows in the task.
+            while !conn.wire.has_ended() {
+                match errors.recv().await {
+                    Ok((error, _)) => return classify(&error),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => break,
+                }
+            }
+            StoreError::new(StoreErrorKind::Unreachable, "the connection to redis was closed")
+        };
+        tokio::select! {
+            lost = lost.wait_for(Option::is_some) => {
+                lost.ok().and_then(|lost| lost.clone()).unwrap_or_else(replaced)
+            }
+            error = closed => error,
+            error = self.keep_asking(&conn.wire) => error,
+            error = self.follow_sentinels(&conn.wire) => error,
+        }
+    }
+
+    async fn keep_asking(&self, wire: &Wire) -> StoreError {
+        let mut unanswered = 0;
+        sleep(PROBE_EVERY.mul_f64(random::fraction())).await;
+        loop {
+            match self.probe(wire, self.config.limit).await {
+                Ok(()) => unanswered = 0,
+                Err(error) if error.kind() == StoreErrorKind::Timeout && unanswered == 0 => unanswered += 1,
+                Err(error) => return error,
+            }
+            sleep(if unanswered == 0 { PROBE_EVERY } else { PROBE_AGAIN }).await;
+        }
+    }
+
+    /// A primary that is cut off from its sentinels does not know that it has been replaced. (One that is cut off from
+    /// its cluster stops by itself.)
+    async fn follow_sentinels(&self, wire: &Wire) -> StoreError {
+        if !self.config.dialer.has_sentinels() {
+            return pending().await;
+        }
+        loop {
+            sleep(FIND_EVERY.mul_f64(0.5 + random::fraction())).await;
+            // If no sentinel answers, there is no reason to believe that anything has changed.
+            if let Ok(server) = self.config.dialer.find(self.slot).await
+                && server != wire.server
+            {
+                return StoreError::new(StoreErrorKind::NotPrimary, "the sentinels name another primary");
+            }
+        }
+    }
+}
+
+// === Health ===
+
+/// Whether Redis can be used right now; see [`RedisStore::watch_health`](super::RedisStore::watch_health).
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Health {
+    checks: Vec<(Range<u16>, StoreError)>,
+    writes: Vec<(Range<u16>, StoreError)>,
+    /// The links that have not been up yet, nor failed.
+    pending: Vec<(Purpose, Range<u16>)>,
+}
+
+impl Health {
+    pub(crate) fn starting(links: &[Range<u16>]) -> Self {
+        let pending = links
+            .iter()
+            .flat_map(|shards| [(Purpose::Checks, shards.clone()), (Purpose::Writes, shards.clone())])
+            .collect();
+        Self { checks: Vec::new(), writes: Vec::new(), pending }
+    }
+
+    /// Whether tokens can be checked and revocations be written.
+    pub fn is_up(&self) -> bool {
+        self.checks.is_empty() && self.writes.is_empty() && self.pending.is_empty()
+    }
+
+    /// Whether all tokens can be checked.
+    pub fn checks(&self) -> bool {
+        self.checks.is_empty() && self.pending.iter().all(|(purpose, _)| *purpose != Purpose::Checks)
+    }
+
+    /// Why not, if not everything is well.
+    pub fn error(&self) -> Option<&StoreError> {
+        self.checks.iter().chain(&self.writes).map(|(_, error)| error).next()
+    }
+
+    /// The shards whose records cannot be read: in a cluster, those of a primary that is down.
+    pub fn unreadable_shards(&self) -> impl Iterator<Item = u16> + '_ {
+        self.checks.iter().flat_map(|(shards, _)| shards.clone())
+    }
+}

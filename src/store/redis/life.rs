@@ -1,0 +1,168 @@
+//! Amnesia: how this process notices that Redis has lost data, and which tokens it doubts then.
+//!
+//! The [`Life`] of a shard is read together with every record. It is compared with what this process knew when it
+//! *sent* the question, so replies that overtake each other raise no alarm:
+//!
+//! | the life is | what happened | what is doubted |
+//! | --- | --- | --- |
+//! | the known one, with at least the known seq | nothing | what its horizon says |
+//! | missing | `FLUSHALL`, a restart without data, eviction, another database | everything, until a new life has begun |
+//! | the known one, with a lower seq | an older dump, a fail-over that lost writes | everything, until a new life has begun |
+//! | another one | any of these, and someone was faster | tokens issued up to its birth |
+//!
+//! A token that is in doubt and not found to be revoked is [`StoreErrorKind::Amnesia`]: the policy decides. Tokens
+//! issued later than the horizon cannot have been revoked before it, and pass.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
+
+use super::schema::Life;
+use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::store::{StoreError, StoreErrorKind};
+use crate::verified::VerifiedToken;
+
+/// What this process knows of the lives of all shards.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    shards: Box<[ArcSwapOption<Known>]>,
+    /// Rung when a life has to begin or a horizon to be published.
+    pub(crate) alarm: Notify,
+}
+
+/// What is known of the life of one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) life: Life,
+    /// The life that this process knew before, until all others have been told.
+    pub(crate) former: Option<u64>,
+}
+
+impl Known {
+    /// What the script is told, so that it begins a new life or draws a horizon where one is missing.
+    pub(crate) fn for_script(&self) -> (u64, u64) {
+        self.former.map_or((self.life.id, self.life.seq), |former| (former, 0))
+    }
+}
+
+/// Up to where tokens are in doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Doubt {
+    horizon: Timestamp,
+    lifted: Timestamp,
+}
+
+impl Doubt {
+    /// Tokens issued until then are in doubt; zero if none are.
+    #[cfg(feature = "sessions")]
+    pub(crate) fn horizon(&self) -> Timestamp {
+        self.horizon
+    }
+
+    /// Whether a token that was not found to be revoked may have been.
+    pub(crate) fn covers(&self, token: &VerifiedToken) -> bool {
+        if self.horizon == Timestamp::ZERO {
+            return false;
+        }
+        match token.issued_at() {
+            Some(issued_at) => issued_at <= self.horizon,
+            // How old it is nobody knows, but not older than the longest life of a token.
+            None => SystemClock.now() < self.lifted,
+        }
+    }
+}
+
+impl Memory {
+    pub(crate) fn new(shards: u16) -> Self {
+        Self { shards: (0..shards).map(|_| ArcSwapOption::empty()).collect(), alarm: Notify::new() }
+    }
+
+    /// What is known now: to be called before the question is sent.
+    pub(crate) fn recall(&self, shard: u16) -> Option<Arc<Known>> {
+        self.shards.get(usize::from(shard)).and_then(ArcSwapOption::load_full)
+    }
+
+    /// Compares what was read with what was known when the question was sent.
+    pub(crate) fn judge(
+        &self,
+        shard: u16,
+        before: Option<&Arc<Known>>,
+        value: Option<&[u8]>,
+    ) -> Result<Doubt, StoreError> {
+        let Some(value) = value else {
+            self.alarm.notify_one();
+            return Err(amnesia("redis holds no life of this shard: its data was lost"));
+        };
+        let life = Life::parse(value).map_err(|_| {
+            StoreError::new(
+                StoreErrorKind::Protocol,
+                "the life of the shard is unreadable: another program, or another version of this one, uses the prefix",
+            )
+        })?;
+        if before.is_some_and(|known| known.life.id == life.id && known.life.seq > life.seq) {
+            self.alarm.notify_one();
+            return Err(amnesia("redis knows of fewer revocations than before: an older state was restored"));
+        }
+        Ok(self.learn(shard, before, life))
+    }
+
+    /// Takes in a life that was read, or that the script has answered with.
+    pub(crate) fn learn(&self, shard: u16, before: Option<&Arc<Known>>, life: Life) -> Doubt {
+        let mut seen = Known { life, former: None };
+        match before {
+            Some(known) if known.life.id == life.id => {
+                // Most of the time there is nothing new. The horizon may be one that only this process has drawn.
+                if known.life.seq == life.seq && known.life.horizon >= life.horizon {
+                    return Doubt { horizon: known.life.horizon, lifted: known.life.lifted.max(life.lifted) };
+                }
+                seen.life.horizon = life.horizon.max(known.life.horizon);
+                seen.life.lifted = life.lifted.max(known.life.lifted);
+                seen.former = known.former.filter(|_| life.horizon < known.life.horizon);
+            }
+            Some(known) => {
+                if life.horizon < life.birth {
+                    seen.life.horizon = life.birth;
+                    // Until it is published, when the script says how long it lasts.
+                    seen.life.lifted = Timestamp::from_millis(u64::MAX);
+                    seen.former = Some(known.life.id);
+                    self.alarm.notify_one();
+                }
+                tracing::warn!(
+                    shard,
+                    horizon = %seen.life.horizon,
+                    "redis has lost revocations; tokens issued up to the horizon are of unknown standing"
+                );
+            }
+            None => {}
+        }
+        self.keep(shard, before, seen);
+        Doubt { horizon: seen.life.horizon, lifted: seen.life.lifted }
+    }
+
+    /// Replies may be read in another order than they were given. Within a life the larger seq is the newer one; of two
+    /// lives the one that replaces what is known.
+    fn keep(&self, shard: u16, before: Option<&Arc<Known>>, seen: Known) {
+        let Some(slot) = self.shards.get(usize::from(shard)) else { return };
+        slot.rcu(|now| match now {
+            Some(now) if now.life.id == seen.life.id => {
+                let is_newer = seen.life.seq >= now.life.seq;
+                let mut kept = if is_newer { seen } else { **now };
+                kept.life.horizon = seen.life.horizon.max(now.life.horizon);
+                kept.life.lifted = if is_newer { seen.life.lifted } else { now.life.lifted };
+                Some(Arc::new(kept))
+            }
+            Some(now) if before.is_none_or(|before| before.life.id != now.life.id) => Some(Arc::clone(now)),
+            _ => Some(Arc::new(seen)),
+        });
+    }
+}
+
+fn amnesia(problem: &'static str) -> StoreError {
+    StoreError::new(StoreErrorKind::Amnesia, problem)
+}
+
+/// Tokens of this shard are in doubt.
+pub(crate) fn in_doubt() -> StoreError {
+    amnesia("redis has lost revocations, and the token is old enough to have been revoked before")
+}

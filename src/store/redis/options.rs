@@ -1,0 +1,346 @@
+//! What can be set, and how a store is opened.
+
+use std::error::Error;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::types::config::Config;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::connect::{self, Dialer};
+use super::guard::{Health, Link, LinkConfig, Purpose};
+use super::life::Memory;
+use super::schema::{Keys, MAX_SHARDS, is_prefix};
+use super::{Inner, RedisStore, ask};
+use crate::config::ConfigError;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// Default of [`RedisStoreBuilder::with_prefix`].
+pub const DEFAULT_PREFIX: &str = "jwt-revocation";
+/// Default of [`RedisStoreBuilder::with_check_timeout`].
+pub const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_millis(50);
+/// Default of [`RedisStoreBuilder::with_write_timeout`].
+pub const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Default of [`RedisStoreBuilder::with_max_in_flight`].
+pub const DEFAULT_MAX_IN_FLIGHT: usize = 1024;
+/// Default of [`RedisStoreBuilder::with_start`]: how long [`Start::WaitUpTo`] waits.
+pub const DEFAULT_START_LIMIT: Duration = Duration::from_secs(10);
+/// Default of [`RedisStoreBuilder::with_max_token_lifetime`].
+pub const DEFAULT_MAX_TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60 + 600);
+/// Default of [`RedisStoreBuilder::with_log_length`].
+pub const DEFAULT_LOG_LENGTH: u64 = 100_000;
+
+/// What [`RedisStoreBuilder::connect`] does if Redis cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Start {
+    /// Tries until this much time is over, then fails. The default, with [`DEFAULT_START_LIMIT`]: services and their
+    /// Redis are often started together.
+    WaitUpTo(Duration),
+    /// Fails at the first attempt that does.
+    AtOnce,
+    /// Succeeds anyway. Until Redis is there, every check is an error, and the policy decides.
+    Anyway,
+}
+
+/// How many replicas must confirm a write, see [`RedisStoreBuilder::with_wait_replicas`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaitReplicas {
+    /// How many.
+    pub replicas: NonZeroU32,
+    /// For how long to wait for them; part of the time of the write.
+    pub limit: Duration,
+}
+
+/// Options of a [`RedisStore`], made by [`RedisStore::builder`].
+#[derive(Clone)]
+#[must_use = "nothing is connected until `connect` is called"]
+pub struct RedisStoreBuilder {
+    source: Source,
+    settings: Settings,
+}
+
+#[derive(Clone)]
+enum Source {
+    Missing,
+    Url(Box<str>),
+    Config(Box<Config>),
+}
+
+/// The options that are used after the start. Holds no credentials.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) prefix: Box<str>,
+    pub(crate) shards: u16,
+    pub(crate) check_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) max_in_flight: usize,
+    pub(crate) max_token_lifetime: Duration,
+    pub(crate) log_length: u64,
+    pub(crate) wait_replicas: Option<WaitReplicas>,
+    pub(crate) start: Start,
+}
+
+impl Default for RedisStoreBuilder {
+    fn default() -> Self {
+        Self {
+            source: Source::Missing,
+            settings: Settings {
+                prefix: DEFAULT_PREFIX.into(),
+                shards: 1,
+                check_timeout: DEFAULT_CHECK_TIMEOUT,
+                write_timeout: DEFAULT_WRITE_TIMEOUT,
+                max_in_flight: DEFAULT_MAX_IN_FLIGHT,
+                max_token_lifetime: DEFAULT_MAX_TOKEN_LIFETIME,
+                log_length: DEFAULT_LOG_LENGTH,
+                wait_replicas: None,
+                start: Start::WaitUpTo(DEFAULT_START_LIMIT),
+            },
+        }
+    }
+}
+
+impl RedisStoreBuilder {
+    /// Where Redis is. `valkey` may be written for `redis`, user and password are percent-decoded:
+    ///
+    /// - `redis://user:password@host:6379/database`
+    /// - `rediss://…` for TLS with the certificates of the system (feature `rustls` or `native-tls`)
+    /// - `redis-sentinel://host:26379?sentinelServiceName=name&node=host2:26379`, where the addresses are those of
+    ///   sentinels; `sentinelUsername` and `sentinelPassword` are theirs, too
+    /// - `redis-cluster://host:7000?node=host2:7000`
+    /// - `redis+unix:///path/to/socket` (feature `unix-sockets`)
+    pub fn with_url(mut self, url: impl AsRef<str>) -> Self {
+        self.source = Source::Url(url.as_ref().into());
+        self
+    }
+
+    /// A ready configuration of the client instead of a URL: for client certificates, private authorities and whatever
+    /// else a URL cannot say. Server, credentials, database and TLS are taken from it.
+    pub fn with_config(mut self, config: Config) -> Self {
+        self.source = Source::Config(Box::new(config));
+        self
+    }
+
+    /// With what all keys begin, after the brace: 1 to 64 letters, digits and `-_.:/`; default [`DEFAULT_PREFIX`].
+    /// Applications that must not see each other's revocations take different ones.
+    pub fn with_prefix(mut self, prefix: impl Into<Box<str>>) -> Self {
+        self.settings.prefix = prefix.into();
+        self
+    }
+
+    /// Over how many hash slots the records are spread: 1 to 1024, default 1. More are of use only in a cluster that is to
+    /// share the load. All processes must agree, and it cannot be changed later.
+    pub fn with_shards(mut self, shards: u16) -> Self {
+        self.settings.shards = shards;
+        self
+    }
+
+    /// How long a check may take, default 50 ms. It is a bound: after it the answer is an error.
+    pub fn with_check_timeout(mut self, limit: Duration) -> Self {
+        self.settings.check_timeout = limit;
+        self
+    }
+
+    /// How long a write or a look-up may take, for each round trip that it needs, default 1 s. Within it, a write is
+    /// repeated if its connection is lost.
+    pub fn with_write_timeout(mut self, limit: Duration) -> Self {
+        self.settings.write_timeout = limit;
+        self
+    }
+
+    /// How many checks may be under way at once, default 1024, counted for each shard in a cluster. Further ones are
+    /// [`StoreErrorKind::Overloaded`] at once, rather than late.
+    pub fn with_max_in_flight(mut self, checks: usize) -> Self {
+        self.settings.max_in_flight = checks;
+        self
+    }
+
+    /// The longest life of a token that any layer accepts, default 24 h and 10 minutes. After a loss of data, tokens that
+    /// do not say when they were issued are in doubt for this long.
+    pub fn with_max_token_lifetime(mut self, lifetime: Duration) -> Self {
+        self.settings.max_token_lifetime = lifetime;
+        self
+    }
+
+    /// How many writes the log of a shard keeps, about; default 100 000, some 10 MB. Those who follow it and have been
+    /// away for longer read everything anew.
+    pub fn with_log_length(mut self, entries: u64) -> Self {
+        self.settings.log_length = entries;
+        self
+    }
+
+    /// Makes every write wait until so many replicas have it, so that a fail-over does not lose it. If fewer confirm it in
+    /// `limit`, the write is an error of kind [`StoreErrorKind::Replicas`]: it is in force, but may get lost, and may be
+    /// repeated. Default: does not wait.
+    pub fn with_wait_replicas(mut self, replicas: NonZeroU32, limit: Duration) -> Self {
+        self.settings.wait_replicas = Some(WaitReplicas { replicas, limit });
+        self
+    }
+
+    /// What to do if Redis cannot be used at the start, default: wait for it for up to 10 s, then fail.
+    pub fn with_start(mut self, start: Start) -> Self {
+        self.settings.start = start;
+        self
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`ConnectError::Config`] if a setting cannot work, or does not fit what Redis holds; [`ConnectError::Store`] if
+    /// Redis cannot be used and [`with_start`](Self::with_start) does not say to go on without.
+    pub async fn connect(self) -> Result<RedisStore, ConnectError> {
+        self.settings.validate()?;
+        let config = match self.source {
+            Source::Missing => {
+                return Err(ConfigError::new("url", "is missing; see RedisStoreBuilder::with_url").into());
+            }
+            Source::Url(url) => connect::parse_url(&url)?,
+            Source::Config(config) => *config,
+        };
+        let store = open(Dialer::new(config)?, self.settings);
+        match store.inner.settings.start {
+            Start::WaitUpTo(limit) => {
+                // The last failure says more than "not in time".
+                let mut last = StoreError::new(StoreErrorKind::Timeout, "redis was not there in time");
+                if let Ok(begun) = timeout(limit, store.inner.begin(false, &mut last)).await {
+                    begun?;
+                } else {
+                    return Err(ConnectError::Store(last));
+                }
+            }
+            Start::AtOnce => {
+                let mut last = StoreError::new(StoreErrorKind::Timeout, "redis was not there in time");
+                store.inner.begin(true, &mut last).await?;
+            }
+            Start::Anyway => {}
+        }
+        Ok(store)
+    }
+}
+
+fn open(dialer: Dialer, settings: Settings) -> RedisStore {
+    let is_cluster = dialer.is_cluster();
+    let dialer = Arc::new(dialer);
+    let keys = Arc::new(Keys::new(&settings.prefix, settings.shards));
+    let memory = Arc::new(Memory::new(settings.shards));
+    let shards: Vec<_> = if is_cluster {
+        (0..settings.shards).map(|shard| shard..shard + 1).collect()
+    } else {
+        vec![0..settings.shards]
+    };
+    let health = Arc::new(watch::Sender::new(Health::starting(&shards)));
+    let links = |purpose, limit, in_flight| -> Box<[Link]> {
+        let link = |shards| {
+            Link::start(LinkConfig {
+                purpose,
+                dialer: Arc::clone(&dialer),
+                keys: Arc::clone(&keys),
+                memory: Arc::clone(&memory),
+                shards,
+                limit,
+                in_flight,
+                board: Arc::clone(&health),
+            })
+        };
+        shards.iter().cloned().map(link).collect()
+    };
+    let inner = Arc::new(Inner {
+        checks: links(Purpose::Checks, settings.check_timeout, settings.max_in_flight),
+        writes: links(Purpose::Writes, settings.write_timeout, ask::MAX_WRITES),
+        settings,
+        keys: Arc::clone(&keys),
+        memory,
+        health,
+        steward: std::sync::OnceLock::new(),
+    });
+    let steward = tokio::spawn(ask::steward(Arc::downgrade(&inner)));
+    let _ = inner.steward.set(steward);
+    RedisStore { inner }
+}
+
+impl Settings {
+    fn validate(&self) -> Result<(), ConfigError> {
+        if !is_prefix(&self.prefix) {
+            return Err(ConfigError::new("prefix", "must be 1 to 64 letters, digits and -_.:/"));
+        }
+        if !(1..=MAX_SHARDS).contains(&self.shards) {
+            return Err(ConfigError::new("shards", format!("is {}; write 1 to {MAX_SHARDS}", self.shards)));
+        }
+        for (setting, limit) in [("check_timeout", self.check_timeout), ("write_timeout", self.write_timeout)]
+        {
+            if limit < Duration::from_millis(1) {
+                return Err(ConfigError::new(
+                    setting,
+                    "is less than a millisecond, in which nothing can be answered",
+                ));
+            }
+        }
+        if self.max_in_flight == 0 {
+            return Err(ConfigError::new("max_in_flight", "is 0, so that no token could be checked"));
+        }
+        if self.max_in_flight > tokio::sync::Semaphore::MAX_PERMITS {
+            return Err(ConfigError::new("max_in_flight", "is too large to count"));
+        }
+        if self.max_token_lifetime.is_zero() {
+            return Err(ConfigError::new(
+                "max_token_lifetime",
+                "is 0; name the longest life of an accepted token",
+            ));
+        }
+        if self.log_length == 0 {
+            return Err(ConfigError::new("log_length", "is 0; write at least 1"));
+        }
+        if self.wait_replicas.is_some_and(|wait| wait.limit.is_zero() || wait.limit >= self.write_timeout) {
+            return Err(ConfigError::new(
+                "wait_replicas",
+                "its limit must be more than zero and less than write_timeout, of which it is a part",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Credentials are never shown.
+impl fmt::Debug for RedisStoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStoreBuilder").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Why a store could not be opened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// A setting cannot work. Trying again does not help.
+    Config(ConfigError),
+    /// Redis cannot be used.
+    Store(StoreError),
+}
+
+impl From<ConfigError> for ConnectError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => fmt::Display::fmt(error, f),
+            Self::Store(error) => write!(f, "redis cannot be used: {error}"),
+        }
+    }
+}
+
+impl Error for ConnectError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Config(error) => error.source(),
+            Self::Store(error) => Some(error),
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Randomness for pauses and for the ids of lives. Not for secrets.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+
+/// 64 bits, different in every process and at every call: a hash under keys that the system has drawn.
+pub(crate) fn bits() -> u64 {
+    RandomState::new().hash_one(())
+}
+
+/// A number from 0 to 1.
+#[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
+pub(crate) fn fraction() -> f64 {
+    (bits() >> 11) as f64 / (1_u64 << 53) as f64
+}

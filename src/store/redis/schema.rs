@@ -1,0 +1,313 @@
+//! What is kept in Redis, and how it is spelt. Pure: text in, values out, and back.
+//!
+//! All keys of shard `k` begin with the prefix and carry the hash tag `{k}`, so a cluster keeps them on one node:
+//!
+//! | key | type | holds |
+//! | --- | --- | --- |
+//! | `prefix:{k}:r:<fingerprint>` | string | one [`Record`]: the truth. Expires when it may be forgotten |
+//! | `prefix:{k}:e` | string | the [`Life`] of the shard: it changes with every loss of data |
+//! | `prefix:{k}:i` | zset | what is in effect: class byte and raw fingerprint, by the time it may be forgotten |
+//! | `prefix:{k}:b` | zset | what was reinstated: raw fingerprint, by the time it may be forgotten |
+//! | `prefix:{k}:l` | stream | the latest writes, for those who follow them |
+//! | `prefix:{k}:m` | hash | layout version, number of shards, id of the life |
+//! | `prefix:{k}:d:<fingerprint>` | string | one document of a session, a family, …, see the room `session` |
+//! | `prefix:{k}:n` | zset | the sessions that are counted, by the time at which they end |
+//!
+//! Every key has an expiry: nothing stays behind when the last program that used it is gone.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::revocation::{Fingerprint, Note, Record, Target, TargetKind};
+
+/// The version of everything in this file and in the script. Another one is refused when the store is opened.
+pub(crate) const LAYOUT: u32 = 1;
+
+/// Largest time in milliseconds: all the integers below it are exact in the numbers of Lua.
+pub(crate) const FAR: u64 = (1 << 53) - 1;
+
+/// Most shards: each costs a place in every start-up check, and a cluster has no use for more.
+pub(crate) const MAX_SHARDS: u16 = 1024;
+
+/// A value in Redis that is not what this version writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unreadable;
+
+// === Keys ===
+
+/// The names of all keys.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    shards: Box<[ShardKeys]>,
+}
+
+/// The names of the keys of one shard.
+#[derive(Clone, Debug)]
+pub(crate) struct ShardKeys {
+    pub(crate) life: Bytes,
+    pub(crate) meta: Bytes,
+    pub(crate) index: Bytes,
+    pub(crate) tombstones: Bytes,
+    pub(crate) log: Bytes,
+    record: Box<str>,
+    #[cfg(feature = "sessions")]
+    pub(crate) members: Bytes,
+    #[cfg(feature = "sessions")]
+    document: Box<str>,
+}
+
+impl Keys {
+    pub(crate) fn new(prefix: &str, shards: u16) -> Self {
+        let shard = |k: u16| {
+            let key = |name: &str| Bytes::from(format!("{prefix}:{{{k}}}:{name}"));
+            ShardKeys {
+                life: key("e"),
+                meta: key("m"),
+                index: key("i"),
+                tombstones: key("b"),
+                log: key("l"),
+                record: format!("{prefix}:{{{k}}}:r:").into(),
+                #[cfg(feature = "sessions")]
+                members: key("n"),
+                #[cfg(feature = "sessions")]
+                document: format!("{prefix}:{{{k}}}:d:").into(),
+            }
+        };
+        Self { shards: (0..shards.max(1)).map(shard).collect() }
+    }
+
+    /// How many shards there are; never none.
+    #[expect(clippy::cast_possible_truncation, reason = "made from a `u16`")]
+    pub(crate) fn shards(&self) -> u16 {
+        self.shards.len() as u16
+    }
+
+    /// The keys of a shard below [`shards`](Self::shards).
+    #[expect(clippy::indexing_slicing, reason = "shard numbers come from this type")]
+    pub(crate) fn shard(&self, shard: u16) -> &ShardKeys {
+        &self.shards[usize::from(shard)]
+    }
+
+    pub(crate) fn shard_of(&self, fingerprint: &Fingerprint) -> u16 {
+        let [first, second, ..] = *fingerprint.as_bytes();
+        u16::from_be_bytes([first, second]) % self.shards()
+    }
+}
+
+impl ShardKeys {
+    pub(crate) fn record(&self, fingerprint: &Fingerprint) -> Bytes {
+        format!("{}{fingerprint}", self.record).into()
+    }
+
+    #[cfg(feature = "sessions")]
+    pub(crate) fn document(&self, fingerprint: &Fingerprint) -> Bytes {
+        format!("{}{fingerprint}", self.document).into()
+    }
+}
+
+/// Whether a prefix can be part of keys and of the key patterns of access rules.
+pub(crate) fn is_prefix(prefix: &str) -> bool {
+    (1..=64).contains(&prefix.len())
+        && prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte))
+}
+
+// === The life of a shard ===
+
+/// The time between two losses of data. Its key is read together with every record, so a loss cannot be missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Life {
+    /// Random; never zero.
+    pub(crate) id: u64,
+    /// When it began, by the clock of Redis.
+    pub(crate) birth: Timestamp,
+    /// Revocations of tokens that were issued until then may have been lost; zero if none were.
+    pub(crate) horizon: Timestamp,
+    /// When the last token from before the horizon is over.
+    pub(crate) lifted: Timestamp,
+    /// How many changes were written.
+    pub(crate) seq: u64,
+}
+
+impl Life {
+    #[cfg(test)]
+    pub(crate) fn print(&self) -> String {
+        format!(
+            "{LAYOUT} {:016x} {} {} {} {}",
+            self.id,
+            self.birth.as_millis(),
+            self.horizon.as_millis(),
+            self.lifted.as_millis(),
+            self.seq
+        )
+    }
+
+    pub(crate) fn parse(value: &[u8]) -> Result<Self, Unreadable> {
+        let mut words = Words::of(value)?;
+        words.version()?;
+        let id = words.next()?;
+        if id.len() != 16 || !id.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)) {
+            return Err(Unreadable);
+        }
+        let life = Self {
+            id: u64::from_str_radix(id, 16).map_err(|_| Unreadable)?,
+            birth: words.time()?,
+            horizon: words.time()?,
+            lifted: words.time()?,
+            seq: words.number()?,
+        };
+        if life.id == 0 { Err(Unreadable) } else { words.end().map(|()| life) }
+    }
+}
+
+// === Records ===
+
+/// The words of a record, as JSON, so that `GET` in `redis-cli` answers who, what and why.
+#[derive(Serialize, Deserialize)]
+struct NoteJson<'a> {
+    kind: &'a str,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    iss: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    claim: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    reason: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    actor: Option<Cow<'a, str>>,
+}
+
+/// The words of a change: the part of a record that the script copies without a look.
+pub(crate) fn print_words(target: &Target, reason: Option<&str>, actor: Option<&str>) -> String {
+    let words = NoteJson {
+        kind: target.kind().as_str(),
+        iss: target.issuer_name().map(Cow::Borrowed),
+        claim: target.claim_name().map(Cow::Borrowed),
+        id: target.id().into(),
+        reason: reason.map(Cow::Borrowed),
+        actor: actor.map(Cow::Borrowed),
+    };
+    // Strings alone cannot fail to be written.
+    serde_json::to_string(&words).unwrap_or_default()
+}
+
+/// As the script prints it: layout version, the five numbers, when it was last changed, and the words.
+#[cfg(test)]
+pub(crate) fn print_record(record: &Record) -> String {
+    let [all, cutoff, cutoff_set, reinstated, until, at] =
+        [record.all, record.cutoff, record.cutoff_set, record.reinstated, record.until, record.note.at]
+            .map(Timestamp::as_millis);
+    let note = &record.note;
+    let words = print_words(&note.target, note.reason.as_deref(), note.actor.as_deref());
+    format!("{LAYOUT} {all} {cutoff} {cutoff_set} {reinstated} {until} {at} {words}")
+}
+
+/// A record, from what stands under its key. Whatever this version would not have written is [`Unreadable`]: to take
+/// it for "nothing revoked" would let revoked tokens in.
+pub(crate) fn parse_record(value: &[u8]) -> Result<Record, Unreadable> {
+    let mut words = Words::of(value)?;
+    words.version()?;
+    let (all, cutoff, cutoff_set) = (words.time()?, words.time()?, words.time()?);
+    let (reinstated, until, at) = (words.time()?, words.time()?, words.time()?);
+    if [all, cutoff_set, reinstated].iter().all(|time| *time == Timestamp::ZERO) {
+        return Err(Unreadable);
+    }
+    let json: NoteJson<'_> = serde_json::from_str(words.rest()).map_err(|_| Unreadable)?;
+    let kind = TargetKind::ALL.into_iter().find(|kind| kind.as_str() == json.kind).ok_or(Unreadable)?;
+    let mut target = match (kind, json.claim) {
+        (TargetKind::Claim, Some(claim)) => Target::claim(&*claim, json.id),
+        (TargetKind::Claim, None) | (_, Some(_)) => return Err(Unreadable),
+        (kind, None) => Target::new(kind, json.id),
+    };
+    if let Some(issuer) = json.iss {
+        target = target.issued_by(&*issuer);
+    }
+    let shared = |words: Option<Cow<'_, str>>| words.map(|words| Arc::from(&*words));
+    let note = Note { target, at, reason: shared(json.reason), actor: shared(json.actor) };
+    Ok(Record { all, cutoff, cutoff_set, reinstated, until, note })
+}
+
+// === The index ===
+
+/// How much of a record its place in the index tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// All tokens are revoked, and never was the target reinstated.
+    All,
+    /// The record has to be read.
+    Read,
+}
+
+/// A member of the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) class: Class,
+    pub(crate) fingerprint: Fingerprint,
+}
+
+impl Member {
+    #[cfg(test)]
+    pub(crate) fn print(self) -> Vec<u8> {
+        let class = match self.class {
+            Class::All => b'a',
+            Class::Read => b'r',
+        };
+        [&[class], self.fingerprint.as_bytes().as_slice()].concat()
+    }
+
+    pub(crate) fn parse(member: &[u8]) -> Result<Self, Unreadable> {
+        let (class, fingerprint) = match member {
+            [b'a', fingerprint @ ..] => (Class::All, fingerprint),
+            [b'r', fingerprint @ ..] => (Class::Read, fingerprint),
+            _ => return Err(Unreadable),
+        };
+        let bytes = <[u8; 16]>::try_from(fingerprint).map_err(|_| Unreadable)?;
+        Ok(Self { class, fingerprint: Fingerprint::from_bytes(bytes) })
+    }
+}
+
+// === Reading words ===
+
+/// Words with one space between them. Numbers are decimal without a sign or leading zeros, as they are printed.
+struct Words<'a>(&'a str);
+
+impl<'a> Words<'a> {
+    fn of(value: &'a [u8]) -> Result<Self, Unreadable> {
+        std::str::from_utf8(value).map(Self).map_err(|_| Unreadable)
+    }
+
+    fn next(&mut self) -> Result<&'a str, Unreadable> {
+        let (word, rest) = self.0.split_once(' ').unwrap_or((self.0, ""));
+        self.0 = rest;
+        if word.is_empty() { Err(Unreadable) } else { Ok(word) }
+    }
+
+    fn number(&mut self) -> Result<u64, Unreadable> {
+        let word = self.next()?;
+        let plain = word.bytes().all(|byte| byte.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
+        word.parse().ok().filter(|number| plain && *number <= FAR).ok_or(Unreadable)
+    }
+
+    fn time(&mut self) -> Result<Timestamp, Unreadable> {
+        self.number().map(Timestamp::from_millis)
+    }
+
+    fn version(&mut self) -> Result<(), Unreadable> {
+        if self.number()? == u64::from(LAYOUT) { Ok(()) } else { Err(Unreadable) }
+    }
+
+    fn rest(self) -> &'a str {
+        self.0
+    }
+
+    fn end(self) -> Result<(), Unreadable> {
+        if self.0.is_empty() { Ok(()) } else { Err(Unreadable) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn time() -> impl Strategy<Value = Timestamp> {
+    prop_oneof![Just(0), 1..5u64, 1_700_000_000_000..1_900_000_000_000u64, Just(FAR)]
+        .prop_map(Timestamp::from_millis)
+}
+
+fn words() -> impl Strategy<Value = Option<Arc<str>>> {
+    proptest::option::of(".{0,20}".prop_map(Arc::from))
+}
+
+fn target() -> impl Strategy<Value = Target> {
+    let id = prop_oneof![".{0,40}", Just("a}{b:\n\0\"\\ \u{7f}\u{202e}".to_owned())];
+    (0..TargetKind::ALL.len(), id, ".{1,20}", ".{0,20}").prop_map(|(kind, id, claim, issuer)| {
+        let target = match TargetKind::ALL[kind] {
+            TargetKind::Claim => Target::claim(claim, id),
+            kind => Target::new(kind, id),
+        };
+        target.issued_by(issuer)
+    })
+}
+
+prop_compose! {
+    fn record()(
+        all in time(), cutoff in time(), cutoff_set in time(), reinstated in time(), until in time(), at in time(),
+        target in target(), reason in words(), actor in words(),
+    ) -> Record {
+        let all = if [cutoff_set, reinstated].contains(&Timestamp::ZERO) { all.max(Timestamp::from_millis(1)) } else { all };
+        Record { all, cutoff, cutoff_set, reinstated, until, note: Note { target, at, reason, actor } }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_record_that_is_printed_and_parsed_is_the_same(record in record()) {
+        let text = print_record(&record);
+        prop_assert!(!text.contains(|c: char| c < ' '), "{text:?} is not printable");
+        prop_assert_eq!(parse_record(text.as_bytes()), Ok(record));
+    }
+
+    #[test]
+    fn a_life_that_is_printed_and_parsed_is_the_same(
+        id in 1u64.., birth in time(), horizon in time(), lifted in time(), seq in 0..=FAR,
+    ) {
+        let life = Life { id, birth, horizon, lifted, seq };
+        prop_assert_eq!(Life::parse(life.print().as_bytes()), Ok(life));
+    }
+
+    #[test]
+    fn a_member_that_is_printed_and_parsed_is_the_same(bytes: [u8; 16], all: bool) {
+        let class = if all { Class::All } else { Class::Read };
+        let member = Member { class, fingerprint: Fingerprint::from_bytes(bytes) };
+        prop_assert_eq!(Member::parse(&member.print()), Ok(member));
+    }
+
+    #[test]
+    fn junk_is_never_a_record_nor_a_life(junk in prop::collection::vec(any::<u8>(), 0..64)) {
+        prop_assert_eq!(parse_record(&junk), Err(Unreadable));
+        prop_assert_eq!(Life::parse(&junk), Err(Unreadable));
+    }
+
+    #[test]
+    fn a_damaged_record_is_unreadable_or_another_record_but_never_a_crash(
+        record in record(), at in any::<prop::sample::Index>(), byte: u8,
+    ) {
+        let mut text = print_record(&record).into_bytes();
+        let at = at.index(text.len());
+        text[at] = byte;
+        let _ = parse_record(&text);
+        text.truncate(at);
+        prop_assert_eq!(parse_record(&text), Err(Unreadable));
+    }
+
+    #[test]
+    fn every_fingerprint_has_its_shard_and_its_key_carries_the_tag(bytes: [u8; 16], shards in 1..=MAX_SHARDS) {
+        let keys = Keys::new("app", shards);
+        let fingerprint = Fingerprint::from_bytes(bytes);
+        let shard = keys.shard_of(&fingerprint);
+        prop_assert!(shard < keys.shards());
+        let key = keys.shard(shard).record(&fingerprint);
+        prop_assert_eq!(key, format!("app:{{{shard}}}:r:{fingerprint}").into_bytes());
+    }
+}
+
+#[test]
+fn what_this_version_does_not_write_is_unreadable() {
+    let words = r#"{"kind":"user","id":"alice"}"#;
+    assert!(parse_record(format!("1 5 0 0 0 9 5 {words}").as_bytes()).is_ok());
+    for odd in [
+        String::new(),
+        format!("2 5 0 0 0 9 5 {words}"),
+        format!("1 05 0 0 0 9 5 {words}"),
+        format!("1 +5 0 0 0 9 5 {words}"),
+        format!("1 -5 0 0 0 9 5 {words}"),
+        format!("1 5  0 0 0 9 5 {words}"),
+        format!("1 5 0 0 0 9 {words}"),
+        format!("1 0 0 0 0 9 5 {words}"),
+        format!("1 99999999999999999999 0 0 0 9 5 {words}"),
+        "1 5 0 0 0 9 5 ".into(),
+        r#"1 5 0 0 0 9 5 {"kind":"planet","id":"x"}"#.into(),
+        r#"1 5 0 0 0 9 5 {"kind":"claim","id":"x"}"#.into(),
+        r#"1 5 0 0 0 9 5 {"kind":"user","claim":"y","id":"x"}"#.into(),
+        r#"1 5 0 0 0 9 5 {"kind":"user"}"#.into(),
+    ] {
+        assert_eq!(parse_record(odd.as_bytes()), Err(Unreadable), "{odd}");
+    }
+    for odd in ["1 0000000000000000 1 0 0 0", "1 00000000000000AA 1 0 0 0", "1 00000000000000aa 1 0 0 0 7"] {
+        assert_eq!(Life::parse(odd.as_bytes()), Err(Unreadable), "{odd}");
+    }
+}
+
+#[test]
+fn a_prefix_holds_nothing_that_keys_or_access_rules_would_misread() {
+    for good in ["jwt-revocation", "a", "app:prod/eu_1.x"] {
+        assert!(is_prefix(good), "{good}");
+    }
+    for odd in ["", "a{b", "a}b", "a b", "a*", "a?", "[a]", "a\\b", "a\n", "a\0", "ä", &"x".repeat(65)] {
+        assert!(!is_prefix(odd), "{odd:?}");
+    }
+}

@@ -1,0 +1,162 @@
+//! The one script that writes: its arguments and its reply. Pure; the sending is done elsewhere.
+//!
+//! The script repeats [`Revocation::apply`] to the letter, because only Redis can read, decide and write as one. It is
+//! idempotent, so a write of unknown fate may simply be sent again.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::schema::{self, FAR, Keys, LAYOUT, Life, Unreadable};
+use crate::clock::Timestamp;
+use crate::revocation::{Action, Extent, Outcome, Revocation};
+
+/// The script.
+pub(crate) const SOURCE: &str = include_str!("write.lua");
+
+/// The SHA-1 of [`SOURCE`], under which Redis keeps it.
+pub(crate) const SHA: &str = "f50ae31acd8afcff5f5331f31bb69f5a7389e8c0";
+
+/// A script, as it is sent.
+pub(crate) struct Script {
+    pub(crate) source: &'static str,
+    /// The SHA-1 of the source, under which Redis keeps it.
+    pub(crate) sha: &'static str,
+    /// Whether replicas have to be waited for, where that was asked for.
+    pub(crate) writes: bool,
+}
+
+/// The script that writes revocations.
+pub(crate) const WRITE: Script = Script { source: SOURCE, sha: SHA, writes: true };
+
+/// How long keys without an end of their own outlive the last write: longer than a service stands still.
+pub(crate) const KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// What the script is to know besides the changes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context {
+    /// The id of a life that may have to begin.
+    pub(crate) new_life: u64,
+    /// The id and the seq of the life that this process knows.
+    pub(crate) known: Option<(u64, u64)>,
+    /// How long a horizon lasts.
+    pub(crate) span: Duration,
+    /// How many entries the log keeps, about.
+    pub(crate) log_length: u64,
+}
+
+/// The arguments that come after the script or its SHA: number of keys, keys, arguments.
+pub(crate) fn arguments(keys: &Keys, shard: u16, context: &Context, changes: &[&Revocation]) -> Vec<Bytes> {
+    let names = keys.shard(shard);
+    let fingerprints: Vec<_> = changes.iter().map(|change| change.target.fingerprint()).collect();
+    let mut arguments = vec![text(5 + changes.len())];
+    arguments
+        .extend([&names.life, &names.meta, &names.index, &names.tombstones, &names.log].map(Bytes::clone));
+    arguments.extend(fingerprints.iter().map(|fingerprint| names.record(fingerprint)));
+    let (known, seq) = context.known.map_or((Bytes::new(), 0), |(id, seq)| (life_id(id), seq));
+    arguments.extend([
+        text(LAYOUT),
+        text(keys.shards()),
+        life_id(context.new_life),
+        known,
+        text(seq),
+        millis(context.span),
+        millis(KEPT),
+        text(context.log_length),
+    ]);
+    for (change, fingerprint) in changes.iter().zip(&fingerprints) {
+        let (action, cutoff) = match change.action {
+            Action::Revoke(Extent::All) => ("a", Timestamp::ZERO),
+            Action::Revoke(Extent::IssuedSoFar) => ("s", Timestamp::ZERO),
+            Action::Revoke(Extent::IssuedUntil(cutoff)) => ("u", cutoff),
+            Action::Reinstate => ("b", Timestamp::ZERO),
+        };
+        let optional = |words: Option<&str>| words.map_or(Bytes::new(), |words| format!("={words}").into());
+        arguments.extend([
+            Bytes::from_static(action.as_bytes()),
+            time(cutoff),
+            time(change.until),
+            millis(change.lifetime),
+            Bytes::copy_from_slice(fingerprint.as_bytes()),
+            optional(change.reason.as_deref()),
+            optional(change.actor.as_deref()),
+            schema::print_words(&change.target, change.reason.as_deref(), change.actor.as_deref()).into(),
+        ]);
+    }
+    arguments
+}
+
+fn text(value: impl ToString) -> Bytes {
+    value.to_string().into()
+}
+
+fn life_id(id: u64) -> Bytes {
+    format!("{id:016x}").into()
+}
+
+fn time(time: Timestamp) -> Bytes {
+    text(time.as_millis().min(FAR))
+}
+
+fn millis(duration: Duration) -> Bytes {
+    text(u64::try_from(duration.as_millis()).unwrap_or(FAR).min(FAR))
+}
+
+/// What the script answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reply {
+    /// The life of the shard after the write.
+    pub(crate) life: Life,
+    /// What Redis took the time to be.
+    pub(crate) now: Timestamp,
+    /// One for each change, in order.
+    pub(crate) changes: Vec<Changed>,
+}
+
+/// What became of one change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Changed {
+    pub(crate) outcome: Outcome,
+    pub(crate) at: Timestamp,
+    /// The cutoff that is now in effect.
+    pub(crate) cutoff: Option<Timestamp>,
+    pub(crate) seq: u64,
+}
+
+impl Reply {
+    /// Reads the reply to as many changes as were sent.
+    pub(crate) fn parse(parts: &[Bytes], changes: usize) -> Result<Self, Unreadable> {
+        let [life, now, rest @ ..] = parts else { return Err(Unreadable) };
+        if rest.len() != changes {
+            return Err(Unreadable);
+        }
+        Ok(Self {
+            life: Life::parse(life)?,
+            now: Timestamp::from_millis(number(std::str::from_utf8(now).map_err(|_| Unreadable)?)?),
+            changes: rest.iter().map(|part| Changed::parse(part)).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl Changed {
+    fn parse(part: &[u8]) -> Result<Self, Unreadable> {
+        let words: Vec<_> = std::str::from_utf8(part).map_err(|_| Unreadable)?.split(' ').collect();
+        let [outcome, at, cutoff, seq] = *words.as_slice() else { return Err(Unreadable) };
+        let outcome = match outcome {
+            "n" => Outcome::New,
+            "x" => Outcome::Extended,
+            "a" => Outcome::Already,
+            "e" => Outcome::AlreadyExpired,
+            _ => return Err(Unreadable),
+        };
+        let cutoff = if cutoff == "-" { None } else { Some(Timestamp::from_millis(number(cutoff)?)) };
+        Ok(Self { outcome, at: Timestamp::from_millis(number(at)?), cutoff, seq: number(seq)? })
+    }
+}
+
+fn number(word: &str) -> Result<u64, Unreadable> {
+    word.parse().map_err(|_| Unreadable)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,410 @@
+use std::sync::Arc;
+
+use fred::types::Value;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+
+use super::super::connect::{self, Wire};
+use super::super::schema::{Class, Member, parse_record};
+use super::*;
+use crate::revocation::{Change, Record, Target};
+use crate::support::{RedisServer, redis_or_skip};
+
+/// FIPS 180-4 §6.1.
+fn sha1(data: &[u8]) -> String {
+    let mut message = data.to_vec();
+    message.push(0x80);
+    message.resize(message.len().next_multiple_of(64), 0);
+    if data.len() % 64 >= 56 {
+        message.resize(message.len() + 64, 0);
+    }
+    let end = message.len();
+    message[end - 8..].copy_from_slice(&(data.len() as u64 * 8).to_be_bytes());
+    let mut state = [0x6745_2301_u32, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
+    for block in message.chunks(64) {
+        let mut w: Vec<u32> =
+            block.chunks(4).map(|word| u32::from_be_bytes(word.try_into().unwrap())).collect();
+        for t in 16..80 {
+            w.push((w[t - 3] ^ w[t - 8] ^ w[t - 14] ^ w[t - 16]).rotate_left(1));
+        }
+        let [mut a, mut b, mut c, mut d, mut e] = state;
+        for (t, word) in w.iter().enumerate() {
+            let (f, k) = match t {
+                0..20 => ((b & c) | (!b & d), 0x5a82_7999),
+                20..40 => (b ^ c ^ d, 0x6ed9_eba1),
+                40..60 => ((b & c) | (b & d) | (c & d), 0x8f1b_bcdc),
+                _ => (b ^ c ^ d, 0xca62_c1d6_u32),
+            };
+            let next = a.rotate_left(5).wrapping_add(f).wrapping_add(e).wrapping_add(k).wrapping_add(*word);
+            (e, d, c, b, a) = (d, c, b.rotate_left(30), a, next);
+        }
+        for (sum, part) in state.iter_mut().zip([a, b, c, d, e]) {
+            *sum = sum.wrapping_add(part);
+        }
+    }
+    state.iter().map(|word| format!("{word:08x}")).collect()
+}
+
+#[test]
+fn the_sha_is_that_of_the_script() {
+    assert_eq!(sha1(b"abc"), "a9993e364706816aba3e25717850c26c9cd0d89d");
+    assert_eq!(SHA, sha1(SOURCE.as_bytes()));
+    #[cfg(feature = "sessions")]
+    for script in [&super::super::session::LOAD, &super::super::session::COMMIT] {
+        assert_eq!(script.sha, sha1(script.source.as_bytes()));
+    }
+}
+
+/// The script, but for its clock, which is set by hand.
+fn timed(now: u64) -> String {
+    let clock = "local now = time[1] * 1000 + math.floor(time[2] / 1000)";
+    assert_eq!(SOURCE.matches(clock).count(), 1);
+    SOURCE.replace(clock, &format!("local now = {now}"))
+}
+
+/// Expiry runs on the clock of the server, so the histories play in its future.
+const START: u64 = 4_000_000_000_000;
+const CONTEXT: Context =
+    Context { new_life: 7, known: None, span: Duration::from_secs(1000), log_length: 1000 };
+
+struct Lab {
+    runtime: tokio::runtime::Runtime,
+    wire: Wire,
+    server: RedisServer,
+    keys: Keys,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let server = RedisServer::start();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let config = connect::parse_url(&server.url()).unwrap();
+        let wire = runtime.block_on(Wire::open(config, Duration::from_secs(10))).unwrap();
+        Self { runtime, wire, server, keys: Keys::new("lab", 1) }
+    }
+
+    fn ask(&self, command: &'static str, arguments: Vec<Bytes>) -> Result<Value, crate::StoreError> {
+        let arguments = arguments.into_iter().map(Value::Bytes).collect();
+        self.runtime.block_on(self.wire.ask(command, arguments, Duration::from_secs(10)))
+    }
+
+    fn run(&self, now: u64, context: &Context, changes: &[&Revocation]) -> Result<Reply, crate::StoreError> {
+        let script = Bytes::from(timed(now));
+        let arguments = arguments(&self.keys, 0, context, changes);
+        let Value::Array(parts) = self.ask("EVAL", std::iter::once(script).chain(arguments).collect())?
+        else {
+            panic!("not an array");
+        };
+        let parts: Vec<_> = parts.into_iter().map(|part| part.into_bytes().unwrap()).collect();
+        Ok(Reply::parse(&parts, changes.len()).unwrap())
+    }
+
+    fn get(&self, key: Bytes) -> Option<Bytes> {
+        self.ask("GET", vec![key]).unwrap().into_bytes()
+    }
+
+    fn record(&self, target: &Target) -> Option<Record> {
+        let value = self.get(self.keys.shard(0).record(&target.fingerprint()))?;
+        Some(parse_record(&value).unwrap())
+    }
+
+    fn zset(&self, key: &Bytes) -> Vec<(Bytes, u64)> {
+        let arguments = vec![key.clone(), "0".into(), "-1".into(), "WITHSCORES".into()];
+        let Value::Array(parts) = self.ask("ZRANGE", arguments).unwrap() else { panic!("not an array") };
+        let parts: Vec<_> = parts.into_iter().map(|part| part.into_bytes().unwrap()).collect();
+        parts
+            .chunks(2)
+            .map(|pair| (pair[0].clone(), std::str::from_utf8(&pair[1]).unwrap().parse().unwrap()))
+            .collect()
+    }
+
+    fn clear(&self) {
+        self.ask("FLUSHALL", Vec::new()).unwrap();
+    }
+}
+
+fn time() -> impl Strategy<Value = u64> {
+    START..START + 40
+}
+
+fn words() -> impl Strategy<Value = Option<Arc<str>>> {
+    prop_oneof![Just(None), "[ab]{0,2}".prop_map(Some), Just(Some("\0ü\"\n".into()))]
+        .prop_map(|words| words.map(Arc::from))
+}
+
+prop_compose! {
+    fn revocation()(
+        action in prop_oneof![
+            Just(Action::Revoke(Extent::All)),
+            Just(Action::Revoke(Extent::IssuedSoFar)),
+            time().prop_map(|at| Action::Revoke(Extent::IssuedUntil(Timestamp::from_millis(at)))),
+            Just(Action::Reinstate),
+        ],
+        until in prop_oneof![Just(0), time(), Just(u64::MAX)],
+        lifetime in prop_oneof![Just(0), 1..60u64, Just(u64::MAX)],
+        reason in words(),
+        actor in words(),
+        target in 0..3,
+    ) -> Revocation {
+        let mut change = Revocation::new(Target::user(format!("user {target}")), Duration::from_millis(lifetime));
+        (change.action, change.reason, change.actor) = (action, reason, actor);
+        change.until = Timestamp::from_millis(until);
+        change
+    }
+}
+
+/// A history: at each of some times, which need not rise, some changes.
+fn history() -> impl Strategy<Value = Vec<(u64, Vec<Revocation>)>> {
+    prop::collection::vec((time(), prop::collection::vec(revocation(), 0..4)), 1..10)
+}
+
+/// `apply`, for a store that cannot count beyond [`FAR`].
+fn apply(change: &Revocation, before: Option<&Record>, now: u64) -> Change {
+    let mut change = change.clone();
+    let far = Timestamp::from_millis(FAR);
+    change.until = change.until.min(far);
+    change.lifetime = change.lifetime.min(Duration::from_millis(FAR - now));
+    change.apply(before, Timestamp::from_millis(now))
+}
+
+#[test]
+fn the_script_does_what_apply_does() {
+    redis_or_skip!();
+    let lab = Lab::new();
+    let mut runner = TestRunner::new(Config { cases: 400, failure_persistence: None, ..Config::default() });
+    let result = runner.run(&history(), |history| {
+        lab.clear();
+        let mut model: std::collections::HashMap<Target, Record> = std::collections::HashMap::new();
+        let mut seq = 0;
+        for (now, changes) in &history {
+            let sent: Vec<_> = changes.iter().collect();
+            let reply =
+                lab.run(*now, &CONTEXT, &sent).map_err(|error| TestCaseError::fail(error.to_string()))?;
+            for (change, changed) in changes.iter().zip(&reply.changes) {
+                let before = model.get(&change.target);
+                let (outcome, record) = match apply(change, before, *now) {
+                    Change::Nothing(outcome) => (outcome, before.cloned()),
+                    Change::Write(outcome, record) => {
+                        seq += 1;
+                        model.insert(change.target.clone(), record.clone());
+                        (outcome, Some(record))
+                    }
+                };
+                prop_assert_eq!(changed.outcome, outcome);
+                prop_assert_eq!(changed.seq, seq);
+                let at = record.as_ref().map_or(Timestamp::from_millis(*now), Record::changed_at);
+                prop_assert_eq!(changed.at, at);
+                prop_assert_eq!(changed.cutoff, record.as_ref().and_then(Record::cutoff));
+            }
+            prop_assert_eq!(reply.life.seq, seq);
+            prop_assert_eq!(reply.life.horizon, Timestamp::ZERO);
+            for (target, record) in &model {
+                prop_assert_eq!(lab.record(target), Some(record.clone()));
+            }
+        }
+        // The index forgets by the latest time that it was told, even if the clock goes back.
+        check_index(&lab, &model, history.iter().map(|(now, _)| *now).max().unwrap_or(0))
+    });
+    result.unwrap();
+}
+
+/// Every record that is in effect stands in the index under its class, every other one among the tombstones, but for
+/// those that may be forgotten.
+fn check_index(
+    lab: &Lab,
+    model: &std::collections::HashMap<Target, Record>,
+    now: u64,
+) -> Result<(), TestCaseError> {
+    let (mut index, mut tombstones) = (Vec::new(), Vec::new());
+    for (target, record) in model.iter().filter(|(_, record)| record.until().as_millis() > now) {
+        let fingerprint = target.fingerprint();
+        let until = record.until().as_millis();
+        if record.is_in_effect() {
+            let plain = record.revokes_all() && record.reinstated == Timestamp::ZERO;
+            let class = if plain { Class::All } else { Class::Read };
+            index.push((Bytes::from(Member { class, fingerprint }.print()), until));
+        } else {
+            tombstones.push((Bytes::copy_from_slice(fingerprint.as_bytes()), until));
+        }
+    }
+    for (key, mut expected) in
+        [(&lab.keys.shard(0).index, index), (&lab.keys.shard(0).tombstones, tombstones)]
+    {
+        expected.sort();
+        let mut found = lab.zset(key);
+        found.retain(|(_, until)| *until > now);
+        found.sort();
+        prop_assert_eq!(found, expected);
+    }
+    Ok(())
+}
+
+#[test]
+fn every_key_expires_and_not_before_its_content() {
+    redis_or_skip!();
+    let lab = Lab::new();
+    let now = 4_000_000_000_000;
+    let long = Duration::from_secs(400 * 24 * 60 * 60);
+    let mut back = Revocation::new(Target::user("bob"), Duration::from_secs(60));
+    lab.run(now, &CONTEXT, &[&back]).unwrap();
+    back.action = Action::Reinstate;
+    lab.run(now, &CONTEXT, &[&back, &Revocation::new(Target::user("alice"), long)]).unwrap();
+    let names: Vec<_> = lab.server.cli(&["KEYS", "*"]).lines().map(ToOwned::to_owned).collect();
+    assert_eq!(names.len(), 7, "{names:?}");
+    for name in names {
+        assert!(name.starts_with("lab:{0}:"), "{name}");
+        let expires: u64 = lab.server.cli(&["PEXPIRETIME", &name]).parse().unwrap();
+        let least = if name.contains(":r:") { now + 60_000 } else { now + 400 * 24 * 60 * 60 * 1000 };
+        assert!(expires >= least, "{name} expires at {expires}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_an_error_and_nothing_is_written() {
+    redis_or_skip!();
+    let lab = Lab::new();
+    let change = Revocation::new(Target::user("alice"), Duration::from_secs(60));
+    let names = lab.keys.shard(0);
+    let record = names.record(&change.target.fingerprint());
+    let tag = "lab:{0}";
+    for key in [&names.life, &names.meta, &names.index, &names.tombstones, &names.log, &record] {
+        let key = std::str::from_utf8(key).unwrap();
+        lab.clear();
+        lab.server.cli(&["RPUSH", key, "x"]);
+        lab.run(START, &CONTEXT, &[&change]).unwrap_err();
+        assert_eq!(lab.server.cli(&["KEYS", &format!("{tag}*")]), key, "nothing else was written");
+    }
+    for key in [&names.life, &record] {
+        let key = std::str::from_utf8(key).unwrap();
+        lab.clear();
+        lab.server.cli(&["SET", key, "2 something new"]);
+        lab.run(START, &CONTEXT, &[&change]).unwrap_err();
+        assert_eq!(lab.server.cli(&["GET", key]), "2 something new");
+    }
+}
+
+#[test]
+fn the_log_tells_every_write_and_is_bounded() {
+    redis_or_skip!();
+    let lab = Lab::new();
+    let change = Revocation::new(Target::user("alice"), Duration::from_secs(60));
+    let reply = lab.run(START, &CONTEXT, &[&change]).unwrap();
+    assert_eq!((reply.life.id, reply.life.seq, reply.now.as_millis()), (7, 1, START));
+    let arguments = ["lab:{0}:l", "-", "+"].map(Bytes::from).to_vec();
+    let Value::Array(entries) = lab.ask("XRANGE", arguments).unwrap() else { panic!("not an array") };
+    let Value::Array(entry) = &entries[0] else { panic!("not an array") };
+    let Value::Array(fields) = &entry[1] else { panic!("not an array") };
+    let fields: Vec<_> = fields.iter().map(|field| field.as_bytes().unwrap().to_vec()).collect();
+    let until = START + 60_000;
+    let expected: [(&str, Vec<u8>); 4] = [
+        ("s", b"1".to_vec()),
+        ("e", b"0000000000000007".to_vec()),
+        ("f", change.target.fingerprint().as_bytes().to_vec()),
+        ("n", format!("0 {START} {START} 0 {until}").into_bytes()),
+    ];
+    let expected: Vec<_> =
+        expected.into_iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value]).collect();
+    assert_eq!(fields, expected);
+
+    let short = Context { log_length: 10, ..CONTEXT };
+    for n in 0..2000 {
+        let change = Revocation::new(Target::user(format!("user {n}")), Duration::from_secs(60));
+        lab.run(START, &short, &[&change]).unwrap();
+    }
+    let length: u64 = lab.server.cli(&["XLEN", "lab:{0}:l"]).parse().unwrap();
+    assert!(length < 300, "{length}");
+}
+
+#[test]
+fn the_index_forgets_what_is_over() {
+    redis_or_skip!();
+    let lab = Lab::new();
+    for n in 0..500 {
+        let change = Revocation::new(Target::user(format!("user {n}")), Duration::from_millis(1 + n));
+        lab.run(START, &CONTEXT, &[&change]).unwrap();
+    }
+    for _ in 0..8 {
+        lab.run(START + 1000, &CONTEXT, &[]).unwrap();
+    }
+    assert_eq!(lab.zset(&lab.keys.shard(0).index), []);
+}
+
+mod lives {
+    use super::*;
+
+    fn at(now: u64) -> Timestamp {
+        Timestamp::from_millis(now)
+    }
+
+    fn knowing(id: u64, seq: u64) -> Context {
+        Context { new_life: 8, known: Some((id, seq)), ..CONTEXT }
+    }
+
+    #[test]
+    fn the_first_start_has_no_horizon_and_the_second_finds_it() {
+        redis_or_skip!();
+        let lab = Lab::new();
+        let first = lab.run(START, &CONTEXT, &[]).unwrap().life;
+        assert_eq!(first, Life { id: 7, birth: at(START), horizon: at(0), lifted: at(0), seq: 0 });
+        let second = lab.run(START + 5, &Context { new_life: 9, ..CONTEXT }, &[]).unwrap().life;
+        assert_eq!(second, first);
+    }
+
+    #[test]
+    fn whoever_remembers_a_life_that_is_gone_draws_a_horizon() {
+        redis_or_skip!();
+        let lab = Lab::new();
+        let life = lab.run(START, &knowing(7, 3), &[]).unwrap().life;
+        let span = 1_000_000;
+        assert_eq!(
+            life,
+            Life { id: 8, birth: at(START), horizon: at(START), lifted: at(START + span), seq: 0 }
+        );
+        // Another one that remembers it too finds the horizon drawn.
+        assert_eq!(lab.run(START + 9, &knowing(7, 3), &[]).unwrap().life, life);
+    }
+
+    #[test]
+    fn a_life_that_was_begun_in_ignorance_gets_its_horizon_later() {
+        redis_or_skip!();
+        let lab = Lab::new();
+        lab.run(START, &CONTEXT, &[]).unwrap();
+        let life = lab.run(START + 50, &knowing(6, 3), &[]).unwrap().life;
+        assert_eq!((life.id, life.birth, life.horizon), (7, at(START), at(START)));
+        assert_eq!(life.lifted, at(START + 1_000_000));
+    }
+
+    #[test]
+    fn an_older_state_begins_a_new_life() {
+        redis_or_skip!();
+        let lab = Lab::new();
+        let change = Revocation::new(Target::user("alice"), Duration::from_secs(60));
+        lab.run(START, &CONTEXT, &[&change]).unwrap();
+        assert_eq!(lab.run(START, &knowing(7, 1), &[]).unwrap().life.id, 7);
+        let life = lab.run(START + 5, &knowing(7, 2), &[]).unwrap().life;
+        assert_eq!((life.id, life.horizon, life.seq), (8, at(START + 5), 1));
+    }
+
+    #[test]
+    fn an_evicted_life_or_meta_is_a_loss_even_for_newcomers() {
+        redis_or_skip!();
+        for evicted in ["lab:{0}:e", "lab:{0}:m"] {
+            let lab = Lab::new();
+            let change = Revocation::new(Target::user("alice"), Duration::from_secs(60));
+            lab.run(START, &CONTEXT, &[&change]).unwrap();
+            lab.server.cli(&["DEL", evicted]);
+            let life = lab.run(START + 5, &Context { new_life: 9, ..CONTEXT }, &[]).unwrap().life;
+            assert_eq!((life.id, life.horizon), (9, at(START + 5)), "{evicted}");
+        }
+    }
+
+    #[test]
+    fn another_layout_or_another_number_of_shards_is_refused() {
+        redis_or_skip!();
+        let mut lab = Lab::new();
+        lab.run(START, &CONTEXT, &[]).unwrap();
+        lab.keys = Keys::new("lab", 2);
+        let error = lab.run(START, &CONTEXT, &[]).unwrap_err().to_string();
+        assert!(error.contains("LAYOUT version 1 with 1 shards"), "{error}");
+    }
+}
