@@ -11,6 +11,8 @@ mod passing;
 #[cfg(feature = "test-util")]
 mod readiness;
 #[cfg(feature = "redis")]
+mod redis_amnesia;
+#[cfg(feature = "redis")]
 mod redis_guard;
 #[cfg(feature = "redis")]
 mod redis_store;
