@@ -20,6 +20,7 @@ use serde::{Serialize, Serializer};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::revocation::{Action, Revocation, Target, TargetKind};
 use crate::store::StoreError;
+use crate::verified::VerifiedToken;
 
 /// Longest text in an event, in bytes; what is longer is cut.
 const MAX_TEXT: usize = 1024;
@@ -128,6 +129,18 @@ impl AuditEvent {
     /// Something that happened now.
     pub fn new(kind: AuditKind) -> Self {
         Self { at: SystemClock.now(), kind, failed: false, fields: Vec::new() }
+    }
+
+    /// Something that happened to a request with this token.
+    pub(crate) fn of_token(kind: AuditKind, token: &VerifiedToken) -> Self {
+        let id = |kind| token.target(kind).map(Target::id);
+        Self::new(kind)
+            .with_subject(token.subject())
+            .with_token_id(token.id())
+            .with_session(id(TargetKind::Session))
+            .with_family(id(TargetKind::Family))
+            .with_device(id(TargetKind::Device))
+            .with_client(id(TargetKind::Client))
     }
 
     /// The event of a change that was asked for.

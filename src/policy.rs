@@ -3,8 +3,12 @@
 //! Pure and total. This is the only room that reads [`FailMode`].
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::Deserialize;
+
+use crate::config::ConfigError;
 use crate::revocation::TargetKind;
 use crate::store::{RevokedBy, Standing, StoreError, StoreErrorKind};
 use crate::token::{CredentialsError, TokenError, TokenErrorKind};
@@ -13,7 +17,8 @@ use crate::verified::VerifiedToken;
 /// What happens to a verified token whose standing cannot be told, because the store is out of reach.
 ///
 /// It decides about nothing else: a token that is invalid, expired or known to be revoked is refused in both modes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum FailMode {
     /// The request is refused with 503 (gRPC: `UNAVAILABLE`). The default: no revoked token gets in, and while the
@@ -25,6 +30,19 @@ pub enum FailMode {
     /// # Security
     /// While the store is down, or made to be down, revoked tokens work until they expire.
     Open,
+}
+
+/// `closed` or `open`.
+impl FromStr for FailMode {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        match text {
+            "closed" => Ok(Self::Closed),
+            "open" => Ok(Self::Open),
+            _ => Err(ConfigError::new("fail_mode", "is neither `closed` nor `open`")),
+        }
+    }
 }
 
 /// The proof that a request passed, in its extensions.

@@ -282,6 +282,17 @@ impl RevokeRequest {
         self
     }
 
+    /// For a token, by an id that is known to expire at `expires_at`: keeps the record until it is over, and no longer.
+    /// Has no effect on other targets. Do not let strangers choose the time: a token that is over later would work
+    /// again.
+    pub fn until(mut self, expires_at: Timestamp) -> Self {
+        if self.change.target.kind() == TargetKind::Token {
+            self.change.until = TokenProfile::forget_token_at(expires_at);
+            self.change.lifetime = Duration::ZERO;
+        }
+        self
+    }
+
     /// Keeps the record at least this long from now. It can only be made longer than what the profile asks for: a
     /// record must outlive the tokens it covers.
     pub fn lifetime(mut self, lifetime: Duration) -> Self {

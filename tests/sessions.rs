@@ -202,6 +202,19 @@ async fn garbage_hurts_nobody(ground: impl Ground) {
     granted(refresh(&sessions, &other).await);
 }
 
+async fn a_token_that_is_handed_in_ends_its_family(ground: impl Ground) {
+    let sessions = sessions(&ground, strict());
+    let families = sessions.families();
+    let first = login(&sessions, "alice").await;
+    let second = granted(refresh(&sessions, &first).await);
+    let forged = format!("{}.{}", first.family, "A".repeat(71));
+    assert!(!families.end_by_token(&forged, None).await.unwrap());
+    assert!(!families.end_by_token("nonsense", None).await.unwrap());
+    assert!(is_live(&ground.store(), &second).await);
+    assert!(families.end_by_token(first.token.expose(), None).await.unwrap());
+    assert!(!is_live(&ground.store(), &second).await);
+}
+
 async fn a_bound_family_answers_its_client_only(ground: impl Ground) {
     let sessions = sessions(&ground, strict());
     let grant =
@@ -505,6 +518,7 @@ for_every_store!(
     of_many_at_once_one_moves_on_and_all_get_the_same,
     strict_grants_once_however_many_ask,
     garbage_hurts_nobody,
+    a_token_that_is_handed_in_ends_its_family,
     a_bound_family_answers_its_client_only,
     whatever_ends_ends_everything_that_came_out_of_it,
     what_the_revoker_revokes_is_not_listed,

@@ -22,6 +22,7 @@ use http::{Method, header};
 use self::counters::Event;
 pub use self::counters::{CounterSnapshot, Counters, Refusals};
 use self::outage::Outage;
+use crate::audit::{AuditEvent, AuditKind, AuditSink};
 use crate::policy::{Clearance, FailMode, Rejection, decide};
 use crate::store::{Lookup, RevocationStore, Standing, StoreError};
 use crate::token::bearer::{self, RequestHead, TokenSource};
@@ -48,6 +49,7 @@ pub(crate) struct Gate {
     pub(crate) preflight: Preflight,
     pub(crate) enforcement: Enforcement,
     pub(crate) counters: Counters,
+    pub(crate) audit: Option<Arc<dyn AuditSink>>,
     outage: Arc<Outage>,
 }
 
@@ -130,6 +132,7 @@ impl Gate {
             preflight: Preflight::Passed,
             enforcement: Enforcement::Enforced,
             counters: Counters::new(),
+            audit: None,
             outage: Arc::new(Outage::new()),
         }
     }
@@ -177,7 +180,19 @@ impl Gate {
         mode: FailMode,
     ) -> Verdict {
         let failure = answer.as_ref().err().cloned();
+        let audited = self.audit.as_ref().map(|sink| (sink, Arc::clone(&token)));
         let decision = decide(token, answer, mode);
+        if let Some((sink, token)) = audited {
+            match &decision {
+                Ok(clearance) if clearance.is_checked() => {}
+                Ok(_) => sink.record(&AuditEvent::of_token(AuditKind::UncheckedAdmit, &token)),
+                Err(Rejection::Revoked(by)) => {
+                    let event = AuditEvent::of_token(AuditKind::RevokedRefused, &token).failed();
+                    sink.record(&event.with_reason(by.reason.as_deref()));
+                }
+                Err(_) => {}
+            }
+        }
         match &failure {
             None => self.outage.answered(),
             Some(error) => {

@@ -8,6 +8,7 @@ use tower::Layer;
 
 use super::response::{Answers, EmptyBody, Form};
 use super::service::{JwtRevocation, Shared};
+use crate::audit::AuditSink;
 use crate::config::ConfigError;
 use crate::gate::{Counters, Credentials, Enforcement, FailModeRule, Gate, Preflight};
 use crate::policy::FailMode;
@@ -239,9 +240,22 @@ impl<A> JwtRevocationLayer<A> {
         JwtRevocationLayer { gate: self.gate, form: self.form, body: Arc::new(response) }
     }
 
-    /// The write side for the tokens that this layer accepts: same store, same profile.
+    /// Tells `sink` of every request that passes unchecked, of every revoked token that is refused, and of what is
+    /// revoked with [`revoker`](Self::revoker). Default: none. A client that keeps trying makes many events: see
+    /// [`SampledSink`](crate::audit::SampledSink).
+    pub fn with_audit(mut self, sink: impl AuditSink) -> Self {
+        self.gate.audit = Some(Arc::new(sink));
+        self
+    }
+
+    /// The write side for the tokens that this layer accepts: same store, same profile, same audit.
     pub fn revoker(&self) -> Revoker {
-        Revoker::from_parts(Arc::clone(&self.gate.store), Arc::new(self.gate.verifier.profile().clone()))
+        let profile = Arc::new(self.gate.verifier.profile().clone());
+        let revoker = Revoker::from_parts(Arc::clone(&self.gate.store), profile);
+        match &self.gate.audit {
+            Some(sink) => revoker.with_audit(Arc::clone(sink)),
+            None => revoker,
+        }
     }
 
     /// The numbers of this layer, its clones, and all services made by them.

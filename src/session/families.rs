@@ -19,6 +19,8 @@ use crate::revocation::{MAX_ID_BYTES, Record, Target};
 use crate::revoker::Revoker;
 use crate::store::session::{Commit, Committed, Seen, SessionStore, Snapshot};
 use crate::store::{RevokedBy, StoreError};
+#[cfg(feature = "issuer")]
+use crate::token::issue::NewToken;
 
 /// How much longer than a refresh token a revocation is kept: for clocks that are apart.
 const MARGIN: Duration = Duration::from_secs(60 * 60);
@@ -116,14 +118,32 @@ pub struct Grant<T = RefreshToken> {
     pub device: Option<Box<str>>,
     /// The OAuth client: `client_id`.
     pub client: Option<Box<str>>,
-    /// What to stamp the access token with as `iat`, rounded down to a second: the time at which it was granted by the
-    /// clock of the store, or the next second if all that was issued in this one has been revoked. A revocation that
-    /// comes later covers it, whatever the clock of this process says.
+    /// What to stamp the access token with as `iat`, in whole seconds: the time at which it was granted by the clock of
+    /// the store, or the next second if all that was issued in this one has been revoked.
     pub issued_at: Timestamp,
     /// When the family was begun, by the clock of the store.
     pub created_at: Timestamp,
     /// When the refresh token is over if it is not used.
     pub expires_at: Timestamp,
+}
+
+#[cfg(feature = "issuer")]
+impl<T> Grant<T> {
+    /// The access token that goes with this grant, for [`TokenIssuer::issue`](crate::token::issue::TokenIssuer::issue):
+    /// it is revocable by everything that the grant belongs to, and by no revocation that came before it.
+    pub fn access_token(&self) -> NewToken {
+        let mut token = NewToken::new(self.user.clone()).with_family(self.family.clone());
+        if let Some(session) = &self.session {
+            token = token.with_session(session.clone());
+        }
+        if let Some(device) = &self.device {
+            token = token.with_device(device.clone());
+        }
+        if let Some(client) = &self.client {
+            token = token.with_client(client.clone());
+        }
+        token.with_not_before_iat(self.issued_at)
+    }
 }
 
 /// How a grant came about.
@@ -363,6 +383,25 @@ impl Families {
         request.await.map(drop)
     }
 
+    /// Ends the family of an opaque token that someone hands in, if it is genuine; it need not be the current one. For
+    /// clients that sign out with it (RFC 7009 §2.1). Whether a family was ended; if not, there was nothing to end.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be asked or did not confirm. It may be repeated.
+    pub async fn end_by_token(&self, token: &str, client: Option<&str>) -> Result<bool, StoreError> {
+        let Some(parsed) = Parsed::parse(token) else { return Ok(false) };
+        let key = self.target(Target::family(parsed.family))?;
+        let snapshot = self.store.load(vec![key], Vec::new()).await?;
+        let Some(document) = snapshot.documents.first().and_then(Option::as_deref) else { return Ok(false) };
+        let family: Family = read(document)?;
+        let is_bound = family.client.is_some();
+        if parsed.origin(&family.key) == Origin::Foreign || (is_bound && family.client.as_deref() != client) {
+            return Ok(false);
+        }
+        self.end(parsed.family, Some("its token was handed in")).await?;
+        Ok(true)
+    }
+
     async fn advance<L: Lineage>(
         &self,
         lineage: &L,
@@ -593,6 +632,7 @@ fn new_family(
 /// The `iat` of an access token that is granted now: not in a second of which something is revoked.
 pub(super) fn issue_at(now: Timestamp, records: &[Seen]) -> Timestamp {
     let reissue_at = |seen: &Seen| seen.record.as_ref().and_then(Record::reissue_at);
+    let now = Timestamp::from_secs(now.as_secs());
     records.iter().filter_map(reissue_at).max().map_or(now, |at| now.max(at))
 }
 

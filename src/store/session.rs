@@ -4,6 +4,8 @@
 //! What it says is decided elsewhere; a store only promises that it changes *from what was read to what was decided*,
 //! in one step, and not if a revocation came in between.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
@@ -40,6 +42,24 @@ pub trait SessionStore: RevocationStore {
     /// # Errors
     /// [`StoreError`] if the store could not be asked.
     fn count_members(&self) -> BoxFuture<'static, Result<u64, StoreError>>;
+}
+
+impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
+    fn load(
+        &self,
+        documents: Vec<Target>,
+        records: Vec<Target>,
+    ) -> BoxFuture<'static, Result<Snapshot, StoreError>> {
+        (**self).load(documents, records)
+    }
+
+    fn commit(&self, commit: Commit) -> BoxFuture<'static, Result<Committed, StoreError>> {
+        (**self).commit(commit)
+    }
+
+    fn count_members(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
+        (**self).count_members()
+    }
 }
 
 /// What [`SessionStore::load`] read.

@@ -7,6 +7,7 @@
 //! | `jwks` | keys that an identity provider publishes (feature `jwks`) |
 //! | [`profile`] | judges the claims and names the targets; shared by every verifier |
 //! | `issuers` | several issuers in one layer, each with its own verifier: [`IssuerSet`] |
+//! | `settings` | a verifier from environment variables or a file: [`VerifierConfig`] |
 //! | `upstream` | claims that another layer has verified: [`UpstreamClaims`] |
 //! | [`issue`] | mints tokens that are revocable by construction (feature `issuer`) |
 
@@ -18,6 +19,7 @@ mod issuers;
 pub mod jwks;
 pub mod jwt;
 pub mod profile;
+mod settings;
 mod upstream;
 
 use std::borrow::Cow;
@@ -27,6 +29,7 @@ use std::sync::Arc;
 
 pub use issuers::IssuerSet;
 pub use profile::{MissingId, TokenProfile};
+pub use settings::{SecretText, VerifierConfig};
 pub use upstream::UpstreamClaims;
 
 use crate::verified::VerifiedToken;

@@ -13,6 +13,8 @@ mod readiness;
 #[cfg(feature = "redis")]
 mod redis_amnesia;
 #[cfg(feature = "redis")]
+mod redis_doctor;
+#[cfg(feature = "redis")]
 mod redis_guard;
 #[cfg(feature = "redis")]
 mod redis_store;

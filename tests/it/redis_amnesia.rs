@@ -10,7 +10,7 @@ use tower_jwt_revocation::{
 };
 
 use crate::redis_guard::revoke;
-use crate::servers::{RedisServer, redis_is_installed};
+use crate::servers::{Fault, FaultProxy, RedisServer, redis_is_installed};
 use crate::store_contract::{check, issued_at, now, token, token_of};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -101,7 +101,7 @@ async fn another_database_is_noticed_by_all() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_eviction_of_the_life_is_noticed_by_all() {
     if redis_is_installed() {
-        loses(&RedisServer::start(), &["DEL", "{jwt-revocation:0}:e"]).await;
+        loses(&RedisServer::start(), &["DEL", "jwt-revocation:{0}:e"]).await;
     }
 }
 
@@ -131,6 +131,31 @@ async fn a_restart_with_an_older_dump_is_noticed() {
     told(&idle).await;
     // What the dump held is still there.
     assert!(matches!(check(&store, &token("x", "t")).await.unwrap(), Standing::Revoked(_)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loss_that_was_papered_over_by_later_writes_is_noticed() {
+    if !redis_is_installed() {
+        return;
+    }
+    let mut server = RedisServer::start();
+    let proxy = FaultProxy::start(server.addr()).await;
+    let store = RedisStore::connect(proxy.url()).await.unwrap();
+    revoke(&store, Target::token("t")).await.unwrap();
+    server.cli(&["SAVE"]);
+    revoke(&store, Target::token("lost")).await.unwrap();
+    proxy.set(Fault::Reset).await;
+    proxy.set(Fault::Refuse).await;
+    server.restart();
+    // While the store is away, the older state gets more changes than it has lost.
+    let ignorant = RedisStore::connect(server.url()).await.unwrap();
+    for n in 0..5 {
+        revoke(&ignorant, Target::token(format!("n{n}"))).await.unwrap();
+    }
+    assert_eq!(check(&ignorant, &token("old", "old")).await.unwrap(), Standing::Live);
+    proxy.set(Fault::Pass).await;
+    noticed(&store).await;
+    told(&ignorant).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

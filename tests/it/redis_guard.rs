@@ -131,7 +131,9 @@ async fn a_hung_redis_costs_a_few_timeouts_and_then_nothing() {
                 let start = Instant::now();
                 let error = later.answer().await.unwrap_err();
                 assert!(start.elapsed() < IN_TIME);
-                assert_eq!(error.kind(), StoreErrorKind::Timeout, "{error}");
+                // A probe may have been the one to notice: then the connection is given up under the check.
+                let known = [StoreErrorKind::Timeout, StoreErrorKind::Unreachable];
+                assert!(known.contains(&error.kind()), "{error}");
                 timeouts += 1;
             }
         }
@@ -262,14 +264,22 @@ async fn each_error_of_redis_has_its_kind_and_none_is_an_answer() {
     ];
     for (reply, kind) in table {
         for id in ["live", "revoked"] {
-            // The connection is fresh and well, and its very next answer is this.
-            lab.is_well().await;
-            lab.proxy.set(Fault::Garbage(format!("{reply}\r\n").into_bytes())).await;
-            let error = timely(&lab.store, &token("u", id)).await.unwrap_err();
-            // A probe may have been first to get it.
-            let known = [kind, StoreErrorKind::Unreachable];
-            assert!(known.contains(&error.kind()), "{reply}: {:?}: {error}", error.kind());
-            lab.proxy.set(Fault::Pass).await;
+            // A probe may be the first to get the reply, and a busy machine may be late: then once more.
+            let was_seen = async {
+                loop {
+                    // The connection is fresh and well, and its very next answer is this.
+                    lab.is_well().await;
+                    lab.proxy.set(Fault::Garbage(format!("{reply}\r\n").into_bytes())).await;
+                    let error = timely(&lab.store, &token("u", id)).await.unwrap_err();
+                    lab.proxy.set(Fault::Pass).await;
+                    if error.kind() == kind {
+                        return;
+                    }
+                    let passing = [StoreErrorKind::Unreachable, StoreErrorKind::Timeout];
+                    assert!(passing.contains(&error.kind()), "{reply}: {:?}: {error}", error.kind());
+                }
+            };
+            assert!(tokio::time::timeout(SOON, was_seen).await.is_ok(), "{reply} was never {kind:?}");
         }
     }
     // Three nothings are the right number for this token: its data is gone.

@@ -60,16 +60,16 @@ async fn every_key_carries_the_prefix_and_expires_and_no_value_holds_a_token() {
     let keys = server.cli(&["KEYS", "*"]);
     assert!(keys.lines().count() > 40, "{keys}");
     for key in keys.lines() {
-        assert!(key.starts_with("{app:"), "{key}");
+        assert!(key.starts_with("app:{"), "{key}");
         let ttl: i64 = server.cli(&["PTTL", key]).parse().unwrap();
         // A key that has expired meanwhile answers -2.
         assert!(ttl > 0 || ttl == -2, "{key} never expires");
     }
-    let short = format!("{{app:*}}:r:{}", Target::token("short").fingerprint());
+    let short = format!("app:*:r:{}", Target::token("short").fingerprint());
     wait_until("the record is forgotten", Duration::from_secs(10), || {
         server.cli(&["KEYS", &short]).is_empty()
     });
-    let one = format!("{{app:*}}:r:{}", Target::user("user 7").fingerprint());
+    let one = format!("app:*:r:{}", Target::user("user 7").fingerprint());
     let key = server.cli(&["KEYS", &one]);
     let value = server.cli(&["GET", &key]);
     assert!(value.ends_with(r#"{"kind":"user","id":"user 7"}"#), "{value}");
@@ -95,7 +95,7 @@ async fn a_value_of_another_program_is_an_error_and_never_live() {
     }
     let server = RedisServer::start();
     let store = connect(&server).await;
-    let key = format!("{{jwt-revocation:0}}:r:{}", Target::token("t").fingerprint());
+    let key = format!("jwt-revocation:{{0}}:r:{}", Target::token("t").fingerprint());
     let foreign = format!("1 5 0 0 0 9 5 {}", r#"{"kind":"token","id":"another"}"#);
     for value in ["", "1", "2 5 0 0 0 9 5 {}", "revoked", &foreign] {
         server.cli(&["SET", &key, value]);
@@ -106,7 +106,7 @@ async fn a_value_of_another_program_is_an_error_and_never_live() {
         assert!(matches!(check(&store, &token("banned", "t")).await.unwrap(), Standing::Revoked(_)));
     }
     // MGET shows a key of another type as missing; that is as far as one command can see.
-    server.cli(&["SET", "{jwt-revocation:0}:e", "nonsense"]);
+    server.cli(&["SET", "jwt-revocation:{0}:e", "nonsense"]);
     let error = check(&store, &token("u", "other")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Protocol, "{error}");
 }

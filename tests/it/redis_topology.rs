@@ -147,7 +147,7 @@ fn nodes_of(cluster: &Cluster, token: &VerifiedToken) -> Vec<usize> {
         .map(|target| {
             let bytes = target.fingerprint().as_bytes();
             let shard = u16::from_be_bytes([bytes[0], bytes[1]]) % SHARDS;
-            cluster.owner(&format!("{{jwt-revocation:{shard}}}"))
+            cluster.owner(&format!("{{{shard}}}"))
         })
         .collect();
     nodes.sort_unstable();
@@ -170,7 +170,7 @@ async fn a_dead_node_takes_only_its_own_shards_away() {
     let issuers = nodes_of(&cluster, &token("x", "x"));
     let issuer_node = {
         let bytes = *Target::issuer("").fingerprint().as_bytes();
-        cluster.owner(&format!("{{jwt-revocation:{}}}", u16::from_be_bytes([bytes[0], bytes[1]]) % SHARDS))
+        cluster.owner(&format!("{{{}}}", u16::from_be_bytes([bytes[0], bytes[1]]) % SHARDS))
     };
     assert!(issuers.contains(&issuer_node));
     let victim = (issuer_node + 1) % 3;
@@ -220,7 +220,7 @@ async fn a_replica_that_takes_over_is_found() {
     for id in &ids {
         revoke(&store, Target::token(id.clone())).await.unwrap();
     }
-    let slot = cluster.slot("{jwt-revocation:0}");
+    let slot = cluster.slot("{0}");
     let victim = cluster.owner_of_slot(slot);
     // Replication is asynchronous; what was written must have arrived.
     let offset = |index: usize| cluster.nodes()[index].cli(&["WAIT", "1", "5000"]);
@@ -257,7 +257,7 @@ async fn a_slot_that_moves_is_followed() {
     }
     let cluster = tokio::task::spawn_blocking(move || {
         for shard in 0..SHARDS {
-            let slot = cluster.slot(&format!("{{jwt-revocation:{shard}}}"));
+            let slot = cluster.slot(&format!("{{{shard}}}"));
             let to = (cluster.owner_of_slot(slot) + 1) % 3;
             cluster.migrate_slot(slot, to);
         }

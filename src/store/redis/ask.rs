@@ -314,7 +314,7 @@ pub(super) enum Command {
 }
 
 /// The first word of the error that Redis gave, if it was Redis.
-fn code(error: &StoreError) -> &str {
+pub(super) fn code(error: &StoreError) -> &str {
     error
         .source()
         .and_then(|source| source.downcast_ref::<fred::error::Error>())

@@ -10,9 +10,11 @@
 //! | `options` | what can be set, and how a store is opened |
 //! | `session` | the documents of sessions and families (feature `sessions`) |
 //! | `ask` | what goes over the wire: the check, the write, the look-ups |
+//! | `doctor` | what is wrong with this Redis as a keeper of revocations |
 
 mod ask;
 mod connect;
+mod doctor;
 mod guard;
 mod life;
 mod options;
@@ -36,6 +38,7 @@ pub use fred;
 use super::{ListQuery, Lookup, Page, Receipt, RevocationStore, StoreError};
 use crate::revocation::{Record, Revocation, Target};
 use crate::verified::VerifiedToken;
+pub use doctor::{Finding, Report, Severity};
 pub use guard::Health;
 use guard::Link;
 use life::Memory;
@@ -98,6 +101,11 @@ impl RedisStore {
     /// A store with options.
     pub fn builder() -> RedisStoreBuilder {
         RedisStoreBuilder::default()
+    }
+
+    /// Whether Redis can be used right now. Costs nothing: it is what the store knows anyway.
+    pub fn health(&self) -> Health {
+        self.inner.health.borrow().clone()
     }
 
     /// Whether Redis can be used right now, and every change of that: for readiness probes and metrics.

@@ -222,6 +222,13 @@ impl RedisStoreBuilder {
     }
 }
 
+#[cfg(test)]
+impl RedisStoreBuilder {
+    pub(crate) fn settings(self) -> Settings {
+        self.settings
+    }
+}
+
 fn open(dialer: Dialer, settings: Settings) -> RedisStore {
     let is_cluster = dialer.is_cluster();
     let dialer = Arc::new(dialer);

@@ -16,6 +16,7 @@
 //! Every key has an expiry: nothing stays behind when the last program that used it is gone.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -53,6 +54,8 @@ pub(crate) struct ShardKeys {
     pub(crate) index: Bytes,
     pub(crate) tombstones: Bytes,
     pub(crate) log: Bytes,
+    /// Holds nothing, ever: for trials of access rights.
+    pub(crate) trial: Bytes,
     record: Box<str>,
     #[cfg(feature = "sessions")]
     pub(crate) members: Bytes,
@@ -70,6 +73,7 @@ impl Keys {
                 index: key("i"),
                 tombstones: key("b"),
                 log: key("l"),
+                trial: key("t"),
                 record: format!("{prefix}:{{{k}}}:r:").into(),
                 #[cfg(feature = "sessions")]
                 members: key("n"),
@@ -130,18 +134,38 @@ pub(crate) struct Life {
     pub(crate) lifted: Timestamp,
     /// How many changes were written.
     pub(crate) seq: u64,
+    /// The entry of the latest change in the log. After a fail-over, it shows whether the change is still there.
+    pub(crate) mark: EntryId,
+}
+
+/// The id of an entry of a stream; zero before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct EntryId(pub(crate) u64, pub(crate) u64);
+
+impl EntryId {
+    pub(crate) fn parse(text: &str) -> Result<Self, Unreadable> {
+        let (millis, n) = text.split_once('-').ok_or(Unreadable)?;
+        Ok(Self(decimal(millis)?, decimal(n)?))
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.0, self.1)
+    }
 }
 
 impl Life {
     #[cfg(test)]
     pub(crate) fn print(&self) -> String {
         format!(
-            "{LAYOUT} {:016x} {} {} {} {}",
+            "{LAYOUT} {:016x} {} {} {} {} {}",
             self.id,
             self.birth.as_millis(),
             self.horizon.as_millis(),
             self.lifted.as_millis(),
-            self.seq
+            self.seq,
+            self.mark
         )
     }
 
@@ -158,6 +182,7 @@ impl Life {
             horizon: words.time()?,
             lifted: words.time()?,
             seq: words.number()?,
+            mark: EntryId::parse(words.next()?)?,
         };
         if life.id == 0 { Err(Unreadable) } else { words.end().map(|()| life) }
     }
@@ -287,9 +312,7 @@ impl<'a> Words<'a> {
     }
 
     fn number(&mut self) -> Result<u64, Unreadable> {
-        let word = self.next()?;
-        let plain = word.bytes().all(|byte| byte.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
-        word.parse().ok().filter(|number| plain && *number <= FAR).ok_or(Unreadable)
+        decimal(self.next()?).and_then(|number| if number <= FAR { Ok(number) } else { Err(Unreadable) })
     }
 
     fn time(&mut self) -> Result<Timestamp, Unreadable> {
@@ -307,6 +330,11 @@ impl<'a> Words<'a> {
     fn end(self) -> Result<(), Unreadable> {
         if self.0.is_empty() { Ok(()) } else { Err(Unreadable) }
     }
+}
+
+fn decimal(word: &str) -> Result<u64, Unreadable> {
+    let plain = word.bytes().all(|byte| byte.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
+    word.parse().ok().filter(|_| plain).ok_or(Unreadable)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::revocation::{Action, Extent, Outcome, Revocation};
 pub(crate) const SOURCE: &str = include_str!("write.lua");
 
 /// The SHA-1 of [`SOURCE`], under which Redis keeps it.
-pub(crate) const SHA: &str = "f50ae31acd8afcff5f5331f31bb69f5a7389e8c0";
+pub(crate) const SHA: &str = "6f16158bb49d8d9f1cd903e80e665d560befc845";
 
 /// A script, as it is sent.
 pub(crate) struct Script {

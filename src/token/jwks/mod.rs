@@ -203,7 +203,7 @@ impl Jwks {
     /// [`JwksError`] if the first fetch fails, or a setting cannot work.
     pub async fn fetch(self) -> Result<RemoteKeys, JwksError> {
         let keys = self.start()?;
-        keys.task.shared.attempt_after(0).await?;
+        keys.fetched().await?;
         Ok(keys)
     }
 
@@ -259,6 +259,11 @@ impl RemoteKeys {
     /// Why the last fetch failed; none if it did not.
     pub fn last_error(&self) -> Option<JwksError> {
         self.task.shared.last_error()
+    }
+
+    /// Waits until the first fetch is done.
+    pub(crate) async fn fetched(&self) -> Result<(), JwksError> {
+        self.task.shared.attempt_after(0).await
     }
 
     /// Waits until the next fetch is done, counted from when this was called: for tests, and for programs that want to

@@ -51,6 +51,20 @@ impl VerificationKey {
         Self::checked(algorithm, DecodingKey::from_secret(secret))
     }
 
+    /// A public key in PEM, of the kind that the algorithm needs.
+    ///
+    /// # Errors
+    /// As [`from_rsa_pem`](Self::from_rsa_pem), [`from_ec_pem`](Self::from_ec_pem) or [`from_ed_pem`](Self::from_ed_pem);
+    /// [`ConfigError`] if the algorithm takes a secret.
+    pub fn from_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, ConfigError> {
+        match algorithm.family() {
+            AlgorithmFamily::Rsa => Self::from_rsa_pem(algorithm, pem),
+            AlgorithmFamily::Ec => Self::from_ec_pem(algorithm, pem),
+            AlgorithmFamily::Ed => Self::from_ed_pem(pem),
+            AlgorithmFamily::Hmac => Err(wrong_family(algorithm)),
+        }
+    }
+
     /// An RSA public key in PEM: `PUBLIC KEY` or `RSA PUBLIC KEY`; for RS256 to RS512 and PS256 to PS512.
     ///
     /// # Errors
