@@ -32,6 +32,7 @@ use crate::policy::FailMode;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
+#[expect(clippy::struct_excessive_bools, reason = "a file has no better word for yes and no")]
 pub struct LayerConfig {
     /// See the table.
     pub fail_mode: Option<FailMode>,

@@ -220,10 +220,8 @@ impl VerifierConfig {
     /// [`JwksError`] naming what is missing or cannot work, or why the keys could not be fetched.
     #[cfg(feature = "jwks")]
     pub async fn connect(&self) -> Result<JwtVerifier, JwksError> {
-        let jwks = match self.keys().map_err(|error| self.in_its_words(error))? {
-            KeyMaterial::Remote(jwks) => jwks,
-            _ => return Ok(self.verifier()?),
-        };
+        let keys = self.keys().map_err(|error| self.in_its_words(error))?;
+        let KeyMaterial::Remote(jwks) = keys else { return Ok(self.verifier()?) };
         let profile = self.profile()?;
         let keys = jwks.start().map_err(|error| {
             let is_discovered = error.setting() == "jwks_url" && self.discovery_issuer.is_some();
