@@ -100,7 +100,7 @@ mod verified;
 
 #[cfg(any(test, feature = "test-util"))]
 pub use clock::ManualClock;
-pub use clock::{Clock, SystemClock, Timestamp};
+pub use clock::{Clock, CoarseClock, SystemClock, Timestamp};
 pub use config::ConfigError;
 pub use gate::Counters;
 #[cfg(feature = "axum")]
@@ -115,6 +115,7 @@ pub use store::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use store::redis::RedisStore;
 pub use store::{Receipt, RevocationStore, Standing, StoreError, StoreErrorKind};
+pub use token::cache::CachedVerifier;
 pub use token::jwt::JwtVerifier;
 pub use token::{CredentialsError, TokenError, TokenErrorKind, TokenVerifier};
 pub use verified::{TokenTarget, VerifiedToken};

@@ -102,8 +102,7 @@ impl Revoker {
     ///
     /// A token without an id is revoked by its signing input if the profile says so, and is an error otherwise.
     pub fn revoke_token(&self, token: &VerifiedToken) -> RevokeRequest {
-        let target =
-            token.target(TargetKind::Token).or_else(|| token.target(TargetKind::SigningInput)).cloned();
+        let target = token.target(TargetKind::Token).or_else(|| token.target(TargetKind::SigningInput));
         // A token without a name of its own gets the empty one, which is refused when the request is sent.
         let mut change = Revocation::new(target.unwrap_or_else(|| Target::token("")), Duration::ZERO);
         change.until = TokenProfile::forget_token_at(token.expires_at());

@@ -34,6 +34,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tower", &["middleware"]),
     ("axum_core", &["middleware::extract"]),
     ("pin_project_lite", &["middleware"]),
+    ("rustix", &["clock"]),
 ];
 
 struct Room {

@@ -536,7 +536,10 @@ for_every_store!(
 
 #[cfg(feature = "redis")]
 mod on_redis {
+    use std::num::NonZeroU32;
+
     use tower_jwt_revocation::RedisStore;
+    use tower_jwt_revocation::audit::{AuditEvent, AuditKind, AuditSink as _, RedisSink};
 
     use super::support::RedisServer;
     use super::*;
@@ -603,6 +606,99 @@ mod on_redis {
             // The part that is only the secret: version and generation come before it, the mark comes after it.
             assert!(!everything.contains(&secret[8..48]));
         }
+    }
+
+    #[tokio::test]
+    async fn events_are_kept_by_user_in_order_and_within_bounds() {
+        support::redis_or_skip!();
+        let ground = Redis::start(3).await;
+        let (hour, three) = (Duration::from_secs(3600), NonZeroU32::new(3).unwrap());
+        let sink = RedisSink::with_limits(ground.store(), hour, NonZeroU32::new(100).unwrap());
+        let revoker = Revoker::new(ground.store(), TokenProfile::new()).unwrap().with_audit(sink.clone());
+        let sessions = Sessions::new(ground.store(), revoker, strict()).unwrap();
+        let first = login(&sessions, "alice").await;
+        login(&sessions, "bob").await;
+        granted(refresh(&sessions, &first).await);
+        refused(refresh(&sessions, &first).await);
+        sink.flush().await;
+        let of = async |user: &str| -> Vec<String> {
+            let events = sink.events_of(user, three).await.unwrap();
+            let events = events.iter().map(|event| serde_json::from_str::<serde_json::Value>(event).unwrap());
+            events.map(|event| event["event"].as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(of("alice").await, ["refresh_reuse", "refresh", "login"]);
+        assert_eq!(of("bob").await, ["login"]);
+        assert_eq!(of("").await, ["revoke_family"]);
+        for _ in 0..1000 {
+            sink.record(&AuditEvent::new(AuditKind::UncheckedAdmit).with_subject(Some("carol")));
+        }
+        sink.flush().await;
+        let many = NonZeroU32::new(10_000).unwrap();
+        let kept = sink.events_of("carol", many).await.unwrap().len();
+        assert!((100..300).contains(&kept), "{kept}");
+        let journals = ground.server.cli(&["KEYS", "app:{*}:a:*"]);
+        assert_eq!(journals.lines().count(), 4);
+        for journal in journals.lines() {
+            let left: u64 = ground.server.cli(&["PTTL", journal]).parse().unwrap();
+            assert!(left <= 3_600_000 && left > 3_000_000, "{left}");
+        }
+        assert_eq!(sink.lost(), 0);
+        ground.server.kill();
+        sink.record(&AuditEvent::new(AuditKind::Login));
+        sink.flush().await;
+        assert_eq!(sink.lost(), 1);
+    }
+
+    /// Connections break after any number of bytes of the reply. A refresh that was answered was done once, one that
+    /// was not can be repeated.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn lost_replies_sign_nobody_out() {
+        support::redis_or_skip!();
+        let server = RedisServer::start();
+        let proxy = support::FaultProxy::start(server.addr()).await;
+        let builder = RedisStore::builder().with_url(proxy.url()).with_prefix("app");
+        let store = builder.with_write_timeout(Duration::from_millis(500)).connect().await.unwrap();
+        for policy in [policy(), strict()] {
+            let is_strict = format!("{policy:?}") == format!("{:?}", strict());
+            let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
+            let sessions = Sessions::new(store.clone(), revoker, policy).unwrap();
+            let mut grant = login(&sessions, "alice").await;
+            let mut unanswered = 0;
+            for bytes in (0..1200).step_by(60) {
+                proxy.set(support::Fault::CutReplyAfter(bytes)).await;
+                let answer = sessions.refresh(grant.token.expose(), None).await;
+                proxy.set(support::Fault::Pass).await;
+                let repeated = answer.is_err();
+                let answer = match answer {
+                    Ok(answer) => answer,
+                    Err(_) if is_strict => {
+                        grant = until_confirmed(|| login_again(&sessions)).await;
+                        continue;
+                    }
+                    Err(_) => until_confirmed(|| sessions.refresh(grant.token.expose(), None)).await,
+                };
+                unanswered += u32::from(repeated);
+                grant = granted(answer);
+            }
+            assert!(is_strict || unanswered > 0, "the proxy broke nothing");
+            granted(until_confirmed(|| sessions.refresh(grant.token.expose(), None)).await);
+        }
+    }
+
+    async fn login_again(sessions: &Sessions) -> Result<Grant, tower_jwt_revocation::StoreError> {
+        sessions.login(NewSession::of_user("alice")).await.map(granted_login)
+    }
+
+    async fn until_confirmed<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(
+        ask: impl Fn() -> F,
+    ) -> T {
+        for _ in 0..100 {
+            if let Ok(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        ask().await.unwrap()
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tower_jwt_revocation::{Clock as _, RevokeError, StoreErrorKind, SystemClock, Target, Timestamp};
 
-use crate::answer::{NO_STORE, Problem, object, optional, required, within};
+use crate::answer::{NO_STORE, Problem, id, object, optional, required, within};
 use crate::app::App;
 use crate::public::MAX_BODY;
 
@@ -48,7 +48,7 @@ async fn only_admin(State(app): State<App>, request: Request, next: Next) -> Res
 
 async fn revoke(State(app): State<App>, body: Bytes) -> Result<StatusCode, Problem> {
     let members = object(&body)?;
-    let mut target = Target::token(required(&members, "jti")?);
+    let mut target = Target::token(id(&members, "jti")?);
     if let Some(issuer) = optional(&members, "iss")? {
         target = target.issued_by(issuer);
     }
@@ -88,21 +88,21 @@ async fn revoke_token(State(app): State<App>, body: Bytes) -> Result<StatusCode,
 
 async fn revoke_user(State(app): State<App>, body: Bytes) -> Result<StatusCode, Problem> {
     let members = object(&body)?;
-    let user = required(&members, "sub")?;
+    let user = id(&members, "sub")?;
     within(app.limit, async { Ok(app.sessions.end_all(user, None).await?) }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn revoke_family(State(app): State<App>, body: Bytes) -> Result<StatusCode, Problem> {
     let members = object(&body)?;
-    let family = required(&members, "family_id")?;
+    let family = id(&members, "family_id")?;
     let reason = Some("revoked by the administrator");
     within(app.limit, async { known(app.sessions.families().end(family, reason).await) }).await
 }
 
 async fn revoke_session(State(app): State<App>, body: Bytes) -> Result<StatusCode, Problem> {
     let members = object(&body)?;
-    let session = required(&members, "session_id")?;
+    let session = id(&members, "session_id")?;
     within(app.limit, async { known(app.sessions.end(session).await) }).await
 }
 

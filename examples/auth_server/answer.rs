@@ -69,6 +69,17 @@ pub(crate) fn required<'a>(members: &'a Map<String, Value>, name: &str) -> Resul
     optional(members, name)?.ok_or(Problem::BadRequest("a member is missing"))
 }
 
+/// An id that must be there. A token in its place would be written down with whatever is done about it.
+pub(crate) fn id<'a>(members: &'a Map<String, Value>, name: &str) -> Result<&'a str, Problem> {
+    let id = required(members, name)?;
+    let is_token = match id.split('.').collect::<Vec<_>>().as_slice() {
+        [_, secret] => secret.len() >= 64,
+        [header, _, _, ..] => header.starts_with("ey"),
+        _ => false,
+    };
+    if is_token { Err(Problem::BadRequest("a token stands where an id is wanted")) } else { Ok(id) }
+}
+
 /// A member that may be missing or null.
 pub(crate) fn optional<'a>(members: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Problem> {
     match members.get(name) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tower_jwt_revocation::audit::{AuditSink, JsonLinesSink, SampledSink, TracingSink};
 use tower_jwt_revocation::gate::Counters;
 use tower_jwt_revocation::session::{Grant, RefreshPolicy, Sessions};
-use tower_jwt_revocation::store::redis::{ConnectError, Start};
+use tower_jwt_revocation::store::redis::{ConnectError, Severity, Start};
 use tower_jwt_revocation::store::session::SessionStore;
 use tower_jwt_revocation::token::issue::{IssuedToken, TokenIssuer};
 use tower_jwt_revocation::{
@@ -20,6 +20,9 @@ use crate::config::{Config, Store};
 
 /// One in so many refusals of revoked tokens is written to the audit log.
 const REFUSALS_AUDITED: u64 = 100;
+
+/// How long the start waits for Redis.
+const START_LIMIT: Duration = Duration::from_secs(2);
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -55,12 +58,18 @@ impl App {
                     .with_check_timeout(config.redis_timeout)
                     .with_write_timeout(config.redis_timeout)
                     .with_max_token_lifetime(config.max_token_lifetime)
-                    // It starts without Redis, too, and finds it when it is there.
-                    .with_start(Start::Anyway);
+                    .with_start(Start::WaitUpTo(START_LIMIT));
                 if let Some((replicas, limit)) = replicas {
                     builder = builder.with_wait_replicas(*replicas, *limit);
                 }
-                let store = builder.connect().await.map_err(|error| match error {
+                let store = match builder.clone().connect().await {
+                    Err(ConnectError::Store(error)) => {
+                        tracing::warn!(%error, "starting without redis; it is used as soon as it is there");
+                        builder.with_start(Start::Anyway).connect().await
+                    }
+                    connected => connected,
+                };
+                let store = store.map_err(|error| match error {
                     ConnectError::Config(error) => format!("{}: {error}", variable(&error)),
                     other => format!("AUTH_REDIS_URL: {other}"),
                 })?;
@@ -157,11 +166,17 @@ impl App {
     }
 
     /// What about the settings of the store is unsafe.
-    pub(crate) fn warnings(&self) -> Vec<String> {
-        match self.redis {
-            Some(_) => Vec::new(),
-            None => vec!["the memory store forgets everything when the process ends".into()],
-        }
+    pub(crate) async fn warnings(&self) -> Vec<String> {
+        let Some(redis) = &self.redis else {
+            return vec!["the memory store forgets everything when the process ends".into()];
+        };
+        let Ok(report) = tokio::time::timeout(self.limit, redis.doctor()).await else {
+            return vec!["redis did not say in time how it is set up".into()];
+        };
+        let findings = report.findings.iter().filter(|finding| finding.severity <= Severity::Warning);
+        findings
+            .map(|finding| format!("{}: {} {}", finding.subject, finding.sentence, finding.remedy))
+            .collect()
     }
 
     /// To be called last: what is still to be written is written.

@@ -10,6 +10,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tower::ServiceBuilder;
 use tower::limit::ConcurrencyLimitLayer;
@@ -23,7 +24,7 @@ const MAX_SLOW: u64 = 10_000;
 
 /// The paths of the router below, for the outer one.
 const PATHS: [&str; 6] =
-    ["/protected", "/protected/{*rest}", "/logout", "/logout_all", "/sessions", "/sessions/{id}"];
+    ["/protected", "/protected/{*rest}", "/logout", "/logout_all", "/sessions", "/sessions/{*rest}"];
 
 pub(crate) fn routes(app: &App) -> Router {
     let router = Router::new()
@@ -98,9 +99,15 @@ async fn sessions(State(app): State<App>, clearance: Clearance) -> Result<Json<V
     Ok(Json(sessions.collect()))
 }
 
+/// By name, as the outer router adds a parameter of its own.
+#[derive(Deserialize)]
+struct SessionPath {
+    id: String,
+}
+
 async fn end_session(
     State(app): State<App>,
-    Path(id): Path<String>,
+    Path(SessionPath { id }): Path<SessionPath>,
     clearance: Clearance,
 ) -> Result<StatusCode, Problem> {
     let user = subject(&clearance)?;

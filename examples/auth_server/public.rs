@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tower_jwt_revocation::FailMode;
 use tower_jwt_revocation::session::{Grant, Login, NewSession, Refresh};
 
-use crate::answer::{NO_STORE, Problem, object, optional, required, within};
+use crate::answer::{NO_STORE, Problem, id, object, optional, within};
 use crate::app::App;
 
 /// Longest body of a request to sign in, to refresh or to revoke.
@@ -31,7 +31,7 @@ pub(crate) fn routes(app: &App) -> Router {
 
 async fn login(State(app): State<App>, body: Bytes) -> Result<Response, Problem> {
     let members = object(&body)?;
-    let mut session = NewSession::of_user(required(&members, "sub")?);
+    let mut session = NewSession::of_user(id(&members, "sub")?);
     if let Some(device) = optional(&members, "device")? {
         session = session.on_device(device);
     }
@@ -75,7 +75,10 @@ async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
     let trouble = app.trouble();
     let ready = trouble.is_none() || app.fail_mode == FailMode::Open;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let warnings: Vec<_> = trouble.iter().cloned().chain(app.warnings()).collect();
+    let warnings = match &trouble {
+        Some(trouble) => vec![trouble.clone()],
+        None => app.warnings().await,
+    };
     (status, Json(json!({ "ready": ready, "degraded": trouble.is_some(), "warnings": warnings })))
 }
 

@@ -125,6 +125,9 @@ pub struct Grant<T = RefreshToken> {
     pub created_at: Timestamp,
     /// When the refresh token is over if it is not used.
     pub expires_at: Timestamp,
+    /// The first `iat` that no revocation so far covers; zero if there is none. By the clock of the store, which may be
+    /// ahead of that of the issuer.
+    pub(super) reissue_at: Timestamp,
 }
 
 #[cfg(feature = "issuer")]
@@ -142,7 +145,7 @@ impl<T> Grant<T> {
         if let Some(client) = &self.client {
             token = token.with_client(client.clone());
         }
-        token.with_not_before_iat(self.issued_at)
+        token.with_not_before_iat(self.reissue_at)
     }
 }
 
@@ -539,7 +542,7 @@ impl Families {
         token: T,
         id: &str,
         family: &Family,
-        issued_at: Timestamp,
+        (issued_at, reissue_at): (Timestamp, Timestamp),
     ) -> Grant<T> {
         Grant {
             token,
@@ -552,6 +555,7 @@ impl Families {
             issued_at,
             created_at: family.created_at,
             expires_at: family.expires_at(&self.policy),
+            reissue_at,
         }
     }
 
@@ -629,11 +633,11 @@ fn new_family(
     })
 }
 
-/// The `iat` of an access token that is granted now: not in a second of which something is revoked.
-pub(super) fn issue_at(now: Timestamp, records: &[Seen]) -> Timestamp {
+/// The `iat` of an access token that is granted now, and the first that is not revoked.
+pub(super) fn issue_at(now: Timestamp, records: &[Seen]) -> (Timestamp, Timestamp) {
     let reissue_at = |seen: &Seen| seen.record.as_ref().and_then(Record::reissue_at);
-    let now = Timestamp::from_secs(now.as_secs());
-    records.iter().filter_map(reissue_at).max().map_or(now, |at| now.max(at))
+    let reissue_at = records.iter().filter_map(reissue_at).max().unwrap_or_default();
+    (Timestamp::from_secs(now.as_secs()).max(reissue_at), reissue_at)
 }
 
 fn check_token_id(id: &str) -> Result<(), StoreError> {

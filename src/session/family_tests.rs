@@ -346,9 +346,8 @@ proptest! {
                 Step::OwnerLoses => { world.refresh(&owner); }
                 Step::OtherTab => if let Some(used) = &used { world.refresh(used); },
                 Step::Steal => thief = Some(owner.clone()),
-                Step::Thief => if let Some(token) = thief.clone() {
-                    if let Some(next) = world.refresh(&token).1 { thief = Some(next); }
-                },
+                Step::Thief => if let Some(token) = thief.clone()
+                    && let Some(next) = world.refresh(&token).1 { thief = Some(next); },
                 Step::Wait(s) => world.now = world.now.plus(secs(s)),
             }
             let moving: Vec<_> = world.issued.iter()

@@ -259,7 +259,7 @@ impl Sessions {
                     // The user was revoked meanwhile, and the family is as old as that.
                     continue 'anew;
                 }
-                grant.issued_at = grant.issued_at.max(issue_at(snapshot.now, &snapshot.records));
+                (grant.issued_at, grant.reissue_at) = issue_at(snapshot.now, &snapshot.records);
             }
         }
         Err(out_of_attempts())

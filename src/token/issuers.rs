@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -56,6 +57,8 @@ pub struct IssuerSet {
     /// For each part of the profile the judge of its tokens.
     judge_of_part: Vec<usize>,
     profile: TokenProfile,
+    /// The next generation of a set with tenants.
+    unrepeated: Arc<AtomicU64>,
 }
 
 #[derive(Clone)]
@@ -73,8 +76,7 @@ impl IssuerSet {
     /// [`ConfigError`] if the profile of the verifier names no issuer.
     pub fn new(verifier: impl TokenVerifier) -> Result<Self, ConfigError> {
         let profile = TokenProfile::combined([verifier.profile().clone()])?;
-        let judge_of_part = vec![0; profile.parts()];
-        Ok(Self { judges: vec![Judge::One(Arc::new(verifier))], judge_of_part, profile })
+        Ok(Self::of(Judge::One(Arc::new(verifier)), profile))
     }
 
     /// A set of tenants, see [`with_tenants`](Self::with_tenants), to which others are added.
@@ -86,8 +88,7 @@ impl IssuerSet {
         verifier_of: impl Fn(&str) -> Option<Arc<dyn TokenVerifier>> + Send + Sync + 'static,
     ) -> Result<Self, ConfigError> {
         let profile = TokenProfile::combined([profile])?;
-        let judge_of_part = vec![0; profile.parts()];
-        Ok(Self { judges: vec![Judge::PerTenant(Arc::new(verifier_of))], judge_of_part, profile })
+        Ok(Self::of(Judge::PerTenant(Arc::new(verifier_of)), profile))
     }
 
     /// Adds a verifier for further issuers.
@@ -120,6 +121,11 @@ impl IssuerSet {
         self.add(profile, Judge::PerTenant(Arc::new(verifier_of)))
     }
 
+    fn of(judge: Judge, profile: TokenProfile) -> Self {
+        let judge_of_part = vec![0; profile.parts()];
+        Self { judges: vec![judge], judge_of_part, profile, unrepeated: Arc::default() }
+    }
+
     fn add(mut self, profile: TokenProfile, judge: Judge) -> Result<Self, ConfigError> {
         self.profile = TokenProfile::combined([self.profile, profile])?;
         self.judge_of_part.resize(self.profile.parts(), self.judges.len());
@@ -127,16 +133,18 @@ impl IssuerSet {
         Ok(self)
     }
 
+    fn judge_of(&self, issuer: &str) -> Result<&Judge, TokenError> {
+        let part = self.profile.member(issuer).ok_or_else(unknown)?;
+        self.judge_of_part.get(part).and_then(|&at| self.judges.get(at)).ok_or_else(unknown)
+    }
+
     fn judge(
         &self,
         token: &str,
         verify: impl FnOnce(&dyn TokenVerifier) -> Result<Arc<VerifiedToken>, TokenError>,
     ) -> Result<Arc<VerifiedToken>, TokenError> {
-        let unknown = || TokenError::new(TokenErrorKind::WrongIssuer, "no verifier is for this issuer");
         let issuer = unverified_issuer(token)?;
-        let part = self.profile.member(&issuer).ok_or_else(unknown)?;
-        let judge = self.judge_of_part.get(part).and_then(|&at| self.judges.get(at)).ok_or_else(unknown)?;
-        let token = match judge {
+        let token = match self.judge_of(&issuer)? {
             Judge::One(verifier) => verify(&**verifier)?,
             Judge::PerTenant(verifier_of) => {
                 let verifier = verifier_of(&issuer).ok_or_else(unknown)?;
@@ -166,6 +174,27 @@ impl TokenVerifier for IssuerSet {
         self.judge(token, |verifier| verifier.verify_for_revocation(token))
     }
 
+    fn judge_again(&self, token: &VerifiedToken) -> Result<(), TokenError> {
+        match self.judge_of(token.issuer().unwrap_or_default())? {
+            Judge::One(verifier) => verifier.judge_again(token),
+            Judge::PerTenant(verifier_of) => {
+                let verifier = token.issuer().and_then(|issuer| verifier_of(issuer)).ok_or_else(unknown)?;
+                verifier.judge_again(token)
+            }
+        }
+    }
+
+    /// Changes whenever one of them changes. With [tenants](Self::with_tenants), whose verifiers come and go unseen, it is
+    /// never the same: a cache around the set remembers nothing. Give the verifier of each tenant a cache of its own.
+    fn generation(&self) -> u64 {
+        let sum = self.judges.iter().try_fold(0_u64, |sum, judge| match judge {
+            // Each only grows, so the sum never comes back.
+            Judge::One(verifier) => Some(sum.wrapping_add(verifier.generation())),
+            Judge::PerTenant(_) => None,
+        });
+        sum.unwrap_or_else(|| self.unrepeated.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// The profiles of all verifiers [combined](TokenProfile::combined).
     fn profile(&self) -> &TokenProfile {
         &self.profile
@@ -176,6 +205,10 @@ impl fmt::Debug for IssuerSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IssuerSet").field("profile", &self.profile).finish_non_exhaustive()
     }
+}
+
+fn unknown() -> TokenError {
+    TokenError::new(TokenErrorKind::WrongIssuer, "no verifier is for this issuer")
 }
 
 /// Whom the token claims to be from. Believed by nobody.

@@ -306,12 +306,12 @@ fn parse_nodes(text: &str, slot: u16, asked: &str, uses_tls: bool) -> ClusterVie
         };
         let server = Server::new(host, port);
         let is_primary = flags.split(',').any(|flag| flag == "master");
-        let serves = slots.iter().any(|range| {
+        let has_slot = slots.iter().any(|range| {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
             // A slot that is on the move stands in brackets besides, which is no number.
             matches!((first.parse::<u16>(), last.parse::<u16>()), (Ok(first), Ok(last)) if (first..=last).contains(&slot))
         });
-        if is_primary && serves {
+        if is_primary && has_slot {
             view.owner = Some((epoch.parse().unwrap_or(0), server.clone()));
         }
         if !flags.contains("noaddr") && !flags.contains("handshake") {
@@ -359,7 +359,7 @@ impl Wire {
         let client = builder.build().map_err(|error| classify(&error))?;
         let task = client.connect();
         let mut wire = Self { client, server, task };
-        let connected = async {
+        let first = async {
             tokio::select! {
                 connected = wire.client.wait_for_connect() => connected,
                 ended = &mut wire.task => match ended {
@@ -368,7 +368,7 @@ impl Wire {
                 },
             }
         };
-        match timeout(CONNECT_TIMEOUT, connected).await {
+        match timeout(CONNECT_TIMEOUT, first).await {
             Ok(Ok(())) => Ok(wire),
             Ok(Err(error)) => Err(classify(&error)),
             Err(_) => Err(StoreError::new(StoreErrorKind::Timeout, "no connection in time")),
@@ -483,6 +483,8 @@ pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
                 StoreErrorKind::Protocol
             }
             ErrorKind::Backpressure => StoreErrorKind::Overloaded,
+            // The client was ended while the question was open.
+            ErrorKind::Unknown if details == "channel closed" => StoreErrorKind::Unreachable,
             _ => StoreErrorKind::Other,
         },
     };
@@ -493,3 +495,6 @@ pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
 
 /// One dialer for all connections of a store.
 pub(crate) type SharedDialer = Arc<Dialer>;
+
+#[cfg(test)]
+mod tests;

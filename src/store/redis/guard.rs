@@ -25,7 +25,7 @@ use fred::types::{CustomCommand, Key, Value};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::connect::{Address, CONNECT_TIMEOUT, SharedDialer, Wire, classify, code_of, odd_reply, timed_out};
 use super::life::{Known, Memory};
@@ -43,6 +43,9 @@ const FIND_EVERY: Duration = Duration::from_secs(2);
 const TIMEOUTS: u32 = 5;
 /// The pause before the next attempt to connect doubles between these.
 const BACKOFF: Range<Duration> = Duration::from_millis(25)..Duration::from_secs(1);
+
+/// A connection that has lasted so long was a good one.
+const STABLE: Duration = Duration::from_secs(5);
 
 /// What a link is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,8 +258,11 @@ impl Core {
                     self.state.store(Arc::new(State::Up(Arc::clone(&conn))));
                     self.report(None);
                     tracing::info!(purpose = ?self.config.purpose, server, "connected to redis");
-                    (failures, told) = (0, false);
+                    told = false;
+                    let since = Instant::now();
                     let error = self.watch_over(&conn).await;
+                    // A server that answers the keeper but not the checks must not be stormed with connections.
+                    failures = if since.elapsed() < STABLE { failures + 1 } else { 0 };
                     self.give_up(&conn, &error);
                     conn.wire.end();
                     known = self.recall();

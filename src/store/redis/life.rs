@@ -118,13 +118,15 @@ impl Memory {
         let mut seen = Known { life, former: None, lost: false };
         match before {
             Some(known) if known.life.id == life.id => {
-                // Most of the time there is nothing new. The horizon may be one that only this process has drawn.
-                if known.life.seq == life.seq && known.life.horizon >= life.horizon {
-                    return Doubt { horizon: known.life.horizon, lifted: known.life.lifted.max(life.lifted) };
+                let is_unpublished = known.former.is_some() && life.horizon < known.life.horizon;
+                // Most of the time there is nothing new.
+                if known.life == life || (is_unpublished && known.life.seq == life.seq) {
+                    return Doubt { horizon: known.life.horizon, lifted: known.life.lifted };
                 }
-                seen.life.horizon = life.horizon.max(known.life.horizon);
-                seen.life.lifted = life.lifted.max(known.life.lifted);
-                seen.former = known.former.filter(|_| life.horizon < known.life.horizon);
+                if is_unpublished {
+                    seen.former = known.former;
+                    (seen.life.horizon, seen.life.lifted) = (known.life.horizon, known.life.lifted);
+                }
             }
             Some(known) if life.horizon < life.birth => {
                 seen.life.horizon = life.birth;
@@ -185,3 +187,6 @@ fn amnesia(problem: &'static str) -> StoreError {
 pub(crate) fn in_doubt() -> StoreError {
     amnesia("redis has lost revocations, and the token is old enough to have been revoked before")
 }
+
+#[cfg(test)]
+mod tests;

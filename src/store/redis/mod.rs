@@ -9,6 +9,7 @@
 //! | `life` | how a loss of data is noticed, and which tokens are doubted then |
 //! | `options` | what can be set, and how a store is opened |
 //! | `session` | the documents of sessions and families (feature `sessions`) |
+//! | `journal` | entries by target in the order of time: audit events |
 //! | `ask` | what goes over the wire: the check, the write, the look-ups |
 //! | `doctor` | what is wrong with this Redis as a keeper of revocations |
 
@@ -16,6 +17,7 @@ mod ask;
 mod connect;
 mod doctor;
 mod guard;
+mod journal;
 mod life;
 mod options;
 mod random;

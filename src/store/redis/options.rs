@@ -234,11 +234,10 @@ fn open(dialer: Dialer, settings: Settings) -> RedisStore {
     let dialer = Arc::new(dialer);
     let keys = Arc::new(Keys::new(&settings.prefix, settings.shards));
     let memory = Arc::new(Memory::new(settings.shards));
-    let shards: Vec<_> = if is_cluster {
-        (0..settings.shards).map(|shard| shard..shard + 1).collect()
-    } else {
-        vec![0..settings.shards]
-    };
+    // In a cluster each shard has links of its own: a dead primary takes only its own shards away.
+    let per_link = if is_cluster { 1 } else { settings.shards };
+    let shards: Vec<_> =
+        (0..settings.shards).step_by(per_link.into()).map(|shard| shard..shard + per_link).collect();
     let health = Arc::new(watch::Sender::new(Health::starting(&shards)));
     let links = |purpose, limit, in_flight| -> Box<[Link]> {
         let link = |shards| {

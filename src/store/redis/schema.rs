@@ -10,6 +10,7 @@
 //! | `prefix:{k}:b` | zset | what was reinstated: raw fingerprint, by the time it may be forgotten |
 //! | `prefix:{k}:l` | stream | the latest writes, for those who follow them |
 //! | `prefix:{k}:m` | hash | layout version, number of shards, id of the life |
+//! | `prefix:{k}:a:<fingerprint>` | stream | the latest audit events of a user, see the room `journal` |
 //! | `prefix:{k}:d:<fingerprint>` | string | one document of a session, a family, …, see the room `session` |
 //! | `prefix:{k}:n` | zset | the sessions that are counted, by the time at which they end |
 //!
@@ -57,6 +58,7 @@ pub(crate) struct ShardKeys {
     /// Holds nothing, ever: for trials of access rights.
     pub(crate) trial: Bytes,
     record: Box<str>,
+    journal: Box<str>,
     #[cfg(feature = "sessions")]
     pub(crate) members: Bytes,
     #[cfg(feature = "sessions")]
@@ -75,6 +77,7 @@ impl Keys {
                 log: key("l"),
                 trial: key("t"),
                 record: format!("{prefix}:{{{k}}}:r:").into(),
+                journal: format!("{prefix}:{{{k}}}:a:").into(),
                 #[cfg(feature = "sessions")]
                 members: key("n"),
                 #[cfg(feature = "sessions")]
@@ -105,6 +108,10 @@ impl Keys {
 impl ShardKeys {
     pub(crate) fn record(&self, fingerprint: &Fingerprint) -> Bytes {
         format!("{}{fingerprint}", self.record).into()
+    }
+
+    pub(crate) fn journal(&self, fingerprint: &Fingerprint) -> Bytes {
+        format!("{}{fingerprint}", self.journal).into()
     }
 
     #[cfg(feature = "sessions")]

@@ -49,7 +49,7 @@ pub(crate) struct Context {
 pub(crate) fn arguments(keys: &Keys, shard: u16, context: &Context, changes: &[&Revocation]) -> Vec<Bytes> {
     let names = keys.shard(shard);
     let fingerprints: Vec<_> = changes.iter().map(|change| change.target.fingerprint()).collect();
-    let mut arguments = vec![text(5 + changes.len())];
+    let mut arguments = vec![text(5 + changes.len() as u64)];
     arguments
         .extend([&names.life, &names.meta, &names.index, &names.tombstones, &names.log].map(Bytes::clone));
     arguments.extend(fingerprints.iter().map(|fingerprint| names.record(fingerprint)));
@@ -86,8 +86,8 @@ pub(crate) fn arguments(keys: &Keys, shard: u16, context: &Context, changes: &[&
     arguments
 }
 
-fn text(value: impl ToString) -> Bytes {
-    value.to_string().into()
+fn text(value: impl Into<u64>) -> Bytes {
+    value.into().to_string().into()
 }
 
 fn life_id(id: u64) -> Bytes {

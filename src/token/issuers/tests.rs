@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -6,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::token::jwt::{Algorithm, VerificationKey};
-use crate::{JwtVerifier, ManualClock, MemoryStore, Revoker, Target, TargetKind, Timestamp};
+use crate::{CachedVerifier, JwtVerifier, ManualClock, MemoryStore, Revoker, Target, TargetKind, Timestamp};
 
 const NOW: u64 = 1_700_000_000;
 const STAFF: &str = "https://staff.example";
@@ -122,7 +123,7 @@ fn the_claims_of_one_issuer_mean_nothing_at_another() {
     let mut with_basket = claims(SHOP, "shop");
     with_basket["basket"] = json!("b");
     let session = Target::session("b").issued_by(SHOP);
-    assert_eq!(set.verify(&mint(SHOP, &with_basket)).unwrap().target(TargetKind::Session), Some(&session));
+    assert_eq!(set.verify(&mint(SHOP, &with_basket)).unwrap().target(TargetKind::Session), Some(session));
 }
 
 #[test]
@@ -202,7 +203,7 @@ fn tenants_with_the_same_keys_need_one_verifier_and_keep_their_ids_apart() {
     let verifier = verifier("all", realms());
     let verify = |tenant: &str| verifier.verify(&mint("all", &claims(&realm(tenant), "any")));
     let (one, other) = (verify("one").unwrap(), verify("other").unwrap());
-    assert_eq!(one.target(TargetKind::User), Some(&Target::user("alice").issued_by(realm("one"))));
+    assert_eq!(one.target(TargetKind::User), Some(Target::user("alice").issued_by(realm("one"))));
     for target in one.targets() {
         assert!(other.targets().iter().all(|theirs| theirs.fingerprint() != target.fingerprint()));
     }
@@ -280,5 +281,79 @@ fn patterns_that_would_fit_strangers_are_refused() {
         "{tenant}.example/",
     ] {
         assert_eq!(validate(bad).unwrap_err().setting(), "issuer_pattern", "{bad}");
+    }
+}
+
+// === Caches around sets ===
+
+/// Counts what it verifies, and changes when it is told to.
+struct Counted(JwtVerifier, Arc<AtomicU64>, Arc<AtomicU64>);
+
+impl TokenVerifier for Counted {
+    fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.verify(token)
+    }
+
+    fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        self.0.verify_for_revocation(token)
+    }
+
+    fn profile(&self) -> &TokenProfile {
+        self.0.profile()
+    }
+
+    fn judge_again(&self, token: &VerifiedToken) -> Result<(), TokenError> {
+        self.0.judge_again(token)
+    }
+
+    fn generation(&self) -> u64 {
+        self.2.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn a_cache_around_a_set_notices_when_the_keys_of_one_change() {
+    let (count, generation) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+    let staff = verifier(STAFF, TokenProfile::new().with_issuer(STAFF));
+    let shop = verifier(SHOP, TokenProfile::new().with_issuer(SHOP));
+    let set = IssuerSet::new(shop)
+        .unwrap()
+        .with(Counted(staff, Arc::clone(&count), Arc::clone(&generation)))
+        .unwrap();
+    let cached = CachedVerifier::new(set);
+    let token = mint(STAFF, &claims(STAFF, "any"));
+    for (of_keys, verified) in [(0, 1), (0, 1), (1, 2), (1, 2)] {
+        generation.store(of_keys, Ordering::Relaxed);
+        cached.verify(&token).unwrap();
+        assert_eq!(count.load(Ordering::Relaxed), verified);
+    }
+}
+
+#[test]
+fn a_cache_forgets_a_tenant_that_is_no_longer_accepted() {
+    let is_open = Arc::new(AtomicBool::new(true));
+    let asked = Arc::clone(&is_open);
+    let profile = TokenProfile::new()
+        .with_issuer_pattern("https://id.example/realms/{tenant}", move |_| asked.load(Ordering::Relaxed));
+    let cached = CachedVerifier::new(verifier("all", profile));
+    let token = mint("all", &claims(&realm("one"), "any"));
+    cached.verify(&token).unwrap();
+    is_open.store(false, Ordering::Relaxed);
+    assert_eq!(cached.verify(&token).unwrap_err().kind(), TokenErrorKind::WrongIssuer);
+}
+
+#[test]
+fn a_cache_around_tenants_remembers_nothing() {
+    let issuer = realm("one");
+    let (count, generation) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+    let tenant = verifier(&issuer, TokenProfile::new().with_issuer(&issuer));
+    let tenant: Arc<dyn TokenVerifier> = Arc::new(Counted(tenant, Arc::clone(&count), generation));
+    let cached =
+        CachedVerifier::new(IssuerSet::of_tenants(realms(), move |_| Some(Arc::clone(&tenant))).unwrap());
+    let token = mint(&issuer, &claims(&issuer, "any"));
+    for verified in 1..4 {
+        cached.verify(&token).unwrap();
+        assert_eq!(count.load(Ordering::Relaxed), verified);
     }
 }

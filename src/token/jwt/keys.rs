@@ -98,6 +98,15 @@ pub(crate) enum KeysNow<'a> {
 }
 
 impl KeySource {
+    /// Changes when the keys do.
+    pub(crate) fn generation(&self) -> u64 {
+        match self {
+            Self::Fixed(_) => 0,
+            #[cfg(feature = "jwks")]
+            Self::Remote(keys) => keys.generation(),
+        }
+    }
+
     pub(crate) fn now(&self) -> KeysNow<'_> {
         match self {
             Self::Fixed(keys) => KeysNow::Fixed(keys),

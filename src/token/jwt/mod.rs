@@ -52,7 +52,7 @@ use self::header::{Header, Parts, malformed};
 use self::keys::{KeySource, KeysNow};
 use super::profile::SignedClaims;
 use super::{TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, CoarseClock};
 use crate::config::ConfigError;
 use crate::verified::VerifiedToken;
 
@@ -147,7 +147,7 @@ impl JwtVerifier {
             profile,
             types: Types { required: false, accepted: DEFAULT_TYPES.map(Into::into).into() },
             max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
-            clock: Arc::new(SystemClock),
+            clock: Arc::new(CoarseClock),
         })
     }
 
@@ -174,7 +174,7 @@ impl JwtVerifier {
         self
     }
 
-    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default [`SystemClock`].
+    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default [`CoarseClock`].
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -236,6 +236,15 @@ impl TokenVerifier for JwtVerifier {
 
     fn profile(&self) -> &TokenProfile {
         &self.profile
+    }
+
+    fn judge_again(&self, token: &VerifiedToken) -> Result<(), TokenError> {
+        self.profile.judge_times(token, self.clock.now())
+    }
+
+    /// Changes when the keys do, if they are those that an identity provider publishes.
+    fn generation(&self) -> u64 {
+        self.keys.generation()
     }
 }
 

@@ -56,7 +56,9 @@ pub(super) struct Claims<'a> {
 
 impl<'a> Claims<'a> {
     pub(super) fn parse(payload: &'a [u8], profile: &'a TokenProfile) -> Result<Self, TokenError> {
-        let mut reader = ClaimsReader { profile, claims: Claims::default(), names: Vec::new(), error: None };
+        // Room for a common token, so that neither list has to grow.
+        let claims = Claims { targets: Vec::with_capacity(8), ..Claims::default() };
+        let mut reader = ClaimsReader { profile, claims, names: Vec::with_capacity(24), error: None };
         let mut json = serde_json::Deserializer::from_slice(payload);
         let read = json.deserialize_map(&mut reader).and_then(|()| json.end());
         if let Some(error) = reader.error {
@@ -98,6 +100,13 @@ impl<'a> Claims<'a> {
 }
 
 impl<'a> Claims<'a> {
+    /// The length of all texts that are kept of them.
+    pub(super) fn text_bytes(&self) -> usize {
+        let len = |text: &Option<Cow<'_, str>>| text.as_deref().map_or(0, str::len);
+        let ids: usize = self.targets.iter().map(|(_, id)| id.len()).sum();
+        len(&self.issuer) + len(&self.subject) + len(&self.id) + ids
+    }
+
     /// Issuers like to say the same twice, `client_id` and `azp` above all. One look-up is enough.
     fn add_target(&mut self, feed: &'a ClaimTarget, id: Cow<'a, str>) {
         let is_known = feed.kind != TargetKind::Claim

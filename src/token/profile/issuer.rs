@@ -8,7 +8,7 @@ use super::missing;
 use crate::config::ConfigError;
 use crate::revocation::{Fingerprint, IssuerDigest, Target, TargetKind};
 use crate::token::{TokenError, TokenErrorKind};
-use crate::verified::TokenTarget;
+use crate::verified::{Draft, TokenTarget};
 
 /// Longest tenant in an issuer that is accepted by a pattern: that of a name in DNS.
 const MAX_TENANT_BYTES: usize = 253;
@@ -26,8 +26,8 @@ pub(super) struct Issuers {
 pub(super) struct Issuer {
     pub(super) name: Arc<str>,
     digest: IssuerDigest,
-    /// The target "everything of this issuer".
-    pub(super) target: TokenTarget,
+    /// Of the target "everything of this issuer".
+    pub(super) fingerprint: Fingerprint,
 }
 
 /// A family of issuers that differ in one part, the tenant.
@@ -55,6 +55,15 @@ impl Issuers {
             None => Err(missing("iss")),
             Some(iss) => self.find(iss).ok_or_else(not_accepted),
         }
+    }
+
+    /// What may have changed since: whether the operator still accepts a tenant.
+    pub(super) fn judge_again(&self, iss: Option<&str>) -> Result<(), TokenError> {
+        if self.patterns.is_empty() {
+            return Ok(());
+        }
+        let is_known = iss.is_some_and(|iss| self.has_name(iss) || self.has_pattern_for(iss));
+        if is_known { Ok(()) } else { Err(not_accepted()) }
     }
 
     fn find(&self, iss: &str) -> Option<Cow<'_, Issuer>> {
@@ -113,22 +122,18 @@ pub(super) fn not_accepted() -> TokenError {
 
 impl Issuer {
     pub(super) fn new(name: &str) -> Self {
-        let target = Target::issuer(name);
-        let fingerprint = target.fingerprint();
         Self {
             name: name.into(),
             digest: IssuerDigest::of(name),
-            target: TokenTarget { target, fingerprint },
+            fingerprint: Target::issuer(name).fingerprint(),
         }
     }
 
-    pub(super) fn target(&self, kind: TargetKind, claim: Option<&Arc<str>>, id: &str) -> TokenTarget {
-        let target = match claim {
-            Some(claim) => Target::claim(Arc::clone(claim), id),
-            None => Target::new(kind, id),
-        };
-        let fingerprint = Fingerprint::of(kind, self.digest, claim.map_or("", |claim| claim), id);
-        TokenTarget { target: target.issued_by(Arc::clone(&self.name)), fingerprint }
+    pub(super) fn add_target(&self, draft: &mut Draft, kind: TargetKind, claim: Option<&str>, id: &str) {
+        let fingerprint = Fingerprint::of(kind, self.digest, claim.unwrap_or(""), id);
+        let claim = claim.map(|claim| draft.keep(claim));
+        let id = draft.keep(id);
+        draft.targets.push(TokenTarget::new(kind, fingerprint, claim, id));
     }
 }
 

@@ -27,7 +27,7 @@ use super::{TokenError, TokenErrorKind};
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
 use crate::revocation::TargetKind;
-use crate::verified::{TokenTarget, VerifiedToken};
+use crate::verified::{Draft, TokenTarget, VerifiedToken};
 
 /// Default of [`TokenProfile::with_leeway`].
 pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(60);
@@ -424,19 +424,12 @@ impl TokenProfile {
         if claims.issued_at.is_some_and(|issued_at| expires_at.since(issued_at) > self.max_lifetime) {
             return Err(too_long_lived());
         }
-        let targets = self.targets(&claims, &issuer, &signed)?;
-        Ok(VerifiedToken {
-            payload: signed.payload.into(),
-            issuer: claims.issuer.map(Cow::into_owned).map(Into::into),
-            subject: claims.subject.map(Cow::into_owned).map(Into::into),
-            expires_at,
-            not_before: claims.not_before,
-            issued_at: claims.issued_at,
-            targets,
-        })
+        let draft = self.draft(&claims, &issuer, &signed)?;
+        Ok(draft.finish(signed.payload, expires_at, claims.not_before, claims.issued_at))
     }
 
-    /// Judges the times of a token, again at each use if it is kept.
+    /// Judges the times of a token, again at each use if it is kept; and whether its tenant is still accepted, if that is
+    /// asked of a [closure](Self::with_issuer_pattern).
     ///
     /// # Errors
     /// [`TokenError`] if the token is expired, not valid yet, or from the future.
@@ -444,18 +437,19 @@ impl TokenProfile {
         if !self.members.is_empty() {
             return self.rules_for(token.issuer())?.judge_times(token, now);
         }
-        if now >= token.expires_at.plus(self.leeway) {
+        self.issuers.judge_again(token.issuer())?;
+        if now >= token.expires_at().plus(self.leeway) {
             return Err(TokenError::new(TokenErrorKind::Expired, "the token is expired"));
         }
-        if token.not_before.is_some_and(|not_before| now.plus(self.leeway) < not_before) {
+        if token.not_before().is_some_and(|not_before| now.plus(self.leeway) < not_before) {
             return Err(TokenError::new(TokenErrorKind::NotYetValid, "the token is not valid yet"));
         }
-        match token.issued_at {
+        match token.issued_at() {
             Some(issued_at) if issued_at > now.plus(self.leeway).plus(IAT_LEAD) => Err(TokenError::new(
                 TokenErrorKind::IssuedInFuture,
                 "the token was issued in the future; are the clocks of issuer and verifier apart?",
             )),
-            None if token.expires_at.since(now) > self.max_lifetime => Err(too_long_lived()),
+            None if token.expires_at().since(now) > self.max_lifetime => Err(too_long_lived()),
             _ => Ok(()),
         }
     }
@@ -484,7 +478,7 @@ impl TokenProfile {
     /// Judges how long the token is valid in all, if it says since when.
     pub(crate) fn judge_lifetime(&self, token: &VerifiedToken) -> Result<(), TokenError> {
         let longest = self.rules_for(token.issuer())?.max_lifetime;
-        if token.issued_at.is_some_and(|issued_at| token.expires_at.since(issued_at) > longest) {
+        if token.issued_at().is_some_and(|issued_at| token.expires_at().since(issued_at) > longest) {
             return Err(too_long_lived());
         }
         Ok(())
@@ -503,18 +497,26 @@ impl TokenProfile {
         Err(TokenError::new(TokenErrorKind::WrongAudience, "the token is for another audience"))
     }
 
-    fn targets(
+    /// The texts of a token and its targets: everything but the times.
+    fn draft(
         &self,
         claims: &Claims<'_>,
         issuer: &Issuer,
         signed: &SignedClaims<'_>,
-    ) -> Result<Box<[TokenTarget]>, TokenError> {
-        let mut targets = Vec::with_capacity(claims.targets.len() + 3);
+    ) -> Result<Draft, TokenError> {
+        let key_id = signed.key_id.filter(|kid| !kid.is_empty());
+        // Exact in the common case, so that nothing is moved: an encoded SHA-256 has 43 characters. Where claims are targets by
+        // name, the names come on top.
+        let id_bytes = if claims.id.is_none() { 43 } else { 0 };
+        let text_bytes = claims.text_bytes() + id_bytes + key_id.map_or(0, str::len);
+        let mut draft = Draft::new(text_bytes, claims.targets.len() + 2 + usize::from(key_id.is_some()));
+        draft.issuer = claims.issuer.as_deref().map(|iss| draft.keep(iss));
+        draft.id_issuer = draft.issuer.filter(|_| self.has_issuers());
         match (&claims.id, self.missing_id, signed.signing_input) {
-            (Some(id), _, _) => targets.push(issuer.target(TargetKind::Token, None, id)),
+            (Some(id), _, _) => issuer.add_target(&mut draft, TargetKind::Token, None, id),
             (None, MissingId::SigningInput, Some(input)) => {
                 let digest = URL_SAFE_NO_PAD.encode(Sha256::digest(input));
-                targets.push(issuer.target(TargetKind::SigningInput, None, &digest));
+                issuer.add_target(&mut draft, TargetKind::SigningInput, None, &digest);
             }
             (None, MissingId::OtherTargetsOnly, _) => {}
             (None, _, _) => {
@@ -527,15 +529,17 @@ impl TokenProfile {
                 ));
             }
         }
-        targets.extend(claims.targets.iter().map(|(feed, id)| {
-            let claim = (feed.kind == TargetKind::Claim).then_some(&feed.claim);
-            issuer.target(feed.kind, claim, id)
-        }));
-        if let Some(kid) = signed.key_id.filter(|kid| !kid.is_empty()) {
-            targets.push(issuer.target(TargetKind::Key, None, kid));
+        for (feed, id) in &claims.targets {
+            let claim = (feed.kind == TargetKind::Claim).then_some(&*feed.claim);
+            issuer.add_target(&mut draft, feed.kind, claim, id);
         }
-        targets.push(issuer.target.clone());
-        Ok(targets.into())
+        if let Some(kid) = key_id {
+            issuer.add_target(&mut draft, TargetKind::Key, None, kid);
+        }
+        let name = draft.id_issuer.unwrap_or_else(|| draft.keep(""));
+        draft.targets.push(TokenTarget::new(TargetKind::Issuer, issuer.fingerprint, None, name));
+        draft.subject = claims.subject.as_deref().map(|sub| draft.keep(sub));
+        Ok(draft)
     }
 
     /// The issuer to which ids without one belong.

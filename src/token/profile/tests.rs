@@ -32,7 +32,7 @@ fn accept(profile: &TokenProfile, more: serde_json::Value) -> VerifiedToken {
 }
 
 fn targets(token: &VerifiedToken) -> Vec<String> {
-    token.targets().iter().map(|target| target.target().to_string()).collect()
+    token.targets().iter().map(|target| token.describe(target).to_string()).collect()
 }
 
 #[test]

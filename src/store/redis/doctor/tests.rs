@@ -110,7 +110,8 @@ fn everything_that_the_script_calls_is_tried_and_documented() {
     let keys = Keys::new("app", 1);
     let tried: Vec<_> =
         trials(keys.shard(0), &settings(None), false).into_iter().map(|(right, ..)| right).collect();
-    for call in script::SOURCE.split("redis.call('").skip(1) {
+    let scripts = [script::SOURCE, include_str!("../load.lua"), include_str!("../commit.lua")].concat();
+    for call in scripts.split("redis.call('").skip(1) {
         let command = call.split('\'').next().unwrap().to_lowercase();
         assert!(tried.contains(&&*command), "{command} is not tried");
     }

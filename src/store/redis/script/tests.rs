@@ -50,6 +50,8 @@ fn sha1(data: &[u8]) -> String {
 fn the_sha_is_that_of_the_script() {
     assert_eq!(sha1(b"abc"), "a9993e364706816aba3e25717850c26c9cd0d89d");
     assert_eq!(SHA, sha1(SOURCE.as_bytes()));
+    let append = &super::super::journal::APPEND;
+    assert_eq!(append.sha, sha1(append.source.as_bytes()));
     #[cfg(feature = "sessions")]
     for script in [&super::super::session::LOAD, &super::super::session::COMMIT] {
         assert_eq!(script.sha, sha1(script.source.as_bytes()));

@@ -4,6 +4,9 @@
 //! not waited for. Events hold ids, which may be personal data, and never a token: an id that looks like one is
 //! blotted out.
 
+#[cfg(feature = "redis")]
+mod redis;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::fs::OpenOptions;
@@ -17,6 +20,8 @@ use std::time::Duration;
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
+#[cfg(feature = "redis")]
+pub use self::redis::{DEFAULT_MAX_PER_USER, DEFAULT_RETENTION, RedisSink};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::revocation::{Action, Revocation, Target, TargetKind};
 use crate::store::StoreError;
@@ -133,14 +138,16 @@ impl AuditEvent {
 
     /// Something that happened to a request with this token.
     pub(crate) fn of_token(kind: AuditKind, token: &VerifiedToken) -> Self {
-        let id = |kind| token.target(kind).map(Target::id);
-        Self::new(kind)
-            .with_subject(token.subject())
-            .with_token_id(token.id())
-            .with_session(id(TargetKind::Session))
-            .with_family(id(TargetKind::Family))
-            .with_device(id(TargetKind::Device))
-            .with_client(id(TargetKind::Client))
+        let mut event = Self::new(kind).with_subject(token.subject()).with_token_id(token.id());
+        for (field, kind) in [
+            ("session_id", TargetKind::Session),
+            ("family_id", TargetKind::Family),
+            ("device_id", TargetKind::Device),
+            ("client_id", TargetKind::Client),
+        ] {
+            event = event.with(field, token.target(kind).as_ref().map(Target::id));
+        }
+        event
     }
 
     /// The event of a change that was asked for.
@@ -441,5 +448,4 @@ impl<S: AuditSink> AuditSink for SampledSink<S> {
 }
 
 #[cfg(test)]
-#[path = "audit_tests.rs"]
 mod tests;
