@@ -7,15 +7,10 @@ use tower_jwt_revocation::{
     Outcome, RedisStore, Revocation, RevocationStore as _, Standing, StoreErrorKind, Target, VerifiedToken,
 };
 
-<<<<<<< HEAD
 use crate::redis_guard::{IN_TIME, recovered, revoke, timely};
-use crate::servers::{Cluster, RedisServer, Sentinel, redis_is_installed};
-=======
-use crate::redis_guard::{recovered, revoke, timely};
 #[cfg(any(feature = "unix-sockets", feature = "rustls"))]
 use crate::servers::RedisServer;
 use crate::servers::{Cluster, Sentinel, redis_is_installed};
->>>>>>> redis
 use crate::store_contract::{check, token};
 
 const HOUR: Duration = Duration::from_secs(3600);
