@@ -96,6 +96,14 @@ impl<T: TokenVerifier + ?Sized> TokenVerifier for Arc<T> {
     fn profile(&self) -> &TokenProfile {
         (**self).profile()
     }
+
+    fn judge_again(&self, token: &VerifiedToken) -> Result<(), TokenError> {
+        (**self).judge_again(token)
+    }
+
+    fn generation(&self) -> u64 {
+        (**self).generation()
+    }
 }
 
 /// Why a token is not accepted.

@@ -321,7 +321,8 @@ fn a_cache_around_a_set_notices_when_the_keys_of_one_change() {
         .unwrap()
         .with(Counted(staff, Arc::clone(&count), Arc::clone(&generation)))
         .unwrap();
-    let cached = CachedVerifier::new(set);
+    // Shared, as a layer and an endpoint might: what is shared must change with what it shares.
+    let cached = CachedVerifier::new(Arc::new(set));
     let token = mint(STAFF, &claims(STAFF, "any"));
     for (of_keys, verified) in [(0, 1), (0, 1), (1, 2), (1, 2)] {
         generation.store(of_keys, Ordering::Relaxed);
