@@ -62,12 +62,14 @@ impl Vars<'static> {
     }
 }
 
+#[cfg(test)]
 impl<'a> Vars<'a> {
-    #[cfg(test)]
     pub(crate) fn new(find: &'a dyn Fn(&str) -> Result<Option<String>, VarError>) -> Self {
         Self(find)
     }
+}
 
+impl Vars<'_> {
     pub(crate) fn text(&self, name: &'static str) -> Result<Option<String>, ConfigError> {
         // The cause is dropped: it quotes the value.
         let value = (self.0)(name).map_err(|_| ConfigError::new(name, "is not Unicode"))?;

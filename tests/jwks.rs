@@ -1,6 +1,11 @@
 //! Keys from an identity provider over HTTP: what a real one answers, and what a broken or hostile one might.
 #![cfg(all(feature = "jwks", any(feature = "aws_lc_rs", feature = "rust_crypto")))]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed"
+)]
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

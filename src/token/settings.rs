@@ -10,9 +10,8 @@ use serde::Deserialize;
 
 #[cfg(feature = "jwks")]
 use super::jwks::{Jwks, JwksError};
-use super::jwt::{KeySet, VerificationKey};
+use super::jwt::{JwtVerifier, KeySet, VerificationKey};
 use super::{MissingId, TokenProfile};
-use crate::JwtVerifier;
 use crate::config::{ConfigError, Vars};
 use crate::revocation::TargetKind;
 

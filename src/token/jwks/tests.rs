@@ -15,7 +15,7 @@ use tokio::time::{Instant, advance};
 use super::*;
 use crate::token::jwt::{Algorithm, VerificationKey};
 use crate::token::{TokenProfile, TokenVerifier as _};
-use crate::{Clock as _, JwtVerifier, SystemClock};
+use crate::{CachedVerifier, Clock as _, JwtVerifier, SystemClock};
 
 const ISSUER: &str = "https://id.example/realm";
 const SET: &str = "https://id.example/keys";
@@ -169,13 +169,17 @@ async fn a_key_that_is_withdrawn_is_no_longer_accepted() {
     let provider = Provider::publishes(&["good", "stolen"]);
     let keys = jwks(&provider).fetch().await.unwrap();
     let verifier = verifier(&keys);
-    assert_eq!(kind(&verifier, "stolen"), None);
+    let cached = CachedVerifier::new(Arc::new(verifier.clone()));
+    let stolen = token("stolen");
+    cached.verify(&stolen).unwrap();
+    cached.verify(&stolen).unwrap();
     let generation = keys.generation();
     provider.publish(&["good"]);
     let fetched = keys.next_fetch();
     advance(DEFAULT_MAX_AGE).await;
     fetched.await.unwrap();
     assert_eq!(kind(&verifier, "stolen"), Some(TokenErrorKind::UnknownKey));
+    assert_eq!(cached.verify(&stolen).unwrap_err().kind(), TokenErrorKind::UnknownKey);
     assert_eq!(kind(&verifier, "good"), None);
     assert_ne!(keys.generation(), generation, "caches must notice");
 }
