@@ -12,7 +12,8 @@ use tower_jwt_revocation::store::{
     Cursor, Fence, ListQuery, Lookup, Page, Receipt, RevokedBy, Standing, StoreError,
 };
 use tower_jwt_revocation::token::bearer::TokenSource;
-use tower_jwt_revocation::token::{TokenError, TokenProfile, TokenVerifier};
+use tower_jwt_revocation::token::jwt::UncheckedSignatureVerifier;
+use tower_jwt_revocation::token::{IssuerSet, TokenError, TokenProfile, TokenVerifier, UpstreamClaims};
 use tower_jwt_revocation::{
     CachedVerifier, Clearance, ConfigError, CredentialsError, FailMode, JwtRevocationLayer, JwtVerifier,
     Record, Rejection, RejectionKind, Revocation, RevocationStore, RevokeError, RevokeRequest, Revoker,
@@ -73,6 +74,7 @@ fn the_write_side_the_stores_and_the_tokens() {
     is_send::<Lookup>();
     is_shared::<Box<dyn RevocationStore>>();
     is_shared::<(Box<dyn TokenVerifier>, VerifiedToken, JwtVerifier)>();
+    is_shared::<(IssuerSet, UpstreamClaims, UncheckedSignatureVerifier)>();
     is_cloned::<TokenProfile>();
     is_error::<StoreError>();
     is_error::<TokenError>();

@@ -25,17 +25,22 @@ use self::outage::Outage;
 use crate::audit::{AuditEvent, AuditKind, AuditSink};
 use crate::policy::{Clearance, FailMode, Rejection, decide};
 use crate::store::{Lookup, RevocationStore, Standing, StoreError};
-use crate::token::TokenVerifier;
 use crate::token::bearer::{self, RequestHead, TokenSource};
+use crate::token::{TokenVerifier, UpstreamClaims};
 use crate::verified::VerifiedToken;
 
 /// A question about the head of a request.
 type Ask<T> = Arc<dyn Fn(&RequestHead<'_>) -> T + Send + Sync>;
 
+/// A question about the head of a request and its verified token.
+type AskFailMode = dyn Fn(&RequestHead<'_>, &VerifiedToken) -> FailMode + Send + Sync;
+
 /// Everything that a layer was told about who may pass.
 #[derive(Clone)]
 pub(crate) struct Gate {
     pub(crate) verifier: Arc<dyn TokenVerifier>,
+    /// Where verified claims come from, if they do not come from a token in the request.
+    pub(crate) upstream: Option<UpstreamClaims>,
     pub(crate) store: Arc<dyn RevocationStore>,
     pub(crate) sources: Vec<TokenSource>,
     pub(crate) fail_mode: FailModeRule,
@@ -52,7 +57,7 @@ pub(crate) struct Gate {
 #[derive(Clone)]
 pub(crate) enum FailModeRule {
     Always(FailMode),
-    PerRequest(Ask<FailMode>),
+    PerRequest(Arc<AskFailMode>),
 }
 
 /// Whether a request must have credentials.
@@ -118,6 +123,7 @@ impl Gate {
     pub(crate) fn new(verifier: Arc<dyn TokenVerifier>, store: Arc<dyn RevocationStore>) -> Self {
         Self {
             verifier,
+            upstream: None,
             store,
             sources: vec![TokenSource::bearer()],
             fail_mode: FailModeRule::Always(FailMode::default()),
@@ -136,26 +142,33 @@ impl Gate {
         if let Some(unasked) = self.passes_unasked(head) {
             return Judgement::Now(self.pass(unasked));
         }
-        let token = match bearer::find(&self.sources, head) {
+        let token = match self.verified(head) {
             Ok(Some(token)) => token,
             Ok(None) if self.credentials == Credentials::Optional => {
                 return Judgement::Now(self.pass(Unasked::Anonymous));
             }
             Ok(None) => return Judgement::Now(self.refuse(Rejection::NoCredentials)),
-            Err(error) => return Judgement::Now(self.refuse(Rejection::BadRequest(error))),
-        };
-        // Verify before look-up, always: the store is never asked about what a stranger made up.
-        let token = match self.verifier.verify(&token) {
-            Ok(token) => token,
-            Err(error) => return Judgement::Now(self.refuse(Rejection::InvalidToken(error))),
+            Err(rejection) => return Judgement::Now(self.refuse(rejection)),
         };
         let mode = match &self.fail_mode {
             FailModeRule::Always(mode) => *mode,
-            FailModeRule::PerRequest(ask) => ask(head),
+            FailModeRule::PerRequest(ask) => ask(head, &token),
         };
         match self.store.check(&token) {
             Lookup::Now(answer) => Judgement::Now(self.settle(token, answer, mode)),
             Lookup::Later(answer) => Judgement::Later(Check { answer, token, mode }),
+        }
+    }
+
+    /// The verified token of a request, if it has credentials. Verify before look-up, always: the store is never asked
+    /// about what a stranger made up.
+    fn verified(&self, head: &RequestHead<'_>) -> Result<Option<Arc<VerifiedToken>>, Rejection> {
+        if let Some(upstream) = &self.upstream {
+            return Ok(upstream.find(head).transpose()?);
+        }
+        match bearer::find(&self.sources, head).map_err(Rejection::BadRequest)? {
+            Some(token) => Ok(Some(self.verifier.verify(&token)?)),
+            None => Ok(None),
         }
     }
 

@@ -14,8 +14,9 @@ use crate::gate::{Counters, Credentials, Enforcement, FailModeRule, Gate, Prefli
 use crate::policy::FailMode;
 use crate::revoker::Revoker;
 use crate::store::RevocationStore;
-use crate::token::TokenVerifier;
 use crate::token::bearer::{RequestHead, TokenSource};
+use crate::token::{TokenVerifier, UpstreamClaims};
+use crate::verified::VerifiedToken;
 
 /// Lets a request pass only with a token that is valid and not revoked.
 ///
@@ -81,6 +82,17 @@ impl JwtRevocationLayer {
             body: Arc::new(EmptyBody),
         }
     }
+
+    /// A layer behind another one that verifies tokens: it refuses whatever `store` does not know to be live. The verified
+    /// claims are taken from where `claims` finds them; token sources have no effect.
+    ///
+    /// # Security
+    /// See [`UpstreamClaims`]. Put this layer *inside* of the one that verifies; outside of it, it refuses everything.
+    pub fn behind(claims: UpstreamClaims, store: impl RevocationStore) -> Self {
+        let mut layer = Self::new(claims.rules(), store);
+        layer.gate.upstream = Some(claims);
+        layer
+    }
 }
 
 impl<A> JwtRevocationLayer<A> {
@@ -96,8 +108,9 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// What happens while the store gives no answer, request by request: reads may go on where writes must not. Asked
-    /// only about requests with a verified token. Replaces [`with_fail_mode`](Self::with_fail_mode).
+    /// What happens while the store gives no answer, request by request: reads may go on where writes must not, and
+    /// customers where staff must not (by the [issuer](VerifiedToken::issuer) of the token). Asked only about requests with
+    /// a verified token. Replaces [`with_fail_mode`](Self::with_fail_mode).
     ///
     /// # Security
     /// As [`with_fail_mode`](Self::with_fail_mode). Decide by what an attacker cannot choose freely: a method is better
@@ -106,14 +119,14 @@ impl<A> JwtRevocationLayer<A> {
     /// ```
     /// # use tower_jwt_revocation::{FailMode, JwtRevocationLayer};
     /// # fn f(layer: JwtRevocationLayer) -> JwtRevocationLayer {
-    /// layer.with_fail_mode_for(|head| {
+    /// layer.with_fail_mode_for(|head, _token| {
     ///     if head.method().is_safe() { FailMode::Open } else { FailMode::Closed }
     /// })
     /// # }
     /// ```
     pub fn with_fail_mode_for(
         mut self,
-        mode: impl Fn(&RequestHead<'_>) -> FailMode + Send + Sync + 'static,
+        mode: impl Fn(&RequestHead<'_>, &VerifiedToken) -> FailMode + Send + Sync + 'static,
     ) -> Self {
         self.gate.fail_mode = FailModeRule::PerRequest(Arc::new(mode));
         self

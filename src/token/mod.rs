@@ -4,23 +4,35 @@
 //! | --- | --- |
 //! | [`bearer`] | finds the one token of a request |
 //! | [`jwt`] | checks signature and header: the only door to `jsonwebtoken` |
+//! | `jwks` | keys that an identity provider publishes (feature `jwks`) |
 //! | [`cache`] | remembers the tokens that another verifier has verified |
 //! | [`profile`] | judges the claims and names the targets; shared by every verifier |
+//! | `issuers` | several issuers in one layer, each with its own verifier: [`IssuerSet`] |
+//! | `settings` | a verifier from environment variables or a file: [`VerifierConfig`] |
+//! | `upstream` | claims that another layer has verified: [`UpstreamClaims`] |
 //! | [`issue`] | mints tokens that are revocable by construction (feature `issuer`) |
 
 pub mod bearer;
 pub mod cache;
 #[cfg(feature = "issuer")]
 pub mod issue;
+mod issuers;
+#[cfg(feature = "jwks")]
+pub mod jwks;
 pub mod jwt;
 pub mod profile;
+mod settings;
+mod upstream;
 
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+pub use issuers::IssuerSet;
 pub use profile::{MissingId, TokenProfile};
+pub use settings::{SecretText, VerifierConfig};
+pub use upstream::UpstreamClaims;
 
 use crate::clock::{Clock as _, CoarseClock};
 use crate::verified::VerifiedToken;
@@ -84,6 +96,14 @@ impl<T: TokenVerifier + ?Sized> TokenVerifier for Arc<T> {
     fn profile(&self) -> &TokenProfile {
         (**self).profile()
     }
+
+    fn judge_again(&self, token: &VerifiedToken) -> Result<(), TokenError> {
+        (**self).judge_again(token)
+    }
+
+    fn generation(&self) -> u64 {
+        (**self).generation()
+    }
 }
 
 /// Why a token is not accepted.
@@ -133,6 +153,9 @@ pub enum TokenErrorKind {
     WrongIssuer,
     /// `aud` names none of the accepted audiences.
     WrongAudience,
+    /// The keys that could check it cannot be had at the moment: nothing is known about the token, and the client may try
+    /// again. The layer answers 503, not 401.
+    NoKeys,
     /// Refused by a verifier of your own.
     Other,
 }

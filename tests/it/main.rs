@@ -34,3 +34,4 @@ mod servers;
 mod stacks;
 mod store_contract;
 mod support;
+mod upstream;

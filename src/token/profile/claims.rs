@@ -10,6 +10,37 @@ use crate::clock::Timestamp;
 use crate::revocation::{MAX_ID_BYTES, TargetKind};
 use crate::token::{TokenError, TokenErrorKind};
 
+/// The `iss` of a claims set, to find out by which rules the whole is to be judged. Nothing else is looked at: a claims
+/// set that names two issuers is refused by the rules of either.
+pub(crate) fn issuer_of(payload: &[u8]) -> Result<Option<Cow<'_, str>>, TokenError> {
+    struct IssuerReader;
+    impl<'a> Visitor<'a> for IssuerReader {
+        type Value = Option<Value<'a>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a JSON object")
+        }
+
+        fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut issuer = None;
+            while let Some(Name(name)) = map.next_key()? {
+                if name == "iss" {
+                    issuer = Some(map.next_value()?);
+                } else {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok(issuer)
+        }
+    }
+    let mut json = serde_json::Deserializer::from_slice(payload);
+    let read = json.deserialize_map(IssuerReader).and_then(|issuer| json.end().map(|()| issuer));
+    // The cause is dropped: its text may quote the claims.
+    let issuer =
+        read.map_err(|_| TokenError::new(TokenErrorKind::Malformed, "the claims are not a JSON object"))?;
+    issuer.map_or(Ok(None), |issuer| issuer.string("iss"))
+}
+
 /// The claims that decide, borrowed from the payload where possible.
 #[derive(Default)]
 pub(super) struct Claims<'a> {

@@ -3,6 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::revocation::MAX_ID_BYTES;
+use crate::revocation::Target;
 use TokenErrorKind::{
     Expired, IssuedInFuture, LifetimeTooLong, MissingClaim, NotYetValid, OddClaim, WrongAudience, WrongIssuer,
 };
