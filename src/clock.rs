@@ -56,10 +56,15 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
-    /// The first whole second that is later than this point.
-    #[must_use]
-    pub const fn next_second(self) -> Self {
-        Self((self.0 / 1000).saturating_add(1).saturating_mul(1000))
+    /// The `iat` of a token that is issued now and counts from `floor` on: this whole second, as everyone stamps it,
+    /// or this very millisecond if the whole second lies before `floor`.
+    #[cfg_attr(
+        not(any(feature = "issuer", feature = "sessions")),
+        expect(dead_code, reason = "for those who issue")
+    )]
+    pub(crate) fn stamp(self, floor: Self) -> Self {
+        let second = Self::from_secs(self.as_secs());
+        if second >= floor { second } else { self.max(floor) }
     }
 }
 
@@ -171,8 +176,15 @@ mod tests {
     }
 
     #[test]
-    fn the_next_second_is_strictly_later() {
-        assert_eq!(Timestamp(5_200).next_second(), Timestamp(6_000));
-        assert_eq!(Timestamp(6_000).next_second(), Timestamp(7_000));
+    fn a_stamp_is_a_whole_second_unless_that_is_too_early() {
+        for (now, floor, stamp) in [
+            (5_200, 0, 5_000),
+            (5_200, 5_000, 5_000),
+            (5_200, 5_101, 5_200),
+            (5_200, 5_201, 5_201),
+            (6_100, 5_201, 6_000),
+        ] {
+            assert_eq!(Timestamp(now).stamp(Timestamp(floor)), Timestamp(stamp), "{now} {floor}");
+        }
     }
 }

@@ -412,7 +412,11 @@ impl Revocation {
         record.until = until;
         match self.action {
             Action::Revoke(Extent::All) => record.all = at,
-            Action::Revoke(Extent::IssuedSoFar) => (record.cutoff, record.cutoff_set) = (now, at),
+            // Past the last cutoff in any case: tokens may have been issued right after it, in this very millisecond.
+            Action::Revoke(Extent::IssuedSoFar) => {
+                let last = before.and_then(Record::reissue_at);
+                (record.cutoff, record.cutoff_set) = (last.map_or(now, |last| now.max(last)), at);
+            }
             Action::Revoke(Extent::IssuedUntil(cutoff)) => (record.cutoff, record.cutoff_set) = (cutoff, at),
             Action::Reinstate => record.reinstated = at,
         }
@@ -546,9 +550,9 @@ impl Record {
             || self.cutoff().is_some_and(|cutoff| issued_at.is_none_or(|issued_at| issued_at <= cutoff))
     }
 
-    /// The first `iat` in whole seconds that the cutoff does not cover: stamp new tokens with this or later.
+    /// The first `iat` that the cutoff does not cover, a millisecond after it: stamp new tokens with this or later.
     pub fn reissue_at(&self) -> Option<Timestamp> {
-        self.cutoff().map(Timestamp::next_second)
+        self.cutoff().map(|cutoff| cutoff.plus(Duration::from_millis(1)))
     }
 
     /// The target of this record.

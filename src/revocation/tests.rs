@@ -91,7 +91,7 @@ fn a_cutoff_covers_its_whole_second_and_nothing_later() {
     ] {
         assert_eq!(record.covers_issued_at(issued_at.map(ms)), covered, "{issued_at:?}");
     }
-    assert_eq!(record.reissue_at(), Some(ms(6_000)));
+    assert_eq!(record.reissue_at(), Some(ms(5_201)));
     let (_, record) = history(&[(6_000, SO_FAR)]);
     assert!(
         record.unwrap().covers_issued_at(Some(ms(6_000))),
@@ -135,6 +135,17 @@ fn a_token_is_revoked_once() {
     assert_eq!(record.until(), ms(20_000));
     assert_eq!(change.apply(None, ms(20_000)), Change::Nothing(Outcome::AlreadyExpired));
     assert!(matches!(change.apply(Some(&record), ms(20_000)), Change::Nothing(Outcome::AlreadyExpired)));
+}
+
+/// Log out everywhere, log in, log out everywhere, all in one second or even millisecond.
+#[test]
+fn a_second_cutoff_covers_what_was_issued_right_after_the_first() {
+    for second in [5_200, 5_201, 5_900, 1_000] {
+        let (_, record) = history(&[(5_200, SO_FAR)]);
+        let reissued = ms(second).stamp(record.unwrap().reissue_at().unwrap());
+        let (_, record) = history(&[(5_200, SO_FAR), (second, SO_FAR)]);
+        assert!(record.unwrap().covers_issued_at(Some(reissued)), "{second}");
+    }
 }
 
 #[test]

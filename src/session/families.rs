@@ -488,7 +488,7 @@ fn new_family(
 pub(super) fn issue_at(now: Timestamp, records: &[Seen]) -> (Timestamp, Timestamp) {
     let reissue_at = |seen: &Seen| seen.record.as_ref().and_then(Record::reissue_at);
     let reissue_at = records.iter().filter_map(reissue_at).max().unwrap_or_default();
-    (Timestamp::from_secs(now.as_secs()).max(reissue_at), reissue_at)
+    (now.stamp(reissue_at), reissue_at)
 }
 
 fn check_token_id(id: &str) -> Result<(), StoreError> {

@@ -71,8 +71,8 @@ pub struct Grant<T = RefreshToken> {
     pub device: Option<Box<str>>,
     /// The OAuth client: `client_id`.
     pub client: Option<Box<str>>,
-    /// What to stamp the access token with as `iat`, in whole seconds: the time at which it was granted by the clock of
-    /// the store, or the next second if all that was issued in this one has been revoked.
+    /// What to stamp the access token with as `iat`: the second in which it was granted, by the clock of the store; the
+    /// millisecond, if what was issued earlier in that second has been revoked.
     pub issued_at: Timestamp,
     /// When the family was begun, by the clock of the store.
     pub created_at: Timestamp,
@@ -98,7 +98,7 @@ impl<T> Grant<T> {
         if let Some(client) = &self.client {
             token = token.with_client(client.clone());
         }
-        token.with_not_before_iat(self.reissue_at)
+        token.with_issued_at(self.issued_at).with_not_before_iat(self.reissue_at)
     }
 }
 

@@ -174,9 +174,10 @@ pub struct Receipt {
     pub outcome: Outcome,
     /// When it was written, by the clock of the store.
     pub at: Timestamp,
-    /// For a revocation of "all issued so far": the first `iat`, in whole seconds, that is not covered. It is less
-    /// than one second ahead. An issuer that stamps new tokens with at least this time never sees a fresh login
-    /// refused.
+    /// For a revocation of "all issued so far": the first `iat` that is not covered, by the clock of the store. A whole
+    /// second covers all that was issued in it, so an issuer that stamps new tokens with this, or with the present
+    /// millisecond, for the rest of that second never sees a fresh login refused (`NumericDate` has fractions, RFC 7519
+    /// §2). One that can only stamp whole seconds stamps the next one.
     pub reissue_at: Option<Timestamp>,
     /// The position of the write in the log of the store, for those who follow it.
     pub fence: Option<Fence>,

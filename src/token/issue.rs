@@ -120,7 +120,7 @@ impl TokenIssuer {
         let issued_at = self.issued_at(new, now)?;
         let lifetime = new.lifetime.unwrap_or(self.lifetime);
         check_lifetime(lifetime, &self.profile).map_err(IssueError::invalid)?;
-        let expires_at = issued_at.plus(lifetime);
+        let expires_at = Timestamp::from_secs(issued_at.as_secs()).plus(lifetime);
         let id = random_id()?;
         let claims = self.claims(new, &id, issued_at, expires_at)?;
         let payload =
@@ -135,11 +135,9 @@ impl TokenIssuer {
         Ok(IssuedToken { token, id, issued_at, expires_at })
     }
 
-    /// The whole second from which the token counts: now, or later if nothing before is to be accepted.
+    /// The time from which the token counts: this second, or later if nothing before is to be accepted.
     fn issued_at(&self, new: &NewToken, now: Timestamp) -> Result<Timestamp, IssueError> {
-        let floor = new.not_before_iat;
-        let floor = if floor.as_millis().is_multiple_of(1000) { floor } else { floor.next_second() };
-        let issued_at = Timestamp::from_secs(now.as_secs()).max(floor);
+        let issued_at = new.issued_at.unwrap_or(now).stamp(new.not_before_iat);
         if issued_at.since(now) > self.profile.max_iat_lead() {
             return Err(IssueError::invalid(
                 "`iat` would be so far in the future that no verifier accepts it; are the clocks apart?",
@@ -175,7 +173,7 @@ impl TokenIssuer {
             return Err(IssueError::invalid("the subject is empty"));
         }
         claims.insert("sub".into(), (*new.subject).into());
-        claims.insert("iat".into(), issued_at.as_secs().into());
+        claims.insert("iat".into(), numeric_date(issued_at));
         claims.insert("exp".into(), expires_at.as_secs().into());
         claims.insert(id_claim.into(), id.into());
         for (claim, kind, id) in new.targets() {
@@ -238,6 +236,7 @@ pub struct NewToken {
     client: Option<Box<str>>,
     audience: Option<Box<str>>,
     lifetime: Option<Duration>,
+    issued_at: Option<Timestamp>,
     not_before_iat: Timestamp,
     /// Or why they are none.
     claims: Result<Map<String, Value>, &'static str>,
@@ -254,6 +253,7 @@ impl NewToken {
             client: None,
             audience: None,
             lifetime: None,
+            issued_at: None,
             not_before_iat: Timestamp::ZERO,
             claims: Ok(Map::new()),
         }
@@ -296,9 +296,16 @@ impl NewToken {
         self
     }
 
+    /// Issued at this time instead of now: by the clock that dates the revocations, where that is known to the
+    /// millisecond. Unless [`with_not_before_iat`](Self::with_not_before_iat) wants it exactly, `iat` is the second.
+    pub fn with_issued_at(mut self, issued_at: Timestamp) -> Self {
+        self.issued_at = Some(issued_at);
+        self
+    }
+
     /// Not issued before this time (`iat`). After "log out everywhere" pass
     /// [`Receipt::reissue_at`](crate::Receipt::reissue_at): otherwise a token that is issued in the same second is
-    /// taken for one of those that were revoked.
+    /// taken for one of those that were revoked. Only within that second, `iat` then has a fraction.
     pub fn with_not_before_iat(mut self, reissue_at: Timestamp) -> Self {
         self.not_before_iat = reissue_at;
         self
@@ -465,6 +472,13 @@ fn random_id() -> Result<Box<str>, IssueError> {
     getrandom::fill(&mut bytes)
         .map_err(|_| IssueError::new(IssueErrorKind::Crypto, "the operating system has no randomness"))?;
     Ok(encode(bytes).into())
+}
+
+/// RFC 7519 §2: seconds, with a fraction if need be.
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of our time are exact in a double")]
+fn numeric_date(time: Timestamp) -> Value {
+    let millis = time.as_millis();
+    if millis.is_multiple_of(1000) { time.as_secs().into() } else { (millis as f64 / 1000.0).into() }
 }
 
 fn encode(bytes: impl AsRef<[u8]>) -> String {

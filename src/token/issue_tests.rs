@@ -97,13 +97,13 @@ fn defaults_are_what_the_docs_say() {
 fn a_token_after_a_cutoff_is_stamped_past_it() {
     let issue = |floor| issuer_of(profile()).issue(&NewToken::new("alice").with_not_before_iat(floor));
     assert_eq!(issue(Timestamp::ZERO).unwrap().issued_at(), Timestamp::from_secs(1_700_000_000));
-    assert_eq!(issue(NOW.next_second()).unwrap().issued_at(), Timestamp::from_secs(1_700_000_001));
-    assert_eq!(
-        issue(NOW).unwrap().issued_at(),
-        Timestamp::from_secs(1_700_000_001),
-        "never before the floor"
-    );
-    verify(profile(), &issue(NOW.next_second()).unwrap());
+    for ahead in [0, 1, 999] {
+        let floor = NOW.plus(Duration::from_millis(ahead));
+        let issued = issue(floor).unwrap();
+        assert_eq!(issued.issued_at(), floor, "exactly then");
+        assert_eq!(verify(profile(), &issued).issued_at(), Some(floor), "and so it is read back");
+        assert!(issued.expires_at().as_millis().is_multiple_of(1000));
+    }
     let last = Timestamp::from_secs(1_700_000_061);
     verify(profile(), &issue(last).unwrap());
     let error = issue(last.plus(Duration::from_secs(1))).unwrap_err();

@@ -94,10 +94,11 @@ async fn refresh(sessions: &Sessions, grant: &Grant) -> Refresh {
 
 /// Whether the access token of a grant is live, as a layer would find.
 async fn is_live(store: &impl SessionStore, grant: &Grant) -> bool {
-    let iat = grant.issued_at.as_secs();
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds of our time are exact in a double")]
+    let iat = grant.issued_at.as_millis() as f64 / 1000.0;
     let claims = json!({
         "sub": grant.user, "sid": grant.session, "fid": grant.family, "device_id": grant.device,
-        "jti": "j", "iat": iat, "exp": iat + 300,
+        "jti": "j", "iat": iat, "exp": grant.issued_at.as_secs() + 300,
     });
     let payload = claims.to_string().into_bytes();
     let token = TokenProfile::new().assert_verified_for_revocation(SignedClaims::new(&payload)).unwrap();

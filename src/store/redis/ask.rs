@@ -20,7 +20,7 @@ use super::options::ConnectError;
 use super::schema::{self, LAYOUT, Member};
 use super::script::{self, Context, Reply, Script};
 use super::{Inner, random};
-use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::ConfigError;
 use crate::revocation::{Fingerprint, Record, Revocation};
 use crate::store::{
@@ -214,7 +214,7 @@ impl Inner {
         let receipt = |change: &script::Changed| Receipt {
             outcome: change.outcome,
             at: change.at,
-            reissue_at: change.cutoff.map(Timestamp::next_second),
+            reissue_at: change.cutoff.map(|cutoff| cutoff.plus(Duration::from_millis(1))),
             fence: Some(Fence { shard, epoch: reply.life.id, seq: change.seq }),
             replicas,
         };

@@ -15,7 +15,7 @@ use crate::revocation::{Action, Extent, Outcome, Revocation};
 pub(crate) const SOURCE: &str = include_str!("write.lua");
 
 /// The SHA-1 of [`SOURCE`], under which Redis keeps it.
-pub(crate) const SHA: &str = "6f16158bb49d8d9f1cd903e80e665d560befc845";
+pub(crate) const SHA: &str = "1ad9dddda25b6a500577c6065e98a472ce580eb0";
 
 /// A script, as it is sent.
 pub(crate) struct Script {

@@ -97,7 +97,9 @@ local function apply(before, change)
     at = at, reason = change.reason, actor = change.actor, words = change.words,
   }
   if change.action == 'a' then after.all = at
-  elseif change.action == 's' then after.cutoff, after.set = now, at
+  elseif change.action == 's' then
+    local last = before and cutoff_of(before)
+    after.cutoff, after.set = last and math.max(now, last + 1) or now, at
   elseif change.action == 'u' then after.cutoff, after.set = change.cutoff, at
   else after.back = at end
   if not before then return 'n', after end

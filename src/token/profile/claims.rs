@@ -218,7 +218,9 @@ impl<'a> Value<'a> {
         match self {
             Self::Null => Ok(None),
             Self::Integer(secs) => Ok(Some(Timestamp::from_secs(secs))),
-            Self::Number(secs) if secs >= 0.0 => Ok(Some(Timestamp::from_millis((secs * 1000.0) as u64))),
+            Self::Number(secs) if secs >= 0.0 => {
+                Ok(Some(Timestamp::from_millis((secs * 1000.0).round() as u64)))
+            }
             _ => Err(odd(name, "is not a time: seconds since 1970, not negative")),
         }
     }

@@ -36,8 +36,8 @@ pub const MAX_LEEWAY: Duration = Duration::from_secs(300);
 /// Default of [`TokenProfile::with_max_lifetime`].
 pub const DEFAULT_MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How far an `iat` may lead on top of the leeway. After a user-wide revocation the next token is stamped with the
-/// next whole second, see [`Receipt::reissue_at`](crate::Receipt::reissue_at), and must be accepted at once.
+/// How far an `iat` may lead on top of the leeway. After a user-wide revocation, an issuer that knows only whole seconds
+/// stamps the next one, and its token must be accepted at once.
 const IAT_LEAD: Duration = Duration::from_secs(1);
 
 /// How much longer than the tokens it covers a record is kept: the largest leeway that any verifier may grant, the
