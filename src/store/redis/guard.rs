@@ -292,8 +292,8 @@ impl Core {
                     let conn =
                         Arc::new(Conn { wire, timeouts: AtomicU32::new(0), lost: watch::Sender::new(None) });
                     self.state.store(Arc::new(State::Up(Arc::clone(&conn))));
-                    self.report(None);
                     tracing::info!(purpose = ?self.config.purpose, server, "connected to redis");
+                    self.report(None);
                     told = false;
                     let since = Instant::now();
                     let error = self.watch_over(&conn).await;
