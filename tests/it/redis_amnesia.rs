@@ -13,7 +13,7 @@ use crate::redis_guard::revoke;
 use crate::servers::{Fault, FaultProxy, RedisServer, redis_is_installed};
 use crate::store_contract::{check, issued_at, now, token, token_of};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// A token that is issued after whatever has happened so far.
 fn fresh() -> Arc<VerifiedToken> {

@@ -18,8 +18,10 @@ use crate::store_contract::{check, token};
 const HOUR: Duration = Duration::from_secs(3600);
 /// The limit of a check (50 ms), and as much again as a busy machine may need to notice that it is over.
 pub(crate) const IN_TIME: Duration = Duration::from_millis(500);
+/// The limit of a write: generous, for busy machines.
+pub(crate) const WRITE: Duration = Duration::from_secs(3);
 /// How long a recovery may take.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 pub(crate) async fn revoke(store: &RedisStore, target: Target) -> Result<Outcome, StoreError> {
     store.write(vec![Revocation::new(target, HOUR)]).await.map(|receipts| receipts[0].outcome)
@@ -75,7 +77,8 @@ impl Lab {
         }
         let server = RedisServer::start();
         let proxy = FaultProxy::start(server.addr()).await;
-        let store = RedisStore::connect(proxy.url()).await.unwrap();
+        let store =
+            RedisStore::builder().with_url(proxy.url()).with_write_timeout(WRITE).connect().await.unwrap();
         revoke(&store, Target::token("revoked")).await.unwrap();
         Some(Self { server, proxy, store })
     }
@@ -139,7 +142,7 @@ async fn a_hung_redis_costs_a_few_timeouts_and_then_nothing() {
     assert_eq!(error.kind(), StoreErrorKind::Timeout, "{error}");
     let start = Instant::now();
     let error = revoke(&lab.store, Target::token("x")).await.unwrap_err();
-    assert!(start.elapsed() < Duration::from_secs(3), "{error} after {:?}", start.elapsed());
+    assert!(start.elapsed() < WRITE * 2, "{error} after {:?}", start.elapsed());
     lab.server.resume();
     lab.is_well().await;
 }
@@ -444,6 +447,7 @@ async fn a_write_waits_for_the_replicas_it_was_told_to() {
         .with_url(primary.url())
         .with_start(Start::Anyway)
         .with_wait_replicas(NonZeroU32::MIN, Duration::from_millis(500))
+        .with_write_timeout(WRITE)
         .connect()
         .await
         .unwrap();
@@ -457,8 +461,15 @@ async fn a_write_waits_for_the_replicas_it_was_told_to() {
     crate::servers::wait_until("the replica is in sync", SOON, || {
         primary.cli(&["INFO", "replication"]).contains("state=online")
     });
-    let receipts = store.write(vec![Revocation::new(Target::token("t2"), HOUR)]).await.unwrap();
-    assert_eq!(receipts[0].replicas, Some(1));
+    let start = Instant::now();
+    let receipt = loop {
+        match store.write(vec![Revocation::new(Target::token("t2"), HOUR)]).await {
+            Ok(receipts) => break receipts[0].clone(),
+            // The replica may be as busy as this machine.
+            Err(error) => assert!(error.may_be_repeated() && start.elapsed() < SOON, "still {error}"),
+        }
+    };
+    assert_eq!(receipt.replicas, Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@ use tower_jwt_revocation::store::redis::{ConnectError, RedisStoreBuilder, Start}
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::{
     Action, Extent, Outcome, RedisStore, Revocation, RevocationStore as _, Revoker, Standing, StoreErrorKind,
-    Target, Timestamp,
+    Target, TargetKind, Timestamp,
 };
 
 use crate::servers::{RedisServer, redis_is_installed, wait_until};
@@ -325,4 +325,84 @@ async fn a_lifetime_beyond_all_bounds_is_kept_as_long_as_numbers_go() {
     store.write(vec![change]).await.unwrap();
     assert!(matches!(check(&store, &token("u", "t")).await.unwrap(), Standing::Revoked(_)));
     assert_eq!(store.count().await.unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checks_that_travel_together_get_their_own_answers() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    for shards in [1, 5] {
+        let store = RedisStore::builder()
+            .with_url(server.url())
+            .with_prefix(format!("shards-{shards}"))
+            .with_shards(shards)
+            .with_check_timeout(Duration::from_secs(5))
+            .connect()
+            .await
+            .unwrap();
+        // Every third user is banned, every fifth token revoked.
+        let banned = (0..30).step_by(3).map(|n| Revocation::new(Target::user(format!("u{n}")), HOUR));
+        let revoked = (0..30).step_by(5).map(|n| Revocation::new(Target::token(format!("t{n}")), HOUR));
+        store.write(banned.chain(revoked).collect()).await.unwrap();
+        let before = commands(&server, "mget");
+        let tasks: Vec<_> = (0..64_usize)
+            .map(|seed| {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    for round in 0..100 {
+                        let (user, id) = ((seed + round) % 30, (seed * 7 + round * 11) % 30);
+                        let token = token(&format!("u{user}"), &format!("t{id}"));
+                        // Some go away before they are answered.
+                        if round % 10 == 9 {
+                            let check = check(&store, &token);
+                            let _ = tokio::time::timeout(Duration::from_micros(50), check).await;
+                            continue;
+                        }
+                        let by = match check(&store, &token).await.unwrap() {
+                            Standing::Live => None,
+                            Standing::Revoked(by) => Some(by.kind),
+                            other => panic!("{other:?}"),
+                        };
+                        match by {
+                            None => assert!(user % 3 != 0 && id % 5 != 0, "user {user}, token {id}"),
+                            Some(TargetKind::User) => assert_eq!(user % 3, 0, "user {user}, token {id}"),
+                            Some(TargetKind::Token) => assert_eq!(id % 5, 0, "user {user}, token {id}"),
+                            other => panic!("{other:?}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let sent = commands(&server, "mget") - before;
+        assert!(sent < 64 * 100 / 2, "{sent} commands for 6400 checks");
+    }
+}
+
+/// How often the server has run this command.
+fn commands(server: &RedisServer, name: &str) -> u64 {
+    let stats = server.cli(&["INFO", "commandstats"]);
+    let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")));
+    line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_that_is_begun_and_left_alone_is_in_nobodys_way() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let store = connect(&server).await;
+    let token = token("u", "t");
+    let mut left_alone: Vec<_> = (0..10).map(|_| Box::pin(check(&store, &token))).collect();
+    for check in &mut left_alone {
+        assert!(futures::poll!(check).is_pending());
+    }
+    for _ in 0..100 {
+        assert_eq!(check(&store, &token).await.unwrap(), Standing::Live);
+    }
 }

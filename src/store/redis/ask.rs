@@ -14,7 +14,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::{Instant, sleep};
 
 use super::connect::{code_of, odd_reply};
-use super::guard::{Hold, Link};
+use super::guard::{Ask, Hold, Link, Values};
 use super::life::{Known, in_doubt};
 use super::options::ConnectError;
 use super::schema::{self, LAYOUT, Member};
@@ -42,11 +42,11 @@ const TOUCH_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
 /// What one connection is asked about one token.
 struct Question {
     hold: Hold,
-    /// The shards, with what was known of them before; their lives are asked for first.
-    shards: Vec<(u16, Option<Arc<Known>>)>,
-    /// Which targets of the token; their records are asked for next.
+    ask: Ask,
+    /// What was known of each shard before.
+    known: Vec<Option<Arc<Known>>>,
+    /// Which targets of the token the records are those of.
     targets: Vec<usize>,
-    keys: Vec<Key>,
 }
 
 impl Inner {
@@ -101,7 +101,8 @@ impl Inner {
     }
 
     fn question(&self, hold: Hold, token: &VerifiedToken, range: Range<u16>) -> Question {
-        let mut shards: Vec<(u16, Option<Arc<Known>>)> = Vec::with_capacity(1);
+        let mut shards = Vec::with_capacity(1);
+        let mut known = Vec::with_capacity(1);
         let mut targets = Vec::with_capacity(token.targets().len());
         let mut records = Vec::with_capacity(token.targets().len());
         for (n, target) in token.targets().iter().enumerate() {
@@ -109,22 +110,24 @@ impl Inner {
             if !range.contains(&shard) {
                 continue;
             }
-            if shards.iter().all(|(known, _)| *known != shard) {
-                shards.push((shard, self.memory.recall(shard)));
+            if !shards.contains(&shard) {
+                shards.push(shard);
+                known.push(self.memory.recall(shard));
             }
             targets.push(n);
-            records.push(self.keys.shard(shard).record(target.fingerprint()));
+            records.push(Key::from(self.keys.shard(shard).record(target.fingerprint())));
         }
-        let lives = shards.iter().map(|(shard, _)| self.keys.shard(*shard).life.clone());
-        let keys = lives.chain(records).map(Key::from).collect();
-        Question { hold, shards, targets, keys }
+        Question { hold, ask: Ask { shards, records }, known, targets }
     }
 
     async fn put(&self, question: Question, token: &VerifiedToken) -> Result<Standing, StoreError> {
-        let Question { hold, shards, targets, keys } = question;
-        let values = hold.mget(keys, self.settings.check_timeout).await?;
+        let Question { hold, ask, known, targets } = question;
+        let shards = ask.shards.clone();
+        let Values { lives, records } = hold.read(ask, self.settings.check_timeout).await?;
         drop(hold);
-        let (lives, records) = values.split_at_checked(shards.len()).ok_or_else(|| odd_reply("redis"))?;
+        if lives.len() != shards.len() || records.len() != targets.len() {
+            return Err(odd_reply("redis"));
+        }
         let mut failure = None;
         for (value, target) in records.iter().zip(targets) {
             if value.is_null() {
@@ -140,12 +143,12 @@ impl Inner {
                 None => failure = Some(odd_reply("redis")),
             }
         }
-        for (value, (shard, known)) in lives.iter().zip(&shards) {
+        for ((value, shard), known) in lives.iter().zip(shards).zip(&known) {
             let life = match value {
                 Value::Null => None,
                 value => Some(value.as_bytes().ok_or_else(|| odd_reply("redis"))?),
             };
-            if self.memory.judge(*shard, known.as_ref(), life)?.covers(token) {
+            if self.memory.judge(shard, known.as_ref(), life)?.covers(token) {
                 return Err(in_doubt());
             }
         }

@@ -470,7 +470,8 @@ pub(crate) fn code_of(details: &str) -> &str {
 pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
     use fred::error::ErrorKind;
     let details = error.details();
-    let kind = match code_of(details) {
+    let code = code_of(details);
+    let kind = match code {
         "LOADING" => StoreErrorKind::Loading,
         "READONLY" | "MASTERDOWN" => StoreErrorKind::NotPrimary,
         "MOVED" | "ASK" | "CLUSTERDOWN" | "TRYAGAIN" | "CROSSSLOT" => StoreErrorKind::Cluster,
@@ -481,6 +482,10 @@ pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
         "NOSCRIPT" | "BUSY" | "MISCONF" | "ERR" => StoreErrorKind::Other,
         _ => match error.kind() {
             ErrorKind::Timeout => StoreErrorKind::Timeout,
+            // Not from Redis, whose errors begin with a word in capitals: a channel of fred was closed.
+            ErrorKind::Unknown if !code.bytes().all(|byte| byte.is_ascii_uppercase()) => {
+                StoreErrorKind::Unreachable
+            }
             ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Sentinel => {
                 StoreErrorKind::Unreachable
             }
@@ -490,8 +495,6 @@ pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
                 StoreErrorKind::Protocol
             }
             ErrorKind::Backpressure => StoreErrorKind::Overloaded,
-            // The client was ended while the question was open.
-            ErrorKind::Unknown if details == "channel closed" => StoreErrorKind::Unreachable,
             _ => StoreErrorKind::Other,
         },
     };

@@ -11,7 +11,7 @@ use fred::types::Value;
 
 use super::ask::code;
 use super::connect::{Address, odd_reply};
-use super::guard::{Hold, Link};
+use super::guard::{Ask, Hold, Link};
 use super::life::Known;
 use super::options::Settings;
 use super::schema::{LAYOUT, ShardKeys};
@@ -425,7 +425,8 @@ impl Inner {
     async fn one_latency(&self, link: &Link, shard: u16) -> Result<Duration, StoreError> {
         let hold = link.seize()?;
         let start = Instant::now();
-        hold.mget(vec![self.keys.shard(shard).life.clone().into()], self.settings.check_timeout).await?;
+        let ask = Ask { shards: vec![shard], records: Vec::new() };
+        hold.read(ask, self.settings.check_timeout).await?;
         Ok(start.elapsed())
     }
 

@@ -12,6 +12,8 @@
 //! While it is down, questions are answered at once, with the reason. Only a connection that has answered the keeper's
 //! own question brings it up again, and always a new one: answers that come late have nowhere to arrive.
 
+mod batch;
+
 use std::future::pending;
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,6 +29,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use self::batch::Queue;
+pub(crate) use self::batch::{Ask, Values};
 use super::connect::{Address, CONNECT_TIMEOUT, SharedDialer, Wire, classify, code_of, odd_reply, timed_out};
 use super::life::{Known, Memory};
 use super::random;
@@ -46,6 +50,8 @@ const BACKOFF: Range<Duration> = Duration::from_millis(25)..Duration::from_secs(
 
 /// A connection that has lasted so long was a good one.
 const STABLE: Duration = Duration::from_secs(5);
+/// As so many failures count those that did not last: a pause of 200 ms.
+const UNSTABLE: u32 = 3;
 
 /// What a link is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +89,7 @@ struct Core {
     slot: u16,
     state: ArcSwap<State>,
     slots: Arc<Semaphore>,
+    queue: Queue,
 }
 
 enum State {
@@ -103,22 +110,24 @@ impl Link {
         let slot = fred::util::redis_keyslot(&config.keys.shard(config.shards.start).life);
         let slots = Arc::new(Semaphore::new(config.in_flight));
         let starting = StoreError::new(StoreErrorKind::Unreachable, "not connected to redis yet");
-        let core =
-            Arc::new(Core { config, slot, state: ArcSwap::from_pointee(State::Down(starting)), slots });
+        let core = Arc::new(Core {
+            config,
+            slot,
+            state: ArcSwap::from_pointee(State::Down(starting)),
+            slots,
+            queue: Queue::default(),
+        });
         let keeper = tokio::spawn(Arc::clone(&core).keep());
         Self { core, keeper }
     }
 
     /// The right to ask one question; an error at once if it could not be answered.
     pub(crate) fn seize(&self) -> Result<Hold, StoreError> {
-        let conn = match &**self.core.state.load() {
-            State::Up(conn) => Arc::clone(conn),
-            State::Down(error) => return Err(error.clone()),
-        };
+        let lane = self.core.lane()?;
         let permit = Arc::clone(&self.core.slots).try_acquire_owned().map_err(|_| {
             StoreError::new(StoreErrorKind::Overloaded, "as many questions to redis are open as are allowed")
         })?;
-        Ok(Hold { core: Arc::clone(&self.core), conn, _permit: permit })
+        Ok(Hold { lane, _permit: permit })
     }
 }
 
@@ -135,24 +144,20 @@ impl Drop for Link {
 
 /// The right to ask one question on one connection.
 pub(crate) struct Hold {
+    lane: Lane,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// One connection, and who keeps it.
+struct Lane {
     core: Arc<Core>,
     conn: Arc<Conn>,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Hold {
     /// At the other end of the connection.
     pub(crate) fn server(&self) -> &ServerConfig {
-        &self.conn.wire.server
-    }
-
-    /// The values of keys that live on one node.
-    pub(crate) async fn mget(&self, keys: Vec<Key>, limit: Duration) -> Result<Vec<Value>, StoreError> {
-        let count = keys.len();
-        match self.settle(timeout(limit, self.conn.wire.client.mget::<Value, _>(keys)).await)? {
-            Value::Array(values) if values.len() == count => Ok(values),
-            _ => Err(odd_reply("redis")),
-        }
+        &self.lane.conn.wire.server
     }
 
     /// Any command. Ends early, with an error, if the connection is given up meanwhile.
@@ -166,11 +171,30 @@ impl Hold {
         T: TryInto<Value> + Send,
         T::Error: Into<fred::error::Error> + Send,
     {
-        let mut lost = self.conn.lost.subscribe();
         let command = CustomCommand::new_static(command, None::<u16>, false);
-        let asked = timeout(limit, self.conn.wire.client.custom::<Value, _>(command, arguments));
+        self.lane.answer(self.lane.conn.wire.client.custom::<Value, _>(command, arguments), limit).await
+    }
+}
+
+impl Lane {
+    /// The values of keys that live on one node.
+    async fn mget(&self, keys: Vec<Key>, limit: Duration) -> Result<Vec<Value>, StoreError> {
+        let count = keys.len();
+        match self.answer(self.conn.wire.client.mget::<Value, _>(keys), limit).await? {
+            Value::Array(values) if values.len() == count => Ok(values),
+            _ => Err(odd_reply("redis")),
+        }
+    }
+
+    /// The answer to a question, in time; an error as soon as the connection is given up, which fred may not tell.
+    async fn answer(
+        &self,
+        asked: impl Future<Output = Result<Value, fred::error::Error>>,
+        limit: Duration,
+    ) -> Result<Value, StoreError> {
+        let mut lost = self.conn.lost.subscribe();
         tokio::select! {
-            answer = asked => self.settle(answer),
+            answer = timeout(limit, asked) => self.settle(answer),
             lost = lost.wait_for(Option::is_some) => {
                 Err(lost.ok().and_then(|lost| lost.clone()).unwrap_or_else(replaced))
             }
@@ -232,6 +256,14 @@ fn is_fatal(error: &fred::error::Error, failure: &StoreError) -> bool {
 // === The keeper ===
 
 impl Core {
+    /// The connection that is up, or why there is none.
+    fn lane(self: &Arc<Self>) -> Result<Lane, StoreError> {
+        match &**self.state.load() {
+            State::Up(conn) => Ok(Lane { core: Arc::clone(self), conn: Arc::clone(conn) }),
+            State::Down(error) => Err(error.clone()),
+        }
+    }
+
     fn is_current(&self, conn: &Arc<Conn>) -> bool {
         matches!(&**self.state.load(), State::Up(current) if Arc::ptr_eq(current, conn))
     }
@@ -260,13 +292,13 @@ impl Core {
                     let conn =
                         Arc::new(Conn { wire, timeouts: AtomicU32::new(0), lost: watch::Sender::new(None) });
                     self.state.store(Arc::new(State::Up(Arc::clone(&conn))));
-                    self.report(None);
                     tracing::info!(purpose = ?self.config.purpose, server, "connected to redis");
+                    self.report(None);
                     told = false;
                     let since = Instant::now();
                     let error = self.watch_over(&conn).await;
                     // A server that answers the keeper but not the checks must not be stormed with connections.
-                    failures = if since.elapsed() < STABLE { failures + 1 } else { 0 };
+                    failures = if since.elapsed() < STABLE { (failures + 1).min(UNSTABLE) } else { 0 };
                     self.give_up(&conn, &error);
                     conn.wire.end();
                     known = self.recall();

@@ -53,6 +53,20 @@ fn the_code_of_an_error_is_its_first_word_also_out_of_a_script() {
 }
 
 #[test]
+fn what_fred_says_itself_is_told_from_what_redis_says() {
+    use fred::error::{Error, ErrorKind};
+    for (kind, details, expected) in [
+        (ErrorKind::Unknown, "channel closed", StoreErrorKind::Unreachable),
+        (ErrorKind::Unknown, "NEWCODE of a later version", StoreErrorKind::Other),
+        (ErrorKind::IO, "Os { code: 104 }", StoreErrorKind::Unreachable),
+        (ErrorKind::Timeout, "Request timed out.", StoreErrorKind::Timeout),
+        (ErrorKind::Unknown, "LOADING", StoreErrorKind::Loading),
+    ] {
+        assert_eq!(classify(&Error::new(kind, details)).kind(), expected, "{details}");
+    }
+}
+
+#[test]
 fn every_topology_is_read_from_its_url() {
     for (url, is_cluster, has_sentinels) in [
         ("redis://127.0.0.1", false, false),
