@@ -1,6 +1,6 @@
 # The one way to build, test and lint this crate; CI (.ci/run) goes through it as well.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-features lint fmt doc bench
+.PHONY: help setup demo test test-features lint fmt doc bench faults soak
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,12 @@ fmt: ## Formats the code
 
 doc: ## Builds the documentation; warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
+
+faults: setup ## Breaks Redis in every way and writes into docs/faults.md what was seen
+	FAULTS_REPORT=1 cargo test --all-features --test faults
+
+soak: setup ## Lets Redis fail for SOAK seconds (200): nothing may grow. Writes the numbers into docs/faults.md
+	FAULTS_REPORT=1 FAULTS_SOAK=$(or $(SOAK),200) cargo test --all-features --test faults
 
 bench: setup ## Runs the benchmarks
 	cargo bench --all-features

@@ -28,7 +28,7 @@ pub enum Verdict {
     /// 401, since the token is revoked.
     Revoked,
     /// 503, since the store gave no answer.
-    NoVerdict(StoreErrorKind),
+    Unavailable(StoreErrorKind),
     /// Anything else, which should not be.
     Odd(String),
 }
@@ -37,7 +37,7 @@ impl Verdict {
     /// Why there was no answer of the store.
     pub fn failure(&self) -> Option<StoreErrorKind> {
         match self {
-            Self::Unchecked(kind) | Self::NoVerdict(kind) => Some(*kind),
+            Self::Unchecked(kind) | Self::Unavailable(kind) => Some(*kind),
             _ => None,
         }
     }
@@ -51,20 +51,19 @@ pub struct Doors {
     closed: Door,
     open: Door,
     pub revoker: Revoker,
-    pub store: RedisStore,
 }
 
 impl Doors {
     pub fn new(store: RedisStore) -> Self {
         let key = VerificationKey::from_secret(Algorithm::HS256, SECRET).unwrap();
         let verifier = JwtVerifier::new([key], TokenProfile::new()).unwrap();
-        let layer = JwtRevocationLayer::new(verifier, store.clone());
+        let layer = JwtRevocationLayer::new(verifier, store);
         let revoker = layer.revoker();
         let door = |mode| {
             let service = layer.clone().with_fail_mode(mode).layer(service_fn(handler));
             BoxCloneSyncService::new(service)
         };
-        Self { closed: door(FailMode::Closed), open: door(FailMode::Open), revoker, store }
+        Self { closed: door(FailMode::Closed), open: door(FailMode::Open), revoker }
     }
 
     /// Sends one request.
@@ -104,7 +103,7 @@ fn read(response: &Response<String>) -> Verdict {
         (StatusCode::SERVICE_UNAVAILABLE, None, Some(Rejection::NoVerdict(error)))
             if response.headers().contains_key(header::RETRY_AFTER) =>
         {
-            Verdict::NoVerdict(error.kind())
+            Verdict::Unavailable(error.kind())
         }
         (status, _, rejection) => {
             Verdict::Odd(format!("{status}, {}", rejection.map_or("no reason".into(), ToString::to_string)))

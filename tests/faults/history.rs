@@ -19,12 +19,14 @@ const WORKERS: u64 = 3;
 pub const LAG: Duration = Duration::from_millis(50);
 /// How long it may take until nobody answers from what Redis has lost: until all have found the new primary.
 const EXPOSURE: Duration = Duration::from_secs(3);
+/// For how long a primary is believed that was replaced without knowing it: sentinels are asked every one to three
+/// seconds, and have to answer.
+const SPLIT: Duration = Duration::from_secs(4);
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// What a history has come to.
 pub struct Outcome {
     pub name: &'static str,
-    pub checks: usize,
     pub confirmed: usize,
     /// Checks that started after the confirmation.
     pub judged: usize,
@@ -52,6 +54,8 @@ pub fn all() -> Vec<Case> {
         }),
         ("the primary hangs, and wakes when it was replaced", |name| fail_over(name, Death::Hang, false)),
         ("the primary hangs and wakes, writes wait for a replica", |name| fail_over(name, Death::Hang, true)),
+        ("the primary is cut off from its sentinel, but not from its clients", |name| split(name, false)),
+        ("the same, writes wait for a replica", |name| split(name, true)),
     ]
 }
 
@@ -73,7 +77,7 @@ fn one_redis(name: &'static str) -> Result<Outcome, String> {
     server.kill();
     server.restart();
     let history = run.end(fault);
-    let outcome = history.judge(name)?;
+    let outcome = history.judge(name, Duration::ZERO)?;
     if outcome.lost > 0 {
         return Err(format!("{name}: {} confirmed writes are gone", outcome.lost));
     }
@@ -106,7 +110,28 @@ fn fail_over(name: &'static str, death: Death, waits: bool) -> Result<Outcome, S
         pair.primary.resume();
     }
     let history = run.end(fault);
-    let outcome = history.judge(name)?;
+    let outcome = history.judge(name, Duration::ZERO)?;
+    if waits && outcome.lost > 0 {
+        return Err(format!("{name}: {} writes that a replica confirmed are gone", outcome.lost));
+    }
+    Ok(outcome)
+}
+
+/// The sentinel cannot reach the primary and promotes the replica. The primary does not learn of it, nor do those that
+/// are connected to it, until they ask the sentinel.
+fn split(name: &'static str, waits: bool) -> Result<Outcome, String> {
+    let net = Runtime::start();
+    let pair = Pair::start(&net);
+    let run = Run::start(pair.url(), Duration::from_secs(9), waits);
+    run.wait_until(Duration::from_secs(3));
+    let fault = clock::now();
+    pair.cut(&net);
+    pair.replica.cli(&["REPLICAOF", "NO", "ONE"]);
+    pair.sentinel.cli(&["SENTINEL", "REMOVE", "primary"]);
+    let port = pair.replica.port().to_string();
+    pair.sentinel.cli(&["SENTINEL", "MONITOR", "primary", "127.0.0.1", &port, "1"]);
+    let history = run.end(fault);
+    let outcome = history.judge(name, SPLIT)?;
     if waits && outcome.lost > 0 {
         return Err(format!("{name}: {} writes that a replica confirmed are gone", outcome.lost));
     }
@@ -232,34 +257,37 @@ struct History {
 }
 
 impl History {
+    /// For so long after the fault two primaries may be believed.
+    ///
     /// # Errors
     /// What must not have happened.
-    fn judge(&self, name: &'static str) -> Result<Outcome, String> {
+    fn judge(&self, name: &'static str, split: Duration) -> Result<Outcome, String> {
         let writes: BTreeMap<Id, &Event> = self
             .events
             .iter()
             .filter(|event| matches!(event.what, What::Write { .. }))
             .map(|event| (event.id, event))
             .collect();
-        let answers = |event: &&Event| matches!(event.what, What::Live | What::Revoked);
-        let first = self.events.iter().filter(answers).filter(|event| event.from > self.fault);
-        let first = first.map(|event| event.to).min().unwrap_or(u64::MAX);
-        let (mut checks, mut judged, mut wrong, mut last_wrong) = (0, 0, 0, first);
-        for check in self.events.iter().filter(answers) {
-            checks += 1;
+        let is_confirmed = |write: &&&Event| write.what == What::Write { confirmed: true };
+        let answers: Vec<_> =
+            self.events.iter().filter(|event| matches!(event.what, What::Live | What::Revoked)).collect();
+        let first = answers.iter().filter(|event| event.from > self.fault).map(|event| event.to).min();
+        let first = first.ok_or_else(|| format!("{name}: no answer after the fault"))?;
+        let (mut judged, mut wrong, mut last_wrong) = (0, 0, first);
+        for check in &answers {
             let write = writes.get(&check.id);
             if check.what == What::Revoked && write.is_none_or(|write| check.to < write.from) {
                 return Err(format!("{name}: refused before anyone had revoked it: {check:?}"));
             }
-            let Some(write) = write.filter(|write| write.what == What::Write { confirmed: true }) else {
+            let Some(write) =
+                write.filter(|write| write.what == What::Write { confirmed: true } && check.from > write.to)
+            else {
                 continue;
             };
-            if check.from <= write.to {
-                continue;
-            }
             judged += 1;
             if check.what == What::Live {
-                if !self.lost.contains(&check.id) {
+                let is_split = check.from > self.fault && check.from < self.fault + nanos(split);
+                if !self.lost.contains(&check.id) && !is_split {
                     return Err(format!("{name}: revoked by {write:?} and then live for {check:?}"));
                 }
                 wrong += 1;
@@ -267,30 +295,34 @@ impl History {
             }
         }
         // What Redis loses is of its last moments: the lag, and as long as this machine may have held things up.
-        let slack = u64::try_from((LAG + Duration::from_millis(500)).as_nanos()).unwrap();
+        let slack = nanos(LAG + Duration::from_millis(500));
         for id in &self.lost {
             let write = writes[id];
-            if write.to + slack < self.fault || write.from > self.fault + slack {
+            if write.to + slack < self.fault || write.from > self.fault + slack + nanos(split) {
                 return Err(format!("{name}: not of the last moments, and yet lost: {write:?}"));
             }
         }
-        let exposure = Duration::from_nanos(last_wrong - first.min(last_wrong));
-        if exposure > EXPOSURE {
+        let exposure = Duration::from_nanos(last_wrong - first);
+        // Of what a primary wrote that had been replaced, nobody else may ever have known.
+        if split == Duration::ZERO && exposure > EXPOSURE {
             return Err(format!("{name}: live for {exposure:?} after they were lost"));
         }
-        let confirmed: Vec<_> =
-            writes.values().filter(|write| write.what == What::Write { confirmed: true }).collect();
+        let confirmed: Vec<_> = writes.values().filter(is_confirmed).collect();
         let before = confirmed.iter().filter(|write| write.to < self.fault).count();
-        if judged < 300 || before < 30 || first == u64::MAX {
+        if judged < 300 || before < 30 {
             return Err(format!(
                 "{name}: {judged} checks after {before} writes before the fault are no test"
             ));
         }
         let mut times: Vec<_> = confirmed.iter().map(|write| write.to - write.from).collect();
         times.sort_unstable();
+        println!(
+            "{name}: {} confirmed, {judged} checks after one, {} lost, {wrong} passed, for {exposure:?}",
+            confirmed.len(),
+            self.lost.len()
+        );
         Ok(Outcome {
             name,
-            checks,
             confirmed: confirmed.len(),
             judged,
             lost: self.lost.len(),
@@ -300,4 +332,8 @@ impl History {
             write: Duration::from_nanos(times[times.len() / 2]),
         })
     }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap()
 }

@@ -1,5 +1,17 @@
 //! What happens when Redis, its network or its data break, under load: every answer of real layers over real servers is
-//! judged. `docs/faults.md` shows the numbers; `make faults` writes them.
+//! judged. `docs/faults.md` shows the numbers.
+//!
+//! | room | what it is |
+//! | --- | --- |
+//! | `faults` | everything that goes wrong, and what is promised meanwhile |
+//! | `matrix` | each fault under traffic, every answer judged |
+//! | `history`, `worker` | several processes, and the order of what they did |
+//! | `soak` | minutes of failure: nothing may grow. Only by `FAULTS_SOAK=<seconds>` |
+//! | `lab`, `traffic`, `doors` | servers, requests, layers |
+//! | `canary`, `clock` | how late the machine was; one clock for all processes |
+//! | `report` | writes the tables. Only by `FAULTS_REPORT=1` |
+//!
+//! It is its own harness: it measures, so it runs one case after another, and it starts itself as other processes.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,15 +29,26 @@ mod faults;
 mod history;
 mod lab;
 mod matrix;
+mod report;
+mod soak;
 #[path = "../support/mod.rs"]
 mod support;
 mod traffic;
 mod worker;
 
+use std::panic::catch_unwind;
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
-/// The loads, in requests a second.
-const LOADS: [u32; 2] = [50, 2000];
+use matrix::Seen;
+
+/// The loads, in requests a second. At the low one several faults are tried side by side.
+const LOW: u32 = 50;
+const HIGH: u32 = 2000;
+const SIDE_BY_SIDE: usize = 6;
+/// So many histories run side by side: their processes do not measure how long anything takes.
+const HISTORIES: usize = 3;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -35,51 +58,116 @@ fn main() -> ExitCode {
         worker::live(words);
         return ExitCode::SUCCESS;
     }
-    if words.first().is_some_and(|w| w == "history") {
-        for (name, run) in history::all() {
-            match run(name) {
-                Ok(o) => println!(
-                    "ok {name}: checks {} confirmed {} judged {} lost {} wrong {} exposure {:?} gap {:?} write {:?}",
-                    o.checks, o.confirmed, o.judged, o.lost, o.wrong, o.exposure, o.gap, o.write
-                ),
-                Err(e) => println!("FAILED {e}"),
-            }
-        }
+    // What remains of the words that other harnesses know are parts of names.
+    let filter: Vec<String> = words.iter().filter(|word| !word.starts_with('-')).cloned().collect();
+    let is_wanted = |name: &str| filter.is_empty() || filter.iter().any(|part| name.contains(part.as_str()));
+    let faults: Vec<_> = faults::all().into_iter().filter(|fault| is_wanted(fault.name)).collect();
+    let histories: Vec<_> = history::all().into_iter().filter(|(name, _)| is_wanted(name)).collect();
+    if words.iter().any(|word| word == "--list") {
+        let names = faults.iter().map(|fault| fault.name).chain(histories.iter().map(|(name, _)| *name));
+        names.for_each(|name| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
-    let words: Vec<String> = words.into_iter().filter(|word| !word.starts_with('-')).collect();
     if !support::redis_is_installed() {
         return ExitCode::SUCCESS;
     }
-    let mut failed = 0;
-    for fault in faults::all() {
-        if !words.is_empty() && !words.iter().any(|word| fault.name.contains(word)) {
-            continue;
+    let reports = std::env::var("FAULTS_REPORT").is_ok_and(|value| value == "1");
+    let mut suite = Suite::default();
+    if let Ok(seconds) = std::env::var("FAULTS_SOAK") {
+        let length = Duration::from_secs(seconds.parse().expect("FAULTS_SOAK in seconds"));
+        if let Some(soaked) = suite.take("soak", || soak::run(length)) {
+            println!("{}", soaked.sentence());
+            if reports {
+                report::put("soak", &report::soak(&soaked));
+            }
         }
-        for load in LOADS {
-            match matrix::drive(&fault, load) {
-                Ok(seen) => {
-                    println!(
-                        "ok {} @{load}: {} answers, {} excused, stall {:?}",
-                        fault.name, seen.answers, seen.excused, seen.stall
-                    );
-                    for (mode, m) in &seen.modes {
-                        println!(
-                            "    {mode} live {:?} revoked {:?} worst {:?} recovery {:?}",
-                            m.live, m.revoked, m.worst, m.recovery
-                        );
-                    }
-                    println!(
-                        "    writes {:?} worst {:?} recovery {:?}",
-                        seen.writes, seen.worst_write, seen.write_recovery
-                    );
-                }
-                Err(e) => {
-                    failed += 1;
-                    println!("FAILED {e}");
-                }
+        return suite.end();
+    }
+
+    let low = suite.side_by_side(SIDE_BY_SIDE, &faults, |fault| {
+        (format!("{}, {LOW} requests a second", fault.name), matrix::drive(fault, LOW))
+    });
+    let high = suite.side_by_side(1, &faults, |fault| {
+        (format!("{}, {HIGH} requests a second", fault.name), matrix::drive(fault, HIGH))
+    });
+    let outcomes = suite.side_by_side(HISTORIES, &histories, |(name, run)| ((*name).to_owned(), run(name)));
+    if reports && suite.failed == 0 && filter.is_empty() {
+        let seen: Vec<(Seen, Seen)> = low.into_iter().zip(high).collect();
+        let rows: Vec<_> =
+            faults.iter().zip(seen).map(|(fault, (low, high))| (fault.name, vec![low, high])).collect();
+        report::put("matrix", &report::matrix(&rows));
+        report::put("history", &report::histories(&outcomes));
+    }
+    suite.end()
+}
+
+/// How the cases went.
+#[derive(Default)]
+struct Suite {
+    passed: usize,
+    failed: usize,
+}
+
+impl Suite {
+    fn take<T>(&mut self, name: &str, case: impl FnOnce() -> Result<T, String>) -> Option<T> {
+        let start = Instant::now();
+        let result = case();
+        self.tell(name, start.elapsed(), result)
+    }
+
+    fn tell<T>(&mut self, name: &str, time: Duration, result: Result<T, String>) -> Option<T> {
+        match result {
+            Ok(value) => {
+                println!("{name} ... ok, {:.1} s", time.as_secs_f64());
+                self.passed += 1;
+                Some(value)
+            }
+            Err(problem) => {
+                println!("{name} ... FAILED\n  {problem}");
+                self.failed += 1;
+                None
             }
         }
     }
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+
+    /// Runs all cases, so many at once. The results are in the order of the cases; those that failed are left out.
+    fn side_by_side<C, T: Send>(
+        &mut self,
+        at_once: usize,
+        cases: &[C],
+        run: impl Fn(&C) -> (String, Result<T, String>) + Sync,
+    ) -> Vec<T>
+    where
+        C: Sync,
+    {
+        let next = Mutex::new(0);
+        let results: Mutex<Vec<Option<T>>> = Mutex::new(cases.iter().map(|_| None).collect());
+        let suite = Mutex::new(self);
+        std::thread::scope(|scope| {
+            for _ in 0..at_once {
+                scope.spawn(|| {
+                    loop {
+                        let index = {
+                            let mut next = next.lock().unwrap();
+                            *next += 1;
+                            *next - 1
+                        };
+                        let Some(case) = cases.get(index) else { return };
+                        let start = Instant::now();
+                        let ran = catch_unwind(std::panic::AssertUnwindSafe(|| run(case)));
+                        let (name, result) =
+                            ran.unwrap_or_else(|_| ("a case".into(), Err("panicked".into())));
+                        let value = suite.lock().unwrap().tell(&name, start.elapsed(), result);
+                        results.lock().unwrap()[index] = value;
+                    }
+                });
+            }
+        });
+        results.into_inner().unwrap().into_iter().flatten().collect()
+    }
+
+    fn end(&self) -> ExitCode {
+        println!("\n{} passed; {} failed", self.passed, self.failed);
+        if self.failed == 0 && self.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
 }

@@ -27,7 +27,6 @@ const AFTERMATH: Duration = Duration::from_secs(1);
 
 /// What was seen of one fault, at one load.
 pub struct Seen {
-    pub per_second: u32,
     pub modes: BTreeMap<&'static str, SeenInMode>,
     pub writes: BTreeMap<String, u32>,
     pub worst_write: Duration,
@@ -79,14 +78,14 @@ pub fn drive(fault: &Fault, per_second: u32) -> Result<Seen, String> {
     let times = Times { begun, settled, healing, healed };
     while healed.elapsed() < RECOVERY * 2 {
         std::thread::sleep(Duration::from_millis(20));
-        let quiet = Instant::now() - QUIET;
+        let quiet = before(Instant::now(), QUIET);
         let is_well = lab.protocol.is_well_since(quiet, fault.forgets);
         if quiet > healed && is_well && lab.protocol.is_written_since(quiet) {
             break;
         }
     }
     let mut judge = Judge { fault, times, lab: &lab, complaints: Vec::new(), excused: 0 };
-    let seen = judge.judge(per_second);
+    let seen = judge.judge();
     if judge.complaints.is_empty() { Ok(seen) } else { Err(summary(fault, per_second, &judge)) }
 }
 
@@ -108,7 +107,7 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn judge(&mut self, per_second: u32) -> Seen {
+    fn judge(&mut self) -> Seen {
         let (answers, writes) = (self.lab.protocol.answers(), self.lab.protocol.writes());
         let mut modes: BTreeMap<&'static str, SeenInMode> = BTreeMap::new();
         for answer in &answers {
@@ -147,20 +146,11 @@ impl Judge<'_> {
         let stall = self
             .stalls()
             .iter()
-            .map(|stalls| stalls.longest(self.times.begun - BEFORE, Instant::now()))
+            .map(|stalls| stalls.longest(before(self.times.begun, BEFORE), Instant::now()))
             .max()
             .unwrap_or_default();
         let excused = self.excused;
-        Seen {
-            per_second,
-            modes,
-            writes: written,
-            worst_write,
-            write_recovery,
-            stall,
-            excused,
-            answers: answers.len(),
-        }
+        Seen { modes, writes: written, worst_write, write_recovery, stall, excused, answers: answers.len() }
     }
 
     fn judge_answer(&mut self, answer: &Answer) {
@@ -175,7 +165,7 @@ impl Judge<'_> {
             (_, Verdict::Unchecked(_)) if mode == FailMode::Closed => {
                 self.complain(sent, "passed unchecked under FailMode::Closed");
             }
-            (_, Verdict::NoVerdict(_)) if mode == FailMode::Open => {
+            (_, Verdict::Unavailable(_)) if mode == FailMode::Open => {
                 self.complain(sent, "refused for want of an answer under FailMode::Open");
             }
             _ => {}
@@ -228,7 +218,7 @@ impl Judge<'_> {
                     Some(Verdict::Checked) => {
                         self.complain(sent, "a confirmed revocation was not seen by the next check");
                     }
-                    Some(Verdict::Revoked | Verdict::NoVerdict(_)) => {}
+                    Some(Verdict::Revoked | Verdict::Unavailable(_)) => {}
                     odd => self.complain(sent, &format!("after a confirmed write: {odd:?}")),
                 }
             }
@@ -328,7 +318,7 @@ impl Judge<'_> {
         // While the fault lasts, Redis may be silent because of it.
         let is_outside = got < self.times.begun || sent > self.times.healed;
         let witnesses = if is_outside { 3 } else { 2 };
-        self.stalls()[..witnesses].iter().any(|stalls| stalls.longest(sent - AFTERMATH, got) > long)
+        self.stalls()[..witnesses].iter().any(|stalls| stalls.longest(before(sent, AFTERMATH), got) > long)
     }
 
     fn excuse(&mut self, kind: StoreErrorKind, sent: Instant, got: Instant) -> bool {
@@ -349,7 +339,11 @@ impl Judge<'_> {
     }
 }
 
-pub fn name(mode: FailMode) -> &'static str {
+fn before(moment: Instant, time: Duration) -> Instant {
+    moment.checked_sub(time).unwrap_or(moment)
+}
+
+fn name(mode: FailMode) -> &'static str {
     if mode == FailMode::Closed { "closed" } else { "open" }
 }
 
@@ -359,7 +353,7 @@ fn words(verdict: &Verdict) -> String {
         Verdict::Checked => "200".into(),
         Verdict::Unchecked(kind) => format!("200 unchecked: {kind:?}"),
         Verdict::Revoked => "401".into(),
-        Verdict::NoVerdict(kind) => format!("503: {kind:?}"),
+        Verdict::Unavailable(kind) => format!("503: {kind:?}"),
         Verdict::Odd(text) => format!("odd: {text}"),
     }
 }

@@ -192,7 +192,7 @@ async fn check(worker: u64, plan: Plan, doors: Doors, events: Arc<Mutex<Vec<Even
             let what = match doors.ask(mode, &token).await {
                 Verdict::Checked => What::Live,
                 Verdict::Revoked => What::Revoked,
-                Verdict::Unchecked(_) | Verdict::NoVerdict(_) => What::Nothing,
+                Verdict::Unchecked(_) | Verdict::Unavailable(_) => What::Nothing,
                 odd @ Verdict::Odd(_) => panic!("{odd:?}"),
             };
             events.lock().unwrap().push(Event { id, from, to: clock::now(), what });

@@ -12,7 +12,7 @@ use std::time::Duration;
 use fred::clients::Client;
 use fred::interfaces::{ClientLike as _, EventInterface as _};
 use fred::types::config::{
-    Config, ConnectionConfig, PerformanceConfig, Server, ServerConfig, UnresponsiveConfig,
+    Config, ConnectionConfig, PerformanceConfig, Server, ServerConfig, TcpConfig, UnresponsiveConfig,
 };
 use fred::types::{Builder, CustomCommand, Value};
 use futures::future::join_all;
@@ -361,6 +361,8 @@ impl Wire {
             max_command_buffer_len: 0,
             unresponsive: UnresponsiveConfig::default(),
             reconnect_errors: Vec::new(),
+            // Else a question waits until the one before it was received, which is up to 40 ms.
+            tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
             ..ConnectionConfig::default()
         });
         let client = builder.build().map_err(|error| classify(&error))?;

@@ -1,0 +1,168 @@
+//! Writes what was seen into `docs/faults.md`, between marks, with the machine on which it was seen.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::history::{LAG, Outcome};
+use crate::matrix::Seen;
+use crate::soak::Soaked;
+
+/// The loads of one fault, and what was seen under each.
+pub type Row = (&'static str, Vec<Seen>);
+
+/// The two tables of the matrix.
+pub fn matrix(rows: &[Row]) -> String {
+    let mut text = machine();
+    text.push_str(
+        "\n### Checks\n\n| fault | fail mode | token not revoked | revoked token | worst, 50/s | worst, 2 000/s | well again after |\n| --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for (fault, seen) in rows {
+        for (mode, title) in [("closed", *fault), ("open", "")] {
+            let modes: Vec<_> = seen.iter().map(|seen| &seen.modes[mode]).collect();
+            let live = shares(modes.iter().map(|mode| &mode.live));
+            let revoked = shares(modes.iter().map(|mode| &mode.revoked));
+            let recovery = modes.iter().map(|mode| mode.recovery).max().unwrap_or_default();
+            let worst: Vec<_> = modes.iter().map(|mode| millis(mode.worst)).collect();
+            let _ = writeln!(
+                text,
+                "| {title} | {mode} | {live} | {revoked} | {} | {} |",
+                worst.join(" | "),
+                millis(recovery)
+            );
+        }
+    }
+    text.push_str("\n### Writes\n\n| fault | revocations | worst | well again after | machine |\n| --- | --- | --- | --- | --- |\n");
+    for (fault, seen) in rows {
+        let writes = shares(seen.iter().map(|seen| &seen.writes));
+        let worst = seen.iter().map(|seen| seen.worst_write).max().unwrap_or_default();
+        let recovery = seen.iter().map(|seen| seen.write_recovery).max().unwrap_or_default();
+        let stall = seen.iter().map(|seen| seen.stall).max().unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "| {fault} | {writes} | {} | {} | {} |",
+            millis(worst),
+            millis(recovery),
+            millis(stall)
+        );
+    }
+    let answers: usize = rows.iter().flat_map(|(_, seen)| seen).map(|seen| seen.answers).sum();
+    let excused: u32 = rows.iter().flat_map(|(_, seen)| seen).map(|seen| seen.excused).sum();
+    let _ = writeln!(
+        text,
+        "\n{} faults, {answers} answers, each judged; {excused} failures were laid to the charge of the machine.",
+        rows.len()
+    );
+    text
+}
+
+/// The table of the histories.
+pub fn histories(outcomes: &[Outcome]) -> String {
+    let mut text = machine();
+    let _ = writeln!(
+        text,
+        "\nThe replica is {} behind.\n\n| history | confirmed writes | median | checks after one | lost by Redis | passed as checked | for how long | no answers for |\n| --- | --- | --- | --- | --- | --- | --- | --- |",
+        millis(LAG)
+    );
+    for Outcome { name, confirmed, judged, lost, wrong, exposure, gap, write } in outcomes {
+        let _ = writeln!(
+            text,
+            "| {name} | {confirmed} | {} | {judged} | {lost} | {wrong} | {} | {} |",
+            millis(*write),
+            if *wrong == 0 { "–".into() } else { millis(*exposure) },
+            millis(*gap),
+        );
+    }
+    text
+}
+
+/// The numbers of the soak.
+pub fn soak(soaked: &Soaked) -> String {
+    let mut text = machine();
+    let _ = writeln!(
+        text,
+        "\n{} s, {} requests, {} revocations, {} faults. {}\n\n| after | resident memory | open files | tasks |\n| --- | --- | --- | --- |",
+        soaked.length.as_secs(),
+        soaked.answers,
+        soaked.writes,
+        soaked.faults,
+        soaked.sentence(),
+    );
+    for sample in soaked.shown() {
+        let _ = writeln!(
+            text,
+            "| {} s | {} KiB | {} | {} |",
+            sample.at.as_secs(),
+            sample.resident_kib,
+            sample.files,
+            sample.tasks
+        );
+    }
+    text
+}
+
+/// Puts the text between the marks of this name.
+pub fn put(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/faults.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (begin, end) = (format!("<!-- {name}: begin -->\n"), format!("<!-- {name}: end -->"));
+    let (before, rest) = page.split_once(&begin).expect("a mark");
+    let (_, after) = rest.split_once(&end).expect("a mark");
+    std::fs::write(path, format!("{before}{begin}{text}{end}{after}")).unwrap();
+    println!("wrote {name} to docs/faults.md");
+}
+
+/// What was answered, the most frequent first: `200 62 %, 503 38 % (Unreachable, Timeout)`.
+fn shares<'a>(counts: impl Iterator<Item = &'a BTreeMap<String, u32>>) -> String {
+    let mut by_status: BTreeMap<String, (u32, BTreeMap<String, u32>)> = BTreeMap::new();
+    for (word, count) in counts.flatten() {
+        let (status, reason) = word.split_once(": ").unwrap_or((word, ""));
+        let entry = by_status.entry(status.into()).or_default();
+        entry.0 += count;
+        *entry.1.entry(reason.into()).or_default() += count;
+    }
+    let total: u32 = by_status.values().map(|(count, _)| count).sum();
+    let mut shares: Vec<_> = by_status.into_iter().collect();
+    shares.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
+    let words = shares.iter().map(|(status, (count, reasons))| {
+        let mut reasons: Vec<_> = reasons.iter().filter(|(reason, _)| !reason.is_empty()).collect();
+        reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        let reasons: Vec<_> = reasons.into_iter().map(|(reason, _)| reason.as_str()).collect();
+        let share =
+            if *count == total { String::new() } else { format!(" {} %", (count * 100).div_ceil(total)) };
+        let reasons = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+        format!("{status}{share}{reasons}")
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
+fn millis(time: Duration) -> String {
+    match time.as_secs_f64() * 1000.0 {
+        0.0 => "at once".into(),
+        millis if millis < 9.95 => format!("{millis:.1} ms"),
+        millis => format!("{millis:.0} ms"),
+    }
+}
+
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let cpu = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or(": a processor without a name");
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let load = read("/proc/loadavg");
+    let redis = Command::new("redis-server").arg("--version").output().map(|output| output.stdout);
+    let redis = String::from_utf8(redis.unwrap_or_default()).unwrap_or_default();
+    let redis = redis.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap_or("?");
+    format!(
+        "Seen on {cores} cores of {}, Linux {}, Redis {redis}, tests built without optimisation, load average {} at the end.\n",
+        cpu.trim_start_matches(['\t', ' ', ':']),
+        kernel.trim(),
+        load.split(' ').next().unwrap_or("?"),
+    )
+}
