@@ -75,7 +75,7 @@ pub enum Login {
     Granted(Grant),
     /// The user, the device, the client or the issuer is revoked altogether.
     Revoked(RevokedBy),
-    /// The user has as many sessions as are allowed, and [`WhoGoes::Newcomer`] is the rule.
+    /// The user has as many sessions as are allowed, and [`WhoGoes::Newcomer`](super::WhoGoes::Newcomer) is the rule.
     TooMany,
 }
 
