@@ -130,8 +130,9 @@ fn shares<'a>(counts: impl Iterator<Item = &'a BTreeMap<String, u32>>) -> String
         let mut reasons: Vec<_> = reasons.iter().filter(|(reason, _)| !reason.is_empty()).collect();
         reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
         let reasons: Vec<_> = reasons.into_iter().map(|(reason, _)| reason.as_str()).collect();
-        let share =
-            if *count == total { String::new() } else { format!(" {} %", (count * 100).div_ceil(total)) };
+        // What is not all, and not nothing, does not look like it.
+        let percent = ((count * 100 + total / 2) / total).clamp(1, 99);
+        let share = if *count == total { String::new() } else { format!(" {percent} %") };
         let reasons = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
         format!("{status}{share}{reasons}")
     });
