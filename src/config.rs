@@ -19,7 +19,6 @@ impl ConfigError {
         Self { setting, problem: problem.into(), source: None }
     }
 
-    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only foreign configuration has causes"))]
     pub(crate) fn with_source(mut self, source: impl Error + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
         self

@@ -4,10 +4,12 @@
 //!
 //! | room | what it is |
 //! | --- | --- |
+//! | [`feed`] | what a [`Mirror`](crate::Mirror) hears of a store |
 //! | [`memory`] | one process: tests, demos, programs that run alone |
 //! | [`redis`] | shared by all processes, one round trip per check (feature `redis`) |
 //! | `scripted` | for tests: fails on cue (feature `test-util`) |
 
+pub mod feed;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;

@@ -8,10 +8,12 @@
 //! | `guard` | a connection whose every question is answered in time |
 //! | `life` | how a loss of data is noticed, and which tokens are doubted then |
 //! | `options` | what can be set, and how a store is opened |
+//! | `feed` | the log of one shard, for a mirror |
 //! | `ask` | what goes over the wire: the check, the write, the look-ups |
 
 mod ask;
 mod connect;
+mod feed;
 mod guard;
 mod life;
 mod options;
@@ -33,6 +35,8 @@ pub use fred;
 use super::{ListQuery, Lookup, Page, Receipt, RevocationStore, StoreError};
 use crate::revocation::{Record, Revocation, Target};
 use crate::verified::VerifiedToken;
+use connect::Dialer;
+pub use feed::RedisFeed;
 pub use guard::Health;
 use guard::Link;
 use life::Memory;
@@ -73,6 +77,7 @@ pub struct RedisStore {
 
 struct Inner {
     settings: Settings,
+    dialer: Arc<Dialer>,
     keys: Arc<Keys>,
     memory: Arc<Memory>,
     /// One for all shards, or in a cluster one for each: then a dead primary takes nothing else away.
@@ -95,6 +100,12 @@ impl RedisStore {
     /// A store with options.
     pub fn builder() -> RedisStoreBuilder {
         RedisStoreBuilder::default()
+    }
+
+    /// The logs of all shards, for a mirror.
+    pub(crate) fn feeds(&self) -> Vec<RedisFeed> {
+        let feed = |shard| RedisFeed::new(Arc::clone(&self.inner), shard);
+        (0..self.inner.keys.shards()).map(feed).collect()
     }
 
     /// Whether Redis can be used right now, and every change of that: for readiness probes and metrics.
