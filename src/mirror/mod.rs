@@ -152,8 +152,14 @@ impl Mirror {
     /// [`StoreError`] of kind [`StoreErrorKind::Amnesia`] if the store has begun another life since, in which the write
     /// may not exist.
     pub async fn wait_for(&self, fence: Fence) -> Result<(), StoreError> {
+        let asked = self.handle.shared.freshness.now();
+        // Another life may be one that the mirror has yet to hear of. A proof from now on settles that.
+        let is_settled = |status: &MirrorStatus| match status.has_applied(&fence) {
+            Some(is_applied) => is_applied,
+            None => status.proof().is_some_and(|proof| proof.mono >= asked.mono),
+        };
         let mut status = self.watch_status();
-        let reached = status.wait_for(|status| status.has_applied(&fence) != Some(false)).await;
+        let reached = status.wait_for(is_settled).await;
         match reached.ok().and_then(|status| status.has_applied(&fence)) {
             Some(true) => Ok(()),
             _ => Err(StoreError::new(

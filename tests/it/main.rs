@@ -1,5 +1,11 @@
 //! The layer from outside, one room per subject.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod answers;
 #[cfg(feature = "axum")]
@@ -7,8 +13,13 @@ mod extract;
 mod fail_mode;
 mod grpc;
 mod layer;
+#[cfg(feature = "redis")]
+mod mirror;
 mod passing;
 #[cfg(feature = "test-util")]
 mod readiness;
+#[cfg(feature = "redis")]
+#[path = "../support/mod.rs"]
+mod servers;
 mod stacks;
 mod support;
