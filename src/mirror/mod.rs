@@ -31,6 +31,8 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::clock::{Clock, Timestamp};
+#[cfg(feature = "redis")]
+use crate::config::ConfigError;
 use crate::revocation::{Action, Extent, Fingerprint, Outcome, Record, Revocation, Target};
 use crate::store::feed::{Fact, Feed};
 use crate::store::{
@@ -96,15 +98,15 @@ impl Mirror {
     /// It returns at once. Until the first snapshot is loaded, checks go to the store.
     ///
     /// # Errors
-    /// [`ConfigError`](crate::ConfigError) outside a runtime.
+    /// [`ConfigError`] outside a runtime.
     #[cfg(feature = "redis")]
-    pub fn new(store: crate::RedisStore) -> Result<Self, crate::ConfigError> {
+    pub fn new(store: crate::store::redis::RedisStore) -> Result<Self, ConfigError> {
         Self::builder(store).start()
     }
 
     /// A mirror of a Redis store, with options.
     #[cfg(feature = "redis")]
-    pub fn builder(store: crate::RedisStore) -> MirrorBuilder<crate::store::redis::RedisFeed> {
+    pub fn builder(store: crate::store::redis::RedisStore) -> MirrorBuilder<crate::store::redis::RedisFeed> {
         let feeds = store.feeds();
         Self::of(store, feeds)
     }

@@ -20,9 +20,8 @@ async fn ready(world: &World) -> Mirror {
     mirror
 }
 
-#[track_caller]
-fn settle<F: Future>(what: &str, future: F) -> impl Future<Output = F::Output> {
-    async move { timeout(Duration::from_secs(60), future).await.unwrap_or_else(|_| panic!("never: {what}")) }
+async fn settle<F: Future>(what: &str, future: F) -> F::Output {
+    timeout(Duration::from_secs(60), future).await.unwrap_or_else(|_| panic!("never: {what}"))
 }
 
 async fn until(mirror: &Mirror, what: &str, done: impl Fn(&MirrorStatus) -> bool) -> MirrorStatus {

@@ -25,6 +25,7 @@ use crate::verified::VerifiedToken;
 pub const MAX_ID_BYTES: usize = 1024;
 
 /// The claim of targets whose name was lost. No claim of a token is called so by accident.
+#[cfg(feature = "redis")]
 const NAMELESS: &str = "(restored by a mirror)";
 
 // === What is revoked ===
@@ -204,11 +205,13 @@ impl Target {
     }
 
     /// The target of a record of which only the fingerprint is left.
+    #[cfg(feature = "redis")]
     pub(crate) fn nameless(fingerprint: &Fingerprint) -> Self {
         Self::claim(NAMELESS, fingerprint.to_string())
     }
 
     /// Whether this target can be the one with that fingerprint: it is, or it is nameless and says so.
+    #[cfg(feature = "redis")]
     pub(crate) fn is_known_as(&self, fingerprint: &Fingerprint) -> bool {
         self.fingerprint() == *fingerprint || *self == Self::nameless(fingerprint)
     }

@@ -251,7 +251,7 @@ mod tests {
         let now = Timestamp::from_millis((CODES * 399) * unit);
         let at = |n: i64| {
             Expiry::new(
-                Timestamp::from_millis(now.as_millis().checked_add_signed(n * unit as i64).unwrap()),
+                Timestamp::from_millis(now.as_millis().checked_add_signed(n * unit.cast_signed()).unwrap()),
                 now,
             )
             .unwrap()

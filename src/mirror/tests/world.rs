@@ -44,6 +44,7 @@ pub(super) struct Data {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing that goes wrong by itself")]
 struct Mood {
     hangs: bool,
     fails: bool,
@@ -314,13 +315,13 @@ impl Feed for ScriptedFeed {
         let data = self.world.data();
         let mut names: Vec<_> = data.records.keys().copied().collect();
         names.sort_unstable();
-        let from = cursor.unwrap_or(0);
-        let page = names.iter().skip(from as usize).take(10).map(|name| {
+        let from = usize::try_from(cursor.unwrap_or(0)).unwrap();
+        let page = names.iter().skip(from).take(10).map(|name| {
             let fact = data.records[name];
             (*name, if fact.is_plain() { Fact::revoked_until(fact.until) } else { fact })
         });
         let facts: Vec<_> = page.collect();
-        Ok(SnapshotPage { next: (from as usize + 10 < names.len()).then_some(from + 10), facts })
+        Ok(SnapshotPage { next: (from + 10 < names.len()).then_some(from as u64 + 10), facts })
     }
 
     async fn find(&mut self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<Fact>>, StoreError> {
