@@ -1,12 +1,15 @@
 # The one way to build, test and lint this crate; CI (.ci/run) goes through it as well.
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-features lint fmt doc bench
+.PHONY: help setup demo test test-features lint fmt doc bench
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Installs what tests need beside Rust, where it is missing: Redis, OpenSSL headers, a C compiler
 	@scripts/setup
+
+demo: setup ## Shows the reference server: two processes, one Redis, and what a revocation means
+	@scripts/demo
 
 test: setup ## Runs all tests, doctests and examples, then the tests of each feature on its own
 	cargo test --all-features

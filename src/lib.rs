@@ -81,6 +81,7 @@
 //! It decides whether a token may pass. It does not decide what its bearer may do (scopes, roles), keeps no users or
 //! passwords, and serves no routes. Opaque tokens and introspection (RFC 7662) are for other crates.
 
+pub mod audit;
 mod clock;
 mod config;
 pub mod gate;
@@ -89,6 +90,8 @@ pub mod mirror;
 mod policy;
 mod revocation;
 mod revoker;
+#[cfg(feature = "sessions")]
+pub mod session;
 pub mod store;
 #[cfg(all(test, feature = "redis"))]
 #[path = "../tests/support/mod.rs"]
@@ -98,7 +101,7 @@ mod verified;
 
 #[cfg(any(test, feature = "test-util"))]
 pub use clock::ManualClock;
-pub use clock::{Clock, SystemClock, Timestamp};
+pub use clock::{Clock, CoarseClock, SystemClock, Timestamp};
 pub use config::ConfigError;
 pub use gate::Counters;
 #[cfg(feature = "axum")]
@@ -114,6 +117,7 @@ pub use store::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use store::redis::RedisStore;
 pub use store::{Receipt, RevocationStore, Standing, StoreError, StoreErrorKind};
+pub use token::cache::CachedVerifier;
 pub use token::jwt::JwtVerifier;
 pub use token::{CredentialsError, TokenError, TokenErrorKind, TokenVerifier};
 pub use verified::{TokenTarget, VerifiedToken};

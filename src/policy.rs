@@ -3,8 +3,12 @@
 //! Pure and total. This is the only room that reads [`FailMode`].
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::Deserialize;
+
+use crate::config::ConfigError;
 use crate::revocation::TargetKind;
 use crate::store::{RevokedBy, Standing, StoreError, StoreErrorKind};
 use crate::token::{CredentialsError, TokenError, TokenErrorKind};
@@ -13,7 +17,8 @@ use crate::verified::VerifiedToken;
 /// What happens to a verified token whose standing cannot be told, because the store is out of reach.
 ///
 /// It decides about nothing else: a token that is invalid, expired or known to be revoked is refused in both modes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum FailMode {
     /// The request is refused with 503 (gRPC: `UNAVAILABLE`). The default: no revoked token gets in, and while the
@@ -25,6 +30,19 @@ pub enum FailMode {
     /// # Security
     /// While the store is down, or made to be down, revoked tokens work until they expire.
     Open,
+}
+
+/// `closed` or `open`.
+impl FromStr for FailMode {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        match text {
+            "closed" => Ok(Self::Closed),
+            "open" => Ok(Self::Open),
+            _ => Err(ConfigError::new("fail_mode", "is neither `closed` nor `open`")),
+        }
+    }
 }
 
 /// The proof that a request passed, in its extensions.
@@ -71,6 +89,9 @@ pub enum Rejection {
     BadRequest(CredentialsError),
     /// The token is not acceptable (`invalid_token`).
     InvalidToken(TokenError),
+    /// The token could not be verified, because the keys of its issuer cannot be had at the moment. It is refused in every
+    /// [`FailMode`]: who sent it is not known.
+    NoKeys(TokenError),
     /// The token is revoked (`invalid_token`).
     Revoked(RevokedBy),
     /// The standing of the token is not known, and the mode is [`FailMode::Closed`].
@@ -84,8 +105,18 @@ impl Rejection {
             Self::NoCredentials => RejectionKind::NoCredentials,
             Self::BadRequest(_) => RejectionKind::BadRequest,
             Self::InvalidToken(error) => RejectionKind::InvalidToken(error.kind()),
+            Self::NoKeys(_) => RejectionKind::NoKeys,
             Self::Revoked(by) => RejectionKind::Revoked(by.kind),
             Self::NoVerdict(error) => RejectionKind::NoVerdict(error.kind()),
+        }
+    }
+}
+
+impl From<TokenError> for Rejection {
+    fn from(error: TokenError) -> Self {
+        match error.kind() {
+            TokenErrorKind::NoKeys => Self::NoKeys(error),
+            _ => Self::InvalidToken(error),
         }
     }
 }
@@ -95,7 +126,7 @@ impl fmt::Display for Rejection {
         match self {
             Self::NoCredentials => f.write_str("the request has no credentials"),
             Self::BadRequest(error) => error.fmt(f),
-            Self::InvalidToken(error) => error.fmt(f),
+            Self::InvalidToken(error) | Self::NoKeys(error) => error.fmt(f),
             Self::Revoked(by) => write!(f, "the token was revoked, by its {}", by.kind),
             Self::NoVerdict(error) => write!(f, "the standing of the token is not known: {error}"),
         }
@@ -105,7 +136,7 @@ impl fmt::Display for Rejection {
 impl std::error::Error for Rejection {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::InvalidToken(error) => Some(error),
+            Self::InvalidToken(error) | Self::NoKeys(error) => Some(error),
             Self::NoVerdict(error) => Some(error),
             Self::BadRequest(error) => Some(error),
             Self::NoCredentials | Self::Revoked(_) => None,
@@ -123,6 +154,8 @@ pub enum RejectionKind {
     BadRequest,
     /// See [`Rejection::InvalidToken`].
     InvalidToken(TokenErrorKind),
+    /// See [`Rejection::NoKeys`].
+    NoKeys,
     /// See [`Rejection::Revoked`].
     Revoked(TargetKind),
     /// See [`Rejection::NoVerdict`].

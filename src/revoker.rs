@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
+use crate::audit::{AuditEvent, AuditKind, AuditSink};
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
 use crate::revocation::{Action, Extent, MAX_ID_BYTES, Record, Revocation, Target, TargetKind};
@@ -35,6 +36,8 @@ use crate::verified::VerifiedToken;
 pub struct Revoker {
     store: Arc<dyn RevocationStore>,
     profile: Arc<TokenProfile>,
+    lifetime: Duration,
+    audit: Option<Arc<dyn AuditSink>>,
 }
 
 impl Revoker {
@@ -50,7 +53,38 @@ impl Revoker {
     }
 
     pub(crate) fn from_parts(store: Arc<dyn RevocationStore>, profile: Arc<TokenProfile>) -> Self {
-        Self { store, profile }
+        Self { store, profile, lifetime: Duration::ZERO, audit: None }
+    }
+
+    /// Keeps every record of a session, a family, a user, … at least this long: for refresh tokens, which fall with
+    /// them and outlive access tokens. Has no effect if it is shorter than what the profile asks for, nor on the records
+    /// of single tokens. Default: what the profile asks for.
+    #[must_use]
+    pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = self.lifetime.max(lifetime);
+        self
+    }
+
+    /// Tells `sink` of everything that is revoked or reinstated, and of attempts that failed. Default: none.
+    #[must_use]
+    pub fn with_audit(mut self, sink: impl AuditSink) -> Self {
+        self.audit = Some(Arc::new(sink));
+        self
+    }
+
+    #[cfg(feature = "sessions")]
+    pub(crate) fn profile(&self) -> &TokenProfile {
+        &self.profile
+    }
+
+    fn retention(&self) -> Duration {
+        self.profile.retention().max(self.lifetime)
+    }
+
+    pub(crate) fn tell(&self, event: impl FnOnce() -> AuditEvent) {
+        if let Some(sink) = &self.audit {
+            sink.record(&event());
+        }
     }
 
     /// Revokes `target`: with [`Extent::All`] if it is a token, a session or a family, else with
@@ -61,15 +95,14 @@ impl Revoker {
     /// A reissued session id, or an issuer that goes on to mint tokens for a revoked session or family, needs a
     /// longer [`lifetime`](RevokeRequest::lifetime).
     pub fn revoke(&self, target: Target) -> RevokeRequest {
-        RevokeRequest { revoker: self.clone(), change: Revocation::new(target, self.profile.retention()) }
+        RevokeRequest { revoker: self.clone(), change: Revocation::new(target, self.retention()) }
     }
 
     /// Revokes one token by its id; the record is kept until the token is over.
     ///
     /// A token without an id is revoked by its signing input if the profile says so, and is an error otherwise.
     pub fn revoke_token(&self, token: &VerifiedToken) -> RevokeRequest {
-        let target =
-            token.target(TargetKind::Token).or_else(|| token.target(TargetKind::SigningInput)).cloned();
+        let target = token.target(TargetKind::Token).or_else(|| token.target(TargetKind::SigningInput));
         // A token without a name of its own gets the empty one, which is refused when the request is sent.
         let mut change = Revocation::new(target.unwrap_or_else(|| Target::token("")), Duration::ZERO);
         change.until = TokenProfile::forget_token_at(token.expires_at());
@@ -94,7 +127,11 @@ impl Revoker {
         verifier: &dyn TokenVerifier,
         token: &str,
     ) -> Result<Receipt, RevokeError> {
-        let token = verifier.verify_for_revocation(token).map_err(RevokeError::Token)?;
+        let token = verifier.verify_for_revocation(token).map_err(|error| {
+            let event = || AuditEvent::new(AuditKind::Revoke(TargetKind::Token));
+            self.tell(|| event().with_reason(Some(&error.to_string())).failed());
+            RevokeError::Token(error)
+        })?;
         self.revoke_token(&token).await.map_err(RevokeError::Store)
     }
 
@@ -106,14 +143,14 @@ impl Revoker {
         &self,
         targets: impl IntoIterator<Item = Target>,
     ) -> Result<Vec<Receipt>, StoreError> {
-        let retention = self.profile.retention();
+        let retention = self.retention();
         self.write(targets.into_iter().map(|target| Revocation::new(target, retention)).collect()).await
     }
 
     /// Accepts the tokens of `target` again: undoes what was revoked for this very target before, in any extent. A token
     /// that is also covered through another target stays revoked.
     pub fn reinstate(&self, target: Target) -> RevokeRequest {
-        let mut change = Revocation::new(target, self.profile.retention());
+        let mut change = Revocation::new(target, self.retention());
         change.action = Action::Reinstate;
         RevokeRequest { revoker: self.clone(), change }
     }
@@ -144,8 +181,24 @@ impl Revoker {
     }
 
     async fn write(&self, mut changes: Vec<Revocation>) -> Result<Vec<Receipt>, StoreError> {
-        for change in &mut changes {
+        let events: Vec<_> = match self.audit {
+            Some(_) => changes.iter().map(AuditEvent::of_change).collect(),
+            None => Vec::new(),
+        };
+        let result = self.check_and_write(&mut changes).await;
+        for event in events {
+            self.tell(|| match &result {
+                Ok(_) => event,
+                Err(error) => event.with_error(error).failed(),
+            });
+        }
+        result
+    }
+
+    async fn check_and_write(&self, changes: &mut Vec<Revocation>) -> Result<Vec<Receipt>, StoreError> {
+        for change in changes.iter_mut() {
             change.target = self.complete(change.target.clone())?;
+            change.outlive_tokens();
             for (what, words) in [("reason", &change.reason), ("actor", &change.actor)] {
                 if words.as_ref().is_some_and(|words| words.len() > MAX_ID_BYTES) {
                     return Err(invalid(format!("the {what} is longer than {MAX_ID_BYTES} bytes")));
@@ -155,11 +208,11 @@ impl Revoker {
         if changes.is_empty() {
             return Ok(Vec::new());
         }
-        self.store.write(changes).await
+        self.store.write(std::mem::take(changes)).await
     }
 
     /// Fills in the issuer and refuses what no accepted token could match.
-    fn complete(&self, target: Target) -> Result<Target, StoreError> {
+    pub(crate) fn complete(&self, target: Target) -> Result<Target, StoreError> {
         if target.kind() != TargetKind::Issuer && target.id().is_empty() {
             return Err(invalid(format!("the {} to revoke has an empty id", target.kind())));
         }
@@ -167,6 +220,23 @@ impl Revoker {
             return Err(invalid(format!(
                 "the id of the {} is longer than {MAX_ID_BYTES} bytes",
                 target.kind()
+            )));
+        }
+        if target.kind() == TargetKind::Issuer && !self.profile.issues_as(target.id()) {
+            return Err(if self.profile.has_issuers() {
+                unknown_issuer(target.id())
+            } else {
+                invalid(
+                    "no issuer is configured, so all tokens belong to a nameless one: Target::issuer(\"\")"
+                        .into(),
+                )
+            });
+        }
+        if let Some(claim) = target.claim_name()
+            && self.profile.target_of_claim(claim) != Some(TargetKind::Claim)
+        {
+            return Err(invalid(format!(
+                "the profile does not map the claim {claim}, so there is nothing to revoke; see TokenProfile::with_claim_target",
             )));
         }
         if target.wants_issuer() {
@@ -180,14 +250,18 @@ impl Revoker {
             };
         }
         match target.issuer_name() {
-            Some(issuer) if self.profile.has_issuers() && !self.profile.knows_issuer(issuer) => Err(invalid(
-                format!("the issuer {issuer} is not one of the accepted ones, so there is nothing to revoke"),
-            )),
+            Some(issuer) if self.profile.has_issuers() && !self.profile.knows_issuer(issuer) => {
+                Err(unknown_issuer(issuer))
+            }
             // Without configured issuers every id belongs to the same nameless one.
             Some(_) if !self.profile.has_issuers() => Ok(target.without_issuer()),
             _ => Ok(target),
         }
     }
+}
+
+fn unknown_issuer(issuer: &str) -> StoreError {
+    invalid(format!("the issuer {issuer} is not one of the accepted ones, so there is nothing to revoke"))
 }
 
 fn invalid(problem: String) -> StoreError {
@@ -217,7 +291,7 @@ impl RevokeRequest {
         self
     }
 
-    /// Why, for people: shown by [`Revoker::find`] and in the logs of those who refuse the token. At most 1024 bytes.
+    /// Why, for people: shown by [`Revoker::find`], and in the audit of those who refuse the token. At most 1024 bytes.
     pub fn reason(mut self, reason: impl Into<Arc<str>>) -> Self {
         self.change.reason = Some(reason.into());
         self
@@ -226,6 +300,17 @@ impl RevokeRequest {
     /// Who does it, for people. At most 1024 bytes.
     pub fn actor(mut self, actor: impl Into<Arc<str>>) -> Self {
         self.change.actor = Some(actor.into());
+        self
+    }
+
+    /// For a token, by an id that is known to expire at `expires_at`: keeps the record until it is over, and no longer.
+    /// Has no effect on other targets. Do not let strangers choose the time: a token that is over later would work
+    /// again.
+    pub fn until(mut self, expires_at: Timestamp) -> Self {
+        if self.change.target.kind() == TargetKind::Token {
+            self.change.until = self.change.until.max(TokenProfile::forget_token_at(expires_at));
+            self.change.lifetime = Duration::ZERO;
+        }
         self
     }
 

@@ -5,6 +5,7 @@
 //! never reaches one.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
@@ -13,28 +14,56 @@ use crate::revocation::{Fingerprint, Target, TargetKind};
 
 /// A token whose signature and claims were verified, with everything by which it can be revoked.
 ///
-/// It holds no signature. `Debug` shows no claim values.
+/// It holds no signature. `Debug` shows no claim values. A clone shares all but the times, so that threads that work with
+/// one token at the same time can each have a clone, and do not contend for one reference count.
+#[derive(Clone)]
 pub struct VerifiedToken {
-    pub(crate) payload: Box<[u8]>,
-    pub(crate) issuer: Option<Box<str>>,
-    pub(crate) subject: Option<Box<str>>,
-    pub(crate) expires_at: Timestamp,
-    pub(crate) not_before: Option<Timestamp>,
-    pub(crate) issued_at: Option<Timestamp>,
-    pub(crate) targets: Box<[TokenTarget]>,
+    expires_at: Timestamp,
+    not_before: Option<Timestamp>,
+    issued_at: Option<Timestamp>,
+    facts: Arc<Facts>,
 }
 
-/// One of the targets by which a token can be revoked, with its fingerprint already computed.
+/// What clones of a token share.
+///
+/// Texts are kept in one string and cut out when they are asked for: making a token costs two allocations for all of
+/// them, and checking it needs none of them.
+struct Facts {
+    payload: Box<[u8]>,
+    texts: Box<str>,
+    issuer: Option<Span>,
+    subject: Option<Span>,
+    /// The issuer to whom the ids belong; none if they belong to the nameless one.
+    id_issuer: Option<Span>,
+    targets: Box<[TokenTarget]>,
+}
+
+/// One of the targets by which a token can be revoked: its kind and its fingerprint, already computed.
+///
+/// [`VerifiedToken::describe`] gives it in words.
 #[derive(Clone, Debug)]
 pub struct TokenTarget {
-    pub(crate) target: Target,
-    pub(crate) fingerprint: Fingerprint,
+    kind: TargetKind,
+    fingerprint: Fingerprint,
+    claim: Option<Span>,
+    id: Span,
+}
+
+/// A piece of the texts of a token.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    start: u32,
+    end: u32,
 }
 
 impl TokenTarget {
-    /// The target.
-    pub fn target(&self) -> &Target {
-        &self.target
+    pub(crate) fn new(kind: TargetKind, fingerprint: Fingerprint, claim: Option<Span>, id: Span) -> Self {
+        Self { kind, fingerprint, claim, id }
+    }
+
+    /// What kind of thing this is.
+    pub fn kind(&self) -> TargetKind {
+        self.kind
     }
 
     /// Its identity in the stores.
@@ -46,17 +75,18 @@ impl TokenTarget {
 impl VerifiedToken {
     /// The `iss` claim.
     pub fn issuer(&self) -> Option<&str> {
-        self.issuer.as_deref()
+        self.facts.issuer.map(|span| self.facts.text(span))
     }
 
     /// The `sub` claim.
     pub fn subject(&self) -> Option<&str> {
-        self.subject.as_deref()
+        self.facts.subject.map(|span| self.facts.text(span))
     }
 
     /// The id of the token: its `jti`, or the claim that the profile names instead.
     pub fn id(&self) -> Option<&str> {
-        self.target(TargetKind::Token).map(Target::id)
+        let target = self.targets().iter().find(|target| target.kind == TargetKind::Token)?;
+        Some(self.facts.text(target.id))
     }
 
     /// The `exp` claim, without leeway.
@@ -76,12 +106,25 @@ impl VerifiedToken {
 
     /// Everything by which this token can be revoked.
     pub fn targets(&self) -> &[TokenTarget] {
-        &self.targets
+        &self.facts.targets
     }
 
-    /// The first target of this kind.
-    pub fn target(&self, kind: TargetKind) -> Option<&Target> {
-        self.targets.iter().map(TokenTarget::target).find(|target| target.kind() == kind)
+    /// The first target of this kind, in words.
+    pub fn target(&self, kind: TargetKind) -> Option<Target> {
+        self.targets().iter().find(|target| target.kind == kind).map(|target| self.describe(target))
+    }
+
+    /// One of its [`targets`](Self::targets), in words.
+    pub fn describe(&self, target: &TokenTarget) -> Target {
+        let id = self.facts.text(target.id);
+        let named = match target.claim {
+            Some(claim) => Target::claim(self.facts.text(claim), id),
+            None => Target::new(target.kind, id),
+        };
+        match self.facts.id_issuer {
+            Some(issuer) => named.issued_by(self.facts.text(issuer)),
+            None => named,
+        }
     }
 
     /// All claims, as a type of yours.
@@ -99,7 +142,23 @@ impl VerifiedToken {
     /// # Ok(()) }
     /// ```
     pub fn claims<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_slice(&self.payload)
+        serde_json::from_slice(&self.facts.payload)
+    }
+
+    /// About how much memory it takes, in bytes, its clones not counted.
+    pub(crate) fn weight(&self) -> usize {
+        size_of::<Self>()
+            + size_of::<Facts>()
+            + self.facts.payload.len()
+            + self.facts.texts.len()
+            + size_of_val(&*self.facts.targets)
+    }
+}
+
+impl Facts {
+    fn text(&self, span: Span) -> &str {
+        // Spans are made by the builder of these very texts, so the default is never taken.
+        self.texts.get(span.start as usize..span.end as usize).unwrap_or_default()
     }
 }
 
@@ -108,7 +167,55 @@ impl fmt::Debug for VerifiedToken {
         f.debug_struct("VerifiedToken")
             .field("expires_at", &self.expires_at)
             .field("issued_at", &self.issued_at)
-            .field("targets", &self.targets.iter().map(|target| target.target.kind()).collect::<Vec<_>>())
+            .field("targets", &self.targets().iter().map(TokenTarget::kind).collect::<Vec<_>>())
             .finish_non_exhaustive()
+    }
+}
+
+/// Gathers the parts of a [`VerifiedToken`]. For [`TokenProfile`](crate::token::TokenProfile) alone.
+pub(crate) struct Draft {
+    pub(crate) texts: String,
+    pub(crate) issuer: Option<Span>,
+    pub(crate) subject: Option<Span>,
+    pub(crate) id_issuer: Option<Span>,
+    pub(crate) targets: Vec<TokenTarget>,
+}
+
+impl Draft {
+    /// A draft with room for this many bytes of text and this many targets.
+    pub(crate) fn new(text_bytes: usize, targets: usize) -> Self {
+        Self {
+            texts: String::with_capacity(text_bytes),
+            issuer: None,
+            subject: None,
+            id_issuer: None,
+            targets: Vec::with_capacity(targets),
+        }
+    }
+
+    /// Keeps a text. Tokens of over 4 GiB do not exist, so no span is ever cut off.
+    pub(crate) fn keep(&mut self, text: &str) -> Span {
+        let start = u32::try_from(self.texts.len()).unwrap_or(u32::MAX);
+        self.texts.push_str(text);
+        Span { start, end: u32::try_from(self.texts.len()).unwrap_or(u32::MAX) }
+    }
+
+    /// The token, once everything about it has been judged.
+    pub(crate) fn finish(
+        self,
+        payload: &[u8],
+        expires_at: Timestamp,
+        not_before: Option<Timestamp>,
+        issued_at: Option<Timestamp>,
+    ) -> VerifiedToken {
+        let facts = Facts {
+            payload: payload.into(),
+            texts: self.texts.into(),
+            issuer: self.issuer,
+            subject: self.subject,
+            id_issuer: self.id_issuer,
+            targets: self.targets.into(),
+        };
+        VerifiedToken { expires_at, not_before, issued_at, facts: Arc::new(facts) }
     }
 }

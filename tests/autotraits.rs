@@ -12,10 +12,12 @@ use tower_jwt_revocation::store::{
     Cursor, Fence, ListQuery, Lookup, Page, Receipt, RevokedBy, Standing, StoreError,
 };
 use tower_jwt_revocation::token::bearer::TokenSource;
-use tower_jwt_revocation::token::{TokenError, TokenProfile, TokenVerifier};
+use tower_jwt_revocation::token::jwt::UncheckedSignatureVerifier;
+use tower_jwt_revocation::token::{IssuerSet, TokenError, TokenProfile, TokenVerifier, UpstreamClaims};
 use tower_jwt_revocation::{
-    Clearance, ConfigError, CredentialsError, FailMode, JwtRevocationLayer, JwtVerifier, Record, Rejection,
-    RejectionKind, Revocation, RevocationStore, RevokeError, RevokeRequest, Revoker, Target, VerifiedToken,
+    CachedVerifier, Clearance, ConfigError, CredentialsError, FailMode, JwtRevocationLayer, JwtVerifier,
+    Record, Rejection, RejectionKind, Revocation, RevocationStore, RevokeError, RevokeRequest, Revoker,
+    Target, VerifiedToken,
 };
 
 fn is_send<T: Send>() {}
@@ -40,6 +42,7 @@ fn the_read_side() {
     is_cloned::<(Counters, CounterSnapshot, Refusals)>();
     is_cloned::<(Clearance, Rejection, RejectionKind, CredentialsError, FailMode)>();
     is_cloned::<TokenSource>();
+    is_shared::<CachedVerifier<JwtVerifier>>();
 }
 
 /// A request body that is `Send` and not `Sync`, such as that of axum, must not spoil the future.
@@ -71,6 +74,7 @@ fn the_write_side_the_stores_and_the_tokens() {
     is_send::<Lookup>();
     is_shared::<Box<dyn RevocationStore>>();
     is_shared::<(Box<dyn TokenVerifier>, VerifiedToken, JwtVerifier)>();
+    is_shared::<(IssuerSet, UpstreamClaims, UncheckedSignatureVerifier)>();
     is_cloned::<TokenProfile>();
     is_error::<StoreError>();
     is_error::<TokenError>();
@@ -78,4 +82,21 @@ fn the_write_side_the_stores_and_the_tokens() {
     is_error::<RevokeError>();
     is_error::<Rejection>();
     is_error::<CredentialsError>();
+}
+
+#[cfg(feature = "sessions")]
+#[test]
+fn sessions_and_audit() {
+    use tower_jwt_revocation::audit::{AuditEvent, AuditKind, AuditSink, JsonLinesSink, TracingSink};
+    use tower_jwt_revocation::session::{
+        Families, Grant, Login, NewFamily, NewSession, Refresh, RefreshPolicy, RefreshToken, Refusal,
+        ReuseClass, Session, Sessions, UserCache,
+    };
+    use tower_jwt_revocation::store::session::{Commit, Committed, Seen, SessionStore, Snapshot};
+
+    is_cloned::<(Sessions, Families, UserCache<Bare>, RefreshPolicy)>();
+    is_cloned::<(NewSession, NewFamily, Login, Refresh, Grant, Refusal, ReuseClass, RefreshToken, Session)>();
+    is_cloned::<(Commit, Committed, Seen, Snapshot)>();
+    is_cloned::<(AuditEvent, AuditKind, JsonLinesSink, TracingSink)>();
+    is_shared::<(Box<dyn SessionStore>, Box<dyn AuditSink>)>();
 }

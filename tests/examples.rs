@@ -1,5 +1,6 @@
 //! Runs the examples, as a reader would, and reads what they print.
 #![cfg(all(feature = "redis", feature = "aws_lc_rs"))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[path = "support/mod.rs"]
 mod support;

@@ -26,9 +26,15 @@ const FLOORS: &[(&str, u8)] = &[
 const DOORS: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["token::jwt", "token::issue"]),
     ("fred", &["store::redis"]),
+    ("hyper", &["token::jwks::http"]),
+    ("hyper_util", &["token::jwks::http"]),
+    ("http_body_util", &["token::jwks::http"]),
+    ("tokio_rustls", &["token::jwks::http"]),
+    ("rustls_native_certs", &["token::jwks::http"]),
     ("tower", &["middleware"]),
     ("axum_core", &["middleware::extract"]),
     ("pin_project_lite", &["middleware"]),
+    ("rustix", &["clock"]),
 ];
 
 struct Room {

@@ -51,6 +51,8 @@ pub struct Refusals {
     pub bad_request: u64,
     /// See [`Rejection::InvalidToken`](crate::Rejection::InvalidToken).
     pub invalid_token: u64,
+    /// See [`Rejection::NoKeys`](crate::Rejection::NoKeys).
+    pub no_keys: u64,
     /// See [`Rejection::Revoked`](crate::Rejection::Revoked).
     pub revoked: u64,
     /// See [`Rejection::NoVerdict`](crate::Rejection::NoVerdict).
@@ -108,6 +110,7 @@ struct RefusalCells {
     no_credentials: AtomicU64,
     bad_request: AtomicU64,
     invalid_token: AtomicU64,
+    no_keys: AtomicU64,
     revoked: AtomicU64,
     no_verdict: AtomicU64,
 }
@@ -193,6 +196,7 @@ impl RefusalCells {
             RejectionKind::NoCredentials => &self.no_credentials,
             RejectionKind::BadRequest => &self.bad_request,
             RejectionKind::InvalidToken(_) => &self.invalid_token,
+            RejectionKind::NoKeys => &self.no_keys,
             RejectionKind::Revoked(_) => &self.revoked,
             RejectionKind::NoVerdict(_) => &self.no_verdict,
         }
@@ -202,6 +206,7 @@ impl RefusalCells {
         sum.no_credentials += self.no_credentials.load(Relaxed);
         sum.bad_request += self.bad_request.load(Relaxed);
         sum.invalid_token += self.invalid_token.load(Relaxed);
+        sum.no_keys += self.no_keys.load(Relaxed);
         sum.revoked += self.revoked.load(Relaxed);
         sum.no_verdict += self.no_verdict.load(Relaxed);
     }
@@ -233,7 +238,12 @@ impl CounterSnapshot {
 impl Refusals {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.no_credentials + self.bad_request + self.invalid_token + self.revoked + self.no_verdict
+        self.no_credentials
+            + self.bad_request
+            + self.invalid_token
+            + self.no_keys
+            + self.revoked
+            + self.no_verdict
     }
 }
 

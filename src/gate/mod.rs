@@ -1,12 +1,12 @@
-//! The read side without tower: the head of a request in, a [`Verdict`] out.
+//! The read side without tower: the head of a request in, a `Verdict` out.
 //!
 //! ```text
 //! head -> exempt? -> token -> verified -> standing -> policy -> Verdict
 //! ```
 //!
 //! Everything up to the look-up happens at once. A store that knows at once costs no future and no box; one that has to
-//! ask leaves a [`Check`], which is the part that can wait. Whatever way a request ends, it ends in [`Gate::settle`]
-//! or [`Gate::refuse`], where it is counted.
+//! ask leaves a `Check`, which is the part that can wait. Whatever way a request ends, it ends in `Gate::settle`
+//! or `Gate::refuse`, where it is counted.
 
 mod counters;
 mod outage;
@@ -22,19 +22,25 @@ use http::{Method, header};
 use self::counters::Event;
 pub use self::counters::{CounterSnapshot, Counters, Refusals};
 use self::outage::Outage;
+use crate::audit::{AuditEvent, AuditKind, AuditSink};
 use crate::policy::{Clearance, FailMode, Rejection, decide};
 use crate::store::{Lookup, RevocationStore, Standing, StoreError};
-use crate::token::TokenVerifier;
 use crate::token::bearer::{self, RequestHead, TokenSource};
+use crate::token::{TokenVerifier, UpstreamClaims};
 use crate::verified::VerifiedToken;
 
 /// A question about the head of a request.
 type Ask<T> = Arc<dyn Fn(&RequestHead<'_>) -> T + Send + Sync>;
 
+/// A question about the head of a request and its verified token.
+type AskFailMode = dyn Fn(&RequestHead<'_>, &VerifiedToken) -> FailMode + Send + Sync;
+
 /// Everything that a layer was told about who may pass.
 #[derive(Clone)]
 pub(crate) struct Gate {
     pub(crate) verifier: Arc<dyn TokenVerifier>,
+    /// Where verified claims come from, if they do not come from a token in the request.
+    pub(crate) upstream: Option<UpstreamClaims>,
     pub(crate) store: Arc<dyn RevocationStore>,
     pub(crate) sources: Vec<TokenSource>,
     pub(crate) fail_mode: FailModeRule,
@@ -43,6 +49,7 @@ pub(crate) struct Gate {
     pub(crate) preflight: Preflight,
     pub(crate) enforcement: Enforcement,
     pub(crate) counters: Counters,
+    pub(crate) audit: Option<Arc<dyn AuditSink>>,
     outage: Arc<Outage>,
 }
 
@@ -50,7 +57,7 @@ pub(crate) struct Gate {
 #[derive(Clone)]
 pub(crate) enum FailModeRule {
     Always(FailMode),
-    PerRequest(Ask<FailMode>),
+    PerRequest(Arc<AskFailMode>),
 }
 
 /// Whether a request must have credentials.
@@ -116,6 +123,7 @@ impl Gate {
     pub(crate) fn new(verifier: Arc<dyn TokenVerifier>, store: Arc<dyn RevocationStore>) -> Self {
         Self {
             verifier,
+            upstream: None,
             store,
             sources: vec![TokenSource::bearer()],
             fail_mode: FailModeRule::Always(FailMode::default()),
@@ -124,6 +132,7 @@ impl Gate {
             preflight: Preflight::Judged,
             enforcement: Enforcement::Enforced,
             counters: Counters::new(),
+            audit: None,
             outage: Arc::new(Outage::new()),
         }
     }
@@ -133,26 +142,33 @@ impl Gate {
         if let Some(unasked) = self.passes_unasked(head) {
             return Judgement::Now(self.pass(unasked));
         }
-        let token = match bearer::find(&self.sources, head) {
+        let token = match self.verified(head) {
             Ok(Some(token)) => token,
             Ok(None) if self.credentials == Credentials::Optional => {
                 return Judgement::Now(self.pass(Unasked::Anonymous));
             }
             Ok(None) => return Judgement::Now(self.refuse(Rejection::NoCredentials)),
-            Err(error) => return Judgement::Now(self.refuse(Rejection::BadRequest(error))),
-        };
-        // Verify before look-up, always: the store is never asked about what a stranger made up.
-        let token = match self.verifier.verify(&token) {
-            Ok(token) => token,
-            Err(error) => return Judgement::Now(self.refuse(Rejection::InvalidToken(error))),
+            Err(rejection) => return Judgement::Now(self.refuse(rejection)),
         };
         let mode = match &self.fail_mode {
             FailModeRule::Always(mode) => *mode,
-            FailModeRule::PerRequest(ask) => ask(head),
+            FailModeRule::PerRequest(ask) => ask(head, &token),
         };
         match self.store.check(&token) {
             Lookup::Now(answer) => Judgement::Now(self.settle(token, answer, mode)),
             Lookup::Later(answer) => Judgement::Later(Check { answer, token, mode }),
+        }
+    }
+
+    /// The verified token of a request, if it has credentials. Verify before look-up, always: the store is never asked
+    /// about what a stranger made up.
+    fn verified(&self, head: &RequestHead<'_>) -> Result<Option<Arc<VerifiedToken>>, Rejection> {
+        if let Some(upstream) = &self.upstream {
+            return Ok(upstream.find(head).transpose()?);
+        }
+        match bearer::find(&self.sources, head).map_err(Rejection::BadRequest)? {
+            Some(token) => Ok(Some(self.verifier.verify(&token)?)),
+            None => Ok(None),
         }
     }
 
@@ -164,7 +180,19 @@ impl Gate {
         mode: FailMode,
     ) -> Verdict {
         let failure = answer.as_ref().err().cloned();
+        let audited = self.audit.as_ref().map(|sink| (sink, Arc::clone(&token)));
         let decision = decide(token, answer, mode);
+        if let Some((sink, token)) = audited {
+            match &decision {
+                Ok(clearance) if clearance.is_checked() => {}
+                Ok(_) => sink.record(&AuditEvent::of_token(AuditKind::UncheckedAdmit, &token)),
+                Err(Rejection::Revoked(by)) => {
+                    let event = AuditEvent::of_token(AuditKind::RevokedRefused, &token).failed();
+                    sink.record(&event.with_reason(by.reason.as_deref()));
+                }
+                Err(_) => {}
+            }
+        }
         match &failure {
             None => self.outage.answered(),
             Some(error) => {

@@ -92,7 +92,7 @@ fn claims<T: DeserializeOwned>(clearance: &Clearance) -> Result<Claims<T>, Extra
         // The cause is not kept: serde quotes what it found, and that is part of the token.
         tracing::debug!(category = ?error.classify(), "the claims do not fit the type that the handler wants");
         let error = TokenError::new(TokenErrorKind::OddClaim, "the claims do not fit the type that the handler wants");
-        ExtractError(Why::Refused(Arc::new(Form::new()), Rejection::InvalidToken(error)))
+        ExtractError(Why::Refused(Arc::new(Form::new()), Rejection::from(error)))
     })
 }
 

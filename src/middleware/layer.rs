@@ -8,13 +8,15 @@ use tower::Layer;
 
 use super::response::{Answers, EmptyBody, Form};
 use super::service::{JwtRevocation, Shared};
+use crate::audit::AuditSink;
 use crate::config::ConfigError;
 use crate::gate::{Counters, Credentials, Enforcement, FailModeRule, Gate, Preflight};
 use crate::policy::FailMode;
 use crate::revoker::Revoker;
 use crate::store::RevocationStore;
-use crate::token::TokenVerifier;
 use crate::token::bearer::{RequestHead, TokenSource};
+use crate::token::{TokenVerifier, UpstreamClaims};
+use crate::verified::VerifiedToken;
 
 /// Lets a request pass only with a token that is valid and not revoked.
 ///
@@ -80,6 +82,17 @@ impl JwtRevocationLayer {
             body: Arc::new(EmptyBody),
         }
     }
+
+    /// A layer behind another one that verifies tokens: it refuses whatever `store` does not know to be live. The verified
+    /// claims are taken from where `claims` finds them; token sources have no effect.
+    ///
+    /// # Security
+    /// See [`UpstreamClaims`]. Put this layer *inside* of the one that verifies; outside of it, it refuses everything.
+    pub fn behind(claims: UpstreamClaims, store: impl RevocationStore) -> Self {
+        let mut layer = Self::new(claims.rules(), store);
+        layer.gate.upstream = Some(claims);
+        layer
+    }
 }
 
 impl<A> JwtRevocationLayer<A> {
@@ -95,8 +108,9 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// What happens while the store gives no answer, request by request: reads may go on where writes must not. Asked
-    /// only about requests with a verified token. Replaces [`with_fail_mode`](Self::with_fail_mode).
+    /// What happens while the store gives no answer, request by request: reads may go on where writes must not, and
+    /// customers where staff must not (by the [issuer](VerifiedToken::issuer) of the token). Asked only about requests with
+    /// a verified token. Replaces [`with_fail_mode`](Self::with_fail_mode).
     ///
     /// # Security
     /// As [`with_fail_mode`](Self::with_fail_mode). Decide by what an attacker cannot choose freely: a method is better
@@ -105,14 +119,14 @@ impl<A> JwtRevocationLayer<A> {
     /// ```
     /// # use tower_jwt_revocation::{FailMode, JwtRevocationLayer};
     /// # fn f(layer: JwtRevocationLayer) -> JwtRevocationLayer {
-    /// layer.with_fail_mode_for(|head| {
+    /// layer.with_fail_mode_for(|head, _token| {
     ///     if head.method().is_safe() { FailMode::Open } else { FailMode::Closed }
     /// })
     /// # }
     /// ```
     pub fn with_fail_mode_for(
         mut self,
-        mode: impl Fn(&RequestHead<'_>) -> FailMode + Send + Sync + 'static,
+        mode: impl Fn(&RequestHead<'_>, &VerifiedToken) -> FailMode + Send + Sync + 'static,
     ) -> Self {
         self.gate.fail_mode = FailModeRule::PerRequest(Arc::new(mode));
         self
@@ -165,8 +179,9 @@ impl<A> JwtRevocationLayer<A> {
     /// without credentials. Needed only if they are answered behind this layer.
     ///
     /// # Security
-    /// Anyone can send such a request. It reaches whatever answers `OPTIONS` behind this layer, also a handler for any
-    /// method. A CORS layer outside of this one needs no such hole.
+    /// Anyone can send such a request, with a body too. It reaches whatever answers `OPTIONS` behind this layer, also what
+    /// does not look at the method: **tonic**, a proxy, a handler for `any` method. Never set it there. A CORS layer outside
+    /// of this one needs no such hole.
     pub fn with_cors_preflight(mut self) -> Self {
         self.gate.preflight = Preflight::Passed;
         self
@@ -225,9 +240,25 @@ impl<A> JwtRevocationLayer<A> {
         JwtRevocationLayer { gate: self.gate, form: self.form, body: Arc::new(response) }
     }
 
-    /// The write side for the tokens that this layer accepts: same store, same profile.
+    /// Tells `sink` of every request that passes unchecked, of every revoked token that is refused, and of what is
+    /// revoked with [`revoker`](Self::revoker). Default: none. A client that keeps trying makes many events: see
+    /// [`SampledSink`](crate::audit::SampledSink).
+    pub fn with_audit(mut self, sink: impl AuditSink) -> Self {
+        self.gate.audit = Some(Arc::new(sink));
+        self
+    }
+
+    /// The write side for the tokens that this layer accepts: same store, same profile, same audit.
+    ///
+    /// Where other services on the same store accept tokens that live longer than this layer accepts, say so with
+    /// [`Revoker::with_lifetime`], or theirs outlive the revocation.
     pub fn revoker(&self) -> Revoker {
-        Revoker::from_parts(Arc::clone(&self.gate.store), Arc::new(self.gate.verifier.profile().clone()))
+        let profile = Arc::new(self.gate.verifier.profile().clone());
+        let revoker = Revoker::from_parts(Arc::clone(&self.gate.store), profile);
+        match &self.gate.audit {
+            Some(sink) => revoker.with_audit(Arc::clone(sink)),
+            None => revoker,
+        }
     }
 
     /// The numbers of this layer, its clones, and all services made by them.

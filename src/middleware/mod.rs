@@ -6,6 +6,7 @@
 //! | `service` | [`JwtRevocation`]: decides in `call`, at once where it can |
 //! | `future` | [`ResponseFuture`]: what is left to wait for |
 //! | `response` | the one table from a [`Rejection`](crate::Rejection) to an answer, in HTTP and in gRPC |
+//! | `settings` | a layer from environment variables or a file: [`LayerConfig`] |
 //! | `extract` | extractors for axum (feature `axum`) |
 
 #[cfg(feature = "axum")]
@@ -14,6 +15,7 @@ mod future;
 mod layer;
 mod response;
 mod service;
+mod settings;
 
 #[cfg(feature = "axum")]
 pub use self::extract::{Claims, ExtractError};
@@ -21,3 +23,4 @@ pub use self::future::ResponseFuture;
 pub use self::layer::JwtRevocationLayer;
 pub use self::response::{DEFAULT_REALM, DEFAULT_RETRY_AFTER, EmptyBody, ProblemJson, RejectionResponse};
 pub use self::service::JwtRevocation;
+pub use self::settings::LayerConfig;

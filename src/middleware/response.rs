@@ -153,7 +153,7 @@ impl Row {
                 grpc_status: UNAUTHENTICATED,
                 message: "the access token is not accepted",
             },
-            RejectionKind::NoVerdict(_) => Self {
+            RejectionKind::NoVerdict(_) | RejectionKind::NoKeys => Self {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 challenge: None,
                 grpc_status: UNAVAILABLE,
@@ -166,7 +166,7 @@ impl Row {
 /// What an operator may tell about a rejection in `error_description`, if asked to. RFC 6750 §3: no `"`, no `\`, ASCII.
 fn description(kind: RejectionKind) -> Option<&'static str> {
     Some(match kind {
-        RejectionKind::NoCredentials | RejectionKind::NoVerdict(_) => return None,
+        RejectionKind::NoCredentials | RejectionKind::NoVerdict(_) | RejectionKind::NoKeys => return None,
         RejectionKind::BadRequest => "The credentials are malformed or ambiguous",
         RejectionKind::Revoked(_) => "The access token was revoked",
         RejectionKind::InvalidToken(TokenErrorKind::Expired) => "The access token expired",

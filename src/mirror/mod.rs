@@ -266,7 +266,7 @@ impl Shared {
             let verdict = reader.verdict(target.fingerprint());
             verdict != Verdict::NONE && verdict.covers(issued_at)
         });
-        hit.map(|target| RevokedBy::new(target.target().kind()))
+        hit.map(|target| RevokedBy::new(target.kind()))
     }
 
     /// Whether a revocation of this token may be among what the store has lost.

@@ -67,7 +67,7 @@ async fn snapshot_and_log_are_seen_and_nothing_else() {
 async fn all_kinds_of_records_arrive_and_so_do_reinstatements() {
     let world = World::new();
     let mirror = ready(&world).await;
-    for target in token("a").targets().iter().map(TokenTargetExt::name) {
+    for target in [Target::token("a"), Target::session("a"), Target::user("a")] {
         world.write(target.clone(), Action::Revoke(Extent::All)).await;
         let receipt = world.write(target.clone(), Action::Revoke(Extent::IssuedSoFar)).await;
         mirror.wait_for(receipt.fence.unwrap()).await.unwrap();
@@ -76,16 +76,6 @@ async fn all_kinds_of_records_arrive_and_so_do_reinstatements() {
         let receipt = world.write(target, Action::Reinstate).await;
         mirror.wait_for(receipt.fence.unwrap()).await.unwrap();
         assert_eq!(local(&mirror, "a"), Some(Standing::Live));
-    }
-}
-
-trait TokenTargetExt {
-    fn name(&self) -> Target;
-}
-
-impl TokenTargetExt for crate::TokenTarget {
-    fn name(&self) -> Target {
-        self.target().clone()
     }
 }
 

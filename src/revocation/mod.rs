@@ -27,6 +27,8 @@ pub const MAX_ID_BYTES: usize = 1024;
 /// The claim of targets whose name was lost. No claim of a token is called so by accident.
 #[cfg(feature = "redis")]
 const NAMELESS: &str = "(restored by a mirror)";
+/// [`Record::until`] of a record that is never forgotten: the latest time that every store can keep.
+const NEVER: Timestamp = Timestamp::from_millis((1 << 53) - 1);
 
 // === What is revoked ===
 
@@ -156,7 +158,7 @@ impl Target {
         Self::new(TargetKind::Session, sid)
     }
 
-    /// A device.
+    /// A device. Its id must be unique among all users of the issuer, or others are logged out too.
     pub fn device(id: impl Into<Box<str>>) -> Self {
         Self::new(TargetKind::Device, id)
     }
@@ -342,6 +344,9 @@ fn first_half(digest: impl Into<[u8; 32]>) -> [u8; 16] {
 #[non_exhaustive]
 pub enum Extent {
     /// Every token, whenever issued. The default for tokens, sessions and families.
+    ///
+    /// Of a device, a user, a client, a key, an issuer or a claim, which go on to be given tokens, it is remembered
+    /// until it is reinstated.
     All,
     /// The tokens issued up to the moment of the write, by the clock of the store. The default for everything else.
     IssuedSoFar,
@@ -382,6 +387,20 @@ impl Revocation {
     pub fn new(target: Target, lifetime: Duration) -> Self {
         let action = Action::Revoke(target.kind.default_extent());
         Self { target, action, until: Timestamp::ZERO, lifetime, reason: None, actor: None }
+    }
+
+    /// Makes sure that the record outlives the tokens that it covers, also those that are still to be issued.
+    pub(crate) fn outlive_tokens(&mut self) {
+        match self.action {
+            // A thief who has a key, or a user who may log in, is given tokens for ever.
+            Action::Revoke(Extent::All) if self.target.kind.default_extent() != Extent::All => {
+                self.until = NEVER;
+            }
+            Action::Revoke(Extent::IssuedUntil(cutoff)) => {
+                self.until = self.until.max(cutoff.plus(self.lifetime)).min(NEVER);
+            }
+            _ => {}
+        }
     }
 
     /// What this change makes of a record: the pure core of every store, which the stores that write elsewhere

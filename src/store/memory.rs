@@ -28,8 +28,10 @@ pub const DEFAULT_CAPACITY: usize = 1_000_000;
 #[derive(Clone)]
 pub struct MemoryStore {
     records: Arc<RwLock<HashMap<Fingerprint, Record>>>,
-    capacity: usize,
-    clock: Arc<dyn Clock>,
+    #[cfg(feature = "sessions")]
+    pub(super) documents: Arc<std::sync::Mutex<super::memory_session::Documents>>,
+    pub(super) capacity: usize,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl Default for MemoryStore {
@@ -41,10 +43,17 @@ impl Default for MemoryStore {
 impl MemoryStore {
     /// An empty store for up to [`DEFAULT_CAPACITY`] records.
     pub fn new() -> Self {
-        Self { records: Arc::default(), capacity: DEFAULT_CAPACITY, clock: Arc::new(SystemClock) }
+        Self {
+            records: Arc::default(),
+            #[cfg(feature = "sessions")]
+            documents: Arc::default(),
+            capacity: DEFAULT_CAPACITY,
+            clock: Arc::new(SystemClock),
+        }
     }
 
-    /// The number of records at which further targets are refused, default [`DEFAULT_CAPACITY`].
+    /// The number of records at which further targets are refused, default [`DEFAULT_CAPACITY`]. Documents of sessions
+    /// are counted apart, with the same bound.
     #[must_use]
     pub fn with_capacity(mut self, capacity: NonZeroUsize) -> Self {
         self.capacity = capacity.get();
@@ -59,7 +68,7 @@ impl MemoryStore {
     }
 
     // A panic while the lock is held cannot leave half a record, so a poisoned lock is as good as any.
-    fn read(&self) -> RwLockReadGuard<'_, HashMap<Fingerprint, Record>> {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, HashMap<Fingerprint, Record>> {
         self.records.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -75,6 +84,10 @@ impl MemoryStore {
         let mut receipts = Vec::with_capacity(changes.len());
         for change in changes {
             let fingerprint = change.target.fingerprint();
+            // What is over by the clock of the store must be over for the checks too, or it could not be reinstated.
+            if records.get(&fingerprint).is_some_and(|record| record.until() <= now) {
+                records.remove(&fingerprint);
+            }
             let before = pending.get(&fingerprint).or_else(|| records.get(&fingerprint));
             let (outcome, record) = match change.apply(before, now) {
                 Change::Nothing(outcome) => (outcome, before.cloned()),

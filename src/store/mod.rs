@@ -8,13 +8,18 @@
 //! | [`memory`] | one process: tests, demos, programs that run alone |
 //! | [`redis`] | shared by all processes, one round trip per check (feature `redis`) |
 //! | `scripted` | for tests: fails on cue (feature `test-util`) |
+//! | [`session`] | what sessions and refresh tokens need beside (feature `sessions`) |
 
 pub mod feed;
 pub mod memory;
+#[cfg(feature = "sessions")]
+mod memory_session;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(any(test, feature = "test-util"))]
 pub mod scripted;
+#[cfg(feature = "sessions")]
+pub mod session;
 
 use std::error::Error;
 use std::fmt;
@@ -41,7 +46,8 @@ pub trait RevocationStore: Send + Sync + 'static {
     /// within a bound that the store documents; the layer adds no deadline of its own.
     fn check(&self, token: &Arc<VerifiedToken>) -> Lookup;
 
-    /// Writes changes, all or none per shard of the store, and answers with one receipt for each, in order.
+    /// Writes changes and answers with one receipt for each, in order. Each change is done or not done; of several, some
+    /// may be done when the answer is an error.
     ///
     /// The write goes on if the returned future is dropped: what was begun is never half done.
     ///

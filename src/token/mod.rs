@@ -4,22 +4,37 @@
 //! | --- | --- |
 //! | [`bearer`] | finds the one token of a request |
 //! | [`jwt`] | checks signature and header: the only door to `jsonwebtoken` |
+//! | `jwks` | keys that an identity provider publishes (feature `jwks`) |
+//! | [`cache`] | remembers the tokens that another verifier has verified |
 //! | [`profile`] | judges the claims and names the targets; shared by every verifier |
+//! | `issuers` | several issuers in one layer, each with its own verifier: [`IssuerSet`] |
+//! | `settings` | a verifier from environment variables or a file: [`VerifierConfig`] |
+//! | `upstream` | claims that another layer has verified: [`UpstreamClaims`] |
 //! | [`issue`] | mints tokens that are revocable by construction (feature `issuer`) |
 
 pub mod bearer;
+pub mod cache;
 #[cfg(feature = "issuer")]
 pub mod issue;
+mod issuers;
+#[cfg(feature = "jwks")]
+pub mod jwks;
 pub mod jwt;
 pub mod profile;
+mod settings;
+mod upstream;
 
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+pub use issuers::IssuerSet;
 pub use profile::{MissingId, TokenProfile};
+pub use settings::{SecretText, VerifierConfig};
+pub use upstream::UpstreamClaims;
 
+use crate::clock::{Clock as _, CoarseClock};
 use crate::verified::VerifiedToken;
 
 /// Turns a token into a [`VerifiedToken`], or says why not.
@@ -44,6 +59,29 @@ pub trait TokenVerifier: Send + Sync + 'static {
 
     /// The rules by which this verifier judges claims; a [`Revoker`](crate::Revoker) needs them too.
     fn profile(&self) -> &TokenProfile;
+
+    /// Judges again a token that this verifier has accepted before, now that time has passed. Everything but the time must be as
+    /// it was then; see [`generation`](Self::generation) for what is not.
+    ///
+    /// Default: the times, by the rules of the [`profile`](Self::profile) and the clock of the system. A verifier with a
+    /// clock of its own judges by that one.
+    ///
+    /// # Errors
+    /// [`TokenError`] if the token is no longer, or not yet, to be accepted.
+    fn judge_again(&self, token: &VerifiedToken) -> Result<(), TokenError> {
+        self.profile().judge_times(token, CoarseClock.now())
+    }
+
+    /// Changes with everything by which tokens are judged, such as the keys: a token that was accepted under one
+    /// generation is verified anew under another. Called on every request.
+    ///
+    /// A verifier whose keys change puts the new ones in force first and changes the generation after that, so that nobody
+    /// who sees the new generation is still served by the old keys. A generation never comes back.
+    ///
+    /// Default: always 0, for verifiers that never change.
+    fn generation(&self) -> u64 {
+        0
+    }
 }
 
 impl<T: TokenVerifier + ?Sized> TokenVerifier for Arc<T> {
@@ -57,6 +95,14 @@ impl<T: TokenVerifier + ?Sized> TokenVerifier for Arc<T> {
 
     fn profile(&self) -> &TokenProfile {
         (**self).profile()
+    }
+
+    fn judge_again(&self, token: &VerifiedToken) -> Result<(), TokenError> {
+        (**self).judge_again(token)
+    }
+
+    fn generation(&self) -> u64 {
+        (**self).generation()
     }
 }
 
@@ -107,6 +153,9 @@ pub enum TokenErrorKind {
     WrongIssuer,
     /// `aud` names none of the accepted audiences.
     WrongAudience,
+    /// The keys that could check it cannot be had at the moment: nothing is known about the token, and the client may try
+    /// again. The layer answers 503, not 401.
+    NoKeys,
     /// Refused by a verifier of your own.
     Other,
 }

@@ -45,8 +45,9 @@ async fn open_is_about_the_store_only() {
 
 #[tokio::test]
 async fn each_request_can_have_its_own() {
-    let layer = layer_without_store()
-        .with_fail_mode_for(|head| if head.method().is_safe() { FailMode::Open } else { FailMode::Closed });
+    let layer = layer_without_store().with_fail_mode_for(|head, _| {
+        if head.method().is_safe() { FailMode::Open } else { FailMode::Closed }
+    });
     let service = layer.layer(Handler);
     let read = with_token(&token("alice", "1"));
     let mut write = with_token(&token("alice", "1"));

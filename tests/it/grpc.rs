@@ -100,3 +100,23 @@ async fn a_refusal_is_trailers_only() {
     assert_eq!(response.headers()["grpc-status"], "16");
     assert!(response.body().is_end_stream());
 }
+
+/// tonic looks neither at the method nor at the content type: a call dressed up as a CORS preflight must not get past
+/// the layer without a token.
+#[tokio::test]
+async fn a_call_that_looks_like_a_preflight_is_refused() {
+    use tower::{Layer as _, ServiceExt as _};
+
+    let (_, health) = tonic_health::server::health_reporter();
+    let layer = layer();
+    let service = layer.layer(tonic::service::Routes::new(health).prepare());
+    let empty_message = http_body_util::Full::<bytes::Bytes>::from(&[0; 5][..]);
+    let request = http::Request::options("/grpc.health.v1.Health/Check")
+        .header("origin", "https://app.example")
+        .header("access-control-request-method", "POST")
+        .body(tonic::body::Body::new(empty_message))
+        .unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), http::StatusCode::UNAUTHORIZED, "{response:?}");
+    assert_eq!(layer.counters().snapshot().preflights, 0);
+}

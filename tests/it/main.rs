@@ -17,9 +17,23 @@ mod layer;
 mod mirror;
 mod passing;
 #[cfg(feature = "test-util")]
+mod promises;
+#[cfg(feature = "test-util")]
 mod readiness;
+#[cfg(feature = "redis")]
+mod redis_amnesia;
+#[cfg(feature = "redis")]
+mod redis_doctor;
+#[cfg(feature = "redis")]
+mod redis_guard;
+#[cfg(feature = "redis")]
+mod redis_store;
+#[cfg(feature = "redis")]
+mod redis_topology;
 #[cfg(feature = "redis")]
 #[path = "../support/mod.rs"]
 mod servers;
 mod stacks;
+mod store_contract;
 mod support;
+mod upstream;

@@ -178,7 +178,7 @@ async fn a_log_that_was_trimmed_while_it_was_away_costs_a_snapshot_and_no_revoca
     for n in 0..50 {
         revoke(&store, &format!("t{n}")).await;
     }
-    server.cli(&["XTRIM", "{jwt-revocation:0}:l", "MAXLEN", "0"]);
+    server.cli(&["XTRIM", "jwt-revocation:{0}:l", "MAXLEN", "0"]);
     proxy.set(Fault::Pass).await;
     let status = until(&mirror, "resync", |status| status.resyncs() > 0).await;
     assert_eq!(status.shards[0].last_resync, Some(Resync::Trimmed));
@@ -218,7 +218,7 @@ async fn it_follows_the_primary_and_not_the_one_that_was() {
     let mirror = mirror(sentinel.url()).await;
     follow(&mirror, &revoke(&store, "before").await).await;
     let old = tokio::task::block_in_place(|| {
-        let life = |server: &RedisServer| server.cli(&["GET", "{jwt-revocation:0}:e"]);
+        let life = |server: &RedisServer| server.cli(&["GET", "jwt-revocation:{0}:e"]);
         let (one, other) = (&sentinel.servers()[0], &sentinel.servers()[1]);
         wait_until("the replica has it", PATIENCE, || !life(one).is_empty() && life(one) == life(other));
         let old = sentinel.hang_primary();

@@ -3,6 +3,7 @@
 //!
 //! A test binary includes it with `#[path = "../support/mod.rs"] mod support;`, at its root.
 #![allow(dead_code, reason = "every test binary compiles this module, and none uses all of it")]
+#![allow(unused_macros, reason = "the same")]
 #![allow(unused_imports, reason = "the same: the re-exports are for whichever test wants them")]
 #![allow(unreachable_pub, reason = "`pub` marks what tests may call; a test binary exports nothing")]
 #![allow(

@@ -88,7 +88,7 @@ impl Builder {
     }
 
     /// Watches other servers instead of holding data.
-    pub(super) fn sentinel(mut self) -> Self {
+    pub fn sentinel(mut self) -> Self {
         self.sentinel = true;
         self
     }

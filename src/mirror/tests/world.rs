@@ -193,12 +193,16 @@ impl RevocationStore for World {
         let (world, token) = (self.clone(), Arc::clone(token));
         Lookup::Later(
             async move {
-                let hit = token.targets().iter().find_map(|target| {
-                    world
-                        .record(target.target())
-                        .filter(|record| record.covers(&token))
-                        .map(|r| RevokedBy::from(&r))
-                });
+                let data = world.save();
+                let covers = |fact: &Fact| {
+                    let is_cut = |cutoff| token.issued_at().is_none_or(|issued_at| issued_at <= cutoff);
+                    fact.revokes_all() || fact.cutoff_in_effect().is_some_and(is_cut)
+                };
+                let hit = token
+                    .targets()
+                    .iter()
+                    .find(|target| data.records.get(target.fingerprint()).is_some_and(covers));
+                let hit = hit.map(|target| RevokedBy::new(target.kind()));
                 Ok(hit.map_or(Standing::Live, Standing::Revoked))
             }
             .boxed(),

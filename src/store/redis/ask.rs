@@ -18,7 +18,7 @@ use super::guard::{Hold, Link};
 use super::life::{Known, in_doubt};
 use super::options::ConnectError;
 use super::schema::{self, LAYOUT, Member};
-use super::script::{self, Context, Reply};
+use super::script::{self, Context, Reply, Script};
 use super::{Inner, random};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config::ConfigError;
@@ -154,7 +154,7 @@ impl Inner {
     }
 }
 
-fn read_record(value: &Value, fingerprint: &Fingerprint) -> Result<Record, StoreError> {
+pub(super) fn read_record(value: &Value, fingerprint: &Fingerprint) -> Result<Record, StoreError> {
     value
         .as_bytes()
         .and_then(|value| schema::parse_record(value).ok())
@@ -203,7 +203,7 @@ impl Inner {
         let known = self.memory.recall(shard);
         let context = self.context(known.as_deref());
         let arguments = script::arguments(&self.keys, shard, &context, changes);
-        let (reply, replicas) = self.send(shard, Command::Script, arguments).await?;
+        let (reply, replicas) = self.send(shard, Command::Script(&script::WRITE), arguments).await?;
         let reply = self.read_reply(shard, known.as_ref(), reply, changes.len())?;
         let receipt = |change: &script::Changed| Receipt {
             outcome: change.outcome,
@@ -220,7 +220,7 @@ impl Inner {
         for facts in facts.chunks(CHUNK) {
             let known = self.memory.recall(shard);
             let arguments = script::restoring(&self.keys, shard, &self.context(known.as_deref()), facts);
-            let (reply, _) = self.send(shard, Command::Script, arguments).await?;
+            let (reply, _) = self.send(shard, Command::Script(&script::WRITE), arguments).await?;
             self.read_reply(shard, known.as_ref(), reply, facts.len())?;
         }
         Ok(())
@@ -250,7 +250,7 @@ impl Inner {
 
     /// Sends a command over the connection for writes, again if that is lost, until the time is over. All that is sent
     /// here is safe to repeat.
-    async fn send(
+    pub(super) async fn send(
         &self,
         shard: u16,
         command: Command,
@@ -269,7 +269,7 @@ impl Inner {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            let is_missing = is_cached && command == Command::Script && code(&error) == "NOSCRIPT";
+            let is_missing = is_cached && matches!(command, Command::Script(_)) && code(&error) == "NOSCRIPT";
             let is_passing = matches!(
                 error.kind(),
                 StoreErrorKind::Unreachable
@@ -295,14 +295,18 @@ impl Inner {
         arguments: Vec<Bytes>,
         limit: Duration,
     ) -> Result<(Value, Option<u32>), StoreError> {
-        let Command::Other(name) = command else {
-            let (name, script) = if is_cached { ("EVALSHA", script::SHA) } else { ("EVAL", script::SOURCE) };
-            let arguments = std::iter::once(Bytes::from_static(script.as_bytes())).chain(arguments);
-            let reply = hold.command(name, arguments.map(Value::Bytes).collect(), limit).await?;
-            return Ok((reply, self.wait_for_replicas(hold, limit).await?));
+        let script = match command {
+            Command::Script(script) => script,
+            Command::Other(name) => {
+                let arguments = arguments.into_iter().map(Value::Bytes).collect();
+                return Ok((hold.command(name, arguments, limit).await?, None));
+            }
         };
-        let reply = hold.command(name, arguments.into_iter().map(Value::Bytes).collect(), limit).await?;
-        Ok((reply, None))
+        let (name, text) = if is_cached { ("EVALSHA", script.sha) } else { ("EVAL", script.source) };
+        let arguments = std::iter::once(Bytes::from_static(text.as_bytes())).chain(arguments);
+        let reply = hold.command(name, arguments.map(Value::Bytes).collect(), limit).await?;
+        let replicas = if script.writes { self.wait_for_replicas(hold, limit).await? } else { None };
+        Ok((reply, replicas))
     }
 
     /// Must be asked on the connection of the write.
@@ -328,16 +332,16 @@ impl Inner {
 }
 
 /// What is sent for a write or a look-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Command {
-    /// The script that writes.
-    Script,
+#[derive(Clone, Copy)]
+pub(super) enum Command {
+    /// A script.
+    Script(&'static Script),
     /// A command of Redis that only reads.
     Other(&'static str),
 }
 
 /// The first word of the error that Redis gave, if it was Redis.
-fn code(error: &StoreError) -> &str {
+pub(super) fn code(error: &StoreError) -> &str {
     error
         .source()
         .and_then(|source| source.downcast_ref::<fred::error::Error>())

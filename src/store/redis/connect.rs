@@ -48,7 +48,7 @@ pub(crate) fn parse_url(url: &str) -> Result<Config, ConfigError> {
             ));
         }
     };
-    if is_tls && !cfg!(any(feature = "rustls", feature = "native-tls")) {
+    if is_tls && form != "+unix" && !cfg!(any(feature = "rustls", feature = "native-tls")) {
         return Err(ConfigError::new(
             "url",
             format!(
@@ -59,6 +59,13 @@ pub(crate) fn parse_url(url: &str) -> Result<Config, ConfigError> {
     let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
     if location.contains('#') || query.contains('#') {
         return Err(ConfigError::new("url", "has a fragment; percent-encode `#` in passwords as %23"));
+    }
+    if query.contains('@') {
+        // What is taken for a query is the end of a password, not to be quoted.
+        return Err(ConfigError::new(
+            "url",
+            "has an `@` after its `?`; percent-encode `?` in passwords as %3F, and `@` as %40",
+        ));
     }
     let path =
         location.rsplit_once('@').map_or(location, |(_, host)| host).split_once('/').map_or("", |(_, p)| p);
@@ -306,12 +313,12 @@ fn parse_nodes(text: &str, slot: u16, asked: &str, uses_tls: bool) -> ClusterVie
         };
         let server = Server::new(host, port);
         let is_primary = flags.split(',').any(|flag| flag == "master");
-        let serves = slots.iter().any(|range| {
+        let has_slot = slots.iter().any(|range| {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
             // A slot that is on the move stands in brackets besides, which is no number.
             matches!((first.parse::<u16>(), last.parse::<u16>()), (Ok(first), Ok(last)) if (first..=last).contains(&slot))
         });
-        if is_primary && serves {
+        if is_primary && has_slot {
             view.owner = Some((epoch.parse().unwrap_or(0), server.clone()));
         }
         if !flags.contains("noaddr") && !flags.contains("handshake") {
@@ -359,7 +366,7 @@ impl Wire {
         let client = builder.build().map_err(|error| classify(&error))?;
         let task = client.connect();
         let mut wire = Self { client, server, task };
-        let connected = async {
+        let first = async {
             tokio::select! {
                 connected = wire.client.wait_for_connect() => connected,
                 ended = &mut wire.task => match ended {
@@ -368,7 +375,7 @@ impl Wire {
                 },
             }
         };
-        match timeout(CONNECT_TIMEOUT, connected).await {
+        match timeout(CONNECT_TIMEOUT, first).await {
             Ok(Ok(())) => Ok(wire),
             Ok(Err(error)) => Err(classify(&error)),
             Err(_) => Err(StoreError::new(StoreErrorKind::Timeout, "no connection in time")),
@@ -483,13 +490,22 @@ pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
                 StoreErrorKind::Protocol
             }
             ErrorKind::Backpressure => StoreErrorKind::Overloaded,
+            // The client was ended while the question was open.
+            ErrorKind::Unknown if details == "channel closed" => StoreErrorKind::Unreachable,
             _ => StoreErrorKind::Other,
         },
     };
-    // Some errors quote the command that was sent, at length.
+    // Some errors quote the command that was sent: at length, and with the password if it was `AUTH` or `HELLO`.
     let short: String = details.chars().take(200).collect();
-    StoreError::new(kind, format!("redis: {short}")).with_source(error.clone())
+    let (short, source) = match short.split_once(", with args") {
+        Some((plain, _)) => (plain, fred::error::Error::new(error.kind().clone(), plain.to_owned())),
+        None => (&*short, error.clone()),
+    };
+    StoreError::new(kind, format!("redis: {short}")).with_source(source)
 }
 
 /// One dialer for all connections of a store.
 pub(crate) type SharedDialer = Arc<Dialer>;
+
+#[cfg(test)]
+mod tests;

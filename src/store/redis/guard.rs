@@ -20,16 +20,17 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use fred::interfaces::{ClientLike as _, KeysInterface as _};
+use fred::types::config::ServerConfig;
 use fred::types::{CustomCommand, Key, Value};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::connect::{Address, CONNECT_TIMEOUT, SharedDialer, Wire, classify, code_of, odd_reply, timed_out};
-use super::life::Memory;
+use super::life::{Known, Memory};
 use super::random;
-use super::schema::Keys;
+use super::schema::{EntryId, Keys};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How often the keeper asks whether all is well; also how late a loss of data is noticed without traffic.
@@ -42,6 +43,9 @@ const FIND_EVERY: Duration = Duration::from_secs(2);
 const TIMEOUTS: u32 = 5;
 /// The pause before the next attempt to connect doubles between these.
 const BACKOFF: Range<Duration> = Duration::from_millis(25)..Duration::from_secs(1);
+
+/// A connection that has lasted so long was a good one.
+const STABLE: Duration = Duration::from_secs(5);
 
 /// What a link is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +141,11 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
+    /// At the other end of the connection.
+    pub(crate) fn server(&self) -> &ServerConfig {
+        &self.conn.wire.server
+    }
+
     /// The values of keys that live on one node.
     pub(crate) async fn mget(&self, keys: Vec<Key>, limit: Duration) -> Result<Vec<Value>, StoreError> {
         let count = keys.len();
@@ -179,6 +188,10 @@ impl Hold {
                 if self.core.is_current(&self.conn) { Ok(value) } else { Err(replaced()) }
             }
             Ok(Err(error)) if *error.kind() == fred::error::ErrorKind::Timeout => Err(self.count_timeout()),
+            // A connection that is given up takes along what is under way; fred then has no word of its own for it.
+            Ok(Err(_)) if !self.core.is_current(&self.conn) => {
+                Err(self.conn.lost.borrow().clone().unwrap_or_else(replaced))
+            }
             Ok(Err(error)) => {
                 let failure = classify(&error);
                 if is_fatal(&error, &failure) {
@@ -238,8 +251,10 @@ impl Core {
         let mut failures = 0;
         // Whether the log has been told of the present trouble.
         let mut told = false;
+        // What was known when the last connection was lost.
+        let mut known: Vec<Option<Arc<Known>>> = Vec::new();
         loop {
-            match self.connect().await {
+            match self.connect(&known).await {
                 Ok(wire) => {
                     let server = Address(&wire.server).to_string();
                     let conn =
@@ -247,10 +262,14 @@ impl Core {
                     self.state.store(Arc::new(State::Up(Arc::clone(&conn))));
                     self.report(None);
                     tracing::info!(purpose = ?self.config.purpose, server, "connected to redis");
-                    (failures, told) = (0, false);
+                    told = false;
+                    let since = Instant::now();
                     let error = self.watch_over(&conn).await;
+                    // A server that answers the keeper but not the checks must not be stormed with connections.
+                    failures = if since.elapsed() < STABLE { failures + 1 } else { 0 };
                     self.give_up(&conn, &error);
                     conn.wire.end();
+                    known = self.recall();
                     self.tell(&error, &mut told);
                 }
                 Err(error) => {
@@ -286,11 +305,68 @@ impl Core {
     }
 
     /// A connection to the primary, which has said that it is one.
-    async fn connect(&self) -> Result<Wire, StoreError> {
-        let server = self.config.dialer.find(self.slot).await?;
-        let wire = self.config.dialer.open(server, self.config.limit.max(CONNECT_TIMEOUT)).await?;
+    async fn connect(&self, known: &[Option<Arc<Known>>]) -> Result<Wire, StoreError> {
+        let dialer = &self.config.dialer;
+        let wire = dialer.open(dialer.find(self.slot).await?, self.config.limit.max(CONNECT_TIMEOUT)).await?;
         self.probe(&wire, self.config.limit.max(Duration::from_millis(50))).await?;
+        // One that hung while it was connected to may have been replaced meanwhile, and does not know it yet.
+        if dialer.find(self.slot).await? != wire.server {
+            return Err(StoreError::new(
+                StoreErrorKind::NotPrimary,
+                "the server was replaced as the primary while it was connected to",
+            ));
+        }
+        self.compare(&wire, known).await?;
         Ok(wire)
+    }
+
+    fn recall(&self) -> Vec<Option<Arc<Known>>> {
+        self.config.shards.clone().map(|shard| self.config.memory.recall(shard)).collect()
+    }
+
+    /// Looks in the log for the latest change that was known: a fail-over may have lost it, and others may have written
+    /// as many since. Without one it asks all the same, so that a missing right shows at the start.
+    async fn compare(&self, wire: &Wire, known: &[Option<Arc<Known>>]) -> Result<(), StoreError> {
+        for (n, shard) in self.config.shards.clone().enumerate() {
+            let known = known.get(n).and_then(Option::as_ref);
+            let mark = known.map_or_else(EntryId::default, |known| known.life.mark);
+            if mark == EntryId::default() && n > 0 {
+                continue;
+            }
+            let from = self.first_entry(wire, shard, mark).await?;
+            let Some(known) = known.filter(|_| mark != EntryId::default()) else { continue };
+            // If the log begins later, it was trimmed; that proves nothing.
+            if from != Some(mark)
+                && (from.is_none() || self.first_entry(wire, shard, EntryId::default()).await? != from)
+            {
+                self.config.memory.miss(shard, known);
+            }
+        }
+        Ok(())
+    }
+
+    /// The first entry of the log that is not before `from`.
+    async fn first_entry(
+        &self,
+        wire: &Wire,
+        shard: u16,
+        from: EntryId,
+    ) -> Result<Option<EntryId>, StoreError> {
+        let key = Value::Bytes(self.config.keys.shard(shard).log.clone());
+        let arguments: Vec<Value> = vec![key, from.to_string().into(), "+".into(), "COUNT".into(), 1.into()];
+        let Value::Array(entries) = wire.ask("XRANGE", arguments, CONNECT_TIMEOUT).await? else {
+            return Err(odd_reply("redis"));
+        };
+        match entries.as_slice() {
+            [] => Ok(None),
+            [Value::Array(entry), ..] => entry
+                .first()
+                .and_then(Value::as_str)
+                .and_then(|id| EntryId::parse(&id).ok())
+                .map(Some)
+                .ok_or_else(|| odd_reply("redis")),
+            _ => Err(odd_reply("redis")),
+        }
     }
 
     /// Asks for the role, and reads the lives so that a loss of data is noticed without traffic.
@@ -313,7 +389,7 @@ impl Core {
             return Ok(());
         }
         let shards = self.config.shards.clone();
-        let known: Vec<_> = shards.clone().map(|shard| self.config.memory.recall(shard)).collect();
+        let known = self.recall();
         let keys: Vec<Value> =
             shards.clone().map(|shard| Value::Bytes(self.config.keys.shard(shard).life.clone())).collect();
         let Value::Array(lives) = wire.ask("MGET", keys, limit).await? else {
@@ -421,10 +497,5 @@ impl Health {
     /// The shards whose records cannot be read: in a cluster, those of a primary that is down.
     pub fn unreadable_shards(&self) -> impl Iterator<Item = u16> + '_ {
         self.checks.iter().flat_map(|(shards, _)| shards.clone())
-    }
-
-    /// Whether all links have been up, or have failed, at least once.
-    pub(crate) fn is_known(&self) -> bool {
-        self.pending.is_empty()
     }
 }

@@ -8,6 +8,7 @@
 //! | the known one, with at least the known seq | nothing | what its horizon says |
 //! | missing | `FLUSHALL`, a restart without data, eviction, another database | everything, until a new life has begun |
 //! | the known one, with a lower seq | an older dump, a fail-over that lost writes | everything, until a new life has begun |
+//! | the known one, but on a new connection its latest known change is not in the log | the same, and others have written since | the same |
 //! | another one | any of these, and someone was faster | tokens issued up to its birth |
 //!
 //! A token that is in doubt and not found to be revoked is [`StoreErrorKind::Amnesia`]: the policy decides. Tokens
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
-use super::schema::Life;
+use super::schema::{FAR, Life};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::store::{StoreError, StoreErrorKind};
 use crate::verified::VerifiedToken;
@@ -37,11 +38,16 @@ pub(crate) struct Known {
     pub(crate) life: Life,
     /// The life that this process knew before, until all others have been told.
     pub(crate) former: Option<u64>,
+    /// Changes of this life were lost: a new one has to begin.
+    pub(crate) lost: bool,
 }
 
 impl Known {
     /// What the script is told, so that it begins a new life or draws a horizon where one is missing.
     pub(crate) fn for_script(&self) -> (u64, u64) {
+        if self.lost {
+            return (self.life.id, FAR);
+        }
         self.former.map_or((self.life.id, self.life.seq), |former| (former, 0))
     }
 }
@@ -54,6 +60,12 @@ pub(crate) struct Doubt {
 }
 
 impl Doubt {
+    /// Tokens issued until then are in doubt; zero if none are.
+    #[cfg(feature = "sessions")]
+    pub(crate) fn horizon(&self) -> Timestamp {
+        self.horizon
+    }
+
     /// Whether a token that was not found to be revoked may have been.
     pub(crate) fn covers(&self, token: &VerifiedToken) -> bool {
         if self.horizon == Timestamp::ZERO {
@@ -94,7 +106,7 @@ impl Memory {
                 "the life of the shard is unreadable: another program, or another version of this one, uses the prefix",
             )
         })?;
-        if before.is_some_and(|known| known.life.id == life.id && known.life.seq > life.seq) {
+        if before.is_some_and(|known| known.life.id == life.id && (known.lost || known.life.seq > life.seq)) {
             self.alarm.notify_one();
             return Err(amnesia("redis knows of fewer revocations than before: an older state was restored"));
         }
@@ -103,52 +115,67 @@ impl Memory {
 
     /// Takes in a life that was read, or that the script has answered with.
     pub(crate) fn learn(&self, shard: u16, before: Option<&Arc<Known>>, life: Life) -> Doubt {
-        let mut seen = Known { life, former: None };
+        let mut seen = Known { life, former: None, lost: false };
         match before {
             Some(known) if known.life.id == life.id => {
-                // Most of the time there is nothing new. The horizon may be one that only this process has drawn.
-                if known.life.seq == life.seq && known.life.horizon >= life.horizon {
-                    return Doubt { horizon: known.life.horizon, lifted: known.life.lifted.max(life.lifted) };
+                let is_unpublished = known.former.is_some() && life.horizon < known.life.horizon;
+                // Most of the time there is nothing new.
+                if known.life == life || (is_unpublished && known.life.seq == life.seq) {
+                    return Doubt { horizon: known.life.horizon, lifted: known.life.lifted };
                 }
-                seen.life.horizon = life.horizon.max(known.life.horizon);
-                seen.life.lifted = life.lifted.max(known.life.lifted);
-                seen.former = known.former.filter(|_| life.horizon < known.life.horizon);
-            }
-            Some(known) => {
-                if life.horizon < life.birth {
-                    seen.life.horizon = life.birth;
-                    // Until it is published, when the script says how long it lasts.
-                    seen.life.lifted = Timestamp::from_millis(u64::MAX);
-                    seen.former = Some(known.life.id);
-                    self.alarm.notify_one();
+                if is_unpublished {
+                    seen.former = known.former;
+                    (seen.life.horizon, seen.life.lifted) = (known.life.horizon, known.life.lifted);
                 }
-                tracing::warn!(
-                    shard,
-                    horizon = %seen.life.horizon,
-                    "redis has lost revocations; tokens issued up to the horizon are of unknown standing"
-                );
             }
-            None => {}
+            Some(known) if life.horizon < life.birth => {
+                seen.life.horizon = life.birth;
+                // Until it is published, when the script says how long it lasts.
+                seen.life.lifted = Timestamp::from_millis(u64::MAX);
+                seen.former = Some(known.life.id);
+                self.alarm.notify_one();
+            }
+            _ => {}
         }
-        self.keep(shard, before, seen);
-        Doubt { horizon: seen.life.horizon, lifted: seen.life.lifted }
+        let doubt = Doubt { horizon: seen.life.horizon, lifted: seen.life.lifted };
+        if self.keep(shard, before, seen) {
+            tracing::warn!(
+                shard,
+                horizon = %seen.life.horizon,
+                "redis has lost revocations; the standing of tokens issued up to the horizon is unknown"
+            );
+        }
+        doubt
+    }
+
+    /// On a new connection, a change that was known before was not found: whatever the life says, changes were lost.
+    pub(crate) fn miss(&self, shard: u16, known: &Known) {
+        let Some(slot) = self.shards.get(usize::from(shard)) else { return };
+        slot.rcu(|now| match now {
+            Some(now) if now.life.id == known.life.id => Some(Arc::new(Known { lost: true, ..**now })),
+            other => other.clone(),
+        });
+        self.alarm.notify_one();
     }
 
     /// Replies may be read in another order than they were given. Within a life the larger seq is the newer one; of two
-    /// lives the one that replaces what is known.
-    fn keep(&self, shard: u16, before: Option<&Arc<Known>>, seen: Known) {
-        let Some(slot) = self.shards.get(usize::from(shard)) else { return };
-        slot.rcu(|now| match now {
+    /// lives the one that replaces what is known. Returns whether another life has replaced the known one.
+    fn keep(&self, shard: u16, before: Option<&Arc<Known>>, seen: Known) -> bool {
+        let Some(slot) = self.shards.get(usize::from(shard)) else { return false };
+        let is_current = |now: &Known| before.is_some_and(|before| before.life.id == now.life.id);
+        let was = slot.rcu(|now| match now {
             Some(now) if now.life.id == seen.life.id => {
                 let is_newer = seen.life.seq >= now.life.seq;
                 let mut kept = if is_newer { seen } else { **now };
                 kept.life.horizon = seen.life.horizon.max(now.life.horizon);
                 kept.life.lifted = if is_newer { seen.life.lifted } else { now.life.lifted };
+                kept.lost = now.lost;
                 Some(Arc::new(kept))
             }
-            Some(now) if before.is_none_or(|before| before.life.id != now.life.id) => Some(Arc::clone(now)),
+            Some(now) if !is_current(now) => Some(Arc::clone(now)),
             _ => Some(Arc::new(seen)),
         });
+        was.is_some_and(|was| was.life.id != seen.life.id && is_current(&was))
     }
 }
 
@@ -160,3 +187,6 @@ fn amnesia(problem: &'static str) -> StoreError {
 pub(crate) fn in_doubt() -> StoreError {
     amnesia("redis has lost revocations, and the token is old enough to have been revoked before")
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,17 +9,24 @@
 //! | `life` | how a loss of data is noticed, and which tokens are doubted then |
 //! | `options` | what can be set, and how a store is opened |
 //! | `feed` | the log of one shard, for a mirror |
+//! | `session` | the documents of sessions and families (feature `sessions`) |
+//! | `journal` | entries by target in the order of time: audit events |
 //! | `ask` | what goes over the wire: the check, the write, the look-ups |
+//! | `doctor` | what is wrong with this Redis as a keeper of revocations |
 
 mod ask;
 mod connect;
+mod doctor;
 mod feed;
 mod guard;
+mod journal;
 mod life;
 mod options;
 mod random;
 mod schema;
 mod script;
+#[cfg(feature = "sessions")]
+mod session;
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,6 +43,7 @@ use super::{ListQuery, Lookup, Page, Receipt, RevocationStore, StoreError};
 use crate::revocation::{Record, Revocation, Target};
 use crate::verified::VerifiedToken;
 use connect::Dialer;
+pub use doctor::{Finding, Report, Severity};
 pub use feed::RedisFeed;
 pub use guard::Health;
 use guard::Link;
@@ -52,7 +60,7 @@ use schema::Keys;
 /// end with the last clone.
 ///
 /// A check is one round trip (`MGET`) and answers within [`with_check_timeout`](RedisStoreBuilder::with_check_timeout)
-/// whatever happens. A write is one script, all or nothing per shard; repeating it is safe. Needs Redis 6.2 or
+/// whatever happens. A write is one script, all or nothing for up to 128 changes of a shard; repeating it is safe. Needs Redis 6.2 or
 /// Valkey, with `maxmemory-policy noeviction`.
 ///
 /// ```no_run
@@ -106,6 +114,11 @@ impl RedisStore {
     pub(crate) fn feeds(&self) -> Vec<RedisFeed> {
         let feed = |shard| RedisFeed::new(Arc::clone(&self.inner), shard);
         (0..self.inner.keys.shards()).map(feed).collect()
+    }
+
+    /// Whether Redis can be used right now. Costs nothing: it is what the store knows anyway.
+    pub fn health(&self) -> Health {
+        self.inner.health.borrow().clone()
     }
 
     /// Whether Redis can be used right now, and every change of that: for readiness probes and metrics.

@@ -222,16 +222,22 @@ impl RedisStoreBuilder {
     }
 }
 
+#[cfg(test)]
+impl RedisStoreBuilder {
+    pub(crate) fn settings(self) -> Settings {
+        self.settings
+    }
+}
+
 fn open(dialer: Dialer, settings: Settings) -> RedisStore {
     let is_cluster = dialer.is_cluster();
     let dialer = Arc::new(dialer);
     let keys = Arc::new(Keys::new(&settings.prefix, settings.shards));
     let memory = Arc::new(Memory::new(settings.shards));
-    let shards: Vec<_> = if is_cluster {
-        (0..settings.shards).map(|shard| shard..shard + 1).collect()
-    } else {
-        vec![0..settings.shards]
-    };
+    // In a cluster each shard has links of its own: a dead primary takes only its own shards away.
+    let per_link = if is_cluster { 1 } else { settings.shards };
+    let shards: Vec<_> =
+        (0..settings.shards).step_by(per_link.into()).map(|shard| shard..shard + per_link).collect();
     let health = Arc::new(watch::Sender::new(Health::starting(&shards)));
     let links = |purpose, limit, in_flight| -> Box<[Link]> {
         let link = |shards| {
@@ -265,6 +271,9 @@ fn open(dialer: Dialer, settings: Settings) -> RedisStore {
 
 impl Settings {
     fn validate(&self) -> Result<(), ConfigError> {
+        const HOUR: Duration = Duration::from_secs(60 * 60);
+        // More than a profile accepts, as leeways are to be added.
+        const ELEVEN_YEARS: Duration = Duration::from_secs(11 * 366 * 24 * 60 * 60);
         if !is_prefix(&self.prefix) {
             return Err(ConfigError::new("prefix", "must be 1 to 64 letters, digits and -_.:/"));
         }
@@ -279,6 +288,9 @@ impl Settings {
                     "is less than a millisecond, in which nothing can be answered",
                 ));
             }
+            if limit > HOUR {
+                return Err(ConfigError::new(setting, "is over an hour, which is no limit"));
+            }
         }
         if self.max_in_flight == 0 {
             return Err(ConfigError::new("max_in_flight", "is 0, so that no token could be checked"));
@@ -290,6 +302,12 @@ impl Settings {
             return Err(ConfigError::new(
                 "max_token_lifetime",
                 "is 0; name the longest life of an accepted token",
+            ));
+        }
+        if self.max_token_lifetime > ELEVEN_YEARS {
+            return Err(ConfigError::new(
+                "max_token_lifetime",
+                "is over eleven years; profiles accept ten at most",
             ));
         }
         if self.log_length == 0 {

@@ -1,19 +1,23 @@
 //! What is kept in Redis, and how it is spelt. Pure: text in, values out, and back.
 //!
-//! All keys of shard `k` carry the hash tag `{prefix:k}`, so a cluster keeps them on one node:
+//! All keys of shard `k` begin with the prefix and carry the hash tag `{k}`, so a cluster keeps them on one node:
 //!
 //! | key | type | holds |
 //! | --- | --- | --- |
-//! | `{prefix:k}:r:<fingerprint>` | string | one [`Record`]: the truth. Expires when it may be forgotten |
-//! | `{prefix:k}:e` | string | the [`Life`] of the shard: it changes with every loss of data |
-//! | `{prefix:k}:i` | zset | what is in effect: class byte and raw fingerprint, by the time it may be forgotten |
-//! | `{prefix:k}:b` | zset | what was reinstated: raw fingerprint, by the time it may be forgotten |
-//! | `{prefix:k}:l` | stream | the latest writes, for those who follow them |
-//! | `{prefix:k}:m` | hash | layout version, number of shards, id of the life |
+//! | `prefix:{k}:r:<fingerprint>` | string | one [`Record`]: the truth. Expires when it may be forgotten |
+//! | `prefix:{k}:e` | string | the [`Life`] of the shard: it changes with every loss of data |
+//! | `prefix:{k}:i` | zset | what is in effect: class byte and raw fingerprint, by the time it may be forgotten |
+//! | `prefix:{k}:b` | zset | what was reinstated: raw fingerprint, by the time it may be forgotten |
+//! | `prefix:{k}:l` | stream | the latest writes, for those who follow them |
+//! | `prefix:{k}:m` | hash | layout version, number of shards, id of the life |
+//! | `prefix:{k}:a:<fingerprint>` | stream | the latest audit events of a user, see the room `journal` |
+//! | `prefix:{k}:d:<fingerprint>` | string | one document of a session, a family, …, see the room `session` |
+//! | `prefix:{k}:n` | zset | the sessions that are counted, by the time at which they end |
 //!
 //! Every key has an expiry: nothing stays behind when the last program that used it is gone.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -51,20 +55,33 @@ pub(crate) struct ShardKeys {
     pub(crate) index: Bytes,
     pub(crate) tombstones: Bytes,
     pub(crate) log: Bytes,
+    /// Holds nothing, ever: for trials of access rights.
+    pub(crate) trial: Bytes,
     record: Box<str>,
+    journal: Box<str>,
+    #[cfg(feature = "sessions")]
+    pub(crate) members: Bytes,
+    #[cfg(feature = "sessions")]
+    document: Box<str>,
 }
 
 impl Keys {
     pub(crate) fn new(prefix: &str, shards: u16) -> Self {
         let shard = |k: u16| {
-            let key = |name: &str| Bytes::from(format!("{{{prefix}:{k}}}:{name}"));
+            let key = |name: &str| Bytes::from(format!("{prefix}:{{{k}}}:{name}"));
             ShardKeys {
                 life: key("e"),
                 meta: key("m"),
                 index: key("i"),
                 tombstones: key("b"),
                 log: key("l"),
-                record: format!("{{{prefix}:{k}}}:r:").into(),
+                trial: key("t"),
+                record: format!("{prefix}:{{{k}}}:r:").into(),
+                journal: format!("{prefix}:{{{k}}}:a:").into(),
+                #[cfg(feature = "sessions")]
+                members: key("n"),
+                #[cfg(feature = "sessions")]
+                document: format!("{prefix}:{{{k}}}:d:").into(),
             }
         };
         Self { shards: (0..shards.max(1)).map(shard).collect() }
@@ -92,6 +109,15 @@ impl ShardKeys {
     pub(crate) fn record(&self, fingerprint: &Fingerprint) -> Bytes {
         format!("{}{fingerprint}", self.record).into()
     }
+
+    pub(crate) fn journal(&self, fingerprint: &Fingerprint) -> Bytes {
+        format!("{}{fingerprint}", self.journal).into()
+    }
+
+    #[cfg(feature = "sessions")]
+    pub(crate) fn document(&self, fingerprint: &Fingerprint) -> Bytes {
+        format!("{}{fingerprint}", self.document).into()
+    }
 }
 
 /// Whether a prefix can be part of keys and of the key patterns of access rules.
@@ -115,18 +141,38 @@ pub(crate) struct Life {
     pub(crate) lifted: Timestamp,
     /// How many changes were written.
     pub(crate) seq: u64,
+    /// The entry of the latest change in the log. After a fail-over, it shows whether the change is still there.
+    pub(crate) mark: EntryId,
+}
+
+/// The id of an entry of a stream; zero before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct EntryId(pub(crate) u64, pub(crate) u64);
+
+impl EntryId {
+    pub(crate) fn parse(text: &str) -> Result<Self, Unreadable> {
+        let (millis, n) = text.split_once('-').ok_or(Unreadable)?;
+        Ok(Self(decimal(millis)?, decimal(n)?))
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.0, self.1)
+    }
 }
 
 impl Life {
     #[cfg(test)]
     pub(crate) fn print(&self) -> String {
         format!(
-            "{LAYOUT} {:016x} {} {} {} {}",
+            "{LAYOUT} {:016x} {} {} {} {} {}",
             self.id,
             self.birth.as_millis(),
             self.horizon.as_millis(),
             self.lifted.as_millis(),
-            self.seq
+            self.seq,
+            self.mark
         )
     }
 
@@ -143,6 +189,7 @@ impl Life {
             horizon: words.time()?,
             lifted: words.time()?,
             seq: words.number()?,
+            mark: EntryId::parse(words.next()?)?,
         };
         if life.id == 0 { Err(Unreadable) } else { words.end().map(|()| life) }
     }
@@ -272,9 +319,7 @@ impl<'a> Words<'a> {
     }
 
     fn number(&mut self) -> Result<u64, Unreadable> {
-        let word = self.next()?;
-        let plain = word.bytes().all(|byte| byte.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
-        word.parse().ok().filter(|number| plain && *number <= FAR).ok_or(Unreadable)
+        decimal(self.next()?).and_then(|number| if number <= FAR { Ok(number) } else { Err(Unreadable) })
     }
 
     fn time(&mut self) -> Result<Timestamp, Unreadable> {
@@ -292,6 +337,11 @@ impl<'a> Words<'a> {
     fn end(self) -> Result<(), Unreadable> {
         if self.0.is_empty() { Ok(()) } else { Err(Unreadable) }
     }
+}
+
+fn decimal(word: &str) -> Result<u64, Unreadable> {
+    let plain = word.bytes().all(|byte| byte.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
+    word.parse().ok().filter(|_| plain).ok_or(Unreadable)
 }
 
 #[cfg(test)]

@@ -16,7 +16,19 @@ use crate::store::feed::Fact;
 pub(crate) const SOURCE: &str = include_str!("write.lua");
 
 /// The SHA-1 of [`SOURCE`], under which Redis keeps it.
-pub(crate) const SHA: &str = "8cc6b7a59814f0152087cd63fac8c589d1270603";
+pub(crate) const SHA: &str = "f73eb7a650822191f89cec6eac238a0edc2b8ee4";
+
+/// A script, as it is sent.
+pub(crate) struct Script {
+    pub(crate) source: &'static str,
+    /// The SHA-1 of the source, under which Redis keeps it.
+    pub(crate) sha: &'static str,
+    /// Whether replicas have to be waited for, where that was asked for.
+    pub(crate) writes: bool,
+}
+
+/// The script that writes revocations.
+pub(crate) const WRITE: Script = Script { source: SOURCE, sha: SHA, writes: true };
 
 /// How long keys without an end of their own outlive the last write: longer than a service stands still.
 pub(crate) const KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
@@ -76,7 +88,7 @@ pub(crate) fn restoring(
             Bytes::from_static(b"m"),
             numbers.into(),
             time(fact.until),
-            text(0),
+            text(0_u64),
             Bytes::copy_from_slice(fingerprint.as_bytes()),
             Bytes::new(),
             Bytes::new(),
@@ -88,7 +100,7 @@ pub(crate) fn restoring(
 
 fn head(keys: &Keys, shard: u16, context: &Context, fingerprints: &[Fingerprint]) -> Vec<Bytes> {
     let names = keys.shard(shard);
-    let mut arguments = vec![text(5 + fingerprints.len())];
+    let mut arguments = vec![text(5 + fingerprints.len() as u64)];
     arguments
         .extend([&names.life, &names.meta, &names.index, &names.tombstones, &names.log].map(Bytes::clone));
     arguments.extend(fingerprints.iter().map(|fingerprint| names.record(fingerprint)));
@@ -106,8 +118,8 @@ fn head(keys: &Keys, shard: u16, context: &Context, fingerprints: &[Fingerprint]
     arguments
 }
 
-fn text(value: impl ToString) -> Bytes {
-    value.to_string().into()
+fn text(value: impl Into<u64>) -> Bytes {
+    value.into().to_string().into()
 }
 
 fn life_id(id: u64) -> Bytes {

@@ -24,10 +24,10 @@ redis.call('XLEN', KEYS[5])
 -- Then a new life begins, and tokens issued until now are beyond the horizon. If another program has begun it
 -- without knowing that there was a life before, the horizon is the beginning of the new one.
 local value, known, span = redis.call('GET', KEYS[1]), ARGV[4], tonumber(ARGV[6])
-local life, birth, horizon, lifted, seq
+local life, birth, horizon, lifted, seq, mark
 local is_new, lost = not value, false
 if value then
-  life, birth, horizon, lifted, seq = string.match(value, '^1 (%x+) (%d+) (%d+) (%d+) (%d+)$')
+  life, birth, horizon, lifted, seq, mark = string.match(value, '^1 (%x+) (%d+) (%d+) (%d+) (%d+) (%d+%-%d+)$')
   if not life then return redis.error_reply('UNREADABLE the life of the shard') end
   birth, horizon, lifted, seq = tonumber(birth), tonumber(horizon), tonumber(lifted), tonumber(seq)
   if known ~= '' and known ~= life then
@@ -36,7 +36,7 @@ if value then
     is_new, lost = true, true
   end
 else
-  horizon, lifted, seq = 0, 0, 0
+  horizon, lifted, seq, mark = 0, 0, 0, '0-0'
   lost = known ~= '' or meta_life
 end
 if is_new then
@@ -147,13 +147,10 @@ end
 -- === The writes. The records come last: a change that is in force is known to all who follow the log. ===
 
 redis.call('HSET', KEYS[2], 'layout', ARGV[1], 'shards', ARGV[2])
-local life_value = table.concat({ '1', life, int(birth), int(horizon), int(lifted), int(seq) }, ' ')
-redis.call('SET', KEYS[1], life_value)
-redis.call('HSET', KEYS[2], 'life', life)
 for _, write in ipairs(writes) do
   local id, r = write.id, write.record
   local numbers = table.concat({ int(r.all), int(r.cutoff), int(r.set), int(r.back), int(r.ends) }, ' ')
-  redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[8], '*', 's', int(write.seq), 'e', life, 'f', id, 'n', numbers)
+  mark = redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[8], '*', 's', int(write.seq), 'e', life, 'f', id, 'n', numbers)
   if in_effect(r) then
     local plain = revokes_all(r) and r.back == 0
     redis.call('ZADD', KEYS[3], int(r.ends), (plain and 'a' or 'r') .. id)
@@ -164,6 +161,9 @@ for _, write in ipairs(writes) do
     redis.call('ZADD', KEYS[4], int(r.ends), id)
   end
 end
+local life_value = table.concat({ '1', life, int(birth), int(horizon), int(lifted), int(seq), mark }, ' ')
+redis.call('SET', KEYS[1], life_value)
+redis.call('HSET', KEYS[2], 'life', life)
 
 -- Forgets what may be forgotten: a bounded number each time, but more than was added.
 local kept = now + tonumber(ARGV[7])

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+#[cfg(feature = "jwks")]
+use jsonwebtoken::DecodingKeyKind;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 
 use super::{der, provider};
@@ -47,6 +49,20 @@ impl VerificationKey {
         expect_family(algorithm, AlgorithmFamily::Hmac)?;
         check_secret(algorithm, secret)?;
         Self::checked(algorithm, DecodingKey::from_secret(secret))
+    }
+
+    /// A public key in PEM, of the kind that the algorithm needs.
+    ///
+    /// # Errors
+    /// As [`from_rsa_pem`](Self::from_rsa_pem), [`from_ec_pem`](Self::from_ec_pem) or [`from_ed_pem`](Self::from_ed_pem);
+    /// [`ConfigError`] if the algorithm takes a secret.
+    pub fn from_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, ConfigError> {
+        match algorithm.family() {
+            AlgorithmFamily::Rsa => Self::from_rsa_pem(algorithm, pem),
+            AlgorithmFamily::Ec => Self::from_ec_pem(algorithm, pem),
+            AlgorithmFamily::Ed => Self::from_ed_pem(pem),
+            AlgorithmFamily::Hmac => Err(wrong_family(algorithm)),
+        }
     }
 
     /// An RSA public key in PEM: `PUBLIC KEY` or `RSA PUBLIC KEY`; for RS256 to RS512 and PS256 to PS512.
@@ -170,6 +186,23 @@ impl VerificationKey {
         alg == name(self.algorithm) || (self.algorithm == Algorithm::EdDSA && alg == "Ed25519")
     }
 
+    /// Whether both are the same public key, under the same name. Secrets are never the same: they are not compared.
+    #[cfg(feature = "jwks")]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        use DecodingKeyKind::{RsaModulusExponent, SecretOrDer};
+
+        let is_same_material = match (self.key.kind(), other.key.kind()) {
+            (SecretOrDer(own), SecretOrDer(other)) => {
+                self.key.family() != AlgorithmFamily::Hmac && own == other
+            }
+            (RsaModulusExponent { n, e }, RsaModulusExponent { n: other_n, e: other_e }) => {
+                (n, e) == (other_n, other_e)
+            }
+            _ => false,
+        };
+        is_same_material && self.kid == other.kid && self.algorithm == other.algorithm
+    }
+
     /// Whether `signature`, base64url, fits `message`.
     pub(crate) fn fits(&self, message: &str, signature: &str) -> bool {
         // An error is a signature that is not base64url or has the wrong size: the key was tried when it was made.
@@ -284,6 +317,11 @@ pub(crate) const fn name(algorithm: Algorithm) -> &'static str {
         // No token has an empty `alg`, see the header: an algorithm that is new to jsonwebtoken fits nothing.
         _ => "",
     }
+}
+
+/// Whether `alg` is the name of a signature algorithm, to the letter; `none` is not one.
+pub(crate) fn is_signature_algorithm(alg: &str) -> bool {
+    alg == "Ed25519" || alg.parse().is_ok_and(|algorithm| name(algorithm) == alg)
 }
 
 fn public_pem(pem: &[u8], labels: &[&str]) -> Result<Vec<u8>, ConfigError> {

@@ -13,18 +13,22 @@
 //! | --- | --- |
 //! | `header` | the shape of a token and its header |
 //! | `key` | keys, each with its algorithm, none of them weak |
+//! | `keys` | the keys of a verifier, and how a token chooses one |
 //! | `jwk` | keys from JSON Web Keys and sets of them |
 //! | `der` | the forms of DER and PEM in which keys are written |
 //! | `provider` | which cryptography checks the signatures |
+//! | `unchecked` | tokens whose signature a gateway has checked |
 //! | `sign` | keys that sign (feature `issuer`) |
 
 mod der;
 mod header;
 mod jwk;
 mod key;
+mod keys;
 mod provider;
 #[cfg(feature = "issuer")]
 mod sign;
+mod unchecked;
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,14 +42,17 @@ pub use jsonwebtoken::crypto::CryptoProvider;
 
 pub use jwk::KeySet;
 pub use key::VerificationKey;
+pub(crate) use keys::Keys;
 pub use provider::install_provider;
 #[cfg(feature = "issuer")]
 pub use sign::SigningKey;
+pub use unchecked::UncheckedSignatureVerifier;
 
 use self::header::{Header, Parts, malformed};
+use self::keys::{KeySource, KeysNow};
 use super::profile::SignedClaims;
 use super::{TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, CoarseClock};
 use crate::config::ConfigError;
 use crate::verified::VerifiedToken;
 
@@ -93,7 +100,7 @@ const FOREIGN_TYPES: [&str; 16] = [
 /// ```
 #[derive(Clone)]
 pub struct JwtVerifier {
-    keys: Keys,
+    keys: KeySource,
     profile: TokenProfile,
     types: Types,
     max_token_bytes: usize,
@@ -110,13 +117,37 @@ impl JwtVerifier {
         keys: impl IntoIterator<Item = VerificationKey>,
         profile: TokenProfile,
     ) -> Result<Self, ConfigError> {
+        Self::from_source(KeySource::Fixed(Keys::new(keys.into_iter().collect())?), profile)
+    }
+
+    /// Accepts what a key has signed that the identity provider publishes at the time, and `profile` finds acceptable.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the profile cannot work, or if the keys were discovered from an issuer that it does not name.
+    #[cfg(feature = "jwks")]
+    pub fn with_remote_keys(
+        keys: super::jwks::RemoteKeys,
+        profile: TokenProfile,
+    ) -> Result<Self, ConfigError> {
+        if let Some(issuer) = keys.issuer().filter(|issuer| !profile.knows_issuer(issuer)) {
+            return Err(ConfigError::new(
+                "issuer",
+                format!(
+                    "the keys are those of `{issuer}`, which the profile does not name; see TokenProfile::with_issuer"
+                ),
+            ));
+        }
+        Self::from_source(KeySource::Remote(keys), profile)
+    }
+
+    fn from_source(keys: KeySource, profile: TokenProfile) -> Result<Self, ConfigError> {
         profile.validate()?;
         Ok(Self {
-            keys: Keys::new(keys.into_iter().collect())?,
+            keys,
             profile,
             types: Types { required: false, accepted: DEFAULT_TYPES.map(Into::into).into() },
             max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
-            clock: Arc::new(SystemClock),
+            clock: Arc::new(CoarseClock),
         })
     }
 
@@ -132,18 +163,7 @@ impl JwtVerifier {
         mut self,
         types: impl IntoIterator<Item = T>,
     ) -> Result<Self, ConfigError> {
-        let accepted: Vec<Box<str>> =
-            types.into_iter().map(|typ| without_prefix(typ.as_ref()).into()).collect();
-        if accepted.is_empty() || accepted.iter().any(|typ| typ.is_empty()) {
-            return Err(ConfigError::new("types", "is empty or names an empty type; name at least one"));
-        }
-        if let Some(typ) = accepted.iter().find(|typ| is_foreign(typ)) {
-            return Err(ConfigError::new(
-                "types",
-                format!("`{typ}` is not the type of an access token and must never pass for one"),
-            ));
-        }
-        self.types = Types { required: true, accepted };
+        self.types = Types::only(types)?;
         Ok(self)
     }
 
@@ -154,7 +174,7 @@ impl JwtVerifier {
         self
     }
 
-    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default [`SystemClock`].
+    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default [`CoarseClock`].
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -162,7 +182,11 @@ impl JwtVerifier {
     }
 
     /// Everything but the claims: the key that signed the token, and its parts.
-    fn authenticate<'t>(&self, token: &'t str) -> Result<(&VerificationKey, Parts<'t>), TokenError> {
+    fn authenticate<'k, 't>(
+        &self,
+        keys: &'k KeysNow<'_>,
+        token: &'t str,
+    ) -> Result<(&'k VerificationKey, Parts<'t>), TokenError> {
         if token.len() > self.max_token_bytes {
             return Err(TokenError::new(
                 TokenErrorKind::TooLong,
@@ -174,7 +198,7 @@ impl JwtVerifier {
             base64(parts.header).ok_or_else(|| malformed("the header of the token is not base64url"))?;
         let header = Header::parse(&json)?;
         self.types.judge(header.typ.as_deref())?;
-        let key = self.keys.select(header.kid.as_deref())?;
+        let key = keys.select(header.kid.as_deref())?;
         if !key.is_for(&header.alg) {
             return Err(TokenError::new(
                 TokenErrorKind::WrongAlgorithm,
@@ -192,7 +216,8 @@ impl JwtVerifier {
         token: &str,
         judge: impl FnOnce(SignedClaims<'_>) -> Result<VerifiedToken, TokenError>,
     ) -> Result<Arc<VerifiedToken>, TokenError> {
-        let (key, parts) = self.authenticate(token)?;
+        let keys = self.keys.now();
+        let (key, parts) = self.authenticate(&keys, token)?;
         let payload = base64(parts.payload).ok_or_else(|| malformed("the claims are not base64url"))?;
         let claims =
             SignedClaims::new(&payload).with_key_id(key.kid()).with_signing_input(parts.signing_input);
@@ -212,58 +237,25 @@ impl TokenVerifier for JwtVerifier {
     fn profile(&self) -> &TokenProfile {
         &self.profile
     }
+
+    fn judge_again(&self, token: &VerifiedToken) -> Result<(), TokenError> {
+        self.profile.judge_times(token, self.clock.now())
+    }
+
+    /// Changes when the keys do, if they are those that an identity provider publishes.
+    fn generation(&self) -> u64 {
+        self.keys.generation()
+    }
 }
 
 impl fmt::Debug for JwtVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JwtVerifier")
-            .field("keys", &self.keys.0)
+            .field("keys", &self.keys)
             .field("profile", &self.profile)
             .field("types", &self.types.accepted)
             .field("max_token_bytes", &self.max_token_bytes)
             .finish_non_exhaustive()
-    }
-}
-
-/// The keys of a verifier: one, or several that all have names.
-#[derive(Clone)]
-struct Keys(Arc<[VerificationKey]>);
-
-impl Keys {
-    fn new(mut keys: Vec<VerificationKey>) -> Result<Self, ConfigError> {
-        if keys.is_empty() {
-            return Err(ConfigError::new("keys", "there is none; name at least one"));
-        }
-        keys.sort_by(|one, other| one.kid().cmp(&other.kid()));
-        if keys.len() > 1 && keys.iter().any(|key| key.kid().is_none()) {
-            return Err(ConfigError::new(
-                "keys",
-                "one of several has no `kid`, so no token could choose it; see VerificationKey::with_kid",
-            ));
-        }
-        let mut pairs = keys.iter().zip(keys.iter().skip(1));
-        if let Some((one, _)) = pairs.find(|(one, other)| one.kid() == other.kid()) {
-            return Err(ConfigError::new(
-                "keys",
-                format!("two have the `kid` `{}`; a token must choose one", one.kid().unwrap_or_default()),
-            ));
-        }
-        Ok(Self(keys.into()))
-    }
-
-    /// The key of this name. Keys are never tried one after the other: an attacker would choose the weakest.
-    fn select(&self, kid: Option<&str>) -> Result<&VerificationKey, TokenError> {
-        let unknown = |detail| TokenError::new(TokenErrorKind::UnknownKey, detail);
-        match (kid, &*self.0) {
-            (None, [only]) => Ok(only),
-            (None, _) => Err(unknown("the token does not name its key (`kid`), and there are several")),
-            (Some(_), _) => self
-                .0
-                .binary_search_by(|key| key.kid().cmp(&kid))
-                .ok()
-                .and_then(|at| self.0.get(at))
-                .ok_or_else(|| unknown("no key has the `kid` of the token; see VerificationKey::with_kid")),
-        }
     }
 }
 
@@ -275,6 +267,21 @@ struct Types {
 }
 
 impl Types {
+    fn only<T: AsRef<str>>(types: impl IntoIterator<Item = T>) -> Result<Self, ConfigError> {
+        let accepted: Vec<Box<str>> =
+            types.into_iter().map(|typ| without_prefix(typ.as_ref()).into()).collect();
+        if accepted.is_empty() || accepted.iter().any(|typ| typ.is_empty()) {
+            return Err(ConfigError::new("types", "is empty or names an empty type; name at least one"));
+        }
+        if let Some(typ) = accepted.iter().find(|typ| is_foreign(typ)) {
+            return Err(ConfigError::new(
+                "types",
+                format!("`{typ}` is not the type of an access token and must never pass for one"),
+            ));
+        }
+        Ok(Self { required: true, accepted })
+    }
+
     fn judge(&self, typ: Option<&str>) -> Result<(), TokenError> {
         let is_accepted = match typ.map(without_prefix) {
             None => !self.required,

@@ -10,6 +10,37 @@ use crate::clock::Timestamp;
 use crate::revocation::{MAX_ID_BYTES, TargetKind};
 use crate::token::{TokenError, TokenErrorKind};
 
+/// The `iss` of a claims set, to find out by which rules the whole is to be judged. Nothing else is looked at: a claims
+/// set that names two issuers is refused by the rules of either.
+pub(crate) fn issuer_of(payload: &[u8]) -> Result<Option<Cow<'_, str>>, TokenError> {
+    struct IssuerReader;
+    impl<'a> Visitor<'a> for IssuerReader {
+        type Value = Option<Value<'a>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a JSON object")
+        }
+
+        fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut issuer = None;
+            while let Some(Name(name)) = map.next_key()? {
+                if name == "iss" {
+                    issuer = Some(map.next_value()?);
+                } else {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok(issuer)
+        }
+    }
+    let mut json = serde_json::Deserializer::from_slice(payload);
+    let read = json.deserialize_map(IssuerReader).and_then(|issuer| json.end().map(|()| issuer));
+    // The cause is dropped: its text may quote the claims.
+    let issuer =
+        read.map_err(|_| TokenError::new(TokenErrorKind::Malformed, "the claims are not a JSON object"))?;
+    issuer.map_or(Ok(None), |issuer| issuer.string("iss"))
+}
+
 /// The claims that decide, borrowed from the payload where possible.
 #[derive(Default)]
 pub(super) struct Claims<'a> {
@@ -25,7 +56,9 @@ pub(super) struct Claims<'a> {
 
 impl<'a> Claims<'a> {
     pub(super) fn parse(payload: &'a [u8], profile: &'a TokenProfile) -> Result<Self, TokenError> {
-        let mut reader = ClaimsReader { profile, claims: Claims::default(), names: Vec::new(), error: None };
+        // Room for a common token, so that neither list has to grow.
+        let claims = Claims { targets: Vec::with_capacity(8), ..Claims::default() };
+        let mut reader = ClaimsReader { profile, claims, names: Vec::with_capacity(24), error: None };
         let mut json = serde_json::Deserializer::from_slice(payload);
         let read = json.deserialize_map(&mut reader).and_then(|()| json.end());
         if let Some(error) = reader.error {
@@ -67,6 +100,13 @@ impl<'a> Claims<'a> {
 }
 
 impl<'a> Claims<'a> {
+    /// The length of all texts that are kept of them.
+    pub(super) fn text_bytes(&self) -> usize {
+        let len = |text: &Option<Cow<'_, str>>| text.as_deref().map_or(0, str::len);
+        let ids: usize = self.targets.iter().map(|(_, id)| id.len()).sum();
+        len(&self.issuer) + len(&self.subject) + len(&self.id) + ids
+    }
+
     /// Issuers like to say the same twice, `client_id` and `azp` above all. One look-up is enough.
     fn add_target(&mut self, feed: &'a ClaimTarget, id: Cow<'a, str>) {
         let is_known = feed.kind != TargetKind::Claim
@@ -196,7 +236,7 @@ const ARBITRARY_NUMBER: &str = "$serde_json::private::Number";
 fn number<'a>(digits: &str) -> Value<'a> {
     match (digits.parse(), digits.parse()) {
         (Ok(integer), _) => Value::Integer(integer),
-        (_, Ok(number)) => Value::Number(number),
+        (_, Ok(number)) if f64::is_finite(number) => Value::Number(number),
         _ => Value::Other,
     }
 }

@@ -2,8 +2,14 @@
 //! when it is valid, and by which of its claims it can be revoked.
 //!
 //! Pure: bytes and a time in, a [`VerifiedToken`] or a [`TokenError`] out.
+//!
+//! | room | what it does |
+//! | --- | --- |
+//! | `claims` | reads a claims set |
+//! | `issuer` | the accepted issuers, and whose an id is |
 
 mod claims;
+mod issuer;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,11 +21,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
 use self::claims::Claims;
+pub(crate) use self::claims::issuer_of;
+use self::issuer::{Issuer, Issuers, Pattern};
 use super::{TokenError, TokenErrorKind};
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
-use crate::revocation::{Fingerprint, IssuerDigest, Target, TargetKind};
-use crate::verified::{TokenTarget, VerifiedToken};
+use crate::revocation::TargetKind;
+use crate::verified::{Draft, TokenTarget, VerifiedToken};
 
 /// Default of [`TokenProfile::with_leeway`].
 pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(60);
@@ -79,8 +87,7 @@ pub enum MissingId {
 /// ```
 #[derive(Clone)]
 pub struct TokenProfile {
-    issuers: Vec<Issuer>,
-    anonymous: Issuer,
+    issuers: Issuers,
     audiences: Vec<Box<str>>,
     leeway: Duration,
     max_lifetime: Duration,
@@ -88,14 +95,8 @@ pub struct TokenProfile {
     missing_id: MissingId,
     require_iat: bool,
     claim_targets: Vec<ClaimTarget>,
-}
-
-#[derive(Clone)]
-struct Issuer {
-    name: Arc<str>,
-    digest: IssuerDigest,
-    /// The target "everything of this issuer", which is the same for each of its tokens.
-    target: TokenTarget,
+    /// Those it was put together from, each for its own issuers; see [`combined`](Self::combined).
+    members: Vec<TokenProfile>,
 }
 
 #[derive(Clone)]
@@ -151,8 +152,7 @@ impl TokenProfile {
     /// [`DEFAULT_LEEWAY`].
     pub fn new() -> Self {
         Self {
-            issuers: Vec::new(),
-            anonymous: Issuer::new(""),
+            issuers: Issuers::none(),
             audiences: Vec::new(),
             leeway: DEFAULT_LEEWAY,
             max_lifetime: DEFAULT_MAX_LIFETIME,
@@ -162,7 +162,56 @@ impl TokenProfile {
             claim_targets: DEFAULT_CLAIM_TARGETS
                 .map(|(claim, kind)| ClaimTarget { claim: claim.into(), kind })
                 .into(),
+            members: Vec::new(),
         }
+    }
+
+    /// Several profiles as one: each token is judged by the one that knows its issuer, and by no other. For verifying
+    /// tokens of several issuers see [`IssuerSet`](super::IssuerSet), which makes such a profile.
+    ///
+    /// For a [`Revoker`](crate::Revoker) it is the profile of a process that revokes but does not check: ids belong to
+    /// their issuer, so [`Target::issued_by`](crate::Target::issued_by) is needed if there are several, and every record
+    /// is kept for as long as the longest token of any of them. Set everything before profiles are combined: setters
+    /// called later do not reach the parts.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if there is no profile, if one cannot work or has no issuer, or if two have the same issuer.
+    pub fn combined(profiles: impl IntoIterator<Item = Self>) -> Result<Self, ConfigError> {
+        let mut all = Self::new();
+        for profile in profiles {
+            profile.validate()?;
+            // What is combined already comes in parts: there is one level.
+            let parts = if profile.members.is_empty() { vec![profile] } else { profile.members };
+            for part in parts {
+                all.add(part)?;
+            }
+        }
+        if all.members.is_empty() {
+            return Err(ConfigError::new("issuer", "there is none; name at least one"));
+        }
+        all.leeway = all.members.iter().map(|part| part.leeway).max().unwrap_or_default();
+        all.max_lifetime = all.members.iter().map(|part| part.max_lifetime).max().unwrap_or_default();
+        Ok(all)
+    }
+
+    fn add(&mut self, part: Self) -> Result<(), ConfigError> {
+        if part.issuers.is_empty() {
+            return Err(ConfigError::new(
+                "issuer",
+                "one of several profiles names none, so no token could choose it; see TokenProfile::with_issuer",
+            ));
+        }
+        let known = self.issuers.words();
+        if let Some(twice) = part.issuers.words().into_iter().find(|word| known.contains(word)) {
+            return Err(ConfigError::new(
+                "issuer",
+                format!("`{twice}` stands in two profiles; a token must be judged by one"),
+            ));
+        }
+        self.issuers.named.extend(part.issuers.named.iter().cloned());
+        self.issuers.patterns.extend(part.issuers.patterns.iter().cloned());
+        self.members.push(part);
+        Ok(())
     }
 
     /// Accepts tokens of this issuer only; call it again for each further one. From then on `iss` is required, must
@@ -172,7 +221,37 @@ impl TokenProfile {
     /// a running system therefore orphans the revocations written before.
     #[must_use]
     pub fn with_issuer(mut self, issuer: impl AsRef<str>) -> Self {
-        self.issuers.push(Issuer::new(issuer.as_ref()));
+        self.issuers.named.push(Issuer::new(issuer.as_ref()));
+        self
+    }
+
+    /// Accepts tokens of all issuers that differ from `pattern` in nothing but `{tenant}`, if `accepts` is true for
+    /// their tenant: `https://login.example/{tenant}/v2.0`. Otherwise as [`with_issuer`](Self::with_issuer): `iss` is
+    /// required, and the ids of each tenant are its own.
+    ///
+    /// A tenant has 1 to 253 letters, digits, `-`, `_` and `.`, no `.` at its ends and no two in a row.
+    ///
+    /// # Security
+    /// With `|_| true` the customers of the provider are all yours: at a public provider anyone can be a tenant. Ask
+    /// your own list, which may be changed while the program runs. `accepts` is called for every request, also before
+    /// the signature was checked, so it must be quick and must not write the tenant anywhere.
+    ///
+    /// ```
+    /// use tower_jwt_revocation::token::TokenProfile;
+    ///
+    /// let profile = TokenProfile::new()
+    ///     .with_issuer_pattern("https://login.example/{tenant}/v2.0", |tenant| ["acme", "globex"].contains(&tenant))
+    ///     .with_audience("orders");
+    /// profile.validate()?;
+    /// # Ok::<_, tower_jwt_revocation::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn with_issuer_pattern(
+        mut self,
+        pattern: impl Into<Box<str>>,
+        accepts: impl Fn(&str) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.issuers.patterns.push(Pattern::new(pattern, accepts));
         self
     }
 
@@ -267,9 +346,7 @@ impl TokenProfile {
     pub fn validate(&self) -> Result<(), ConfigError> {
         const TEN_YEARS: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
         let oops = |setting, problem: &str| Err(ConfigError::new(setting, problem));
-        if self.issuers.iter().any(|issuer| issuer.name.is_empty()) {
-            return oops("issuer", "is empty; name the issuer exactly as `iss` does, or do not set it");
-        }
+        self.issuers.validate()?;
         if self.audiences.iter().any(|audience| audience.is_empty()) {
             return oops("audience", "is empty; name the audience exactly as `aud` does, or do not set it");
         }
@@ -330,8 +407,12 @@ impl TokenProfile {
         &self,
         signed: SignedClaims<'_>,
     ) -> Result<VerifiedToken, TokenError> {
+        if !self.members.is_empty() {
+            let issuer = issuer_of(signed.payload)?.ok_or_else(|| missing("iss"))?;
+            return self.rules_for(Some(&issuer))?.assert_verified_for_revocation(signed);
+        }
         let claims = Claims::parse(signed.payload, self)?;
-        let issuer = self.judge_issuer(claims.issuer.as_deref())?;
+        let issuer = self.issuers.judge(claims.issuer.as_deref())?;
         self.judge_audience(&claims.audience)?;
         let Some(expires_at) = claims.expires_at else { return Err(missing("exp")) };
         if claims.issued_at.is_none() && self.require_iat {
@@ -343,47 +424,66 @@ impl TokenProfile {
         if claims.issued_at.is_some_and(|issued_at| expires_at.since(issued_at) > self.max_lifetime) {
             return Err(too_long_lived());
         }
-        let targets = self.targets(&claims, issuer, &signed)?;
-        Ok(VerifiedToken {
-            payload: signed.payload.into(),
-            issuer: claims.issuer.map(Cow::into_owned).map(Into::into),
-            subject: claims.subject.map(Cow::into_owned).map(Into::into),
-            expires_at,
-            not_before: claims.not_before,
-            issued_at: claims.issued_at,
-            targets,
-        })
+        let draft = self.draft(&claims, &issuer, &signed)?;
+        Ok(draft.finish(signed.payload, expires_at, claims.not_before, claims.issued_at))
     }
 
-    /// Judges the times of a token, again at each use if it is kept.
+    /// Judges the times of a token, again at each use if it is kept; and whether its tenant is still accepted, if that is
+    /// asked of a [closure](Self::with_issuer_pattern).
     ///
     /// # Errors
     /// [`TokenError`] if the token is expired, not valid yet, or from the future.
     pub fn judge_times(&self, token: &VerifiedToken, now: Timestamp) -> Result<(), TokenError> {
-        if now >= token.expires_at.plus(self.leeway) {
+        if !self.members.is_empty() {
+            return self.rules_for(token.issuer())?.judge_times(token, now);
+        }
+        self.issuers.judge_again(token.issuer())?;
+        // Also where nobody called `validate`: records are not kept for longer than the largest leeway.
+        let leeway = self.leeway.min(MAX_LEEWAY);
+        if now >= token.expires_at().plus(leeway) {
             return Err(TokenError::new(TokenErrorKind::Expired, "the token is expired"));
         }
-        if token.not_before.is_some_and(|not_before| now.plus(self.leeway) < not_before) {
+        if token.not_before().is_some_and(|not_before| now.plus(leeway) < not_before) {
             return Err(TokenError::new(TokenErrorKind::NotYetValid, "the token is not valid yet"));
         }
-        match token.issued_at {
-            Some(issued_at) if issued_at > now.plus(self.leeway).plus(IAT_LEAD) => Err(TokenError::new(
+        match token.issued_at() {
+            Some(issued_at) if issued_at > now.plus(leeway).plus(IAT_LEAD) => Err(TokenError::new(
                 TokenErrorKind::IssuedInFuture,
                 "the token was issued in the future; are the clocks of issuer and verifier apart?",
             )),
-            None if token.expires_at.since(now) > self.max_lifetime => Err(too_long_lived()),
+            None if token.expires_at().since(now) > self.max_lifetime => Err(too_long_lived()),
             _ => Ok(()),
         }
     }
 
-    fn judge_issuer(&self, iss: Option<&str>) -> Result<&Issuer, TokenError> {
-        match iss {
-            _ if self.issuers.is_empty() => Ok(&self.anonymous),
-            None => Err(missing("iss")),
-            Some(iss) => self.issuers.iter().find(|issuer| *issuer.name == *iss).ok_or_else(|| {
-                TokenError::new(TokenErrorKind::WrongIssuer, "the issuer is not one of the accepted ones")
-            }),
+    /// The profile for this issuer: this one, or one of its parts. Exact names come before patterns, as nobody but the
+    /// operator can have chosen them.
+    fn rules_for(&self, iss: Option<&str>) -> Result<&Self, TokenError> {
+        if self.members.is_empty() {
+            return Ok(self);
         }
+        let iss = iss.ok_or_else(|| missing("iss"))?;
+        self.member(iss).and_then(|at| self.members.get(at)).ok_or_else(issuer::not_accepted)
+    }
+
+    /// Which part knows this issuer.
+    pub(crate) fn member(&self, iss: &str) -> Option<usize> {
+        let named = self.members.iter().position(|part| part.issuers.has_name(iss));
+        named.or_else(|| self.members.iter().position(|part| part.issuers.has_pattern_for(iss)))
+    }
+
+    /// How many parts it was put together from.
+    pub(crate) fn parts(&self) -> usize {
+        self.members.len().max(1)
+    }
+
+    /// Judges how long the token is valid in all, if it says since when.
+    pub(crate) fn judge_lifetime(&self, token: &VerifiedToken) -> Result<(), TokenError> {
+        let longest = self.rules_for(token.issuer())?.max_lifetime;
+        if token.issued_at().is_some_and(|issued_at| token.expires_at().since(issued_at) > longest) {
+            return Err(too_long_lived());
+        }
+        Ok(())
     }
 
     fn judge_audience(&self, aud: &[Cow<'_, str>]) -> Result<(), TokenError> {
@@ -399,18 +499,26 @@ impl TokenProfile {
         Err(TokenError::new(TokenErrorKind::WrongAudience, "the token is for another audience"))
     }
 
-    fn targets(
+    /// The texts of a token and its targets: everything but the times.
+    fn draft(
         &self,
         claims: &Claims<'_>,
         issuer: &Issuer,
         signed: &SignedClaims<'_>,
-    ) -> Result<Box<[TokenTarget]>, TokenError> {
-        let mut targets = Vec::with_capacity(claims.targets.len() + 3);
+    ) -> Result<Draft, TokenError> {
+        let key_id = signed.key_id.filter(|kid| !kid.is_empty());
+        // Exact in the common case, so that nothing is moved: an encoded SHA-256 has 43 characters. Where claims are targets by
+        // name, the names come on top.
+        let id_bytes = if claims.id.is_none() { 43 } else { 0 };
+        let text_bytes = claims.text_bytes() + id_bytes + key_id.map_or(0, str::len);
+        let mut draft = Draft::new(text_bytes, claims.targets.len() + 2 + usize::from(key_id.is_some()));
+        draft.issuer = claims.issuer.as_deref().map(|iss| draft.keep(iss));
+        draft.id_issuer = draft.issuer.filter(|_| self.has_issuers());
         match (&claims.id, self.missing_id, signed.signing_input) {
-            (Some(id), _, _) => targets.push(issuer.target(TargetKind::Token, None, id)),
+            (Some(id), _, _) => issuer.add_target(&mut draft, TargetKind::Token, None, id),
             (None, MissingId::SigningInput, Some(input)) => {
                 let digest = URL_SAFE_NO_PAD.encode(Sha256::digest(input));
-                targets.push(issuer.target(TargetKind::SigningInput, None, &digest));
+                issuer.add_target(&mut draft, TargetKind::SigningInput, None, &digest);
             }
             (None, MissingId::OtherTargetsOnly, _) => {}
             (None, _, _) => {
@@ -423,26 +531,28 @@ impl TokenProfile {
                 ));
             }
         }
-        targets.extend(claims.targets.iter().map(|(feed, id)| {
-            let claim = (feed.kind == TargetKind::Claim).then_some(&feed.claim);
-            issuer.target(feed.kind, claim, id)
-        }));
-        if let Some(kid) = signed.key_id.filter(|kid| !kid.is_empty()) {
-            targets.push(issuer.target(TargetKind::Key, None, kid));
+        for (feed, id) in &claims.targets {
+            let claim = (feed.kind == TargetKind::Claim).then_some(&*feed.claim);
+            issuer.add_target(&mut draft, feed.kind, claim, id);
         }
-        targets.push(issuer.target.clone());
-        Ok(targets.into())
+        if let Some(kid) = key_id {
+            issuer.add_target(&mut draft, TargetKind::Key, None, kid);
+        }
+        let name = draft.id_issuer.unwrap_or_else(|| draft.keep(""));
+        draft.targets.push(TokenTarget::new(TargetKind::Issuer, issuer.fingerprint, None, name));
+        draft.subject = claims.subject.as_deref().map(|sub| draft.keep(sub));
+        Ok(draft)
     }
 
     /// The issuer to which ids without one belong.
     ///
     /// # Errors
-    /// The names of all issuers, if there are several to choose from.
+    /// The names and patterns of all issuers, if there are several to choose from.
     pub(crate) fn only_issuer(&self) -> Result<&str, Vec<&str>> {
-        match self.issuers.as_slice() {
-            [] => Ok(""),
-            [one] => Ok(&one.name),
-            many => Err(many.iter().map(|issuer| &*issuer.name).collect()),
+        match (self.issuers.named.as_slice(), self.issuers.patterns.is_empty()) {
+            ([], true) => Ok(""),
+            ([one], true) => Ok(&one.name),
+            _ => Err(self.issuers.words()),
         }
     }
 
@@ -468,7 +578,6 @@ impl TokenProfile {
     }
 
     /// By what kind of target the claim makes tokens revocable.
-    #[cfg(feature = "issuer")]
     pub(crate) fn target_of_claim(&self, claim: &str) -> Option<TargetKind> {
         self.claim_targets.iter().find(|target| *target.claim == *claim).map(|target| target.kind)
     }
@@ -477,8 +586,13 @@ impl TokenProfile {
         !self.issuers.is_empty()
     }
 
+    /// Whether accepted tokens belong to the issuer of this name, which is empty where none is configured.
+    pub(crate) fn issues_as(&self, name: &str) -> bool {
+        if self.issuers.is_empty() { name.is_empty() } else { self.knows_issuer(name) }
+    }
+
     pub(crate) fn knows_issuer(&self, issuer: &str) -> bool {
-        self.issuers.iter().any(|known| *known.name == *issuer)
+        self.issuers.has_name(issuer) || self.issuers.has_pattern_for(issuer)
     }
 
     /// When the record of a token that expires at `exp` may be forgotten.
@@ -489,41 +603,20 @@ impl TokenProfile {
     /// How long a record must be kept to outlive every token that exists when it is written.
     pub(crate) fn retention(&self) -> Duration {
         // A token that is revoked now, as part of its session, may say that it was issued by the leeway later.
-        self.max_lifetime + MAX_LEEWAY + RETENTION_MARGIN
+        self.max_lifetime.saturating_add(MAX_LEEWAY + RETENTION_MARGIN)
     }
 }
 
 impl fmt::Debug for TokenProfile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenProfile")
-            .field("issuers", &self.issuers.iter().map(|issuer| &issuer.name).collect::<Vec<_>>())
+            .field("issuers", &self.issuers)
             .field("audiences", &self.audiences)
             .field("leeway", &self.leeway)
             .field("max_lifetime", &self.max_lifetime)
             .field("id_claim", &self.id_claim)
             .field("missing_id", &self.missing_id)
             .finish_non_exhaustive()
-    }
-}
-
-impl Issuer {
-    fn new(name: &str) -> Self {
-        let target = Target::issuer(name);
-        let fingerprint = target.fingerprint();
-        Self {
-            name: name.into(),
-            digest: IssuerDigest::of(name),
-            target: TokenTarget { target, fingerprint },
-        }
-    }
-
-    fn target(&self, kind: TargetKind, claim: Option<&Arc<str>>, id: &str) -> TokenTarget {
-        let target = match claim {
-            Some(claim) => Target::claim(Arc::clone(claim), id),
-            None => Target::new(kind, id),
-        };
-        let fingerprint = Fingerprint::of(kind, self.digest, claim.map_or("", |claim| claim), id);
-        TokenTarget { target: target.issued_by(Arc::clone(&self.name)), fingerprint }
     }
 }
 

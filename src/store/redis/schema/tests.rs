@@ -42,9 +42,9 @@ proptest! {
 
     #[test]
     fn a_life_that_is_printed_and_parsed_is_the_same(
-        id in 1u64.., birth in time(), horizon in time(), lifted in time(), seq in 0..=FAR,
+        id in 1u64.., birth in time(), horizon in time(), lifted in time(), seq in 0..=FAR, mark: (u64, u64),
     ) {
-        let life = Life { id, birth, horizon, lifted, seq };
+        let life = Life { id, birth, horizon, lifted, seq, mark: EntryId(mark.0, mark.1) };
         prop_assert_eq!(Life::parse(life.print().as_bytes()), Ok(life));
     }
 
@@ -80,7 +80,7 @@ proptest! {
         let shard = keys.shard_of(&fingerprint);
         prop_assert!(shard < keys.shards());
         let key = keys.shard(shard).record(&fingerprint);
-        prop_assert_eq!(key, format!("{{app:{shard}}}:r:{fingerprint}").into_bytes());
+        prop_assert_eq!(key, format!("app:{{{shard}}}:r:{fingerprint}").into_bytes());
     }
 }
 
@@ -106,7 +106,13 @@ fn what_this_version_does_not_write_is_unreadable() {
     ] {
         assert_eq!(parse_record(odd.as_bytes()), Err(Unreadable), "{odd}");
     }
-    for odd in ["1 0000000000000000 1 0 0 0", "1 00000000000000AA 1 0 0 0", "1 00000000000000aa 1 0 0 0 7"] {
+    for odd in [
+        "1 0000000000000000 1 0 0 0 0-0",
+        "1 00000000000000AA 1 0 0 0 0-0",
+        "1 00000000000000aa 1 0 0 0",
+        "1 00000000000000aa 1 0 0 0 0",
+        "1 00000000000000aa 1 0 0 0 0-0 7",
+    ] {
         assert_eq!(Life::parse(odd.as_bytes()), Err(Unreadable), "{odd}");
     }
 }

@@ -278,7 +278,6 @@ fn claims_that_lie_about_their_type() {
         (claims_with("exp", json!(NOW - 60)), Expired),
         (claims_with("exp", json!(1e300)), LifetimeTooLong),
         (claims_with("exp", json!(u64::MAX)), LifetimeTooLong),
-        (good.replace(&format!("{}", NOW + 600), "1e999"), Malformed),
         (good.replace(&format!("{}", NOW + 600), "NaN"), Malformed),
         (claims_with("nbf", json!(NOW + 61)), NotYetValid),
         (claims_with("nbf", json!(u64::MAX)), NotYetValid),
@@ -310,6 +309,10 @@ fn claims_that_lie_about_their_type() {
         let token = sign(r#"{"alg":"HS256"}"#, &claims);
         assert_refused(&verifier(), &token, kind);
     }
+    // Whether this is a number at all depends on a feature of serde_json.
+    let beyond = good.replace(&format!("{}", NOW + 600), "1e999");
+    let error = verifier().verify(&sign(r#"{"alg":"HS256"}"#, &beyond)).unwrap_err();
+    assert!(matches!(error.kind(), Malformed | OddClaim), "{error}");
 }
 
 #[test]

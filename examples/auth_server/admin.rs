@@ -1,0 +1,120 @@
+//! The routes that need the token of the administrator. Without one they are not there.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tower_jwt_revocation::{Clock as _, RevokeError, StoreErrorKind, SystemClock, Target, Timestamp};
+
+use crate::answer::{NO_STORE, Problem, id, object, optional, required, within};
+use crate::app::App;
+use crate::public::MAX_BODY;
+
+pub(crate) fn routes(app: &App) -> Router {
+    if app.admin_token.is_none() {
+        return Router::new();
+    }
+    Router::new()
+        .route("/admin/revoke", post(revoke))
+        .route("/admin/revoke_token", post(revoke_token))
+        .route("/admin/revoke_user", post(revoke_user))
+        .route("/admin/revoke_family", post(revoke_family))
+        .route("/admin/revoke_session", post(revoke_session))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn_with_state(app.clone(), only_admin))
+        .with_state(app.clone())
+}
+
+async fn only_admin(State(app): State<App>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.split_once(' '));
+    let given =
+        given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
+    // Hashes are compared, so that the time it takes says nothing about the token.
+    let is_admin = given
+        .zip(app.admin_token.as_deref())
+        .is_some_and(|(given, token)| Sha256::digest(given) == Sha256::digest(token));
+    if is_admin {
+        return next.run(request).await;
+    }
+    let challenge = [(header::WWW_AUTHENTICATE, format!("Bearer realm=\"{}\"", app.realm))];
+    (StatusCode::UNAUTHORIZED, NO_STORE, challenge).into_response()
+}
+
+async fn revoke(State(app): State<App>, body: Bytes) -> Result<StatusCode, Problem> {
+    let members = object(&body)?;
+    let mut target = Target::token(id(&members, "jti")?);
+    if let Some(issuer) = optional(&members, "iss")? {
+        target = target.issued_by(issuer);
+    }
+    let expires_at = match members.get("exp") {
+        None | Some(Value::Null) => None,
+        Some(exp) => Some(exp.as_f64().ok_or(Problem::BadRequest("`exp` is not a number"))?),
+    };
+    let mut request = app.revoker.revoke(target).reason("revoked by the administrator");
+    if let Some(exp) = expires_at {
+        // No token that is accepted is over later than this.
+        let last = SystemClock::default().now().plus(app.max_token_lifetime);
+        request = request.until(seconds(exp).min(last));
+    }
+    within(app.limit, async { Ok(request.await?) }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Answers as RFC 7009 §2.2 has it: a token that is no good needs no revocation.
+async fn revoke_token(State(app): State<App>, body: Bytes) -> Result<StatusCode, Problem> {
+    let members = object(&body)?;
+    let token = required(&members, "token")?;
+    within(app.limit, async {
+        match app.revoker.revoke_raw_token(&*app.verifier, token).await {
+            Ok(_) => Ok(()),
+            // It may be a refresh token.
+            Err(RevokeError::Token(_)) => {
+                app.sessions.families().end_by_token(token, None).await?;
+                Ok(())
+            }
+            Err(RevokeError::Store(error)) => Err(error.into()),
+            Err(_) => Err(Problem::Internal),
+        }
+    })
+    .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn revoke_user(State(app): State<App>, body: Bytes) -> Result<StatusCode, Problem> {
+    let members = object(&body)?;
+    let user = id(&members, "sub")?;
+    within(app.limit, async { Ok(app.sessions.end_all(user, None).await?) }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn revoke_family(State(app): State<App>, body: Bytes) -> Result<StatusCode, Problem> {
+    let members = object(&body)?;
+    let family = id(&members, "family_id")?;
+    let reason = Some("revoked by the administrator");
+    within(app.limit, async { known(app.sessions.families().end(family, reason).await) }).await
+}
+
+async fn revoke_session(State(app): State<App>, body: Bytes) -> Result<StatusCode, Problem> {
+    let members = object(&body)?;
+    let session = id(&members, "session_id")?;
+    within(app.limit, async { known(app.sessions.end(session).await) }).await
+}
+
+/// An id that cannot be has nothing to revoke, as one that is unknown.
+fn known(ended: Result<(), tower_jwt_revocation::StoreError>) -> Result<StatusCode, Problem> {
+    match ended {
+        Err(error) if error.kind() != StoreErrorKind::InvalidInput => Err(error.into()),
+        _ => Ok(StatusCode::NO_CONTENT),
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
+fn seconds(exp: f64) -> Timestamp {
+    Timestamp::from_millis((exp * 1000.0) as u64)
+}

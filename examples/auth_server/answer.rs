@@ -1,0 +1,98 @@
+//! From errors to answers, and from bodies to values.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+use tower_jwt_revocation::{StoreError, StoreErrorKind};
+
+/// Why a request was not done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Problem {
+    /// The body is not what it must be.
+    BadRequest(&'static str),
+    /// The refresh token is no good (RFC 6749 §5.2), whatever the reason.
+    InvalidGrant,
+    /// The user may not sign in.
+    Forbidden(&'static str),
+    NotFound,
+    /// The store could not be asked or did not confirm. It is not known whether it was done; it may be repeated.
+    Unavailable,
+    Internal,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let error = |status, error: &str| (status, NO_STORE, Json(json!({ "error": error }))).into_response();
+        match self {
+            Self::BadRequest(problem) => {
+                let body = json!({ "error": "invalid_request", "error_description": problem });
+                (StatusCode::BAD_REQUEST, NO_STORE, Json(body)).into_response()
+            }
+            Self::InvalidGrant => error(StatusCode::BAD_REQUEST, "invalid_grant"),
+            Self::Forbidden(problem) => error(StatusCode::FORBIDDEN, problem),
+            Self::NotFound => error(StatusCode::NOT_FOUND, "not_found"),
+            Self::Unavailable => {
+                let mut response = error(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable");
+                response.headers_mut().insert(header::RETRY_AFTER, 1.into());
+                response
+            }
+            Self::Internal => error(StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
+        }
+    }
+}
+
+/// For answers that hold tokens, and for refusals.
+pub(crate) const NO_STORE: [(HeaderName, &str); 1] = [(header::CACHE_CONTROL, "no-store")];
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        if error.kind() == StoreErrorKind::InvalidInput {
+            return Self::BadRequest("an id is empty or too long");
+        }
+        tracing::warn!(kind = ?error.kind(), %error, "the store was of no use");
+        Self::Unavailable
+    }
+}
+
+/// The members of a JSON object in a body. Its content type is not looked at.
+pub(crate) fn object(body: &Bytes) -> Result<Map<String, Value>, Problem> {
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(members)) => Ok(members),
+        _ => Err(Problem::BadRequest("the body is not a JSON object")),
+    }
+}
+
+/// A member that must be there.
+pub(crate) fn required<'a>(members: &'a Map<String, Value>, name: &str) -> Result<&'a str, Problem> {
+    optional(members, name)?.ok_or(Problem::BadRequest("a member is missing"))
+}
+
+/// An id that must be there. A token in its place would be written down with whatever is done about it.
+pub(crate) fn id<'a>(members: &'a Map<String, Value>, name: &str) -> Result<&'a str, Problem> {
+    let id = required(members, name)?;
+    let is_token = match id.split('.').collect::<Vec<_>>().as_slice() {
+        [_, secret] => secret.len() >= 64,
+        [header, _, _, ..] => header.starts_with("ey"),
+        _ => false,
+    };
+    if is_token { Err(Problem::BadRequest("a token stands where an id is wanted")) } else { Ok(id) }
+}
+
+/// A member that may be missing or null.
+pub(crate) fn optional<'a>(members: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Problem> {
+    match members.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
+        Some(_) => Err(Problem::BadRequest("a member is empty or not a string")),
+    }
+}
+
+/// Ends what takes too long.
+pub(crate) async fn within<T>(
+    limit: std::time::Duration,
+    work: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    tokio::time::timeout(limit, work).await.unwrap_or(Err(Problem::Unavailable))
+}

@@ -1,0 +1,201 @@
+//! Everything the routes share, put together once.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tower_jwt_revocation::audit::{AuditSink, JsonLinesSink, SampledSink, TracingSink};
+use tower_jwt_revocation::gate::Counters;
+use tower_jwt_revocation::session::{Grant, RefreshPolicy, Sessions};
+use tower_jwt_revocation::store::redis::{ConnectError, Severity, Start};
+use tower_jwt_revocation::store::session::SessionStore;
+use tower_jwt_revocation::token::issue::{IssuedToken, TokenIssuer};
+use tower_jwt_revocation::{
+    ConfigError, FailMode, JwtRevocationLayer, JwtVerifier, MemoryStore, RedisStore, Revoker,
+};
+
+use crate::answer::Problem;
+use crate::config::{Config, Store};
+
+/// One in so many refusals of revoked tokens is written to the audit log.
+const REFUSALS_AUDITED: u64 = 100;
+
+/// How long the start waits for Redis.
+const START_LIMIT: Duration = Duration::from_secs(2);
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) layer: JwtRevocationLayer,
+    pub(crate) verifier: Arc<JwtVerifier>,
+    pub(crate) sessions: Sessions,
+    /// Its records outlive access tokens and refresh tokens.
+    pub(crate) revoker: Revoker,
+    pub(crate) counters: Counters,
+    pub(crate) admin_token: Option<Arc<str>>,
+    pub(crate) realm: Arc<str>,
+    pub(crate) fail_mode: FailMode,
+    pub(crate) access_lifetime: Duration,
+    pub(crate) max_token_lifetime: Duration,
+    /// How long a route outside of the layer may take.
+    pub(crate) limit: Duration,
+    issuer: Arc<TokenIssuer>,
+    redis: Option<RedisStore>,
+    handler_calls: Arc<AtomicU64>,
+    audit: Arc<dyn AuditSink>,
+    audit_file: Option<JsonLinesSink>,
+}
+
+impl App {
+    pub(crate) async fn build(config: &Config) -> Result<Self, Box<dyn Error>> {
+        match &config.store {
+            Store::Memory => Self::with_store(config, MemoryStore::new(), None),
+            Store::Redis { url, prefix, replicas } => {
+                let mut builder = RedisStore::builder()
+                    .with_url(url)
+                    .with_prefix(prefix.as_str())
+                    .with_check_timeout(config.redis_timeout)
+                    .with_write_timeout(config.redis_timeout)
+                    .with_max_token_lifetime(config.max_token_lifetime)
+                    .with_start(Start::WaitUpTo(START_LIMIT));
+                if let Some((replicas, limit)) = replicas {
+                    builder = builder.with_wait_replicas(*replicas, *limit);
+                }
+                let store = match builder.clone().connect().await {
+                    Err(ConnectError::Store(error)) => {
+                        tracing::warn!(%error, "starting without redis; it is used as soon as it is there");
+                        builder.with_start(Start::Anyway).connect().await
+                    }
+                    connected => connected,
+                };
+                let store = store.map_err(|error| match error {
+                    ConnectError::Config(error) => format!("{}: {error}", variable(&error)),
+                    other => format!("AUTH_REDIS_URL: {other}"),
+                })?;
+                Self::with_store(config, store.clone(), Some(store))
+            }
+        }
+    }
+
+    fn with_store(
+        config: &Config,
+        store: impl SessionStore + Clone,
+        redis: Option<RedisStore>,
+    ) -> Result<Self, Box<dyn Error>> {
+        let audit_file = match &config.audit {
+            Some(path) => {
+                let sink = JsonLinesSink::append_to(path);
+                Some(
+                    sink.map_err(|error| format!("AUTH_AUDIT: cannot write to {}: {error}", path.display()))?,
+                )
+            }
+            None => None,
+        };
+        let audit: Arc<dyn AuditSink> = match &audit_file {
+            Some(file) => Arc::new(SampledSink::new(file.clone(), REFUSALS_AUDITED)),
+            None => Arc::new(SampledSink::new(TracingSink::default(), REFUSALS_AUDITED)),
+        };
+        let verifier = Arc::new(config.verifier.clone());
+        let layer = JwtRevocationLayer::new(Arc::clone(&verifier), store.clone())
+            .with_fail_mode(config.fail_mode)
+            .with_audit(Arc::clone(&audit))
+            .with_realm(&config.realm)
+            .map_err(|error| format!("AUTH_REALM: {error}"))?;
+
+        let mut policy = RefreshPolicy::new()
+            .with_grace(config.refresh_grace)
+            .with_idle_lifetime(config.refresh_lifetime)
+            .without_max_age();
+        if let Some(age) = config.family_max_age {
+            policy = policy.with_max_age(age);
+        }
+        let sessions = Sessions::new(store, layer.revoker(), policy)?;
+        let issuer = TokenIssuer::new(config.signing_key.clone(), config.profile.clone())
+            .and_then(|issuer| issuer.with_lifetime(config.access_lifetime))
+            .map_err(|error| format!("AUTH_JWKS, AUTH_SIGN_KID: {error}"))?;
+        Ok(Self {
+            counters: layer.counters(),
+            layer,
+            verifier,
+            revoker: sessions.revoker().clone(),
+            sessions,
+            admin_token: config.admin_token.as_deref().map(Into::into),
+            realm: config.realm.as_str().into(),
+            fail_mode: config.fail_mode,
+            access_lifetime: config.access_lifetime,
+            max_token_lifetime: config.max_token_lifetime,
+            limit: config.redis_timeout * 3,
+            issuer: Arc::new(issuer),
+            redis,
+            handler_calls: Arc::default(),
+            audit,
+            audit_file,
+        })
+    }
+
+    /// The access token that goes with a refresh token.
+    pub(crate) fn issue(&self, grant: &Grant) -> Result<IssuedToken, Problem> {
+        self.issuer.issue(&grant.access_token()).map_err(|error| {
+            tracing::error!(%error, "no token was issued");
+            Problem::Internal
+        })
+    }
+
+    pub(crate) fn count_call(&self) {
+        self.handler_calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn handler_calls(&self) -> u64 {
+        self.handler_calls.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn lost_audit_events(&self) -> u64 {
+        self.audit.lost()
+    }
+
+    /// Why the store cannot be used right now, if it cannot. Asks nobody: the store watches its connections.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let health = self.redis.as_ref()?.watch_health();
+        let health = health.borrow();
+        match health.error() {
+            Some(error) => Some(error.to_string()),
+            None if health.is_up() => None,
+            None => Some("not connected to redis yet".into()),
+        }
+    }
+
+    /// What about the settings of the store is unsafe.
+    pub(crate) async fn warnings(&self) -> Vec<String> {
+        let Some(redis) = &self.redis else {
+            return vec!["the memory store forgets everything when the process ends".into()];
+        };
+        let Ok(report) = tokio::time::timeout(self.limit, redis.doctor()).await else {
+            return vec!["redis did not say in time how it is set up".into()];
+        };
+        let findings = report.findings.iter().filter(|finding| finding.severity <= Severity::Warning);
+        findings
+            .map(|finding| format!("{}: {} {}", finding.subject, finding.sentence, finding.remedy))
+            .collect()
+    }
+
+    /// To be called last: what is still to be written is written.
+    pub(crate) fn close(&self) {
+        if let Some(file) = &self.audit_file
+            && !file.flush(Duration::from_millis(500))
+        {
+            tracing::warn!("the last audit events may not be written");
+        }
+    }
+}
+
+/// The variable that a setting of the store comes from.
+fn variable(error: &ConfigError) -> &'static str {
+    match error.setting() {
+        "prefix" => "AUTH_KEY_PREFIX",
+        "check_timeout" | "write_timeout" => "AUTH_REDIS_TIMEOUT_MS",
+        "wait_replicas" => "AUTH_WAIT_REPLICAS, AUTH_WAIT_MS (which must be less than AUTH_REDIS_TIMEOUT_MS)",
+        "max_token_lifetime" => "AUTH_MAX_TOKEN_TTL_S",
+        _ => "AUTH_REDIS_URL",
+    }
+}

@@ -1,0 +1,211 @@
+//! The environment, read once. An error names the variable and what to do.
+
+use std::env;
+use std::fmt::Display;
+use std::fs;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde_json::Value;
+use tower_jwt_revocation::token::TokenProfile;
+use tower_jwt_revocation::token::jwt::{SigningKey, VerificationKey};
+use tower_jwt_revocation::{FailMode, JwtVerifier};
+
+/// The algorithm that goes with each type of key.
+const ALGORITHMS: [(&str, &str); 4] = [("oct", "HS256"), ("RSA", "RS256"), ("EC", "ES256"), ("OKP", "EdDSA")];
+
+/// What makes a key private. Only the one that signs may keep it.
+const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
+
+/// Everything that can be set.
+pub(crate) struct Config {
+    pub(crate) listen: SocketAddr,
+    pub(crate) grpc: Option<SocketAddr>,
+    pub(crate) admin_token: Option<String>,
+    pub(crate) verifier: JwtVerifier,
+    pub(crate) signing_key: SigningKey,
+    pub(crate) profile: TokenProfile,
+    pub(crate) store: Store,
+    pub(crate) redis_timeout: Duration,
+    pub(crate) fail_mode: FailMode,
+    pub(crate) access_lifetime: Duration,
+    pub(crate) refresh_lifetime: Duration,
+    pub(crate) refresh_grace: Duration,
+    pub(crate) family_max_age: Option<Duration>,
+    pub(crate) max_token_lifetime: Duration,
+    pub(crate) realm: String,
+    pub(crate) audit: Option<PathBuf>,
+}
+
+/// Where revocations and sessions are kept.
+pub(crate) enum Store {
+    Memory,
+    Redis { url: String, prefix: String, replicas: Option<(NonZeroU32, Duration)> },
+}
+
+impl Config {
+    pub(crate) fn from_env() -> Result<Self, String> {
+        let max_token_lifetime = seconds("AUTH_MAX_TOKEN_TTL_S", 86400, 1..=315_360_000)?;
+        let access_lifetime = seconds("AUTH_ACCESS_TTL_S", 300, 1..=315_360_000)?;
+        if access_lifetime > max_token_lifetime {
+            return Err(
+                "AUTH_ACCESS_TTL_S is more than AUTH_MAX_TOKEN_TTL_S, so no token would be accepted; lower the one or raise the other"
+                    .into(),
+            );
+        }
+        let mut profile = TokenProfile::new()
+            .with_leeway(seconds("AUTH_LEEWAY_S", 60, 0..=300)?)
+            .with_max_lifetime(max_token_lifetime);
+        if let Some(issuer) = text("AUTH_ISS")? {
+            profile = profile.with_issuer(issuer);
+        }
+        if let Some(audience) = text("AUTH_AUD")? {
+            profile = profile.with_audience(audience);
+        }
+        let (signing_key, keys) = keys()?;
+        let max_token_bytes = number("AUTH_MAX_TOKEN_BYTES", 8192, 64..=1 << 20)?;
+        let verifier = JwtVerifier::new(keys, profile.clone())
+            .map_err(|error| format!("AUTH_JWKS: {error}"))?
+            .with_max_token_bytes(usize::try_from(max_token_bytes).unwrap_or(usize::MAX));
+        Ok(Self {
+            listen: parsed("AUTH_LISTEN")?.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+            grpc: parsed("AUTH_GRPC")?,
+            admin_token: text("AUTH_ADMIN_TOKEN")?,
+            verifier,
+            signing_key,
+            profile,
+            store: store()?,
+            redis_timeout: Duration::from_millis(number("AUTH_REDIS_TIMEOUT_MS", 250, 1..=60_000)?),
+            fail_mode: match choice("AUTH_ON_OUTAGE", &["closed", "open"])? {
+                "open" => FailMode::Open,
+                _ => FailMode::Closed,
+            },
+            access_lifetime,
+            refresh_lifetime: seconds("AUTH_REFRESH_TTL_S", 3600, 1..=315_360_000)?,
+            refresh_grace: seconds("AUTH_REFRESH_GRACE_S", 0, 0..=300)?,
+            family_max_age: match text("AUTH_FAMILY_MAX_S")? {
+                Some(_) => Some(seconds("AUTH_FAMILY_MAX_S", 0, 1..=315_360_000)?),
+                None => None,
+            },
+            max_token_lifetime,
+            realm: text("AUTH_REALM")?.unwrap_or_else(|| "auth".into()),
+            audit: text("AUTH_AUDIT")?.map(PathBuf::from),
+        })
+    }
+}
+
+fn store() -> Result<Store, String> {
+    // `direct` is what there is; the other value is taken and means the same.
+    if choice("AUTH_CHECK", &["direct", "mirror"])? == "mirror" {
+        tracing::warn!("AUTH_CHECK=mirror is not supported yet; every request asks the store");
+    }
+    number("AUTH_MAX_STALENESS_MS", 1000, 1..=3_600_000)?;
+    let wait = Duration::from_millis(number("AUTH_WAIT_MS", 100, 1..=60_000)?);
+    let replicas = u32::try_from(number("AUTH_WAIT_REPLICAS", 0, 0..=1000)?).ok().and_then(NonZeroU32::new);
+    if choice("AUTH_STORE", &["redis", "memory"])? == "memory" {
+        return Ok(Store::Memory);
+    }
+    let url = text("AUTH_REDIS_URL")?.ok_or(
+        "AUTH_REDIS_URL is missing; set it, for example redis://127.0.0.1:6379, or set AUTH_STORE=memory",
+    )?;
+    let prefix = text("AUTH_KEY_PREFIX")?.unwrap_or_else(|| "auth".into());
+    Ok(Store::Redis { url, prefix, replicas: replicas.map(|replicas| (replicas, wait)) })
+}
+
+// === Keys ===
+
+fn keys() -> Result<(SigningKey, Vec<VerificationKey>), String> {
+    let path = text("AUTH_JWKS")?.ok_or("AUTH_JWKS is missing; name a file with a JWK Set (RFC 7517)")?;
+    let wrong = |problem: &dyn Display| format!("AUTH_JWKS: {path}: {problem}");
+    let json = fs::read_to_string(&path).map_err(|error| wrong(&error))?;
+    let set: Value = serde_json::from_str(&json).map_err(|_| wrong(&"is not JSON; write a JWK Set"))?;
+    let jwks = set
+        .get("keys")
+        .and_then(Value::as_array)
+        .filter(|keys| !keys.is_empty())
+        .ok_or_else(|| wrong(&"has no member `keys` with at least one key; write a JWK Set"))?;
+    let wanted = text("AUTH_SIGN_KID")?;
+    let (mut signing, mut keys) = (None, Vec::new());
+    for (n, jwk) in jwks.iter().enumerate() {
+        let kid = member(jwk, "kid")
+            .filter(|kid| !kid.is_empty())
+            .ok_or_else(|| wrong(&format!("key {n} has no `kid`; give each key a name of its own")))?;
+        let wrong = |problem: &dyn Display| wrong(&format!("key `{kid}`: {problem}"));
+        let kty = member(jwk, "kty").unwrap_or_default();
+        let algorithm = ALGORITHMS.iter().find(|(known, _)| *known == kty).map(|(_, algorithm)| *algorithm);
+        let algorithm = algorithm.ok_or_else(|| wrong(&"the `kty` must be oct, RSA, EC or OKP"))?;
+        if member(jwk, "alg") != Some(algorithm) {
+            return Err(wrong(&format!("the `alg` of a key of type {kty} must be {algorithm}")));
+        }
+        let signs = wanted.as_deref().map_or(n == 0, |wanted| wanted == kid);
+        if signs && signing.is_none() {
+            let key = SigningKey::from_jwk(&jwk.to_string()).map_err(|error| {
+                wrong(&format!(
+                    "{error}; this is the key that signs, see AUTH_SIGN_KID, and needs its private part"
+                ))
+            })?;
+            keys.push(key.verification_key());
+            signing = Some(key);
+        } else {
+            let mut jwk = jwk.clone();
+            if let Some(members) = jwk.as_object_mut() {
+                members.retain(|name, _| !PRIVATE.contains(&name.as_str()));
+            }
+            keys.push(VerificationKey::from_jwk(&jwk.to_string()).map_err(|error| wrong(&error))?);
+        }
+    }
+    let signing = signing.ok_or_else(|| {
+        format!(
+            "AUTH_SIGN_KID: no key of AUTH_JWKS has the kid `{}`; name one that is there",
+            wanted.unwrap_or_default()
+        )
+    })?;
+    Ok((signing, keys))
+}
+
+fn member<'a>(jwk: &'a Value, name: &str) -> Option<&'a str> {
+    jwk.get(name).and_then(Value::as_str)
+}
+
+// === Variables ===
+
+/// A variable that is empty counts as not set.
+fn text(name: &str) -> Result<Option<String>, String> {
+    match env::var(name) {
+        Ok(text) => Ok(Some(text).filter(|text| !text.is_empty())),
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => Err(format!("{name} is not UTF-8; write it anew")),
+    }
+}
+
+fn parsed<T: FromStr>(name: &str) -> Result<Option<T>, String>
+where
+    T::Err: Display,
+{
+    let Some(text) = text(name)? else { return Ok(None) };
+    text.parse().map(Some).map_err(|error| format!("{name} is `{text}`: {error}; write it as ip:port"))
+}
+
+fn number(name: &str, default: u64, range: std::ops::RangeInclusive<u64>) -> Result<u64, String> {
+    let Some(text) = text(name)? else { return Ok(default) };
+    text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
+        format!("{name} is `{text}`; write a whole number from {} to {}", range.start(), range.end())
+    })
+}
+
+fn seconds(name: &str, default: u64, range: std::ops::RangeInclusive<u64>) -> Result<Duration, String> {
+    number(name, default, range).map(Duration::from_secs)
+}
+
+/// One of several words; the first is the default.
+fn choice(name: &str, words: &[&'static str]) -> Result<&'static str, String> {
+    let Some(text) = text(name)? else { return Ok(words.first().copied().unwrap_or_default()) };
+    words
+        .iter()
+        .find(|word| **word == text)
+        .copied()
+        .ok_or_else(|| format!("{name} is `{text}`; write {}", words.join(" or ")))
+}

@@ -1,0 +1,119 @@
+//! A login server: sign in, refresh, sign out, sessions and revocation by an administrator, behind
+//! [`JwtRevocationLayer`](tower_jwt_revocation::JwtRevocationLayer). What it answers is fixed in `README.md` next to
+//! this file.
+//!
+//! ```sh
+//! make demo                       # a demo set of keys and a local Redis
+//! cargo run --example auth_server --all-features
+//! ```
+//!
+//! | room | what it does |
+//! | --- | --- |
+//! | `config` | reads the environment; everything that can be wrong is found here |
+//! | `app` | puts verifier, store, layer, sessions and issuer together |
+//! | `answer` | from errors to answers |
+//! | `public` | the routes that need no access token: sign in, refresh, health |
+//! | `admin` | the routes that need the token of the administrator |
+//! | `protected` | the routes behind the layer |
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "it says where it listens, and why it does not"
+)]
+
+mod admin;
+mod answer;
+mod app;
+mod config;
+mod protected;
+mod public;
+
+use std::error::Error;
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tonic::transport::server::TcpIncoming;
+
+use crate::app::App;
+use crate::config::Config;
+
+/// How long requests that are under way get at the end. What asks us to stop waits for 5 s.
+const LAST_REQUESTS: Duration = Duration::from_secs(4);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let logs = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(tracing::Level::INFO.into())
+        .from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(logs)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("auth_server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let config = Config::from_env()?;
+    let app = App::build(&config).await?;
+    let (stop, stopped) = watch::channel(false);
+    let mut servers = JoinSet::new();
+
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|error| format!("AUTH_LISTEN: cannot listen on {}: {error}", config.listen))?;
+    let address = listener.local_addr()?;
+    let router = public::routes(&app).merge(admin::routes(&app)).merge(protected::routes(&app));
+    let server = axum::serve(listener, router).with_graceful_shutdown(until(stopped.clone()));
+    servers.spawn(async move { server.await.map_err(Box::<dyn Error + Send + Sync>::from) });
+
+    let mut grpc = None;
+    if let Some(wanted) = config.grpc {
+        let incoming = TcpIncoming::bind(wanted)
+            .map_err(|error| format!("AUTH_GRPC: cannot listen on {wanted}: {error}"))?;
+        grpc = Some(incoming.local_addr()?);
+        // All services are healthy from the start: what this demonstrates is the layer in front of them.
+        let (_, health) = tonic_health::server::health_reporter();
+        let server = tonic::transport::Server::builder().layer(app.layer.clone()).add_service(health);
+        let server = server.serve_with_incoming_shutdown(incoming, until(stopped));
+        servers.spawn(async move { server.await.map_err(Box::<dyn Error + Send + Sync>::from) });
+    }
+
+    println!("LISTENING {address}");
+    if let Some(address) = grpc {
+        println!("GRPC {address}");
+    }
+    std::io::stdout().flush()?;
+
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+        Some(ended) = servers.join_next() => ended?.map_err(|error| error.to_string())?,
+    }
+    tracing::info!("stopping; requests that are under way are finished");
+    stop.send_replace(true);
+    let finished = async { while servers.join_next().await.is_some() {} };
+    if tokio::time::timeout(LAST_REQUESTS, finished).await.is_err() {
+        tracing::warn!("some requests took too long and are dropped");
+    }
+    app.close();
+    Ok(())
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // If the sender is gone, so is the program.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}

@@ -1,0 +1,104 @@
+//! The routes that need no access token.
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tower_jwt_revocation::FailMode;
+use tower_jwt_revocation::session::{Grant, Login, NewSession, Refresh};
+
+use crate::answer::{NO_STORE, Problem, id, object, optional, within};
+use crate::app::App;
+
+/// Longest body of a request to sign in, to refresh or to revoke.
+pub(crate) const MAX_BODY: usize = 64 * 1024;
+
+pub(crate) fn routes(app: &App) -> Router {
+    Router::new()
+        .route("/", get(|| async { Html(include_str!("index.html")) }))
+        .route("/healthz", get(|| async { "ok" }))
+        .route("/readyz", get(ready))
+        .route("/count", get(count))
+        .route("/debug/stats", get(stats))
+        .route("/login", post(login))
+        .route("/refresh", post(refresh))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(app.clone())
+}
+
+async fn login(State(app): State<App>, body: Bytes) -> Result<Response, Problem> {
+    let members = object(&body)?;
+    let mut session = NewSession::of_user(id(&members, "sub")?);
+    if let Some(device) = optional(&members, "device")? {
+        session = session.on_device(device);
+    }
+    within(app.limit, async {
+        match app.sessions.login(session).await? {
+            Login::Granted(grant) => answer(&app, &grant),
+            _ => Err(Problem::Forbidden("access_denied")),
+        }
+    })
+    .await
+}
+
+async fn refresh(State(app): State<App>, body: Bytes) -> Result<Response, Problem> {
+    let members = object(&body)?;
+    // Something else than a string is a token that nobody has issued.
+    let token = members.get("refresh_token").and_then(Value::as_str).unwrap_or_default();
+    within(app.limit, async {
+        match app.sessions.refresh(token, None).await? {
+            Refresh::Granted(grant) => answer(&app, &grant),
+            _ => Err(Problem::InvalidGrant),
+        }
+    })
+    .await
+}
+
+fn answer(app: &App, grant: &Grant) -> Result<Response, Problem> {
+    let access = app.issue(grant)?;
+    let body = json!({
+        "access_token": access.token(),
+        "refresh_token": grant.token.expose(),
+        "token_type": "Bearer",
+        "expires_in": app.access_lifetime.as_secs(),
+        "session_id": grant.session,
+        "family_id": grant.family,
+    });
+    Ok((NO_STORE, Json(body)).into_response())
+}
+
+/// Whether requests are served as they should be.
+async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
+    let trouble = app.trouble();
+    let ready = trouble.is_none() || app.fail_mode == FailMode::Open;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let warnings = match &trouble {
+        Some(trouble) => vec![trouble.clone()],
+        None => app.warnings().await,
+    };
+    (status, Json(json!({ "ready": ready, "degraded": trouble.is_some(), "warnings": warnings })))
+}
+
+async fn count(State(app): State<App>) -> Json<Value> {
+    Json(json!({ "handler_calls": app.handler_calls() }))
+}
+
+async fn stats(State(app): State<App>) -> Json<Value> {
+    let counters = app.counters.snapshot();
+    Json(json!({
+        "checks": counters.checks(),
+        "admitted": counters.admitted,
+        "admitted_unchecked": counters.admitted_unchecked,
+        "refused_no_credentials": counters.refused.no_credentials,
+        "refused_bad_request": counters.refused.bad_request,
+        "refused_invalid": counters.refused.invalid_token,
+        "refused_revoked": counters.refused.revoked,
+        "refused_no_verdict": counters.refused.no_verdict,
+        "store_errors": counters.store_errors_by_kind().map(|(_, count)| count).sum::<u64>(),
+        "audit_events_lost": app.lost_audit_events(),
+        "handler_calls": app.handler_calls(),
+    }))
+}

@@ -1,0 +1,109 @@
+//! [`RedisSink`]: events by user, where all processes find them.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{AuditEvent, AuditSink, QUEUE_LENGTH};
+use crate::revocation::Target;
+use crate::store::StoreError;
+use crate::store::redis::RedisStore;
+
+/// How long [`RedisSink::new`] keeps events.
+pub const DEFAULT_RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// About how many events of a user [`RedisSink::new`] keeps.
+pub const DEFAULT_MAX_PER_USER: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
+
+/// Keeps events in Redis, by user in the order of time, in a task of its own behind a queue of [`QUEUE_LENGTH`].
+///
+/// Events that name no user are kept together, as those of the user with the empty name. Clones share the queue; the
+/// task ends with the last of them.
+#[derive(Clone)]
+pub struct RedisSink {
+    store: RedisStore,
+    queue: mpsc::Sender<Message>,
+    lost: Arc<AtomicU64>,
+}
+
+enum Message {
+    Event(AuditEvent),
+    Flush(oneshot::Sender<()>),
+}
+
+impl RedisSink {
+    /// Keeps about the latest [`DEFAULT_MAX_PER_USER`] events of each user for [`DEFAULT_RETENTION`]. To be called on a
+    /// tokio runtime.
+    pub fn new(store: RedisStore) -> Self {
+        Self::with_limits(store, DEFAULT_RETENTION, DEFAULT_MAX_PER_USER)
+    }
+
+    /// Keeps about the latest `most_per_user` events of each user for `retention`. To be called on a tokio runtime.
+    pub fn with_limits(store: RedisStore, retention: Duration, most_per_user: NonZeroU32) -> Self {
+        let (queue, events) = mpsc::channel(QUEUE_LENGTH);
+        let lost = Arc::new(AtomicU64::new(0));
+        tokio::spawn(keep(store.clone(), events, Arc::clone(&lost), retention, most_per_user));
+        Self { store, queue, lost }
+    }
+
+    /// The latest events of a user as JSON, the latest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be asked.
+    pub async fn events_of(&self, user: &str, most: NonZeroU32) -> Result<Vec<String>, StoreError> {
+        let events = self.store.entries(&Target::user(user), most).await?;
+        Ok(events.iter().map(|event| String::from_utf8_lossy(event).into_owned()).collect())
+    }
+
+    /// Waits until everything recorded so far is written, or lost.
+    pub async fn flush(&self) {
+        let (done, is_done) = oneshot::channel();
+        if self.queue.send(Message::Flush(done)).await.is_ok() {
+            // If the task has ended there is nothing left to wait for.
+            let _ = is_done.await;
+        }
+    }
+}
+
+async fn keep(
+    store: RedisStore,
+    mut events: mpsc::Receiver<Message>,
+    lost: Arc<AtomicU64>,
+    retention: Duration,
+    most: NonZeroU32,
+) {
+    // One after the other, so that the order of events is the order of entries.
+    while let Some(message) = events.recv().await {
+        match message {
+            Message::Event(event) => {
+                let user = Target::user(event.field("sub").unwrap_or_default());
+                let entry = serde_json::to_vec(&event).unwrap_or_default();
+                if store.append(&user, entry.into(), most, retention).await.is_err() {
+                    lost.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Message::Flush(done) => drop(done.send(())),
+        }
+    }
+}
+
+impl AuditSink for RedisSink {
+    fn record(&self, event: &AuditEvent) {
+        if self.queue.try_send(Message::Event(event.clone())).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for RedisSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisSink").field("lost", &self.lost()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,499 @@
+//! [`Families`]: refresh tokens that are rotated, and whose reuse is noticed.
+//!
+//! What is decided stands in [`family`](super::family); this room reads what the decision needs, writes what it makes of
+//! it, and starts over when someone else was faster.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::family::{Family, Origin, Presented, RefreshPolicy, Verdict};
+use super::grant::{Grant, GrantKind, NewFamily, Refresh, Refusal};
+use super::lineage::{Ids, Lineage, Opaque};
+use super::token::{Digest, FamilyKey, Parsed, RefreshToken, Secret, random_id};
+use super::{Attempts, invalid, out_of_attempts, read};
+use crate::audit::{AuditEvent, AuditKind};
+use crate::clock::Timestamp;
+use crate::config::ConfigError;
+use crate::revocation::{MAX_ID_BYTES, Record, Target};
+use crate::revoker::Revoker;
+use crate::store::StoreError;
+use crate::store::session::{Commit, Committed, Seen, SessionStore, Snapshot};
+
+/// How much longer than a refresh token a revocation is kept: for clocks that are apart.
+const MARGIN: Duration = Duration::from_secs(60 * 60);
+
+/// Starts families of refresh tokens, refreshes and ends them. Cheap to clone.
+///
+/// [`Sessions`](super::Sessions) builds on it; use it alone where sessions are kept elsewhere.
+///
+/// ```
+/// # use tower_jwt_revocation::{MemoryStore, Revoker, token::TokenProfile};
+/// use tower_jwt_revocation::session::{Families, NewFamily, Refresh, RefreshPolicy};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = MemoryStore::new();
+/// let revoker = Revoker::new(store.clone(), TokenProfile::new())?;
+/// let families = Families::new(store, revoker, RefreshPolicy::new())?;
+///
+/// let Refresh::Granted(first) = families.start(NewFamily::of_user("alice")).await? else { unreachable!() };
+/// let Refresh::Granted(second) = families.refresh(first.token.expose(), None).await? else { unreachable!() };
+/// families.refresh(second.token.expose(), None).await?;
+///
+/// // Someone has kept the first token.
+/// assert!(matches!(families.refresh(first.token.expose(), None).await?, Refresh::Refused(_)));
+/// assert!(matches!(families.refresh(second.token.expose(), None).await?, Refresh::Refused(_)));
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Families {
+    pub(super) store: Arc<dyn SessionStore>,
+    pub(super) revoker: Revoker,
+    pub(super) policy: Arc<RefreshPolicy>,
+}
+
+impl Families {
+    /// Families in this store, revoked by this revoker, under this policy.
+    ///
+    /// Whatever else revokes sessions or users must keep its records as long as refresh tokens live, see
+    /// [`Revoker::with_lifetime`]; or use [`revoker`](Self::revoker), which does.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the policy cannot work, or the token profile of the revoker accepts several issuers: families
+    /// belong to one.
+    pub fn new(
+        store: impl SessionStore,
+        revoker: Revoker,
+        policy: RefreshPolicy,
+    ) -> Result<Self, ConfigError> {
+        policy.validate()?;
+        if revoker.profile().only_issuer().is_err() {
+            return Err(ConfigError::new(
+                "issuer",
+                "the profile of the revoker accepts several, and families belong to one; give a revoker of its own a profile with that one",
+            ));
+        }
+        let revoker = revoker.with_lifetime(policy.idle + MARGIN);
+        Ok(Self { store: Arc::new(store), revoker, policy: Arc::new(policy) })
+    }
+
+    /// A revoker whose records outlive refresh tokens.
+    pub fn revoker(&self) -> &Revoker {
+        &self.revoker
+    }
+
+    /// Begins a family.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it was not confirmed. What may have been written is worth nothing without the token.
+    pub async fn start(&self, new: NewFamily) -> Result<Refresh, StoreError> {
+        let result = self.try_start(&new).await;
+        self.tell_start(&new, &result);
+        result
+    }
+
+    async fn try_start(&self, new: &NewFamily) -> Result<Refresh, StoreError> {
+        let mut attempts = Attempts::new();
+        while attempts.next().await {
+            let snapshot = self.store.load(Vec::new(), self.targets_of_new(new)?).await?;
+            let first = match self.first(new, &snapshot)? {
+                Ok(first) => first,
+                Err(refusal) => return Ok(Refresh::Refused(refusal)),
+            };
+            match self.store.commit(first.commit.with_guards(snapshot.records)).await? {
+                Committed::Done => return Ok(Refresh::Granted(first.grant)),
+                // A revocation came in between. The token was not handed out, so its family is nobody's.
+                Committed::Conflict | Committed::Overtaken => {}
+            }
+        }
+        Err(out_of_attempts())
+    }
+
+    pub(super) fn tell_start(&self, new: &NewFamily, result: &Result<Refresh, StoreError>) {
+        self.revoker.tell(|| {
+            let event = AuditEvent::new(AuditKind::Login)
+                .with_subject(Some(&new.user))
+                .with_session(new.session.as_deref())
+                .with_device(new.device.as_deref())
+                .with_client(new.client.as_deref());
+            match result {
+                Ok(Refresh::Granted(grant)) => event.with_family(Some(&grant.family)),
+                Ok(Refresh::Refused(refusal)) => event.with_reason(Some(refusal.as_str())).failed(),
+                Err(error) => event.with_error(error).failed(),
+            }
+        });
+    }
+
+    /// The first token of a family, and the commit that makes it good. Refused if what it would belong to is revoked
+    /// altogether; a cutoff is only stepped over.
+    pub(super) fn first(
+        &self,
+        new: &NewFamily,
+        snapshot: &Snapshot,
+    ) -> Result<Result<First, Refusal>, StoreError> {
+        let (id, key, secret) = (random_id()?, FamilyKey::random()?, Secret::random()?);
+        let family = match new_family(new, key, secret.digest(), snapshot) {
+            Ok(family) => family,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let token = secret.into_token(&id, 0, &key);
+        let commit = self.commit(&id, None, &family)?;
+        let grant =
+            self.grant(GrantKind::Started, token, &id, &family, issue_at(snapshot.now, &snapshot.records));
+        Ok(Ok(First { grant, commit }))
+    }
+
+    /// Takes a refresh token and gives the next. `client` is the OAuth client that presents it, once it is
+    /// authenticated.
+    ///
+    /// A refresh of unknown fate may be repeated within the grace and gives the same token.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be asked or did not confirm: answer 503, never `invalid_grant`.
+    pub async fn refresh(&self, token: &str, client: Option<&str>) -> Result<Refresh, StoreError> {
+        self.refresh_and_touch(token, client, Duration::MAX).await.map(|(refresh, _)| refresh)
+    }
+
+    /// As [`refresh`](Self::refresh); also tells whether the session is to be touched, which is so once in `every`.
+    pub(super) async fn refresh_and_touch(
+        &self,
+        token: &str,
+        client: Option<&str>,
+        every: Duration,
+    ) -> Result<(Refresh, bool), StoreError> {
+        let Some(parsed) = Parsed::parse(token) else {
+            self.tell_refresh(None, &Ok(Refresh::<RefreshToken>::Refused(Refusal::Unknown)));
+            return Ok((Refresh::Refused(Refusal::Unknown), false));
+        };
+        self.advance(&Opaque(parsed), client, every).await
+    }
+
+    /// Begins a family of refresh tokens that the application mints and signs itself, and of which only ids are known
+    /// here. `token_id` is the id of the first; put [`Grant::family`] into it too.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it was not confirmed.
+    pub async fn start_with_id(
+        &self,
+        new: NewFamily,
+        token_id: &str,
+    ) -> Result<Refresh<Box<str>>, StoreError> {
+        let mut attempts = Attempts::new();
+        check_token_id(token_id)?;
+        while attempts.next().await {
+            let snapshot = self.store.load(Vec::new(), self.targets_of_new(&new)?).await?;
+            let digest = Digest::of(token_id.as_bytes());
+            let family = match new_family(&new, FamilyKey::unused(), digest, &snapshot) {
+                Ok(family) => family,
+                Err(refusal) => return Ok(Refresh::Refused(refusal)),
+            };
+            let id = random_id()?;
+            let commit = self.commit(&id, None, &family)?;
+            let issued_at = issue_at(snapshot.now, &snapshot.records);
+            match self.store.commit(commit.with_guards(snapshot.records)).await? {
+                Committed::Done => {
+                    let grant = self.grant(GrantKind::Started, token_id.into(), &id, &family, issued_at);
+                    return Ok(Refresh::Granted(grant));
+                }
+                Committed::Conflict | Committed::Overtaken => {}
+            }
+        }
+        Err(out_of_attempts())
+    }
+
+    /// Takes the id of a refresh token that the application has minted, and whose signature it **has checked**, and
+    /// gives the id of the next: `next_id`, or the one that was given before if this is a retry within the grace. Mint
+    /// the token whose id is [`Grant::token`].
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be asked or did not confirm.
+    pub async fn refresh_id(
+        &self,
+        family: &str,
+        token_id: &str,
+        next_id: &str,
+        client: Option<&str>,
+    ) -> Result<Refresh<Box<str>>, StoreError> {
+        check_token_id(next_id)?;
+        if !super::token::is_family_id(family) {
+            return Ok(Refresh::Refused(Refusal::Unknown));
+        }
+        let lineage = Ids { family, token_id, next_id };
+        self.advance(&lineage, client, Duration::MAX).await.map(|(refresh, _)| refresh)
+    }
+
+    /// Ends a family: its refresh tokens and all access tokens that came out of it. Unknown ones too: nothing is asked
+    /// first.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the write was not confirmed. It may be repeated.
+    pub async fn end(&self, family: &str, reason: Option<&str>) -> Result<(), StoreError> {
+        let mut request = self.revoker.revoke(Target::family(family));
+        if let Some(reason) = reason {
+            request = request.reason(reason);
+        }
+        request.await.map(drop)
+    }
+
+    /// Ends the family of an opaque token that someone hands in, if it is genuine; it need not be the current one. For
+    /// clients that sign out with it (RFC 7009 §2.1). Whether a family was ended; if not, there was nothing to end.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be asked or did not confirm. It may be repeated.
+    pub async fn end_by_token(&self, token: &str, client: Option<&str>) -> Result<bool, StoreError> {
+        let Some(parsed) = Parsed::parse(token) else { return Ok(false) };
+        let key = self.target(Target::family(parsed.family))?;
+        let snapshot = self.store.load(vec![key], Vec::new()).await?;
+        let Some(document) = snapshot.documents.first().and_then(Option::as_deref) else { return Ok(false) };
+        let family: Family = read(document)?;
+        let is_bound = family.client.is_some();
+        if parsed.origin(&family.key) == Origin::Foreign || (is_bound && family.client.as_deref() != client) {
+            return Ok(false);
+        }
+        self.end(parsed.family, Some("its token was handed in")).await?;
+        Ok(true)
+    }
+
+    async fn advance<L: Lineage>(
+        &self,
+        lineage: &L,
+        client: Option<&str>,
+        every: Duration,
+    ) -> Result<(Refresh<L::Token>, bool), StoreError> {
+        let mut known = None;
+        let result = self.try_advance(lineage, client, every, &mut known).await;
+        match result {
+            Ok((refresh, touch)) => {
+                let refresh = Ok(refresh);
+                self.tell_refresh(known.as_ref().map(|family| (lineage.family(), family)), &refresh);
+                refresh.map(|refresh| (refresh, touch))
+            }
+            Err(error) => {
+                let refresh = Err(error);
+                self.tell_refresh(known.as_ref().map(|family| (lineage.family(), family)), &refresh);
+                refresh.map(|refresh| (refresh, false))
+            }
+        }
+    }
+
+    /// Reads, judges and writes until nobody is in the way. `known` is the family, if there is one.
+    async fn try_advance<L: Lineage>(
+        &self,
+        lineage: &L,
+        client: Option<&str>,
+        every: Duration,
+        known: &mut Option<Family>,
+    ) -> Result<(Refresh<L::Token>, bool), StoreError> {
+        let id = lineage.family();
+        let key = self.target(Target::family(id))?;
+        let refused = |refusal| Ok((Refresh::Refused(refusal), false));
+        let mut attempts = Attempts::new();
+        while attempts.next().await {
+            let first = self.store.load(vec![key.clone()], Vec::new()).await?;
+            let Some(before) = first.documents.into_iter().next().flatten() else {
+                return refused(Refusal::Unknown);
+            };
+            let family: &Family = known.insert(read(&before)?);
+            let presented = Presented { digest: lineage.digest(), origin: lineage.origin(family), client };
+            let mut seen = self.store.load(Vec::new(), self.targets_of(id, family)?).await?;
+            let time = (seen.now, first.horizon.max(seen.horizon));
+            let (after, kind, token) = match family.judge(&presented, &seen.records, time, &self.policy) {
+                Verdict::Rotate => {
+                    let (token, successor, salt) = lineage.next(family)?;
+                    (family.rotated(successor, salt, seen.now), GrantKind::Rotated, token)
+                }
+                Verdict::Recover => {
+                    let (token, successor, salt) = lineage.next(family)?;
+                    (family.recovered(successor, salt, seen.now), GrantKind::Recovered, token)
+                }
+                Verdict::Keep => (family.used(seen.now), GrantKind::Kept, lineage.same()),
+                Verdict::Replay { seed } => {
+                    let token = lineage.again(family, &seed);
+                    let issued_at = issue_at(seen.now, &seen.records);
+                    let grant = self.grant(GrantKind::Replayed, token, id, family, issued_at);
+                    return Ok((Refresh::Granted(grant), false));
+                }
+                Verdict::Reuse(class) => {
+                    let ended = !self.policy.report_only;
+                    if ended {
+                        self.end(id, Some("a used refresh token was presented")).await?;
+                    }
+                    return refused(Refusal::Reused { class, ended });
+                }
+                Verdict::Revoked(by) => return refused(Refusal::Revoked(by)),
+                Verdict::Expired => return refused(Refusal::Expired),
+                Verdict::Lost => {
+                    // Nobody can go on with this family any more but someone who kept an older token of it.
+                    self.end(id, Some("the store has lost writes")).await?;
+                    return refused(Refusal::Lost);
+                }
+                Verdict::WrongClient => return refused(Refusal::WrongClient),
+                Verdict::Unknown => return refused(Refusal::Unknown),
+            };
+            let touch = seen.now.since(after.touched_at) >= every;
+            let after = Family { touched_at: if touch { seen.now } else { after.touched_at }, ..after };
+            let commit = self.commit(id, Some(before), &after)?.with_guards(seen.records);
+            let targets = commit.guards.iter().map(|seen| seen.target.clone()).collect();
+            match self.store.commit(commit.clone()).await? {
+                Committed::Done => seen.records = commit.guards,
+                Committed::Conflict => continue,
+                Committed::Overtaken => {
+                    // Someone has revoked, or changed a record in a way that does not matter here.
+                    seen = self.store.load(Vec::new(), targets).await?;
+                    if let Some(by) = after.revoked_by(&seen.records) {
+                        return refused(Refusal::Revoked(by));
+                    }
+                }
+            }
+            let issued_at = issue_at(seen.now, &seen.records);
+            return Ok((Refresh::Granted(self.grant(kind, token, id, &after, issued_at)), touch));
+        }
+        Err(out_of_attempts())
+    }
+
+    fn tell_refresh<T>(&self, known: Option<(&str, &Family)>, result: &Result<Refresh<T>, StoreError>) {
+        self.revoker.tell(|| {
+            let kind = match result {
+                Ok(Refresh::Refused(Refusal::Reused { .. })) => AuditKind::RefreshReuse,
+                _ => AuditKind::Refresh,
+            };
+            let mut event = AuditEvent::new(kind);
+            // A token that is unknown says nothing that is worth to be written down.
+            let is_genuine = !matches!(result, Ok(Refresh::Refused(Refusal::Unknown)));
+            if let Some((id, family)) = known.filter(|_| is_genuine) {
+                event = event
+                    .with_subject(Some(&family.user))
+                    .with_session(family.session.as_deref())
+                    .with_family(Some(id))
+                    .with_device(family.device.as_deref())
+                    .with_client(family.client.as_deref());
+            }
+            match result {
+                Ok(Refresh::Granted(grant)) => match grant.kind {
+                    GrantKind::Replayed => event.with_reason(Some("replayed")),
+                    GrantKind::Recovered => event.with_reason(Some("recovered")),
+                    _ => event,
+                },
+                Ok(Refresh::Refused(refusal)) => event.with_reason(Some(refusal.as_str())).failed(),
+                Err(error) => event.with_error(error).failed(),
+            }
+        });
+    }
+
+    fn commit(&self, id: &str, before: Option<Bytes>, family: &Family) -> Result<Commit, StoreError> {
+        let key = self.target(Target::family(id))?;
+        Ok(Commit::new(key, before, Some(super::print(family)?), family.expires_at(&self.policy)))
+    }
+
+    fn grant<T>(
+        &self,
+        kind: GrantKind,
+        token: T,
+        id: &str,
+        family: &Family,
+        (issued_at, reissue_at): (Timestamp, Timestamp),
+    ) -> Grant<T> {
+        Grant {
+            token,
+            kind,
+            family: id.into(),
+            user: family.user.clone(),
+            session: family.session.clone(),
+            device: family.device.clone(),
+            client: family.client.clone(),
+            issued_at,
+            created_at: family.created_at,
+            expires_at: family.expires_at(&self.policy),
+            reissue_at,
+        }
+    }
+
+    /// The target as it is known to the checks: with the issuer filled in.
+    pub(super) fn target(&self, target: Target) -> Result<Target, StoreError> {
+        self.revoker.complete(target)
+    }
+
+    /// Everything by which a new family could be revoked already.
+    pub(super) fn targets_of_new(&self, new: &NewFamily) -> Result<Vec<Target>, StoreError> {
+        let issuer = self.revoker.profile().only_issuer().unwrap_or_default();
+        let targets = [
+            Some(Target::user(&*new.user)),
+            new.session.as_deref().map(Target::session),
+            new.device.as_deref().map(Target::device),
+            new.client.as_deref().map(Target::client),
+            Some(Target::issuer(issuer)),
+        ];
+        targets.into_iter().flatten().map(|target| self.target(target)).collect()
+    }
+
+    fn targets_of(&self, id: &str, family: &Family) -> Result<Vec<Target>, StoreError> {
+        let mut targets = self.targets_of_new(&NewFamily {
+            user: family.user.clone(),
+            session: family.session.clone(),
+            device: family.device.clone(),
+            client: family.client.clone(),
+        })?;
+        targets.push(self.target(Target::family(id))?);
+        Ok(targets)
+    }
+}
+
+impl fmt::Debug for Families {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Families")
+            .field("revoker", &self.revoker)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A family that is worked out and not written yet.
+pub(super) struct First {
+    pub(super) grant: Grant,
+    pub(super) commit: Commit,
+}
+
+/// A family that begins now, or just after what was revoked; refused if all is revoked, whenever issued.
+fn new_family(
+    new: &NewFamily,
+    key: FamilyKey,
+    digest: Digest,
+    snapshot: &Snapshot,
+) -> Result<Family, Refusal> {
+    let records = || snapshot.records.iter().filter_map(|seen| seen.record.as_ref());
+    if let Some(record) = records().find(|record| record.revokes_all()) {
+        return Err(Refusal::Revoked(record.into()));
+    }
+    // Cutoffs are compared with `<=`, and the clock may stand where the last one was set.
+    let floor = records().filter_map(Record::cutoff).max().unwrap_or_default().max(snapshot.horizon);
+    let created_at = snapshot.now.max(floor.plus(Duration::from_millis(1)));
+    Ok(Family {
+        user: new.user.clone(),
+        session: new.session.clone(),
+        device: new.device.clone(),
+        client: new.client.clone(),
+        key,
+        created_at,
+        used_at: created_at,
+        touched_at: created_at,
+        generation: 0,
+        current: digest,
+        parent: None,
+    })
+}
+
+/// The `iat` of an access token that is granted now, and the first that is not revoked.
+pub(super) fn issue_at(now: Timestamp, records: &[Seen]) -> (Timestamp, Timestamp) {
+    let reissue_at = |seen: &Seen| seen.record.as_ref().and_then(Record::reissue_at);
+    let reissue_at = records.iter().filter_map(reissue_at).max().unwrap_or_default();
+    (Timestamp::from_secs(now.as_secs()).max(reissue_at), reissue_at)
+}
+
+fn check_token_id(id: &str) -> Result<(), StoreError> {
+    if id.is_empty() || id.len() > MAX_ID_BYTES {
+        return Err(invalid(format!("the id of a refresh token must have 1 to {MAX_ID_BYTES} bytes")));
+    }
+    Ok(())
+}

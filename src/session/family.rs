@@ -1,0 +1,339 @@
+//! What becomes of a refresh token that is presented: the decision machine, pure.
+//!
+//! A [`Family`] is one login and all refresh tokens that came out of it. At any time one of them is *current*; the one
+//! it replaced is the *parent*; all others are *older*, or were *superseded* before they were ever used.
+//!
+//! | presented | condition | verdict |
+//! | --- | --- | --- |
+//! | anything | the family, its session, user, device, client or issuer is revoked | `Revoked` |
+//! | anything | idle or absolute lifetime over | `Expired` |
+//! | current | – | `Rotate`, or `Keep` where tokens are not rotated |
+//! | parent | within the grace | `Replay`: the same successor again |
+//! | parent | later, recovery on, not yet recovered | `Recover`: one new successor, the lost one is superseded |
+//! | parent | otherwise | `Reuse` |
+//! | older, superseded | – | `Reuse` |
+//! | of a generation that is still to come, or anything from before a loss of data | – | `Lost` |
+//! | not issued by us, or of another client | – | `Unknown`, `WrongClient`; the family is not touched |
+//!
+//! As long as a token is the parent, its successor has not been used: using it makes it the parent, and its own parent
+//! older. So the grace closes by itself, and nothing that is presented twice can extend it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::token::{Digest, FamilyKey};
+use crate::clock::Timestamp;
+use crate::config::ConfigError;
+use crate::store::RevokedBy;
+use crate::store::session::Seen;
+
+/// Default of [`RefreshPolicy::with_grace`].
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+/// Largest [`RefreshPolicy::with_grace`].
+pub const MAX_GRACE: Duration = Duration::from_secs(300);
+/// Default of [`RefreshPolicy::with_idle_lifetime`].
+pub const DEFAULT_IDLE_LIFETIME: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// Default of [`RefreshPolicy::with_max_age`].
+pub const DEFAULT_MAX_AGE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// How refresh tokens live and die.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct RefreshPolicy {
+    pub(crate) rotate: bool,
+    pub(crate) grace: Duration,
+    pub(crate) recover: bool,
+    pub(crate) idle: Duration,
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) report_only: bool,
+}
+
+impl Default for RefreshPolicy {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RefreshPolicy {
+    /// Rotation at each use with a grace of 10 s, idle lifetime 14 days, absolute lifetime 90 days.
+    pub fn new() -> Self {
+        Self {
+            rotate: true,
+            grace: DEFAULT_GRACE,
+            recover: false,
+            idle: DEFAULT_IDLE_LIFETIME,
+            max_age: Some(DEFAULT_MAX_AGE),
+            report_only: false,
+        }
+    }
+
+    /// For how long after a rotation the token that was replaced is still answered, with *the same* successor: for
+    /// retries after a lost response and for tabs that refresh at the same time. Default 10 s, at most 300 s. It ends
+    /// early with the first use of the successor.
+    ///
+    /// Zero is strict: a token works once, and a client that repeats a refresh whose answer was lost is signed out.
+    pub fn with_grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Answers the parent of a successor that was never used, once, also after the grace: its response was probably
+    /// lost. The client gets a *new* successor, so if the first one turns up after all, someone has a copy, and the
+    /// family ends. Default: off.
+    ///
+    /// # Security
+    /// A copy of the last used token works until the owner refreshes next, as a copy of the current one does anyway.
+    pub fn with_recovery(mut self) -> Self {
+        self.recover = true;
+        self
+    }
+
+    /// Does not rotate: a token stays the same for the life of its family. For tokens that are bound to the key of
+    /// their sender (FAPI 2.0 Security Profile §5.3.2.1 asks for it), and for nothing else.
+    ///
+    /// # Security
+    /// Without rotation a copied token is never noticed.
+    pub fn without_rotation(mut self) -> Self {
+        self.rotate = false;
+        self
+    }
+
+    /// A family that was not refreshed for this long is over; it is also the life of each token. Default 14 days.
+    pub fn with_idle_lifetime(mut self, idle: Duration) -> Self {
+        self.idle = idle;
+        self
+    }
+
+    /// A family is over at this age, however often it is refreshed. Default 90 days.
+    pub fn with_max_age(mut self, max_age: Duration) -> Self {
+        self.max_age = Some(max_age);
+        self
+    }
+
+    /// A family that is refreshed in time lives for ever.
+    pub fn without_max_age(mut self) -> Self {
+        self.max_age = None;
+        self
+    }
+
+    /// Reports reuse and refuses the token, but lets the family live: to see in a running system what would happen.
+    ///
+    /// # Security
+    /// A thief who refreshes first stays in.
+    pub fn with_report_only(mut self) -> Self {
+        self.report_only = true;
+        self
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        const TEN_YEARS: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+        if self.grace > MAX_GRACE {
+            return Err(ConfigError::new(
+                "grace",
+                "is over 300 s; a copied token would work as long, set it to some seconds",
+            ));
+        }
+        if self.idle < Duration::from_secs(1) || self.idle > TEN_YEARS {
+            return Err(ConfigError::new(
+                "idle_lifetime",
+                "must be at least one second and at most ten years",
+            ));
+        }
+        if self.max_age.is_some_and(|age| age < Duration::from_secs(1) || age > TEN_YEARS) {
+            return Err(ConfigError::new("max_age", "must be at least one second and at most ten years"));
+        }
+        Ok(())
+    }
+}
+
+/// One login and its refresh tokens, as it is kept in a store: hashes, and nothing that could be presented.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Family {
+    #[serde(rename = "u")]
+    pub(crate) user: Box<str>,
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) session: Option<Box<str>>,
+    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device: Option<Box<str>>,
+    /// The OAuth client to which the tokens are bound.
+    #[serde(rename = "cl", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) client: Option<Box<str>>,
+    /// Tells tokens of this family from garbage.
+    #[serde(rename = "k")]
+    pub(crate) key: FamilyKey,
+    #[serde(rename = "at")]
+    pub(crate) created_at: Timestamp,
+    /// When it was last refreshed.
+    #[serde(rename = "used")]
+    pub(crate) used_at: Timestamp,
+    /// When its session was last told that it is in use.
+    #[serde(rename = "t")]
+    pub(crate) touched_at: Timestamp,
+    /// How often its token was replaced.
+    #[serde(rename = "g")]
+    pub(crate) generation: u32,
+    #[serde(rename = "c")]
+    pub(crate) current: Digest,
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parent: Option<Parent>,
+}
+
+/// The token that the current one replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Parent {
+    #[serde(rename = "c")]
+    pub(crate) digest: Digest,
+    /// Together with the parent token itself it gives the current one: the salt of a derivation, or an id.
+    #[serde(rename = "s")]
+    pub(crate) seed: Box<str>,
+    #[serde(rename = "at")]
+    pub(crate) replaced_at: Timestamp,
+    #[serde(rename = "r", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) recovered: bool,
+}
+
+/// A token that someone presents.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Presented<'a> {
+    pub(crate) digest: Digest,
+    pub(crate) origin: Origin,
+    pub(crate) client: Option<&'a str>,
+}
+
+/// What is known of the origin of a presented token, whatever has become of it since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// It was not issued for this family.
+    Foreign,
+    /// It was, as a token of this generation.
+    Generation(u32),
+    /// It was; the application has checked its signature.
+    Vouched,
+}
+
+/// What is to be done with a presented token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Rotate,
+    Keep,
+    Replay { seed: Box<str> },
+    Recover,
+    Reuse(ReuseClass),
+    Revoked(RevokedBy),
+    Expired,
+    Lost,
+    WrongClient,
+    Unknown,
+}
+
+/// Which used token was presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ReuseClass {
+    /// The one that the current token replaced, after the grace. Without recovery this can be an owner whose response
+    /// was lost.
+    Parent,
+    /// One from further back: there are two holders.
+    Older,
+    /// One that was replaced before it was used, when its parent was recovered: there are two holders.
+    Superseded,
+}
+
+impl ReuseClass {
+    /// The name of the class, as it is written in audit events.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Parent => "parent",
+            Self::Older => "older",
+            Self::Superseded => "superseded",
+        }
+    }
+}
+
+impl Family {
+    /// What is to be done with `presented`, given the revocation records of all that the family belongs to.
+    pub(crate) fn judge(
+        &self,
+        presented: &Presented<'_>,
+        records: &[Seen],
+        (now, horizon): (Timestamp, Timestamp),
+        policy: &RefreshPolicy,
+    ) -> Verdict {
+        if presented.origin == Origin::Foreign {
+            return Verdict::Unknown;
+        }
+        if self.client.as_deref().is_some_and(|client| presented.client != Some(client)) {
+            return Verdict::WrongClient;
+        }
+        if let Some(by) = self.revoked_by(records) {
+            return Verdict::Revoked(by);
+        }
+        if now >= self.expires_at(policy) {
+            return Verdict::Expired;
+        }
+        if self.created_at <= horizon {
+            // What has been revoked since is not known any more.
+            return Verdict::Lost;
+        }
+        if presented.digest == self.current {
+            return if policy.rotate { Verdict::Rotate } else { Verdict::Keep };
+        }
+        match (&self.parent, presented.origin) {
+            (Some(parent), _) if parent.digest == presented.digest => {
+                if now.since(parent.replaced_at) < policy.grace {
+                    Verdict::Replay { seed: parent.seed.clone() }
+                } else if policy.recover && !parent.recovered {
+                    Verdict::Recover
+                } else {
+                    Verdict::Reuse(ReuseClass::Parent)
+                }
+            }
+            (_, Origin::Generation(generation)) if generation > self.generation => Verdict::Lost,
+            (_, Origin::Generation(generation)) if generation == self.generation => {
+                Verdict::Reuse(ReuseClass::Superseded)
+            }
+            _ => Verdict::Reuse(ReuseClass::Older),
+        }
+    }
+
+    /// The first of the records that ends this family. A cutoff ends what was created at or before it.
+    pub(crate) fn revoked_by(&self, records: &[Seen]) -> Option<RevokedBy> {
+        let mut records = records.iter().filter_map(|seen| seen.record.as_ref());
+        records.find(|record| record.covers_issued_at(Some(self.created_at))).map(RevokedBy::from)
+    }
+
+    /// The family after its current token was replaced by the one with this digest.
+    pub(crate) fn rotated(&self, successor: Digest, seed: Box<str>, now: Timestamp) -> Self {
+        let parent = Parent { digest: self.current, seed, replaced_at: now, recovered: false };
+        Self {
+            current: successor,
+            parent: Some(parent),
+            generation: self.generation.saturating_add(1),
+            used_at: self.used_at.max(now),
+            ..self.clone()
+        }
+    }
+
+    /// The family after the successor of its parent was replaced by another one.
+    pub(crate) fn recovered(&self, successor: Digest, seed: Box<str>, now: Timestamp) -> Self {
+        let parent =
+            self.parent.clone().map(|parent| Parent { seed, replaced_at: now, recovered: true, ..parent });
+        Self { current: successor, parent, used_at: self.used_at.max(now), ..self.clone() }
+    }
+
+    /// The family after its token was used and kept.
+    pub(crate) fn used(&self, now: Timestamp) -> Self {
+        Self { used_at: self.used_at.max(now), ..self.clone() }
+    }
+
+    /// When the family, and with it its current token, is over.
+    pub(crate) fn expires_at(&self, policy: &RefreshPolicy) -> Timestamp {
+        let idle = self.used_at.plus(policy.idle);
+        policy.max_age.map_or(idle, |age| idle.min(self.created_at.plus(age)))
+    }
+}
+
+#[cfg(test)]
+#[path = "family_tests.rs"]
+mod tests;

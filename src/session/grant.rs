@@ -1,0 +1,157 @@
+//! What is asked for, and what is answered: values.
+
+use super::family::ReuseClass;
+use super::token::RefreshToken;
+use crate::clock::Timestamp;
+use crate::store::RevokedBy;
+#[cfg(feature = "issuer")]
+use crate::token::issue::NewToken;
+
+/// Who a new family is for.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct NewFamily {
+    pub(super) user: Box<str>,
+    pub(super) session: Option<Box<str>>,
+    pub(super) device: Option<Box<str>>,
+    pub(super) client: Option<Box<str>>,
+}
+
+impl NewFamily {
+    /// A family of this user, of no session, device or client.
+    pub fn of_user(user: impl Into<Box<str>>) -> Self {
+        Self { user: user.into(), session: None, device: None, client: None }
+    }
+
+    /// Ends with this session.
+    pub fn in_session(mut self, session: impl Into<Box<str>>) -> Self {
+        self.session = Some(session.into());
+        self
+    }
+
+    /// Ends with this device.
+    pub fn on_device(mut self, device: impl Into<Box<str>>) -> Self {
+        self.device = Some(device.into());
+        self
+    }
+
+    /// Is bound to this OAuth client, which must be named at each refresh, and ends with it.
+    pub fn bound_to(mut self, client: impl Into<Box<str>>) -> Self {
+        self.client = Some(client.into());
+        self
+    }
+}
+
+/// The answer to a refresh.
+#[derive(Clone, Debug)]
+#[must_use = "a refresh that is not looked at grants nothing"]
+#[non_exhaustive]
+pub enum Refresh<T = RefreshToken> {
+    /// Hand out the token, and an access token with it.
+    Granted(Grant<T>),
+    /// `invalid_grant` (RFC 6749 §5.2), whatever the reason.
+    Refused(Refusal),
+}
+
+/// What was granted. Everything that the access token needs to be revocable is here.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Grant<T = RefreshToken> {
+    /// The refresh token to hand out; its id where the application mints it.
+    pub token: T,
+    /// How it came about.
+    pub kind: GrantKind,
+    /// The id of the family: the claim `fid` of access tokens.
+    pub family: Box<str>,
+    /// The user: `sub`.
+    pub user: Box<str>,
+    /// The session: `sid`.
+    pub session: Option<Box<str>>,
+    /// The device: `device_id`.
+    pub device: Option<Box<str>>,
+    /// The OAuth client: `client_id`.
+    pub client: Option<Box<str>>,
+    /// What to stamp the access token with as `iat`, in whole seconds: the time at which it was granted by the clock of
+    /// the store, or the next second if all that was issued in this one has been revoked.
+    pub issued_at: Timestamp,
+    /// When the family was begun, by the clock of the store.
+    pub created_at: Timestamp,
+    /// When the refresh token is over if it is not used.
+    pub expires_at: Timestamp,
+    /// The first `iat` that no revocation so far covers; zero if there is none. By the clock of the store, which may be
+    /// ahead of that of the issuer.
+    pub(super) reissue_at: Timestamp,
+}
+
+#[cfg(feature = "issuer")]
+impl<T> Grant<T> {
+    /// The access token that goes with this grant, for [`TokenIssuer::issue`](crate::token::issue::TokenIssuer::issue):
+    /// it is revocable by everything that the grant belongs to, and by no revocation that came before it.
+    pub fn access_token(&self) -> NewToken {
+        let mut token = NewToken::new(self.user.clone()).with_family(self.family.clone());
+        if let Some(session) = &self.session {
+            token = token.with_session(session.clone());
+        }
+        if let Some(device) = &self.device {
+            token = token.with_device(device.clone());
+        }
+        if let Some(client) = &self.client {
+            token = token.with_client(client.clone());
+        }
+        token.with_not_before_iat(self.reissue_at)
+    }
+}
+
+/// How a grant came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GrantKind {
+    /// The family was begun.
+    Started,
+    /// The token was replaced.
+    Rotated,
+    /// The token had just been replaced; this is the same successor again. The client has sent it twice, or two of its
+    /// tabs were at it at the same time.
+    Replayed,
+    /// The successor was never used; this is another one in its place.
+    Recovered,
+    /// The token stays, because tokens are not rotated.
+    Kept,
+}
+
+/// Why a refresh was refused. Not for the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Not a token, or not one of a family that is known. Nothing else has happened.
+    Unknown,
+    /// The token belongs to another OAuth client. Nothing else has happened.
+    WrongClient,
+    /// The family is over.
+    Expired,
+    /// The family, or what it belongs to, is revoked.
+    Revoked(RevokedBy),
+    /// A used token was presented.
+    Reused {
+        /// Which one.
+        class: ReuseClass,
+        /// Whether the family was ended for it; false if reuse is only reported.
+        ended: bool,
+    },
+    /// The store has lost writes, and whether the family still stands cannot be told. The user has to sign in again.
+    Lost,
+}
+
+impl Refusal {
+    /// The name of the reason, as it is written in audit events.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::WrongClient => "wrong_client",
+            Self::Expired => "expired",
+            Self::Revoked(_) => "revoked",
+            Self::Reused { class, .. } => class.as_str(),
+            Self::Lost => "lost",
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What a login brings along, and what it is answered: values.
+
+use super::roster::SessionDetails;
+use super::{Grant, invalid};
+use crate::store::{RevokedBy, StoreError};
+
+/// Longest user agent and fingerprint, in bytes; what is longer is cut.
+const MAX_DETAIL: usize = 512;
+/// Most application data of a session, in bytes of JSON.
+const MAX_DATA: usize = 4096;
+
+/// A login.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct NewSession {
+    pub(super) user: Box<str>,
+    pub(super) details: SessionDetails,
+}
+
+impl NewSession {
+    /// A session of this user, who has proved who it is.
+    pub fn of_user(user: impl Into<Box<str>>) -> Self {
+        Self { user: user.into(), details: SessionDetails::default() }
+    }
+
+    /// On this device, by an id that survives the session.
+    pub fn on_device(mut self, device: impl Into<Box<str>>) -> Self {
+        self.details.device = Some(device.into());
+        self
+    }
+
+    /// Through this OAuth client, to which the refresh tokens are bound.
+    pub fn through_client(mut self, client: impl Into<Box<str>>) -> Self {
+        self.details.client = Some(client.into());
+        self
+    }
+
+    /// With a fingerprint of the device or browser. Cut at 512 bytes.
+    pub fn with_fingerprint(mut self, fingerprint: impl AsRef<str>) -> Self {
+        self.details.fingerprint = Some(cut(fingerprint.as_ref()).into());
+        self
+    }
+
+    /// From this address.
+    pub fn from_ip(mut self, ip: std::net::IpAddr) -> Self {
+        self.details.ip = Some(ip);
+        self
+    }
+
+    /// With this `User-Agent`. Cut at 512 bytes.
+    pub fn with_user_agent(mut self, user_agent: impl AsRef<str>) -> Self {
+        self.details.user_agent = Some(cut(user_agent.as_ref()).into());
+        self
+    }
+
+    /// After a second factor was shown.
+    pub fn with_mfa(mut self) -> Self {
+        self.details.mfa = true;
+        self
+    }
+
+    /// With data of the application, at most 4 KiB of JSON.
+    pub fn with_data(mut self, data: serde_json::Value) -> Self {
+        self.details.data = Some(data);
+        self
+    }
+}
+
+/// The answer to a login.
+#[derive(Clone, Debug)]
+#[must_use = "a login that is not looked at grants nothing"]
+#[non_exhaustive]
+pub enum Login {
+    /// Hand out the tokens. [`Grant::session`] is set.
+    Granted(Grant),
+    /// The user, the device, the client or the issuer is revoked altogether.
+    Revoked(RevokedBy),
+    /// The user has as many sessions as are allowed, and [`WhoGoes::Newcomer`] is the rule.
+    TooMany,
+}
+
+fn cut(text: &str) -> &str {
+    let mut end = text.len().min(MAX_DETAIL);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
+}
+
+pub(super) fn check_data(data: Option<&serde_json::Value>) -> Result<(), StoreError> {
+    match data {
+        Some(data) if data.to_string().len() > MAX_DATA => {
+            Err(invalid(format!("the data of the session is longer than {MAX_DATA} bytes")))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,79 @@
+use super::*;
+
+const NODES: &str = "\
+07c3 127.0.0.1:30004@31004,node-4 slave e7d1 0 1426238317239 4 connected
+67ed 127.0.0.1:30002@31002,node-2 master - 0 1426238316232 2 connected 5461-10922 [5470->-e7d1]
+2922 :30003@31003 master - 0 1426238318243 3 connected 10923-16383 7
+6ec2 [2001:db8::1]:30005@31005 slave 67ed 0 1426238316232 5 disconnected
+e7d1 127.0.0.1:30001@31001,node-1,shard-id=1 myself,master - 0 0 9 connected 0-6 8-5460
+dead :0@0 master,noaddr - 0 0 1 disconnected
+";
+
+#[test]
+fn the_owner_of_a_slot_is_read_from_the_nodes() {
+    let owner = |slot, tls| parse_nodes(NODES, slot, "asked", tls).owner.unwrap();
+    assert_eq!(owner(0, false), (9, Server::new("127.0.0.1", 30001)));
+    assert_eq!(owner(5460, true), (9, Server::new("node-1", 30001)));
+    assert_eq!(owner(5470, false), (2, Server::new("127.0.0.1", 30002)));
+    // A node that does not know its own address is where it was asked.
+    assert_eq!(owner(7, false), (3, Server::new("asked", 30003)));
+    assert_eq!(owner(16383, false), (3, Server::new("asked", 30003)));
+}
+
+#[test]
+fn all_nodes_that_can_be_asked_are_remembered() {
+    let view = parse_nodes(NODES, 0, "asked", false);
+    let ports: Vec<_> = view.nodes.iter().map(|node| node.port).collect();
+    assert_eq!(ports, [30004, 30002, 30003, 30005, 30001]);
+    assert!(parse_nodes("", 0, "asked", false).owner.is_none());
+    assert!(parse_nodes("junk\n a b c d e f g h", 0, "asked", false).nodes.is_empty());
+}
+
+#[test]
+fn of_several_answers_the_latest_counts() {
+    let server = |port| Server::new("h", port);
+    let error = || StoreError::new(StoreErrorKind::Timeout, "late");
+    let answers = vec![Ok((3, server(1))), Err(error()), Ok((5, server(2))), Ok((4, server(3)))];
+    assert_eq!(newest(answers, "nobody").unwrap(), server(2));
+    assert_eq!(newest(vec![Err(error())], "nobody").unwrap_err().kind(), StoreErrorKind::Timeout);
+    assert_eq!(newest(Vec::new(), "nobody").unwrap_err().to_string(), "nobody");
+}
+
+#[test]
+fn the_code_of_an_error_is_its_first_word_also_out_of_a_script() {
+    for (details, code) in [
+        ("NOPERM this user", "NOPERM"),
+        ("OOM command not allowed script: abc, on @user_script:1.", "OOM"),
+        ("ERR Error running script (call to f_abc): @user_script:1: -OOM command not allowed", "OOM"),
+        ("ERR unknown command", "ERR"),
+        ("", ""),
+    ] {
+        assert_eq!(code_of(details), code, "{details}");
+    }
+}
+
+#[test]
+fn every_topology_is_read_from_its_url() {
+    for (url, is_cluster, has_sentinels) in [
+        ("redis://127.0.0.1", false, false),
+        ("valkey://user:p%40ss@h:1/2", false, false),
+        ("redis-cluster://h:1?node=i:2&node=j:3", true, false),
+        (
+            "valkey-sentinel://h:1?sentinelServiceName=x&node=i:2&sentinelUsername=u&sentinelPassword=p",
+            false,
+            true,
+        ),
+    ] {
+        let dialer = Dialer::new(parse_url(url).unwrap()).unwrap();
+        assert_eq!((dialer.is_cluster(), dialer.has_sentinels()), (is_cluster, has_sentinels), "{url}");
+    }
+    let config = parse_url("redis://user:p%40ss@h:1/2").unwrap();
+    assert_eq!((config.password.as_deref(), config.database), (Some("p@ss"), Some(2)));
+}
+
+#[test]
+fn a_configuration_without_a_server_is_refused() {
+    let config =
+        Config { server: ServerConfig::new_clustered(Vec::<(String, u16)>::new()), ..Config::default() };
+    assert_eq!(Dialer::new(config).err().unwrap().setting(), "config");
+}

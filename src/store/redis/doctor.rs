@@ -1,0 +1,579 @@
+//! The self-check: what is wrong, or will be, with this Redis as a keeper of revocations.
+//!
+//! The checks are pure functions of what the server says; the asking is at the end.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fred::types::Value;
+
+use super::ask::code;
+use super::connect::{Address, odd_reply};
+use super::guard::{Hold, Link};
+use super::life::Known;
+use super::options::Settings;
+use super::schema::{LAYOUT, ShardKeys};
+use super::script;
+use super::{Inner, RedisStore};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::store::{StoreError, StoreErrorKind};
+
+/// The oldest version that has all that is needed: `XADD NOMKSTREAM`, `SET PXAT`.
+const OLDEST: (u32, u32) = (6, 2);
+/// A clock that is further off is worth a look; what is revoked "until now" is off by as much.
+const CLOCK_WARNING: Duration = Duration::from_secs(1);
+/// A clock that is further off defeats the leeway of verifiers.
+const CLOCK_ERROR: Duration = Duration::from_secs(60);
+
+/// What [`RedisStore::doctor`] has found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Report {
+    /// Everything, the worst first.
+    pub findings: Vec<Finding>,
+}
+
+/// One thing that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is about, as a name for programs: `eviction`, `rights`, …
+    pub subject: &'static str,
+    /// What was found, in a sentence.
+    pub sentence: String,
+    /// What to do; empty where nothing needs to be done.
+    pub remedy: String,
+}
+
+/// How bad a [`Finding`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Severity {
+    /// A revocation may be lost, or be without effect: do not run like this.
+    Error,
+    /// A risk that you may know and accept.
+    Warning,
+    /// Good to know.
+    Info,
+}
+
+impl Report {
+    /// Whether there is no [`Severity::Error`].
+    pub fn is_fit(&self) -> bool {
+        self.findings.iter().all(|finding| finding.severity != Severity::Error)
+    }
+
+    fn add(&mut self, severity: Severity, subject: &'static str, sentence: impl Into<String>, remedy: &str) {
+        let finding = Finding { severity, subject, sentence: sentence.into(), remedy: remedy.into() };
+        // In a cluster most findings are those of every node.
+        if !self.findings.contains(&finding) {
+            self.findings.push(finding);
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Info => "info",
+        })
+    }
+}
+
+/// One line: `error: eviction: … -> …`.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.severity, self.subject, self.sentence)?;
+        if self.remedy.is_empty() { Ok(()) } else { write!(f, " -> {}", self.remedy) }
+    }
+}
+
+/// One finding per line.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.findings.iter().try_for_each(|finding| writeln!(f, "{finding}"))
+    }
+}
+
+impl RedisStore {
+    /// Asks the server, or every primary of the cluster that serves a shard, whether it is fit to keep revocations: reachable and
+    /// in time, eviction, persistence, replication, clock, access rights, layout, lost data. Takes some dozen round
+    /// trips and writes nothing but the expiry of the store's own keys. For the start of a program, which may
+    /// refuse to run on [`Severity::Error`], and for a look when something is odd.
+    ///
+    /// ```no_run
+    /// # async fn f(store: tower_jwt_revocation::RedisStore) {
+    /// let report = store.doctor().await;
+    /// assert!(report.is_fit(), "{report}");
+    /// # }
+    /// ```
+    ///
+    /// # The rights that are needed
+    /// This user can do everything that the store does, and nothing else:
+    ///
+    /// ```text
+    #[doc = include_str!("least_rights.acl")]
+    /// ```
+    ///
+    /// With another prefix, change the pattern. In a cluster add `+cluster|nodes`; with
+    /// [`with_wait_replicas`](super::RedisStoreBuilder::with_wait_replicas) add `+wait`; with a database in the URL add
+    /// `+select`. The user at the sentinels needs `+ping +client|id +info +sentinel|master`.
+    pub async fn doctor(&self) -> Report {
+        let mut report = Report::default();
+        let inner = &self.inner;
+        let mut servers = Vec::new();
+        for (n, (checks, writes)) in inner.checks.iter().zip(&inner.writes).enumerate() {
+            let shard = u16::try_from(n).unwrap_or(u16::MAX);
+            let latency = inner.latency(checks, shard).await;
+            let limit = inner.settings.check_timeout;
+            match &latency {
+                Err(error) => report.add(
+                    Severity::Error,
+                    "reachable",
+                    format!("tokens cannot be checked: {error}"),
+                    "see to it that redis runs, and that this process can reach it",
+                ),
+                Ok(latency) if *latency > limit / 2 => report.add(
+                    Severity::Warning,
+                    "latency",
+                    format!("a check takes {latency:?}, of the {limit:?} that it may take"),
+                    "bring redis closer, or raise the check timeout",
+                ),
+                Ok(latency) => {
+                    report.add(Severity::Info, "latency", format!("a check takes {latency:?}"), "");
+                }
+            }
+            let hold = match writes.seize() {
+                Ok(hold) => hold,
+                Err(error) => {
+                    report.add(
+                        Severity::Error,
+                        "reachable",
+                        format!("revocations cannot be written: {error}"),
+                        "see to it that redis runs, and that this process can reach it",
+                    );
+                    continue;
+                }
+            };
+            if !servers.contains(hold.server()) {
+                inner.examine(&hold, shard, &mut report).await;
+                servers.push(hold.server().clone());
+            }
+        }
+        inner.examine_store(&mut report).await;
+        report.findings.sort_by_key(|finding| finding.severity);
+        report
+    }
+}
+
+// === What the answers mean ===
+
+/// The fields of `INFO`.
+struct ServerInfo(HashMap<String, String>);
+
+impl ServerInfo {
+    fn parse(text: &str) -> Self {
+        let fields = text.lines().filter_map(|line| line.trim_end().split_once(':'));
+        Self(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    fn text(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        self.text(name).parse().ok()
+    }
+
+    fn judge_version(&self, report: &mut Report) {
+        let valkey = self.text("valkey_version");
+        let version = self.text("redis_version");
+        let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        let number = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+        if version.is_empty() {
+            report.add(Severity::Warning, "version", "the server does not tell its version", "");
+        } else if number < OLDEST {
+            report.add(
+                Severity::Error,
+                "version",
+                format!("the server is redis {version}"),
+                "needs redis 6.2 or later, or valkey",
+            );
+        } else if valkey.is_empty() {
+            report.add(Severity::Info, "version", format!("the server is redis {version}"), "");
+        } else {
+            report.add(Severity::Info, "version", format!("the server is valkey {valkey}"), "");
+        }
+    }
+
+    fn judge_memory(&self, report: &mut Report) {
+        let policy = self.text("maxmemory_policy");
+        let (used, bound) = (self.number("used_memory"), self.number("maxmemory").unwrap_or(0));
+        let evicted = self.number("evicted_keys").unwrap_or(0);
+        let remedy = "set maxmemory-policy to noeviction";
+        match (policy, bound) {
+            ("noeviction", _) => {}
+            ("", _) => report.add(
+                Severity::Warning,
+                "eviction",
+                "the server does not tell whether it evicts keys",
+                "make sure that maxmemory-policy is noeviction",
+            ),
+            (policy, 0) => report.add(
+                Severity::Warning,
+                "eviction",
+                format!("maxmemory-policy is {policy}: once maxmemory is set, redis will drop revocations when it is full"),
+                remedy,
+            ),
+            (policy, _) => report.add(
+                Severity::Error,
+                "eviction",
+                format!("maxmemory-policy is {policy}: when redis is full, it drops revocations, and revoked tokens pass"),
+                remedy,
+            ),
+        }
+        if evicted > 0 {
+            let severity = if policy == "noeviction" { Severity::Warning } else { Severity::Error };
+            report.add(
+                severity,
+                "evicted_keys",
+                format!(
+                    "{evicted} keys were evicted since the server was started; revocations may be among them"
+                ),
+                "set maxmemory-policy to noeviction, and revoke again what matters",
+            );
+        }
+        match used {
+            Some(used) if bound > 0 && used / 4 >= bound / 5 => report.add(
+                Severity::Warning,
+                "memory",
+                format!(
+                    "{used} of {bound} bytes of memory are used; when it is full, nothing can be revoked"
+                ),
+                "raise maxmemory",
+            ),
+            Some(used) => {
+                report.add(Severity::Info, "memory", format!("{used} bytes of memory are used"), "");
+            }
+            None => {}
+        }
+    }
+
+    /// `snapshots` is the setting `save`, where the user may read it.
+    fn judge_persistence(&self, snapshots: Option<&str>, report: &mut Report) {
+        for (field, what) in [
+            ("rdb_last_bgsave_status", "snapshot"),
+            ("aof_last_write_status", "write to the append-only file"),
+            ("aof_last_bgrewrite_status", "rewrite of the append-only file"),
+        ] {
+            if self.text(field) == "err" {
+                report.add(
+                    Severity::Error,
+                    "persistence",
+                    format!("the last {what} failed"),
+                    "look into the log of redis; its disk may be full",
+                );
+            }
+        }
+        let remedy = "set appendonly to yes";
+        match (self.text("aof_enabled"), snapshots) {
+            ("1", _) => report.add(Severity::Info, "persistence", "the append-only file is on", ""),
+            (_, Some("")) => report.add(
+                Severity::Warning,
+                "persistence",
+                "nothing is written to disk: after a restart, every token issued before is in doubt",
+                remedy,
+            ),
+            (_, Some(_)) => report.add(
+                Severity::Warning,
+                "persistence",
+                "only snapshots are written to disk: a restart loses the revocations since the last one",
+                remedy,
+            ),
+            (_, None) => report.add(
+                Severity::Warning,
+                "persistence",
+                "there is no append-only file: a restart loses revocations, if not all of them",
+                remedy,
+            ),
+        }
+    }
+
+    fn judge_replication(&self, settings: &Settings, report: &mut Report) {
+        if self.text("role") != "master" {
+            report.add(
+                Severity::Error,
+                "role",
+                format!("the server is a {}", self.text("role")),
+                "connect to the primary, or name the sentinels",
+            );
+        }
+        let replicas = self.number("connected_slaves").unwrap_or(0);
+        // Shown only where `min-replicas-to-write` is set.
+        let good = self.number("min_slaves_good_slaves");
+        if replicas > 0 && good.is_none() && settings.wait_replicas.is_none() {
+            report.add(
+                Severity::Warning,
+                "replication",
+                format!("there are {replicas} replicas, but a write is confirmed before any of them has it: a fail-over may lose it"),
+                "set min-replicas-to-write on the servers, and RedisStoreBuilder::with_wait_replicas here",
+            );
+        }
+        if let Some(wait) = settings.wait_replicas
+            && u64::from(wait.replicas.get()) > replicas
+        {
+            report.add(
+                Severity::Error,
+                "replication",
+                format!(
+                    "writes wait for {} replicas, but {replicas} are connected: every write fails",
+                    wait.replicas
+                ),
+                "start the replicas, or wait for fewer",
+            );
+        }
+    }
+}
+
+fn judge_clock(server: Timestamp, local: Timestamp, report: &mut Report) {
+    let offset = server.since(local).max(local.since(server));
+    let sentence = format!("the clocks of redis and of this process are {offset:?} apart");
+    let remedy = "synchronise both with NTP";
+    if offset > CLOCK_ERROR {
+        report.add(Severity::Error, "clock", sentence, remedy);
+    } else if offset > CLOCK_WARNING {
+        report.add(Severity::Warning, "clock", sentence, remedy);
+    } else {
+        report.add(Severity::Info, "clock", sentence, "");
+    }
+}
+
+/// Every command that the store sends or its script calls, in a form that does nothing: an access rule is judged before the
+/// command finds that its arguments make no sense, or that there is no such key.
+fn trials(
+    keys: &ShardKeys,
+    settings: &Settings,
+    is_cluster: bool,
+) -> Vec<(&'static str, &'static str, Vec<Bytes>)> {
+    let key = keys.trial.clone();
+    let with = |rest: &[&'static str]| -> Vec<Bytes> {
+        std::iter::once(key.clone())
+            .chain(rest.iter().map(|word| Bytes::from_static(word.as_bytes())))
+            .collect()
+    };
+    let words = |words: &[&'static str]| -> Vec<Bytes> {
+        words.iter().map(|word| Bytes::from_static(word.as_bytes())).collect()
+    };
+    let mut trials = vec![
+        ("ping", "PING", Vec::new()),
+        ("role", "ROLE", Vec::new()),
+        ("time", "TIME", Vec::new()),
+        ("info", "INFO", words(&["server"])),
+        ("client|id", "CLIENT", words(&["ID"])),
+        ("del", "DEL", with(&[])),
+        ("get", "GET", with(&[])),
+        ("mget", "MGET", with(&[])),
+        ("set", "SET", with(&["x", "nonsense"])),
+        ("hset", "HSET", with(&["a", "b", "odd"])),
+        ("hmget", "HMGET", with(&["a"])),
+        ("pexpireat", "PEXPIREAT", with(&["1"])),
+        ("zadd", "ZADD", with(&["nonsense", "x"])),
+        ("zrem", "ZREM", with(&["x"])),
+        ("zcard", "ZCARD", with(&[])),
+        ("zcount", "ZCOUNT", with(&["-inf", "+inf"])),
+        ("zscan", "ZSCAN", with(&["0"])),
+        ("zrangebyscore", "ZRANGEBYSCORE", with(&["-inf", "+inf"])),
+        ("zremrangebyscore", "ZREMRANGEBYSCORE", with(&["-inf", "+inf"])),
+        ("zrevrange", "ZREVRANGE", with(&["0", "0"])),
+        ("xadd", "XADD", with(&["NOMKSTREAM", "*", "a", "b"])),
+        ("xlen", "XLEN", with(&[])),
+        ("xrange", "XRANGE", with(&["-", "+", "COUNT", "1"])),
+        ("eval", "EVAL", words(&["return 1", "0"])),
+        ("evalsha", "EVALSHA", words(&[script::SHA, "nonsense"])),
+    ];
+    if settings.wait_replicas.is_some() {
+        trials.push(("wait", "WAIT", words(&["0", "1"])));
+    }
+    if is_cluster {
+        trials.push(("cluster|nodes", "CLUSTER", words(&["NODES"])));
+    }
+    trials
+}
+
+// === The asking ===
+
+impl Inner {
+    /// How long a check takes, the quickest of three; an error if none was answered.
+    async fn latency(&self, link: &Link, shard: u16) -> Result<Duration, StoreError> {
+        let mut best = self.one_latency(link, shard).await;
+        for _ in 0..2 {
+            best = match (best, self.one_latency(link, shard).await) {
+                (Ok(one), Ok(other)) => Ok(one.min(other)),
+                (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
+                (Err(_), Err(last)) => Err(last),
+            };
+        }
+        best
+    }
+
+    async fn one_latency(&self, link: &Link, shard: u16) -> Result<Duration, StoreError> {
+        let hold = link.seize()?;
+        let start = Instant::now();
+        hold.mget(vec![self.keys.shard(shard).life.clone().into()], self.settings.check_timeout).await?;
+        Ok(start.elapsed())
+    }
+
+    async fn examine(&self, hold: &Hold, shard: u16, report: &mut Report) {
+        let server = Address(hold.server()).to_string();
+        report.add(Severity::Info, "server", format!("connected to {server}"), "");
+        match self.inquire(hold, "INFO", Vec::new()).await {
+            Ok(reply) => {
+                let info = ServerInfo::parse(&reply.as_str().unwrap_or_default());
+                info.judge_version(report);
+                info.judge_memory(report);
+                let snapshots = self.setting(hold, "save").await;
+                info.judge_persistence(snapshots.as_deref(), report);
+                info.judge_replication(&self.settings, report);
+            }
+            Err(error) => report.add(
+                Severity::Warning,
+                "info",
+                format!("the server cannot be examined: {error}"),
+                "give the user the right +info",
+            ),
+        }
+        match self.server_time(hold).await {
+            Ok(time) => judge_clock(time, SystemClock.now(), report),
+            Err(error) => {
+                report.add(Severity::Warning, "clock", format!("the clock cannot be read: {error}"), "");
+            }
+        }
+        self.try_rights(hold, shard, report).await;
+    }
+
+    async fn inquire(
+        &self,
+        hold: &Hold,
+        command: &'static str,
+        arguments: Vec<Bytes>,
+    ) -> Result<Value, StoreError> {
+        hold.command(command, arguments.into_iter().map(Value::Bytes).collect(), self.settings.write_timeout)
+            .await
+    }
+
+    /// A setting of the server, if the user may read it.
+    async fn setting(&self, hold: &Hold, name: &'static str) -> Option<String> {
+        let arguments = vec![Bytes::from_static(b"GET"), Bytes::from_static(name.as_bytes())];
+        let Ok(Value::Array(parts)) = self.inquire(hold, "CONFIG", arguments).await else { return None };
+        parts.get(1).and_then(Value::as_string)
+    }
+
+    async fn server_time(&self, hold: &Hold) -> Result<Timestamp, StoreError> {
+        let Value::Array(parts) = self.inquire(hold, "TIME", Vec::new()).await? else {
+            return Err(odd_reply("redis"));
+        };
+        let number = |n: usize| parts.get(n).and_then(Value::as_u64).ok_or_else(|| odd_reply("redis"));
+        Ok(Timestamp::from_secs(number(0)?).plus(Duration::from_micros(number(1)?)))
+    }
+
+    async fn try_rights(&self, hold: &Hold, shard: u16, report: &mut Report) {
+        let mut missing = Vec::new();
+        let mut keys_denied = false;
+        for (right, command, arguments) in
+            trials(self.keys.shard(shard), &self.settings, self.writes.len() > 1)
+        {
+            let Err(error) = self.inquire(hold, command, arguments).await else { continue };
+            match code(&error) {
+                "NOPERM" if error.to_string().contains(" key") => keys_denied = true,
+                "NOPERM" => missing.push(format!("+{right}")),
+                _ if error.kind() == StoreErrorKind::Timeout
+                    || error.kind() == StoreErrorKind::Unreachable =>
+                {
+                    report.add(
+                        Severity::Error,
+                        "reachable",
+                        format!("the examination broke off: {error}"),
+                        "",
+                    );
+                    return;
+                }
+                // Nonsense was refused as nonsense: the right to talk it is there.
+                _ => {}
+            }
+        }
+        if keys_denied {
+            report.add(
+                Severity::Error,
+                "rights",
+                "the user may not use the keys of the store",
+                &format!("ACL SETUSER <user> ~{}:*", self.settings.prefix),
+            );
+        }
+        if missing.is_empty() {
+            return;
+        }
+        report.add(
+            Severity::Error,
+            "rights",
+            format!("the user lacks the rights {}", missing.join(" ")),
+            &format!("ACL SETUSER <user> {}", missing.join(" ")),
+        );
+    }
+
+    async fn examine_store(&self, report: &mut Report) {
+        let shards = self.keys.shards();
+        report.add(
+            Severity::Info,
+            "layout",
+            format!("version {LAYOUT} under the prefix {} in {shards} shards", self.settings.prefix),
+            "",
+        );
+        let now = SystemClock.now();
+        for shard in 0..shards {
+            match self.memory.recall(shard).as_deref() {
+                Some(Known { life, .. }) if life.horizon > Timestamp::ZERO && life.lifted > now => report
+                    .add(
+                        Severity::Warning,
+                        "amnesia",
+                        format!(
+                            "revocations were lost; the standing of tokens issued up to {} is unknown",
+                            life.horizon
+                        ),
+                        "nothing: it ends when the last of them has expired; find out why the data was lost",
+                    ),
+                Some(Known { life, .. }) => report.add(
+                    Severity::Info,
+                    "life",
+                    format!("shard {shard} keeps its data since {}, life {:016x}", life.birth, life.id),
+                    "",
+                ),
+                None => report.add(
+                    Severity::Error,
+                    "life",
+                    format!("shard {shard} has never been read"),
+                    "see what else is reported",
+                ),
+            }
+        }
+        match self.count().await {
+            Ok(count) => report.add(Severity::Info, "revocations", format!("{count} are in effect"), ""),
+            Err(error) => {
+                report.add(
+                    Severity::Warning,
+                    "revocations",
+                    format!("they could not be counted: {error}"),
+                    "",
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

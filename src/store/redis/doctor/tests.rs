@@ -1,0 +1,123 @@
+use std::num::NonZeroU32;
+
+use super::super::RedisStoreBuilder;
+use super::super::schema::Keys;
+use super::*;
+
+fn settings(wait: Option<u32>) -> Settings {
+    let builder = RedisStoreBuilder::default();
+    match wait.and_then(NonZeroU32::new) {
+        Some(replicas) => builder.with_wait_replicas(replicas, Duration::from_millis(10)).settings(),
+        None => builder.settings(),
+    }
+}
+
+/// The findings that are not mere information, in short.
+fn judged(judge: impl Fn(&mut Report)) -> Vec<(Severity, &'static str)> {
+    let mut report = Report::default();
+    judge(&mut report);
+    report
+        .findings
+        .iter()
+        .filter(|finding| finding.severity != Severity::Info)
+        .map(|finding| (finding.severity, finding.subject))
+        .collect()
+}
+
+fn info(fields: &[(&str, &str)]) -> ServerInfo {
+    let lines: Vec<_> = fields.iter().map(|(name, value)| format!("{name}:{value}\r\n")).collect();
+    ServerInfo::parse(&format!("# Section\r\n{}", lines.concat()))
+}
+
+#[test]
+fn eviction_is_judged_by_policy_bound_and_what_has_happened() {
+    use Severity::{Error, Warning};
+    let table: [(&str, &str, &str, &str, &[_]); 7] = [
+        ("noeviction", "0", "0", "100", &[]),
+        ("noeviction", "1000", "0", "100", &[]),
+        ("noeviction", "1000", "0", "900", &[(Warning, "memory")]),
+        ("noeviction", "1000", "5", "100", &[(Warning, "evicted_keys")]),
+        ("volatile-lru", "0", "0", "100", &[(Warning, "eviction")]),
+        ("allkeys-lru", "1000", "0", "100", &[(Error, "eviction")]),
+        ("allkeys-lru", "1000", "5", "100", &[(Error, "eviction"), (Error, "evicted_keys")]),
+    ];
+    for (policy, bound, evicted, used, expected) in table {
+        let info = info(&[
+            ("maxmemory_policy", policy),
+            ("maxmemory", bound),
+            ("evicted_keys", evicted),
+            ("used_memory", used),
+        ]);
+        assert_eq!(judged(|report| info.judge_memory(report)), expected, "{policy} {bound} {evicted} {used}");
+    }
+}
+
+#[test]
+fn versions_before_6_2_are_refused() {
+    for (version, is_fit) in
+        [("7.0.15", true), ("6.2.0", true), ("6.0.16", false), ("5.0.7", false), ("10.0.1", true)]
+    {
+        let mut report = Report::default();
+        info(&[("redis_version", version)]).judge_version(&mut report);
+        assert_eq!(report.is_fit(), is_fit, "{version}");
+    }
+}
+
+#[test]
+fn what_is_on_disk_is_judged() {
+    use Severity::{Error, Warning};
+    let judge = |fields: &[(&str, &str)], save| judged(|report| info(fields).judge_persistence(save, report));
+    assert_eq!(judge(&[("aof_enabled", "1")], None), []);
+    assert_eq!(judge(&[("aof_enabled", "0")], Some("")), [(Warning, "persistence")]);
+    assert_eq!(judge(&[("aof_enabled", "0")], Some("3600 1")), [(Warning, "persistence")]);
+    assert_eq!(judge(&[("aof_enabled", "0")], None), [(Warning, "persistence")]);
+    assert_eq!(
+        judge(&[("aof_enabled", "1"), ("aof_last_write_status", "err")], None),
+        [(Error, "persistence")]
+    );
+}
+
+#[test]
+fn replicas_that_nobody_waits_for_are_a_warning() {
+    use Severity::{Error, Warning};
+    let judge = |fields: &[(&str, &str)], wait| {
+        judged(|report| info(fields).judge_replication(&settings(wait), report))
+    };
+    let primary = ("role", "master");
+    assert_eq!(judge(&[primary, ("connected_slaves", "0")], None), []);
+    assert_eq!(judge(&[primary, ("connected_slaves", "2")], None), [(Warning, "replication")]);
+    assert_eq!(judge(&[primary, ("connected_slaves", "2"), ("min_slaves_good_slaves", "2")], None), []);
+    assert_eq!(judge(&[primary, ("connected_slaves", "2")], Some(1)), []);
+    assert_eq!(judge(&[primary, ("connected_slaves", "0")], Some(1)), [(Error, "replication")]);
+    assert_eq!(judge(&[("role", "slave"), ("connected_slaves", "0")], None), [(Error, "role")]);
+}
+
+#[test]
+fn clocks_that_are_apart_are_noticed_in_either_direction() {
+    use Severity::{Error, Warning};
+    let at = Timestamp::from_secs(1_000_000);
+    for (offset, expected) in [(0, None), (500, None), (2_000, Some(Warning)), (61_000, Some(Error))] {
+        let other = at.plus(Duration::from_millis(offset));
+        for (server, local) in [(at, other), (other, at)] {
+            let judged = judged(|report| judge_clock(server, local, report));
+            assert_eq!(judged.first().map(|(severity, _)| *severity), expected, "{offset} ms");
+        }
+    }
+}
+
+#[test]
+fn everything_that_the_script_calls_is_tried_and_documented() {
+    let keys = Keys::new("app", 1);
+    let tried: Vec<_> =
+        trials(keys.shard(0), &settings(None), false).into_iter().map(|(right, ..)| right).collect();
+    let scripts = [script::SOURCE, include_str!("../load.lua"), include_str!("../commit.lua")].concat();
+    for call in scripts.split("redis.call('").skip(1) {
+        let command = call.split('\'').next().unwrap().to_lowercase();
+        assert!(tried.contains(&&*command), "{command} is not tried");
+    }
+    let documented: Vec<_> = include_str!("../least_rights.acl").split_whitespace().collect();
+    for right in &tried {
+        assert!(documented.contains(&&*format!("+{right}")), "{right} is not documented");
+    }
+    assert_eq!(documented.iter().filter(|word| word.starts_with('+')).count(), tried.len());
+}

@@ -1,0 +1,68 @@
+//! Journals: entries in the order of time, one stream per target, bounded and with an end.
+//!
+//! | key | type | holds |
+//! | --- | --- | --- |
+//! | `prefix:{k}:a:<fingerprint>` | stream | the latest entries about a target |
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::types::Value;
+
+use super::RedisStore;
+use super::ask::Command;
+use super::connect::odd_reply;
+use super::schema::FAR;
+use super::script::Script;
+use crate::revocation::Target;
+use crate::store::StoreError;
+
+/// No replica is waited for: a journal is no promise.
+pub(super) const APPEND: Script = Script {
+    source: include_str!("journal.lua"),
+    sha: "57399995677d8eea5042df483ab161e71ce208ac",
+    writes: false,
+};
+
+impl RedisStore {
+    /// Appends to the journal of `target`, which keeps about `most` entries for `retention`.
+    pub(crate) async fn append(
+        &self,
+        target: &Target,
+        entry: Bytes,
+        most: NonZeroU32,
+        retention: Duration,
+    ) -> Result<(), StoreError> {
+        let (shard, key) = self.journal(target);
+        let retention = u64::try_from(retention.as_millis()).unwrap_or(FAR).clamp(1, FAR);
+        let arguments =
+            vec!["1".into(), key, entry, most.to_string().into(), Bytes::from(retention.to_string())];
+        self.inner.send(shard, Command::Script(&APPEND), arguments).await.map(drop)
+    }
+
+    /// The latest entries of the journal of `target`, the latest first.
+    pub(crate) async fn entries(&self, target: &Target, most: NonZeroU32) -> Result<Vec<Bytes>, StoreError> {
+        let (shard, key) = self.journal(target);
+        let [end, start, count] = [&b"+"[..], b"-", b"COUNT"].map(Bytes::from_static);
+        let arguments = vec![key, end, start, count, most.to_string().into()];
+        let (Value::Array(entries), _) =
+            self.inner.send(shard, Command::Other("XREVRANGE"), arguments).await?
+        else {
+            return Err(odd_reply("redis"));
+        };
+        let read = |entry: Value| {
+            let Value::Array(parts) = entry else { return None };
+            let Some(Value::Array(fields)) = parts.into_iter().nth(1) else { return None };
+            fields.into_iter().nth(1).and_then(Value::into_bytes)
+        };
+        entries.into_iter().map(|entry| read(entry).ok_or_else(|| odd_reply("redis"))).collect()
+    }
+
+    fn journal(&self, target: &Target) -> (u16, Bytes) {
+        let fingerprint = target.fingerprint();
+        let keys = &self.inner.keys;
+        let shard = keys.shard_of(&fingerprint);
+        (shard, keys.shard(shard).journal(&fingerprint))
+    }
+}

@@ -1,0 +1,118 @@
+use super::super::schema::EntryId;
+use super::*;
+
+fn ms(millis: u64) -> Timestamp {
+    Timestamp::from_millis(millis)
+}
+
+fn life(id: u64, birth: u64, horizon: u64, seq: u64) -> Life {
+    let lifted = if horizon == 0 { 0 } else { horizon + 1000 };
+    Life { id, birth: ms(birth), horizon: ms(horizon), lifted: ms(lifted), seq, mark: EntryId(seq, 0) }
+}
+
+/// Asks as a check does: recalls, then reads.
+fn read(memory: &Memory, life: Option<Life>) -> Result<Doubt, StoreErrorKind> {
+    let known = memory.recall(0);
+    let value = life.map(|life| life.print());
+    memory.judge(0, known.as_ref(), value.as_deref().map(str::as_bytes)).map_err(|error| error.kind())
+}
+
+fn horizon_of(doubt: Doubt) -> u64 {
+    doubt.horizon.as_millis()
+}
+
+fn has_rung(memory: &Memory) -> bool {
+    use futures::FutureExt as _;
+    memory.alarm.notified().now_or_never().is_some()
+}
+
+#[test]
+fn the_first_life_is_believed_and_grows_in_silence() {
+    let memory = Memory::new(1);
+    for seq in [0, 1, 1, 5] {
+        assert_eq!(read(&memory, Some(life(1, 10, 0, seq))).map(horizon_of), Ok(0));
+    }
+    assert!(!has_rung(&memory));
+    assert_eq!(memory.recall(0).unwrap().for_script(), (1, 5));
+}
+
+#[test]
+fn answers_that_overtake_each_other_raise_no_alarm() {
+    let memory = Memory::new(1);
+    read(&memory, Some(life(1, 10, 0, 1))).unwrap();
+    // Two questions are sent; the answer to the second is read first.
+    let known = memory.recall(0);
+    let (older, newer) = (life(1, 10, 0, 2).print(), life(1, 10, 0, 3).print());
+    memory.judge(0, known.as_ref(), Some(newer.as_bytes())).unwrap();
+    memory.judge(0, known.as_ref(), Some(older.as_bytes())).unwrap();
+    assert!(!has_rung(&memory));
+    assert_eq!(memory.recall(0).unwrap().life.seq, 3);
+}
+
+#[test]
+fn a_missing_life_and_fewer_changes_put_everything_in_doubt() {
+    let memory = Memory::new(1);
+    assert_eq!(read(&memory, None), Err(StoreErrorKind::Amnesia));
+    read(&memory, Some(life(1, 10, 0, 5))).unwrap();
+    assert!(has_rung(&memory));
+    for worse in [None, Some(life(1, 10, 0, 4))] {
+        assert_eq!(read(&memory, worse), Err(StoreErrorKind::Amnesia));
+        assert!(has_rung(&memory));
+        assert_eq!(
+            memory.recall(0).unwrap().for_script(),
+            (1, 5),
+            "what is known is kept, so that others are told"
+        );
+    }
+}
+
+#[test]
+fn another_life_puts_what_was_before_it_in_doubt_and_the_others_are_told() {
+    let memory = Memory::new(1);
+    read(&memory, Some(life(1, 10, 0, 5))).unwrap();
+    assert_eq!(read(&memory, Some(life(2, 50, 0, 0))).map(horizon_of), Ok(50));
+    assert!(has_rung(&memory));
+    assert_eq!(memory.recall(0).unwrap().for_script(), (1, 0));
+    // Until it is published, every answer is read with it.
+    assert_eq!(read(&memory, Some(life(2, 50, 0, 1))).map(horizon_of), Ok(50));
+    assert_eq!(memory.recall(0).unwrap().for_script(), (1, 0));
+    // Then nothing more has to be said.
+    assert_eq!(read(&memory, Some(life(2, 50, 50, 1))).map(horizon_of), Ok(50));
+    assert_eq!(memory.recall(0).unwrap().for_script(), (2, 1));
+    assert_eq!(memory.recall(0).unwrap().life.lifted, ms(1050));
+}
+
+#[test]
+fn another_life_with_a_horizon_is_simply_believed() {
+    let memory = Memory::new(1);
+    read(&memory, Some(life(1, 10, 0, 5))).unwrap();
+    assert_eq!(read(&memory, Some(life(2, 50, 50, 0))).map(horizon_of), Ok(50));
+    assert!(!has_rung(&memory));
+    assert_eq!(memory.recall(0).unwrap().for_script(), (2, 0));
+}
+
+#[test]
+fn a_missed_change_ends_the_life() {
+    let memory = Memory::new(1);
+    read(&memory, Some(life(1, 10, 0, 5))).unwrap();
+    let known = memory.recall(0).unwrap();
+    memory.miss(0, &known);
+    assert!(has_rung(&memory));
+    assert_eq!(read(&memory, Some(life(1, 10, 0, 9))), Err(StoreErrorKind::Amnesia));
+    assert_eq!(memory.recall(0).unwrap().for_script(), (1, FAR));
+    // An answer to a question from before does not hide it.
+    memory.learn(0, Some(&known), life(1, 10, 0, 9));
+    assert!(memory.recall(0).unwrap().lost);
+    assert_eq!(read(&memory, Some(life(2, 60, 60, 9))).map(horizon_of), Ok(60));
+    assert!(!memory.recall(0).unwrap().lost);
+}
+
+#[test]
+fn what_cannot_be_read_is_no_answer() {
+    let memory = Memory::new(1);
+    for junk in ["", "1", "2 0000000000000001 1 0 0 0 0-0"] {
+        let error = memory.judge(0, None, Some(junk.as_bytes())).unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Protocol, "{junk}");
+    }
+    assert!(memory.recall(0).is_none());
+}

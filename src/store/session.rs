@@ -1,0 +1,155 @@
+//! What sessions and refresh-token families need of a store beside revocations: documents.
+//!
+//! A document is a few hundred bytes that belong to one [`Target`]: the state of a family, the sessions of a user.
+//! What it says is decided elsewhere; a store only promises that it changes *from what was read to what was decided*,
+//! in one step, and not if a revocation came in between.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+use super::{RevocationStore, StoreError};
+use crate::clock::Timestamp;
+use crate::revocation::{Record, Target};
+
+/// A [`RevocationStore`] that also keeps the documents of sessions and families.
+///
+/// Implemented by [`MemoryStore`](crate::MemoryStore) and, with feature `redis`, by `RedisStore`.
+pub trait SessionStore: RevocationStore {
+    /// Reads documents, and the revocation records of targets, in one round trip.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be asked.
+    fn load(
+        &self,
+        documents: Vec<Target>,
+        records: Vec<Target>,
+    ) -> BoxFuture<'static, Result<Snapshot, StoreError>>;
+
+    /// Changes one document, if it is still what was read and no guard has changed: in one step where they share a
+    /// shard. Guards of other shards are read again after the write, and answered with [`Committed::Overtaken`] if they
+    /// have changed.
+    ///
+    /// Repeating a commit that was done is answered with [`Committed::Done`].
+    ///
+    /// # Errors
+    /// [`StoreError`] if the write was not confirmed. It may have been done all the same; repeating it is safe.
+    fn commit(&self, commit: Commit) -> BoxFuture<'static, Result<Committed, StoreError>>;
+
+    /// How many members were counted by commits and have not ended, see [`Commit::members`].
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be asked.
+    fn count_members(&self) -> BoxFuture<'static, Result<u64, StoreError>>;
+}
+
+impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
+    fn load(
+        &self,
+        documents: Vec<Target>,
+        records: Vec<Target>,
+    ) -> BoxFuture<'static, Result<Snapshot, StoreError>> {
+        (**self).load(documents, records)
+    }
+
+    fn commit(&self, commit: Commit) -> BoxFuture<'static, Result<Committed, StoreError>> {
+        (**self).commit(commit)
+    }
+
+    fn count_members(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
+        (**self).count_members()
+    }
+}
+
+/// What [`SessionStore::load`] read.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The time by the clock of the store; if several servers were asked, the earliest.
+    pub now: Timestamp,
+    /// Revocations of what existed at this time may have been lost; zero if none were.
+    pub horizon: Timestamp,
+    /// The documents, in the order in which they were asked for.
+    pub documents: Vec<Option<Bytes>>,
+    /// The records, in the order in which they were asked for.
+    pub records: Vec<Seen>,
+}
+
+impl Snapshot {
+    /// A snapshot without a horizon.
+    pub fn new(now: Timestamp, documents: Vec<Option<Bytes>>, records: Vec<Seen>) -> Self {
+        Self { now, horizon: Timestamp::ZERO, documents, records }
+    }
+}
+
+/// A revocation record as it was seen, so that a change can be noticed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Seen {
+    /// Whose record it is.
+    pub target: Target,
+    /// The record, if there is one.
+    pub record: Option<Record>,
+    /// Changes with the record; opaque to all but the store.
+    pub stamp: Option<Bytes>,
+}
+
+impl Seen {
+    /// A record with a stamp of the store's choice.
+    pub fn new(target: Target, record: Option<Record>, stamp: Option<Bytes>) -> Self {
+        Self { target, record, stamp }
+    }
+}
+
+/// A change of one document.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Commit {
+    /// Whose document it is.
+    pub key: Target,
+    /// What the document was when it was read; `None` if there was none.
+    pub before: Option<Bytes>,
+    /// What it becomes; `None` removes it.
+    pub after: Option<Bytes>,
+    /// When the document may be forgotten.
+    pub until: Timestamp,
+    /// Records that must still be as they were seen.
+    pub guards: Vec<Seen>,
+    /// What [`SessionStore::count_members`] counts: an id and when it ends, or `None` to count it no longer.
+    pub members: Vec<(Box<str>, Option<Timestamp>)>,
+}
+
+impl Commit {
+    /// A change without guards or members.
+    pub fn new(key: Target, before: Option<Bytes>, after: Option<Bytes>, until: Timestamp) -> Self {
+        Self { key, before, after, until, guards: Vec::new(), members: Vec::new() }
+    }
+
+    /// The same change, only if these records have not changed.
+    #[must_use]
+    pub fn with_guards(mut self, guards: Vec<Seen>) -> Self {
+        self.guards = guards;
+        self
+    }
+
+    /// The same change, and these members to be counted or no longer.
+    #[must_use]
+    pub fn with_members(mut self, members: Vec<(Box<str>, Option<Timestamp>)>) -> Self {
+        self.members = members;
+        self
+    }
+}
+
+/// What became of a [`Commit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+#[non_exhaustive]
+pub enum Committed {
+    /// It was done.
+    Done,
+    /// The document or a guard had changed; nothing was written. Read again, decide again.
+    Conflict,
+    /// It was done, but a guard on another shard had changed meanwhile. What was granted must not be handed out.
+    Overtaken,
+}

@@ -1,0 +1,236 @@
+//! Tokens of several issuers in one layer.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::profile::issuer_of;
+use super::{TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
+use crate::config::ConfigError;
+use crate::verified::VerifiedToken;
+
+/// Longest token whose issuer is looked for: far above what any verifier should accept, it only bounds the work.
+const MAX_TOKEN_BYTES: usize = 64 * 1024;
+
+/// Verifies the tokens of several issuers, each by a verifier of its own: with its own keys, audiences, types and
+/// claims.
+///
+/// The `iss` of a token is read before anything of it has been checked, and used for one thing: to choose who judges
+/// the token. The chosen verifier then checks all of it, the `iss` included. So a token can choose its judge, but no
+/// other judgement than that of the issuer it claims to be from; and no key of one issuer is ever tried on a token of
+/// another.
+///
+/// Revocations never mix either. The profile of each verifier must name its issuers, and every id belongs to the issuer
+/// of its token: `alice` of one is not `alice` of the other. (A [key](crate::TargetKind::Key) is known by its `kid`
+/// alone: to revoke one, make sure that its name is not used by the others.)
+///
+/// ```
+/// use tower_jwt_revocation::JwtVerifier;
+/// use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
+/// use tower_jwt_revocation::token::{IssuerSet, TokenProfile};
+///
+/// # #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))] {
+/// # let (staff_key, customer_key) = ([1; 32], [2; 32]);
+/// let staff = JwtVerifier::new(
+///     [VerificationKey::from_secret(Algorithm::HS256, &staff_key)?],
+///     TokenProfile::new().with_issuer("https://staff.example").with_audience("orders"),
+/// )?;
+/// let customers = JwtVerifier::new(
+///     [VerificationKey::from_secret(Algorithm::HS256, &customer_key)?],
+///     TokenProfile::new().with_issuer("https://shop.example").with_audience("shop"),
+/// )?;
+/// let verifier = IssuerSet::new(staff)?.with(customers)?;
+/// # let _ = verifier; }
+/// # Ok::<_, tower_jwt_revocation::ConfigError>(())
+/// ```
+///
+/// # Tenants
+/// Many issuers with the same keys, such as the tenants of Microsoft Entra, need no set but one verifier whose profile
+/// has a [pattern](TokenProfile::with_issuer_pattern). Many issuers with keys of their own, such as the realms of
+/// Keycloak: [`with_tenants`](Self::with_tenants).
+#[derive(Clone)]
+pub struct IssuerSet {
+    judges: Vec<Judge>,
+    /// For each part of the profile the judge of its tokens.
+    judge_of_part: Vec<usize>,
+    profile: TokenProfile,
+    /// The next generation of a set with tenants.
+    unrepeated: Arc<AtomicU64>,
+}
+
+#[derive(Clone)]
+enum Judge {
+    One(Arc<dyn TokenVerifier>),
+    PerTenant(Arc<VerifierOf>),
+}
+
+type VerifierOf = dyn Fn(&str) -> Option<Arc<dyn TokenVerifier>> + Send + Sync;
+
+impl IssuerSet {
+    /// A set of one verifier, to which others are added.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the profile of the verifier names no issuer.
+    pub fn new(verifier: impl TokenVerifier) -> Result<Self, ConfigError> {
+        let profile = TokenProfile::combined([verifier.profile().clone()])?;
+        Ok(Self::of(Judge::One(Arc::new(verifier)), profile))
+    }
+
+    /// A set of tenants, see [`with_tenants`](Self::with_tenants), to which others are added.
+    ///
+    /// # Errors
+    /// As [`with_tenants`](Self::with_tenants).
+    pub fn of_tenants(
+        profile: TokenProfile,
+        verifier_of: impl Fn(&str) -> Option<Arc<dyn TokenVerifier>> + Send + Sync + 'static,
+    ) -> Result<Self, ConfigError> {
+        let profile = TokenProfile::combined([profile])?;
+        Ok(Self::of(Judge::PerTenant(Arc::new(verifier_of)), profile))
+    }
+
+    /// Adds a verifier for further issuers.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if its profile names no issuer, or one that the set has already.
+    pub fn with(self, verifier: impl TokenVerifier) -> Result<Self, ConfigError> {
+        let profile = verifier.profile().clone();
+        self.add(profile, Judge::One(Arc::new(verifier)))
+    }
+
+    /// Adds issuers whose verifiers are looked up when a token comes: `verifier_of` is given an issuer that `profile`
+    /// knows, usually by a [pattern](TokenProfile::with_issuer_pattern), and gives its verifier, or none if it has none.
+    ///
+    /// `profile` stands for all of them where no token is at hand: its issuers are those that can be revoked at, and its
+    /// longest lifetime decides how long revocations are kept. A token that is valid for longer is refused, whatever
+    /// its verifier says; so is one whose verifier does not name the issuer in a profile of its own.
+    ///
+    /// # Security
+    /// `verifier_of` is called with what a stranger wrote into a token, before anything was checked. It must be quick,
+    /// must not keep a record for every name it is asked about, and must not fetch anything by that name.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if `profile` cannot work, names no issuer, or one that the set has already.
+    pub fn with_tenants(
+        self,
+        profile: TokenProfile,
+        verifier_of: impl Fn(&str) -> Option<Arc<dyn TokenVerifier>> + Send + Sync + 'static,
+    ) -> Result<Self, ConfigError> {
+        self.add(profile, Judge::PerTenant(Arc::new(verifier_of)))
+    }
+
+    fn of(judge: Judge, profile: TokenProfile) -> Self {
+        let judge_of_part = vec![0; profile.parts()];
+        Self { judges: vec![judge], judge_of_part, profile, unrepeated: Arc::default() }
+    }
+
+    fn add(mut self, profile: TokenProfile, judge: Judge) -> Result<Self, ConfigError> {
+        self.profile = TokenProfile::combined([self.profile, profile])?;
+        self.judge_of_part.resize(self.profile.parts(), self.judges.len());
+        self.judges.push(judge);
+        Ok(self)
+    }
+
+    fn judge_of(&self, issuer: &str) -> Result<&Judge, TokenError> {
+        let part = self.profile.member(issuer).ok_or_else(unknown)?;
+        self.judge_of_part.get(part).and_then(|&at| self.judges.get(at)).ok_or_else(unknown)
+    }
+
+    fn judge(
+        &self,
+        token: &str,
+        verify: impl FnOnce(&dyn TokenVerifier) -> Result<Arc<VerifiedToken>, TokenError>,
+    ) -> Result<Arc<VerifiedToken>, TokenError> {
+        let issuer = unverified_issuer(token)?;
+        let token = match self.judge_of(&issuer)? {
+            Judge::One(verifier) => verify(&**verifier)?,
+            Judge::PerTenant(verifier_of) => {
+                let verifier = verifier_of(&issuer).ok_or_else(unknown)?;
+                // Without a name of its own it would put the ids of all tenants into one pot.
+                if !verifier.profile().knows_issuer(&issuer) {
+                    return Err(TokenError::new(
+                        TokenErrorKind::WrongIssuer,
+                        "the verifier of this tenant does not name it; see TokenProfile::with_issuer",
+                    ));
+                }
+                let token = verify(&*verifier)?;
+                self.profile.judge_lifetime(&token)?;
+                token
+            }
+        };
+        // The verifiers of this crate have made sure of it; one of your own might not.
+        if token.issuer() == Some(&*issuer) { Ok(token) } else { Err(unknown()) }
+    }
+}
+
+impl TokenVerifier for IssuerSet {
+    fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        self.judge(token, |verifier| verifier.verify(token))
+    }
+
+    fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        self.judge(token, |verifier| verifier.verify_for_revocation(token))
+    }
+
+    fn judge_again(&self, token: &VerifiedToken) -> Result<(), TokenError> {
+        match self.judge_of(token.issuer().unwrap_or_default())? {
+            Judge::One(verifier) => verifier.judge_again(token),
+            Judge::PerTenant(verifier_of) => {
+                let verifier = token.issuer().and_then(|issuer| verifier_of(issuer)).ok_or_else(unknown)?;
+                verifier.judge_again(token)
+            }
+        }
+    }
+
+    /// Changes whenever one of them changes. With [tenants](Self::with_tenants), whose verifiers come and go unseen, it is
+    /// never the same: a cache around the set remembers nothing. Give the verifier of each tenant a cache of its own.
+    fn generation(&self) -> u64 {
+        let sum = self.judges.iter().try_fold(0_u64, |sum, judge| match judge {
+            // Each only grows, so the sum never comes back.
+            Judge::One(verifier) => Some(sum.wrapping_add(verifier.generation())),
+            Judge::PerTenant(_) => None,
+        });
+        sum.unwrap_or_else(|| self.unrepeated.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The profiles of all verifiers [combined](TokenProfile::combined).
+    fn profile(&self) -> &TokenProfile {
+        &self.profile
+    }
+}
+
+impl fmt::Debug for IssuerSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssuerSet").field("profile", &self.profile).finish_non_exhaustive()
+    }
+}
+
+fn unknown() -> TokenError {
+    TokenError::new(TokenErrorKind::WrongIssuer, "no verifier is for this issuer")
+}
+
+/// Whom the token claims to be from. Believed by nobody.
+fn unverified_issuer(token: &str) -> Result<Box<str>, TokenError> {
+    let malformed = |detail| TokenError::new(TokenErrorKind::Malformed, detail);
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(TokenError::new(TokenErrorKind::TooLong, "the token is longer than 64 KiB"));
+    }
+    let mut parts = token.split('.');
+    let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(malformed("the token does not have three parts"));
+    };
+    let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| malformed("the claims are not base64url"))?;
+    let issuer = issuer_of(&payload)?;
+    issuer.map(|issuer| issuer.into_owned().into()).ok_or_else(|| {
+        TokenError::new(
+            TokenErrorKind::MissingClaim,
+            "the claim `iss` is missing, by which the verifier is chosen",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,360 @@
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::token::jwt::{Algorithm, VerificationKey};
+use crate::{CachedVerifier, JwtVerifier, ManualClock, MemoryStore, Revoker, Target, TargetKind, Timestamp};
+
+const NOW: u64 = 1_700_000_000;
+const STAFF: &str = "https://staff.example";
+const SHOP: &str = "https://shop.example";
+
+fn secret(issuer: &str) -> Vec<u8> {
+    issuer.bytes().cycle().take(64).collect()
+}
+
+fn mint(key_of: &str, claims: &Value) -> String {
+    jsonwebtoken::encode(
+        &jsonwebtoken::Header::new(Algorithm::HS256),
+        claims,
+        &jsonwebtoken::EncodingKey::from_secret(&secret(key_of)),
+    )
+    .unwrap()
+}
+
+fn claims(issuer: &str, audience: &str) -> Value {
+    json!({"iss": issuer, "aud": audience, "sub": "alice", "jti": "1", "iat": NOW, "exp": NOW + 600})
+}
+
+fn verifier(issuer: &str, profile: TokenProfile) -> JwtVerifier {
+    let key = VerificationKey::from_secret(Algorithm::HS256, &secret(issuer)).unwrap();
+    JwtVerifier::new([key], profile).unwrap().with_clock(ManualClock::new(Timestamp::from_secs(NOW)))
+}
+
+fn staff_and_shop() -> IssuerSet {
+    let staff = TokenProfile::new().with_issuer(STAFF).with_audience("orders").with_leeway(Duration::ZERO);
+    let shop = TokenProfile::new()
+        .with_issuer(SHOP)
+        .with_audience("shop")
+        .with_max_lifetime(Duration::from_secs(48 * 60 * 60))
+        .with_claim_target("basket", TargetKind::Session);
+    IssuerSet::new(verifier(STAFF, staff)).unwrap().with(verifier(SHOP, shop)).unwrap()
+}
+
+#[track_caller]
+fn assert_refused(set: &IssuerSet, token: &str, kind: TokenErrorKind) {
+    assert_eq!(set.verify(token).unwrap_err().kind(), kind);
+    assert_eq!(set.verify_for_revocation(token).unwrap_err().kind(), kind);
+}
+
+#[test]
+fn each_token_is_judged_by_the_verifier_of_its_issuer() {
+    let set = staff_and_shop();
+    for (issuer, audience) in [(STAFF, "orders"), (SHOP, "shop")] {
+        assert_eq!(set.verify(&mint(issuer, &claims(issuer, audience))).unwrap().issuer(), Some(issuer));
+    }
+    assert_refused(&set, &mint(SHOP, &claims(SHOP, "orders")), TokenErrorKind::WrongAudience);
+    assert_refused(&set, &mint(STAFF, &claims(STAFF, "shop")), TokenErrorKind::WrongAudience);
+}
+
+#[test]
+fn a_key_of_one_issuer_does_not_open_the_door_of_another() {
+    let set = staff_and_shop();
+    assert_refused(&set, &mint(SHOP, &claims(STAFF, "orders")), TokenErrorKind::BadSignature);
+    assert_refused(&set, &mint(STAFF, &claims(SHOP, "shop")), TokenErrorKind::BadSignature);
+}
+
+#[test]
+fn strangers_and_tokens_without_an_issuer_have_no_judge() {
+    let set = staff_and_shop();
+    assert_refused(
+        &set,
+        &mint(STAFF, &claims("https://else.example", "orders")),
+        TokenErrorKind::WrongIssuer,
+    );
+    assert_refused(&set, &mint(STAFF, &claims(&format!("{STAFF}/"), "orders")), TokenErrorKind::WrongIssuer);
+    assert_refused(&set, &mint(STAFF, &json!({"aud": "orders"})), TokenErrorKind::MissingClaim);
+    assert_refused(&set, &mint(STAFF, &json!({"iss": [STAFF]})), TokenErrorKind::OddClaim);
+    assert_refused(&set, &mint(STAFF, &json!([STAFF])), TokenErrorKind::Malformed);
+    for malformed in ["", "a", "a.b", "a.b.c.d", "a.%.c", "..", "e30.e30=.e30"] {
+        assert_refused(&set, malformed, TokenErrorKind::Malformed);
+    }
+    assert_refused(&set, &"a".repeat(MAX_TOKEN_BYTES + 1), TokenErrorKind::TooLong);
+}
+
+#[test]
+fn two_issuers_in_one_token_are_refused_whichever_is_chosen() {
+    let set = staff_and_shop();
+    for [one, other] in [[STAFF, SHOP], [SHOP, STAFF]] {
+        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
+        let payload = format!(
+            r#"{{"iss":"{one}","iss":"{other}","aud":["orders","shop"],"jti":"1","iat":{NOW},"exp":{}}}"#,
+            NOW + 600
+        );
+        let input = format!("{header}.{}", URL_SAFE_NO_PAD.encode(payload));
+        for signer in [STAFF, SHOP] {
+            let key = jsonwebtoken::EncodingKey::from_secret(&secret(signer));
+            let signature = jsonwebtoken::crypto::sign(input.as_bytes(), &key, Algorithm::HS256).unwrap();
+            set.verify(&format!("{input}.{signature}")).unwrap_err();
+        }
+    }
+}
+
+#[test]
+fn the_same_ids_at_two_issuers_are_different_targets() {
+    let set = staff_and_shop();
+    let staff = set.verify(&mint(STAFF, &claims(STAFF, "orders"))).unwrap();
+    let shop = set.verify(&mint(SHOP, &claims(SHOP, "shop"))).unwrap();
+    for target in staff.targets() {
+        assert!(shop.targets().iter().all(|other| other.fingerprint() != target.fingerprint()), "{target:?}");
+    }
+}
+
+#[test]
+fn the_claims_of_one_issuer_mean_nothing_at_another() {
+    let set = staff_and_shop();
+    let mut with_basket = claims(STAFF, "orders");
+    with_basket["basket"] = json!("b");
+    assert_eq!(set.verify(&mint(STAFF, &with_basket)).unwrap().target(TargetKind::Session), None);
+    let mut with_basket = claims(SHOP, "shop");
+    with_basket["basket"] = json!("b");
+    let session = Target::session("b").issued_by(SHOP);
+    assert_eq!(set.verify(&mint(SHOP, &with_basket)).unwrap().target(TargetKind::Session), Some(session));
+}
+
+#[test]
+fn the_combined_profile_judges_each_token_by_the_rules_of_its_issuer() {
+    let set = staff_and_shop();
+    let staff = set.verify(&mint(STAFF, &claims(STAFF, "orders"))).unwrap();
+    let shop = set.verify(&mint(SHOP, &claims(SHOP, "shop"))).unwrap();
+    let just_over = Timestamp::from_secs(NOW + 600);
+    let profile = set.profile();
+    assert_eq!(profile.judge_times(&staff, just_over).unwrap_err().kind(), TokenErrorKind::Expired);
+    profile.judge_times(&shop, just_over).unwrap();
+
+    let signed = |claims: &Value| serde_json::to_vec(claims).unwrap();
+    let now = Timestamp::from_secs(NOW);
+    let judge = |claims: &Value| {
+        profile.assert_verified(super::super::profile::SignedClaims::new(&signed(claims)), now)
+    };
+    judge(&claims(SHOP, "shop")).unwrap();
+    assert_eq!(judge(&claims(SHOP, "orders")).unwrap_err().kind(), TokenErrorKind::WrongAudience);
+    assert_eq!(
+        judge(&claims("https://else.example", "shop")).unwrap_err().kind(),
+        TokenErrorKind::WrongIssuer
+    );
+}
+
+#[test]
+fn a_revoker_wants_to_know_the_issuer_and_keeps_records_for_the_longest_token() {
+    let set = staff_and_shop();
+    let revoker = Revoker::new(MemoryStore::new(), set.profile().clone()).unwrap();
+    let revoke = |target| revoker.revoke(target).into_future().now_or_never().unwrap();
+    let error = revoke(Target::user("alice")).unwrap_err().to_string();
+    assert!(error.contains(STAFF) && error.contains(SHOP), "{error}");
+    revoke(Target::user("alice").issued_by("https://else.example")).unwrap_err();
+    revoke(Target::user("alice").issued_by(STAFF)).unwrap();
+    let find =
+        |issuer| revoker.find(Target::user("alice").issued_by(issuer)).now_or_never().unwrap().unwrap();
+    let record = find(STAFF).unwrap();
+    assert!(record.until.since(record.note.at) >= Duration::from_secs(48 * 60 * 60));
+    assert!(find(SHOP).is_none());
+}
+
+#[test]
+fn a_set_refuses_verifiers_without_an_issuer_and_issuers_with_two_verifiers() {
+    let error = IssuerSet::new(verifier(STAFF, TokenProfile::new())).unwrap_err().to_string();
+    assert!(error.starts_with("issuer: one of several profiles names none"), "{error}");
+    let error = staff_and_shop()
+        .with(verifier(SHOP, TokenProfile::new().with_issuer("https://new.example").with_issuer(SHOP)))
+        .unwrap_err()
+        .to_string();
+    assert_eq!(error, format!("issuer: `{SHOP}` stands in two profiles; a token must be judged by one"));
+    TokenProfile::combined([]).unwrap_err();
+}
+
+#[test]
+fn sets_of_sets_choose_the_same_verifiers() {
+    let inner = staff_and_shop();
+    let third = "https://third.example";
+    let set =
+        IssuerSet::new(verifier(third, TokenProfile::new().with_issuer(third))).unwrap().with(inner).unwrap();
+    for (issuer, audience) in [(STAFF, "orders"), (SHOP, "shop"), (third, "any")] {
+        set.verify(&mint(issuer, &claims(issuer, audience))).unwrap();
+    }
+}
+
+// === Tenants ===
+
+fn realm(name: &str) -> String {
+    format!("https://id.example/realms/{name}")
+}
+
+fn realms() -> TokenProfile {
+    TokenProfile::new().with_issuer_pattern("https://id.example/realms/{tenant}", |tenant| tenant != "closed")
+}
+
+#[test]
+fn tenants_with_the_same_keys_need_one_verifier_and_keep_their_ids_apart() {
+    let verifier = verifier("all", realms());
+    let verify = |tenant: &str| verifier.verify(&mint("all", &claims(&realm(tenant), "any")));
+    let (one, other) = (verify("one").unwrap(), verify("other").unwrap());
+    assert_eq!(one.target(TargetKind::User), Some(Target::user("alice").issued_by(realm("one"))));
+    for target in one.targets() {
+        assert!(other.targets().iter().all(|theirs| theirs.fingerprint() != target.fingerprint()));
+    }
+    for stranger in
+        ["closed", "", "..", "a/b", "a%2fb", "a?b", "a#b", ".a", "a.", "a@b", "ä", &"a".repeat(254)]
+    {
+        assert_eq!(verify(stranger).unwrap_err().kind(), TokenErrorKind::WrongIssuer, "{stranger:?}");
+    }
+    let revoker = Revoker::new(MemoryStore::new(), realms()).unwrap();
+    let revoke = |target| revoker.revoke(target).into_future().now_or_never().unwrap();
+    revoke(Target::user("alice").issued_by(realm("one"))).unwrap();
+    revoke(Target::user("alice").issued_by(realm("closed"))).unwrap_err();
+    assert!(revoke(Target::user("alice")).unwrap_err().to_string().contains("{tenant}"));
+}
+
+#[test]
+fn tenants_with_keys_of_their_own_are_judged_by_them() {
+    let verifiers: HashMap<String, Arc<dyn TokenVerifier>> = ["one", "other"]
+        .map(|name| {
+            let issuer = realm(name);
+            let profile = TokenProfile::new().with_issuer(&issuer);
+            (issuer.clone(), Arc::new(verifier(&issuer, profile)) as _)
+        })
+        .into();
+    let set = staff_and_shop().with_tenants(realms(), move |issuer| verifiers.get(issuer).cloned()).unwrap();
+    set.verify(&mint(&realm("one"), &claims(&realm("one"), "any"))).unwrap();
+    set.verify(&mint(STAFF, &claims(STAFF, "orders"))).unwrap();
+    assert_refused(&set, &mint(&realm("one"), &claims(&realm("other"), "any")), TokenErrorKind::BadSignature);
+    assert_refused(
+        &set,
+        &mint(&realm("third"), &claims(&realm("third"), "any")),
+        TokenErrorKind::WrongIssuer,
+    );
+}
+
+#[test]
+fn a_tenant_may_not_widen_the_rules_of_all() {
+    let issuer = realm("one");
+    let nameless: Arc<dyn TokenVerifier> = Arc::new(verifier(&issuer, TokenProfile::new()));
+    let set = IssuerSet::of_tenants(realms(), move |_| Some(Arc::clone(&nameless))).unwrap();
+    assert_refused(&set, &mint(&issuer, &claims(&issuer, "any")), TokenErrorKind::WrongIssuer);
+
+    let ten_days = Duration::from_secs(10 * 24 * 60 * 60);
+    let long = TokenProfile::new().with_issuer(&issuer).with_max_lifetime(ten_days);
+    let long: Arc<dyn TokenVerifier> = Arc::new(verifier(&issuer, long));
+    let set = IssuerSet::of_tenants(realms(), move |_| Some(Arc::clone(&long))).unwrap();
+    let mut claims = claims(&issuer, "any");
+    set.verify(&mint(&issuer, &claims)).unwrap();
+    claims["exp"] = json!(NOW + 2 * 24 * 60 * 60);
+    assert_refused(&set, &mint(&issuer, &claims), TokenErrorKind::LifetimeTooLong);
+}
+
+#[test]
+fn patterns_that_would_fit_strangers_are_refused() {
+    let validate = |pattern: &str| TokenProfile::new().with_issuer_pattern(pattern, |_| true).validate();
+    for good in [
+        "https://login.example/{tenant}/v2.0",
+        "https://{tenant}.id.example/",
+        "https://login-{tenant}.example",
+        "https://login.example/{tenant}",
+    ] {
+        validate(good).unwrap();
+    }
+    for bad in [
+        "",
+        "https://login.example/",
+        "{tenant}",
+        "https://{tenant}",
+        "https://{tenant}/",
+        "https://{tenant}.",
+        "https://login.example{tenant}",
+        "https://login.example{tenant}/x",
+        "https://login.example/{tenant}/{tenant}",
+        "https://login.example/{tenant}/{realm}",
+        "{tenant}.example/",
+    ] {
+        assert_eq!(validate(bad).unwrap_err().setting(), "issuer_pattern", "{bad}");
+    }
+}
+
+// === Caches around sets ===
+
+/// Counts what it verifies, and changes when it is told to.
+struct Counted(JwtVerifier, Arc<AtomicU64>, Arc<AtomicU64>);
+
+impl TokenVerifier for Counted {
+    fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.verify(token)
+    }
+
+    fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        self.0.verify_for_revocation(token)
+    }
+
+    fn profile(&self) -> &TokenProfile {
+        self.0.profile()
+    }
+
+    fn judge_again(&self, token: &VerifiedToken) -> Result<(), TokenError> {
+        self.0.judge_again(token)
+    }
+
+    fn generation(&self) -> u64 {
+        self.2.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn a_cache_around_a_set_notices_when_the_keys_of_one_change() {
+    let (count, generation) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+    let staff = verifier(STAFF, TokenProfile::new().with_issuer(STAFF));
+    let shop = verifier(SHOP, TokenProfile::new().with_issuer(SHOP));
+    let set = IssuerSet::new(shop)
+        .unwrap()
+        .with(Counted(staff, Arc::clone(&count), Arc::clone(&generation)))
+        .unwrap();
+    // Shared, as a layer and an endpoint might: what is shared must change with what it shares.
+    let cached = CachedVerifier::new(Arc::new(set));
+    let token = mint(STAFF, &claims(STAFF, "any"));
+    for (of_keys, verified) in [(0, 1), (0, 1), (1, 2), (1, 2)] {
+        generation.store(of_keys, Ordering::Relaxed);
+        cached.verify(&token).unwrap();
+        assert_eq!(count.load(Ordering::Relaxed), verified);
+    }
+}
+
+#[test]
+fn a_cache_forgets_a_tenant_that_is_no_longer_accepted() {
+    let is_open = Arc::new(AtomicBool::new(true));
+    let asked = Arc::clone(&is_open);
+    let profile = TokenProfile::new()
+        .with_issuer_pattern("https://id.example/realms/{tenant}", move |_| asked.load(Ordering::Relaxed));
+    let cached = CachedVerifier::new(verifier("all", profile));
+    let token = mint("all", &claims(&realm("one"), "any"));
+    cached.verify(&token).unwrap();
+    is_open.store(false, Ordering::Relaxed);
+    assert_eq!(cached.verify(&token).unwrap_err().kind(), TokenErrorKind::WrongIssuer);
+}
+
+#[test]
+fn a_cache_around_tenants_remembers_nothing() {
+    let issuer = realm("one");
+    let (count, generation) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+    let tenant = verifier(&issuer, TokenProfile::new().with_issuer(&issuer));
+    let tenant: Arc<dyn TokenVerifier> = Arc::new(Counted(tenant, Arc::clone(&count), generation));
+    let cached =
+        CachedVerifier::new(IssuerSet::of_tenants(realms(), move |_| Some(Arc::clone(&tenant))).unwrap());
+    let token = mint(&issuer, &claims(&issuer, "any"));
+    for verified in 1..4 {
+        cached.verify(&token).unwrap();
+        assert_eq!(count.load(Ordering::Relaxed), verified);
+    }
+}

@@ -1,0 +1,164 @@
+//! What the answers of a provider mean: the discovery document, and the key set.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::Uri;
+use serde::Deserialize;
+
+use super::http::{Client, Reach};
+use super::{Document, JwksError, JwksErrorKind, MAX_DOCUMENT_BYTES};
+use crate::config::ConfigError;
+use crate::token::jwt::{KeySet, Keys};
+
+/// Where to start.
+#[derive(Clone)]
+pub(super) enum Source {
+    /// The key set is there.
+    KeySet(Uri),
+    /// It is where this document says.
+    Discovery { issuer: Box<str>, document: Uri },
+}
+
+/// The keys of a set, and for how long they may be kept.
+pub(super) struct Published {
+    pub(super) keys: Keys,
+    pub(super) max_age: Option<Duration>,
+}
+
+// === impl Source ===
+
+impl Source {
+    pub(super) fn at(url: &str) -> Result<Self, ConfigError> {
+        Ok(Self::KeySet(absolute("jwks_url", url)?))
+    }
+
+    pub(super) fn of_issuer(issuer: &str) -> Result<Self, ConfigError> {
+        let uri = absolute("issuer", issuer)?;
+        if uri.query().is_some() {
+            return Err(ConfigError::new(
+                "issuer",
+                "has a query, which discovery does not allow; see Jwks::at",
+            ));
+        }
+        // OpenID Connect Discovery §4.1: a `/` at the end of the issuer goes before the path is added.
+        let document = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+        Ok(Self::Discovery { issuer: issuer.into(), document: absolute("issuer", &document)? })
+    }
+
+    pub(super) fn issuer(&self) -> Option<&str> {
+        match self {
+            Self::KeySet(_) => None,
+            Self::Discovery { issuer, .. } => Some(issuer),
+        }
+    }
+
+    pub(super) fn first_url(&self) -> &Uri {
+        match self {
+            Self::KeySet(url) => url,
+            Self::Discovery { document, .. } => document,
+        }
+    }
+
+    /// Fetches the keys, by way of discovery if need be.
+    pub(super) async fn fetch(&self, client: &Client) -> Result<Published, JwksError> {
+        match self {
+            Self::KeySet(url) => published(&client.get(url, Reach::Anywhere).await?),
+            Self::Discovery { issuer, document } => {
+                let url = jwks_url(&client.get(document, Reach::Anywhere).await?, issuer)?;
+                // The operator chose the host of the issuer. Another one was chosen by whoever wrote the document, and
+                // is not to be inside of our network.
+                let is_same_host = url.host() == document.host();
+                let reach = if is_same_host { Reach::Anywhere } else { Reach::PublicOnly };
+                published(&client.get(&url, reach).await?)
+            }
+        }
+    }
+}
+
+/// Without the query, which may hold something that is nobody's business.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = self.first_url();
+        write!(f, "{}://{}{}", url.scheme_str().unwrap_or(""), url.host().unwrap_or(""), url.path())
+    }
+}
+
+fn absolute(setting: &'static str, text: &str) -> Result<Uri, ConfigError> {
+    let uri: Uri = text.parse().map_err(|_| not_a_url(setting))?;
+    let (Some("https" | "http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return Err(not_a_url(setting));
+    };
+    if text.contains('#') || authority.host().is_empty() {
+        return Err(not_a_url(setting));
+    }
+    if authority.as_str().contains('@') {
+        return Err(ConfigError::new(
+            setting,
+            "has a user name in it, which would be sent to nobody; leave it out",
+        ));
+    }
+    Ok(uri)
+}
+
+fn not_a_url(setting: &'static str) -> ConfigError {
+    ConfigError::new(setting, "is not an absolute URL without fragment, such as https://id.example")
+}
+
+/// `jwks_uri` of a discovery document (OpenID Connect Discovery §3) that is about this issuer.
+fn jwks_url(document: &Document, issuer: &str) -> Result<Uri, JwksError> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        issuer: String,
+        jwks_uri: String,
+    }
+    let metadata: Metadata = serde_json::from_slice(bounded(document)?).map_err(|_| {
+        JwksError::new(
+            JwksErrorKind::Malformed,
+            "the discovery document is not JSON with `issuer` and `jwks_uri`",
+        )
+    })?;
+    // To the letter (OpenID Connect Discovery §4.3): else one provider could speak for another.
+    if metadata.issuer != issuer {
+        return Err(JwksError::new(
+            JwksErrorKind::WrongIssuer,
+            format!(
+                "the discovery document is not about the issuer `{issuer}`; name the issuer exactly as it does"
+            ),
+        ));
+    }
+    absolute("jwks_uri", &metadata.jwks_uri).map_err(|_| {
+        JwksError::new(
+            JwksErrorKind::Malformed,
+            "the `jwks_uri` of the discovery document is not an absolute URL",
+        )
+    })
+}
+
+fn published(document: &Document) -> Result<Published, JwksError> {
+    let text = std::str::from_utf8(bounded(document)?).unwrap_or_default();
+    let is_set = serde_json::from_str::<serde_json::Value>(text)
+        .is_ok_and(|set| set.get("keys").is_some_and(serde_json::Value::is_array));
+    if !is_set {
+        return Err(JwksError::new(JwksErrorKind::Malformed, "the answer is not a JSON Web Key Set"));
+    }
+    let set = KeySet::from_jwk_set_lenient(text)
+        .map_err(|error| JwksError::new(JwksErrorKind::NoUsableKey, error.to_string()))?;
+    for skipped in set.skipped() {
+        tracing::debug!(reason = %skipped, "a published key is not used");
+    }
+    let keys = Keys::published(set.into_iter().collect())
+        .map_err(|error| JwksError::new(JwksErrorKind::NoUsableKey, error.to_string()))?;
+    Ok(Published { keys, max_age: document.max_age })
+}
+
+fn bounded(document: &Document) -> Result<&[u8], JwksError> {
+    if document.body.len() > MAX_DOCUMENT_BYTES {
+        return Err(too_large());
+    }
+    Ok(&document.body)
+}
+
+pub(super) fn too_large() -> JwksError {
+    JwksError::new(JwksErrorKind::TooLarge, "the answer is longer than 256 KiB")
+}

@@ -1,0 +1,411 @@
+//! Keys that an identity provider publishes: a JSON Web Key Set, by its URL or by discovery from the issuer.
+//!
+//! Requests never wait for the provider. A task fetches the keys and swaps them; a request looks at those that are there.
+//!
+//! | room | what it does |
+//! | --- | --- |
+//! | `http` | one GET, bounded in every direction: the only door to `hyper` and TLS |
+//! | `document` | what the answers mean |
+//! | `refresh` | when to ask again |
+
+mod document;
+mod http;
+mod refresh;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::Uri;
+use arc_swap::Guard;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tokio::runtime::Handle;
+
+use self::document::Source;
+use self::http::HttpClient;
+use self::refresh::{Refresh, Ring, Shared, Task};
+use super::jwt::Keys;
+use super::{TokenError, TokenErrorKind};
+use crate::config::ConfigError;
+
+/// Default of [`Jwks::with_max_age`].
+pub const DEFAULT_MAX_AGE: Duration = Duration::from_secs(15 * 60);
+/// Default of [`Jwks::with_cooldown`].
+pub const DEFAULT_COOLDOWN: Duration = Duration::from_secs(10);
+/// Default of [`Jwks::with_outage_grace`].
+pub const DEFAULT_OUTAGE_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Default of [`Jwks::with_timeout`].
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest document that is read. The largest published key sets have a tenth of it.
+pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
+
+/// Where an identity provider publishes its keys, and how they are kept up to date.
+///
+/// ```no_run
+/// use tower_jwt_revocation::JwtVerifier;
+/// use tower_jwt_revocation::token::TokenProfile;
+/// use tower_jwt_revocation::token::jwks::Jwks;
+///
+/// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+/// let keys = Jwks::of_issuer("https://id.example")?.fetch().await?;
+/// let profile = TokenProfile::new().with_issuer("https://id.example").with_audience("orders");
+/// let verifier = JwtVerifier::with_remote_keys(keys, profile)?;
+/// # Ok(()) }
+/// ```
+///
+/// - The keys are fetched anew when they are [as old as that](Self::with_max_age), or when a token names an unknown one
+///   (after a [pause](Self::with_cooldown)). At most one fetch is under way at a time.
+/// - A key that is no longer published is no longer accepted once the next fetch is done.
+/// - When the provider is out of reach, the last keys stay in use [for a while](Self::with_outage_grace).
+/// - A token whose key is not known *yet* is answered with 503, not 401, so that a client does not throw it away: while
+///   the keys are older than the pause, nobody can say that its key does not exist.
+/// - `https` only, no redirects, at most 256 KiB, all within a [time limit](Self::with_timeout). What a token says about
+///   where its key is (`jku`, `x5u`, `jwk`, `x5c`) is never heeded.
+/// - Keys that cannot be used are skipped and logged: for encryption, weak, of unknown type, secret, or of a name that is
+///   taken. RSA keys without `alg` are for RS256.
+#[derive(Clone)]
+pub struct Jwks {
+    source: Source,
+    refresh: Refresh,
+    http: http::Settings,
+    transport: Option<Arc<dyn Transport>>,
+}
+
+/// Fetches a document, for [`Jwks::with_transport`].
+pub trait Transport: Send + Sync + 'static {
+    /// Fetches `url`. An answer other than 200 is an error; redirects should not be followed. It may be dropped when it
+    /// takes too long.
+    fn get(&self, url: &Uri) -> BoxFuture<'static, Result<Document, JwksError>>;
+}
+
+/// An answer to a [`Transport`].
+#[derive(Clone, Debug)]
+pub struct Document {
+    body: Bytes,
+    max_age: Option<Duration>,
+}
+
+impl Document {
+    /// A document with this content. At most [`MAX_DOCUMENT_BYTES`] are accepted.
+    pub fn new(body: impl Into<Bytes>) -> Self {
+        Self { body: body.into(), max_age: None }
+    }
+
+    /// For how long the provider says that it may be kept: `max-age` in `Cache-Control` (RFC 9111 §5.2.2.1).
+    #[must_use]
+    pub fn with_max_age(mut self, max_age: Option<Duration>) -> Self {
+        self.max_age = max_age;
+        self
+    }
+}
+
+// === impl Jwks ===
+
+impl Jwks {
+    /// The key set at this `https` URL.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if this is not an absolute URL, or has a user name in it.
+    pub fn at(url: &str) -> Result<Self, ConfigError> {
+        Ok(Self::of(Source::at(url)?))
+    }
+
+    /// The key set of this issuer, found by OpenID Connect Discovery: the document at
+    /// `<issuer>/.well-known/openid-configuration` must be about this very issuer, and says where the keys are.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if this is not an absolute URL, or has a user name, a query or a fragment in it.
+    pub fn of_issuer(issuer: &str) -> Result<Self, ConfigError> {
+        Ok(Self::of(Source::of_issuer(issuer)?))
+    }
+
+    fn of(source: Source) -> Self {
+        Self {
+            source,
+            refresh: Refresh {
+                max_age: DEFAULT_MAX_AGE,
+                cooldown: DEFAULT_COOLDOWN,
+                grace: DEFAULT_OUTAGE_GRACE,
+                timeout: DEFAULT_TIMEOUT,
+            },
+            http: http::Settings::default(),
+            transport: None,
+        }
+    }
+
+    /// How old keys may get before they are fetched anew, default 15 min: so long, at most, is a key accepted that the
+    /// provider has withdrawn. If the provider wants it sooner (`Cache-Control: max-age`) it is done sooner, but not
+    /// before the [pause](Self::with_cooldown) is over.
+    #[must_use]
+    pub fn with_max_age(mut self, max_age: Duration) -> Self {
+        self.refresh.max_age = max_age;
+        self
+    }
+
+    /// The pause between two fetches, whatever tokens ask for; default 10 s. It keeps strangers who make up key names
+    /// from having us flood the provider.
+    #[must_use]
+    pub fn with_cooldown(mut self, cooldown: Duration) -> Self {
+        self.refresh.cooldown = cooldown;
+        self
+    }
+
+    /// For how long after the last good fetch keys stay in use while the provider is out of reach or answers nonsense,
+    /// default 24 h: by then, under the default of
+    /// [`TokenProfile::with_max_lifetime`](super::TokenProfile::with_max_lifetime), all tokens that it issued are over.
+    ///
+    /// # Security
+    /// Whoever can keep us from the provider can keep a withdrawn key in use for so long.
+    #[must_use]
+    pub fn with_outage_grace(mut self, grace: Duration) -> Self {
+        self.refresh.grace = grace;
+        self
+    }
+
+    /// How long a fetch may take from the first packet to the last byte, discovery included; default 5 s.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.refresh.timeout = timeout;
+        self
+    }
+
+    /// Trusts the certificates in this PEM text instead of those of the system: for a provider with a private CA.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if it holds no certificate.
+    pub fn with_root_certificates(mut self, pem: &[u8]) -> Result<Self, ConfigError> {
+        self.http.set_roots(pem)?;
+        Ok(self)
+    }
+
+    /// Allows `http` URLs as long as their host is this machine: for tests and development.
+    ///
+    /// # Security
+    /// Not for production: who can listen on a port of this machine can be the provider.
+    #[must_use]
+    pub fn with_plain_http_on_loopback(mut self) -> Self {
+        self.http.allow_plain_loopback();
+        self
+    }
+
+    /// Fetches by a client of yours, for proxies and client certificates. The settings about certificates and `http` have
+    /// no effect on it.
+    #[must_use]
+    pub fn with_transport(mut self, transport: impl Transport) -> Self {
+        self.transport = Some(Arc::new(transport));
+        self
+    }
+
+    /// Fetches the keys and keeps them up to date on the current Tokio runtime.
+    ///
+    /// # Errors
+    /// [`JwksError`] if the first fetch fails, or a setting cannot work.
+    pub async fn fetch(self) -> Result<RemoteKeys, JwksError> {
+        let keys = self.start()?;
+        keys.fetched().await?;
+        Ok(keys)
+    }
+
+    /// Starts to fetch the keys on the current Tokio runtime and does not wait for them: the program can start while the
+    /// provider is down. Until they are there, tokens are answered with 503.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if a setting cannot work, or outside of a Tokio runtime.
+    pub fn start(self) -> Result<RemoteKeys, ConfigError> {
+        self.refresh.validate()?;
+        let runtime = Handle::try_current().map_err(|error| {
+            ConfigError::new("runtime", "there is none; fetch keys from within a Tokio runtime")
+                .with_source(error)
+        })?;
+        let issuer = self.source.issuer().map(Into::into);
+        let transport = match self.transport {
+            Some(transport) => http::Client::Custom(transport),
+            None => http::Client::BuiltIn(HttpClient::new(&self.http, &self.source)?),
+        };
+        let task = Task::spawn(&runtime, self.refresh, self.source, transport);
+        Ok(RemoteKeys { task: Arc::new(task), issuer })
+    }
+}
+
+impl fmt::Debug for Jwks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jwks")
+            .field("source", &self.source)
+            .field("refresh", &self.refresh)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Keys that are kept up to date while this, a clone of it, or a verifier made with it is alive.
+#[derive(Clone)]
+pub struct RemoteKeys {
+    task: Arc<Task>,
+    issuer: Option<Box<str>>,
+}
+
+impl RemoteKeys {
+    /// The names (`kid`) of the keys that are in use, for logs and health checks.
+    pub fn key_ids(&self) -> Vec<Box<str>> {
+        self.task.shared.ring().as_ref().map(|ring| ring.keys.ids()).unwrap_or_default()
+    }
+
+    /// How long ago the keys in use were fetched; none if there are none. More than [`Jwks::with_max_age`] means that
+    /// the provider is out of reach.
+    pub fn age(&self) -> Option<Duration> {
+        self.task.shared.ring().as_ref().map(|ring| ring.asked_at.elapsed())
+    }
+
+    /// Why the last fetch failed; none if it did not.
+    pub fn last_error(&self) -> Option<JwksError> {
+        self.task.shared.last_error()
+    }
+
+    /// Waits until the first fetch is done.
+    pub(crate) async fn fetched(&self) -> Result<(), JwksError> {
+        self.task.shared.attempt_after(0).await
+    }
+
+    /// Waits until the next fetch is done, counted from when this was called: for tests, and for programs that want to
+    /// wait for the first keys after [`Jwks::start`].
+    ///
+    /// # Errors
+    /// [`JwksError`] if that fetch failed.
+    pub fn next_fetch(&self) -> impl Future<Output = Result<(), JwksError>> + Send + use<> {
+        let task = Arc::clone(&self.task);
+        let seen = task.shared.attempts();
+        async move { task.shared.attempt_after(seen).await }
+    }
+
+    /// Changes whenever keys come or go, and never comes back.
+    pub fn generation(&self) -> u64 {
+        self.task.shared.generation()
+    }
+
+    /// The issuer from which the keys were discovered.
+    pub(crate) fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
+    }
+
+    pub(crate) fn load(&self) -> LoadedKeys<'_> {
+        LoadedKeys { ring: self.task.shared.ring(), shared: &self.task.shared }
+    }
+}
+
+impl fmt::Debug for RemoteKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteKeys")
+            .field("issuer", &self.issuer)
+            .field("key_ids", &self.key_ids())
+            .field("age", &self.age())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The keys of one moment.
+pub(crate) struct LoadedKeys<'a> {
+    ring: Guard<Option<Arc<Ring>>>,
+    shared: &'a Shared,
+}
+
+impl LoadedKeys<'_> {
+    /// The keys, if they are fit for use.
+    pub(crate) fn keys(&self) -> Result<&Keys, TokenError> {
+        match &*self.ring {
+            Some(ring) if self.shared.is_in_grace(ring) => Ok(&ring.keys),
+            _ => {
+                self.shared.ask();
+                Err(no_keys("the keys of the issuer could not be fetched yet, or not for too long"))
+            }
+        }
+    }
+
+    /// What it means that a token names a key that is not among them.
+    pub(crate) fn unknown(&self, error: TokenError) -> TokenError {
+        self.shared.ask();
+        match &*self.ring {
+            Some(ring) if self.shared.is_recent(ring) => error,
+            _ => no_keys(
+                "no key has the `kid` of the token, but the keys are not the newest: they are being fetched",
+            ),
+        }
+    }
+}
+
+fn no_keys(detail: &'static str) -> TokenError {
+    TokenError::new(TokenErrorKind::NoKeys, detail)
+}
+
+/// Why keys could not be fetched.
+///
+/// It names the rule and never quotes what the provider answered.
+#[derive(Clone, Debug)]
+pub struct JwksError {
+    kind: JwksErrorKind,
+    detail: std::borrow::Cow<'static, str>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The kinds of [`JwksError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum JwksErrorKind {
+    /// A setting cannot work.
+    Config,
+    /// No connection, or it broke.
+    Unreachable,
+    /// It took too long.
+    Timeout,
+    /// A URL that is not allowed: no `https`, or a private address that the operator did not name.
+    Forbidden,
+    /// Answered with another status than 200.
+    Status,
+    /// Longer than 256 KiB.
+    TooLarge,
+    /// Not the JSON that it must be.
+    Malformed,
+    /// The discovery document is about another issuer.
+    WrongIssuer,
+    /// No key in the set can be used.
+    NoUsableKey,
+}
+
+impl JwksError {
+    /// An error with a text for the operator.
+    pub fn new(kind: JwksErrorKind, detail: impl Into<std::borrow::Cow<'static, str>>) -> Self {
+        Self { kind, detail: detail.into(), source: None }
+    }
+
+    /// The same error with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// What kind of error this is.
+    pub fn kind(&self) -> JwksErrorKind {
+        self.kind
+    }
+}
+
+impl From<ConfigError> for JwksError {
+    fn from(error: ConfigError) -> Self {
+        Self::new(JwksErrorKind::Config, error.to_string()).with_source(error)
+    }
+}
+
+impl fmt::Display for JwksError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl std::error::Error for JwksError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,261 @@
+//! When to ask the provider again, and what to do until it answers.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::{ArcSwapOption, Guard};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::document::{Published, Source};
+use super::http::Client;
+use super::{JwksError, JwksErrorKind};
+use crate::config::ConfigError;
+use crate::token::jwt::Keys;
+
+/// Longest pause between two attempts while the provider is out of reach.
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refresh {
+    pub(super) max_age: Duration,
+    pub(super) cooldown: Duration,
+    pub(super) grace: Duration,
+    pub(super) timeout: Duration,
+}
+
+/// The keys of one fetch.
+pub(super) struct Ring {
+    pub(super) keys: Keys,
+    /// When the provider was asked for them: what it published later cannot be among them.
+    pub(super) asked_at: Instant,
+}
+
+/// What the task and those who hold the keys have in common.
+pub(super) struct Shared {
+    refresh: Refresh,
+    ring: ArcSwapOption<Ring>,
+    /// Twice the number of changes, so that there is a number between each two of them.
+    generation: AtomicU64,
+    /// Whether the task is gone and nobody looks after the keys any more.
+    is_orphaned: AtomicBool,
+    /// Whether nobody holds the keys any more.
+    is_released: AtomicBool,
+    asked: Notify,
+    attempts: watch::Sender<Attempts>,
+}
+
+#[derive(Default)]
+struct Attempts {
+    count: u64,
+    last_error: Option<JwksError>,
+}
+
+/// The task that fetches keys. It ends when this is dropped.
+pub(super) struct Task {
+    pub(super) shared: Arc<Shared>,
+    handle: JoinHandle<()>,
+}
+
+/// Notices that the task has ended without having been asked to: its runtime was shut down.
+struct Watchman(Arc<Shared>);
+
+// === impl Refresh ===
+
+impl Refresh {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        if self.cooldown < Duration::from_secs(1) {
+            return Err(ConfigError::new("cooldown", "is under 1 s; the provider would be flooded"));
+        }
+        if self.max_age < self.cooldown || self.max_age > DAY {
+            return Err(ConfigError::new("max_age", "must be at least the cooldown and at most a day"));
+        }
+        if self.grace < self.max_age || self.grace > 30 * DAY {
+            return Err(ConfigError::new("outage_grace", "must be at least the max age and at most 30 days"));
+        }
+        if self.timeout.is_zero() || self.timeout > Duration::from_secs(60) {
+            return Err(ConfigError::new("timeout", "must be over zero and at most 60 s"));
+        }
+        Ok(())
+    }
+
+    /// When keys are to be fetched anew, for which the provider gave this age. Up to a tenth sooner, by chance, so that
+    /// processes that were started together do not ask together for ever.
+    fn next(&self, max_age: Option<Duration>) -> Duration {
+        let wanted = max_age.map_or(self.max_age, |age| age.min(self.max_age));
+        let tenths_of_percent = u32::try_from(RandomState::new().hash_one(()) % 100).unwrap_or(0);
+        wanted.saturating_sub(wanted / 1000 * tenths_of_percent).max(self.cooldown)
+    }
+
+    /// The pause after so many failures in a row.
+    fn backoff(&self, failures: u32) -> Duration {
+        let doubled = self.cooldown.saturating_mul(1 << failures.saturating_sub(1).min(16));
+        doubled.min(MAX_BACKOFF.max(self.cooldown))
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    pub(super) fn ring(&self) -> Guard<Option<Arc<Ring>>> {
+        self.ring.load()
+    }
+
+    pub(super) fn is_in_grace(&self, ring: &Ring) -> bool {
+        ring.asked_at.elapsed() <= self.refresh.grace
+    }
+
+    /// Whether these are the keys that the provider publishes now, as well as it can be known.
+    pub(super) fn is_recent(&self, ring: &Ring) -> bool {
+        ring.asked_at.elapsed() < self.refresh.cooldown
+    }
+
+    /// Asks for a fetch, as soon as one is due again.
+    pub(super) fn ask(&self) {
+        self.asked.notify_one();
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        let generation = self.generation.load(Ordering::Acquire);
+        // The task takes old keys out of use. Without it, the clock must be asked.
+        let is_over = self.is_orphaned.load(Ordering::Relaxed)
+            && self.ring().as_ref().is_some_and(|ring| !self.is_in_grace(ring));
+        generation + u64::from(is_over)
+    }
+
+    pub(super) fn last_error(&self) -> Option<JwksError> {
+        self.attempts.borrow().last_error.clone()
+    }
+
+    /// How many attempts have been made.
+    pub(super) fn attempts(&self) -> u64 {
+        self.attempts.borrow().count
+    }
+
+    /// Waits until more than this many attempts have been made, and gives the outcome of the last one.
+    pub(super) async fn attempt_after(&self, count: u64) -> Result<(), JwksError> {
+        let mut attempts = self.attempts.subscribe();
+        let made = attempts.wait_for(|attempts| attempts.count > count).await;
+        // `Err` is impossible: the sender is in `self`.
+        made.ok().and_then(|attempts| attempts.last_error.clone()).map_or(Ok(()), Err)
+    }
+
+    fn replace(&self, ring: Option<Ring>) {
+        let old = self.ring.swap(ring.map(Arc::new));
+        let (old, new) = (old.as_ref().map(|ring| &ring.keys), self.ring());
+        let new = new.as_ref().map(|ring| &ring.keys);
+        let is_same = match (old, new) {
+            (Some(old), Some(new)) => old.is_same(new),
+            (None, None) => true,
+            _ => false,
+        };
+        if !is_same {
+            // After the new keys are in force: who sees the new number is served by them.
+            self.generation.fetch_add(2, Ordering::Release);
+            tracing::info!(keys = ?new.map(Keys::ids).unwrap_or_default(), "the keys of the identity provider changed");
+        }
+    }
+
+    fn note(&self, error: Option<JwksError>) {
+        self.attempts.send_modify(|attempts| {
+            match (&attempts.last_error, &error) {
+                (None, Some(error)) => {
+                    tracing::warn!(%error, "the keys of the identity provider cannot be fetched; the last ones stay in use for a while");
+                }
+                (Some(_), None) => tracing::info!("the keys of the identity provider can be fetched again"),
+                _ => {}
+            }
+            attempts.count += 1;
+            attempts.last_error = error;
+        });
+    }
+}
+
+// === impl Task ===
+
+impl Task {
+    pub(super) fn spawn(runtime: &Handle, refresh: Refresh, source: Source, client: Client) -> Self {
+        let shared = Arc::new(Shared {
+            refresh,
+            ring: ArcSwapOption::empty(),
+            generation: AtomicU64::new(0),
+            is_orphaned: AtomicBool::new(false),
+            is_released: AtomicBool::new(false),
+            asked: Notify::new(),
+            attempts: watch::Sender::new(Attempts::default()),
+        });
+        let watchman = Watchman(Arc::clone(&shared));
+        let handle = runtime.spawn(async move { keep_fresh(&watchman.0, &source, &client).await });
+        Self { shared, handle }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.shared.is_released.store(true, Ordering::Relaxed);
+        self.handle.abort();
+    }
+}
+
+impl Drop for Watchman {
+    fn drop(&mut self) {
+        if self.0.is_released.load(Ordering::Relaxed) {
+            return;
+        }
+        self.0.is_orphaned.store(true, Ordering::Relaxed);
+        tracing::error!(
+            "the keys of the identity provider are no longer refreshed: their Tokio runtime was shut down"
+        );
+        self.0.note(Some(JwksError::new(
+            JwksErrorKind::Unreachable,
+            "the Tokio runtime of the keys was shut down",
+        )));
+    }
+}
+
+/// Fetches, waits, and fetches again. One fetch at a time, because there is one loop.
+async fn keep_fresh(shared: &Shared, source: &Source, client: &Client) {
+    let refresh = shared.refresh;
+    let mut failures = 0;
+    loop {
+        let asked_at = Instant::now();
+        let fetched = timeout(refresh.timeout, source.fetch(client)).await.unwrap_or_else(|elapsed| {
+            Err(JwksError::new(JwksErrorKind::Timeout, "the provider took too long").with_source(elapsed))
+        });
+        let (earliest, due) = match fetched {
+            Ok(Published { keys, max_age }) => {
+                failures = 0;
+                shared.replace(Some(Ring { keys, asked_at }));
+                shared.note(None);
+                (refresh.cooldown, refresh.next(max_age))
+            }
+            Err(error) => {
+                failures += 1;
+                shared.note(Some(error));
+                (refresh.backoff(failures), refresh.backoff(failures))
+            }
+        };
+        // Whatever tokens ask for has to wait for the pause; what was asked meanwhile is not forgotten.
+        pause(shared, asked_at + earliest).await;
+        tokio::select! {
+            () = sleep_until(asked_at + due) => {}
+            () = shared.asked.notified() => {}
+        }
+    }
+}
+
+/// Waits, and takes keys out of use when their grace is over.
+async fn pause(shared: &Shared, until: Instant) {
+    let grace_ends = shared.ring().as_ref().map(|ring| ring.asked_at + shared.refresh.grace);
+    if let Some(end) = grace_ends.filter(|end| *end < until) {
+        sleep_until(end + Duration::from_millis(1)).await;
+        shared.replace(None);
+    }
+    sleep_until(until).await;
+}

@@ -1,0 +1,200 @@
+//! Tokens whose signature someone else has checked.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::header::{Header, Parts, malformed};
+use super::{DEFAULT_MAX_TOKEN_BYTES, DEFAULT_TYPES, Types, base64, key};
+use crate::clock::{Clock, SystemClock};
+use crate::config::ConfigError;
+use crate::token::profile::SignedClaims;
+use crate::token::{TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
+use crate::verified::VerifiedToken;
+
+/// Believes every token that looks right, **without checking its signature**: for services behind a gateway that has
+/// checked it.
+///
+/// All the rest is checked as by [`JwtVerifier`](super::JwtVerifier): shape, header, type, that `alg` names a signature
+/// algorithm, and the claims by the profile, which must name its issuers. If you can have the keys, take `JwtVerifier`.
+///
+/// ```
+/// use tower_jwt_revocation::token::TokenProfile;
+/// use tower_jwt_revocation::token::jwt::UncheckedSignatureVerifier;
+///
+/// let profile = TokenProfile::new().with_issuer("https://id.example").with_audience("orders");
+/// let verifier = UncheckedSignatureVerifier::trusting_the_gateway(profile)?;
+/// # let _ = verifier;
+/// # Ok::<_, tower_jwt_revocation::ConfigError>(())
+/// ```
+///
+/// # Security
+/// Whoever reaches the service without passing the gateway is anyone he likes. Network rules must leave no other way in,
+/// from inside either, and the gateway must refuse what it cannot verify instead of passing it on.
+///
+/// It never lets a token be revoked by [`Revoker::revoke_raw_token`](crate::Revoker::revoke_raw_token): a revocation is
+/// for everyone who shares the store, and anyone could revoke the tokens of others.
+#[derive(Clone)]
+pub struct UncheckedSignatureVerifier {
+    profile: TokenProfile,
+    types: Types,
+    clock: Arc<dyn Clock>,
+}
+
+impl UncheckedSignatureVerifier {
+    /// Accepts what `profile` finds acceptable.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the profile cannot work or names no issuer.
+    pub fn trusting_the_gateway(profile: TokenProfile) -> Result<Self, ConfigError> {
+        profile.validate()?;
+        if !profile.has_issuers() {
+            return Err(ConfigError::new(
+                "issuer",
+                "is not named, and without checked signatures it is the least to go by; see TokenProfile::with_issuer",
+            ));
+        }
+        let types = Types { required: false, accepted: DEFAULT_TYPES.map(Into::into).into() };
+        Ok(Self { profile, types, clock: Arc::new(SystemClock) })
+    }
+
+    /// As [`JwtVerifier::with_types`](super::JwtVerifier::with_types).
+    ///
+    /// # Errors
+    /// As [`JwtVerifier::with_types`](super::JwtVerifier::with_types).
+    pub fn with_types<T: AsRef<str>>(
+        mut self,
+        types: impl IntoIterator<Item = T>,
+    ) -> Result<Self, ConfigError> {
+        self.types = Types::only(types)?;
+        Ok(self)
+    }
+
+    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default [`SystemClock`].
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+}
+
+impl TokenVerifier for UncheckedSignatureVerifier {
+    fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        if token.len() > DEFAULT_MAX_TOKEN_BYTES {
+            return Err(TokenError::new(TokenErrorKind::TooLong, "the token is longer than 8192 bytes"));
+        }
+        let parts = Parts::of(token)?;
+        let json =
+            base64(parts.header).ok_or_else(|| malformed("the header of the token is not base64url"))?;
+        let header = Header::parse(&json)?;
+        self.types.judge(header.typ.as_deref())?;
+        if !key::is_signature_algorithm(&header.alg) {
+            return Err(TokenError::new(
+                TokenErrorKind::WrongAlgorithm,
+                "the `alg` of the token is not a supported signature algorithm",
+            ));
+        }
+        if parts.signature.is_empty() || base64(parts.signature).is_none() {
+            return Err(malformed("the token has no signature"));
+        }
+        let payload = base64(parts.payload).ok_or_else(|| malformed("the claims are not base64url"))?;
+        let claims = SignedClaims::new(&payload)
+            .with_key_id(header.kid.as_deref())
+            .with_signing_input(parts.signing_input);
+        self.profile.assert_verified(claims, self.clock.now()).map(Arc::new)
+    }
+
+    /// Always an error, see [Security](Self#security).
+    fn verify_for_revocation(&self, _: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        Err(TokenError::new(
+            TokenErrorKind::Other,
+            "the signature of this token was not checked here, so it must not be revoked on its own word",
+        ))
+    }
+
+    fn profile(&self) -> &TokenProfile {
+        &self.profile
+    }
+}
+
+impl fmt::Debug for UncheckedSignatureVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UncheckedSignatureVerifier")
+            .field("profile", &self.profile)
+            .field("types", &self.types.accepted)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::clock::{ManualClock, Timestamp};
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    const NOW: u64 = 1_700_000_000;
+
+    fn verifier() -> UncheckedSignatureVerifier {
+        let profile = TokenProfile::new().with_issuer("https://id.example");
+        UncheckedSignatureVerifier::trusting_the_gateway(profile)
+            .unwrap()
+            .with_clock(ManualClock::new(Timestamp::from_secs(NOW)))
+    }
+
+    fn token(header: &Value, claims: &Value, signature: &str) -> String {
+        let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
+        format!("{}.{}.{signature}", part(header), part(claims))
+    }
+
+    fn claims() -> Value {
+        json!({"iss": "https://id.example", "sub": "alice", "jti": "1", "iat": NOW, "exp": NOW + 600})
+    }
+
+    #[test]
+    fn everything_but_the_signature_is_checked() {
+        let verifier = verifier();
+        let good = json!({"alg": "RS256", "typ": "at+jwt", "kid": "k"});
+        let accepted = verifier.verify(&token(&good, &claims(), "AAAA")).unwrap();
+        assert!(accepted.target(crate::revocation::TargetKind::Key).is_some());
+        verifier.verify(&token(&json!({"alg": "Ed25519"}), &claims(), "AAAA")).unwrap();
+
+        let kind = |token: &str| verifier.verify(token).unwrap_err().kind();
+        for (header, expected) in [
+            (json!({"alg": "none"}), TokenErrorKind::WrongAlgorithm),
+            (json!({"alg": "rs256"}), TokenErrorKind::WrongAlgorithm),
+            (json!({"alg": "RSA-OAEP"}), TokenErrorKind::WrongAlgorithm),
+            (json!({"alg": "RS256", "crit": ["x"]}), TokenErrorKind::UnsupportedHeader),
+            (json!({"alg": "RS256", "typ": "logout+jwt"}), TokenErrorKind::WrongType),
+            (json!({"typ": "JWT"}), TokenErrorKind::Malformed),
+        ] {
+            assert_eq!(kind(&token(&header, &claims(), "AAAA")), expected, "{header}");
+        }
+        assert_eq!(kind(&token(&good, &claims(), "")), TokenErrorKind::Malformed);
+        assert_eq!(kind(&token(&good, &claims(), "A")), TokenErrorKind::Malformed);
+        assert_eq!(kind(&"a".repeat(DEFAULT_MAX_TOKEN_BYTES + 1)), TokenErrorKind::TooLong);
+        for (name, value, expected) in [
+            ("iss", json!("https://else.example"), TokenErrorKind::WrongIssuer),
+            ("exp", json!(NOW - 600), TokenErrorKind::Expired),
+            ("jti", json!(null), TokenErrorKind::MissingId),
+        ] {
+            let mut claims = claims();
+            claims[name] = value;
+            assert_eq!(kind(&token(&good, &claims, "AAAA")), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_revoked_on_the_word_of_an_unchecked_token() {
+        let token = token(&json!({"alg": "RS256"}), &claims(), "AAAA");
+        verifier().verify(&token).unwrap();
+        verifier().verify_for_revocation(&token).unwrap_err();
+    }
+
+    #[test]
+    fn an_issuer_must_be_named() {
+        let error = UncheckedSignatureVerifier::trusting_the_gateway(TokenProfile::new()).unwrap_err();
+        assert_eq!(error.setting(), "issuer");
+    }
+}

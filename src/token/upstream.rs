@@ -1,0 +1,208 @@
+//! Claims that someone further out has verified: another layer, or a gateway.
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::HeaderName;
+use serde::Serialize;
+
+use super::bearer::RequestHead;
+use super::profile::SignedClaims;
+use super::{TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
+use crate::clock::{Clock, SystemClock};
+use crate::config::ConfigError;
+use crate::verified::VerifiedToken;
+
+/// Longest claims in a header field: that of a token that holds them.
+const MAX_CLAIMS_BYTES: usize = 64 * 1024;
+
+/// The claims of a token that was verified further out, found in the request.
+///
+/// For a [`JwtRevocationLayer::behind`](crate::JwtRevocationLayer::behind) another layer that checks signatures. The
+/// claims are judged by the profile all the same: issuer, audience, times, and that the token can be revoked.
+///
+/// ```
+/// use tower_jwt_revocation::token::{TokenProfile, UpstreamClaims};
+///
+/// // What the layer further out leaves in the extensions of the request: for tower-oauth2-resource-server your claims
+/// // as they are; for jwt-authorizer `TokenData<YourClaims>`, see `in_extension_as`.
+/// #[derive(Clone, serde::Serialize, serde::Deserialize)]
+/// struct YourClaims {
+///     iss: String,
+///     sub: String,
+///     jti: String,
+///     iat: u64,
+///     exp: u64,
+/// }
+///
+/// let profile = TokenProfile::new().with_issuer("https://id.example");
+/// let claims = UpstreamClaims::in_extension::<YourClaims>(profile)?;
+/// # let _ = claims;
+/// # Ok::<_, tower_jwt_revocation::ConfigError>(())
+/// ```
+///
+/// # Security
+/// - Whatever puts the claims there must have checked the signature and the type (`typ`) of the token. Nothing here can.
+/// - The layer further out must be there on every route. A request without claims has no credentials and is refused.
+/// - Only what is handed over can be revoked: a type of claims that has no `sid` makes revocations of sessions without
+///   effect. `jti`, `iat`, `exp` and `sub` should be in it, and every claim that names a target (see
+///   [`TokenProfile::with_claim_target`]). `#[serde(flatten)]` into a map keeps the rest.
+#[derive(Clone)]
+pub struct UpstreamClaims {
+    profile: Arc<TokenProfile>,
+    find: Arc<Find>,
+    clock: Arc<dyn Clock>,
+}
+
+/// The claims as JSON.
+type Find = dyn Fn(&RequestHead<'_>) -> Option<Result<Vec<u8>, TokenError>> + Send + Sync;
+
+impl UpstreamClaims {
+    /// Claims of this type in the extensions of the request.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the profile cannot work.
+    pub fn in_extension<C>(profile: TokenProfile) -> Result<Self, ConfigError>
+    where
+        C: Serialize + Send + Sync + 'static,
+    {
+        Self::in_extension_as(profile, |claims: &C| claims)
+    }
+
+    /// Claims within a value of type `E` in the extensions of the request.
+    ///
+    /// ```
+    /// # use tower_jwt_revocation::token::{TokenProfile, UpstreamClaims};
+    /// # #[derive(Clone)] struct TokenData<C> { claims: C }
+    /// # type YourClaims = serde_json::Value;
+    /// # let profile = TokenProfile::new();
+    /// let claims = UpstreamClaims::in_extension_as(profile, |data: &TokenData<YourClaims>| &data.claims)?;
+    /// # let _ = claims;
+    /// # Ok::<_, tower_jwt_revocation::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`in_extension`](Self::in_extension).
+    pub fn in_extension_as<E, C>(
+        profile: TokenProfile,
+        claims_of: impl Fn(&E) -> &C + Send + Sync + 'static,
+    ) -> Result<Self, ConfigError>
+    where
+        E: Send + Sync + 'static,
+        C: Serialize,
+    {
+        Self::found_by(profile, move |head| {
+            let claims = claims_of(head.extensions().get::<E>()?);
+            // The cause is dropped: its text may quote the claims.
+            Some(
+                serde_json::to_vec(claims)
+                    .map_err(|_| malformed("the claims of the outer layer are not JSON")),
+            )
+        })
+    }
+
+    /// Claims in a header field that a gateway writes: JSON in base64url, with or without padding, as Envoy and Istio
+    /// (`forward_payload_header`, `outputPayloadToHeader`) and API Gateway of Google Cloud do.
+    ///
+    /// # Security
+    /// Whoever can write this field is anyone he likes. The gateway must take it away from requests that come from
+    /// outside, and nobody may reach the service but through the gateway.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the name cannot be that of a header field, or if the profile cannot work.
+    pub fn in_header_of_trusted_gateway(profile: TokenProfile, name: &str) -> Result<Self, ConfigError> {
+        let name: HeaderName = name.parse().map_err(|_| {
+            ConfigError::new("claims_header", "is not the name of a header field, such as x-jwt-payload")
+        })?;
+        Self::found_by(profile, move |head| {
+            let mut fields = head.headers().get_all(&name).iter();
+            let field = fields.next()?;
+            if fields.next().is_some() {
+                return Some(Err(malformed("the header field with the claims stands there twice")));
+            }
+            if field.len() > MAX_CLAIMS_BYTES {
+                return Some(Err(TokenError::new(
+                    TokenErrorKind::TooLong,
+                    "the claims are longer than 64 KiB",
+                )));
+            }
+            let text = field.to_str().unwrap_or_default().trim_end_matches('=');
+            Some(URL_SAFE_NO_PAD.decode(text).map_err(|_| malformed("the claims are not base64url")))
+        })
+    }
+
+    /// Claims that `find` knows how to find, as JSON. `None` means that the request has no credentials.
+    ///
+    /// # Security
+    /// `find` vouches for the claims, as [`TokenProfile::assert_verified`] says.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the profile cannot work.
+    pub fn found_by(
+        profile: TokenProfile,
+        find: impl Fn(&RequestHead<'_>) -> Option<Result<Vec<u8>, TokenError>> + Send + Sync + 'static,
+    ) -> Result<Self, ConfigError> {
+        profile.validate()?;
+        Ok(Self { profile: Arc::new(profile), find: Arc::new(find), clock: Arc::new(SystemClock) })
+    }
+
+    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default [`SystemClock`].
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// The verified token of a request, if it has one.
+    pub(crate) fn find(&self, head: &RequestHead<'_>) -> Option<Result<Arc<VerifiedToken>, TokenError>> {
+        let payload = match (self.find)(head)? {
+            Ok(payload) => payload,
+            Err(error) => return Some(Err(error)),
+        };
+        let token = self.profile.assert_verified(SignedClaims::new(&payload), self.clock.now());
+        Some(token.map(Arc::new))
+    }
+
+    /// The rules without a verifier, for a layer that never sees a token.
+    pub(crate) fn rules(&self) -> impl TokenVerifier {
+        NoRawTokens(Arc::clone(&self.profile))
+    }
+}
+
+impl fmt::Debug for UpstreamClaims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpstreamClaims").field("profile", &self.profile).finish_non_exhaustive()
+    }
+}
+
+fn malformed(detail: &'static str) -> TokenError {
+    TokenError::new(TokenErrorKind::Malformed, detail)
+}
+
+/// Stands where a verifier is asked for and there is none.
+struct NoRawTokens(Arc<TokenProfile>);
+
+impl NoRawTokens {
+    fn refuse<T>() -> Result<T, TokenError> {
+        Err(TokenError::new(
+            TokenErrorKind::Other,
+            "this layer takes the claims that another one has verified and cannot verify a token itself",
+        ))
+    }
+}
+
+impl TokenVerifier for NoRawTokens {
+    fn verify(&self, _: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        Self::refuse()
+    }
+
+    fn verify_for_revocation(&self, _: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        Self::refuse()
+    }
+
+    fn profile(&self) -> &TokenProfile {
+        &self.0
+    }
+}

@@ -1,0 +1,25 @@
+//! Drives the example `auth_server` over HTTP, as an outside program would.
+#![cfg(all(
+    feature = "redis",
+    feature = "aws_lc_rs",
+    feature = "axum",
+    feature = "issuer",
+    feature = "sessions"
+))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed"
+)]
+#![allow(clippy::wrong_self_convention, reason = "`answer.is(401)` reads as it is meant")]
+
+mod config;
+mod contract;
+mod outage;
+mod processes;
+mod server;
+#[path = "../support/mod.rs"]
+mod support;
+mod written;

@@ -1,0 +1,142 @@
+//! Redis is away, hangs, comes back.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{self, RedisServer};
+use serde_json::json;
+
+use crate::server::*;
+
+async fn until_ok(server: &Server, token: &str, limit: Duration) {
+    let start = Instant::now();
+    loop {
+        let answer = server.protected(token).await;
+        if answer.status == 200 && answer.json()["checked"] == true {
+            return;
+        }
+        assert!(start.elapsed() < limit, "not back after {limit:?}: {}", answer.status);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Until revocations can be written as well.
+async fn until_ready(server: &Server, limit: Duration) {
+    let start = Instant::now();
+    loop {
+        let ready = server.get("/readyz", None).await;
+        if ready.json()["degraded"] == false {
+            return;
+        }
+        assert!(start.elapsed() < limit, "not ready after {limit:?}: {:?}", ready.body);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// What all routes answer while Redis is of no use, in time.
+async fn closed_without_redis(server: &Server, tokens: &Tokens) {
+    for _ in 0..5 {
+        server.protected(&tokens.access).await.is_unavailable().in_time(BUDGET);
+    }
+    server.protected("nonsense").await.is_invalid_token();
+    server.get("/protected", None).await.is(401);
+    let limit = BUDGET * 3;
+    server.post("/login", None, json!({ "sub": "bob" })).await.is_unavailable().in_time(limit);
+    server.refresh(&tokens.refresh).await.is_unavailable().in_time(limit);
+    for (what, body) in [
+        ("revoke", json!({ "jti": "a" })),
+        ("revoke_user", json!({ "sub": "alice" })),
+        ("revoke_token", json!({ "token": tokens.access })),
+        ("revoke_session", json!({ "session_id": "a" })),
+        ("revoke_family", json!({ "family_id": "a" })),
+    ] {
+        server.admin(what, body).await.is_unavailable().in_time(limit);
+    }
+    server.get("/healthz", None).await.is(200).in_time(limit);
+    let ready = server.get("/readyz", None).await.is(503).in_time(limit).json();
+    assert_eq!((&ready["ready"], &ready["degraded"]), (&json!(false), &json!(true)));
+}
+
+async fn open_without_redis(server: &Server, tokens: &Tokens) {
+    for _ in 0..5 {
+        let answer = server.protected(&tokens.access).await.is(200).in_time(BUDGET);
+        assert_eq!(answer.json()["checked"], false);
+    }
+    server.protected("nonsense").await.is_invalid_token();
+    server.post("/logout", Some(&tokens.access), json!({})).await.is(503).in_time(BUDGET * 4);
+    server.refresh(&tokens.refresh).await.is_unavailable().in_time(BUDGET * 3);
+    let ready = server.get("/readyz", None).await.is(200).json();
+    assert_eq!((&ready["ready"], &ready["degraded"]), (&json!(true), &json!(true)));
+    let stats = server.get("/debug/stats", None).await.json();
+    assert!(
+        stats["admitted_unchecked"].as_u64().unwrap() >= 5 && stats["store_errors"].as_u64().unwrap() >= 5
+    );
+    let audit = std::fs::read_to_string(server.dir.path("audit.log")).unwrap();
+    assert!(audit.contains(r#""event":"unchecked_admit","outcome":"ok","sub":"alice","jti":""#), "{audit}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_is_killed_and_comes_back() {
+    support::redis_or_skip!();
+    let mut redis = RedisServer::builder().arg("--appendonly", "yes").arg("--appendfsync", "always").start();
+    let grace = ("AUTH_REFRESH_GRACE_S", "60");
+    let closed = Server::on(&redis, &[grace]);
+    let open = Server::on(&redis, &[grace, ("AUTH_ON_OUTAGE", "open")]);
+    let tokens = closed.login("alice").await;
+    let revoked = closed.login("alice").await;
+    closed.admin("revoke_session", json!({ "session_id": revoked.session })).await.is(204);
+    redis.kill();
+    closed_without_redis(&closed, &tokens).await;
+    open_without_redis(&open, &tokens).await;
+    redis.restart();
+    for server in [&closed, &open] {
+        until_ok(server, &tokens.access, Duration::from_secs(10)).await;
+        server.protected(&revoked.access).await.is_invalid_token();
+        until_ready(server, Duration::from_secs(10)).await;
+    }
+    closed.refreshed(&tokens.refresh).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_hangs_and_goes_on() {
+    support::redis_or_skip!();
+    let redis = RedisServer::start();
+    let grace = ("AUTH_REFRESH_GRACE_S", "60");
+    let closed = Server::on(&redis, &[grace]);
+    let open = Server::on(&redis, &[grace, ("AUTH_ON_OUTAGE", "open")]);
+    let tokens = open.login("alice").await;
+    redis.stop_hung();
+    closed_without_redis(&closed, &tokens).await;
+    open_without_redis(&open, &tokens).await;
+    redis.resume();
+    for server in [&closed, &open] {
+        // What was in the air when Redis was stopped may be done now: the session may have been ended.
+        let fresh = {
+            let start = Instant::now();
+            loop {
+                let answer = server.post("/login", None, json!({ "sub": "bob" })).await;
+                if answer.status == 200 {
+                    break Tokens::of(&answer);
+                }
+                assert!(start.elapsed() < Duration::from_secs(10), "no login: {}", answer.status);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        until_ok(server, &fresh.access, Duration::from_secs(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_starts_without_redis_and_finds_it_later() {
+    support::redis_or_skip!();
+    let mut redis = RedisServer::start();
+    redis.kill();
+    let server = Server::on(&redis, &[]);
+    server.get("/healthz", None).await.is(200);
+    server.get("/readyz", None).await.is(503);
+    server.protected(&foreign(&claims("alice", "a"))).await.is_unavailable().in_time(BUDGET);
+    redis.restart();
+    until_ok(&server, &foreign(&claims("alice", "a")), Duration::from_secs(10)).await;
+    until_ready(&server, Duration::from_secs(10)).await;
+    let tokens = server.login("alice").await;
+    server.protected(&tokens.access).await.is(200);
+}

@@ -1,0 +1,125 @@
+//! One store behind two layers, one of each fail mode; tokens for them, and what became of a request.
+
+use std::convert::Infallible;
+
+use http::{Request, Response, StatusCode, header};
+use jsonwebtoken::{EncodingKey, Header};
+use tower::util::BoxCloneSyncService;
+use tower::{Layer as _, ServiceExt as _, service_fn};
+use tower_jwt_revocation::token::TokenProfile;
+use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
+use tower_jwt_revocation::{
+    Clearance, Clock as _, FailMode, JwtRevocationLayer, JwtVerifier, RedisStore, Rejection, Revoker,
+    StoreErrorKind, SystemClock,
+};
+
+const SECRET: &[u8] = b"a secret of the tests, 32 bytes or more";
+
+/// How long the tokens live, in seconds: longer than any run.
+const LIFETIME: u64 = 1800;
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// 200, and the store had said that the token is live.
+    Checked,
+    /// 200, although the store gave no answer.
+    Unchecked(StoreErrorKind),
+    /// 401, since the token is revoked.
+    Revoked,
+    /// 503, since the store gave no answer.
+    NoVerdict(StoreErrorKind),
+    /// Anything else, which should not be.
+    Odd(String),
+}
+
+impl Verdict {
+    /// Why there was no answer of the store.
+    pub fn failure(&self) -> Option<StoreErrorKind> {
+        match self {
+            Self::Unchecked(kind) | Self::NoVerdict(kind) => Some(*kind),
+            _ => None,
+        }
+    }
+}
+
+type Door = BoxCloneSyncService<Request<()>, Response<String>, Infallible>;
+
+/// The two layers around the same handler, and the write side.
+#[derive(Clone)]
+pub struct Doors {
+    closed: Door,
+    open: Door,
+    pub revoker: Revoker,
+    pub store: RedisStore,
+}
+
+impl Doors {
+    pub fn new(store: RedisStore) -> Self {
+        let key = VerificationKey::from_secret(Algorithm::HS256, SECRET).unwrap();
+        let verifier = JwtVerifier::new([key], TokenProfile::new()).unwrap();
+        let layer = JwtRevocationLayer::new(verifier, store.clone());
+        let revoker = layer.revoker();
+        let door = |mode| {
+            let service = layer.clone().with_fail_mode(mode).layer(service_fn(handler));
+            BoxCloneSyncService::new(service)
+        };
+        Self { closed: door(FailMode::Closed), open: door(FailMode::Open), revoker, store }
+    }
+
+    /// Sends one request.
+    pub async fn ask(&self, mode: FailMode, token: &str) -> Verdict {
+        let door = match mode {
+            FailMode::Closed => self.closed.clone(),
+            _ => self.open.clone(),
+        };
+        let request = Request::get("/").header(header::AUTHORIZATION, format!("Bearer {token}"));
+        read(&door.oneshot(request.body(()).unwrap()).await.unwrap())
+    }
+}
+
+async fn handler(request: Request<()>) -> Result<Response<String>, Infallible> {
+    let mut response = Response::new(String::new());
+    if let Some(clearance) = request.extensions().get::<Clearance>() {
+        response.extensions_mut().insert(clearance.clone());
+    }
+    Ok(response)
+}
+
+/// Status, headers and extensions must all say the same.
+fn read(response: &Response<String>) -> Verdict {
+    let clearance = response.extensions().get::<Clearance>();
+    let rejection = response.extensions().get::<Rejection>();
+    match (response.status(), clearance, rejection) {
+        (StatusCode::OK, Some(clearance), None) => match clearance.unchecked_because() {
+            None if clearance.is_checked() => Verdict::Checked,
+            Some(error) if !clearance.is_checked() => Verdict::Unchecked(error.kind()),
+            _ => Verdict::Odd("a clearance that contradicts itself".into()),
+        },
+        (StatusCode::UNAUTHORIZED, None, Some(Rejection::Revoked(_)))
+            if response.headers().contains_key(header::WWW_AUTHENTICATE) =>
+        {
+            Verdict::Revoked
+        }
+        (StatusCode::SERVICE_UNAVAILABLE, None, Some(Rejection::NoVerdict(error)))
+            if response.headers().contains_key(header::RETRY_AFTER) =>
+        {
+            Verdict::NoVerdict(error.kind())
+        }
+        (status, _, rejection) => {
+            Verdict::Odd(format!("{status}, {}", rejection.map_or("no reason".into(), ToString::to_string)))
+        }
+    }
+}
+
+/// A token that was issued in this second.
+pub fn token(subject: &str, id: &str, issued_at: u64) -> String {
+    let claims =
+        serde_json::json!({ "sub": subject, "jti": id, "iat": issued_at, "exp": issued_at + LIFETIME });
+    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET)).unwrap()
+}
+
+/// The time in whole seconds, as issuers stamp it.
+pub fn this_second() -> u64 {
+    SystemClock::default().now().as_secs()
+}

@@ -1,0 +1,169 @@
+//! Trades tokens and keys with other libraries: what they mint is accepted here, what is issued here they accept.
+//!
+//! The libraries are installed on first use, by `scripts/setup-interop`. One that cannot be is skipped with a message,
+//! unless `REQUIRE_INTEROP=1`.
+#![cfg(all(feature = "issuer", any(feature = "aws_lc_rs", feature = "rust_crypto")))]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tower_jwt_revocation::token::TokenProfile;
+use tower_jwt_revocation::token::issue::{NewToken, TokenIssuer};
+use tower_jwt_revocation::token::jwt::{Algorithm, KeySet, SigningKey, VerificationKey};
+use tower_jwt_revocation::{Clock as _, JwtVerifier, SystemClock, TokenErrorKind, TokenVerifier as _};
+
+const ISSUER: &str = "https://id.example";
+const AUDIENCE: &str = "orders";
+const ALGORITHMS: [&str; 12] = [
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384",
+    "EdDSA",
+];
+
+#[derive(Deserialize)]
+struct Minted {
+    alg: String,
+    private: Value,
+    public: Value,
+    token: String,
+}
+
+/// Where the libraries are.
+fn installed() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/setup-interop");
+        // What it says in vain is seen when the test is skipped.
+        let _ = Command::new(script).arg(&dir).stdin(Stdio::null()).status();
+        dir
+    })
+}
+
+/// The command that runs the script of this library; none if the library is not there.
+fn peer(name: &str) -> Option<Command> {
+    let dir = installed();
+    if !dir.join(format!("{name}.ready")).exists() {
+        assert!(std::env::var_os("REQUIRE_INTEROP").is_none(), "{name} cannot be installed");
+        eprintln!("skipped: {name} cannot be installed; see scripts/setup-interop");
+        return None;
+    }
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
+    let mut command = match name {
+        "jose" => Command::new("node"),
+        _ => Command::new(dir.join("venv/bin/python")),
+    };
+    match name {
+        "jose" => command.arg(scripts.join("jose.mjs")).env("INTEROP_DIR", dir),
+        _ => command.args(["-W", "ignore"]).arg(scripts.join(format!("{name}_peer.py"))),
+    };
+    Some(command)
+}
+
+fn ask<T: for<'a> Deserialize<'a>>(name: &str, request: &Value) -> Option<T> {
+    let mut child = peer(name)?.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(request.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{name} failed");
+    Some(serde_json::from_slice(&output.stdout).unwrap())
+}
+
+fn profile() -> TokenProfile {
+    TokenProfile::new().with_issuer(ISSUER).with_audience(AUDIENCE)
+}
+
+fn trade_with(name: &str) {
+    let now = SystemClock::default().now().as_secs();
+    let claims = json!({
+        "iss": ISSUER, "aud": [AUDIENCE, "other"], "sub": "alice", "jti": "1", "iat": now, "exp": now + 600
+    });
+    let request = json!({"do": "mint", "algs": ALGORITHMS, "claims": claims});
+    let Some(minted) = ask::<Vec<Minted>>(name, &request) else { return };
+    assert_eq!(minted.iter().map(|one| &*one.alg).collect::<Vec<_>>(), ALGORITHMS);
+
+    // All keys in one set, so that each token has to choose.
+    let set = json!({"keys": minted.iter().map(|one| &one.public).collect::<Vec<_>>()}).to_string();
+    let verifier = JwtVerifier::new(KeySet::from_jwk_set(&set).unwrap(), profile()).unwrap();
+    for one in &minted {
+        let token =
+            verifier.verify(&one.token).unwrap_or_else(|error| panic!("{} of {name}: {error}", one.alg));
+        assert_eq!(token.subject(), Some("alice"));
+        let (input, signature) = one.token.rsplit_once('.').unwrap();
+        let (header, payload) = input.split_once('.').unwrap();
+        let flipped = if payload.starts_with('e') { "f" } else { "e" };
+        let forged = format!("{header}.{flipped}{}.{signature}", &payload[1..]);
+        assert_eq!(verifier.verify(&forged).unwrap_err().kind(), TokenErrorKind::BadSignature);
+    }
+
+    // The other way round, with their keys.
+    let cases: Vec<Value> = minted
+        .iter()
+        .map(|one| {
+            let key = SigningKey::from_jwk(&one.private.to_string())
+                .unwrap_or_else(|error| panic!("{} of {name}: {error}", one.alg));
+            let issued = TokenIssuer::new(key, profile()).unwrap().issue(&NewToken::new("bob")).unwrap();
+            VerificationKey::from_jwk(&one.public.to_string()).unwrap();
+            json!({"alg": one.alg, "public": one.public, "token": issued.token(), "iss": ISSUER, "aud": AUDIENCE})
+        })
+        .collect();
+    let subjects: Vec<String> = ask(name, &json!({"do": "verify", "cases": cases})).unwrap();
+    assert_eq!(subjects, ["bob"; ALGORITHMS.len()], "{name}");
+}
+
+#[test]
+fn tokens_are_traded_with_pyjwt() {
+    trade_with("pyjwt");
+}
+
+#[test]
+fn tokens_are_traded_with_joserfc() {
+    trade_with("joserfc");
+}
+
+#[test]
+fn tokens_are_traded_with_jose() {
+    trade_with("jose");
+}
+
+/// RFC 9864 §2.2 gives Ed25519 a name of its own beside `EdDSA`.
+#[test]
+fn ed25519_is_accepted_by_its_new_name() {
+    let now = SystemClock::default().now().as_secs();
+    let claims =
+        json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "jti": "1", "iat": now, "exp": now + 600});
+    let request = json!({"do": "mint", "algs": ["Ed25519"], "claims": claims});
+    for name in ["jose", "joserfc"] {
+        let Some(minted) = ask::<Vec<Minted>>(name, &request) else { continue };
+        let [one] = &*minted else { panic!("one token") };
+        let key = VerificationKey::from_jwk(&one.public.to_string()).unwrap();
+        JwtVerifier::new([key], profile()).unwrap().verify(&one.token).unwrap();
+    }
+}
+
+/// Key sets as identity providers publish them, with fresh keys. The one named `active` is `tests/keys/rsa2048.pem`.
+#[test]
+fn the_right_keys_of_published_sets_are_used() {
+    let key = SigningKey::from_rsa_pem(Algorithm::RS256, include_bytes!("keys/rsa2048.pem")).unwrap();
+    let key = key.with_kid("active").unwrap();
+    let issued = TokenIssuer::new(key, profile()).unwrap().issue(&NewToken::new("alice")).unwrap();
+    for (provider, set, used, skipped) in [
+        ("auth0", include_str!("interop/providers/auth0.json"), 2, &[][..]),
+        ("cognito", include_str!("interop/providers/cognito.json"), 2, &[]),
+        ("entra", include_str!("interop/providers/entra.json"), 3, &[]),
+        ("google", include_str!("interop/providers/google.json"), 2, &[]),
+        ("keycloak", include_str!("interop/providers/keycloak.json"), 2, &["not for signatures", "crv"]),
+    ] {
+        let keys = KeySet::from_jwk_set_lenient(set).unwrap();
+        assert_eq!(keys.keys().len(), used, "{provider}");
+        assert_eq!(keys.skipped().len(), skipped.len(), "{provider}: {:?}", keys.skipped());
+        for (error, word) in keys.skipped().iter().zip(skipped) {
+            assert!(error.to_string().contains(word), "{provider}: {error}");
+        }
+        let verifier = JwtVerifier::new(keys, profile()).unwrap();
+        verifier.verify(issued.token()).unwrap_or_else(|error| panic!("{provider}: {error}"));
+    }
+}

@@ -1,0 +1,243 @@
+//! What happens when Redis has lost its data, in each of the ways in which it does.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tower_jwt_revocation::store::redis::Start;
+use tower_jwt_revocation::token::TokenProfile;
+use tower_jwt_revocation::{
+    RedisStore, Revocation, RevocationStore as _, Standing, StoreErrorKind, Target, VerifiedToken,
+};
+
+use crate::redis_guard::revoke;
+use crate::servers::{Fault, FaultProxy, RedisServer, redis_is_installed};
+use crate::store_contract::{check, issued_at, now, token, token_of};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A token that is issued after whatever has happened so far.
+fn fresh() -> Arc<VerifiedToken> {
+    issued_at("fresh", "fresh", now().as_secs() + 2)
+}
+
+/// Waits until the standing of tokens from before is unknown *because* data was lost, and that of new ones is known.
+/// Not once may a token from before be taken for live.
+async fn noticed(store: &RedisStore) {
+    let (old, new) = (token("old", "old"), fresh());
+    let start = Instant::now();
+    loop {
+        match check(store, &old).await {
+            Err(error) if error.kind() == StoreErrorKind::Amnesia => {}
+            Err(error) => assert!(start.elapsed() < SOON, "still {error}"),
+            answer => panic!("{answer:?}"),
+        }
+        if matches!(check(store, &new).await, Ok(Standing::Live)) {
+            break;
+        }
+        assert!(start.elapsed() < SOON, "new tokens are not known to be live");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(check(store, &old).await.unwrap_err().kind(), StoreErrorKind::Amnesia);
+}
+
+/// Waits until this store, which may not remember, doubts the tokens from before as well.
+async fn told(store: &RedisStore) {
+    let old = token("old", "old");
+    let start = Instant::now();
+    while !matches!(check(store, &old).await, Err(error) if error.kind() == StoreErrorKind::Amnesia) {
+        assert!(start.elapsed() < SOON, "it was never told");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn with_data(server: &RedisServer) -> RedisStore {
+    let store = RedisStore::connect(server.url()).await.unwrap();
+    revoke(&store, Target::token("t")).await.unwrap();
+    assert_eq!(check(&store, &token("old", "old")).await.unwrap(), Standing::Live);
+    store
+}
+
+async fn loses(server: &RedisServer, command: &[&str]) {
+    let (store, other) = (with_data(server).await, with_data(server).await);
+    server.cli(command);
+    noticed(&store).await;
+    noticed(&other).await;
+    // Both see one and the same new life, and so does one that comes later.
+    let late = RedisStore::connect(server.url()).await.unwrap();
+    noticed(&late).await;
+    let mut epochs = Vec::new();
+    for (n, store) in [&store, &other, &late].into_iter().enumerate() {
+        let change = Revocation::new(Target::token(format!("n{n}")), SOON);
+        epochs.push(store.write(vec![change]).await.unwrap()[0].fence.unwrap().epoch);
+    }
+    epochs.dedup();
+    assert_eq!(epochs.len(), 1, "{epochs:?}");
+    // A new revocation of an old token is certain again.
+    revoke(&store, Target::token("old")).await.unwrap();
+    assert!(matches!(check(&late, &token("old", "old")).await.unwrap(), Standing::Revoked(_)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flushall_is_noticed_by_all() {
+    if redis_is_installed() {
+        loses(&RedisServer::start(), &["FLUSHALL"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flushdb_is_noticed_by_all() {
+    if redis_is_installed() {
+        loses(&RedisServer::start(), &["FLUSHDB"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_database_is_noticed_by_all() {
+    if redis_is_installed() {
+        loses(&RedisServer::start(), &["SWAPDB", "0", "5"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_eviction_of_the_life_is_noticed_by_all() {
+    if redis_is_installed() {
+        loses(&RedisServer::start(), &["DEL", "jwt-revocation:{0}:e"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_without_data_is_noticed() {
+    if !redis_is_installed() {
+        return;
+    }
+    let mut server = RedisServer::start();
+    let store = with_data(&server).await;
+    server.restart();
+    noticed(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_with_an_older_dump_is_noticed() {
+    if !redis_is_installed() {
+        return;
+    }
+    let mut server = RedisServer::start();
+    let (store, idle) = (with_data(&server).await, RedisStore::connect(server.url()).await.unwrap());
+    server.cli(&["SAVE"]);
+    revoke(&store, Target::token("lost")).await.unwrap();
+    assert!(matches!(check(&store, &token("x", "lost")).await.unwrap(), Standing::Revoked(_)));
+    server.restart();
+    noticed(&store).await;
+    told(&idle).await;
+    // What the dump held is still there.
+    assert!(matches!(check(&store, &token("x", "t")).await.unwrap(), Standing::Revoked(_)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loss_that_was_papered_over_by_later_writes_is_noticed() {
+    if !redis_is_installed() {
+        return;
+    }
+    let mut server = RedisServer::start();
+    let proxy = FaultProxy::start(server.addr()).await;
+    let store = RedisStore::connect(proxy.url()).await.unwrap();
+    revoke(&store, Target::token("t")).await.unwrap();
+    server.cli(&["SAVE"]);
+    revoke(&store, Target::token("lost")).await.unwrap();
+    proxy.set(Fault::Reset).await;
+    proxy.set(Fault::Refuse).await;
+    server.restart();
+    // While the store is away, the older state gets more changes than it has lost.
+    let ignorant = RedisStore::connect(server.url()).await.unwrap();
+    for n in 0..5 {
+        revoke(&ignorant, Target::token(format!("n{n}"))).await.unwrap();
+    }
+    assert_eq!(check(&ignorant, &token("old", "old")).await.unwrap(), Standing::Live);
+    proxy.set(Fault::Pass).await;
+    noticed(&store).await;
+    told(&ignorant).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_with_all_data_is_no_loss() {
+    if !redis_is_installed() {
+        return;
+    }
+    let mut server = RedisServer::builder().arg("appendonly", "yes").arg("appendfsync", "always").start();
+    let store = with_data(&server).await;
+    server.restart();
+    let start = Instant::now();
+    while check(&store, &token("old", "old")).await.is_err() {
+        assert!(start.elapsed() < SOON);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(check(&store, &token("old", "old")).await.unwrap(), Standing::Live);
+    assert!(matches!(check(&store, &token("x", "t")).await.unwrap(), Standing::Revoked(_)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newcomer_that_begins_in_ignorance_is_told() {
+    if !redis_is_installed() {
+        return;
+    }
+    for _ in 0..10 {
+        let server = RedisServer::start();
+        let store = with_data(&server).await;
+        server.cli(&["FLUSHALL"]);
+        let newcomer =
+            RedisStore::builder().with_url(server.url()).with_start(Start::AtOnce).connect().await.unwrap();
+        told(&newcomer).await;
+        noticed(&store).await;
+        noticed(&newcomer).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_starts_agree_and_doubt_nothing() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let starts: Vec<_> = (0..8)
+        .map(|_| {
+            let url = server.url();
+            tokio::spawn(async move { RedisStore::connect(url).await.unwrap() })
+        })
+        .collect();
+    let mut epochs = Vec::new();
+    for start in starts {
+        let store = start.await.unwrap();
+        assert_eq!(check(&store, &token("old", "old")).await.unwrap(), Standing::Live);
+        let receipts = store.write(vec![Revocation::new(Target::token("t"), SOON)]).await.unwrap();
+        epochs.push(receipts[0].fence.unwrap().epoch);
+    }
+    epochs.dedup();
+    assert_eq!(epochs.len(), 1, "{epochs:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doubt_ends_when_no_token_from_before_can_be_left() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let store = RedisStore::builder()
+        .with_url(server.url())
+        .with_max_token_lifetime(Duration::from_millis(1500))
+        .connect()
+        .await
+        .unwrap();
+    server.cli(&["FLUSHALL"]);
+    // A token that says when it was issued is judged by that, for as long as it lives; one that does not, by the time
+    // that has passed.
+    let profile = TokenProfile::new().allow_missing_iat();
+    let ageless = token_of(&profile, serde_json::json!({ "sub": "u", "jti": "ageless" }));
+    noticed(&store).await;
+    assert_eq!(check(&store, &ageless).await.unwrap_err().kind(), StoreErrorKind::Amnesia);
+    let start = Instant::now();
+    while check(&store, &ageless).await.is_err() {
+        assert!(start.elapsed() < SOON, "the doubt does not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(check(&store, &token("old", "old")).await.unwrap_err().kind(), StoreErrorKind::Amnesia);
+}

@@ -1,0 +1,186 @@
+//! The self-check against real servers, and the rights that the store needs.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use tower_jwt_revocation::store::ListQuery;
+use tower_jwt_revocation::store::redis::{Report, Severity, Start};
+use tower_jwt_revocation::{RedisStore, RevocationStore as _, Standing, StoreErrorKind, Target};
+
+use crate::redis_guard::{known_down, recovered, revoke};
+use crate::servers::{RedisServer, redis_is_installed};
+use crate::store_contract::{check, token};
+
+/// The line of the documentation.
+const LEAST_RIGHTS: &str = include_str!("../../src/store/redis/least_rights.acl");
+
+/// What follows the name of the user.
+fn rights() -> Vec<&'static str> {
+    LEAST_RIGHTS.split_whitespace().skip(3).collect()
+}
+
+fn subjects(report: &Report, severity: Severity) -> Vec<&'static str> {
+    report
+        .findings
+        .iter()
+        .filter(|finding| finding.severity == severity)
+        .map(|finding| finding.subject)
+        .collect()
+}
+
+fn healthy() -> RedisServer {
+    RedisServer::builder().arg("appendonly", "yes").start()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_healthy_server_gets_a_clean_bill() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = healthy();
+    let store = RedisStore::connect(server.url()).await.unwrap();
+    revoke(&store, Target::token("t")).await.unwrap();
+    let before = server.cli(&["KEYS", "*"]);
+    let report = store.doctor().await;
+    assert!(report.is_fit() && subjects(&report, Severity::Warning).is_empty(), "{report}");
+    let text = report.to_string();
+    for words in
+        ["the server is redis", "1 are in effect", "version 1 under the prefix", "a check takes", "apart"]
+    {
+        assert!(text.contains(words), "{words:?} is missing in\n{text}");
+    }
+    assert_eq!(server.cli(&["KEYS", "*"]).len(), before.len(), "it left something behind");
+    assert!(store.health().is_up());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_weakness_is_found() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = healthy();
+    let store = RedisStore::connect(server.url()).await.unwrap();
+    let errors = async || subjects(&store.doctor().await, Severity::Error);
+    let warnings = async || subjects(&store.doctor().await, Severity::Warning);
+
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    assert_eq!(warnings().await, ["eviction"]);
+    server.cli(&["CONFIG", "SET", "maxmemory", "1gb"]);
+    assert_eq!(errors().await, ["eviction"]);
+    assert!(!store.doctor().await.is_fit());
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    assert_eq!(errors().await, Vec::<&str>::new());
+
+    server.cli(&["CONFIG", "SET", "appendonly", "no"]);
+    assert_eq!(warnings().await, ["persistence"]);
+    assert!(store.doctor().await.to_string().contains("nothing is written to disk"));
+    server.cli(&["CONFIG", "SET", "appendonly", "yes"]);
+
+    let waiting = RedisStore::builder()
+        .with_url(server.url())
+        .with_start(Start::Anyway)
+        .with_wait_replicas(NonZeroU32::MIN, Duration::from_millis(10))
+        .connect()
+        .await
+        .unwrap();
+    assert_eq!(recovered(&waiting, &token("u", "t")).await, Standing::Live);
+    assert_eq!(subjects(&waiting.doctor().await, Severity::Error), ["replication"]);
+
+    server.cli(&["FLUSHALL"]);
+    while check(&store, &token("u", "t")).await.is_ok()
+        || server.cli(&["EXISTS", "jwt-revocation:{0}:e"]) == "0"
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    while warnings().await != ["amnesia"] {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    server.kill();
+    known_down(&store, &token("u", "t")).await;
+    let report = store.doctor().await;
+    assert!(subjects(&report, Severity::Error).contains(&"reachable"), "{report}");
+    assert!(!store.health().is_up());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documented_rights_suffice() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::builder().arg("appendonly", "yes").acl("default off").start();
+    let line: Vec<_> = LEAST_RIGHTS.split_whitespace().collect();
+    server.cli(&line);
+    let store = RedisStore::connect(server.url_as("jwt-revocation", "password")).await.unwrap();
+    revoke(&store, Target::token("t")).await.unwrap();
+    assert!(matches!(check(&store, &token("u", "t")).await.unwrap(), Standing::Revoked(_)));
+    assert!(store.find(&Target::token("t")).await.unwrap().is_some());
+    assert_eq!(store.list(ListQuery::default()).await.unwrap().records.len(), 1);
+    assert_eq!(store.count().await.unwrap(), 1);
+    let report = store.doctor().await;
+    assert!(report.is_fit(), "{report}");
+    // Nothing was tried that the user may not do, except to look at the configuration.
+    let log = server.cli(&["ACL", "LOG"]);
+    for (name, value) in log.lines().zip(log.lines().skip(1)) {
+        assert!(name != "object" || value == "config|get", "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_right_that_is_missing_is_named() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::builder().arg("appendonly", "yes").start();
+    let rights = rights();
+    let set = |without: Option<&str>| {
+        let mut command = vec!["ACL", "SETUSER", "app", "reset"];
+        command.extend(rights.iter().filter(|right| Some(**right) != without));
+        server.cli(&command);
+    };
+    set(None);
+    let store = RedisStore::connect(server.url_as("app", "password")).await.unwrap();
+    for right in rights.iter().filter(|right| right.starts_with('+')) {
+        set(Some(right));
+        // Without these there is no connection to examine anything on.
+        if ["+role", "+mget"].contains(right) {
+            let error = known_down(&store, &token("u", "t")).await;
+            assert_eq!(error.kind(), StoreErrorKind::Denied, "{right}: {error}");
+            assert!(error.to_string().contains(&right[1..]), "{right}: {error}");
+        } else {
+            let report = store.doctor().await;
+            let named = report.findings.iter().any(|finding| {
+                finding.severity == Severity::Error
+                    && finding.subject == "rights"
+                    && finding.remedy.ends_with(right)
+            });
+            assert!(named, "{right}:\n{report}");
+        }
+        set(None);
+        assert_eq!(recovered(&store, &token("u", "t")).await, Standing::Live);
+        while !store.health().is_up() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    server.cli(&["ACL", "SETUSER", "app", "resetkeys", "~other:*"]);
+    let report = store.doctor().await;
+    assert!(report.to_string().contains("~jwt-revocation:*"), "{report}");
+    assert!(!report.is_fit());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_may_only_read_can_check() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::builder()
+        .acl("reader on >password ~jwt-revocation:* +@read +@connection +role +info")
+        .start();
+    let writer = RedisStore::connect(server.url()).await.unwrap();
+    let reader = RedisStore::connect(server.url_as("reader", "password")).await.unwrap();
+    revoke(&writer, Target::token("t")).await.unwrap();
+    assert!(matches!(check(&reader, &token("u", "t")).await.unwrap(), Standing::Revoked(_)));
+    assert_eq!(check(&reader, &token("u", "live")).await.unwrap(), Standing::Live);
+    let error = revoke(&reader, Target::token("x")).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Denied, "{error}");
+}

@@ -1,0 +1,538 @@
+//! Sessions and refresh-token families, over every store: the same tests for memory, Redis, and Redis in shards.
+#![cfg(feature = "sessions")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed"
+)]
+
+#[cfg(feature = "redis")]
+mod on_redis;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::future::join_all;
+use serde_json::json;
+use tower_jwt_revocation::session::{
+    Families, Grant, GrantKind, Login, NewFamily, NewSession, Refresh, RefreshPolicy, Refusal, ReuseClass,
+    Sessions, UserCache, WhoGoes,
+};
+use tower_jwt_revocation::store::session::SessionStore;
+use tower_jwt_revocation::token::TokenProfile;
+use tower_jwt_revocation::token::profile::SignedClaims;
+use tower_jwt_revocation::{Extent, MemoryStore, Revoker, Standing, Target};
+
+// === Words for the tests ===
+
+/// A store, and what it rests on.
+trait Ground: Clone + Send + Sync + 'static {
+    type Store: SessionStore + Clone;
+    fn store(&self) -> Self::Store;
+}
+
+#[derive(Clone)]
+struct Memory(MemoryStore);
+
+impl Ground for Memory {
+    type Store = MemoryStore;
+    fn store(&self) -> MemoryStore {
+        self.0.clone()
+    }
+}
+
+fn sessions(ground: &impl Ground, policy: RefreshPolicy) -> Sessions {
+    let revoker = Revoker::new(ground.store(), TokenProfile::new()).unwrap();
+    Sessions::new(ground.store(), revoker, policy).unwrap()
+}
+
+fn policy() -> RefreshPolicy {
+    RefreshPolicy::new().with_grace(Duration::from_secs(30))
+}
+
+fn strict() -> RefreshPolicy {
+    RefreshPolicy::new().with_grace(Duration::ZERO)
+}
+
+async fn login(sessions: &Sessions, user: &str) -> Grant {
+    granted_login(sessions.login(NewSession::of_user(user).on_device("phone")).await.unwrap())
+}
+
+#[track_caller]
+fn granted_login(login: Login) -> Grant {
+    match login {
+        Login::Granted(grant) => grant,
+        other => panic!("not granted: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn granted<T: std::fmt::Debug>(refresh: Refresh<T>) -> Grant<T> {
+    match refresh {
+        Refresh::Granted(grant) => grant,
+        refused => panic!("not granted: {refused:?}"),
+    }
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(refresh: Refresh<T>) -> Refusal {
+    match refresh {
+        Refresh::Refused(refusal) => refusal,
+        granted => panic!("not refused: {granted:?}"),
+    }
+}
+
+async fn refresh(sessions: &Sessions, grant: &Grant) -> Refresh {
+    sessions.refresh(grant.token.expose(), None).await.unwrap()
+}
+
+/// Whether the access token of a grant is live, as a layer would find.
+async fn is_live(store: &impl SessionStore, grant: &Grant) -> bool {
+    let iat = grant.issued_at.as_secs();
+    let claims = json!({
+        "sub": grant.user, "sid": grant.session, "fid": grant.family, "device_id": grant.device,
+        "jti": "j", "iat": iat, "exp": iat + 300,
+    });
+    let payload = claims.to_string().into_bytes();
+    let token = TokenProfile::new().assert_verified_for_revocation(SignedClaims::new(&payload)).unwrap();
+    store.check(&Arc::new(token)).answer().await.unwrap() == Standing::Live
+}
+
+// === The tests, for any store ===
+
+async fn a_login_goes_on_for_as_long_as_it_is_refreshed(ground: impl Ground) {
+    let sessions = sessions(&ground, strict());
+    let mut grant = login(&sessions, "alice").await;
+    let mut seen = BTreeSet::from([grant.token.expose().to_owned()]);
+    for _ in 0..5 {
+        let next = granted(refresh(&sessions, &grant).await);
+        assert_eq!(next.kind, GrantKind::Rotated);
+        assert_eq!((&next.family, &next.session, &next.user), (&grant.family, &grant.session, &grant.user));
+        assert!(seen.insert(next.token.expose().to_owned()));
+        grant = next;
+        assert!(is_live(&ground.store(), &grant).await);
+    }
+}
+
+async fn reuse_ends_the_family_with_its_access_tokens_and_nothing_else(ground: impl Ground) {
+    let sessions = sessions(&ground, policy());
+    let (first, other) = (login(&sessions, "alice").await, login(&sessions, "alice").await);
+    let second = granted(refresh(&sessions, &first).await);
+    let third = granted(refresh(&sessions, &second).await);
+    let refusal = refused(refresh(&sessions, &first).await);
+    assert_eq!(refusal, Refusal::Reused { class: ReuseClass::Older, ended: true });
+    for dead in [&first, &second, &third] {
+        assert!(matches!(refused(refresh(&sessions, dead).await), Refusal::Revoked(_)));
+        assert!(!is_live(&ground.store(), dead).await);
+    }
+    assert!(is_live(&ground.store(), &other).await);
+    granted(refresh(&sessions, &other).await);
+    assert_eq!(sessions.list("alice").await.unwrap().len(), 1);
+}
+
+async fn a_retry_gets_the_same_token_until_it_is_used(ground: impl Ground) {
+    let sessions = sessions(&ground, policy());
+    let first = login(&sessions, "alice").await;
+    let second = granted(refresh(&sessions, &first).await);
+    for _ in 0..3 {
+        let again = granted(refresh(&sessions, &first).await);
+        assert_eq!(again.kind, GrantKind::Replayed);
+        assert_eq!(again.token.expose(), second.token.expose());
+    }
+    granted(refresh(&sessions, &second).await);
+    assert!(matches!(refused(refresh(&sessions, &first).await), Refusal::Reused { .. }));
+}
+
+async fn of_many_at_once_one_moves_on_and_all_get_the_same(ground: impl Ground) {
+    let sessions = sessions(&ground, policy());
+    let first = login(&sessions, "alice").await;
+    let all = join_all((0..20).map(|_| refresh(&sessions, &first))).await;
+    let all: Vec<_> = all.into_iter().map(granted).collect();
+    assert_eq!(all.iter().filter(|grant| grant.kind == GrantKind::Rotated).count(), 1);
+    let tokens: BTreeSet<_> = all.iter().map(|grant| grant.token.expose()).collect();
+    assert_eq!(tokens.len(), 1);
+    assert_eq!(granted(refresh(&sessions, &all[0]).await).kind, GrantKind::Rotated);
+}
+
+async fn strict_grants_once_however_many_ask(ground: impl Ground) {
+    let sessions = sessions(&ground, strict());
+    let first = login(&sessions, "alice").await;
+    let all = join_all((0..20).map(|_| refresh(&sessions, &first))).await;
+    let granted: Vec<_> = all
+        .into_iter()
+        .filter_map(|answer| match answer {
+            Refresh::Granted(grant) => Some(grant),
+            _ => None,
+        })
+        .collect();
+    assert!(granted.len() <= 1, "{}", granted.len());
+    assert!(!is_live(&ground.store(), &first).await, "someone presented a used token");
+    for grant in granted {
+        assert!(matches!(refused(refresh(&sessions, &grant).await), Refusal::Revoked(_)));
+        assert!(!is_live(&ground.store(), &grant).await);
+    }
+}
+
+async fn garbage_hurts_nobody(ground: impl Ground) {
+    let sessions = sessions(&ground, strict());
+    let grant = login(&sessions, "alice").await;
+    let (family, secret) = grant.token.expose().split_once('.').unwrap();
+    let flipped = if secret.ends_with('A') { 'E' } else { 'A' };
+    let forged = [
+        String::new(),
+        family.to_owned(),
+        format!("{family}."),
+        format!("{family}.{}", "A".repeat(secret.len())),
+        format!("{family}.{}{flipped}", &secret[..secret.len() - 1]),
+        format!("nobody.{secret}"),
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln".into(),
+        "x".repeat(100_000),
+    ];
+    for forged in &forged {
+        assert_eq!(refused(sessions.refresh(forged, None).await.unwrap()), Refusal::Unknown, "{forged}");
+    }
+    // A real secret under the name of another family.
+    let other = login(&sessions, "bob").await;
+    let crossed = format!("{}.{secret}", other.family);
+    assert_eq!(refused(sessions.refresh(&crossed, None).await.unwrap()), Refusal::Unknown);
+    granted(refresh(&sessions, &grant).await);
+    granted(refresh(&sessions, &other).await);
+}
+
+async fn a_token_that_is_handed_in_ends_its_family(ground: impl Ground) {
+    let sessions = sessions(&ground, strict());
+    let families = sessions.families();
+    let first = login(&sessions, "alice").await;
+    let second = granted(refresh(&sessions, &first).await);
+    let forged = format!("{}.{}", first.family, "A".repeat(71));
+    assert!(!families.end_by_token(&forged, None).await.unwrap());
+    assert!(!families.end_by_token("nonsense", None).await.unwrap());
+    assert!(is_live(&ground.store(), &second).await);
+    assert!(families.end_by_token(first.token.expose(), None).await.unwrap());
+    assert!(!is_live(&ground.store(), &second).await);
+}
+
+async fn a_bound_family_answers_its_client_only(ground: impl Ground) {
+    let sessions = sessions(&ground, strict());
+    let grant =
+        granted_login(sessions.login(NewSession::of_user("alice").through_client("app")).await.unwrap());
+    for client in [None, Some("other")] {
+        let answer = sessions.refresh(grant.token.expose(), client).await.unwrap();
+        assert_eq!(refused(answer), Refusal::WrongClient);
+    }
+    let next = granted(sessions.refresh(grant.token.expose(), Some("app")).await.unwrap());
+    let reused = sessions.refresh(grant.token.expose(), Some("other")).await.unwrap();
+    assert_eq!(refused(reused), Refusal::WrongClient, "nobody else can end the family either");
+    granted(sessions.refresh(next.token.expose(), Some("app")).await.unwrap());
+    sessions.revoker().revoke(Target::client("app")).await.unwrap();
+    assert!(!is_live_family(&sessions, &next, Some("app")).await);
+}
+
+async fn is_live_family(sessions: &Sessions, grant: &Grant, client: Option<&str>) -> bool {
+    matches!(sessions.refresh(grant.token.expose(), client).await.unwrap(), Refresh::Granted(_))
+}
+
+async fn whatever_ends_ends_everything_that_came_out_of_it(ground: impl Ground) {
+    let sessions = sessions(&ground, policy());
+    let store = ground.store();
+    let (one, two, other) =
+        (login(&sessions, "alice").await, login(&sessions, "alice").await, login(&sessions, "bob").await);
+    assert_eq!(sessions.count_of("alice").await.unwrap(), 2);
+    assert_eq!(sessions.count().await.unwrap(), 3);
+    assert_eq!(sessions.list_device("phone").await.unwrap().len(), 3);
+    let found = sessions.find(one.session.as_ref().unwrap()).await.unwrap().unwrap();
+    assert_eq!((&*found.user, &found.family), ("alice", &one.family));
+
+    sessions.end(one.session.as_ref().unwrap()).await.unwrap();
+    assert!(!is_live(&store, &one).await && is_live(&store, &two).await);
+    assert!(matches!(refused(refresh(&sessions, &one).await), Refusal::Revoked(_)));
+    assert_eq!(sessions.list("alice").await.unwrap().len(), 1);
+    assert!(sessions.find(one.session.as_ref().unwrap()).await.unwrap().is_none());
+    assert_eq!(sessions.count().await.unwrap(), 2);
+
+    let three = login(&sessions, "alice").await;
+    sessions.end_all("alice", three.session.as_deref()).await.unwrap();
+    assert!(!is_live(&store, &two).await && is_live(&store, &three).await);
+    let kept: Vec<_> = sessions.list("alice").await.unwrap().into_iter().map(|session| session.id).collect();
+    assert_eq!(kept, [three.session.clone().unwrap()]);
+
+    sessions.end_all("alice", None).await.unwrap();
+    assert!(!is_live(&store, &three).await && is_live(&store, &other).await);
+    assert!(matches!(refused(refresh(&sessions, &three).await), Refusal::Revoked(_)));
+
+    let four = login(&sessions, "alice").await;
+    assert!(is_live(&store, &four).await, "a login after the revocation works");
+    sessions.end_device("phone").await.unwrap();
+    for dead in [&four, &other] {
+        assert!(!is_live(&store, dead).await);
+        assert!(matches!(refused(refresh(&sessions, dead).await), Refusal::Revoked(_)));
+    }
+    assert!(sessions.list_device("phone").await.unwrap().is_empty());
+    assert_eq!(sessions.count().await.unwrap(), 0);
+    let five = login(&sessions, "alice").await;
+    assert!(is_live(&store, &five).await, "a login on the device works again");
+    sessions.families().end(&five.family, None).await.unwrap();
+    assert!(!is_live(&store, &five).await);
+    sessions.end("unknown").await.unwrap();
+}
+
+async fn what_the_revoker_revokes_is_not_listed(ground: impl Ground) {
+    let sessions = sessions(&ground, policy());
+    for target in ["session", "family", "user", "issuer"] {
+        let grant = login(&sessions, "alice").await;
+        let target = match target {
+            "session" => Target::session(grant.session.clone().unwrap()),
+            "family" => Target::family(grant.family.clone()),
+            "user" => Target::user("alice"),
+            _ => Target::issuer(""),
+        };
+        sessions.revoker().revoke(target.clone()).await.unwrap();
+        assert!(sessions.list("alice").await.unwrap().is_empty(), "{target}");
+        assert!(matches!(refused(refresh(&sessions, &grant).await), Refusal::Revoked(_)), "{target}");
+    }
+    sessions.revoker().revoke(Target::user("alice")).extent(Extent::All).await.unwrap();
+    let banned = sessions.login(NewSession::of_user("alice")).await.unwrap();
+    assert!(matches!(banned, Login::Revoked(_)), "{banned:?}");
+}
+
+/// Logins and revocations that follow each other faster than whole seconds can tell.
+async fn nothing_escapes_within_one_second(ground: impl Ground) {
+    let sessions = sessions(&ground, policy());
+    for round in 0..10 {
+        let grant = login(&sessions, "alice").await;
+        assert!(is_live(&ground.store(), &grant).await, "round {round}: a fresh login works");
+        let next = granted(refresh(&sessions, &grant).await);
+        sessions.end_all("alice", None).await.unwrap();
+        for dead in [&grant, &next] {
+            assert!(!is_live(&ground.store(), dead).await, "round {round}");
+            assert!(!is_live_family(&sessions, dead, None).await, "round {round}");
+        }
+    }
+}
+
+/// Whatever overlaps: after the revocation is confirmed, what had been handed out before it began is dead.
+async fn a_refresh_does_not_outrun_a_revocation(ground: impl Ground) {
+    let sessions = sessions(&ground, policy());
+    for _ in 0..20 {
+        let grant = login(&sessions, "alice").await;
+        let (answer, ended) = tokio::join!(refresh(&sessions, &grant), sessions.end_all("alice", None));
+        ended.unwrap();
+        assert!(!is_live_family(&sessions, &grant, None).await);
+        if let Refresh::Granted(next) = answer {
+            assert!(!is_live_family(&sessions, &next, None).await);
+            assert!(!is_live(&ground.store(), &next).await);
+        }
+        assert!(sessions.list("alice").await.unwrap().is_empty());
+    }
+}
+
+async fn no_member_is_lost_when_many_sign_in_at_once(ground: impl Ground) {
+    let sessions = sessions(&ground, policy());
+    let grants = join_all((0..30).map(|_| login(&sessions, "alice"))).await;
+    let listed: BTreeSet<_> =
+        sessions.list("alice").await.unwrap().into_iter().map(|session| session.id).collect();
+    assert_eq!(listed, grants.iter().filter_map(|grant| grant.session.clone()).collect());
+    assert_eq!(sessions.list_device("phone").await.unwrap().len(), 30);
+    assert_eq!(sessions.count().await.unwrap(), 30);
+    let ids: Vec<_> = listed.into_iter().collect();
+    join_all(ids[..20].iter().map(|id| sessions.end(id))).await.into_iter().for_each(Result::unwrap);
+    assert_eq!(sessions.list("alice").await.unwrap().len(), 10);
+    assert_eq!(sessions.count().await.unwrap(), 10);
+}
+
+async fn there_are_never_more_sessions_than_allowed(ground: impl Ground) {
+    let three = NonZeroUsize::new(3).unwrap();
+    let sessions = sessions(&ground, policy()).with_max_per_user(three, WhoGoes::Oldest);
+    let mut grants = Vec::new();
+    for _ in 0..4 {
+        grants.push(login(&sessions, "alice").await);
+    }
+    assert!(!is_live(&ground.store(), &grants[0]).await, "the oldest had to go");
+    assert!(!is_live_family(&sessions, &grants[0], None).await);
+    assert!(is_live(&ground.store(), &grants[1]).await);
+    let more = join_all((0..10).map(|_| login(&sessions, "alice"))).await;
+    assert_eq!(sessions.list("alice").await.unwrap().len(), 3);
+    assert_eq!(sessions.count().await.unwrap(), 3);
+    let store = ground.store();
+    let live = join_all(more.iter().map(|grant| is_live(&store, grant))).await;
+    assert!(live.into_iter().filter(|live| *live).count() <= 3);
+
+    let full = sessions.clone().with_max_per_user(three, WhoGoes::Newcomer);
+    let refused = full.login(NewSession::of_user("alice")).await.unwrap();
+    assert!(matches!(refused, Login::TooMany), "{refused:?}");
+    // One that was revoked in another way makes room all the same.
+    let victim = sessions.list("alice").await.unwrap().remove(0);
+    sessions.revoker().revoke(Target::session(victim.id)).await.unwrap();
+    granted_login(full.login(NewSession::of_user("alice")).await.unwrap());
+}
+
+async fn a_session_tells_what_it_was_told(ground: impl Ground) {
+    let sessions = sessions(&ground, policy()).with_touch_interval(Duration::ZERO);
+    let new = NewSession::of_user("alice")
+        .on_device("phone")
+        .with_fingerprint("fp")
+        .from_ip([192, 0, 2, 1].into())
+        .with_user_agent("u".repeat(9999))
+        .with_data(json!({ "theme": "dark" }));
+    let id = granted_login(sessions.login(new).await.unwrap()).session.unwrap();
+    let before = sessions.find(&id).await.unwrap().unwrap();
+    assert_eq!(before.details.user_agent.as_ref().unwrap().len(), 512);
+    assert_eq!(before.details.data, Some(json!({ "theme": "dark" })));
+    assert!(!before.details.mfa);
+    assert!(sessions.update("alice", &id, |details| details.mfa = true).await.unwrap());
+    assert!(sessions.touch("alice", &id).await.unwrap());
+    let after = sessions.find(&id).await.unwrap().unwrap();
+    assert!(after.details.mfa && after.seen_at >= before.seen_at);
+    assert!(!sessions.touch("alice", "unknown").await.unwrap());
+    assert!(!sessions.touch("bob", &id).await.unwrap());
+    let huge = NewSession::of_user("alice").with_data(json!("x".repeat(5000)));
+    sessions.login(huge).await.unwrap_err();
+    let update = sessions.update("alice", &id, |details| details.data = Some(json!("x".repeat(5000)))).await;
+    update.unwrap_err();
+    assert_eq!(sessions.find(&id).await.unwrap().unwrap().details.data, Some(json!({ "theme": "dark" })));
+}
+
+async fn trust_in_a_device_ends(ground: impl Ground) {
+    let sessions = sessions(&ground, policy());
+    let hour = Duration::from_secs(3600);
+    let trusted = async |device: &str| sessions.is_trusted_device("alice", device).await.unwrap();
+    assert!(!trusted("phone").await);
+    sessions.trust_device("alice", "phone", hour).await.unwrap();
+    sessions.trust_device("alice", "tablet", hour).await.unwrap();
+    assert!(trusted("phone").await && !sessions.is_trusted_device("bob", "phone").await.unwrap());
+    sessions.distrust_device("alice", "phone").await.unwrap();
+    assert!(!trusted("phone").await && trusted("tablet").await);
+    sessions.revoker().revoke(Target::device("tablet")).await.unwrap();
+    assert!(!trusted("tablet").await);
+    sessions.trust_device("alice", "desk", Duration::from_millis(1)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert!(!trusted("desk").await);
+    sessions.trust_device("alice", "lap", hour).await.unwrap();
+    sessions.end_all("alice", None).await.unwrap();
+    assert!(!trusted("lap").await);
+}
+
+async fn ids_of_the_application_live_by_the_same_rules(ground: impl Ground) {
+    let sessions = sessions(&ground, policy());
+    let families: &Families = sessions.families();
+    let first = granted(families.start_with_id(NewFamily::of_user("alice"), "r1").await.unwrap());
+    let next = async |old: &str, new: &str| families.refresh_id(&first.family, old, new, None).await.unwrap();
+    assert_eq!(&*granted(next("r1", "r2").await).token, "r2");
+    let again = granted(next("r1", "another").await);
+    assert_eq!((again.kind, &*again.token), (GrantKind::Replayed, "r2"));
+    assert_eq!(&*granted(next("r2", "r3").await).token, "r3");
+    assert_eq!(refused(next("r1", "r4").await), Refusal::Reused { class: ReuseClass::Older, ended: true });
+    assert!(matches!(refused(next("r3", "r4").await), Refusal::Revoked(_)));
+    // Ids are no key to families of secrets.
+    let opaque = login(&sessions, "alice").await;
+    let answer = families.refresh_id(&opaque.family, "r1", "r2", None).await.unwrap();
+    assert_eq!(refused(answer), Refusal::Unknown);
+    granted(refresh(&sessions, &opaque).await);
+}
+
+async fn reuse_that_is_only_reported_ends_nothing(ground: impl Ground) {
+    let sessions = sessions(&ground, strict().with_report_only());
+    let first = login(&sessions, "alice").await;
+    let second = granted(refresh(&sessions, &first).await);
+    let refusal = refused(refresh(&sessions, &first).await);
+    assert_eq!(refusal, Refusal::Reused { class: ReuseClass::Parent, ended: false });
+    granted(refresh(&sessions, &second).await);
+}
+
+async fn a_token_that_is_not_rotated_stays(ground: impl Ground) {
+    let sessions = sessions(&ground, strict().without_rotation());
+    let first = login(&sessions, "alice").await;
+    for _ in 0..3 {
+        let same = granted(refresh(&sessions, &first).await);
+        assert_eq!((same.kind, same.token.expose()), (GrantKind::Kept, first.token.expose()));
+    }
+}
+
+async fn the_cache_forgets_with_the_revocation(ground: impl Ground) {
+    let revoker = Revoker::new(ground.store(), TokenProfile::new()).unwrap();
+    let cache = UserCache::<usize>::new(revoker.clone());
+    let loads = Arc::new(AtomicUsize::new(0));
+    let load = || {
+        let loads = Arc::clone(&loads);
+        async move |_: &str| {
+            tokio::task::yield_now().await;
+            Ok::<_, std::io::Error>(loads.fetch_add(1, Ordering::SeqCst))
+        }
+    };
+    let all = join_all((0..10).map(|_| cache.get_or_load("alice", load()))).await;
+    assert!(all.into_iter().all(|value| *value.unwrap() == 0), "one load for all");
+    // A cache in another process would find the same.
+    revoker.revoke(Target::user("alice")).await.unwrap();
+    assert_eq!(*cache.get_or_load("alice", load()).await.unwrap(), 1);
+    assert_eq!(*cache.get_or_load("alice", load()).await.unwrap(), 1);
+    assert_eq!(*cache.get_or_load("bob", load()).await.unwrap(), 2);
+    let failing = async |_: &str| Err(std::io::Error::other("no"));
+    cache.forget("alice");
+    cache.get_or_load("alice", failing).await.unwrap_err();
+    assert_eq!(*cache.get_or_load("alice", load()).await.unwrap(), 3);
+    let short = cache.with_lifetime(Duration::ZERO);
+    for n in 4..6 {
+        assert_eq!(*short.get_or_load("alice", load()).await.unwrap(), n);
+    }
+}
+
+macro_rules! for_every_store {
+    ($($test:ident),* $(,)?) => {
+        mod memory {
+            use super::*;
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(Memory(MemoryStore::new())).await;
+            })*
+        }
+
+        #[cfg(feature = "redis")]
+        mod redis {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                support::redis_or_skip!();
+                super::$test(on_redis::Redis::start(1).await).await;
+            })*
+        }
+
+        #[cfg(feature = "redis")]
+        mod redis_in_shards {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                support::redis_or_skip!();
+                super::$test(on_redis::Redis::start(5).await).await;
+            })*
+        }
+    };
+}
+
+for_every_store!(
+    a_login_goes_on_for_as_long_as_it_is_refreshed,
+    reuse_ends_the_family_with_its_access_tokens_and_nothing_else,
+    a_retry_gets_the_same_token_until_it_is_used,
+    of_many_at_once_one_moves_on_and_all_get_the_same,
+    strict_grants_once_however_many_ask,
+    garbage_hurts_nobody,
+    a_token_that_is_handed_in_ends_its_family,
+    a_bound_family_answers_its_client_only,
+    whatever_ends_ends_everything_that_came_out_of_it,
+    what_the_revoker_revokes_is_not_listed,
+    nothing_escapes_within_one_second,
+    a_refresh_does_not_outrun_a_revocation,
+    no_member_is_lost_when_many_sign_in_at_once,
+    there_are_never_more_sessions_than_allowed,
+    a_session_tells_what_it_was_told,
+    trust_in_a_device_ends,
+    ids_of_the_application_live_by_the_same_rules,
+    reuse_that_is_only_reported_ends_nothing,
+    a_token_that_is_not_rotated_stays,
+    the_cache_forgets_with_the_revocation,
+);

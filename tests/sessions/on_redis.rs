@@ -1,0 +1,201 @@
+//! What only Redis has: keys, values, connections that break, processes that share it, clusters.
+
+use std::num::NonZeroU32;
+
+use tower_jwt_revocation::RedisStore;
+use tower_jwt_revocation::audit::{AuditEvent, AuditKind, AuditSink as _, RedisSink};
+
+use super::support::RedisServer;
+use super::*;
+
+/// A server and a store on it. Each test has its own.
+#[derive(Clone)]
+pub(super) struct Redis {
+    server: Arc<RedisServer>,
+    store: RedisStore,
+}
+
+impl Redis {
+    pub(super) async fn start(shards: u16) -> Self {
+        let server = Arc::new(RedisServer::start());
+        let store = connect(&server.url(), shards).await;
+        Self { server, store }
+    }
+}
+
+impl Ground for Redis {
+    type Store = RedisStore;
+    fn store(&self) -> RedisStore {
+        self.store.clone()
+    }
+}
+
+async fn connect(url: &str, shards: u16) -> RedisStore {
+    let generous = Duration::from_secs(5);
+    let builder = RedisStore::builder().with_url(url).with_prefix("app").with_shards(shards);
+    builder.with_check_timeout(generous).with_write_timeout(generous).connect().await.unwrap()
+}
+
+#[tokio::test]
+async fn no_token_is_kept_and_every_key_is_ours_and_ends() {
+    support::redis_or_skip!();
+    let ground = Redis::start(3).await;
+    let sessions = sessions(&ground, policy());
+    let mut tokens = Vec::new();
+    for user in ["alice", "bob"] {
+        let first = login(&sessions, user).await;
+        let second = granted(refresh(&sessions, &first).await);
+        granted(refresh(&sessions, &second).await);
+        tokens.extend([first, second]);
+    }
+    sessions.trust_device("alice", "phone", Duration::from_secs(60)).await.unwrap();
+    refused(refresh(&sessions, &tokens[0]).await);
+    sessions.end_all("bob", None).await.unwrap();
+    let server = &ground.server;
+    let keys = server.cli(&["KEYS", "*"]);
+    assert!(keys.lines().count() > 8, "{keys}");
+    let mut everything = String::new();
+    for key in keys.lines() {
+        assert!(key.starts_with("app:"), "{key}");
+        let left: i64 = server.cli(&["PTTL", key]).parse().unwrap();
+        assert!(left > 0, "{key} never ends");
+        everything.push_str(&server.cli(&["DUMP", key]));
+        if server.cli(&["TYPE", key]) == "string" {
+            everything.push_str(&server.cli(&["GET", key]));
+        }
+    }
+    for grant in tokens {
+        let (_, secret) = grant.token.expose().split_once('.').unwrap();
+        assert!(!everything.contains(secret));
+        // The part that is only the secret: version and generation come before it, the mark comes after it.
+        assert!(!everything.contains(&secret[8..48]));
+    }
+}
+
+#[tokio::test]
+async fn events_are_kept_by_user_in_order_and_within_bounds() {
+    support::redis_or_skip!();
+    let ground = Redis::start(3).await;
+    let (hour, three) = (Duration::from_secs(3600), NonZeroU32::new(3).unwrap());
+    let sink = RedisSink::with_limits(ground.store(), hour, NonZeroU32::new(100).unwrap());
+    let revoker = Revoker::new(ground.store(), TokenProfile::new()).unwrap().with_audit(sink.clone());
+    let sessions = Sessions::new(ground.store(), revoker, strict()).unwrap();
+    let first = login(&sessions, "alice").await;
+    login(&sessions, "bob").await;
+    granted(refresh(&sessions, &first).await);
+    refused(refresh(&sessions, &first).await);
+    sink.flush().await;
+    let of = async |user: &str| -> Vec<String> {
+        let events = sink.events_of(user, three).await.unwrap();
+        let events = events.iter().map(|event| serde_json::from_str::<serde_json::Value>(event).unwrap());
+        events.map(|event| event["event"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(of("alice").await, ["refresh_reuse", "refresh", "login"]);
+    assert_eq!(of("bob").await, ["login"]);
+    assert_eq!(of("").await, ["revoke_family"]);
+    for _ in 0..1000 {
+        sink.record(&AuditEvent::new(AuditKind::UncheckedAdmit).with_subject(Some("carol")));
+    }
+    sink.flush().await;
+    let many = NonZeroU32::new(10_000).unwrap();
+    let kept = sink.events_of("carol", many).await.unwrap().len();
+    assert!((100..300).contains(&kept), "{kept}");
+    let journals = ground.server.cli(&["KEYS", "app:{*}:a:*"]);
+    assert_eq!(journals.lines().count(), 4);
+    for journal in journals.lines() {
+        let left: u64 = ground.server.cli(&["PTTL", journal]).parse().unwrap();
+        assert!(left <= 3_600_000 && left > 3_000_000, "{left}");
+    }
+    assert_eq!(sink.lost(), 0);
+    ground.server.kill();
+    sink.record(&AuditEvent::new(AuditKind::Login));
+    sink.flush().await;
+    assert_eq!(sink.lost(), 1);
+}
+
+/// Connections break after any number of bytes of the reply. A refresh that was answered was done once, one that
+/// was not can be repeated.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_replies_sign_nobody_out() {
+    support::redis_or_skip!();
+    let server = RedisServer::start();
+    let proxy = support::FaultProxy::start(server.addr()).await;
+    let builder = RedisStore::builder().with_url(proxy.url()).with_prefix("app");
+    let store = builder.with_write_timeout(Duration::from_millis(500)).connect().await.unwrap();
+    for policy in [policy(), strict()] {
+        let is_strict = format!("{policy:?}") == format!("{:?}", strict());
+        let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
+        let sessions = Sessions::new(store.clone(), revoker, policy).unwrap();
+        let mut grant = login(&sessions, "alice").await;
+        let mut unanswered = 0;
+        for bytes in (0..1200).step_by(60) {
+            proxy.set(support::Fault::CutReplyAfter(bytes)).await;
+            let answer = sessions.refresh(grant.token.expose(), None).await;
+            proxy.set(support::Fault::Pass).await;
+            let repeated = answer.is_err();
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(_) if is_strict => {
+                    grant = until_confirmed(|| login_again(&sessions)).await;
+                    continue;
+                }
+                Err(_) => until_confirmed(|| sessions.refresh(grant.token.expose(), None)).await,
+            };
+            unanswered += u32::from(repeated);
+            grant = granted(answer);
+        }
+        assert!(is_strict || unanswered > 0, "the proxy broke nothing");
+        granted(until_confirmed(|| sessions.refresh(grant.token.expose(), None)).await);
+    }
+}
+
+async fn login_again(sessions: &Sessions) -> Result<Grant, tower_jwt_revocation::StoreError> {
+    sessions.login(NewSession::of_user("alice")).await.map(granted_login)
+}
+
+async fn until_confirmed<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(ask: impl Fn() -> F) -> T {
+    for _ in 0..100 {
+        if let Ok(answer) = ask().await {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    ask().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_processes_are_one_system() {
+    support::redis_or_skip!();
+    let here = Redis::start(2).await;
+    let there = Redis { store: connect(&here.server.url(), 2).await, ..here.clone() };
+    let (here, there) = (sessions(&here, policy()), sessions(&there, policy()));
+    let first = login(&here, "alice").await;
+    let all = join_all((0..20).map(|n| refresh(if n % 2 == 0 { &here } else { &there }, &first))).await;
+    let tokens: BTreeSet<_> =
+        all.into_iter().map(|answer| granted(answer).token.expose().to_owned()).collect();
+    assert_eq!(tokens.len(), 1);
+    there.end_all("alice", None).await.unwrap();
+    assert!(!is_live_family(&here, &first, None).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_serves_as_well() {
+    support::redis_or_skip!();
+    let cluster = tokio::task::spawn_blocking(support::Cluster::start).await.unwrap();
+    let store = connect(&cluster.url(), 6).await;
+    let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
+    let sessions = Sessions::new(store.clone(), revoker, policy()).unwrap();
+    for user in ["alice", "bob", "carol", "dave"] {
+        let first = login(&sessions, user).await;
+        let second = granted(refresh(&sessions, &first).await);
+        assert_eq!(sessions.list(user).await.unwrap().len(), 1);
+        sessions.end_all(user, None).await.unwrap();
+        assert!(!is_live(&store, &second).await);
+        let third = login(&sessions, user).await;
+        let fourth = granted(refresh(&sessions, &third).await);
+        granted(refresh(&sessions, &fourth).await);
+        assert!(matches!(refused(refresh(&sessions, &third).await), Refusal::Reused { .. }));
+        assert!(!is_live(&store, &fourth).await);
+    }
+    assert_eq!(sessions.list_device("phone").await.unwrap().len(), 0);
+}
