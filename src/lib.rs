@@ -86,6 +86,7 @@ mod clock;
 mod config;
 pub mod gate;
 pub mod middleware;
+pub mod mirror;
 mod policy;
 mod revocation;
 mod revoker;
@@ -106,6 +107,7 @@ pub use gate::Counters;
 #[cfg(feature = "axum")]
 pub use middleware::Claims;
 pub use middleware::{JwtRevocation, JwtRevocationLayer};
+pub use mirror::Mirror;
 pub use policy::{Clearance, FailMode, Rejection, RejectionKind};
 pub use revocation::{
     Action, Extent, Fingerprint, MAX_ID_BYTES, Outcome, Record, Revocation, Target, TargetKind,

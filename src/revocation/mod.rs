@@ -24,6 +24,9 @@ use crate::verified::VerifiedToken;
 /// Ids are hashed before they become part of a key, so this bounds what a record costs, not what is safe.
 pub const MAX_ID_BYTES: usize = 1024;
 
+/// The claim of targets whose name was lost. No claim of a token is called so by accident.
+#[cfg(feature = "redis")]
+const NAMELESS: &str = "(restored by a mirror)";
 /// [`Record::until`] of a record that is never forgotten: the latest time that every store can keep.
 const NEVER: Timestamp = Timestamp::from_millis((1 << 53) - 1);
 
@@ -203,6 +206,18 @@ impl Target {
         self
     }
 
+    /// The target of a record of which only the fingerprint is left.
+    #[cfg(feature = "redis")]
+    pub(crate) fn nameless(fingerprint: &Fingerprint) -> Self {
+        Self::claim(NAMELESS, fingerprint.to_string())
+    }
+
+    /// Whether this target can be the one with that fingerprint: it is, or it is nameless and says so.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_known_as(&self, fingerprint: &Fingerprint) -> bool {
+        self.fingerprint() == *fingerprint || *self == Self::nameless(fingerprint)
+    }
+
     pub(crate) fn without_issuer(mut self) -> Self {
         self.issuer = None;
         self
@@ -293,6 +308,13 @@ impl Fingerprint {
     /// The 16 bytes.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
+    }
+
+    /// The 16 bytes as two numbers, each as random as the whole.
+    #[expect(clippy::cast_possible_truncation, reason = "the halves are what is wanted")]
+    pub(crate) const fn words(&self) -> (u64, u64) {
+        let bits = u128::from_be_bytes(self.0);
+        ((bits >> 64) as u64, bits as u64)
     }
 }
 

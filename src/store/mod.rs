@@ -4,11 +4,13 @@
 //!
 //! | room | what it is |
 //! | --- | --- |
+//! | [`feed`] | what a [`Mirror`](crate::Mirror) hears of a store |
 //! | [`memory`] | one process: tests, demos, programs that run alone |
 //! | [`redis`] | shared by all processes, one round trip per check (feature `redis`) |
 //! | `scripted` | for tests: fails on cue (feature `test-util`) |
 //! | [`session`] | what sessions and refresh tokens need beside (feature `sessions`) |
 
+pub mod feed;
 pub mod memory;
 #[cfg(feature = "sessions")]
 mod memory_session;

@@ -13,6 +13,8 @@ mod extract;
 mod fail_mode;
 mod grpc;
 mod layer;
+#[cfg(feature = "redis")]
+mod mirror;
 mod passing;
 #[cfg(feature = "test-util")]
 mod promises;

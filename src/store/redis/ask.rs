@@ -23,6 +23,7 @@ use super::{Inner, random};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::ConfigError;
 use crate::revocation::{Fingerprint, Record, Revocation};
+use crate::store::feed::Fact;
 use crate::store::{
     Cursor, Fence, ListQuery, Lookup, Page, Receipt, RevokedBy, Standing, StoreError, StoreErrorKind,
 };
@@ -160,7 +161,7 @@ pub(super) fn read_record(value: &Value, fingerprint: &Fingerprint) -> Result<Re
     value
         .as_bytes()
         .and_then(|value| schema::parse_record(value).ok())
-        .filter(|record| record.target().fingerprint() == *fingerprint)
+        .filter(|record| record.target().is_known_as(fingerprint))
         .ok_or_else(|| {
             StoreError::new(
                 StoreErrorKind::Protocol,
@@ -203,17 +204,10 @@ impl Inner {
     /// Runs the script once, with any number of changes for one shard.
     async fn run(&self, shard: u16, changes: &[&Revocation]) -> Result<Vec<Receipt>, StoreError> {
         let known = self.memory.recall(shard);
-        let context = Context {
-            new_life: random::bits().max(1),
-            known: known.as_ref().map(|known| known.for_script()),
-            span: self.settings.max_token_lifetime,
-            log_length: self.settings.log_length,
-        };
+        let context = self.context(known.as_deref());
         let arguments = script::arguments(&self.keys, shard, &context, changes);
         let (reply, replicas) = self.send(shard, Command::Script(&script::WRITE), arguments).await?;
-        let parts = bytes_of(reply)?;
-        let reply = Reply::parse(&parts, changes.len()).map_err(|_| odd_reply("the script"))?;
-        self.memory.learn(shard, known.as_ref(), reply.life);
+        let reply = self.read_reply(shard, known.as_ref(), reply, changes.len())?;
         let receipt = |change: &script::Changed| Receipt {
             outcome: change.outcome,
             at: change.at,
@@ -222,6 +216,39 @@ impl Inner {
             replicas,
         };
         Ok(reply.changes.iter().map(receipt).collect())
+    }
+
+    /// Writes facts that redis has lost, for one shard, as they are.
+    pub(super) async fn restore(&self, shard: u16, facts: &[(Fingerprint, Fact)]) -> Result<(), StoreError> {
+        for facts in facts.chunks(CHUNK) {
+            let known = self.memory.recall(shard);
+            let arguments = script::restoring(&self.keys, shard, &self.context(known.as_deref()), facts);
+            let (reply, _) = self.send(shard, Command::Script(&script::WRITE), arguments).await?;
+            self.read_reply(shard, known.as_ref(), reply, facts.len())?;
+        }
+        Ok(())
+    }
+
+    fn context(&self, known: Option<&Known>) -> Context {
+        Context {
+            new_life: random::bits().max(1),
+            known: known.map(Known::for_script),
+            span: self.settings.max_token_lifetime,
+            log_length: self.settings.log_length,
+        }
+    }
+
+    fn read_reply(
+        &self,
+        shard: u16,
+        known: Option<&Arc<Known>>,
+        reply: Value,
+        changes: usize,
+    ) -> Result<Reply, StoreError> {
+        let parts = bytes_of(reply)?;
+        let reply = Reply::parse(&parts, changes).map_err(|_| odd_reply("the script"))?;
+        self.memory.learn(shard, known, reply.life);
+        Ok(reply)
     }
 
     /// Sends a command over the connection for writes, again if that is lost, until the time is over. All that is sent

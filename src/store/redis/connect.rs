@@ -447,7 +447,7 @@ impl fmt::Display for Address<'_> {
 
 // === Errors ===
 
-fn unreachable(problem: &'static str) -> StoreError {
+pub(crate) fn unreachable(problem: &'static str) -> StoreError {
     StoreError::new(StoreErrorKind::Unreachable, problem)
 }
 

@@ -55,8 +55,8 @@ impl Known {
 /// Up to where tokens are in doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Doubt {
-    horizon: Timestamp,
-    lifted: Timestamp,
+    pub(super) horizon: Timestamp,
+    pub(super) lifted: Timestamp,
 }
 
 impl Doubt {

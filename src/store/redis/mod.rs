@@ -8,6 +8,7 @@
 //! | `guard` | a connection whose every question is answered in time |
 //! | `life` | how a loss of data is noticed, and which tokens are doubted then |
 //! | `options` | what can be set, and how a store is opened |
+//! | `feed` | the log of one shard, for a mirror |
 //! | `session` | the documents of sessions and families (feature `sessions`) |
 //! | `journal` | entries by target in the order of time: audit events |
 //! | `ask` | what goes over the wire: the check, the write, the look-ups |
@@ -16,6 +17,7 @@
 mod ask;
 mod connect;
 mod doctor;
+mod feed;
 mod guard;
 mod journal;
 mod life;
@@ -40,7 +42,9 @@ pub use fred;
 use super::{ListQuery, Lookup, Page, Receipt, RevocationStore, StoreError};
 use crate::revocation::{Record, Revocation, Target};
 use crate::verified::VerifiedToken;
+use connect::Dialer;
 pub use doctor::{Finding, Report, Severity};
+pub use feed::RedisFeed;
 pub use guard::Health;
 use guard::Link;
 use life::Memory;
@@ -81,6 +85,7 @@ pub struct RedisStore {
 
 struct Inner {
     settings: Settings,
+    dialer: Arc<Dialer>,
     keys: Arc<Keys>,
     memory: Arc<Memory>,
     /// One for all shards, or in a cluster one for each: then a dead primary takes nothing else away.
@@ -103,6 +108,12 @@ impl RedisStore {
     /// A store with options.
     pub fn builder() -> RedisStoreBuilder {
         RedisStoreBuilder::default()
+    }
+
+    /// The logs of all shards, for a mirror.
+    pub(crate) fn feeds(&self) -> Vec<RedisFeed> {
+        let feed = |shard| RedisFeed::new(Arc::clone(&self.inner), shard);
+        (0..self.inner.keys.shards()).map(feed).collect()
     }
 
     /// Whether Redis can be used right now. Costs nothing: it is what the store knows anyway.

@@ -258,6 +258,7 @@ fn open(dialer: Dialer, settings: Settings) -> RedisStore {
         checks: links(Purpose::Checks, settings.check_timeout, settings.max_in_flight),
         writes: links(Purpose::Writes, settings.write_timeout, ask::MAX_WRITES),
         settings,
+        dialer,
         keys: Arc::clone(&keys),
         memory,
         health,

@@ -9,13 +9,14 @@ use bytes::Bytes;
 
 use super::schema::{self, FAR, Keys, LAYOUT, Life, Unreadable};
 use crate::clock::Timestamp;
-use crate::revocation::{Action, Extent, Outcome, Revocation};
+use crate::revocation::{Action, Extent, Fingerprint, Outcome, Revocation, Target};
+use crate::store::feed::Fact;
 
 /// The script.
 pub(crate) const SOURCE: &str = include_str!("write.lua");
 
 /// The SHA-1 of [`SOURCE`], under which Redis keeps it.
-pub(crate) const SHA: &str = "1ad9dddda25b6a500577c6065e98a472ce580eb0";
+pub(crate) const SHA: &str = "df90a9ba83d90ec602d2d14b44cebeafa319b315";
 
 /// A script, as it is sent.
 pub(crate) struct Script {
@@ -47,23 +48,8 @@ pub(crate) struct Context {
 
 /// The arguments that come after the script or its SHA: number of keys, keys, arguments.
 pub(crate) fn arguments(keys: &Keys, shard: u16, context: &Context, changes: &[&Revocation]) -> Vec<Bytes> {
-    let names = keys.shard(shard);
     let fingerprints: Vec<_> = changes.iter().map(|change| change.target.fingerprint()).collect();
-    let mut arguments = vec![text(5 + changes.len() as u64)];
-    arguments
-        .extend([&names.life, &names.meta, &names.index, &names.tombstones, &names.log].map(Bytes::clone));
-    arguments.extend(fingerprints.iter().map(|fingerprint| names.record(fingerprint)));
-    let (known, seq) = context.known.map_or((Bytes::new(), 0), |(id, seq)| (life_id(id), seq));
-    arguments.extend([
-        text(LAYOUT),
-        text(keys.shards()),
-        life_id(context.new_life),
-        known,
-        text(seq),
-        millis(context.span),
-        millis(KEPT),
-        text(context.log_length),
-    ]);
+    let mut arguments = head(keys, shard, context, &fingerprints);
     for (change, fingerprint) in changes.iter().zip(&fingerprints) {
         let (action, cutoff) = match change.action {
             Action::Revoke(Extent::All) => ("a", Timestamp::ZERO),
@@ -83,6 +69,52 @@ pub(crate) fn arguments(keys: &Keys, shard: u16, context: &Context, changes: &[&
             schema::print_words(&change.target, change.reason.as_deref(), change.actor.as_deref()).into(),
         ]);
     }
+    arguments
+}
+
+/// The arguments that write facts as they are: what the store has lost, and a mirror has not.
+pub(crate) fn restoring(
+    keys: &Keys,
+    shard: u16,
+    context: &Context,
+    facts: &[(Fingerprint, Fact)],
+) -> Vec<Bytes> {
+    let fingerprints: Vec<_> = facts.iter().map(|(fingerprint, _)| *fingerprint).collect();
+    let mut arguments = head(keys, shard, context, &fingerprints);
+    for (fingerprint, fact) in facts {
+        let numbers = [fact.all, fact.cutoff, fact.cutoff_set, fact.reinstated];
+        let numbers = numbers.map(|number| number.as_millis().min(FAR).to_string()).join(" ");
+        arguments.extend([
+            Bytes::from_static(b"m"),
+            numbers.into(),
+            time(fact.until),
+            text(0_u64),
+            Bytes::copy_from_slice(fingerprint.as_bytes()),
+            Bytes::new(),
+            Bytes::new(),
+            schema::print_words(&Target::nameless(fingerprint), None, None).into(),
+        ]);
+    }
+    arguments
+}
+
+fn head(keys: &Keys, shard: u16, context: &Context, fingerprints: &[Fingerprint]) -> Vec<Bytes> {
+    let names = keys.shard(shard);
+    let mut arguments = vec![text(5 + fingerprints.len() as u64)];
+    arguments
+        .extend([&names.life, &names.meta, &names.index, &names.tombstones, &names.log].map(Bytes::clone));
+    arguments.extend(fingerprints.iter().map(|fingerprint| names.record(fingerprint)));
+    let (known, seq) = context.known.map_or((Bytes::new(), 0), |(id, seq)| (life_id(id), seq));
+    arguments.extend([
+        text(LAYOUT),
+        text(keys.shards()),
+        life_id(context.new_life),
+        known,
+        text(seq),
+        millis(context.span),
+        millis(KEPT),
+        text(context.log_length),
+    ]);
     arguments
 }
 

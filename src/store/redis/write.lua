@@ -2,7 +2,8 @@
 -- KEYS 1 life  2 meta  3 index  4 tombstones  5 log  6… the record of each change
 -- ARGV 1 layout  2 shards  3 id for a new life  4 id of the life that the caller knows, or ''  5 its seq
 --      6 ms that a horizon lasts  7 ms that keys without an end of their own are kept  8 entries kept in the log
---      then 8 per change: action, cutoff, until, lifetime, fingerprint, reason and actor ('' or '=…'), words
+--      then 8 per change: action, cutoff, until, lifetime, fingerprint, reason and actor ('' or '=…'), words;
+--      action 'm' joins a record that was lost, with its other four numbers in place of the cutoff
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -101,6 +102,10 @@ local function apply(before, change)
     local last = before and cutoff_of(before)
     after.cutoff, after.set = last and math.max(now, last + 1) or now, at
   elseif change.action == 'u' then after.cutoff, after.set = change.cutoff, at
+  elseif change.action == 'm' then
+    local all, cutoff, set, back = string.match(change.numbers, '^(%d+) (%d+) (%d+) (%d+)$')
+    after.all, after.cutoff, after.set, after.back = tonumber(all), tonumber(cutoff), tonumber(set), tonumber(back)
+    after.at = math.max(after.all, after.set, after.back)
   else after.back = at end
   if not before then return 'n', after end
   for _, part in ipairs({ 'all', 'cutoff', 'set', 'back', 'ends' }) do
@@ -124,7 +129,7 @@ for n = 1, #KEYS - 5 do
   end
   local function optional(text) if text ~= '' then return string.sub(text, 2) end end
   local change = {
-    action = ARGV[from + 1], cutoff = tonumber(ARGV[from + 2]),
+    action = ARGV[from + 1], cutoff = tonumber(ARGV[from + 2]), numbers = ARGV[from + 2],
     ends = tonumber(ARGV[from + 3]), lifetime = tonumber(ARGV[from + 4]),
     reason = optional(ARGV[from + 6]), actor = optional(ARGV[from + 7]), words = ARGV[from + 8],
   }

@@ -1,0 +1,215 @@
+//! The set in memory: what a look-up costs, what a revocation weighs, how long nobody waits, how fast it is loaded.
+//!
+//! The store behind the mirror is a list of numbers, so nothing but the mirror is measured. `MIRROR_ENTRIES` says how many
+//! revocations there are, default 1 000 000.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_precision_loss, reason = "a measurement")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use criterion::Criterion;
+use tower_jwt_revocation::mirror::MirrorStatus;
+use tower_jwt_revocation::store::feed::{Fact, Feed, Heartbeat, LogEntry, LogId, Progress, SnapshotPage};
+use tower_jwt_revocation::store::{Lookup, StoreError};
+use tower_jwt_revocation::token::TokenProfile;
+use tower_jwt_revocation::token::profile::SignedClaims;
+use tower_jwt_revocation::{
+    Clock as _, Fingerprint, MemoryStore, Mirror, RevocationStore as _, Standing, SystemClock, Timestamp,
+    VerifiedToken,
+};
+
+/// Numbers as fingerprints, spread as SHA-256 spreads them.
+fn name(n: u64) -> Fingerprint {
+    let mut bits = n.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    bits ^= bits >> 31;
+    Fingerprint::from_bytes((u128::from(bits) << 64 | u128::from(n)).to_be_bytes())
+}
+
+fn until(n: u64) -> Timestamp {
+    SystemClock::default().now().plus(Duration::from_secs(3600 + n % 86_400))
+}
+
+/// A snapshot of so many revocations, and a log of as many more as `written` says.
+struct Numbers {
+    entries: u64,
+    written: Arc<AtomicU64>,
+}
+
+impl Feed for Numbers {
+    async fn connect(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn heartbeat(&mut self, _: Progress) -> Result<Heartbeat, StoreError> {
+        Ok(Heartbeat {
+            epoch: 1,
+            seq: self.written.load(Ordering::SeqCst),
+            time: SystemClock::default().now(),
+            horizon: Timestamp::ZERO,
+            lifted: Timestamp::ZERO,
+        })
+    }
+
+    async fn tail(&mut self) -> Result<LogId, StoreError> {
+        Ok(LogId { ms: self.written.load(Ordering::SeqCst), n: 0 })
+    }
+
+    async fn count(&mut self) -> Result<u64, StoreError> {
+        Ok(self.entries)
+    }
+
+    async fn snapshot(&mut self, cursor: Option<u64>) -> Result<SnapshotPage, StoreError> {
+        let from = cursor.unwrap_or(0);
+        let to = (from + 2000).min(self.entries);
+        let facts = (from..to).map(|n| (name(n), Fact::revoked_until(until(n)))).collect();
+        Ok(SnapshotPage { facts, next: (to < self.entries).then_some(to) })
+    }
+
+    async fn find(&mut self, names: &[Fingerprint]) -> Result<Vec<Option<Fact>>, StoreError> {
+        Ok(vec![None; names.len()])
+    }
+
+    async fn read(&mut self, after: LogId, wait: Duration) -> Result<Vec<LogEntry>, StoreError> {
+        let last = self.written.load(Ordering::SeqCst);
+        if after.ms == last {
+            tokio::time::sleep(wait.min(Duration::from_millis(1))).await;
+        }
+        let last = last.min(after.ms + 1000);
+        let entry = |seq: u64| LogEntry {
+            id: LogId { ms: seq, n: 0 },
+            epoch: 1,
+            seq,
+            fingerprint: name(self.entries + seq),
+            fact: Fact::revoked_until(until(seq)),
+        };
+        Ok((after.ms + 1..=last).map(entry).collect())
+    }
+
+    async fn restore(&mut self, _: &[(Fingerprint, Fact)]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn leave(&mut self) {}
+}
+
+fn tokens(count: u64) -> Vec<Arc<VerifiedToken>> {
+    let now = SystemClock::default().now();
+    let profile = TokenProfile::new();
+    let token = |n: u64| {
+        let claims = serde_json::json!({
+            "sub": n.to_string(), "jti": n.to_string(), "sid": n.to_string(), "client_id": "app",
+            "iat": now.as_secs(), "exp": now.as_secs() + 3600
+        });
+        Arc::new(profile.assert_verified(SignedClaims::new(claims.to_string().as_bytes()), now).unwrap())
+    };
+    (0..count).map(token).collect()
+}
+
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<usize>().ok()).unwrap_or(0) * 1024
+}
+
+fn is_live(mirror: &Mirror, token: &Arc<VerifiedToken>) -> bool {
+    matches!(mirror.check(token), Lookup::Now(Ok(Standing::Live)))
+}
+
+/// The five slowest look-ups, and how many there were, until `work` says that it is over.
+fn slowest_looks(
+    mirror: &Mirror,
+    tokens: &[Arc<VerifiedToken>],
+    work: impl FnOnce(&AtomicBool),
+) -> ([Duration; 5], u64) {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let (mut slowest, mut looks) = ([Duration::ZERO; 5], 0u64);
+            while !is_over.load(Ordering::Relaxed) {
+                for token in tokens.iter().take(1000) {
+                    let start = Instant::now();
+                    black_box(is_live(mirror, token));
+                    let took = start.elapsed();
+                    if let Some(least) = slowest.iter_mut().min().filter(|least| took > **least) {
+                        *least = took;
+                    }
+                    looks += 1;
+                }
+            }
+            slowest.sort_unstable();
+            (slowest, looks)
+        });
+        work(&is_over);
+        reader.join().unwrap()
+    })
+}
+
+fn main() {
+    let entries = std::env::var("MIRROR_ENTRIES").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let _guard = runtime.enter();
+    let many = tokens(100_000);
+    let written = Arc::new(AtomicU64::new(0));
+
+    let before = resident();
+    let start = Instant::now();
+    let feed = Numbers { entries, written: Arc::clone(&written) };
+    let mirror = Mirror::of(MemoryStore::new(), vec![feed]).start().unwrap();
+    runtime.block_on(mirror.ready());
+    let loaded = start.elapsed();
+    let status = mirror.status();
+    let per = |bytes: usize| bytes as f64 / status.entries as f64;
+    println!("loaded {} in {loaded:?} (without the network)", status.entries);
+    println!(
+        "bytes each: {:.2} by its own account, {:.2} resident",
+        per(status.bytes),
+        per(resident().saturating_sub(before))
+    );
+
+    let mut criterion = Criterion::default().configure_from_args();
+    let hot = many.first().unwrap();
+    let targets = hot.targets().len();
+    criterion.bench_function(&format!("check, {targets} targets, hot"), |b| {
+        b.iter(|| black_box(is_live(&mirror, black_box(hot))));
+    });
+    let mut next = many.iter().cycle();
+    criterion.bench_function(&format!("check, {targets} targets, cold"), |b| {
+        b.iter(|| black_box(is_live(&mirror, next.next().unwrap())));
+    });
+    // What a miss costs here: a walk through as many bytes, each step depending on the last.
+    let words = (status.bytes / 8).next_power_of_two();
+    let walk: Vec<u64> = (0..words as u64).map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
+    let mut at = 0u64;
+    criterion.bench_function("one cache miss in as much memory", |b| {
+        b.iter(|| {
+            at ^= walk.get((at >> 20) as usize & (words - 1)).copied().unwrap_or(0);
+            at = (at ^ (at >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9).wrapping_add(1);
+            black_box(at)
+        });
+    });
+    drop(walk);
+
+    // Twice as many are written while one reader looks all the time. What the scheduler takes away is measured the same way
+    // beforehand, with nobody writing.
+    let (alone, _) = slowest_looks(&mirror, &many, |is_over| {
+        std::thread::sleep(Duration::from_secs(3));
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let (slowest, looks) = slowest_looks(&mirror, &many, |is_over| {
+        let start = Instant::now();
+        written.store(entries, Ordering::SeqCst);
+        let mut status = mirror.watch_status();
+        let is_done = |status: &MirrorStatus| status.shards.iter().all(|shard| shard.applied == entries);
+        runtime.block_on(status.wait_for(is_done)).unwrap();
+        println!("grew from {entries} to twice as many in {:?}", start.elapsed());
+        is_over.store(true, Ordering::Relaxed);
+    });
+    println!("of {looks} look-ups meanwhile the slowest took {slowest:?}; with nobody writing {alone:?}");
+    let status = mirror.status();
+    println!("bytes each then: {:.2}", status.bytes as f64 / status.entries as f64);
+    criterion.final_summary();
+}

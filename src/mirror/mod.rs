@@ -1,0 +1,352 @@
+//! The revocations of a shared store, in the memory of this process.
+//!
+//! A [`Mirror`] is a store that wraps a store. It loads a snapshot, follows the log of writes, and answers checks from
+//! memory, without a round trip, *while it can prove that it is fresh*; otherwise it asks the store behind it.
+//!
+//! | room | what it is |
+//! | --- | --- |
+//! | `set` | the revocations: readers take no lock |
+//! | `fresh` | how old what the mirror says may be |
+//! | `follow` | the task that follows one log |
+//! | `status` | [`MirrorStatus`]: how it is |
+//! | `wait` | those who wait for a token to be revoked, and for a write to arrive |
+//! | `options` | [`MirrorBuilder`] |
+
+mod follow;
+mod fresh;
+mod options;
+mod set;
+mod status;
+mod wait;
+
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+
+use crate::clock::{Clock, Timestamp};
+#[cfg(feature = "redis")]
+use crate::config::ConfigError;
+use crate::revocation::{Action, Extent, Fingerprint, Outcome, Record, Revocation, Target};
+use crate::store::feed::{Fact, Feed};
+use crate::store::{
+    Fence, ListQuery, Lookup, Page, Receipt, RevocationStore, RevokedBy, Standing, StoreError, StoreErrorKind,
+};
+use crate::verified::VerifiedToken;
+use fresh::Freshness;
+pub use options::{DEFAULT_MAX_STALENESS, DEFAULT_REMEMBERED, MirrorBuilder};
+use set::{Origin, Set, Verdict};
+pub use status::{MirrorStatus, Phase, Resync, ShardStatus};
+pub use wait::Ended;
+use wait::Waiters;
+
+/// A store that answers from memory. Cheap to clone; the tasks behind it end with the last clone.
+///
+/// # What it promises
+/// - *Revoked* is said whenever the mirror knows of it. *Live* is said only while everything that was written up to
+///   [`with_max_staleness`](MirrorBuilder::with_max_staleness) ago is proved to be in memory: a revocation that was
+///   confirmed longer ago is never missed. Otherwise the store is asked, and its answer, or its failure, counts.
+/// - What was written through this mirror is seen by it at once.
+/// - A store that has lost data un-revokes nothing: the mirror keeps what it knew, and tells the store again.
+///
+/// # When the machine sleeps
+/// A proof ends by the monotonic or by the wall clock, whichever goes further, so a mirror that was suspended or stopped
+/// has to prove again that it is fresh. Only a virtual machine whose clocks both stood still cannot tell.
+///
+/// # Memory
+/// Eight bytes per revocation in tables that are 68 to 85 % full, so about eleven; 64 for those with a cutoff, a
+/// reinstatement or an end more than half a year away. One look-up in 10¹³ refuses a token that is not revoked, because
+/// 58 bits of its fingerprint are those of another.
+#[derive(Clone)]
+pub struct Mirror {
+    handle: Arc<Handle>,
+}
+
+/// What keeps the tasks running.
+struct Handle {
+    store: Arc<dyn RevocationStore>,
+    shared: Arc<Shared>,
+    /// Dropped, it ends the tasks.
+    _stop: watch::Sender<()>,
+}
+
+/// What handles and tasks share.
+struct Shared {
+    set: Set,
+    freshness: Freshness,
+    status: watch::Sender<MirrorStatus>,
+    waiters: Waiters,
+    clock: Arc<dyn Clock>,
+    shards: usize,
+    /// Revocations of tokens that were issued up to here may have been lost; zero if none were.
+    horizon: AtomicU64,
+    /// Until when tokens that do not say when they were issued are in doubt.
+    lifted: AtomicU64,
+    /// The clock of the store that is furthest behind; zero until all have been heard.
+    time: AtomicU64,
+}
+
+impl Mirror {
+    /// A mirror of a Redis store, with the default options. To be called inside a Tokio runtime, in which its tasks run.
+    ///
+    /// It returns at once. Until the first snapshot is loaded, checks go to the store.
+    ///
+    /// # Errors
+    /// [`ConfigError`] outside a runtime.
+    #[cfg(feature = "redis")]
+    pub fn new(store: crate::store::redis::RedisStore) -> Result<Self, ConfigError> {
+        Self::builder(store).start()
+    }
+
+    /// A mirror of a Redis store, with options.
+    #[cfg(feature = "redis")]
+    pub fn builder(store: crate::store::redis::RedisStore) -> MirrorBuilder<crate::store::redis::RedisFeed> {
+        let feeds = store.feeds();
+        Self::of(store, feeds)
+    }
+
+    /// A mirror of any store that has feeds: one for each of its shards, in order.
+    pub fn of<F: Feed>(store: impl RevocationStore, feeds: Vec<F>) -> MirrorBuilder<F> {
+        MirrorBuilder::new(Arc::new(store), feeds)
+    }
+
+    /// How the mirror is.
+    pub fn status(&self) -> MirrorStatus {
+        self.handle.shared.status.borrow().clone()
+    }
+
+    /// How the mirror is, and every change of that. It changes with every write and every heartbeat.
+    pub fn watch_status(&self) -> watch::Receiver<MirrorStatus> {
+        self.handle.shared.status.subscribe()
+    }
+
+    /// How old what the mirror says may be at this moment: every write that was confirmed earlier is in memory. `None`
+    /// before the first proof.
+    pub fn staleness(&self) -> Option<Duration> {
+        let proof = self.handle.shared.status.borrow().proof()?;
+        Some(self.handle.shared.freshness.age(proof))
+    }
+
+    /// Whether checks are answered from memory at this moment.
+    pub fn is_fresh(&self) -> bool {
+        self.handle.shared.freshness.is_fresh()
+    }
+
+    /// Waits until checks are answered from memory: for a start that is to be complete before the first request.
+    pub async fn ready(&self) {
+        let mut status = self.watch_status();
+        while !self.is_fresh() {
+            if status.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until a write that was confirmed with this [`Receipt::fence`] has been read from the log.
+    ///
+    /// # Errors
+    /// [`StoreError`] of kind [`StoreErrorKind::Amnesia`] if the store has begun another life since, in which the write
+    /// may not exist.
+    pub async fn wait_for(&self, fence: Fence) -> Result<(), StoreError> {
+        let asked = self.handle.shared.freshness.now();
+        // Another life may be one that the mirror has yet to hear of. A proof from now on settles that.
+        let is_settled = |status: &MirrorStatus| match status.has_applied(&fence) {
+            Some(is_applied) => is_applied,
+            None => status.proof().is_some_and(|proof| proof.mono >= asked.mono),
+        };
+        let mut status = self.watch_status();
+        let reached = status.wait_for(is_settled).await;
+        match reached.ok().and_then(|status| status.has_applied(&fence)) {
+            Some(true) => Ok(()),
+            _ => Err(StoreError::new(
+                StoreErrorKind::Amnesia,
+                "the write belongs to another life of the store than the one that is mirrored",
+            )),
+        }
+    }
+
+    /// Completes when this token is known to be revoked, or expires: for responses that go on for longer than the check at
+    /// their beginning holds.
+    ///
+    /// A mirror that is not fresh hears of nothing; see [`watch_status`](Self::watch_status).
+    pub fn revoked(
+        &self,
+        token: &Arc<VerifiedToken>,
+    ) -> impl Future<Output = Ended> + Send + 'static + use<> {
+        wait::ended(Arc::clone(&self.handle.shared), Arc::clone(token))
+    }
+}
+
+impl RevocationStore for Mirror {
+    fn check(&self, token: &Arc<VerifiedToken>) -> Lookup {
+        let shared = &*self.handle.shared;
+        // Asked before the look-up: what the proof speaks of is then seen by it.
+        let is_fresh = shared.freshness.is_fresh();
+        match shared.find_revoked(token) {
+            Some(by) => Lookup::Now(Ok(Standing::Revoked(by))),
+            None if is_fresh && !shared.is_in_doubt(token) => Lookup::Now(Ok(Standing::Live)),
+            None => self.handle.store.check(token),
+        }
+    }
+
+    fn write(&self, changes: Vec<Revocation>) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
+        let shared = Arc::clone(&self.handle.shared);
+        let written = self.handle.store.write(changes.clone());
+        async move {
+            let receipts = written.await?;
+            let facts: Vec<_> =
+                changes.iter().zip(&receipts).filter_map(|(change, receipt)| told(change, receipt)).collect();
+            shared.apply(&facts, Origin::Told);
+            Ok(receipts)
+        }
+        .boxed()
+    }
+
+    fn find(&self, target: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>> {
+        self.handle.store.find(target)
+    }
+
+    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>> {
+        self.handle.store.list(query)
+    }
+
+    fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
+        self.handle.store.count()
+    }
+}
+
+/// What a receipt tells of the record: enough until the log tells it all, and never more than what was written.
+fn told(change: &Revocation, receipt: &Receipt) -> Option<(Fingerprint, Fact)> {
+    if receipt.outcome == Outcome::AlreadyExpired {
+        return None;
+    }
+    let at = receipt.at;
+    let mut fact = Fact { until: change.until.max(at.plus(change.lifetime)), ..Fact::default() };
+    match change.action {
+        Action::Revoke(Extent::All) => fact.all = at,
+        Action::Revoke(Extent::IssuedSoFar) => {
+            // It is the time of the write unless the clock of the store went back; the receipt names the second.
+            let last = receipt.reissue_at?.minus(Duration::from_millis(1));
+            fact.cutoff = at.clamp(last.minus(Duration::from_millis(999)), last);
+            fact.cutoff_set = at;
+        }
+        Action::Revoke(Extent::IssuedUntil(cutoff)) => (fact.cutoff, fact.cutoff_set) = (cutoff, at),
+        Action::Reinstate => fact.reinstated = at,
+    }
+    Some((change.target.fingerprint(), fact))
+}
+
+impl Shared {
+    fn new(freshness: Freshness, clock: Arc<dyn Clock>, shards: usize, remembered: usize) -> Self {
+        let status = MirrorStatus { shards: vec![ShardStatus::default(); shards], ..MirrorStatus::default() };
+        Self {
+            set: Set::new(remembered),
+            freshness,
+            status: watch::Sender::new(status),
+            waiters: Waiters::default(),
+            clock,
+            shards,
+            horizon: AtomicU64::new(0),
+            lifted: AtomicU64::new(0),
+            time: AtomicU64::new(0),
+        }
+    }
+
+    #[inline]
+    fn find_revoked(&self, token: &VerifiedToken) -> Option<RevokedBy> {
+        let reader = self.set.read();
+        let issued_at = token.issued_at();
+        let hit = token.targets().iter().find(|target| {
+            let verdict = reader.verdict(target.fingerprint());
+            verdict != Verdict::NONE && verdict.covers(issued_at)
+        });
+        hit.map(|target| RevokedBy::new(target.kind()))
+    }
+
+    /// Whether a revocation of this token may be among what the store has lost.
+    #[inline]
+    fn is_in_doubt(&self, token: &VerifiedToken) -> bool {
+        let horizon = self.horizon.load(Ordering::Acquire);
+        horizon != 0
+            && match token.issued_at() {
+                Some(issued_at) => issued_at.as_millis() <= horizon,
+                // How old it is nobody knows, but not older than the longest life of a token.
+                None => self.clock.now().as_millis() < self.lifted.load(Ordering::Relaxed),
+            }
+    }
+
+    fn apply(&self, facts: &[(Fingerprint, Fact)], origin: Origin) -> Vec<Fingerprint> {
+        let unclear = self.set.apply(facts, origin, self.now());
+        self.waiters.wake(facts.iter().map(|(fingerprint, _)| fingerprint));
+        unclear
+    }
+
+    /// The time by which it is decided what is over: neither ahead of our own clock, by which tokens are judged, nor of
+    /// that of the store, by which records are kept.
+    fn now(&self) -> Timestamp {
+        self.clock.now().min(Timestamp::from_millis(self.time.load(Ordering::Relaxed)))
+    }
+
+    /// How often to ask for a heartbeat: a proof should be renewed well before it ends, also if one answer is late.
+    fn heartbeat_every(&self) -> Duration {
+        self.freshness.limit() / 4
+    }
+
+    fn update(&self, shard: u16, change: impl FnOnce(&mut ShardStatus)) {
+        self.status.send_modify(|status| {
+            if let Some(shard) = status.shards.get_mut(usize::from(shard)) {
+                change(shard);
+            }
+            let size = self.set.size();
+            (status.entries, status.details, status.bytes) = (size.entries, size.details, size.bytes);
+            // A doubt is published before the proof in whose life it was heard of.
+            let times = |of: fn(&ShardStatus) -> Timestamp| status.shards.iter().map(of);
+            let latest = |of| times(of).max().unwrap_or_default().as_millis();
+            self.lifted.store(latest(|shard| shard.lifted), Ordering::Relaxed);
+            self.horizon.store(latest(|shard| shard.horizon), Ordering::Release);
+            let time = times(|shard| shard.time).min().unwrap_or_default();
+            self.time.store(time.as_millis(), Ordering::Relaxed);
+            if let Some(proof) = status.proof() {
+                self.freshness.prove(proof);
+            }
+        });
+    }
+}
+
+/// A number from 0 to 1.
+#[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
+fn chance() -> f64 {
+    (RandomState::new().hash_one(0) >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// Forgets what is over, a shard at a time, so that one round takes about as long as an expiry is coarse.
+async fn sweep(shared: Arc<Shared>, mut stop: watch::Receiver<()>) {
+    let mut shards = (0..set::SHARDS).cycle();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(250)) => {}
+            _ = stop.changed() => return,
+        }
+        if let Some(shard) = shards.next() {
+            shared.set.sweep(shard, shared.now());
+        }
+    }
+}
+
+impl fmt::Debug for Mirror {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mirror")
+            .field("status", &*self.handle.shared.status.borrow())
+            .field("staleness", &self.staleness())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

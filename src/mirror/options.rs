@@ -1,0 +1,107 @@
+//! What can be set: [`MirrorBuilder`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime;
+use tokio::sync::watch;
+
+use super::fresh::Freshness;
+use super::{Handle, Mirror, Shared, follow, sweep};
+use crate::clock::{Clock, SystemClock};
+use crate::config::ConfigError;
+use crate::store::RevocationStore;
+use crate::store::feed::Feed;
+
+/// Default of [`MirrorBuilder::with_max_staleness`].
+pub const DEFAULT_MAX_STALENESS: Duration = Duration::from_secs(1);
+/// Default of [`MirrorBuilder::with_remembered`].
+pub const DEFAULT_REMEMBERED: usize = 16_384;
+
+/// Options of a [`Mirror`], made by [`Mirror::builder`].
+#[must_use = "nothing is mirrored until `start` is called"]
+pub struct MirrorBuilder<F> {
+    store: Arc<dyn RevocationStore>,
+    feeds: Vec<F>,
+    max_staleness: Duration,
+    remembered: usize,
+    clock: Arc<dyn Clock>,
+}
+
+impl<F: Feed> MirrorBuilder<F> {
+    pub(super) fn new(store: Arc<dyn RevocationStore>, feeds: Vec<F>) -> Self {
+        Self {
+            store,
+            feeds,
+            max_staleness: DEFAULT_MAX_STALENESS,
+            remembered: DEFAULT_REMEMBERED,
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// For how long what was proved to be complete is relied on, default 1 s; at least 50 ms. A heartbeat is asked for four
+    /// times as often.
+    ///
+    /// # Security
+    /// A token may be accepted for this long after its revocation was confirmed to another process, if the log is
+    /// delayed; usually it is less than a millisecond.
+    pub fn with_max_staleness(mut self, max_staleness: Duration) -> Self {
+        self.max_staleness = max_staleness;
+        self
+    }
+
+    /// How many facts are remembered with all their numbers, default 16 384, at about 100 bytes each: the latest, and as
+    /// many others as there is room for. They are what a store that has lost data is told again.
+    pub fn with_remembered(mut self, facts: usize) -> Self {
+        self.remembered = facts;
+        self
+    }
+
+    /// The clock of this machine, default [`SystemClock`]: it tells that the machine has slept, and what is over.
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Starts to load and to follow, in tasks of the current Tokio runtime, and returns at once.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if a setting cannot work, or outside a runtime.
+    pub fn start(self) -> Result<Mirror, ConfigError> {
+        if self.max_staleness < Duration::from_millis(50) {
+            return Err(ConfigError::new(
+                "max_staleness",
+                "is less than 50 ms, in which no proof can be renewed; check without a mirror instead",
+            ));
+        }
+        let shards = match u16::try_from(self.feeds.len()) {
+            Ok(0) | Err(_) => {
+                return Err(ConfigError::new("feeds", "must be one for each shard, from 1 to 65535"));
+            }
+            Ok(shards) => shards,
+        };
+        let runtime = runtime::Handle::try_current().map_err(|error| {
+            ConfigError::new("runtime", "is missing; start the mirror inside a Tokio runtime")
+                .with_source(error)
+        })?;
+        let freshness = Freshness::new(self.max_staleness, Arc::clone(&self.clock));
+        let shared = Arc::new(Shared::new(freshness, self.clock, usize::from(shards), self.remembered));
+        let stop = watch::Sender::new(());
+        for (shard, feed) in (0..shards).zip(self.feeds) {
+            runtime.spawn(follow::follow(feed, shard, Arc::clone(&shared), stop.subscribe()));
+        }
+        runtime.spawn(sweep(Arc::clone(&shared), stop.subscribe()));
+        Ok(Mirror { handle: Arc::new(Handle { store: self.store, shared, _stop: stop }) })
+    }
+}
+
+impl<F> fmt::Debug for MirrorBuilder<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MirrorBuilder")
+            .field("shards", &self.feeds.len())
+            .field("max_staleness", &self.max_staleness)
+            .field("remembered", &self.remembered)
+            .finish_non_exhaustive()
+    }
+}

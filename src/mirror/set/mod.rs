@@ -1,0 +1,461 @@
+//! The set of what is revoked, in the memory of this process.
+//!
+//! | room | what it is |
+//! | --- | --- |
+//! | `plain` | what is revoked for good: eight bytes each, under 58 bits of the fingerprint |
+//! | `detail` | cutoffs, reinstatements, distant ends: a cache line each, under the whole fingerprint |
+//! | `recent` | the latest facts with all their numbers |
+//!
+//! **Readers** take no lock and allocate nothing: one guard on the directory for all targets of a token, then about one
+//! cache miss for each. **Writers** take turns under a lock that no reader knows. They fill empty slots in place; a
+//! shard that is full, or holds much that is over, is built anew aside and swapped in with a new directory. There are
+//! so many shards that this takes microseconds.
+//!
+//! A look-up mistakes one fingerprint for another with a probability of about 3 in 2⁴⁸, and then refuses.
+
+mod detail;
+mod plain;
+mod recent;
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+
+use detail::Details;
+pub(super) use detail::Verdict;
+use plain::{Expiry, Hit, Inserted, Plain, SLOTS};
+use recent::Recent;
+
+use crate::clock::Timestamp;
+use crate::revocation::Fingerprint;
+use crate::store::feed::Fact;
+
+/// As a power of two. A shard of a set of ten millions holds ten thousand.
+const SHARD_BITS: u32 = 10;
+pub(super) const SHARDS: usize = 1 << SHARD_BITS;
+
+/// Per cent of the slots that are filled before a shard grows, and right after.
+const FULL: usize = 85;
+const ROOMY: usize = 68;
+/// The same for details.
+const DETAILS_FULL: usize = 75;
+const DETAILS_ROOMY: usize = 60;
+
+/// Facts that are written in one turn of the lock, so that nobody waits for it long.
+const TURN: usize = 256;
+
+/// The 58 bits by which a plain entry is known: ten choose the shard, 48 are its tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Key(u64);
+
+impl Key {
+    /// The seed differs from process to process, so that nobody can aim at a shard or a line.
+    #[inline]
+    fn new(fingerprint: &Fingerprint, seed: u64) -> Self {
+        let (high, _) = fingerprint.words();
+        Self((high ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+
+    /// A key of the shard that the tag came from.
+    fn from_tag(tag: u64) -> Self {
+        Self(tag << (64 - SHARD_BITS - 48))
+    }
+
+    #[inline]
+    fn shard(self) -> usize {
+        (self.0 >> (64 - SHARD_BITS)) as usize
+    }
+
+    #[inline]
+    fn tag(self) -> u64 {
+        self.0 << SHARD_BITS >> 16
+    }
+
+    /// A place below `len`, by the tag.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the upper half of the tag is 32 bits")]
+    fn spread(self, len: usize) -> usize {
+        spread((self.tag() >> 16) as u32, len)
+    }
+}
+
+/// A place below `len`, which is below 2³².
+#[inline]
+fn spread(hash: u32, len: usize) -> usize {
+    ((u64::from(hash) * len as u64) >> 32) as usize
+}
+
+/// The set.
+#[derive(Debug)]
+pub(super) struct Set {
+    directory: ArcSwap<Directory>,
+    writer: Mutex<Writer>,
+    seed: u64,
+    entries: AtomicUsize,
+    details: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+#[derive(Clone, Debug)]
+struct Directory {
+    shards: Box<[Shard]>,
+}
+
+#[derive(Clone, Debug)]
+struct Shard {
+    plain: Arc<Plain>,
+    details: Arc<Details>,
+}
+
+/// What only writers need to know.
+#[derive(Debug)]
+struct Writer {
+    /// Slots and entries in use, shard by shard.
+    plain: Box<[usize]>,
+    details: Box<[usize]>,
+    recent: Recent,
+}
+
+/// How large the set is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) entries: usize,
+    pub(super) details: usize,
+    pub(super) bytes: usize,
+}
+
+/// Where a fact comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A log, or the answer to a write: all its numbers are known.
+    Told,
+    /// A snapshot, which does not say when.
+    Snapshot,
+}
+
+impl Set {
+    pub(super) fn new(recent: usize) -> Self {
+        let empty = Shard { plain: Arc::new(Plain::with_lines(0)), details: Arc::new(Details::with_room(0)) };
+        let directory = Directory { shards: vec![empty; SHARDS].into() };
+        let set = Self {
+            directory: ArcSwap::from_pointee(directory),
+            writer: Mutex::new(Writer {
+                plain: vec![0; SHARDS].into(),
+                details: vec![0; SHARDS].into(),
+                recent: Recent::new(recent),
+            }),
+            seed: RandomState::new().hash_one(0),
+            entries: AtomicUsize::new(0),
+            details: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+        };
+        let fixed = SHARDS * (size_of::<Shard>() + 2 * size_of::<usize>()) + size_of::<Self>();
+        set.bytes.store(fixed, Ordering::Relaxed);
+        set
+    }
+
+    /// A view for the look-ups of one token.
+    #[inline]
+    pub(super) fn read(&self) -> Reader<'_> {
+        Reader { set: self, directory: self.directory.load() }
+    }
+
+    pub(super) fn size(&self) -> Size {
+        Size {
+            entries: self.entries.load(Ordering::Relaxed),
+            details: self.details.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Takes in facts, whatever their order and however often they come. `now` must not be ahead of the clock of the
+    /// store: what is over by then is left out.
+    ///
+    /// Returns those for which the set knows better than a snapshot can say: they are to be found and told.
+    pub(super) fn apply(
+        &self,
+        facts: &[(Fingerprint, Fact)],
+        origin: Origin,
+        now: Timestamp,
+    ) -> Vec<Fingerprint> {
+        let mut unclear = Vec::new();
+        for turn in facts.chunks(TURN) {
+            let mut pen = self.pen();
+            for (fingerprint, fact) in turn {
+                if fact.until > now && !pen.enter(fingerprint, *fact, origin, now) {
+                    unclear.push(*fingerprint);
+                }
+            }
+        }
+        unclear
+    }
+
+    /// Makes room in one shard, for a set of this many entries: it saves growing step by step.
+    pub(super) fn reserve(&self, shard: usize, entries: usize, now: Timestamp) {
+        // Three standard deviations above the mean, so that few shards have to grow all the same.
+        let mean = entries / SHARDS;
+        let lines = (mean + 3 * mean.isqrt()) * 100 / FULL / SLOTS + 1;
+        let mut pen = self.pen();
+        if pen.plain(shard).is_some_and(|plain| plain.lines() < lines) {
+            pen.rebuild_plain(shard, Some(lines), now);
+        }
+    }
+
+    /// Forgets what is over in one shard, if it is worth the trouble.
+    pub(super) fn sweep(&self, shard: usize, now: Timestamp) {
+        let mut pen = self.pen();
+        let Some(known) = pen.shard(shard) else { return };
+        let (plain, details) = pen.used(shard);
+        let live = known.plain.live(now);
+        if is_worth_it(plain, live) {
+            pen.rebuild_plain(shard, None, now);
+        }
+        let live = known.details.entries().filter(|(_, fact)| fact.until > now).count();
+        if is_worth_it(details, live) {
+            pen.rebuild_details(shard, now);
+        }
+    }
+
+    /// The latest facts that were told.
+    pub(super) fn recent(&self) -> Vec<(Fingerprint, Fact)> {
+        self.lock().recent.facts()
+    }
+
+    fn pen(&self) -> Pen<'_> {
+        let writer = self.lock();
+        Pen { set: self, writer, directory: self.directory.load_full() }
+    }
+
+    // Every step of a writer leaves a set that is right, so a poisoned lock is as good as any.
+    fn lock(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_worth_it(used: usize, live: usize) -> bool {
+    let over = used.saturating_sub(live);
+    over > used / 8 || (over > 0 && live == 0)
+}
+
+// === impl Reader ===
+
+/// The set as it is now, for a few look-ups. Not to be kept: it holds on to tables that may have been replaced.
+pub(super) struct Reader<'a> {
+    set: &'a Set,
+    directory: Guard<Arc<Directory>>,
+}
+
+impl Reader<'_> {
+    /// Which tokens of this target are revoked.
+    #[inline]
+    pub(super) fn verdict(&self, fingerprint: &Fingerprint) -> Verdict {
+        let key = Key::new(fingerprint, self.set.seed);
+        let Some(shard) = self.directory.shards.get(key.shard()) else { return Verdict::NONE };
+        match shard.plain.find(key) {
+            Hit::Absent => Verdict::NONE,
+            Hit::All => Verdict::ALL,
+            Hit::Detail => self.detail(shard, key, fingerprint),
+        }
+    }
+
+    #[cold]
+    fn detail(&self, shard: &Shard, key: Key, fingerprint: &Fingerprint) -> Verdict {
+        if let Some(verdict) = shard.details.verdict(fingerprint) {
+            return verdict;
+        }
+        // The details may have been moved to a larger table since the directory was loaded, and the mark made after.
+        let mut seen = Arc::clone(&self.directory);
+        loop {
+            let newer = self.set.directory.load_full();
+            if Arc::ptr_eq(&seen, &newer) {
+                return Verdict::NONE;
+            }
+            let Some(shard) = newer.shards.get(key.shard()) else { return Verdict::NONE };
+            match shard.plain.find(key) {
+                Hit::Absent => return Verdict::NONE,
+                Hit::All => return Verdict::ALL,
+                Hit::Detail => {
+                    if let Some(verdict) = shard.details.verdict(fingerprint) {
+                        return verdict;
+                    }
+                }
+            }
+            seen = newer;
+        }
+    }
+}
+
+// === impl Pen ===
+
+/// The right to write.
+struct Pen<'a> {
+    set: &'a Set,
+    writer: MutexGuard<'a, Writer>,
+    directory: Arc<Directory>,
+}
+
+impl Pen<'_> {
+    fn shard(&self, shard: usize) -> Option<Shard> {
+        self.directory.shards.get(shard).cloned()
+    }
+
+    fn used(&self, shard: usize) -> (usize, usize) {
+        let used = |of: &[usize]| of.get(shard).copied().unwrap_or_default();
+        (used(&self.writer.plain), used(&self.writer.details))
+    }
+
+    /// Whether it could be entered; not if the set knows better than a snapshot can say.
+    fn enter(&mut self, fingerprint: &Fingerprint, fact: Fact, origin: Origin, now: Timestamp) -> bool {
+        let key = Key::new(fingerprint, self.set.seed);
+        match origin {
+            Origin::Told => self.writer.recent.note(fingerprint, fact),
+            Origin::Snapshot => self.writer.recent.fill(fingerprint, fact),
+        }
+        let at = key.shard();
+        // The store has forgotten what was over when this was written, and so must we: what it says now is not
+        // to be joined with that.
+        let then = now.max(fact.latest());
+        let Some(shard) = self.directory.shards.get(at) else { return true };
+        if let Some(known) = shard.details.fact(fingerprint) {
+            let is_over = known.until <= then;
+            let known = if is_over { Fact::default() } else { known };
+            if !is_over && origin == Origin::Snapshot && fact.is_plain() && !known.revokes_all() {
+                return false;
+            }
+            let merged = known.merged(fact);
+            if merged != known {
+                shard.details.put(fingerprint, &merged);
+                if is_over || merged.is_reinstated() {
+                    shard.plain.demote(key);
+                }
+            }
+            return true;
+        }
+        if fact.is_plain()
+            && let Some(expiry) = Expiry::new(fact.until, now)
+        {
+            self.make_room(at, now);
+            let inserted = self.plain(at).map(|plain| plain.insert(key, expiry));
+            self.count_plain(at, inserted);
+            return true;
+        }
+        let mut fact = fact;
+        // It may have been said in eight bytes, which hold no time. If that time is not remembered, it was before any
+        // reinstatement, because there had been none.
+        let was_all = shard.plain.is_revoked_at(key, then);
+        if was_all {
+            let known = self.writer.recent.fact(fingerprint).map_or(Timestamp::ZERO, |known| known.all);
+            fact.all = fact.all.max(known).max(Timestamp::from_millis(1));
+        }
+        self.make_room(at, now);
+        self.make_room_for_details(at, now);
+        let Some(shard) = self.directory.shards.get(at) else { return true };
+        if shard.details.put(fingerprint, &fact) {
+            if let Some(used) = self.writer.details.get_mut(at) {
+                *used += 1;
+            }
+            self.set.details.fetch_add(1, Ordering::Relaxed);
+        }
+        // The mark comes last: whoever sees it finds the details.
+        let inserted = shard.plain.mark_detail(key);
+        if !was_all || fact.is_reinstated() {
+            shard.plain.demote(key);
+        }
+        self.count_plain(at, Some(inserted));
+        true
+    }
+
+    fn plain(&self, at: usize) -> Option<&Plain> {
+        self.directory.shards.get(at).map(|shard| &*shard.plain)
+    }
+
+    fn count_plain(&mut self, shard: usize, inserted: Option<Inserted>) {
+        if inserted == Some(Inserted::New) {
+            if let Some(used) = self.writer.plain.get_mut(shard) {
+                *used += 1;
+            }
+            self.set.entries.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Makes room for one slot more.
+    fn make_room(&mut self, at: usize, now: Timestamp) {
+        let (used, _) = self.used(at);
+        let slots = self.plain(at).map_or(0, |plain| plain.lines() * SLOTS);
+        if (used + 1) * 100 > slots * FULL {
+            self.rebuild_plain(at, None, now);
+        }
+    }
+
+    /// Makes room for one record more among the details.
+    fn make_room_for_details(&mut self, at: usize, now: Timestamp) {
+        let (_, used) = self.used(at);
+        let room = self.directory.shards.get(at).map_or(0, |shard| shard.details.room());
+        if (used + 1) * 100 > room * DETAILS_FULL {
+            self.rebuild_details(at, now);
+        }
+    }
+
+    /// Builds the table of a shard anew, without what is over.
+    fn rebuild_plain(&mut self, at: usize, lines: Option<usize>, now: Timestamp) {
+        let Some(old) = self.shard(at) else { return };
+        let needed = old.plain.live(now) + 1;
+        let lines = lines.unwrap_or(0).max(needed * 100 / ROOMY / SLOTS + 1);
+        let plain = Plain::with_lines(lines);
+        let mut used = 0;
+        for (key, expiry) in old.plain.entries() {
+            if let Some(expiry) = expiry
+                && !expiry.is_over(now)
+                && plain.insert(key, expiry) == Inserted::New
+            {
+                used += 1;
+            }
+        }
+        for (fingerprint, _) in old.details.entries() {
+            if plain.mark_detail(Key::new(&fingerprint, self.set.seed)) == Inserted::New {
+                used += 1;
+            }
+        }
+        account(&self.set.bytes, old.plain.bytes(), plain.bytes());
+        if let Some(known) = self.writer.plain.get_mut(at) {
+            account(&self.set.entries, *known, used);
+            *known = used;
+        }
+        self.publish(at, Shard { plain: Arc::new(plain), details: old.details });
+    }
+
+    fn rebuild_details(&mut self, at: usize, now: Timestamp) {
+        let Some(old) = self.shard(at) else { return };
+        let live: Vec<_> = old.details.entries().filter(|(_, fact)| fact.until > now).collect();
+        let details = Details::with_room((live.len() + 1) * 100 / DETAILS_ROOMY + 1);
+        for (fingerprint, fact) in &live {
+            details.put(fingerprint, fact);
+        }
+        account(&self.set.bytes, old.details.bytes(), details.bytes());
+        if let Some(known) = self.writer.details.get_mut(at) {
+            account(&self.set.details, *known, live.len());
+            *known = live.len();
+        }
+        self.publish(at, Shard { plain: old.plain, details: Arc::new(details) });
+    }
+
+    fn publish(&mut self, at: usize, shard: Shard) {
+        let mut directory = Directory::clone(&self.directory);
+        if let Some(slot) = directory.shards.get_mut(at) {
+            *slot = shard;
+        }
+        self.directory = Arc::new(directory);
+        self.set.directory.store(Arc::clone(&self.directory));
+    }
+}
+
+fn account(total: &AtomicUsize, old: usize, new: usize) {
+    total.fetch_add(new, Ordering::Relaxed);
+    total.fetch_sub(old, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,294 @@
+//! One shard of what is revoked for good: eight bytes per revocation.
+//!
+//! A slot is `48 bits of the fingerprint | 16 bits of expiry`. Slots lie in lines of eight, one cache line each; a
+//! search begins at a home line and ends at the first line that is not full. Slots are never emptied: what is over
+//! stays until the table is built anew, so that a reader needs no lock and no second look.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Key;
+use crate::clock::Timestamp;
+
+/// Slots in a line: what one cache miss brings.
+pub(super) const SLOTS: usize = 8;
+
+/// One of the records behind this tag is to be looked up in the details.
+const DETAIL: u64 = 1;
+
+/// Codes that stand for a time; 0 is an empty slot.
+const CODES: u64 = 0xFFFF - 1;
+
+/// Milliseconds in a unit of expiry, as a power of two: 4.4 minutes.
+const UNIT: u32 = 18;
+
+/// Units that a time may lie in the past and still be recognised as such: twelve days.
+const PAST: u64 = 4096;
+
+/// When a revocation may be forgotten, in 16 bits. The codes go round once in 199 days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Expiry(u64);
+
+impl Expiry {
+    /// Rounded up; `None` if it is too far from `now` to be told from the past.
+    pub(super) fn new(until: Timestamp, now: Timestamp) -> Option<Self> {
+        let unit = (until.as_millis() >> UNIT) + 1;
+        let now = now.as_millis() >> UNIT;
+        (unit + PAST > now && unit < now + CODES - PAST).then(|| Self(2 + unit % CODES))
+    }
+
+    pub(super) fn is_over(self, now: Timestamp) -> bool {
+        let now = (now.as_millis() >> UNIT) % CODES;
+        let ahead = (self.0 - 2 + CODES - now) % CODES;
+        // Also the present unit is over: the code is rounded up.
+        ahead == 0 || ahead >= CODES - PAST
+    }
+
+    /// Whether this is later than `other`, both being in the window.
+    fn is_later_than(self, other: Self) -> bool {
+        let ahead = (self.0 + CODES - other.0) % CODES;
+        ahead != 0 && ahead < CODES / 2
+    }
+}
+
+/// What a table knows of a fingerprint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hit {
+    /// Nothing.
+    Absent,
+    /// It is revoked, all of it.
+    All,
+    /// There are details.
+    Detail,
+}
+
+/// What an insertion did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Inserted {
+    /// There is one entry more.
+    New,
+    /// The entry is kept for longer.
+    Extended,
+    /// It was there already.
+    Already,
+}
+
+#[repr(align(64))]
+#[derive(Debug, Default)]
+struct Line([AtomicU64; SLOTS]);
+
+/// A table that can be read by all and is written by one.
+#[derive(Debug)]
+pub(super) struct Plain {
+    lines: Box<[Line]>,
+}
+
+impl Plain {
+    pub(super) fn with_lines(lines: usize) -> Self {
+        Self { lines: (0..lines).map(|_| Line::default()).collect() }
+    }
+
+    pub(super) fn lines(&self) -> usize {
+        self.lines.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.lines)
+    }
+
+    /// The lines to be searched, in order.
+    #[inline]
+    fn probe(&self, key: Key) -> impl Iterator<Item = &Line> {
+        let home = key.spread(self.lines.len());
+        let (before, after) = self.lines.split_at(home);
+        after.iter().chain(before)
+    }
+
+    #[inline]
+    pub(super) fn find(&self, key: Key) -> Hit {
+        let tag = key.tag();
+        for line in self.probe(key) {
+            let mut is_match = false;
+            let mut last = 0;
+            for slot in &line.0 {
+                last = slot.load(Ordering::Relaxed);
+                is_match |= last >> 16 == tag;
+            }
+            if is_match {
+                return self.find_slowly(key);
+            }
+            // Lines are filled from the left, and the next one only when this one is full.
+            if last == 0 {
+                return Hit::Absent;
+            }
+        }
+        Hit::Absent
+    }
+
+    /// Two fingerprints with the same tag can lie behind each other: one with details, one without.
+    fn find_slowly(&self, key: Key) -> Hit {
+        let tag = key.tag();
+        let mut hit = Hit::Absent;
+        for slot in self.probe(key).flat_map(|line| &line.0) {
+            // Whoever reads a mark that points to the details must see the details too.
+            let slot = slot.load(Ordering::Acquire);
+            if slot == 0 {
+                break;
+            }
+            if slot >> 16 == tag {
+                if slot & 0xFFFF != DETAIL {
+                    return Hit::All;
+                }
+                hit = Hit::Detail;
+            }
+        }
+        hit
+    }
+
+    // === The writer; the caller sees to it that there is one, and that there is room ===
+
+    /// Whether it is revoked for good and that was not over at `then`. What ends within the unit, which is all that is
+    /// known, counts as over: the tokens it covers have been so for minutes.
+    pub(super) fn is_revoked_at(&self, key: Key, then: Timestamp) -> bool {
+        let next = Timestamp::from_millis(then.as_millis().saturating_add(1 << UNIT));
+        let tag = key.tag();
+        let slots = self.probe(key).flat_map(|line| &line.0).map(|slot| slot.load(Ordering::Relaxed));
+        slots
+            .take_while(|slot| *slot != 0)
+            .any(|slot| slot >> 16 == tag && slot & 0xFFFF != DETAIL && !Expiry(slot & 0xFFFF).is_over(next))
+    }
+
+    /// Enters what is revoked for good.
+    pub(super) fn insert(&self, key: Key, expiry: Expiry) -> Inserted {
+        let tag = key.tag();
+        for slot in self.probe(key).flat_map(|line| &line.0) {
+            let old = slot.load(Ordering::Relaxed);
+            if old == 0 {
+                slot.store(tag << 16 | expiry.0, Ordering::Release);
+                return Inserted::New;
+            }
+            if old >> 16 == tag && old & 0xFFFF != DETAIL {
+                if expiry.is_later_than(Expiry(old & 0xFFFF)) {
+                    slot.store(tag << 16 | expiry.0, Ordering::Release);
+                    return Inserted::Extended;
+                }
+                return Inserted::Already;
+            }
+        }
+        Inserted::Already
+    }
+
+    /// Enters a mark that there are details, which must have been published before.
+    pub(super) fn mark_detail(&self, key: Key) -> Inserted {
+        let mark = key.tag() << 16 | DETAIL;
+        for slot in self.probe(key).flat_map(|line| &line.0) {
+            let old = slot.load(Ordering::Relaxed);
+            if old == mark {
+                return Inserted::Already;
+            }
+            if old == 0 {
+                slot.store(mark, Ordering::Release);
+                return Inserted::New;
+            }
+        }
+        Inserted::Already
+    }
+
+    /// Turns what was revoked for good into a mark; for a record that was reinstated.
+    pub(super) fn demote(&self, key: Key) {
+        let tag = key.tag();
+        for slot in self.probe(key).flat_map(|line| &line.0) {
+            let old = slot.load(Ordering::Relaxed);
+            if old == 0 {
+                return;
+            }
+            if old >> 16 == tag {
+                slot.store(tag << 16 | DETAIL, Ordering::Release);
+            }
+        }
+    }
+
+    /// Entries that are not over yet, marks included.
+    pub(super) fn live(&self, now: Timestamp) -> usize {
+        self.entries().filter(|(_, expiry)| expiry.is_none_or(|expiry| !expiry.is_over(now))).count()
+    }
+
+    /// All entries: tag, and expiry unless it is a mark.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (Key, Option<Expiry>)> {
+        let slots = self.lines.iter().flat_map(|line| &line.0).map(|slot| slot.load(Ordering::Relaxed));
+        slots.filter(|slot| *slot != 0).map(|slot| {
+            let code = slot & 0xFFFF;
+            (Key::from_tag(slot >> 16), (code != DETAIL).then_some(Expiry(code)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 24 * 60 * 60 * 1000;
+
+    #[test]
+    fn an_expiry_is_never_over_early_and_never_a_unit_late() {
+        let now = Timestamp::from_millis(20_000 * DAY);
+        for ahead in [0, 1, 1 << UNIT, DAY, 100 * DAY, 180 * DAY] {
+            let until = Timestamp::from_millis(now.as_millis() + ahead);
+            let expiry = Expiry::new(until, now).unwrap();
+            let before = Timestamp::from_millis(until.as_millis().saturating_sub(1));
+            assert!(!expiry.is_over(before), "{ahead}");
+            assert!(expiry.is_over(Timestamp::from_millis(until.as_millis() + (1 << UNIT))), "{ahead}");
+            assert!(expiry.is_over(Timestamp::from_millis(until.as_millis() + 10 * DAY)), "{ahead}");
+        }
+        for far in [190 * DAY, 1000 * DAY] {
+            assert_eq!(Expiry::new(Timestamp::from_millis(now.as_millis() + far), now), None);
+        }
+        assert_eq!(Expiry::new(Timestamp::from_millis(now.as_millis() - 20 * DAY), now), None);
+    }
+
+    #[test]
+    fn the_later_expiry_wins_also_where_the_codes_go_round() {
+        let unit = 1u64 << UNIT;
+        let now = Timestamp::from_millis((CODES * 399) * unit);
+        let at = |n: i64| {
+            Expiry::new(
+                Timestamp::from_millis(now.as_millis().checked_add_signed(n * unit.cast_signed()).unwrap()),
+                now,
+            )
+            .unwrap()
+        };
+        for (early, late) in [(-2, -1), (-1, 0), (-1, 1), (0, 30_000), (-3, 20_000)] {
+            assert!(at(late).is_later_than(at(early)), "{early} {late}");
+            assert!(!at(early).is_later_than(at(late)), "{early} {late}");
+        }
+        assert!(!at(5).is_later_than(at(5)));
+    }
+
+    #[test]
+    fn a_full_table_but_for_one_slot_finds_everything_and_nothing_else() {
+        let plain = Plain::with_lines(4);
+        let now = Timestamp::from_secs(1_000_000);
+        let expiry = Expiry::new(Timestamp::from_secs(1_001_000), now).unwrap();
+        let key = |n: u64| Key::from_tag(n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16);
+        for n in 1..=31 {
+            assert_eq!(plain.insert(key(n), expiry), Inserted::New);
+        }
+        assert!((1..=31).all(|n| plain.find(key(n)) == Hit::All));
+        assert!((32..5000).all(|n| plain.find(key(n)) == Hit::Absent));
+        assert_eq!(plain.live(now), 31);
+        assert_eq!(plain.live(Timestamp::from_secs(1_002_000)), 0);
+    }
+
+    #[test]
+    fn a_mark_does_not_hide_another_fingerprint_with_the_same_tag() {
+        let plain = Plain::with_lines(1);
+        let now = Timestamp::from_secs(1_000_000);
+        let expiry = Expiry::new(Timestamp::from_secs(1_001_000), now).unwrap();
+        let key = Key::from_tag(7);
+        assert_eq!(plain.mark_detail(key), Inserted::New);
+        assert_eq!(plain.find(key), Hit::Detail);
+        assert_eq!(plain.insert(key, expiry), Inserted::New);
+        assert_eq!(plain.find(key), Hit::All);
+        plain.demote(key);
+        assert_eq!(plain.find(key), Hit::Detail);
+    }
+}

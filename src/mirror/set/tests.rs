@@ -1,0 +1,274 @@
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
+const HOUR: u64 = 60 * 60 * 1000;
+
+/// The fingerprint of a number; `mixed` spreads it, as SHA-256 does.
+fn name(n: u64) -> Fingerprint {
+    let mixed = u128::from(n.wrapping_mul(0x9E37_79B9_7F4A_7C15)) << 64 | u128::from(n ^ 0x5555);
+    Fingerprint::from_bytes(mixed.to_be_bytes())
+}
+
+fn later(millis: u64) -> Timestamp {
+    Timestamp::from_millis(NOW.as_millis() + millis)
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// The store changes, and the change comes through the log.
+    Change(u64, Wish),
+    /// The store changes, and the log loses it.
+    Lost(u64, Wish),
+    /// This process changes the store: it knows what it did, before the log says so.
+    Own(u64, Wish),
+    /// Everything in the log comes once more.
+    Replay,
+    /// A snapshot.
+    Snapshot,
+    /// Time goes by, and what is over is forgotten.
+    Pass(u64),
+    Reserve(usize),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Wish {
+    All,
+    Cutoff,
+    Reinstate,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let wish = prop_oneof![Just(Wish::All), Just(Wish::Cutoff), Just(Wish::Reinstate)];
+    let change = (0..40u64, wish);
+    prop_oneof![
+        8 => change.clone().prop_map(|(n, wish)| Step::Change(n, wish)),
+        3 => change.clone().prop_map(|(n, wish)| Step::Lost(n, wish)),
+        4 => change.prop_map(|(n, wish)| Step::Own(n, wish)),
+        1 => Just(Step::Replay),
+        2 => Just(Step::Snapshot),
+        2 => (0..3 * HOUR).prop_map(Step::Pass),
+        1 => (0..4000usize).prop_map(Step::Reserve),
+    ]
+}
+
+/// The store: what [`Revocation::apply`] does, in numbers.
+struct Store {
+    facts: HashMap<u64, Fact>,
+    log: Vec<(u64, Fact)>,
+    now: Timestamp,
+}
+
+impl Store {
+    /// Returns what the writer knows, and what the log says.
+    fn change(&mut self, n: u64, wish: Wish) -> Option<(Fact, Fact)> {
+        self.now = self.now.plus(std::time::Duration::from_millis(1));
+        let now = self.now;
+        let until = Timestamp::from_millis(now.as_millis() + 2 * HOUR);
+        let known = self.facts.get(&n).copied().filter(|fact| fact.until > now).unwrap_or_default();
+        let own = match wish {
+            Wish::All => Fact { all: now, until, ..Fact::default() },
+            Wish::Cutoff => Fact { cutoff: now, cutoff_set: now, until, ..Fact::default() },
+            Wish::Reinstate if known == Fact::default() => return None,
+            Wish::Reinstate => Fact { reinstated: now, until, ..Fact::default() },
+        };
+        let merged = known.merged(own);
+        self.facts.insert(n, merged);
+        self.log.push((n, merged));
+        Some((own, merged))
+    }
+
+    fn snapshot(&self) -> Vec<(Fingerprint, Fact)> {
+        let live = self.facts.iter().filter(|(_, fact)| fact.until > self.now);
+        live.map(|(n, fact)| {
+            (name(*n), if fact.is_plain() { Fact::revoked_until(fact.until) } else { *fact })
+        })
+        .collect()
+    }
+}
+
+fn take_snapshot(set: &Set, store: &Store) {
+    let unclear = set.apply(&store.snapshot(), Origin::Snapshot, store.now);
+    let found: Vec<_> = store.facts.iter().map(|(n, fact)| (name(*n), *fact)).collect();
+    let found: Vec<_> = found.into_iter().filter(|(name, _)| unclear.contains(name)).collect();
+    assert_eq!(found.len(), unclear.len());
+    set.apply(&found, Origin::Told, store.now);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_set_says_what_the_store_says(steps in prop::collection::vec(step(), 1..120)) {
+        let set = Set::new(1000);
+        let mut store = Store { facts: HashMap::new(), log: Vec::new(), now: NOW };
+        let mut is_complete = true;
+        for step in steps {
+            match step {
+                Step::Change(n, wish) => {
+                    if let Some((_, merged)) = store.change(n, wish) {
+                        set.apply(&[(name(n), merged)], Origin::Told, store.now);
+                    }
+                }
+                Step::Lost(n, wish) => {
+                    is_complete &= store.change(n, wish).is_none();
+                    store.log.clear();
+                }
+                Step::Own(n, wish) => {
+                    if let Some((own, merged)) = store.change(n, wish) {
+                        set.apply(&[(name(n), own)], Origin::Told, store.now);
+                        // What was lost before it must not undo it.
+                        let is_revoked = set.read().verdict(&name(n)).covers(None);
+                        prop_assert_eq!(is_revoked, !matches!(wish, Wish::Reinstate));
+                        set.apply(&[(name(n), merged)], Origin::Told, store.now);
+                    }
+                }
+                Step::Replay => {
+                    for (n, fact) in &store.log {
+                        set.apply(&[(name(*n), *fact)], Origin::Told, store.now);
+                    }
+                }
+                Step::Snapshot => {
+                    take_snapshot(&set, &store);
+                    is_complete = true;
+                }
+                Step::Pass(millis) => {
+                    store.now = Timestamp::from_millis(store.now.as_millis() + millis);
+                    (0..SHARDS).for_each(|shard| set.sweep(shard, store.now));
+                }
+                Step::Reserve(entries) => {
+                    (0..SHARDS).for_each(|shard| set.reserve(shard, entries, store.now));
+                }
+            }
+            if is_complete {
+                let reader = set.read();
+                for (n, fact) in store.facts.iter().filter(|(_, fact)| fact.until > store.now) {
+                    prop_assert_eq!(reader.verdict(&name(*n)), Verdict::of(fact), "{} {:?}", n, fact);
+                }
+            }
+        }
+        take_snapshot(&set, &store);
+        let reader = set.read();
+        for (n, fact) in store.facts.iter().filter(|(_, fact)| fact.until > store.now) {
+            prop_assert_eq!(reader.verdict(&name(*n)), Verdict::of(fact), "{} {:?}", n, fact);
+        }
+        prop_assert!((1000..1100).all(|n| reader.verdict(&name(n)) == Verdict::NONE));
+    }
+}
+
+#[test]
+fn it_grows_and_shrinks_and_forgets_nothing_before_its_time() {
+    let set = Set::new(0);
+    let count = 60_000;
+    let short = |n: u64| n.is_multiple_of(4);
+    for n in 0..count {
+        let until = later(if short(n) { 10 * HOUR } else { HOUR });
+        set.apply(&[(name(n), Fact::revoked_until(until))], Origin::Snapshot, NOW);
+    }
+    assert_eq!(set.size().entries, 60_000);
+    assert!((0..count).all(|n| set.read().verdict(&name(n)) == Verdict::ALL));
+    assert!((count..2 * count).all(|n| set.read().verdict(&name(n)) == Verdict::NONE));
+    let full = set.size().bytes;
+
+    (0..SHARDS).for_each(|shard| set.sweep(shard, later(HOUR - 1)));
+    assert_eq!(set.size(), Size { entries: 60_000, details: 0, bytes: full });
+    (0..SHARDS).for_each(|shard| set.sweep(shard, later(2 * HOUR)));
+    assert_eq!(set.size().entries, 15_000);
+    assert!(set.size().bytes < full / 2, "{full} {}", set.size().bytes);
+    assert!((0..count).all(|n| (set.read().verdict(&name(n)) == Verdict::ALL) == short(n)));
+    (0..SHARDS).for_each(|shard| set.sweep(shard, later(20 * HOUR)));
+    assert_eq!(set.size().entries, 0);
+}
+
+#[test]
+fn what_it_says_of_its_size_is_what_the_tables_take() {
+    let set = Set::new(0);
+    for n in 0..5000 {
+        let fact = if n < 500 {
+            Fact { cutoff: NOW, cutoff_set: NOW, until: later(HOUR), ..Fact::default() }
+        } else {
+            Fact::revoked_until(later(HOUR))
+        };
+        set.apply(&[(name(n), fact)], Origin::Told, NOW);
+    }
+    let directory = set.directory.load();
+    let tables: usize =
+        directory.shards.iter().map(|shard| shard.plain.bytes() + shard.details.bytes()).sum();
+    let fixed = SHARDS * (size_of::<Shard>() + 2 * size_of::<usize>()) + size_of::<Set>();
+    // The empty tables are shared, and counted once for each shard only when they are replaced.
+    let empty = Plain::with_lines(0).bytes() + Details::with_room(0).bytes();
+    assert!(set.size().bytes.abs_diff(tables + fixed) <= SHARDS * empty, "{:?} {tables} {fixed}", set.size());
+    assert_eq!((set.size().entries, set.size().details), (5000, 500));
+}
+
+#[test]
+fn a_distant_end_is_kept_to_the_millisecond() {
+    let set = Set::new(0);
+    let until = later(400 * 24 * HOUR);
+    set.apply(&[(name(1), Fact::revoked_until(until))], Origin::Snapshot, NOW);
+    assert_eq!(set.size().details, 1);
+    (0..SHARDS).for_each(|shard| set.sweep(shard, later(400 * 24 * HOUR - 1)));
+    assert_eq!(set.read().verdict(&name(1)), Verdict::ALL);
+    (0..SHARDS).for_each(|shard| set.sweep(shard, until));
+    assert_eq!(set.read().verdict(&name(1)), Verdict::NONE);
+}
+
+#[test]
+fn a_cutoff_covers_what_was_issued_until_then_and_what_does_not_say() {
+    let verdict = Verdict::of(&Fact { cutoff: NOW, cutoff_set: NOW, until: later(1), ..Fact::default() });
+    assert!(verdict.covers(Some(NOW)) && verdict.covers(None) && verdict.covers(Some(Timestamp::ZERO)));
+    assert!(!verdict.covers(Some(later(1))));
+    let at_zero = Verdict::of(&Fact { cutoff_set: NOW, ..Fact::default() });
+    assert!(at_zero.covers(Some(Timestamp::ZERO)) && !at_zero.covers(Some(Timestamp::from_millis(1))));
+    let forever = Timestamp::from_millis(u64::MAX);
+    let far = Verdict::of(&Fact { cutoff: forever, cutoff_set: NOW, ..Fact::default() });
+    assert!(far.covers(Some(NOW)) && far.covers(None));
+    assert!(Verdict::ALL.covers(Some(forever)) && !Verdict::NONE.covers(None));
+}
+
+/// Whatever the writer has finished before a reader begins is seen, while tables grow and are swapped and records turn
+/// from one form into the other.
+#[test]
+fn readers_see_everything_that_was_written_before_they_began() {
+    let set = Set::new(16);
+    let written = AtomicU64::new(0);
+    let is_over = AtomicBool::new(false);
+    let count = 40_000;
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut n = 0u64;
+                while !is_over.load(Ordering::Relaxed) {
+                    let limit = written.load(Ordering::Acquire);
+                    let reader = set.read();
+                    for back in 1..=limit.min(50) {
+                        let n = if back % 2 == 0 { limit - back } else { n % limit };
+                        assert!(reader.verdict(&name(n)).covers(Some(NOW)), "{n} of {limit}");
+                    }
+                    assert_eq!(reader.verdict(&name(count + n)), Verdict::NONE);
+                    n += 7;
+                }
+            });
+        }
+        for n in 0..count {
+            let until = later(HOUR);
+            set.apply(&[(name(n), Fact { all: later(1), until, ..Fact::default() })], Origin::Told, NOW);
+            written.store(n + 1, Ordering::Release);
+            // An older one becomes a record with details, in which it is revoked at every moment.
+            let old = n / 2;
+            let cutoff = Fact { cutoff: later(2), cutoff_set: later(5), until, ..Fact::default() };
+            let fact = match n % 6 {
+                0 => cutoff,
+                2 => Fact { all: later(1), reinstated: later(3), ..cutoff },
+                4 => Fact { all: later(9), reinstated: later(3), ..cutoff },
+                _ => continue,
+            };
+            set.apply(&[(name(old), fact)], Origin::Told, NOW);
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+}

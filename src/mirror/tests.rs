@@ -1,0 +1,370 @@
+//! The mirror over a store that does what the test says, with time that stands still unless something waits.
+
+mod world;
+
+use tokio::time::{Instant, advance, timeout};
+use world::{World, token};
+
+use super::*;
+use crate::clock::{ManualClock, SystemClock};
+
+const LIMIT: Duration = DEFAULT_MAX_STALENESS;
+
+fn mirror(world: &World) -> Mirror {
+    Mirror::of(world.clone(), vec![world.feed()]).start().unwrap()
+}
+
+async fn ready(world: &World) -> Mirror {
+    let mirror = mirror(world);
+    settle("the mirror is ready", mirror.ready()).await;
+    mirror
+}
+
+async fn settle<F: Future>(what: &str, future: F) -> F::Output {
+    timeout(Duration::from_secs(60), future).await.unwrap_or_else(|_| panic!("never: {what}"))
+}
+
+async fn until(mirror: &Mirror, what: &str, done: impl Fn(&MirrorStatus) -> bool) -> MirrorStatus {
+    let mut status = mirror.watch_status();
+    settle(what, status.wait_for(done)).await.unwrap().clone()
+}
+
+/// What the mirror says from memory; `None` if it has to ask.
+fn local(mirror: &Mirror, id: &str) -> Option<Standing> {
+    match mirror.check(&token(id)) {
+        Lookup::Now(answer) => Some(answer.unwrap()),
+        Lookup::Later(_) => None,
+    }
+}
+
+fn is_revoked(mirror: &Mirror, id: &str) -> bool {
+    matches!(local(mirror, id), Some(Standing::Revoked(_)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_the_first_snapshot_the_store_is_asked() {
+    let world = World::new();
+    world.revoke("a").await;
+    let mirror = mirror(&world);
+    assert_eq!(local(&mirror, "a"), None);
+    assert!(matches!(mirror.check(&token("a")).answer().await, Ok(Standing::Revoked(_))));
+    assert_eq!(mirror.staleness(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn snapshot_and_log_are_seen_and_nothing_else() {
+    let world = World::new();
+    world.revoke("a").await;
+    let mirror = ready(&world).await;
+    let receipt = world.revoke("b").await;
+    settle("b", mirror.wait_for(receipt.fence.unwrap())).await.unwrap();
+    assert!(is_revoked(&mirror, "a") && is_revoked(&mirror, "b"));
+    assert_eq!(local(&mirror, "c"), Some(Standing::Live));
+    assert_eq!((mirror.status().entries, mirror.status().lag(), mirror.status().resyncs()), (2, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_kinds_of_records_arrive_and_so_do_reinstatements() {
+    let world = World::new();
+    let mirror = ready(&world).await;
+    for target in [Target::token("a"), Target::session("a"), Target::user("a")] {
+        world.write(target.clone(), Action::Revoke(Extent::All)).await;
+        let receipt = world.write(target.clone(), Action::Revoke(Extent::IssuedSoFar)).await;
+        mirror.wait_for(receipt.fence.unwrap()).await.unwrap();
+        let Some(Standing::Revoked(by)) = local(&mirror, "a") else { panic!("{target} is not revoked") };
+        assert_eq!(by.kind, target.kind());
+        let receipt = world.write(target, Action::Reinstate).await;
+        mirror.wait_for(receipt.fence.unwrap()).await.unwrap();
+        assert_eq!(local(&mirror, "a"), Some(Standing::Live));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn own_writes_are_seen_at_once_while_the_log_is_silent() {
+    let world = World::new();
+    let mirror = ready(&world).await;
+    world.hide_log(true);
+    for action in [
+        Action::Revoke(Extent::All),
+        Action::Reinstate,
+        Action::Revoke(Extent::IssuedSoFar),
+        Action::Reinstate,
+    ] {
+        let mut change = Revocation::new(Target::user("a"), Duration::from_secs(3600));
+        change.action = action;
+        mirror.write(vec![change]).await.unwrap();
+        assert_eq!(is_revoked(&mirror, "a"), action != Action::Reinstate, "{action:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_makes_it_stale_in_time_and_then_the_store_is_asked() {
+    let world = World::new();
+    world.revoke("a").await;
+    let mirror = ready(&world).await;
+    let proved = Instant::now();
+    world.hang(true);
+    while proved.elapsed() < LIMIT {
+        if local(&mirror, "b").is_none() {
+            break;
+        }
+        advance(Duration::from_millis(10)).await;
+    }
+    // The last proof is at most as old as the pause between two.
+    assert!(proved.elapsed() >= LIMIT / 2, "{:?}", proved.elapsed());
+    advance(LIMIT).await;
+    assert_eq!(local(&mirror, "b"), None);
+    assert!(mirror.staleness().unwrap() >= LIMIT);
+    assert!(is_revoked(&mirror, "a"), "what is revoked stays so");
+    world.hang(false);
+    settle("fresh again", mirror.ready()).await;
+    assert_eq!(local(&mirror, "b"), Some(Standing::Live));
+    assert_eq!(mirror.status().resyncs(), 0, "it had missed nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_written_while_it_was_away_is_there_before_it_is_fresh_again() {
+    let world = World::new();
+    let mirror = ready(&world).await;
+    world.fail(true);
+    advance(LIMIT * 3).await;
+    let status = until(&mirror, "it knows", |status| status.shards[0].error.is_some()).await;
+    assert_eq!(status.shards[0].phase, Phase::Connecting);
+    world.revoke("a").await;
+    assert_eq!(local(&mirror, "a"), None);
+    world.fail(false);
+    settle("fresh again", mirror.ready()).await;
+    assert!(is_revoked(&mirror, "a"));
+    assert_eq!(mirror.status().shards[0].error.as_ref().map(StoreError::kind), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_was_trimmed_behind_it_costs_a_snapshot_and_no_revocation() {
+    for followed_by_more in [false, true] {
+        let world = World::new();
+        let mirror = ready(&world).await;
+        world.fail(true);
+        until(&mirror, "it knows", |status| status.shards[0].error.is_some()).await;
+        world.revoke("a").await;
+        world.trim();
+        if followed_by_more {
+            world.revoke("b").await;
+        }
+        world.fail(false);
+        let status = until(&mirror, "resync", |status| status.resyncs() == 1).await;
+        let expected = if followed_by_more { Resync::Gap } else { Resync::Trimmed };
+        assert_eq!(status.shards[0].last_resync, Some(expected));
+        settle("fresh again", mirror.ready()).await;
+        assert!(is_revoked(&mirror, "a"));
+        assert_eq!(is_revoked(&mirror, "b"), followed_by_more);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_lost_everything_un_revokes_nothing_and_is_told_again() {
+    let world = World::new();
+    world.revoke("a").await;
+    let mirror = ready(&world).await;
+    mirror.wait_for(world.revoke("b").await.fence.unwrap()).await.unwrap();
+    world.flush();
+    let status = until(&mirror, "resync", |status| status.resyncs() == 1).await;
+    assert_eq!(status.shards[0].last_resync, Some(Resync::NewEpoch));
+    settle("fresh again", mirror.ready()).await;
+    assert!(is_revoked(&mirror, "a") && is_revoked(&mirror, "b"));
+    until(&mirror, "the store is told", |status| status.shards[0].restored == 2).await;
+    assert!(world.holds("a") && world.holds("b"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_went_back_is_noticed_and_told_again() {
+    let world = World::new();
+    world.revoke("a").await;
+    let mirror = ready(&world).await;
+    let old = world.save();
+    mirror.wait_for(world.revoke("b").await.fence.unwrap()).await.unwrap();
+    world.restore(old);
+    let status = until(&mirror, "resync", |status| status.resyncs() == 1).await;
+    assert_eq!(status.shards[0].last_resync, Some(Resync::Regression));
+    until(&mirror, "the store is told", |status| status.shards[0].restored > 0).await;
+    assert!(world.holds("b") && is_revoked(&mirror, "b"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_several_mirrors_is_enough_to_tell_the_store() {
+    let world = World::new();
+    let mirrors = [ready(&world).await, ready(&world).await, ready(&world).await];
+    for n in 0..50 {
+        world.revoke(&format!("t{n}")).await;
+    }
+    for mirror in &mirrors {
+        until(mirror, "all read", |status| status.shards[0].applied == 50).await;
+    }
+    world.flush();
+    for mirror in &mirrors {
+        until(mirror, "resync", |status| status.resyncs() == 1).await;
+    }
+    let watch: Vec<_> =
+        mirrors.iter().map(|mirror| until(mirror, "applied", |s| s.shards[0].applied >= 50)).collect();
+    for mirror in watch {
+        mirror.await;
+    }
+    advance(LIMIT * 2).await;
+    let told: u64 = mirrors.iter().map(|mirror| mirror.status().shards[0].restored).sum();
+    assert_eq!(told, 50, "nobody told what another had told");
+    assert_eq!(world.seq(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_from_before_a_loss_are_for_the_store_to_judge() {
+    let world = World::new();
+    let mirror = ready(&world).await;
+    world.flush();
+    until(&mirror, "resync", |status| status.resyncs() == 1).await;
+    settle("fresh again", mirror.ready()).await;
+    assert_eq!(local(&mirror, "a"), None, "issued before the loss");
+    world.lift_horizon();
+    until(&mirror, "lifted", |status| status.shards[0].horizon == Timestamp::ZERO).await;
+    assert_eq!(local(&mirror, "a"), Some(Standing::Live));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_heartbeat_proves_freshness_from_when_it_was_sent() {
+    let world = World::new();
+    let mirror = ready(&world).await;
+    world.delay(LIMIT * 2 / 5);
+    let mut status = mirror.watch_status();
+    for _ in 0..10 {
+        status.changed().await.unwrap();
+        assert!(mirror.staleness().unwrap() >= LIMIT * 2 / 5 || mirror.status().proof().is_none());
+    }
+    // Slower than half the limit, it is not to be trusted at all.
+    world.delay(LIMIT * 3 / 5);
+    until(&mirror, "given up", |status| {
+        status.shards[0].error.as_ref().map(StoreError::kind) == Some(StoreErrorKind::Timeout)
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_steady_writes_it_stays_fresh() {
+    let world = World::new();
+    let mirror = ready(&world).await;
+    world.delay(Duration::from_millis(1));
+    for n in 0..2000 {
+        world.revoke(&format!("t{n}")).await;
+        advance(Duration::from_millis(1)).await;
+        assert!(mirror.is_fresh(), "{n}");
+    }
+    assert!(mirror.staleness().unwrap() < LIMIT / 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_machine_slept_the_store_is_asked() {
+    let world = World::new();
+    let clock = ManualClock::new(SystemClock.now());
+    let mirror = Mirror::of(world.clone(), vec![world.feed()]).with_clock(clock.clone()).start().unwrap();
+    mirror.ready().await;
+    world.hang(true);
+    clock.advance(Duration::from_secs(600));
+    assert_eq!(local(&mirror, "a"), None, "although the monotonic clock says that no time has passed");
+    world.hang(false);
+    settle("fresh again", mirror.ready()).await;
+    assert_eq!(local(&mirror, "a"), Some(Standing::Live));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_worst_shard_decides() {
+    let (one, other) = (World::new(), World::new());
+    let mirror = Mirror::of(one.clone(), vec![one.feed(), other.feed()]).start().unwrap();
+    mirror.ready().await;
+    other.hang(true);
+    advance(LIMIT * 2).await;
+    one.revoke("x").await;
+    until(&mirror, "one goes on", |status| status.shards[0].applied == 1).await;
+    assert_eq!(local(&mirror, "a"), None);
+    assert!(mirror.staleness().unwrap() >= LIMIT);
+    other.hang(false);
+    settle("fresh again", mirror.ready()).await;
+    assert_eq!(local(&mirror, "a"), Some(Standing::Live));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_reported_and_the_task_starts_again() {
+    let world = World::new();
+    let mirror = ready(&world).await;
+    world.panic_once();
+    let status = until(&mirror, "noticed", |status| status.shards[0].restarts == 1).await;
+    assert_eq!(status.shards[0].phase, Phase::Connecting);
+    world.revoke("a").await;
+    let status = until(&mirror, "back", |status| status.resyncs() == 1).await;
+    assert_eq!(status.shards[0].last_resync, Some(Resync::Panic));
+    settle("fresh again", mirror.ready()).await;
+    assert!(is_revoked(&mirror, "a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_task_ends_with_the_last_handle_and_says_good_bye() {
+    let world = World::new();
+    let mirror = ready(&world).await;
+    let other = mirror.clone();
+    drop(mirror);
+    advance(LIMIT).await;
+    assert_eq!(world.feeds(), 1);
+    drop(other);
+    settle("gone", async {
+        while world.feeds() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(world.heard_farewell());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_hears_of_every_way_to_end() {
+    let world = World::new();
+    let mirror = ready(&world).await;
+    let own = tokio::spawn(mirror.revoked(&token("own")));
+    let other = tokio::spawn(mirror.revoked(&token("other")));
+    let (early, bystander) = (mirror.revoked(&token("early")), mirror.revoked(&token("bystander")));
+    tokio::task::yield_now().await;
+    mirror.write(vec![Revocation::new(Target::token("own"), Duration::from_secs(60))]).await.unwrap();
+    world.revoke("other").await;
+    mirror.wait_for(world.revoke("early").await.fence.unwrap()).await.unwrap();
+    for waiter in [own, other, tokio::spawn(early)] {
+        assert_eq!(
+            settle("told", waiter).await.unwrap(),
+            Ended::Revoked(RevokedBy::new(crate::TargetKind::Token))
+        );
+    }
+    // The wall clock does not go on while tokio's stands still, so the token of the bystander does not expire.
+    assert!(timeout(Duration::from_secs(100), bystander).await.is_err());
+
+    let clock = ManualClock::new(SystemClock.now());
+    let mirror = Mirror::of(world.clone(), vec![world.feed()]).with_clock(clock.clone()).start().unwrap();
+    let waiter = tokio::spawn(mirror.revoked(&token("late")));
+    tokio::task::yield_now().await;
+    clock.advance(Duration::from_secs(3600));
+    assert_eq!(settle("expired", waiter).await.unwrap(), Ended::Expired);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fence_of_another_life_is_an_error() {
+    let world = World::new();
+    let receipt = world.revoke("a").await;
+    world.flush();
+    let mirror = ready(&world).await;
+    let error = mirror.wait_for(receipt.fence.unwrap()).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Amnesia);
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused_by_name() {
+    let world = World::new();
+    let error = Mirror::of(world.clone(), vec![world.feed()]).start().unwrap_err();
+    assert_eq!(error.to_string(), "runtime: is missing; start the mirror inside a Tokio runtime");
+    let short = Mirror::of(world.clone(), vec![world.feed()]).with_max_staleness(Duration::from_millis(49));
+    assert_eq!(short.start().unwrap_err().setting(), "max_staleness");
+    let none = Mirror::of(world.clone(), Vec::<world::ScriptedFeed>::new());
+    assert_eq!(none.start().unwrap_err().setting(), "feeds");
+}

@@ -1,0 +1,109 @@
+//! Those who wait for a token to be revoked.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use super::Shared;
+use crate::revocation::Fingerprint;
+use crate::store::RevokedBy;
+use crate::verified::VerifiedToken;
+
+/// At the latest after this long the clock is looked at again: it may have been set, or the machine may have slept.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// Why a token is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ended {
+    /// It was revoked.
+    Revoked(RevokedBy),
+    /// Its `exp` is reached.
+    Expired,
+}
+
+/// Who waits for which targets.
+#[derive(Debug, Default)]
+pub(super) struct Waiters {
+    count: AtomicUsize,
+    targets: Mutex<HashMap<Fingerprint, Vec<Arc<Notify>>>>,
+}
+
+impl Waiters {
+    /// Wakes those who wait for these targets.
+    pub(super) fn wake<'a>(&self, changed: impl Iterator<Item = &'a Fingerprint>) {
+        // Either we see the one who waits, or it sees what we have written.
+        fence(Ordering::SeqCst);
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let targets = self.lock();
+        for fingerprint in changed {
+            for waiter in targets.get(fingerprint).into_iter().flatten() {
+                waiter.notify_one();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Fingerprint, Vec<Arc<Notify>>>> {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One who waits, entered under all targets of a token.
+struct Waiter {
+    shared: Arc<Shared>,
+    token: Arc<VerifiedToken>,
+    bell: Arc<Notify>,
+}
+
+impl Waiter {
+    fn enter(shared: Arc<Shared>, token: Arc<VerifiedToken>) -> Self {
+        let bell = Arc::new(Notify::new());
+        let mut targets = shared.waiters.lock();
+        for target in token.targets() {
+            targets.entry(*target.fingerprint()).or_default().push(Arc::clone(&bell));
+        }
+        shared.waiters.count.fetch_add(1, Ordering::SeqCst);
+        drop(targets);
+        fence(Ordering::SeqCst);
+        Self { shared, token, bell }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let mut targets = self.shared.waiters.lock();
+        for target in self.token.targets() {
+            if let Some(waiters) = targets.get_mut(target.fingerprint()) {
+                waiters.retain(|waiter| !Arc::ptr_eq(waiter, &self.bell));
+                if waiters.is_empty() {
+                    targets.remove(target.fingerprint());
+                }
+            }
+        }
+        self.shared.waiters.count.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+pub(super) async fn ended(shared: Arc<Shared>, token: Arc<VerifiedToken>) -> Ended {
+    // Entered before the first look, so that nothing falls between the two.
+    let waiter = Waiter::enter(shared, token);
+    loop {
+        if let Some(by) = waiter.shared.find_revoked(&waiter.token) {
+            return Ended::Revoked(by);
+        }
+        let left = waiter.token.expires_at().since(waiter.shared.clock.now());
+        if left.is_zero() {
+            return Ended::Expired;
+        }
+        tokio::select! {
+            () = waiter.bell.notified() => {}
+            () = sleep(left.min(LOOK_AGAIN)) => {}
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! What a mirror hears, and from whom: [`Feed`].
+//!
+//! A feed is the log of one shard of a store, with a snapshot for those who come late. It says what it was told and
+//! draws no conclusions: what is fresh, what is missing and what to do about it is the business of the mirror.
+
+use std::future::Future;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::revocation::{Fingerprint, Record};
+use crate::store::StoreError;
+
+/// The part of a [`Record`] that decides, without its words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "it is the five numbers of a record, no more and no less")]
+pub struct Fact {
+    /// When all tokens were last revoked; zero for never.
+    pub all: Timestamp,
+    /// Tokens issued at or before this are revoked.
+    pub cutoff: Timestamp,
+    /// When the cutoff was last set; zero for never.
+    pub cutoff_set: Timestamp,
+    /// When the target was last reinstated; zero for never.
+    pub reinstated: Timestamp,
+    /// When the fact may be forgotten.
+    pub until: Timestamp,
+}
+
+impl Fact {
+    /// All tokens are revoked, since a time that is not known, and the target was never reinstated.
+    pub const fn revoked_until(until: Timestamp) -> Self {
+        Self {
+            // Before any reinstatement.
+            all: Timestamp::from_millis(1),
+            cutoff: Timestamp::ZERO,
+            cutoff_set: Timestamp::ZERO,
+            reinstated: Timestamp::ZERO,
+            until,
+        }
+    }
+
+    /// The join of two facts about the same target, as [`Record::merge`].
+    #[must_use]
+    pub fn merged(self, other: Self) -> Self {
+        Self {
+            all: self.all.max(other.all),
+            cutoff: self.cutoff.max(other.cutoff),
+            cutoff_set: self.cutoff_set.max(other.cutoff_set),
+            reinstated: self.reinstated.max(other.reinstated),
+            until: self.until.max(other.until),
+        }
+    }
+
+    pub(crate) fn revokes_all(&self) -> bool {
+        self.all > Timestamp::ZERO && self.all >= self.reinstated
+    }
+
+    pub(crate) fn cutoff_in_effect(&self) -> Option<Timestamp> {
+        (self.cutoff_set > Timestamp::ZERO && self.cutoff_set >= self.reinstated).then_some(self.cutoff)
+    }
+
+    /// When it was last changed, or later.
+    pub(crate) fn latest(&self) -> Timestamp {
+        self.all.max(self.cutoff_set).max(self.reinstated)
+    }
+
+    /// Whether a reinstatement stands against what was revoked before.
+    pub(crate) fn is_reinstated(&self) -> bool {
+        self.reinstated > Timestamp::ZERO && !self.revokes_all()
+    }
+
+    /// Whether eight bytes say it all.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.all > Timestamp::ZERO && self.cutoff_set == Timestamp::ZERO && self.reinstated == Timestamp::ZERO
+    }
+}
+
+impl From<&Record> for Fact {
+    fn from(record: &Record) -> Self {
+        Self {
+            all: record.all,
+            cutoff: record.cutoff,
+            cutoff_set: record.cutoff_set,
+            reinstated: record.reinstated,
+            until: record.until,
+        }
+    }
+}
+
+/// The place of an entry in a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(clippy::exhaustive_structs, reason = "it is the id of an entry of a Redis stream")]
+pub struct LogId {
+    /// The first part.
+    pub ms: u64,
+    /// The second part.
+    pub n: u64,
+}
+
+/// What a shard says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "feeds make it")]
+pub struct Heartbeat {
+    /// The life of the shard: another one after data was lost.
+    pub epoch: u64,
+    /// How many changes were written in this life.
+    pub seq: u64,
+    /// The clock of the store.
+    pub time: Timestamp,
+    /// Revocations of tokens that were issued until then may have been lost; zero if none were.
+    pub horizon: Timestamp,
+    /// When the last token from before the horizon is over.
+    pub lifted: Timestamp,
+}
+
+/// One entry of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "feeds make it")]
+pub struct LogEntry {
+    /// Where it stands.
+    pub id: LogId,
+    /// The life in which it was written.
+    pub epoch: u64,
+    /// Its number in that life: one more than that of the entry before.
+    pub seq: u64,
+    /// The target.
+    pub fingerprint: Fingerprint,
+    /// What is known of it since.
+    pub fact: Fact,
+}
+
+/// A part of a snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "feeds make it")]
+pub struct SnapshotPage {
+    /// Facts; an entry may come twice.
+    pub facts: Vec<(Fingerprint, Fact)>,
+    /// Where to go on; `None` after the last page.
+    pub next: Option<u64>,
+}
+
+/// What a mirror tells the feed, so that those who wait for it know how far it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "the mirror makes it")]
+pub struct Progress {
+    /// The life in which the mirror is; zero if in none.
+    pub epoch: u64,
+    /// The last change that it has applied.
+    pub seq: u64,
+}
+
+/// The log of one shard, and the snapshot behind it.
+///
+/// All calls end by themselves within a bound. After any error the mirror calls [`connect`](Self::connect) before it
+/// asks again. Calls may be dropped half-way when the mirror ends.
+pub trait Feed: Send + 'static {
+    /// Connects, from scratch: what was known of the connection before must not matter.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be reached.
+    fn connect(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Asks for the present state. The answer must come from the primary.
+    ///
+    /// # Errors
+    /// [`StoreError`] if there was no answer.
+    fn heartbeat(&mut self, progress: Progress)
+    -> impl Future<Output = Result<Heartbeat, StoreError>> + Send;
+
+    /// The id of the last entry of the log.
+    ///
+    /// # Errors
+    /// [`StoreError`] if there was no answer.
+    fn tail(&mut self) -> impl Future<Output = Result<LogId, StoreError>> + Send;
+
+    /// About how many facts a snapshot holds.
+    ///
+    /// # Errors
+    /// [`StoreError`] if there was no answer.
+    fn count(&mut self) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// A page of the snapshot; `cursor` is `None` for the first. A fact that is there from the first page to the last
+    /// appears.
+    ///
+    /// # Errors
+    /// [`StoreError`] if there was no answer.
+    fn snapshot(
+        &mut self,
+        cursor: Option<u64>,
+    ) -> impl Future<Output = Result<SnapshotPage, StoreError>> + Send;
+
+    /// The facts of these targets, in order.
+    ///
+    /// # Errors
+    /// [`StoreError`] if there was no answer.
+    fn find(
+        &mut self,
+        fingerprints: &[Fingerprint],
+    ) -> impl Future<Output = Result<Vec<Option<Fact>>, StoreError>> + Send;
+
+    /// The entries after `after`, some at a time; if there are none, waits for one, up to `wait`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if there was no answer.
+    fn read(
+        &mut self,
+        after: LogId,
+        wait: Duration,
+    ) -> impl Future<Output = Result<Vec<LogEntry>, StoreError>> + Send;
+
+    /// Writes facts that the store has lost. Those that it knows, or knows better, change nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the write was not confirmed.
+    fn restore(
+        &mut self,
+        facts: &[(Fingerprint, Fact)],
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Whether this target belongs to the shard of this feed.
+    fn owns(&self, fingerprint: &Fingerprint) -> bool {
+        let _ = fingerprint;
+        true
+    }
+
+    /// Says good-bye: nobody is to wait for this mirror any more.
+    fn leave(&mut self) -> impl Future<Output = ()> + Send;
+}

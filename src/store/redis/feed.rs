@@ -1,0 +1,353 @@
+//! [`RedisFeed`]: the log of one shard, for a mirror.
+//!
+//! It has a connection of its own, because reading a log blocks it. Questions are asked one after the other; every one
+//! has a deadline. After a failure the connection is thrown away, and the next one asks anew who the primary is.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::types::Value;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::Inner;
+use super::connect::{Wire, odd_reply, unreachable};
+use super::schema::{self, Class, Member, ShardKeys};
+use crate::clock::Timestamp;
+use crate::revocation::Fingerprint;
+use crate::store::feed::{Fact, Feed, Heartbeat, LogEntry, LogId, Progress, SnapshotPage};
+use crate::store::{StoreError, StoreErrorKind};
+
+/// How long an answer may take; a command that waits has as much on top.
+const LIMIT: Duration = Duration::from_millis(500);
+/// fred's own, below which nothing of ours may fall.
+const COMMAND_LIMIT: Duration = Duration::from_secs(5);
+/// How often the sentinels are asked whether the primary is another.
+const FIND_EVERY: Duration = Duration::from_secs(1);
+/// Members of a page of the snapshot, about: a millisecond of the time of Redis.
+const PAGE: &str = "2000";
+/// Entries that are read at once.
+const ENTRIES: &str = "1000";
+
+/// The log of one shard of a [`RedisStore`](super::RedisStore), made by [`Mirror::builder`](crate::Mirror::builder).
+pub struct RedisFeed {
+    store: Arc<Inner>,
+    shard: u16,
+    wire: Option<Arc<Wire>>,
+    /// The next page of a snapshot, asked for while the last one is being read.
+    ahead: Option<(u64, JoinHandle<Result<Value, StoreError>>)>,
+    /// Who the sentinels say is the primary.
+    find: Option<JoinHandle<Result<bool, StoreError>>>,
+    find_at: Instant,
+}
+
+impl RedisFeed {
+    pub(super) fn new(store: Arc<Inner>, shard: u16) -> Self {
+        Self { store, shard, wire: None, ahead: None, find: None, find_at: Instant::now() }
+    }
+
+    fn names(&self) -> &ShardKeys {
+        self.store.keys.shard(self.shard)
+    }
+
+    fn wire(&self) -> Result<&Arc<Wire>, StoreError> {
+        self.wire
+            .as_ref()
+            .filter(|wire| !wire.has_ended())
+            .ok_or_else(|| unreachable("not connected to redis"))
+    }
+
+    async fn ask(&self, command: &'static str, arguments: Vec<Bytes>) -> Result<Value, StoreError> {
+        self.wire()?.ask(command, arguments, LIMIT).await
+    }
+
+    /// An old primary may go on thinking that it is one; the sentinels know better.
+    async fn ask_who_is_primary(&mut self) -> Result<(), StoreError> {
+        if !self.store.dialer.has_sentinels() {
+            return Ok(());
+        }
+        match self.find.take_if(|find| find.is_finished()) {
+            Some(found) => {
+                // If no sentinel answers, there is no reason to believe that anything has changed.
+                if let Ok(Ok(false)) = found.await {
+                    return Err(StoreError::new(
+                        StoreErrorKind::NotPrimary,
+                        "the sentinels name another primary",
+                    ));
+                }
+            }
+            None if self.find.is_none() && self.find_at <= Instant::now() => {
+                let (dialer, wire, slot) =
+                    (Arc::clone(&self.store.dialer), Arc::clone(self.wire()?), self.slot());
+                self.find =
+                    Some(tokio::spawn(
+                        async move { dialer.find(slot).await.map(|found| found == wire.server) },
+                    ));
+                self.find_at = Instant::now() + FIND_EVERY;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn slot(&self) -> u16 {
+        fred::util::redis_keyslot(&self.names().life)
+    }
+
+    /// What stands in the records, `None` where nothing does.
+    async fn records(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<Fact>>, StoreError> {
+        if fingerprints.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = fingerprints.iter().map(|fingerprint| self.names().record(fingerprint)).collect();
+        let Value::Array(values) = self.ask("MGET", keys).await? else { return Err(odd_reply("redis")) };
+        if values.len() != fingerprints.len() {
+            return Err(odd_reply("redis"));
+        }
+        let read = |value: &Value| match value {
+            Value::Null => Ok(None),
+            value => {
+                let record = value.as_bytes().and_then(|value| schema::parse_record(value).ok());
+                record.map(|record| Some(Fact::from(&record))).ok_or_else(|| odd_reply("redis"))
+            }
+        };
+        values.iter().map(read).collect()
+    }
+}
+
+impl Feed for RedisFeed {
+    async fn connect(&mut self) -> Result<(), StoreError> {
+        self.drop_connection();
+        let server = self.store.dialer.find(self.slot()).await?;
+        self.wire = Some(Arc::new(self.store.dialer.open(server, COMMAND_LIMIT).await?));
+        self.find_at = Instant::now() + FIND_EVERY;
+        Ok(())
+    }
+
+    async fn heartbeat(&mut self, _progress: Progress) -> Result<Heartbeat, StoreError> {
+        self.ask_who_is_primary().await?;
+        let known = self.store.memory.recall(self.shard);
+        let life = vec![self.names().life.clone()];
+        // All in one trip. The role is asked for last: whoever was the primary afterwards was it before.
+        let (life, time, role) =
+            tokio::join!(self.ask("GET", life), self.ask("TIME", Vec::new()), self.ask("ROLE", Vec::new()));
+        let (life, time, role) = (life?, time?, role?);
+        if first_word(&role).as_deref() != Some("master") {
+            return Err(StoreError::new(
+                StoreErrorKind::NotPrimary,
+                "the server is not a primary, but a replica",
+            ));
+        }
+        let doubt = self.store.memory.judge(self.shard, known.as_ref(), life.as_bytes())?;
+        let life = life.as_bytes().and_then(|value| schema::Life::parse(value).ok());
+        let life = life.ok_or_else(|| odd_reply("redis"))?;
+        Ok(Heartbeat {
+            epoch: life.id,
+            seq: life.seq,
+            time: parse_time(&time).ok_or_else(|| odd_reply("redis"))?,
+            horizon: doubt.horizon,
+            lifted: doubt.lifted,
+        })
+    }
+
+    async fn tail(&mut self) -> Result<LogId, StoreError> {
+        let mut arguments = vec![self.names().log.clone()];
+        arguments.extend(["+", "-", "COUNT", "1"].map(Bytes::from));
+        let Value::Array(entries) = self.ask("XREVRANGE", arguments).await? else {
+            return Err(odd_reply("redis"));
+        };
+        let Some(Value::Array(entry)) = entries.first() else { return Ok(LogId::default()) };
+        entry.first().and_then(parse_id).ok_or_else(|| odd_reply("redis"))
+    }
+
+    async fn count(&mut self) -> Result<u64, StoreError> {
+        let index = vec![self.names().index.clone()];
+        match self.ask("ZCARD", index).await? {
+            Value::Integer(count) => Ok(u64::try_from(count).unwrap_or(0)),
+            _ => Err(odd_reply("redis")),
+        }
+    }
+
+    /// First the index, then the tombstones; the lowest bit of the cursor tells which.
+    async fn snapshot(&mut self, cursor: Option<u64>) -> Result<SnapshotPage, StoreError> {
+        let cursor = cursor.unwrap_or(0);
+        let reply = match self.ahead.take() {
+            Some((at, reply)) if at == cursor => reply.await.map_err(super::ask::broken)??,
+            _ => scan(self.wire()?, self.names(), cursor).await?,
+        };
+        let Value::Array(reply) = reply else { return Err(odd_reply("redis")) };
+        let [position, Value::Array(members)] = reply.as_slice() else { return Err(odd_reply("redis")) };
+        let position: u64 =
+            position.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| odd_reply("redis"))?;
+        let is_index = cursor & 1 == 0;
+        let next = match position {
+            0 => is_index.then_some(1),
+            position => Some(position << 1 | cursor & 1),
+        };
+        if let Some(next) = next {
+            let (wire, keys, shard) = (Arc::clone(self.wire()?), Arc::clone(&self.store.keys), self.shard);
+            self.ahead =
+                Some((next, tokio::spawn(async move { scan(&wire, keys.shard(shard), next).await })));
+        }
+        let mut facts = Vec::with_capacity(members.len() / 2);
+        let mut unread = Vec::new();
+        for pair in members.chunks_exact(2) {
+            let [member, until] = pair else { continue };
+            let member = member.as_bytes().ok_or_else(|| odd_reply("redis"))?;
+            let member = if is_index {
+                Member::parse(member)
+            } else {
+                <[u8; 16]>::try_from(member)
+                    .map(|bytes| Member { class: Class::Read, fingerprint: Fingerprint::from_bytes(bytes) })
+                    .map_err(|_| schema::Unreadable)
+            };
+            let member = member.map_err(|_| odd_reply("redis"))?;
+            match member.class {
+                Class::All => {
+                    let until = parse_score(until).ok_or_else(|| odd_reply("redis"))?;
+                    facts.push((member.fingerprint, Fact::revoked_until(until)));
+                }
+                Class::Read => unread.push(member.fingerprint),
+            }
+        }
+        let read = self.records(&unread).await?;
+        facts.extend(unread.into_iter().zip(read).filter_map(|(name, fact)| Some((name, fact?))));
+        Ok(SnapshotPage { facts, next })
+    }
+
+    async fn find(&mut self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<Fact>>, StoreError> {
+        self.records(fingerprints).await
+    }
+
+    async fn read(&mut self, after: LogId, wait: Duration) -> Result<Vec<LogEntry>, StoreError> {
+        let mut arguments = vec![Bytes::from_static(b"COUNT"), Bytes::from_static(ENTRIES.as_bytes())];
+        // Zero would be for ever.
+        if wait >= Duration::from_millis(1) {
+            arguments.extend([Bytes::from_static(b"BLOCK"), wait.as_millis().to_string().into()]);
+        }
+        let id = format!("{}-{}", after.ms, after.n);
+        arguments.extend([Bytes::from_static(b"STREAMS"), self.names().log.clone(), id.into()]);
+        let reply = self.wire()?.ask("XREAD", arguments, wait + LIMIT).await?;
+        parse_entries(&reply).ok_or_else(|| odd_reply("redis"))
+    }
+
+    async fn restore(&mut self, facts: &[(Fingerprint, Fact)]) -> Result<(), StoreError> {
+        self.store.restore(self.shard, facts).await
+    }
+
+    fn owns(&self, fingerprint: &Fingerprint) -> bool {
+        self.store.keys.shard_of(fingerprint) == self.shard
+    }
+
+    async fn leave(&mut self) {
+        self.drop_connection();
+    }
+}
+
+impl RedisFeed {
+    fn drop_connection(&mut self) {
+        if let Some((_, ahead)) = self.ahead.take() {
+            ahead.abort();
+        }
+        if let Some(find) = self.find.take() {
+            find.abort();
+        }
+        if let Some(wire) = self.wire.take() {
+            wire.end();
+        }
+    }
+}
+
+impl Drop for RedisFeed {
+    fn drop(&mut self) {
+        self.drop_connection();
+    }
+}
+
+async fn scan(wire: &Wire, names: &ShardKeys, cursor: u64) -> Result<Value, StoreError> {
+    let key = if cursor & 1 == 0 { &names.index } else { &names.tombstones };
+    let arguments = vec![
+        key.clone(),
+        (cursor >> 1).to_string().into(),
+        Bytes::from_static(b"COUNT"),
+        Bytes::from_static(PAGE.as_bytes()),
+    ];
+    wire.ask("ZSCAN", arguments, LIMIT).await
+}
+
+// === Replies ===
+
+fn first_word(reply: &Value) -> Option<String> {
+    let Value::Array(parts) = reply else { return None };
+    parts.first().and_then(Value::as_string)
+}
+
+/// The reply to `TIME`: seconds and microseconds.
+fn parse_time(reply: &Value) -> Option<Timestamp> {
+    let Value::Array(parts) = reply else { return None };
+    let [secs, micros] = parts.as_slice() else { return None };
+    let (secs, micros): (u64, u64) = (secs.as_str()?.parse().ok()?, micros.as_str()?.parse().ok()?);
+    Some(Timestamp::from_millis(secs.checked_mul(1000)? + micros / 1000))
+}
+
+/// Scores are whole milliseconds below 2⁵³, which Redis prints as such or, when large, with an exponent.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
+fn parse_score(score: &Value) -> Option<Timestamp> {
+    let text = score.as_str()?;
+    let millis = match text.parse() {
+        Ok(millis) => millis,
+        Err(_) => text.parse::<f64>().ok().filter(|n| (0.0..=9.1e15).contains(n))?.ceil() as u64,
+    };
+    Some(Timestamp::from_millis(millis))
+}
+
+fn parse_id(value: &Value) -> Option<LogId> {
+    let text = value.as_str()?;
+    let (ms, n) = text.split_once('-')?;
+    Some(LogId { ms: ms.parse().ok()?, n: n.parse().ok()? })
+}
+
+/// The reply to `XREAD` of one stream.
+fn parse_entries(reply: &Value) -> Option<Vec<LogEntry>> {
+    if reply.is_null() {
+        return Some(Vec::new());
+    }
+    let Value::Array(streams) = reply else { return None };
+    let [Value::Array(stream)] = streams.as_slice() else { return None };
+    let [_, Value::Array(entries)] = stream.as_slice() else { return None };
+    entries.iter().map(parse_entry).collect()
+}
+
+fn parse_entry(entry: &Value) -> Option<LogEntry> {
+    let Value::Array(entry) = entry else { return None };
+    let [id, Value::Array(fields)] = entry.as_slice() else { return None };
+    let field = |wanted: &[u8]| {
+        fields.chunks_exact(2).find_map(|pair| match pair {
+            [name, value] if name.as_bytes() == Some(wanted) => value.as_bytes(),
+            _ => None,
+        })
+    };
+    let text = |wanted: &[u8]| field(wanted).and_then(|value| std::str::from_utf8(value).ok());
+    let mut numbers = text(b"n")?.split(' ').map(|word| word.parse().map(Timestamp::from_millis).ok());
+    let mut next = || numbers.next().flatten();
+    let fact =
+        Fact { all: next()?, cutoff: next()?, cutoff_set: next()?, reinstated: next()?, until: next()? };
+    Some(LogEntry {
+        id: parse_id(id)?,
+        epoch: u64::from_str_radix(text(b"e")?, 16).ok()?,
+        seq: text(b"s")?.parse().ok()?,
+        fingerprint: Fingerprint::from_bytes(<[u8; 16]>::try_from(field(b"f")?).ok()?),
+        fact,
+    })
+}
+
+impl fmt::Debug for RedisFeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisFeed")
+            .field("shard", &self.shard)
+            .field("wire", &self.wire)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,321 @@
+//! The mirror over real servers.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+use tower_jwt_revocation::mirror::{MirrorStatus, Phase, Resync};
+use tower_jwt_revocation::store::Lookup;
+use tower_jwt_revocation::token::TokenProfile;
+use tower_jwt_revocation::token::profile::SignedClaims;
+use tower_jwt_revocation::{
+    Action, Clock as _, Extent, Mirror, Receipt, RedisStore, Revocation, RevocationStore as _, Standing,
+    SystemClock, Target, VerifiedToken,
+};
+
+use crate::servers::{Cluster, Fault, FaultProxy, RedisServer, Sentinel, redis_is_installed, wait_until};
+
+const HOUR: Duration = Duration::from_secs(3600);
+/// For whatever takes milliseconds unless it never happens.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A token whose ids are all `id`, issued a minute ago.
+fn token(id: &str) -> Arc<VerifiedToken> {
+    issued(id, 60)
+}
+
+fn issued(id: &str, ago: u64) -> Arc<VerifiedToken> {
+    let now = SystemClock::default().now();
+    let claims = serde_json::json!({
+        "sub": id, "jti": id, "sid": id, "client_id": id, "iat": now.as_secs() - ago, "exp": now.as_secs() + 1200
+    });
+    let claims = claims.to_string();
+    Arc::new(TokenProfile::new().assert_verified(SignedClaims::new(claims.as_bytes()), now).unwrap())
+}
+
+async fn connect(url: impl AsRef<str>) -> RedisStore {
+    RedisStore::connect(url).await.unwrap()
+}
+
+async fn mirror(url: impl AsRef<str>) -> Mirror {
+    let mirror = Mirror::new(connect(url).await).unwrap();
+    timeout(PATIENCE, mirror.ready()).await.expect("the mirror is never ready");
+    mirror
+}
+
+async fn write(store: &RedisStore, target: Target, action: Action) -> Receipt {
+    let mut change = Revocation::new(target, HOUR);
+    change.action = action;
+    store.write(vec![change]).await.unwrap().remove(0)
+}
+
+async fn revoke(store: &RedisStore, id: &str) -> Receipt {
+    write(store, Target::token(id), Action::Revoke(Extent::All)).await
+}
+
+async fn follow(mirror: &Mirror, receipt: &Receipt) {
+    let arrived =
+        timeout(PATIENCE, mirror.wait_for(receipt.fence.unwrap())).await.expect("the write never arrives");
+    arrived.unwrap_or_else(|error| panic!("{error}: {receipt:?} {mirror:?}"));
+}
+
+async fn until(mirror: &Mirror, what: &str, done: impl Fn(&MirrorStatus) -> bool) -> MirrorStatus {
+    let mut status = mirror.watch_status();
+    let reached = timeout(PATIENCE, status.wait_for(done)).await;
+    reached.unwrap_or_else(|_| panic!("never: {what}: {mirror:?}")).unwrap().clone()
+}
+
+/// What the mirror says from memory; `None` if it has to ask.
+fn local(mirror: &Mirror, token: &Arc<VerifiedToken>) -> Option<Standing> {
+    match mirror.check(token) {
+        Lookup::Now(answer) => answer.ok(),
+        Lookup::Later(_) => None,
+    }
+}
+
+fn is_revoked(mirror: &Mirror, id: &str) -> bool {
+    matches!(local(mirror, &token(id)), Some(Standing::Revoked(_)))
+}
+
+fn is_live(mirror: &Mirror, id: &str) -> bool {
+    matches!(local(mirror, &token(id)), Some(Standing::Live))
+}
+
+fn targets(id: &str) -> [Target; 4] {
+    [Target::token(id), Target::session(id), Target::user(id), Target::client(id)]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_that_comes_late_knows_what_one_that_was_there_knows() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let store = connect(server.url()).await;
+    let early = mirror(server.url()).await;
+    let mut last = revoke(&store, "first").await;
+    for (n, target) in targets("all").into_iter().enumerate() {
+        write(&store, target, Action::Revoke(Extent::All)).await;
+        for (kind, action) in [("cut", Extent::IssuedSoFar), ("back", Extent::IssuedSoFar)] {
+            let id = format!("{kind}{n}");
+            let [token, session, user, client] = targets(&id);
+            let target = [token, session, user, client].into_iter().nth(n).unwrap();
+            last = write(&store, target.clone(), Action::Revoke(action)).await;
+            if kind == "back" {
+                last = write(&store, target, Action::Reinstate).await;
+            }
+        }
+    }
+    follow(&early, &last).await;
+    let late = mirror(server.url()).await;
+    for mirror in [&early, &late] {
+        assert!(is_revoked(mirror, "first") && is_revoked(mirror, "all") && is_live(mirror, "other"));
+        for n in 0..4 {
+            assert!(is_revoked(mirror, &format!("cut{n}")), "{n}");
+            assert!(is_live(mirror, &format!("back{n}")), "{n}");
+        }
+    }
+    // Revoked again after it was reinstated: a snapshot has to say so to a mirror that knows of the reinstatement.
+    for mirror in [&early, &late] {
+        follow(mirror, &write(&store, Target::token("back0"), Action::Revoke(Extent::All)).await).await;
+        assert!(is_revoked(mirror, "back0"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn own_writes_are_seen_at_once_and_those_of_others_soon() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let (one, other) = (mirror(server.url()).await, mirror(server.url()).await);
+    for n in 0..100 {
+        let id = format!("t{n}");
+        let receipts = one.write(vec![Revocation::new(Target::token(id.as_str()), HOUR)]).await.unwrap();
+        assert!(is_revoked(&one, &id));
+        follow(&other, &receipts[0]).await;
+        assert!(is_revoked(&other, &id));
+    }
+    assert_eq!((other.status().entries, other.status().resyncs()), (100, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flushed_redis_un_revokes_nothing_and_is_told_again() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let store = connect(server.url()).await;
+    revoke(&store, "before").await;
+    let mirror = mirror(server.url()).await;
+    follow(&mirror, &write(&store, Target::user("bob"), Action::Revoke(Extent::IssuedSoFar)).await).await;
+    server.cli(&["FLUSHALL"]);
+    let status = until(&mirror, "resync", |status| status.resyncs() > 0).await;
+    assert_eq!(status.shards[0].last_resync, Some(Resync::NewEpoch));
+    until(&mirror, "redis is told", |status| status.shards[0].restored == 2).await;
+    timeout(PATIENCE, mirror.ready()).await.unwrap();
+    assert!(is_revoked(&mirror, "before") && is_revoked(&mirror, "bob"));
+    assert_eq!(local(&mirror, &token("unknown")), None, "issued before the loss, for redis to judge");
+    // Those without a mirror know it, too.
+    for id in ["before", "bob"] {
+        assert!(matches!(store.check(&token(id)).answer().await, Ok(Standing::Revoked(_))), "{id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_trimmed_while_it_was_away_costs_a_snapshot_and_no_revocation() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let store = connect(server.url()).await;
+    let proxy = FaultProxy::start(server.addr()).await;
+    let mirror = mirror(proxy.url()).await;
+    proxy.set(Fault::Reset).await;
+    until(&mirror, "it is cut off", |status| status.shards[0].phase == Phase::Connecting).await;
+    for n in 0..50 {
+        revoke(&store, &format!("t{n}")).await;
+    }
+    server.cli(&["XTRIM", "jwt-revocation:{0}:l", "MAXLEN", "0"]);
+    proxy.set(Fault::Pass).await;
+    let status = until(&mirror, "resync", |status| status.resyncs() > 0).await;
+    assert_eq!(status.shards[0].last_resync, Some(Resync::Trimmed));
+    timeout(PATIENCE, mirror.ready()).await.unwrap();
+    assert!((0..50).all(|n| is_revoked(&mirror, &format!("t{n}"))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hung_redis_makes_it_ask_and_then_say_that_there_is_no_answer() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let store = connect(server.url()).await;
+    let mirror = mirror(server.url()).await;
+    follow(&mirror, &revoke(&store, "known").await).await;
+    server.stop_hung();
+    let hung = Instant::now();
+    while is_live(&mirror, "other") {
+        assert!(hung.elapsed() < Duration::from_millis(1100), "live after {:?}", hung.elapsed());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(mirror.check(&token("other")).answer().await.is_err());
+    assert!(is_revoked(&mirror, "known"));
+    server.resume();
+    timeout(PATIENCE, mirror.ready()).await.unwrap();
+    assert!(is_live(&mirror, "other"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_follows_the_primary_and_not_the_one_that_was() {
+    if !redis_is_installed() {
+        return;
+    }
+    let sentinel = Sentinel::start(1, 1);
+    let store = connect(sentinel.url()).await;
+    let mirror = mirror(sentinel.url()).await;
+    follow(&mirror, &revoke(&store, "before").await).await;
+    let old = tokio::task::block_in_place(|| {
+        let life = |server: &RedisServer| server.cli(&["GET", "jwt-revocation:{0}:e"]);
+        let (one, other) = (&sentinel.servers()[0], &sentinel.servers()[1]);
+        wait_until("the replica has it", PATIENCE, || !life(one).is_empty() && life(one) == life(other));
+        let old = sentinel.hang_primary();
+        sentinel.wait_for_failover_from(old);
+        old
+    });
+    until(&mirror, "the new primary is followed", |status| status.shards[0].phase == Phase::Following).await;
+    timeout(PATIENCE, mirror.ready()).await.unwrap();
+    let start = Instant::now();
+    let receipt = loop {
+        let change = Revocation::new(Target::token("after"), HOUR);
+        match store.write(vec![change]).await {
+            Ok(receipts) => break receipts[0].clone(),
+            Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
+        }
+    };
+    follow(&mirror, &receipt).await;
+    // The old primary comes back and believes for a while that it still is one.
+    sentinel.servers()[old].resume();
+    for n in 0..20 {
+        let id = format!("later{n}");
+        follow(&mirror, &revoke(&store, &id).await).await;
+        assert!(is_revoked(&mirror, &id));
+    }
+    assert_eq!(mirror.status().resyncs(), 0, "{mirror:?}");
+    assert!(is_revoked(&mirror, "before") && is_revoked(&mirror, "after"));
+    assert!(!is_revoked(&mirror, "other"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_cluster_every_shard_has_its_log() {
+    if !redis_is_installed() {
+        return;
+    }
+    let cluster = tokio::task::spawn_blocking(Cluster::start).await.unwrap();
+    let store = RedisStore::builder().with_url(cluster.url()).with_shards(8).connect().await.unwrap();
+    let other = RedisStore::builder().with_url(cluster.url()).with_shards(8).connect().await.unwrap();
+    for n in 0..40 {
+        revoke(&store, &format!("before{n}")).await;
+    }
+    let mirror = Mirror::new(other).unwrap();
+    timeout(PATIENCE, mirror.ready()).await.unwrap();
+    for n in 0..40 {
+        follow(&mirror, &revoke(&store, &format!("after{n}")).await).await;
+        assert!(is_revoked(&mirror, &format!("before{n}")) && is_revoked(&mirror, &format!("after{n}")));
+    }
+    assert!(is_live(&mirror, "other"));
+    assert!(mirror.status().shards.iter().filter(|shard| shard.applied > 0).count() > 3);
+}
+
+/// What the child process of the next test does.
+#[tokio::test(flavor = "multi_thread")]
+async fn sleeper() {
+    let Ok(url) = std::env::var("MIRROR_OF") else { return };
+    let mirror = mirror(url).await;
+    let mut out = std::io::stdout();
+    let token = token("revoked-meanwhile");
+    let mut before = Instant::now();
+    writeln!(out, "\nready").unwrap();
+    loop {
+        if before.elapsed() > Duration::from_secs(1) {
+            // The first look after the sleep.
+            let word = match local(&mirror, &token) {
+                Some(Standing::Live) => "live",
+                Some(_) => "revoked",
+                None => "ask",
+            };
+            writeln!(out, "woke {word}").unwrap();
+            return;
+        }
+        before = Instant::now();
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_was_stopped_does_not_answer_from_the_past() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let store = connect(server.url()).await;
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "mirror::sleeper", "--nocapture", "--test-threads", "1"])
+        .env("MIRROR_OF", server.url())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    lines.by_ref().find(|line| line == "ready").unwrap();
+    let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    revoke(&store, "revoked-meanwhile").await;
+    // It is the length of the sleep that is tested.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    let woke = lines.by_ref().find(|line| line.starts_with("woke")).unwrap();
+    assert_ne!(woke, "woke live");
+    child.wait().unwrap();
+}
