@@ -482,3 +482,27 @@ async fn a_replica_is_refused_at_the_start() {
         RedisStore::builder().with_url(replica.url()).with_start(Start::AtOnce).connect().await.unwrap_err();
     assert!(error.to_string().contains("not a primary"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn far_from_redis_a_check_takes_one_round_trip_not_two() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let proxy = FaultProxy::start(server.addr()).await;
+    let limit = Duration::from_secs(1);
+    let store =
+        RedisStore::builder().with_url(proxy.url()).with_check_timeout(limit).connect().await.unwrap();
+    proxy.set(Fault::Latency { base: limit.mul_f64(0.6), jitter: Duration::ZERO }).await;
+    // One after the other would take longer than a check may.
+    let checks = (0..50).map(|n| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(10 * n)).await;
+            check(&store, &token("u", "t")).await
+        })
+    });
+    for check in checks.collect::<Vec<_>>() {
+        assert_eq!(check.await.unwrap().unwrap(), Standing::Live);
+    }
+}

@@ -390,7 +390,7 @@ fn commands(server: &RedisServer, name: &str) -> u64 {
     line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_check_that_is_begun_and_left_alone_is_in_nobodys_way() {
     if !redis_is_installed() {
         return;

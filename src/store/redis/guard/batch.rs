@@ -1,8 +1,11 @@
 //! Checks that come while another one is under way travel together.
 //!
 //! The first check is sent at once. Those that come before its answer wait, and all go in one `MGET` when it is there;
-//! those that come before *that* answer go in the next. So a check under load takes up to two round trips instead of
-//! one, and Redis, the client and the kernel are asked once for many: several times as many checks for the same work.
+//! those that come before *that* answer go in the next. So under load Redis, the client and the kernel are asked once
+//! for many: several times as many checks for the same work.
+//!
+//! Nobody waits for long: a batch that has not been answered after [`PATIENCE`] lets the next one go. Far from Redis,
+//! a check takes one round trip and that, not two.
 //!
 //! Batches are sent by tasks of their own, so that nobody depends on how eagerly someone else polls.
 //!
@@ -10,6 +13,7 @@
 //! is seen by it.
 
 use std::mem;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +26,9 @@ use crate::store::StoreError;
 
 /// Most checks of one batch: some thousand keys, for which Redis needs a millisecond.
 const LARGEST: usize = 256;
+
+/// How long the next batch waits for the answer to this one. About what a server in the same place needs.
+const PATIENCE: Duration = Duration::from_millis(1);
 
 /// What one check asks for, all of it on one node.
 #[derive(Debug)]
@@ -108,10 +115,20 @@ impl Drop for Turn {
 async fn send(turn: Turn, batch: Vec<Check>) {
     let (asks, senders): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
     let values = match turn.0.lane() {
-        Ok(lane) => lane.read_all(&asks, turn.0.config.limit).await,
-        Err(error) => Err(error),
+        Ok(lane) => {
+            let mut answer = pin!(lane.read_all(&asks, turn.0.config.limit));
+            let soon = timeout(PATIENCE, &mut answer).await;
+            drop(turn);
+            match soon {
+                Ok(values) => values,
+                Err(_) => answer.await,
+            }
+        }
+        Err(error) => {
+            drop(turn);
+            Err(error)
+        }
     };
-    drop(turn);
     // Whoever has gone away does not need an answer.
     match values {
         Ok(values) => {
