@@ -303,8 +303,7 @@ impl History {
             }
         }
         let exposure = Duration::from_nanos(last_wrong - first);
-        // Of what a primary wrote that had been replaced, nobody else may ever have known.
-        if split == Duration::ZERO && exposure > EXPOSURE {
+        if exposure > EXPOSURE.max(split) {
             return Err(format!("{name}: live for {exposure:?} after they were lost"));
         }
         let confirmed: Vec<_> = writes.values().filter(is_confirmed).collect();

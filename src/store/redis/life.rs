@@ -9,6 +9,7 @@
 //! | missing | `FLUSHALL`, a restart without data, eviction, another database | everything, until a new life has begun |
 //! | the known one, with a lower seq | an older dump, a fail-over that lost writes | everything, until a new life has begun |
 //! | the known one, but on a new connection its latest known change is not in the log | the same, and others have written since | the same |
+//! | another one, begun before the latest known change | two primaries were believed at once | everything, until a new life has begun |
 //! | another one | any of these, and someone was faster | tokens issued up to its birth |
 //!
 //! A token that is in doubt and not found to be revoked is [`StoreErrorKind::Amnesia`]: the policy decides. Tokens
@@ -23,6 +24,9 @@ use super::schema::{FAR, Life};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::store::{StoreError, StoreErrorKind};
 use crate::verified::VerifiedToken;
+
+/// Later than all tokens.
+const FOREVER: Timestamp = Timestamp::from_millis(u64::MAX);
 
 /// What this process knows of the lives of all shards.
 #[derive(Debug)]
@@ -128,10 +132,18 @@ impl Memory {
                     (seen.life.horizon, seen.life.lifted) = (known.life.horizon, known.life.lifted);
                 }
             }
+            // The former life went on after this one had begun: two primaries were believed at once. What was written to
+            // the other one meanwhile is lost as well.
+            Some(known) if known.life.mark.0 > life.horizon.max(life.birth).as_millis() => {
+                seen.lost = true;
+                self.alarm.notify_one();
+                self.keep(shard, before, seen);
+                return Doubt { horizon: FOREVER, lifted: FOREVER };
+            }
             Some(known) if life.horizon < life.birth => {
                 seen.life.horizon = life.birth;
                 // Until it is published, when the script says how long it lasts.
-                seen.life.lifted = Timestamp::from_millis(u64::MAX);
+                seen.life.lifted = FOREVER;
                 seen.former = Some(known.life.id);
                 self.alarm.notify_one();
             }

@@ -67,6 +67,23 @@ fn a_missing_life_and_fewer_changes_put_everything_in_doubt() {
 }
 
 #[test]
+fn a_life_that_began_before_the_latest_known_change_puts_everything_in_doubt() {
+    let memory = Memory::new(1);
+    // Somewhere else a second life began at 50; the first went on here until 60.
+    read(&memory, Some(life(1, 10, 0, 60))).unwrap();
+    assert_eq!(read(&memory, Some(life(2, 50, 50, 3))).map(horizon_of), Ok(u64::MAX));
+    assert!(has_rung(&memory));
+    assert_eq!(memory.recall(0).unwrap().for_script(), (2, FAR), "a third one has to begin");
+    assert_eq!(read(&memory, Some(life(2, 50, 50, 4))), Err(StoreErrorKind::Amnesia));
+    assert_eq!(read(&memory, Some(life(3, 70, 70, 4))).map(horizon_of), Ok(70));
+
+    // A change from before the birth was lost with the rest of its life.
+    let memory = Memory::new(1);
+    read(&memory, Some(life(1, 10, 0, 50))).unwrap();
+    assert_eq!(read(&memory, Some(life(2, 50, 50, 3))).map(horizon_of), Ok(50));
+}
+
+#[test]
 fn another_life_puts_what_was_before_it_in_doubt_and_the_others_are_told() {
     let memory = Memory::new(1);
     read(&memory, Some(life(1, 10, 0, 5))).unwrap();
