@@ -69,7 +69,9 @@ async fn revoke(State(app): State<App>, body: Bytes) -> Result<StatusCode, Probl
 /// Answers as RFC 7009 §2.2 has it: a token that is no good needs no revocation.
 async fn revoke_token(State(app): State<App>, body: Bytes) -> Result<StatusCode, Problem> {
     let members = object(&body)?;
-    let token = required(&members, "token")?;
+    let Some(Value::String(token)) = members.get("token") else {
+        return Err(Problem::BadRequest("`token` is missing or not a string"));
+    };
     within(app.limit, async {
         match app.revoker.revoke_raw_token(&*app.verifier, token).await {
             Ok(_) => Ok(()),

@@ -43,7 +43,7 @@ use crate::app::App;
 use crate::config::Config;
 
 /// How long requests that are under way get at the end. What asks us to stop waits for 5 s.
-const LAST_REQUESTS: Duration = Duration::from_secs(4);
+const LAST_REQUESTS: Duration = Duration::from_millis(4750);
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -14,7 +14,7 @@ use crate::answer::{NO_STORE, Problem, id, object, optional, within};
 use crate::app::App;
 
 /// Longest body of a request to sign in, to refresh or to revoke.
-pub(crate) const MAX_BODY: usize = 64 * 1024;
+pub(crate) const MAX_BODY: usize = 1024 * 1024;
 
 pub(crate) fn routes(app: &App) -> Router {
     Router::new()

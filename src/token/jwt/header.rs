@@ -51,9 +51,10 @@ impl<'a> Header<'a> {
     /// `json` is the decoded header.
     pub(crate) fn parse(json: &'a [u8]) -> Result<Self, TokenError> {
         // The cause is dropped: its text may quote the header.
-        let read: Read<'a> = serde_json::from_slice(json).map_err(|_| {
-            malformed("the header of the token is not a JSON object with `alg`, or says it twice")
-        })?;
+        let odd = || malformed("the header of the token is not a JSON object with `alg`, or says it twice");
+        // All of it, as JSON must be: what is skipped is not looked at otherwise.
+        let json = std::str::from_utf8(json).map_err(|_| odd())?;
+        let read: Read<'a> = serde_json::from_str(json).map_err(|_| odd())?;
         if read.is_unsupported {
             return Err(TokenError::new(
                 TokenErrorKind::UnsupportedHeader,

@@ -187,7 +187,8 @@ impl Jwk {
             ),
             "EC" => VerificationKey::from_ec_point(algorithm, &self.point(algorithm)?),
             _ => VerificationKey::from_ed_der(&member("x", self.x.as_ref())?),
-        }?;
+        }?
+        .named_by_jwk(self.alg.as_deref());
         match &self.kid {
             Some(kid) => key.with_kid(kid.clone()),
             None => Ok(key),

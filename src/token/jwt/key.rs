@@ -33,6 +33,8 @@ pub(crate) const MAX_RSA_BITS: usize = if cfg!(feature = "aws_lc_rs") { 8192 } e
 pub struct VerificationKey {
     kid: Option<Box<str>>,
     algorithm: Algorithm,
+    /// Whether the key says `EdDSA` itself, and so does not go by the second name of that.
+    is_eddsa_only: bool,
     key: DecodingKey,
 }
 
@@ -183,7 +185,14 @@ impl VerificationKey {
     /// Whether `alg` is the name of the algorithm of this key, to the letter.
     pub(crate) fn is_for(&self, alg: &str) -> bool {
         // RFC 9864 §2.2 gives EdDSA with Ed25519 a second name, and it is all that such a key can do.
-        alg == name(self.algorithm) || (self.algorithm == Algorithm::EdDSA && alg == "Ed25519")
+        let has_second_name = self.algorithm == Algorithm::EdDSA && !self.is_eddsa_only;
+        alg == name(self.algorithm) || (has_second_name && alg == "Ed25519")
+    }
+
+    /// The same key, for the algorithm of just the name that its JWK gives (RFC 7517 §4.4).
+    pub(crate) fn named_by_jwk(mut self, alg: Option<&str>) -> Self {
+        self.is_eddsa_only = alg == Some("EdDSA");
+        self
     }
 
     /// Whether both are the same public key, under the same name. Secrets are never the same: they are not compared.
@@ -222,7 +231,7 @@ impl VerificationKey {
     fn checked(algorithm: Algorithm, key: DecodingKey) -> Result<Self, ConfigError> {
         provider::ready()?;
         match jsonwebtoken::crypto::verify("AAAA", b"", &key, algorithm) {
-            Ok(false) => Ok(Self { kid: None, algorithm, key }),
+            Ok(false) => Ok(Self { kid: None, algorithm, is_eddsa_only: false, key }),
             // The cause is dropped: what it quotes is not for us to know.
             _ => Err(ConfigError::new("key", format!("cannot be used for {algorithm:?}"))),
         }

@@ -147,7 +147,7 @@ impl SigningKey {
         let jwk = Jwk::parse(json)?;
         jwk.expect_operation("sign")?;
         let algorithm = jwk.algorithm(None)?;
-        let key = match &*jwk.kty {
+        let mut key = match &*jwk.kty {
             "oct" => Self::from_secret(algorithm, &member("k", jwk.k.as_ref())?),
             "RSA" => Self::from_rsa_der(algorithm, &pkcs1_of_jwk(&jwk)?),
             "EC" => {
@@ -168,6 +168,7 @@ impl SigningKey {
         if algorithm == Algorithm::EdDSA && !key.public.has_ed_bytes(&member("x", jwk.x.as_ref())?) {
             return Err(ConfigError::new("x", "does not belong to `d`"));
         }
+        key.public = key.public.named_by_jwk(jwk.alg.as_deref());
         match jwk.kid {
             Some(kid) => key.with_kid(kid),
             None => Ok(key),

@@ -59,7 +59,10 @@ impl<'a> Claims<'a> {
         // Room for a common token, so that neither list has to grow.
         let claims = Claims { targets: Vec::with_capacity(8), ..Claims::default() };
         let mut reader = ClaimsReader { profile, claims, names: Vec::with_capacity(24), error: None };
-        let mut json = serde_json::Deserializer::from_slice(payload);
+        // All of it, as JSON must be: what is skipped is not looked at otherwise.
+        let payload = std::str::from_utf8(payload)
+            .map_err(|_| TokenError::new(TokenErrorKind::Malformed, "the claims are not UTF-8"))?;
+        let mut json = serde_json::Deserializer::from_str(payload);
         let read = json.deserialize_map(&mut reader).and_then(|()| json.end());
         if let Some(error) = reader.error {
             return Err(error);

@@ -77,7 +77,11 @@ fn public_keys_in_all_their_forms() {
     for kid in ["rsa", "p256", "ed", "oct"] {
         assert_eq!(VerificationKey::from_jwk(&jwk(kid).to_string()).unwrap().kid(), Some(kid));
     }
-    VerificationKey::from_jwk(&jwk_with("ed", "alg", json!("Ed25519")).to_string()).unwrap();
+    // A key that says `EdDSA` means just that; one that says `Ed25519`, or nothing, knows both names of it.
+    for (alg, accepts) in [("EdDSA", [true, false]), ("Ed25519", [true, true])] {
+        let key = VerificationKey::from_jwk(&jwk_with("ed", "alg", json!(alg)).to_string()).unwrap();
+        assert_eq!(["EdDSA", "Ed25519"].map(|alg| key.is_for(alg)), accepts, "{alg}");
+    }
 }
 
 #[test]

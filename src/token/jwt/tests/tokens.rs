@@ -256,6 +256,30 @@ fn a_payload_with_stray_bits_is_refused_although_its_signature_fits() {
     assert_refused(&verifier(), &format!("{input}.{signature}"), Malformed);
 }
 
+/// Also where nothing of it is read.
+#[test]
+fn what_is_not_utf8_is_not_json() {
+    for (header, payload) in [
+        (&b"{\"alg\":\"HS256\",\"x\":\"\xff\"}"[..], claims().to_string().as_bytes()),
+        (
+            b"{\"alg\":\"HS256\"}",
+            &claims()
+                .to_string()
+                .as_bytes()
+                .iter()
+                .map(|byte| if *byte == b'j' { 0xff } else { *byte })
+                .collect::<Vec<_>>(),
+        ),
+        (b"{\"alg\":\"HS256\"}", &[&b"{\"x\":\"\xff\","[..], &claims().to_string().as_bytes()[1..]].concat()),
+    ] {
+        let input = format!("{}.{}", encode(header), encode(payload));
+        secret_key();
+        let key = EncodingKey::from_secret(SECRET);
+        let signature = jsonwebtoken::crypto::sign(input.as_bytes(), &key, Algorithm::HS256).unwrap();
+        assert_refused(&verifier(), &format!("{input}.{signature}"), Malformed);
+    }
+}
+
 #[test]
 fn claims_that_lie_about_their_type() {
     let good = claims().to_string();
