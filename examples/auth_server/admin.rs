@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tower_jwt_revocation::{Clock as _, RevokeError, StoreErrorKind, SystemClock, Target, Timestamp};
 
-use crate::answer::{NO_STORE, Problem, id, object, optional, required, within};
+use crate::answer::{NO_STORE, Problem, id, object, optional, within};
 use crate::app::App;
 use crate::public::MAX_BODY;
 

@@ -98,6 +98,10 @@ fn forget_older_verdicts(extensions: &mut Extensions) {
 
 impl<A> Shared<A> {
     /// Leaves the verdict where handlers find it, or gives back the rejection.
+    #[cfg_attr(
+        not(feature = "axum"),
+        expect(clippy::unused_self, reason = "extractors need what the answers need")
+    )]
     pub(super) fn mark(&self, verdict: Verdict, extensions: &mut Extensions) -> Result<(), Rejection> {
         match verdict {
             Verdict::Cleared(clearance) => {

@@ -142,6 +142,10 @@ enum Topology {
 }
 
 impl Dialer {
+    #[cfg_attr(
+        not(feature = "unix-sockets"),
+        expect(clippy::match_wildcard_for_single_variants, reason = "with Unix sockets there is one more")
+    )]
     pub(crate) fn new(config: Config) -> Result<Self, ConfigError> {
         let topology = match &config.server {
             ServerConfig::Sentinel { hosts, service_name, username, password } => Topology::Sentinel {
