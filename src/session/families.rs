@@ -20,7 +20,7 @@ use crate::config::ConfigError;
 use crate::revocation::{MAX_ID_BYTES, Record, Target};
 use crate::revoker::Revoker;
 use crate::store::StoreError;
-use crate::store::session::{Commit, Committed, Seen, SessionStore, Snapshot};
+use crate::store::session::{Commit, Committed, SessionStore, Snapshot};
 
 /// How much longer than a refresh token a revocation is kept: for clocks that are apart.
 const MARGIN: Duration = Duration::from_secs(60 * 60);
@@ -140,8 +140,7 @@ impl Families {
         };
         let token = secret.into_token(&id, 0, &key);
         let commit = self.commit(&id, None, &family)?;
-        let grant =
-            self.grant(GrantKind::Started, token, &id, &family, issue_at(snapshot.now, &snapshot.records));
+        let grant = self.grant(GrantKind::Started, token, &id, &family, issue_at(&snapshot));
         Ok(Ok(First { grant, commit }))
     }
 
@@ -191,7 +190,7 @@ impl Families {
             };
             let id = random_id()?;
             let commit = self.commit(&id, None, &family)?;
-            let issued_at = issue_at(snapshot.now, &snapshot.records);
+            let issued_at = issue_at(&snapshot);
             match self.store.commit(commit.with_guards(snapshot.records)).await? {
                 Committed::Done => {
                     let grant = self.grant(GrantKind::Started, token_id.into(), &id, &family, issued_at);
@@ -311,7 +310,7 @@ impl Families {
                 Verdict::Keep => (family.used(seen.now), GrantKind::Kept, lineage.same()),
                 Verdict::Replay { seed } => {
                     let token = lineage.again(family, &seed);
-                    let issued_at = issue_at(seen.now, &seen.records);
+                    let issued_at = issue_at(&seen);
                     let grant = self.grant(GrantKind::Replayed, token, id, family, issued_at);
                     return Ok((Refresh::Granted(grant), false));
                 }
@@ -347,7 +346,7 @@ impl Families {
                     }
                 }
             }
-            let issued_at = issue_at(seen.now, &seen.records);
+            let issued_at = issue_at(&seen);
             return Ok((Refresh::Granted(self.grant(kind, token, id, &after, issued_at)), touch));
         }
         Err(out_of_attempts())
@@ -484,11 +483,16 @@ fn new_family(
     })
 }
 
-/// The `iat` of an access token that is granted now, and the first that is not revoked.
-pub(super) fn issue_at(now: Timestamp, records: &[Seen]) -> (Timestamp, Timestamp) {
-    let reissue_at = |seen: &Seen| seen.record.as_ref().and_then(Record::reissue_at);
-    let reissue_at = records.iter().filter_map(reissue_at).max().unwrap_or_default();
-    (now.stamp(reissue_at), reissue_at)
+/// The `iat` of an access token that is granted now, and the first that is neither revoked nor in doubt.
+pub(super) fn issue_at(seen: &Snapshot) -> (Timestamp, Timestamp) {
+    let records = seen.records.iter().filter_map(|seen| seen.record.as_ref());
+    let revoked = records.filter_map(Record::reissue_at).max().unwrap_or_default();
+    let doubted = match seen.horizon {
+        Timestamp::ZERO => Timestamp::ZERO,
+        horizon => horizon.plus(Duration::from_millis(1)),
+    };
+    let reissue_at = revoked.max(doubted);
+    (seen.now.stamp(reissue_at), reissue_at)
 }
 
 fn check_token_id(id: &str) -> Result<(), StoreError> {

@@ -185,7 +185,7 @@ impl Sessions {
                     // The user was revoked meanwhile, and the family is as old as that.
                     continue 'anew;
                 }
-                (grant.issued_at, grant.reissue_at) = issue_at(snapshot.now, &snapshot.records);
+                (grant.issued_at, grant.reissue_at) = issue_at(&snapshot);
             }
         }
         Err(out_of_attempts())

@@ -27,7 +27,7 @@ use tower_jwt_revocation::session::{
 use tower_jwt_revocation::store::session::SessionStore;
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::profile::SignedClaims;
-use tower_jwt_revocation::{Extent, MemoryStore, Revoker, Standing, Target};
+use tower_jwt_revocation::{Extent, MemoryStore, Revoker, Standing, StoreErrorKind, Target, VerifiedToken};
 
 // === Words for the tests ===
 
@@ -92,8 +92,8 @@ async fn refresh(sessions: &Sessions, grant: &Grant) -> Refresh {
     sessions.refresh(grant.token.expose(), None).await.unwrap()
 }
 
-/// Whether the access token of a grant is live, as a layer would find.
-async fn is_live(store: &impl SessionStore, grant: &Grant) -> bool {
+/// The access token of a grant.
+fn access_token(grant: &Grant) -> Arc<VerifiedToken> {
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of our time are exact in a double")]
     let iat = grant.issued_at.as_millis() as f64 / 1000.0;
     let claims = json!({
@@ -101,8 +101,12 @@ async fn is_live(store: &impl SessionStore, grant: &Grant) -> bool {
         "jti": "j", "iat": iat, "exp": grant.issued_at.as_secs() + 300,
     });
     let payload = claims.to_string().into_bytes();
-    let token = TokenProfile::new().assert_verified_for_revocation(SignedClaims::new(&payload)).unwrap();
-    store.check(&Arc::new(token)).answer().await.unwrap() == Standing::Live
+    Arc::new(TokenProfile::new().assert_verified_for_revocation(SignedClaims::new(&payload)).unwrap())
+}
+
+/// Whether it is live, as a layer would find.
+async fn is_live(store: &impl SessionStore, grant: &Grant) -> bool {
+    store.check(&access_token(grant)).answer().await.unwrap() == Standing::Live
 }
 
 // === The tests, for any store ===

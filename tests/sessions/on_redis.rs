@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use tower_jwt_revocation::RedisStore;
+use tower_jwt_revocation::{RedisStore, RevocationStore as _};
 use tower_jwt_revocation::audit::{AuditEvent, AuditKind, AuditSink as _, RedisSink};
 
 use super::support::RedisServer;
@@ -34,6 +34,31 @@ async fn connect(url: &str, shards: u16) -> RedisStore {
     let generous = Duration::from_secs(5);
     let builder = RedisStore::builder().with_url(url).with_prefix("app").with_shards(shards);
     builder.with_check_timeout(generous).with_write_timeout(generous).connect().await.unwrap()
+}
+
+/// The horizon of a loss lies in the very second of the first login after it.
+#[tokio::test]
+async fn whoever_logs_in_right_after_a_loss_of_data_is_not_in_doubt() {
+    support::redis_or_skip!();
+    for shards in [1, 3] {
+        let ground = Redis::start(shards).await;
+        let sessions = sessions(&ground, policy());
+        let old = login(&sessions, "alice").await;
+        ground.server.cli(&["FLUSHALL"]);
+        let began = std::time::Instant::now();
+        let new = loop {
+            match sessions.login(NewSession::of_user("alice")).await {
+                Ok(login) => break granted_login(login),
+                // Until every shard has a new life.
+                Err(error) => assert!(began.elapsed() < Duration::from_secs(10), "{error}"),
+            }
+        };
+        assert!(is_live(&ground.store(), &new).await);
+        let doubt = ground.store().check(&access_token(&old)).answer().await.unwrap_err();
+        assert_eq!(doubt.kind(), StoreErrorKind::Amnesia);
+        assert!(matches!(refused(refresh(&sessions, &old).await), Refusal::Unknown | Refusal::Lost));
+        granted(refresh(&sessions, &new).await);
+    }
 }
 
 #[tokio::test]
