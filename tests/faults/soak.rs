@@ -125,6 +125,9 @@ pub fn run(length: Duration) -> Result<Soaked, String> {
 
 fn sample(lab: &Lab, start: Instant, samples: &mut Vec<Sample>) {
     std::thread::sleep(FLAP);
+    for stalls in [&lab.app.stalls, &lab.net.stalls, &lab.pinger.stalls] {
+        stalls.forget();
+    }
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let resident = resident.and_then(|line| line.split_whitespace().next()).and_then(|kib| kib.parse().ok());
