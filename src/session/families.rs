@@ -140,7 +140,7 @@ impl Families {
         };
         let token = secret.into_token(&id, 0, &key);
         let commit = self.commit(&id, None, &family)?;
-        let grant = self.grant(GrantKind::Started, token, &id, &family, issue_at(&snapshot));
+        let grant = self.grant(GrantKind::Started, token, &id, &family, issue_at(snapshot));
         Ok(Ok(First { grant, commit }))
     }
 
