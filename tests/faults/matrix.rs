@@ -311,14 +311,19 @@ impl Judge<'_> {
         [&self.lab.app.stalls, &self.lab.net.stalls, &self.lab.pinger.stalls]
     }
 
-    /// Whether the machine had held up the store, the proxy or Redis shortly before or meanwhile, for so long that it
-    /// counts as a fault of its own: half the budget, or as long as it takes to have too many checks open.
+    /// Whether the machine had held up the store, the proxy or Redis for so long that it counts as a fault of its own:
+    /// half the budget, or as long as it takes to have too many checks open. A request passes through all three, so
+    /// what each has lost of its time adds up; and a link that was given up for one of them is felt for a while.
     fn is_excused(&self, kind: StoreErrorKind, sent: Instant, got: Instant) -> bool {
         let long = if kind == StoreErrorKind::Overloaded { BUDGET / 10 } else { BUDGET / 2 };
-        // While the fault lasts, Redis may be silent because of it.
+        // While most faults last, Redis may be silent because of them.
         let is_outside = got < self.times.begun || sent > self.times.healed;
-        let witnesses = if is_outside { 3 } else { 2 };
-        self.stalls()[..witnesses].iter().any(|stalls| stalls.longest(before(sent, AFTERMATH), got) > long)
+        let witnesses = if is_outside || self.fault.checks == Able::All { 3 } else { 2 };
+        let witnesses = &self.stalls()[..witnesses];
+        let meanwhile: Duration = witnesses.iter().map(|stalls| stalls.within(sent, got)).sum();
+        let shortly_before =
+            witnesses.iter().map(|stalls| stalls.longest(before(sent, AFTERMATH), got)).max();
+        meanwhile > long || shortly_before > Some(long)
     }
 
     fn excuse(&mut self, kind: StoreErrorKind, sent: Instant, got: Instant) -> bool {
