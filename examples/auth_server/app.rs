@@ -40,6 +40,8 @@ pub(crate) struct App {
     pub(crate) max_token_lifetime: Duration,
     /// How long a route outside of the layer may take.
     pub(crate) limit: Duration,
+    /// What one request behind the layer may take of the store, all in all.
+    pub(crate) budget: Duration,
     issuer: Arc<TokenIssuer>,
     redis: Option<RedisStore>,
     handler_calls: Arc<AtomicU64>,
@@ -126,6 +128,7 @@ impl App {
             access_lifetime: config.access_lifetime,
             max_token_lifetime: config.max_token_lifetime,
             limit: config.redis_timeout * 3,
+            budget: config.redis_timeout,
             issuer: Arc::new(issuer),
             redis,
             handler_calls: Arc::default(),

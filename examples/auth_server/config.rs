@@ -59,6 +59,10 @@ impl Config {
         let mut profile = TokenProfile::new()
             .with_leeway(seconds("AUTH_LEEWAY_S", 60, 0..=300)?)
             .with_max_lifetime(max_token_lifetime);
+        // What others put into these claims is their business: nothing here is revoked by them.
+        for claim in ["session_state", "session_id", "family_id", "origin_jti", "client_id", "azp"] {
+            profile = profile.without_claim_target(claim);
+        }
         if let Some(issuer) = text("AUTH_ISS")? {
             profile = profile.with_issuer(issuer);
         }

@@ -9,14 +9,16 @@ use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tower::ServiceBuilder;
 use tower::limit::ConcurrencyLimitLayer;
+use tower::util::MapRequestLayer;
 use tower_jwt_revocation::{Clearance, TargetKind};
 
-use crate::answer::{Problem, within};
+use crate::answer::Problem;
 use crate::app::App;
 
 const MAX_ECHO: usize = 1024 * 1024;
@@ -38,9 +40,26 @@ pub(crate) fn routes(app: &App) -> Router {
         .route_layer(from_fn_with_state(app.clone(), count_call))
         .layer(DefaultBodyLimit::max(MAX_ECHO))
         .with_state(app.clone());
-    let service =
-        ServiceBuilder::new().layer(app.layer.clone()).layer(ConcurrencyLimitLayer::new(64)).service(router);
+    let budget = app.budget;
+    let service = ServiceBuilder::new()
+        .layer(MapRequestLayer::new(move |mut request: Request| {
+            request.extensions_mut().insert(Deadline(Instant::now() + budget));
+            request
+        }))
+        .layer(app.layer.clone())
+        .layer(ConcurrencyLimitLayer::new(64))
+        .service(router);
     PATHS.iter().fold(Router::new(), |outer, path| outer.route_service(path, service.clone()))
+}
+
+/// When the budget for all that a request asks of the store is used up, the check of its token included.
+#[derive(Clone, Copy)]
+struct Deadline(Instant);
+
+impl Deadline {
+    async fn hold<T>(self, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+        tokio::time::timeout_at(self.0, work).await.unwrap_or(Err(Problem::Unavailable))
+    }
 }
 
 async fn count_call(State(app): State<App>, request: Request, next: Next) -> Response {
@@ -64,31 +83,46 @@ async fn slow(Query(query): Query<HashMap<String, String>>) -> Result<&'static s
     Ok("done")
 }
 
-/// Ends the session of the token, or the token if it has none.
-async fn logout(State(app): State<App>, clearance: Clearance) -> Result<StatusCode, Problem> {
+/// Ends the session of the token, or the token if it has none. Whoever else signs tokens may name a session that is
+/// not one of ours, or not the caller's: that ends the token only.
+async fn logout(
+    State(app): State<App>,
+    Extension(deadline): Extension<Deadline>,
+    clearance: Clearance,
+) -> Result<StatusCode, Problem> {
     let token = clearance.token();
-    within(app.limit, async {
-        match token.target(TargetKind::Session) {
-            Some(session) => app.sessions.end(session.id()).await?,
-            None => {
-                app.revoker.revoke_token(token).reason("signed out").await?;
-            }
+    let work = async {
+        if let Some(session) = token.target(TargetKind::Session)
+            && let Some(session) = app.sessions.find(session.id()).await?
+            && Some(&*session.user) == token.subject()
+        {
+            app.sessions.end(&session.id).await?;
+        } else {
+            app.revoker.revoke_token(token).reason("signed out").await?;
         }
         Ok(())
-    })
-    .await?;
+    };
+    deadline.hold(work).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn logout_all(State(app): State<App>, clearance: Clearance) -> Result<StatusCode, Problem> {
+async fn logout_all(
+    State(app): State<App>,
+    Extension(deadline): Extension<Deadline>,
+    clearance: Clearance,
+) -> Result<StatusCode, Problem> {
     let user = subject(&clearance)?;
-    within(app.limit, async { Ok(app.sessions.end_all(user, None).await?) }).await?;
+    deadline.hold(async { Ok(app.sessions.end_all(user, None).await?) }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn sessions(State(app): State<App>, clearance: Clearance) -> Result<Json<Value>, Problem> {
+async fn sessions(
+    State(app): State<App>,
+    Extension(deadline): Extension<Deadline>,
+    clearance: Clearance,
+) -> Result<Json<Value>, Problem> {
     let user = subject(&clearance)?;
-    let sessions = within(app.limit, async { Ok(app.sessions.list(user).await?) }).await?;
+    let sessions = deadline.hold(async { Ok(app.sessions.list(user).await?) }).await?;
     let sessions = sessions.iter().map(|session| {
         json!({
             "session_id": session.id,
@@ -108,18 +142,19 @@ struct SessionPath {
 async fn end_session(
     State(app): State<App>,
     Path(SessionPath { id }): Path<SessionPath>,
+    Extension(deadline): Extension<Deadline>,
     clearance: Clearance,
 ) -> Result<StatusCode, Problem> {
     let user = subject(&clearance)?;
-    within(app.limit, async {
+    let work = async {
         let sessions = app.sessions.list(user).await?;
         // Those of others are not there, for all that the caller can tell.
         if !sessions.iter().any(|session| *session.id == *id) {
             return Err(Problem::NotFound);
         }
         Ok(app.sessions.end(&id).await?)
-    })
-    .await?;
+    };
+    deadline.hold(work).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
