@@ -45,8 +45,8 @@ use crate::verified::VerifiedToken;
 /// # use tower_jwt_revocation::{TokenError, TokenVerifier, VerifiedToken, token::TokenProfile};
 /// # struct NoOne(TokenProfile);
 /// # impl TokenVerifier for NoOne {
-/// #     fn verify(&self, _: &str) -> Result<Arc<VerifiedToken>, TokenError> { unimplemented!() }
-/// #     fn verify_for_revocation(&self, _: &str) -> Result<Arc<VerifiedToken>, TokenError> { unimplemented!() }
+/// #     fn verify(&self, _: &str) -> Result<Arc<VerifiedToken>, TokenError> { unreachable!() }
+/// #     fn verify_for_revocation(&self, _: &str) -> Result<Arc<VerifiedToken>, TokenError> { unreachable!() }
 /// #     fn profile(&self) -> &TokenProfile { &self.0 }
 /// # }
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
