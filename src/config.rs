@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// A setting that cannot work, found when a verifier, a store or a layer is built.
 ///
 /// `Display` names the setting and the remedy: `issuer: is empty; name the issuer …`. It never holds a secret.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ConfigError {
     setting: &'static str,
     problem: String,
@@ -34,6 +34,13 @@ impl ConfigError {
     /// The name of the setting.
     pub fn setting(&self) -> &str {
         self.setting
+    }
+}
+
+/// As `Display`: this is what a `main` that returns the error shows.
+impl fmt::Debug for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -214,7 +214,7 @@ impl Gate {
         // The kind names the rule that was broken; nothing of the token or its claims is logged.
         match self.enforcement {
             Enforcement::Enforced => {
-                tracing::debug!(reason = ?rejection.kind(), "request refused");
+                tracing::debug!(reason = ?rejection.kind(), why = %rejection, "request refused");
                 self.counters.count(Event::Refused(rejection.kind()));
                 Verdict::Refused(rejection)
             }
