@@ -464,5 +464,6 @@ fn text(
     }
 }
 
-#[cfg(test)]
+// Without a crypto provider there are no keys, and so no verifiers.
+#[cfg(all(test, any(feature = "aws_lc_rs", feature = "rust_crypto")))]
 mod tests;
