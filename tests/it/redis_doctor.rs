@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tower_jwt_revocation::store::ListQuery;
-use tower_jwt_revocation::store::redis::{Report, Severity, Start};
+use tower_jwt_revocation::store::redis::{Health, Report, Severity, Start};
 use tower_jwt_revocation::{RedisStore, RevocationStore as _, Standing, StoreErrorKind, Target};
 
 use crate::redis_guard::{known_down, recovered, revoke};
@@ -83,7 +83,8 @@ async fn each_weakness_is_found() {
         .connect()
         .await
         .unwrap();
-    assert_eq!(recovered(&waiting, &token("u", "t")).await, Standing::Live);
+    // Checks and writes have connections of their own.
+    waiting.watch_health().wait_for(Health::is_up).await.unwrap();
     assert_eq!(subjects(&waiting.doctor().await, Severity::Error), ["replication"]);
 
     server.cli(&["FLUSHALL"]);
