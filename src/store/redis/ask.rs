@@ -203,11 +203,11 @@ impl Inner {
 
     /// Runs the script once, with any number of changes for one shard.
     async fn run(&self, shard: u16, changes: &[&Revocation]) -> Result<Vec<Receipt>, StoreError> {
-        let known = self.memory.recall(shard);
-        let context = self.context(known.as_deref());
-        let arguments = script::arguments(&self.keys, shard, &context, changes);
-        let (reply, replicas) = self.send(shard, Command::Script(&script::WRITE), arguments).await?;
-        let reply = self.read_reply(shard, known.as_ref(), reply, changes.len())?;
+        let arguments =
+            |known: Option<&Known>| script::arguments(&self.keys, shard, &self.context(known), changes);
+        let sent = self.send_knowing(shard, Command::Script(&script::WRITE), arguments).await?;
+        let replicas = sent.replicas;
+        let reply = self.read_reply(shard, sent, changes.len())?;
         let receipt = |change: &script::Changed| Receipt {
             outcome: change.outcome,
             at: change.at,
@@ -221,10 +221,10 @@ impl Inner {
     /// Writes facts that redis has lost, for one shard, as they are.
     pub(super) async fn restore(&self, shard: u16, facts: &[(Fingerprint, Fact)]) -> Result<(), StoreError> {
         for facts in facts.chunks(CHUNK) {
-            let known = self.memory.recall(shard);
-            let arguments = script::restoring(&self.keys, shard, &self.context(known.as_deref()), facts);
-            let (reply, _) = self.send(shard, Command::Script(&script::WRITE), arguments).await?;
-            self.read_reply(shard, known.as_ref(), reply, facts.len())?;
+            let arguments =
+                |known: Option<&Known>| script::restoring(&self.keys, shard, &self.context(known), facts);
+            let sent = self.send_knowing(shard, Command::Script(&script::WRITE), arguments).await?;
+            self.read_reply(shard, sent, facts.len())?;
         }
         Ok(())
     }
@@ -238,16 +238,11 @@ impl Inner {
         }
     }
 
-    fn read_reply(
-        &self,
-        shard: u16,
-        known: Option<&Arc<Known>>,
-        reply: Value,
-        changes: usize,
-    ) -> Result<Reply, StoreError> {
-        let parts = bytes_of(reply)?;
+    fn read_reply(&self, shard: u16, sent: Sent, changes: usize) -> Result<Reply, StoreError> {
+        let parts = bytes_of(sent.reply)?;
         let reply = Reply::parse(&parts, changes).map_err(|_| odd_reply("the script"))?;
-        self.memory.learn(shard, known, reply.life);
+        // The changes are in force. What the life means for tokens is decided at each check.
+        let _ = self.memory.learn(shard, sent.known.as_ref(), reply.life);
         Ok(reply)
     }
 
@@ -259,17 +254,34 @@ impl Inner {
         command: Command,
         arguments: Vec<Bytes>,
     ) -> Result<(Value, Option<u32>), StoreError> {
+        let sent = self.send_knowing(shard, command, |_| arguments.clone()).await?;
+        Ok((sent.reply, sent.replicas))
+    }
+
+    /// The same, with arguments for what is known of the life. They are made anew for each attempt: one that comes late
+    /// with what was known at first could begin a life where data was lost that this process knew of.
+    pub(super) async fn send_knowing(
+        &self,
+        shard: u16,
+        command: Command,
+        arguments: impl Fn(Option<&Known>) -> Vec<Bytes>,
+    ) -> Result<Sent, StoreError> {
         let deadline = Instant::now() + self.settings.write_timeout;
         let link = link_of(&self.writes, shard);
         let mut is_cached = true;
         loop {
             let limit = deadline.saturating_duration_since(Instant::now());
             let attempt = match link.seize() {
-                Ok(hold) => self.attempt(&hold, command, is_cached, arguments.clone(), limit).await,
+                Ok(hold) => {
+                    let known = self.memory.recall(shard);
+                    let arguments = arguments(known.as_deref());
+                    let answer = self.attempt(&hold, command, is_cached, arguments, limit).await;
+                    answer.map(|(reply, replicas)| Sent { known, reply, replicas })
+                }
                 Err(error) => Err(error),
             };
             let error = match attempt {
-                Ok(answer) => return Ok(answer),
+                Ok(sent) => return Ok(sent),
                 Err(error) => error,
             };
             let is_missing = is_cached && matches!(command, Command::Script(_)) && code(&error) == "NOSCRIPT";
@@ -332,6 +344,15 @@ impl Inner {
         }
         Ok(Some(reached))
     }
+}
+
+/// What came back.
+pub(super) struct Sent {
+    /// What was known of the life when the command was sent.
+    pub(super) known: Option<Arc<Known>>,
+    pub(super) reply: Value,
+    /// How many replicas have confirmed it, if they were waited for.
+    pub(super) replicas: Option<u32>,
 }
 
 /// What is sent for a write or a look-up.

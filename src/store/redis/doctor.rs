@@ -538,16 +538,17 @@ impl Inner {
         let now = SystemClock.now();
         for shard in 0..shards {
             match self.memory.recall(shard).as_deref() {
-                Some(Known { life, .. }) if life.horizon > Timestamp::ZERO && life.lifted > now => report
-                    .add(
+                Some(known) if known.doubt().horizon > Timestamp::ZERO && known.doubt().lifted > now => {
+                    report.add(
                         Severity::Warning,
                         "amnesia",
                         format!(
                             "revocations were lost; the standing of tokens issued up to {} is unknown",
-                            life.horizon
+                            known.doubt().horizon
                         ),
                         "nothing: it ends when the last of them has expired; find out why the data was lost",
-                    ),
+                    );
+                }
                 Some(Known { life, .. }) => report.add(
                     Severity::Info,
                     "life",

@@ -9,11 +9,15 @@
 //! | missing | `FLUSHALL`, a restart without data, eviction, another database | everything, until a new life has begun |
 //! | the known one, with a lower seq | an older dump, a fail-over that lost writes | everything, until a new life has begun |
 //! | the known one, but on a new connection its latest known change is not in the log | the same, and others have written since | the same |
-//! | another one, begun before the latest known change | two primaries were believed at once | everything, until a new life has begun |
+//! | another one, begun before the known one or its latest known change | two primaries were believed at once, or an older state has come back | everything, until a new life has begun |
 //! | another one | any of these, and someone was faster | tokens issued up to its birth |
 //!
 //! A token that is in doubt and not found to be revoked is [`StoreErrorKind::Amnesia`]: the policy decides. Tokens
 //! issued later than the horizon cannot have been revoked before it, and pass.
+//!
+//! A question may be under way for long, and may itself be the one that begins a life in ignorance of the last one. So
+//! what is known only grows: once a process has heard of two lives, it never again takes either for the first, and says
+//! so to redis until redis says so to all.
 
 use std::sync::Arc;
 
@@ -39,12 +43,16 @@ pub(crate) struct Memory {
 /// What is known of the life of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Known {
+    /// As redis holds it.
     pub(crate) life: Life,
-    /// The life that this process knew before, until all others have been told.
+    /// A life that this process knew before, until redis tells all others as well that this one is not the first.
     pub(crate) former: Option<u64>,
     /// Changes of this life were lost: a new one has to begin.
     pub(crate) lost: bool,
 }
+
+/// In place of a former life whose id does not matter: no life has it.
+const SOME_LIFE: u64 = 0;
 
 impl Known {
     /// What the script is told, so that it begins a new life or draws a horizon where one is missing.
@@ -53,6 +61,41 @@ impl Known {
             return (self.life.id, FAR);
         }
         self.former.map_or((self.life.id, self.life.seq), |former| (former, 0))
+    }
+
+    /// Which tokens are in doubt, as long as this life goes on.
+    pub(crate) fn doubt(&self) -> Doubt {
+        let Life { birth, horizon, lifted, .. } = self.life;
+        match self.former {
+            // Until the script has said how long it lasts.
+            Some(_) => Doubt { horizon: birth.max(horizon), lifted: FOREVER },
+            None => Doubt { horizon, lifted },
+        }
+    }
+
+    /// Takes in what was read of the same life. Replies may be read in another order than they were given, so nothing
+    /// that is known is given up for what is not.
+    fn join(&mut self, life: Life) {
+        let drawn = if life.horizon > self.life.horizon { life } else { self.life };
+        if life.seq >= self.life.seq {
+            self.life = life;
+        }
+        (self.life.horizon, self.life.lifted) = (drawn.horizon, drawn.lifted);
+        if drawn.horizon >= drawn.birth {
+            self.former = None;
+        }
+    }
+
+    /// The life that was found where this one was expected.
+    fn succeeded_by(&self, life: Life) -> Self {
+        Self {
+            life,
+            former: (life.horizon < life.birth).then_some(self.life.id),
+            // The former life went on after this one had begun, or began later: two primaries were believed at once, or
+            // an old state has come back. What was written meanwhile is lost as well.
+            lost: self.life.mark.0.max(self.life.birth.as_millis())
+                > life.horizon.max(life.birth).as_millis(),
+        }
     }
 }
 
@@ -93,7 +136,7 @@ impl Memory {
         self.shards.get(usize::from(shard)).and_then(ArcSwapOption::load_full)
     }
 
-    /// Compares what was read with what was known when the question was sent.
+    /// Compares what was read with what was known when the question was sent, and with what is known now.
     pub(crate) fn judge(
         &self,
         shard: u16,
@@ -114,50 +157,52 @@ impl Memory {
             self.alarm.notify_one();
             return Err(amnesia("redis knows of fewer revocations than before: an older state was restored"));
         }
-        Ok(self.learn(shard, before, life))
+        self.learn(shard, before, life)
     }
 
     /// Takes in a life that was read, or that the script has answered with.
-    pub(crate) fn learn(&self, shard: u16, before: Option<&Arc<Known>>, life: Life) -> Doubt {
-        let mut seen = Known { life, former: None, lost: false };
-        match before {
-            Some(known) if known.life.id == life.id => {
-                let is_unpublished = known.former.is_some() && life.horizon < known.life.horizon;
-                // Most of the time there is nothing new.
-                if known.life == life || (is_unpublished && known.life.seq == life.seq) {
-                    return Doubt { horizon: known.life.horizon, lifted: known.life.lifted };
-                }
-                if is_unpublished {
-                    seen.former = known.former;
-                    (seen.life.horizon, seen.life.lifted) = (known.life.horizon, known.life.lifted);
-                }
-            }
-            // The former life went on after this one had begun: two primaries were believed at once. What was written to
-            // the other one meanwhile is lost as well.
-            Some(known) if known.life.mark.0 > life.horizon.max(life.birth).as_millis() => {
-                seen.lost = true;
-                self.alarm.notify_one();
-                self.keep(shard, before, seen);
-                return Doubt { horizon: FOREVER, lifted: FOREVER };
-            }
-            Some(known) if life.horizon < life.birth => {
-                seen.life.horizon = life.birth;
-                // Until it is published, when the script says how long it lasts.
-                seen.life.lifted = FOREVER;
-                seen.former = Some(known.life.id);
-                self.alarm.notify_one();
-            }
-            _ => {}
+    ///
+    /// What was known when the question was sent may be long out of date when it is answered, or have been nothing at
+    /// all. So the life is always laid beside the one that is known by now: another one may take its place only if that
+    /// one was known when the question was sent, and whatever this process knows of either is kept.
+    pub(crate) fn learn(
+        &self,
+        shard: u16,
+        before: Option<&Arc<Known>>,
+        life: Life,
+    ) -> Result<Doubt, StoreError> {
+        let slot = self.shards.get(usize::from(shard)).ok_or_else(in_doubt)?;
+        // Most of the time there is nothing new.
+        if let (Some(before), Some(now)) = (before, &*slot.load())
+            && Arc::ptr_eq(before, now)
+            && before.life == life
+            && !before.lost
+            && (before.former.is_none() || life.horizon < life.birth)
+        {
+            return Ok(before.doubt());
         }
-        let doubt = Doubt { horizon: seen.life.horizon, lifted: seen.life.lifted };
-        if self.keep(shard, before, seen) {
+        let asked_of = before.map(|before| before.life);
+        let was = slot.rcu(|now| Some(Arc::new(next(now.as_deref(), asked_of, life))));
+        let learned = next(was.as_deref(), asked_of, life);
+        if learned.former.is_some() || learned.lost {
+            self.alarm.notify_one();
+        }
+        if was.is_some_and(|was| was.life.id != learned.life.id) {
             tracing::warn!(
                 shard,
-                horizon = %seen.life.horizon,
+                horizon = %learned.doubt().horizon,
                 "redis has lost revocations; the standing of tokens issued up to the horizon is unknown"
             );
         }
-        doubt
+        if learned.lost {
+            return Err(amnesia(
+                "redis has lost revocations that this process knew of: a new life has to begin",
+            ));
+        }
+        if learned.life.id != life.id {
+            return Err(amnesia("the life of the shard changed while the question was under way; ask again"));
+        }
+        Ok(learned.doubt())
     }
 
     /// On a new connection, a change that was known before was not found: whatever the life says, changes were lost.
@@ -169,26 +214,27 @@ impl Memory {
         });
         self.alarm.notify_one();
     }
+}
 
-    /// Replies may be read in another order than they were given. Within a life the larger seq is the newer one; of two
-    /// lives the one that replaces what is known. Returns whether another life has replaced the known one.
-    fn keep(&self, shard: u16, before: Option<&Arc<Known>>, seen: Known) -> bool {
-        let Some(slot) = self.shards.get(usize::from(shard)) else { return false };
-        let is_current = |now: &Known| before.is_some_and(|before| before.life.id == now.life.id);
-        let was = slot.rcu(|now| match now {
-            Some(now) if now.life.id == seen.life.id => {
-                let is_newer = seen.life.seq >= now.life.seq;
-                let mut kept = if is_newer { seen } else { **now };
-                kept.life.horizon = seen.life.horizon.max(now.life.horizon);
-                kept.life.lifted = if is_newer { seen.life.lifted } else { now.life.lifted };
-                kept.lost = now.lost;
-                Some(Arc::new(kept))
-            }
-            Some(now) if !is_current(now) => Some(Arc::clone(now)),
-            _ => Some(Arc::new(seen)),
-        });
-        was.is_some_and(|was| was.life.id != seen.life.id && is_current(&was))
+/// What is to be known after an answer, by what is known now and what was known when the question was sent.
+fn next(now: Option<&Known>, before: Option<Life>, life: Life) -> Known {
+    let Some(now) = now else { return Known { life, former: None, lost: false } };
+    if now.life.id == life.id {
+        let mut next = *now;
+        next.join(life);
+        if before.is_some_and(|before| before.id == life.id && before.horizon > life.horizon) {
+            // The horizon had been drawn and is gone again: it has to be drawn anew.
+            next.former = Some(SOME_LIFE);
+        }
+        return next;
     }
+    // The question may have been sent before the known life was heard of. Then the later one is believed.
+    if before.is_some_and(|before| before.id == now.life.id) || life.birth > now.life.birth {
+        return now.succeeded_by(life);
+    }
+    // The known one stays, but it is not the only one any more.
+    let other = Known { life, former: None, lost: false }.succeeded_by(now.life);
+    Known { former: now.former.or(other.former), lost: now.lost || other.lost, ..*now }
 }
 
 fn amnesia(problem: &'static str) -> StoreError {
@@ -200,5 +246,7 @@ pub(crate) fn in_doubt() -> StoreError {
     amnesia("redis has lost revocations, and the token is old enough to have been revoked before")
 }
 
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod tests;

@@ -72,21 +72,19 @@ impl Inner {
     }
 
     async fn read_chunk(&self, shard: u16, keys: &[(usize, Bytes)]) -> Result<Read, StoreError> {
-        let known = self.memory.recall(shard);
         let mut arguments = Vec::with_capacity(keys.len() + 2);
         arguments.push((keys.len() + 1).to_string().into());
         arguments.push(self.keys.shard(shard).life.clone());
         arguments.extend(keys.iter().map(|(_, key)| key.clone()));
-        let (Value::Array(reply), _) = self.send(shard, Command::Script(&LOAD), arguments).await? else {
-            return Err(odd_reply("the script"));
-        };
+        let sent = self.send_knowing(shard, Command::Script(&LOAD), |_| arguments.clone()).await?;
+        let Value::Array(reply) = sent.reply else { return Err(odd_reply("the script")) };
         let mut reply = reply.into_iter();
         let (Some(now), Some(life)) = (reply.next(), reply.next()) else {
             return Err(odd_reply("the script"));
         };
         let now = now.as_str().and_then(|now| now.parse().ok()).ok_or_else(|| odd_reply("the script"))?;
         // What was read of a shard that has lost its data proves nothing.
-        let doubt = self.memory.judge(shard, known.as_ref(), life.as_bytes())?;
+        let doubt = self.memory.judge(shard, sent.known.as_ref(), life.as_bytes())?;
         let values: Vec<_> = keys.iter().map(|(place, _)| *place).zip(reply.map(Value::into_bytes)).collect();
         if values.len() != keys.len() {
             return Err(odd_reply("the script"));

@@ -71,7 +71,7 @@ fn a_life_that_began_before_the_latest_known_change_puts_everything_in_doubt() {
     let memory = Memory::new(1);
     // Somewhere else a second life began at 50; the first went on here until 60.
     read(&memory, Some(life(1, 10, 0, 60))).unwrap();
-    assert_eq!(read(&memory, Some(life(2, 50, 50, 3))).map(horizon_of), Ok(u64::MAX));
+    assert_eq!(read(&memory, Some(life(2, 50, 50, 3))), Err(StoreErrorKind::Amnesia));
     assert!(has_rung(&memory));
     assert_eq!(memory.recall(0).unwrap().for_script(), (2, FAR), "a third one has to begin");
     assert_eq!(read(&memory, Some(life(2, 50, 50, 4))), Err(StoreErrorKind::Amnesia));
@@ -91,7 +91,10 @@ fn another_life_puts_what_was_before_it_in_doubt_and_the_others_are_told() {
     assert!(has_rung(&memory));
     assert_eq!(memory.recall(0).unwrap().for_script(), (1, 0));
     // Until it is published, every answer is read with it.
-    assert_eq!(read(&memory, Some(life(2, 50, 0, 1))).map(horizon_of), Ok(50));
+    for seq in [0, 1, 1] {
+        assert_eq!(read(&memory, Some(life(2, 50, 0, seq))).map(horizon_of), Ok(50));
+        assert_eq!(memory.recall(0).unwrap().doubt().lifted, FOREVER);
+    }
     assert_eq!(memory.recall(0).unwrap().for_script(), (1, 0));
     // Then nothing more has to be said.
     assert_eq!(read(&memory, Some(life(2, 50, 50, 1))).map(horizon_of), Ok(50));
@@ -118,7 +121,7 @@ fn a_missed_change_ends_the_life() {
     assert_eq!(read(&memory, Some(life(1, 10, 0, 9))), Err(StoreErrorKind::Amnesia));
     assert_eq!(memory.recall(0).unwrap().for_script(), (1, FAR));
     // An answer to a question from before does not hide it.
-    memory.learn(0, Some(&known), life(1, 10, 0, 9));
+    memory.learn(0, Some(&known), life(1, 10, 0, 9)).unwrap_err();
     assert!(memory.recall(0).unwrap().lost);
     assert_eq!(read(&memory, Some(life(2, 60, 60, 9))).map(horizon_of), Ok(60));
     assert!(!memory.recall(0).unwrap().lost);
@@ -132,4 +135,63 @@ fn what_cannot_be_read_is_no_answer() {
         assert_eq!(error.kind(), StoreErrorKind::Protocol, "{junk}");
     }
     assert!(memory.recall(0).is_none());
+}
+
+#[test]
+fn an_answer_to_one_who_knew_nothing_takes_nothing_from_what_is_known() {
+    let memory = Memory::new(1);
+    // A question was sent before anything was known, and waits for long.
+    let ignorant: Option<Arc<Known>> = memory.recall(0);
+    read(&memory, Some(life(1, 10, 0, 5))).unwrap();
+    // Then data is lost, and that question is the one that begins the next life.
+    assert_eq!(read(&memory, Some(life(2, 50, 0, 0))).map(horizon_of), Ok(50));
+    assert_eq!(memory.learn(0, ignorant.as_ref(), life(2, 50, 0, 0)).map(horizon_of).unwrap(), 50);
+    assert_eq!(memory.recall(0).unwrap().for_script(), (1, 0), "the others have not been told yet");
+    assert_eq!(read(&memory, Some(life(2, 50, 0, 0))).map(horizon_of), Ok(50));
+    assert_eq!(read(&memory, Some(life(2, 50, 0, 1))).map(horizon_of), Ok(50));
+}
+
+#[test]
+fn of_two_lives_that_cannot_be_told_apart_by_who_asked_the_later_is_believed() {
+    let memory = Memory::new(1);
+    let ignorant: Option<Arc<Known>> = memory.recall(0);
+    read(&memory, Some(life(1, 10, 0, 5))).unwrap();
+    let early = memory.recall(0);
+    assert_eq!(memory.learn(0, ignorant.as_ref(), life(2, 50, 0, 0)).map(horizon_of).unwrap(), 50);
+    assert_eq!(memory.recall(0).unwrap().for_script(), (1, 0));
+    // From before the loss, but read after it.
+    for before in [ignorant, early] {
+        assert!(memory.learn(0, before.as_ref(), life(1, 10, 0, 5)).is_err());
+        assert_eq!(memory.recall(0).unwrap().for_script(), (1, 0));
+    }
+
+    let memory = Memory::new(1);
+    read(&memory, Some(life(2, 50, 0, 0))).unwrap();
+    assert!(memory.learn(0, None, life(1, 10, 0, 5)).is_err());
+    assert_eq!(memory.recall(0).unwrap().doubt().horizon, ms(50), "it was not the first one");
+    assert!(has_rung(&memory));
+}
+
+#[test]
+fn a_life_that_has_come_back_is_ended() {
+    let memory = Memory::new(1);
+    read(&memory, Some(life(1, 10, 0, 5))).unwrap();
+    // Others may have written to the second life what this process never heard of.
+    read(&memory, Some(Life { mark: EntryId::default(), ..life(2, 50, 50, 0) })).unwrap();
+    assert_eq!(read(&memory, Some(life(1, 10, 0, 5))), Err(StoreErrorKind::Amnesia));
+    assert_eq!(memory.recall(0).unwrap().for_script(), (1, FAR));
+}
+
+#[test]
+fn a_horizon_that_is_gone_again_is_kept_and_drawn_anew() {
+    let memory = Memory::new(1);
+    read(&memory, Some(life(2, 50, 50, 3))).unwrap();
+    assert!(!has_rung(&memory));
+    // A fail-over has lost it, and nothing else.
+    assert_eq!(read(&memory, Some(life(2, 50, 0, 3))).map(horizon_of), Ok(50));
+    assert!(has_rung(&memory));
+    let (id, _) = memory.recall(0).unwrap().for_script();
+    assert_ne!(id, 2, "the script draws it for those who know another life");
+    assert_eq!(read(&memory, Some(life(2, 50, 50, 3))).map(horizon_of), Ok(50));
+    assert_eq!(memory.recall(0).unwrap().for_script(), (2, 3));
 }
