@@ -95,7 +95,7 @@ impl Revoker {
     /// A reissued session id, or an issuer that goes on to mint tokens for a revoked session or family, needs a
     /// longer [`lifetime`](RevokeRequest::lifetime).
     pub fn revoke(&self, target: Target) -> RevokeRequest {
-        RevokeRequest { revoker: self.clone(), change: Revocation::new(target, self.retention()) }
+        self.request(Revocation::new(target, self.retention()))
     }
 
     /// Revokes one token by its id; the record is kept until the token is over.
@@ -106,14 +106,14 @@ impl Revoker {
         // A token without a name of its own gets the empty one, which is refused when the request is sent.
         let mut change = Revocation::new(target.unwrap_or_else(|| Target::token("")), Duration::ZERO);
         change.until = TokenProfile::forget_token_at(token.expires_at());
-        RevokeRequest { revoker: self.clone(), change }
+        self.request(change).about(|event| event.about_token(token))
     }
 
     /// Revokes the token with this id, which is known to expire at `expires_at`.
     pub fn revoke_token_id(&self, jti: impl Into<Box<str>>, expires_at: Timestamp) -> RevokeRequest {
         let mut change = Revocation::new(Target::token(jti), Duration::ZERO);
         change.until = TokenProfile::forget_token_at(expires_at);
-        RevokeRequest { revoker: self.clone(), change }
+        self.request(change)
     }
 
     /// Revokes a token given as a string. Its signature, header and issuer are verified, so that nobody can revoke the
@@ -152,7 +152,7 @@ impl Revoker {
     pub fn reinstate(&self, target: Target) -> RevokeRequest {
         let mut change = Revocation::new(target, self.retention());
         change.action = Action::Reinstate;
-        RevokeRequest { revoker: self.clone(), change }
+        self.request(change)
     }
 
     /// The record of `target`, if it has one: what is revoked, since when, why and by whom.
@@ -180,11 +180,23 @@ impl Revoker {
         self.store.count().await
     }
 
-    async fn write(&self, mut changes: Vec<Revocation>) -> Result<Vec<Receipt>, StoreError> {
-        let events: Vec<_> = match self.audit {
+    fn request(&self, change: Revocation) -> RevokeRequest {
+        RevokeRequest { revoker: self.clone(), change, about: None }
+    }
+
+    async fn write(&self, changes: Vec<Revocation>) -> Result<Vec<Receipt>, StoreError> {
+        let events = match self.audit {
             Some(_) => changes.iter().map(AuditEvent::of_change).collect(),
             None => Vec::new(),
         };
+        self.write_and_tell(changes, events).await
+    }
+
+    async fn write_and_tell(
+        &self,
+        mut changes: Vec<Revocation>,
+        events: Vec<AuditEvent>,
+    ) -> Result<Vec<Receipt>, StoreError> {
         let result = self.check_and_write(&mut changes).await;
         for event in events {
             self.tell(|| match &result {
@@ -280,9 +292,19 @@ impl fmt::Debug for Revoker {
 pub struct RevokeRequest {
     revoker: Revoker,
     change: Revocation,
+    /// What is known of the target, for the audit; nothing if there is none.
+    about: Option<AuditEvent>,
 }
 
 impl RevokeRequest {
+    /// Says in the audit what is known of the target beside its id.
+    pub(crate) fn about(mut self, tell: impl FnOnce(AuditEvent) -> AuditEvent) -> Self {
+        if self.revoker.audit.is_some() {
+            self.about = Some(tell(AuditEvent::new(AuditKind::Revoke(self.change.target.kind()))));
+        }
+        self
+    }
+
     /// How much is revoked. Has no effect on a reinstatement, which undoes all.
     pub fn extent(mut self, extent: Extent) -> Self {
         if let Action::Revoke(known) = &mut self.change.action {
@@ -328,7 +350,9 @@ impl IntoFuture for RevokeRequest {
 
     fn into_future(self) -> Self::IntoFuture {
         async move {
-            let receipts = self.revoker.write(vec![self.change]).await?;
+            let Self { revoker, change, about } = self;
+            let event = revoker.audit.as_ref().map(|_| AuditEvent::of_change(&change).and(about));
+            let receipts = revoker.write_and_tell(vec![change], event.into_iter().collect()).await?;
             receipts.into_iter().next().ok_or_else(|| {
                 StoreError::new(
                     StoreErrorKind::Protocol,

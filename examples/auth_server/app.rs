@@ -12,7 +12,8 @@ use tower_jwt_revocation::store::redis::{ConnectError, Severity, Start};
 use tower_jwt_revocation::store::session::SessionStore;
 use tower_jwt_revocation::token::issue::{IssuedToken, TokenIssuer};
 use tower_jwt_revocation::{
-    ConfigError, FailMode, JwtRevocationLayer, JwtVerifier, MemoryStore, RedisStore, Revoker,
+    ConfigError, FailMode, JwtRevocationLayer, JwtVerifier, MemoryStore, Mirror, RedisStore, RevocationStore,
+    Revoker,
 };
 
 use crate::answer::Problem;
@@ -44,6 +45,7 @@ pub(crate) struct App {
     pub(crate) budget: Duration,
     issuer: Arc<TokenIssuer>,
     redis: Option<RedisStore>,
+    mirror: Option<Mirror>,
     handler_calls: Arc<AtomicU64>,
     audit: Arc<dyn AuditSink>,
     audit_file: Option<JsonLinesSink>,
@@ -52,8 +54,11 @@ pub(crate) struct App {
 impl App {
     pub(crate) async fn build(config: &Config) -> Result<Self, Box<dyn Error>> {
         match &config.store {
-            Store::Memory => Self::with_store(config, MemoryStore::new(), None),
-            Store::Redis { url, prefix, replicas } => {
+            Store::Memory => {
+                let store = MemoryStore::new();
+                Self::with_store(config, store.clone(), store, None, None)
+            }
+            Store::Redis { url, prefix, replicas, mirror } => {
                 let mut builder = RedisStore::builder()
                     .with_url(url)
                     .with_prefix(prefix.as_str())
@@ -75,15 +80,24 @@ impl App {
                     ConnectError::Config(error) => format!("{}: {error}", variable(&error)),
                     other => format!("AUTH_REDIS_URL: {other}"),
                 })?;
-                Self::with_store(config, store.clone(), Some(store))
+                let redis = Some(store.clone());
+                let Some(staleness) = mirror else {
+                    return Self::with_store(config, store.clone(), store, redis, None);
+                };
+                let mirror = Mirror::builder(store.clone()).with_max_staleness(*staleness).start()?;
+                Self::with_store(config, store, mirror.clone(), redis, Some(mirror))
             }
         }
     }
 
+    /// Sessions are kept in `store`. `revocations` is the same, or a mirror of it: the layer asks it, and everything that
+    /// revokes writes through it, so that this process knows at once.
     fn with_store(
         config: &Config,
-        store: impl SessionStore + Clone,
+        store: impl SessionStore,
+        revocations: impl RevocationStore,
         redis: Option<RedisStore>,
+        mirror: Option<Mirror>,
     ) -> Result<Self, Box<dyn Error>> {
         let audit_file = match &config.audit {
             Some(path) => {
@@ -99,7 +113,7 @@ impl App {
             None => Arc::new(SampledSink::new(TracingSink::default(), REFUSALS_AUDITED)),
         };
         let verifier = Arc::new(config.verifier.clone());
-        let layer = JwtRevocationLayer::new(Arc::clone(&verifier), store.clone())
+        let layer = JwtRevocationLayer::new(Arc::clone(&verifier), revocations)
             .with_fail_mode(config.fail_mode)
             .with_audit(Arc::clone(&audit))
             .with_realm(&config.realm)
@@ -131,6 +145,7 @@ impl App {
             budget: config.redis_timeout,
             issuer: Arc::new(issuer),
             redis,
+            mirror,
             handler_calls: Arc::default(),
             audit,
             audit_file,
@@ -155,6 +170,11 @@ impl App {
 
     pub(crate) fn lost_audit_events(&self) -> u64 {
         self.audit.lost()
+    }
+
+    /// How old what the mirror says may be; `None` without one, or before it has heard of anything.
+    pub(crate) fn staleness(&self) -> Option<Duration> {
+        self.mirror.as_ref()?.staleness()
     }
 
     /// Why the store cannot be used right now, if it cannot. Asks nobody: the store watches its connections.

@@ -43,7 +43,13 @@ pub(crate) struct Config {
 /// Where revocations and sessions are kept.
 pub(crate) enum Store {
     Memory,
-    Redis { url: String, prefix: String, replicas: Option<(NonZeroU32, Duration)> },
+    Redis {
+        url: String,
+        prefix: String,
+        replicas: Option<(NonZeroU32, Duration)>,
+        /// Checks are answered from memory that is at most this old; without it Redis is asked each time.
+        mirror: Option<Duration>,
+    },
 }
 
 impl Config {
@@ -58,7 +64,9 @@ impl Config {
         }
         let mut profile = TokenProfile::new()
             .with_leeway(seconds("AUTH_LEEWAY_S", 60, 0..=300)?)
-            .with_max_lifetime(max_token_lifetime);
+            .with_max_lifetime(max_token_lifetime)
+            // A token of nobody could not be revoked by its user.
+            .with_required_subject();
         // What others put into these claims is their business: nothing here is revoked by them.
         for claim in ["session_state", "session_id", "family_id", "origin_jti", "client_id", "azp"] {
             profile = profile.without_claim_target(claim);
@@ -102,11 +110,8 @@ impl Config {
 }
 
 fn store() -> Result<Store, String> {
-    // `direct` is what there is; the other value is taken and means the same.
-    if choice("AUTH_CHECK", &["direct", "mirror"])? == "mirror" {
-        tracing::warn!("AUTH_CHECK=mirror is not supported yet; every request asks the store");
-    }
-    number("AUTH_MAX_STALENESS_MS", 1000, 1..=3_600_000)?;
+    let is_mirrored = choice("AUTH_CHECK", &["direct", "mirror"])? == "mirror";
+    let staleness = Duration::from_millis(number("AUTH_MAX_STALENESS_MS", 1000, 1..=3_600_000)?);
     let wait = Duration::from_millis(number("AUTH_WAIT_MS", 100, 1..=60_000)?);
     let replicas = u32::try_from(number("AUTH_WAIT_REPLICAS", 0, 0..=1000)?).ok().and_then(NonZeroU32::new);
     if choice("AUTH_STORE", &["redis", "memory"])? == "memory" {
@@ -116,7 +121,13 @@ fn store() -> Result<Store, String> {
         "AUTH_REDIS_URL is missing; set it, for example redis://127.0.0.1:6379, or set AUTH_STORE=memory",
     )?;
     let prefix = text("AUTH_KEY_PREFIX")?.unwrap_or_else(|| "auth".into());
-    Ok(Store::Redis { url, prefix, replicas: replicas.map(|replicas| (replicas, wait)) })
+    Ok(Store::Redis {
+        url,
+        prefix,
+        replicas: replicas.map(|replicas| (replicas, wait)),
+        // Within less no mirror can be shown to be fresh. To ask Redis each time is fresher still.
+        mirror: Some(staleness).filter(|staleness| is_mirrored && *staleness >= Duration::from_millis(50)),
+    })
 }
 
 // === Keys ===

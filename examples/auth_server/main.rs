@@ -38,6 +38,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::transport::server::TcpIncoming;
+use tower::ServiceBuilder;
+use tower::util::MapRequestLayer;
 
 use crate::app::App;
 use crate::config::Config;
@@ -88,7 +90,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
         grpc = Some(incoming.local_addr()?);
         // All services are healthy from the start: what this demonstrates is the layer in front of them.
         let (_, health) = tonic_health::server::health_reporter();
-        let server = tonic::transport::Server::builder().layer(app.layer.clone()).add_service(health);
+        let layers = ServiceBuilder::new().layer(MapRequestLayer::new(as_grpc)).layer(app.layer.clone());
+        let server = tonic::transport::Server::builder().layer(layers).add_service(health);
         let server = server.serve_with_incoming_shutdown(incoming, until(stopped));
         servers.spawn(async move { server.await.map_err(Box::<dyn Error + Send + Sync>::from) });
     }
@@ -112,6 +115,13 @@ async fn run() -> Result<(), Box<dyn Error>> {
     }
     app.close();
     Ok(())
+}
+
+/// On a port that speaks gRPC only, also what does not say so is refused in gRPC.
+fn as_grpc<B>(mut request: http::Request<B>) -> http::Request<B> {
+    let grpc = http::HeaderValue::from_static("application/grpc");
+    request.headers_mut().entry(http::header::CONTENT_TYPE).or_insert(grpc);
+    request
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {

@@ -1,15 +1,21 @@
 //! The routes behind the layer: layer, then a limit of requests at once, then the router.
+//!
+//! The layer is ready when what is behind it is. If that were the limit, a request without a good token would have to
+//! wait, behind 64 slow ones, to be refused; so there is a router between the two. It is always ready, and it is in
+//! there that requests which have passed wait for their turn.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
-use axum::{Extension, Json, Router};
+use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -18,7 +24,7 @@ use tower::limit::ConcurrencyLimitLayer;
 use tower::util::MapRequestLayer;
 use tower_jwt_revocation::{Clearance, TargetKind};
 
-use crate::answer::Problem;
+use crate::answer::{Problem, within};
 use crate::app::App;
 
 const MAX_ECHO: usize = 1024 * 1024;
@@ -40,6 +46,7 @@ pub(crate) fn routes(app: &App) -> Router {
         .route_layer(from_fn_with_state(app.clone(), count_call))
         .layer(DefaultBodyLimit::max(MAX_ECHO))
         .with_state(app.clone());
+    let limited = ServiceBuilder::new().layer(ConcurrencyLimitLayer::new(64)).service(router);
     let budget = app.budget;
     let service = ServiceBuilder::new()
         .layer(MapRequestLayer::new(move |mut request: Request| {
@@ -47,18 +54,40 @@ pub(crate) fn routes(app: &App) -> Router {
             request
         }))
         .layer(app.layer.clone())
-        .layer(ConcurrencyLimitLayer::new(64))
-        .service(router);
+        .layer(MapRequestLayer::new(|mut request: Request| {
+            let left = request.extensions().get::<Deadline>().map_or(Duration::ZERO, Deadline::left);
+            request.extensions_mut().insert(Budget(left));
+            request
+        }))
+        .service(Router::new().fallback_service(limited));
     PATHS.iter().fold(Router::new(), |outer, path| outer.route_service(path, service.clone()))
 }
 
-/// When the budget for all that a request asks of the store is used up, the check of its token included.
+/// When the check of the token has used up what the request may take of the store.
 #[derive(Clone, Copy)]
 struct Deadline(Instant);
 
 impl Deadline {
+    fn left(&self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+}
+
+/// What the check has left of it for the handler. To wait for its turn takes nothing away.
+#[derive(Clone, Copy)]
+struct Budget(Duration);
+
+impl Budget {
     async fn hold<T>(self, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
-        tokio::time::timeout_at(self.0, work).await.unwrap_or(Err(Problem::Unavailable))
+        within(self.0, work).await
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Budget {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get().copied().unwrap_or(Self(Duration::ZERO)))
     }
 }
 
@@ -85,11 +114,7 @@ async fn slow(Query(query): Query<HashMap<String, String>>) -> Result<&'static s
 
 /// Ends the session of the token, or the token if it has none. Whoever else signs tokens may name a session that is
 /// not one of ours, or not the caller's: that ends the token only.
-async fn logout(
-    State(app): State<App>,
-    Extension(deadline): Extension<Deadline>,
-    clearance: Clearance,
-) -> Result<StatusCode, Problem> {
+async fn logout(State(app): State<App>, budget: Budget, clearance: Clearance) -> Result<StatusCode, Problem> {
     let token = clearance.token();
     let work = async {
         if let Some(session) = token.target(TargetKind::Session)
@@ -102,27 +127,27 @@ async fn logout(
         }
         Ok(())
     };
-    deadline.hold(work).await?;
+    budget.hold(work).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn logout_all(
     State(app): State<App>,
-    Extension(deadline): Extension<Deadline>,
+    budget: Budget,
     clearance: Clearance,
 ) -> Result<StatusCode, Problem> {
     let user = subject(&clearance)?;
-    deadline.hold(async { Ok(app.sessions.end_all(user, None).await?) }).await?;
+    budget.hold(async { Ok(app.sessions.end_all(user, None).await?) }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn sessions(
     State(app): State<App>,
-    Extension(deadline): Extension<Deadline>,
+    budget: Budget,
     clearance: Clearance,
 ) -> Result<Json<Value>, Problem> {
     let user = subject(&clearance)?;
-    let sessions = deadline.hold(async { Ok(app.sessions.list(user).await?) }).await?;
+    let sessions = budget.hold(async { Ok(app.sessions.list(user).await?) }).await?;
     let sessions = sessions.iter().map(|session| {
         json!({
             "session_id": session.id,
@@ -142,7 +167,7 @@ struct SessionPath {
 async fn end_session(
     State(app): State<App>,
     Path(SessionPath { id }): Path<SessionPath>,
-    Extension(deadline): Extension<Deadline>,
+    budget: Budget,
     clearance: Clearance,
 ) -> Result<StatusCode, Problem> {
     let user = subject(&clearance)?;
@@ -154,7 +179,7 @@ async fn end_session(
         }
         Ok(app.sessions.end(&id).await?)
     };
-    deadline.hold(work).await?;
+    budget.hold(work).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -98,6 +98,7 @@ async fn stats(State(app): State<App>) -> Json<Value> {
         "refused_revoked": counters.refused.revoked,
         "refused_no_verdict": counters.refused.no_verdict,
         "store_errors": counters.store_errors_by_kind().map(|(_, count)| count).sum::<u64>(),
+        "mirror_staleness_ms": app.staleness().map(|age| age.as_millis()),
         "audit_events_lost": app.lost_audit_events(),
         "handler_calls": app.handler_calls(),
     }))

@@ -138,7 +138,12 @@ impl AuditEvent {
 
     /// Something that happened to a request with this token.
     pub(crate) fn of_token(kind: AuditKind, token: &VerifiedToken) -> Self {
-        let mut event = Self::new(kind).with_subject(token.subject()).with_token_id(token.id());
+        Self::new(kind).about_token(token)
+    }
+
+    /// The same event with all that a token names.
+    pub(crate) fn about_token(self, token: &VerifiedToken) -> Self {
+        let mut event = self.with_subject(token.subject()).with_token_id(token.id());
         for (field, kind) in [
             ("session_id", TargetKind::Session),
             ("family_id", TargetKind::Family),
@@ -161,6 +166,14 @@ impl AuditEvent {
             .with_target(&change.target)
             .with("reason", change.reason.as_deref())
             .with("actor", change.actor.as_deref())
+    }
+
+    /// The same event with all that the other one tells beside.
+    pub(crate) fn and(mut self, other: Option<Self>) -> Self {
+        for (field, text) in other.into_iter().flat_map(|other| other.fields) {
+            self = self.with(field, Some(&text));
+        }
+        self
     }
 
     /// The same event with the id of a target.
@@ -242,8 +255,11 @@ impl AuditEvent {
         self.fields.iter().find(|(known, _)| *known == name).map(|(_, text)| &**text)
     }
 
+    /// What is said twice is written once.
     fn with(mut self, field: &'static str, text: Option<&str>) -> Self {
-        if let Some(text) = text {
+        if let Some(text) = text
+            && self.field(field).is_none()
+        {
             self.fields.push((field, presentable(text).into()));
         }
         self

@@ -111,7 +111,7 @@ impl Families {
         Err(out_of_attempts())
     }
 
-    pub(super) fn tell_start(&self, new: &NewFamily, result: &Result<Refresh, StoreError>) {
+    pub(super) fn tell_start<T>(&self, new: &NewFamily, result: &Result<Refresh<T>, StoreError>) {
         self.revoker.tell(|| {
             let event = AuditEvent::new(AuditKind::Login)
                 .with_subject(Some(&new.user))
@@ -119,7 +119,9 @@ impl Families {
                 .with_device(new.device.as_deref())
                 .with_client(new.client.as_deref());
             match result {
-                Ok(Refresh::Granted(grant)) => event.with_family(Some(&grant.family)),
+                Ok(Refresh::Granted(grant)) => {
+                    event.with_family(Some(&grant.family)).with_token_id(Some(&grant.access_token_id))
+                }
                 Ok(Refresh::Refused(refusal)) => event.with_reason(Some(refusal.as_str())).failed(),
                 Err(error) => event.with_error(error).failed(),
             }
@@ -133,14 +135,15 @@ impl Families {
         new: &NewFamily,
         snapshot: &Snapshot,
     ) -> Result<Result<First, Refusal>, StoreError> {
-        let (id, key, secret) = (random_id()?, FamilyKey::random()?, Secret::random()?);
+        let (id, token_id) = (random_id()?, random_id()?);
+        let (key, secret) = (FamilyKey::random()?, Secret::random()?);
         let family = match new_family(new, key, secret.digest(), snapshot) {
             Ok(family) => family,
             Err(refusal) => return Ok(Err(refusal)),
         };
         let token = secret.into_token(&id, 0, &key);
         let commit = self.commit(&id, None, &family)?;
-        let grant = self.grant(GrantKind::Started, token, &id, &family, issue_at(snapshot));
+        let grant = self.grant(GrantKind::Started, (token, token_id), &id, &family, issue_at(snapshot));
         Ok(Ok(First { grant, commit }))
     }
 
@@ -179,21 +182,32 @@ impl Families {
         new: NewFamily,
         token_id: &str,
     ) -> Result<Refresh<Box<str>>, StoreError> {
+        let result = self.try_start_with_id(&new, token_id).await;
+        self.tell_start(&new, &result);
+        result
+    }
+
+    async fn try_start_with_id(
+        &self,
+        new: &NewFamily,
+        token_id: &str,
+    ) -> Result<Refresh<Box<str>>, StoreError> {
         let mut attempts = Attempts::new();
         check_token_id(token_id)?;
         while attempts.next().await {
-            let snapshot = self.store.load(Vec::new(), self.targets_of_new(&new)?).await?;
+            let snapshot = self.store.load(Vec::new(), self.targets_of_new(new)?).await?;
             let digest = Digest::of(token_id.as_bytes());
-            let family = match new_family(&new, FamilyKey::unused(), digest, &snapshot) {
+            let family = match new_family(new, FamilyKey::unused(), digest, &snapshot) {
                 Ok(family) => family,
                 Err(refusal) => return Ok(Refresh::Refused(refusal)),
             };
-            let id = random_id()?;
+            let (id, access_token_id) = (random_id()?, random_id()?);
             let commit = self.commit(&id, None, &family)?;
             let issued_at = issue_at(&snapshot);
             match self.store.commit(commit.with_guards(snapshot.records)).await? {
                 Committed::Done => {
-                    let grant = self.grant(GrantKind::Started, token_id.into(), &id, &family, issued_at);
+                    let ids = (token_id.into(), access_token_id);
+                    let grant = self.grant(GrantKind::Started, ids, &id, &family, issued_at);
                     return Ok(Refresh::Granted(grant));
                 }
                 Committed::Conflict | Committed::Overtaken => {}
@@ -236,6 +250,11 @@ impl Families {
         request.await.map(drop)
     }
 
+    async fn end_known(&self, id: &str, family: &Family, reason: &str) -> Result<(), StoreError> {
+        let request = self.revoker.revoke(Target::family(id)).reason(reason);
+        request.about(|event| family.tell(event)).await.map(drop)
+    }
+
     /// Ends the family of an opaque token that someone hands in, if it is genuine; it need not be the current one. For
     /// clients that sign out with it (RFC 7009 §2.1). Whether a family was ended; if not, there was nothing to end.
     ///
@@ -251,7 +270,7 @@ impl Families {
         if parsed.origin(&family.key) == Origin::Foreign || (is_bound && family.client.as_deref() != client) {
             return Ok(false);
         }
-        self.end(parsed.family, Some("its token was handed in")).await?;
+        self.end_known(parsed.family, &family, "its token was handed in").await?;
         Ok(true)
     }
 
@@ -288,6 +307,8 @@ impl Families {
         let id = lineage.family();
         let key = self.target(Target::family(id))?;
         let refused = |refusal| Ok((Refresh::Refused(refusal), false));
+        // Before anything is written: what cannot be granted must not be taken.
+        let token_id = random_id()?;
         let mut attempts = Attempts::new();
         while attempts.next().await {
             let first = self.store.load(vec![key.clone()], Vec::new()).await?;
@@ -311,13 +332,13 @@ impl Families {
                 Verdict::Replay { seed } => {
                     let token = lineage.again(family, &seed);
                     let issued_at = issue_at(&seen);
-                    let grant = self.grant(GrantKind::Replayed, token, id, family, issued_at);
+                    let grant = self.grant(GrantKind::Replayed, (token, token_id), id, family, issued_at);
                     return Ok((Refresh::Granted(grant), false));
                 }
                 Verdict::Reuse(class) => {
                     let ended = !self.policy.report_only;
                     if ended {
-                        self.end(id, Some("a used refresh token was presented")).await?;
+                        self.end_known(id, family, "a used refresh token was presented").await?;
                     }
                     return refused(Refusal::Reused { class, ended });
                 }
@@ -325,7 +346,7 @@ impl Families {
                 Verdict::Expired => return refused(Refusal::Expired),
                 Verdict::Lost => {
                     // Nobody can go on with this family any more but someone who kept an older token of it.
-                    self.end(id, Some("the store has lost writes")).await?;
+                    self.end_known(id, family, "the store has lost writes").await?;
                     return refused(Refusal::Lost);
                 }
                 Verdict::WrongClient => return refused(Refusal::WrongClient),
@@ -347,7 +368,8 @@ impl Families {
                 }
             }
             let issued_at = issue_at(&seen);
-            return Ok((Refresh::Granted(self.grant(kind, token, id, &after, issued_at)), touch));
+            let grant = self.grant(kind, (token, token_id), id, &after, issued_at);
+            return Ok((Refresh::Granted(grant), touch));
         }
         Err(out_of_attempts())
     }
@@ -362,19 +384,17 @@ impl Families {
             // A token that is unknown says nothing that is worth to be written down.
             let is_genuine = !matches!(result, Ok(Refresh::Refused(Refusal::Unknown)));
             if let Some((id, family)) = known.filter(|_| is_genuine) {
-                event = event
-                    .with_subject(Some(&family.user))
-                    .with_session(family.session.as_deref())
-                    .with_family(Some(id))
-                    .with_device(family.device.as_deref())
-                    .with_client(family.client.as_deref());
+                event = family.tell(event).with_family(Some(id));
             }
             match result {
-                Ok(Refresh::Granted(grant)) => match grant.kind {
-                    GrantKind::Replayed => event.with_reason(Some("replayed")),
-                    GrantKind::Recovered => event.with_reason(Some("recovered")),
-                    _ => event,
-                },
+                Ok(Refresh::Granted(grant)) => {
+                    let reason = match grant.kind {
+                        GrantKind::Replayed => Some("replayed"),
+                        GrantKind::Recovered => Some("recovered"),
+                        _ => None,
+                    };
+                    event.with_token_id(Some(&grant.access_token_id)).with_reason(reason)
+                }
                 Ok(Refresh::Refused(refusal)) => event.with_reason(Some(refusal.as_str())).failed(),
                 Err(error) => event.with_error(error).failed(),
             }
@@ -389,7 +409,7 @@ impl Families {
     fn grant<T>(
         &self,
         kind: GrantKind,
-        token: T,
+        (token, access_token_id): (T, Box<str>),
         id: &str,
         family: &Family,
         (issued_at, reissue_at): (Timestamp, Timestamp),
@@ -397,6 +417,7 @@ impl Families {
         Grant {
             token,
             kind,
+            access_token_id,
             family: id.into(),
             user: family.user.clone(),
             session: family.session.clone(),

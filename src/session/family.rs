@@ -23,6 +23,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::token::{Digest, FamilyKey};
+use crate::audit::AuditEvent;
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
 use crate::store::RevokedBy;
@@ -325,6 +326,15 @@ impl Family {
     /// The family after its token was used and kept.
     pub(crate) fn used(&self, now: Timestamp) -> Self {
         Self { used_at: self.used_at.max(now), ..self.clone() }
+    }
+
+    /// The event with whom and what the family is about.
+    pub(crate) fn tell(&self, event: AuditEvent) -> AuditEvent {
+        event
+            .with_subject(Some(&self.user))
+            .with_session(self.session.as_deref())
+            .with_device(self.device.as_deref())
+            .with_client(self.client.as_deref())
     }
 
     /// When the family, and with it its current token, is over.

@@ -61,6 +61,8 @@ pub struct Grant<T = RefreshToken> {
     pub token: T,
     /// How it came about.
     pub kind: GrantKind,
+    /// The id for the access token that is handed out with it, its `jti`: random, and the one that is told to the audit.
+    pub access_token_id: Box<str>,
     /// The id of the family: the claim `fid` of access tokens.
     pub family: Box<str>,
     /// The user: `sub`.
@@ -88,7 +90,9 @@ impl<T> Grant<T> {
     /// The access token that goes with this grant, for [`TokenIssuer::issue`](crate::token::issue::TokenIssuer::issue):
     /// it is revocable by everything that the grant belongs to, and by no revocation that came before it.
     pub fn access_token(&self) -> NewToken {
-        let mut token = NewToken::new(self.user.clone()).with_family(self.family.clone());
+        let mut token = NewToken::new(self.user.clone())
+            .with_id(self.access_token_id.clone())
+            .with_family(self.family.clone());
         if let Some(session) = &self.session {
             token = token.with_session(session.clone());
         }

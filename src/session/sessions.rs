@@ -16,6 +16,7 @@ use super::roster::{DeviceRoster, Lifetimes, Place, Roster, Session, SessionDeta
 use super::token::random_id;
 use super::{Attempts, invalid, out_of_attempts, print, read};
 use super::{Grant, NewFamily, Refresh, Refusal};
+use crate::audit::AuditEvent;
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
 use crate::revocation::Target;
@@ -515,9 +516,13 @@ impl Sessions {
     }
 
     async fn revoke_sessions(&self, sessions: &[Session], reason: &str) -> Result<(), StoreError> {
-        let requests = sessions
-            .iter()
-            .map(|session| self.revoker().revoke(Target::session(&*session.id)).reason(reason).into_future());
+        let requests = sessions.iter().map(|session| {
+            let request = self.revoker().revoke(Target::session(&*session.id)).reason(reason);
+            let about = |event: AuditEvent| {
+                event.with_subject(Some(&session.user)).with_family(Some(&session.family))
+            };
+            request.about(about).into_future()
+        });
         try_join_all(requests).await.map(drop)
     }
 

@@ -121,7 +121,7 @@ impl TokenIssuer {
         let lifetime = new.lifetime.unwrap_or(self.lifetime);
         check_lifetime(lifetime, &self.profile).map_err(IssueError::invalid)?;
         let expires_at = Timestamp::from_secs(issued_at.as_secs()).plus(lifetime);
-        let id = random_id()?;
+        let id = new.id.clone().map_or_else(random_id, Ok)?;
         let claims = self.claims(new, &id, issued_at, expires_at)?;
         let payload =
             serde_json::to_vec(&claims).map_err(|_| IssueError::invalid("the claims are not JSON"))?;
@@ -230,6 +230,7 @@ impl fmt::Debug for TokenIssuer {
 #[must_use]
 pub struct NewToken {
     subject: Box<str>,
+    id: Option<Box<str>>,
     session: Option<Box<str>>,
     device: Option<Box<str>>,
     family: Option<Box<str>>,
@@ -247,6 +248,7 @@ impl NewToken {
     pub fn new(subject: impl Into<Box<str>>) -> Self {
         Self {
             subject: subject.into(),
+            id: None,
             session: None,
             device: None,
             family: None,
@@ -257,6 +259,13 @@ impl NewToken {
             not_before_iat: Timestamp::ZERO,
             claims: Ok(Map::new()),
         }
+    }
+
+    /// The id of this token (`jti`), for where it has to be known beforehand. It must be unique and nothing that could be
+    /// guessed. Default: 128 random bits.
+    pub fn with_id(mut self, id: impl Into<Box<str>>) -> Self {
+        self.id = Some(id.into());
+        self
     }
 
     /// The login session it belongs to (`sid`): revocable by [`Target::session`](crate::Target::session).

@@ -65,6 +65,8 @@ async fn what_the_layer_answers(server: &Server) {
         foreign(&with(fine.clone(), "exp", now + 90_000)),
         foreign(&with(fine.clone(), "jti", Value::Null)),
         foreign(&with(fine.clone(), "jti", 7)),
+        foreign(&with(fine.clone(), "sub", Value::Null)),
+        foreign(&with(fine.clone(), "sub", "")),
         foreign(&with(fine.clone(), "jti", "x".repeat(1025))),
         foreign_with(&fine, |header| header.kid = Some("k2".into())),
         foreign_with(&fine, |header| header.kid = Some("K1".into())),
@@ -388,4 +390,42 @@ async fn grpc_is_answered_in_its_own_way() {
     redis.stop_hung();
     assert_eq!(call(Some(&fresh.access)).await, tonic::Code::Unavailable);
     redis.resume();
+    // Whatever comes to the port of gRPC is answered in gRPC.
+    let http = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let url = format!("{}/grpc.health.v1.Health/Check", server.grpc.clone().unwrap());
+    let request = http::Request::post(url).body(http_body_util::Full::default()).unwrap();
+    let answer = send_with(&http, request).await.is(200);
+    assert_eq!(answer.header("grpc-status"), Some("16"));
+}
+
+/// What is not let through does not stand in line with what was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_do_not_wait_behind_slow_requests() {
+    let server = Server::start(&[]);
+    let (tokens, revoked) = (server.login("alice").await, server.login("bob").await);
+    server.admin("revoke_session", json!({ "session_id": revoked.session })).await.is(204);
+    let slow = server.request("GET", "/protected/slow?ms=3000", Some(&tokens.access), "");
+    let slow: Vec<_> = (0..64)
+        .map(|_| {
+            let (http, slow) = (server.http.clone(), slow.clone());
+            tokio::spawn(async move { send_with(&http, slow).await })
+        })
+        .collect();
+    while server.handler_calls().await < 64 {}
+    let waiting = {
+        let (http, next) = (server.http.clone(), server.request("POST", "/logout", Some(&tokens.access), ""));
+        tokio::spawn(async move { send_with(&http, next).await })
+    };
+    let began = Instant::now();
+    server.protected("nonsense").await.is_invalid_token();
+    server.protected(&revoked.access).await.is_invalid_token();
+    server.get("/protected", None).await.is(401);
+    assert!(!waiting.is_finished() && began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(server.handler_calls().await, 64, "sixty-four at once, and no more");
+    // That it had to wait for longer than its budget takes nothing from what it may ask of the store.
+    waiting.await.unwrap().is(204);
+    for slow in slow {
+        slow.await.unwrap().is(200);
+    }
+    server.protected(&tokens.access).await.is_invalid_token();
 }

@@ -17,6 +17,7 @@
 
 mod config;
 mod contract;
+mod mirror;
 mod outage;
 mod processes;
 mod server;

@@ -80,6 +80,127 @@ async fn no_token_is_written_down_and_every_key_is_ours_and_ends() {
     }
 }
 
+/// The events that `what` writes down.
+async fn told(server: &Server, what: impl AsyncFnOnce()) -> Vec<Value> {
+    let lines = || {
+        let audit = std::fs::read_to_string(server.dir.path("audit.log")).unwrap();
+        audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    // They are written by another thread, in order: a login marks the beginning and the end.
+    let mark = async |user: &str| {
+        server.login(user).await;
+        let is_mark = |event: &Value| event["sub"] == user;
+        support::wait_until("the mark is written", Duration::from_secs(5), || lines().iter().any(is_mark));
+        lines().iter().position(is_mark).unwrap()
+    };
+    let first = mark(&format!("first {}", lines().len())).await;
+    what().await;
+    let last = mark(&format!("last {}", lines().len())).await;
+    lines()[first + 1..last].to_vec()
+}
+
+#[track_caller]
+fn assert_told(events: &[Value], expected: &[Value]) {
+    let relevant = ["event", "outcome", "sub", "jti", "session_id", "family_id"];
+    let events = events.iter().map(|event| {
+        assert!(event["ts"].is_string(), "{event}");
+        Value::Object(
+            event
+                .as_object()
+                .unwrap()
+                .clone()
+                .into_iter()
+                .filter(|(name, _)| relevant.contains(&&**name))
+                .collect(),
+        )
+    });
+    assert_eq!(events.collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn each_event_says_what_is_known() {
+    let server = Server::start(&[]);
+    let jti = async |token: &str| server.protected(token).await.is(200).json()["jti"].clone();
+
+    let mut tokens = None;
+    let events = told(&server, async || tokens = Some(server.login("alice").await)).await;
+    let first = tokens.take().unwrap();
+    let (s, f, j) = (json!(first.session), json!(first.family), jti(&first.access).await);
+    let whole = |event: &str, outcome: &str, jti: &Value| json!({ "event": event, "outcome": outcome, "sub": "alice", "jti": jti, "session_id": s, "family_id": f });
+    let without_jti = |event: &str, outcome: &str| json!({ "event": event, "outcome": outcome, "sub": "alice", "session_id": s, "family_id": f });
+    assert_told(&events, &[whole("login", "ok", &j)]);
+
+    let events = told(&server, async || tokens = Some(server.refreshed(&first.refresh).await)).await;
+    let second = tokens.take().unwrap();
+    assert_told(&events, &[whole("refresh", "ok", &jti(&second.access).await)]);
+
+    let events = told(&server, async || {
+        server.admin("revoke_token", json!({ "token": first.access })).await.is(204);
+    });
+    assert_told(&events.await, &[whole("revoke_token", "ok", &j)]);
+
+    let events = told(&server, async || assert_invalid_grant(server.refresh(&first.refresh).await)).await;
+    assert_told(&events, &[without_jti("revoke_family", "ok"), without_jti("refresh_reuse", "error")]);
+    assert_eq!(events[1]["reason"], "parent");
+
+    let events = told(&server, async || assert_invalid_grant(server.refresh(&second.refresh).await)).await;
+    assert_told(&events, &[without_jti("refresh", "error")]);
+    assert_eq!(events[0]["reason"], "revoked");
+    let events = told(&server, async || assert_invalid_grant(server.refresh("garbage").await)).await;
+    assert_told(&events, &[json!({ "event": "refresh", "outcome": "error" })]);
+    assert_eq!(events[0]["reason"], "unknown");
+}
+
+#[tokio::test]
+async fn what_the_administrator_does_is_told_once() {
+    let server = Server::start(&[]);
+    let one = server.login("alice").await;
+    let events = told(&server, async || {
+        server.admin("revoke_token", json!({ "token": one.refresh })).await.is(204);
+    });
+    let family = json!({
+        "event": "revoke_family", "outcome": "ok", "sub": "alice", "session_id": one.session, "family_id": one.family,
+    });
+    assert_told(&events.await, &[family]);
+    let events = told(&server, async || {
+        server.admin("revoke_token", json!({ "token": "nonsense" })).await.is(204);
+        server.admin("revoke", json!({ "jti": "a" })).await.is(204);
+        server.admin("revoke_user", json!({ "sub": "bob" })).await.is(204);
+        server.admin("revoke_session", json!({ "session_id": "s" })).await.is(204);
+        server.admin("revoke_family", json!({ "family_id": "f" })).await.is(204);
+    });
+    assert_told(
+        &events.await,
+        &[
+            json!({ "event": "revoke_token", "outcome": "error" }),
+            json!({ "event": "revoke_token", "outcome": "ok", "jti": "a" }),
+            json!({ "event": "revoke_user", "outcome": "ok", "sub": "bob" }),
+            json!({ "event": "revoke_session", "outcome": "ok", "session_id": "s" }),
+            json!({ "event": "revoke_family", "outcome": "ok", "family_id": "f" }),
+        ],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_failed_is_told_as_an_error() {
+    support::redis_or_skip!();
+    let redis = RedisServer::start();
+    let mut server = Server::on(&redis, &[]);
+    let tokens = server.login("alice").await;
+    redis.kill();
+    server.post("/login", None, json!({ "sub": "bob" })).await.is_unavailable();
+    server.refresh(&tokens.refresh).await.is_unavailable();
+    server.admin("revoke_user", json!({ "sub": "bob" })).await.is_unavailable();
+    server.admin("revoke_token", json!({ "token": tokens.access })).await.is_unavailable();
+    kill_process(server.pid(), Signal::TERM).unwrap();
+    assert!(server.wait(Duration::from_secs(5)).success());
+    let audit = std::fs::read_to_string(server.dir.path("audit.log")).unwrap();
+    let events: Vec<Value> = audit.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect();
+    let names: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(names, ["login", "refresh", "revoke_user", "revoke_token"]);
+    assert!(events.iter().all(|event| event["outcome"] == "error" && event["error"].is_string()), "{audit}");
+}
+
 /// All values in Redis, as text.
 fn values(redis: &RedisServer) -> String {
     let keys = redis.cli(&["KEYS", "*"]);

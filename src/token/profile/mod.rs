@@ -94,6 +94,7 @@ pub struct TokenProfile {
     id_claim: Box<str>,
     missing_id: MissingId,
     require_iat: bool,
+    require_subject: bool,
     claim_targets: Vec<ClaimTarget>,
     /// Those it was put together from, each for its own issuers; see [`combined`](Self::combined).
     members: Vec<TokenProfile>,
@@ -159,6 +160,7 @@ impl TokenProfile {
             id_claim: "jti".into(),
             missing_id: MissingId::default(),
             require_iat: true,
+            require_subject: false,
             claim_targets: DEFAULT_CLAIM_TARGETS
                 .map(|(claim, kind)| ClaimTarget { claim: claim.into(), kind })
                 .into(),
@@ -315,6 +317,14 @@ impl TokenProfile {
         self
     }
 
+    /// Refuses tokens without a `sub`: they are of no user, so that "log out this user" would miss them. Default: they are
+    /// accepted, as tokens of machines often have none.
+    #[must_use]
+    pub fn with_required_subject(mut self) -> Self {
+        self.require_subject = true;
+        self
+    }
+
     /// Makes tokens revocable by the value of `claim`, as a target of this kind. `TargetKind::Claim` makes it
     /// a target of its own: `with_claim_target("tenant", TargetKind::Claim)`, then `Target::claim("tenant", "acme")`.
     ///
@@ -420,6 +430,9 @@ impl TokenProfile {
                 TokenErrorKind::MissingClaim,
                 "the claim `iat` is missing, without which \"all tokens so far\" cannot be told; see TokenProfile::allow_missing_iat",
             ));
+        }
+        if self.require_subject && claims.subject.as_deref().is_none_or(str::is_empty) {
+            return Err(missing("sub"));
         }
         if claims.issued_at.is_some_and(|issued_at| expires_at.since(issued_at) > self.max_lifetime) {
             return Err(too_long_lived());

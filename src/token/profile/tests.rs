@@ -154,6 +154,17 @@ fn a_token_of_unknown_age_must_not_have_long_to_live() {
 }
 
 #[test]
+fn a_token_of_nobody_is_refused_where_that_is_asked_for() {
+    let profile = TokenProfile::new().with_required_subject();
+    let judge = |changes| judge(&profile, &payload(changes), at(NOW)).map(|_| ());
+    assert_eq!(judge(json!({"sub": "u"})), Ok(()));
+    for nobody in [json!({}), json!({"sub": null}), json!({"sub": ""})] {
+        assert_eq!(judge(nobody.clone()), Err(MissingClaim), "{nobody}");
+        accept(&TokenProfile::new(), nobody);
+    }
+}
+
+#[test]
 fn a_token_without_id_is_what_the_profile_says() {
     let claims = payload(json!({"jti": null, "sub": "u"}));
     let judge = |missing_id, input: Option<&str>| {
