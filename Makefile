@@ -1,6 +1,6 @@
 # The one way to build, test and lint this crate; CI (.ci/run) goes through it as well.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-features lint fmt doc bench faults soak
+.PHONY: help setup demo test test-features test-frameworks lint fmt doc bench faults soak
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,15 +11,20 @@ setup: ## Installs what tests need beside Rust, where it is missing: Redis, Open
 demo: setup ## Shows the reference server: two processes, one Redis, and what a revocation means
 	@scripts/demo
 
-test: setup ## Runs all tests, doctests and examples, then the tests of each feature on its own
+test: setup ## Runs all tests, doctests and examples, then the tests of each feature on its own, then other frameworks
 	cargo test --all-features
 	scripts/test-features
+	scripts/test-frameworks
 
 test-features: setup ## Runs the tests of each feature on its own, and of none
 	scripts/test-features
 
+test-frameworks: setup ## Runs the examples in other frameworks and beside other verifiers
+	scripts/test-frameworks
+
 lint: ## Checks formatting and lints; warnings are errors
 	cargo fmt --all --check
+	cargo fmt --manifest-path examples/frameworks/Cargo.toml --check
 	cargo clippy --all-targets --all-features -- -D warnings
 	cargo clippy --lib -- -D warnings
 	cargo clippy --lib --no-default-features -- -D warnings
@@ -27,6 +32,7 @@ lint: ## Checks formatting and lints; warnings are errors
 
 fmt: ## Formats the code
 	cargo fmt --all
+	cargo fmt --manifest-path examples/frameworks/Cargo.toml
 
 doc: ## Builds the documentation; warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features

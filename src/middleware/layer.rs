@@ -61,6 +61,13 @@ use crate::verified::VerifiedToken;
 /// # }
 /// ```
 ///
+/// # Around which services
+/// Around any `Service<Request<B>, Response = Response<R>>` that is `Clone`, with any bodies `B` and `R: Default` (see
+/// [`with_response`](Self::with_response)) and any error. `Clone` is needed because the service waits with its request
+/// while the store is asked, and another one takes its place meanwhile; routers, hyper and tonic want it as well. What is
+/// not `Clone` becomes so in a `tower::buffer::Buffer`. If the compiler says that `Service` is not implemented for
+/// [`JwtRevocation`], this is why.
+///
 /// # Order of layers
 /// Put CORS outside of this layer: it answers preflights, which have no credentials, and lets browsers read refusals.
 /// Put tracing outside, time limits and concurrency limits on either side.
