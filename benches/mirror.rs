@@ -51,6 +51,7 @@ impl Feed for Numbers {
             time: SystemClock::default().now(),
             horizon: Timestamp::ZERO,
             lifted: Timestamp::ZERO,
+            uncounted: None,
         })
     }
 

@@ -3,6 +3,8 @@
 //! It turns "log out alice" into a [`Revocation`] that the check will find: the issuer is filled in and the lifetime
 //! chosen from the same [`TokenProfile`] by which tokens are accepted.
 
+mod confirm;
+
 use std::fmt;
 use std::future::IntoFuture;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use crate::revocation::{Action, Extent, MAX_ID_BYTES, Record, Revocation, Target
 use crate::store::{ListQuery, Page, Receipt, RevocationStore, StoreError, StoreErrorKind};
 use crate::token::{TokenProfile, TokenVerifier};
 use crate::verified::VerifiedToken;
+pub use confirm::{ConfirmError, ConfirmRequest, Confirmed};
 
 /// Revokes and reinstates, looks up and lists. Cheap to clone.
 ///

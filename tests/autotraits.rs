@@ -15,9 +15,9 @@ use tower_jwt_revocation::token::bearer::TokenSource;
 use tower_jwt_revocation::token::jwt::UncheckedSignatureVerifier;
 use tower_jwt_revocation::token::{IssuerSet, TokenError, TokenProfile, TokenVerifier, UpstreamClaims};
 use tower_jwt_revocation::{
-    CachedVerifier, Clearance, ConfigError, CredentialsError, FailMode, JwtRevocationLayer, JwtVerifier,
-    Record, Rejection, RejectionKind, Revocation, RevocationStore, RevokeError, RevokeRequest, Revoker,
-    Target, VerifiedToken,
+    CachedVerifier, Clearance, ConfigError, ConfirmError, ConfirmRequest, Confirmed, CredentialsError,
+    FailMode, JwtRevocationLayer, JwtVerifier, Record, Rejection, RejectionKind, Revocation, RevocationStore,
+    RevokeError, RevokeRequest, Revoker, Target, VerifiedToken,
 };
 
 fn is_send<T: Send>() {}
@@ -69,7 +69,7 @@ fn the_future_asks_only_for_send() {
 
 #[test]
 fn the_write_side_the_stores_and_the_tokens() {
-    is_cloned::<(Revoker, RevokeRequest, Revocation, Record, Target)>();
+    is_cloned::<(Revoker, RevokeRequest, ConfirmRequest, Confirmed, Revocation, Record, Target)>();
     is_cloned::<(MemoryStore, Standing, RevokedBy, Receipt, Fence, ListQuery, Page, Cursor)>();
     is_send::<Lookup>();
     is_shared::<Box<dyn RevocationStore>>();
@@ -80,6 +80,7 @@ fn the_write_side_the_stores_and_the_tokens() {
     is_error::<TokenError>();
     is_error::<ConfigError>();
     is_error::<RevokeError>();
+    is_error::<ConfirmError>();
     is_error::<Rejection>();
     is_error::<CredentialsError>();
 }

@@ -73,6 +73,8 @@ struct Follower<F> {
     resync: Option<Resync>,
     /// The snapshot has just been taken.
     is_new: bool,
+    /// The store did not take the lease.
+    is_uncounted: bool,
     /// What the store has lost and is to be told again.
     lost: Lost,
     failures: u32,
@@ -106,6 +108,7 @@ impl<F: Feed> Follower<F> {
             pending: None,
             resync: None,
             is_new: false,
+            is_uncounted: false,
             lost,
             failures: 0,
         }
@@ -198,8 +201,9 @@ impl<F: Feed> Follower<F> {
 
     /// Asks for a heartbeat, and draws the conclusions.
     async fn beat(&mut self) -> Result<Heartbeat, StoreError> {
-        let progress =
-            self.place.map_or(Progress::default(), |place| Progress { epoch: place.epoch, seq: place.seq });
+        let (epoch, seq) = self.place.map_or((0, 0), |place| (place.epoch, place.seq));
+        let name = Arc::clone(&self.shared.name);
+        let progress = Progress { name, epoch, seq, lease: self.shared.lease() };
         let sent = self.shared.freshness.now();
         let heartbeat = self.feed.heartbeat(progress).await?;
         let took = self.shared.freshness.age(sent);
@@ -214,18 +218,31 @@ impl<F: Feed> Follower<F> {
             status.known = heartbeat.seq;
         });
         let Some(place) = self.place else { return Ok(heartbeat) };
+        self.heed_lease(heartbeat.uncounted.as_ref());
         if heartbeat.epoch != place.epoch {
             self.lose(Resync::NewEpoch);
         } else if heartbeat.seq < place.seq {
             self.lose(Resync::Regression);
         } else if heartbeat.seq == place.seq {
             self.pending = None;
-            self.publish(place, Some(sent));
-        } else if self.pending.is_none() {
+            self.publish(place, (!self.is_uncounted).then_some(sent));
+        } else if self.pending.is_none() && !self.is_uncounted {
             // Kept until it is caught up with: under load there is always a newer one that is not.
             self.pending = Some((heartbeat.seq, sent));
         }
         Ok(heartbeat)
+    }
+
+    /// Without a lease nobody waits for this mirror, so it must not answer from memory.
+    fn heed_lease(&mut self, uncounted: Option<&StoreError>) {
+        if let Some(error) = uncounted {
+            if !self.is_uncounted {
+                tracing::warn!(shard = self.number, %error, "the mirror has no lease; checks go to the store until it has");
+            }
+            self.pending = None;
+            self.update(|status| status.error = Some(error.clone()));
+        }
+        self.is_uncounted = uncounted.is_some();
     }
 
     /// The place is not to be relied on: a snapshot is needed.
@@ -322,7 +339,9 @@ impl<F: Feed> Follower<F> {
             (status.epoch, status.applied) = (place.epoch, place.seq);
             status.known = status.known.max(place.seq);
             status.phase = Phase::Following;
-            status.error = None;
+            if !self.is_uncounted {
+                status.error = None;
+            }
             if proof.is_some() {
                 status.proof = proof;
             }

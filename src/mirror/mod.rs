@@ -36,7 +36,8 @@ use crate::config::ConfigError;
 use crate::revocation::{Action, Extent, Fingerprint, Outcome, Record, Revocation, Target};
 use crate::store::feed::{Fact, Feed};
 use crate::store::{
-    Fence, ListQuery, Lookup, Page, Receipt, RevocationStore, RevokedBy, Standing, StoreError, StoreErrorKind,
+    Fence, Follower, ListQuery, Lookup, Page, Receipt, RevocationStore, RevokedBy, Standing, StoreError,
+    StoreErrorKind,
 };
 use crate::verified::VerifiedToken;
 use fresh::Freshness;
@@ -78,6 +79,7 @@ struct Handle {
 
 /// What handles and tasks share.
 struct Shared {
+    name: Arc<str>,
     set: Set,
     freshness: Freshness,
     status: watch::Sender<MirrorStatus>,
@@ -219,6 +221,10 @@ impl RevocationStore for Mirror {
     fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
         self.handle.store.count()
     }
+
+    fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
+        self.handle.store.followers(fence)
+    }
 }
 
 /// What a receipt tells of the record: enough until the log tells it all, and never more than what was written.
@@ -243,9 +249,16 @@ fn told(change: &Revocation, receipt: &Receipt) -> Option<(Fingerprint, Fact)> {
 }
 
 impl Shared {
-    fn new(freshness: Freshness, clock: Arc<dyn Clock>, shards: usize, remembered: usize) -> Self {
+    fn new(
+        name: Arc<str>,
+        freshness: Freshness,
+        clock: Arc<dyn Clock>,
+        shards: usize,
+        remembered: usize,
+    ) -> Self {
         let status = MirrorStatus { shards: vec![ShardStatus::default(); shards], ..MirrorStatus::default() };
         Self {
+            name,
             set: Set::new(remembered),
             freshness,
             status: watch::Sender::new(status),
@@ -296,6 +309,12 @@ impl Shared {
     /// How often to ask for a heartbeat: a proof should be renewed well before it ends, also if one answer is late.
     fn heartbeat_every(&self) -> Duration {
         self.freshness.limit() / 4
+    }
+
+    /// How long the mirror is waited for after a heartbeat: at least for as long as the heartbeat proves anything, so that one
+    /// that is not waited for any more does not answer from memory either.
+    fn lease(&self) -> Duration {
+        self.freshness.limit() * 2
     }
 
     fn update(&self, shard: u16, change: impl FnOnce(&mut ShardStatus)) {

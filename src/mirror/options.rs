@@ -19,9 +19,13 @@ pub const DEFAULT_MAX_STALENESS: Duration = Duration::from_secs(1);
 /// Default of [`MirrorBuilder::with_remembered`].
 pub const DEFAULT_REMEMBERED: usize = 16_384;
 
+/// Longest name, in characters.
+const MAX_NAME: usize = 128;
+
 /// Options of a [`Mirror`], made by [`Mirror::builder`].
 #[must_use = "nothing is mirrored until `start` is called"]
 pub struct MirrorBuilder<F> {
+    name: Arc<str>,
     store: Arc<dyn RevocationStore>,
     feeds: Vec<F>,
     max_staleness: Duration,
@@ -32,12 +36,21 @@ pub struct MirrorBuilder<F> {
 impl<F: Feed> MirrorBuilder<F> {
     pub(super) fn new(store: Arc<dyn RevocationStore>, feeds: Vec<F>) -> Self {
         Self {
+            name: default_name(),
             store,
             feeds,
             max_staleness: DEFAULT_MAX_STALENESS,
             remembered: DEFAULT_REMEMBERED,
             clock: Arc::new(SystemClock),
         }
+    }
+
+    /// By which name people know this mirror, default the name of the host and the id of the process. It stands in Redis, and in
+    /// [`ConfirmError::Behind`](crate::ConfirmError::Behind) if the mirror is late. Cut to 128 characters; need not be unique.
+    pub fn with_name(mut self, name: impl AsRef<str>) -> Self {
+        let printable = |char: char| if char.is_control() { '?' } else { char };
+        self.name = name.as_ref().chars().take(MAX_NAME).map(printable).collect::<String>().into();
+        self
     }
 
     /// For how long what was proved to be complete is relied on, default 1 s; at least 50 ms. A heartbeat is asked for four
@@ -86,7 +99,8 @@ impl<F: Feed> MirrorBuilder<F> {
                 .with_source(error)
         })?;
         let freshness = Freshness::new(self.max_staleness, Arc::clone(&self.clock));
-        let shared = Arc::new(Shared::new(freshness, self.clock, usize::from(shards), self.remembered));
+        let shared = Shared::new(self.name, freshness, self.clock, usize::from(shards), self.remembered);
+        let shared = Arc::new(shared);
         let stop = watch::Sender::new(());
         for (shard, feed) in (0..shards).zip(self.feeds) {
             runtime.spawn(follow::follow(feed, shard, Arc::clone(&shared), stop.subscribe()));
@@ -96,9 +110,18 @@ impl<F: Feed> MirrorBuilder<F> {
     }
 }
 
+/// Containers have the variable, other hosts the file.
+fn default_name() -> Arc<str> {
+    let host = std::env::var("HOSTNAME").or_else(|_| std::fs::read_to_string("/proc/sys/kernel/hostname"));
+    let host = host.as_deref().map_or("", str::trim);
+    let process = std::process::id();
+    if host.is_empty() { process.to_string().into() } else { format!("{host}:{process}").into() }
+}
+
 impl<F> fmt::Debug for MirrorBuilder<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MirrorBuilder")
+            .field("name", &self.name)
             .field("shards", &self.feeds.len())
             .field("max_staleness", &self.max_staleness)
             .field("remembered", &self.remembered)

@@ -4,6 +4,7 @@
 //! draws no conclusions: what is fresh, what is missing and what to do about it is the business of the mirror.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -98,7 +99,7 @@ pub struct LogId {
 }
 
 /// What a shard says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "feeds make it")]
 pub struct Heartbeat {
     /// The life of the shard: another one after data was lost.
@@ -111,6 +112,8 @@ pub struct Heartbeat {
     pub horizon: Timestamp,
     /// When the last token from before the horizon is over.
     pub lifted: Timestamp,
+    /// Why the store did not take the lease of the mirror, if so: then nobody would wait for it, and it proves nothing.
+    pub uncounted: Option<StoreError>,
 }
 
 /// One entry of the log.
@@ -140,13 +143,17 @@ pub struct SnapshotPage {
 }
 
 /// What a mirror tells the feed, so that those who wait for it know how far it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "the mirror makes it")]
 pub struct Progress {
+    /// By which name people know the mirror.
+    pub name: Arc<str>,
     /// The life in which the mirror is; zero if in none.
     pub epoch: u64,
     /// The last change that it has applied.
     pub seq: u64,
+    /// How long it is to be waited for after this, if nothing more is heard of it.
+    pub lease: Duration,
 }
 
 /// The log of one shard, and the snapshot behind it.
@@ -161,6 +168,10 @@ pub trait Feed: Send + 'static {
     fn connect(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Asks for the present state. The answer must come from the primary.
+    ///
+    /// Unless the mirror is in no life yet, the store first takes note of its progress, in one place for all who ask for
+    /// [`followers`](super::RevocationStore::followers), and forgets it when the lease is over. The state must have been
+    /// read after that: a write that is not in it then finds the mirror among the followers.
     ///
     /// # Errors
     /// [`StoreError`] if there was no answer.

@@ -9,8 +9,8 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 
 use super::{
-    Cursor, ListQuery, Lookup, Page, Receipt, RevocationStore, RevokedBy, Standing, StoreError,
-    StoreErrorKind,
+    Cursor, Fence, Follower, ListQuery, Lookup, Page, Receipt, RevocationStore, RevokedBy, Standing,
+    StoreError, StoreErrorKind,
 };
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::revocation::{Change, Fingerprint, Record, Revocation, Target};
@@ -187,6 +187,11 @@ impl RevocationStore for MemoryStore {
 
     fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>> {
         ready(self.page(&query)).boxed()
+    }
+
+    fn followers(&self, _: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
+        // There is no log to follow.
+        ready(Ok(Vec::new())).boxed()
     }
 
     fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {

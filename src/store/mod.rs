@@ -26,7 +26,8 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, ready};
 
 use crate::clock::Timestamp;
 use crate::revocation::{Outcome, Record, Revocation, Target, TargetKind};
@@ -73,6 +74,20 @@ pub trait RevocationStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] if the store could not be asked.
     fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>>;
+
+    /// The mirrors that may answer from memory at this moment, and whether each has applied the write at `fence`. A mirror that is
+    /// not among them has applied it or will have before it answers from memory again.
+    ///
+    /// A store that gives out fences and can be mirrored has to know; the default is an error.
+    ///
+    /// # Errors
+    /// [`StoreError`] if that is not known; of kind [`StoreErrorKind::Amnesia`] if the store has begun another life since, in
+    /// which the write may not exist.
+    fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
+        let _ = fence;
+        let unknown = StoreError::new(StoreErrorKind::Other, "this store does not know its mirrors");
+        ready(Err(unknown)).boxed()
+    }
 }
 
 impl<T: RevocationStore + ?Sized> RevocationStore for Arc<T> {
@@ -94,6 +109,10 @@ impl<T: RevocationStore + ?Sized> RevocationStore for Arc<T> {
 
     fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
         (**self).count()
+    }
+
+    fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
+        (**self).followers(fence)
     }
 }
 
@@ -197,6 +216,23 @@ pub struct Fence {
     pub epoch: u64,
     /// The sequence number in the shard.
     pub seq: u64,
+}
+
+/// A mirror, as the store that it follows knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Follower {
+    /// Its name, see [`MirrorBuilder::with_name`](crate::mirror::MirrorBuilder::with_name).
+    pub name: Arc<str>,
+    /// Whether it has said that it applied the write that was asked about.
+    pub has_applied: bool,
+}
+
+impl Follower {
+    /// A mirror of this name.
+    pub fn new(name: impl Into<Arc<str>>, has_applied: bool) -> Self {
+        Self { name: name.into(), has_applied }
+    }
 }
 
 /// Which records to list.

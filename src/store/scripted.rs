@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, ready};
 use tokio::sync::watch;
 
 use super::memory::MemoryStore;
-use super::{ListQuery, Lookup, Page, Receipt, RevocationStore, StoreError, StoreErrorKind};
+use super::{Fence, Follower, ListQuery, Lookup, Page, Receipt, RevocationStore, StoreError, StoreErrorKind};
 use crate::revocation::{Record, Revocation, Target};
 use crate::verified::VerifiedToken;
 
@@ -143,6 +143,10 @@ impl RevocationStore for ScriptedStore {
 
     fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>> {
         self.obeyed(move |memory| memory.list(query))
+    }
+
+    fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
+        self.obeyed(move |memory| memory.followers(fence))
     }
 
     fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {

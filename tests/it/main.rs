@@ -8,6 +8,8 @@
 )]
 
 mod answers;
+#[cfg(feature = "redis")]
+mod confirm;
 #[cfg(feature = "axum")]
 mod extract;
 mod fail_mode;

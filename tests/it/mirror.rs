@@ -17,16 +17,16 @@ use tower_jwt_revocation::{
 
 use crate::servers::{Cluster, Fault, FaultProxy, RedisServer, Sentinel, redis_is_installed, wait_until};
 
-const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 /// For whatever takes milliseconds unless it never happens.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A token whose ids are all `id`, issued a minute ago.
-fn token(id: &str) -> Arc<VerifiedToken> {
+pub(crate) fn token(id: &str) -> Arc<VerifiedToken> {
     issued(id, 60)
 }
 
-fn issued(id: &str, ago: u64) -> Arc<VerifiedToken> {
+pub(crate) fn issued(id: &str, ago: u64) -> Arc<VerifiedToken> {
     let now = SystemClock::default().now();
     let claims = serde_json::json!({
         "sub": id, "jti": id, "sid": id, "client_id": id, "iat": now.as_secs() - ago, "exp": now.as_secs() + 1200
@@ -35,23 +35,23 @@ fn issued(id: &str, ago: u64) -> Arc<VerifiedToken> {
     Arc::new(TokenProfile::new().assert_verified(SignedClaims::new(claims.as_bytes()), now).unwrap())
 }
 
-async fn connect(url: impl AsRef<str>) -> RedisStore {
+pub(crate) async fn connect(url: impl AsRef<str>) -> RedisStore {
     RedisStore::connect(url).await.unwrap()
 }
 
-async fn mirror(url: impl AsRef<str>) -> Mirror {
+pub(crate) async fn mirror(url: impl AsRef<str>) -> Mirror {
     let mirror = Mirror::new(connect(url).await).unwrap();
     timeout(PATIENCE, mirror.ready()).await.expect("the mirror is never ready");
     mirror
 }
 
-async fn write(store: &RedisStore, target: Target, action: Action) -> Receipt {
+pub(crate) async fn write(store: &RedisStore, target: Target, action: Action) -> Receipt {
     let mut change = Revocation::new(target, HOUR);
     change.action = action;
     store.write(vec![change]).await.unwrap().remove(0)
 }
 
-async fn revoke(store: &RedisStore, id: &str) -> Receipt {
+pub(crate) async fn revoke(store: &RedisStore, id: &str) -> Receipt {
     write(store, Target::token(id), Action::Revoke(Extent::All)).await
 }
 
@@ -61,25 +61,25 @@ async fn follow(mirror: &Mirror, receipt: &Receipt) {
     arrived.unwrap_or_else(|error| panic!("{error}: {receipt:?} {mirror:?}"));
 }
 
-async fn until(mirror: &Mirror, what: &str, done: impl Fn(&MirrorStatus) -> bool) -> MirrorStatus {
+pub(crate) async fn until(mirror: &Mirror, what: &str, done: impl Fn(&MirrorStatus) -> bool) -> MirrorStatus {
     let mut status = mirror.watch_status();
     let reached = timeout(PATIENCE, status.wait_for(done)).await;
     reached.unwrap_or_else(|_| panic!("never: {what}: {mirror:?}")).unwrap().clone()
 }
 
 /// What the mirror says from memory; `None` if it has to ask.
-fn local(mirror: &Mirror, token: &Arc<VerifiedToken>) -> Option<Standing> {
+pub(crate) fn local(mirror: &Mirror, token: &Arc<VerifiedToken>) -> Option<Standing> {
     match mirror.check(token) {
         Lookup::Now(answer) => answer.ok(),
         Lookup::Later(_) => None,
     }
 }
 
-fn is_revoked(mirror: &Mirror, id: &str) -> bool {
+pub(crate) fn is_revoked(mirror: &Mirror, id: &str) -> bool {
     matches!(local(mirror, &token(id)), Some(Standing::Revoked(_)))
 }
 
-fn is_live(mirror: &Mirror, id: &str) -> bool {
+pub(crate) fn is_live(mirror: &Mirror, id: &str) -> bool {
     matches!(local(mirror, &token(id)), Some(Standing::Live))
 }
 

@@ -301,6 +301,7 @@ impl Feed for ScriptedFeed {
             time: SystemClock.now(),
             horizon: data.horizon,
             lifted: data.horizon.plus(Duration::from_secs(3600)),
+            uncounted: None,
         })
     }
 

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use super::Inner;
 use super::connect::{Wire, odd_reply, unreachable};
-use super::schema::{self, Class, Member, ShardKeys};
+use super::random;
+use super::schema::{self, Class, Lease, Member, MirrorId, ShardKeys};
 use crate::clock::Timestamp;
 use crate::revocation::Fingerprint;
 use crate::store::feed::{Fact, Feed, Heartbeat, LogEntry, LogId, Progress, SnapshotPage};
@@ -26,6 +27,10 @@ const LIMIT: Duration = Duration::from_millis(500);
 const COMMAND_LIMIT: Duration = Duration::from_secs(5);
 /// How often the sentinels are asked whether the primary is another.
 const FIND_EVERY: Duration = Duration::from_secs(1);
+/// How exactly it is known when a mirror was last heard of: a place in the index that does not change costs Redis nothing.
+const HOUR: u64 = 60 * 60 * 1000;
+/// How long the index remembers a mirror that was not heard of any more, in milliseconds. The leases are what counts.
+const REMEMBERED: u64 = 24 * HOUR;
 /// Members of a page of the snapshot, about: a millisecond of the time of Redis.
 const PAGE: &str = "2000";
 /// Entries that are read at once.
@@ -35,7 +40,12 @@ const ENTRIES: &str = "1000";
 pub struct RedisFeed {
     store: Arc<Inner>,
     shard: u16,
+    id: MirrorId,
     wire: Option<Arc<Wire>>,
+    /// What Redis last took the time to be.
+    time: Option<Timestamp>,
+    /// The hour of which the index has been told on this connection.
+    listed: Option<u64>,
     /// The next page of a snapshot, asked for while the last one is being read.
     ahead: Option<(u64, JoinHandle<Result<Value, StoreError>>)>,
     /// Who the sentinels say is the primary.
@@ -45,7 +55,17 @@ pub struct RedisFeed {
 
 impl RedisFeed {
     pub(super) fn new(store: Arc<Inner>, shard: u16) -> Self {
-        Self { store, shard, wire: None, ahead: None, find: None, find_at: Instant::now() }
+        Self {
+            store,
+            shard,
+            id: MirrorId(random::bits()),
+            wire: None,
+            time: None,
+            listed: None,
+            ahead: None,
+            find: None,
+            find_at: Instant::now(),
+        }
     }
 
     fn names(&self) -> &ShardKeys {
@@ -92,6 +112,34 @@ impl RedisFeed {
         Ok(())
     }
 
+    /// Takes a lease, and a place in the index, for a mirror that is in a life. Says whether the place is a new one.
+    async fn renew(&self, progress: &Progress) -> Result<bool, StoreError> {
+        if progress.epoch == 0 {
+            return Ok(false);
+        }
+        let time = self.time.ok_or_else(|| unreachable("the time of redis is not known yet"))?;
+        let lease = Lease { life: progress.epoch, seq: progress.seq, name: Arc::clone(&progress.name) };
+        let millis = progress.lease.as_millis().max(1).to_string();
+        let set = vec![self.names().lease(self.id), lease.print(), Bytes::from_static(b"PX"), millis.into()];
+        let hour = time.as_millis() / HOUR * HOUR;
+        let add = vec![self.names().mirrors.clone(), hour.to_string().into(), self.id.print()];
+        let (set, add) = tokio::join!(biased; self.ask("SET", set), self.ask("ZADD", add));
+        match (set?, add?) {
+            (Value::String(answer), Value::Integer(new)) if answer == "OK" => Ok(new > 0),
+            _ => Err(odd_reply("redis")),
+        }
+    }
+
+    /// Forgets mirrors that were not heard of for long, and puts off the expiry of the index.
+    async fn tend_index(&self, hour: u64) -> Result<(), StoreError> {
+        let index = &self.names().mirrors;
+        let past = hour.saturating_sub(REMEMBERED).to_string();
+        let forget = vec![index.clone(), "-inf".into(), past.into()];
+        let keep = vec![index.clone(), (hour + 2 * REMEMBERED).to_string().into()];
+        let (swept, kept) = tokio::join!(self.ask("ZREMRANGEBYSCORE", forget), self.ask("PEXPIREAT", keep));
+        swept.and(kept).map(|_| ())
+    }
+
     fn slot(&self) -> u16 {
         fred::util::redis_keyslot(&self.names().life)
     }
@@ -121,18 +169,31 @@ impl Feed for RedisFeed {
     async fn connect(&mut self) -> Result<(), StoreError> {
         self.drop_connection();
         let server = self.store.dialer.find(self.slot()).await?;
-        self.wire = Some(Arc::new(self.store.dialer.open(server, COMMAND_LIMIT).await?));
+        self.wire = Some(Arc::new(self.store.dialer.open(server.clone(), COMMAND_LIMIT).await?));
+        // One that hung while it was connected to may have been replaced meanwhile, and does not know it yet.
+        if self.store.dialer.find(self.slot()).await? != server {
+            return Err(StoreError::new(
+                StoreErrorKind::NotPrimary,
+                "the server was replaced as the primary while it was connected to",
+            ));
+        }
         self.find_at = Instant::now() + FIND_EVERY;
         Ok(())
     }
 
-    async fn heartbeat(&mut self, _progress: Progress) -> Result<Heartbeat, StoreError> {
+    async fn heartbeat(&mut self, progress: Progress) -> Result<Heartbeat, StoreError> {
         self.ask_who_is_primary().await?;
         let known = self.store.memory.recall(self.shard);
         let life = vec![self.names().life.clone()];
-        // All in one trip. The role is asked for last: whoever was the primary afterwards was it before.
-        let (life, time, role) =
-            tokio::join!(self.ask("GET", life), self.ask("TIME", Vec::new()), self.ask("ROLE", Vec::new()));
+        // All in one trip, in this order. The lease comes first: whatever is not in the life yet finds it. The role is asked
+        // for last: whoever was the primary afterwards was it before.
+        let (lease, life, time, role) = tokio::join!(
+            biased;
+            self.renew(&progress),
+            self.ask("GET", life),
+            self.ask("TIME", Vec::new()),
+            self.ask("ROLE", Vec::new()),
+        );
         let (life, time, role) = (life?, time?, role?);
         if first_word(&role).as_deref() != Some("master") {
             return Err(StoreError::new(
@@ -143,12 +204,16 @@ impl Feed for RedisFeed {
         let doubt = self.store.memory.judge(self.shard, known.as_ref(), life.as_bytes())?;
         let life = life.as_bytes().and_then(|value| schema::Life::parse(value).ok());
         let life = life.ok_or_else(|| odd_reply("redis"))?;
+        let time = parse_time(&time).ok_or_else(|| odd_reply("redis"))?;
+        let uncounted = self.heed_lease(lease, progress.epoch).await?;
+        self.time = Some(time);
         Ok(Heartbeat {
             epoch: life.id,
             seq: life.seq,
-            time: parse_time(&time).ok_or_else(|| odd_reply("redis"))?,
+            time,
             horizon: doubt.horizon,
             lifted: doubt.lifted,
+            uncounted,
         })
     }
 
@@ -242,12 +307,43 @@ impl Feed for RedisFeed {
     }
 
     async fn leave(&mut self) {
+        let (lease, index) = (self.names().lease(self.id), self.names().mirrors.clone());
+        // If it cannot be said, the lease ends by itself.
+        let _ = tokio::join!(self.ask("DEL", vec![lease]), self.ask("ZREM", vec![index, self.id.print()]));
         self.drop_connection();
     }
 }
 
 impl RedisFeed {
+    /// What came of the lease: why there is none, if Redis is there but does not let us write.
+    async fn heed_lease(
+        &mut self,
+        lease: Result<bool, StoreError>,
+        epoch: u64,
+    ) -> Result<Option<StoreError>, StoreError> {
+        let is_new = match lease {
+            Ok(is_new) => is_new,
+            Err(error) => {
+                let is_refused = matches!(
+                    error.kind(),
+                    StoreErrorKind::Denied | StoreErrorKind::Full | StoreErrorKind::Replicas
+                );
+                return if is_refused { Ok(Some(error)) } else { Err(error) };
+            }
+        };
+        let hour = self.time.map(|time| time.as_millis() / HOUR * HOUR);
+        if epoch != 0
+            && let Some(hour) = hour
+            && (is_new || self.listed != Some(hour))
+        {
+            self.tend_index(hour).await?;
+            self.listed = Some(hour);
+        }
+        Ok(None)
+    }
+
     fn drop_connection(&mut self) {
+        self.listed = None;
         if let Some((_, ahead)) = self.ahead.take() {
             ahead.abort();
         }
@@ -285,7 +381,7 @@ fn first_word(reply: &Value) -> Option<String> {
 }
 
 /// The reply to `TIME`: seconds and microseconds.
-fn parse_time(reply: &Value) -> Option<Timestamp> {
+pub(super) fn parse_time(reply: &Value) -> Option<Timestamp> {
     let Value::Array(parts) = reply else { return None };
     let [secs, micros] = parts.as_slice() else { return None };
     let (secs, micros): (u64, u64) = (secs.as_str()?.parse().ok()?, micros.as_str()?.parse().ok()?);

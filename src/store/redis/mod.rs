@@ -9,6 +9,7 @@
 //! | `life` | how a loss of data is noticed, and which tokens are doubted then |
 //! | `options` | what can be set, and how a store is opened |
 //! | `feed` | the log of one shard, for a mirror |
+//! | `followers` | which mirrors there are, and how far they have come |
 //! | `session` | the documents of sessions and families (feature `sessions`) |
 //! | `journal` | entries by target in the order of time: audit events |
 //! | `ask` | what goes over the wire: the check, the write, the look-ups |
@@ -18,6 +19,7 @@ mod ask;
 mod connect;
 mod doctor;
 mod feed;
+mod followers;
 mod guard;
 mod journal;
 mod life;
@@ -39,7 +41,7 @@ use tokio::task::JoinHandle;
 /// The Redis client, in the version of which [`RedisStoreBuilder::with_config`] takes a configuration.
 pub use fred;
 
-use super::{ListQuery, Lookup, Page, Receipt, RevocationStore, StoreError};
+use super::{Fence, Follower, ListQuery, Lookup, Page, Receipt, RevocationStore, StoreError};
 use crate::revocation::{Record, Revocation, Target};
 use crate::verified::VerifiedToken;
 use connect::Dialer;
@@ -152,6 +154,11 @@ impl RevocationStore for RedisStore {
     fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
         let inner = Arc::clone(&self.inner);
         async move { inner.count().await }.boxed()
+    }
+
+    fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
+        let inner = Arc::clone(&self.inner);
+        async move { Box::pin(inner.followers(fence)).await }.boxed()
     }
 }
 

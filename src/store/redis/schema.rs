@@ -10,6 +10,8 @@
 //! | `prefix:{k}:b` | zset | what was reinstated: raw fingerprint, by the time it may be forgotten |
 //! | `prefix:{k}:l` | stream | the latest writes, for those who follow them |
 //! | `prefix:{k}:m` | hash | layout version, number of shards, id of the life |
+//! | `prefix:{k}:w` | zset | the mirrors: raw ids, by the hour in which they were last heard of |
+//! | `prefix:{k}:w:<id>` | string | the [`Lease`] of one mirror. Expires when nobody has to wait for it |
 //! | `prefix:{k}:a:<fingerprint>` | stream | the latest audit events of a user, see the room `journal` |
 //! | `prefix:{k}:d:<fingerprint>` | string | one document of a session, a family, …, see the room `session` |
 //! | `prefix:{k}:n` | zset | the sessions that are counted, by the time at which they end |
@@ -55,9 +57,11 @@ pub(crate) struct ShardKeys {
     pub(crate) index: Bytes,
     pub(crate) tombstones: Bytes,
     pub(crate) log: Bytes,
+    pub(crate) mirrors: Bytes,
     /// Holds nothing, ever: for trials of access rights.
     pub(crate) trial: Bytes,
     record: Box<str>,
+    lease: Box<str>,
     journal: Box<str>,
     #[cfg(feature = "sessions")]
     pub(crate) members: Bytes,
@@ -75,8 +79,10 @@ impl Keys {
                 index: key("i"),
                 tombstones: key("b"),
                 log: key("l"),
+                mirrors: key("w"),
                 trial: key("t"),
                 record: format!("{prefix}:{{{k}}}:r:").into(),
+                lease: format!("{prefix}:{{{k}}}:w:").into(),
                 journal: format!("{prefix}:{{{k}}}:a:").into(),
                 #[cfg(feature = "sessions")]
                 members: key("n"),
@@ -108,6 +114,10 @@ impl Keys {
 impl ShardKeys {
     pub(crate) fn record(&self, fingerprint: &Fingerprint) -> Bytes {
         format!("{}{fingerprint}", self.record).into()
+    }
+
+    pub(crate) fn lease(&self, mirror: MirrorId) -> Bytes {
+        format!("{}{:016x}", self.lease, mirror.0).into()
     }
 
     pub(crate) fn journal(&self, fingerprint: &Fingerprint) -> Bytes {
@@ -192,6 +202,45 @@ impl Life {
             mark: EntryId::parse(words.next()?)?,
         };
         if life.id == 0 { Err(Unreadable) } else { words.end().map(|()| life) }
+    }
+}
+
+// === Mirrors ===
+
+/// The id of a mirror: random, for as long as it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MirrorId(pub(crate) u64);
+
+impl MirrorId {
+    pub(crate) fn print(self) -> Bytes {
+        Bytes::copy_from_slice(&self.0.to_be_bytes())
+    }
+
+    pub(crate) fn parse(member: &[u8]) -> Result<Self, Unreadable> {
+        <[u8; 8]>::try_from(member).map(|bytes| Self(u64::from_be_bytes(bytes))).map_err(|_| Unreadable)
+    }
+}
+
+/// What a mirror says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lease {
+    /// The life that it follows, and the last change of it that it has applied.
+    pub(crate) life: u64,
+    pub(crate) seq: u64,
+    /// By which people know it.
+    pub(crate) name: Arc<str>,
+}
+
+impl Lease {
+    pub(crate) fn print(&self) -> Bytes {
+        format!("{LAYOUT} {:016x} {} {}", self.life, self.seq, self.name).into()
+    }
+
+    pub(crate) fn parse(value: &[u8]) -> Result<Self, Unreadable> {
+        let mut words = Words::of(value)?;
+        words.version()?;
+        let life = u64::from_str_radix(words.next()?, 16).map_err(|_| Unreadable)?;
+        Ok(Self { life, seq: words.number()?, name: words.rest().into() })
     }
 }
 

@@ -126,3 +126,18 @@ fn a_prefix_holds_nothing_that_keys_or_access_rules_would_misread() {
         assert!(!is_prefix(odd), "{odd:?}");
     }
 }
+
+#[test]
+fn leases_are_read_as_they_were_printed() {
+    for name in ["", "api-3:17", "with spaces and ünicode"] {
+        let lease = Lease { life: 7, seq: 12, name: name.into() };
+        assert_eq!(Lease::parse(&lease.print()), Ok(lease), "{name}");
+    }
+    for odd in ["", "2 0000000000000007 12 x", "1 x 12 x", "1 7 -1 x", "1 7"] {
+        assert_eq!(Lease::parse(odd.as_bytes()), Err(Unreadable), "{odd}");
+    }
+    let id = MirrorId(0x0123_4567_89ab_cdef);
+    assert_eq!(MirrorId::parse(&id.print()), Ok(id));
+    assert_eq!(MirrorId::parse(b"seven.."), Err(Unreadable));
+    assert_eq!(&*Keys::new("p", 2).shard(1).lease(id), b"p:{1}:w:0123456789abcdef");
+}
