@@ -1,6 +1,6 @@
 # The one way to build, test and lint this crate; CI (.ci/run) goes through it as well.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-features test-frameworks lint fmt doc bench faults soak
+.PHONY: help setup demo tour test test-features test-frameworks lint fmt doc bench faults soak
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -8,8 +8,11 @@ help: ## Lists the targets
 setup: ## Installs what tests need beside Rust, where it is missing: Redis, OpenSSL headers, a C compiler
 	@scripts/setup
 
-demo: setup ## Shows the reference server: two processes, one Redis, and what a revocation means
+demo: ## Starts the reference server, with everything in memory, and says what to try
 	@scripts/demo
+
+tour: setup ## Shows two reference servers on one Redis, and what a revocation at one means at the other
+	@scripts/tour
 
 test: setup ## Runs all tests, doctests and examples, then the tests of each feature on its own, then other frameworks
 	cargo test --all-features

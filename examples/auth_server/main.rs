@@ -3,8 +3,8 @@
 //! this file.
 //!
 //! ```sh
-//! make demo                       # a demo set of keys and a local Redis
-//! cargo run --example auth_server --all-features
+//! make demo        # with everything in memory; says what to try
+//! make tour        # two of them on one Redis
 //! ```
 //!
 //! | room | what it does |

@@ -28,6 +28,16 @@ fn bad_configuration_is_told_at_once_and_by_name() {
         "public",
         r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"p","alg":"EdDSA","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#,
     );
+    // Beside the key that signs, one that could not check anything, or anything at all.
+    let with = |name: &str, jwk: &str| file(name, &format!(r#"{{"keys":[{key},{jwk}]}}"#));
+    let off_curve = with(
+        "off_curve",
+        r#"{"kty":"EC","crv":"P-256","kid":"e","alg":"ES256","x":"axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY","y":"T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfQ"}"#,
+    );
+    let neutral = with(
+        "neutral",
+        r#"{"kty":"OKP","crv":"Ed25519","kid":"n","alg":"EdDSA","x":"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#,
+    );
     let redis = ("AUTH_STORE", "redis");
     let url = ("AUTH_REDIS_URL", "redis://127.0.0.1:1");
     for (env, name) in [
@@ -41,6 +51,8 @@ fn bad_configuration_is_told_at_once_and_by_name() {
         (vec![("AUTH_JWKS", &*empty)], "AUTH_JWKS"),
         (vec![("AUTH_JWKS", &*no_json)], "AUTH_JWKS"),
         (vec![("AUTH_JWKS", &*public)], "AUTH_JWKS"),
+        (vec![("AUTH_JWKS", &*off_curve)], "AUTH_JWKS"),
+        (vec![("AUTH_JWKS", &*neutral)], "AUTH_JWKS"),
         (vec![("AUTH_SIGN_KID", "k2")], "AUTH_SIGN_KID"),
         (vec![("AUTH_LISTEN", "localhost")], "AUTH_LISTEN"),
         (vec![("AUTH_LISTEN", "192.0.2.1:80")], "AUTH_LISTEN"),

@@ -15,10 +15,12 @@
 )]
 #![allow(clippy::wrong_self_convention, reason = "`answer.is(401)` reads as it is meant")]
 
+mod browser;
 mod config;
 mod contract;
 mod mirror;
 mod outage;
+mod page;
 mod processes;
 mod server;
 #[path = "../support/mod.rs"]

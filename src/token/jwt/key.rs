@@ -6,7 +6,7 @@ use std::fmt;
 use jsonwebtoken::DecodingKeyKind;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 
-use super::{der, provider};
+use super::{curve, der, provider};
 use crate::config::ConfigError;
 use crate::revocation::MAX_ID_BYTES;
 
@@ -18,7 +18,8 @@ pub(crate) const MAX_RSA_BITS: usize = if cfg!(feature = "aws_lc_rs") { 8192 } e
 /// A key that checks signatures of exactly one algorithm.
 ///
 /// A token never chooses how it is checked: its `alg` must be the one of the key (RFC 8725 §3.1). Weak keys are
-/// refused: secrets shorter than the hash (RFC 7518 §3.2), RSA below 2048 bits.
+/// refused: secrets shorter than the hash (RFC 7518 §3.2), RSA below 2048 bits, points that are not on their curve
+/// (RFC 8725 §3.4), Ed25519 points of small order.
 ///
 /// ```
 /// use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
@@ -131,6 +132,10 @@ impl VerificationKey {
         if point.len() != 1 + 2 * curve.coordinate_bytes || point.first() != Some(&4) {
             return Err(ConfigError::new("key", "is not an uncompressed point on its curve"));
         }
+        let (x, y) = point.split_at(1).1.split_at(curve.coordinate_bytes);
+        if !(curve.has)(x, y) {
+            return Err(ConfigError::new("key", "is not a point on its curve; was it copied in full?"));
+        }
         Self::checked(algorithm, DecodingKey::from_ec_der(point))
     }
 
@@ -154,6 +159,12 @@ impl VerificationKey {
         };
         if key.len() != 32 {
             return Err(ConfigError::new("key", "is not an Ed25519 public key, which has 32 bytes"));
+        }
+        if !curve::is_ed25519_key(key) {
+            return Err(ConfigError::new(
+                "key",
+                "is not an Ed25519 public key: not a point on the curve, or one of small order, for which anybody can sign",
+            ));
         }
         Self::checked(Algorithm::EdDSA, DecodingKey::from_ed_der(key))
     }
@@ -251,12 +262,14 @@ impl fmt::Debug for VerificationKey {
 pub(crate) struct Curve {
     pub(crate) oid: &'static [u8],
     pub(crate) coordinate_bytes: usize,
+    /// Whether these are the coordinates of a point on it.
+    has: fn(&[u8], &[u8]) -> bool,
 }
 
 pub(crate) fn ec(algorithm: Algorithm) -> Result<Curve, ConfigError> {
     match algorithm {
-        Algorithm::ES256 => Ok(Curve { oid: der::P256, coordinate_bytes: 32 }),
-        Algorithm::ES384 => Ok(Curve { oid: der::P384, coordinate_bytes: 48 }),
+        Algorithm::ES256 => Ok(Curve { oid: der::P256, coordinate_bytes: 32, has: curve::is_on_p256 }),
+        Algorithm::ES384 => Ok(Curve { oid: der::P384, coordinate_bytes: 48, has: curve::is_on_p384 }),
         _ => Err(wrong_family(algorithm)),
     }
 }

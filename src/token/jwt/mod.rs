@@ -15,11 +15,13 @@
 //! | `key` | keys, each with its algorithm, none of them weak |
 //! | `keys` | the keys of a verifier, and how a token chooses one |
 //! | `jwk` | keys from JSON Web Keys and sets of them |
+//! | `curve` | whether a public key is a point on its curve, and of an order that is of use |
 //! | `der` | the forms of DER and PEM in which keys are written |
 //! | `provider` | which cryptography checks the signatures |
 //! | `unchecked` | tokens whose signature a gateway has checked |
 //! | `sign` | keys that sign (feature `issuer`) |
 
+mod curve;
 mod der;
 mod header;
 mod jwk;

@@ -113,6 +113,44 @@ fn weak_and_wrong_keys_are_refused() {
 }
 
 #[test]
+fn points_off_the_curve_are_no_keys() {
+    for (kid, x) in [("p256", "x"), ("p256", "y"), ("ed", "x")] {
+        let good = jwk(kid);
+        let mut bytes = base64(good[x].as_str().unwrap()).unwrap();
+        // Of Ed25519 encodings every other one is a point.
+        let refused = (0..32).filter(|_| {
+            bytes.rotate_left(1);
+            let odd = jwk_with(kid, x, json!(URL_SAFE_NO_PAD.encode(&bytes)));
+            VerificationKey::from_jwk(&odd.to_string()).is_err()
+        });
+        let refused = refused.count();
+        assert!(if kid == "ed" { refused > 4 } else { refused == 31 }, "{kid} {x}: {refused}");
+    }
+    let mut der = der::pem(file!("p384.pub.pem")).unwrap().1;
+    *der.last_mut().unwrap() ^= 1;
+    assert_refused(VerificationKey::from_ec_der(Algorithm::ES384, &der), "is not a point on its curve");
+}
+
+/// For the neutral element as a key, R = O and s = 0 is a signature of everything: sB = R + kA.
+#[test]
+fn a_key_for_which_anybody_can_sign_is_refused() {
+    let neutral: [u8; 32] = std::array::from_fn(|at| u8::from(at == 0));
+    assert_refused(VerificationKey::from_ed_der(&neutral), "small order");
+    let set = json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(neutral) }] });
+    assert_refused(KeySet::from_jwk_set(&set.to_string()), "small order");
+
+    // What the provider makes of it, which is why.
+    VerificationKey::from_ed_pem(file!("ed25519.pub.pem")).unwrap();
+    let signature = URL_SAFE_NO_PAD.encode([neutral, [0; 32]].concat());
+    let key = jsonwebtoken::DecodingKey::from_ed_der(&neutral);
+    let verify = |message: &[u8]| jsonwebtoken::crypto::verify(&signature, message, &key, Algorithm::EdDSA);
+    #[cfg(feature = "aws_lc_rs")]
+    assert!(verify(b"anything").unwrap() && verify(b"anything else").unwrap());
+    #[cfg(not(feature = "aws_lc_rs"))]
+    let _ = verify;
+}
+
+#[test]
 fn rsa_numbers_that_cannot_be_a_key_are_refused() {
     let modulus = |last| {
         let mut modulus = vec![0xc1; 256];
