@@ -7,17 +7,21 @@ mod support;
 
 use std::process::Command;
 
-/// Runs an example to its end and returns what it printed.
-#[track_caller]
-fn run(example: &str, env: &[(&str, &str)]) -> String {
+fn command(example: &str, env: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO"));
     // All features, as `make test` has them: nothing is compiled twice.
-    let output = Command::new(env!("CARGO"))
+    command
         .args(["run", "--quiet", "--all-features", "--example", example])
         .env_remove("REDIS_URL")
         .envs(env.iter().copied())
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap();
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    command
+}
+
+/// Runs an example to its end and returns what it printed.
+#[track_caller]
+fn run(example: &str, env: &[(&str, &str)]) -> String {
+    let output = command(example, env).output().unwrap();
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{printed}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(printed.contains("Next: "), "it does not say what to try next:\n{printed}");
@@ -64,4 +68,34 @@ fn a_second_process_revokes() {
     let processes: std::collections::HashSet<_> =
         printed.lines().filter_map(|line| line.trim().strip_prefix("process ")?.split(':').next()).collect();
     assert_eq!(processes.len(), 2, "{printed}");
+}
+
+#[test]
+fn everything_comes_from_the_environment() {
+    support::redis_or_skip!();
+    let redis = support::RedisServer::start();
+    let secret = std::env::temp_dir().join(format!("jwt-from-env-{}", std::process::id()));
+    std::fs::write(&secret, "a secret of 32 bytes, or of more\n").unwrap();
+    let url = redis.url();
+    let env = [
+        ("JWT_ISSUERS", "https://id.example"),
+        ("JWT_ALGORITHM", "HS256"),
+        ("JWT_SECRET_FILE", secret.to_str().unwrap()),
+        ("REDIS_URL", &url),
+        ("JWT_REDIS_PREFIX", "orders"),
+        ("JWT_FAIL_MODE", "closed"),
+    ];
+    let check = |more: &[(&str, &str)]| {
+        let output =
+            command("from_env", &[&env[..], more].concat()).args(["--", "--check"]).output().unwrap();
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&printed).into_owned())
+    };
+    let good = check(&[("JWT_AUDIENCES", "orders")]);
+    let slip = check(&[("JWT_AUDIENCE", "orders")]);
+    let wrong = check(&[("JWT_AUDIENCES", "orders"), ("JWT_FAIL_MODE", "ajar")]);
+    std::fs::remove_file(&secret).unwrap();
+    assert!(good.0 && good.1.contains("all settings are good"), "{}", good.1);
+    assert!(!slip.0 && slip.1.contains("JWT_AUDIENCES: is not set, but `JWT_AUDIENCE` is"), "{}", slip.1);
+    assert!(!wrong.0 && wrong.1.contains("JWT_FAIL_MODE: is neither `closed` nor `open`"), "{}", wrong.1);
 }

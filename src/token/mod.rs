@@ -31,10 +31,11 @@ use std::sync::Arc;
 
 pub use issuers::IssuerSet;
 pub use profile::{MissingId, TokenProfile};
-pub use settings::{SecretText, VerifierConfig};
+pub use settings::VerifierConfig;
 pub use upstream::UpstreamClaims;
 
 use crate::clock::{Clock as _, CoarseClock};
+pub use crate::config::SecretText;
 use crate::verified::VerifiedToken;
 
 /// Turns a token into a [`VerifiedToken`], or says why not.

@@ -1,7 +1,7 @@
 //! A verifier from environment variables or a configuration file.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::jwks::{Jwks, JwksError};
 use super::jwt::{JwtVerifier, KeySet, VerificationKey};
 use super::{MissingId, TokenProfile};
-use crate::config::{ConfigError, Vars};
+use crate::config::{ConfigError, Name, SecretText, Vars, file_or_text, in_words};
 use crate::revocation::TargetKind;
 
 /// Stands alone where a list is required, and means that anything is accepted.
@@ -22,14 +22,18 @@ const ANY: &str = "*";
 ///
 /// | variable | field | |
 /// | --- | --- | --- |
-/// | `JWT_ISSUERS` | `issuers` | required; accepted `iss`, exactly; in the variable separated by commas or spaces. `*`: any |
+/// | `JWT_ISSUERS` | `issuers` | required, or patterns; accepted `iss`, exactly. `*`: any |
+/// | `JWT_ISSUER_PATTERNS` | `issuer_patterns` | see [`TokenProfile::with_issuer_pattern`]; `{tenant}` stands for one of the tenants |
+/// | `JWT_TENANTS` | `tenants` | required with patterns. `*`: any; at a public provider these are all its customers |
 /// | `JWT_AUDIENCES` | `audiences` | required; accepted `aud`. `*`: any |
 /// | `JWT_LEEWAY_SECS` | `leeway_secs` | see [`TokenProfile::with_leeway`] |
 /// | `JWT_MAX_LIFETIME_SECS` | `max_lifetime_secs` | see [`TokenProfile::with_max_lifetime`] |
 /// | `JWT_ID_CLAIM` | `id_claim` | see [`TokenProfile::with_id_claim`] |
 /// | `JWT_MISSING_ID` | `missing_id` | `refuse`, `signing-input` or `other-targets-only`, see [`MissingId`] |
+/// | `JWT_ALLOW_MISSING_IAT` | `allow_missing_iat` | `true` or `false`, see [`TokenProfile::allow_missing_iat`] |
+/// | `JWT_CLAIM_TARGETS` | `claim_targets` | claim → kind (`user`, `session`, `device`, `family`, `client`, `claim`, or `none`), see [`TokenProfile::with_claim_target`]; in the variable `tenant=claim, sid=none` |
 /// | `JWT_TYPES` | `types` | see [`JwtVerifier::with_types`] |
-/// | | `claim_targets` | claim → kind (`user`, `session`, …, or `none`), see [`TokenProfile::with_claim_target`] |
+/// | `JWT_MAX_TOKEN_BYTES` | `max_token_bytes` | see [`JwtVerifier::with_max_token_bytes`] |
 ///
 /// And exactly one source of keys:
 ///
@@ -41,9 +45,26 @@ const ANY: &str = "*";
 /// | `JWT_JWKS_URL` | `jwks_url` | see `token::jwks::Jwks::at` (feature `jwks`) |
 /// | `JWT_DISCOVERY_ISSUER` | `discovery_issuer` | see `token::jwks::Jwks::of_issuer` (feature `jwks`) |
 ///
-/// With a secret or a public key come `JWT_ALGORITHM` (`algorithm`, required) and `JWT_KEY_ID` (`key_id`). A `_FILE` is
-/// read when the verifier is made; one line break at its end is left out. An error names the variable, or the field, and
-/// what to do.
+/// With a secret or a public key:
+///
+/// | variable | field | |
+/// | --- | --- | --- |
+/// | `JWT_ALGORITHM` | `algorithm` | required; the one algorithm of the key, such as HS256 or ES256 |
+/// | `JWT_KEY_ID` | `key_id` | the `kid`, see [`VerificationKey::with_kid`] |
+///
+/// With a URL or discovery, see `token::jwks::Jwks`:
+///
+/// | variable | field | |
+/// | --- | --- | --- |
+/// | `JWT_JWKS_MAX_AGE_SECS` | `jwks_max_age_secs` | how old keys may get |
+/// | `JWT_JWKS_COOLDOWN_SECS` | `jwks_cooldown_secs` | the pause between two fetches |
+/// | `JWT_JWKS_OUTAGE_GRACE_SECS` | `jwks_outage_grace_secs` | how long keys stay in use while the provider is out of reach |
+/// | `JWT_JWKS_TIMEOUT_MS` | `jwks_timeout_ms` | how long a fetch may take |
+/// | `JWT_JWKS_ROOT_CERTIFICATES_FILE` | `jwks_root_certificates_file` | PEM; trusted instead of those of the system |
+///
+/// Lists are separated by commas or spaces in variables. A `_FILE` is read when the verifier is made; one line break at its
+/// end is left out. An error names the variable, or the field, and what to do; a variable that looks like one of these and
+/// is not is an error as well, and so is an unknown field. An empty field counts as not there, an empty variable is an error.
 ///
 /// ```
 /// use tower_jwt_revocation::token::VerifierConfig;
@@ -63,11 +84,15 @@ const ANY: &str = "*";
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct VerifierConfig {
     /// See the table.
     pub issuers: Vec<String>,
+    /// See the table.
+    pub issuer_patterns: Vec<String>,
+    /// See the table.
+    pub tenants: Vec<String>,
     /// See the table.
     pub audiences: Vec<String>,
     /// See the table.
@@ -79,11 +104,13 @@ pub struct VerifierConfig {
     /// See the table.
     pub missing_id: Option<String>,
     /// See the table.
-    #[serde(default)]
+    pub allow_missing_iat: bool,
+    /// See the table.
+    pub claim_targets: BTreeMap<String, String>,
+    /// See the table.
     pub types: Vec<String>,
     /// See the table.
-    #[serde(default)]
-    pub claim_targets: BTreeMap<String, String>,
+    pub max_token_bytes: Option<usize>,
     /// See the table.
     pub algorithm: Option<String>,
     /// See the table.
@@ -104,47 +131,49 @@ pub struct VerifierConfig {
     pub jwks_url: Option<String>,
     /// See the table.
     pub discovery_issuer: Option<String>,
+    /// See the table.
+    pub jwks_max_age_secs: Option<u64>,
+    /// See the table.
+    pub jwks_cooldown_secs: Option<u64>,
+    /// See the table.
+    pub jwks_outage_grace_secs: Option<u64>,
+    /// See the table.
+    pub jwks_timeout_ms: Option<u64>,
+    /// See the table.
+    pub jwks_root_certificates_file: Option<String>,
     #[serde(skip)]
     is_from_env: bool,
 }
 
-/// A text that `Debug` does not show.
-#[derive(Clone, Deserialize)]
-#[serde(transparent)]
-pub struct SecretText(Box<str>);
-
-impl From<String> for SecretText {
-    fn from(text: String) -> Self {
-        Self(text.into())
-    }
-}
-
-impl fmt::Debug for SecretText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("..")
-    }
-}
-
-/// For each setting how configuration files and the environment call it.
-const NAMES: [(&str, &str, &str); 18] = [
-    ("issuer", "issuers", "JWT_ISSUERS"),
-    ("audience", "audiences", "JWT_AUDIENCES"),
-    ("leeway", "leeway_secs", "JWT_LEEWAY_SECS"),
-    ("max_lifetime", "max_lifetime_secs", "JWT_MAX_LIFETIME_SECS"),
-    ("claim", "id_claim", "JWT_ID_CLAIM"),
-    ("missing_id", "missing_id", "JWT_MISSING_ID"),
-    ("types", "types", "JWT_TYPES"),
-    ("claim_target", "claim_targets", "JWT_ID_CLAIM"),
-    ("algorithm", "algorithm", "JWT_ALGORITHM"),
-    ("kid", "key_id", "JWT_KEY_ID"),
-    ("secret", "secret", "JWT_SECRET"),
-    ("secret_file", "secret_file", "JWT_SECRET_FILE"),
-    ("public_key", "public_key", "JWT_PUBLIC_KEY"),
-    ("public_key_file", "public_key_file", "JWT_PUBLIC_KEY_FILE"),
-    ("jwk_set", "jwk_set", "JWT_JWK_SET"),
-    ("jwk_set_file", "jwk_set_file", "JWT_JWK_SET_FILE"),
-    ("jwks_url", "jwks_url", "JWT_JWKS_URL"),
-    ("discovery_issuer", "discovery_issuer", "JWT_DISCOVERY_ISSUER"),
+/// The settings of profile, verifier, keys and `Jwks`, whose words are all different.
+const NAMES: [Name; 27] = [
+    Name::new("issuer", "issuers", "JWT_ISSUERS"),
+    Name::new("issuer_pattern", "issuer_patterns", "JWT_ISSUER_PATTERNS"),
+    Name::new("tenants", "tenants", "JWT_TENANTS"),
+    Name::new("audience", "audiences", "JWT_AUDIENCES"),
+    Name::new("leeway", "leeway_secs", "JWT_LEEWAY_SECS"),
+    Name::new("max_lifetime", "max_lifetime_secs", "JWT_MAX_LIFETIME_SECS"),
+    Name::new("claim", "id_claim", "JWT_ID_CLAIM"),
+    Name::new("missing_id", "missing_id", "JWT_MISSING_ID"),
+    Name::new("allow_missing_iat", "allow_missing_iat", "JWT_ALLOW_MISSING_IAT"),
+    Name::new("claim_target", "claim_targets", "JWT_CLAIM_TARGETS"),
+    Name::new("types", "types", "JWT_TYPES"),
+    Name::new("max_token_bytes", "max_token_bytes", "JWT_MAX_TOKEN_BYTES"),
+    Name::new("secret", "secret", "JWT_SECRET"),
+    Name::new("secret_file", "secret_file", "JWT_SECRET_FILE"),
+    Name::new("public_key", "public_key", "JWT_PUBLIC_KEY"),
+    Name::new("public_key_file", "public_key_file", "JWT_PUBLIC_KEY_FILE"),
+    Name::new("jwk_set", "jwk_set", "JWT_JWK_SET"),
+    Name::new("jwk_set_file", "jwk_set_file", "JWT_JWK_SET_FILE"),
+    Name::new("jwks_url", "jwks_url", "JWT_JWKS_URL"),
+    Name::new("discovery_issuer", "discovery_issuer", "JWT_DISCOVERY_ISSUER"),
+    Name::new("algorithm", "algorithm", "JWT_ALGORITHM"),
+    Name::new("kid", "key_id", "JWT_KEY_ID"),
+    Name::new("max_age", "jwks_max_age_secs", "JWT_JWKS_MAX_AGE_SECS"),
+    Name::new("cooldown", "jwks_cooldown_secs", "JWT_JWKS_COOLDOWN_SECS"),
+    Name::new("outage_grace", "jwks_outage_grace_secs", "JWT_JWKS_OUTAGE_GRACE_SECS"),
+    Name::new("timeout", "jwks_timeout_ms", "JWT_JWKS_TIMEOUT_MS"),
+    Name::new("root_certificates", "jwks_root_certificates_file", "JWT_JWKS_ROOT_CERTIFICATES_FILE"),
 ];
 
 /// Where the keys come from, once it is clear that there is one source.
@@ -159,21 +188,27 @@ impl VerifierConfig {
     /// From the environment.
     ///
     /// # Errors
-    /// [`ConfigError`] naming a variable that is not Unicode, is empty, or is not a number where one is needed.
+    /// [`ConfigError`] naming a variable that is not Unicode, is empty, or is not a number where one is needed; or one that
+    /// is not set while another is that looks like it.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::from_vars(&Vars::of_process())
     }
 
     fn from_vars(vars: &Vars<'_>) -> Result<Self, ConfigError> {
+        vars.refuse_slips(&NAMES)?;
         Ok(Self {
             issuers: vars.list("JWT_ISSUERS")?,
+            issuer_patterns: vars.list("JWT_ISSUER_PATTERNS")?,
+            tenants: vars.list("JWT_TENANTS")?,
             audiences: vars.list("JWT_AUDIENCES")?,
             leeway_secs: vars.number("JWT_LEEWAY_SECS")?,
             max_lifetime_secs: vars.number("JWT_MAX_LIFETIME_SECS")?,
             id_claim: vars.text("JWT_ID_CLAIM")?,
             missing_id: vars.text("JWT_MISSING_ID")?,
+            allow_missing_iat: vars.flag("JWT_ALLOW_MISSING_IAT")?,
+            claim_targets: vars.pairs("JWT_CLAIM_TARGETS")?,
             types: vars.list("JWT_TYPES")?,
-            claim_targets: BTreeMap::new(),
+            max_token_bytes: vars.number("JWT_MAX_TOKEN_BYTES")?,
             algorithm: vars.text("JWT_ALGORITHM")?,
             key_id: vars.text("JWT_KEY_ID")?,
             secret: vars.text("JWT_SECRET")?.map(Into::into),
@@ -184,6 +219,11 @@ impl VerifierConfig {
             jwk_set_file: vars.text("JWT_JWK_SET_FILE")?,
             jwks_url: vars.text("JWT_JWKS_URL")?,
             discovery_issuer: vars.text("JWT_DISCOVERY_ISSUER")?,
+            jwks_max_age_secs: vars.number("JWT_JWKS_MAX_AGE_SECS")?,
+            jwks_cooldown_secs: vars.number("JWT_JWKS_COOLDOWN_SECS")?,
+            jwks_outage_grace_secs: vars.number("JWT_JWKS_OUTAGE_GRACE_SECS")?,
+            jwks_timeout_ms: vars.number("JWT_JWKS_TIMEOUT_MS")?,
+            jwks_root_certificates_file: vars.text("JWT_JWKS_ROOT_CERTIFICATES_FILE")?,
             is_from_env: true,
         })
     }
@@ -232,15 +272,15 @@ impl VerifierConfig {
         finished.map_err(|error| self.in_its_words(error).into())
     }
 
-    fn finish(&self, verifier: JwtVerifier) -> Result<JwtVerifier, ConfigError> {
+    fn finish(&self, mut verifier: JwtVerifier) -> Result<JwtVerifier, ConfigError> {
+        if let Some(bytes) = self.max_token_bytes {
+            verifier = verifier.with_max_token_bytes(bytes);
+        }
         if self.types.is_empty() { Ok(verifier) } else { verifier.with_types(&self.types) }
     }
 
     fn build_profile(&self) -> Result<TokenProfile, ConfigError> {
-        let mut profile = TokenProfile::new();
-        for issuer in required("issuer", &self.issuers)? {
-            profile = profile.with_issuer(issuer);
-        }
+        let mut profile = self.with_issuers(TokenProfile::new())?;
         for audience in required("audience", &self.audiences)? {
             profile = profile.with_audience(audience.as_str());
         }
@@ -264,13 +304,52 @@ impl VerifierConfig {
                 ));
             }
         }
+        if self.allow_missing_iat {
+            profile = profile.allow_missing_iat();
+        }
         for (claim, kind) in &self.claim_targets {
             profile = match target_kind(kind)? {
                 Some(kind) => profile.with_claim_target(claim.as_str(), kind),
                 None => profile.without_claim_target(claim),
             };
         }
-        profile.validate()?;
+        profile.validate().map_err(|error| {
+            // Without targets of the operator's own it is the id claim that is in the way of a default.
+            let is_default = error.setting() == "claim_target" && self.claim_targets.is_empty();
+            if is_default { error.renamed("claim") } else { error }
+        })?;
+        Ok(profile)
+    }
+
+    fn with_issuers(&self, mut profile: TokenProfile) -> Result<TokenProfile, ConfigError> {
+        if self.issuer_patterns.is_empty() {
+            if !self.tenants.is_empty() {
+                let patterns = self.word("issuer_pattern");
+                return Err(ConfigError::new(
+                    "tenants",
+                    format!("has no effect without {patterns}; set both or none"),
+                ));
+            }
+            for issuer in required("issuer", &self.issuers)? {
+                profile = profile.with_issuer(issuer);
+            }
+            return Ok(profile);
+        }
+        if self.issuers.iter().any(|issuer| issuer == ANY) {
+            let patterns = self.word("issuer_pattern");
+            return Err(ConfigError::new("issuer", format!("has `*` next to {patterns}; leave one out")));
+        }
+        for issuer in &self.issuers {
+            profile = profile.with_issuer(issuer);
+        }
+        let tenants: BTreeSet<_> = required("tenants", &self.tenants)?.iter().cloned().collect();
+        let tenants = Arc::new(tenants);
+        for pattern in &self.issuer_patterns {
+            let tenants = Arc::clone(&tenants);
+            profile = profile.with_issuer_pattern(pattern.as_str(), move |tenant| {
+                tenants.is_empty() || tenants.contains(tenant)
+            });
+        }
         Ok(profile)
     }
 
@@ -301,11 +380,9 @@ impl VerifierConfig {
         };
         match source {
             "secret" | "secret_file" => {
-                let secret = text(
-                    "secret_file",
-                    self.secret.as_ref().map(|text| &*text.0),
-                    self.secret_file.as_ref(),
-                )?;
+                self.refuse_remote(source)?;
+                let secret = self.secret.as_ref().map(SecretText::expose);
+                let secret = text("secret_file", secret, self.secret_file.as_deref())?;
                 let secret = match secret.strip_prefix("base64:") {
                     Some(encoded) => STANDARD
                         .decode(encoded)
@@ -316,31 +393,49 @@ impl VerifierConfig {
                 self.named(key.map_err(|error| renamed_key(error, source))?)
             }
             "public_key" | "public_key_file" => {
-                let pem = text("public_key_file", self.public_key.as_deref(), self.public_key_file.as_ref())?;
+                self.refuse_remote(source)?;
+                let pem =
+                    text("public_key_file", self.public_key.as_deref(), self.public_key_file.as_deref())?;
                 let key = VerificationKey::from_pem(self.algorithm("RS256")?, pem.as_bytes());
                 self.named(key.map_err(|error| renamed_key(error, source))?)
             }
             "jwk_set" | "jwk_set_file" => {
                 self.refuse_algorithm(source)?;
-                let set = text(
-                    "jwk_set_file",
-                    self.jwk_set.as_ref().map(|text| &*text.0),
-                    self.jwk_set_file.as_ref(),
-                )?;
+                self.refuse_remote(source)?;
+                let set = self.jwk_set.as_ref().map(SecretText::expose);
+                let set = text("jwk_set_file", set, self.jwk_set_file.as_deref())?;
                 KeySet::from_jwk_set(&set).map(KeyMaterial::Set).map_err(|error| error.renamed(source))
             }
-            _ => self.remote(source),
+            _ => {
+                self.refuse_algorithm(source)?;
+                self.remote(source)
+            }
         }
     }
 
     #[cfg(feature = "jwks")]
     fn remote(&self, source: &'static str) -> Result<KeyMaterial, ConfigError> {
-        self.refuse_algorithm(source)?;
         let jwks = match (&self.jwks_url, &self.discovery_issuer) {
             (Some(url), _) => Jwks::at(url),
             (None, issuer) => Jwks::of_issuer(issuer.as_deref().unwrap_or_default()),
         };
-        jwks.map(KeyMaterial::Remote).map_err(|error| error.renamed(source))
+        let mut jwks = jwks.map_err(|error| error.renamed(source))?;
+        if let Some(secs) = self.jwks_max_age_secs {
+            jwks = jwks.with_max_age(Duration::from_secs(secs));
+        }
+        if let Some(secs) = self.jwks_cooldown_secs {
+            jwks = jwks.with_cooldown(Duration::from_secs(secs));
+        }
+        if let Some(secs) = self.jwks_outage_grace_secs {
+            jwks = jwks.with_outage_grace(Duration::from_secs(secs));
+        }
+        if let Some(ms) = self.jwks_timeout_ms {
+            jwks = jwks.with_timeout(Duration::from_millis(ms));
+        }
+        if let Some(path) = &self.jwks_root_certificates_file {
+            jwks = jwks.with_root_certificates(text("root_certificates", None, Some(path))?.as_bytes())?;
+        }
+        Ok(KeyMaterial::Remote(jwks))
     }
 
     #[cfg(not(feature = "jwks"))]
@@ -380,6 +475,25 @@ impl VerifierConfig {
         Ok(())
     }
 
+    /// Nor are fixed keys ever fetched.
+    fn refuse_remote(&self, source: &'static str) -> Result<(), ConfigError> {
+        for (setting, is_given) in [
+            ("max_age", self.jwks_max_age_secs.is_some()),
+            ("cooldown", self.jwks_cooldown_secs.is_some()),
+            ("outage_grace", self.jwks_outage_grace_secs.is_some()),
+            ("timeout", self.jwks_timeout_ms.is_some()),
+            ("root_certificates", self.jwks_root_certificates_file.is_some()),
+        ] {
+            if is_given {
+                return Err(ConfigError::new(
+                    setting,
+                    format!("has no effect on {}, which is not fetched; leave it out", self.word(source)),
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn named(&self, key: VerificationKey) -> Result<KeyMaterial, ConfigError> {
         let key = match &self.key_id {
             Some(kid) => key.with_kid(kid.as_str())?,
@@ -388,19 +502,13 @@ impl VerifierConfig {
         Ok(KeyMaterial::Key(key))
     }
 
-    /// The error with the name of the setting that the operator wrote.
     fn in_its_words(&self, error: ConfigError) -> ConfigError {
-        let name = NAMES.iter().find(|(setting, ..)| *setting == error.setting());
-        match name {
-            Some((_, _, variable)) if self.is_from_env => error.renamed(variable),
-            Some((_, field, _)) => error.renamed(field),
-            None => error,
-        }
+        in_words(&NAMES, self.is_from_env, error)
     }
 
     fn word(&self, setting: &str) -> &'static str {
-        let name = NAMES.iter().find(|(known, ..)| *known == setting);
-        name.map_or("", |(_, field, variable)| if self.is_from_env { variable } else { field })
+        let name = NAMES.iter().find(|name| name.setting == setting);
+        name.map_or("", |name| if self.is_from_env { name.variable } else { name.field })
     }
 }
 
@@ -439,29 +547,8 @@ fn renamed_key(error: ConfigError, source: &'static str) -> ConfigError {
     if error.setting() == "key" { error.renamed(source) } else { error }
 }
 
-/// The text itself, or the content of the file.
-fn text(
-    file_setting: &'static str,
-    text: Option<&str>,
-    file: Option<&String>,
-) -> Result<String, ConfigError> {
-    match (text, file) {
-        (Some(text), _) => Ok(text.to_owned()),
-        (None, file) => {
-            let path = file.map(String::as_str).unwrap_or_default();
-            let mut text = std::fs::read_to_string(path).map_err(|error| {
-                let problem = format!("names {path}, which cannot be read as text: {}", error.kind());
-                ConfigError::new(file_setting, problem).with_source(error)
-            })?;
-            if text.ends_with('\n') {
-                text.pop();
-                if text.ends_with('\r') {
-                    text.pop();
-                }
-            }
-            Ok(text)
-        }
-    }
+fn text(file_setting: &'static str, text: Option<&str>, file: Option<&str>) -> Result<String, ConfigError> {
+    Ok(file_or_text(file_setting, text, file)?.unwrap_or_default())
 }
 
 // Without a crypto provider there are no keys, and so no verifiers.

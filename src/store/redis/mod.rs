@@ -8,6 +8,7 @@
 //! | `guard` | a connection whose every question is answered in time |
 //! | `life` | how a loss of data is noticed, and which tokens are doubted then |
 //! | `options` | what can be set, and how a store is opened |
+//! | `settings` | a store from environment variables or a file: [`RedisConfig`] |
 //! | `feed` | the log of one shard, for a mirror |
 //! | `followers` | which mirrors there are, and how far they have come |
 //! | `session` | the documents of sessions and families (feature `sessions`) |
@@ -29,6 +30,7 @@ mod schema;
 mod script;
 #[cfg(feature = "sessions")]
 mod session;
+mod settings;
 
 use std::fmt;
 use std::sync::Arc;
@@ -57,6 +59,7 @@ pub use options::{
     RedisStoreBuilder, Start, WaitReplicas,
 };
 use schema::Keys;
+pub use settings::RedisConfig;
 
 /// Keeps revocations in Redis, where all processes find them. Cheap to clone; clones share their connections, which
 /// end with the last clone.

@@ -77,7 +77,7 @@ impl Settings {
             roots.add(certificate).map_err(|error| bad("hold one that cannot be used").with_source(error))?;
         }
         if roots.is_empty() {
-            return Err(bad("hold none; give PEM with at least one CERTIFICATE"));
+            return Err(bad("has no certificate; give PEM with at least one CERTIFICATE"));
         }
         self.roots = Some(Arc::new(roots));
         Ok(())

@@ -6,9 +6,11 @@
 //! | room | what it does |
 //! | --- | --- |
 //! | `claims` | reads a claims set |
+//! | `combined` | several profiles as one, each for its own issuers |
 //! | `issuer` | the accepted issuers, and whose an id is |
 
 mod claims;
+mod combined;
 mod issuer;
 
 use std::borrow::Cow;
@@ -166,54 +168,6 @@ impl TokenProfile {
                 .into(),
             members: Vec::new(),
         }
-    }
-
-    /// Several profiles as one: each token is judged by the one that knows its issuer, and by no other. For verifying
-    /// tokens of several issuers see [`IssuerSet`](super::IssuerSet), which makes such a profile.
-    ///
-    /// For a [`Revoker`](crate::Revoker) it is the profile of a process that revokes but does not check: ids belong to
-    /// their issuer, so [`Target::issued_by`](crate::Target::issued_by) is needed if there are several, and every record
-    /// is kept for as long as the longest token of any of them. Set everything before profiles are combined: setters
-    /// called later do not reach the parts.
-    ///
-    /// # Errors
-    /// [`ConfigError`] if there is no profile, if one cannot work or has no issuer, or if two have the same issuer.
-    pub fn combined(profiles: impl IntoIterator<Item = Self>) -> Result<Self, ConfigError> {
-        let mut all = Self::new();
-        for profile in profiles {
-            profile.validate()?;
-            // What is combined already comes in parts: there is one level.
-            let parts = if profile.members.is_empty() { vec![profile] } else { profile.members };
-            for part in parts {
-                all.add(part)?;
-            }
-        }
-        if all.members.is_empty() {
-            return Err(ConfigError::new("issuer", "there is none; name at least one"));
-        }
-        all.leeway = all.members.iter().map(|part| part.leeway).max().unwrap_or_default();
-        all.max_lifetime = all.members.iter().map(|part| part.max_lifetime).max().unwrap_or_default();
-        Ok(all)
-    }
-
-    fn add(&mut self, part: Self) -> Result<(), ConfigError> {
-        if part.issuers.is_empty() {
-            return Err(ConfigError::new(
-                "issuer",
-                "one of several profiles names none, so no token could choose it; see TokenProfile::with_issuer",
-            ));
-        }
-        let known = self.issuers.words();
-        if let Some(twice) = part.issuers.words().into_iter().find(|word| known.contains(word)) {
-            return Err(ConfigError::new(
-                "issuer",
-                format!("`{twice}` stands in two profiles; a token must be judged by one"),
-            ));
-        }
-        self.issuers.named.extend(part.issuers.named.iter().cloned());
-        self.issuers.patterns.extend(part.issuers.patterns.iter().cloned());
-        self.members.push(part);
-        Ok(())
     }
 
     /// Accepts tokens of this issuer only; call it again for each further one. From then on `iss` is required, must
@@ -467,27 +421,6 @@ impl TokenProfile {
             None if token.expires_at().since(now) > self.max_lifetime => Err(too_long_lived()),
             _ => Ok(()),
         }
-    }
-
-    /// The profile for this issuer: this one, or one of its parts. Exact names come before patterns, as nobody but the
-    /// operator can have chosen them.
-    fn rules_for(&self, iss: Option<&str>) -> Result<&Self, TokenError> {
-        if self.members.is_empty() {
-            return Ok(self);
-        }
-        let iss = iss.ok_or_else(|| missing("iss"))?;
-        self.member(iss).and_then(|at| self.members.get(at)).ok_or_else(issuer::not_accepted)
-    }
-
-    /// Which part knows this issuer.
-    pub(crate) fn member(&self, iss: &str) -> Option<usize> {
-        let named = self.members.iter().position(|part| part.issuers.has_name(iss));
-        named.or_else(|| self.members.iter().position(|part| part.issuers.has_pattern_for(iss)))
-    }
-
-    /// How many parts it was put together from.
-    pub(crate) fn parts(&self) -> usize {
-        self.members.len().max(1)
     }
 
     /// Judges how long the token is valid in all, if it says since when.

@@ -2,6 +2,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
+use crate::config::docs::{self, Setter};
 use crate::token::TokenVerifier as _;
 use crate::token::jwt::Algorithm;
 
@@ -9,9 +10,7 @@ const BASE: [(&str, &str); 2] = [("JWT_ISSUERS", "https://id.example"), ("JWT_AU
 const SECRET: &str = "hunter2-hunter2-hunter2-hunter2-";
 
 fn from(vars: &[(&str, &str)]) -> Result<VerifierConfig, ConfigError> {
-    let find =
-        |name: &str| Ok(vars.iter().rfind(|(known, _)| *known == name).map(|(_, value)| (*value).into()));
-    VerifierConfig::from_vars(&Vars::new(&find))
+    Vars::with(vars, VerifierConfig::from_vars)
 }
 
 fn verifier(vars: &[(&str, &str)]) -> Result<JwtVerifier, ConfigError> {
@@ -41,12 +40,23 @@ fn a_secret_makes_a_verifier() {
         ("JWT_ID_CLAIM", "uti"),
         ("JWT_MISSING_ID", "signing-input"),
         ("JWT_TYPES", "at+jwt, JWT"),
+        ("JWT_MAX_TOKEN_BYTES", "4321"),
+        ("JWT_CLAIM_TARGETS", "tenant=claim, sid=none"),
     ])
     .unwrap();
     let shown = format!("{verifier:?}");
-    for part in
-        ["https://id.example", "orders", "2026", "HS256", "5s", "3600s", "uti", "SigningInput", "at+jwt"]
-    {
+    for part in [
+        "https://id.example",
+        "orders",
+        "2026",
+        "HS256",
+        "5s",
+        "3600s",
+        "uti",
+        "SigningInput",
+        "at+jwt",
+        "4321",
+    ] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
     assert!(!shown.contains("hunter2"));
@@ -159,7 +169,7 @@ fn any_must_be_said() {
 #[test]
 fn what_is_not_unicode_is_not_quoted() {
     let find = |_: &str| Err(std::env::VarError::NotUnicode("hunter2".into()));
-    let error = VerifierConfig::from_vars(&Vars::new(&find)).unwrap_err();
+    let error = VerifierConfig::from_vars(&Vars::new(&find, &[])).unwrap_err();
     assert_eq!(error.to_string(), "JWT_ISSUERS: is not Unicode");
     assert!(!format!("{error:?}").contains("hunter2"));
 }
@@ -168,6 +178,30 @@ fn what_is_not_unicode_is_not_quoted() {
 #[test]
 fn keys_cannot_be_fetched_without_the_feature() {
     assert_names(&[("JWT_JWKS_URL", "https://id.example/keys")], "JWT_JWKS_URL", "feature `jwks`");
+}
+
+#[cfg(feature = "jwks")]
+#[tokio::test]
+async fn how_keys_are_fetched_can_be_set() {
+    let url = ("JWT_JWKS_URL", "https://id.example/keys");
+    for (variable, bad, remedy) in [
+        ("JWT_JWKS_MAX_AGE_SECS", "0", ""),
+        ("JWT_JWKS_COOLDOWN_SECS", "0", ""),
+        ("JWT_JWKS_OUTAGE_GRACE_SECS", "1", ""),
+        ("JWT_JWKS_TIMEOUT_MS", "0", ""),
+        ("JWT_JWKS_ROOT_CERTIFICATES_FILE", "/nowhere/ca.pem", "cannot be read"),
+        (
+            "JWT_JWKS_ROOT_CERTIFICATES_FILE",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+            "certificate",
+        ),
+    ] {
+        let config = from(&[&BASE[..], &[url, (variable, bad)]].concat()).unwrap();
+        let error = config.connect().await.unwrap_err().to_string();
+        assert!(error.starts_with(variable) && error.contains(remedy), "{error}");
+        let fixed = [("JWT_ALGORITHM", "HS256"), ("JWT_SECRET", SECRET), (variable, "1")];
+        assert_names(&fixed, variable, "has no effect on JWT_SECRET");
+    }
 }
 
 #[cfg(feature = "jwks")]
@@ -186,4 +220,100 @@ async fn keys_that_must_be_fetched_are_not_forgotten() {
     let error = connect(&[("JWT_DISCOVERY_ISSUER", "http://id.example")]).await.unwrap_err().to_string();
     assert!(error.starts_with("JWT_DISCOVERY_ISSUER: is not https"), "{error}");
     connect(&[("JWT_ALGORITHM", "HS256"), ("JWT_SECRET", SECRET)]).await.unwrap();
+}
+
+#[test]
+fn issuers_can_be_a_pattern_and_its_tenants() {
+    let secret = [("JWT_ALGORITHM", "HS256"), ("JWT_SECRET", SECRET), ("JWT_AUDIENCES", "orders")];
+    let profile = |vars: &[(&str, &str)]| from(&[&secret[..], vars].concat()).unwrap().profile();
+    let patterns = ("JWT_ISSUER_PATTERNS", "https://id.example/{tenant}/v2.0 https://{tenant}.id.example");
+    let some = profile(&[patterns, ("JWT_TENANTS", "acme globex")]).unwrap();
+    for issuer in ["https://id.example/acme/v2.0", "https://globex.id.example"] {
+        assert!(some.knows_issuer(issuer), "{issuer}");
+    }
+    for issuer in ["https://id.example/evil/v2.0", "https://id.example/acme", "https://evil.id.example"] {
+        assert!(!some.knows_issuer(issuer), "{issuer}");
+    }
+    let more = [patterns, ("JWT_TENANTS", "acme"), ("JWT_ISSUERS", "https://else.example")];
+    assert!(profile(&more).unwrap().knows_issuer("https://else.example"));
+    let any = profile(&[patterns, ("JWT_TENANTS", "*")]).unwrap();
+    assert!(any.knows_issuer("https://id.example/anyone/v2.0"));
+
+    let error = |vars: &[(&str, &str)]| profile(vars).unwrap_err().to_string();
+    assert!(error(&[patterns]).starts_with("JWT_TENANTS: is missing"));
+    assert!(error(&[patterns, ("JWT_TENANTS", "acme *")]).starts_with("JWT_TENANTS: has `*` next to others"));
+    assert!(
+        error(&[patterns, ("JWT_TENANTS", "*"), ("JWT_ISSUERS", "*")]).starts_with("JWT_ISSUERS: has `*`")
+    );
+    let alone = error(&[("JWT_ISSUERS", "https://id.example"), ("JWT_TENANTS", "acme")]);
+    assert_eq!(alone, "JWT_TENANTS: has no effect without JWT_ISSUER_PATTERNS; set both or none");
+    let wrong = error(&[("JWT_ISSUER_PATTERNS", "{tenant}"), ("JWT_TENANTS", "acme")]);
+    assert!(wrong.starts_with("JWT_ISSUER_PATTERNS: "), "{wrong}");
+}
+
+#[test]
+fn tokens_without_iat_pass_only_if_that_is_said() {
+    let hs256 = [("JWT_ALGORITHM", "HS256"), ("JWT_SECRET", SECRET)];
+    let strict = verifier(&hs256).unwrap();
+    let lax = verifier(&[&hs256[..], &[("JWT_ALLOW_MISSING_IAT", "true")]].concat()).unwrap();
+    let now = crate::Clock::now(&crate::SystemClock).as_secs();
+    let claims =
+        serde_json::json!({"iss": "https://id.example", "aud": "orders", "jti": "1", "exp": now + 60});
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+    let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
+    strict.verify(&token).unwrap_err();
+    lax.verify(&token).unwrap();
+}
+
+#[test]
+fn slips_of_the_pen_are_reported() {
+    let hs256 = [("JWT_ALGORITHM", "HS256"), ("JWT_SECRET", SECRET)];
+    let with = |more: (&'static str, &'static str)| [&hs256[..], &[more]].concat();
+    assert_names(&with(("JWT_LEEWAY", "60")), "JWT_LEEWAY_SECS", "is not set, but `JWT_LEEWAY` is");
+    assert_names(&with(("JWT_TYPE", "at+jwt")), "JWT_TYPES", "`JWT_TYPE`");
+    verifier(&with(("JWT_PRIVATE_KEY", "hunter2"))).unwrap();
+}
+
+#[test]
+fn names_fields_and_documents_agree() {
+    docs::assert_complete::<VerifierConfig>(&NAMES, include_str!("../settings.rs"), "The verifier");
+}
+
+#[test]
+fn no_setter_is_forgotten() {
+    let clock = Setter::InCode("a clock is a value of the program");
+    let profile = [
+        ("with_issuer", Setter::Field("issuers")),
+        ("with_issuer_pattern", Setter::Field("issuer_patterns")),
+        ("with_audience", Setter::Field("audiences")),
+        ("with_leeway", Setter::Field("leeway_secs")),
+        ("with_max_lifetime", Setter::Field("max_lifetime_secs")),
+        ("with_id_claim", Setter::Field("id_claim")),
+        ("with_missing_id", Setter::Field("missing_id")),
+        ("allow_missing_iat", Setter::Field("allow_missing_iat")),
+        ("with_claim_target", Setter::Field("claim_targets")),
+        ("without_claim_target", Setter::Field("claim_targets")),
+    ];
+    let source = include_str!("../profile/mod.rs");
+    let source = &source[source.find("impl TokenProfile").unwrap()..];
+    docs::assert_settable(&NAMES, source, &profile);
+    let verifier = [
+        ("with_remote_keys", Setter::Field("jwks_url")),
+        ("with_types", Setter::Field("types")),
+        ("with_max_token_bytes", Setter::Field("max_token_bytes")),
+        ("with_clock", clock),
+    ];
+    docs::assert_settable(&NAMES, include_str!("../jwt/mod.rs"), &verifier);
+    docs::assert_settable(&NAMES, include_str!("../jwt/key.rs"), &[("with_kid", Setter::Field("key_id"))]);
+    let jwks = [
+        ("with_max_age", Setter::Field("jwks_max_age_secs")),
+        ("with_cooldown", Setter::Field("jwks_cooldown_secs")),
+        ("with_outage_grace", Setter::Field("jwks_outage_grace_secs")),
+        ("with_timeout", Setter::Field("jwks_timeout_ms")),
+        ("with_root_certificates", Setter::Field("jwks_root_certificates_file")),
+        ("with_plain_http_on_loopback", Setter::InCode("is for tests, and must not slip into a deployment")),
+        ("with_transport", Setter::InCode("takes a client of the program")),
+        ("with_source", Setter::InCode("is a method of the error")),
+    ];
+    docs::assert_settable(&NAMES, include_str!("../jwks/mod.rs"), &jwks);
 }

@@ -1,0 +1,317 @@
+//! What can be revoked: a [`Target`], and the [`Fingerprint`] by which stores know it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::Extent;
+
+/// The claim of targets whose name was lost. No claim of a token is called so by accident.
+#[cfg(feature = "redis")]
+const NAMELESS: &str = "(restored by a mirror)";
+
+/// The kinds of things that can be revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum TargetKind {
+    /// One token, by its id claim (`jti`, RFC 7519 §4.1.7).
+    Token,
+    /// One token that has no id, by the SHA-256 of its signing input (RFC 7515 §2). Never by its signature: an ECDSA
+    /// signature has a second valid spelling.
+    SigningInput,
+    /// A login session (`sid`, OpenID Connect Front-Channel Logout §3).
+    Session,
+    /// A device.
+    Device,
+    /// A family of refresh tokens and all access tokens that came out of it (RFC 9700 §4.14).
+    Family,
+    /// A user (`sub`, RFC 7519 §4.1.2).
+    User,
+    /// An OAuth client (`client_id`, RFC 9068 §2.2; `azp`, OpenID Connect Core §2).
+    Client,
+    /// A signing key (`kid`, RFC 7515 §4.1.4).
+    Key,
+    /// Everything an issuer has issued (`iss`, RFC 7519 §4.1.1).
+    Issuer,
+    /// All tokens in which a claim of your choice has a certain value.
+    Claim,
+}
+
+impl TargetKind {
+    /// Every kind, in the order in which hits are reported.
+    pub const ALL: [Self; 10] = [
+        Self::Token,
+        Self::SigningInput,
+        Self::Session,
+        Self::Device,
+        Self::Family,
+        Self::User,
+        Self::Client,
+        Self::Key,
+        Self::Issuer,
+        Self::Claim,
+    ];
+
+    /// The name of the kind, as it is written in records and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::SigningInput => "signing_input",
+            Self::Session => "session",
+            Self::Device => "device",
+            Self::Family => "family",
+            Self::User => "user",
+            Self::Client => "client",
+            Self::Key => "key",
+            Self::Issuer => "issuer",
+            Self::Claim => "claim",
+        }
+    }
+
+    /// The byte that keeps the fingerprints of different kinds apart. Stored data depends on it: never renumber.
+    const fn code(self) -> u8 {
+        match self {
+            Self::Token => 1,
+            Self::Session => 2,
+            Self::Device => 3,
+            Self::Family => 4,
+            Self::User => 5,
+            Self::Client => 6,
+            Self::Key => 7,
+            Self::Issuer => 8,
+            Self::Claim => 9,
+            Self::SigningInput => 10,
+        }
+    }
+
+    /// What a revocation of this kind means when nothing else is said: things that end stay ended, while those that
+    /// go on (a user logs in again, a client gets new tokens) lose only what they were given so far.
+    pub(super) const fn default_extent(self) -> Extent {
+        match self {
+            Self::Token | Self::SigningInput | Self::Session | Self::Family => Extent::All,
+            Self::Device | Self::User | Self::Client | Self::Key | Self::Issuer | Self::Claim => {
+                Extent::IssuedSoFar
+            }
+        }
+    }
+
+    /// Whether ids of this kind mean something only together with the issuer that gave them.
+    const fn belongs_to_issuer(self) -> bool {
+        !matches!(self, Self::Key | Self::Issuer)
+    }
+}
+
+impl fmt::Display for TargetKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What is revoked: a kind, an id and, for all but keys and issuers, the issuer that gave the id.
+///
+/// `Target::user("alice")` names no issuer: the [`Revoker`](crate::Revoker) fills in the one of its token profile.
+/// With several issuers the caller says which: `Target::user("alice").issued_by("https://id.example")`.
+///
+/// `Display` and `Debug` show the id; ids are not secrets, but they may be personal data.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    kind: TargetKind,
+    claim: Option<Arc<str>>,
+    issuer: Option<Arc<str>>,
+    id: Box<str>,
+}
+
+impl Target {
+    pub(crate) fn new(kind: TargetKind, id: impl Into<Box<str>>) -> Self {
+        Self { kind, claim: None, issuer: None, id: id.into() }
+    }
+
+    /// One token, by its id claim (`jti` unless configured otherwise).
+    pub fn token(jti: impl Into<Box<str>>) -> Self {
+        Self::new(TargetKind::Token, jti)
+    }
+
+    /// A login session.
+    pub fn session(sid: impl Into<Box<str>>) -> Self {
+        Self::new(TargetKind::Session, sid)
+    }
+
+    /// A device. Its id must be unique among all users of the issuer, or others are logged out too.
+    pub fn device(id: impl Into<Box<str>>) -> Self {
+        Self::new(TargetKind::Device, id)
+    }
+
+    /// A family of refresh tokens with its access tokens.
+    pub fn family(id: impl Into<Box<str>>) -> Self {
+        Self::new(TargetKind::Family, id)
+    }
+
+    /// All tokens of a user.
+    pub fn user(sub: impl Into<Box<str>>) -> Self {
+        Self::new(TargetKind::User, sub)
+    }
+
+    /// All tokens of an OAuth client.
+    pub fn client(client_id: impl Into<Box<str>>) -> Self {
+        Self::new(TargetKind::Client, client_id)
+    }
+
+    /// All tokens signed with the key of this `kid`.
+    ///
+    /// By default tokens that claim to be issued later pass. If the key was stolen, revoke
+    /// [`Extent::All`]: the thief chooses the `iat`.
+    pub fn key(kid: impl Into<Box<str>>) -> Self {
+        Self::new(TargetKind::Key, kid)
+    }
+
+    /// All tokens of an issuer; the empty string where the token profile names no issuer.
+    pub fn issuer(iss: impl Into<Box<str>>) -> Self {
+        Self::new(TargetKind::Issuer, iss)
+    }
+
+    /// All tokens in which the claim `name` has the value `value`; the profile must map the claim, see
+    /// [`TokenProfile::with_claim_target`](crate::token::TokenProfile::with_claim_target).
+    pub fn claim(name: impl Into<Arc<str>>, value: impl Into<Box<str>>) -> Self {
+        Self { kind: TargetKind::Claim, claim: Some(name.into()), issuer: None, id: value.into() }
+    }
+
+    /// The same target at a certain issuer. Has no effect on keys and issuers, which belong to none.
+    #[must_use]
+    pub fn issued_by(mut self, issuer: impl Into<Arc<str>>) -> Self {
+        if self.kind.belongs_to_issuer() {
+            self.issuer = Some(issuer.into()).filter(|issuer: &Arc<str>| !issuer.is_empty());
+        }
+        self
+    }
+
+    /// The target of a record of which only the fingerprint is left.
+    #[cfg(feature = "redis")]
+    pub(crate) fn nameless(fingerprint: &Fingerprint) -> Self {
+        Self::claim(NAMELESS, fingerprint.to_string())
+    }
+
+    /// Whether this target can be the one with that fingerprint: it is, or it is nameless and says so.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_known_as(&self, fingerprint: &Fingerprint) -> bool {
+        self.fingerprint() == *fingerprint || *self == Self::nameless(fingerprint)
+    }
+
+    pub(crate) fn without_issuer(mut self) -> Self {
+        self.issuer = None;
+        self
+    }
+
+    /// What kind of thing this is.
+    pub fn kind(&self) -> TargetKind {
+        self.kind
+    }
+
+    /// The name of the claim, for [`TargetKind::Claim`].
+    pub fn claim_name(&self) -> Option<&str> {
+        self.claim.as_deref()
+    }
+
+    /// The issuer to which the id belongs, if one was named.
+    pub fn issuer_name(&self) -> Option<&str> {
+        self.issuer.as_deref()
+    }
+
+    /// The id: a `jti`, a `sub`, …
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether the kind needs an issuer to be named where a profile has several.
+    pub(crate) fn wants_issuer(&self) -> bool {
+        self.kind.belongs_to_issuer() && self.issuer.is_none()
+    }
+
+    /// The identity of this target in every store.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(
+            self.kind,
+            IssuerDigest::of(self.issuer.as_deref().unwrap_or("")),
+            self.claim.as_deref().unwrap_or(""),
+            &self.id,
+        )
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.claim {
+            Some(claim) => write!(f, "claim {claim}={}", self.id),
+            None => write!(f, "{} {}", self.kind, self.id),
+        }
+    }
+}
+
+/// The issuer's part of a fingerprint, kept by whoever computes many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IssuerDigest([u8; 16]);
+
+impl IssuerDigest {
+    pub(crate) fn of(issuer: &str) -> Self {
+        Self(first_half(Sha256::digest(issuer)))
+    }
+}
+
+/// The identity of a [`Target`]: 128 bits of SHA-256 over its kind, its issuer, its claim name and its id.
+///
+/// Ids come from tokens and may be anything; a fingerprint is always 16 bytes. So no id can be mistaken for another
+/// key, kind, issuer or Redis hash tag, and every record costs the same.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint([u8; 16]);
+
+impl Fingerprint {
+    /// The parts before the id have a fixed size or carry their length, so no two targets have the same text.
+    pub(crate) fn of(kind: TargetKind, issuer: IssuerDigest, claim: &str, id: &str) -> Self {
+        let mut hash = Sha256::new_with_prefix([kind.code()]);
+        // Keys and issuers are known under one name everywhere.
+        let issuer = if kind.belongs_to_issuer() { issuer } else { IssuerDigest([0; 16]) };
+        hash.update(issuer.0);
+        if kind == TargetKind::Claim {
+            hash.update((claim.len() as u64).to_be_bytes());
+            hash.update(claim);
+        }
+        hash.update(id);
+        Self(first_half(hash.finalize()))
+    }
+
+    /// The fingerprint with these bytes, as read back from a store.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 16 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// The 16 bytes as two numbers, each as random as the whole.
+    #[expect(clippy::cast_possible_truncation, reason = "the halves are what is wanted")]
+    pub(crate) const fn words(&self) -> (u64, u64) {
+        let bits = u128::from_be_bytes(self.0);
+        ((bits >> 64) as u64, bits as u64)
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+fn first_half(digest: impl Into<[u8; 32]>) -> [u8; 16] {
+    let digest: [u8; 32] = digest.into();
+    let mut half = [0; 16];
+    half.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+    half
+}

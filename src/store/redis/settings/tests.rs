@@ -1,0 +1,179 @@
+use std::fs;
+
+use super::*;
+use crate::config::docs::{self, Setter};
+use crate::store::redis::connect::parse_url;
+use crate::support;
+
+const URL: (&str, &str) = ("REDIS_URL", "redis://127.0.0.1:6379/3");
+
+fn from(vars: &[(&str, &str)]) -> Result<RedisConfig, ConfigError> {
+    Vars::with(vars, RedisConfig::from_vars)
+}
+
+fn builder(vars: &[(&str, &str)]) -> Result<RedisStoreBuilder, ConfigError> {
+    from(vars)?.builder()
+}
+
+#[track_caller]
+fn assert_names(vars: &[(&str, &str)], setting: &str, remedy: &str) {
+    let error = builder(vars).unwrap_err();
+    assert_eq!(error.setting(), setting, "{error}");
+    assert!(error.to_string().contains(remedy), "{error}");
+    assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+}
+
+#[test]
+fn variables_and_fields_say_the_same_as_the_builder() {
+    let by_vars = builder(&[
+        URL,
+        ("JWT_REDIS_PREFIX", "shop"),
+        ("JWT_REDIS_SHARDS", "4"),
+        ("JWT_REDIS_CHECK_TIMEOUT_MS", "20"),
+        ("JWT_REDIS_WRITE_TIMEOUT_MS", "700"),
+        ("JWT_REDIS_MAX_IN_FLIGHT", "99"),
+        ("JWT_REDIS_MAX_TOKEN_LIFETIME_SECS", "3600"),
+        ("JWT_REDIS_LOG_LENGTH", "1000"),
+        ("JWT_REDIS_WAIT_REPLICAS", "2"),
+        ("JWT_REDIS_WAIT_REPLICAS_MS", "300"),
+        ("JWT_REDIS_START", "wait"),
+        ("JWT_REDIS_START_LIMIT_SECS", "3"),
+    ]);
+    let fields: RedisConfig = serde_json::from_str(
+        r#"{"url": "redis://127.0.0.1:6379/3", "prefix": "shop", "shards": 4, "check_timeout_ms": 20,
+            "write_timeout_ms": 700, "max_in_flight": 99, "max_token_lifetime_secs": 3600, "log_length": 1000,
+            "wait_replicas": 2, "wait_replicas_ms": 300, "start": "wait", "start_limit_secs": 3}"#,
+    )
+    .unwrap();
+    let by_code = RedisStore::builder()
+        .with_url(URL.1)
+        .with_prefix("shop")
+        .with_shards(4)
+        .with_check_timeout(Duration::from_millis(20))
+        .with_write_timeout(Duration::from_millis(700))
+        .with_max_in_flight(99)
+        .with_max_token_lifetime(Duration::from_secs(3600))
+        .with_log_length(1000)
+        .with_wait_replicas(NonZeroU32::new(2).unwrap(), Duration::from_millis(300))
+        .with_start(Start::WaitUpTo(Duration::from_secs(3)));
+    let expected = format!("{by_code:?}");
+    assert_eq!(format!("{:?}", by_vars.unwrap()), expected);
+    assert_eq!(format!("{:?}", fields.builder().unwrap()), expected);
+    let default = format!("{:?}", RedisStore::builder().with_url(URL.1));
+    assert_eq!(format!("{:?}", builder(&[URL]).unwrap()), default);
+    assert!(format!("{:?}", builder(&[URL, ("JWT_REDIS_START", "at-once")]).unwrap()).contains("AtOnce"));
+    assert!(format!("{:?}", builder(&[URL, ("JWT_REDIS_START", "anyway")]).unwrap()).contains("Anyway"));
+}
+
+#[test]
+fn what_is_missing_or_wrong_is_named_with_a_remedy() {
+    let file = ("REDIS_URL_FILE", "/nowhere/url");
+    assert_names(&[], "REDIS_URL", "such as redis://127.0.0.1");
+    assert_names(&[("REDIS_URI", "redis://hunter2@x")], "REDIS_URL", "`REDIS_URI`");
+    assert_names(&[URL, file], "REDIS_URL", "leave one of them out");
+    assert_names(&[file], "REDIS_URL_FILE", "/nowhere/url, which cannot be read");
+    assert_names(&[URL, ("JWT_REDIS_SHARDS", "65536")], "JWT_REDIS_SHARDS", "too large");
+    assert_names(&[URL, ("JWT_REDIS_CHECK_TIMEOUT", "5")], "JWT_REDIS_CHECK_TIMEOUT_MS", "is not set, but");
+    assert_names(&[URL, ("JWT_REDIS_WAIT_REPLICAS", "0")], "JWT_REDIS_WAIT_REPLICAS", "leave it out");
+    assert_names(&[URL, ("JWT_REDIS_WAIT_REPLICAS_MS", "9")], "JWT_REDIS_WAIT_REPLICAS_MS", "set it too");
+    assert_names(&[URL, ("JWT_REDIS_START", "later")], "JWT_REDIS_START", "at-once");
+    let start = [URL, ("JWT_REDIS_START", "anyway"), ("JWT_REDIS_START_LIMIT_SECS", "1")];
+    assert_names(&start, "JWT_REDIS_START_LIMIT_SECS", "leave it out");
+    assert_names(&[URL, ("REDIS_USERNAME", "app")], "REDIS_USERNAME", "set that too");
+    let twice = [("REDIS_URL", "redis://:hunter2@x"), ("REDIS_PASSWORD", "hunter2")];
+    assert_names(&twice, "REDIS_PASSWORD", "leave one of them out");
+    assert_names(&[("REDIS_URL", "127.0.0.1"), ("REDIS_PASSWORD", "hunter2")], "REDIS_URL", "no scheme");
+    let config: RedisConfig = serde_json::from_str(r#"{"start": "later", "url": "redis://x"}"#).unwrap();
+    assert_eq!(config.builder().unwrap_err().setting(), "start", "the name of the field");
+    serde_json::from_str::<RedisConfig>(r#"{"timeout": 1}"#).unwrap_err();
+}
+
+#[tokio::test]
+async fn what_the_builder_refuses_is_said_in_the_words_of_the_operator() {
+    for (variable, value) in [
+        ("REDIS_URL", "http://hunter2@x"),
+        ("JWT_REDIS_PREFIX", "{}"),
+        ("JWT_REDIS_SHARDS", "0"),
+        ("JWT_REDIS_CHECK_TIMEOUT_MS", "0"),
+        ("JWT_REDIS_WRITE_TIMEOUT_MS", "0"),
+        ("JWT_REDIS_MAX_IN_FLIGHT", "0"),
+        ("JWT_REDIS_MAX_TOKEN_LIFETIME_SECS", "0"),
+        ("JWT_REDIS_LOG_LENGTH", "0"),
+    ] {
+        let error = from(&[URL, (variable, value)]).unwrap().connect().await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{variable}: ")), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    let replicas = [URL, ("JWT_REDIS_WAIT_REPLICAS", "1"), ("JWT_REDIS_WAIT_REPLICAS_MS", "1000")];
+    let error = from(&replicas).unwrap().connect().await.unwrap_err().to_string();
+    assert!(error.starts_with("JWT_REDIS_WAIT_REPLICAS_MS: "), "{error}");
+}
+
+#[test]
+fn a_password_of_any_characters_is_as_it_is() {
+    let password = "p@ss:/?#%41é \"";
+    for (url, user) in [
+        ("redis://host:7000/5", None),
+        ("redis://host:7000/5", Some("a:pp")),
+        ("redis-sentinel://host:7000/5?sentinelServiceName=main", Some("app")),
+    ] {
+        let config = RedisConfig {
+            url: Some(SecretText::from(url.to_owned())),
+            username: user.map(Into::into),
+            password: Some(SecretText::from(password.to_owned())),
+            ..RedisConfig::default()
+        };
+        let read = parse_url(&config.whole_url().unwrap()).unwrap();
+        assert_eq!(read.password.as_deref(), Some(password), "{url}");
+        assert_eq!(read.username.as_deref().unwrap_or_default(), user.unwrap_or_default(), "{url}");
+        assert_eq!(read.database, Some(5));
+        assert!(!format!("{config:?}").contains("p@ss"));
+    }
+}
+
+#[tokio::test]
+async fn secrets_come_from_files() {
+    support::redis_or_skip!();
+    let redis = support::RedisServer::builder().arg("--requirepass", "hunter2?#").start();
+    let dir = std::env::temp_dir().join(format!("jwt-redis-settings-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let (url, password) = (dir.join("url"), dir.join("password"));
+    let without = redis.url();
+    let host = without.rsplit_once('@').map_or(&*without, |(_, host)| host);
+    let host = host.strip_prefix("redis://").unwrap_or(host);
+    fs::write(&url, format!("redis://{host}\n")).unwrap();
+    fs::write(&password, "hunter2?#\n").unwrap();
+    let vars = [
+        ("REDIS_URL_FILE", url.to_str().unwrap()),
+        ("REDIS_PASSWORD_FILE", password.to_str().unwrap()),
+        ("JWT_REDIS_START", "at-once"),
+    ];
+    let store = from(&vars).unwrap().connect().await;
+    fs::write(&password, "wrong\n").unwrap();
+    let refused = from(&vars).unwrap().connect().await;
+    fs::remove_dir_all(&dir).unwrap();
+    store.unwrap();
+    assert!(!format!("{:?}", refused.unwrap_err()).contains("wrong"));
+}
+
+#[test]
+fn names_fields_and_documents_agree_and_no_setter_is_forgotten() {
+    docs::assert_complete::<RedisConfig>(&NAMES, include_str!("../settings.rs"), "The Redis store");
+    docs::assert_settable(
+        &NAMES,
+        include_str!("../options.rs"),
+        &[
+            ("with_url", Setter::Field("url")),
+            ("with_config", Setter::InCode("takes a configuration of fred, which is a value of the program")),
+            ("with_prefix", Setter::Field("prefix")),
+            ("with_shards", Setter::Field("shards")),
+            ("with_check_timeout", Setter::Field("check_timeout_ms")),
+            ("with_write_timeout", Setter::Field("write_timeout_ms")),
+            ("with_max_in_flight", Setter::Field("max_in_flight")),
+            ("with_max_token_lifetime", Setter::Field("max_token_lifetime_secs")),
+            ("with_log_length", Setter::Field("log_length")),
+            ("with_wait_replicas", Setter::Field("wait_replicas")),
+            ("with_start", Setter::Field("start")),
+        ],
+    );
+}
