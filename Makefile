@@ -1,6 +1,6 @@
 # The one way to build, test and lint this crate; CI (.ci/run) goes through it as well.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo tour test test-features test-frameworks lint fmt doc bench faults soak
+.PHONY: help setup demo tour test test-features test-frameworks lint fmt doc bench faults soak count count-renew
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,7 @@ test-frameworks: setup ## Runs the examples in other frameworks and beside other
 lint: ## Checks formatting and lints; warnings are errors
 	cargo fmt --all --check
 	cargo fmt --manifest-path examples/frameworks/Cargo.toml --check
+	cargo fmt --manifest-path benches/report/Cargo.toml --check
 	cargo clippy --all-targets --all-features -- -D warnings
 	cargo clippy --lib -- -D warnings
 	cargo clippy --lib --no-default-features -- -D warnings
@@ -36,6 +37,7 @@ lint: ## Checks formatting and lints; warnings are errors
 fmt: ## Formats the code
 	cargo fmt --all
 	cargo fmt --manifest-path examples/frameworks/Cargo.toml
+	cargo fmt --manifest-path benches/report/Cargo.toml
 
 doc: ## Builds the documentation; warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
@@ -45,6 +47,12 @@ faults: setup ## Breaks Redis in every way and writes into docs/faults.md what w
 
 soak: setup ## Lets Redis fail for SOAK seconds (200): nothing may grow. Writes the numbers into docs/faults.md
 	FAULTS_REPORT=1 FAULTS_SOAK=$(or $(SOAK),200) cargo test --all-features --test faults
+
+count: ## Counts the instructions of the hot paths (valgrind): none may grow by more than 5 %
+	scripts/count
+
+count-renew: ## Writes down how many instructions the hot paths take now
+	scripts/count --renew
 
 bench: setup ## Runs the benchmarks
 	cargo bench --all-features

@@ -148,6 +148,15 @@ fn a_verdict_at_hand_costs_the_extension_and_nothing_else() {
 }
 
 #[test]
+fn without_clearance_a_verdict_at_hand_costs_nothing() {
+    let layer = JwtRevocationLayer::new(Known::new(), MemoryStore::new()).without_clearance();
+    let mut service = layer.layer(Handler);
+    assert!(run(&mut service, request()).body().is_none());
+    let request = request();
+    assert_eq!(measure(|| drop(run(&mut service, request))).count_total, 0);
+}
+
+#[test]
 fn a_token_that_is_remembered_costs_nothing() {
     let verifier = CachedVerifier::new(Claimed(TokenProfile::new()));
     let token = r#"h.{"jti":"1","sub":"alice","iat":1000,"exp":2000}.s"#;

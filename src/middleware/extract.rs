@@ -149,7 +149,7 @@ impl fmt::Display for ExtractError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Why::NoLayer => f.write_str(
-                "the handler wants a verified token, but there is no JwtRevocationLayer around its route; add it with Router::layer, after the route",
+                "the handler wants a verified token, but there is no JwtRevocationLayer around its route; add it with Router::layer, after the route, and not `without_clearance`",
             ),
             Why::NotAsked => f.write_str(
                 "the handler wants a verified token, but the request was exempt; take Option<Clearance>, or exempt less",

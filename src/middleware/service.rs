@@ -21,7 +21,8 @@ use crate::token::bearer::RequestHead;
 ///   readiness, it has its own deadline. Errors are those of the inner service: a refusal is a response.
 /// - The body of a refused request is not read.
 /// - When the store knows at once, the request is decided in `call` and the inner service called there and then: no
-///   box, no clone, no allocation but for the [`Clearance`] in the extensions. When the store has to ask, the instance
+///   box, no clone, no allocation but for the [`Clearance`] in the extensions (see
+///   [`without_clearance`](crate::JwtRevocationLayer::without_clearance)). When the store has to ask, the instance
 ///   that was polled ready waits with the request, and a clone takes its place.
 #[must_use = "a service does nothing unless it is called"]
 pub struct JwtRevocation<S, A = super::EmptyBody> {
@@ -33,6 +34,8 @@ pub struct JwtRevocation<S, A = super::EmptyBody> {
 pub(super) struct Shared<A> {
     pub(super) gate: Gate,
     pub(super) answers: Answers<A>,
+    /// Whether handlers want to know who calls.
+    pub(super) leaves_clearance: bool,
 }
 
 impl<S, A> JwtRevocation<S, A> {
@@ -98,14 +101,13 @@ fn forget_older_verdicts(extensions: &mut Extensions) {
 
 impl<A> Shared<A> {
     /// Leaves the verdict where handlers find it, or gives back the rejection.
-    #[cfg_attr(
-        not(feature = "axum"),
-        expect(clippy::unused_self, reason = "extractors need what the answers need")
-    )]
     pub(super) fn mark(&self, verdict: Verdict, extensions: &mut Extensions) -> Result<(), Rejection> {
         match verdict {
             Verdict::Cleared(clearance) => {
-                extensions.insert(clearance);
+                // That a request passes unchecked is never kept from its handler.
+                if self.leaves_clearance || !clearance.is_checked() {
+                    extensions.insert(clearance);
+                }
             }
             Verdict::Reported(rejection) => {
                 #[cfg(feature = "axum")]

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::fresh::Freshness;
 use super::{Handle, Mirror, Shared, follow, sweep};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, CoarseClock};
 use crate::config::ConfigError;
 use crate::store::RevocationStore;
 use crate::store::feed::Feed;
@@ -41,7 +41,7 @@ impl<F: Feed> MirrorBuilder<F> {
             feeds,
             max_staleness: DEFAULT_MAX_STALENESS,
             remembered: DEFAULT_REMEMBERED,
-            clock: Arc::new(SystemClock),
+            clock: Arc::new(CoarseClock),
         }
     }
 
@@ -71,7 +71,7 @@ impl<F: Feed> MirrorBuilder<F> {
         self
     }
 
-    /// The clock of this machine, default [`SystemClock`]: it tells that the machine has slept, and what is over.
+    /// The clock of this machine, default [`CoarseClock`]: it tells that the machine has slept, and what is over.
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self

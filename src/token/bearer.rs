@@ -153,6 +153,10 @@ impl TokenSource {
         Self(Source::Custom(Arc::new(find)))
     }
 
+    pub(crate) fn is_bearer(&self) -> bool {
+        matches!(self.0, Source::Bearer)
+    }
+
     fn find<'a>(&self, head: &RequestHead<'a>) -> Result<Option<Cow<'a, str>>, CredentialsError> {
         match &self.0 {
             Source::Bearer => Ok(bearer(head.headers)?.map(Cow::Borrowed)),
@@ -202,6 +206,11 @@ fn one_of<T: PartialEq>(known: Option<T>, more: Option<T>) -> Result<Option<T>, 
 
 /// `credentials = "Bearer" 1*SP token68`, the scheme in any case (RFC 9110 §11.1).
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, CredentialsError> {
+    unread(headers)?.map(token68).transpose()
+}
+
+/// What stands after `Bearer`, whatever it is.
+pub(crate) fn unread(headers: &HeaderMap) -> Result<Option<&[u8]>, CredentialsError> {
     const SCHEME: &[u8] = b"bearer";
     let mut fields = headers.get_all(AUTHORIZATION).iter();
     let Some(field) = fields.next() else { return Ok(None) };
@@ -217,7 +226,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, CredentialsError> {
     if spaces.is_empty() || spaces.iter().any(|&byte| byte != b' ') {
         return Err(CredentialsError::Malformed);
     }
-    token68(token).map(Some)
+    Ok(Some(token))
 }
 
 /// `cookie-string = name "=" ["\""] value ["\""] *( ";" SP … )` (RFC 6265 §4.2.1), over all `Cookie` fields: HTTP/2
@@ -239,22 +248,29 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Cre
 }
 
 /// `token68 = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="` (RFC 9110 §11.2).
-fn token68(bytes: &[u8]) -> Result<&str, CredentialsError> {
+pub(crate) fn token68(bytes: &[u8]) -> Result<&str, CredentialsError> {
     if bytes.len() > MAX_CREDENTIALS_BYTES {
         return Err(CredentialsError::Malformed);
     }
     let padding = bytes.iter().rev().take_while(|&&byte| byte == b'=').count();
     let (text, _) = bytes.split_at(bytes.len() - padding);
-    // No early end: without branches the compiler checks many bytes at a time.
-    let fits = text.iter().fold(true, |fits, &byte| fits & is_token68(byte));
-    if text.is_empty() || !fits {
+    if text.is_empty() || !all(text, is_token68) {
         return Err(CredentialsError::Malformed);
     }
     std::str::from_utf8(bytes).map_err(|_| CredentialsError::Malformed)
 }
 
+/// Letters, digits and `-._~+/`. Few comparisons, because every byte of every token goes through them: in ASCII `-./` stand
+/// right before the digits, and small letters are capital ones with a bit set.
+#[inline]
 const fn is_token68(byte: u8) -> bool {
-    matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
+    matches!(byte, b'-'..=b'9') | (byte | 0x20).is_ascii_lowercase() | matches!(byte, b'_' | b'~' | b'+')
+}
+
+/// Whether all bytes are of a kind. There is no early end: without branches the compiler looks at many bytes at a time.
+#[inline]
+pub(super) fn all(bytes: &[u8], is_fit: impl Fn(u8) -> bool) -> bool {
+    bytes.iter().fold(0, |odd, &byte| odd | u8::from(!is_fit(byte))) == 0
 }
 
 /// The characters of a token in the sense of RFC 9110 §5.6.2: scheme names and cookie names are made of them.

@@ -21,7 +21,7 @@ use std::thread::available_parallelism;
 
 use arc_swap::ArcSwapOption;
 
-use super::{TokenError, TokenProfile, TokenVerifier};
+use super::{TokenError, TokenProfile, TokenVerifier, bearer};
 use crate::verified::VerifiedToken;
 
 /// Default of [`CachedVerifier::with_capacity`]: room for ten to twenty thousand common tokens.
@@ -79,6 +79,10 @@ impl<V: TokenVerifier> CachedVerifier<V> {
         self
     }
 
+    fn find(&self, token: &[u8]) -> Option<(Arc<VerifiedToken>, bool)> {
+        self.table.find(self.table.hash(token), token, self.inner.generation())
+    }
+
     /// The verifier that does the work.
     pub fn inner(&self) -> &V {
         &self.inner
@@ -87,14 +91,23 @@ impl<V: TokenVerifier> CachedVerifier<V> {
 
 impl<V: TokenVerifier> TokenVerifier for CachedVerifier<V> {
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        match self.find(token.as_bytes()) {
+            Some((known, _)) => self.inner.judge_again(&known).map(|()| known),
+            None => self.verify_unknown(token),
+        }
+    }
+
+    /// Only tokens that can stand after `Bearer`: others may have come from elsewhere, or from a verifier that takes anything.
+    fn recall(&self, credentials: &[u8]) -> Option<Result<Arc<VerifiedToken>, TokenError>> {
+        let (known, is_bearer) = self.find(credentials)?;
+        is_bearer.then(|| self.inner.judge_again(&known).map(|()| known))
+    }
+
+    fn verify_unknown(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
         // Read before the token is verified: if the keys change meanwhile, the entry counts as one of the old keys.
         let generation = self.inner.generation();
-        let hash = self.table.hash(token);
-        if let Some(known) = self.table.find(hash, token, generation) {
-            self.inner.judge_again(&known)?;
-            return Ok(known);
-        }
         let verified = self.inner.verify(token)?;
+        let hash = self.table.hash(token.as_bytes());
         let newcomer = Newcomer { hash, token, generation, verified: &verified };
         self.table.add(&newcomer, |token| self.inner.judge_again(token).is_ok());
         Ok(verified)
@@ -153,13 +166,10 @@ impl Table {
     /// Keyed at random, so that nobody can aim at a set. The last bytes of a token are those of its signature, which differ where
     /// anything differs; if they do not, as with a verifier that checks no signature, the tokens meet in one set and no harm
     /// is done to the others.
-    fn hash(&self, token: &str) -> u64 {
+    fn hash(&self, token: &[u8]) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         hasher.write_usize(token.len());
-        match token.as_bytes().last_chunk::<32>() {
-            Some(end) => hasher.write(end),
-            None => hasher.write(token.as_bytes()),
-        }
+        hasher.write(token.last_chunk::<32>().map_or(token, |end| end));
         hasher.finish()
     }
 
@@ -169,13 +179,14 @@ impl Table {
         self.sets.get(usize::try_from(index).ok()?)
     }
 
-    fn find(&self, hash: u64, token: &str, generation: u64) -> Option<Arc<VerifiedToken>> {
+    /// The token, and whether it can stand after `Bearer`.
+    fn find(&self, hash: u64, token: &[u8], generation: u64) -> Option<(Arc<VerifiedToken>, bool)> {
         self.set(hash)?.slots.iter().filter(|slot| slot.hash.load(Ordering::Relaxed) == hash).find_map(
             |slot| {
                 // The hash is a hint, which another thread may be about to change. The token is what counts.
                 let entry = slot.entry.load();
                 let entry = entry.as_ref().filter(|entry| entry.is(token, generation))?;
-                Some(entry.share(slot.count_use(), &self.lanes))
+                Some((entry.share(slot.count_use(), &self.lanes), entry.is_bearer))
             },
         )
     }
@@ -299,8 +310,9 @@ impl Set {
     /// Whether another thread was faster.
     fn holds(&self, new: &Newcomer<'_>) -> bool {
         let mut entries = self.slots.iter().filter(|slot| slot.hash.load(Ordering::Relaxed) == new.hash);
-        entries
-            .any(|slot| slot.entry.load().as_ref().is_some_and(|entry| entry.is(new.token, new.generation)))
+        entries.any(|slot| {
+            slot.entry.load().as_ref().is_some_and(|entry| entry.is(new.token.as_bytes(), new.generation))
+        })
     }
 }
 
@@ -366,7 +378,8 @@ impl Newcomer<'_> {
     fn to_entry(&self) -> Entry {
         Entry {
             generation: self.generation,
-            token: self.token.into(),
+            token: self.token.as_bytes().into(),
+            is_bearer: bearer::token68(self.token.as_bytes()).is_ok(),
             verified: Arc::clone(self.verified),
             copies: OnceLock::new(),
         }
@@ -383,13 +396,15 @@ fn low_bits(hash: u64) -> u16 {
 
 struct Entry {
     generation: u64,
-    token: Box<str>,
+    token: Box<[u8]>,
+    /// Whether it can stand after `Bearer`.
+    is_bearer: bool,
     verified: Arc<VerifiedToken>,
     copies: OnceLock<Copies>,
 }
 
 impl Entry {
-    fn is(&self, token: &str, generation: u64) -> bool {
+    fn is(&self, token: &[u8], generation: u64) -> bool {
         self.generation == generation && *self.token == *token
     }
 

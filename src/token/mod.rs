@@ -51,6 +51,26 @@ pub trait TokenVerifier: Send + Sync + 'static {
     /// [`TokenError`] if the token is not to be accepted, whatever the reason.
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError>;
 
+    /// A token that was accepted before and is remembered, judged again; `None` if there is no such token. The first half of
+    /// [`verify`](Self::verify), for callers who have the credentials as they came: what is the same, byte by byte, need not
+    /// be read again, because it is as well-formed as it was.
+    ///
+    /// Default: `None`, for verifiers that remember nothing. [`CachedVerifier`](cache::CachedVerifier) does.
+    fn recall(&self, credentials: &[u8]) -> Option<Result<Arc<VerifiedToken>, TokenError>> {
+        _ = credentials;
+        None
+    }
+
+    /// The second half of [`verify`](Self::verify), for callers who have asked [`recall`](Self::recall) in vain.
+    ///
+    /// Default: all of `verify`.
+    ///
+    /// # Errors
+    /// As `verify`.
+    fn verify_unknown(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        self.verify(token)
+    }
+
     /// Verifies a token that is to be revoked: everything but its times, because a token that is not valid yet can
     /// be revoked, and one that is over needs no error (RFC 7009 §2.2).
     ///
@@ -88,6 +108,14 @@ pub trait TokenVerifier: Send + Sync + 'static {
 impl<T: TokenVerifier + ?Sized> TokenVerifier for Arc<T> {
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
         (**self).verify(token)
+    }
+
+    fn recall(&self, credentials: &[u8]) -> Option<Result<Arc<VerifiedToken>, TokenError>> {
+        (**self).recall(credentials)
+    }
+
+    fn verify_unknown(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        (**self).verify_unknown(token)
     }
 
     fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {

@@ -3,10 +3,13 @@
 
 use http::{Method, Request, StatusCode};
 use tower::{Layer as _, ServiceExt as _};
+use tower_jwt_revocation::middleware::EmptyBody;
 use tower_jwt_revocation::token::bearer::TokenSource;
-use tower_jwt_revocation::{Clearance, CredentialsError, Rejection, RejectionKind, Target, TargetKind};
+use tower_jwt_revocation::{
+    Clearance, CredentialsError, FailMode, Rejection, RejectionKind, Target, TargetKind,
+};
 
-use crate::support::{Handler, layer, rejection, request, seen, token, with_token};
+use crate::support::{Handler, layer, layer_without_store, rejection, request, seen, token, with_token};
 
 fn preflight() -> Request<String> {
     let mut preflight = request();
@@ -159,4 +162,23 @@ async fn tokens_are_found_where_the_layer_was_told() {
     let nowhere = layer().with_token_sources([]).layer(Handler);
     let answer = nowhere.oneshot(with_token(&alice)).await.unwrap();
     assert_eq!(rejection(&answer).kind(), RejectionKind::NoCredentials);
+}
+
+#[tokio::test]
+async fn without_clearance_a_checked_request_has_none_and_an_unchecked_one_does() {
+    let service = layer().without_clearance().with_response(EmptyBody).layer(Handler);
+    let answer = service.clone().oneshot(with_token(&token("alice", "1"))).await.unwrap();
+    assert!(seen(&answer).clearance.is_none());
+    let answer = service.oneshot(with_token("junk")).await.unwrap();
+    assert!(matches!(rejection(&answer), Rejection::InvalidToken(_)), "it checks all the same");
+
+    // One that was left from elsewhere is still taken away.
+    let mut planted = with_token(&token("alice", "1"));
+    planted.extensions_mut().insert(clearance_of("mallory").await);
+    let answer = layer().without_clearance().layer(Handler).oneshot(planted).await.unwrap();
+    assert!(seen(&answer).clearance.is_none());
+
+    let layer = layer_without_store().without_clearance().with_fail_mode(FailMode::Open);
+    let answer = layer.layer(Handler).oneshot(with_token(&token("alice", "1"))).await.unwrap();
+    assert!(!seen(&answer).clearance.as_ref().unwrap().is_checked());
 }

@@ -76,6 +76,28 @@ pub(super) enum Inserted {
 #[derive(Debug, Default)]
 struct Line([AtomicU64; SLOTS]);
 
+/// What one look at a line tells.
+enum Look {
+    /// The tag is not in it, nor in any that follows.
+    Ends,
+    /// The tag is in it, or the line is full.
+    GoesOn,
+}
+
+impl Line {
+    #[inline]
+    fn look(&self, tag: u64) -> Look {
+        let slots = self.0.each_ref().map(|slot| slot.load(Ordering::Relaxed));
+        let mut is_match = false;
+        for slot in slots {
+            is_match |= slot >> 16 == tag;
+        }
+        // Lines are filled from the left, and the next one only when this one is full.
+        let [.., last] = slots;
+        if !is_match && last == 0 { Look::Ends } else { Look::GoesOn }
+    }
+}
+
 /// A table that can be read by all and is written by one.
 #[derive(Debug)]
 pub(super) struct Plain {
@@ -106,22 +128,12 @@ impl Plain {
     #[inline]
     pub(super) fn find(&self, key: Key) -> Hit {
         let tag = key.tag();
-        for line in self.probe(key) {
-            let mut is_match = false;
-            let mut last = 0;
-            for slot in &line.0 {
-                last = slot.load(Ordering::Relaxed);
-                is_match |= last >> 16 == tag;
-            }
-            if is_match {
-                return self.find_slowly(key);
-            }
-            // Lines are filled from the left, and the next one only when this one is full.
-            if last == 0 {
-                return Hit::Absent;
-            }
+        // Most searches end in their home line, without a step of the iterator.
+        let home = self.lines.get(key.spread(self.lines.len()));
+        match home.map(|line| line.look(tag)) {
+            None | Some(Look::Ends) => Hit::Absent,
+            Some(Look::GoesOn) => self.find_slowly(key),
         }
-        Hit::Absent
     }
 
     /// Two fingerprints with the same tag can lie behind each other: one with details, one without.
