@@ -105,6 +105,8 @@ impl<A> Shared<A> {
     pub(super) fn mark(&self, verdict: Verdict, extensions: &mut Extensions) -> Result<(), Rejection> {
         match verdict {
             Verdict::Cleared(clearance) => {
+                #[cfg(feature = "axum")]
+                super::extract::mark_cleared(extensions, &self.answers.form);
                 extensions.insert(clearance);
             }
             Verdict::Reported(rejection) => {
