@@ -185,23 +185,6 @@ mod tests {
     use crate::token::TokenProfile;
     use crate::token::profile::SignedClaims;
 
-    const STORE_ERRORS: [StoreErrorKind; 14] = [
-        StoreErrorKind::Unreachable,
-        StoreErrorKind::Timeout,
-        StoreErrorKind::Overloaded,
-        StoreErrorKind::Loading,
-        StoreErrorKind::NotPrimary,
-        StoreErrorKind::Cluster,
-        StoreErrorKind::Denied,
-        StoreErrorKind::Full,
-        StoreErrorKind::Replicas,
-        StoreErrorKind::Protocol,
-        StoreErrorKind::Amnesia,
-        StoreErrorKind::Stale,
-        StoreErrorKind::InvalidInput,
-        StoreErrorKind::Other,
-    ];
-
     fn token() -> Arc<VerifiedToken> {
         let claims = br#"{"jti":"1","iat":1000,"exp":2000}"#;
         let now = Timestamp::from_secs(1500);
@@ -224,7 +207,7 @@ mod tests {
 
     #[test]
     fn without_a_standing_the_mode_decides_whatever_the_error() {
-        for kind in STORE_ERRORS {
+        for kind in StoreErrorKind::ALL {
             let error = || Err(StoreError::new(kind, "no answer"));
             let rejection = decide(token(), error(), FailMode::Closed).unwrap_err();
             assert_eq!(rejection.kind(), RejectionKind::NoVerdict(kind));
@@ -245,7 +228,7 @@ mod tests {
             answer in prop_oneof![
                 Just(Ok(Standing::Live)),
                 Just(Ok(revoked())),
-                (prop::sample::select(&STORE_ERRORS[..]), ".*")
+                (prop::sample::select(&StoreErrorKind::ALL[..]), ".*")
                     .prop_map(|(kind, text)| Err(StoreError::new(kind, text))),
             ],
             mode in prop::sample::select(&[FailMode::Closed, FailMode::Open][..]),

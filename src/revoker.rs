@@ -248,7 +248,7 @@ impl Revoker {
             });
         }
         if let Some(claim) = target.claim_name()
-            && self.profile.target_of_claim(claim) != Some(TargetKind::Claim)
+            && self.profile.target_of_claim(claim, target.issuer_name()) != Some(TargetKind::Claim)
         {
             return Err(invalid(format!(
                 "the profile does not map the claim {claim}, so there is nothing to revoke; see TokenProfile::with_claim_target",
@@ -265,12 +265,19 @@ impl Revoker {
             };
         }
         match target.issuer_name() {
-            Some(issuer) if self.profile.has_issuers() && !self.profile.knows_issuer(issuer) => {
+            Some(issuer) if self.profile.has_issuers() && !self.knows_owner(target.kind(), issuer) => {
                 Err(unknown_issuer(issuer))
             }
             // Without configured issuers every id belongs to the same nameless one.
             Some(_) if !self.profile.has_issuers() => Ok(target.without_issuer()),
             _ => Ok(target),
+        }
+    }
+
+    fn knows_owner(&self, kind: TargetKind, issuer: &str) -> bool {
+        match kind {
+            TargetKind::Key => self.profile.knows_key_owner(issuer),
+            _ => self.profile.knows_issuer(issuer),
         }
     }
 }

@@ -45,7 +45,8 @@ struct Facts {
 pub struct TokenTarget {
     kind: TargetKind,
     fingerprint: Fingerprint,
-    claim: Option<Span>,
+    /// The name of the claim, of a target by claim; of a key, to whom it belongs if not to the issuer of the token.
+    qualifier: Option<Span>,
     id: Span,
 }
 
@@ -57,8 +58,8 @@ pub(crate) struct Span {
 }
 
 impl TokenTarget {
-    pub(crate) fn new(kind: TargetKind, fingerprint: Fingerprint, claim: Option<Span>, id: Span) -> Self {
-        Self { kind, fingerprint, claim, id }
+    pub(crate) fn new(kind: TargetKind, fingerprint: Fingerprint, qualifier: Option<Span>, id: Span) -> Self {
+        Self { kind, fingerprint, qualifier, id }
     }
 
     /// What kind of thing this is.
@@ -117,9 +118,10 @@ impl VerifiedToken {
     /// One of its [`targets`](Self::targets), in words.
     pub fn describe(&self, target: &TokenTarget) -> Target {
         let id = self.facts.text(target.id);
-        let named = match target.claim {
-            Some(claim) => Target::claim(self.facts.text(claim), id),
-            None => Target::new(target.kind, id),
+        let named = match (target.kind, target.qualifier) {
+            (TargetKind::Key, Some(owner)) => return Target::key(id).issued_by(self.facts.text(owner)),
+            (_, Some(claim)) => Target::claim(self.facts.text(claim), id),
+            (_, None) => Target::new(target.kind, id),
         };
         match self.facts.id_issuer {
             Some(issuer) => named.issued_by(self.facts.text(issuer)),

@@ -1,7 +1,8 @@
 //! Trades tokens and keys with other libraries: what they mint is accepted here, what is issued here they accept.
 //!
 //! The libraries are installed on first use, by `scripts/setup-interop`. One that cannot be is skipped with a message,
-//! unless `REQUIRE_INTEROP=1`.
+//! unless `REQUIRE_INTEROP=1`. Java (nimbus-jose-jwt, jjwt) is not among them: it would take a JDK and Maven Central, and what
+//! no run has seen is no proof.
 #![cfg(all(feature = "issuer", any(feature = "aws_lc_rs", feature = "rust_crypto")))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 

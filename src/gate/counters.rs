@@ -38,7 +38,7 @@ pub struct CounterSnapshot {
     pub refused: Refusals,
     /// Requests that passed because the layer only reports, and would have been refused.
     pub would_refuse: Refusals,
-    store_errors: [u64; STORE_ERROR_KINDS.len()],
+    store_errors: [u64; StoreErrorKind::ALL.len()],
 }
 
 /// Refusals by reason.
@@ -69,24 +69,6 @@ pub(super) enum Event {
     WouldRefuse(RejectionKind),
 }
 
-/// The order of the cells for store errors. A kind that is missing here is counted as `Other`.
-const STORE_ERROR_KINDS: [StoreErrorKind; 14] = [
-    StoreErrorKind::Unreachable,
-    StoreErrorKind::Timeout,
-    StoreErrorKind::Overloaded,
-    StoreErrorKind::Loading,
-    StoreErrorKind::NotPrimary,
-    StoreErrorKind::Cluster,
-    StoreErrorKind::Denied,
-    StoreErrorKind::Full,
-    StoreErrorKind::Replicas,
-    StoreErrorKind::Protocol,
-    StoreErrorKind::Amnesia,
-    StoreErrorKind::Stale,
-    StoreErrorKind::InvalidInput,
-    StoreErrorKind::Other,
-];
-
 /// More stripes than this would cost memory and reading time for cores that few machines have.
 const MAX_STRIPES: usize = 64;
 
@@ -102,7 +84,7 @@ struct Stripe {
     preflights: AtomicU64,
     refused: RefusalCells,
     would_refuse: RefusalCells,
-    store_errors: [AtomicU64; STORE_ERROR_KINDS.len()],
+    store_errors: [AtomicU64; StoreErrorKind::ALL.len()],
 }
 
 #[derive(Default)]
@@ -158,7 +140,8 @@ impl Counters {
 
     pub(super) fn count_store_error(&self, kind: StoreErrorKind) {
         let Some(stripe) = self.stripe() else { return };
-        let place = STORE_ERROR_KINDS.iter().position(|known| *known == kind);
+        // A kind that is missing there is counted as `Other`.
+        let place = StoreErrorKind::ALL.iter().position(|known| *known == kind);
         if let Some(cell) = place.map_or(stripe.store_errors.last(), |place| stripe.store_errors.get(place)) {
             cell.fetch_add(1, Relaxed);
         }
@@ -229,7 +212,7 @@ impl CounterSnapshot {
 
     /// How often the store failed, by the way it failed.
     pub fn store_errors_by_kind(&self) -> impl Iterator<Item = (StoreErrorKind, u64)> + '_ {
-        STORE_ERROR_KINDS.into_iter().zip(self.store_errors)
+        StoreErrorKind::ALL.into_iter().zip(self.store_errors)
     }
 }
 
@@ -266,10 +249,10 @@ mod tests {
     #[test]
     fn each_kind_of_store_error_has_a_number_of_its_own() {
         let counters = Counters::new();
-        for (times, kind) in (1_u64..).zip(STORE_ERROR_KINDS) {
+        for (times, kind) in (1_u64..).zip(StoreErrorKind::ALL) {
             (0..times).for_each(|_| counters.count_store_error(kind));
         }
-        for (times, kind) in (1_u64..).zip(STORE_ERROR_KINDS) {
+        for (times, kind) in (1_u64..).zip(StoreErrorKind::ALL) {
             assert_eq!(counters.snapshot().store_errors(kind), times, "{kind:?}");
         }
     }

@@ -55,8 +55,21 @@ enum Why {
 #[derive(Clone)]
 struct Uncleared(Why);
 
+/// Left by a layer that does not refuse in the default form.
+#[derive(Clone)]
+struct Refuses(Arc<Form>);
+
 pub(super) fn forget(extensions: &mut Extensions) {
+    // `Refuses` may stay: it says how to refuse, not that anything passed.
     extensions.remove::<Uncleared>();
+}
+
+/// A request that passes costs nothing more for this, unless the layer has a realm or a resource of its own: then refusals
+/// by [`Claims`] have to name it too.
+pub(super) fn mark_cleared(extensions: &mut Extensions, form: &Arc<Form>) {
+    if form.is_custom() {
+        extensions.insert(Refuses(Arc::clone(form)));
+    }
 }
 
 pub(super) fn mark_unasked(extensions: &mut Extensions, form: &Arc<Form>, unasked: Unasked) {
@@ -87,12 +100,13 @@ fn optional(parts: &Parts) -> Result<Option<&Clearance>, ExtractError> {
     }
 }
 
-fn claims<T: DeserializeOwned>(clearance: &Clearance) -> Result<Claims<T>, ExtractError> {
+fn claims<T: DeserializeOwned>(parts: &Parts, clearance: &Clearance) -> Result<Claims<T>, ExtractError> {
     clearance.token().claims().map(Claims).map_err(|error| {
         // The cause is not kept: serde quotes what it found, and that is part of the token.
         tracing::debug!(category = ?error.classify(), "the claims do not fit the type that the handler wants");
         let error = TokenError::new(TokenErrorKind::OddClaim, "the claims do not fit the type that the handler wants");
-        ExtractError(Why::Refused(Arc::new(Form::new()), Rejection::from(error)))
+        let form = parts.extensions.get::<Refuses>().map(|refuses| Arc::clone(&refuses.0));
+        ExtractError(Why::Refused(form.unwrap_or_else(|| Arc::new(Form::new())), Rejection::from(error)))
     })
 }
 
@@ -116,7 +130,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Claims<T> {
     type Rejection = ExtractError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ExtractError> {
-        claims(clearance(parts)?)
+        claims(parts, clearance(parts)?)
     }
 }
 
@@ -124,7 +138,7 @@ impl<S: Sync, T: DeserializeOwned> OptionalFromRequestParts<S> for Claims<T> {
     type Rejection = ExtractError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, ExtractError> {
-        optional(parts)?.map(claims).transpose()
+        optional(parts)?.map(|clearance| claims(parts, clearance)).transpose()
     }
 }
 

@@ -312,6 +312,12 @@ impl Form {
         self.base = base;
     }
 
+    /// Whether heads differ from those of a new form.
+    #[cfg(feature = "axum")]
+    pub(super) fn is_custom(&self) -> bool {
+        self.describes || self.resource_metadata.is_some() || *self.realm != *DEFAULT_REALM
+    }
+
     pub(super) fn http_head(&self, kind: RejectionKind) -> Parts {
         let row = Row::of(kind);
         let mut head = empty_head(row.status);

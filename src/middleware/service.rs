@@ -106,6 +106,8 @@ impl<A> Shared<A> {
             Verdict::Cleared(clearance) => {
                 // That a request passes unchecked is never kept from its handler.
                 if self.leaves_clearance || !clearance.is_checked() {
+                    #[cfg(feature = "axum")]
+                    super::extract::mark_cleared(extensions, &self.answers.form);
                     extensions.insert(clearance);
                 }
             }

@@ -261,6 +261,10 @@ mod tests {
                 ("with_resource_metadata", Setter::Field("resource_metadata")),
                 ("with_retry_after", Setter::Field("retry_after_secs")),
                 ("with_error_descriptions", Setter::Field("error_descriptions")),
+                (
+                    "without_clearance",
+                    Setter::InCode("is about the handlers behind the layer, which are code too"),
+                ),
                 ("with_response", Setter::InCode("changes the type of the layer")),
                 ("with_audit", Setter::InCode("takes a sink, which is a value of the program")),
             ],

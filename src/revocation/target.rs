@@ -98,7 +98,7 @@ impl TargetKind {
 
     /// Whether ids of this kind mean something only together with the issuer that gave them.
     const fn belongs_to_issuer(self) -> bool {
-        !matches!(self, Self::Key | Self::Issuer)
+        !matches!(self, Self::Issuer)
     }
 }
 
@@ -108,7 +108,7 @@ impl fmt::Display for TargetKind {
     }
 }
 
-/// What is revoked: a kind, an id and, for all but keys and issuers, the issuer that gave the id.
+/// What is revoked: a kind, an id and, for all but issuers, the issuer that gave the id.
 ///
 /// `Target::user("alice")` names no issuer: the [`Revoker`](crate::Revoker) fills in the one of its token profile.
 /// With several issuers the caller says which: `Target::user("alice").issued_by("https://id.example")`.
@@ -157,7 +157,11 @@ impl Target {
         Self::new(TargetKind::Client, client_id)
     }
 
-    /// All tokens signed with the key of this `kid`.
+    /// All tokens signed with the key of this `kid`. Other issuers may have another key of the same name, so it belongs to
+    /// one.
+    ///
+    /// Where the tenants of an [issuer pattern](crate::token::TokenProfile::with_issuer_pattern) share their keys, the key
+    /// of all of them belongs to the pattern: `Target::key("k").issued_by("https://login.example/{tenant}/v2.0")`.
     ///
     /// By default tokens that claim to be issued later pass. If the key was stolen, revoke
     /// [`Extent::All`]: the thief chooses the `iat`.
@@ -176,7 +180,7 @@ impl Target {
         Self { kind: TargetKind::Claim, claim: Some(name.into()), issuer: None, id: value.into() }
     }
 
-    /// The same target at a certain issuer. Has no effect on keys and issuers, which belong to none.
+    /// The same target at a certain issuer. Has no effect on issuers, which belong to none.
     #[must_use]
     pub fn issued_by(mut self, issuer: impl Into<Arc<str>>) -> Self {
         if self.kind.belongs_to_issuer() {
@@ -268,7 +272,7 @@ impl Fingerprint {
     /// The parts before the id have a fixed size or carry their length, so no two targets have the same text.
     pub(crate) fn of(kind: TargetKind, issuer: IssuerDigest, claim: &str, id: &str) -> Self {
         let mut hash = Sha256::new_with_prefix([kind.code()]);
-        // Keys and issuers are known under one name everywhere.
+        // Issuers are known under one name everywhere.
         let issuer = if kind.belongs_to_issuer() { issuer } else { IssuerDigest([0; 16]) };
         hash.update(issuer.0);
         if kind == TargetKind::Claim {

@@ -69,8 +69,9 @@ const TOKEN_A: &str = "55521419fc1216c79ab442a06d26cd44";
 const CLAIM_ACME: &str = "338137e8560eea88744b6bad167e5e4e";
 
 #[test]
-fn keys_and_issuers_belong_to_no_issuer() {
-    assert_eq!(Target::key("k1").issued_by("https://id.example"), Target::key("k1"));
+fn issuers_belong_to_no_issuer_and_keys_to_theirs() {
+    let key = Target::key("k1").issued_by("https://id.example");
+    assert_ne!(key.fingerprint(), Target::key("k1").fingerprint());
     assert_eq!(
         Target::issuer("x").issued_by("https://id.example").fingerprint(),
         Target::issuer("x").fingerprint()

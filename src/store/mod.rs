@@ -339,6 +339,26 @@ pub enum StoreErrorKind {
     Other,
 }
 
+impl StoreErrorKind {
+    /// Every kind, in the order in which they are counted.
+    pub const ALL: [Self; 14] = [
+        Self::Unreachable,
+        Self::Timeout,
+        Self::Overloaded,
+        Self::Loading,
+        Self::NotPrimary,
+        Self::Cluster,
+        Self::Denied,
+        Self::Full,
+        Self::Replicas,
+        Self::Protocol,
+        Self::Amnesia,
+        Self::Stale,
+        Self::InvalidInput,
+        Self::Other,
+    ];
+}
+
 impl StoreError {
     /// An error with a text for the operator.
     pub fn new(kind: StoreErrorKind, detail: impl Into<Arc<str>>) -> Self {

@@ -181,7 +181,7 @@ impl TokenIssuer {
             if id.is_empty() {
                 return Err(IssueError::invalid(format!("the {kind} is empty")));
             }
-            if self.profile.target_of_claim(claim) != Some(kind) {
+            if self.profile.target_of_claim(claim, None) != Some(kind) {
                 return Err(IssueError::invalid(format!(
                     "the profile does not map `{claim}` to {kind}, so the token could not be revoked by it; see TokenProfile::with_claim_target",
                 )));

@@ -24,8 +24,7 @@ const MAX_TOKEN_BYTES: usize = 64 * 1024;
 /// another.
 ///
 /// Revocations never mix either. The profile of each verifier must name its issuers, and every id belongs to the issuer
-/// of its token: `alice` of one is not `alice` of the other. (A [key](crate::TargetKind::Key) is known by its `kid`
-/// alone: to revoke one, make sure that its name is not used by the others.)
+/// of its token: `alice` of one is not `alice` of the other, and the key `2026` of one not that of the other.
 ///
 /// ```
 /// use tower_jwt_revocation::JwtVerifier;
@@ -87,7 +86,7 @@ impl IssuerSet {
         profile: TokenProfile,
         verifier_of: impl Fn(&str) -> Option<Arc<dyn TokenVerifier>> + Send + Sync + 'static,
     ) -> Result<Self, ConfigError> {
-        let profile = TokenProfile::combined([profile])?;
+        let profile = TokenProfile::combined([profile.with_keys_of_tenants()])?;
         Ok(Self::of(Judge::PerTenant(Arc::new(verifier_of)), profile))
     }
 
@@ -118,7 +117,7 @@ impl IssuerSet {
         profile: TokenProfile,
         verifier_of: impl Fn(&str) -> Option<Arc<dyn TokenVerifier>> + Send + Sync + 'static,
     ) -> Result<Self, ConfigError> {
-        self.add(profile, Judge::PerTenant(Arc::new(verifier_of)))
+        self.add(profile.with_keys_of_tenants(), Judge::PerTenant(Arc::new(verifier_of)))
     }
 
     fn of(judge: Judge, profile: TokenProfile) -> Self {

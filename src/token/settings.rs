@@ -31,6 +31,7 @@ const ANY: &str = "*";
 /// | `JWT_ID_CLAIM` | `id_claim` | see [`TokenProfile::with_id_claim`] |
 /// | `JWT_MISSING_ID` | `missing_id` | `refuse`, `signing-input` or `other-targets-only`, see [`MissingId`] |
 /// | `JWT_ALLOW_MISSING_IAT` | `allow_missing_iat` | `true` or `false`, see [`TokenProfile::allow_missing_iat`] |
+/// | `JWT_REQUIRED_SUBJECT` | `required_subject` | `true` or `false`, see [`TokenProfile::with_required_subject`] |
 /// | `JWT_CLAIM_TARGETS` | `claim_targets` | claim → kind (`user`, `session`, `device`, `family`, `client`, `claim`, or `none`), see [`TokenProfile::with_claim_target`]; in the variable `tenant=claim, sid=none` |
 /// | `JWT_TYPES` | `types` | see [`JwtVerifier::with_types`] |
 /// | `JWT_MAX_TOKEN_BYTES` | `max_token_bytes` | see [`JwtVerifier::with_max_token_bytes`] |
@@ -106,6 +107,8 @@ pub struct VerifierConfig {
     /// See the table.
     pub allow_missing_iat: bool,
     /// See the table.
+    pub required_subject: bool,
+    /// See the table.
     pub claim_targets: BTreeMap<String, String>,
     /// See the table.
     pub types: Vec<String>,
@@ -146,7 +149,7 @@ pub struct VerifierConfig {
 }
 
 /// The settings of profile, verifier, keys and `Jwks`, whose words are all different.
-const NAMES: [Name; 27] = [
+const NAMES: [Name; 28] = [
     Name::new("issuer", "issuers", "JWT_ISSUERS"),
     Name::new("issuer_pattern", "issuer_patterns", "JWT_ISSUER_PATTERNS"),
     Name::new("tenants", "tenants", "JWT_TENANTS"),
@@ -156,6 +159,7 @@ const NAMES: [Name; 27] = [
     Name::new("claim", "id_claim", "JWT_ID_CLAIM"),
     Name::new("missing_id", "missing_id", "JWT_MISSING_ID"),
     Name::new("allow_missing_iat", "allow_missing_iat", "JWT_ALLOW_MISSING_IAT"),
+    Name::new("required_subject", "required_subject", "JWT_REQUIRED_SUBJECT"),
     Name::new("claim_target", "claim_targets", "JWT_CLAIM_TARGETS"),
     Name::new("types", "types", "JWT_TYPES"),
     Name::new("max_token_bytes", "max_token_bytes", "JWT_MAX_TOKEN_BYTES"),
@@ -206,6 +210,7 @@ impl VerifierConfig {
             id_claim: vars.text("JWT_ID_CLAIM")?,
             missing_id: vars.text("JWT_MISSING_ID")?,
             allow_missing_iat: vars.flag("JWT_ALLOW_MISSING_IAT")?,
+            required_subject: vars.flag("JWT_REQUIRED_SUBJECT")?,
             claim_targets: vars.pairs("JWT_CLAIM_TARGETS")?,
             types: vars.list("JWT_TYPES")?,
             max_token_bytes: vars.number("JWT_MAX_TOKEN_BYTES")?,
@@ -306,6 +311,9 @@ impl VerifierConfig {
         }
         if self.allow_missing_iat {
             profile = profile.allow_missing_iat();
+        }
+        if self.required_subject {
+            profile = profile.with_required_subject();
         }
         for (claim, kind) in &self.claim_targets {
             profile = match target_kind(kind)? {

@@ -109,4 +109,14 @@ async fn claims_that_do_not_fit_refuse_the_token_without_quoting_it() {
     let (status, body, challenge) = ask(guarded(layer()), "/odd", Some(&token("alice", "1"))).await;
     assert_eq!((status, body.as_str()), (StatusCode::UNAUTHORIZED, ""));
     assert_eq!(challenge.as_deref(), Some(r#"Bearer realm="api", error="invalid_token""#));
+    // As the layer refuses, wherever clients find their authorization server.
+    let custom =
+        layer().with_realm("orders").unwrap().with_resource_metadata("https://shop.example/meta").unwrap();
+    let (_, _, challenge) = ask(guarded(custom), "/odd", Some(&token("alice", "1"))).await;
+    assert_eq!(
+        challenge.as_deref(),
+        Some(
+            r#"Bearer realm="orders", resource_metadata="https://shop.example/meta", error="invalid_token""#
+        )
+    );
 }

@@ -35,6 +35,8 @@ mod redis_topology;
 #[cfg(feature = "redis")]
 #[path = "../support/mod.rs"]
 mod servers;
+#[cfg(all(feature = "test-util", any(feature = "aws_lc_rs", feature = "rust_crypto")))]
+mod several_issuers;
 mod stacks;
 mod store_contract;
 mod support;

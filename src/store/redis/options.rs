@@ -331,6 +331,8 @@ impl fmt::Debug for RedisStoreBuilder {
 }
 
 /// Why a store could not be opened.
+///
+/// `Display` and `Debug` may name host and port, so that an operator knows which server is meant; never user or password.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ConnectError {

@@ -6,8 +6,12 @@ use futures::FutureExt as _;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::store::{Lookup, Standing};
 use crate::token::jwt::{Algorithm, VerificationKey};
-use crate::{CachedVerifier, JwtVerifier, ManualClock, MemoryStore, Revoker, Target, TargetKind, Timestamp};
+use crate::{
+    CachedVerifier, Extent, JwtVerifier, ManualClock, MemoryStore, RevocationStore as _, Revoker, Target,
+    TargetKind, Timestamp,
+};
 
 const NOW: u64 = 1_700_000_000;
 const STAFF: &str = "https://staff.example";
@@ -31,7 +35,8 @@ fn claims(issuer: &str, audience: &str) -> Value {
 }
 
 fn verifier(issuer: &str, profile: TokenProfile) -> JwtVerifier {
-    let key = VerificationKey::from_secret(Algorithm::HS256, &secret(issuer)).unwrap();
+    // All have a key of this name.
+    let key = VerificationKey::from_secret(Algorithm::HS256, &secret(issuer)).unwrap().with_kid("k").unwrap();
     JwtVerifier::new([key], profile).unwrap().with_clock(ManualClock::new(Timestamp::from_secs(NOW)))
 }
 
@@ -109,6 +114,7 @@ fn the_same_ids_at_two_issuers_are_different_targets() {
     let set = staff_and_shop();
     let staff = set.verify(&mint(STAFF, &claims(STAFF, "orders"))).unwrap();
     let shop = set.verify(&mint(SHOP, &claims(SHOP, "shop"))).unwrap();
+    assert_eq!(staff.target(TargetKind::Key), Some(Target::key("k").issued_by(STAFF)));
     for target in staff.targets() {
         assert!(shop.targets().iter().all(|other| other.fingerprint() != target.fingerprint()), "{target:?}");
     }
@@ -194,8 +200,10 @@ fn realm(name: &str) -> String {
     format!("https://id.example/realms/{name}")
 }
 
+const REALMS: &str = "https://id.example/realms/{tenant}";
+
 fn realms() -> TokenProfile {
-    TokenProfile::new().with_issuer_pattern("https://id.example/realms/{tenant}", |tenant| tenant != "closed")
+    TokenProfile::new().with_issuer_pattern(REALMS, |tenant| tenant != "closed")
 }
 
 #[test]
@@ -204,8 +212,16 @@ fn tenants_with_the_same_keys_need_one_verifier_and_keep_their_ids_apart() {
     let verify = |tenant: &str| verifier.verify(&mint("all", &claims(&realm(tenant), "any")));
     let (one, other) = (verify("one").unwrap(), verify("other").unwrap());
     assert_eq!(one.target(TargetKind::User), Some(Target::user("alice").issued_by(realm("one"))));
+    let keys: Vec<_> = [&one, &other]
+        .map(|token| token.targets().iter().filter(|target| target.kind() == TargetKind::Key).collect())
+        .into_iter()
+        .flat_map(|keys: Vec<_>| keys.into_iter().map(|key| *key.fingerprint()))
+        .collect();
+    assert_eq!(keys[1], keys[3], "the key that they share");
     for target in one.targets() {
-        assert!(other.targets().iter().all(|theirs| theirs.fingerprint() != target.fingerprint()));
+        let shared = other.targets().iter().any(|theirs| theirs.fingerprint() == target.fingerprint());
+        assert_eq!(shared, *target.fingerprint() == keys[1], "{target:?}");
+        assert_eq!(one.describe(target).fingerprint(), *target.fingerprint());
     }
     for stranger in
         ["closed", "", "..", "a/b", "a%2fb", "a?b", "a#b", ".a", "a.", "a@b", "ä", &"a".repeat(254)]
@@ -217,6 +233,32 @@ fn tenants_with_the_same_keys_need_one_verifier_and_keep_their_ids_apart() {
     revoke(Target::user("alice").issued_by(realm("one"))).unwrap();
     revoke(Target::user("alice").issued_by(realm("closed"))).unwrap_err();
     assert!(revoke(Target::user("alice")).unwrap_err().to_string().contains("{tenant}"));
+    revoke(Target::user("alice").issued_by(REALMS)).unwrap_err();
+}
+
+#[test]
+fn a_key_is_revoked_at_its_issuer_and_one_that_tenants_share_at_all_of_them() {
+    let (store, verifier) = (MemoryStore::new(), verifier("all", realms()));
+    let revoker = Revoker::new(store.clone(), realms()).unwrap();
+    let token = |tenant: &str| verifier.verify(&mint("all", &claims(&realm(tenant), "any"))).unwrap();
+    let is_live = |tenant: &str| match store.check(&token(tenant)) {
+        Lookup::Now(answer) => matches!(answer.unwrap(), Standing::Live),
+        Lookup::Later(_) => panic!("a memory store knows at once"),
+    };
+    let revoke = |target| revoker.revoke(target).extent(Extent::All).into_future().now_or_never().unwrap();
+    let error = revoke(Target::key("k")).unwrap_err().to_string();
+    assert!(error.contains(REALMS), "{error}");
+    revoke(Target::key("k").issued_by(realm("one"))).unwrap();
+    assert!(!is_live("one") && is_live("other"));
+    revoke(Target::key("k").issued_by(REALMS)).unwrap();
+    assert!(!is_live("other"));
+
+    // Where each tenant has keys of its own, none is everyone's.
+    let set = IssuerSet::of_tenants(realms(), |_| None).unwrap();
+    let layer = crate::JwtRevocationLayer::new(set, MemoryStore::new());
+    let revoke = |target| layer.revoker().revoke(target).into_future().now_or_never().unwrap();
+    revoke(Target::key("k").issued_by(REALMS)).unwrap_err();
+    revoke(Target::key("k").issued_by(realm("one"))).unwrap();
 }
 
 #[test]

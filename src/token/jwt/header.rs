@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use crate::token::{TokenError, TokenErrorKind, bearer};
@@ -20,6 +22,24 @@ pub(crate) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
+    /// The parts of a token of bounded length, and its decoded header.
+    pub(crate) fn within(max_bytes: usize, token: &'a str) -> Result<(Self, Vec<u8>), TokenError> {
+        if token.len() > max_bytes {
+            return Err(TokenError::new(
+                TokenErrorKind::TooLong,
+                "the token is longer than accepted; see JwtVerifier::with_max_token_bytes",
+            ));
+        }
+        let parts = Self::of(token)?;
+        let json = base64(parts.header);
+        Ok((parts, json.ok_or_else(|| malformed("the header of the token is not base64url"))?))
+    }
+
+    /// The decoded claims.
+    pub(crate) fn claims(&self) -> Result<Vec<u8>, TokenError> {
+        base64(self.payload).ok_or_else(|| malformed("the claims are not base64url"))
+    }
+
     pub(crate) fn of(token: &'a str) -> Result<Self, TokenError> {
         if !bearer::all(token.as_bytes(), is_in_alphabet) {
             return Err(malformed("the token has a character that no token has"));
@@ -70,6 +90,11 @@ impl<'a> Header<'a> {
 #[inline]
 const fn is_in_alphabet(byte: u8) -> bool {
     (byte | 0x20).is_ascii_lowercase() | byte.is_ascii_digit() | matches!(byte, b'-' | b'_' | b'.')
+}
+
+/// Strict: no padding, no stray bits at the end, nothing but the alphabet (RFC 7515 §2).
+pub(crate) fn base64(text: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text).ok()
 }
 
 pub(crate) fn malformed(detail: &'static str) -> TokenError {

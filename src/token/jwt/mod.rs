@@ -35,8 +35,6 @@ mod unchecked;
 use std::fmt;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 /// The signature algorithms (RFC 7518 §3.1, RFC 8037 §3.1), as jsonwebtoken names them.
 pub use jsonwebtoken::Algorithm;
 /// The type of [`install_provider`]'s argument, as jsonwebtoken has it.
@@ -50,7 +48,7 @@ pub use provider::install_provider;
 pub use sign::SigningKey;
 pub use unchecked::UncheckedSignatureVerifier;
 
-use self::header::{Header, Parts, malformed};
+use self::header::{Header, Parts, base64};
 use self::keys::{KeySource, KeysNow};
 use super::profile::SignedClaims;
 use super::{TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
@@ -189,15 +187,7 @@ impl JwtVerifier {
         keys: &'k KeysNow<'_>,
         token: &'t str,
     ) -> Result<(&'k VerificationKey, Parts<'t>), TokenError> {
-        if token.len() > self.max_token_bytes {
-            return Err(TokenError::new(
-                TokenErrorKind::TooLong,
-                "the token is longer than accepted; see JwtVerifier::with_max_token_bytes",
-            ));
-        }
-        let parts = Parts::of(token)?;
-        let json =
-            base64(parts.header).ok_or_else(|| malformed("the header of the token is not base64url"))?;
+        let (parts, json) = Parts::within(self.max_token_bytes, token)?;
         let header = Header::parse(&json)?;
         self.types.judge(header.typ.as_deref())?;
         let key = keys.select(header.kid.as_deref())?;
@@ -220,7 +210,7 @@ impl JwtVerifier {
     ) -> Result<Arc<VerifiedToken>, TokenError> {
         let keys = self.keys.now();
         let (key, parts) = self.authenticate(&keys, token)?;
-        let payload = base64(parts.payload).ok_or_else(|| malformed("the claims are not base64url"))?;
+        let payload = parts.claims()?;
         let claims =
             SignedClaims::new(&payload).with_key_id(key.kid()).with_signing_input(parts.signing_input);
         judge(claims).map(Arc::new)
@@ -308,11 +298,6 @@ fn without_prefix(typ: &str) -> &str {
 
 fn is_foreign(typ: &str) -> bool {
     FOREIGN_TYPES.iter().any(|foreign| foreign.eq_ignore_ascii_case(typ))
-}
-
-/// Strict: no padding, no stray bits at the end, nothing but the alphabet (RFC 7515 §2).
-fn base64(text: &str) -> Option<Vec<u8>> {
-    URL_SAFE_NO_PAD.decode(text).ok()
 }
 
 #[cfg(test)]

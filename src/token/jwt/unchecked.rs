@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::header::{Header, Parts, malformed};
-use super::{DEFAULT_MAX_TOKEN_BYTES, DEFAULT_TYPES, Types, base64, key};
+use super::header::{Header, Parts, base64, malformed};
+use super::{DEFAULT_MAX_TOKEN_BYTES, DEFAULT_TYPES, Types, key};
 use crate::clock::{Clock, SystemClock};
 use crate::config::ConfigError;
 use crate::token::profile::SignedClaims;
@@ -37,6 +37,7 @@ use crate::verified::VerifiedToken;
 pub struct UncheckedSignatureVerifier {
     profile: TokenProfile,
     types: Types,
+    max_token_bytes: usize,
     clock: Arc<dyn Clock>,
 }
 
@@ -54,7 +55,7 @@ impl UncheckedSignatureVerifier {
             ));
         }
         let types = Types { required: false, accepted: DEFAULT_TYPES.map(Into::into).into() };
-        Ok(Self { profile, types, clock: Arc::new(SystemClock) })
+        Ok(Self { profile, types, max_token_bytes: DEFAULT_MAX_TOKEN_BYTES, clock: Arc::new(SystemClock) })
     }
 
     /// As [`JwtVerifier::with_types`](super::JwtVerifier::with_types).
@@ -69,6 +70,13 @@ impl UncheckedSignatureVerifier {
         Ok(self)
     }
 
+    /// As [`JwtVerifier::with_max_token_bytes`](super::JwtVerifier::with_max_token_bytes).
+    #[must_use]
+    pub fn with_max_token_bytes(mut self, bytes: usize) -> Self {
+        self.max_token_bytes = bytes;
+        self
+    }
+
     /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default [`SystemClock`].
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
@@ -79,12 +87,7 @@ impl UncheckedSignatureVerifier {
 
 impl TokenVerifier for UncheckedSignatureVerifier {
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        if token.len() > DEFAULT_MAX_TOKEN_BYTES {
-            return Err(TokenError::new(TokenErrorKind::TooLong, "the token is longer than 8192 bytes"));
-        }
-        let parts = Parts::of(token)?;
-        let json =
-            base64(parts.header).ok_or_else(|| malformed("the header of the token is not base64url"))?;
+        let (parts, json) = Parts::within(self.max_token_bytes, token)?;
         let header = Header::parse(&json)?;
         self.types.judge(header.typ.as_deref())?;
         if !key::is_signature_algorithm(&header.alg) {
@@ -96,7 +99,7 @@ impl TokenVerifier for UncheckedSignatureVerifier {
         if parts.signature.is_empty() || base64(parts.signature).is_none() {
             return Err(malformed("the token has no signature"));
         }
-        let payload = base64(parts.payload).ok_or_else(|| malformed("the claims are not base64url"))?;
+        let payload = parts.claims()?;
         let claims = SignedClaims::new(&payload)
             .with_key_id(header.kid.as_deref())
             .with_signing_input(parts.signing_input);
@@ -154,7 +157,7 @@ mod tests {
 
     #[test]
     fn everything_but_the_signature_is_checked() {
-        let verifier = verifier();
+        let (verifier, short) = (verifier(), verifier().with_max_token_bytes(10));
         let good = json!({"alg": "RS256", "typ": "at+jwt", "kid": "k"});
         let accepted = verifier.verify(&token(&good, &claims(), "AAAA")).unwrap();
         assert!(accepted.target(crate::revocation::TargetKind::Key).is_some());
@@ -174,6 +177,10 @@ mod tests {
         assert_eq!(kind(&token(&good, &claims(), "")), TokenErrorKind::Malformed);
         assert_eq!(kind(&token(&good, &claims(), "A")), TokenErrorKind::Malformed);
         assert_eq!(kind(&"a".repeat(DEFAULT_MAX_TOKEN_BYTES + 1)), TokenErrorKind::TooLong);
+        assert_eq!(
+            short.verify(&token(&good, &claims(), "AAAA")).unwrap_err().kind(),
+            TokenErrorKind::TooLong
+        );
         for (name, value, expected) in [
             ("iss", json!("https://else.example"), TokenErrorKind::WrongIssuer),
             ("exp", json!(NOW - 600), TokenErrorKind::Expired),

@@ -17,7 +17,8 @@ impl TokenProfile {
     /// # Errors
     /// [`ConfigError`] if there is no profile, if one cannot work or has no issuer, or if two have the same issuer.
     pub fn combined(profiles: impl IntoIterator<Item = Self>) -> Result<Self, ConfigError> {
-        let mut all = Self::new();
+        // The patterns of the parts are its own as well, but whether their tenants share keys is known to the parts.
+        let mut all = Self { tenants_have_keys: true, ..Self::new() };
         for profile in profiles {
             profile.validate()?;
             // What is combined already comes in parts: there is one level.

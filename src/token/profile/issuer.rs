@@ -28,12 +28,20 @@ pub(super) struct Issuer {
     digest: IssuerDigest,
     /// Of the target "everything of this issuer".
     pub(super) fingerprint: Fingerprint,
+    /// The pattern that it was accepted by, to which its keys belong as well.
+    pattern: Option<Arc<KeyOwner>>,
+}
+
+/// A pattern as the owner of the keys that its tenants share.
+struct KeyOwner {
+    text: Box<str>,
+    digest: IssuerDigest,
 }
 
 /// A family of issuers that differ in one part, the tenant.
 #[derive(Clone)]
 pub(super) struct Pattern {
-    text: Box<str>,
+    owner: Arc<KeyOwner>,
     accepts: Arc<dyn Fn(&str) -> bool + Send + Sync>,
 }
 
@@ -69,7 +77,7 @@ impl Issuers {
     fn find(&self, iss: &str) -> Option<Cow<'_, Issuer>> {
         match self.named.iter().find(|issuer| *issuer.name == *iss) {
             Some(issuer) => Some(Cow::Borrowed(issuer)),
-            None => self.has_pattern_for(iss).then(|| Cow::Owned(Issuer::new(iss))),
+            None => self.pattern_for(iss).map(|pattern| Cow::Owned(Issuer::of(iss, pattern))),
         }
     }
 
@@ -78,13 +86,22 @@ impl Issuers {
     }
 
     pub(super) fn has_pattern_for(&self, iss: &str) -> bool {
-        self.patterns.iter().any(|pattern| pattern.fits(iss))
+        self.pattern_for(iss).is_some()
+    }
+
+    fn pattern_for(&self, iss: &str) -> Option<&Pattern> {
+        self.patterns.iter().find(|pattern| pattern.fits(iss))
+    }
+
+    /// Whether this is the text of a pattern.
+    pub(super) fn has_pattern(&self, text: &str) -> bool {
+        self.patterns.iter().any(|pattern| *pattern.owner.text == *text)
     }
 
     /// Names and patterns, for people.
     pub(super) fn words(&self) -> Vec<&str> {
         let named = self.named.iter().map(|issuer| &*issuer.name);
-        named.chain(self.patterns.iter().map(|pattern| &*pattern.text)).collect()
+        named.chain(self.patterns.iter().map(|pattern| &*pattern.owner.text)).collect()
     }
 
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
@@ -101,7 +118,7 @@ impl Issuers {
                 format!(
                     "`{}` must have one `{{tenant}}`, and before it at least a scheme and a point or a host: \
                      https://login.example/{{tenant}}/v2.0",
-                    pattern.text
+                    pattern.owner.text
                 ),
             )),
         }
@@ -126,7 +143,12 @@ impl Issuer {
             name: name.into(),
             digest: IssuerDigest::of(name),
             fingerprint: Target::issuer(name).fingerprint(),
+            pattern: None,
         }
+    }
+
+    fn of(name: &str, pattern: &Pattern) -> Self {
+        Self { pattern: Some(Arc::clone(&pattern.owner)), ..Self::new(name) }
     }
 
     pub(super) fn add_target(&self, draft: &mut Draft, kind: TargetKind, claim: Option<&str>, id: &str) {
@@ -134,6 +156,17 @@ impl Issuer {
         let claim = claim.map(|claim| draft.keep(claim));
         let id = draft.keep(id);
         draft.targets.push(TokenTarget::new(kind, fingerprint, claim, id));
+    }
+
+    /// A key belongs to the issuer, and also to the pattern whose tenants share it: a stolen one can be revoked for all of
+    /// them at once, and one of another issuer with the same name is not touched.
+    pub(super) fn add_key(&self, draft: &mut Draft, kid: &str) {
+        self.add_target(draft, TargetKind::Key, None, kid);
+        if let Some(owner) = &self.pattern {
+            let fingerprint = Fingerprint::of(TargetKind::Key, owner.digest, "", kid);
+            let (text, id) = (draft.keep(&owner.text), draft.keep(kid));
+            draft.targets.push(TokenTarget::new(TargetKind::Key, fingerprint, Some(text), id));
+        }
     }
 }
 
@@ -144,12 +177,14 @@ impl Pattern {
         text: impl Into<Box<str>>,
         accepts: impl Fn(&str) -> bool + Send + Sync + 'static,
     ) -> Self {
-        Self { text: text.into(), accepts: Arc::new(accepts) }
+        let text = text.into();
+        let digest = IssuerDigest::of(&text);
+        Self { owner: Arc::new(KeyOwner { text, digest }), accepts: Arc::new(accepts) }
     }
 
     /// What stands before and after the tenant.
     fn parts(&self) -> Option<(&str, &str)> {
-        let (before, after) = self.text.split_once("{tenant}")?;
+        let (before, after) = self.owner.text.split_once("{tenant}")?;
         let is_one = !after.contains(['{', '}']) && !before.contains(['{', '}']);
         // A pattern that starts with the tenant, or knows neither host nor domain, would fit the issuers of strangers.
         let scheme_end = before.find("://").map(|at| at + 3)?;

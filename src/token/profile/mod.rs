@@ -98,6 +98,8 @@ pub struct TokenProfile {
     require_iat: bool,
     require_subject: bool,
     claim_targets: Vec<ClaimTarget>,
+    /// Whether the tenants of a pattern do not share their keys.
+    tenants_have_keys: bool,
     /// Those it was put together from, each for its own issuers; see [`combined`](Self::combined).
     members: Vec<TokenProfile>,
 }
@@ -166,6 +168,7 @@ impl TokenProfile {
             claim_targets: DEFAULT_CLAIM_TARGETS
                 .map(|(claim, kind)| ClaimTarget { claim: claim.into(), kind })
                 .into(),
+            tenants_have_keys: false,
             members: Vec::new(),
         }
     }
@@ -482,7 +485,7 @@ impl TokenProfile {
             issuer.add_target(&mut draft, feed.kind, claim, id);
         }
         if let Some(kid) = key_id {
-            issuer.add_target(&mut draft, TargetKind::Key, None, kid);
+            issuer.add_key(&mut draft, kid);
         }
         let name = draft.id_issuer.unwrap_or_else(|| draft.keep(""));
         draft.targets.push(TokenTarget::new(TargetKind::Issuer, issuer.fingerprint, None, name));
@@ -523,9 +526,16 @@ impl TokenProfile {
         self.leeway + IAT_LEAD
     }
 
-    /// By what kind of target the claim makes tokens revocable.
-    pub(crate) fn target_of_claim(&self, claim: &str) -> Option<TargetKind> {
-        self.claim_targets.iter().find(|target| *target.claim == *claim).map(|target| target.kind)
+    /// By what kind of target the claim makes tokens of this issuer revocable; of any, if none is named.
+    pub(crate) fn target_of_claim(&self, claim: &str, issuer: Option<&str>) -> Option<TargetKind> {
+        let of = |part: &Self| {
+            part.claim_targets.iter().find(|target| *target.claim == *claim).map(|target| target.kind)
+        };
+        match issuer {
+            _ if self.members.is_empty() => of(self),
+            Some(issuer) => self.member(issuer).and_then(|at| self.members.get(at)).and_then(of),
+            None => self.members.iter().find_map(of),
+        }
     }
 
     pub(crate) fn has_issuers(&self) -> bool {
@@ -539,6 +549,19 @@ impl TokenProfile {
 
     pub(crate) fn knows_issuer(&self, issuer: &str) -> bool {
         self.issuers.has_name(issuer) || self.issuers.has_pattern_for(issuer)
+    }
+
+    /// Whether keys can belong to this: to an issuer, or to a pattern whose tenants share them.
+    pub(crate) fn knows_key_owner(&self, owner: &str) -> bool {
+        let shares = |part: &Self| !part.tenants_have_keys && part.issuers.has_pattern(owner);
+        self.knows_issuer(owner) || shares(self) || self.members.iter().any(shares)
+    }
+
+    /// Says that keys belong to each tenant, as the verifier of each has its own.
+    pub(crate) fn with_keys_of_tenants(mut self) -> Self {
+        self.tenants_have_keys = true;
+        self.members.iter_mut().for_each(|part| part.tenants_have_keys = true);
+        self
     }
 
     /// When the record of a token that expires at `exp` may be forgotten.

@@ -252,7 +252,7 @@ fn issuers_can_be_a_pattern_and_its_tenants() {
 }
 
 #[test]
-fn tokens_without_iat_pass_only_if_that_is_said() {
+fn tokens_without_iat_or_subject_pass_as_is_said() {
     let hs256 = [("JWT_ALGORITHM", "HS256"), ("JWT_SECRET", SECRET)];
     let strict = verifier(&hs256).unwrap();
     let lax = verifier(&[&hs256[..], &[("JWT_ALLOW_MISSING_IAT", "true")]].concat()).unwrap();
@@ -263,6 +263,8 @@ fn tokens_without_iat_pass_only_if_that_is_said() {
     let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
     strict.verify(&token).unwrap_err();
     lax.verify(&token).unwrap();
+    let more = [("JWT_ALLOW_MISSING_IAT", "true"), ("JWT_REQUIRED_SUBJECT", "true")];
+    verifier(&[&hs256[..], &more].concat()).unwrap().verify(&token).unwrap_err();
 }
 
 #[test]
@@ -291,6 +293,7 @@ fn no_setter_is_forgotten() {
         ("with_id_claim", Setter::Field("id_claim")),
         ("with_missing_id", Setter::Field("missing_id")),
         ("allow_missing_iat", Setter::Field("allow_missing_iat")),
+        ("with_required_subject", Setter::Field("required_subject")),
         ("with_claim_target", Setter::Field("claim_targets")),
         ("without_claim_target", Setter::Field("claim_targets")),
     ];

@@ -174,6 +174,10 @@ fn names_fields_and_documents_agree_and_no_setter_is_forgotten() {
             ("with_log_length", Setter::Field("log_length")),
             ("with_wait_replicas", Setter::Field("wait_replicas")),
             ("with_start", Setter::Field("start")),
+            (
+                "with_foreign_list",
+                Setter::InCode("describes what another program writes, which is no secret of a deployment"),
+            ),
         ],
     );
 }

@@ -2,6 +2,8 @@
 
 use std::error::Error as _;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::config::ConfigError;

@@ -1,5 +1,7 @@
 //! Keys that sign, in every form.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::keys::{assert_refused, file};
