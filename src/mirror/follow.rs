@@ -13,21 +13,20 @@
 //! heartbeat that knows of more than the log holds, shows the gap. The set is not emptied for a new snapshot: a store
 //! that lost data must not un-revoke.
 
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::fresh::Moment;
+use super::heal::{Healing, Step};
 use super::set::{Origin, SHARDS};
 use super::status::{Phase, Resync, ShardStatus};
 use super::{Shared, chance};
-use crate::revocation::Fingerprint;
-use crate::store::feed::{Fact, Feed, Heartbeat, LogEntry, LogId, Progress};
+use crate::store::feed::{Feed, Heartbeat, LogEntry, LogId, Progress};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// Pauses between attempts to connect.
@@ -35,10 +34,6 @@ const BACKOFF: [Duration; 2] = [Duration::from_millis(25), Duration::from_secs(1
 
 /// How long the farewell may take.
 const FAREWELL: Duration = Duration::from_millis(250);
-
-/// Facts written back at once, and the pause between two such writes.
-const RESTORED_AT_ONCE: usize = 128;
-const RESTORE_EVERY: Duration = Duration::from_millis(20);
 
 /// Follows one log until the last handle is gone.
 pub(super) async fn follow(feed: impl Feed, number: u16, shared: Arc<Shared>, mut stop: watch::Receiver<()>) {
@@ -75,8 +70,8 @@ struct Follower<F> {
     is_new: bool,
     /// The store did not take the lease.
     is_uncounted: bool,
-    /// What the store has lost and is to be told again.
-    lost: Lost,
+    /// The store has lost data and is being told what it was.
+    healing: Option<Healing>,
     failures: u32,
 }
 
@@ -90,15 +85,8 @@ struct Place {
     loaded: u64,
 }
 
-#[derive(Debug, Default)]
-struct Lost {
-    facts: HashMap<Fingerprint, Fact>,
-    next: Option<Instant>,
-}
-
 impl<F: Feed> Follower<F> {
     fn new(feed: F, number: u16, shared: Arc<Shared>) -> Self {
-        let lost = Lost::default();
         Self {
             feed,
             number,
@@ -109,7 +97,7 @@ impl<F: Feed> Follower<F> {
             resync: None,
             is_new: false,
             is_uncounted: false,
-            lost,
+            healing: None,
             failures: 0,
         }
     }
@@ -152,14 +140,15 @@ impl<F: Feed> Follower<F> {
             let is_behind = place.seq < self.known;
             let is_urgent = is_behind || std::mem::take(&mut self.is_new);
             let wait = if is_urgent { Duration::ZERO } else { self.shared.heartbeat_every() };
-            let entries = self.feed.read(place.id, wait.min(self.lost.wait())).await?;
+            let until_healing = self.healing.as_ref().map_or(Duration::MAX, Healing::wait);
+            let entries = self.feed.read(place.id, wait.min(until_healing)).await?;
             if entries.is_empty() && is_behind {
                 self.lose(Resync::Trimmed);
                 continue;
             }
             self.take(&entries);
             self.beat().await?;
-            self.restore().await?;
+            self.heal().await?;
         }
     }
 
@@ -171,7 +160,6 @@ impl<F: Feed> Follower<F> {
         for entry in entries {
             // Whatever else is wrong, it was said.
             facts.push((entry.fingerprint, entry.fact));
-            self.lost.heard(&entry.fingerprint, &entry.fact);
             if resync.is_some() {
                 continue;
             }
@@ -249,12 +237,7 @@ impl<F: Feed> Follower<F> {
     fn lose(&mut self, reason: Resync) {
         tracing::warn!(shard = self.number, %reason, "the mirror takes a new snapshot");
         if matches!(reason, Resync::NewEpoch | Resync::Regression) {
-            let recent = self.shared.set.recent();
-            let ours = recent.into_iter().filter(|(fingerprint, _)| self.feed.owns(fingerprint));
-            self.lost.facts.extend(ours);
-            // Another mirror may be faster; what it has written need not be written again.
-            let patience = self.shared.freshness.limit().mul_f64(chance());
-            self.lost.next = Some(Instant::now() + patience);
+            self.healing = Some(Healing::after(self.shared.freshness.limit().mul_f64(chance())));
         }
         self.place = None;
         self.pending = None;
@@ -315,22 +298,19 @@ impl<F: Feed> Follower<F> {
     }
 
     /// Tells the store some of what it has lost.
-    async fn restore(&mut self) -> Result<(), StoreError> {
-        if self.lost.facts.is_empty() || self.lost.next.is_some_and(|next| Instant::now() < next) {
-            return Ok(());
+    async fn heal(&mut self) -> Result<(), StoreError> {
+        // First the snapshot: what the store still has, it need not be told.
+        let (Some(healing), true) = (&mut self.healing, self.place.is_some()) else { return Ok(()) };
+        let before = healing.restored();
+        let step = healing.step(&self.shared.set, &mut self.feed, self.shared.now()).await;
+        let told = healing.restored() - before;
+        if told > 0 {
+            self.update(|status| status.restored += told);
         }
-        let now = self.shared.now();
-        self.lost.facts.retain(|_, fact| fact.until > now);
-        let some: Vec<_> =
-            self.lost.facts.iter().take(RESTORED_AT_ONCE).map(|(name, fact)| (*name, *fact)).collect();
-        if !some.is_empty() {
-            self.feed.restore(&some).await?;
+        if let Step::Done { restored, nameless } = step? {
+            tracing::info!(shard = self.number, restored, nameless, "the store was told what it had lost");
+            self.healing = None;
         }
-        for (name, _) in &some {
-            self.lost.facts.remove(name);
-        }
-        self.lost.next = (!self.lost.facts.is_empty()).then(|| Instant::now() + RESTORE_EVERY);
-        self.update(|status| status.restored += some.len() as u64);
         Ok(())
     }
 
@@ -369,24 +349,5 @@ impl<F: Feed> Follower<F> {
             status.restarts += 1;
             status.error = Some(StoreError::new(StoreErrorKind::Other, "the task of the mirror panicked"));
         });
-    }
-}
-
-impl Lost {
-    /// Another has told the store, or the store has never forgotten.
-    fn heard(&mut self, fingerprint: &Fingerprint, fact: &Fact) {
-        if !self.facts.is_empty()
-            && self.facts.get(fingerprint).is_some_and(|known| known.merged(*fact) == *fact)
-        {
-            self.facts.remove(fingerprint);
-        }
-    }
-
-    /// How long there is nothing to do.
-    fn wait(&self) -> Duration {
-        match self.next {
-            Some(next) if !self.facts.is_empty() => next.saturating_duration_since(Instant::now()),
-            _ => Duration::MAX,
-        }
     }
 }

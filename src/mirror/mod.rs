@@ -8,12 +8,14 @@
 //! | `set` | the revocations: readers take no lock |
 //! | `fresh` | how old what the mirror says may be |
 //! | `follow` | the task that follows one log |
+//! | `heal` | what a store that has lost its data is told again |
 //! | `status` | [`MirrorStatus`]: how it is |
 //! | `wait` | those who wait for a token to be revoked, and for a write to arrive |
 //! | `options` | [`MirrorBuilder`] |
 
 mod follow;
 mod fresh;
+mod heal;
 mod options;
 mod set;
 mod status;
@@ -41,7 +43,7 @@ use crate::store::{
 };
 use crate::verified::VerifiedToken;
 use fresh::Freshness;
-pub use options::{DEFAULT_MAX_STALENESS, DEFAULT_REMEMBERED, MirrorBuilder};
+pub use options::{DEFAULT_HEALED, DEFAULT_MAX_STALENESS, DEFAULT_REMEMBERED, MirrorBuilder};
 use set::{Origin, Set, Verdict};
 pub use status::{MirrorStatus, Phase, Resync, ShardStatus};
 pub use wait::Ended;
@@ -62,7 +64,8 @@ use wait::Waiters;
 ///
 /// # Memory
 /// Eight bytes per revocation in tables that are 68 to 85 % full, so about eleven; 64 for those with a cutoff, a
-/// reinstatement or an end more than half a year away. One look-up in 10¹³ refuses a token that is not revoked, because
+/// reinstatement or an end more than half a year away. As long as there are few enough
+/// ([`with_healed`](MirrorBuilder::with_healed)), eleven more for the whole fingerprint, which a store that has lost its data is told. One look-up in 10¹³ refuses a token that is not revoked, because
 /// 58 bits of its fingerprint are those of another.
 #[derive(Clone)]
 pub struct Mirror {
@@ -254,12 +257,12 @@ impl Shared {
         freshness: Freshness,
         clock: Arc<dyn Clock>,
         shards: usize,
-        remembered: usize,
+        (remembered, named): (usize, usize),
     ) -> Self {
         let status = MirrorStatus { shards: vec![ShardStatus::default(); shards], ..MirrorStatus::default() };
         Self {
             name,
-            set: Set::new(remembered),
+            set: Set::new(remembered, named),
             freshness,
             status: watch::Sender::new(status),
             waiters: Waiters::default(),

@@ -16,6 +16,8 @@ use crate::store::feed::Feed;
 
 /// Default of [`MirrorBuilder::with_max_staleness`].
 pub const DEFAULT_MAX_STALENESS: Duration = Duration::from_secs(1);
+/// Default of [`MirrorBuilder::with_healed`]: the mirror never takes more than it would for a million without.
+pub const DEFAULT_HEALED: usize = 500_000;
 /// Default of [`MirrorBuilder::with_remembered`].
 pub const DEFAULT_REMEMBERED: usize = 16_384;
 
@@ -29,6 +31,7 @@ pub struct MirrorBuilder<F> {
     store: Arc<dyn RevocationStore>,
     feeds: Vec<F>,
     max_staleness: Duration,
+    healed: usize,
     remembered: usize,
     clock: Arc<dyn Clock>,
 }
@@ -40,6 +43,7 @@ impl<F: Feed> MirrorBuilder<F> {
             store,
             feeds,
             max_staleness: DEFAULT_MAX_STALENESS,
+            healed: DEFAULT_HEALED,
             remembered: DEFAULT_REMEMBERED,
             clock: Arc::new(CoarseClock),
         }
@@ -64,8 +68,16 @@ impl<F: Feed> MirrorBuilder<F> {
         self
     }
 
+    /// Up to how many revocations the mirror keeps with their whole fingerprints, default 500 000, at eleven bytes each. A store that
+    /// has lost its data is then told all of them, and may take back the doubt about older tokens. If there are more, it is
+    /// told the latest ([`with_remembered`](Self::with_remembered)) and those with a cutoff or a reinstatement, and the doubt stays.
+    pub fn with_healed(mut self, revocations: usize) -> Self {
+        self.healed = revocations;
+        self
+    }
+
     /// How many facts are remembered with all their numbers, default 16 384, at about 100 bytes each: the latest, and as
-    /// many others as there is room for. They are what a store that has lost data is told again.
+    /// many others as there is room for.
     pub fn with_remembered(mut self, facts: usize) -> Self {
         self.remembered = facts;
         self
@@ -99,7 +111,13 @@ impl<F: Feed> MirrorBuilder<F> {
                 .with_source(error)
         })?;
         let freshness = Freshness::new(self.max_staleness, Arc::clone(&self.clock));
-        let shared = Shared::new(self.name, freshness, self.clock, usize::from(shards), self.remembered);
+        let shared = Shared::new(
+            self.name,
+            freshness,
+            self.clock,
+            usize::from(shards),
+            (self.remembered, self.healed),
+        );
         let shared = Arc::new(shared);
         let stop = watch::Sender::new(());
         for (shard, feed) in (0..shards).zip(self.feeds) {
@@ -124,6 +142,7 @@ impl<F> fmt::Debug for MirrorBuilder<F> {
             .field("name", &self.name)
             .field("shards", &self.feeds.len())
             .field("max_staleness", &self.max_staleness)
+            .field("healed", &self.healed)
             .field("remembered", &self.remembered)
             .finish_non_exhaustive()
     }

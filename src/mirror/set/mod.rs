@@ -26,7 +26,8 @@ use arc_swap::{ArcSwap, Guard};
 
 use detail::Details;
 pub(super) use detail::Verdict;
-use plain::{Expiry, Hit, Inserted, Plain, SLOTS};
+pub(super) use plain::is_kept_until;
+use plain::{Expiry, Hit, Inserted, Name, Plain, SLOTS};
 use recent::Recent;
 
 use crate::clock::Timestamp;
@@ -47,6 +48,19 @@ const DETAILS_ROOMY: usize = 60;
 /// Facts that are written in one turn of the lock, so that nobody waits for it long.
 const TURN: usize = 256;
 
+/// Odd, so that the key and the first word of the fingerprint are in one-to-one correspondence.
+const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
+/// By which it is undone: each of Newton's steps doubles the bits that are right, which are three at first.
+const INVERSE: u64 = {
+    let mut inverse = FACTOR;
+    let mut step = 0;
+    while step < 5 {
+        inverse = inverse.wrapping_mul(2_u64.wrapping_sub(FACTOR.wrapping_mul(inverse)));
+        step += 1;
+    }
+    inverse
+};
+
 /// The 58 bits by which a plain entry is known: ten choose the shard, 48 are its tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Key(u64);
@@ -56,12 +70,25 @@ impl Key {
     #[inline]
     fn new(fingerprint: &Fingerprint, seed: u64) -> Self {
         let (high, _) = fingerprint.words();
-        Self((high ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+        Self((high ^ seed).wrapping_mul(FACTOR))
+    }
+
+    /// The fingerprint of which this is the key, if its name is known.
+    fn fingerprint(shard: usize, tag: u64, name: Name, seed: u64) -> Fingerprint {
+        let key = (shard as u64) << (64 - SHARD_BITS) | tag << (64 - SHARD_BITS - 48) | u64::from(name.six);
+        let high = key.wrapping_mul(INVERSE) ^ seed;
+        Fingerprint::from_bytes(((u128::from(high) << 64) | u128::from(name.low)).to_be_bytes())
     }
 
     /// A key of the shard that the tag came from.
     fn from_tag(tag: u64) -> Self {
         Self(tag << (64 - SHARD_BITS - 48))
+    }
+
+    /// What the shard and the tag do not say of the fingerprint.
+    fn name(self, fingerprint: &Fingerprint) -> Name {
+        let [.., six] = self.0.to_be_bytes();
+        Name { six: six & 0x3F, low: fingerprint.words().1 }
     }
 
     #[inline]
@@ -91,6 +118,8 @@ fn spread(hash: u32, len: usize) -> usize {
 /// The set.
 #[derive(Debug)]
 pub(super) struct Set {
+    /// So many entries may have their names kept.
+    named: usize,
     directory: ArcSwap<Directory>,
     writer: Mutex<Writer>,
     seed: u64,
@@ -127,6 +156,14 @@ pub(super) struct Size {
     pub(super) bytes: usize,
 }
 
+/// What there is in a shard.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) facts: Vec<(Fingerprint, Fact)>,
+    /// How many revocations there are besides of which the fingerprints are not known.
+    pub(super) nameless: usize,
+}
+
 /// Where a fact comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -137,10 +174,12 @@ pub(super) enum Origin {
 }
 
 impl Set {
-    pub(super) fn new(recent: usize) -> Self {
-        let empty = Shard { plain: Arc::new(Plain::with_lines(0)), details: Arc::new(Details::with_room(0)) };
+    pub(super) fn new(recent: usize, named: usize) -> Self {
+        let empty =
+            Shard { plain: Arc::new(Plain::with_lines(0, false)), details: Arc::new(Details::with_room(0)) };
         let directory = Directory { shards: vec![empty; SHARDS].into() };
         let set = Self {
+            named,
             directory: ArcSwap::from_pointee(directory),
             writer: Mutex::new(Writer {
                 plain: vec![0; SHARDS].into(),
@@ -200,7 +239,7 @@ impl Set {
         let lines = (mean + 3 * mean.isqrt()) * 100 / FULL / SLOTS + 1;
         let mut pen = self.pen();
         if pen.plain(shard).is_some_and(|plain| plain.lines() < lines) {
-            pen.rebuild_plain(shard, Some(lines), now);
+            pen.rebuild_plain(shard, Some(lines), entries, now);
         }
     }
 
@@ -211,7 +250,7 @@ impl Set {
         let (plain, details) = pen.used(shard);
         let live = known.plain.live(now);
         if is_worth_it(plain, live) {
-            pen.rebuild_plain(shard, None, now);
+            pen.rebuild_plain(shard, None, 0, now);
         }
         let live = known.details.entries().filter(|(_, fact)| fact.until > now).count();
         if is_worth_it(details, live) {
@@ -222,6 +261,28 @@ impl Set {
     /// The latest facts that were told.
     pub(super) fn recent(&self) -> Vec<(Fingerprint, Fact)> {
         self.lock().recent.facts()
+    }
+
+    /// All that is known in one shard and is not over.
+    pub(super) fn known(&self, shard: usize, now: Timestamp) -> Known {
+        let pen = self.pen();
+        let mut known = Known::default();
+        let Some(tables) = pen.shard(shard) else { return known };
+        for (key, expiry, name) in tables.plain.named_entries() {
+            let Some(expiry) = expiry.filter(|expiry| !expiry.is_over(now)) else { continue };
+            let Some(name) = name.filter(|name| name.is_of_one()) else {
+                known.nameless += 1;
+                continue;
+            };
+            let fingerprint = Key::fingerprint(shard, key.tag(), name, self.seed);
+            let fact = Fact::revoked_until(expiry.end(now));
+            // Of the latest it is known more exactly.
+            let remembered = pen.writer.recent.fact(&fingerprint).filter(Fact::is_plain);
+            let exact = remembered.filter(|remembered| is_kept_until(remembered.until, fact.until));
+            known.facts.push((fingerprint, exact.unwrap_or(fact)));
+        }
+        known.facts.extend(tables.details.entries().filter(|(_, fact)| fact.until > now));
+        known
     }
 
     fn pen(&self) -> Pen<'_> {
@@ -338,7 +399,8 @@ impl Pen<'_> {
             && let Some(expiry) = Expiry::new(fact.until, now)
         {
             self.make_room(at, now);
-            let inserted = self.plain(at).map(|plain| plain.insert(key, expiry));
+            let name = Some(key.name(fingerprint));
+            let inserted = self.plain(at).map(|plain| plain.insert(key, expiry, name));
             self.count_plain(at, inserted);
             return true;
         }
@@ -386,7 +448,7 @@ impl Pen<'_> {
         let (used, _) = self.used(at);
         let slots = self.plain(at).map_or(0, |plain| plain.lines() * SLOTS);
         if (used + 1) * 100 > slots * FULL {
-            self.rebuild_plain(at, None, now);
+            self.rebuild_plain(at, None, 0, now);
         }
     }
 
@@ -399,17 +461,18 @@ impl Pen<'_> {
         }
     }
 
-    /// Builds the table of a shard anew, without what is over.
-    fn rebuild_plain(&mut self, at: usize, lines: Option<usize>, now: Timestamp) {
+    /// Builds the table of a shard anew, without what is over, in a set that will have so many entries or those it has.
+    fn rebuild_plain(&mut self, at: usize, lines: Option<usize>, entries: usize, now: Timestamp) {
         let Some(old) = self.shard(at) else { return };
         let needed = old.plain.live(now) + 1;
         let lines = lines.unwrap_or(0).max(needed * 100 / ROOMY / SLOTS + 1);
-        let plain = Plain::with_lines(lines);
+        let entries = entries.max(self.set.entries.load(Ordering::Relaxed));
+        let plain = Plain::with_lines(lines, entries <= self.set.named);
         let mut used = 0;
-        for (key, expiry) in old.plain.entries() {
+        for (key, expiry, name) in old.plain.named_entries() {
             if let Some(expiry) = expiry
                 && !expiry.is_over(now)
-                && plain.insert(key, expiry) == Inserted::New
+                && plain.insert(key, expiry, name) == Inserted::New
             {
                 used += 1;
             }

@@ -3,8 +3,10 @@
 //! A slot is `48 bits of the fingerprint | 16 bits of expiry`. Slots lie in lines of eight, one cache line each; a
 //! search begins at a home line and ends at the first line that is not full. Slots are never emptied: what is over
 //! stays until the table is built anew, so that a reader needs no lock and no second look.
+//!
+//! Beside them lie the names, if they are kept: the other 70 bits of the fingerprint, nine bytes each. Readers never touch them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use super::Key;
 use crate::clock::Timestamp;
@@ -36,6 +38,15 @@ impl Expiry {
         (unit + PAST > now && unit < now + CODES - PAST).then(|| Self(2 + unit % CODES))
     }
 
+    /// The last moment that it stands for, seen from `now`: up to a unit later than the one it was made of. Whoever is told of it
+    /// makes the same of it again.
+    pub(super) fn end(self, now: Timestamp) -> Timestamp {
+        let now = now.as_millis() >> UNIT;
+        let ahead = (self.0 - 2 + CODES - now % CODES) % CODES;
+        let unit = if ahead < CODES - PAST { now + ahead } else { (now + ahead).saturating_sub(CODES) };
+        Timestamp::from_millis((unit << UNIT).saturating_sub(1))
+    }
+
     pub(super) fn is_over(self, now: Timestamp) -> bool {
         let now = (now.as_millis() >> UNIT) % CODES;
         let ahead = (self.0 - 2 + CODES - now) % CODES;
@@ -48,6 +59,14 @@ impl Expiry {
         let ahead = (self.0 + CODES - other.0) % CODES;
         ahead != 0 && ahead < CODES / 2
     }
+}
+
+/// Whether what is kept until `known` is kept for as long as `wanted`, which may be the end of an [`Expiry`] that does not say
+/// it more exactly.
+pub(in crate::mirror) fn is_kept_until(known: Timestamp, wanted: Timestamp) -> bool {
+    let unit = |time: Timestamp| time.as_millis() >> UNIT;
+    let is_end = unit(wanted) != unit(Timestamp::from_millis(wanted.as_millis().saturating_add(1)));
+    known >= wanted || (is_end && unit(known) == unit(wanted))
 }
 
 /// What a table knows of a fingerprint.
@@ -98,15 +117,76 @@ impl Line {
     }
 }
 
+/// What the slot does not say of a fingerprint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Name {
+    /// The last six bits of the key.
+    pub(super) six: u8,
+    /// The second word of the fingerprint.
+    pub(super) low: u64,
+}
+
+impl Name {
+    /// In place of the names of two fingerprints that share a slot.
+    const SEVERAL: Self = Self { six: !KNOWN, low: 0 };
+
+    pub(super) fn is_of_one(self) -> bool {
+        self != Self::SEVERAL
+    }
+}
+
+/// What is written in front of six bits that are known.
+const KNOWN: u8 = 0x40;
+
+/// The names of the entries in the slots, in the same order; or none at all.
+#[derive(Debug, Default)]
+struct Names {
+    low: Box<[AtomicU64]>,
+    six: Box<[AtomicU8]>,
+}
+
+impl Names {
+    fn for_slots(slots: usize) -> Self {
+        Self {
+            low: (0..slots).map(|_| AtomicU64::new(0)).collect(),
+            six: (0..slots).map(|_| AtomicU8::new(0)).collect(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.low) + size_of_val(&*self.six)
+    }
+
+    fn get(&self, slot: usize) -> Option<Name> {
+        let (low, six) = (self.low.get(slot)?, self.six.get(slot)?.load(Ordering::Relaxed));
+        (six != 0).then(|| Name { six: six & !KNOWN, low: low.load(Ordering::Relaxed) })
+    }
+
+    /// Notes whose slot it is. Of two that cannot be told apart, neither is known.
+    fn note(&self, slot: usize, name: Option<Name>) {
+        let (Some(low), Some(six), Some(name)) = (self.low.get(slot), self.six.get(slot), name) else {
+            return;
+        };
+        let name = match self.get(slot) {
+            Some(known) if known != name => Name::SEVERAL,
+            _ => name,
+        };
+        low.store(name.low, Ordering::Relaxed);
+        six.store(KNOWN | name.six, Ordering::Relaxed);
+    }
+}
+
 /// A table that can be read by all and is written by one.
 #[derive(Debug)]
 pub(super) struct Plain {
     lines: Box<[Line]>,
+    names: Names,
 }
 
 impl Plain {
-    pub(super) fn with_lines(lines: usize) -> Self {
-        Self { lines: (0..lines).map(|_| Line::default()).collect() }
+    pub(super) fn with_lines(lines: usize, has_names: bool) -> Self {
+        let names = if has_names { Names::for_slots(lines * SLOTS) } else { Names::default() };
+        Self { lines: (0..lines).map(|_| Line::default()).collect(), names }
     }
 
     pub(super) fn lines(&self) -> usize {
@@ -114,7 +194,7 @@ impl Plain {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + size_of_val(&*self.lines)
+        size_of::<Self>() + size_of_val(&*self.lines) + self.names.bytes()
     }
 
     /// The lines to be searched, in order.
@@ -170,15 +250,18 @@ impl Plain {
     }
 
     /// Enters what is revoked for good.
-    pub(super) fn insert(&self, key: Key, expiry: Expiry) -> Inserted {
+    pub(super) fn insert(&self, key: Key, expiry: Expiry, name: Option<Name>) -> Inserted {
         let tag = key.tag();
-        for slot in self.probe(key).flat_map(|line| &line.0) {
+        let (home, slots) = (key.spread(self.lines.len()) * SLOTS, self.lines.len() * SLOTS);
+        for (n, slot) in self.probe(key).flat_map(|line| &line.0).enumerate() {
             let old = slot.load(Ordering::Relaxed);
             if old == 0 {
+                self.names.note((home + n) % slots, name);
                 slot.store(tag << 16 | expiry.0, Ordering::Release);
                 return Inserted::New;
             }
             if old >> 16 == tag && old & 0xFFFF != DETAIL {
+                self.names.note((home + n) % slots, name);
                 if expiry.is_later_than(Expiry(old & 0xFFFF)) {
                     slot.store(tag << 16 | expiry.0, Ordering::Release);
                     return Inserted::Extended;
@@ -226,16 +309,23 @@ impl Plain {
 
     /// All entries: tag, and expiry unless it is a mark.
     pub(super) fn entries(&self) -> impl Iterator<Item = (Key, Option<Expiry>)> {
+        self.named_entries().map(|(key, expiry, _)| (key, expiry))
+    }
+
+    /// The same, with the name if it is known.
+    pub(super) fn named_entries(&self) -> impl Iterator<Item = (Key, Option<Expiry>, Option<Name>)> {
         let slots = self.lines.iter().flat_map(|line| &line.0).map(|slot| slot.load(Ordering::Relaxed));
-        slots.filter(|slot| *slot != 0).map(|slot| {
+        slots.enumerate().filter(|(_, slot)| *slot != 0).map(|(n, slot)| {
             let code = slot & 0xFFFF;
-            (Key::from_tag(slot >> 16), (code != DETAIL).then_some(Expiry(code)))
+            (Key::from_tag(slot >> 16), (code != DETAIL).then_some(Expiry(code)), self.names.get(n))
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const DAY: u64 = 24 * 60 * 60 * 1000;
@@ -248,6 +338,14 @@ mod tests {
             let expiry = Expiry::new(until, now).unwrap();
             let before = Timestamp::from_millis(until.as_millis().saturating_sub(1));
             assert!(!expiry.is_over(before), "{ahead}");
+            let end = expiry.end(now).as_millis();
+            assert!((until.as_millis()..until.as_millis() + (1 << UNIT)).contains(&end), "{ahead}: {end}");
+            assert_eq!(Expiry::new(expiry.end(now), now), Some(expiry));
+            assert!(is_kept_until(expiry.end(now), until) && is_kept_until(until, expiry.end(now)));
+            assert!(
+                !is_kept_until(before, until)
+                    && !is_kept_until(until, expiry.end(now).plus(Duration::from_millis(1)))
+            );
             assert!(expiry.is_over(Timestamp::from_millis(until.as_millis() + (1 << UNIT))), "{ahead}");
             assert!(expiry.is_over(Timestamp::from_millis(until.as_millis() + 10 * DAY)), "{ahead}");
         }
@@ -277,12 +375,12 @@ mod tests {
 
     #[test]
     fn a_full_table_but_for_one_slot_finds_everything_and_nothing_else() {
-        let plain = Plain::with_lines(4);
+        let plain = Plain::with_lines(4, true);
         let now = Timestamp::from_secs(1_000_000);
         let expiry = Expiry::new(Timestamp::from_secs(1_001_000), now).unwrap();
         let key = |n: u64| Key::from_tag(n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16);
         for n in 1..=31 {
-            assert_eq!(plain.insert(key(n), expiry), Inserted::New);
+            assert_eq!(plain.insert(key(n), expiry, None), Inserted::New);
         }
         assert!((1..=31).all(|n| plain.find(key(n)) == Hit::All));
         assert!((32..5000).all(|n| plain.find(key(n)) == Hit::Absent));
@@ -292,15 +390,33 @@ mod tests {
 
     #[test]
     fn a_mark_does_not_hide_another_fingerprint_with_the_same_tag() {
-        let plain = Plain::with_lines(1);
+        let plain = Plain::with_lines(1, false);
         let now = Timestamp::from_secs(1_000_000);
         let expiry = Expiry::new(Timestamp::from_secs(1_001_000), now).unwrap();
         let key = Key::from_tag(7);
         assert_eq!(plain.mark_detail(key), Inserted::New);
         assert_eq!(plain.find(key), Hit::Detail);
-        assert_eq!(plain.insert(key, expiry), Inserted::New);
+        assert_eq!(plain.insert(key, expiry, None), Inserted::New);
         assert_eq!(plain.find(key), Hit::All);
         plain.demote(key);
         assert_eq!(plain.find(key), Hit::Detail);
+    }
+
+    #[test]
+    fn of_two_fingerprints_in_one_slot_neither_is_named() {
+        let plain = Plain::with_lines(1, true);
+        let now = Timestamp::from_secs(1_000_000);
+        let expiry = Expiry::new(Timestamp::from_secs(1_001_000), now).unwrap();
+        let key = Key::from_tag(7);
+        let name = |six| Some(Name { six, low: 3 });
+        let named = || plain.named_entries().next().unwrap().2.filter(|name| name.is_of_one());
+        plain.insert(key, expiry, None);
+        assert_eq!(named(), None);
+        plain.insert(key, expiry, name(0));
+        plain.insert(key, expiry, name(0));
+        assert_eq!(named(), name(0));
+        plain.insert(key, expiry, name(63));
+        plain.insert(key, expiry, name(0));
+        assert_eq!(named(), None);
     }
 }

@@ -104,7 +104,7 @@ proptest! {
 
     #[test]
     fn the_set_says_what_the_store_says(steps in prop::collection::vec(step(), 1..120)) {
-        let set = Set::new(1000);
+        let set = Set::new(1000, usize::MAX);
         let mut store = Store { facts: HashMap::new(), log: Vec::new(), now: NOW };
         let mut is_complete = true;
         for step in steps {
@@ -157,12 +157,44 @@ proptest! {
             prop_assert_eq!(reader.verdict(&name(*n)), Verdict::of(fact), "{} {:?}", n, fact);
         }
         prop_assert!((1000..1100).all(|n| reader.verdict(&name(n)) == Verdict::NONE));
+
+        // Whoever is told what it knows says the same.
+        let heir = Set::new(0, 0);
+        for known in (0..SHARDS).map(|shard| set.known(shard, store.now)) {
+            prop_assert_eq!(known.nameless, 0);
+            heir.apply(&known.facts, Origin::Told, store.now);
+        }
+        for (n, fact) in store.facts.iter().filter(|(_, fact)| fact.until > store.now) {
+            prop_assert_eq!(heir.read().verdict(&name(*n)), Verdict::of(fact), "{} {:?}", n, fact);
+        }
     }
 }
 
 #[test]
+fn names_are_kept_of_as_many_as_was_asked_for_and_cost_nothing_beyond() {
+    let known = |set: &Set| {
+        let shards = (0..SHARDS).map(|shard| set.known(shard, NOW));
+        shards.fold((0, 0), |(named, nameless), known| (named + known.facts.len(), nameless + known.nameless))
+    };
+    let (limited, without) = (Set::new(0, 20_000), Set::new(0, 0));
+    for (count, expected) in [(20_000, 20_000), (60_000, 0)] {
+        for set in [&limited, &without] {
+            for n in 0..count {
+                set.apply(&[(name(n), Fact::revoked_until(later(HOUR)))], Origin::Snapshot, NOW);
+            }
+        }
+        let (named, nameless) = known(&limited);
+        assert_eq!(named + nameless, usize::try_from(count).unwrap());
+        assert_eq!(named, expected, "of {count}");
+        assert_eq!(known(&without).0, 0);
+    }
+    // Each has a seed of its own, so that the last few lines differ.
+    assert!(limited.size().bytes.abs_diff(without.size().bytes) < 20_000);
+}
+
+#[test]
 fn it_grows_and_shrinks_and_forgets_nothing_before_its_time() {
-    let set = Set::new(0);
+    let set = Set::new(0, 0);
     let count = 60_000;
     let short = |n: u64| n.is_multiple_of(4);
     for n in 0..count {
@@ -186,7 +218,7 @@ fn it_grows_and_shrinks_and_forgets_nothing_before_its_time() {
 
 #[test]
 fn what_it_says_of_its_size_is_what_the_tables_take() {
-    let set = Set::new(0);
+    let set = Set::new(0, 0);
     for n in 0..5000 {
         let fact = if n < 500 {
             Fact { cutoff: NOW, cutoff_set: NOW, until: later(HOUR), ..Fact::default() }
@@ -200,14 +232,14 @@ fn what_it_says_of_its_size_is_what_the_tables_take() {
         directory.shards.iter().map(|shard| shard.plain.bytes() + shard.details.bytes()).sum();
     let fixed = SHARDS * (size_of::<Shard>() + 2 * size_of::<usize>()) + size_of::<Set>();
     // The empty tables are shared, and counted once for each shard only when they are replaced.
-    let empty = Plain::with_lines(0).bytes() + Details::with_room(0).bytes();
+    let empty = Plain::with_lines(0, false).bytes() + Details::with_room(0).bytes();
     assert!(set.size().bytes.abs_diff(tables + fixed) <= SHARDS * empty, "{:?} {tables} {fixed}", set.size());
     assert_eq!((set.size().entries, set.size().details), (5000, 500));
 }
 
 #[test]
 fn a_distant_end_is_kept_to_the_millisecond() {
-    let set = Set::new(0);
+    let set = Set::new(0, 0);
     let until = later(400 * 24 * HOUR);
     set.apply(&[(name(1), Fact::revoked_until(until))], Origin::Snapshot, NOW);
     assert_eq!(set.size().details, 1);
@@ -234,7 +266,7 @@ fn a_cutoff_covers_what_was_issued_until_then_and_what_does_not_say() {
 /// from one form into the other.
 #[test]
 fn readers_see_everything_that_was_written_before_they_began() {
-    let set = Set::new(16);
+    let set = Set::new(16, usize::MAX);
     let written = AtomicU64::new(0);
     let is_over = AtomicBool::new(false);
     let count = 40_000;
