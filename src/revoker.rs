@@ -4,6 +4,8 @@
 //! chosen from the same [`TokenProfile`] by which tokens are accepted.
 
 mod confirm;
+#[cfg(feature = "redis")]
+mod import;
 
 use std::fmt;
 use std::future::IntoFuture;
@@ -13,11 +15,13 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
+#[cfg(feature = "redis")]
+pub use self::import::{DEFAULT_IMPORT_PACE, Import, ImportReport};
 use crate::audit::{AuditEvent, AuditKind, AuditSink};
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
 use crate::revocation::{Action, Extent, MAX_ID_BYTES, Record, Revocation, Target, TargetKind};
-use crate::store::{ListQuery, Page, Receipt, RevocationStore, StoreError, StoreErrorKind};
+use crate::store::{ListQuery, Needs, Page, Receipt, RevocationStore, StoreError, StoreErrorKind};
 use crate::token::{TokenProfile, TokenVerifier};
 use crate::verified::VerifiedToken;
 pub use confirm::{ConfirmError, ConfirmRequest, Confirmed};
@@ -109,6 +113,7 @@ impl Revoker {
         // A token without a name of its own gets the empty one, which is refused when the request is sent.
         let mut change = Revocation::new(target.unwrap_or_else(|| Target::token("")), Duration::ZERO);
         change.until = TokenProfile::forget_token_at(token.expires_at());
+        change.token = Some(token.clone());
         self.request(change).about(|event| event.about_token(token))
     }
 
@@ -130,12 +135,18 @@ impl Revoker {
         verifier: &dyn TokenVerifier,
         token: &str,
     ) -> Result<Receipt, RevokeError> {
-        let token = verifier.verify_for_revocation(token).map_err(|error| {
+        let text = token;
+        let token = verifier.verify_for_revocation(text).map_err(|error| {
             let event = || AuditEvent::new(AuditKind::Revoke(TargetKind::Token));
             self.tell(|| event().with_reason(Some(&error.to_string())).failed());
             RevokeError::Token(error)
         })?;
-        self.revoke_token(&token).await.map_err(RevokeError::Store)
+        match self.store.needs() {
+            Needs::Claims => self.revoke_token(&token),
+            needs => self.revoke_token(&token.presented_as(text, needs)),
+        }
+        .await
+        .map_err(RevokeError::Store)
     }
 
     /// Revokes many targets at once, each as [`revoke`](Self::revoke) does; the receipts are in the same order.

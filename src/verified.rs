@@ -8,13 +8,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
 
 use crate::clock::Timestamp;
 use crate::revocation::{Fingerprint, Target, TargetKind};
 
 /// A token whose signature and claims were verified, with everything by which it can be revoked.
 ///
-/// It holds no signature. `Debug` shows no claim values. A clone shares all but the times, so that threads that work with
+/// It holds no signature, unless the store behind a layer has lists of tokens as they are
+/// ([`RevocationStore::needs`](crate::RevocationStore::needs)). `Debug` shows no claim values. A clone shares all but the times, so that threads that work with
 /// one token at the same time can each have a clone, and do not contend for one reference count.
 #[derive(Clone)]
 pub struct VerifiedToken {
@@ -22,6 +24,27 @@ pub struct VerifiedToken {
     not_before: Option<Timestamp>,
     issued_at: Option<Timestamp>,
     facts: Arc<Facts>,
+    /// For a store that asks for it, from the moment it was presented.
+    text: Option<Arc<TokenText>>,
+}
+
+/// What a store needs of a token beside its claims: see [`RevocationStore::needs`](crate::RevocationStore::needs).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Needs {
+    /// Nothing.
+    #[default]
+    Claims,
+    /// The SHA-256 of its characters.
+    Digest,
+    /// Its characters.
+    Text,
+}
+
+/// What was kept of the characters of a token. Never shown.
+enum TokenText {
+    Digest([u8; 32]),
+    Whole(Box<str>),
 }
 
 /// What clones of a token share.
@@ -147,6 +170,43 @@ impl VerifiedToken {
         serde_json::from_slice(&self.facts.payload)
     }
 
+    /// The same token, with what a store needs of the characters in which it was presented.
+    pub(crate) fn presented_as(&self, text: &str, needs: Needs) -> Self {
+        let text = match needs {
+            Needs::Claims => None,
+            Needs::Digest => Some(TokenText::Digest(Sha256::digest(text).into())),
+            Needs::Text => Some(TokenText::Whole(text.into())),
+        };
+        Self { text: text.map(Arc::new), ..self.clone() }
+    }
+
+    /// The token as it was presented, if the store of the layer [needs](crate::RevocationStore::needs) that.
+    ///
+    /// # Security
+    /// Whoever has it can use it. Do not log it, and do not keep it.
+    pub fn text(&self) -> Option<&str> {
+        match self.text.as_deref()? {
+            TokenText::Whole(text) => Some(text),
+            TokenText::Digest(_) => None,
+        }
+    }
+
+    /// The SHA-256 of the token as it was presented, if the store of the layer [needs](crate::RevocationStore::needs) it.
+    ///
+    /// No identity: the same token may be spelt in another way.
+    pub fn text_sha256(&self) -> Option<[u8; 32]> {
+        Some(match self.text.as_deref()? {
+            TokenText::Whole(text) => Sha256::digest(&**text).into(),
+            TokenText::Digest(digest) => *digest,
+        })
+    }
+
+    /// The claims, as they were signed: a JSON object.
+    #[cfg(feature = "redis")]
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.facts.payload
+    }
+
     /// About how much memory it takes, in bytes, its clones not counted.
     pub(crate) fn weight(&self) -> usize {
         size_of::<Self>()
@@ -218,6 +278,6 @@ impl Draft {
             id_issuer: self.id_issuer,
             targets: self.targets.into(),
         };
-        VerifiedToken { expires_at, not_before, issued_at, facts: Arc::new(facts) }
+        VerifiedToken { expires_at, not_before, issued_at, facts: Arc::new(facts), text: None }
     }
 }

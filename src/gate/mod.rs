@@ -24,7 +24,7 @@ pub use self::counters::{CounterSnapshot, Counters, Refusals};
 use self::outage::Outage;
 use crate::audit::{AuditEvent, AuditKind, AuditSink};
 use crate::policy::{Clearance, FailMode, Rejection, decide};
-use crate::store::{Lookup, RevocationStore, Standing, StoreError};
+use crate::store::{Lookup, Needs, RevocationStore, Standing, StoreError};
 use crate::token::bearer::{self, RequestHead, TokenSource};
 use crate::token::{TokenVerifier, UpstreamClaims};
 use crate::verified::VerifiedToken;
@@ -42,6 +42,7 @@ pub(crate) struct Gate {
     /// Where verified claims come from, if they do not come from a token in the request.
     pub(crate) upstream: Option<UpstreamClaims>,
     pub(crate) store: Arc<dyn RevocationStore>,
+    needs: Needs,
     pub(crate) sources: Vec<TokenSource>,
     pub(crate) fail_mode: FailModeRule,
     pub(crate) exemption: Option<Ask<bool>>,
@@ -124,6 +125,7 @@ impl Gate {
         Self {
             verifier,
             upstream: None,
+            needs: store.needs(),
             store,
             sources: vec![TokenSource::bearer()],
             fail_mode: FailModeRule::Always(FailMode::default()),
@@ -173,7 +175,13 @@ impl Gate {
             return unread.map(|credentials| self.verified_bearer(credentials)).transpose();
         }
         match bearer::find(&self.sources, head).map_err(Rejection::BadRequest)? {
-            Some(token) => Ok(Some(self.verifier.verify(&token)?)),
+            Some(text) => {
+                let token = self.verifier.verify(&text)?;
+                Ok(Some(match self.needs {
+                    Needs::Claims => token,
+                    needs => Arc::new(token.presented_as(&text, needs)),
+                }))
+            }
             None => Ok(None),
         }
     }

@@ -38,8 +38,8 @@ use crate::config::ConfigError;
 use crate::revocation::{Action, Extent, Fingerprint, Outcome, Record, Revocation, Target};
 use crate::store::feed::{Fact, Feed};
 use crate::store::{
-    Fence, Follower, ListQuery, Lookup, Page, Receipt, RevocationStore, RevokedBy, Standing, StoreError,
-    StoreErrorKind,
+    Fence, Follower, ListQuery, Lookup, Needs, Page, Receipt, RevocationStore, RevokedBy, Standing,
+    StoreError, StoreErrorKind,
 };
 use crate::verified::VerifiedToken;
 use fresh::Freshness;
@@ -103,7 +103,7 @@ impl Mirror {
     /// It returns at once. Until the first snapshot is loaded, checks go to the store.
     ///
     /// # Errors
-    /// [`ConfigError`] outside a runtime.
+    /// [`ConfigError`] if the store has [foreign lists](crate::store::redis::foreign), or outside a runtime.
     #[cfg(feature = "redis")]
     pub fn new(store: crate::store::redis::RedisStore) -> Result<Self, ConfigError> {
         Self::builder(store).start()
@@ -112,8 +112,10 @@ impl Mirror {
     /// A mirror of a Redis store, with options.
     #[cfg(feature = "redis")]
     pub fn builder(store: crate::store::redis::RedisStore) -> MirrorBuilder<crate::store::redis::RedisFeed> {
-        let feeds = store.feeds();
-        Self::of(store, feeds)
+        let (feeds, has_foreign_lists) = (store.feeds(), store.has_foreign_lists());
+        let mut builder = Self::of(store, feeds);
+        builder.has_foreign_lists = has_foreign_lists;
+        builder
     }
 
     /// A mirror of any store that has feeds: one for each of its shards, in order.
@@ -227,6 +229,10 @@ impl RevocationStore for Mirror {
 
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
         self.handle.store.followers(fence)
+    }
+
+    fn needs(&self) -> Needs {
+        self.handle.store.needs()
     }
 }
 

@@ -34,6 +34,8 @@ pub struct MirrorBuilder<F> {
     healed: usize,
     remembered: usize,
     clock: Arc<dyn Clock>,
+    /// Whether the store also asks lists that others write, of which no feed tells.
+    pub(super) has_foreign_lists: bool,
 }
 
 impl<F: Feed> MirrorBuilder<F> {
@@ -46,6 +48,7 @@ impl<F: Feed> MirrorBuilder<F> {
             healed: DEFAULT_HEALED,
             remembered: DEFAULT_REMEMBERED,
             clock: Arc::new(CoarseClock),
+            has_foreign_lists: false,
         }
     }
 
@@ -92,8 +95,15 @@ impl<F: Feed> MirrorBuilder<F> {
     /// Starts to load and to follow, in tasks of the current Tokio runtime, and returns at once.
     ///
     /// # Errors
-    /// [`ConfigError`] if a setting cannot work, or outside a runtime.
+    /// [`ConfigError`] if a setting cannot work, if the store has
+    /// [foreign lists](crate::store::redis::foreign), or outside a runtime.
     pub fn start(self) -> Result<Mirror, ConfigError> {
+        if self.has_foreign_lists {
+            return Err(ConfigError::new(
+                "foreign_list",
+                "is served in direct mode only: what other programs write is in no log that a mirror could follow; use the store without a mirror, or import the list and remove it",
+            ));
+        }
         if self.max_staleness < Duration::from_millis(50) {
             return Err(ConfigError::new(
                 "max_staleness",

@@ -22,6 +22,7 @@ pub(crate) use target::IssuerDigest;
 pub use target::{Fingerprint, Target, TargetKind};
 
 use crate::clock::Timestamp;
+use crate::verified::VerifiedToken;
 
 /// Longest id (`jti`, `sub`, …), reason and actor, in bytes.
 ///
@@ -72,13 +73,15 @@ pub struct Revocation {
     pub reason: Option<Arc<str>>,
     /// Who did it, for people. At most [`MAX_ID_BYTES`].
     pub actor: Option<Arc<str>>,
+    /// The token that is revoked, if it is at hand: for lists of other programs that are kept by more than its id.
+    pub(crate) token: Option<VerifiedToken>,
 }
 
 impl Revocation {
     /// A revocation of `target` with the extent that is usual for its kind, kept for `lifetime`.
     pub fn new(target: Target, lifetime: Duration) -> Self {
         let action = Action::Revoke(target.kind().default_extent());
-        Self { target, action, until: Timestamp::ZERO, lifetime, reason: None, actor: None }
+        Self { target, action, until: Timestamp::ZERO, lifetime, reason: None, actor: None, token: None }
     }
 
     /// Makes sure that the record outlives the tokens that it covers, also those that are still to be issued.

@@ -31,6 +31,7 @@ use futures::future::{BoxFuture, ready};
 
 use crate::clock::Timestamp;
 use crate::revocation::{Outcome, Record, Revocation, Target, TargetKind};
+pub use crate::verified::Needs;
 use crate::verified::VerifiedToken;
 
 /// Keeps the standing of targets, for the check on every request and for the writes.
@@ -88,6 +89,15 @@ pub trait RevocationStore: Send + Sync + 'static {
         let unknown = StoreError::new(StoreErrorKind::Other, "this store does not know its mirrors");
         ready(Err(unknown)).boxed()
     }
+
+    /// What this store has to be told of a token beside its claims. Asked when a layer is made; from then on each token
+    /// that the layer hands to [`check`](Self::check) carries it.
+    ///
+    /// Default: nothing. A store around a store passes on what the inner one needs; if it does not, the inner one answers
+    /// with errors.
+    fn needs(&self) -> Needs {
+        Needs::Claims
+    }
 }
 
 impl<T: RevocationStore + ?Sized> RevocationStore for Arc<T> {
@@ -113,6 +123,10 @@ impl<T: RevocationStore + ?Sized> RevocationStore for Arc<T> {
 
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
         (**self).followers(fence)
+    }
+
+    fn needs(&self) -> Needs {
+        (**self).needs()
     }
 }
 

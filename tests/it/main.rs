@@ -27,6 +27,8 @@ mod redis_amnesia;
 #[cfg(feature = "redis")]
 mod redis_doctor;
 #[cfg(feature = "redis")]
+mod redis_foreign;
+#[cfg(feature = "redis")]
 mod redis_guard;
 #[cfg(feature = "redis")]
 mod redis_store;

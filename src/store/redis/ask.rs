@@ -266,15 +266,29 @@ impl Inner {
         command: Command,
         arguments: impl Fn(Option<&Known>) -> Vec<Bytes>,
     ) -> Result<Sent, StoreError> {
-        let deadline = Instant::now() + self.settings.write_timeout;
         let link = link_of(&self.writes, shard);
+        let known_arguments = || {
+            let known = self.memory.recall(shard);
+            let arguments = arguments(known.as_deref());
+            (known, arguments)
+        };
+        self.send_over(|| link.seize(), command, known_arguments).await
+    }
+
+    /// The same, over whichever connection there is at each attempt.
+    pub(super) async fn send_over(
+        &self,
+        seize: impl Fn() -> Result<Hold, StoreError>,
+        command: Command,
+        arguments: impl Fn() -> (Option<Arc<Known>>, Vec<Bytes>),
+    ) -> Result<Sent, StoreError> {
+        let deadline = Instant::now() + self.settings.write_timeout;
         let mut is_cached = true;
         loop {
             let limit = deadline.saturating_duration_since(Instant::now());
-            let attempt = match link.seize() {
+            let attempt = match seize() {
                 Ok(hold) => {
-                    let known = self.memory.recall(shard);
-                    let arguments = arguments(known.as_deref());
+                    let (known, arguments) = arguments();
                     let answer = self.attempt(&hold, command, is_cached, arguments, limit).await;
                     answer.map(|(reply, replicas)| Sent { known, reply, replicas })
                 }

@@ -26,6 +26,8 @@ use crate::store::{StoreError, StoreErrorKind};
 /// How long a connection may take to be made: TCP, TLS, password. Longer than a check, because it is made in the
 /// background.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many hash slots a cluster has.
+pub(crate) const SLOTS: u16 = 16_384;
 
 // === From a URL ===
 
@@ -213,36 +215,74 @@ impl Dialer {
 
     /// Asks every node and believes the one that knows of the latest change of hands.
     async fn ask_cluster(&self, nodes: &Mutex<Vec<Server>>, slot: u16) -> Result<Server, StoreError> {
+        let owners = self.ask_nodes(nodes).await.into_iter().map(|answer| {
+            answer.and_then(|view| {
+                owner_of(&view, slot).ok_or_else(|| {
+                    StoreError::new(
+                        StoreErrorKind::Cluster,
+                        "the cluster does not serve the slot of this shard",
+                    )
+                })
+            })
+        });
+        newest(owners.collect(), "no cluster node answers")
+    }
+
+    /// The owner of each slot of a cluster: where among the primaries it stands.
+    pub(crate) async fn owners(&self) -> Result<(Vec<Server>, Vec<Option<usize>>), StoreError> {
+        let Topology::Cluster(nodes) = &self.topology else {
+            return Err(StoreError::new(StoreErrorKind::Cluster, "the server is not part of a cluster"));
+        };
+        let mut servers: Vec<Server> = Vec::new();
+        let mut owners: Vec<Option<(u64, usize)>> = vec![None; usize::from(SLOTS)];
+        let mut failure = None;
+        for answer in self.ask_nodes(nodes).await {
+            let view = match answer {
+                Ok(view) => view,
+                Err(error) => {
+                    failure = Some(error);
+                    continue;
+                }
+            };
+            for node in view.into_iter().filter(|node| !node.slots.is_empty()) {
+                let place = servers.iter().position(|server| *server == node.server).unwrap_or_else(|| {
+                    servers.push(node.server);
+                    servers.len() - 1
+                });
+                let owned = node.slots.into_iter().flat_map(|(first, last)| first..=last);
+                for slot in owned {
+                    if let Some(owner) = owners.get_mut(usize::from(slot))
+                        && owner.is_none_or(|(epoch, _)| node.epoch > epoch)
+                    {
+                        *owner = Some((node.epoch, place));
+                    }
+                }
+            }
+        }
+        if servers.is_empty() {
+            return Err(failure.unwrap_or_else(|| unreachable("no cluster node answers")));
+        }
+        Ok((servers, owners.into_iter().map(|owner| owner.map(|(_, place)| place)).collect()))
+    }
+
+    /// What every node knows of the cluster. Nodes that were not known are asked the next time.
+    async fn ask_nodes(&self, nodes: &Mutex<Vec<Server>>) -> Vec<Result<Vec<Node>, StoreError>> {
         let known = nodes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let uses_tls = self.base.uses_tls();
         let answers = join_all(known.iter().map(|node| async move {
             let config = self.at(ServerConfig::Centralized { server: node.clone() });
             let reply = ask(config, "CLUSTER", &["NODES"]).await?;
             let text = reply.as_str().ok_or_else(|| odd_reply("a cluster node"))?;
-            Ok(parse_nodes(&text, slot, &node.host, uses_tls))
+            Ok(parse_nodes(&text, &node.host, uses_tls))
         }))
         .await;
-        let mut owners = Vec::new();
-        for answer in answers {
-            owners.push(match answer {
-                Ok(view) => {
-                    let mut nodes = nodes.lock().unwrap_or_else(PoisonError::into_inner);
-                    for node in view.nodes {
-                        if !nodes.contains(&node) {
-                            nodes.push(node);
-                        }
-                    }
-                    view.owner.ok_or_else(|| {
-                        StoreError::new(
-                            StoreErrorKind::Cluster,
-                            "the cluster does not serve the slot of this shard",
-                        )
-                    })
-                }
-                Err(error) => Err(error),
-            });
+        let mut nodes = nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        for node in answers.iter().flatten().flatten().filter(|node| node.has_address) {
+            if !nodes.contains(&node.server) {
+                nodes.push(node.server.clone());
+            }
         }
-        newest(owners, "no cluster node answers")
+        answers
     }
 
     fn at(&self, server: ServerConfig) -> Config {
@@ -291,14 +331,18 @@ fn parse_sentinel(reply: &Value) -> Option<(u64, Server)> {
     Some((epoch, Server::new(field("ip")?, field("port")?.parse().ok()?)))
 }
 
-struct ClusterView {
-    nodes: Vec<Server>,
-    owner: Option<(u64, Server)>,
+/// A node of a cluster, as one of them sees it.
+struct Node {
+    server: Server,
+    has_address: bool,
+    epoch: u64,
+    /// What it serves as a primary: the first and the last slot of each range.
+    slots: Vec<(u16, u16)>,
 }
 
 /// Reads lines such as `id 10.0.0.1:7000@17000,name master - 0 0 1 connected 0-5460 5462 [5461->-id]`.
-fn parse_nodes(text: &str, slot: u16, asked: &str, uses_tls: bool) -> ClusterView {
-    let mut view = ClusterView { nodes: Vec::new(), owner: None };
+fn parse_nodes(text: &str, asked: &str, uses_tls: bool) -> Vec<Node> {
+    let mut nodes = Vec::new();
     for line in text.lines() {
         let words: Vec<_> = line.split(' ').collect();
         let [_, address, flags, _, _, _, epoch, _, slots @ ..] = words.as_slice() else { continue };
@@ -315,21 +359,26 @@ fn parse_nodes(text: &str, slot: u16, asked: &str, uses_tls: bool) -> ClusterVie
         } else {
             ip
         };
-        let server = Server::new(host, port);
-        let is_primary = flags.split(',').any(|flag| flag == "master");
-        let has_slot = slots.iter().any(|range| {
+        // A slot that is on the move stands in brackets besides, which is no number.
+        let ranges = slots.iter().filter_map(|range| {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
-            // A slot that is on the move stands in brackets besides, which is no number.
-            matches!((first.parse::<u16>(), last.parse::<u16>()), (Ok(first), Ok(last)) if (first..=last).contains(&slot))
+            Some((first.parse().ok()?, last.parse().ok()?))
         });
-        if is_primary && has_slot {
-            view.owner = Some((epoch.parse().unwrap_or(0), server.clone()));
-        }
-        if !flags.contains("noaddr") && !flags.contains("handshake") {
-            view.nodes.push(server);
-        }
+        let is_primary = flags.split(',').any(|flag| flag == "master");
+        nodes.push(Node {
+            server: Server::new(host, port),
+            has_address: !flags.contains("noaddr") && !flags.contains("handshake"),
+            epoch: epoch.parse().unwrap_or(0),
+            slots: if is_primary { ranges.collect() } else { Vec::new() },
+        });
     }
-    view
+    nodes
+}
+
+fn owner_of(nodes: &[Node], slot: u16) -> Option<(u64, Server)> {
+    let has_slot = |node: &&Node| node.slots.iter().any(|(first, last)| (*first..=*last).contains(&slot));
+    // What is said last counts, if anything is said twice.
+    nodes.iter().rfind(has_slot).map(|node| (node.epoch, node.server.clone()))
 }
 
 /// Asks one server one question.

@@ -68,7 +68,9 @@ pub(crate) struct LinkConfig {
     pub(crate) dialer: SharedDialer,
     pub(crate) keys: Arc<Keys>,
     pub(crate) memory: Arc<Memory>,
-    /// The shards behind it.
+    /// The hash slot by which the primary is found in a cluster.
+    pub(crate) slot: u16,
+    /// The shards behind it; none, if it is for keys of others.
     pub(crate) shards: Range<u16>,
     /// How long one answer may take.
     pub(crate) limit: Duration,
@@ -85,8 +87,6 @@ pub(crate) struct Link {
 
 struct Core {
     config: LinkConfig,
-    /// The hash slot by which the primary is found in a cluster.
-    slot: u16,
     state: ArcSwap<State>,
     slots: Arc<Semaphore>,
     queue: Queue,
@@ -107,12 +107,10 @@ struct Conn {
 impl Link {
     /// Starts to connect, in the background.
     pub(crate) fn start(config: LinkConfig) -> Self {
-        let slot = fred::util::redis_keyslot(&config.keys.shard(config.shards.start).life);
         let slots = Arc::new(Semaphore::new(config.in_flight));
         let starting = StoreError::new(StoreErrorKind::Unreachable, "not connected to redis yet");
         let core = Arc::new(Core {
             config,
-            slot,
             state: ArcSwap::from_pointee(State::Down(starting)),
             slots,
             queue: Queue::default(),
@@ -325,24 +323,18 @@ impl Core {
     }
 
     fn report(&self, error: Option<&StoreError>) {
-        self.config.board.send_modify(|health| {
-            let links = match self.config.purpose {
-                Purpose::Checks => &mut health.checks,
-                Purpose::Writes => &mut health.writes,
-            };
-            links.retain(|(shards, _)| *shards != self.config.shards);
-            links.extend(error.map(|error| (self.config.shards.clone(), error.clone())));
-            health.pending.retain(|link| *link != (self.config.purpose, self.config.shards.clone()));
-        });
+        let (purpose, shards) = (self.config.purpose, &self.config.shards);
+        self.config.board.send_modify(|health| health.note(purpose, shards, error));
     }
 
     /// A connection to the primary, which has said that it is one.
     async fn connect(&self, known: &[Option<Arc<Known>>]) -> Result<Wire, StoreError> {
         let dialer = &self.config.dialer;
-        let wire = dialer.open(dialer.find(self.slot).await?, self.config.limit.max(CONNECT_TIMEOUT)).await?;
+        let wire =
+            dialer.open(dialer.find(self.config.slot).await?, self.config.limit.max(CONNECT_TIMEOUT)).await?;
         self.probe(&wire, self.config.limit.max(Duration::from_millis(50))).await?;
         // One that hung while it was connected to may have been replaced meanwhile, and does not know it yet.
-        if dialer.find(self.slot).await? != wire.server {
+        if dialer.find(self.config.slot).await? != wire.server {
             return Err(StoreError::new(
                 StoreErrorKind::NotPrimary,
                 "the server was replaced as the primary while it was connected to",
@@ -417,7 +409,7 @@ impl Core {
             },
             _ => return Err(odd_reply("redis")),
         }
-        if self.config.purpose == Purpose::Writes {
+        if self.config.purpose == Purpose::Writes || self.config.shards.is_empty() {
             return Ok(());
         }
         let shards = self.config.shards.clone();
@@ -481,7 +473,7 @@ impl Core {
         loop {
             sleep(FIND_EVERY.mul_f64(0.5 + random::fraction())).await;
             // If no sentinel answers, there is no reason to believe that anything has changed.
-            if let Ok(server) = self.config.dialer.find(self.slot).await
+            if let Ok(server) = self.config.dialer.find(self.config.slot).await
                 && server != wire.server
             {
                 return StoreError::new(StoreErrorKind::NotPrimary, "the sentinels name another primary");
@@ -509,6 +501,22 @@ impl Health {
             .flat_map(|shards| [(Purpose::Checks, shards.clone()), (Purpose::Writes, shards.clone())])
             .collect();
         Self { checks: Vec::new(), writes: Vec::new(), pending }
+    }
+
+    /// A link is up, or down for this reason.
+    pub(super) fn note(&mut self, purpose: Purpose, shards: &Range<u16>, error: Option<&StoreError>) {
+        let links = match purpose {
+            Purpose::Checks => &mut self.checks,
+            Purpose::Writes => &mut self.writes,
+        };
+        links.retain(|(known, _)| known != shards);
+        links.extend(error.map(|error| (shards.clone(), error.clone())));
+        self.pending.retain(|(known, theirs)| (*known, theirs) != (purpose, shards));
+    }
+
+    /// A link for checks will come up or not, and until then nothing is well.
+    pub(super) fn expect(&mut self, shards: Range<u16>) {
+        self.pending.push((Purpose::Checks, shards));
     }
 
     /// Whether tokens can be checked and revocations be written.

@@ -14,6 +14,7 @@
 //! | `session` | the documents of sessions and families (feature `sessions`) |
 //! | `journal` | entries by target in the order of time: audit events |
 //! | `ask` | what goes over the wire: the check, the write, the look-ups |
+//! | [`foreign`] | lists of revoked tokens that other programs keep |
 //! | `doctor` | what is wrong with this Redis as a keeper of revocations |
 
 mod ask;
@@ -21,6 +22,7 @@ mod connect;
 mod doctor;
 mod feed;
 mod followers;
+pub mod foreign;
 mod guard;
 mod journal;
 mod life;
@@ -43,12 +45,14 @@ use tokio::task::JoinHandle;
 /// The Redis client, in the version of which [`RedisStoreBuilder::with_config`] takes a configuration.
 pub use fred;
 
-use super::{Fence, Follower, ListQuery, Lookup, Page, Receipt, RevocationStore, StoreError};
+use super::{Fence, Follower, ListQuery, Lookup, Needs, Page, Receipt, RevocationStore, StoreError};
 use crate::revocation::{Record, Revocation, Target};
 use crate::verified::VerifiedToken;
 use connect::Dialer;
 pub use doctor::{Finding, Report, Severity};
 pub use feed::RedisFeed;
+use foreign::Foreign;
+pub use foreign::ForeignList;
 pub use guard::Health;
 use guard::Link;
 use life::Memory;
@@ -96,6 +100,8 @@ struct Inner {
     /// One for all shards, or in a cluster one for each: then a dead primary takes nothing else away.
     checks: Box<[Link]>,
     writes: Box<[Link]>,
+    /// None, if there are no foreign lists.
+    foreign: Option<Foreign>,
     health: Arc<watch::Sender<Health>>,
     /// Begins lives and publishes horizons. It holds no `Inner`, which ends it.
     steward: std::sync::OnceLock<JoinHandle<()>>,
@@ -121,6 +127,11 @@ impl RedisStore {
         (0..self.inner.keys.shards()).map(feed).collect()
     }
 
+    /// Whether it asks lists of other programs, which do not write to our log.
+    pub(crate) fn has_foreign_lists(&self) -> bool {
+        self.inner.foreign.is_some()
+    }
+
     /// Whether Redis can be used right now. Costs nothing: it is what the store knows anyway.
     pub fn health(&self) -> Health {
         self.inner.health.borrow().clone()
@@ -134,13 +145,21 @@ impl RedisStore {
 
 impl RevocationStore for RedisStore {
     fn check(&self, token: &Arc<VerifiedToken>) -> Lookup {
-        self.inner.check(token)
+        match &self.inner.foreign {
+            None => self.inner.check(token),
+            Some(foreign) => self.inner.check_with_lists(foreign, token),
+        }
     }
 
     fn write(&self, changes: Vec<Revocation>) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
         // In a task of its own, so that a caller who goes away leaves nothing half done.
         let inner = Arc::clone(&self.inner);
-        let task = tokio::spawn(async move { inner.write(changes).await });
+        let task = tokio::spawn(async move {
+            match &inner.foreign {
+                None => inner.write(changes).await,
+                Some(foreign) => inner.write_with_lists(foreign, changes).await,
+            }
+        });
         async move { task.await.unwrap_or_else(|error| Err(ask::broken(error))) }.boxed()
     }
 
@@ -162,6 +181,10 @@ impl RevocationStore for RedisStore {
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
         let inner = Arc::clone(&self.inner);
         async move { Box::pin(inner.followers(fence)).await }.boxed()
+    }
+
+    fn needs(&self) -> Needs {
+        self.inner.foreign.as_ref().map_or(Needs::Claims, |foreign| foreign.lists.needs())
     }
 }
 

@@ -3,14 +3,16 @@
 use std::error::Error;
 use std::fmt;
 use std::num::NonZeroU32;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fred::types::config::Config;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::connect::{self, Dialer};
+use super::foreign::{Foreign, ForeignList, Lists, Nodes};
 use super::guard::{Health, Link, LinkConfig, Purpose};
 use super::life::Memory;
 use super::schema::{Keys, MAX_SHARDS, is_prefix};
@@ -83,6 +85,7 @@ pub(crate) struct Settings {
     pub(crate) log_length: u64,
     pub(crate) wait_replicas: Option<WaitReplicas>,
     pub(crate) start: Start,
+    pub(crate) foreign: Vec<ForeignList>,
 }
 
 impl Default for RedisStoreBuilder {
@@ -99,6 +102,7 @@ impl Default for RedisStoreBuilder {
                 log_length: DEFAULT_LOG_LENGTH,
                 wait_replicas: None,
                 start: Start::WaitUpTo(DEFAULT_START_LIMIT),
+                foreign: Vec::new(),
             },
         }
     }
@@ -181,6 +185,13 @@ impl RedisStoreBuilder {
         self
     }
 
+    /// Also refuses what this list of another program holds; call it again for each further one. Default: none. See
+    /// [`foreign`](super::foreign), also for how to get rid of it.
+    pub fn with_foreign_list(mut self, list: ForeignList) -> Self {
+        self.settings.foreign.push(list);
+        self
+    }
+
     /// What to do if Redis cannot be used at the start, default: wait for it for up to 10 s, then fail.
     pub fn with_start(mut self, start: Start) -> Self {
         self.settings.start = start;
@@ -201,7 +212,8 @@ impl RedisStoreBuilder {
             Source::Url(url) => connect::parse_url(&url)?,
             Source::Config(config) => *config,
         };
-        let store = open(Dialer::new(config)?, self.settings);
+        let lists = Lists::compile(&self.settings.foreign)?;
+        let store = open(Dialer::new(config)?, self.settings, lists);
         match store.inner.settings.start {
             Start::WaitUpTo(limit) => {
                 // The last failure says more than "not in time".
@@ -229,7 +241,7 @@ impl RedisStoreBuilder {
     }
 }
 
-fn open(dialer: Dialer, settings: Settings) -> RedisStore {
+fn open(dialer: Dialer, settings: Settings, lists: Lists) -> RedisStore {
     let is_cluster = dialer.is_cluster();
     let dialer = Arc::new(dialer);
     let keys = Arc::new(Keys::new(&settings.prefix, settings.shards));
@@ -239,24 +251,58 @@ fn open(dialer: Dialer, settings: Settings) -> RedisStore {
     let shards: Vec<_> =
         (0..settings.shards).step_by(per_link.into()).map(|shard| shard..shard + per_link).collect();
     let health = Arc::new(watch::Sender::new(Health::starting(&shards)));
-    let links = |purpose, limit, in_flight| -> Box<[Link]> {
-        let link = |shards| {
-            Link::start(LinkConfig {
-                purpose,
-                dialer: Arc::clone(&dialer),
-                keys: Arc::clone(&keys),
-                memory: Arc::clone(&memory),
-                shards,
-                limit,
-                in_flight,
-                board: Arc::clone(&health),
-            })
-        };
-        shards.iter().cloned().map(link).collect()
+    let config = {
+        let (dialer, keys, memory, health) =
+            (Arc::clone(&dialer), Arc::clone(&keys), Arc::clone(&memory), Arc::clone(&health));
+        move |purpose, limit, in_flight, slot, shards: Range<u16>| LinkConfig {
+            purpose,
+            dialer: Arc::clone(&dialer),
+            keys: Arc::clone(&keys),
+            memory: Arc::clone(&memory),
+            slot,
+            shards,
+            limit,
+            in_flight,
+            board: Arc::clone(&health),
+        }
     };
+    let slot_of = |shards: &Range<u16>| fred::util::redis_keyslot(&keys.shard(shards.start).life);
+    // A check that also asks lists has as many questions open.
+    let per_check = if is_cluster { 1 } else { 1 + lists.all.len() };
+    let in_flight = settings.max_in_flight.saturating_mul(per_check).min(Semaphore::MAX_PERMITS);
+    let check = |shards: &Range<u16>| {
+        Link::start(config(
+            Purpose::Checks,
+            settings.check_timeout,
+            in_flight,
+            slot_of(shards),
+            shards.clone(),
+        ))
+    };
+    let write = |shards: &Range<u16>| {
+        Link::start(config(
+            Purpose::Writes,
+            settings.write_timeout,
+            ask::MAX_WRITES,
+            slot_of(shards),
+            shards.clone(),
+        ))
+    };
+    let (checks, writes) = (shards.iter().map(check).collect(), shards.iter().map(write).collect());
+    let foreign = (!lists.all.is_empty()).then(|| {
+        let (limit, in_flight) =
+            (settings.check_timeout, settings.max_in_flight.saturating_mul(lists.all.len()));
+        let at_slot = move |slot| {
+            let in_flight = in_flight.min(Semaphore::MAX_PERMITS);
+            Link::start(config(Purpose::Checks, limit, in_flight, slot, slot..slot))
+        };
+        let nodes = is_cluster.then(|| Nodes::start(Arc::clone(&dialer), Arc::clone(&health), at_slot));
+        Foreign { lists, nodes }
+    });
     let inner = Arc::new(Inner {
-        checks: links(Purpose::Checks, settings.check_timeout, settings.max_in_flight),
-        writes: links(Purpose::Writes, settings.write_timeout, ask::MAX_WRITES),
+        checks,
+        writes,
+        foreign,
         settings,
         dialer,
         keys: Arc::clone(&keys),
@@ -295,7 +341,7 @@ impl Settings {
         if self.max_in_flight == 0 {
             return Err(ConfigError::new("max_in_flight", "is 0, so that no token could be checked"));
         }
-        if self.max_in_flight > tokio::sync::Semaphore::MAX_PERMITS {
+        if self.max_in_flight > Semaphore::MAX_PERMITS {
             return Err(ConfigError::new("max_in_flight", "is too large to count"));
         }
         if self.max_token_lifetime.is_zero() {

@@ -60,6 +60,12 @@ const DEFAULT_CLAIM_TARGETS: [(&str, TargetKind); 10] = [
     ("azp", TargetKind::Client),
 ];
 
+/// What kind of target this claim feeds where no profile says otherwise.
+#[cfg(feature = "redis")]
+pub(crate) fn usual_target_of(claim: &str) -> Option<TargetKind> {
+    DEFAULT_CLAIM_TARGETS.iter().find(|(known, _)| *known == claim).map(|(_, kind)| *kind)
+}
+
 /// Claims with a meaning of their own, which feed no target.
 const NOT_IDS: [&str; 5] = ["iss", "aud", "exp", "nbf", "iat"];
 

@@ -11,7 +11,7 @@ dead :0@0 master,noaddr - 0 0 1 disconnected
 
 #[test]
 fn the_owner_of_a_slot_is_read_from_the_nodes() {
-    let owner = |slot, tls| parse_nodes(NODES, slot, "asked", tls).owner.unwrap();
+    let owner = |slot, tls| owner_of(&parse_nodes(NODES, "asked", tls), slot).unwrap();
     assert_eq!(owner(0, false), (9, Server::new("127.0.0.1", 30001)));
     assert_eq!(owner(5460, true), (9, Server::new("node-1", 30001)));
     assert_eq!(owner(5470, false), (2, Server::new("127.0.0.1", 30002)));
@@ -22,11 +22,11 @@ fn the_owner_of_a_slot_is_read_from_the_nodes() {
 
 #[test]
 fn all_nodes_that_can_be_asked_are_remembered() {
-    let view = parse_nodes(NODES, 0, "asked", false);
-    let ports: Vec<_> = view.nodes.iter().map(|node| node.port).collect();
+    let nodes = parse_nodes(NODES, "asked", false);
+    let ports: Vec<_> = nodes.iter().filter(|node| node.has_address).map(|node| node.server.port).collect();
     assert_eq!(ports, [30004, 30002, 30003, 30005, 30001]);
-    assert!(parse_nodes("", 0, "asked", false).owner.is_none());
-    assert!(parse_nodes("junk\n a b c d e f g h", 0, "asked", false).nodes.is_empty());
+    assert!(owner_of(&parse_nodes("", "asked", false), 0).is_none());
+    assert!(parse_nodes("junk\n a b c d e f g h", "asked", false).is_empty());
 }
 
 #[test]

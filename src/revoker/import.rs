@@ -1,0 +1,215 @@
+//! Taking over what another program has revoked.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::Revoker;
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::ConfigError;
+use crate::revocation::{Action, Extent, Outcome, Revocation, Target, TargetKind};
+use crate::store::redis::foreign::{Found, Id, Position, Scan};
+use crate::store::redis::{ForeignList, RedisStore};
+use crate::store::{Cursor, StoreError, StoreErrorKind};
+use crate::token::{TokenProfile, TokenVerifier};
+
+/// Default of [`Import::with_pace`].
+pub const DEFAULT_IMPORT_PACE: u32 = 2000;
+
+impl Revoker {
+    /// Takes over what a [foreign list](crate::store::redis::foreign) holds, once, as records of our own. `store` is
+    /// where the list is; the records go where all revocations of this revoker go.
+    ///
+    /// ```no_run
+    /// # use tower_jwt_revocation::{ForeignList, RedisStore, Revoker};
+    /// # async fn f(revoker: Revoker, store: RedisStore) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut import = revoker.import(&store, &ForeignList::blacklisted_jti_json())?;
+    /// let report = import.run().await?; // after an error, call it again: it goes on where it was
+    /// println!("{report:?}");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the entries do not tell what is revoked: those of a list by hashes, with several placeholders,
+    /// or of anything but tokens, sessions and families; if they belong to one of several issuers and the list does
+    /// not [say to which](ForeignList::with_issuer).
+    pub fn import(&self, store: &RedisStore, list: &ForeignList) -> Result<Import, ConfigError> {
+        let scan = Scan::new(store.clone(), list)?;
+        let list = scan.list();
+        let oops = |problem: String| ConfigError::new("foreign_list", format!("`{}` {problem}", list.name));
+        if !matches!(list.kind, TargetKind::Token | TargetKind::Session | TargetKind::Family) {
+            return Err(oops(format!(
+                "is of the kind {}: its entries end, and our records of that kind say until when tokens were issued; keep the list until it is empty",
+                list.kind
+            )));
+        }
+        let trial = target(list.kind, "any", list.issuer.as_deref());
+        self.complete(trial).map_err(|error| oops(format!("cannot be taken over: {error}")))?;
+        Ok(Import {
+            revoker: self.clone(),
+            scan,
+            verifier: None,
+            pace: DEFAULT_IMPORT_PACE,
+            at: None,
+            report: ImportReport::default(),
+        })
+    }
+}
+
+fn target(kind: TargetKind, id: &str, issuer: Option<&str>) -> Target {
+    let target = Target::new(kind, id);
+    match issuer {
+        Some(issuer) => target.issued_by(issuer),
+        None => target,
+    }
+}
+
+/// A list of another program on its way into our own records, made by [`Revoker::import`].
+///
+/// Each entry becomes a record that is kept as long as the entry and the leeway of a verifier; one without an expiry for as
+/// long as the longest token. It may be repeated, stopped and gone on with: what is there already is not written again.
+/// Entries that come or go meanwhile may or may not be seen, so end the writes of the other program first, or write to
+/// both.
+#[must_use = "nothing is read until `run` is called"]
+pub struct Import {
+    revoker: Revoker,
+    scan: Scan,
+    verifier: Option<Arc<dyn TokenVerifier>>,
+    pace: u32,
+    at: Option<Position>,
+    report: ImportReport,
+}
+
+/// What became of the entries of a list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ImportReport {
+    /// Entries that were revoked by us now.
+    pub imported: u64,
+    /// Entries that were revoked by us already.
+    pub known: u64,
+    /// Entries that mean nothing, or were over.
+    pub live: u64,
+    /// Entries of which nobody can tell what they mean: an odd value or type, a token that is not accepted, an id that is
+    /// too long. Look at them; the list refuses some of their tokens, our records none.
+    pub unreadable: u64,
+}
+
+impl Import {
+    /// How many keys to look at per second, about; default [`DEFAULT_IMPORT_PACE`]. Redis has to answer requests besides.
+    pub fn with_pace(mut self, keys_per_second: u32) -> Self {
+        self.pace = keys_per_second.max(1);
+        self
+    }
+
+    /// Who verifies the tokens of a list by `{token}`, to tell their ids. Without, such a list cannot be read.
+    pub fn with_verifier(mut self, verifier: impl TokenVerifier) -> Self {
+        self.verifier = Some(Arc::new(verifier));
+        self
+    }
+
+    /// Goes on where another import, perhaps of another process, was when it said [`cursor`](Self::cursor).
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the cursor is not one of an import.
+    pub fn with_cursor(mut self, cursor: &Cursor) -> Result<Self, ConfigError> {
+        let at = Position::parse(cursor);
+        self.at =
+            Some(at.ok_or_else(|| ConfigError::new("cursor", "is not one that Import::cursor gave out"))?);
+        Ok(self)
+    }
+
+    /// Where it is, for [`with_cursor`](Self::with_cursor). `None` at the beginning and at the end.
+    pub fn cursor(&self) -> Option<Cursor> {
+        self.at.as_ref().map(Position::print)
+    }
+
+    /// What has become of the entries so far. One that a scan gives twice is counted twice.
+    pub fn report(&self) -> ImportReport {
+        self.report
+    }
+
+    /// Reads to the end. After an error, or if it was dropped, it can be called again and goes on where it was.
+    ///
+    /// # Errors
+    /// [`StoreError`] if Redis cannot be asked, or a record was not confirmed.
+    pub async fn run(&mut self) -> Result<ImportReport, StoreError> {
+        while self.step().await? {}
+        Ok(self.report)
+    }
+
+    /// Reads one page, in the time that the pace allows; for those who want to keep the [`cursor`](Self::cursor) after each.
+    /// Whether there is more.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run). The page is read again then.
+    pub async fn step(&mut self) -> Result<bool, StoreError> {
+        let began = Instant::now();
+        let page = self.scan.page(self.at.as_ref()).await?;
+        let looked_at = u32::try_from(page.found.len()).unwrap_or(u32::MAX).max(Scan::PAGE);
+        let mut report = self.report;
+        report.live += page.live;
+        report.unreadable += page.odd;
+        let mut changes = Vec::with_capacity(page.found.len());
+        for found in page.found {
+            match self.change(found)? {
+                Some(change) => changes.push(change),
+                None => report.unreadable += 1,
+            }
+        }
+        for receipt in self.revoker.write(changes).await? {
+            match receipt.outcome {
+                Outcome::New => report.imported += 1,
+                Outcome::Extended | Outcome::Already => report.known += 1,
+                Outcome::AlreadyExpired => report.live += 1,
+            }
+        }
+        (self.report, self.at) = (report, page.next);
+        if self.at.is_some() {
+            sleep_until(began + Duration::from_secs(1) * looked_at / self.pace).await;
+        }
+        Ok(self.at.is_some())
+    }
+
+    /// The record of an entry; none if it cannot be one.
+    fn change(&self, found: Found) -> Result<Option<Revocation>, StoreError> {
+        let list = self.scan.list();
+        let known = match &found.id {
+            Id::Claim(id) => Some(target(list.kind, id, list.issuer.as_deref())),
+            Id::Token(text) => {
+                let verifier = self.verifier.as_ref().ok_or_else(|| {
+                    list.error(
+                        StoreErrorKind::InvalidInput,
+                        "its entries are tokens, whose ids only a verifier can tell; see Import::with_verifier",
+                    )
+                })?;
+                let token = verifier.verify_for_revocation(text).ok();
+                token.and_then(|token| {
+                    token.target(TargetKind::Token).or_else(|| token.target(TargetKind::SigningInput))
+                })
+            }
+        };
+        let Some(target) = known.and_then(|target| self.revoker.complete(target).ok()) else {
+            return Ok(None);
+        };
+        let mut change = Revocation::new(target, self.revoker.retention());
+        change.action = Action::Revoke(Extent::All);
+        if let Some(expires_in) = found.expires_in {
+            change.until = TokenProfile::forget_token_at(SystemClock.now().plus(expires_in));
+            change.lifetime = Duration::ZERO;
+        }
+        change.reason = Some(found.reason.unwrap_or_else(|| format!("imported from {}", list.name).into()));
+        Ok(Some(change))
+    }
+}
+
+impl fmt::Debug for Import {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Import")
+            .field("list", &self.scan.list().name)
+            .field("report", &self.report)
+            .finish_non_exhaustive()
+    }
+}

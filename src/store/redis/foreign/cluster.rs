@@ -1,0 +1,188 @@
+//! Where a foreign key lives in a cluster: it has a hash slot of its own, and the node that serves it must be asked.
+//!
+//! There is one guarded connection for each primary. Which slots it serves is asked at the start, now and then, and
+//! whenever a node says that a key is not its own.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use fred::types::config::Server;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use crate::store::redis::connect::{Dialer, SLOTS};
+use crate::store::redis::guard::{Health, Hold, Link, Purpose};
+use crate::store::redis::random;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// How often the owners of the slots are asked for without a cause.
+const ASK_EVERY: Duration = Duration::from_secs(30);
+/// How soon they are asked for again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// Stands for the map in the health of the store: not a slot.
+const MAP: Range<u16> = u16::MAX..u16::MAX;
+
+/// The connections to all primaries. Its keeper ends with it.
+pub(crate) struct Nodes {
+    shared: Arc<Shared>,
+    keeper: JoinHandle<()>,
+}
+
+struct Shared {
+    map: ArcSwap<Map>,
+    stale: Notify,
+}
+
+/// Who serves which slot.
+#[derive(Default)]
+struct Map {
+    nodes: Vec<Arc<Node>>,
+    /// For each slot, where among the nodes its owner is.
+    owners: Vec<Option<usize>>,
+}
+
+struct Node {
+    /// The slot by which its connection finds it.
+    slot: u16,
+    link: Link,
+}
+
+impl Nodes {
+    /// Starts to ask, in the background. `connect` makes a connection to whoever serves a slot.
+    pub(crate) fn start(
+        dialer: Arc<Dialer>,
+        board: Arc<watch::Sender<Health>>,
+        connect: impl Fn(u16) -> Link + Send + 'static,
+    ) -> Self {
+        board.send_modify(|health| health.expect(MAP));
+        let shared = Arc::new(Shared { map: ArcSwap::default(), stale: Notify::new() });
+        let keeper = tokio::spawn(keep(Arc::clone(&shared), dialer, board, connect));
+        Self { shared, keeper }
+    }
+
+    /// The right to ask one question at the node of a slot.
+    pub(crate) fn seize(&self, slot: u16) -> Result<Hold, StoreError> {
+        let map = self.shared.map.load();
+        let owner = map.owners.get(usize::from(slot)).copied().flatten();
+        if let Some(node) = owner.and_then(|at| map.nodes.get(at)) {
+            return node.link.seize();
+        }
+        self.shared.stale.notify_one();
+        Err(StoreError::new(StoreErrorKind::Cluster, "the cluster is not known to serve the slot"))
+    }
+
+    /// The right to ask one question at the nth node; none after the last.
+    pub(crate) fn seize_nth(&self, n: usize) -> Option<Result<Hold, StoreError>> {
+        self.shared.map.load().nodes.get(n).map(|node| node.link.seize())
+    }
+
+    /// How many nodes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.shared.map.load().nodes.len()
+    }
+
+    /// See [`layout_of`].
+    pub(crate) fn layout(&self) -> String {
+        layout_of(&self.shared.map.load().owners)
+    }
+
+    /// An answer says that the map is wrong.
+    pub(crate) fn doubt(&self, error: &StoreError) {
+        if matches!(error.kind(), StoreErrorKind::Cluster | StoreErrorKind::NotPrimary) {
+            self.shared.stale.notify_one();
+        }
+    }
+}
+
+impl Drop for Nodes {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+async fn keep(
+    shared: Arc<Shared>,
+    dialer: Arc<Dialer>,
+    board: Arc<watch::Sender<Health>>,
+    connect: impl Fn(u16) -> Link,
+) {
+    loop {
+        match dialer.owners().await {
+            Ok((servers, owners)) => {
+                let before = shared.map.load_full();
+                let after = before.follow(&servers, &owners, |slot| {
+                    board.send_modify(|health| health.expect(slot..slot));
+                    connect(slot)
+                });
+                let gone: Vec<_> = before.nodes.iter().filter(|node| !after.has(node)).collect();
+                shared.map.store(Arc::new(after));
+                board.send_modify(|health| {
+                    health.note(Purpose::Checks, &MAP, None);
+                    for node in &gone {
+                        health.note(Purpose::Checks, &(node.slot..node.slot), None);
+                    }
+                });
+            }
+            // What was known goes on to be used: nodes that are down say so themselves.
+            Err(error) if shared.map.load().nodes.is_empty() => {
+                board.send_modify(|health| health.note(Purpose::Checks, &MAP, Some(&error)));
+                shared.stale.notify_one();
+            }
+            Err(_) => {}
+        }
+        sleep(ASK_AGAIN.mul_f64(0.5 + random::fraction())).await;
+        tokio::select! {
+            () = shared.stale.notified() => {}
+            () = sleep(ASK_EVERY.mul_f64(0.5 + random::fraction())) => {}
+        }
+    }
+}
+
+impl Map {
+    /// The map after a change. Connections to nodes that go on to serve their slot are kept.
+    fn follow(
+        &self,
+        servers: &[Server],
+        owners: &[Option<usize>],
+        mut connect: impl FnMut(u16) -> Link,
+    ) -> Self {
+        let mut nodes: Vec<Arc<Node>> = Vec::with_capacity(servers.len());
+        // For each server, where among the nodes it is.
+        let mut places = vec![None; servers.len()];
+        let mut by_slot = Vec::with_capacity(owners.len());
+        for (slot, owner) in (0..SLOTS).zip(owners) {
+            by_slot.push(owner.and_then(|server| {
+                let place = places.get_mut(server)?;
+                if place.is_none() {
+                    let is_its = |node: &&Arc<Node>| owners.get(usize::from(node.slot)) == Some(owner);
+                    let known = self.nodes.iter().find(is_its).cloned();
+                    nodes.push(known.unwrap_or_else(|| Arc::new(Node { slot, link: connect(slot) })));
+                    *place = Some(nodes.len() - 1);
+                }
+                *place
+            }));
+        }
+        Self { nodes, owners: by_slot }
+    }
+
+    fn has(&self, node: &Arc<Node>) -> bool {
+        self.nodes.iter().any(|known| Arc::ptr_eq(known, node))
+    }
+}
+
+/// Which slots belong together, as a short text: the same as long as none has changed hands.
+pub(crate) fn layout_of(owners: &[Option<usize>]) -> String {
+    let mut first_of = HashMap::new();
+    let mut hash = Sha256::new();
+    for (slot, owner) in (0..SLOTS).zip(owners) {
+        let first = owner.map_or(SLOTS, |owner| *first_of.entry(owner).or_insert(slot));
+        hash.update(first.to_be_bytes());
+    }
+    let [a, b, c, d, ..] = <[u8; 32]>::from(hash.finalize());
+    format!("{:08x}", u32::from_be_bytes([a, b, c, d]))
+}

@@ -1,0 +1,187 @@
+//! What stands under a foreign key, and what it means. Pure.
+
+use std::sync::Arc;
+
+use fred::types::Value;
+use serde_json::Value as Json;
+
+/// Longest document that is read, and longest text that is taken out of it, in characters.
+const MAX_DOCUMENT_BYTES: usize = 64 * 1024;
+const MAX_WORDS: usize = 200;
+
+/// What the keys of a list hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// A key that is there means revoked, whatever it holds.
+    Present,
+    /// One of these values; anything else makes no sense.
+    Values { revoked: Vec<Box<str>>, live: Vec<Box<str>> },
+    /// A JSON object, whose words are shown. With a flag, only one in which it is set means revoked.
+    Json { flag: Option<Box<str>> },
+}
+
+/// What an answer means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Live,
+    /// Revoked, with the words that stand there.
+    Revoked(Option<Arc<str>>),
+    /// Nobody said what this means.
+    Odd,
+}
+
+impl Meaning {
+    /// The command that asks for a key. `EXISTS` sees keys of any type; `GET` is an error for one that is no string, where
+    /// `MGET` would say that it is not there.
+    pub(crate) fn command(&self) -> &'static str {
+        match self {
+            Self::Present => "EXISTS",
+            Self::Values { .. } | Self::Json { .. } => "GET",
+        }
+    }
+
+    pub(crate) fn judge(&self, answer: &Value) -> Verdict {
+        if let Self::Present = self {
+            return judge_presence(answer);
+        }
+        if answer.is_null() {
+            return Verdict::Live;
+        }
+        let Some(value) = answer.as_bytes() else { return Verdict::Odd };
+        match self {
+            Self::Present => Verdict::Odd,
+            Self::Values { revoked, live } => {
+                let is_in = |values: &[Box<str>]| values.iter().any(|known| known.as_bytes() == value);
+                match (is_in(revoked), is_in(live)) {
+                    (true, _) => Verdict::Revoked(None),
+                    (false, true) => Verdict::Live,
+                    (false, false) => Verdict::Odd,
+                }
+            }
+            Self::Json { flag } => judge_document(value, flag.as_deref()),
+        }
+    }
+}
+
+/// The answer to `EXISTS` and `SISMEMBER`.
+pub(crate) fn judge_presence(answer: &Value) -> Verdict {
+    match answer {
+        Value::Integer(0) => Verdict::Live,
+        Value::Integer(1) => Verdict::Revoked(None),
+        _ => Verdict::Odd,
+    }
+}
+
+fn judge_document(value: &[u8], flag: Option<&str>) -> Verdict {
+    let document = (value.len() <= MAX_DOCUMENT_BYTES).then(|| serde_json::from_slice::<Json>(value).ok());
+    match (document.flatten(), flag) {
+        (Some(Json::Object(document)), Some(flag)) => match document.get(flag) {
+            None | Some(Json::Null | Json::Bool(false)) => Verdict::Live,
+            Some(_) => Verdict::Revoked(words(&document)),
+        },
+        (Some(Json::Object(document)), None) => Verdict::Revoked(words(&document)),
+        // Without a flag, that it is there is enough. With one, nobody can tell.
+        (_, None) => Verdict::Revoked(None),
+        (_, Some(_)) => Verdict::Odd,
+    }
+}
+
+fn words(document: &serde_json::Map<String, Json>) -> Option<Arc<str>> {
+    let text = |name: &str| match document.get(name) {
+        Some(Json::String(text)) => Some(printable(text)).filter(|text| !text.is_empty()),
+        Some(Json::Number(number)) => Some(number.to_string()),
+        _ => None,
+    };
+    match (text("reason"), text("user_id")) {
+        (Some(reason), Some(user)) => Some(format!("{reason} (user_id {user})").into()),
+        (Some(reason), None) => Some(reason.into()),
+        (None, Some(user)) => Some(format!("user_id {user}").into()),
+        (None, None) => None,
+    }
+}
+
+/// A text that anyone may have written, fit for a line of a log: short, and without characters that move the cursor or
+/// turn the direction of writing.
+fn printable(text: &str) -> String {
+    let is_plain = |c: char| {
+        !c.is_control()
+            && !matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    };
+    let shown: String = text.chars().take(MAX_WORDS).map(|c| if is_plain(c) { c } else { ' ' }).collect();
+    shown.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(value: &str) -> Value {
+        Value::Bytes(value.to_owned().into())
+    }
+
+    fn reason(meaning: &Meaning, value: &str) -> Option<String> {
+        match meaning.judge(&text(value)) {
+            Verdict::Revoked(words) => words.map(|words| words.to_string()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn presence_is_a_number_and_nothing_else() {
+        assert_eq!(Meaning::Present.judge(&Value::Integer(0)), Verdict::Live);
+        assert_eq!(Meaning::Present.judge(&Value::Integer(1)), Verdict::Revoked(None));
+        for odd in [Value::Null, Value::Integer(2), Value::Integer(-1), text("0"), Value::Array(Vec::new())] {
+            assert_eq!(Meaning::Present.judge(&odd), Verdict::Odd, "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_nobody_named_means_nothing() {
+        let meaning = Meaning::Values { revoked: vec!["1".into(), "".into()], live: vec!["0".into()] };
+        assert_eq!(meaning.judge(&Value::Null), Verdict::Live);
+        assert_eq!(meaning.judge(&text("1")), Verdict::Revoked(None));
+        assert_eq!(meaning.judge(&text("")), Verdict::Revoked(None));
+        assert_eq!(meaning.judge(&text("0")), Verdict::Live);
+        for odd in ["true", "1 ", "01", "2"] {
+            assert_eq!(meaning.judge(&text(odd)), Verdict::Odd, "{odd}");
+        }
+        assert_eq!(meaning.judge(&Value::Array(Vec::new())), Verdict::Odd);
+    }
+
+    #[test]
+    fn a_document_gives_its_words() {
+        let any = Meaning::Json { flag: None };
+        let said = reason(&any, r#"{"reason":"stolen","user_id":42,"token":"eyJ"}"#);
+        assert_eq!(said.unwrap(), "stolen (user_id 42)");
+        assert_eq!(reason(&any, r#"{"user_id":"u-1"}"#).unwrap(), "user_id u-1");
+        assert_eq!(reason(&any, r#"{"reason":["a"]}"#), None);
+        // Whatever it is, it is there.
+        for odd in ["", "1", "[]", "{", "\u{feff}{}", &format!(r#"{{"reason":"{}"}}"#, "x".repeat(70_000))] {
+            assert_eq!(reason(&any, odd), None);
+        }
+    }
+
+    #[test]
+    fn a_flag_tells_the_revoked_from_the_others() {
+        let flagged = Meaning::Json { flag: Some("revoked_at".into()) };
+        assert_eq!(reason(&flagged, r#"{"revoked_at":"2026-01-01","reason":"reuse"}"#).unwrap(), "reuse");
+        assert_eq!(reason(&flagged, r#"{"revoked_at":0}"#), None);
+        for live in [r#"{"created_at":1}"#, r#"{"revoked_at":null}"#, r#"{"revoked_at":false}"#] {
+            assert_eq!(flagged.judge(&text(live)), Verdict::Live, "{live}");
+        }
+        for odd in ["", "revoked", "[1]", r#"{"revoked_at":"#] {
+            assert_eq!(flagged.judge(&text(odd)), Verdict::Odd, "{odd}");
+        }
+    }
+
+    #[test]
+    fn words_are_short_and_harmless() {
+        let any = Meaning::Json { flag: None };
+        let said = reason(&any, r#"{"reason":" a\u001b[31m\nb\u202ec\u0000 "}"#).unwrap();
+        assert_eq!(said, "a [31m b c");
+        let long = serde_json::json!({"reason": "ü".repeat(1000), "user_id": "u".repeat(1000)}).to_string();
+        assert_eq!(reason(&any, &long).unwrap().chars().count(), 200 + " (user_id )".len() + 200);
+        assert_eq!(reason(&any, r#"{"reason":"\n"}"#), None);
+    }
+}

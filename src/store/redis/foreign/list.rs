@@ -1,0 +1,375 @@
+//! What the operator says of a list, and what is made of it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use fred::types::Value;
+
+use super::judge::{Meaning, Verdict, judge_presence};
+use super::template::{Field, Fillings, Template, Unfit};
+use crate::config::ConfigError;
+use crate::revocation::TargetKind;
+use crate::store::{RevokedBy, Standing, StoreError, StoreErrorKind};
+use crate::verified::{Needs, VerifiedToken};
+
+/// A list of revoked tokens, sessions, families, … that another program keeps in the same Redis.
+///
+/// Hand it to [`RedisStoreBuilder::with_foreign_list`](super::super::RedisStoreBuilder::with_foreign_list); nothing is
+/// judged before. See the [module](super) for templates, for what to look out for, and for how to get rid of the list.
+#[derive(Clone, Debug)]
+#[must_use = "a list has no effect until a store is given it"]
+pub struct ForeignList {
+    key: Box<str>,
+    member: Option<Box<str>>,
+    meaning: Meaning,
+    /// Those that mean revoked and those that mean live, if values count.
+    values: Option<(Values, Values)>,
+    kind: Option<TargetKind>,
+    issuer: Option<Box<str>>,
+    missing: Missing,
+    writes: Writes,
+    value: Box<str>,
+}
+
+type Values = Vec<Box<str>>;
+
+/// What a token without a claim of the template means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    Error,
+    NotListed,
+}
+
+/// Whether revocations of our own are written to the list as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writes {
+    Never,
+    Too,
+}
+
+impl ForeignList {
+    /// A key for each entry. By default, one that is there means revoked, whatever its type and value.
+    pub fn keys(template: impl Into<Box<str>>) -> Self {
+        Self {
+            key: template.into(),
+            member: None,
+            meaning: Meaning::Present,
+            values: None,
+            kind: None,
+            issuer: None,
+            missing: Missing::Error,
+            writes: Writes::Never,
+            value: "1".into(),
+        }
+    }
+
+    /// A set whose members are the entries (`SISMEMBER`). Both names are templates.
+    ///
+    /// Members of a set have no expiry: what is in it stays revoked until the other program takes it out.
+    pub fn set(key: impl Into<Box<str>>, member: impl Into<Box<str>>) -> Self {
+        Self { member: Some(member.into()), ..Self::keys(key) }
+    }
+
+    // === Layouts that are found often ===
+
+    /// `{jti}`, with any value: a key that is the id of the token and nothing else, as tutorials for FastAPI have it
+    /// (`SET <jti> "" EX 3600`).
+    pub fn plain_jti() -> Self {
+        Self { value: "".into(), ..Self::keys("{jti}") }
+    }
+
+    /// `blacklist:{token}`, with any value, such as `1` or `blacklisted`. By the token itself: read
+    /// [what that misses](super#lists-by-the-token-itself).
+    pub fn blacklisted_token() -> Self {
+        Self::keys("blacklist:{token}")
+    }
+
+    /// `revoked:{token_sha256}`, with any value: the SHA-256 of the token in hexadecimal. What stands beside it under
+    /// `access_token:{token_sha256}` is not looked at. By the token itself: read
+    /// [what that misses](super#lists-by-the-token-itself).
+    pub fn revoked_token_sha256() -> Self {
+        Self::keys("revoked:{token_sha256}")
+    }
+
+    /// `token:blacklist:{jti}`, with a JSON document whose `reason` and `user_id` are shown.
+    pub fn blacklisted_jti_json() -> Self {
+        Self::keys("token:blacklist:{jti}").with_json_words()
+    }
+
+    /// `token:family:{claim:fid}`, with a JSON document. One with a `revoked_at` means revoked, one without does not:
+    /// some programs keep what they know of live families under the same name. Tokens without `fid` are not listed.
+    pub fn token_family_json() -> Self {
+        Self::keys("token:family:{claim:fid}").with_json_flag("revoked_at").allow_missing_claims()
+    }
+
+    /// The set `token:revoked_families`, of families by `{claim:fid}`. Tokens without `fid` are not listed.
+    pub fn revoked_families() -> Self {
+        Self::set("token:revoked_families", "{claim:fid}").allow_missing_claims()
+    }
+
+    // === What the entries mean ===
+
+    /// Entries with one of these values mean revoked. Every value has to be named, here or by
+    /// [`with_live_values`](Self::with_live_values): one that is not is an error, and the fail mode decides.
+    pub fn with_revoked_values<T: Into<Box<str>>>(mut self, values: impl IntoIterator<Item = T>) -> Self {
+        let named: Vec<_> = values.into_iter().map(Into::into).collect();
+        if let Some(first) = named.first() {
+            self.value.clone_from(first);
+        }
+        self.values.get_or_insert_default().0 = named;
+        self
+    }
+
+    /// Entries with one of these values mean nothing: `active`, in a key that is there for every token. See
+    /// [`with_revoked_values`](Self::with_revoked_values).
+    pub fn with_live_values<T: Into<Box<str>>>(mut self, values: impl IntoIterator<Item = T>) -> Self {
+        self.values.get_or_insert_default().1 = values.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Entries are JSON documents whose `reason` and `user_id` become the reason of the refusal, cut to 200 characters
+    /// each and without control characters. Every entry means revoked, also one that is no JSON.
+    pub fn with_json_words(mut self) -> Self {
+        (self.meaning, self.values) = (Meaning::Json { flag: None }, None);
+        self
+    }
+
+    /// As [`with_json_words`](Self::with_json_words), but only a document in which `flag` is there, and neither `null` nor
+    /// `false`, means revoked. An entry that is no JSON object is an error, and the fail mode decides.
+    pub fn with_json_flag(mut self, flag: impl Into<Box<str>>) -> Self {
+        (self.meaning, self.values) = (Meaning::Json { flag: Some(flag.into()) }, None);
+        self
+    }
+
+    /// Through what kind of target a token is revoked that is found here: for counters and logs, and for which revocations
+    /// [are written](Self::with_writes). Default: tokens for `{jti}` and the placeholders of tokens, else what the last
+    /// claim of the template usually is, such as [`TargetKind::Family`] for `fid`.
+    pub fn with_kind(mut self, kind: TargetKind) -> Self {
+        self.kind = Some(kind);
+        self
+    }
+
+    // === Whom it is about ===
+
+    /// Asks only about tokens of this issuer. Default: about all. With several issuers, name the one whose ids these are:
+    /// `alice` of another is someone else.
+    pub fn with_issuer(mut self, issuer: impl Into<Box<str>>) -> Self {
+        self.issuer = Some(issuer.into());
+        self
+    }
+
+    /// Takes a token that lacks a claim of the template, or has it empty, as not listed. Default: it is an error, and the
+    /// fail mode decides, because nobody can say what such a token would be listed under.
+    ///
+    /// # Security
+    /// Tokens without the claim cannot be revoked through this list.
+    pub fn allow_missing_claims(mut self) -> Self {
+        self.missing = Missing::NotListed;
+        self
+    }
+
+    /// Writes what is revoked by us to the list as well, so that the other program refuses it too. Default: only reads.
+    ///
+    /// Our own record is written first. Then, for targets of the [kind](Self::with_kind) of the list that are revoked with
+    /// [`Extent::All`](crate::Extent::All): the entry, to expire with our record (in a set: never). What stands there
+    /// already is not written over, unless it is one of the [live values](Self::with_live_values). A reinstatement takes
+    /// the entry off again, if it is like those that are written.
+    ///
+    /// A list by the token itself is written where the token is at hand: in
+    /// [`revoke_raw_token`](crate::Revoker::revoke_raw_token), and in [`revoke_token`](crate::Revoker::revoke_token) of
+    /// the token of a request.
+    pub fn with_writes(mut self) -> Self {
+        self.writes = Writes::Too;
+        self
+    }
+
+    /// What is made of it.
+    pub(crate) fn compile(&self) -> Result<List, ConfigError> {
+        let oops = |problem: &str| ConfigError::new("foreign_list", format!("`{}` {problem}", self.key));
+        let parse = |source: &str| {
+            Template::parse(source)
+                .map_err(|problem| ConfigError::new("foreign_list", format!("`{source}` {problem}")))
+        };
+        let key = parse(&self.key)?;
+        let member = self.member.as_deref().map(parse).transpose()?;
+        let fields = || key.fields().chain(member.iter().flat_map(Template::fields));
+        let Some(last) = fields().last() else {
+            return Err(oops("has no placeholder, so it would be the same for all tokens"));
+        };
+        let meaning = match self.values.clone() {
+            Some((revoked, live)) => Meaning::Values { revoked, live },
+            None => self.meaning.clone(),
+        };
+        match &meaning {
+            meaning if member.is_some() && *meaning != Meaning::Present => {
+                return Err(oops("is a set, whose members have no values"));
+            }
+            Meaning::Values { revoked, live } => {
+                if revoked.is_empty() {
+                    return Err(oops(
+                        "has no value that means revoked; see ForeignList::with_revoked_values",
+                    ));
+                }
+                if revoked.iter().any(|value| live.contains(value)) {
+                    return Err(oops("has a value that means both revoked and live"));
+                }
+            }
+            Meaning::Json { flag: Some(flag) } if flag.is_empty() => {
+                return Err(oops("has a flag without a name"));
+            }
+            Meaning::Present | Meaning::Json { .. } => {}
+        }
+        let is_token = |field: &Field| field.kind() == TargetKind::Token;
+        let kind = self.kind.unwrap_or(if fields().any(is_token) { TargetKind::Token } else { last.kind() });
+        let needs = fields().map(Field::needs).max().unwrap_or_default();
+        let name: Arc<str> = match &member {
+            None => key.source().into(),
+            Some(member) => format!("{key} {member}").into(),
+        };
+        Ok(List {
+            reason: format!("listed by another program under {name}").into(),
+            name,
+            claims: fields()
+                .filter_map(|field| match field {
+                    Field::Claim(claim) => Some(claim.clone()),
+                    Field::Token | Field::Digest(_) => None,
+                })
+                .collect(),
+            key,
+            member,
+            meaning,
+            kind,
+            needs,
+            issuer: self.issuer.clone(),
+            missing: self.missing,
+            writes: self.writes,
+            value: self.value.clone(),
+        })
+    }
+}
+
+/// A list, ready for use.
+#[derive(Debug)]
+pub(crate) struct List {
+    /// Its templates, for messages.
+    pub(crate) name: Arc<str>,
+    /// The reason of a refusal for which no words are found.
+    reason: Arc<str>,
+    pub(crate) key: Template,
+    pub(crate) member: Option<Template>,
+    pub(crate) meaning: Meaning,
+    pub(crate) kind: TargetKind,
+    pub(crate) needs: Needs,
+    pub(crate) claims: Vec<Box<str>>,
+    pub(crate) issuer: Option<Box<str>>,
+    pub(crate) missing: Missing,
+    pub(crate) writes: Writes,
+    pub(crate) value: Box<str>,
+}
+
+/// Where an entry is, or would be.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) member: Option<String>,
+}
+
+impl List {
+    pub(crate) fn has_values(&self) -> bool {
+        matches!(self.meaning, Meaning::Values { .. })
+    }
+
+    pub(crate) fn is_about(&self, issuer: Option<&str>) -> bool {
+        self.issuer.as_deref().is_none_or(|known| issuer == Some(known))
+    }
+
+    pub(crate) fn entry<'v>(
+        &self,
+        mut fill: impl FnMut(&Field) -> Result<Cow<'v, str>, Unfit>,
+    ) -> Result<Entry, Unfit> {
+        Ok(Entry {
+            key: self.key.render(&mut fill)?,
+            member: self.member.as_ref().map(|member| member.render(&mut fill)).transpose()?,
+        })
+    }
+
+    /// The entry of a token; none, if it has none.
+    pub(crate) fn entry_of(&self, fillings: &Fillings<'_>) -> Result<Option<Entry>, StoreError> {
+        match self.entry(|field| fillings.fill(field)) {
+            Ok(entry) => Ok(Some(entry)),
+            Err(Unfit::Missing(_)) if self.missing == Missing::NotListed => Ok(None),
+            Err(unfit) => Err(self.unfit(&unfit)),
+        }
+    }
+
+    pub(crate) fn unfit(&self, unfit: &Unfit) -> StoreError {
+        let problem = match unfit {
+            Unfit::Missing(claim) => {
+                format!("the token has no claim `{claim}`; see ForeignList::allow_missing_claims")
+            }
+            Unfit::Odd(claim, problem) => format!("the claim `{claim}` of the token {problem}"),
+            Unfit::NoText => "the token itself is not at hand: it came with the claims of an outer layer, or through a store that does not pass on RevocationStore::needs".into(),
+        };
+        self.error(StoreErrorKind::InvalidInput, &problem)
+    }
+
+    /// An error about this list. It names the templates, never what was filled in.
+    pub(crate) fn error(&self, kind: StoreErrorKind, problem: &str) -> StoreError {
+        StoreError::new(kind, format!("the foreign list {}: {problem}", self.name))
+    }
+
+    /// The command that asks for an entry, and its arguments.
+    pub(crate) fn question(&self, entry: Entry) -> (&'static str, Vec<Value>) {
+        let key = Value::from(entry.key);
+        match entry.member {
+            Some(member) => ("SISMEMBER", vec![key, Value::from(member)]),
+            None => (self.meaning.command(), vec![key]),
+        }
+    }
+
+    pub(crate) fn verdict(&self, answer: &Value) -> Verdict {
+        if self.member.is_some() { judge_presence(answer) } else { self.meaning.judge(answer) }
+    }
+
+    /// What an answer means for a token.
+    pub(crate) fn judge(&self, answer: &Value) -> Result<Standing, StoreError> {
+        match self.verdict(answer) {
+            Verdict::Live => Ok(Standing::Live),
+            Verdict::Revoked(words) => {
+                let mut by = RevokedBy::new(self.kind);
+                by.reason = Some(words.unwrap_or_else(|| Arc::clone(&self.reason)));
+                Ok(Standing::Revoked(by))
+            }
+            Verdict::Odd => Err(self.error(
+                StoreErrorKind::Protocol,
+                "an entry holds what was not said to mean anything; see ForeignList::with_revoked_values and with_live_values",
+            )),
+        }
+    }
+}
+
+/// All lists of a store.
+#[derive(Debug)]
+pub(crate) struct Lists {
+    pub(crate) all: Vec<Arc<List>>,
+    /// The claims that any of them needs, each once.
+    claims: Box<[Box<str>]>,
+}
+
+impl Lists {
+    pub(crate) fn compile(lists: &[ForeignList]) -> Result<Self, ConfigError> {
+        let all = lists.iter().map(|list| list.compile().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        let mut claims: Vec<_> = all.iter().flat_map(|list| list.claims.iter().cloned()).collect();
+        claims.sort_unstable();
+        claims.dedup();
+        Ok(Self { all, claims: claims.into() })
+    }
+
+    pub(crate) fn needs(&self) -> Needs {
+        self.all.iter().map(|list| list.needs).max().unwrap_or_default()
+    }
+
+    pub(crate) fn fillings<'t>(&'t self, token: &'t VerifiedToken) -> Fillings<'t> {
+        Fillings::of(token, &self.claims)
+    }
+}
