@@ -173,7 +173,10 @@ fn names_fields_and_documents_agree_and_no_setter_is_forgotten() {
             ("with_max_token_lifetime", Setter::Field("max_token_lifetime_secs")),
             ("with_log_length", Setter::Field("log_length")),
             ("with_wait_replicas", Setter::Field("wait_replicas")),
-            ("with_foreign_list", Setter::InCode("a list has settings of its own, and goes when it has served")),
+            (
+                "with_foreign_list",
+                Setter::InCode("a list has settings of its own, and goes when it has served"),
+            ),
             ("with_start", Setter::Field("start")),
             (
                 "with_foreign_list",
