@@ -175,24 +175,28 @@ impl Gate {
             return unread.map(|credentials| self.verified_bearer(credentials)).transpose();
         }
         match bearer::find(&self.sources, head).map_err(Rejection::BadRequest)? {
-            Some(text) => {
-                let token = self.verifier.verify(&text)?;
-                Ok(Some(match self.needs {
-                    Needs::Claims => token,
-                    needs => Arc::new(token.presented_as(&text, needs)),
-                }))
-            }
+            Some(text) => Ok(Some(self.presented(self.verifier.verify(&text)?, &text))),
             None => Ok(None),
         }
     }
 
     /// As every request has it, so it pays to read only what is new.
     fn verified_bearer(&self, credentials: &[u8]) -> Result<Arc<VerifiedToken>, Rejection> {
-        if let Some(known) = self.verifier.recall(credentials) {
-            return Ok(known?);
+        let known = match self.verifier.recall(credentials).transpose()? {
+            Some(known) if self.needs == Needs::Claims => return Ok(known),
+            known => known,
+        };
+        let text = bearer::token68(credentials).map_err(Rejection::BadRequest)?;
+        let token = known.map_or_else(|| self.verifier.verify_unknown(text), Ok)?;
+        Ok(self.presented(token, text))
+    }
+
+    /// With what the store needs of the characters of a token.
+    fn presented(&self, token: Arc<VerifiedToken>, text: &str) -> Arc<VerifiedToken> {
+        match self.needs {
+            Needs::Claims => token,
+            needs => Arc::new(token.presented_as(text, needs)),
         }
-        let token = bearer::token68(credentials).map_err(Rejection::BadRequest)?;
-        Ok(self.verifier.verify_unknown(token)?)
     }
 
     /// What the answer of the store comes to.
