@@ -25,6 +25,8 @@ mod readiness;
 #[cfg(feature = "redis")]
 mod redis_amnesia;
 #[cfg(feature = "redis")]
+mod redis_batches;
+#[cfg(feature = "redis")]
 mod redis_doctor;
 #[cfg(feature = "redis")]
 mod redis_foreign;

@@ -2,20 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
-use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fred::types::{Key, Value};
+use fred::types::Value;
 use futures::FutureExt as _;
 use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::{Instant, sleep};
 
 use super::connect::{code_of, odd_reply};
-use super::guard::{Ask, Hold, Link, Values};
-use super::life::{Known, in_doubt};
+use super::guard::{Hold, Link};
+use super::life::Known;
 use super::options::ConnectError;
 use super::schema::{self, LAYOUT, Member};
 use super::script::{self, Context, Reply, Script};
@@ -24,9 +23,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::ConfigError;
 use crate::revocation::{Fingerprint, Record, Revocation};
 use crate::store::feed::Fact;
-use crate::store::{
-    Cursor, Fence, ListQuery, Lookup, Page, Receipt, RevokedBy, Standing, StoreError, StoreErrorKind,
-};
+use crate::store::{Cursor, Fence, ListQuery, Lookup, Page, Receipt, Standing, StoreError, StoreErrorKind};
 use crate::verified::VerifiedToken;
 
 /// How many writes and look-ups may be under way at once.
@@ -40,54 +37,35 @@ const TOUCH_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
 
 // === The check ===
 
-/// What one connection is asked about one token.
-struct Question {
-    hold: Hold,
-    ask: Ask,
-    /// What was known of each shard before.
-    known: Vec<Option<Arc<Known>>>,
-    /// Which targets of the token the records are those of.
-    targets: Vec<usize>,
-}
-
 impl Inner {
     pub(super) fn check(self: &Arc<Self>, token: &Arc<VerifiedToken>) -> Lookup {
-        let mut questions = Vec::with_capacity(1);
-        let mut failure = None;
-        if let [link] = &*self.checks {
-            match link.seize() {
-                Ok(hold) => questions.push(self.question(hold, token, 0..self.keys.shards())),
-                Err(error) => return Lookup::Now(Err(error)),
-            }
-        } else {
-            for shard in 0..self.keys.shards() {
-                if token.targets().iter().all(|target| self.keys.shard_of(target.fingerprint()) != shard) {
-                    continue;
-                }
-                match link_of(&self.checks, shard).seize() {
-                    Ok(hold) => questions.push(self.question(hold, token, shard..shard + 1)),
-                    // The other shards are asked all the same: one of them may know that the token is revoked.
-                    Err(error) => failure = Some(error),
-                }
-            }
+        if token.targets().is_empty() {
+            let nothing = "the token has nothing by which it could be revoked";
+            return Lookup::Now(Err(StoreError::new(StoreErrorKind::InvalidInput, nothing)));
         }
         let (inner, token) = (Arc::clone(self), Arc::clone(token));
-        if questions.len() == 1 && failure.is_none() {
-            let question = questions.pop();
-            return Lookup::Later(
-                async move {
-                    match question {
-                        Some(question) => inner.put(question, &token).await,
-                        None => Err(odd_reply("redis")),
-                    }
-                }
-                .boxed(),
-            );
+        if let [desk] = &*self.checks {
+            return match desk.seize() {
+                Ok(hold) => Lookup::Later(async move { inner.ask(0, hold, token).await }.boxed()),
+                Err(error) => Lookup::Now(Err(error)),
+            };
+        }
+        let mut holds = Vec::with_capacity(token.targets().len());
+        let mut failure = None;
+        for (n, desk) in self.checks.iter().enumerate() {
+            if !desk.keeps(&token) {
+                continue;
+            }
+            match desk.seize() {
+                Ok(hold) => holds.push((n, hold)),
+                // The other shards are asked all the same: one of them may know that the token is revoked.
+                Err(error) => failure = Some(error),
+            }
         }
         Lookup::Later(
             async move {
-                let mut answers: FuturesUnordered<_> =
-                    questions.into_iter().map(|question| inner.put(question, &token)).collect();
+                let ask = |(n, hold)| inner.ask(n, hold, Arc::clone(&token));
+                let mut answers: FuturesUnordered<_> = holds.into_iter().map(ask).collect();
                 while let Some(answer) = answers.next().await {
                     match answer {
                         Ok(Standing::Live) => {}
@@ -101,59 +79,12 @@ impl Inner {
         )
     }
 
-    fn question(&self, hold: Hold, token: &VerifiedToken, range: Range<u16>) -> Question {
-        let mut shards = Vec::with_capacity(1);
-        let mut known = Vec::with_capacity(1);
-        let mut targets = Vec::with_capacity(token.targets().len());
-        let mut records = Vec::with_capacity(token.targets().len());
-        for (n, target) in token.targets().iter().enumerate() {
-            let shard = self.keys.shard_of(target.fingerprint());
-            if !range.contains(&shard) {
-                continue;
-            }
-            if !shards.contains(&shard) {
-                shards.push(shard);
-                known.push(self.memory.recall(shard));
-            }
-            targets.push(n);
-            records.push(Key::from(self.keys.shard(shard).record(target.fingerprint())));
+    /// What the shards behind one desk know of a token.
+    async fn ask(&self, desk: usize, hold: Hold, token: Arc<VerifiedToken>) -> Result<Standing, StoreError> {
+        match self.checks.get(desk) {
+            Some(desk) => desk.ask(hold, token).await,
+            None => Err(odd_reply("redis")),
         }
-        Question { hold, ask: Ask { shards, records }, known, targets }
-    }
-
-    async fn put(&self, question: Question, token: &VerifiedToken) -> Result<Standing, StoreError> {
-        let Question { hold, ask, known, targets } = question;
-        let shards = ask.shards.clone();
-        let Values { lives, records } = hold.read(ask, self.settings.check_timeout).await?;
-        drop(hold);
-        if lives.len() != shards.len() || records.len() != targets.len() {
-            return Err(odd_reply("redis"));
-        }
-        let mut failure = None;
-        for (value, target) in records.iter().zip(targets) {
-            if value.is_null() {
-                continue;
-            }
-            match token.targets().get(target).map(|target| read_record(value, target.fingerprint())) {
-                // One that covers the token decides, whatever else could not be read.
-                Some(Ok(record)) if record.covers(token) => {
-                    return Ok(Standing::Revoked(RevokedBy::from(&record)));
-                }
-                Some(Ok(_)) => {}
-                Some(Err(error)) => failure = Some(error),
-                None => failure = Some(odd_reply("redis")),
-            }
-        }
-        for ((value, shard), known) in lives.iter().zip(shards).zip(&known) {
-            let life = match value {
-                Value::Null => None,
-                value => Some(value.as_bytes().ok_or_else(|| odd_reply("redis"))?),
-            };
-            if self.memory.judge(shard, known.as_ref(), life)?.covers(token) {
-                return Err(in_doubt());
-            }
-        }
-        failure.map_or(Ok(Standing::Live), Err)
     }
 }
 

@@ -11,7 +11,7 @@ use fred::types::Value;
 
 use super::ask::code;
 use super::connect::{Address, odd_reply};
-use super::guard::{Ask, Hold, Link};
+use super::guard::{Hold, Link};
 use super::life::Known;
 use super::options::Settings;
 use super::schema::{LAYOUT, ShardKeys};
@@ -130,7 +130,7 @@ impl RedisStore {
         let mut servers = Vec::new();
         for (n, (checks, writes)) in inner.checks.iter().zip(&inner.writes).enumerate() {
             let shard = u16::try_from(n).unwrap_or(u16::MAX);
-            let latency = inner.latency(checks, shard).await;
+            let latency = inner.latency(checks.link(), shard).await;
             let limit = inner.settings.check_timeout;
             match &latency {
                 Err(error) => report.add(
@@ -425,8 +425,8 @@ impl Inner {
     async fn one_latency(&self, link: &Link, shard: u16) -> Result<Duration, StoreError> {
         let hold = link.seize()?;
         let start = Instant::now();
-        let ask = Ask { shards: vec![shard], records: Vec::new() };
-        hold.read(ask, self.settings.check_timeout).await?;
+        let keys = vec![Value::Bytes(self.keys.shard(shard).life.clone())];
+        hold.command("MGET", keys, self.settings.check_timeout).await?;
         Ok(start.elapsed())
     }
 

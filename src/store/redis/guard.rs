@@ -12,8 +12,6 @@
 //! While it is down, questions are answered at once, with the reason. Only a connection that has answered the keeper's
 //! own question brings it up again, and always a new one: answers that come late have nowhere to arrive.
 
-mod batch;
-
 use std::future::pending;
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,16 +19,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use fred::interfaces::{ClientLike as _, KeysInterface as _};
+use fred::interfaces::ClientLike as _;
 use fred::types::config::ServerConfig;
-use fred::types::{CustomCommand, Key, Value};
+use fred::types::{CustomCommand, Value};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::batch::Queue;
-pub(crate) use self::batch::{Ask, Values};
 use super::connect::{Address, CONNECT_TIMEOUT, SharedDialer, Wire, classify, code_of, odd_reply, timed_out};
 use super::life::{Known, Memory};
 use super::random;
@@ -89,7 +85,6 @@ struct Core {
     config: LinkConfig,
     state: ArcSwap<State>,
     slots: Arc<Semaphore>,
-    queue: Queue,
 }
 
 enum State {
@@ -109,12 +104,7 @@ impl Link {
     pub(crate) fn start(config: LinkConfig) -> Self {
         let slots = Arc::new(Semaphore::new(config.in_flight));
         let starting = StoreError::new(StoreErrorKind::Unreachable, "not connected to redis yet");
-        let core = Arc::new(Core {
-            config,
-            state: ArcSwap::from_pointee(State::Down(starting)),
-            slots,
-            queue: Queue::default(),
-        });
+        let core = Arc::new(Core { config, state: ArcSwap::from_pointee(State::Down(starting)), slots });
         let keeper = tokio::spawn(Arc::clone(&core).keep());
         Self { core, keeper }
     }
@@ -126,6 +116,21 @@ impl Link {
             StoreError::new(StoreErrorKind::Overloaded, "as many questions to redis are open as are allowed")
         })?;
         Ok(Hold { lane, _permit: permit })
+    }
+
+    /// For those who ask on behalf of others that have seized the link.
+    pub(crate) fn line(&self) -> Line {
+        Line(Arc::clone(&self.core))
+    }
+}
+
+/// The connections of a link, one after the other. It does not keep the link up.
+pub(crate) struct Line(Arc<Core>);
+
+impl Line {
+    /// The connection of this moment; an error at once if there is none.
+    pub(crate) fn lane(&self) -> Result<Lane, StoreError> {
+        self.0.lane()
     }
 }
 
@@ -147,7 +152,7 @@ pub(crate) struct Hold {
 }
 
 /// One connection, and who keeps it.
-struct Lane {
+pub(crate) struct Lane {
     core: Arc<Core>,
     conn: Arc<Conn>,
 }
@@ -170,29 +175,36 @@ impl Hold {
         T::Error: Into<fred::error::Error> + Send,
     {
         let command = CustomCommand::new_static(command, None::<u16>, false);
-        self.lane.answer(self.lane.conn.wire.client.custom::<Value, _>(command, arguments), limit).await
+        let asked = self.lane.answer(self.lane.conn.wire.client.custom::<Value, _>(command, arguments));
+        timeout(limit, asked).await.unwrap_or_else(|_| Err(self.lane.count_timeout()))
+    }
+
+    pub(crate) fn lane(&self) -> &Lane {
+        &self.lane
     }
 }
 
 impl Lane {
-    /// The values of keys that live on one node.
-    async fn mget(&self, keys: Vec<Key>, limit: Duration) -> Result<Vec<Value>, StoreError> {
+    /// The values of keys that live on one node. The caller says how long to wait, and calls
+    /// [`count_timeout`](Self::count_timeout) after it.
+    pub(crate) async fn mget(&self, keys: Vec<Value>) -> Result<Vec<Value>, StoreError> {
         let count = keys.len();
-        match self.answer(self.conn.wire.client.mget::<Value, _>(keys), limit).await? {
+        // `mget` of fred looks at each key several times before it sends it.
+        let command = CustomCommand::new_static("MGET", None::<u16>, false);
+        match self.answer(self.conn.wire.client.custom::<Value, _>(command, keys)).await? {
             Value::Array(values) if values.len() == count => Ok(values),
             _ => Err(odd_reply("redis")),
         }
     }
 
-    /// The answer to a question, in time; an error as soon as the connection is given up, which fred may not tell.
+    /// The answer to a question; an error as soon as the connection is given up, which fred may not tell.
     async fn answer(
         &self,
         asked: impl Future<Output = Result<Value, fred::error::Error>>,
-        limit: Duration,
     ) -> Result<Value, StoreError> {
         let mut lost = self.conn.lost.subscribe();
         tokio::select! {
-            answer = timeout(limit, asked) => self.settle(answer),
+            answer = asked => self.settle(answer),
             lost = lost.wait_for(Option::is_some) => {
                 Err(lost.ok().and_then(|lost| lost.clone()).unwrap_or_else(replaced))
             }
@@ -200,32 +212,32 @@ impl Lane {
     }
 
     /// Judges the connection by what came of a question, and the answer by the connection it came on.
-    fn settle<T, E>(&self, answer: Result<Result<T, fred::error::Error>, E>) -> Result<T, StoreError> {
+    fn settle<T>(&self, answer: Result<T, fred::error::Error>) -> Result<T, StoreError> {
         match answer {
-            Ok(Ok(value)) => {
+            Ok(value) => {
                 if self.conn.timeouts.load(Ordering::Relaxed) != 0 {
                     self.conn.timeouts.store(0, Ordering::Relaxed);
                 }
                 // An answer from a primary that has been replaced meanwhile proves nothing.
                 if self.core.is_current(&self.conn) { Ok(value) } else { Err(replaced()) }
             }
-            Ok(Err(error)) if *error.kind() == fred::error::ErrorKind::Timeout => Err(self.count_timeout()),
+            Err(error) if *error.kind() == fred::error::ErrorKind::Timeout => Err(self.count_timeout()),
             // A connection that is given up takes along what is under way; fred then has no word of its own for it.
-            Ok(Err(_)) if !self.core.is_current(&self.conn) => {
+            Err(_) if !self.core.is_current(&self.conn) => {
                 Err(self.conn.lost.borrow().clone().unwrap_or_else(replaced))
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 let failure = classify(&error);
                 if is_fatal(&error, &failure) {
                     self.core.give_up(&self.conn, &failure);
                 }
                 Err(failure)
             }
-            Err(_) => Err(self.count_timeout()),
         }
     }
 
-    fn count_timeout(&self) -> StoreError {
+    /// Takes note of a question that was not answered in time.
+    pub(crate) fn count_timeout(&self) -> StoreError {
         if self.conn.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS {
             let hung = "redis did not answer several times in a row";
             self.core.give_up(&self.conn, &StoreError::new(StoreErrorKind::Timeout, hung));
@@ -329,9 +341,13 @@ impl Core {
 
     /// A connection to the primary, which has said that it is one.
     async fn connect(&self, known: &[Option<Arc<Known>>]) -> Result<Wire, StoreError> {
+        let net = match self.config.purpose {
+            // Each batch of checks has its own limit, and is worth nothing to anybody after it.
+            Purpose::Checks => Duration::ZERO,
+            Purpose::Writes => self.config.limit.max(CONNECT_TIMEOUT),
+        };
         let dialer = &self.config.dialer;
-        let wire =
-            dialer.open(dialer.find(self.config.slot).await?, self.config.limit.max(CONNECT_TIMEOUT)).await?;
+        let wire = dialer.open(dialer.find(self.config.slot).await?, net).await?;
         self.probe(&wire, self.config.limit.max(Duration::from_millis(50))).await?;
         // One that hung while it was connected to may have been replaced meanwhile, and does not know it yet.
         if dialer.find(self.config.slot).await? != wire.server {

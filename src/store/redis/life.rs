@@ -143,16 +143,20 @@ impl Memory {
         before: Option<&Arc<Known>>,
         value: Option<&[u8]>,
     ) -> Result<Doubt, StoreError> {
-        let Some(value) = value else {
+        self.weigh(shard, before, value.map(read).transpose()?)
+    }
+
+    /// The same, if the life was read before.
+    pub(crate) fn weigh(
+        &self,
+        shard: u16,
+        before: Option<&Arc<Known>>,
+        life: Option<Life>,
+    ) -> Result<Doubt, StoreError> {
+        let Some(life) = life else {
             self.alarm.notify_one();
             return Err(amnesia("redis holds no life of this shard: its data was lost"));
         };
-        let life = Life::parse(value).map_err(|_| {
-            StoreError::new(
-                StoreErrorKind::Protocol,
-                "the life of the shard is unreadable: another program, or another version of this one, uses the prefix",
-            )
-        })?;
         if before.is_some_and(|known| known.life.id == life.id && (known.lost || known.life.seq > life.seq)) {
             self.alarm.notify_one();
             return Err(amnesia("redis knows of fewer revocations than before: an older state was restored"));
@@ -235,6 +239,16 @@ fn next(now: Option<&Known>, before: Option<Life>, life: Life) -> Known {
     // The known one stays, but it is not the only one any more.
     let other = Known { life, former: None, lost: false }.succeeded_by(now.life);
     Known { former: now.former.or(other.former), lost: now.lost || other.lost, ..*now }
+}
+
+/// Reads the value of the key of a life.
+pub(crate) fn read(value: &[u8]) -> Result<Life, StoreError> {
+    Life::parse(value).map_err(|_| {
+        StoreError::new(
+            StoreErrorKind::Protocol,
+            "the life of the shard is unreadable: another program, or another version of this one, uses the prefix",
+        )
+    })
 }
 
 fn amnesia(problem: &'static str) -> StoreError {

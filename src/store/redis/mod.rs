@@ -13,11 +13,13 @@
 //! | `followers` | which mirrors there are, and how far they have come |
 //! | `session` | the documents of sessions and families (feature `sessions`) |
 //! | `journal` | entries by target in the order of time: audit events |
+//! | `batch` | how checks that are under way at once share round trips |
 //! | `ask` | what goes over the wire: the check, the write, the look-ups |
 //! | [`foreign`] | lists of revoked tokens that other programs keep |
 //! | `doctor` | what is wrong with this Redis as a keeper of revocations |
 
 mod ask;
+mod batch;
 mod connect;
 mod doctor;
 mod feed;
@@ -48,6 +50,7 @@ pub use fred;
 use super::{Fence, Follower, ListQuery, Lookup, Needs, Page, Receipt, RevocationStore, StoreError};
 use crate::revocation::{Record, Revocation, Target};
 use crate::verified::VerifiedToken;
+use batch::Desk;
 use connect::Dialer;
 pub use doctor::{Finding, Report, Severity};
 pub use feed::RedisFeed;
@@ -68,8 +71,9 @@ pub use settings::RedisConfig;
 /// Keeps revocations in Redis, where all processes find them. Cheap to clone; clones share their connections, which
 /// end with the last clone.
 ///
-/// A check is one round trip (`MGET`) and answers within [`with_check_timeout`](RedisStoreBuilder::with_check_timeout)
-/// whatever happens. A write is one script, all or nothing for up to 128 changes of a shard; repeating it is safe. Needs Redis 6.2 or
+/// A check is one round trip (`MGET`), shared with those that are asked at the same time, and answers within
+/// [`with_check_timeout`](RedisStoreBuilder::with_check_timeout) whatever happens. A write is one script, all or
+/// nothing for up to 128 changes of a shard; repeating it is safe. Needs Redis 6.2 or
 /// Valkey, with `maxmemory-policy noeviction`.
 ///
 /// ```no_run
@@ -98,7 +102,7 @@ struct Inner {
     keys: Arc<Keys>,
     memory: Arc<Memory>,
     /// One for all shards, or in a cluster one for each: then a dead primary takes nothing else away.
-    checks: Box<[Link]>,
+    checks: Box<[Desk]>,
     writes: Box<[Link]>,
     /// None, if there are no foreign lists.
     foreign: Option<Foreign>,

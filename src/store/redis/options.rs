@@ -11,6 +11,7 @@ use fred::types::config::Config;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use super::batch::Desk;
 use super::connect::{self, Dialer};
 use super::foreign::{Foreign, ForeignList, Lists, Nodes};
 use super::guard::{Health, Link, LinkConfig, Purpose};
@@ -271,7 +272,7 @@ fn open(dialer: Dialer, settings: Settings, lists: Lists) -> RedisStore {
     let per_check = if is_cluster { 1 } else { 1 + lists.all.len() };
     let in_flight = settings.max_in_flight.saturating_mul(per_check).min(Semaphore::MAX_PERMITS);
     let check = |shards: &Range<u16>| {
-        Link::start(config(
+        Desk::start(config(
             Purpose::Checks,
             settings.check_timeout,
             in_flight,

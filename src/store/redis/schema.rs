@@ -22,7 +22,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
@@ -113,7 +113,20 @@ impl Keys {
 
 impl ShardKeys {
     pub(crate) fn record(&self, fingerprint: &Fingerprint) -> Bytes {
-        format!("{}{fingerprint}", self.record).into()
+        let mut key = BytesMut::with_capacity(self.record_length());
+        self.write_record(fingerprint, &mut key);
+        key.freeze()
+    }
+
+    /// How long the key of a record is.
+    pub(crate) fn record_length(&self) -> usize {
+        self.record.len() + 32
+    }
+
+    /// Appends the key of a record.
+    pub(crate) fn write_record(&self, fingerprint: &Fingerprint, out: &mut BytesMut) {
+        out.put_slice(self.record.as_bytes());
+        out.put_slice(&fingerprint.digits());
     }
 
     pub(crate) fn lease(&self, mirror: MirrorId) -> Bytes {
