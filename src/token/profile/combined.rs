@@ -7,7 +7,7 @@ use crate::token::TokenError;
 
 impl TokenProfile {
     /// Several profiles as one: each token is judged by the one that knows its issuer, and by no other. For verifying
-    /// tokens of several issuers see [`IssuerSet`](super::IssuerSet), which makes such a profile.
+    /// tokens of several issuers see [`IssuerSet`](crate::token::IssuerSet), which makes such a profile.
     ///
     /// For a [`Revoker`](crate::Revoker) it is the profile of a process that revokes but does not check: ids belong to
     /// their issuer, so [`Target::issued_by`](crate::Target::issued_by) is needed if there are several, and every record
