@@ -204,7 +204,9 @@ async fn all_is_asked_in_one_round_trip() {
         async move { call(&layer, &token).await.status() }
     });
     let start = Instant::now();
-    while ["exists", "get", "sismember"].map(|command| calls_of(&server, command)) != before.map(|n| n + 1) {
+    // Scripts of the steward count as well.
+    let calls = || ["exists", "get", "sismember"].map(|command| calls_of(&server, command));
+    while calls().into_iter().zip(before).any(|(now, before)| now == before) {
         assert!(start.elapsed() < PATIENT, "not all was asked before the first answer");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
