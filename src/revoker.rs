@@ -60,6 +60,7 @@ impl Revoker {
     }
 
     pub(crate) fn from_parts(store: Arc<dyn RevocationStore>, profile: Arc<TokenProfile>) -> Self {
+        store.expect_tokens_for(profile.retention());
         Self { store, profile, lifetime: Duration::ZERO, audit: None }
     }
 

@@ -122,6 +122,7 @@ pub(crate) struct Check {
 
 impl Gate {
     pub(crate) fn new(verifier: Arc<dyn TokenVerifier>, store: Arc<dyn RevocationStore>) -> Self {
+        store.expect_tokens_for(verifier.profile().retention());
         Self {
             verifier,
             upstream: None,

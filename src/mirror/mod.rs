@@ -234,6 +234,10 @@ impl RevocationStore for Mirror {
     fn needs(&self) -> Needs {
         self.handle.store.needs()
     }
+
+    fn expect_tokens_for(&self, longest: Duration) {
+        self.handle.store.expect_tokens_for(longest);
+    }
 }
 
 /// What a receipt tells of the record: enough until the log tells it all, and never more than what was written.

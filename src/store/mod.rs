@@ -25,6 +25,7 @@ use std::error::Error;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
@@ -98,6 +99,15 @@ pub trait RevocationStore: Send + Sync + 'static {
     fn needs(&self) -> Needs {
         Needs::Claims
     }
+
+    /// Told by each layer and revoker when it is made: how long after a moment a token may be met that was issued before
+    /// it, which is the longest accepted life and some time for clocks.
+    ///
+    /// Default: does nothing. A store that has to remember for as long takes the longest that it was ever told. A store
+    /// around a store passes it on.
+    fn expect_tokens_for(&self, longest: Duration) {
+        let _ = longest;
+    }
 }
 
 impl<T: RevocationStore + ?Sized> RevocationStore for Arc<T> {
@@ -127,6 +137,10 @@ impl<T: RevocationStore + ?Sized> RevocationStore for Arc<T> {
 
     fn needs(&self) -> Needs {
         (**self).needs()
+    }
+
+    fn expect_tokens_for(&self, longest: Duration) {
+        (**self).expect_tokens_for(longest);
     }
 }
 

@@ -5,13 +5,16 @@ use std::time::{Duration, Instant};
 
 use tower_jwt_revocation::store::redis::Start;
 use tower_jwt_revocation::token::TokenProfile;
+use tower_jwt_revocation::token::profile::DEFAULT_MAX_LIFETIME;
 use tower_jwt_revocation::{
-    RedisStore, Revocation, RevocationStore as _, Standing, StoreErrorKind, Target, VerifiedToken,
+    JwtRevocationLayer, RedisStore, Revocation, RevocationStore as _, Standing, StoreErrorKind, Target,
+    VerifiedToken,
 };
 
 use crate::redis_guard::revoke;
 use crate::servers::{Fault, FaultProxy, RedisServer, redis_is_installed};
 use crate::store_contract::{check, issued_at, now, token, token_of};
+use crate::support::WordVerifier;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -240,4 +243,53 @@ async fn the_doubt_ends_when_no_token_from_before_can_be_left() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(check(&store, &token("old", "old")).await.unwrap_err().kind(), StoreErrorKind::Amnesia);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_life_that_may_not_begin_is_not_asked_for_without_pause() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let store = with_data(&server).await;
+    server.cli(&["ACL", "SETUSER", "default", "-evalsha", "-eval"]);
+    server.cli(&["FLUSHALL"]);
+    let old = token("old", "old");
+    // Each of these rings for a new life, which is refused each time.
+    let start = Instant::now();
+    let mut checks = 0;
+    while start.elapsed() < Duration::from_millis(400) {
+        check(&store, &old).await.unwrap_err();
+        checks += 1;
+    }
+    let stats = server.cli(&["INFO", "commandstats"]);
+    let refused = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:")).unwrap();
+    let (_, refused) = refused.split_once("rejected_calls=").unwrap();
+    let refused: u32 = refused.split(',').next().unwrap().parse().unwrap();
+    assert!((1..=20).contains(&refused), "{refused} times for {checks} checks in {:?}", start.elapsed());
+    // As soon as it may, it begins.
+    server.cli(&["ACL", "SETUSER", "default", "+evalsha", "+eval"]);
+    noticed(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_doubt_lasts_for_as_long_as_the_layer_accepts_tokens() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let store = RedisStore::builder()
+        .with_url(server.url())
+        .with_max_token_lifetime(Duration::from_secs(1))
+        .connect()
+        .await
+        .unwrap();
+    // Its profile says a day.
+    let _layer = JwtRevocationLayer::new(WordVerifier::default(), store.clone());
+    server.cli(&["FLUSHALL"]);
+    noticed(&store).await;
+    let life = server.cli(&["GET", "jwt-revocation:{0}:e"]);
+    let words: Vec<u64> = life.split(' ').skip(2).take(3).map(|word| word.parse().unwrap()).collect();
+    let [_birth, horizon, lifted] = words[..] else { panic!("{life}") };
+    assert!(Duration::from_millis(lifted - horizon) >= DEFAULT_MAX_LIFETIME, "{life}");
 }

@@ -34,6 +34,9 @@ const CHUNK: usize = 128;
 const TRY_AGAIN: Duration = Duration::from_millis(10);
 /// How often the expiry of the keys without an end of their own is put off.
 const TOUCH_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
+/// How long the steward rests after each round: the first is for one that went well, then it doubles with each that did
+/// not. Every check rings for it while a life is missing, however often its script is refused.
+const RESTS: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
 
 // === The check ===
 
@@ -149,6 +152,15 @@ impl Inner {
         Ok(reply.changes.iter().map(receipt).collect())
     }
 
+    /// Begins or prolongs the life of a shard. Waits for no replicas: nobody was promised anything, and they would hold up
+    /// the writes that come after it on the connection.
+    async fn touch(&self, shard: u16) -> Result<(), StoreError> {
+        let arguments =
+            |known: Option<&Known>| script::arguments(&self.keys, shard, &self.context(known), &[]);
+        let sent = self.send_knowing(shard, Command::Script(&script::TOUCH), arguments).await?;
+        self.read_reply(shard, sent, 0).map(drop)
+    }
+
     /// Writes facts that redis has lost, for one shard, as they are.
     pub(super) async fn restore(&self, shard: u16, facts: &[(Fingerprint, Fact)]) -> Result<(), StoreError> {
         for facts in facts.chunks(CHUNK) {
@@ -164,7 +176,7 @@ impl Inner {
         Context {
             new_life: random::bits().max(1),
             known: known.map(Known::for_script),
-            span: self.settings.max_token_lifetime,
+            span: self.memory.span(),
             log_length: self.settings.log_length,
         }
     }
@@ -450,7 +462,7 @@ impl Inner {
             }
         }
         for shard in 0..self.keys.shards() {
-            while let Err(error) = self.run(shard, &[]).await {
+            while let Err(error) = self.touch(shard).await {
                 match (error.kind(), code(&error)) {
                     (_, "LAYOUT") => return Err(self.wrong_layout(&error).into()),
                     (StoreErrorKind::Denied, _) => {
@@ -485,25 +497,33 @@ impl Inner {
 /// off the expiry of its keys.
 pub(super) async fn steward(inner: Weak<Inner>) {
     let Some(memory) = inner.upgrade().map(|inner| Arc::clone(&inner.memory)) else { return };
+    let [shortest, longest] = RESTS;
+    let mut rest = shortest;
     let mut has_failed = false;
     loop {
-        let pause = if has_failed { Duration::from_secs(1) } else { TOUCH_EVERY };
+        let pause = if has_failed { rest } else { TOUCH_EVERY };
         tokio::select! {
-            () = memory.alarm.notified() => {}
+            () = memory.alarm.notified(), if !has_failed => {}
             () = sleep(pause.mul_f64(0.5 + random::fraction() / 2.0)) => {}
         }
         let Some(inner) = inner.upgrade() else { return };
         let mut failure = None;
         for shard in 0..inner.keys.shards() {
-            if let Err(error) = inner.run(shard, &[]).await {
+            if let Err(error) = inner.touch(shard).await {
                 failure = Some(error);
             }
         }
-        if let Some(error) = &failure
-            && !has_failed
-        {
-            tracing::warn!(%error, "the life of the store in redis could not be prolonged");
+        drop(inner);
+        if let Some(error) = failure {
+            if !has_failed {
+                tracing::warn!(%error, "the life of the store in redis could not be prolonged; trying on");
+            }
+            has_failed = true;
+            rest = (rest * 2).min(longest);
+        } else {
+            has_failed = false;
+            rest = shortest;
+            sleep(rest).await;
         }
-        has_failed = failure.is_some();
     }
 }

@@ -538,13 +538,13 @@ impl Inner {
         let now = SystemClock.now();
         for shard in 0..shards {
             match self.memory.recall(shard).as_deref() {
-                Some(known) if known.doubt().horizon > Timestamp::ZERO && known.doubt().lifted > now => {
+                Some(known) if self.memory.doubt(known).lifted > now => {
                     report.add(
                         Severity::Warning,
                         "amnesia",
                         format!(
                             "revocations were lost; the standing of tokens issued up to {} is unknown",
-                            known.doubt().horizon
+                            self.memory.doubt(known).horizon
                         ),
                         "nothing: it ends when the last of them has expired; find out why the data was lost",
                     );

@@ -20,6 +20,8 @@
 //! so to redis until redis says so to all.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
@@ -36,6 +38,8 @@ const FOREVER: Timestamp = Timestamp::from_millis(u64::MAX);
 #[derive(Debug)]
 pub(crate) struct Memory {
     shards: Box<[ArcSwapOption<Known>]>,
+    /// How long after a loss tokens from before it may be met, in milliseconds; only grows.
+    span: AtomicU64,
     /// Rung when a life has to begin or a horizon to be published.
     pub(crate) alarm: Notify,
 }
@@ -63,8 +67,7 @@ impl Known {
         self.former.map_or((self.life.id, self.life.seq), |former| (former, 0))
     }
 
-    /// Which tokens are in doubt, as long as this life goes on.
-    pub(crate) fn doubt(&self) -> Doubt {
+    fn doubt(&self) -> Doubt {
         let Life { birth, horizon, lifted, .. } = self.life;
         match self.former {
             // Until the script has said how long it lasts.
@@ -127,8 +130,32 @@ impl Doubt {
 }
 
 impl Memory {
-    pub(crate) fn new(shards: u16) -> Self {
-        Self { shards: (0..shards).map(|_| ArcSwapOption::empty()).collect(), alarm: Notify::new() }
+    pub(crate) fn new(shards: u16, span: Duration) -> Self {
+        Self {
+            shards: (0..shards).map(|_| ArcSwapOption::empty()).collect(),
+            span: AtomicU64::new(millis(span)),
+            alarm: Notify::new(),
+        }
+    }
+
+    /// Tokens may be met for so long after they were issued.
+    pub(crate) fn expect_tokens_for(&self, longest: Duration) {
+        self.span.fetch_max(millis(longest), Ordering::Relaxed);
+    }
+
+    /// How long a doubt lasts.
+    pub(crate) fn span(&self) -> Duration {
+        Duration::from_millis(self.span.load(Ordering::Relaxed))
+    }
+
+    /// Which tokens are in doubt, as long as this life goes on. Others may have drawn the horizon who expect no tokens as
+    /// long-lived as this process does.
+    pub(crate) fn doubt(&self, known: &Known) -> Doubt {
+        let doubt = known.doubt();
+        if doubt.horizon == Timestamp::ZERO {
+            return doubt;
+        }
+        Doubt { lifted: doubt.lifted.max(doubt.horizon.plus(self.span())), ..doubt }
     }
 
     /// What is known now: to be called before the question is sent.
@@ -183,7 +210,7 @@ impl Memory {
             && !before.lost
             && (before.former.is_none() || life.horizon < life.birth)
         {
-            return Ok(before.doubt());
+            return Ok(self.doubt(before));
         }
         let asked_of = before.map(|before| before.life);
         let was = slot.rcu(|now| Some(Arc::new(next(now.as_deref(), asked_of, life))));
@@ -206,7 +233,7 @@ impl Memory {
         if learned.life.id != life.id {
             return Err(amnesia("the life of the shard changed while the question was under way; ask again"));
         }
-        Ok(learned.doubt())
+        Ok(self.doubt(&learned))
     }
 
     /// On a new connection, a change that was known before was not found: whatever the life says, changes were lost.
@@ -249,6 +276,10 @@ pub(crate) fn read(value: &[u8]) -> Result<Life, StoreError> {
             "the life of the shard is unreadable: another program, or another version of this one, uses the prefix",
         )
     })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(FAR).min(FAR)
 }
 
 fn amnesia(problem: &'static str) -> StoreError {

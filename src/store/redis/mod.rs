@@ -38,6 +38,7 @@ mod settings;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -189,6 +190,10 @@ impl RevocationStore for RedisStore {
 
     fn needs(&self) -> Needs {
         self.inner.foreign.as_ref().map_or(Needs::Claims, |foreign| foreign.lists.needs())
+    }
+
+    fn expect_tokens_for(&self, longest: Duration) {
+        self.inner.memory.expect_tokens_for(longest);
     }
 }
 

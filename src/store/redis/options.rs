@@ -165,7 +165,9 @@ impl RedisStoreBuilder {
     }
 
     /// The longest life of a token that any layer accepts, default 24 h and 10 minutes. After a loss of data, tokens that
-    /// do not say when they were issued are in doubt for this long.
+    /// do not say when they were issued are in doubt for this long, or for as long as the profiles of the layers and
+    /// revokers on this store ask for, whichever is longer: it cannot be set too short for them. To be raised in a process
+    /// that has neither, where others accept longer lives.
     pub fn with_max_token_lifetime(mut self, lifetime: Duration) -> Self {
         self.settings.max_token_lifetime = lifetime;
         self
@@ -246,7 +248,7 @@ fn open(dialer: Dialer, settings: Settings, lists: Lists) -> RedisStore {
     let is_cluster = dialer.is_cluster();
     let dialer = Arc::new(dialer);
     let keys = Arc::new(Keys::new(&settings.prefix, settings.shards));
-    let memory = Arc::new(Memory::new(settings.shards));
+    let memory = Arc::new(Memory::new(settings.shards, settings.max_token_lifetime));
     // In a cluster each shard has links of its own: a dead primary takes only its own shards away.
     let per_link = if is_cluster { 1 } else { settings.shards };
     let shards: Vec<_> =

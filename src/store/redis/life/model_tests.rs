@@ -81,7 +81,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let process = || Process { memory: Memory::new(1), told: Vec::new() };
+        let process = || Process { memory: Memory::new(1, Duration::from_secs(1)), told: Vec::new() };
         Self {
             now: 1000,
             lives: 0,
@@ -233,7 +233,7 @@ impl World {
                 }
             }
         }
-        let newcomer = Memory::new(1);
+        let newcomer = Memory::new(1, Duration::from_secs(1));
         let value = self.data.life.map(|life| life.print());
         let told = newcomer.judge(0, None, value.as_deref().map(str::as_bytes)).map(horizon_of);
         for process in &self.processes {

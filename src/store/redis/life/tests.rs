@@ -28,7 +28,7 @@ fn has_rung(memory: &Memory) -> bool {
 
 #[test]
 fn the_first_life_is_believed_and_grows_in_silence() {
-    let memory = Memory::new(1);
+    let memory = Memory::new(1, Duration::from_secs(1));
     for seq in [0, 1, 1, 5] {
         assert_eq!(read(&memory, Some(life(1, 10, 0, seq))).map(horizon_of), Ok(0));
     }
@@ -38,7 +38,7 @@ fn the_first_life_is_believed_and_grows_in_silence() {
 
 #[test]
 fn answers_that_overtake_each_other_raise_no_alarm() {
-    let memory = Memory::new(1);
+    let memory = Memory::new(1, Duration::from_secs(1));
     read(&memory, Some(life(1, 10, 0, 1))).unwrap();
     // Two questions are sent; the answer to the second is read first.
     let known = memory.recall(0);
@@ -51,7 +51,7 @@ fn answers_that_overtake_each_other_raise_no_alarm() {
 
 #[test]
 fn a_missing_life_and_fewer_changes_put_everything_in_doubt() {
-    let memory = Memory::new(1);
+    let memory = Memory::new(1, Duration::from_secs(1));
     assert_eq!(read(&memory, None), Err(StoreErrorKind::Amnesia));
     read(&memory, Some(life(1, 10, 0, 5))).unwrap();
     assert!(has_rung(&memory));
@@ -68,7 +68,7 @@ fn a_missing_life_and_fewer_changes_put_everything_in_doubt() {
 
 #[test]
 fn a_life_that_began_before_the_latest_known_change_puts_everything_in_doubt() {
-    let memory = Memory::new(1);
+    let memory = Memory::new(1, Duration::from_secs(1));
     // Somewhere else a second life began at 50; the first went on here until 60.
     read(&memory, Some(life(1, 10, 0, 60))).unwrap();
     assert_eq!(read(&memory, Some(life(2, 50, 50, 3))), Err(StoreErrorKind::Amnesia));
@@ -78,14 +78,14 @@ fn a_life_that_began_before_the_latest_known_change_puts_everything_in_doubt() {
     assert_eq!(read(&memory, Some(life(3, 70, 70, 4))).map(horizon_of), Ok(70));
 
     // A change from before the birth was lost with the rest of its life.
-    let memory = Memory::new(1);
+    let memory = Memory::new(1, Duration::from_secs(1));
     read(&memory, Some(life(1, 10, 0, 50))).unwrap();
     assert_eq!(read(&memory, Some(life(2, 50, 50, 3))).map(horizon_of), Ok(50));
 }
 
 #[test]
 fn another_life_puts_what_was_before_it_in_doubt_and_the_others_are_told() {
-    let memory = Memory::new(1);
+    let memory = Memory::new(1, Duration::from_secs(1));
     read(&memory, Some(life(1, 10, 0, 5))).unwrap();
     assert_eq!(read(&memory, Some(life(2, 50, 0, 0))).map(horizon_of), Ok(50));
     assert!(has_rung(&memory));
@@ -104,7 +104,7 @@ fn another_life_puts_what_was_before_it_in_doubt_and_the_others_are_told() {
 
 #[test]
 fn another_life_with_a_horizon_is_simply_believed() {
-    let memory = Memory::new(1);
+    let memory = Memory::new(1, Duration::from_secs(1));
     read(&memory, Some(life(1, 10, 0, 5))).unwrap();
     assert_eq!(read(&memory, Some(life(2, 50, 50, 0))).map(horizon_of), Ok(50));
     assert!(!has_rung(&memory));
@@ -113,7 +113,7 @@ fn another_life_with_a_horizon_is_simply_believed() {
 
 #[test]
 fn a_missed_change_ends_the_life() {
-    let memory = Memory::new(1);
+    let memory = Memory::new(1, Duration::from_secs(1));
     read(&memory, Some(life(1, 10, 0, 5))).unwrap();
     let known = memory.recall(0).unwrap();
     memory.miss(0, &known);
@@ -129,7 +129,7 @@ fn a_missed_change_ends_the_life() {
 
 #[test]
 fn what_cannot_be_read_is_no_answer() {
-    let memory = Memory::new(1);
+    let memory = Memory::new(1, Duration::from_secs(1));
     for junk in ["", "1", "2 0000000000000001 1 0 0 0 0-0"] {
         let error = memory.judge(0, None, Some(junk.as_bytes())).unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Protocol, "{junk}");
@@ -139,7 +139,7 @@ fn what_cannot_be_read_is_no_answer() {
 
 #[test]
 fn an_answer_to_one_who_knew_nothing_takes_nothing_from_what_is_known() {
-    let memory = Memory::new(1);
+    let memory = Memory::new(1, Duration::from_secs(1));
     // A question was sent before anything was known, and waits for long.
     let ignorant: Option<Arc<Known>> = memory.recall(0);
     read(&memory, Some(life(1, 10, 0, 5))).unwrap();
@@ -153,7 +153,7 @@ fn an_answer_to_one_who_knew_nothing_takes_nothing_from_what_is_known() {
 
 #[test]
 fn of_two_lives_that_cannot_be_told_apart_by_who_asked_the_later_is_believed() {
-    let memory = Memory::new(1);
+    let memory = Memory::new(1, Duration::from_secs(1));
     let ignorant: Option<Arc<Known>> = memory.recall(0);
     read(&memory, Some(life(1, 10, 0, 5))).unwrap();
     let early = memory.recall(0);
@@ -165,7 +165,7 @@ fn of_two_lives_that_cannot_be_told_apart_by_who_asked_the_later_is_believed() {
         assert_eq!(memory.recall(0).unwrap().for_script(), (1, 0));
     }
 
-    let memory = Memory::new(1);
+    let memory = Memory::new(1, Duration::from_secs(1));
     read(&memory, Some(life(2, 50, 0, 0))).unwrap();
     assert!(memory.learn(0, None, life(1, 10, 0, 5)).is_err());
     assert_eq!(memory.recall(0).unwrap().doubt().horizon, ms(50), "it was not the first one");
@@ -174,7 +174,7 @@ fn of_two_lives_that_cannot_be_told_apart_by_who_asked_the_later_is_believed() {
 
 #[test]
 fn a_life_that_has_come_back_is_ended() {
-    let memory = Memory::new(1);
+    let memory = Memory::new(1, Duration::from_secs(1));
     read(&memory, Some(life(1, 10, 0, 5))).unwrap();
     // Others may have written to the second life what this process never heard of.
     read(&memory, Some(Life { mark: EntryId::default(), ..life(2, 50, 50, 0) })).unwrap();
@@ -184,7 +184,7 @@ fn a_life_that_has_come_back_is_ended() {
 
 #[test]
 fn a_horizon_that_is_gone_again_is_kept_and_drawn_anew() {
-    let memory = Memory::new(1);
+    let memory = Memory::new(1, Duration::from_secs(1));
     read(&memory, Some(life(2, 50, 50, 3))).unwrap();
     assert!(!has_rung(&memory));
     // A fail-over has lost it, and nothing else.
@@ -194,4 +194,19 @@ fn a_horizon_that_is_gone_again_is_kept_and_drawn_anew() {
     assert_ne!(id, 2, "the script draws it for those who know another life");
     assert_eq!(read(&memory, Some(life(2, 50, 50, 3))).map(horizon_of), Ok(50));
     assert_eq!(memory.recall(0).unwrap().for_script(), (2, 3));
+}
+
+#[test]
+fn a_doubt_lasts_as_long_as_the_longest_tokens_that_are_expected() {
+    let memory = Memory::new(1, Duration::from_secs(1));
+    read(&memory, Some(life(1, 10, 0, 5))).unwrap();
+    assert_eq!(read(&memory, Some(life(1, 10, 0, 6))).unwrap().lifted, Timestamp::ZERO);
+    memory.expect_tokens_for(Duration::from_secs(30));
+    memory.expect_tokens_for(Duration::from_secs(20));
+    assert_eq!(memory.span(), Duration::from_secs(30), "for the next horizon");
+    // Another process, which expects no token for so long, was faster.
+    let doubt = read(&memory, Some(life(2, 50, 50, 0))).unwrap();
+    assert_eq!((doubt.horizon, doubt.lifted), (ms(50), ms(30_050)));
+    let doubt = read(&memory, Some(Life { lifted: ms(99_000), ..life(3, 70, 70, 0) })).unwrap();
+    assert_eq!((doubt.horizon, doubt.lifted), (ms(70), ms(99_000)));
 }
