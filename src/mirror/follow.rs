@@ -19,18 +19,22 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::fresh::Moment;
 use super::heal::{Healing, Step};
 use super::set::{Origin, SHARDS};
 use super::status::{Phase, Resync, ShardStatus};
 use super::{Shared, chance};
-use crate::store::feed::{Feed, Heartbeat, LogEntry, LogId, Progress};
+use crate::clock::Timestamp;
+use crate::store::feed::{Feed, Heartbeat, Lift, LogEntry, LogId, Progress};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// Pauses between attempts to connect.
 const BACKOFF: [Duration; 2] = [Duration::from_millis(25), Duration::from_secs(1)];
+
+/// How long all processes have, after data was lost, to say how much they knew: they look at least twice a second.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// How long the farewell may take.
 const FAREWELL: Duration = Duration::from_millis(250);
@@ -70,8 +74,18 @@ struct Follower<F> {
     is_new: bool,
     /// The store did not take the lease.
     is_uncounted: bool,
+    /// The latest moment up to which everything was in memory.
+    proof: Option<Moment>,
+    /// The last life that was loaded; zero before the first.
+    life: u64,
+    /// All that was revoked up to the place is in memory: no data was lost before of which the mirror does not know.
+    is_whole: bool,
     /// The store has lost data and is being told what it was.
     healing: Option<Healing>,
+    /// What the mirror knows of the life that was lost, if it was whole.
+    witness: Option<Witness>,
+    /// Until when tokens are in doubt.
+    horizon: Timestamp,
     failures: u32,
 }
 
@@ -83,6 +97,28 @@ struct Place {
     id: LogId,
     /// Up to here the snapshot has it all, and entries may come again.
     loaded: u64,
+}
+
+/// That the mirror had everything that a life held when its data was lost.
+#[derive(Clone, Copy, Debug)]
+struct Witness {
+    life: u64,
+    seq: u64,
+    /// When the loss was heard of.
+    since: Instant,
+    /// The store has it all again.
+    is_healed: bool,
+}
+
+impl Witness {
+    /// How long there is nothing to do about it.
+    fn wait(&self) -> Duration {
+        if self.is_healed {
+            (self.since + SETTLED).saturating_duration_since(Instant::now())
+        } else {
+            Duration::MAX
+        }
+    }
 }
 
 impl<F: Feed> Follower<F> {
@@ -97,7 +133,12 @@ impl<F: Feed> Follower<F> {
             resync: None,
             is_new: false,
             is_uncounted: false,
+            proof: None,
+            life: 0,
+            is_whole: false,
             healing: None,
+            witness: None,
+            horizon: Timestamp::ZERO,
             failures: 0,
         }
     }
@@ -141,14 +182,16 @@ impl<F: Feed> Follower<F> {
             let is_urgent = is_behind || std::mem::take(&mut self.is_new);
             let wait = if is_urgent { Duration::ZERO } else { self.shared.heartbeat_every() };
             let until_healing = self.healing.as_ref().map_or(Duration::MAX, Healing::wait);
-            let entries = self.feed.read(place.id, wait.min(until_healing)).await?;
+            let until_lift = self.witness.as_ref().map_or(Duration::MAX, Witness::wait);
+            let entries = self.feed.read(place.id, wait.min(until_healing).min(until_lift)).await?;
             if entries.is_empty() && is_behind {
-                self.lose(Resync::Trimmed);
+                self.lose(Resync::Trimmed, self.known);
                 continue;
             }
             self.take(&entries);
             self.beat().await?;
             self.heal().await?;
+            self.lift().await?;
         }
     }
 
@@ -178,7 +221,7 @@ impl<F: Feed> Follower<F> {
         self.shared.apply(&facts, Origin::Told);
         self.place = Some(place);
         if let Some(reason) = resync {
-            self.lose(reason);
+            self.lose(reason, self.known);
             return;
         }
         let proof = self.pending.take_if(|(seq, _)| place.seq >= *seq).map(|(_, sent)| sent);
@@ -199,7 +242,8 @@ impl<F: Feed> Follower<F> {
             // It hung so long that another may have taken its place: find out who is the primary.
             return Err(StoreError::new(StoreErrorKind::Timeout, format!("a heartbeat took {took:?}")));
         }
-        self.known = heartbeat.seq;
+        let known = std::mem::replace(&mut self.known, heartbeat.seq);
+        self.horizon = heartbeat.horizon;
         self.update(|status| {
             status.time = heartbeat.time;
             (status.horizon, status.lifted) = (heartbeat.horizon, heartbeat.lifted);
@@ -208,10 +252,19 @@ impl<F: Feed> Follower<F> {
         let Some(place) = self.place else { return Ok(heartbeat) };
         self.heed_lease(heartbeat.uncounted.as_ref());
         if heartbeat.epoch != place.epoch {
-            self.lose(Resync::NewEpoch);
-        } else if heartbeat.seq < place.seq {
-            self.lose(Resync::Regression);
-        } else if heartbeat.seq == place.seq {
+            self.lose(Resync::NewEpoch, known);
+            return Ok(heartbeat);
+        }
+        if heartbeat.seq < place.seq {
+            self.lose(Resync::Regression, known);
+            return Ok(heartbeat);
+        }
+        if heartbeat.horizon == Timestamp::ZERO || heartbeat.lifted <= heartbeat.time {
+            (self.is_whole, self.witness) = (true, None);
+        } else {
+            self.is_whole = false;
+        }
+        if heartbeat.seq == place.seq {
             self.pending = None;
             self.publish(place, (!self.is_uncounted).then_some(sent));
         } else if self.pending.is_none() && !self.is_uncounted {
@@ -234,14 +287,34 @@ impl<F: Feed> Follower<F> {
     }
 
     /// The place is not to be relied on: a snapshot is needed.
-    fn lose(&mut self, reason: Resync) {
+    fn lose(&mut self, reason: Resync, known: u64) {
         tracing::warn!(shard = self.number, %reason, "the mirror takes a new snapshot");
         if matches!(reason, Resync::NewEpoch | Resync::Regression) {
-            self.healing = Some(Healing::after(self.shared.freshness.limit().mul_f64(chance())));
+            // Up to the loss nothing may have escaped it: it was fresh, and still is. A second loss is one too many.
+            let is_fresh = self.proof.is_some_and(|proof| self.shared.freshness.holds(proof));
+            let knew_all =
+                |place: &Place| is_fresh && self.is_whole && self.witness.is_none() && known <= place.seq;
+            let witness = |place: Place| Witness {
+                life: place.epoch,
+                seq: place.seq,
+                since: Instant::now(),
+                is_healed: false,
+            };
+            let witness = self.place.filter(knew_all).map(witness);
+            self.begin_to_heal(witness);
+            // The next one that is loaded may be this one again, with less in it.
+            self.life = 0;
         }
         self.place = None;
         self.pending = None;
         self.resync = Some(reason);
+    }
+
+    /// Data was lost.
+    fn begin_to_heal(&mut self, witness: Option<Witness>) {
+        (self.is_whole, self.witness) = (false, witness);
+        // Another mirror may be faster.
+        self.healing = Some(Healing::after(self.shared.freshness.limit().mul_f64(chance())));
     }
 
     /// Takes a snapshot.
@@ -281,6 +354,11 @@ impl<F: Feed> Follower<F> {
                 break;
             }
         }
+        if self.life != 0 && self.life != start.epoch {
+            // It was lost while the mirror was looking for another reason.
+            self.begin_to_heal(None);
+        }
+        self.life = start.epoch;
         let place = Place { epoch: start.epoch, seq: start.seq, id, loaded: start.seq };
         self.place = Some(place);
         let resync = self.resync.take();
@@ -310,11 +388,40 @@ impl<F: Feed> Follower<F> {
         if let Step::Done { restored, nameless } = step? {
             tracing::info!(shard = self.number, restored, nameless, "the store was told what it had lost");
             self.healing = None;
+            match &mut self.witness {
+                Some(witness) if nameless == 0 => witness.is_healed = true,
+                _ => self.witness = None,
+            }
         }
         Ok(())
     }
 
-    fn publish(&self, place: Place, proof: Option<Moment>) {
+    /// Ends the doubt about older tokens, if the store has again all that there was.
+    async fn lift(&mut self) -> Result<(), StoreError> {
+        let (Some(witness), Some(place)) = (self.witness, self.place) else { return Ok(()) };
+        if !witness.wait().is_zero() {
+            return Ok(());
+        }
+        let lift = Lift { former: witness.life, seq: witness.seq, epoch: place.epoch, horizon: self.horizon };
+        let is_lifted = self.feed.lift(lift).await?;
+        self.witness = None;
+        if is_lifted {
+            tracing::info!(
+                shard = self.number,
+                "the store has all again that it had lost: no token is in doubt any more"
+            );
+            self.update(|status| status.lifts += 1);
+        } else {
+            tracing::warn!(
+                shard = self.number,
+                "others know of revocations that the mirror had not heard of when the store lost them; older tokens stay in doubt"
+            );
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, place: Place, proof: Option<Moment>) {
+        self.proof = proof.or(self.proof);
         self.update(|status| {
             (status.epoch, status.applied) = (place.epoch, place.seq);
             status.known = status.known.max(place.seq);

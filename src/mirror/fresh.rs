@@ -70,6 +70,11 @@ impl Freshness {
         self.mono_end.store(self.nanos(oldest.mono + self.limit), Ordering::Release);
     }
 
+    /// Whether this proof has not ended yet.
+    pub(super) fn holds(&self, proof: Moment) -> bool {
+        self.age(proof) < self.limit
+    }
+
     /// How old the proof is: what the mirror says was so at most this long ago.
     pub(super) fn age(&self, proof: Moment) -> Duration {
         let now = self.now();

@@ -56,7 +56,9 @@ use wait::Waiters;
 ///   [`with_max_staleness`](MirrorBuilder::with_max_staleness) ago is proved to be in memory: a revocation that was
 ///   confirmed longer ago is never missed. Otherwise the store is asked, and its answer, or its failure, counts.
 /// - What was written through this mirror is seen by it at once.
-/// - A store that has lost data un-revokes nothing: the mirror keeps what it knew, and tells the store again.
+/// - A store that has lost data un-revokes nothing: the mirror keeps what it knew, and tells the store again. If it was fresh
+///   when that happened, and no other process knows of anything that it had not heard of, the doubt about older tokens ends as
+///   soon as the store has everything again, after five seconds at the earliest. Otherwise it stays until they have expired.
 ///
 /// # When the machine sleeps
 /// A proof ends by the monotonic or by the wall clock, whichever goes further, so a mirror that was suspended or stopped

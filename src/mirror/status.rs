@@ -38,6 +38,8 @@ pub struct ShardStatus {
     pub last_resync: Option<Resync>,
     /// How many facts were written back to a store that had lost them.
     pub restored: u64,
+    /// How often this mirror has ended the doubt about older tokens, after the store was told all that it had lost.
+    pub lifts: u64,
     /// How often the task was started again after a panic.
     pub restarts: u64,
     /// Why the log cannot be read at present.

@@ -227,6 +227,98 @@ async fn tokens_from_before_a_loss_are_for_the_store_to_judge() {
     assert_eq!(local(&mirror, "a"), Some(Standing::Live));
 }
 
+/// After everything was lost: the token that was revoked, and one that never was.
+async fn healed(world: &World, mirror: &Mirror) {
+    until(mirror, "it is told", |status| status.shards[0].restored > 0).await;
+    advance(Duration::from_secs(20)).await;
+    settle("fresh", mirror.ready()).await;
+    assert!(is_revoked(mirror, "a") && world.holds("a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mirror_that_knew_everything_ends_the_doubt_when_the_store_has_it_again() {
+    let world = World::new();
+    world.revoke("a").await;
+    let (mirror, other) = (ready(&world).await, ready(&world).await);
+    world.flush();
+    until(&mirror, "resync", |status| status.resyncs() == 1).await;
+    until(&other, "resync", |status| status.resyncs() == 1).await;
+    let lost = Instant::now();
+    while world.is_in_doubt() {
+        assert!(lost.elapsed() < Duration::from_secs(20), "{mirror:?}");
+        advance(Duration::from_millis(50)).await;
+    }
+    assert!(lost.elapsed() > Duration::from_secs(4), "all have time to say what they know");
+    for mirror in [&mirror, &other] {
+        assert!(is_revoked(mirror, "a") && world.holds("a"));
+        until(mirror, "told", |status| status.shards[0].horizon == Timestamp::ZERO).await;
+        assert_eq!(local(mirror, "b"), Some(Standing::Live), "although it was issued before");
+        assert_eq!(mirror.status().resyncs(), 1, "the log goes on");
+    }
+    assert!(mirror.status().shards[0].lifts + other.status().shards[0].lifts >= 1);
+    // It counts as a loss like the first one when it happens again.
+    world.flush();
+    until(&mirror, "resync", |status| status.resyncs() == 2).await;
+    while world.is_in_doubt() {
+        advance(Duration::from_millis(50)).await;
+    }
+    assert!(world.holds("a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mirror_that_may_have_missed_something_does_not_end_the_doubt() {
+    // It was away when the data was lost, for longer than it may be stale.
+    let world = World::new();
+    world.revoke("a").await;
+    let mirror = ready(&world).await;
+    world.fail(true);
+    advance(LIMIT * 2).await;
+    world.revoke("missed").await;
+    world.flush();
+    world.fail(false);
+    healed(&world, &mirror).await;
+    assert!(world.is_in_doubt() && !world.holds("missed"));
+    assert_eq!(local(&mirror, "missed"), None, "for the store to judge");
+
+    // Somebody else had heard of more.
+    let world = World::new();
+    world.revoke("a").await;
+    let mirror = ready(&world).await;
+    world.flush();
+    world.remember(2);
+    healed(&world, &mirror).await;
+    assert!(world.is_in_doubt());
+
+    // There was a loss before that, of which it does not know what it cost.
+    let world = World::new();
+    world.flush();
+    world.revoke("a").await;
+    let mirror = ready(&world).await;
+    world.flush();
+    healed(&world, &mirror).await;
+    assert!(world.is_in_doubt());
+
+    // There is a second loss before the first is healed.
+    let world = World::new();
+    world.revoke("a").await;
+    let mirror = ready(&world).await;
+    world.flush();
+    until(&mirror, "resync", |status| status.resyncs() == 1).await;
+    world.flush();
+    until(&mirror, "resync", |status| status.resyncs() == 2).await;
+    healed(&world, &mirror).await;
+    assert!(world.is_in_doubt());
+
+    // It does not know the names of all that it holds.
+    let world = World::new();
+    world.revoke("a").await;
+    let mirror = Mirror::of(world.clone(), vec![world.feed()]).with_healed(0).start().unwrap();
+    settle("ready", mirror.ready()).await;
+    world.flush();
+    healed(&world, &mirror).await;
+    assert!(world.is_in_doubt(), "although by chance it could tell everything");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_late_heartbeat_proves_freshness_from_when_it_was_sent() {
     let world = World::new();

@@ -3,7 +3,7 @@
 //! A feed is the log of one shard of a store, with a snapshot for those who come late. It says what it was told and
 //! draws no conclusions: what is fresh, what is missing and what to do about it is the business of the mirror.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,6 +142,20 @@ pub struct SnapshotPage {
     pub next: Option<u64>,
 }
 
+/// Why the doubt about older tokens is over, which data that was lost had left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "the mirror makes it")]
+pub struct Lift {
+    /// The life whose data was lost …
+    pub former: u64,
+    /// … up to this change of which all that is not over is in the store again. The mirror knows of no later one.
+    pub seq: u64,
+    /// The present life.
+    pub epoch: u64,
+    /// The horizon that is to be lifted.
+    pub horizon: Timestamp,
+}
+
 /// What a mirror tells the feed, so that those who wait for it know how far it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "the mirror makes it")]
@@ -227,6 +241,18 @@ pub trait Feed: Send + 'static {
         &mut self,
         facts: &[(Fingerprint, Fact)],
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Ends the doubt about tokens issued before the horizon, and says whether it has ended. The store refuses if anyone has
+    /// known of a later change of the former life, and takes the doubt up again if such a one comes later.
+    ///
+    /// The default is that it never ends before the tokens do.
+    ///
+    /// # Errors
+    /// [`StoreError`] if there was no answer.
+    fn lift(&mut self, lift: Lift) -> impl Future<Output = Result<bool, StoreError>> + Send {
+        let _ = lift;
+        ready(Ok(false))
+    }
 
     /// Whether this target belongs to the shard of this feed.
     fn owns(&self, fingerprint: &Fingerprint) -> bool {

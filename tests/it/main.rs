@@ -14,6 +14,8 @@ mod confirm;
 mod extract;
 mod fail_mode;
 mod grpc;
+#[cfg(feature = "redis")]
+mod heal;
 mod layer;
 #[cfg(feature = "redis")]
 mod mirror;

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::revocation::Change;
-use crate::store::feed::{Heartbeat, LogEntry, LogId, Progress, SnapshotPage};
+use crate::store::feed::{Heartbeat, Lift, LogEntry, LogId, Progress, SnapshotPage};
 use crate::token::TokenProfile;
 use crate::token::profile::SignedClaims;
 
@@ -41,6 +41,8 @@ pub(super) struct Data {
     log: Vec<LogEntry>,
     last: LogId,
     horizon: Timestamp,
+    /// The life before, and the last change of it that anyone has spoken of.
+    former: (u64, u64),
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,6 +65,7 @@ impl World {
             log: Vec::new(),
             last: LogId::default(),
             horizon: Timestamp::ZERO,
+            former: (0, 0),
         };
         Self(Arc::new(Inner {
             data: Mutex::new(data),
@@ -115,8 +118,25 @@ impl World {
         let mut data = self.data();
         let epoch = data.epoch + 1;
         let horizon = SystemClock.now();
-        *data =
-            Data { epoch, seq: 0, records: HashMap::new(), log: Vec::new(), last: LogId::default(), horizon };
+        let former = (data.epoch, 0);
+        *data = Data {
+            epoch,
+            seq: 0,
+            records: HashMap::new(),
+            log: Vec::new(),
+            last: LogId::default(),
+            horizon,
+            former,
+        };
+    }
+
+    /// Somebody had heard of this change of the life that was lost.
+    pub(super) fn remember(&self, seq: u64) {
+        self.data().former.1 = seq;
+    }
+
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.data().horizon != Timestamp::ZERO
     }
 
     pub(super) fn lift_horizon(&self) {
@@ -362,6 +382,18 @@ impl Feed for ScriptedFeed {
             }
         }
         Ok(())
+    }
+
+    async fn lift(&mut self, lift: Lift) -> Result<bool, StoreError> {
+        self.question().await?;
+        let data = self.world.save();
+        let is_known = data.former.0 == lift.former && data.former.1 <= lift.seq;
+        if is_known && (data.epoch, data.horizon) == (lift.epoch, lift.horizon) {
+            self.world.lift_horizon();
+            // That is a change, but one of no record.
+            self.world.put(Fingerprint::from_bytes([0; 16]), Fact::default());
+        }
+        Ok(!self.world.is_in_doubt())
     }
 
     async fn leave(&mut self) {

@@ -19,10 +19,10 @@ use super::options::ConnectError;
 use super::schema::{self, LAYOUT, Member};
 use super::script::{self, Context, Reply, Script};
 use super::{Inner, random};
-use crate::clock::{Clock as _, SystemClock};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config::ConfigError;
 use crate::revocation::{Fingerprint, Record, Revocation};
-use crate::store::feed::Fact;
+use crate::store::feed::{Fact, Lift};
 use crate::store::{Cursor, Fence, ListQuery, Lookup, Page, Receipt, Standing, StoreError, StoreErrorKind};
 use crate::verified::VerifiedToken;
 
@@ -172,10 +172,22 @@ impl Inner {
         Ok(())
     }
 
+    /// Lifts a horizon, unless the script knows better; says whether there is none any more.
+    pub(super) async fn lift(&self, shard: u16, lift: Lift) -> Result<bool, StoreError> {
+        let arguments = |known: Option<&Known>| {
+            let context = Context { lift: Some(lift), ..self.context(known) };
+            script::arguments(&self.keys, shard, &context, &[])
+        };
+        let sent = self.send_knowing(shard, Command::Script(&script::WRITE), arguments).await?;
+        let now = self.read_reply(shard, sent, 0)?.life;
+        Ok(now.id == lift.epoch && now.horizon == Timestamp::ZERO)
+    }
+
     fn context(&self, known: Option<&Known>) -> Context {
         Context {
             new_life: random::bits().max(1),
             known: known.map(Known::for_script),
+            lift: None,
             span: self.memory.span(),
             log_length: self.settings.log_length,
         }
@@ -185,7 +197,7 @@ impl Inner {
         let parts = bytes_of(sent.reply)?;
         let reply = Reply::parse(&parts, changes).map_err(|_| odd_reply("the script"))?;
         // The changes are in force. What the life means for tokens is decided at each check.
-        let _ = self.memory.learn(shard, sent.known.as_ref(), reply.life);
+        let _ = self.memory.learn_told(shard, sent.known.as_ref(), reply.life);
         Ok(reply)
     }
 

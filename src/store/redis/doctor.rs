@@ -546,7 +546,7 @@ impl Inner {
                             "revocations were lost; the standing of tokens issued up to {} is unknown",
                             self.memory.doubt(known).horizon
                         ),
-                        "nothing: it ends when the last of them has expired; find out why the data was lost",
+                        "nothing: it ends when the last of them has expired, or a mirror has written everything again; find out why the data was lost",
                     );
                 }
                 Some(Known { life, .. }) => report.add(

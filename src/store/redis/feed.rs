@@ -18,7 +18,7 @@ use super::random;
 use super::schema::{self, Class, Lease, Member, MirrorId, ShardKeys};
 use crate::clock::Timestamp;
 use crate::revocation::Fingerprint;
-use crate::store::feed::{Fact, Feed, Heartbeat, LogEntry, LogId, Progress, SnapshotPage};
+use crate::store::feed::{Fact, Feed, Heartbeat, Lift, LogEntry, LogId, Progress, SnapshotPage};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How long an answer may take; a command that waits has as much on top.
@@ -300,6 +300,10 @@ impl Feed for RedisFeed {
 
     async fn restore(&mut self, facts: &[(Fingerprint, Fact)]) -> Result<(), StoreError> {
         self.store.restore(self.shard, facts).await
+    }
+
+    async fn lift(&mut self, lift: Lift) -> Result<bool, StoreError> {
+        self.store.lift(self.shard, lift).await
     }
 
     fn owns(&self, fingerprint: &Fingerprint) -> bool {

@@ -15,6 +15,10 @@
 //! A token that is in doubt and not found to be revoked is [`StoreErrorKind::Amnesia`]: the policy decides. Tokens
 //! issued later than the horizon cannot have been revoked before it, and pass.
 //!
+//! A horizon is lifted when all that was lost is in redis again. That is a change of the life with a number of its own; by it
+//! whoever read the life before knows which came later. It holds for those who know no more of the former life than the one
+//! who lifted it: all others say so, and the horizon is drawn anew.
+//!
 //! A question may be under way for long, and may itself be the one that begins a life in ignorance of the last one. So
 //! what is known only grows: once a process has heard of two lives, it never again takes either for the first, and says
 //! so to redis until redis says so to all.
@@ -27,6 +31,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
 use super::schema::{FAR, Life};
+use super::script::Told;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::store::{StoreError, StoreErrorKind};
 use crate::verified::VerifiedToken;
@@ -49,51 +54,60 @@ pub(crate) struct Memory {
 pub(crate) struct Known {
     /// As redis holds it.
     pub(crate) life: Life,
-    /// A life that this process knew before, until redis tells all others as well that this one is not the first.
-    pub(crate) former: Option<u64>,
+    /// A life that this process knew before, until it has told redis: so that all others hear that this one is not the first,
+    /// and how much there was in it that has to be there again before the horizon may be lifted.
+    pub(crate) former: Option<Former>,
     /// Changes of this life were lost: a new one has to begin.
     pub(crate) lost: bool,
 }
 
-/// In place of a former life whose id does not matter: no life has it.
-const SOME_LIFE: u64 = 0;
+/// What is remembered of a former life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Former {
+    id: u64,
+    seq: u64,
+}
+
+/// In place of one whose id does not matter, or of several: no life has it, so nobody can claim to know it all.
+const SOME_LIFE: Former = Former { id: 0, seq: FAR };
 
 impl Known {
     /// What the script is told, so that it begins a new life or draws a horizon where one is missing.
-    pub(crate) fn for_script(&self) -> (u64, u64) {
-        if self.lost {
-            return (self.life.id, FAR);
+    pub(crate) fn for_script(&self) -> Told {
+        let Life { id, seq, .. } = self.life;
+        match self.former {
+            _ if self.lost => Told { id, seq: FAR, reach: self.former.map_or(seq, |_| FAR) },
+            Some(former) => Told { id: former.id, seq: 0, reach: former.seq },
+            None => Told { id, seq, reach: seq },
         }
-        self.former.map_or((self.life.id, self.life.seq), |former| (former, 0))
     }
 
     fn doubt(&self) -> Doubt {
         let Life { birth, horizon, lifted, .. } = self.life;
         match self.former {
-            // Until the script has said how long it lasts.
-            Some(_) => Doubt { horizon: birth.max(horizon), lifted: FOREVER },
-            None => Doubt { horizon, lifted },
+            // Until the script has said how long it lasts, or that it was lifted for those who know this much.
+            Some(_) if horizon < birth => Doubt { horizon: birth, lifted: FOREVER },
+            _ => Doubt { horizon, lifted },
         }
     }
 
     /// Takes in what was read of the same life. Replies may be read in another order than they were given, so nothing
     /// that is known is given up for what is not.
     fn join(&mut self, life: Life) {
-        let drawn = if life.horizon > self.life.horizon { life } else { self.life };
-        if life.seq >= self.life.seq {
-            self.life = life;
-        }
-        (self.life.horizon, self.life.lifted) = (drawn.horizon, drawn.lifted);
-        if drawn.horizon >= drawn.birth {
-            self.former = None;
-        }
+        let [older, newer] = if life.seq >= self.life.seq { [self.life, life] } else { [life, self.life] };
+        let stays = older.horizon > newer.horizon && !newer.is_lifted_since(&older);
+        let drawn = if stays { older } else { newer };
+        self.life = Life { horizon: drawn.horizon, lifted: drawn.lifted, ..newer };
     }
 
     /// The life that was found where this one was expected.
     fn succeeded_by(&self, life: Life) -> Self {
         Self {
             life,
-            former: (life.horizon < life.birth).then_some(self.life.id),
+            former: Some(match self.former {
+                None => Former { id: self.life.id, seq: self.life.seq },
+                Some(_) => SOME_LIFE,
+            }),
             // The former life went on after this one had begun, or began later: two primaries were believed at once, or
             // an old state has come back. What was written meanwhile is lost as well.
             lost: self.life.mark.0.max(self.life.birth.as_millis())
@@ -188,7 +202,17 @@ impl Memory {
             self.alarm.notify_one();
             return Err(amnesia("redis knows of fewer revocations than before: an older state was restored"));
         }
-        self.learn(shard, before, life)
+        self.learn(shard, before, life, None)
+    }
+
+    /// Takes in the life that the script has answered with, after it was told what was known.
+    pub(crate) fn learn_told(
+        &self,
+        shard: u16,
+        before: Option<&Arc<Known>>,
+        life: Life,
+    ) -> Result<Doubt, StoreError> {
+        self.learn(shard, before, life, before.and_then(|before| before.former))
     }
 
     /// Takes in a life that was read, or that the script has answered with.
@@ -196,11 +220,12 @@ impl Memory {
     /// What was known when the question was sent may be long out of date when it is answered, or have been nothing at
     /// all. So the life is always laid beside the one that is known by now: another one may take its place only if that
     /// one was known when the question was sent, and whatever this process knows of either is kept.
-    pub(crate) fn learn(
+    fn learn(
         &self,
         shard: u16,
         before: Option<&Arc<Known>>,
         life: Life,
+        told: Option<Former>,
     ) -> Result<Doubt, StoreError> {
         let slot = self.shards.get(usize::from(shard)).ok_or_else(in_doubt)?;
         // Most of the time there is nothing new.
@@ -208,13 +233,13 @@ impl Memory {
             && Arc::ptr_eq(before, now)
             && before.life == life
             && !before.lost
-            && (before.former.is_none() || life.horizon < life.birth)
+            && told.is_none()
         {
             return Ok(self.doubt(before));
         }
         let asked_of = before.map(|before| before.life);
-        let was = slot.rcu(|now| Some(Arc::new(next(now.as_deref(), asked_of, life))));
-        let learned = next(was.as_deref(), asked_of, life);
+        let was = slot.rcu(|now| Some(Arc::new(next(now.as_deref(), asked_of, life, told))));
+        let learned = next(was.as_deref(), asked_of, life, told);
         if learned.former.is_some() || learned.lost {
             self.alarm.notify_one();
         }
@@ -248,12 +273,16 @@ impl Memory {
 }
 
 /// What is to be known after an answer, by what is known now and what was known when the question was sent.
-fn next(now: Option<&Known>, before: Option<Life>, life: Life) -> Known {
+fn next(now: Option<&Known>, before: Option<Life>, life: Life, told: Option<Former>) -> Known {
     let Some(now) = now else { return Known { life, former: None, lost: false } };
     if now.life.id == life.id {
         let mut next = *now;
         next.join(life);
-        if before.is_some_and(|before| before.id == life.id && before.horizon > life.horizon) {
+        if told.is_some() && told == now.former {
+            next.former = None;
+        }
+        let is_gone = |before: Life| before.horizon > life.horizon && !life.is_lifted_since(&before);
+        if before.is_some_and(|before| before.id == life.id && is_gone(before)) {
             // The horizon had been drawn and is gone again: it has to be drawn anew.
             next.former = Some(SOME_LIFE);
         }
@@ -265,7 +294,14 @@ fn next(now: Option<&Known>, before: Option<Life>, life: Life) -> Known {
     }
     // The known one stays, but it is not the only one any more.
     let other = Known { life, former: None, lost: false }.succeeded_by(now.life);
-    Known { former: now.former.or(other.former), lost: now.lost || other.lost, ..*now }
+    let former = match (now.former, other.former) {
+        (Some(known), Some(heard)) if known.id == heard.id => {
+            Some(Former { seq: known.seq.max(heard.seq), ..known })
+        }
+        (Some(_), Some(_)) => Some(SOME_LIFE),
+        (former, None) | (None, former) => former,
+    };
+    Known { former, lost: now.lost || other.lost, ..*now }
 }
 
 /// Reads the value of the key of a life.

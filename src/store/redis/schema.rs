@@ -9,7 +9,7 @@
 //! | `prefix:{k}:i` | zset | what is in effect: class byte and raw fingerprint, by the time it may be forgotten |
 //! | `prefix:{k}:b` | zset | what was reinstated: raw fingerprint, by the time it may be forgotten |
 //! | `prefix:{k}:l` | stream | the latest writes, for those who follow them |
-//! | `prefix:{k}:m` | hash | layout version, number of shards, id of the life |
+//! | `prefix:{k}:m` | hash | layout version, number of shards, id of the life; of the former one, how far it had come and how much of it is back |
 //! | `prefix:{k}:w` | zset | the mirrors: raw ids, by the hour in which they were last heard of |
 //! | `prefix:{k}:w:<id>` | string | the [`Lease`] of one mirror. Expires when nobody has to wait for it |
 //! | `prefix:{k}:a:<fingerprint>` | stream | the latest audit events of a user, see the room `journal` |
@@ -160,7 +160,7 @@ pub(crate) struct Life {
     pub(crate) birth: Timestamp,
     /// Revocations of tokens that were issued until then may have been lost; zero if none were.
     pub(crate) horizon: Timestamp,
-    /// When the last token from before the horizon is over.
+    /// When the last token from before the horizon is over; without a horizon, when it was lifted, or zero.
     pub(crate) lifted: Timestamp,
     /// How many changes were written.
     pub(crate) seq: u64,
@@ -186,6 +186,11 @@ impl fmt::Display for EntryId {
 }
 
 impl Life {
+    /// Whether the horizon was lifted after this process read of `before`, which is the same life.
+    pub(crate) fn is_lifted_since(&self, before: &Self) -> bool {
+        self.seq > before.seq && self.horizon == Timestamp::ZERO && self.lifted > Timestamp::ZERO
+    }
+
     #[cfg(test)]
     pub(crate) fn print(&self) -> String {
         format!(

@@ -10,13 +10,13 @@ use bytes::Bytes;
 use super::schema::{self, FAR, Keys, LAYOUT, Life, Unreadable};
 use crate::clock::Timestamp;
 use crate::revocation::{Action, Extent, Fingerprint, Outcome, Revocation, Target};
-use crate::store::feed::Fact;
+use crate::store::feed::{Fact, Lift};
 
 /// The script.
 pub(crate) const SOURCE: &str = include_str!("write.lua");
 
 /// The SHA-1 of [`SOURCE`], under which Redis keeps it.
-pub(crate) const SHA: &str = "df90a9ba83d90ec602d2d14b44cebeafa319b315";
+pub(crate) const SHA: &str = "89f1cf24f8cd0e4be5cc3d9e4cd728eeaf9d7228";
 
 /// A script, as it is sent.
 pub(crate) struct Script {
@@ -41,12 +41,24 @@ pub(crate) const KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 pub(crate) struct Context {
     /// The id of a life that may have to begin.
     pub(crate) new_life: u64,
-    /// The id and the seq of the life that this process knows.
-    pub(crate) known: Option<(u64, u64)>,
+    /// The life that this process knows.
+    pub(crate) known: Option<Told>,
+    /// The horizon that is to be lifted.
+    pub(crate) lift: Option<Lift>,
     /// How long a horizon lasts.
     pub(crate) span: Duration,
     /// How many entries the log keeps, about.
     pub(crate) log_length: u64,
+}
+
+/// What the script is told of the life that its caller knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) id: u64,
+    /// If the life has not come so far, a new one begins.
+    pub(crate) seq: u64,
+    /// How far it had come when it was last heard of.
+    pub(crate) reach: u64,
 }
 
 /// The arguments that come after the script or its SHA: number of keys, keys, arguments.
@@ -107,7 +119,11 @@ fn head(keys: &Keys, shard: u16, context: &Context, fingerprints: &[Fingerprint]
     arguments
         .extend([&names.life, &names.meta, &names.index, &names.tombstones, &names.log].map(Bytes::clone));
     arguments.extend(fingerprints.iter().map(|fingerprint| names.record(fingerprint)));
-    let (known, seq) = context.known.map_or((Bytes::new(), 0), |(id, seq)| (life_id(id), seq));
+    let known = context.known.map_or(Bytes::new(), |known| life_id(known.id));
+    let (seq, reach) = context.known.map_or((0, 0), |known| (known.seq, known.reach));
+    let lift = context.lift.map_or_else(<[Bytes; 4]>::default, |lift| {
+        [life_id(lift.former), text(lift.seq), time(lift.horizon), life_id(lift.epoch)]
+    });
     arguments.extend([
         text(LAYOUT),
         text(keys.shards()),
@@ -117,7 +133,9 @@ fn head(keys: &Keys, shard: u16, context: &Context, fingerprints: &[Fingerprint]
         millis(context.span),
         millis(KEPT),
         text(context.log_length),
+        text(reach),
     ]);
+    arguments.extend(lift);
     arguments
 }
 

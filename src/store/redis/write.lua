@@ -2,6 +2,8 @@
 -- KEYS 1 life  2 meta  3 index  4 tombstones  5 log  6… the record of each change
 -- ARGV 1 layout  2 shards  3 id for a new life  4 id of the life that the caller knows, or ''  5 its seq
 --      6 ms that a horizon lasts  7 ms that keys without an end of their own are kept  8 entries kept in the log
+--      9 how far the life that the caller knows had come  10 '' or: lift the horizon, for all that was revoked in this life
+--      11 up to this seq is in redis again  12 the horizon and 13 the life that are meant
 --      then 8 per change: action, cutoff, until, lifetime, fingerprint, reason and actor ('' or '=…'), words;
 --      action 'm' joins a record that was lost, with its other four numbers in place of the cutoff
 local time = redis.call('TIME')
@@ -12,7 +14,8 @@ local function int(number) return string.format('%.0f', number) end
 
 -- === First everything is read, so that whatever fails does so before the first write. ===
 
-local layout, shards, meta_life = unpack(redis.call('HMGET', KEYS[2], 'layout', 'shards', 'life'))
+local layout, shards, meta_life, former, reach, healed, healed_to =
+  unpack(redis.call('HMGET', KEYS[2], 'layout', 'shards', 'life', 'former', 'reach', 'healed', 'healed_to'))
 if (layout and layout ~= ARGV[1]) or (shards and shards ~= ARGV[2]) then
   return redis.error_reply('LAYOUT version ' .. tostring(layout) .. ' with ' .. tostring(shards) .. ' shards')
 end
@@ -23,7 +26,12 @@ redis.call('XLEN', KEYS[5])
 -- The life goes on, or data was lost: its key is gone or says less than the caller knows, or than another key shows.
 -- Then a new life begins, and tokens issued until now are beyond the horizon. If another program has begun it
 -- without knowing that there was a life before, the horizon is the beginning of the new one.
+--
+-- Whoever knew the former life says how far it had come. The horizon is lifted by one who knows as much and has written it
+-- again; and drawn anew by one who comes later and knows more, or of another life.
 local value, known, span = redis.call('GET', KEYS[1]), ARGV[4], tonumber(ARGV[6])
+local known_to = tonumber(ARGV[9])
+former, healed, reach, healed_to = former or '', healed or '', tonumber(reach or 0), tonumber(healed_to or 0)
 local life, birth, horizon, lifted, seq, mark
 local is_new, lost = not value, false
 if value then
@@ -31,7 +39,10 @@ if value then
   if not life then return redis.error_reply('UNREADABLE the life of the shard') end
   birth, horizon, lifted, seq = tonumber(birth), tonumber(horizon), tonumber(lifted), tonumber(seq)
   if known ~= '' and known ~= life then
-    if horizon < birth then horizon, lifted = birth, math.max(lifted, birth + span) end
+    if not (known == healed and known_to <= healed_to) then
+      if horizon < birth then horizon, lifted = birth, math.max(lifted, birth + span) end
+      if former == '' or former == known then former, reach = known, math.max(reach, known_to) else reach = FAR end
+    end
   elseif (known ~= '' and seq < tonumber(ARGV[5])) or (seq > 0 and not meta_life) then
     is_new, lost = true, true
   end
@@ -42,6 +53,16 @@ end
 if is_new then
   life, birth = ARGV[3], now
   if lost then horizon, lifted = now, math.max(lifted, now + span) end
+  healed, healed_to = '', 0
+  if known ~= '' then former, reach = known, known_to else former, reach = meta_life or '', 0 end
+end
+
+-- With a number and an entry in the log, so that all learn of it who know of an earlier one.
+local is_lift = ARGV[10] ~= '' and not is_new and former == ARGV[10] and reach <= tonumber(ARGV[11])
+  and horizon > 0 and horizon == tonumber(ARGV[12]) and life == ARGV[13]
+if is_lift then
+  horizon, lifted, seq = 0, now, seq + 1
+  healed, healed_to = former, tonumber(ARGV[11])
 end
 
 -- === What the changes make of the records: `Revocation::apply`, to the letter. ===
@@ -111,7 +132,9 @@ local function apply(before, change)
   for _, part in ipairs({ 'all', 'cutoff', 'set', 'back', 'ends' }) do
     after[part] = math.max(after[part], before[part])
   end
-  if outranked(after, before) then after.at, after.words = before.at, before.words end
+  -- What is told again has no words, and takes the place of none.
+  local is_same_time = change.action == 'm' and after.at == before.at
+  if is_same_time or outranked(after, before) then after.at, after.words = before.at, before.words end
   local same = revokes_all(after) == revokes_all(before) and cutoff_of(after) == cutoff_of(before)
   if same and after.ends == before.ends then return 'a' end
   if was and not undo then return 'x', after end
@@ -120,7 +143,7 @@ end
 
 local latest, writes, replies = {}, {}, {}
 for n = 1, #KEYS - 5 do
-  local key, from = KEYS[5 + n], 8 + (n - 1) * 8
+  local key, from = KEYS[5 + n], 13 + (n - 1) * 8
   local before = latest[key]
   if before == nil then
     local text = redis.call('GET', key)
@@ -149,6 +172,10 @@ end
 -- === The writes. The records come last: a change that is in force is known to all who follow the log. ===
 
 redis.call('HSET', KEYS[2], 'layout', ARGV[1], 'shards', ARGV[2])
+if is_lift then
+  local nobody = string.rep('\0', 16)
+  mark = redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[8], '*', 's', int(seq), 'e', life, 'f', nobody, 'n', '0 0 0 0 0')
+end
 for _, write in ipairs(writes) do
   local id, r = write.id, write.record
   local numbers = table.concat({ int(r.all), int(r.cutoff), int(r.set), int(r.back), int(r.ends) }, ' ')
@@ -166,6 +193,9 @@ end
 local life_value = table.concat({ '1', life, int(birth), int(horizon), int(lifted), int(seq), mark }, ' ')
 redis.call('SET', KEYS[1], life_value)
 redis.call('HSET', KEYS[2], 'life', life)
+if former ~= '' then
+  redis.call('HSET', KEYS[2], 'former', former, 'reach', int(reach), 'healed', healed, 'healed_to', int(healed_to))
+end
 
 -- Forgets what may be forgotten: a bounded number each time, but more than was added.
 local kept = now + tonumber(ARGV[7])

@@ -21,6 +21,18 @@ fn horizon_of(doubt: Doubt) -> u64 {
     doubt.horizon.as_millis()
 }
 
+/// What the script would be told: a life, and how far it has to have come.
+fn told(memory: &Memory) -> (u64, u64) {
+    let told = memory.recall(0).unwrap().for_script();
+    (told.id, told.seq)
+}
+
+/// Runs the script, which answers with this life.
+fn tell(memory: &Memory, life: Life) -> u64 {
+    let known = memory.recall(0);
+    horizon_of(memory.learn_told(0, known.as_ref(), life).unwrap())
+}
+
 fn has_rung(memory: &Memory) -> bool {
     use futures::FutureExt as _;
     memory.alarm.notified().now_or_never().is_some()
@@ -33,7 +45,7 @@ fn the_first_life_is_believed_and_grows_in_silence() {
         assert_eq!(read(&memory, Some(life(1, 10, 0, seq))).map(horizon_of), Ok(0));
     }
     assert!(!has_rung(&memory));
-    assert_eq!(memory.recall(0).unwrap().for_script(), (1, 5));
+    assert_eq!(told(&memory), (1, 5));
 }
 
 #[test]
@@ -58,11 +70,7 @@ fn a_missing_life_and_fewer_changes_put_everything_in_doubt() {
     for worse in [None, Some(life(1, 10, 0, 4))] {
         assert_eq!(read(&memory, worse), Err(StoreErrorKind::Amnesia));
         assert!(has_rung(&memory));
-        assert_eq!(
-            memory.recall(0).unwrap().for_script(),
-            (1, 5),
-            "what is known is kept, so that others are told"
-        );
+        assert_eq!(told(&memory), (1, 5), "what is known is kept, so that others are told");
     }
 }
 
@@ -73,9 +81,10 @@ fn a_life_that_began_before_the_latest_known_change_puts_everything_in_doubt() {
     read(&memory, Some(life(1, 10, 0, 60))).unwrap();
     assert_eq!(read(&memory, Some(life(2, 50, 50, 3))), Err(StoreErrorKind::Amnesia));
     assert!(has_rung(&memory));
-    assert_eq!(memory.recall(0).unwrap().for_script(), (2, FAR), "a third one has to begin");
+    assert_eq!(told(&memory), (2, FAR), "a third one has to begin");
     assert_eq!(read(&memory, Some(life(2, 50, 50, 4))), Err(StoreErrorKind::Amnesia));
     assert_eq!(read(&memory, Some(life(3, 70, 70, 4))).map(horizon_of), Ok(70));
+    assert_eq!(memory.recall(0).unwrap().for_script(), Told { id: 0, seq: 0, reach: FAR });
 
     // A change from before the birth was lost with the rest of its life.
     let memory = Memory::new(1, Duration::from_secs(1));
@@ -89,26 +98,72 @@ fn another_life_puts_what_was_before_it_in_doubt_and_the_others_are_told() {
     read(&memory, Some(life(1, 10, 0, 5))).unwrap();
     assert_eq!(read(&memory, Some(life(2, 50, 0, 0))).map(horizon_of), Ok(50));
     assert!(has_rung(&memory));
-    assert_eq!(memory.recall(0).unwrap().for_script(), (1, 0));
+    assert_eq!(told(&memory), (1, 0));
     // Until it is published, every answer is read with it.
     for seq in [0, 1, 1] {
         assert_eq!(read(&memory, Some(life(2, 50, 0, seq))).map(horizon_of), Ok(50));
         assert_eq!(memory.recall(0).unwrap().doubt().lifted, FOREVER);
     }
-    assert_eq!(memory.recall(0).unwrap().for_script(), (1, 0));
-    // Then nothing more has to be said.
+    assert_eq!(told(&memory), (1, 0));
     assert_eq!(read(&memory, Some(life(2, 50, 50, 1))).map(horizon_of), Ok(50));
-    assert_eq!(memory.recall(0).unwrap().for_script(), (2, 1));
+    assert_eq!(told(&memory), (1, 0), "somebody has said so, but not how much this process knew");
+    // Then nothing more has to be said.
+    assert_eq!(tell(&memory, life(2, 50, 50, 1)), 50);
+    assert_eq!(told(&memory), (2, 1));
     assert_eq!(memory.recall(0).unwrap().life.lifted, ms(1050));
 }
 
 #[test]
-fn another_life_with_a_horizon_is_simply_believed() {
+fn another_life_with_a_horizon_is_believed_and_redis_is_told_how_far_the_former_one_had_come() {
     let memory = Memory::new(1, Duration::from_secs(1));
     read(&memory, Some(life(1, 10, 0, 5))).unwrap();
     assert_eq!(read(&memory, Some(life(2, 50, 50, 0))).map(horizon_of), Ok(50));
+    assert!(has_rung(&memory));
+    assert_eq!(memory.recall(0).unwrap().for_script(), Told { id: 1, seq: 0, reach: 5 });
+    assert_eq!(tell(&memory, life(2, 50, 50, 0)), 50);
+    assert_eq!(told(&memory), (2, 0));
+    // Of a second one it is only said that there was one: what was in the first may not have been told yet.
+    let memory = Memory::new(1, Duration::from_secs(1));
+    for (n, birth) in [(1, 10), (2, 50), (3, 90)] {
+        read(&memory, Some(life(n, birth, birth, 5))).unwrap();
+    }
+    assert_eq!(memory.recall(0).unwrap().for_script(), Told { id: 0, seq: 0, reach: FAR });
+}
+
+fn lifted(id: u64, birth: u64, seq: u64) -> Life {
+    Life { lifted: ms(birth + 20), ..life(id, birth, 0, seq) }
+}
+
+#[test]
+fn a_horizon_that_was_lifted_is_given_up_by_those_who_knew_of_it() {
+    let memory = Memory::new(1, Duration::from_secs(1));
+    read(&memory, Some(life(2, 50, 50, 3))).unwrap();
+    let before = memory.recall(0);
+    assert_eq!(read(&memory, Some(lifted(2, 50, 4))).map(horizon_of), Ok(0));
     assert!(!has_rung(&memory));
-    assert_eq!(memory.recall(0).unwrap().for_script(), (2, 0));
+    // An answer from before that is read late.
+    let late = memory.learn(0, before.as_ref(), life(2, 50, 50, 3), None).map(horizon_of);
+    assert_eq!(late.unwrap(), 0);
+    assert_eq!(read(&memory, Some(lifted(2, 50, 7))).map(horizon_of), Ok(0));
+    // It is drawn again, for one who came late and knew more.
+    assert_eq!(read(&memory, Some(life(2, 50, 50, 7))).map(horizon_of), Ok(50));
+    assert_eq!(read(&memory, Some(life(2, 50, 50, 8))).map(horizon_of), Ok(50));
+}
+
+#[test]
+fn who_knew_the_former_life_doubts_until_redis_has_heard_how_much() {
+    let memory = Memory::new(1, Duration::from_secs(1));
+    read(&memory, Some(life(1, 10, 0, 5))).unwrap();
+    assert_eq!(read(&memory, Some(lifted(2, 50, 4))).map(horizon_of), Ok(50));
+    assert_eq!(read(&memory, Some(lifted(2, 50, 6))).map(horizon_of), Ok(50));
+    assert!(has_rung(&memory));
+    let other = Memory::new(1, Duration::from_secs(1));
+    read(&other, Some(life(1, 10, 0, 5))).unwrap();
+    read(&other, Some(lifted(2, 50, 6))).unwrap();
+    // Either that is no more than was written again, or it is.
+    assert_eq!(tell(&memory, lifted(2, 50, 6)), 0);
+    assert_eq!(tell(&other, life(2, 50, 50, 6)), 50);
+    assert_eq!(told(&memory), (2, 6));
 }
 
 #[test]
@@ -119,9 +174,9 @@ fn a_missed_change_ends_the_life() {
     memory.miss(0, &known);
     assert!(has_rung(&memory));
     assert_eq!(read(&memory, Some(life(1, 10, 0, 9))), Err(StoreErrorKind::Amnesia));
-    assert_eq!(memory.recall(0).unwrap().for_script(), (1, FAR));
+    assert_eq!(told(&memory), (1, FAR));
     // An answer to a question from before does not hide it.
-    memory.learn(0, Some(&known), life(1, 10, 0, 9)).unwrap_err();
+    memory.learn(0, Some(&known), life(1, 10, 0, 9), None).unwrap_err();
     assert!(memory.recall(0).unwrap().lost);
     assert_eq!(read(&memory, Some(life(2, 60, 60, 9))).map(horizon_of), Ok(60));
     assert!(!memory.recall(0).unwrap().lost);
@@ -145,8 +200,8 @@ fn an_answer_to_one_who_knew_nothing_takes_nothing_from_what_is_known() {
     read(&memory, Some(life(1, 10, 0, 5))).unwrap();
     // Then data is lost, and that question is the one that begins the next life.
     assert_eq!(read(&memory, Some(life(2, 50, 0, 0))).map(horizon_of), Ok(50));
-    assert_eq!(memory.learn(0, ignorant.as_ref(), life(2, 50, 0, 0)).map(horizon_of).unwrap(), 50);
-    assert_eq!(memory.recall(0).unwrap().for_script(), (1, 0), "the others have not been told yet");
+    assert_eq!(memory.learn(0, ignorant.as_ref(), life(2, 50, 0, 0), None).map(horizon_of).unwrap(), 50);
+    assert_eq!(told(&memory), (1, 0), "the others have not been told yet");
     assert_eq!(read(&memory, Some(life(2, 50, 0, 0))).map(horizon_of), Ok(50));
     assert_eq!(read(&memory, Some(life(2, 50, 0, 1))).map(horizon_of), Ok(50));
 }
@@ -157,17 +212,17 @@ fn of_two_lives_that_cannot_be_told_apart_by_who_asked_the_later_is_believed() {
     let ignorant: Option<Arc<Known>> = memory.recall(0);
     read(&memory, Some(life(1, 10, 0, 5))).unwrap();
     let early = memory.recall(0);
-    assert_eq!(memory.learn(0, ignorant.as_ref(), life(2, 50, 0, 0)).map(horizon_of).unwrap(), 50);
-    assert_eq!(memory.recall(0).unwrap().for_script(), (1, 0));
+    assert_eq!(memory.learn(0, ignorant.as_ref(), life(2, 50, 0, 0), None).map(horizon_of).unwrap(), 50);
+    assert_eq!(told(&memory), (1, 0));
     // From before the loss, but read after it.
     for before in [ignorant, early] {
-        assert!(memory.learn(0, before.as_ref(), life(1, 10, 0, 5)).is_err());
-        assert_eq!(memory.recall(0).unwrap().for_script(), (1, 0));
+        assert!(memory.learn(0, before.as_ref(), life(1, 10, 0, 5), None).is_err());
+        assert_eq!(told(&memory), (1, 0));
     }
 
     let memory = Memory::new(1, Duration::from_secs(1));
     read(&memory, Some(life(2, 50, 0, 0))).unwrap();
-    assert!(memory.learn(0, None, life(1, 10, 0, 5)).is_err());
+    assert!(memory.learn(0, None, life(1, 10, 0, 5), None).is_err());
     assert_eq!(memory.recall(0).unwrap().doubt().horizon, ms(50), "it was not the first one");
     assert!(has_rung(&memory));
 }
@@ -179,7 +234,7 @@ fn a_life_that_has_come_back_is_ended() {
     // Others may have written to the second life what this process never heard of.
     read(&memory, Some(Life { mark: EntryId::default(), ..life(2, 50, 50, 0) })).unwrap();
     assert_eq!(read(&memory, Some(life(1, 10, 0, 5))), Err(StoreErrorKind::Amnesia));
-    assert_eq!(memory.recall(0).unwrap().for_script(), (1, FAR));
+    assert_eq!(told(&memory), (1, FAR));
 }
 
 #[test]
@@ -190,10 +245,11 @@ fn a_horizon_that_is_gone_again_is_kept_and_drawn_anew() {
     // A fail-over has lost it, and nothing else.
     assert_eq!(read(&memory, Some(life(2, 50, 0, 3))).map(horizon_of), Ok(50));
     assert!(has_rung(&memory));
-    let (id, _) = memory.recall(0).unwrap().for_script();
+    let (id, _) = told(&memory);
     assert_ne!(id, 2, "the script draws it for those who know another life");
     assert_eq!(read(&memory, Some(life(2, 50, 50, 3))).map(horizon_of), Ok(50));
-    assert_eq!(memory.recall(0).unwrap().for_script(), (2, 3));
+    assert_eq!(tell(&memory, life(2, 50, 50, 3)), 50);
+    assert_eq!(told(&memory), (2, 3));
 }
 
 #[test]

@@ -7,7 +7,8 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use super::super::connect::{self, Wire};
 use super::super::schema::{Class, EntryId, Member, parse_record};
 use super::*;
-use crate::revocation::{Change, Record, Target};
+use crate::revocation::{Change, Note, Record, Target};
+use crate::store::feed::Lift;
 use crate::support::{RedisServer, redis_or_skip};
 
 /// FIPS 180-4 §6.1.
@@ -70,7 +71,7 @@ fn timed(now: u64) -> String {
 /// Expiry runs on the clock of the server, so the histories play in its future.
 const START: u64 = 4_000_000_000_000;
 const CONTEXT: Context =
-    Context { new_life: 7, known: None, span: Duration::from_secs(1000), log_length: 1000 };
+    Context { new_life: 7, known: None, lift: None, span: Duration::from_secs(1000), log_length: 1000 };
 
 struct Lab {
     runtime: tokio::runtime::Runtime,
@@ -94,14 +95,17 @@ impl Lab {
     }
 
     fn run(&self, now: u64, context: &Context, changes: &[&Revocation]) -> Result<Reply, crate::StoreError> {
+        self.send(now, arguments(&self.keys, 0, context, changes), changes.len())
+    }
+
+    fn send(&self, now: u64, arguments: Vec<Bytes>, changes: usize) -> Result<Reply, crate::StoreError> {
         let script = Bytes::from(timed(now));
-        let arguments = arguments(&self.keys, 0, context, changes);
         let Value::Array(parts) = self.ask("EVAL", std::iter::once(script).chain(arguments).collect())?
         else {
             panic!("not an array");
         };
         let parts: Vec<_> = parts.into_iter().map(|part| part.into_bytes().unwrap()).collect();
-        Ok(Reply::parse(&parts, changes.len()).unwrap())
+        Ok(Reply::parse(&parts, changes).unwrap())
     }
 
     fn get(&self, key: Bytes) -> Option<Bytes> {
@@ -158,6 +162,40 @@ prop_compose! {
     }
 }
 
+/// What a mirror tells again: a record as it was, or less exactly.
+fn lost_fact() -> impl Strategy<Value = (i32, Fact)> {
+    let past = || prop_oneof![1 => Just(0), 2 => START - 40..START + 40].prop_map(Timestamp::from_millis);
+    let until = prop_oneof![time(), Just(FAR)].prop_map(Timestamp::from_millis);
+    (0..3, past(), past(), past(), past(), until)
+        .prop_filter("a record says something", |(_, all, _, cutoff_set, reinstated, _)| {
+            all.max(cutoff_set).max(reinstated) > &Timestamp::ZERO
+        })
+        .prop_map(|(target, all, cutoff, cutoff_set, reinstated, until)| {
+            (target, Fact { all, cutoff, cutoff_set, reinstated, until })
+        })
+}
+
+/// What the script makes of a fact that it is told again.
+fn retold(target: &Target, fact: Fact, before: Option<&Record>, now: u64) -> Change {
+    let before = before.filter(|before| before.until() > Timestamp::from_millis(now));
+    if fact.until <= Timestamp::from_millis(now) {
+        return Change::Nothing(Outcome::AlreadyExpired);
+    }
+    let Fact { all, cutoff, cutoff_set, reinstated, until } = fact;
+    let target = Target::nameless(&target.fingerprint());
+    let note = Note { target, at: fact.latest(), reason: None, actor: None };
+    let told = Record { all, cutoff, cutoff_set, reinstated, until, note };
+    let Some(before) = before else { return Change::Write(Outcome::New, told) };
+    let mut after = before.clone();
+    after.merge(&told);
+    let standing = |record: &Record| (record.revokes_all(), record.cutoff(), record.until);
+    match before.is_in_effect() {
+        _ if standing(&after) == standing(before) => Change::Nothing(Outcome::Already),
+        true => Change::Write(Outcome::Extended, after),
+        false => Change::Write(Outcome::New, after),
+    }
+}
+
 /// A history: at each of some times, which need not rise, some changes.
 fn history() -> impl Strategy<Value = Vec<(u64, Vec<Revocation>)>> {
     prop::collection::vec((time(), prop::collection::vec(revocation(), 0..4)), 1..10)
@@ -211,6 +249,60 @@ fn the_script_does_what_apply_does() {
         check_index(&lab, &model, history.iter().map(|(now, _)| *now).max().unwrap_or(0))
     });
     result.unwrap();
+}
+
+#[test]
+fn what_is_told_again_is_joined_with_what_is_there() {
+    redis_or_skip!();
+    let lab = Lab::new();
+    let step = || {
+        let change = prop::collection::vec(revocation(), 1..3).prop_map(|changes| (changes, Vec::new()));
+        let told = prop::collection::vec(lost_fact(), 1..4).prop_map(|facts| (Vec::new(), facts));
+        (time(), prop_oneof![change, told])
+    };
+    let mut runner = TestRunner::new(Config { cases: 300, failure_persistence: None, ..Config::default() });
+    let result = runner.run(&prop::collection::vec(step(), 1..10), |history| {
+        lab.clear();
+        let mut model: std::collections::HashMap<Target, Record> = std::collections::HashMap::new();
+        for (now, (changes, facts)) in &history {
+            let facts: Vec<_> =
+                facts.iter().map(|(n, fact)| (Target::user(format!("user {n}")), *fact)).collect();
+            let named: Vec<_> = facts.iter().map(|(target, fact)| (target.fingerprint(), *fact)).collect();
+            let changed: Vec<_> = changes.iter().collect();
+            let arguments = if changes.is_empty() {
+                restoring(&lab.keys, 0, &CONTEXT, &named)
+            } else {
+                arguments(&lab.keys, 0, &CONTEXT, &changed)
+            };
+            let reply = lab
+                .send(*now, arguments, changes.len() + facts.len())
+                .map_err(|error| TestCaseError::fail(error.to_string()))?;
+            let mut outcomes = reply.changes.iter().map(|changed| changed.outcome);
+            for change in changes {
+                let expected = apply(change, model.get(&change.target), *now);
+                prop_assert_eq!(outcomes.next(), Some(settle(&mut model, &change.target, expected)));
+            }
+            for (target, fact) in facts {
+                let expected = retold(&target, fact, model.get(&target), *now);
+                prop_assert_eq!(outcomes.next(), Some(settle(&mut model, &target, expected)), "{:?}", fact);
+            }
+            for (target, record) in &model {
+                prop_assert_eq!(lab.record(target), Some(record.clone()));
+            }
+        }
+        check_index(&lab, &model, history.iter().map(|(now, _)| *now).max().unwrap_or(0))
+    });
+    result.unwrap();
+}
+
+fn settle(model: &mut std::collections::HashMap<Target, Record>, target: &Target, change: Change) -> Outcome {
+    match change {
+        Change::Nothing(outcome) => outcome,
+        Change::Write(outcome, record) => {
+            model.insert(target.clone(), record);
+            outcome
+        }
+    }
 }
 
 /// Every record that is in effect stands in the index under its class, every other one among the tombstones, but for
@@ -343,7 +435,7 @@ mod lives {
     }
 
     fn knowing(id: u64, seq: u64) -> Context {
-        Context { new_life: 8, known: Some((id, seq)), ..CONTEXT }
+        Context { new_life: 8, known: Some(Told { id, seq, reach: seq }), ..CONTEXT }
     }
 
     #[test]
@@ -402,6 +494,78 @@ mod lives {
             let life = lab.run(START + 5, &Context { new_life: 9, ..CONTEXT }, &[]).unwrap().life;
             assert_eq!((life.id, life.horizon), (9, at(START + 5)), "{evicted}");
         }
+    }
+
+    fn lifting(former: u64, seq: u64, epoch: u64, horizon: u64) -> Context {
+        Context { new_life: 9, lift: Some(Lift { former, seq, epoch, horizon: at(horizon) }), ..CONTEXT }
+    }
+
+    /// A life 8 with a horizon, in which a process has said that it knew three changes of the life 7.
+    fn after_a_loss() -> Lab {
+        let lab = Lab::new();
+        lab.run(START, &knowing(7, 3), &[]).unwrap();
+        lab
+    }
+
+    #[test]
+    fn a_horizon_is_lifted_by_one_who_knew_as_much_as_all_others() {
+        redis_or_skip!();
+        let lab = after_a_loss();
+        for refused in [
+            lifting(7, 2, 8, START),
+            lifting(6, 3, 8, START),
+            lifting(7, 3, 7, START),
+            lifting(7, 3, 8, START - 1),
+        ] {
+            let life = lab.run(START + 1, &refused, &[]).unwrap().life;
+            assert_eq!((life.horizon, life.seq), (at(START), 0), "{refused:?}");
+        }
+        // Another one knew more, and a third one as much.
+        lab.run(START + 2, &knowing(7, 5), &[]).unwrap();
+        lab.run(START + 2, &knowing(7, 4), &[]).unwrap();
+        assert_eq!(lab.run(START + 3, &lifting(7, 4, 8, START), &[]).unwrap().life.horizon, at(START));
+        let before = lab.run(START + 3, &CONTEXT, &[]).unwrap().life;
+        let life = lab.run(START + 4, &lifting(7, 5, 8, START), &[]).unwrap().life;
+        assert_eq!((life.horizon, life.lifted, life.seq), (at(0), at(START + 4), 1));
+        assert!(life.is_lifted_since(&before) && !before.is_lifted_since(&life));
+        assert_eq!(lab.server.cli(&["XLEN", "lab:{0}:l"]), "1", "those who follow the log miss no number");
+        // Twice is as good as once.
+        assert_eq!(lab.run(START + 5, &lifting(7, 5, 8, START), &[]).unwrap().life, life);
+        let change = Revocation::new(Target::user("alice"), Duration::from_secs(60));
+        let later = lab.run(START + 6, &CONTEXT, &[&change]).unwrap().life;
+        assert_eq!((later.horizon, later.lifted, later.seq), (at(0), at(START + 4), 2));
+    }
+
+    #[test]
+    fn one_who_comes_late_draws_the_horizon_again_if_it_knows_more() {
+        redis_or_skip!();
+        let attempt = |lab: &Lab| lab.run(START + 4, &lifting(7, 3, 8, START), &[]).unwrap().life.horizon;
+        let lab = after_a_loss();
+        assert_eq!(attempt(&lab), at(0));
+        for (id, seq, horizon) in [(7, 3, 0), (7, 1, 0), (8, 1, 0), (7, 4, START)] {
+            let life = lab.run(START + 5, &knowing(id, seq), &[]).unwrap().life;
+            assert_eq!(life.horizon, at(horizon), "{id} {seq}");
+        }
+        assert_eq!(attempt(&lab), at(START), "for good");
+        // One that knew another life altogether leaves nobody who could know it all.
+        let lab = after_a_loss();
+        lab.run(START, &knowing(5, 0), &[]).unwrap();
+        assert_eq!(attempt(&lab), at(START));
+    }
+
+    #[test]
+    fn after_the_next_loss_nothing_of_this_counts() {
+        redis_or_skip!();
+        let lab = after_a_loss();
+        lab.run(START + 4, &lifting(7, 3, 8, START), &[]).unwrap();
+        // An older state was restored, beside which the meta data stayed.
+        let next = Context { new_life: 9, ..knowing(8, 3) };
+        let life = lab.run(START + 5, &next, &[]).unwrap().life;
+        assert_eq!((life.id, life.horizon), (9, at(START + 5)));
+        let old = lab.run(START + 6, &lifting(7, 3, 9, START + 5), &[]).unwrap().life;
+        assert_eq!(old.horizon, at(START + 5));
+        let late = lab.run(START + 6, &knowing(7, 3), &[]).unwrap().life;
+        assert_eq!(late.horizon, at(START + 5));
     }
 
     #[test]

@@ -1,0 +1,206 @@
+//! What mirrors do for a Redis that has lost its data.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::{sleep, timeout};
+use tower_jwt_revocation::{
+    Mirror, RedisStore, Revocation, RevocationStore as _, Standing, StoreErrorKind, Target,
+};
+
+use crate::mirror::{HOUR, PATIENCE, connect, is_live, is_revoked, local, mirror, revoke, token, until};
+use crate::servers::{Cluster, Fault, FaultProxy, RedisServer, redis_is_installed};
+
+/// Revokes so many tokens, and waits until the mirror has them all.
+async fn revoke_many(store: &RedisStore, mirror: &Mirror, count: usize) {
+    let mut last = None;
+    for first in (0..count).step_by(5000) {
+        let changes = (first..count.min(first + 5000))
+            .map(|n| Revocation::new(Target::token(format!("t{n}")), HOUR))
+            .collect();
+        last = store.write(changes).await.unwrap().pop();
+    }
+    let fence = last.unwrap().fence.unwrap();
+    timeout(PATIENCE, mirror.wait_for(fence)).await.expect("the writes never arrive").unwrap();
+}
+
+/// What a process without a mirror says.
+async fn ask(store: &RedisStore, id: &str) -> Result<bool, StoreErrorKind> {
+    let start = Instant::now();
+    loop {
+        match store.check(&token(id)).answer().await {
+            Ok(Standing::Revoked(_)) => return Ok(false),
+            Ok(_) => return Ok(true),
+            // The machine may be busy.
+            Err(error) if error.kind() == StoreErrorKind::Timeout && start.elapsed() < PATIENCE => {}
+            Err(error) => return Err(error.kind()),
+        }
+    }
+}
+
+/// Waits until an old token that was never revoked passes again without a mirror.
+async fn wait_for_lift(store: &RedisStore, limit: Duration) -> bool {
+    let start = Instant::now();
+    while start.elapsed() < limit {
+        if ask(store, "innocent").await == Ok(true) {
+            return true;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    false
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_mirror_gives_a_flushed_redis_everything_back_and_then_no_token_is_in_doubt() {
+    const COUNT: usize = 50_000;
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let (store, witness) = (connect(server.url()).await, connect(server.url()).await);
+    let mirror = mirror(server.url()).await;
+    revoke_many(&store, &mirror, COUNT).await;
+    for target in [Target::user("gone"), Target::session("back")] {
+        store.write(vec![Revocation::new(target, HOUR)]).await.unwrap();
+    }
+    let mut back = Revocation::new(Target::session("back"), HOUR);
+    back.action = tower_jwt_revocation::Action::Reinstate;
+    store.write(vec![back]).await.unwrap();
+    assert_eq!(ask(&witness, "innocent").await, Ok(true));
+
+    server.cli(&["FLUSHALL"]);
+    assert_eq!(ask(&witness, "innocent").await, Err(StoreErrorKind::Amnesia));
+    assert!(wait_for_lift(&witness, PATIENCE * 2).await, "{mirror:?}");
+    let newcomer = connect(server.url()).await;
+    for store in [&witness, &newcomer] {
+        for n in (0..COUNT).step_by(17) {
+            let id = format!("t{n}");
+            assert_eq!(ask(store, &id).await, Ok(false), "{id}");
+        }
+        assert_eq!(ask(store, "gone").await, Ok(false));
+        assert_eq!(ask(store, "back").await, Ok(true), "what was reinstated stays so");
+        assert_eq!(ask(store, "innocent").await, Ok(true));
+    }
+    assert_eq!(newcomer.count().await.unwrap(), COUNT as u64 + 1);
+    let status = until(&mirror, "it knows of it", |status| status.shards[0].lifts == 1).await;
+    assert_eq!(status.shards[0].restored, COUNT as u64 + 2);
+    timeout(PATIENCE, mirror.ready()).await.unwrap();
+    assert!(is_live(&mirror, "innocent") && is_live(&mirror, "back") && is_revoked(&mirror, "t7"));
+    // And the log goes on.
+    let receipt = revoke(&store, "later").await;
+    timeout(PATIENCE, mirror.wait_for(receipt.fence.unwrap())).await.unwrap().unwrap();
+    assert!(is_revoked(&mirror, "later"));
+    assert_eq!(mirror.status().resyncs(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_that_had_missed_writes_gives_back_what_it_knows_and_the_doubt_stays() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let (store, witness) = (connect(server.url()).await, connect(server.url()).await);
+    // It is cut off for longer than it may be stale, and the one who wrote meanwhile is gone.
+    let proxy = FaultProxy::start(server.addr()).await;
+    let late = mirror(proxy.url()).await;
+    revoke_many(&store, &late, 300).await;
+    proxy.set(Fault::Reset).await;
+    let lonely = connect(server.url()).await;
+    revoke(&lonely, "missed").await;
+    drop((lonely, store));
+    while late.is_fresh() {
+        sleep(Duration::from_millis(20)).await;
+    }
+    server.cli(&["FLUSHALL"]);
+    proxy.set(Fault::Pass).await;
+    until(&late, "it has told redis", |status| status.shards[0].restored == 300).await;
+    assert!(!wait_for_lift(&witness, Duration::from_secs(8)).await);
+    assert_eq!(late.status().shards[0].lifts, 0);
+    for store in [&witness, &connect(server.url()).await] {
+        assert_eq!(ask(store, "t7").await, Ok(false));
+        assert_eq!(ask(store, "missed").await, Err(StoreErrorKind::Amnesia));
+    }
+    assert_eq!(local(&late, &token("missed")), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_knows_of_one_write_more_than_the_mirror_keeps_the_doubt_up() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let (store, witness) = (connect(server.url()).await, connect(server.url()).await);
+    let proxy = FaultProxy::start(server.addr()).await;
+    let late = mirror(proxy.url()).await;
+    revoke_many(&store, &late, 300).await;
+    // So short that the mirror is fresh throughout.
+    proxy.set(Fault::BlackHoleReplies).await;
+    revoke(&store, "missed").await;
+    server.cli(&["FLUSHALL"]);
+    proxy.set(Fault::Reset).await;
+    proxy.set(Fault::Pass).await;
+    until(&late, "it has told redis", |status| status.shards[0].restored == 300).await;
+    assert!(!wait_for_lift(&witness, Duration::from_secs(8)).await);
+    for store in [&store, &witness, &connect(server.url()).await] {
+        assert_eq!(ask(store, "t7").await, Ok(false));
+        assert_eq!(ask(store, "missed").await, Err(StoreErrorKind::Amnesia));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_came_back_with_an_older_state_is_told_what_is_missing() {
+    if !redis_is_installed() {
+        return;
+    }
+    let mut server = RedisServer::builder().arg("save", "").start();
+    let store = connect(server.url()).await;
+    let mirror = mirror(server.url()).await;
+    revoke_many(&store, &mirror, 200).await;
+    server.cli(&["SAVE"]);
+    for n in 0..50 {
+        let receipt = revoke(&store, &format!("lost{n}")).await;
+        timeout(PATIENCE, mirror.wait_for(receipt.fence.unwrap())).await.unwrap().unwrap();
+    }
+    tokio::task::block_in_place(|| {
+        server.kill();
+        server.restart();
+    });
+    let status = until(&mirror, "redis is told", |status| status.shards[0].restored >= 50).await;
+    assert_eq!(status.shards[0].restored, 50, "and nothing that it still had");
+    let start = Instant::now();
+    for id in (0..50).map(|n| format!("lost{n}")).chain((0..200).map(|n| format!("t{n}"))) {
+        while ask(&store, &id).await != Ok(false) {
+            assert!(start.elapsed() < PATIENCE, "{id}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_shard_of_a_cluster_is_healed_by_itself() {
+    if !redis_is_installed() {
+        return;
+    }
+    let cluster = tokio::task::spawn_blocking(Cluster::start).await.unwrap();
+    let store = || RedisStore::builder().with_url(cluster.url()).with_shards(8).connect();
+    let (writer, witness) = (store().await.unwrap(), store().await.unwrap());
+    let mirror = Mirror::new(store().await.unwrap()).unwrap();
+    timeout(PATIENCE, mirror.ready()).await.unwrap();
+    let mut fences = Vec::new();
+    for n in 0..200 {
+        fences.push(revoke(&writer, &format!("t{n}")).await.fence.unwrap());
+    }
+    for fence in fences {
+        timeout(PATIENCE, mirror.wait_for(fence)).await.unwrap().unwrap();
+    }
+    cluster.nodes()[0].cli(&["FLUSHALL"]);
+    assert!(wait_for_lift(&witness, PATIENCE).await, "{mirror:?}");
+    for n in 0..200 {
+        let start = Instant::now();
+        while ask(&witness, &format!("t{n}")).await != Ok(false) {
+            assert!(start.elapsed() < PATIENCE, "t{n}: {:?}", ask(&witness, &format!("t{n}")).await);
+        }
+    }
+    let status = mirror.status();
+    let healed = status.shards.iter().filter(|shard| shard.restored > 0).count();
+    assert!((1..8).contains(&healed), "{status:?}");
+}
