@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 use tower::{Layer as _, ServiceExt as _};
 use tower_jwt_revocation::store::redis::{RedisStoreBuilder, Start};
 use tower_jwt_revocation::store::{ListQuery, Lookup, Page};
+use tower_jwt_revocation::token::bearer::TokenSource;
 use tower_jwt_revocation::token::{TokenProfile, UpstreamClaims};
 use tower_jwt_revocation::{
-    Clearance, FailMode, ForeignList, JwtRevocationLayer, Mirror, Outcome, Receipt, Record, RedisStore,
-    Rejection, RejectionKind, Revocation, RevocationStore, Standing, StoreError, StoreErrorKind, Target,
-    TargetKind, VerifiedToken,
+    CachedVerifier, Clearance, FailMode, ForeignList, JwtRevocationLayer, Mirror, Outcome, Receipt, Record,
+    RedisStore, Rejection, RejectionKind, Revocation, RevocationStore, Standing, StoreError, StoreErrorKind,
+    Target, TargetKind, VerifiedToken,
 };
 
 use crate::servers::{Cluster, Fault, FaultProxy, RedisServer, Sentinel, redis_is_installed};
@@ -182,6 +183,27 @@ async fn when_the_entry_expires_the_token_lives_again() {
     lab.cli(&["SET", "t1", "", "PX", "1500"]);
     assert_eq!(lab.call(&token).await.status(), StatusCode::UNAUTHORIZED);
     until(&lab.layer, &token, StatusCode::OK).await;
+}
+
+#[tokio::test]
+async fn a_token_is_looked_up_as_it_was_presented_wherever_it_comes_from() {
+    let Some(lab) = Lab::start([ForeignList::blacklisted_token()]).await else { return };
+    let remembering =
+        || JwtRevocationLayer::new(CachedVerifier::new(WordVerifier::default()), lab.store.clone());
+    let in_cookie = || lab.layer.clone().with_token_sources([TokenSource::cookie("t").unwrap()]);
+    for (id, layer) in [("t1", remembering()), ("t2", in_cookie())] {
+        let text = token(id);
+        let call = || async {
+            let mut request = with_token(&text);
+            request.headers_mut().insert("cookie", format!("t={text}").parse().unwrap());
+            layer.layer(Handler).oneshot(request).await.unwrap().status()
+        };
+        for _ in 0..3 {
+            assert_eq!(call().await, StatusCode::OK, "{id}");
+        }
+        lab.cli(&["SET", &format!("blacklist:{text}"), "1"]);
+        assert_eq!(call().await, StatusCode::UNAUTHORIZED, "{id}");
+    }
 }
 
 #[tokio::test]
