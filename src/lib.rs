@@ -74,6 +74,7 @@
 //! | [`Revoker`], [`Target`], [`Extent`] | the write side: what to revoke, and how much of it |
 //! | [`JwtVerifier`], [`token`] | keys, and the [rules for claims](token::TokenProfile) |
 //! | [`RedisStore`], [`MemoryStore`], [`store`] | where revocations are kept, and how to bring a store of your own |
+//! | `ForeignList` | lists of revoked tokens that other programs keep in the same Redis (feature `redis`) |
 //! | [`Clearance`], [`Rejection`], [`Counters`] | what became of a request |
 //!
 //! # Scope of this crate

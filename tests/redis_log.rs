@@ -6,13 +6,20 @@
 #[path = "support/mod.rs"]
 mod support;
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use http::{Request, Response, StatusCode};
+use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_jwt_revocation::store::redis::Health;
 use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::{RedisStore, Revoker, Target};
+use tower_jwt_revocation::token::profile::SignedClaims;
+use tower_jwt_revocation::{
+    Clearance, Clock as _, ForeignList, JwtRevocationLayer, RedisStore, Rejection, Revoker, SystemClock,
+    Target, TokenError, TokenVerifier, VerifiedToken,
+};
 use tracing_subscriber::fmt::MakeWriter;
 
 use support::{RedisServer, redis_is_installed};
@@ -87,7 +94,76 @@ async fn each_change_is_told_once_and_no_credential_is() {
     });
     assert_eq!(count("redis has lost revocations"), 1, "{:#?}", log.lines());
 
-    for secret in ["s3cret", "alice", "fired"] {
+    let token = with_lists_of_tokens().await;
+    for secret in ["s3cret", "alice", "fired", token] {
         assert_eq!(count(secret), 0, "{:#?}", log.lines());
     }
+}
+
+/// Takes everything for a token that was verified.
+struct AnyVerifier(TokenProfile);
+
+impl AnyVerifier {
+    fn claims(token: &str) -> String {
+        let now = SystemClock::default().now().as_secs();
+        format!(r#"{{"jti":"{}","iat":{now},"exp":{}}}"#, token.len(), now + 600)
+    }
+}
+
+impl TokenVerifier for AnyVerifier {
+    fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        self.verify_for_revocation(token)
+    }
+
+    fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        let claims = Self::claims(token);
+        self.0.assert_verified_for_revocation(SignedClaims::new(claims.as_bytes())).map(Arc::new)
+    }
+
+    fn profile(&self) -> &TokenProfile {
+        &self.0
+    }
+}
+
+/// Does all that can be done with a list whose keys are tokens, well and badly, and says which token it was.
+async fn with_lists_of_tokens() -> &'static str {
+    let server = RedisServer::builder().acl("app on >s3cret ~* +@all").start();
+    let url = server.url_as("app", "s3cret");
+    let token = "tokentokentoken".repeat(20);
+    let key = format!("blacklist:{token}");
+    let list = ForeignList::blacklisted_token().with_json_words().with_writes();
+    let store = Box::pin(RedisStore::builder().with_url(url).with_foreign_list(list.clone()).connect());
+    let store = store.await.unwrap();
+    let verifier = || AnyVerifier(TokenProfile::new());
+    let layer = JwtRevocationLayer::new(verifier(), store.clone());
+    let revoker = layer.revoker();
+    let service = layer.layer(service_fn(|request: Request<()>| async move {
+        Ok::<_, Infallible>(Response::new(format!("{:?}", request.extensions().get::<Clearance>())))
+    }));
+    let call = || async {
+        let request = Request::get("/").header("authorization", format!("Bearer {token}"));
+        let response = service.clone().oneshot(request.body(()).unwrap()).await.unwrap();
+        let said = format!("{:?} {:?}", response.body(), response.extensions().get::<Rejection>());
+        assert!(!said.contains("tokentoken"), "{said}");
+        response.status()
+    };
+    assert_eq!(call().await, StatusCode::OK);
+    server.cli(&["HSET", &key, "a", "b"]);
+    assert_eq!(call().await, StatusCode::SERVICE_UNAVAILABLE);
+    let error = revoker.revoke_raw_token(&verifier(), &token).await.unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("tokentoken"), "{error:?}");
+    server.cli(&["DEL", &key]);
+    revoker.revoke_raw_token(&verifier(), &token).await.unwrap();
+    assert_eq!(server.cli(&["EXISTS", &key]), "1");
+    assert_eq!(call().await, StatusCode::UNAUTHORIZED);
+    let mut import = revoker.import(&store, &list).unwrap().with_verifier(verifier());
+    import.run().await.unwrap();
+    server.cli(&["ACL", "SETUSER", "app", "resetkeys", "~jwt-revocation:*"]);
+    let other = token.replace("tokentoken", "tokentokentoken");
+    let request = Request::get("/").header("authorization", format!("Bearer {other}")).body(()).unwrap();
+    let denied = service.clone().oneshot(request).await.unwrap();
+    assert_eq!(denied.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let said = format!("{:?} {import:?} {store:?} {layer:?}", denied.extensions().get::<Rejection>());
+    assert!(!said.contains("tokentoken"), "{said}");
+    "tokentoken"
 }

@@ -13,7 +13,7 @@ use crate::config::ConfigError;
 use crate::gate::{Counters, Credentials, Enforcement, FailModeRule, Gate, Preflight};
 use crate::policy::FailMode;
 use crate::revoker::Revoker;
-use crate::store::RevocationStore;
+use crate::store::{Needs, RevocationStore};
 use crate::token::bearer::{RequestHead, TokenSource};
 use crate::token::{TokenVerifier, UpstreamClaims};
 use crate::verified::VerifiedToken;
@@ -98,6 +98,11 @@ impl JwtRevocationLayer {
     /// # Security
     /// See [`UpstreamClaims`]. Put this layer *inside* of the one that verifies; outside of it, it refuses everything.
     pub fn behind(claims: UpstreamClaims, store: impl RevocationStore) -> Self {
+        if store.needs() != Needs::Claims {
+            tracing::error!(
+                "the store has lists of tokens as they are presented, and behind another layer no token is seen: no check will succeed"
+            );
+        }
         let mut layer = Self::new(claims.rules(), store);
         layer.gate.upstream = Some(claims);
         layer

@@ -16,7 +16,7 @@ use crate::store::{Cursor, StoreError, StoreErrorKind};
 use crate::token::{TokenProfile, TokenVerifier};
 
 /// Default of [`Import::with_pace`].
-pub const DEFAULT_IMPORT_PACE: u32 = 2000;
+pub const DEFAULT_IMPORT_PACE: u32 = 5000;
 
 impl Revoker {
     /// Takes over what a [foreign list](crate::store::redis::foreign) holds, once, as records of our own. `store` is

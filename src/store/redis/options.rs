@@ -231,8 +231,9 @@ impl RedisStoreBuilder {
                 let mut last = StoreError::new(StoreErrorKind::Timeout, "redis was not there in time");
                 store.inner.begin(true, &mut last).await?;
             }
-            Start::Anyway => {}
+            Start::Anyway => return Ok(store),
         }
+        store.inner.try_lists().await.map_err(ConnectError::Store)?;
         Ok(store)
     }
 }

@@ -65,7 +65,7 @@ pub(crate) enum Id {
 
 impl Scan {
     /// About how many keys one page looks at.
-    pub(crate) const PAGE: u32 = 200;
+    pub(crate) const PAGE: u32 = 250;
 
     /// # Errors
     /// If the entries of the list do not tell what is revoked.

@@ -49,15 +49,17 @@
 //! [fail mode](crate::FailMode) decides, unless something else says that the token is revoked. What is not listed any more
 //! is not revoked any more: when the key expires, the token lives again, if it still does.
 //!
-//! The user of the store needs the rights to do so: `~token:blacklist:* +exists +get +sismember`, and for
-//! [`with_writes`](ForeignList::with_writes) `+eval +evalsha +set +pttl +pexpire +del +sadd +srem`.
+//! The user of the store needs the rights to do so: `~token:blacklist:* +exists +get +sismember`, for
+//! [`with_writes`](ForeignList::with_writes) also `+eval +evalsha +set +pttl +pexpire +del +sadd +srem`, and for an import
+//! `+info +scan +sscan +pttl`. If it may not read a list, it does not start.
 //!
 //! # Security
 //! - Nothing is asked about a token that was not verified.
 //! - The lists are as trustworthy as those who can write to this Redis: anyone who can write a key can refuse a token, and
 //!   anyone who can delete one can let it in again. Our own records do not depend on them.
 //! - Other programs do not tell when a list has lost entries. What is lost together with our own records, in the same
-//!   Redis, is [noticed](super::RedisStore#when-redis-has-lost-its-data).
+//!   Redis, is [noticed](super::RedisStore#when-redis-has-lost-its-data); in a cluster, a node that keeps none of our
+//!   [shards](super::RedisStoreBuilder::with_shards) can lose its lists unnoticed.
 //!
 //! ## Lists by the token itself
 //! `{token}` and `{token_sha256}` know a token by its spelling, and some tokens can be spelt in two ways: of an ECDSA
@@ -100,14 +102,14 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 pub(crate) use self::cluster::Nodes;
 pub(crate) use self::import::{Found, Id, Position, Scan};
 pub use self::list::ForeignList;
-pub(crate) use self::list::{List, Lists};
+pub(crate) use self::list::{Entry, List, Lists};
 #[cfg(test)]
 pub(crate) use self::write::LIST;
 use super::Inner;
 use super::ask::code;
 use super::connect::odd_reply;
 use super::guard::Hold;
-use crate::store::{Lookup, Standing, StoreError};
+use crate::store::{Lookup, Standing, StoreError, StoreErrorKind};
 use crate::verified::VerifiedToken;
 
 /// The foreign lists of a store.
@@ -125,6 +127,14 @@ struct Question {
     arguments: Vec<fred::types::Value>,
 }
 
+impl Question {
+    fn of(list: &Arc<List>, entry: Entry) -> Self {
+        let slot = fred::util::redis_keyslot(entry.key.as_bytes());
+        let (command, arguments) = list.question(entry);
+        Self { list: Arc::clone(list), slot, command, arguments }
+    }
+}
+
 impl Foreign {
     /// What the lists are to be asked about a token, and why one could not be.
     fn questions(&self, token: &VerifiedToken) -> (Vec<Question>, Option<StoreError>) {
@@ -133,11 +143,7 @@ impl Foreign {
         let mut failure = None;
         for list in self.lists.all.iter().filter(|list| list.is_about(token.issuer())) {
             match list.entry_of(&fillings) {
-                Ok(Some(entry)) => {
-                    let slot = fred::util::redis_keyslot(entry.key.as_bytes());
-                    let (command, arguments) = list.question(entry);
-                    questions.push(Question { list: Arc::clone(list), slot, command, arguments });
-                }
+                Ok(Some(entry)) => questions.push(Question::of(list, entry)),
                 Ok(None) => {}
                 Err(error) => failure = Some(error),
             }
@@ -178,6 +184,19 @@ impl Inner {
         )
     }
 
+    /// Asks every list about nothing, so that a right that is missing shows at the start and not at the first request.
+    pub(super) async fn try_lists(&self) -> Result<(), StoreError> {
+        for list in self.foreign.iter().flat_map(|foreign| &foreign.lists.all) {
+            let Ok(entry) = list.entry(|_| Ok("jwt-revocation-trial".into())) else { continue };
+            match self.ask_list(Question::of(list, entry)).await {
+                Ok(_) => {}
+                Err(error) if error.kind() == StoreErrorKind::Denied => return Err(error),
+                Err(error) => tracing::warn!(%error, "a foreign list cannot be read at the moment"),
+            }
+        }
+        Ok(())
+    }
+
     async fn ask_list(&self, question: Question) -> Result<Standing, StoreError> {
         let Question { list, slot, command, arguments } = question;
         let answer = match self.seize_for_list(slot) {
@@ -212,7 +231,7 @@ impl Inner {
 
 /// What an error that is not Redis' own comes to.
 fn plain_words(error: &StoreError) -> &'static str {
-    use crate::store::StoreErrorKind as Kind;
+    use StoreErrorKind as Kind;
     match error.kind() {
         Kind::Timeout => "redis did not answer in time",
         Kind::Overloaded => "as many questions to redis are open as are allowed",
