@@ -9,6 +9,7 @@ use http::HeaderName;
 use serde::Serialize;
 
 use super::bearer::RequestHead;
+use super::jwt::settle_provider;
 use super::profile::SignedClaims;
 use super::{TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
 use crate::clock::{Clock, SystemClock};
@@ -42,6 +43,10 @@ const MAX_CLAIMS_BYTES: usize = 64 * 1024;
 /// # let _ = claims;
 /// # Ok::<_, tower_jwt_revocation::ConfigError>(())
 /// ```
+///
+/// # Cryptography
+/// jsonwebtoken, if the layer further out is built on its version 11 too, has one provider for the whole process and panics if
+/// it has to choose between two. So one is installed here, unless the program has done so or no feature of this crate brings one.
 ///
 /// # Security
 /// - Whatever puts the claims there must have checked the signature and the type (`typ`) of the token. Nothing here can.
@@ -145,6 +150,8 @@ impl UpstreamClaims {
         find: impl Fn(&RequestHead<'_>) -> Option<Result<Vec<u8>, TokenError>> + Send + Sync + 'static,
     ) -> Result<Self, ConfigError> {
         profile.validate()?;
+        // The layer further out may use jsonwebtoken too.
+        settle_provider();
         Ok(Self { profile: Arc::new(profile), find: Arc::new(find), clock: Arc::new(SystemClock) })
     }
 

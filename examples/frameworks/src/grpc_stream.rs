@@ -1,10 +1,9 @@
-//! tonic: a stream that ends with the token it was opened with.
-//!
-//! A request is checked when it comes. A stream goes on for hours after that; a [`Mirror`] says when its token is revoked,
-//! by whichever process, and wakes nobody else.
+//! tonic: a stream that ends with the token it was opened with, see [`over`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
@@ -16,6 +15,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tower_jwt_revocation::{Clearance, JwtRevocationLayer, Mirror};
 
 use crate::Error;
+use crate::over::{MAX_BLIND, Over, over};
 
 /// The health service, since everyone has its definition: `Watch` sends the same status again and again.
 struct Watched {
@@ -36,15 +36,19 @@ impl Health for Watched {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let clearance = request.extensions().get::<Clearance>();
         let clearance = clearance.ok_or_else(|| Status::internal("no layer is around this service"))?;
-        // Completes when the token is revoked, and when it expires.
-        let over = self.mirror.revoked(clearance.token());
+        let over = over(self.mirror.clone(), Arc::clone(clearance.token()), MAX_BLIND);
+        // A stream ends with its first error. Without one, clients would take the end for a success.
+        let end = over.map(|why| {
+            Err(match why {
+                Over::Token => Status::unauthenticated("the access token is over"),
+                Over::Blind => Status::unavailable("the access token cannot be checked at the moment"),
+            })
+        });
         let ticks = stream::unfold((), async |()| {
             tokio::time::sleep(Duration::from_millis(20)).await;
             Some((Ok(HealthCheckResponse { status: ServingStatus::Serving.into() }), ()))
         });
-        // Clients are to see why it ended, or they take it for a success.
-        let end = stream::once(async { Err(Status::unauthenticated("the access token is over")) });
-        Ok(Response::new(ticks.take_until(over).chain(end).boxed()))
+        Ok(Response::new(stream::select(end.into_stream(), ticks).boxed()))
     }
 }
 

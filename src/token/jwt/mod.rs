@@ -44,6 +44,7 @@ pub use jwk::KeySet;
 pub use key::VerificationKey;
 pub(crate) use keys::Keys;
 pub use provider::install_provider;
+pub(crate) use provider::settle as settle_provider;
 #[cfg(feature = "issuer")]
 pub use sign::SigningKey;
 pub use unchecked::UncheckedSignatureVerifier;

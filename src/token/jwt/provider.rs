@@ -31,6 +31,12 @@ pub(crate) fn ready() -> Result<(), ConfigError> {
     ))
 }
 
+/// Chooses where others use jsonwebtoken and we do not: by our mere presence in the build there may be two providers, and then
+/// jsonwebtoken panics where it did not before. What was chosen earlier stays, and what is missing is not our concern.
+pub(crate) fn settle() {
+    let _ = ready();
+}
+
 /// Lets signatures be checked by this provider, for the whole process, and tests that it works.
 ///
 /// Needed only for a provider of your own, with neither of the features `aws_lc_rs` and `rust_crypto`; with one of

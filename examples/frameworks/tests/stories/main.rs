@@ -1,12 +1,13 @@
 //! Each example is told the same story: no token, a good one, a revoked one, a store that does not answer.
 
 #[path = "../../../../tests/support/mod.rs"]
-#[allow(dead_code, unused_macros, unused_imports, reason = "the tests of the crate need more of it")]
 mod support;
 
 mod client;
 mod streams;
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use frameworks::{Error, actix, axum_jwt_auth, demo, jwt_authorizer, poem, resource_server, salvo};
@@ -149,4 +150,36 @@ async fn behind_tower_oauth2_resource_server() {
 async fn behind_axum_jwt_auth() {
     let store = ScriptedStore::new();
     tell(&Server::start(|listener| axum_jwt_auth::serve(listener, shared(&store))).await, &store).await;
+}
+
+/// A process that ends with the test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// In a process of its own: in this one others have chosen a provider of cryptography by now. Beside this crate, that of
+/// another one is built in here, and jsonwebtoken panics if nobody chooses.
+#[tokio::test]
+async fn each_works_in_a_process_that_only_verifies() {
+    for which in ["actix", "poem", "salvo", "jwt-authorizer", "resource-server", "axum-jwt-auth"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_frameworks"));
+        command.args([which, "127.0.0.1:0"]).stdout(Stdio::piped());
+        let mut process = Process(command.spawn().unwrap());
+        let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
+        let first = lines.next().unwrap().unwrap();
+        let address = first.strip_prefix("listening on ").unwrap().split(';').next().unwrap();
+        let request = reqwest::Client::new().get(format!("http://{address}/me"));
+        let answer = request.bearer_auth(demo::token("alice").unwrap()).send().await.unwrap();
+        assert_eq!(
+            (answer.status(), &*answer.text().await.unwrap()),
+            (StatusCode::OK, "hello alice"),
+            "{which}"
+        );
+    }
 }

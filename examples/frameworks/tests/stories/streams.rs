@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use frameworks::over::{Over, over};
 use frameworks::{demo, grpc_stream, websocket};
-use futures::{SinkExt as _, StreamExt as _};
+use futures::{FutureExt as _, SinkExt as _, StreamExt as _};
 use reqwest::header::AUTHORIZATION;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -12,7 +13,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
-use tower_jwt_revocation::{JwtRevocationLayer, Mirror, RedisStore, Revoker, Target};
+use tower::{Layer as _, ServiceExt as _};
+use tower_jwt_revocation::{Clearance, JwtRevocationLayer, Mirror, RedisStore, Revoker, Target};
 
 use crate::Server;
 use crate::support::{self, RedisServer};
@@ -91,4 +93,25 @@ async fn a_websocket_ends_when_its_token_is_revoked() {
     };
     assert_eq!(u16::from(close.code), websocket::UNAUTHORIZED);
     assert!(refused(open(Some(&alice)).await.unwrap_err()));
+}
+
+#[tokio::test]
+async fn nothing_goes_on_for_long_while_nobody_can_tell() {
+    support::redis_or_skip!();
+    let redis = RedisServer::start();
+    let (layer, mirror, _) = mirrored(&redis).await;
+    let verified = layer.layer(tower::service_fn(async |request: http::Request<()>| {
+        let clearance = request.extensions().get::<Clearance>().unwrap().clone();
+        Ok::<_, std::convert::Infallible>(http::Response::new(Some(clearance)))
+    }));
+    let token = format!("Bearer {}", demo::token("alice").unwrap());
+    let request = http::Request::builder().header(AUTHORIZATION, token).body(()).unwrap();
+    let clearance = verified.oneshot(request).await.unwrap().into_body().unwrap();
+
+    let limit = Duration::from_secs(2);
+    let over = over(mirror, std::sync::Arc::clone(clearance.token()), limit);
+    tokio::pin!(over);
+    assert_eq!(over.as_mut().now_or_never(), None, "a mirror that is fresh is not blind");
+    redis.kill();
+    assert_eq!(timeout(LONG, over).await.unwrap(), Over::Blind);
 }
