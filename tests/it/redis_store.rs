@@ -14,8 +14,10 @@ use crate::store_contract::{check, now, token};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// With more patience than the default: none of this is about time, and test machines are busy.
 async fn connect(server: &RedisServer) -> RedisStore {
-    RedisStore::connect(server.url()).await.unwrap()
+    let builder = RedisStore::builder().with_url(server.url()).with_check_timeout(Duration::from_secs(5));
+    builder.connect().await.unwrap()
 }
 
 async fn revoke(store: &RedisStore, target: Target) {
