@@ -21,6 +21,7 @@
 mod queue;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
@@ -46,7 +47,7 @@ use crate::store::{RevokedBy, Standing, StoreError, StoreErrorKind};
 use crate::verified::{TokenTarget, VerifiedToken};
 
 /// How many records one `MGET` asks for, about: Redis does nothing else meanwhile.
-const MAX_RECORDS: usize = 512;
+const MAX_RECORDS: usize = 1024;
 
 type Answer = Result<Standing, StoreError>;
 type Reply = Result<Result<Vec<Value>, StoreError>, Elapsed>;
@@ -75,7 +76,7 @@ impl Desk {
             line: link.line(),
             limit,
             shelf: Arc::clone(&shelf),
-            places: HashMap::new(),
+            places: Places::default(),
             last_life: None,
         };
         let clerk = tokio::spawn(queue::work(Arc::clone(&queue), clerk));
@@ -100,7 +101,8 @@ impl Desk {
     pub(crate) async fn ask(&self, hold: Hold, token: Arc<VerifiedToken>) -> Answer {
         if let Some(_alone) = self.queue.go_alone() {
             let (keys, question) = self.shelf.compose(iter::once(&*token), &mut None);
-            return match timeout(self.limit, hold.lane().mget(keys)).await {
+            // In a box of its own: those who wait in the queue need no room for it.
+            return match timeout(self.limit, Box::pin(hold.lane().mget(keys))).await {
                 Ok(values) => self.shelf.judge_alone(&token, &question, &values?),
                 Err(_) => Err(hold.lane().count_timeout()),
             };
@@ -141,6 +143,28 @@ struct Question {
     places: Vec<Place>,
 }
 
+/// Positions among the records.
+type Places = HashMap<Fingerprint, usize, BuildHasherDefault<AsItIs>>;
+
+/// A fingerprint is a hash already. Whoever could choose tokens, and so make some of them meet, would make one batch slower.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_ne_bytes(*first);
+        }
+    }
+
+    /// The length, which is always the same.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// The positions of a life among the lives, and of a record among the records.
 struct Place {
     life: usize,
@@ -161,7 +185,7 @@ impl Shelf {
     fn compose<'a>(
         &self,
         tokens: impl Iterator<Item = &'a VerifiedToken> + Clone,
-        seen: &mut Option<&mut HashMap<Fingerprint, usize>>,
+        seen: &mut Option<&mut Places>,
     ) -> (Vec<Value>, Question) {
         let targets = tokens.clone().map(|token| token.targets().len()).sum();
         let mut question = Question { lives: Vec::with_capacity(1), places: Vec::with_capacity(targets) };
@@ -273,7 +297,7 @@ struct Clerk {
     limit: Duration,
     shelf: Arc<Shelf>,
     /// Where the records of the batch in the making stand. Kept for its memory.
-    places: HashMap<Fingerprint, usize>,
+    places: Places,
     last_life: Option<(Box<[u8]>, Life)>,
 }
 

@@ -191,7 +191,9 @@ impl Lane {
         let count = keys.len();
         // `mget` of fred looks at each key several times before it sends it.
         let command = CustomCommand::new_static("MGET", None::<u16>, false);
-        match self.answer(self.conn.wire.client.custom::<Value, _>(command, keys)).await? {
+        // In a box, because it is large and would be moved several times.
+        let asked = Box::pin(self.conn.wire.client.custom::<Value, _>(command, keys));
+        match self.answer(asked).await? {
             Value::Array(values) if values.len() == count => Ok(values),
             _ => Err(odd_reply("redis")),
         }

@@ -115,8 +115,9 @@ impl<A> Queue<A> {
         Poll::Pending
     }
 
-    /// Takes what goes into one batch: at least one, if there is one, and as many as there is room for.
-    fn take(&self, room: usize, size: impl Fn(&A) -> usize) -> Vec<A> {
+    /// Takes what goes into one batch: at least one, if there is one, and as many as there is room for. Says as well whether
+    /// any are left.
+    fn take(&self, room: usize, size: impl Fn(&A) -> usize) -> (Vec<A>, bool) {
         let mut waiting = self.lock();
         waiting.is_quiet = false;
         let mut taken = 0;
@@ -126,7 +127,8 @@ impl<A> Queue<A> {
         };
         let count = waiting.asks.iter().map_while(|ask| fits(ask).then_some(())).count();
         let count = count.max(1).min(waiting.asks.len());
-        waiting.asks.drain(..count).collect()
+        let batch = waiting.asks.drain(..count).collect();
+        (batch, !waiting.asks.is_empty())
     }
 
     fn calm_down(&self) {
@@ -167,9 +169,10 @@ pub(super) async fn work<O: Office>(queue: Arc<Queue<O::Ask>>, mut office: O) {
     let queue = &*queue.0;
     let mut in_flight = FuturesUnordered::new();
     let mut patience = pin!(sleep(PATIENCE));
-    let mut had_several = false;
+    let (mut had_several, mut was_full) = (false, false);
     loop {
-        let is_held_up = !in_flight.is_empty() && !patience.is_elapsed();
+        // Waiting would not make a full batch any larger.
+        let is_held_up = !in_flight.is_empty() && !patience.is_elapsed() && !was_full;
         let may_send = !is_held_up && in_flight.len() < MAX_BATCHES;
         tokio::select! {
             biased;
@@ -182,8 +185,9 @@ pub(super) async fn work<O: Office>(queue: Arc<Queue<O::Ask>>, mut office: O) {
                 give_way().await;
             }
             () = &mut patience, if is_held_up => {}
-            () = poll_fn(|cx| queue.poll_filled(cx)), if may_send => {
-                let batch = queue.take(O::ROOM, O::size);
+            () = filled(queue, was_full), if may_send => {
+                let batch;
+                (batch, was_full) = queue.take(O::ROOM, O::size);
                 had_several = batch.len() > 1;
                 if let Some(trip) = office.send(batch) {
                     in_flight.push(trip);
@@ -194,6 +198,14 @@ pub(super) async fn work<O: Office>(queue: Arc<Queue<O::Ask>>, mut office: O) {
             }
         }
     }
+}
+
+/// Waits until somebody waits. After a full batch, it goes on its way first.
+async fn filled<A>(queue: &Queue<A>, was_full: bool) {
+    if was_full {
+        give_way().await;
+    }
+    poll_fn(|cx| queue.poll_filled(cx)).await;
 }
 
 /// Lets every task run that is ready to.

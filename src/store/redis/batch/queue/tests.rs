@@ -211,18 +211,31 @@ fn what_is_asked_meanwhile_goes_together_after_it_or_after_a_millisecond() {
         world.ask();
         world.poll_while_woken();
         assert_eq!(batches(&world), [[0]]);
-        (0..6).for_each(|_| world.ask());
+        (0..3).for_each(|_| world.ask());
         world.poll_while_woken();
         advance(PATIENCE / 2).await;
         world.poll_while_woken();
         assert_eq!(batches(&world), [[0]], "the others wait for the first");
         world.step(Step::Return(0)).await;
         world.poll_while_woken();
-        assert_eq!(batches(&world), [[1, 2, 3, 4]]);
+        assert_eq!(batches(&world), [[1, 2, 3]]);
+        (0..2).for_each(|_| world.ask());
+        world.poll_while_woken();
+        assert_eq!(batches(&world), [[1, 2, 3]]);
         // Timers are good to a millisecond.
         advance(PATIENCE * 2).await;
         world.poll_while_woken();
-        assert_eq!(batches(&world), [vec![1, 2, 3, 4], vec![5, 6]], "but not for long");
+        assert_eq!(batches(&world), [vec![1, 2, 3], vec![4, 5]], "but not for long");
+    });
+}
+
+#[test]
+fn a_full_batch_holds_up_nobody() {
+    with_paused_time(async || {
+        let mut world = World::new();
+        (0..=2 * ROOM).for_each(|_| world.ask());
+        world.poll_while_woken();
+        assert_eq!(batches(&world), [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8]]);
     });
 }
 
