@@ -57,7 +57,7 @@ use wait::Waiters;
 ///   confirmed longer ago is never missed. Otherwise the store is asked, and its answer, or its failure, counts.
 /// - What was written through this mirror is seen by it at once.
 /// - A store that has lost data un-revokes nothing: the mirror keeps what it knew, and tells the store again. If it was fresh
-///   when that happened, and no other process knows of anything that it had not heard of, the doubt about older tokens ends as
+///   when that happened, Redis went on running, and no other process had heard of more, the doubt about older tokens ends as
 ///   soon as the store has everything again, after five seconds at the earliest. Otherwise it stays until they have expired.
 ///
 /// # When the machine sleeps

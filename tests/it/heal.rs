@@ -133,10 +133,9 @@ async fn a_writer_that_knows_of_one_write_more_than_the_mirror_keeps_the_doubt_u
     let late = mirror(proxy.url()).await;
     revoke_many(&store, &late, 300).await;
     // So short that the mirror is fresh throughout.
-    proxy.set(Fault::BlackHoleReplies).await;
+    proxy.set(Fault::Reset).await;
     revoke(&store, "missed").await;
     server.cli(&["FLUSHALL"]);
-    proxy.set(Fault::Reset).await;
     proxy.set(Fault::Pass).await;
     until(&late, "it has told redis", |status| status.shards[0].restored == 300).await;
     assert!(!wait_for_lift(&witness, Duration::from_secs(8)).await);

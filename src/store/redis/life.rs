@@ -17,7 +17,8 @@
 //!
 //! A horizon is lifted when all that was lost is in redis again. That is a change of the life with a number of its own; by it
 //! whoever read the life before knows which came later. It holds for those who know no more of the former life than the one
-//! who lifted it: all others say so, and the horizon is drawn anew.
+//! who lifted it: all others say so, and the horizon is drawn anew. How much one knows is told by a number, so nobody can claim to
+//! know all of a life that went on from an older state: after a restart or a fail-over that lost data, the horizon stays.
 //!
 //! A question may be under way for long, and may itself be the one that begins a life in ignorance of the last one. So
 //! what is known only grows: once a process has heard of two lives, it never again takes either for the first, and says
@@ -76,7 +77,7 @@ impl Known {
     pub(crate) fn for_script(&self) -> Told {
         let Life { id, seq, .. } = self.life;
         match self.former {
-            _ if self.lost => Told { id, seq: FAR, reach: self.former.map_or(seq, |_| FAR) },
+            _ if self.lost => Told { id, seq: FAR, reach: FAR },
             Some(former) => Told { id: former.id, seq: 0, reach: former.seq },
             None => Told { id, seq, reach: seq },
         }
@@ -105,8 +106,9 @@ impl Known {
         Self {
             life,
             former: Some(match self.former {
-                None => Former { id: self.life.id, seq: self.life.seq },
-                Some(_) => SOME_LIFE,
+                None if !self.lost => Former { id: self.life.id, seq: self.life.seq },
+                // Where it went on without what this process knew, its numbers were given out a second time.
+                _ => SOME_LIFE,
             }),
             // The former life went on after this one had begun, or began later: two primaries were believed at once, or
             // an old state has come back. What was written meanwhile is lost as well.
@@ -257,6 +259,10 @@ impl Memory {
         }
         if learned.life.id != life.id {
             return Err(amnesia("the life of the shard changed while the question was under way; ask again"));
+        }
+        if learned.life.is_lifted() && !life.is_lifted() {
+            // What stands beside it was read before everything was there again.
+            return Ok(Doubt { horizon: life.birth.max(life.horizon), lifted: FOREVER });
         }
         Ok(self.doubt(&learned))
     }

@@ -188,7 +188,12 @@ impl fmt::Display for EntryId {
 impl Life {
     /// Whether the horizon was lifted after this process read of `before`, which is the same life.
     pub(crate) fn is_lifted_since(&self, before: &Self) -> bool {
-        self.seq > before.seq && self.horizon == Timestamp::ZERO && self.lifted > Timestamp::ZERO
+        self.seq > before.seq && self.is_lifted()
+    }
+
+    /// Whether there was a horizon, and everything has been written again.
+    pub(crate) fn is_lifted(&self) -> bool {
+        self.horizon == Timestamp::ZERO && self.lifted > Timestamp::ZERO
     }
 
     #[cfg(test)]

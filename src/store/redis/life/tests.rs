@@ -143,7 +143,7 @@ fn a_horizon_that_was_lifted_is_given_up_by_those_who_knew_of_it() {
     assert!(!has_rung(&memory));
     // An answer from before that is read late.
     let late = memory.learn(0, before.as_ref(), life(2, 50, 50, 3), None).map(horizon_of);
-    assert_eq!(late.unwrap(), 0);
+    assert_eq!(late.unwrap(), 50, "the records may have been read before they were written again");
     assert_eq!(read(&memory, Some(lifted(2, 50, 7))).map(horizon_of), Ok(0));
     // It is drawn again, for one who came late and knew more.
     assert_eq!(read(&memory, Some(life(2, 50, 50, 7))).map(horizon_of), Ok(50));
