@@ -412,3 +412,24 @@ fn cluster_replica_takes_over() {
     cluster.wait_for_failover_of(slot, 0);
     assert_ne!(cluster.owner(&key), 0);
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_server_with_its_own_clock_goes_by_it() {
+    redis_or_skip!();
+    let mut server = RedisServer::builder().own_clock().start();
+    let seconds = |server: &RedisServer| {
+        server.cli(&["EVAL", "return redis.call('TIME')[1]", "0"]).parse::<i64>().unwrap()
+    };
+    let began = seconds(&server);
+    assert_eq!(server.cli(&["SET", "key", "a value", "EX", "1000"]), "OK");
+    server.set_clock(-90_500);
+    assert!((began - 91..began - 80).contains(&seconds(&server)));
+    assert_eq!(server.cli(&["GET", "key"]), "a value");
+    server.set_clock(2_000_000);
+    assert!((began + 2000..began + 2010).contains(&seconds(&server)));
+    assert_eq!(server.cli(&["GET", "key"]), "");
+    server.kill();
+    server.restart();
+    assert!((began + 2000..began + 2020).contains(&seconds(&server)), "also after a restart");
+}

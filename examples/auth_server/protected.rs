@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use tower::ServiceBuilder;
 use tower::limit::ConcurrencyLimitLayer;
 use tower::util::MapRequestLayer;
-use tower_jwt_revocation::{Clearance, TargetKind};
+use tower_jwt_revocation::{Clearance, StoreErrorKind, TargetKind};
 
 use crate::answer::{Problem, within};
 use crate::app::App;
@@ -117,12 +117,11 @@ async fn slow(Query(query): Query<HashMap<String, String>>) -> Result<&'static s
 async fn logout(State(app): State<App>, budget: Budget, clearance: Clearance) -> Result<StatusCode, Problem> {
     let token = clearance.token();
     let work = async {
-        if let Some(session) = token.target(TargetKind::Session)
-            && let Some(session) = app.sessions.find(session.id()).await?
-            && Some(&*session.user) == token.subject()
-        {
-            app.sessions.end(&session.id).await?;
-        } else {
+        let ended = match (token.target(TargetKind::Session), token.subject()) {
+            (Some(session), Some(user)) => app.sessions.end_of(user, session.id()).await?,
+            _ => false,
+        };
+        if !ended {
             app.revoker.revoke_token(token).reason("signed out").await?;
         }
         Ok(())
@@ -172,15 +171,15 @@ async fn end_session(
 ) -> Result<StatusCode, Problem> {
     let user = subject(&clearance)?;
     let work = async {
-        let sessions = app.sessions.list(user).await?;
-        // Those of others are not there, for all that the caller can tell.
-        if !sessions.iter().any(|session| *session.id == *id) {
-            return Err(Problem::NotFound);
+        match app.sessions.end_of(user, &id).await {
+            Ok(true) => Ok(StatusCode::NO_CONTENT),
+            // Those of others are not there, for all that the caller can tell.
+            Ok(false) => Err(Problem::NotFound),
+            Err(error) if error.kind() == StoreErrorKind::InvalidInput => Err(Problem::NotFound),
+            Err(error) => Err(error.into()),
         }
-        Ok(app.sessions.end(&id).await?)
     };
-    budget.hold(work).await?;
-    Ok(StatusCode::NO_CONTENT)
+    budget.hold(work).await
 }
 
 fn subject(clearance: &Clearance) -> Result<&str, Problem> {

@@ -20,7 +20,8 @@ impl Sessions {
     /// [`StoreError`] if it was not confirmed.
     pub async fn trust_device(&self, user: &str, device: &str, duration: Duration) -> Result<(), StoreError> {
         self.target(Target::device(device))?;
-        self.change_roster(user, |roster, now| {
+        let key = self.target(Target::user(user))?;
+        self.change(&key, None, |roster: &mut Roster, now| {
             let trust = Trust { since: now, until: now.plus(duration) };
             roster.trusted.insert(device.into(), trust);
             if roster.trusted.len() > MAX_TRUSTED {
@@ -39,9 +40,9 @@ impl Sessions {
     /// # Errors
     /// [`StoreError`] if it was not confirmed.
     pub async fn distrust_device(&self, user: &str, device: &str) -> Result<(), StoreError> {
-        self.change_roster(user, |roster, _| roster.trusted.remove(device).map(|_| Vec::new()))
-            .await
-            .map(drop)
+        let key = self.target(Target::user(user))?;
+        let distrust = |roster: &mut Roster, _| roster.trusted.remove(device).map(|_| Vec::new());
+        self.change(&key, None, distrust).await.map(drop)
     }
 
     /// Whether a device of a user is trusted: it was said so, that time is not over, and neither the user nor the device

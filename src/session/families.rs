@@ -120,6 +120,7 @@ impl Families {
                 .with_client(new.client.as_deref());
             match result {
                 Ok(Refresh::Granted(grant)) => {
+                    let event = event.with_session(grant.session.as_deref());
                     event.with_family(Some(&grant.family)).with_token_id(Some(&grant.access_token_id))
                 }
                 Ok(Refresh::Refused(refusal)) => event.with_reason(Some(refusal.as_str())).failed(),

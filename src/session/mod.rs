@@ -11,6 +11,7 @@
 
 mod cache;
 mod devices;
+mod documents;
 mod families;
 mod family;
 mod grant;
@@ -18,6 +19,7 @@ mod lineage;
 mod login;
 mod roster;
 mod sessions;
+mod sign_in;
 mod token;
 
 use std::time::Duration;

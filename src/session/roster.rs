@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::documents::Document;
 use crate::clock::Timestamp;
 
 /// A session, as it is listed.
@@ -116,13 +117,23 @@ impl Lifetimes {
     }
 }
 
-impl Roster {
-    /// Drops what has ended by itself.
-    pub(super) fn forget(&mut self, now: Timestamp) {
+impl Document for Roster {
+    fn forget(&mut self, now: Timestamp) {
         self.sessions.retain(|session| session.expires_at > now);
         self.trusted.retain(|_, trust| trust.until > now);
     }
 
+    fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && self.trusted.is_empty()
+    }
+
+    fn until(&self) -> Timestamp {
+        let sessions = self.sessions.iter().map(|session| session.expires_at);
+        sessions.chain(self.trusted.values().map(|trust| trust.until)).max().unwrap_or_default()
+    }
+}
+
+impl Roster {
     /// Takes the sessions out that have to go so that one more fits; `None` if it is the newcomer.
     pub(super) fn make_room(&mut self, most: usize, who: WhoGoes) -> Option<Vec<Session>> {
         let surplus = (self.sessions.len() + 1).saturating_sub(most);
@@ -142,12 +153,6 @@ impl Roster {
     pub(super) fn session_mut(&mut self, id: &str) -> Option<&mut Session> {
         self.sessions.iter_mut().find(|session| *session.id == *id)
     }
-
-    /// When nothing of it is left.
-    pub(super) fn until(&self) -> Timestamp {
-        let sessions = self.sessions.iter().map(|session| session.expires_at);
-        sessions.chain(self.trusted.values().map(|trust| trust.until)).max().unwrap_or_default()
-    }
 }
 
 /// Where the sessions on a device are to be found.
@@ -163,12 +168,23 @@ pub(super) struct DeviceRoster {
 pub(super) struct Place {
     #[serde(rename = "u")]
     pub(super) user: Box<str>,
+    /// The device it is on, where that is not where this stands.
+    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
+    pub(super) device: Option<Box<str>>,
     /// When this may be forgotten.
     pub(super) until: Timestamp,
 }
 
-impl DeviceRoster {
-    pub(super) fn until(&self) -> Timestamp {
+impl Document for DeviceRoster {
+    fn forget(&mut self, now: Timestamp) {
+        self.sessions.retain(|_, place| place.until > now);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    fn until(&self) -> Timestamp {
         self.sessions.values().map(|place| place.until).max().unwrap_or_default()
     }
 }

@@ -18,6 +18,8 @@
 mod browser;
 mod config;
 mod contract;
+#[cfg(target_os = "linux")]
+mod histories;
 mod mirror;
 mod outage;
 mod page;

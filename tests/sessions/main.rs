@@ -8,6 +8,10 @@
 )]
 
 #[cfg(feature = "redis")]
+mod hold;
+#[cfg(feature = "redis")]
+mod interleavings;
+#[cfg(feature = "redis")]
 mod on_redis;
 #[path = "../support/mod.rs"]
 mod support;
@@ -287,6 +291,23 @@ async fn whatever_ends_ends_everything_that_came_out_of_it(ground: impl Ground) 
     sessions.end("unknown").await.unwrap();
 }
 
+async fn a_user_ends_only_sessions_of_its_own(ground: impl Ground) {
+    let sessions = sessions(&ground, policy());
+    let store = ground.store();
+    let (alice, bob) = (login(&sessions, "alice").await, login(&sessions, "bob").await);
+    let id = alice.session.as_deref().unwrap();
+    for (user, id) in [("bob", id), ("alice", "unknown"), ("", id)] {
+        assert!(!sessions.end_of(user, id).await.unwrap());
+    }
+    assert!(is_live(&store, &alice).await);
+    assert!(sessions.end_of("alice", id).await.unwrap());
+    assert!(!is_live(&store, &alice).await && is_live(&store, &bob).await);
+    assert!(!is_live_family(&sessions, &alice, None).await);
+    assert_eq!(sessions.count().await.unwrap(), 1);
+    assert_eq!(sessions.list_device("phone").await.unwrap().len(), 1);
+    assert!(!sessions.end_of("alice", id).await.unwrap(), "it is forgotten");
+}
+
 async fn what_the_revoker_revokes_is_not_listed(ground: impl Ground) {
     let sessions = sessions(&ground, policy());
     for target in ["session", "family", "user", "issuer"] {
@@ -529,6 +550,7 @@ for_every_store!(
     a_token_that_is_handed_in_ends_its_family,
     a_bound_family_answers_its_client_only,
     whatever_ends_ends_everything_that_came_out_of_it,
+    a_user_ends_only_sessions_of_its_own,
     what_the_revoker_revokes_is_not_listed,
     nothing_escapes_within_one_second,
     a_refresh_does_not_outrun_a_revocation,

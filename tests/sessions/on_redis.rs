@@ -21,6 +21,10 @@ impl Redis {
         let store = connect(&server.url(), shards).await;
         Self { server, store }
     }
+
+    pub(super) fn addr(&self) -> std::net::SocketAddr {
+        self.server.addr()
+    }
 }
 
 impl Ground for Redis {
@@ -30,7 +34,7 @@ impl Ground for Redis {
     }
 }
 
-async fn connect(url: &str, shards: u16) -> RedisStore {
+pub(super) async fn connect(url: &str, shards: u16) -> RedisStore {
     let generous = Duration::from_secs(5);
     let builder = RedisStore::builder().with_url(url).with_prefix("app").with_shards(shards);
     builder.with_check_timeout(generous).with_write_timeout(generous).connect().await.unwrap()
@@ -97,6 +101,60 @@ async fn no_token_is_kept_and_every_key_is_ours_and_ends() {
     }
 }
 
+/// Long after, nothing is left: no key, and no memory.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_all_is_over_redis_is_as_it_was() {
+    support::redis_or_skip!();
+    let server = Arc::new(RedisServer::builder().own_clock().start());
+    let store = connect(&server.url(), 3).await;
+    let ground = Redis { server: Arc::clone(&server), store };
+    let memory = || -> u64 {
+        server.cli(&["MEMORY", "PURGE"]);
+        let info = server.cli(&["INFO", "memory"]);
+        info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().trim().parse().unwrap()
+    };
+    let keys = || server.cli(&["DBSIZE"]).parse::<usize>().unwrap();
+    let sink = RedisSink::new(ground.store());
+    let revoker = Revoker::new(ground.store(), TokenProfile::new()).unwrap().with_audit(sink.clone());
+    let sessions = Sessions::new(ground.store(), revoker, policy()).unwrap();
+    // One of everything, so that what is kept for good, as scripts are, is there before.
+    let all = async |user: &str| {
+        let first = login(&sessions, user).await;
+        let second = granted(refresh(&sessions, &first).await);
+        granted(refresh(&sessions, &second).await);
+        sessions.trust_device(user, "phone", Duration::from_secs(3600)).await.unwrap();
+        match user.len() % 4 {
+            0 => sessions.end(&first.session.unwrap()).await.unwrap(),
+            1 => sessions.end_all(user, None).await.unwrap(),
+            2 => drop(refused(refresh(&sessions, &first).await)),
+            _ => {}
+        }
+    };
+    all("someone").await;
+    sink.flush().await;
+    let (keys_before, memory_before) = (keys(), memory());
+    for n in 0..150 {
+        all(&format!("{n}{}", "x".repeat(n % 4))).await;
+    }
+    sink.flush().await;
+    let (keys_then, memory_then) = (keys(), memory());
+    assert!(
+        keys_then > keys_before + 600 && memory_then > memory_before + 300_000,
+        "{keys_then} {memory_then}"
+    );
+    // Refresh tokens for 14 days, sessions for 90, events for 90.
+    server.set_clock(200 * 24 * 3600 * 1000);
+    let most = 3 * 6;
+    support::wait_until("all keys are gone", Duration::from_secs(20), || keys() <= most);
+    let left = memory();
+    assert!(
+        left < memory_before + (memory_then - memory_before) / 20,
+        "{memory_before} {memory_then} {left}"
+    );
+    assert_eq!(sessions.count().await.unwrap_or(0), 0);
+}
+
 #[tokio::test]
 async fn events_are_kept_by_user_in_order_and_within_bounds() {
     support::redis_or_skip!();
@@ -115,8 +173,10 @@ async fn events_are_kept_by_user_in_order_and_within_bounds() {
         let events = events.iter().map(|event| serde_json::from_str::<serde_json::Value>(event).unwrap());
         events.map(|event| event["event"].as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(of("alice").await, ["refresh_reuse", "refresh", "login"]);
+    assert_eq!(of("alice").await, ["refresh_reuse", "revoke_family", "refresh"]);
     assert_eq!(of("bob").await, ["login"]);
+    sessions.families().end("unknown", None).await.unwrap();
+    sink.flush().await;
     assert_eq!(of("").await, ["revoke_family"]);
     for _ in 0..1000 {
         sink.record(&AuditEvent::new(AuditKind::UncheckedAdmit).with_subject(Some("carol")));

@@ -54,6 +54,7 @@ pub struct Builder {
     unix_url: bool,
     tls: Option<Mutual>,
     sentinel: bool,
+    own_clock: bool,
 }
 
 /// Whether the server wants a certificate of the client.
@@ -93,6 +94,12 @@ impl Builder {
         self
     }
 
+    /// With a clock that can be [set](RedisServer::set_clock). On Linux.
+    pub fn own_clock(mut self) -> Self {
+        self.own_clock = true;
+        self
+    }
+
     /// Starts the server and waits until it answers.
     ///
     /// # Panics
@@ -106,6 +113,9 @@ impl Builder {
             let tls = self.tls.map(|_| TlsFiles::write(dir.path()));
             fs::write(dir.path().join("redis.conf"), self.config(dir.path(), port, tls.as_ref()))
                 .expect("a writable directory");
+            if self.own_clock {
+                build_clock(dir.path());
+            }
             match Watched::start(dir.path(), self.sentinel) {
                 Ok(watched) => return RedisServer { builder: self, watched, dir, port, tls },
                 Err(NotStarted::PortTaken) => {}
@@ -150,6 +160,14 @@ impl RedisServer {
 
     pub fn builder() -> Builder {
         Builder::default()
+    }
+
+    /// Sets the clock of a server that has [its own](Builder::own_clock): so far ahead of that of the machine.
+    pub fn set_clock(&self, ahead_ms: i64) {
+        assert!(self.builder.own_clock, "this server has the clock of the machine");
+        // In place: the server has the file mapped into its memory.
+        let file = fs::OpenOptions::new().write(true).open(self.dir.path().join(CLOCK_AHEAD));
+        file.and_then(|mut file| file.write_all(&ahead_ms.to_ne_bytes())).expect("the file of the clock");
     }
 
     /// What to connect to, without credentials.
@@ -309,6 +327,19 @@ pub(super) fn output_within(limit: Duration, mut command: Command) -> io::Result
     })
 }
 
+const CLOCK: &str = "clock.so";
+const CLOCK_AHEAD: &str = "clock.ahead";
+
+/// Puts the clock into the directory of a server: what is loaded into it, and the file that sets it.
+fn build_clock(dir: &Path) {
+    fs::write(dir.join(CLOCK_AHEAD), 0_i64.to_ne_bytes()).expect("a writable directory");
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(dir.join(CLOCK));
+    cc.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/clock.c"));
+    let built = output_within(START_LIMIT, cc).expect("a C compiler");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+}
+
 /// A server and its [`WATCHDOG`].
 struct Watched {
     watchdog: Child,
@@ -328,6 +359,9 @@ impl Watched {
         let mut command = Command::new("sh");
         command.args(["-c", WATCHDOG, "watchdog"]).arg(dir);
         command.arg("redis-server").arg(dir.join("redis.conf")).args(sentinel.then_some("--sentinel"));
+        if dir.join(CLOCK).exists() {
+            command.env("LD_PRELOAD", dir.join(CLOCK)).env("CLOCK_AHEAD_FILE", dir.join(CLOCK_AHEAD));
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut watchdog = command.spawn().expect("a shell");
         let mut line = String::new();

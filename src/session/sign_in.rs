@@ -1,0 +1,132 @@
+//! Signing in: one family, one session, and room for it on the roster of its user.
+
+use super::documents::{Document as _, Members};
+use super::families::issue_at;
+use super::login::{Login, NewSession, check_data};
+use super::roster::{Roster, Session};
+use super::sessions::Sessions;
+use super::token::random_id;
+use super::{Attempts, Grant, NewFamily, Refresh, Refusal, invalid, out_of_attempts, read};
+use crate::clock::Timestamp;
+use crate::revocation::Target;
+use crate::store::StoreError;
+use crate::store::session::{Committed, Seen};
+
+impl Sessions {
+    /// Begins a session and its family. Whoever has to go for it is revoked first.
+    ///
+    /// A login that overlaps a revocation of its user either fails to be covered by it or does not happen; one that
+    /// starts later works, and its access token is stamped past the cutoff, see
+    /// [`Grant::issued_at`](super::Grant::issued_at).
+    ///
+    /// # Errors
+    /// [`StoreError`] if it was not confirmed. What may have been written is worth nothing without the tokens.
+    pub async fn login(&self, new: NewSession) -> Result<Login, StoreError> {
+        check_data(new.details.data.as_ref())?;
+        let result = self.try_login(&new).await;
+        let event = match &result {
+            Ok(Login::Granted(grant)) => Ok(Refresh::Granted(grant.clone())),
+            Ok(Login::Revoked(by)) => Ok(Refresh::Refused(Refusal::Revoked(by.clone()))),
+            Ok(Login::TooMany) => Err(invalid("the user has as many sessions as are allowed")),
+            Err(error) => Err(error.clone()),
+        };
+        self.families().tell_start(&new.family(None), &event);
+        result
+    }
+
+    async fn try_login(&self, new: &NewSession) -> Result<Login, StoreError> {
+        let user = self.target(Target::user(&*new.user))?;
+        let mut attempts = Attempts::new();
+        'anew: while attempts.next().await {
+            // Another one each time: what an attempt has left behind may have been ended by name.
+            let id = random_id()?;
+            let family = new.family(Some(id.clone()));
+            let targets = self.families().targets_of_new(&family)?;
+            let mut snapshot = self.store().load(vec![user.clone()], targets.clone()).await?;
+            let first = match self.families().first(&family, &snapshot)? {
+                Ok(first) => first,
+                Err(Refusal::Revoked(by)) => return Ok(Login::Revoked(by)),
+                Err(_) => return Err(invalid("the login was refused")),
+            };
+            let mut grant = first.grant;
+            let session = self.session(&id, new, &grant, snapshot.now);
+            let guards = snapshot.records.clone();
+            // What points to the session is written before the session, so that it is found wherever it is listed.
+            let (family_done, ()) = futures::try_join!(
+                self.store().commit(first.commit.with_guards(guards)),
+                self.place(&session),
+            )?;
+            if family_done != Committed::Done {
+                continue;
+            }
+            while attempts.next().await {
+                let before = snapshot.documents.first().cloned().flatten();
+                let mut roster: Roster = before.as_deref().map(read).transpose()?.unwrap_or_default();
+                let mut members = self.forget(&mut roster, snapshot.now).await?;
+                let Some(gone) = roster.make_room(self.most, self.who_goes) else {
+                    return Ok(Login::TooMany);
+                };
+                self.revoke_sessions(&gone, "another session took its place").await?;
+                members.extend(gone.into_iter().map(|session| (session.id, None)));
+                members.push((session.id.clone(), Some(session.expires_at)));
+                roster.sessions.push(session.clone());
+                let commit =
+                    roster.commit(&user, before)?.with_guards(snapshot.records.clone()).with_members(members);
+                match self.store().commit(commit).await? {
+                    Committed::Done => return Ok(Login::Granted(grant)),
+                    Committed::Overtaken => continue 'anew,
+                    Committed::Conflict => {}
+                }
+                let seen = snapshot.records;
+                snapshot = self.store().load(vec![user.clone()], targets.clone()).await?;
+                if changed(&seen, &snapshot.records) {
+                    // The user was revoked meanwhile, and the family is as old as that.
+                    continue 'anew;
+                }
+                (grant.issued_at, grant.reissue_at) = issue_at(&snapshot);
+            }
+        }
+        Err(out_of_attempts())
+    }
+
+    fn session(&self, id: &str, new: &NewSession, grant: &Grant, now: Timestamp) -> Session {
+        Session {
+            id: id.into(),
+            user: new.user.clone(),
+            family: grant.family.clone(),
+            // The family is at least as young as this, so that no cutoff covers the one and not the other.
+            created_at: grant.created_at.max(now),
+            seen_at: now,
+            expires_at: self.lifetimes().end(grant.created_at, now),
+            placed_until: self.lifetimes().twice().end(grant.created_at, now),
+            details: new.details.clone(),
+        }
+    }
+
+    /// Drops what has ended from a roster that is about to be full, and says which members to count no longer.
+    async fn forget(&self, roster: &mut Roster, now: Timestamp) -> Result<Members, StoreError> {
+        roster.forget(now);
+        if roster.sessions.len() < self.most {
+            return Ok(Vec::new());
+        }
+        let before: Vec<_> = roster.sessions.iter().map(|session| session.id.clone()).collect();
+        roster.sessions = self.active(std::mem::take(&mut roster.sessions), now).await?;
+        let is_gone = |id: &str| !roster.sessions.iter().any(|session| *session.id == *id);
+        Ok(before.into_iter().filter(|id| is_gone(id)).map(|id| (id, None)).collect())
+    }
+}
+
+impl NewSession {
+    fn family(&self, session: Option<Box<str>>) -> NewFamily {
+        NewFamily {
+            user: self.user.clone(),
+            session,
+            device: self.details.device.clone(),
+            client: self.details.client.clone(),
+        }
+    }
+}
+
+fn changed(before: &[Seen], after: &[Seen]) -> bool {
+    before.iter().zip(after).any(|(before, after)| before.stamp != after.stamp)
+}
