@@ -20,7 +20,7 @@ pub use self::import::{DEFAULT_IMPORT_PACE, Import, ImportReport};
 use crate::audit::{AuditEvent, AuditKind, AuditSink};
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
-use crate::revocation::{Action, Extent, MAX_ID_BYTES, Record, Revocation, Target, TargetKind};
+use crate::revocation::{Action, Extent, MAX_ID_BYTES, Origin, Record, Revocation, Target, TargetKind};
 use crate::store::{ListQuery, Needs, Page, Receipt, RevocationStore, StoreError, StoreErrorKind};
 use crate::token::{TokenProfile, TokenVerifier};
 use crate::verified::VerifiedToken;
@@ -114,7 +114,7 @@ impl Revoker {
         // A token without a name of its own gets the empty one, which is refused when the request is sent.
         let mut change = Revocation::new(target.unwrap_or_else(|| Target::token("")), Duration::ZERO);
         change.until = TokenProfile::forget_token_at(token.expires_at());
-        change.token = Some(token.clone());
+        change.origin = Origin::Token(token.clone());
         self.request(change).about(|event| event.about_token(token))
     }
 

@@ -73,15 +73,36 @@ pub struct Revocation {
     pub reason: Option<Arc<str>>,
     /// Who did it, for people. At most [`MAX_ID_BYTES`].
     pub actor: Option<Arc<str>>,
-    /// The token that is revoked, if it is at hand: for lists of other programs that are kept by more than its id.
-    pub(crate) token: Option<VerifiedToken>,
+    /// Where it comes from: for the lists of other programs.
+    pub(crate) origin: Origin,
+}
+
+/// Where a change comes from.
+#[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only lists in Redis ask for it"))]
+pub(crate) enum Origin {
+    /// Someone who knows the id.
+    Id,
+    /// Someone who has the token.
+    Token(VerifiedToken),
+    /// A list of another program.
+    #[cfg(feature = "redis")]
+    List,
 }
 
 impl Revocation {
     /// A revocation of `target` with the extent that is usual for its kind, kept for `lifetime`.
     pub fn new(target: Target, lifetime: Duration) -> Self {
         let action = Action::Revoke(target.kind().default_extent());
-        Self { target, action, until: Timestamp::ZERO, lifetime, reason: None, actor: None, token: None }
+        Self {
+            target,
+            action,
+            until: Timestamp::ZERO,
+            lifetime,
+            reason: None,
+            actor: None,
+            origin: Origin::Id,
+        }
     }
 
     /// Makes sure that the record outlives the tokens that it covers, also those that are still to be issued.

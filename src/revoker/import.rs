@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use super::Revoker;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::ConfigError;
-use crate::revocation::{Action, Extent, Outcome, Revocation, Target, TargetKind};
+use crate::revocation::{Action, Extent, Origin, Outcome, Revocation, Target, TargetKind};
 use crate::store::redis::foreign::{Found, Id, Position, Scan};
 use crate::store::redis::{ForeignList, RedisStore};
 use crate::store::{Cursor, StoreError, StoreErrorKind};
@@ -196,6 +196,7 @@ impl Import {
         };
         let mut change = Revocation::new(target, self.revoker.retention());
         change.action = Action::Revoke(Extent::All);
+        change.origin = Origin::List;
         if let Some(expires_in) = found.expires_in {
             change.until = TokenProfile::forget_token_at(SystemClock.now().plus(expires_in));
             change.lifetime = Duration::ZERO;

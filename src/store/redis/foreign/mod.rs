@@ -45,6 +45,8 @@
 //! key of another type is not there. In a cluster each key is asked at the node that serves its slot, all at once. It has
 //! to be answered within [`with_check_timeout`](super::RedisStoreBuilder::with_check_timeout) too.
 //!
+//! What another program has listed, [`Revoker::reinstate`](crate::Revoker::reinstate) does not undo.
+//!
 //! An error, such as `WRONGTYPE`, or a value that nobody said the meaning of, is no answer: the
 //! [fail mode](crate::FailMode) decides, unless something else says that the token is revoked. What is not listed any more
 //! is not revoked any more: when the key expires, the token lives again, if it still does.

@@ -3,11 +3,12 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
+use super::cluster::layout_of;
 use super::list::{Entry, ForeignList, Lists};
 use super::template::{Template, Unfit};
 use super::{Foreign, Position};
 use crate::clock::Timestamp;
-use crate::revocation::{Action, Extent, Revocation, Target, TargetKind};
+use crate::revocation::{Action, Extent, Origin, Revocation, Target, TargetKind};
 use crate::store::{Cursor, StoreErrorKind};
 use crate::token::TokenProfile;
 use crate::token::profile::SignedClaims;
@@ -267,12 +268,23 @@ fn lists_hear_of_what_they_can_say_and_of_nothing_else() {
     assert_eq!(told(of("i"), &revocation(Target::token("t").issued_by("j"), all)), 0);
 
     let mut change = revocation(Target::token("t1"), all);
-    change.token = Some(token(&json!({"tenant": "acme"})));
+    change.origin = Origin::Token(token(&json!({"tenant": "acme"})));
     assert_eq!(told(two(), &change), 1);
     let by_token = || ForeignList::blacklisted_token().with_writes();
     assert_eq!(told(by_token(), &change), 0);
-    change.token = change.token.map(|token| token.presented_as("abc", Needs::Text));
+    change.origin = Origin::Token(token(&json!({})).presented_as("abc", Needs::Text));
     assert_eq!(told(by_token(), &change), 1);
+    change.origin = Origin::List;
+    assert_eq!(told(jti(), &change), 0);
+}
+
+#[test]
+fn a_layout_is_which_slots_belong_together() {
+    let layout = layout_of(&[Some(0), Some(1), None]);
+    assert_eq!(layout, layout_of(&[Some(7), Some(2), None]));
+    for other in [[Some(0), Some(0), None], [Some(0), Some(1), Some(0)], [None, Some(1), None]] {
+        assert_ne!(layout, layout_of(&other));
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::list::{Entry, List, Lists, Writes};
 use super::template::{Field, Unfit};
 use super::{Foreign, Inner};
 use crate::clock::Timestamp;
-use crate::revocation::{Action, Extent, Outcome, Revocation, Target, TargetKind};
+use crate::revocation::{Action, Extent, Origin, Outcome, Revocation, Target, TargetKind};
 use crate::store::redis::ask::Command;
 use crate::store::redis::script::Script;
 use crate::store::{Receipt, StoreError, StoreErrorKind};
@@ -57,7 +57,10 @@ impl Lists {
                             Action::Reinstate => Deed::Unlist,
                             Action::Revoke(_) => Deed::List {
                                 reason: change.reason.clone(),
-                                user: change.token.as_ref().and_then(|token| token.subject()).map(Into::into),
+                                user: match &change.origin {
+                                    Origin::Token(token) => token.subject().map(Into::into),
+                                    Origin::Id | Origin::List => None,
+                                },
                             },
                         };
                         tasks.push(Task { change: n, list: Arc::clone(list), entry, deed });
@@ -75,12 +78,14 @@ impl Lists {
     }
 
     fn entry_for(&self, list: &List, change: &Revocation) -> Result<Entry, Unfit> {
-        match &change.token {
-            Some(token) => {
+        match &change.origin {
+            Origin::Token(token) => {
                 let fillings = self.fillings(token);
                 list.entry(|field| fillings.fill(field))
             }
-            None => list.entry(|field| id_for(list, field, &change.target).ok_or(Unfit::NoText)),
+            Origin::Id | Origin::List => {
+                list.entry(|field| id_for(list, field, &change.target).ok_or(Unfit::NoText))
+            }
         }
     }
 }
@@ -102,7 +107,9 @@ impl List {
         let issuer = change.target.issuer_name();
         // A list knows no "so far": all tokens of the target would be refused, also those of a login after it.
         let is_all = matches!(change.action, Action::Revoke(Extent::All) | Action::Reinstate);
-        kind == self.kind && is_all && self.is_about(issuer)
+        // What was taken over from a list is in it, and has its own end there.
+        let is_news = !matches!(change.origin, Origin::List);
+        kind == self.kind && is_all && is_news && self.is_about(issuer)
     }
 
     /// What is written under a key.
