@@ -6,14 +6,16 @@ use std::future::Ready;
 use http::{Request, Response};
 use tower::util::BoxCloneSyncService;
 use tower_jwt_revocation::gate::{CounterSnapshot, Counters, Refusals};
-use tower_jwt_revocation::middleware::{EmptyBody, JwtRevocation, ProblemJson, ResponseFuture};
+use tower_jwt_revocation::middleware::{EmptyBody, JwtRevocation, LayerConfig, ProblemJson, ResponseFuture};
 use tower_jwt_revocation::store::memory::MemoryStore;
 use tower_jwt_revocation::store::{
     Cursor, Fence, ListQuery, Lookup, Page, Receipt, RevokedBy, Standing, StoreError,
 };
 use tower_jwt_revocation::token::bearer::TokenSource;
 use tower_jwt_revocation::token::jwt::UncheckedSignatureVerifier;
-use tower_jwt_revocation::token::{IssuerSet, TokenError, TokenProfile, TokenVerifier, UpstreamClaims};
+use tower_jwt_revocation::token::{
+    IssuerSet, SecretText, TokenError, TokenProfile, TokenVerifier, UpstreamClaims, VerifierConfig,
+};
 use tower_jwt_revocation::{
     CachedVerifier, Clearance, ConfigError, ConfirmError, ConfirmRequest, Confirmed, CredentialsError,
     FailMode, JwtRevocationLayer, JwtVerifier, Record, Rejection, RejectionKind, Revocation, RevocationStore,
@@ -43,6 +45,7 @@ fn the_read_side() {
     is_cloned::<(Clearance, Rejection, RejectionKind, CredentialsError, FailMode)>();
     is_cloned::<TokenSource>();
     is_shared::<CachedVerifier<JwtVerifier>>();
+    is_cloned::<(VerifierConfig, LayerConfig, SecretText)>();
 }
 
 /// A request body that is `Send` and not `Sync`, such as that of axum, must not spoil the future.

@@ -24,7 +24,8 @@ const MAX_TOKEN_BYTES: usize = 64 * 1024;
 /// another.
 ///
 /// Revocations never mix either. The profile of each verifier must name its issuers, and every id belongs to the issuer
-/// of its token: `alice` of one is not `alice` of the other, and the key `2026` of one not that of the other.
+/// of its token: `alice` of one is not `alice` of the other, and the key `2026` of one not that of the other. Nor need they
+/// share a fail mode: see [`with_fail_mode_for`](crate::JwtRevocationLayer::with_fail_mode_for).
 ///
 /// ```
 /// use tower_jwt_revocation::JwtVerifier;

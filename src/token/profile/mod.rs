@@ -192,7 +192,8 @@ impl TokenProfile {
 
     /// Accepts tokens of all issuers that differ from `pattern` in nothing but `{tenant}`, if `accepts` is true for
     /// their tenant: `https://login.example/{tenant}/v2.0`. Otherwise as [`with_issuer`](Self::with_issuer): `iss` is
-    /// required, and the ids of each tenant are its own.
+    /// required, and the ids of each tenant are its own. The keys they share: [`Target::key`](crate::Target::key) says how to
+    /// revoke one for all of them.
     ///
     /// A tenant has 1 to 253 letters, digits, `-`, `_` and `.`, no `.` at its ends and no two in a row.
     ///

@@ -252,6 +252,23 @@ fn issuers_can_be_a_pattern_and_its_tenants() {
 }
 
 #[test]
+fn several_configurations_make_a_set_of_issuers() {
+    let configs = r#"[
+        {"issuers": ["https://staff.example"], "audiences": ["desk"], "algorithm": "HS256", "secret": "1-hunter2-hunter2-hunter2-hunter2"},
+        {"issuers": ["https://shop.example"], "audiences": ["cart"], "algorithm": "HS256", "secret": "2-hunter2-hunter2-hunter2-hunter2"}
+    ]"#;
+    let configs: Vec<VerifierConfig> = serde_json::from_str(configs).unwrap();
+    let (first, others) = configs.split_first().unwrap();
+    let mut set = crate::token::IssuerSet::new(first.verifier().unwrap()).unwrap();
+    for other in others {
+        set = set.with(other.verifier().unwrap()).unwrap();
+    }
+    assert!(
+        ["https://staff.example", "https://shop.example"].iter().all(|iss| set.profile().knows_issuer(iss))
+    );
+}
+
+#[test]
 fn tokens_without_iat_or_subject_pass_as_is_said() {
     let hs256 = [("JWT_ALGORITHM", "HS256"), ("JWT_SECRET", SECRET)];
     let strict = verifier(&hs256).unwrap();

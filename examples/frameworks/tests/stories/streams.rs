@@ -1,5 +1,6 @@
 //! What was opened with a token ends with it, also when another process revokes it.
 
+use std::future::ready;
 use std::time::Duration;
 
 use frameworks::over::{Over, over};
@@ -100,9 +101,9 @@ async fn nothing_goes_on_for_long_while_nobody_can_tell() {
     support::redis_or_skip!();
     let redis = RedisServer::start();
     let (layer, mirror, _) = mirrored(&redis).await;
-    let verified = layer.layer(tower::service_fn(async |request: http::Request<()>| {
+    let verified = layer.layer(tower::service_fn(|request: http::Request<()>| {
         let clearance = request.extensions().get::<Clearance>().unwrap().clone();
-        Ok::<_, std::convert::Infallible>(http::Response::new(Some(clearance)))
+        ready(Ok::<_, std::convert::Infallible>(http::Response::new(Some(clearance))))
     }));
     let token = format!("Bearer {}", demo::token("alice").unwrap());
     let request = http::Request::builder().header(AUTHORIZATION, token).body(()).unwrap();
