@@ -119,12 +119,15 @@ async fn keep(
                     board.send_modify(|health| health.expect(slot..slot));
                     connect(slot)
                 });
-                let gone: Vec<_> = before.nodes.iter().filter(|node| !after.has(node)).collect();
+                let gone = before.nodes.iter().filter(|node| !after.has(node));
+                let gone: Vec<_> = gone.map(|node| node.slot..node.slot).collect();
                 shared.map.store(Arc::new(after));
+                // Their keepers have nothing more to say then.
+                drop(before);
                 board.send_modify(|health| {
                     health.note(Purpose::Checks, &MAP, None);
                     for node in &gone {
-                        health.note(Purpose::Checks, &(node.slot..node.slot), None);
+                        health.note(Purpose::Checks, node, None);
                     }
                 });
             }
