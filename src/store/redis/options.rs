@@ -182,7 +182,7 @@ impl RedisStoreBuilder {
 
     /// Makes every write wait until so many replicas have it, so that a fail-over does not lose it. If fewer confirm it in
     /// `limit`, the write is an error of kind [`StoreErrorKind::Replicas`]: it is in force, but may get lost, and may be
-    /// repeated. Default: does not wait.
+    /// repeated. Default: does not wait. A store can be opened, and tokens be checked, without any replica.
     pub fn with_wait_replicas(mut self, replicas: NonZeroU32, limit: Duration) -> Self {
         self.settings.wait_replicas = Some(WaitReplicas { replicas, limit });
         self
