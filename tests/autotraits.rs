@@ -6,7 +6,10 @@ use std::future::Ready;
 use http::{Request, Response};
 use tower::util::BoxCloneSyncService;
 use tower_jwt_revocation::gate::{CounterSnapshot, Counters, Refusals};
-use tower_jwt_revocation::middleware::{EmptyBody, JwtRevocation, LayerConfig, ProblemJson, ResponseFuture};
+use tower_jwt_revocation::middleware::{
+    EmptyBody, EndWithToken, EndWithTokenLayer, EndingBody, JwtRevocation, LayerConfig, ProblemJson, ResponseFuture,
+    TokenEnded,
+};
 use tower_jwt_revocation::store::memory::MemoryStore;
 use tower_jwt_revocation::store::{
     Cursor, Fence, ListQuery, Lookup, Page, Receipt, RevokedBy, Standing, StoreError,
@@ -41,6 +44,9 @@ fn the_read_side() {
     is_cloned::<JwtRevocation<Inner, Bare>>();
     is_send::<ResponseFuture<Inner, Vec<u8>, Vec<u8>, EmptyBody>>();
     is_cloned::<(EmptyBody, ProblemJson)>();
+    is_cloned::<(EndWithTokenLayer, EndWithToken<Inner>)>();
+    is_send::<EndingBody<Vec<u8>>>();
+    is_error::<TokenEnded>();
     is_cloned::<(Counters, CounterSnapshot, Refusals)>();
     is_cloned::<(Clearance, Rejection, RejectionKind, CredentialsError, FailMode)>();
     is_cloned::<TokenSource>();

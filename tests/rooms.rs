@@ -31,6 +31,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("http_body_util", &["token::jwks::http"]),
     ("tokio_rustls", &["token::jwks::http"]),
     ("rustls_native_certs", &["token::jwks::http"]),
+    ("http_body", &["middleware::ending"]),
     ("tower", &["middleware"]),
     ("axum_core", &["middleware::extract"]),
     ("pin_project_lite", &["middleware"]),

@@ -6,9 +6,11 @@
 //! | `service` | [`JwtRevocation`]: decides in `call`, at once where it can |
 //! | `future` | [`ResponseFuture`]: what is left to wait for |
 //! | `response` | the one table from a [`Rejection`](crate::Rejection) to an answer, in HTTP and in gRPC |
+//! | `ending` | [`EndWithTokenLayer`]: responses that end with the token |
 //! | `settings` | a layer from environment variables or a file: [`LayerConfig`] |
 //! | `extract` | extractors for axum (feature `axum`) |
 
+mod ending;
 #[cfg(feature = "axum")]
 mod extract;
 mod future;
@@ -17,6 +19,7 @@ mod response;
 mod service;
 mod settings;
 
+pub use self::ending::{EndWithToken, EndWithTokenFuture, EndWithTokenLayer, EndingBody, TokenEnded};
 #[cfg(feature = "axum")]
 pub use self::extract::{Claims, ExtractError};
 pub use self::future::ResponseFuture;

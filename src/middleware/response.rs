@@ -27,8 +27,10 @@ pub const DEFAULT_REALM: &str = "api";
 /// fail-over or a reconnect takes when all goes well. Longer would keep clients out after the store is back.
 pub const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// The code of gRPC for a token that is not accepted.
+pub(super) const UNAUTHENTICATED: &str = "16";
+pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(super) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// Makes the body of a refusal, `R` being the body type of the service.
@@ -132,7 +134,6 @@ enum Challenge {
 
 impl Row {
     fn of(kind: RejectionKind) -> Self {
-        const UNAUTHENTICATED: &str = "16";
         const UNAVAILABLE: &str = "14";
         match kind {
             RejectionKind::NoCredentials => Self {

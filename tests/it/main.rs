@@ -10,6 +10,8 @@
 mod answers;
 #[cfg(feature = "redis")]
 mod confirm;
+#[cfg(feature = "redis")]
+mod endings;
 #[cfg(feature = "axum")]
 mod extract;
 mod fail_mode;
