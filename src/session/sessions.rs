@@ -31,7 +31,7 @@ pub const DEFAULT_TOUCH_INTERVAL: Duration = Duration::from_secs(60);
 /// Signs users in, refreshes, lists and ends their sessions. Cheap to clone.
 ///
 /// A session has one family of refresh tokens. Access tokens carry the ids of both (`sid` and `fid`), of the user and of
-/// the device, all of which are in the [`Grant`].
+/// the device, all of which are in the [`Grant`](super::Grant).
 ///
 /// ```
 /// # use tower_jwt_revocation::{MemoryStore, Revoker, token::TokenProfile};
