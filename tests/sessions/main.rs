@@ -31,7 +31,7 @@ use tower_jwt_revocation::session::{
 use tower_jwt_revocation::store::session::SessionStore;
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::profile::SignedClaims;
-use tower_jwt_revocation::{Extent, MemoryStore, Revoker, Standing, StoreErrorKind, Target, VerifiedToken};
+use tower_jwt_revocation::{Extent, MemoryStore, Revoker, Standing, Target, VerifiedToken};
 
 // === Words for the tests ===
 
