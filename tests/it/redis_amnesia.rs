@@ -162,6 +162,39 @@ async fn a_loss_that_was_papered_over_by_later_writes_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loss_is_noticed_by_a_connection_that_was_away_when_it_was_written() {
+    if !redis_is_installed() {
+        return;
+    }
+    for _ in 0..5 {
+        let mut server = RedisServer::start();
+        let proxy = FaultProxy::start(server.addr()).await;
+        let store = RedisStore::connect(proxy.url()).await.unwrap();
+        revoke(&store, Target::token("t")).await.unwrap();
+        server.cli(&["SAVE"]);
+        // The connection of the checks is lost, that of the writes is not.
+        proxy.set(Fault::Refuse).await;
+        let start = Instant::now();
+        while store.health().checks() {
+            assert!(start.elapsed() < SOON);
+            for client in server.cli(&["CLIENT", "LIST"]).lines().filter(|line| line.contains("cmd=mget")) {
+                let id = client.split(' ').next().unwrap().strip_prefix("id=").unwrap();
+                let _ = server.try_cli(&["CLIENT", "KILL", "ID", id]);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        revoke(&store, Target::token("lost")).await.unwrap();
+        server.restart();
+        let ignorant = RedisStore::connect(server.url()).await.unwrap();
+        for n in 0..5 {
+            revoke(&ignorant, Target::token(format!("n{n}"))).await.unwrap();
+        }
+        proxy.set(Fault::Pass).await;
+        noticed(&store).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_with_all_data_is_no_loss() {
     if !redis_is_installed() {
         return;

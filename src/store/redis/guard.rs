@@ -350,7 +350,8 @@ impl Core {
         };
         let dialer = &self.config.dialer;
         let wire = dialer.open(dialer.find(self.config.slot).await?, net).await?;
-        self.probe(&wire, self.config.limit.max(Duration::from_millis(50))).await?;
+        let limit = self.config.limit.max(Duration::from_millis(50));
+        Self::ask_role(&wire, limit).await?;
         // One that hung while it was connected to may have been replaced meanwhile, and does not know it yet.
         if dialer.find(self.config.slot).await? != wire.server {
             return Err(StoreError::new(
@@ -358,7 +359,14 @@ impl Core {
                 "the server was replaced as the primary while it was connected to",
             ));
         }
+        // Before anything is learned from this server, which would hide what has to be compared. What was known when the
+        // last connection was lost is not enough: since then the other links may have heard of more.
         self.compare(&wire, known).await?;
+        let now = self.recall();
+        if now.as_slice() != known && now.iter().any(Option::is_some) {
+            self.compare(&wire, &now).await?;
+        }
+        self.read_lives(&wire, limit).await?;
         Ok(wire)
     }
 
@@ -413,20 +421,26 @@ impl Core {
 
     /// Asks for the role, and reads the lives so that a loss of data is noticed without traffic.
     async fn probe(&self, wire: &Wire, limit: Duration) -> Result<(), StoreError> {
+        Self::ask_role(wire, limit).await?;
+        self.read_lives(wire, limit).await
+    }
+
+    async fn ask_role(wire: &Wire, limit: Duration) -> Result<(), StoreError> {
         let role = wire.ask::<Value>("ROLE", Vec::new(), limit).await?;
         match role {
             Value::Array(parts) => match parts.first().and_then(Value::as_str).as_deref() {
-                Some("master") => {}
-                Some(_) => {
-                    return Err(StoreError::new(
-                        StoreErrorKind::NotPrimary,
-                        "the server is not a primary, but a replica",
-                    ));
-                }
-                None => return Err(odd_reply("redis")),
+                Some("master") => Ok(()),
+                Some(_) => Err(StoreError::new(
+                    StoreErrorKind::NotPrimary,
+                    "the server is not a primary, but a replica",
+                )),
+                None => Err(odd_reply("redis")),
             },
-            _ => return Err(odd_reply("redis")),
+            _ => Err(odd_reply("redis")),
         }
+    }
+
+    async fn read_lives(&self, wire: &Wire, limit: Duration) -> Result<(), StoreError> {
         if self.config.purpose == Purpose::Writes || self.config.shards.is_empty() {
             return Ok(());
         }
