@@ -1,9 +1,12 @@
 //! From errors to answers, and from bodies to values.
 
+use std::fmt;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 use tower_jwt_revocation::{StoreError, StoreErrorKind};
 
@@ -59,8 +62,37 @@ impl From<StoreError> for Problem {
 /// The members of a JSON object in a body. Its content type is not looked at.
 pub(crate) fn object(body: &Bytes) -> Result<Map<String, Value>, Problem> {
     match serde_json::from_slice(body) {
-        Ok(Value::Object(members)) => Ok(members),
-        _ => Err(Problem::BadRequest("the body is not a JSON object")),
+        Ok(Members(members)) => Ok(members),
+        _ => {
+            Err(Problem::BadRequest("the body is not a JSON object, each member of which stands there once"))
+        }
+    }
+}
+
+/// An object in which no name stands twice: of two readers, each could take another one.
+struct Members(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Once;
+        impl<'de> Visitor<'de> for Once {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Map::new();
+                while let Some((name, value)) = map.next_entry()? {
+                    if members.insert(name, value).is_some() {
+                        return Err(de::Error::custom("a name stands there twice"));
+                    }
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Once)
     }
 }
 

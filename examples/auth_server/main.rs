@@ -33,6 +33,8 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, Request};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -118,9 +120,11 @@ async fn run() -> Result<(), Box<dyn Error>> {
 }
 
 /// On a port that speaks gRPC only, also what does not say so is refused in gRPC.
-fn as_grpc<B>(mut request: http::Request<B>) -> http::Request<B> {
-    let grpc = http::HeaderValue::from_static("application/grpc");
-    request.headers_mut().entry(http::header::CONTENT_TYPE).or_insert(grpc);
+fn as_grpc<B>(mut request: Request<B>) -> Request<B> {
+    let headers = request.headers_mut();
+    if !headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    }
     request
 }
 

@@ -22,9 +22,18 @@ async fn public_routes(server: &Server) {
     }
     assert!(server.get("/", None).await.is(200).header("content-type").unwrap().starts_with("text/html"));
     server.get("/nowhere", None).await.is(404);
-    for odd in
-        ["", "{", "[]", "null", "7", "{}", r#"{"sub":7}"#, r#"{"sub":""}"#, r#"{"sub":"a","device":{}}"#]
-    {
+    for odd in [
+        "",
+        "{",
+        "[]",
+        "null",
+        "7",
+        "{}",
+        r#"{"sub":7}"#,
+        r#"{"sub":""}"#,
+        r#"{"sub":"a","device":{}}"#,
+        r#"{"sub":"a","sub":"b"}"#,
+    ] {
         server.send(server.request("POST", "/login", None, odd)).await.is(400);
     }
     server.post("/login", None, json!({ "sub": "x".repeat(1025) })).await.is(400);
@@ -393,9 +402,14 @@ async fn grpc_is_answered_in_its_own_way() {
     // Whatever comes to the port of gRPC is answered in gRPC.
     let http = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
     let url = format!("{}/grpc.health.v1.Health/Check", server.grpc.clone().unwrap());
-    let request = http::Request::post(url).body(http_body_util::Full::default()).unwrap();
-    let answer = send_with(&http, request).await.is(200);
-    assert_eq!(answer.header("grpc-status"), Some("16"));
+    for kind in [None, Some("application/json")] {
+        let mut request = http::Request::post(&url).body(http_body_util::Full::default()).unwrap();
+        if let Some(kind) = kind {
+            request.headers_mut().insert("content-type", kind.parse().unwrap());
+        }
+        let answer = send_with(&http, request).await.is(200);
+        assert_eq!(answer.header("grpc-status"), Some("16"), "{kind:?}");
+    }
 }
 
 /// What is not let through does not stand in line with what was.

@@ -125,6 +125,31 @@ async fn redis_hangs_and_goes_on() {
     }
 }
 
+/// What is not confirmed by as many replicas as were asked for is not answered as if it were.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_wait_for_replicas_where_that_is_asked_for() {
+    support::redis_or_skip!();
+    let redis = RedisServer::builder().arg("--repl-diskless-sync-delay", "0").start();
+    let server = Server::on(&redis, &[("AUTH_WAIT_REPLICAS", "1"), ("AUTH_WAIT_MS", "100")]);
+    let token = foreign(&claims("alice", "a"));
+    server.protected(&token).await.is(200);
+    server.post("/login", None, json!({ "sub": "alice" })).await.is_unavailable().in_time(BUDGET * 3);
+    server.admin("revoke", json!({ "jti": "a" })).await.is_unavailable().in_time(BUDGET * 3);
+    // Unknown means unknown: here, it was done all the same.
+    server.protected(&token).await.is_invalid_token();
+
+    let replica = format!("127.0.0.1 {}", redis.port());
+    let _replica = RedisServer::builder().arg("--replicaof", &replica).start();
+    let start = Instant::now();
+    while server.post("/login", None, json!({ "sub": "alice" })).await.status != 200 {
+        assert!(start.elapsed() < Duration::from_secs(10), "a replica is there, and nothing is confirmed");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let tokens = server.login("alice").await;
+    server.admin("revoke_user", json!({ "sub": "alice" })).await.is(204);
+    server.protected(&tokens.access).await.is_invalid_token();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_starts_without_redis_and_finds_it_later() {
     support::redis_or_skip!();
