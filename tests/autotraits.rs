@@ -7,8 +7,8 @@ use http::{Request, Response};
 use tower::util::BoxCloneSyncService;
 use tower_jwt_revocation::gate::{CounterSnapshot, Counters, Refusals};
 use tower_jwt_revocation::middleware::{
-    EmptyBody, EndWithToken, EndWithTokenLayer, EndingBody, JwtRevocation, LayerConfig, ProblemJson, ResponseFuture,
-    TokenEnded,
+    EmptyBody, EndWithToken, EndWithTokenLayer, EndingBody, JwtRevocation, LayerConfig, ProblemJson,
+    ResponseFuture, TokenEnded,
 };
 use tower_jwt_revocation::store::memory::MemoryStore;
 use tower_jwt_revocation::store::{
