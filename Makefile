@@ -1,6 +1,6 @@
 # The one way to build, test and lint this crate; CI (.ci/run) goes through it as well.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo tour test test-features test-frameworks lint fmt doc bench faults soak count count-renew
+.PHONY: help setup demo tour test test-features test-frameworks lint fmt doc bench faults soak bench-report count count-renew
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ faults: setup ## Breaks Redis in every way and writes into docs/faults.md what w
 
 soak: setup ## Lets Redis fail for SOAK seconds (200): nothing may grow. Writes the numbers into docs/faults.md
 	FAULTS_REPORT=1 FAULTS_SOAK=$(or $(SOAK),200) cargo test --all-features --test faults
+
+bench-report: setup ## Measures all that docs/performance.md says and writes it; with FULL=1 for ten million revocations too
+	cargo run --release --manifest-path benches/report/Cargo.toml --features peers --bin report
 
 count: ## Counts the instructions of the hot paths (valgrind): none may grow by more than 5 %
 	scripts/count

@@ -4,98 +4,24 @@
 //! revocations there are, default 1 000 000.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_precision_loss, reason = "a measurement")]
 
+// Shared with the package that measures against others; compiled here too, so that it keeps up with the trait.
+#[path = "report/src/numbers.rs"]
+mod numbers;
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
+use numbers::Numbers;
 use tower_jwt_revocation::mirror::MirrorStatus;
-use tower_jwt_revocation::store::feed::{Fact, Feed, Heartbeat, LogEntry, LogId, Progress, SnapshotPage};
-use tower_jwt_revocation::store::{Lookup, StoreError};
+use tower_jwt_revocation::store::Lookup;
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::profile::SignedClaims;
 use tower_jwt_revocation::{
-    Clock as _, Fingerprint, MemoryStore, Mirror, RevocationStore as _, Standing, SystemClock, Timestamp,
-    VerifiedToken,
+    Clock as _, MemoryStore, Mirror, RevocationStore as _, Standing, SystemClock, VerifiedToken,
 };
-
-/// Numbers as fingerprints, spread as SHA-256 spreads them.
-fn name(n: u64) -> Fingerprint {
-    let mut bits = n.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    bits ^= bits >> 31;
-    Fingerprint::from_bytes((u128::from(bits) << 64 | u128::from(n)).to_be_bytes())
-}
-
-fn until(n: u64) -> Timestamp {
-    SystemClock::default().now().plus(Duration::from_secs(3600 + n % 86_400))
-}
-
-/// A snapshot of so many revocations, and a log of as many more as `written` says.
-struct Numbers {
-    entries: u64,
-    written: Arc<AtomicU64>,
-}
-
-impl Feed for Numbers {
-    async fn connect(&mut self) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    async fn heartbeat(&mut self, _: Progress) -> Result<Heartbeat, StoreError> {
-        Ok(Heartbeat {
-            epoch: 1,
-            seq: self.written.load(Ordering::SeqCst),
-            time: SystemClock::default().now(),
-            horizon: Timestamp::ZERO,
-            lifted: Timestamp::ZERO,
-            uncounted: None,
-        })
-    }
-
-    async fn tail(&mut self) -> Result<LogId, StoreError> {
-        Ok(LogId { ms: self.written.load(Ordering::SeqCst), n: 0 })
-    }
-
-    async fn count(&mut self) -> Result<u64, StoreError> {
-        Ok(self.entries)
-    }
-
-    async fn snapshot(&mut self, cursor: Option<u64>) -> Result<SnapshotPage, StoreError> {
-        let from = cursor.unwrap_or(0);
-        let to = (from + 2000).min(self.entries);
-        let facts = (from..to).map(|n| (name(n), Fact::revoked_until(until(n)))).collect();
-        Ok(SnapshotPage { facts, next: (to < self.entries).then_some(to) })
-    }
-
-    async fn find(&mut self, names: &[Fingerprint]) -> Result<Vec<Option<Fact>>, StoreError> {
-        Ok(vec![None; names.len()])
-    }
-
-    async fn read(&mut self, after: LogId, wait: Duration) -> Result<Vec<LogEntry>, StoreError> {
-        let last = self.written.load(Ordering::SeqCst);
-        if after.ms == last {
-            tokio::time::sleep(wait.min(Duration::from_millis(1))).await;
-        }
-        let last = last.min(after.ms + 1000);
-        let entry = |seq: u64| LogEntry {
-            id: LogId { ms: seq, n: 0 },
-            epoch: 1,
-            seq,
-            fingerprint: name(self.entries + seq),
-            fact: Fact::revoked_until(until(seq)),
-        };
-        Ok((after.ms + 1..=last).map(entry).collect())
-    }
-
-    async fn restore(&mut self, _: &[(Fingerprint, Fact)]) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    async fn leave(&mut self) {}
-}
 
 fn tokens(count: u64) -> Vec<Arc<VerifiedToken>> {
     let now = SystemClock::default().now();

@@ -17,7 +17,7 @@ pub const KEY_ID: &str = "2026-01";
 const SECRET: &[u8; 32] = b"a secret of 32 bytes for benches";
 
 /// The claims of a common access token (RFC 9068).
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Claims {
     pub iss: String,
     pub sub: String,
@@ -61,6 +61,13 @@ pub fn rs256() -> Keys {
             .with_kid(KEY_ID)
             .unwrap(),
     }
+}
+
+/// Modulus and exponent of the public key of [`rs256`].
+pub fn rs256_components() -> (Vec<u8>, Vec<u8>) {
+    let der = der(include_str!("../../tests/keys/rsa2048.pkcs1.pub.pem"));
+    // A sequence of two integers, the first with a zero before its 256 bytes, the second of three bytes (RFC 8017 §A.1.1).
+    (der.get(9..265).unwrap().to_vec(), der.get(der.len() - 3..).unwrap().to_vec())
 }
 
 /// jsonwebtoken reads PEM only with a feature that this crate does without.

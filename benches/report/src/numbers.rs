@@ -1,4 +1,5 @@
 //! A store that is a list of numbers: nothing but the mirror in front of it is measured.
+#![allow(missing_docs, unreachable_pub, reason = "compiled into several benches")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +40,7 @@ impl Feed for Numbers {
             time: SystemClock::default().now(),
             horizon: Timestamp::ZERO,
             lifted: Timestamp::ZERO,
+            uncounted: None,
         })
     }
 
