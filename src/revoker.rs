@@ -10,6 +10,7 @@ mod import;
 use std::fmt;
 use std::future::IntoFuture;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -43,7 +44,7 @@ pub use confirm::{ConfirmError, ConfirmRequest, Confirmed};
 pub struct Revoker {
     store: Arc<dyn RevocationStore>,
     profile: Arc<TokenProfile>,
-    lifetime: Duration,
+    least: LeastLifetime,
     audit: Option<Arc<dyn AuditSink>>,
 }
 
@@ -52,24 +53,35 @@ impl Revoker {
     /// [`JwtRevocationLayer::revoker`](crate::JwtRevocationLayer::revoker) instead; one that only revokes must be given the
     /// profile of those that check, above all the same issuers and the largest of their lifetimes.
     ///
+    /// # Security
+    /// Where refresh tokens are in use and this process does not keep sessions itself, say with
+    /// [`with_lifetime`](Self::with_lifetime) how long they live: the record of a user or a session must outlive them too.
+    ///
     /// # Errors
     /// [`ConfigError`] if the profile cannot work.
     pub fn new(store: impl RevocationStore, profile: TokenProfile) -> Result<Self, ConfigError> {
         profile.validate()?;
-        Ok(Self::from_parts(Arc::new(store), Arc::new(profile)))
+        Ok(Self::from_parts(Arc::new(store), Arc::new(profile), LeastLifetime::default()))
     }
 
-    pub(crate) fn from_parts(store: Arc<dyn RevocationStore>, profile: Arc<TokenProfile>) -> Self {
+    pub(crate) fn from_parts(
+        store: Arc<dyn RevocationStore>,
+        profile: Arc<TokenProfile>,
+        least: LeastLifetime,
+    ) -> Self {
         store.expect_tokens_for(profile.retention());
-        Self { store, profile, lifetime: Duration::ZERO, audit: None }
+        Self { store, profile, least, audit: None }
     }
 
     /// Keeps every record of a session, a family, a user, … at least this long: for refresh tokens, which fall with
     /// them and outlive access tokens. Has no effect if it is shorter than what the profile asks for, nor on the records
     /// of single tokens. Default: what the profile asks for.
+    ///
+    /// Holds for the clones of this revoker too and, if it comes from a layer, for all revokers of that layer: no part of a
+    /// program is to end refresh tokens for a shorter time than another.
     #[must_use]
-    pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
-        self.lifetime = self.lifetime.max(lifetime);
+    pub fn with_lifetime(self, lifetime: Duration) -> Self {
+        self.least.raise(lifetime);
         self
     }
 
@@ -86,7 +98,7 @@ impl Revoker {
     }
 
     fn retention(&self) -> Duration {
-        self.profile.retention().max(self.lifetime)
+        self.profile.retention().max(self.least.get())
     }
 
     pub(crate) fn tell(&self, event: impl FnOnce() -> AuditEvent) {
@@ -300,6 +312,20 @@ fn unknown_issuer(issuer: &str) -> StoreError {
 
 fn invalid(problem: String) -> StoreError {
     StoreError::new(StoreErrorKind::InvalidInput, problem)
+}
+
+/// The least time for which records are kept. Shared: whoever raises it does so for all.
+#[derive(Clone, Default)]
+pub(crate) struct LeastLifetime(Arc<AtomicU64>);
+
+impl LeastLifetime {
+    fn raise(&self, lifetime: Duration) {
+        self.0.fetch_max(u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
 }
 
 impl fmt::Debug for Revoker {

@@ -12,7 +12,7 @@ use crate::audit::AuditSink;
 use crate::config::ConfigError;
 use crate::gate::{Counters, Credentials, Enforcement, FailModeRule, Gate, Preflight};
 use crate::policy::FailMode;
-use crate::revoker::Revoker;
+use crate::revoker::{LeastLifetime, Revoker};
 use crate::store::{Needs, RevocationStore};
 use crate::token::bearer::{RequestHead, TokenSource};
 use crate::token::{TokenVerifier, UpstreamClaims};
@@ -77,6 +77,8 @@ pub struct JwtRevocationLayer<A = EmptyBody> {
     form: Arc<Form>,
     body: Arc<A>,
     leaves_clearance: bool,
+    /// Of the records that its revokers write.
+    least_lifetime: LeastLifetime,
 }
 
 impl JwtRevocationLayer {
@@ -89,6 +91,7 @@ impl JwtRevocationLayer {
             form: Arc::new(Form::new()),
             body: Arc::new(EmptyBody),
             leaves_clearance: true,
+            least_lifetime: LeastLifetime::default(),
         }
     }
 
@@ -273,8 +276,8 @@ impl<A> JwtRevocationLayer<A> {
     /// What makes the bodies of refusals, default [`EmptyBody`]: [`ProblemJson`](super::ProblemJson), or a closure,
     /// see [`RejectionResponse`](super::RejectionResponse).
     pub fn with_response<A2>(self, response: A2) -> JwtRevocationLayer<A2> {
-        let (gate, form, leaves_clearance) = (self.gate, self.form, self.leaves_clearance);
-        JwtRevocationLayer { gate, form, body: Arc::new(response), leaves_clearance }
+        let Self { gate, form, leaves_clearance, least_lifetime, .. } = self;
+        JwtRevocationLayer { gate, form, body: Arc::new(response), leaves_clearance, least_lifetime }
     }
 
     /// Tells `sink` of every request that passes unchecked, of every revoked token that is refused, and of what is
@@ -288,10 +291,11 @@ impl<A> JwtRevocationLayer<A> {
     /// The write side for the tokens that this layer accepts: same store, same profile, same audit.
     ///
     /// Where other services on the same store accept tokens that live longer than this layer accepts, say so with
-    /// [`Revoker::with_lifetime`], or theirs outlive the revocation.
+    /// [`Revoker::with_lifetime`], or theirs outlive the revocation. Sessions that were given a revoker of this layer do so
+    /// for all of its revokers: a user who is logged out is to stay so for as long as refresh tokens live.
     pub fn revoker(&self) -> Revoker {
         let profile = Arc::new(self.gate.verifier.profile().clone());
-        let revoker = Revoker::from_parts(Arc::clone(&self.gate.store), profile);
+        let revoker = Revoker::from_parts(Arc::clone(&self.gate.store), profile, self.least_lifetime.clone());
         match &self.gate.audit {
             Some(sink) => revoker.with_audit(Arc::clone(sink)),
             None => revoker,
@@ -321,6 +325,7 @@ impl<A> Clone for JwtRevocationLayer<A> {
             form: Arc::clone(&self.form),
             body: Arc::clone(&self.body),
             leaves_clearance: self.leaves_clearance,
+            least_lifetime: self.least_lifetime.clone(),
         }
     }
 }

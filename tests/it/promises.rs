@@ -151,3 +151,24 @@ async fn a_profile_that_nobody_validated_lets_no_token_outlive_its_revocation() 
     let record = revoker.find(Target::token(token.id().unwrap())).await.unwrap().unwrap();
     assert!(profile.judge_times(&token, record.until()).is_err(), "accepted after it was forgotten");
 }
+
+/// Refresh tokens outlive access tokens, and so must what ends them, whichever part of the program says so.
+#[cfg(feature = "sessions")]
+#[tokio::test]
+async fn who_is_logged_out_through_the_layer_stays_so_for_as_long_as_refresh_tokens_live() {
+    use crate::support::WordVerifier;
+    use tower_jwt_revocation::session::{RefreshPolicy, Sessions};
+
+    let store = MemoryStore::new();
+    let layer = JwtRevocationLayer::new(WordVerifier::default(), store.clone());
+    let (early, clone) = (layer.revoker(), layer.clone());
+    let policy = RefreshPolicy::new().with_idle_lifetime(30 * DAY);
+    let _sessions = Sessions::new(store, layer.revoker(), policy).unwrap();
+    let begun = early.revoke(Target::user("before")).await.unwrap().at;
+    for (n, revoker) in [early, layer.revoker(), clone.revoker()].into_iter().enumerate() {
+        let alice = Target::user(format!("alice {n}"));
+        revoker.revoke(alice.clone()).await.unwrap();
+        let record = revoker.find(alice).await.unwrap().unwrap();
+        assert!(record.until() >= begun.plus(30 * DAY), "{n}: {} {begun}", record.until());
+    }
+}
