@@ -74,6 +74,9 @@
 //! | [`Revoker`], [`Target`], [`Extent`] | the write side: what to revoke, and how much of it |
 //! | [`JwtVerifier`], [`token`] | keys, and the [rules for claims](token::TokenProfile) |
 //! | [`RedisStore`], [`MemoryStore`], [`store`] | where revocations are kept, and how to bring a store of your own |
+//! | [`Mirror`], [`CachedVerifier`] | decisions from memory: of revocations with a proved staleness, of signatures |
+//! | `session`, `token::issue` | logins, refresh tokens and devices; access tokens (features `sessions`, `issuer`) |
+//! | [`audit`] | who revoked what, and who was refused |
 //! | `ForeignList` | lists of revoked tokens that other programs keep in the same Redis (feature `redis`) |
 //! | [`Clearance`], [`Rejection`], [`Counters`] | what became of a request |
 //!

@@ -57,8 +57,9 @@ pub struct Families {
 impl Families {
     /// Families in this store, revoked by this revoker, under this policy.
     ///
-    /// Whatever else revokes sessions or users must keep its records as long as refresh tokens live, see
-    /// [`Revoker::with_lifetime`]; or use [`revoker`](Self::revoker), which does.
+    /// Whatever else revokes sessions or users must keep its records as long as refresh tokens live. Clones of `revoker` and all
+    /// revokers of the layer it comes from do so from now on; tell those of other processes to
+    /// ([`Revoker::with_lifetime`]).
     ///
     /// # Errors
     /// [`ConfigError`] if the policy cannot work, or the token profile of the revoker accepts several issuers: families

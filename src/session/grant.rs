@@ -42,7 +42,7 @@ impl NewFamily {
     }
 }
 
-/// The answer to a refresh.
+/// The answer to a refresh. A variant that you do not know is to be answered as a refusal.
 #[derive(Clone, Debug)]
 #[must_use = "a refresh that is not looked at grants nothing"]
 #[non_exhaustive]

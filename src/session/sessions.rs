@@ -62,7 +62,10 @@ pub struct Sessions {
 
 impl Sessions {
     /// Sessions in this store, revoked by this revoker, with refresh tokens under this policy. A session lives as long
-    /// as its refresh tokens.
+    /// as its refresh tokens. `store` is where the sessions are, not a mirror of it.
+    ///
+    /// All clones of `revoker`, and all revokers of the layer it comes from, keep their records as long as refresh tokens
+    /// live from now on. Tell those of other processes to ([`Revoker::with_lifetime`]).
     ///
     /// # Errors
     /// [`ConfigError`] as [`Families::new`].
