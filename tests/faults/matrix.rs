@@ -223,9 +223,12 @@ impl Judge<'_> {
                 }
             }
             Err(kind) => {
+                // It was tried until the fault was over, and then had too little time left for the answer.
+                let is_cut_short =
+                    kind == StoreErrorKind::Timeout && sent < self.times.healing && got >= self.times.healing;
                 let is_expected = self.fault.writes != Able::All
                     && got > self.times.begun
-                    && self.fault.write_reasons.contains(&kind);
+                    && (is_cut_short || self.fault.write_reasons.contains(&kind));
                 let is_over = sent > self.times.healed + RECOVERY;
                 if (!is_expected || is_over) && !self.excuse(kind, sent, got) {
                     self.complain(sent, &format!("a write failed because {kind:?}"));
