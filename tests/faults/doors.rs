@@ -1,6 +1,7 @@
 //! One store behind two layers, one of each fail mode; tokens for them, and what became of a request.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use http::{Request, Response, StatusCode, header};
 use jsonwebtoken::{EncodingKey, Header};
@@ -9,14 +10,17 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
 use tower_jwt_revocation::{
-    Clearance, Clock as _, FailMode, JwtRevocationLayer, JwtVerifier, RedisStore, Rejection, Revoker,
-    StoreErrorKind, SystemClock,
+    Clearance, Clock as _, FailMode, JwtRevocationLayer, JwtVerifier, Mirror, RedisStore, Rejection,
+    RevocationStore, Revoker, StoreErrorKind, SystemClock,
 };
 
 const SECRET: &[u8] = b"a secret of the tests, 32 bytes or more";
 
 /// How long the tokens live, in seconds: longer than any run.
 const LIFETIME: u64 = 1800;
+
+/// How old what a mirror says may be: less than the default, to see more of them fail to prove it.
+pub const STALENESS: Duration = Duration::from_millis(300);
 
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +58,17 @@ pub struct Doors {
 }
 
 impl Doors {
-    pub fn new(store: RedisStore) -> Self {
+    /// Over Redis, or over a mirror of it, which has loaded everything.
+    pub async fn of(store: RedisStore, mirror: bool) -> (Self, Option<Mirror>) {
+        if !mirror {
+            return (Self::new(store), None);
+        }
+        let mirror = Mirror::builder(store).with_max_staleness(STALENESS).start().unwrap();
+        mirror.ready().await;
+        (Self::new(mirror.clone()), Some(mirror))
+    }
+
+    fn new(store: impl RevocationStore) -> Self {
         let key = VerificationKey::from_secret(Algorithm::HS256, SECRET).unwrap();
         let verifier = JwtVerifier::new([key], TokenProfile::new()).unwrap();
         let layer = JwtRevocationLayer::new(verifier, store);

@@ -8,6 +8,7 @@ use tower_jwt_revocation::StoreErrorKind::{
 };
 use tower_jwt_revocation::store::redis::RedisStoreBuilder;
 
+use crate::doors::STALENESS;
 use crate::lab::Lab;
 use crate::support::{Builder, Fault as Net};
 
@@ -38,6 +39,8 @@ pub struct Fault {
     pub lasts: bool,
     /// How long it may take until the fault is noticed, where Redis goes on to answer.
     pub notice: Duration,
+    /// Whether a mirror is asked, which asks Redis.
+    pub mirror: bool,
     pub server: fn(Builder) -> Builder,
     pub store: fn(RedisStoreBuilder) -> RedisStoreBuilder,
     pub begin: fn(&mut Lab),
@@ -57,6 +60,7 @@ fn network(name: &'static str, begin: fn(&mut Lab)) -> Fault {
         forgets: false,
         lasts: true,
         notice: Duration::ZERO,
+        mirror: false,
         server: |server| server,
         store: |store| store,
         begin,
@@ -77,6 +81,7 @@ pub fn all() -> Vec<Fault> {
     let mut faults = networks();
     faults.extend(servers());
     faults.extend(contents());
+    faults.extend(mirrors());
     faults
 }
 
@@ -266,6 +271,34 @@ fn contents() -> Vec<Fault> {
                 |lab| replace_life(lab, "SET"),
                 bring_life_back,
             )
+        },
+    ]
+}
+
+/// Over a mirror: revoked tokens are known whatever happens, the others for as long as the mirror can prove it.
+fn mirrors() -> Vec<Fault> {
+    let over_mirror = |fault| Fault { checks: Able::Revoked, notice: STALENESS, mirror: true, ..fault };
+    vec![
+        over_mirror(server(
+            "mirror: hung (`SIGSTOP`)",
+            |lab| lab.server.stop_hung(),
+            |lab| lab.server.resume(),
+        )),
+        over_mirror(Fault {
+            server: durable,
+            ..server(
+                "mirror: killed, restarted with its data",
+                |lab| lab.server.kill(),
+                |lab| lab.server.restart(),
+            )
+        }),
+        Fault {
+            checks: Able::Some,
+            writes: Able::All,
+            reasons: &[Amnesia],
+            forgets: true,
+            lasts: false,
+            ..over_mirror(server("mirror: `FLUSHALL`", |lab| drop(lab.cli(&["FLUSHALL"])), |_| {}))
         },
     ]
 }

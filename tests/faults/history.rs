@@ -1,24 +1,28 @@
 //! Several processes on one Redis, and the order of what they did: a check that starts after a revocation was
-//! confirmed must not find the token live, whichever process did what, unless Redis has lost the revocation.
+//! confirmed must not find the token live, whichever process did what, unless Redis has lost the revocation. Where the
+//! processes ask mirrors, a check may be as much later as a mirror may be behind, unless it is of the process that revoked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tower_jwt_revocation::{RedisStore, Revoker, Target, token::TokenProfile};
 
 use crate::clock;
-use crate::doors::this_second;
+use crate::doors::{STALENESS, this_second};
 use crate::lab::Runtime;
 use crate::support::{Fault, FaultProxy, RedisServer, wait_until};
-use crate::worker::{Event, Id, Plan, What, read};
+use crate::worker::{CHECKS, Event, Id, Mirrored, Plan, What, read};
 
 const WORKERS: u64 = 3;
 /// How far the replica is behind.
 pub const LAG: Duration = Duration::from_millis(50);
 /// How long it may take until nobody answers from what Redis has lost: until all have found the new primary.
 const EXPOSURE: Duration = Duration::from_secs(3);
+/// How late the replies of a distant Redis are: less than a check may be.
+const FAR: Duration = Duration::from_millis(30);
 /// For how long a primary is believed that was replaced without knowing it: sentinels are asked every one to three
 /// seconds, and have to answer.
 const SPLIT: Duration = Duration::from_secs(4);
@@ -48,22 +52,48 @@ type Case = (&'static str, fn(&'static str) -> Result<Outcome, String>);
 pub fn all() -> Vec<Case> {
     vec![
         ("one Redis, killed and hung, its log written at once", one_redis),
-        ("the host of the primary dies", |name| fail_over(name, Death::Kill, false)),
+        ("the host of the primary dies", |name| fail_over(name, Death::Kill, Mode::Plain)),
         ("the host of the primary dies, writes wait for a replica", |name| {
-            fail_over(name, Death::Kill, true)
+            fail_over(name, Death::Kill, Mode::Waits)
         }),
-        ("the primary hangs, and wakes when it was replaced", |name| fail_over(name, Death::Hang, false)),
-        ("the primary hangs and wakes, writes wait for a replica", |name| fail_over(name, Death::Hang, true)),
-        ("the primary is cut off from its sentinel, but not from its clients", |name| split(name, false)),
-        ("the same, writes wait for a replica", |name| split(name, true)),
+        ("the primary hangs, and wakes when it was replaced", |name| {
+            fail_over(name, Death::Hang, Mode::Plain)
+        }),
+        ("the primary hangs and wakes, writes wait for a replica", |name| {
+            fail_over(name, Death::Hang, Mode::Waits)
+        }),
+        ("the primary is cut off from its sentinel, but not from its clients", |name| {
+            split(name, Mode::Plain)
+        }),
+        ("the same, writes wait for a replica", |name| split(name, Mode::Waits)),
+        ("mirrors: processes stopped, the log trimmed, Redis hung and killed", mirrors_sleep),
+        ("mirrors: processes stopped again and again, Redis far away", mirrors_nap),
+        ("mirrors: `FLUSHALL`", mirrors_remember),
+        ("mirrors: the host of the primary dies", |name| fail_over(name, Death::Kill, Mode::Mirror)),
+        ("mirrors: the primary hangs, and wakes when it was replaced", |name| {
+            fail_over(name, Death::Hang, Mode::Mirror)
+        }),
+        ("mirrors: the primary is cut off from its sentinel", |name| split(name, Mode::Mirror)),
     ]
 }
 
 // === The runs ===
 
+/// The log that mirrors follow.
+const LOG: &str = "jwt-revocation:{0}:l";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Plain,
+    /// Writes wait for a replica.
+    Waits,
+    /// Checks go through a mirror in each process.
+    Mirror,
+}
+
 fn one_redis(name: &'static str) -> Result<Outcome, String> {
     let mut server = RedisServer::builder().arg("appendonly", "yes").arg("appendfsync", "always").start();
-    let run = Run::start(server.url(), Duration::from_secs(9), false);
+    let run = Run::start(server.url(), Duration::from_secs(9), Mode::Plain);
     run.wait_until(Duration::from_secs(2));
     server.kill();
     let fault = clock::now();
@@ -77,9 +107,78 @@ fn one_redis(name: &'static str) -> Result<Outcome, String> {
     server.kill();
     server.restart();
     let history = run.end(fault);
-    let outcome = history.judge(name, Duration::ZERO)?;
-    if outcome.lost > 0 {
-        return Err(format!("{name}: {} confirmed writes are gone", outcome.lost));
+    history.judge(name, None)
+}
+
+/// A mirror that slept while others revoked, and behind which the log was trimmed, must not answer from the past; nor if the
+/// question that was to prove it fresh was answered while it slept.
+fn mirrors_sleep(name: &'static str) -> Result<Outcome, String> {
+    let mut server = RedisServer::builder().arg("appendonly", "yes").arg("appendfsync", "always").start();
+    let run = Run::start(server.url(), Duration::from_secs(10), Mode::Mirror);
+    run.wait_until(Duration::from_secs(2));
+    let fault = clock::now();
+    let asleep = run.put_to_sleep(0);
+    std::thread::sleep(STALENESS * 4);
+    server.cli(&["XTRIM", LOG, "MAXLEN", "0"]);
+    drop(asleep);
+    run.wait_until(Duration::from_secs(4));
+    server.stop_hung();
+    let asleep = run.put_to_sleep(1);
+    std::thread::sleep(STALENESS);
+    server.resume();
+    std::thread::sleep(STALENESS * 2);
+    drop(asleep);
+    run.wait_until(Duration::from_secs(6));
+    server.kill();
+    std::thread::sleep(STALENESS);
+    server.restart();
+    run.wait_until(Duration::from_millis(7500));
+    server.stop_hung();
+    std::thread::sleep(STALENESS * 2);
+    server.resume();
+    let history = run.end(fault);
+    let outcome = history.judge(name, None)?;
+    if history.mirrors.first().is_none_or(|mirror| mirror.resyncs == 0) {
+        return Err(format!("{name}: the log was trimmed, and nobody noticed: {:?}", history.mirrors));
+    }
+    Ok(outcome)
+}
+
+/// The way to Redis is so long that a mirror is often stopped between a question and its answer: then the answer is of the
+/// past when it is read.
+fn mirrors_nap(name: &'static str) -> Result<Outcome, String> {
+    let (net, server) = (Runtime::start(), RedisServer::start());
+    let addr = server.addr();
+    let proxy = Arc::new(net.run(FaultProxy::start(addr)));
+    let far = Arc::clone(&proxy);
+    net.run(async move { far.set(Fault::Latency { base: FAR, jitter: Duration::ZERO }).await });
+    let run = Run::start(proxy.url(), Duration::from_secs(11), Mode::Mirror);
+    run.wait_until(Duration::from_secs(1));
+    let fault = clock::now();
+    for nap in 0..12 {
+        let asleep = run.put_to_sleep(nap % WORKERS);
+        // Longer than a proof holds, and not so long that the answer is given up.
+        std::thread::sleep(STALENESS * 3 / 2);
+        drop(asleep);
+        std::thread::sleep(STALENESS);
+    }
+    run.wait_until(run.plan.length);
+    let near = Arc::clone(&proxy);
+    net.run(async move { near.set(Fault::Pass).await });
+    run.end(fault).judge(name, None)
+}
+
+/// Redis forgets everything, the mirrors nothing: what they had heard of is still refused, what they had not is in doubt.
+fn mirrors_remember(name: &'static str) -> Result<Outcome, String> {
+    let server = RedisServer::start();
+    let run = Run::start(server.url(), Duration::from_secs(10), Mode::Mirror);
+    run.wait_until(Duration::from_secs(3));
+    let fault = clock::now();
+    server.cli(&["FLUSHALL"]);
+    let history = run.end(fault);
+    let outcome = history.judge(name, None)?;
+    if history.mirrors.iter().any(|mirror| mirror.resyncs == 0) {
+        return Err(format!("{name}: somebody did not notice: {:?}", history.mirrors));
     }
     Ok(outcome)
 }
@@ -90,10 +189,10 @@ enum Death {
     Hang,
 }
 
-fn fail_over(name: &'static str, death: Death, waits: bool) -> Result<Outcome, String> {
+fn fail_over(name: &'static str, death: Death, mode: Mode) -> Result<Outcome, String> {
     let net = Runtime::start();
     let pair = Pair::start(&net);
-    let run = Run::start(pair.url(), Duration::from_secs(10), waits);
+    let run = Run::start(pair.url(), Duration::from_secs(10), mode);
     run.wait_until(Duration::from_secs(3));
     // A host that dies takes along what it has not sent. A kernel would still send it.
     pair.cut(&net);
@@ -110,8 +209,8 @@ fn fail_over(name: &'static str, death: Death, waits: bool) -> Result<Outcome, S
         pair.primary.resume();
     }
     let history = run.end(fault);
-    let outcome = history.judge(name, Duration::ZERO)?;
-    if waits && outcome.lost > 0 {
+    let outcome = history.judge(name, Some(Duration::ZERO))?;
+    if mode == Mode::Waits && outcome.lost > 0 {
         return Err(format!("{name}: {} writes that a replica confirmed are gone", outcome.lost));
     }
     Ok(outcome)
@@ -119,10 +218,10 @@ fn fail_over(name: &'static str, death: Death, waits: bool) -> Result<Outcome, S
 
 /// The sentinel cannot reach the primary and promotes the replica. The primary does not learn of it, nor do those that
 /// are connected to it, until they ask the sentinel.
-fn split(name: &'static str, waits: bool) -> Result<Outcome, String> {
+fn split(name: &'static str, mode: Mode) -> Result<Outcome, String> {
     let net = Runtime::start();
     let pair = Pair::start(&net);
-    let run = Run::start(pair.url(), Duration::from_secs(9), waits);
+    let run = Run::start(pair.url(), Duration::from_secs(9), mode);
     run.wait_until(Duration::from_secs(3));
     let fault = clock::now();
     pair.cut(&net);
@@ -131,8 +230,8 @@ fn split(name: &'static str, waits: bool) -> Result<Outcome, String> {
     let port = pair.replica.port().to_string();
     pair.sentinel.cli(&["SENTINEL", "MONITOR", "primary", "127.0.0.1", &port, "1"]);
     let history = run.end(fault);
-    let outcome = history.judge(name, SPLIT)?;
-    if waits && outcome.lost > 0 {
+    let outcome = history.judge(name, Some(SPLIT))?;
+    if mode == Mode::Waits && outcome.lost > 0 {
         return Err(format!("{name}: {} writes that a replica confirmed are gone", outcome.lost));
     }
     Ok(outcome)
@@ -187,6 +286,15 @@ impl Pair {
     }
 }
 
+/// A process that is stopped.
+struct Asleep(Pid);
+
+impl Drop for Asleep {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::CONT);
+    }
+}
+
 /// The processes at work.
 struct Run {
     plan: Plan,
@@ -194,11 +302,13 @@ struct Run {
 }
 
 impl Run {
-    fn start(url: String, length: Duration, waits: bool) -> Self {
+    fn start(url: String, length: Duration, mode: Mode) -> Self {
+        let (waits, mirror) = (mode == Mode::Waits, mode == Mode::Mirror);
         let start = clock::now() + 1_500_000_000;
         // What waits on a connection holds up what comes after it.
         let writes = if waits { 10 } else { 40 };
-        let plan = Plan { url, workers: WORKERS, start, second: this_second() + 1, length, writes, waits };
+        let second = this_second() + 1;
+        let plan = Plan { url, workers: WORKERS, start, second, length, writes, waits, mirror };
         let workers = (0..WORKERS)
             .map(|worker| {
                 let file = format!("tjr-history-{}-{start}-{worker}", std::process::id());
@@ -209,6 +319,14 @@ impl Run {
         Self { plan, workers }
     }
 
+    /// Stops a process, until the answer is dropped.
+    fn put_to_sleep(&self, worker: u64) -> Asleep {
+        let id = self.workers[usize::try_from(worker).unwrap()].0.id();
+        let id = Pid::from_raw(id.cast_signed()).unwrap();
+        kill_process(id, Signal::STOP).unwrap();
+        Asleep(id)
+    }
+
     /// Waits until so much time of the history is over.
     fn wait_until(&self, moment: Duration) {
         let due = self.plan.start + u64::try_from(moment.as_nanos()).unwrap();
@@ -217,10 +335,12 @@ impl Run {
 
     /// Waits for the processes, and asks Redis what it still knows.
     fn end(self, fault: u64) -> History {
-        let mut events = Vec::new();
+        let (mut events, mut mirrors) = (Vec::new(), Vec::new());
         for (mut worker, file) in self.workers {
             assert!(worker.wait().unwrap().success(), "a process failed");
-            events.extend(read(&file));
+            let (done, mirror) = read(&file);
+            events.extend(done);
+            mirrors.extend(mirror);
             std::fs::remove_file(file).unwrap();
         }
         let confirmed = events.iter().filter(|event| event.what == What::Write { confirmed: true });
@@ -244,7 +364,8 @@ impl Run {
             }
             lost
         });
-        History { events, lost, fault }
+        let checks = self.plan.length.as_secs() * CHECKS;
+        History { events, lost, fault, mirrors, checks }
     }
 }
 
@@ -254,14 +375,30 @@ struct History {
     events: Vec<Event>,
     lost: BTreeSet<Id>,
     fault: u64,
+    mirrors: Vec<Mirrored>,
+    /// Of each process.
+    checks: u64,
 }
 
 impl History {
-    /// For so long after the fault two primaries may be believed.
+    /// Whether and how Redis may lose what it confirmed: another takes its place, and for so long after the fault both
+    /// may be believed.
     ///
     /// # Errors
     /// What must not have happened.
-    fn judge(&self, name: &'static str, split: Duration) -> Result<Outcome, String> {
+    fn judge(&self, name: &'static str, loss: Option<Duration>) -> Result<Outcome, String> {
+        if loss.is_none() && !self.lost.is_empty() {
+            return Err(format!("{name}: {} confirmed writes are gone", self.lost.len()));
+        }
+        if self.mirrors.iter().any(|mirror| mirror.fresh * 3 < self.checks) {
+            return Err(format!("{name}: too little was answered from memory: {:?}", self.mirrors));
+        }
+        let split = loss.unwrap_or_default();
+        let staleness = if self.mirrors.is_empty() { 0 } else { nanos(STALENESS) };
+        // What Redis loses is of its last moments: the lag, and as long as this machine may have held things up.
+        let slack = nanos(LAG + Duration::from_millis(500));
+        let is_of_the_last_moments =
+            |write: &Event| write.to + slack >= self.fault && write.from <= self.fault + slack + nanos(split);
         let writes: BTreeMap<Id, &Event> = self
             .events
             .iter()
@@ -271,7 +408,9 @@ impl History {
         let is_confirmed = |write: &&&Event| write.what == What::Write { confirmed: true };
         let answers: Vec<_> =
             self.events.iter().filter(|event| matches!(event.what, What::Live | What::Revoked)).collect();
-        let first = answers.iter().filter(|event| event.from > self.fault).map(|event| event.to).min();
+        // A mirror answers from memory until it could know.
+        let after = |event: &&&Event| event.from > self.fault + staleness;
+        let first = answers.iter().filter(after).map(|event| event.to).min();
         let first = first.ok_or_else(|| format!("{name}: no answer after the fault"))?;
         let (mut judged, mut wrong, mut last_wrong) = (0, 0, first);
         for check in &answers {
@@ -279,26 +418,30 @@ impl History {
             if check.what == What::Revoked && write.is_none_or(|write| check.to < write.from) {
                 return Err(format!("{name}: refused before anyone had revoked it: {check:?}"));
             }
-            let Some(write) =
-                write.filter(|write| write.what == What::Write { confirmed: true } && check.from > write.to)
-            else {
-                continue;
+            // A mirror knows of its own writes at once, and whatever becomes of Redis.
+            let is_own = |write: &Event| !self.mirrors.is_empty() && write.by == check.by;
+            let must_be_known = |write: &&&Event| {
+                let delay = if is_own(write) { 0 } else { staleness };
+                write.what == What::Write { confirmed: true } && check.from > write.to + delay
             };
+            let Some(write) = write.filter(must_be_known) else { continue };
             judged += 1;
             if check.what == What::Live {
                 let is_split = check.from > self.fault && check.from < self.fault + nanos(split);
-                if !self.lost.contains(&check.id) && !is_split {
+                // Mirrors tell Redis what it has lost, so it can look as if it had not.
+                let is_told_again =
+                    !self.mirrors.is_empty() && loss.is_some() && is_of_the_last_moments(write);
+                let may_be_lost = self.lost.contains(&check.id) || is_split || is_told_again;
+                if is_own(write) || !may_be_lost {
                     return Err(format!("{name}: revoked by {write:?} and then live for {check:?}"));
                 }
                 wrong += 1;
                 last_wrong = last_wrong.max(check.from);
             }
         }
-        // What Redis loses is of its last moments: the lag, and as long as this machine may have held things up.
-        let slack = nanos(LAG + Duration::from_millis(500));
         for id in &self.lost {
             let write = writes[id];
-            if write.to + slack < self.fault || write.from > self.fault + slack + nanos(split) {
+            if !is_of_the_last_moments(write) {
                 return Err(format!("{name}: not of the last moments, and yet lost: {write:?}"));
             }
         }
@@ -327,7 +470,7 @@ impl History {
             lost: self.lost.len(),
             wrong,
             exposure,
-            gap: Duration::from_nanos(first - self.fault),
+            gap: Duration::from_nanos(first - self.fault - staleness),
             write: Duration::from_nanos(times[times.len() / 2]),
         })
     }

@@ -83,6 +83,7 @@ impl Lab {
     pub fn start(
         server: impl Fn(Builder) -> Builder,
         store: impl Fn(RedisStoreBuilder) -> RedisStoreBuilder,
+        mirror: bool,
     ) -> Self {
         let server = server(RedisServer::builder()).start();
         let pinger = Pinger::start(server.socket());
@@ -92,7 +93,7 @@ impl Lab {
         let app = Runtime::start();
         let builder = RedisStore::builder().with_url(proxy.url()).with_check_timeout(BUDGET);
         let builder = store(builder.with_write_timeout(WRITE_BUDGET));
-        let doors = app.run(async { Doors::new(builder.connect().await.unwrap()) });
+        let doors = app.run(async move { Doors::of(builder.connect().await.unwrap(), mirror).await.0 });
         Self { app, doors, pinger, net, proxy, server, protocol: Protocol::default() }
     }
 

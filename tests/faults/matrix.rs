@@ -65,7 +65,7 @@ struct Times {
 /// # Errors
 /// What was promised and not kept.
 pub fn drive(fault: &Fault, per_second: u32) -> Result<Seen, String> {
-    let mut lab = Lab::start(fault.server, fault.store);
+    let mut lab = Lab::start(fault.server, fault.store, fault.mirror);
     lab.load(per_second, 20);
     std::thread::sleep(BEFORE);
     let begun = Instant::now();
@@ -181,7 +181,7 @@ impl Judge<'_> {
                 Able::Some | Able::All => true,
             };
             if (self.is_during(sent, got) && !is_able)
-                || (self.is_doomed(sort) && sent > self.times.healed + RECOVERY)
+                || (self.is_doomed(sort) && sent > self.times.healed + RECOVERY && !self.fault.mirror)
             {
                 self.complain(sent, &format!("{sort:?}: {verdict:?}, though nothing can be known"));
             }
@@ -198,9 +198,10 @@ impl Judge<'_> {
         }
     }
 
-    /// The loss of data puts tokens from before in doubt for good.
+    /// The loss of data puts tokens from before in doubt for good. A mirror goes on to know which are revoked, and may end
+    /// the doubt about others.
     fn is_doomed(&self, sort: Sort) -> bool {
-        self.fault.forgets && sort != Sort::Fresh
+        self.fault.forgets && sort != Sort::Fresh && !(self.fault.mirror && sort == Sort::Revoked)
     }
 
     fn judge_write(&mut self, write: &Write) {
@@ -262,7 +263,7 @@ impl Judge<'_> {
         });
         for (id, verdict) in wrong {
             // Redis was made to lose it, and the store knows: the token, from before, is in doubt.
-            if self.fault.forgets {
+            if self.fault.forgets && !self.fault.mirror {
                 let write = writes.iter().find(|write| write.id == id).unwrap();
                 if write.got < self.times.healed + AFTERMATH {
                     continue;

@@ -83,7 +83,7 @@ impl Soaked {
 /// What has grown, or an answer that must not have been.
 pub fn run(length: Duration) -> Result<Soaked, String> {
     let length = length.min(LONGEST);
-    let mut lab = Lab::start(|server| server.arg("appendonly", "yes"), |store| store);
+    let mut lab = Lab::start(|server| server.arg("appendonly", "yes"), |store| store, false);
     let count = std::sync::Arc::new(Count::default());
     let doors = lab.doors.clone();
     let counted = std::sync::Arc::clone(&count);

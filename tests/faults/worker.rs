@@ -6,13 +6,13 @@ use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tower_jwt_revocation::{FailMode, RedisStore, Target};
+use tower_jwt_revocation::{FailMode, Mirror, RedisStore, Target};
 
 use crate::clock;
 use crate::doors::{Doors, Verdict, token};
 
 /// Checks a second, of each process.
-const CHECKS: u64 = 300;
+pub const CHECKS: u64 = 300;
 
 /// What all processes of a history know.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Plan {
     pub writes: u64,
     /// Whether they wait for a replica.
     pub waits: bool,
+    /// Whether each asks a mirror of its own.
+    pub mirror: bool,
 }
 
 /// A token of a history: the `n`th that this worker revokes.
@@ -50,10 +52,21 @@ impl Id {
 /// Something that a process did.
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
+    /// Which.
+    pub by: u64,
     pub id: Id,
     pub from: u64,
     pub to: u64,
     pub what: What,
+}
+
+/// How the mirror of a process fared.
+#[derive(Clone, Copy, Debug)]
+pub struct Mirrored {
+    /// Checks that it could answer from memory.
+    pub fresh: u64,
+    /// Snapshots after the first.
+    pub resyncs: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +85,9 @@ pub enum What {
 impl Plan {
     /// Starts one of the processes: this binary, once more.
     pub fn spawn(&self, worker: u64, file: &std::path::Path) -> Child {
-        let (length, waits) = (self.length.as_secs(), u64::from(self.waits));
-        let numbers = [worker, self.workers, self.start, self.second, length, self.writes, waits];
+        let (waits, mirror) = (u64::from(self.waits), u64::from(self.mirror));
+        let length = self.length.as_secs();
+        let numbers = [worker, self.workers, self.start, self.second, length, self.writes, waits, mirror];
         Command::new(std::env::current_exe().unwrap())
             .args(["worker", &self.url])
             .arg(file)
@@ -87,13 +101,16 @@ impl Plan {
 pub fn live(words: &[String]) {
     let [url, file, numbers @ ..] = words else { panic!("{words:?}") };
     let numbers: Vec<u64> = numbers.iter().map(|number| number.parse().unwrap()).collect();
-    let [worker, workers, start, second, length, writes, waits] = numbers[..] else { panic!("{words:?}") };
+    let [worker, workers, start, second, length, writes, waits, mirror] = numbers[..] else {
+        panic!("{words:?}")
+    };
     let length = Duration::from_secs(length);
-    let plan = Plan { url: url.clone(), workers, start, second, length, writes, waits: waits == 1 };
+    let (waits, mirror) = (waits == 1, mirror == 1);
+    let plan = Plan { url: url.clone(), workers, start, second, length, writes, waits, mirror };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let events = runtime.block_on(act(worker, plan));
+    let (events, mirrored) = runtime.block_on(act(worker, plan));
     let mut text = String::new();
-    for Event { id, from, to, what } in events {
+    for Event { by, id, from, to, what } in events {
         let word = match what {
             What::Write { confirmed: true } => "confirmed",
             What::Write { confirmed: false } => "unconfirmed",
@@ -101,18 +118,28 @@ pub fn live(words: &[String]) {
             What::Revoked => "revoked",
             What::Nothing => "nothing",
         };
-        writeln!(text, "{} {} {from} {to} {word}", id.worker, id.n).unwrap();
+        writeln!(text, "{by} {} {} {from} {to} {word}", id.worker, id.n).unwrap();
+    }
+    if let Some(Mirrored { fresh, resyncs }) = mirrored {
+        writeln!(text, "mirror {fresh} {resyncs}").unwrap();
     }
     std::fs::write(file, text).unwrap();
 }
 
 /// Reads what a process wrote down.
-pub fn read(file: &std::path::Path) -> Vec<Event> {
+pub fn read(file: &std::path::Path) -> (Vec<Event>, Option<Mirrored>) {
     let text = std::fs::read_to_string(file).unwrap();
-    text.lines()
-        .map(|line| {
+    let mut mirrored = None;
+    let events = text
+        .lines()
+        .filter_map(|line| {
             let words: Vec<_> = line.split(' ').collect();
-            let [worker, n, from, to, word] = words[..] else { panic!("{line}") };
+            let number = |word: &str| word.parse().unwrap();
+            if let ["mirror", fresh, resyncs] = words[..] {
+                mirrored = Some(Mirrored { fresh: number(fresh), resyncs: number(resyncs) });
+                return None;
+            }
+            let [by, worker, n, from, to, word] = words[..] else { panic!("{line}") };
             let what = match word {
                 "confirmed" => What::Write { confirmed: true },
                 "unconfirmed" => What::Write { confirmed: false },
@@ -121,32 +148,34 @@ pub fn read(file: &std::path::Path) -> Vec<Event> {
                 "nothing" => What::Nothing,
                 _ => panic!("{line}"),
             };
-            let number = |word: &str| word.parse().unwrap();
-            Event {
+            Some(Event {
+                by: number(by),
                 id: Id { worker: number(worker), n: number(n) },
                 from: number(from),
                 to: number(to),
                 what,
-            }
+            })
         })
-        .collect()
+        .collect();
+    (events, mirrored)
 }
 
-async fn act(worker: u64, plan: Plan) -> Vec<Event> {
+async fn act(worker: u64, plan: Plan) -> (Vec<Event>, Option<Mirrored>) {
     let mut builder = RedisStore::builder().with_url(&plan.url);
     if plan.waits {
         builder = builder.with_wait_replicas(NonZeroU32::MIN, Duration::from_millis(600));
     }
-    let doors = Doors::new(builder.connect().await.unwrap());
+    let (doors, mirror) = Doors::of(builder.connect().await.unwrap(), plan.mirror).await;
     let events = Arc::new(Mutex::new(Vec::new()));
     let wait = Duration::from_nanos(plan.start.saturating_sub(clock::now()));
     tokio::time::sleep(wait).await;
     let writing = tokio::spawn(write(worker, plan.clone(), doors.clone(), Arc::clone(&events)));
-    let checking = tokio::spawn(check(worker, plan, doors, Arc::clone(&events)));
+    let checking = tokio::spawn(check(worker, plan, doors, mirror.clone(), Arc::clone(&events)));
     writing.await.unwrap();
-    checking.await.unwrap();
+    let fresh = checking.await.unwrap();
+    let mirrored = mirror.map(|mirror| Mirrored { fresh, resyncs: mirror.status().resyncs() });
     // What is still under way was invoked and has not come to its end: it may go unmentioned, unless it is a write.
-    std::mem::take(&mut events.lock().unwrap())
+    (std::mem::take(&mut events.lock().unwrap()), mirrored)
 }
 
 async fn write(worker: u64, plan: Plan, doors: Doors, events: Arc<Mutex<Vec<Event>>>) {
@@ -159,16 +188,24 @@ async fn write(worker: u64, plan: Plan, doors: Doors, events: Arc<Mutex<Vec<Even
             let id = Id { worker, n };
             let from = clock::now();
             let confirmed = doors.revoker.revoke(Target::token(id.name())).await.is_ok();
-            let event = Event { id, from, to: clock::now(), what: What::Write { confirmed } };
+            let event = Event { by: worker, id, from, to: clock::now(), what: What::Write { confirmed } };
             events.lock().unwrap().push(event);
         });
     }
     under_way.join_all().await;
 }
 
-/// Half of the checks are of tokens that are being revoked right now, the others of those of the last seconds.
-async fn check(worker: u64, plan: Plan, doors: Doors, events: Arc<Mutex<Vec<Event>>>) {
+/// Half of the checks are of tokens that are being revoked right now, the others of those of the last seconds. Returns how
+/// many of them a mirror could answer from memory.
+async fn check(
+    worker: u64,
+    plan: Plan,
+    doors: Doors,
+    mirror: Option<Mirror>,
+    events: Arc<Mutex<Vec<Event>>>,
+) -> u64 {
     let mut under_way = tokio::task::JoinSet::new();
+    let mut fresh = 0;
     let mut random = worker + 1;
     let mut draw = move |below: u64| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -187,6 +224,7 @@ async fn check(worker: u64, plan: Plan, doors: Doors, events: Arc<Mutex<Vec<Even
         let token = id.token(&plan);
         let mode = if draw(2) == 0 { FailMode::Closed } else { FailMode::Open };
         let (doors, events) = (doors.clone(), Arc::clone(&events));
+        fresh += u64::from(mirror.as_ref().is_some_and(Mirror::is_fresh));
         under_way.spawn(async move {
             let from = clock::now();
             let what = match doors.ask(mode, &token).await {
@@ -195,8 +233,9 @@ async fn check(worker: u64, plan: Plan, doors: Doors, events: Arc<Mutex<Vec<Even
                 Verdict::Unchecked(_) | Verdict::Unavailable(_) => What::Nothing,
                 odd @ Verdict::Odd(_) => panic!("{odd:?}"),
             };
-            events.lock().unwrap().push(Event { id, from, to: clock::now(), what });
+            events.lock().unwrap().push(Event { by: worker, id, from, to: clock::now(), what });
         });
     }
     under_way.join_all().await;
+    fresh
 }
