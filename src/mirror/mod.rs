@@ -19,6 +19,7 @@ mod heal;
 mod options;
 mod set;
 mod status;
+mod sync;
 mod wait;
 
 use std::collections::hash_map::RandomState;

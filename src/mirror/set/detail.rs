@@ -3,9 +3,8 @@
 //! An entry is one cache line, under the whole fingerprint. Its first word is the verdict, all that a reader needs;
 //! the rest is the record, for the writer.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use crate::clock::Timestamp;
+use crate::mirror::sync::{AtomicU64, Ordering};
 use crate::revocation::Fingerprint;
 use crate::store::feed::Fact;
 

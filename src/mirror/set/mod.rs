@@ -17,12 +17,8 @@ mod detail;
 mod plain;
 mod recent;
 
-use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use arc_swap::{ArcSwap, Guard};
+use std::sync::Arc;
 
 use detail::Details;
 pub(super) use detail::Verdict;
@@ -30,6 +26,7 @@ pub(super) use plain::is_kept_until;
 use plain::{Expiry, Hit, Inserted, Name, Plain, SLOTS};
 use recent::Recent;
 
+use super::sync::{ArcSwap, AtomicUsize, Guard, Mutex, MutexGuard, Ordering, PoisonError, RandomState};
 use crate::clock::Timestamp;
 use crate::revocation::Fingerprint;
 use crate::store::feed::Fact;

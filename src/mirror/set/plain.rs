@@ -6,10 +6,9 @@
 //!
 //! Beside them lie the names, if they are kept: the other 70 bits of the fingerprint, nine bytes each. Readers never touch them.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-
 use super::Key;
 use crate::clock::Timestamp;
+use crate::mirror::sync::{AtomicU8, AtomicU64, Ordering};
 
 /// Slots in a line: what one cache miss brings.
 pub(super) const SLOTS: usize = 8;
