@@ -209,12 +209,16 @@ async fn a_lost_connection_ends_all_that_is_in_flight_and_nothing_passes() {
     let Some(lab) = Lab::start(PATIENT).await else { return };
     for _ in 0..5 {
         lab.proxy.set(Fault::BlackHoleReplies).await;
-        let checks: Vec<_> = (0..50).map(|n| lab.spawn(&token("u", &format!("t{n}")))).collect();
-        tokio::task::yield_now().await;
+        let tokens: Vec<_> = (0..50).map(|n| token("u", &format!("t{n}"))).collect();
+        let mut checks: Vec<_> = tokens.iter().map(|token| Box::pin(check(&lab.store, token))).collect();
+        // One that begins later finds the next connection, and its answer.
+        for check in &mut checks {
+            assert!(futures::poll!(check).is_pending());
+        }
         let start = Instant::now();
         lab.proxy.set(Fault::Reset).await;
-        for check in checks {
-            let error = check.await.unwrap().unwrap_err();
+        for answer in join_all(checks).await {
+            let error = answer.unwrap_err();
             assert_eq!(error.kind(), StoreErrorKind::Unreachable, "{error}");
         }
         assert!(start.elapsed() < PATIENT / 2, "{:?}", start.elapsed());
