@@ -5,7 +5,8 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{ClaimTarget, TokenProfile, odd};
+use super::judge::odd;
+use super::{ClaimTarget, TokenProfile};
 use crate::clock::Timestamp;
 use crate::revocation::{MAX_ID_BYTES, TargetKind};
 use crate::token::{TokenError, TokenErrorKind};

@@ -1,7 +1,7 @@
 //! Several profiles as one, each for its own issuers.
 
-use super::issuer;
-use super::{TokenProfile, missing};
+use super::judge::missing;
+use super::{TokenProfile, issuer};
 use crate::config::ConfigError;
 use crate::token::TokenError;
 

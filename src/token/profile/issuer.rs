@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::missing;
+use super::judge::missing;
 use crate::config::ConfigError;
 use crate::revocation::{Fingerprint, IssuerDigest, Target, TargetKind};
 use crate::token::{TokenError, TokenErrorKind};

@@ -1,35 +1,32 @@
 //! The rules for claims, shared by every verifier and by the write side: who may have issued a token and for whom,
 //! when it is valid, and by which of its claims it can be revoked.
 //!
-//! Pure: bytes and a time in, a [`VerifiedToken`] or a [`TokenError`] out.
+//! Pure: bytes and a time in, a [`VerifiedToken`](crate::VerifiedToken) or a [`TokenError`](super::TokenError) out.
 //!
 //! | room | what it does |
 //! | --- | --- |
 //! | `claims` | reads a claims set |
 //! | `combined` | several profiles as one, each for its own issuers |
 //! | `issuer` | the accepted issuers, and whose an id is |
+//! | `judge` | holds claims and times against the rules, and makes the token |
+//!
+//! This file is the rules themselves, and what others ask of them.
 
 mod claims;
 mod combined;
 mod issuer;
+mod judge;
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sha2::{Digest, Sha256};
-
-use self::claims::Claims;
 pub(crate) use self::claims::issuer_of;
 use self::issuer::{Issuer, Issuers, Pattern};
-use super::{TokenError, TokenErrorKind};
+pub use self::judge::SignedClaims;
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
 use crate::revocation::TargetKind;
-use crate::verified::{Draft, TokenTarget, VerifiedToken};
 
 /// Default of [`TokenProfile::with_leeway`].
 pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(60);
@@ -114,42 +111,6 @@ pub struct TokenProfile {
 struct ClaimTarget {
     claim: Arc<str>,
     kind: TargetKind,
-}
-
-/// Claims whose signature someone has checked, on their way into [`TokenProfile::assert_verified`].
-#[derive(Clone, Copy)]
-pub struct SignedClaims<'a> {
-    payload: &'a [u8],
-    key_id: Option<&'a str>,
-    signing_input: Option<&'a str>,
-}
-
-impl<'a> SignedClaims<'a> {
-    /// The claims set: a JSON object.
-    pub fn new(payload: &'a [u8]) -> Self {
-        Self { payload, key_id: None, signing_input: None }
-    }
-
-    /// The `kid` of the key that verified the token: makes the token revocable by key.
-    #[must_use]
-    pub fn with_key_id(mut self, kid: Option<&'a str>) -> Self {
-        self.key_id = kid;
-        self
-    }
-
-    /// The encoded header and payload with the point between them (RFC 7515 §2): the identity of tokens that have
-    /// no id, see [`MissingId::SigningInput`].
-    #[must_use]
-    pub fn with_signing_input(mut self, signing_input: &'a str) -> Self {
-        self.signing_input = Some(signing_input);
-        self
-    }
-}
-
-impl fmt::Debug for SignedClaims<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SignedClaims").finish_non_exhaustive()
-    }
 }
 
 impl Default for TokenProfile {
@@ -357,149 +318,6 @@ impl TokenProfile {
         Ok(())
     }
 
-    /// Makes a [`VerifiedToken`]. **Call this only after the signature has been checked**: this is the assertion on
-    /// which everything else rests.
-    ///
-    /// # Errors
-    /// [`TokenError`] if the claims are not acceptable at the time `now`.
-    pub fn assert_verified(
-        &self,
-        claims: SignedClaims<'_>,
-        now: Timestamp,
-    ) -> Result<VerifiedToken, TokenError> {
-        let token = self.assert_verified_for_revocation(claims)?;
-        self.judge_times(&token, now)?;
-        Ok(token)
-    }
-
-    /// As [`assert_verified`](Self::assert_verified), without judging `exp`, `nbf` and `iat` against the clock: for
-    /// a token that is to be revoked.
-    ///
-    /// # Errors
-    /// [`TokenError`] if the claims could never be acceptable.
-    pub fn assert_verified_for_revocation(
-        &self,
-        signed: SignedClaims<'_>,
-    ) -> Result<VerifiedToken, TokenError> {
-        if !self.members.is_empty() {
-            let issuer = issuer_of(signed.payload)?.ok_or_else(|| missing("iss"))?;
-            return self.rules_for(Some(&issuer))?.assert_verified_for_revocation(signed);
-        }
-        let claims = Claims::parse(signed.payload, self)?;
-        let issuer = self.issuers.judge(claims.issuer.as_deref())?;
-        self.judge_audience(&claims.audience)?;
-        let Some(expires_at) = claims.expires_at else { return Err(missing("exp")) };
-        if claims.issued_at.is_none() && self.require_iat {
-            return Err(TokenError::new(
-                TokenErrorKind::MissingClaim,
-                "the claim `iat` is missing, without which \"all tokens so far\" cannot be told; see TokenProfile::allow_missing_iat",
-            ));
-        }
-        if self.require_subject && claims.subject.as_deref().is_none_or(str::is_empty) {
-            return Err(missing("sub"));
-        }
-        if claims.issued_at.is_some_and(|issued_at| expires_at.since(issued_at) > self.max_lifetime) {
-            return Err(too_long_lived());
-        }
-        let draft = self.draft(&claims, &issuer, &signed)?;
-        Ok(draft.finish(signed.payload, expires_at, claims.not_before, claims.issued_at))
-    }
-
-    /// Judges the times of a token, again at each use if it is kept; and whether its tenant is still accepted, if that is
-    /// asked of a [closure](Self::with_issuer_pattern).
-    ///
-    /// # Errors
-    /// [`TokenError`] if the token is expired, not valid yet, or from the future.
-    pub fn judge_times(&self, token: &VerifiedToken, now: Timestamp) -> Result<(), TokenError> {
-        if !self.members.is_empty() {
-            return self.rules_for(token.issuer())?.judge_times(token, now);
-        }
-        self.issuers.judge_again(token.issuer())?;
-        // Also where nobody called `validate`: records are not kept for longer than the largest leeway.
-        let leeway = self.leeway.min(MAX_LEEWAY);
-        if now >= token.expires_at().plus(leeway) {
-            return Err(TokenError::new(TokenErrorKind::Expired, "the token is expired"));
-        }
-        if token.not_before().is_some_and(|not_before| now.plus(leeway) < not_before) {
-            return Err(TokenError::new(TokenErrorKind::NotYetValid, "the token is not valid yet"));
-        }
-        match token.issued_at() {
-            Some(issued_at) if issued_at > now.plus(leeway).plus(IAT_LEAD) => Err(TokenError::new(
-                TokenErrorKind::IssuedInFuture,
-                "the token was issued in the future; are the clocks of issuer and verifier apart?",
-            )),
-            None if token.expires_at().since(now) > self.max_lifetime => Err(too_long_lived()),
-            _ => Ok(()),
-        }
-    }
-
-    /// Judges how long the token is valid in all, if it says since when.
-    pub(crate) fn judge_lifetime(&self, token: &VerifiedToken) -> Result<(), TokenError> {
-        let longest = self.rules_for(token.issuer())?.max_lifetime;
-        if token.issued_at().is_some_and(|issued_at| token.expires_at().since(issued_at) > longest) {
-            return Err(too_long_lived());
-        }
-        Ok(())
-    }
-
-    fn judge_audience(&self, aud: &[Cow<'_, str>]) -> Result<(), TokenError> {
-        if self.audiences.is_empty() {
-            return Ok(());
-        }
-        if aud.is_empty() {
-            return Err(missing("aud"));
-        }
-        if aud.iter().any(|aud| self.audiences.iter().any(|accepted| **accepted == **aud)) {
-            return Ok(());
-        }
-        Err(TokenError::new(TokenErrorKind::WrongAudience, "the token is for another audience"))
-    }
-
-    /// The texts of a token and its targets: everything but the times.
-    fn draft(
-        &self,
-        claims: &Claims<'_>,
-        issuer: &Issuer,
-        signed: &SignedClaims<'_>,
-    ) -> Result<Draft, TokenError> {
-        let key_id = signed.key_id.filter(|kid| !kid.is_empty());
-        // Exact in the common case, so that nothing is moved: an encoded SHA-256 has 43 characters. Where claims are targets by
-        // name, the names come on top.
-        let id_bytes = if claims.id.is_none() { 43 } else { 0 };
-        let text_bytes = claims.text_bytes() + id_bytes + key_id.map_or(0, str::len);
-        let mut draft = Draft::new(text_bytes, claims.targets.len() + 2 + usize::from(key_id.is_some()));
-        draft.issuer = claims.issuer.as_deref().map(|iss| draft.keep(iss));
-        draft.id_issuer = draft.issuer.filter(|_| self.has_issuers());
-        match (&claims.id, self.missing_id, signed.signing_input) {
-            (Some(id), _, _) => issuer.add_target(&mut draft, TargetKind::Token, None, id),
-            (None, MissingId::SigningInput, Some(input)) => {
-                let digest = URL_SAFE_NO_PAD.encode(Sha256::digest(input));
-                issuer.add_target(&mut draft, TargetKind::SigningInput, None, &digest);
-            }
-            (None, MissingId::OtherTargetsOnly, _) => {}
-            (None, _, _) => {
-                return Err(TokenError::new(
-                    TokenErrorKind::MissingId,
-                    format!(
-                        "the token has no `{}`, so it could not be revoked; see TokenProfile::with_id_claim and with_missing_id",
-                        self.id_claim
-                    ),
-                ));
-            }
-        }
-        for (feed, id) in &claims.targets {
-            let claim = (feed.kind == TargetKind::Claim).then_some(&*feed.claim);
-            issuer.add_target(&mut draft, feed.kind, claim, id);
-        }
-        if let Some(kid) = key_id {
-            issuer.add_key(&mut draft, kid);
-        }
-        let name = draft.id_issuer.unwrap_or_else(|| draft.keep(""));
-        draft.targets.push(TokenTarget::new(TargetKind::Issuer, issuer.fingerprint, None, name));
-        draft.subject = claims.subject.as_deref().map(|sub| draft.keep(sub));
-        Ok(draft)
-    }
-
     /// The issuer to which ids without one belong.
     ///
     /// # Errors
@@ -594,21 +412,6 @@ impl fmt::Debug for TokenProfile {
             .field("missing_id", &self.missing_id)
             .finish_non_exhaustive()
     }
-}
-
-fn missing(claim: &'static str) -> TokenError {
-    TokenError::new(TokenErrorKind::MissingClaim, format!("the claim `{claim}` is missing"))
-}
-
-fn odd(claim: &str, problem: &str) -> TokenError {
-    TokenError::new(TokenErrorKind::OddClaim, format!("the claim `{claim}` {problem}"))
-}
-
-fn too_long_lived() -> TokenError {
-    TokenError::new(
-        TokenErrorKind::LifetimeTooLong,
-        "the token is valid for longer than accepted; see TokenProfile::with_max_lifetime",
-    )
 }
 
 #[cfg(test)]

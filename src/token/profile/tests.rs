@@ -2,8 +2,9 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::revocation::MAX_ID_BYTES;
-use crate::revocation::Target;
+use crate::revocation::{MAX_ID_BYTES, Target};
+use crate::token::TokenErrorKind;
+use crate::verified::VerifiedToken;
 use TokenErrorKind::{
     Expired, IssuedInFuture, LifetimeTooLong, MissingClaim, NotYetValid, OddClaim, WrongAudience, WrongIssuer,
 };
