@@ -229,7 +229,7 @@ async fn deliver(
             }
             let now = fault.borrow_and_update().clone();
             let (length, pause) = match now {
-                Fault::Pass | Fault::BlackHoleRequests | Fault::Reset | Fault::Refuse => (rest.len(), None),
+                Fault::Pass | Fault::BlackHoleRequests | Fault::Refuse => (rest.len(), None),
                 Fault::Latency { base, jitter } => {
                     let due = arrived + base + spread(jitter, delayed);
                     // A change of the fault ends the wait, and the new one decides.
@@ -238,7 +238,8 @@ async fn deliver(
                         _ = fault.changed() => { since_change = 0; continue }
                     }
                 }
-                Fault::BlackHoleReplies => {
+                // The connection is about to be reset: what was withheld until now must not slip through before.
+                Fault::BlackHoleReplies | Fault::Reset => {
                     if fault.changed().await.is_err() {
                         return Ok(());
                     }
