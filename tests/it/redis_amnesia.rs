@@ -54,7 +54,11 @@ async fn told(store: &RedisStore) {
 }
 
 async fn with_data(server: &RedisServer) -> RedisStore {
-    let store = RedisStore::connect(server.url()).await.unwrap();
+    with_data_at(server.url()).await
+}
+
+async fn with_data_at(url: String) -> RedisStore {
+    let store = RedisStore::connect(url).await.unwrap();
     revoke(&store, Target::token("t")).await.unwrap();
     assert_eq!(check(&store, &token("old", "old")).await.unwrap(), Standing::Live);
     store
@@ -209,6 +213,32 @@ async fn a_restart_with_all_data_is_no_loss() {
     }
     assert_eq!(check(&store, &token("old", "old")).await.unwrap(), Standing::Live);
     assert!(matches!(check(&store, &token("x", "t")).await.unwrap(), Standing::Revoked(_)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_was_trimmed_while_the_connection_was_lost_is_no_loss() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let (others, proxy) = (with_data(&server).await, FaultProxy::start(server.addr()).await);
+    for left in ["1", "0"] {
+        let store = with_data_at(proxy.url()).await;
+        proxy.set(Fault::Reset).await;
+        while store.health().is_up() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        revoke(&others, Target::token(format!("later {left}"))).await.unwrap();
+        server.cli(&["XTRIM", "jwt-revocation:{0}:l", "MAXLEN", left]);
+        proxy.set(Fault::Pass).await;
+        let start = Instant::now();
+        // Both connections are there again: the one for checks, and the one for writes.
+        while !store.health().is_up() || revoke(&store, Target::token("t")).await.is_err() {
+            assert!(start.elapsed() < SOON);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(check(&store, &token("old", "old")).await.unwrap(), Standing::Live, "{left} entries left");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -385,10 +385,8 @@ impl Core {
             }
             let from = self.first_entry(wire, shard, mark).await?;
             let Some(known) = known.filter(|_| mark != EntryId::default()) else { continue };
-            // If the log begins later, it was trimmed; that proves nothing.
-            if from != Some(mark)
-                && (from.is_none() || self.first_entry(wire, shard, EntryId::default()).await? != from)
-            {
+            // If the log begins later, or is empty, it was trimmed; that proves nothing.
+            if from != Some(mark) && self.first_entry(wire, shard, EntryId::default()).await? != from {
                 self.config.memory.miss(shard, known);
             }
         }

@@ -8,7 +8,7 @@
 //! | the known one, with at least the known seq | nothing | what its horizon says |
 //! | missing | `FLUSHALL`, a restart without data, eviction, another database | everything, until a new life has begun |
 //! | the known one, with a lower seq | an older dump, a fail-over that lost writes | everything, until a new life has begun |
-//! | the known one, but on a new connection its latest known change is not in the log | the same, and others have written since | the same |
+//! | the known one, but on a new connection its latest known change is missing in a log that reaches further back | the same, and others have written since | the same |
 //! | another one, begun before the known one or its latest known change | two primaries were believed at once, or an older state has come back | everything, until a new life has begun |
 //! | another one | any of these, and someone was faster | tokens issued up to its birth |
 //!
