@@ -1,5 +1,7 @@
 # The one way to build, test and lint this crate; CI (.ci/run) goes through it as well.
 .DEFAULT_GOAL := help
+# Most tests wait for something: for servers to start, for limits to pass. So more of them than processors run at once.
+export RUST_TEST_THREADS ?= $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN))))
 .PHONY: help setup demo tour test test-features test-frameworks lint fmt doc bench faults soak bench-report count count-renew
 
 help: ## Lists the targets
