@@ -13,7 +13,7 @@ use tower_jwt_revocation::{RedisStore, Revoker, Target, token::TokenProfile};
 use crate::clock;
 use crate::doors::{STALENESS, this_second};
 use crate::lab::Runtime;
-use crate::support::{Fault, FaultProxy, RedisServer, wait_until};
+use crate::support::{Fault, FaultProxy, RedisServer, stop_process, wait_until};
 use crate::worker::{CHECKS, Event, Id, Mirrored, Plan, What, read};
 
 const WORKERS: u64 = 3;
@@ -323,7 +323,7 @@ impl Run {
     fn put_to_sleep(&self, worker: u64) -> Asleep {
         let id = self.workers[usize::try_from(worker).unwrap()].0.id();
         let id = Pid::from_raw(id.cast_signed()).unwrap();
-        kill_process(id, Signal::STOP).unwrap();
+        stop_process(id);
         Asleep(id)
     }
 

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::timeout;
 use tower_jwt_revocation::mirror::Phase;
 use tower_jwt_revocation::token::TokenProfile;
@@ -14,7 +14,7 @@ use tower_jwt_revocation::{
 };
 
 use crate::mirror::{PATIENCE, connect, is_live, is_revoked, local, mirror, token, until};
-use crate::servers::{Cluster, Fault, FaultProxy, RedisServer, redis_is_installed};
+use crate::servers::{Cluster, Fault, FaultProxy, RedisServer, redis_is_installed, stop_process};
 
 fn revoker(store: &RedisStore) -> Revoker {
     Revoker::new(store.clone(), TokenProfile::new()).unwrap()
@@ -123,9 +123,8 @@ fn spawn_bystander(server: &RedisServer) -> Child {
     child
 }
 
-fn signal(child: &Child, signal: Signal) {
-    let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
-    rustix::process::kill_process(pid, signal).unwrap();
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(child.id().cast_signed()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,21 +137,21 @@ async fn a_process_that_hangs_or_dies_is_named_and_leaves_within_its_lease() {
     let mut child = tokio::task::block_in_place(|| spawn_bystander(&server));
     assert_eq!(confirm(&revoker, "first", PATIENCE).await.unwrap().mirrors, 1);
 
-    signal(&child, Signal::STOP);
+    stop_process(pid(&child));
     assert_eq!(behind(&revoker, "hung", Duration::from_millis(100)).await, ["bystander"]);
     let start = Instant::now();
     assert_eq!(confirm(&revoker, "hung", PATIENCE).await.unwrap().mirrors, 0);
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
 
-    signal(&child, Signal::CONT);
+    kill_process(pid(&child), Signal::CONT).unwrap();
     let start = Instant::now();
     while confirm(&revoker, "back", PATIENCE).await.unwrap().mirrors == 0 {
         assert!(start.elapsed() < PATIENCE, "it does not come back");
     }
-    signal(&child, Signal::KILL);
+    child.kill().unwrap();
+    child.wait().unwrap();
     assert_eq!(behind(&revoker, "dead", Duration::from_millis(100)).await, ["bystander"]);
     assert_eq!(confirm(&revoker, "dead", PATIENCE).await.unwrap().mirrors, 0);
-    child.wait().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

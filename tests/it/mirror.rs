@@ -15,7 +15,9 @@ use tower_jwt_revocation::{
     SystemClock, Target, VerifiedToken,
 };
 
-use crate::servers::{Cluster, Fault, FaultProxy, RedisServer, Sentinel, redis_is_installed, wait_until};
+use crate::servers::{
+    Cluster, Fault, FaultProxy, RedisServer, Sentinel, redis_is_installed, stop_process, wait_until,
+};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 /// For whatever takes milliseconds unless it never happens.
@@ -317,7 +319,7 @@ async fn a_process_that_was_stopped_does_not_answer_from_the_past() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     lines.by_ref().find(|line| line == "ready").unwrap();
     let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    stop_process(pid);
     revoke(&store, "revoked-meanwhile").await;
     // It is the length of the sleep that is tested.
     tokio::time::sleep(Duration::from_millis(1200)).await;

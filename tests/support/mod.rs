@@ -26,7 +26,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 pub use proxy::{Fault, FaultProxy};
-pub use redis::{Builder, RedisServer, is_running};
+pub use redis::{Builder, RedisServer, is_running, stop_process};
 pub use tls::TlsFiles;
 pub use topology::{Cluster, Sentinel};
 

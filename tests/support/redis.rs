@@ -228,7 +228,7 @@ impl RedisServer {
 
     /// Stops the process: connections stay open, the kernel even accepts new ones, nobody answers.
     pub fn stop_hung(&self) {
-        self.signal(Signal::STOP);
+        stop_process(self.watched.pid);
     }
 
     /// Lets a hung server run again.
@@ -292,6 +292,28 @@ impl RedisServer {
     fn signal(&self, signal: Signal) {
         kill_process(self.watched.pid, signal).expect("a process of ours, which is not reaped yet");
     }
+}
+
+/// Stops a process by SIGSTOP, and returns when all its threads stand still: until then it may answer once more.
+#[track_caller]
+pub fn stop_process(pid: Pid) {
+    kill_process(pid, Signal::STOP).expect("a process of ours, which is not reaped yet");
+    let start = Instant::now();
+    while !stands_still(pid) {
+        assert!(start.elapsed() < START_LIMIT, "the process does not stop");
+        thread::sleep(Duration::from_micros(100));
+    }
+}
+
+fn stands_still(pid: Pid) -> bool {
+    // Without /proc nobody can tell.
+    let Ok(threads) = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())) else { return true };
+    threads.flatten().all(|thread| {
+        // A thread that has ended meanwhile stands still. The name, in parentheses, may hold anything.
+        fs::read_to_string(thread.path().join("stat")).is_ok_and(|stat| {
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't', 'Z']))
+        }) || !thread.path().exists()
+    })
 }
 
 /// A failed test shows what its servers had to say.
