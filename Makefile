@@ -47,7 +47,7 @@ doc: ## Builds the documentation; warnings are errors
 faults: setup ## Breaks Redis in every way and writes into docs/faults.md what was seen
 	FAULTS_REPORT=1 cargo test --all-features --test faults
 
-soak: setup ## Lets Redis fail for SOAK seconds (200): nothing may grow. Writes the numbers into docs/faults.md
+soak: setup ## Lets Redis fail for SOAK seconds (200), twice: nothing may grow. Writes the numbers into docs/faults.md
 	FAULTS_REPORT=1 FAULTS_SOAK=$(or $(SOAK),200) cargo test --all-features --test faults
 
 bench-report: setup ## Measures all that docs/performance.md says and writes it; with FULL=1 for ten million revocations too

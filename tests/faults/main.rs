@@ -75,10 +75,11 @@ fn main() -> ExitCode {
     let mut suite = Suite::default();
     if let Ok(seconds) = std::env::var("FAULTS_SOAK") {
         let length = Duration::from_secs(seconds.parse().expect("FAULTS_SOAK in seconds"));
-        if let Some(soaked) = suite.take("soak", || soak::run(length)) {
+        for (name, mirror) in [("soak", false), ("soak of a mirror", true)] {
+            let Some(soaked) = suite.take(name, || soak::run(length, mirror)) else { continue };
             println!("{}", soaked.sentence());
             if reports {
-                report::put("soak", &report::soak(&soaked));
+                report::put(name, &report::soak(&soaked));
             }
         }
         return suite.end();
