@@ -202,7 +202,6 @@ impl VerifiedToken {
     }
 
     /// The claims, as they were signed: a JSON object.
-    #[cfg(feature = "redis")]
     pub(crate) fn payload(&self) -> &[u8] {
         &self.facts.payload
     }

@@ -208,6 +208,8 @@ impl Gate {
         mode: FailMode,
     ) -> Verdict {
         let failure = answer.as_ref().err().cloned();
+        // What is remembered does not tell whether the store answers.
+        let was_asked = !matches!(answer, Ok(Standing::WasLive { .. }));
         let audited = self.audit.as_ref().map(|sink| (sink, Arc::clone(&token)));
         let decision = decide(token, answer, mode);
         if let Some((sink, token)) = audited {
@@ -222,7 +224,8 @@ impl Gate {
             }
         }
         match &failure {
-            None => self.outage.answered(),
+            None if was_asked => self.outage.answered(),
+            None => {}
             Some(error) => {
                 self.counters.count_store_error(error.kind());
                 self.outage.failed(error, decision.is_ok());

@@ -5,12 +5,14 @@
 //! | room | what it is |
 //! | --- | --- |
 //! | [`feed`] | what a [`Mirror`](crate::Mirror) hears of a store |
+//! | [`live_cache`] | remembers for a moment that tokens were live; off unless put before another store |
 //! | [`memory`] | one process: tests, demos, programs that run alone |
 //! | [`redis`] | shared by all processes, one round trip per check (feature `redis`) |
 //! | `scripted` | for tests: fails on cue (feature `test-util`) |
 //! | [`session`] | what sessions and refresh tokens need beside (feature `sessions`) |
 
 pub mod feed;
+pub mod live_cache;
 pub mod memory;
 #[cfg(feature = "sessions")]
 mod memory_session;
@@ -30,6 +32,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 
+pub use self::live_cache::LiveCache;
 use crate::clock::Timestamp;
 use crate::revocation::{Outcome, Record, Revocation, Target, TargetKind};
 pub use crate::verified::Needs;
@@ -186,6 +189,11 @@ impl fmt::Debug for Lookup {
 pub enum Standing {
     /// No revocation covers it.
     Live,
+    /// No revocation covered it when the store was last asked. Only a [`LiveCache`] says so.
+    WasLive {
+        /// How long ago it was asked.
+        ago: Duration,
+    },
     /// A revocation covers it.
     Revoked(RevokedBy),
 }
