@@ -196,11 +196,11 @@ impl Mirror {
 impl RevocationStore for Mirror {
     fn check(&self, token: &Arc<VerifiedToken>) -> Lookup {
         let shared = &*self.handle.shared;
-        // Asked before the look-up: what the proof speaks of is then seen by it.
-        let is_fresh = shared.freshness.is_fresh();
+        // Asked before the look-up: what the proof speaks of, and that by which a doubt has ended, is then seen by it.
+        let may_tell = shared.freshness.is_fresh() && !shared.is_in_doubt(token);
         match shared.find_revoked(token) {
             Some(by) => Lookup::Now(Ok(Standing::Revoked(by))),
-            None if is_fresh && !shared.is_in_doubt(token) => Lookup::Now(Ok(Standing::Live)),
+            None if may_tell => Lookup::Now(Ok(Standing::Live)),
             None => self.handle.store.check(token),
         }
     }
@@ -340,7 +340,7 @@ impl Shared {
             }
             let size = self.set.size();
             (status.entries, status.details, status.bytes) = (size.entries, size.details, size.bytes);
-            // A doubt is published before the proof in whose life it was heard of.
+            // A doubt is published before the proof in whose life it was heard of, and ends after all was applied by which it did.
             let times = |of: fn(&ShardStatus) -> Timestamp| status.shards.iter().map(of);
             let latest = |of| times(of).max().unwrap_or_default().as_millis();
             self.lifted.store(latest(|shard| shard.lifted), Ordering::Relaxed);

@@ -29,6 +29,14 @@ async fn until(mirror: &Mirror, what: &str, done: impl Fn(&MirrorStatus) -> bool
     settle(what, status.wait_for(done)).await.unwrap().clone()
 }
 
+/// Lets time pass, and what is due in it happen.
+async fn advance_by(time: Duration) {
+    advance(time).await;
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// What the mirror says from memory; `None` if it has to ask.
 fn local(mirror: &Mirror, id: &str) -> Option<Standing> {
     match mirror.check(&token(id)) {
@@ -225,6 +233,54 @@ async fn tokens_from_before_a_loss_are_for_the_store_to_judge() {
     world.lift_horizon();
     until(&mirror, "lifted", |status| status.shards[0].horizon == Timestamp::ZERO).await;
     assert_eq!(local(&mirror, "a"), Some(Standing::Live));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_doubt_ends_no_earlier_than_what_was_told_again_has_arrived() {
+    for after in 0..20 {
+        let world = World::new();
+        world.flush();
+        let mirror = ready(&world).await;
+        assert_eq!(local(&mirror, "a"), None, "it may have been revoked before the loss");
+        world.delay(LIMIT / 5);
+        advance_by(LIMIT / 20 * after).await;
+        // Another mirror knew that it was.
+        world.revoke("a").await;
+        world.lift_horizon();
+        while !is_revoked(&mirror, "a") {
+            assert_eq!(local(&mirror, "a"), None, "{after}: {mirror:?}");
+            advance_by(LIMIT / 100).await;
+        }
+        until(&mirror, "lifted", |status| status.shards[0].horizon == Timestamp::ZERO).await;
+        settle("fresh", mirror.ready()).await;
+        assert_eq!(local(&mirror, "b"), Some(Standing::Live));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_connection_proves_nothing_before_the_log_was_read_on_it() {
+    let world = World::new();
+    world.revoke("a").await;
+    let mirror = ready(&world).await;
+    let old = world.save();
+    mirror.wait_for(world.revoke("lost").await.fence.unwrap()).await.unwrap();
+    world.fail(true);
+    until(&mirror, "it knows", |status| status.shards[0].error.is_some()).await;
+    advance_by(LIMIT * 2).await;
+    // A replica took over that had not heard of the last change, and somebody made another one in its place.
+    world.take_over(old);
+    world.revoke("b").await;
+    world.delay(LIMIT / 5);
+    world.fail(false);
+    let start = Instant::now();
+    while !is_revoked(&mirror, "b") {
+        assert!(start.elapsed() < Duration::from_secs(60), "{mirror:?}");
+        assert_eq!(local(&mirror, "b"), None, "{mirror:?}");
+        advance_by(LIMIT / 100).await;
+    }
+    let status = until(&mirror, "resync", |status| status.resyncs() == 1).await;
+    assert_eq!(status.shards[0].last_resync, Some(Resync::Regression));
+    until(&mirror, "the store is told", |_| world.holds("lost")).await;
 }
 
 /// After everything was lost: the token that was revoked, and one that never was.

@@ -151,6 +151,12 @@ impl World {
         *self.data() = data;
     }
 
+    /// From now on another server answers, whose log goes on with later ids.
+    pub(super) fn take_over(&self, mut data: Data) {
+        data.last.ms += 1;
+        self.restore(data);
+    }
+
     // === What is so ===
 
     pub(super) fn seq(&self) -> u64 {
