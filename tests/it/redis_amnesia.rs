@@ -242,6 +242,39 @@ async fn a_log_that_was_trimmed_while_the_connection_was_lost_is_no_loss() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_being_trimmed_while_a_connection_is_made_is_no_loss() {
+    if !redis_is_installed() {
+        return;
+    }
+    // Each write trims what was written before it.
+    let server = RedisServer::builder().arg("stream-node-max-entries", "1").start();
+    let others = RedisStore::builder().with_url(server.url()).with_log_length(1).connect().await.unwrap();
+    let proxy = FaultProxy::start(server.addr()).await;
+    let store = with_data_at(proxy.url()).await;
+    let writes = tokio::spawn(async move {
+        for n in 0.. {
+            revoke(&others, Target::token(format!("other {n}"))).await.unwrap();
+        }
+    });
+    for _ in 0..3 {
+        proxy.set(Fault::Reset).await;
+        while store.health().is_up() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        proxy.set(Fault::Latency { base: Duration::from_millis(5), jitter: Duration::ZERO }).await;
+        let start = Instant::now();
+        while !store.health().is_up() || revoke(&store, Target::token("t")).await.is_err() {
+            assert!(start.elapsed() < SOON);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    proxy.set(Fault::Pass).await;
+    assert!(!writes.is_finished());
+    writes.abort();
+    assert_eq!(check(&store, &token("old", "old")).await.unwrap(), Standing::Live);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_newcomer_that_begins_in_ignorance_is_told() {
     if !redis_is_installed() {
         return;

@@ -385,8 +385,12 @@ impl Core {
             }
             let from = self.first_entry(wire, shard, mark).await?;
             let Some(known) = known.filter(|_| mark != EntryId::default()) else { continue };
-            // If the log begins later, or is empty, it was trimmed; that proves nothing.
-            if from != Some(mark) && self.first_entry(wire, shard, EntryId::default()).await? != from {
+            if from == Some(mark) {
+                continue;
+            }
+            // If the log begins later, or is empty, it was trimmed, maybe only just; that proves nothing.
+            let first = self.first_entry(wire, shard, EntryId::default()).await?;
+            if first.is_some_and(|first| first < mark) {
                 self.config.memory.miss(shard, known);
             }
         }
