@@ -253,12 +253,12 @@ fn told(change: &Revocation, receipt: &Receipt) -> Option<(Fingerprint, Fact)> {
     match change.action {
         Action::Revoke(Extent::All) => fact.all = at,
         Action::Revoke(Extent::IssuedSoFar) => {
-            // It is the time of the write unless the clock of the store went back; the receipt names the second.
-            let last = receipt.reissue_at?.minus(Duration::from_millis(1));
-            fact.cutoff = at.clamp(last.minus(Duration::from_millis(999)), last);
+            fact.cutoff = receipt.reissue_at?.minus(Duration::from_millis(1));
             fact.cutoff_set = at;
         }
         Action::Revoke(Extent::IssuedUntil(cutoff)) => (fact.cutoff, fact.cutoff_set) = (cutoff, at),
+        // Nothing was in effect, so nothing was written; what is revoked next may be dated earlier, if the clock is set back.
+        Action::Reinstate if receipt.outcome == Outcome::Already => return None,
         Action::Reinstate => fact.reinstated = at,
     }
     Some((change.target.fingerprint(), fact))

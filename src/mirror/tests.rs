@@ -106,6 +106,24 @@ async fn own_writes_are_seen_at_once_while_the_log_is_silent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_write_did_not_change_is_not_told() {
+    let world = World::new();
+    let mirror = ready(&world).await;
+    world.hide_log(true);
+    // There is nothing to reinstate.
+    let mut change = Revocation::new(Target::user("a"), Duration::from_secs(3600));
+    change.action = Action::Reinstate;
+    assert_eq!(mirror.write(vec![change]).await.unwrap()[0].outcome, Outcome::Already);
+    // The clock of the store is set back, or another primary has one that is behind.
+    let at = SystemClock.now().minus(Duration::from_secs(1));
+    let fact = Fact { all: at, until: at.plus(Duration::from_secs(3600)), ..Fact::default() };
+    world.put(Target::user("a").fingerprint(), fact);
+    world.hide_log(false);
+    until(&mirror, "applied", |status| status.shards[0].applied == 1).await;
+    assert!(is_revoked(&mirror, "a"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_hangs_makes_it_stale_in_time_and_then_the_store_is_asked() {
     let world = World::new();
     world.revoke("a").await;
@@ -513,6 +531,8 @@ fn settings_that_cannot_work_are_refused_by_name() {
     assert_eq!(error.to_string(), "runtime: is missing; start the mirror inside a Tokio runtime");
     let short = Mirror::of(world.clone(), vec![world.feed()]).with_max_staleness(Duration::from_millis(49));
     assert_eq!(short.start().unwrap_err().setting(), "max_staleness");
+    let long = Mirror::of(world.clone(), vec![world.feed()]).with_max_staleness(Duration::MAX);
+    assert_eq!(long.start().unwrap_err().setting(), "max_staleness");
     let none = Mirror::of(world.clone(), Vec::<world::ScriptedFeed>::new());
     assert_eq!(none.start().unwrap_err().setting(), "feeds");
 }

@@ -187,7 +187,7 @@ impl World {
         RevocationStore::write(self, vec![change]).await.unwrap().remove(0)
     }
 
-    fn put(&self, fingerprint: Fingerprint, fact: Fact) -> u64 {
+    pub(super) fn put(&self, fingerprint: Fingerprint, fact: Fact) -> u64 {
         let mut data = self.data();
         data.seq += 1;
         data.last.n += 1;
