@@ -7,7 +7,8 @@
 //! ```
 //!
 //! **What is fresh**: a heartbeat tells how many changes the store had written when it was asked. As soon as that many
-//! are applied, everything that was written before the heartbeat was *sent* is in memory.
+//! are applied, everything that was written before the heartbeat was *sent* is in memory. A number says so only of a log that
+//! goes on where it was left, so on a new connection nothing is proved before the log was read.
 //!
 //! **What is lost** never goes unnoticed: entries are numbered within a life of the store, so the next entry, or a
 //! heartbeat that knows of more than the log holds, shows the gap. The set is not emptied for a new snapshot: a store
@@ -70,8 +71,8 @@ struct Follower<F> {
     /// A heartbeat that is waiting to be caught up with.
     pending: Option<(u64, Moment)>,
     resync: Option<Resync>,
-    /// The snapshot has just been taken.
-    is_new: bool,
+    /// The log has not been read since the connection was made, or the snapshot taken.
+    is_unread: bool,
     /// The store did not take the lease.
     is_uncounted: bool,
     /// The latest moment up to which everything was in memory.
@@ -84,8 +85,10 @@ struct Follower<F> {
     healing: Option<Healing>,
     /// What the mirror knows of the life that was lost, if it was whole.
     witness: Option<Witness>,
-    /// Until when tokens are in doubt.
+    /// Until when tokens are in doubt, as the store says.
     horizon: Timestamp,
+    /// The store says so of fewer tokens than before, which holds for the mirror when it has got so far.
+    relief: Option<Relief>,
     failures: u32,
 }
 
@@ -97,6 +100,14 @@ struct Place {
     id: LogId,
     /// Up to here the snapshot has it all, and entries may come again.
     loaded: u64,
+}
+
+/// A doubt that has ended, or does not reach as far any more: by changes up to this one, which told again what was lost.
+#[derive(Clone, Copy, Debug)]
+struct Relief {
+    seq: u64,
+    horizon: Timestamp,
+    lifted: Timestamp,
 }
 
 /// That the mirror had everything that a life held when its data was lost.
@@ -131,7 +142,7 @@ impl<F: Feed> Follower<F> {
             known: 0,
             pending: None,
             resync: None,
-            is_new: false,
+            is_unread: false,
             is_uncounted: false,
             proof: None,
             life: 0,
@@ -139,6 +150,7 @@ impl<F: Feed> Follower<F> {
             healing: None,
             witness: None,
             horizon: Timestamp::ZERO,
+            relief: None,
             failures: 0,
         }
     }
@@ -167,6 +179,7 @@ impl<F: Feed> Follower<F> {
         self.feed.connect().await?;
         // Whatever the last connection had promised, this one may lead to another server.
         self.pending = None;
+        self.is_unread = true;
         self.beat().await?;
         loop {
             let place = match self.place {
@@ -179,7 +192,7 @@ impl<F: Feed> Follower<F> {
             }
             // What is known to be there needs no waiting; if it is not there, it never will be.
             let is_behind = place.seq < self.known;
-            let is_urgent = is_behind || std::mem::take(&mut self.is_new);
+            let is_urgent = is_behind || self.is_unread;
             let wait = if is_urgent { Duration::ZERO } else { self.shared.heartbeat_every() };
             let until_healing = self.healing.as_ref().map_or(Duration::MAX, Healing::wait);
             let until_lift = self.witness.as_ref().map_or(Duration::MAX, Witness::wait);
@@ -189,6 +202,7 @@ impl<F: Feed> Follower<F> {
                 continue;
             }
             self.take(&entries);
+            self.is_unread = false;
             self.beat().await?;
             self.heal().await?;
             self.lift().await?;
@@ -244,11 +258,20 @@ impl<F: Feed> Follower<F> {
         }
         let known = std::mem::replace(&mut self.known, heartbeat.seq);
         self.horizon = heartbeat.horizon;
+        let mut is_less = false;
         self.update(|status| {
             status.time = heartbeat.time;
-            (status.horizon, status.lifted) = (heartbeat.horizon, heartbeat.lifted);
             status.known = heartbeat.seq;
+            // A doubt counts at once. When it ends, what was told again may still be on its way here.
+            is_less = heartbeat.horizon < status.horizon;
+            if !is_less {
+                (status.horizon, status.lifted) = (heartbeat.horizon, heartbeat.lifted);
+            }
         });
+        let Heartbeat { seq, horizon, lifted, .. } = heartbeat;
+        // The first of several that say the same: under load there is always a later one that is not caught up with.
+        let earlier = self.relief.filter(|relief| relief.horizon == horizon);
+        self.relief = is_less.then(|| earlier.unwrap_or(Relief { seq, horizon, lifted }));
         let Some(place) = self.place else { return Ok(heartbeat) };
         self.heed_lease(heartbeat.uncounted.as_ref());
         if heartbeat.epoch != place.epoch {
@@ -266,7 +289,7 @@ impl<F: Feed> Follower<F> {
         }
         if heartbeat.seq == place.seq {
             self.pending = None;
-            self.publish(place, (!self.is_uncounted).then_some(sent));
+            self.publish(place, (!self.is_uncounted && !self.is_unread).then_some(sent));
         } else if self.pending.is_none() && !self.is_uncounted {
             // Kept until it is caught up with: under load there is always a newer one that is not.
             self.pending = Some((heartbeat.seq, sent));
@@ -305,8 +328,14 @@ impl<F: Feed> Follower<F> {
             // The next one that is loaded may be this one again, with less in it.
             self.life = 0;
         }
+        self.forget_place(reason);
+    }
+
+    /// How far it has come is not known.
+    fn forget_place(&mut self, reason: Resync) {
         self.place = None;
         self.pending = None;
+        self.relief = None;
         self.resync = Some(reason);
     }
 
@@ -370,7 +399,7 @@ impl<F: Feed> Follower<F> {
             status.phase = Phase::Following;
             status.error = None;
         });
-        self.is_new = true;
+        self.is_unread = true;
         self.publish(place, None);
         Ok(place)
     }
@@ -422,7 +451,11 @@ impl<F: Feed> Follower<F> {
 
     fn publish(&mut self, place: Place, proof: Option<Moment>) {
         self.proof = proof.or(self.proof);
+        let relief = self.relief.take_if(|relief| place.seq >= relief.seq);
         self.update(|status| {
+            if let Some(relief) = relief {
+                (status.horizon, status.lifted) = (relief.horizon, relief.lifted);
+            }
             (status.epoch, status.applied) = (place.epoch, place.seq);
             status.known = status.known.max(place.seq);
             status.phase = Phase::Following;
@@ -447,10 +480,7 @@ impl<F: Feed> Follower<F> {
             panic = words,
             "the task of the mirror panicked; it starts again"
         );
-        // How far it came is not known.
-        self.place = None;
-        self.pending = None;
-        self.resync = Some(Resync::Panic);
+        self.forget_place(Resync::Panic);
         self.update(|status| {
             status.phase = Phase::Connecting;
             status.restarts += 1;

@@ -196,11 +196,11 @@ impl Mirror {
 impl RevocationStore for Mirror {
     fn check(&self, token: &Arc<VerifiedToken>) -> Lookup {
         let shared = &*self.handle.shared;
-        // Asked before the look-up: what the proof speaks of is then seen by it.
-        let is_fresh = shared.freshness.is_fresh();
+        // Asked before the look-up: what the proof speaks of, and that by which a doubt has ended, is then seen by it.
+        let may_tell = shared.freshness.is_fresh() && !shared.is_in_doubt(token);
         match shared.find_revoked(token) {
             Some(by) => Lookup::Now(Ok(Standing::Revoked(by))),
-            None if is_fresh && !shared.is_in_doubt(token) => Lookup::Now(Ok(Standing::Live)),
+            None if may_tell => Lookup::Now(Ok(Standing::Live)),
             None => self.handle.store.check(token),
         }
     }
@@ -253,12 +253,12 @@ fn told(change: &Revocation, receipt: &Receipt) -> Option<(Fingerprint, Fact)> {
     match change.action {
         Action::Revoke(Extent::All) => fact.all = at,
         Action::Revoke(Extent::IssuedSoFar) => {
-            // It is the time of the write unless the clock of the store went back; the receipt names the second.
-            let last = receipt.reissue_at?.minus(Duration::from_millis(1));
-            fact.cutoff = at.clamp(last.minus(Duration::from_millis(999)), last);
+            fact.cutoff = receipt.reissue_at?.minus(Duration::from_millis(1));
             fact.cutoff_set = at;
         }
         Action::Revoke(Extent::IssuedUntil(cutoff)) => (fact.cutoff, fact.cutoff_set) = (cutoff, at),
+        // Nothing was in effect, so nothing was written; what is revoked next may be dated earlier, if the clock is set back.
+        Action::Reinstate if receipt.outcome == Outcome::Already => return None,
         Action::Reinstate => fact.reinstated = at,
     }
     Some((change.target.fingerprint(), fact))
@@ -340,7 +340,7 @@ impl Shared {
             }
             let size = self.set.size();
             (status.entries, status.details, status.bytes) = (size.entries, size.details, size.bytes);
-            // A doubt is published before the proof in whose life it was heard of.
+            // A doubt is published before the proof in whose life it was heard of, and ends after all was applied by which it did.
             let times = |of: fn(&ShardStatus) -> Timestamp| status.shards.iter().map(of);
             let latest = |of| times(of).max().unwrap_or_default().as_millis();
             self.lifted.store(latest(|shard| shard.lifted), Ordering::Relaxed);

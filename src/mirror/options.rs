@@ -60,7 +60,7 @@ impl<F: Feed> MirrorBuilder<F> {
         self
     }
 
-    /// For how long what was proved to be complete is relied on, default 1 s; at least 50 ms. A heartbeat is asked for four
+    /// For how long what was proved to be complete is relied on, default 1 s; 50 ms to an hour. A heartbeat is asked for four
     /// times as often.
     ///
     /// # Security
@@ -109,6 +109,9 @@ impl<F: Feed> MirrorBuilder<F> {
                 "max_staleness",
                 "is less than 50 ms, in which no proof can be renewed; check without a mirror instead",
             ));
+        }
+        if self.max_staleness > Duration::from_secs(60 * 60) {
+            return Err(ConfigError::new("max_staleness", "is over an hour, which is no limit"));
         }
         let shards = match u16::try_from(self.feeds.len()) {
             Ok(0) | Err(_) => {

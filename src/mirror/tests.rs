@@ -29,6 +29,14 @@ async fn until(mirror: &Mirror, what: &str, done: impl Fn(&MirrorStatus) -> bool
     settle(what, status.wait_for(done)).await.unwrap().clone()
 }
 
+/// Lets time pass, and what is due in it happen.
+async fn advance_by(time: Duration) {
+    advance(time).await;
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// What the mirror says from memory; `None` if it has to ask.
 fn local(mirror: &Mirror, id: &str) -> Option<Standing> {
     match mirror.check(&token(id)) {
@@ -95,6 +103,24 @@ async fn own_writes_are_seen_at_once_while_the_log_is_silent() {
         mirror.write(vec![change]).await.unwrap();
         assert_eq!(is_revoked(&mirror, "a"), action != Action::Reinstate, "{action:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_write_did_not_change_is_not_told() {
+    let world = World::new();
+    let mirror = ready(&world).await;
+    world.hide_log(true);
+    // There is nothing to reinstate.
+    let mut change = Revocation::new(Target::user("a"), Duration::from_secs(3600));
+    change.action = Action::Reinstate;
+    assert_eq!(mirror.write(vec![change]).await.unwrap()[0].outcome, Outcome::Already);
+    // The clock of the store is set back, or another primary has one that is behind.
+    let at = SystemClock.now().minus(Duration::from_secs(1));
+    let fact = Fact { all: at, until: at.plus(Duration::from_secs(3600)), ..Fact::default() };
+    world.put(Target::user("a").fingerprint(), fact);
+    world.hide_log(false);
+    until(&mirror, "applied", |status| status.shards[0].applied == 1).await;
+    assert!(is_revoked(&mirror, "a"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -225,6 +251,54 @@ async fn tokens_from_before_a_loss_are_for_the_store_to_judge() {
     world.lift_horizon();
     until(&mirror, "lifted", |status| status.shards[0].horizon == Timestamp::ZERO).await;
     assert_eq!(local(&mirror, "a"), Some(Standing::Live));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_doubt_ends_no_earlier_than_what_was_told_again_has_arrived() {
+    for after in 0..20 {
+        let world = World::new();
+        world.flush();
+        let mirror = ready(&world).await;
+        assert_eq!(local(&mirror, "a"), None, "it may have been revoked before the loss");
+        world.delay(LIMIT / 5);
+        advance_by(LIMIT / 20 * after).await;
+        // Another mirror knew that it was.
+        world.revoke("a").await;
+        world.lift_horizon();
+        while !is_revoked(&mirror, "a") {
+            assert_eq!(local(&mirror, "a"), None, "{after}: {mirror:?}");
+            advance_by(LIMIT / 100).await;
+        }
+        until(&mirror, "lifted", |status| status.shards[0].horizon == Timestamp::ZERO).await;
+        settle("fresh", mirror.ready()).await;
+        assert_eq!(local(&mirror, "b"), Some(Standing::Live));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_connection_proves_nothing_before_the_log_was_read_on_it() {
+    let world = World::new();
+    world.revoke("a").await;
+    let mirror = ready(&world).await;
+    let old = world.save();
+    mirror.wait_for(world.revoke("lost").await.fence.unwrap()).await.unwrap();
+    world.fail(true);
+    until(&mirror, "it knows", |status| status.shards[0].error.is_some()).await;
+    advance_by(LIMIT * 2).await;
+    // A replica took over that had not heard of the last change, and somebody made another one in its place.
+    world.take_over(old);
+    world.revoke("b").await;
+    world.delay(LIMIT / 5);
+    world.fail(false);
+    let start = Instant::now();
+    while !is_revoked(&mirror, "b") {
+        assert!(start.elapsed() < Duration::from_secs(60), "{mirror:?}");
+        assert_eq!(local(&mirror, "b"), None, "{mirror:?}");
+        advance_by(LIMIT / 100).await;
+    }
+    let status = until(&mirror, "resync", |status| status.resyncs() == 1).await;
+    assert_eq!(status.shards[0].last_resync, Some(Resync::Regression));
+    until(&mirror, "the store is told", |_| world.holds("lost")).await;
 }
 
 /// After everything was lost: the token that was revoked, and one that never was.
@@ -457,6 +531,8 @@ fn settings_that_cannot_work_are_refused_by_name() {
     assert_eq!(error.to_string(), "runtime: is missing; start the mirror inside a Tokio runtime");
     let short = Mirror::of(world.clone(), vec![world.feed()]).with_max_staleness(Duration::from_millis(49));
     assert_eq!(short.start().unwrap_err().setting(), "max_staleness");
+    let long = Mirror::of(world.clone(), vec![world.feed()]).with_max_staleness(Duration::MAX);
+    assert_eq!(long.start().unwrap_err().setting(), "max_staleness");
     let none = Mirror::of(world.clone(), Vec::<world::ScriptedFeed>::new());
     assert_eq!(none.start().unwrap_err().setting(), "feeds");
 }

@@ -12,7 +12,7 @@ use tower_jwt_revocation::{
 };
 
 use crate::redis_guard::revoke;
-use crate::servers::{Fault, FaultProxy, RedisServer, redis_is_installed};
+use crate::servers::{Fault, FaultProxy, RedisServer, redis_is_installed, wait_until};
 use crate::store_contract::{check, issued_at, now, token, token_of};
 use crate::support::WordVerifier;
 
@@ -181,10 +181,7 @@ async fn a_loss_is_noticed_by_a_connection_that_was_away_when_it_was_written() {
         let start = Instant::now();
         while store.health().checks() {
             assert!(start.elapsed() < SOON);
-            for client in server.cli(&["CLIENT", "LIST"]).lines().filter(|line| line.contains("cmd=mget")) {
-                let id = client.split(' ').next().unwrap().strip_prefix("id=").unwrap();
-                let _ = server.try_cli(&["CLIENT", "KILL", "ID", id]);
-            }
+            kill_clients(&server, |line| line.contains("cmd=mget"));
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         revoke(&store, Target::token("lost")).await.unwrap();
@@ -195,6 +192,63 @@ async fn a_loss_is_noticed_by_a_connection_that_was_away_when_it_was_written() {
         }
         proxy.set(Fault::Pass).await;
         noticed(&store).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loss_is_noticed_although_the_connections_had_led_to_two_primaries() {
+    if !redis_is_installed() {
+        return;
+    }
+    let (one, other) = (RedisServer::start(), RedisServer::start());
+    let proxy = FaultProxy::start(one.addr()).await;
+    let store = with_data_at(proxy.url()).await;
+    other.cli(&["REPLICAOF", "127.0.0.1", &one.port().to_string()]);
+
+    // The connection of the writes is made anew, to the other server; that of the checks stays where it is.
+    proxy.turn_to(other.addr()).await;
+    let start = Instant::now();
+    while store.health().is_up() {
+        assert!(start.elapsed() < SOON);
+        let _ = revoke(&store, Target::token("t")).await;
+        kill_clients(&one, |line| line.contains("cmd=evalsha"));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(store.health().checks());
+    let life = |server: &RedisServer| server.cli(&["GET", "jwt-revocation:{0}:e"]);
+    wait_until("the replica has it all", SOON, || life(&other) == life(&one));
+    other.cli(&["REPLICAOF", "NO", "ONE"]);
+    while !store.health().is_up() {
+        assert!(start.elapsed() < SOON);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    let at_one = RedisStore::connect(one.url()).await.unwrap();
+    revoke(&at_one, Target::token("lost")).await.unwrap();
+    assert!(matches!(check(&store, &token("x", "lost")).await.unwrap(), Standing::Revoked(_)));
+    let at_other = RedisStore::connect(other.url()).await.unwrap();
+    for n in 0..2 {
+        revoke(&at_other, Target::token(format!("n{n}"))).await.unwrap();
+    }
+    // It knows of a later change now than the one that is about to be lost.
+    let start = Instant::now();
+    while revoke(&store, Target::token("later")).await.is_err() {
+        assert!(start.elapsed() < SOON);
+    }
+    while store.health().checks() {
+        assert!(start.elapsed() < SOON);
+        kill_clients(&one, |line| line.contains("cmd=mget"));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    noticed(&store).await;
+    told(&at_other).await;
+}
+
+/// Ends the connections of the store to this server of which `CLIENT LIST` says so.
+fn kill_clients(server: &RedisServer, which: impl Fn(&str) -> bool) {
+    for client in server.cli(&["CLIENT", "LIST"]).lines().filter(|line| which(line)) {
+        let id = client.split(' ').next().unwrap().strip_prefix("id=").unwrap();
+        let _ = server.try_cli(&["CLIENT", "KILL", "ID", id]);
     }
 }
 
@@ -239,6 +293,39 @@ async fn a_log_that_was_trimmed_while_the_connection_was_lost_is_no_loss() {
         }
         assert_eq!(check(&store, &token("old", "old")).await.unwrap(), Standing::Live, "{left} entries left");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_being_trimmed_while_a_connection_is_made_is_no_loss() {
+    if !redis_is_installed() {
+        return;
+    }
+    // Each write trims what was written before it.
+    let server = RedisServer::builder().arg("stream-node-max-entries", "1").start();
+    let others = RedisStore::builder().with_url(server.url()).with_log_length(1).connect().await.unwrap();
+    let proxy = FaultProxy::start(server.addr()).await;
+    let store = with_data_at(proxy.url()).await;
+    let writes = tokio::spawn(async move {
+        for n in 0.. {
+            revoke(&others, Target::token(format!("other {n}"))).await.unwrap();
+        }
+    });
+    for _ in 0..3 {
+        proxy.set(Fault::Reset).await;
+        while store.health().is_up() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        proxy.set(Fault::Latency { base: Duration::from_millis(5), jitter: Duration::ZERO }).await;
+        let start = Instant::now();
+        while !store.health().is_up() || revoke(&store, Target::token("t")).await.is_err() {
+            assert!(start.elapsed() < SOON);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    proxy.set(Fault::Pass).await;
+    assert!(!writes.is_finished());
+    writes.abort();
+    assert_eq!(check(&store, &token("old", "old")).await.unwrap(), Standing::Live);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -48,8 +48,13 @@ pub struct FaultProxy {
 }
 
 struct Order {
-    fault: Fault,
+    what: What,
     done: oneshot::Sender<()>,
+}
+
+enum What {
+    Fault(Fault),
+    Target(SocketAddr),
 }
 
 impl FaultProxy {
@@ -84,8 +89,17 @@ impl FaultProxy {
     /// Switches the fault. When this returns, it holds for new connections and for whatever the live ones forward
     /// from then on; after `Reset`, all that were live are gone.
     pub async fn set(&self, fault: Fault) {
+        self.order(What::Fault(fault)).await;
+    }
+
+    /// Forwards new connections to another server. Live ones go on.
+    pub async fn turn_to(&self, target: SocketAddr) {
+        self.order(What::Target(target)).await;
+    }
+
+    async fn order(&self, what: What) {
         let (done, is_done) = oneshot::channel();
-        self.orders.send(Order { fault, done }).await.expect("a running proxy");
+        self.orders.send(Order { what, done }).await.expect("a running proxy");
         is_done.await.expect("a running proxy");
     }
 }
@@ -99,7 +113,7 @@ impl Drop for FaultProxy {
 async fn serve(
     listener: TcpListener,
     addr: SocketAddr,
-    target: SocketAddr,
+    mut target: SocketAddr,
     mut orders: mpsc::Receiver<Order>,
     accepted: Arc<AtomicUsize>,
 ) {
@@ -115,20 +129,25 @@ async fn serve(
         };
         tokio::select! {
             biased;
-            Some(order) = orders.recv() => {
-                if order.fault == Fault::Refuse {
-                    listener = None;
-                    // A process that is being started elsewhere holds a copy of the socket until it executes.
-                    while TcpStream::connect(addr).await.is_ok() {
-                        tokio::task::yield_now().await;
+            Some(Order { what, done }) = orders.recv() => {
+                match what {
+                    What::Target(server) => target = server,
+                    What::Fault(order) => {
+                        if order == Fault::Refuse {
+                            listener = None;
+                            // A process that is being started elsewhere holds a copy of the socket until it executes.
+                            while TcpStream::connect(addr).await.is_ok() {
+                                tokio::task::yield_now().await;
+                            }
+                        } else if listener.is_none() {
+                            listener = Some(TcpListener::bind(addr).await.expect("the port the proxy had before"));
+                        }
+                        let reset = order == Fault::Reset;
+                        fault.send_replace(order);
+                        while reset && relays.join_next().await.is_some() {}
                     }
-                } else if listener.is_none() {
-                    listener = Some(TcpListener::bind(addr).await.expect("the port the proxy had before"));
                 }
-                let reset = order.fault == Fault::Reset;
-                fault.send_replace(order.fault);
-                while reset && relays.join_next().await.is_some() {}
-                let _ = order.done.send(());
+                let _ = done.send(());
             }
             Some(_) = relays.join_next() => {}
             Ok((client, _)) = accept => {

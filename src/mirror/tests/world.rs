@@ -151,6 +151,12 @@ impl World {
         *self.data() = data;
     }
 
+    /// From now on another server answers, whose log goes on with later ids.
+    pub(super) fn take_over(&self, mut data: Data) {
+        data.last.ms += 1;
+        self.restore(data);
+    }
+
     // === What is so ===
 
     pub(super) fn seq(&self) -> u64 {
@@ -181,7 +187,7 @@ impl World {
         RevocationStore::write(self, vec![change]).await.unwrap().remove(0)
     }
 
-    fn put(&self, fingerprint: Fingerprint, fact: Fact) -> u64 {
+    pub(super) fn put(&self, fingerprint: Fingerprint, fact: Fact) -> u64 {
         let mut data = self.data();
         data.seq += 1;
         data.last.n += 1;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use fred::types::Value;
 use futures::FutureExt as _;
 use futures::future::join_all;
-use futures::stream::{FuturesUnordered, StreamExt as _};
+use futures::stream::{self, FuturesUnordered, StreamExt as _};
 use tokio::time::{Instant, sleep};
 
 use super::connect::{code_of, odd_reply};
@@ -32,6 +32,8 @@ pub(super) const MAX_WRITES: usize = 1024;
 const CHUNK: usize = 128;
 /// How soon a write is tried again while its connection is down.
 const TRY_AGAIN: Duration = Duration::from_millis(10);
+/// How many shards are seen to at once.
+const TOUCHES: usize = 64;
 /// How often the expiry of the keys without an end of their own is put off.
 const TOUCH_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
 /// How long the steward rests after each round: the first is for one that went well, then it doubles with each that did
@@ -519,12 +521,10 @@ pub(super) async fn steward(inner: Weak<Inner>) {
             () = sleep(pause.mul_f64(0.5 + random::fraction() / 2.0)) => {}
         }
         let Some(inner) = inner.upgrade() else { return };
-        let mut failure = None;
-        for shard in 0..inner.keys.shards() {
-            if let Err(error) = inner.touch(shard).await {
-                failure = Some(error);
-            }
-        }
+        // Not in turn: where a node of a cluster is dead, each of its shards takes all the time that a write has.
+        let touches = stream::iter((0..inner.keys.shards()).map(|shard| inner.touch(shard)));
+        let touched: Vec<_> = touches.buffer_unordered(TOUCHES).collect().await;
+        let failure = touched.into_iter().find_map(Result::err);
         drop(inner);
         if let Some(error) = failure {
             if !has_failed {

@@ -40,7 +40,7 @@ use self::queue::{Office, Queue};
 use super::ask::read_record;
 use super::connect::odd_reply;
 use super::guard::{Hold, Lane, Line, Link, LinkConfig};
-use super::life::{self, Doubt, Known, Memory, in_doubt};
+use super::life::{self, Doubt, Known, Memory, Via, in_doubt};
 use super::schema::{Keys, Life};
 use crate::revocation::Fingerprint;
 use crate::store::{RevokedBy, Standing, StoreError, StoreErrorKind};
@@ -226,7 +226,7 @@ impl Shelf {
             .iter()
             .zip(&question.lives)
             .map(|(value, (shard, known))| {
-                self.memory.weigh(*shard, known.as_ref(), read_life(value, &mut None)?)
+                self.memory.weigh(Via::Checks, *shard, known.as_ref(), read_life(value, &mut None)?)
             })
             .collect();
         self.judge(token, &doubts, records, &mut question.places.iter())
@@ -351,7 +351,9 @@ impl Office for Clerk {
         let mut doubts = Vec::with_capacity(lives.len());
         for (value, (shard, known)) in lives.iter().zip(&question.lives) {
             let life = read_life(value, &mut self.last_life);
-            doubts.push(life.and_then(|life| self.shelf.memory.weigh(*shard, known.as_ref(), life)));
+            doubts.push(
+                life.and_then(|life| self.shelf.memory.weigh(Via::Checks, *shard, known.as_ref(), life)),
+            );
         }
         let mut places = question.places.iter();
         for ask in asks {

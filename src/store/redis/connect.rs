@@ -6,7 +6,7 @@
 //! successor is a new client that was asked for its role before the first question.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fred::clients::Client;
@@ -133,14 +133,40 @@ pub(crate) struct Dialer {
 
 enum Topology {
     One(ServerConfig),
-    Sentinel {
-        sentinels: Vec<Server>,
-        service: String,
-        username: Option<String>,
-        password: Option<String>,
-    },
-    /// All nodes that were ever heard of, so that the death of those that were named at the start is survived.
-    Cluster(Mutex<Vec<Server>>),
+    Sentinel { sentinels: Vec<Server>, service: String, username: Option<String>, password: Option<String> },
+    Cluster(Seeds),
+}
+
+/// Whom to ask about a cluster.
+struct Seeds {
+    /// Those that were named at the start.
+    named: Vec<Server>,
+    /// And those that were heard of, so that the death of the former is survived.
+    known: Mutex<Vec<Server>>,
+}
+
+impl Seeds {
+    fn new(named: Vec<Server>) -> Self {
+        Self { known: Mutex::new(named.clone()), named }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Vec<Server>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what nodes know of the cluster. Whom nobody lists any more, as soon as anyone sees all of it, is asked no
+    /// longer: each who is gone would cost a wait, and the address may be given to a stranger.
+    fn hear(&self, views: &[&[Node]]) {
+        let mut known = self.known();
+        if views.iter().any(|view| sees_all(view)) {
+            known.clone_from(&self.named);
+        }
+        for node in views.iter().copied().flatten().filter(|node| node.has_address) {
+            if !known.contains(&node.server) {
+                known.push(node.server.clone());
+            }
+        }
+    }
 }
 
 impl Dialer {
@@ -156,13 +182,13 @@ impl Dialer {
                 username: username.clone(),
                 password: password.clone(),
             },
-            ServerConfig::Clustered { hosts, .. } => Topology::Cluster(Mutex::new(hosts.clone())),
+            ServerConfig::Clustered { hosts, .. } => Topology::Cluster(Seeds::new(hosts.clone())),
             one => Topology::One(one.clone()),
         };
         let named = match &topology {
             Topology::One(_) => 1,
             Topology::Sentinel { sentinels, .. } => sentinels.len(),
-            Topology::Cluster(nodes) => nodes.lock().unwrap_or_else(PoisonError::into_inner).len(),
+            Topology::Cluster(seeds) => seeds.named.len(),
         };
         if named == 0 {
             return Err(ConfigError::new("config", "names no server"));
@@ -183,7 +209,7 @@ impl Dialer {
         let server = match &self.topology {
             Topology::One(server) => return Ok(server.clone()),
             Topology::Sentinel { .. } => self.ask_sentinels().await?,
-            Topology::Cluster(nodes) => self.ask_cluster(nodes, slot).await?,
+            Topology::Cluster(seeds) => self.ask_cluster(seeds, slot).await?,
         };
         Ok(ServerConfig::Centralized { server })
     }
@@ -214,8 +240,8 @@ impl Dialer {
     }
 
     /// Asks every node and believes the one that knows of the latest change of hands.
-    async fn ask_cluster(&self, nodes: &Mutex<Vec<Server>>, slot: u16) -> Result<Server, StoreError> {
-        let owners = self.ask_nodes(nodes).await.into_iter().map(|answer| {
+    async fn ask_cluster(&self, seeds: &Seeds, slot: u16) -> Result<Server, StoreError> {
+        let owners = self.ask_nodes(seeds).await.into_iter().map(|answer| {
             answer.and_then(|view| {
                 owner_of(&view, slot).ok_or_else(|| {
                     StoreError::new(
@@ -230,13 +256,13 @@ impl Dialer {
 
     /// The owner of each slot of a cluster: where among the primaries it stands.
     pub(crate) async fn owners(&self) -> Result<(Vec<Server>, Vec<Option<usize>>), StoreError> {
-        let Topology::Cluster(nodes) = &self.topology else {
+        let Topology::Cluster(seeds) = &self.topology else {
             return Err(StoreError::new(StoreErrorKind::Cluster, "the server is not part of a cluster"));
         };
         let mut servers: Vec<Server> = Vec::new();
         let mut owners: Vec<Option<(u64, usize)>> = vec![None; usize::from(SLOTS)];
         let mut failure = None;
-        for answer in self.ask_nodes(nodes).await {
+        for answer in self.ask_nodes(seeds).await {
             let view = match answer {
                 Ok(view) => view,
                 Err(error) => {
@@ -266,8 +292,8 @@ impl Dialer {
     }
 
     /// What every node knows of the cluster. Nodes that were not known are asked the next time.
-    async fn ask_nodes(&self, nodes: &Mutex<Vec<Server>>) -> Vec<Result<Vec<Node>, StoreError>> {
-        let known = nodes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    async fn ask_nodes(&self, seeds: &Seeds) -> Vec<Result<Vec<Node>, StoreError>> {
+        let known = seeds.known().clone();
         let uses_tls = self.base.uses_tls();
         let answers = join_all(known.iter().map(|node| async move {
             let config = self.at(ServerConfig::Centralized { server: node.clone() });
@@ -276,12 +302,7 @@ impl Dialer {
             Ok(parse_nodes(&text, &node.host, uses_tls))
         }))
         .await;
-        let mut nodes = nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        for node in answers.iter().flatten().flatten().filter(|node| node.has_address) {
-            if !nodes.contains(&node.server) {
-                nodes.push(node.server.clone());
-            }
-        }
+        seeds.hear(&answers.iter().flatten().map(Vec::as_slice).collect::<Vec<_>>());
         answers
     }
 
@@ -373,6 +394,13 @@ fn parse_nodes(text: &str, asked: &str, uses_tls: bool) -> Vec<Node> {
         });
     }
     nodes
+}
+
+/// Whether every slot has an owner.
+fn sees_all(nodes: &[Node]) -> bool {
+    let slots = nodes.iter().flat_map(|node| &node.slots);
+    slots.map(|(first, last)| usize::from(last.saturating_sub(*first)) + 1).sum::<usize>()
+        >= usize::from(SLOTS)
 }
 
 fn owner_of(nodes: &[Node], slot: u16) -> Option<(u64, Server)> {

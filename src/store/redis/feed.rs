@@ -13,7 +13,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Inner;
+use super::compare::compare;
 use super::connect::{Wire, odd_reply, unreachable};
+use super::life::Via;
 use super::random;
 use super::schema::{self, Class, Lease, Member, MirrorId, ShardKeys};
 use crate::clock::Timestamp;
@@ -177,6 +179,7 @@ impl Feed for RedisFeed {
                 "the server was replaced as the primary while it was connected to",
             ));
         }
+        compare(self.wire()?, &self.store.keys, &self.store.memory, self.shard..self.shard + 1).await?;
         self.find_at = Instant::now() + FIND_EVERY;
         Ok(())
     }
@@ -201,7 +204,7 @@ impl Feed for RedisFeed {
                 "the server is not a primary, but a replica",
             ));
         }
-        let doubt = self.store.memory.judge(self.shard, known.as_ref(), life.as_bytes())?;
+        let doubt = self.store.memory.judge(Via::Feed, self.shard, known.as_ref(), life.as_bytes())?;
         let life = life.as_bytes().and_then(|value| schema::Life::parse(value).ok());
         let life = life.ok_or_else(|| odd_reply("redis"))?;
         let time = parse_time(&time).ok_or_else(|| odd_reply("redis"))?;

@@ -27,10 +27,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::compare::compare;
 use super::connect::{Address, CONNECT_TIMEOUT, SharedDialer, Wire, classify, code_of, odd_reply, timed_out};
-use super::life::{Known, Memory};
+use super::life::{Memory, Via};
 use super::random;
-use super::schema::{EntryId, Keys};
+use super::schema::Keys;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How often the keeper asks whether all is well; also how late a loss of data is noticed without traffic.
@@ -295,10 +296,8 @@ impl Core {
         let mut failures = 0;
         // Whether the log has been told of the present trouble.
         let mut told = false;
-        // What was known when the last connection was lost.
-        let mut known: Vec<Option<Arc<Known>>> = Vec::new();
         loop {
-            match self.connect(&known).await {
+            match self.connect().await {
                 Ok(wire) => {
                     let server = Address(&wire.server).to_string();
                     let conn =
@@ -313,7 +312,6 @@ impl Core {
                     failures = if since.elapsed() < STABLE { (failures + 1).min(UNSTABLE) } else { 0 };
                     self.give_up(&conn, &error);
                     conn.wire.end();
-                    known = self.recall();
                     self.tell(&error, &mut told);
                 }
                 Err(error) => {
@@ -342,7 +340,7 @@ impl Core {
     }
 
     /// A connection to the primary, which has said that it is one.
-    async fn connect(&self, known: &[Option<Arc<Known>>]) -> Result<Wire, StoreError> {
+    async fn connect(&self) -> Result<Wire, StoreError> {
         let net = match self.config.purpose {
             // Each batch of checks has its own limit, and is worth nothing to anybody after it.
             Purpose::Checks => Duration::ZERO,
@@ -359,62 +357,10 @@ impl Core {
                 "the server was replaced as the primary while it was connected to",
             ));
         }
-        // Before anything is learned from this server, which would hide what has to be compared. What was known when the
-        // last connection was lost is not enough: since then the other links may have heard of more.
-        self.compare(&wire, known).await?;
-        let now = self.recall();
-        if now.as_slice() != known && now.iter().any(Option::is_some) {
-            self.compare(&wire, &now).await?;
-        }
+        // Before anything is learned from this server, which would hide what has to be compared.
+        compare(&wire, &self.config.keys, &self.config.memory, self.config.shards.clone()).await?;
         self.read_lives(&wire, limit).await?;
         Ok(wire)
-    }
-
-    fn recall(&self) -> Vec<Option<Arc<Known>>> {
-        self.config.shards.clone().map(|shard| self.config.memory.recall(shard)).collect()
-    }
-
-    /// Looks in the log for the latest change that was known: a fail-over may have lost it, and others may have written
-    /// as many since. Without one it asks all the same, so that a missing right shows at the start.
-    async fn compare(&self, wire: &Wire, known: &[Option<Arc<Known>>]) -> Result<(), StoreError> {
-        for (n, shard) in self.config.shards.clone().enumerate() {
-            let known = known.get(n).and_then(Option::as_ref);
-            let mark = known.map_or_else(EntryId::default, |known| known.life.mark);
-            if mark == EntryId::default() && n > 0 {
-                continue;
-            }
-            let from = self.first_entry(wire, shard, mark).await?;
-            let Some(known) = known.filter(|_| mark != EntryId::default()) else { continue };
-            // If the log begins later, or is empty, it was trimmed; that proves nothing.
-            if from != Some(mark) && self.first_entry(wire, shard, EntryId::default()).await? != from {
-                self.config.memory.miss(shard, known);
-            }
-        }
-        Ok(())
-    }
-
-    /// The first entry of the log that is not before `from`.
-    async fn first_entry(
-        &self,
-        wire: &Wire,
-        shard: u16,
-        from: EntryId,
-    ) -> Result<Option<EntryId>, StoreError> {
-        let key = Value::Bytes(self.config.keys.shard(shard).log.clone());
-        let arguments: Vec<Value> = vec![key, from.to_string().into(), "+".into(), "COUNT".into(), 1.into()];
-        let Value::Array(entries) = wire.ask("XRANGE", arguments, CONNECT_TIMEOUT).await? else {
-            return Err(odd_reply("redis"));
-        };
-        match entries.as_slice() {
-            [] => Ok(None),
-            [Value::Array(entry), ..] => entry
-                .first()
-                .and_then(Value::as_str)
-                .and_then(|id| EntryId::parse(&id).ok())
-                .map(Some)
-                .ok_or_else(|| odd_reply("redis")),
-            _ => Err(odd_reply("redis")),
-        }
     }
 
     /// Asks for the role, and reads the lives so that a loss of data is noticed without traffic.
@@ -443,7 +389,7 @@ impl Core {
             return Ok(());
         }
         let shards = self.config.shards.clone();
-        let known = self.recall();
+        let known: Vec<_> = shards.clone().map(|shard| self.config.memory.recall(shard)).collect();
         let keys: Vec<Value> =
             shards.clone().map(|shard| Value::Bytes(self.config.keys.shard(shard).life.clone())).collect();
         let Value::Array(lives) = wire.ask("MGET", keys, limit).await? else {
@@ -451,7 +397,7 @@ impl Core {
         };
         for ((shard, before), life) in shards.zip(&known).zip(&lives) {
             // What it means for tokens is decided at each check; here it only has to be noticed.
-            let _ = self.config.memory.judge(shard, before.as_ref(), life.as_bytes());
+            let _ = self.config.memory.judge(Via::Checks, shard, before.as_ref(), life.as_bytes());
         }
         Ok(())
     }

@@ -8,7 +8,8 @@
 //! | the known one, with at least the known seq | nothing | what its horizon says |
 //! | missing | `FLUSHALL`, a restart without data, eviction, another database | everything, until a new life has begun |
 //! | the known one, with a lower seq | an older dump, a fail-over that lost writes | everything, until a new life has begun |
-//! | the known one, but on a new connection its latest known change is missing in a log that reaches further back | the same, and others have written since | the same |
+//! | the known one, with the known seq, but another change | the same, and others have written since | the same |
+//! | the known one, but on a new connection its latest known change is missing in a log that reaches further back (room `compare`) | the same | the same |
 //! | another one, begun before the known one or its latest known change | two primaries were believed at once, or an older state has come back | everything, until a new life has begun |
 //! | another one | any of these, and someone was faster | tokens issued up to its birth |
 //!
@@ -31,7 +32,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
-use super::schema::{FAR, Life};
+use super::schema::{EntryId, FAR, Life};
 use super::script::Told;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::store::{StoreError, StoreErrorKind};
@@ -60,6 +61,19 @@ pub(crate) struct Known {
     pub(crate) former: Option<Former>,
     /// Changes of this life were lost: a new one has to begin.
     pub(crate) lost: bool,
+    /// The entries of the latest changes that each connection has heard of.
+    heard: [EntryId; 3],
+}
+
+/// Over which connection a life was read: they may lead to different servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// That of the checks.
+    Checks,
+    /// That of the writes and look-ups.
+    Writes,
+    /// That of a mirror.
+    Feed,
 }
 
 /// What is remembered of a former life.
@@ -73,6 +87,31 @@ pub(crate) struct Former {
 const SOME_LIFE: Former = Former { id: 0, seq: FAR };
 
 impl Known {
+    fn first(via: Via, life: Life) -> Self {
+        let mut known = Self { life, former: None, lost: false, heard: [EntryId::default(); 3] };
+        known.hear(via, life.mark);
+        known
+    }
+
+    fn hear(&mut self, via: Via, mark: EntryId) {
+        if let Some(heard) = self.heard.get_mut(via as usize) {
+            *heard = mark.max(*heard);
+        }
+    }
+
+    fn has_heard(&self, via: Via, mark: EntryId) -> bool {
+        self.heard.get(via as usize) == Some(&mark)
+    }
+
+    /// The entries that have to be in the log, unless it was trimmed.
+    pub(super) fn marks(&self) -> Vec<EntryId> {
+        let mut marks = self.heard.to_vec();
+        marks.sort_unstable();
+        marks.dedup();
+        marks.retain(|mark| *mark != EntryId::default());
+        marks
+    }
+
     /// What the script is told, so that it begins a new life or draws a horizon where one is missing.
     pub(crate) fn for_script(&self) -> Told {
         let Life { id, seq, .. } = self.life;
@@ -102,9 +141,9 @@ impl Known {
     }
 
     /// The life that was found where this one was expected.
-    fn succeeded_by(&self, life: Life) -> Self {
+    fn succeeded_by(&self, via: Via, life: Life) -> Self {
+        let latest = self.heard.iter().map(|mark| mark.0).max().unwrap_or_default();
         Self {
-            life,
             former: Some(match self.former {
                 None if !self.lost => Former { id: self.life.id, seq: self.life.seq },
                 // Where it went on without what this process knew, its numbers were given out a second time.
@@ -112,8 +151,8 @@ impl Known {
             }),
             // The former life went on after this one had begun, or began later: two primaries were believed at once, or
             // an old state has come back. What was written meanwhile is lost as well.
-            lost: self.life.mark.0.max(self.life.birth.as_millis())
-                > life.horizon.max(life.birth).as_millis(),
+            lost: latest.max(self.life.birth.as_millis()) > life.horizon.max(life.birth).as_millis(),
+            ..Self::first(via, life)
         }
     }
 }
@@ -182,16 +221,18 @@ impl Memory {
     /// Compares what was read with what was known when the question was sent, and with what is known now.
     pub(crate) fn judge(
         &self,
+        via: Via,
         shard: u16,
         before: Option<&Arc<Known>>,
         value: Option<&[u8]>,
     ) -> Result<Doubt, StoreError> {
-        self.weigh(shard, before, value.map(read).transpose()?)
+        self.weigh(via, shard, before, value.map(read).transpose()?)
     }
 
     /// The same, if the life was read before.
     pub(crate) fn weigh(
         &self,
+        via: Via,
         shard: u16,
         before: Option<&Arc<Known>>,
         life: Option<Life>,
@@ -204,7 +245,7 @@ impl Memory {
             self.alarm.notify_one();
             return Err(amnesia("redis knows of fewer revocations than before: an older state was restored"));
         }
-        self.learn(shard, before, life, None)
+        self.learn(via, shard, before, life, None)
     }
 
     /// Takes in the life that the script has answered with, after it was told what was known.
@@ -214,7 +255,7 @@ impl Memory {
         before: Option<&Arc<Known>>,
         life: Life,
     ) -> Result<Doubt, StoreError> {
-        self.learn(shard, before, life, before.and_then(|before| before.former))
+        self.learn(Via::Writes, shard, before, life, before.and_then(|before| before.former))
     }
 
     /// Takes in a life that was read, or that the script has answered with.
@@ -224,6 +265,7 @@ impl Memory {
     /// one was known when the question was sent, and whatever this process knows of either is kept.
     fn learn(
         &self,
+        via: Via,
         shard: u16,
         before: Option<&Arc<Known>>,
         life: Life,
@@ -234,14 +276,20 @@ impl Memory {
         if let (Some(before), Some(now)) = (before, &*slot.load())
             && Arc::ptr_eq(before, now)
             && before.life == life
+            && before.has_heard(via, life.mark)
             && !before.lost
             && told.is_none()
         {
             return Ok(self.doubt(before));
         }
         let asked_of = before.map(|before| before.life);
-        let was = slot.rcu(|now| Some(Arc::new(next(now.as_deref(), asked_of, life, told))));
-        let learned = next(was.as_deref(), asked_of, life, told);
+        let next = |now: Option<&Known>| next(now, via, asked_of, life, told);
+        let was = slot.rcu(|now| match (now, next(now.as_deref())) {
+            // Those who have asked since then find it unchanged.
+            (Some(now), next) if **now == next => Some(Arc::clone(now)),
+            (_, next) => Some(Arc::new(next)),
+        });
+        let learned = next(was.as_deref());
         if learned.former.is_some() || learned.lost {
             self.alarm.notify_one();
         }
@@ -279,11 +327,14 @@ impl Memory {
 }
 
 /// What is to be known after an answer, by what is known now and what was known when the question was sent.
-fn next(now: Option<&Known>, before: Option<Life>, life: Life, told: Option<Former>) -> Known {
-    let Some(now) = now else { return Known { life, former: None, lost: false } };
+fn next(now: Option<&Known>, via: Via, before: Option<Life>, life: Life, told: Option<Former>) -> Known {
+    let Some(now) = now else { return Known::first(via, life) };
     if now.life.id == life.id {
         let mut next = *now;
+        // One number for two changes: two servers have gone on from one state.
+        next.lost |= life.seq == now.life.seq && life.mark != now.life.mark;
         next.join(life);
+        next.hear(via, life.mark);
         if told.is_some() && told == now.former {
             next.former = None;
         }
@@ -296,10 +347,10 @@ fn next(now: Option<&Known>, before: Option<Life>, life: Life, told: Option<Form
     }
     // The question may have been sent before the known life was heard of. Then the later one is believed.
     if before.is_some_and(|before| before.id == now.life.id) || life.birth > now.life.birth {
-        return now.succeeded_by(life);
+        return now.succeeded_by(via, life);
     }
     // The known one stays, but it is not the only one any more.
-    let other = Known { life, former: None, lost: false }.succeeded_by(now.life);
+    let other = Known::first(via, life).succeeded_by(via, now.life);
     let former = match (now.former, other.former) {
         (Some(known), Some(heard)) if known.id == heard.id => {
             Some(Former { seq: known.seq.max(heard.seq), ..known })

@@ -6,6 +6,7 @@
 //! | `script` | the one Lua script that writes: arguments and reply |
 //! | `connect` | which server to talk to, and one connection to it |
 //! | `guard` | a connection whose every question is answered in time |
+//! | `compare` | what of the known is still there, asked on each new connection |
 //! | `life` | how a loss of data is noticed, and which tokens are doubted then |
 //! | `options` | what can be set, and how a store is opened |
 //! | `settings` | a store from environment variables or a file: [`RedisConfig`] |
@@ -20,6 +21,7 @@
 
 mod ask;
 mod batch;
+mod compare;
 mod connect;
 mod doctor;
 mod feed;

@@ -14,6 +14,7 @@ use futures::future::{BoxFuture, try_join_all};
 
 use super::ask::{Command, broken, read_record};
 use super::connect::odd_reply;
+use super::life::Via;
 use super::schema::FAR;
 use super::script::Script;
 use super::{Inner, RedisStore};
@@ -84,7 +85,7 @@ impl Inner {
         };
         let now = now.as_str().and_then(|now| now.parse().ok()).ok_or_else(|| odd_reply("the script"))?;
         // What was read of a shard that has lost its data proves nothing.
-        let doubt = self.memory.judge(shard, sent.known.as_ref(), life.as_bytes())?;
+        let doubt = self.memory.judge(Via::Writes, shard, sent.known.as_ref(), life.as_bytes())?;
         let values: Vec<_> = keys.iter().map(|(place, _)| *place).zip(reply.map(Value::into_bytes)).collect();
         if values.len() != keys.len() {
             return Err(odd_reply("the script"));

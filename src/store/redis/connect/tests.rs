@@ -30,6 +30,23 @@ fn all_nodes_that_can_be_asked_are_remembered() {
 }
 
 #[test]
+fn nodes_are_asked_for_as_long_as_anyone_lists_them() {
+    let seeds = Seeds::new(vec![Server::new("seed", 1)]);
+    let line = |port: u16, slots: &str| format!("id 10.0.0.1:{port}@1 master - 0 0 1 connected {slots}\n");
+    let hear = |text: &str| {
+        seeds.hear(&[&parse_nodes(text, "asked", false)]);
+        seeds.known().iter().map(|server| server.port).collect::<Vec<_>>()
+    };
+    let (one, other, third) = (line(2, "0-8191"), line(3, "8192-16383"), line(4, "8192-16383"));
+    assert_eq!(hear(&(one.clone() + &other)), [1, 2, 3]);
+    // One that was reset, or has lost sight of the others, does not make us forget them.
+    assert_eq!(hear(&one), [1, 2, 3]);
+    assert_eq!(hear(""), [1, 2, 3]);
+    // The second has got another address.
+    assert_eq!(hear(&(one + &third)), [1, 2, 4]);
+}
+
+#[test]
 fn of_several_answers_the_latest_counts() {
     let server = |port| Server::new("h", port);
     let error = || StoreError::new(StoreErrorKind::Timeout, "late");

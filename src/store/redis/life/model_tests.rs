@@ -152,9 +152,9 @@ impl World {
                     self.mirror.lose();
                 }
                 for process in &self.processes {
+                    let is_there = |mark: &EntryId| self.data.log.iter().any(|written| written.mark == *mark);
                     if let Some(known) = process.memory.recall(0)
-                        && known.life.mark != EntryId::default()
-                        && !self.data.log.iter().any(|written| written.mark == known.life.mark)
+                        && !known.marks().iter().all(is_there)
                     {
                         process.memory.miss(0, &known);
                     }
@@ -279,7 +279,9 @@ impl World {
         let value = life.map(|life| life.print());
         let memory = &self.processes[process].memory;
         let doubt = match what {
-            What::Check(_) => memory.judge(0, before.as_ref(), value.as_deref().map(str::as_bytes)),
+            What::Check(_) => {
+                memory.judge(Via::Checks, 0, before.as_ref(), value.as_deref().map(str::as_bytes))
+            }
             What::Write(_) => memory.learn_told(0, before.as_ref(), life.unwrap()),
         };
         if let What::Check(token) = what {
@@ -311,7 +313,7 @@ impl World {
         }
         let newcomer = Memory::new(1, Duration::from_secs(1));
         let value = self.data.life.map(|life| life.print());
-        let told = newcomer.judge(0, None, value.as_deref().map(str::as_bytes)).map(horizon_of);
+        let told = newcomer.judge(Via::Checks, 0, None, value.as_deref().map(str::as_bytes)).map(horizon_of);
         for process in &self.processes {
             if let Some(known) = process.memory.recall(0) {
                 assert_eq!(told.as_ref().ok(), Some(&known.doubt().horizon.as_millis()));

@@ -14,7 +14,9 @@ fn life(id: u64, birth: u64, horizon: u64, seq: u64) -> Life {
 fn read(memory: &Memory, life: Option<Life>) -> Result<Doubt, StoreErrorKind> {
     let known = memory.recall(0);
     let value = life.map(|life| life.print());
-    memory.judge(0, known.as_ref(), value.as_deref().map(str::as_bytes)).map_err(|error| error.kind())
+    memory
+        .judge(Via::Checks, 0, known.as_ref(), value.as_deref().map(str::as_bytes))
+        .map_err(|error| error.kind())
 }
 
 fn horizon_of(doubt: Doubt) -> u64 {
@@ -55,8 +57,8 @@ fn answers_that_overtake_each_other_raise_no_alarm() {
     // Two questions are sent; the answer to the second is read first.
     let known = memory.recall(0);
     let (older, newer) = (life(1, 10, 0, 2).print(), life(1, 10, 0, 3).print());
-    memory.judge(0, known.as_ref(), Some(newer.as_bytes())).unwrap();
-    memory.judge(0, known.as_ref(), Some(older.as_bytes())).unwrap();
+    memory.judge(Via::Checks, 0, known.as_ref(), Some(newer.as_bytes())).unwrap();
+    memory.judge(Via::Checks, 0, known.as_ref(), Some(older.as_bytes())).unwrap();
     assert!(!has_rung(&memory));
     assert_eq!(memory.recall(0).unwrap().life.seq, 3);
 }
@@ -142,7 +144,7 @@ fn a_horizon_that_was_lifted_is_given_up_by_those_who_knew_of_it() {
     assert_eq!(read(&memory, Some(lifted(2, 50, 4))).map(horizon_of), Ok(0));
     assert!(!has_rung(&memory));
     // An answer from before that is read late.
-    let late = memory.learn(0, before.as_ref(), life(2, 50, 50, 3), None).map(horizon_of);
+    let late = memory.learn(Via::Checks, 0, before.as_ref(), life(2, 50, 50, 3), None).map(horizon_of);
     assert_eq!(late.unwrap(), 50, "the records may have been read before they were written again");
     assert_eq!(read(&memory, Some(lifted(2, 50, 7))).map(horizon_of), Ok(0));
     // It is drawn again, for one who came late and knew more.
@@ -167,6 +169,54 @@ fn who_knew_the_former_life_doubts_until_redis_has_heard_how_much() {
 }
 
 #[test]
+fn another_change_with_the_number_of_the_known_one_ends_the_life() {
+    let memory = Memory::new(1, Duration::from_secs(1));
+    read(&memory, Some(life(1, 10, 0, 5))).unwrap();
+    let early = memory.recall(0);
+    let other = Life { mark: EntryId(77, 0), ..life(1, 10, 0, 5) };
+    assert_eq!(read(&memory, Some(other)), Err(StoreErrorKind::Amnesia));
+    assert!(has_rung(&memory));
+    assert_eq!(told(&memory), (1, FAR));
+    assert_eq!(read(&memory, Some(life(1, 10, 0, 6))), Err(StoreErrorKind::Amnesia));
+    // Also if the known one was heard of while the question was under way.
+    let memory = Memory::new(1, Duration::from_secs(1));
+    read(&memory, Some(life(1, 10, 0, 5))).unwrap();
+    memory.learn(Via::Writes, 0, early.as_ref(), other, None).unwrap_err();
+}
+
+#[test]
+fn the_latest_change_of_each_connection_is_remembered() {
+    let memory = Memory::new(1, Duration::from_secs(1));
+    let at = |seq, mark| Life { mark: EntryId(mark, 0), ..life(1, 10, 0, seq) };
+    let hear = |via, life| memory.learn(via, 0, memory.recall(0).as_ref(), life, None).map(horizon_of);
+    for via in [Via::Checks, Via::Writes, Via::Feed] {
+        assert_eq!(hear(via, at(5, 50)).ok(), Some(0));
+    }
+    assert_eq!(memory.recall(0).unwrap().marks(), [EntryId(50, 0)]);
+    // From here on the writes go to another server, which is given one change more.
+    assert_eq!(hear(Via::Checks, at(6, 66)).ok(), Some(0));
+    assert_eq!(hear(Via::Writes, at(7, 60)).ok(), Some(0));
+    assert_eq!(memory.recall(0).unwrap().marks(), [50, 60, 66].map(|mark| EntryId(mark, 0)));
+    // A life that begins there ends nothing that went on elsewhere for longer.
+    assert_eq!(read(&memory, Some(life(2, 65, 65, 7))), Err(StoreErrorKind::Amnesia));
+    assert_eq!(told(&memory), (2, FAR));
+}
+
+#[test]
+fn what_is_known_stays_where_it_is_until_it_changes() {
+    let memory = Memory::new(1, Duration::from_secs(1));
+    read(&memory, Some(life(1, 10, 0, 5))).unwrap();
+    let early = memory.recall(0);
+    read(&memory, Some(life(1, 10, 0, 6))).unwrap();
+    let known = memory.recall(0).unwrap();
+    memory.learn(Via::Checks, 0, early.as_ref(), life(1, 10, 0, 6), None).unwrap();
+    assert!(
+        Arc::ptr_eq(&known, &memory.recall(0).unwrap()),
+        "else no two questions at once would find it so"
+    );
+}
+
+#[test]
 fn a_missed_change_ends_the_life() {
     let memory = Memory::new(1, Duration::from_secs(1));
     read(&memory, Some(life(1, 10, 0, 5))).unwrap();
@@ -176,7 +226,7 @@ fn a_missed_change_ends_the_life() {
     assert_eq!(read(&memory, Some(life(1, 10, 0, 9))), Err(StoreErrorKind::Amnesia));
     assert_eq!(told(&memory), (1, FAR));
     // An answer to a question from before does not hide it.
-    memory.learn(0, Some(&known), life(1, 10, 0, 9), None).unwrap_err();
+    memory.learn(Via::Checks, 0, Some(&known), life(1, 10, 0, 9), None).unwrap_err();
     assert!(memory.recall(0).unwrap().lost);
     assert_eq!(read(&memory, Some(life(2, 60, 60, 9))).map(horizon_of), Ok(60));
     assert!(!memory.recall(0).unwrap().lost);
@@ -186,7 +236,7 @@ fn a_missed_change_ends_the_life() {
 fn what_cannot_be_read_is_no_answer() {
     let memory = Memory::new(1, Duration::from_secs(1));
     for junk in ["", "1", "2 0000000000000001 1 0 0 0 0-0"] {
-        let error = memory.judge(0, None, Some(junk.as_bytes())).unwrap_err();
+        let error = memory.judge(Via::Checks, 0, None, Some(junk.as_bytes())).unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Protocol, "{junk}");
     }
     assert!(memory.recall(0).is_none());
@@ -200,7 +250,10 @@ fn an_answer_to_one_who_knew_nothing_takes_nothing_from_what_is_known() {
     read(&memory, Some(life(1, 10, 0, 5))).unwrap();
     // Then data is lost, and that question is the one that begins the next life.
     assert_eq!(read(&memory, Some(life(2, 50, 0, 0))).map(horizon_of), Ok(50));
-    assert_eq!(memory.learn(0, ignorant.as_ref(), life(2, 50, 0, 0), None).map(horizon_of).unwrap(), 50);
+    assert_eq!(
+        memory.learn(Via::Checks, 0, ignorant.as_ref(), life(2, 50, 0, 0), None).map(horizon_of).unwrap(),
+        50
+    );
     assert_eq!(told(&memory), (1, 0), "the others have not been told yet");
     assert_eq!(read(&memory, Some(life(2, 50, 0, 0))).map(horizon_of), Ok(50));
     assert_eq!(read(&memory, Some(life(2, 50, 0, 1))).map(horizon_of), Ok(50));
@@ -212,17 +265,20 @@ fn of_two_lives_that_cannot_be_told_apart_by_who_asked_the_later_is_believed() {
     let ignorant: Option<Arc<Known>> = memory.recall(0);
     read(&memory, Some(life(1, 10, 0, 5))).unwrap();
     let early = memory.recall(0);
-    assert_eq!(memory.learn(0, ignorant.as_ref(), life(2, 50, 0, 0), None).map(horizon_of).unwrap(), 50);
+    assert_eq!(
+        memory.learn(Via::Checks, 0, ignorant.as_ref(), life(2, 50, 0, 0), None).map(horizon_of).unwrap(),
+        50
+    );
     assert_eq!(told(&memory), (1, 0));
     // From before the loss, but read after it.
     for before in [ignorant, early] {
-        assert!(memory.learn(0, before.as_ref(), life(1, 10, 0, 5), None).is_err());
+        assert!(memory.learn(Via::Checks, 0, before.as_ref(), life(1, 10, 0, 5), None).is_err());
         assert_eq!(told(&memory), (1, 0));
     }
 
     let memory = Memory::new(1, Duration::from_secs(1));
     read(&memory, Some(life(2, 50, 0, 0))).unwrap();
-    assert!(memory.learn(0, None, life(1, 10, 0, 5), None).is_err());
+    assert!(memory.learn(Via::Checks, 0, None, life(1, 10, 0, 5), None).is_err());
     assert_eq!(memory.recall(0).unwrap().doubt().horizon, ms(50), "it was not the first one");
     assert!(has_rung(&memory));
 }
