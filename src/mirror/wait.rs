@@ -30,8 +30,12 @@ pub enum Ended {
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     count: AtomicUsize,
-    targets: Mutex<HashMap<Fingerprint, Vec<Arc<Notify>>>>,
+    targets: Mutex<Targets>,
 }
+
+/// The bells by their addresses, because most tokens have a target in common, such as their issuer: who leaves must not
+/// have to look for itself among all.
+type Targets = HashMap<Fingerprint, HashMap<usize, Arc<Notify>>>;
 
 impl Waiters {
     /// Wakes those who wait for these targets.
@@ -43,13 +47,13 @@ impl Waiters {
         }
         let targets = self.lock();
         for fingerprint in changed {
-            for waiter in targets.get(fingerprint).into_iter().flatten() {
-                waiter.notify_one();
+            for bell in targets.get(fingerprint).into_iter().flat_map(HashMap::values) {
+                bell.notify_one();
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Fingerprint, Vec<Arc<Notify>>>> {
+    fn lock(&self) -> MutexGuard<'_, Targets> {
         self.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -66,7 +70,10 @@ impl Waiter {
         let bell = Arc::new(Notify::new());
         let mut targets = shared.waiters.lock();
         for target in token.targets() {
-            targets.entry(*target.fingerprint()).or_default().push(Arc::clone(&bell));
+            targets
+                .entry(*target.fingerprint())
+                .or_default()
+                .insert(Arc::as_ptr(&bell).addr(), Arc::clone(&bell));
         }
         shared.waiters.count.fetch_add(1, Ordering::SeqCst);
         drop(targets);
@@ -80,7 +87,7 @@ impl Drop for Waiter {
         let mut targets = self.shared.waiters.lock();
         for target in self.token.targets() {
             if let Some(waiters) = targets.get_mut(target.fingerprint()) {
-                waiters.retain(|waiter| !Arc::ptr_eq(waiter, &self.bell));
+                waiters.remove(&Arc::as_ptr(&self.bell).addr());
                 if waiters.is_empty() {
                     targets.remove(target.fingerprint());
                 }

@@ -29,7 +29,9 @@ for n = #KEYS + 2, #ARGV, 2 do
   end
 end
 if #ARGV > #KEYS + 1 then
-  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', int(now))
+  -- A bounded number each time, but more than was added: redis does nothing else meanwhile.
+  local over = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', int(now), 'LIMIT', 0, 64 + #ARGV)
+  if #over > 0 then redis.call('ZREM', KEYS[2], unpack(over)) end
   local last = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')
   if last[2] then redis.call('PEXPIREAT', KEYS[2], int(tonumber(last[2]) + 1)) end
 end

@@ -138,9 +138,6 @@ impl Line {
 impl Drop for Link {
     fn drop(&mut self) {
         self.keeper.abort();
-        if let State::Up(conn) = &**self.core.state.load() {
-            conn.wire.end();
-        }
     }
 }
 
@@ -268,6 +265,24 @@ fn is_fatal(error: &fred::error::Error, failure: &StoreError) -> bool {
 
 // === The keeper ===
 
+/// A connection that nobody watches over any more is not to be believed: it ends with its keeper, however that ends.
+struct Watched(Arc<Core>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let ended = "the task that watches over the connection to redis has ended";
+        let error = StoreError::new(StoreErrorKind::Unreachable, ended);
+        if std::thread::panicking() {
+            tracing::error!(purpose = ?self.0.config.purpose, %error, "redis cannot be used until the program is restarted");
+            self.0.report(Some(&error));
+        }
+        if let State::Up(conn) = &*self.0.state.swap(Arc::new(State::Down(error.clone()))) {
+            conn.lost.send_replace(Some(error));
+            conn.wire.end();
+        }
+    }
+}
+
 impl Core {
     /// The connection that is up, or why there is none.
     fn lane(self: &Arc<Self>) -> Result<Lane, StoreError> {
@@ -293,6 +308,12 @@ impl Core {
     }
 
     async fn keep(self: Arc<Self>) {
+        let watched = Watched(self);
+        watched.0.keep_up().await;
+    }
+
+    /// Never returns.
+    async fn keep_up(&self) {
         let mut failures = 0;
         // Whether the log has been told of the present trouble.
         let mut told = false;
@@ -513,5 +534,36 @@ impl Health {
     /// The shards whose records cannot be read: in a cluster, those of a primary that is down.
     pub fn unreadable_shards(&self) -> impl Iterator<Item = u16> + '_ {
         self.checks.iter().flat_map(|(shards, _)| shards.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::connect::{Dialer, parse_url};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_ends_with_its_keeper() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        let link = Link::start(LinkConfig {
+            purpose: Purpose::Checks,
+            dialer: Arc::new(Dialer::new(parse_url(&url).unwrap()).unwrap()),
+            keys: Arc::new(Keys::new("p", 1)),
+            memory: Arc::new(Memory::new(1, Duration::from_secs(1))),
+            slot: 0,
+            shards: 0..1,
+            limit: Duration::from_secs(1),
+            in_flight: 1,
+            board: Arc::default(),
+        });
+        let problem = || link.seize().err().map(|error| error.to_string());
+        assert_eq!(problem().unwrap(), "not connected to redis yet");
+        tokio::task::yield_now().await;
+        link.keeper.abort();
+        while !link.keeper.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(problem().unwrap(), "the task that watches over the connection to redis has ended");
     }
 }

@@ -31,7 +31,7 @@ pub(super) const LOAD: Script = Script {
 
 pub(super) const COMMIT: Script = Script {
     source: include_str!("commit.lua"),
-    sha: "00774865754b3e35ed36e452c0b8fcafa52147bc",
+    sha: "880d8941d2851897498fc2289d077dca5e94f934",
     writes: true,
 };
 

@@ -578,3 +578,27 @@ mod lives {
         assert!(error.contains("LAYOUT version 1 with 1 shards"), "{error}");
     }
 }
+
+#[cfg(feature = "sessions")]
+#[test]
+fn of_many_sessions_that_have_ended_each_commit_forgets_some() {
+    redis_or_skip!();
+    let lab = Lab::new();
+    let members = lab.keys.shard(0).members.clone();
+    let ended = (0..1000).flat_map(|n| [Bytes::from_static(b"1"), format!("m{n}").into()]);
+    lab.ask("ZADD", std::iter::once(members.clone()).chain(ended).collect()).unwrap();
+    let mut left = 1000;
+    for n in 0.. {
+        let (source, key, name) = (super::super::session::COMMIT.source, format!("d{n}"), format!("new {n}"));
+        let mut arguments: Vec<Bytes> = vec![source.into(), "2".into(), key.into(), members.clone()];
+        let far = FAR.to_string();
+        arguments.extend([Bytes::new(), "=x".into(), far.clone().into(), name.into(), far.into()]);
+        lab.ask("EVAL", arguments).unwrap();
+        let ended = lab.zset(&members).iter().filter(|(_, until)| *until == 1).count();
+        assert!(ended < left && left - ended < 100, "{left} {ended}");
+        left = ended;
+        if left == 0 {
+            return;
+        }
+    }
+}
