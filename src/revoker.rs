@@ -18,7 +18,7 @@ use futures::future::BoxFuture;
 
 #[cfg(feature = "redis")]
 pub use self::import::{DEFAULT_IMPORT_PACE, Import, ImportReport};
-use crate::audit::{AuditEvent, AuditKind, AuditSink};
+use crate::audit::{AuditEvent, AuditKind, AuditSink, Pending};
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
 use crate::revocation::{Action, Extent, MAX_ID_BYTES, Origin, Record, Revocation, Target, TargetKind};
@@ -105,6 +105,11 @@ impl Revoker {
         if let Some(sink) = &self.audit {
             sink.record(&event());
         }
+    }
+
+    /// The event of something that is about to be tried.
+    pub(crate) fn begin(&self, event: impl FnOnce() -> AuditEvent) -> Pending {
+        Pending::new(self.audit.as_ref(), event)
     }
 
     /// Revokes `target`: with [`Extent::All`] if it is a token, a session or a family, else with
@@ -212,21 +217,18 @@ impl Revoker {
     }
 
     async fn write(&self, changes: Vec<Revocation>) -> Result<Vec<Receipt>, StoreError> {
-        let events = match self.audit {
-            Some(_) => changes.iter().map(AuditEvent::of_change).collect(),
-            None => Vec::new(),
-        };
+        let events = changes.iter().map(|change| self.begin(|| AuditEvent::of_change(change))).collect();
         self.write_and_tell(changes, events).await
     }
 
     async fn write_and_tell(
         &self,
         mut changes: Vec<Revocation>,
-        events: Vec<AuditEvent>,
+        events: Vec<Pending>,
     ) -> Result<Vec<Receipt>, StoreError> {
         let result = self.check_and_write(&mut changes).await;
         for event in events {
-            self.tell(|| match &result {
+            event.end(|event| match &result {
                 Ok(_) => event,
                 Err(error) => event.with_error(error).failed(),
             });
@@ -399,8 +401,8 @@ impl IntoFuture for RevokeRequest {
     fn into_future(self) -> Self::IntoFuture {
         async move {
             let Self { revoker, change, about } = self;
-            let event = revoker.audit.as_ref().map(|_| AuditEvent::of_change(&change).and(about));
-            let receipts = revoker.write_and_tell(vec![change], event.into_iter().collect()).await?;
+            let event = revoker.begin(|| AuditEvent::of_change(&change).and(about));
+            let receipts = revoker.write_and_tell(vec![change], vec![event]).await?;
             receipts.into_iter().next().ok_or_else(|| {
                 StoreError::new(
                     StoreErrorKind::Protocol,

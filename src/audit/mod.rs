@@ -3,7 +3,11 @@
 //! A sink is told and never asked: [`AuditSink::record`] returns at once, and what a slow or dead sink loses is counted,
 //! not waited for. Events hold ids, which may be personal data, and never a token: an id that looks like one is
 //! blotted out.
+//!
+//! An event says how it ended. If nobody waited for the end, because a client hung up or a time limit was over, it is told
+//! as failed: what was begun may have been done all the same.
 
+mod pending;
 #[cfg(feature = "redis")]
 mod redis;
 
@@ -20,6 +24,7 @@ use std::time::Duration;
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
+pub(crate) use self::pending::Pending;
 #[cfg(feature = "redis")]
 pub use self::redis::{DEFAULT_MAX_PER_USER, DEFAULT_RETENTION, RedisSink};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
@@ -166,6 +171,12 @@ impl AuditEvent {
             .with_target(&change.target)
             .with("reason", change.reason.as_deref())
             .with("actor", change.actor.as_deref())
+    }
+
+    /// The same event, of another kind.
+    #[cfg(feature = "sessions")]
+    pub(crate) fn of_kind(self, kind: AuditKind) -> Self {
+        Self { kind, ..self }
     }
 
     /// The same event with all that the other one tells beside.

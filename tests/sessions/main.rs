@@ -8,6 +8,8 @@
 )]
 
 #[cfg(feature = "redis")]
+mod abandoned;
+#[cfg(feature = "redis")]
 mod hold;
 #[cfg(feature = "redis")]
 mod interleavings;
