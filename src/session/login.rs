@@ -23,7 +23,8 @@ impl NewSession {
         Self { user: user.into(), details: SessionDetails::default() }
     }
 
-    /// On this device, by an id that survives the session.
+    /// On this device, by an id that survives the session and that no other device has: who ends the device ends whatever
+    /// is on it, of all users. What a user calls a device is not its id; see [`with_data`](Self::with_data).
     pub fn on_device(mut self, device: impl Into<Box<str>>) -> Self {
         self.details.device = Some(device.into());
         self

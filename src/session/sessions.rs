@@ -160,7 +160,7 @@ impl Sessions {
         self.store().count_members().await
     }
 
-    /// The active sessions on a device, of all users.
+    /// The active sessions on a device, of all users: those of its last [`MAX_SESSIONS`] logins.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked.
@@ -289,8 +289,8 @@ impl Sessions {
         if but.is_none() {
             self.revoker().revoke(Target::user(user)).await?;
         }
-        // Each session is revoked by name as well: an access token that was stamped with the next second after an earlier
-        // cutoff is not covered by this one.
+        // Each session is revoked by name as well: one that stepped over the cutoff of something else it belongs to, set by
+        // the clock of another shard, may be dated later than this one.
         let known = self.read_known(&key).await?;
         let Some(roster) = known.read::<Roster>()? else { return Ok(()) };
         let gone: Vec<_> = roster.sessions.into_iter().filter(|session| Some(&*session.id) != but).collect();
