@@ -165,7 +165,7 @@ async fn sessions(
     let sessions = sessions.iter().map(|session| {
         json!({
             "session_id": session.id,
-            "device": session.details.device,
+            "device": session.details.data.as_ref().and_then(|data| data.get("device")),
             "created_at": session.created_at.as_secs(),
         })
     });

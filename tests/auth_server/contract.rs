@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{self, RedisServer};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
@@ -37,6 +39,9 @@ async fn public_routes(server: &Server) {
         server.send(server.request("POST", "/login", None, odd)).await.is(400);
     }
     server.post("/login", None, json!({ "sub": "x".repeat(1025) })).await.is(400);
+    let token = server.login("alice").await.refresh;
+    server.post("/login", None, json!({ "sub": "alice", "device": token })).await.is(400);
+    server.post("/login", None, json!({ "sub": "alice", "device": "x".repeat(5000) })).await.is(400);
     server.send(server.request("POST", "/login", None, vec![b' '; 1024 * 1024 + 1])).await.is(413);
     server.get("/login", None).await.is(405);
     Tokens::of(&server.post("/login", None, json!({ "sub": "no device", "device": null })).await.is(200));
@@ -123,6 +128,9 @@ async fn protected_routes(server: &Server) {
         listed.as_array().unwrap().iter().map(|session| session["session_id"].clone()).collect();
     assert_eq!(ids, [json!(here.session), json!(there.session)]);
     assert_eq!(listed[0]["device"], "phone");
+    // Everybody has a `phone`: nothing may hang on the name.
+    let payload = URL_SAFE_NO_PAD.decode(here.access.split('.').nth(1).unwrap()).unwrap();
+    assert!(serde_json::from_slice::<Value>(&payload).unwrap().get("device_id").is_none());
     assert!(listed[0]["created_at"].is_number());
     let delete = |session: &str, token: &str| {
         server.send(server.request("DELETE", &format!("/sessions/{session}"), Some(token), ""))
