@@ -97,8 +97,18 @@ impl Revoker {
         &self.profile
     }
 
-    fn retention(&self) -> Duration {
-        self.profile.retention().max(self.least.get())
+    /// How long a change of this target has to be remembered. Refresh tokens fall with what they belong to, never with a
+    /// single token.
+    fn retention(&self, target: &Target) -> Duration {
+        match target.kind() {
+            TargetKind::Token | TargetKind::SigningInput => self.profile.retention(),
+            _ => self.profile.retention().max(self.least.get()),
+        }
+    }
+
+    fn revocation(&self, target: Target) -> Revocation {
+        let retention = self.retention(&target);
+        Revocation::new(target, retention)
     }
 
     pub(crate) fn tell(&self, event: impl FnOnce() -> AuditEvent) {
@@ -120,7 +130,7 @@ impl Revoker {
     /// A reissued session id, or an issuer that goes on to mint tokens for a revoked session or family, needs a
     /// longer [`lifetime`](RevokeRequest::lifetime).
     pub fn revoke(&self, target: Target) -> RevokeRequest {
-        self.request(Revocation::new(target, self.retention()))
+        self.request(self.revocation(target))
     }
 
     /// Revokes one token by its id; the record is kept until the token is over.
@@ -175,14 +185,13 @@ impl Revoker {
         &self,
         targets: impl IntoIterator<Item = Target>,
     ) -> Result<Vec<Receipt>, StoreError> {
-        let retention = self.retention();
-        self.write(targets.into_iter().map(|target| Revocation::new(target, retention)).collect()).await
+        self.write(targets.into_iter().map(|target| self.revocation(target)).collect()).await
     }
 
     /// Accepts the tokens of `target` again: undoes what was revoked for this very target before, in any extent. A token
     /// that is also covered through another target stays revoked.
     pub fn reinstate(&self, target: Target) -> RevokeRequest {
-        let mut change = Revocation::new(target, self.retention());
+        let mut change = self.revocation(target);
         change.action = Action::Reinstate;
         self.request(change)
     }
