@@ -17,8 +17,8 @@ const DEFAULT_CAPACITY: usize = 10_000;
 /// Keeps what was loaded about users (roles, name, plan) in the memory of this process. Clones share it.
 ///
 /// What it gives was loaded at most the lifetime ago, and *after* the latest revocation of the user, in whatever
-/// process that was written: the store is asked each time, which costs a round trip, or nothing with a mirror. If the
-/// store cannot be asked, the loader is.
+/// process that was written: the store is asked each time, which costs a round trip, also with a mirror. If the store
+/// cannot be asked, the loader is.
 ///
 /// Requests for the same user share one load, unless the store cannot be asked.
 ///
