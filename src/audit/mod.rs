@@ -399,21 +399,34 @@ impl JsonLinesSink {
     /// Waits until everything recorded so far is written, at most for `limit`. Blocks the thread. Whether it is.
     #[must_use]
     pub fn flush(&self, limit: Duration) -> bool {
+        const NAP: Duration = Duration::from_millis(1);
         let (done, is_done) = mpsc::sync_channel(1);
-        self.queue.try_send(Message::Flush(done)).is_ok() && is_done.recv_timeout(limit).is_ok()
+        let (mut message, mut left) = (Message::Flush(done), limit);
+        loop {
+            match self.queue.try_send(message) {
+                Ok(()) => return is_done.recv_timeout(left).is_ok(),
+                // Nothing waits for room in a queue until a certain time.
+                Err(TrySendError::Full(same)) if !left.is_zero() => message = same,
+                Err(_) => return false,
+            }
+            std::thread::sleep(NAP.min(left));
+            left = left.saturating_sub(NAP);
+        }
     }
 }
 
 fn write_lines(mut writer: impl Write, events: &mpsc::Receiver<Message>, lost: &AtomicU64) {
+    let mut is_torn = false;
     while let Ok(message) = events.recv() {
         match message {
             Message::Event(event) => {
-                // One write per line: in a file that is appended to, lines of several processes do not mix.
-                let mut line = serde_json::to_vec(&event).unwrap_or_default();
+                // One write per line: in a file that is appended to, lines of several processes do not mix. What may be
+                // left of a line that failed must not take the next one with it.
+                let mut line = if is_torn { vec![b'\n'] } else { Vec::new() };
+                line.extend(serde_json::to_vec(&event).unwrap_or_default());
                 line.push(b'\n');
-                if writer.write_all(&line).and_then(|()| writer.flush()).is_err() {
-                    lost.fetch_add(1, Ordering::Relaxed);
-                }
+                is_torn = writer.write_all(&line).and_then(|()| writer.flush()).is_err();
+                lost.fetch_add(u64::from(is_torn), Ordering::Relaxed);
             }
             // Nobody minds if the one who waited has gone.
             Message::Flush(done) => drop(done.try_send(())),
