@@ -216,10 +216,11 @@ impl Families {
 
     /// Takes the id of a refresh token that the application has minted, and whose signature it **has checked**, and
     /// gives the id of the next: `next_id`, or the one that was given before if this is a retry within the grace. Mint
-    /// the token whose id is [`Grant::token`].
+    /// the token whose id is [`Grant::token`]. No id may ever be given twice in a family: make them random.
     ///
     /// # Errors
-    /// [`StoreError`] if the store could not be asked or did not confirm.
+    /// [`StoreError`] if the store could not be asked or did not confirm; if `next_id` is empty, too long, or that of the
+    /// presented token although tokens are rotated.
     pub async fn refresh_id(
         &self,
         family: &str,
@@ -228,6 +229,9 @@ impl Families {
         client: Option<&str>,
     ) -> Result<Refresh<Box<str>>, StoreError> {
         check_token_id(next_id)?;
+        if self.policy.rotate && next_id == token_id {
+            return Err(invalid("the next refresh token has the id of the one that is presented"));
+        }
         if !super::token::is_family_id(family) {
             return Ok(Refresh::Refused(Refusal::Unknown));
         }

@@ -88,6 +88,15 @@ fn cut(text: &str) -> &str {
     text.get(..end).unwrap_or_default()
 }
 
+/// Holds what is written into a session later to the same bounds.
+pub(super) fn shorten(details: &mut SessionDetails) {
+    for text in [&mut details.fingerprint, &mut details.user_agent].into_iter().flatten() {
+        if text.len() > MAX_DETAIL {
+            *text = cut(text).into();
+        }
+    }
+}
+
 pub(super) fn check_data(data: Option<&serde_json::Value>) -> Result<(), StoreError> {
     match data {
         Some(data) if data.to_string().len() > MAX_DATA => {

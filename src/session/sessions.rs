@@ -10,7 +10,7 @@ use futures::future::try_join_all;
 
 use super::families::Families;
 use super::family::RefreshPolicy;
-use super::login::check_data;
+use super::login::{check_data, shorten};
 use super::roster::{DeviceRoster, Lifetimes, Roster, Session, SessionDetails, WhoGoes};
 use super::{NewFamily, Refresh};
 use crate::audit::AuditEvent;
@@ -217,8 +217,9 @@ impl Sessions {
         .await
     }
 
-    /// Changes what is known of whoever holds a session, such as that a second factor was shown. Device and client stay:
-    /// tokens were issued for them. Whether there is such a session.
+    /// Changes what is known of whoever holds a session, such as that a second factor was shown, within the bounds of
+    /// [`NewSession`](super::NewSession). Device and client stay: tokens were issued for them. Whether there is such a
+    /// session.
     ///
     /// # Errors
     /// [`StoreError`] if it was not confirmed.
@@ -231,6 +232,7 @@ impl Sessions {
         self.change_session(user, id, |session, _| {
             let (device, client) = (session.details.device.clone(), session.details.client.clone());
             change(&mut session.details);
+            shorten(&mut session.details);
             (session.details.device, session.details.client) = (device, client);
             true
         })
