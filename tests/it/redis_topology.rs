@@ -257,16 +257,16 @@ async fn a_dead_node_does_not_hold_up_the_lives_of_the_others() {
     let store = RedisStore::builder().with_url(cluster.url()).with_shards(MANY).connect().await.unwrap();
     let owner = |shard: u16| cluster.owner(&format!("{{{shard}}}"));
     let (last, dead) = (owner(MANY - 1), (owner(MANY - 1) + 1) % 3);
-    let lost = (0..MANY).filter(|shard| owner(*shard) == dead).count();
-    assert!(lost > 5, "{lost} are too few to hold up anybody");
+    let orphans = (0..MANY).filter(|shard| owner(*shard) == dead).count();
+    assert!(orphans > 5, "{orphans} are too few to hold up anybody");
     cluster.kill(dead);
-    wait_until("it is known", LIMIT, || store.health().unreadable_shards().count() == lost);
+    wait_until("it is known", LIMIT, || store.health().unreadable_shards().count() == orphans);
     let life = format!("jwt-revocation:{{{}}}:e", MANY - 1);
     cluster.nodes()[last].cli(&["DEL", &life]);
     let start = Instant::now();
     while cluster.nodes()[last].cli(&["EXISTS", &life]) != "1" {
         // The write timeout is a second.
-        assert!(start.elapsed() < Duration::from_secs(4), "it waits for each of {lost} in turn");
+        assert!(start.elapsed() < Duration::from_secs(4), "it waits for each of {orphans} in turn");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -523,8 +523,8 @@ pub(super) async fn steward(inner: Weak<Inner>) {
         let Some(inner) = inner.upgrade() else { return };
         // Not in turn: where a node of a cluster is dead, each of its shards takes all the time that a write has.
         let touches = stream::iter((0..inner.keys.shards()).map(|shard| inner.touch(shard)));
-        let touched: Vec<_> = touches.buffer_unordered(TOUCHES).collect().await;
-        let failure = touched.into_iter().find_map(Result::err);
+        let ends: Vec<_> = touches.buffer_unordered(TOUCHES).collect().await;
+        let failure = ends.into_iter().find_map(Result::err);
         drop(inner);
         if let Some(error) = failure {
             if !has_failed {
