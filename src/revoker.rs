@@ -18,7 +18,7 @@ use futures::future::BoxFuture;
 
 #[cfg(feature = "redis")]
 pub use self::import::{DEFAULT_IMPORT_PACE, Import, ImportReport};
-use crate::audit::{AuditEvent, AuditKind, AuditSink};
+use crate::audit::{AuditEvent, AuditKind, AuditSink, Pending};
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
 use crate::revocation::{Action, Extent, MAX_ID_BYTES, Origin, Record, Revocation, Target, TargetKind};
@@ -97,14 +97,29 @@ impl Revoker {
         &self.profile
     }
 
-    fn retention(&self) -> Duration {
-        self.profile.retention().max(self.least.get())
+    /// How long a change of this target has to be remembered. Refresh tokens fall with what they belong to, never with a
+    /// single token.
+    fn retention(&self, target: &Target) -> Duration {
+        match target.kind() {
+            TargetKind::Token | TargetKind::SigningInput => self.profile.retention(),
+            _ => self.profile.retention().max(self.least.get()),
+        }
+    }
+
+    fn revocation(&self, target: Target) -> Revocation {
+        let retention = self.retention(&target);
+        Revocation::new(target, retention)
     }
 
     pub(crate) fn tell(&self, event: impl FnOnce() -> AuditEvent) {
         if let Some(sink) = &self.audit {
             sink.record(&event());
         }
+    }
+
+    /// The event of something that is about to be tried.
+    pub(crate) fn begin(&self, event: impl FnOnce() -> AuditEvent) -> Pending {
+        Pending::new(self.audit.as_ref(), event)
     }
 
     /// Revokes `target`: with [`Extent::All`] if it is a token, a session or a family, else with
@@ -115,7 +130,7 @@ impl Revoker {
     /// A reissued session id, or an issuer that goes on to mint tokens for a revoked session or family, needs a
     /// longer [`lifetime`](RevokeRequest::lifetime).
     pub fn revoke(&self, target: Target) -> RevokeRequest {
-        self.request(Revocation::new(target, self.retention()))
+        self.request(self.revocation(target))
     }
 
     /// Revokes one token by its id; the record is kept until the token is over.
@@ -170,14 +185,13 @@ impl Revoker {
         &self,
         targets: impl IntoIterator<Item = Target>,
     ) -> Result<Vec<Receipt>, StoreError> {
-        let retention = self.retention();
-        self.write(targets.into_iter().map(|target| Revocation::new(target, retention)).collect()).await
+        self.write(targets.into_iter().map(|target| self.revocation(target)).collect()).await
     }
 
     /// Accepts the tokens of `target` again: undoes what was revoked for this very target before, in any extent. A token
     /// that is also covered through another target stays revoked.
     pub fn reinstate(&self, target: Target) -> RevokeRequest {
-        let mut change = Revocation::new(target, self.retention());
+        let mut change = self.revocation(target);
         change.action = Action::Reinstate;
         self.request(change)
     }
@@ -212,21 +226,18 @@ impl Revoker {
     }
 
     async fn write(&self, changes: Vec<Revocation>) -> Result<Vec<Receipt>, StoreError> {
-        let events = match self.audit {
-            Some(_) => changes.iter().map(AuditEvent::of_change).collect(),
-            None => Vec::new(),
-        };
+        let events = changes.iter().map(|change| self.begin(|| AuditEvent::of_change(change))).collect();
         self.write_and_tell(changes, events).await
     }
 
     async fn write_and_tell(
         &self,
         mut changes: Vec<Revocation>,
-        events: Vec<AuditEvent>,
+        events: Vec<Pending>,
     ) -> Result<Vec<Receipt>, StoreError> {
         let result = self.check_and_write(&mut changes).await;
         for event in events {
-            self.tell(|| match &result {
+            event.end(|event| match &result {
                 Ok(_) => event,
                 Err(error) => event.with_error(error).failed(),
             });
@@ -399,8 +410,8 @@ impl IntoFuture for RevokeRequest {
     fn into_future(self) -> Self::IntoFuture {
         async move {
             let Self { revoker, change, about } = self;
-            let event = revoker.audit.as_ref().map(|_| AuditEvent::of_change(&change).and(about));
-            let receipts = revoker.write_and_tell(vec![change], event.into_iter().collect()).await?;
+            let event = revoker.begin(|| AuditEvent::of_change(&change).and(about));
+            let receipts = revoker.write_and_tell(vec![change], vec![event]).await?;
             receipts.into_iter().next().ok_or_else(|| {
                 StoreError::new(
                     StoreErrorKind::Protocol,

@@ -11,14 +11,12 @@
     reason = "a test that cannot go on has failed"
 )]
 
+#[path = "interop/peers.rs"]
+mod peers;
 #[path = "support/mod.rs"]
 mod support;
 
 use std::convert::Infallible;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use http::{Request, Response, StatusCode};
@@ -35,18 +33,6 @@ use tower_jwt_revocation::{
 const PEERS: [&str; 2] = ["redis-py", "node-redis"];
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Where the libraries are.
-fn installed() -> &'static Path {
-    static DIR: OnceLock<PathBuf> = OnceLock::new();
-    DIR.get_or_init(|| {
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/setup-interop");
-        // What it says in vain is seen when the test is skipped.
-        let _ = Command::new(script).arg(&dir).stdin(Stdio::null()).status();
-        dir
-    })
-}
-
 /// Another program: a service that keeps a list, with the library of this name.
 #[derive(Clone, Copy)]
 struct Peer(&'static str);
@@ -54,38 +40,13 @@ struct Peer(&'static str);
 impl Peer {
     /// Those whose library is there.
     fn all() -> Vec<Self> {
-        let is_ready = |name: &&str| {
-            let is_ready = installed().join(format!("{name}.ready")).exists();
-            assert!(is_ready || std::env::var_os("REQUIRE_INTEROP").is_none(), "{name} cannot be installed");
-            if !is_ready {
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "skipped: {name} cannot be installed; see scripts/setup-interop"
-                );
-            }
-            is_ready
-        };
-        if redis_is_installed() { PEERS.into_iter().filter(is_ready).map(Self).collect() } else { Vec::new() }
+        let is_there = |name: &&str| peers::is_there(name);
+        if redis_is_installed() { PEERS.into_iter().filter(is_there).map(Self).collect() } else { Vec::new() }
     }
 
     fn ask(self, request: &Value) -> Value {
-        tokio::task::block_in_place(|| {
-            let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
-            let mut command = if self.0 == "redis-py" {
-                let mut python = Command::new(installed().join("venv/bin/python"));
-                python.arg(scripts.join("redis_py_peer.py"));
-                python
-            } else {
-                let mut node = Command::new("node");
-                node.arg(scripts.join("node_redis.mjs")).env("INTEROP_DIR", installed());
-                node
-            };
-            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-            child.stdin.take().unwrap().write_all(request.to_string().as_bytes()).unwrap();
-            let output = child.wait_with_output().unwrap();
-            assert!(output.status.success(), "{} failed at {request}", self.0);
-            serde_json::from_slice(&output.stdout).unwrap()
-        })
+        let program = if self.0 == "redis-py" { "redis_py_peer.py" } else { "node_redis.mjs" };
+        tokio::task::block_in_place(|| peers::ask(program, request))
     }
 
     fn revokes(self, to: &Value, layout: &str, token: &Value, ttl: Duration) {

@@ -6,10 +6,8 @@
 #![cfg(all(feature = "issuer", any(feature = "aws_lc_rs", feature = "rust_crypto")))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+#[path = "interop/peers.rs"]
+mod peers;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -33,44 +31,10 @@ struct Minted {
     token: String,
 }
 
-/// Where the libraries are.
-fn installed() -> &'static Path {
-    static DIR: OnceLock<PathBuf> = OnceLock::new();
-    DIR.get_or_init(|| {
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/setup-interop");
-        // What it says in vain is seen when the test is skipped.
-        let _ = Command::new(script).arg(&dir).stdin(Stdio::null()).status();
-        dir
-    })
-}
-
-/// The command that runs the script of this library; none if the library is not there.
-fn peer(name: &str) -> Option<Command> {
-    let dir = installed();
-    if !dir.join(format!("{name}.ready")).exists() {
-        assert!(std::env::var_os("REQUIRE_INTEROP").is_none(), "{name} cannot be installed");
-        eprintln!("skipped: {name} cannot be installed; see scripts/setup-interop");
-        return None;
-    }
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
-    let mut command = match name {
-        "jose" => Command::new("node"),
-        _ => Command::new(dir.join("venv/bin/python")),
-    };
-    match name {
-        "jose" => command.arg(scripts.join("jose.mjs")).env("INTEROP_DIR", dir),
-        _ => command.args(["-W", "ignore"]).arg(scripts.join(format!("{name}_peer.py"))),
-    };
-    Some(command)
-}
-
+/// The answer of this library; none if it is not there.
 fn ask<T: for<'a> Deserialize<'a>>(name: &str, request: &Value) -> Option<T> {
-    let mut child = peer(name)?.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(request.to_string().as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{name} failed");
-    Some(serde_json::from_slice(&output.stdout).unwrap())
+    let program = if name == "jose" { "jose.mjs".to_owned() } else { format!("{name}_peer.py") };
+    peers::is_there(name).then(|| serde_json::from_value(peers::ask(&program, request)).unwrap())
 }
 
 fn profile() -> TokenProfile {

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use tower_jwt_revocation::token::profile::MAX_LEEWAY;
 use tower_jwt_revocation::{Clock as _, RevokeError, StoreErrorKind, SystemClock, Target, Timestamp};
 
 use crate::answer::{NO_STORE, Problem, id, object, optional, within};
@@ -58,8 +59,8 @@ async fn revoke(State(app): State<App>, body: Bytes) -> Result<StatusCode, Probl
     };
     let mut request = app.revoker.revoke(target).reason("revoked by the administrator");
     if let Some(exp) = expires_at {
-        // No token that is accepted is over later than this.
-        let last = SystemClock::default().now().plus(app.max_token_lifetime);
+        // No token that is accepted is over later than this: it may say that it was issued by the leeway from now.
+        let last = SystemClock::default().now().plus(app.max_token_lifetime + MAX_LEEWAY);
         request = request.until(seconds(exp).min(last));
     }
     within(app.limit, async { Ok(request.await?) }).await?;

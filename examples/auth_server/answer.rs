@@ -52,7 +52,7 @@ pub(crate) const NO_STORE: [(HeaderName, &str); 1] = [(header::CACHE_CONTROL, "n
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         if error.kind() == StoreErrorKind::InvalidInput {
-            return Self::BadRequest("an id is empty or too long");
+            return Self::BadRequest("an id or a name is empty or too long");
         }
         tracing::warn!(kind = ?error.kind(), %error, "the store was of no use");
         Self::Unavailable
@@ -96,29 +96,24 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-/// A member that must be there.
-pub(crate) fn required<'a>(members: &'a Map<String, Value>, name: &str) -> Result<&'a str, Problem> {
+/// An id that must be there.
+pub(crate) fn id<'a>(members: &'a Map<String, Value>, name: &str) -> Result<&'a str, Problem> {
     optional(members, name)?.ok_or(Problem::BadRequest("a member is missing"))
 }
 
-/// An id that must be there. A token in its place would be written down with whatever is done about it.
-pub(crate) fn id<'a>(members: &'a Map<String, Value>, name: &str) -> Result<&'a str, Problem> {
-    let id = required(members, name)?;
-    let is_token = match id.split('.').collect::<Vec<_>>().as_slice() {
+/// An id or a name that may be missing or null. A token in its place would be written down with whatever is done about it.
+pub(crate) fn optional<'a>(members: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Problem> {
+    let text = match members.get(name) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) if !text.is_empty() => text,
+        Some(_) => return Err(Problem::BadRequest("a member is empty or not a string")),
+    };
+    let is_token = match text.split('.').collect::<Vec<_>>().as_slice() {
         [_, secret] => secret.len() >= 64,
         [header, _, _, ..] => header.starts_with("ey"),
         _ => false,
     };
-    if is_token { Err(Problem::BadRequest("a token stands where an id is wanted")) } else { Ok(id) }
-}
-
-/// A member that may be missing or null.
-pub(crate) fn optional<'a>(members: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Problem> {
-    match members.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
-        Some(_) => Err(Problem::BadRequest("a member is empty or not a string")),
-    }
+    if is_token { Err(Problem::BadRequest("a token stands where an id is wanted")) } else { Ok(Some(text)) }
 }
 
 /// Ends what takes too long.

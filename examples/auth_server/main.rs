@@ -33,8 +33,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, Request};
+use axum::http::Request;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -121,10 +120,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
 /// On a port that speaks gRPC only, also what does not say so is refused in gRPC.
 fn as_grpc<B>(mut request: Request<B>) -> Request<B> {
-    let headers = request.headers_mut();
-    if !headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    }
+    protected::set_plain_grpc(&mut request);
     request
 }
 

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request, State};
-use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
+use axum::http::{self, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
@@ -27,6 +28,7 @@ use tower_jwt_revocation::{Clearance, StoreErrorKind, TargetKind};
 use crate::answer::{Problem, within};
 use crate::app::App;
 
+const GRPC: &str = "application/grpc";
 const MAX_ECHO: usize = 1024 * 1024;
 const MAX_SLOW: u64 = 10_000;
 
@@ -50,6 +52,9 @@ pub(crate) fn routes(app: &App) -> Router {
     let budget = app.budget;
     let service = ServiceBuilder::new()
         .layer(MapRequestLayer::new(move |mut request: Request| {
+            if is_grpc(&request) {
+                set_plain_grpc(&mut request);
+            }
             request.extensions_mut().insert(Deadline(Instant::now() + budget));
             request
         }))
@@ -61,6 +66,16 @@ pub(crate) fn routes(app: &App) -> Router {
         }))
         .service(Router::new().fallback_service(limited));
     PATHS.iter().fold(Router::new(), |outer, path| outer.route_service(path, service.clone()))
+}
+
+fn is_grpc<B>(request: &http::Request<B>) -> bool {
+    let kind = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+    kind.get(..GRPC.len()).is_some_and(|start| start.eq_ignore_ascii_case(GRPC.as_bytes()))
+}
+
+/// The layer answers gRPC-Web in its own way. Nobody speaks it here: whatever comes as gRPC is refused in plain gRPC.
+pub(crate) fn set_plain_grpc<B>(request: &mut http::Request<B>) {
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
 }
 
 /// When the check of the token has used up what the request may take of the store.
@@ -150,7 +165,7 @@ async fn sessions(
     let sessions = sessions.iter().map(|session| {
         json!({
             "session_id": session.id,
-            "device": session.details.device,
+            "device": session.details.data.as_ref().and_then(|data| data.get("device")),
             "created_at": session.created_at.as_secs(),
         })
     });

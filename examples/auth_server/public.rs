@@ -33,7 +33,8 @@ async fn login(State(app): State<App>, body: Bytes) -> Result<Response, Problem>
     let members = object(&body)?;
     let mut session = NewSession::of_user(id(&members, "sub")?);
     if let Some(device) = optional(&members, "device")? {
-        session = session.on_device(device);
+        // What a user calls a device is not an id of it: two users may have a `phone`.
+        session = session.with_data(json!({ "device": device }));
     }
     within(app.limit, async {
         match app.sessions.login(session).await? {

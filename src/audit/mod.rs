@@ -3,7 +3,11 @@
 //! A sink is told and never asked: [`AuditSink::record`] returns at once, and what a slow or dead sink loses is counted,
 //! not waited for. Events hold ids, which may be personal data, and never a token: an id that looks like one is
 //! blotted out.
+//!
+//! An event says how it ended. If nobody waited for the end, because a client hung up or a time limit was over, it is told
+//! as failed: what was begun may have been done all the same.
 
+mod pending;
 #[cfg(feature = "redis")]
 mod redis;
 
@@ -20,6 +24,7 @@ use std::time::Duration;
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
+pub(crate) use self::pending::Pending;
 #[cfg(feature = "redis")]
 pub use self::redis::{DEFAULT_MAX_PER_USER, DEFAULT_RETENTION, RedisSink};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
@@ -166,6 +171,12 @@ impl AuditEvent {
             .with_target(&change.target)
             .with("reason", change.reason.as_deref())
             .with("actor", change.actor.as_deref())
+    }
+
+    /// The same event, of another kind.
+    #[cfg(feature = "sessions")]
+    pub(crate) fn of_kind(self, kind: AuditKind) -> Self {
+        Self { kind, ..self }
     }
 
     /// The same event with all that the other one tells beside.
@@ -388,21 +399,34 @@ impl JsonLinesSink {
     /// Waits until everything recorded so far is written, at most for `limit`. Blocks the thread. Whether it is.
     #[must_use]
     pub fn flush(&self, limit: Duration) -> bool {
+        const NAP: Duration = Duration::from_millis(1);
         let (done, is_done) = mpsc::sync_channel(1);
-        self.queue.try_send(Message::Flush(done)).is_ok() && is_done.recv_timeout(limit).is_ok()
+        let (mut message, mut left) = (Message::Flush(done), limit);
+        loop {
+            match self.queue.try_send(message) {
+                Ok(()) => return is_done.recv_timeout(left).is_ok(),
+                // Nothing waits for room in a queue until a certain time.
+                Err(TrySendError::Full(same)) if !left.is_zero() => message = same,
+                Err(_) => return false,
+            }
+            std::thread::sleep(NAP.min(left));
+            left = left.saturating_sub(NAP);
+        }
     }
 }
 
 fn write_lines(mut writer: impl Write, events: &mpsc::Receiver<Message>, lost: &AtomicU64) {
+    let mut is_torn = false;
     while let Ok(message) = events.recv() {
         match message {
             Message::Event(event) => {
-                // One write per line: in a file that is appended to, lines of several processes do not mix.
-                let mut line = serde_json::to_vec(&event).unwrap_or_default();
+                // One write per line: in a file that is appended to, lines of several processes do not mix. What may be
+                // left of a line that failed must not take the next one with it.
+                let mut line = if is_torn { vec![b'\n'] } else { Vec::new() };
+                line.extend(serde_json::to_vec(&event).unwrap_or_default());
                 line.push(b'\n');
-                if writer.write_all(&line).and_then(|()| writer.flush()).is_err() {
-                    lost.fetch_add(1, Ordering::Relaxed);
-                }
+                is_torn = writer.write_all(&line).and_then(|()| writer.flush()).is_err();
+                lost.fetch_add(u64::from(is_torn), Ordering::Relaxed);
             }
             // Nobody minds if the one who waited has gone.
             Message::Flush(done) => drop(done.try_send(())),

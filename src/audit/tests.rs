@@ -99,6 +99,51 @@ fn a_stuck_sink_costs_events_and_no_time() {
 }
 
 #[test]
+fn a_line_that_was_cut_short_costs_no_other() {
+    /// Takes half of the first line, and then nothing of it.
+    struct Torn(Paper, u32);
+    impl Write for Torn {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.1 += 1;
+            match self.1 {
+                1 => self.0.write(&bytes[..bytes.len() / 2]),
+                2 => Err(io::Error::other("no room")),
+                _ => self.0.write(bytes),
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let paper = Paper::default();
+    let sink = JsonLinesSink::new(Torn(paper.clone(), 0)).unwrap();
+    for user in ["alice", "bob", "carol"] {
+        sink.record(&AuditEvent::new(AuditKind::Login).with_subject(Some(user)));
+    }
+    assert!(sink.flush(Duration::from_secs(10)));
+    assert_eq!(sink.lost(), 1);
+    let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
+    let read = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok();
+    let users: Vec<_> = text.lines().filter_map(read).map(|event| event["sub"].clone()).collect();
+    assert_eq!(users, ["bob", "carol"], "{text}");
+}
+
+#[test]
+fn to_wait_for_a_full_queue_is_to_wait() {
+    let (let_go, stuck) = mpsc::channel();
+    let sink = JsonLinesSink::new(Stuck(stuck)).unwrap();
+    while sink.lost() == 0 {
+        sink.record(&AuditEvent::new(AuditKind::Login));
+    }
+    assert!(!sink.flush(Duration::ZERO));
+    let waiter = std::thread::spawn(move || sink.flush(Duration::from_secs(60)));
+    std::thread::yield_now();
+    drop(let_go);
+    assert!(waiter.join().unwrap());
+}
+
+#[test]
 fn refusals_are_sampled_and_nothing_else_is() {
     let memory = Arc::new(Memory::default());
     let sink = SampledSink::new(Arc::clone(&memory), 10);

@@ -204,7 +204,8 @@ impl<A> Answers<A> {
 
 /// The content type of the answer, if the client speaks gRPC: by the content type of the request, which gRPC demands.
 ///
-/// gRPC-Web is answered in the same way with its own content type: its clients read a status in the head too.
+/// gRPC-Web is answered in the same way with its own content type: its clients read a status in the head too, but some
+/// (connect-go) only under the content type that they sent.
 fn grpc_content_type(headers: &HeaderMap) -> Option<HeaderValue> {
     const GRPC: &[u8] = b"application/grpc";
     let value = headers.get(header::CONTENT_TYPE)?;

@@ -3,7 +3,7 @@
 mod world;
 
 use tokio::time::{Instant, advance, timeout};
-use world::{World, token};
+use world::{World, token, token_issued_at};
 
 use super::*;
 use crate::clock::{ManualClock, SystemClock};
@@ -103,6 +103,20 @@ async fn own_writes_are_seen_at_once_while_the_log_is_silent() {
         mirror.write(vec![change]).await.unwrap();
         assert_eq!(is_revoked(&mirror, "a"), action != Action::Reinstate, "{action:?}");
     }
+}
+
+/// As after the clock of the store went back, or twice within a millisecond: the cutoff is later than the time.
+#[tokio::test(start_paused = true)]
+async fn an_own_cutoff_after_a_later_one_is_seen_at_once_too() {
+    let world = World::new();
+    let mirror = ready(&world).await;
+    world.hide_log(true);
+    let ahead = SystemClock.now().plus(Duration::from_secs(5));
+    world.write(Target::user("a"), Action::Revoke(Extent::IssuedUntil(ahead))).await;
+    let next = token_issued_at("a", ahead.plus(Duration::from_millis(1)));
+    let change = Revocation::new(Target::user("a"), Duration::from_secs(3600));
+    mirror.write(vec![change]).await.unwrap();
+    assert!(matches!(mirror.check(&next), Lookup::Now(Ok(Standing::Revoked(_)))));
 }
 
 #[tokio::test(start_paused = true)]

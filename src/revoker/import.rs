@@ -194,7 +194,7 @@ impl Import {
         let Some(target) = known.and_then(|target| self.revoker.complete(target).ok()) else {
             return Ok(None);
         };
-        let mut change = Revocation::new(target, self.revoker.retention());
+        let mut change = self.revoker.revocation(target);
         change.action = Action::Revoke(Extent::All);
         change.origin = Origin::List;
         if let Some(expires_in) = found.expires_in {

@@ -17,10 +17,10 @@ const DEFAULT_CAPACITY: usize = 10_000;
 /// Keeps what was loaded about users (roles, name, plan) in the memory of this process. Clones share it.
 ///
 /// What it gives was loaded at most the lifetime ago, and *after* the latest revocation of the user, in whatever
-/// process that was written: the store is asked each time, which costs a round trip, or nothing with a mirror. If the
-/// store cannot be asked, the loader is.
+/// process that was written: the store is asked each time, which costs a round trip, also with a mirror. If the store
+/// cannot be asked, the loader is.
 ///
-/// Requests for the same user share one load.
+/// Requests for the same user share one load, unless the store cannot be asked.
 ///
 /// ```
 /// # use tower_jwt_revocation::{MemoryStore, Revoker, Target, session::UserCache, token::TokenProfile};
@@ -105,14 +105,13 @@ impl<T: Send + Sync + 'static> UserCache<T> {
     {
         let inner = &*self.inner;
         // The state of the user is read before the load: a revocation that comes in during it is noticed next time.
-        let record = inner.revoker.find(Target::user(user)).await;
-        let slot = inner.slot(user);
-        let mut loaded = slot.lock().await;
-        let now = inner.clock.now();
-        let Ok(record) = record else {
+        let Ok(record) = inner.revoker.find(Target::user(user)).await else {
             return load(user).await.map(Arc::new);
         };
         let record = record.map(|record| record.changed_at());
+        let slot = inner.slot(user);
+        let mut loaded = slot.lock().await;
+        let now = inner.clock.now();
         if let Some(known) = &*loaded {
             // Someone else may have looked later and loaded after a newer revocation.
             if known.is_fresh(now, inner.lifetime) && known.record >= record {
@@ -170,5 +169,32 @@ impl<T> fmt::Debug for UserCache<T> {
             .field("capacity", &self.inner.capacity)
             .field("lifetime", &self.inner.lifetime)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::store::StoreErrorKind;
+    use crate::store::scripted::ScriptedStore;
+    use crate::token::TokenProfile;
+
+    #[tokio::test]
+    async fn while_the_store_is_down_nobody_waits_for_the_load_of_another() {
+        let store = ScriptedStore::new();
+        let cache = UserCache::new(Revoker::new(store.clone(), TokenProfile::new()).unwrap());
+        store.fail(StoreErrorKind::Unreachable);
+        let mut slow = Box::pin(cache.get_or_load("alice", async |_| {
+            tokio::task::yield_now().await;
+            Ok::<_, Infallible>(1)
+        }));
+        assert!(slow.as_mut().now_or_never().is_none());
+        let quick = cache.get_or_load("alice", async |_| Ok::<_, Infallible>(2)).now_or_never();
+        assert_eq!(quick.map(|loaded| *loaded.unwrap()), Some(2));
+        assert_eq!(*slow.await.unwrap(), 1);
     }
 }

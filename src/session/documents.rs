@@ -126,7 +126,7 @@ impl Sessions {
             let Some(device) = device else { return Ok(()) };
             let key = self.target(Target::device(device))?;
             let insert = |roster: &mut DeviceRoster, _| {
-                roster.sessions.insert(session.id.clone(), place.clone());
+                roster.insert(session.id.clone(), place.clone());
                 Some(Vec::new())
             };
             self.change(&key, None, insert).await.map(drop)

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use super::family::{Family, Origin, Presented, RefreshPolicy, Verdict};
 use super::grant::{Grant, GrantKind, NewFamily, Refresh, Refusal};
 use super::lineage::{Ids, Lineage, Opaque};
-use super::token::{Digest, FamilyKey, Parsed, RefreshToken, Secret, random_id};
+use super::token::{Digest, FamilyKey, Parsed, Secret, random_id};
 use super::{Attempts, invalid, out_of_attempts, read};
-use crate::audit::{AuditEvent, AuditKind};
+use crate::audit::{AuditEvent, AuditKind, Pending};
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
 use crate::revocation::{MAX_ID_BYTES, Record, Target};
@@ -90,8 +90,9 @@ impl Families {
     /// # Errors
     /// [`StoreError`] if it was not confirmed. What may have been written is worth nothing without the token.
     pub async fn start(&self, new: NewFamily) -> Result<Refresh, StoreError> {
+        let event = self.begin_login(&new);
         let result = self.try_start(&new).await;
-        self.tell_start(&new, &result);
+        event.end(|event| started(event, &result));
         result
     }
 
@@ -112,22 +113,15 @@ impl Families {
         Err(out_of_attempts())
     }
 
-    pub(super) fn tell_start<T>(&self, new: &NewFamily, result: &Result<Refresh<T>, StoreError>) {
-        self.revoker.tell(|| {
-            let event = AuditEvent::new(AuditKind::Login)
+    /// The event of a login that is about to be tried; see [`started`] for its end.
+    pub(super) fn begin_login(&self, new: &NewFamily) -> Pending {
+        self.revoker.begin(|| {
+            AuditEvent::new(AuditKind::Login)
                 .with_subject(Some(&new.user))
                 .with_session(new.session.as_deref())
                 .with_device(new.device.as_deref())
-                .with_client(new.client.as_deref());
-            match result {
-                Ok(Refresh::Granted(grant)) => {
-                    let event = event.with_session(grant.session.as_deref());
-                    event.with_family(Some(&grant.family)).with_token_id(Some(&grant.access_token_id))
-                }
-                Ok(Refresh::Refused(refusal)) => event.with_reason(Some(refusal.as_str())).failed(),
-                Err(error) => event.with_error(error).failed(),
-            }
-        });
+                .with_client(new.client.as_deref())
+        })
     }
 
     /// The first token of a family, and the commit that makes it good. Refused if what it would belong to is revoked
@@ -168,8 +162,9 @@ impl Families {
         every: Duration,
     ) -> Result<(Refresh, bool), StoreError> {
         let Some(parsed) = Parsed::parse(token) else {
-            self.tell_refresh(None, &Ok(Refresh::<RefreshToken>::Refused(Refusal::Unknown)));
-            return Ok((Refresh::Refused(Refusal::Unknown), false));
+            let refresh = Ok(Refresh::Refused(Refusal::Unknown));
+            self.revoker.tell(|| refreshed(AuditEvent::new(AuditKind::Refresh), refresh.as_ref()));
+            return refresh.map(|refresh| (refresh, false));
         };
         self.advance(&Opaque(parsed), client, every).await
     }
@@ -184,8 +179,9 @@ impl Families {
         new: NewFamily,
         token_id: &str,
     ) -> Result<Refresh<Box<str>>, StoreError> {
+        let event = self.begin_login(&new);
         let result = self.try_start_with_id(&new, token_id).await;
-        self.tell_start(&new, &result);
+        event.end(|event| started(event, &result));
         result
     }
 
@@ -220,10 +216,11 @@ impl Families {
 
     /// Takes the id of a refresh token that the application has minted, and whose signature it **has checked**, and
     /// gives the id of the next: `next_id`, or the one that was given before if this is a retry within the grace. Mint
-    /// the token whose id is [`Grant::token`].
+    /// the token whose id is [`Grant::token`]. No id may ever be given twice in a family: make them random.
     ///
     /// # Errors
-    /// [`StoreError`] if the store could not be asked or did not confirm.
+    /// [`StoreError`] if the store could not be asked or did not confirm; if `next_id` is empty, too long, or that of the
+    /// presented token although tokens are rotated.
     pub async fn refresh_id(
         &self,
         family: &str,
@@ -232,6 +229,9 @@ impl Families {
         client: Option<&str>,
     ) -> Result<Refresh<Box<str>>, StoreError> {
         check_token_id(next_id)?;
+        if self.policy.rotate && next_id == token_id {
+            return Err(invalid("the next refresh token has the id of the one that is presented"));
+        }
         if !super::token::is_family_id(family) {
             return Ok(Refresh::Refused(Refusal::Unknown));
         }
@@ -282,29 +282,19 @@ impl Families {
         client: Option<&str>,
         every: Duration,
     ) -> Result<(Refresh<L::Token>, bool), StoreError> {
-        let mut known = None;
-        let result = self.try_advance(lineage, client, every, &mut known).await;
-        match result {
-            Ok((refresh, touch)) => {
-                let refresh = Ok(refresh);
-                self.tell_refresh(known.as_ref().map(|family| (lineage.family(), family)), &refresh);
-                refresh.map(|refresh| (refresh, touch))
-            }
-            Err(error) => {
-                let refresh = Err(error);
-                self.tell_refresh(known.as_ref().map(|family| (lineage.family(), family)), &refresh);
-                refresh.map(|refresh| (refresh, false))
-            }
-        }
+        let mut event = self.revoker.begin(|| AuditEvent::new(AuditKind::Refresh));
+        let result = self.try_advance(lineage, client, every, &mut event).await;
+        event.end(|event| refreshed(event, result.as_ref().map(|(refresh, _)| refresh)));
+        result
     }
 
-    /// Reads, judges and writes until nobody is in the way. `known` is the family, if there is one.
+    /// Reads, judges and writes until nobody is in the way.
     async fn try_advance<L: Lineage>(
         &self,
         lineage: &L,
         client: Option<&str>,
         every: Duration,
-        known: &mut Option<Family>,
+        event: &mut Pending,
     ) -> Result<(Refresh<L::Token>, bool), StoreError> {
         let id = lineage.family();
         let key = self.target(Target::family(id))?;
@@ -317,30 +307,35 @@ impl Families {
             let Some(before) = first.documents.into_iter().next().flatten() else {
                 return refused(Refusal::Unknown);
             };
-            let family: &Family = known.insert(read(&before)?);
-            let presented = Presented { digest: lineage.digest(), origin: lineage.origin(family), client };
-            let mut seen = self.store.load(Vec::new(), self.targets_of(id, family)?).await?;
+            let family: Family = read(&before)?;
+            let presented = Presented { digest: lineage.digest(), origin: lineage.origin(&family), client };
+            // A token that is unknown says nothing that is worth to be written down.
+            if presented.origin != Origin::Foreign {
+                event.learn(|event| family.tell(event).with_family(Some(id)));
+            }
+            let mut seen = self.store.load(Vec::new(), self.targets_of(id, &family)?).await?;
             let time = (seen.now, first.horizon.max(seen.horizon));
             let (after, kind, token) = match family.judge(&presented, &seen.records, time, &self.policy) {
                 Verdict::Rotate => {
-                    let (token, successor, salt) = lineage.next(family)?;
+                    let (token, successor, salt) = lineage.next(&family)?;
                     (family.rotated(successor, salt, seen.now), GrantKind::Rotated, token)
                 }
                 Verdict::Recover => {
-                    let (token, successor, salt) = lineage.next(family)?;
+                    let (token, successor, salt) = lineage.next(&family)?;
                     (family.recovered(successor, salt, seen.now), GrantKind::Recovered, token)
                 }
                 Verdict::Keep => (family.used(seen.now), GrantKind::Kept, lineage.same()),
                 Verdict::Replay { seed } => {
-                    let token = lineage.again(family, &seed);
+                    let token = lineage.again(&family, &seed);
                     let issued_at = issue_at(&seen);
-                    let grant = self.grant(GrantKind::Replayed, (token, token_id), id, family, issued_at);
+                    let grant = self.grant(GrantKind::Replayed, (token, token_id), id, &family, issued_at);
                     return Ok((Refresh::Granted(grant), false));
                 }
                 Verdict::Reuse(class) => {
+                    event.learn(|event| event.of_kind(AuditKind::RefreshReuse));
                     let ended = !self.policy.report_only;
                     if ended {
-                        self.end_known(id, family, "a used refresh token was presented").await?;
+                        self.end_known(id, &family, "a used refresh token was presented").await?;
                     }
                     return refused(Refusal::Reused { class, ended });
                 }
@@ -348,7 +343,7 @@ impl Families {
                 Verdict::Expired => return refused(Refusal::Expired),
                 Verdict::Lost => {
                     // Nobody can go on with this family any more but someone who kept an older token of it.
-                    self.end_known(id, family, "the store has lost writes").await?;
+                    self.end_known(id, &family, "the store has lost writes").await?;
                     return refused(Refusal::Lost);
                 }
                 Verdict::WrongClient => return refused(Refusal::WrongClient),
@@ -374,33 +369,6 @@ impl Families {
             return Ok((Refresh::Granted(grant), touch));
         }
         Err(out_of_attempts())
-    }
-
-    fn tell_refresh<T>(&self, known: Option<(&str, &Family)>, result: &Result<Refresh<T>, StoreError>) {
-        self.revoker.tell(|| {
-            let kind = match result {
-                Ok(Refresh::Refused(Refusal::Reused { .. })) => AuditKind::RefreshReuse,
-                _ => AuditKind::Refresh,
-            };
-            let mut event = AuditEvent::new(kind);
-            // A token that is unknown says nothing that is worth to be written down.
-            let is_genuine = !matches!(result, Ok(Refresh::Refused(Refusal::Unknown)));
-            if let Some((id, family)) = known.filter(|_| is_genuine) {
-                event = family.tell(event).with_family(Some(id));
-            }
-            match result {
-                Ok(Refresh::Granted(grant)) => {
-                    let reason = match grant.kind {
-                        GrantKind::Replayed => Some("replayed"),
-                        GrantKind::Recovered => Some("recovered"),
-                        _ => None,
-                    };
-                    event.with_token_id(Some(&grant.access_token_id)).with_reason(reason)
-                }
-                Ok(Refresh::Refused(refusal)) => event.with_reason(Some(refusal.as_str())).failed(),
-                Err(error) => event.with_error(error).failed(),
-            }
-        });
     }
 
     fn commit(&self, id: &str, before: Option<Bytes>, family: &Family) -> Result<Commit, StoreError> {
@@ -475,6 +443,34 @@ impl fmt::Debug for Families {
 pub(super) struct First {
     pub(super) grant: Grant,
     pub(super) commit: Commit,
+}
+
+/// The event of a login, with what became of it.
+pub(super) fn started<T>(event: AuditEvent, result: &Result<Refresh<T>, StoreError>) -> AuditEvent {
+    match result {
+        Ok(Refresh::Granted(grant)) => {
+            let event = event.with_session(grant.session.as_deref());
+            event.with_family(Some(&grant.family)).with_token_id(Some(&grant.access_token_id))
+        }
+        Ok(Refresh::Refused(refusal)) => event.with_reason(Some(refusal.as_str())).failed(),
+        Err(error) => event.with_error(error).failed(),
+    }
+}
+
+/// The event of a refresh, with what became of it.
+fn refreshed<T>(event: AuditEvent, result: Result<&Refresh<T>, &StoreError>) -> AuditEvent {
+    match result {
+        Ok(Refresh::Granted(grant)) => {
+            let reason = match grant.kind {
+                GrantKind::Replayed => Some("replayed"),
+                GrantKind::Recovered => Some("recovered"),
+                _ => None,
+            };
+            event.with_token_id(Some(&grant.access_token_id)).with_reason(reason)
+        }
+        Ok(Refresh::Refused(refusal)) => event.with_reason(Some(refusal.as_str())).failed(),
+        Err(error) => event.with_error(error).failed(),
+    }
 }
 
 /// A family that begins now, or just after what was revoked; refused if all is revoked, whenever issued.

@@ -23,7 +23,8 @@ impl NewSession {
         Self { user: user.into(), details: SessionDetails::default() }
     }
 
-    /// On this device, by an id that survives the session.
+    /// On this device, by an id that survives the session and that no other device has: who ends the device ends whatever
+    /// is on it, of all users. What a user calls a device is not its id; see [`with_data`](Self::with_data).
     pub fn on_device(mut self, device: impl Into<Box<str>>) -> Self {
         self.details.device = Some(device.into());
         self
@@ -85,6 +86,15 @@ fn cut(text: &str) -> &str {
         end -= 1;
     }
     text.get(..end).unwrap_or_default()
+}
+
+/// Holds what is written into a session later to the same bounds.
+pub(super) fn shorten(details: &mut SessionDetails) {
+    for text in [&mut details.fingerprint, &mut details.user_agent].into_iter().flatten() {
+        if text.len() > MAX_DETAIL {
+            *text = cut(text).into();
+        }
+    }
 }
 
 pub(super) fn check_data(data: Option<&serde_json::Value>) -> Result<(), StoreError> {

@@ -163,6 +163,22 @@ pub(super) struct DeviceRoster {
     pub(super) sessions: BTreeMap<Box<str>, Place>,
 }
 
+impl DeviceRoster {
+    /// Most sessions of a device: they are read and written together, at each login. It is a bound for programs that
+    /// sign in again and again, and for devices that are not told apart.
+    const MOST: usize = super::MAX_SESSIONS;
+
+    /// Adds a session; if there are too many, those that are over first make room.
+    pub(super) fn insert(&mut self, id: Box<str>, place: Place) {
+        self.sessions.insert(id, place);
+        while self.sessions.len() > Self::MOST {
+            let first = self.sessions.iter().min_by_key(|(_, place)| place.until);
+            let Some(first) = first.map(|(id, _)| id.clone()) else { return };
+            self.sessions.remove(&first);
+        }
+    }
+}
+
 /// Where a session is to be found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Place {
@@ -234,6 +250,20 @@ mod tests {
         roster.forget(Timestamp::from_secs(200));
         assert_eq!(roster, Roster::default());
         assert_eq!(roster.until(), Timestamp::ZERO);
+    }
+
+    #[test]
+    fn a_device_holds_so_many_sessions_and_no_more() {
+        let mut roster = DeviceRoster::default();
+        let place = |secs| Place { user: "alice".into(), device: None, until: Timestamp::from_secs(secs) };
+        for n in 0..1100 {
+            // The one with the name `new` is never the first to end.
+            roster.insert(format!("{n}").into(), place(n));
+            roster.insert("new".into(), place(n + 1));
+        }
+        assert_eq!(roster.sessions.len(), super::super::MAX_SESSIONS);
+        assert!(roster.sessions.contains_key("new") && roster.sessions.contains_key("1099"));
+        assert!(!roster.sessions.contains_key("100") && roster.sessions.contains_key("101"));
     }
 
     #[test]

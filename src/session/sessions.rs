@@ -10,7 +10,7 @@ use futures::future::try_join_all;
 
 use super::families::Families;
 use super::family::RefreshPolicy;
-use super::login::check_data;
+use super::login::{check_data, shorten};
 use super::roster::{DeviceRoster, Lifetimes, Roster, Session, SessionDetails, WhoGoes};
 use super::{NewFamily, Refresh};
 use crate::audit::AuditEvent;
@@ -160,7 +160,7 @@ impl Sessions {
         self.store().count_members().await
     }
 
-    /// The active sessions on a device, of all users.
+    /// The active sessions on a device, of all users: those of its last [`MAX_SESSIONS`] logins.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked.
@@ -217,8 +217,9 @@ impl Sessions {
         .await
     }
 
-    /// Changes what is known of whoever holds a session, such as that a second factor was shown. Device and client stay:
-    /// tokens were issued for them. Whether there is such a session.
+    /// Changes what is known of whoever holds a session, such as that a second factor was shown, within the bounds of
+    /// [`NewSession`](super::NewSession). Device and client stay: tokens were issued for them. Whether there is such a
+    /// session.
     ///
     /// # Errors
     /// [`StoreError`] if it was not confirmed.
@@ -231,6 +232,7 @@ impl Sessions {
         self.change_session(user, id, |session, _| {
             let (device, client) = (session.details.device.clone(), session.details.client.clone());
             change(&mut session.details);
+            shorten(&mut session.details);
             (session.details.device, session.details.client) = (device, client);
             true
         })
@@ -289,8 +291,8 @@ impl Sessions {
         if but.is_none() {
             self.revoker().revoke(Target::user(user)).await?;
         }
-        // Each session is revoked by name as well: an access token that was stamped with the next second after an earlier
-        // cutoff is not covered by this one.
+        // Each session is revoked by name as well: one that stepped over the cutoff of something else it belongs to, set by
+        // the clock of another shard, may be dated later than this one.
         let known = self.read_known(&key).await?;
         let Some(roster) = known.read::<Roster>()? else { return Ok(()) };
         let gone: Vec<_> = roster.sessions.into_iter().filter(|session| Some(&*session.id) != but).collect();

@@ -1,7 +1,7 @@
 //! Signing in: one family, one session, and room for it on the roster of its user.
 
 use super::documents::{Document as _, Members};
-use super::families::issue_at;
+use super::families::{issue_at, started};
 use super::login::{Login, NewSession, check_data};
 use super::roster::{Roster, Session};
 use super::sessions::Sessions;
@@ -23,14 +23,15 @@ impl Sessions {
     /// [`StoreError`] if it was not confirmed. What may have been written is worth nothing without the tokens.
     pub async fn login(&self, new: NewSession) -> Result<Login, StoreError> {
         check_data(new.details.data.as_ref())?;
+        let event = self.families().begin_login(&new.family(None));
         let result = self.try_login(&new).await;
-        let event = match &result {
+        let told = match &result {
             Ok(Login::Granted(grant)) => Ok(Refresh::Granted(grant.clone())),
             Ok(Login::Revoked(by)) => Ok(Refresh::Refused(Refusal::Revoked(by.clone()))),
             Ok(Login::TooMany) => Err(invalid("the user has as many sessions as are allowed")),
             Err(error) => Err(error.clone()),
         };
-        self.families().tell_start(&new.family(None), &event);
+        event.end(|event| started(event, &told));
         result
     }
 

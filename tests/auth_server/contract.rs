@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{self, RedisServer};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
@@ -37,6 +39,9 @@ async fn public_routes(server: &Server) {
         server.send(server.request("POST", "/login", None, odd)).await.is(400);
     }
     server.post("/login", None, json!({ "sub": "x".repeat(1025) })).await.is(400);
+    let token = server.login("alice").await.refresh;
+    server.post("/login", None, json!({ "sub": "alice", "device": token })).await.is(400);
+    server.post("/login", None, json!({ "sub": "alice", "device": "x".repeat(5000) })).await.is(400);
     server.send(server.request("POST", "/login", None, vec![b' '; 1024 * 1024 + 1])).await.is(413);
     server.get("/login", None).await.is(405);
     Tokens::of(&server.post("/login", None, json!({ "sub": "no device", "device": null })).await.is(200));
@@ -123,6 +128,9 @@ async fn protected_routes(server: &Server) {
         listed.as_array().unwrap().iter().map(|session| session["session_id"].clone()).collect();
     assert_eq!(ids, [json!(here.session), json!(there.session)]);
     assert_eq!(listed[0]["device"], "phone");
+    // Everybody has a `phone`: nothing may hang on the name.
+    let payload = URL_SAFE_NO_PAD.decode(here.access.split('.').nth(1).unwrap()).unwrap();
+    assert!(serde_json::from_slice::<Value>(&payload).unwrap().get("device_id").is_none());
     assert!(listed[0]["created_at"].is_number());
     let delete = |session: &str, token: &str| {
         server.send(server.request("DELETE", &format!("/sessions/{session}"), Some(token), ""))
@@ -388,13 +396,17 @@ async fn grpc_is_answered_in_its_own_way() {
     assert_eq!(call(Some(&tokens.access)).await, tonic::Code::Ok);
     server.admin("revoke_user", json!({ "sub": "alice" })).await.is(204);
     assert_eq!(call(Some(&tokens.access)).await, tonic::Code::Unauthenticated);
-    let mut request = server.request("POST", "/protected", Some(&tokens.access), "");
-    request.headers_mut().insert("content-type", "application/grpc+proto".parse().unwrap());
-    let answer = server.send(request).await.is(200);
-    assert_eq!(
-        (answer.header("content-type"), answer.header("grpc-status")),
-        (Some("application/grpc"), Some("16"))
-    );
+    let refused = |answer: &Answer| {
+        let head = (answer.header("content-type"), answer.header("grpc-status"));
+        assert_eq!(head, (Some("application/grpc"), Some("16")));
+    };
+    let kinds =
+        ["application/grpc", "application/grpc+proto", "application/grpc-web", "Application/gRPC-web-text"];
+    for kind in kinds {
+        let mut request = server.request("POST", "/protected", Some(&tokens.access), "");
+        request.headers_mut().insert("content-type", kind.parse().unwrap());
+        refused(&server.send(request).await.is(200));
+    }
     let fresh = server.login("alice").await;
     redis.stop_hung();
     assert_eq!(call(Some(&fresh.access)).await, tonic::Code::Unavailable);
@@ -402,13 +414,12 @@ async fn grpc_is_answered_in_its_own_way() {
     // Whatever comes to the port of gRPC is answered in gRPC.
     let http = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
     let url = format!("{}/grpc.health.v1.Health/Check", server.grpc.clone().unwrap());
-    for kind in [None, Some("application/json")] {
+    for kind in [None, Some("application/json"), Some("application/grpc-web"), Some("application/grpcs")] {
         let mut request = http::Request::post(&url).body(http_body_util::Full::default()).unwrap();
         if let Some(kind) = kind {
             request.headers_mut().insert("content-type", kind.parse().unwrap());
         }
-        let answer = send_with(&http, request).await.is(200);
-        assert_eq!(answer.header("grpc-status"), Some("16"), "{kind:?}");
+        refused(&send_with(&http, request).await.is(200));
     }
 }
 

@@ -213,3 +213,21 @@ fn values(redis: &RedisServer) -> String {
     };
     keys.lines().map(read).collect()
 }
+
+/// The issuer of another program has a clock that is ahead of ours, by as much as is allowed.
+#[tokio::test]
+async fn a_revoked_token_is_remembered_until_nobody_would_accept_it() {
+    support::redis_or_skip!();
+    let redis = RedisServer::start();
+    let server = Server::on(&redis, &[("AUTH_LEEWAY_S", "300"), ("AUTH_MAX_TOKEN_TTL_S", "1000")]);
+    let early = with(claims("alice", "early"), "iat", claims("", "")["iat"].as_u64().unwrap() + 290);
+    let exp = early["iat"].as_u64().unwrap() + 1000;
+    let early = with(early, "exp", exp);
+    let token = foreign(&early);
+    server.protected(&token).await.is(200);
+    server.admin("revoke", json!({ "jti": "early", "exp": exp })).await.is(204);
+    server.protected(&token).await.is_invalid_token();
+    let record = redis.cli(&["--scan", "--pattern", "auth:{0}:r:*"]);
+    let until: u64 = redis.cli(&["PEXPIRETIME", record.trim()]).parse().unwrap();
+    assert!(until > (exp + 300) * 1000, "{until} {exp}");
+}

@@ -92,34 +92,62 @@ async fn one_mirror_gives_a_flushed_redis_everything_back_and_then_no_token_is_i
     assert_eq!(mirror.status().resyncs(), 1);
 }
 
+/// A mirror that can be cut off from a Redis with three hundred revocations, all of which it knows.
+struct CutOff {
+    server: RedisServer,
+    proxy: FaultProxy,
+    mirror: Mirror,
+    writer: RedisStore,
+    /// Knows the life of the server and writes nothing.
+    witness: RedisStore,
+}
+
+impl CutOff {
+    async fn set() -> Self {
+        let server = RedisServer::start();
+        let (writer, witness) = (connect(server.url()).await, connect(server.url()).await);
+        let proxy = FaultProxy::start(server.addr()).await;
+        let mirror = mirror(proxy.url()).await;
+        revoke_many(&writer, &mirror, 300).await;
+        proxy.set(Fault::Reset).await;
+        Self { server, proxy, mirror, writer, witness }
+    }
+
+    /// Redis loses everything, and is told by the mirror what that knows; which is not all, so the doubt stays.
+    async fn lose_everything(&self) {
+        self.server.cli(&["FLUSHALL"]);
+        self.proxy.set(Fault::Pass).await;
+        until(&self.mirror, "it has told redis", |status| status.shards[0].restored == 300).await;
+        assert!(!wait_for_lift(&self.witness, Duration::from_secs(8)).await);
+        assert_eq!(self.mirror.status().shards[0].lifts, 0);
+        let newcomer = connect(self.server.url()).await;
+        for store in [&self.witness, &newcomer] {
+            assert_in_doubt(store).await;
+        }
+    }
+}
+
+async fn assert_in_doubt(store: &RedisStore) {
+    assert_eq!(ask(store, "t7").await, Ok(false));
+    assert_eq!(ask(store, "missed").await, Err(StoreErrorKind::Amnesia));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_that_had_missed_writes_gives_back_what_it_knows_and_the_doubt_stays() {
     if !redis_is_installed() {
         return;
     }
-    let server = RedisServer::start();
-    let (store, witness) = (connect(server.url()).await, connect(server.url()).await);
     // It is cut off for longer than it may be stale, and the one who wrote meanwhile is gone.
-    let proxy = FaultProxy::start(server.addr()).await;
-    let late = mirror(proxy.url()).await;
-    revoke_many(&store, &late, 300).await;
-    proxy.set(Fault::Reset).await;
-    let lonely = connect(server.url()).await;
+    let mut scene = CutOff::set().await;
+    let lonely = connect(scene.server.url()).await;
     revoke(&lonely, "missed").await;
-    drop((lonely, store));
-    while late.is_fresh() {
+    drop(lonely);
+    scene.writer = scene.witness.clone();
+    while scene.mirror.is_fresh() {
         sleep(Duration::from_millis(20)).await;
     }
-    server.cli(&["FLUSHALL"]);
-    proxy.set(Fault::Pass).await;
-    until(&late, "it has told redis", |status| status.shards[0].restored == 300).await;
-    assert!(!wait_for_lift(&witness, Duration::from_secs(8)).await);
-    assert_eq!(late.status().shards[0].lifts, 0);
-    for store in [&witness, &connect(server.url()).await] {
-        assert_eq!(ask(store, "t7").await, Ok(false));
-        assert_eq!(ask(store, "missed").await, Err(StoreErrorKind::Amnesia));
-    }
-    assert_eq!(local(&late, &token("missed")), None);
+    scene.lose_everything().await;
+    assert_eq!(local(&scene.mirror, &token("missed")), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,22 +155,11 @@ async fn a_writer_that_knows_of_one_write_more_than_the_mirror_keeps_the_doubt_u
     if !redis_is_installed() {
         return;
     }
-    let server = RedisServer::start();
-    let (store, witness) = (connect(server.url()).await, connect(server.url()).await);
-    let proxy = FaultProxy::start(server.addr()).await;
-    let late = mirror(proxy.url()).await;
-    revoke_many(&store, &late, 300).await;
     // So short that the mirror is fresh throughout.
-    proxy.set(Fault::Reset).await;
-    revoke(&store, "missed").await;
-    server.cli(&["FLUSHALL"]);
-    proxy.set(Fault::Pass).await;
-    until(&late, "it has told redis", |status| status.shards[0].restored == 300).await;
-    assert!(!wait_for_lift(&witness, Duration::from_secs(8)).await);
-    for store in [&store, &witness, &connect(server.url()).await] {
-        assert_eq!(ask(store, "t7").await, Ok(false));
-        assert_eq!(ask(store, "missed").await, Err(StoreErrorKind::Amnesia));
-    }
+    let scene = CutOff::set().await;
+    revoke(&scene.writer, "missed").await;
+    scene.lose_everything().await;
+    assert_in_doubt(&scene.writer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use tower_jwt_revocation::{
     JwtRevocationLayer, MemoryStore, RejectionKind, RevocationStore, Target, TargetKind, TokenVerifier,
 };
 
-use crate::support::{Handler, LateStore, WordVerifier, layer, rejection, seen, token, with_token};
+use crate::support::{Handler, WordVerifier, late_store, layer, rejection, seen, token, with_token};
 
 #[tokio::test]
 async fn a_token_works_until_it_is_revoked() {
@@ -34,7 +34,7 @@ async fn a_token_works_until_it_is_revoked() {
 
 #[tokio::test]
 async fn a_store_that_has_to_ask_decides_alike() {
-    let layer = JwtRevocationLayer::new(WordVerifier::default(), LateStore(MemoryStore::new()));
+    let layer = JwtRevocationLayer::new(WordVerifier::default(), late_store());
     let service = layer.layer(Handler);
     let alice = token("alice", "1");
     let answer = service.clone().oneshot(with_token(&alice)).await.unwrap();

@@ -170,5 +170,10 @@ async fn who_is_logged_out_through_the_layer_stays_so_for_as_long_as_refresh_tok
         revoker.revoke(alice.clone()).await.unwrap();
         let record = revoker.find(alice).await.unwrap().unwrap();
         assert!(record.until() >= begun.plus(30 * DAY), "{n}: {} {begun}", record.until());
+        // A single token ends no refresh token, so it is remembered for as long as it may live itself.
+        let token = Target::token(format!("token {n}"));
+        revoker.revoke(token.clone()).await.unwrap();
+        let record = revoker.find(token).await.unwrap().unwrap();
+        assert!(record.until() < begun.plus(2 * DAY), "{n}: {} {begun}", record.until());
     }
 }

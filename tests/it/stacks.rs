@@ -18,9 +18,9 @@ use tower::{Layer as _, Service as _, ServiceBuilder, ServiceExt as _, service_f
 use tower_http::cors::CorsLayer;
 use tower_http::trace::TraceLayer;
 use tower_jwt_revocation::middleware::ProblemJson;
-use tower_jwt_revocation::{JwtRevocationLayer, MemoryStore, Rejection};
+use tower_jwt_revocation::{JwtRevocationLayer, Rejection};
 
-use crate::support::{LateStore, WordVerifier, layer, token};
+use crate::support::{WordVerifier, late_store, layer, token};
 
 fn get_with(path: &str, token: Option<&str>) -> Request<Body> {
     let mut request = Request::builder().uri(path);
@@ -35,7 +35,7 @@ async fn status(router: &Router, path: &str, token: Option<&str>) -> StatusCode 
 }
 
 fn late_layer() -> JwtRevocationLayer {
-    JwtRevocationLayer::new(WordVerifier::default(), LateStore(MemoryStore::new()))
+    JwtRevocationLayer::new(WordVerifier::default(), late_store())
 }
 
 #[tokio::test]

@@ -77,18 +77,18 @@ async fn relay(client: TcpStream, target: SocketAddr, phase: Arc<watch::Sender<P
     server.set_nodelay(true).unwrap();
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     // Which of the commands on this connection is to be held after it has been run. Zero is none.
-    let held = Arc::new(AtomicU64::new(0));
+    let held = AtomicU64::new(0);
     tokio::select! {
-        _ = requests(from_client, to_server, Arc::clone(&phase), Arc::clone(&held)) => {}
-        _ = replies(from_server, to_client, phase, held) => {}
+        _ = requests(from_client, to_server, &phase, &held) => {}
+        _ = replies(from_server, to_client, &phase, &held) => {}
     }
 }
 
 async fn requests(
     from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    phase: Arc<watch::Sender<Phase>>,
-    held: Arc<AtomicU64>,
+    phase: &watch::Sender<Phase>,
+    held: &AtomicU64,
 ) -> std::io::Result<()> {
     let mut from = BufReader::new(from);
     for n in 1.. {
@@ -110,7 +110,7 @@ async fn requests(
         }
         match place {
             None => {}
-            Some(Where::Before) => passes(&phase).await,
+            Some(Where::Before) => passes(phase).await,
             Some(Where::After) => held.store(n, Ordering::SeqCst),
         }
         to.write_all(&command).await?;
@@ -121,15 +121,15 @@ async fn requests(
 async fn replies(
     from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    phase: Arc<watch::Sender<Phase>>,
-    held: Arc<AtomicU64>,
+    phase: &watch::Sender<Phase>,
+    held: &AtomicU64,
 ) -> std::io::Result<()> {
     let mut from = BufReader::new(from);
     for n in 1.. {
         let reply = reply(&mut from).await?;
         if held.load(Ordering::SeqCst) == n {
             phase.send_replace(Phase::Held);
-            passes(&phase).await;
+            passes(phase).await;
         }
         to.write_all(&reply).await?;
     }

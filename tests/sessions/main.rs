@@ -8,6 +8,8 @@
 )]
 
 #[cfg(feature = "redis")]
+mod abandoned;
+#[cfg(feature = "redis")]
 mod hold;
 #[cfg(feature = "redis")]
 mod interleavings;
@@ -26,12 +28,12 @@ use futures::future::join_all;
 use serde_json::json;
 use tower_jwt_revocation::session::{
     Families, Grant, GrantKind, Login, NewFamily, NewSession, Refresh, RefreshPolicy, Refusal, ReuseClass,
-    Sessions, UserCache, WhoGoes,
+    SessionDetails, Sessions, UserCache, WhoGoes,
 };
 use tower_jwt_revocation::store::session::SessionStore;
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::profile::SignedClaims;
-use tower_jwt_revocation::{Extent, MemoryStore, Revoker, Standing, Target, VerifiedToken};
+use tower_jwt_revocation::{Extent, MemoryStore, Revoker, Standing, StoreErrorKind, Target, VerifiedToken};
 
 // === Words for the tests ===
 
@@ -421,7 +423,10 @@ async fn a_session_tells_what_it_was_told(ground: impl Ground) {
     sessions.login(huge).await.unwrap_err();
     let update = sessions.update("alice", &id, |details| details.data = Some(json!("x".repeat(5000)))).await;
     update.unwrap_err();
-    assert_eq!(sessions.find(&id).await.unwrap().unwrap().details.data, Some(json!({ "theme": "dark" })));
+    let change = |details: &mut SessionDetails| details.user_agent = Some("v".repeat(9999).into());
+    assert!(sessions.update("alice", &id, change).await.unwrap());
+    let details = sessions.find(&id).await.unwrap().unwrap().details;
+    assert_eq!((details.data, details.user_agent.unwrap().len()), (Some(json!({ "theme": "dark" })), 512));
 }
 
 async fn trust_in_a_device_ends(ground: impl Ground) {
@@ -449,6 +454,9 @@ async fn ids_of_the_application_live_by_the_same_rules(ground: impl Ground) {
     let families: &Families = sessions.families();
     let first = granted(families.start_with_id(NewFamily::of_user("alice"), "r1").await.unwrap());
     let next = async |old: &str, new: &str| families.refresh_id(&first.family, old, new, None).await.unwrap();
+    // One that is given twice could not be told from itself.
+    let same = families.refresh_id(&first.family, "r1", "r1", None).await.unwrap_err();
+    assert_eq!(same.kind(), StoreErrorKind::InvalidInput);
     assert_eq!(&*granted(next("r1", "r2").await).token, "r2");
     let again = granted(next("r1", "another").await);
     assert_eq!((again.kind, &*again.token), (GrantKind::Replayed, "r2"));

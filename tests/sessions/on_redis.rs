@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use tower_jwt_revocation::audit::{AuditEvent, AuditKind, AuditSink as _, RedisSink};
-use tower_jwt_revocation::{RedisStore, RevocationStore as _, StoreErrorKind};
+use tower_jwt_revocation::{RedisStore, RevocationStore as _};
 
 use super::support::RedisServer;
 use super::*;

@@ -20,6 +20,8 @@ use tokio::time::sleep;
 /// How often a request is repeated that could not be judged, and how long all waits together may last.
 const MAX_REPEATS: u32 = 3;
 const MAX_WAIT: Duration = Duration::from_secs(30);
+/// How long one answer may take: nobody else gets a new token while one request waits for it.
+const MAX_ANSWER: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Tokens {
@@ -65,9 +67,8 @@ impl Client {
             let request = self.request(method.clone(), path).bearer_auth(&token);
             let answer = request.send().await?;
             match answer.status() {
-                StatusCode::UNAUTHORIZED if is_new => return Err(self.sign_out().await),
                 StatusCode::UNAUTHORIZED => {
-                    token = self.renewed(&token).await?;
+                    token = self.renewed(&token, is_new).await?;
                     is_new = true;
                 }
                 // A 503 of the layer comes before the request was looked at, so that it may be repeated, whatever it asks
@@ -88,7 +89,7 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.base))
+        self.http.request(method, format!("{}{path}", self.base)).timeout(MAX_ANSWER)
     }
 
     async fn token(&self) -> Result<String, ClientError> {
@@ -96,12 +97,20 @@ impl Client {
         tokens.as_ref().map(|tokens| tokens.access_token.clone()).ok_or(ClientError::SignIn)
     }
 
-    /// A token that is not `refused`. Of many requests that are refused at once, one asks for it.
-    async fn renewed(&self, refused: &str) -> Result<String, ClientError> {
+    /// A token that is not `refused`. Of many requests that are refused at once, one asks for it; if that one is refused as
+    /// well, the session is over.
+    ///
+    /// Whoever drops this while it asks may lose the answer. The old refresh token then gives the same answer again for the
+    /// grace of the server, and without a grace ends the session; run it in a task of its own if that matters.
+    async fn renewed(&self, refused: &str, is_new: bool) -> Result<String, ClientError> {
         let mut tokens = self.tokens.lock().await;
         let known = tokens.as_ref().ok_or(ClientError::SignIn)?;
         if known.access_token != refused {
             return Ok(known.access_token.clone());
+        }
+        if is_new {
+            *tokens = None;
+            return Err(ClientError::SignIn);
         }
         let request = self.request(Method::POST, "/refresh").json(&known);
         let answer = request.send().await?;
@@ -110,18 +119,14 @@ impl Client {
                 let new: Tokens = answer.json().await?;
                 Ok(tokens.insert(new).access_token.clone())
             }
-            // The refresh token is still good, as far as anyone knows.
-            status if status.is_server_error() => Err(ClientError::TryLater),
-            _ => {
+            // RFC 6749 §5.2: `invalid_grant`, or a client that is not known any more.
+            StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED => {
                 *tokens = None;
                 Err(ClientError::SignIn)
             }
+            // An outage, or too many requests: the refresh token is still good, as far as anyone knows.
+            _ => Err(ClientError::TryLater),
         }
-    }
-
-    async fn sign_out(&self) -> ClientError {
-        *self.tokens.lock().await = None;
-        ClientError::SignIn
     }
 }
 

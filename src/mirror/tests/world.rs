@@ -15,9 +15,12 @@ use crate::token::profile::SignedClaims;
 
 /// A token whose ids are all `id`, issued a minute ago.
 pub(super) fn token(id: &str) -> Arc<VerifiedToken> {
-    let now = SystemClock.now().as_secs();
-    let claims =
-        format!(r#"{{"sub":"{id}","jti":"{id}","sid":"{id}","iat":{},"exp":{}}}"#, now - 60, now + 600);
+    token_issued_at(id, SystemClock.now().minus(Duration::from_secs(60)))
+}
+
+pub(super) fn token_issued_at(id: &str, at: Timestamp) -> Arc<VerifiedToken> {
+    let exp = at.as_secs() + 660;
+    let claims = format!(r#"{{"sub":"{id}","jti":"{id}","sid":"{id}","iat":{at},"exp":{exp}}}"#);
     let claims = SignedClaims::new(claims.as_bytes());
     Arc::new(TokenProfile::new().assert_verified(claims, SystemClock.now()).unwrap())
 }

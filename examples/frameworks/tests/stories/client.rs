@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
 use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use base64::Engine as _;
 use frameworks::client::{Client, ClientError, Tokens};
 use frameworks::demo;
 use reqwest::{Method, StatusCode};
+use tokio::sync::Notify;
 use tower_jwt_revocation::store::scripted::ScriptedStore;
 use tower_jwt_revocation::{Clearance, Revoker, StoreErrorKind, Target};
 
@@ -93,12 +95,54 @@ async fn an_outage_costs_no_token() {
 async fn a_session_that_is_over_needs_a_login_and_an_outage_of_the_refresh_does_not() {
     let (_server, service, _, revoker, client, token) = world().await;
     revoker.revoke(Target::token(jti(&token))).await.unwrap();
-    *service.refresh_ends.lock().unwrap() = StatusCode::SERVICE_UNAVAILABLE;
-    assert!(matches!(client.send(Method::GET, "/call").await, Err(ClientError::TryLater)));
+    for not_now in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS] {
+        *service.refresh_ends.lock().unwrap() = not_now;
+        assert!(matches!(client.send(Method::GET, "/call").await, Err(ClientError::TryLater)));
+    }
     *service.refresh_ends.lock().unwrap() = StatusCode::BAD_REQUEST;
     assert!(matches!(client.send(Method::GET, "/call").await, Err(ClientError::SignIn)));
     assert!(matches!(client.send(Method::GET, "/call").await, Err(ClientError::SignIn)));
-    assert_eq!(service.refreshes.load(SeqCst), 2, "without tokens nobody is asked");
+    assert_eq!(service.refreshes.load(SeqCst), 3, "without tokens nobody is asked");
+}
+
+/// One request is refused late, with a token in whose place another has got a new one by then.
+#[tokio::test]
+async fn a_late_refusal_of_an_old_token_costs_no_new_one() {
+    #[derive(Clone, Default)]
+    struct Scene {
+        refreshes: Arc<AtomicU32>,
+        is_late: Arc<Notify>,
+        goes_on: Arc<Notify>,
+    }
+    async fn call(State(scene): State<Scene>, uri: Uri, head: HeaderMap) -> StatusCode {
+        match (uri.path(), head["authorization"].to_str().unwrap()) {
+            (_, "Bearer 2") => return StatusCode::OK,
+            ("/late", "Bearer 1") => {
+                scene.is_late.notify_one();
+                scene.goes_on.notified().await;
+            }
+            _ => {}
+        }
+        StatusCode::UNAUTHORIZED
+    }
+    async fn refresh(State(scene): State<Scene>, Json(old): Json<Tokens>) -> Json<Tokens> {
+        let number = scene.refreshes.fetch_add(1, SeqCst) + 1;
+        Json(Tokens { access_token: number.to_string(), ..old })
+    }
+    let scene = Scene::default();
+    let app = Router::new().route("/refresh", post(refresh)).fallback(call).with_state(scene.clone());
+    let server = Server::start(async |listener| Ok(axum::serve(listener, app).await?)).await;
+    let tokens = Tokens { access_token: "0".into(), refresh_token: "refresh".into() };
+    let client = Client::new(&server.url, tokens);
+    let quick = async {
+        scene.is_late.notified().await;
+        let answer = client.send(Method::GET, "/quick").await.unwrap();
+        scene.goes_on.notify_one();
+        answer.status()
+    };
+    let (late, quick) = tokio::join!(client.send(Method::GET, "/late"), quick);
+    assert_eq!((late.unwrap().status(), quick), (StatusCode::OK, StatusCode::OK));
+    assert_eq!(scene.refreshes.load(SeqCst), 2);
 }
 
 #[tokio::test]

@@ -186,6 +186,28 @@ fn headers() {
     }
 }
 
+/// What nobody looks at is skipped without recursion: however deep it is, it takes no stack. A thread with less than any
+/// server gives to one would overflow.
+#[test]
+fn what_is_skipped_may_be_nested_as_deep_as_it_fits() {
+    let nest = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let header = format!(r#"{{"alg":"HS256","x":{}}}"#, nest(1500));
+    let objects = format!("{}0{}", r#"{"a":"#.repeat(5000), "}".repeat(5000));
+    let claims = claims().to_string().replacen('{', &format!(r#"{{"x":{},"y":{objects},"#, nest(5000)), 1);
+    let token = sign(&header, &claims);
+    assert!(token.len() > 50_000);
+    // A claim that is looked at is read only as deep as `serde_json` reads anything.
+    let deep_audience =
+        sign(r#"{"alg":"HS256"}"#, &claims_with("aud", json!("…")).replace("\"…\"", &nest(5000)));
+    let judged = std::thread::Builder::new().stack_size(256 * 1024).spawn(move || {
+        let verifier = verifier().with_max_token_bytes(64 * 1024);
+        (verifier.verify(&token).map(drop), verifier.verify(&deep_audience).map(drop))
+    });
+    let (skipped, read) = judged.unwrap().join().unwrap();
+    skipped.unwrap();
+    assert_eq!(read.unwrap_err().kind(), Malformed);
+}
+
 #[test]
 fn shapes() {
     let good = good();

@@ -1,0 +1,48 @@
+//! [`Pending`]: the event of something that is still under way.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{AuditEvent, AuditSink};
+
+/// What the event says if nobody waited for the end.
+const ABANDONED: &str = "the caller went away before it was known what became of it";
+
+/// The event of something that is under way, or nothing if nobody keeps events.
+///
+/// Whoever asked for it may go away at any time: a client hangs up, a time limit is over. What was done until then is
+/// done, so the event is told all the same, as failed.
+pub(crate) struct Pending(Option<(Arc<dyn AuditSink>, AuditEvent)>);
+
+impl Pending {
+    pub(crate) fn new(sink: Option<&Arc<dyn AuditSink>>, event: impl FnOnce() -> AuditEvent) -> Self {
+        Self(sink.map(|sink| (Arc::clone(sink), event())))
+    }
+
+    /// Adds what has become known meanwhile.
+    #[cfg(feature = "sessions")]
+    pub(crate) fn learn(&mut self, say: impl FnOnce(AuditEvent) -> AuditEvent) {
+        self.0 = self.0.take().map(|(sink, event)| (sink, say(event)));
+    }
+
+    /// Tells how it ended.
+    pub(crate) fn end(mut self, say: impl FnOnce(AuditEvent) -> AuditEvent) {
+        if let Some((sink, event)) = self.0.take() {
+            sink.record(&say(event));
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some((sink, event)) = self.0.take() {
+            sink.record(&event.with("error", Some(ABANDONED)).failed());
+        }
+    }
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pending").field(&self.0.as_ref().map(|(_, event)| event)).finish()
+    }
+}

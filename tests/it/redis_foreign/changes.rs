@@ -1,0 +1,195 @@
+//! What is written beside our own records, and what is taken over into them.
+
+use super::*;
+
+fn ttl(lab: &Lab, key: &str) -> i64 {
+    lab.cli(&["TTL", key]).parse().unwrap()
+}
+
+#[tokio::test]
+async fn what_is_revoked_is_written_beside_our_own_record() {
+    let lists = [
+        ForeignList::blacklisted_token(),
+        ForeignList::revoked_token_sha256(),
+        ForeignList::plain_jti(),
+        ForeignList::blacklisted_jti_json(),
+        ForeignList::keys("s:{jti}").with_revoked_values(["ended"]).with_live_values(["on"]),
+        ForeignList::revoked_families(),
+        ForeignList::token_family_json(),
+        ForeignList::keys("not:{jti}"),
+    ];
+    let not_last = lists.len() - 1;
+    let written = lists.into_iter().enumerate();
+    let written = written.map(|(n, list)| if n < not_last { list.with_writes() } else { list });
+    let Some(lab) = Box::pin(Lab::start(written)).await else { return };
+    let text = token_with("t1", &json!({"fid": "f1"}));
+    let revoker = lab.layer.revoker();
+    lab.cli(&["SET", "s:t1", "on"]);
+    let cleared = lab.cleared(&text).await;
+    revoker.revoke_token(&cleared).reason("logout").await.unwrap();
+    let by_token = format!("blacklist:{text}");
+    assert_eq!(lab.cli(&["GET", &by_token]), "1");
+    assert_eq!(lab.cli(&["GET", "t1"]), "");
+    assert_eq!(lab.cli(&["EXISTS", "t1"]), "1");
+    assert_eq!(lab.cli(&["GET", "s:t1"]), "ended");
+    assert_eq!(lab.cli(&["KEYS", "revoked:*"]).len(), "revoked:".len() + 64);
+    assert_eq!(lab.cli(&["KEYS", "not:*"]), "");
+    let document: Value = serde_json::from_str(&lab.cli(&["GET", "token:blacklist:t1"])).unwrap();
+    assert_eq!((&document["reason"], &document["user_id"]), (&json!("logout"), &json!("alice")));
+    // As long as our own record: the 300 s of the token, and six minutes for clocks and leeways.
+    for key in [&*by_token, "t1", "s:t1", "token:blacklist:t1"] {
+        assert!((600..=661).contains(&ttl(&lab, key)), "{key}: {}", ttl(&lab, key));
+    }
+    assert_eq!(lab.call(&text).await.status(), StatusCode::UNAUTHORIZED);
+    // A second spelling is another key, and the same token.
+    lab.cli(&["DEL", &by_token, "t1", "s:t1", "token:blacklist:t1"]);
+    let spelt_otherwise = token_with("t1", &json!({"fid": "f1", "extra": 1}));
+    assert_eq!(lab.call(&spelt_otherwise).await.status(), StatusCode::UNAUTHORIZED);
+
+    revoker.revoke(Target::family("f1")).await.unwrap();
+    assert_eq!(lab.cli(&["SMEMBERS", "token:revoked_families"]), "f1");
+    let document: Value = serde_json::from_str(&lab.cli(&["GET", "token:family:f1"])).unwrap();
+    assert!(document["revoked_at"].is_u64(), "{document}");
+    revoker.reinstate(Target::family("f1")).await.unwrap();
+    assert_eq!(lab.cli(&["EXISTS", "token:revoked_families", "token:family:f1"]), "0");
+    assert_eq!(lab.call(&token_with("t2", &json!({"fid": "f1"}))).await.status(), StatusCode::OK);
+
+    // A token that is handed in as a string.
+    let handed_in = token("t3");
+    revoker.revoke_raw_token(&WordVerifier::default(), &handed_in).await.unwrap();
+    assert_eq!(lab.cli(&["GET", &format!("blacklist:{handed_in}")]), "1");
+    // One that is only known by its id is in the lists by id.
+    revoker.revoke(Target::token("t4")).await.unwrap();
+    assert_eq!(lab.cli(&["EXISTS", "t4", "token:blacklist:t4"]), "2");
+}
+
+#[tokio::test]
+async fn what_stands_there_is_neither_written_over_nor_shortened() {
+    let Some(lab) = Lab::start([ForeignList::plain_jti().with_writes()]).await else { return };
+    let revoker = lab.layer.revoker();
+    lab.cli(&["SET", "longer", "theirs", "EX", "1000000"]);
+    lab.cli(&["SET", "shorter", "theirs", "EX", "10"]);
+    lab.cli(&["SET", "for_ever", "theirs"]);
+    for id in ["longer", "shorter", "for_ever"] {
+        revoker.revoke(Target::token(id)).await.unwrap();
+        assert_eq!(lab.cli(&["GET", id]), "theirs", "{id}");
+    }
+    // Nor taken off, if it is not like ours.
+    revoker.reinstate(Target::token("for_ever")).await.unwrap();
+    assert!(ttl(&lab, "longer") > 900_000 && ttl(&lab, "shorter") > 3600 && ttl(&lab, "for_ever") == -1);
+    // A key of another type, or one of our own, is not touched, and the caller is told. Our record is in force.
+    lab.cli(&["HSET", "hash", "a", "b"]);
+    let life = lab.cli(&["GET", "jwt-revocation:{0}:e"]);
+    for id in ["hash", "jwt-revocation:{0}:e"] {
+        let error = revoker.revoke(Target::token(id)).await.unwrap_err();
+        assert!(error.to_string().contains("in force"), "{error}");
+        assert!(revoker.find(Target::token(id)).await.unwrap().is_some());
+        revoker.reinstate(Target::token(id)).await.unwrap_err();
+    }
+    assert_eq!(lab.cli(&["TYPE", "hash"]), "hash");
+    // The number of changes is in it; the rest is as it was.
+    let words = |life: &str| life.split(' ').take(5).map(ToOwned::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(&lab.cli(&["GET", "jwt-revocation:{0}:e"])), words(&life));
+}
+
+// === Imported ===
+
+#[tokio::test]
+async fn a_list_is_taken_over_once_with_its_expiries() {
+    // It is written to as well, which must not make entries last longer each time.
+    let Some(lab) = Lab::start([ForeignList::blacklisted_jti_json().with_writes()]).await else { return };
+    for n in 0..650 {
+        let document = json!({"reason": format!("r{n}")}).to_string();
+        lab.cli(&["SET", &format!("token:blacklist:t{n}"), &document, "EX", "1000"]);
+    }
+    lab.cli(&["SET", "token:blacklist:for_ever", "{}"]);
+    lab.cli(&["HSET", "token:blacklist:hash", "a", "b"]);
+    lab.cli(&["SET", &format!("token:blacklist:{}", "x".repeat(1025)), "{}"]);
+    lab.cli(&["SET", "else", "{}"]);
+    let list = ForeignList::blacklisted_jti_json();
+    let revoker = lab.layer.revoker();
+    let mut import = revoker.import(&lab.store, &list).unwrap().with_pace(1_000_000);
+    // Page by page, each by another process.
+    let mut pages = 0;
+    while import.step().await.unwrap() {
+        pages += 1;
+        let (cursor, report) = (import.cursor().unwrap(), import.report());
+        import =
+            revoker.import(&lab.store, &list).unwrap().with_cursor(&cursor).unwrap().with_pace(1_000_000);
+        assert_eq!(import.cursor(), Some(cursor));
+        assert!(report.imported < 651);
+    }
+    assert!(pages >= 2, "{pages}");
+    // Again, in one go: all is known.
+    let report = revoker.import(&lab.store, &list).unwrap().with_pace(1_000_000).run().await.unwrap();
+    assert_eq!((report.imported, report.live), (0, 0), "{report:?}");
+    // A cursor of another process says nothing here, so all is read.
+    let elsewhere = Cursor::from_text("-/0/another-process/77");
+    let mut anew = revoker.import(&lab.store, &list).unwrap().with_cursor(&elsewhere).unwrap();
+    assert!(anew.run().await.unwrap().known >= 651);
+    assert!(ttl(&lab, "token:blacklist:t7") <= 1000);
+    assert!(report.known >= 651 && report.unreadable >= 2, "{report:?}");
+    assert_eq!(revoker.count().await.unwrap(), 651);
+    let record = revoker.find(Target::token("t7")).await.unwrap().unwrap();
+    assert_eq!(record.reason().map(|reason| &**reason), Some("r7"));
+    let left = record.until().since(crate::store_contract::now()).as_secs();
+    assert!((1300..=1361).contains(&left), "{left}");
+    let for_ever = revoker.find(Target::token("for_ever")).await.unwrap().unwrap();
+    assert!(for_ever.until().since(crate::store_contract::now()) > Duration::from_secs(24 * 3600));
+
+    // Without the list, the records are enough.
+    let without = layer(&RedisStore::connect(lab.server.url()).await.unwrap());
+    assert_eq!(call(&without, &token("t7")).await.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(call(&without, &token("else")).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_set_and_a_list_of_tokens_are_taken_over() {
+    let Some(lab) = Lab::start([]).await else { return };
+    let revoker = lab.layer.revoker();
+    for n in 0..900 {
+        lab.cli(&["SADD", "token:revoked_families", &format!("f{n}")]);
+    }
+    let set = ForeignList::revoked_families();
+    let report = revoker.import(&lab.store, &set).unwrap().with_pace(1_000_000).run().await.unwrap();
+    assert_eq!(report.imported, 900, "{report:?}");
+    let of_family = token_with("t1", &json!({"fid": "f899"}));
+    assert_eq!(lab.call(&of_family).await.status(), StatusCode::UNAUTHORIZED);
+
+    let (listed, live) = (token("t7"), token("t8"));
+    lab.cli(&["SET", &format!("blacklist:{listed}"), "1"]);
+    lab.cli(&["SET", &format!("blacklist:{live}"), "0"]);
+    lab.cli(&["SET", "blacklist:junk", "1"]);
+    lab.cli(&["SET", &format!("blacklist:{}", listed.replace(".good", ".forged")), "1"]);
+    let tokens = ForeignList::blacklisted_token().with_revoked_values(["1"]).with_live_values(["0"]);
+    let mut unable = revoker.import(&lab.store, &tokens).unwrap();
+    let error = unable.run().await.unwrap_err();
+    assert!(error.to_string().contains("with_verifier"), "{error}");
+    let mut import = revoker.import(&lab.store, &tokens).unwrap().with_verifier(WordVerifier::default());
+    let report = import.run().await.unwrap();
+    assert_eq!((report.imported, report.live, report.unreadable), (1, 1, 2), "{report:?}");
+    assert_eq!(lab.call(&listed).await.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(lab.call(&live).await.status(), StatusCode::OK);
+    assert!(!format!("{import:?}").contains(&listed));
+}
+
+#[tokio::test]
+async fn a_list_that_does_not_tell_what_is_revoked_is_not_taken_over() {
+    let Some(lab) = Lab::start([]).await else { return };
+    let revoker = lab.layer.revoker();
+    for (list, word) in [
+        (ForeignList::revoked_token_sha256(), "hashes"),
+        (ForeignList::plain_jti(), "every key"),
+        (ForeignList::keys("{sub}:{jti}"), "several placeholders"),
+        (ForeignList::set("s:{sub}", "{jti}"), "many sets"),
+        (ForeignList::keys("u:{sub}"), "user"),
+        (ForeignList::keys("b:{tokn}"), "{tokn}"),
+    ] {
+        let error = revoker.import(&lab.store, &list).unwrap_err();
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    let named = ForeignList::plain_jti().with_revoked_values([""]);
+    lab.cli(&["MSET", "t1", "", "another", "program's"]);
+    let report = revoker.import(&lab.store, &named).unwrap().run().await.unwrap();
+    assert_eq!((report.imported, report.unreadable), (1, 1), "{report:?}");
+}
