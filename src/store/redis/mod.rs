@@ -28,6 +28,7 @@ mod feed;
 mod followers;
 pub mod foreign;
 mod guard;
+mod health;
 mod journal;
 mod life;
 mod options;
@@ -59,8 +60,8 @@ pub use doctor::{Finding, Report, Severity};
 pub use feed::RedisFeed;
 use foreign::Foreign;
 pub use foreign::ForeignList;
-pub use guard::Health;
 use guard::Link;
+pub use health::Health;
 use life::Memory;
 use options::Settings;
 pub use options::{
