@@ -75,15 +75,28 @@
 //! | [`JwtVerifier`], [`token`] | keys, and the [rules for claims](token::TokenProfile) |
 //! | [`RedisStore`], [`MemoryStore`], [`store`] | where revocations are kept, and how to bring a store of your own |
 //! | [`Mirror`], [`CachedVerifier`] | decisions from memory: of revocations with a proved staleness, of signatures |
-//! | `session`, `token::issue` | logins, refresh tokens and devices; access tokens (features `sessions`, `issuer`) |
+//! | [`session`], [`token::issue`] | logins, refresh tokens and devices; access tokens (features `sessions`, `issuer`) |
 //! | [`audit`] | who revoked what, and who was refused |
-//! | `ForeignList` | lists of revoked tokens that other programs keep in the same Redis (feature `redis`) |
+//! | [`ForeignList`] | lists of revoked tokens that other programs keep in the same Redis (feature `redis`) |
 //! | [`Clearance`], [`Rejection`], [`Counters`] | what became of a request |
 //!
 //! # Scope of this crate
 //!
 //! It decides whether a token may pass. It does not decide what its bearer may do (scopes, roles), keeps no users or
 //! passwords, and serves no routes. Opaque tokens and introspection (RFC 7662) are for other crates.
+// docs.rs has all features, and only there every link leads somewhere.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    not(all(
+        feature = "redis",
+        feature = "axum",
+        feature = "issuer",
+        feature = "jwks",
+        feature = "sessions",
+        feature = "test-util"
+    )),
+    allow(rustdoc::broken_intra_doc_links, reason = "what is not compiled in cannot be linked")
+)]
 
 pub mod audit;
 mod clock;

@@ -1,12 +1,12 @@
 //! Keys that an identity provider publishes: a JSON Web Key Set, by its URL or by discovery from the issuer.
 //!
 //! Requests never wait for the provider. A task fetches the keys and swaps them; a request looks at those that are there.
-//!
-//! | room | what it does |
-//! | --- | --- |
-//! | `http` | one GET, bounded in every direction: the only door to `hyper` and TLS |
-//! | `document` | what the answers mean |
-//! | `refresh` | when to ask again |
+
+// | room | what it does |
+// | --- | --- |
+// | `http` | one GET, bounded in every direction: the only door to `hyper` and TLS |
+// | `document` | what the answers mean |
+// | `refresh` | when to ask again |
 
 mod document;
 mod http;
