@@ -141,6 +141,10 @@ pub use token::jwt::JwtVerifier;
 pub use token::{CredentialsError, TokenError, TokenErrorKind, TokenVerifier};
 pub use verified::{TokenTarget, VerifiedToken};
 
-#[cfg(all(doctest, feature = "aws_lc_rs"))]
+// The documents, so that what they show compiles.
+#[cfg(all(doctest, feature = "aws_lc_rs", feature = "redis", feature = "issuer", feature = "sessions"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+#[cfg(all(doctest, feature = "aws_lc_rs", feature = "redis"))]
+#[doc = include_str!("../docs/configuration.md")]
+struct Configuration;
