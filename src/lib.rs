@@ -14,6 +14,7 @@
 //! | no token | 401 | 401 |
 //! | credentials that cannot be read, or two that differ | 400 | 400 |
 //! | invalid, expired or revoked token | 401 | 401 |
+//! | the keys of the issuer are out of reach | 503 | 503 |
 //! | the store gives no answer | 503 | passes, [`Clearance::is_checked`] is false |
 //!
 //! gRPC requests are told `UNAUTHENTICATED` for 401 and 400, and `UNAVAILABLE` for 503.
