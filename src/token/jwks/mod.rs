@@ -339,7 +339,7 @@ fn no_keys(detail: &'static str) -> TokenError {
 /// Why keys could not be fetched.
 ///
 /// It names the rule and never quotes what the provider answered.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct JwksError {
     kind: JwksErrorKind,
     detail: std::borrow::Cow<'static, str>,
@@ -392,6 +392,17 @@ impl JwksError {
 impl From<ConfigError> for JwksError {
     fn from(error: ConfigError) -> Self {
         Self::new(JwksErrorKind::Config, error.to_string()).with_source(error)
+    }
+}
+
+/// The text and its cause: this is what a `main` that returns the error shows.
+impl fmt::Debug for JwksError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)?;
+        match &self.source {
+            Some(cause) if cause.to_string() != self.detail => write!(f, ": {cause}"),
+            _ => Ok(()),
+        }
     }
 }
 
