@@ -42,6 +42,7 @@ fmt: ## Formats the code
 	cargo fmt --manifest-path benches/report/Cargo.toml
 
 doc: ## Builds the documentation; warnings are errors
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
 
 faults: setup ## Breaks Redis in every way and writes into docs/faults.md what was seen

@@ -14,6 +14,7 @@
 //! | no token | 401 | 401 |
 //! | credentials that cannot be read, or two that differ | 400 | 400 |
 //! | invalid, expired or revoked token | 401 | 401 |
+//! | the keys of the issuer are out of reach | 503 | 503 |
 //! | the store gives no answer | 503 | passes, [`Clearance::is_checked`] is false |
 //!
 //! gRPC requests are told `UNAUTHENTICATED` for 401 and 400, and `UNAVAILABLE` for 503.
@@ -75,15 +76,28 @@
 //! | [`JwtVerifier`], [`token`] | keys, and the [rules for claims](token::TokenProfile) |
 //! | [`RedisStore`], [`MemoryStore`], [`store`] | where revocations are kept, and how to bring a store of your own |
 //! | [`Mirror`], [`CachedVerifier`] | decisions from memory: of revocations with a proved staleness, of signatures |
-//! | `session`, `token::issue` | logins, refresh tokens and devices; access tokens (features `sessions`, `issuer`) |
+//! | [`session`], [`token::issue`] | logins, refresh tokens and devices; access tokens (features `sessions`, `issuer`) |
 //! | [`audit`] | who revoked what, and who was refused |
-//! | `ForeignList` | lists of revoked tokens that other programs keep in the same Redis (feature `redis`) |
+//! | [`ForeignList`] | lists of revoked tokens that other programs keep in the same Redis (feature `redis`) |
 //! | [`Clearance`], [`Rejection`], [`Counters`] | what became of a request |
 //!
 //! # Scope of this crate
 //!
 //! It decides whether a token may pass. It does not decide what its bearer may do (scopes, roles), keeps no users or
 //! passwords, and serves no routes. Opaque tokens and introspection (RFC 7662) are for other crates.
+// docs.rs has all features, and only there every link leads somewhere.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    not(all(
+        feature = "redis",
+        feature = "axum",
+        feature = "issuer",
+        feature = "jwks",
+        feature = "sessions",
+        feature = "test-util"
+    )),
+    allow(rustdoc::broken_intra_doc_links, reason = "what is not compiled in cannot be linked")
+)]
 
 pub mod audit;
 mod clock;
@@ -128,6 +142,10 @@ pub use token::jwt::JwtVerifier;
 pub use token::{CredentialsError, TokenError, TokenErrorKind, TokenVerifier};
 pub use verified::{TokenTarget, VerifiedToken};
 
-#[cfg(all(doctest, feature = "aws_lc_rs"))]
+// The documents, so that what they show compiles.
+#[cfg(all(doctest, feature = "aws_lc_rs", feature = "redis", feature = "issuer", feature = "sessions"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+#[cfg(all(doctest, feature = "aws_lc_rs", feature = "redis"))]
+#[doc = include_str!("../docs/configuration.md")]
+struct Configuration;

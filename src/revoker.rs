@@ -30,7 +30,9 @@ pub use confirm::{ConfirmError, ConfirmRequest, Confirmed};
 /// Revokes and reinstates, looks up and lists. Cheap to clone.
 ///
 /// A revocation that was answered with `Ok` is seen by every check that starts later, in every process that shares the
-/// store. One that was answered with an error may or may not have happened, and may be repeated.
+/// store; where a process decides from a [`Mirror`](crate::Mirror), within its maximal staleness, or before
+/// [`confirm`](RevokeRequest::confirm) returns. One that was answered with an error may or may not have happened, and may
+/// be repeated.
 ///
 /// ```
 /// # use tower_jwt_revocation::{MemoryStore, Revoker, Target, token::TokenProfile};

@@ -133,7 +133,18 @@ impl VerifiedToken {
         &self.facts.targets
     }
 
-    /// The first target of this kind, in words.
+    /// The first target of this kind, in words: what a "log out" of a session or a device has to revoke.
+    ///
+    /// ```no_run
+    /// # async fn f(revoker: tower_jwt_revocation::Revoker, token: &tower_jwt_revocation::VerifiedToken)
+    /// # -> Result<(), tower_jwt_revocation::StoreError> {
+    /// use tower_jwt_revocation::TargetKind;
+    ///
+    /// if let Some(session) = token.target(TargetKind::Session) {
+    ///     revoker.revoke(session).reason("logout").await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn target(&self, kind: TargetKind) -> Option<Target> {
         self.targets().iter().find(|target| target.kind == kind).map(|target| self.describe(target))
     }

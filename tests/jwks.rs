@@ -286,7 +286,11 @@ async fn nobody_at_home_is_an_error() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     drop(listener);
-    assert_eq!(plain(&url).fetch().await.unwrap_err().kind(), JwksErrorKind::Unreachable);
+    let error = plain(&url).fetch().await.unwrap_err();
+    assert_eq!(error.kind(), JwksErrorKind::Unreachable);
+    // What a `main` shows that returns it.
+    assert!(format!("{error:?}").starts_with("the provider cannot be reached: "), "{error:?}");
+    assert!(!format!("{error:?}").contains('{'), "{error:?}");
     let nowhere = plain("http://no-such-host.invalid/").fetch().await.unwrap_err();
     assert!(matches!(nowhere.kind(), JwksErrorKind::Unreachable | JwksErrorKind::Timeout), "{nowhere}");
 }

@@ -1,6 +1,8 @@
-//! The house has floors: a lower one never names a higher one, and a foreign crate is named only behind its door.
+//! The house has floors: a lower one never names a higher one, and a foreign crate is named only behind its door. What is
+//! written about the house leads to rooms that exist.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -24,7 +26,7 @@ const FLOORS: &[(&str, u8)] = &[
 
 /// Foreign crates with one door: the rooms that may name them.
 const DOORS: &[(&str, &[&str])] = &[
-    ("jsonwebtoken", &["token::jwt", "token::issue"]),
+    ("jsonwebtoken", &["token::jwt"]),
     ("fred", &["store::redis"]),
     ("hyper", &["token::jwks::http"]),
     ("hyper_util", &["token::jwks::http"]),
@@ -37,6 +39,9 @@ const DOORS: &[(&str, &[&str])] = &[
     ("pin_project_lite", &["middleware"]),
     ("rustix", &["clock"]),
 ];
+
+/// Where the documentation of the latest version will be.
+const DOCS: &str = "https://docs.rs/tower-jwt-revocation/latest/tower_jwt_revocation/";
 
 struct Room {
     /// Such as `store::redis::guard`.
@@ -91,6 +96,56 @@ fn the_clock_of_the_system_is_read_in_one_place() {
     }
 }
 
+/// They are for those who change the crate, and would stand on docs.rs otherwise.
+#[test]
+fn tables_of_rooms_are_plain_comments() {
+    let mut files = Vec::new();
+    collect(&root().join("src"), "rs", &mut files);
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(!text.contains("//! | room |"), "{} shows its rooms on docs.rs", file.display());
+    }
+}
+
+#[test]
+fn every_link_of_the_documents_leads_somewhere() {
+    let mut seen = 0;
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for link in links(&text) {
+            let name = document.display();
+            seen += 1;
+            if let Some(page) = link.strip_prefix(DOCS) {
+                assert!(is_page(page), "{name} links to {page}, which docs.rs will not have");
+            } else if !link.contains("://") {
+                let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+                let target = if path.is_empty() { document.clone() } else { document.with_file_name(path) };
+                assert!(target.exists(), "{name} links to {path}, which is not there");
+                let has_it =
+                    heading.is_empty() || headings(&fs::read_to_string(target).unwrap()).contains(heading);
+                assert!(has_it, "{name} links to a heading {link}, which is not there");
+            }
+        }
+        for name in names_that_link(&text) {
+            let definition = format!("\n[`{name}`]: ");
+            assert!(text.contains(&definition), "{} does not say where {name} leads", document.display());
+        }
+    }
+    assert!(seen > 50, "only {seen} links were found");
+}
+
+/// rustdoc hides lines that begin with `# `; GitHub and crates.io do not, and whoever copies them has code that is none.
+#[test]
+fn what_the_documents_show_can_be_copied() {
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for code in text.split("```").skip(1).step_by(2).filter(|code| code.starts_with("rust")) {
+            let hidden = code.lines().find(|line| line.starts_with("# "));
+            assert_eq!(hidden, None, "in {}", document.display());
+        }
+    }
+}
+
 /// A rule that finds nothing holds nothing: the rules are tried on code that breaks them.
 #[test]
 fn the_rules_see_what_they_are_about() {
@@ -103,6 +158,20 @@ fn the_rules_see_what_they_are_about() {
     assert_eq!(strip("a // b\nc\n#[cfg(test)]\nmod tests {\n x\n}\n"), "a \nc\n");
     assert!(rooms().iter().any(|room| room.path == "middleware::layer"));
     assert!(rooms().iter().any(|room| names_crate(&room.code, "tower")));
+    let text =
+        "# A `b` c, d\n[x](y#z) ![p](q.svg) [`N`]\n```sh\n# no heading [x](no)\n```\n[`N`]: https://n\n";
+    assert_eq!(links(text).collect::<Vec<_>>(), ["y#z", "q.svg", "https://n"]);
+    assert_eq!(names_that_link(text).collect::<Vec<_>>(), ["N"]);
+    assert_eq!(headings(text), HashSet::from(["a-b-c-d".into()]));
+    for page in
+        ["index.html", "mirror/struct.Mirror.html", "enum.FailMode.html", "store/redis/foreign/index.html"]
+    {
+        assert!(is_page(page), "{page}");
+    }
+    // No such item, of another kind, a private module, and a name that is only the beginning of one.
+    for page in ["struct.Nothing.html", "struct.FailMode.html", "clock/index.html", "struct.JwtRevo.html"] {
+        assert!(!is_page(page), "{page}");
+    }
 }
 
 fn is_in(path: &str, room: &str) -> bool {
@@ -154,10 +223,14 @@ fn names_crate(code: &str, name: &str) -> bool {
     })
 }
 
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
 fn rooms() -> Vec<Room> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let source = root().join("src");
     let mut files = Vec::new();
-    collect(&source, &mut files);
+    collect(&source, "rs", &mut files);
     let mut rooms = Vec::new();
     for file in files {
         let path = file.strip_prefix(&source).unwrap().with_extension("");
@@ -173,12 +246,12 @@ fn rooms() -> Vec<Room> {
     rooms
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+fn collect(folder: &Path, wanted: &str, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            collect(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            collect(&path, wanted, files);
+        } else if path.extension().is_some_and(|extension| extension == wanted) {
             files.push(path);
         }
     }
@@ -189,4 +262,72 @@ fn strip(source: &str) -> String {
     let end = source.find("#[cfg(test)]\nmod ").unwrap_or(source.len());
     let lines = source[..end].lines().map(|line| line.split_once("//").map_or(line, |(code, _)| code));
     lines.flat_map(|line| [line, "\n"]).collect()
+}
+
+// === Documents ===
+
+/// The Markdown files of this package, in the root and in the folders that people read.
+fn documents() -> Vec<PathBuf> {
+    let mut documents = Vec::new();
+    for folder in ["docs", "examples"] {
+        collect(&root().join(folder), "md", &mut documents);
+    }
+    let top = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
+    documents.extend(top.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    documents
+}
+
+/// What is not between fences.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    text.split("```").step_by(2)
+}
+
+/// Where links, images and definitions of links lead.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    prose(text).flat_map(|prose| {
+        let inline = prose.match_indices("](").map(|(at, _)| prose[at + 2..].split(')').next().unwrap());
+        let defined = prose.lines().filter_map(|line| Some(line.strip_prefix('[')?.split_once("]: ")?.1));
+        inline.chain(defined)
+    })
+}
+
+/// Names in brackets and backticks that stand for a link whose definition is elsewhere.
+fn names_that_link(text: &str) -> impl Iterator<Item = &str> {
+    prose(text).flat_map(|prose| prose.split("[`").skip(1)).filter_map(|rest| {
+        let (name, after) = rest.split_once("`]")?;
+        (!after.starts_with(['(', ':'])).then_some(name)
+    })
+}
+
+/// The anchors of the headings, as GitHub makes them.
+fn headings(text: &str) -> HashSet<String> {
+    let titles = prose(text).flat_map(str::lines).filter(|line| line.starts_with('#'));
+    let anchor = |title: &str| -> String {
+        let title = title.trim_start_matches('#').trim().to_lowercase();
+        let kept = title.chars().filter(|char| char.is_alphanumeric() || " -_".contains(*char));
+        kept.map(|char| if char == ' ' { '-' } else { char }).collect()
+    };
+    titles.map(anchor).collect()
+}
+
+/// Whether rustdoc makes this page: the modules are public, and the last one has an item of this kind and name.
+fn is_page(page: &str) -> bool {
+    let (modules, file) = page.rsplit_once('/').unwrap_or(("", page));
+    let mut folder = root().join("src");
+    let mut code = fs::read_to_string(folder.join("lib.rs")).unwrap();
+    for module in modules.split('/').filter(|module| !module.is_empty()) {
+        if !code.contains(&format!("pub mod {module};")) {
+            return false;
+        }
+        let files = [folder.join(module).with_extension("rs"), folder.join(module).join("mod.rs")];
+        code = strip(&files.iter().find_map(|file| fs::read_to_string(file).ok()).unwrap());
+        folder.push(module);
+    }
+    let Some((kind, name)) = file.strip_suffix(".html").and_then(|item| item.split_once('.')) else {
+        return file == "index.html";
+    };
+    let is_word = |word: &str| word == name;
+    let is_named = code.split(|char: char| !char.is_alphanumeric() && char != '_').any(is_word);
+    let defined = format!("pub {kind} {name}");
+    is_named && rooms().iter().any(|room| room.code.split(&defined).skip(1).any(|rest| word(rest).is_empty()))
 }

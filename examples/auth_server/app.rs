@@ -179,13 +179,8 @@ impl App {
 
     /// Why the store cannot be used right now, if it cannot. Asks nobody: the store watches its connections.
     pub(crate) fn trouble(&self) -> Option<String> {
-        let health = self.redis.as_ref()?.watch_health();
-        let health = health.borrow();
-        match health.error() {
-            Some(error) => Some(error.to_string()),
-            None if health.is_up() => None,
-            None => Some("not connected to redis yet".into()),
-        }
+        let health = self.redis.as_ref()?.health();
+        (!health.is_up()).then(|| health.to_string())
     }
 
     /// What about the settings of the store is unsafe.

@@ -20,7 +20,7 @@ use crate::store::StoreErrorKind;
 pub struct Counters(Arc<[Stripe]>);
 
 /// The numbers at one moment. Each is exact; requests that end while they are read may be in some and not in others.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CounterSnapshot {
     /// Requests that passed with a token that the store said is live.
@@ -216,6 +216,23 @@ impl CounterSnapshot {
     }
 }
 
+/// Errors of the store by name, and only those that there were.
+impl fmt::Debug for CounterSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let store_errors: Vec<_> = self.store_errors_by_kind().filter(|(_, count)| *count > 0).collect();
+        f.debug_struct("CounterSnapshot")
+            .field("admitted", &self.admitted)
+            .field("admitted_unchecked", &self.admitted_unchecked)
+            .field("anonymous", &self.anonymous)
+            .field("exempted", &self.exempted)
+            .field("preflights", &self.preflights)
+            .field("refused", &self.refused)
+            .field("would_refuse", &self.would_refuse)
+            .field("store_errors", &store_errors)
+            .finish()
+    }
+}
+
 // === impl Refusals ===
 
 impl Refusals {
@@ -255,6 +272,16 @@ mod tests {
         for (times, kind) in (1_u64..).zip(StoreErrorKind::ALL) {
             assert_eq!(counters.snapshot().store_errors(kind), times, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn debug_names_the_errors_of_the_store() {
+        let counters = Counters::new();
+        counters.count(Event::Admitted);
+        counters.count_store_error(StoreErrorKind::Timeout);
+        let shown = format!("{counters:?}");
+        assert!(shown.contains("admitted: 1, "), "{shown}");
+        assert!(shown.ends_with("store_errors: [(Timeout, 1)] })"), "{shown}");
     }
 
     #[test]

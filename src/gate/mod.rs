@@ -1,12 +1,12 @@
-//! The read side without tower: the head of a request in, a `Verdict` out.
-//!
-//! ```text
-//! head -> exempt? -> token -> verified -> standing -> policy -> Verdict
-//! ```
-//!
-//! Everything up to the look-up happens at once. A store that knows at once costs no future and no box; one that has to
-//! ask leaves a `Check`, which is the part that can wait. Whatever way a request ends, it ends in `Gate::settle`
-//! or `Gate::refuse`, where it is counted.
+//! What became of the requests, in numbers: [`Counters`].
+
+// The read side without tower: the head of a request in, a `Verdict` out.
+//
+//     head -> exempt? -> token -> verified -> standing -> policy -> Verdict
+//
+// Everything up to the look-up happens at once. A store that knows at once costs no future and no box; one that has to
+// ask leaves a `Check`, which is the part that can wait. Whatever way a request ends, it ends in `Gate::settle`
+// or `Gate::refuse`, where it is counted.
 
 mod counters;
 mod outage;

@@ -1,14 +1,15 @@
-//! tower meets the gate.
+//! The layer, the service that it makes, and the answers of those that it refuses.
 //!
-//! | room | what it is |
+//! | | |
 //! | --- | --- |
-//! | `layer` | [`JwtRevocationLayer`]: what is decided, and how |
-//! | `service` | [`JwtRevocation`]: decides in `call`, at once where it can |
-//! | `future` | [`ResponseFuture`]: what is left to wait for |
-//! | `response` | the one table from a [`Rejection`](crate::Rejection) to an answer, in HTTP and in gRPC |
-//! | `ending` | [`EndWithTokenLayer`]: responses that end with the token |
-//! | `settings` | a layer from environment variables or a file: [`LayerConfig`] |
-//! | `extract` | extractors for axum (feature `axum`) |
+//! | [`JwtRevocationLayer`] | verifies, checks and refuses: all settings are here |
+//! | [`LayerConfig`] | a layer from environment variables or a file |
+//! | [`RejectionResponse`], [`ProblemJson`] | refusals in another form |
+//! | [`EndWithTokenLayer`] | long responses that end with their token |
+//! | [`Claims`] | an extractor for axum, as [`Clearance`](crate::Clearance) is one (feature `axum`) |
+
+// `service` decides in `call`, at once where it can; `future` is what is left to wait for; `response` is the one table
+// from a `Rejection` to an answer, in HTTP and in gRPC.
 
 mod ending;
 #[cfg(feature = "axum")]

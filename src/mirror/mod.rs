@@ -2,16 +2,16 @@
 //!
 //! A [`Mirror`] is a store that wraps a store. It loads a snapshot, follows the log of writes, and answers checks from
 //! memory, without a round trip, *while it can prove that it is fresh*; otherwise it asks the store behind it.
-//!
-//! | room | what it is |
-//! | --- | --- |
-//! | `set` | the revocations: readers take no lock |
-//! | `fresh` | how old what the mirror says may be |
-//! | `follow` | the task that follows one log |
-//! | `heal` | what a store that has lost its data is told again |
-//! | `status` | [`MirrorStatus`]: how it is |
-//! | `wait` | those who wait for a token to be revoked, and for a write to arrive |
-//! | `options` | [`MirrorBuilder`] |
+
+// | room | what it is |
+// | --- | --- |
+// | `set` | the revocations: readers take no lock |
+// | `fresh` | how old what the mirror says may be |
+// | `follow` | the task that follows one log |
+// | `heal` | what a store that has lost its data is told again |
+// | `status` | `MirrorStatus`: how it is |
+// | `wait` | those who wait for a token to be revoked, and for a write to arrive |
+// | `options` | `MirrorBuilder` |
 
 mod follow;
 mod fresh;

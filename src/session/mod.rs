@@ -1,6 +1,6 @@
 //! Logins that last: sessions, their refresh tokens, and the devices they are on (feature `sessions`).
 //!
-//! | room | what it does |
+//! | | |
 //! | --- | --- |
 //! | [`Sessions`] | signs in, refreshes, lists, ends: what a login server needs |
 //! | [`Families`] | refresh tokens alone, opaque or minted by the application |

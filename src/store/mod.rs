@@ -2,13 +2,13 @@
 //!
 //! One trait, [`RevocationStore`], and what it speaks of: a [`Standing`] or a [`StoreError`], never a default.
 //!
-//! | room | what it is |
+//! | | |
 //! | --- | --- |
 //! | [`feed`] | what a [`Mirror`](crate::Mirror) hears of a store |
 //! | [`live_cache`] | remembers for a moment that tokens were live; off unless put before another store |
 //! | [`memory`] | one process: tests, demos, programs that run alone |
 //! | [`redis`] | shared by all processes, one round trip per check (feature `redis`) |
-//! | `scripted` | for tests: fails on cue (feature `test-util`) |
+//! | [`scripted`] | for tests: fails on cue (feature `test-util`) |
 //! | [`session`] | what sessions and refresh tokens need beside (feature `sessions`) |
 
 pub mod feed;

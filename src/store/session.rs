@@ -16,6 +16,9 @@ use crate::revocation::{Record, Target};
 /// A [`RevocationStore`] that also keeps the documents of sessions and families.
 ///
 /// Implemented by [`MemoryStore`](crate::MemoryStore) and, with feature `redis`, by `RedisStore`.
+#[diagnostic::on_unimplemented(
+    note = "sessions are kept in the store that others wrap: give the `RedisStore` that a `Mirror` was made of"
+)]
 pub trait SessionStore: RevocationStore {
     /// Reads documents, and the revocation records of targets, in one round trip.
     ///

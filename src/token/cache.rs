@@ -8,7 +8,7 @@
 //!   ever compares with more than 8 tokens, whatever tokens an attacker may make.
 //! - **Readers wait for nobody and write next to nothing.** What every hit must write is the reference count of the token it
 //!   gives out, and a token that is used a lot has one per lane (about: per processor), so that threads do not fight for it.
-//! - **A flood pushes out nothing that is in use.** See `Set::who_leaves`.
+//! - **A flood pushes out nothing that is in use.**
 //! - **No single flight.** Threads that see the same new token at the same moment each verify it. That is at most one
 //!   check per thread and token; to wait for one another would block the threads on which all other requests run.
 

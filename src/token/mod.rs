@@ -1,15 +1,15 @@
 //! From the characters of a request to a [`VerifiedToken`].
 //!
-//! | room | what it does |
+//! | | |
 //! | --- | --- |
 //! | [`bearer`] | finds the one token of a request |
-//! | [`jwt`] | checks signature and header: the only door to `jsonwebtoken` |
-//! | `jwks` | keys that an identity provider publishes (feature `jwks`) |
+//! | [`jwt`] | keys; checks header and signature |
+//! | [`jwks`] | keys that an identity provider publishes (feature `jwks`) |
+//! | [`profile`] | the rules for claims, and by which of them a token can be revoked; shared by every verifier |
 //! | [`cache`] | remembers the tokens that another verifier has verified |
-//! | [`profile`] | judges the claims and names the targets; shared by every verifier |
-//! | `issuers` | several issuers in one layer, each with its own verifier: [`IssuerSet`] |
-//! | `settings` | a verifier from environment variables or a file: [`VerifierConfig`] |
-//! | `upstream` | claims that another layer has verified: [`UpstreamClaims`] |
+//! | [`IssuerSet`] | several issuers in one layer, each with its own verifier |
+//! | [`UpstreamClaims`] | claims that another layer or a gateway has verified |
+//! | [`VerifierConfig`] | a verifier from environment variables or a file |
 //! | [`issue`] | mints tokens that are revocable by construction (feature `issuer`) |
 
 pub mod bearer;

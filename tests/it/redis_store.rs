@@ -286,6 +286,11 @@ async fn a_start_without_redis_fails_at_once_waits_or_goes_on() {
     server.kill();
     let builder = RedisStore::builder().with_url(&url);
     let error = builder.clone().with_start(Start::AtOnce).connect().await.unwrap_err();
+    // What a `main` shows that returns it.
+    let shown = format!("{error:?}");
+    assert_eq!(shown, error.to_string());
+    assert!(shown.starts_with(&format!("redis cannot be used: {}: ", server.addr())), "{shown}");
+    assert!(!shown.contains('{'), "{shown}");
     let ConnectError::Store(error) = error else { panic!("{error:?}") };
     assert_eq!(error.kind(), StoreErrorKind::Unreachable, "{error}");
 

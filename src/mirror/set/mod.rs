@@ -1,17 +1,17 @@
 //! The set of what is revoked, in the memory of this process.
 //!
-//! | room | what it is |
-//! | --- | --- |
-//! | `plain` | what is revoked for good: eight bytes each, under 58 bits of the fingerprint |
-//! | `detail` | cutoffs, reinstatements, distant ends: a cache line each, under the whole fingerprint |
-//! | `recent` | the latest facts with all their numbers |
-//!
 //! **Readers** take no lock and allocate nothing: one guard on the directory for all targets of a token, then about one
 //! cache miss for each. **Writers** take turns under a lock that no reader knows. They fill empty slots in place; a
 //! shard that is full, or holds much that is over, is built anew aside and swapped in with a new directory. There are
 //! so many shards that this takes microseconds.
 //!
 //! A look-up mistakes one fingerprint for another with a probability of about 3 in 2⁴⁸, and then refuses.
+
+// | room | what it is |
+// | --- | --- |
+// | `plain` | what is revoked for good: eight bytes each, under 58 bits of the fingerprint |
+// | `detail` | cutoffs, reinstatements, distant ends: a cache line each, under the whole fingerprint |
+// | `recent` | the latest facts with all their numbers |
 
 mod detail;
 mod plain;

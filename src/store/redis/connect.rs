@@ -587,7 +587,14 @@ pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
         Some((plain, _)) => (plain, fred::error::Error::new(error.kind().clone(), plain.to_owned())),
         None => (&*short, error.clone()),
     };
-    StoreError::new(kind, format!("redis: {short}")).with_source(source)
+    StoreError::new(kind, format!("redis: {}", message_of(short))).with_source(source)
+}
+
+/// What the operating system said: fred keeps its errors as their `Debug`, `Os { code: 111, …, message: "…" }`.
+fn message_of(details: &str) -> &str {
+    let message =
+        details.strip_prefix("Os {").and_then(|rest| rest.split_once("message: \"")?.1.split_once('"'));
+    message.map_or(details, |(message, _)| message)
 }
 
 /// One dialer for all connections of a store.

@@ -142,11 +142,20 @@ impl RedisStore {
                 Ok(latency) if *latency > limit / 2 => report.add(
                     Severity::Warning,
                     "latency",
-                    format!("a check takes {latency:?}, of the {limit:?} that it may take"),
+                    format!(
+                        "a check takes {}, of the {} that it may take",
+                        in_words(*latency),
+                        in_words(limit)
+                    ),
                     "bring redis closer, or raise the check timeout",
                 ),
                 Ok(latency) => {
-                    report.add(Severity::Info, "latency", format!("a check takes {latency:?}"), "");
+                    report.add(
+                        Severity::Info,
+                        "latency",
+                        format!("a check takes {}", in_words(*latency)),
+                        "",
+                    );
                 }
             }
             let hold = match writes.seize() {
@@ -244,7 +253,7 @@ impl ServerInfo {
                 severity,
                 "evicted_keys",
                 format!(
-                    "{evicted} keys were evicted since the server was started; revocations may be among them"
+                    "keys evicted since the server was started: {evicted}; revocations may be among them"
                 ),
                 "set maxmemory-policy to noeviction, and revoke again what matters",
             );
@@ -254,12 +263,14 @@ impl ServerInfo {
                 Severity::Warning,
                 "memory",
                 format!(
-                    "{used} of {bound} bytes of memory are used; when it is full, nothing can be revoked"
+                    "{} of {} of memory are used; when it is full, nothing can be revoked",
+                    in_bytes(used),
+                    in_bytes(bound)
                 ),
                 "raise maxmemory",
             ),
             Some(used) => {
-                report.add(Severity::Info, "memory", format!("{used} bytes of memory are used"), "");
+                report.add(Severity::Info, "memory", format!("{} of memory are used", in_bytes(used)), "");
             }
             None => {}
         }
@@ -321,7 +332,7 @@ impl ServerInfo {
             report.add(
                 Severity::Warning,
                 "replication",
-                format!("there are {replicas} replicas, but a write is confirmed before any of them has it: a fail-over may lose it"),
+                format!("a write is confirmed before any replica has it ({replicas} connected): a fail-over may lose it"),
                 "set min-replicas-to-write on the servers, and RedisStoreBuilder::with_wait_replicas here",
             );
         }
@@ -332,8 +343,8 @@ impl ServerInfo {
                 Severity::Error,
                 "replication",
                 format!(
-                    "writes wait for {} replicas, but {replicas} are connected: every write fails",
-                    wait.replicas
+                    "writes wait for {}, of which {replicas} are connected: every write fails",
+                    counted(wait.replicas.get().into(), "replica")
                 ),
                 "start the replicas, or wait for fewer",
             );
@@ -343,7 +354,10 @@ impl ServerInfo {
 
 fn judge_clock(server: Timestamp, local: Timestamp, report: &mut Report) {
     let offset = server.since(local).max(local.since(server));
-    let sentence = format!("the clocks of redis and of this process are {offset:?} apart");
+    let sentence = match offset.as_millis() {
+        0 => "the clocks of redis and of this process agree to the millisecond".into(),
+        _ => format!("the clocks of redis and of this process are {} apart", in_words(offset)),
+    };
     let remedy = "synchronise both with NTP";
     if offset > CLOCK_ERROR {
         report.add(Severity::Error, "clock", sentence, remedy);
@@ -351,6 +365,35 @@ fn judge_clock(server: Timestamp, local: Timestamp, report: &mut Report) {
         report.add(Severity::Warning, "clock", sentence, remedy);
     } else {
         report.add(Severity::Info, "clock", sentence, "");
+    }
+}
+
+// === Numbers for people ===
+
+/// `1 shard`, `2 shards`.
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// With the unit that makes it short, rounded: a report is read, not reckoned with.
+fn in_words(duration: Duration) -> String {
+    let (secs, ms) = (duration.as_secs_f64(), duration.as_secs_f64() * 1000.0);
+    match secs {
+        _ if ms < 10.0 => format!("{ms:.2} ms"),
+        _ if ms < 1000.0 => format!("{ms:.0} ms"),
+        _ if secs < 120.0 => format!("{secs:.1} s"),
+        _ if secs < 2.0 * 3600.0 => format!("{:.0} min", secs / 60.0),
+        _ if secs < 48.0 * 3600.0 => format!("{:.0} h", secs / 3600.0),
+        _ => format!("{:.0} days", secs / 86_400.0),
+    }
+}
+
+fn in_bytes(bytes: u64) -> String {
+    match bytes {
+        ..1024 => counted(bytes, "byte"),
+        1024..1_048_576 => format!("{} KiB", bytes >> 10),
+        1_048_576..1_073_741_824 => format!("{} MiB", bytes >> 20),
+        _ => format!("{}.{} GiB", bytes >> 30, ((bytes >> 20) % 1024) * 10 / 1024),
     }
 }
 
@@ -532,7 +575,11 @@ impl Inner {
         report.add(
             Severity::Info,
             "layout",
-            format!("version {LAYOUT} under the prefix {} in {shards} shards", self.settings.prefix),
+            format!(
+                "version {LAYOUT} under the prefix {}, in {}",
+                self.settings.prefix,
+                counted(shards.into(), "shard")
+            ),
             "",
         );
         let now = SystemClock.now();
@@ -552,7 +599,11 @@ impl Inner {
                 Some(Known { life, .. }) => report.add(
                     Severity::Info,
                     "life",
-                    format!("shard {shard} keeps its data since {}, life {:016x}", life.birth, life.id),
+                    format!(
+                        "shard {shard} has kept its data for {}, life {:016x}",
+                        in_words(now.since(life.birth)),
+                        life.id
+                    ),
                     "",
                 ),
                 None => report.add(
@@ -564,7 +615,10 @@ impl Inner {
             }
         }
         match self.count().await {
-            Ok(count) => report.add(Severity::Info, "revocations", format!("{count} are in effect"), ""),
+            Ok(count) => {
+                let are = if count == 1 { "is" } else { "are" };
+                report.add(Severity::Info, "revocations", format!("{count} {are} in effect"), "");
+            }
             Err(error) => {
                 report.add(
                     Severity::Warning,

@@ -27,6 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::Health;
 use super::compare::compare;
 use super::connect::{Address, CONNECT_TIMEOUT, SharedDialer, Wire, classify, code_of, odd_reply, timed_out};
 use super::life::{Memory, Via};
@@ -476,64 +477,6 @@ impl Core {
                 return StoreError::new(StoreErrorKind::NotPrimary, "the sentinels name another primary");
             }
         }
-    }
-}
-
-// === Health ===
-
-/// Whether Redis can be used right now; see [`RedisStore::watch_health`](super::RedisStore::watch_health).
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Health {
-    checks: Vec<(Range<u16>, StoreError)>,
-    writes: Vec<(Range<u16>, StoreError)>,
-    /// The links that have not been up yet, nor failed.
-    pending: Vec<(Purpose, Range<u16>)>,
-}
-
-impl Health {
-    pub(crate) fn starting(links: &[Range<u16>]) -> Self {
-        let pending = links
-            .iter()
-            .flat_map(|shards| [(Purpose::Checks, shards.clone()), (Purpose::Writes, shards.clone())])
-            .collect();
-        Self { checks: Vec::new(), writes: Vec::new(), pending }
-    }
-
-    /// A link is up, or down for this reason.
-    pub(super) fn note(&mut self, purpose: Purpose, shards: &Range<u16>, error: Option<&StoreError>) {
-        let links = match purpose {
-            Purpose::Checks => &mut self.checks,
-            Purpose::Writes => &mut self.writes,
-        };
-        links.retain(|(known, _)| known != shards);
-        links.extend(error.map(|error| (shards.clone(), error.clone())));
-        self.pending.retain(|(known, theirs)| (*known, theirs) != (purpose, shards));
-    }
-
-    /// A link for checks will come up or not, and until then nothing is well.
-    pub(super) fn expect(&mut self, shards: Range<u16>) {
-        self.pending.push((Purpose::Checks, shards));
-    }
-
-    /// Whether tokens can be checked and revocations be written.
-    pub fn is_up(&self) -> bool {
-        self.checks.is_empty() && self.writes.is_empty() && self.pending.is_empty()
-    }
-
-    /// Whether all tokens can be checked.
-    pub fn checks(&self) -> bool {
-        self.checks.is_empty() && self.pending.iter().all(|(purpose, _)| *purpose != Purpose::Checks)
-    }
-
-    /// Why not, if not everything is well.
-    pub fn error(&self) -> Option<&StoreError> {
-        self.checks.iter().chain(&self.writes).map(|(_, error)| error).next()
-    }
-
-    /// The shards whose records cannot be read: in a cluster, those of a primary that is down.
-    pub fn unreadable_shards(&self) -> impl Iterator<Item = u16> + '_ {
-        self.checks.iter().flat_map(|(shards, _)| shards.clone())
     }
 }
 

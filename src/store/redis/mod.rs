@@ -1,23 +1,32 @@
 //! [`RedisStore`]: revocations that all processes share.
 //!
-//! | room | what it is |
+//! | | |
 //! | --- | --- |
-//! | `schema` | names of keys, spelling of records: pure |
-//! | `script` | the one Lua script that writes: arguments and reply |
-//! | `connect` | which server to talk to, and one connection to it |
-//! | `guard` | a connection whose every question is answered in time |
-//! | `compare` | what of the known is still there, asked on each new connection |
-//! | `life` | how a loss of data is noticed, and which tokens are doubted then |
-//! | `options` | what can be set, and how a store is opened |
-//! | `settings` | a store from environment variables or a file: [`RedisConfig`] |
-//! | `feed` | the log of one shard, for a mirror |
-//! | `followers` | which mirrors there are, and how far they have come |
-//! | `session` | the documents of sessions and families (feature `sessions`) |
-//! | `journal` | entries by target in the order of time: audit events |
-//! | `batch` | how checks that are under way at once share round trips |
-//! | `ask` | what goes over the wire: the check, the write, the look-ups |
+//! | [`RedisStore`], [`RedisStoreBuilder`] | the store, and what can be set |
+//! | [`RedisConfig`] | a store from environment variables or a file |
+//! | [`Health`] | whether Redis can be used right now |
+//! | [`Report`] | what is wrong with this Redis as a keeper of revocations: [`RedisStore::doctor`] |
 //! | [`foreign`] | lists of revoked tokens that other programs keep |
-//! | `doctor` | what is wrong with this Redis as a keeper of revocations |
+
+// | room | what it is |
+// | --- | --- |
+// | `schema` | names of keys, spelling of records: pure |
+// | `script` | the one Lua script that writes: arguments and reply |
+// | `connect` | which server to talk to, and one connection to it |
+// | `guard` | a connection whose every question is answered in time |
+// | `health` | whether Redis can be used right now |
+// | `compare` | what of the known is still there, asked on each new connection |
+// | `life` | how a loss of data is noticed, and which tokens are doubted then |
+// | `options` | what can be set, and how a store is opened |
+// | `settings` | a store from environment variables or a file |
+// | `feed` | the log of one shard, for a mirror |
+// | `followers` | which mirrors there are, and how far they have come |
+// | `session` | the documents of sessions and families (feature `sessions`) |
+// | `journal` | entries by target in the order of time: audit events |
+// | `batch` | how checks that are under way at once share round trips |
+// | `ask` | what goes over the wire: the check, the write, the look-ups |
+// | `foreign` | lists of revoked tokens that other programs keep |
+// | `doctor` | what is wrong with this Redis as a keeper of revocations |
 
 mod ask;
 mod batch;
@@ -28,6 +37,7 @@ mod feed;
 mod followers;
 pub mod foreign;
 mod guard;
+mod health;
 mod journal;
 mod life;
 mod options;
@@ -59,8 +69,8 @@ pub use doctor::{Finding, Report, Severity};
 pub use feed::RedisFeed;
 use foreign::Foreign;
 pub use foreign::ForeignList;
-pub use guard::Health;
 use guard::Link;
+pub use health::Health;
 use life::Memory;
 use options::Settings;
 pub use options::{

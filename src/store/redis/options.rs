@@ -12,12 +12,12 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::batch::Desk;
-use super::connect::{self, Dialer};
+use super::connect::{self, Address, Dialer};
 use super::foreign::{Foreign, ForeignList, Lists, Nodes};
-use super::guard::{Health, Link, LinkConfig, Purpose};
+use super::guard::{Link, LinkConfig, Purpose};
 use super::life::Memory;
 use super::schema::{Keys, MAX_SHARDS, is_prefix};
-use super::{Inner, RedisStore, ask};
+use super::{Health, Inner, RedisStore, ask};
 use crate::config::ConfigError;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -216,12 +216,20 @@ impl RedisStoreBuilder {
             Source::Config(config) => *config,
         };
         let lists = Lists::compile(&self.settings.foreign)?;
+        let address = Address(&config.server).to_string();
         let store = open(Dialer::new(config)?, self.settings, lists);
-        match store.inner.settings.start {
+        store.begin().await.map_err(|error| error.at(&address))?;
+        Ok(store)
+    }
+}
+
+impl RedisStore {
+    async fn begin(&self) -> Result<(), ConnectError> {
+        match self.inner.settings.start {
             Start::WaitUpTo(limit) => {
                 // The last failure says more than "not in time".
                 let mut last = StoreError::new(StoreErrorKind::Timeout, "redis was not there in time");
-                if let Ok(begun) = timeout(limit, store.inner.begin(false, &mut last)).await {
+                if let Ok(begun) = timeout(limit, self.inner.begin(false, &mut last)).await {
                     begun?;
                 } else {
                     return Err(ConnectError::Store(last));
@@ -229,12 +237,11 @@ impl RedisStoreBuilder {
             }
             Start::AtOnce => {
                 let mut last = StoreError::new(StoreErrorKind::Timeout, "redis was not there in time");
-                store.inner.begin(true, &mut last).await?;
+                self.inner.begin(true, &mut last).await?;
             }
-            Start::Anyway => return Ok(store),
+            Start::Anyway => return Ok(()),
         }
-        store.inner.try_lists().await.map_err(ConnectError::Store)?;
-        Ok(store)
+        self.inner.try_lists().await.map_err(ConnectError::Store)
     }
 }
 
@@ -383,7 +390,7 @@ impl fmt::Debug for RedisStoreBuilder {
 /// Why a store could not be opened.
 ///
 /// `Display` and `Debug` may name host and port, so that an operator knows which server is meant; never user or password.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// A setting cannot work. Trying again does not help.
@@ -392,9 +399,30 @@ pub enum ConnectError {
     Store(StoreError),
 }
 
+impl ConnectError {
+    /// Names the servers that were tried: here somebody reads it who wants to know which.
+    fn at(self, servers: &str) -> Self {
+        match self {
+            Self::Store(error) => {
+                let detail = error.to_string();
+                let detail = detail.strip_prefix("redis: ").unwrap_or(&detail);
+                Self::Store(StoreError::new(error.kind(), format!("{servers}: {detail}")).with_source(error))
+            }
+            config @ Self::Config(_) => config,
+        }
+    }
+}
+
 impl From<ConfigError> for ConnectError {
     fn from(error: ConfigError) -> Self {
         Self::Config(error)
+    }
+}
+
+/// As `Display`: this is what a `main` that returns the error shows.
+impl fmt::Debug for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

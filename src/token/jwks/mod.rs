@@ -1,12 +1,12 @@
 //! Keys that an identity provider publishes: a JSON Web Key Set, by its URL or by discovery from the issuer.
 //!
 //! Requests never wait for the provider. A task fetches the keys and swaps them; a request looks at those that are there.
-//!
-//! | room | what it does |
-//! | --- | --- |
-//! | `http` | one GET, bounded in every direction: the only door to `hyper` and TLS |
-//! | `document` | what the answers mean |
-//! | `refresh` | when to ask again |
+
+// | room | what it does |
+// | --- | --- |
+// | `http` | one GET, bounded in every direction: the only door to `hyper` and TLS |
+// | `document` | what the answers mean |
+// | `refresh` | when to ask again |
 
 mod document;
 mod http;
@@ -339,7 +339,7 @@ fn no_keys(detail: &'static str) -> TokenError {
 /// Why keys could not be fetched.
 ///
 /// It names the rule and never quotes what the provider answered.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct JwksError {
     kind: JwksErrorKind,
     detail: std::borrow::Cow<'static, str>,
@@ -392,6 +392,17 @@ impl JwksError {
 impl From<ConfigError> for JwksError {
     fn from(error: ConfigError) -> Self {
         Self::new(JwksErrorKind::Config, error.to_string()).with_source(error)
+    }
+}
+
+/// The text and its cause: this is what a `main` that returns the error shows.
+impl fmt::Debug for JwksError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)?;
+        match &self.source {
+            Some(cause) if cause.to_string() != self.detail => write!(f, ": {cause}"),
+            _ => Ok(()),
+        }
     }
 }
 

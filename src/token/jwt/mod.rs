@@ -1,4 +1,4 @@
-//! Checks signature and header of a token: the only door to `jsonwebtoken`.
+//! Checks signature and header of a token.
 //!
 //! What is checked, in this order; nothing is looked at before everything above it fits:
 //!
@@ -8,18 +8,18 @@
 //! 4. key: chosen by `kid` alone; then `alg` must be the one algorithm of that key
 //! 5. signature
 //! 6. claims: see [`TokenProfile`]
-//!
-//! | room | what it does |
-//! | --- | --- |
-//! | `header` | the shape of a token and its header |
-//! | `key` | keys, each with its algorithm, none of them weak |
-//! | `keys` | the keys of a verifier, and how a token chooses one |
-//! | `jwk` | keys from JSON Web Keys and sets of them |
-//! | `curve` | whether a public key is a point on its curve, and of an order that is of use |
-//! | `der` | the forms of DER and PEM in which keys are written |
-//! | `provider` | which cryptography checks the signatures |
-//! | `unchecked` | tokens whose signature a gateway has checked |
-//! | `sign` | keys that sign (feature `issuer`) |
+
+// | room | what it does |
+// | --- | --- |
+// | `header` | the shape of a token and its header |
+// | `key` | keys, each with its algorithm, none of them weak |
+// | `keys` | the keys of a verifier, and how a token chooses one |
+// | `jwk` | keys from JSON Web Keys and sets of them |
+// | `curve` | whether a public key is a point on its curve, and of an order that is of use |
+// | `der` | the forms of DER and PEM in which keys are written |
+// | `provider` | which cryptography checks the signatures |
+// | `unchecked` | tokens whose signature a gateway has checked |
+// | `sign` | keys that sign (feature `issuer`) |
 
 mod curve;
 mod der;

@@ -2,15 +2,15 @@
 //! when it is valid, and by which of its claims it can be revoked.
 //!
 //! Pure: bytes and a time in, a [`VerifiedToken`](crate::VerifiedToken) or a [`TokenError`](super::TokenError) out.
-//!
-//! | room | what it does |
-//! | --- | --- |
-//! | `claims` | reads a claims set |
-//! | `combined` | several profiles as one, each for its own issuers |
-//! | `issuer` | the accepted issuers, and whose an id is |
-//! | `judge` | holds claims and times against the rules, and makes the token |
-//!
-//! This file is the rules themselves, and what others ask of them.
+
+// | room | what it does |
+// | --- | --- |
+// | `claims` | reads a claims set |
+// | `combined` | several profiles as one, each for its own issuers |
+// | `issuer` | the accepted issuers, and whose an id is |
+// | `judge` | holds claims and times against the rules, and makes the token |
+//
+// This file is the rules themselves, and what others ask of them.
 
 mod claims;
 mod combined;

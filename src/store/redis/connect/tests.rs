@@ -84,6 +84,17 @@ fn what_fred_says_itself_is_told_from_what_redis_says() {
 }
 
 #[test]
+fn an_error_of_the_system_is_told_in_its_words() {
+    use fred::error::{Error, ErrorKind};
+    let refused = std::io::Error::from_raw_os_error(111);
+    let error = classify(&Error::from(refused));
+    assert!(!error.to_string().contains("Os {") && error.to_string().len() > "redis: ".len(), "{error}");
+    let odd = "Os { code: 1, kind: Other, message: \"x";
+    assert_eq!(classify(&Error::new(ErrorKind::IO, odd)).to_string(), format!("redis: {odd}"));
+    assert_eq!(classify(&Error::new(ErrorKind::Unknown, "OOM full")).to_string(), "redis: OOM full");
+}
+
+#[test]
 fn every_topology_is_read_from_its_url() {
     for (url, is_cluster, has_sentinels) in [
         ("redis://127.0.0.1", false, false),

@@ -121,3 +121,36 @@ fn everything_that_the_script_calls_is_tried_and_documented() {
     }
     assert_eq!(documented.iter().filter(|word| word.starts_with('+')).count(), tried.len());
 }
+
+#[test]
+fn numbers_are_for_people() {
+    for (micros, words) in [
+        (0, "0.00 ms"),
+        (102, "0.10 ms"),
+        (50_000, "50 ms"),
+        (61_000_000, "61.0 s"),
+        (600_000_000, "10 min"),
+        (26 * 3_600_000_000, "26 h"),
+        (72 * 3_600_000_000, "3 days"),
+    ] {
+        assert_eq!(in_words(Duration::from_micros(micros)), words);
+    }
+    let bytes = [(1, "1 byte"), (1_412_552, "1 MiB"), (4096, "4 KiB"), (1_610_612_736, "1.5 GiB")];
+    for (bytes, words) in bytes {
+        assert_eq!(in_bytes(bytes), words);
+    }
+    assert_eq!((counted(1, "shard").as_str(), counted(0, "shard").as_str()), ("1 shard", "0 shards"));
+}
+
+#[test]
+fn clocks_that_agree_are_said_to() {
+    let mut report = Report::default();
+    let now = Timestamp::from_secs(1_000_000);
+    judge_clock(now, now, &mut report);
+    judge_clock(now, now.plus(Duration::from_millis(1_500)), &mut report);
+    assert_eq!(
+        report.to_string(),
+        "info: clock: the clocks of redis and of this process agree to the millisecond\n\
+         warning: clock: the clocks of redis and of this process are 1.5 s apart -> synchronise both with NTP\n"
+    );
+}

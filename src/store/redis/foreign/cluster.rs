@@ -15,8 +15,9 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use crate::store::redis::Health;
 use crate::store::redis::connect::{Dialer, SLOTS};
-use crate::store::redis::guard::{Health, Hold, Link, Purpose};
+use crate::store::redis::guard::{Hold, Link, Purpose};
 use crate::store::redis::random;
 use crate::store::{StoreError, StoreErrorKind};
 

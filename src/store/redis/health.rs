@@ -1,0 +1,139 @@
+//! [`Health`]: whether Redis can be used right now, put together from what each link says of itself.
+
+use std::fmt;
+use std::ops::Range;
+
+use super::guard::Purpose;
+use crate::store::StoreError;
+
+/// Whether Redis can be used right now; see [`RedisStore::watch_health`](super::RedisStore::watch_health).
+///
+/// `Display` says it in one line, for a readiness probe or a log: `redis can be used`, or what cannot be done, and why.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Health {
+    checks: Vec<(Range<u16>, StoreError)>,
+    writes: Vec<(Range<u16>, StoreError)>,
+    /// The links that have not been up yet, nor failed.
+    pending: Vec<(Purpose, Range<u16>)>,
+    /// Whether the shards are at several servers, so that some may be out of reach and others not.
+    is_divided: bool,
+}
+
+impl Health {
+    pub(crate) fn starting(links: &[Range<u16>]) -> Self {
+        let pending = links
+            .iter()
+            .flat_map(|shards| [(Purpose::Checks, shards.clone()), (Purpose::Writes, shards.clone())])
+            .collect();
+        Self { checks: Vec::new(), writes: Vec::new(), pending, is_divided: links.len() > 1 }
+    }
+
+    /// A link is up, or down for this reason.
+    pub(super) fn note(&mut self, purpose: Purpose, shards: &Range<u16>, error: Option<&StoreError>) {
+        let links = match purpose {
+            Purpose::Checks => &mut self.checks,
+            Purpose::Writes => &mut self.writes,
+        };
+        links.retain(|(known, _)| known != shards);
+        links.extend(error.map(|error| (shards.clone(), error.clone())));
+        self.pending.retain(|(known, theirs)| (*known, theirs) != (purpose, shards));
+    }
+
+    /// A link for checks will come up or not, and until then nothing is well.
+    pub(super) fn expect(&mut self, shards: Range<u16>) {
+        self.pending.push((Purpose::Checks, shards));
+    }
+
+    /// Whether tokens can be checked and revocations be written.
+    pub fn is_up(&self) -> bool {
+        self.checks.is_empty() && self.writes.is_empty() && self.pending.is_empty()
+    }
+
+    /// Whether all tokens can be checked.
+    pub fn checks(&self) -> bool {
+        self.checks.is_empty() && !self.awaits(Purpose::Checks)
+    }
+
+    /// Whether all revocations can be written.
+    pub fn writes(&self) -> bool {
+        self.writes.is_empty() && !self.awaits(Purpose::Writes)
+    }
+
+    fn awaits(&self, purpose: Purpose) -> bool {
+        self.pending.iter().any(|(pending, _)| *pending == purpose)
+    }
+
+    /// Why not, if not everything is well.
+    pub fn error(&self) -> Option<&StoreError> {
+        self.checks.iter().chain(&self.writes).map(|(_, error)| error).next()
+    }
+
+    /// The shards whose records cannot be read: in a cluster, those of a primary that is down.
+    pub fn unreadable_shards(&self) -> impl Iterator<Item = u16> + '_ {
+        self.checks.iter().flat_map(|(shards, _)| shards.clone())
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut before = "";
+        for (what, links) in
+            [("tokens cannot be checked", &self.checks), ("revocations cannot be written", &self.writes)]
+        {
+            let Some((_, error)) = links.first() else { continue };
+            write!(f, "{before}{what}")?;
+            if self.is_divided {
+                let mut shards: Vec<_> = links.iter().flat_map(|(shards, _)| shards.clone()).collect();
+                shards.sort_unstable();
+                let shards: Vec<_> = shards.iter().map(u16::to_string).collect();
+                write!(f, " (shards {})", shards.join(", "))?;
+            }
+            write!(f, ": {error}")?;
+            before = "; ";
+        }
+        match before {
+            "" if self.pending.is_empty() => f.write_str("redis can be used"),
+            "" => f.write_str("not connected to redis yet"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreErrorKind;
+
+    #[test]
+    fn health_says_in_one_line_what_cannot_be_done_and_why() {
+        let error = |detail| StoreError::new(StoreErrorKind::Unreachable, detail);
+        let mut health = Health::starting(std::slice::from_ref(&(0..4)));
+        assert_eq!(health.to_string(), "not connected to redis yet");
+        assert!(!health.checks() && !health.writes());
+
+        health.note(Purpose::Checks, &(0..4), None);
+        assert!(health.checks() && !health.writes() && !health.is_up());
+        health.note(Purpose::Writes, &(0..4), None);
+        assert_eq!(health.to_string(), "redis can be used");
+        assert!(health.checks() && health.writes() && health.is_up());
+
+        health.note(Purpose::Writes, &(0..4), Some(&error("redis: refused")));
+        assert_eq!(health.to_string(), "revocations cannot be written: redis: refused");
+        assert!(health.checks() && !health.writes());
+        health.note(Purpose::Checks, &(0..4), Some(&error("redis: closed")));
+        assert_eq!(
+            health.to_string(),
+            "tokens cannot be checked: redis: closed; revocations cannot be written: redis: refused"
+        );
+    }
+
+    #[test]
+    fn health_names_the_shards_where_some_may_be_well() {
+        let error = StoreError::new(StoreErrorKind::Unreachable, "redis: closed");
+        let mut health = Health::starting(&[0..1, 1..2, 2..3]);
+        health.note(Purpose::Checks, &(2..3), Some(&error));
+        health.note(Purpose::Checks, &(0..1), Some(&error));
+        assert_eq!(health.to_string(), "tokens cannot be checked (shards 0, 2): redis: closed");
+    }
+}
