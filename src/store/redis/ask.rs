@@ -73,8 +73,8 @@ impl Inner {
                 let mut answers: FuturesUnordered<_> = holds.into_iter().map(ask).collect();
                 while let Some(answer) = answers.next().await {
                     match answer {
-                        Ok(Standing::Live) => {}
-                        Ok(revoked) => return Ok(revoked),
+                        Ok(revoked @ Standing::Revoked(_)) => return Ok(revoked),
+                        Ok(Standing::Live | Standing::WasLive { .. }) => {}
                         Err(error) => failure = Some(error),
                     }
                 }

@@ -174,9 +174,9 @@ impl Inner {
                     .collect();
                 while let Some(answer) = answers.next().await {
                     match answer {
-                        Ok(Standing::Live) => {}
                         // One that says so decides, whatever the others could not say.
-                        Ok(revoked) => return Ok(revoked),
+                        Ok(revoked @ Standing::Revoked(_)) => return Ok(revoked),
+                        Ok(Standing::Live | Standing::WasLive { .. }) => {}
                         Err(error) => failure = Some(error),
                     }
                 }
