@@ -15,7 +15,8 @@ use fred::types::config::{
     Config, ConnectionConfig, PerformanceConfig, Server, ServerConfig, TcpConfig, UnresponsiveConfig,
 };
 use fred::types::{Builder, CustomCommand, Value};
-use futures::future::join_all;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -26,6 +27,8 @@ use crate::store::{StoreError, StoreErrorKind};
 /// How long a connection may take to be made: TCP, TLS, password. Longer than a check, because it is made in the
 /// background.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the rest is waited for when most have said who the primary is.
+const GRACE: Duration = Duration::from_millis(150);
 /// How many hash slots a cluster has.
 pub(crate) const SLOTS: u16 = 16_384;
 
@@ -214,12 +217,12 @@ impl Dialer {
         Ok(ServerConfig::Centralized { server })
     }
 
-    /// Asks every sentinel and believes the one that knows of the latest fail-over.
+    /// Asks every sentinel and believes the one that knows of the latest fail-over, of those that answer.
     async fn ask_sentinels(&self) -> Result<Server, StoreError> {
         let Topology::Sentinel { sentinels, service, username, password } = &self.topology else {
             return Err(unreachable("there are no sentinels"));
         };
-        let answers = join_all(sentinels.iter().map(|sentinel| async move {
+        let answers = most(sentinels.iter().map(|sentinel| async move {
             let config = Config {
                 server: ServerConfig::Centralized { server: sentinel.clone() },
                 username: username.clone(),
@@ -239,7 +242,7 @@ impl Dialer {
         newest(answers, "no sentinel knows the primary")
     }
 
-    /// Asks every node and believes the one that knows of the latest change of hands.
+    /// Asks every node and believes the one that knows of the latest change of hands, of those that answer.
     async fn ask_cluster(&self, seeds: &Seeds, slot: u16) -> Result<Server, StoreError> {
         let owners = self.ask_nodes(seeds).await.into_iter().map(|answer| {
             answer.and_then(|view| {
@@ -291,11 +294,11 @@ impl Dialer {
         Ok((servers, owners.into_iter().map(|owner| owner.map(|(_, place)| place)).collect()))
     }
 
-    /// What every node knows of the cluster. Nodes that were not known are asked the next time.
+    /// What the nodes know of the cluster. Nodes that were not known are asked the next time.
     async fn ask_nodes(&self, seeds: &Seeds) -> Vec<Result<Vec<Node>, StoreError>> {
         let known = seeds.known().clone();
         let uses_tls = self.base.uses_tls();
-        let answers = join_all(known.iter().map(|node| async move {
+        let answers = most(known.iter().map(|node| async move {
             let config = self.at(ServerConfig::Centralized { server: node.clone() });
             let reply = ask(config, "CLUSTER", &["NODES"]).await?;
             let text = reply.as_str().ok_or_else(|| odd_reply("a cluster node"))?;
@@ -318,6 +321,30 @@ impl Dialer {
     ) -> Result<Wire, StoreError> {
         Wire::open(self.at(server), command_timeout).await
     }
+}
+
+/// The answers of all; but once more than half of them have answered, the rest has only a moment more. A host that is dead does
+/// not even say that, and it is when one has died that there is no time.
+async fn most<T>(
+    asked: impl Iterator<Item = impl Future<Output = Result<T, StoreError>>>,
+) -> Vec<Result<T, StoreError>> {
+    let mut asked: FuturesUnordered<_> = asked.collect();
+    let enough = asked.len() / 2 + 1;
+    let (mut answers, mut good) = (Vec::with_capacity(asked.len()), 0);
+    while let Some(answer) = asked.next().await {
+        good += usize::from(answer.is_ok());
+        answers.push(answer);
+        if good == enough {
+            let rest = async {
+                while let Some(answer) = asked.next().await {
+                    answers.push(answer);
+                }
+            };
+            let _ = timeout(GRACE, rest).await;
+            break;
+        }
+    }
+    answers
 }
 
 /// The answer that knows of the latest change; if there is none, one of the errors.

@@ -119,3 +119,29 @@ fn a_configuration_without_a_server_is_refused() {
         Config { server: ServerConfig::new_clustered(Vec::<(String, u16)>::new()), ..Config::default() };
     assert_eq!(Dialer::new(config).err().unwrap().setting(), "config");
 }
+
+/// Answers after so many milliseconds, with its number, or with an error.
+async fn after(millis: u64, number: Option<u64>) -> Result<u64, StoreError> {
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+    number.ok_or_else(|| unreachable("dead"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_most_have_answered_the_rest_has_only_a_moment_more() {
+    // When they answer, and whether; how long it takes; who is heard.
+    for (servers, takes, heard) in [
+        (&[(5, true), (7, true), (1000, false)][..], 157, &[0, 1][..]),
+        (&[(5, true), (7, true), (100, true)], 100, &[0, 1, 2]),
+        (&[(5, true), (400, true), (1000, false)], 550, &[0, 1]),
+        // Half of them are not most, and errors are no answers.
+        (&[(5, true), (1000, true)], 1000, &[0, 1]),
+        (&[(5, true), (6, false), (1000, true)], 1000, &[0, 2]),
+        (&[(1000, true)], 1000, &[0]),
+    ] {
+        let start = tokio::time::Instant::now();
+        let asked = (0..).zip(servers).map(|(n, (millis, is_well))| after(*millis, is_well.then_some(n)));
+        let answers = most(asked).await;
+        assert_eq!(start.elapsed().as_millis(), u128::from(takes), "{servers:?}");
+        assert_eq!(answers.into_iter().flatten().collect::<Vec<_>>(), heard, "{servers:?}");
+    }
+}
