@@ -12,12 +12,12 @@ use futures::future::join_all;
 use futures::stream::{self, FuturesUnordered, StreamExt as _};
 use tokio::time::{Instant, sleep};
 
-use super::connect::{code_of, odd_reply};
 use super::guard::{Hold, Link};
 use super::life::Known;
 use super::options::ConnectError;
 use super::schema::{self, LAYOUT, Member};
 use super::script::{self, Context, Reply, Script};
+use super::wire::{code_of, odd_reply};
 use super::{Inner, random};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config::ConfigError;

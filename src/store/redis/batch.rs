@@ -38,10 +38,10 @@ use tokio::time::timeout;
 
 use self::queue::{Office, Queue};
 use super::ask::read_record;
-use super::connect::odd_reply;
 use super::guard::{Hold, Lane, Line, Link, LinkConfig};
 use super::life::{self, Doubt, Known, Memory, Via, in_doubt};
 use super::schema::{Keys, Life};
+use super::wire::odd_reply;
 use crate::revocation::Fingerprint;
 use crate::store::{RevokedBy, Standing, StoreError, StoreErrorKind};
 use crate::verified::{TokenTarget, VerifiedToken};

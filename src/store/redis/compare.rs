@@ -8,9 +8,9 @@ use std::ops::Range;
 
 use fred::types::Value;
 
-use super::connect::{CONNECT_TIMEOUT, Wire, odd_reply};
 use super::life::{Known, Memory};
 use super::schema::{EntryId, Keys};
+use super::wire::{CONNECT_TIMEOUT, Wire, odd_reply};
 use crate::store::StoreError;
 
 /// Looks in the logs of these shards for what is known of them, and takes note of what is missing. If nothing is known, it

@@ -10,12 +10,12 @@ use bytes::Bytes;
 use fred::types::Value;
 
 use super::ask::code;
-use super::connect::{Address, odd_reply};
 use super::guard::{Hold, Link};
 use super::life::Known;
 use super::options::Settings;
 use super::schema::{LAYOUT, ShardKeys};
 use super::script;
+use super::wire::{Address, odd_reply};
 use super::{Inner, RedisStore};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::store::{StoreError, StoreErrorKind};

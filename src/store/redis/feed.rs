@@ -14,10 +14,10 @@ use tokio::time::Instant;
 
 use super::Inner;
 use super::compare::compare;
-use super::connect::{Wire, odd_reply, unreachable};
 use super::life::Via;
 use super::random;
 use super::schema::{self, Class, Lease, Member, MirrorId, ShardKeys};
+use super::wire::{Wire, odd_reply, unreachable};
 use crate::clock::Timestamp;
 use crate::revocation::Fingerprint;
 use crate::store::feed::{Fact, Feed, Heartbeat, Lift, LogEntry, LogId, Progress, SnapshotPage};

@@ -11,9 +11,9 @@ use fred::types::Value;
 
 use super::Inner;
 use super::ask::Command;
-use super::connect::odd_reply;
 use super::feed::parse_time;
 use super::schema::{Lease, Life, MirrorId};
+use super::wire::odd_reply;
 use crate::store::{Fence, Follower, StoreError, StoreErrorKind};
 
 /// How long after the beginning of a life mirrors that followed another one may be unknown: the default lease.

@@ -29,10 +29,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Health;
 use super::compare::compare;
-use super::connect::{Address, CONNECT_TIMEOUT, SharedDialer, Wire, classify, code_of, odd_reply, timed_out};
+use super::connect::SharedDialer;
 use super::life::{Memory, Via};
 use super::random;
 use super::schema::Keys;
+use super::wire::{Address, CONNECT_TIMEOUT, Wire, classify, code_of, odd_reply, timed_out};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How often the keeper asks whether all is well; also how late a loss of data is noticed without traffic.

@@ -12,9 +12,9 @@ use fred::types::Value;
 
 use super::RedisStore;
 use super::ask::Command;
-use super::connect::odd_reply;
 use super::schema::FAR;
 use super::script::Script;
+use super::wire::odd_reply;
 use crate::revocation::Target;
 use crate::store::StoreError;
 

@@ -12,7 +12,8 @@
 // | --- | --- |
 // | `schema` | names of keys, spelling of records: pure |
 // | `script` | the one Lua script that writes: arguments and reply |
-// | `connect` | which server to talk to, and one connection to it |
+// | `connect` | which server to talk to |
+// | `wire` | one connection to it, and what its errors mean |
 // | `guard` | a connection whose every question is answered in time |
 // | `health` | whether Redis can be used right now |
 // | `compare` | what of the known is still there, asked on each new connection |
@@ -47,6 +48,7 @@ mod script;
 #[cfg(feature = "sessions")]
 mod session;
 mod settings;
+mod wire;
 
 use std::fmt;
 use std::sync::Arc;

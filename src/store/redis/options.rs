@@ -12,11 +12,12 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::batch::Desk;
-use super::connect::{self, Address, Dialer};
+use super::connect::{self, Dialer};
 use super::foreign::{Foreign, ForeignList, Lists, Nodes};
 use super::guard::{Link, LinkConfig, Purpose};
 use super::life::Memory;
 use super::schema::{Keys, MAX_SHARDS, is_prefix};
+use super::wire::Address;
 use super::{Health, Inner, RedisStore, ask};
 use crate::config::ConfigError;
 use crate::store::{StoreError, StoreErrorKind};

@@ -13,10 +13,10 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, try_join_all};
 
 use super::ask::{Command, broken, read_record};
-use super::connect::odd_reply;
 use super::life::Via;
 use super::schema::FAR;
 use super::script::Script;
+use super::wire::odd_reply;
 use super::{Inner, RedisStore};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::revocation::Target;

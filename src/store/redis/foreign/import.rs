@@ -16,8 +16,8 @@ use super::template::{Field, Template};
 use crate::config::ConfigError;
 use crate::store::redis::RedisStore;
 use crate::store::redis::ask::code;
-use crate::store::redis::connect::odd_reply;
 use crate::store::redis::guard::{Hold, Link};
+use crate::store::redis::wire::odd_reply;
 use crate::store::{Cursor, StoreError, StoreErrorKind};
 
 /// A list that is read from its beginning to its end.

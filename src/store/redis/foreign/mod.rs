@@ -109,8 +109,8 @@ pub(crate) use self::list::{Entry, List, Lists};
 pub(crate) use self::write::LIST;
 use super::Inner;
 use super::ask::code;
-use super::connect::odd_reply;
 use super::guard::Hold;
+use super::wire::odd_reply;
 use crate::store::{Lookup, Standing, StoreError, StoreErrorKind};
 use crate::verified::VerifiedToken;
 

@@ -4,8 +4,9 @@ use fred::types::Value;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
-use super::super::connect::{self, Wire};
+use super::super::connect;
 use super::super::schema::{Class, EntryId, Member, parse_record};
+use super::super::wire::Wire;
 use super::*;
 use crate::revocation::{Change, Note, Record, Target};
 use crate::store::feed::Lift;

@@ -1,0 +1,205 @@
+//! One connection to one server, and what its errors mean for a store.
+//!
+//! It is never repaired: fred would go on to whoever answers at the address. It has one life, and its successor is a
+//! new client that was asked for its role before the first question.
+
+use std::fmt;
+use std::time::Duration;
+
+use fred::clients::Client;
+use fred::interfaces::{ClientLike as _, EventInterface as _};
+use fred::types::config::{
+    Config, ConnectionConfig, PerformanceConfig, Server, ServerConfig, TcpConfig, UnresponsiveConfig,
+};
+use fred::types::{Builder, CustomCommand, Value};
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::store::{StoreError, StoreErrorKind};
+
+/// How long a connection may take to be made: TCP, TLS, password. Longer than a check, because it is made in the
+/// background.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// One client with one connection. When that is lost, so is the client.
+pub(crate) struct Wire {
+    pub(crate) client: Client,
+    pub(crate) server: ServerConfig,
+    task: JoinHandle<Result<(), fred::error::Error>>,
+}
+
+impl Wire {
+    pub(crate) async fn open(config: Config, command_timeout: Duration) -> Result<Self, StoreError> {
+        let server = config.server.clone();
+        let mut builder = Builder::from_config(Config { fail_fast: true, ..config });
+        // A net below the deadlines of our own, so that fred forgets what nobody waits for.
+        builder.set_performance_config(PerformanceConfig {
+            default_command_timeout: command_timeout,
+            ..PerformanceConfig::default()
+        });
+        builder.set_connection_config(ConnectionConfig {
+            connection_timeout: CONNECT_TIMEOUT,
+            internal_command_timeout: CONNECT_TIMEOUT,
+            max_command_attempts: 1,
+            // A bound makes fred stop flushing for good once it was reached. Ours is in front of it.
+            max_command_buffer_len: 0,
+            unresponsive: UnresponsiveConfig::default(),
+            reconnect_errors: Vec::new(),
+            // Else a question waits until the one before it was received, which is up to 40 ms.
+            tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
+            ..ConnectionConfig::default()
+        });
+        let client = builder.build().map_err(|error| classify(&error))?;
+        let task = client.connect();
+        let mut wire = Self { client, server, task };
+        let first = async {
+            tokio::select! {
+                connected = wire.client.wait_for_connect() => connected,
+                ended = &mut wire.task => match ended {
+                    Ok(Err(error)) => Err(error),
+                    _ => Err(fred::error::Error::new(fred::error::ErrorKind::IO, "the connection was closed")),
+                },
+            }
+        };
+        match timeout(CONNECT_TIMEOUT, first).await {
+            Ok(Ok(())) => Ok(wire),
+            Ok(Err(error)) => Err(classify(&error)),
+            Err(_) => Err(StoreError::new(StoreErrorKind::Timeout, "no connection in time")),
+        }
+    }
+
+    /// One command, within a limit that holds whatever fred does.
+    pub(crate) async fn ask<T>(
+        &self,
+        command: &'static str,
+        arguments: Vec<T>,
+        limit: Duration,
+    ) -> Result<Value, StoreError>
+    where
+        T: TryInto<Value> + Send,
+        T::Error: Into<fred::error::Error> + Send,
+    {
+        let command = CustomCommand::new_static(command, None::<u16>, false);
+        match timeout(limit, self.client.custom(command, arguments)).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(classify(&error)),
+            Err(_) => Err(timed_out()),
+        }
+    }
+
+    /// Ends when the connection is lost.
+    pub(crate) fn errors(&self) -> broadcast::Receiver<(fred::error::Error, Option<Server>)> {
+        self.client.error_rx()
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    pub(crate) fn end(&self) {
+        self.task.abort();
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Wire({})", Address(&self.server))
+    }
+}
+
+/// A server in words, without credentials.
+pub(crate) struct Address<'a>(pub(crate) &'a ServerConfig);
+
+impl fmt::Display for Address<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, server) in self.0.hosts().iter().enumerate() {
+            let comma = if n == 0 { "" } else { ", " };
+            match server.port {
+                0 => write!(f, "{comma}{}", server.host)?,
+                port => write!(f, "{comma}{}:{port}", server.host)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+// === Errors ===
+
+pub(crate) fn unreachable(problem: &'static str) -> StoreError {
+    StoreError::new(StoreErrorKind::Unreachable, problem)
+}
+
+pub(crate) fn timed_out() -> StoreError {
+    StoreError::new(StoreErrorKind::Timeout, "redis did not answer in time")
+}
+
+pub(crate) fn odd_reply(whose: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Protocol, format!("the reply of {whose} makes no sense"))
+}
+
+/// The first word of an error of Redis. Before 7.0 a script wraps the errors of its commands.
+pub(crate) fn code_of(details: &str) -> &str {
+    let inner = match details.strip_prefix("ERR Error running script") {
+        Some(wrapped) => wrapped.split_once(": -").map_or(details, |(_, inner)| inner),
+        None => details,
+    };
+    inner.split_whitespace().next().unwrap_or("")
+}
+
+/// What an error of fred means for a store. None of them ever means "not revoked".
+pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
+    use fred::error::ErrorKind;
+    let details = error.details();
+    let code = code_of(details);
+    let kind = match code {
+        "LOADING" => StoreErrorKind::Loading,
+        "READONLY" | "MASTERDOWN" => StoreErrorKind::NotPrimary,
+        "MOVED" | "ASK" | "CLUSTERDOWN" | "TRYAGAIN" | "CROSSSLOT" => StoreErrorKind::Cluster,
+        "NOPERM" | "NOAUTH" | "WRONGPASS" => StoreErrorKind::Denied,
+        "OOM" => StoreErrorKind::Full,
+        "NOREPLICAS" => StoreErrorKind::Replicas,
+        "WRONGTYPE" | "UNREADABLE" | "LAYOUT" => StoreErrorKind::Protocol,
+        "NOSCRIPT" | "BUSY" | "MISCONF" | "ERR" => StoreErrorKind::Other,
+        _ => match error.kind() {
+            ErrorKind::Timeout => StoreErrorKind::Timeout,
+            // Not from Redis, whose errors begin with a word in capitals: a channel of fred was closed.
+            ErrorKind::Unknown if !code.bytes().all(|byte| byte.is_ascii_uppercase()) => {
+                StoreErrorKind::Unreachable
+            }
+            ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Sentinel => {
+                StoreErrorKind::Unreachable
+            }
+            ErrorKind::Auth => StoreErrorKind::Denied,
+            ErrorKind::Cluster => StoreErrorKind::Cluster,
+            ErrorKind::Protocol | ErrorKind::Parse | ErrorKind::NotFound | ErrorKind::InvalidArgument => {
+                StoreErrorKind::Protocol
+            }
+            ErrorKind::Backpressure => StoreErrorKind::Overloaded,
+            _ => StoreErrorKind::Other,
+        },
+    };
+    // Some errors quote the command that was sent: at length, and with the password if it was `AUTH` or `HELLO`.
+    let short: String = details.chars().take(200).collect();
+    let (short, source) = match short.split_once(", with args") {
+        Some((plain, _)) => (plain, fred::error::Error::new(error.kind().clone(), plain.to_owned())),
+        None => (&*short, error.clone()),
+    };
+    StoreError::new(kind, format!("redis: {}", message_of(short))).with_source(source)
+}
+
+/// What the operating system said: fred keeps its errors as their `Debug`, `Os { code: 111, …, message: "…" }`.
+fn message_of(details: &str) -> &str {
+    let message =
+        details.strip_prefix("Os {").and_then(|rest| rest.split_once("message: \"")?.1.split_once('"'));
+    message.map_or(details, |(message, _)| message)
+}
+
+#[cfg(test)]
+mod tests;
