@@ -257,6 +257,19 @@ impl Families {
         request.about(|event| family.tell(event)).await.map(drop)
     }
 
+    /// Ends a family if it is of this user, as [`end`](Self::end): for requests in which a user, who is known by an access
+    /// token, names a family. Whether it was; those that are over and forgotten are of nobody.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be asked or did not confirm. It may be repeated.
+    pub async fn end_of(&self, user: &str, id: &str) -> Result<bool, StoreError> {
+        let Some(family) = self.read_family(id).await?.filter(|family| *family.user == *user) else {
+            return Ok(false);
+        };
+        self.end_known(id, &family, "its user has ended it").await?;
+        Ok(true)
+    }
+
     /// Ends the family of an opaque token that someone hands in, if it is genuine; it need not be the current one. For
     /// clients that sign out with it (RFC 7009 §2.1). Whether a family was ended; if not, there was nothing to end.
     ///
@@ -264,16 +277,19 @@ impl Families {
     /// [`StoreError`] if the store could not be asked or did not confirm. It may be repeated.
     pub async fn end_by_token(&self, token: &str, client: Option<&str>) -> Result<bool, StoreError> {
         let Some(parsed) = Parsed::parse(token) else { return Ok(false) };
-        let key = self.target(Target::family(parsed.family))?;
-        let snapshot = self.store.load(vec![key], Vec::new()).await?;
-        let Some(document) = snapshot.documents.first().and_then(Option::as_deref) else { return Ok(false) };
-        let family: Family = read(document)?;
+        let Some(family) = self.read_family(parsed.family).await? else { return Ok(false) };
         let is_bound = family.client.is_some();
         if parsed.origin(&family.key) == Origin::Foreign || (is_bound && family.client.as_deref() != client) {
             return Ok(false);
         }
         self.end_known(parsed.family, &family, "its token was handed in").await?;
         Ok(true)
+    }
+
+    async fn read_family(&self, id: &str) -> Result<Option<Family>, StoreError> {
+        let key = self.target(Target::family(id))?;
+        let snapshot = self.store.load(vec![key], Vec::new()).await?;
+        snapshot.documents.first().and_then(Option::as_deref).map(read).transpose()
     }
 
     async fn advance<L: Lineage>(
