@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 
-use super::families::Families;
-use super::family::RefreshPolicy;
+use super::families::{Families, Observer};
+use super::family::{Family, RefreshPolicy};
 use super::login::{check_data, shorten};
 use super::roster::{DeviceRoster, Lifetimes, Roster, Session, SessionDetails, WhoGoes};
 use super::{NewFamily, Refresh};
@@ -116,15 +116,7 @@ impl Sessions {
     /// # Errors
     /// [`StoreError`] if the store could not be asked or did not confirm: answer 503, never `invalid_grant`.
     pub async fn refresh(&self, token: &str, client: Option<&str>) -> Result<Refresh, StoreError> {
-        let (refresh, touch) = self.families.refresh_and_touch(token, client, self.touch_interval).await?;
-        if let (true, Refresh::Granted(grant)) = (touch, &refresh)
-            && let Some(session) = &grant.session
-            && let Err(error) = self.touch(&grant.user, session).await
-        {
-            // The token is rotated, and its owner must get it: that the session looks idle is the lesser evil.
-            tracing::debug!(%error, "a session could not be touched");
-        }
-        Ok(refresh)
+        self.families.refresh_seen_by(self, token, client).await
     }
 
     // === Looking ===
@@ -427,6 +419,18 @@ impl Sessions {
         })
         .await?;
         problem.map_or(Ok(found), Err)
+    }
+}
+
+impl Observer for Sessions {
+    async fn saw(&self, family: &Family, now: Timestamp) -> bool {
+        let Some(session) = &family.session else { return false };
+        if now.since(family.touched_at) < self.touch_interval {
+            return false;
+        }
+        let touched = self.touch(&family.user, session).await;
+        // Its owner gets the next token all the same: that the session looks idle is the lesser evil.
+        touched.inspect_err(|error| tracing::debug!(%error, "a session could not be touched")).is_ok()
     }
 }
 

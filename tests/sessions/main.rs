@@ -17,6 +17,8 @@ mod interleavings;
 mod on_redis;
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(feature = "test-util")]
+mod touch;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
