@@ -6,13 +6,11 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::try_join_all;
-
 use super::families::{Families, Observer};
 use super::family::{Family, RefreshPolicy};
 use super::login::{check_data, shorten};
 use super::roster::{DeviceRoster, Lifetimes, Roster, Session, SessionDetails, WhoGoes};
-use super::{NewFamily, Refresh};
+use super::{NewFamily, Refresh, all};
 use crate::audit::AuditEvent;
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
@@ -162,7 +160,7 @@ impl Sessions {
         let mut users: Vec<_> = places.sessions.values().map(|place| place.user.clone()).collect();
         users.sort_unstable();
         users.dedup();
-        let lists = try_join_all(users.iter().map(|user| self.list(user))).await?;
+        let lists = all(users.iter().map(|user| self.list(user))).await?;
         let on_device = |session: &Session| session.details.device.as_deref() == Some(device);
         Ok(lists.into_iter().flatten().filter(on_device).collect())
     }
@@ -323,9 +321,7 @@ impl Sessions {
             roster.sessions.retain(|id, _| !places.sessions.contains_key(id));
             Some(Vec::new())
         });
-        let tidied = async {
-            futures::try_join!(try_join_all(unlisted), try_join_all(forgotten), displaced).map(drop)
-        };
+        let tidied = async { futures::try_join!(all(unlisted), all(forgotten), displaced).map(drop) };
         tidied.await.unwrap_or_else(stays_listed);
         Ok(())
     }
@@ -394,7 +390,7 @@ impl Sessions {
             };
             request.about(about).into_future()
         });
-        try_join_all(requests).await.map(drop)
+        all(requests).await.map(drop)
     }
 
     /// Changes a session; `change` says whether there is anything to write. Whether there is such a session.

@@ -18,7 +18,7 @@ mod on_redis;
 #[path = "../support/mod.rs"]
 mod support;
 #[cfg(feature = "test-util")]
-mod touch;
+mod watched;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;

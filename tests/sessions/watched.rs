@@ -1,4 +1,4 @@
-//! A session is told that it is in use, also if that fails now and then.
+//! Sessions in a memory that fails when told to, and counts how much is asked of it at once.
 
 use std::sync::atomic::AtomicBool;
 
@@ -13,14 +13,16 @@ use tower_jwt_revocation::{
 
 use super::*;
 
-/// A memory that cannot write down what sessions a user has, for a while.
-#[derive(Clone)]
-struct Patchy {
+#[derive(Clone, Default)]
+struct Watched {
     memory: MemoryStore,
+    /// It cannot write down what sessions a user has.
     fails: Arc<AtomicBool>,
+    /// How many are reading, and the most that ever were at once.
+    readers: Arc<(AtomicUsize, AtomicUsize)>,
 }
 
-impl RevocationStore for Patchy {
+impl RevocationStore for Watched {
     fn check(&self, token: &Arc<VerifiedToken>) -> Lookup {
         self.memory.check(token)
     }
@@ -42,13 +44,20 @@ impl RevocationStore for Patchy {
     }
 }
 
-impl SessionStore for Patchy {
+impl SessionStore for Watched {
     fn load(
         &self,
         documents: Vec<Target>,
         records: Vec<Target>,
     ) -> BoxFuture<'static, Result<Snapshot, StoreError>> {
-        self.memory.load(documents, records)
+        let (read, readers) = (self.memory.load(documents, records), Arc::clone(&self.readers));
+        async move {
+            readers.1.fetch_max(readers.0.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            readers.0.fetch_sub(1, Ordering::SeqCst);
+            read.await
+        }
+        .boxed()
     }
 
     fn commit(&self, commit: Commit) -> BoxFuture<'static, Result<Committed, StoreError>> {
@@ -67,10 +76,7 @@ impl SessionStore for Patchy {
 async fn what_could_not_be_written_down_is_at_the_next_refresh() {
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     let clock = ManualClock::new(SystemClock::default().now());
-    let store = Patchy {
-        memory: MemoryStore::new().with_clock(clock.clone()),
-        fails: Arc::new(AtomicBool::new(false)),
-    };
+    let store = Watched { memory: MemoryStore::new().with_clock(clock.clone()), ..Watched::default() };
     let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
     let policy = strict().with_idle_lifetime(minutes(60)).without_max_age();
     let sessions = Sessions::new(store.clone(), revoker, policy).unwrap();
@@ -88,4 +94,19 @@ async fn what_could_not_be_written_down_is_at_the_next_refresh() {
     assert_eq!(sessions.list("alice").await.unwrap().len(), 1);
     clock.advance(minutes(50));
     assert!(sessions.end_of("alice", first.session.as_deref().unwrap()).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_device_of_many_users_does_not_take_all_the_places_that_a_store_has() {
+    let store = Watched::default();
+    let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
+    let sessions = Sessions::new(store.clone(), revoker, policy()).unwrap();
+    for n in 0..100 {
+        login(&sessions, &format!("user {n}")).await;
+    }
+    assert_eq!(sessions.list_device("phone").await.unwrap().len(), 100);
+    sessions.end_device("phone").await.unwrap();
+    assert_eq!(sessions.list_device("phone").await.unwrap().len(), 0);
+    let most = store.readers.1.load(Ordering::SeqCst);
+    assert!((20..=80).contains(&most), "{most}");
 }
