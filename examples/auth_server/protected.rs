@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tower::ServiceBuilder;
 use tower::limit::ConcurrencyLimitLayer;
 use tower::util::MapRequestLayer;
-use tower_jwt_revocation::{Clearance, StoreErrorKind, TargetKind};
+use tower_jwt_revocation::{Clearance, StoreErrorKind, TargetKind, VerifiedToken};
 
 use crate::answer::{Problem, within};
 use crate::app::App;
@@ -130,19 +130,26 @@ async fn slow(Query(query): Query<HashMap<String, String>>) -> Result<&'static s
 /// Ends the session of the token, or the token if it has none. Whoever else signs tokens may name a session that is
 /// not one of ours, or not the caller's: that ends the token only.
 async fn logout(State(app): State<App>, budget: Budget, clearance: Clearance) -> Result<StatusCode, Problem> {
-    let token = clearance.token();
-    let work = async {
-        let ended = match (token.target(TargetKind::Session), token.subject()) {
-            (Some(session), Some(user)) => app.sessions.end_of(user, session.id()).await?,
-            _ => false,
-        };
-        if !ended {
-            app.revoker.revoke_token(token).reason("signed out").await?;
-        }
-        Ok(())
-    };
-    budget.hold(work).await?;
+    budget.hold(end_session_of(&app, clearance.token())).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn end_session_of(app: &App, token: &VerifiedToken) -> Result<(), Problem> {
+    if let Some(user) = token.subject() {
+        if let Some(session) = token.target(TargetKind::Session)
+            && app.sessions.end_of(user, session.id()).await?
+        {
+            return Ok(());
+        }
+        // A session may be forgotten while its refresh token is good, if the store did not answer when it was last seen.
+        if let Some(family) = token.target(TargetKind::Family)
+            && app.sessions.families().end_of(user, family.id()).await?
+        {
+            return Ok(());
+        }
+    }
+    app.revoker.revoke_token(token).reason("signed out").await?;
+    Ok(())
 }
 
 async fn logout_all(

@@ -9,13 +9,12 @@
 //! Nothing here has to be right for a session to be over: that is a revocation, and lists leave out what is revoked.
 
 use bytes::Bytes;
-use futures::future::try_join_all;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::roster::{DeviceRoster, Place, Roster, Session};
 use super::sessions::Sessions;
-use super::{Attempts, out_of_attempts, print, read};
+use super::{Attempts, all, out_of_attempts, print, read};
 use crate::clock::Timestamp;
 use crate::revocation::Target;
 use crate::store::StoreError;
@@ -176,7 +175,7 @@ impl Sessions {
             .await
         });
         let forgotten = gone.iter().map(|session| self.forget_place(&session.id));
-        futures::try_join!(try_join_all(displaced), try_join_all(forgotten)).map(drop)
+        futures::try_join!(all(displaced), all(forgotten)).map(drop)
     }
 
     /// Forgets where a session was to be found.

@@ -151,22 +151,22 @@ impl Families {
     /// # Errors
     /// [`StoreError`] if the store could not be asked or did not confirm: answer 503, never `invalid_grant`.
     pub async fn refresh(&self, token: &str, client: Option<&str>) -> Result<Refresh, StoreError> {
-        self.refresh_and_touch(token, client, Duration::MAX).await.map(|(refresh, _)| refresh)
+        self.refresh_seen_by(&Nobody, token, client).await
     }
 
-    /// As [`refresh`](Self::refresh); also tells whether the session is to be touched, which is so once in `every`.
-    pub(super) async fn refresh_and_touch(
+    /// As [`refresh`](Self::refresh), and tells who wants to know.
+    pub(super) async fn refresh_seen_by(
         &self,
+        observer: &impl Observer,
         token: &str,
         client: Option<&str>,
-        every: Duration,
-    ) -> Result<(Refresh, bool), StoreError> {
+    ) -> Result<Refresh, StoreError> {
         let Some(parsed) = Parsed::parse(token) else {
             let refresh = Ok(Refresh::Refused(Refusal::Unknown));
-            self.revoker.tell(|| refreshed(AuditEvent::new(AuditKind::Refresh), refresh.as_ref()));
-            return refresh.map(|refresh| (refresh, false));
+            self.revoker.tell(|| refreshed(AuditEvent::new(AuditKind::Refresh), &refresh));
+            return refresh;
         };
-        self.advance(&Opaque(parsed), client, every).await
+        self.advance(&Opaque(parsed), client, observer).await
     }
 
     /// Begins a family of refresh tokens that the application mints and signs itself, and of which only ids are known
@@ -236,7 +236,7 @@ impl Families {
             return Ok(Refresh::Refused(Refusal::Unknown));
         }
         let lineage = Ids { family, token_id, next_id };
-        self.advance(&lineage, client, Duration::MAX).await.map(|(refresh, _)| refresh)
+        self.advance(&lineage, client, &Nobody).await
     }
 
     /// Ends a family: its refresh tokens and all access tokens that came out of it. Unknown ones too: nothing is asked
@@ -257,6 +257,19 @@ impl Families {
         request.about(|event| family.tell(event)).await.map(drop)
     }
 
+    /// Ends a family if it is of this user, as [`end`](Self::end): for requests in which a user, who is known by an access
+    /// token, names a family. Whether it was; those that are over and forgotten are of nobody.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be asked or did not confirm. It may be repeated.
+    pub async fn end_of(&self, user: &str, id: &str) -> Result<bool, StoreError> {
+        let Some(family) = self.read_family(id).await?.filter(|family| *family.user == *user) else {
+            return Ok(false);
+        };
+        self.end_known(id, &family, "its user has ended it").await?;
+        Ok(true)
+    }
+
     /// Ends the family of an opaque token that someone hands in, if it is genuine; it need not be the current one. For
     /// clients that sign out with it (RFC 7009 §2.1). Whether a family was ended; if not, there was nothing to end.
     ///
@@ -264,10 +277,7 @@ impl Families {
     /// [`StoreError`] if the store could not be asked or did not confirm. It may be repeated.
     pub async fn end_by_token(&self, token: &str, client: Option<&str>) -> Result<bool, StoreError> {
         let Some(parsed) = Parsed::parse(token) else { return Ok(false) };
-        let key = self.target(Target::family(parsed.family))?;
-        let snapshot = self.store.load(vec![key], Vec::new()).await?;
-        let Some(document) = snapshot.documents.first().and_then(Option::as_deref) else { return Ok(false) };
-        let family: Family = read(document)?;
+        let Some(family) = self.read_family(parsed.family).await? else { return Ok(false) };
         let is_bound = family.client.is_some();
         if parsed.origin(&family.key) == Origin::Foreign || (is_bound && family.client.as_deref() != client) {
             return Ok(false);
@@ -276,15 +286,21 @@ impl Families {
         Ok(true)
     }
 
+    async fn read_family(&self, id: &str) -> Result<Option<Family>, StoreError> {
+        let key = self.target(Target::family(id))?;
+        let snapshot = self.store.load(vec![key], Vec::new()).await?;
+        snapshot.documents.first().and_then(Option::as_deref).map(read).transpose()
+    }
+
     async fn advance<L: Lineage>(
         &self,
         lineage: &L,
         client: Option<&str>,
-        every: Duration,
-    ) -> Result<(Refresh<L::Token>, bool), StoreError> {
+        observer: &impl Observer,
+    ) -> Result<Refresh<L::Token>, StoreError> {
         let mut event = self.revoker.begin(|| AuditEvent::new(AuditKind::Refresh));
-        let result = self.try_advance(lineage, client, every, &mut event).await;
-        event.end(|event| refreshed(event, result.as_ref().map(|(refresh, _)| refresh)));
+        let result = self.try_advance(lineage, client, observer, &mut event).await;
+        event.end(|event| refreshed(event, &result));
         result
     }
 
@@ -293,12 +309,12 @@ impl Families {
         &self,
         lineage: &L,
         client: Option<&str>,
-        every: Duration,
+        observer: &impl Observer,
         event: &mut Pending,
-    ) -> Result<(Refresh<L::Token>, bool), StoreError> {
+    ) -> Result<Refresh<L::Token>, StoreError> {
         let id = lineage.family();
         let key = self.target(Target::family(id))?;
-        let refused = |refusal| Ok((Refresh::Refused(refusal), false));
+        let refused = |refusal| Ok(Refresh::Refused(refusal));
         // Before anything is written: what cannot be granted must not be taken.
         let token_id = random_id()?;
         let mut attempts = Attempts::new();
@@ -329,7 +345,7 @@ impl Families {
                     let token = lineage.again(&family, &seed);
                     let issued_at = issue_at(&seen);
                     let grant = self.grant(GrantKind::Replayed, (token, token_id), id, &family, issued_at);
-                    return Ok((Refresh::Granted(grant), false));
+                    return Ok(Refresh::Granted(grant));
                 }
                 Verdict::Reuse(class) => {
                     event.learn(|event| event.of_kind(AuditKind::RefreshReuse));
@@ -349,8 +365,9 @@ impl Families {
                 Verdict::WrongClient => return refused(Refusal::WrongClient),
                 Verdict::Unknown => return refused(Refusal::Unknown),
             };
-            let touch = seen.now.since(after.touched_at) >= every;
-            let after = Family { touched_at: if touch { seen.now } else { after.touched_at }, ..after };
+            // Before it is written that it was told: what was lost on the way is told again at the next refresh.
+            let is_told = observer.saw(&after, seen.now).await;
+            let after = Family { touched_at: if is_told { seen.now } else { after.touched_at }, ..after };
             let commit = self.commit(id, Some(before), &after)?.with_guards(seen.records);
             let targets = commit.guards.iter().map(|seen| seen.target.clone()).collect();
             match self.store.commit(commit.clone()).await? {
@@ -366,7 +383,7 @@ impl Families {
             }
             let issued_at = issue_at(&seen);
             let grant = self.grant(kind, (token, token_id), id, &after, issued_at);
-            return Ok((Refresh::Granted(grant), touch));
+            return Ok(Refresh::Granted(grant));
         }
         Err(out_of_attempts())
     }
@@ -439,6 +456,20 @@ impl fmt::Debug for Families {
     }
 }
 
+/// Who wants to know that a family is in use.
+pub(super) trait Observer: Sync {
+    /// A refresh is about to be granted. Whether this was taken down.
+    fn saw(&self, family: &Family, now: Timestamp) -> impl Future<Output = bool> + Send;
+}
+
+struct Nobody;
+
+impl Observer for Nobody {
+    async fn saw(&self, _: &Family, _: Timestamp) -> bool {
+        false
+    }
+}
+
 /// A family that is worked out and not written yet.
 pub(super) struct First {
     pub(super) grant: Grant,
@@ -458,7 +489,7 @@ pub(super) fn started<T>(event: AuditEvent, result: &Result<Refresh<T>, StoreErr
 }
 
 /// The event of a refresh, with what became of it.
-fn refreshed<T>(event: AuditEvent, result: Result<&Refresh<T>, &StoreError>) -> AuditEvent {
+fn refreshed<T>(event: AuditEvent, result: &Result<Refresh<T>, StoreError>) -> AuditEvent {
     match result {
         Ok(Refresh::Granted(grant)) => {
             let reason = match grant.kind {

@@ -23,7 +23,9 @@ mod sign_in;
 mod token;
 
 use std::time::Duration;
+use std::vec::IntoIter;
 
+use futures::stream::{self, Buffered, Iter, StreamExt as _, TryCollect, TryStreamExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -43,6 +45,9 @@ use crate::store::{StoreError, StoreErrorKind};
 /// How often something is decided anew because someone else was faster. Each time, someone has got through; so this
 /// is also how many can be at one user or one family at the same time.
 const MOST_ATTEMPTS: u32 = 128;
+
+/// How much of what is done for many sessions is under way at once.
+const AT_A_TIME: usize = 32;
 
 /// Counts attempts, and waits a little longer before each.
 struct Attempts(u32);
@@ -65,6 +70,16 @@ impl Attempts {
         self.0 += 1;
         self.0 <= MOST_ATTEMPTS
     }
+}
+
+/// Does all of it, some at a time: who has many sessions must not take all the places that a store has for others.
+fn all<T, F>(work: impl IntoIterator<Item = F>) -> TryCollect<Buffered<Iter<IntoIter<F>>>, Vec<T>>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    // Not the iterator, which borrows from who knows where, but what it gives.
+    let work: Vec<F> = work.into_iter().collect();
+    stream::iter(work).buffered(AT_A_TIME).try_collect()
 }
 
 fn out_of_attempts() -> StoreError {

@@ -6,13 +6,11 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::try_join_all;
-
-use super::families::Families;
-use super::family::RefreshPolicy;
+use super::families::{Families, Observer};
+use super::family::{Family, RefreshPolicy};
 use super::login::{check_data, shorten};
 use super::roster::{DeviceRoster, Lifetimes, Roster, Session, SessionDetails, WhoGoes};
-use super::{NewFamily, Refresh};
+use super::{NewFamily, Refresh, all};
 use crate::audit::AuditEvent;
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
@@ -116,15 +114,7 @@ impl Sessions {
     /// # Errors
     /// [`StoreError`] if the store could not be asked or did not confirm: answer 503, never `invalid_grant`.
     pub async fn refresh(&self, token: &str, client: Option<&str>) -> Result<Refresh, StoreError> {
-        let (refresh, touch) = self.families.refresh_and_touch(token, client, self.touch_interval).await?;
-        if let (true, Refresh::Granted(grant)) = (touch, &refresh)
-            && let Some(session) = &grant.session
-            && let Err(error) = self.touch(&grant.user, session).await
-        {
-            // The token is rotated, and its owner must get it: that the session looks idle is the lesser evil.
-            tracing::debug!(%error, "a session could not be touched");
-        }
-        Ok(refresh)
+        self.families.refresh_seen_by(self, token, client).await
     }
 
     // === Looking ===
@@ -170,7 +160,7 @@ impl Sessions {
         let mut users: Vec<_> = places.sessions.values().map(|place| place.user.clone()).collect();
         users.sort_unstable();
         users.dedup();
-        let lists = try_join_all(users.iter().map(|user| self.list(user))).await?;
+        let lists = all(users.iter().map(|user| self.list(user))).await?;
         let on_device = |session: &Session| session.details.device.as_deref() == Some(device);
         Ok(lists.into_iter().flatten().filter(on_device).collect())
     }
@@ -331,9 +321,7 @@ impl Sessions {
             roster.sessions.retain(|id, _| !places.sessions.contains_key(id));
             Some(Vec::new())
         });
-        let tidied = async {
-            futures::try_join!(try_join_all(unlisted), try_join_all(forgotten), displaced).map(drop)
-        };
+        let tidied = async { futures::try_join!(all(unlisted), all(forgotten), displaced).map(drop) };
         tidied.await.unwrap_or_else(stays_listed);
         Ok(())
     }
@@ -402,7 +390,7 @@ impl Sessions {
             };
             request.about(about).into_future()
         });
-        try_join_all(requests).await.map(drop)
+        all(requests).await.map(drop)
     }
 
     /// Changes a session; `change` says whether there is anything to write. Whether there is such a session.
@@ -427,6 +415,18 @@ impl Sessions {
         })
         .await?;
         problem.map_or(Ok(found), Err)
+    }
+}
+
+impl Observer for Sessions {
+    async fn saw(&self, family: &Family, now: Timestamp) -> bool {
+        let Some(session) = &family.session else { return false };
+        if now.since(family.touched_at) < self.touch_interval {
+            return false;
+        }
+        let touched = self.touch(&family.user, session).await;
+        // Its owner gets the next token all the same: that the session looks idle is the lesser evil.
+        touched.inspect_err(|error| tracing::debug!(%error, "a session could not be touched")).is_ok()
     }
 }
 

@@ -25,15 +25,21 @@ impl Documents {
         self.documents.get(&key.fingerprint()).filter(|(_, until)| *until > now).map(|(document, _)| document)
     }
 
-    /// Forgets what is over once a map would have to grow, so that the cost is spread over the writes.
-    fn make_room(&mut self, capacity: usize, now: Timestamp) -> Result<(), StoreError> {
-        if self.documents.len() >= self.documents.capacity().min(capacity) {
+    /// Makes sure that what a commit adds has its place, and forgets what is over once a map would have to grow, so that the
+    /// cost is spread over the writes. What only changes what is there needs no place.
+    fn make_room(&mut self, commit: &Commit, capacity: usize, now: Timestamp) -> Result<(), StoreError> {
+        let is_known = self.documents.contains_key(&commit.key.fingerprint());
+        let documents = usize::from(commit.after.is_some() && !is_known);
+        let counted = commit.members.iter().filter(|(_, until)| until.is_some());
+        let members = counted.filter(|(id, _)| !self.members.contains_key(id)).count();
+        if documents > 0 && self.documents.len() >= self.documents.capacity().min(capacity) {
             self.documents.retain(|_, (_, until)| *until > now);
         }
-        if self.members.len() >= self.members.capacity().min(capacity) {
+        if members > 0 && self.members.len() + members > self.members.capacity().min(capacity) {
             self.members.retain(|_, until| *until > now);
         }
-        if self.documents.len() >= capacity || self.members.len() >= capacity {
+        let is_full = documents > 0 && self.documents.len() >= capacity;
+        if is_full || (members > 0 && self.members.len() + members > capacity) {
             return Err(StoreError::new(
                 StoreErrorKind::Full,
                 format!(
@@ -73,12 +79,10 @@ impl MemoryStore {
         if commit.guards.iter().any(changed) {
             return Ok(Committed::Conflict);
         }
+        documents.make_room(&commit, self.capacity, now)?;
         let key = commit.key.fingerprint();
         match commit.after {
-            Some(after) => {
-                documents.make_room(self.capacity, now)?;
-                documents.documents.insert(key, (after, commit.until));
-            }
+            Some(after) => drop(documents.documents.insert(key, (after, commit.until))),
             None => drop(documents.documents.remove(&key)),
         }
         for (member, until) in commit.members {
@@ -122,5 +126,31 @@ impl SessionStore for MemoryStore {
         let mut known = self.documents();
         known.members.retain(|_, until| *until > now);
         ready(Ok(known.members.len() as u64)).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_there_can_be_changed_also_when_nothing_more_fits() {
+        let store = MemoryStore::new().with_capacity(NonZeroUsize::new(2).unwrap());
+        let until = Timestamp::from_millis(u64::MAX);
+        let text = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
+        let commit = |name: &str, before, after| {
+            let member = vec![(name.into(), Some(until))];
+            store.commit(Commit::new(Target::session(name), before, after, until).with_members(member))
+        };
+        for name in ["a", "b"] {
+            assert_eq!(commit(name, None, text("1")).await.unwrap(), Committed::Done);
+        }
+        assert_eq!(commit("c", None, text("1")).await.unwrap_err().kind(), StoreErrorKind::Full);
+        assert_eq!(commit("a", text("1"), text("2")).await.unwrap(), Committed::Done);
+        assert_eq!(commit("b", text("1"), None).await.unwrap(), Committed::Done);
+        assert_eq!(commit("b", None, text("2")).await.unwrap(), Committed::Done);
+        assert_eq!(store.count_members().await.unwrap(), 2);
     }
 }

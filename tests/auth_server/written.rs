@@ -231,3 +231,28 @@ async fn a_revoked_token_is_remembered_until_nobody_would_accept_it() {
     let until: u64 = redis.cli(&["PEXPIRETIME", record.trim()]).parse().unwrap();
     assert!(until > (exp + 300) * 1000, "{until} {exp}");
 }
+
+/// What is known of a session may be forgotten before its refresh token is: if the store did not answer when it was last seen.
+#[tokio::test]
+async fn to_sign_out_ends_the_refresh_token_of_a_forgotten_session_too() {
+    support::redis_or_skip!();
+    let redis = RedisServer::start();
+    let server = Server::on(&redis, &[]);
+    let (alice, bob) = (server.login("alice").await, server.login("bob").await);
+    let places: Vec<_> = redis.cli(&["KEYS", "auth:{0}:d:*"]).lines().map(str::to_owned).collect();
+    let places = places.iter().filter(|key| redis.cli(&["GET", key]).starts_with(r#"1 {"u":"#));
+    let places: Vec<_> = places.filter(|key| !redis.cli(&["GET", key]).contains(r#""k":"#)).collect();
+    assert_eq!(places.len(), 2, "one for each session");
+    for key in places {
+        redis.cli(&["DEL", key]);
+    }
+    server.post("/logout", Some(&alice.access), json!({})).await.is(204);
+    server.protected(&alice.access).await.is_invalid_token();
+    assert_invalid_grant(server.refresh(&alice.refresh).await);
+    // Another issuer with our keys may name whatever it likes: it ends nothing that is not its caller's.
+    let mallory = with(with(claims("mallory", "m"), "sid", bob.session.clone()), "fid", bob.family.clone());
+    server.post("/logout", Some(&foreign(&mallory)), json!({})).await.is(204);
+    server.protected(&foreign(&mallory)).await.is_invalid_token();
+    server.protected(&bob.access).await.is(200);
+    server.refreshed(&bob.refresh).await;
+}

@@ -17,6 +17,8 @@ mod interleavings;
 mod on_redis;
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(feature = "test-util")]
+mod watched;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -308,6 +310,13 @@ async fn a_user_ends_only_sessions_of_its_own(ground: impl Ground) {
     assert_eq!(sessions.count().await.unwrap(), 1);
     assert_eq!(sessions.list_device("phone").await.unwrap().len(), 1);
     assert!(!sessions.end_of("alice", id).await.unwrap(), "it is forgotten");
+    let families = sessions.families();
+    for (user, id) in [("alice", &*bob.family), ("bob", "unknown"), ("", &bob.family)] {
+        assert!(!families.end_of(user, id).await.unwrap());
+    }
+    assert!(is_live(&store, &bob).await);
+    assert!(families.end_of("bob", &bob.family).await.unwrap());
+    assert!(!is_live(&store, &bob).await && !is_live_family(&sessions, &bob, None).await);
 }
 
 async fn what_the_revoker_revokes_is_not_listed(ground: impl Ground) {
