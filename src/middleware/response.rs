@@ -308,9 +308,9 @@ impl Form {
             base.push_str(url);
             base.push('"');
         }
-        self.plain = field(base.clone());
-        self.invalid_request = field(format!("{base}, error=\"invalid_request\""));
-        self.invalid_token = field(format!("{base}, error=\"invalid_token\""));
+        self.plain = unshared(base.clone());
+        self.invalid_request = unshared(format!("{base}, error=\"invalid_request\""));
+        self.invalid_token = unshared(format!("{base}, error=\"invalid_token\""));
         self.base = base;
     }
 
@@ -372,6 +372,19 @@ fn escaped(text: &str) -> String {
     text.chars()
         .flat_map(|char| matches!(char, '"' | '\\').then_some('\\').into_iter().chain([char]))
         .collect()
+}
+
+/// The challenge that most layers make, as constants: a clone of any other value counts its references, and in a flood of
+/// refusals all threads would contend for that count.
+const USUAL: [&str; 3] = [
+    r#"Bearer realm="api""#,
+    r#"Bearer realm="api", error="invalid_request""#,
+    r#"Bearer realm="api", error="invalid_token""#,
+];
+
+fn unshared(text: String) -> HeaderValue {
+    let usual = USUAL.iter().find(|usual| **usual == text);
+    usual.map_or_else(|| field(text), |usual| HeaderValue::from_static(usual))
 }
 
 /// All parts are printable ASCII, checked when they were set. Should that ever fail, a bare challenge is still one.

@@ -146,3 +146,9 @@ fn a_problem_document_is_json_and_says_no_more_than_the_status() {
         assert!(!json["detail"].as_str().unwrap().contains("revoked"));
     }
 }
+
+#[test]
+fn the_usual_challenges_are_those_of_a_new_form() {
+    let form = Form::new();
+    assert_eq!([&form.plain, &form.invalid_request, &form.invalid_token], USUAL);
+}

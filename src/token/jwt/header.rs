@@ -2,9 +2,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon")))]
+use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon")))]
+use base64::engine::{Simd, general_purpose::NO_PAD};
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use crate::token::{TokenError, TokenErrorKind, bearer};
@@ -38,6 +42,11 @@ impl<'a> Parts<'a> {
     /// The decoded claims.
     pub(crate) fn claims(&self) -> Result<Vec<u8>, TokenError> {
         base64(self.payload).ok_or_else(|| malformed("the claims are not base64url"))
+    }
+
+    /// The same, once the signature has been checked.
+    pub(crate) fn signed_claims(&self) -> Result<Vec<u8>, TokenError> {
+        signed_base64(self.payload).ok_or_else(|| malformed("the claims are not base64url"))
     }
 
     pub(crate) fn of(token: &'a str) -> Result<Self, TokenError> {
@@ -95,6 +104,19 @@ const fn is_in_alphabet(byte: u8) -> bool {
 /// Strict: no padding, no stray bits at the end, nothing but the alphabet (RFC 7515 §2).
 pub(crate) fn base64(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
+}
+
+/// The same, many characters at a time where the processor can. The code that does so is young and has `unsafe` in it, so it
+/// is shown nothing but what a trusted key has signed.
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon")))]
+pub(crate) fn signed_base64(text: &str) -> Option<Vec<u8>> {
+    static ENGINE: LazyLock<Simd> = LazyLock::new(|| Simd::url_safe(NO_PAD));
+    ENGINE.decode(text).ok()
+}
+
+#[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon"))))]
+pub(crate) fn signed_base64(text: &str) -> Option<Vec<u8>> {
+    base64(text)
 }
 
 pub(crate) fn malformed(detail: &'static str) -> TokenError {

@@ -211,7 +211,7 @@ impl JwtVerifier {
     ) -> Result<Arc<VerifiedToken>, TokenError> {
         let keys = self.keys.now();
         let (key, parts) = self.authenticate(&keys, token)?;
-        let payload = parts.claims()?;
+        let payload = parts.signed_claims()?;
         let claims =
             SignedClaims::new(&payload).with_key_id(key.kid()).with_signing_input(parts.signing_input);
         judge(claims).map(Arc::new)

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::clock::{ManualClock, Timestamp};
 use crate::revocation::TargetKind;
+use crate::token::jwt::header::signed_base64;
 use crate::token::jwt::*;
 use crate::token::{MissingId, TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
 use TokenErrorKind::*;
@@ -537,5 +538,13 @@ proptest! {
         };
         prop_assert_eq!(format!("{}.{}.{}", parts.header, parts.payload, parts.signature), token.clone());
         prop_assert_eq!(format!("{}.{}", parts.signing_input, parts.signature), token);
+    }
+    #[test]
+    fn claims_that_are_signed_are_decoded_as_strictly_as_all_else(text in "[A-Za-z0-9_-]{0,400}", at in 0..400_usize, to in ".") {
+        prop_assert_eq!(signed_base64(&text), base64(&text));
+        let mut odd = text;
+        let at = at % (odd.len() + 1);
+        odd.insert_str(at, &to);
+        prop_assert_eq!(signed_base64(&odd), base64(&odd));
     }
 }
