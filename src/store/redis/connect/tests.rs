@@ -92,7 +92,7 @@ async fn after(millis: u64, number: Option<u64>) -> Result<u64, StoreError> {
 async fn when_most_have_answered_the_rest_has_only_a_moment_more() {
     // When they answer, and whether; how long it takes; who is heard.
     for (servers, takes, heard) in [
-        (&[(5, true), (7, true), (1000, false)][..], 157_u64, &[0, 1][..]),
+        (&[(5, true), (7, true), (1000, false)][..], 157, &[0, 1][..]),
         (&[(5, true), (7, true), (100, true)], 100, &[0, 1, 2]),
         (&[(5, true), (400, true), (1000, false)], 550, &[0, 1]),
         // Half of them are not most, and errors are no answers.
