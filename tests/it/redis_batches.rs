@@ -171,7 +171,8 @@ async fn an_odd_record_is_an_error_for_its_own_checks_only() {
     let tokens = ["odd", "live", "revoked", "odd"].map(|id| token("u", id));
     let before = lab.round_trips();
     let answers = join_all(tokens.iter().map(|token| check(&lab.store, token))).await;
-    assert!(lab.round_trips() - before <= 2, "they were not asked together");
+    // One alone, the others together, and maybe a probe of the keeper.
+    assert!(lab.round_trips() - before <= 3, "they were not asked together");
     let [odd, live, revoked, odd_again] = answers.try_into().unwrap();
     assert_eq!(odd.unwrap_err().kind(), StoreErrorKind::Protocol);
     assert_eq!(odd_again.unwrap_err().kind(), StoreErrorKind::Protocol);
