@@ -219,8 +219,9 @@ struct Slot {
 #[derive(Default)]
 struct Ledger {
     rows: [Option<Row>; WAYS],
-    /// 16 bits of the hash of each of the last four tokens that were refused a place.
-    refused: [u16; 4],
+    /// 32 bits of the hash of each of the last four tokens that were refused a place: with fewer, a flood of thousands would
+    /// meet some by chance.
+    refused: [u32; 4],
 }
 
 #[derive(Clone, Copy)]
@@ -298,7 +299,7 @@ impl Set {
             .find(|(_, _, row)| row.generation != new.generation)
             // One at random. If it were the oldest, tokens that come in turns, one more than there is room for, would all
             // be pushed out just before they come again.
-            .or_else(|| unused().nth(usize::from(low_bits(new.hash)) % unused().count().max(1)))
+            .or_else(|| unused().nth(low_bits(new.hash) as usize % unused().count().max(1)))
             .or_else(|| all().find(|(_, slot, _)| was_refused && !slot.is_good(&is_good)))
             .or_else(|| {
                 let least = all().min_by_key(|(_, slot, _)| slot.uses());
@@ -388,8 +389,8 @@ impl Newcomer<'_> {
 
 /// The lower bits of a hash: the upper ones are the same for all that meet in a set.
 #[expect(clippy::cast_possible_truncation, reason = "the rest is not wanted")]
-fn low_bits(hash: u64) -> u16 {
-    hash as u16
+fn low_bits(hash: u64) -> u32 {
+    hash as u32
 }
 
 // === An entry ===

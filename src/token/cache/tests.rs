@@ -222,10 +222,14 @@ fn a_flood_of_fresh_tokens_pushes_out_none_that_was_used() {
     let inner = Inner::new();
     let verifier = CachedVerifier::new(inner.clone()).with_capacity(1024 * 1024);
     verify_all(&verifier, (0..100).chain(0..100));
-    let before = found(&verifier, 0..100);
-    assert!(before >= 90, "{before} of 100 in a table for about 400");
+    // Where too many meet in one set, some have only just come in again, and were not used since.
+    let slots = verifier.table.sets.iter().flat_map(|set| &set.slots).filter(|slot| slot.uses() > 0);
+    let entries: Vec<_> = slots.filter_map(|slot| slot.entry.load_full()).collect();
+    let used: Vec<_> =
+        (0..100).filter(|n| entries.iter().any(|entry| entry.is(token(*n).as_bytes(), 0))).collect();
+    assert!(used.len() >= 90, "{} of 100 in a table for about 400", used.len());
     verify_all(&verifier, 1000..21_000);
-    assert_eq!(found(&verifier, 0..100), before);
+    assert_eq!(found(&verifier, used.iter().copied()), used.len());
 }
 
 #[test]
