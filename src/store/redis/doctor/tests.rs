@@ -2,6 +2,7 @@ use std::num::NonZeroU32;
 
 use super::super::RedisStoreBuilder;
 use super::super::schema::Keys;
+use super::judge::in_bytes;
 use super::*;
 
 fn settings(wait: Option<u32>) -> Settings {
