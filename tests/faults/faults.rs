@@ -239,14 +239,7 @@ fn servers() -> Vec<Fault> {
 
 fn contents() -> Vec<Fault> {
     vec![
-        Fault {
-            checks: Able::Some,
-            writes: Able::All,
-            reasons: &[Amnesia],
-            forgets: true,
-            lasts: false,
-            ..server("`FLUSHALL`", |lab| drop(lab.cli(&["FLUSHALL"])), |_| {})
-        },
+        flushed("`FLUSHALL`"),
         Fault {
             reasons: &[Amnesia, Unreachable],
             forgets: true,
@@ -275,6 +268,17 @@ fn contents() -> Vec<Fault> {
     ]
 }
 
+fn flushed(name: &'static str) -> Fault {
+    Fault {
+        checks: Able::Some,
+        writes: Able::All,
+        reasons: &[Amnesia],
+        forgets: true,
+        lasts: false,
+        ..server(name, |lab| drop(lab.cli(&["FLUSHALL"])), |_| {})
+    }
+}
+
 /// Over a mirror: revoked tokens are known whatever happens, the others for as long as the mirror can prove it.
 fn mirrors() -> Vec<Fault> {
     let over_mirror = |fault| Fault { checks: Able::Revoked, notice: STALENESS, mirror: true, ..fault };
@@ -292,14 +296,7 @@ fn mirrors() -> Vec<Fault> {
                 |lab| lab.server.restart(),
             )
         }),
-        Fault {
-            checks: Able::Some,
-            writes: Able::All,
-            reasons: &[Amnesia],
-            forgets: true,
-            lasts: false,
-            ..over_mirror(server("mirror: `FLUSHALL`", |lab| drop(lab.cli(&["FLUSHALL"])), |_| {}))
-        },
+        Fault { notice: STALENESS, mirror: true, ..flushed("mirror: `FLUSHALL`") },
     ]
 }
 
