@@ -27,7 +27,9 @@ fn first_sight(c: &mut Criterion) {
         let mut group = c.benchmark_group(format!("first sight, {name}"));
         let token = keys.token(1);
         let validation = keys.validation();
-        group.bench_function("signature alone", |b| b.iter(|| keys.check_signature(black_box(&token))));
+        group.bench_function("signature alone", |b| {
+            b.iter(|| keys.check_signature(black_box(&token)))
+        });
         group.bench_function("jsonwebtoken::decode", |b| {
             b.iter(|| keys.decode(black_box(&token), &validation));
         });
@@ -50,7 +52,8 @@ fn hit(c: &mut Criterion) {
     for (name, keys) in [("hs256", hs256()), ("rs256", rs256())] {
         let mut group = c.benchmark_group(format!("hit, {name}"));
         // To sign 10 000 tokens by RSA takes longer than all measurements.
-        let counts: &[usize] = if keys.algorithm == Algorithm::HS256 { &[1000, 10_000] } else { &[1000] };
+        let counts: &[usize] =
+            if keys.algorithm == Algorithm::HS256 { &[1000, 10_000] } else { &[1000] };
         let tokens: Vec<_> = (0..counts[counts.len() - 1]).map(|n| keys.token(n)).collect();
         let verifier = CachedVerifier::new(verifier(&keys));
         let one = &tokens[0];
@@ -74,7 +77,8 @@ fn hit(c: &mut Criterion) {
                     black_box(&tokens[next]).clone()
                 });
             });
-            // A step that is prime to the count, so that neighbours in memory are not neighbours in time.
+            // A step that is prime to the count, so that neighbours in memory are not neighbours in
+            // time.
             group.bench_function(BenchmarkId::new("tokens", count), |b| {
                 b.iter(|| {
                     next = (next + 7919) % count;

@@ -1,5 +1,6 @@
-//! A request with a token that was seen before, from the layer inwards: against the bare service and against what is written
-//! by hand today, on one thread and on two that share the token. Compare the ratios inside one run.
+//! A request with a token that was seen before, from the layer inwards: against the bare service
+//! and against what is written by hand today, on one thread and on two that share the token.
+//! Compare the ratios inside one run.
 //!
 //! `cargo bench --bench hot`
 #![allow(
@@ -96,8 +97,10 @@ where
             let times: Vec<_> = thread::scope(|scope| {
                 let services = (0..threads).map(|_| service.clone()).collect::<Vec<_>>();
                 let work = &work;
-                let threads: Vec<_> =
-                    services.into_iter().map(|service| scope.spawn(move || work(service))).collect();
+                let threads: Vec<_> = services
+                    .into_iter()
+                    .map(|service| scope.spawn(move || work(service)))
+                    .collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).collect()
             });
             times.into_iter().sum::<Duration>() / u32::try_from(threads).unwrap()
@@ -115,12 +118,15 @@ fn hot(c: &mut Criterion) {
         let by_hand = from_fn(move |mut request: Request, next: Next| {
             let keys = Arc::clone(&keys);
             async move {
-                let header =
-                    request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+                let header = request
+                    .headers()
+                    .get(header::AUTHORIZATION)
+                    .and_then(|value| value.to_str().ok());
                 let Some(token) = header.and_then(|value| value.strip_prefix("Bearer ")) else {
                     return StatusCode::UNAUTHORIZED.into_response();
                 };
-                let claims = jsonwebtoken::decode::<Claims>(token, &keys.decoding, &keys.validation());
+                let claims =
+                    jsonwebtoken::decode::<Claims>(token, &keys.decoding, &keys.validation());
                 let Ok(claims) = claims else { return StatusCode::UNAUTHORIZED.into_response() };
                 request.extensions_mut().insert(Arc::new(claims.claims));
                 next.run(request).await

@@ -1,10 +1,17 @@
-//! The set in memory: what a look-up costs, what a revocation weighs, how long nobody waits, how fast it is loaded.
+//! The set in memory: what a look-up costs, what a revocation weighs, how long nobody waits, how
+//! fast it is loaded.
 //!
-//! The store behind the mirror is a list of numbers, so nothing but the mirror is measured. `MIRROR_ENTRIES` says how many
-//! revocations there are, default 1 000 000.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_precision_loss, reason = "a measurement")]
+//! The store behind the mirror is a list of numbers, so nothing but the mirror is measured.
+//! `MIRROR_ENTRIES` says how many revocations there are, default 1 000 000.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    reason = "a measurement"
+)]
 
-// Shared with the package that measures against others; compiled here too, so that it keeps up with the trait.
+// Shared with the package that measures against others; compiled here too, so that it keeps up with
+// the trait.
 #[path = "report/src/numbers.rs"]
 mod numbers;
 
@@ -31,7 +38,9 @@ fn tokens(count: u64) -> Vec<Arc<VerifiedToken>> {
             "sub": n.to_string(), "jti": n.to_string(), "sid": n.to_string(), "client_id": "app",
             "iat": now.as_secs(), "exp": now.as_secs() + 3600
         });
-        Arc::new(profile.assert_verified(SignedClaims::new(claims.to_string().as_bytes()), now).unwrap())
+        Arc::new(
+            profile.assert_verified(SignedClaims::new(claims.to_string().as_bytes()), now).unwrap(),
+        )
     };
     (0..count).map(token).collect()
 }
@@ -76,8 +85,10 @@ fn slowest_looks(
 }
 
 fn main() {
-    let entries = std::env::var("MIRROR_ENTRIES").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let entries =
+        std::env::var("MIRROR_ENTRIES").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let _guard = runtime.enter();
     let many = tokens(100_000);
     let written = Arc::new(AtomicU64::new(0));
@@ -120,8 +131,8 @@ fn main() {
     });
     drop(walk);
 
-    // Twice as many are written while one reader looks all the time. What the scheduler takes away is measured the same way
-    // beforehand, with nobody writing.
+    // Twice as many are written while one reader looks all the time. What the scheduler takes away
+    // is measured the same way beforehand, with nobody writing.
     let (alone, _) = slowest_looks(&mirror, &many, |is_over| {
         std::thread::sleep(Duration::from_secs(3));
         is_over.store(true, Ordering::Relaxed);
@@ -130,12 +141,15 @@ fn main() {
         let start = Instant::now();
         written.store(entries, Ordering::SeqCst);
         let mut status = mirror.watch_status();
-        let is_done = |status: &MirrorStatus| status.shards.iter().all(|shard| shard.applied == entries);
+        let is_done =
+            |status: &MirrorStatus| status.shards.iter().all(|shard| shard.applied == entries);
         runtime.block_on(status.wait_for(is_done)).unwrap();
         println!("grew from {entries} to twice as many in {:?}", start.elapsed());
         is_over.store(true, Ordering::Relaxed);
     });
-    println!("of {looks} look-ups meanwhile the slowest took {slowest:?}; with nobody writing {alone:?}");
+    println!(
+        "of {looks} look-ups meanwhile the slowest took {slowest:?}; with nobody writing {alone:?}"
+    );
     let status = mirror.status();
     println!("bytes each then: {:.2}", status.bytes as f64 / status.entries as f64);
     criterion.final_summary();

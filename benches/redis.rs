@@ -1,15 +1,16 @@
 //! What a check in Redis costs, against what people write by hand: one `EXISTS` through fred.
 //!
-//! `cargo bench --bench redis`; starts a `redis-server` of its own. Absolute times are those of the machine. **Read the
-//! ratios**, `by hand / layer` from rounds that take turns; above 1 the layer is faster. There are three of them:
+//! `cargo bench --bench redis`; starts a `redis-server` of its own. Absolute times are those of the
+//! machine. **Read the ratios**, `by hand / layer` from rounds that take turns; above 1 the layer
+//! is faster. There are three of them:
 //!
-//! - *check*: verifying costs neither side anything. The layer reads the records of all targets of the token and the
-//!   life of the store, by hand it is one key.
+//! - *check*: verifying costs neither side anything. The layer reads the records of all targets of
+//!   the token and the life of the store, by hand it is one key.
 //! - *request*: each side verifies the HS256 signature of its token, the hand with jsonwebtoken.
 //! - *cached*: the hand verifies, the layer knows the token already.
 //!
-//! Every request in flight has a token, a session and a user of its own, so nothing is saved by asking for one key
-//! twice. `bare` is the inner service alone, with the cost of driving it.
+//! Every request in flight has a token, a session and a user of its own, so nothing is saved by
+//! asking for one key twice. `bare` is the inner service alone, with the cost of driving it.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -36,8 +37,8 @@ use tower_jwt_revocation::store::redis::fred;
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::jwt::{Algorithm, JwtVerifier, VerificationKey};
 use tower_jwt_revocation::{
-    Clock as _, JwtRevocationLayer, RedisStore, SystemClock, TokenError, TokenErrorKind, TokenVerifier,
-    VerifiedToken,
+    Clock as _, JwtRevocationLayer, RedisStore, SystemClock, TokenError, TokenErrorKind,
+    TokenVerifier, VerifiedToken,
 };
 
 const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
@@ -46,7 +47,8 @@ const AT_ONCE: [usize; 4] = [1, 16, 64, 256];
 // === The contenders ===
 
 /// Sends the nth of the requests that are in flight at once.
-type Contender = Arc<dyn Fn(usize) -> Pin<Box<dyn Future<Output = StatusCode> + Send>> + Sync + Send>;
+type Contender =
+    Arc<dyn Fn(usize) -> Pin<Box<dyn Future<Output = StatusCode> + Send>> + Sync + Send>;
 
 fn sends<Fut>(send: impl Fn(usize) -> Fut + Sync + Send + 'static) -> Contender
 where
@@ -84,7 +86,9 @@ struct Known(Vec<Arc<VerifiedToken>>, TokenProfile);
 impl TokenVerifier for Known {
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
         let known = token.parse().ok().and_then(|n: usize| self.0.get(n));
-        known.cloned().ok_or(TokenError::new(TokenErrorKind::Malformed, "not one of the known tokens"))
+        known
+            .cloned()
+            .ok_or(TokenError::new(TokenErrorKind::Malformed, "not one of the known tokens"))
     }
 
     fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
@@ -202,10 +206,12 @@ fn main() {
     let only: Option<usize> = std::env::args().skip(1).find_map(|argument| argument.parse().ok());
 
     let redis = support::RedisServer::start();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (store, client) = runtime.block_on(async {
         // A bench is not to fail because the machine was busy for a moment.
-        let store = RedisStore::builder().with_url(redis.url()).with_check_timeout(Duration::from_secs(5));
+        let store =
+            RedisStore::builder().with_url(redis.url()).with_check_timeout(Duration::from_secs(5));
         let client = Builder::from_config(Config::from_url(&redis.url()).unwrap()).build().unwrap();
         client.init().await.unwrap();
         (store.connect().await.unwrap(), client)
@@ -215,8 +221,10 @@ fn main() {
     let verifier = verifier();
     let tokens: Arc<[String]> = (0..256).map(signed).collect();
     let numbers: Arc<[String]> = (0..256).map(|n| n.to_string()).collect();
-    let known =
-        Known(tokens.iter().map(|token| verifier.verify(token).unwrap()).collect(), TokenProfile::new());
+    let known = Known(
+        tokens.iter().map(|token| verifier.verify(token).unwrap()).collect(),
+        TokenProfile::new(),
+    );
     let ids: Arc<[String]> = (0..256).map(id).collect();
     let key = Arc::new(DecodingKey::from_secret(SECRET));
     let contenders = [
@@ -228,7 +236,8 @@ fn main() {
     ];
 
     println!(
-        "           microseconds per request                          ratios, by hand / layer: read these"
+        "           microseconds per request                          ratios, by hand / layer: \
+         read these"
     );
     println!("           bare | token known  | token verified | check  request  cached");
     println!("at once         | layer   hand | layer     hand |");
@@ -236,7 +245,9 @@ fn main() {
         let times = race(&runtime, &contenders, rounds, total, at_once);
         let micros = |n: usize| median(times[n].clone()) / 1e3;
         let ratio = |layer: usize, hand: usize| {
-            median(times[hand].iter().zip(&times[layer]).map(|(hand, layer)| hand / layer).collect())
+            median(
+                times[hand].iter().zip(&times[layer]).map(|(hand, layer)| hand / layer).collect(),
+            )
         };
         println!(
             "{at_once:7} {:7.2} |{:6.2} {:6.2} |{:6.2}   {:6.2} | {:4.2}x    {:4.2}x   {:4.2}x",

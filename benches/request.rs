@@ -1,5 +1,6 @@
-//! What the layer adds to a request that stays in this process: the bare inner service, refused early, and admitted by a
-//! memory store. Compare the ratios inside one run; absolute figures are those of the machine.
+//! What the layer adds to a request that stays in this process: the bare inner service, refused
+//! early, and admitted by a memory store. Compare the ratios inside one run; absolute figures are
+//! those of the machine.
 //!
 //! `cargo bench --bench request`
 #![allow(
@@ -70,14 +71,16 @@ fn claims() -> serde_json::Value {
     serde_json::json!({
         "iss": "https://id.example", "sub": "4fd9b2a0-8f0c-4a52-9d0c-3f4a7e1f9b11", "aud": ["orders", "billing"],
         "jti": "0c6f1c52-6c55-4f0e-8a57-9f6f6f1a7c11", "sid": "b2f1c7e2-0b8f-4c61-8bd3-9f7b9c6d2e10",
-        "client_id": "web", "iat": now, "exp": now + 86_000, "scope": "orders:read orders:write", "role": "clerk",
+        "client_id": "web", "iat": now, "exp": now + 86_000, "scope": "orders:read \
+         orders:write", "role": "clerk",
     })
 }
 
 fn known() -> Known {
     let profile = TokenProfile::new();
     let now = SystemClock::default().now();
-    let token = profile.assert_verified(SignedClaims::new(claims().to_string().as_bytes()), now).unwrap();
+    let token =
+        profile.assert_verified(SignedClaims::new(claims().to_string().as_bytes()), now).unwrap();
     Known(Arc::new(token), profile)
 }
 
@@ -113,12 +116,19 @@ where
     }
 }
 
-/// One line of the comparison. The request is made outside of what is measured and freed inside, as it is in a server.
-fn line<S>(c: &mut Criterion, name: &str, mut service: S, authorization: Option<&str>, expected: u16)
-where
+/// One line of the comparison. The request is made outside of what is measured and freed inside, as
+/// it is in a server.
+fn line<S>(
+    c: &mut Criterion,
+    name: &str,
+    mut service: S,
+    authorization: Option<&str>,
+    expected: u16,
+) where
     S: Service<Request<()>, Response = Response<()>, Error = Infallible>,
 {
-    let authorization = authorization.map(|token| HeaderValue::try_from(format!("Bearer {token}")).unwrap());
+    let authorization =
+        authorization.map(|token| HeaderValue::try_from(format!("Bearer {token}")).unwrap());
     assert_eq!(run(&mut service, request(authorization.as_ref())).status(), expected);
     c.bench_function(&format!("request/{name}"), |bencher| {
         bencher.iter_batched(

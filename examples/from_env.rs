@@ -1,4 +1,5 @@
-//! Everything from the environment, as a container gets it. docs/configuration.md lists all variables.
+//! Everything from the environment, as a container gets it. docs/configuration.md lists all
+//! variables.
 //!
 //! ```sh
 //! head -c 32 /dev/urandom | base64 | sed 's/^/base64:/' > /tmp/secret

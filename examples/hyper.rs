@@ -31,7 +31,8 @@ const SECRET: &[u8] = b"an example secret, 32 bytes or more";
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let key = VerificationKey::from_secret(Algorithm::HS256, SECRET)?;
-    let layer = JwtRevocationLayer::new(JwtVerifier::new([key], TokenProfile::new())?, MemoryStore::new());
+    let layer =
+        JwtRevocationLayer::new(JwtVerifier::new([key], TokenProfile::new())?, MemoryStore::new());
     let revoker = layer.revoker();
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -40,7 +41,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let now = SystemClock::default().now().as_secs();
     let claims = json!({"sub": "alice", "jti": "token-1", "iat": now, "exp": now + 600});
-    let token = jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET))?;
+    let token =
+        jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET))?;
 
     println!("without a token:      {}", get(address, None).await?);
     println!("with a token:         {}", get(address, Some(&token)).await?);
@@ -51,7 +53,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn hello(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let subject = request.extensions().get::<Clearance>().and_then(|clearance| clearance.token().subject());
+    let subject =
+        request.extensions().get::<Clearance>().and_then(|clearance| clearance.token().subject());
     Ok(Response::new(format!("hello {}", subject.unwrap_or_default()).into()))
 }
 

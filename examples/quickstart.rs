@@ -51,7 +51,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn store() -> Result<Arc<dyn RevocationStore>, Box<dyn Error>> {
     #[cfg(feature = "redis")]
     if let Ok(url) = std::env::var("REDIS_URL") {
-        println!("Revocations are kept in Redis: every process that shares it refuses a revoked token.\n");
+        println!(
+            "Revocations are kept in Redis: every process that shares it refuses a revoked token.\n"
+        );
         return Ok(Arc::new(tower_jwt_revocation::RedisStore::connect(&url).await?));
     }
     println!("Revocations are kept in memory. Set REDIS_URL to share them.\n");
@@ -61,7 +63,8 @@ async fn store() -> Result<Arc<dyn RevocationStore>, Box<dyn Error>> {
 /// Whoever asks is logged in as alice. All that matters here are the claims: `jti` names the token.
 async fn login() -> Result<String, StatusCode> {
     let now = SystemClock::default().now().as_secs();
-    let claims = json!({"sub": "alice", "jti": format!("{:x}", rand_id()), "iat": now, "exp": now + 600});
+    let claims =
+        json!({"sub": "alice", "jti": format!("{:x}", rand_id()), "iat": now, "exp": now + 600});
     jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET))
         .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
 }
@@ -71,8 +74,12 @@ async fn me(Extension(clearance): Extension<Clearance>) -> String {
     format!("hello {}", clearance.token().subject().unwrap_or_default())
 }
 
-/// Revokes the token of this request. An error means that the revocation is not confirmed: say so, and it is repeated.
-async fn logout(State(revoker): State<Revoker>, Extension(clearance): Extension<Clearance>) -> StatusCode {
+/// Revokes the token of this request. An error means that the revocation is not confirmed: say so,
+/// and it is repeated.
+async fn logout(
+    State(revoker): State<Revoker>,
+    Extension(clearance): Extension<Clearance>,
+) -> StatusCode {
     match revoker.revoke_token(clearance.token()).reason("logout").await {
         Ok(_) => StatusCode::NO_CONTENT,
         Err(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -111,9 +118,13 @@ async fn show(app: Router) -> Result<(), Box<dyn Error>> {
     call(&app, "POST", "/logout-everywhere", "her laptop", &laptop).await?;
     call(&app, "GET", "/me", "her laptop", &laptop).await?;
     println!(
-        "\nNext: cargo run --example quickstart -- serve      the same over HTTP, to be tried with curl"
+        "\nNext: cargo run --example quickstart -- serve      the same over HTTP, to be tried with \
+         curl"
     );
-    println!("      cargo run --example revoke                   another process revokes, this one refuses");
+    println!(
+        "      cargo run --example revoke                   another process revokes, this one \
+        refuses"
+    );
     Ok(())
 }
 
@@ -123,7 +134,13 @@ async fn token(app: &Router) -> Result<String, Box<dyn Error>> {
     Ok(String::from_utf8(body.to_vec())?)
 }
 
-async fn call(app: &Router, method: &str, path: &str, who: &str, token: &str) -> Result<(), Box<dyn Error>> {
+async fn call(
+    app: &Router,
+    method: &str,
+    path: &str,
+    who: &str,
+    token: &str,
+) -> Result<(), Box<dyn Error>> {
     let request = Request::builder()
         .method(method)
         .uri(path)

@@ -21,7 +21,8 @@ use tower::ServiceExt as _;
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
 use tower_jwt_revocation::{
-    Clearance, Clock as _, JwtRevocationLayer, JwtVerifier, RedisStore, Revoker, SystemClock, Target,
+    Clearance, Clock as _, JwtRevocationLayer, JwtVerifier, RedisStore, Revoker, SystemClock,
+    Target,
 };
 
 const SECRET: &[u8] = b"an example secret, 32 bytes or more";
@@ -55,8 +56,10 @@ async fn revoke(target: Target) -> Result<(), Box<dyn Error>> {
 async fn check() -> Result<(), Box<dyn Error>> {
     let (url, _redis) = redis()?;
     let key = VerificationKey::from_secret(Algorithm::HS256, SECRET)?;
-    let layer =
-        JwtRevocationLayer::new(JwtVerifier::new([key], profile())?, RedisStore::connect(&url).await?);
+    let layer = JwtRevocationLayer::new(
+        JwtVerifier::new([key], profile())?,
+        RedisStore::connect(&url).await?,
+    );
     let app = Router::new().route("/me", get(me)).layer(layer);
 
     let now = SystemClock::default().now().as_secs();
@@ -74,8 +77,10 @@ async fn check() -> Result<(), Box<dyn Error>> {
         call(&app, &alice).await?,
         call(&app, &bob).await?
     );
-    let operator =
-        Command::new(std::env::current_exe()?).args(["user", "alice"]).env("REDIS_URL", &url).status()?;
+    let operator = Command::new(std::env::current_exe()?)
+        .args(["user", "alice"])
+        .env("REDIS_URL", &url)
+        .status()?;
     if !operator.success() {
         return Err("the second process failed".into());
     }
@@ -86,7 +91,8 @@ async fn check() -> Result<(), Box<dyn Error>> {
         call(&app, &bob).await?
     );
     println!(
-        "\nNext: cargo run --example quickstart -- serve      and revoke with this example from another terminal"
+        "\nNext: cargo run --example quickstart -- serve      and revoke with this example from \
+         another terminal"
     );
     Ok(())
 }
@@ -96,8 +102,9 @@ async fn me(Extension(clearance): Extension<Clearance>) -> String {
 }
 
 async fn call(app: &Router, token: &str) -> Result<StatusCode, Box<dyn Error>> {
-    let request =
-        Request::get("/me").header(header::AUTHORIZATION, format!("Bearer {token}")).body(Body::empty())?;
+    let request = Request::get("/me")
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .body(Body::empty())?;
     Ok(app.clone().oneshot(request).await?.status())
 }
 
@@ -108,7 +115,16 @@ fn redis() -> Result<(String, Option<OwnRedis>), Box<dyn Error>> {
     }
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let server = Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args([
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ])
         .stdout(Stdio::null())
         .spawn()
         .map_err(|error| format!("set REDIS_URL, or install redis-server ({error})"))?;

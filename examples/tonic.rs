@@ -21,8 +21,8 @@ use tower_jwt_revocation::store::{ListQuery, Lookup, Page};
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
 use tower_jwt_revocation::{
-    Clock as _, JwtRevocationLayer, JwtVerifier, MemoryStore, Receipt, Record, Revocation, RevocationStore,
-    StoreError, StoreErrorKind, SystemClock, Target, VerifiedToken,
+    Clock as _, JwtRevocationLayer, JwtVerifier, MemoryStore, Receipt, Record, Revocation,
+    RevocationStore, StoreError, StoreErrorKind, SystemClock, Target, VerifiedToken,
 };
 
 const SECRET: &[u8] = b"an example secret, 32 bytes or more";
@@ -35,7 +35,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let now = SystemClock::default().now().as_secs();
     let claims = json!({"sub": "alice", "jti": "token-1", "iat": now, "exp": now + 600});
-    let token = jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET))?;
+    let token =
+        jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET))?;
 
     println!("without a token:              {:?}", call(&mut client, None).await?);
     println!("with a token:                 {:?}", call(&mut client, Some(&token)).await?);
@@ -63,7 +64,10 @@ async fn serve(layer: JwtRevocationLayer) -> Result<HealthClient<Channel>, Box<d
     Ok(HealthClient::new(channel))
 }
 
-async fn call(client: &mut HealthClient<Channel>, token: Option<&str>) -> Result<Code, Box<dyn Error>> {
+async fn call(
+    client: &mut HealthClient<Channel>,
+    token: Option<&str>,
+) -> Result<Code, Box<dyn Error>> {
     let mut request = Request::new(HealthCheckRequest { service: String::new() });
     if let Some(token) = token {
         request.metadata_mut().insert("authorization", format!("Bearer {token}").parse()?);
@@ -71,7 +75,8 @@ async fn call(client: &mut HealthClient<Channel>, token: Option<&str>) -> Result
     Ok(client.check(request).await.map_or_else(|status| status.code(), |_| Code::Ok))
 }
 
-/// A store that nobody can reach, to see what happens then. Also what it takes to write one of your own.
+/// A store that nobody can reach, to see what happens then. Also what it takes to write one of your
+/// own.
 struct Unreachable;
 
 fn unreachable<T: Send + 'static>() -> BoxFuture<'static, Result<T, StoreError>> {

@@ -1,17 +1,22 @@
 //! What time it is, as the decision sees it.
 //!
-//! Time is a value ([`Timestamp`]) that comes through a trait ([`Clock`]), so that every rule about time can be
-//! tested by stepping a clock by hand. This is the only room that reads the system clock.
+//! Time is a value ([`Timestamp`]) that comes through a trait ([`Clock`]), so that every rule about
+//! time can be tested by stepping a clock by hand. This is the only room that reads the system
+//! clock.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// A point in time: whole milliseconds since the Unix epoch, UTC, leap seconds ignored (RFC 7519 §2, `NumericDate`).
+/// A point in time: whole milliseconds since the Unix epoch, UTC, leap seconds ignored (RFC 7519
+/// §2, `NumericDate`).
 ///
-/// Arithmetic saturates: a claim such as `"exp": 1e300` is simply very far away. Serialized as the number of milliseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// Arithmetic saturates: a claim such as `"exp": 1e300` is simply very far away. Serialized as the
+/// number of milliseconds.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Timestamp(u64);
 
@@ -56,8 +61,8 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
-    /// The `iat` of a token that is issued now and counts from `floor` on: this whole second, as everyone stamps it,
-    /// or this very millisecond if the whole second lies before `floor`.
+    /// The `iat` of a token that is issued now and counts from `floor` on: this whole second, as
+    /// everyone stamps it, or this very millisecond if the whole second lies before `floor`.
     #[cfg(any(feature = "issuer", feature = "sessions", test))]
     pub(crate) fn stamp(self, floor: Self) -> Self {
         let second = Self::from_secs(self.as_secs());
@@ -77,7 +82,8 @@ fn millis(duration: Duration) -> u64 {
 
 /// Where the current time comes from.
 ///
-/// Implemented by [`SystemClock`], [`CoarseClock`] and, with feature `test-util`, by [`ManualClock`].
+/// Implemented by [`SystemClock`], [`CoarseClock`] and, with feature `test-util`, by
+/// [`ManualClock`].
 pub trait Clock: Send + Sync + 'static {
     /// The current time.
     fn now(&self) -> Timestamp;
@@ -95,12 +101,14 @@ impl Clock for SystemClock {
     }
 }
 
-/// The clock of the operating system, read at a tenth of the cost and up to 10 ms late: for judging tokens, which is done
-/// with a leeway of seconds.
+/// The clock of the operating system, read at a tenth of the cost and up to 10 ms late: for judging
+/// tokens, which is done with a leeway of seconds.
 ///
-/// Never for dating a revocation. One that is dated a few milliseconds early misses the tokens that were issued in them.
+/// Never for dating a revocation. One that is dated a few milliseconds early misses the tokens that
+/// were issued in them.
 ///
-/// On Linux it is the time of the last timer tick (`CLOCK_REALTIME_COARSE`), elsewhere the same as [`SystemClock`].
+/// On Linux it is the time of the last timer tick (`CLOCK_REALTIME_COARSE`), elsewhere the same as
+/// [`SystemClock`].
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct CoarseClock;
@@ -111,7 +119,8 @@ impl Clock for CoarseClock {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
         // A time before 1970 reads as the epoch, as with `SystemClock`.
         let millis = u64::try_from(now.tv_sec).map_or(0, |secs| {
-            secs.saturating_mul(1000).saturating_add(u64::try_from(now.tv_nsec / 1_000_000).unwrap_or(0))
+            secs.saturating_mul(1000)
+                .saturating_add(u64::try_from(now.tv_nsec / 1_000_000).unwrap_or(0))
         });
         Timestamp(millis)
     }

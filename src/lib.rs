@@ -1,11 +1,13 @@
-//! Tower middleware that verifies bearer JWTs and refuses the revoked ones, with the write side that revokes them.
+//! Tower middleware that verifies bearer JWTs and refuses the revoked ones, with the write side
+//! that revokes them.
 //!
 //! [`JwtRevocationLayer`] wraps any Tower service. A request passes when
 //!
 //! 1. it has one token, in `Authorization: Bearer …` unless you say otherwise;
 //! 2. the [`TokenVerifier`] accepts it: signature, times, issuer, audience, everything;
-//! 3. the [`RevocationStore`] knows that none of the targets of the token is revoked: the token itself, its session,
-//!    device, family, user, client, signing key, issuer, or a claim of your choice.
+//! 3. the [`RevocationStore`] knows that none of the targets of the token is revoked: the token
+//!    itself, its session, device, family, user, client, signing key, issuer, or a claim of your
+//!    choice.
 //!
 //! It then carries a [`Clearance`]. What happens otherwise:
 //!
@@ -83,8 +85,9 @@
 //!
 //! # Scope of this crate
 //!
-//! It decides whether a token may pass. It does not decide what its bearer may do (scopes, roles), keeps no users or
-//! passwords, and serves no routes. Opaque tokens and introspection (RFC 7662) are for other crates.
+//! It decides whether a token may pass. It does not decide what its bearer may do (scopes, roles),
+//! keeps no users or passwords, and serves no routes. Opaque tokens and introspection (RFC 7662)
+//! are for other crates.
 // docs.rs has all features, and only there every link leads somewhere.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
@@ -143,7 +146,13 @@ pub use token::{CredentialsError, TokenError, TokenErrorKind, TokenVerifier};
 pub use verified::{TokenTarget, VerifiedToken};
 
 // The documents, so that what they show compiles.
-#[cfg(all(doctest, feature = "aws_lc_rs", feature = "redis", feature = "issuer", feature = "sessions"))]
+#[cfg(all(
+    doctest,
+    feature = "aws_lc_rs",
+    feature = "redis",
+    feature = "issuer",
+    feature = "sessions"
+))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 #[cfg(all(doctest, feature = "aws_lc_rs", feature = "redis"))]

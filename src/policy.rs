@@ -15,15 +15,17 @@ use crate::store::{RevokedBy, Standing, StoreError, StoreErrorKind};
 use crate::token::{CredentialsError, TokenError, TokenErrorKind};
 use crate::verified::VerifiedToken;
 
-/// What happens to a verified token whose standing cannot be told, because the store is out of reach.
+/// What happens to a verified token whose standing cannot be told, because the store is out of
+/// reach.
 ///
-/// It decides about nothing else: a token that is invalid, expired or known to be revoked is refused in both modes.
+/// It decides about nothing else: a token that is invalid, expired or known to be revoked is
+/// refused in both modes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum FailMode {
-    /// The request is refused with 503 (gRPC: `UNAVAILABLE`). The default: no revoked token gets in, and while the
-    /// store is down nobody does.
+    /// The request is refused with 503 (gRPC: `UNAVAILABLE`). The default: no revoked token gets
+    /// in, and while the store is down nobody does.
     #[default]
     Closed,
     /// The request passes, marked and counted: [`Clearance::is_checked`] is false.
@@ -76,14 +78,16 @@ impl Clearance {
         &self.token
     }
 
-    /// Whether the store was asked, now or [so long ago](Self::age), and said that the token is live. False only under
+    /// Whether the store was asked, now or [so long ago](Self::age), and said that the token is
+    /// live. False only under
     /// [`FailMode::Open`]: a handler that moves money may want to look.
     pub fn is_checked(&self) -> bool {
         !matches!(self.basis, Basis::Unchecked(_))
     }
 
-    /// How long ago the store was asked, if the answer was [remembered](crate::store::LiveCache); zero if it was asked for this
-    /// request. A [`Mirror`](crate::Mirror) answers as of now, and is behind by at most its own bound.
+    /// How long ago the store was asked, if the answer was [remembered](crate::store::LiveCache);
+    /// zero if it was asked for this request. A [`Mirror`](crate::Mirror) answers as of now, and is
+    /// behind by at most its own bound.
     pub fn age(&self) -> Duration {
         match self.basis {
             Basis::Remembered(ago) => ago,
@@ -100,17 +104,20 @@ impl Clearance {
     }
 }
 
-/// Why a request was refused. In the extensions of the response, for layers further out; never in its body.
+/// Why a request was refused. In the extensions of the response, for layers further out; never in
+/// its body.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Rejection {
     /// The request has no credentials (RFC 6750 §3: no error code).
     NoCredentials,
-    /// The credentials cannot be read, or there are two that differ (RFC 6750 §3.1, `invalid_request`).
+    /// The credentials cannot be read, or there are two that differ (RFC 6750 §3.1,
+    /// `invalid_request`).
     BadRequest(CredentialsError),
     /// The token is not acceptable (`invalid_token`).
     InvalidToken(TokenError),
-    /// The token could not be verified, because the keys of its issuer cannot be had at the moment. It is refused in every
+    /// The token could not be verified, because the keys of its issuer cannot be had at the moment.
+    /// It is refused in every
     /// [`FailMode`]: who sent it is not known.
     NoKeys(TokenError),
     /// The token is revoked (`invalid_token`).

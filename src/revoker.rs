@@ -1,7 +1,7 @@
 //! [`Revoker`]: the write side.
 //!
-//! It turns "log out alice" into a [`Revocation`] that the check will find: the issuer is filled in and the lifetime
-//! chosen from the same [`TokenProfile`] by which tokens are accepted.
+//! It turns "log out alice" into a [`Revocation`] that the check will find: the issuer is filled in
+//! and the lifetime chosen from the same [`TokenProfile`] by which tokens are accepted.
 
 mod confirm;
 #[cfg(feature = "redis")]
@@ -21,7 +21,9 @@ pub use self::import::{DEFAULT_IMPORT_PACE, Import, ImportReport};
 use crate::audit::{AuditEvent, AuditKind, AuditSink, Pending};
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
-use crate::revocation::{Action, Extent, MAX_ID_BYTES, Origin, Record, Revocation, Target, TargetKind};
+use crate::revocation::{
+    Action, Extent, MAX_ID_BYTES, Origin, Record, Revocation, Target, TargetKind,
+};
 use crate::store::{ListQuery, Needs, Page, Receipt, RevocationStore, StoreError, StoreErrorKind};
 use crate::token::{TokenProfile, TokenVerifier};
 use crate::verified::VerifiedToken;
@@ -29,10 +31,10 @@ pub use confirm::{ConfirmError, ConfirmRequest, Confirmed};
 
 /// Revokes and reinstates, looks up and lists. Cheap to clone.
 ///
-/// A revocation that was answered with `Ok` is seen by every check that starts later, in every process that shares the
-/// store; where a process decides from a [`Mirror`](crate::Mirror), within its maximal staleness, or before
-/// [`confirm`](RevokeRequest::confirm) returns. One that was answered with an error may or may not have happened, and may
-/// be repeated.
+/// A revocation that was answered with `Ok` is seen by every check that starts later, in every
+/// process that shares the store; where a process decides from a [`Mirror`](crate::Mirror), within
+/// its maximal staleness, or before [`confirm`](RevokeRequest::confirm) returns. One that was
+/// answered with an error may or may not have happened, and may be repeated.
 ///
 /// ```
 /// # use tower_jwt_revocation::{MemoryStore, Revoker, Target, token::TokenProfile};
@@ -51,13 +53,15 @@ pub struct Revoker {
 }
 
 impl Revoker {
-    /// A revoker of the tokens that are accepted under `profile`. A process that also checks tokens takes
-    /// [`JwtRevocationLayer::revoker`](crate::JwtRevocationLayer::revoker) instead; one that only revokes must be given the
-    /// profile of those that check, above all the same issuers and the largest of their lifetimes.
+    /// A revoker of the tokens that are accepted under `profile`. A process that also checks tokens
+    /// takes [`JwtRevocationLayer::revoker`](crate::JwtRevocationLayer::revoker) instead; one that
+    /// only revokes must be given the profile of those that check, above all the same issuers and
+    /// the largest of their lifetimes.
     ///
     /// # Security
     /// Where refresh tokens are in use and this process does not keep sessions itself, say with
-    /// [`with_lifetime`](Self::with_lifetime) how long they live: the record of a user or a session must outlive them too.
+    /// [`with_lifetime`](Self::with_lifetime) how long they live: the record of a user or a session
+    /// must outlive them too.
     ///
     /// # Errors
     /// [`ConfigError`] if the profile cannot work.
@@ -75,19 +79,20 @@ impl Revoker {
         Self { store, profile, least, audit: None }
     }
 
-    /// Keeps every record of a session, a family, a user, … at least this long: for refresh tokens, which fall with
-    /// them and outlive access tokens. Has no effect if it is shorter than what the profile asks for, nor on the records
-    /// of single tokens. Default: what the profile asks for.
+    /// Keeps every record of a session, a family, a user, … at least this long: for refresh tokens,
+    /// which fall with them and outlive access tokens. Has no effect if it is shorter than what the
+    /// profile asks for, nor on the records of single tokens. Default: what the profile asks for.
     ///
-    /// Holds for the clones of this revoker too and, if it comes from a layer, for all revokers of that layer: no part of a
-    /// program is to end refresh tokens for a shorter time than another.
+    /// Holds for the clones of this revoker too and, if it comes from a layer, for all revokers of
+    /// that layer: no part of a program is to end refresh tokens for a shorter time than another.
     #[must_use]
     pub fn with_lifetime(self, lifetime: Duration) -> Self {
         self.least.raise(lifetime);
         self
     }
 
-    /// Tells `sink` of everything that is revoked or reinstated, and of attempts that failed. Default: none.
+    /// Tells `sink` of everything that is revoked or reinstated, and of attempts that failed.
+    /// Default: none.
     #[must_use]
     pub fn with_audit(mut self, sink: impl AuditSink) -> Self {
         self.audit = Some(Arc::new(sink));
@@ -99,8 +104,8 @@ impl Revoker {
         &self.profile
     }
 
-    /// How long a change of this target has to be remembered. Refresh tokens fall with what they belong to, never with a
-    /// single token.
+    /// How long a change of this target has to be remembered. Refresh tokens fall with what they
+    /// belong to, never with a single token.
     fn retention(&self, target: &Target) -> Duration {
         match target.kind() {
             TargetKind::Token | TargetKind::SigningInput => self.profile.retention(),
@@ -125,41 +130,50 @@ impl Revoker {
     }
 
     /// Revokes `target`: with [`Extent::All`] if it is a token, a session or a family, else with
-    /// [`Extent::IssuedSoFar`]. The record is kept for as long as the longest token that is accepted.
+    /// [`Extent::IssuedSoFar`]. The record is kept for as long as the longest token that is
+    /// accepted.
     ///
     /// Await the returned request, after saying more if there is more to say.
     ///
-    /// A reissued session id, or an issuer that goes on to mint tokens for a revoked session or family, needs a
-    /// longer [`lifetime`](RevokeRequest::lifetime).
+    /// A reissued session id, or an issuer that goes on to mint tokens for a revoked session or
+    /// family, needs a longer [`lifetime`](RevokeRequest::lifetime).
     pub fn revoke(&self, target: Target) -> RevokeRequest {
         self.request(self.revocation(target))
     }
 
     /// Revokes one token by its id; the record is kept until the token is over.
     ///
-    /// A token without an id is revoked by its signing input if the profile says so, and is an error otherwise.
+    /// A token without an id is revoked by its signing input if the profile says so, and is an
+    /// error otherwise.
     pub fn revoke_token(&self, token: &VerifiedToken) -> RevokeRequest {
-        let target = token.target(TargetKind::Token).or_else(|| token.target(TargetKind::SigningInput));
-        // A token without a name of its own gets the empty one, which is refused when the request is sent.
-        let mut change = Revocation::new(target.unwrap_or_else(|| Target::token("")), Duration::ZERO);
+        let target =
+            token.target(TargetKind::Token).or_else(|| token.target(TargetKind::SigningInput));
+        // A token without a name of its own gets the empty one, which is refused when the request
+        // is sent.
+        let mut change =
+            Revocation::new(target.unwrap_or_else(|| Target::token("")), Duration::ZERO);
         change.until = TokenProfile::forget_token_at(token.expires_at());
         change.origin = Origin::Token(token.clone());
         self.request(change).about(|event| event.about_token(token))
     }
 
     /// Revokes the token with this id, which is known to expire at `expires_at`.
-    pub fn revoke_token_id(&self, jti: impl Into<Box<str>>, expires_at: Timestamp) -> RevokeRequest {
+    pub fn revoke_token_id(
+        &self,
+        jti: impl Into<Box<str>>,
+        expires_at: Timestamp,
+    ) -> RevokeRequest {
         let mut change = Revocation::new(Target::token(jti), Duration::ZERO);
         change.until = TokenProfile::forget_token_at(expires_at);
         self.request(change)
     }
 
-    /// Revokes a token given as a string. Its signature, header and issuer are verified, so that nobody can revoke the
-    /// tokens of others; its times are not (RFC 7009 §2.2).
+    /// Revokes a token given as a string. Its signature, header and issuer are verified, so that
+    /// nobody can revoke the tokens of others; its times are not (RFC 7009 §2.2).
     ///
     /// # Errors
-    /// [`RevokeError::Token`] if the token could never be accepted, so that there is nothing to revoke;
-    /// [`RevokeError::Store`] if the write was not confirmed.
+    /// [`RevokeError::Token`] if the token could never be accepted, so that there is nothing to
+    /// revoke; [`RevokeError::Store`] if the write was not confirmed.
     pub async fn revoke_raw_token(
         &self,
         verifier: &dyn TokenVerifier,
@@ -179,10 +193,12 @@ impl Revoker {
         .map_err(RevokeError::Store)
     }
 
-    /// Revokes many targets at once, each as [`revoke`](Self::revoke) does; the receipts are in the same order.
+    /// Revokes many targets at once, each as [`revoke`](Self::revoke) does; the receipts are in the
+    /// same order.
     ///
     /// # Errors
-    /// [`StoreError`] if the write was not confirmed: none, some or all were revoked. It may be repeated.
+    /// [`StoreError`] if the write was not confirmed: none, some or all were revoked. It may be
+    /// repeated.
     pub async fn revoke_many(
         &self,
         targets: impl IntoIterator<Item = Target>,
@@ -190,8 +206,8 @@ impl Revoker {
         self.write(targets.into_iter().map(|target| self.revocation(target)).collect()).await
     }
 
-    /// Accepts the tokens of `target` again: undoes what was revoked for this very target before, in any extent. A token
-    /// that is also covered through another target stays revoked.
+    /// Accepts the tokens of `target` again: undoes what was revoked for this very target before,
+    /// in any extent. A token that is also covered through another target stays revoked.
     pub fn reinstate(&self, target: Target) -> RevokeRequest {
         let mut change = self.revocation(target);
         change.action = Action::Reinstate;
@@ -228,7 +244,8 @@ impl Revoker {
     }
 
     async fn write(&self, changes: Vec<Revocation>) -> Result<Vec<Receipt>, StoreError> {
-        let events = changes.iter().map(|change| self.begin(|| AuditEvent::of_change(change))).collect();
+        let events =
+            changes.iter().map(|change| self.begin(|| AuditEvent::of_change(change))).collect();
         self.write_and_tell(changes, events).await
     }
 
@@ -247,7 +264,10 @@ impl Revoker {
         result
     }
 
-    async fn check_and_write(&self, changes: &mut Vec<Revocation>) -> Result<Vec<Receipt>, StoreError> {
+    async fn check_and_write(
+        &self,
+        changes: &mut Vec<Revocation>,
+    ) -> Result<Vec<Receipt>, StoreError> {
         for change in changes.iter_mut() {
             change.target = self.complete(change.target.clone())?;
             change.outlive_tokens();
@@ -279,7 +299,8 @@ impl Revoker {
                 unknown_issuer(target.id())
             } else {
                 invalid(
-                    "no issuer is configured, so all tokens belong to a nameless one: Target::issuer(\"\")"
+                    "no issuer is configured, so all tokens belong to a nameless one: \
+                     Target::issuer(\"\")"
                         .into(),
                 )
             });
@@ -288,21 +309,25 @@ impl Revoker {
             && self.profile.target_of_claim(claim, target.issuer_name()) != Some(TargetKind::Claim)
         {
             return Err(invalid(format!(
-                "the profile does not map the claim {claim}, so there is nothing to revoke; see TokenProfile::with_claim_target",
+                "the profile does not map the claim {claim}, so there is nothing to revoke; see \
+                 TokenProfile::with_claim_target",
             )));
         }
         if target.wants_issuer() {
             return match self.profile.only_issuer() {
                 Ok(issuer) => Ok(target.issued_by(issuer)),
                 Err(issuers) => Err(invalid(format!(
-                    "the {} needs an issuer, as there are several: add .issued_by(…) with one of {}",
+                    "the {} needs an issuer, as there are several: add .issued_by(…) with one of \
+                     {}",
                     target.kind(),
                     issuers.join(", "),
                 ))),
             };
         }
         match target.issuer_name() {
-            Some(issuer) if self.profile.has_issuers() && !self.knows_owner(target.kind(), issuer) => {
+            Some(issuer)
+                if self.profile.has_issuers() && !self.knows_owner(target.kind(), issuer) =>
+            {
                 Err(unknown_issuer(issuer))
             }
             // Without configured issuers every id belongs to the same nameless one.
@@ -320,7 +345,9 @@ impl Revoker {
 }
 
 fn unknown_issuer(issuer: &str) -> StoreError {
-    invalid(format!("the issuer {issuer} is not one of the accepted ones, so there is nothing to revoke"))
+    invalid(format!(
+        "the issuer {issuer} is not one of the accepted ones, so there is nothing to revoke"
+    ))
 }
 
 fn invalid(problem: String) -> StoreError {
@@ -333,7 +360,8 @@ pub(crate) struct LeastLifetime(Arc<AtomicU64>);
 
 impl LeastLifetime {
     fn raise(&self, lifetime: Duration) {
-        self.0.fetch_max(u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.0
+            .fetch_max(u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     fn get(&self) -> Duration {
@@ -374,7 +402,8 @@ impl RevokeRequest {
         self
     }
 
-    /// Why, for people: shown by [`Revoker::find`], and in the audit of those who refuse the token. At most 1024 bytes.
+    /// Why, for people: shown by [`Revoker::find`], and in the audit of those who refuse the token.
+    /// At most 1024 bytes.
     pub fn reason(mut self, reason: impl Into<Arc<str>>) -> Self {
         self.change.reason = Some(reason.into());
         self
@@ -386,9 +415,9 @@ impl RevokeRequest {
         self
     }
 
-    /// For a token, by an id that is known to expire at `expires_at`: keeps the record until it is over, and no longer.
-    /// Has no effect on other targets. Do not let strangers choose the time: a token that is over later would work
-    /// again.
+    /// For a token, by an id that is known to expire at `expires_at`: keeps the record until it is
+    /// over, and no longer. Has no effect on other targets. Do not let strangers choose the time: a
+    /// token that is over later would work again.
     pub fn until(mut self, expires_at: Timestamp) -> Self {
         if self.change.target.kind() == TargetKind::Token {
             self.change.until = self.change.until.max(TokenProfile::forget_token_at(expires_at));
@@ -397,8 +426,8 @@ impl RevokeRequest {
         self
     }
 
-    /// Keeps the record at least this long from now. It can only be made longer than what the profile asks for: a
-    /// record must outlive the tokens it covers.
+    /// Keeps the record at least this long from now. It can only be made longer than what the
+    /// profile asks for: a record must outlive the tokens it covers.
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.change.lifetime = self.change.lifetime.max(lifetime);
         self
@@ -429,7 +458,8 @@ impl IntoFuture for RevokeRequest {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum RevokeError {
-    /// The token could never be accepted. RFC 7009 §2.2: answer the client as if it had been revoked.
+    /// The token could never be accepted. RFC 7009 §2.2: answer the client as if it had been
+    /// revoked.
     Token(crate::token::TokenError),
     /// The write was not confirmed. RFC 7009 §2.2.1: answer 503, the client repeats it.
     Store(StoreError),
@@ -439,7 +469,9 @@ impl fmt::Display for RevokeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Token(error) => write!(f, "there is nothing to revoke: {error}"),
-            Self::Store(error) => write!(f, "the revocation was not confirmed and may be repeated: {error}"),
+            Self::Store(error) => {
+                write!(f, "the revocation was not confirmed and may be repeated: {error}")
+            }
         }
     }
 }

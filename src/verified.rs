@@ -1,8 +1,8 @@
 //! A token that has been verified, as a type.
 //!
-//! A [`VerifiedToken`] cannot be written down, only be earned: [`TokenProfile`](crate::token::TokenProfile) makes it
-//! out of claims whose signature someone has checked. Stores can be asked about nothing else, so an unverified token
-//! never reaches one.
+//! A [`VerifiedToken`] cannot be written down, only be earned:
+//! [`TokenProfile`](crate::token::TokenProfile) makes it out of claims whose signature someone has
+//! checked. Stores can be asked about nothing else, so an unverified token never reaches one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,8 +16,9 @@ use crate::revocation::{Fingerprint, Target, TargetKind};
 /// A token whose signature and claims were verified, with everything by which it can be revoked.
 ///
 /// It holds no signature, unless the store behind a layer has lists of tokens as they are
-/// ([`RevocationStore::needs`](crate::RevocationStore::needs)). `Debug` shows no claim values. A clone shares all but the times, so that threads that work with
-/// one token at the same time can each have a clone, and do not contend for one reference count.
+/// ([`RevocationStore::needs`](crate::RevocationStore::needs)). `Debug` shows no claim values. A
+/// clone shares all but the times, so that threads that work with one token at the same time can
+/// each have a clone, and do not contend for one reference count.
 #[derive(Clone)]
 pub struct VerifiedToken {
     expires_at: Timestamp,
@@ -28,7 +29,8 @@ pub struct VerifiedToken {
     text: Option<Arc<TokenText>>,
 }
 
-/// What a store needs of a token beside its claims: see [`RevocationStore::needs`](crate::RevocationStore::needs).
+/// What a store needs of a token beside its claims: see
+/// [`RevocationStore::needs`](crate::RevocationStore::needs).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Needs {
@@ -49,8 +51,8 @@ enum TokenText {
 
 /// What clones of a token share.
 ///
-/// Texts are kept in one string and cut out when they are asked for: making a token costs two allocations for all of
-/// them, and checking it needs none of them.
+/// Texts are kept in one string and cut out when they are asked for: making a token costs two
+/// allocations for all of them, and checking it needs none of them.
 struct Facts {
     payload: Box<[u8]>,
     texts: Box<str>,
@@ -61,14 +63,16 @@ struct Facts {
     targets: Box<[TokenTarget]>,
 }
 
-/// One of the targets by which a token can be revoked: its kind and its fingerprint, already computed.
+/// One of the targets by which a token can be revoked: its kind and its fingerprint, already
+/// computed.
 ///
 /// [`VerifiedToken::describe`] gives it in words.
 #[derive(Clone, Debug)]
 pub struct TokenTarget {
     kind: TargetKind,
     fingerprint: Fingerprint,
-    /// The name of the claim, of a target by claim; of a key, to whom it belongs if not to the issuer of the token.
+    /// The name of the claim, of a target by claim; of a key, to whom it belongs if not to the
+    /// issuer of the token.
     qualifier: Option<Span>,
     id: Span,
 }
@@ -81,7 +85,12 @@ pub(crate) struct Span {
 }
 
 impl TokenTarget {
-    pub(crate) fn new(kind: TargetKind, fingerprint: Fingerprint, qualifier: Option<Span>, id: Span) -> Self {
+    pub(crate) fn new(
+        kind: TargetKind,
+        fingerprint: Fingerprint,
+        qualifier: Option<Span>,
+        id: Span,
+    ) -> Self {
         Self { kind, fingerprint, qualifier, id }
     }
 
@@ -133,7 +142,8 @@ impl VerifiedToken {
         &self.facts.targets
     }
 
-    /// The first target of this kind, in words: what a "log out" of a session or a device has to revoke.
+    /// The first target of this kind, in words: what a "log out" of a session or a device has to
+    /// revoke.
     ///
     /// ```no_run
     /// # async fn f(revoker: tower_jwt_revocation::Revoker, token: &tower_jwt_revocation::VerifiedToken)
@@ -153,7 +163,9 @@ impl VerifiedToken {
     pub fn describe(&self, target: &TokenTarget) -> Target {
         let id = self.facts.text(target.id);
         let named = match (target.kind, target.qualifier) {
-            (TargetKind::Key, Some(owner)) => return Target::key(id).issued_by(self.facts.text(owner)),
+            (TargetKind::Key, Some(owner)) => {
+                return Target::key(id).issued_by(self.facts.text(owner));
+            }
             (_, Some(claim)) => Target::claim(self.facts.text(claim), id),
             (_, None) => Target::new(target.kind, id),
         };
@@ -191,7 +203,8 @@ impl VerifiedToken {
         Self { text: text.map(Arc::new), ..self.clone() }
     }
 
-    /// The token as it was presented, if the store of the layer [needs](crate::RevocationStore::needs) that.
+    /// The token as it was presented, if the store of the layer
+    /// [needs](crate::RevocationStore::needs) that.
     ///
     /// # Security
     /// Whoever has it can use it. Do not log it, and do not keep it.
@@ -202,7 +215,8 @@ impl VerifiedToken {
         }
     }
 
-    /// The SHA-256 of the token as it was presented, if the store of the layer [needs](crate::RevocationStore::needs) it.
+    /// The SHA-256 of the token as it was presented, if the store of the layer
+    /// [needs](crate::RevocationStore::needs) it.
     ///
     /// No identity: the same token may be spelt in another way.
     pub fn text_sha256(&self) -> Option<[u8; 32]> {
@@ -244,7 +258,8 @@ impl fmt::Debug for VerifiedToken {
     }
 }
 
-/// Gathers the parts of a [`VerifiedToken`]. For [`TokenProfile`](crate::token::TokenProfile) alone.
+/// Gathers the parts of a [`VerifiedToken`]. For [`TokenProfile`](crate::token::TokenProfile)
+/// alone.
 pub(crate) struct Draft {
     pub(crate) texts: String,
     pub(crate) issuer: Option<Span>,

@@ -13,8 +13,9 @@ use tower_jwt_revocation::store::{ListQuery, Lookup, Page};
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::profile::SignedClaims;
 use tower_jwt_revocation::{
-    CachedVerifier, Clearance, JwtRevocation, JwtRevocationLayer, MemoryStore, Receipt, Record, Revocation,
-    RevocationStore, StoreError, Target, Timestamp, TokenError, TokenVerifier, VerifiedToken,
+    CachedVerifier, Clearance, JwtRevocation, JwtRevocationLayer, MemoryStore, Receipt, Record,
+    Revocation, RevocationStore, StoreError, Target, Timestamp, TokenError, TokenVerifier,
+    VerifiedToken,
 };
 
 /// A verifier that has seen the token before.
@@ -24,7 +25,8 @@ impl Known {
     fn new() -> Self {
         let profile = TokenProfile::new();
         let claims = br#"{"jti":"1","sub":"alice","iat":1000,"exp":2000}"#;
-        let token = profile.assert_verified(SignedClaims::new(claims), Timestamp::from_secs(1500)).unwrap();
+        let token =
+            profile.assert_verified(SignedClaims::new(claims), Timestamp::from_secs(1500)).unwrap();
         Self(Arc::new(token), profile)
     }
 }
@@ -43,13 +45,16 @@ impl TokenVerifier for Known {
     }
 }
 
-/// A verifier that takes what stands between the points for verified claims, at a time when they are good.
+/// A verifier that takes what stands between the points for verified claims, at a time when they
+/// are good.
 struct Claimed(TokenProfile);
 
 impl TokenVerifier for Claimed {
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
         let claims = token.split('.').nth(1).unwrap();
-        self.0.assert_verified(SignedClaims::new(claims.as_bytes()), Timestamp::from_secs(1500)).map(Arc::new)
+        self.0
+            .assert_verified(SignedClaims::new(claims.as_bytes()), Timestamp::from_secs(1500))
+            .map(Arc::new)
     }
 
     fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
@@ -88,7 +93,10 @@ impl RevocationStore for Boxed {
         self.0.find(target)
     }
 
-    fn list(&self, query: ListQuery) -> futures::future::BoxFuture<'static, Result<Page, StoreError>> {
+    fn list(
+        &self,
+        query: ListQuery,
+    ) -> futures::future::BoxFuture<'static, Result<Page, StoreError>> {
         self.0.list(query)
     }
 

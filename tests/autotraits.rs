@@ -7,8 +7,8 @@ use http::{Request, Response};
 use tower::util::BoxCloneSyncService;
 use tower_jwt_revocation::gate::{CounterSnapshot, Counters, Refusals};
 use tower_jwt_revocation::middleware::{
-    EmptyBody, EndWithToken, EndWithTokenLayer, EndingBody, JwtRevocation, LayerConfig, ProblemJson,
-    ResponseFuture, TokenEnded,
+    EmptyBody, EndWithToken, EndWithTokenLayer, EndingBody, JwtRevocation, LayerConfig,
+    ProblemJson, ResponseFuture, TokenEnded,
 };
 use tower_jwt_revocation::store::memory::MemoryStore;
 use tower_jwt_revocation::store::{
@@ -20,9 +20,9 @@ use tower_jwt_revocation::token::{
     IssuerSet, SecretText, TokenError, TokenProfile, TokenVerifier, UpstreamClaims, VerifierConfig,
 };
 use tower_jwt_revocation::{
-    CachedVerifier, Clearance, ConfigError, ConfirmError, ConfirmRequest, Confirmed, CredentialsError,
-    FailMode, JwtRevocationLayer, JwtVerifier, Record, Rejection, RejectionKind, Revocation, RevocationStore,
-    RevokeError, RevokeRequest, Revoker, Target, VerifiedToken,
+    CachedVerifier, Clearance, ConfigError, ConfirmError, ConfirmRequest, Confirmed,
+    CredentialsError, FailMode, JwtRevocationLayer, JwtVerifier, Record, Rejection, RejectionKind,
+    Revocation, RevocationStore, RevokeError, RevokeRequest, Revoker, Target, VerifiedToken,
 };
 
 fn is_send<T: Send>() {}
@@ -33,8 +33,11 @@ fn is_error<T: std::error::Error + Clone + Send + Sync + 'static>() {}
 /// Neither `Clone` nor `Debug`.
 struct Bare;
 
-type Inner =
-    BoxCloneSyncService<Request<Vec<u8>>, Response<Vec<u8>>, Box<dyn std::error::Error + Send + Sync>>;
+type Inner = BoxCloneSyncService<
+    Request<Vec<u8>>,
+    Response<Vec<u8>>,
+    Box<dyn std::error::Error + Send + Sync>,
+>;
 
 #[test]
 fn the_read_side() {
@@ -65,7 +68,10 @@ fn the_future_asks_only_for_send() {
         type Error = Infallible;
         type Future = Ready<Result<Self::Response, Infallible>>;
 
-        fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+        fn poll_ready(
+            &mut self,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Result<(), Infallible>> {
             std::task::Poll::Ready(Ok(()))
         }
 
@@ -97,15 +103,27 @@ fn the_write_side_the_stores_and_the_tokens() {
 #[cfg(feature = "sessions")]
 #[test]
 fn sessions_and_audit() {
-    use tower_jwt_revocation::audit::{AuditEvent, AuditKind, AuditSink, JsonLinesSink, TracingSink};
+    use tower_jwt_revocation::audit::{
+        AuditEvent, AuditKind, AuditSink, JsonLinesSink, TracingSink,
+    };
     use tower_jwt_revocation::session::{
-        Families, Grant, Login, NewFamily, NewSession, Refresh, RefreshPolicy, RefreshToken, Refusal,
-        ReuseClass, Session, Sessions, UserCache,
+        Families, Grant, Login, NewFamily, NewSession, Refresh, RefreshPolicy, RefreshToken,
+        Refusal, ReuseClass, Session, Sessions, UserCache,
     };
     use tower_jwt_revocation::store::session::{Commit, Committed, Seen, SessionStore, Snapshot};
 
     is_cloned::<(Sessions, Families, UserCache<Bare>, RefreshPolicy)>();
-    is_cloned::<(NewSession, NewFamily, Login, Refresh, Grant, Refusal, ReuseClass, RefreshToken, Session)>();
+    is_cloned::<(
+        NewSession,
+        NewFamily,
+        Login,
+        Refresh,
+        Grant,
+        Refusal,
+        ReuseClass,
+        RefreshToken,
+        Session,
+    )>();
     is_cloned::<(Commit, Committed, Seen, Snapshot)>();
     is_cloned::<(AuditEvent, AuditKind, JsonLinesSink, TracingSink)>();
     is_shared::<(Box<dyn SessionStore>, Box<dyn AuditSink>)>();

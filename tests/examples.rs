@@ -65,8 +65,10 @@ fn a_second_process_revokes() {
     support::redis_or_skip!();
     let printed = run("revoke", &[]);
     assert_eq!(words(&printed, &["200", "401"]), ["200", "200", "401", "200"], "{printed}");
-    let processes: std::collections::HashSet<_> =
-        printed.lines().filter_map(|line| line.trim().strip_prefix("process ")?.split(':').next()).collect();
+    let processes: std::collections::HashSet<_> = printed
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("process ")?.split(':').next())
+        .collect();
     assert_eq!(processes.len(), 2, "{printed}");
 }
 
@@ -86,8 +88,10 @@ fn everything_comes_from_the_environment() {
         ("JWT_FAIL_MODE", "closed"),
     ];
     let check = |more: &[(&str, &str)]| {
-        let output =
-            command("from_env", &[&env[..], more].concat()).args(["--", "--check"]).output().unwrap();
+        let output = command("from_env", &[&env[..], more].concat())
+            .args(["--", "--check"])
+            .output()
+            .unwrap();
         let printed = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8_lossy(&printed).into_owned())
     };
@@ -96,6 +100,14 @@ fn everything_comes_from_the_environment() {
     let wrong = check(&[("JWT_AUDIENCES", "orders"), ("JWT_FAIL_MODE", "ajar")]);
     std::fs::remove_file(&secret).unwrap();
     assert!(good.0 && good.1.contains("all settings are good"), "{}", good.1);
-    assert!(!slip.0 && slip.1.contains("JWT_AUDIENCES: is not set, but `JWT_AUDIENCE` is"), "{}", slip.1);
-    assert!(!wrong.0 && wrong.1.contains("JWT_FAIL_MODE: is neither `closed` nor `open`"), "{}", wrong.1);
+    assert!(
+        !slip.0 && slip.1.contains("JWT_AUDIENCES: is not set, but `JWT_AUDIENCE` is"),
+        "{}",
+        slip.1
+    );
+    assert!(
+        !wrong.0 && wrong.1.contains("JWT_FAIL_MODE: is neither `closed` nor `open`"),
+        "{}",
+        wrong.1
+    );
 }

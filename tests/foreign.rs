@@ -1,9 +1,13 @@
-//! Lists that other programs write with the client libraries that they use: redis-py and node-redis. What they revoke is
-//! refused here, and what is revoked here they refuse.
+//! Lists that other programs write with the client libraries that they use: redis-py and
+//! node-redis. What they revoke is refused here, and what is revoked here they refuse.
 //!
-//! The libraries are installed on first use, by `scripts/setup-interop`. One that cannot be is skipped with a message,
-//! unless `REQUIRE_INTEROP=1`.
-#![cfg(all(feature = "redis", feature = "issuer", any(feature = "aws_lc_rs", feature = "rust_crypto")))]
+//! The libraries are installed on first use, by `scripts/setup-interop`. One that cannot be is
+//! skipped with a message, unless `REQUIRE_INTEROP=1`.
+#![cfg(all(
+    feature = "redis",
+    feature = "issuer",
+    any(feature = "aws_lc_rs", feature = "rust_crypto")
+))]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -27,7 +31,8 @@ use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::issue::{NewToken, TokenIssuer};
 use tower_jwt_revocation::token::jwt::{Algorithm, SigningKey};
 use tower_jwt_revocation::{
-    Clearance, ForeignList, JwtRevocationLayer, JwtVerifier, RedisStore, Rejection, Target, TargetKind,
+    Clearance, ForeignList, JwtRevocationLayer, JwtVerifier, RedisStore, Rejection, Target,
+    TargetKind,
 };
 
 const PEERS: [&str; 2] = ["redis-py", "node-redis"];
@@ -41,7 +46,11 @@ impl Peer {
     /// Those whose library is there.
     fn all() -> Vec<Self> {
         let is_there = |name: &&str| peers::is_there(name);
-        if redis_is_installed() { PEERS.into_iter().filter(is_there).map(Self).collect() } else { Vec::new() }
+        if redis_is_installed() {
+            PEERS.into_iter().filter(is_there).map(Self).collect()
+        } else {
+            Vec::new()
+        }
     }
 
     fn ask(self, request: &Value) -> Value {
@@ -51,11 +60,15 @@ impl Peer {
 
     fn revokes(self, to: &Value, layout: &str, token: &Value, ttl: Duration) {
         let ttl = u64::try_from(ttl.as_millis()).unwrap();
-        self.ask(&json!({"do": "revoke", "to": to, "layout": layout, "token": token, "ttl_ms": ttl}));
+        self.ask(
+            &json!({"do": "revoke", "to": to, "layout": layout, "token": token, "ttl_ms": ttl}),
+        );
     }
 
     fn refuses(self, to: &Value, layout: &str, token: &Value) -> bool {
-        self.ask(&json!({"do": "check", "to": to, "layout": layout, "token": token})).as_bool().unwrap()
+        self.ask(&json!({"do": "check", "to": to, "layout": layout, "token": token}))
+            .as_bool()
+            .unwrap()
     }
 }
 
@@ -79,10 +92,12 @@ struct Service {
 impl Service {
     async fn start(url: &str, list: ForeignList) -> Self {
         let key =
-            SigningKey::from_secret(Algorithm::HS256, b"a secret of at least thirty-two bytes").unwrap();
+            SigningKey::from_secret(Algorithm::HS256, b"a secret of at least thirty-two bytes")
+                .unwrap();
         let verifier = JwtVerifier::new([key.verification_key()], TokenProfile::new()).unwrap();
         let limit = Duration::from_secs(10);
-        let builder = RedisStore::builder().with_url(url).with_check_timeout(limit).with_write_timeout(limit);
+        let builder =
+            RedisStore::builder().with_url(url).with_check_timeout(limit).with_write_timeout(limit);
         let store = Box::pin(builder.with_foreign_list(list).connect()).await.unwrap();
         Self {
             layer: JwtRevocationLayer::new(verifier, store),
@@ -100,8 +115,8 @@ impl Service {
         let inner = service_fn(|request: Request<()>| async move {
             Ok::<_, Infallible>(Response::new(request.extensions().get::<Clearance>().cloned()))
         });
-        let request =
-            Request::get("/").header("authorization", format!("Bearer {}", token["text"].as_str().unwrap()));
+        let request = Request::get("/")
+            .header("authorization", format!("Bearer {}", token["text"].as_str().unwrap()));
         self.layer.layer(inner).oneshot(request.body(()).unwrap()).await.unwrap()
     }
 
@@ -131,7 +146,9 @@ async fn what_the_other_program_revokes_is_refused_with_its_words() {
             peer.revokes(&to, layout, &listed, HOUR);
             let refused = service.call(&listed).await;
             assert_eq!(refused.status(), StatusCode::UNAUTHORIZED, "{} {layout}", peer.0);
-            let Some(Rejection::Revoked(by)) = refused.extensions().get() else { panic!("{refused:?}") };
+            let Some(Rejection::Revoked(by)) = refused.extensions().get() else {
+                panic!("{refused:?}")
+            };
             assert_eq!(by.kind, kind, "{} {layout}", peer.0);
             if layout == "blacklisted_jti_json" {
                 assert_eq!(by.reason.as_deref(), Some("stolen (user_id 42)"), "{}", peer.0);
@@ -153,7 +170,9 @@ async fn what_is_revoked_here_is_refused_by_the_other_program() {
             let clearance = passed.body().as_ref().unwrap();
             let revoker = service.layer.revoker();
             match kind {
-                TargetKind::Token => revoker.revoke_token(clearance.token()).reason("logout").await.unwrap(),
+                TargetKind::Token => {
+                    revoker.revoke_token(clearance.token()).reason("logout").await.unwrap()
+                }
                 _ => revoker.revoke(Target::family("f1")).reason("logout").await.unwrap(),
             };
             assert!(peer.refuses(&to, layout, &token), "{} {layout}", peer.0);
@@ -184,16 +203,24 @@ async fn in_a_cluster_and_behind_sentinels_it_is_the_same() {
     if peers.is_empty() {
         return;
     }
-    let (cluster, sentinel) = tokio::task::block_in_place(|| (Cluster::start(), Sentinel::start(1, 1)));
+    let (cluster, sentinel) =
+        tokio::task::block_in_place(|| (Cluster::start(), Sentinel::start(1, 1)));
     let in_cluster = (cluster.url(), json!({"cluster": addresses(cluster.nodes())}));
-    let behind_sentinel =
-        (sentinel.url(), json!({"sentinels": addresses(sentinel.sentinels()), "service": Sentinel::SERVICE}));
+    let behind_sentinel = (
+        sentinel.url(),
+        json!({"sentinels": addresses(sentinel.sentinels()), "service": Sentinel::SERVICE}),
+    );
     for (url, to) in [in_cluster, behind_sentinel] {
         for (n, peer) in peers.iter().enumerate() {
             for (layout, list, _) in layouts() {
                 let service = Service::start(&url, list).await;
                 let (listed, other) = (service.token(&format!("f{n}")), service.token("live"));
-                assert_eq!(service.status(&listed).await, StatusCode::OK, "{} {layout} {to}", peer.0);
+                assert_eq!(
+                    service.status(&listed).await,
+                    StatusCode::OK,
+                    "{} {layout} {to}",
+                    peer.0
+                );
                 peer.revokes(&to, layout, &listed, HOUR);
                 assert_eq!(
                     service.status(&listed).await,
@@ -201,7 +228,12 @@ async fn in_a_cluster_and_behind_sentinels_it_is_the_same() {
                     "{} {layout} {to}",
                     peer.0
                 );
-                assert_eq!(service.status(&other).await, StatusCode::OK, "{} {layout} {to}", peer.0);
+                assert_eq!(
+                    service.status(&other).await,
+                    StatusCode::OK,
+                    "{} {layout} {to}",
+                    peer.0
+                );
             }
         }
     }

@@ -1,8 +1,9 @@
-//! Trades tokens and keys with other libraries: what they mint is accepted here, what is issued here they accept.
+//! Trades tokens and keys with other libraries: what they mint is accepted here, what is issued
+//! here they accept.
 //!
-//! The libraries are installed on first use, by `scripts/setup-interop`. One that cannot be is skipped with a message,
-//! unless `REQUIRE_INTEROP=1`. Java (nimbus-jose-jwt, jjwt) is not among them: it would take a JDK and Maven Central, and what
-//! no run has seen is no proof.
+//! The libraries are installed on first use, by `scripts/setup-interop`. One that cannot be is
+//! skipped with a message, unless `REQUIRE_INTEROP=1`. Java (nimbus-jose-jwt, jjwt) is not among
+//! them: it would take a JDK and Maven Central, and what no run has seen is no proof.
 #![cfg(all(feature = "issuer", any(feature = "aws_lc_rs", feature = "rust_crypto")))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -14,13 +15,15 @@ use serde_json::{Value, json};
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::issue::{NewToken, TokenIssuer};
 use tower_jwt_revocation::token::jwt::{Algorithm, KeySet, SigningKey, VerificationKey};
-use tower_jwt_revocation::{Clock as _, JwtVerifier, SystemClock, TokenErrorKind, TokenVerifier as _};
+use tower_jwt_revocation::{
+    Clock as _, JwtVerifier, SystemClock, TokenErrorKind, TokenVerifier as _,
+};
 
 const ISSUER: &str = "https://id.example";
 const AUDIENCE: &str = "orders";
 const ALGORITHMS: [&str; 12] = [
-    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384",
-    "EdDSA",
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256",
+    "ES384", "EdDSA",
 ];
 
 #[derive(Deserialize)]
@@ -54,8 +57,9 @@ fn trade_with(name: &str) {
     let set = json!({"keys": minted.iter().map(|one| &one.public).collect::<Vec<_>>()}).to_string();
     let verifier = JwtVerifier::new(KeySet::from_jwk_set(&set).unwrap(), profile()).unwrap();
     for one in &minted {
-        let token =
-            verifier.verify(&one.token).unwrap_or_else(|error| panic!("{} of {name}: {error}", one.alg));
+        let token = verifier
+            .verify(&one.token)
+            .unwrap_or_else(|error| panic!("{} of {name}: {error}", one.alg));
         assert_eq!(token.subject(), Some("alice"));
         let (input, signature) = one.token.rsplit_once('.').unwrap();
         let (header, payload) = input.split_once('.').unwrap();
@@ -98,8 +102,7 @@ fn tokens_are_traded_with_jose() {
 #[test]
 fn ed25519_is_accepted_by_its_new_name() {
     let now = SystemClock::default().now().as_secs();
-    let claims =
-        json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "jti": "1", "iat": now, "exp": now + 600});
+    let claims = json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "jti": "1", "iat": now, "exp": now + 600});
     let request = json!({"do": "mint", "algs": ["Ed25519"], "claims": claims});
     for name in ["jose", "joserfc"] {
         let Some(minted) = ask::<Vec<Minted>>(name, &request) else { continue };
@@ -109,10 +112,12 @@ fn ed25519_is_accepted_by_its_new_name() {
     }
 }
 
-/// Key sets as identity providers publish them, with fresh keys. The one named `active` is `tests/keys/rsa2048.pem`.
+/// Key sets as identity providers publish them, with fresh keys. The one named `active` is
+/// `tests/keys/rsa2048.pem`.
 #[test]
 fn the_right_keys_of_published_sets_are_used() {
-    let key = SigningKey::from_rsa_pem(Algorithm::RS256, include_bytes!("keys/rsa2048.pem")).unwrap();
+    let key =
+        SigningKey::from_rsa_pem(Algorithm::RS256, include_bytes!("keys/rsa2048.pem")).unwrap();
     let key = key.with_kid("active").unwrap();
     let issued = TokenIssuer::new(key, profile()).unwrap().issue(&NewToken::new("alice")).unwrap();
     for (provider, set, used, skipped) in [
@@ -120,7 +125,12 @@ fn the_right_keys_of_published_sets_are_used() {
         ("cognito", include_str!("interop/providers/cognito.json"), 2, &[]),
         ("entra", include_str!("interop/providers/entra.json"), 3, &[]),
         ("google", include_str!("interop/providers/google.json"), 2, &[]),
-        ("keycloak", include_str!("interop/providers/keycloak.json"), 2, &["not for signatures", "crv"]),
+        (
+            "keycloak",
+            include_str!("interop/providers/keycloak.json"),
+            2,
+            &["not for signatures", "crv"],
+        ),
     ] {
         let keys = KeySet::from_jwk_set_lenient(set).unwrap();
         assert_eq!(keys.keys().len(), used, "{provider}");

@@ -1,4 +1,5 @@
-//! Keys from an identity provider over HTTP: what a real one answers, and what a broken or hostile one might.
+//! Keys from an identity provider over HTTP: what a real one answers, and what a broken or hostile
+//! one might.
 #![cfg(all(feature = "jwks", any(feature = "aws_lc_rs", feature = "rust_crypto")))]
 #![allow(
     clippy::unwrap_used,
@@ -27,17 +28,22 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::jwks::{Jwks, JwksErrorKind, MAX_DOCUMENT_BYTES};
 use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
-use tower_jwt_revocation::{Clock as _, JwtVerifier, SystemClock, TokenErrorKind, TokenVerifier as _};
+use tower_jwt_revocation::{
+    Clock as _, JwtVerifier, SystemClock, TokenErrorKind, TokenVerifier as _,
+};
 
 /// The public part of `tests/keys/ed25519.pem`.
 fn public_x() -> String {
     let pem = include_str!("keys/ed25519.pub.pem");
-    let der = STANDARD.decode(pem.lines().filter(|line| !line.starts_with('-')).collect::<String>()).unwrap();
+    let der = STANDARD
+        .decode(pem.lines().filter(|line| !line.starts_with('-')).collect::<String>())
+        .unwrap();
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&der[der.len() - 32..])
 }
 
 fn key_set(kids: &[&str]) -> String {
-    let key = |kid| json!({"kty": "OKP", "crv": "Ed25519", "use": "sig", "kid": kid, "x": public_x()});
+    let key =
+        |kid| json!({"kty": "OKP", "crv": "Ed25519", "use": "sig", "kid": kid, "x": public_x()});
     json!({ "keys": kids.iter().map(key).collect::<Vec<_>>() }).to_string()
 }
 
@@ -45,7 +51,9 @@ fn token(issuer: &str, kid: &str) -> String {
     // jsonwebtoken must not be asked for anything before a key of ours was made.
     VerificationKey::from_secret(Algorithm::HS256, &[0; 32]).unwrap();
     let pem = include_str!("keys/ed25519.pem");
-    let der = STANDARD.decode(pem.lines().filter(|line| !line.starts_with('-')).collect::<String>()).unwrap();
+    let der = STANDARD
+        .decode(pem.lines().filter(|line| !line.starts_with('-')).collect::<String>())
+        .unwrap();
     let now = SystemClock::default().now().as_secs();
     let claims = json!({"iss": issuer, "sub": "alice", "jti": "1", "iat": now, "exp": now + 600});
     let header = Header { kid: Some(kid.into()), ..Header::new(Algorithm::EdDSA) };
@@ -197,16 +205,21 @@ async fn keys_are_discovered() {
     .await;
     *host.lock().unwrap() = provider.url("");
     let issuer = provider.url("/realm");
-    let keys = Jwks::of_issuer(&issuer).unwrap().with_plain_http_on_loopback().fetch().await.unwrap();
-    let verifier = JwtVerifier::with_remote_keys(keys, TokenProfile::new().with_issuer(&issuer)).unwrap();
+    let keys =
+        Jwks::of_issuer(&issuer).unwrap().with_plain_http_on_loopback().fetch().await.unwrap();
+    let verifier =
+        JwtVerifier::with_remote_keys(keys, TokenProfile::new().with_issuer(&issuer)).unwrap();
     verifier.verify(&token(&issuer, "a")).unwrap();
 }
 
 #[tokio::test]
 async fn a_document_cannot_send_us_into_our_own_network() {
-    for jwks_uri in
-        ["https://10.0.0.1/keys", "https://169.254.169.254/latest", "https://[fd00::1]/", "http://1.1.1.1/"]
-    {
+    for jwks_uri in [
+        "https://10.0.0.1/keys",
+        "https://169.254.169.254/latest",
+        "https://[fd00::1]/",
+        "http://1.1.1.1/",
+    ] {
         let host = Arc::new(Mutex::new(String::new()));
         let known = Arc::clone(&host);
         let provider = Provider::start(move |_| {
@@ -223,17 +236,24 @@ async fn a_document_cannot_send_us_into_our_own_network() {
 
 #[tokio::test]
 async fn redirects_are_not_followed() {
-    for status in ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"] {
-        let answer = format!("HTTP/1.1 {status}\r\nlocation: /hunter2\r\ncontent-length: 0\r\n\r\n");
+    for status in
+        ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"]
+    {
+        let answer =
+            format!("HTTP/1.1 {status}\r\nlocation: /hunter2\r\ncontent-length: 0\r\n\r\n");
         assert_eq!(error_of(Answer::Bytes(answer.into())).await, JwksErrorKind::Status);
     }
 }
 
 #[tokio::test]
 async fn other_answers_than_200_are_errors_even_with_keys() {
-    for status in
-        ["201 Created", "203 Non-Authoritative", "404 Not Found", "429 Too Many Requests", "500 Error"]
-    {
+    for status in [
+        "201 Created",
+        "203 Non-Authoritative",
+        "404 Not Found",
+        "429 Too Many Requests",
+        "500 Error",
+    ] {
         let answer = ok(&key_set(&["a"])).replace("200 OK", status);
         assert_eq!(error_of(Answer::Bytes(answer.into())).await, JwksErrorKind::Status, "{status}");
     }
@@ -245,7 +265,8 @@ async fn huge_answers_are_cut_off() {
         let set = key_set(&["a"]);
         format!("{}{set}", " ".repeat(size - set.len()))
     };
-    let provider = Provider::start(move |_| Answer::Bytes(ok(&padded(MAX_DOCUMENT_BYTES)).into())).await;
+    let provider =
+        Provider::start(move |_| Answer::Bytes(ok(&padded(MAX_DOCUMENT_BYTES)).into())).await;
     plain(&provider.url("/")).fetch().await.unwrap();
     assert_eq!(
         error_of(Answer::Bytes(ok(&padded(MAX_DOCUMENT_BYTES + 1)).into())).await,
@@ -253,16 +274,23 @@ async fn huge_answers_are_cut_off() {
     );
     let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
     let chunk = format!("1000\r\n{}\r\n", " ".repeat(0x1000));
-    assert_eq!(error_of(Answer::Endless(chunked.into(), chunk.into())).await, JwksErrorKind::TooLarge);
+    assert_eq!(
+        error_of(Answer::Endless(chunked.into(), chunk.into())).await,
+        JwksErrorKind::TooLarge
+    );
     // Header fields without end.
-    let endless =
-        error_of(Answer::Endless(b"HTTP/1.1 200 OK\r\n".to_vec(), b"x-a: bbbbbbbbbbbbbb\r\n".to_vec()));
+    let endless = error_of(Answer::Endless(
+        b"HTTP/1.1 200 OK\r\n".to_vec(),
+        b"x-a: bbbbbbbbbbbbbb\r\n".to_vec(),
+    ));
     assert_eq!(endless.await, JwksErrorKind::Unreachable);
 }
 
 #[tokio::test]
 async fn slow_answers_are_given_up() {
-    for bytes in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"keys\":"] {
+    for bytes in
+        ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"keys\":"]
+    {
         assert_eq!(error_of(Answer::Hang(bytes.into())).await, JwksErrorKind::Timeout, "{bytes:?}");
     }
 }
@@ -277,7 +305,11 @@ async fn garbage_is_an_error() {
         assert_eq!(error_of(Answer::Bytes(bytes.into())).await, JwksErrorKind::Unreachable);
     }
     for body in ["hunter2", "[]", "{\"keys\": \"hunter2\"}", "\u{feff}{}"] {
-        assert_eq!(error_of(Answer::Bytes(ok(body).into())).await, JwksErrorKind::Malformed, "{body}");
+        assert_eq!(
+            error_of(Answer::Bytes(ok(body).into())).await,
+            JwksErrorKind::Malformed,
+            "{body}"
+        );
     }
 }
 
@@ -292,7 +324,10 @@ async fn nobody_at_home_is_an_error() {
     assert!(format!("{error:?}").starts_with("the provider cannot be reached: "), "{error:?}");
     assert!(!format!("{error:?}").contains('{'), "{error:?}");
     let nowhere = plain("http://no-such-host.invalid/").fetch().await.unwrap_err();
-    assert!(matches!(nowhere.kind(), JwksErrorKind::Unreachable | JwksErrorKind::Timeout), "{nowhere}");
+    assert!(
+        matches!(nowhere.kind(), JwksErrorKind::Unreachable | JwksErrorKind::Timeout),
+        "{nowhere}"
+    );
 }
 
 #[tokio::test]
@@ -326,7 +361,8 @@ fn tls() -> (String, TlsAcceptor) {
 #[tokio::test]
 async fn over_tls_the_certificate_must_be_right() {
     let (ca, acceptor) = tls();
-    let provider = Provider::start_with(Some(acceptor), |_| Answer::Bytes(ok(&key_set(&["a"])).into())).await;
+    let provider =
+        Provider::start_with(Some(acceptor), |_| Answer::Bytes(ok(&key_set(&["a"])).into())).await;
     let port = provider.address.port();
     let at = |host: &str| Jwks::at(&format!("https://{host}:{port}/keys")).unwrap();
 
@@ -338,8 +374,12 @@ async fn over_tls_the_certificate_must_be_right() {
         at("127.0.0.1").with_root_certificates(ca.as_bytes()).unwrap().fetch().await.unwrap_err();
     assert_eq!(wrong_name.kind(), JwksErrorKind::Unreachable);
     let (other_ca, _) = tls();
-    let unknown =
-        at("localhost").with_root_certificates(other_ca.as_bytes()).unwrap().fetch().await.unwrap_err();
+    let unknown = at("localhost")
+        .with_root_certificates(other_ca.as_bytes())
+        .unwrap()
+        .fetch()
+        .await
+        .unwrap_err();
     assert_eq!(unknown.kind(), JwksErrorKind::Unreachable);
     assert_eq!(provider.paths(), ["/keys"], "nothing was asked without trust");
 }
@@ -349,11 +389,14 @@ async fn a_rotation_under_load_refuses_no_token() {
     const ISSUER: &str = "https://id.example";
     let published = Arc::new(Mutex::new(key_set(&["old"])));
     let answers = Arc::clone(&published);
-    let provider = Provider::start(move |_| Answer::Bytes(ok(&answers.lock().unwrap()).into())).await;
+    let provider =
+        Provider::start(move |_| Answer::Bytes(ok(&answers.lock().unwrap()).into())).await;
     let second = Duration::from_secs(1);
-    let keys = plain(&provider.url("/")).with_cooldown(second).with_max_age(second).fetch().await.unwrap();
+    let keys =
+        plain(&provider.url("/")).with_cooldown(second).with_max_age(second).fetch().await.unwrap();
     let verifier = Arc::new(
-        JwtVerifier::with_remote_keys(keys.clone(), TokenProfile::new().with_issuer(ISSUER)).unwrap(),
+        JwtVerifier::with_remote_keys(keys.clone(), TokenProfile::new().with_issuer(ISSUER))
+            .unwrap(),
     );
 
     let current = Arc::new(Mutex::new(token(ISSUER, "old")));
@@ -364,7 +407,8 @@ async fn a_rotation_under_load_refuses_no_token() {
             let (stop, accepted) = (Arc::clone(&stop), Arc::clone(&accepted));
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    // Held while it is verified: a token is not in use any more once the next step begins.
+                    // Held while it is verified: a token is not in use any more once the next step
+                    // begins.
                     let token = current.lock().unwrap();
                     verifier.verify(&token).unwrap();
                     accepted.fetch_add(1, Ordering::Relaxed);
@@ -395,11 +439,14 @@ async fn tokens_cannot_name_a_place_for_keys() {
     let mallory = Provider::start(|_| Answer::Bytes(ok(&key_set(&["evil"])).into())).await;
     let provider = Provider::start(|_| Answer::Bytes(ok(&key_set(&["a"])).into())).await;
     let keys = plain(&provider.url("/")).fetch().await.unwrap();
-    let verifier = JwtVerifier::with_remote_keys(keys, TokenProfile::new().with_issuer(ISSUER)).unwrap();
+    let verifier =
+        JwtVerifier::with_remote_keys(keys, TokenProfile::new().with_issuer(ISSUER)).unwrap();
     let now = SystemClock::default().now().as_secs();
     let claims = json!({"iss": ISSUER, "sub": "alice", "jti": "1", "iat": now, "exp": now + 600});
     let pem = include_str!("keys/ed25519.pem");
-    let der = STANDARD.decode(pem.lines().filter(|line| !line.starts_with('-')).collect::<String>()).unwrap();
+    let der = STANDARD
+        .decode(pem.lines().filter(|line| !line.starts_with('-')).collect::<String>())
+        .unwrap();
     let header = Header {
         kid: Some("evil".into()),
         jku: Some(mallory.url("/jku")),

@@ -1,5 +1,5 @@
-//! What the log says, and what it must never say. Alone in its binary: a subscriber of one thread only would miss what
-//! the tests of other threads have switched off.
+//! What the log says, and what it must never say. Alone in its binary: a subscriber of one thread
+//! only would miss what the tests of other threads have switched off.
 #![cfg(feature = "test-util")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -57,8 +57,8 @@ async fn the_log_tells_each_change_once_and_never_the_token() {
     tracing::subscriber::set_global_default(subscriber).unwrap();
 
     let store = ScriptedStore::new();
-    let layer =
-        JwtRevocationLayer::new(WordVerifier::default(), store.clone()).with_fail_mode(FailMode::Open);
+    let layer = JwtRevocationLayer::new(WordVerifier::default(), store.clone())
+        .with_fail_mode(FailMode::Open);
     let service = layer.layer(Handler);
     let secret = token("alice-the-user", "secret-id");
     let ask = || async {
@@ -87,5 +87,8 @@ async fn the_log_tells_each_change_once_and_never_the_token() {
     ask().await;
     let text = log.take();
     assert!(text.contains("DEBUG") && text.contains("Revoked(User)"), "{text}");
-    assert!(!text.contains("alice") && !text.contains("secret") && !text.contains(&secret), "{text}");
+    assert!(
+        !text.contains("alice") && !text.contains("secret") && !text.contains(&secret),
+        "{text}"
+    );
 }

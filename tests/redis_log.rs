@@ -1,5 +1,5 @@
-//! What the Redis store logs: each change of state once, and never a credential. Alone in its binary, because the log is one
-//! for all tests.
+//! What the Redis store logs: each change of state once, and never a credential. Alone in its
+//! binary, because the log is one for all tests.
 #![cfg(feature = "redis")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -17,8 +17,8 @@ use tower_jwt_revocation::store::redis::Health;
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::profile::SignedClaims;
 use tower_jwt_revocation::{
-    Clearance, Clock as _, ForeignList, JwtRevocationLayer, RedisStore, Rejection, Revoker, SystemClock,
-    Target, TokenError, TokenVerifier, VerifiedToken,
+    Clearance, Clock as _, ForeignList, JwtRevocationLayer, RedisStore, Rejection, Revoker,
+    SystemClock, Target, TokenError, TokenVerifier, VerifiedToken,
 };
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -87,7 +87,10 @@ async fn each_change_is_told_once_and_no_credential_is() {
     assert_eq!(count("redis cannot be used"), 2, "{:#?}", log.lines());
 
     server.restart();
-    tokio::time::timeout(Duration::from_secs(10), health.wait_for(Health::is_up)).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(10), health.wait_for(Health::is_up))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(count("connected to redis"), 4);
     support::wait_until("the loss is noticed", Duration::from_secs(10), || {
         count("redis has lost revocations") > 0
@@ -125,14 +128,16 @@ impl TokenVerifier for AnyVerifier {
     }
 }
 
-/// Does all that can be done with a list whose keys are tokens, well and badly, and says which token it was.
+/// Does all that can be done with a list whose keys are tokens, well and badly, and says which
+/// token it was.
 async fn with_lists_of_tokens() -> &'static str {
     let server = RedisServer::builder().acl("app on >s3cret ~* +@all").start();
     let url = server.url_as("app", "s3cret");
     let token = "tokentokentoken".repeat(20);
     let key = format!("blacklist:{token}");
     let list = ForeignList::blacklisted_token().with_json_words().with_writes();
-    let store = Box::pin(RedisStore::builder().with_url(url).with_foreign_list(list.clone()).connect());
+    let store =
+        Box::pin(RedisStore::builder().with_url(url).with_foreign_list(list.clone()).connect());
     let store = store.await.unwrap();
     let verifier = || AnyVerifier(TokenProfile::new());
     let layer = JwtRevocationLayer::new(verifier(), store.clone());
@@ -160,10 +165,12 @@ async fn with_lists_of_tokens() -> &'static str {
     import.run().await.unwrap();
     server.cli(&["ACL", "SETUSER", "app", "resetkeys", "~jwt-revocation:*"]);
     let other = token.replace("tokentoken", "tokentokentoken");
-    let request = Request::get("/").header("authorization", format!("Bearer {other}")).body(()).unwrap();
+    let request =
+        Request::get("/").header("authorization", format!("Bearer {other}")).body(()).unwrap();
     let denied = service.clone().oneshot(request).await.unwrap();
     assert_eq!(denied.status(), StatusCode::SERVICE_UNAVAILABLE);
-    let said = format!("{:?} {import:?} {store:?} {layer:?}", denied.extensions().get::<Rejection>());
+    let said =
+        format!("{:?} {import:?} {store:?} {layer:?}", denied.extensions().get::<Rejection>());
     assert!(!said.contains("tokentoken"), "{said}");
     "tokentoken"
 }

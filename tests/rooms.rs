@@ -1,12 +1,13 @@
-//! The house has floors: a lower one never names a higher one, and a foreign crate is named only behind its door. What is
-//! written about the house leads to rooms that exist.
+//! The house has floors: a lower one never names a higher one, and a foreign crate is named only
+//! behind its door. What is written about the house leads to rooms that exist.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The rooms of each floor, by the first segments of their paths under `src`. The longest match counts.
+/// The rooms of each floor, by the first segments of their paths under `src`. The longest match
+/// counts.
 const FLOORS: &[(&str, u8)] = &[
     ("clock", 0),
     ("config", 0),
@@ -54,13 +55,17 @@ struct Room {
 fn a_lower_floor_never_names_a_higher_one() {
     let rooms = rooms();
     for room in &rooms {
-        let floor =
-            floor(&room.path).unwrap_or_else(|| panic!("{} is on no floor; add it to FLOORS", room.path));
+        let floor = floor(&room.path)
+            .unwrap_or_else(|| panic!("{} is on no floor; add it to FLOORS", room.path));
         for named in named_rooms(&room.code) {
             let Some(other) = self::floor(named) else {
                 panic!("{} names {named}, which is on no floor", room.path)
             };
-            assert!(other <= floor, "{} on floor {floor} names {named} on floor {other}", room.path);
+            assert!(
+                other <= floor,
+                "{} on floor {floor} names {named} on floor {other}",
+                room.path
+            );
         }
     }
 }
@@ -84,7 +89,8 @@ fn the_fail_mode_is_read_in_one_place() {
     for room in rooms() {
         let reads = ["FailMode::Open", "FailMode::Closed", "Self::Open", "Self::Closed"];
         let is_policy = room.path == "policy";
-        let read = reads.iter().find(|read| room.code.contains(**read) && room.code.contains("FailMode"));
+        let read =
+            reads.iter().find(|read| room.code.contains(**read) && room.code.contains("FailMode"));
         assert!(is_policy || read.is_none(), "{} reads the fail mode", room.path);
     }
 }
@@ -92,7 +98,11 @@ fn the_fail_mode_is_read_in_one_place() {
 #[test]
 fn the_clock_of_the_system_is_read_in_one_place() {
     for room in rooms() {
-        assert!(room.path == "clock" || !room.code.contains("SystemTime"), "{} reads the time", room.path);
+        assert!(
+            room.path == "clock" || !room.code.contains("SystemTime"),
+            "{} reads the time",
+            room.path
+        );
     }
 }
 
@@ -119,22 +129,28 @@ fn every_link_of_the_documents_leads_somewhere() {
                 assert!(is_page(page), "{name} links to {page}, which docs.rs will not have");
             } else if !link.contains("://") {
                 let (path, heading) = link.split_once('#').unwrap_or((link, ""));
-                let target = if path.is_empty() { document.clone() } else { document.with_file_name(path) };
+                let target =
+                    if path.is_empty() { document.clone() } else { document.with_file_name(path) };
                 assert!(target.exists(), "{name} links to {path}, which is not there");
-                let has_it =
-                    heading.is_empty() || headings(&fs::read_to_string(target).unwrap()).contains(heading);
+                let has_it = heading.is_empty()
+                    || headings(&fs::read_to_string(target).unwrap()).contains(heading);
                 assert!(has_it, "{name} links to a heading {link}, which is not there");
             }
         }
         for name in names_that_link(&text) {
             let definition = format!("\n[`{name}`]: ");
-            assert!(text.contains(&definition), "{} does not say where {name} leads", document.display());
+            assert!(
+                text.contains(&definition),
+                "{} does not say where {name} leads",
+                document.display()
+            );
         }
     }
     assert!(seen > 50, "only {seen} links were found");
 }
 
-/// rustdoc hides lines that begin with `# `; GitHub and crates.io do not, and whoever copies them has code that is none.
+/// rustdoc hides lines that begin with `# `; GitHub and crates.io do not, and whoever copies them
+/// has code that is none.
 #[test]
 fn what_the_documents_show_can_be_copied() {
     for document in documents() {
@@ -149,8 +165,8 @@ fn what_the_documents_show_can_be_copied() {
 /// A rule that finds nothing holds nothing: the rules are tried on code that breaks them.
 #[test]
 fn the_rules_see_what_they_are_about() {
-    let code =
-        "use crate::gate::Gate;\nuse crate::{clock::Clock, store::{self, Standing}};\nfn f() { fred::x(); }";
+    let code = "use crate::gate::Gate;\nuse crate::{clock::Clock, store::{self, Standing}};\nfn \
+        f() { fred::x(); }";
     assert_eq!(named_rooms(code), ["gate", "clock", "store"]);
     assert!(names_crate(code, "fred"));
     assert!(!names_crate("use alfred::x; let fredx = fred;", "fred"));
@@ -158,18 +174,24 @@ fn the_rules_see_what_they_are_about() {
     assert_eq!(strip("a // b\nc\n#[cfg(test)]\nmod tests {\n x\n}\n"), "a \nc\n");
     assert!(rooms().iter().any(|room| room.path == "middleware::layer"));
     assert!(rooms().iter().any(|room| names_crate(&room.code, "tower")));
-    let text =
-        "# A `b` c, d\n[x](y#z) ![p](q.svg) [`N`]\n```sh\n# no heading [x](no)\n```\n[`N`]: https://n\n";
+    let text = "# A `b` c, d\n[x](y#z) ![p](q.svg) [`N`]\n```sh\n# no heading [x](no)\n```\n[`N`]: \
+         https://n\n";
     assert_eq!(links(text).collect::<Vec<_>>(), ["y#z", "q.svg", "https://n"]);
     assert_eq!(names_that_link(text).collect::<Vec<_>>(), ["N"]);
     assert_eq!(headings(text), HashSet::from(["a-b-c-d".into()]));
-    for page in
-        ["index.html", "mirror/struct.Mirror.html", "enum.FailMode.html", "store/redis/foreign/index.html"]
-    {
+    for page in [
+        "index.html",
+        "mirror/struct.Mirror.html",
+        "enum.FailMode.html",
+        "store/redis/foreign/index.html",
+    ] {
         assert!(is_page(page), "{page}");
     }
-    // No such item, of another kind, a private module, and a name that is only the beginning of one.
-    for page in ["struct.Nothing.html", "struct.FailMode.html", "clock/index.html", "struct.JwtRevo.html"] {
+    // No such item, of another kind, a private module, and a name that is only the beginning of
+    // one.
+    for page in
+        ["struct.Nothing.html", "struct.FailMode.html", "clock/index.html", "struct.JwtRevo.html"]
+    {
         assert!(!is_page(page), "{page}");
     }
 }
@@ -182,10 +204,13 @@ fn floor(path: &str) -> Option<u8> {
     FLOORS.iter().find(|(room, _)| is_in(path, room)).map(|(_, floor)| *floor)
 }
 
-/// Every `crate::room` in the code; `crate::Name`, a re-export, is resolved by nobody and therefore not allowed.
+/// Every `crate::room` in the code; `crate::Name`, a re-export, is resolved by nobody and therefore
+/// not allowed.
 fn named_rooms(code: &str) -> Vec<&str> {
     let mut named = Vec::new();
-    for (_, rest) in code.match_indices("crate::").map(|(at, found)| (at, &code[at + found.len()..])) {
+    for (_, rest) in
+        code.match_indices("crate::").map(|(at, found)| (at, &code[at + found.len()..]))
+    {
         if let Some(list) = rest.strip_prefix('{') {
             let mut depth = 0;
             let mut start = true;
@@ -217,9 +242,11 @@ fn word(text: &str) -> &str {
 fn names_crate(code: &str, name: &str) -> bool {
     code.match_indices(name).any(|(at, found)| {
         let before = code[..at].chars().next_back();
-        let is_start = before.is_none_or(|char| !char.is_alphanumeric() && char != '_' && char != ':');
+        let is_start =
+            before.is_none_or(|char| !char.is_alphanumeric() && char != '_' && char != ':');
         let after = &code[at + found.len()..];
-        is_start && (after.starts_with("::") || (after.starts_with(';') && code[..at].ends_with("use ")))
+        is_start
+            && (after.starts_with("::") || (after.starts_with(';') && code[..at].ends_with("use ")))
     })
 }
 
@@ -260,7 +287,8 @@ fn collect(folder: &Path, wanted: &str, files: &mut Vec<PathBuf>) {
 /// The code without comments and without the tests at its end.
 fn strip(source: &str) -> String {
     let end = source.find("#[cfg(test)]\nmod ").unwrap_or(source.len());
-    let lines = source[..end].lines().map(|line| line.split_once("//").map_or(line, |(code, _)| code));
+    let lines =
+        source[..end].lines().map(|line| line.split_once("//").map_or(line, |(code, _)| code));
     lines.flat_map(|line| [line, "\n"]).collect()
 }
 
@@ -273,7 +301,8 @@ fn documents() -> Vec<PathBuf> {
         collect(&root().join(folder), "md", &mut documents);
     }
     let top = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
-    documents.extend(top.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    documents
+        .extend(top.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
     documents
 }
 
@@ -285,8 +314,10 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
 /// Where links, images and definitions of links lead.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     prose(text).flat_map(|prose| {
-        let inline = prose.match_indices("](").map(|(at, _)| prose[at + 2..].split(')').next().unwrap());
-        let defined = prose.lines().filter_map(|line| Some(line.strip_prefix('[')?.split_once("]: ")?.1));
+        let inline =
+            prose.match_indices("](").map(|(at, _)| prose[at + 2..].split(')').next().unwrap());
+        let defined =
+            prose.lines().filter_map(|line| Some(line.strip_prefix('[')?.split_once("]: ")?.1));
         inline.chain(defined)
     })
 }
@@ -310,7 +341,8 @@ fn headings(text: &str) -> HashSet<String> {
     titles.map(anchor).collect()
 }
 
-/// Whether rustdoc makes this page: the modules are public, and the last one has an item of this kind and name.
+/// Whether rustdoc makes this page: the modules are public, and the last one has an item of this
+/// kind and name.
 fn is_page(page: &str) -> bool {
     let (modules, file) = page.rsplit_once('/').unwrap_or(("", page));
     let mut folder = root().join("src");
@@ -323,11 +355,15 @@ fn is_page(page: &str) -> bool {
         code = strip(&files.iter().find_map(|file| fs::read_to_string(file).ok()).unwrap());
         folder.push(module);
     }
-    let Some((kind, name)) = file.strip_suffix(".html").and_then(|item| item.split_once('.')) else {
+    let Some((kind, name)) = file.strip_suffix(".html").and_then(|item| item.split_once('.'))
+    else {
         return file == "index.html";
     };
     let is_word = |word: &str| word == name;
     let is_named = code.split(|char: char| !char.is_alphanumeric() && char != '_').any(is_word);
     let defined = format!("pub {kind} {name}");
-    is_named && rooms().iter().any(|room| room.code.split(&defined).skip(1).any(|rest| word(rest).is_empty()))
+    is_named
+        && rooms()
+            .iter()
+            .any(|room| room.code.split(&defined).skip(1).any(|rest| word(rest).is_empty()))
 }

@@ -12,7 +12,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use support::{
-    Cluster, Fault, FaultProxy, RedisServer, Sentinel, TlsFiles, is_running, redis_or_skip, wait_until,
+    Cluster, Fault, FaultProxy, RedisServer, Sentinel, TlsFiles, is_running, redis_or_skip,
+    wait_until,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -38,7 +39,10 @@ fn server_starts_loses_its_data_by_restart_and_keeps_its_port() {
     let (port, pid) = (server.port(), server.pid());
     server.kill();
     assert!(!server.answers());
-    assert_eq!(BlockingStream::connect(server.addr()).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(
+        BlockingStream::connect(server.addr()).unwrap_err().kind(),
+        ErrorKind::ConnectionRefused
+    );
     server.restart();
     assert_eq!(server.port(), port);
     assert_ne!(server.pid(), pid);
@@ -51,7 +55,8 @@ fn server_starts_loses_its_data_by_restart_and_keeps_its_port() {
 #[test]
 fn server_told_to_write_its_data_has_it_after_restart() {
     redis_or_skip!();
-    let mut server = RedisServer::builder().arg("appendonly", "yes").arg("appendfsync", "always").start();
+    let mut server =
+        RedisServer::builder().arg("appendonly", "yes").arg("appendfsync", "always").start();
     server.cli(&["SET", "key", "value"]);
     server.kill();
     server.restart();
@@ -102,7 +107,8 @@ fn unix_socket_is_in_the_url() {
     redis_or_skip!();
     let server = RedisServer::builder().unix_socket().start();
     assert_eq!(server.url(), format!("redis+unix://{}", server.socket().display()));
-    let output = Command::new("redis-cli").arg("-s").arg(server.socket()).arg("PING").output().unwrap();
+    let output =
+        Command::new("redis-cli").arg("-s").arg(server.socket()).arg("PING").output().unwrap();
     assert_eq!(output.stdout, b"PONG\n");
 }
 
@@ -143,8 +149,8 @@ fn server_and_its_files_go_with_a_panic_even_if_hung() {
     assert!(!socket.parent().unwrap().exists());
 }
 
-/// Runs this test binary anew, for one test that starts a server and waits; then kills it as the system would
-/// when out of memory, which runs no destructor.
+/// Runs this test binary anew, for one test that starts a server and waits; then kills it as the
+/// system would when out of memory, which runs no destructor.
 #[test]
 fn server_and_its_files_go_with_a_killed_test_process() {
     const REPORT: &str = "SUPPORT_WORKS_REPORT";
@@ -295,7 +301,8 @@ async fn proxy_resets() {
     proxy.set(Fault::Reset).await;
     let error = timeout(LONG, live.read_u8()).await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    // The connection is made, and then reset: the client may notice when it writes or when it reads.
+    // The connection is made, and then reset: the client may notice when it writes or when it
+    // reads.
     if let Ok(mut new) = TcpStream::connect(proxy.addr()).await {
         assert!(ping(&mut new).await.is_err());
     }

@@ -54,8 +54,12 @@ pub fn rs256() -> Keys {
     let public = include_bytes!("../../tests/keys/rsa2048.pub.pem");
     Keys {
         algorithm: Algorithm::RS256,
-        encoding: EncodingKey::from_rsa_der(&der(include_str!("../../tests/keys/rsa2048.pkcs1.pem"))),
-        decoding: DecodingKey::from_rsa_der(&der(include_str!("../../tests/keys/rsa2048.pkcs1.pub.pem"))),
+        encoding: EncodingKey::from_rsa_der(&der(include_str!(
+            "../../tests/keys/rsa2048.pkcs1.pem"
+        ))),
+        decoding: DecodingKey::from_rsa_der(&der(include_str!(
+            "../../tests/keys/rsa2048.pkcs1.pub.pem"
+        ))),
         verification: VerificationKey::from_rsa_pem(Algorithm::RS256, public)
             .unwrap()
             .with_kid(KEY_ID)
@@ -66,7 +70,8 @@ pub fn rs256() -> Keys {
 /// Modulus and exponent of the public key of [`rs256`].
 pub fn rs256_components() -> (Vec<u8>, Vec<u8>) {
     let der = der(include_str!("../../tests/keys/rsa2048.pkcs1.pub.pem"));
-    // A sequence of two integers, the first with a zero before its 256 bytes, the second of three bytes (RFC 8017 §A.1.1).
+    // A sequence of two integers, the first with a zero before its 256 bytes, the second of three
+    // bytes (RFC 8017 §A.1.1).
     (der.get(9..265).unwrap().to_vec(), der.get(der.len() - 3..).unwrap().to_vec())
 }
 
@@ -111,7 +116,8 @@ impl Keys {
 
     pub fn check_signature(&self, token: &str) -> bool {
         let (message, signature) = token.rsplit_once('.').unwrap();
-        jsonwebtoken::crypto::verify(signature, message.as_bytes(), &self.decoding, self.algorithm).unwrap()
+        jsonwebtoken::crypto::verify(signature, message.as_bytes(), &self.decoding, self.algorithm)
+            .unwrap()
     }
 }
 

@@ -10,7 +10,9 @@ use axum::routing::post;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tower_jwt_revocation::token::profile::MAX_LEEWAY;
-use tower_jwt_revocation::{Clock as _, RevokeError, StoreErrorKind, SystemClock, Target, Timestamp};
+use tower_jwt_revocation::{
+    Clock as _, RevokeError, StoreErrorKind, SystemClock, Target, Timestamp,
+};
 
 use crate::answer::{NO_STORE, Problem, id, object, optional, within};
 use crate::app::App;
@@ -34,8 +36,9 @@ pub(crate) fn routes(app: &App) -> Router {
 async fn only_admin(State(app): State<App>, request: Request, next: Next) -> Response {
     let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| value.split_once(' '));
-    let given =
-        given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
+    let given = given
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim());
     // Hashes are compared, so that the time it takes says nothing about the token.
     let is_admin = given
         .zip(app.admin_token.as_deref())
@@ -59,7 +62,8 @@ async fn revoke(State(app): State<App>, body: Bytes) -> Result<StatusCode, Probl
     };
     let mut request = app.revoker.revoke(target).reason("revoked by the administrator");
     if let Some(exp) = expires_at {
-        // No token that is accepted is over later than this: it may say that it was issued by the leeway from now.
+        // No token that is accepted is over later than this: it may say that it was issued by the
+        // leeway from now.
         let last = SystemClock::default().now().plus(app.max_token_lifetime + MAX_LEEWAY);
         request = request.until(seconds(exp).min(last));
     }

@@ -20,14 +20,17 @@ pub(crate) enum Problem {
     /// The user may not sign in.
     Forbidden(&'static str),
     NotFound,
-    /// The store could not be asked or did not confirm. It is not known whether it was done; it may be repeated.
+    /// The store could not be asked or did not confirm. It is not known whether it was done; it may
+    /// be repeated.
     Unavailable,
     Internal,
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let error = |status, error: &str| (status, NO_STORE, Json(json!({ "error": error }))).into_response();
+        let error = |status, error: &str| {
+            (status, NO_STORE, Json(json!({ "error": error }))).into_response()
+        };
         match self {
             Self::BadRequest(problem) => {
                 let body = json!({ "error": "invalid_request", "error_description": problem });
@@ -37,7 +40,8 @@ impl IntoResponse for Problem {
             Self::Forbidden(problem) => error(StatusCode::FORBIDDEN, problem),
             Self::NotFound => error(StatusCode::NOT_FOUND, "not_found"),
             Self::Unavailable => {
-                let mut response = error(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable");
+                let mut response =
+                    error(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable");
                 response.headers_mut().insert(header::RETRY_AFTER, 1.into());
                 response
             }
@@ -63,9 +67,9 @@ impl From<StoreError> for Problem {
 pub(crate) fn object(body: &Bytes) -> Result<Map<String, Value>, Problem> {
     match serde_json::from_slice(body) {
         Ok(Members(members)) => Ok(members),
-        _ => {
-            Err(Problem::BadRequest("the body is not a JSON object, each member of which stands there once"))
-        }
+        _ => Err(Problem::BadRequest(
+            "the body is not a JSON object, each member of which stands there once",
+        )),
     }
 }
 
@@ -101,8 +105,12 @@ pub(crate) fn id<'a>(members: &'a Map<String, Value>, name: &str) -> Result<&'a 
     optional(members, name)?.ok_or(Problem::BadRequest("a member is missing"))
 }
 
-/// An id or a name that may be missing or null. A token in its place would be written down with whatever is done about it.
-pub(crate) fn optional<'a>(members: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Problem> {
+/// An id or a name that may be missing or null. A token in its place would be written down with
+/// whatever is done about it.
+pub(crate) fn optional<'a>(
+    members: &'a Map<String, Value>,
+    name: &str,
+) -> Result<Option<&'a str>, Problem> {
     let text = match members.get(name) {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) if !text.is_empty() => text,
@@ -113,7 +121,11 @@ pub(crate) fn optional<'a>(members: &'a Map<String, Value>, name: &str) -> Resul
         [header, _, _, ..] => header.starts_with("ey"),
         _ => false,
     };
-    if is_token { Err(Problem::BadRequest("a token stands where an id is wanted")) } else { Ok(Some(text)) }
+    if is_token {
+        Err(Problem::BadRequest("a token stands where an id is wanted"))
+    } else {
+        Ok(Some(text))
+    }
 }
 
 /// Ends what takes too long.

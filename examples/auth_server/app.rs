@@ -12,8 +12,8 @@ use tower_jwt_revocation::store::redis::{ConnectError, Severity, Start};
 use tower_jwt_revocation::store::session::SessionStore;
 use tower_jwt_revocation::token::issue::{IssuedToken, TokenIssuer};
 use tower_jwt_revocation::{
-    ConfigError, FailMode, JwtRevocationLayer, JwtVerifier, MemoryStore, Mirror, RedisStore, RevocationStore,
-    Revoker,
+    ConfigError, FailMode, JwtRevocationLayer, JwtVerifier, MemoryStore, Mirror, RedisStore,
+    RevocationStore, Revoker,
 };
 
 use crate::answer::Problem;
@@ -71,7 +71,8 @@ impl App {
                 }
                 let store = match builder.clone().connect().await {
                     Err(ConnectError::Store(error)) => {
-                        tracing::warn!(%error, "starting without redis; it is used as soon as it is there");
+                        tracing::warn!(%error, "starting without redis; it is used as soon as it \
+                            is there");
                         builder.with_start(Start::Anyway).connect().await
                     }
                     connected => connected,
@@ -84,14 +85,15 @@ impl App {
                 let Some(staleness) = mirror else {
                     return Self::with_store(config, store.clone(), store, redis, None);
                 };
-                let mirror = Mirror::builder(store.clone()).with_max_staleness(*staleness).start()?;
+                let mirror =
+                    Mirror::builder(store.clone()).with_max_staleness(*staleness).start()?;
                 Self::with_store(config, store, mirror.clone(), redis, Some(mirror))
             }
         }
     }
 
-    /// Sessions are kept in `store`. `revocations` is the same, or a mirror of it: the layer asks it, and everything that
-    /// revokes writes through it, so that this process knows at once.
+    /// Sessions are kept in `store`. `revocations` is the same, or a mirror of it: the layer asks
+    /// it, and everything that revokes writes through it, so that this process knows at once.
     fn with_store(
         config: &Config,
         store: impl SessionStore,
@@ -102,9 +104,9 @@ impl App {
         let audit_file = match &config.audit {
             Some(path) => {
                 let sink = JsonLinesSink::append_to(path);
-                Some(
-                    sink.map_err(|error| format!("AUTH_AUDIT: cannot write to {}: {error}", path.display()))?,
-                )
+                Some(sink.map_err(|error| {
+                    format!("AUTH_AUDIT: cannot write to {}: {error}", path.display())
+                })?)
             }
             None => None,
         };
@@ -177,7 +179,8 @@ impl App {
         self.mirror.as_ref()?.staleness()
     }
 
-    /// Why the store cannot be used right now, if it cannot. Asks nobody: the store watches its connections.
+    /// Why the store cannot be used right now, if it cannot. Asks nobody: the store watches its
+    /// connections.
     pub(crate) fn trouble(&self) -> Option<String> {
         let health = self.redis.as_ref()?.health();
         (!health.is_up()).then(|| health.to_string())
@@ -191,7 +194,8 @@ impl App {
         let Ok(report) = tokio::time::timeout(self.limit, redis.doctor()).await else {
             return vec!["redis did not say in time how it is set up".into()];
         };
-        let findings = report.findings.iter().filter(|finding| finding.severity <= Severity::Warning);
+        let findings =
+            report.findings.iter().filter(|finding| finding.severity <= Severity::Warning);
         findings
             .map(|finding| format!("{}: {} {}", finding.subject, finding.sentence, finding.remedy))
             .collect()
@@ -212,7 +216,9 @@ fn variable(error: &ConfigError) -> &'static str {
     match error.setting() {
         "prefix" => "AUTH_KEY_PREFIX",
         "check_timeout" | "write_timeout" => "AUTH_REDIS_TIMEOUT_MS",
-        "wait_replicas" => "AUTH_WAIT_REPLICAS, AUTH_WAIT_MS (which must be less than AUTH_REDIS_TIMEOUT_MS)",
+        "wait_replicas" => {
+            "AUTH_WAIT_REPLICAS, AUTH_WAIT_MS (which must be less than AUTH_REDIS_TIMEOUT_MS)"
+        }
         "max_token_lifetime" => "AUTH_MAX_TOKEN_TTL_S",
         _ => "AUTH_REDIS_URL",
     }

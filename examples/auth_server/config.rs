@@ -15,7 +15,8 @@ use tower_jwt_revocation::token::jwt::{SigningKey, VerificationKey};
 use tower_jwt_revocation::{FailMode, JwtVerifier};
 
 /// The algorithm that goes with each type of key.
-const ALGORITHMS: [(&str, &str); 4] = [("oct", "HS256"), ("RSA", "RS256"), ("EC", "ES256"), ("OKP", "EdDSA")];
+const ALGORITHMS: [(&str, &str); 4] =
+    [("oct", "HS256"), ("RSA", "RS256"), ("EC", "ES256"), ("OKP", "EdDSA")];
 
 /// What makes a key private. Only the one that signs may keep it.
 const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
@@ -47,7 +48,8 @@ pub(crate) enum Store {
         url: String,
         prefix: String,
         replicas: Option<(NonZeroU32, Duration)>,
-        /// Checks are answered from memory that is at most this old; without it Redis is asked each time.
+        /// Checks are answered from memory that is at most this old; without it Redis is asked each
+        /// time.
         mirror: Option<Duration>,
     },
 }
@@ -58,7 +60,8 @@ impl Config {
         let access_lifetime = seconds("AUTH_ACCESS_TTL_S", 300, 1..=315_360_000)?;
         if access_lifetime > max_token_lifetime {
             return Err(
-                "AUTH_ACCESS_TTL_S is more than AUTH_MAX_TOKEN_TTL_S, so no token would be accepted; lower the one or raise the other"
+                "AUTH_ACCESS_TTL_S is more than AUTH_MAX_TOKEN_TTL_S, so no token would be \
+                 accepted; lower the one or raise the other"
                     .into(),
             );
         }
@@ -68,7 +71,8 @@ impl Config {
             // A token of nobody could not be revoked by its user.
             .with_required_subject();
         // What others put into these claims is their business: nothing here is revoked by them.
-        for claim in ["session_state", "session_id", "family_id", "origin_jti", "client_id", "azp"] {
+        for claim in ["session_state", "session_id", "family_id", "origin_jti", "client_id", "azp"]
+        {
             profile = profile.without_claim_target(claim);
         }
         if let Some(issuer) = text("AUTH_ISS")? {
@@ -113,12 +117,14 @@ fn store() -> Result<Store, String> {
     let is_mirrored = choice("AUTH_CHECK", &["direct", "mirror"])? == "mirror";
     let staleness = Duration::from_millis(number("AUTH_MAX_STALENESS_MS", 1000, 1..=3_600_000)?);
     let wait = Duration::from_millis(number("AUTH_WAIT_MS", 100, 1..=60_000)?);
-    let replicas = u32::try_from(number("AUTH_WAIT_REPLICAS", 0, 0..=1000)?).ok().and_then(NonZeroU32::new);
+    let replicas =
+        u32::try_from(number("AUTH_WAIT_REPLICAS", 0, 0..=1000)?).ok().and_then(NonZeroU32::new);
     if choice("AUTH_STORE", &["redis", "memory"])? == "memory" {
         return Ok(Store::Memory);
     }
     let url = text("AUTH_REDIS_URL")?.ok_or(
-        "AUTH_REDIS_URL is missing; set it, for example redis://127.0.0.1:6379, or set AUTH_STORE=memory",
+        "AUTH_REDIS_URL is missing; set it, for example redis://127.0.0.1:6379, or set \
+         AUTH_STORE=memory",
     )?;
     let prefix = text("AUTH_KEY_PREFIX")?.unwrap_or_else(|| "auth".into());
     Ok(Store::Redis {
@@ -126,17 +132,20 @@ fn store() -> Result<Store, String> {
         prefix,
         replicas: replicas.map(|replicas| (replicas, wait)),
         // Within less no mirror can be shown to be fresh. To ask Redis each time is fresher still.
-        mirror: Some(staleness).filter(|staleness| is_mirrored && *staleness >= Duration::from_millis(50)),
+        mirror: Some(staleness)
+            .filter(|staleness| is_mirrored && *staleness >= Duration::from_millis(50)),
     })
 }
 
 // === Keys ===
 
 fn keys() -> Result<(SigningKey, Vec<VerificationKey>), String> {
-    let path = text("AUTH_JWKS")?.ok_or("AUTH_JWKS is missing; name a file with a JWK Set (RFC 7517)")?;
+    let path =
+        text("AUTH_JWKS")?.ok_or("AUTH_JWKS is missing; name a file with a JWK Set (RFC 7517)")?;
     let wrong = |problem: &dyn Display| format!("AUTH_JWKS: {path}: {problem}");
     let json = fs::read_to_string(&path).map_err(|error| wrong(&error))?;
-    let set: Value = serde_json::from_str(&json).map_err(|_| wrong(&"is not JSON; write a JWK Set"))?;
+    let set: Value =
+        serde_json::from_str(&json).map_err(|_| wrong(&"is not JSON; write a JWK Set"))?;
     let jwks = set
         .get("keys")
         .and_then(Value::as_array)
@@ -145,12 +154,13 @@ fn keys() -> Result<(SigningKey, Vec<VerificationKey>), String> {
     let wanted = text("AUTH_SIGN_KID")?;
     let (mut signing, mut keys) = (None, Vec::new());
     for (n, jwk) in jwks.iter().enumerate() {
-        let kid = member(jwk, "kid")
-            .filter(|kid| !kid.is_empty())
-            .ok_or_else(|| wrong(&format!("key {n} has no `kid`; give each key a name of its own")))?;
+        let kid = member(jwk, "kid").filter(|kid| !kid.is_empty()).ok_or_else(|| {
+            wrong(&format!("key {n} has no `kid`; give each key a name of its own"))
+        })?;
         let wrong = |problem: &dyn Display| wrong(&format!("key `{kid}`: {problem}"));
         let kty = member(jwk, "kty").unwrap_or_default();
-        let algorithm = ALGORITHMS.iter().find(|(known, _)| *known == kty).map(|(_, algorithm)| *algorithm);
+        let algorithm =
+            ALGORITHMS.iter().find(|(known, _)| *known == kty).map(|(_, algorithm)| *algorithm);
         let algorithm = algorithm.ok_or_else(|| wrong(&"the `kty` must be oct, RSA, EC or OKP"))?;
         if member(jwk, "alg") != Some(algorithm) {
             return Err(wrong(&format!("the `alg` of a key of type {kty} must be {algorithm}")));
@@ -159,7 +169,8 @@ fn keys() -> Result<(SigningKey, Vec<VerificationKey>), String> {
         if signs && signing.is_none() {
             let key = SigningKey::from_jwk(&jwk.to_string()).map_err(|error| {
                 wrong(&format!(
-                    "{error}; this is the key that signs, see AUTH_SIGN_KID, and needs its private part"
+                    "{error}; this is the key that signs, see AUTH_SIGN_KID, and needs its private \
+                     part"
                 ))
             })?;
             keys.push(key.verification_key());
@@ -201,17 +212,27 @@ where
     T::Err: Display,
 {
     let Some(text) = text(name)? else { return Ok(None) };
-    text.parse().map(Some).map_err(|error| format!("{name} is `{text}`: {error}; write it as ip:port"))
+    text.parse()
+        .map(Some)
+        .map_err(|error| format!("{name} is `{text}`: {error}; write it as ip:port"))
 }
 
 fn number(name: &str, default: u64, range: std::ops::RangeInclusive<u64>) -> Result<u64, String> {
     let Some(text) = text(name)? else { return Ok(default) };
     text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
-        format!("{name} is `{text}`; write a whole number from {} to {}", range.start(), range.end())
+        format!(
+            "{name} is `{text}`; write a whole number from {} to {}",
+            range.start(),
+            range.end()
+        )
     })
 }
 
-fn seconds(name: &str, default: u64, range: std::ops::RangeInclusive<u64>) -> Result<Duration, String> {
+fn seconds(
+    name: &str,
+    default: u64,
+    range: std::ops::RangeInclusive<u64>,
+) -> Result<Duration, String> {
     number(name, default, range).map(Duration::from_secs)
 }
 

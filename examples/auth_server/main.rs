@@ -1,6 +1,6 @@
 //! A login server: sign in, refresh, sign out, sessions and revocation by an administrator, behind
-//! [`JwtRevocationLayer`](tower_jwt_revocation::JwtRevocationLayer). What it answers is fixed in `README.md` next to
-//! this file.
+//! [`JwtRevocationLayer`](tower_jwt_revocation::JwtRevocationLayer). What it answers is fixed in
+//! `README.md` next to this file.
 //!
 //! ```sh
 //! make demo        # with everything in memory; says what to try
@@ -89,9 +89,11 @@ async fn run() -> Result<(), Box<dyn Error>> {
         let incoming = TcpIncoming::bind(wanted)
             .map_err(|error| format!("AUTH_GRPC: cannot listen on {wanted}: {error}"))?;
         grpc = Some(incoming.local_addr()?);
-        // All services are healthy from the start: what this demonstrates is the layer in front of them.
+        // All services are healthy from the start: what this demonstrates is the layer in front of
+        // them.
         let (_, health) = tonic_health::server::health_reporter();
-        let layers = ServiceBuilder::new().layer(MapRequestLayer::new(as_grpc)).layer(app.layer.clone());
+        let layers =
+            ServiceBuilder::new().layer(MapRequestLayer::new(as_grpc)).layer(app.layer.clone());
         let server = tonic::transport::Server::builder().layer(layers).add_service(health);
         let server = server.serve_with_incoming_shutdown(incoming, until(stopped));
         servers.spawn(async move { server.await.map_err(Box::<dyn Error + Send + Sync>::from) });

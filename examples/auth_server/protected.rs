@@ -1,8 +1,8 @@
 //! The routes behind the layer: layer, then a limit of requests at once, then the router.
 //!
-//! The layer is ready when what is behind it is. If that were the limit, a request without a good token would have to
-//! wait, behind 64 slow ones, to be refused; so there is a router between the two. It is always ready, and it is in
-//! there that requests which have passed wait for their turn.
+//! The layer is ready when what is behind it is. If that were the limit, a request without a good
+//! token would have to wait, behind 64 slow ones, to be refused; so there is a router between the
+//! two. It is always ready, and it is in there that requests which have passed wait for their turn.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -33,8 +33,14 @@ const MAX_ECHO: usize = 1024 * 1024;
 const MAX_SLOW: u64 = 10_000;
 
 /// The paths of the router below, for the outer one.
-const PATHS: [&str; 6] =
-    ["/protected", "/protected/{*rest}", "/logout", "/logout_all", "/sessions", "/sessions/{*rest}"];
+const PATHS: [&str; 6] = [
+    "/protected",
+    "/protected/{*rest}",
+    "/logout",
+    "/logout_all",
+    "/sessions",
+    "/sessions/{*rest}",
+];
 
 pub(crate) fn routes(app: &App) -> Router {
     let router = Router::new()
@@ -60,7 +66,8 @@ pub(crate) fn routes(app: &App) -> Router {
         }))
         .layer(app.layer.clone())
         .layer(MapRequestLayer::new(|mut request: Request| {
-            let left = request.extensions().get::<Deadline>().map_or(Duration::ZERO, Deadline::left);
+            let left =
+                request.extensions().get::<Deadline>().map_or(Duration::ZERO, Deadline::left);
             request.extensions_mut().insert(Budget(left));
             request
         }))
@@ -73,7 +80,8 @@ fn is_grpc<B>(request: &http::Request<B>) -> bool {
     kind.get(..GRPC.len()).is_some_and(|start| start.eq_ignore_ascii_case(GRPC.as_bytes()))
 }
 
-/// The layer answers gRPC-Web in its own way. Nobody speaks it here: whatever comes as gRPC is refused in plain gRPC.
+/// The layer answers gRPC-Web in its own way. Nobody speaks it here: whatever comes as gRPC is
+/// refused in plain gRPC.
 pub(crate) fn set_plain_grpc<B>(request: &mut http::Request<B>) {
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
 }
@@ -127,9 +135,13 @@ async fn slow(Query(query): Query<HashMap<String, String>>) -> Result<&'static s
     Ok("done")
 }
 
-/// Ends the session of the token, or the token if it has none. Whoever else signs tokens may name a session that is
-/// not one of ours, or not the caller's: that ends the token only.
-async fn logout(State(app): State<App>, budget: Budget, clearance: Clearance) -> Result<StatusCode, Problem> {
+/// Ends the session of the token, or the token if it has none. Whoever else signs tokens may name a
+/// session that is not one of ours, or not the caller's: that ends the token only.
+async fn logout(
+    State(app): State<App>,
+    budget: Budget,
+    clearance: Clearance,
+) -> Result<StatusCode, Problem> {
     budget.hold(end_session_of(&app, clearance.token())).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -141,7 +153,8 @@ async fn end_session_of(app: &App, token: &VerifiedToken) -> Result<(), Problem>
         {
             return Ok(());
         }
-        // A session may be forgotten while its refresh token is good, if the store did not answer when it was last seen.
+        // A session may be forgotten while its refresh token is good, if the store did not answer
+        // when it was last seen.
         if let Some(family) = token.target(TargetKind::Family)
             && app.sessions.families().end_of(user, family.id()).await?
         {

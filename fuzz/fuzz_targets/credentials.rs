@@ -18,6 +18,8 @@ fuzz_target!(|data: &[u8]| {
     let sources = [TokenSource::bearer(), TokenSource::cookie("t").expect("a good name")];
     if let Ok(Some(token)) = find(&sources, &RequestHead::from(&request)) {
         assert!(!token.is_empty());
-        assert!(token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte)));
+        assert!(
+            token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte))
+        );
     }
 });

@@ -1,11 +1,11 @@
 //! What happened, for those who are asked later: events, and the sinks they go to.
 //!
-//! A sink is told and never asked: [`AuditSink::record`] returns at once, and what a slow or dead sink loses is counted,
-//! not waited for. Events hold ids, which may be personal data, and never a token: an id that looks like one is
-//! blotted out.
+//! A sink is told and never asked: [`AuditSink::record`] returns at once, and what a slow or dead
+//! sink loses is counted, not waited for. Events hold ids, which may be personal data, and never a
+//! token: an id that looks like one is blotted out.
 //!
-//! An event says how it ended. If nobody waited for the end, because a client hung up or a time limit was over, it is told
-//! as failed: what was begun may have been done all the same.
+//! An event says how it ended. If nobody waited for the end, because a client hung up or a time
+//! limit was over, it is told as failed: what was begun may have been done all the same.
 
 mod pending;
 #[cfg(feature = "redis")]
@@ -40,7 +40,8 @@ pub const QUEUE_LENGTH: usize = 4096;
 
 /// Takes in events.
 ///
-/// `record` is called on the request path: it must neither block nor panic. Whatever is slow belongs behind a queue.
+/// `record` is called on the request path: it must neither block nor panic. Whatever is slow
+/// belongs behind a queue.
 pub trait AuditSink: Send + Sync + 'static {
     /// Takes in one event, or loses it and counts that.
     fn record(&self, event: &AuditEvent);
@@ -123,8 +124,9 @@ impl fmt::Display for AuditKind {
     }
 }
 
-/// One thing that happened. As JSON, an object with the fields `ts` (RFC 3339), `event`, `outcome` (`ok` or `error`) and
-/// those of `sub`, `jti`, `session_id`, `family_id`, `device_id`, `client_id`, `id`, `reason`, `actor` and `error` that are known.
+/// One thing that happened. As JSON, an object with the fields `ts` (RFC 3339), `event`, `outcome`
+/// (`ok` or `error`) and those of `sub`, `jti`, `session_id`, `family_id`, `device_id`,
+/// `client_id`, `id`, `reason`, `actor` and `error` that are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "an event that is not recorded did not happen"]
 pub struct AuditEvent {
@@ -196,7 +198,9 @@ impl AuditEvent {
             TargetKind::Family => "family_id",
             TargetKind::User => "sub",
             TargetKind::Client => "client_id",
-            TargetKind::SigningInput | TargetKind::Key | TargetKind::Issuer | TargetKind::Claim => "id",
+            TargetKind::SigningInput | TargetKind::Key | TargetKind::Issuer | TargetKind::Claim => {
+                "id"
+            }
         };
         self.with(field, Some(target.id()))
     }
@@ -296,8 +300,9 @@ impl Serialize for AuditEvent {
 
 /// The text as it may stand in a log: not a token that someone gave for an id, and not endless.
 fn presentable(text: &str) -> Cow<'_, str> {
-    let is_word =
-        |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    let is_word = |part: &str| {
+        part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
     let parts: Vec<_> = text.split('.').collect();
     let is_token = match parts.as_slice() {
         // A refresh token of ours, or anything with as long a secret in it.
@@ -322,19 +327,22 @@ fn rfc3339(at: Timestamp) -> String {
     let shifted = days + 719_468;
     let era = shifted / 146_097;
     let day_of_era = shifted % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second, milli) = (secs / 3600, secs / 60 % 60, secs % 60, at.as_millis() % 1000);
+    let (hour, minute, second, milli) =
+        (secs / 3600, secs / 60 % 60, secs % 60, at.as_millis() % 1000);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
 }
 
 // === Sinks ===
 
-/// Writes events with [`tracing`], at level `INFO` and under the target `tower_jwt_revocation::audit`.
+/// Writes events with [`tracing`], at level `INFO` and under the target
+/// `tower_jwt_revocation::audit`.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct TracingSink;
@@ -359,10 +367,11 @@ impl AuditSink for TracingSink {
     }
 }
 
-/// Writes events as JSON, one object per line, on a thread of its own behind a queue of [`QUEUE_LENGTH`].
+/// Writes events as JSON, one object per line, on a thread of its own behind a queue of
+/// [`QUEUE_LENGTH`].
 ///
-/// Clones share the queue. When the last one is dropped the thread writes what is left and ends; a program that exits
-/// right away calls [`flush`](Self::flush) first.
+/// Clones share the queue. When the last one is dropped the thread writes what is left and ends; a
+/// program that exits right away calls [`flush`](Self::flush) first.
 #[derive(Clone)]
 pub struct JsonLinesSink {
     queue: SyncSender<Message>,
@@ -396,7 +405,8 @@ impl JsonLinesSink {
         Ok(Self { queue, lost })
     }
 
-    /// Waits until everything recorded so far is written, at most for `limit`. Blocks the thread. Whether it is.
+    /// Waits until everything recorded so far is written, at most for `limit`. Blocks the thread.
+    /// Whether it is.
     #[must_use]
     pub fn flush(&self, limit: Duration) -> bool {
         const NAP: Duration = Duration::from_millis(1);
@@ -420,8 +430,9 @@ fn write_lines(mut writer: impl Write, events: &mpsc::Receiver<Message>, lost: &
     while let Ok(message) = events.recv() {
         match message {
             Message::Event(event) => {
-                // One write per line: in a file that is appended to, lines of several processes do not mix. What may be
-                // left of a line that failed must not take the next one with it.
+                // One write per line: in a file that is appended to, lines of several processes do
+                // not mix. What may be left of a line that failed must not take the next one with
+                // it.
                 let mut line = if is_torn { vec![b'\n'] } else { Vec::new() };
                 line.extend(serde_json::to_vec(&event).unwrap_or_default());
                 line.push(b'\n');
@@ -455,8 +466,8 @@ impl fmt::Debug for JsonLinesSink {
     }
 }
 
-/// Passes on one in `n` refusals of revoked tokens, and everything else: a client that keeps trying must not fill the
-/// log.
+/// Passes on one in `n` refusals of revoked tokens, and everything else: a client that keeps trying
+/// must not fill the log.
 #[derive(Debug)]
 pub struct SampledSink<S> {
     inner: S,

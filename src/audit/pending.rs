@@ -10,12 +10,15 @@ const ABANDONED: &str = "the caller went away before it was known what became of
 
 /// The event of something that is under way, or nothing if nobody keeps events.
 ///
-/// Whoever asked for it may go away at any time: a client hangs up, a time limit is over. What was done until then is
-/// done, so the event is told all the same, as failed.
+/// Whoever asked for it may go away at any time: a client hangs up, a time limit is over. What was
+/// done until then is done, so the event is told all the same, as failed.
 pub(crate) struct Pending(Option<(Arc<dyn AuditSink>, AuditEvent)>);
 
 impl Pending {
-    pub(crate) fn new(sink: Option<&Arc<dyn AuditSink>>, event: impl FnOnce() -> AuditEvent) -> Self {
+    pub(crate) fn new(
+        sink: Option<&Arc<dyn AuditSink>>,
+        event: impl FnOnce() -> AuditEvent,
+    ) -> Self {
         Self(sink.map(|sink| (Arc::clone(sink), event())))
     }
 

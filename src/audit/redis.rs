@@ -18,10 +18,11 @@ pub const DEFAULT_RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// About how many events of a user [`RedisSink::new`] keeps.
 pub const DEFAULT_MAX_PER_USER: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
 
-/// Keeps events in Redis, by user in the order of time, in a task of its own behind a queue of [`QUEUE_LENGTH`].
+/// Keeps events in Redis, by user in the order of time, in a task of its own behind a queue of
+/// [`QUEUE_LENGTH`].
 ///
-/// Events that name no user are kept together, as those of the user with the empty name. Clones share the queue; the
-/// task ends with the last of them.
+/// Events that name no user are kept together, as those of the user with the empty name. Clones
+/// share the queue; the task ends with the last of them.
 #[derive(Clone)]
 pub struct RedisSink {
     store: RedisStore,
@@ -35,13 +36,14 @@ enum Message {
 }
 
 impl RedisSink {
-    /// Keeps about the latest [`DEFAULT_MAX_PER_USER`] events of each user for [`DEFAULT_RETENTION`]. To be called on a
-    /// tokio runtime.
+    /// Keeps about the latest [`DEFAULT_MAX_PER_USER`] events of each user for
+    /// [`DEFAULT_RETENTION`]. To be called on a tokio runtime.
     pub fn new(store: RedisStore) -> Self {
         Self::with_limits(store, DEFAULT_RETENTION, DEFAULT_MAX_PER_USER)
     }
 
-    /// Keeps about the latest `most_per_user` events of each user for `retention`. To be called on a tokio runtime.
+    /// Keeps about the latest `most_per_user` events of each user for `retention`. To be called on
+    /// a tokio runtime.
     pub fn with_limits(store: RedisStore, retention: Duration, most_per_user: NonZeroU32) -> Self {
         let (queue, events) = mpsc::channel(QUEUE_LENGTH);
         let lost = Arc::new(AtomicU64::new(0));

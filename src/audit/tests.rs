@@ -48,7 +48,9 @@ fn an_event_is_one_line_of_json() {
         at: Timestamp::from_millis(1_763_699_617_042),
         ..AuditEvent::new(AuditKind::RefreshReuse)
     };
-    sink.record(&event.with_subject(Some("al\nice")).with_family(Some("f")).with_reason(None).failed());
+    sink.record(
+        &event.with_subject(Some("al\nice")).with_family(Some("f")).with_reason(None).failed(),
+    );
     assert!(sink.flush(Duration::from_secs(10)));
     let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
     assert_eq!(
@@ -81,7 +83,11 @@ fn a_token_given_for_an_id_is_blotted_out() {
         assert_eq!(presentable(id), id);
     }
     assert_eq!(presentable(&"\u{e9}".repeat(600)).len(), 1024);
-    assert_eq!(presentable(&format!("x{}", "\u{e9}".repeat(600))).len(), 1023, "cut between characters");
+    assert_eq!(
+        presentable(&format!("x{}", "\u{e9}".repeat(600))).len(),
+        1023,
+        "cut between characters"
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Configurations that cannot work: the error that says which setting, and what to do; and where settings are read from.
+//! Configurations that cannot work: the error that says which setting, and what to do; and where
+//! settings are read from.
 
 mod vars;
 
@@ -14,7 +15,8 @@ pub(crate) use vars::{Name, Vars, file_or_text, in_words};
 
 /// A setting that cannot work, found when a verifier, a store or a layer is built.
 ///
-/// `Display` names the setting and the remedy: `issuer: is empty; name the issuer …`. It never holds a secret.
+/// `Display` names the setting and the remedy: `issuer: is empty; name the issuer …`. It never
+/// holds a secret.
 #[derive(Clone)]
 pub struct ConfigError {
     setting: &'static str,

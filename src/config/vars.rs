@@ -15,7 +15,11 @@ pub(crate) struct Name {
 }
 
 impl Name {
-    pub(crate) const fn new(setting: &'static str, field: &'static str, variable: &'static str) -> Self {
+    pub(crate) const fn new(
+        setting: &'static str,
+        field: &'static str,
+        variable: &'static str,
+    ) -> Self {
         Self { setting, field, variable }
     }
 }
@@ -43,20 +47,27 @@ impl Vars<'static> {
             Err(VarError::NotPresent) => Ok(None),
             Err(error) => Err(error),
         };
-        Self { find, set: std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect() }
+        Self {
+            find,
+            set: std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect(),
+        }
     }
 }
 
 #[cfg(test)]
 impl<'a> Vars<'a> {
-    pub(crate) fn new(find: &'a dyn Fn(&str) -> Result<Option<String>, VarError>, set: &[&str]) -> Self {
+    pub(crate) fn new(
+        find: &'a dyn Fn(&str) -> Result<Option<String>, VarError>,
+        set: &[&str],
+    ) -> Self {
         Self { find, set: set.iter().map(|name| (*name).into()).collect() }
     }
 
     /// What `read` makes of these variables.
     pub(crate) fn with<T>(vars: &[(&str, &str)], read: impl FnOnce(&Vars<'_>) -> T) -> T {
-        let find =
-            |name: &str| Ok(vars.iter().rfind(|(known, _)| *known == name).map(|(_, value)| (*value).into()));
+        let find = |name: &str| {
+            Ok(vars.iter().rfind(|(known, _)| *known == name).map(|(_, value)| (*value).into()))
+        };
         let set: Vec<_> = vars.iter().map(|(name, _)| *name).collect();
         read(&Vars::new(&find, &set))
     }
@@ -67,7 +78,10 @@ impl Vars<'_> {
         // The cause is dropped: it quotes the value.
         let value = (self.find)(name).map_err(|_| ConfigError::new(name, "is not Unicode"))?;
         if value.as_ref().is_some_and(String::is_empty) {
-            return Err(ConfigError::new(name, "is set and empty; give it a value or do not set it"));
+            return Err(ConfigError::new(
+                name,
+                "is set and empty; give it a value or do not set it",
+            ));
         }
         Ok(value)
     }
@@ -88,7 +102,9 @@ impl Vars<'_> {
         let mut pairs = Vec::with_capacity(words.len());
         for word in &words {
             match word.split_once('=') {
-                Some((one, other)) if !one.is_empty() && !other.is_empty() => pairs.push((one, other)),
+                Some((one, other)) if !one.is_empty() && !other.is_empty() => {
+                    pairs.push((one, other))
+                }
                 _ => {
                     return Err(ConfigError::new(
                         name,
@@ -104,10 +120,14 @@ impl Vars<'_> {
         Ok(pairs.into_iter().map(|(one, other)| (one.into(), other.into())).collect())
     }
 
-    pub(crate) fn number<N: TryFrom<u64>>(&self, name: &'static str) -> Result<Option<N>, ConfigError> {
+    pub(crate) fn number<N: TryFrom<u64>>(
+        &self,
+        name: &'static str,
+    ) -> Result<Option<N>, ConfigError> {
         let parse = |text: String| {
-            let number: u64 =
-                text.parse().map_err(|_| ConfigError::new(name, "is not a whole number, such as 60"))?;
+            let number: u64 = text
+                .parse()
+                .map_err(|_| ConfigError::new(name, "is not a whole number, such as 60"))?;
             N::try_from(number).map_err(|_| ConfigError::new(name, "is too large"))
         };
         self.text(name)?.map(parse).transpose()
@@ -123,7 +143,8 @@ impl Vars<'_> {
 
     /// Reports a variable that looks like one of these and is not, while that one is not set.
     ///
-    /// Other programs have variables that begin like ours, so what is merely unknown is nobody's business.
+    /// Other programs have variables that begin like ours, so what is merely unknown is nobody's
+    /// business.
     pub(crate) fn refuse_slips(&self, names: &[Name]) -> Result<(), ConfigError> {
         let is_set = |name: &str| self.set.iter().any(|set| set == name);
         for name in names {
@@ -135,7 +156,8 @@ impl Vars<'_> {
                 // Not if it is another of ours that is meant.
                 if names.iter().all(|other| other.variable != slip) {
                     let problem = format!(
-                        "is not set, but `{slip}` is; correct its name, or rename it if it is for another program"
+                        "is not set, but `{slip}` is; correct its name, or rename it if it is for \
+                         another program"
                     );
                     return Err(ConfigError::new(known, problem));
                 }
@@ -169,7 +191,8 @@ pub(crate) fn file_or_text(
 fn looks_like(name: &str, known: &str) -> bool {
     let name = name.to_ascii_uppercase();
     let unit = known.strip_prefix(&*name);
-    matches!(unit, Some("_SECS" | "_MS" | "_BYTES")) || is_within(2, name.as_bytes(), known.as_bytes())
+    matches!(unit, Some("_SECS" | "_MS" | "_BYTES"))
+        || is_within(2, name.as_bytes(), known.as_bytes())
 }
 
 /// Whether no more letters were added, left out, mistaken or swapped with their neighbour.
@@ -183,7 +206,9 @@ fn is_within(slips: usize, one: &[u8], other: &[u8]) -> bool {
                 || is_within(slips - 1, one, other_rest)
                 || is_within(slips - 1, one_rest, other_rest)
                 || match (one_rest, other_rest) {
-                    ([c, one @ ..], [d, other @ ..]) => a == d && b == c && is_within(slips - 1, one, other),
+                    ([c, one @ ..], [d, other @ ..]) => {
+                        a == d && b == c && is_within(slips - 1, one, other)
+                    }
                     _ => false,
                 }
         }
@@ -206,17 +231,27 @@ pub(crate) mod docs {
         let rows = text.lines().map(|line| line.trim_start_matches('/').trim_start());
         let rows = rows.filter_map(|line| line.strip_prefix("| `"));
         let pairs = rows.flat_map(|row| {
-            let cells: Vec<_> = row.split('|').map(|cell| cell.replace(['`', ' '], "")).take(2).collect();
+            let cells: Vec<_> =
+                row.split('|').map(|cell| cell.replace(['`', ' '], "")).take(2).collect();
             let cell = |at: usize| cells.get(at).map_or("", |cell| &**cell);
             let pairs = cell(0).split(',').zip(cell(1).split(','));
-            pairs.map(|(variable, field)| (variable.to_owned(), field.to_owned())).collect::<Vec<_>>()
+            pairs
+                .map(|(variable, field)| (variable.to_owned(), field.to_owned()))
+                .collect::<Vec<_>>()
         });
-        pairs.filter(|(variable, _)| variable.chars().all(|c| c.is_ascii_uppercase() || c == '_')).collect()
+        pairs
+            .filter(|(variable, _)| variable.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+            .collect()
     }
 
-    /// `source` is the file in which `T` is documented, `section` its heading in docs/configuration.md.
+    /// `source` is the file in which `T` is documented, `section` its heading in
+    /// docs/configuration.md.
     #[track_caller]
-    pub(crate) fn assert_complete<T: DeserializeOwned>(names: &[Name], source: &str, section: &str) {
+    pub(crate) fn assert_complete<T: DeserializeOwned>(
+        names: &[Name],
+        source: &str,
+        section: &str,
+    ) {
         let known: BTreeSet<_> =
             names.iter().map(|name| (name.variable.to_owned(), name.field.to_owned())).collect();
         assert_eq!(known.len(), names.len(), "a name stands there twice");
@@ -227,17 +262,24 @@ pub(crate) mod docs {
 
         let error = serde_json::from_str::<T>(r#"{"?": 1}"#).err().unwrap().to_string();
         let fields: BTreeSet<_> = error.split('`').skip(3).step_by(2).map(str::to_owned).collect();
-        assert_eq!(fields, known.into_iter().map(|(_, field)| field).collect(), "the fields: {error}");
+        assert_eq!(
+            fields,
+            known.into_iter().map(|(_, field)| field).collect(),
+            "the fields: {error}"
+        );
     }
 
-    /// Every setter of a builder, found by its name in `source`, has a field or a reason why it has none.
+    /// Every setter of a builder, found by its name in `source`, has a field or a reason why it has
+    /// none.
     #[track_caller]
     pub(crate) fn assert_settable(names: &[Name], source: &str, setters: &[(&str, Setter)]) {
         let found: BTreeSet<_> = source
             .split("pub fn ")
             .skip(1)
             .map(|rest| rest.split(['(', '<']).next().unwrap())
-            .filter(|name| ["with_", "without_", "allow_"].iter().any(|prefix| name.starts_with(prefix)))
+            .filter(|name| {
+                ["with_", "without_", "allow_"].iter().any(|prefix| name.starts_with(prefix))
+            })
             .collect();
         for setter in found {
             let is_known = setters.iter().any(|(name, _)| *name == setter);
@@ -246,7 +288,10 @@ pub(crate) mod docs {
         for (setter, how) in setters {
             match how {
                 Setter::Field(field) => {
-                    assert!(names.iter().any(|name| name.field == *field), "{setter}: there is no {field}");
+                    assert!(
+                        names.iter().any(|name| name.field == *field),
+                        "{setter}: there is no {field}"
+                    );
                 }
                 Setter::InCode(reason) => assert!(reason.len() > 10, "{setter}"),
             }
@@ -268,8 +313,9 @@ pub(crate) mod docs {
         for (at, section) in sections.iter().enumerate() {
             for other in sections.iter().skip(at + 1) {
                 for (one, _) in section {
-                    let alike =
-                        other.iter().find(|(other, _)| looks_like(other, one) || looks_like(one, other));
+                    let alike = other
+                        .iter()
+                        .find(|(other, _)| looks_like(other, one) || looks_like(one, other));
                     assert!(alike.is_none(), "{one} and {alike:?}");
                 }
             }
@@ -292,10 +338,19 @@ mod tests {
             let set: Vec<_> = set.iter().map(|name| (*name, "1")).collect();
             Vars::with(&set, |vars| vars.refuse_slips(&NAMES)).map_err(|error| error.to_string())
         };
-        for slip in ["JWT_ISSUER", "JWT_ISSEURS", "JWT_ISUERS", "jwt_issuers", "JTW_ISSUERS", "JWT_ISSUER_S"]
-        {
+        for slip in [
+            "JWT_ISSUER",
+            "JWT_ISSEURS",
+            "JWT_ISUERS",
+            "jwt_issuers",
+            "JTW_ISSUERS",
+            "JWT_ISSUER_S",
+        ] {
             let error = check(&["PATH", slip]).unwrap_err();
-            assert!(error.starts_with("JWT_ISSUERS: is not set, but") && error.contains(slip), "{error}");
+            assert!(
+                error.starts_with("JWT_ISSUERS: is not set, but") && error.contains(slip),
+                "{error}"
+            );
         }
         for slip in ["JWT_LEEWAY", "JWT_LEEWAY_SEC", "JWT_LEEWAY_SECONDS"] {
             let found = check(&[slip]);
@@ -310,10 +365,14 @@ mod tests {
     #[test]
     fn pairs_are_names_and_values() {
         let pairs = |text: &str| {
-            Vars::with(&[("X", text)], |vars| vars.pairs::<Vec<_>>("X")).map_err(|error| error.to_string())
+            Vars::with(&[("X", text)], |vars| vars.pairs::<Vec<_>>("X"))
+                .map_err(|error| error.to_string())
         };
         let pair = |one: &str, other: &str| (one.to_owned(), other.to_owned());
-        assert_eq!(pairs("tenant=claim, sid=none").unwrap(), [pair("sid", "none"), pair("tenant", "claim")]);
+        assert_eq!(
+            pairs("tenant=claim, sid=none").unwrap(),
+            [pair("sid", "none"), pair("tenant", "claim")]
+        );
         for wrong in ["tenant", "=claim", "tenant=", "a=1 b"] {
             assert!(pairs(wrong).unwrap_err().contains("such as `tenant=claim`"), "{wrong}");
         }

@@ -1,7 +1,7 @@
 //! What became of the requests, in numbers.
 //!
-//! Every request counts, on every core, so the numbers are kept in stripes: a thread adds to its own and shares no cache
-//! line with the others. Reading adds the stripes up.
+//! Every request counts, on every core, so the numbers are kept in stripes: a thread adds to its
+//! own and shares no cache line with the others. Reading adds the stripes up.
 
 use std::cell::Cell;
 use std::fmt;
@@ -14,12 +14,13 @@ use crate::store::StoreErrorKind;
 
 /// The numbers of one layer and of all services made by it. Clones read the same numbers.
 ///
-/// They start at zero with the layer and only grow: export them as monotonic counters. No number is about a single user
-/// or token.
+/// They start at zero with the layer and only grow: export them as monotonic counters. No number is
+/// about a single user or token.
 #[derive(Clone)]
 pub struct Counters(Arc<[Stripe]>);
 
-/// The numbers at one moment. Each is exact; requests that end while they are read may be in some and not in others.
+/// The numbers at one moment. Each is exact; requests that end while they are read may be in some
+/// and not in others.
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CounterSnapshot {
@@ -72,8 +73,8 @@ pub(super) enum Event {
 /// More stripes than this would cost memory and reading time for cores that few machines have.
 const MAX_STRIPES: usize = 64;
 
-/// The numbers of the threads that share this stripe, apart from the cache lines of all others (128: pairs of lines are
-/// fetched together on x86, and lines are that long on some ARM).
+/// The numbers of the threads that share this stripe, apart from the cache lines of all others
+/// (128: pairs of lines are fetched together on x86, and lines are that long on some ARM).
 #[derive(Default)]
 #[repr(align(128))]
 struct Stripe {
@@ -142,7 +143,9 @@ impl Counters {
         let Some(stripe) = self.stripe() else { return };
         // A kind that is missing there is counted as `Other`.
         let place = StoreErrorKind::ALL.iter().position(|known| *known == kind);
-        if let Some(cell) = place.map_or(stripe.store_errors.last(), |place| stripe.store_errors.get(place)) {
+        if let Some(cell) =
+            place.map_or(stripe.store_errors.last(), |place| stripe.store_errors.get(place))
+        {
             cell.fetch_add(1, Relaxed);
         }
     }
@@ -198,7 +201,8 @@ impl RefusalCells {
 // === impl CounterSnapshot ===
 
 impl CounterSnapshot {
-    /// How often the store was asked, and answered or failed. A request that was given up while it waited is not in it.
+    /// How often the store was asked, and answered or failed. A request that was given up while it
+    /// waited is not in it.
     pub fn checks(&self) -> u64 {
         let revoked = self.refused.revoked + self.would_refuse.revoked;
         let no_verdict = self.refused.no_verdict + self.would_refuse.no_verdict;
@@ -219,7 +223,8 @@ impl CounterSnapshot {
 /// Errors of the store by name, and only those that there were.
 impl fmt::Debug for CounterSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let store_errors: Vec<_> = self.store_errors_by_kind().filter(|(_, count)| *count > 0).collect();
+        let store_errors: Vec<_> =
+            self.store_errors_by_kind().filter(|(_, count)| *count > 0).collect();
         f.debug_struct("CounterSnapshot")
             .field("admitted", &self.admitted)
             .field("admitted_unchecked", &self.admitted_unchecked)

@@ -4,9 +4,9 @@
 //
 //     head -> exempt? -> token -> verified -> standing -> policy -> Verdict
 //
-// Everything up to the look-up happens at once. A store that knows at once costs no future and no box; one that has to
-// ask leaves a `Check`, which is the part that can wait. Whatever way a request ends, it ends in `Gate::settle`
-// or `Gate::refuse`, where it is counted.
+// Everything up to the look-up happens at once. A store that knows at once costs no future and no
+// box; one that has to ask leaves a `Check`, which is the part that can wait. Whatever way a
+// request ends, it ends in `Gate::settle` or `Gate::refuse`, where it is counted.
 
 mod counters;
 mod outage;
@@ -112,8 +112,8 @@ pub(crate) enum Judgement {
     Later(Check),
 }
 
-/// A check that the store is still at work on. Dropping it drops the look-up; what is needed to settle it is kept apart
-/// from the gate, so that it costs no box of its own.
+/// A check that the store is still at work on. Dropping it drops the look-up; what is needed to
+/// settle it is kept apart from the gate, so that it costs no box of its own.
 pub(crate) struct Check {
     answer: BoxFuture<'static, Result<Standing, StoreError>>,
     token: Arc<VerifiedToken>,
@@ -163,8 +163,8 @@ impl Gate {
         }
     }
 
-    /// The verified token of a request, if it has credentials. Verify before look-up, always: the store is never asked
-    /// about what a stranger made up.
+    /// The verified token of a request, if it has credentials. Verify before look-up, always: the
+    /// store is never asked about what a stranger made up.
     fn verified(&self, head: &RequestHead<'_>) -> Result<Option<Arc<VerifiedToken>>, Rejection> {
         if let Some(upstream) = &self.upstream {
             return Ok(upstream.find(head).transpose()?);
@@ -234,7 +234,11 @@ impl Gate {
         match decision {
             Ok(clearance) => {
                 let checked = clearance.is_checked();
-                self.counters.count(if checked { Event::Admitted } else { Event::AdmittedUnchecked });
+                self.counters.count(if checked {
+                    Event::Admitted
+                } else {
+                    Event::AdmittedUnchecked
+                });
                 Verdict::Cleared(clearance)
             }
             Err(rejection) => self.refuse(rejection),
@@ -250,7 +254,8 @@ impl Gate {
                 Verdict::Refused(rejection)
             }
             Enforcement::ReportOnly => {
-                tracing::debug!(reason = ?rejection.kind(), "request would be refused; this layer only reports");
+                tracing::debug!(reason = ?rejection.kind(), "request would be refused; this layer \
+                    only reports");
                 self.counters.count(Event::WouldRefuse(rejection.kind()));
                 Verdict::Reported(rejection)
             }
@@ -270,8 +275,8 @@ impl Gate {
     }
 }
 
-/// A CORS preflight as the Fetch standard defines it: `OPTIONS` with `Origin` and `Access-Control-Request-Method`. An
-/// `OPTIONS` request without them is one like any other.
+/// A CORS preflight as the Fetch standard defines it: `OPTIONS` with `Origin` and
+/// `Access-Control-Request-Method`. An `OPTIONS` request without them is one like any other.
 fn is_preflight(head: &RequestHead<'_>) -> bool {
     *head.method() == Method::OPTIONS
         && head.headers().contains_key(header::ORIGIN)

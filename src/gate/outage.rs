@@ -1,4 +1,5 @@
-//! Says when the store stops answering, and when it answers again: once per change, not once per request.
+//! Says when the store stops answering, and when it answers again: once per change, not once per
+//! request.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -7,8 +8,8 @@ use tokio::time::Instant;
 
 use crate::store::StoreError;
 
-/// How long no check may have failed before an outage is called over. Without it a store that fails every other check
-/// would be reported with every request.
+/// How long no check may have failed before an outage is called over. Without it a store that fails
+/// every other check would be reported with every request.
 const QUIET: Duration = Duration::from_secs(10);
 
 const ANSWERING: u8 = 0;
@@ -23,7 +24,8 @@ const ADMITTING: u8 = 2;
 ///      ^  \------------------- failed, admitted ---------------^  |
 ///      \------ answered, after QUIET without a failure -----------/
 /// ```
-/// It never goes from admitting to refusing, so that routes with different fail modes do not take turns.
+/// It never goes from admitting to refusing, so that routes with different fail modes do not take
+/// turns.
 #[derive(Debug)]
 pub(super) struct Outage {
     state: AtomicU8,
@@ -34,13 +36,19 @@ pub(super) struct Outage {
 
 impl Outage {
     pub(super) fn new() -> Self {
-        Self { state: AtomicU8::new(ANSWERING), born: Instant::now(), last_failure: AtomicU64::new(0) }
+        Self {
+            state: AtomicU8::new(ANSWERING),
+            born: Instant::now(),
+            last_failure: AtomicU64::new(0),
+        }
     }
 
     /// The store answered. On the path of every request: one load, as long as all is well.
     pub(super) fn answered(&self) {
         let state = self.state.load(Relaxed);
-        if state == ANSWERING || self.now().saturating_sub(self.last_failure.load(Relaxed)) < millis(QUIET) {
+        if state == ANSWERING
+            || self.now().saturating_sub(self.last_failure.load(Relaxed)) < millis(QUIET)
+        {
             return;
         }
         if self.change(state, ANSWERING) {
@@ -58,9 +66,11 @@ impl Outage {
         }
         let kind = error.kind();
         if admitted {
-            tracing::warn!(?kind, %error, "the store gives no answer: requests are ADMITTED UNCHECKED, revoked tokens work");
+            tracing::warn!(?kind, %error, "the store gives no answer: requests are ADMITTED \
+                UNCHECKED, revoked tokens work");
         } else {
-            tracing::warn!(?kind, %error, "the store gives no answer: requests are refused with 503");
+            tracing::warn!(?kind, %error, "the store gives no answer: requests are refused with \
+                503");
         }
     }
 

@@ -20,13 +20,14 @@ use crate::verified::VerifiedToken;
 /// What the client is told, whatever ended it: "revoked" would be more than a refusal says.
 const MESSAGE: &str = "the token is not accepted any more";
 
-/// Ends responses that go on for long — server-sent events, streams of gRPC, downloads — as soon as the [`Mirror`] hears
-/// that the token of the request was revoked, or when the token expires: usually within milliseconds, and at once also
-/// if nothing is being sent.
+/// Ends responses that go on for long — server-sent events, streams of gRPC, downloads — as soon as
+/// the [`Mirror`] hears that the token of the request was revoked, or when the token expires:
+/// usually within milliseconds, and at once also if nothing is being sent.
 ///
-/// A check at the beginning of a request says nothing of what happens an hour later. Put this layer *inside* the
-/// [`JwtRevocationLayer`](super::JwtRevocationLayer), whose [`Clearance`] says which token it is; a request without one goes
-/// through as it is. The response body becomes an [`EndingBody`].
+/// A check at the beginning of a request says nothing of what happens an hour later. Put this layer
+/// *inside* the [`JwtRevocationLayer`](super::JwtRevocationLayer), whose [`Clearance`] says which
+/// token it is; a request without one goes through as it is. The response body becomes an
+/// [`EndingBody`].
 ///
 /// | response | how it ends |
 /// | --- | --- |
@@ -34,10 +35,12 @@ const MESSAGE: &str = "the token is not accepted any more";
 /// | `text/event-stream` | as if there were nothing more to say; a client that comes back is refused |
 /// | any other | with an error, so that half of a document is not taken for a whole one |
 ///
-/// A response that is complete in one piece costs nothing; one that goes on costs an entry in a table. A WebSocket has no
-/// response body: wait for [`Mirror::revoked`] beside the messages, as `examples/frameworks` does.
+/// A response that is complete in one piece costs nothing; one that goes on costs an entry in a
+/// table. A WebSocket has no response body: wait for [`Mirror::revoked`] beside the messages, as
+/// `examples/frameworks` does.
 ///
-/// A mirror that is not fresh hears of nothing. What was revoked meanwhile ends the response as soon as it is fresh again.
+/// A mirror that is not fresh hears of nothing. What was revoked meanwhile ends the response as
+/// soon as it is fresh again.
 ///
 /// ```
 /// # use tower_jwt_revocation::{JwtRevocationLayer, JwtVerifier, Mirror, middleware::EndWithTokenLayer};
@@ -138,8 +141,10 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let clearance = request.extensions().get::<Clearance>();
-        let watch = clearance
-            .map(|clearance| Watch { mirror: self.mirror.clone(), token: Arc::clone(clearance.token()) });
+        let watch = clearance.map(|clearance| Watch {
+            mirror: self.mirror.clone(),
+            token: Arc::clone(clearance.token()),
+        });
         EndWithTokenFuture { inner: self.inner.call(request), watch }
     }
 }
@@ -164,7 +169,13 @@ where
 impl<B> EndingBody<B> {
     /// A body that ends when it ends.
     fn new(inner: B) -> Self {
-        Self { inner: Some(inner), form: Form::default(), watch: None, ended: None, has_begun: false }
+        Self {
+            inner: Some(inner),
+            form: Form::default(),
+            watch: None,
+            ended: None,
+            has_begun: false,
+        }
     }
 }
 
@@ -195,7 +206,8 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let mut this = self.project();
-        // Nothing is watched before the first frame, or the first pause: most bodies are over by then.
+        // Nothing is watched before the first frame, or the first pause: most bodies are over by
+        // then.
         let mut end = if *this.has_begun { end(this.watch, this.ended, cx) } else { None };
         if end.is_none() {
             let Some(inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
@@ -239,7 +251,8 @@ fn end(
 
 impl Form {
     fn of(headers: &HeaderMap) -> Self {
-        let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        let content_type =
+            headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         let is = |wanted: &[u8]| {
             content_type.get(..wanted.len()).is_some_and(|start| start.eq_ignore_ascii_case(wanted))
         };

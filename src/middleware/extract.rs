@@ -31,8 +31,8 @@ use crate::token::{TokenError, TokenErrorKind};
 /// }
 /// ```
 ///
-/// `Option<Claims<T>>` is `None` where a request may pass without a token. A token whose claims do not fit the type is
-/// refused in both forms, as an invalid token (401).
+/// `Option<Claims<T>>` is `None` where a request may pass without a token. A token whose claims do
+/// not fit the type is refused in both forms, as an invalid token (401).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "to be taken apart in the arguments of handlers")]
 pub struct Claims<T>(pub T);
@@ -45,9 +45,11 @@ pub struct ExtractError(Why);
 enum Why {
     /// No layer ran: the route is not behind one. 500, for the developer.
     NoLayer,
-    /// The layer was told not to ask, on a route whose handler wants to know. 500, for the developer.
+    /// The layer was told not to ask, on a route whose handler wants to know. 500, for the
+    /// developer.
     NotAsked,
-    /// The handler wants a token that the layer did not insist on. Answered as the layer would have.
+    /// The handler wants a token that the layer did not insist on. Answered as the layer would
+    /// have.
     Refused(Arc<Form>, Rejection),
 }
 
@@ -64,8 +66,8 @@ pub(super) fn forget(extensions: &mut Extensions) {
     extensions.remove::<Uncleared>();
 }
 
-/// A request that passes costs nothing more for this, unless the layer has a realm or a resource of its own: then refusals
-/// by [`Claims`] have to name it too.
+/// A request that passes costs nothing more for this, unless the layer has a realm or a resource of
+/// its own: then refusals by [`Claims`] have to name it too.
 pub(super) fn mark_cleared(extensions: &mut Extensions, form: &Arc<Form>) {
     if form.is_custom() {
         extensions.insert(Refuses(Arc::clone(form)));
@@ -86,7 +88,10 @@ pub(super) fn mark_reported(extensions: &mut Extensions, form: &Arc<Form>, rejec
 fn clearance(parts: &Parts) -> Result<&Clearance, ExtractError> {
     parts.extensions.get::<Clearance>().ok_or_else(|| {
         ExtractError(
-            parts.extensions.get::<Uncleared>().map_or(Why::NoLayer, |uncleared| uncleared.0.clone()),
+            parts
+                .extensions
+                .get::<Uncleared>()
+                .map_or(Why::NoLayer, |uncleared| uncleared.0.clone()),
         )
     })
 }
@@ -100,13 +105,23 @@ fn optional(parts: &Parts) -> Result<Option<&Clearance>, ExtractError> {
     }
 }
 
-fn claims<T: DeserializeOwned>(parts: &Parts, clearance: &Clearance) -> Result<Claims<T>, ExtractError> {
+fn claims<T: DeserializeOwned>(
+    parts: &Parts,
+    clearance: &Clearance,
+) -> Result<Claims<T>, ExtractError> {
     clearance.token().claims().map(Claims).map_err(|error| {
         // The cause is not kept: serde quotes what it found, and that is part of the token.
-        tracing::debug!(category = ?error.classify(), "the claims do not fit the type that the handler wants");
-        let error = TokenError::new(TokenErrorKind::OddClaim, "the claims do not fit the type that the handler wants");
+        tracing::debug!(category = ?error.classify(), "the claims do not fit the type that the \
+            handler wants");
+        let error = TokenError::new(
+            TokenErrorKind::OddClaim,
+            "the claims do not fit the type that the handler wants",
+        );
         let form = parts.extensions.get::<Refuses>().map(|refuses| Arc::clone(&refuses.0));
-        ExtractError(Why::Refused(form.unwrap_or_else(|| Arc::new(Form::new())), Rejection::from(error)))
+        ExtractError(Why::Refused(
+            form.unwrap_or_else(|| Arc::new(Form::new())),
+            Rejection::from(error),
+        ))
     })
 }
 
@@ -163,10 +178,12 @@ impl fmt::Display for ExtractError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Why::NoLayer => f.write_str(
-                "the handler wants a verified token, but there is no JwtRevocationLayer around its route; add it with Router::layer, after the route, and not `without_clearance`",
+                "the handler wants a verified token, but there is no JwtRevocationLayer around its \
+                 route; add it with Router::layer, after the route, and not `without_clearance`",
             ),
             Why::NotAsked => f.write_str(
-                "the handler wants a verified token, but the request was exempt; take Option<Clearance>, or exempt less",
+                "the handler wants a verified token, but the request was exempt; take \
+                 Option<Clearance>, or exempt less",
             ),
             Why::Refused(_, rejection) => rejection.fmt(f),
         }

@@ -14,15 +14,17 @@ use super::service::Shared;
 use crate::gate::Check;
 
 pin_project! {
-    /// The future of [`JwtRevocation`](super::JwtRevocation). It is in one of three states, and holds only what that
-    /// state needs:
+    /// The future of [`JwtRevocation`](super::JwtRevocation). It is in one of three states, and
+    /// holds only what that state needs:
     ///
     /// - *forward*: the request passed. Holds the future of the inner service.
-    /// - *refused*: it did not. Holds the response, ready to be given out; the request is gone, its body unread.
-    /// - *checking*: the store was asked. Holds its answer to come, the request, and the inner service that was polled
-    ///   ready for it. Goes on to one of the other two.
+    /// - *refused*: it did not. Holds the response, ready to be given out; the request is gone, its
+    ///   body unread.
+    /// - *checking*: the store was asked. Holds its answer to come, the request, and the inner
+    ///   service that was polled ready for it. Goes on to one of the other two.
     ///
-    /// Dropping it gives up whatever it is at: the inner call, or the check. Nothing is left running by this crate.
+    /// Dropping it gives up whatever it is at: the inner call, or the check. Nothing is left
+    /// running by this crate.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, B, R, A>
     where
@@ -57,7 +59,12 @@ where
         Self { state: State::Refused { response: Some(response) } }
     }
 
-    pub(super) fn checking(check: Check, ready: S, request: Request<B>, shared: Arc<Shared<A>>) -> Self {
+    pub(super) fn checking(
+        check: Check,
+        ready: S,
+        request: Request<B>,
+        shared: Arc<Shared<A>>,
+    ) -> Self {
         Self { state: State::Checking { check, parked: Some((ready, request)), shared } }
     }
 }
@@ -69,7 +76,10 @@ where
 {
     type Output = Result<Response<R>, S::Error>;
 
-    #[expect(clippy::expect_used, reason = "polling a future after it is done is a bug of the caller")]
+    #[expect(
+        clippy::expect_used,
+        reason = "polling a future after it is done is a bug of the caller"
+    )]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
@@ -81,12 +91,13 @@ where
                 // Checking -> Forward | Refused
                 StateProj::Checking { check, parked, shared } => {
                     let verdict = ready!(check.poll(&shared.gate, cx));
-                    let (mut service, mut request) = parked.take().expect("left as soon as it is taken");
+                    let (mut service, mut request) =
+                        parked.take().expect("left as soon as it is taken");
                     match shared.mark(verdict, request.extensions_mut()) {
                         Ok(()) => State::Forward { future: service.call(request) },
-                        Err(rejection) => {
-                            State::Refused { response: Some(shared.answers.refuse(rejection, &request)) }
-                        }
+                        Err(rejection) => State::Refused {
+                            response: Some(shared.answers.refuse(rejection, &request)),
+                        },
                     }
                 }
             };

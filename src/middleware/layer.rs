@@ -25,7 +25,8 @@ use crate::verified::VerifiedToken;
 /// 2. the verifier accepts it: signature, times, issuer, audience, everything;
 /// 3. the store knows that none of its targets is revoked.
 ///
-/// It then has a [`Clearance`](crate::Clearance) in its extensions. Every other request is answered here:
+/// It then has a [`Clearance`](crate::Clearance) in its extensions. Every other request is answered
+/// here:
 ///
 /// | situation | HTTP | gRPC |
 /// | --- | --- | --- |
@@ -34,8 +35,8 @@ use crate::verified::VerifiedToken;
 /// | invalid, expired or revoked token | 401 | `UNAUTHENTICATED` |
 /// | the store gives no answer | 503, [or pass](FailMode::Open) | `UNAVAILABLE`, or pass |
 ///
-/// The answer has the [`Rejection`](crate::Rejection) in its extensions, for layers further out. Clients learn no
-/// more than the status and a standard challenge.
+/// The answer has the [`Rejection`](crate::Rejection) in its extensions, for layers further out.
+/// Clients learn no more than the status and a standard challenge.
 ///
 /// ```
 /// # use http::{Request, Response, StatusCode};
@@ -62,15 +63,16 @@ use crate::verified::VerifiedToken;
 /// ```
 ///
 /// # Around which services
-/// Around any `Service<Request<B>, Response = Response<R>>` that is `Clone`, with any bodies `B` and `R: Default` (see
-/// [`with_response`](Self::with_response)) and any error. `Clone` is needed because the service waits with its request
-/// while the store is asked, and another one takes its place meanwhile; routers, hyper and tonic want it as well. What is
-/// not `Clone` becomes so in a `tower::buffer::Buffer`. If the compiler says that `Service` is not implemented for
+/// Around any `Service<Request<B>, Response = Response<R>>` that is `Clone`, with any bodies `B`
+/// and `R: Default` (see [`with_response`](Self::with_response)) and any error. `Clone` is needed
+/// because the service waits with its request while the store is asked, and another one takes its
+/// place meanwhile; routers, hyper and tonic want it as well. What is not `Clone` becomes so in a
+/// `tower::buffer::Buffer`. If the compiler says that `Service` is not implemented for
 /// [`JwtRevocation`], this is why.
 ///
 /// # Order of layers
-/// Put CORS outside of this layer: it answers preflights, which have no credentials, and lets browsers read refusals.
-/// Put tracing outside, time limits and concurrency limits on either side.
+/// Put CORS outside of this layer: it answers preflights, which have no credentials, and lets
+/// browsers read refusals. Put tracing outside, time limits and concurrency limits on either side.
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct JwtRevocationLayer<A = EmptyBody> {
     gate: Gate,
@@ -82,7 +84,8 @@ pub struct JwtRevocationLayer<A = EmptyBody> {
 }
 
 impl JwtRevocationLayer {
-    /// A layer that refuses whatever `verifier` does not accept and `store` does not know to be live.
+    /// A layer that refuses whatever `verifier` does not accept and `store` does not know to be
+    /// live.
     ///
     /// Both can be given as they are or in an [`Arc`], also as `Arc<dyn …>`.
     pub fn new(verifier: impl TokenVerifier, store: impl RevocationStore) -> Self {
@@ -95,15 +98,18 @@ impl JwtRevocationLayer {
         }
     }
 
-    /// A layer behind another one that verifies tokens: it refuses whatever `store` does not know to be live. The verified
-    /// claims are taken from where `claims` finds them; token sources have no effect.
+    /// A layer behind another one that verifies tokens: it refuses whatever `store` does not know
+    /// to be live. The verified claims are taken from where `claims` finds them; token sources have
+    /// no effect.
     ///
     /// # Security
-    /// See [`UpstreamClaims`]. Put this layer *inside* of the one that verifies; outside of it, it refuses everything.
+    /// See [`UpstreamClaims`]. Put this layer *inside* of the one that verifies; outside of it, it
+    /// refuses everything.
     pub fn behind(claims: UpstreamClaims, store: impl RevocationStore) -> Self {
         if store.needs() != Needs::Claims {
             tracing::error!(
-                "the store has lists of tokens as they are presented, and behind another layer no token is seen: no check will succeed"
+                "the store has lists of tokens as they are presented, and behind another layer no \
+                 token is seen: no check will succeed"
             );
         }
         let mut layer = Self::new(claims.rules(), store);
@@ -113,25 +119,28 @@ impl JwtRevocationLayer {
 }
 
 impl<A> JwtRevocationLayer<A> {
-    /// What happens to verified tokens while the store gives no answer, default [`FailMode::Closed`]. Replaces
-    /// [`with_fail_mode_for`](Self::with_fail_mode_for).
+    /// What happens to verified tokens while the store gives no answer, default
+    /// [`FailMode::Closed`]. Replaces [`with_fail_mode_for`](Self::with_fail_mode_for).
     ///
     /// # Security
-    /// With [`FailMode::Open`], revoked tokens work while the store is out of reach, until they expire. Such requests are
-    /// counted ([`CounterSnapshot::admitted_unchecked`](crate::gate::CounterSnapshot::admitted_unchecked)), the change
-    /// is logged as a warning, and handlers can tell them by [`Clearance::is_checked`](crate::Clearance::is_checked).
+    /// With [`FailMode::Open`], revoked tokens work while the store is out of reach, until they
+    /// expire. Such requests are counted
+    /// ([`CounterSnapshot::admitted_unchecked`](crate::gate::CounterSnapshot::admitted_unchecked)),
+    /// the change is logged as a warning, and handlers can tell them by
+    /// [`Clearance::is_checked`](crate::Clearance::is_checked).
     pub fn with_fail_mode(mut self, mode: FailMode) -> Self {
         self.gate.fail_mode = FailModeRule::Always(mode);
         self
     }
 
-    /// What happens while the store gives no answer, request by request: reads may go on where writes must not, and
-    /// customers where staff must not (by the [issuer](VerifiedToken::issuer) of the token). Asked only about requests with
-    /// a verified token. Replaces [`with_fail_mode`](Self::with_fail_mode).
+    /// What happens while the store gives no answer, request by request: reads may go on where
+    /// writes must not, and customers where staff must not (by the [issuer](VerifiedToken::issuer)
+    /// of the token). Asked only about requests with a verified token. Replaces
+    /// [`with_fail_mode`](Self::with_fail_mode).
     ///
     /// # Security
-    /// As [`with_fail_mode`](Self::with_fail_mode). Decide by what an attacker cannot choose freely: a method is better
-    /// than a path, a path is better than a header.
+    /// As [`with_fail_mode`](Self::with_fail_mode). Decide by what an attacker cannot choose
+    /// freely: a method is better than a path, a path is better than a header.
     ///
     /// ```
     /// # use tower_jwt_revocation::{FailMode, JwtRevocationLayer};
@@ -154,15 +163,15 @@ impl<A> JwtRevocationLayer<A> {
         self.with_token_sources([source])
     }
 
-    /// All the places where the token may be. Two different tokens in two places are refused. Without any, no request
-    /// has credentials.
+    /// All the places where the token may be. Two different tokens in two places are refused.
+    /// Without any, no request has credentials.
     pub fn with_token_sources(mut self, sources: impl IntoIterator<Item = TokenSource>) -> Self {
         self.gate.sources = sources.into_iter().collect();
         self
     }
 
-    /// Lets requests without credentials pass, without a [`Clearance`](crate::Clearance). Credentials that are there
-    /// must still be good: bad ones are refused, not ignored.
+    /// Lets requests without credentials pass, without a [`Clearance`](crate::Clearance).
+    /// Credentials that are there must still be good: bad ones are refused, not ignored.
     ///
     /// # Security
     /// The handler decides who may do what without a token: it must look for the `Clearance`.
@@ -171,12 +180,13 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// Lets the requests pass for which `exempts` is true: nothing is looked for, verified or asked, and there is no
-    /// [`Clearance`](crate::Clearance). Replaces an earlier exemption.
+    /// Lets the requests pass for which `exempts` is true: nothing is looked for, verified or
+    /// asked, and there is no [`Clearance`](crate::Clearance). Replaces an earlier exemption.
     ///
     /// # Security
-    /// Where it can be done, leave the layer off such routes instead. Compare whole paths: what comes after a prefix is
-    /// chosen by the client, and routers may read `//`, `%2e` and `..` differently.
+    /// Where it can be done, leave the layer off such routes instead. Compare whole paths: what
+    /// comes after a prefix is chosen by the client, and routers may read `//`, `%2e` and `..`
+    /// differently.
     ///
     /// ```
     /// # use tower_jwt_revocation::JwtRevocationLayer;
@@ -192,20 +202,21 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// Lets CORS preflights pass: `OPTIONS` with `Origin` and `Access-Control-Request-Method`, which browsers send
-    /// without credentials. Needed only if they are answered behind this layer.
+    /// Lets CORS preflights pass: `OPTIONS` with `Origin` and `Access-Control-Request-Method`,
+    /// which browsers send without credentials. Needed only if they are answered behind this layer.
     ///
     /// # Security
-    /// Anyone can send such a request, with a body too. It reaches whatever answers `OPTIONS` behind this layer, also what
-    /// does not look at the method: **tonic**, a proxy, a handler for `any` method. Never set it there. A CORS layer outside
-    /// of this one needs no such hole.
+    /// Anyone can send such a request, with a body too. It reaches whatever answers `OPTIONS`
+    /// behind this layer, also what does not look at the method: **tonic**, a proxy, a handler for
+    /// `any` method. Never set it there. A CORS layer outside of this one needs no such hole.
     pub fn with_cors_preflight(mut self) -> Self {
         self.gate.preflight = Preflight::Passed;
         self
     }
 
-    /// Refuses nothing and counts what would be refused: to try the layer on live traffic. What would be refused has
-    /// the [`Rejection`](crate::Rejection) in the extensions of the request, and no [`Clearance`](crate::Clearance).
+    /// Refuses nothing and counts what would be refused: to try the layer on live traffic. What
+    /// would be refused has the [`Rejection`](crate::Rejection) in the extensions of the request,
+    /// and no [`Clearance`](crate::Clearance).
     ///
     /// # Security
     /// Everything passes: no token, forged tokens, revoked tokens.
@@ -214,16 +225,18 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// Leaves no [`Clearance`](crate::Clearance) in the extensions of requests whose token the store said is live: for
-    /// services that do not ask who calls, such as a proxy. It saves the three allocations of
-    /// [`Extensions`](http::Extensions), about a third of what a check in memory costs. Default: it is left.
+    /// Leaves no [`Clearance`](crate::Clearance) in the extensions of requests whose token the
+    /// store said is live: for services that do not ask who calls, such as a proxy. It saves the
+    /// three allocations of [`Extensions`](http::Extensions), about a third of what a check in
+    /// memory costs. Default: it is left.
     ///
     /// A request that passes *unchecked* has its clearance all the same ([`FailMode::Open`]).
     ///
     /// # Security
-    /// A handler can no longer tell a request with a good token from one that passed without any: do not combine it with
-    /// [`with_optional_credentials`](Self::with_optional_credentials), exemptions or [`with_report_only`](Self::with_report_only)
-    /// where that matters. The extractors of axum find nothing, and answer 500.
+    /// A handler can no longer tell a request with a good token from one that passed without any:
+    /// do not combine it with [`with_optional_credentials`](Self::with_optional_credentials),
+    /// exemptions or [`with_report_only`](Self::with_report_only) where that matters. The
+    /// extractors of axum find nothing, and answer 500.
     ///
     /// ```
     /// # use tower_jwt_revocation::JwtRevocationLayer;
@@ -236,8 +249,8 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// The `realm` of the challenge, default [`DEFAULT_REALM`](super::DEFAULT_REALM): which protected area the token
-    /// is for. Clients and logs show it.
+    /// The `realm` of the challenge, default [`DEFAULT_REALM`](super::DEFAULT_REALM): which
+    /// protected area the token is for. Clients and logs show it.
     ///
     /// # Errors
     /// If it is empty, or has other than printable ASCII characters.
@@ -246,8 +259,8 @@ impl<A> JwtRevocationLayer<A> {
         Ok(self)
     }
 
-    /// Adds the URL of the metadata of this resource to the challenge (RFC 9728 §5.1): clients find their authorization
-    /// server by it. Default: none.
+    /// Adds the URL of the metadata of this resource to the challenge (RFC 9728 §5.1): clients find
+    /// their authorization server by it. Default: none.
     ///
     /// # Errors
     /// If it is not an absolute `https` URL (or `http` on localhost), or has a fragment.
@@ -256,15 +269,16 @@ impl<A> JwtRevocationLayer<A> {
         Ok(self)
     }
 
-    /// When clients may come back after a 503, default [`DEFAULT_RETRY_AFTER`](super::DEFAULT_RETRY_AFTER). In HTTP it
-    /// is rounded up to whole seconds.
+    /// When clients may come back after a 503, default
+    /// [`DEFAULT_RETRY_AFTER`](super::DEFAULT_RETRY_AFTER). In HTTP it is rounded up to whole
+    /// seconds.
     pub fn with_retry_after(mut self, after: Duration) -> Self {
         Arc::make_mut(&mut self.form).set_retry_after(after);
         self
     }
 
-    /// Tells clients whether their token expired, was revoked or is invalid (`error_description`, `grpc-message`).
-    /// Default: they are not told.
+    /// Tells clients whether their token expired, was revoked or is invalid (`error_description`,
+    /// `grpc-message`). Default: they are not told.
     ///
     /// # Security
     /// Whoever stole a token learns that the theft was noticed.
@@ -273,16 +287,23 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// What makes the bodies of refusals, default [`EmptyBody`]: [`ProblemJson`](super::ProblemJson), or a closure,
-    /// see [`RejectionResponse`](super::RejectionResponse).
+    /// What makes the bodies of refusals, default [`EmptyBody`]:
+    /// [`ProblemJson`](super::ProblemJson), or a closure, see
+    /// [`RejectionResponse`](super::RejectionResponse).
     pub fn with_response<A2>(self, response: A2) -> JwtRevocationLayer<A2> {
         let Self { gate, form, leaves_clearance, least_lifetime, .. } = self;
-        JwtRevocationLayer { gate, form, body: Arc::new(response), leaves_clearance, least_lifetime }
+        JwtRevocationLayer {
+            gate,
+            form,
+            body: Arc::new(response),
+            leaves_clearance,
+            least_lifetime,
+        }
     }
 
-    /// Tells `sink` of every request that passes unchecked, of every revoked token that is refused, and of what is
-    /// revoked with [`revoker`](Self::revoker). Default: none. A client that keeps trying makes many events: see
-    /// [`SampledSink`](crate::audit::SampledSink).
+    /// Tells `sink` of every request that passes unchecked, of every revoked token that is refused,
+    /// and of what is revoked with [`revoker`](Self::revoker). Default: none. A client that keeps
+    /// trying makes many events: see [`SampledSink`](crate::audit::SampledSink).
     pub fn with_audit(mut self, sink: impl AuditSink) -> Self {
         self.gate.audit = Some(Arc::new(sink));
         self
@@ -290,12 +311,14 @@ impl<A> JwtRevocationLayer<A> {
 
     /// The write side for the tokens that this layer accepts: same store, same profile, same audit.
     ///
-    /// Where other services on the same store accept tokens that live longer than this layer accepts, say so with
-    /// [`Revoker::with_lifetime`], or theirs outlive the revocation. Sessions that were given a revoker of this layer do so
-    /// for all of its revokers: a user who is logged out is to stay so for as long as refresh tokens live.
+    /// Where other services on the same store accept tokens that live longer than this layer
+    /// accepts, say so with [`Revoker::with_lifetime`], or theirs outlive the revocation. Sessions
+    /// that were given a revoker of this layer do so for all of its revokers: a user who is logged
+    /// out is to stay so for as long as refresh tokens live.
     pub fn revoker(&self) -> Revoker {
         let profile = Arc::new(self.gate.verifier.profile().clone());
-        let revoker = Revoker::from_parts(Arc::clone(&self.gate.store), profile, self.least_lifetime.clone());
+        let revoker =
+            Revoker::from_parts(Arc::clone(&self.gate.store), profile, self.least_lifetime.clone());
         match &self.gate.audit {
             Some(sink) => revoker.with_audit(Arc::clone(sink)),
             None => revoker,

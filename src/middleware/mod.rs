@@ -8,8 +8,8 @@
 //! | [`EndWithTokenLayer`] | long responses that end with their token |
 //! | [`Claims`] | an extractor for axum, as [`Clearance`](crate::Clearance) is one (feature `axum`) |
 
-// `service` decides in `call`, at once where it can; `future` is what is left to wait for; `response` is the one table
-// from a `Rejection` to an answer, in HTTP and in gRPC.
+// `service` decides in `call`, at once where it can; `future` is what is left to wait for;
+// `response` is the one table from a `Rejection` to an answer, in HTTP and in gRPC.
 
 mod ending;
 #[cfg(feature = "axum")]
@@ -20,11 +20,15 @@ mod response;
 mod service;
 mod settings;
 
-pub use self::ending::{EndWithToken, EndWithTokenFuture, EndWithTokenLayer, EndingBody, TokenEnded};
+pub use self::ending::{
+    EndWithToken, EndWithTokenFuture, EndWithTokenLayer, EndingBody, TokenEnded,
+};
 #[cfg(feature = "axum")]
 pub use self::extract::{Claims, ExtractError};
 pub use self::future::ResponseFuture;
 pub use self::layer::JwtRevocationLayer;
-pub use self::response::{DEFAULT_REALM, DEFAULT_RETRY_AFTER, EmptyBody, ProblemJson, RejectionResponse};
+pub use self::response::{
+    DEFAULT_REALM, DEFAULT_RETRY_AFTER, EmptyBody, ProblemJson, RejectionResponse,
+};
 pub use self::service::JwtRevocation;
 pub use self::settings::LayerConfig;

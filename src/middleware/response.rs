@@ -23,8 +23,10 @@ use crate::token::TokenErrorKind;
 
 /// Default of [`JwtRevocationLayer::with_realm`](crate::JwtRevocationLayer::with_realm).
 pub const DEFAULT_REALM: &str = "api";
-/// Default of [`JwtRevocationLayer::with_retry_after`](crate::JwtRevocationLayer::with_retry_after): as long as a
-/// fail-over or a reconnect takes when all goes well. Longer would keep clients out after the store is back.
+/// Default of
+/// [`JwtRevocationLayer::with_retry_after`](crate::JwtRevocationLayer::with_retry_after): as long
+/// as a fail-over or a reconnect takes when all goes well. Longer would keep clients out after the
+/// store is back.
 pub const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The code of gRPC for a token that is not accepted.
@@ -35,10 +37,10 @@ const GRPC_RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-push
 
 /// Makes the body of a refusal, `R` being the body type of the service.
 ///
-/// Implemented by [`EmptyBody`], [`ProblemJson`] and by closures `Fn(&Rejection, &mut Parts) -> R`. The head comes
-/// prepared: status, challenge, `Retry-After` and `Cache-Control` are there and need no thought. They can be changed,
-/// for a redirect to a login page for example. The [`Rejection`] is put into the extensions afterwards, so it cannot get
-/// lost.
+/// Implemented by [`EmptyBody`], [`ProblemJson`] and by closures `Fn(&Rejection, &mut Parts) -> R`.
+/// The head comes prepared: status, challenge, `Retry-After` and `Cache-Control` are there and need
+/// no thought. They can be changed, for a redirect to a login page for example. The [`Rejection`]
+/// is put into the extensions afterwards, so it cannot get lost.
 ///
 /// ```
 /// use http::header::{CONTENT_TYPE, HeaderValue};
@@ -55,8 +57,8 @@ const GRPC_RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-push
 pub trait RejectionResponse<R>: Send + Sync + 'static {
     /// The body for an HTTP client.
     ///
-    /// Tell the client no more than the status does: a body that tells a revoked token from a forged one helps whoever
-    /// stole it.
+    /// Tell the client no more than the status does: a body that tells a revoked token from a
+    /// forged one helps whoever stole it.
     fn body(&self, rejection: &Rejection, head: &mut Parts) -> R;
 
     /// A body without content: a gRPC refusal is all in the head ("trailers-only").
@@ -87,12 +89,17 @@ impl<R: Default> RejectionResponse<R> for EmptyBody {
 
 impl<R: From<Bytes>> RejectionResponse<R> for ProblemJson {
     fn body(&self, rejection: &Rejection, head: &mut Parts) -> R {
-        head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        head.headers
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         let row = Row::of(rejection.kind());
-        // RFC 9457 §4.2.1: without a `type` the title is that of the status. All three are plain ASCII.
+        // RFC 9457 §4.2.1: without a `type` the title is that of the status. All three are plain
+        // ASCII.
         let title = row.status.canonical_reason().unwrap_or("Refused");
-        let body =
-            format!(r#"{{"title":"{title}","status":{},"detail":"{}"}}"#, row.status.as_u16(), row.message);
+        let body = format!(
+            r#"{{"title":"{title}","status":{},"detail":"{}"}}"#,
+            row.status.as_u16(),
+            row.message
+        );
         Bytes::from(body).into()
     }
 
@@ -164,16 +171,19 @@ impl Row {
     }
 }
 
-/// What an operator may tell about a rejection in `error_description`, if asked to. RFC 6750 §3: no `"`, no `\`, ASCII.
+/// What an operator may tell about a rejection in `error_description`, if asked to. RFC 6750 §3: no
+/// `"`, no `\`, ASCII.
 fn description(kind: RejectionKind) -> Option<&'static str> {
     Some(match kind {
-        RejectionKind::NoCredentials | RejectionKind::NoVerdict(_) | RejectionKind::NoKeys => return None,
+        RejectionKind::NoCredentials | RejectionKind::NoVerdict(_) | RejectionKind::NoKeys => {
+            return None;
+        }
         RejectionKind::BadRequest => "The credentials are malformed or ambiguous",
         RejectionKind::Revoked(_) => "The access token was revoked",
         RejectionKind::InvalidToken(TokenErrorKind::Expired) => "The access token expired",
-        RejectionKind::InvalidToken(TokenErrorKind::NotYetValid | TokenErrorKind::IssuedInFuture) => {
-            "The access token is not valid yet"
-        }
+        RejectionKind::InvalidToken(
+            TokenErrorKind::NotYetValid | TokenErrorKind::IssuedInFuture,
+        ) => "The access token is not valid yet",
         RejectionKind::InvalidToken(_) => "The access token is invalid",
     })
 }
@@ -191,7 +201,10 @@ impl<A> Answers<A> {
         A: RejectionResponse<R>,
     {
         let mut response = if let Some(content_type) = grpc_content_type(request.headers()) {
-            Response::from_parts(self.form.grpc_head(rejection.kind(), content_type), self.body.empty())
+            Response::from_parts(
+                self.form.grpc_head(rejection.kind(), content_type),
+                self.body.empty(),
+            )
         } else {
             let mut head = self.form.http_head(rejection.kind());
             let body = self.body.body(&rejection, &mut head);
@@ -202,10 +215,11 @@ impl<A> Answers<A> {
     }
 }
 
-/// The content type of the answer, if the client speaks gRPC: by the content type of the request, which gRPC demands.
+/// The content type of the answer, if the client speaks gRPC: by the content type of the request,
+/// which gRPC demands.
 ///
-/// gRPC-Web is answered in the same way with its own content type: its clients read a status in the head too, but some
-/// (connect-go) only under the content type that they sent.
+/// gRPC-Web is answered in the same way with its own content type: its clients read a status in the
+/// head too, but some (connect-go) only under the content type that they sent.
 fn grpc_content_type(headers: &HeaderMap) -> Option<HeaderValue> {
     const GRPC: &[u8] = b"application/grpc";
     let value = headers.get(header::CONTENT_TYPE)?;
@@ -259,8 +273,8 @@ impl Form {
 
     pub(super) fn set_realm(&mut self, realm: &str) -> Result<(), ConfigError> {
         if realm.is_empty() || !realm.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-            let problem =
-                "must be one or more printable ASCII characters; name the protected area, such as `orders`";
+            let problem = "must be one or more printable ASCII characters; name the protected \
+                area, such as `orders`";
             return Err(ConfigError::new("realm", problem));
         }
         self.realm = realm.into();
@@ -269,8 +283,9 @@ impl Form {
     }
 
     pub(super) fn set_resource_metadata(&mut self, url: &str) -> Result<(), ConfigError> {
-        let is_plain =
-            url.bytes().all(|byte| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'\\' | b'#'));
+        let is_plain = url
+            .bytes()
+            .all(|byte| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'\\' | b'#'));
         let parsed = url.parse::<Uri>().ok().filter(|uri| is_plain && uri.host().is_some());
         let is_local = |uri: &Uri| matches!(uri.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
         let is_good = |uri: &Uri| match uri.scheme_str() {
@@ -298,7 +313,8 @@ impl Form {
         let secs = after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0));
         self.retry_after = HeaderValue::from(secs);
         // gRPC clients read a signed 32-bit number.
-        self.retry_pushback = HeaderValue::from(i32::try_from(after.as_millis()).unwrap_or(i32::MAX));
+        self.retry_pushback =
+            HeaderValue::from(i32::try_from(after.as_millis()).unwrap_or(i32::MAX));
     }
 
     fn write(&mut self) {
@@ -324,7 +340,9 @@ impl Form {
         let row = Row::of(kind);
         let mut head = empty_head(row.status);
         match row.challenge {
-            Some(challenge) => head.headers.insert(header::WWW_AUTHENTICATE, self.challenge(challenge, kind)),
+            Some(challenge) => {
+                head.headers.insert(header::WWW_AUTHENTICATE, self.challenge(challenge, kind))
+            }
             None => head.headers.insert(header::RETRY_AFTER, self.retry_after.clone()),
         };
         head
@@ -339,8 +357,11 @@ impl Form {
         match description(kind).filter(|_| self.describes) {
             None => known.clone(),
             Some(text) => {
-                let code =
-                    if challenge == Challenge::InvalidRequest { "invalid_request" } else { "invalid_token" };
+                let code = if challenge == Challenge::InvalidRequest {
+                    "invalid_request"
+                } else {
+                    "invalid_token"
+                };
                 field(format!("{}, error=\"{code}\", error_description=\"{text}\"", self.base))
             }
         }
@@ -374,8 +395,8 @@ fn escaped(text: &str) -> String {
         .collect()
 }
 
-/// The challenge that most layers make, as constants: a clone of any other value counts its references, and in a flood of
-/// refusals all threads would contend for that count.
+/// The challenge that most layers make, as constants: a clone of any other value counts its
+/// references, and in a flood of refusals all threads would contend for that count.
 const USUAL: [&str; 3] = [
     r#"Bearer realm="api""#,
     r#"Bearer realm="api", error="invalid_request""#,
@@ -387,7 +408,8 @@ fn unshared(text: String) -> HeaderValue {
     usual.map_or_else(|| field(text), |usual| HeaderValue::from_static(usual))
 }
 
-/// All parts are printable ASCII, checked when they were set. Should that ever fail, a bare challenge is still one.
+/// All parts are printable ASCII, checked when they were set. Should that ever fail, a bare
+/// challenge is still one.
 fn field(text: String) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("Bearer"))
 }

@@ -17,13 +17,15 @@ use crate::token::bearer::RequestHead;
 /// Refuses requests whose token is missing, invalid or revoked, and passes the others on. Made by
 /// [`JwtRevocationLayer`](crate::JwtRevocationLayer).
 ///
-/// - It is ready when the inner service is, so back-pressure passes through; the check itself is not asked for
-///   readiness, it has its own deadline. Errors are those of the inner service: a refusal is a response.
+/// - It is ready when the inner service is, so back-pressure passes through; the check itself is
+///   not asked for readiness, it has its own deadline. Errors are those of the inner service: a
+///   refusal is a response.
 /// - The body of a refused request is not read.
-/// - When the store knows at once, the request is decided in `call` and the inner service called there and then: no
-///   box, no clone, no allocation but for the [`Clearance`] in the extensions (see
-///   [`without_clearance`](crate::JwtRevocationLayer::without_clearance)). When the store has to ask, the instance
-///   that was polled ready waits with the request, and a clone takes its place.
+/// - When the store knows at once, the request is decided in `call` and the inner service called
+///   there and then: no box, no clone, no allocation but for the [`Clearance`] in the extensions
+///   (see [`without_clearance`](crate::JwtRevocationLayer::without_clearance)). When the store has
+///   to ask, the instance that was polled ready waits with the request, and a clone takes its
+///   place.
 #[must_use = "a service does nothing unless it is called"]
 pub struct JwtRevocation<S, A = super::EmptyBody> {
     inner: S,
@@ -77,10 +79,13 @@ where
         match self.shared.gate.judge(&RequestHead::from(&request)) {
             Judgement::Now(verdict) => match self.shared.mark(verdict, request.extensions_mut()) {
                 Ok(()) => ResponseFuture::forward(self.inner.call(request)),
-                Err(rejection) => ResponseFuture::refused(self.shared.answers.refuse(rejection, &request)),
+                Err(rejection) => {
+                    ResponseFuture::refused(self.shared.answers.refuse(rejection, &request))
+                }
             },
             Judgement::Later(check) => {
-                // Readiness belongs to the instance that was polled, so that one is kept for the request. See
+                // Readiness belongs to the instance that was polled, so that one is kept for the
+                // request. See
                 // <https://docs.rs/tower/latest/tower/trait.Service.html#be-careful-when-cloning-inner-services>.
                 let clone = self.inner.clone();
                 let ready = mem::replace(&mut self.inner, clone);
@@ -90,8 +95,8 @@ where
     }
 }
 
-/// Nothing that says that a request passed may come from elsewhere: on a route that lets requests pass without a token
-/// the handler would take it for ours.
+/// Nothing that says that a request passed may come from elsewhere: on a route that lets requests
+/// pass without a token the handler would take it for ours.
 fn forget_older_verdicts(extensions: &mut Extensions) {
     extensions.remove::<Clearance>();
     extensions.remove::<Rejection>();
@@ -101,7 +106,11 @@ fn forget_older_verdicts(extensions: &mut Extensions) {
 
 impl<A> Shared<A> {
     /// Leaves the verdict where handlers find it, or gives back the rejection.
-    pub(super) fn mark(&self, verdict: Verdict, extensions: &mut Extensions) -> Result<(), Rejection> {
+    pub(super) fn mark(
+        &self,
+        verdict: Verdict,
+        extensions: &mut Extensions,
+    ) -> Result<(), Rejection> {
         match verdict {
             Verdict::Cleared(clearance) => {
                 // That a request passes unchecked is never kept from its handler.

@@ -9,8 +9,8 @@ use crate::config::{ConfigError, Name, Vars, in_words};
 use crate::policy::FailMode;
 use crate::token::bearer::TokenSource;
 
-/// What a layer needs to know beside its verifier and its store, as configuration files and environment variables say
-/// it. All of it is optional.
+/// What a layer needs to know beside its verifier and its store, as configuration files and
+/// environment variables say it. All of it is optional.
 ///
 /// | variable | field | |
 /// | --- | --- | --- |
@@ -24,8 +24,9 @@ use crate::token::bearer::TokenSource;
 /// | `JWT_RETRY_AFTER_SECS` | `retry_after_secs` | see [`JwtRevocationLayer::with_retry_after`] |
 /// | `JWT_ERROR_DESCRIPTIONS` | `error_descriptions` | `true` or `false`, see [`JwtRevocationLayer::with_error_descriptions`] |
 ///
-/// What is a closure or a type stays in the code: exemptions, a fail mode per request, bodies of refusals, the audit. A variable
-/// that looks like one of these and is not is an error, and so is an unknown field.
+/// What is a closure or a type stays in the code: exemptions, a fail mode per request, bodies of
+/// refusals, the audit. A variable that looks like one of these and is not is an error, and so is
+/// an unknown field.
 ///
 /// ```
 /// use tower_jwt_revocation::middleware::LayerConfig;
@@ -78,8 +79,8 @@ impl LayerConfig {
     /// From the environment.
     ///
     /// # Errors
-    /// [`ConfigError`] naming a variable that is not Unicode, is empty, or has a value that it cannot have; or one that is not
-    /// set while another is that looks like it.
+    /// [`ConfigError`] naming a variable that is not Unicode, is empty, or has a value that it
+    /// cannot have; or one that is not set while another is that looks like it.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::from_vars(&Vars::of_process())
     }
@@ -206,7 +207,9 @@ mod tests {
         ] {
             assert_ne!(format!("{setter:?}"), by_vars, "one of many is not all");
         }
-        for part in ["Open", "Bearer", "Cookie", "__Host-token", "Optional", "Passed", "ReportOnly", "shop"] {
+        for part in
+            ["Open", "Bearer", "Cookie", "__Host-token", "Optional", "Passed", "ReportOnly", "shop"]
+        {
             assert!(by_vars.contains(part), "{part}: {by_vars}");
         }
     }

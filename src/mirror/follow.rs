@@ -6,13 +6,14 @@
 //!    │ any error  │ gap, trim, new life, regression └──────────────────┘
 //! ```
 //!
-//! **What is fresh**: a heartbeat tells how many changes the store had written when it was asked. As soon as that many
-//! are applied, everything that was written before the heartbeat was *sent* is in memory. A number says so only of a log that
-//! goes on where it was left, so on a new connection nothing is proved before the log was read.
+//! **What is fresh**: a heartbeat tells how many changes the store had written when it was asked.
+//! As soon as that many are applied, everything that was written before the heartbeat was *sent* is
+//! in memory. A number says so only of a log that goes on where it was left, so on a new connection
+//! nothing is proved before the log was read.
 //!
-//! **What is lost** never goes unnoticed: entries are numbered within a life of the store, so the next entry, or a
-//! heartbeat that knows of more than the log holds, shows the gap. The set is not emptied for a new snapshot: a store
-//! that lost data must not un-revoke.
+//! **What is lost** never goes unnoticed: entries are numbered within a life of the store, so the
+//! next entry, or a heartbeat that knows of more than the log holds, shows the gap. The set is not
+//! emptied for a new snapshot: a store that lost data must not un-revoke.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -34,14 +35,20 @@ use crate::store::{StoreError, StoreErrorKind};
 /// Pauses between attempts to connect.
 const BACKOFF: [Duration; 2] = [Duration::from_millis(25), Duration::from_secs(1)];
 
-/// How long all processes have, after data was lost, to say how much they knew: they look at least twice a second.
+/// How long all processes have, after data was lost, to say how much they knew: they look at least
+/// twice a second.
 const SETTLED: Duration = Duration::from_secs(5);
 
 /// How long the farewell may take.
 const FAREWELL: Duration = Duration::from_millis(250);
 
 /// Follows one log until the last handle is gone.
-pub(super) async fn follow(feed: impl Feed, number: u16, shared: Arc<Shared>, mut stop: watch::Receiver<()>) {
+pub(super) async fn follow(
+    feed: impl Feed,
+    number: u16,
+    shared: Arc<Shared>,
+    mut stop: watch::Receiver<()>,
+) {
     let mut follower = Follower::new(feed, number, shared);
     loop {
         let outcome = tokio::select! {
@@ -79,7 +86,8 @@ struct Follower<F> {
     proof: Option<Moment>,
     /// The last life that was loaded; zero before the first.
     life: u64,
-    /// All that was revoked up to the place is in memory: no data was lost before of which the mirror does not know.
+    /// All that was revoked up to the place is in memory: no data was lost before of which the
+    /// mirror does not know.
     is_whole: bool,
     /// The store has lost data and is being told what it was.
     healing: Option<Healing>,
@@ -87,7 +95,8 @@ struct Follower<F> {
     witness: Option<Witness>,
     /// Until when tokens are in doubt, as the store says.
     horizon: Timestamp,
-    /// The store says so of fewer tokens than before, which holds for the mirror when it has got so far.
+    /// The store says so of fewer tokens than before, which holds for the mirror when it has got so
+    /// far.
     relief: Option<Relief>,
     failures: u32,
 }
@@ -102,7 +111,8 @@ struct Place {
     loaded: u64,
 }
 
-/// A doubt that has ended, or does not reach as far any more: by changes up to this one, which told again what was lost.
+/// A doubt that has ended, or does not reach as far any more: by changes up to this one, which told
+/// again what was lost.
 #[derive(Clone, Copy, Debug)]
 struct Relief {
     seq: u64,
@@ -161,7 +171,8 @@ impl<F: Feed> Follower<F> {
             let Err(error) = self.session().await;
             self.failures += 1;
             if self.failures == 1 {
-                tracing::warn!(shard = self.number, %error, "the mirror cannot follow the log; trying until it can");
+                tracing::warn!(shard = self.number, %error, "the mirror cannot follow the log; \
+                    trying until it can");
             }
             self.update(|status| {
                 status.phase = Phase::Connecting;
@@ -254,7 +265,10 @@ impl<F: Feed> Follower<F> {
         let took = self.shared.freshness.age(sent);
         if took > self.shared.freshness.limit() / 2 {
             // It hung so long that another may have taken its place: find out who is the primary.
-            return Err(StoreError::new(StoreErrorKind::Timeout, format!("a heartbeat took {took:?}")));
+            return Err(StoreError::new(
+                StoreErrorKind::Timeout,
+                format!("a heartbeat took {took:?}"),
+            ));
         }
         let known = std::mem::replace(&mut self.known, heartbeat.seq);
         self.horizon = heartbeat.horizon;
@@ -262,14 +276,16 @@ impl<F: Feed> Follower<F> {
         self.update(|status| {
             status.time = heartbeat.time;
             status.known = heartbeat.seq;
-            // A doubt counts at once. When it ends, what was told again may still be on its way here.
+            // A doubt counts at once. When it ends, what was told again may still be on its way
+            // here.
             is_less = heartbeat.horizon < status.horizon;
             if !is_less {
                 (status.horizon, status.lifted) = (heartbeat.horizon, heartbeat.lifted);
             }
         });
         let Heartbeat { seq, horizon, lifted, .. } = heartbeat;
-        // The first of several that say the same: under load there is always a later one that is not caught up with.
+        // The first of several that say the same: under load there is always a later one that is
+        // not caught up with.
         let earlier = self.relief.filter(|relief| relief.horizon == horizon);
         self.relief = is_less.then(|| earlier.unwrap_or(Relief { seq, horizon, lifted }));
         let Some(place) = self.place else { return Ok(heartbeat) };
@@ -301,7 +317,8 @@ impl<F: Feed> Follower<F> {
     fn heed_lease(&mut self, uncounted: Option<&StoreError>) {
         if let Some(error) = uncounted {
             if !self.is_uncounted {
-                tracing::warn!(shard = self.number, %error, "the mirror has no lease; checks go to the store until it has");
+                tracing::warn!(shard = self.number, %error, "the mirror has no lease; checks go to \
+                    the store until it has");
             }
             self.pending = None;
             self.update(|status| status.error = Some(error.clone()));
@@ -313,10 +330,12 @@ impl<F: Feed> Follower<F> {
     fn lose(&mut self, reason: Resync, known: u64) {
         tracing::warn!(shard = self.number, %reason, "the mirror takes a new snapshot");
         if matches!(reason, Resync::NewEpoch | Resync::Regression) {
-            // Up to the loss nothing may have escaped it: it was fresh, and still is. A second loss is one too many.
+            // Up to the loss nothing may have escaped it: it was fresh, and still is. A second loss
+            // is one too many.
             let is_fresh = self.proof.is_some_and(|proof| self.shared.freshness.holds(proof));
-            let knew_all =
-                |place: &Place| is_fresh && self.is_whole && self.witness.is_none() && known <= place.seq;
+            let knew_all = |place: &Place| {
+                is_fresh && self.is_whole && self.witness.is_none() && known <= place.seq
+            };
             let witness = |place: Place| Witness {
                 life: place.epoch,
                 seq: place.seq,
@@ -349,7 +368,8 @@ impl<F: Feed> Follower<F> {
     /// Takes a snapshot.
     async fn load(&mut self) -> Result<Place, StoreError> {
         self.update(|status| status.phase = Phase::Loading);
-        // The end of the log is read first: what is written from here on is read from the log, and some of it twice.
+        // The end of the log is read first: what is written from here on is read from the log, and
+        // some of it twice.
         let id = self.feed.tail().await?;
         let start = self.beat().await?;
         let expected = usize::try_from(self.feed.count().await?).unwrap_or(usize::MAX);
@@ -407,7 +427,9 @@ impl<F: Feed> Follower<F> {
     /// Tells the store some of what it has lost.
     async fn heal(&mut self) -> Result<(), StoreError> {
         // First the snapshot: what the store still has, it need not be told.
-        let (Some(healing), true) = (&mut self.healing, self.place.is_some()) else { return Ok(()) };
+        let (Some(healing), true) = (&mut self.healing, self.place.is_some()) else {
+            return Ok(());
+        };
         let before = healing.restored();
         let step = healing.step(&self.shared.set, &mut self.feed, self.shared.now()).await;
         let told = healing.restored() - before;
@@ -415,7 +437,12 @@ impl<F: Feed> Follower<F> {
             self.update(|status| status.restored += told);
         }
         if let Step::Done { restored, nameless } = step? {
-            tracing::info!(shard = self.number, restored, nameless, "the store was told what it had lost");
+            tracing::info!(
+                shard = self.number,
+                restored,
+                nameless,
+                "the store was told what it had lost"
+            );
             self.healing = None;
             match &mut self.witness {
                 Some(witness) if nameless == 0 => witness.is_healed = true,
@@ -431,7 +458,12 @@ impl<F: Feed> Follower<F> {
         if !witness.wait().is_zero() {
             return Ok(());
         }
-        let lift = Lift { former: witness.life, seq: witness.seq, epoch: place.epoch, horizon: self.horizon };
+        let lift = Lift {
+            former: witness.life,
+            seq: witness.seq,
+            epoch: place.epoch,
+            horizon: self.horizon,
+        };
         let is_lifted = self.feed.lift(lift).await?;
         self.witness = None;
         if is_lifted {
@@ -443,7 +475,8 @@ impl<F: Feed> Follower<F> {
         } else {
             tracing::warn!(
                 shard = self.number,
-                "others know of revocations that the mirror had not heard of when the store lost them; older tokens stay in doubt"
+                "others know of revocations that the mirror had not heard of when the store lost \
+                 them; older tokens stay in doubt"
             );
         }
         Ok(())
@@ -474,7 +507,8 @@ impl<F: Feed> Follower<F> {
 
     fn note_panic(&mut self, panic: &(dyn std::any::Any + Send)) {
         let words = panic.downcast_ref::<&str>().copied();
-        let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?");
+        let words =
+            words.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?");
         tracing::error!(
             shard = self.number,
             panic = words,
@@ -484,7 +518,8 @@ impl<F: Feed> Follower<F> {
         self.update(|status| {
             status.phase = Phase::Connecting;
             status.restarts += 1;
-            status.error = Some(StoreError::new(StoreErrorKind::Other, "the task of the mirror panicked"));
+            status.error =
+                Some(StoreError::new(StoreErrorKind::Other, "the task of the mirror panicked"));
         });
     }
 }

@@ -1,9 +1,10 @@
 //! How old what the mirror says may be, proved and not guessed.
 //!
-//! A proof is the moment at which a question was *sent* whose answer shows that nothing is missing: everything that was
-//! written before that moment is in memory. Only clocks of this machine are read, so it does not matter how the clocks
-//! of others go. Two of them: the monotonic clock stands still while the machine sleeps, and the wall clock can be
-//! set back; the mirror is fresh only if neither says otherwise.
+//! A proof is the moment at which a question was *sent* whose answer shows that nothing is missing:
+//! everything that was written before that moment is in memory. Only clocks of this machine are
+//! read, so it does not matter how the clocks of others go. Two of them: the monotonic clock stands
+//! still while the machine sleeps, and the wall clock can be set back; the mirror is fresh only if
+//! neither says otherwise.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,7 +54,8 @@ impl Freshness {
         Moment { mono: Instant::now(), wall: self.clock.now() }
     }
 
-    /// Whether everything that was written up to `limit` ago is in memory. To be asked before the look-up.
+    /// Whether everything that was written up to `limit` ago is in memory. To be asked before the
+    /// look-up.
     #[inline]
     pub(super) fn is_fresh(&self) -> bool {
         // Whoever sees the proof sees what was applied before it.
@@ -119,7 +121,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_a_sleep_of_the_machine_it_is_not_fresh_although_the_monotonic_clock_stood_still() {
+    async fn after_a_sleep_of_the_machine_it_is_not_fresh_although_the_monotonic_clock_stood_still()
+    {
         let (freshness, clock) = freshness();
         freshness.prove(freshness.now());
         clock.advance(Duration::from_secs(3600));

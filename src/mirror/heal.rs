@@ -1,8 +1,8 @@
 //! What a store that has lost its data is told again.
 //!
-//! All that the set holds is gone through, shard by shard, a little at a time. The store is asked what it has, and told what
-//! it lacks; so any number of mirrors may do this at once, and what one has told no other tells again. Each begins after a
-//! while of its own.
+//! All that the set holds is gone through, shard by shard, a little at a time. The store is asked
+//! what it has, and told what it lacks; so any number of mirrors may do this at once, and what one
+//! has told no other tells again. Each begins after a while of its own.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::revocation::Fingerprint;
 use crate::store::StoreError;
 use crate::store::feed::{Fact, Feed};
 
-/// Facts that the store is asked about, and told, at once, and the pause between two such steps: some ten thousand a second,
-/// a few per cent of the time of Redis.
+/// Facts that the store is asked about, and told, at once, and the pause between two such steps:
+/// some ten thousand a second, a few per cent of the time of Redis.
 const AT_ONCE: usize = 128;
 const EVERY: Duration = Duration::from_millis(10);
 
@@ -49,7 +49,13 @@ pub(super) enum Step {
 impl Healing {
     /// To begin after this long: another mirror may be faster.
     pub(super) fn after(patience: Duration) -> Self {
-        Self { next: Instant::now() + patience, shards: 0, facts: Vec::new(), nameless: 0, restored: 0 }
+        Self {
+            next: Instant::now() + patience,
+            shards: 0,
+            facts: Vec::new(),
+            nameless: 0,
+            restored: 0,
+        }
     }
 
     /// How long there is nothing to do.
@@ -108,5 +114,6 @@ impl Healing {
 
 /// Whether the store would learn nothing new.
 fn says(found: &Fact, known: &Fact) -> bool {
-    is_kept_until(found.until, known.until) && found.merged(Fact { until: found.until, ..*known }) == *found
+    is_kept_until(found.until, known.until)
+        && found.merged(Fact { until: found.until, ..*known }) == *found
 }

@@ -1,7 +1,8 @@
 //! The revocations of a shared store, in the memory of this process.
 //!
-//! A [`Mirror`] is a store that wraps a store. It loads a snapshot, follows the log of writes, and answers checks from
-//! memory, without a round trip, *while it can prove that it is fresh*; otherwise it asks the store behind it.
+//! A [`Mirror`] is a store that wraps a store. It loads a snapshot, follows the log of writes, and
+//! answers checks from memory, without a round trip, *while it can prove that it is fresh*;
+//! otherwise it asks the store behind it.
 
 // | room | what it is |
 // | --- | --- |
@@ -53,23 +54,27 @@ use wait::Waiters;
 /// A store that answers from memory. Cheap to clone; the tasks behind it end with the last clone.
 ///
 /// # What it promises
-/// - *Revoked* is said whenever the mirror knows of it. *Live* is said only while everything that was written up to
-///   [`with_max_staleness`](MirrorBuilder::with_max_staleness) ago is proved to be in memory: a revocation that was
-///   confirmed longer ago is never missed. Otherwise the store is asked, and its answer, or its failure, counts.
+/// - *Revoked* is said whenever the mirror knows of it. *Live* is said only while everything that
+///   was written up to [`with_max_staleness`](MirrorBuilder::with_max_staleness) ago is proved to
+///   be in memory: a revocation that was confirmed longer ago is never missed. Otherwise the store
+///   is asked, and its answer, or its failure, counts.
 /// - What was written through this mirror is seen by it at once.
-/// - A store that has lost data un-revokes nothing: the mirror keeps what it knew, and tells the store again. If it was fresh
-///   when that happened, Redis went on running, and no other process had heard of more, the doubt about older tokens ends as
-///   soon as the store has everything again, after five seconds at the earliest. Otherwise it stays until they have expired.
+/// - A store that has lost data un-revokes nothing: the mirror keeps what it knew, and tells the
+///   store again. If it was fresh when that happened, Redis went on running, and no other process
+///   had heard of more, the doubt about older tokens ends as soon as the store has everything
+///   again, after five seconds at the earliest. Otherwise it stays until they have expired.
 ///
 /// # When the machine sleeps
-/// A proof ends by the monotonic or by the wall clock, whichever goes further, so a mirror that was suspended or stopped
-/// has to prove again that it is fresh. Only a virtual machine whose clocks both stood still cannot tell.
+/// A proof ends by the monotonic or by the wall clock, whichever goes further, so a mirror that was
+/// suspended or stopped has to prove again that it is fresh. Only a virtual machine whose clocks
+/// both stood still cannot tell.
 ///
 /// # Memory
-/// Eight bytes per revocation in tables that are 68 to 85 % full, so about eleven; 64 for those with a cutoff, a
-/// reinstatement or an end more than half a year away. As long as there are few enough
-/// ([`with_healed`](MirrorBuilder::with_healed)), eleven more for the whole fingerprint, which a store that has lost its data is told. One look-up in 10¹³ refuses a token that is not revoked, because
-/// 58 bits of its fingerprint are those of another.
+/// Eight bytes per revocation in tables that are 68 to 85 % full, so about eleven; 64 for those
+/// with a cutoff, a reinstatement or an end more than half a year away. As long as there are few
+/// enough ([`with_healed`](MirrorBuilder::with_healed)), eleven more for the whole fingerprint,
+/// which a store that has lost its data is told. One look-up in 10¹³ refuses a token that is not
+/// revoked, because 58 bits of its fingerprint are those of another.
 #[derive(Clone)]
 pub struct Mirror {
     handle: Arc<Handle>,
@@ -101,12 +106,14 @@ struct Shared {
 }
 
 impl Mirror {
-    /// A mirror of a Redis store, with the default options. To be called inside a Tokio runtime, in which its tasks run.
+    /// A mirror of a Redis store, with the default options. To be called inside a Tokio runtime, in
+    /// which its tasks run.
     ///
     /// It returns at once. Until the first snapshot is loaded, checks go to the store.
     ///
     /// # Errors
-    /// [`ConfigError`] if the store has [foreign lists](crate::store::redis::foreign), or outside a runtime.
+    /// [`ConfigError`] if the store has [foreign lists](crate::store::redis::foreign), or outside a
+    /// runtime.
     #[cfg(feature = "redis")]
     pub fn new(store: crate::store::redis::RedisStore) -> Result<Self, ConfigError> {
         Self::builder(store).start()
@@ -114,7 +121,9 @@ impl Mirror {
 
     /// A mirror of a Redis store, with options.
     #[cfg(feature = "redis")]
-    pub fn builder(store: crate::store::redis::RedisStore) -> MirrorBuilder<crate::store::redis::RedisFeed> {
+    pub fn builder(
+        store: crate::store::redis::RedisStore,
+    ) -> MirrorBuilder<crate::store::redis::RedisFeed> {
         let (feeds, has_foreign_lists) = (store.feeds(), store.has_foreign_lists());
         let mut builder = Self::of(store, feeds);
         builder.has_foreign_lists = has_foreign_lists;
@@ -131,13 +140,14 @@ impl Mirror {
         self.handle.shared.status.borrow().clone()
     }
 
-    /// How the mirror is, and every change of that. It changes with every write and every heartbeat.
+    /// How the mirror is, and every change of that. It changes with every write and every
+    /// heartbeat.
     pub fn watch_status(&self) -> watch::Receiver<MirrorStatus> {
         self.handle.shared.status.subscribe()
     }
 
-    /// How old what the mirror says may be at this moment: every write that was confirmed earlier is in memory. `None`
-    /// before the first proof.
+    /// How old what the mirror says may be at this moment: every write that was confirmed earlier
+    /// is in memory. `None` before the first proof.
     pub fn staleness(&self) -> Option<Duration> {
         let proof = self.handle.shared.status.borrow().proof()?;
         Some(self.handle.shared.freshness.age(proof))
@@ -148,7 +158,8 @@ impl Mirror {
         self.handle.shared.freshness.is_fresh()
     }
 
-    /// Waits until checks are answered from memory: for a start that is to be complete before the first request.
+    /// Waits until checks are answered from memory: for a start that is to be complete before the
+    /// first request.
     pub async fn ready(&self) {
         let mut status = self.watch_status();
         while !self.is_fresh() {
@@ -158,14 +169,16 @@ impl Mirror {
         }
     }
 
-    /// Waits until a write that was confirmed with this [`Receipt::fence`] has been read from the log.
+    /// Waits until a write that was confirmed with this [`Receipt::fence`] has been read from the
+    /// log.
     ///
     /// # Errors
-    /// [`StoreError`] of kind [`StoreErrorKind::Amnesia`] if the store has begun another life since, in which the write
-    /// may not exist.
+    /// [`StoreError`] of kind [`StoreErrorKind::Amnesia`] if the store has begun another life
+    /// since, in which the write may not exist.
     pub async fn wait_for(&self, fence: Fence) -> Result<(), StoreError> {
         let asked = self.handle.shared.freshness.now();
-        // Another life may be one that the mirror has yet to hear of. A proof from now on settles that.
+        // Another life may be one that the mirror has yet to hear of. A proof from now on settles
+        // that.
         let is_settled = |status: &MirrorStatus| match status.has_applied(&fence) {
             Some(is_applied) => is_applied,
             None => status.proof().is_some_and(|proof| proof.mono >= asked.mono),
@@ -181,8 +194,8 @@ impl Mirror {
         }
     }
 
-    /// Completes when this token is known to be revoked, or expires: for responses that go on for longer than the check at
-    /// their beginning holds.
+    /// Completes when this token is known to be revoked, or expires: for responses that go on for
+    /// longer than the check at their beginning holds.
     ///
     /// A mirror that is not fresh hears of nothing; see [`watch_status`](Self::watch_status).
     pub fn revoked(
@@ -196,7 +209,8 @@ impl Mirror {
 impl RevocationStore for Mirror {
     fn check(&self, token: &Arc<VerifiedToken>) -> Lookup {
         let shared = &*self.handle.shared;
-        // Asked before the look-up: what the proof speaks of, and that by which a doubt has ended, is then seen by it.
+        // Asked before the look-up: what the proof speaks of, and that by which a doubt has ended,
+        // is then seen by it.
         let may_tell = shared.freshness.is_fresh() && !shared.is_in_doubt(token);
         match shared.find_revoked(token) {
             Some(by) => Lookup::Now(Ok(Standing::Revoked(by))),
@@ -205,13 +219,19 @@ impl RevocationStore for Mirror {
         }
     }
 
-    fn write(&self, changes: Vec<Revocation>) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
+    fn write(
+        &self,
+        changes: Vec<Revocation>,
+    ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
         let shared = Arc::clone(&self.handle.shared);
         let written = self.handle.store.write(changes.clone());
         async move {
             let receipts = written.await?;
-            let facts: Vec<_> =
-                changes.iter().zip(&receipts).filter_map(|(change, receipt)| told(change, receipt)).collect();
+            let facts: Vec<_> = changes
+                .iter()
+                .zip(&receipts)
+                .filter_map(|(change, receipt)| told(change, receipt))
+                .collect();
             shared.apply(&facts, Origin::Told);
             Ok(receipts)
         }
@@ -243,7 +263,8 @@ impl RevocationStore for Mirror {
     }
 }
 
-/// What a receipt tells of the record: enough until the log tells it all, and never more than what was written.
+/// What a receipt tells of the record: enough until the log tells it all, and never more than what
+/// was written.
 fn told(change: &Revocation, receipt: &Receipt) -> Option<(Fingerprint, Fact)> {
     if receipt.outcome == Outcome::AlreadyExpired {
         return None;
@@ -256,8 +277,11 @@ fn told(change: &Revocation, receipt: &Receipt) -> Option<(Fingerprint, Fact)> {
             fact.cutoff = receipt.reissue_at?.minus(Duration::from_millis(1));
             fact.cutoff_set = at;
         }
-        Action::Revoke(Extent::IssuedUntil(cutoff)) => (fact.cutoff, fact.cutoff_set) = (cutoff, at),
-        // Nothing was in effect, so nothing was written; what is revoked next may be dated earlier, if the clock is set back.
+        Action::Revoke(Extent::IssuedUntil(cutoff)) => {
+            (fact.cutoff, fact.cutoff_set) = (cutoff, at)
+        }
+        // Nothing was in effect, so nothing was written; what is revoked next may be dated earlier,
+        // if the clock is set back.
         Action::Reinstate if receipt.outcome == Outcome::Already => return None,
         Action::Reinstate => fact.reinstated = at,
     }
@@ -272,7 +296,10 @@ impl Shared {
         shards: usize,
         (remembered, named): (usize, usize),
     ) -> Self {
-        let status = MirrorStatus { shards: vec![ShardStatus::default(); shards], ..MirrorStatus::default() };
+        let status = MirrorStatus {
+            shards: vec![ShardStatus::default(); shards],
+            ..MirrorStatus::default()
+        };
         Self {
             name,
             set: Set::new(remembered, named),
@@ -316,19 +343,21 @@ impl Shared {
         unclear
     }
 
-    /// The time by which it is decided what is over: neither ahead of our own clock, by which tokens are judged, nor of
-    /// that of the store, by which records are kept.
+    /// The time by which it is decided what is over: neither ahead of our own clock, by which
+    /// tokens are judged, nor of that of the store, by which records are kept.
     fn now(&self) -> Timestamp {
         self.clock.now().min(Timestamp::from_millis(self.time.load(Ordering::Relaxed)))
     }
 
-    /// How often to ask for a heartbeat: a proof should be renewed well before it ends, also if one answer is late.
+    /// How often to ask for a heartbeat: a proof should be renewed well before it ends, also if one
+    /// answer is late.
     fn heartbeat_every(&self) -> Duration {
         self.freshness.limit() / 4
     }
 
-    /// How long the mirror is waited for after a heartbeat: at least for as long as the heartbeat proves anything, so that one
-    /// that is not waited for any more does not answer from memory either.
+    /// How long the mirror is waited for after a heartbeat: at least for as long as the heartbeat
+    /// proves anything, so that one that is not waited for any more does not answer from memory
+    /// either.
     fn lease(&self) -> Duration {
         self.freshness.limit() * 2
     }
@@ -339,8 +368,10 @@ impl Shared {
                 change(shard);
             }
             let size = self.set.size();
-            (status.entries, status.details, status.bytes) = (size.entries, size.details, size.bytes);
-            // A doubt is published before the proof in whose life it was heard of, and ends after all was applied by which it did.
+            (status.entries, status.details, status.bytes) =
+                (size.entries, size.details, size.bytes);
+            // A doubt is published before the proof in whose life it was heard of, and ends after
+            // all was applied by which it did.
             let times = |of: fn(&ShardStatus) -> Timestamp| status.shards.iter().map(of);
             let latest = |of| times(of).max().unwrap_or_default().as_millis();
             self.lifted.store(latest(|shard| shard.lifted), Ordering::Relaxed);
@@ -360,7 +391,8 @@ fn chance() -> f64 {
     (RandomState::new().hash_one(0) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// Forgets what is over, a shard at a time, so that one round takes about as long as an expiry is coarse.
+/// Forgets what is over, a shard at a time, so that one round takes about as long as an expiry is
+/// coarse.
 async fn sweep(shared: Arc<Shared>, mut stop: watch::Receiver<()>) {
     let mut shards = (0..set::SHARDS).cycle();
     loop {

@@ -16,7 +16,8 @@ use crate::store::feed::Feed;
 
 /// Default of [`MirrorBuilder::with_max_staleness`].
 pub const DEFAULT_MAX_STALENESS: Duration = Duration::from_secs(1);
-/// Default of [`MirrorBuilder::with_healed`]: the mirror never takes more than it would for a million without.
+/// Default of [`MirrorBuilder::with_healed`]: the mirror never takes more than it would for a
+/// million without.
 pub const DEFAULT_HEALED: usize = 500_000;
 /// Default of [`MirrorBuilder::with_remembered`].
 pub const DEFAULT_REMEMBERED: usize = 16_384;
@@ -52,41 +53,45 @@ impl<F: Feed> MirrorBuilder<F> {
         }
     }
 
-    /// By which name people know this mirror, default the name of the host and the id of the process. It stands in Redis, and in
-    /// [`ConfirmError::Behind`](crate::ConfirmError::Behind) if the mirror is late. Cut to 128 characters; need not be unique.
+    /// By which name people know this mirror, default the name of the host and the id of the
+    /// process. It stands in Redis, and in [`ConfirmError::Behind`](crate::ConfirmError::Behind) if
+    /// the mirror is late. Cut to 128 characters; need not be unique.
     pub fn with_name(mut self, name: impl AsRef<str>) -> Self {
         let printable = |char: char| if char.is_control() { '?' } else { char };
         self.name = name.as_ref().chars().take(MAX_NAME).map(printable).collect::<String>().into();
         self
     }
 
-    /// For how long what was proved to be complete is relied on, default 1 s; 50 ms to an hour. A heartbeat is asked for four
-    /// times as often.
+    /// For how long what was proved to be complete is relied on, default 1 s; 50 ms to an hour. A
+    /// heartbeat is asked for four times as often.
     ///
     /// # Security
-    /// A token may be accepted for this long after its revocation was confirmed to another process, if the log is
-    /// delayed; usually it is less than a millisecond.
+    /// A token may be accepted for this long after its revocation was confirmed to another process,
+    /// if the log is delayed; usually it is less than a millisecond.
     pub fn with_max_staleness(mut self, max_staleness: Duration) -> Self {
         self.max_staleness = max_staleness;
         self
     }
 
-    /// Up to how many revocations the mirror keeps with their whole fingerprints, default 500 000, at eleven bytes each. A store that
-    /// has lost its data is then told all of them, and may take back the doubt about older tokens. If there are more, it is
-    /// told the latest ([`with_remembered`](Self::with_remembered)) and those with a cutoff or a reinstatement, and the doubt stays.
+    /// Up to how many revocations the mirror keeps with their whole fingerprints, default 500 000,
+    /// at eleven bytes each. A store that has lost its data is then told all of them, and may take
+    /// back the doubt about older tokens. If there are more, it is told the latest
+    /// ([`with_remembered`](Self::with_remembered)) and those with a cutoff or a reinstatement, and
+    /// the doubt stays.
     pub fn with_healed(mut self, revocations: usize) -> Self {
         self.healed = revocations;
         self
     }
 
-    /// How many facts are remembered with all their numbers, default 16 384, at about 100 bytes each: the latest, and as
-    /// many others as there is room for.
+    /// How many facts are remembered with all their numbers, default 16 384, at about 100 bytes
+    /// each: the latest, and as many others as there is room for.
     pub fn with_remembered(mut self, facts: usize) -> Self {
         self.remembered = facts;
         self
     }
 
-    /// The clock of this machine, default [`CoarseClock`]: it tells that the machine has slept, and what is over.
+    /// The clock of this machine, default [`CoarseClock`]: it tells that the machine has slept, and
+    /// what is over.
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
@@ -101,13 +106,16 @@ impl<F: Feed> MirrorBuilder<F> {
         if self.has_foreign_lists {
             return Err(ConfigError::new(
                 "foreign_list",
-                "is served in direct mode only: what other programs write is in no log that a mirror could follow; use the store without a mirror, or import the list and remove it",
+                "is served in direct mode only: what other programs write is in no log that a \
+                 mirror could follow; use the store without a mirror, or import the list and \
+                 remove it",
             ));
         }
         if self.max_staleness < Duration::from_millis(50) {
             return Err(ConfigError::new(
                 "max_staleness",
-                "is less than 50 ms, in which no proof can be renewed; check without a mirror instead",
+                "is less than 50 ms, in which no proof can be renewed; check without a mirror \
+                 instead",
             ));
         }
         if self.max_staleness > Duration::from_secs(60 * 60) {
@@ -115,7 +123,10 @@ impl<F: Feed> MirrorBuilder<F> {
         }
         let shards = match u16::try_from(self.feeds.len()) {
             Ok(0) | Err(_) => {
-                return Err(ConfigError::new("feeds", "must be one for each shard, from 1 to 65535"));
+                return Err(ConfigError::new(
+                    "feeds",
+                    "must be one for each shard, from 1 to 65535",
+                ));
             }
             Ok(shards) => shards,
         };
@@ -143,7 +154,8 @@ impl<F: Feed> MirrorBuilder<F> {
 
 /// Containers have the variable, other hosts the file.
 fn default_name() -> Arc<str> {
-    let host = std::env::var("HOSTNAME").or_else(|_| std::fs::read_to_string("/proc/sys/kernel/hostname"));
+    let host =
+        std::env::var("HOSTNAME").or_else(|_| std::fs::read_to_string("/proc/sys/kernel/hostname"));
     let host = host.as_deref().map_or("", str::trim);
     let process = std::process::id();
     if host.is_empty() { process.to_string().into() } else { format!("{host}:{process}").into() }

@@ -14,7 +14,8 @@ pub struct MirrorStatus {
     pub shards: Vec<ShardStatus>,
     /// Revocations in memory, including those that are over and have not been swept out yet.
     pub entries: usize,
-    /// How many of them take a cache line: those with a cutoff, a reinstatement or an end more than half a year away.
+    /// How many of them take a cache line: those with a cutoff, a reinstatement or an end more than
+    /// half a year away.
     pub details: usize,
     /// Memory of the set, in bytes.
     pub bytes: usize,
@@ -38,7 +39,8 @@ pub struct ShardStatus {
     pub last_resync: Option<Resync>,
     /// How many facts were written back to a store that had lost them.
     pub restored: u64,
-    /// How often this mirror has ended the doubt about older tokens, after the store was told all that it had lost.
+    /// How often this mirror has ended the doubt about older tokens, after the store was told all
+    /// that it had lost.
     pub lifts: u64,
     /// How often the task was started again after a panic.
     pub restarts: u64,

@@ -1,7 +1,8 @@
-//! What threads share in the set of this process: atomics, a lock, the directory; and the chance that seeds it.
+//! What threads share in the set of this process: atomics, a lock, the directory; and the chance
+//! that seeds it.
 //!
-//! They come through this room so that a model can put its own in their place and try every order of steps
-//! (`tests/set_model`).
+//! They come through this room so that a model can put its own in their place and try every order
+//! of steps (`tests/set_model`).
 
 pub(super) use std::collections::hash_map::RandomState;
 pub(super) use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};

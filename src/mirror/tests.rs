@@ -1,4 +1,5 @@
-//! The mirror over a store that does what the test says, with time that stands still unless something waits.
+//! The mirror over a store that does what the test says, with time that stands still unless
+//! something waits.
 
 mod world;
 
@@ -68,7 +69,10 @@ async fn snapshot_and_log_are_seen_and_nothing_else() {
     settle("b", mirror.wait_for(receipt.fence.unwrap())).await.unwrap();
     assert!(is_revoked(&mirror, "a") && is_revoked(&mirror, "b"));
     assert_eq!(local(&mirror, "c"), Some(Standing::Live));
-    assert_eq!((mirror.status().entries, mirror.status().lag(), mirror.status().resyncs()), (2, 0, 0));
+    assert_eq!(
+        (mirror.status().entries, mirror.status().lag(), mirror.status().resyncs()),
+        (2, 0, 0)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -79,7 +83,9 @@ async fn all_kinds_of_records_arrive_and_so_do_reinstatements() {
         world.write(target.clone(), Action::Revoke(Extent::All)).await;
         let receipt = world.write(target.clone(), Action::Revoke(Extent::IssuedSoFar)).await;
         mirror.wait_for(receipt.fence.unwrap()).await.unwrap();
-        let Some(Standing::Revoked(by)) = local(&mirror, "a") else { panic!("{target} is not revoked") };
+        let Some(Standing::Revoked(by)) = local(&mirror, "a") else {
+            panic!("{target} is not revoked")
+        };
         assert_eq!(by.kind, target.kind());
         let receipt = world.write(target, Action::Reinstate).await;
         mirror.wait_for(receipt.fence.unwrap()).await.unwrap();
@@ -105,7 +111,8 @@ async fn own_writes_are_seen_at_once_while_the_log_is_silent() {
     }
 }
 
-/// As after the clock of the store went back, or twice within a millisecond: the cutoff is later than the time.
+/// As after the clock of the store went back, or twice within a millisecond: the cutoff is later
+/// than the time.
 #[tokio::test(start_paused = true)]
 async fn an_own_cutoff_after_a_later_one_is_seen_at_once_too() {
     let world = World::new();
@@ -243,8 +250,10 @@ async fn one_of_several_mirrors_is_enough_to_tell_the_store() {
     for mirror in &mirrors {
         until(mirror, "resync", |status| status.resyncs() == 1).await;
     }
-    let watch: Vec<_> =
-        mirrors.iter().map(|mirror| until(mirror, "applied", |s| s.shards[0].applied >= 50)).collect();
+    let watch: Vec<_> = mirrors
+        .iter()
+        .map(|mirror| until(mirror, "applied", |s| s.shards[0].applied >= 50))
+        .collect();
     for mirror in watch {
         mirror.await;
     }
@@ -299,7 +308,8 @@ async fn a_new_connection_proves_nothing_before_the_log_was_read_on_it() {
     world.fail(true);
     until(&mirror, "it knows", |status| status.shards[0].error.is_some()).await;
     advance_by(LIMIT * 2).await;
-    // A replica took over that had not heard of the last change, and somebody made another one in its place.
+    // A replica took over that had not heard of the last change, and somebody made another one in
+    // its place.
     world.take_over(old);
     world.revoke("b").await;
     world.delay(LIMIT / 5);
@@ -442,11 +452,16 @@ async fn under_steady_writes_it_stays_fresh() {
 async fn after_the_machine_slept_the_store_is_asked() {
     let world = World::new();
     let clock = ManualClock::new(SystemClock.now());
-    let mirror = Mirror::of(world.clone(), vec![world.feed()]).with_clock(clock.clone()).start().unwrap();
+    let mirror =
+        Mirror::of(world.clone(), vec![world.feed()]).with_clock(clock.clone()).start().unwrap();
     mirror.ready().await;
     world.hang(true);
     clock.advance(Duration::from_secs(600));
-    assert_eq!(local(&mirror, "a"), None, "although the monotonic clock says that no time has passed");
+    assert_eq!(
+        local(&mirror, "a"),
+        None,
+        "although the monotonic clock says that no time has passed"
+    );
     world.hang(false);
     settle("fresh again", mirror.ready()).await;
     assert_eq!(local(&mirror, "a"), Some(Standing::Live));
@@ -508,7 +523,10 @@ async fn a_waiter_hears_of_every_way_to_end() {
     let other = tokio::spawn(mirror.revoked(&token("other")));
     let (early, bystander) = (mirror.revoked(&token("early")), mirror.revoked(&token("bystander")));
     tokio::task::yield_now().await;
-    mirror.write(vec![Revocation::new(Target::token("own"), Duration::from_secs(60))]).await.unwrap();
+    mirror
+        .write(vec![Revocation::new(Target::token("own"), Duration::from_secs(60))])
+        .await
+        .unwrap();
     world.revoke("other").await;
     mirror.wait_for(world.revoke("early").await.fence.unwrap()).await.unwrap();
     for waiter in [own, other, tokio::spawn(early)] {
@@ -517,11 +535,13 @@ async fn a_waiter_hears_of_every_way_to_end() {
             Ended::Revoked(RevokedBy::new(crate::TargetKind::Token))
         );
     }
-    // The wall clock does not go on while tokio's stands still, so the token of the bystander does not expire.
+    // The wall clock does not go on while tokio's stands still, so the token of the bystander does
+    // not expire.
     assert!(timeout(Duration::from_secs(100), bystander).await.is_err());
 
     let clock = ManualClock::new(SystemClock.now());
-    let mirror = Mirror::of(world.clone(), vec![world.feed()]).with_clock(clock.clone()).start().unwrap();
+    let mirror =
+        Mirror::of(world.clone(), vec![world.feed()]).with_clock(clock.clone()).start().unwrap();
     let waiter = tokio::spawn(mirror.revoked(&token("late")));
     tokio::task::yield_now().await;
     clock.advance(Duration::from_secs(3600));
@@ -543,7 +563,8 @@ fn settings_that_cannot_work_are_refused_by_name() {
     let world = World::new();
     let error = Mirror::of(world.clone(), vec![world.feed()]).start().unwrap_err();
     assert_eq!(error.to_string(), "runtime: is missing; start the mirror inside a Tokio runtime");
-    let short = Mirror::of(world.clone(), vec![world.feed()]).with_max_staleness(Duration::from_millis(49));
+    let short =
+        Mirror::of(world.clone(), vec![world.feed()]).with_max_staleness(Duration::from_millis(49));
     assert_eq!(short.start().unwrap_err().setting(), "max_staleness");
     let long = Mirror::of(world.clone(), vec![world.feed()]).with_max_staleness(Duration::MAX);
     assert_eq!(long.start().unwrap_err().setting(), "max_staleness");

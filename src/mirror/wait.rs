@@ -13,7 +13,8 @@ use crate::revocation::Fingerprint;
 use crate::store::RevokedBy;
 use crate::verified::VerifiedToken;
 
-/// At the latest after this long the clock is looked at again: it may have been set, or the machine may have slept.
+/// At the latest after this long the clock is looked at again: it may have been set, or the machine
+/// may have slept.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// Why a token is over.
@@ -33,8 +34,8 @@ pub(super) struct Waiters {
     targets: Mutex<Targets>,
 }
 
-/// The bells by their addresses, because most tokens have a target in common, such as their issuer: who leaves must not
-/// have to look for itself among all.
+/// The bells by their addresses, because most tokens have a target in common, such as their issuer:
+/// who leaves must not have to look for itself among all.
 type Targets = HashMap<Fingerprint, HashMap<usize, Arc<Notify>>>;
 
 impl Waiters {

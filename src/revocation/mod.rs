@@ -2,13 +2,14 @@
 //!
 //! Three values:
 //!
-//! - a [`Target`] names what is revoked (a token, a session, a user, …) and has a [`Fingerprint`], the fixed-size
-//!   identity under which every store keeps it;
+//! - a [`Target`] names what is revoked (a token, a session, a user, …) and has a [`Fingerprint`],
+//!   the fixed-size identity under which every store keeps it;
 //! - a [`Revocation`] is a wish to change the standing of one target;
 //! - a [`Record`] is the standing of one target, the join of all that was ever wished for it.
 //!
-//! Records only grow: [`Record::merge`] takes the larger of each part, so applying a fact twice, late or out of
-//! order gives the same record, and stores that have drifted apart agree after they have exchanged their records.
+//! Records only grow: [`Record::merge`] takes the larger of each part, so applying a fact twice,
+//! late or out of order gives the same record, and stores that have drifted apart agree after they
+//! have exchanged their records.
 
 mod record;
 mod target;
@@ -26,10 +27,12 @@ use crate::verified::VerifiedToken;
 
 /// Longest id (`jti`, `sub`, …), reason and actor, in bytes.
 ///
-/// Ids are hashed before they become part of a key, so this bounds what a record costs, not what is safe.
+/// Ids are hashed before they become part of a key, so this bounds what a record costs, not what is
+/// safe.
 pub const MAX_ID_BYTES: usize = 1024;
 
-/// [`Record::until`] of a record that is never forgotten: the latest time that every store can keep.
+/// [`Record::until`] of a record that is never forgotten: the latest time that every store can
+/// keep.
 const NEVER: Timestamp = Timestamp::from_millis((1 << 53) - 1);
 
 /// How much of a target is revoked.
@@ -38,12 +41,14 @@ const NEVER: Timestamp = Timestamp::from_millis((1 << 53) - 1);
 pub enum Extent {
     /// Every token, whenever issued. The default for tokens, sessions and families.
     ///
-    /// Of a device, a user, a client, a key, an issuer or a claim, which go on to be given tokens, it is remembered
-    /// until it is reinstated.
+    /// Of a device, a user, a client, a key, an issuer or a claim, which go on to be given tokens,
+    /// it is remembered until it is reinstated.
     All,
-    /// The tokens issued up to the moment of the write, by the clock of the store. The default for everything else.
+    /// The tokens issued up to the moment of the write, by the clock of the store. The default for
+    /// everything else.
     IssuedSoFar,
-    /// The tokens issued at or before this time, for facts that are told late (an event with a time of its own).
+    /// The tokens issued at or before this time, for facts that are told late (an event with a time
+    /// of its own).
     IssuedUntil(Timestamp),
 }
 
@@ -57,7 +62,8 @@ pub enum Action {
     Reinstate,
 }
 
-/// A change of the standing of one target, as it is handed to a store. Made by [`Revoker`](crate::Revoker).
+/// A change of the standing of one target, as it is handed to a store. Made by
+/// [`Revoker`](crate::Revoker).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Revocation {
@@ -105,7 +111,8 @@ impl Revocation {
         }
     }
 
-    /// Makes sure that the record outlives the tokens that it covers, also those that are still to be issued.
+    /// Makes sure that the record outlives the tokens that it covers, also those that are still to
+    /// be issued.
     pub(crate) fn outlive_tokens(&mut self) {
         match self.action {
             // A thief who has a key, or a user who may log in, is given tokens for ever.
@@ -119,16 +126,19 @@ impl Revocation {
         }
     }
 
-    /// What this change makes of a record: the pure core of every store, which the stores that write elsewhere
-    /// (the Redis script) repeat to the letter.
+    /// What this change makes of a record: the pure core of every store, which the stores that
+    /// write elsewhere (the Redis script) repeat to the letter.
     ///
-    /// `now` is the clock of the store. It may have gone back since the last change, as it does after a failover, so
-    /// the change is dated late enough to count: a revocation not before the last reinstatement, a reinstatement after
-    /// the last revocation.
+    /// `now` is the clock of the store. It may have gone back since the last change, as it does
+    /// after a failover, so the change is dated late enough to count: a revocation not before the
+    /// last reinstatement, a reinstatement after the last revocation.
     pub(crate) fn apply(&self, before: Option<&Record>, now: Timestamp) -> Change {
         let before = before.filter(|record| record.until > now);
-        let until =
-            if self.lifetime.is_zero() { self.until } else { self.until.max(now.plus(self.lifetime)) };
+        let until = if self.lifetime.is_zero() {
+            self.until
+        } else {
+            self.until.max(now.plus(self.lifetime))
+        };
         if until <= now {
             return Change::Nothing(Outcome::AlreadyExpired);
         }
@@ -150,12 +160,15 @@ impl Revocation {
         record.until = until;
         match self.action {
             Action::Revoke(Extent::All) => record.all = at,
-            // Past the last cutoff in any case: tokens may have been issued right after it, in this very millisecond.
+            // Past the last cutoff in any case: tokens may have been issued right after it, in this
+            // very millisecond.
             Action::Revoke(Extent::IssuedSoFar) => {
                 let last = before.and_then(Record::reissue_at);
                 (record.cutoff, record.cutoff_set) = (last.map_or(now, |last| now.max(last)), at);
             }
-            Action::Revoke(Extent::IssuedUntil(cutoff)) => (record.cutoff, record.cutoff_set) = (cutoff, at),
+            Action::Revoke(Extent::IssuedUntil(cutoff)) => {
+                (record.cutoff, record.cutoff_set) = (cutoff, at)
+            }
             Action::Reinstate => record.reinstated = at,
         }
         let Some(before) = before else { return Change::Write(Outcome::New, record) };

@@ -9,8 +9,9 @@ use crate::verified::VerifiedToken;
 
 /// The standing of one target: the join of everything that was ever written about it.
 ///
-/// A join-semilattice: each part only grows, [`merge`](Self::merge) takes the larger of each. What is in effect is
-/// read off: a revocation counts unless a *later* reinstatement stands against it, so a tie is revoked.
+/// A join-semilattice: each part only grows, [`merge`](Self::merge) takes the larger of each. What
+/// is in effect is read off: a revocation counts unless a *later* reinstatement stands against it,
+/// so a tie is revoked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// When all tokens were last revoked; zero for never.
@@ -53,8 +54,8 @@ impl Record {
         (self.revokes_all(), self.cutoff())
     }
 
-    /// Takes in what `other` knows of the same target. Commutative, associative and idempotent; returns whether
-    /// anything that decides, or the lifetime, has grown.
+    /// Takes in what `other` knows of the same target. Commutative, associative and idempotent;
+    /// returns whether anything that decides, or the lifetime, has grown.
     pub fn merge(&mut self, other: &Self) -> bool {
         let before = self.weight();
         self.all = self.all.max(other.all);
@@ -79,7 +80,8 @@ impl Record {
 
     /// Tokens of the target that were issued at or before this time are revoked.
     pub fn cutoff(&self) -> Option<Timestamp> {
-        (self.cutoff_set > Timestamp::ZERO && self.cutoff_set >= self.reinstated).then_some(self.cutoff)
+        (self.cutoff_set > Timestamp::ZERO && self.cutoff_set >= self.reinstated)
+            .then_some(self.cutoff)
     }
 
     /// Whether any token can be refused because of this record.
@@ -89,19 +91,23 @@ impl Record {
 
     /// Whether this record, kept for one of the targets of `token`, revokes it.
     ///
-    /// The `iat` of the token is compared with the cutoff, never the clock. An `iat` in whole seconds says that the
-    /// token was issued *within* that second, so the whole second of the cutoff is refused and nothing issued
-    /// before the revocation survives. A token without `iat` is covered.
+    /// The `iat` of the token is compared with the cutoff, never the clock. An `iat` in whole
+    /// seconds says that the token was issued *within* that second, so the whole second of the
+    /// cutoff is refused and nothing issued before the revocation survives. A token without `iat`
+    /// is covered.
     pub fn covers(&self, token: &VerifiedToken) -> bool {
         self.covers_issued_at(token.issued_at())
     }
 
     pub(crate) fn covers_issued_at(&self, issued_at: Option<Timestamp>) -> bool {
         self.revokes_all()
-            || self.cutoff().is_some_and(|cutoff| issued_at.is_none_or(|issued_at| issued_at <= cutoff))
+            || self
+                .cutoff()
+                .is_some_and(|cutoff| issued_at.is_none_or(|issued_at| issued_at <= cutoff))
     }
 
-    /// The first `iat` that the cutoff does not cover, a millisecond after it: stamp new tokens with this or later.
+    /// The first `iat` that the cutoff does not cover, a millisecond after it: stamp new tokens
+    /// with this or later.
     pub fn reissue_at(&self) -> Option<Timestamp> {
         self.cutoff().map(|cutoff| cutoff.plus(Duration::from_millis(1)))
     }
@@ -133,7 +139,8 @@ impl Record {
 }
 
 impl Note {
-    /// Notes are ordered by time; the rest makes the order total, so that a merge does not depend on its order.
+    /// Notes are ordered by time; the rest makes the order total, so that a merge does not depend
+    /// on its order.
     fn rank(&self) -> (Timestamp, Option<&Arc<str>>, Option<&Arc<str>>) {
         (self.at, self.reason.as_ref(), self.actor.as_ref())
     }

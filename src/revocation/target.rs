@@ -17,8 +17,8 @@ const NAMELESS: &str = "(restored by a mirror)";
 pub enum TargetKind {
     /// One token, by its id claim (`jti`, RFC 7519 §4.1.7).
     Token,
-    /// One token that has no id, by the SHA-256 of its signing input (RFC 7515 §2). Never by its signature: an ECDSA
-    /// signature has a second valid spelling.
+    /// One token that has no id, by the SHA-256 of its signing input (RFC 7515 §2). Never by its
+    /// signature: an ECDSA signature has a second valid spelling.
     SigningInput,
     /// A login session (`sid`, OpenID Connect Front-Channel Logout §3).
     Session,
@@ -69,7 +69,8 @@ impl TargetKind {
         }
     }
 
-    /// The byte that keeps the fingerprints of different kinds apart. Stored data depends on it: never renumber.
+    /// The byte that keeps the fingerprints of different kinds apart. Stored data depends on it:
+    /// never renumber.
     const fn code(self) -> u8 {
         match self {
             Self::Token => 1,
@@ -85,8 +86,9 @@ impl TargetKind {
         }
     }
 
-    /// What a revocation of this kind means when nothing else is said: things that end stay ended, while those that
-    /// go on (a user logs in again, a client gets new tokens) lose only what they were given so far.
+    /// What a revocation of this kind means when nothing else is said: things that end stay ended,
+    /// while those that go on (a user logs in again, a client gets new tokens) lose only what they
+    /// were given so far.
     pub(super) const fn default_extent(self) -> Extent {
         match self {
             Self::Token | Self::SigningInput | Self::Session | Self::Family => Extent::All,
@@ -110,8 +112,9 @@ impl fmt::Display for TargetKind {
 
 /// What is revoked: a kind, an id and, for all but issuers, the issuer that gave the id.
 ///
-/// `Target::user("alice")` names no issuer: the [`Revoker`](crate::Revoker) fills in the one of its token profile.
-/// With several issuers the caller says which: `Target::user("alice").issued_by("https://id.example")`.
+/// `Target::user("alice")` names no issuer: the [`Revoker`](crate::Revoker) fills in the one of its
+/// token profile. With several issuers the caller says which:
+/// `Target::user("alice").issued_by("https://id.example")`.
 ///
 /// `Display` and `Debug` show the id; ids are not secrets, but they may be personal data.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -157,11 +160,12 @@ impl Target {
         Self::new(TargetKind::Client, client_id)
     }
 
-    /// All tokens signed with the key of this `kid`. Other issuers may have another key of the same name, so it belongs to
-    /// one.
+    /// All tokens signed with the key of this `kid`. Other issuers may have another key of the same
+    /// name, so it belongs to one.
     ///
-    /// Where the tenants of an [issuer pattern](crate::token::TokenProfile::with_issuer_pattern) share their keys, the key
-    /// of all of them belongs to the pattern: `Target::key("k").issued_by("https://login.example/{tenant}/v2.0")`.
+    /// Where the tenants of an [issuer pattern](crate::token::TokenProfile::with_issuer_pattern)
+    /// share their keys, the key of all of them belongs to the pattern:
+    /// `Target::key("k").issued_by("https://login.example/{tenant}/v2.0")`.
     ///
     /// By default tokens that claim to be issued later pass. If the key was stolen, revoke
     /// [`Extent::All`]: the thief chooses the `iat`.
@@ -174,8 +178,8 @@ impl Target {
         Self::new(TargetKind::Issuer, iss)
     }
 
-    /// All tokens in which the claim `name` has the value `value`; the profile must map the claim, see
-    /// [`TokenProfile::with_claim_target`](crate::token::TokenProfile::with_claim_target).
+    /// All tokens in which the claim `name` has the value `value`; the profile must map the claim,
+    /// see [`TokenProfile::with_claim_target`](crate::token::TokenProfile::with_claim_target).
     pub fn claim(name: impl Into<Arc<str>>, value: impl Into<Box<str>>) -> Self {
         Self { kind: TargetKind::Claim, claim: Some(name.into()), issuer: None, id: value.into() }
     }
@@ -195,7 +199,8 @@ impl Target {
         Self::claim(NAMELESS, fingerprint.to_string())
     }
 
-    /// Whether this target can be the one with that fingerprint: it is, or it is nameless and says so.
+    /// Whether this target can be the one with that fingerprint: it is, or it is nameless and says
+    /// so.
     #[cfg(feature = "redis")]
     pub(crate) fn is_known_as(&self, fingerprint: &Fingerprint) -> bool {
         self.fingerprint() == *fingerprint || *self == Self::nameless(fingerprint)
@@ -261,15 +266,17 @@ impl IssuerDigest {
     }
 }
 
-/// The identity of a [`Target`]: 128 bits of SHA-256 over its kind, its issuer, its claim name and its id.
+/// The identity of a [`Target`]: 128 bits of SHA-256 over its kind, its issuer, its claim name and
+/// its id.
 ///
-/// Ids come from tokens and may be anything; a fingerprint is always 16 bytes. So no id can be mistaken for another
-/// key, kind, issuer or Redis hash tag, and every record costs the same.
+/// Ids come from tokens and may be anything; a fingerprint is always 16 bytes. So no id can be
+/// mistaken for another key, kind, issuer or Redis hash tag, and every record costs the same.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint([u8; 16]);
 
 impl Fingerprint {
-    /// The parts before the id have a fixed size or carry their length, so no two targets have the same text.
+    /// The parts before the id have a fixed size or carry their length, so no two targets have the
+    /// same text.
     pub(crate) fn of(kind: TargetKind, issuer: IssuerDigest, claim: &str, id: &str) -> Self {
         let mut hash = Sha256::new_with_prefix([kind.code()]);
         // Issuers are known under one name everywhere.
@@ -287,8 +294,8 @@ impl Fingerprint {
     pub(crate) fn digits(&self) -> [u8; 32] {
         let mut digits = [0; 32];
         for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
-            *pair =
-                [byte >> 4, byte & 15].map(|digit| if digit < 10 { b'0' + digit } else { b'a' - 10 + digit });
+            *pair = [byte >> 4, byte & 15]
+                .map(|digit| if digit < 10 { b'0' + digit } else { b'a' - 10 + digit });
         }
         digits
     }

@@ -12,7 +12,8 @@ fn change(action: Action, lifetime: u64) -> Revocation {
     change
 }
 
-/// Applies changes at their times, one after the other, and returns the last outcome with the record.
+/// Applies changes at their times, one after the other, and returns the last outcome with the
+/// record.
 fn history(changes: &[(u64, Action)]) -> (Option<Outcome>, Option<Record>) {
     let mut record = None;
     let mut last = None;
@@ -57,7 +58,8 @@ fn targets_of_different_kinds_issuers_claims_and_ids_have_different_fingerprints
 
 #[test]
 fn stored_fingerprints_keep_their_value() {
-    // Revocations in a Redis out there are found by these. If this test fails, a new layout version is due.
+    // Revocations in a Redis out there are found by these. If this test fails, a new layout version
+    // is due.
     assert_eq!(Target::token("a").fingerprint().to_string(), TOKEN_A);
     assert_eq!(
         Target::claim("tenant", "acme").issued_by("https://id.example").fingerprint().to_string(),
@@ -124,18 +126,27 @@ fn the_latest_fact_wins_and_a_tie_is_revoked() {
 fn a_token_is_revoked_once() {
     let mut change = change(ALL, 0);
     change.until = ms(10_000);
-    let Change::Write(Outcome::New, record) = change.apply(None, ms(1)) else { panic!("not written") };
+    let Change::Write(Outcome::New, record) = change.apply(None, ms(1)) else {
+        panic!("not written")
+    };
     assert_eq!(record.until(), ms(10_000));
     assert_eq!(change.apply(Some(&record), ms(2)), Change::Nothing(Outcome::Already));
     change.until = ms(5_000);
-    assert_eq!(change.apply(Some(&record), ms(2)), Change::Nothing(Outcome::Already), "never shortened");
+    assert_eq!(
+        change.apply(Some(&record), ms(2)),
+        Change::Nothing(Outcome::Already),
+        "never shortened"
+    );
     change.until = ms(20_000);
     let Change::Write(Outcome::Extended, record) = change.apply(Some(&record), ms(2)) else {
         panic!("not extended")
     };
     assert_eq!(record.until(), ms(20_000));
     assert_eq!(change.apply(None, ms(20_000)), Change::Nothing(Outcome::AlreadyExpired));
-    assert!(matches!(change.apply(Some(&record), ms(20_000)), Change::Nothing(Outcome::AlreadyExpired)));
+    assert!(matches!(
+        change.apply(Some(&record), ms(20_000)),
+        Change::Nothing(Outcome::AlreadyExpired)
+    ));
 }
 
 /// Log out everywhere, log in, log out everywhere, all in one second or even millisecond.
@@ -155,7 +166,10 @@ fn a_cutoff_never_moves_back() {
     let (_, record) = history(&[(5_000, until(4_000)), (6_000, until(3_000))]);
     assert_eq!(record.unwrap().cutoff(), Some(ms(4_000)));
     let (_, record) = history(&[(5_000, SO_FAR), (6_000, BACK), (7_000, until(3_000))]);
-    assert!(record.unwrap().cutoff().is_some(), "a reinstatement does not stand against a later revocation");
+    assert!(
+        record.unwrap().cutoff().is_some(),
+        "a reinstatement does not stand against a later revocation"
+    );
 }
 
 prop_compose! {
@@ -187,7 +201,8 @@ proptest! {
         prop_assert!(!grown.clone().merge(&b), "once taken in, it is nothing new");
     }
 
-    /// Whatever came before, a revocation that was just written covers what it says, and a reinstatement uncovers all.
+    /// Whatever came before, a revocation that was just written covers what it says, and a
+    /// reinstatement uncovers all.
     #[test]
     fn what_was_just_written_is_in_effect(
         changes in prop::collection::vec((1_000_u64..9_000, prop::sample::select(vec![ALL, SO_FAR, BACK])), 1..8),
@@ -201,7 +216,8 @@ proptest! {
         }
     }
 
-    /// Applying a change to a record is the same as merging it with what the change alone would have written.
+    /// Applying a change to a record is the same as merging it with what the change alone would
+    /// have written.
     #[test]
     fn nothing_that_was_revoked_shrinks(
         changes in prop::collection::vec((1_000_u64..9_000, prop::sample::select(vec![ALL, SO_FAR])), 1..8),

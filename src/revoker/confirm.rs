@@ -12,17 +12,18 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::RevokeRequest;
 use crate::store::{Receipt, RevocationStore, StoreError, StoreErrorKind};
 
-/// The mirrors are asked again after the first of these, then after twice as long, up to the second. A mirror usually says
-/// within a millisecond that it has a write.
+/// The mirrors are asked again after the first of these, then after twice as long, up to the
+/// second. A mirror usually says within a millisecond that it has a write.
 const PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(25)];
 
 impl RevokeRequest {
-    /// Waits until no process answers from memory without this write any more: until every [`Mirror`](crate::Mirror) of the
-    /// store has applied it, wherever it runs, or has not been heard of for twice its maximal staleness, after which it
-    /// does not answer from memory. Usually that takes a few milliseconds. `limit` counts from when the write was
-    /// confirmed.
+    /// Waits until no process answers from memory without this write any more: until every
+    /// [`Mirror`](crate::Mirror) of the store has applied it, wherever it runs, or has not been
+    /// heard of for twice its maximal staleness, after which it does not answer from memory.
+    /// Usually that takes a few milliseconds. `limit` counts from when the write was confirmed.
     ///
-    /// The caller needs no mirror of its own. A check that starts after `Ok` refuses the token in every process.
+    /// The caller needs no mirror of its own. A check that starts after `Ok` refuses the token in
+    /// every process.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -35,15 +36,17 @@ impl RevokeRequest {
     /// ```
     ///
     /// # What it cannot know
-    /// When Redis has lost its data, it has also lost who its mirrors are, until they say so again. So in the first two seconds of
-    /// a life of Redis no write is confirmed; a mirror with a maximal staleness of more than a second may take longer to say it
-    /// than that. A process that still follows a primary which was replaced is not known to the new one.
+    /// When Redis has lost its data, it has also lost who its mirrors are, until they say so again.
+    /// So in the first two seconds of a life of Redis no write is confirmed; a mirror with a
+    /// maximal staleness of more than a second may take longer to say it than that. A process that
+    /// still follows a primary which was replaced is not known to the new one.
     pub fn confirm(self, limit: Duration) -> ConfirmRequest {
         ConfirmRequest { request: self, limit }
     }
 }
 
-/// A revocation or reinstatement that has not been sent yet, and is to be waited for until all mirrors have it. Await it.
+/// A revocation or reinstatement that has not been sent yet, and is to be waited for until all
+/// mirrors have it. Await it.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is revoked until this is awaited"]
 pub struct ConfirmRequest {
@@ -67,19 +70,21 @@ pub struct Confirmed {
 pub enum ConfirmError {
     /// The store did not confirm the write. It may be repeated.
     Write(StoreError),
-    /// The write is in force, but these mirrors had not applied it when the time was over; they will, or stop to answer from
-    /// memory, within their maximal staleness.
+    /// The write is in force, but these mirrors had not applied it when the time was over; they
+    /// will, or stop to answer from memory, within their maximal staleness.
     Behind {
         /// The confirmation of the store.
         receipt: Receipt,
         /// Their names, see [`MirrorBuilder::with_name`](crate::mirror::MirrorBuilder::with_name).
         mirrors: Vec<Arc<str>>,
     },
-    /// The write was confirmed by the store, but which mirrors there are, or how far they have come, could not be found out.
+    /// The write was confirmed by the store, but which mirrors there are, or how far they have
+    /// come, could not be found out.
     Unknown {
         /// The confirmation of the store.
         receipt: Receipt,
-        /// Why. If its kind is [`StoreErrorKind::Amnesia`], the write may be lost and should be repeated.
+        /// Why. If its kind is [`StoreErrorKind::Amnesia`], the write may be lost and should be
+        /// repeated.
         error: StoreError,
     },
 }
@@ -119,7 +124,8 @@ async fn wait_for_mirrors(
     let deadline = Instant::now() + limit;
     let [mut pause, longest] = PAUSES;
     // What there is to say when the time is over.
-    let mut answer = Err(StoreError::new(StoreErrorKind::Timeout, "the mirrors could not be asked in time"));
+    let mut answer =
+        Err(StoreError::new(StoreErrorKind::Timeout, "the mirrors could not be asked in time"));
     while let Ok(followers) = timeout_at(deadline, store.followers(fence)).await {
         answer = followers;
         match &answer {
@@ -128,7 +134,9 @@ async fn wait_for_mirrors(
                 return Ok(Confirmed { receipt, mirrors });
             }
             // It does not get better by waiting.
-            Err(error) if error.kind() == StoreErrorKind::Amnesia || !error.may_be_repeated() => break,
+            Err(error) if error.kind() == StoreErrorKind::Amnesia || !error.may_be_repeated() => {
+                break;
+            }
             _ => {}
         }
         let again = Instant::now() + pause;
@@ -150,12 +158,21 @@ async fn wait_for_mirrors(
 impl fmt::Display for ConfirmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Write(error) => write!(f, "the write was not confirmed and may be repeated: {error}"),
+            Self::Write(error) => {
+                write!(f, "the write was not confirmed and may be repeated: {error}")
+            }
             Self::Behind { mirrors, .. } => {
-                write!(f, "the write is in force, but not applied yet by the mirrors {}", mirrors.join(", "))
+                write!(
+                    f,
+                    "the write is in force, but not applied yet by the mirrors {}",
+                    mirrors.join(", ")
+                )
             }
             Self::Unknown { error, .. } => {
-                write!(f, "the write was confirmed, but whether all mirrors have it is not known: {error}")
+                write!(
+                    f,
+                    "the write was confirmed, but whether all mirrors have it is not known: {error}"
+                )
             }
         }
     }

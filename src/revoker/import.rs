@@ -19,8 +19,9 @@ use crate::token::{TokenProfile, TokenVerifier};
 pub const DEFAULT_IMPORT_PACE: u32 = 5000;
 
 impl Revoker {
-    /// Takes over what a [foreign list](crate::store::redis::foreign) holds, once, as records of our own. `store` is
-    /// where the list is; the records go where all revocations of this revoker go.
+    /// Takes over what a [foreign list](crate::store::redis::foreign) holds, once, as records of
+    /// our own. `store` is where the list is; the records go where all revocations of this revoker
+    /// go.
     ///
     /// ```no_run
     /// # use tower_jwt_revocation::{ForeignList, RedisStore, Revoker};
@@ -32,16 +33,19 @@ impl Revoker {
     /// ```
     ///
     /// # Errors
-    /// [`ConfigError`] if the entries do not tell what is revoked: those of a list by hashes, with several placeholders,
-    /// or of anything but tokens, sessions and families; if they belong to one of several issuers and the list does
-    /// not [say to which](ForeignList::with_issuer).
+    /// [`ConfigError`] if the entries do not tell what is revoked: those of a list by hashes, with
+    /// several placeholders, or of anything but tokens, sessions and families; if they belong to
+    /// one of several issuers and the list does not [say to which](ForeignList::with_issuer).
     pub fn import(&self, store: &RedisStore, list: &ForeignList) -> Result<Import, ConfigError> {
         let scan = Scan::new(store.clone(), list)?;
         let list = scan.list();
-        let oops = |problem: String| ConfigError::new("foreign_list", format!("`{}` {problem}", list.name));
+        let oops = |problem: String| {
+            ConfigError::new("foreign_list", format!("`{}` {problem}", list.name))
+        };
         if !matches!(list.kind, TargetKind::Token | TargetKind::Session | TargetKind::Family) {
             return Err(oops(format!(
-                "is of the kind {}: its entries end, and our records of that kind say until when tokens were issued; keep the list until it is empty",
+                "is of the kind {}: its entries end, and our records of that kind say until when \
+                 tokens were issued; keep the list until it is empty",
                 list.kind
             )));
         }
@@ -68,10 +72,10 @@ fn target(kind: TargetKind, id: &str, issuer: Option<&str>) -> Target {
 
 /// A list of another program on its way into our own records, made by [`Revoker::import`].
 ///
-/// Each entry becomes a record that is kept as long as the entry and the leeway of a verifier; one without an expiry for as
-/// long as the longest token. It may be repeated, stopped and gone on with: what is there already is not written again.
-/// Entries that come or go meanwhile may or may not be seen, so end the writes of the other program first, or write to
-/// both.
+/// Each entry becomes a record that is kept as long as the entry and the leeway of a verifier; one
+/// without an expiry for as long as the longest token. It may be repeated, stopped and gone on
+/// with: what is there already is not written again. Entries that come or go meanwhile may or may
+/// not be seen, so end the writes of the other program first, or write to both.
 #[must_use = "nothing is read until `run` is called"]
 pub struct Import {
     revoker: Revoker,
@@ -92,32 +96,37 @@ pub struct ImportReport {
     pub known: u64,
     /// Entries that mean nothing, or were over.
     pub live: u64,
-    /// Entries of which nobody can tell what they mean: an odd value or type, a token that is not accepted, an id that is
-    /// too long. Look at them; the list refuses some of their tokens, our records none.
+    /// Entries of which nobody can tell what they mean: an odd value or type, a token that is not
+    /// accepted, an id that is too long. Look at them; the list refuses some of their tokens, our
+    /// records none.
     pub unreadable: u64,
 }
 
 impl Import {
-    /// How many keys to look at per second, about; default [`DEFAULT_IMPORT_PACE`]. Redis has to answer requests besides.
+    /// How many keys to look at per second, about; default [`DEFAULT_IMPORT_PACE`]. Redis has to
+    /// answer requests besides.
     pub fn with_pace(mut self, keys_per_second: u32) -> Self {
         self.pace = keys_per_second.max(1);
         self
     }
 
-    /// Who verifies the tokens of a list by `{token}`, to tell their ids. Without, such a list cannot be read.
+    /// Who verifies the tokens of a list by `{token}`, to tell their ids. Without, such a list
+    /// cannot be read.
     pub fn with_verifier(mut self, verifier: impl TokenVerifier) -> Self {
         self.verifier = Some(Arc::new(verifier));
         self
     }
 
-    /// Goes on where another import, perhaps of another process, was when it said [`cursor`](Self::cursor).
+    /// Goes on where another import, perhaps of another process, was when it said
+    /// [`cursor`](Self::cursor).
     ///
     /// # Errors
     /// [`ConfigError`] if the cursor is not one of an import.
     pub fn with_cursor(mut self, cursor: &Cursor) -> Result<Self, ConfigError> {
         let at = Position::parse(cursor);
-        self.at =
-            Some(at.ok_or_else(|| ConfigError::new("cursor", "is not one that Import::cursor gave out"))?);
+        self.at = Some(at.ok_or_else(|| {
+            ConfigError::new("cursor", "is not one that Import::cursor gave out")
+        })?);
         Ok(self)
     }
 
@@ -131,7 +140,8 @@ impl Import {
         self.report
     }
 
-    /// Reads to the end. After an error, or if it was dropped, it can be called again and goes on where it was.
+    /// Reads to the end. After an error, or if it was dropped, it can be called again and goes on
+    /// where it was.
     ///
     /// # Errors
     /// [`StoreError`] if Redis cannot be asked, or a record was not confirmed.
@@ -140,8 +150,8 @@ impl Import {
         Ok(self.report)
     }
 
-    /// Reads one page, in the time that the pace allows; for those who want to keep the [`cursor`](Self::cursor) after each.
-    /// Whether there is more.
+    /// Reads one page, in the time that the pace allows; for those who want to keep the
+    /// [`cursor`](Self::cursor) after each. Whether there is more.
     ///
     /// # Errors
     /// As [`run`](Self::run). The page is read again then.
@@ -182,12 +192,15 @@ impl Import {
                 let verifier = self.verifier.as_ref().ok_or_else(|| {
                     list.error(
                         StoreErrorKind::InvalidInput,
-                        "its entries are tokens, whose ids only a verifier can tell; see Import::with_verifier",
+                        "its entries are tokens, whose ids only a verifier can tell; see \
+                         Import::with_verifier",
                     )
                 })?;
                 let token = verifier.verify_for_revocation(text).ok();
                 token.and_then(|token| {
-                    token.target(TargetKind::Token).or_else(|| token.target(TargetKind::SigningInput))
+                    token
+                        .target(TargetKind::Token)
+                        .or_else(|| token.target(TargetKind::SigningInput))
                 })
             }
         };
@@ -201,7 +214,8 @@ impl Import {
             change.until = TokenProfile::forget_token_at(SystemClock.now().plus(expires_in));
             change.lifetime = Duration::ZERO;
         }
-        change.reason = Some(found.reason.unwrap_or_else(|| format!("imported from {}", list.name).into()));
+        change.reason =
+            Some(found.reason.unwrap_or_else(|| format!("imported from {}", list.name).into()));
         Ok(Some(change))
     }
 }

@@ -14,11 +14,12 @@ use crate::revoker::Revoker;
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
 const DEFAULT_CAPACITY: usize = 10_000;
 
-/// Keeps what was loaded about users (roles, name, plan) in the memory of this process. Clones share it.
+/// Keeps what was loaded about users (roles, name, plan) in the memory of this process. Clones
+/// share it.
 ///
-/// What it gives was loaded at most the lifetime ago, and *after* the latest revocation of the user, in whatever
-/// process that was written: the store is asked each time, which costs a round trip, also with a mirror. If the store
-/// cannot be asked, the loader is.
+/// What it gives was loaded at most the lifetime ago, and *after* the latest revocation of the
+/// user, in whatever process that was written: the store is asked each time, which costs a round
+/// trip, also with a mirror. If the store cannot be asked, the loader is.
 ///
 /// Requests for the same user share one load, unless the store cannot be asked.
 ///
@@ -66,7 +67,9 @@ impl<T: Send + Sync + 'static> UserCache<T> {
     }
 
     fn build(revoker: Revoker, lifetime: Duration, capacity: usize, clock: Arc<dyn Clock>) -> Self {
-        Self { inner: Arc::new(Inner { revoker, lifetime, capacity, clock, slots: Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner { revoker, lifetime, capacity, clock, slots: Mutex::default() }),
+        }
     }
 
     /// How old what it gives may be. Default 60 s. Empties the cache.
@@ -76,8 +79,8 @@ impl<T: Send + Sync + 'static> UserCache<T> {
         Self::build(revoker.clone(), lifetime, *capacity, Arc::clone(clock))
     }
 
-    /// How many users it holds; one more, and those whose time is over go, or else all. Default 10 000. Empties the
-    /// cache.
+    /// How many users it holds; one more, and those whose time is over go, or else all. Default
+    /// 10 000. Empties the cache.
     #[must_use]
     pub fn with_capacity(self, capacity: NonZeroUsize) -> Self {
         let Inner { revoker, lifetime, clock, .. } = &*self.inner;
@@ -91,7 +94,8 @@ impl<T: Send + Sync + 'static> UserCache<T> {
         Self::build(revoker.clone(), *lifetime, *capacity, Arc::new(clock))
     }
 
-    /// What is known of `user`, or what `load` says, which is then known. Nothing is kept of a load that fails.
+    /// What is known of `user`, or what `load` says, which is then known. Nothing is kept of a load
+    /// that fails.
     ///
     /// # Errors
     /// Those of `load`.
@@ -104,7 +108,8 @@ impl<T: Send + Sync + 'static> UserCache<T> {
         F: Future<Output = Result<T, E>>,
     {
         let inner = &*self.inner;
-        // The state of the user is read before the load: a revocation that comes in during it is noticed next time.
+        // The state of the user is read before the load: a revocation that comes in during it is
+        // noticed next time.
         let Ok(record) = inner.revoker.find(Target::user(user)).await else {
             return load(user).await.map(Arc::new);
         };
@@ -144,7 +149,9 @@ impl<T> Inner<T> {
             let now = self.clock.now();
             // One that is locked is being loaded.
             slots.retain(|_, slot| match slot.try_lock() {
-                Ok(loaded) => loaded.as_ref().is_some_and(|loaded| loaded.is_fresh(now, self.lifetime)),
+                Ok(loaded) => {
+                    loaded.as_ref().is_some_and(|loaded| loaded.is_fresh(now, self.lifetime))
+                }
                 Err(_) => true,
             });
             if slots.len() >= self.capacity {

@@ -6,7 +6,8 @@
 //! | a device | where to look for the sessions on it: [`DeviceRoster`] | before the roster |
 //! | a session | where to look for it: [`Place`] | before the roster |
 //!
-//! Nothing here has to be right for a session to be over: that is a revocation, and lists leave out what is revoked.
+//! Nothing here has to be right for a session to be over: that is a revocation, and lists leave out
+//! what is revoked.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -62,7 +63,10 @@ impl Sessions {
     }
 
     /// Where a session is to be found, and how that is written.
-    pub(super) async fn read_place(&self, key: &Target) -> Result<Option<(Place, Bytes)>, StoreError> {
+    pub(super) async fn read_place(
+        &self,
+        key: &Target,
+    ) -> Result<Option<(Place, Bytes)>, StoreError> {
         let Some(written) = self.read_known(key).await?.written else { return Ok(None) };
         Ok(Some((read(&written)?, written)))
     }
@@ -70,7 +74,11 @@ impl Sessions {
     /// The lists that name a session, in one round trip.
     pub(super) async fn read_lists(&self, place: &Place) -> Result<Lists, StoreError> {
         let user = self.target(Target::user(&*place.user))?;
-        let device = place.device.as_deref().map(|device| self.target(Target::device(device))).transpose()?;
+        let device = place
+            .device
+            .as_deref()
+            .map(|device| self.target(Target::device(device)))
+            .transpose()?;
         let keys = [Some(&user), device.as_ref()].into_iter().flatten().cloned().collect();
         let snapshot = self.store().load(keys, Vec::new()).await?;
         let mut documents = snapshot.documents.into_iter();
@@ -79,8 +87,9 @@ impl Sessions {
         Ok(Lists { user, device: device.map(|device| (device, next())) })
     }
 
-    /// Changes a document until nobody is in the way. The first attempt takes what is `known`, if it is. `change` gives the
-    /// members to count, or `None` if there is nothing to write. Whether something was written.
+    /// Changes a document until nobody is in the way. The first attempt takes what is `known`, if
+    /// it is. `change` gives the members to count, or `None` if there is nothing to write. Whether
+    /// something was written.
     pub(super) async fn change<D: Document>(
         &self,
         key: &Target,
@@ -142,7 +151,8 @@ impl Sessions {
         lists: Lists,
     ) -> Result<(), StoreError> {
         let Lists { user: (user, known), device } = lists;
-        let unlisted = self.change(&user, Some(known), |roster: &mut Roster, _| take_off(roster, &[id]));
+        let unlisted =
+            self.change(&user, Some(known), |roster: &mut Roster, _| take_off(roster, &[id]));
         let displaced = async {
             let Some((device, known)) = device else { return Ok(false) };
             self.change(&device, Some(known), |roster: &mut DeviceRoster, _| {
@@ -150,8 +160,10 @@ impl Sessions {
             })
             .await
         };
-        // If it is written anew meanwhile, by one who has touched the session and comes too late, it ends by itself.
-        let forgotten = self.store().commit(Commit::new(key.clone(), Some(written), None, place.until));
+        // If it is written anew meanwhile, by one who has touched the session and comes too late,
+        // it ends by itself.
+        let forgotten =
+            self.store().commit(Commit::new(key.clone(), Some(written), None, place.until));
         let (unlisted, displaced, forgotten) = futures::join!(unlisted, displaced, forgotten);
         unlisted.and(displaced).and(forgotten).map(drop)
     }
@@ -191,6 +203,7 @@ impl Sessions {
 
 /// Takes sessions off a roster, and off the count; nothing if none of them is there.
 fn take_off(roster: &mut Roster, ids: &[&str]) -> Option<Members> {
-    let gone: Vec<_> = roster.sessions.extract_if(.., |session| ids.contains(&&*session.id)).collect();
+    let gone: Vec<_> =
+        roster.sessions.extract_if(.., |session| ids.contains(&&*session.id)).collect();
     (!gone.is_empty()).then(|| gone.into_iter().map(|session| (session.id, None)).collect())
 }

@@ -1,7 +1,7 @@
 //! [`Families`]: refresh tokens that are rotated, and whose reuse is noticed.
 //!
-//! What is decided stands in [`family`](super::family); this room reads what the decision needs, writes what it makes of
-//! it, and starts over when someone else was faster.
+//! What is decided stands in [`family`](super::family); this room reads what the decision needs,
+//! writes what it makes of it, and starts over when someone else was faster.
 
 use std::fmt;
 use std::sync::Arc;
@@ -57,13 +57,13 @@ pub struct Families {
 impl Families {
     /// Families in this store, revoked by this revoker, under this policy.
     ///
-    /// Whatever else revokes sessions or users must keep its records as long as refresh tokens live. Clones of `revoker` and all
-    /// revokers of the layer it comes from do so from now on; tell those of other processes to
-    /// ([`Revoker::with_lifetime`]).
+    /// Whatever else revokes sessions or users must keep its records as long as refresh tokens
+    /// live. Clones of `revoker` and all revokers of the layer it comes from do so from now on;
+    /// tell those of other processes to ([`Revoker::with_lifetime`]).
     ///
     /// # Errors
-    /// [`ConfigError`] if the policy cannot work, or the token profile of the revoker accepts several issuers: families
-    /// belong to one.
+    /// [`ConfigError`] if the policy cannot work, or the token profile of the revoker accepts
+    /// several issuers: families belong to one.
     pub fn new(
         store: impl SessionStore,
         revoker: Revoker,
@@ -73,7 +73,8 @@ impl Families {
         if revoker.profile().only_issuer().is_err() {
             return Err(ConfigError::new(
                 "issuer",
-                "the profile of the revoker accepts several, and families belong to one; give a revoker of its own a profile with that one",
+                "the profile of the revoker accepts several, and families belong to one; give a \
+                 revoker of its own a profile with that one",
             ));
         }
         let revoker = revoker.with_lifetime(policy.idle + MARGIN);
@@ -88,7 +89,8 @@ impl Families {
     /// Begins a family.
     ///
     /// # Errors
-    /// [`StoreError`] if it was not confirmed. What may have been written is worth nothing without the token.
+    /// [`StoreError`] if it was not confirmed. What may have been written is worth nothing without
+    /// the token.
     pub async fn start(&self, new: NewFamily) -> Result<Refresh, StoreError> {
         let event = self.begin_login(&new);
         let result = self.try_start(&new).await;
@@ -106,7 +108,8 @@ impl Families {
             };
             match self.store.commit(first.commit.with_guards(snapshot.records)).await? {
                 Committed::Done => return Ok(Refresh::Granted(first.grant)),
-                // A revocation came in between. The token was not handed out, so its family is nobody's.
+                // A revocation came in between. The token was not handed out, so its family is
+                // nobody's.
                 Committed::Conflict | Committed::Overtaken => {}
             }
         }
@@ -124,8 +127,8 @@ impl Families {
         })
     }
 
-    /// The first token of a family, and the commit that makes it good. Refused if what it would belong to is revoked
-    /// altogether; a cutoff is only stepped over.
+    /// The first token of a family, and the commit that makes it good. Refused if what it would
+    /// belong to is revoked altogether; a cutoff is only stepped over.
     pub(super) fn first(
         &self,
         new: &NewFamily,
@@ -139,17 +142,19 @@ impl Families {
         };
         let token = secret.into_token(&id, 0, &key);
         let commit = self.commit(&id, None, &family)?;
-        let grant = self.grant(GrantKind::Started, (token, token_id), &id, &family, issue_at(snapshot));
+        let grant =
+            self.grant(GrantKind::Started, (token, token_id), &id, &family, issue_at(snapshot));
         Ok(Ok(First { grant, commit }))
     }
 
-    /// Takes a refresh token and gives the next. `client` is the OAuth client that presents it, once it is
-    /// authenticated.
+    /// Takes a refresh token and gives the next. `client` is the OAuth client that presents it,
+    /// once it is authenticated.
     ///
     /// A refresh of unknown fate may be repeated within the grace and gives the same token.
     ///
     /// # Errors
-    /// [`StoreError`] if the store could not be asked or did not confirm: answer 503, never `invalid_grant`.
+    /// [`StoreError`] if the store could not be asked or did not confirm: answer 503, never
+    /// `invalid_grant`.
     pub async fn refresh(&self, token: &str, client: Option<&str>) -> Result<Refresh, StoreError> {
         self.refresh_seen_by(&Nobody, token, client).await
     }
@@ -169,8 +174,9 @@ impl Families {
         self.advance(&Opaque(parsed), client, observer).await
     }
 
-    /// Begins a family of refresh tokens that the application mints and signs itself, and of which only ids are known
-    /// here. `token_id` is the id of the first; put [`Grant::family`] into it too.
+    /// Begins a family of refresh tokens that the application mints and signs itself, and of which
+    /// only ids are known here. `token_id` is the id of the first; put [`Grant::family`] into it
+    /// too.
     ///
     /// # Errors
     /// [`StoreError`] if it was not confirmed.
@@ -214,13 +220,14 @@ impl Families {
         Err(out_of_attempts())
     }
 
-    /// Takes the id of a refresh token that the application has minted, and whose signature it **has checked**, and
-    /// gives the id of the next: `next_id`, or the one that was given before if this is a retry within the grace. Mint
-    /// the token whose id is [`Grant::token`]. No id may ever be given twice in a family: make them random.
+    /// Takes the id of a refresh token that the application has minted, and whose signature it
+    /// **has checked**, and gives the id of the next: `next_id`, or the one that was given before
+    /// if this is a retry within the grace. Mint the token whose id is [`Grant::token`]. No id may
+    /// ever be given twice in a family: make them random.
     ///
     /// # Errors
-    /// [`StoreError`] if the store could not be asked or did not confirm; if `next_id` is empty, too long, or that of the
-    /// presented token although tokens are rotated.
+    /// [`StoreError`] if the store could not be asked or did not confirm; if `next_id` is empty,
+    /// too long, or that of the presented token although tokens are rotated.
     pub async fn refresh_id(
         &self,
         family: &str,
@@ -239,8 +246,8 @@ impl Families {
         self.advance(&lineage, client, &Nobody).await
     }
 
-    /// Ends a family: its refresh tokens and all access tokens that came out of it. Unknown ones too: nothing is asked
-    /// first.
+    /// Ends a family: its refresh tokens and all access tokens that came out of it. Unknown ones
+    /// too: nothing is asked first.
     ///
     /// # Errors
     /// [`StoreError`] if the write was not confirmed. It may be repeated.
@@ -257,29 +264,38 @@ impl Families {
         request.about(|event| family.tell(event)).await.map(drop)
     }
 
-    /// Ends a family if it is of this user, as [`end`](Self::end): for requests in which a user, who is known by an access
-    /// token, names a family. Whether it was; those that are over and forgotten are of nobody.
+    /// Ends a family if it is of this user, as [`end`](Self::end): for requests in which a user,
+    /// who is known by an access token, names a family. Whether it was; those that are over and
+    /// forgotten are of nobody.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked or did not confirm. It may be repeated.
     pub async fn end_of(&self, user: &str, id: &str) -> Result<bool, StoreError> {
-        let Some(family) = self.read_family(id).await?.filter(|family| *family.user == *user) else {
+        let Some(family) = self.read_family(id).await?.filter(|family| *family.user == *user)
+        else {
             return Ok(false);
         };
         self.end_known(id, &family, "its user has ended it").await?;
         Ok(true)
     }
 
-    /// Ends the family of an opaque token that someone hands in, if it is genuine; it need not be the current one. For
-    /// clients that sign out with it (RFC 7009 §2.1). Whether a family was ended; if not, there was nothing to end.
+    /// Ends the family of an opaque token that someone hands in, if it is genuine; it need not be
+    /// the current one. For clients that sign out with it (RFC 7009 §2.1). Whether a family was
+    /// ended; if not, there was nothing to end.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked or did not confirm. It may be repeated.
-    pub async fn end_by_token(&self, token: &str, client: Option<&str>) -> Result<bool, StoreError> {
+    pub async fn end_by_token(
+        &self,
+        token: &str,
+        client: Option<&str>,
+    ) -> Result<bool, StoreError> {
         let Some(parsed) = Parsed::parse(token) else { return Ok(false) };
         let Some(family) = self.read_family(parsed.family).await? else { return Ok(false) };
         let is_bound = family.client.is_some();
-        if parsed.origin(&family.key) == Origin::Foreign || (is_bound && family.client.as_deref() != client) {
+        if parsed.origin(&family.key) == Origin::Foreign
+            || (is_bound && family.client.as_deref() != client)
+        {
             return Ok(false);
         }
         self.end_known(parsed.family, &family, "its token was handed in").await?;
@@ -324,50 +340,62 @@ impl Families {
                 return refused(Refusal::Unknown);
             };
             let family: Family = read(&before)?;
-            let presented = Presented { digest: lineage.digest(), origin: lineage.origin(&family), client };
+            let presented =
+                Presented { digest: lineage.digest(), origin: lineage.origin(&family), client };
             // A token that is unknown says nothing that is worth to be written down.
             if presented.origin != Origin::Foreign {
                 event.learn(|event| family.tell(event).with_family(Some(id)));
             }
             let mut seen = self.store.load(Vec::new(), self.targets_of(id, &family)?).await?;
             let time = (seen.now, first.horizon.max(seen.horizon));
-            let (after, kind, token) = match family.judge(&presented, &seen.records, time, &self.policy) {
-                Verdict::Rotate => {
-                    let (token, successor, salt) = lineage.next(&family)?;
-                    (family.rotated(successor, salt, seen.now), GrantKind::Rotated, token)
-                }
-                Verdict::Recover => {
-                    let (token, successor, salt) = lineage.next(&family)?;
-                    (family.recovered(successor, salt, seen.now), GrantKind::Recovered, token)
-                }
-                Verdict::Keep => (family.used(seen.now), GrantKind::Kept, lineage.same()),
-                Verdict::Replay { seed } => {
-                    let token = lineage.again(&family, &seed);
-                    let issued_at = issue_at(&seen);
-                    let grant = self.grant(GrantKind::Replayed, (token, token_id), id, &family, issued_at);
-                    return Ok(Refresh::Granted(grant));
-                }
-                Verdict::Reuse(class) => {
-                    event.learn(|event| event.of_kind(AuditKind::RefreshReuse));
-                    let ended = !self.policy.report_only;
-                    if ended {
-                        self.end_known(id, &family, "a used refresh token was presented").await?;
+            let (after, kind, token) =
+                match family.judge(&presented, &seen.records, time, &self.policy) {
+                    Verdict::Rotate => {
+                        let (token, successor, salt) = lineage.next(&family)?;
+                        (family.rotated(successor, salt, seen.now), GrantKind::Rotated, token)
                     }
-                    return refused(Refusal::Reused { class, ended });
-                }
-                Verdict::Revoked(by) => return refused(Refusal::Revoked(by)),
-                Verdict::Expired => return refused(Refusal::Expired),
-                Verdict::Lost => {
-                    // Nobody can go on with this family any more but someone who kept an older token of it.
-                    self.end_known(id, &family, "the store has lost writes").await?;
-                    return refused(Refusal::Lost);
-                }
-                Verdict::WrongClient => return refused(Refusal::WrongClient),
-                Verdict::Unknown => return refused(Refusal::Unknown),
-            };
-            // Before it is written that it was told: what was lost on the way is told again at the next refresh.
+                    Verdict::Recover => {
+                        let (token, successor, salt) = lineage.next(&family)?;
+                        (family.recovered(successor, salt, seen.now), GrantKind::Recovered, token)
+                    }
+                    Verdict::Keep => (family.used(seen.now), GrantKind::Kept, lineage.same()),
+                    Verdict::Replay { seed } => {
+                        let token = lineage.again(&family, &seed);
+                        let issued_at = issue_at(&seen);
+                        let grant = self.grant(
+                            GrantKind::Replayed,
+                            (token, token_id),
+                            id,
+                            &family,
+                            issued_at,
+                        );
+                        return Ok(Refresh::Granted(grant));
+                    }
+                    Verdict::Reuse(class) => {
+                        event.learn(|event| event.of_kind(AuditKind::RefreshReuse));
+                        let ended = !self.policy.report_only;
+                        if ended {
+                            self.end_known(id, &family, "a used refresh token was presented")
+                                .await?;
+                        }
+                        return refused(Refusal::Reused { class, ended });
+                    }
+                    Verdict::Revoked(by) => return refused(Refusal::Revoked(by)),
+                    Verdict::Expired => return refused(Refusal::Expired),
+                    Verdict::Lost => {
+                        // Nobody can go on with this family any more but someone who kept an older
+                        // token of it.
+                        self.end_known(id, &family, "the store has lost writes").await?;
+                        return refused(Refusal::Lost);
+                    }
+                    Verdict::WrongClient => return refused(Refusal::WrongClient),
+                    Verdict::Unknown => return refused(Refusal::Unknown),
+                };
+            // Before it is written that it was told: what was lost on the way is told again at the
+            // next refresh.
             let is_told = observer.saw(&after, seen.now).await;
-            let after = Family { touched_at: if is_told { seen.now } else { after.touched_at }, ..after };
+            let after =
+                Family { touched_at: if is_told { seen.now } else { after.touched_at }, ..after };
             let commit = self.commit(id, Some(before), &after)?.with_guards(seen.records);
             let targets = commit.guards.iter().map(|seen| seen.target.clone()).collect();
             match self.store.commit(commit.clone()).await? {
@@ -388,7 +416,12 @@ impl Families {
         Err(out_of_attempts())
     }
 
-    fn commit(&self, id: &str, before: Option<Bytes>, family: &Family) -> Result<Commit, StoreError> {
+    fn commit(
+        &self,
+        id: &str,
+        before: Option<Bytes>,
+        family: &Family,
+    ) -> Result<Commit, StoreError> {
         let key = self.target(Target::family(id))?;
         Ok(Commit::new(key, before, Some(super::print(family)?), family.expires_at(&self.policy)))
     }
@@ -504,7 +537,8 @@ fn refreshed<T>(event: AuditEvent, result: &Result<Refresh<T>, StoreError>) -> A
     }
 }
 
-/// A family that begins now, or just after what was revoked; refused if all is revoked, whenever issued.
+/// A family that begins now, or just after what was revoked; refused if all is revoked, whenever
+/// issued.
 fn new_family(
     new: &NewFamily,
     key: FamilyKey,
@@ -516,7 +550,8 @@ fn new_family(
         return Err(Refusal::Revoked(record.into()));
     }
     // Cutoffs are compared with `<=`, and the clock may stand where the last one was set.
-    let floor = records().filter_map(Record::cutoff).max().unwrap_or_default().max(snapshot.horizon);
+    let floor =
+        records().filter_map(Record::cutoff).max().unwrap_or_default().max(snapshot.horizon);
     let created_at = snapshot.now.max(floor.plus(Duration::from_millis(1)));
     Ok(Family {
         user: new.user.clone(),
@@ -533,7 +568,8 @@ fn new_family(
     })
 }
 
-/// The `iat` of an access token that is granted now, and the first that is neither revoked nor in doubt.
+/// The `iat` of an access token that is granted now, and the first that is neither revoked nor in
+/// doubt.
 pub(super) fn issue_at(seen: &Snapshot) -> (Timestamp, Timestamp) {
     let records = seen.records.iter().filter_map(|seen| seen.record.as_ref());
     let revoked = records.filter_map(Record::reissue_at).max().unwrap_or_default();
@@ -547,7 +583,9 @@ pub(super) fn issue_at(seen: &Snapshot) -> (Timestamp, Timestamp) {
 
 fn check_token_id(id: &str) -> Result<(), StoreError> {
     if id.is_empty() || id.len() > MAX_ID_BYTES {
-        return Err(invalid(format!("the id of a refresh token must have 1 to {MAX_ID_BYTES} bytes")));
+        return Err(invalid(format!(
+            "the id of a refresh token must have 1 to {MAX_ID_BYTES} bytes"
+        )));
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! What becomes of a refresh token that is presented: the decision machine, pure.
 //!
-//! A [`Family`] is one login and all refresh tokens that came out of it. At any time one of them is *current*; the one
-//! it replaced is the *parent*; all others are *older*, or were *superseded* before they were ever used.
+//! A [`Family`] is one login and all refresh tokens that came out of it. At any time one of them is
+//! *current*; the one it replaced is the *parent*; all others are *older*, or were *superseded*
+//! before they were ever used.
 //!
 //! | presented | condition | verdict |
 //! | --- | --- | --- |
@@ -15,8 +16,9 @@
 //! | of a generation that is still to come, or anything from before a loss of data | – | `Lost` |
 //! | not issued by us, or of another client | – | `Unknown`, `WrongClient`; the family is not touched |
 //!
-//! As long as a token is the parent, its successor has not been used: using it makes it the parent, and its own parent
-//! older. So the grace closes by itself, and nothing that is presented twice can extend it.
+//! As long as a token is the parent, its successor has not been used: using it makes it the parent,
+//! and its own parent older. So the grace closes by itself, and nothing that is presented twice can
+//! extend it.
 
 use std::time::Duration;
 
@@ -69,29 +71,32 @@ impl RefreshPolicy {
         }
     }
 
-    /// For how long after a rotation the token that was replaced is still answered, with *the same* successor: for
-    /// retries after a lost response and for tabs that refresh at the same time. Default 10 s, at most 300 s. It ends
-    /// early with the first use of the successor.
+    /// For how long after a rotation the token that was replaced is still answered, with *the same*
+    /// successor: for retries after a lost response and for tabs that refresh at the same time.
+    /// Default 10 s, at most 300 s. It ends early with the first use of the successor.
     ///
-    /// Zero is strict: a token works once, and a client that repeats a refresh whose answer was lost is signed out.
+    /// Zero is strict: a token works once, and a client that repeats a refresh whose answer was
+    /// lost is signed out.
     pub fn with_grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// Answers the parent of a successor that was never used, once, also after the grace: its response was probably
-    /// lost. The client gets a *new* successor, so if the first one turns up after all, someone has a copy, and the
-    /// family ends. Default: off.
+    /// Answers the parent of a successor that was never used, once, also after the grace: its
+    /// response was probably lost. The client gets a *new* successor, so if the first one turns up
+    /// after all, someone has a copy, and the family ends. Default: off.
     ///
     /// # Security
-    /// A copy of the last used token works until the owner refreshes next, as a copy of the current one does anyway.
+    /// A copy of the last used token works until the owner refreshes next, as a copy of the current
+    /// one does anyway.
     pub fn with_recovery(mut self) -> Self {
         self.recover = true;
         self
     }
 
-    /// Does not rotate: a token stays the same for the life of its family. For tokens that are bound to the key of
-    /// their sender (FAPI 2.0 Security Profile §5.3.2.1 asks for it), and for nothing else.
+    /// Does not rotate: a token stays the same for the life of its family. For tokens that are
+    /// bound to the key of their sender (FAPI 2.0 Security Profile §5.3.2.1 asks for it), and for
+    /// nothing else.
     ///
     /// # Security
     /// Without rotation a copied token is never noticed.
@@ -100,7 +105,8 @@ impl RefreshPolicy {
         self
     }
 
-    /// A family that was not refreshed for this long is over; it is also the life of each token. Default 14 days.
+    /// A family that was not refreshed for this long is over; it is also the life of each token.
+    /// Default 14 days.
     pub fn with_idle_lifetime(mut self, idle: Duration) -> Self {
         self.idle = idle;
         self
@@ -118,7 +124,8 @@ impl RefreshPolicy {
         self
     }
 
-    /// Reports reuse and refuses the token, but lets the family live: to see in a running system what would happen.
+    /// Reports reuse and refuses the token, but lets the family live: to see in a running system
+    /// what would happen.
     ///
     /// # Security
     /// A thief who refreshes first stays in.
@@ -142,13 +149,17 @@ impl RefreshPolicy {
             ));
         }
         if self.max_age.is_some_and(|age| age < Duration::from_secs(1) || age > TEN_YEARS) {
-            return Err(ConfigError::new("max_age", "must be at least one second and at most ten years"));
+            return Err(ConfigError::new(
+                "max_age",
+                "must be at least one second and at most ten years",
+            ));
         }
         Ok(())
     }
 }
 
-/// One login and its refresh tokens, as it is kept in a store: hashes, and nothing that could be presented.
+/// One login and its refresh tokens, as it is kept in a store: hashes, and nothing that could be
+/// presented.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Family {
     #[serde(rename = "u")]
@@ -185,7 +196,8 @@ pub(crate) struct Family {
 pub(crate) struct Parent {
     #[serde(rename = "c")]
     pub(crate) digest: Digest,
-    /// Together with the parent token itself it gives the current one: the salt of a derivation, or an id.
+    /// Together with the parent token itself it gives the current one: the salt of a derivation, or
+    /// an id.
     #[serde(rename = "s")]
     pub(crate) seed: Box<str>,
     #[serde(rename = "at")]
@@ -232,12 +244,13 @@ pub(crate) enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ReuseClass {
-    /// The one that the current token replaced, after the grace. Without recovery this can be an owner whose response
-    /// was lost.
+    /// The one that the current token replaced, after the grace. Without recovery this can be an
+    /// owner whose response was lost.
     Parent,
     /// One from further back: there are two holders.
     Older,
-    /// One that was replaced before it was used, when its parent was recovered: there are two holders.
+    /// One that was replaced before it was used, when its parent was recovered: there are two
+    /// holders.
     Superseded,
 }
 
@@ -253,7 +266,8 @@ impl ReuseClass {
 }
 
 impl Family {
-    /// What is to be done with `presented`, given the revocation records of all that the family belongs to.
+    /// What is to be done with `presented`, given the revocation records of all that the family
+    /// belongs to.
     pub(crate) fn judge(
         &self,
         presented: &Presented<'_>,
@@ -298,7 +312,8 @@ impl Family {
         }
     }
 
-    /// The first of the records that ends this family. A cutoff ends what was created at or before it.
+    /// The first of the records that ends this family. A cutoff ends what was created at or before
+    /// it.
     pub(crate) fn revoked_by(&self, records: &[Seen]) -> Option<RevokedBy> {
         let mut records = records.iter().filter_map(|seen| seen.record.as_ref());
         records.find(|record| record.covers_issued_at(Some(self.created_at))).map(RevokedBy::from)
@@ -318,8 +333,12 @@ impl Family {
 
     /// The family after the successor of its parent was replaced by another one.
     pub(crate) fn recovered(&self, successor: Digest, seed: Box<str>, now: Timestamp) -> Self {
-        let parent =
-            self.parent.clone().map(|parent| Parent { seed, replaced_at: now, recovered: true, ..parent });
+        let parent = self.parent.clone().map(|parent| Parent {
+            seed,
+            replaced_at: now,
+            recovered: true,
+            ..parent
+        });
         Self { current: successor, parent, used_at: self.used_at.max(now), ..self.clone() }
     }
 

@@ -1,4 +1,5 @@
-//! The table of the decision machine row by row, and a model in which owners lose replies and thieves steal.
+//! The table of the decision machine row by row, and a model in which owners lose replies and
+//! thieves steal.
 
 use proptest::prelude::*;
 
@@ -33,7 +34,11 @@ impl Token {
     }
 
     fn presented(&self) -> Presented<'static> {
-        Presented { digest: self.digest(), origin: Origin::Generation(self.generation), client: None }
+        Presented {
+            digest: self.digest(),
+            origin: Origin::Generation(self.generation),
+            client: None,
+        }
     }
 }
 
@@ -69,7 +74,14 @@ struct World {
 
 impl World {
     fn new(policy: RefreshPolicy) -> Self {
-        Self { family: family(), policy, now: T0, seeds: 0, dead: false, issued: vec![Token::first()] }
+        Self {
+            family: family(),
+            policy,
+            now: T0,
+            seeds: 0,
+            dead: false,
+            issued: vec![Token::first()],
+        }
     }
 
     fn judge(&self, token: &Token) -> Verdict {
@@ -86,7 +98,8 @@ impl World {
                 self.seeds += 1;
                 let seed = self.seeds.to_string();
                 let next = token.successor(&seed);
-                let change = if verdict == Verdict::Rotate { Family::rotated } else { Family::recovered };
+                let change =
+                    if verdict == Verdict::Rotate { Family::rotated } else { Family::recovered };
                 self.family = change(&self.family, next.digest(), seed.into(), self.now);
                 self.issued.push(next.clone());
                 Some(next)
@@ -164,7 +177,11 @@ fn a_lost_response_is_recovered_once_and_its_successor_is_superseded() {
     let (verdict, recovered) = world.refresh(&Token::first());
     assert_eq!(verdict, Verdict::Recover);
     assert_ne!(recovered, Some(lost.clone()));
-    assert_eq!(world.refresh(&Token::first()).1, recovered, "the recovered response may be lost too");
+    assert_eq!(
+        world.refresh(&Token::first()).1,
+        recovered,
+        "the recovered response may be lost too"
+    );
     assert_eq!(world.judge(recovered.as_ref().unwrap()), Verdict::Rotate);
     assert_eq!(world.judge(&lost), Verdict::Reuse(ReuseClass::Superseded));
     world.now = world.now.plus(secs(3600));
@@ -190,11 +207,17 @@ fn what_was_not_issued_here_is_unknown_whatever_else_is_true() {
 #[test]
 fn another_client_is_refused_and_not_punished() {
     let bound = Family { client: Some("app".into()), ..family() };
-    for (client, verdict) in
-        [(None, Verdict::WrongClient), (Some("other"), Verdict::WrongClient), (Some("app"), Verdict::Rotate)]
-    {
+    for (client, verdict) in [
+        (None, Verdict::WrongClient),
+        (Some("other"), Verdict::WrongClient),
+        (Some("app"), Verdict::Rotate),
+    ] {
         let presented = Presented { client, ..Token::first().presented() };
-        assert_eq!(bound.judge(&presented, &[], (T0, Timestamp::ZERO), &policy()), verdict, "{client:?}");
+        assert_eq!(
+            bound.judge(&presented, &[], (T0, Timestamp::ZERO), &policy()),
+            verdict,
+            "{client:?}"
+        );
     }
     let presented = Presented { client: Some("any"), ..Token::first().presented() };
     assert_eq!(
@@ -239,12 +262,16 @@ fn a_cutoff_ends_what_was_created_at_or_before_it() {
 #[test]
 fn a_generation_to_come_is_a_loss_of_the_store_and_hurts_nobody() {
     let ahead = Token { text: "R-1-2".into(), generation: 2 };
-    assert_eq!(family().judge(&ahead.presented(), &[], (T0, Timestamp::ZERO), &policy()), Verdict::Lost);
+    assert_eq!(
+        family().judge(&ahead.presented(), &[], (T0, Timestamp::ZERO), &policy()),
+        Verdict::Lost
+    );
 }
 
 #[test]
 fn what_was_revoked_before_a_loss_of_data_is_not_known() {
-    let judge = |horizon| family().judge(&Token::first().presented(), &[], (T0, horizon), &policy());
+    let judge =
+        |horizon| family().judge(&Token::first().presented(), &[], (T0, horizon), &policy());
     assert_eq!(judge(T0), Verdict::Lost);
     assert_eq!(judge(T0.minus(secs(1))), Verdict::Rotate);
 }
@@ -254,7 +281,10 @@ fn an_id_the_application_vouches_for_is_judged_like_a_token() {
     let mut family = family();
     let vouched = |token: &Token| Presented { origin: Origin::Vouched, ..token.presented() };
     let first = Token::first();
-    assert_eq!(family.judge(&vouched(&first), &[], (T0, Timestamp::ZERO), &policy()), Verdict::Rotate);
+    assert_eq!(
+        family.judge(&vouched(&first), &[], (T0, Timestamp::ZERO), &policy()),
+        Verdict::Rotate
+    );
     for seed in ["1", "2"] {
         family = family.rotated(Digest::of(seed.as_bytes()), seed.into(), T0);
     }
@@ -332,7 +362,8 @@ fn policies() -> impl Strategy<Value = RefreshPolicy> {
 }
 
 proptest! {
-    /// Whatever happens, at most one token can move the family on, and every other that is answered leads to it.
+    /// Whatever happens, at most one token can move the family on, and every other that is answered
+    /// leads to it.
     #[test]
     fn one_lineage(steps in steps(true), policy in policies()) {
         let mut world = World::new(policy);
@@ -366,8 +397,9 @@ proptest! {
         }
     }
 
-    /// After a theft: once the owner has refreshed again, and the grace has passed, the thief is out. Either the
-    /// family is dead, or nothing that the thief holds is answered, and presenting it kills the family.
+    /// After a theft: once the owner has refreshed again, and the grace has passed, the thief is
+    /// out. Either the family is dead, or nothing that the thief holds is answered, and presenting
+    /// it kills the family.
     #[test]
     fn the_thief_is_caught(
         before in 0_usize..4, thefts in 1_usize..4, grace in 0_u64..12, recover in any::<bool>(), lead in 0_u64..30,
@@ -385,8 +417,8 @@ proptest! {
             loot.push(thief.clone());
         }
         world.now = world.now.plus(secs(lead));
-        // The owner's next refresh. Within the grace of a single theft it looks like another tab, and the owner gets
-        // the successor that the thief has; so the one after it counts.
+        // The owner's next refresh. Within the grace of a single theft it looks like another tab,
+        // and the owner gets the successor that the thief has; so the one after it counts.
         for _ in 0..2 {
             if let Some(next) = world.refresh(&owner).1 { owner = next; }
         }
@@ -394,7 +426,8 @@ proptest! {
         if !world.dead {
             for token in loot {
                 let verdict = world.judge(&token);
-                // With recovery, a parent whose successor the owner has not used yet is still answered, once.
+                // With recovery, a parent whose successor the owner has not used yet is still
+                // answered, once.
                 let is_parent = world.family.parent.as_ref().is_some_and(|parent| parent.digest == token.digest());
                 let answered = verdict == Verdict::Recover && recover && is_parent;
                 prop_assert!(matches!(verdict, Verdict::Reuse(_)) || answered, "{verdict:?}");
@@ -418,8 +451,8 @@ proptest! {
                     owner = next.unwrap();
                 }
                 Step::OwnerLoses => {
-                    // The answer is lost and the owner repeats within the grace (without recovery) or whenever it
-                    // likes (with it).
+                    // The answer is lost and the owner repeats within the grace (without recovery)
+                    // or whenever it likes (with it).
                     let lost = world.refresh(&owner);
                     prop_assert!(lost.1.is_some(), "{:?}", lost.0);
                     world.now = world.now.plus(secs(if recover { 1000 } else { 9 }));

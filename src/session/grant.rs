@@ -61,7 +61,8 @@ pub struct Grant<T = RefreshToken> {
     pub token: T,
     /// How it came about.
     pub kind: GrantKind,
-    /// The id for the access token that is handed out with it, its `jti`: random, and the one that is told to the audit.
+    /// The id for the access token that is handed out with it, its `jti`: random, and the one that
+    /// is told to the audit.
     pub access_token_id: Box<str>,
     /// The id of the family: the claim `fid` of access tokens.
     pub family: Box<str>,
@@ -73,22 +74,24 @@ pub struct Grant<T = RefreshToken> {
     pub device: Option<Box<str>>,
     /// The OAuth client: `client_id`.
     pub client: Option<Box<str>>,
-    /// What to stamp the access token with as `iat`: the second in which it was granted, by the clock of the store; the
-    /// millisecond, if what was issued earlier in that second has been revoked.
+    /// What to stamp the access token with as `iat`: the second in which it was granted, by the
+    /// clock of the store; the millisecond, if what was issued earlier in that second has been
+    /// revoked.
     pub issued_at: Timestamp,
     /// When the family was begun, by the clock of the store.
     pub created_at: Timestamp,
     /// When the refresh token is over if it is not used.
     pub expires_at: Timestamp,
-    /// The first `iat` that no revocation so far covers; zero if there is none. By the clock of the store, which may be
-    /// ahead of that of the issuer.
+    /// The first `iat` that no revocation so far covers; zero if there is none. By the clock of the
+    /// store, which may be ahead of that of the issuer.
     pub(super) reissue_at: Timestamp,
 }
 
 #[cfg(feature = "issuer")]
 impl<T> Grant<T> {
-    /// The access token that goes with this grant, for [`TokenIssuer::issue`](crate::token::issue::TokenIssuer::issue):
-    /// it is revocable by everything that the grant belongs to, and by no revocation that came before it.
+    /// The access token that goes with this grant, for
+    /// [`TokenIssuer::issue`](crate::token::issue::TokenIssuer::issue): it is revocable by
+    /// everything that the grant belongs to, and by no revocation that came before it.
     pub fn access_token(&self) -> NewToken {
         let mut token = NewToken::new(self.user.clone())
             .with_id(self.access_token_id.clone())
@@ -114,8 +117,8 @@ pub enum GrantKind {
     Started,
     /// The token was replaced.
     Rotated,
-    /// The token had just been replaced; this is the same successor again. The client has sent it twice, or two of its
-    /// tabs were at it at the same time.
+    /// The token had just been replaced; this is the same successor again. The client has sent it
+    /// twice, or two of its tabs were at it at the same time.
     Replayed,
     /// The successor was never used; this is another one in its place.
     Recovered,
@@ -142,7 +145,8 @@ pub enum Refusal {
         /// Whether the family was ended for it; false if reuse is only reported.
         ended: bool,
     },
-    /// The store has lost writes, and whether the family still stands cannot be told. The user has to sign in again.
+    /// The store has lost writes, and whether the family still stands cannot be told. The user has
+    /// to sign in again.
     Lost,
 }
 

@@ -1,4 +1,5 @@
-//! What a refresh token is: a secret of ours, or an id of the application. The rest is the same for both.
+//! What a refresh token is: a secret of ours, or an id of the application. The rest is the same for
+//! both.
 
 use super::family::{Family, Origin};
 use super::token::{Digest, FamilyKey, Parsed, RefreshToken, random_id};

@@ -23,8 +23,9 @@ impl NewSession {
         Self { user: user.into(), details: SessionDetails::default() }
     }
 
-    /// On this device, by an id that survives the session and that no other device has: who ends the device ends whatever
-    /// is on it, of all users. What a user calls a device is not its id; see [`with_data`](Self::with_data).
+    /// On this device, by an id that survives the session and that no other device has: who ends
+    /// the device ends whatever is on it, of all users. What a user calls a device is not its id;
+    /// see [`with_data`](Self::with_data).
     pub fn on_device(mut self, device: impl Into<Box<str>>) -> Self {
         self.details.device = Some(device.into());
         self
@@ -76,7 +77,8 @@ pub enum Login {
     Granted(Grant),
     /// The user, the device, the client or the issuer is revoked altogether.
     Revoked(RevokedBy),
-    /// The user has as many sessions as are allowed, and [`WhoGoes::Newcomer`](super::WhoGoes::Newcomer) is the rule.
+    /// The user has as many sessions as are allowed, and
+    /// [`WhoGoes::Newcomer`](super::WhoGoes::Newcomer) is the rule.
     TooMany,
 }
 

@@ -1,4 +1,5 @@
-//! Logins that last: sessions, their refresh tokens, and the devices they are on (feature `sessions`).
+//! Logins that last: sessions, their refresh tokens, and the devices they are on (feature
+//! `sessions`).
 //!
 //! | | |
 //! | --- | --- |
@@ -6,8 +7,8 @@
 //! | [`Families`] | refresh tokens alone, opaque or minted by the application |
 //! | [`UserCache`] | what was loaded about a user, until the user is revoked |
 //!
-//! Everything that ends here ends as a revocation: the access tokens that came out of it are refused at once by every
-//! layer on the same store.
+//! Everything that ends here ends as a revocation: the access tokens that came out of it are
+//! refused at once by every layer on the same store.
 
 mod cache;
 mod devices;
@@ -42,8 +43,8 @@ pub use token::RefreshToken;
 
 use crate::store::{StoreError, StoreErrorKind};
 
-/// How often something is decided anew because someone else was faster. Each time, someone has got through; so this
-/// is also how many can be at one user or one family at the same time.
+/// How often something is decided anew because someone else was faster. Each time, someone has got
+/// through; so this is also how many can be at one user or one family at the same time.
 const MOST_ATTEMPTS: u32 = 128;
 
 /// How much of what is done for many sessions is under way at once.
@@ -72,7 +73,8 @@ impl Attempts {
     }
 }
 
-/// Does all of it, some at a time: who has many sessions must not take all the places that a store has for others.
+/// Does all of it, some at a time: who has many sessions must not take all the places that a store
+/// has for others.
 fn all<T, F>(work: impl IntoIterator<Item = F>) -> TryCollect<Buffered<Iter<IntoIter<F>>>, Vec<T>>
 where
     F: Future<Output = Result<T, StoreError>>,
@@ -85,7 +87,9 @@ where
 fn out_of_attempts() -> StoreError {
     StoreError::new(
         StoreErrorKind::Overloaded,
-        format!("{MOST_ATTEMPTS} others were faster; nothing was granted, the call may be repeated"),
+        format!(
+            "{MOST_ATTEMPTS} others were faster; nothing was granted, the call may be repeated"
+        ),
     )
 }
 
@@ -93,7 +97,8 @@ fn invalid(problem: impl Into<std::sync::Arc<str>>) -> StoreError {
     StoreError::new(StoreErrorKind::InvalidInput, problem)
 }
 
-/// The version of the documents. Another one is an error: to take it for none would sign people out.
+/// The version of the documents. Another one is an error: to take it for none would sign people
+/// out.
 const VERSION: &str = "1 ";
 
 fn print(document: &impl Serialize) -> Result<bytes::Bytes, StoreError> {

@@ -1,7 +1,8 @@
 //! The sessions of one user, and the sessions on one device: two documents, pure.
 //!
-//! A [`Roster`] holds all sessions of a user, so that whatever is decided about them (who has to go when there are too
-//! many) is decided about all of them at once. A [`DeviceRoster`] only says where to look.
+//! A [`Roster`] holds all sessions of a user, so that whatever is decided about them (who has to go
+//! when there are too many) is decided about all of them at once. A [`DeviceRoster`] only says
+//! where to look.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -164,8 +165,8 @@ pub(super) struct DeviceRoster {
 }
 
 impl DeviceRoster {
-    /// Most sessions of a device: they are read and written together, at each login. It is a bound for programs that
-    /// sign in again and again, and for devices that are not told apart.
+    /// Most sessions of a device: they are read and written together, at each login. It is a bound
+    /// for programs that sign in again and again, and for devices that are not told apart.
     const MOST: usize = super::MAX_SESSIONS;
 
     /// Adds a session; if there are too many, those that are over first make room.
@@ -255,7 +256,8 @@ mod tests {
     #[test]
     fn a_device_holds_so_many_sessions_and_no_more() {
         let mut roster = DeviceRoster::default();
-        let place = |secs| Place { user: "alice".into(), device: None, until: Timestamp::from_secs(secs) };
+        let place =
+            |secs| Place { user: "alice".into(), device: None, until: Timestamp::from_secs(secs) };
         for n in 0..1100 {
             // The one with the name `new` is never the first to end.
             roster.insert(format!("{n}").into(), place(n));

@@ -28,8 +28,8 @@ pub const DEFAULT_TOUCH_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Signs users in, refreshes, lists and ends their sessions. Cheap to clone.
 ///
-/// A session has one family of refresh tokens. Access tokens carry the ids of both (`sid` and `fid`), of the user and of
-/// the device, all of which are in the [`Grant`](super::Grant).
+/// A session has one family of refresh tokens. Access tokens carry the ids of both (`sid` and
+/// `fid`), of the user and of the device, all of which are in the [`Grant`](super::Grant).
 ///
 /// ```
 /// # use tower_jwt_revocation::{MemoryStore, Revoker, token::TokenProfile};
@@ -59,11 +59,13 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Sessions in this store, revoked by this revoker, with refresh tokens under this policy. A session lives as long
-    /// as its refresh tokens. `store` is where the sessions are, not a mirror of it.
+    /// Sessions in this store, revoked by this revoker, with refresh tokens under this policy. A
+    /// session lives as long as its refresh tokens. `store` is where the sessions are, not a mirror
+    /// of it.
     ///
-    /// All clones of `revoker`, and all revokers of the layer it comes from, keep their records as long as refresh tokens
-    /// live from now on. Tell those of other processes to ([`Revoker::with_lifetime`]).
+    /// All clones of `revoker`, and all revokers of the layer it comes from, keep their records as
+    /// long as refresh tokens live from now on. Tell those of other processes to
+    /// ([`Revoker::with_lifetime`]).
     ///
     /// # Errors
     /// [`ConfigError`] as [`Families::new`].
@@ -81,8 +83,8 @@ impl Sessions {
         })
     }
 
-    /// How many sessions a user may have, and who has to go when there is one more. Default 50, at most
-    /// [`MAX_SESSIONS`], and the least recently seen.
+    /// How many sessions a user may have, and who has to go when there is one more. Default 50, at
+    /// most [`MAX_SESSIONS`], and the least recently seen.
     #[must_use]
     pub fn with_max_per_user(mut self, most: NonZeroUsize, who_goes: WhoGoes) -> Self {
         self.most = most.get().min(MAX_SESSIONS);
@@ -112,7 +114,8 @@ impl Sessions {
     /// Takes a refresh token and gives the next, as [`Families::refresh`]; the session is seen.
     ///
     /// # Errors
-    /// [`StoreError`] if the store could not be asked or did not confirm: answer 503, never `invalid_grant`.
+    /// [`StoreError`] if the store could not be asked or did not confirm: answer 503, never
+    /// `invalid_grant`.
     pub async fn refresh(&self, token: &str, client: Option<&str>) -> Result<Refresh, StoreError> {
         self.families.refresh_seen_by(self, token, client).await
     }
@@ -129,7 +132,8 @@ impl Sessions {
             Some(roster) => self.active(roster.sessions, known.now).await?,
             None => Vec::new(),
         };
-        sessions.sort_by(|one, other| (one.created_at, &one.id).cmp(&(other.created_at, &other.id)));
+        sessions
+            .sort_by(|one, other| (one.created_at, &one.id).cmp(&(other.created_at, &other.id)));
         Ok(sessions)
     }
 
@@ -141,8 +145,9 @@ impl Sessions {
         self.list(user).await.map(|sessions| sessions.len())
     }
 
-    /// How many sessions there are: those that were neither ended here nor have ended by themselves. Read off a
-    /// counter; what was revoked in another way (a whole issuer) is counted until it ends by itself.
+    /// How many sessions there are: those that were neither ended here nor have ended by
+    /// themselves. Read off a counter; what was revoked in another way (a whole issuer) is counted
+    /// until it ends by itself.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked.
@@ -186,7 +191,8 @@ impl Sessions {
         let known = self.read_known(&self.target(Target::user(user))?).await?;
         let now = known.now;
         let Some(mut roster) = known.read::<Roster>()? else { return Ok(false) };
-        let Some(session) = roster.session_mut(id).filter(|session| session.expires_at > now) else {
+        let Some(session) = roster.session_mut(id).filter(|session| session.expires_at > now)
+        else {
             return Ok(false);
         };
         if now.since(session.seen_at) < self.touch_interval {
@@ -207,9 +213,9 @@ impl Sessions {
         .await
     }
 
-    /// Changes what is known of whoever holds a session, such as that a second factor was shown, within the bounds of
-    /// [`NewSession`](super::NewSession). Device and client stay: tokens were issued for them. Whether there is such a
-    /// session.
+    /// Changes what is known of whoever holds a session, such as that a second factor was shown,
+    /// within the bounds of [`NewSession`](super::NewSession). Device and client stay: tokens were
+    /// issued for them. Whether there is such a session.
     ///
     /// # Errors
     /// [`StoreError`] if it was not confirmed.
@@ -231,7 +237,8 @@ impl Sessions {
 
     // === Ending ===
 
-    /// Ends a session: its access tokens and its refresh tokens. An unknown one too: nothing is asked first.
+    /// Ends a session: its access tokens and its refresh tokens. An unknown one too: nothing is
+    /// asked first.
     ///
     /// # Errors
     /// [`StoreError`] if the revocation was not confirmed. It may be repeated.
@@ -251,14 +258,16 @@ impl Sessions {
         Ok(())
     }
 
-    /// Ends a session if it is of this user, as [`end`](Self::end): for requests in which a user, who is known by an
-    /// access token, names a session. Whether it was; those that have ended and are forgotten are of nobody.
+    /// Ends a session if it is of this user, as [`end`](Self::end): for requests in which a user,
+    /// who is known by an access token, names a session. Whether it was; those that have ended and
+    /// are forgotten are of nobody.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked or did not confirm. It may be repeated.
     pub async fn end_of(&self, user: &str, id: &str) -> Result<bool, StoreError> {
         let key = self.target(Target::session(id))?;
-        let Some((place, written)) = self.read_place(&key).await?.filter(|(place, _)| *place.user == *user)
+        let Some((place, written)) =
+            self.read_place(&key).await?.filter(|(place, _)| *place.user == *user)
         else {
             return Ok(false);
         };
@@ -271,8 +280,8 @@ impl Sessions {
         Ok(true)
     }
 
-    /// Ends all that a user has: everything that was issued so far, sessions or not, except for the session `but`. Trust
-    /// in devices ends too, unless a session is spared.
+    /// Ends all that a user has: everything that was issued so far, sessions or not, except for the
+    /// session `but`. Trust in devices ends too, unless a session is spared.
     ///
     /// # Errors
     /// [`StoreError`] if not everything was confirmed. It may be repeated.
@@ -281,11 +290,12 @@ impl Sessions {
         if but.is_none() {
             self.revoker().revoke(Target::user(user)).await?;
         }
-        // Each session is revoked by name as well: one that stepped over the cutoff of something else it belongs to, set by
-        // the clock of another shard, may be dated later than this one.
+        // Each session is revoked by name as well: one that stepped over the cutoff of something
+        // else it belongs to, set by the clock of another shard, may be dated later than this one.
         let known = self.read_known(&key).await?;
         let Some(roster) = known.read::<Roster>()? else { return Ok(()) };
-        let gone: Vec<_> = roster.sessions.into_iter().filter(|session| Some(&*session.id) != but).collect();
+        let gone: Vec<_> =
+            roster.sessions.into_iter().filter(|session| Some(&*session.id) != but).collect();
         self.revoke_sessions(&gone, "all sessions of the user were ended").await?;
         let ids: Vec<_> = gone.iter().map(|session| &*session.id).collect();
         let unlisted = self.change(&key, Some(known), |roster: &mut Roster, _| {
@@ -321,7 +331,8 @@ impl Sessions {
             roster.sessions.retain(|id, _| !places.sessions.contains_key(id));
             Some(Vec::new())
         });
-        let tidied = async { futures::try_join!(all(unlisted), all(forgotten), displaced).map(drop) };
+        let tidied =
+            async { futures::try_join!(all(unlisted), all(forgotten), displaced).map(drop) };
         tidied.await.unwrap_or_else(stays_listed);
         Ok(())
     }
@@ -371,7 +382,9 @@ impl Sessions {
         let mut active = Vec::new();
         for (session, count) in sessions.into_iter().zip(counts) {
             let covered = |seen: &Seen| {
-                seen.record.as_ref().is_some_and(|record| record.covers_issued_at(Some(session.created_at)))
+                seen.record
+                    .as_ref()
+                    .is_some_and(|record| record.covers_issued_at(Some(session.created_at)))
             };
             // All of them are taken, so that the next session finds its own.
             let hits = seen.by_ref().take(count).filter(|seen| covered(seen)).count();
@@ -382,7 +395,11 @@ impl Sessions {
         Ok(active)
     }
 
-    pub(super) async fn revoke_sessions(&self, sessions: &[Session], reason: &str) -> Result<(), StoreError> {
+    pub(super) async fn revoke_sessions(
+        &self,
+        sessions: &[Session],
+        reason: &str,
+    ) -> Result<(), StoreError> {
         let requests = sessions.iter().map(|session| {
             let request = self.revoker().revoke(Target::session(&*session.id)).reason(reason);
             let about = |event: AuditEvent| {
@@ -393,7 +410,8 @@ impl Sessions {
         all(requests).await.map(drop)
     }
 
-    /// Changes a session; `change` says whether there is anything to write. Whether there is such a session.
+    /// Changes a session; `change` says whether there is anything to write. Whether there is such a
+    /// session.
     async fn change_session(
         &self,
         user: &str,
@@ -411,7 +429,8 @@ impl Sessions {
             let session = session?;
             let changed = change(session, now);
             *problem_in = check_data(session.details.data.as_ref()).err();
-            (changed && problem_in.is_none()).then(|| vec![(session.id.clone(), Some(session.expires_at))])
+            (changed && problem_in.is_none())
+                .then(|| vec![(session.id.clone(), Some(session.expires_at))])
         })
         .await?;
         problem.map_or(Ok(found), Err)
@@ -425,12 +444,16 @@ impl Observer for Sessions {
             return false;
         }
         let touched = self.touch(&family.user, session).await;
-        // Its owner gets the next token all the same: that the session looks idle is the lesser evil.
-        touched.inspect_err(|error| tracing::debug!(%error, "a session could not be touched")).is_ok()
+        // Its owner gets the next token all the same: that the session looks idle is the lesser
+        // evil.
+        touched
+            .inspect_err(|error| tracing::debug!(%error, "a session could not be touched"))
+            .is_ok()
     }
 }
 
-/// It is over, and confirmed to be. That a list still names it, which those who list do not heed, is the lesser evil.
+/// It is over, and confirmed to be. That a list still names it, which those who list do not heed,
+/// is the lesser evil.
 #[expect(clippy::needless_pass_by_value, reason = "it is handed an error to drop")]
 fn stays_listed(error: StoreError) {
     tracing::debug!(%error, "ended sessions stay listed");

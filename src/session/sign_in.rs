@@ -15,12 +15,13 @@ use crate::store::session::{Committed, Seen};
 impl Sessions {
     /// Begins a session and its family. Whoever has to go for it is revoked first.
     ///
-    /// A login that overlaps a revocation of its user either fails to be covered by it or does not happen; one that
-    /// starts later works, and its access token is stamped past the cutoff, see
+    /// A login that overlaps a revocation of its user either fails to be covered by it or does not
+    /// happen; one that starts later works, and its access token is stamped past the cutoff, see
     /// [`Grant::issued_at`](super::Grant::issued_at).
     ///
     /// # Errors
-    /// [`StoreError`] if it was not confirmed. What may have been written is worth nothing without the tokens.
+    /// [`StoreError`] if it was not confirmed. What may have been written is worth nothing without
+    /// the tokens.
     pub async fn login(&self, new: NewSession) -> Result<Login, StoreError> {
         check_data(new.details.data.as_ref())?;
         let event = self.families().begin_login(&new.family(None));
@@ -52,7 +53,8 @@ impl Sessions {
             let mut grant = first.grant;
             let session = self.session(&id, new, &grant, snapshot.now);
             let guards = snapshot.records.clone();
-            // What points to the session is written before the session, so that it is found wherever it is listed.
+            // What points to the session is written before the session, so that it is found
+            // wherever it is listed.
             let (family_done, ()) = futures::try_join!(
                 self.store().commit(first.commit.with_guards(guards)),
                 self.place(&session),
@@ -62,7 +64,8 @@ impl Sessions {
             }
             while attempts.next().await {
                 let before = snapshot.documents.first().cloned().flatten();
-                let mut roster: Roster = before.as_deref().map(read).transpose()?.unwrap_or_default();
+                let mut roster: Roster =
+                    before.as_deref().map(read).transpose()?.unwrap_or_default();
                 let mut members = self.forget(&mut roster, snapshot.now).await?;
                 let Some(gone) = roster.make_room(self.most, self.who_goes) else {
                     return Ok(Login::TooMany);
@@ -71,8 +74,10 @@ impl Sessions {
                 members.extend(gone.into_iter().map(|session| (session.id, None)));
                 members.push((session.id.clone(), Some(session.expires_at)));
                 roster.sessions.push(session.clone());
-                let commit =
-                    roster.commit(&user, before)?.with_guards(snapshot.records.clone()).with_members(members);
+                let commit = roster
+                    .commit(&user, before)?
+                    .with_guards(snapshot.records.clone())
+                    .with_members(members);
                 match self.store().commit(commit).await? {
                     Committed::Done => return Ok(Login::Granted(grant)),
                     Committed::Overtaken => continue 'anew,
@@ -95,7 +100,8 @@ impl Sessions {
             id: id.into(),
             user: new.user.clone(),
             family: grant.family.clone(),
-            // The family is at least as young as this, so that no cutoff covers the one and not the other.
+            // The family is at least as young as this, so that no cutoff covers the one and not the
+            // other.
             created_at: grant.created_at.max(now),
             seen_at: now,
             expires_at: self.lifetimes().end(grant.created_at, now),
@@ -104,7 +110,8 @@ impl Sessions {
         }
     }
 
-    /// Drops what has ended from a roster that is about to be full, and says which members to count no longer.
+    /// Drops what has ended from a roster that is about to be full, and says which members to count
+    /// no longer.
     async fn forget(&self, roster: &mut Roster, now: Timestamp) -> Result<Members, StoreError> {
         roster.forget(now);
         if roster.sessions.len() < self.most {

@@ -9,10 +9,11 @@
 //! | 32 | the secret |
 //! | 16 | a mark, HMAC-SHA256 with the key of the family over all of the above |
 //!
-//! The store holds SHA-256 of the secret and, for the window of a retry, the salt by which HKDF (RFC 5869) makes the
-//! successor out of the *presented* secret: nothing in the store can be presented. The mark tells a used token, which
-//! is evidence of a theft, from garbage that names the family, which must not hurt it, without keeping the hashes of all
-//! tokens ever issued. Whoever can read the store can forge marks, which ends families and lets nobody in.
+//! The store holds SHA-256 of the secret and, for the window of a retry, the salt by which HKDF
+//! (RFC 5869) makes the successor out of the *presented* secret: nothing in the store can be
+//! presented. The mark tells a used token, which is evidence of a theft, from garbage that names
+//! the family, which must not hurt it, without keeping the hashes of all tokens ever issued.
+//! Whoever can read the store can forge marks, which ends families and lets nobody in.
 
 use std::fmt;
 
@@ -51,7 +52,8 @@ impl fmt::Debug for RefreshToken {
     }
 }
 
-/// A token taken apart. Nothing about it is known to be true until a [`FamilyKey`] has looked at it.
+/// A token taken apart. Nothing about it is known to be true until a [`FamilyKey`] has looked at
+/// it.
 pub(super) struct Parsed<'a> {
     pub(super) family: &'a str,
     text: &'a str,
@@ -108,7 +110,8 @@ impl<'a> Parsed<'a> {
     }
 }
 
-/// Whether this can be the id of a family: base64url letters, so that the first point of a token ends it.
+/// Whether this can be the id of a family: base64url letters, so that the first point of a token
+/// ends it.
 pub(super) fn is_family_id(id: &str) -> bool {
     (1..=MAX_FAMILY_BYTES).contains(&id.len())
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
@@ -216,7 +219,8 @@ macro_rules! serde_as_base64 {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = <std::borrow::Cow<'_, str>>::deserialize(deserializer)?;
                 let bytes = URL_SAFE_NO_PAD.decode(&*text).ok().and_then(|bytes| bytes.try_into().ok());
-                bytes.map(Self).ok_or_else(|| serde::de::Error::custom("not the bytes of a key or hash"))
+                bytes.map(Self).ok_or_else(|| serde::de::Error::custom("not the bytes of a key or \
+                    hash"))
             }
         }
     )*};
@@ -231,7 +235,8 @@ pub(crate) fn random_id() -> Result<Box<str>, StoreError> {
 fn random<const N: usize>() -> Result<[u8; N], StoreError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| {
-        StoreError::new(StoreErrorKind::Other, "the system gives no random numbers").with_source(error)
+        StoreError::new(StoreErrorKind::Other, "the system gives no random numbers")
+            .with_source(error)
     })?;
     Ok(bytes)
 }
@@ -264,7 +269,8 @@ mod tests {
             let mut changed = token.expose().as_bytes().to_vec();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(changed).unwrap();
-            let origin = Parsed::parse(&changed).map_or(Origin::Foreign, |parsed| parsed.origin(&key));
+            let origin =
+                Parsed::parse(&changed).map_or(Origin::Foreign, |parsed| parsed.origin(&key));
             assert_eq!(origin, Origin::Foreign, "character {at}");
         }
     }

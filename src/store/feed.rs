@@ -1,7 +1,8 @@
 //! What a mirror hears, and from whom: [`Feed`].
 //!
-//! A feed is the log of one shard of a store, with a snapshot for those who come late. It says what it was told and
-//! draws no conclusions: what is fresh, what is missing and what to do about it is the business of the mirror.
+//! A feed is the log of one shard of a store, with a snapshot for those who come late. It says what
+//! it was told and draws no conclusions: what is fresh, what is missing and what to do about it is
+//! the business of the mirror.
 
 use std::future::{Future, ready};
 use std::sync::Arc;
@@ -13,7 +14,10 @@ use crate::store::StoreError;
 
 /// The part of a [`Record`] that decides, without its words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "it is the five numbers of a record, no more and no less")]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "it is the five numbers of a record, no more and no less"
+)]
 pub struct Fact {
     /// When all tokens were last revoked; zero for never.
     pub all: Timestamp,
@@ -57,7 +61,8 @@ impl Fact {
     }
 
     pub(crate) fn cutoff_in_effect(&self) -> Option<Timestamp> {
-        (self.cutoff_set > Timestamp::ZERO && self.cutoff_set >= self.reinstated).then_some(self.cutoff)
+        (self.cutoff_set > Timestamp::ZERO && self.cutoff_set >= self.reinstated)
+            .then_some(self.cutoff)
     }
 
     /// When it was last changed, or later.
@@ -72,7 +77,9 @@ impl Fact {
 
     /// Whether eight bytes say it all.
     pub(crate) fn is_plain(&self) -> bool {
-        self.all > Timestamp::ZERO && self.cutoff_set == Timestamp::ZERO && self.reinstated == Timestamp::ZERO
+        self.all > Timestamp::ZERO
+            && self.cutoff_set == Timestamp::ZERO
+            && self.reinstated == Timestamp::ZERO
     }
 }
 
@@ -112,7 +119,8 @@ pub struct Heartbeat {
     pub horizon: Timestamp,
     /// When the last token from before the horizon is over.
     pub lifted: Timestamp,
-    /// Why the store did not take the lease of the mirror, if so: then nobody would wait for it, and it proves nothing.
+    /// Why the store did not take the lease of the mirror, if so: then nobody would wait for it,
+    /// and it proves nothing.
     pub uncounted: Option<StoreError>,
 }
 
@@ -148,7 +156,8 @@ pub struct SnapshotPage {
 pub struct Lift {
     /// The life whose data was lost …
     pub former: u64,
-    /// … up to this change of which all that is not over is in the store again. The mirror knows of no later one.
+    /// … up to this change of which all that is not over is in the store again. The mirror knows of
+    /// no later one.
     pub seq: u64,
     /// The present life.
     pub epoch: u64,
@@ -172,8 +181,9 @@ pub struct Progress {
 
 /// The log of one shard, and the snapshot behind it.
 ///
-/// All calls end by themselves within a bound. After any error the mirror calls [`connect`](Self::connect) before it
-/// asks again. Calls may be dropped half-way when the mirror ends.
+/// All calls end by themselves within a bound. After any error the mirror calls
+/// [`connect`](Self::connect) before it asks again. Calls may be dropped half-way when the mirror
+/// ends.
 pub trait Feed: Send + 'static {
     /// Connects, from scratch: what was known of the connection before must not matter.
     ///
@@ -183,14 +193,17 @@ pub trait Feed: Send + 'static {
 
     /// Asks for the present state. The answer must come from the primary.
     ///
-    /// Unless the mirror is in no life yet, the store first takes note of its progress, in one place for all who ask for
-    /// [`followers`](super::RevocationStore::followers), and forgets it when the lease is over. The state must have been
-    /// read after that: a write that is not in it then finds the mirror among the followers.
+    /// Unless the mirror is in no life yet, the store first takes note of its progress, in one
+    /// place for all who ask for [`followers`](super::RevocationStore::followers), and forgets it
+    /// when the lease is over. The state must have been read after that: a write that is not in it
+    /// then finds the mirror among the followers.
     ///
     /// # Errors
     /// [`StoreError`] if there was no answer.
-    fn heartbeat(&mut self, progress: Progress)
-    -> impl Future<Output = Result<Heartbeat, StoreError>> + Send;
+    fn heartbeat(
+        &mut self,
+        progress: Progress,
+    ) -> impl Future<Output = Result<Heartbeat, StoreError>> + Send;
 
     /// The id of the last entry of the log.
     ///
@@ -204,8 +217,8 @@ pub trait Feed: Send + 'static {
     /// [`StoreError`] if there was no answer.
     fn count(&mut self) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// A page of the snapshot; `cursor` is `None` for the first. A fact that is there from the first page to the last
-    /// appears.
+    /// A page of the snapshot; `cursor` is `None` for the first. A fact that is there from the
+    /// first page to the last appears.
     ///
     /// # Errors
     /// [`StoreError`] if there was no answer.
@@ -242,8 +255,9 @@ pub trait Feed: Send + 'static {
         facts: &[(Fingerprint, Fact)],
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Ends the doubt about tokens issued before the horizon, and says whether it has ended. The store refuses if anyone has
-    /// known of a later change of the former life, and takes the doubt up again if such a one comes later.
+    /// Ends the doubt about tokens issued before the horizon, and says whether it has ended. The
+    /// store refuses if anyone has known of a later change of the former life, and takes the doubt
+    /// up again if such a one comes later.
     ///
     /// The default is that it never ends before the tokens do.
     ///

@@ -1,8 +1,9 @@
 //! [`LiveCache`]: a store that remembers for a moment which tokens another one has called live.
 //!
-//! The one place of this crate where a revoked token may pass although its revocation was confirmed: for as long as
-//! its owner has said, and never unsaid ([`Standing::WasLive`]). Nothing else is made weaker: neither refusals nor errors are
-//! kept, and a write through it ends all that it remembers.
+//! The one place of this crate where a revoked token may pass although its revocation was
+//! confirmed: for as long as its owner has said, and never unsaid ([`Standing::WasLive`]). Nothing
+//! else is made weaker: neither refusals nor errors are kept, and a write through it ends all that
+//! it remembers.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -26,21 +27,25 @@ use crate::verified::VerifiedToken;
 /// Default of [`LiveCache::with_capacity`]: 5 to 6 MiB.
 pub const DEFAULT_LIVE_TOKENS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 
-/// The longest that may be given to [`LiveCache::new`]. Whoever accepts that revoked tokens pass for longer needs no store.
+/// The longest that may be given to [`LiveCache::new`]. Whoever accepts that revoked tokens pass
+/// for longer needs no store.
 pub const MAX_REMEMBERED: Duration = Duration::from_secs(60);
 
-/// Asks another store, and for a moment does not ask it again about a token that it has called live.
+/// Asks another store, and for a moment does not ask it again about a token that it has called
+/// live.
 ///
-/// **Off unless you put it there**, because it gives up what everything else in this crate proves: a token that another process
-/// revokes passes here for up to `remembered` longer, although the revocation was confirmed. Within this process a
-/// write through this store, its clones or a [`Revoker`](crate::Revoker) over it counts at once. How old an answer is
-/// stands in [`Clearance::age`](crate::Clearance::age), for a handler that wants a fresh one.
+/// **Off unless you put it there**, because it gives up what everything else in this crate proves:
+/// a token that another process revokes passes here for up to `remembered` longer, although the
+/// revocation was confirmed. Within this process a write through this store, its clones or a
+/// [`Revoker`](crate::Revoker) over it counts at once. How old an answer is stands in
+/// [`Clearance::age`](crate::Clearance::age), for a handler that wants a fresh one.
 ///
-/// A [`Mirror`](crate::Mirror) costs less, hears of revocations within milliseconds, and refuses to answer when it has not
-/// heard for a second. This is for those who cannot have one: no right to read the log, or too many revocations for memory.
+/// A [`Mirror`](crate::Mirror) costs less, hears of revocations within milliseconds, and refuses to
+/// answer when it has not heard for a second. This is for those who cannot have one: no right to
+/// read the log, or too many revocations for memory.
 ///
-/// What it remembers does not depend on `exp`, which is judged at every use, nor on the health of the store: while Redis hangs,
-/// tokens that were live a moment ago still are.
+/// What it remembers does not depend on `exp`, which is judged at every use, nor on the health of
+/// the store: while Redis hangs, tokens that were live a moment ago still are.
 ///
 /// ```
 /// use std::time::Duration;
@@ -72,8 +77,8 @@ impl<S: RevocationStore> LiveCache<S> {
         Ok(Self { inner: Arc::new(inner), remembered, memory })
     }
 
-    /// How many tokens are remembered at most; default [`DEFAULT_LIVE_TOKENS`]. Each takes up to 96 bytes, taken at once. Where two
-    /// tokens meet, the later one stays.
+    /// How many tokens are remembered at most; default [`DEFAULT_LIVE_TOKENS`]. Each takes up to 96
+    /// bytes, taken at once. Where two tokens meet, the later one stays.
     #[must_use]
     pub fn with_capacity(mut self, tokens: NonZeroUsize) -> Self {
         self.memory = Arc::new(LiveTokens::new(tokens));
@@ -88,7 +93,11 @@ impl<S: RevocationStore> LiveCache<S> {
 
 impl<S> Clone for LiveCache<S> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), remembered: self.remembered, memory: Arc::clone(&self.memory) }
+        Self {
+            inner: Arc::clone(&self.inner),
+            remembered: self.remembered,
+            memory: Arc::clone(&self.memory),
+        }
     }
 }
 
@@ -125,7 +134,10 @@ impl<S: RevocationStore> RevocationStore for LiveCache<S> {
         }
     }
 
-    fn write(&self, changes: Vec<Revocation>) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
+    fn write(
+        &self,
+        changes: Vec<Revocation>,
+    ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
         let (write, memory) = (self.inner.write(changes), Arc::clone(&self.memory));
         // Whatever becomes of the write, it may have been done.
         let forget = ForgetAtTheEnd(memory);
@@ -195,14 +207,16 @@ fn name(token: &VerifiedToken) -> Name {
     for target in token.targets() {
         hash.update(target.fingerprint().as_bytes());
     }
-    // At the end, so that it cannot be taken for something else; what comes before says where it ends.
+    // At the end, so that it cannot be taken for something else; what comes before says where it
+    // ends.
     if let Some(text) = token.text_sha256() {
         hash.update(text);
     }
     hash.finalize().into()
 }
 
-/// When a question was sent, by both clocks: one stands still while the machine sleeps, the other can be set back.
+/// When a question was sent, by both clocks: one stands still while the machine sleeps, the other
+/// can be set back.
 #[derive(Clone, Copy)]
 struct Asked {
     mono: Instant,
@@ -222,7 +236,10 @@ struct LiveTokens {
 
 impl LiveTokens {
     fn new(tokens: NonZeroUsize) -> Self {
-        Self { places: (0..tokens.get()).map(|_| Mutex::default()).collect(), writes: AtomicU64::new(0) }
+        Self {
+            places: (0..tokens.get()).map(|_| Mutex::default()).collect(),
+            writes: AtomicU64::new(0),
+        }
     }
 
     fn now(&self) -> Asked {

@@ -9,8 +9,8 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 
 use super::{
-    Cursor, Fence, Follower, ListQuery, Lookup, Page, Receipt, RevocationStore, RevokedBy, Standing,
-    StoreError, StoreErrorKind,
+    Cursor, Fence, Follower, ListQuery, Lookup, Page, Receipt, RevocationStore, RevokedBy,
+    Standing, StoreError, StoreErrorKind,
 };
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::revocation::{Change, Fingerprint, Record, Revocation, Target};
@@ -21,8 +21,8 @@ pub const DEFAULT_CAPACITY: usize = 1_000_000;
 
 /// Keeps revocations in the memory of this process. Clones share them.
 ///
-/// For tests, demos, and programs that run alone: another process does not see them, and a restart forgets them, so
-/// a revoked token works again after a restart until it expires.
+/// For tests, demos, and programs that run alone: another process does not see them, and a restart
+/// forgets them, so a revoked token works again after a restart until it expires.
 ///
 /// At its capacity it refuses writes: a live revocation is never dropped.
 #[derive(Clone)]
@@ -52,8 +52,8 @@ impl MemoryStore {
         }
     }
 
-    /// The number of records at which further targets are refused, default [`DEFAULT_CAPACITY`]. Documents of sessions
-    /// are counted apart, with the same bound.
+    /// The number of records at which further targets are refused, default [`DEFAULT_CAPACITY`].
+    /// Documents of sessions are counted apart, with the same bound.
     #[must_use]
     pub fn with_capacity(mut self, capacity: NonZeroUsize) -> Self {
         self.capacity = capacity.get();
@@ -67,7 +67,8 @@ impl MemoryStore {
         self
     }
 
-    // A panic while the lock is held cannot leave half a record, so a poisoned lock is as good as any.
+    // A panic while the lock is held cannot leave half a record, so a poisoned lock is as good as
+    // any.
     pub(super) fn read(&self) -> RwLockReadGuard<'_, HashMap<Fingerprint, Record>> {
         self.records.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,7 +85,8 @@ impl MemoryStore {
         let mut receipts = Vec::with_capacity(changes.len());
         for change in changes {
             let fingerprint = change.target.fingerprint();
-            // What is over by the clock of the store must be over for the checks too, or it could not be reinstated.
+            // What is over by the clock of the store must be over for the checks too, or it could
+            // not be reinstated.
             if records.get(&fingerprint).is_some_and(|record| record.until() <= now) {
                 records.remove(&fingerprint);
             }
@@ -109,7 +111,8 @@ impl MemoryStore {
         Ok(receipts)
     }
 
-    /// Forgets what may be forgotten once the map would have to grow, so that the cost is spread over the writes.
+    /// Forgets what may be forgotten once the map would have to grow, so that the cost is spread
+    /// over the writes.
     fn make_room(
         &self,
         records: &mut HashMap<Fingerprint, Record>,
@@ -136,7 +139,8 @@ impl MemoryStore {
         let after = query.cursor.as_ref().map(parse_cursor).transpose()?;
         let now = self.clock.now();
         let size = query.page_size();
-        // The map has no order, so the page is found by keeping the smallest fingerprints after the cursor.
+        // The map has no order, so the page is found by keeping the smallest fingerprints after the
+        // cursor.
         let mut page: BTreeMap<Fingerprint, Record> = BTreeMap::new();
         for (fingerprint, record) in self.read().iter() {
             let is_next = after.is_none_or(|after| *fingerprint > after);
@@ -151,10 +155,13 @@ impl MemoryStore {
             }
         }
         // One more than asked for was collected: it tells whether there is a next page.
-        let next = (page.len() > size)
-            .then(|| page.pop_last())
-            .and_then(|_| page.last_key_value().map(|(last, _)| Cursor::from_text(last.to_string())));
-        Ok(Page { records: page.into_values().filter(|record| query.admits(record)).collect(), next })
+        let next = (page.len() > size).then(|| page.pop_last()).and_then(|_| {
+            page.last_key_value().map(|(last, _)| Cursor::from_text(last.to_string()))
+        });
+        Ok(Page {
+            records: page.into_values().filter(|record| query.admits(record)).collect(),
+            next,
+        })
     }
 }
 
@@ -162,7 +169,10 @@ fn parse_cursor(cursor: &Cursor) -> Result<Fingerprint, StoreError> {
     let text = cursor.to_string();
     let bytes = u128::from_str_radix(&text, 16).ok().filter(|_| text.len() == 32);
     bytes.map(|bytes| Fingerprint::from_bytes(bytes.to_be_bytes())).ok_or_else(|| {
-        StoreError::new(StoreErrorKind::InvalidInput, "the cursor was not given out by a memory store")
+        StoreError::new(
+            StoreErrorKind::InvalidInput,
+            "the cursor was not given out by a memory store",
+        )
     })
 }
 
@@ -170,18 +180,25 @@ impl RevocationStore for MemoryStore {
     fn check(&self, token: &Arc<VerifiedToken>) -> Lookup {
         let records = self.read();
         let hit = token.targets().iter().find_map(|target| {
-            records.get(target.fingerprint()).filter(|record| record.covers(token)).map(RevokedBy::from)
+            records
+                .get(target.fingerprint())
+                .filter(|record| record.covers(token))
+                .map(RevokedBy::from)
         });
         Lookup::Now(Ok(hit.map_or(Standing::Live, Standing::Revoked)))
     }
 
-    fn write(&self, changes: Vec<Revocation>) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
+    fn write(
+        &self,
+        changes: Vec<Revocation>,
+    ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
         ready(self.write_all(&changes)).boxed()
     }
 
     fn find(&self, target: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>> {
         let now = self.clock.now();
-        let record = self.read().get(&target.fingerprint()).filter(|record| record.until() > now).cloned();
+        let record =
+            self.read().get(&target.fingerprint()).filter(|record| record.until() > now).cloned();
         ready(Ok(record)).boxed()
     }
 
@@ -196,8 +213,11 @@ impl RevocationStore for MemoryStore {
 
     fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
         let now = self.clock.now();
-        let live =
-            self.read().values().filter(|record| record.until() > now && record.is_in_effect()).count();
+        let live = self
+            .read()
+            .values()
+            .filter(|record| record.until() > now && record.is_in_effect())
+            .count();
         ready(Ok(live as u64)).boxed()
     }
 }

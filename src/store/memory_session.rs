@@ -22,12 +22,21 @@ pub(super) struct Documents {
 
 impl Documents {
     fn document(&self, key: &Target, now: Timestamp) -> Option<&Bytes> {
-        self.documents.get(&key.fingerprint()).filter(|(_, until)| *until > now).map(|(document, _)| document)
+        self.documents
+            .get(&key.fingerprint())
+            .filter(|(_, until)| *until > now)
+            .map(|(document, _)| document)
     }
 
-    /// Makes sure that what a commit adds has its place, and forgets what is over once a map would have to grow, so that the
-    /// cost is spread over the writes. What only changes what is there needs no place.
-    fn make_room(&mut self, commit: &Commit, capacity: usize, now: Timestamp) -> Result<(), StoreError> {
+    /// Makes sure that what a commit adds has its place, and forgets what is over once a map would
+    /// have to grow, so that the cost is spread over the writes. What only changes what is there
+    /// needs no place.
+    fn make_room(
+        &mut self,
+        commit: &Commit,
+        capacity: usize,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let is_known = self.documents.contains_key(&commit.key.fingerprint());
         let documents = usize::from(commit.after.is_some() && !is_known);
         let counted = commit.members.iter().filter(|(_, until)| until.is_some());
@@ -43,7 +52,8 @@ impl Documents {
             return Err(StoreError::new(
                 StoreErrorKind::Full,
                 format!(
-                    "the memory store holds {capacity} documents of sessions, its capacity; nothing was written"
+                    "the memory store holds {capacity} documents of sessions, its capacity; \
+                     nothing was written"
                 ),
             ));
         }
@@ -58,22 +68,29 @@ impl MemoryStore {
     }
 
     fn seen(&self, target: Target, now: Timestamp) -> Seen {
-        let record = self.read().get(&target.fingerprint()).filter(|record| record.until() > now).cloned();
+        let record =
+            self.read().get(&target.fingerprint()).filter(|record| record.until() > now).cloned();
         let stamp = record.as_ref().map(stamp);
         Seen::new(target, record, stamp)
     }
 
     fn try_commit(&self, commit: Commit) -> Result<Committed, StoreError> {
-        // Both locks are held until the end, so that a revocation comes either before the commit or after it.
+        // Both locks are held until the end, so that a revocation comes either before the commit or
+        // after it.
         let mut documents = self.documents();
         let records = self.read();
         let now = self.clock.now();
         let current = documents.document(&commit.key, now);
         if current != commit.before.as_ref() {
-            return Ok(if current == commit.after.as_ref() { Committed::Done } else { Committed::Conflict });
+            return Ok(if current == commit.after.as_ref() {
+                Committed::Done
+            } else {
+                Committed::Conflict
+            });
         }
         let changed = |guard: &Seen| {
-            let record = records.get(&guard.target.fingerprint()).filter(|record| record.until() > now);
+            let record =
+                records.get(&guard.target.fingerprint()).filter(|record| record.until() > now);
             record.map(stamp) != guard.stamp
         };
         if commit.guards.iter().any(changed) {
@@ -142,7 +159,9 @@ mod tests {
         let text = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
         let commit = |name: &str, before, after| {
             let member = vec![(name.into(), Some(until))];
-            store.commit(Commit::new(Target::session(name), before, after, until).with_members(member))
+            store.commit(
+                Commit::new(Target::session(name), before, after, until).with_members(member),
+            )
         };
         for name in ["a", "b"] {
             assert_eq!(commit(name, None, text("1")).await.unwrap(), Committed::Done);

@@ -1,6 +1,7 @@
 //! Where revocations are kept.
 //!
-//! One trait, [`RevocationStore`], and what it speaks of: a [`Standing`] or a [`StoreError`], never a default.
+//! One trait, [`RevocationStore`], and what it speaks of: a [`Standing`] or a [`StoreError`], never
+//! a default.
 //!
 //! | | |
 //! | --- | --- |
@@ -41,25 +42,30 @@ use crate::verified::VerifiedToken;
 /// Keeps the standing of targets, for the check on every request and for the writes.
 ///
 /// # What an implementation guarantees
-/// - A write that was answered with `Ok` is seen by every check that starts later, in any process that shares the
-///   store, until the record may be forgotten ([`Record::until`]).
+/// - A write that was answered with `Ok` is seen by every check that starts later, in any process
+///   that shares the store, until the record may be forgotten ([`Record::until`]).
 /// - Writes are joined as [`Record::merge`] says: none ever shortens or moves back a revocation.
 /// - What is not known is an error. There is no default standing.
 pub trait RevocationStore: Send + Sync + 'static {
     /// The standing of a verified token: revoked if the record of *any* of its targets covers it.
     ///
-    /// A store that knows at once answers [`Lookup::Now`], which costs no allocation. A [`Lookup::Later`] must end by itself
-    /// within a bound that the store documents; the layer adds no deadline of its own.
+    /// A store that knows at once answers [`Lookup::Now`], which costs no allocation. A
+    /// [`Lookup::Later`] must end by itself within a bound that the store documents; the layer adds
+    /// no deadline of its own.
     fn check(&self, token: &Arc<VerifiedToken>) -> Lookup;
 
-    /// Writes changes and answers with one receipt for each, in order. Each change is done or not done; of several, some
-    /// may be done when the answer is an error.
+    /// Writes changes and answers with one receipt for each, in order. Each change is done or not
+    /// done; of several, some may be done when the answer is an error.
     ///
     /// The write goes on if the returned future is dropped: what was begun is never half done.
     ///
     /// # Errors
-    /// [`StoreError`] if the write was not confirmed. It may have been done all the same; repeating it is safe.
-    fn write(&self, changes: Vec<Revocation>) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>>;
+    /// [`StoreError`] if the write was not confirmed. It may have been done all the same; repeating
+    /// it is safe.
+    fn write(
+        &self,
+        changes: Vec<Revocation>,
+    ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>>;
 
     /// The record of a target, if there is one that has not been forgotten.
     ///
@@ -67,8 +73,9 @@ pub trait RevocationStore: Send + Sync + 'static {
     /// [`StoreError`] if the store could not be asked.
     fn find(&self, target: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>>;
 
-    /// A page of the records that are in effect, in no particular order. Records that are written meanwhile may or may
-    /// not appear; one that is there from the first page to the last appears at least once.
+    /// A page of the records that are in effect, in no particular order. Records that are written
+    /// meanwhile may or may not appear; one that is there from the first page to the last appears
+    /// at least once.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked, or did not give out the cursor.
@@ -80,34 +87,36 @@ pub trait RevocationStore: Send + Sync + 'static {
     /// [`StoreError`] if the store could not be asked.
     fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>>;
 
-    /// The mirrors that may answer from memory at this moment, and whether each has applied the write at `fence`. A mirror that is
-    /// not among them has applied it or will have before it answers from memory again.
+    /// The mirrors that may answer from memory at this moment, and whether each has applied the
+    /// write at `fence`. A mirror that is not among them has applied it or will have before it
+    /// answers from memory again.
     ///
     /// A store that gives out fences and can be mirrored has to know; the default is an error.
     ///
     /// # Errors
-    /// [`StoreError`] if that is not known; of kind [`StoreErrorKind::Amnesia`] if the store has begun another life since, in
-    /// which the write may not exist.
+    /// [`StoreError`] if that is not known; of kind [`StoreErrorKind::Amnesia`] if the store has
+    /// begun another life since, in which the write may not exist.
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
         let _ = fence;
-        let unknown = StoreError::new(StoreErrorKind::Other, "this store does not know its mirrors");
+        let unknown =
+            StoreError::new(StoreErrorKind::Other, "this store does not know its mirrors");
         ready(Err(unknown)).boxed()
     }
 
-    /// What this store has to be told of a token beside its claims. Asked when a layer is made; from then on each token
-    /// that the layer hands to [`check`](Self::check) carries it.
+    /// What this store has to be told of a token beside its claims. Asked when a layer is made;
+    /// from then on each token that the layer hands to [`check`](Self::check) carries it.
     ///
-    /// Default: nothing. A store around a store passes on what the inner one needs; if it does not, the inner one answers
-    /// with errors.
+    /// Default: nothing. A store around a store passes on what the inner one needs; if it does not,
+    /// the inner one answers with errors.
     fn needs(&self) -> Needs {
         Needs::Claims
     }
 
-    /// Told by each layer and revoker when it is made: how long after a moment a token may be met that was issued before
-    /// it, which is the longest accepted life and some time for clocks.
+    /// Told by each layer and revoker when it is made: how long after a moment a token may be met
+    /// that was issued before it, which is the longest accepted life and some time for clocks.
     ///
-    /// Default: does nothing. A store that has to remember for as long takes the longest that it was ever told. A store
-    /// around a store passes it on.
+    /// Default: does nothing. A store that has to remember for as long takes the longest that it
+    /// was ever told. A store around a store passes it on.
     fn expect_tokens_for(&self, longest: Duration) {
         let _ = longest;
     }
@@ -118,7 +127,10 @@ impl<T: RevocationStore + ?Sized> RevocationStore for Arc<T> {
         (**self).check(token)
     }
 
-    fn write(&self, changes: Vec<Revocation>) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
+    fn write(
+        &self,
+        changes: Vec<Revocation>,
+    ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
         (**self).write(changes)
     }
 
@@ -219,7 +231,11 @@ impl RevokedBy {
 
 impl From<&Record> for RevokedBy {
     fn from(record: &Record) -> Self {
-        Self { kind: record.target().kind(), at: Some(record.changed_at()), reason: record.reason().cloned() }
+        Self {
+            kind: record.target().kind(),
+            at: Some(record.changed_at()),
+            reason: record.reason().cloned(),
+        }
     }
 }
 
@@ -231,10 +247,11 @@ pub struct Receipt {
     pub outcome: Outcome,
     /// When it was written, by the clock of the store.
     pub at: Timestamp,
-    /// For a revocation of "all issued so far": the first `iat` that is not covered, by the clock of the store. A whole
-    /// second covers all that was issued in it, so an issuer that stamps new tokens with this, or with the present
-    /// millisecond, for the rest of that second never sees a fresh login refused (`NumericDate` has fractions, RFC 7519
-    /// §2). One that can only stamp whole seconds stamps the next one.
+    /// For a revocation of "all issued so far": the first `iat` that is not covered, by the clock
+    /// of the store. A whole second covers all that was issued in it, so an issuer that stamps new
+    /// tokens with this, or with the present millisecond, for the rest of that second never sees a
+    /// fresh login refused (`NumericDate` has fractions, RFC 7519 §2). One that can only stamp
+    /// whole seconds stamps the next one.
     pub reissue_at: Option<Timestamp>,
     /// The position of the write in the log of the store, for those who follow it.
     pub fence: Option<Fence>,
@@ -277,8 +294,8 @@ impl Follower {
 pub struct ListQuery {
     /// Where to go on, from [`Page::next`]; `None` for the first page.
     pub cursor: Option<Cursor>,
-    /// About how many records to look at for one page; default 100, at most 1000. A page holds those that pass the
-    /// filters, so it can be empty and still not be the last.
+    /// About how many records to look at for one page; default 100, at most 1000. A page holds
+    /// those that pass the filters, so it can be empty and still not be the last.
     pub limit: Option<NonZeroUsize>,
     /// Only records of this kind.
     pub kind: Option<TargetKind>,
@@ -297,8 +314,14 @@ impl ListQuery {
     /// Whether a record passes the filters.
     pub(crate) fn admits(&self, record: &Record) -> bool {
         self.kind.is_none_or(|kind| record.target().kind() == kind)
-            && self.issuer.as_deref().is_none_or(|issuer| record.target().issuer_name() == Some(issuer))
-            && self.actor.as_deref().is_none_or(|actor| record.actor().map(|known| &**known) == Some(actor))
+            && self
+                .issuer
+                .as_deref()
+                .is_none_or(|issuer| record.target().issuer_name() == Some(issuer))
+            && self
+                .actor
+                .as_deref()
+                .is_none_or(|actor| record.actor().map(|known| &**known) == Some(actor))
     }
 }
 

@@ -9,12 +9,14 @@ use futures::future::{BoxFuture, ready};
 use tokio::sync::watch;
 
 use super::memory::MemoryStore;
-use super::{Fence, Follower, ListQuery, Lookup, Page, Receipt, RevocationStore, StoreError, StoreErrorKind};
+use super::{
+    Fence, Follower, ListQuery, Lookup, Page, Receipt, RevocationStore, StoreError, StoreErrorKind,
+};
 use crate::revocation::{Record, Revocation, Target};
 use crate::verified::VerifiedToken;
 
-/// A [`MemoryStore`] that behaves like one far away: it answers late, fails or hangs when told to. Clones share
-/// everything.
+/// A [`MemoryStore`] that behaves like one far away: it answers late, fails or hangs when told to.
+/// Clones share everything.
 ///
 /// ```
 /// # use tower_jwt_revocation::{Revoker, StoreErrorKind, Target, store::scripted::ScriptedStore, token::TokenProfile};
@@ -132,7 +134,10 @@ impl RevocationStore for ScriptedStore {
         }
     }
 
-    fn write(&self, changes: Vec<Revocation>) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
+    fn write(
+        &self,
+        changes: Vec<Revocation>,
+    ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
         self.obeyed(move |memory| memory.write(changes))
     }
 
@@ -156,6 +161,8 @@ impl RevocationStore for ScriptedStore {
 
 impl fmt::Debug for ScriptedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScriptedStore").field("script", &*self.script.borrow()).finish_non_exhaustive()
+        f.debug_struct("ScriptedStore")
+            .field("script", &*self.script.borrow())
+            .finish_non_exhaustive()
     }
 }

@@ -1,8 +1,8 @@
 //! What sessions and refresh-token families need of a store beside revocations: documents.
 //!
-//! A document is a few hundred bytes that belong to one [`Target`]: the state of a family, the sessions of a user.
-//! What it says is decided elsewhere; a store only promises that it changes *from what was read to what was decided*,
-//! in one step, and not if a revocation came in between.
+//! A document is a few hundred bytes that belong to one [`Target`]: the state of a family, the
+//! sessions of a user. What it says is decided elsewhere; a store only promises that it changes
+//! *from what was read to what was decided*, in one step, and not if a revocation came in between.
 
 use std::sync::Arc;
 
@@ -17,7 +17,8 @@ use crate::revocation::{Record, Target};
 ///
 /// Implemented by [`MemoryStore`](crate::MemoryStore) and, with feature `redis`, by `RedisStore`.
 #[diagnostic::on_unimplemented(
-    note = "sessions are kept in the store that others wrap: give the `RedisStore` that a `Mirror` was made of"
+    note = "sessions are kept in the store that others wrap: give the `RedisStore` that a `Mirror` \
+        was made of"
 )]
 pub trait SessionStore: RevocationStore {
     /// Reads documents, and the revocation records of targets, in one round trip.
@@ -30,14 +31,15 @@ pub trait SessionStore: RevocationStore {
         records: Vec<Target>,
     ) -> BoxFuture<'static, Result<Snapshot, StoreError>>;
 
-    /// Changes one document, if it is still what was read and no guard has changed: in one step where they share a
-    /// shard. Guards of other shards are read again after the write, and answered with [`Committed::Overtaken`] if they
-    /// have changed.
+    /// Changes one document, if it is still what was read and no guard has changed: in one step
+    /// where they share a shard. Guards of other shards are read again after the write, and
+    /// answered with [`Committed::Overtaken`] if they have changed.
     ///
     /// Repeating a commit that was done is answered with [`Committed::Done`].
     ///
     /// # Errors
-    /// [`StoreError`] if the write was not confirmed. It may have been done all the same; repeating it is safe.
+    /// [`StoreError`] if the write was not confirmed. It may have been done all the same; repeating
+    /// it is safe.
     fn commit(&self, commit: Commit) -> BoxFuture<'static, Result<Committed, StoreError>>;
 
     /// How many members were counted by commits and have not ended, see [`Commit::members`].
@@ -119,7 +121,8 @@ pub struct Commit {
     pub until: Timestamp,
     /// Records that must still be as they were seen.
     pub guards: Vec<Seen>,
-    /// What [`SessionStore::count_members`] counts: an id and when it ends, or `None` to count it no longer.
+    /// What [`SessionStore::count_members`] counts: an id and when it ends, or `None` to count it
+    /// no longer.
     pub members: Vec<(Box<str>, Option<Timestamp>)>,
 }
 
@@ -153,6 +156,7 @@ pub enum Committed {
     Done,
     /// The document or a guard had changed; nothing was written. Read again, decide again.
     Conflict,
-    /// It was done, but a guard on another shard had changed meanwhile. What was granted must not be handed out.
+    /// It was done, but a guard on another shard had changed meanwhile. What was granted must not
+    /// be handed out.
     Overtaken,
 }

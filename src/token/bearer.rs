@@ -2,8 +2,8 @@
 //!
 //! Pure: a request head in, a piece of text out. Nothing here looks inside the token.
 //!
-//! Query strings and form bodies are not offered: URLs end up in logs, and OAuth 2.1 §5.1 forbids both to be the
-//! way in. [`TokenSource::custom`] can still read what a request carries elsewhere.
+//! Query strings and form bodies are not offered: URLs end up in logs, and OAuth 2.1 §5.1 forbids
+//! both to be the way in. [`TokenSource::custom`] can still read what a request carries elsewhere.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,8 +15,8 @@ use http::{Extensions, HeaderMap, Method, Uri, Version};
 use super::CredentialsError;
 use crate::config::ConfigError;
 
-/// Credentials longer than this are malformed, without a look at what they are. Far above the longest token that any
-/// verifier should accept; it only bounds the work.
+/// Credentials longer than this are malformed, without a look at what they are. Far above the
+/// longest token that any verifier should accept; it only bounds the work.
 const MAX_CREDENTIALS_BYTES: usize = 64 * 1024;
 
 /// What can be known of a request before its body.
@@ -124,8 +124,9 @@ impl TokenSource {
     /// An empty cookie counts as none: that is how many applications delete theirs.
     ///
     /// # Security
-    /// Browsers send cookies along with requests that other sites make. Guard such routes against request forgery
-    /// (`SameSite`, an `Origin` check), and use the prefix `__Host-`, so that no sibling domain can plant a token.
+    /// Browsers send cookies along with requests that other sites make. Guard such routes against
+    /// request forgery (`SameSite`, an `Origin` check), and use the prefix `__Host-`, so that no
+    /// sibling domain can plant a token.
     ///
     /// # Errors
     /// [`ConfigError`] if `name` cannot be the name of a cookie (RFC 6265 §4.1.1).
@@ -134,7 +135,8 @@ impl TokenSource {
         if name.is_empty() || !name.bytes().all(is_tchar) {
             return Err(ConfigError::new(
                 "cookie",
-                "is not the name of a cookie: letters, digits and !#$%&'*+-.^_`|~ only, at least one",
+                "is not the name of a cookie: letters, digits and !#$%&'*+-.^_`|~ only, at least \
+                 one",
             ));
         }
         Ok(Self(Source::Cookie(name)))
@@ -179,8 +181,8 @@ impl fmt::Debug for TokenSource {
     }
 }
 
-/// The token of a request, if it has one. All sources are looked at: a request with two different tokens is
-/// ambiguous, and which one counts must not depend on the order of a list (RFC 6750 §2).
+/// The token of a request, if it has one. All sources are looked at: a request with two different
+/// tokens is ambiguous, and which one counts must not depend on the order of a list (RFC 6750 §2).
 ///
 /// Allocates nothing, unless a custom source does.
 ///
@@ -217,7 +219,9 @@ pub(crate) fn unread(headers: &HeaderMap) -> Result<Option<&[u8]>, CredentialsEr
     if fields.next().is_some() {
         return Err(CredentialsError::Repeated);
     }
-    let Some((scheme, rest)) = field.as_bytes().split_at_checked(SCHEME.len()) else { return Ok(None) };
+    let Some((scheme, rest)) = field.as_bytes().split_at_checked(SCHEME.len()) else {
+        return Ok(None);
+    };
     if !scheme.eq_ignore_ascii_case(SCHEME) || rest.first().copied().is_some_and(is_tchar) {
         return Ok(None);
     }
@@ -229,16 +233,18 @@ pub(crate) fn unread(headers: &HeaderMap) -> Result<Option<&[u8]>, CredentialsEr
     Ok(Some(token))
 }
 
-/// `cookie-string = name "=" ["\""] value ["\""] *( ";" SP … )` (RFC 6265 §4.2.1), over all `Cookie` fields: HTTP/2
-/// may split them (RFC 9113 §8.2.3).
+/// `cookie-string = name "=" ["\""] value ["\""] *( ";" SP … )` (RFC 6265 §4.2.1), over all
+/// `Cookie` fields: HTTP/2 may split them (RFC 9113 §8.2.3).
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, CredentialsError> {
     let mut found = None;
     for field in headers.get_all(COOKIE) {
         for pair in field.as_bytes().split(|&byte| byte == b';') {
             let Some(value) = pair.trim_ascii().strip_prefix(name.as_bytes()) else { continue };
             let Some(value) = value.strip_prefix(b"=") else { continue };
-            let value =
-                value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
+            let value = value
+                .strip_prefix(b"\"")
+                .and_then(|value| value.strip_suffix(b"\""))
+                .unwrap_or(value);
             if !value.is_empty() {
                 found = one_of(found, Some(token68(value)?))?;
             }
@@ -260,20 +266,25 @@ pub(crate) fn token68(bytes: &[u8]) -> Result<&str, CredentialsError> {
     std::str::from_utf8(bytes).map_err(|_| CredentialsError::Malformed)
 }
 
-/// Letters, digits and `-._~+/`. Few comparisons, because every byte of every token goes through them: in ASCII `-./` stand
-/// right before the digits, and small letters are capital ones with a bit set.
+/// Letters, digits and `-._~+/`. Few comparisons, because every byte of every token goes through
+/// them: in ASCII `-./` stand right before the digits, and small letters are capital ones with a
+/// bit set.
 #[inline]
 const fn is_token68(byte: u8) -> bool {
-    matches!(byte, b'-'..=b'9') | (byte | 0x20).is_ascii_lowercase() | matches!(byte, b'_' | b'~' | b'+')
+    matches!(byte, b'-'..=b'9')
+        | (byte | 0x20).is_ascii_lowercase()
+        | matches!(byte, b'_' | b'~' | b'+')
 }
 
-/// Whether all bytes are of a kind. There is no early end: without branches the compiler looks at many bytes at a time.
+/// Whether all bytes are of a kind. There is no early end: without branches the compiler looks at
+/// many bytes at a time.
 #[inline]
 pub(super) fn all(bytes: &[u8], is_fit: impl Fn(u8) -> bool) -> bool {
     bytes.iter().fold(0, |odd, &byte| odd | u8::from(!is_fit(byte))) == 0
 }
 
-/// The characters of a token in the sense of RFC 9110 §5.6.2: scheme names and cookie names are made of them.
+/// The characters of a token in the sense of RFC 9110 §5.6.2: scheme names and cookie names are
+/// made of them.
 const fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')

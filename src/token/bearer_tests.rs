@@ -23,7 +23,11 @@ fn assert_found(
 ) {
     let request = request(fields);
     let found = find(sources, &RequestHead::from(&request));
-    assert_eq!(found.as_ref().map(Option::as_deref).map_err(|error| *error), expected, "{fields:?}");
+    assert_eq!(
+        found.as_ref().map(Option::as_deref).map_err(|error| *error),
+        expected,
+        "{fields:?}"
+    );
 }
 
 fn cookie_source() -> TokenSource {
@@ -41,9 +45,15 @@ fn the_authorization_field() {
     assert(b"Bearer    abc.def.ghi", Ok(Some(TOKEN)));
     assert(b"Bearer aZ09-._~+/==", Ok(Some("aZ09-._~+/==")));
     // Another scheme is someone else's.
-    for other in
-        [&b"Basic YTpi"[..], b"DPoP abc", b"Bearer2 abc", b"Bearer-x abc", b"Bear", b"", b"Basic \xff"]
-    {
+    for other in [
+        &b"Basic YTpi"[..],
+        b"DPoP abc",
+        b"Bearer2 abc",
+        b"Bearer-x abc",
+        b"Bear",
+        b"",
+        b"Basic \xff",
+    ] {
         assert(other, Ok(None));
     }
     for malformed in [
@@ -110,9 +120,14 @@ fn cookies() {
     assert(&[b"token=abc; token=abc"], Ok(Some("abc")));
     assert(&[b"token=abc; token=def"], Err(Conflicting));
     assert(&[b"token=abc", b"token=def"], Err(Conflicting));
-    for malformed in
-        [&b"token=a b"[..], b"token=\"abc", b"token=abc\"", b"token=\xff", b"token=a,b", b"token=\""]
-    {
+    for malformed in [
+        &b"token=a b"[..],
+        b"token=\"abc",
+        b"token=abc\"",
+        b"token=\xff",
+        b"token=a,b",
+        b"token=\"",
+    ] {
         assert(&[malformed], Err(Malformed));
     }
 }
@@ -171,9 +186,11 @@ fn a_bearer_token_is_borrowed_from_the_request() {
 
 #[test]
 fn debug_shows_no_credentials() {
-    let mut request = request(&[("authorization", b"Bearer canary7"), ("cookie", b"token=canary7")]);
+    let mut request =
+        request(&[("authorization", b"Bearer canary7"), ("cookie", b"token=canary7")]);
     *request.uri_mut() = "/path?token=canary7".parse().unwrap();
-    let text = format!("{:?} {:?}", RequestHead::from(&request), [TokenSource::bearer(), cookie_source()]);
+    let text =
+        format!("{:?} {:?}", RequestHead::from(&request), [TokenSource::bearer(), cookie_source()]);
     assert!(text.contains("/path") && !text.contains("canary7"), "{text}");
 }
 
@@ -195,7 +212,8 @@ proptest! {
     }
 }
 
-/// What may stand in a field: anything but control characters (RFC 9110 §5.5). Mostly what matters here.
+/// What may stand in a field: anything but control characters (RFC 9110 §5.5). Mostly what matters
+/// here.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop_oneof![
         Just(b' '),

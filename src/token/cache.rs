@@ -4,13 +4,16 @@
 //! token -> hash of its length and last 32 bytes, keyed at random -> set -> up to 8 entries -> compared as a whole
 //! ```
 //!
-//! - **Bounded.** The table is cut into sets of equal size, and each keeps to its own share of the memory. No look-up
-//!   ever compares with more than 8 tokens, whatever tokens an attacker may make.
-//! - **Readers wait for nobody and write next to nothing.** What every hit must write is the reference count of the token it
-//!   gives out, and a token that is used a lot has one per lane (about: per processor), so that threads do not fight for it.
+//! - **Bounded.** The table is cut into sets of equal size, and each keeps to its own share of the
+//!   memory. No look-up ever compares with more than 8 tokens, whatever tokens an attacker may
+//!   make.
+//! - **Readers wait for nobody and write next to nothing.** What every hit must write is the
+//!   reference count of the token it gives out, and a token that is used a lot has one per lane
+//!   (about: per processor), so that threads do not fight for it.
 //! - **A flood pushes out nothing that is in use.**
-//! - **No single flight.** Threads that see the same new token at the same moment each verify it. That is at most one
-//!   check per thread and token; to wait for one another would block the threads on which all other requests run.
+//! - **No single flight.** Threads that see the same new token at the same moment each verify it.
+//!   That is at most one check per thread and token; to wait for one another would block the
+//!   threads on which all other requests run.
 
 use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -27,10 +30,12 @@ use crate::verified::VerifiedToken;
 /// Default of [`CachedVerifier::with_capacity`]: room for ten to twenty thousand common tokens.
 pub const DEFAULT_CAPACITY: usize = 32 * 1024 * 1024;
 
-/// Entries per set. Fewer, and tokens that meet by chance push each other out; more, and a miss takes longer.
+/// Entries per set. Fewer, and tokens that meet by chance push each other out; more, and a miss
+/// takes longer.
 const WAYS: usize = 8;
 
-/// Memory per set: 8 tokens of common size with their claims, or one that is as long as a header field may be.
+/// Memory per set: 8 tokens of common size with their claims, or one that is as long as a header
+/// field may be.
 const SET_BYTES: usize = 16 * 1024;
 
 /// Most lanes. With more processors than this, some share a reference count.
@@ -41,13 +46,15 @@ const ALLOCATOR_BYTES: usize = 7 * 16;
 
 /// Verifies each token once, and remembers it while it is in use.
 ///
-/// A signature check costs 1 to 100 µs, a token that is found here about a tenth of one. What is remembered is the outcome of the
-/// signature check and of everything that depends on the token alone. `exp`, `nbf` and `iat` are judged again at every use
-/// ([`TokenVerifier::judge_again`]), the revocation store is asked at every use, and refused tokens are not remembered.
-/// When keys or rules change ([`TokenVerifier::generation`]) everything is verified anew.
+/// A signature check costs 1 to 100 µs, a token that is found here about a tenth of one. What is
+/// remembered is the outcome of the signature check and of everything that depends on the token
+/// alone. `exp`, `nbf` and `iat` are judged again at every use ([`TokenVerifier::judge_again`]),
+/// the revocation store is asked at every use, and refused tokens are not remembered. When keys or
+/// rules change ([`TokenVerifier::generation`]) everything is verified anew.
 ///
-/// It keeps the tokens themselves, because only the whole token tells whether it is the same. It never shows them.
-/// They are not wiped from memory either: the buffers of the HTTP server, which nobody wipes, hold them as well.
+/// It keeps the tokens themselves, because only the whole token tells whether it is the same. It
+/// never shows them. They are not wiped from memory either: the buffers of the HTTP server, which
+/// nobody wipes, hold them as well.
 ///
 /// ```
 /// use tower_jwt_revocation::{CachedVerifier, TokenVerifier};
@@ -68,10 +75,11 @@ impl<V: TokenVerifier> CachedVerifier<V> {
         Self { inner, capacity: DEFAULT_CAPACITY, table: Table::new(DEFAULT_CAPACITY) }
     }
 
-    /// The most memory that it may take, in bytes; default [`DEFAULT_CAPACITY`]. It is taken as tokens come.
+    /// The most memory that it may take, in bytes; default [`DEFAULT_CAPACITY`]. It is taken as
+    /// tokens come.
     ///
-    /// A common token takes 1.5 to 3 KiB, claims included. One that takes over 16 KiB is not remembered. With less than
-    /// that as capacity, nothing may fit.
+    /// A common token takes 1.5 to 3 KiB, claims included. One that takes over 16 KiB is not
+    /// remembered. With less than that as capacity, nothing may fit.
     #[must_use]
     pub fn with_capacity(mut self, bytes: usize) -> Self {
         self.capacity = bytes;
@@ -97,14 +105,16 @@ impl<V: TokenVerifier> TokenVerifier for CachedVerifier<V> {
         }
     }
 
-    /// Only tokens that can stand after `Bearer`: others may have come from elsewhere, or from a verifier that takes anything.
+    /// Only tokens that can stand after `Bearer`: others may have come from elsewhere, or from a
+    /// verifier that takes anything.
     fn recall(&self, credentials: &[u8]) -> Option<Result<Arc<VerifiedToken>, TokenError>> {
         let (known, is_bearer) = self.find(credentials)?;
         is_bearer.then(|| self.inner.judge_again(&known).map(|()| known))
     }
 
     fn verify_unknown(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        // Read before the token is verified: if the keys change meanwhile, the entry counts as one of the old keys.
+        // Read before the token is verified: if the keys change meanwhile, the entry counts as one
+        // of the old keys.
         let generation = self.inner.generation();
         let verified = self.inner.verify(token)?;
         let hash = self.table.hash(token.as_bytes());
@@ -163,9 +173,9 @@ impl Table {
         }
     }
 
-    /// Keyed at random, so that nobody can aim at a set. The last bytes of a token are those of its signature, which differ where
-    /// anything differs; if they do not, as with a verifier that checks no signature, the tokens meet in one set and no harm
-    /// is done to the others.
+    /// Keyed at random, so that nobody can aim at a set. The last bytes of a token are those of its
+    /// signature, which differ where anything differs; if they do not, as with a verifier that
+    /// checks no signature, the tokens meet in one set and no harm is done to the others.
     fn hash(&self, token: &[u8]) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         hasher.write_usize(token.len());
@@ -181,14 +191,17 @@ impl Table {
 
     /// The token, and whether it can stand after `Bearer`.
     fn find(&self, hash: u64, token: &[u8], generation: u64) -> Option<(Arc<VerifiedToken>, bool)> {
-        self.set(hash)?.slots.iter().filter(|slot| slot.hash.load(Ordering::Relaxed) == hash).find_map(
-            |slot| {
-                // The hash is a hint, which another thread may be about to change. The token is what counts.
+        self.set(hash)?
+            .slots
+            .iter()
+            .filter(|slot| slot.hash.load(Ordering::Relaxed) == hash)
+            .find_map(|slot| {
+                // The hash is a hint, which another thread may be about to change. The token is
+                // what counts.
                 let entry = slot.entry.load();
                 let entry = entry.as_ref().filter(|entry| entry.is(token, generation))?;
                 Some((entry.share(slot.count_use(), &self.lanes), entry.is_bearer))
-            },
-        )
+            })
     }
 
     /// Adds a token if it deserves a place.
@@ -207,7 +220,8 @@ struct Set {
     ledger: Mutex<Ledger>,
 }
 
-/// The place of an entry. Readers look here first, so that they touch no entry but the one they want.
+/// The place of an entry. Readers look here first, so that they touch no entry but the one they
+/// want.
 #[derive(Default)]
 struct Slot {
     hash: AtomicU64,
@@ -219,8 +233,8 @@ struct Slot {
 #[derive(Default)]
 struct Ledger {
     rows: [Option<Row>; WAYS],
-    /// 32 bits of the hash of each of the last four tokens that were refused a place: with fewer, a flood of thousands would
-    /// meet some by chance.
+    /// 32 bits of the hash of each of the last four tokens that were refused a place: with fewer, a
+    /// flood of thousands would meet some by chance.
     refused: [u32; 4],
 }
 
@@ -256,7 +270,8 @@ impl Set {
         while rows.iter().all(Option::is_some)
             || rows.iter().flatten().map(|row| row.weight).sum::<usize>() + weight > set_bytes
         {
-            match self.who_leaves(&rows, new, was_refused, &is_good).and_then(|at| rows.get_mut(at)) {
+            match self.who_leaves(&rows, new, was_refused, &is_good).and_then(|at| rows.get_mut(at))
+            {
                 Some(row) => *row = None,
                 None => return ledger.remember_refused(new.hash),
             }
@@ -279,10 +294,12 @@ impl Set {
 
     /// Which of the entries in `rows` gives way to `new`.
     ///
-    /// First those of another generation, then those that were not used since they came. One that was used gives way only
-    /// to a token that was refused before: at once if it is no longer good, else not yet. Each such challenge costs the
-    /// least used one a use, and with its last use it goes. So tokens that are seen once, however many, push out none that was
-    /// ever used; tokens that come back must come more often than those that they push out; and what is used no more fades.
+    /// First those of another generation, then those that were not used since they came. One that
+    /// was used gives way only to a token that was refused before: at once if it is no longer good,
+    /// else not yet. Each such challenge costs the least used one a use, and with its last use it
+    /// goes. So tokens that are seen once, however many, push out none that was ever used; tokens
+    /// that come back must come more often than those that they push out; and what is used no more
+    /// fades.
     fn who_leaves(
         &self,
         rows: &[Option<Row>; WAYS],
@@ -297,8 +314,8 @@ impl Set {
         let unused = || all().filter(|(_, slot, _)| slot.uses() == 0);
         all()
             .find(|(_, _, row)| row.generation != new.generation)
-            // One at random. If it were the oldest, tokens that come in turns, one more than there is room for, would all
-            // be pushed out just before they come again.
+            // One at random. If it were the oldest, tokens that come in turns, one more than there
+            // is room for, would all be pushed out just before they come again.
             .or_else(|| unused().nth(low_bits(new.hash) as usize % unused().count().max(1)))
             .or_else(|| all().find(|(_, slot, _)| was_refused && !slot.is_good(&is_good)))
             .or_else(|| {
@@ -310,9 +327,13 @@ impl Set {
 
     /// Whether another thread was faster.
     fn holds(&self, new: &Newcomer<'_>) -> bool {
-        let mut entries = self.slots.iter().filter(|slot| slot.hash.load(Ordering::Relaxed) == new.hash);
+        let mut entries =
+            self.slots.iter().filter(|slot| slot.hash.load(Ordering::Relaxed) == new.hash);
         entries.any(|slot| {
-            slot.entry.load().as_ref().is_some_and(|entry| entry.is(new.token.as_bytes(), new.generation))
+            slot.entry
+                .load()
+                .as_ref()
+                .is_some_and(|entry| entry.is(new.token.as_bytes(), new.generation))
         })
     }
 }
@@ -325,7 +346,8 @@ impl Slot {
         self.uses.load(Ordering::Relaxed)
     }
 
-    /// Counts one use more and says whether there have been many. Two threads at once may count as one.
+    /// Counts one use more and says whether there have been many. Two threads at once may count as
+    /// one.
     fn count_use(&self) -> bool {
         let uses = self.uses();
         if uses < Self::MANY_USES {
@@ -409,7 +431,8 @@ impl Entry {
         self.generation == generation && *self.token == *token
     }
 
-    /// The token for one more use. If it is used a lot, from a copy that only threads of the same lane give out.
+    /// The token for one more use. If it is used a lot, from a copy that only threads of the same
+    /// lane give out.
     fn share(&self, is_used_a_lot: bool, lanes: &Arc<Lanes>) -> Arc<VerifiedToken> {
         if is_used_a_lot
             && self.copies.get().is_none()
@@ -439,7 +462,8 @@ struct Copies {
 impl Lanes {
     fn new(processors: usize, budget: usize) -> Self {
         // One thread has nobody to contend with.
-        let (count, budget) = if processors < 2 { (1, 0) } else { (processors.min(MAX_LANES), budget) };
+        let (count, budget) =
+            if processors < 2 { (1, 0) } else { (processors.min(MAX_LANES), budget) };
         Self { count, free_bytes: AtomicUsize::new(budget) }
     }
 
@@ -474,7 +498,10 @@ impl Copies {
             .free_bytes
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(bytes))
             .ok()?;
-        Some(Self { of_lanes: (0..lanes.count).map(|_| OnceLock::new()).collect(), lanes: Arc::clone(lanes) })
+        Some(Self {
+            of_lanes: (0..lanes.count).map(|_| OnceLock::new()).collect(),
+            lanes: Arc::clone(lanes),
+        })
     }
 
     /// The copy of the lane of this thread.

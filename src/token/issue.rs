@@ -1,8 +1,8 @@
 //! Mints tokens that are revocable by construction.
 //!
-//! Each token has an id of its own, says when it was issued, lives no longer than the profile accepts, and has been
-//! through the same profile as on its way back in: what leaves here can be verified, and revoked by each of its
-//! targets.
+//! Each token has an id of its own, says when it was issued, lives no longer than the profile
+//! accepts, and has been through the same profile as on its way back in: what leaves here can be
+//! verified, and revoked by each of its targets.
 
 use std::error::Error;
 use std::fmt;
@@ -30,7 +30,8 @@ const TYPE: &str = "at+jwt";
 /// Bytes of randomness in an id: no two are ever the same, and none can be guessed.
 const ID_BYTES: usize = 16;
 
-/// Issues access tokens (RFC 9068) that the verifiers with the same [`TokenProfile`] accept and can revoke.
+/// Issues access tokens (RFC 9068) that the verifiers with the same [`TokenProfile`] accept and can
+/// revoke.
 ///
 /// ```
 /// use tower_jwt_revocation::token::TokenProfile;
@@ -67,14 +68,15 @@ impl TokenIssuer {
     /// Signs with `key` what `profile` accepts; `iss` and `aud` come from there too.
     ///
     /// # Errors
-    /// [`ConfigError`] if the profile cannot work or names several issuers, or if a token for a try is not accepted
-    /// by a verifier with the same profile.
+    /// [`ConfigError`] if the profile cannot work or names several issuers, or if a token for a try
+    /// is not accepted by a verifier with the same profile.
     pub fn new(key: SigningKey, profile: TokenProfile) -> Result<Self, ConfigError> {
         profile.validate()?;
         if profile.only_issuer().is_err() {
             return Err(ConfigError::new(
                 "issuer",
-                "is not clear: the profile names several; issue with a profile that names one of them",
+                "is not clear: the profile names several; issue with a profile that names one of \
+                 them",
             ));
         }
         let header = match key.kid() {
@@ -93,12 +95,15 @@ impl TokenIssuer {
         Ok(issuer)
     }
 
-    /// How long tokens are valid, in whole seconds. Default 15 minutes, or what the profile accepts if that is less.
+    /// How long tokens are valid, in whole seconds. Default 15 minutes, or what the profile accepts
+    /// if that is less.
     ///
     /// # Errors
-    /// [`ConfigError`] if it is less than a second, not whole seconds, or longer than the profile accepts.
+    /// [`ConfigError`] if it is less than a second, not whole seconds, or longer than the profile
+    /// accepts.
     pub fn with_lifetime(mut self, lifetime: Duration) -> Result<Self, ConfigError> {
-        check_lifetime(lifetime, &self.profile).map_err(|problem| ConfigError::new("lifetime", problem))?;
+        check_lifetime(lifetime, &self.profile)
+            .map_err(|problem| ConfigError::new("lifetime", problem))?;
         self.lifetime = lifetime;
         Ok(self)
     }
@@ -113,8 +118,8 @@ impl TokenIssuer {
     /// Issues a token.
     ///
     /// # Errors
-    /// [`IssueError`] if the profile would not accept the token or could not revoke it by all that it names, or if
-    /// there is no randomness.
+    /// [`IssueError`] if the profile would not accept the token or could not revoke it by all that
+    /// it names, or if there is no randomness.
     pub fn issue(&self, new: &NewToken) -> Result<IssuedToken, IssueError> {
         let now = self.clock.now();
         let issued_at = self.issued_at(new, now)?;
@@ -123,10 +128,12 @@ impl TokenIssuer {
         let expires_at = Timestamp::from_secs(issued_at.as_secs()).plus(lifetime);
         let id = new.id.clone().map_or_else(random_id, Ok)?;
         let claims = self.claims(new, &id, issued_at, expires_at)?;
-        let payload =
-            serde_json::to_vec(&claims).map_err(|_| IssueError::invalid("the claims are not JSON"))?;
+        let payload = serde_json::to_vec(&claims)
+            .map_err(|_| IssueError::invalid("the claims are not JSON"))?;
         let signing_input = format!("{}.{}", self.encoded_header, encode(&payload));
-        let own = SignedClaims::new(&payload).with_key_id(self.key.kid()).with_signing_input(&signing_input);
+        let own = SignedClaims::new(&payload)
+            .with_key_id(self.key.kid())
+            .with_signing_input(&signing_input);
         self.profile.assert_verified_for_revocation(own).map_err(IssueError::refused)?;
         let Some(signature) = self.key.sign(&signing_input) else {
             return Err(IssueError::new(IssueErrorKind::Crypto, "the key does not sign"));
@@ -135,12 +142,14 @@ impl TokenIssuer {
         Ok(IssuedToken { token, id, issued_at, expires_at })
     }
 
-    /// The time from which the token counts: this second, or later if nothing before is to be accepted.
+    /// The time from which the token counts: this second, or later if nothing before is to be
+    /// accepted.
     fn issued_at(&self, new: &NewToken, now: Timestamp) -> Result<Timestamp, IssueError> {
         let issued_at = new.issued_at.unwrap_or(now).stamp(new.not_before_iat);
         if issued_at.since(now) > self.profile.max_iat_lead() {
             return Err(IssueError::invalid(
-                "`iat` would be so far in the future that no verifier accepts it; are the clocks apart?",
+                "`iat` would be so far in the future that no verifier accepts it; are the clocks \
+                 apart?",
             ));
         }
         Ok(issued_at)
@@ -183,7 +192,8 @@ impl TokenIssuer {
             }
             if self.profile.target_of_claim(claim, None) != Some(kind) {
                 return Err(IssueError::invalid(format!(
-                    "the profile does not map `{claim}` to {kind}, so the token could not be revoked by it; see TokenProfile::with_claim_target",
+                    "the profile does not map `{claim}` to {kind}, so the token could not be \
+                     revoked by it; see TokenProfile::with_claim_target",
                 )));
             }
             claims.insert(claim.into(), id.into());
@@ -194,7 +204,9 @@ impl TokenIssuer {
     fn audience(&self, new: &NewToken) -> Result<Option<Value>, IssueError> {
         let accepted = self.profile.audiences();
         match (new.audience.as_deref(), accepted) {
-            (Some(one), _) if accepted.iter().any(|audience| **audience == *one) => Ok(Some(one.into())),
+            (Some(one), _) if accepted.iter().any(|audience| **audience == *one) => {
+                Ok(Some(one.into()))
+            }
             (Some(_), _) => Err(IssueError::invalid("the audience is not one of the profile")),
             (None, []) => Ok(None),
             (None, [one]) => Ok(Some((**one).into())),
@@ -205,9 +217,11 @@ impl TokenIssuer {
     /// Whether a token for a try finds its way back in.
     fn check(&self) -> Result<(), ConfigError> {
         let verifier = JwtVerifier::new([self.key.verification_key()], self.profile.clone())?;
-        let refused =
-            |problem: String| ConfigError::new("profile", format!("refuses what is issued: {problem}"));
-        let issued = self.issue(&NewToken::new("self-check")).map_err(|error| refused(error.to_string()))?;
+        let refused = |problem: String| {
+            ConfigError::new("profile", format!("refuses what is issued: {problem}"))
+        };
+        let issued =
+            self.issue(&NewToken::new("self-check")).map_err(|error| refused(error.to_string()))?;
         verifier.verify(&issued.token).map_err(|error| refused(error.to_string()))?;
         Ok(())
     }
@@ -261,14 +275,15 @@ impl NewToken {
         }
     }
 
-    /// The id of this token (`jti`), for where it has to be known beforehand. It must be unique and nothing that could be
-    /// guessed. Default: 128 random bits.
+    /// The id of this token (`jti`), for where it has to be known beforehand. It must be unique and
+    /// nothing that could be guessed. Default: 128 random bits.
     pub fn with_id(mut self, id: impl Into<Box<str>>) -> Self {
         self.id = Some(id.into());
         self
     }
 
-    /// The login session it belongs to (`sid`): revocable by [`Target::session`](crate::Target::session).
+    /// The login session it belongs to (`sid`): revocable by
+    /// [`Target::session`](crate::Target::session).
     pub fn with_session(mut self, sid: impl Into<Box<str>>) -> Self {
         self.session = Some(sid.into());
         self
@@ -280,7 +295,8 @@ impl NewToken {
         self
     }
 
-    /// The family of refresh tokens it came out of (`fid`): revocable by [`Target::family`](crate::Target::family).
+    /// The family of refresh tokens it came out of (`fid`): revocable by
+    /// [`Target::family`](crate::Target::family).
     pub fn with_family(mut self, id: impl Into<Box<str>>) -> Self {
         self.family = Some(id.into());
         self
@@ -305,23 +321,25 @@ impl NewToken {
         self
     }
 
-    /// Issued at this time instead of now: by the clock that dates the revocations, where that is known to the
-    /// millisecond. Unless [`with_not_before_iat`](Self::with_not_before_iat) wants it exactly, `iat` is the second.
+    /// Issued at this time instead of now: by the clock that dates the revocations, where that is
+    /// known to the millisecond. Unless [`with_not_before_iat`](Self::with_not_before_iat) wants it
+    /// exactly, `iat` is the second.
     pub fn with_issued_at(mut self, issued_at: Timestamp) -> Self {
         self.issued_at = Some(issued_at);
         self
     }
 
     /// Not issued before this time (`iat`). After "log out everywhere" pass
-    /// [`Receipt::reissue_at`](crate::Receipt::reissue_at): otherwise a token that is issued in the same second is
-    /// taken for one of those that were revoked. Only within that second, `iat` then has a fraction.
+    /// [`Receipt::reissue_at`](crate::Receipt::reissue_at): otherwise a token that is issued in the
+    /// same second is taken for one of those that were revoked. Only within that second, `iat` then
+    /// has a fraction.
     pub fn with_not_before_iat(mut self, reissue_at: impl Into<Option<Timestamp>>) -> Self {
         self.not_before_iat = reissue_at.into().unwrap_or_default();
         self
     }
 
-    /// One more claim. Those that have a method here, and `iss`, `sub`, `aud`, `exp`, `nbf`, `iat` and `jti`, cannot
-    /// be set this way: [`TokenIssuer::issue`] refuses them.
+    /// One more claim. Those that have a method here, and `iss`, `sub`, `aud`, `exp`, `nbf`, `iat`
+    /// and `jti`, cannot be set this way: [`TokenIssuer::issue`] refuses them.
     pub fn with_claim(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         if let Ok(claims) = &mut self.claims {
             claims.insert(name.into(), value.into());
@@ -333,7 +351,8 @@ impl NewToken {
     pub fn with_claims(mut self, claims: &impl Serialize) -> Self {
         match (&mut self.claims, serde_json::to_value(claims)) {
             (Ok(known), Ok(Value::Object(more))) => known.extend(more),
-            // Told by `issue`, so that building a token stays one sentence. The cause may quote the claims.
+            // Told by `issue`, so that building a token stays one sentence. The cause may quote the
+            // claims.
             (Ok(_), _) => self.claims = Err("the claims are not a JSON object"),
             (Err(_), _) => {}
         }
@@ -463,7 +482,8 @@ impl Error for IssueError {
 /// Claims that are not for [`NewToken::with_claim`].
 fn is_reserved(name: &str) -> bool {
     const REGISTERED: [&str; 7] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"];
-    REGISTERED.contains(&name) || NewToken::new("").targets().iter().any(|(claim, _, _)| *claim == name)
+    REGISTERED.contains(&name)
+        || NewToken::new("").targets().iter().any(|(claim, _, _)| *claim == name)
 }
 
 fn check_lifetime(lifetime: Duration, profile: &TokenProfile) -> Result<(), &'static str> {
@@ -471,15 +491,17 @@ fn check_lifetime(lifetime: Duration, profile: &TokenProfile) -> Result<(), &'st
         return Err("the lifetime is not a number of whole seconds above zero");
     }
     if lifetime > profile.max_lifetime() {
-        return Err("the lifetime is longer than the profile accepts; see TokenProfile::with_max_lifetime");
+        return Err("the lifetime is longer than the profile accepts; see \
+            TokenProfile::with_max_lifetime");
     }
     Ok(())
 }
 
 fn random_id() -> Result<Box<str>, IssueError> {
     let mut bytes = [0; ID_BYTES];
-    getrandom::fill(&mut bytes)
-        .map_err(|_| IssueError::new(IssueErrorKind::Crypto, "the operating system has no randomness"))?;
+    getrandom::fill(&mut bytes).map_err(|_| {
+        IssueError::new(IssueErrorKind::Crypto, "the operating system has no randomness")
+    })?;
     Ok(encode(bytes).into())
 }
 
@@ -487,7 +509,11 @@ fn random_id() -> Result<Box<str>, IssueError> {
 #[expect(clippy::cast_precision_loss, reason = "milliseconds of our time are exact in a double")]
 fn numeric_date(time: Timestamp) -> Value {
     let millis = time.as_millis();
-    if millis.is_multiple_of(1000) { time.as_secs().into() } else { (millis as f64 / 1000.0).into() }
+    if millis.is_multiple_of(1000) {
+        time.as_secs().into()
+    } else {
+        (millis as f64 / 1000.0).into()
+    }
 }
 
 fn encode(bytes: impl AsRef<[u8]>) -> String {

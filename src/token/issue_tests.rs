@@ -95,7 +95,8 @@ fn defaults_are_what_the_docs_say() {
 
 #[test]
 fn a_token_after_a_cutoff_is_stamped_past_it() {
-    let issue = |floor| issuer_of(profile()).issue(&NewToken::new("alice").with_not_before_iat(floor));
+    let issue =
+        |floor| issuer_of(profile()).issue(&NewToken::new("alice").with_not_before_iat(floor));
     assert_eq!(issue(Timestamp::ZERO).unwrap().issued_at(), Timestamp::from_secs(1_700_000_000));
     for ahead in [0, 1, 999] {
         let floor = NOW.plus(Duration::from_millis(ahead));
@@ -120,22 +121,36 @@ fn several_audiences() {
     };
     assert_eq!(aud(&NewToken::new("alice")), json!(["orders", "billing"]));
     assert_eq!(aud(&NewToken::new("alice").with_audience("billing")), json!("billing"));
-    assert_refused(profile(), &NewToken::new("alice").with_audience("canary7"), "audience is not one");
+    assert_refused(
+        profile(),
+        &NewToken::new("alice").with_audience("canary7"),
+        "audience is not one",
+    );
 }
 
 #[test]
 fn what_could_not_be_accepted_or_revoked_is_not_issued() {
     let new = || NewToken::new("alice");
-    for name in ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "sid", "fid", "device_id", "client_id"] {
+    for name in
+        ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "sid", "fid", "device_id", "client_id"]
+    {
         assert_refused(
             profile(),
             &new().with_claim(name, "canary7"),
             &format!("`{name}` is set by the issuer"),
         );
     }
-    assert_refused(profile().with_id_claim("uti"), &new().with_claim("uti", "canary7"), "`uti` is set");
+    assert_refused(
+        profile().with_id_claim("uti"),
+        &new().with_claim("uti", "canary7"),
+        "`uti` is set",
+    );
     assert_refused(profile(), &new().with_claims(&["canary7"]), "not a JSON object");
-    assert_refused(profile(), &new().with_claims(&["canary7"]).with_claim("a", 1), "not a JSON object");
+    assert_refused(
+        profile(),
+        &new().with_claims(&["canary7"]).with_claim("a", 1),
+        "not a JSON object",
+    );
     assert_refused(profile(), &NewToken::new(""), "subject is empty");
     assert_refused(profile(), &new().with_session(""), "session is empty");
     assert_refused(profile(), &new().with_session("canary7".repeat(200)), "longer than 1024");
@@ -164,9 +179,12 @@ fn an_issuer_that_cannot_work_is_not_built() {
     let build = |profile| TokenIssuer::new(key(), profile).map(|_| ()).unwrap_err().to_string();
     assert!(build(profile().with_issuer("https://other.example")).contains("names several"));
     assert!(build(profile().with_leeway(Duration::from_secs(301))).contains("leeway"));
-    assert!(build(profile().with_max_lifetime(Duration::from_millis(900))).contains("whole seconds"));
+    assert!(
+        build(profile().with_max_lifetime(Duration::from_millis(900))).contains("whole seconds")
+    );
     // A profile may ask for less than what is issued.
-    let lenient = profile().with_missing_id(MissingId::OtherTargetsOnly).without_claim_target("sub");
+    let lenient =
+        profile().with_missing_id(MissingId::OtherTargetsOnly).without_claim_target("sub");
     issuer_of(lenient).issue(&NewToken::new("alice")).unwrap();
 }
 
@@ -174,7 +192,8 @@ fn an_issuer_that_cannot_work_is_not_built() {
 fn a_key_with_a_name_writes_it_into_its_tokens() {
     let key = key().with_kid("k1").unwrap();
     let issuer = TokenIssuer::new(key.clone(), profile()).unwrap();
-    let other = crate::token::jwt::VerificationKey::from_secret(Algorithm::HS256, &[8; 32]).unwrap();
+    let other =
+        crate::token::jwt::VerificationKey::from_secret(Algorithm::HS256, &[8; 32]).unwrap();
     let keys = [key.verification_key(), other.with_kid("k2").unwrap()];
     let verifier = JwtVerifier::new(keys, profile()).unwrap();
     let token = verifier.verify(issuer.issue(&NewToken::new("alice")).unwrap().token()).unwrap();
@@ -195,7 +214,8 @@ fn nothing_shows_the_token() {
 fn an_issued_token_that_is_over_is_refused() {
     let clock = ManualClock::new(NOW);
     let issued = issuer_of(profile()).issue(&NewToken::new("alice")).unwrap();
-    let verifier = JwtVerifier::new([key().verification_key()], profile()).unwrap().with_clock(clock.clone());
+    let verifier =
+        JwtVerifier::new([key().verification_key()], profile()).unwrap().with_clock(clock.clone());
     clock.advance(Duration::from_secs(16 * 60));
     assert_eq!(verifier.verify(issued.token()).unwrap_err().kind(), TokenErrorKind::Expired);
 }

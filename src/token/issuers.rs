@@ -12,20 +12,22 @@ use super::{TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
 use crate::config::ConfigError;
 use crate::verified::VerifiedToken;
 
-/// Longest token whose issuer is looked for: far above what any verifier should accept, it only bounds the work.
+/// Longest token whose issuer is looked for: far above what any verifier should accept, it only
+/// bounds the work.
 const MAX_TOKEN_BYTES: usize = 64 * 1024;
 
-/// Verifies the tokens of several issuers, each by a verifier of its own: with its own keys, audiences, types and
-/// claims.
+/// Verifies the tokens of several issuers, each by a verifier of its own: with its own keys,
+/// audiences, types and claims.
 ///
-/// The `iss` of a token is read before anything of it has been checked, and used for one thing: to choose who judges
-/// the token. The chosen verifier then checks all of it, the `iss` included. So a token can choose its judge, but no
-/// other judgement than that of the issuer it claims to be from; and no key of one issuer is ever tried on a token of
-/// another.
+/// The `iss` of a token is read before anything of it has been checked, and used for one thing: to
+/// choose who judges the token. The chosen verifier then checks all of it, the `iss` included. So a
+/// token can choose its judge, but no other judgement than that of the issuer it claims to be from;
+/// and no key of one issuer is ever tried on a token of another.
 ///
-/// Revocations never mix either. The profile of each verifier must name its issuers, and every id belongs to the issuer
-/// of its token: `alice` of one is not `alice` of the other, and the key `2026` of one not that of the other. Nor need they
-/// share a fail mode: see [`with_fail_mode_for`](crate::JwtRevocationLayer::with_fail_mode_for).
+/// Revocations never mix either. The profile of each verifier must name its issuers, and every id
+/// belongs to the issuer of its token: `alice` of one is not `alice` of the other, and the key
+/// `2026` of one not that of the other. Nor need they share a fail mode: see
+/// [`with_fail_mode_for`](crate::JwtRevocationLayer::with_fail_mode_for).
 ///
 /// ```
 /// use tower_jwt_revocation::JwtVerifier;
@@ -48,9 +50,9 @@ const MAX_TOKEN_BYTES: usize = 64 * 1024;
 /// ```
 ///
 /// # Tenants
-/// Many issuers with the same keys, such as the tenants of Microsoft Entra, need no set but one verifier whose profile
-/// has a [pattern](TokenProfile::with_issuer_pattern). Many issuers with keys of their own, such as the realms of
-/// Keycloak: [`with_tenants`](Self::with_tenants).
+/// Many issuers with the same keys, such as the tenants of Microsoft Entra, need no set but one
+/// verifier whose profile has a [pattern](TokenProfile::with_issuer_pattern). Many issuers with
+/// keys of their own, such as the realms of Keycloak: [`with_tenants`](Self::with_tenants).
 #[derive(Clone)]
 pub struct IssuerSet {
     judges: Vec<Judge>,
@@ -100,16 +102,19 @@ impl IssuerSet {
         self.add(profile, Judge::One(Arc::new(verifier)))
     }
 
-    /// Adds issuers whose verifiers are looked up when a token comes: `verifier_of` is given an issuer that `profile`
-    /// knows, usually by a [pattern](TokenProfile::with_issuer_pattern), and gives its verifier, or none if it has none.
+    /// Adds issuers whose verifiers are looked up when a token comes: `verifier_of` is given an
+    /// issuer that `profile` knows, usually by a [pattern](TokenProfile::with_issuer_pattern), and
+    /// gives its verifier, or none if it has none.
     ///
-    /// `profile` stands for all of them where no token is at hand: its issuers are those that can be revoked at, and its
-    /// longest lifetime decides how long revocations are kept. A token that is valid for longer is refused, whatever
-    /// its verifier says; so is one whose verifier does not name the issuer in a profile of its own.
+    /// `profile` stands for all of them where no token is at hand: its issuers are those that can
+    /// be revoked at, and its longest lifetime decides how long revocations are kept. A token that
+    /// is valid for longer is refused, whatever its verifier says; so is one whose verifier does
+    /// not name the issuer in a profile of its own.
     ///
     /// # Security
-    /// `verifier_of` is called with what a stranger wrote into a token, before anything was checked. It must be quick,
-    /// must not keep a record for every name it is asked about, and must not fetch anything by that name.
+    /// `verifier_of` is called with what a stranger wrote into a token, before anything was
+    /// checked. It must be quick, must not keep a record for every name it is asked about, and must
+    /// not fetch anything by that name.
     ///
     /// # Errors
     /// [`ConfigError`] if `profile` cannot work, names no issuer, or one that the set has already.
@@ -152,7 +157,8 @@ impl IssuerSet {
                 if !verifier.profile().knows_issuer(&issuer) {
                     return Err(TokenError::new(
                         TokenErrorKind::WrongIssuer,
-                        "the verifier of this tenant does not name it; see TokenProfile::with_issuer",
+                        "the verifier of this tenant does not name it; see \
+                         TokenProfile::with_issuer",
                     ));
                 }
                 let token = verify(&*verifier)?;
@@ -178,14 +184,16 @@ impl TokenVerifier for IssuerSet {
         match self.judge_of(token.issuer().unwrap_or_default())? {
             Judge::One(verifier) => verifier.judge_again(token),
             Judge::PerTenant(verifier_of) => {
-                let verifier = token.issuer().and_then(|issuer| verifier_of(issuer)).ok_or_else(unknown)?;
+                let verifier =
+                    token.issuer().and_then(|issuer| verifier_of(issuer)).ok_or_else(unknown)?;
                 verifier.judge_again(token)
             }
         }
     }
 
-    /// Changes whenever one of them changes. With [tenants](Self::with_tenants), whose verifiers come and go unseen, it is
-    /// never the same: a cache around the set remembers nothing. Give the verifier of each tenant a cache of its own.
+    /// Changes whenever one of them changes. With [tenants](Self::with_tenants), whose verifiers
+    /// come and go unseen, it is never the same: a cache around the set remembers nothing. Give the
+    /// verifier of each tenant a cache of its own.
     fn generation(&self) -> u64 {
         let sum = self.judges.iter().try_fold(0_u64, |sum, judge| match judge {
             // Each only grows, so the sum never comes back.
@@ -218,11 +226,13 @@ fn unverified_issuer(token: &str) -> Result<Box<str>, TokenError> {
         return Err(TokenError::new(TokenErrorKind::TooLong, "the token is longer than 64 KiB"));
     }
     let mut parts = token.split('.');
-    let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    let (Some(_), Some(payload), Some(_), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return Err(malformed("the token does not have three parts"));
     };
-    let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| malformed("the claims are not base64url"))?;
+    let payload =
+        URL_SAFE_NO_PAD.decode(payload).map_err(|_| malformed("the claims are not base64url"))?;
     let issuer = issuer_of(&payload)?;
     issuer.map(|issuer| issuer.into_owned().into()).ok_or_else(|| {
         TokenError::new(

@@ -40,8 +40,9 @@ use crate::verified::VerifiedToken;
 
 /// Turns a token into a [`VerifiedToken`], or says why not.
 ///
-/// Implemented by [`JwtVerifier`](jwt::JwtVerifier). An implementation of your own checks the signature as it likes
-/// and hands the claims to [`TokenProfile::assert_verified`], the only way to make a `VerifiedToken`.
+/// Implemented by [`JwtVerifier`](jwt::JwtVerifier). An implementation of your own checks the
+/// signature as it likes and hands the claims to [`TokenProfile::assert_verified`], the only way to
+/// make a `VerifiedToken`.
 ///
 /// Called on the request path: it must not block.
 pub trait TokenVerifier: Send + Sync + 'static {
@@ -51,17 +52,20 @@ pub trait TokenVerifier: Send + Sync + 'static {
     /// [`TokenError`] if the token is not to be accepted, whatever the reason.
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError>;
 
-    /// A token that was accepted before and is remembered, judged again; `None` if there is no such token. The first half of
-    /// [`verify`](Self::verify), for callers who have the credentials as they came: what is the same, byte by byte, need not
-    /// be read again, because it is as well-formed as it was.
+    /// A token that was accepted before and is remembered, judged again; `None` if there is no such
+    /// token. The first half of [`verify`](Self::verify), for callers who have the credentials as
+    /// they came: what is the same, byte by byte, need not be read again, because it is as
+    /// well-formed as it was.
     ///
-    /// Default: `None`, for verifiers that remember nothing. [`CachedVerifier`](cache::CachedVerifier) does.
+    /// Default: `None`, for verifiers that remember nothing.
+    /// [`CachedVerifier`](cache::CachedVerifier) does.
     fn recall(&self, credentials: &[u8]) -> Option<Result<Arc<VerifiedToken>, TokenError>> {
         _ = credentials;
         None
     }
 
-    /// The second half of [`verify`](Self::verify), for callers who have asked [`recall`](Self::recall) in vain.
+    /// The second half of [`verify`](Self::verify), for callers who have asked
+    /// [`recall`](Self::recall) in vain.
     ///
     /// Default: all of `verify`.
     ///
@@ -71,21 +75,23 @@ pub trait TokenVerifier: Send + Sync + 'static {
         self.verify(token)
     }
 
-    /// Verifies a token that is to be revoked: everything but its times, because a token that is not valid yet can
-    /// be revoked, and one that is over needs no error (RFC 7009 §2.2).
+    /// Verifies a token that is to be revoked: everything but its times, because a token that is
+    /// not valid yet can be revoked, and one that is over needs no error (RFC 7009 §2.2).
     ///
     /// # Errors
     /// [`TokenError`] if the token was not issued by a trusted key or could never be accepted.
     fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError>;
 
-    /// The rules by which this verifier judges claims; a [`Revoker`](crate::Revoker) needs them too.
+    /// The rules by which this verifier judges claims; a [`Revoker`](crate::Revoker) needs them
+    /// too.
     fn profile(&self) -> &TokenProfile;
 
-    /// Judges again a token that this verifier has accepted before, now that time has passed. Everything but the time must be as
-    /// it was then; see [`generation`](Self::generation) for what is not.
+    /// Judges again a token that this verifier has accepted before, now that time has passed.
+    /// Everything but the time must be as it was then; see [`generation`](Self::generation) for
+    /// what is not.
     ///
-    /// Default: the times, by the rules of the [`profile`](Self::profile) and the clock of the system. A verifier with a
-    /// clock of its own judges by that one.
+    /// Default: the times, by the rules of the [`profile`](Self::profile) and the clock of the
+    /// system. A verifier with a clock of its own judges by that one.
     ///
     /// # Errors
     /// [`TokenError`] if the token is no longer, or not yet, to be accepted.
@@ -93,11 +99,12 @@ pub trait TokenVerifier: Send + Sync + 'static {
         self.profile().judge_times(token, CoarseClock.now())
     }
 
-    /// Changes with everything by which tokens are judged, such as the keys: a token that was accepted under one
-    /// generation is verified anew under another. Called on every request.
+    /// Changes with everything by which tokens are judged, such as the keys: a token that was
+    /// accepted under one generation is verified anew under another. Called on every request.
     ///
-    /// A verifier whose keys change puts the new ones in force first and changes the generation after that, so that nobody
-    /// who sees the new generation is still served by the old keys. A generation never comes back.
+    /// A verifier whose keys change puts the new ones in force first and changes the generation
+    /// after that, so that nobody who sees the new generation is still served by the old keys. A
+    /// generation never comes back.
     ///
     /// Default: always 0, for verifiers that never change.
     fn generation(&self) -> u64 {
@@ -152,9 +159,11 @@ pub struct TokenError {
 pub enum TokenErrorKind {
     /// Longer than the longest accepted token.
     TooLong,
-    /// Not a JWS in compact form (RFC 7515 §7.1), or its header or claims are not the JSON they must be.
+    /// Not a JWS in compact form (RFC 7515 §7.1), or its header or claims are not the JSON they
+    /// must be.
     Malformed,
-    /// A header parameter that must be understood and is not: `crit`, `b64`, `zip`, `enc` (RFC 7515 §4.1.11).
+    /// A header parameter that must be understood and is not: `crit`, `b64`, `zip`, `enc` (RFC 7515
+    /// §4.1.11).
     UnsupportedHeader,
     /// The type of the token (`typ`) is not accepted here.
     WrongType,
@@ -182,8 +191,8 @@ pub enum TokenErrorKind {
     WrongIssuer,
     /// `aud` names none of the accepted audiences.
     WrongAudience,
-    /// The keys that could check it cannot be had at the moment: nothing is known about the token, and the client may try
-    /// again. The layer answers 503, not 401.
+    /// The keys that could check it cannot be had at the moment: nothing is known about the token,
+    /// and the client may try again. The layer answers 503, not 401.
     NoKeys,
     /// Refused by a verifier of your own.
     Other,

@@ -63,9 +63,10 @@ const ANY: &str = "*";
 /// | `JWT_JWKS_TIMEOUT_MS` | `jwks_timeout_ms` | how long a fetch may take |
 /// | `JWT_JWKS_ROOT_CERTIFICATES_FILE` | `jwks_root_certificates_file` | PEM; trusted instead of those of the system |
 ///
-/// Lists are separated by commas or spaces in variables. A `_FILE` is read when the verifier is made; one line break at its
-/// end is left out. An error names the variable, or the field, and what to do; a variable that looks like one of these and
-/// is not is an error as well, and so is an unknown field. An empty field counts as not there, an empty variable is an error.
+/// Lists are separated by commas or spaces in variables. A `_FILE` is read when the verifier is
+/// made; one line break at its end is left out. An error names the variable, or the field, and what
+/// to do; a variable that looks like one of these and is not is an error as well, and so is an
+/// unknown field. An empty field counts as not there, an empty variable is an error.
 ///
 /// ```
 /// use tower_jwt_revocation::token::VerifierConfig;
@@ -177,7 +178,11 @@ const NAMES: [Name; 28] = [
     Name::new("cooldown", "jwks_cooldown_secs", "JWT_JWKS_COOLDOWN_SECS"),
     Name::new("outage_grace", "jwks_outage_grace_secs", "JWT_JWKS_OUTAGE_GRACE_SECS"),
     Name::new("timeout", "jwks_timeout_ms", "JWT_JWKS_TIMEOUT_MS"),
-    Name::new("root_certificates", "jwks_root_certificates_file", "JWT_JWKS_ROOT_CERTIFICATES_FILE"),
+    Name::new(
+        "root_certificates",
+        "jwks_root_certificates_file",
+        "JWT_JWKS_ROOT_CERTIFICATES_FILE",
+    ),
 ];
 
 /// Where the keys come from, once it is clear that there is one source.
@@ -192,8 +197,8 @@ impl VerifierConfig {
     /// From the environment.
     ///
     /// # Errors
-    /// [`ConfigError`] naming a variable that is not Unicode, is empty, or is not a number where one is needed; or one that
-    /// is not set while another is that looks like it.
+    /// [`ConfigError`] naming a variable that is not Unicode, is empty, or is not a number where
+    /// one is needed; or one that is not set while another is that looks like it.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::from_vars(&Vars::of_process())
     }
@@ -244,7 +249,8 @@ impl VerifierConfig {
     /// A verifier with keys that do not change.
     ///
     /// # Errors
-    /// [`ConfigError`] naming what is missing or cannot work, also if the keys are to be fetched; see `connect`.
+    /// [`ConfigError`] naming what is missing or cannot work, also if the keys are to be fetched;
+    /// see `connect`.
     pub fn verifier(&self) -> Result<JwtVerifier, ConfigError> {
         let build = || match self.keys()? {
             KeyMaterial::Key(key) => self.finish(JwtVerifier::new([key], self.build_profile()?)?),
@@ -252,13 +258,15 @@ impl VerifierConfig {
             #[cfg(feature = "jwks")]
             KeyMaterial::Remote(_) => Err(ConfigError::new(
                 "jwks_url",
-                "or an issuer for discovery is set, so keys must be fetched; call VerifierConfig::connect",
+                "or an issuer for discovery is set, so keys must be fetched; call \
+                 VerifierConfig::connect",
             )),
         };
         build().map_err(|error| self.in_its_words(error))
     }
 
-    /// A verifier with whatever keys are configured; if they are published, they are fetched before it is given out.
+    /// A verifier with whatever keys are configured; if they are published, they are fetched before
+    /// it is given out.
     ///
     /// # Errors
     /// [`JwksError`] naming what is missing or cannot work, or why the keys could not be fetched.
@@ -301,7 +309,9 @@ impl VerifierConfig {
         match self.missing_id.as_deref() {
             None | Some("refuse") => {}
             Some("signing-input") => profile = profile.with_missing_id(MissingId::SigningInput),
-            Some("other-targets-only") => profile = profile.with_missing_id(MissingId::OtherTargetsOnly),
+            Some("other-targets-only") => {
+                profile = profile.with_missing_id(MissingId::OtherTargetsOnly)
+            }
             Some(_) => {
                 return Err(ConfigError::new(
                     "missing_id",
@@ -322,7 +332,8 @@ impl VerifierConfig {
             };
         }
         profile.validate().map_err(|error| {
-            // Without targets of the operator's own it is the id claim that is in the way of a default.
+            // Without targets of the operator's own it is the id claim that is in the way of a
+            // default.
             let is_default = error.setting() == "claim_target" && self.claim_targets.is_empty();
             if is_default { error.renamed("claim") } else { error }
         })?;
@@ -345,7 +356,10 @@ impl VerifierConfig {
         }
         if self.issuers.iter().any(|issuer| issuer == ANY) {
             let patterns = self.word("issuer_pattern");
-            return Err(ConfigError::new("issuer", format!("has `*` next to {patterns}; leave one out")));
+            return Err(ConfigError::new(
+                "issuer",
+                format!("has `*` next to {patterns}; leave one out"),
+            ));
         }
         for issuer in &self.issuers {
             profile = profile.with_issuer(issuer);
@@ -372,7 +386,8 @@ impl VerifierConfig {
             ("jwks_url", self.jwks_url.is_some()),
             ("discovery_issuer", self.discovery_issuer.is_some()),
         ];
-        let given: Vec<_> = sources.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
+        let given: Vec<_> =
+            sources.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
         let source = match given.as_slice() {
             [] => {
                 let names = sources.map(|(name, _)| self.word(name)).join(", ");
@@ -392,9 +407,9 @@ impl VerifierConfig {
                 let secret = self.secret.as_ref().map(SecretText::expose);
                 let secret = text("secret_file", secret, self.secret_file.as_deref())?;
                 let secret = match secret.strip_prefix("base64:") {
-                    Some(encoded) => STANDARD
-                        .decode(encoded)
-                        .map_err(|_| ConfigError::new(source, "says `base64:` and is not base64"))?,
+                    Some(encoded) => STANDARD.decode(encoded).map_err(|_| {
+                        ConfigError::new(source, "says `base64:` and is not base64")
+                    })?,
                     None => secret.into_bytes(),
                 };
                 let key = VerificationKey::from_secret(self.algorithm("HS256")?, &secret);
@@ -402,8 +417,11 @@ impl VerifierConfig {
             }
             "public_key" | "public_key_file" => {
                 self.refuse_remote(source)?;
-                let pem =
-                    text("public_key_file", self.public_key.as_deref(), self.public_key_file.as_deref())?;
+                let pem = text(
+                    "public_key_file",
+                    self.public_key.as_deref(),
+                    self.public_key_file.as_deref(),
+                )?;
                 let key = VerificationKey::from_pem(self.algorithm("RS256")?, pem.as_bytes());
                 self.named(key.map_err(|error| renamed_key(error, source))?)
             }
@@ -412,7 +430,9 @@ impl VerifierConfig {
                 self.refuse_remote(source)?;
                 let set = self.jwk_set.as_ref().map(SecretText::expose);
                 let set = text("jwk_set_file", set, self.jwk_set_file.as_deref())?;
-                KeySet::from_jwk_set(&set).map(KeyMaterial::Set).map_err(|error| error.renamed(source))
+                KeySet::from_jwk_set(&set)
+                    .map(KeyMaterial::Set)
+                    .map_err(|error| error.renamed(source))
             }
             _ => {
                 self.refuse_algorithm(source)?;
@@ -441,7 +461,8 @@ impl VerifierConfig {
             jwks = jwks.with_timeout(Duration::from_millis(ms));
         }
         if let Some(path) = &self.jwks_root_certificates_file {
-            jwks = jwks.with_root_certificates(text("root_certificates", None, Some(path))?.as_bytes())?;
+            jwks = jwks
+                .with_root_certificates(text("root_certificates", None, Some(path))?.as_bytes())?;
         }
         Ok(KeyMaterial::Remote(jwks))
     }
@@ -472,11 +493,16 @@ impl VerifierConfig {
 
     /// A set names the algorithms itself, and one that is silently ignored would be misleading.
     fn refuse_algorithm(&self, source: &'static str) -> Result<(), ConfigError> {
-        for (setting, is_given) in [("algorithm", self.algorithm.is_some()), ("kid", self.key_id.is_some())] {
+        for (setting, is_given) in
+            [("algorithm", self.algorithm.is_some()), ("kid", self.key_id.is_some())]
+        {
             if is_given {
                 return Err(ConfigError::new(
                     setting,
-                    format!("has no effect on {}, whose keys name theirs; leave it out", self.word(source)),
+                    format!(
+                        "has no effect on {}, whose keys name theirs; leave it out",
+                        self.word(source)
+                    ),
                 ));
             }
         }
@@ -495,7 +521,10 @@ impl VerifierConfig {
             if is_given {
                 return Err(ConfigError::new(
                     setting,
-                    format!("has no effect on {}, which is not fetched; leave it out", self.word(source)),
+                    format!(
+                        "has no effect on {}, which is not fetched; leave it out",
+                        self.word(source)
+                    ),
                 ));
             }
         }
@@ -523,7 +552,10 @@ impl VerifierConfig {
 /// A list that must be there: an empty one would accept everything, and may be a slip of the pen.
 fn required<'a>(setting: &'static str, list: &'a [String]) -> Result<&'a [String], ConfigError> {
     match list {
-        [] => Err(ConfigError::new(setting, "is missing; name at least one, or write `*` to accept any")),
+        [] => Err(ConfigError::new(
+            setting,
+            "is missing; name at least one, or write `*` to accept any",
+        )),
         [any] if any == ANY => Ok(&[]),
         names if names.iter().any(|name| name == ANY) => {
             Err(ConfigError::new(setting, "has `*` next to others; leave one out"))
@@ -544,7 +576,8 @@ fn target_kind(kind: &str) -> Result<Option<TargetKind>, ConfigError> {
         _ => {
             return Err(ConfigError::new(
                 "claim_target",
-                "has a kind that is not one of user, session, device, family, client, claim and none",
+                "has a kind that is not one of user, session, device, family, client, claim and \
+                 none",
             ));
         }
     }))
@@ -555,7 +588,11 @@ fn renamed_key(error: ConfigError, source: &'static str) -> ConfigError {
     if error.setting() == "key" { error.renamed(source) } else { error }
 }
 
-fn text(file_setting: &'static str, text: Option<&str>, file: Option<&str>) -> Result<String, ConfigError> {
+fn text(
+    file_setting: &'static str,
+    text: Option<&str>,
+    file: Option<&str>,
+) -> Result<String, ConfigError> {
     Ok(file_or_text(file_setting, text, file)?.unwrap_or_default())
 }
 

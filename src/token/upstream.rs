@@ -21,8 +21,9 @@ const MAX_CLAIMS_BYTES: usize = 64 * 1024;
 
 /// The claims of a token that was verified further out, found in the request.
 ///
-/// For a [`JwtRevocationLayer::behind`](crate::JwtRevocationLayer::behind) another layer that checks signatures. The
-/// claims are judged by the profile all the same: issuer, audience, times, and that the token can be revoked.
+/// For a [`JwtRevocationLayer::behind`](crate::JwtRevocationLayer::behind) another layer that
+/// checks signatures. The claims are judged by the profile all the same: issuer, audience, times,
+/// and that the token can be revoked.
 ///
 /// ```
 /// use tower_jwt_revocation::token::{TokenProfile, UpstreamClaims};
@@ -45,15 +46,19 @@ const MAX_CLAIMS_BYTES: usize = 64 * 1024;
 /// ```
 ///
 /// # Cryptography
-/// jsonwebtoken, if the layer further out is built on its version 11 too, has one provider for the whole process and panics if
-/// it has to choose between two. So one is installed here, unless the program has done so or no feature of this crate brings one.
+/// jsonwebtoken, if the layer further out is built on its version 11 too, has one provider for the
+/// whole process and panics if it has to choose between two. So one is installed here, unless the
+/// program has done so or no feature of this crate brings one.
 ///
 /// # Security
-/// - Whatever puts the claims there must have checked the signature and the type (`typ`) of the token. Nothing here can.
-/// - The layer further out must be there on every route. A request without claims has no credentials and is refused.
-/// - Only what is handed over can be revoked: a type of claims that has no `sid` makes revocations of sessions without
-///   effect. `jti`, `iat`, `exp` and `sub` should be in it, and every claim that names a target (see
-///   [`TokenProfile::with_claim_target`]). `#[serde(flatten)]` into a map keeps the rest.
+/// - Whatever puts the claims there must have checked the signature and the type (`typ`) of the
+///   token. Nothing here can.
+/// - The layer further out must be there on every route. A request without claims has no
+///   credentials and is refused.
+/// - Only what is handed over can be revoked: a type of claims that has no `sid` makes revocations
+///   of sessions without effect. `jti`, `iat`, `exp` and `sub` should be in it, and every claim
+///   that names a target (see [`TokenProfile::with_claim_target`]). `#[serde(flatten)]` into a map
+///   keeps the rest.
 #[derive(Clone)]
 pub struct UpstreamClaims {
     profile: Arc<TokenProfile>,
@@ -108,18 +113,25 @@ impl UpstreamClaims {
         })
     }
 
-    /// Claims in a header field that a gateway writes: JSON in base64url, with or without padding, as Envoy and Istio
-    /// (`forward_payload_header`, `outputPayloadToHeader`) and API Gateway of Google Cloud do.
+    /// Claims in a header field that a gateway writes: JSON in base64url, with or without padding,
+    /// as Envoy and Istio (`forward_payload_header`, `outputPayloadToHeader`) and API Gateway of
+    /// Google Cloud do.
     ///
     /// # Security
-    /// Whoever can write this field is anyone he likes. The gateway must take it away from requests that come from
-    /// outside, and nobody may reach the service but through the gateway.
+    /// Whoever can write this field is anyone he likes. The gateway must take it away from requests
+    /// that come from outside, and nobody may reach the service but through the gateway.
     ///
     /// # Errors
     /// [`ConfigError`] if the name cannot be that of a header field, or if the profile cannot work.
-    pub fn in_header_of_trusted_gateway(profile: TokenProfile, name: &str) -> Result<Self, ConfigError> {
+    pub fn in_header_of_trusted_gateway(
+        profile: TokenProfile,
+        name: &str,
+    ) -> Result<Self, ConfigError> {
         let name: HeaderName = name.parse().map_err(|_| {
-            ConfigError::new("claims_header", "is not the name of a header field, such as x-jwt-payload")
+            ConfigError::new(
+                "claims_header",
+                "is not the name of a header field, such as x-jwt-payload",
+            )
         })?;
         Self::found_by(profile, move |head| {
             let mut fields = head.headers().get_all(&name).iter();
@@ -134,11 +146,14 @@ impl UpstreamClaims {
                 )));
             }
             let text = field.to_str().unwrap_or_default().trim_end_matches('=');
-            Some(URL_SAFE_NO_PAD.decode(text).map_err(|_| malformed("the claims are not base64url")))
+            Some(
+                URL_SAFE_NO_PAD.decode(text).map_err(|_| malformed("the claims are not base64url")),
+            )
         })
     }
 
-    /// Claims that `find` knows how to find, as JSON. `None` means that the request has no credentials.
+    /// Claims that `find` knows how to find, as JSON. `None` means that the request has no
+    /// credentials.
     ///
     /// # Security
     /// `find` vouches for the claims, as [`TokenProfile::assert_verified`] says.
@@ -155,7 +170,8 @@ impl UpstreamClaims {
         Ok(Self { profile: Arc::new(profile), find: Arc::new(find), clock: Arc::new(SystemClock) })
     }
 
-    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default [`SystemClock`].
+    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default
+    /// [`SystemClock`].
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -163,7 +179,10 @@ impl UpstreamClaims {
     }
 
     /// The verified token of a request, if it has one.
-    pub(crate) fn find(&self, head: &RequestHead<'_>) -> Option<Result<Arc<VerifiedToken>, TokenError>> {
+    pub(crate) fn find(
+        &self,
+        head: &RequestHead<'_>,
+    ) -> Option<Result<Arc<VerifiedToken>, TokenError>> {
         let payload = match (self.find)(head)? {
             Ok(payload) => payload,
             Err(error) => return Some(Err(error)),
@@ -195,7 +214,8 @@ impl NoRawTokens {
     fn refuse<T>() -> Result<T, TokenError> {
         Err(TokenError::new(
             TokenErrorKind::Other,
-            "this layer takes the claims that another one has verified and cannot verify a token itself",
+            "this layer takes the claims that another one has verified and cannot verify a token \
+             itself",
         ))
     }
 }

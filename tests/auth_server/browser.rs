@@ -40,7 +40,9 @@ macro_rules! browser_or_skip {
         match $crate::browser::installed() {
             Some(browser) => browser,
             None => {
-                eprintln!("skipped: no Chromium is installed (apt-get install chromium-headless-shell)");
+                eprintln!(
+                    "skipped: no Chromium is installed (apt-get install chromium-headless-shell)"
+                );
                 return;
             }
         }
@@ -65,7 +67,9 @@ impl Browser {
         let profile = Dir::new();
         // The protocol is spoken on the descriptors 3 and 4.
         let mut command = Command::new("sh");
-        command.args(["-c", r#"exec "$@" 3<&0 4>&1 0</dev/null 1>/dev/null 2>/dev/null"#, "sh"]).arg(program);
+        command
+            .args(["-c", r#"exec "$@" 3<&0 4>&1 0</dev/null 1>/dev/null 2>/dev/null"#, "sh"])
+            .arg(program);
         command.args([
             "--headless",
             "--no-sandbox",
@@ -78,25 +82,33 @@ impl Browser {
             "--remote-debugging-pipe",
             "--window-size=1100,900",
         ]);
-        command.arg(format!("--user-data-dir={}", profile.path("profile"))).env("HOME", profile.path("home"));
+        command
+            .arg(format!("--user-data-dir={}", profile.path("profile")))
+            .env("HOME", profile.path("home"));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (to, from) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let (to, from) =
+            (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         Self { child, to, from, calls: 0, _profile: profile }
     }
 
     pub(crate) fn open(&mut self, url: &str) -> Tab {
-        let target = self.call(None, "Target.createTarget", &json!({ "url": url }))["targetId"].clone();
+        let target =
+            self.call(None, "Target.createTarget", &json!({ "url": url }))["targetId"].clone();
         let attach = json!({ "targetId": target, "flatten": true });
         let session = self.call(None, "Target.attachToTarget", &attach)["sessionId"].clone();
         let tab = Tab(session.as_str().unwrap().to_owned());
         // Before it goes there, it is at an empty page, which is complete.
-        self.until(&tab, &format!("location.href.startsWith('{url}') && document.readyState === 'complete'"));
+        self.until(
+            &tab,
+            &format!("location.href.startsWith('{url}') && document.readyState === 'complete'"),
+        );
         tab
     }
 
     /// The value of an expression in the page.
     pub(crate) fn value(&mut self, tab: &Tab, expression: &str) -> Value {
-        let evaluate = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
+        let evaluate =
+            json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
         let answer = self.call(Some(tab), "Runtime.evaluate", &evaluate);
         assert!(answer.get("exceptionDetails").is_none(), "{expression}: {answer}");
         answer["result"]["value"].clone()
@@ -116,16 +128,17 @@ impl Browser {
     #[track_caller]
     pub(crate) fn click(&mut self, tab: &Tab, selector: &str) {
         let find = format!(
-            "(() => {{ const it = document.querySelector(`{selector}`); it.scrollIntoView({{ block: 'center' }});
+            "(() => {{ const it = document.querySelector(`{selector}`); it.scrollIntoView({{ \
+             block: 'center' }});
                 const box = it.getBoundingClientRect();
                 const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
-                return it.disabled || document.elementFromPoint(x, y) !== it ? null : {{ x, y }}; }})()"
+                return it.disabled || document.elementFromPoint(x, y) !== it ? null : {{ x, y }}; \
+                }})()"
         );
         let place = self.value(tab, &find);
         assert!(place.is_object(), "{selector} cannot be clicked");
         for kind in ["mousePressed", "mouseReleased"] {
-            let event =
-                json!({ "type": kind, "x": place["x"], "y": place["y"], "button": "left", "clickCount": 1 });
+            let event = json!({ "type": kind, "x": place["x"], "y": place["y"], "button": "left", "clickCount": 1 });
             self.call(Some(tab), "Input.dispatchMouseEvent", &event);
         }
     }

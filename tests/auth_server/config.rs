@@ -21,7 +21,8 @@ fn bad_configuration_is_told_at_once_and_by_name() {
     let twice = file("twice", &format!(r#"{{"keys":[{key},{key}]}}"#));
     let no_kid = file("no_kid", r#"{"keys":[{"kty":"oct","alg":"HS256","k":"BwcHBw"}]}"#);
     let no_alg = file("no_alg", &key.replace(r#""alg":"HS256","#, ""));
-    let wrong_alg = file("wrong_alg", &format!(r#"{{"keys":[{}]}}"#, key.replace("HS256", "RS256")));
+    let wrong_alg =
+        file("wrong_alg", &format!(r#"{{"keys":[{}]}}"#, key.replace("HS256", "RS256")));
     let empty = file("empty", r#"{"keys":[]}"#);
     let no_json = file("no_json", "BwcHBw");
     let public = file(
@@ -79,7 +80,8 @@ fn bad_configuration_is_told_at_once_and_by_name() {
         (vec![("AUTH_MAX_TOKEN_BYTES", "1")], "AUTH_MAX_TOKEN_BYTES"),
         (vec![("AUTH_AUDIT", "/nowhere/audit.log")], "AUTH_AUDIT"),
     ] {
-        let mut child = command(&dir, &env).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command(&dir, &env).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut status = None;
         support::wait_until(&format!("{env:?} is refused"), Duration::from_secs(5), || {
             status = child.try_wait().unwrap();

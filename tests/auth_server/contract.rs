@@ -22,7 +22,15 @@ async fn public_routes(server: &Server) {
     for name in ["checks", "refused_revoked", "store_errors", "admitted_unchecked"] {
         assert!(stats[name].is_u64(), "{name}: {stats}");
     }
-    assert!(server.get("/", None).await.is(200).header("content-type").unwrap().starts_with("text/html"));
+    assert!(
+        server
+            .get("/", None)
+            .await
+            .is(200)
+            .header("content-type")
+            .unwrap()
+            .starts_with("text/html")
+    );
     server.get("/nowhere", None).await.is(404);
     for odd in [
         "",
@@ -41,10 +49,15 @@ async fn public_routes(server: &Server) {
     server.post("/login", None, json!({ "sub": "x".repeat(1025) })).await.is(400);
     let token = server.login("alice").await.refresh;
     server.post("/login", None, json!({ "sub": "alice", "device": token })).await.is(400);
-    server.post("/login", None, json!({ "sub": "alice", "device": "x".repeat(5000) })).await.is(400);
+    server
+        .post("/login", None, json!({ "sub": "alice", "device": "x".repeat(5000) }))
+        .await
+        .is(400);
     server.send(server.request("POST", "/login", None, vec![b' '; 1024 * 1024 + 1])).await.is(413);
     server.get("/login", None).await.is(405);
-    Tokens::of(&server.post("/login", None, json!({ "sub": "no device", "device": null })).await.is(200));
+    Tokens::of(
+        &server.post("/login", None, json!({ "sub": "no device", "device": null })).await.is(200),
+    );
 }
 
 async fn what_the_layer_answers(server: &Server) {
@@ -57,7 +70,10 @@ async fn what_the_layer_answers(server: &Server) {
     }
     let mut request = server.request("GET", "/protected", None, "");
     request.headers_mut().insert("authorization", "Basic YTpi".parse().unwrap());
-    assert_eq!(server.send(request).await.is(401).header("www-authenticate"), Some("Bearer realm=\"auth\""));
+    assert_eq!(
+        server.send(request).await.is(401).header("www-authenticate"),
+        Some("Bearer realm=\"auth\"")
+    );
     for odd in ["Bearer", "Bearer a b"] {
         let mut request = server.request("GET", "/protected", None, "");
         request.headers_mut().insert("authorization", odd.parse().unwrap());
@@ -65,7 +81,9 @@ async fn what_the_layer_answers(server: &Server) {
         assert!(matches!(status, 400 | 401), "{odd}: {status}");
     }
     let mut request = server.request("GET", "/protected", Some(&tokens.access), "");
-    request.headers_mut().append("authorization", format!("Bearer {}", tokens.access).parse().unwrap());
+    request
+        .headers_mut()
+        .append("authorization", format!("Bearer {}", tokens.access).parse().unwrap());
     assert!(matches!(server.send(request).await.status, 400 | 401));
 
     let now = SystemClock::default().now().as_secs();
@@ -113,12 +131,20 @@ async fn protected_routes(server: &Server) {
     assert_eq!((&body["sub"], &body["checked"]), (&json!("alice"), &json!(true)));
     for size in [0, 1, 1024 * 1024] {
         let payload = vec![b'y'; size];
-        let answer =
-            server.send(server.request("POST", "/protected/echo", token, payload.clone())).await.is(200);
+        let answer = server
+            .send(server.request("POST", "/protected/echo", token, payload.clone()))
+            .await
+            .is(200);
         assert!(answer.body == payload, "{size}");
     }
-    server.send(server.request("POST", "/protected/echo", token, vec![b'y'; 1024 * 1024 + 1])).await.is(413);
-    assert!(server.get("/protected/slow?ms=200", token).await.is(200).took >= Duration::from_millis(200));
+    server
+        .send(server.request("POST", "/protected/echo", token, vec![b'y'; 1024 * 1024 + 1]))
+        .await
+        .is(413);
+    assert!(
+        server.get("/protected/slow?ms=200", token).await.is(200).took
+            >= Duration::from_millis(200)
+    );
     server.get("/protected/slow?ms=10001", token).await.is(400);
 
     let here = server.login("carol").await;
@@ -291,8 +317,10 @@ async fn everything_on_redis() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unsafe_settings_of_redis_are_named() {
     support::redis_or_skip!();
-    let redis =
-        RedisServer::builder().arg("--maxmemory", "100mb").arg("--maxmemory-policy", "allkeys-lru").start();
+    let redis = RedisServer::builder()
+        .arg("--maxmemory", "100mb")
+        .arg("--maxmemory-policy", "allkeys-lru")
+        .start();
     let server = Server::on(&redis, &[]);
     let ready = server.get("/readyz", None).await.is(200).json();
     assert!(ready["warnings"].to_string().contains("allkeys-lru"), "{ready}");
@@ -328,10 +356,15 @@ async fn refresh_tokens_and_families_grow_old() {
 
 #[tokio::test]
 async fn issuer_and_audience_are_required_checked_and_minted() {
-    let server = Server::start(&[("AUTH_ISS", "https://id"), ("AUTH_AUD", "api"), ("AUTH_REALM", "the api")]);
+    let server = Server::start(&[
+        ("AUTH_ISS", "https://id"),
+        ("AUTH_AUD", "api"),
+        ("AUTH_REALM", "the api"),
+    ]);
     let tokens = server.login("alice").await;
     server.protected(&tokens.access).await.is(200);
-    let fine = with(with(claims("alice", "x"), "iss", "https://id"), "aud", json!(["api", "other"]));
+    let fine =
+        with(with(claims("alice", "x"), "iss", "https://id"), "aud", json!(["api", "other"]));
     server.protected(&foreign(&fine)).await.is(200);
     for odd in [
         claims("alice", "x"),
@@ -340,7 +373,9 @@ async fn issuer_and_audience_are_required_checked_and_minted() {
         with(fine.clone(), "iss", 7),
     ] {
         let answer = server.protected(&foreign(&odd)).await.is(401);
-        assert!(answer.header("www-authenticate").unwrap().starts_with("Bearer realm=\"the api\","));
+        assert!(
+            answer.header("www-authenticate").unwrap().starts_with("Bearer realm=\"the api\",")
+        );
     }
     server.admin("revoke", json!({ "jti": "x", "iss": "https://other" })).await.is(400);
     server.admin("revoke", json!({ "jti": "x", "iss": "https://id" })).await.is(204);
@@ -387,7 +422,9 @@ async fn grpc_is_answered_in_its_own_way() {
     let mut call = async |token: Option<&str>| {
         let mut request = tonic::Request::new(HealthCheckRequest { service: String::new() });
         if let Some(token) = token {
-            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+            request
+                .metadata_mut()
+                .insert("authorization", format!("Bearer {token}").parse().unwrap());
         }
         client.check(request).await.map_or_else(|status| status.code(), |_| tonic::Code::Ok)
     };
@@ -400,8 +437,12 @@ async fn grpc_is_answered_in_its_own_way() {
         let head = (answer.header("content-type"), answer.header("grpc-status"));
         assert_eq!(head, (Some("application/grpc"), Some("16")));
     };
-    let kinds =
-        ["application/grpc", "application/grpc+proto", "application/grpc-web", "Application/gRPC-web-text"];
+    let kinds = [
+        "application/grpc",
+        "application/grpc+proto",
+        "application/grpc-web",
+        "Application/gRPC-web-text",
+    ];
     for kind in kinds {
         let mut request = server.request("POST", "/protected", Some(&tokens.access), "");
         request.headers_mut().insert("content-type", kind.parse().unwrap());
@@ -414,7 +455,9 @@ async fn grpc_is_answered_in_its_own_way() {
     // Whatever comes to the port of gRPC is answered in gRPC.
     let http = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
     let url = format!("{}/grpc.health.v1.Health/Check", server.grpc.clone().unwrap());
-    for kind in [None, Some("application/json"), Some("application/grpc-web"), Some("application/grpcs")] {
+    for kind in
+        [None, Some("application/json"), Some("application/grpc-web"), Some("application/grpcs")]
+    {
         let mut request = http::Request::post(&url).body(http_body_util::Full::default()).unwrap();
         if let Some(kind) = kind {
             request.headers_mut().insert("content-type", kind.parse().unwrap());
@@ -438,16 +481,22 @@ async fn refusals_do_not_wait_behind_slow_requests() {
         .collect();
     while server.handler_calls().await < 64 {}
     let waiting = {
-        let (http, next) = (server.http.clone(), server.request("POST", "/logout", Some(&tokens.access), ""));
+        let (http, next) =
+            (server.http.clone(), server.request("POST", "/logout", Some(&tokens.access), ""));
         tokio::spawn(async move { send_with(&http, next).await })
     };
     let began = Instant::now();
     server.protected("nonsense").await.is_invalid_token();
     server.protected(&revoked.access).await.is_invalid_token();
     server.get("/protected", None).await.is(401);
-    assert!(!waiting.is_finished() && began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(
+        !waiting.is_finished() && began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
     assert_eq!(server.handler_calls().await, 64, "sixty-four at once, and no more");
-    // That it had to wait for longer than its budget takes nothing from what it may ask of the store.
+    // That it had to wait for longer than its budget takes nothing from what it may ask of the
+    // store.
     waiting.await.unwrap().is(204);
     for slow in slow {
         slow.await.unwrap().is(200);

@@ -1,8 +1,10 @@
-//! Rotation against a model: random histories of refreshes, retries, lost replies, tabs, thefts, revocations, steps of the
-//! clock of Redis and deaths of processes, over three processes on one real Redis.
+//! Rotation against a model: random histories of refreshes, retries, lost replies, tabs, thefts,
+//! revocations, steps of the clock of Redis and deaths of processes, over three processes on one
+//! real Redis.
 //!
-//! Two sessions of one user each: one from which someone steals, and one of an innocent, who repeats a refresh only within
-//! the grace. The model knows what the table says of each token; the ends are judged without it.
+//! Two sessions of one user each: one from which someone steals, and one of an innocent, who
+//! repeats a refresh only within the grace. The model knows what the table says of each token; the
+//! ends are judged without it.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -47,7 +49,14 @@ impl World {
     fn new(seed: u64, env: &[(&'static str, &'static str)]) -> Self {
         let redis = RedisServer::builder().own_clock().start();
         let servers = (0..3).map(|_| Server::on(&redis, env)).collect();
-        Self { redis, servers, env: env.to_vec(), began: Instant::now(), ahead_ms: 0, dice: Dice(seed) }
+        Self {
+            redis,
+            servers,
+            env: env.to_vec(),
+            began: Instant::now(),
+            ahead_ms: 0,
+            dice: Dice(seed),
+        }
     }
 
     /// The time by the clock of Redis, since the beginning and an hour.
@@ -57,7 +66,8 @@ impl World {
     }
 
     fn step(&mut self, seconds: i64) {
-        // Not so far that the clocks of the servers, which stay, would take new tokens for tokens of the future.
+        // Not so far that the clocks of the servers, which stay, would take new tokens for tokens
+        // of the future.
         self.ahead_ms = (self.ahead_ms + seconds * 1000).clamp(-30_000, 40_000);
         self.redis.set_clock(self.ahead_ms);
     }
@@ -160,7 +170,8 @@ impl Session {
         match (expected, answer) {
             (Expected::Next, Some(next)) => {
                 assert!(self.known.insert(next.refresh.clone()), "a token was given twice");
-                self.parent = Some((std::mem::replace(&mut self.current, next.refresh.clone()), now));
+                self.parent =
+                    Some((std::mem::replace(&mut self.current, next.refresh.clone()), now));
             }
             (Expected::SameAgain | Expected::SameOrRefused, Some(same)) => {
                 assert_eq!(same.refresh, self.current);
@@ -185,7 +196,8 @@ impl Session {
         let expected = self.expected(&token, now);
         let asked = world.servers.iter().map(|server| server.refresh(&token));
         let answers: Vec<_> = join_all(asked).await.into_iter().map(granted).collect();
-        let given: HashSet<_> = answers.iter().flatten().map(|tokens| tokens.refresh.clone()).collect();
+        let given: HashSet<_> =
+            answers.iter().flatten().map(|tokens| tokens.refresh.clone()).collect();
         assert!(given.len() <= 1, "tabs were given {} tokens", given.len());
         if self.grace.is_zero() && expected == Expected::Next {
             // The first of them, before it was noticed that there was another.
@@ -208,7 +220,11 @@ impl Session {
         let server = world.any();
         for access in self.access.iter().rev().take(3) {
             let status = world.servers[server].protected(access).await.status;
-            assert_eq!(status, if self.is_dead { 401 } else { 200 }, "an access token of a session");
+            assert_eq!(
+                status,
+                if self.is_dead { 401 } else { 200 },
+                "an access token of a session"
+            );
         }
     }
 }
@@ -273,14 +289,18 @@ async fn history(world: &mut World, user: &str, grace: Duration) {
         innocent.check_access(world).await;
     }
 
-    // Whatever has happened: once both have been there again, with the grace between them, nobody is left.
+    // Whatever has happened: once both have been there again, with the grace between them, nobody
+    // is left.
     if let Some(stolen) = prey.thief.clone() {
         for token in [prey.owner.clone(), stolen.clone()] {
             world.outlast_the_grace();
             world.refresh(&token).await;
         }
         for token in &prey.known {
-            assert!(world.refresh(token).await.is_none(), "a thief is still in, or the owner with him");
+            assert!(
+                world.refresh(token).await.is_none(),
+                "a thief is still in, or the owner with him"
+            );
         }
         prey.is_dead = true;
         prey.check_access(world).await;
@@ -288,7 +308,10 @@ async fn history(world: &mut World, user: &str, grace: Duration) {
     // The innocent goes on, unless all was revoked, and then with nothing that was ever given out.
     if innocent_revoked {
         for token in &innocent.known {
-            assert!(world.refresh(token).await.is_none(), "a token outlived the revocation of its user");
+            assert!(
+                world.refresh(token).await.is_none(),
+                "a token outlived the revocation of its user"
+            );
         }
         return;
     }

@@ -1,4 +1,5 @@
-//! `AUTH_CHECK=mirror`: decided from memory, within the bound, and what becomes of it when Redis is away.
+//! `AUTH_CHECK=mirror`: decided from memory, within the bound, and what becomes of it when Redis is
+//! away.
 
 use std::time::{Duration, Instant};
 
@@ -49,9 +50,15 @@ async fn one_revokes_and_the_other_refuses_within_the_bound() {
     support::redis_or_skip!();
     let redis = RedisServer::start();
     let (here, there) = (mirrored(&redis, &[]).await, mirrored(&redis, &[]).await);
-    for what in
-        ["revoke", "revoke_token", "revoke_user", "revoke_family", "revoke_session", "logout", "reuse"]
-    {
+    for what in [
+        "revoke",
+        "revoke_token",
+        "revoke_user",
+        "revoke_family",
+        "revoke_session",
+        "logout",
+        "reuse",
+    ] {
         let tokens = here.login("alice").await;
         let spared = here.login("bob").await;
         for server in [&here, &there] {
@@ -62,10 +69,16 @@ async fn one_revokes_and_the_other_refuses_within_the_bound() {
                 let jti = here.protected(&tokens.access).await.is(200).json()["jti"].clone();
                 here.admin(what, json!({ "jti": jti })).await.is(204);
             }
-            "revoke_token" => drop(here.admin(what, json!({ "token": tokens.access })).await.is(204)),
+            "revoke_token" => {
+                drop(here.admin(what, json!({ "token": tokens.access })).await.is(204))
+            }
             "revoke_user" => drop(here.admin(what, json!({ "sub": "alice" })).await.is(204)),
-            "revoke_family" => drop(here.admin(what, json!({ "family_id": tokens.family })).await.is(204)),
-            "revoke_session" => drop(here.admin(what, json!({ "session_id": tokens.session })).await.is(204)),
+            "revoke_family" => {
+                drop(here.admin(what, json!({ "family_id": tokens.family })).await.is(204))
+            }
+            "revoke_session" => {
+                drop(here.admin(what, json!({ "session_id": tokens.session })).await.is(204))
+            }
             "logout" => drop(here.post("/logout", Some(&tokens.access), json!({})).await.is(204)),
             _ => {
                 here.refreshed(&tokens.refresh).await;
@@ -98,7 +111,8 @@ async fn no_request_asks_redis_while_the_mirror_is_fresh() {
         calls.map_or(0, |line| line.split(',').next().unwrap().parse::<u32>().unwrap())
     };
     assert!(asked(&direct).await >= 20);
-    // Now and then a store looks by itself whether all is well. If requests asked, no round would be without.
+    // Now and then a store looks by itself whether all is well. If requests asked, no round would
+    // be without.
     let mut rounds = 0;
     while asked(&mirrored).await != 0 {
         rounds += 1;
@@ -139,9 +153,16 @@ async fn past_the_bound_a_mirror_of_a_hung_redis_decides_nothing() {
     }
     for _ in 0..5 {
         closed.protected(&tokens.access).await.is_unavailable().in_time(BUDGET);
-        assert_eq!(open.protected(&tokens.access).await.is(200).in_time(BUDGET).json()["checked"], false);
+        assert_eq!(
+            open.protected(&tokens.access).await.is(200).in_time(BUDGET).json()["checked"],
+            false
+        );
     }
-    closed.post("/login", None, json!({ "sub": "carol" })).await.is_unavailable().in_time(BUDGET * 3);
+    closed
+        .post("/login", None, json!({ "sub": "carol" }))
+        .await
+        .is_unavailable()
+        .in_time(BUDGET * 3);
     closed.get("/readyz", None).await.is(503);
 
     redis.resume();
@@ -155,7 +176,8 @@ async fn past_the_bound_a_mirror_of_a_hung_redis_decides_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mirror_starts_without_redis_and_fills_later() {
     support::redis_or_skip!();
-    let mut redis = RedisServer::builder().arg("--appendonly", "yes").arg("--appendfsync", "always").start();
+    let mut redis =
+        RedisServer::builder().arg("--appendonly", "yes").arg("--appendfsync", "always").start();
     let before = Server::on(&redis, &[]);
     let (tokens, revoked) = (before.login("alice").await, before.login("bob").await);
     before.admin("revoke_user", json!({ "sub": "bob" })).await.is(204);

@@ -68,16 +68,21 @@ async fn open_without_redis(server: &Server, tokens: &Tokens) {
     assert_eq!((&ready["ready"], &ready["degraded"]), (&json!(true), &json!(true)));
     let stats = server.get("/debug/stats", None).await.json();
     assert!(
-        stats["admitted_unchecked"].as_u64().unwrap() >= 5 && stats["store_errors"].as_u64().unwrap() >= 5
+        stats["admitted_unchecked"].as_u64().unwrap() >= 5
+            && stats["store_errors"].as_u64().unwrap() >= 5
     );
     let audit = std::fs::read_to_string(server.dir.path("audit.log")).unwrap();
-    assert!(audit.contains(r#""event":"unchecked_admit","outcome":"ok","sub":"alice","jti":""#), "{audit}");
+    assert!(
+        audit.contains(r#""event":"unchecked_admit","outcome":"ok","sub":"alice","jti":""#),
+        "{audit}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_is_killed_and_comes_back() {
     support::redis_or_skip!();
-    let mut redis = RedisServer::builder().arg("--appendonly", "yes").arg("--appendfsync", "always").start();
+    let mut redis =
+        RedisServer::builder().arg("--appendonly", "yes").arg("--appendfsync", "always").start();
     let grace = ("AUTH_REFRESH_GRACE_S", "60");
     let closed = Server::on(&redis, &[grace]);
     let open = Server::on(&redis, &[grace, ("AUTH_ON_OUTAGE", "open")]);
@@ -109,7 +114,8 @@ async fn redis_hangs_and_goes_on() {
     open_without_redis(&open, &tokens).await;
     redis.resume();
     for server in [&closed, &open] {
-        // What was in the air when Redis was stopped may be done now: the session may have been ended.
+        // What was in the air when Redis was stopped may be done now: the session may have been
+        // ended.
         let fresh = {
             let start = Instant::now();
             loop {
@@ -133,7 +139,11 @@ async fn writes_wait_for_replicas_where_that_is_asked_for() {
     let server = Server::on(&redis, &[("AUTH_WAIT_REPLICAS", "1"), ("AUTH_WAIT_MS", "100")]);
     let token = foreign(&claims("alice", "a"));
     server.protected(&token).await.is(200);
-    server.post("/login", None, json!({ "sub": "alice" })).await.is_unavailable().in_time(BUDGET * 3);
+    server
+        .post("/login", None, json!({ "sub": "alice" }))
+        .await
+        .is_unavailable()
+        .in_time(BUDGET * 3);
     server.admin("revoke", json!({ "jti": "a" })).await.is_unavailable().in_time(BUDGET * 3);
     // Unknown means unknown: here, it was done all the same.
     server.protected(&token).await.is_invalid_token();
@@ -142,7 +152,10 @@ async fn writes_wait_for_replicas_where_that_is_asked_for() {
     let _replica = RedisServer::builder().arg("--replicaof", &replica).start();
     let start = Instant::now();
     while server.post("/login", None, json!({ "sub": "alice" })).await.status != 200 {
-        assert!(start.elapsed() < Duration::from_secs(10), "a replica is there, and nothing is confirmed");
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "a replica is there, and nothing is confirmed"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let tokens = server.login("alice").await;

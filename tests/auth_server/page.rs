@@ -5,8 +5,9 @@ use crate::server::*;
 
 /// What a tab shows of the session on a device.
 fn shows(device: &str, state: &str) -> String {
-    let badge =
-        format!("document.querySelector('[data-device={device}][data-state={state}] .badge')?.innerText");
+    let badge = format!(
+        "document.querySelector('[data-device={device}][data-state={state}] .badge')?.innerText"
+    );
     format!("{badge} === '{state}'")
 }
 
@@ -31,7 +32,10 @@ fn a_person_ends_a_session_and_sees_it_refused_in_both_tabs() {
         browser.click(&tab, "#sign-in button.first");
         browser.until(&tab, &shows(device, "accepted"));
         browser.click(&tab, &button(device, "call"));
-        browser.until(&tab, "document.querySelector('#log li').innerText.includes('GET /protected 200')");
+        browser.until(
+            &tab,
+            "document.querySelector('#log li').innerText.includes('GET /protected 200')",
+        );
     }
     browser.click(&tab, &button("laptop", "refresh"));
     browser.until(&tab, "document.querySelector('#log').innerText.includes('POST /refresh 200')");
@@ -51,7 +55,10 @@ fn a_person_ends_a_session_and_sees_it_refused_in_both_tabs() {
         assert_eq!(browser.value(tab, &shows("laptop", "accepted")), true);
     }
     browser.click(&second, &button("phone", "call"));
-    browser.until(&second, "document.querySelector('#log li').innerText.includes('GET /protected 401')");
+    browser.until(
+        &second,
+        "document.querySelector('#log li').innerText.includes('GET /protected 401')",
+    );
     assert!(logged(&mut browser, &second).contains("alice on phone, asking by itself 401"));
     browser.picture(&second, "3-ended");
 
@@ -60,8 +67,13 @@ fn a_person_ends_a_session_and_sees_it_refused_in_both_tabs() {
     for tab in [&tab, &second] {
         browser.until(tab, &shows("laptop", "refused"));
     }
-    assert!(logged(&mut browser, &second).contains("POST /refresh 400 {\"error\":\"invalid_grant\"}"));
-    assert_eq!(browser.value(&second, "document.querySelector('[data-do=everywhere]').disabled"), true);
+    assert!(
+        logged(&mut browser, &second).contains("POST /refresh 400 {\"error\":\"invalid_grant\"}")
+    );
+    assert_eq!(
+        browser.value(&second, "document.querySelector('[data-do=everywhere]').disabled"),
+        true
+    );
 
     // And from the beginning: signed out everywhere.
     browser.click(&tab, "#sign-in button.first");
@@ -76,7 +88,8 @@ fn a_person_ends_a_session_and_sees_it_refused_in_both_tabs() {
         let page = browser.value(tab, "document.documentElement.outerHTML");
         assert!(!page.as_str().unwrap().contains("eyJ"));
         assert_eq!(
-            browser.value(tab, "localStorage.length + sessionStorage.length + document.cookie.length"),
+            browser
+                .value(tab, "localStorage.length + sessionStorage.length + document.cookie.length"),
             0
         );
     }

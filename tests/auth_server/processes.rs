@@ -24,13 +24,10 @@ async fn two_processes_on_one_redis_are_one_system() {
 
     // Twenty at once: one gets through, and that someone presented a used token ends the family.
     let first = here.login("alice").await;
-    let answers =
-        join_all(
-            (0..20).map(|n| {
-                if n % 2 == 0 { here.refresh(&first.refresh) } else { there.refresh(&first.refresh) }
-            }),
-        )
-        .await;
+    let answers = join_all((0..20).map(|n| {
+        if n % 2 == 0 { here.refresh(&first.refresh) } else { there.refresh(&first.refresh) }
+    }))
+    .await;
     let granted: Vec<_> = answers.iter().filter(|answer| answer.status == 200).collect();
     assert_eq!(granted.len(), 1, "one gets through");
     assert!(answers.iter().all(|answer| matches!(answer.status, 200 | 400)));
@@ -41,7 +38,8 @@ async fn two_processes_on_one_redis_are_one_system() {
     here.protected(&first.access).await.is_invalid_token();
 
     // A restart changes nothing.
-    let (kept, ended, used) = (here.login("bob").await, here.login("bob").await, here.login("bob").await);
+    let (kept, ended, used) =
+        (here.login("bob").await, here.login("bob").await, here.login("bob").await);
     let next = here.refreshed(&used.refresh).await;
     here.admin("revoke_session", json!({ "session_id": ended.session })).await.is(204);
     kill_process(there.pid(), Signal::TERM).unwrap();
@@ -61,14 +59,12 @@ async fn within_the_grace_twenty_at_once_get_the_same_token() {
     let grace = [("AUTH_REFRESH_GRACE_S", "30")];
     let (here, there) = (Server::on(&redis, &grace), Server::on(&redis, &grace));
     let first = here.login("alice").await;
-    let answers =
-        join_all(
-            (0..20).map(|n| {
-                if n % 2 == 0 { here.refresh(&first.refresh) } else { there.refresh(&first.refresh) }
-            }),
-        )
-        .await;
-    let tokens: BTreeSet<_> = answers.into_iter().map(|answer| Tokens::of(&answer.is(200)).refresh).collect();
+    let answers = join_all((0..20).map(|n| {
+        if n % 2 == 0 { here.refresh(&first.refresh) } else { there.refresh(&first.refresh) }
+    }))
+    .await;
+    let tokens: BTreeSet<_> =
+        answers.into_iter().map(|answer| Tokens::of(&answer.is(200)).refresh).collect();
     assert_eq!(tokens.len(), 1);
     there.refreshed(tokens.first().unwrap()).await;
 }
@@ -80,12 +76,16 @@ async fn on_sigterm_requests_are_finished() {
     let url = format!("{}/protected/slow?ms=700", server.url);
     let request = Request::get(url).header("authorization", format!("Bearer {}", tokens.access));
     let http = server.http.clone();
-    let slow = tokio::spawn(async move { send_with(&http, request.body(Full::default()).unwrap()).await });
+    let slow =
+        tokio::spawn(async move { send_with(&http, request.body(Full::default()).unwrap()).await });
     while server.handler_calls().await == 0 {}
     kill_process(server.pid(), Signal::TERM).unwrap();
     slow.await.unwrap().is(200);
     assert!(
-        tokio::task::spawn_blocking(move || server.wait(Duration::from_secs(5))).await.unwrap().success()
+        tokio::task::spawn_blocking(move || server.wait(Duration::from_secs(5)))
+            .await
+            .unwrap()
+            .success()
     );
 }
 
@@ -96,11 +96,15 @@ async fn on_sigterm_requests_without_end_are_not_waited_for() {
     let url = format!("{}/protected/slow?ms=10000", server.url);
     let request = Request::get(url).header("authorization", format!("Bearer {}", tokens.access));
     let http = server.http.clone();
-    let slow = tokio::spawn(async move { http.request(request.body(Full::default()).unwrap()).await });
+    let slow =
+        tokio::spawn(async move { http.request(request.body(Full::default()).unwrap()).await });
     while server.handler_calls().await == 0 {}
     kill_process(server.pid(), Signal::TERM).unwrap();
     assert!(
-        tokio::task::spawn_blocking(move || server.wait(Duration::from_secs(5))).await.unwrap().success()
+        tokio::task::spawn_blocking(move || server.wait(Duration::from_secs(5)))
+            .await
+            .unwrap()
+            .success()
     );
     slow.await.unwrap().unwrap_err();
 }

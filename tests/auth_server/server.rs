@@ -19,8 +19,7 @@ use serde_json::{Value, json};
 use tower_jwt_revocation::{Clock as _, SystemClock};
 
 pub(crate) const SECRET: [u8; 32] = [7; 32];
-pub(crate) const JWKS: &str =
-    r#"{"keys":[{"kty":"oct","kid":"k1","alg":"HS256","k":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"}]}"#;
+pub(crate) const JWKS: &str = r#"{"keys":[{"kty":"oct","kid":"k1","alg":"HS256","k":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"}]}"#;
 pub(crate) const ADMIN: &str = "the token of the administrator";
 /// The budget B of the tests, and what the contract adds to it.
 pub(crate) const BUDGET: Duration = Duration::from_millis(250);
@@ -36,7 +35,14 @@ pub(crate) fn program() -> &'static Path {
         let test = std::env::current_exe().unwrap();
         let profile = test.parent().unwrap().parent().unwrap();
         let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--all-features", "--example", "auth_server", "--target-dir"])
+            .args([
+                "build",
+                "--quiet",
+                "--all-features",
+                "--example",
+                "auth_server",
+                "--target-dir",
+            ])
             .arg(profile.parent().unwrap())
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status();
@@ -84,7 +90,8 @@ impl Server {
     }
 
     pub(crate) fn start_in(dir: &Arc<Dir>, env: &[(&str, &str)]) -> Self {
-        let mut child = command(dir, env).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command(dir, env).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let logs = Arc::new(Mutex::new(String::new()));
         let (kept, stderr) = (Arc::clone(&logs), child.stderr.take().unwrap());
         std::thread::spawn(move || {
@@ -96,7 +103,10 @@ impl Server {
         });
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut line = |word: &str| {
-            let line = lines.next().unwrap_or_else(|| panic!("no {word}: {}", logs.lock().unwrap())).unwrap();
+            let line = lines
+                .next()
+                .unwrap_or_else(|| panic!("no {word}: {}", logs.lock().unwrap()))
+                .unwrap();
             format!("http://{}", line.strip_prefix(word).unwrap_or_else(|| panic!("{line}")))
         };
         let url = line("LISTENING ");
@@ -168,7 +178,8 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{} {:?}", self.status, self.body))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|_| panic!("{} {:?}", self.status, self.body))
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -185,7 +196,10 @@ impl Answer {
     #[track_caller]
     pub(crate) fn is_invalid_token(self) -> Self {
         let answer = self.is(401);
-        assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"auth\", error=\"invalid_token\""));
+        assert_eq!(
+            answer.header("www-authenticate"),
+            Some("Bearer realm=\"auth\", error=\"invalid_token\"")
+        );
         assert_eq!(answer.header("cache-control"), Some("no-store"));
         assert!(answer.body.is_empty());
         answer
@@ -240,7 +254,8 @@ impl Server {
     }
 
     pub(crate) async fn login(&self, user: &str) -> Tokens {
-        let answer = self.post("/login", None, json!({ "sub": user, "device": "phone" })).await.is(200);
+        let answer =
+            self.post("/login", None, json!({ "sub": user, "device": "phone" })).await.is(200);
         assert_eq!(answer.header("cache-control"), Some("no-store"));
         Tokens::of(&answer)
     }

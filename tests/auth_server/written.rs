@@ -14,7 +14,8 @@ async fn no_token_is_written_down_and_every_key_is_ours_and_ends() {
     support::redis_or_skip!();
     let redis = RedisServer::start();
     let dir = Dir::new();
-    let mut server = Server::on_in(&dir, &redis, &[("AUTH_KEY_PREFIX", "mine"), ("RUST_LOG", "trace")]);
+    let mut server =
+        Server::on_in(&dir, &redis, &[("AUTH_KEY_PREFIX", "mine"), ("RUST_LOG", "trace")]);
     let mut secrets = vec![ADMIN.to_owned()];
     for user in ["alice", "bob"] {
         let first = server.login(user).await;
@@ -30,7 +31,10 @@ async fn no_token_is_written_down_and_every_key_is_ours_and_ends() {
             server.admin("revoke", json!({ "jti": token.refresh })).await.is(400);
             server.admin("revoke_family", json!({ "family_id": token.refresh })).await.is(400);
             server.post("/login", None, json!({ "sub": token.access })).await.is(400);
-            server.admin("revoke_token", json!({ "token": format!("{}x", token.access) })).await.is(204);
+            server
+                .admin("revoke_token", json!({ "token": format!("{}x", token.access) }))
+                .await
+                .is(204);
             secrets.push(token.access.rsplit_once('.').unwrap().1.to_owned());
             secrets.push(token.refresh.split_once('.').unwrap().1.to_owned());
         }
@@ -90,7 +94,9 @@ async fn told(server: &Server, what: impl AsyncFnOnce()) -> Vec<Value> {
     let mark = async |user: &str| {
         server.login(user).await;
         let is_mark = |event: &Value| event["sub"] == user;
-        support::wait_until("the mark is written", Duration::from_secs(5), || lines().iter().any(is_mark));
+        support::wait_until("the mark is written", Duration::from_secs(5), || {
+            lines().iter().any(is_mark)
+        });
         lines().iter().position(is_mark).unwrap()
     };
     let first = mark(&format!("first {}", lines().len())).await;
@@ -130,7 +136,8 @@ async fn each_event_says_what_is_known() {
     let without_jti = |event: &str, outcome: &str| json!({ "event": event, "outcome": outcome, "sub": "alice", "session_id": s, "family_id": f });
     assert_told(&events, &[whole("login", "ok", &j)]);
 
-    let events = told(&server, async || tokens = Some(server.refreshed(&first.refresh).await)).await;
+    let events =
+        told(&server, async || tokens = Some(server.refreshed(&first.refresh).await)).await;
     let second = tokens.take().unwrap();
     assert_told(&events, &[whole("refresh", "ok", &jti(&second.access).await)]);
 
@@ -139,14 +146,20 @@ async fn each_event_says_what_is_known() {
     });
     assert_told(&events.await, &[whole("revoke_token", "ok", &j)]);
 
-    let events = told(&server, async || assert_invalid_grant(server.refresh(&first.refresh).await)).await;
-    assert_told(&events, &[without_jti("revoke_family", "ok"), without_jti("refresh_reuse", "error")]);
+    let events =
+        told(&server, async || assert_invalid_grant(server.refresh(&first.refresh).await)).await;
+    assert_told(
+        &events,
+        &[without_jti("revoke_family", "ok"), without_jti("refresh_reuse", "error")],
+    );
     assert_eq!(events[1]["reason"], "parent");
 
-    let events = told(&server, async || assert_invalid_grant(server.refresh(&second.refresh).await)).await;
+    let events =
+        told(&server, async || assert_invalid_grant(server.refresh(&second.refresh).await)).await;
     assert_told(&events, &[without_jti("refresh", "error")]);
     assert_eq!(events[0]["reason"], "revoked");
-    let events = told(&server, async || assert_invalid_grant(server.refresh("garbage").await)).await;
+    let events =
+        told(&server, async || assert_invalid_grant(server.refresh("garbage").await)).await;
     assert_told(&events, &[json!({ "event": "refresh", "outcome": "error" })]);
     assert_eq!(events[0]["reason"], "unknown");
 }
@@ -195,10 +208,14 @@ async fn what_failed_is_told_as_an_error() {
     kill_process(server.pid(), Signal::TERM).unwrap();
     assert!(server.wait(Duration::from_secs(5)).success());
     let audit = std::fs::read_to_string(server.dir.path("audit.log")).unwrap();
-    let events: Vec<Value> = audit.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect();
+    let events: Vec<Value> =
+        audit.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect();
     let names: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
     assert_eq!(names, ["login", "refresh", "revoke_user", "revoke_token"]);
-    assert!(events.iter().all(|event| event["outcome"] == "error" && event["error"].is_string()), "{audit}");
+    assert!(
+        events.iter().all(|event| event["outcome"] == "error" && event["error"].is_string()),
+        "{audit}"
+    );
 }
 
 /// All values in Redis, as text.
@@ -220,7 +237,8 @@ async fn a_revoked_token_is_remembered_until_nobody_would_accept_it() {
     support::redis_or_skip!();
     let redis = RedisServer::start();
     let server = Server::on(&redis, &[("AUTH_LEEWAY_S", "300"), ("AUTH_MAX_TOKEN_TTL_S", "1000")]);
-    let early = with(claims("alice", "early"), "iat", claims("", "")["iat"].as_u64().unwrap() + 290);
+    let early =
+        with(claims("alice", "early"), "iat", claims("", "")["iat"].as_u64().unwrap() + 290);
     let exp = early["iat"].as_u64().unwrap() + 1000;
     let early = with(early, "exp", exp);
     let token = foreign(&early);
@@ -232,7 +250,8 @@ async fn a_revoked_token_is_remembered_until_nobody_would_accept_it() {
     assert!(until > (exp + 300) * 1000, "{until} {exp}");
 }
 
-/// What is known of a session may be forgotten before its refresh token is: if the store did not answer when it was last seen.
+/// What is known of a session may be forgotten before its refresh token is: if the store did not
+/// answer when it was last seen.
 #[tokio::test]
 async fn to_sign_out_ends_the_refresh_token_of_a_forgotten_session_too() {
     support::redis_or_skip!();
@@ -241,7 +260,8 @@ async fn to_sign_out_ends_the_refresh_token_of_a_forgotten_session_too() {
     let (alice, bob) = (server.login("alice").await, server.login("bob").await);
     let places: Vec<_> = redis.cli(&["KEYS", "auth:{0}:d:*"]).lines().map(str::to_owned).collect();
     let places = places.iter().filter(|key| redis.cli(&["GET", key]).starts_with(r#"1 {"u":"#));
-    let places: Vec<_> = places.filter(|key| !redis.cli(&["GET", key]).contains(r#""k":"#)).collect();
+    let places: Vec<_> =
+        places.filter(|key| !redis.cli(&["GET", key]).contains(r#""k":"#)).collect();
     assert_eq!(places.len(), 2, "one for each session");
     for key in places {
         redis.cli(&["DEL", key]);
@@ -249,8 +269,10 @@ async fn to_sign_out_ends_the_refresh_token_of_a_forgotten_session_too() {
     server.post("/logout", Some(&alice.access), json!({})).await.is(204);
     server.protected(&alice.access).await.is_invalid_token();
     assert_invalid_grant(server.refresh(&alice.refresh).await);
-    // Another issuer with our keys may name whatever it likes: it ends nothing that is not its caller's.
-    let mallory = with(with(claims("mallory", "m"), "sid", bob.session.clone()), "fid", bob.family.clone());
+    // Another issuer with our keys may name whatever it likes: it ends nothing that is not its
+    // caller's.
+    let mallory =
+        with(with(claims("mallory", "m"), "sid", bob.session.clone()), "fid", bob.family.clone());
     server.post("/logout", Some(&foreign(&mallory)), json!({})).await.is(204);
     server.protected(&foreign(&mallory)).await.is_invalid_token();
     server.protected(&bob.access).await.is(200);

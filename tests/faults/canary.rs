@@ -1,7 +1,8 @@
 //! How late the machine itself was: without that, a deadline cannot be asserted on a busy one.
 //!
-//! A canary does next to nothing and knows when it should have been done. What it is late by is not the fault of
-//! what is tested. All that is tested runs on one thread together with its canary, so nothing is late unseen.
+//! A canary does next to nothing and knows when it should have been done. What it is late by is not
+//! the fault of what is tested. All that is tested runs on one thread together with its canary, so
+//! nothing is late unseen.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -67,8 +68,8 @@ pub fn watch_runtime() -> Stalls {
     stalls
 }
 
-/// Pings a server on a connection of its own, from a thread of its own, past everything that is tested: if it has to
-/// wait as well, Redis was held up.
+/// Pings a server on a connection of its own, from a thread of its own, past everything that is
+/// tested: if it has to wait as well, Redis was held up.
 pub struct Pinger {
     pub stalls: Stalls,
     is_over: Arc<AtomicBool>,

@@ -1,4 +1,5 @@
-//! One clock for all processes of a machine, so that what one of them has done before another can be told.
+//! One clock for all processes of a machine, so that what one of them has done before another can
+//! be told.
 
 use rustix::time::{ClockId, clock_gettime};
 

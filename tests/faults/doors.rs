@@ -1,4 +1,5 @@
-//! One store behind two layers, one of each fail mode; tokens for them, and what became of a request.
+//! One store behind two layers, one of each fail mode; tokens for them, and what became of a
+//! request.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -10,8 +11,8 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
 use tower_jwt_revocation::{
-    Clearance, Clock as _, FailMode, JwtRevocationLayer, JwtVerifier, Mirror, RedisStore, Rejection,
-    RevocationStore, Revoker, StoreErrorKind, SystemClock,
+    Clearance, Clock as _, FailMode, JwtRevocationLayer, JwtVerifier, Mirror, RedisStore,
+    Rejection, RevocationStore, Revoker, StoreErrorKind, SystemClock,
 };
 
 const SECRET: &[u8] = b"a secret of the tests, 32 bytes or more";
@@ -119,16 +120,16 @@ fn read(response: &Response<String>) -> Verdict {
         {
             Verdict::Unavailable(error.kind())
         }
-        (status, _, rejection) => {
-            Verdict::Odd(format!("{status}, {}", rejection.map_or("no reason".into(), ToString::to_string)))
-        }
+        (status, _, rejection) => Verdict::Odd(format!(
+            "{status}, {}",
+            rejection.map_or("no reason".into(), ToString::to_string)
+        )),
     }
 }
 
 /// A token that was issued in this second.
 pub fn token(subject: &str, id: &str, issued_at: u64) -> String {
-    let claims =
-        serde_json::json!({ "sub": subject, "jti": id, "iat": issued_at, "exp": issued_at + LIFETIME });
+    let claims = serde_json::json!({ "sub": subject, "jti": id, "iat": issued_at, "exp": issued_at + LIFETIME });
     jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET)).unwrap()
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tower_jwt_revocation::StoreErrorKind;
 use tower_jwt_revocation::StoreErrorKind::{
-    Amnesia, Denied, Full, Loading, NotPrimary, Other, Overloaded, Protocol, Replicas, Timeout, Unreachable,
+    Amnesia, Denied, Full, Loading, NotPrimary, Other, Overloaded, Protocol, Replicas, Timeout,
+    Unreachable,
 };
 use tower_jwt_revocation::store::redis::RedisStoreBuilder;
 
@@ -102,7 +103,10 @@ fn networks() -> Vec<Fault> {
             checks: Able::Some,
             writes: Able::Some,
             ..network("jitter of 5 to 85 ms", |lab| {
-                lab.net(Net::Latency { base: Duration::from_millis(5), jitter: Duration::from_millis(80) });
+                lab.net(Net::Latency {
+                    base: Duration::from_millis(5),
+                    jitter: Duration::from_millis(80),
+                });
             })
         },
         network("replies cut after 5 bytes", |lab| lab.net(Net::CutReplyAfter(5))),
@@ -138,7 +142,9 @@ fn networks() -> Vec<Fault> {
         Fault {
             reasons: &[Timeout, Unreachable, Protocol],
             write_reasons: &[Timeout, Unreachable, Protocol],
-            ..network("`+OK` instead of every reply", |lab| lab.net(Net::Garbage(b"+OK\r\n".to_vec())))
+            ..network("`+OK` instead of every reply", |lab| {
+                lab.net(Net::Garbage(b"+OK\r\n".to_vec()))
+            })
         },
     ]
 }
@@ -147,7 +153,11 @@ fn servers() -> Vec<Fault> {
     vec![
         Fault {
             server: durable,
-            ..server("killed, restarted with its data", |lab| lab.server.kill(), |lab| lab.server.restart())
+            ..server(
+                "killed, restarted with its data",
+                |lab| lab.server.kill(),
+                |lab| lab.server.restart(),
+            )
         },
         server("hung (`SIGSTOP`)", |lab| lab.server.stop_hung(), |lab| lab.server.resume()),
         Fault {
@@ -243,7 +253,11 @@ fn contents() -> Vec<Fault> {
         Fault {
             reasons: &[Amnesia, Unreachable],
             forgets: true,
-            ..server("killed, restarted without data", |lab| lab.server.kill(), |lab| lab.server.restart())
+            ..server(
+                "killed, restarted without data",
+                |lab| lab.server.kill(),
+                |lab| lab.server.restart(),
+            )
         },
         Fault {
             checks: Able::Revoked,
@@ -279,9 +293,11 @@ fn flushed(name: &'static str) -> Fault {
     }
 }
 
-/// Over a mirror: revoked tokens are known whatever happens, the others for as long as the mirror can prove it.
+/// Over a mirror: revoked tokens are known whatever happens, the others for as long as the mirror
+/// can prove it.
 fn mirrors() -> Vec<Fault> {
-    let over_mirror = |fault| Fault { checks: Able::Revoked, notice: STALENESS, mirror: true, ..fault };
+    let over_mirror =
+        |fault| Fault { checks: Able::Revoked, notice: STALENESS, mirror: true, ..fault };
     vec![
         over_mirror(server(
             "mirror: hung (`SIGSTOP`)",
@@ -304,7 +320,8 @@ const LIFE: &str = "jwt-revocation:{0}:e";
 
 /// At once, lest a new life begins in between.
 fn replace_life(lab: &Lab, command: &str) {
-    let script = "redis.call('RENAME', KEYS[1], KEYS[2]) redis.call(ARGV[1], KEYS[1], 'of another program')";
+    let script = "redis.call('RENAME', KEYS[1], KEYS[2]) redis.call(ARGV[1], KEYS[1], 'of another \
+        program')";
     lab.cli(&["EVAL", script, "2", LIFE, "away", command]);
 }
 
@@ -312,7 +329,8 @@ fn bring_life_back(lab: &mut Lab) {
     lab.cli(&["RENAME", "away", LIFE]);
 }
 
-/// Sends a command that takes long, and does not wait for it. It ends with the server at the latest.
+/// Sends a command that takes long, and does not wait for it. It ends with the server at the
+/// latest.
 fn send_and_leave(lab: &Lab, command: &'static str) {
     use std::io::{Read as _, Write as _};
     let socket = lab.server.socket();
@@ -325,8 +343,8 @@ fn send_and_leave(lab: &Lab, command: &'static str) {
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Connections stay open: this is also what a replica does that takes its data over anew. Loading takes two seconds and
-/// more.
+/// Connections stay open: this is also what a replica does that takes its data over anew. Loading
+/// takes two seconds and more.
 fn begin_loading(lab: &mut Lab) {
     lab.cli(&["DEBUG", "POPULATE", "20000"]);
     send_and_leave(lab, "DEBUG RELOAD\r\n");
@@ -336,7 +354,9 @@ fn begin_loading(lab: &mut Lab) {
 }
 
 fn end_loading(lab: &mut Lab) {
-    crate::support::wait_until("redis has loaded", LIMIT, || lab.server.try_cli(&["GET", "key:0"]).is_ok());
+    crate::support::wait_until("redis has loaded", LIMIT, || {
+        lab.server.try_cli(&["GET", "key:0"]).is_ok()
+    });
 }
 
 /// Returns when Redis says that it is busy.

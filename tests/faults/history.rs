@@ -1,6 +1,7 @@
-//! Several processes on one Redis, and the order of what they did: a check that starts after a revocation was
-//! confirmed must not find the token live, whichever process did what, unless Redis has lost the revocation. Where the
-//! processes ask mirrors, a check may be as much later as a mirror may be behind, unless it is of the process that revoked.
+//! Several processes on one Redis, and the order of what they did: a check that starts after a
+//! revocation was confirmed must not find the token live, whichever process did what, unless Redis
+//! has lost the revocation. Where the processes ask mirrors, a check may be as much later as a
+//! mirror may be behind, unless it is of the process that revoked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -19,12 +20,13 @@ use crate::worker::{CHECKS, Event, Id, Mirrored, Plan, What, read};
 const WORKERS: u64 = 3;
 /// How far the replica is behind.
 pub const LAG: Duration = Duration::from_millis(50);
-/// How long it may take until nobody answers from what Redis has lost: until all have found the new primary.
+/// How long it may take until nobody answers from what Redis has lost: until all have found the new
+/// primary.
 const EXPOSURE: Duration = Duration::from_secs(3);
 /// How late the replies of a distant Redis are: less than a check may be.
 const FAR: Duration = Duration::from_millis(30);
-/// For how long a primary is believed that was replaced without knowing it: sentinels are asked every one to three
-/// seconds, and have to answer.
+/// For how long a primary is believed that was replaced without knowing it: sentinels are asked
+/// every one to three seconds, and have to answer.
 const SPLIT: Duration = Duration::from_secs(4);
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -69,7 +71,9 @@ pub fn all() -> Vec<Case> {
         ("mirrors: processes stopped, the log trimmed, Redis hung and killed", mirrors_sleep),
         ("mirrors: processes stopped again and again, Redis far away", mirrors_nap),
         ("mirrors: `FLUSHALL`", mirrors_remember),
-        ("mirrors: the host of the primary dies", |name| fail_over(name, Death::Kill, Mode::Mirror)),
+        ("mirrors: the host of the primary dies", |name| {
+            fail_over(name, Death::Kill, Mode::Mirror)
+        }),
         ("mirrors: the primary hangs, and wakes when it was replaced", |name| {
             fail_over(name, Death::Hang, Mode::Mirror)
         }),
@@ -92,7 +96,8 @@ enum Mode {
 }
 
 fn one_redis(name: &'static str) -> Result<Outcome, String> {
-    let mut server = RedisServer::builder().arg("appendonly", "yes").arg("appendfsync", "always").start();
+    let mut server =
+        RedisServer::builder().arg("appendonly", "yes").arg("appendfsync", "always").start();
     let run = Run::start(server.url(), Duration::from_secs(9), Mode::Plain);
     run.wait_until(Duration::from_secs(2));
     server.kill();
@@ -110,10 +115,11 @@ fn one_redis(name: &'static str) -> Result<Outcome, String> {
     history.judge(name, None)
 }
 
-/// A mirror that slept while others revoked, and behind which the log was trimmed, must not answer from the past; nor if the
-/// question that was to prove it fresh was answered while it slept.
+/// A mirror that slept while others revoked, and behind which the log was trimmed, must not answer
+/// from the past; nor if the question that was to prove it fresh was answered while it slept.
 fn mirrors_sleep(name: &'static str) -> Result<Outcome, String> {
-    let mut server = RedisServer::builder().arg("appendonly", "yes").arg("appendfsync", "always").start();
+    let mut server =
+        RedisServer::builder().arg("appendonly", "yes").arg("appendfsync", "always").start();
     let run = Run::start(server.url(), Duration::from_secs(10), Mode::Mirror);
     run.wait_until(Duration::from_secs(2));
     let fault = clock::now();
@@ -139,13 +145,16 @@ fn mirrors_sleep(name: &'static str) -> Result<Outcome, String> {
     let history = run.end(fault);
     let outcome = history.judge(name, None)?;
     if history.mirrors.first().is_none_or(|mirror| mirror.resyncs == 0) {
-        return Err(format!("{name}: the log was trimmed, and nobody noticed: {:?}", history.mirrors));
+        return Err(format!(
+            "{name}: the log was trimmed, and nobody noticed: {:?}",
+            history.mirrors
+        ));
     }
     Ok(outcome)
 }
 
-/// The way to Redis is so long that a mirror is often stopped between a question and its answer: then the answer is of the
-/// past when it is read.
+/// The way to Redis is so long that a mirror is often stopped between a question and its answer:
+/// then the answer is of the past when it is read.
 fn mirrors_nap(name: &'static str) -> Result<Outcome, String> {
     let (net, server) = (Runtime::start(), RedisServer::start());
     let addr = server.addr();
@@ -168,7 +177,8 @@ fn mirrors_nap(name: &'static str) -> Result<Outcome, String> {
     run.end(fault).judge(name, None)
 }
 
-/// Redis forgets everything, the mirrors nothing: what they had heard of is still refused, what they had not is in doubt.
+/// Redis forgets everything, the mirrors nothing: what they had heard of is still refused, what
+/// they had not is in doubt.
 fn mirrors_remember(name: &'static str) -> Result<Outcome, String> {
     let server = RedisServer::start();
     let run = Run::start(server.url(), Duration::from_secs(10), Mode::Mirror);
@@ -216,8 +226,8 @@ fn fail_over(name: &'static str, death: Death, mode: Mode) -> Result<Outcome, St
     Ok(outcome)
 }
 
-/// The sentinel cannot reach the primary and promotes the replica. The primary does not learn of it, nor do those that
-/// are connected to it, until they ask the sentinel.
+/// The sentinel cannot reach the primary and promotes the replica. The primary does not learn of
+/// it, nor do those that are connected to it, until they ask the sentinel.
 fn split(name: &'static str, mode: Mode) -> Result<Outcome, String> {
     let net = Runtime::start();
     let pair = Pair::start(&net);
@@ -237,7 +247,8 @@ fn split(name: &'static str, mode: Mode) -> Result<Outcome, String> {
     Ok(outcome)
 }
 
-/// A primary and a replica that lags behind, because the network between them does; a sentinel that watches both.
+/// A primary and a replica that lags behind, because the network between them does; a sentinel that
+/// watches both.
 struct Pair {
     primary: RedisServer,
     proxy: Arc<FaultProxy>,
@@ -247,11 +258,13 @@ struct Pair {
 
 impl Pair {
     fn start(net: &Runtime) -> Self {
-        let data = || RedisServer::builder().arg("repl-diskless-sync-delay", "0").arg("repl-timeout", "5");
+        let data =
+            || RedisServer::builder().arg("repl-diskless-sync-delay", "0").arg("repl-timeout", "5");
         let primary = data().start();
         let addr = primary.addr();
         let proxy = Arc::new(net.run(FaultProxy::start(addr)));
-        let replica = data().arg("replicaof", &format!("127.0.0.1 {}", proxy.addr().port())).start();
+        let replica =
+            data().arg("replicaof", &format!("127.0.0.1 {}", proxy.addr().port())).start();
         wait_until("the replica is in sync", LIMIT, || {
             replica.cli(&["INFO", "replication"]).contains("master_link_status:up")
         });
@@ -262,13 +275,16 @@ impl Pair {
             // For so long it does not mind that the replica follows another address than its own.
             .arg("sentinel failover-timeout", "primary 60000")
             .start();
-        let _ = sentinel.try_cli(&["SENTINEL", "DEBUG", "INFO-PERIOD", "500", "PUBLISH-PERIOD", "500"]);
+        let _ =
+            sentinel.try_cli(&["SENTINEL", "DEBUG", "INFO-PERIOD", "500", "PUBLISH-PERIOD", "500"]);
         wait_until("the sentinel knows the replica", LIMIT, || {
             let reply = sentinel.cli(&["SENTINEL", "MASTER", "primary"]);
             reply.lines().skip_while(|line| *line != "num-slaves").nth(1) == Some("1")
         });
         let late = Arc::clone(&proxy);
-        net.run(async move { late.set(Fault::Latency { base: LAG, jitter: Duration::ZERO }).await });
+        net.run(
+            async move { late.set(Fault::Latency { base: LAG, jitter: Duration::ZERO }).await },
+        );
         Self { primary, proxy, replica, sentinel }
     }
 
@@ -349,7 +365,8 @@ impl Run {
         let url = self.plan.url;
         let lost = runtime.run(async move {
             let revoker =
-                Revoker::new(RedisStore::connect(&url).await.unwrap(), TokenProfile::new()).unwrap();
+                Revoker::new(RedisStore::connect(&url).await.unwrap(), TokenProfile::new())
+                    .unwrap();
             let mut lost = BTreeSet::new();
             for id in ids {
                 let found = loop {
@@ -381,8 +398,8 @@ struct History {
 }
 
 impl History {
-    /// Whether and how Redis may lose what it confirmed: another takes its place, and for so long after the fault both
-    /// may be believed.
+    /// Whether and how Redis may lose what it confirmed: another takes its place, and for so long
+    /// after the fault both may be believed.
     ///
     /// # Errors
     /// What must not have happened.
@@ -395,10 +412,12 @@ impl History {
         }
         let split = loss.unwrap_or_default();
         let staleness = if self.mirrors.is_empty() { 0 } else { nanos(STALENESS) };
-        // What Redis loses is of its last moments: the lag, and as long as this machine may have held things up.
+        // What Redis loses is of its last moments: the lag, and as long as this machine may have
+        // held things up.
         let slack = nanos(LAG + Duration::from_millis(500));
-        let is_of_the_last_moments =
-            |write: &Event| write.to + slack >= self.fault && write.from <= self.fault + slack + nanos(split);
+        let is_of_the_last_moments = |write: &Event| {
+            write.to + slack >= self.fault && write.from <= self.fault + slack + nanos(split)
+        };
         let writes: BTreeMap<Id, &Event> = self
             .events
             .iter()
@@ -406,8 +425,11 @@ impl History {
             .map(|event| (event.id, event))
             .collect();
         let is_confirmed = |write: &&&Event| write.what == What::Write { confirmed: true };
-        let answers: Vec<_> =
-            self.events.iter().filter(|event| matches!(event.what, What::Live | What::Revoked)).collect();
+        let answers: Vec<_> = self
+            .events
+            .iter()
+            .filter(|event| matches!(event.what, What::Live | What::Revoked))
+            .collect();
         // A mirror answers from memory until it could know.
         let after = |event: &&&Event| event.from > self.fault + staleness;
         let first = answers.iter().filter(after).map(|event| event.to).min();
@@ -433,7 +455,9 @@ impl History {
                     !self.mirrors.is_empty() && loss.is_some() && is_of_the_last_moments(write);
                 let may_be_lost = self.lost.contains(&check.id) || is_split || is_told_again;
                 if is_own(write) || !may_be_lost {
-                    return Err(format!("{name}: revoked by {write:?} and then live for {check:?}"));
+                    return Err(format!(
+                        "{name}: revoked by {write:?} and then live for {check:?}"
+                    ));
                 }
                 wrong += 1;
                 last_wrong = last_wrong.max(check.from);
@@ -459,7 +483,8 @@ impl History {
         let mut times: Vec<_> = confirmed.iter().map(|write| write.to - write.from).collect();
         times.sort_unstable();
         println!(
-            "{name}: {} confirmed, {judged} checks after one, {} lost, {wrong} passed, for {exposure:?}",
+            "{name}: {} confirmed, {judged} checks after one, {} lost, {wrong} passed, for \
+             {exposure:?}",
             confirmed.len(),
             self.lost.len()
         );

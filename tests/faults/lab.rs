@@ -1,4 +1,5 @@
-//! A server, a proxy in front of it and the layers behind that, each on a thread of its own, with traffic on them.
+//! A server, a proxy in front of it and the layers behind that, each on a thread of its own, with
+//! traffic on them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,8 @@ pub const BUDGET: Duration = Duration::from_millis(50);
 /// The budget of a write: less than the default, to see more of them fail.
 pub const WRITE_BUDGET: Duration = Duration::from_millis(500);
 
-/// A runtime of one thread, which is driven by a thread of its own, so that its canary sees whatever holds it up.
+/// A runtime of one thread, which is driven by a thread of its own, so that its canary sees
+/// whatever holds it up.
 pub struct Runtime {
     handle: Handle,
     pub stalls: Stalls,
@@ -93,7 +95,8 @@ impl Lab {
         let app = Runtime::start();
         let builder = RedisStore::builder().with_url(proxy.url()).with_check_timeout(BUDGET);
         let builder = store(builder.with_write_timeout(WRITE_BUDGET));
-        let doors = app.run(async move { Doors::of(builder.connect().await.unwrap(), mirror).await.0 });
+        let doors =
+            app.run(async move { Doors::of(builder.connect().await.unwrap(), mirror).await.0 });
         Self { app, doors, pinger, net, proxy, server, protocol: Protocol::default() }
     }
 

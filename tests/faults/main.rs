@@ -1,5 +1,5 @@
-//! What happens when Redis, its network or its data break, under load: every answer of real layers over real servers is
-//! judged. `docs/faults.md` shows the numbers.
+//! What happens when Redis, its network or its data break, under load: every answer of real layers
+//! over real servers is judged. `docs/faults.md` shows the numbers.
 //!
 //! | room | what it is |
 //! | --- | --- |
@@ -11,7 +11,8 @@
 //! | `canary`, `clock` | how late the machine was; one clock for all processes |
 //! | `report` | writes the tables. Only by `FAULTS_REPORT=1` |
 //!
-//! It is its own harness: it measures, so it runs one case after another, and it starts itself as other processes.
+//! It is its own harness: it measures, so it runs one case after another, and it starts itself as
+//! other processes.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -19,7 +20,10 @@
     clippy::indexing_slicing,
     reason = "a test that cannot go on has failed"
 )]
-#![allow(unreachable_pub, reason = "`pub` marks what other rooms may call; a test binary exports nothing")]
+#![allow(
+    unreachable_pub,
+    reason = "`pub` marks what other rooms may call; a test binary exports nothing"
+)]
 #![allow(clippy::print_stdout, reason = "this binary is its own test harness")]
 
 mod canary;
@@ -60,11 +64,14 @@ fn main() -> ExitCode {
     }
     // What remains of the words that other harnesses know are parts of names.
     let filter: Vec<String> = words.iter().filter(|word| !word.starts_with('-')).cloned().collect();
-    let is_wanted = |name: &str| filter.is_empty() || filter.iter().any(|part| name.contains(part.as_str()));
+    let is_wanted =
+        |name: &str| filter.is_empty() || filter.iter().any(|part| name.contains(part.as_str()));
     let faults: Vec<_> = faults::all().into_iter().filter(|fault| is_wanted(fault.name)).collect();
-    let histories: Vec<_> = history::all().into_iter().filter(|(name, _)| is_wanted(name)).collect();
+    let histories: Vec<_> =
+        history::all().into_iter().filter(|(name, _)| is_wanted(name)).collect();
     if words.iter().any(|word| word == "--list") {
-        let names = faults.iter().map(|fault| fault.name).chain(histories.iter().map(|(name, _)| *name));
+        let names =
+            faults.iter().map(|fault| fault.name).chain(histories.iter().map(|(name, _)| *name));
         names.for_each(|name| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
@@ -91,11 +98,15 @@ fn main() -> ExitCode {
     let high = suite.side_by_side(1, &faults, |fault| {
         (format!("{}, {HIGH} requests a second", fault.name), matrix::drive(fault, HIGH))
     });
-    let outcomes = suite.side_by_side(HISTORIES, &histories, |(name, run)| ((*name).to_owned(), run(name)));
+    let outcomes =
+        suite.side_by_side(HISTORIES, &histories, |(name, run)| ((*name).to_owned(), run(name)));
     if reports && suite.failed == 0 && filter.is_empty() {
         let seen: Vec<(Seen, Seen)> = low.into_iter().zip(high).collect();
-        let rows: Vec<_> =
-            faults.iter().zip(seen).map(|(fault, (low, high))| (fault.name, vec![low, high])).collect();
+        let rows: Vec<_> = faults
+            .iter()
+            .zip(seen)
+            .map(|(fault, (low, high))| (fault.name, vec![low, high]))
+            .collect();
         report::put("matrix", &report::matrix(&rows));
         report::put("history", &report::histories(&outcomes));
     }
@@ -131,7 +142,8 @@ impl Suite {
         }
     }
 
-    /// Runs all cases, so many at once. The results are in the order of the cases; those that failed are left out.
+    /// Runs all cases, so many at once. The results are in the order of the cases; those that
+    /// failed are left out.
     fn side_by_side<C, T: Send>(
         &mut self,
         at_once: usize,

@@ -12,7 +12,8 @@ use crate::faults::{Able, Fault};
 use crate::lab::{BUDGET, Lab, WRITE_BUDGET};
 use crate::traffic::{Answer, Sort, Write};
 
-/// Timers are exact to a millisecond, and the canaries do not see what holds them up for less than three.
+/// Timers are exact to a millisecond, and the canaries do not see what holds them up for less than
+/// three.
 const EXACT: Duration = Duration::from_millis(10);
 /// How long all is well before the fault.
 const BEFORE: Duration = Duration::from_millis(400);
@@ -22,7 +23,8 @@ const DURING: Duration = Duration::from_millis(1200);
 const QUIET: Duration = Duration::from_millis(400);
 /// How soon all must be well again.
 const RECOVERY: Duration = Duration::from_secs(3);
-/// A link that the machine held up is given up, as one to a Redis that hangs; this is how long that may be felt.
+/// A link that the machine held up is given up, as one to a Redis that hangs; this is how long that
+/// may be felt.
 const AFTERMATH: Duration = Duration::from_secs(1);
 
 /// What was seen of one fault, at one load.
@@ -41,7 +43,8 @@ pub struct Seen {
 /// The same for one fail mode.
 #[derive(Default)]
 pub struct SeenInMode {
-    /// What came while the fault lasted, and how often: of tokens that are not revoked, and of those that are.
+    /// What came while the fault lasted, and how often: of tokens that are not revoked, and of
+    /// those that are.
     pub live: BTreeMap<String, u32>,
     pub revoked: BTreeMap<String, u32>,
     pub worst: Duration,
@@ -71,7 +74,9 @@ pub fn drive(fault: &Fault, per_second: u32) -> Result<Seen, String> {
     let begun = Instant::now();
     (fault.begin)(&mut lab);
     let settled = Instant::now() + fault.notice;
-    std::thread::sleep((begun + DURING).saturating_duration_since(Instant::now()).max(fault.notice * 2));
+    std::thread::sleep(
+        (begun + DURING).saturating_duration_since(Instant::now()).max(fault.notice * 2),
+    );
     let end = Instant::now();
     (fault.heal)(&mut lab);
     let (healing, healed) = if fault.lasts { (end, Instant::now()) } else { (settled, settled) };
@@ -90,8 +95,11 @@ pub fn drive(fault: &Fault, per_second: u32) -> Result<Seen, String> {
 }
 
 fn summary(fault: &Fault, per_second: u32, judge: &Judge<'_>) -> String {
-    let mut text =
-        format!("{} at {per_second} requests a second: {} complaints", fault.name, judge.complaints.len());
+    let mut text = format!(
+        "{} at {per_second} requests a second: {} complaints",
+        fault.name,
+        judge.complaints.len()
+    );
     for complaint in judge.complaints.iter().take(12) {
         let _ = write!(text, "\n    {complaint}");
     }
@@ -114,13 +122,15 @@ impl Judge<'_> {
             self.judge_answer(answer);
             let seen = modes.entry(name(answer.mode)).or_default();
             if self.is_shown(answer.sent, answer.got) {
-                let sort = if answer.sort == Sort::Revoked { &mut seen.revoked } else { &mut seen.live };
+                let sort =
+                    if answer.sort == Sort::Revoked { &mut seen.revoked } else { &mut seen.live };
                 *sort.entry(words(&answer.verdict)).or_default() += 1;
             }
             seen.worst = seen.worst.max(answer.got - answer.sent);
             let counts = !self.fault.forgets || answer.sort == Sort::Fresh;
             if let Some(kind) = answer.verdict.failure().filter(|_| counts)
-                && (self.fault.reasons.contains(&kind) || !self.is_excused(kind, answer.sent, answer.got))
+                && (self.fault.reasons.contains(&kind)
+                    || !self.is_excused(kind, answer.sent, answer.got))
             {
                 let late = answer.got.saturating_duration_since(self.times.healed);
                 seen.recovery = seen.recovery.max(late);
@@ -131,14 +141,17 @@ impl Judge<'_> {
         for write in &writes {
             self.judge_write(write);
             if self.is_shown(write.sent, write.got) {
-                let word = write.result.map_or_else(|kind| format!("{kind:?}"), |()| "confirmed".into());
+                let word =
+                    write.result.map_or_else(|kind| format!("{kind:?}"), |()| "confirmed".into());
                 *written.entry(word).or_default() += 1;
             }
             worst_write = worst_write.max(write.got - write.sent);
             if let Err(kind) = write.result
-                && (self.fault.write_reasons.contains(&kind) || !self.is_excused(kind, write.sent, write.got))
+                && (self.fault.write_reasons.contains(&kind)
+                    || !self.is_excused(kind, write.sent, write.got))
             {
-                write_recovery = write_recovery.max(write.got.saturating_duration_since(self.times.healed));
+                write_recovery =
+                    write_recovery.max(write.got.saturating_duration_since(self.times.healed));
             }
         }
         self.judge_as_a_whole(&answers, &modes, write_recovery);
@@ -150,7 +163,15 @@ impl Judge<'_> {
             .max()
             .unwrap_or_default();
         let excused = self.excused;
-        Seen { modes, writes: written, worst_write, write_recovery, stall, excused, answers: answers.len() }
+        Seen {
+            modes,
+            writes: written,
+            worst_write,
+            write_recovery,
+            stall,
+            excused,
+            answers: answers.len(),
+        }
     }
 
     fn judge_answer(&mut self, answer: &Answer) {
@@ -160,8 +181,12 @@ impl Judge<'_> {
         }
         // These hold whatever happens.
         match (sort, verdict) {
-            (Sort::Revoked, Verdict::Checked) => self.complain(sent, "a revoked token passed as checked"),
-            (Sort::Live | Sort::Fresh, Verdict::Revoked) => self.complain(sent, "a live token was refused"),
+            (Sort::Revoked, Verdict::Checked) => {
+                self.complain(sent, "a revoked token passed as checked")
+            }
+            (Sort::Live | Sort::Fresh, Verdict::Revoked) => {
+                self.complain(sent, "a live token was refused")
+            }
             (_, Verdict::Unchecked(_)) if mode == FailMode::Closed => {
                 self.complain(sent, "passed unchecked under FailMode::Closed");
             }
@@ -181,7 +206,9 @@ impl Judge<'_> {
                 Able::Some | Able::All => true,
             };
             if (self.is_during(sent, got) && !is_able)
-                || (self.is_doomed(sort) && sent > self.times.healed + RECOVERY && !self.fault.mirror)
+                || (self.is_doomed(sort)
+                    && sent > self.times.healed + RECOVERY
+                    && !self.fault.mirror)
             {
                 self.complain(sent, &format!("{sort:?}: {verdict:?}, though nothing can be known"));
             }
@@ -190,16 +217,17 @@ impl Judge<'_> {
         if self.is_doomed(sort) && sent >= self.times.begun && kind == StoreErrorKind::Amnesia {
             return;
         }
-        let is_expected =
-            self.fault.checks != Able::All && got > self.times.begun && self.fault.reasons.contains(&kind);
+        let is_expected = self.fault.checks != Able::All
+            && got > self.times.begun
+            && self.fault.reasons.contains(&kind);
         let is_over = sent > self.times.healed + RECOVERY;
         if (!is_expected || is_over) && !self.excuse(kind, sent, got) {
             self.complain(sent, &format!("{sort:?} in {mode:?}: no answer because {kind:?}"));
         }
     }
 
-    /// The loss of data puts tokens from before in doubt for good. A mirror goes on to know which are revoked, and may end
-    /// the doubt about others.
+    /// The loss of data puts tokens from before in doubt for good. A mirror goes on to know which
+    /// are revoked, and may end the doubt about others.
     fn is_doomed(&self, sort: Sort) -> bool {
         self.fault.forgets && sort != Sort::Fresh && !(self.fault.mirror && sort == Sort::Revoked)
     }
@@ -217,16 +245,21 @@ impl Judge<'_> {
                 }
                 match &write.checked {
                     Some(Verdict::Checked) => {
-                        self.complain(sent, "a confirmed revocation was not seen by the next check");
+                        self.complain(
+                            sent,
+                            "a confirmed revocation was not seen by the next check",
+                        );
                     }
                     Some(Verdict::Revoked | Verdict::Unavailable(_)) => {}
                     odd => self.complain(sent, &format!("after a confirmed write: {odd:?}")),
                 }
             }
             Err(kind) => {
-                // It was tried until the fault was over, and then had too little time left for the answer.
-                let is_cut_short =
-                    kind == StoreErrorKind::Timeout && sent < self.times.healing && got >= self.times.healing;
+                // It was tried until the fault was over, and then had too little time left for the
+                // answer.
+                let is_cut_short = kind == StoreErrorKind::Timeout
+                    && sent < self.times.healing
+                    && got >= self.times.healing;
                 let is_expected = self.fault.writes != Able::All
                     && got > self.times.begun
                     && (is_cut_short || self.fault.write_reasons.contains(&kind));
@@ -241,8 +274,11 @@ impl Judge<'_> {
     /// What is confirmed must be found when all is over.
     fn verify_writes(&mut self, writes: &[Write]) {
         let doors = self.lab.doors.clone();
-        let confirmed: Vec<_> =
-            writes.iter().filter(|write| write.result.is_ok()).map(|write| write.id.clone()).collect();
+        let confirmed: Vec<_> = writes
+            .iter()
+            .filter(|write| write.result.is_ok())
+            .map(|write| write.id.clone())
+            .collect();
         let issued_at = this_second() - 1;
         let wrong = self.lab.app.run(async move {
             let mut wrong = Vec::new();
@@ -293,7 +329,8 @@ impl Judge<'_> {
         let excused = usize::try_from(self.excused).unwrap();
         let is_felt = failed > 0 || !matches!(self.fault.checks, Able::Nothing | Able::Revoked);
         if well == 0 || excused * 5 > answers.len() || !is_felt {
-            self.complaints.push(format!("{well} answers, {failed} failures, {excused} excused: no test"));
+            self.complaints
+                .push(format!("{well} answers, {failed} failures, {excused} excused: no test"));
         }
     }
 
@@ -315,9 +352,10 @@ impl Judge<'_> {
         [&self.lab.app.stalls, &self.lab.net.stalls, &self.lab.pinger.stalls]
     }
 
-    /// Whether the machine had held up the store, the proxy or Redis for so long that it counts as a fault of its own:
-    /// half the budget, or as long as it takes to have too many checks open. A request passes through all three, so
-    /// what each has lost of its time adds up; and a link that was given up for one of them is felt for a while.
+    /// Whether the machine had held up the store, the proxy or Redis for so long that it counts as
+    /// a fault of its own: half the budget, or as long as it takes to have too many checks open. A
+    /// request passes through all three, so what each has lost of its time adds up; and a link that
+    /// was given up for one of them is felt for a while.
     fn is_excused(&self, kind: StoreErrorKind, sent: Instant, got: Instant) -> bool {
         let long = if kind == StoreErrorKind::Overloaded { BUDGET / 10 } else { BUDGET / 2 };
         // While most faults last, Redis may be silent because of them.

@@ -1,4 +1,5 @@
-//! Writes what was seen into `docs/faults.md`, between marks, with the machine on which it was seen.
+//! Writes what was seen into `docs/faults.md`, between marks, with the machine on which it was
+//! seen.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,7 +18,8 @@ pub type Row = (&'static str, Vec<Seen>);
 pub fn matrix(rows: &[Row]) -> String {
     let mut text = machine();
     text.push_str(
-        "\n### Checks\n\n| fault | fail mode | token not revoked | revoked token | worst, 50/s | worst, 2 000/s | well again after |\n| --- | --- | --- | --- | --- | --- | --- |\n",
+        "\n### Checks\n\n| fault | fail mode | token not revoked | revoked token | worst, 50/s | \
+         worst, 2 000/s | well again after |\n| --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for (fault, seen) in rows {
         for (mode, title) in [("closed", *fault), ("open", "")] {
@@ -34,7 +36,10 @@ pub fn matrix(rows: &[Row]) -> String {
             );
         }
     }
-    text.push_str("\n### Writes\n\n| fault | revocations | worst | well again after | machine |\n| --- | --- | --- | --- | --- |\n");
+    text.push_str(
+        "\n### Writes\n\n| fault | revocations | worst | well again after | machine |\n| \
+        --- | --- | --- | --- | --- |\n",
+    );
     for (fault, seen) in rows {
         let writes = shares(seen.iter().map(|seen| &seen.writes));
         let worst = seen.iter().map(|seen| seen.worst_write).max().unwrap_or_default();
@@ -52,7 +57,8 @@ pub fn matrix(rows: &[Row]) -> String {
     let excused: u32 = rows.iter().flat_map(|(_, seen)| seen).map(|seen| seen.excused).sum();
     let _ = writeln!(
         text,
-        "\n{} faults, {answers} answers, each judged; {excused} failures were laid to the charge of the machine.",
+        "\n{} faults, {answers} answers, each judged; {excused} failures were laid to the charge \
+         of the machine.",
         rows.len()
     );
     text
@@ -63,7 +69,9 @@ pub fn histories(outcomes: &[Outcome]) -> String {
     let mut text = machine();
     let _ = writeln!(
         text,
-        "\nThe replica is {} behind.\n\n| history | confirmed writes | median | checks after one | lost by Redis | passed as checked | for how long | no answers for |\n| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "\nThe replica is {} behind.\n\n| history | confirmed writes | median | checks after one | \
+         lost by Redis | passed as checked | for how long | no answers for |\n| --- | --- | --- | \
+         --- | --- | --- | --- | --- |",
         millis(LAG)
     );
     for Outcome { name, confirmed, judged, lost, wrong, exposure, gap, write } in outcomes {
@@ -83,7 +91,8 @@ pub fn soak(soaked: &Soaked) -> String {
     let mut text = machine();
     let _ = writeln!(
         text,
-        "\n{} s, {} requests, {} revocations, {} faults. {}\n\n| after | resident memory | open files | tasks |\n| --- | --- | --- | --- |",
+        "\n{} s, {} requests, {} revocations, {} faults. {}\n\n| after | resident memory | open \
+         files | tasks |\n| --- | --- | --- | --- |",
         soaked.length.as_secs(),
         soaked.answers,
         soaked.writes,
@@ -133,7 +142,8 @@ fn shares<'a>(counts: impl Iterator<Item = &'a BTreeMap<String, u32>>) -> String
         // What is not all, and not nothing, does not look like it.
         let percent = ((count * 100 + total / 2) / total).clamp(1, 99);
         let share = if *count == total { String::new() } else { format!(" {percent} %") };
-        let reasons = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+        let reasons =
+            if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
         format!("{status}{share}{reasons}")
     });
     words.collect::<Vec<_>>().join(", ")
@@ -161,7 +171,8 @@ fn machine() -> String {
     let redis = String::from_utf8(redis.unwrap_or_default()).unwrap_or_default();
     let redis = redis.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap_or("?");
     format!(
-        "Seen on {cores} cores of {}, Linux {}, Redis {redis}, tests built without optimisation, load average {} at the end.\n",
+        "Seen on {cores} cores of {}, Linux {}, Redis {redis}, tests built without optimisation, \
+         load average {} at the end.\n",
         cpu.trim_start_matches(['\t', ' ', ':']),
         kernel.trim(),
         load.split(' ').next().unwrap_or("?"),

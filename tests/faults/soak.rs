@@ -54,7 +54,8 @@ impl Soaked {
             self.quarters(|sample| sample.tasks),
         );
         format!(
-            "From the second quarter to the last, the peak of resident memory went from {} to {} KiB, that of open files from {} to {}, that of tasks from {} to {}.",
+            "From the second quarter to the last, the peak of resident memory went from {} to {} \
+             KiB, that of open files from {} to {}, that of tasks from {} to {}.",
             memory.0, memory.1, files.0, files.1, tasks.0, tasks.1
         )
     }
@@ -119,7 +120,9 @@ pub fn run(length: Duration, mirror: bool) -> Result<Soaked, String> {
         return Err(format!("{wrong} of {answers} answers were wrong"));
     }
     if checked * 4 < answers || faults < 20 {
-        return Err(format!("{checked} of {answers} answers were known, in {faults} faults: no test"));
+        return Err(format!(
+            "{checked} of {answers} answers were known, in {faults} faults: no test"
+        ));
     }
     soaked.judge()?;
     Ok(soaked)
@@ -132,7 +135,8 @@ fn sample(lab: &Lab, start: Instant, samples: &mut Vec<Sample>) {
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let resident = resident.and_then(|line| line.split_whitespace().next()).and_then(|kib| kib.parse().ok());
+    let resident =
+        resident.and_then(|line| line.split_whitespace().next()).and_then(|kib| kib.parse().ok());
     samples.push(Sample {
         at: start.elapsed(),
         resident_kib: resident.unwrap_or_default(),
@@ -157,7 +161,8 @@ impl Count {
 
 /// Keeps no protocol, which would grow.
 async fn drive(doors: crate::doors::Doors, count: std::sync::Arc<Count>) {
-    let mut pace = tokio::time::interval(Duration::from_secs(1) / u32::try_from(PER_SECOND).unwrap());
+    let mut pace =
+        tokio::time::interval(Duration::from_secs(1) / u32::try_from(PER_SECOND).unwrap());
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut minted, mut tokens) = (0, [String::new(), String::new()]);
     for n in 0_u64.. {
@@ -165,7 +170,8 @@ async fn drive(doors: crate::doors::Doors, count: std::sync::Arc<Count>) {
         let now = this_second();
         // They expire; and a restarted Redis may put older ones in doubt.
         if now > minted + 10 {
-            (minted, tokens) = (now, [token("someone", "live", now), token("someone", "revoked", now)]);
+            (minted, tokens) =
+                (now, [token("someone", "live", now), token("someone", "revoked", now)]);
         }
         let is_revoked = n % 2 == 1;
         for mode in [FailMode::Closed, FailMode::Open] {

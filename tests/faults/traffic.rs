@@ -58,12 +58,13 @@ impl Protocol {
         self.writes.lock().unwrap().clone()
     }
 
-    /// Whether requests have been answered since then, all of them as they should be without any fault. With
-    /// `fresh_only`, those with older tokens do not count.
+    /// Whether requests have been answered since then, all of them as they should be without any
+    /// fault. With `fresh_only`, those with older tokens do not count.
     pub fn is_well_since(&self, since: Instant, fresh_only: bool) -> bool {
         let answers = self.answers.lock().unwrap();
         let recent = answers.iter().rev().take_while(|answer| answer.got >= since);
-        let mut recent = recent.filter(|answer| !fresh_only || answer.sort == Sort::Fresh).peekable();
+        let mut recent =
+            recent.filter(|answer| !fresh_only || answer.sort == Sort::Fresh).peekable();
         recent.peek().is_some() && recent.all(|answer| answer.verdict.failure().is_none())
     }
 
@@ -117,8 +118,8 @@ impl Tokens {
     }
 }
 
-/// Sends so many requests a second, for ever. What could not be sent in time, because the machine was held up, is left
-/// out: it would come in a burst, which is another test.
+/// Sends so many requests a second, for ever. What could not be sent in time, because the machine
+/// was held up, is left out: it would come in a burst, which is another test.
 pub async fn send(doors: Doors, mut tokens: Tokens, per_second: u32, protocol: Protocol) {
     let mut pace = tokio::time::interval(Duration::from_secs(1) / per_second.min(500));
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -1,4 +1,5 @@
-//! One process of a history: it revokes some tokens, checks those of all, and writes down when it did what.
+//! One process of a history: it revokes some tokens, checks those of all, and writes down when it
+//! did what.
 
 use std::fmt::Write as _;
 use std::num::NonZeroU32;
@@ -43,7 +44,8 @@ impl Id {
         format!("{}-{}", self.worker, self.n)
     }
 
-    /// It is issued in the second in which it is revoked, so that a loss of data does not put all of them in doubt.
+    /// It is issued in the second in which it is revoked, so that a loss of data does not put all
+    /// of them in doubt.
     fn token(self, plan: &Plan) -> String {
         token("someone", &self.name(), plan.second + self.n / plan.writes)
     }
@@ -87,7 +89,8 @@ impl Plan {
     pub fn spawn(&self, worker: u64, file: &std::path::Path) -> Child {
         let (waits, mirror) = (u64::from(self.waits), u64::from(self.mirror));
         let length = self.length.as_secs();
-        let numbers = [worker, self.workers, self.start, self.second, length, self.writes, waits, mirror];
+        let numbers =
+            [worker, self.workers, self.start, self.second, length, self.writes, waits, mirror];
         Command::new(std::env::current_exe().unwrap())
             .args(["worker", &self.url])
             .arg(file)
@@ -174,7 +177,8 @@ async fn act(worker: u64, plan: Plan) -> (Vec<Event>, Option<Mirrored>) {
     writing.await.unwrap();
     let fresh = checking.await.unwrap();
     let mirrored = mirror.map(|mirror| Mirrored { fresh, resyncs: mirror.status().resyncs() });
-    // What is still under way was invoked and has not come to its end: it may go unmentioned, unless it is a write.
+    // What is still under way was invoked and has not come to its end: it may go unmentioned,
+    // unless it is a write.
     (std::mem::take(&mut events.lock().unwrap()), mirrored)
 }
 
@@ -188,15 +192,16 @@ async fn write(worker: u64, plan: Plan, doors: Doors, events: Arc<Mutex<Vec<Even
             let id = Id { worker, n };
             let from = clock::now();
             let confirmed = doors.revoker.revoke(Target::token(id.name())).await.is_ok();
-            let event = Event { by: worker, id, from, to: clock::now(), what: What::Write { confirmed } };
+            let event =
+                Event { by: worker, id, from, to: clock::now(), what: What::Write { confirmed } };
             events.lock().unwrap().push(event);
         });
     }
     under_way.join_all().await;
 }
 
-/// Half of the checks are of tokens that are being revoked right now, the others of those of the last seconds. Returns how
-/// many of them a mirror could answer from memory.
+/// Half of the checks are of tokens that are being revoked right now, the others of those of the
+/// last seconds. Returns how many of them a mirror could answer from memory.
 async fn check(
     worker: u64,
     plan: Plan,
@@ -208,7 +213,8 @@ async fn check(
     let mut fresh = 0;
     let mut random = worker + 1;
     let mut draw = move |below: u64| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) % below
     };
     for n in 0..plan.length.as_secs() * CHECKS {

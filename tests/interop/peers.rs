@@ -1,4 +1,5 @@
-//! The libraries of others, installed on first use by `scripts/setup-interop`, and their programs in this folder.
+//! The libraries of others, installed on first use by `scripts/setup-interop`, and their programs
+//! in this folder.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -19,10 +20,14 @@ fn installed() -> &'static Path {
     })
 }
 
-/// Whether this library is there. If not, the test is skipped with a message, unless `REQUIRE_INTEROP=1`.
+/// Whether this library is there. If not, the test is skipped with a message, unless
+/// `REQUIRE_INTEROP=1`.
 pub(crate) fn is_there(name: &str) -> bool {
     let is_there = installed().join(format!("{name}.ready")).exists();
-    assert!(is_there || std::env::var_os("REQUIRE_INTEROP").is_none(), "{name} cannot be installed");
+    assert!(
+        is_there || std::env::var_os("REQUIRE_INTEROP").is_none(),
+        "{name} cannot be installed"
+    );
     if !is_there {
         let skipped = format!("skipped: {name} cannot be installed; see scripts/setup-interop");
         let _ = writeln!(std::io::stderr(), "{skipped}");

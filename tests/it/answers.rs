@@ -104,7 +104,9 @@ async fn in_http() {
 async fn in_grpc() {
     for case in cases().await {
         let mut request = case.request;
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc+proto"));
+        request
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc+proto"));
         let answer = case.layer.layer(Handler).oneshot(request).await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK, "{}", case.name);
         let mut expected = vec![
@@ -134,7 +136,8 @@ async fn realm_metadata_and_retry_are_as_configured() {
         r#"Bearer realm="orders", resource_metadata="https://api.example/meta""#
     );
     let with_good_token = with_token(&token("alice", "1"));
-    let answer = dressed(layer_without_store()).layer(Handler).oneshot(with_good_token).await.unwrap();
+    let answer =
+        dressed(layer_without_store()).layer(Handler).oneshot(with_good_token).await.unwrap();
     assert_eq!(answer.headers()["retry-after"], "7");
     assert!(layer().with_realm("a\nb").is_err());
 }
@@ -144,7 +147,9 @@ async fn reasons_are_told_only_if_configured() {
     let layer = layer();
     layer.revoker().revoke(Target::user("mallory")).await.unwrap();
     let telling = layer.clone().with_error_descriptions();
-    let ask = |layer: JwtRevocationLayer| layer.layer(Handler).oneshot(with_token(&token("mallory", "1")));
+    let ask = |layer: JwtRevocationLayer| {
+        layer.layer(Handler).oneshot(with_token(&token("mallory", "1")))
+    };
     let answer = ask(layer).await.unwrap();
     assert_eq!(answer.headers()["www-authenticate"], INVALID_TOKEN);
     let answer = ask(telling).await.unwrap();
@@ -185,7 +190,10 @@ async fn a_problem_document_keeps_the_head() {
 async fn a_closure_fills_the_body_and_may_change_the_head_but_cannot_lose_the_reason() {
     let page = |rejection: &Rejection, _: &mut Parts| format!("<p>{:?}", rejection.kind());
     let answer = layer().with_response(page).layer(Handler).oneshot(request()).await.unwrap();
-    assert_eq!((answer.status(), answer.body().as_str()), (StatusCode::UNAUTHORIZED, "<p>NoCredentials"));
+    assert_eq!(
+        (answer.status(), answer.body().as_str()),
+        (StatusCode::UNAUTHORIZED, "<p>NoCredentials")
+    );
     assert_eq!(answer.headers()["www-authenticate"], PLAIN);
 
     let redirect = |_: &Rejection, head: &mut Parts| {
@@ -194,7 +202,8 @@ async fn a_closure_fills_the_body_and_may_change_the_head_but_cannot_lose_the_re
         head.extensions.clear();
         String::new()
     };
-    let answer = layer().with_response(redirect).layer(Handler).oneshot(with_token("junk")).await.unwrap();
+    let answer =
+        layer().with_response(redirect).layer(Handler).oneshot(with_token("junk")).await.unwrap();
     assert_eq!(answer.status(), StatusCode::SEE_OTHER);
     assert_eq!(listed(answer.headers()), [("location", "/login")]);
     assert!(matches!(rejection(&answer).kind(), RejectionKind::InvalidToken(_)));
@@ -217,14 +226,18 @@ impl Body for Untouchable {
     type Data = Bytes;
     type Error = ();
 
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ()>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ()>>> {
         panic!("the body of a refused request was read");
     }
 }
 
 #[tokio::test]
 async fn the_body_of_a_refused_request_is_not_read() {
-    let refused = Request::builder().header("authorization", "Bearer junk").body(Untouchable).unwrap();
+    let refused =
+        Request::builder().header("authorization", "Bearer junk").body(Untouchable).unwrap();
     let answer = layer().layer(Handler).oneshot(refused).await.unwrap();
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
 }

@@ -9,8 +9,8 @@ use tokio::time::timeout;
 use tower_jwt_revocation::mirror::Phase;
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::{
-    ConfirmError, Confirmed, Mirror, RedisStore, RevocationStore as _, Revoker, Standing, StoreErrorKind,
-    Target,
+    ConfirmError, Confirmed, Mirror, RedisStore, RevocationStore as _, Revoker, Standing,
+    StoreErrorKind, Target,
 };
 
 use crate::mirror::{PATIENCE, connect, is_live, is_revoked, local, mirror, token, until};
@@ -52,7 +52,8 @@ async fn a_confirmed_write_is_known_to_every_mirror_also_for_a_writer_that_has_n
     let revoker = revoker(&connect(server.url()).await);
     let confirmed = confirm(&revoker, "alone", PATIENCE).await.unwrap();
     assert_eq!(confirmed.mirrors, 0, "nobody is there yet");
-    let mirrors = [mirror(server.url()).await, mirror(server.url()).await, mirror(server.url()).await];
+    let mirrors =
+        [mirror(server.url()).await, mirror(server.url()).await, mirror(server.url()).await];
     for n in 0..50 {
         let id = format!("t{n}");
         let confirmed = confirm(&revoker, &id, PATIENCE).await.unwrap();
@@ -61,7 +62,10 @@ async fn a_confirmed_write_is_known_to_every_mirror_also_for_a_writer_that_has_n
         assert!(mirrors.iter().all(|mirror| is_revoked(mirror, &id)), "{id}");
     }
     let [late, ..] = [mirror(server.url()).await];
-    assert!(is_revoked(&late, "t0") && is_revoked(&late, "alone"), "who comes late has it from the snapshot");
+    assert!(
+        is_revoked(&late, "t0") && is_revoked(&late, "alone"),
+        "who comes late has it from the snapshot"
+    );
     let undone = revoker.reinstate(Target::token("t0")).confirm(PATIENCE).await.unwrap();
     assert_eq!(undone.mirrors, 4);
     assert!(mirrors.iter().chain([&late]).all(|mirror| is_live(mirror, "t0")));
@@ -91,7 +95,8 @@ async fn a_mirror_that_is_cut_off_is_named_and_waited_for_no_longer_than_it_may_
         assert_eq!(named, ["far side?"], "{id}");
         assert!(is_revoked(&near, &id), "{id}");
         let confirmed = confirm(&revoker, &id, PATIENCE).await.unwrap();
-        // The lease is over, so it has to ask; or, with what was under way, it has learnt of the write.
+        // The lease is over, so it has to ask; or, with what was under way, it has learnt of the
+        // write.
         assert_eq!(confirmed.mirrors, 1, "{id}");
         assert!(!matches!(local(&far, &token(&id)), Some(Standing::Live)), "{id}");
         proxy.set(Fault::Pass).await;
@@ -101,7 +106,8 @@ async fn a_mirror_that_is_cut_off_is_named_and_waited_for_no_longer_than_it_may_
     }
 }
 
-/// What the child process of the next test does: it has a mirror until its standard input is closed.
+/// What the child process of the next test does: it has a mirror until its standard input is
+/// closed.
 #[tokio::test(flavor = "multi_thread")]
 async fn bystander() {
     let Ok(url) = std::env::var("CONFIRMED_BY") else { return };
@@ -162,8 +168,10 @@ async fn each_shard_of_a_cluster_knows_its_mirrors() {
     let cluster = tokio::task::spawn_blocking(Cluster::start).await.unwrap();
     let store = || RedisStore::builder().with_url(cluster.url()).with_shards(8).connect();
     let revoker = revoker(&store().await.unwrap());
-    let mirrors =
-        [Mirror::new(store().await.unwrap()).unwrap(), Mirror::new(store().await.unwrap()).unwrap()];
+    let mirrors = [
+        Mirror::new(store().await.unwrap()).unwrap(),
+        Mirror::new(store().await.unwrap()).unwrap(),
+    ];
     for mirror in &mirrors {
         timeout(PATIENCE, mirror.ready()).await.unwrap();
     }
@@ -184,16 +192,21 @@ async fn a_mirror_that_nobody_would_wait_for_does_not_answer_from_memory() {
     let revoker = revoker(&store);
     let rights = include_str!("../../src/store/redis/least_rights.acl");
     let rights: Vec<_> = rights.split_whitespace().skip(3).collect();
-    server.cli(&[&["ACL", "SETUSER", "app"], rights.as_slice(), &["+xread", "+xrevrange"]].concat());
+    server
+        .cli(&[&["ACL", "SETUSER", "app"], rights.as_slice(), &["+xread", "+xrevrange"]].concat());
     let poor = connect(server.url_as("app", "password")).await;
     server.cli(&["ACL", "SETUSER", "app", "-set"]);
     let poor = Mirror::new(poor).unwrap();
-    let status = until(&poor, "it is refused a lease", |status| status.shards[0].error.is_some()).await;
+    let status =
+        until(&poor, "it is refused a lease", |status| status.shards[0].error.is_some()).await;
     assert_eq!(status.shards[0].error.as_ref().unwrap().kind(), StoreErrorKind::Denied);
     assert_eq!(status.shards[0].phase, Phase::Following);
     assert!(!poor.is_fresh());
     assert_eq!(confirm(&revoker, "t", PATIENCE).await.unwrap().mirrors, 0);
-    assert!(matches!(poor.check(&token("t")).answer().await, Ok(Standing::Revoked(_))), "the store is asked");
+    assert!(
+        matches!(poor.check(&token("t")).answer().await, Ok(Standing::Revoked(_))),
+        "the store is asked"
+    );
     // With the right, and no more than that, all is well.
     server.cli(&["ACL", "SETUSER", "app", "+set"]);
     timeout(PATIENCE, poor.ready()).await.unwrap();

@@ -52,7 +52,8 @@ async fn lab() -> Lab {
 }
 
 impl Lab {
-    /// How long the future takes after the revocation. The machine may be busy: one of three times it must be soon.
+    /// How long the future takes after the revocation. The machine may be busy: one of three times
+    /// it must be soon.
     async fn revoke_and_wait<T>(&self, id: &str, end: impl Future<Output = T>) -> (T, Duration) {
         self.revoker.revoke(Target::token(id)).await.unwrap();
         let start = Instant::now();
@@ -74,8 +75,9 @@ async fn serve(app: axum::Router) -> std::net::SocketAddr {
 }
 
 fn ask(path: &str, token: &str) -> Request<Empty<Bytes>> {
-    let request =
-        Request::get(path).header("host", "test").header("authorization", format!("Bearer {token}"));
+    let request = Request::get(path)
+        .header("host", "test")
+        .header("authorization", format!("Bearer {token}"));
     request.body(Empty::new()).unwrap()
 }
 
@@ -90,7 +92,8 @@ async fn server_sent_events_and_downloads_end_over_http_1_and_2() {
         .route(
             "/download",
             get(async || {
-                let first = stream::once(async { Ok::<_, Infallible>(Bytes::from_static(b"half of it")) });
+                let first =
+                    stream::once(async { Ok::<_, Infallible>(Bytes::from_static(b"half of it")) });
                 axum::body::Body::from_stream(first.chain(stream::pending()))
             }),
         )
@@ -153,7 +156,8 @@ async fn a_stream_of_grpc_ends_with_unauthenticated() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let (_reporter, health) = tonic_health::server::health_reporter();
-    let stack = ServiceBuilder::new().layer(lab.layer.clone()).layer(lab.ending.clone()).into_inner();
+    let stack =
+        ServiceBuilder::new().layer(lab.layer.clone()).layer(lab.ending.clone()).into_inner();
     let incoming = tonic::transport::server::TcpIncoming::from(listener);
     tokio::spawn(Server::builder().layer(stack).add_service(health).serve_with_incoming(incoming));
     let channel = Channel::from_shared(address).unwrap().connect().await.unwrap();
@@ -231,7 +235,8 @@ async fn a_body_that_is_always_ready_ends_too() {
         return;
     }
     let lab = lab().await;
-    let mut body = body_of(&lab, &token("alice", "busy"), stream::repeat(Bytes::from_static(b"x"))).await;
+    let mut body =
+        body_of(&lab, &token("alice", "busy"), stream::repeat(Bytes::from_static(b"x"))).await;
     for _ in 0..10 {
         body.frame().await.unwrap().unwrap();
     }
@@ -244,7 +249,8 @@ async fn a_body_that_is_always_ready_ends_too() {
         }
     };
     assert!(matches!(error.downcast_ref::<TokenEnded>().unwrap().why(), Ended::Revoked(_)));
-    let mut body = body_of(&lab, &token("bob", "short"), stream::iter([Bytes::from_static(b"all")])).await;
+    let mut body =
+        body_of(&lab, &token("bob", "short"), stream::iter([Bytes::from_static(b"all")])).await;
     assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "all");
     assert!(body.frame().await.is_none(), "a short one ends by itself");
     drop(lab.mirror);

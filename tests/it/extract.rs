@@ -25,7 +25,10 @@ struct Impossible {
 
 fn routes() -> Router {
     Router::new()
-        .route("/who", get(async |clearance: Clearance| clearance.token().subject().unwrap().to_owned()))
+        .route(
+            "/who",
+            get(async |clearance: Clearance| clearance.token().subject().unwrap().to_owned()),
+        )
         .route(
             "/maybe",
             get(async |clearance: Option<Clearance>| match clearance {
@@ -36,18 +39,25 @@ fn routes() -> Router {
         .route("/role", get(async |Claims(mine): Claims<Mine>| mine.role))
         .route(
             "/maybe-role",
-            get(async |claims: Option<Claims<Mine>>| claims.map_or("none".into(), |Claims(mine)| mine.role)),
+            get(async |claims: Option<Claims<Mine>>| {
+                claims.map_or("none".into(), |Claims(mine)| mine.role)
+            }),
         )
         .route("/odd", get(async |Claims(_): Claims<Impossible>| "never"))
 }
 
-async fn ask(router: Router, path: &str, token: Option<&str>) -> (StatusCode, String, Option<String>) {
+async fn ask(
+    router: Router,
+    path: &str,
+    token: Option<&str>,
+) -> (StatusCode, String, Option<String>) {
     let mut request = Request::builder().uri(path);
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }
     let answer = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-    let challenge = answer.headers().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned());
+    let challenge =
+        answer.headers().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned());
     let status = answer.status();
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8(body.to_vec()).unwrap(), challenge)
@@ -60,7 +70,8 @@ fn guarded(layer: JwtRevocationLayer) -> Router {
 #[tokio::test]
 async fn handlers_get_the_clearance_and_the_claims() {
     let alice = token("alice", "1");
-    for (path, body) in [("/who", "alice"), ("/maybe", "alice"), ("/role", "clerk"), ("/maybe-role", "clerk")]
+    for (path, body) in
+        [("/who", "alice"), ("/maybe", "alice"), ("/role", "clerk"), ("/maybe-role", "clerk")]
     {
         let answer = ask(guarded(layer()), path, Some(&alice)).await;
         assert_eq!((answer.0, answer.1.as_str()), (StatusCode::OK, body), "{path}");
@@ -84,7 +95,8 @@ async fn on_optional_routes_the_handler_chooses() {
 
 #[tokio::test]
 async fn a_handler_that_insists_is_not_called_by_a_layer_that_only_reports() {
-    let (status, _, challenge) = ask(guarded(layer().with_report_only()), "/who", Some("junk")).await;
+    let (status, _, challenge) =
+        ask(guarded(layer().with_report_only()), "/who", Some("junk")).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
     assert_eq!(challenge.as_deref(), Some(r#"Bearer realm="api", error="invalid_token""#));
     let (status, body, _) = ask(guarded(layer().with_report_only()), "/maybe", Some("junk")).await;
@@ -110,8 +122,11 @@ async fn claims_that_do_not_fit_refuse_the_token_without_quoting_it() {
     assert_eq!((status, body.as_str()), (StatusCode::UNAUTHORIZED, ""));
     assert_eq!(challenge.as_deref(), Some(r#"Bearer realm="api", error="invalid_token""#));
     // As the layer refuses, wherever clients find their authorization server.
-    let custom =
-        layer().with_realm("orders").unwrap().with_resource_metadata("https://shop.example/meta").unwrap();
+    let custom = layer()
+        .with_realm("orders")
+        .unwrap()
+        .with_resource_metadata("https://shop.example/meta")
+        .unwrap();
     let (_, _, challenge) = ask(guarded(custom), "/odd", Some(&token("alice", "1"))).await;
     assert_eq!(
         challenge.as_deref(),

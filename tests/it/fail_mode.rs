@@ -36,7 +36,8 @@ async fn open_admits_and_says_so() {
 #[tokio::test]
 async fn open_is_about_the_store_only() {
     let service = layer_without_store().with_fail_mode(FailMode::Open).layer(Handler);
-    for request in [request(), with_token("junk"), with_token(&expired_token()), with_token("a b")] {
+    for request in [request(), with_token("junk"), with_token(&expired_token()), with_token("a b")]
+    {
         let answer = service.clone().oneshot(request).await.unwrap();
         rejection(&answer);
         assert!(answer.status().is_client_error());
@@ -67,8 +68,11 @@ mod scripted {
     #[tokio::test]
     async fn unverified_tokens_never_reach_the_store() {
         let store = ScriptedStore::new();
-        let service = JwtRevocationLayer::new(WordVerifier::default(), store.clone()).layer(Handler);
-        for request in [request(), with_token("junk"), with_token(&expired_token()), with_token("a b")] {
+        let service =
+            JwtRevocationLayer::new(WordVerifier::default(), store.clone()).layer(Handler);
+        for request in
+            [request(), with_token("junk"), with_token(&expired_token()), with_token("a b")]
+        {
             service.clone().oneshot(request).await.unwrap();
         }
         assert_eq!(store.checks(), 0);

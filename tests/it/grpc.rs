@@ -35,7 +35,9 @@ impl Running {
         let channel = Channel::from_shared(self.address.clone()).unwrap().connect().await.unwrap();
         let with_token = move |mut request: Request<()>| {
             if let Some(token) = &token {
-                request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+                request
+                    .metadata_mut()
+                    .insert("authorization", format!("Bearer {token}").parse().unwrap());
             }
             Ok(request)
         };
@@ -58,7 +60,10 @@ async fn a_client_sees_unauthenticated() {
     server.check(Some(alice.clone())).await.unwrap();
 
     let status = server.check(None).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::Unauthenticated, "an access token is required"));
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unauthenticated, "an access token is required")
+    );
     let status = server.check(Some("junk".into())).await.unwrap_err();
     assert_eq!(
         (status.code(), status.message()),
@@ -101,8 +106,8 @@ async fn a_refusal_is_trailers_only() {
     assert!(response.body().is_end_stream());
 }
 
-/// tonic looks neither at the method nor at the content type: a call dressed up as a CORS preflight must not get past
-/// the layer without a token.
+/// tonic looks neither at the method nor at the content type: a call dressed up as a CORS preflight
+/// must not get past the layer without a token.
 #[tokio::test]
 async fn a_call_that_looks_like_a_preflight_is_refused() {
     use tower::{Layer as _, ServiceExt as _};

@@ -7,7 +7,9 @@ use tower_jwt_revocation::{
     Mirror, RedisStore, Revocation, RevocationStore as _, Standing, StoreErrorKind, Target,
 };
 
-use crate::mirror::{HOUR, PATIENCE, connect, is_live, is_revoked, local, mirror, revoke, token, until};
+use crate::mirror::{
+    HOUR, PATIENCE, connect, is_live, is_revoked, local, mirror, revoke, token, until,
+};
 use crate::servers::{Cluster, Fault, FaultProxy, RedisServer, redis_is_installed};
 
 /// Revokes so many tokens, and waits until the mirror has them all.
@@ -31,7 +33,8 @@ async fn ask(store: &RedisStore, id: &str) -> Result<bool, StoreErrorKind> {
             Ok(Standing::Revoked(_)) => return Ok(false),
             Ok(_) => return Ok(true),
             // The machine may be busy.
-            Err(error) if error.kind() == StoreErrorKind::Timeout && start.elapsed() < PATIENCE => {}
+            Err(error) if error.kind() == StoreErrorKind::Timeout && start.elapsed() < PATIENCE => {
+            }
             Err(error) => return Err(error.kind()),
         }
     }
@@ -113,7 +116,8 @@ impl CutOff {
         Self { server, proxy, mirror, writer, witness }
     }
 
-    /// Redis loses everything, and is told by the mirror what that knows; which is not all, so the doubt stays.
+    /// Redis loses everything, and is told by the mirror what that knows; which is not all, so the
+    /// doubt stays.
     async fn lose_everything(&self) {
         self.server.cli(&["FLUSHALL"]);
         self.proxy.set(Fault::Pass).await;
@@ -213,7 +217,11 @@ async fn each_shard_of_a_cluster_is_healed_by_itself() {
     for n in 0..200 {
         let start = Instant::now();
         while ask(&witness, &format!("t{n}")).await != Ok(false) {
-            assert!(start.elapsed() < PATIENCE, "t{n}: {:?}", ask(&witness, &format!("t{n}")).await);
+            assert!(
+                start.elapsed() < PATIENCE,
+                "t{n}: {:?}",
+                ask(&witness, &format!("t{n}")).await
+            );
         }
     }
     let status = mirror.status();

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use http::StatusCode;
 use tower::{Layer as _, ServiceExt as _};
 use tower_jwt_revocation::{
-    JwtRevocationLayer, MemoryStore, RejectionKind, RevocationStore, Target, TargetKind, TokenVerifier,
+    JwtRevocationLayer, MemoryStore, RejectionKind, RevocationStore, Target, TargetKind,
+    TokenVerifier,
 };
 
-use crate::support::{Handler, WordVerifier, late_store, layer, rejection, seen, token, with_token};
+use crate::support::{
+    Handler, WordVerifier, late_store, layer, rejection, seen, token, with_token,
+};
 
 #[tokio::test]
 async fn a_token_works_until_it_is_revoked() {

@@ -11,8 +11,8 @@ use tower_jwt_revocation::store::Lookup;
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::profile::SignedClaims;
 use tower_jwt_revocation::{
-    Action, Clock as _, Extent, Mirror, Receipt, RedisStore, Revocation, RevocationStore as _, Standing,
-    SystemClock, Target, VerifiedToken,
+    Action, Clock as _, Extent, Mirror, Receipt, RedisStore, Revocation, RevocationStore as _,
+    Standing, SystemClock, Target, VerifiedToken,
 };
 
 use crate::servers::{
@@ -34,7 +34,9 @@ pub(crate) fn issued(id: &str, ago: u64) -> Arc<VerifiedToken> {
         "sub": id, "jti": id, "sid": id, "client_id": id, "iat": now.as_secs() - ago, "exp": now.as_secs() + 1200
     });
     let claims = claims.to_string();
-    Arc::new(TokenProfile::new().assert_verified(SignedClaims::new(claims.as_bytes()), now).unwrap())
+    Arc::new(
+        TokenProfile::new().assert_verified(SignedClaims::new(claims.as_bytes()), now).unwrap(),
+    )
 }
 
 pub(crate) async fn connect(url: impl AsRef<str>) -> RedisStore {
@@ -58,12 +60,17 @@ pub(crate) async fn revoke(store: &RedisStore, id: &str) -> Receipt {
 }
 
 async fn follow(mirror: &Mirror, receipt: &Receipt) {
-    let arrived =
-        timeout(PATIENCE, mirror.wait_for(receipt.fence.unwrap())).await.expect("the write never arrives");
+    let arrived = timeout(PATIENCE, mirror.wait_for(receipt.fence.unwrap()))
+        .await
+        .expect("the write never arrives");
     arrived.unwrap_or_else(|error| panic!("{error}: {receipt:?} {mirror:?}"));
 }
 
-pub(crate) async fn until(mirror: &Mirror, what: &str, done: impl Fn(&MirrorStatus) -> bool) -> MirrorStatus {
+pub(crate) async fn until(
+    mirror: &Mirror,
+    what: &str,
+    done: impl Fn(&MirrorStatus) -> bool,
+) -> MirrorStatus {
     let mut status = mirror.watch_status();
     let reached = timeout(PATIENCE, status.wait_for(done)).await;
     reached.unwrap_or_else(|_| panic!("never: {what}: {mirror:?}")).unwrap().clone()
@@ -113,15 +120,19 @@ async fn a_mirror_that_comes_late_knows_what_one_that_was_there_knows() {
     follow(&early, &last).await;
     let late = mirror(server.url()).await;
     for mirror in [&early, &late] {
-        assert!(is_revoked(mirror, "first") && is_revoked(mirror, "all") && is_live(mirror, "other"));
+        assert!(
+            is_revoked(mirror, "first") && is_revoked(mirror, "all") && is_live(mirror, "other")
+        );
         for n in 0..4 {
             assert!(is_revoked(mirror, &format!("cut{n}")), "{n}");
             assert!(is_live(mirror, &format!("back{n}")), "{n}");
         }
     }
-    // Revoked again after it was reinstated: a snapshot has to say so to a mirror that knows of the reinstatement.
+    // Revoked again after it was reinstated: a snapshot has to say so to a mirror that knows of the
+    // reinstatement.
     for mirror in [&early, &late] {
-        follow(mirror, &write(&store, Target::token("back0"), Action::Revoke(Extent::All)).await).await;
+        follow(mirror, &write(&store, Target::token("back0"), Action::Revoke(Extent::All)).await)
+            .await;
         assert!(is_revoked(mirror, "back0"));
     }
 }
@@ -135,7 +146,8 @@ async fn own_writes_are_seen_at_once_and_those_of_others_soon() {
     let (one, other) = (mirror(server.url()).await, mirror(server.url()).await);
     for n in 0..100 {
         let id = format!("t{n}");
-        let receipts = one.write(vec![Revocation::new(Target::token(id.as_str()), HOUR)]).await.unwrap();
+        let receipts =
+            one.write(vec![Revocation::new(Target::token(id.as_str()), HOUR)]).await.unwrap();
         assert!(is_revoked(&one, &id));
         follow(&other, &receipts[0]).await;
         assert!(is_revoked(&other, &id));
@@ -152,14 +164,19 @@ async fn a_flushed_redis_un_revokes_nothing_and_is_told_again() {
     let store = connect(server.url()).await;
     revoke(&store, "before").await;
     let mirror = mirror(server.url()).await;
-    follow(&mirror, &write(&store, Target::user("bob"), Action::Revoke(Extent::IssuedSoFar)).await).await;
+    follow(&mirror, &write(&store, Target::user("bob"), Action::Revoke(Extent::IssuedSoFar)).await)
+        .await;
     server.cli(&["FLUSHALL"]);
     let status = until(&mirror, "resync", |status| status.resyncs() > 0).await;
     assert_eq!(status.shards[0].last_resync, Some(Resync::NewEpoch));
     until(&mirror, "redis is told", |status| status.shards[0].restored == 2).await;
     timeout(PATIENCE, mirror.ready()).await.unwrap();
     assert!(is_revoked(&mirror, "before") && is_revoked(&mirror, "bob"));
-    assert_eq!(local(&mirror, &token("unknown")), None, "issued before the loss, for redis to judge");
+    assert_eq!(
+        local(&mirror, &token("unknown")),
+        None,
+        "issued before the loss, for redis to judge"
+    );
     // Those without a mirror know it, too.
     for id in ["before", "bob"] {
         assert!(matches!(store.check(&token(id)).answer().await, Ok(Standing::Revoked(_))), "{id}");
@@ -222,12 +239,17 @@ async fn it_follows_the_primary_and_not_the_one_that_was() {
     let old = tokio::task::block_in_place(|| {
         let life = |server: &RedisServer| server.cli(&["GET", "jwt-revocation:{0}:e"]);
         let (one, other) = (&sentinel.servers()[0], &sentinel.servers()[1]);
-        wait_until("the replica has it", PATIENCE, || !life(one).is_empty() && life(one) == life(other));
+        wait_until("the replica has it", PATIENCE, || {
+            !life(one).is_empty() && life(one) == life(other)
+        });
         let old = sentinel.hang_primary();
         sentinel.wait_for_failover_from(old);
         old
     });
-    until(&mirror, "the new primary is followed", |status| status.shards[0].phase == Phase::Following).await;
+    until(&mirror, "the new primary is followed", |status| {
+        status.shards[0].phase == Phase::Following
+    })
+    .await;
     timeout(PATIENCE, mirror.ready()).await.unwrap();
     let start = Instant::now();
     let receipt = loop {
@@ -238,14 +260,16 @@ async fn it_follows_the_primary_and_not_the_one_that_was() {
         }
     };
     // A life that has begun anew has the write all the same.
-    let _ =
-        timeout(PATIENCE, mirror.wait_for(receipt.fence.unwrap())).await.expect("the write never arrives");
+    let _ = timeout(PATIENCE, mirror.wait_for(receipt.fence.unwrap()))
+        .await
+        .expect("the write never arrives");
     // The old primary comes back and believes for a while that it still is one.
     sentinel.servers()[old].resume();
     for n in 0..20 {
         let id = format!("later{n}");
         let start = Instant::now();
-        // What was written to the old one is doubted, and the life of the store begins anew: then the fence is of the old.
+        // What was written to the old one is doubted, and the life of the store begins anew: then
+        // the fence is of the old.
         while mirror.wait_for(revoke(&store, &id).await.fence.unwrap()).await.is_err() {
             assert!(start.elapsed() < PATIENCE, "{mirror:?}");
         }
@@ -261,8 +285,10 @@ async fn in_a_cluster_every_shard_has_its_log() {
         return;
     }
     let cluster = tokio::task::spawn_blocking(Cluster::start).await.unwrap();
-    let store = RedisStore::builder().with_url(cluster.url()).with_shards(8).connect().await.unwrap();
-    let other = RedisStore::builder().with_url(cluster.url()).with_shards(8).connect().await.unwrap();
+    let store =
+        RedisStore::builder().with_url(cluster.url()).with_shards(8).connect().await.unwrap();
+    let other =
+        RedisStore::builder().with_url(cluster.url()).with_shards(8).connect().await.unwrap();
     for n in 0..40 {
         revoke(&store, &format!("before{n}")).await;
     }
@@ -270,7 +296,9 @@ async fn in_a_cluster_every_shard_has_its_log() {
     timeout(PATIENCE, mirror.ready()).await.unwrap();
     for n in 0..40 {
         follow(&mirror, &revoke(&store, &format!("after{n}")).await).await;
-        assert!(is_revoked(&mirror, &format!("before{n}")) && is_revoked(&mirror, &format!("after{n}")));
+        assert!(
+            is_revoked(&mirror, &format!("before{n}")) && is_revoked(&mirror, &format!("after{n}"))
+        );
     }
     assert!(is_live(&mirror, "other"));
     assert!(mirror.status().shards.iter().filter(|shard| shard.applied > 0).count() > 3);

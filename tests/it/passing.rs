@@ -1,5 +1,5 @@
-//! The ways past the check, each of which has to be asked for: optional credentials, exemptions, preflights, reporting.
-//! And what must not be one: a clearance that comes from elsewhere.
+//! The ways past the check, each of which has to be asked for: optional credentials, exemptions,
+//! preflights, reporting. And what must not be one: a clearance that comes from elsewhere.
 
 use http::{Method, Request, StatusCode};
 use tower::{Layer as _, ServiceExt as _};
@@ -9,7 +9,9 @@ use tower_jwt_revocation::{
     Clearance, CredentialsError, FailMode, Rejection, RejectionKind, Target, TargetKind,
 };
 
-use crate::support::{Handler, layer, layer_without_store, rejection, request, seen, token, with_token};
+use crate::support::{
+    Handler, layer, layer_without_store, rejection, request, seen, token, with_token,
+};
 
 fn preflight() -> Request<String> {
     let mut preflight = request();
@@ -60,7 +62,10 @@ async fn exempt_requests_are_not_looked_at() {
     let mut exempt = with_token(&token("alice", "1"));
     *exempt.uri_mut() = "/health".parse().unwrap();
     let answer = service.clone().oneshot(exempt).await.unwrap();
-    assert!(seen(&answer).clearance.is_none(), "an exempt request was not checked, so it is not cleared");
+    assert!(
+        seen(&answer).clearance.is_none(),
+        "an exempt request was not checked, so it is not cleared"
+    );
     for path in ["/healthy", "/health/", "//health", "/Health"] {
         let mut other = request();
         *other.uri_mut() = path.parse().unwrap();
@@ -113,15 +118,21 @@ async fn report_only_refuses_nothing_and_says_what_it_would_refuse() {
     let counted = layer.counters().snapshot();
     assert_eq!(counted.refused.total(), 0);
     let would = counted.would_refuse;
-    assert_eq!((would.no_credentials, would.bad_request, would.revoked, would.total()), (1, 1, 1, 3));
+    assert_eq!(
+        (would.no_credentials, would.bad_request, would.revoked, would.total()),
+        (1, 1, 1, 3)
+    );
     assert_eq!((counted.admitted, counted.checks()), (1, 2));
 }
 
 #[tokio::test]
 async fn a_clearance_or_rejection_from_elsewhere_does_not_reach_the_handler() {
     let stale = clearance_of("admin").await;
-    let open =
-        [layer().with_optional_credentials(), layer().with_exemption(|_| true), layer().with_report_only()];
+    let open = [
+        layer().with_optional_credentials(),
+        layer().with_exemption(|_| true),
+        layer().with_report_only(),
+    ];
     for layer in open {
         let mut request = request();
         request.extensions_mut().insert(stale.clone());
@@ -146,8 +157,9 @@ async fn tokens_are_found_where_the_layer_was_told() {
     let cookie = TokenSource::cookie("session").unwrap();
     let service = layer().with_token_source(cookie.clone()).layer(Handler);
     let alice = token("alice", "1");
-    let with_cookie =
-        || Request::builder().header("cookie", format!("session={alice}")).body(String::new()).unwrap();
+    let with_cookie = || {
+        Request::builder().header("cookie", format!("session={alice}")).body(String::new()).unwrap()
+    };
     let answer = service.clone().oneshot(with_cookie()).await.unwrap();
     assert!(seen(&answer).clearance.is_some());
     let answer = service.oneshot(with_token(&alice)).await.unwrap();
@@ -155,7 +167,8 @@ async fn tokens_are_found_where_the_layer_was_told() {
 
     let both = layer().with_token_sources([TokenSource::bearer(), cookie]).layer(Handler);
     let mut two = with_cookie();
-    two.headers_mut().insert("authorization", format!("Bearer {}", token("bob", "2")).parse().unwrap());
+    two.headers_mut()
+        .insert("authorization", format!("Bearer {}", token("bob", "2")).parse().unwrap());
     let answer = both.oneshot(two).await.unwrap();
     assert!(matches!(rejection(&answer), Rejection::BadRequest(CredentialsError::Conflicting)));
 

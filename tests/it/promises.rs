@@ -1,4 +1,5 @@
-//! What was confirmed holds for as long as it was said to: until the tokens that it covers are refused anyway.
+//! What was confirmed holds for as long as it was said to: until the tokens that it covers are
+//! refused anyway.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,8 +7,9 @@ use std::time::Duration;
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::profile::SignedClaims;
 use tower_jwt_revocation::{
-    Clock as _, Extent, JwtRevocationLayer, ManualClock, MemoryStore, Outcome, RevocationStore as _, Revoker,
-    Standing, StoreErrorKind, Target, TargetKind, Timestamp, TokenError, TokenVerifier, VerifiedToken,
+    Clock as _, Extent, JwtRevocationLayer, ManualClock, MemoryStore, Outcome,
+    RevocationStore as _, Revoker, Standing, StoreErrorKind, Target, TargetKind, Timestamp,
+    TokenError, TokenVerifier, VerifiedToken,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -70,7 +72,11 @@ async fn a_cutoff_in_the_future_outlives_the_tokens_that_it_covers() {
     let profile = TokenProfile::new();
     let (clock, store, revoker) = begin(profile.clone());
     let now = || clock.now();
-    revoker.revoke(Target::user("alice")).extent(Extent::IssuedUntil(now().plus(DAY * 7))).await.unwrap();
+    revoker
+        .revoke(Target::user("alice"))
+        .extent(Extent::IssuedUntil(now().plus(DAY * 7)))
+        .await
+        .unwrap();
     clock.advance(DAY * 6);
     sweep(&revoker).await;
     assert!(!is_live(&store, &fresh(&profile, now())).await);
@@ -107,7 +113,10 @@ async fn what_may_be_forgotten_can_still_be_reinstated() {
     let token = fresh(&profile, clock.now());
     revoker.reinstate(Target::session("s")).await.unwrap();
     assert!(revoker.find(Target::session("s")).await.unwrap().is_none());
-    assert!(is_live(&store, &token).await, "neither found nor to be reinstated, and refused all the same");
+    assert!(
+        is_live(&store, &token).await,
+        "neither found nor to be reinstated, and refused all the same"
+    );
 }
 
 #[tokio::test]
@@ -117,7 +126,11 @@ async fn saying_when_a_token_ends_never_shortens_what_is_known() {
     let now = clock.now();
     let token = fresh(&profile, now);
     // The times of tokens are in seconds, and one who takes them for milliseconds is in 1970.
-    revoker.revoke_token(&token).until(Timestamp::from_millis(token.expires_at().as_secs())).await.unwrap();
+    revoker
+        .revoke_token(&token)
+        .until(Timestamp::from_millis(token.expires_at().as_secs()))
+        .await
+        .unwrap();
     assert!(!is_live(&store, &token).await);
 }
 
@@ -149,10 +162,14 @@ async fn a_profile_that_nobody_validated_lets_no_token_outlive_its_revocation() 
     let token = fresh(&profile, now);
     revoker.revoke_token(&token).await.unwrap();
     let record = revoker.find(Target::token(token.id().unwrap())).await.unwrap().unwrap();
-    assert!(profile.judge_times(&token, record.until()).is_err(), "accepted after it was forgotten");
+    assert!(
+        profile.judge_times(&token, record.until()).is_err(),
+        "accepted after it was forgotten"
+    );
 }
 
-/// Refresh tokens outlive access tokens, and so must what ends them, whichever part of the program says so.
+/// Refresh tokens outlive access tokens, and so must what ends them, whichever part of the program
+/// says so.
 #[cfg(feature = "sessions")]
 #[tokio::test]
 async fn who_is_logged_out_through_the_layer_stays_so_for_as_long_as_refresh_tokens_live() {
@@ -170,7 +187,8 @@ async fn who_is_logged_out_through_the_layer_stays_so_for_as_long_as_refresh_tok
         revoker.revoke(alice.clone()).await.unwrap();
         let record = revoker.find(alice).await.unwrap().unwrap();
         assert!(record.until() >= begun.plus(30 * DAY), "{n}: {} {begun}", record.until());
-        // A single token ends no refresh token, so it is remembered for as long as it may live itself.
+        // A single token ends no refresh token, so it is remembered for as long as it may live
+        // itself.
         let token = Target::token(format!("token {n}"));
         revoker.revoke(token.clone()).await.unwrap();
         let record = revoker.find(token).await.unwrap().unwrap();

@@ -1,4 +1,5 @@
-//! The contract of tower: only the instance that was polled ready is called, and back-pressure passes through.
+//! The contract of tower: only the instance that was polled ready is called, and back-pressure
+//! passes through.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use tower_test::mock;
 
 use crate::support::{WordVerifier, token, with_token};
 
-/// Panics when it is called without having been polled ready. A clone is not ready, whatever the original is.
+/// Panics when it is called without having been polled ready. A clone is not ready, whatever the
+/// original is.
 #[derive(Debug, Default)]
 struct Strict {
     is_ready: bool,
@@ -93,7 +95,8 @@ async fn the_error_of_the_inner_service_comes_through_unchanged() {
         }
         let mut request = with_token(&token("alice", "1"));
         *request.body_mut() = "fail".into();
-        let error: &'static str = layer(&store).layer(Strict::default()).oneshot(request).await.unwrap_err();
+        let error: &'static str =
+            layer(&store).layer(Strict::default()).oneshot(request).await.unwrap_err();
         assert_eq!(error, "the inner service failed");
     }
 }
@@ -130,8 +133,12 @@ async fn a_request_that_is_refused_does_not_reach_the_inner_service() {
         }
         let (inner, mut handle) = mock::pair::<Request<String>, Response<String>>();
         handle.allow(1);
-        let answer = layer(&store).layer(inner).oneshot(with_token(&token("alice", "1"))).await.unwrap();
+        let answer =
+            layer(&store).layer(inner).oneshot(with_token(&token("alice", "1"))).await.unwrap();
         assert_eq!(answer.status(), 503);
-        assert!(handle.next_request().await.is_none(), "the inner service was dropped without a call");
+        assert!(
+            handle.next_request().await.is_none(),
+            "the inner service was dropped without a call"
+        );
     }
 }

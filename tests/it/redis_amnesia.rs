@@ -7,8 +7,8 @@ use tower_jwt_revocation::store::redis::{ConnectError, RedisStoreBuilder, Start}
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::profile::DEFAULT_MAX_LIFETIME;
 use tower_jwt_revocation::{
-    JwtRevocationLayer, RedisStore, Revocation, RevocationStore as _, Standing, StoreErrorKind, Target,
-    VerifiedToken,
+    JwtRevocationLayer, RedisStore, Revocation, RevocationStore as _, Standing, StoreErrorKind,
+    Target, VerifiedToken,
 };
 
 use crate::redis_guard::revoke;
@@ -23,8 +23,8 @@ fn fresh() -> Arc<VerifiedToken> {
     issued_at("fresh", "fresh", now().as_secs() + 2)
 }
 
-/// Waits until the standing of tokens from before is unknown *because* data was lost, and that of new ones is known.
-/// Not once may a token from before be taken for live.
+/// Waits until the standing of tokens from before is unknown *because* data was lost, and that of
+/// new ones is known. Not once may a token from before be taken for live.
 async fn noticed(store: &RedisStore) {
     let (old, new) = (token("old", "old"), fresh());
     let start = Instant::now();
@@ -47,13 +47,15 @@ async fn noticed(store: &RedisStore) {
 async fn told(store: &RedisStore) {
     let old = token("old", "old");
     let start = Instant::now();
-    while !matches!(check(store, &old).await, Err(error) if error.kind() == StoreErrorKind::Amnesia) {
+    while !matches!(check(store, &old).await, Err(error) if error.kind() == StoreErrorKind::Amnesia)
+    {
         assert!(start.elapsed() < SOON, "it was never told");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// A store that waits longer than a busy machine makes it: what is told here does not depend on how long anything takes.
+/// A store that waits longer than a busy machine makes it: what is told here does not depend on how
+/// long anything takes.
 fn patient(url: String) -> RedisStoreBuilder {
     RedisStore::builder().with_url(url).with_check_timeout(SOON / 10)
 }
@@ -214,7 +216,8 @@ async fn a_loss_is_noticed_although_the_connections_had_led_to_two_primaries() {
     let store = with_data_at(proxy.url()).await;
     other.cli(&["REPLICAOF", "127.0.0.1", &one.port().to_string()]);
 
-    // The connection of the writes is made anew, to the other server; that of the checks stays where it is.
+    // The connection of the writes is made anew, to the other server; that of the checks stays
+    // where it is.
     proxy.turn_to(other.addr()).await;
     let start = Instant::now();
     while store.health().is_up() {
@@ -267,7 +270,8 @@ async fn a_restart_with_all_data_is_no_loss() {
     if !redis_is_installed() {
         return;
     }
-    let mut server = RedisServer::builder().arg("appendonly", "yes").arg("appendfsync", "always").start();
+    let mut server =
+        RedisServer::builder().arg("appendonly", "yes").arg("appendfsync", "always").start();
     let store = with_data(&server).await;
     server.restart();
     let start = Instant::now();
@@ -301,7 +305,11 @@ async fn a_log_that_was_trimmed_while_the_connection_was_lost_is_no_loss() {
             assert!(start.elapsed() < SOON);
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        assert_eq!(check(&store, &token("old", "old")).await.unwrap(), Standing::Live, "{left} entries left");
+        assert_eq!(
+            check(&store, &token("old", "old")).await.unwrap(),
+            Standing::Live,
+            "{left} entries left"
+        );
     }
 }
 
@@ -312,7 +320,8 @@ async fn a_log_that_is_being_trimmed_while_a_connection_is_made_is_no_loss() {
     }
     // Each write trims what was written before it.
     let server = RedisServer::builder().arg("stream-node-max-entries", "1").start();
-    let others = RedisStore::builder().with_url(server.url()).with_log_length(1).connect().await.unwrap();
+    let others =
+        RedisStore::builder().with_url(server.url()).with_log_length(1).connect().await.unwrap();
     let proxy = FaultProxy::start(server.addr()).await;
     let store = with_data_at(proxy.url()).await;
     let writes = tokio::spawn(async move {
@@ -383,11 +392,14 @@ async fn the_doubt_ends_when_no_token_from_before_can_be_left() {
         return;
     }
     let server = RedisServer::start();
-    let store =
-        patient(server.url()).with_max_token_lifetime(Duration::from_millis(1500)).connect().await.unwrap();
+    let store = patient(server.url())
+        .with_max_token_lifetime(Duration::from_millis(1500))
+        .connect()
+        .await
+        .unwrap();
     server.cli(&["FLUSHALL"]);
-    // A token that says when it was issued is judged by that, for as long as it lives; one that does not, by the time
-    // that has passed.
+    // A token that says when it was issued is judged by that, for as long as it lives; one that
+    // does not, by the time that has passed.
     let profile = TokenProfile::new().allow_missing_iat();
     let ageless = token_of(&profile, serde_json::json!({ "sub": "u", "jti": "ageless" }));
     noticed(&store).await;
@@ -397,7 +409,10 @@ async fn the_doubt_ends_when_no_token_from_before_can_be_left() {
         assert!(start.elapsed() < SOON, "the doubt does not end");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(check(&store, &token("old", "old")).await.unwrap_err().kind(), StoreErrorKind::Amnesia);
+    assert_eq!(
+        check(&store, &token("old", "old")).await.unwrap_err().kind(),
+        StoreErrorKind::Amnesia
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -421,7 +436,11 @@ async fn a_life_that_may_not_begin_is_not_asked_for_without_pause() {
     let refused = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:")).unwrap();
     let (_, refused) = refused.split_once("rejected_calls=").unwrap();
     let refused: u32 = refused.split(',').next().unwrap().parse().unwrap();
-    assert!((1..=20).contains(&refused), "{refused} times for {checks} checks in {:?}", start.elapsed());
+    assert!(
+        (1..=20).contains(&refused),
+        "{refused} times for {checks} checks in {:?}",
+        start.elapsed()
+    );
     // As soon as it may, it begins.
     server.cli(&["ACL", "SETUSER", "default", "+evalsha", "+eval"]);
     noticed(&store).await;
@@ -433,14 +452,18 @@ async fn a_doubt_lasts_for_as_long_as_the_layer_accepts_tokens() {
         return;
     }
     let server = RedisServer::start();
-    let store =
-        patient(server.url()).with_max_token_lifetime(Duration::from_secs(1)).connect().await.unwrap();
+    let store = patient(server.url())
+        .with_max_token_lifetime(Duration::from_secs(1))
+        .connect()
+        .await
+        .unwrap();
     // Its profile says a day.
     let _layer = JwtRevocationLayer::new(WordVerifier::default(), store.clone());
     server.cli(&["FLUSHALL"]);
     noticed(&store).await;
     let life = server.cli(&["GET", "jwt-revocation:{0}:e"]);
-    let words: Vec<u64> = life.split(' ').skip(2).take(3).map(|word| word.parse().unwrap()).collect();
+    let words: Vec<u64> =
+        life.split(' ').skip(2).take(3).map(|word| word.parse().unwrap()).collect();
     let [_birth, horizon, lifted] = words[..] else { panic!("{life}") };
     assert!(Duration::from_millis(lifted - horizon) >= DEFAULT_MAX_LIFETIME, "{life}");
 }

@@ -58,7 +58,10 @@ impl Lab {
         self.info("stats", "keyspace_hits:") + self.info("stats", "keyspace_misses:")
     }
 
-    fn spawn(&self, token: &Arc<VerifiedToken>) -> tokio::task::JoinHandle<Result<Standing, StoreError>> {
+    fn spawn(
+        &self,
+        token: &Arc<VerifiedToken>,
+    ) -> tokio::task::JoinHandle<Result<Standing, StoreError>> {
         let (store, token) = (self.store.clone(), Arc::clone(token));
         tokio::spawn(async move { check(&store, &token).await })
     }
@@ -185,7 +188,8 @@ async fn a_check_that_is_dropped_takes_nothing_along() {
     let Some(lab) = Lab::start(PATIENT).await else { return };
     lab.proxy.set(Fault::BlackHoleReplies).await;
     let tokens = ["live", "revoked"].map(|id| token("u", id));
-    let mut checks: Vec<_> = (0..40).map(|n| Box::pin(check(&lab.store, &tokens[n % 2]))).map(Some).collect();
+    let mut checks: Vec<_> =
+        (0..40).map(|n| Box::pin(check(&lab.store, &tokens[n % 2]))).map(Some).collect();
     for step in 0..3 {
         for check in checks.iter_mut().flatten() {
             assert!(futures::poll!(check).is_pending());
@@ -211,7 +215,8 @@ async fn a_lost_connection_ends_all_that_is_in_flight_and_nothing_passes() {
     for _ in 0..5 {
         lab.proxy.set(Fault::BlackHoleReplies).await;
         let tokens: Vec<_> = (0..50).map(|n| token("u", &format!("t{n}"))).collect();
-        let mut checks: Vec<_> = tokens.iter().map(|token| Box::pin(check(&lab.store, token))).collect();
+        let mut checks: Vec<_> =
+            tokens.iter().map(|token| Box::pin(check(&lab.store, token))).collect();
         // One that begins later finds the next connection, and its answer.
         for check in &mut checks {
             assert!(futures::poll!(check).is_pending());

@@ -1,5 +1,5 @@
-//! Lists of revoked tokens that another program keeps in the same Redis. Here `redis-cli` is the other program; real
-//! client libraries are in `tests/foreign.rs`.
+//! Lists of revoked tokens that another program keeps in the same Redis. Here `redis-cli` is the
+//! other program; real client libraries are in `tests/foreign.rs`.
 
 mod changes;
 mod everywhere;
@@ -15,9 +15,9 @@ use tower_jwt_revocation::store::redis::{RedisStoreBuilder, Start};
 use tower_jwt_revocation::token::bearer::TokenSource;
 use tower_jwt_revocation::token::{TokenProfile, UpstreamClaims};
 use tower_jwt_revocation::{
-    CachedVerifier, Clearance, FailMode, ForeignList, JwtRevocationLayer, Mirror, Outcome, RedisStore,
-    Rejection, RejectionKind, Revocation, RevocationStore, Standing, StoreErrorKind, Target, TargetKind,
-    VerifiedToken,
+    CachedVerifier, Clearance, FailMode, ForeignList, JwtRevocationLayer, Mirror, Outcome,
+    RedisStore, Rejection, RejectionKind, Revocation, RevocationStore, Standing, StoreErrorKind,
+    Target, TargetKind, VerifiedToken,
 };
 
 use crate::servers::{Cluster, Fault, FaultProxy, RedisServer, Sentinel, redis_is_installed};
@@ -117,18 +117,25 @@ async fn until(layer: &JwtRevocationLayer, token: &str, status: StatusCode) {
 async fn what_another_program_lists_is_refused_and_nothing_else() {
     let sha = |token: &str| {
         use sha2::{Digest as _, Sha256};
-        let digits =
-            |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap());
+        let digits = |byte: &u8| {
+            [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap())
+        };
         Sha256::digest(token).iter().flat_map(digits).collect::<String>()
     };
-    let (listed, other) = (token_with("t1", &json!({"fid": "f1"})), token_with("t2", &json!({"fid": "f2"})));
+    let (listed, other) =
+        (token_with("t1", &json!({"fid": "f1"})), token_with("t2", &json!({"fid": "f2"})));
     let document = r#"{"blacklisted_at":"2026-01-01","reason":"stolen\nphone","user_id":"42"}"#;
     let family = r#"{"revoked_at":"2026-01-01","reason":"reuse"}"#;
     let under = |template: &str| format!("listed by another program under {template}");
     let (by_token, by_hash) = (format!("blacklist:{listed}"), format!("revoked:{}", sha(&listed)));
     let live_hash = format!("access_token:{}", sha(&other));
     for (list, command, kind, reason) in [
-        (ForeignList::plain_jti(), &["SET", "t1", "", "EX", "3600"][..], TargetKind::Token, under("{jti}")),
+        (
+            ForeignList::plain_jti(),
+            &["SET", "t1", "", "EX", "3600"][..],
+            TargetKind::Token,
+            under("{jti}"),
+        ),
         (
             ForeignList::blacklisted_token(),
             &["SET", &by_token, "blacklisted"],
@@ -160,7 +167,9 @@ async fn what_another_program_lists_is_refused_and_nothing_else() {
             under("token:revoked_families {claim:fid}"),
         ),
         (
-            ForeignList::keys("session:{sub}:{jti}").with_revoked_values(["ended"]).with_live_values(["on"]),
+            ForeignList::keys("session:{sub}:{jti}")
+                .with_revoked_values(["ended"])
+                .with_live_values(["on"]),
             &["MSET", "session:alice:t1", "ended", "session:alice:t2", "on"],
             TargetKind::User,
             under("session:{sub}:{jti}"),
@@ -215,13 +224,18 @@ async fn all_is_asked_in_one_round_trip() {
     }
     let server = RedisServer::start();
     let proxy = FaultProxy::start(server.addr()).await;
-    let lists = [ForeignList::plain_jti(), ForeignList::keys("b:{jti}"), ForeignList::revoked_families()];
+    let lists =
+        [ForeignList::plain_jti(), ForeignList::keys("b:{jti}"), ForeignList::revoked_families()];
     let layer = layer(&open(&proxy.url(), lists).await);
     let token = token_with("t1", &json!({"fid": "f1"}));
     assert_eq!(call(&layer, &token).await.status(), StatusCode::OK);
     // Nothing that Redis answers arrives, and still it is asked everything.
-    let calls =
-        || (["exists", "sismember"].map(|command| calls_of(&server, command)), calls_of(&server, "mget"));
+    let calls = || {
+        (
+            ["exists", "sismember"].map(|command| calls_of(&server, command)),
+            calls_of(&server, "mget"),
+        )
+    };
     let (lists, own) = calls();
     proxy.set(Fault::BlackHoleReplies).await;
     let asked = tokio::spawn({
@@ -289,24 +303,40 @@ async fn a_key_that_is_there_means_revoked_whatever_its_type() {
 #[tokio::test]
 async fn a_token_that_cannot_be_looked_up_is_left_to_the_fail_mode() {
     let Some(lab) = Lab::start([ForeignList::keys("t:{claim:tid}")]).await else { return };
-    for claims in [json!({}), json!({"tid": ""}), json!({"tid": [1]}), json!({"tid": "x".repeat(1025)})] {
+    for claims in
+        [json!({}), json!({"tid": ""}), json!({"tid": [1]}), json!({"tid": "x".repeat(1025)})]
+    {
         let response = lab.call(&token_with("t1", &claims)).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{claims}");
         assert!(rejection(&response).to_string().contains("tid"), "{:?}", rejection(&response));
     }
     assert_eq!(lab.call(&token_with("t1", &json!({"tid": 7}))).await.status(), StatusCode::OK);
     lab.cli(&["SET", "t:7", ""]);
-    assert_eq!(lab.call(&token_with("t1", &json!({"tid": 7}))).await.status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(lab.call(&token_with("t1", &json!({"tid": "7"}))).await.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        lab.call(&token_with("t1", &json!({"tid": 7}))).await.status(),
+        StatusCode::UNAUTHORIZED
+    );
+    assert_eq!(
+        lab.call(&token_with("t1", &json!({"tid": "7"}))).await.status(),
+        StatusCode::UNAUTHORIZED
+    );
 }
 
 #[tokio::test]
 async fn no_id_says_anything_to_redis_but_itself() {
     let Some(lab) = Lab::start([ForeignList::keys("b:{jti}")]).await else { return };
     lab.cli(&["SET", "b:plain", ""]);
-    for id in
-        ["*", "p*", "b:plain", "pla?n", "{plain}", "plain\r\nSET b:x 1", "plain\u{0}", " plain", "x b:plain"]
-    {
+    for id in [
+        "*",
+        "p*",
+        "b:plain",
+        "pla?n",
+        "{plain}",
+        "plain\r\nSET b:x 1",
+        "plain\u{0}",
+        " plain",
+        "x b:plain",
+    ] {
         assert_eq!(lab.call(&token(id)).await.status(), StatusCode::OK, "{id}");
         lab.cli(&["SET", &format!("b:{}", id.replace('\u{0}', "0")), ""]);
         if !id.contains('\u{0}') {
@@ -321,13 +351,18 @@ async fn nothing_is_asked_about_a_token_that_was_not_verified() {
     let before = lab.calls_of("exists");
     assert_eq!(lab.call(&token("t1")).await.status(), StatusCode::OK);
     assert_eq!(lab.calls_of("exists"), before + 1);
-    assert_eq!(lab.call(&token("t2").replace(".good", ".forged")).await.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        lab.call(&token("t2").replace(".good", ".forged")).await.status(),
+        StatusCode::UNAUTHORIZED
+    );
     assert_eq!(lab.calls_of("exists"), before + 1);
 }
 
 #[tokio::test]
 async fn a_list_of_one_issuer_says_nothing_of_another() {
-    let Some(lab) = Lab::start([ForeignList::keys("u:{sub}").with_issuer("https://a.example")]).await else {
+    let Some(lab) =
+        Lab::start([ForeignList::keys("u:{sub}").with_issuer("https://a.example")]).await
+    else {
         return;
     };
     lab.cli(&["SET", "u:alice", ""]);

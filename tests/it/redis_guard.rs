@@ -1,5 +1,5 @@
-//! The Redis store while Redis is dead, hung, slow, lying or busy: every question is answered in time, and no failure is
-//! ever taken for "not revoked".
+//! The Redis store while Redis is dead, hung, slow, lying or busy: every question is answered in
+//! time, and no failure is ever taken for "not revoked".
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -8,15 +8,16 @@ use std::time::{Duration, Instant};
 use tower_jwt_revocation::store::Lookup;
 use tower_jwt_revocation::store::redis::Start;
 use tower_jwt_revocation::{
-    Outcome, RedisStore, Revocation, RevocationStore as _, Standing, StoreError, StoreErrorKind, Target,
-    VerifiedToken,
+    Outcome, RedisStore, Revocation, RevocationStore as _, Standing, StoreError, StoreErrorKind,
+    Target, VerifiedToken,
 };
 
 use crate::servers::{Fault, FaultProxy, RedisServer, redis_is_installed};
 use crate::store_contract::{check, token};
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// The limit of a check (50 ms), and as much again as a busy machine may need to notice that it is over.
+/// The limit of a check (50 ms), and as much again as a busy machine may need to notice that it is
+/// over.
 pub(crate) const IN_TIME: Duration = Duration::from_millis(500);
 /// The limit of a write: generous, for busy machines.
 pub(crate) const WRITE: Duration = Duration::from_secs(3);
@@ -28,14 +29,18 @@ pub(crate) async fn revoke(store: &RedisStore, target: Target) -> Result<Outcome
 }
 
 /// A check, which must be answered in time.
-pub(crate) async fn timely(store: &RedisStore, token: &Arc<VerifiedToken>) -> Result<Standing, StoreError> {
+pub(crate) async fn timely(
+    store: &RedisStore,
+    token: &Arc<VerifiedToken>,
+) -> Result<Standing, StoreError> {
     let start = Instant::now();
     let answer = check(store, token).await;
     assert!(start.elapsed() < IN_TIME, "{answer:?} after {:?}", start.elapsed());
     answer
 }
 
-/// Checks until there is an answer, which must come soon. None may be `Live` for a token that is revoked.
+/// Checks until there is an answer, which must come soon. None may be `Live` for a token that is
+/// revoked.
 pub(crate) async fn recovered(store: &RedisStore, token: &Arc<VerifiedToken>) -> Standing {
     let start = Instant::now();
     loop {
@@ -77,8 +82,12 @@ impl Lab {
         }
         let server = RedisServer::start();
         let proxy = FaultProxy::start(server.addr()).await;
-        let store =
-            RedisStore::builder().with_url(proxy.url()).with_write_timeout(WRITE).connect().await.unwrap();
+        let store = RedisStore::builder()
+            .with_url(proxy.url())
+            .with_write_timeout(WRITE)
+            .connect()
+            .await
+            .unwrap();
         revoke(&store, Target::token("revoked")).await.unwrap();
         Some(Self { server, proxy, store })
     }
@@ -95,7 +104,8 @@ async fn a_dead_redis_is_noticed_at_once_and_its_return_soon() {
     if !redis_is_installed() {
         return;
     }
-    let mut server = RedisServer::builder().arg("appendonly", "yes").arg("appendfsync", "always").start();
+    let mut server =
+        RedisServer::builder().arg("appendonly", "yes").arg("appendfsync", "always").start();
     let store = RedisStore::connect(server.url()).await.unwrap();
     revoke(&store, Target::token("revoked")).await.unwrap();
     let revoked = token("u", "revoked");
@@ -105,15 +115,21 @@ async fn a_dead_redis_is_noticed_at_once_and_its_return_soon() {
         server.kill();
         let error = known_down(&store, &revoked).await;
         assert_eq!(error.kind(), StoreErrorKind::Unreachable, "{error}");
-        tokio::time::timeout(SOON, health.wait_for(|health| !health.checks())).await.unwrap().unwrap();
+        tokio::time::timeout(SOON, health.wait_for(|health| !health.checks()))
+            .await
+            .unwrap()
+            .unwrap();
         let error = revoke(&store, Target::token("late")).await.unwrap_err();
         assert!(error.may_be_repeated() && error.kind() == StoreErrorKind::Unreachable, "{error}");
         server.restart();
         assert!(is_revoked(&recovered(&store, &revoked).await));
-        tokio::time::timeout(SOON, health.wait_for(tower_jwt_revocation::store::redis::Health::is_up))
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(
+            SOON,
+            health.wait_for(tower_jwt_revocation::store::redis::Health::is_up),
+        )
+        .await
+        .unwrap()
+        .unwrap();
         revoke(&store, Target::token("late")).await.unwrap();
     }
 }
@@ -131,7 +147,8 @@ async fn a_hung_redis_costs_a_few_timeouts_and_then_nothing() {
                 let start = Instant::now();
                 let error = later.answer().await.unwrap_err();
                 assert!(start.elapsed() < IN_TIME);
-                // A probe may have been the one to notice: then the connection is given up under the check.
+                // A probe may have been the one to notice: then the connection is given up under
+                // the check.
                 let known = [StoreErrorKind::Timeout, StoreErrorKind::Unreachable];
                 assert!(known.contains(&error.kind()), "{error}");
                 timeouts += 1;
@@ -284,7 +301,8 @@ async fn each_error_of_redis_has_its_kind_and_none_is_an_answer() {
     ];
     for (reply, kind) in table {
         for id in ["live", "revoked"] {
-            // A probe may be the first to get the reply, and a busy machine may be late: then once more.
+            // A probe may be the first to get the reply, and a busy machine may be late: then once
+            // more.
             let was_seen = async {
                 loop {
                     // The connection is fresh and well, and its very next answer is this.
@@ -296,10 +314,17 @@ async fn each_error_of_redis_has_its_kind_and_none_is_an_answer() {
                         return;
                     }
                     let passing = [StoreErrorKind::Unreachable, StoreErrorKind::Timeout];
-                    assert!(passing.contains(&error.kind()), "{reply}: {:?}: {error}", error.kind());
+                    assert!(
+                        passing.contains(&error.kind()),
+                        "{reply}: {:?}: {error}",
+                        error.kind()
+                    );
                 }
             };
-            assert!(tokio::time::timeout(SOON, was_seen).await.is_ok(), "{reply} was never {kind:?}");
+            assert!(
+                tokio::time::timeout(SOON, was_seen).await.is_ok(),
+                "{reply} was never {kind:?}"
+            );
         }
     }
     // Three nothings are the right number for this token: its data is gone.
@@ -359,7 +384,8 @@ async fn a_flood_while_redis_hangs_neither_blocks_nor_piles_up() {
     assert!(refused_at_once > 1000, "{refused_at_once}");
     lab.server.resume();
     lab.is_well().await;
-    // One connection for checks and one for writes, besides the one that asks; given-up ones have been closed.
+    // One connection for checks and one for writes, besides the one that asks; given-up ones have
+    // been closed.
     crate::servers::wait_until("only the connections in use are open", SOON, || {
         connections(&lab.server) <= 2
     });
@@ -386,8 +412,12 @@ async fn everything_ends_with_the_last_handle() {
 
     // Also while there is nothing to connect to.
     server.kill();
-    let store =
-        RedisStore::builder().with_url(server.url()).with_start(Start::Anyway).connect().await.unwrap();
+    let store = RedisStore::builder()
+        .with_url(server.url())
+        .with_start(Start::Anyway)
+        .connect()
+        .await
+        .unwrap();
     let metrics = tokio::runtime::Handle::current().metrics();
     let alive = metrics.num_alive_tasks();
     assert!(alive > 0);
@@ -466,7 +496,9 @@ async fn a_write_waits_for_the_replicas_it_was_told_to() {
         match store.write(vec![Revocation::new(Target::token("t2"), HOUR)]).await {
             Ok(receipts) => break receipts[0].clone(),
             // The replica may be as busy as this machine.
-            Err(error) => assert!(error.may_be_repeated() && start.elapsed() < SOON, "still {error}"),
+            Err(error) => {
+                assert!(error.may_be_repeated() && start.elapsed() < SOON, "still {error}")
+            }
         }
     };
     assert_eq!(receipt.replicas, Some(1));
@@ -478,8 +510,12 @@ async fn a_replica_is_refused_at_the_start() {
         return;
     }
     let replica = RedisServer::builder().arg("replicaof", "127.0.0.1 1").start();
-    let error =
-        RedisStore::builder().with_url(replica.url()).with_start(Start::AtOnce).connect().await.unwrap_err();
+    let error = RedisStore::builder()
+        .with_url(replica.url())
+        .with_start(Start::AtOnce)
+        .connect()
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("not a primary"), "{error}");
 }
 
@@ -491,8 +527,12 @@ async fn far_from_redis_a_check_takes_one_round_trip_not_two() {
     let server = RedisServer::start();
     let proxy = FaultProxy::start(server.addr()).await;
     let limit = Duration::from_secs(1);
-    let store =
-        RedisStore::builder().with_url(proxy.url()).with_check_timeout(limit).connect().await.unwrap();
+    let store = RedisStore::builder()
+        .with_url(proxy.url())
+        .with_check_timeout(limit)
+        .connect()
+        .await
+        .unwrap();
     proxy.set(Fault::Latency { base: limit.mul_f64(0.6), jitter: Duration::ZERO }).await;
     // One after the other would take longer than a check may.
     let checks = (0..50).map(|n| {

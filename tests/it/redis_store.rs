@@ -1,4 +1,5 @@
-//! What the Redis store does besides the contract of all stores: what it leaves in Redis, and what it refuses.
+//! What the Redis store does besides the contract of all stores: what it leaves in Redis, and what
+//! it refuses.
 
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use tower_jwt_revocation::store::live_cache::MAX_REMEMBERED;
 use tower_jwt_revocation::store::redis::{ConnectError, RedisStoreBuilder, Start};
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::{
-    Action, Extent, Outcome, RedisStore, Revocation, RevocationStore as _, Revoker, Standing, StoreErrorKind,
-    Target, TargetKind, Timestamp,
+    Action, Extent, Outcome, RedisStore, Revocation, RevocationStore as _, Revoker, Standing,
+    StoreErrorKind, Target, TargetKind, Timestamp,
 };
 
 use crate::servers::{RedisServer, redis_is_installed, wait_until};
@@ -18,7 +19,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// With more patience than the default: none of this is about time, and test machines are busy.
 async fn connect(server: &RedisServer) -> RedisStore {
-    let builder = RedisStore::builder().with_url(server.url()).with_check_timeout(Duration::from_secs(5));
+    let builder =
+        RedisStore::builder().with_url(server.url()).with_check_timeout(Duration::from_secs(5));
     builder.connect().await.unwrap()
 }
 
@@ -109,7 +111,8 @@ async fn prefixes_keep_applications_apart() {
     }
     let server = RedisServer::start();
     let one = connect(&server).await;
-    let other = RedisStore::builder().with_url(server.url()).with_prefix("other").connect().await.unwrap();
+    let other =
+        RedisStore::builder().with_url(server.url()).with_prefix("other").connect().await.unwrap();
     revoke(&one, Target::token("t")).await;
     assert_eq!(check(&other, &token("u", "t")).await.unwrap(), Standing::Live);
     assert_eq!((one.count().await.unwrap(), other.count().await.unwrap()), (1, 0));
@@ -130,7 +133,10 @@ async fn a_value_of_another_program_is_an_error_and_never_live() {
         assert_eq!(error.kind(), StoreErrorKind::Protocol, "{value:?}: {error}");
         // Another target that revokes the token decides all the same.
         revoke(&store, Target::user("banned")).await;
-        assert!(matches!(check(&store, &token("banned", "t")).await.unwrap(), Standing::Revoked(_)));
+        assert!(matches!(
+            check(&store, &token("banned", "t")).await.unwrap(),
+            Standing::Revoked(_)
+        ));
     }
     // MGET shows a key of another type as missing; that is as far as one command can see.
     server.cli(&["SET", "jwt-revocation:{0}:e", "nonsense"]);
@@ -152,7 +158,8 @@ async fn another_number_of_shards_is_refused_at_the_start() {
     }
     let server = RedisServer::start();
     let _one = connect(&server).await;
-    let error = RedisStore::builder().with_url(server.url()).with_shards(4).connect().await.unwrap_err();
+    let error =
+        RedisStore::builder().with_url(server.url()).with_shards(4).connect().await.unwrap_err();
     refused(&error, "shards", "redis holds version 1 with 1 shards");
     refused(&error, "shards", "version 1 with 4 shards");
 }
@@ -161,7 +168,8 @@ async fn another_number_of_shards_is_refused_at_the_start() {
 async fn settings_that_cannot_work_are_named() {
     let of = RedisStore::builder;
     let url = "redis://user:s3cret@127.0.0.1:1";
-    let with = |change: fn(RedisStoreBuilder) -> RedisStoreBuilder| change(of().with_url(url)).connect();
+    let with =
+        |change: fn(RedisStoreBuilder) -> RedisStoreBuilder| change(of().with_url(url)).connect();
     refused(&of().connect().await.unwrap_err(), "url", "missing");
     refused(&with(|b| b.with_prefix("")).await.unwrap_err(), "prefix", "1 to 64");
     refused(&with(|b| b.with_prefix("a{b}")).await.unwrap_err(), "prefix", "letters");
@@ -177,8 +185,16 @@ async fn settings_that_cannot_work_are_named() {
         "write_timeout",
         "millisecond",
     );
-    refused(&with(|b| b.with_check_timeout(Duration::MAX)).await.unwrap_err(), "check_timeout", "an hour");
-    refused(&with(|b| b.with_write_timeout(Duration::MAX)).await.unwrap_err(), "write_timeout", "an hour");
+    refused(
+        &with(|b| b.with_check_timeout(Duration::MAX)).await.unwrap_err(),
+        "check_timeout",
+        "an hour",
+    );
+    refused(
+        &with(|b| b.with_write_timeout(Duration::MAX)).await.unwrap_err(),
+        "write_timeout",
+        "an hour",
+    );
     refused(
         &with(|b| b.with_max_token_lifetime(Duration::MAX)).await.unwrap_err(),
         "max_token_lifetime",
@@ -249,7 +265,8 @@ async fn a_server_that_quotes_what_it_was_sent_is_not_quoted() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://app:s3cret@{}", listener.local_addr().unwrap());
-    // As Redis does with commands that it does not know: those that were renamed, or came with a later version.
+    // As Redis does with commands that it does not know: those that were renamed, or came with a
+    // later version.
     let quoting = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let answer = b"-ERR unknown command 'AUTH', with args beginning with: 'app' 's3cret' \r\n";
@@ -257,7 +274,8 @@ async fn a_server_that_quotes_what_it_was_sent_is_not_quoted() {
             stream.write_all(answer).await.unwrap();
         }
     });
-    let error = RedisStore::builder().with_url(url).with_start(Start::AtOnce).connect().await.unwrap_err();
+    let error =
+        RedisStore::builder().with_url(url).with_start(Start::AtOnce).connect().await.unwrap_err();
     quoting.abort();
     assert!(error.to_string().contains("unknown command 'AUTH'"), "{error}");
     assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
@@ -295,7 +313,8 @@ async fn a_start_without_redis_fails_at_once_waits_or_goes_on() {
     assert_eq!(error.kind(), StoreErrorKind::Unreachable, "{error}");
 
     let start = Start::WaitUpTo(Duration::from_millis(200));
-    let ConnectError::Store(error) = builder.clone().with_start(start).connect().await.unwrap_err() else {
+    let ConnectError::Store(error) = builder.clone().with_start(start).connect().await.unwrap_err()
+    else {
         panic!()
     };
     assert_eq!(error.kind(), StoreErrorKind::Unreachable, "{error}");
@@ -352,8 +371,10 @@ async fn checks_that_travel_together_get_their_own_answers() {
             .await
             .unwrap();
         // Every third user is banned, every fifth token revoked.
-        let banned = (0..30).step_by(3).map(|n| Revocation::new(Target::user(format!("u{n}")), HOUR));
-        let revoked = (0..30).step_by(5).map(|n| Revocation::new(Target::token(format!("t{n}")), HOUR));
+        let banned =
+            (0..30).step_by(3).map(|n| Revocation::new(Target::user(format!("u{n}")), HOUR));
+        let revoked =
+            (0..30).step_by(5).map(|n| Revocation::new(Target::token(format!("t{n}")), HOUR));
         store.write(banned.chain(revoked).collect()).await.unwrap();
         let before = commands(&server, "mget");
         let tasks: Vec<_> = (0..64_usize)
@@ -375,9 +396,15 @@ async fn checks_that_travel_together_get_their_own_answers() {
                             other => panic!("{other:?}"),
                         };
                         match by {
-                            None => assert!(user % 3 != 0 && id % 5 != 0, "user {user}, token {id}"),
-                            Some(TargetKind::User) => assert_eq!(user % 3, 0, "user {user}, token {id}"),
-                            Some(TargetKind::Token) => assert_eq!(id % 5, 0, "user {user}, token {id}"),
+                            None => {
+                                assert!(user % 3 != 0 && id % 5 != 0, "user {user}, token {id}")
+                            }
+                            Some(TargetKind::User) => {
+                                assert_eq!(user % 3, 0, "user {user}, token {id}")
+                            }
+                            Some(TargetKind::Token) => {
+                                assert_eq!(id % 5, 0, "user {user}, token {id}")
+                            }
                             other => panic!("{other:?}"),
                         }
                     }
@@ -417,7 +444,9 @@ async fn what_is_remembered_needs_no_redis_until_the_time_is_over_or_something_i
     while revoker.revoke(Target::token("t")).await.is_err() {}
     loop {
         match check(&store, &token).await {
-            Ok(standing) => break assert!(matches!(standing, Standing::Revoked(_)), "{standing:?}"),
+            Ok(standing) => {
+                break assert!(matches!(standing, Standing::Revoked(_)), "{standing:?}");
+            }
             // The connection for checks may still be on its way back.
             Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }

@@ -4,11 +4,14 @@ use std::time::{Duration, Instant};
 
 use tower_jwt_revocation::store::redis::Start;
 use tower_jwt_revocation::{
-    Outcome, RedisStore, Revocation, RevocationStore as _, Standing, StoreErrorKind, Target, VerifiedToken,
+    Outcome, RedisStore, Revocation, RevocationStore as _, Standing, StoreErrorKind, Target,
+    VerifiedToken,
 };
 
 use crate::redis_guard::{IN_TIME, recovered, revoke, timely};
-use crate::servers::{Cluster, Fault, FaultProxy, RedisServer, Sentinel, redis_is_installed, wait_until};
+use crate::servers::{
+    Cluster, Fault, FaultProxy, RedisServer, Sentinel, redis_is_installed, wait_until,
+};
 use crate::store_contract::{check, token};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -81,12 +84,15 @@ async fn a_primary_that_is_replaced_while_it_is_connected_to_is_not_used() {
     let (old, new) = (RedisServer::start(), RedisServer::start());
     let proxy = FaultProxy::start(old.addr()).await;
     let monitor = |port: u16| format!("primary 127.0.0.1 {port} 1");
-    let sentinel =
-        RedisServer::builder().sentinel().arg("sentinel monitor", &monitor(proxy.addr().port())).start();
+    let sentinel = RedisServer::builder()
+        .sentinel()
+        .arg("sentinel monitor", &monitor(proxy.addr().port()))
+        .start();
     wait_until("the sentinel is connected", LIMIT, || proxy.accepted() >= 2);
     proxy.set(Fault::BlackHoleReplies).await;
     let url = format!("redis-sentinel://{}?sentinelServiceName=primary", sentinel.addr());
-    let store = RedisStore::builder().with_url(url).with_start(Start::Anyway).connect().await.unwrap();
+    let store =
+        RedisStore::builder().with_url(url).with_start(Start::Anyway).connect().await.unwrap();
     // One for checks, one for writes.
     while proxy.accepted() < 4 {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -123,7 +129,11 @@ async fn a_primary_that_wakes_after_it_was_replaced_is_never_believed() {
     while start.elapsed() < Duration::from_secs(3) {
         for store in [&store, &idle] {
             if let Ok(standing) = timely(store, &revoked).await {
-                assert!(is_revoked(&standing), "read from the old primary after {:?}", start.elapsed());
+                assert!(
+                    is_revoked(&standing),
+                    "read from the old primary after {:?}",
+                    start.elapsed()
+                );
             }
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -149,7 +159,11 @@ async fn an_ordered_failover_loses_nothing() {
     confirmed.push("before".into());
     assert!(is_revoked(&recovered(&store, &token("u", "before")).await));
     for id in &confirmed {
-        assert!(is_revoked(&recovered(&store, &token("u", id)).await), "{id} of {}", confirmed.len());
+        assert!(
+            is_revoked(&recovered(&store, &token("u", id)).await),
+            "{id} of {}",
+            confirmed.len()
+        );
     }
     drop(sentinel);
 }
@@ -157,7 +171,8 @@ async fn an_ordered_failover_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_sentinels_there_is_no_primary() {
     let url = "redis-sentinel://127.0.0.1:1?sentinelServiceName=primary&node=127.0.0.1:2";
-    let error = RedisStore::builder().with_url(url).with_start(Start::AtOnce).connect().await.unwrap_err();
+    let error =
+        RedisStore::builder().with_url(url).with_start(Start::AtOnce).connect().await.unwrap_err();
     assert!(error.to_string().contains("redis cannot be used"), "{error}");
 }
 
@@ -169,10 +184,14 @@ async fn in_cluster(replicas: usize) -> Option<(Cluster, RedisStore)> {
     if !redis_is_installed() {
         return None;
     }
-    let cluster = tokio::task::spawn_blocking(move || Cluster::with_replicas(replicas)).await.unwrap();
-    // What is not touched by a fault is to be answered without exception, also on a machine that is busy.
-    let store =
-        RedisStore::builder().with_url(cluster.url()).with_shards(SHARDS).with_check_timeout(IN_TIME / 2);
+    let cluster =
+        tokio::task::spawn_blocking(move || Cluster::with_replicas(replicas)).await.unwrap();
+    // What is not touched by a fault is to be answered without exception, also on a machine that is
+    // busy.
+    let store = RedisStore::builder()
+        .with_url(cluster.url())
+        .with_shards(SHARDS)
+        .with_check_timeout(IN_TIME / 2);
     Some((cluster, store.connect().await.unwrap()))
 }
 
@@ -194,7 +213,10 @@ fn nodes_of(cluster: &Cluster, token: &VerifiedToken) -> Vec<usize> {
 
 /// A token that no question about goes to the node.
 fn token_without(cluster: &Cluster, node: usize) -> String {
-    (0..2000).map(|n| format!("t{n}")).find(|id| !nodes_of(cluster, &token(id, id)).contains(&node)).unwrap()
+    (0..2000)
+        .map(|n| format!("t{n}"))
+        .find(|id| !nodes_of(cluster, &token(id, id)).contains(&node))
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -254,7 +276,8 @@ async fn a_dead_node_does_not_hold_up_the_lives_of_the_others() {
         return;
     }
     let cluster = tokio::task::spawn_blocking(Cluster::start).await.unwrap();
-    let store = RedisStore::builder().with_url(cluster.url()).with_shards(MANY).connect().await.unwrap();
+    let store =
+        RedisStore::builder().with_url(cluster.url()).with_shards(MANY).connect().await.unwrap();
     let owner = |shard: u16| cluster.owner(&format!("{{{shard}}}"));
     let (node, dead) = (owner(MANY - 1), (owner(MANY - 1) + 1) % 3);
     let lost = (0..MANY).filter(|shard| owner(*shard) == dead).count();
@@ -383,9 +406,13 @@ mod tls {
     use std::sync::Arc;
 
     use tower_jwt_revocation::store::redis::fred::rustls::pki_types::pem::PemObject as _;
-    use tower_jwt_revocation::store::redis::fred::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use tower_jwt_revocation::store::redis::fred::rustls::pki_types::{
+        CertificateDer, PrivateKeyDer,
+    };
     use tower_jwt_revocation::store::redis::fred::rustls::{ClientConfig, RootCertStore, crypto};
-    use tower_jwt_revocation::store::redis::fred::types::config::{Config, ServerConfig, TlsConnector};
+    use tower_jwt_revocation::store::redis::fred::types::config::{
+        Config, ServerConfig, TlsConnector,
+    };
 
     use super::*;
 
@@ -395,15 +422,21 @@ mod tls {
         for certificate in CertificateDer::pem_file_iter(&files.ca).unwrap() {
             roots.add(certificate.unwrap()).unwrap();
         }
-        let builder = ClientConfig::builder_with_provider(Arc::new(crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
+        let builder =
+            ClientConfig::builder_with_provider(Arc::new(crypto::aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots);
         let tls = if with_certificate {
-            let chain =
-                CertificateDer::pem_file_iter(&files.client_cert).unwrap().collect::<Result<_, _>>().unwrap();
+            let chain = CertificateDer::pem_file_iter(&files.client_cert)
+                .unwrap()
+                .collect::<Result<_, _>>()
+                .unwrap();
             builder
-                .with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(&files.client_key).unwrap())
+                .with_client_auth_cert(
+                    chain,
+                    PrivateKeyDer::from_pem_file(&files.client_key).unwrap(),
+                )
                 .unwrap()
         } else {
             builder.with_no_client_auth()
@@ -421,10 +454,12 @@ mod tls {
             return;
         }
         let server = RedisServer::builder().tls(false).start();
-        let store = RedisStore::builder().with_config(config(&server, false)).connect().await.unwrap();
+        let store =
+            RedisStore::builder().with_config(config(&server, false)).connect().await.unwrap();
         revoke(&store, Target::token("t")).await.unwrap();
         assert!(is_revoked(&check(&store, &token("u", "t")).await.unwrap()));
-        // The certificates of the system do not vouch for this server, and plain text is not spoken.
+        // The certificates of the system do not vouch for this server, and plain text is not
+        // spoken.
         for url in [server.url(), server.url().replace("rediss", "redis")] {
             let start = Start::AtOnce;
             RedisStore::builder().with_url(url).with_start(start).connect().await.unwrap_err();

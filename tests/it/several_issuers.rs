@@ -7,8 +7,8 @@ use tower_jwt_revocation::store::scripted::ScriptedStore;
 use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
 use tower_jwt_revocation::token::{IssuerSet, TokenProfile};
 use tower_jwt_revocation::{
-    Clock as _, Extent, FailMode, JwtRevocationLayer, JwtVerifier, StoreErrorKind, SystemClock, Target,
-    TargetKind,
+    Clock as _, Extent, FailMode, JwtRevocationLayer, JwtVerifier, StoreErrorKind, SystemClock,
+    Target, TargetKind,
 };
 
 use crate::support::{Handler, with_token};
@@ -56,9 +56,14 @@ async fn what_is_revoked_at_one_is_not_revoked_at_the_other_whatever_it_is_calle
     ] {
         let store = ScriptedStore::new();
         let (layer, shown) = (layer(store), target.to_string());
-        let ask =
-            async |issuer| layer.layer(Handler).oneshot(with_token(&token(issuer))).await.unwrap().status();
-        assert_eq!((ask(STAFF).await, ask(SHOP).await), (StatusCode::OK, StatusCode::OK), "{shown}");
+        let ask = async |issuer| {
+            layer.layer(Handler).oneshot(with_token(&token(issuer))).await.unwrap().status()
+        };
+        assert_eq!(
+            (ask(STAFF).await, ask(SHOP).await),
+            (StatusCode::OK, StatusCode::OK),
+            "{shown}"
+        );
         if target.kind() != TargetKind::Issuer {
             let nobodys = layer.revoker().revoke(target.clone()).await.unwrap_err();
             assert_eq!(nobodys.kind(), StoreErrorKind::InvalidInput, "{shown}: at which issuer?");
@@ -75,7 +80,8 @@ async fn what_is_revoked_at_one_is_not_revoked_at_the_other_whatever_it_is_calle
 #[tokio::test]
 async fn a_claim_by_which_no_token_of_an_issuer_can_be_revoked_is_no_target_there() {
     let revoker = layer(ScriptedStore::new()).revoker();
-    let error = revoker.revoke(Target::claim("badge", "b").issued_by(SHOP)).await.unwrap_err().to_string();
+    let error =
+        revoker.revoke(Target::claim("badge", "b").issued_by(SHOP)).await.unwrap_err().to_string();
     assert!(error.contains("does not map the claim badge"), "{error}");
 }
 
@@ -84,7 +90,9 @@ async fn each_has_a_fail_mode_of_its_own() {
     let store = ScriptedStore::new();
     let layer = layer(store.clone());
     store.fail(StoreErrorKind::Unreachable);
-    let ask = async |request: Request<String>| layer.layer(Handler).oneshot(request).await.unwrap().status();
+    let ask = async |request: Request<String>| {
+        layer.layer(Handler).oneshot(request).await.unwrap().status()
+    };
     assert_eq!(ask(with_token(&token(STAFF))).await, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(ask(with_token(&token(SHOP))).await, StatusCode::OK);
     let counted = layer.counters().snapshot();

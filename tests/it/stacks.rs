@@ -102,7 +102,8 @@ async fn a_cors_layer_outside_needs_no_hole() {
         .body(Body::empty())
         .unwrap();
     assert_eq!(router.clone().oneshot(preflight).await.unwrap().status(), StatusCode::OK);
-    let request = Request::get("/").header("origin", "https://app.example").body(Body::empty()).unwrap();
+    let request =
+        Request::get("/").header("origin", "https://app.example").body(Body::empty()).unwrap();
     let refused = router.oneshot(request).await.unwrap();
     assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(refused.headers()["access-control-allow-origin"], "https://app.example");
@@ -135,7 +136,8 @@ async fn under_hyper() {
     });
 
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let (mut client, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     let connection = tokio::spawn(connection);
     let mut ask = async |token: Option<String>| {
         let mut request = Request::builder().uri("/").header("host", "localhost");
@@ -143,7 +145,8 @@ async fn under_hyper() {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         client.ready().await.unwrap();
-        let answer = client.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
+        let answer =
+            client.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
         let (head, body) = answer.into_parts();
         (head, body.collect().await.unwrap().to_bytes())
     };

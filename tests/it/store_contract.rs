@@ -8,8 +8,8 @@ use tower_jwt_revocation::store::{Cursor, ListQuery, Lookup};
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::profile::SignedClaims;
 use tower_jwt_revocation::{
-    Action, Clock as _, Extent, Outcome, Receipt, Revocation, RevocationStore, Revoker, Standing, StoreError,
-    StoreErrorKind, SystemClock, Target, TargetKind, Timestamp, VerifiedToken,
+    Action, Clock as _, Extent, Outcome, Receipt, Revocation, RevocationStore, Revoker, Standing,
+    StoreError, StoreErrorKind, SystemClock, Target, TargetKind, Timestamp, VerifiedToken,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -19,7 +19,10 @@ pub(crate) fn now() -> Timestamp {
 }
 
 /// A token with these claims, besides an `exp` in 20 minutes.
-pub(crate) fn token_of(profile: &TokenProfile, mut claims: serde_json::Value) -> Arc<VerifiedToken> {
+pub(crate) fn token_of(
+    profile: &TokenProfile,
+    mut claims: serde_json::Value,
+) -> Arc<VerifiedToken> {
     claims["exp"] = (now().as_secs() + 1200).into();
     let claims = claims.to_string();
     Arc::new(profile.assert_verified(SignedClaims::new(claims.as_bytes()), now()).unwrap())
@@ -30,7 +33,11 @@ pub(crate) fn token(subject: &str, id: &str) -> Arc<VerifiedToken> {
     issued_at(subject, id, now().minus(Duration::from_secs(60)).as_secs())
 }
 
-pub(crate) fn issued_at(subject: &str, id: &str, iat: impl Into<serde_json::Value>) -> Arc<VerifiedToken> {
+pub(crate) fn issued_at(
+    subject: &str,
+    id: &str,
+    iat: impl Into<serde_json::Value>,
+) -> Arc<VerifiedToken> {
     let iat: serde_json::Value = iat.into();
     token_of(&TokenProfile::new(), serde_json::json!({ "sub": subject, "jti": id, "iat": iat }))
 }
@@ -52,7 +59,10 @@ fn kind_of(standing: Standing) -> Option<TargetKind> {
 }
 
 /// Through what the token is revoked.
-async fn revoked_by(store: &impl RevocationStore, token: &Arc<VerifiedToken>) -> Option<TargetKind> {
+async fn revoked_by(
+    store: &impl RevocationStore,
+    token: &Arc<VerifiedToken>,
+) -> Option<TargetKind> {
     kind_of(check(store, token).await.unwrap())
 }
 
@@ -98,7 +108,9 @@ async fn all_pages(store: &impl RevocationStore, query: ListQuery) -> Vec<String
     found
 }
 
-pub(crate) async fn each_kind_of_target_revokes_its_tokens_and_no_others(store: impl RevocationStore) {
+pub(crate) async fn each_kind_of_target_revokes_its_tokens_and_no_others(
+    store: impl RevocationStore,
+) {
     let profile = TokenProfile::new().with_claim_target("tenant", TargetKind::Claim);
     let claims = serde_json::json!({
         "jti": "t", "sub": "u", "sid": "s", "device_id": "d", "fid": "f", "client_id": "c", "tenant": "acme",
@@ -134,8 +146,9 @@ pub(crate) async fn each_kind_of_target_revokes_its_tokens_and_no_others(store: 
 }
 
 pub(crate) async fn a_key_revokes_what_it_signed(store: impl RevocationStore) {
-    let claims = serde_json::json!({ "jti": "t", "iat": now().as_secs() - 60, "exp": now().as_secs() + 60 })
-        .to_string();
+    let claims =
+        serde_json::json!({ "jti": "t", "iat": now().as_secs() - 60, "exp": now().as_secs() + 60 })
+            .to_string();
     let signed_with = |kid| {
         let signed = SignedClaims::new(claims.as_bytes()).with_key_id(Some(kid));
         Arc::new(TokenProfile::new().assert_verified(signed, now()).unwrap())
@@ -145,7 +158,9 @@ pub(crate) async fn a_key_revokes_what_it_signed(store: impl RevocationStore) {
     assert_eq!(revoked_by(&store, &signed_with("safe")).await, None);
 }
 
-pub(crate) async fn a_cutoff_covers_the_whole_second_and_nothing_after(store: impl RevocationStore) {
+pub(crate) async fn a_cutoff_covers_the_whole_second_and_nothing_after(
+    store: impl RevocationStore,
+) {
     let receipt = revoke(&store, Target::user("alice")).await;
     let second = receipt.at.as_secs();
     let reissue = receipt.reissue_at.unwrap();
@@ -156,7 +171,8 @@ pub(crate) async fn a_cutoff_covers_the_whole_second_and_nothing_after(store: im
     assert!(!is_revoked(&store, &issued_at("bob", "t", second - 1)).await);
 
     let cutoff = Timestamp::from_millis((second - 10) * 1000 + 500);
-    write(&store, revocation(Target::user("carol"), Action::Revoke(Extent::IssuedUntil(cutoff)))).await;
+    write(&store, revocation(Target::user("carol"), Action::Revoke(Extent::IssuedUntil(cutoff))))
+        .await;
     #[expect(clippy::cast_precision_loss, reason = "seconds of our time are exact in a double")]
     let base = (second - 10) as f64;
     for (fraction, covered) in [(0.25, true), (0.5, true), (0.75, false)] {
@@ -205,15 +221,25 @@ pub(crate) async fn reinstating_undoes_the_past_but_not_the_future(store: impl R
     let target = Target::session("s");
     let profile = TokenProfile::new();
     let iat = now().as_secs() - 60;
-    let token = token_of(&profile, serde_json::json!({ "jti": "t", "sid": "s", "sub": "alice", "iat": iat }));
-    assert_eq!(reinstate(&store, target.clone()).await.outcome, Outcome::Already, "nothing to undo");
+    let token = token_of(
+        &profile,
+        serde_json::json!({ "jti": "t", "sid": "s", "sub": "alice", "iat": iat }),
+    );
+    assert_eq!(
+        reinstate(&store, target.clone()).await.outcome,
+        Outcome::Already,
+        "nothing to undo"
+    );
     revoke(&store, target.clone()).await;
     let back = reinstate(&store, target.clone()).await;
     assert_eq!(back.outcome, Outcome::New);
     assert!(!is_revoked(&store, &token).await);
     assert_eq!(store.count().await.unwrap(), 0);
     assert_eq!(all_pages(&store, ListQuery::default()).await, Vec::<String>::new());
-    assert!(!store.find(&target).await.unwrap().unwrap().is_in_effect(), "that it was reinstated is known");
+    assert!(
+        !store.find(&target).await.unwrap().unwrap().is_in_effect(),
+        "that it was reinstated is known"
+    );
 
     // It may be the same millisecond: a tie is revoked.
     assert_eq!(revoke(&store, target.clone()).await.outcome, Outcome::New);
@@ -225,7 +251,9 @@ pub(crate) async fn reinstating_undoes_the_past_but_not_the_future(store: impl R
     assert_eq!(revoked_by(&store, &token).await, Some(TargetKind::User));
 }
 
-pub(crate) async fn many_are_written_at_once_with_their_receipts_in_order(store: impl RevocationStore) {
+pub(crate) async fn many_are_written_at_once_with_their_receipts_in_order(
+    store: impl RevocationStore,
+) {
     let mut changes: Vec<_> =
         (0..700).map(|n| Revocation::new(Target::token(format!("t{n}")), HOUR)).collect();
     let mut over = Revocation::new(Target::token("over"), Duration::ZERO);
@@ -299,7 +327,9 @@ pub(crate) async fn a_record_tells_who_what_why_and_when(store: impl RevocationS
     assert_eq!(record.actor().map(|actor| &**actor), Some("support:7 ü"));
     assert_eq!(record.changed_at(), receipt.at);
     let second = Duration::from_secs(1);
-    assert!(record.changed_at() >= before.minus(second) && record.changed_at() <= now().plus(second));
+    assert!(
+        record.changed_at() >= before.minus(second) && record.changed_at() <= now().plus(second)
+    );
     assert_eq!(record.until(), receipt.at.plus(HOUR));
     assert_eq!(record.reissue_at(), receipt.reissue_at);
 }
@@ -340,14 +370,19 @@ pub(crate) async fn odd_ids_are_only_themselves(store: impl RevocationStore) {
     for (n, revoked) in ids.iter().copied().chain([&*long]).enumerate() {
         revoke(&store, Target::token(revoked)).await;
         for (m, id) in ids.iter().copied().chain([&*long]).enumerate() {
-            assert_eq!(is_revoked(&store, &token("u", id)).await, m <= n, "{id:?} after {revoked:?}");
+            assert_eq!(
+                is_revoked(&store, &token("u", id)).await,
+                m <= n,
+                "{id:?} after {revoked:?}"
+            );
         }
         assert!(store.find(&Target::token(revoked)).await.unwrap().is_some(), "{revoked:?}");
     }
 }
 
 pub(crate) async fn issuers_keep_their_ids_apart(store: impl RevocationStore) {
-    let profile = TokenProfile::new().with_issuer("https://a.example").with_issuer("https://b.example");
+    let profile =
+        TokenProfile::new().with_issuer("https://a.example").with_issuer("https://b.example");
     let of = |issuer: &str| {
         token_of(
             &profile,
@@ -389,8 +424,8 @@ pub(crate) async fn the_revoker_writes_what_the_check_finds(store: impl Revocati
     assert!(record.until() > token.expires_at());
 }
 
-/// The tests for a store that `make` makes: an expression for an empty store, which may await, and which leaves the test
-/// early where it cannot be made.
+/// The tests for a store that `make` makes: an expression for an empty store, which may await, and
+/// which leaves the test early where it cannot be made.
 macro_rules! contract {
     ($make:expr => $($test:ident)*) => {
         $(
@@ -440,7 +475,10 @@ mod memory {
     #[tokio::test]
     async fn answers_at_once() {
         use tower_jwt_revocation::RevocationStore as _;
-        assert!(matches!(MemoryStore::new().check(&super::token("u", "t")), super::Lookup::Now(Ok(_))));
+        assert!(matches!(
+            MemoryStore::new().check(&super::token("u", "t")),
+            super::Lookup::Now(Ok(_))
+        ));
     }
 }
 
@@ -465,9 +503,9 @@ mod redis {
 
 #[cfg(feature = "redis")]
 mod redis_sharded {
-    contract!(
-        redis!(|builder: tower_jwt_revocation::store::redis::RedisStoreBuilder| builder.with_shards(7))
-    );
+    contract!(redis!(
+        |builder: tower_jwt_revocation::store::redis::RedisStoreBuilder| builder.with_shards(7)
+    ));
 }
 
 /// A store with a mirror in front of it, which answers from memory from the first question on.

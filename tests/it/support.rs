@@ -27,7 +27,9 @@ pub(crate) struct WordVerifier(TokenProfile);
 impl TokenVerifier for WordVerifier {
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
         let claims = open(token)?;
-        self.0.assert_verified(SignedClaims::new(&claims), SystemClock::default().now()).map(Arc::new)
+        self.0
+            .assert_verified(SignedClaims::new(&claims), SystemClock::default().now())
+            .map(Arc::new)
     }
 
     fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
@@ -41,7 +43,8 @@ impl TokenVerifier for WordVerifier {
 }
 
 fn open(token: &str) -> Result<Vec<u8>, TokenError> {
-    let payload = token.strip_suffix(".good").ok_or(TokenError::new(TokenErrorKind::BadSignature, "no"))?;
+    let payload =
+        token.strip_suffix(".good").ok_or(TokenError::new(TokenErrorKind::BadSignature, "no"))?;
     URL_SAFE_NO_PAD.decode(payload).map_err(|_| TokenError::new(TokenErrorKind::Malformed, "no"))
 }
 
@@ -78,7 +81,10 @@ pub(crate) fn request() -> Request<String> {
 }
 
 pub(crate) fn with_token(token: &str) -> Request<String> {
-    Request::builder().header("authorization", format!("Bearer {token}")).body(String::new()).unwrap()
+    Request::builder()
+        .header("authorization", format!("Bearer {token}"))
+        .body(String::new())
+        .unwrap()
 }
 
 /// The innermost service: says in its response what came through.
@@ -154,7 +160,8 @@ impl RevocationStore for DeadStore {
     }
 }
 
-/// A store around a store, written as a user would who knows only what every store must do: the function answers checks.
+/// A store around a store, written as a user would who knows only what every store must do: the
+/// function answers checks.
 pub(crate) struct Around<S, F>(pub(crate) S, pub(crate) F);
 
 impl<S, F> RevocationStore for Around<S, F>
@@ -166,7 +173,10 @@ where
         self.1(&self.0, token)
     }
 
-    fn write(&self, changes: Vec<Revocation>) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
+    fn write(
+        &self,
+        changes: Vec<Revocation>,
+    ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
         self.0.write(changes)
     }
 

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use tower::{Layer as _, ServiceExt as _};
 use tower_jwt_revocation::token::{TokenProfile, UpstreamClaims};
 use tower_jwt_revocation::{
-    FailMode, JwtRevocationLayer, MemoryStore, Rejection, RejectionKind, Target, TokenError, TokenErrorKind,
-    TokenVerifier, VerifiedToken,
+    FailMode, JwtRevocationLayer, MemoryStore, Rejection, RejectionKind, Target, TokenError,
+    TokenErrorKind, TokenVerifier, VerifiedToken,
 };
 
 use crate::support::{Handler, claims, rejection, request, seen, token, with_token};
@@ -62,7 +62,9 @@ async fn claims_of_an_outer_layer_are_checked_for_revocation() {
 #[tokio::test]
 async fn claims_can_be_part_of_what_is_left() {
     let claims =
-        UpstreamClaims::in_extension_as(TokenProfile::new(), |data: &TokenData<TheirClaims>| &data.claims);
+        UpstreamClaims::in_extension_as(TokenProfile::new(), |data: &TokenData<TheirClaims>| {
+            &data.claims
+        });
     let service = behind(claims.unwrap()).layer(Handler);
     let answer = service.oneshot(with_extension(TokenData { claims: theirs("1") })).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
@@ -71,7 +73,9 @@ async fn claims_can_be_part_of_what_is_left() {
 #[tokio::test]
 async fn without_claims_there_are_no_credentials_whatever_token_is_in_the_request() {
     let layer = behind(UpstreamClaims::in_extension::<TheirClaims>(TokenProfile::new()).unwrap());
-    for request in [request(), with_token(&token("alice", "1")), with_extension(String::from("alice"))] {
+    for request in
+        [request(), with_token(&token("alice", "1")), with_extension(String::from("alice"))]
+    {
         let answer = layer.layer(Handler).oneshot(request).await.unwrap();
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
         assert!(matches!(rejection(&answer), Rejection::NoCredentials));
@@ -83,7 +87,8 @@ async fn without_claims_there_are_no_credentials_whatever_token_is_in_the_reques
 #[tokio::test]
 async fn claims_of_an_outer_layer_are_judged_by_the_profile() {
     let profile = TokenProfile::new().with_issuer("https://id.example").with_audience("orders");
-    let service = behind(UpstreamClaims::in_extension::<serde_json::Value>(profile).unwrap()).layer(Handler);
+    let service =
+        behind(UpstreamClaims::in_extension::<serde_json::Value>(profile).unwrap()).layer(Handler);
     let mut claims = claims("alice", "1");
     let mut judge = async |name: &str, value: serde_json::Value| {
         claims[name] = value;
@@ -92,7 +97,10 @@ async fn claims_of_an_outer_layer_are_judged_by_the_profile() {
     };
     let invalid = |kind| Some(RejectionKind::InvalidToken(kind));
     assert_eq!(judge("aud", "orders".into()).await, invalid(TokenErrorKind::MissingClaim));
-    assert_eq!(judge("iss", "https://else.example".into()).await, invalid(TokenErrorKind::WrongIssuer));
+    assert_eq!(
+        judge("iss", "https://else.example".into()).await,
+        invalid(TokenErrorKind::WrongIssuer)
+    );
     assert_eq!(judge("iss", "https://id.example".into()).await, None);
     assert_eq!(judge("aud", "else".into()).await, invalid(TokenErrorKind::WrongAudience));
     assert_eq!(judge("aud", "orders".into()).await, None);
@@ -104,7 +112,8 @@ async fn claims_of_an_outer_layer_are_judged_by_the_profile() {
 #[tokio::test]
 async fn a_gateway_can_hand_over_claims_in_a_header_field() {
     const FIELD: &str = "x-jwt-payload";
-    let claims_in_header = || UpstreamClaims::in_header_of_trusted_gateway(TokenProfile::new(), FIELD);
+    let claims_in_header =
+        || UpstreamClaims::in_header_of_trusted_gateway(TokenProfile::new(), FIELD);
     let service = behind(claims_in_header().unwrap()).layer(Handler);
     let with_fields = |values: &[&str]| {
         let mut request = request();
@@ -119,12 +128,18 @@ async fn a_gateway_can_hand_over_claims_in_a_header_field() {
         let answer = service.clone().oneshot(with_fields(&[good])).await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
     }
-    for bad in [&[&*json][..], &["é"], &[""], &["%"], &[&bare, &bare], &[&"a".repeat(64 * 1024 + 1)]] {
+    for bad in
+        [&[&*json][..], &["é"], &[""], &["%"], &[&bare, &bare], &[&"a".repeat(64 * 1024 + 1)]]
+    {
         let answer = service.clone().oneshot(with_fields(bad)).await.unwrap();
         assert!(matches!(rejection(&answer), Rejection::InvalidToken(_)), "{bad:?}");
     }
-    assert!(matches!(rejection(&service.oneshot(request()).await.unwrap()), Rejection::NoCredentials));
-    let error = UpstreamClaims::in_header_of_trusted_gateway(TokenProfile::new(), "x y").unwrap_err();
+    assert!(matches!(
+        rejection(&service.oneshot(request()).await.unwrap()),
+        Rejection::NoCredentials
+    ));
+    let error =
+        UpstreamClaims::in_header_of_trusted_gateway(TokenProfile::new(), "x y").unwrap_err();
     assert_eq!(error.setting(), "claims_header");
 }
 
@@ -148,8 +163,8 @@ impl TokenVerifier for NoKeys {
 #[tokio::test]
 async fn without_keys_nobody_is_told_to_throw_a_token_away_and_nobody_gets_in() {
     for mode in [FailMode::Closed, FailMode::Open] {
-        let layer =
-            JwtRevocationLayer::new(NoKeys(TokenProfile::new()), MemoryStore::new()).with_fail_mode(mode);
+        let layer = JwtRevocationLayer::new(NoKeys(TokenProfile::new()), MemoryStore::new())
+            .with_fail_mode(mode);
         let answer = layer.layer(Handler).oneshot(with_token("any")).await.unwrap();
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(answer.headers().contains_key("retry-after"));
@@ -163,15 +178,23 @@ async fn without_keys_nobody_is_told_to_throw_a_token_away_and_nobody_gets_in() 
 #[tokio::test]
 async fn the_fail_mode_can_depend_on_the_issuer() {
     let layer = crate::support::layer_without_store().with_fail_mode_for(|_, token| {
-        if token.issuer() == Some("https://shop.example") { FailMode::Open } else { FailMode::Closed }
+        if token.issuer() == Some("https://shop.example") {
+            FailMode::Open
+        } else {
+            FailMode::Closed
+        }
     });
-    for (issuer, status) in
-        [("https://shop.example", StatusCode::OK), ("https://staff.example", StatusCode::SERVICE_UNAVAILABLE)]
-    {
+    for (issuer, status) in [
+        ("https://shop.example", StatusCode::OK),
+        ("https://staff.example", StatusCode::SERVICE_UNAVAILABLE),
+    ] {
         let mut claims = claims("alice", "1");
         claims["iss"] = issuer.into();
-        let answer =
-            layer.layer(Handler).oneshot(with_token(&crate::support::signed(&claims))).await.unwrap();
+        let answer = layer
+            .layer(Handler)
+            .oneshot(with_token(&crate::support::signed(&claims)))
+            .await
+            .unwrap();
         assert_eq!(answer.status(), status);
     }
 }

@@ -1,5 +1,5 @@
-//! The caller goes away while something is under way, as a client does that hangs up: what was begun goes on, and the
-//! audit hears of it.
+//! The caller goes away while something is under way, as a client does that hangs up: what was
+//! begun goes on, and the audit hears of it.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -39,8 +39,13 @@ struct Scene {
 }
 
 impl Scene {
-    /// Lets `work` run until its `n`th script is held, drops it, and says what the audit has heard by then.
-    async fn abandon<T>(&self, n: u32, work: impl Future<Output = T>) -> Vec<(&'static str, bool, bool)> {
+    /// Lets `work` run until its `n`th script is held, drops it, and says what the audit has heard
+    /// by then.
+    async fn abandon<T>(
+        &self,
+        n: u32,
+        work: impl Future<Output = T>,
+    ) -> Vec<(&'static str, bool, bool)> {
         self.diary.read();
         self.proxy.hold(n, Where::Before);
         tokio::select! {
@@ -63,7 +68,8 @@ async fn the_audit_hears_of_what_nobody_waited_for() {
     let proxy = HoldingProxy::start(ground.addr()).await;
     let store = connect(&proxy.url(), 1).await;
     let diary = Arc::new(Diary::default());
-    let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap().with_audit(Arc::clone(&diary));
+    let revoker =
+        Revoker::new(store.clone(), TokenProfile::new()).unwrap().with_audit(Arc::clone(&diary));
     let sessions = Sessions::new(store, revoker, strict()).unwrap();
     let scene = Scene { proxy, sessions: sessions.clone(), diary };
     let first = login(&sessions, "alice").await;
@@ -71,7 +77,11 @@ async fn the_audit_hears_of_what_nobody_waited_for() {
 
     // A login: it is read who is revoked, and written.
     for n in 0..3 {
-        assert_eq!(scene.abandon(n, login(&sessions, "bob")).await, [("login", false, true)], "{n}");
+        assert_eq!(
+            scene.abandon(n, login(&sessions, "bob")).await,
+            [("login", false, true)],
+            "{n}"
+        );
     }
     // A thief who hangs up: the family is read, what it belongs to is read, and it is ended.
     assert_eq!(scene.abandon(0, refresh(&sessions, &first)).await, [("refresh", false, true)]);

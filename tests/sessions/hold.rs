@@ -1,4 +1,5 @@
-//! A proxy between a store and Redis that holds the n-th script on its way: before Redis has it, or its reply.
+//! A proxy between a store and Redis that holds the n-th script on its way: before Redis has it, or
+//! its reply.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -75,7 +76,8 @@ async fn relay(client: TcpStream, target: SocketAddr, phase: Arc<watch::Sender<P
     let Ok(server) = TcpStream::connect(target).await else { return };
     client.set_nodelay(true).unwrap();
     server.set_nodelay(true).unwrap();
-    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let ((from_client, to_client), (from_server, to_server)) =
+        (client.into_split(), server.into_split());
     // Which of the commands on this connection is to be held after it has been run. Zero is none.
     let held = AtomicU64::new(0);
     tokio::select! {
@@ -168,7 +170,8 @@ async fn reply(from: &mut BufReader<OwnedReadHalf>) -> std::io::Result<Vec<u8>> 
     Ok(wire)
 }
 
-/// One command as it is on the wire, an array of bulk strings, and whether it is one of the scripts that sessions use.
+/// One command as it is on the wire, an array of bulk strings, and whether it is one of the scripts
+/// that sessions use.
 async fn command(from: &mut BufReader<OwnedReadHalf>) -> std::io::Result<(Vec<u8>, bool)> {
     let mut wire = Vec::new();
     let count = number(from, &mut wire).await?;

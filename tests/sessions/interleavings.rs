@@ -1,5 +1,6 @@
-//! A revocation comes in at every place of a refresh and of a login: the proxy between their store and Redis holds each of
-//! their scripts in turn, before Redis has it and before its reply is known, while somebody else revokes.
+//! A revocation comes in at every place of a refresh and of a login: the proxy between their store
+//! and Redis holds each of their scripts in turn, before Redis has it and before its reply is
+//! known, while somebody else revokes.
 
 use super::hold::{HoldingProxy, Where};
 use super::on_redis::{Redis, connect};
@@ -46,12 +47,19 @@ impl Scene {
         let (session, family) = (grant.session.clone().unwrap(), grant.family.clone());
         match act {
             Act::User => drop(self.direct.revoker().revoke(Target::user(user)).await.unwrap()),
-            Act::Session => drop(self.direct.revoker().revoke(Target::session(session)).await.unwrap()),
-            Act::Family => drop(self.direct.revoker().revoke(Target::family(family)).await.unwrap()),
+            Act::Session => {
+                drop(self.direct.revoker().revoke(Target::session(session)).await.unwrap())
+            }
+            Act::Family => {
+                drop(self.direct.revoker().revoke(Target::family(family)).await.unwrap())
+            }
             Act::EndAll => self.direct.end_all(user, None).await.unwrap(),
             Act::EndSession => self.direct.end(&session).await.unwrap(),
             Act::Reuse => {
-                assert!(matches!(refused(refresh(&self.direct, spent).await), Refusal::Reused { .. }));
+                assert!(matches!(
+                    refused(refresh(&self.direct, spent).await),
+                    Refusal::Reused { .. }
+                ));
             }
         }
     }
@@ -60,13 +68,16 @@ impl Scene {
         let store = self.ground.store();
         assert!(!is_live(&store, grant).await, "{context}: the access token lives");
         for sessions in [&self.slow, &self.direct] {
-            assert!(!is_live_family(sessions, grant, None).await, "{context}: the refresh token lives");
+            assert!(
+                !is_live_family(sessions, grant, None).await,
+                "{context}: the refresh token lives"
+            );
         }
     }
 }
 
-/// Lets `slow` run until its `n`th script is held, then `between` from beginning to end, then the rest of `slow`. `None` if
-/// `slow` has fewer scripts.
+/// Lets `slow` run until its `n`th script is held, then `between` from beginning to end, then the
+/// rest of `slow`. `None` if `slow` has fewer scripts.
 async fn interleaved<T>(
     proxy: &HoldingProxy,
     (n, place): (u32, Where),
@@ -92,7 +103,8 @@ async fn interleaved<T>(
     Some(slow.await)
 }
 
-/// Whatever is revoked while a refresh is under way: afterwards neither what was presented nor what was granted is of use.
+/// Whatever is revoked while a refresh is under way: afterwards neither what was presented nor what
+/// was granted is of use.
 async fn no_refresh_escapes(shards: u16, act: Act) {
     let scene = Scene::set(shards).await;
     for place in [Where::Before, Where::After] {
@@ -106,7 +118,8 @@ async fn no_refresh_escapes(shards: u16, act: Act) {
             let bystander = login(&scene.direct, "bystander").await;
             let slow = refresh(&scene.slow, &grant);
             let answer =
-                interleaved(&scene.proxy, (n, place), slow, scene.act(act, &user, &grant, &spent)).await;
+                interleaved(&scene.proxy, (n, place), slow, scene.act(act, &user, &grant, &spent))
+                    .await;
             let Some(answer) = answer else { continue };
             held += 1;
             for dead in [&spent, &grant] {
@@ -119,7 +132,8 @@ async fn no_refresh_escapes(shards: u16, act: Act) {
             assert!(is_live(&scene.ground.store(), &bystander).await, "{context}");
             granted(refresh(&scene.slow, &bystander).await);
         }
-        // A token that is dead already is handed out only if it was written before, and its reply was under way.
+        // A token that is dead already is handed out only if it was written before, and its reply
+        // was under way.
         if shards == 1 {
             assert_eq!(
                 handed_out,
@@ -133,8 +147,8 @@ async fn no_refresh_escapes(shards: u16, act: Act) {
     }
 }
 
-/// Whatever is revoked while a login is under way: it counts as before the revocation, in all that came out of it, or
-/// as after it, in all of it. One that begins afterwards works.
+/// Whatever is revoked while a login is under way: it counts as before the revocation, in all that
+/// came out of it, or as after it, in all of it. One that begins afterwards works.
 async fn no_login_escapes(shards: u16, act: Act) {
     let scene = Scene::set(shards).await;
     let store = scene.ground.store();
@@ -145,7 +159,9 @@ async fn no_login_escapes(shards: u16, act: Act) {
             let user = format!("{place:?} {n}");
             let old = login(&scene.direct, &user).await;
             let slow = login(&scene.slow, &user);
-            let new = interleaved(&scene.proxy, (n, place), slow, scene.act(act, &user, &old, &old)).await;
+            let new =
+                interleaved(&scene.proxy, (n, place), slow, scene.act(act, &user, &old, &old))
+                    .await;
             let Some(new) = new else { continue };
             held += 1;
             scene.assert_dead(&old, &context).await;
@@ -164,10 +180,14 @@ async fn no_login_escapes(shards: u16, act: Act) {
         }
         assert!(held >= 6, "only {held} scripts were held");
         assert!(held < MOST, "there may be more");
-        // With one shard, all of it was written before the revocation if the reply to the last script is held, and only
-        // then.
+        // With one shard, all of it was written before the revocation if the reply to the last
+        // script is held, and only then.
         if shards == 1 {
-            assert_eq!(dead, u32::from(place == Where::After), "{act:?}, {place:?}: {dead} of {held}");
+            assert_eq!(
+                dead,
+                u32::from(place == Where::After),
+                "{act:?}, {place:?}: {dead} of {held}"
+            );
         }
     }
 }

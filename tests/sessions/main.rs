@@ -1,4 +1,5 @@
-//! Sessions and refresh-token families, over every store: the same tests for memory, Redis, and Redis in shards.
+//! Sessions and refresh-token families, over every store: the same tests for memory, Redis, and
+//! Redis in shards.
 #![cfg(feature = "sessions")]
 #![allow(
     clippy::unwrap_used,
@@ -29,13 +30,15 @@ use std::time::Duration;
 use futures::future::join_all;
 use serde_json::json;
 use tower_jwt_revocation::session::{
-    Families, Grant, GrantKind, Login, NewFamily, NewSession, Refresh, RefreshPolicy, Refusal, ReuseClass,
-    SessionDetails, Sessions, UserCache, WhoGoes,
+    Families, Grant, GrantKind, Login, NewFamily, NewSession, Refresh, RefreshPolicy, Refusal,
+    ReuseClass, SessionDetails, Sessions, UserCache, WhoGoes,
 };
 use tower_jwt_revocation::store::session::SessionStore;
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::profile::SignedClaims;
-use tower_jwt_revocation::{Extent, MemoryStore, Revoker, Standing, StoreErrorKind, Target, VerifiedToken};
+use tower_jwt_revocation::{
+    Extent, MemoryStore, Revoker, Standing, StoreErrorKind, Target, VerifiedToken,
+};
 
 // === Words for the tests ===
 
@@ -102,14 +105,19 @@ async fn refresh(sessions: &Sessions, grant: &Grant) -> Refresh {
 
 /// The access token of a grant.
 fn access_token(grant: &Grant) -> Arc<VerifiedToken> {
-    #[expect(clippy::cast_precision_loss, reason = "milliseconds of our time are exact in a double")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "milliseconds of our time are exact in a double"
+    )]
     let iat = grant.issued_at.as_millis() as f64 / 1000.0;
     let claims = json!({
         "sub": grant.user, "sid": grant.session, "fid": grant.family, "device_id": grant.device,
         "jti": "j", "iat": iat, "exp": grant.issued_at.as_secs() + 300,
     });
     let payload = claims.to_string().into_bytes();
-    Arc::new(TokenProfile::new().assert_verified_for_revocation(SignedClaims::new(&payload)).unwrap())
+    Arc::new(
+        TokenProfile::new().assert_verified_for_revocation(SignedClaims::new(&payload)).unwrap(),
+    )
 }
 
 /// Whether it is live, as a layer would find.
@@ -126,7 +134,10 @@ async fn a_login_goes_on_for_as_long_as_it_is_refreshed(ground: impl Ground) {
     for _ in 0..5 {
         let next = granted(refresh(&sessions, &grant).await);
         assert_eq!(next.kind, GrantKind::Rotated);
-        assert_eq!((&next.family, &next.session, &next.user), (&grant.family, &grant.session, &grant.user));
+        assert_eq!(
+            (&next.family, &next.session, &next.user),
+            (&grant.family, &grant.session, &grant.user)
+        );
         assert!(seen.insert(next.token.expose().to_owned()));
         grant = next;
         assert!(is_live(&ground.store(), &grant).await);
@@ -208,7 +219,11 @@ async fn garbage_hurts_nobody(ground: impl Ground) {
         "x".repeat(100_000),
     ];
     for forged in &forged {
-        assert_eq!(refused(sessions.refresh(forged, None).await.unwrap()), Refusal::Unknown, "{forged}");
+        assert_eq!(
+            refused(sessions.refresh(forged, None).await.unwrap()),
+            Refusal::Unknown,
+            "{forged}"
+        );
     }
     // A real secret under the name of another family.
     let other = login(&sessions, "bob").await;
@@ -233,8 +248,9 @@ async fn a_token_that_is_handed_in_ends_its_family(ground: impl Ground) {
 
 async fn a_bound_family_answers_its_client_only(ground: impl Ground) {
     let sessions = sessions(&ground, strict());
-    let grant =
-        granted_login(sessions.login(NewSession::of_user("alice").through_client("app")).await.unwrap());
+    let grant = granted_login(
+        sessions.login(NewSession::of_user("alice").through_client("app")).await.unwrap(),
+    );
     for client in [None, Some("other")] {
         let answer = sessions.refresh(grant.token.expose(), client).await.unwrap();
         assert_eq!(refused(answer), Refusal::WrongClient);
@@ -254,8 +270,11 @@ async fn is_live_family(sessions: &Sessions, grant: &Grant, client: Option<&str>
 async fn whatever_ends_ends_everything_that_came_out_of_it(ground: impl Ground) {
     let sessions = sessions(&ground, policy());
     let store = ground.store();
-    let (one, two, other) =
-        (login(&sessions, "alice").await, login(&sessions, "alice").await, login(&sessions, "bob").await);
+    let (one, two, other) = (
+        login(&sessions, "alice").await,
+        login(&sessions, "alice").await,
+        login(&sessions, "bob").await,
+    );
     assert_eq!(sessions.count_of("alice").await.unwrap(), 2);
     assert_eq!(sessions.count().await.unwrap(), 3);
     assert_eq!(sessions.list_device("phone").await.unwrap().len(), 3);
@@ -272,7 +291,8 @@ async fn whatever_ends_ends_everything_that_came_out_of_it(ground: impl Ground) 
     let three = login(&sessions, "alice").await;
     sessions.end_all("alice", three.session.as_deref()).await.unwrap();
     assert!(!is_live(&store, &two).await && is_live(&store, &three).await);
-    let kept: Vec<_> = sessions.list("alice").await.unwrap().into_iter().map(|session| session.id).collect();
+    let kept: Vec<_> =
+        sessions.list("alice").await.unwrap().into_iter().map(|session| session.id).collect();
     assert_eq!(kept, [three.session.clone().unwrap()]);
 
     sessions.end_all("alice", None).await.unwrap();
@@ -331,7 +351,10 @@ async fn what_the_revoker_revokes_is_not_listed(ground: impl Ground) {
         };
         sessions.revoker().revoke(target.clone()).await.unwrap();
         assert!(sessions.list("alice").await.unwrap().is_empty(), "{target}");
-        assert!(matches!(refused(refresh(&sessions, &grant).await), Refusal::Revoked(_)), "{target}");
+        assert!(
+            matches!(refused(refresh(&sessions, &grant).await), Refusal::Revoked(_)),
+            "{target}"
+        );
     }
     sessions.revoker().revoke(Target::user("alice")).extent(Extent::All).await.unwrap();
     let banned = sessions.login(NewSession::of_user("alice")).await.unwrap();
@@ -353,12 +376,14 @@ async fn nothing_escapes_within_one_second(ground: impl Ground) {
     }
 }
 
-/// Whatever overlaps: after the revocation is confirmed, what had been handed out before it began is dead.
+/// Whatever overlaps: after the revocation is confirmed, what had been handed out before it began
+/// is dead.
 async fn a_refresh_does_not_outrun_a_revocation(ground: impl Ground) {
     let sessions = sessions(&ground, policy());
     for _ in 0..20 {
         let grant = login(&sessions, "alice").await;
-        let (answer, ended) = tokio::join!(refresh(&sessions, &grant), sessions.end_all("alice", None));
+        let (answer, ended) =
+            tokio::join!(refresh(&sessions, &grant), sessions.end_all("alice", None));
         ended.unwrap();
         assert!(!is_live_family(&sessions, &grant, None).await);
         if let Refresh::Granted(next) = answer {
@@ -378,7 +403,10 @@ async fn no_member_is_lost_when_many_sign_in_at_once(ground: impl Ground) {
     assert_eq!(sessions.list_device("phone").await.unwrap().len(), 30);
     assert_eq!(sessions.count().await.unwrap(), 30);
     let ids: Vec<_> = listed.into_iter().collect();
-    join_all(ids[..20].iter().map(|id| sessions.end(id))).await.into_iter().for_each(Result::unwrap);
+    join_all(ids[..20].iter().map(|id| sessions.end(id)))
+        .await
+        .into_iter()
+        .for_each(Result::unwrap);
     assert_eq!(sessions.list("alice").await.unwrap().len(), 10);
     assert_eq!(sessions.count().await.unwrap(), 10);
 }
@@ -430,12 +458,16 @@ async fn a_session_tells_what_it_was_told(ground: impl Ground) {
     assert!(!sessions.touch("bob", &id).await.unwrap());
     let huge = NewSession::of_user("alice").with_data(json!("x".repeat(5000)));
     sessions.login(huge).await.unwrap_err();
-    let update = sessions.update("alice", &id, |details| details.data = Some(json!("x".repeat(5000)))).await;
+    let update =
+        sessions.update("alice", &id, |details| details.data = Some(json!("x".repeat(5000)))).await;
     update.unwrap_err();
     let change = |details: &mut SessionDetails| details.user_agent = Some("v".repeat(9999).into());
     assert!(sessions.update("alice", &id, change).await.unwrap());
     let details = sessions.find(&id).await.unwrap().unwrap().details;
-    assert_eq!((details.data, details.user_agent.unwrap().len()), (Some(json!({ "theme": "dark" })), 512));
+    assert_eq!(
+        (details.data, details.user_agent.unwrap().len()),
+        (Some(json!({ "theme": "dark" })), 512)
+    );
 }
 
 async fn trust_in_a_device_ends(ground: impl Ground) {
@@ -462,7 +494,9 @@ async fn ids_of_the_application_live_by_the_same_rules(ground: impl Ground) {
     let sessions = sessions(&ground, policy());
     let families: &Families = sessions.families();
     let first = granted(families.start_with_id(NewFamily::of_user("alice"), "r1").await.unwrap());
-    let next = async |old: &str, new: &str| families.refresh_id(&first.family, old, new, None).await.unwrap();
+    let next = async |old: &str, new: &str| {
+        families.refresh_id(&first.family, old, new, None).await.unwrap()
+    };
     // One that is given twice could not be told from itself.
     let same = families.refresh_id(&first.family, "r1", "r1", None).await.unwrap_err();
     assert_eq!(same.kind(), StoreErrorKind::InvalidInput);
@@ -470,7 +504,10 @@ async fn ids_of_the_application_live_by_the_same_rules(ground: impl Ground) {
     let again = granted(next("r1", "another").await);
     assert_eq!((again.kind, &*again.token), (GrantKind::Replayed, "r2"));
     assert_eq!(&*granted(next("r2", "r3").await).token, "r3");
-    assert_eq!(refused(next("r1", "r4").await), Refusal::Reused { class: ReuseClass::Older, ended: true });
+    assert_eq!(
+        refused(next("r1", "r4").await),
+        Refusal::Reused { class: ReuseClass::Older, ended: true }
+    );
     assert!(matches!(refused(next("r3", "r4").await), Refusal::Revoked(_)));
     // Ids are no key to families of secrets.
     let opaque = login(&sessions, "alice").await;

@@ -60,7 +60,10 @@ async fn whoever_logs_in_right_after_a_loss_of_data_is_not_in_doubt() {
         assert!(is_live(&ground.store(), &new).await);
         let doubt = ground.store().check(&access_token(&old)).answer().await.unwrap_err();
         assert_eq!(doubt.kind(), StoreErrorKind::Amnesia);
-        assert!(matches!(refused(refresh(&sessions, &old).await), Refusal::Unknown | Refusal::Lost));
+        assert!(matches!(
+            refused(refresh(&sessions, &old).await),
+            Refusal::Unknown | Refusal::Lost
+        ));
         granted(refresh(&sessions, &new).await);
     }
 }
@@ -96,7 +99,8 @@ async fn no_token_is_kept_and_every_key_is_ours_and_ends() {
     for grant in tokens {
         let (_, secret) = grant.token.expose().split_once('.').unwrap();
         assert!(!everything.contains(secret));
-        // The part that is only the secret: version and generation come before it, the mark comes after it.
+        // The part that is only the secret: version and generation come before it, the mark comes
+        // after it.
         assert!(!everything.contains(&secret[8..48]));
     }
 }
@@ -112,11 +116,17 @@ async fn when_all_is_over_redis_is_as_it_was() {
     let memory = || -> u64 {
         server.cli(&["MEMORY", "PURGE"]);
         let info = server.cli(&["INFO", "memory"]);
-        info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().trim().parse().unwrap()
+        info.lines()
+            .find_map(|line| line.strip_prefix("used_memory:"))
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap()
     };
     let keys = || server.cli(&["DBSIZE"]).parse::<usize>().unwrap();
     let sink = RedisSink::new(ground.store());
-    let revoker = Revoker::new(ground.store(), TokenProfile::new()).unwrap().with_audit(sink.clone());
+    let revoker =
+        Revoker::new(ground.store(), TokenProfile::new()).unwrap().with_audit(sink.clone());
     let sessions = Sessions::new(ground.store(), revoker, policy()).unwrap();
     // One of everything, so that what is kept for good, as scripts are, is there before.
     let all = async |user: &str| {
@@ -161,7 +171,8 @@ async fn events_are_kept_by_user_in_order_and_within_bounds() {
     let ground = Redis::start(3).await;
     let (hour, three) = (Duration::from_secs(3600), NonZeroU32::new(3).unwrap());
     let sink = RedisSink::with_limits(ground.store(), hour, NonZeroU32::new(100).unwrap());
-    let revoker = Revoker::new(ground.store(), TokenProfile::new()).unwrap().with_audit(sink.clone());
+    let revoker =
+        Revoker::new(ground.store(), TokenProfile::new()).unwrap().with_audit(sink.clone());
     let sessions = Sessions::new(ground.store(), revoker, strict()).unwrap();
     let first = login(&sessions, "alice").await;
     login(&sessions, "bob").await;
@@ -170,7 +181,8 @@ async fn events_are_kept_by_user_in_order_and_within_bounds() {
     sink.flush().await;
     let of = async |user: &str| -> Vec<String> {
         let events = sink.events_of(user, three).await.unwrap();
-        let events = events.iter().map(|event| serde_json::from_str::<serde_json::Value>(event).unwrap());
+        let events =
+            events.iter().map(|event| serde_json::from_str::<serde_json::Value>(event).unwrap());
         events.map(|event| event["event"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(of("alice").await, ["refresh_reuse", "revoke_family", "refresh"]);
@@ -198,8 +210,8 @@ async fn events_are_kept_by_user_in_order_and_within_bounds() {
     assert_eq!(sink.lost(), 1);
 }
 
-/// Connections break after any number of bytes of the reply. A refresh that was answered was done once, one that
-/// was not can be repeated.
+/// Connections break after any number of bytes of the reply. A refresh that was answered was done
+/// once, one that was not can be repeated.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_replies_sign_nobody_out() {
     support::redis_or_skip!();
@@ -238,7 +250,9 @@ async fn login_again(sessions: &Sessions) -> Result<Grant, tower_jwt_revocation:
     sessions.login(NewSession::of_user("alice")).await.map(granted_login)
 }
 
-async fn until_confirmed<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(ask: impl Fn() -> F) -> T {
+async fn until_confirmed<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(
+    ask: impl Fn() -> F,
+) -> T {
     for _ in 0..100 {
         if let Ok(answer) = ask().await {
             return answer;
@@ -255,7 +269,8 @@ async fn two_processes_are_one_system() {
     let there = Redis { store: connect(&here.server.url(), 2).await, ..here.clone() };
     let (here, there) = (sessions(&here, policy()), sessions(&there, policy()));
     let first = login(&here, "alice").await;
-    let all = join_all((0..20).map(|n| refresh(if n % 2 == 0 { &here } else { &there }, &first))).await;
+    let all =
+        join_all((0..20).map(|n| refresh(if n % 2 == 0 { &here } else { &there }, &first))).await;
     let tokens: BTreeSet<_> =
         all.into_iter().map(|answer| granted(answer).token.expose().to_owned()).collect();
     assert_eq!(tokens.len(), 1);

@@ -27,7 +27,10 @@ impl RevocationStore for Watched {
         self.memory.check(token)
     }
 
-    fn write(&self, changes: Vec<Revocation>) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
+    fn write(
+        &self,
+        changes: Vec<Revocation>,
+    ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
         self.memory.write(changes)
     }
 
@@ -76,7 +79,8 @@ impl SessionStore for Watched {
 async fn what_could_not_be_written_down_is_at_the_next_refresh() {
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     let clock = ManualClock::new(SystemClock::default().now());
-    let store = Watched { memory: MemoryStore::new().with_clock(clock.clone()), ..Watched::default() };
+    let store =
+        Watched { memory: MemoryStore::new().with_clock(clock.clone()), ..Watched::default() };
     let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
     let policy = strict().with_idle_lifetime(minutes(60)).without_max_age();
     let sessions = Sessions::new(store.clone(), revoker, policy).unwrap();

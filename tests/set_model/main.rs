@@ -1,7 +1,9 @@
-//! The set of a mirror under every order of steps of its threads, and every age of what they may read: by loom.
+//! The set of a mirror under every order of steps of its threads, and every age of what they may
+//! read: by loom.
 //!
-//! The sources are those of the crate, included by path; only `mirror::sync`, from which they take what threads share,
-//! is another. What they name besides is stood in for here, as far as they need it.
+//! The sources are those of the crate, included by path; only `mirror::sync`, from which they take
+//! what threads share, is another. What they name besides is stood in for here, as far as they need
+//! it.
 //!
 //! It is its own harness: the unit tests at the ends of the included files belong to the crate.
 #![allow(
@@ -68,7 +70,8 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     // What remains of the words that other harnesses know are parts of names.
     let filter: Vec<&String> = words.iter().filter(|word| !word.starts_with('-')).collect();
-    let is_wanted = |name: &str| filter.is_empty() || filter.iter().any(|part| name.contains(part.as_str()));
+    let is_wanted =
+        |name: &str| filter.is_empty() || filter.iter().any(|part| name.contains(part.as_str()));
     let mut failed = 0;
     for (name, model) in mirror::models::MODELS.iter().filter(|(name, _)| is_wanted(name)) {
         if words.iter().any(|word| word == "--list") {
@@ -78,7 +81,8 @@ fn main() -> ExitCode {
         let start = Instant::now();
         let result = catch_unwind(model);
         failed += u32::from(result.is_err());
-        let result = result.map_or_else(|_| "FAILED".to_owned(), |orders| format!("ok, {orders} orders"));
+        let result =
+            result.map_or_else(|_| "FAILED".to_owned(), |orders| format!("ok, {orders} orders"));
         println!("{name} ... {result}, {:.1} s", start.elapsed().as_secs_f64());
     }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

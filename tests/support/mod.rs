@@ -1,11 +1,14 @@
-//! What the integration tests stand on: real Redis servers that die with the test that started them, sentinel
-//! and cluster set-ups, certificates, and a TCP proxy that misbehaves on demand.
+//! What the integration tests stand on: real Redis servers that die with the test that started
+//! them, sentinel and cluster set-ups, certificates, and a TCP proxy that misbehaves on demand.
 //!
 //! A test binary includes it with `#[path = "../support/mod.rs"] mod support;`, at its root.
 #![allow(dead_code, reason = "every test binary compiles this module, and none uses all of it")]
 #![allow(unused_macros, reason = "the same")]
 #![allow(unused_imports, reason = "the same: the re-exports are for whichever test wants them")]
-#![allow(unreachable_pub, reason = "`pub` marks what tests may call; a test binary exports nothing")]
+#![allow(
+    unreachable_pub,
+    reason = "`pub` marks what tests may call; a test binary exports nothing"
+)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -47,11 +50,15 @@ pub(crate) use redis_or_skip;
 /// If they cannot and `REQUIRE_REDIS=1`, which CI sets lest it be green for having tested nothing.
 pub fn redis_is_installed() -> bool {
     static INSTALLED: OnceLock<bool> = OnceLock::new();
-    let installed = *INSTALLED
-        .get_or_init(|| ["redis-server", "redis-cli"].iter().all(|program| answers_version(program)));
+    let installed = *INSTALLED.get_or_init(|| {
+        ["redis-server", "redis-cli"].iter().all(|program| answers_version(program))
+    });
     if !installed {
         let message = "skipped: redis-server is not installed (apt-get install redis-server)";
-        assert!(std::env::var("REQUIRE_REDIS").as_deref() != Ok("1"), "{message}, and REQUIRE_REDIS=1");
+        assert!(
+            std::env::var("REQUIRE_REDIS").as_deref() != Ok("1"),
+            "{message}, and REQUIRE_REDIS=1"
+        );
         // Not `eprintln!`: the test harness captures that and shows it only for a failed test.
         let _ = writeln!(std::io::stderr(), "{message}");
     }
@@ -67,8 +74,8 @@ fn answers_version(program: &str) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Waits until `done` holds, looking every 10 ms. It blocks the thread: in async tests, only use it where nothing
-/// else has to make progress on that thread meanwhile.
+/// Waits until `done` holds, looking every 10 ms. It blocks the thread: in async tests, only use it
+/// where nothing else has to make progress on that thread meanwhile.
 ///
 /// # Panics
 ///

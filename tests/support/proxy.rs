@@ -24,8 +24,8 @@ pub enum Fault {
     Latency { base: Duration, jitter: Duration },
     /// Nothing reaches the server. As with lost packets, what was sent arrives when the fault ends.
     BlackHoleRequests,
-    /// Nothing reaches the client, though the server gets and answers all it sends. As with lost packets, the
-    /// replies arrive when the fault ends.
+    /// Nothing reaches the client, though the server gets and answers all it sends. As with lost
+    /// packets, the replies arrive when the fault ends.
     BlackHoleReplies,
     /// On each connection, lets so many more bytes of replies through, then closes it.
     CutReplyAfter(usize),
@@ -33,7 +33,8 @@ pub enum Fault {
     Drip { bytes: usize, every: Duration },
     /// Resets (RST) all live connections, and new ones as soon as they are made.
     Reset,
-    /// Nobody listens: new connections are refused. Live ones go on; to end them too, set `Reset` before.
+    /// Nobody listens: new connections are refused. Live ones go on; to end them too, set `Reset`
+    /// before.
     Refuse,
     /// Each chunk of replies is replaced by these bytes.
     Garbage(Vec<u8>),
@@ -86,8 +87,8 @@ impl FaultProxy {
         self.accepted.load(Ordering::SeqCst)
     }
 
-    /// Switches the fault. When this returns, it holds for new connections and for whatever the live ones forward
-    /// from then on; after `Reset`, all that were live are gone.
+    /// Switches the fault. When this returns, it holds for new connections and for whatever the
+    /// live ones forward from then on; after `Reset`, all that were live are gone.
     pub async fn set(&self, fault: Fault) {
         self.order(What::Fault(fault)).await;
     }
@@ -135,12 +136,14 @@ async fn serve(
                     What::Fault(order) => {
                         if order == Fault::Refuse {
                             listener = None;
-                            // A process that is being started elsewhere holds a copy of the socket until it executes.
+                            // A process that is being started elsewhere holds a copy of the socket
+                            // until it executes.
                             while TcpStream::connect(addr).await.is_ok() {
                                 tokio::task::yield_now().await;
                             }
                         } else if listener.is_none() {
-                            listener = Some(TcpListener::bind(addr).await.expect("the port the proxy had before"));
+                            listener = Some(TcpListener::bind(addr).await.expect("the port the \
+                                proxy had before"));
                         }
                         let reset = order == Fault::Reset;
                         fault.send_replace(order);
@@ -207,8 +210,8 @@ async fn forward_requests(
     }
 }
 
-/// Reads and writes apart, so that latency delays each chunk from its own arrival, rather than from when the chunk
-/// before it was delivered.
+/// Reads and writes apart, so that latency delays each chunk from its own arrival, rather than from
+/// when the chunk before it was delivered.
 async fn forward_replies(
     mut from: ReadHalf<'_>,
     to: WriteHalf<'_>,
@@ -218,7 +221,9 @@ async fn forward_replies(
     let read = async move {
         loop {
             let mut chunk = Vec::with_capacity(16 * 1024);
-            if from.read_buf(&mut chunk).await? == 0 || chunks.send((Instant::now(), chunk)).await.is_err() {
+            if from.read_buf(&mut chunk).await? == 0
+                || chunks.send((Instant::now(), chunk)).await.is_err()
+            {
                 // Drops `chunks`: the other side delivers what it has, and ends.
                 return io::Result::Ok(());
             }
@@ -257,7 +262,8 @@ async fn deliver(
                         _ = fault.changed() => { since_change = 0; continue }
                     }
                 }
-                // The connection is about to be reset: what was withheld until now must not slip through before.
+                // The connection is about to be reset: what was withheld until now must not slip
+                // through before.
                 Fault::BlackHoleReplies | Fault::Reset => {
                     if fault.changed().await.is_err() {
                         return Ok(());
@@ -292,7 +298,8 @@ async fn deliver(
     Ok(())
 }
 
-/// Spreads delays evenly between zero and `jitter`, the same way in every run: steps of the golden ratio.
+/// Spreads delays evenly between zero and `jitter`, the same way in every run: steps of the golden
+/// ratio.
 fn spread(jitter: Duration, n: u32) -> Duration {
     jitter.mul_f64((f64::from(n) * 0.618_033_988_749_895).fract())
 }

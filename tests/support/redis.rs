@@ -16,16 +16,17 @@ use super::temp_dir::TempDir;
 use super::tls::TlsFiles;
 use super::wait_until;
 
-/// How long a server may take to answer its first `PING`, or to be gone: generous, for busy machines.
+/// How long a server may take to answer its first `PING`, or to be gone: generous, for busy
+/// machines.
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// How long `redis-cli` may take, so that a hung server fails the test instead of hanging it.
 const CLI_LIMIT: Duration = Duration::from_secs(10);
 
-/// Keeps one server. The shell reads from a pipe which only the test process holds, so that it sees the end of
-/// that process however it came, SIGKILL included, and then kills the server, which may be stopped by SIGSTOP.
-/// (PDEATHSIG would not do: it fires when the *thread* that started the server ends.) The shell ignores Ctrl-C
-/// because its work is yet to come then. The server stays its zombie child until the end, hence its process id
-/// cannot be given to anyone else meanwhile.
+/// Keeps one server. The shell reads from a pipe which only the test process holds, so that it sees
+/// the end of that process however it came, SIGKILL included, and then kills the server, which may
+/// be stopped by SIGSTOP. (PDEATHSIG would not do: it fires when the *thread* that started the
+/// server ends.) The shell ignores Ctrl-C because its work is yet to come then. The server stays
+/// its zombie child until the end, hence its process id cannot be given to anyone else meanwhile.
 const WATCHDOG: &str = r#"
 trap '' HUP INT TERM
 dir=$1; shift
@@ -76,14 +77,15 @@ impl Builder {
         self
     }
 
-    /// Speaks TLS only on the port, with the certificates of [`RedisServer::tls`]; if `mutual`, clients have to
-    /// show theirs.
+    /// Speaks TLS only on the port, with the certificates of [`RedisServer::tls`]; if `mutual`,
+    /// clients have to show theirs.
     pub fn tls(mut self, mutual: bool) -> Self {
         self.tls = Some(Mutual(mutual));
         self
     }
 
-    /// Adds a user: `.acl("alice on >secret ~* &* +@all")`. `.acl("default off")` shuts everyone else out.
+    /// Adds a user: `.acl("alice on >secret ~* &* +@all")`. `.acl("default off")` shuts everyone
+    /// else out.
     pub fn acl(self, user: &str) -> Self {
         self.arg("user", user)
     }
@@ -137,7 +139,8 @@ impl Builder {
         if let (Some(Mutual(mutual)), Some(files)) = (self.tls, tls) {
             let _ = write!(
                 config,
-                "port 0\ntls-port {port}\ntls-auth-clients {}\ntls-ca-cert-file {}\ntls-cert-file {}\n\
+                "port 0\ntls-port {port}\ntls-auth-clients {}\ntls-ca-cert-file {}\ntls-cert-file \
+                 {}\n\
                  tls-key-file {}\n",
                 if mutual { "yes" } else { "no" },
                 files.ca.display(),
@@ -162,12 +165,14 @@ impl RedisServer {
         Builder::default()
     }
 
-    /// Sets the clock of a server that has [its own](Builder::own_clock): so far ahead of that of the machine.
+    /// Sets the clock of a server that has [its own](Builder::own_clock): so far ahead of that of
+    /// the machine.
     pub fn set_clock(&self, ahead_ms: i64) {
         assert!(self.builder.own_clock, "this server has the clock of the machine");
         // In place: the server has the file mapped into its memory.
         let file = fs::OpenOptions::new().write(true).open(self.dir.path().join(CLOCK_AHEAD));
-        file.and_then(|mut file| file.write_all(&ahead_ms.to_ne_bytes())).expect("the file of the clock");
+        file.and_then(|mut file| file.write_all(&ahead_ms.to_ne_bytes()))
+            .expect("the file of the clock");
     }
 
     /// What to connect to, without credentials.
@@ -245,8 +250,8 @@ impl RedisServer {
         });
     }
 
-    /// Starts the server anew on the same port, killing it first where it still runs. Its memory is lost; what
-    /// it wrote to disk (with `.arg("appendonly", "yes")`) is not.
+    /// Starts the server anew on the same port, killing it first where it still runs. Its memory is
+    /// lost; what it wrote to disk (with `.arg("appendonly", "yes")`) is not.
     #[track_caller]
     pub fn restart(&mut self) {
         self.watched.end_keeping_files();
@@ -263,8 +268,9 @@ impl RedisServer {
         }
     }
 
-    /// Runs a command as a user who may do everything, through the Unix socket, so that neither TLS nor access
-    /// rules are in the way. Answers what `redis-cli` prints: a line per element, nothing for nil.
+    /// Runs a command as a user who may do everything, through the Unix socket, so that neither TLS
+    /// nor access rules are in the way. Answers what `redis-cli` prints: a line per element,
+    /// nothing for nil.
     ///
     /// # Panics
     ///
@@ -274,8 +280,8 @@ impl RedisServer {
         self.try_cli(command).unwrap_or_else(|error| panic!("{command:?} failed: {error}"))
     }
 
-    /// As [`cli`](Self::cli), for commands that may fail. A reply counts as an error when it starts as one, with
-    /// a word in capitals such as `ERR` or `NOPERM`, and more after it.
+    /// As [`cli`](Self::cli), for commands that may fail. A reply counts as an error when it starts
+    /// as one, with a word in capitals such as `ERR` or `NOPERM`, and more after it.
     pub fn try_cli(&self, command: &[&str]) -> Result<String, String> {
         let mut cli = Command::new("redis-cli");
         cli.arg("-s").arg(self.socket());
@@ -294,7 +300,8 @@ impl RedisServer {
     }
 }
 
-/// Stops a process by SIGSTOP, and returns when all its threads stand still: until then it may answer once more.
+/// Stops a process by SIGSTOP, and returns when all its threads stand still: until then it may
+/// answer once more.
 #[track_caller]
 pub fn stop_process(pid: Pid) {
     kill_process(pid, Signal::STOP).expect("a process of ours, which is not reaped yet");
@@ -307,9 +314,12 @@ pub fn stop_process(pid: Pid) {
 
 fn stands_still(pid: Pid) -> bool {
     // Without /proc nobody can tell.
-    let Ok(threads) = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())) else { return true };
+    let Ok(threads) = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())) else {
+        return true;
+    };
     threads.flatten().all(|thread| {
-        // A thread that has ended meanwhile stands still. The name, in parentheses, may hold anything.
+        // A thread that has ended meanwhile stands still. The name, in parentheses, may hold
+        // anything.
         fs::read_to_string(thread.path().join("stat")).is_ok_and(|stat| {
             stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't', 'Z']))
         }) || !thread.path().exists()
@@ -326,9 +336,9 @@ impl Drop for RedisServer {
 }
 
 fn is_error(reply: &str) -> bool {
-    reply
-        .split_once(' ')
-        .is_some_and(|(code, _)| code.len() > 2 && code.bytes().all(|byte| byte.is_ascii_uppercase()))
+    reply.split_once(' ').is_some_and(|(code, _)| {
+        code.len() > 2 && code.bytes().all(|byte| byte.is_ascii_uppercase())
+    })
 }
 
 /// Whether a process of this id exists, be it as a zombie.
@@ -339,7 +349,8 @@ pub fn is_running(pid: u32) -> bool {
 
 /// Runs `command` to its end, or kills it after `limit`.
 pub(super) fn output_within(limit: Duration, mut command: Command) -> io::Result<Output> {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let pid = Pid::from_child(&child);
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || sender.send(child.wait_with_output()));
@@ -352,7 +363,8 @@ pub(super) fn output_within(limit: Duration, mut command: Command) -> io::Result
 const CLOCK: &str = "clock.so";
 const CLOCK_AHEAD: &str = "clock.ahead";
 
-/// Puts the clock into the directory of a server: what is loaded into it, and the file that sets it.
+/// Puts the clock into the directory of a server: what is loaded into it, and the file that sets
+/// it.
 fn build_clock(dir: &Path) {
     fs::write(dir.join(CLOCK_AHEAD), 0_i64.to_ne_bytes()).expect("a writable directory");
     let mut cc = Command::new("cc");
@@ -376,13 +388,19 @@ enum NotStarted {
 impl Watched {
     /// Starts the server configured in `dir` and waits until it answers.
     fn start(dir: &Path, sentinel: bool) -> Result<Self, NotStarted> {
-        // What an earlier run in this directory left behind must not be taken for a word of this one.
+        // What an earlier run in this directory left behind must not be taken for a word of this
+        // one.
         let _ = fs::remove_file(dir.join("log"));
         let mut command = Command::new("sh");
         command.args(["-c", WATCHDOG, "watchdog"]).arg(dir);
-        command.arg("redis-server").arg(dir.join("redis.conf")).args(sentinel.then_some("--sentinel"));
+        command
+            .arg("redis-server")
+            .arg(dir.join("redis.conf"))
+            .args(sentinel.then_some("--sentinel"));
         if dir.join(CLOCK).exists() {
-            command.env("LD_PRELOAD", dir.join(CLOCK)).env("CLOCK_AHEAD_FILE", dir.join(CLOCK_AHEAD));
+            command
+                .env("LD_PRELOAD", dir.join(CLOCK))
+                .env("CLOCK_AHEAD_FILE", dir.join(CLOCK_AHEAD));
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut watchdog = command.spawn().expect("a shell");
@@ -446,9 +464,9 @@ fn answers(socket: &Path) -> bool {
 
 /// A port which nobody uses, with a free one 10 000 above for the cluster bus.
 ///
-/// Both lie below the range from which the system takes the ports of outgoing connections. From that range, any
-/// connection could take the port of a server that is down for a moment, and a client which tries to reconnect
-/// there would sooner or later get its own port and talk to itself.
+/// Both lie below the range from which the system takes the ports of outgoing connections. From
+/// that range, any connection could take the port of a server that is down for a moment, and a
+/// client which tries to reconnect there would sooner or later get its own port and talk to itself.
 pub(super) fn free_port() -> u16 {
     const FIRST: u16 = 10_000;
     const SPAN: u32 = 12_000;
@@ -458,7 +476,8 @@ pub(super) fn free_port() -> u16 {
     (0..SPAN)
         .map(|_| {
             // Test binaries that run side by side start far from each other.
-            let n = process::id().wrapping_mul(211).wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed));
+            let n =
+                process::id().wrapping_mul(211).wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed));
             FIRST + u16::try_from(n % SPAN).expect("less than the span")
         })
         .find(|&port| is_free(port) && is_free(port + BUS))

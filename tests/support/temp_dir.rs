@@ -3,7 +3,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, io, process};
 
-/// A fresh directory, removed on drop. Its path is short because Unix sockets in it must fit into 104 bytes.
+/// A fresh directory, removed on drop. Its path is short because Unix sockets in it must fit into
+/// 104 bytes.
 pub struct TempDir(PathBuf);
 
 impl TempDir {

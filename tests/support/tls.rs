@@ -33,7 +33,10 @@ impl TlsFiles {
             let mut params = params(hosts, name);
             params.extended_key_usages.push(usage);
             let cert = params.signed_by(&key, &issuer).expect("a certificate");
-            (put(&format!("{name}.pem"), &cert.pem()), put(&format!("{name}.key"), &key.serialize_pem()))
+            (
+                put(&format!("{name}.pem"), &cert.pem()),
+                put(&format!("{name}.key"), &key.serialize_pem()),
+            )
         };
         let (server_cert, server_key) =
             leaf("server", &["localhost", "127.0.0.1", "::1"], ExtendedKeyUsagePurpose::ServerAuth);

@@ -8,7 +8,8 @@ use super::wait_until;
 /// How long a set-up may take to form, or to recover: generous, for busy machines.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A primary, its replicas and the sentinels that replace it by one of them when it is silent for 500 ms.
+/// A primary, its replicas and the sentinels that replace it by one of them when it is silent for
+/// 500 ms.
 pub struct Sentinel {
     servers: Vec<RedisServer>,
     sentinels: Vec<RedisServer>,
@@ -22,17 +23,20 @@ impl Sentinel {
     #[track_caller]
     pub fn start(replicas: usize, sentinels: usize) -> Self {
         assert!(replicas > 0 && sentinels > 0, "a failover needs a replica and a sentinel");
-        let data = || RedisServer::builder().arg("repl-diskless-sync-delay", "0").arg("repl-timeout", "5");
+        let data =
+            || RedisServer::builder().arg("repl-diskless-sync-delay", "0").arg("repl-timeout", "5");
         let primary = data().start();
         let port = primary.port().to_string();
         let mut servers = vec![primary];
-        servers.extend((0..replicas).map(|_| data().arg("replicaof", &format!("127.0.0.1 {port}")).start()));
+        servers.extend(
+            (0..replicas).map(|_| data().arg("replicaof", &format!("127.0.0.1 {port}")).start()),
+        );
         let in_sync = format!("connected_slaves:{replicas}\r");
         wait_until("the replicas are connected", LIMIT, || {
             servers[0].cli(&["INFO", "replication"]).contains(&in_sync)
-                && servers[1..]
-                    .iter()
-                    .all(|replica| replica.cli(&["INFO", "replication"]).contains("master_link_status:up"))
+                && servers[1..].iter().all(|replica| {
+                    replica.cli(&["INFO", "replication"]).contains("master_link_status:up")
+                })
         });
 
         let (name, quorum) = (Self::SERVICE, sentinels / 2 + 1);
@@ -56,8 +60,8 @@ impl Sentinel {
                     && field(&reply, "num-other-sentinels") == Some(&others)
             })
         });
-        // For four of these periods, a sentinel trusts another which promotes a replica; then it turns the replica
-        // back. At the pace of the start the other had no time to finish.
+        // For four of these periods, a sentinel trusts another which promotes a replica; then it
+        // turns the replica back. At the pace of the start the other had no time to finish.
         for sentinel in &sentinels {
             set_pace(sentinel, "1500");
         }
@@ -67,7 +71,8 @@ impl Sentinel {
     /// `redis-sentinel://…`, with all the sentinels.
     pub fn url(&self) -> String {
         let mut query = vec![format!("sentinelServiceName={}", Self::SERVICE)];
-        query.extend(self.sentinels[1..].iter().map(|sentinel| format!("node={}", sentinel.addr())));
+        query
+            .extend(self.sentinels[1..].iter().map(|sentinel| format!("node={}", sentinel.addr())));
         format!("redis-sentinel://{}?{}", self.sentinels[0].addr(), query.join("&"))
     }
 
@@ -123,8 +128,9 @@ impl Sentinel {
         index
     }
 
-    /// Waits until all sentinels agree on a primary that is not the server of this index, and it knows. Ask with
-    /// [`RedisServer::try_cli`] meanwhile: a sentinel that changes a server's role also ends its connections.
+    /// Waits until all sentinels agree on a primary that is not the server of this index, and it
+    /// knows. Ask with [`RedisServer::try_cli`] meanwhile: a sentinel that changes a server's role
+    /// also ends its connections.
     #[track_caller]
     pub fn wait_for_failover_from(&self, index: usize) {
         let old = self.servers[index].port();
@@ -137,10 +143,12 @@ impl Sentinel {
     }
 }
 
-/// Makes a sentinel introduce itself every `publish` milliseconds, rather than 2000, and look at the servers twice a
-/// second, rather than every ten. Redis before 7.0 cannot be told so, and takes its time.
+/// Makes a sentinel introduce itself every `publish` milliseconds, rather than 2000, and look at
+/// the servers twice a second, rather than every ten. Redis before 7.0 cannot be told so, and takes
+/// its time.
 fn set_pace(sentinel: &RedisServer, publish: &str) {
-    let _ = sentinel.try_cli(&["SENTINEL", "DEBUG", "INFO-PERIOD", "500", "PUBLISH-PERIOD", publish]);
+    let _ =
+        sentinel.try_cli(&["SENTINEL", "DEBUG", "INFO-PERIOD", "500", "PUBLISH-PERIOD", publish]);
 }
 
 #[track_caller]
@@ -192,7 +200,8 @@ impl Cluster {
 
     /// `redis-cluster://…`, with all the nodes.
     pub fn url(&self) -> String {
-        let others: Vec<_> = self.nodes[1..].iter().map(|node| format!("node={}", node.addr())).collect();
+        let others: Vec<_> =
+            self.nodes[1..].iter().map(|node| format!("node={}", node.addr())).collect();
         format!("redis-cluster://{}?{}", self.nodes[0].addr(), others.join("&"))
     }
 
@@ -244,15 +253,19 @@ impl Cluster {
     pub fn wait_for_failover_of(&self, slot: u16, from: usize) {
         let old = self.nodes[from].port();
         wait_until("a replica has taken the slot over", LIMIT, || {
-            let mut seen =
-                self.nodes.iter().filter(|node| node.answers()).map(|node| owner_as_seen_by(node, slot));
+            let mut seen = self
+                .nodes
+                .iter()
+                .filter(|node| node.answers())
+                .map(|node| owner_as_seen_by(node, slot));
             let first = seen.next().flatten();
             first.is_some_and(|port| port != old) && seen.all(|other| other == first)
         });
     }
 
-    /// Begins to move a slot to the node of index `to`, and leaves it there: the old owner still answers for the
-    /// keys it has, and with `ASK` for others. [`migrate_slot`](Self::migrate_slot) completes it.
+    /// Begins to move a slot to the node of index `to`, and leaves it there: the old owner still
+    /// answers for the keys it has, and with `ASK` for others. [`migrate_slot`](Self::migrate_slot)
+    /// completes it.
     #[track_caller]
     pub fn begin_migration(&self, slot: u16, to: usize) {
         let from = self.owner_of_slot(slot);
@@ -262,8 +275,8 @@ impl Cluster {
         self.nodes[from].cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id(to)]);
     }
 
-    /// Moves a slot and its keys to the node of index `to`, and waits until every node knows: clients that do not
-    /// get `MOVED` from the old owner.
+    /// Moves a slot and its keys to the node of index `to`, and waits until every node knows:
+    /// clients that do not get `MOVED` from the old owner.
     #[track_caller]
     pub fn migrate_slot(&self, slot: u16, to: usize) {
         let from = self.owner_of_slot(slot);
@@ -287,11 +300,15 @@ impl Cluster {
         self.nodes[from].cli(&["CLUSTER", "SETSLOT", &number, "NODE", &id]);
         let port = Some(self.nodes[to].port());
         wait_until("every node knows the new owner", LIMIT, || {
-            self.nodes.iter().filter(|node| node.answers()).all(|node| owner_as_seen_by(node, slot) == port)
+            self.nodes
+                .iter()
+                .filter(|node| node.answers())
+                .all(|node| owner_as_seen_by(node, slot) == port)
         });
     }
 
-    /// Waits until every node that answers holds the cluster to be whole: all slots served, all nodes known.
+    /// Waits until every node that answers holds the cluster to be whole: all slots served, all
+    /// nodes known.
     #[track_caller]
     pub fn wait_until_ok(&self) {
         let size = format!("cluster_known_nodes:{}\r", self.nodes.len());

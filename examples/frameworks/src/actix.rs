@@ -1,7 +1,8 @@
 //! actix-web: a middleware of a few lines around [`Ask`].
 //!
-//! The layer cannot be used as it is: requests of actix-web stay on their thread (`!Send`), its services are not Tower's,
-//! and its heads are those of `http` 0.2. So the head is copied and asked about.
+//! The layer cannot be used as it is: requests of actix-web stay on their thread (`!Send`), its
+//! services are not Tower's, and its heads are those of `http` 0.2. So the head is copied and asked
+//! about.
 
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -25,7 +26,9 @@ async fn judge<B: MessageBody + 'static>(
     let answer = match head(&request) {
         Ok(head) => ask.about(head).await,
         // Characters that one crate takes for a URI and the other does not.
-        Err(_) => return Ok(request.into_response(HttpResponse::BadRequest()).map_into_right_body()),
+        Err(_) => {
+            return Ok(request.into_response(HttpResponse::BadRequest()).map_into_right_body());
+        }
     };
     match answer {
         Ok(clearance) => {
@@ -42,9 +45,11 @@ async fn judge<B: MessageBody + 'static>(
     }
 }
 
-/// The head of the request, in the types of `http` 1. All fields are copied, as the layer may be told to look at any.
+/// The head of the request, in the types of `http` 1. All fields are copied, as the layer may be
+/// told to look at any.
 fn head(request: &ServiceRequest) -> Result<http::Request<()>, http::Error> {
-    let mut head = http::Request::builder().method(request.method().as_str()).uri(request.uri().to_string());
+    let mut head =
+        http::Request::builder().method(request.method().as_str()).uri(request.uri().to_string());
     for (name, value) in request.headers() {
         head = head.header(name.as_str(), value.as_bytes());
     }
@@ -83,6 +88,7 @@ pub async fn serve(listener: TcpListener, layer: JwtRevocationLayer) -> Result<(
                     .route("/logout", web::post().to(logout)),
             )
     };
-    let server = HttpServer::new(app).workers(1).disable_signals().listen(listener.into_std()?)?.run();
+    let server =
+        HttpServer::new(app).workers(1).disable_signals().listen(listener.into_std()?)?.run();
     Ok(server.await?)
 }

@@ -1,9 +1,11 @@
-//! The layer as a question about the head of a request: for frameworks that are not made of Tower services.
+//! The layer as a question about the head of a request: for frameworks that are not made of Tower
+//! services.
 //!
-//! All that the layer wants to see of a request is its head. So it is put around a service that does nothing but hand the
-//! head back: what comes back has passed, and carries the [`Clearance`]; what does not was refused, and the answer to it is
-//! there, with status and challenge. No body is touched, nothing has to be `Send` but the head, and everything that the
-//! layer can do (fail modes, counters, cookies, exemptions) works as it does elsewhere.
+//! All that the layer wants to see of a request is its head. So it is put around a service that
+//! does nothing but hand the head back: what comes back has passed, and carries the [`Clearance`];
+//! what does not was refused, and the answer to it is there, with status and challenge. No body is
+//! touched, nothing has to be `Send` but the head, and everything that the layer can do (fail
+//! modes, counters, cookies, exemptions) works as it does elsewhere.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -41,8 +43,8 @@ impl Ask {
         Self(layer.layer(HandBack))
     }
 
-    /// Whether a request with this head passes; if not, how it is to be answered. There is no clearance where requests may
-    /// pass without a token.
+    /// Whether a request with this head passes; if not, how it is to be answered. There is no
+    /// clearance where requests may pass without a token.
     pub async fn about(&self, head: Request<()>) -> Result<Option<Clearance>, Response<()>> {
         let Ok(answer) = self.0.clone().oneshot(head).await;
         let (answer, passed) = answer.into_parts();

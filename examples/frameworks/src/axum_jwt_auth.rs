@@ -1,6 +1,7 @@
 //! axum-jwt-auth verifies, this layer judges revocation.
 //!
-//! It is an extractor and leaves nothing in the request, so a middleware of three lines hands the claims on.
+//! It is an extractor and leaves nothing in the request, so a middleware of three lines hands the
+//! claims on.
 
 use std::sync::Arc;
 
@@ -53,7 +54,8 @@ pub async fn serve(listener: TcpListener, store: Arc<dyn RevocationStore>) -> Re
     validation.set_issuer(&[demo::ISSUER]);
     let decoder = Arc::new(LocalDecoder::builder().keys(keys).validation(validation).build()?);
 
-    let ours = JwtRevocationLayer::behind(UpstreamClaims::in_extension::<All>(demo::profile())?, store);
+    let ours =
+        JwtRevocationLayer::behind(UpstreamClaims::in_extension::<All>(demo::profile())?, store);
     let state = App { decoder, revoker: ours.revoker() };
     let app = Router::new()
         .route("/me", get(me))

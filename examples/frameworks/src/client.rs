@@ -7,8 +7,8 @@
 //! | 503, `Retry-After` | nothing about the token: nobody can tell at the moment | **keep the token**, wait, try again |
 //! | 400, `invalid_request` | the request itself is wrong | mend the program; trying again is of no use |
 //!
-//! The mistake to avoid is to treat a 503 like a 401: it signs everyone out in every outage, and sends all of them to the
-//! login at once.
+//! The mistake to avoid is to treat a 503 like a 401: it signs everyone out in every outage, and
+//! sends all of them to the login at once.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-/// How often a request is repeated that could not be judged, and how long all waits together may last.
+/// How often a request is repeated that could not be judged, and how long all waits together may
+/// last.
 const MAX_REPEATS: u32 = 3;
 const MAX_WAIT: Duration = Duration::from_secs(30);
 /// How long one answer may take: nobody else gets a new token while one request waits for it.
@@ -71,8 +72,9 @@ impl Client {
                     token = self.renewed(&token, is_new).await?;
                     is_new = true;
                 }
-                // A 503 of the layer comes before the request was looked at, so that it may be repeated, whatever it asks
-                // for. One of the service itself may have done half of it: only what is idempotent is repeated.
+                // A 503 of the layer comes before the request was looked at, so that it may be
+                // repeated, whatever it asks for. One of the service itself may have done half of
+                // it: only what is idempotent is repeated.
                 StatusCode::SERVICE_UNAVAILABLE if method.is_idempotent() => {
                     let wait = retry_after(&answer);
                     repeats += 1;
@@ -97,11 +99,12 @@ impl Client {
         tokens.as_ref().map(|tokens| tokens.access_token.clone()).ok_or(ClientError::SignIn)
     }
 
-    /// A token that is not `refused`. Of many requests that are refused at once, one asks for it; if that one is refused as
-    /// well, the session is over.
+    /// A token that is not `refused`. Of many requests that are refused at once, one asks for it;
+    /// if that one is refused as well, the session is over.
     ///
-    /// Whoever drops this while it asks may lose the answer. The old refresh token then gives the same answer again for the
-    /// grace of the server, and without a grace ends the session; run it in a task of its own if that matters.
+    /// Whoever drops this while it asks may lose the answer. The old refresh token then gives the
+    /// same answer again for the grace of the server, and without a grace ends the session; run it
+    /// in a task of its own if that matters.
     async fn renewed(&self, refused: &str, is_new: bool) -> Result<String, ClientError> {
         let mut tokens = self.tokens.lock().await;
         let known = tokens.as_ref().ok_or(ClientError::SignIn)?;
@@ -124,7 +127,8 @@ impl Client {
                 *tokens = None;
                 Err(ClientError::SignIn)
             }
-            // An outage, or too many requests: the refresh token is still good, as far as anyone knows.
+            // An outage, or too many requests: the refresh token is still good, as far as anyone
+            // knows.
             _ => Err(ClientError::TryLater),
         }
     }
@@ -132,7 +136,9 @@ impl Client {
 
 /// What the answer asks for, or a second. Add some chance to it where there are many clients.
 fn retry_after(answer: &Response) -> Duration {
-    let seconds =
-        answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let seconds = answer
+        .headers()
+        .get(header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
     Duration::from_secs(seconds.unwrap_or(1))
 }

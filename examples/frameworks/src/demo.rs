@@ -11,7 +11,8 @@ use crate::Error;
 pub const ISSUER: &str = "https://id.example";
 pub const AUDIENCE: &str = "orders";
 
-/// The key of RFC 8037, appendix A, known to everyone: an Ed25519 key as a JWK. Yours comes from a secret store.
+/// The key of RFC 8037, appendix A, known to everyone: an Ed25519 key as a JWK. Yours comes from a
+/// secret store.
 fn private_key() -> Value {
     let mut key = public_key();
     key["d"] = "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A".into();

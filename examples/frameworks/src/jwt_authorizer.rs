@@ -1,7 +1,7 @@
 //! jwt-authorizer verifies, this layer judges revocation.
 //!
-//! It leaves `TokenData<YourClaims>` in the extensions of the request. Version 0.15 makes its refusals for axum 0.7, so this
-//! application is one; the layer does not mind.
+//! It leaves `TokenData<YourClaims>` in the extensions of the request. Version 0.15 makes its
+//! refusals for axum 0.7, so this application is one; the layer does not mind.
 
 use std::sync::Arc;
 
@@ -17,7 +17,8 @@ use tower_jwt_revocation::{Clearance, JwtRevocationLayer, RevocationStore, Revok
 
 use crate::{Error, demo};
 
-/// Everything by which a token can be revoked must be in it, and be handed on: what is not serialized cannot be revoked.
+/// Everything by which a token can be revoked must be in it, and be handed on: what is not
+/// serialized cannot be revoked.
 #[derive(Clone, serde::Serialize, serde::Deserialize)]
 struct Claims {
     iss: String,
@@ -40,7 +41,10 @@ async fn me(
     format!("hello {}", data.claims.sub)
 }
 
-async fn logout(State(revoker): State<Revoker>, Extension(clearance): Extension<Clearance>) -> StatusCode {
+async fn logout(
+    State(revoker): State<Revoker>,
+    Extension(clearance): Extension<Clearance>,
+) -> StatusCode {
     match revoker.revoke_token(clearance.token()).reason("logout").await {
         Ok(_) => StatusCode::NO_CONTENT,
         Err(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -52,7 +56,8 @@ pub async fn serve(listener: TcpListener, store: Arc<dyn RevocationStore>) -> Re
         .validation(Validation::new().iss(&[demo::ISSUER]).aud(&[demo::AUDIENCE]))
         .build()
         .await?;
-    let claims = UpstreamClaims::in_extension_as(demo::profile(), |data: &TokenData<Claims>| &data.claims)?;
+    let claims =
+        UpstreamClaims::in_extension_as(demo::profile(), |data: &TokenData<Claims>| &data.claims)?;
     let ours = JwtRevocationLayer::behind(claims, store);
     let app = Router::new()
         .route("/me", get(me))

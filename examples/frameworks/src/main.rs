@@ -6,7 +6,8 @@ use frameworks::{Error, actix, axum_jwt_auth, demo, jwt_authorizer, poem, resour
 use tokio::net::TcpListener;
 use tower_jwt_revocation::MemoryStore;
 
-const USAGE: &str = "usage: cargo run -- actix | poem | salvo | jwt-authorizer | resource-server | axum-jwt-auth [address] | token";
+const USAGE: &str = "usage: cargo run -- actix | poem | salvo | jwt-authorizer | resource-server | \
+    axum-jwt-auth [address] | token";
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {

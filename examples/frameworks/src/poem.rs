@@ -1,7 +1,8 @@
 //! poem: a few lines around [`Ask`].
 //!
-//! `tower-compat` of poem hands its own request type to layers, not `http::Request`, so that no layer that looks at HTTP can
-//! be used through it. The head of a request is what the layer wants, and poem has that in the types of `http` 1.
+//! `tower-compat` of poem hands its own request type to layers, not `http::Request`, so that no
+//! layer that looks at HTTP can be used through it. The head of a request is what the layer wants,
+//! and poem has that in the types of `http` 1.
 
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use poem::http::StatusCode;
 use poem::listener::TcpAcceptor;
 use poem::web::Data;
 use poem::{
-    Endpoint, EndpointExt as _, IntoResponse as _, Request, Response, Route, Server, get, handler, post,
+    Endpoint, EndpointExt as _, IntoResponse as _, Request, Response, Route, Server, get, handler,
+    post,
 };
 use tokio::net::TcpListener;
 use tower_jwt_revocation::{Clearance, JwtRevocationLayer, Revoker};
@@ -18,7 +20,11 @@ use crate::Error;
 use crate::ask::Ask;
 
 /// The middleware, for [`around`](poem::EndpointExt::around).
-async fn judge<E: Endpoint>(ask: Ask, next: Arc<E>, mut request: Request) -> poem::Result<Response> {
+async fn judge<E: Endpoint>(
+    ask: Ask,
+    next: Arc<E>,
+    mut request: Request,
+) -> poem::Result<Response> {
     // Nothing that says that a request passed may come from elsewhere.
     request.extensions_mut().remove::<Clearance>();
     let mut head = http::Request::new(());

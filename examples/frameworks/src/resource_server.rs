@@ -34,7 +34,9 @@ async fn logout(State(revoker): State<Revoker>, clearance: Clearance) -> StatusC
 
 pub async fn serve(listener: TcpListener, store: Arc<dyn RevocationStore>) -> Result<(), Error> {
     // With a provider that can be reached: `TenantConfiguration::builder("https://id.example")`.
-    let tenant = TenantConfiguration::static_builder(demo::jwk_set()).audiences(&[demo::AUDIENCE]).build()?;
+    let tenant = TenantConfiguration::static_builder(demo::jwk_set())
+        .audiences(&[demo::AUDIENCE])
+        .build()?;
     let theirs = OAuth2ResourceServer::<Claims>::builder().add_tenant(tenant).build().await?;
     // The issuer is not checked there, with static keys; it is here, by the profile.
     let claims = UpstreamClaims::in_extension::<Claims>(demo::profile())?;

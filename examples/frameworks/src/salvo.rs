@@ -1,7 +1,9 @@
 //! salvo: the layer as it is, made a hoop by `compat()`.
 
 use salvo::conn::tcp::TcpAcceptor;
-use salvo::prelude::{Depot, Request, Response, Router, Server, StatusCode, TowerLayerCompat as _, handler};
+use salvo::prelude::{
+    Depot, Request, Response, Router, Server, StatusCode, TowerLayerCompat as _, handler,
+};
 use tokio::net::TcpListener;
 use tower_jwt_revocation::{Clearance, JwtRevocationLayer, Revoker};
 
@@ -10,7 +12,10 @@ use crate::Error;
 #[handler]
 async fn me(request: &mut Request) -> String {
     let clearance = request.extensions().get::<Clearance>();
-    format!("hello {}", clearance.and_then(|clearance| clearance.token().subject()).unwrap_or_default())
+    format!(
+        "hello {}",
+        clearance.and_then(|clearance| clearance.token().subject()).unwrap_or_default()
+    )
 }
 
 #[handler]

@@ -1,7 +1,8 @@
 //! axum: a WebSocket that ends with the token it was opened with, see [`over`].
 //!
-//! The upgrade is a request like any other, and is checked. Browsers cannot send `Authorization` with it: give them a
-//! cookie (`TokenSource::cookie`), and compare `Origin` with your own, or any page can open a socket as whoever visits it.
+//! The upgrade is a request like any other, and is checked. Browsers cannot send `Authorization`
+//! with it: give them a cookie (`TokenSource::cookie`), and compare `Origin` with your own, or any
+//! page can open a socket as whoever visits it.
 
 use std::sync::Arc;
 
@@ -21,7 +22,11 @@ pub const UNAUTHORIZED: u16 = 3000;
 /// "Try again later", from the same.
 pub const TRY_AGAIN_LATER: u16 = 1013;
 
-async fn upgrade(upgrade: WebSocketUpgrade, clearance: Clearance, State(mirror): State<Mirror>) -> Response {
+async fn upgrade(
+    upgrade: WebSocketUpgrade,
+    clearance: Clearance,
+    State(mirror): State<Mirror>,
+) -> Response {
     upgrade.on_upgrade(async move |mut socket| {
         let code = talk(&mut socket, &clearance, &mirror).await;
         let close = code.map(|code| Message::Close(Some(CloseFrame { code, reason: "".into() })));
@@ -52,7 +57,11 @@ async fn talk(socket: &mut WebSocket, clearance: &Clearance, mirror: &Mirror) ->
 }
 
 /// `layer` and `mirror` must be on the same store; best is a layer whose store *is* the mirror.
-pub async fn serve(listener: TcpListener, layer: JwtRevocationLayer, mirror: Mirror) -> Result<(), Error> {
+pub async fn serve(
+    listener: TcpListener,
+    layer: JwtRevocationLayer,
+    mirror: Mirror,
+) -> Result<(), Error> {
     let app = Router::new().route("/echo", any(upgrade)).layer(layer).with_state(mirror);
     Ok(axum::serve(listener, app).await?)
 }

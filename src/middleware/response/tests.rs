@@ -13,7 +13,8 @@ fn rejections() -> Vec<Rejection> {
         Rejection::NoVerdict(StoreError::new(StoreErrorKind::Timeout, "no answer")),
         Rejection::from(TokenError::new(TokenErrorKind::NoKeys, "no keys")),
     ];
-    for kind in [TokenErrorKind::Expired, TokenErrorKind::NotYetValid, TokenErrorKind::BadSignature] {
+    for kind in [TokenErrorKind::Expired, TokenErrorKind::NotYetValid, TokenErrorKind::BadSignature]
+    {
         all.push(Rejection::InvalidToken(TokenError::new(kind, "a reason for the operator")));
     }
     all
@@ -29,7 +30,8 @@ fn every_text_is_made_of_characters_that_need_no_escaping_anywhere() {
     for rejection in rejections() {
         let kind = rejection.kind();
         for text in [Some(Row::of(kind).message), description(kind)].into_iter().flatten() {
-            let is_plain = |char: char| matches!(char, ' '..='~') && !matches!(char, '"' | '\\' | '%');
+            let is_plain =
+                |char: char| matches!(char, ' '..='~') && !matches!(char, '"' | '\\' | '%');
             assert!(text.chars().all(is_plain), "{text}");
         }
     }
@@ -51,10 +53,10 @@ fn the_realm_is_escaped_or_refused() {
 fn the_metadata_url_is_part_of_every_challenge_or_refused() {
     let mut form = Form::new();
     form.set_resource_metadata("https://api.example/.well-known/oauth-protected-resource").unwrap();
-    let start =
-        r#"Bearer realm="api", resource_metadata="https://api.example/.well-known/oauth-protected-resource""#;
-    let has_challenge =
-        |rejection: &&Rejection| !matches!(rejection, Rejection::NoVerdict(_) | Rejection::NoKeys(_));
+    let start = r#"Bearer realm="api", resource_metadata="https://api.example/.well-known/oauth-protected-resource""#;
+    let has_challenge = |rejection: &&Rejection| {
+        !matches!(rejection, Rejection::NoVerdict(_) | Rejection::NoKeys(_))
+    };
     for rejection in rejections().iter().filter(has_challenge) {
         assert!(challenge(&form, rejection.kind()).starts_with(start), "{rejection:?}");
     }
@@ -68,7 +70,11 @@ fn the_metadata_url_is_part_of_every_challenge_or_refused() {
         "https://a/#b",
         "https://a/\"x",
     ] {
-        assert_eq!(form.set_resource_metadata(bad).unwrap_err().setting(), "resource_metadata", "{bad}");
+        assert_eq!(
+            form.set_resource_metadata(bad).unwrap_err().setting(),
+            "resource_metadata",
+            "{bad}"
+        );
     }
 }
 
@@ -127,7 +133,8 @@ fn grpc_is_told_by_the_content_type() {
         ("application/grp", None),
         ("application/json", None),
     ] {
-        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(asked))]);
+        let headers =
+            HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(asked))]);
         let answer = grpc_content_type(&headers);
         assert_eq!(answer.as_ref().map(|value| value.to_str().unwrap()), answered, "{asked}");
     }

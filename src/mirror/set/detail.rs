@@ -1,7 +1,8 @@
-//! One shard of the records that cannot be said in eight bytes: cutoffs, reinstatements, distant ends.
+//! One shard of the records that cannot be said in eight bytes: cutoffs, reinstatements, distant
+//! ends.
 //!
-//! An entry is one cache line, under the whole fingerprint. Its first word is the verdict, all that a reader needs;
-//! the rest is the record, for the writer.
+//! An entry is one cache line, under the whole fingerprint. Its first word is the verdict, all that
+//! a reader needs; the rest is the record, for the writer.
 
 use crate::clock::Timestamp;
 use crate::mirror::sync::{AtomicU64, Ordering};
@@ -22,8 +23,9 @@ impl Verdict {
         if fact.revokes_all() {
             return Self::ALL;
         }
-        fact.cutoff_in_effect()
-            .map_or(Self::NONE, |cutoff| Self(cutoff.as_millis().saturating_add(2).min(u64::MAX - 1)))
+        fact.cutoff_in_effect().map_or(Self::NONE, |cutoff| {
+            Self(cutoff.as_millis().saturating_add(2).min(u64::MAX - 1))
+        })
     }
 
     /// Whether tokens issued at this time are revoked; a token that does not say is, by any cutoff.
@@ -114,7 +116,9 @@ impl Details {
     }
 
     fn entry(&self, name: [u64; 2]) -> Option<&Entry> {
-        self.probe(name).take_while(|entry| entry.verdict() != Verdict::EMPTY).find(|entry| entry.is(name))
+        self.probe(name)
+            .take_while(|entry| entry.verdict() != Verdict::EMPTY)
+            .find(|entry| entry.is(name))
     }
 
     pub(super) fn verdict(&self, fingerprint: &Fingerprint) -> Option<Verdict> {

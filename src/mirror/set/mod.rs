@@ -1,11 +1,13 @@
 //! The set of what is revoked, in the memory of this process.
 //!
-//! **Readers** take no lock and allocate nothing: one guard on the directory for all targets of a token, then about one
-//! cache miss for each. **Writers** take turns under a lock that no reader knows. They fill empty slots in place; a
-//! shard that is full, or holds much that is over, is built anew aside and swapped in with a new directory. There are
-//! so many shards that this takes microseconds.
+//! **Readers** take no lock and allocate nothing: one guard on the directory for all targets of a
+//! token, then about one cache miss for each. **Writers** take turns under a lock that no reader
+//! knows. They fill empty slots in place; a shard that is full, or holds much that is over, is
+//! built anew aside and swapped in with a new directory. There are so many shards that this takes
+//! microseconds.
 //!
-//! A look-up mistakes one fingerprint for another with a probability of about 3 in 2⁴⁸, and then refuses.
+//! A look-up mistakes one fingerprint for another with a probability of about 3 in 2⁴⁸, and then
+//! refuses.
 
 // | room | what it is |
 // | --- | --- |
@@ -26,7 +28,9 @@ pub(super) use plain::is_kept_until;
 use plain::{Expiry, Hit, Inserted, Name, Plain, SLOTS};
 use recent::Recent;
 
-use super::sync::{ArcSwap, AtomicUsize, Guard, Mutex, MutexGuard, Ordering, PoisonError, RandomState};
+use super::sync::{
+    ArcSwap, AtomicUsize, Guard, Mutex, MutexGuard, Ordering, PoisonError, RandomState,
+};
 use crate::clock::Timestamp;
 use crate::revocation::Fingerprint;
 use crate::store::feed::Fact;
@@ -47,7 +51,8 @@ const TURN: usize = 256;
 
 /// Odd, so that the key and the first word of the fingerprint are in one-to-one correspondence.
 const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
-/// By which it is undone: each of Newton's steps doubles the bits that are right, which are three at first.
+/// By which it is undone: each of Newton's steps doubles the bits that are right, which are three
+/// at first.
 const INVERSE: u64 = {
     let mut inverse = FACTOR;
     let mut step = 0;
@@ -72,7 +77,9 @@ impl Key {
 
     /// The fingerprint of which this is the key, if its name is known.
     fn fingerprint(shard: usize, tag: u64, name: Name, seed: u64) -> Fingerprint {
-        let key = (shard as u64) << (64 - SHARD_BITS) | tag << (64 - SHARD_BITS - 48) | u64::from(name.six);
+        let key = (shard as u64) << (64 - SHARD_BITS)
+            | tag << (64 - SHARD_BITS - 48)
+            | u64::from(name.six);
         let high = key.wrapping_mul(INVERSE) ^ seed;
         Fingerprint::from_bytes(((u128::from(high) << 64) | u128::from(name.low)).to_be_bytes())
     }
@@ -172,8 +179,10 @@ pub(super) enum Origin {
 
 impl Set {
     pub(super) fn new(recent: usize, named: usize) -> Self {
-        let empty =
-            Shard { plain: Arc::new(Plain::with_lines(0, false)), details: Arc::new(Details::with_room(0)) };
+        let empty = Shard {
+            plain: Arc::new(Plain::with_lines(0, false)),
+            details: Arc::new(Details::with_room(0)),
+        };
         let directory = Directory { shards: vec![empty; SHARDS].into() };
         let set = Self {
             named,
@@ -207,10 +216,11 @@ impl Set {
         }
     }
 
-    /// Takes in facts, whatever their order and however often they come. `now` must not be ahead of the clock of the
-    /// store: what is over by then is left out.
+    /// Takes in facts, whatever their order and however often they come. `now` must not be ahead of
+    /// the clock of the store: what is over by then is left out.
     ///
-    /// Returns those for which the set knows better than a snapshot can say: they are to be found and told.
+    /// Returns those for which the set knows better than a snapshot can say: they are to be found
+    /// and told.
     pub(super) fn apply(
         &self,
         facts: &[(Fingerprint, Fact)],
@@ -300,7 +310,8 @@ fn is_worth_it(used: usize, live: usize) -> bool {
 
 // === impl Reader ===
 
-/// The set as it is now, for a few look-ups. Not to be kept: it holds on to tables that may have been replaced.
+/// The set as it is now, for a few look-ups. Not to be kept: it holds on to tables that may have
+/// been replaced.
 pub(super) struct Reader<'a> {
     set: &'a Set,
     directory: Guard<Arc<Directory>>,
@@ -324,7 +335,8 @@ impl Reader<'_> {
         if let Some(verdict) = shard.details.verdict(fingerprint) {
             return verdict;
         }
-        // The details may have been moved to a larger table since the directory was loaded, and the mark made after.
+        // The details may have been moved to a larger table since the directory was loaded, and the
+        // mark made after.
         let mut seen = Arc::clone(&self.directory);
         loop {
             let newer = self.set.directory.load_full();
@@ -366,15 +378,21 @@ impl Pen<'_> {
     }
 
     /// Whether it could be entered; not if the set knows better than a snapshot can say.
-    fn enter(&mut self, fingerprint: &Fingerprint, fact: Fact, origin: Origin, now: Timestamp) -> bool {
+    fn enter(
+        &mut self,
+        fingerprint: &Fingerprint,
+        fact: Fact,
+        origin: Origin,
+        now: Timestamp,
+    ) -> bool {
         let key = Key::new(fingerprint, self.set.seed);
         match origin {
             Origin::Told => self.writer.recent.note(fingerprint, fact),
             Origin::Snapshot => self.writer.recent.fill(fingerprint, fact),
         }
         let at = key.shard();
-        // The store has forgotten what was over when this was written, and so must we: what it says now is not
-        // to be joined with that.
+        // The store has forgotten what was over when this was written, and so must we: what it says
+        // now is not to be joined with that.
         let then = now.max(fact.latest());
         let Some(shard) = self.directory.shards.get(at) else { return true };
         if let Some(known) = shard.details.fact(fingerprint) {
@@ -402,11 +420,12 @@ impl Pen<'_> {
             return true;
         }
         let mut fact = fact;
-        // It may have been said in eight bytes, which hold no time. If that time is not remembered, it was before any
-        // reinstatement, because there had been none.
+        // It may have been said in eight bytes, which hold no time. If that time is not remembered,
+        // it was before any reinstatement, because there had been none.
         let was_all = shard.plain.is_revoked_at(key, then);
         if was_all {
-            let known = self.writer.recent.fact(fingerprint).map_or(Timestamp::ZERO, |known| known.all);
+            let known =
+                self.writer.recent.fact(fingerprint).map_or(Timestamp::ZERO, |known| known.all);
             fact.all = fact.all.max(known).max(Timestamp::from_millis(1));
         }
         self.make_room(at, now);
@@ -458,7 +477,8 @@ impl Pen<'_> {
         }
     }
 
-    /// Builds the table of a shard anew, without what is over, in a set that will have so many entries or those it has.
+    /// Builds the table of a shard anew, without what is over, in a set that will have so many
+    /// entries or those it has.
     fn rebuild_plain(&mut self, at: usize, lines: Option<usize>, entries: usize, now: Timestamp) {
         let Some(old) = self.shard(at) else { return };
         let needed = old.plain.live(now) + 1;

@@ -1,10 +1,12 @@
 //! One shard of what is revoked for good: eight bytes per revocation.
 //!
-//! A slot is `48 bits of the fingerprint | 16 bits of expiry`. Slots lie in lines of eight, one cache line each; a
-//! search begins at a home line and ends at the first line that is not full. Slots are never emptied: what is over
-//! stays until the table is built anew, so that a reader needs no lock and no second look.
+//! A slot is `48 bits of the fingerprint | 16 bits of expiry`. Slots lie in lines of eight, one
+//! cache line each; a search begins at a home line and ends at the first line that is not full.
+//! Slots are never emptied: what is over stays until the table is built anew, so that a reader
+//! needs no lock and no second look.
 //!
-//! Beside them lie the names, if they are kept: the other 70 bits of the fingerprint, nine bytes each. Readers never touch them.
+//! Beside them lie the names, if they are kept: the other 70 bits of the fingerprint, nine bytes
+//! each. Readers never touch them.
 
 use super::Key;
 use crate::clock::Timestamp;
@@ -37,12 +39,13 @@ impl Expiry {
         (unit + PAST > now && unit < now + CODES - PAST).then(|| Self(2 + unit % CODES))
     }
 
-    /// The last moment that it stands for, seen from `now`: up to a unit later than the one it was made of. Whoever is told of it
-    /// makes the same of it again.
+    /// The last moment that it stands for, seen from `now`: up to a unit later than the one it was
+    /// made of. Whoever is told of it makes the same of it again.
     pub(super) fn end(self, now: Timestamp) -> Timestamp {
         let now = now.as_millis() >> UNIT;
         let ahead = (self.0 - 2 + CODES - now % CODES) % CODES;
-        let unit = if ahead < CODES - PAST { now + ahead } else { (now + ahead).saturating_sub(CODES) };
+        let unit =
+            if ahead < CODES - PAST { now + ahead } else { (now + ahead).saturating_sub(CODES) };
         Timestamp::from_millis((unit << UNIT).saturating_sub(1))
     }
 
@@ -60,8 +63,8 @@ impl Expiry {
     }
 }
 
-/// Whether what is kept until `known` is kept for as long as `wanted`, which may be the end of an [`Expiry`] that does not say
-/// it more exactly.
+/// Whether what is kept until `known` is kept for as long as `wanted`, which may be the end of an
+/// [`Expiry`] that does not say it more exactly.
 pub(in crate::mirror) fn is_kept_until(known: Timestamp, wanted: Timestamp) -> bool {
     let unit = |time: Timestamp| time.as_millis() >> UNIT;
     let is_end = unit(wanted) != unit(Timestamp::from_millis(wanted.as_millis().saturating_add(1)));
@@ -163,7 +166,8 @@ impl Names {
 
     /// Notes whose slot it is. Of two that cannot be told apart, neither is known.
     fn note(&self, slot: usize, name: Option<Name>) {
-        let (Some(low), Some(six), Some(name)) = (self.low.get(slot), self.six.get(slot), name) else {
+        let (Some(low), Some(six), Some(name)) = (self.low.get(slot), self.six.get(slot), name)
+        else {
             return;
         };
         let name = match self.get(slot) {
@@ -237,15 +241,16 @@ impl Plain {
 
     // === The writer; the caller sees to it that there is one, and that there is room ===
 
-    /// Whether it is revoked for good and that was not over at `then`. What ends within the unit, which is all that is
-    /// known, counts as over: the tokens it covers have been so for minutes.
+    /// Whether it is revoked for good and that was not over at `then`. What ends within the unit,
+    /// which is all that is known, counts as over: the tokens it covers have been so for minutes.
     pub(super) fn is_revoked_at(&self, key: Key, then: Timestamp) -> bool {
         let next = Timestamp::from_millis(then.as_millis().saturating_add(1 << UNIT));
         let tag = key.tag();
-        let slots = self.probe(key).flat_map(|line| &line.0).map(|slot| slot.load(Ordering::Relaxed));
-        slots
-            .take_while(|slot| *slot != 0)
-            .any(|slot| slot >> 16 == tag && slot & 0xFFFF != DETAIL && !Expiry(slot & 0xFFFF).is_over(next))
+        let slots =
+            self.probe(key).flat_map(|line| &line.0).map(|slot| slot.load(Ordering::Relaxed));
+        slots.take_while(|slot| *slot != 0).any(|slot| {
+            slot >> 16 == tag && slot & 0xFFFF != DETAIL && !Expiry(slot & 0xFFFF).is_over(next)
+        })
     }
 
     /// Enters what is revoked for good.
@@ -303,7 +308,9 @@ impl Plain {
 
     /// Entries that are not over yet, marks included.
     pub(super) fn live(&self, now: Timestamp) -> usize {
-        self.entries().filter(|(_, expiry)| expiry.is_none_or(|expiry| !expiry.is_over(now))).count()
+        self.entries()
+            .filter(|(_, expiry)| expiry.is_none_or(|expiry| !expiry.is_over(now)))
+            .count()
     }
 
     /// All entries: tag, and expiry unless it is a mark.
@@ -312,8 +319,11 @@ impl Plain {
     }
 
     /// The same, with the name if it is known.
-    pub(super) fn named_entries(&self) -> impl Iterator<Item = (Key, Option<Expiry>, Option<Name>)> {
-        let slots = self.lines.iter().flat_map(|line| &line.0).map(|slot| slot.load(Ordering::Relaxed));
+    pub(super) fn named_entries(
+        &self,
+    ) -> impl Iterator<Item = (Key, Option<Expiry>, Option<Name>)> {
+        let slots =
+            self.lines.iter().flat_map(|line| &line.0).map(|slot| slot.load(Ordering::Relaxed));
         slots.enumerate().filter(|(_, slot)| *slot != 0).map(|(n, slot)| {
             let code = slot & 0xFFFF;
             (Key::from_tag(slot >> 16), (code != DETAIL).then_some(Expiry(code)), self.names.get(n))
@@ -338,15 +348,24 @@ mod tests {
             let before = Timestamp::from_millis(until.as_millis().saturating_sub(1));
             assert!(!expiry.is_over(before), "{ahead}");
             let end = expiry.end(now).as_millis();
-            assert!((until.as_millis()..until.as_millis() + (1 << UNIT)).contains(&end), "{ahead}: {end}");
+            assert!(
+                (until.as_millis()..until.as_millis() + (1 << UNIT)).contains(&end),
+                "{ahead}: {end}"
+            );
             assert_eq!(Expiry::new(expiry.end(now), now), Some(expiry));
             assert!(is_kept_until(expiry.end(now), until) && is_kept_until(until, expiry.end(now)));
             assert!(
                 !is_kept_until(before, until)
                     && !is_kept_until(until, expiry.end(now).plus(Duration::from_millis(1)))
             );
-            assert!(expiry.is_over(Timestamp::from_millis(until.as_millis() + (1 << UNIT))), "{ahead}");
-            assert!(expiry.is_over(Timestamp::from_millis(until.as_millis() + 10 * DAY)), "{ahead}");
+            assert!(
+                expiry.is_over(Timestamp::from_millis(until.as_millis() + (1 << UNIT))),
+                "{ahead}"
+            );
+            assert!(
+                expiry.is_over(Timestamp::from_millis(until.as_millis() + 10 * DAY)),
+                "{ahead}"
+            );
         }
         for far in [190 * DAY, 1000 * DAY] {
             assert_eq!(Expiry::new(Timestamp::from_millis(now.as_millis() + far), now), None);
@@ -360,7 +379,9 @@ mod tests {
         let now = Timestamp::from_millis((CODES * 399) * unit);
         let at = |n: i64| {
             Expiry::new(
-                Timestamp::from_millis(now.as_millis().checked_add_signed(n * unit.cast_signed()).unwrap()),
+                Timestamp::from_millis(
+                    now.as_millis().checked_add_signed(n * unit.cast_signed()).unwrap(),
+                ),
                 now,
             )
             .unwrap()

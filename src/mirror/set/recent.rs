@@ -1,7 +1,7 @@
 //! The latest facts, with all their numbers.
 //!
-//! Two uses: a store that lost its latest writes is told them again, and a revocation that is kept in eight bytes still
-//! has a time while a reinstatement that is under way may be older than it.
+//! Two uses: a store that lost its latest writes is told them again, and a revocation that is kept
+//! in eight bytes still has a time while a reinstatement that is under way may be older than it.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -50,6 +50,9 @@ impl Recent {
 
     /// From the oldest to the latest.
     pub(super) fn facts(&self) -> Vec<(Fingerprint, Fact)> {
-        self.order.iter().filter_map(|name| self.facts.get(name).map(|fact| (*name, *fact))).collect()
+        self.order
+            .iter()
+            .filter_map(|name| self.facts.get(name).map(|fact| (*name, *fact)))
+            .collect()
     }
 }

@@ -147,7 +147,8 @@ proptest! {
             if is_complete {
                 let reader = set.read();
                 for (n, fact) in store.facts.iter().filter(|(_, fact)| fact.until > store.now) {
-                    prop_assert_eq!(reader.verdict(&name(*n)), Verdict::of(fact), "{} {:?}", n, fact);
+                    prop_assert_eq!(reader.verdict(&name(*n)), Verdict::of(fact), "{} \
+                        {:?}", n, fact);
                 }
             }
         }
@@ -174,7 +175,9 @@ proptest! {
 fn names_are_kept_of_as_many_as_was_asked_for_and_cost_nothing_beyond() {
     let known = |set: &Set| {
         let shards = (0..SHARDS).map(|shard| set.known(shard, NOW));
-        shards.fold((0, 0), |(named, nameless), known| (named + known.facts.len(), nameless + known.nameless))
+        shards.fold((0, 0), |(named, nameless), known| {
+            (named + known.facts.len(), nameless + known.nameless)
+        })
     };
     let (limited, without) = (Set::new(0, 20_000), Set::new(0, 0));
     for (count, expected) in [(20_000, 20_000), (60_000, 0)] {
@@ -233,7 +236,11 @@ fn what_it_says_of_its_size_is_what_the_tables_take() {
     let fixed = SHARDS * (size_of::<Shard>() + 2 * size_of::<usize>()) + size_of::<Set>();
     // The empty tables are shared, and counted once for each shard only when they are replaced.
     let empty = Plain::with_lines(0, false).bytes() + Details::with_room(0).bytes();
-    assert!(set.size().bytes.abs_diff(tables + fixed) <= SHARDS * empty, "{:?} {tables} {fixed}", set.size());
+    assert!(
+        set.size().bytes.abs_diff(tables + fixed) <= SHARDS * empty,
+        "{:?} {tables} {fixed}",
+        set.size()
+    );
     assert_eq!((set.size().entries, set.size().details), (5000, 500));
 }
 
@@ -251,19 +258,24 @@ fn a_distant_end_is_kept_to_the_millisecond() {
 
 #[test]
 fn a_cutoff_covers_what_was_issued_until_then_and_what_does_not_say() {
-    let verdict = Verdict::of(&Fact { cutoff: NOW, cutoff_set: NOW, until: later(1), ..Fact::default() });
-    assert!(verdict.covers(Some(NOW)) && verdict.covers(None) && verdict.covers(Some(Timestamp::ZERO)));
+    let verdict =
+        Verdict::of(&Fact { cutoff: NOW, cutoff_set: NOW, until: later(1), ..Fact::default() });
+    assert!(
+        verdict.covers(Some(NOW)) && verdict.covers(None) && verdict.covers(Some(Timestamp::ZERO))
+    );
     assert!(!verdict.covers(Some(later(1))));
     let at_zero = Verdict::of(&Fact { cutoff_set: NOW, ..Fact::default() });
-    assert!(at_zero.covers(Some(Timestamp::ZERO)) && !at_zero.covers(Some(Timestamp::from_millis(1))));
+    assert!(
+        at_zero.covers(Some(Timestamp::ZERO)) && !at_zero.covers(Some(Timestamp::from_millis(1)))
+    );
     let forever = Timestamp::from_millis(u64::MAX);
     let far = Verdict::of(&Fact { cutoff: forever, cutoff_set: NOW, ..Fact::default() });
     assert!(far.covers(Some(NOW)) && far.covers(None));
     assert!(Verdict::ALL.covers(Some(forever)) && !Verdict::NONE.covers(None));
 }
 
-/// Whatever the writer has finished before a reader begins is seen, while tables grow and are swapped and records turn
-/// from one form into the other.
+/// Whatever the writer has finished before a reader begins is seen, while tables grow and are
+/// swapped and records turn from one form into the other.
 #[test]
 fn readers_see_everything_that_was_written_before_they_began() {
     let set = Set::new(16, usize::MAX);
@@ -288,7 +300,11 @@ fn readers_see_everything_that_was_written_before_they_began() {
         }
         for n in 0..count {
             let until = later(HOUR);
-            set.apply(&[(name(n), Fact { all: later(1), until, ..Fact::default() })], Origin::Told, NOW);
+            set.apply(
+                &[(name(n), Fact { all: later(1), until, ..Fact::default() })],
+                Origin::Told,
+                NOW,
+            );
             written.store(n + 1, Ordering::Release);
             // An older one becomes a record with details, in which it is revoked at every moment.
             let old = n / 2;

@@ -224,7 +224,8 @@ impl RevocationStore for World {
             async move {
                 let data = world.save();
                 let covers = |fact: &Fact| {
-                    let is_cut = |cutoff| token.issued_at().is_none_or(|issued_at| issued_at <= cutoff);
+                    let is_cut =
+                        |cutoff| token.issued_at().is_none_or(|issued_at| issued_at <= cutoff);
                     fact.revokes_all() || fact.cutoff_in_effect().is_some_and(is_cut)
                 };
                 let hit = token
@@ -238,7 +239,10 @@ impl RevocationStore for World {
         )
     }
 
-    fn write(&self, changes: Vec<Revocation>) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
+    fn write(
+        &self,
+        changes: Vec<Revocation>,
+    ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
         let world = self.clone();
         async move {
             let mut receipts = Vec::new();
@@ -358,7 +362,10 @@ impl Feed for ScriptedFeed {
         Ok(SnapshotPage { next: (from + 10 < names.len()).then_some(from as u64 + 10), facts })
     }
 
-    async fn find(&mut self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<Fact>>, StoreError> {
+    async fn find(
+        &mut self,
+        fingerprints: &[Fingerprint],
+    ) -> Result<Vec<Option<Fact>>, StoreError> {
         self.question().await?;
         let data = self.world.data();
         Ok(fingerprints.iter().map(|name| data.records.get(name).copied()).collect())
@@ -370,12 +377,19 @@ impl Feed for ScriptedFeed {
         let entries = |world: &World| -> Vec<_> {
             let is_hidden = world.0.mood.borrow().hides_log;
             let data = world.data();
-            data.log.iter().filter(|entry| entry.id > after && !is_hidden).take(7).copied().collect()
+            data.log
+                .iter()
+                .filter(|entry| entry.id > after && !is_hidden)
+                .take(7)
+                .copied()
+                .collect()
         };
         let deadline = Instant::now() + wait;
         loop {
             let found = entries(&self.world);
-            if !found.is_empty() || tokio::time::timeout_at(deadline, moods.changed()).await.is_err() {
+            if !found.is_empty()
+                || tokio::time::timeout_at(deadline, moods.changed()).await.is_err()
+            {
                 self.question().await?;
                 return Ok(found);
             }

@@ -11,8 +11,11 @@ const REMEMBERED: Duration = Duration::from_secs(2);
 
 fn token(id: &str) -> Arc<VerifiedToken> {
     let now = SystemClock.now();
-    let claims = format!(r#"{{"jti":"{id}","iat":{},"exp":{}}}"#, now.as_secs(), now.as_secs() + 600);
-    Arc::new(TokenProfile::new().assert_verified(SignedClaims::new(claims.as_bytes()), now).unwrap())
+    let claims =
+        format!(r#"{{"jti":"{id}","iat":{},"exp":{}}}"#, now.as_secs(), now.as_secs() + 600);
+    Arc::new(
+        TokenProfile::new().assert_verified(SignedClaims::new(claims.as_bytes()), now).unwrap(),
+    )
 }
 
 /// A store that has to be waited for, and one before it that remembers.
@@ -22,7 +25,10 @@ fn stores() -> (ScriptedStore, LiveCache<ScriptedStore>) {
     (far.clone(), LiveCache::new(far, REMEMBERED).unwrap())
 }
 
-async fn ask(store: &impl RevocationStore, token: &Arc<VerifiedToken>) -> Result<Standing, StoreError> {
+async fn ask(
+    store: &impl RevocationStore,
+    token: &Arc<VerifiedToken>,
+) -> Result<Standing, StoreError> {
     store.check(token).answer().await
 }
 
@@ -46,7 +52,9 @@ async fn a_live_token_is_asked_for_once_until_the_time_is_over_and_says_how_old_
     assert_eq!(ask(&store, &token).await.unwrap(), Standing::Live);
     far.fail(StoreErrorKind::Timeout);
     tokio::time::advance(Duration::from_millis(1999)).await;
-    let Standing::WasLive { ago } = ask(&store, &token).await.unwrap() else { panic!("not remembered") };
+    let Standing::WasLive { ago } = ask(&store, &token).await.unwrap() else {
+        panic!("not remembered")
+    };
     assert!(ago >= Duration::from_millis(1999) && ago < REMEMBERED, "{ago:?}");
     tokio::time::advance(Duration::from_millis(1)).await;
     ask(&store, &token).await.unwrap_err();
@@ -79,7 +87,11 @@ async fn neither_refusals_nor_errors_are_remembered() {
     let mut undo = revocation("t");
     undo[0].action = crate::revocation::Action::Reinstate;
     far.write(undo).await.unwrap();
-    assert_eq!(ask(&store, &token).await.unwrap(), Standing::Live, "a reinstatement counts at once");
+    assert_eq!(
+        ask(&store, &token).await.unwrap(),
+        Standing::Live,
+        "a reinstatement counts at once"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -90,7 +102,8 @@ async fn a_write_through_it_counts_at_once_also_for_what_was_asked_before_and_an
     let late = store.check(&under_way).answer();
     store.clone().write(revocation("known")).await.unwrap();
     assert!(matches!(ask(&store, &known).await.unwrap(), Standing::Revoked(_)));
-    // Asked before the write, so whatever it says may not be kept; also if nobody waited for the write.
+    // Asked before the write, so whatever it says may not be kept; also if nobody waited for the
+    // write.
     assert_eq!(late.await.unwrap(), Standing::Live);
     assert_eq!(ask(&store, &under_way).await.unwrap(), Standing::Live);
     drop(store.write(revocation("other")));
@@ -128,7 +141,8 @@ fn the_name_of_a_token_says_all_that_its_standing_depends_on() {
     assert_ne!(as_x, name(&token));
     let claims = token.payload();
     let by = |kid| {
-        TokenProfile::new().assert_verified(SignedClaims::new(claims).with_key_id(kid), SystemClock.now())
+        TokenProfile::new()
+            .assert_verified(SignedClaims::new(claims).with_key_id(kid), SystemClock.now())
     };
     assert_ne!(name(&by(Some("a")).unwrap()), name(&by(Some("b")).unwrap()));
 }

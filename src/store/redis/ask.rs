@@ -1,4 +1,5 @@
-//! What goes over the wire: the check, the write, the look-ups, and the steward, who begins and prolongs lives.
+//! What goes over the wire: the check, the write, the look-ups, and the steward, who begins and
+//! prolongs lives.
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -23,7 +24,9 @@ use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config::ConfigError;
 use crate::revocation::{Fingerprint, Record, Revocation};
 use crate::store::feed::{Fact, Lift};
-use crate::store::{Cursor, Fence, ListQuery, Lookup, Page, Receipt, Standing, StoreError, StoreErrorKind};
+use crate::store::{
+    Cursor, Fence, ListQuery, Lookup, Page, Receipt, Standing, StoreError, StoreErrorKind,
+};
 use crate::verified::VerifiedToken;
 
 /// How many writes and look-ups may be under way at once.
@@ -36,8 +39,9 @@ const TRY_AGAIN: Duration = Duration::from_millis(10);
 const TOUCHES: usize = 64;
 /// How often the expiry of the keys without an end of their own is put off.
 const TOUCH_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
-/// How long the steward rests after each round: the first is for one that went well, then it doubles with each that did
-/// not. Every check rings for it while a life is missing, however often its script is refused.
+/// How long the steward rests after each round: the first is for one that went well, then it
+/// doubles with each that did not. Every check rings for it while a life is missing, however often
+/// its script is refused.
 const RESTS: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
 
 // === The check ===
@@ -63,7 +67,8 @@ impl Inner {
             }
             match desk.seize() {
                 Ok(hold) => holds.push((n, hold)),
-                // The other shards are asked all the same: one of them may know that the token is revoked.
+                // The other shards are asked all the same: one of them may know that the token is
+                // revoked.
                 Err(error) => failure = Some(error),
             }
         }
@@ -85,7 +90,12 @@ impl Inner {
     }
 
     /// What the shards behind one desk know of a token.
-    async fn ask(&self, desk: usize, hold: Hold, token: Arc<VerifiedToken>) -> Result<Standing, StoreError> {
+    async fn ask(
+        &self,
+        desk: usize,
+        hold: Hold,
+        token: Arc<VerifiedToken>,
+    ) -> Result<Standing, StoreError> {
         match self.checks.get(desk) {
             Some(desk) => desk.ask(hold, token).await,
             None => Err(odd_reply("redis")),
@@ -101,7 +111,8 @@ pub(super) fn read_record(value: &Value, fingerprint: &Fingerprint) -> Result<Re
         .ok_or_else(|| {
             StoreError::new(
                 StoreErrorKind::Protocol,
-                "a record in redis is unreadable: another program, or another version of this one, uses the prefix",
+                "a record in redis is unreadable: another program, or another version of this one, \
+                 uses the prefix",
             )
         })
 }
@@ -117,7 +128,10 @@ impl Inner {
     pub(super) async fn write(&self, changes: Vec<Revocation>) -> Result<Vec<Receipt>, StoreError> {
         let mut shards: BTreeMap<u16, Vec<(usize, &Revocation)>> = BTreeMap::new();
         for (n, change) in changes.iter().enumerate() {
-            shards.entry(self.keys.shard_of(&change.target.fingerprint())).or_default().push((n, change));
+            shards
+                .entry(self.keys.shard_of(&change.target.fingerprint()))
+                .or_default()
+                .push((n, change));
         }
         let written = join_all(shards.into_iter().map(|(shard, changes)| async move {
             let mut receipts = Vec::with_capacity(changes.len());
@@ -139,8 +153,9 @@ impl Inner {
 
     /// Runs the script once, with any number of changes for one shard.
     async fn run(&self, shard: u16, changes: &[&Revocation]) -> Result<Vec<Receipt>, StoreError> {
-        let arguments =
-            |known: Option<&Known>| script::arguments(&self.keys, shard, &self.context(known), changes);
+        let arguments = |known: Option<&Known>| {
+            script::arguments(&self.keys, shard, &self.context(known), changes)
+        };
         let sent = self.send_knowing(shard, Command::Script(&script::WRITE), arguments).await?;
         let replicas = sent.replicas;
         let reply = self.read_reply(shard, sent, changes.len())?;
@@ -154,8 +169,8 @@ impl Inner {
         Ok(reply.changes.iter().map(receipt).collect())
     }
 
-    /// Begins or prolongs the life of a shard. Waits for no replicas: nobody was promised anything, and they would hold up
-    /// the writes that come after it on the connection.
+    /// Begins or prolongs the life of a shard. Waits for no replicas: nobody was promised anything,
+    /// and they would hold up the writes that come after it on the connection.
     async fn touch(&self, shard: u16) -> Result<(), StoreError> {
         let arguments =
             |known: Option<&Known>| script::arguments(&self.keys, shard, &self.context(known), &[]);
@@ -164,10 +179,15 @@ impl Inner {
     }
 
     /// Writes facts that redis has lost, for one shard, as they are.
-    pub(super) async fn restore(&self, shard: u16, facts: &[(Fingerprint, Fact)]) -> Result<(), StoreError> {
+    pub(super) async fn restore(
+        &self,
+        shard: u16,
+        facts: &[(Fingerprint, Fact)],
+    ) -> Result<(), StoreError> {
         for facts in facts.chunks(CHUNK) {
-            let arguments =
-                |known: Option<&Known>| script::restoring(&self.keys, shard, &self.context(known), facts);
+            let arguments = |known: Option<&Known>| {
+                script::restoring(&self.keys, shard, &self.context(known), facts)
+            };
             let sent = self.send_knowing(shard, Command::Script(&script::WRITE), arguments).await?;
             self.read_reply(shard, sent, facts.len())?;
         }
@@ -203,8 +223,8 @@ impl Inner {
         Ok(reply)
     }
 
-    /// Sends a command over the connection for writes, again if that is lost, until the time is over. All that is sent
-    /// here is safe to repeat.
+    /// Sends a command over the connection for writes, again if that is lost, until the time is
+    /// over. All that is sent here is safe to repeat.
     pub(super) async fn send(
         &self,
         shard: u16,
@@ -215,8 +235,9 @@ impl Inner {
         Ok((sent.reply, sent.replicas))
     }
 
-    /// The same, with arguments for what is known of the life. They are made anew for each attempt: one that comes late
-    /// with what was known at first could begin a life where data was lost that this process knew of.
+    /// The same, with arguments for what is known of the life. They are made anew for each attempt:
+    /// one that comes late with what was known at first could begin a life where data was lost that
+    /// this process knew of.
     pub(super) async fn send_knowing(
         &self,
         shard: u16,
@@ -255,7 +276,8 @@ impl Inner {
                 Ok(sent) => return Ok(sent),
                 Err(error) => error,
             };
-            let is_missing = is_cached && matches!(command, Command::Script(_)) && code(&error) == "NOSCRIPT";
+            let is_missing =
+                is_cached && matches!(command, Command::Script(_)) && code(&error) == "NOSCRIPT";
             let is_passing = matches!(
                 error.kind(),
                 StoreErrorKind::Unreachable
@@ -288,15 +310,21 @@ impl Inner {
                 return Ok((hold.command(name, arguments, limit).await?, None));
             }
         };
-        let (name, text) = if is_cached { ("EVALSHA", script.sha) } else { ("EVAL", script.source) };
+        let (name, text) =
+            if is_cached { ("EVALSHA", script.sha) } else { ("EVAL", script.source) };
         let arguments = std::iter::once(Bytes::from_static(text.as_bytes())).chain(arguments);
         let reply = hold.command(name, arguments.map(Value::Bytes).collect(), limit).await?;
-        let replicas = if script.writes { self.wait_for_replicas(hold, limit).await? } else { None };
+        let replicas =
+            if script.writes { self.wait_for_replicas(hold, limit).await? } else { None };
         Ok((reply, replicas))
     }
 
     /// Must be asked on the connection of the write.
-    async fn wait_for_replicas(&self, hold: &Hold, limit: Duration) -> Result<Option<u32>, StoreError> {
+    async fn wait_for_replicas(
+        &self,
+        hold: &Hold,
+        limit: Duration,
+    ) -> Result<Option<u32>, StoreError> {
         let Some(wait) = self.settings.wait_replicas else { return Ok(None) };
         let millis = i64::try_from(wait.limit.as_millis()).unwrap_or(i64::MAX);
         let arguments = vec![Value::Integer(wait.replicas.get().into()), Value::Integer(millis)];
@@ -308,7 +336,8 @@ impl Inner {
             return Err(StoreError::new(
                 StoreErrorKind::Replicas,
                 format!(
-                    "only {reached} of {} replicas confirmed the write; it is in force and may be repeated",
+                    "only {reached} of {} replicas confirmed the write; it is in force and may be \
+                     repeated",
                     wait.replicas
                 ),
             ));
@@ -356,7 +385,10 @@ pub(super) fn broken(error: tokio::task::JoinError) -> StoreError {
 // === The look-ups ===
 
 impl Inner {
-    pub(super) async fn find(&self, fingerprint: &Fingerprint) -> Result<Option<Record>, StoreError> {
+    pub(super) async fn find(
+        &self,
+        fingerprint: &Fingerprint,
+    ) -> Result<Option<Record>, StoreError> {
         let shard = self.keys.shard_of(fingerprint);
         let key = self.keys.shard(shard).record(fingerprint);
         match self.send(shard, Command::Other("GET"), vec![key]).await? {
@@ -377,15 +409,23 @@ impl Inner {
             Bytes::from_static(b"COUNT"),
             query.page_size().to_string().into(),
         ];
-        let (Value::Array(reply), _) = self.send(shard, Command::Other("ZSCAN"), arguments).await? else {
+        let (Value::Array(reply), _) = self.send(shard, Command::Other("ZSCAN"), arguments).await?
+        else {
             return Err(odd_reply("redis"));
         };
-        let [position, Value::Array(members)] = reply.as_slice() else { return Err(odd_reply("redis")) };
-        let position: u64 =
-            position.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| odd_reply("redis"))?;
+        let [position, Value::Array(members)] = reply.as_slice() else {
+            return Err(odd_reply("redis"));
+        };
+        let position: u64 = position
+            .as_str()
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| odd_reply("redis"))?;
         let mut fingerprints = Vec::with_capacity(members.len() / 2);
         for pair in members.chunks(2) {
-            let member = pair.first().and_then(Value::as_bytes).and_then(|member| Member::parse(member).ok());
+            let member = pair
+                .first()
+                .and_then(Value::as_bytes)
+                .and_then(|member| Member::parse(member).ok());
             fingerprints.push(member.ok_or_else(|| odd_reply("redis"))?.fingerprint);
         }
         let next = match (position, shard + 1) {
@@ -408,14 +448,18 @@ impl Inner {
         if fingerprints.is_empty() {
             return Ok(Vec::new());
         }
-        let keys =
-            fingerprints.iter().map(|fingerprint| self.keys.shard(shard).record(fingerprint)).collect();
-        let (Value::Array(values), _) = self.send(shard, Command::Other("MGET"), keys).await? else {
+        let keys = fingerprints
+            .iter()
+            .map(|fingerprint| self.keys.shard(shard).record(fingerprint))
+            .collect();
+        let (Value::Array(values), _) = self.send(shard, Command::Other("MGET"), keys).await?
+        else {
             return Err(odd_reply("redis"));
         };
         let mut records = Vec::with_capacity(values.len());
         for (value, fingerprint) in values.iter().zip(fingerprints) {
-            // The index forgets later than the record expires, and a record may have been reinstated meanwhile.
+            // The index forgets later than the record expires, and a record may have been
+            // reinstated meanwhile.
             if !value.is_null() {
                 let record = read_record(value, fingerprint)?;
                 if record.is_in_effect() && query.admits(&record) {
@@ -458,7 +502,11 @@ impl Inner {
 
 impl Inner {
     /// Waits until Redis can be used, begins the lives and checks that the layout is ours.
-    pub(super) async fn begin(&self, at_once: bool, last: &mut StoreError) -> Result<(), ConnectError> {
+    pub(super) async fn begin(
+        &self,
+        at_once: bool,
+        last: &mut StoreError,
+    ) -> Result<(), ConnectError> {
         let mut health = self.health.subscribe();
         loop {
             let now = health.borrow_and_update().clone();
@@ -480,8 +528,10 @@ impl Inner {
                 match (error.kind(), code(&error)) {
                     (_, "LAYOUT") => return Err(self.wrong_layout(&error).into()),
                     (StoreErrorKind::Denied, _) => {
-                        // A process that only checks may do without the rights to write, if others have begun.
-                        tracing::warn!(%error, "redis cannot be written to; revocations of this process will fail");
+                        // A process that only checks may do without the rights to write, if others
+                        // have begun.
+                        tracing::warn!(%error, "redis cannot be written to; revocations of this \
+                            process will fail");
                         break;
                     }
                     _ if at_once => return Err(ConnectError::Store(error)),
@@ -499,7 +549,8 @@ impl Inner {
         ConfigError::new(
             "shards",
             format!(
-                "redis holds {held} under the prefix {}, this program uses version {LAYOUT} with {} shards; set the same number in all programs, or another prefix",
+                "redis holds {held} under the prefix {}, this program uses version {LAYOUT} with \
+                 {} shards; set the same number in all programs, or another prefix",
                 self.settings.prefix,
                 self.keys.shards(),
             ),
@@ -507,8 +558,8 @@ impl Inner {
     }
 }
 
-/// Runs the script without changes whenever a life has to begin or a horizon to be published, and now and then to put
-/// off the expiry of its keys.
+/// Runs the script without changes whenever a life has to begin or a horizon to be published, and
+/// now and then to put off the expiry of its keys.
 pub(super) async fn steward(inner: Weak<Inner>) {
     let Some(memory) = inner.upgrade().map(|inner| Arc::clone(&inner.memory)) else { return };
     let [shortest, longest] = RESTS;
@@ -521,14 +572,16 @@ pub(super) async fn steward(inner: Weak<Inner>) {
             () = sleep(pause.mul_f64(0.5 + random::fraction() / 2.0)) => {}
         }
         let Some(inner) = inner.upgrade() else { return };
-        // Not in turn: where a node of a cluster is dead, each of its shards takes all the time that a write has.
+        // Not in turn: where a node of a cluster is dead, each of its shards takes all the time
+        // that a write has.
         let shards = stream::iter(0..inner.keys.shards());
         let touched = shards.map(|shard| inner.touch(shard)).buffer_unordered(TOUCHES);
         let failure = touched.collect::<Vec<_>>().await.into_iter().find_map(Result::err);
         drop(inner);
         if let Some(error) = failure {
             if !has_failed {
-                tracing::warn!(%error, "the life of the store in redis could not be prolonged; trying on");
+                tracing::warn!(%error, "the life of the store in redis could not be prolonged; \
+                    trying on");
             }
             has_failed = true;
             rest = (rest * 2).min(longest);

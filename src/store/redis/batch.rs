@@ -1,8 +1,8 @@
 //! Checks that are under way at once share round trips.
 //!
-//! A check that is alone goes out at once, by itself. What is asked while others are in flight waits in a queue and
-//! becomes the next `MGET`, in which each life and each record is asked for once. So the more is asked, the less each
-//! answer costs, and who is alone waits for nobody.
+//! A check that is alone goes out at once, by itself. What is asked while others are in flight
+//! waits in a queue and becomes the next `MGET`, in which each life and each record is asked for
+//! once. So the more is asked, the less each answer costs, and who is alone waits for nobody.
 //!
 //! ```text
 //!   check ─▶ queue ─▶ batch ─▶ MGET ─▶ reply ─▶ judged for each check by itself ─▶ its answer
@@ -11,10 +11,10 @@
 //! ```
 //!
 //! What a check can rely on is what it could rely on alone:
-//! - Its question is sent after it was asked, never taken from one that is already in flight: a revocation that was
-//!   confirmed before is seen.
-//! - It has its own deadline, counted from its own start. A slow answer holds up nobody for longer than a millisecond,
-//!   because the next batch does not wait for it.
+//! - Its question is sent after it was asked, never taken from one that is already in flight: a
+//!   revocation that was confirmed before is seen.
+//! - It has its own deadline, counted from its own start. A slow answer holds up nobody for longer
+//!   than a millisecond, because the next batch does not wait for it.
 //! - An odd record is an error for the checks that asked for it, and for no others.
 //! - A check that is given up takes nothing from the others with it.
 
@@ -123,7 +123,10 @@ impl Drop for Desk {
 }
 
 fn closed() -> StoreError {
-    StoreError::new(StoreErrorKind::Unreachable, "the runtime on which the store was opened has ended")
+    StoreError::new(
+        StoreErrorKind::Unreachable,
+        "the runtime on which the store was opened has ended",
+    )
 }
 
 // === The question and its answer ===
@@ -146,7 +149,8 @@ struct Question {
 /// Positions among the records.
 type Places = HashMap<Fingerprint, usize, BuildHasherDefault<AsItIs>>;
 
-/// A fingerprint is a hash already. Whoever could choose tokens, and so make some of them meet, would make one batch slower.
+/// A fingerprint is a hash already. Whoever could choose tokens, and so make some of them meet,
+/// would make one batch slower.
 #[derive(Default)]
 struct AsItIs(u64);
 
@@ -173,31 +177,37 @@ struct Place {
 
 impl Shelf {
     /// The targets of a token that are kept here.
-    fn targets<'a>(&'a self, token: &'a VerifiedToken) -> impl Iterator<Item = (u16, &'a TokenTarget)> {
+    fn targets<'a>(
+        &'a self,
+        token: &'a VerifiedToken,
+    ) -> impl Iterator<Item = (u16, &'a TokenTarget)> {
         let targets = token.targets().iter();
         targets
             .map(|target| (self.keys.shard_of(target.fingerprint()), target))
             .filter(|(shard, _)| self.shards.contains(shard))
     }
 
-    /// What to ask for. In `seen` stands where records are that others have asked for; without it, none is asked for
-    /// twice: one token has no target twice.
+    /// What to ask for. In `seen` stands where records are that others have asked for; without it,
+    /// none is asked for twice: one token has no target twice.
     fn compose<'a>(
         &self,
         tokens: impl Iterator<Item = &'a VerifiedToken> + Clone,
         seen: &mut Option<&mut Places>,
     ) -> (Vec<Value>, Question) {
         let targets = tokens.clone().map(|token| token.targets().len()).sum();
-        let mut question = Question { lives: Vec::with_capacity(1), places: Vec::with_capacity(targets) };
+        let mut question =
+            Question { lives: Vec::with_capacity(1), places: Vec::with_capacity(targets) };
         let mut records = Vec::with_capacity(targets);
-        let mut text = BytesMut::with_capacity(targets * self.keys.shard(self.shards.start).record_length());
+        let mut text =
+            BytesMut::with_capacity(targets * self.keys.shard(self.shards.start).record_length());
         for token in tokens {
             for (shard, target) in self.targets(token) {
                 let lives = &mut question.lives;
-                let life = lives.iter().position(|(known, _)| *known == shard).unwrap_or_else(|| {
-                    lives.push((shard, self.memory.recall(shard)));
-                    lives.len() - 1
-                });
+                let life =
+                    lives.iter().position(|(known, _)| *known == shard).unwrap_or_else(|| {
+                        lives.push((shard, self.memory.recall(shard)));
+                        lives.len() - 1
+                    });
                 let mut write = || {
                     self.keys.shard(shard).write_record(target.fingerprint(), &mut text);
                     records.push(Value::Bytes(text.split().freeze()));
@@ -212,7 +222,10 @@ impl Shelf {
         }
         let mut keys = Vec::with_capacity(question.lives.len() + records.len());
         keys.extend(
-            question.lives.iter().map(|(shard, _)| Value::Bytes(self.keys.shard(*shard).life.clone())),
+            question
+                .lives
+                .iter()
+                .map(|(shard, _)| Value::Bytes(self.keys.shard(*shard).life.clone())),
         );
         keys.append(&mut records);
         (keys, question)
@@ -267,8 +280,12 @@ impl Shelf {
     }
 }
 
-/// Between two writes the life reads the same in every reply: `last` is the one that was read last, and from what.
-fn read_life(value: &Value, last: &mut Option<(Box<[u8]>, Life)>) -> Result<Option<Life>, StoreError> {
+/// Between two writes the life reads the same in every reply: `last` is the one that was read last,
+/// and from what.
+fn read_life(
+    value: &Value,
+    last: &mut Option<(Box<[u8]>, Life)>,
+) -> Result<Option<Life>, StoreError> {
     if value.is_null() {
         return Ok(None);
     }
@@ -351,9 +368,9 @@ impl Office for Clerk {
         let mut doubts = Vec::with_capacity(lives.len());
         for (value, (shard, known)) in lives.iter().zip(&question.lives) {
             let life = read_life(value, &mut self.last_life);
-            doubts.push(
-                life.and_then(|life| self.shelf.memory.weigh(Via::Checks, *shard, known.as_ref(), life)),
-            );
+            doubts.push(life.and_then(|life| {
+                self.shelf.memory.weigh(Via::Checks, *shard, known.as_ref(), life)
+            }));
         }
         let mut places = question.places.iter();
         for ask in asks {

@@ -1,8 +1,10 @@
-//! Whether a server still has what was known: asked on each new connection, before anything is learned over it.
+//! Whether a server still has what was known: asked on each new connection, before anything is
+//! learned over it.
 //!
-//! A life tells how many changes were written in it. A server that has lost some may have been given as many others since,
-//! and then tells nothing. So the latest known changes are looked for in its log: the latest of each connection, because two
-//! of them may have led to two servers that both took themselves for the primary.
+//! A life tells how many changes were written in it. A server that has lost some may have been
+//! given as many others since, and then tells nothing. So the latest known changes are looked for
+//! in its log: the latest of each connection, because two of them may have led to two servers that
+//! both took themselves for the primary.
 
 use std::ops::Range;
 
@@ -13,8 +15,8 @@ use super::schema::{EntryId, Keys};
 use super::wire::{CONNECT_TIMEOUT, Wire, odd_reply};
 use crate::store::StoreError;
 
-/// Looks in the logs of these shards for what is known of them, and takes note of what is missing. If nothing is known, it
-/// asks all the same, so that a missing right shows at the start.
+/// Looks in the logs of these shards for what is known of them, and takes note of what is missing.
+/// If nothing is known, it asks all the same, so that a missing right shows at the start.
 pub(super) async fn compare(
     wire: &Wire,
     keys: &Keys,
@@ -39,7 +41,12 @@ pub(super) async fn compare(
 }
 
 /// Whether a change is not in the log any more, although what was written before it is.
-async fn is_missing(wire: &Wire, keys: &Keys, shard: u16, mark: EntryId) -> Result<bool, StoreError> {
+async fn is_missing(
+    wire: &Wire,
+    keys: &Keys,
+    shard: u16,
+    mark: EntryId,
+) -> Result<bool, StoreError> {
     if first_entry(wire, keys, shard, mark).await? == Some(mark) {
         return Ok(false);
     }
@@ -56,7 +63,8 @@ async fn first_entry(
     from: EntryId,
 ) -> Result<Option<EntryId>, StoreError> {
     let key = Value::Bytes(keys.shard(shard).log.clone());
-    let arguments: Vec<Value> = vec![key, from.to_string().into(), "+".into(), "COUNT".into(), 1.into()];
+    let arguments: Vec<Value> =
+        vec![key, from.to_string().into(), "+".into(), "COUNT".into(), 1.into()];
     let Value::Array(entries) = wire.ask("XRANGE", arguments, CONNECT_TIMEOUT).await? else {
         return Err(odd_reply("redis"));
     };

@@ -1,8 +1,8 @@
 //! Which server to talk to.
 //!
-//! fred is told of single servers only: who is the primary, behind sentinels or in a cluster, is found out here. Its
-//! own fail-over waits for dead nodes, follows hung primaries late or never, and goes on reading from a primary that
-//! was replaced while it hung.
+//! fred is told of single servers only: who is the primary, behind sentinels or in a cluster, is
+//! found out here. Its own fail-over waits for dead nodes, follows hung primaries late or never,
+//! and goes on reading from a primary that was replaced while it hung.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -47,13 +47,17 @@ pub(crate) fn parse_url(url: &str) -> Result<Config, ConfigError> {
         return Err(ConfigError::new(
             "url",
             format!(
-                "{scheme}:// needs TLS, which is not compiled in and would be sent in plain text; enable the feature rustls or native-tls"
+                "{scheme}:// needs TLS, which is not compiled in and would be sent in plain text; \
+                 enable the feature rustls or native-tls"
             ),
         ));
     }
     let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
     if location.contains('#') || query.contains('#') {
-        return Err(ConfigError::new("url", "has a fragment; percent-encode `#` in passwords as %23"));
+        return Err(ConfigError::new(
+            "url",
+            "has a fragment; percent-encode `#` in passwords as %23",
+        ));
     }
     if query.contains('@') {
         // What is taken for a query is the end of a password, not to be quoted.
@@ -62,8 +66,11 @@ pub(crate) fn parse_url(url: &str) -> Result<Config, ConfigError> {
             "has an `@` after its `?`; percent-encode `?` in passwords as %3F, and `@` as %40",
         ));
     }
-    let path =
-        location.rsplit_once('@').map_or(location, |(_, host)| host).split_once('/').map_or("", |(_, p)| p);
+    let path = location
+        .rsplit_once('@')
+        .map_or(location, |(_, host)| host)
+        .split_once('/')
+        .map_or("", |(_, p)| p);
     let known: &[&str] = match form {
         "" => &[],
         "-cluster" if path.is_empty() => &["node"],
@@ -75,7 +82,10 @@ pub(crate) fn parse_url(url: &str) -> Result<Config, ConfigError> {
         }
         "-sentinel" => &["node", "sentinelServiceName", "sentinelUsername", "sentinelPassword"],
         "+unix" if is_tls => {
-            return Err(ConfigError::new("url", "asks for TLS over a Unix socket; write redis+unix://"));
+            return Err(ConfigError::new(
+                "url",
+                "asks for TLS over a Unix socket; write redis+unix://",
+            ));
         }
         "+unix" if cfg!(feature = "unix-sockets") => &[],
         "+unix" => {
@@ -88,7 +98,8 @@ pub(crate) fn parse_url(url: &str) -> Result<Config, ConfigError> {
             return Err(ConfigError::new(
                 "url",
                 format!(
-                    "the scheme {scheme:?} is unknown; after redis may come -cluster, -sentinel or +unix"
+                    "the scheme {scheme:?} is unknown; after redis may come -cluster, -sentinel or \
+                     +unix"
                 ),
             ));
         }
@@ -104,7 +115,8 @@ pub(crate) fn parse_url(url: &str) -> Result<Config, ConfigError> {
             return Err(ConfigError::new(
                 "url",
                 format!(
-                    "the parameter {name:?} is unknown; {remedy}; timeouts and the like are set on the builder"
+                    "the parameter {name:?} is unknown; {remedy}; timeouts and the like are set on \
+                     the builder"
                 ),
             ));
         }
@@ -126,7 +138,12 @@ pub(crate) struct Dialer {
 
 enum Topology {
     One(ServerConfig),
-    Sentinel { sentinels: Vec<Server>, service: String, username: Option<String>, password: Option<String> },
+    Sentinel {
+        sentinels: Vec<Server>,
+        service: String,
+        username: Option<String>,
+        password: Option<String>,
+    },
     Cluster(Seeds),
 }
 
@@ -147,8 +164,9 @@ impl Seeds {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what nodes know of the cluster. Whom nobody lists any more, as soon as anyone sees all of it, is asked no
-    /// longer: each who is gone would cost a wait, and the address may be given to a stranger.
+    /// Takes in what nodes know of the cluster. Whom nobody lists any more, as soon as anyone sees
+    /// all of it, is asked no longer: each who is gone would cost a wait, and the address may be
+    /// given to a stranger.
     fn hear(&self, views: &[&[Node]]) {
         let mut known = self.known();
         if views.iter().any(|view| sees_all(view)) {
@@ -165,16 +183,21 @@ impl Seeds {
 impl Dialer {
     #[cfg_attr(
         not(feature = "unix-sockets"),
-        expect(clippy::match_wildcard_for_single_variants, reason = "with Unix sockets there is one more")
+        expect(
+            clippy::match_wildcard_for_single_variants,
+            reason = "with Unix sockets there is one more"
+        )
     )]
     pub(crate) fn new(config: Config) -> Result<Self, ConfigError> {
         let topology = match &config.server {
-            ServerConfig::Sentinel { hosts, service_name, username, password } => Topology::Sentinel {
-                sentinels: hosts.clone(),
-                service: service_name.clone(),
-                username: username.clone(),
-                password: password.clone(),
-            },
+            ServerConfig::Sentinel { hosts, service_name, username, password } => {
+                Topology::Sentinel {
+                    sentinels: hosts.clone(),
+                    service: service_name.clone(),
+                    username: username.clone(),
+                    password: password.clone(),
+                }
+            }
             ServerConfig::Clustered { hosts, .. } => Topology::Cluster(Seeds::new(hosts.clone())),
             one => Topology::One(one.clone()),
         };
@@ -207,7 +230,8 @@ impl Dialer {
         Ok(ServerConfig::Centralized { server })
     }
 
-    /// Asks every sentinel and believes the one that knows of the latest fail-over, of those that answer.
+    /// Asks every sentinel and believes the one that knows of the latest fail-over, of those that
+    /// answer.
     async fn ask_sentinels(&self) -> Result<Server, StoreError> {
         let Topology::Sentinel { sentinels, service, username, password } = &self.topology else {
             return Err(unreachable("there are no sentinels"));
@@ -221,7 +245,8 @@ impl Dialer {
                 ..self.base.clone()
             };
             let reply = ask(config, "SENTINEL", &["MASTER", service]).await?;
-            let (epoch, mut server) = parse_sentinel(&reply).ok_or_else(|| odd_reply("a sentinel"))?;
+            let (epoch, mut server) =
+                parse_sentinel(&reply).ok_or_else(|| odd_reply("a sentinel"))?;
             // Certificates name the sentinel's idea of the server, or that of the configuration.
             if server.host.is_empty() {
                 server.host = sentinel.host.clone();
@@ -232,7 +257,8 @@ impl Dialer {
         newest(answers, "no sentinel knows the primary")
     }
 
-    /// Asks every node and believes the one that knows of the latest change of hands, of those that answer.
+    /// Asks every node and believes the one that knows of the latest change of hands, of those that
+    /// answer.
     async fn ask_cluster(&self, seeds: &Seeds, slot: u16) -> Result<Server, StoreError> {
         let owners = self.ask_nodes(seeds).await.into_iter().map(|answer| {
             answer.and_then(|view| {
@@ -250,7 +276,10 @@ impl Dialer {
     /// The owner of each slot of a cluster: where among the primaries it stands.
     pub(crate) async fn owners(&self) -> Result<(Vec<Server>, Vec<Option<usize>>), StoreError> {
         let Topology::Cluster(seeds) = &self.topology else {
-            return Err(StoreError::new(StoreErrorKind::Cluster, "the server is not part of a cluster"));
+            return Err(StoreError::new(
+                StoreErrorKind::Cluster,
+                "the server is not part of a cluster",
+            ));
         };
         let mut servers: Vec<Server> = Vec::new();
         let mut owners: Vec<Option<(u64, usize)>> = vec![None; usize::from(SLOTS)];
@@ -264,10 +293,11 @@ impl Dialer {
                 }
             };
             for node in view.into_iter().filter(|node| !node.slots.is_empty()) {
-                let place = servers.iter().position(|server| *server == node.server).unwrap_or_else(|| {
-                    servers.push(node.server);
-                    servers.len() - 1
-                });
+                let place =
+                    servers.iter().position(|server| *server == node.server).unwrap_or_else(|| {
+                        servers.push(node.server);
+                        servers.len() - 1
+                    });
                 let owned = node.slots.into_iter().flat_map(|(first, last)| first..=last);
                 for slot in owned {
                     if let Some(owner) = owners.get_mut(usize::from(slot))
@@ -313,8 +343,9 @@ impl Dialer {
     }
 }
 
-/// The answers of all; but once more than half of them have answered, the rest has only a moment more. A host that is dead does
-/// not even say that, and it is when one has died that there is no time.
+/// The answers of all; but once more than half of them have answered, the rest has only a moment
+/// more. A host that is dead does not even say that, and it is when one has died that there is no
+/// time.
 async fn most<T>(
     asked: impl Iterator<Item = impl Future<Output = Result<T, StoreError>>>,
 ) -> Vec<Result<T, StoreError>> {
@@ -356,7 +387,8 @@ fn newest(
     best.map(|(_, server)| server).ok_or_else(|| last_error.unwrap_or_else(|| unreachable(nobody)))
 }
 
-/// The configuration epoch and the address, from the reply to `SENTINEL MASTER`: names and values in turn.
+/// The configuration epoch and the address, from the reply to `SENTINEL MASTER`: names and values
+/// in turn.
 fn parse_sentinel(reply: &Value) -> Option<(u64, Server)> {
     let Value::Array(parts) = reply else { return None };
     let field = |wanted: &str| {
@@ -378,7 +410,8 @@ struct Node {
     slots: Vec<(u16, u16)>,
 }
 
-/// Reads lines such as `id 10.0.0.1:7000@17000,name master - 0 0 1 connected 0-5460 5462 [5461->-id]`.
+/// Reads lines such as `id 10.0.0.1:7000@17000,name master - 0 0 1 connected 0-5460 5462
+/// [5461->-id]`.
 fn parse_nodes(text: &str, asked: &str, uses_tls: bool) -> Vec<Node> {
     let mut nodes = Vec::new();
     for line in text.lines() {
@@ -389,7 +422,8 @@ fn parse_nodes(text: &str, asked: &str, uses_tls: bool) -> Vec<Node> {
         let Some((ip, port)) = address.rsplit_once(':') else { continue };
         let Ok(port) = port.parse() else { continue };
         let name = name.split(',').next().unwrap_or("");
-        // A certificate is made out to a name; a node that does not know its own address has no other word for it.
+        // A certificate is made out to a name; a node that does not know its own address has no
+        // other word for it.
         let host = if uses_tls && !name.is_empty() {
             name
         } else if ip.is_empty() {
@@ -421,13 +455,18 @@ fn sees_all(nodes: &[Node]) -> bool {
 }
 
 fn owner_of(nodes: &[Node], slot: u16) -> Option<(u64, Server)> {
-    let has_slot = |node: &&Node| node.slots.iter().any(|(first, last)| (*first..=*last).contains(&slot));
+    let has_slot =
+        |node: &&Node| node.slots.iter().any(|(first, last)| (*first..=*last).contains(&slot));
     // What is said last counts, if anything is said twice.
     nodes.iter().rfind(has_slot).map(|node| (node.epoch, node.server.clone()))
 }
 
 /// Asks one server one question.
-async fn ask(config: Config, command: &'static str, arguments: &[&str]) -> Result<Value, StoreError> {
+async fn ask(
+    config: Config,
+    command: &'static str,
+    arguments: &[&str],
+) -> Result<Value, StoreError> {
     let wire = Wire::open(config, CONNECT_TIMEOUT).await?;
     let arguments: Vec<Value> = arguments.iter().map(|&argument| argument.into()).collect();
     wire.ask(command, arguments, CONNECT_TIMEOUT).await

@@ -1,6 +1,7 @@
 //! The self-check: what is wrong, or will be, with this Redis as a keeper of revocations.
 //!
-//! What the answers of the server mean is in `judge`; here it is asked, and the findings are put together.
+//! What the answers of the server mean is in `judge`; here it is asked, and the findings are put
+//! together.
 
 mod judge;
 
@@ -62,8 +63,15 @@ impl Report {
         self.findings.iter().all(|finding| finding.severity != Severity::Error)
     }
 
-    fn add(&mut self, severity: Severity, subject: &'static str, sentence: impl Into<String>, remedy: &str) {
-        let finding = Finding { severity, subject, sentence: sentence.into(), remedy: remedy.into() };
+    fn add(
+        &mut self,
+        severity: Severity,
+        subject: &'static str,
+        sentence: impl Into<String>,
+        remedy: &str,
+    ) {
+        let finding =
+            Finding { severity, subject, sentence: sentence.into(), remedy: remedy.into() };
         // In a cluster most findings are those of every node.
         if !self.findings.contains(&finding) {
             self.findings.push(finding);
@@ -97,10 +105,11 @@ impl fmt::Display for Report {
 }
 
 impl RedisStore {
-    /// Asks the server, or every primary of the cluster that serves a shard, whether it is fit to keep revocations: reachable and
-    /// in time, eviction, persistence, replication, clock, access rights, layout, lost data. Takes some dozen round
-    /// trips and writes nothing but the expiry of the store's own keys. For the start of a program, which may
-    /// refuse to run on [`Severity::Error`], and for a look when something is odd.
+    /// Asks the server, or every primary of the cluster that serves a shard, whether it is fit to
+    /// keep revocations: reachable and in time, eviction, persistence, replication, clock, access
+    /// rights, layout, lost data. Takes some dozen round trips and writes nothing but the expiry of
+    /// the store's own keys. For the start of a program, which may refuse to run on
+    /// [`Severity::Error`], and for a look when something is odd.
     ///
     /// ```no_run
     /// # async fn f(store: tower_jwt_revocation::RedisStore) {
@@ -178,8 +187,9 @@ impl RedisStore {
 
 // === The asking ===
 
-/// Every command that the store sends or its script calls, in a form that does nothing: an access rule is judged before the
-/// command finds that its arguments make no sense, or that there is no such key.
+/// Every command that the store sends or its script calls, in a form that does nothing: an access
+/// rule is judged before the command finds that its arguments make no sense, or that there is no
+/// such key.
 fn trials(
     keys: &ShardKeys,
     settings: &Settings,
@@ -274,7 +284,12 @@ impl Inner {
         match self.server_time(hold).await {
             Ok(time) => judge_clock(time, SystemClock.now(), report),
             Err(error) => {
-                report.add(Severity::Warning, "clock", format!("the clock cannot be read: {error}"), "");
+                report.add(
+                    Severity::Warning,
+                    "clock",
+                    format!("the clock cannot be read: {error}"),
+                    "",
+                );
             }
         }
         self.try_rights(hold, shard, report).await;
@@ -286,14 +301,20 @@ impl Inner {
         command: &'static str,
         arguments: Vec<Bytes>,
     ) -> Result<Value, StoreError> {
-        hold.command(command, arguments.into_iter().map(Value::Bytes).collect(), self.settings.write_timeout)
-            .await
+        hold.command(
+            command,
+            arguments.into_iter().map(Value::Bytes).collect(),
+            self.settings.write_timeout,
+        )
+        .await
     }
 
     /// A setting of the server, if the user may read it.
     async fn setting(&self, hold: &Hold, name: &'static str) -> Option<String> {
         let arguments = vec![Bytes::from_static(b"GET"), Bytes::from_static(name.as_bytes())];
-        let Ok(Value::Array(parts)) = self.inquire(hold, "CONFIG", arguments).await else { return None };
+        let Ok(Value::Array(parts)) = self.inquire(hold, "CONFIG", arguments).await else {
+            return None;
+        };
         parts.get(1).and_then(Value::as_string)
     }
 
@@ -301,7 +322,8 @@ impl Inner {
         let Value::Array(parts) = self.inquire(hold, "TIME", Vec::new()).await? else {
             return Err(odd_reply("redis"));
         };
-        let number = |n: usize| parts.get(n).and_then(Value::as_u64).ok_or_else(|| odd_reply("redis"));
+        let number =
+            |n: usize| parts.get(n).and_then(Value::as_u64).ok_or_else(|| odd_reply("redis"));
         Ok(Timestamp::from_secs(number(0)?).plus(Duration::from_micros(number(1)?)))
     }
 
@@ -369,10 +391,12 @@ impl Inner {
                         Severity::Warning,
                         "amnesia",
                         format!(
-                            "revocations were lost; the standing of tokens issued up to {} is unknown",
+                            "revocations were lost; the standing of tokens issued up to {} is \
+                             unknown",
                             self.memory.doubt(known).horizon
                         ),
-                        "nothing: it ends when the last of them has expired, or a mirror has written everything again; find out why the data was lost",
+                        "nothing: it ends when the last of them has expired, or a mirror has \
+                         written everything again; find out why the data was lost",
                     );
                 }
                 Some(Known { life, .. }) => report.add(

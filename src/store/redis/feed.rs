@@ -1,7 +1,8 @@
 //! [`RedisFeed`]: the log of one shard, for a mirror.
 //!
-//! It has a connection of its own, because reading a log blocks it. Questions are asked one after the other; every one
-//! has a deadline. After a failure the connection is thrown away, and the next one asks anew who the primary is.
+//! It has a connection of its own, because reading a log blocks it. Questions are asked one after
+//! the other; every one has a deadline. After a failure the connection is thrown away, and the next
+//! one asks anew who the primary is.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,16 +30,19 @@ const LIMIT: Duration = Duration::from_millis(500);
 const COMMAND_LIMIT: Duration = Duration::from_secs(5);
 /// How often the sentinels are asked whether the primary is another.
 const FIND_EVERY: Duration = Duration::from_secs(1);
-/// How exactly it is known when a mirror was last heard of: a place in the index that does not change costs Redis nothing.
+/// How exactly it is known when a mirror was last heard of: a place in the index that does not
+/// change costs Redis nothing.
 const HOUR: u64 = 60 * 60 * 1000;
-/// How long the index remembers a mirror that was not heard of any more, in milliseconds. The leases are what counts.
+/// How long the index remembers a mirror that was not heard of any more, in milliseconds. The
+/// leases are what counts.
 const REMEMBERED: u64 = 24 * HOUR;
 /// Members of a page of the snapshot, about: a millisecond of the time of Redis.
 const PAGE: &str = "2000";
 /// Entries that are read at once.
 const ENTRIES: &str = "1000";
 
-/// The log of one shard of a [`RedisStore`](super::RedisStore), made by [`Mirror::builder`](crate::Mirror::builder).
+/// The log of one shard of a [`RedisStore`](super::RedisStore), made by
+/// [`Mirror::builder`](crate::Mirror::builder).
 pub struct RedisFeed {
     store: Arc<Inner>,
     shard: u16,
@@ -103,10 +107,9 @@ impl RedisFeed {
             None if self.find.is_none() && self.find_at <= Instant::now() => {
                 let (dialer, wire, slot) =
                     (Arc::clone(&self.store.dialer), Arc::clone(self.wire()?), self.slot());
-                self.find =
-                    Some(tokio::spawn(
-                        async move { dialer.find(slot).await.map(|found| found == wire.server) },
-                    ));
+                self.find = Some(tokio::spawn(async move {
+                    dialer.find(slot).await.map(|found| found == wire.server)
+                }));
                 self.find_at = Instant::now() + FIND_EVERY;
             }
             None => {}
@@ -114,15 +117,22 @@ impl RedisFeed {
         Ok(())
     }
 
-    /// Takes a lease, and a place in the index, for a mirror that is in a life. Says whether the place is a new one.
+    /// Takes a lease, and a place in the index, for a mirror that is in a life. Says whether the
+    /// place is a new one.
     async fn renew(&self, progress: &Progress) -> Result<bool, StoreError> {
         if progress.epoch == 0 {
             return Ok(false);
         }
         let time = self.time.ok_or_else(|| unreachable("the time of redis is not known yet"))?;
-        let lease = Lease { life: progress.epoch, seq: progress.seq, name: Arc::clone(&progress.name) };
+        let lease =
+            Lease { life: progress.epoch, seq: progress.seq, name: Arc::clone(&progress.name) };
         let millis = progress.lease.as_millis().max(1).to_string();
-        let set = vec![self.names().lease(self.id), lease.print(), Bytes::from_static(b"PX"), millis.into()];
+        let set = vec![
+            self.names().lease(self.id),
+            lease.print(),
+            Bytes::from_static(b"PX"),
+            millis.into(),
+        ];
         let hour = time.as_millis() / HOUR * HOUR;
         let add = vec![self.names().mirrors.clone(), hour.to_string().into(), self.id.print()];
         let (set, add) = tokio::join!(biased; self.ask("SET", set), self.ask("ZADD", add));
@@ -138,7 +148,8 @@ impl RedisFeed {
         let past = hour.saturating_sub(REMEMBERED).to_string();
         let forget = vec![index.clone(), "-inf".into(), past.into()];
         let keep = vec![index.clone(), (hour + 2 * REMEMBERED).to_string().into()];
-        let (swept, kept) = tokio::join!(self.ask("ZREMRANGEBYSCORE", forget), self.ask("PEXPIREAT", keep));
+        let (swept, kept) =
+            tokio::join!(self.ask("ZREMRANGEBYSCORE", forget), self.ask("PEXPIREAT", keep));
         swept.and(kept).map(|_| ())
     }
 
@@ -151,8 +162,11 @@ impl RedisFeed {
         if fingerprints.is_empty() {
             return Ok(Vec::new());
         }
-        let keys = fingerprints.iter().map(|fingerprint| self.names().record(fingerprint)).collect();
-        let Value::Array(values) = self.ask("MGET", keys).await? else { return Err(odd_reply("redis")) };
+        let keys =
+            fingerprints.iter().map(|fingerprint| self.names().record(fingerprint)).collect();
+        let Value::Array(values) = self.ask("MGET", keys).await? else {
+            return Err(odd_reply("redis"));
+        };
         if values.len() != fingerprints.len() {
             return Err(odd_reply("redis"));
         }
@@ -172,14 +186,16 @@ impl Feed for RedisFeed {
         self.drop_connection();
         let server = self.store.dialer.find(self.slot()).await?;
         self.wire = Some(Arc::new(self.store.dialer.open(server.clone(), COMMAND_LIMIT).await?));
-        // One that hung while it was connected to may have been replaced meanwhile, and does not know it yet.
+        // One that hung while it was connected to may have been replaced meanwhile, and does not
+        // know it yet.
         if self.store.dialer.find(self.slot()).await? != server {
             return Err(StoreError::new(
                 StoreErrorKind::NotPrimary,
                 "the server was replaced as the primary while it was connected to",
             ));
         }
-        compare(self.wire()?, &self.store.keys, &self.store.memory, self.shard..self.shard + 1).await?;
+        compare(self.wire()?, &self.store.keys, &self.store.memory, self.shard..self.shard + 1)
+            .await?;
         self.find_at = Instant::now() + FIND_EVERY;
         Ok(())
     }
@@ -188,8 +204,8 @@ impl Feed for RedisFeed {
         self.ask_who_is_primary().await?;
         let known = self.store.memory.recall(self.shard);
         let life = vec![self.names().life.clone()];
-        // All in one trip, in this order. The lease comes first: whatever is not in the life yet finds it. The role is asked
-        // for last: whoever was the primary afterwards was it before.
+        // All in one trip, in this order. The lease comes first: whatever is not in the life yet
+        // finds it. The role is asked for last: whoever was the primary afterwards was it before.
         let (lease, life, time, role) = tokio::join!(
             biased;
             self.renew(&progress),
@@ -204,7 +220,8 @@ impl Feed for RedisFeed {
                 "the server is not a primary, but a replica",
             ));
         }
-        let doubt = self.store.memory.judge(Via::Feed, self.shard, known.as_ref(), life.as_bytes())?;
+        let doubt =
+            self.store.memory.judge(Via::Feed, self.shard, known.as_ref(), life.as_bytes())?;
         let life = life.as_bytes().and_then(|value| schema::Life::parse(value).ok());
         let life = life.ok_or_else(|| odd_reply("redis"))?;
         let time = parse_time(&time).ok_or_else(|| odd_reply("redis"))?;
@@ -246,18 +263,25 @@ impl Feed for RedisFeed {
             _ => scan(self.wire()?, self.names(), cursor).await?,
         };
         let Value::Array(reply) = reply else { return Err(odd_reply("redis")) };
-        let [position, Value::Array(members)] = reply.as_slice() else { return Err(odd_reply("redis")) };
-        let position: u64 =
-            position.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| odd_reply("redis"))?;
+        let [position, Value::Array(members)] = reply.as_slice() else {
+            return Err(odd_reply("redis"));
+        };
+        let position: u64 = position
+            .as_str()
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| odd_reply("redis"))?;
         let is_index = cursor & 1 == 0;
         let next = match position {
             0 => is_index.then_some(1),
             position => Some(position << 1 | cursor & 1),
         };
         if let Some(next) = next {
-            let (wire, keys, shard) = (Arc::clone(self.wire()?), Arc::clone(&self.store.keys), self.shard);
-            self.ahead =
-                Some((next, tokio::spawn(async move { scan(&wire, keys.shard(shard), next).await })));
+            let (wire, keys, shard) =
+                (Arc::clone(self.wire()?), Arc::clone(&self.store.keys), self.shard);
+            self.ahead = Some((
+                next,
+                tokio::spawn(async move { scan(&wire, keys.shard(shard), next).await }),
+            ));
         }
         let mut facts = Vec::with_capacity(members.len() / 2);
         let mut unread = Vec::new();
@@ -268,7 +292,10 @@ impl Feed for RedisFeed {
                 Member::parse(member)
             } else {
                 <[u8; 16]>::try_from(member)
-                    .map(|bytes| Member { class: Class::Read, fingerprint: Fingerprint::from_bytes(bytes) })
+                    .map(|bytes| Member {
+                        class: Class::Read,
+                        fingerprint: Fingerprint::from_bytes(bytes),
+                    })
                     .map_err(|_| schema::Unreadable)
             };
             let member = member.map_err(|_| odd_reply("redis"))?;
@@ -285,12 +312,16 @@ impl Feed for RedisFeed {
         Ok(SnapshotPage { facts, next })
     }
 
-    async fn find(&mut self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<Fact>>, StoreError> {
+    async fn find(
+        &mut self,
+        fingerprints: &[Fingerprint],
+    ) -> Result<Vec<Option<Fact>>, StoreError> {
         self.records(fingerprints).await
     }
 
     async fn read(&mut self, after: LogId, wait: Duration) -> Result<Vec<LogEntry>, StoreError> {
-        let mut arguments = vec![Bytes::from_static(b"COUNT"), Bytes::from_static(ENTRIES.as_bytes())];
+        let mut arguments =
+            vec![Bytes::from_static(b"COUNT"), Bytes::from_static(ENTRIES.as_bytes())];
         // Zero would be for ever.
         if wait >= Duration::from_millis(1) {
             arguments.extend([Bytes::from_static(b"BLOCK"), wait.as_millis().to_string().into()]);
@@ -316,7 +347,10 @@ impl Feed for RedisFeed {
     async fn leave(&mut self) {
         let (lease, index) = (self.names().lease(self.id), self.names().mirrors.clone());
         // If it cannot be said, the lease ends by itself.
-        let _ = tokio::join!(self.ask("DEL", vec![lease]), self.ask("ZREM", vec![index, self.id.print()]));
+        let _ = tokio::join!(
+            self.ask("DEL", vec![lease]),
+            self.ask("ZREM", vec![index, self.id.print()])
+        );
         self.drop_connection();
     }
 }
@@ -395,7 +429,8 @@ pub(super) fn parse_time(reply: &Value) -> Option<Timestamp> {
     Some(Timestamp::from_millis(secs.checked_mul(1000)? + micros / 1000))
 }
 
-/// Scores are whole milliseconds below 2⁵³, which Redis prints as such or, when large, with an exponent.
+/// Scores are whole milliseconds below 2⁵³, which Redis prints as such or, when large, with an
+/// exponent.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
 fn parse_score(score: &Value) -> Option<Timestamp> {
     let text = score.as_str()?;
@@ -433,10 +468,16 @@ fn parse_entry(entry: &Value) -> Option<LogEntry> {
         })
     };
     let text = |wanted: &[u8]| field(wanted).and_then(|value| std::str::from_utf8(value).ok());
-    let mut numbers = text(b"n")?.split(' ').map(|word| word.parse().map(Timestamp::from_millis).ok());
+    let mut numbers =
+        text(b"n")?.split(' ').map(|word| word.parse().map(Timestamp::from_millis).ok());
     let mut next = || numbers.next().flatten();
-    let fact =
-        Fact { all: next()?, cutoff: next()?, cutoff_set: next()?, reinstated: next()?, until: next()? };
+    let fact = Fact {
+        all: next()?,
+        cutoff: next()?,
+        cutoff_set: next()?,
+        reinstated: next()?,
+        until: next()?,
+    };
     Some(LogEntry {
         id: parse_id(id)?,
         epoch: u64::from_str_radix(text(b"e")?, 16).ok()?,

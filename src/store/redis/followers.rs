@@ -1,8 +1,9 @@
 //! Which mirrors there are, and how far they have come.
 //!
-//! A mirror renews its lease with every heartbeat, *before* the state is read by which it proves that it is fresh, and for
-//! longer than it is fresh by that proof. So after a write is confirmed, every mirror that might answer from memory without it has a
-//! lease; one whose lease is over has to read the state again first, and the write is in that.
+//! A mirror renews its lease with every heartbeat, *before* the state is read by which it proves
+//! that it is fresh, and for longer than it is fresh by that proof. So after a write is confirmed,
+//! every mirror that might answer from memory without it has a lease; one whose lease is over has
+//! to read the state again first, and the write is in that.
 
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use super::schema::{Lease, Life, MirrorId};
 use super::wire::odd_reply;
 use crate::store::{Fence, Follower, StoreError, StoreErrorKind};
 
-/// How long after the beginning of a life mirrors that followed another one may be unknown: the default lease.
+/// How long after the beginning of a life mirrors that followed another one may be unknown: the
+/// default lease.
 const UNSURE: Duration = Duration::from_secs(2);
 
 impl Inner {
@@ -28,7 +30,8 @@ impl Inner {
             ));
         }
         let names = self.keys.shard(fence.shard);
-        let all = vec![names.mirrors.clone(), Bytes::from_static(b"-inf"), Bytes::from_static(b"+inf")];
+        let all =
+            vec![names.mirrors.clone(), Bytes::from_static(b"-inf"), Bytes::from_static(b"+inf")];
         let Value::Array(members) = self.look_up(&fence, "ZRANGEBYSCORE", all).await? else {
             return Err(odd_reply("redis"));
         };
@@ -37,15 +40,18 @@ impl Inner {
             let id = member.as_bytes().and_then(|member| MirrorId::parse(member).ok());
             keys.push(names.lease(id.ok_or_else(|| odd_reply("redis"))?));
         }
-        let (time, values) =
-            tokio::join!(self.look_up(&fence, "TIME", Vec::new()), self.look_up(&fence, "MGET", keys));
+        let (time, values) = tokio::join!(
+            self.look_up(&fence, "TIME", Vec::new()),
+            self.look_up(&fence, "MGET", keys)
+        );
         let (time, Value::Array(values)) = (time?, values?) else { return Err(odd_reply("redis")) };
         let [life, leases @ ..] = values.as_slice() else { return Err(odd_reply("redis")) };
         let life = life.as_bytes().and_then(|life| Life::parse(life).ok());
         let Some(life) = life.filter(|life| life.id == fence.epoch && life.seq >= fence.seq) else {
             return Err(StoreError::new(
                 StoreErrorKind::Amnesia,
-                "redis has begun another life since the write, which may be lost; it may be repeated",
+                "redis has begun another life since the write, which may be lost; it may be \
+                 repeated",
             ));
         };
         let time = parse_time(&time).ok_or_else(|| odd_reply("redis"))?;
@@ -53,7 +59,8 @@ impl Inner {
             // With the data of a former life, their leases may be gone.
             return Err(StoreError::new(
                 StoreErrorKind::Stale,
-                "the life of the shard has just begun, and mirrors that are there may not have said so yet",
+                "the life of the shard has just begun, and mirrors that are there may not have \
+                 said so yet",
             ));
         }
         let follower = |lease: &Value| {

@@ -9,8 +9,9 @@
 //!    └─────────────────────────────────────┘ not a primary any more · sentinels name another one
 //! ```
 //!
-//! While it is down, questions are answered at once, with the reason. Only a connection that has answered the keeper's
-//! own question brings it up again, and always a new one: answers that come late have nowhere to arrive.
+//! While it is down, questions are answered at once, with the reason. Only a connection that has
+//! answered the keeper's own question brings it up again, and always a new one: answers that come
+//! late have nowhere to arrive.
 
 use std::future::pending;
 use std::ops::Range;
@@ -36,7 +37,8 @@ use super::schema::Keys;
 use super::wire::{Address, CONNECT_TIMEOUT, Wire, classify, code_of, odd_reply, timed_out};
 use crate::store::{StoreError, StoreErrorKind};
 
-/// How often the keeper asks whether all is well; also how late a loss of data is noticed without traffic.
+/// How often the keeper asks whether all is well; also how late a loss of data is noticed without
+/// traffic.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 /// How soon it asks again after a probe that was not answered.
 const PROBE_AGAIN: Duration = Duration::from_millis(25);
@@ -107,7 +109,8 @@ impl Link {
     pub(crate) fn start(config: LinkConfig) -> Self {
         let slots = Arc::new(Semaphore::new(config.in_flight));
         let starting = StoreError::new(StoreErrorKind::Unreachable, "not connected to redis yet");
-        let core = Arc::new(Core { config, state: ArcSwap::from_pointee(State::Down(starting)), slots });
+        let core =
+            Arc::new(Core { config, state: ArcSwap::from_pointee(State::Down(starting)), slots });
         let keeper = tokio::spawn(Arc::clone(&core).keep());
         Self { core, keeper }
     }
@@ -116,7 +119,10 @@ impl Link {
     pub(crate) fn seize(&self) -> Result<Hold, StoreError> {
         let lane = self.core.lane()?;
         let permit = Arc::clone(&self.core.slots).try_acquire_owned().map_err(|_| {
-            StoreError::new(StoreErrorKind::Overloaded, "as many questions to redis are open as are allowed")
+            StoreError::new(
+                StoreErrorKind::Overloaded,
+                "as many questions to redis are open as are allowed",
+            )
         })?;
         Ok(Hold { lane, _permit: permit })
     }
@@ -175,7 +181,8 @@ impl Hold {
         T::Error: Into<fred::error::Error> + Send,
     {
         let command = CustomCommand::new_static(command, None::<u16>, false);
-        let asked = self.lane.answer(self.lane.conn.wire.client.custom::<Value, _>(command, arguments));
+        let asked =
+            self.lane.answer(self.lane.conn.wire.client.custom::<Value, _>(command, arguments));
         timeout(limit, asked).await.unwrap_or_else(|_| Err(self.lane.count_timeout()))
     }
 
@@ -199,7 +206,8 @@ impl Lane {
         }
     }
 
-    /// The answer to a question; an error as soon as the connection is given up, which fred may not tell.
+    /// The answer to a question; an error as soon as the connection is given up, which fred may not
+    /// tell.
     async fn answer(
         &self,
         asked: impl Future<Output = Result<Value, fred::error::Error>>,
@@ -213,7 +221,8 @@ impl Lane {
         }
     }
 
-    /// Judges the connection by what came of a question, and the answer by the connection it came on.
+    /// Judges the connection by what came of a question, and the answer by the connection it came
+    /// on.
     fn settle<T>(&self, answer: Result<T, fred::error::Error>) -> Result<T, StoreError> {
         match answer {
             Ok(value) => {
@@ -223,8 +232,11 @@ impl Lane {
                 // An answer from a primary that has been replaced meanwhile proves nothing.
                 if self.core.is_current(&self.conn) { Ok(value) } else { Err(replaced()) }
             }
-            Err(error) if *error.kind() == fred::error::ErrorKind::Timeout => Err(self.count_timeout()),
-            // A connection that is given up takes along what is under way; fred then has no word of its own for it.
+            Err(error) if *error.kind() == fred::error::ErrorKind::Timeout => {
+                Err(self.count_timeout())
+            }
+            // A connection that is given up takes along what is under way; fred then has no word of
+            // its own for it.
             Err(_) if !self.core.is_current(&self.conn) => {
                 Err(self.conn.lost.borrow().clone().unwrap_or_else(replaced))
             }
@@ -249,7 +261,10 @@ impl Lane {
 }
 
 fn replaced() -> StoreError {
-    StoreError::new(StoreErrorKind::Unreachable, "the connection was given up before the answer came")
+    StoreError::new(
+        StoreErrorKind::Unreachable,
+        "the connection was given up before the answer came",
+    )
 }
 
 /// Whether an error says that the *connection*, or the server behind it, is not the one to talk to.
@@ -267,7 +282,8 @@ fn is_fatal(error: &fred::error::Error, failure: &StoreError) -> bool {
 
 // === The keeper ===
 
-/// A connection that nobody watches over any more is not to be believed: it ends with its keeper, however that ends.
+/// A connection that nobody watches over any more is not to be believed: it ends with its keeper,
+/// however that ends.
 struct Watched(Arc<Core>);
 
 impl Drop for Watched {
@@ -275,7 +291,8 @@ impl Drop for Watched {
         let ended = "the task that watches over the connection to redis has ended";
         let error = StoreError::new(StoreErrorKind::Unreachable, ended);
         if std::thread::panicking() {
-            tracing::error!(purpose = ?self.0.config.purpose, %error, "redis cannot be used until the program is restarted");
+            tracing::error!(purpose = ?self.0.config.purpose, %error, "redis cannot be used until \
+                the program is restarted");
             self.0.report(Some(&error));
         }
         if let State::Up(conn) = &*self.0.state.swap(Arc::new(State::Down(error.clone()))) {
@@ -301,7 +318,9 @@ impl Core {
     /// From now on questions are answered with this error; the keeper is told.
     fn give_up(&self, conn: &Arc<Conn>, error: &StoreError) {
         let was = self.state.rcu(|state| match &**state {
-            State::Up(current) if Arc::ptr_eq(current, conn) => Arc::new(State::Down(error.clone())),
+            State::Up(current) if Arc::ptr_eq(current, conn) => {
+                Arc::new(State::Down(error.clone()))
+            }
             _ => Arc::clone(state),
         });
         if matches!(&*was, State::Up(current) if Arc::ptr_eq(current, conn)) {
@@ -323,16 +342,21 @@ impl Core {
             match self.connect().await {
                 Ok(wire) => {
                     let server = Address(&wire.server).to_string();
-                    let conn =
-                        Arc::new(Conn { wire, timeouts: AtomicU32::new(0), lost: watch::Sender::new(None) });
+                    let conn = Arc::new(Conn {
+                        wire,
+                        timeouts: AtomicU32::new(0),
+                        lost: watch::Sender::new(None),
+                    });
                     self.state.store(Arc::new(State::Up(Arc::clone(&conn))));
                     tracing::info!(purpose = ?self.config.purpose, server, "connected to redis");
                     self.report(None);
                     told = false;
                     let since = Instant::now();
                     let error = self.watch_over(&conn).await;
-                    // A server that answers the keeper but not the checks must not be stormed with connections.
-                    failures = if since.elapsed() < STABLE { (failures + 1).min(UNSTABLE) } else { 0 };
+                    // A server that answers the keeper but not the checks must not be stormed with
+                    // connections.
+                    failures =
+                        if since.elapsed() < STABLE { (failures + 1).min(UNSTABLE) } else { 0 };
                     self.give_up(&conn, &error);
                     conn.wire.end();
                     self.tell(&error, &mut told);
@@ -352,7 +376,8 @@ impl Core {
     fn tell(&self, error: &StoreError, told: &mut bool) {
         self.report(Some(error));
         if !*told {
-            tracing::warn!(purpose = ?self.config.purpose, %error, "redis cannot be used; trying until it can");
+            tracing::warn!(purpose = ?self.config.purpose, %error, "redis cannot be used; trying \
+                until it can");
             *told = true;
         }
     }
@@ -373,7 +398,8 @@ impl Core {
         let wire = dialer.open(dialer.find(self.config.slot).await?, net).await?;
         let limit = self.config.limit.max(Duration::from_millis(50));
         Self::ask_role(&wire, limit).await?;
-        // One that hung while it was connected to may have been replaced meanwhile, and does not know it yet.
+        // One that hung while it was connected to may have been replaced meanwhile, and does not
+        // know it yet.
         if dialer.find(self.config.slot).await? != wire.server {
             return Err(StoreError::new(
                 StoreErrorKind::NotPrimary,
@@ -413,8 +439,10 @@ impl Core {
         }
         let shards = self.config.shards.clone();
         let known: Vec<_> = shards.clone().map(|shard| self.config.memory.recall(shard)).collect();
-        let keys: Vec<Value> =
-            shards.clone().map(|shard| Value::Bytes(self.config.keys.shard(shard).life.clone())).collect();
+        let keys: Vec<Value> = shards
+            .clone()
+            .map(|shard| Value::Bytes(self.config.keys.shard(shard).life.clone()))
+            .collect();
         let Value::Array(lives) = wire.ask("MGET", keys, limit).await? else {
             return Err(odd_reply("redis"));
         };
@@ -456,15 +484,17 @@ impl Core {
         loop {
             match self.probe(wire, self.config.limit).await {
                 Ok(()) => unanswered = 0,
-                Err(error) if error.kind() == StoreErrorKind::Timeout && unanswered == 0 => unanswered += 1,
+                Err(error) if error.kind() == StoreErrorKind::Timeout && unanswered == 0 => {
+                    unanswered += 1
+                }
                 Err(error) => return error,
             }
             sleep(if unanswered == 0 { PROBE_EVERY } else { PROBE_AGAIN }).await;
         }
     }
 
-    /// A primary that is cut off from its sentinels does not know that it has been replaced. (One that is cut off from
-    /// its cluster stops by itself.)
+    /// A primary that is cut off from its sentinels does not know that it has been replaced. (One
+    /// that is cut off from its cluster stops by itself.)
     async fn follow_sentinels(&self, wire: &Wire) -> StoreError {
         if !self.config.dialer.has_sentinels() {
             return pending().await;
@@ -475,7 +505,10 @@ impl Core {
             if let Ok(server) = self.config.dialer.find(self.config.slot).await
                 && server != wire.server
             {
-                return StoreError::new(StoreErrorKind::NotPrimary, "the sentinels name another primary");
+                return StoreError::new(
+                    StoreErrorKind::NotPrimary,
+                    "the sentinels name another primary",
+                );
             }
         }
     }
@@ -508,6 +541,9 @@ mod tests {
         while !link.keeper.is_finished() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(problem().unwrap(), "the task that watches over the connection to redis has ended");
+        assert_eq!(
+            problem().unwrap(),
+            "the task that watches over the connection to redis has ended"
+        );
     }
 }

@@ -6,9 +6,11 @@ use std::ops::Range;
 use super::guard::Purpose;
 use crate::store::StoreError;
 
-/// Whether Redis can be used right now; see [`RedisStore::watch_health`](super::RedisStore::watch_health).
+/// Whether Redis can be used right now; see
+/// [`RedisStore::watch_health`](super::RedisStore::watch_health).
 ///
-/// `Display` says it in one line, for a readiness probe or a log: `redis can be used`, or what cannot be done, and why.
+/// `Display` says it in one line, for a readiness probe or a log: `redis can be used`, or what
+/// cannot be done, and why.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Health {
@@ -24,13 +26,20 @@ impl Health {
     pub(crate) fn starting(links: &[Range<u16>]) -> Self {
         let pending = links
             .iter()
-            .flat_map(|shards| [(Purpose::Checks, shards.clone()), (Purpose::Writes, shards.clone())])
+            .flat_map(|shards| {
+                [(Purpose::Checks, shards.clone()), (Purpose::Writes, shards.clone())]
+            })
             .collect();
         Self { checks: Vec::new(), writes: Vec::new(), pending, is_divided: links.len() > 1 }
     }
 
     /// A link is up, or down for this reason.
-    pub(super) fn note(&mut self, purpose: Purpose, shards: &Range<u16>, error: Option<&StoreError>) {
+    pub(super) fn note(
+        &mut self,
+        purpose: Purpose,
+        shards: &Range<u16>,
+        error: Option<&StoreError>,
+    ) {
         let links = match purpose {
             Purpose::Checks => &mut self.checks,
             Purpose::Writes => &mut self.writes,
@@ -78,13 +87,15 @@ impl Health {
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut before = "";
-        for (what, links) in
-            [("tokens cannot be checked", &self.checks), ("revocations cannot be written", &self.writes)]
-        {
+        for (what, links) in [
+            ("tokens cannot be checked", &self.checks),
+            ("revocations cannot be written", &self.writes),
+        ] {
             let Some((_, error)) = links.first() else { continue };
             write!(f, "{before}{what}")?;
             if self.is_divided {
-                let mut shards: Vec<_> = links.iter().flat_map(|(shards, _)| shards.clone()).collect();
+                let mut shards: Vec<_> =
+                    links.iter().flat_map(|(shards, _)| shards.clone()).collect();
                 shards.sort_unstable();
                 let shards: Vec<_> = shards.iter().map(u16::to_string).collect();
                 write!(f, " (shards {})", shards.join(", "))?;

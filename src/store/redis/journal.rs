@@ -36,13 +36,22 @@ impl RedisStore {
     ) -> Result<(), StoreError> {
         let (shard, key) = self.journal(target);
         let retention = u64::try_from(retention.as_millis()).unwrap_or(FAR).clamp(1, FAR);
-        let arguments =
-            vec!["1".into(), key, entry, most.to_string().into(), Bytes::from(retention.to_string())];
+        let arguments = vec![
+            "1".into(),
+            key,
+            entry,
+            most.to_string().into(),
+            Bytes::from(retention.to_string()),
+        ];
         self.inner.send(shard, Command::Script(&APPEND), arguments).await.map(drop)
     }
 
     /// The latest entries of the journal of `target`, the latest first.
-    pub(crate) async fn entries(&self, target: &Target, most: NonZeroU32) -> Result<Vec<Bytes>, StoreError> {
+    pub(crate) async fn entries(
+        &self,
+        target: &Target,
+        most: NonZeroU32,
+    ) -> Result<Vec<Bytes>, StoreError> {
         let (shard, key) = self.journal(target);
         let [end, start, count] = [&b"+"[..], b"-", b"COUNT"].map(Bytes::from_static);
         let arguments = vec![key, end, start, count, most.to_string().into()];

@@ -1,7 +1,7 @@
 //! Amnesia: how this process notices that Redis has lost data, and which tokens it doubts then.
 //!
-//! The [`Life`] of a shard is read together with every record. It is compared with what this process knew when it
-//! *sent* the question, so replies that overtake each other raise no alarm:
+//! The [`Life`] of a shard is read together with every record. It is compared with what this
+//! process knew when it *sent* the question, so replies that overtake each other raise no alarm:
 //!
 //! | the life is | what happened | what is doubted |
 //! | --- | --- | --- |
@@ -13,17 +13,19 @@
 //! | another one, begun before the known one or its latest known change | two primaries were believed at once, or an older state has come back | everything, until a new life has begun |
 //! | another one | any of these, and someone was faster | tokens issued up to its birth |
 //!
-//! A token that is in doubt and not found to be revoked is [`StoreErrorKind::Amnesia`]: the policy decides. Tokens
-//! issued later than the horizon cannot have been revoked before it, and pass.
+//! A token that is in doubt and not found to be revoked is [`StoreErrorKind::Amnesia`]: the policy
+//! decides. Tokens issued later than the horizon cannot have been revoked before it, and pass.
 //!
-//! A horizon is lifted when all that was lost is in redis again. That is a change of the life with a number of its own; by it
-//! whoever read the life before knows which came later. It holds for those who know no more of the former life than the one
-//! who lifted it: all others say so, and the horizon is drawn anew. How much one knows is told by a number, so nobody can claim to
-//! know all of a life that went on from an older state: after a restart or a fail-over that lost data, the horizon stays.
+//! A horizon is lifted when all that was lost is in redis again. That is a change of the life with
+//! a number of its own; by it whoever read the life before knows which came later. It holds for
+//! those who know no more of the former life than the one who lifted it: all others say so, and the
+//! horizon is drawn anew. How much one knows is told by a number, so nobody can claim to know all
+//! of a life that went on from an older state: after a restart or a fail-over that lost data, the
+//! horizon stays.
 //!
-//! A question may be under way for long, and may itself be the one that begins a life in ignorance of the last one. So
-//! what is known only grows: once a process has heard of two lives, it never again takes either for the first, and says
-//! so to redis until redis says so to all.
+//! A question may be under way for long, and may itself be the one that begins a life in ignorance
+//! of the last one. So what is known only grows: once a process has heard of two lives, it never
+//! again takes either for the first, and says so to redis until redis says so to all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,8 +58,9 @@ pub(crate) struct Memory {
 pub(crate) struct Known {
     /// As redis holds it.
     pub(crate) life: Life,
-    /// A life that this process knew before, until it has told redis: so that all others hear that this one is not the first,
-    /// and how much there was in it that has to be there again before the horizon may be lifted.
+    /// A life that this process knew before, until it has told redis: so that all others hear that
+    /// this one is not the first, and how much there was in it that has to be there again before
+    /// the horizon may be lifted.
     pub(crate) former: Option<Former>,
     /// Changes of this life were lost: a new one has to begin.
     pub(crate) lost: bool,
@@ -83,7 +86,8 @@ pub(crate) struct Former {
     seq: u64,
 }
 
-/// In place of one whose id does not matter, or of several: no life has it, so nobody can claim to know it all.
+/// In place of one whose id does not matter, or of several: no life has it, so nobody can claim to
+/// know it all.
 const SOME_LIFE: Former = Former { id: 0, seq: FAR };
 
 impl Known {
@@ -112,7 +116,8 @@ impl Known {
         marks
     }
 
-    /// What the script is told, so that it begins a new life or draws a horizon where one is missing.
+    /// What the script is told, so that it begins a new life or draws a horizon where one is
+    /// missing.
     pub(crate) fn for_script(&self) -> Told {
         let Life { id, seq, .. } = self.life;
         match self.former {
@@ -125,16 +130,18 @@ impl Known {
     fn doubt(&self) -> Doubt {
         let Life { birth, horizon, lifted, .. } = self.life;
         match self.former {
-            // Until the script has said how long it lasts, or that it was lifted for those who know this much.
+            // Until the script has said how long it lasts, or that it was lifted for those who know
+            // this much.
             Some(_) if horizon < birth => Doubt { horizon: birth, lifted: FOREVER },
             _ => Doubt { horizon, lifted },
         }
     }
 
-    /// Takes in what was read of the same life. Replies may be read in another order than they were given, so nothing
-    /// that is known is given up for what is not.
+    /// Takes in what was read of the same life. Replies may be read in another order than they were
+    /// given, so nothing that is known is given up for what is not.
     fn join(&mut self, life: Life) {
-        let [older, newer] = if life.seq >= self.life.seq { [self.life, life] } else { [life, self.life] };
+        let [older, newer] =
+            if life.seq >= self.life.seq { [self.life, life] } else { [life, self.life] };
         let stays = older.horizon > newer.horizon && !newer.is_lifted_since(&older);
         let drawn = if stays { older } else { newer };
         self.life = Life { horizon: drawn.horizon, lifted: drawn.lifted, ..newer };
@@ -146,12 +153,15 @@ impl Known {
         Self {
             former: Some(match self.former {
                 None if !self.lost => Former { id: self.life.id, seq: self.life.seq },
-                // Where it went on without what this process knew, its numbers were given out a second time.
+                // Where it went on without what this process knew, its numbers were given out a
+                // second time.
                 _ => SOME_LIFE,
             }),
-            // The former life went on after this one had begun, or began later: two primaries were believed at once, or
-            // an old state has come back. What was written meanwhile is lost as well.
-            lost: latest.max(self.life.birth.as_millis()) > life.horizon.max(life.birth).as_millis(),
+            // The former life went on after this one had begun, or began later: two primaries were
+            // believed at once, or an old state has come back. What was written meanwhile is lost
+            // as well.
+            lost: latest.max(self.life.birth.as_millis())
+                > life.horizon.max(life.birth).as_millis(),
             ..Self::first(via, life)
         }
     }
@@ -203,8 +213,8 @@ impl Memory {
         Duration::from_millis(self.span.load(Ordering::Relaxed))
     }
 
-    /// Which tokens are in doubt, as long as this life goes on. Others may have drawn the horizon who expect no tokens as
-    /// long-lived as this process does.
+    /// Which tokens are in doubt, as long as this life goes on. Others may have drawn the horizon
+    /// who expect no tokens as long-lived as this process does.
     pub(crate) fn doubt(&self, known: &Known) -> Doubt {
         let doubt = known.doubt();
         if doubt.horizon == Timestamp::ZERO {
@@ -218,7 +228,8 @@ impl Memory {
         self.shards.get(usize::from(shard)).and_then(ArcSwapOption::load_full)
     }
 
-    /// Compares what was read with what was known when the question was sent, and with what is known now.
+    /// Compares what was read with what was known when the question was sent, and with what is
+    /// known now.
     pub(crate) fn judge(
         &self,
         via: Via,
@@ -241,9 +252,13 @@ impl Memory {
             self.alarm.notify_one();
             return Err(amnesia("redis holds no life of this shard: its data was lost"));
         };
-        if before.is_some_and(|known| known.life.id == life.id && (known.lost || known.life.seq > life.seq)) {
+        if before.is_some_and(|known| {
+            known.life.id == life.id && (known.lost || known.life.seq > life.seq)
+        }) {
             self.alarm.notify_one();
-            return Err(amnesia("redis knows of fewer revocations than before: an older state was restored"));
+            return Err(amnesia(
+                "redis knows of fewer revocations than before: an older state was restored",
+            ));
         }
         self.learn(via, shard, before, life, None)
     }
@@ -260,9 +275,10 @@ impl Memory {
 
     /// Takes in a life that was read, or that the script has answered with.
     ///
-    /// What was known when the question was sent may be long out of date when it is answered, or have been nothing at
-    /// all. So the life is always laid beside the one that is known by now: another one may take its place only if that
-    /// one was known when the question was sent, and whatever this process knows of either is kept.
+    /// What was known when the question was sent may be long out of date when it is answered, or
+    /// have been nothing at all. So the life is always laid beside the one that is known by now:
+    /// another one may take its place only if that one was known when the question was sent, and
+    /// whatever this process knows of either is kept.
     fn learn(
         &self,
         via: Via,
@@ -297,7 +313,8 @@ impl Memory {
             tracing::warn!(
                 shard,
                 horizon = %learned.doubt().horizon,
-                "redis has lost revocations; the standing of tokens issued up to the horizon is unknown"
+                "redis has lost revocations; the standing of tokens issued up to the horizon is \
+                 unknown"
             );
         }
         if learned.lost {
@@ -306,7 +323,9 @@ impl Memory {
             ));
         }
         if learned.life.id != life.id {
-            return Err(amnesia("the life of the shard changed while the question was under way; ask again"));
+            return Err(amnesia(
+                "the life of the shard changed while the question was under way; ask again",
+            ));
         }
         if learned.life.is_lifted() && !life.is_lifted() {
             // What stands beside it was read before everything was there again.
@@ -315,19 +334,29 @@ impl Memory {
         Ok(self.doubt(&learned))
     }
 
-    /// On a new connection, a change that was known before was not found: whatever the life says, changes were lost.
+    /// On a new connection, a change that was known before was not found: whatever the life says,
+    /// changes were lost.
     pub(crate) fn miss(&self, shard: u16, known: &Known) {
         let Some(slot) = self.shards.get(usize::from(shard)) else { return };
         slot.rcu(|now| match now {
-            Some(now) if now.life.id == known.life.id => Some(Arc::new(Known { lost: true, ..**now })),
+            Some(now) if now.life.id == known.life.id => {
+                Some(Arc::new(Known { lost: true, ..**now }))
+            }
             other => other.clone(),
         });
         self.alarm.notify_one();
     }
 }
 
-/// What is to be known after an answer, by what is known now and what was known when the question was sent.
-fn next(now: Option<&Known>, via: Via, before: Option<Life>, life: Life, told: Option<Former>) -> Known {
+/// What is to be known after an answer, by what is known now and what was known when the question
+/// was sent.
+fn next(
+    now: Option<&Known>,
+    via: Via,
+    before: Option<Life>,
+    life: Life,
+    told: Option<Former>,
+) -> Known {
     let Some(now) = now else { return Known::first(via, life) };
     if now.life.id == life.id {
         let mut next = *now;
@@ -338,14 +367,16 @@ fn next(now: Option<&Known>, via: Via, before: Option<Life>, life: Life, told: O
         if told.is_some() && told == now.former {
             next.former = None;
         }
-        let is_gone = |before: Life| before.horizon > life.horizon && !life.is_lifted_since(&before);
+        let is_gone =
+            |before: Life| before.horizon > life.horizon && !life.is_lifted_since(&before);
         if before.is_some_and(|before| before.id == life.id && is_gone(before)) {
             // The horizon had been drawn and is gone again: it has to be drawn anew.
             next.former = Some(SOME_LIFE);
         }
         return next;
     }
-    // The question may have been sent before the known life was heard of. Then the later one is believed.
+    // The question may have been sent before the known life was heard of. Then the later one is
+    // believed.
     if before.is_some_and(|before| before.id == now.life.id) || life.birth > now.life.birth {
         return now.succeeded_by(via, life);
     }
@@ -366,7 +397,8 @@ pub(crate) fn read(value: &[u8]) -> Result<Life, StoreError> {
     Life::parse(value).map_err(|_| {
         StoreError::new(
             StoreErrorKind::Protocol,
-            "the life of the shard is unreadable: another program, or another version of this one, uses the prefix",
+            "the life of the shard is unreadable: another program, or another version of this one, \
+             uses the prefix",
         )
     })
 }

@@ -59,10 +59,13 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// The Redis client, in the version of which [`RedisStoreBuilder::with_config`] takes a configuration.
+/// The Redis client, in the version of which [`RedisStoreBuilder::with_config`] takes a
+/// configuration.
 pub use fred;
 
-use super::{Fence, Follower, ListQuery, Lookup, Needs, Page, Receipt, RevocationStore, StoreError};
+use super::{
+    Fence, Follower, ListQuery, Lookup, Needs, Page, Receipt, RevocationStore, StoreError,
+};
 use crate::revocation::{Record, Revocation, Target};
 use crate::verified::VerifiedToken;
 use batch::Desk;
@@ -83,13 +86,13 @@ pub use options::{
 use schema::Keys;
 pub use settings::RedisConfig;
 
-/// Keeps revocations in Redis, where all processes find them. Cheap to clone; clones share their connections, which
-/// end with the last clone.
+/// Keeps revocations in Redis, where all processes find them. Cheap to clone; clones share their
+/// connections, which end with the last clone.
 ///
-/// A check is one round trip (`MGET`), shared with those that are asked at the same time, and answers within
-/// [`with_check_timeout`](RedisStoreBuilder::with_check_timeout) whatever happens. A write is one script, all or
-/// nothing for up to 128 changes of a shard; repeating it is safe. Needs Redis 6.2 or
-/// Valkey, with `maxmemory-policy noeviction`.
+/// A check is one round trip (`MGET`), shared with those that are asked at the same time, and
+/// answers within [`with_check_timeout`](RedisStoreBuilder::with_check_timeout) whatever happens. A
+/// write is one script, all or nothing for up to 128 changes of a shard; repeating it is safe.
+/// Needs Redis 6.2 or Valkey, with `maxmemory-policy noeviction`.
 ///
 /// ```no_run
 /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
@@ -100,10 +103,11 @@ pub use settings::RedisConfig;
 /// ```
 ///
 /// # When Redis has lost its data
-/// If a running process finds that Redis knows less than before (`FLUSHALL`, a restart without data, a fail-over that
-/// lost writes), tokens issued until that moment are of unknown standing ([`StoreErrorKind::Amnesia`]): by default
-/// their holders have to sign in again. Tokens issued later pass. A [`Mirror`](crate::Mirror) that knew everything writes it
-/// again and ends the doubt. An empty Redis that no running process knew otherwise is a first start.
+/// If a running process finds that Redis knows less than before (`FLUSHALL`, a restart without
+/// data, a fail-over that lost writes), tokens issued until that moment are of unknown standing
+/// ([`StoreErrorKind::Amnesia`]): by default their holders have to sign in again. Tokens issued
+/// later pass. A [`Mirror`](crate::Mirror) that knew everything writes it again and ends the doubt.
+/// An empty Redis that no running process knew otherwise is a first start.
 ///
 /// [`StoreErrorKind::Amnesia`]: super::StoreErrorKind::Amnesia
 #[derive(Clone)]
@@ -116,7 +120,8 @@ struct Inner {
     dialer: Arc<Dialer>,
     keys: Arc<Keys>,
     memory: Arc<Memory>,
-    /// One for all shards, or in a cluster one for each: then a dead primary takes nothing else away.
+    /// One for all shards, or in a cluster one for each: then a dead primary takes nothing else
+    /// away.
     checks: Box<[Desk]>,
     writes: Box<[Link]>,
     /// None, if there are no foreign lists.
@@ -130,7 +135,8 @@ impl RedisStore {
     /// Connects with the default options; see [`builder`](Self::builder) for the forms of URLs.
     ///
     /// # Errors
-    /// [`ConnectError`] if the URL cannot work, or Redis cannot be used within [`DEFAULT_START_LIMIT`].
+    /// [`ConnectError`] if the URL cannot work, or Redis cannot be used within
+    /// [`DEFAULT_START_LIMIT`].
     pub async fn connect(url: impl AsRef<str>) -> Result<Self, ConnectError> {
         Self::builder().with_url(url.as_ref()).connect().await
     }
@@ -156,7 +162,8 @@ impl RedisStore {
         self.inner.health.borrow().clone()
     }
 
-    /// Whether Redis can be used right now, and every change of that: for readiness probes and metrics.
+    /// Whether Redis can be used right now, and every change of that: for readiness probes and
+    /// metrics.
     pub fn watch_health(&self) -> watch::Receiver<Health> {
         self.inner.health.subscribe()
     }
@@ -170,7 +177,10 @@ impl RevocationStore for RedisStore {
         }
     }
 
-    fn write(&self, changes: Vec<Revocation>) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
+    fn write(
+        &self,
+        changes: Vec<Revocation>,
+    ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
         // In a task of its own, so that a caller who goes away leaves nothing half done.
         let inner = Arc::clone(&self.inner);
         let task = tokio::spawn(async move {

@@ -41,8 +41,8 @@ pub const DEFAULT_LOG_LENGTH: u64 = 100_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Start {
-    /// Tries until this much time is over, then fails. The default, with [`DEFAULT_START_LIMIT`]: services and their
-    /// Redis are often started together.
+    /// Tries until this much time is over, then fails. The default, with [`DEFAULT_START_LIMIT`]:
+    /// services and their Redis are often started together.
     WaitUpTo(Duration),
     /// Fails at the first attempt that does.
     AtOnce,
@@ -114,9 +114,11 @@ impl RedisStoreBuilder {
     /// Where Redis is. `valkey` may be written for `redis`, user and password are percent-decoded:
     ///
     /// - `redis://user:password@host:6379/database`
-    /// - `rediss://…` for TLS with the certificates of the system (feature `rustls` or `native-tls`)
-    /// - `redis-sentinel://host:26379?sentinelServiceName=name&node=host2:26379`, where the addresses are those of
-    ///   sentinels; `sentinelUsername` and `sentinelPassword` are theirs, too
+    /// - `rediss://…` for TLS with the certificates of the system (feature `rustls` or
+    ///   `native-tls`)
+    /// - `redis-sentinel://host:26379?sentinelServiceName=name&node=host2:26379`, where the
+    ///   addresses are those of sentinels; `sentinelUsername` and `sentinelPassword` are theirs,
+    ///   too
     /// - `redis-cluster://host:7000?node=host2:7000`
     /// - `redis+unix:///path/to/socket` (feature `unix-sockets`)
     pub fn with_url(mut self, url: impl AsRef<str>) -> Self {
@@ -124,22 +126,25 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// A ready configuration of the client instead of a URL: for client certificates, private authorities and whatever
-    /// else a URL cannot say. Server, credentials, database and TLS are taken from it.
+    /// A ready configuration of the client instead of a URL: for client certificates, private
+    /// authorities and whatever else a URL cannot say. Server, credentials, database and TLS are
+    /// taken from it.
     pub fn with_config(mut self, config: Config) -> Self {
         self.source = Source::Config(Box::new(config));
         self
     }
 
-    /// With what all keys begin, after the brace: 1 to 64 letters, digits and `-_.:/`; default [`DEFAULT_PREFIX`].
-    /// Applications that must not see each other's revocations take different ones.
+    /// With what all keys begin, after the brace: 1 to 64 letters, digits and `-_.:/`; default
+    /// [`DEFAULT_PREFIX`]. Applications that must not see each other's revocations take different
+    /// ones.
     pub fn with_prefix(mut self, prefix: impl Into<Box<str>>) -> Self {
         self.settings.prefix = prefix.into();
         self
     }
 
-    /// Over how many hash slots the records are spread: 1 to 1024, default 1. More are of use only in a cluster that is to
-    /// share the load. All processes must agree, and it cannot be changed later.
+    /// Over how many hash slots the records are spread: 1 to 1024, default 1. More are of use only
+    /// in a cluster that is to share the load. All processes must agree, and it cannot be changed
+    /// later.
     pub fn with_shards(mut self, shards: u16) -> Self {
         self.settings.shards = shards;
         self
@@ -151,52 +156,55 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// How long a write or a look-up may take, for each round trip that it needs, default 1 s. Within it, a write is
-    /// repeated if its connection is lost.
+    /// How long a write or a look-up may take, for each round trip that it needs, default 1 s.
+    /// Within it, a write is repeated if its connection is lost.
     pub fn with_write_timeout(mut self, limit: Duration) -> Self {
         self.settings.write_timeout = limit;
         self
     }
 
-    /// How many checks may be under way at once, default 1024, counted for each shard in a cluster. Further ones are
-    /// [`StoreErrorKind::Overloaded`] at once, rather than late.
+    /// How many checks may be under way at once, default 1024, counted for each shard in a cluster.
+    /// Further ones are [`StoreErrorKind::Overloaded`] at once, rather than late.
     pub fn with_max_in_flight(mut self, checks: usize) -> Self {
         self.settings.max_in_flight = checks;
         self
     }
 
-    /// The longest life of a token that any layer accepts, default 24 h and 10 minutes. After a loss of data, tokens that
-    /// do not say when they were issued are in doubt for this long, or for as long as the profiles of the layers and
-    /// revokers on this store ask for, whichever is longer: it cannot be set too short for them. To be raised in a process
-    /// that has neither, where others accept longer lives.
+    /// The longest life of a token that any layer accepts, default 24 h and 10 minutes. After a
+    /// loss of data, tokens that do not say when they were issued are in doubt for this long, or
+    /// for as long as the profiles of the layers and revokers on this store ask for, whichever is
+    /// longer: it cannot be set too short for them. To be raised in a process that has neither,
+    /// where others accept longer lives.
     pub fn with_max_token_lifetime(mut self, lifetime: Duration) -> Self {
         self.settings.max_token_lifetime = lifetime;
         self
     }
 
-    /// How many writes the log of a shard keeps, about; default 100 000, some 10 MB. Those who follow it and have been
-    /// away for longer read everything anew.
+    /// How many writes the log of a shard keeps, about; default 100 000, some 10 MB. Those who
+    /// follow it and have been away for longer read everything anew.
     pub fn with_log_length(mut self, entries: u64) -> Self {
         self.settings.log_length = entries;
         self
     }
 
-    /// Makes every write wait until so many replicas have it, so that a fail-over does not lose it. If fewer confirm it in
-    /// `limit`, the write is an error of kind [`StoreErrorKind::Replicas`]: it is in force, but may get lost, and may be
-    /// repeated. Default: does not wait. A store can be opened, and tokens be checked, without any replica.
+    /// Makes every write wait until so many replicas have it, so that a fail-over does not lose it.
+    /// If fewer confirm it in `limit`, the write is an error of kind [`StoreErrorKind::Replicas`]:
+    /// it is in force, but may get lost, and may be repeated. Default: does not wait. A store can
+    /// be opened, and tokens be checked, without any replica.
     pub fn with_wait_replicas(mut self, replicas: NonZeroU32, limit: Duration) -> Self {
         self.settings.wait_replicas = Some(WaitReplicas { replicas, limit });
         self
     }
 
-    /// Also refuses what this list of another program holds; call it again for each further one. Default: none. See
-    /// [`foreign`](super::foreign), also for how to get rid of it.
+    /// Also refuses what this list of another program holds; call it again for each further one.
+    /// Default: none. See [`foreign`](super::foreign), also for how to get rid of it.
     pub fn with_foreign_list(mut self, list: ForeignList) -> Self {
         self.settings.foreign.push(list);
         self
     }
 
-    /// What to do if Redis cannot be used at the start, default: wait for it for up to 10 s, then fail.
+    /// What to do if Redis cannot be used at the start, default: wait for it for up to 10 s, then
+    /// fail.
     pub fn with_start(mut self, start: Start) -> Self {
         self.settings.start = start;
         self
@@ -205,13 +213,16 @@ impl RedisStoreBuilder {
     /// Connects.
     ///
     /// # Errors
-    /// [`ConnectError::Config`] if a setting cannot work, or does not fit what Redis holds; [`ConnectError::Store`] if
-    /// Redis cannot be used and [`with_start`](Self::with_start) does not say to go on without.
+    /// [`ConnectError::Config`] if a setting cannot work, or does not fit what Redis holds;
+    /// [`ConnectError::Store`] if Redis cannot be used and [`with_start`](Self::with_start) does
+    /// not say to go on without.
     pub async fn connect(self) -> Result<RedisStore, ConnectError> {
         self.settings.validate()?;
         let config = match self.source {
             Source::Missing => {
-                return Err(ConfigError::new("url", "is missing; see RedisStoreBuilder::with_url").into());
+                return Err(
+                    ConfigError::new("url", "is missing; see RedisStoreBuilder::with_url").into()
+                );
             }
             Source::Url(url) => connect::parse_url(&url)?,
             Source::Config(config) => *config,
@@ -229,7 +240,8 @@ impl RedisStore {
         match self.inner.settings.start {
             Start::WaitUpTo(limit) => {
                 // The last failure says more than "not in time".
-                let mut last = StoreError::new(StoreErrorKind::Timeout, "redis was not there in time");
+                let mut last =
+                    StoreError::new(StoreErrorKind::Timeout, "redis was not there in time");
                 if let Ok(begun) = timeout(limit, self.inner.begin(false, &mut last)).await {
                     begun?;
                 } else {
@@ -237,7 +249,8 @@ impl RedisStore {
                 }
             }
             Start::AtOnce => {
-                let mut last = StoreError::new(StoreErrorKind::Timeout, "redis was not there in time");
+                let mut last =
+                    StoreError::new(StoreErrorKind::Timeout, "redis was not there in time");
                 self.inner.begin(true, &mut last).await?;
             }
             Start::Anyway => return Ok(()),
@@ -260,8 +273,10 @@ fn open(dialer: Dialer, settings: Settings, lists: Lists) -> RedisStore {
     let memory = Arc::new(Memory::new(settings.shards, settings.max_token_lifetime));
     // In a cluster each shard has links of its own: a dead primary takes only its own shards away.
     let per_link = if is_cluster { 1 } else { settings.shards };
-    let shards: Vec<_> =
-        (0..settings.shards).step_by(per_link.into()).map(|shard| shard..shard + per_link).collect();
+    let shards: Vec<_> = (0..settings.shards)
+        .step_by(per_link.into())
+        .map(|shard| shard..shard + per_link)
+        .collect();
     let health = Arc::new(watch::Sender::new(Health::starting(&shards)));
     let config = {
         let (dialer, keys, memory, health) =
@@ -308,7 +323,8 @@ fn open(dialer: Dialer, settings: Settings, lists: Lists) -> RedisStore {
             let in_flight = in_flight.min(Semaphore::MAX_PERMITS);
             Link::start(config(Purpose::Checks, limit, in_flight, slot, slot..slot))
         };
-        let nodes = is_cluster.then(|| Nodes::start(Arc::clone(&dialer), Arc::clone(&health), at_slot));
+        let nodes =
+            is_cluster.then(|| Nodes::start(Arc::clone(&dialer), Arc::clone(&health), at_slot));
         Foreign { lists, nodes }
     });
     let inner = Arc::new(Inner {
@@ -336,9 +352,13 @@ impl Settings {
             return Err(ConfigError::new("prefix", "must be 1 to 64 letters, digits and -_.:/"));
         }
         if !(1..=MAX_SHARDS).contains(&self.shards) {
-            return Err(ConfigError::new("shards", format!("is {}; write 1 to {MAX_SHARDS}", self.shards)));
+            return Err(ConfigError::new(
+                "shards",
+                format!("is {}; write 1 to {MAX_SHARDS}", self.shards),
+            ));
         }
-        for (setting, limit) in [("check_timeout", self.check_timeout), ("write_timeout", self.write_timeout)]
+        for (setting, limit) in
+            [("check_timeout", self.check_timeout), ("write_timeout", self.write_timeout)]
         {
             if limit < Duration::from_millis(1) {
                 return Err(ConfigError::new(
@@ -351,7 +371,10 @@ impl Settings {
             }
         }
         if self.max_in_flight == 0 {
-            return Err(ConfigError::new("max_in_flight", "is 0, so that no token could be checked"));
+            return Err(ConfigError::new(
+                "max_in_flight",
+                "is 0, so that no token could be checked",
+            ));
         }
         if self.max_in_flight > Semaphore::MAX_PERMITS {
             return Err(ConfigError::new("max_in_flight", "is too large to count"));
@@ -371,10 +394,14 @@ impl Settings {
         if self.log_length == 0 {
             return Err(ConfigError::new("log_length", "is 0; write at least 1"));
         }
-        if self.wait_replicas.is_some_and(|wait| wait.limit.is_zero() || wait.limit >= self.write_timeout) {
+        if self
+            .wait_replicas
+            .is_some_and(|wait| wait.limit.is_zero() || wait.limit >= self.write_timeout)
+        {
             return Err(ConfigError::new(
                 "wait_replicas",
-                "its limit must be more than zero and less than write_timeout, of which it is a part",
+                "its limit must be more than zero and less than write_timeout, of which it is a \
+                 part",
             ));
         }
         Ok(())
@@ -384,13 +411,16 @@ impl Settings {
 /// Credentials are never shown.
 impl fmt::Debug for RedisStoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStoreBuilder").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("RedisStoreBuilder")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
 /// Why a store could not be opened.
 ///
-/// `Display` and `Debug` may name host and port, so that an operator knows which server is meant; never user or password.
+/// `Display` and `Debug` may name host and port, so that an operator knows which server is meant;
+/// never user or password.
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -407,7 +437,10 @@ impl ConnectError {
             Self::Store(error) => {
                 let detail = error.to_string();
                 let detail = detail.strip_prefix("redis: ").unwrap_or(&detail);
-                Self::Store(StoreError::new(error.kind(), format!("{servers}: {detail}")).with_source(error))
+                Self::Store(
+                    StoreError::new(error.kind(), format!("{servers}: {detail}"))
+                        .with_source(error),
+                )
             }
             config @ Self::Config(_) => config,
         }

@@ -3,7 +3,8 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 
-/// 64 bits, different in every process and at every call: a hash under keys that the system has drawn.
+/// 64 bits, different in every process and at every call: a hash under keys that the system has
+/// drawn.
 pub(crate) fn bits() -> u64 {
     RandomState::new().hash_one(())
 }

@@ -1,6 +1,7 @@
 //! What is kept in Redis, and how it is spelt. Pure: text in, values out, and back.
 //!
-//! All keys of shard `k` begin with the prefix and carry the hash tag `{k}`, so a cluster keeps them on one node:
+//! All keys of shard `k` begin with the prefix and carry the hash tag `{k}`, so a cluster keeps
+//! them on one node:
 //!
 //! | key | type | holds |
 //! | --- | --- | --- |
@@ -28,7 +29,8 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::revocation::{Fingerprint, Note, Record, Target, TargetKind};
 
-/// The version of everything in this file and in the script. Another one is refused when the store is opened.
+/// The version of everything in this file and in the script. Another one is refused when the store
+/// is opened.
 pub(crate) const LAYOUT: u32 = 1;
 
 /// Largest time in milliseconds: all the integers below it are exact in the numbers of Lua.
@@ -151,7 +153,8 @@ pub(crate) fn is_prefix(prefix: &str) -> bool {
 
 // === The life of a shard ===
 
-/// The time between two losses of data. Its key is read together with every record, so a loss cannot be missed.
+/// The time between two losses of data. Its key is read together with every record, so a loss
+/// cannot be missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Life {
     /// Random; never zero.
@@ -160,11 +163,13 @@ pub(crate) struct Life {
     pub(crate) birth: Timestamp,
     /// Revocations of tokens that were issued until then may have been lost; zero if none were.
     pub(crate) horizon: Timestamp,
-    /// When the last token from before the horizon is over; without a horizon, when it was lifted, or zero.
+    /// When the last token from before the horizon is over; without a horizon, when it was lifted,
+    /// or zero.
     pub(crate) lifted: Timestamp,
     /// How many changes were written.
     pub(crate) seq: u64,
-    /// The entry of the latest change in the log. After a fail-over, it shows whether the change is still there.
+    /// The entry of the latest change in the log. After a fail-over, it shows whether the change is
+    /// still there.
     pub(crate) mark: EntryId,
 }
 
@@ -213,7 +218,9 @@ impl Life {
         let mut words = Words::of(value)?;
         words.version()?;
         let id = words.next()?;
-        if id.len() != 16 || !id.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)) {
+        if id.len() != 16
+            || !id.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+        {
             return Err(Unreadable);
         }
         let life = Self {
@@ -240,7 +247,9 @@ impl MirrorId {
     }
 
     pub(crate) fn parse(member: &[u8]) -> Result<Self, Unreadable> {
-        <[u8; 8]>::try_from(member).map(|bytes| Self(u64::from_be_bytes(bytes))).map_err(|_| Unreadable)
+        <[u8; 8]>::try_from(member)
+            .map(|bytes| Self(u64::from_be_bytes(bytes)))
+            .map_err(|_| Unreadable)
     }
 }
 
@@ -299,19 +308,26 @@ pub(crate) fn print_words(target: &Target, reason: Option<&str>, actor: Option<&
     serde_json::to_string(&words).unwrap_or_default()
 }
 
-/// As the script prints it: layout version, the five numbers, when it was last changed, and the words.
+/// As the script prints it: layout version, the five numbers, when it was last changed, and the
+/// words.
 #[cfg(test)]
 pub(crate) fn print_record(record: &Record) -> String {
-    let [all, cutoff, cutoff_set, reinstated, until, at] =
-        [record.all, record.cutoff, record.cutoff_set, record.reinstated, record.until, record.note.at]
-            .map(Timestamp::as_millis);
+    let [all, cutoff, cutoff_set, reinstated, until, at] = [
+        record.all,
+        record.cutoff,
+        record.cutoff_set,
+        record.reinstated,
+        record.until,
+        record.note.at,
+    ]
+    .map(Timestamp::as_millis);
     let note = &record.note;
     let words = print_words(&note.target, note.reason.as_deref(), note.actor.as_deref());
     format!("{LAYOUT} {all} {cutoff} {cutoff_set} {reinstated} {until} {at} {words}")
 }
 
-/// A record, from what stands under its key. Whatever this version would not have written is [`Unreadable`]: to take
-/// it for "nothing revoked" would let revoked tokens in.
+/// A record, from what stands under its key. Whatever this version would not have written is
+/// [`Unreadable`]: to take it for "nothing revoked" would let revoked tokens in.
 pub(crate) fn parse_record(value: &[u8]) -> Result<Record, Unreadable> {
     let mut words = Words::of(value)?;
     words.version()?;
@@ -321,7 +337,8 @@ pub(crate) fn parse_record(value: &[u8]) -> Result<Record, Unreadable> {
         return Err(Unreadable);
     }
     let json: NoteJson<'_> = serde_json::from_str(words.rest()).map_err(|_| Unreadable)?;
-    let kind = TargetKind::ALL.into_iter().find(|kind| kind.as_str() == json.kind).ok_or(Unreadable)?;
+    let kind =
+        TargetKind::ALL.into_iter().find(|kind| kind.as_str() == json.kind).ok_or(Unreadable)?;
     let mut target = match (kind, json.claim) {
         (TargetKind::Claim, Some(claim)) => Target::claim(&*claim, json.id),
         (TargetKind::Claim, None) | (_, Some(_)) => return Err(Unreadable),
@@ -376,7 +393,8 @@ impl Member {
 
 // === Reading words ===
 
-/// Words with one space between them. Numbers are decimal without a sign or leading zeros, as they are printed.
+/// Words with one space between them. Numbers are decimal without a sign or leading zeros, as they
+/// are printed.
 struct Words<'a>(&'a str);
 
 impl<'a> Words<'a> {
@@ -391,7 +409,8 @@ impl<'a> Words<'a> {
     }
 
     fn number(&mut self) -> Result<u64, Unreadable> {
-        decimal(self.next()?).and_then(|number| if number <= FAR { Ok(number) } else { Err(Unreadable) })
+        decimal(self.next()?)
+            .and_then(|number| if number <= FAR { Ok(number) } else { Err(Unreadable) })
     }
 
     fn time(&mut self) -> Result<Timestamp, Unreadable> {
@@ -412,7 +431,8 @@ impl<'a> Words<'a> {
 }
 
 fn decimal(word: &str) -> Result<u64, Unreadable> {
-    let plain = word.bytes().all(|byte| byte.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
+    let plain =
+        word.bytes().all(|byte| byte.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
     word.parse().ok().filter(|_| plain).ok_or(Unreadable)
 }
 

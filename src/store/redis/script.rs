@@ -1,7 +1,7 @@
 //! The one script that writes: its arguments and its reply. Pure; the sending is done elsewhere.
 //!
-//! The script repeats [`Revocation::apply`] to the letter, because only Redis can read, decide and write as one. It is
-//! idempotent, so a write of unknown fate may simply be sent again.
+//! The script repeats [`Revocation::apply`] to the letter, because only Redis can read, decide and
+//! write as one. It is idempotent, so a write of unknown fate may simply be sent again.
 
 use std::time::Duration;
 
@@ -33,7 +33,8 @@ pub(crate) const WRITE: Script = Script { source: SOURCE, sha: SHA, writes: true
 /// The same without changes, which only begins or prolongs a life.
 pub(crate) const TOUCH: Script = Script { writes: false, ..WRITE };
 
-/// How long keys without an end of their own outlive the last write: longer than a service stands still.
+/// How long keys without an end of their own outlive the last write: longer than a service stands
+/// still.
 pub(crate) const KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// What the script is to know besides the changes.
@@ -62,7 +63,12 @@ pub(crate) struct Told {
 }
 
 /// The arguments that come after the script or its SHA: number of keys, keys, arguments.
-pub(crate) fn arguments(keys: &Keys, shard: u16, context: &Context, changes: &[&Revocation]) -> Vec<Bytes> {
+pub(crate) fn arguments(
+    keys: &Keys,
+    shard: u16,
+    context: &Context,
+    changes: &[&Revocation],
+) -> Vec<Bytes> {
     let fingerprints: Vec<_> = changes.iter().map(|change| change.target.fingerprint()).collect();
     let mut arguments = head(keys, shard, context, &fingerprints);
     for (change, fingerprint) in changes.iter().zip(&fingerprints) {
@@ -72,7 +78,8 @@ pub(crate) fn arguments(keys: &Keys, shard: u16, context: &Context, changes: &[&
             Action::Revoke(Extent::IssuedUntil(cutoff)) => ("u", cutoff),
             Action::Reinstate => ("b", Timestamp::ZERO),
         };
-        let optional = |words: Option<&str>| words.map_or(Bytes::new(), |words| format!("={words}").into());
+        let optional =
+            |words: Option<&str>| words.map_or(Bytes::new(), |words| format!("={words}").into());
         arguments.extend([
             Bytes::from_static(action.as_bytes()),
             time(cutoff),
@@ -81,7 +88,8 @@ pub(crate) fn arguments(keys: &Keys, shard: u16, context: &Context, changes: &[&
             Bytes::copy_from_slice(fingerprint.as_bytes()),
             optional(change.reason.as_deref()),
             optional(change.actor.as_deref()),
-            schema::print_words(&change.target, change.reason.as_deref(), change.actor.as_deref()).into(),
+            schema::print_words(&change.target, change.reason.as_deref(), change.actor.as_deref())
+                .into(),
         ]);
     }
     arguments
@@ -116,8 +124,9 @@ pub(crate) fn restoring(
 fn head(keys: &Keys, shard: u16, context: &Context, fingerprints: &[Fingerprint]) -> Vec<Bytes> {
     let names = keys.shard(shard);
     let mut arguments = vec![text(5 + fingerprints.len() as u64)];
-    arguments
-        .extend([&names.life, &names.meta, &names.index, &names.tombstones, &names.log].map(Bytes::clone));
+    arguments.extend(
+        [&names.life, &names.meta, &names.index, &names.tombstones, &names.log].map(Bytes::clone),
+    );
     arguments.extend(fingerprints.iter().map(|fingerprint| names.record(fingerprint)));
     let known = context.known.map_or(Bytes::new(), |known| life_id(known.id));
     let (seq, reach) = context.known.map_or((0, 0), |known| (known.seq, known.reach));
@@ -202,7 +211,8 @@ impl Changed {
             "e" => Outcome::AlreadyExpired,
             _ => return Err(Unreadable),
         };
-        let cutoff = if cutoff == "-" { None } else { Some(Timestamp::from_millis(number(cutoff)?)) };
+        let cutoff =
+            if cutoff == "-" { None } else { Some(Timestamp::from_millis(number(cutoff)?)) };
         Ok(Self { outcome, at: Timestamp::from_millis(number(at)?), cutoff, seq: number(seq)? })
     }
 }

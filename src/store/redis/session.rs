@@ -1,4 +1,5 @@
-//! The documents of sessions and families: two scripts, one that reads and one that changes one document.
+//! The documents of sessions and families: two scripts, one that reads and one that changes one
+//! document.
 //!
 //! | key | type | holds |
 //! | --- | --- | --- |
@@ -57,9 +58,9 @@ impl Inner {
         for (place, (shard, key)) in keys.into_iter().enumerate() {
             shards.entry(shard).or_default().push((place, key));
         }
-        let chunks = shards
-            .iter()
-            .flat_map(|(shard, keys)| keys.chunks(CHUNK).map(|chunk| self.read_chunk(*shard, chunk)));
+        let chunks = shards.iter().flat_map(|(shard, keys)| {
+            keys.chunks(CHUNK).map(|chunk| self.read_chunk(*shard, chunk))
+        });
         let reads = try_join_all(chunks).await?;
         let now = reads.iter().map(|read| read.now).min().unwrap_or_else(|| SystemClock.now());
         let horizon = reads.iter().map(|read| read.horizon).max().unwrap_or_default();
@@ -83,17 +84,23 @@ impl Inner {
         let (Some(now), Some(life)) = (reply.next(), reply.next()) else {
             return Err(odd_reply("the script"));
         };
-        let now = now.as_str().and_then(|now| now.parse().ok()).ok_or_else(|| odd_reply("the script"))?;
+        let now =
+            now.as_str().and_then(|now| now.parse().ok()).ok_or_else(|| odd_reply("the script"))?;
         // What was read of a shard that has lost its data proves nothing.
         let doubt = self.memory.judge(Via::Writes, shard, sent.known.as_ref(), life.as_bytes())?;
-        let values: Vec<_> = keys.iter().map(|(place, _)| *place).zip(reply.map(Value::into_bytes)).collect();
+        let values: Vec<_> =
+            keys.iter().map(|(place, _)| *place).zip(reply.map(Value::into_bytes)).collect();
         if values.len() != keys.len() {
             return Err(odd_reply("the script"));
         }
         Ok(Read { now: Timestamp::from_millis(now), horizon: doubt.horizon(), values })
     }
 
-    async fn load(&self, documents: Vec<Target>, records: Vec<Target>) -> Result<Snapshot, StoreError> {
+    async fn load(
+        &self,
+        documents: Vec<Target>,
+        records: Vec<Target>,
+    ) -> Result<Snapshot, StoreError> {
         let keys = documents.iter().map(|target| self.document_key(target));
         let keys = keys.chain(records.iter().map(|target| self.record_key(target))).collect();
         let (now, horizon, mut values) = self.read_all(keys).await?;
@@ -102,7 +109,8 @@ impl Inner {
         snapshot.horizon = horizon;
         for (stamp, target) in records {
             let value = stamp.clone().map(Value::Bytes);
-            let record = value.map(|value| read_record(&value, &target.fingerprint())).transpose()?;
+            let record =
+                value.map(|value| read_record(&value, &target.fingerprint())).transpose()?;
             snapshot.records.push(Seen::new(target, record, stamp));
         }
         Ok(snapshot)
@@ -115,7 +123,9 @@ impl Inner {
             .into_iter()
             .map(|guard| (self.record_key(&guard.target), guard.stamp))
             .partition(|((guarded, _), _)| *guarded == shard);
-        let text = |value: Option<Bytes>| value.map_or(Bytes::new(), |value| [b"=", &*value].concat().into());
+        let text = |value: Option<Bytes>| {
+            value.map_or(Bytes::new(), |value| [b"=", &*value].concat().into())
+        };
         let time = |at: Timestamp| Bytes::from(at.as_millis().min(FAR).to_string());
         let mut arguments =
             vec![(near.len() + 2).to_string().into(), key, self.keys.shard(shard).members.clone()];

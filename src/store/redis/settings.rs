@@ -28,8 +28,9 @@ use crate::config::{ConfigError, Name, SecretText, Vars, file_or_text, in_words}
 /// | `JWT_REDIS_START` | `start` | `wait`, `at-once` or `anyway`, see [`Start`]; default `wait` |
 /// | `JWT_REDIS_START_LIMIT_SECS` | `start_limit_secs` | for how long, with `wait`; default 10 |
 ///
-/// A `_FILE` is read by [`builder`](Self::builder); one line break at its end is left out. An error names the variable, or the
-/// field, and what to do; a variable that looks like one of these and is not is an error, and so is an unknown field.
+/// A `_FILE` is read by [`builder`](Self::builder); one line break at its end is left out. An error
+/// names the variable, or the field, and what to do; a variable that looks like one of these and is
+/// not is an error, and so is an unknown field.
 ///
 /// ```no_run
 /// use tower_jwt_revocation::store::redis::RedisConfig;
@@ -101,8 +102,8 @@ impl RedisConfig {
     /// From the environment.
     ///
     /// # Errors
-    /// [`ConfigError`] naming a variable that is not Unicode, is empty, or is not a number where one is needed; or one that
-    /// is not set while another is that looks like it.
+    /// [`ConfigError`] naming a variable that is not Unicode, is empty, or is not a number where
+    /// one is needed; or one that is not set while another is that looks like it.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::from_vars(&Vars::of_process())
     }
@@ -111,7 +112,10 @@ impl RedisConfig {
         vars.refuse_slips(&NAMES)?;
         let replicas = vars.number("JWT_REDIS_WAIT_REPLICAS")?.map(NonZeroU32::new);
         if replicas == Some(None) {
-            return Err(ConfigError::new("JWT_REDIS_WAIT_REPLICAS", "is 0; leave it out, to wait for none"));
+            return Err(ConfigError::new(
+                "JWT_REDIS_WAIT_REPLICAS",
+                "is 0; leave it out, to wait for none",
+            ));
         }
         Ok(Self {
             url: vars.text("REDIS_URL")?.map(Into::into),
@@ -154,7 +158,8 @@ impl RedisConfig {
     }
 
     fn build(&self) -> Result<RedisStoreBuilder, ConfigError> {
-        let mut builder = RedisStore::builder().with_url(self.whole_url()?).with_start(self.start()?);
+        let mut builder =
+            RedisStore::builder().with_url(self.whole_url()?).with_start(self.start()?);
         if let Some(prefix) = &self.prefix {
             builder = builder.with_prefix(prefix.as_str());
         }
@@ -203,7 +208,10 @@ impl RedisConfig {
             Some("at-once") => Start::AtOnce,
             Some("anyway") => Start::Anyway,
             Some(_) => {
-                return Err(ConfigError::new("start", "is not one of `wait`, `at-once` and `anyway`"));
+                return Err(ConfigError::new(
+                    "start",
+                    "is not one of `wait`, `at-once` and `anyway`",
+                ));
             }
         };
         if self.start_limit_secs.is_some() {
@@ -219,18 +227,27 @@ impl RedisConfig {
     fn whole_url(&self) -> Result<String, ConfigError> {
         let secret = |name, text: &Option<SecretText>, file_name, file: &Option<String>| {
             if text.is_some() && file.is_some() {
-                return Err(ConfigError::new(name, "is given as it is and as a file; leave one of them out"));
+                return Err(ConfigError::new(
+                    name,
+                    "is given as it is and as a file; leave one of them out",
+                ));
             }
             file_or_text(file_name, text.as_ref().map(SecretText::expose), file.as_deref())
         };
         let url = secret("url", &self.url, "url_file", &self.url_file)?;
         let Some(url) = url else {
-            return Err(ConfigError::new("url", "is missing; set it, such as redis://127.0.0.1:6379"));
+            return Err(ConfigError::new(
+                "url",
+                "is missing; set it, such as redis://127.0.0.1:6379",
+            ));
         };
         let password = secret("password", &self.password, "password_file", &self.password_file)?;
         let Some(password) = password else {
             if self.username.is_some() {
-                return Err(ConfigError::new("username", "has no effect without a password; set that too"));
+                return Err(ConfigError::new(
+                    "username",
+                    "has no effect without a password; set that too",
+                ));
             }
             return Ok(url);
         };
@@ -253,12 +270,15 @@ impl RedisConfig {
     }
 }
 
-/// As it can stand in a URL, where it is decoded again: everything but what is never special (RFC 3986 §2.3).
+/// As it can stand in a URL, where it is decoded again: everything but what is never special (RFC
+/// 3986 §2.3).
 fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(byte.into())
+            }
             _ => encoded.extend(format!("%{byte:02X}").chars()),
         }
     }

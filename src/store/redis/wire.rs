@@ -1,7 +1,7 @@
 //! One connection to one server, and what its errors mean for a store.
 //!
-//! It is never repaired: fred would go on to whoever answers at the address. It has one life, and its successor is a
-//! new client that was asked for its role before the first question.
+//! It is never repaired: fred would go on to whoever answers at the address. It has one life, and
+//! its successor is a new client that was asked for its role before the first question.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use std::time::Duration;
 use fred::clients::Client;
 use fred::interfaces::{ClientLike as _, EventInterface as _};
 use fred::types::config::{
-    Config, ConnectionConfig, PerformanceConfig, Server, ServerConfig, TcpConfig, UnresponsiveConfig,
+    Config, ConnectionConfig, PerformanceConfig, Server, ServerConfig, TcpConfig,
+    UnresponsiveConfig,
 };
 use fred::types::{Builder, CustomCommand, Value};
 use tokio::sync::broadcast;
@@ -18,8 +19,8 @@ use tokio::time::timeout;
 
 use crate::store::{StoreError, StoreErrorKind};
 
-/// How long a connection may take to be made: TCP, TLS, password. Longer than a check, because it is made in the
-/// background.
+/// How long a connection may take to be made: TCP, TLS, password. Longer than a check, because it
+/// is made in the background.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One client with one connection. When that is lost, so is the client.
@@ -30,7 +31,10 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(crate) async fn open(config: Config, command_timeout: Duration) -> Result<Self, StoreError> {
+    pub(crate) async fn open(
+        config: Config,
+        command_timeout: Duration,
+    ) -> Result<Self, StoreError> {
         let server = config.server.clone();
         let mut builder = Builder::from_config(Config { fail_fast: true, ..config });
         // A net below the deadlines of our own, so that fred forgets what nobody waits for.
@@ -42,7 +46,8 @@ impl Wire {
             connection_timeout: CONNECT_TIMEOUT,
             internal_command_timeout: CONNECT_TIMEOUT,
             max_command_attempts: 1,
-            // A bound makes fred stop flushing for good once it was reached. Ours is in front of it.
+            // A bound makes fred stop flushing for good once it was reached. Ours is in front of
+            // it.
             max_command_buffer_len: 0,
             unresponsive: UnresponsiveConfig::default(),
             reconnect_errors: Vec::new(),
@@ -58,7 +63,8 @@ impl Wire {
                 connected = wire.client.wait_for_connect() => connected,
                 ended = &mut wire.task => match ended {
                     Ok(Err(error)) => Err(error),
-                    _ => Err(fred::error::Error::new(fred::error::ErrorKind::IO, "the connection was closed")),
+                    _ => Err(fred::error::Error::new(fred::error::ErrorKind::IO, "the connection \
+                        was closed")),
                 },
             }
         };
@@ -169,7 +175,8 @@ pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
         "NOSCRIPT" | "BUSY" | "MISCONF" | "ERR" => StoreErrorKind::Other,
         _ => match error.kind() {
             ErrorKind::Timeout => StoreErrorKind::Timeout,
-            // Not from Redis, whose errors begin with a word in capitals: a channel of fred was closed.
+            // Not from Redis, whose errors begin with a word in capitals: a channel of fred was
+            // closed.
             ErrorKind::Unknown if !code.bytes().all(|byte| byte.is_ascii_uppercase()) => {
                 StoreErrorKind::Unreachable
             }
@@ -178,26 +185,32 @@ pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
             }
             ErrorKind::Auth => StoreErrorKind::Denied,
             ErrorKind::Cluster => StoreErrorKind::Cluster,
-            ErrorKind::Protocol | ErrorKind::Parse | ErrorKind::NotFound | ErrorKind::InvalidArgument => {
-                StoreErrorKind::Protocol
-            }
+            ErrorKind::Protocol
+            | ErrorKind::Parse
+            | ErrorKind::NotFound
+            | ErrorKind::InvalidArgument => StoreErrorKind::Protocol,
             ErrorKind::Backpressure => StoreErrorKind::Overloaded,
             _ => StoreErrorKind::Other,
         },
     };
-    // Some errors quote the command that was sent: at length, and with the password if it was `AUTH` or `HELLO`.
+    // Some errors quote the command that was sent: at length, and with the password if it was
+    // `AUTH` or `HELLO`.
     let short: String = details.chars().take(200).collect();
     let (short, source) = match short.split_once(", with args") {
-        Some((plain, _)) => (plain, fred::error::Error::new(error.kind().clone(), plain.to_owned())),
+        Some((plain, _)) => {
+            (plain, fred::error::Error::new(error.kind().clone(), plain.to_owned()))
+        }
         None => (&*short, error.clone()),
     };
     StoreError::new(kind, format!("redis: {}", message_of(short))).with_source(source)
 }
 
-/// What the operating system said: fred keeps its errors as their `Debug`, `Os { code: 111, …, message: "…" }`.
+/// What the operating system said: fred keeps its errors as their `Debug`, `Os { code: 111, …,
+/// message: "…" }`.
 fn message_of(details: &str) -> &str {
-    let message =
-        details.strip_prefix("Os {").and_then(|rest| rest.split_once("message: \"")?.1.split_once('"'));
+    let message = details
+        .strip_prefix("Os {")
+        .and_then(|rest| rest.split_once("message: \"")?.1.split_once('"'));
     message.map_or(details, |(message, _)| message)
 }
 

@@ -9,7 +9,8 @@ use crate::clock::{Clock as _, ManualClock, Timestamp};
 use crate::token::TokenErrorKind;
 use crate::token::profile::SignedClaims;
 
-/// Takes `<anything>.<claims as JSON>.<anything>` for a signed token and counts how often it is asked.
+/// Takes `<anything>.<claims as JSON>.<anything>` for a signed token and counts how often it is
+/// asked.
 #[derive(Clone, Default)]
 struct Inner(Arc<State>);
 
@@ -27,7 +28,8 @@ struct State {
 
 impl Inner {
     fn new() -> Self {
-        let state = State { clock: ManualClock::new(Timestamp::from_secs(1000)), ..State::default() };
+        let state =
+            State { clock: ManualClock::new(Timestamp::from_secs(1000)), ..State::default() };
         Self(Arc::new(state))
     }
 
@@ -46,7 +48,9 @@ impl TokenVerifier for Inner {
         let claims = token.split('.').nth(1).unwrap_or_default();
         let by_name = format!(r#"{{"jti":"{claims}","iat":1000,"exp":2000}}"#);
         let claims = if *self.0.is_by_name.lock().unwrap() { &by_name } else { claims };
-        self.profile().assert_verified(SignedClaims::new(claims.as_bytes()), self.0.clock.now()).map(Arc::new)
+        self.profile()
+            .assert_verified(SignedClaims::new(claims.as_bytes()), self.0.clock.now())
+            .map(Arc::new)
     }
 
     fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
@@ -72,7 +76,8 @@ impl fmt::Debug for Inner {
     }
 }
 
-/// The `n`th of many tokens, valid from 1000 s to 2000 s, with something at its end that is like a signature.
+/// The `n`th of many tokens, valid from 1000 s to 2000 s, with something at its end that is like a
+/// signature.
 fn token(n: usize) -> String {
     let signature = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     format!(r#"h.{{"jti":"{n}","sub":"s{n}","iat":1000,"exp":2000}}.{signature:032x}"#)
@@ -141,7 +146,8 @@ fn refused_tokens_are_not_remembered() {
 fn the_whole_token_is_compared() {
     let inner = Inner::new();
     let verifier = CachedVerifier::new(inner.clone());
-    // Same length and same end, hence the same hash: the claims of another user in front of the signature of this one.
+    // Same length and same end, hence the same hash: the claims of another user in front of the
+    // signature of this one.
     let (honest, forged) = (token(1), token(1).replace("s1", "s2"));
     assert_eq!(verifier.table.hash(honest.as_bytes()), verifier.table.hash(forged.as_bytes()));
     for _ in 0..3 {
@@ -170,7 +176,8 @@ fn what_is_recalled_was_accepted_and_is_judged_again() {
     inner.0.generation.store(1, Ordering::SeqCst);
     assert_eq!(recalled("a.b.c"), None, "verified by keys that are no longer in force");
 
-    // What no credentials can be is remembered, but not for those who have not looked at the characters.
+    // What no credentials can be is remembered, but not for those who have not looked at the
+    // characters.
     for odd in ["a.b.c d", "a.b.\u{fc}", "a.b.c\"", "a.b.\n"] {
         verifier.verify(odd).unwrap();
         assert_eq!(recalled(odd), None, "{odd}");
@@ -188,7 +195,9 @@ fn any_number_of_tokens_with_one_hash_meet_in_one_set() {
     assert_eq!(found(&verifier, 0..50), 50);
     let end = "e".repeat(32);
     for n in 10_000..20_000 {
-        verifier.verify(&format!(r#"h.{{"jti":"{n}","sub":"s","iat":1000,"exp":2000}}.{end}"#)).unwrap();
+        verifier
+            .verify(&format!(r#"h.{{"jti":"{n}","sub":"s","iat":1000,"exp":2000}}.{end}"#))
+            .unwrap();
     }
     assert!(found(&verifier, 0..50) >= 50 - WAYS, "only the set in which they met has lost");
 }
@@ -214,7 +223,11 @@ fn keys_that_change_during_a_verification_are_not_missed() {
     *inner.0.interlude.lock().unwrap() = Some(Box::new(change));
     verify_all(&verifier, [0]);
     verify_all(&verifier, [0, 0]);
-    assert_eq!(inner.asked(), 2, "what the old keys accepted counts for nothing under the new ones");
+    assert_eq!(
+        inner.asked(),
+        2,
+        "what the old keys accepted counts for nothing under the new ones"
+    );
 }
 
 #[test]
@@ -223,10 +236,12 @@ fn a_flood_of_fresh_tokens_pushes_out_none_that_was_used() {
     let verifier = CachedVerifier::new(inner.clone()).with_capacity(1024 * 1024);
     verify_all(&verifier, (0..100).chain(0..100));
     // Where too many meet in one set, some have only just come in again, and were not used since.
-    let slots = verifier.table.sets.iter().flat_map(|set| &set.slots).filter(|slot| slot.uses() > 0);
+    let slots =
+        verifier.table.sets.iter().flat_map(|set| &set.slots).filter(|slot| slot.uses() > 0);
     let entries: Vec<_> = slots.filter_map(|slot| slot.entry.load_full()).collect();
-    let used: Vec<_> =
-        (0..100).filter(|n| entries.iter().any(|entry| entry.is(token(*n).as_bytes(), 0))).collect();
+    let used: Vec<_> = (0..100)
+        .filter(|n| entries.iter().any(|entry| entry.is(token(*n).as_bytes(), 0)))
+        .collect();
     assert!(used.len() >= 90, "{} of 100 in a table for about 400", used.len());
     verify_all(&verifier, 1000..21_000);
     assert_eq!(found(&verifier, used.iter().copied()), used.len());
@@ -270,15 +285,17 @@ fn memory_is_bounded() {
     let pad = "p".repeat(1500);
     for n in 0..5000 {
         let pad = pad.get(..n % 1500).unwrap();
-        let token = format!(r#"h.{{"jti":"{n}","sub":"s","iat":1000,"exp":2000,"pad":"{pad}"}}.{n:032}"#);
+        let token =
+            format!(r#"h.{{"jti":"{n}","sub":"s","iat":1000,"exp":2000,"pad":"{pad}"}}.{n:032}"#);
         // Every other token is used a lot, so that it has copies.
         for _ in 0..if n % 2 == 0 { 1 } else { 20 } {
             verifier.verify(&token).unwrap();
         }
     }
     let table = &verifier.table;
-    let weight =
-        |set: &Set| set.ledger.lock().unwrap().rows.iter().flatten().map(|row| row.weight).sum::<usize>();
+    let weight = |set: &Set| {
+        set.ledger.lock().unwrap().rows.iter().flatten().map(|row| row.weight).sum::<usize>()
+    };
     let entries: usize = table.sets.iter().map(weight).sum();
     let copies = capacity / 8 - table.lanes.budget();
     let all = entries + copies + size_of_val(&*table.sets);
@@ -302,7 +319,8 @@ fn threads_that_share_a_token_do_not_share_its_reference_count() {
     use_a_lot(&verifier, &[0]);
     // Lanes are given out in turn, so of three threads not all can have the same.
     let tokens: Vec<_> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..3).map(|_| scope.spawn(|| verifier.verify(&token(0)).unwrap())).collect();
+        let threads: Vec<_> =
+            (0..3).map(|_| scope.spawn(|| verifier.verify(&token(0)).unwrap())).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let places: std::collections::HashSet<_> = tokens.iter().map(Arc::as_ptr).collect();
@@ -323,7 +341,8 @@ fn copies_keep_to_their_budget() {
     assert_eq!(verifier.table.lanes.budget(), budget, "all is given back");
 }
 
-/// Many threads, few places, keys that change: each answer must be the one for the token that was asked about.
+/// Many threads, few places, keys that change: each answer must be the one for the token that was
+/// asked about.
 #[test]
 fn threads_get_what_they_asked_for() {
     const THREADS: usize = 8;
@@ -348,7 +367,8 @@ fn threads_get_what_they_asked_for() {
     assert!(asked < THREADS * 4000, "{asked}: nothing was ever found");
 }
 
-/// There is no single flight. What that costs is bounded: each thread verifies a new token at most once while it gets in.
+/// There is no single flight. What that costs is bounded: each thread verifies a new token at most
+/// once while it gets in.
 #[test]
 fn a_new_token_that_all_bring_at_once_is_verified_at_most_once_per_thread() {
     const THREADS: usize = 8;

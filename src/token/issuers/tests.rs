@@ -9,8 +9,8 @@ use super::*;
 use crate::store::{Lookup, Standing};
 use crate::token::jwt::{Algorithm, VerificationKey};
 use crate::{
-    CachedVerifier, Extent, JwtVerifier, ManualClock, MemoryStore, RevocationStore as _, Revoker, Target,
-    TargetKind, Timestamp,
+    CachedVerifier, Extent, JwtVerifier, ManualClock, MemoryStore, RevocationStore as _, Revoker,
+    Target, TargetKind, Timestamp,
 };
 
 const NOW: u64 = 1_700_000_000;
@@ -36,12 +36,18 @@ fn claims(issuer: &str, audience: &str) -> Value {
 
 fn verifier(issuer: &str, profile: TokenProfile) -> JwtVerifier {
     // All have a key of this name.
-    let key = VerificationKey::from_secret(Algorithm::HS256, &secret(issuer)).unwrap().with_kid("k").unwrap();
-    JwtVerifier::new([key], profile).unwrap().with_clock(ManualClock::new(Timestamp::from_secs(NOW)))
+    let key = VerificationKey::from_secret(Algorithm::HS256, &secret(issuer))
+        .unwrap()
+        .with_kid("k")
+        .unwrap();
+    JwtVerifier::new([key], profile)
+        .unwrap()
+        .with_clock(ManualClock::new(Timestamp::from_secs(NOW)))
 }
 
 fn staff_and_shop() -> IssuerSet {
-    let staff = TokenProfile::new().with_issuer(STAFF).with_audience("orders").with_leeway(Duration::ZERO);
+    let staff =
+        TokenProfile::new().with_issuer(STAFF).with_audience("orders").with_leeway(Duration::ZERO);
     let shop = TokenProfile::new()
         .with_issuer(SHOP)
         .with_audience("shop")
@@ -60,7 +66,10 @@ fn assert_refused(set: &IssuerSet, token: &str, kind: TokenErrorKind) {
 fn each_token_is_judged_by_the_verifier_of_its_issuer() {
     let set = staff_and_shop();
     for (issuer, audience) in [(STAFF, "orders"), (SHOP, "shop")] {
-        assert_eq!(set.verify(&mint(issuer, &claims(issuer, audience))).unwrap().issuer(), Some(issuer));
+        assert_eq!(
+            set.verify(&mint(issuer, &claims(issuer, audience))).unwrap().issuer(),
+            Some(issuer)
+        );
     }
     assert_refused(&set, &mint(SHOP, &claims(SHOP, "orders")), TokenErrorKind::WrongAudience);
     assert_refused(&set, &mint(STAFF, &claims(STAFF, "shop")), TokenErrorKind::WrongAudience);
@@ -81,7 +90,11 @@ fn strangers_and_tokens_without_an_issuer_have_no_judge() {
         &mint(STAFF, &claims("https://else.example", "orders")),
         TokenErrorKind::WrongIssuer,
     );
-    assert_refused(&set, &mint(STAFF, &claims(&format!("{STAFF}/"), "orders")), TokenErrorKind::WrongIssuer);
+    assert_refused(
+        &set,
+        &mint(STAFF, &claims(&format!("{STAFF}/"), "orders")),
+        TokenErrorKind::WrongIssuer,
+    );
     assert_refused(&set, &mint(STAFF, &json!({"aud": "orders"})), TokenErrorKind::MissingClaim);
     assert_refused(&set, &mint(STAFF, &json!({"iss": [STAFF]})), TokenErrorKind::OddClaim);
     assert_refused(&set, &mint(STAFF, &json!([STAFF])), TokenErrorKind::Malformed);
@@ -103,7 +116,8 @@ fn two_issuers_in_one_token_are_refused_whichever_is_chosen() {
         let input = format!("{header}.{}", URL_SAFE_NO_PAD.encode(payload));
         for signer in [STAFF, SHOP] {
             let key = jsonwebtoken::EncodingKey::from_secret(&secret(signer));
-            let signature = jsonwebtoken::crypto::sign(input.as_bytes(), &key, Algorithm::HS256).unwrap();
+            let signature =
+                jsonwebtoken::crypto::sign(input.as_bytes(), &key, Algorithm::HS256).unwrap();
             set.verify(&format!("{input}.{signature}")).unwrap_err();
         }
     }
@@ -116,7 +130,10 @@ fn the_same_ids_at_two_issuers_are_different_targets() {
     let shop = set.verify(&mint(SHOP, &claims(SHOP, "shop"))).unwrap();
     assert_eq!(staff.target(TargetKind::Key), Some(Target::key("k").issued_by(STAFF)));
     for target in staff.targets() {
-        assert!(shop.targets().iter().all(|other| other.fingerprint() != target.fingerprint()), "{target:?}");
+        assert!(
+            shop.targets().iter().all(|other| other.fingerprint() != target.fingerprint()),
+            "{target:?}"
+        );
     }
 }
 
@@ -129,7 +146,10 @@ fn the_claims_of_one_issuer_mean_nothing_at_another() {
     let mut with_basket = claims(SHOP, "shop");
     with_basket["basket"] = json!("b");
     let session = Target::session("b").issued_by(SHOP);
-    assert_eq!(set.verify(&mint(SHOP, &with_basket)).unwrap().target(TargetKind::Session), Some(session));
+    assert_eq!(
+        set.verify(&mint(SHOP, &with_basket)).unwrap().target(TargetKind::Session),
+        Some(session)
+    );
 }
 
 #[test]
@@ -164,8 +184,9 @@ fn a_revoker_wants_to_know_the_issuer_and_keeps_records_for_the_longest_token() 
     assert!(error.contains(STAFF) && error.contains(SHOP), "{error}");
     revoke(Target::user("alice").issued_by("https://else.example")).unwrap_err();
     revoke(Target::user("alice").issued_by(STAFF)).unwrap();
-    let find =
-        |issuer| revoker.find(Target::user("alice").issued_by(issuer)).now_or_never().unwrap().unwrap();
+    let find = |issuer| {
+        revoker.find(Target::user("alice").issued_by(issuer)).now_or_never().unwrap().unwrap()
+    };
     let record = find(STAFF).unwrap();
     assert!(record.until.since(record.note.at) >= Duration::from_secs(48 * 60 * 60));
     assert!(find(SHOP).is_none());
@@ -176,10 +197,16 @@ fn a_set_refuses_verifiers_without_an_issuer_and_issuers_with_two_verifiers() {
     let error = IssuerSet::new(verifier(STAFF, TokenProfile::new())).unwrap_err().to_string();
     assert!(error.starts_with("issuer: one of several profiles names none"), "{error}");
     let error = staff_and_shop()
-        .with(verifier(SHOP, TokenProfile::new().with_issuer("https://new.example").with_issuer(SHOP)))
+        .with(verifier(
+            SHOP,
+            TokenProfile::new().with_issuer("https://new.example").with_issuer(SHOP),
+        ))
         .unwrap_err()
         .to_string();
-    assert_eq!(error, format!("issuer: `{SHOP}` stands in two profiles; a token must be judged by one"));
+    assert_eq!(
+        error,
+        format!("issuer: `{SHOP}` stands in two profiles; a token must be judged by one")
+    );
     TokenProfile::combined([]).unwrap_err();
 }
 
@@ -187,8 +214,10 @@ fn a_set_refuses_verifiers_without_an_issuer_and_issuers_with_two_verifiers() {
 fn sets_of_sets_choose_the_same_verifiers() {
     let inner = staff_and_shop();
     let third = "https://third.example";
-    let set =
-        IssuerSet::new(verifier(third, TokenProfile::new().with_issuer(third))).unwrap().with(inner).unwrap();
+    let set = IssuerSet::new(verifier(third, TokenProfile::new().with_issuer(third)))
+        .unwrap()
+        .with(inner)
+        .unwrap();
     for (issuer, audience) in [(STAFF, "orders"), (SHOP, "shop"), (third, "any")] {
         set.verify(&mint(issuer, &claims(issuer, audience))).unwrap();
     }
@@ -213,20 +242,27 @@ fn tenants_with_the_same_keys_need_one_verifier_and_keep_their_ids_apart() {
     let (one, other) = (verify("one").unwrap(), verify("other").unwrap());
     assert_eq!(one.target(TargetKind::User), Some(Target::user("alice").issued_by(realm("one"))));
     let keys: Vec<_> = [&one, &other]
-        .map(|token| token.targets().iter().filter(|target| target.kind() == TargetKind::Key).collect())
+        .map(|token| {
+            token.targets().iter().filter(|target| target.kind() == TargetKind::Key).collect()
+        })
         .into_iter()
         .flat_map(|keys: Vec<_>| keys.into_iter().map(|key| *key.fingerprint()))
         .collect();
     assert_eq!(keys[1], keys[3], "the key that they share");
     for target in one.targets() {
-        let shared = other.targets().iter().any(|theirs| theirs.fingerprint() == target.fingerprint());
+        let shared =
+            other.targets().iter().any(|theirs| theirs.fingerprint() == target.fingerprint());
         assert_eq!(shared, *target.fingerprint() == keys[1], "{target:?}");
         assert_eq!(one.describe(target).fingerprint(), *target.fingerprint());
     }
     for stranger in
         ["closed", "", "..", "a/b", "a%2fb", "a?b", "a#b", ".a", "a.", "a@b", "ä", &"a".repeat(254)]
     {
-        assert_eq!(verify(stranger).unwrap_err().kind(), TokenErrorKind::WrongIssuer, "{stranger:?}");
+        assert_eq!(
+            verify(stranger).unwrap_err().kind(),
+            TokenErrorKind::WrongIssuer,
+            "{stranger:?}"
+        );
     }
     let revoker = Revoker::new(MemoryStore::new(), realms()).unwrap();
     let revoke = |target| revoker.revoke(target).into_future().now_or_never().unwrap();
@@ -240,12 +276,14 @@ fn tenants_with_the_same_keys_need_one_verifier_and_keep_their_ids_apart() {
 fn a_key_is_revoked_at_its_issuer_and_one_that_tenants_share_at_all_of_them() {
     let (store, verifier) = (MemoryStore::new(), verifier("all", realms()));
     let revoker = Revoker::new(store.clone(), realms()).unwrap();
-    let token = |tenant: &str| verifier.verify(&mint("all", &claims(&realm(tenant), "any"))).unwrap();
+    let token =
+        |tenant: &str| verifier.verify(&mint("all", &claims(&realm(tenant), "any"))).unwrap();
     let is_live = |tenant: &str| match store.check(&token(tenant)) {
         Lookup::Now(answer) => matches!(answer.unwrap(), Standing::Live),
         Lookup::Later(_) => panic!("a memory store knows at once"),
     };
-    let revoke = |target| revoker.revoke(target).extent(Extent::All).into_future().now_or_never().unwrap();
+    let revoke =
+        |target| revoker.revoke(target).extent(Extent::All).into_future().now_or_never().unwrap();
     let error = revoke(Target::key("k")).unwrap_err().to_string();
     assert!(error.contains(REALMS), "{error}");
     revoke(Target::key("k").issued_by(realm("one"))).unwrap();
@@ -270,10 +308,16 @@ fn tenants_with_keys_of_their_own_are_judged_by_them() {
             (issuer.clone(), Arc::new(verifier(&issuer, profile)) as _)
         })
         .into();
-    let set = staff_and_shop().with_tenants(realms(), move |issuer| verifiers.get(issuer).cloned()).unwrap();
+    let set = staff_and_shop()
+        .with_tenants(realms(), move |issuer| verifiers.get(issuer).cloned())
+        .unwrap();
     set.verify(&mint(&realm("one"), &claims(&realm("one"), "any"))).unwrap();
     set.verify(&mint(STAFF, &claims(STAFF, "orders"))).unwrap();
-    assert_refused(&set, &mint(&realm("one"), &claims(&realm("other"), "any")), TokenErrorKind::BadSignature);
+    assert_refused(
+        &set,
+        &mint(&realm("one"), &claims(&realm("other"), "any")),
+        TokenErrorKind::BadSignature,
+    );
     assert_refused(
         &set,
         &mint(&realm("third"), &claims(&realm("third"), "any")),
@@ -300,7 +344,8 @@ fn a_tenant_may_not_widen_the_rules_of_all() {
 
 #[test]
 fn patterns_that_would_fit_strangers_are_refused() {
-    let validate = |pattern: &str| TokenProfile::new().with_issuer_pattern(pattern, |_| true).validate();
+    let validate =
+        |pattern: &str| TokenProfile::new().with_issuer_pattern(pattern, |_| true).validate();
     for good in [
         "https://login.example/{tenant}/v2.0",
         "https://{tenant}.id.example/",
@@ -378,7 +423,9 @@ fn a_cache_forgets_a_tenant_that_is_no_longer_accepted() {
     let is_open = Arc::new(AtomicBool::new(true));
     let asked = Arc::clone(&is_open);
     let profile = TokenProfile::new()
-        .with_issuer_pattern("https://id.example/realms/{tenant}", move |_| asked.load(Ordering::Relaxed));
+        .with_issuer_pattern("https://id.example/realms/{tenant}", move |_| {
+            asked.load(Ordering::Relaxed)
+        });
     let cached = CachedVerifier::new(verifier("all", profile));
     let token = mint("all", &claims(&realm("one"), "any"));
     cached.verify(&token).unwrap();
@@ -392,8 +439,9 @@ fn a_cache_around_tenants_remembers_nothing() {
     let (count, generation) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
     let tenant = verifier(&issuer, TokenProfile::new().with_issuer(&issuer));
     let tenant: Arc<dyn TokenVerifier> = Arc::new(Counted(tenant, Arc::clone(&count), generation));
-    let cached =
-        CachedVerifier::new(IssuerSet::of_tenants(realms(), move |_| Some(Arc::clone(&tenant))).unwrap());
+    let cached = CachedVerifier::new(
+        IssuerSet::of_tenants(realms(), move |_| Some(Arc::clone(&tenant))).unwrap(),
+    );
     let token = mint(&issuer, &claims(&issuer, "any"));
     for verified in 1..4 {
         cached.verify(&token).unwrap();

@@ -41,7 +41,8 @@ impl Source {
                 "has a query, which discovery does not allow; see Jwks::at",
             ));
         }
-        // OpenID Connect Discovery §4.1: a `/` at the end of the issuer goes before the path is added.
+        // OpenID Connect Discovery §4.1: a `/` at the end of the issuer goes before the path is
+        // added.
         let document = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
         Ok(Self::Discovery { issuer: issuer.into(), document: absolute("issuer", &document)? })
     }
@@ -66,8 +67,8 @@ impl Source {
             Self::KeySet(url) => published(&client.get(url, Reach::Anywhere).await?),
             Self::Discovery { issuer, document } => {
                 let url = jwks_url(&client.get(document, Reach::Anywhere).await?, issuer)?;
-                // The operator chose the host of the issuer. Another one was chosen by whoever wrote the document, and
-                // is not to be inside of our network.
+                // The operator chose the host of the issuer. Another one was chosen by whoever
+                // wrote the document, and is not to be inside of our network.
                 let is_same_host = url.host() == document.host();
                 let reach = if is_same_host { Reach::Anywhere } else { Reach::PublicOnly };
                 published(&client.get(&url, reach).await?)
@@ -123,7 +124,8 @@ fn jwks_url(document: &Document, issuer: &str) -> Result<Uri, JwksError> {
         return Err(JwksError::new(
             JwksErrorKind::WrongIssuer,
             format!(
-                "the discovery document is not about the issuer `{issuer}`; name the issuer exactly as it does"
+                "the discovery document is not about the issuer `{issuer}`; name the issuer \
+                 exactly as it does"
             ),
         ));
     }
@@ -140,7 +142,10 @@ fn published(document: &Document) -> Result<Published, JwksError> {
     let is_set = serde_json::from_str::<serde_json::Value>(text)
         .is_ok_and(|set| set.get("keys").is_some_and(serde_json::Value::is_array));
     if !is_set {
-        return Err(JwksError::new(JwksErrorKind::Malformed, "the answer is not a JSON Web Key Set"));
+        return Err(JwksError::new(
+            JwksErrorKind::Malformed,
+            "the answer is not a JSON Web Key Set",
+        ));
     }
     let set = KeySet::from_jwk_set_lenient(text)
         .map_err(|error| JwksError::new(JwksErrorKind::NoUsableKey, error.to_string()))?;

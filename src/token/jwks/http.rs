@@ -74,7 +74,9 @@ impl Settings {
         let bad = |problem| ConfigError::new("root_certificates", problem);
         for certificate in CertificateDer::pem_slice_iter(pem) {
             let certificate = certificate.map_err(|_| bad("are not PEM"))?;
-            roots.add(certificate).map_err(|error| bad("hold one that cannot be used").with_source(error))?;
+            roots
+                .add(certificate)
+                .map_err(|error| bad("hold one that cannot be used").with_source(error))?;
         }
         if roots.is_empty() {
             return Err(bad("has no certificate; give PEM with at least one CERTIFICATE"));
@@ -110,15 +112,18 @@ impl HttpClient {
                 "is not https; for tests on this machine see Jwks::with_plain_http_on_loopback",
             ));
         }
-        // With a plain start nothing else is expected, and the certificates of the system need not be there.
-        let tls = if is_plain && settings.roots.is_none() { None } else { Some(connector(settings)?) };
+        // With a plain start nothing else is expected, and the certificates of the system need not
+        // be there.
+        let tls =
+            if is_plain && settings.roots.is_none() { None } else { Some(connector(settings)?) };
         Ok(Self { tls, plain_loopback: settings.plain_loopback })
     }
 
     async fn get(&self, url: &Uri, reach: Reach) -> Result<Document, JwksError> {
         let stream = self.connect(url, reach).await?;
         let broken = |error| unreachable("the connection to the provider broke").with_source(error);
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let _driver = Driver(tokio::spawn(async move {
             // How it ends is seen by the request.
             let _ = connection.await;
@@ -130,22 +135,28 @@ impl HttpClient {
                 return Err(JwksError::new(
                     JwksErrorKind::Status,
                     format!(
-                        "the provider answered {status}, and redirects are not followed: name the final URL"
+                        "the provider answered {status}, and redirects are not followed: name the \
+                         final URL"
                     ),
                 ));
             }
             status => {
-                return Err(JwksError::new(JwksErrorKind::Status, format!("the provider answered {status}")));
+                return Err(JwksError::new(
+                    JwksErrorKind::Status,
+                    format!("the provider answered {status}"),
+                ));
             }
         }
         let max_age = max_age(answer.headers());
-        let body = Limited::new(answer.into_body(), MAX_DOCUMENT_BYTES).collect().await.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                too_large()
-            } else {
-                unreachable("the answer of the provider broke off")
-            }
-        })?;
+        let body = Limited::new(answer.into_body(), MAX_DOCUMENT_BYTES).collect().await.map_err(
+            |error| {
+                if error.is::<LengthLimitError>() {
+                    too_large()
+                } else {
+                    unreachable("the answer of the provider broke off")
+                }
+            },
+        )?;
         Ok(Document::new(body.to_bytes()).with_max_age(max_age))
     }
 
@@ -160,16 +171,21 @@ impl HttpClient {
         let port = url.port_u16().unwrap_or(if is_plain { 80 } else { 443 });
         let addresses: Vec<SocketAddr> = lookup_host((host, port))
             .await
-            .map_err(|error| unreachable("the host of the provider has no address").with_source(error))?
+            .map_err(|error| {
+                unreachable("the host of the provider has no address").with_source(error)
+            })?
             .collect();
         if is_plain && !addresses.iter().all(|address| address.ip().is_loopback()) {
-            return forbidden("a URL of the provider is not https, and its host is not this machine");
+            return forbidden(
+                "a URL of the provider is not https, and its host is not this machine",
+            );
         }
         let is_loopback_allowed = |ip: IpAddr| self.plain_loopback && ip.is_loopback();
         let is_allowed = |ip| reach == Reach::Anywhere || is_public(ip) || is_loopback_allowed(ip);
         if !addresses.iter().all(|address| is_allowed(address.ip())) {
             return forbidden(
-                "the `jwks_uri` is at another host than the issuer, with an address that is not public",
+                "the `jwks_uri` is at another host than the issuer, with an address that is not \
+                 public",
             );
         }
         let tcp = connect_to_any(&addresses).await?;
@@ -183,7 +199,9 @@ impl HttpClient {
             unreachable("the host of the provider cannot have a certificate").with_source(error)
         })?;
         let tls = tls.connect(name, tcp).await;
-        Ok(Box::new(tls.map_err(|error| unreachable("TLS with the provider failed").with_source(error))?))
+        Ok(Box::new(
+            tls.map_err(|error| unreachable("TLS with the provider failed").with_source(error))?,
+        ))
     }
 }
 
@@ -211,7 +229,8 @@ fn system_roots() -> Result<Arc<RootCertStore>, ConfigError> {
     if roots.is_empty() {
         return Err(ConfigError::new(
             "root_certificates",
-            "the system has none; install ca-certificates, set SSL_CERT_FILE, or see Jwks::with_root_certificates",
+            "the system has none; install ca-certificates, set SSL_CERT_FILE, or see \
+             Jwks::with_root_certificates",
         ));
     }
     Ok(Arc::new(roots))
@@ -237,7 +256,9 @@ fn request(url: &Uri) -> Result<Request<Empty<Bytes>>, JwksError> {
         .header(ACCEPT, "application/json, application/jwk-set+json")
         .header(USER_AGENT, concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
         .body(Empty::new())
-        .map_err(|error| unreachable("the URL of the provider cannot be asked for").with_source(error))
+        .map_err(|error| {
+            unreachable("the URL of the provider cannot be asked for").with_source(error)
+        })
 }
 
 /// `max-age`; none if there is none. What must not be kept has the age 0.
@@ -252,7 +273,11 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
     }
     directives.iter().find_map(|directive| {
         let (name, value) = directive.split_once('=')?;
-        let secs = value.trim_matches('"').parse().ok().filter(|_| name.eq_ignore_ascii_case("max-age"))?;
+        let secs = value
+            .trim_matches('"')
+            .parse()
+            .ok()
+            .filter(|_| name.eq_ignore_ascii_case("max-age"))?;
         Some(Duration::from_secs(secs))
     })
 }
@@ -261,7 +286,8 @@ fn unreachable(detail: &'static str) -> JwksError {
     JwksError::new(JwksErrorKind::Unreachable, detail)
 }
 
-/// Whether an address is one of the open internet: not of this machine, this network, or a range that is set apart.
+/// Whether an address is one of the open internet: not of this machine, this network, or a range
+/// that is set apart.
 fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => is_public_v4(ip),
@@ -298,7 +324,9 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
         return is_public_v4(embedded(ip.segments()));
     }
     // 2000::/3 is all that is in use, with documentation, benchmarks and 6to4 set apart in it.
-    first & 0xe000 == 0x2000 && !(first == 0x2001 && (second == 0xdb8 || second < 0x200)) && first != 0x2002
+    first & 0xe000 == 0x2000
+        && !(first == 0x2001 && (second == 0xdb8 || second < 0x200))
+        && first != 0x2002
 }
 
 #[cfg(test)]
@@ -307,9 +335,14 @@ mod tests {
 
     #[test]
     fn only_addresses_of_the_open_internet_are_public() {
-        for public in
-            ["8.8.8.8", "100.128.0.1", "172.32.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
-        {
+        for public in [
+            "8.8.8.8",
+            "100.128.0.1",
+            "172.32.0.1",
+            "2606:4700::1111",
+            "::ffff:8.8.8.8",
+            "64:ff9b::808:808",
+        ] {
             assert!(is_public(public.parse().unwrap()), "{public}");
         }
         for private in [

@@ -1,6 +1,8 @@
-//! Keys that an identity provider publishes: a JSON Web Key Set, by its URL or by discovery from the issuer.
+//! Keys that an identity provider publishes: a JSON Web Key Set, by its URL or by discovery from
+//! the issuer.
 //!
-//! Requests never wait for the provider. A task fetches the keys and swaps them; a request looks at those that are there.
+//! Requests never wait for the provider. A task fetches the keys and swaps them; a request looks at
+//! those that are there.
 
 // | room | what it does |
 // | --- | --- |
@@ -54,16 +56,19 @@ pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 /// # Ok(()) }
 /// ```
 ///
-/// - The keys are fetched anew when they are [as old as that](Self::with_max_age), or when a token names an unknown one
-///   (after a [pause](Self::with_cooldown)). At most one fetch is under way at a time.
+/// - The keys are fetched anew when they are [as old as that](Self::with_max_age), or when a token
+///   names an unknown one (after a [pause](Self::with_cooldown)). At most one fetch is under way at
+///   a time.
 /// - A key that is no longer published is no longer accepted once the next fetch is done.
-/// - When the provider is out of reach, the last keys stay in use [for a while](Self::with_outage_grace).
-/// - A token whose key is not known *yet* is answered with 503, not 401, so that a client does not throw it away: while
-///   the keys are older than the pause, nobody can say that its key does not exist.
-/// - `https` only, no redirects, at most 256 KiB, all within a [time limit](Self::with_timeout). What a token says about
-///   where its key is (`jku`, `x5u`, `jwk`, `x5c`) is never heeded.
-/// - Keys that cannot be used are skipped and logged: for encryption, weak, of unknown type, secret, or of a name that is
-///   taken. RSA keys without `alg` are for RS256.
+/// - When the provider is out of reach, the last keys stay in use [for a
+///   while](Self::with_outage_grace).
+/// - A token whose key is not known *yet* is answered with 503, not 401, so that a client does not
+///   throw it away: while the keys are older than the pause, nobody can say that its key does not
+///   exist.
+/// - `https` only, no redirects, at most 256 KiB, all within a [time limit](Self::with_timeout).
+///   What a token says about where its key is (`jku`, `x5u`, `jwk`, `x5c`) is never heeded.
+/// - Keys that cannot be used are skipped and logged: for encryption, weak, of unknown type,
+///   secret, or of a name that is taken. RSA keys without `alg` are for RS256.
 #[derive(Clone)]
 pub struct Jwks {
     source: Source,
@@ -74,8 +79,8 @@ pub struct Jwks {
 
 /// Fetches a document, for [`Jwks::with_transport`].
 pub trait Transport: Send + Sync + 'static {
-    /// Fetches `url`. An answer other than 200 is an error; redirects should not be followed. It may be dropped when it
-    /// takes too long.
+    /// Fetches `url`. An answer other than 200 is an error; redirects should not be followed. It
+    /// may be dropped when it takes too long.
     fn get(&self, url: &Uri) -> BoxFuture<'static, Result<Document, JwksError>>;
 }
 
@@ -92,7 +97,8 @@ impl Document {
         Self { body: body.into(), max_age: None }
     }
 
-    /// For how long the provider says that it may be kept: `max-age` in `Cache-Control` (RFC 9111 §5.2.2.1).
+    /// For how long the provider says that it may be kept: `max-age` in `Cache-Control` (RFC 9111
+    /// §5.2.2.1).
     #[must_use]
     pub fn with_max_age(mut self, max_age: Option<Duration>) -> Self {
         self.max_age = max_age;
@@ -112,10 +118,12 @@ impl Jwks {
     }
 
     /// The key set of this issuer, found by OpenID Connect Discovery: the document at
-    /// `<issuer>/.well-known/openid-configuration` must be about this very issuer, and says where the keys are.
+    /// `<issuer>/.well-known/openid-configuration` must be about this very issuer, and says where
+    /// the keys are.
     ///
     /// # Errors
-    /// [`ConfigError`] if this is not an absolute URL, or has a user name, a query or a fragment in it.
+    /// [`ConfigError`] if this is not an absolute URL, or has a user name, a query or a fragment in
+    /// it.
     pub fn of_issuer(issuer: &str) -> Result<Self, ConfigError> {
         Ok(Self::of(Source::of_issuer(issuer)?))
     }
@@ -134,26 +142,28 @@ impl Jwks {
         }
     }
 
-    /// How old keys may get before they are fetched anew, default 15 min: so long, at most, is a key accepted that the
-    /// provider has withdrawn. If the provider wants it sooner (`Cache-Control: max-age`) it is done sooner, but not
-    /// before the [pause](Self::with_cooldown) is over.
+    /// How old keys may get before they are fetched anew, default 15 min: so long, at most, is a
+    /// key accepted that the provider has withdrawn. If the provider wants it sooner
+    /// (`Cache-Control: max-age`) it is done sooner, but not before the
+    /// [pause](Self::with_cooldown) is over.
     #[must_use]
     pub fn with_max_age(mut self, max_age: Duration) -> Self {
         self.refresh.max_age = max_age;
         self
     }
 
-    /// The pause between two fetches, whatever tokens ask for; default 10 s. It keeps strangers who make up key names
-    /// from having us flood the provider.
+    /// The pause between two fetches, whatever tokens ask for; default 10 s. It keeps strangers who
+    /// make up key names from having us flood the provider.
     #[must_use]
     pub fn with_cooldown(mut self, cooldown: Duration) -> Self {
         self.refresh.cooldown = cooldown;
         self
     }
 
-    /// For how long after the last good fetch keys stay in use while the provider is out of reach or answers nonsense,
-    /// default 24 h: by then, under the default of
-    /// [`TokenProfile::with_max_lifetime`](super::TokenProfile::with_max_lifetime), all tokens that it issued are over.
+    /// For how long after the last good fetch keys stay in use while the provider is out of reach
+    /// or answers nonsense, default 24 h: by then, under the default of
+    /// [`TokenProfile::with_max_lifetime`](super::TokenProfile::with_max_lifetime), all tokens that
+    /// it issued are over.
     ///
     /// # Security
     /// Whoever can keep us from the provider can keep a withdrawn key in use for so long.
@@ -163,14 +173,16 @@ impl Jwks {
         self
     }
 
-    /// How long a fetch may take from the first packet to the last byte, discovery included; default 5 s.
+    /// How long a fetch may take from the first packet to the last byte, discovery included;
+    /// default 5 s.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.refresh.timeout = timeout;
         self
     }
 
-    /// Trusts the certificates in this PEM text instead of those of the system: for a provider with a private CA.
+    /// Trusts the certificates in this PEM text instead of those of the system: for a provider with
+    /// a private CA.
     ///
     /// # Errors
     /// [`ConfigError`] if it holds no certificate.
@@ -189,8 +201,8 @@ impl Jwks {
         self
     }
 
-    /// Fetches by a client of yours, for proxies and client certificates. The settings about certificates and `http` have
-    /// no effect on it.
+    /// Fetches by a client of yours, for proxies and client certificates. The settings about
+    /// certificates and `http` have no effect on it.
     #[must_use]
     pub fn with_transport(mut self, transport: impl Transport) -> Self {
         self.transport = Some(Arc::new(transport));
@@ -207,8 +219,9 @@ impl Jwks {
         Ok(keys)
     }
 
-    /// Starts to fetch the keys on the current Tokio runtime and does not wait for them: the program can start while the
-    /// provider is down. Until they are there, tokens are answered with 503.
+    /// Starts to fetch the keys on the current Tokio runtime and does not wait for them: the
+    /// program can start while the provider is down. Until they are there, tokens are answered with
+    /// 503.
     ///
     /// # Errors
     /// [`ConfigError`] if a setting cannot work, or outside of a Tokio runtime.
@@ -250,8 +263,8 @@ impl RemoteKeys {
         self.task.shared.ring().as_ref().map(|ring| ring.keys.ids()).unwrap_or_default()
     }
 
-    /// How long ago the keys in use were fetched; none if there are none. More than [`Jwks::with_max_age`] means that
-    /// the provider is out of reach.
+    /// How long ago the keys in use were fetched; none if there are none. More than
+    /// [`Jwks::with_max_age`] means that the provider is out of reach.
     pub fn age(&self) -> Option<Duration> {
         self.task.shared.ring().as_ref().map(|ring| ring.asked_at.elapsed())
     }
@@ -266,8 +279,8 @@ impl RemoteKeys {
         self.task.shared.attempt_after(0).await
     }
 
-    /// Waits until the next fetch is done, counted from when this was called: for tests, and for programs that want to
-    /// wait for the first keys after [`Jwks::start`].
+    /// Waits until the next fetch is done, counted from when this was called: for tests, and for
+    /// programs that want to wait for the first keys after [`Jwks::start`].
     ///
     /// # Errors
     /// [`JwksError`] if that fetch failed.
@@ -326,7 +339,8 @@ impl LoadedKeys<'_> {
         match &*self.ring {
             Some(ring) if self.shared.is_recent(ring) => error,
             _ => no_keys(
-                "no key has the `kid` of the token, but the keys are not the newest: they are being fetched",
+                "no key has the `kid` of the token, but the keys are not the newest: they are \
+                 being fetched",
             ),
         }
     }

@@ -71,13 +71,22 @@ impl Refresh {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         if self.cooldown < Duration::from_secs(1) {
-            return Err(ConfigError::new("cooldown", "is under 1 s; the provider would be flooded"));
+            return Err(ConfigError::new(
+                "cooldown",
+                "is under 1 s; the provider would be flooded",
+            ));
         }
         if self.max_age < self.cooldown || self.max_age > DAY {
-            return Err(ConfigError::new("max_age", "must be at least the cooldown and at most a day"));
+            return Err(ConfigError::new(
+                "max_age",
+                "must be at least the cooldown and at most a day",
+            ));
         }
         if self.grace < self.max_age || self.grace > 30 * DAY {
-            return Err(ConfigError::new("outage_grace", "must be at least the max age and at most 30 days"));
+            return Err(ConfigError::new(
+                "outage_grace",
+                "must be at least the max age and at most 30 days",
+            ));
         }
         if self.timeout.is_zero() || self.timeout > Duration::from_secs(60) {
             return Err(ConfigError::new("timeout", "must be over zero and at most 60 s"));
@@ -85,8 +94,9 @@ impl Refresh {
         Ok(())
     }
 
-    /// When keys are to be fetched anew, for which the provider gave this age. Up to a tenth sooner, by chance, so that
-    /// processes that were started together do not ask together for ever.
+    /// When keys are to be fetched anew, for which the provider gave this age. Up to a tenth
+    /// sooner, by chance, so that processes that were started together do not ask together for
+    /// ever.
     fn next(&self, max_age: Option<Duration>) -> Duration {
         let wanted = max_age.map_or(self.max_age, |age| age.min(self.max_age));
         let tenths_of_percent = u32::try_from(RandomState::new().hash_one(()) % 100).unwrap_or(0);
@@ -138,7 +148,8 @@ impl Shared {
         self.attempts.borrow().count
     }
 
-    /// Waits until more than this many attempts have been made, and gives the outcome of the last one.
+    /// Waits until more than this many attempts have been made, and gives the outcome of the last
+    /// one.
     pub(super) async fn attempt_after(&self, count: u64) -> Result<(), JwksError> {
         let mut attempts = self.attempts.subscribe();
         let made = attempts.wait_for(|attempts| attempts.count > count).await;
@@ -158,7 +169,8 @@ impl Shared {
         if !is_same {
             // After the new keys are in force: who sees the new number is served by them.
             self.generation.fetch_add(2, Ordering::Release);
-            tracing::info!(keys = ?new.map(Keys::ids).unwrap_or_default(), "the keys of the identity provider changed");
+            tracing::info!(keys = ?new.map(Keys::ids).unwrap_or_default(), "the keys of the \
+                identity provider changed");
         }
     }
 
@@ -166,9 +178,12 @@ impl Shared {
         self.attempts.send_modify(|attempts| {
             match (&attempts.last_error, &error) {
                 (None, Some(error)) => {
-                    tracing::warn!(%error, "the keys of the identity provider cannot be fetched; the last ones stay in use for a while");
+                    tracing::warn!(%error, "the keys of the identity provider cannot be fetched; \
+                        the last ones stay in use for a while");
                 }
-                (Some(_), None) => tracing::info!("the keys of the identity provider can be fetched again"),
+                (Some(_), None) => {
+                    tracing::info!("the keys of the identity provider can be fetched again")
+                }
                 _ => {}
             }
             attempts.count += 1;
@@ -180,7 +195,12 @@ impl Shared {
 // === impl Task ===
 
 impl Task {
-    pub(super) fn spawn(runtime: &Handle, refresh: Refresh, source: Source, client: Client) -> Self {
+    pub(super) fn spawn(
+        runtime: &Handle,
+        refresh: Refresh,
+        source: Source,
+        client: Client,
+    ) -> Self {
         let shared = Arc::new(Shared {
             refresh,
             ring: ArcSwapOption::empty(),
@@ -210,7 +230,8 @@ impl Drop for Watchman {
         }
         self.0.is_orphaned.store(true, Ordering::Relaxed);
         tracing::error!(
-            "the keys of the identity provider are no longer refreshed: their Tokio runtime was shut down"
+            "the keys of the identity provider are no longer refreshed: their Tokio runtime was \
+             shut down"
         );
         self.0.note(Some(JwksError::new(
             JwksErrorKind::Unreachable,
@@ -225,9 +246,11 @@ async fn keep_fresh(shared: &Shared, source: &Source, client: &Client) {
     let mut failures = 0;
     loop {
         let asked_at = Instant::now();
-        let fetched = timeout(refresh.timeout, source.fetch(client)).await.unwrap_or_else(|elapsed| {
-            Err(JwksError::new(JwksErrorKind::Timeout, "the provider took too long").with_source(elapsed))
-        });
+        let fetched =
+            timeout(refresh.timeout, source.fetch(client)).await.unwrap_or_else(|elapsed| {
+                Err(JwksError::new(JwksErrorKind::Timeout, "the provider took too long")
+                    .with_source(elapsed))
+            });
         let (earliest, due) = match fetched {
             Ok(Published { keys, max_age }) => {
                 failures = 0;
@@ -241,7 +264,8 @@ async fn keep_fresh(shared: &Shared, source: &Source, client: &Client) {
                 (refresh.backoff(failures), refresh.backoff(failures))
             }
         };
-        // Whatever tokens ask for has to wait for the pause; what was asked meanwhile is not forgotten.
+        // Whatever tokens ask for has to wait for the pause; what was asked meanwhile is not
+        // forgotten.
         pause(shared, asked_at + earliest).await;
         tokio::select! {
             () = sleep_until(asked_at + due) => {}

@@ -154,7 +154,9 @@ async fn a_rotation_announced_in_time_refuses_nobody() {
     let keys = jwks(&provider).fetch().await.unwrap();
     let verifier = verifier(&keys);
     // The new key is published next to the old one, then used, then alone.
-    for (published, used) in [(&["old", "new"][..], "old"), (&["old", "new"], "new"), (&["new"], "new")] {
+    for (published, used) in
+        [(&["old", "new"][..], "old"), (&["old", "new"], "new"), (&["new"], "new")]
+    {
         provider.publish(published);
         let fetched = keys.next_fetch();
         advance(DEFAULT_MAX_AGE).await;
@@ -325,7 +327,11 @@ async fn a_program_can_start_while_the_provider_is_down() {
     provider_is_there();
     let verifier = verifier(&keys);
     assert_eq!(kind(&verifier, "a"), Some(TokenErrorKind::NoKeys));
-    assert_eq!(verifier.verify("junk").unwrap_err().kind(), TokenErrorKind::Malformed, "that needs no key");
+    assert_eq!(
+        verifier.verify("junk").unwrap_err().kind(),
+        TokenErrorKind::Malformed,
+        "that needs no key"
+    );
     keys.next_fetch().await.unwrap_err();
     let start = Instant::now();
     for _ in 0..8 {
@@ -391,16 +397,23 @@ async fn keys_are_discovered_from_the_issuer() {
     assert_eq!(kind(&verifier(&keys), "a"), None);
     let other = TokenProfile::new().with_issuer("https://else.example");
     assert_eq!(JwtVerifier::with_remote_keys(keys.clone(), other).unwrap_err().setting(), "issuer");
-    assert_eq!(JwtVerifier::with_remote_keys(keys, TokenProfile::new()).unwrap_err().setting(), "issuer");
+    assert_eq!(
+        JwtVerifier::with_remote_keys(keys, TokenProfile::new()).unwrap_err().setting(),
+        "issuer"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_document_about_another_issuer_is_refused() {
-    for issuer in ["https://else.example", "https://id.example/realm/", "HTTPS://id.example/realm", ""] {
+    for issuer in
+        ["https://else.example", "https://id.example/realm/", "HTTPS://id.example/realm", ""]
+    {
         let (_, jwks) = discovers([discovery(issuer, SET), Document::new(key_set(&["a"]))]);
         assert_eq!(jwks.fetch().await.unwrap_err().kind(), JwksErrorKind::WrongIssuer, "{issuer}");
     }
-    for bad in ["", "/keys", "id.example/keys", "file:///etc/passwd", "https://", "https://a@id.example/"] {
+    for bad in
+        ["", "/keys", "id.example/keys", "file:///etc/passwd", "https://", "https://a@id.example/"]
+    {
         let (_, jwks) = discovers([discovery(ISSUER, bad)]);
         assert_eq!(jwks.fetch().await.unwrap_err().kind(), JwksErrorKind::Malformed, "{bad}");
     }
@@ -412,14 +425,24 @@ async fn a_document_about_another_issuer_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn settings_that_cannot_work_are_named() {
-    for bad in
-        ["", "id.example", "/keys", "ftp://id.example/", "https://id.example/#a", "https://a:b@id.example/"]
-    {
+    for bad in [
+        "",
+        "id.example",
+        "/keys",
+        "ftp://id.example/",
+        "https://id.example/#a",
+        "https://a:b@id.example/",
+    ] {
         assert_eq!(Jwks::at(bad).unwrap_err().setting(), "jwks_url", "{bad}");
         assert_eq!(Jwks::of_issuer(bad).unwrap_err().setting(), "issuer", "{bad}");
     }
-    assert!(!Jwks::at("https://user:hunter2@id.example/").unwrap_err().to_string().contains("hunter2"));
-    assert!(!format!("{:?}", Jwks::at("https://id.example/keys?code=hunter2").unwrap()).contains("hunter2"));
+    assert!(
+        !Jwks::at("https://user:hunter2@id.example/").unwrap_err().to_string().contains("hunter2")
+    );
+    assert!(
+        !format!("{:?}", Jwks::at("https://id.example/keys?code=hunter2").unwrap())
+            .contains("hunter2")
+    );
     Jwks::of_issuer("https://id.example/?a=b").unwrap_err();
     let provider = Provider::publishes(&["a"]);
     let second = Duration::from_secs(1);
@@ -432,7 +455,10 @@ async fn settings_that_cannot_work_are_named() {
     ] {
         assert_eq!(jwks.start().unwrap_err().setting(), setting);
     }
-    assert_eq!(jwks(&provider).with_root_certificates(b"no PEM").unwrap_err().setting(), "root_certificates");
+    assert_eq!(
+        jwks(&provider).with_root_certificates(b"no PEM").unwrap_err().setting(),
+        "root_certificates"
+    );
     assert_eq!(provider.fetches(), 0);
 }
 
@@ -458,8 +484,11 @@ async fn the_task_ends_with_the_last_that_holds_the_keys() {
 
 #[test]
 fn keys_whose_runtime_is_gone_are_not_used_for_ever() {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
     let provider = Provider::publishes(&["a"]);
     let keys = runtime.block_on(jwks(&provider).fetch()).unwrap();
     let verifier = verifier(&keys);
@@ -472,7 +501,8 @@ fn keys_whose_runtime_is_gone_are_not_used_for_ever() {
 #[test]
 fn defaults_are_as_documented() {
     assert_eq!(
-        [DEFAULT_MAX_AGE, DEFAULT_COOLDOWN, DEFAULT_OUTAGE_GRACE, DEFAULT_TIMEOUT].map(|time| time.as_secs()),
+        [DEFAULT_MAX_AGE, DEFAULT_COOLDOWN, DEFAULT_OUTAGE_GRACE, DEFAULT_TIMEOUT]
+            .map(|time| time.as_secs()),
         [900, 10, 86_400, 5]
     );
     assert_eq!(MAX_DOCUMENT_BYTES, 262_144);

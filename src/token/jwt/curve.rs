@@ -1,8 +1,9 @@
-//! Whether a public key is what it says: a point on its curve, and of an order that is of use. Pure.
+//! Whether a public key is what it says: a point on its curve, and of an order that is of use.
+//! Pure.
 //!
-//! Providers look at a point no earlier than with the first signature, and then refuse every token; or, where the curve
-//! is Ed25519 and the order small, accept signatures that anybody can make. Public keys are no secrets, so nothing here
-//! takes care to take the same time.
+//! Providers look at a point no earlier than with the first signature, and then refuse every token;
+//! or, where the curve is Ed25519 and the order small, accept signatures that anybody can make.
+//! Public keys are no secrets, so nothing here takes care to take the same time.
 
 /// A number below 2^(64·N), its least significant part first.
 type Number<const N: usize> = [u64; N];
@@ -20,7 +21,9 @@ struct Weierstrass<const N: usize> {
 
 /// FIPS 186-5 / SP 800-186 §3.2.1.3.
 const P256: Weierstrass<4> = Weierstrass {
-    field: Field { prime: [0xffff_ffff_ffff_ffff, 0x0000_0000_ffff_ffff, 0, 0xffff_ffff_0000_0001] },
+    field: Field {
+        prime: [0xffff_ffff_ffff_ffff, 0x0000_0000_ffff_ffff, 0, 0xffff_ffff_0000_0001],
+    },
     b: [0x3bce_3c3e_27d2_604b, 0x651d_06b0_cc53_b0f6, 0xb3eb_bd55_7698_86bc, 0x5ac6_35d8_aa3a_93e7],
 };
 
@@ -48,7 +51,12 @@ const P384: Weierstrass<6> = Weierstrass {
 
 /// 2²⁵⁵ − 19.
 const ED25519: Field<4> = Field {
-    prime: [0xffff_ffff_ffff_ffed, 0xffff_ffff_ffff_ffff, 0xffff_ffff_ffff_ffff, 0x7fff_ffff_ffff_ffff],
+    prime: [
+        0xffff_ffff_ffff_ffed,
+        0xffff_ffff_ffff_ffff,
+        0xffff_ffff_ffff_ffff,
+        0x7fff_ffff_ffff_ffff,
+    ],
 };
 
 /// The `d` of −x² + y² = 1 + dx²y² (RFC 8032 §5.1).
@@ -74,8 +82,8 @@ pub(super) fn is_on_p384(x: &[u8], y: &[u8]) -> bool {
     P384.has(x, y)
 }
 
-/// Whether these 32 bytes are a point on Ed25519 in its one encoding (RFC 8032 §5.1.3), and not of small order: for such
-/// a key anybody can make signatures.
+/// Whether these 32 bytes are a point on Ed25519 in its one encoding (RFC 8032 §5.1.3), and not of
+/// small order: for such a key anybody can make signatures.
 pub(super) fn is_ed25519_key(encoded: &[u8]) -> bool {
     let mut bytes = encoded.to_vec();
     bytes.reverse();
@@ -87,7 +95,8 @@ pub(super) fn is_ed25519_key(encoded: &[u8]) -> bool {
     if ED25519_SMALL.contains(&y) {
         return false;
     }
-    // x² = (y² − 1) / (dy² + 1) is the square of something if the product of the two is: it is their quotient times a square.
+    // x² = (y² − 1) / (dy² + 1) is the square of something if the product of the two is: it is
+    // their quotient times a square.
     let square = ED25519.mul(&y, &y);
     let above = ED25519.sub(&square, &one());
     let below = ED25519.add(&ED25519.mul(&ED25519_D, &square), &one());
@@ -137,7 +146,8 @@ impl<const N: usize> Field<N> {
         product
     }
 
-    /// Whether it is the square of something other than zero: the Jacobi symbol, by quadratic reciprocity.
+    /// Whether it is the square of something other than zero: the Jacobi symbol, by quadratic
+    /// reciprocity.
     fn is_square(&self, number: &Number<N>) -> bool {
         let (mut number, mut modulus, mut is_square) = (*number, self.prime, true);
         while number != [0; N] {
@@ -219,7 +229,10 @@ mod tests {
     use super::*;
 
     fn hex(text: &str) -> Vec<u8> {
-        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+        (0..text.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+            .collect()
     }
 
     fn turned<const N: usize>(number: &Number<N>) -> Vec<u8> {
@@ -241,11 +254,15 @@ mod tests {
                 "3617de4a96262c6f5d9e98bf9292dc29f8f41dbd289a147ce9da3113b5f0b8c00a60b1ce1d7e819d7a431d7c90ea0e5f",
             ),
         );
-        for (is_on, (x, y)) in [(is_on_p256 as fn(&[u8], &[u8]) -> bool, p256), (is_on_p384, p384)] {
+        for (is_on, (x, y)) in [(is_on_p256 as fn(&[u8], &[u8]) -> bool, p256), (is_on_p384, p384)]
+        {
             assert!(is_on(&x, &y));
             assert!(!is_on(&y, &x));
             assert!(!is_on(&x[1..], &y) && !is_on(&[], &[]));
-            assert!(!is_on(&vec![0; x.len()], &vec![0; y.len()]), "the point at infinity, as some write it");
+            assert!(
+                !is_on(&vec![0; x.len()], &vec![0; y.len()]),
+                "the point at infinity, as some write it"
+            );
             for at in 0..y.len() {
                 let mut off = y.clone();
                 off[at] ^= 1;
@@ -264,7 +281,8 @@ mod tests {
     #[test]
     fn half_of_all_encodings_are_points_of_ed25519() {
         // Euler's criterion, computed elsewhere.
-        for (y, is_point) in [(2, false), (3, true), (4, true), (5, true), (6, true), (7, false), (8, false)]
+        for (y, is_point) in
+            [(2, false), (3, true), (4, true), (5, true), (6, true), (7, false), (8, false)]
         {
             let mut encoded = [0; 32];
             encoded[0] = y;

@@ -1,8 +1,8 @@
-//! The few forms of DER and PEM in which keys are written: RFC 8017 §A.1 (RSA), RFC 5915 (EC), RFC 5280 §4.1.2.7 and
-//! RFC 8410 (public keys), RFC 5958 (private keys of any kind).
+//! The few forms of DER and PEM in which keys are written: RFC 8017 §A.1 (RSA), RFC 5915 (EC), RFC
+//! 5280 §4.1.2.7 and RFC 8410 (public keys), RFC 5958 (private keys of any kind).
 //!
-//! Written here, so that a key has one meaning whatever provider checks the signatures: each provider, and each
-//! constructor of jsonwebtoken, accepts a different choice of these forms.
+//! Written here, so that a key has one meaning whatever provider checks the signatures: each
+//! provider, and each constructor of jsonwebtoken, accepts a different choice of these forms.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,4 +1,5 @@
-//! The shape of a token and its header: what is read before the signature is checked, so as little as can be.
+//! The shape of a token and its header: what is read before the signature is checked, so as little
+//! as can be.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +14,8 @@ use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Vi
 
 use crate::token::{TokenError, TokenErrorKind, bearer};
 
-/// Longest header, encoded. Room for a certificate chain that nobody looks at, and not for much more.
+/// Longest header, encoded. Room for a certificate chain that nobody looks at, and not for much
+/// more.
 const MAX_HEADER_BYTES: usize = 4096;
 
 /// A JWS in compact form (RFC 7515 §7.1), cut into its parts.
@@ -66,7 +68,8 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// The members of a header that are heeded. Keys that a token brings along (`jwk`, `jku`, `x5c`, `x5u`) are not.
+/// The members of a header that are heeded. Keys that a token brings along (`jwk`, `jku`, `x5c`,
+/// `x5u`) are not.
 #[derive(Default)]
 pub(crate) struct Header<'a> {
     pub(crate) alg: Cow<'a, str>,
@@ -78,14 +81,17 @@ impl<'a> Header<'a> {
     /// `json` is the decoded header.
     pub(crate) fn parse(json: &'a [u8]) -> Result<Self, TokenError> {
         // The cause is dropped: its text may quote the header.
-        let odd = || malformed("the header of the token is not a JSON object with `alg`, or says it twice");
+        let odd = || {
+            malformed("the header of the token is not a JSON object with `alg`, or says it twice")
+        };
         // All of it, as JSON must be: what is skipped is not looked at otherwise.
         let json = std::str::from_utf8(json).map_err(|_| odd())?;
         let read: Read<'a> = serde_json::from_str(json).map_err(|_| odd())?;
         if read.is_unsupported {
             return Err(TokenError::new(
                 TokenErrorKind::UnsupportedHeader,
-                "the header of the token has `crit`, `b64`, `zip` or `enc`, none of which is supported",
+                "the header of the token has `crit`, `b64`, `zip` or `enc`, none of which is \
+                 supported",
             ));
         }
         if read.header.alg.is_empty() {
@@ -106,8 +112,8 @@ pub(crate) fn base64(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }
 
-/// The same, many characters at a time where the processor can. The code that does so is young and has `unsafe` in it, so it
-/// is shown nothing but what a trusted key has signed.
+/// The same, many characters at a time where the processor can. The code that does so is young and
+/// has `unsafe` in it, so it is shown nothing but what a trusted key has signed.
 #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon")))]
 pub(crate) fn signed_base64(text: &str) -> Option<Vec<u8>> {
     static ENGINE: LazyLock<Simd> = LazyLock::new(|| Simd::url_safe(NO_PAD));

@@ -7,7 +7,8 @@ use serde_json::Value;
 use super::{VerificationKey, base64, key};
 use crate::config::ConfigError;
 
-/// Algorithm of RSA keys that do not name one, in sets of identity providers: the default of OpenID Connect Core §2.
+/// Algorithm of RSA keys that do not name one, in sets of identity providers: the default of OpenID
+/// Connect Core §2.
 const USUAL_RSA: Algorithm = Algorithm::RS256;
 
 /// Several keys, as read from a JSON Web Key Set (RFC 7517 §5).
@@ -34,8 +35,9 @@ impl KeySet {
     /// A set that you have written: every key must be usable.
     ///
     /// # Errors
-    /// [`ConfigError`] naming the `kid` of the first key that is not for signatures (`use`, `key_ops`), has an
-    /// unknown type, is private or weak, or does not say its algorithm where its type leaves a choice (RSA, secrets).
+    /// [`ConfigError`] naming the `kid` of the first key that is not for signatures (`use`,
+    /// `key_ops`), has an unknown type, is private or weak, or does not say its algorithm where its
+    /// type leaves a choice (RSA, secrets).
     pub fn from_jwk_set(json: &str) -> Result<Self, ConfigError> {
         let read = |value: &Value| Jwk::read(value)?.verification_key(None);
         let keys = each(json, read)?.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -53,7 +55,10 @@ impl KeySet {
         let read = |value: &Value| {
             let jwk = Jwk::read(value)?;
             if jwk.kty == "oct" {
-                return Err(ConfigError::new("kty", "is a secret, which has no place in a published set"));
+                return Err(ConfigError::new(
+                    "kty",
+                    "is a secret, which has no place in a published set",
+                ));
             }
             jwk.verification_key(Some(USUAL_RSA))
         };
@@ -172,9 +177,15 @@ impl Jwk {
         Self::deserialize(value).map_err(|_| not_a_jwk())
     }
 
-    fn verification_key(&self, usual_rsa: Option<Algorithm>) -> Result<VerificationKey, ConfigError> {
+    fn verification_key(
+        &self,
+        usual_rsa: Option<Algorithm>,
+    ) -> Result<VerificationKey, ConfigError> {
         if self.d.is_some() {
-            return Err(ConfigError::new("key", "is private, which a verifier must not hold; leave out `d`"));
+            return Err(ConfigError::new(
+                "key",
+                "is private, which a verifier must not hold; leave out `d`",
+            ));
         }
         self.expect_operation("verify")?;
         let algorithm = self.algorithm(usual_rsa)?;
@@ -213,7 +224,10 @@ impl Jwk {
             ("EC", Some("P-384")) => Some(Algorithm::ES384),
             ("OKP", Some("Ed25519")) => Some(Algorithm::EdDSA),
             ("EC" | "OKP", _) => {
-                return Err(ConfigError::new("crv", "is not supported; P-256, P-384 and Ed25519 are"));
+                return Err(ConfigError::new(
+                    "crv",
+                    "is not supported; P-256, P-384 and Ed25519 are",
+                ));
             }
             ("RSA" | "oct", _) => None,
             _ => return Err(ConfigError::new("kty", "is not one of RSA, EC, OKP and oct")),
@@ -228,8 +242,9 @@ impl Jwk {
             });
         };
         let alg = if alg == "Ed25519" { "EdDSA" } else { alg };
-        let named: Algorithm =
-            alg.parse().map_err(|_| ConfigError::new("alg", "is not a supported signature algorithm"))?;
+        let named: Algorithm = alg
+            .parse()
+            .map_err(|_| ConfigError::new("alg", "is not a supported signature algorithm"))?;
         let fits = match of_type {
             Some(only) => named == only,
             None if self.kty == "RSA" => {
@@ -237,10 +252,15 @@ impl Jwk {
             }
             None => key::expect_family(named, jsonwebtoken::AlgorithmFamily::Hmac).is_ok(),
         };
-        if fits { Ok(named) } else { Err(ConfigError::new("alg", "is not for a key of this type and curve")) }
+        if fits {
+            Ok(named)
+        } else {
+            Err(ConfigError::new("alg", "is not for a key of this type and curve"))
+        }
     }
 
-    /// The point of an EC key, uncompressed. Coordinates have their full length (RFC 7518 §6.2.1.2).
+    /// The point of an EC key, uncompressed. Coordinates have their full length (RFC 7518
+    /// §6.2.1.2).
     pub(crate) fn point(&self, algorithm: Algorithm) -> Result<Vec<u8>, ConfigError> {
         let (x, y) = (member("x", self.x.as_ref())?, member("y", self.y.as_ref())?);
         let len = key::ec(algorithm)?.coordinate_bytes;
@@ -252,7 +272,9 @@ impl Jwk {
 }
 
 pub(crate) fn member(name: &'static str, value: Option<&String>) -> Result<Vec<u8>, ConfigError> {
-    value.and_then(|text| base64(text)).ok_or_else(|| ConfigError::new(name, "is missing or not base64url"))
+    value
+        .and_then(|text| base64(text))
+        .ok_or_else(|| ConfigError::new(name, "is missing or not base64url"))
 }
 
 fn not_a_jwk() -> ConfigError {

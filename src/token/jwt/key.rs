@@ -17,9 +17,9 @@ pub(crate) const MAX_RSA_BITS: usize = if cfg!(feature = "aws_lc_rs") { 8192 } e
 
 /// A key that checks signatures of exactly one algorithm.
 ///
-/// A token never chooses how it is checked: its `alg` must be the one of the key (RFC 8725 §3.1). Weak keys are
-/// refused: secrets shorter than the hash (RFC 7518 §3.2), RSA below 2048 bits, points that are not on their curve
-/// (RFC 8725 §3.4), Ed25519 points of small order.
+/// A token never chooses how it is checked: its `alg` must be the one of the key (RFC 8725 §3.1).
+/// Weak keys are refused: secrets shorter than the hash (RFC 7518 §3.2), RSA below 2048 bits,
+/// points that are not on their curve (RFC 8725 §3.4), Ed25519 points of small order.
 ///
 /// ```
 /// use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
@@ -46,8 +46,8 @@ impl VerificationKey {
     /// Whoever can verify with it can also issue tokens. Passwords are not keys: take random bytes.
     ///
     /// # Errors
-    /// [`ConfigError`] if the algorithm is not one of these, if the secret is shorter than the hash (32, 48 or 64
-    /// bytes) or is a PEM file, or if there is no crypto provider.
+    /// [`ConfigError`] if the algorithm is not one of these, if the secret is shorter than the hash
+    /// (32, 48 or 64 bytes) or is a PEM file, or if there is no crypto provider.
     pub fn from_secret(algorithm: Algorithm, secret: &[u8]) -> Result<Self, ConfigError> {
         expect_family(algorithm, AlgorithmFamily::Hmac)?;
         check_secret(algorithm, secret)?;
@@ -57,8 +57,8 @@ impl VerificationKey {
     /// A public key in PEM, of the kind that the algorithm needs.
     ///
     /// # Errors
-    /// As [`from_rsa_pem`](Self::from_rsa_pem), [`from_ec_pem`](Self::from_ec_pem) or [`from_ed_pem`](Self::from_ed_pem);
-    /// [`ConfigError`] if the algorithm takes a secret.
+    /// As [`from_rsa_pem`](Self::from_rsa_pem), [`from_ec_pem`](Self::from_ec_pem) or
+    /// [`from_ed_pem`](Self::from_ed_pem); [`ConfigError`] if the algorithm takes a secret.
     pub fn from_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, ConfigError> {
         match algorithm.family() {
             AlgorithmFamily::Rsa => Self::from_rsa_pem(algorithm, pem),
@@ -68,16 +68,19 @@ impl VerificationKey {
         }
     }
 
-    /// An RSA public key in PEM: `PUBLIC KEY` or `RSA PUBLIC KEY`; for RS256 to RS512 and PS256 to PS512.
+    /// An RSA public key in PEM: `PUBLIC KEY` or `RSA PUBLIC KEY`; for RS256 to RS512 and PS256 to
+    /// PS512.
     ///
     /// # Errors
-    /// [`ConfigError`] if the algorithm is not one of these, if this is not such a key, if its modulus has less than
-    /// 2048 or more than 8192 bits (4096 with the feature `rust_crypto` alone), or if there is no crypto provider.
+    /// [`ConfigError`] if the algorithm is not one of these, if this is not such a key, if its
+    /// modulus has less than 2048 or more than 8192 bits (4096 with the feature `rust_crypto`
+    /// alone), or if there is no crypto provider.
     pub fn from_rsa_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, ConfigError> {
         Self::from_rsa_der(algorithm, &public_pem(pem, &["PUBLIC KEY", "RSA PUBLIC KEY"])?)
     }
 
-    /// As [`from_rsa_pem`](Self::from_rsa_pem), from DER: `SubjectPublicKeyInfo` or PKCS#1 `RSAPublicKey`.
+    /// As [`from_rsa_pem`](Self::from_rsa_pem), from DER: `SubjectPublicKeyInfo` or PKCS#1
+    /// `RSAPublicKey`.
     ///
     /// # Errors
     /// As [`from_rsa_pem`](Self::from_rsa_pem).
@@ -87,8 +90,9 @@ impl VerificationKey {
             Some(_) => return Err(ConfigError::new("key", "is not an RSA key")),
             None => der,
         };
-        let (modulus, exponent) = der::rsa_public_key(inner)
-            .ok_or_else(|| ConfigError::new("key", "is not an RSA public key in DER (SPKI or PKCS#1)"))?;
+        let (modulus, exponent) = der::rsa_public_key(inner).ok_or_else(|| {
+            ConfigError::new("key", "is not an RSA public key in DER (SPKI or PKCS#1)")
+        })?;
         Self::from_rsa_components(algorithm, modulus, exponent)
     }
 
@@ -98,7 +102,8 @@ impl VerificationKey {
         exponent: &[u8],
     ) -> Result<Self, ConfigError> {
         expect_family(algorithm, AlgorithmFamily::Rsa)?;
-        let (modulus, exponent) = (der::without_leading_zeros(modulus), der::without_leading_zeros(exponent));
+        let (modulus, exponent) =
+            (der::without_leading_zeros(modulus), der::without_leading_zeros(exponent));
         check_rsa(modulus, exponent)?;
         Self::checked(algorithm, DecodingKey::from_rsa_raw_components(modulus, exponent))
     }
@@ -106,8 +111,8 @@ impl VerificationKey {
     /// An EC public key in PEM, `PUBLIC KEY`: on P-256 for ES256, on P-384 for ES384.
     ///
     /// # Errors
-    /// [`ConfigError`] if the algorithm is not one of these, if this is not such a key or its curve is another one,
-    /// or if there is no crypto provider.
+    /// [`ConfigError`] if the algorithm is not one of these, if this is not such a key or its curve
+    /// is another one, or if there is no crypto provider.
     pub fn from_ec_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, ConfigError> {
         Self::from_ec_der(algorithm, &public_pem(pem, &["PUBLIC KEY"])?)
     }
@@ -117,9 +122,11 @@ impl VerificationKey {
     /// # Errors
     /// As [`from_ec_pem`](Self::from_ec_pem).
     pub fn from_ec_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
-        let info = der::public_key_info(der).filter(|info| info.algorithm == der::EC_PUBLIC_KEY).ok_or_else(
-            || ConfigError::new("key", "is not an EC public key in DER (SubjectPublicKeyInfo)"),
-        )?;
+        let info = der::public_key_info(der)
+            .filter(|info| info.algorithm == der::EC_PUBLIC_KEY)
+            .ok_or_else(|| {
+                ConfigError::new("key", "is not an EC public key in DER (SubjectPublicKeyInfo)")
+            })?;
         if info.curve != Some(ec(algorithm)?.oid) {
             return Err(ConfigError::new("key", format!("is not on the curve of {algorithm:?}")));
         }
@@ -134,7 +141,10 @@ impl VerificationKey {
         }
         let (x, y) = point.split_at(1).1.split_at(curve.coordinate_bytes);
         if !(curve.has)(x, y) {
-            return Err(ConfigError::new("key", "is not a point on its curve; was it copied in full?"));
+            return Err(ConfigError::new(
+                "key",
+                "is not a point on its curve; was it copied in full?",
+            ));
         }
         Self::checked(algorithm, DecodingKey::from_ec_der(point))
     }
@@ -142,12 +152,14 @@ impl VerificationKey {
     /// An Ed25519 public key in PEM, `PUBLIC KEY`; the algorithm is [`Algorithm::EdDSA`].
     ///
     /// # Errors
-    /// [`ConfigError`] if this is not such a key (Ed448 is not supported), or if there is no crypto provider.
+    /// [`ConfigError`] if this is not such a key (Ed448 is not supported), or if there is no crypto
+    /// provider.
     pub fn from_ed_pem(pem: &[u8]) -> Result<Self, ConfigError> {
         Self::from_ed_der(&public_pem(pem, &["PUBLIC KEY"])?)
     }
 
-    /// As [`from_ed_pem`](Self::from_ed_pem), from DER: `SubjectPublicKeyInfo` (RFC 8410), or the 32 bytes alone.
+    /// As [`from_ed_pem`](Self::from_ed_pem), from DER: `SubjectPublicKeyInfo` (RFC 8410), or the
+    /// 32 bytes alone.
     ///
     /// # Errors
     /// As [`from_ed_pem`](Self::from_ed_pem).
@@ -158,19 +170,23 @@ impl VerificationKey {
             None => der,
         };
         if key.len() != 32 {
-            return Err(ConfigError::new("key", "is not an Ed25519 public key, which has 32 bytes"));
+            return Err(ConfigError::new(
+                "key",
+                "is not an Ed25519 public key, which has 32 bytes",
+            ));
         }
         if !curve::is_ed25519_key(key) {
             return Err(ConfigError::new(
                 "key",
-                "is not an Ed25519 public key: not a point on the curve, or one of small order, for which anybody can sign",
+                "is not an Ed25519 public key: not a point on the curve, or one of small order, \
+                 for which anybody can sign",
             ));
         }
         Self::checked(Algorithm::EdDSA, DecodingKey::from_ed_der(key))
     }
 
-    /// Under which name the issuer uses this key: the `kid` of its tokens, exactly. A token that names no key is
-    /// accepted only by a verifier that has just one.
+    /// Under which name the issuer uses this key: the `kid` of its tokens, exactly. A token that
+    /// names no key is accepted only by a verifier that has just one.
     ///
     /// # Errors
     /// [`ConfigError`] if the name is empty or longer than 1024 bytes.
@@ -195,7 +211,8 @@ impl VerificationKey {
 
     /// Whether `alg` is the name of the algorithm of this key, to the letter.
     pub(crate) fn is_for(&self, alg: &str) -> bool {
-        // RFC 9864 §2.2 gives EdDSA with Ed25519 a second name, and it is all that such a key can do.
+        // RFC 9864 §2.2 gives EdDSA with Ed25519 a second name, and it is all that such a key can
+        // do.
         let has_second_name = self.algorithm == Algorithm::EdDSA && !self.is_eddsa_only;
         alg == name(self.algorithm) || (has_second_name && alg == "Ed25519")
     }
@@ -206,7 +223,8 @@ impl VerificationKey {
         self
     }
 
-    /// Whether both are the same public key, under the same name. Secrets are never the same: they are not compared.
+    /// Whether both are the same public key, under the same name. Secrets are never the same: they
+    /// are not compared.
     #[cfg(feature = "jwks")]
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         use DecodingKeyKind::{RsaModulusExponent, SecretOrDer};
@@ -225,7 +243,8 @@ impl VerificationKey {
 
     /// Whether `signature`, base64url, fits `message`.
     pub(crate) fn fits(&self, message: &str, signature: &str) -> bool {
-        // An error is a signature that is not base64url or has the wrong size: the key was tried when it was made.
+        // An error is a signature that is not base64url or has the wrong size: the key was tried
+        // when it was made.
         matches!(
             jsonwebtoken::crypto::verify(signature, message.as_bytes(), &self.key, self.algorithm),
             Ok(true)
@@ -235,7 +254,8 @@ impl VerificationKey {
     /// Whether this is the Ed25519 key with these bytes.
     #[cfg(feature = "issuer")]
     pub(crate) fn has_ed_bytes(&self, bytes: &[u8]) -> bool {
-        self.algorithm == Algorithm::EdDSA && self.key.try_get_as_bytes().is_ok_and(|own| own == bytes)
+        self.algorithm == Algorithm::EdDSA
+            && self.key.try_get_as_bytes().is_ok_and(|own| own == bytes)
     }
 
     /// Has the provider look at the key, as far as it does that before there is a signature.
@@ -268,8 +288,12 @@ pub(crate) struct Curve {
 
 pub(crate) fn ec(algorithm: Algorithm) -> Result<Curve, ConfigError> {
     match algorithm {
-        Algorithm::ES256 => Ok(Curve { oid: der::P256, coordinate_bytes: 32, has: curve::is_on_p256 }),
-        Algorithm::ES384 => Ok(Curve { oid: der::P384, coordinate_bytes: 48, has: curve::is_on_p384 }),
+        Algorithm::ES256 => {
+            Ok(Curve { oid: der::P256, coordinate_bytes: 32, has: curve::is_on_p256 })
+        }
+        Algorithm::ES384 => {
+            Ok(Curve { oid: der::P384, coordinate_bytes: 48, has: curve::is_on_p384 })
+        }
         _ => Err(wrong_family(algorithm)),
     }
 }
@@ -282,12 +306,18 @@ pub(crate) fn check_secret(algorithm: Algorithm, secret: &[u8]) -> Result<(), Co
     };
     if secret.starts_with(b"-----BEGIN ") {
         // The classic confusion: a public key as secret lets everyone sign.
-        return Err(ConfigError::new("key", "is a PEM file, not a secret; use the constructor of its kind"));
+        return Err(ConfigError::new(
+            "key",
+            "is a PEM file, not a secret; use the constructor of its kind",
+        ));
     }
     if secret.len() < least {
         return Err(ConfigError::new(
             "key",
-            format!("is too short for {algorithm:?}, which needs a secret of {least} random bytes or more"),
+            format!(
+                "is too short for {algorithm:?}, which needs a secret of {least} random bytes \
+                or more"
+            ),
         ));
     }
     Ok(())
@@ -295,9 +325,13 @@ pub(crate) fn check_secret(algorithm: Algorithm, secret: &[u8]) -> Result<(), Co
 
 /// `modulus` and `exponent` without leading zeros.
 pub(crate) fn check_rsa(modulus: &[u8], exponent: &[u8]) -> Result<(), ConfigError> {
-    let bits = modulus.len() * 8 - modulus.first().map_or(0, |first| first.leading_zeros() as usize);
+    let bits =
+        modulus.len() * 8 - modulus.first().map_or(0, |first| first.leading_zeros() as usize);
     if bits < MIN_RSA_BITS {
-        return Err(ConfigError::new("key", format!("has {bits} bits; RSA needs {MIN_RSA_BITS} or more")));
+        return Err(ConfigError::new(
+            "key",
+            format!("has {bits} bits; RSA needs {MIN_RSA_BITS} or more"),
+        ));
     }
     if bits > MAX_RSA_BITS {
         return Err(ConfigError::new(
@@ -308,12 +342,18 @@ pub(crate) fn check_rsa(modulus: &[u8], exponent: &[u8]) -> Result<(), ConfigErr
     let is_odd = |number: &[u8]| number.last().is_some_and(|last| last & 1 == 1);
     let is_exponent = is_odd(exponent) && exponent != [1] && exponent.len() <= 4;
     if !is_odd(modulus) || !is_exponent {
-        return Err(ConfigError::new("key", "is not an RSA key: its modulus or exponent cannot be one"));
+        return Err(ConfigError::new(
+            "key",
+            "is not an RSA key: its modulus or exponent cannot be one",
+        ));
     }
     Ok(())
 }
 
-pub(crate) fn expect_family(algorithm: Algorithm, family: AlgorithmFamily) -> Result<(), ConfigError> {
+pub(crate) fn expect_family(
+    algorithm: Algorithm,
+    family: AlgorithmFamily,
+) -> Result<(), ConfigError> {
     if algorithm.family() == family { Ok(()) } else { Err(wrong_family(algorithm)) }
 }
 
@@ -336,7 +376,8 @@ pub(crate) const fn name(algorithm: Algorithm) -> &'static str {
         Algorithm::PS384 => "PS384",
         Algorithm::PS512 => "PS512",
         Algorithm::EdDSA => "EdDSA",
-        // No token has an empty `alg`, see the header: an algorithm that is new to jsonwebtoken fits nothing.
+        // No token has an empty `alg`, see the header: an algorithm that is new to jsonwebtoken
+        // fits nothing.
         _ => "",
     }
 }
@@ -347,15 +388,16 @@ pub(crate) fn is_signature_algorithm(alg: &str) -> bool {
 }
 
 fn public_pem(pem: &[u8], labels: &[&str]) -> Result<Vec<u8>, ConfigError> {
-    let (label, der) =
-        der::pem(pem).ok_or_else(|| ConfigError::new("key", "is not PEM with exactly one block"))?;
+    let (label, der) = der::pem(pem)
+        .ok_or_else(|| ConfigError::new("key", "is not PEM with exactly one block"))?;
     if labels.contains(&label) {
         return Ok(der);
     }
     let problem = match label {
         "CERTIFICATE" => "is a certificate; extract its key: openssl x509 -pubkey -noout",
         label if label.contains("PRIVATE") => {
-            "is a private key, which a verifier must not hold; extract the public one: openssl pkey -pubout"
+            "is a private key, which a verifier must not hold; extract the public one: openssl \
+             pkey -pubout"
         }
         _ => "is PEM, but not a public key of this kind",
     };

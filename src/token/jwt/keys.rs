@@ -22,21 +22,25 @@ impl Keys {
         if keys.len() > 1 && keys.iter().any(|key| key.kid().is_none()) {
             return Err(ConfigError::new(
                 "keys",
-                "one of several has no `kid`, so no token could choose it; see VerificationKey::with_kid",
+                "one of several has no `kid`, so no token could choose it; see \
+                 VerificationKey::with_kid",
             ));
         }
         let mut pairs = keys.iter().zip(keys.iter().skip(1));
         if let Some((one, _)) = pairs.find(|(one, other)| one.kid() == other.kid()) {
             return Err(ConfigError::new(
                 "keys",
-                format!("two have the `kid` `{}`; a token must choose one", one.kid().unwrap_or_default()),
+                format!(
+                    "two have the `kid` `{}`; a token must choose one",
+                    one.kid().unwrap_or_default()
+                ),
             ));
         }
         Ok(Self(keys.into()))
     }
 
-    /// The keys of a published set that tokens can choose: of several with one name the first, and without a name only
-    /// one that is alone.
+    /// The keys of a published set that tokens can choose: of several with one name the first, and
+    /// without a name only one that is alone.
     #[cfg(feature = "jwks")]
     pub(crate) fn published(mut keys: Vec<VerificationKey>) -> Result<Self, ConfigError> {
         if keys.len() > 1 {
@@ -46,7 +50,10 @@ impl Keys {
             keys.dedup_by(|later, first| {
                 let is_taken = later.kid() == first.kid();
                 if is_taken {
-                    tracing::debug!(kid = later.kid(), "a published key is not used: its name is taken");
+                    tracing::debug!(
+                        kid = later.kid(),
+                        "a published key is not used: its name is taken"
+                    );
                 }
                 is_taken
             });
@@ -63,21 +70,27 @@ impl Keys {
     /// Whether both accept the same.
     #[cfg(feature = "jwks")]
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.0.len() == other.0.len() && self.0.iter().zip(&*other.0).all(|(one, other)| one.is_same(other))
+        self.0.len() == other.0.len()
+            && self.0.iter().zip(&*other.0).all(|(one, other)| one.is_same(other))
     }
 
-    /// The key of this name. Keys are never tried one after the other: an attacker would choose the weakest.
+    /// The key of this name. Keys are never tried one after the other: an attacker would choose the
+    /// weakest.
     pub(crate) fn select(&self, kid: Option<&str>) -> Result<&VerificationKey, TokenError> {
         let unknown = |detail| TokenError::new(TokenErrorKind::UnknownKey, detail);
         match (kid, &*self.0) {
             (None, [only]) => Ok(only),
-            (None, _) => Err(unknown("the token does not name its key (`kid`), and there are several")),
+            (None, _) => {
+                Err(unknown("the token does not name its key (`kid`), and there are several"))
+            }
             (Some(_), _) => self
                 .0
                 .binary_search_by(|key| key.kid().cmp(&kid))
                 .ok()
                 .and_then(|at| self.0.get(at))
-                .ok_or_else(|| unknown("no key has the `kid` of the token; see VerificationKey::with_kid")),
+                .ok_or_else(|| {
+                    unknown("no key has the `kid` of the token; see VerificationKey::with_kid")
+                }),
         }
     }
 }

@@ -3,7 +3,8 @@
 //! What is checked, in this order; nothing is looked at before everything above it fits:
 //!
 //! 1. size, then characters and shape: three parts of base64url, canonical, without padding
-//! 2. header: an object whose `alg`, `kid` and `typ` are strings and stand there once; no `crit`, `b64`, `zip`, `enc`
+//! 2. header: an object whose `alg`, `kid` and `typ` are strings and stand there once; no `crit`,
+//!    `b64`, `zip`, `enc`
 //! 3. type: `typ` is one of the accepted ones
 //! 4. key: chosen by `kid` alone; then `alg` must be the one algorithm of that key
 //! 5. signature
@@ -60,11 +61,12 @@ use crate::verified::VerifiedToken;
 /// Default of [`JwtVerifier::with_max_token_bytes`].
 pub const DEFAULT_MAX_TOKEN_BYTES: usize = 8192;
 
-/// The types that are accepted unless [`JwtVerifier::with_types`] says otherwise, besides none at all.
+/// The types that are accepted unless [`JwtVerifier::with_types`] says otherwise, besides none at
+/// all.
 pub const DEFAULT_TYPES: [&str; 2] = ["JWT", "at+jwt"];
 
-/// Types of tokens that are made for another purpose and signed with the same keys. Taking one of them for an access
-/// token would give its bearer what was never meant for them (RFC 8725 §2.8).
+/// Types of tokens that are made for another purpose and signed with the same keys. Taking one of
+/// them for an access token would give its bearer what was never meant for them (RFC 8725 §2.8).
 const FOREIGN_TYPES: [&str; 16] = [
     "logout+jwt",
     "secevent+jwt",
@@ -112,8 +114,8 @@ impl JwtVerifier {
     /// Accepts what one of `keys` has signed and `profile` finds acceptable.
     ///
     /// # Errors
-    /// [`ConfigError`] if there is no key, if there are several and one has no `kid` or two have the same, or if the
-    /// profile cannot work.
+    /// [`ConfigError`] if there is no key, if there are several and one has no `kid` or two have
+    /// the same, or if the profile cannot work.
     pub fn new(
         keys: impl IntoIterator<Item = VerificationKey>,
         profile: TokenProfile,
@@ -121,10 +123,12 @@ impl JwtVerifier {
         Self::from_source(KeySource::Fixed(Keys::new(keys.into_iter().collect())?), profile)
     }
 
-    /// Accepts what a key has signed that the identity provider publishes at the time, and `profile` finds acceptable.
+    /// Accepts what a key has signed that the identity provider publishes at the time, and
+    /// `profile` finds acceptable.
     ///
     /// # Errors
-    /// [`ConfigError`] if the profile cannot work, or if the keys were discovered from an issuer that it does not name.
+    /// [`ConfigError`] if the profile cannot work, or if the keys were discovered from an issuer
+    /// that it does not name.
     #[cfg(feature = "jwks")]
     pub fn with_remote_keys(
         keys: super::jwks::RemoteKeys,
@@ -134,7 +138,8 @@ impl JwtVerifier {
             return Err(ConfigError::new(
                 "issuer",
                 format!(
-                    "the keys are those of `{issuer}`, which the profile does not name; see TokenProfile::with_issuer"
+                    "the keys are those of `{issuer}`, which the profile does not name; see \
+                     TokenProfile::with_issuer"
                 ),
             ));
         }
@@ -152,11 +157,12 @@ impl JwtVerifier {
         })
     }
 
-    /// Accepts these types (`typ`) only, and no longer tokens without one. Case does not matter, nor whether
-    /// `application/` stands in front (RFC 7515 §4.1.9).
+    /// Accepts these types (`typ`) only, and no longer tokens without one. Case does not matter,
+    /// nor whether `application/` stands in front (RFC 7515 §4.1.9).
     ///
-    /// Default: none, `JWT` and `at+jwt`. For access tokens by RFC 9068: `with_types(["at+jwt"])`. Types that are
-    /// known to serve another purpose, such as `logout+jwt` or `dpop+jwt`, are never accepted.
+    /// Default: none, `JWT` and `at+jwt`. For access tokens by RFC 9068: `with_types(["at+jwt"])`.
+    /// Types that are known to serve another purpose, such as `logout+jwt` or `dpop+jwt`, are never
+    /// accepted.
     ///
     /// # Errors
     /// [`ConfigError`] if the list is empty or names an empty type or one of another purpose.
@@ -175,7 +181,8 @@ impl JwtVerifier {
         self
     }
 
-    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default [`CoarseClock`].
+    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default
+    /// [`CoarseClock`].
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -199,7 +206,10 @@ impl JwtVerifier {
             ));
         }
         if !key.fits(parts.signing_input, parts.signature) {
-            return Err(TokenError::new(TokenErrorKind::BadSignature, "the signature does not fit"));
+            return Err(TokenError::new(
+                TokenErrorKind::BadSignature,
+                "the signature does not fit",
+            ));
         }
         Ok((key, parts))
     }
@@ -212,8 +222,9 @@ impl JwtVerifier {
         let keys = self.keys.now();
         let (key, parts) = self.authenticate(&keys, token)?;
         let payload = parts.signed_claims()?;
-        let claims =
-            SignedClaims::new(&payload).with_key_id(key.kid()).with_signing_input(parts.signing_input);
+        let claims = SignedClaims::new(&payload)
+            .with_key_id(key.kid())
+            .with_signing_input(parts.signing_input);
         judge(claims).map(Arc::new)
     }
 }
@@ -264,7 +275,10 @@ impl Types {
         let accepted: Vec<Box<str>> =
             types.into_iter().map(|typ| without_prefix(typ.as_ref()).into()).collect();
         if accepted.is_empty() || accepted.iter().any(|typ| typ.is_empty()) {
-            return Err(ConfigError::new("types", "is empty or names an empty type; name at least one"));
+            return Err(ConfigError::new(
+                "types",
+                "is empty or names an empty type; name at least one",
+            ));
         }
         if let Some(typ) = accepted.iter().find(|typ| is_foreign(typ)) {
             return Err(ConfigError::new(

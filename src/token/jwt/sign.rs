@@ -1,7 +1,7 @@
 //! Keys that sign.
 //!
-//! Whatever form a key comes in, it is brought into the one that every provider reads: PKCS#1 for RSA, PKCS#8 for the
-//! others.
+//! Whatever form a key comes in, it is brought into the one that every provider reads: PKCS#1 for
+//! RSA, PKCS#8 for the others.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,8 +15,8 @@ use crate::config::ConfigError;
 
 /// A key that signs with exactly one algorithm.
 ///
-/// When it is made, it signs a text and its public part checks the signature: a key whose parts do not belong
-/// together is an error then, not on a request. `Debug` shows no part of it.
+/// When it is made, it signs a text and its public part checks the signature: a key whose parts do
+/// not belong together is an error then, not on a request. `Debug` shows no part of it.
 ///
 /// ```
 /// use tower_jwt_revocation::token::jwt::{Algorithm, SigningKey};
@@ -40,13 +40,18 @@ impl SigningKey {
     /// # Errors
     /// As [`VerificationKey::from_secret`].
     pub fn from_secret(algorithm: Algorithm, secret: &[u8]) -> Result<Self, ConfigError> {
-        Self::checked(EncodingKey::from_secret(secret), VerificationKey::from_secret(algorithm, secret)?)
+        Self::checked(
+            EncodingKey::from_secret(secret),
+            VerificationKey::from_secret(algorithm, secret)?,
+        )
     }
 
-    /// An RSA private key in PEM: `PRIVATE KEY` or `RSA PRIVATE KEY`; for RS256 to RS512 and PS256 to PS512.
+    /// An RSA private key in PEM: `PRIVATE KEY` or `RSA PRIVATE KEY`; for RS256 to RS512 and PS256
+    /// to PS512.
     ///
     /// # Errors
-    /// [`ConfigError`] if the algorithm is not one of these, or if this is not such a key or a weak one.
+    /// [`ConfigError`] if the algorithm is not one of these, or if this is not such a key or a weak
+    /// one.
     pub fn from_rsa_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, ConfigError> {
         let (_, der) = private_pem(pem, &["PRIVATE KEY", "RSA PRIVATE KEY"])?;
         Self::from_rsa_der(algorithm, &der)
@@ -67,16 +72,19 @@ impl SigningKey {
             let _version = key.unsigned()?;
             Some((key.unsigned()?, key.unsigned()?))
         };
-        let (modulus, exponent) = components()
-            .ok_or_else(|| ConfigError::new("key", "is not an RSA private key in DER (PKCS#8 or PKCS#1)"))?;
+        let (modulus, exponent) = components().ok_or_else(|| {
+            ConfigError::new("key", "is not an RSA private key in DER (PKCS#8 or PKCS#1)")
+        })?;
         let public = VerificationKey::from_rsa_components(algorithm, modulus, exponent)?;
         Self::checked(EncodingKey::from_rsa_der(pkcs1), public)
     }
 
-    /// An EC private key in PEM, `PRIVATE KEY` or `EC PRIVATE KEY`: on P-256 for ES256, on P-384 for ES384.
+    /// An EC private key in PEM, `PRIVATE KEY` or `EC PRIVATE KEY`: on P-256 for ES256, on P-384
+    /// for ES384.
     ///
     /// # Errors
-    /// [`ConfigError`] if the algorithm is not one of these, or if this is not such a key or its curve is another.
+    /// [`ConfigError`] if the algorithm is not one of these, or if this is not such a key or its
+    /// curve is another.
     pub fn from_ec_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, ConfigError> {
         let (label, der) = private_pem(pem, &["PRIVATE KEY", "EC PRIVATE KEY"])?;
         if label == "EC PRIVATE KEY" {
@@ -92,7 +100,9 @@ impl SigningKey {
     pub fn from_ec_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
         let info = der::private_key_info(der)
             .filter(|info| info.algorithm == der::EC_PUBLIC_KEY)
-            .ok_or_else(|| ConfigError::new("key", "is not an EC private key in DER (PKCS#8)"))?;
+            .ok_or_else(|| {
+            ConfigError::new("key", "is not an EC private key in DER (PKCS#8)")
+        })?;
         if info.curve != Some(key::ec(algorithm)?.oid) {
             return Err(ConfigError::new("key", format!("is not on the curve of {algorithm:?}")));
         }
@@ -121,28 +131,37 @@ impl SigningKey {
         let seed = der::private_key_info(der)
             .filter(|info| info.algorithm == der::ED25519)
             .and_then(|info| der::Reader::new(info.key).element(der::OCTET_STRING))
-            .ok_or_else(|| ConfigError::new("key", "is not an Ed25519 private key in DER (PKCS#8)"))?;
+            .ok_or_else(|| {
+                ConfigError::new("key", "is not an Ed25519 private key in DER (PKCS#8)")
+            })?;
         Self::from_ed_seed(seed)
     }
 
     fn from_ed_seed(seed: &[u8]) -> Result<Self, ConfigError> {
         if seed.len() != 32 {
-            return Err(ConfigError::new("key", "is not an Ed25519 private key, which has 32 bytes"));
+            return Err(ConfigError::new(
+                "key",
+                "is not an Ed25519 private key, which has 32 bytes",
+            ));
         }
         // Version 1, without the public part: not every provider reads version 2.
         let id = der::write(der::SEQUENCE, &[&der::write(der::OBJECT_ID, &[der::ED25519])]);
         let secret = der::write(der::OCTET_STRING, &[&der::write(der::OCTET_STRING, &[seed])]);
-        let key =
-            EncodingKey::from_ed_der(&der::write(der::SEQUENCE, &[&der::write_unsigned(&[]), &id, &secret]));
+        let key = EncodingKey::from_ed_der(&der::write(
+            der::SEQUENCE,
+            &[&der::write_unsigned(&[]), &id, &secret],
+        ));
         let public = public_part(&key, Algorithm::EdDSA)?;
         Self::checked(key, public)
     }
 
-    /// A private key or a secret as a JSON Web Key (RFC 7517). Its `kid` becomes the name of the key.
+    /// A private key or a secret as a JSON Web Key (RFC 7517). Its `kid` becomes the name of the
+    /// key.
     ///
     /// # Errors
-    /// [`ConfigError`] if this is not such a JWK, if it does not say its algorithm where its type leaves a choice
-    /// (RSA, secrets), if it is not for signing (`use`, `key_ops`), if an RSA key lacks its primes, or if it is weak.
+    /// [`ConfigError`] if this is not such a JWK, if it does not say its algorithm where its type
+    /// leaves a choice (RSA, secrets), if it is not for signing (`use`, `key_ops`), if an RSA key
+    /// lacks its primes, or if it is weak.
     pub fn from_jwk(json: &str) -> Result<Self, ConfigError> {
         let jwk = Jwk::parse(json)?;
         jwk.expect_operation("sign")?;
@@ -165,7 +184,8 @@ impl SigningKey {
             }
             _ => Self::from_ed_seed(&member("d", jwk.d.as_ref())?),
         }?;
-        if algorithm == Algorithm::EdDSA && !key.public.has_ed_bytes(&member("x", jwk.x.as_ref())?) {
+        if algorithm == Algorithm::EdDSA && !key.public.has_ed_bytes(&member("x", jwk.x.as_ref())?)
+        {
             return Err(ConfigError::new("x", "does not belong to `d`"));
         }
         key.public = key.public.named_by_jwk(jwk.alg.as_deref());
@@ -194,7 +214,8 @@ impl SigningKey {
         self.public.algorithm()
     }
 
-    /// The key that checks what this one signs: its public part, or the same secret. It has the same name.
+    /// The key that checks what this one signs: its public part, or the same secret. It has the
+    /// same name.
     pub fn verification_key(&self) -> VerificationKey {
         self.public.clone()
     }
@@ -204,7 +225,8 @@ impl SigningKey {
         key::name(self.algorithm())
     }
 
-    /// The signature of `message`, base64url. The cause of an error is dropped: what it quotes is not for us to know.
+    /// The signature of `message`, base64url. The cause of an error is dropped: what it quotes is
+    /// not for us to know.
     pub(crate) fn sign(&self, message: &str) -> Option<String> {
         jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, self.algorithm()).ok()
     }
@@ -266,20 +288,25 @@ fn pkcs1_of_jwk(jwk: &Jwk) -> Result<Vec<u8>, ConfigError> {
 fn public_part(key: &EncodingKey, algorithm: Algorithm) -> Result<VerificationKey, ConfigError> {
     provider::ready()?;
     // A provider of the application may have left this part out, which is a panic in jsonwebtoken.
-    let jwk = catch_unwind(AssertUnwindSafe(|| jsonwebtoken::jwk::Jwk::from_encoding_key(key, algorithm)));
+    let jwk = catch_unwind(AssertUnwindSafe(|| {
+        jsonwebtoken::jwk::Jwk::from_encoding_key(key, algorithm)
+    }));
     let bytes = |text: &str| base64(text).unwrap_or_default();
     match jwk.ok().and_then(Result::ok).map(|jwk| jwk.algorithm) {
-        Some(AlgorithmParameters::EllipticCurve(ec)) => {
-            VerificationKey::from_ec_point(algorithm, &[&[4], &*bytes(&ec.x), &*bytes(&ec.y)].concat())
+        Some(AlgorithmParameters::EllipticCurve(ec)) => VerificationKey::from_ec_point(
+            algorithm,
+            &[&[4], &*bytes(&ec.x), &*bytes(&ec.y)].concat(),
+        ),
+        Some(AlgorithmParameters::OctetKeyPair(pair)) => {
+            VerificationKey::from_ed_der(&bytes(&pair.x))
         }
-        Some(AlgorithmParameters::OctetKeyPair(pair)) => VerificationKey::from_ed_der(&bytes(&pair.x)),
         _ => Err(ConfigError::new("key", format!("is not a private key for {algorithm:?}"))),
     }
 }
 
 fn private_pem(pem: &[u8], labels: &[&str]) -> Result<(String, Vec<u8>), ConfigError> {
-    let (label, der) =
-        der::pem(pem).ok_or_else(|| ConfigError::new("key", "is not PEM with exactly one block"))?;
+    let (label, der) = der::pem(pem)
+        .ok_or_else(|| ConfigError::new("key", "is not PEM with exactly one block"))?;
     if labels.contains(&label) {
         return Ok((label.to_owned(), der));
     }

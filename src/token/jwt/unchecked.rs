@@ -11,11 +11,12 @@ use crate::token::profile::SignedClaims;
 use crate::token::{TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
 use crate::verified::VerifiedToken;
 
-/// Believes every token that looks right, **without checking its signature**: for services behind a gateway that has
-/// checked it.
+/// Believes every token that looks right, **without checking its signature**: for services behind a
+/// gateway that has checked it.
 ///
-/// All the rest is checked as by [`JwtVerifier`](super::JwtVerifier): shape, header, type, that `alg` names a signature
-/// algorithm, and the claims by the profile, which must name its issuers. If you can have the keys, take `JwtVerifier`.
+/// All the rest is checked as by [`JwtVerifier`](super::JwtVerifier): shape, header, type, that
+/// `alg` names a signature algorithm, and the claims by the profile, which must name its issuers.
+/// If you can have the keys, take `JwtVerifier`.
 ///
 /// ```
 /// use tower_jwt_revocation::token::TokenProfile;
@@ -28,11 +29,13 @@ use crate::verified::VerifiedToken;
 /// ```
 ///
 /// # Security
-/// Whoever reaches the service without passing the gateway is anyone he likes. Network rules must leave no other way in,
-/// from inside either, and the gateway must refuse what it cannot verify instead of passing it on.
+/// Whoever reaches the service without passing the gateway is anyone he likes. Network rules must
+/// leave no other way in, from inside either, and the gateway must refuse what it cannot verify
+/// instead of passing it on.
 ///
-/// It never lets a token be revoked by [`Revoker::revoke_raw_token`](crate::Revoker::revoke_raw_token): a revocation is
-/// for everyone who shares the store, and anyone could revoke the tokens of others.
+/// It never lets a token be revoked by
+/// [`Revoker::revoke_raw_token`](crate::Revoker::revoke_raw_token): a revocation is for everyone
+/// who shares the store, and anyone could revoke the tokens of others.
 #[derive(Clone)]
 pub struct UncheckedSignatureVerifier {
     profile: TokenProfile,
@@ -51,11 +54,17 @@ impl UncheckedSignatureVerifier {
         if !profile.has_issuers() {
             return Err(ConfigError::new(
                 "issuer",
-                "is not named, and without checked signatures it is the least to go by; see TokenProfile::with_issuer",
+                "is not named, and without checked signatures it is the least to go by; see \
+                 TokenProfile::with_issuer",
             ));
         }
         let types = Types { required: false, accepted: DEFAULT_TYPES.map(Into::into).into() };
-        Ok(Self { profile, types, max_token_bytes: DEFAULT_MAX_TOKEN_BYTES, clock: Arc::new(SystemClock) })
+        Ok(Self {
+            profile,
+            types,
+            max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
+            clock: Arc::new(SystemClock),
+        })
     }
 
     /// As [`JwtVerifier::with_types`](super::JwtVerifier::with_types).
@@ -77,7 +86,8 @@ impl UncheckedSignatureVerifier {
         self
     }
 
-    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default [`SystemClock`].
+    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default
+    /// [`SystemClock`].
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -110,7 +120,8 @@ impl TokenVerifier for UncheckedSignatureVerifier {
     fn verify_for_revocation(&self, _: &str) -> Result<Arc<VerifiedToken>, TokenError> {
         Err(TokenError::new(
             TokenErrorKind::Other,
-            "the signature of this token was not checked here, so it must not be revoked on its own word",
+            "the signature of this token was not checked here, so it must not be revoked on its \
+             own word",
         ))
     }
 
@@ -201,7 +212,8 @@ mod tests {
 
     #[test]
     fn an_issuer_must_be_named() {
-        let error = UncheckedSignatureVerifier::trusting_the_gateway(TokenProfile::new()).unwrap_err();
+        let error =
+            UncheckedSignatureVerifier::trusting_the_gateway(TokenProfile::new()).unwrap_err();
         assert_eq!(error.setting(), "issuer");
     }
 }

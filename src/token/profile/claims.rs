@@ -11,8 +11,8 @@ use crate::clock::Timestamp;
 use crate::revocation::{MAX_ID_BYTES, TargetKind};
 use crate::token::{TokenError, TokenErrorKind};
 
-/// The `iss` of a claims set, to find out by which rules the whole is to be judged. Nothing else is looked at: a claims
-/// set that names two issuers is refused by the rules of either.
+/// The `iss` of a claims set, to find out by which rules the whole is to be judged. Nothing else is
+/// looked at: a claims set that names two issuers is refused by the rules of either.
 pub(crate) fn issuer_of(payload: &[u8]) -> Result<Option<Cow<'_, str>>, TokenError> {
     struct IssuerReader;
     impl<'a> Visitor<'a> for IssuerReader {
@@ -37,8 +37,9 @@ pub(crate) fn issuer_of(payload: &[u8]) -> Result<Option<Cow<'_, str>>, TokenErr
     let mut json = serde_json::Deserializer::from_slice(payload);
     let read = json.deserialize_map(IssuerReader).and_then(|issuer| json.end().map(|()| issuer));
     // The cause is dropped: its text may quote the claims.
-    let issuer =
-        read.map_err(|_| TokenError::new(TokenErrorKind::Malformed, "the claims are not a JSON object"))?;
+    let issuer = read.map_err(|_| {
+        TokenError::new(TokenErrorKind::Malformed, "the claims are not a JSON object")
+    })?;
     issuer.map_or(Ok(None), |issuer| issuer.string("iss"))
 }
 
@@ -59,7 +60,8 @@ impl<'a> Claims<'a> {
     pub(super) fn parse(payload: &'a [u8], profile: &'a TokenProfile) -> Result<Self, TokenError> {
         // Room for a common token, so that neither list has to grow.
         let claims = Claims { targets: Vec::with_capacity(8), ..Claims::default() };
-        let mut reader = ClaimsReader { profile, claims, names: Vec::with_capacity(24), error: None };
+        let mut reader =
+            ClaimsReader { profile, claims, names: Vec::with_capacity(24), error: None };
         // All of it, as JSON must be: what is skipped is not looked at otherwise.
         let payload = std::str::from_utf8(payload)
             .map_err(|_| TokenError::new(TokenErrorKind::Malformed, "the claims are not UTF-8"))?;
@@ -69,12 +71,16 @@ impl<'a> Claims<'a> {
             return Err(error);
         }
         // The cause is dropped: its text may quote the claims.
-        read.map_err(|_| TokenError::new(TokenErrorKind::Malformed, "the claims are not a JSON object"))?;
+        read.map_err(|_| {
+            TokenError::new(TokenErrorKind::Malformed, "the claims are not a JSON object")
+        })?;
         // Any order will do. This one seldom has to look at a name.
-        reader.names.sort_unstable_by(|one, other| one.len().cmp(&other.len()).then_with(|| one.cmp(other)));
+        reader.names.sort_unstable_by(|one, other| {
+            one.len().cmp(&other.len()).then_with(|| one.cmp(other))
+        });
         if reader.names.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
-            // RFC 7519 §4 leaves the choice between this and "the last one wins". Two parsers that choose
-            // differently see two different tokens.
+            // RFC 7519 §4 leaves the choice between this and "the last one wins". Two parsers that
+            // choose differently see two different tokens.
             return Err(TokenError::new(TokenErrorKind::OddClaim, "a claim stands there twice"));
         }
         Ok(reader.claims)
@@ -93,8 +99,11 @@ impl<'a> Claims<'a> {
         match role {
             Role::Registered => {}
             Role::Id => {
-                self.id =
-                    value.string(name)?.map(|id| bounded(name, id)).transpose()?.filter(|id| !id.is_empty());
+                self.id = value
+                    .string(name)?
+                    .map(|id| bounded(name, id))
+                    .transpose()?
+                    .filter(|id| !id.is_empty());
             }
             Role::Target(feed) => {
                 let id = value.id(name)?;
@@ -233,13 +242,18 @@ impl<'a> Value<'a> {
             Self::Null | Self::String(_) => self.string(name),
             _ => Err(odd(
                 name,
-                "feeds a revocation target and is neither a string nor an integer; see TokenProfile::without_claim_target",
+                "feeds a revocation target and is neither a string nor an integer; see \
+                 TokenProfile::without_claim_target",
             )),
         }
     }
 
     /// A `NumericDate` (RFC 7519 §2): seconds, with a fraction if need be.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the cast saturates"
+    )]
     fn date(self, name: &str) -> Result<Option<Timestamp>, TokenError> {
         match self {
             Self::Null => Ok(None),
@@ -258,7 +272,8 @@ impl<'a> Deserialize<'a> for Value<'a> {
     }
 }
 
-/// How `serde_json` hands over a number when any crate in the build has turned on its feature `arbitrary_precision`.
+/// How `serde_json` hands over a number when any crate in the build has turned on its feature
+/// `arbitrary_precision`.
 const ARBITRARY_NUMBER: &str = "$serde_json::private::Number";
 
 fn number<'a>(digits: &str) -> Value<'a> {

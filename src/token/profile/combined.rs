@@ -6,18 +6,22 @@ use crate::config::ConfigError;
 use crate::token::TokenError;
 
 impl TokenProfile {
-    /// Several profiles as one: each token is judged by the one that knows its issuer, and by no other. For verifying
-    /// tokens of several issuers see [`IssuerSet`](crate::token::IssuerSet), which makes such a profile.
+    /// Several profiles as one: each token is judged by the one that knows its issuer, and by no
+    /// other. For verifying tokens of several issuers see [`IssuerSet`](crate::token::IssuerSet),
+    /// which makes such a profile.
     ///
-    /// For a [`Revoker`](crate::Revoker) it is the profile of a process that revokes but does not check: ids belong to
-    /// their issuer, so [`Target::issued_by`](crate::Target::issued_by) is needed if there are several, and every record
-    /// is kept for as long as the longest token of any of them. Set everything before profiles are combined: setters
-    /// called later do not reach the parts.
+    /// For a [`Revoker`](crate::Revoker) it is the profile of a process that revokes but does not
+    /// check: ids belong to their issuer, so [`Target::issued_by`](crate::Target::issued_by) is
+    /// needed if there are several, and every record is kept for as long as the longest token of
+    /// any of them. Set everything before profiles are combined: setters called later do not reach
+    /// the parts.
     ///
     /// # Errors
-    /// [`ConfigError`] if there is no profile, if one cannot work or has no issuer, or if two have the same issuer.
+    /// [`ConfigError`] if there is no profile, if one cannot work or has no issuer, or if two have
+    /// the same issuer.
     pub fn combined(profiles: impl IntoIterator<Item = Self>) -> Result<Self, ConfigError> {
-        // The patterns of the parts are its own as well, but whether their tenants share keys is known to the parts.
+        // The patterns of the parts are its own as well, but whether their tenants share keys is
+        // known to the parts.
         let mut all = Self { tenants_have_keys: true, ..Self::new() };
         for profile in profiles {
             profile.validate()?;
@@ -31,7 +35,8 @@ impl TokenProfile {
             return Err(ConfigError::new("issuer", "there is none; name at least one"));
         }
         all.leeway = all.members.iter().map(|part| part.leeway).max().unwrap_or_default();
-        all.max_lifetime = all.members.iter().map(|part| part.max_lifetime).max().unwrap_or_default();
+        all.max_lifetime =
+            all.members.iter().map(|part| part.max_lifetime).max().unwrap_or_default();
         Ok(all)
     }
 
@@ -39,7 +44,8 @@ impl TokenProfile {
         if part.issuers.is_empty() {
             return Err(ConfigError::new(
                 "issuer",
-                "one of several profiles names none, so no token could choose it; see TokenProfile::with_issuer",
+                "one of several profiles names none, so no token could choose it; see \
+                 TokenProfile::with_issuer",
             ));
         }
         let known = self.issuers.words();
@@ -55,8 +61,8 @@ impl TokenProfile {
         Ok(())
     }
 
-    /// The profile for this issuer: this one, or one of its parts. Exact names come before patterns, as nobody but the
-    /// operator can have chosen them.
+    /// The profile for this issuer: this one, or one of its parts. Exact names come before
+    /// patterns, as nobody but the operator can have chosen them.
     pub(super) fn rules_for(&self, iss: Option<&str>) -> Result<&Self, TokenError> {
         if self.members.is_empty() {
             return Ok(self);

@@ -116,8 +116,8 @@ impl Issuers {
             Some(pattern) => Err(ConfigError::new(
                 "issuer_pattern",
                 format!(
-                    "`{}` must have one `{{tenant}}`, and before it at least a scheme and a point or a host: \
-                     https://login.example/{{tenant}}/v2.0",
+                    "`{}` must have one `{{tenant}}`, and before it at least a scheme and a point \
+                     or a host: https://login.example/{{tenant}}/v2.0",
                     pattern.owner.text
                 ),
             )),
@@ -151,15 +151,22 @@ impl Issuer {
         Self { pattern: Some(Arc::clone(&pattern.owner)), ..Self::new(name) }
     }
 
-    pub(super) fn add_target(&self, draft: &mut Draft, kind: TargetKind, claim: Option<&str>, id: &str) {
+    pub(super) fn add_target(
+        &self,
+        draft: &mut Draft,
+        kind: TargetKind,
+        claim: Option<&str>,
+        id: &str,
+    ) {
         let fingerprint = Fingerprint::of(kind, self.digest, claim.unwrap_or(""), id);
         let claim = claim.map(|claim| draft.keep(claim));
         let id = draft.keep(id);
         draft.targets.push(TokenTarget::new(kind, fingerprint, claim, id));
     }
 
-    /// A key belongs to the issuer, and also to the pattern whose tenants share it: a stolen one can be revoked for all of
-    /// them at once, and one of another issuer with the same name is not touched.
+    /// A key belongs to the issuer, and also to the pattern whose tenants share it: a stolen one
+    /// can be revoked for all of them at once, and one of another issuer with the same name is not
+    /// touched.
     pub(super) fn add_key(&self, draft: &mut Draft, kid: &str) {
         self.add_target(draft, TargetKind::Key, None, kid);
         if let Some(owner) = &self.pattern {
@@ -186,10 +193,12 @@ impl Pattern {
     fn parts(&self) -> Option<(&str, &str)> {
         let (before, after) = self.owner.text.split_once("{tenant}")?;
         let is_one = !after.contains(['{', '}']) && !before.contains(['{', '}']);
-        // A pattern that starts with the tenant, or knows neither host nor domain, would fit the issuers of strangers.
+        // A pattern that starts with the tenant, or knows neither host nor domain, would fit the
+        // issuers of strangers.
         let scheme_end = before.find("://").map(|at| at + 3)?;
         let names_a_host = before.len() > scheme_end || after.starts_with('.') && after.len() > 1;
-        // `https://login{tenant}` and `https://login.example{tenant}` would fit hosts of others too.
+        // `https://login{tenant}` and `https://login.example{tenant}` would fit hosts of others
+        // too.
         let ends_in_host = !before.get(scheme_end..)?.contains('/');
         let host_is_closed = !ends_in_host || after.starts_with('.') && after.len() > 1;
         (is_one && names_a_host && host_is_closed).then_some((before, after))
@@ -202,7 +211,8 @@ impl Pattern {
     }
 }
 
-/// Nothing with which a tenant could reach out of its place: no `/`, `?`, `#`, `@`, `:`, `%`, no `..`.
+/// Nothing with which a tenant could reach out of its place: no `/`, `?`, `#`, `@`, `:`, `%`, no
+/// `..`.
 fn is_tenant(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     (1..=MAX_TENANT_BYTES).contains(&text.len())

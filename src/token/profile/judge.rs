@@ -36,8 +36,8 @@ impl<'a> SignedClaims<'a> {
         self
     }
 
-    /// The encoded header and payload with the point between them (RFC 7515 §2): the identity of tokens that have
-    /// no id, see [`MissingId::SigningInput`].
+    /// The encoded header and payload with the point between them (RFC 7515 §2): the identity of
+    /// tokens that have no id, see [`MissingId::SigningInput`].
     #[must_use]
     pub fn with_signing_input(mut self, signing_input: &'a str) -> Self {
         self.signing_input = Some(signing_input);
@@ -52,8 +52,8 @@ impl fmt::Debug for SignedClaims<'_> {
 }
 
 impl TokenProfile {
-    /// Makes a [`VerifiedToken`]. **Call this only after the signature has been checked**: this is the assertion on
-    /// which everything else rests.
+    /// Makes a [`VerifiedToken`]. **Call this only after the signature has been checked**: this is
+    /// the assertion on which everything else rests.
     ///
     /// # Errors
     /// [`TokenError`] if the claims are not acceptable at the time `now`.
@@ -67,8 +67,8 @@ impl TokenProfile {
         Ok(token)
     }
 
-    /// As [`assert_verified`](Self::assert_verified), without judging `exp`, `nbf` and `iat` against the clock: for
-    /// a token that is to be revoked.
+    /// As [`assert_verified`](Self::assert_verified), without judging `exp`, `nbf` and `iat`
+    /// against the clock: for a token that is to be revoked.
     ///
     /// # Errors
     /// [`TokenError`] if the claims could never be acceptable.
@@ -87,21 +87,23 @@ impl TokenProfile {
         if claims.issued_at.is_none() && self.require_iat {
             return Err(TokenError::new(
                 TokenErrorKind::MissingClaim,
-                "the claim `iat` is missing, without which \"all tokens so far\" cannot be told; see TokenProfile::allow_missing_iat",
+                "the claim `iat` is missing, without which \"all tokens so far\" cannot be told; \
+                 see TokenProfile::allow_missing_iat",
             ));
         }
         if self.require_subject && claims.subject.as_deref().is_none_or(str::is_empty) {
             return Err(missing("sub"));
         }
-        if claims.issued_at.is_some_and(|issued_at| expires_at.since(issued_at) > self.max_lifetime) {
+        if claims.issued_at.is_some_and(|issued_at| expires_at.since(issued_at) > self.max_lifetime)
+        {
             return Err(too_long_lived());
         }
         let draft = self.draft(&claims, &issuer, &signed)?;
         Ok(draft.finish(signed.payload, expires_at, claims.not_before, claims.issued_at))
     }
 
-    /// Judges the times of a token, again at each use if it is kept; and whether its tenant is still accepted, if that is
-    /// asked of a [closure](Self::with_issuer_pattern).
+    /// Judges the times of a token, again at each use if it is kept; and whether its tenant is
+    /// still accepted, if that is asked of a [closure](Self::with_issuer_pattern).
     ///
     /// # Errors
     /// [`TokenError`] if the token is expired, not valid yet, or from the future.
@@ -110,7 +112,8 @@ impl TokenProfile {
             return self.rules_for(token.issuer())?.judge_times(token, now);
         }
         self.issuers.judge_again(token.issuer())?;
-        // Also where nobody called `validate`: records are not kept for longer than the largest leeway.
+        // Also where nobody called `validate`: records are not kept for longer than the largest
+        // leeway.
         let leeway = self.leeway.min(MAX_LEEWAY);
         if now >= token.expires_at().plus(leeway) {
             return Err(TokenError::new(TokenErrorKind::Expired, "the token is expired"));
@@ -131,7 +134,8 @@ impl TokenProfile {
     /// Judges how long the token is valid in all, if it says since when.
     pub(crate) fn judge_lifetime(&self, token: &VerifiedToken) -> Result<(), TokenError> {
         let longest = self.rules_for(token.issuer())?.max_lifetime;
-        if token.issued_at().is_some_and(|issued_at| token.expires_at().since(issued_at) > longest) {
+        if token.issued_at().is_some_and(|issued_at| token.expires_at().since(issued_at) > longest)
+        {
             return Err(too_long_lived());
         }
         Ok(())
@@ -158,11 +162,12 @@ impl TokenProfile {
         signed: &SignedClaims<'_>,
     ) -> Result<Draft, TokenError> {
         let key_id = signed.key_id.filter(|kid| !kid.is_empty());
-        // Exact in the common case, so that nothing is moved: an encoded SHA-256 has 43 characters. Where claims are targets by
-        // name, the names come on top.
+        // Exact in the common case, so that nothing is moved: an encoded SHA-256 has 43 characters.
+        // Where claims are targets by name, the names come on top.
         let id_bytes = if claims.id.is_none() { 43 } else { 0 };
         let text_bytes = claims.text_bytes() + id_bytes + key_id.map_or(0, str::len);
-        let mut draft = Draft::new(text_bytes, claims.targets.len() + 2 + usize::from(key_id.is_some()));
+        let mut draft =
+            Draft::new(text_bytes, claims.targets.len() + 2 + usize::from(key_id.is_some()));
         draft.issuer = claims.issuer.as_deref().map(|iss| draft.keep(iss));
         draft.id_issuer = draft.issuer.filter(|_| self.has_issuers());
         match (&claims.id, self.missing_id, signed.signing_input) {
@@ -176,7 +181,8 @@ impl TokenProfile {
                 return Err(TokenError::new(
                     TokenErrorKind::MissingId,
                     format!(
-                        "the token has no `{}`, so it could not be revoked; see TokenProfile::with_id_claim and with_missing_id",
+                        "the token has no `{}`, so it could not be revoked; see \
+                         TokenProfile::with_id_claim and with_missing_id",
                         self.id_claim
                     ),
                 ));

@@ -1,7 +1,8 @@
-//! The rules for claims, shared by every verifier and by the write side: who may have issued a token and for whom,
-//! when it is valid, and by which of its claims it can be revoked.
+//! The rules for claims, shared by every verifier and by the write side: who may have issued a
+//! token and for whom, when it is valid, and by which of its claims it can be revoked.
 //!
-//! Pure: bytes and a time in, a [`VerifiedToken`](crate::VerifiedToken) or a [`TokenError`](super::TokenError) out.
+//! Pure: bytes and a time in, a [`VerifiedToken`](crate::VerifiedToken) or a
+//! [`TokenError`](super::TokenError) out.
 
 // | room | what it does |
 // | --- | --- |
@@ -35,15 +36,16 @@ pub const MAX_LEEWAY: Duration = Duration::from_secs(300);
 /// Default of [`TokenProfile::with_max_lifetime`].
 pub const DEFAULT_MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How far an `iat` may lead on top of the leeway. After a user-wide revocation, an issuer that knows only whole seconds
-/// stamps the next one, and its token must be accepted at once.
+/// How far an `iat` may lead on top of the leeway. After a user-wide revocation, an issuer that
+/// knows only whole seconds stamps the next one, and its token must be accepted at once.
 const IAT_LEAD: Duration = Duration::from_secs(1);
 
-/// How much longer than the tokens it covers a record is kept: the largest leeway that any verifier may grant, the
-/// rounding of a whole second, and clocks that are a minute apart.
+/// How much longer than the tokens it covers a record is kept: the largest leeway that any verifier
+/// may grant, the rounding of a whole second, and clocks that are a minute apart.
 const RETENTION_MARGIN: Duration = Duration::from_secs(MAX_LEEWAY.as_secs() + 1 + 60);
 
-/// The claims that feed targets unless the profile says otherwise. Each that is present becomes a target of its own.
+/// The claims that feed targets unless the profile says otherwise. Each that is present becomes a
+/// target of its own.
 const DEFAULT_CLAIM_TARGETS: [(&str, TargetKind); 10] = [
     ("sub", TargetKind::User),
     ("sid", TargetKind::Session),
@@ -73,17 +75,19 @@ pub enum MissingId {
     /// The token is refused. The default: what has no name cannot be revoked by name.
     #[default]
     Refuse,
-    /// The token is known by the SHA-256 of its signing input (header and payload, never the signature). It can be
-    /// revoked by handing in the token itself.
+    /// The token is known by the SHA-256 of its signing input (header and payload, never the
+    /// signature). It can be revoked by handing in the token itself.
     SigningInput,
-    /// The token is accepted and can be revoked only through its other targets: its session, its user, …
+    /// The token is accepted and can be revoked only through its other targets: its session, its
+    /// user, …
     OtherTargetsOnly,
 }
 
 /// Who may issue tokens, for whom, for how long, and by which claims they can be revoked.
 ///
-/// Verifier and [`Revoker`](crate::Revoker) are given the same profile, so that what one writes the other finds:
-/// ids are kept apart by issuer, and a revocation is kept for as long as the longest token that is accepted.
+/// Verifier and [`Revoker`](crate::Revoker) are given the same profile, so that what one writes the
+/// other finds: ids are kept apart by issuer, and a revocation is kept for as long as the longest
+/// token that is accepted.
 ///
 /// ```
 /// use tower_jwt_revocation::token::TokenProfile;
@@ -140,28 +144,31 @@ impl TokenProfile {
         }
     }
 
-    /// Accepts tokens of this issuer only; call it again for each further one. From then on `iss` is required, must
-    /// equal one of them exactly, and ids belong to their issuer.
+    /// Accepts tokens of this issuer only; call it again for each further one. From then on `iss`
+    /// is required, must equal one of them exactly, and ids belong to their issuer.
     ///
-    /// Default: none, `iss` is not looked at, and all ids belong to one nameless issuer. Adding the first issuer to
-    /// a running system therefore orphans the revocations written before.
+    /// Default: none, `iss` is not looked at, and all ids belong to one nameless issuer. Adding the
+    /// first issuer to a running system therefore orphans the revocations written before.
     #[must_use]
     pub fn with_issuer(mut self, issuer: impl AsRef<str>) -> Self {
         self.issuers.named.push(Issuer::new(issuer.as_ref()));
         self
     }
 
-    /// Accepts tokens of all issuers that differ from `pattern` in nothing but `{tenant}`, if `accepts` is true for
-    /// their tenant: `https://login.example/{tenant}/v2.0`. Otherwise as [`with_issuer`](Self::with_issuer): `iss` is
-    /// required, and the ids of each tenant are its own. The keys they share: [`Target::key`](crate::Target::key) says how to
-    /// revoke one for all of them.
+    /// Accepts tokens of all issuers that differ from `pattern` in nothing but `{tenant}`, if
+    /// `accepts` is true for their tenant: `https://login.example/{tenant}/v2.0`. Otherwise as
+    /// [`with_issuer`](Self::with_issuer): `iss` is required, and the ids of each tenant are its
+    /// own. The keys they share: [`Target::key`](crate::Target::key) says how to revoke one for all
+    /// of them.
     ///
-    /// A tenant has 1 to 253 letters, digits, `-`, `_` and `.`, no `.` at its ends and no two in a row.
+    /// A tenant has 1 to 253 letters, digits, `-`, `_` and `.`, no `.` at its ends and no two in a
+    /// row.
     ///
     /// # Security
-    /// With `|_| true` the customers of the provider are all yours: at a public provider anyone can be a tenant. Ask
-    /// your own list, which may be changed while the program runs. `accepts` is called for every request, also before
-    /// the signature was checked, so it must be quick and must not write the tenant anywhere.
+    /// With `|_| true` the customers of the provider are all yours: at a public provider anyone can
+    /// be a tenant. Ask your own list, which may be changed while the program runs. `accepts` is
+    /// called for every request, also before the signature was checked, so it must be quick and
+    /// must not write the tenant anywhere.
     ///
     /// ```
     /// use tower_jwt_revocation::token::TokenProfile;
@@ -182,8 +189,8 @@ impl TokenProfile {
         self
     }
 
-    /// Accepts tokens for this audience only; call it again for each further one, any match suffices. From then on
-    /// `aud` is required.
+    /// Accepts tokens for this audience only; call it again for each further one, any match
+    /// suffices. From then on `aud` is required.
     ///
     /// Default: none, `aud` is not looked at. Name it wherever an issuer serves more than one API
     /// (RFC 8725 §3.9).
@@ -193,19 +200,20 @@ impl TokenProfile {
         self
     }
 
-    /// How far the clocks of issuer and verifier may be apart when `exp`, `nbf` and `iat` are judged: 0 to 300 s,
-    /// default 60 s.
+    /// How far the clocks of issuer and verifier may be apart when `exp`, `nbf` and `iat` are
+    /// judged: 0 to 300 s, default 60 s.
     #[must_use]
     pub fn with_leeway(mut self, leeway: Duration) -> Self {
         self.leeway = leeway;
         self
     }
 
-    /// The longest lifetime (`exp` − `iat`) of an accepted token, default 24 h. Longer ones are refused: revocations
-    /// of users, sessions, … are forgotten when the longest token is over, so a longer one would outlive them.
+    /// The longest lifetime (`exp` − `iat`) of an accepted token, default 24 h. Longer ones are
+    /// refused: revocations of users, sessions, … are forgotten when the longest token is over, so
+    /// a longer one would outlive them.
     ///
-    /// Before it is lowered in a running system nothing needs to be done; before it is *raised*, revocations must
-    /// have been written under the higher bound for as long as the lower one.
+    /// Before it is lowered in a running system nothing needs to be done; before it is *raised*,
+    /// revocations must have been written under the higher bound for as long as the lower one.
     #[must_use]
     pub fn with_max_lifetime(mut self, max_lifetime: Duration) -> Self {
         self.max_lifetime = max_lifetime;
@@ -232,31 +240,33 @@ impl TokenProfile {
     /// Accepts tokens that do not say when they were issued.
     ///
     /// # Security
-    /// Such a token is covered by every cutoff ("all of this user so far"), also by one that was set before it
-    /// was issued: its holder stays out until the cutoff is forgotten. And as nothing tells how old it is, one that is
-    /// valid for longer than [`with_max_lifetime`](Self::with_max_lifetime) passes in its last part, when
-    /// revocations of its user or session may have been forgotten.
+    /// Such a token is covered by every cutoff ("all of this user so far"), also by one that was
+    /// set before it was issued: its holder stays out until the cutoff is forgotten. And as nothing
+    /// tells how old it is, one that is valid for longer than
+    /// [`with_max_lifetime`](Self::with_max_lifetime) passes in its last part, when revocations of
+    /// its user or session may have been forgotten.
     #[must_use]
     pub fn allow_missing_iat(mut self) -> Self {
         self.require_iat = false;
         self
     }
 
-    /// Refuses tokens without a `sub`: they are of no user, so that "log out this user" would miss them. Default: they are
-    /// accepted, as tokens of machines often have none.
+    /// Refuses tokens without a `sub`: they are of no user, so that "log out this user" would miss
+    /// them. Default: they are accepted, as tokens of machines often have none.
     #[must_use]
     pub fn with_required_subject(mut self) -> Self {
         self.require_subject = true;
         self
     }
 
-    /// Makes tokens revocable by the value of `claim`, as a target of this kind. `TargetKind::Claim` makes it
-    /// a target of its own: `with_claim_target("tenant", TargetKind::Claim)`, then `Target::claim("tenant", "acme")`.
+    /// Makes tokens revocable by the value of `claim`, as a target of this kind.
+    /// `TargetKind::Claim` makes it a target of its own: `with_claim_target("tenant",
+    /// TargetKind::Claim)`, then `Target::claim("tenant", "acme")`.
     ///
-    /// Default: `sub` → user; `sid`, `session_state`, `session_id` → session; `device_id` → device; `fid`,
-    /// `family_id`, `origin_jti` → family; `client_id`, `azp` → client. Every claim that is present counts. A value
-    /// must be a string or (not for `sub`) an integer; anything else is refused, because a revocation of it would
-    /// not be found.
+    /// Default: `sub` → user; `sid`, `session_state`, `session_id` → session; `device_id` → device;
+    /// `fid`, `family_id`, `origin_jti` → family; `client_id`, `azp` → client. Every claim that is
+    /// present counts. A value must be a string or (not for `sub`) an integer; anything else is
+    /// refused, because a revocation of it would not be found.
     #[must_use]
     pub fn with_claim_target(mut self, claim: impl Into<Arc<str>>, kind: TargetKind) -> Self {
         let claim = claim.into();
@@ -275,15 +285,18 @@ impl TokenProfile {
     /// Whether this profile can work. Called by everything that is built with one.
     ///
     /// # Errors
-    /// [`ConfigError`] naming the setting: an empty issuer, audience or claim name; a leeway over 300 s; a lifetime
-    /// of zero or over 10 years; a claim mapped to a kind that is not fed by claims, or one that cannot feed any
-    /// (`iss`, `aud`, `exp`, `nbf`, `iat`).
+    /// [`ConfigError`] naming the setting: an empty issuer, audience or claim name; a leeway over
+    /// 300 s; a lifetime of zero or over 10 years; a claim mapped to a kind that is not fed by
+    /// claims, or one that cannot feed any (`iss`, `aud`, `exp`, `nbf`, `iat`).
     pub fn validate(&self) -> Result<(), ConfigError> {
         const TEN_YEARS: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
         let oops = |setting, problem: &str| Err(ConfigError::new(setting, problem));
         self.issuers.validate()?;
         if self.audiences.iter().any(|audience| audience.is_empty()) {
-            return oops("audience", "is empty; name the audience exactly as `aud` does, or do not set it");
+            return oops(
+                "audience",
+                "is empty; name the audience exactly as `aud` does, or do not set it",
+            );
         }
         if self.leeway > MAX_LEEWAY {
             return oops("leeway", "is over 300 s; mend the clocks instead");
@@ -291,7 +304,9 @@ impl TokenProfile {
         if self.max_lifetime.is_zero() || self.max_lifetime > TEN_YEARS {
             return oops("max_lifetime", "must be over zero and at most ten years");
         }
-        if self.id_claim.is_empty() || self.claim_targets.iter().any(|target| target.claim.is_empty()) {
+        if self.id_claim.is_empty()
+            || self.claim_targets.iter().any(|target| target.claim.is_empty())
+        {
             return oops("claim", "has an empty name");
         }
         let fed = self.claim_targets.iter().map(|target| &*target.claim);
@@ -302,10 +317,16 @@ impl TokenProfile {
             ));
         }
         for target in &self.claim_targets {
-            if matches!(target.kind, TargetKind::Key | TargetKind::Issuer | TargetKind::SigningInput) {
+            if matches!(
+                target.kind,
+                TargetKind::Key | TargetKind::Issuer | TargetKind::SigningInput
+            ) {
                 return Err(ConfigError::new(
                     "claim_target",
-                    format!("`{}` is mapped to {}, which is not fed by a claim", target.claim, target.kind),
+                    format!(
+                        "`{}` is mapped to {}, which is not fed by a claim",
+                        target.claim, target.kind
+                    ),
                 ));
             }
             if *target.claim == *self.id_claim {
@@ -345,16 +366,21 @@ impl TokenProfile {
         self.max_lifetime
     }
 
-    /// How far in the future a new token may claim to be issued, so that every verifier takes it at once.
+    /// How far in the future a new token may claim to be issued, so that every verifier takes it at
+    /// once.
     #[cfg(feature = "issuer")]
     pub(crate) fn max_iat_lead(&self) -> Duration {
         self.leeway + IAT_LEAD
     }
 
-    /// By what kind of target the claim makes tokens of this issuer revocable; of any, if none is named.
+    /// By what kind of target the claim makes tokens of this issuer revocable; of any, if none is
+    /// named.
     pub(crate) fn target_of_claim(&self, claim: &str, issuer: Option<&str>) -> Option<TargetKind> {
         let of = |part: &Self| {
-            part.claim_targets.iter().find(|target| *target.claim == *claim).map(|target| target.kind)
+            part.claim_targets
+                .iter()
+                .find(|target| *target.claim == *claim)
+                .map(|target| target.kind)
         };
         match issuer {
             _ if self.members.is_empty() => of(self),
@@ -367,7 +393,8 @@ impl TokenProfile {
         !self.issuers.is_empty()
     }
 
-    /// Whether accepted tokens belong to the issuer of this name, which is empty where none is configured.
+    /// Whether accepted tokens belong to the issuer of this name, which is empty where none is
+    /// configured.
     pub(crate) fn issues_as(&self, name: &str) -> bool {
         if self.issuers.is_empty() { name.is_empty() } else { self.knows_issuer(name) }
     }
@@ -396,7 +423,8 @@ impl TokenProfile {
 
     /// How long a record must be kept to outlive every token that exists when it is written.
     pub(crate) fn retention(&self) -> Duration {
-        // A token that is revoked now, as part of its session, may say that it was issued by the leeway later.
+        // A token that is revoked now, as part of its session, may say that it was issued by the
+        // leeway later.
         self.max_lifetime.saturating_add(MAX_LEEWAY + RETENTION_MARGIN)
     }
 }

@@ -6,7 +6,8 @@ use crate::revocation::{MAX_ID_BYTES, Target};
 use crate::token::TokenErrorKind;
 use crate::verified::VerifiedToken;
 use TokenErrorKind::{
-    Expired, IssuedInFuture, LifetimeTooLong, MissingClaim, NotYetValid, OddClaim, WrongAudience, WrongIssuer,
+    Expired, IssuedInFuture, LifetimeTooLong, MissingClaim, NotYetValid, OddClaim, WrongAudience,
+    WrongIssuer,
 };
 
 const NOW: u64 = 1_700_000_000;
@@ -24,7 +25,11 @@ fn payload(more: serde_json::Value) -> Vec<u8> {
     claims.to_string().into_bytes()
 }
 
-fn judge(profile: &TokenProfile, payload: &[u8], now: Timestamp) -> Result<VerifiedToken, TokenErrorKind> {
+fn judge(
+    profile: &TokenProfile,
+    payload: &[u8],
+    now: Timestamp,
+) -> Result<VerifiedToken, TokenErrorKind> {
     profile.assert_verified(SignedClaims::new(payload), now).map_err(|error| error.kind())
 }
 
@@ -79,7 +84,8 @@ fn a_target_that_is_named_twice_is_looked_up_once() {
 
 #[test]
 fn targets_of_the_token_are_those_that_are_written_down() {
-    let profile = TokenProfile::new().with_issuer("i").with_claim_target("tenant", TargetKind::Claim);
+    let profile =
+        TokenProfile::new().with_issuer("i").with_claim_target("tenant", TargetKind::Claim);
     let token = accept(&profile, json!({"iss": "i", "sub": "u", "tenant": 7}));
     for target in [
         Target::token("t").issued_by("i"),
@@ -125,7 +131,11 @@ fn times_at_their_edges() {
     assert_eq!(judge(json!({}), exp.plus(Duration::from_secs(60))), Err(Expired));
     assert_eq!(judge(json!({"nbf": NOW + 60}), at(NOW)), Ok(()));
     assert_eq!(judge(json!({"nbf": NOW + 60}), at(NOW).minus(milli)), Err(NotYetValid));
-    assert_eq!(judge(json!({"iat": NOW + 61}), at(NOW)), Ok(()), "the leeway, and a second after a cutoff");
+    assert_eq!(
+        judge(json!({"iat": NOW + 61}), at(NOW)),
+        Ok(()),
+        "the leeway, and a second after a cutoff"
+    );
     assert_eq!(judge(json!({"iat": NOW + 61}), at(NOW).minus(milli)), Err(IssuedInFuture));
     assert_eq!(judge(json!({"exp": NOW + 86_400}), at(NOW)), Ok(()));
     assert_eq!(judge(json!({"exp": NOW + 86_401}), at(NOW)), Err(LifetimeTooLong));
@@ -149,7 +159,8 @@ fn fractions_of_a_second_are_kept() {
 #[test]
 fn a_token_of_unknown_age_must_not_have_long_to_live() {
     let profile = TokenProfile::new().allow_missing_iat();
-    let judge = |exp: u64| judge(&profile, &payload(json!({"iat": null, "exp": exp})), at(NOW)).map(|_| ());
+    let judge =
+        |exp: u64| judge(&profile, &payload(json!({"iat": null, "exp": exp})), at(NOW)).map(|_| ());
     assert_eq!(judge(NOW + 86_400), Ok(()));
     assert_eq!(judge(NOW + 86_401), Err(LifetimeTooLong));
 }
@@ -190,14 +201,19 @@ fn the_id_claim_can_be_another() {
     let profile = TokenProfile::new().with_id_claim("uti");
     let token = accept(&profile, json!({"jti": ["whatever"], "uti": "x"}));
     assert_eq!(token.id(), Some("x"));
-    assert_eq!(judge(&profile, &payload(json!({})), at(NOW)).unwrap_err(), TokenErrorKind::MissingId);
+    assert_eq!(
+        judge(&profile, &payload(json!({})), at(NOW)).unwrap_err(),
+        TokenErrorKind::MissingId
+    );
 }
 
 #[test]
 fn issuers_and_audiences() {
-    let profile = TokenProfile::new().with_issuer("i").with_issuer("j").with_audience("a").with_audience("b");
-    let judge =
-        |more| judge(&profile, &payload(more), at(NOW)).map(|token| token.issuer().map(str::to_owned));
+    let profile =
+        TokenProfile::new().with_issuer("i").with_issuer("j").with_audience("a").with_audience("b");
+    let judge = |more| {
+        judge(&profile, &payload(more), at(NOW)).map(|token| token.issuer().map(str::to_owned))
+    };
     assert_eq!(judge(json!({"iss": "j", "aud": ["x", "b"]})), Ok(Some("j".into())));
     assert_eq!(judge(json!({"iss": "k", "aud": "a"})), Err(WrongIssuer));
     assert_eq!(judge(json!({"iss": "I", "aud": "a"})), Err(WrongIssuer));
@@ -231,7 +247,8 @@ fn profiles_that_cannot_work() {
 
 #[test]
 fn records_outlive_every_token_they_cover() {
-    // The longest: issued as far in the future as the largest leeway allows, and used as long as it allows.
+    // The longest: issued as far in the future as the largest leeway allows, and used as long as it
+    // allows.
     let profile = TokenProfile::new().with_leeway(MAX_LEEWAY);
     let lead = MAX_LEEWAY + IAT_LEAD;
     let iat = at(NOW).plus(lead);

@@ -6,7 +6,8 @@ use crate::config::docs::{self, Setter};
 use crate::token::TokenVerifier as _;
 use crate::token::jwt::Algorithm;
 
-const BASE: [(&str, &str); 2] = [("JWT_ISSUERS", "https://id.example"), ("JWT_AUDIENCES", "orders")];
+const BASE: [(&str, &str); 2] =
+    [("JWT_ISSUERS", "https://id.example"), ("JWT_AUDIENCES", "orders")];
 const SECRET: &str = "hunter2-hunter2-hunter2-hunter2-";
 
 fn from(vars: &[(&str, &str)]) -> Result<VerifierConfig, ConfigError> {
@@ -75,7 +76,8 @@ fn a_file_makes_the_same() {
     serde_json::from_str::<VerifierConfig>(&fields.replace("audiences", "audience")).unwrap_err();
     let wrong: VerifierConfig = serde_json::from_str(&fields.replace("HS256", "HS1")).unwrap();
     assert_eq!(wrong.verifier().unwrap_err().setting(), "algorithm", "the name of the field");
-    let wrong: VerifierConfig = serde_json::from_str(&fields.replace("\"none\"", "\"scope\"")).unwrap();
+    let wrong: VerifierConfig =
+        serde_json::from_str(&fields.replace("\"none\"", "\"scope\"")).unwrap();
     assert_eq!(wrong.verifier().unwrap_err().setting(), "claim_targets");
 }
 
@@ -95,18 +97,29 @@ fn secrets_can_be_in_files_and_in_base64() {
         jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
     };
     let encoded = format!("base64:{}", STANDARD.encode(SECRET));
-    for content in [SECRET.to_owned(), format!("{SECRET}\n"), format!("{SECRET}\r\n"), format!("{encoded}\n")]
+    for content in
+        [SECRET.to_owned(), format!("{SECRET}\n"), format!("{SECRET}\r\n"), format!("{encoded}\n")]
     {
         fs::write(&path, content).unwrap();
-        verifier(&[("JWT_ALGORITHM", "HS256"), ("JWT_SECRET_FILE", file)]).unwrap().verify(&token).unwrap();
+        verifier(&[("JWT_ALGORITHM", "HS256"), ("JWT_SECRET_FILE", file)])
+            .unwrap()
+            .verify(&token)
+            .unwrap();
     }
     fs::write(&path, format!("{SECRET}\n\n")).unwrap();
     let other = verifier(&[("JWT_ALGORITHM", "HS256"), ("JWT_SECRET_FILE", file)]).unwrap();
     other.verify(&token).unwrap_err();
-    verifier(&[("JWT_ALGORITHM", "HS256"), ("JWT_SECRET", &encoded)]).unwrap().verify(&token).unwrap();
+    verifier(&[("JWT_ALGORITHM", "HS256"), ("JWT_SECRET", &encoded)])
+        .unwrap()
+        .verify(&token)
+        .unwrap();
     fs::remove_dir_all(&dir).unwrap();
     assert_names(&[("JWT_ALGORITHM", "HS256"), ("JWT_SECRET_FILE", file)], "JWT_SECRET_FILE", file);
-    assert_names(&[("JWT_ALGORITHM", "HS256"), ("JWT_SECRET", "base64:*hunter2")], "JWT_SECRET", "base64");
+    assert_names(
+        &[("JWT_ALGORITHM", "HS256"), ("JWT_SECRET", "base64:*hunter2")],
+        "JWT_SECRET",
+        "base64",
+    );
 }
 
 #[test]
@@ -133,12 +146,28 @@ fn what_is_missing_or_wrong_is_named_with_a_remedy() {
     assert!(error.to_string().contains("write `*` to accept any"), "{error}");
     assert_names(&[], "keys", "JWT_SECRET_FILE, JWT_PUBLIC_KEY");
     assert_names(&[("JWT_SECRET", SECRET)], "JWT_ALGORITHM", "such as HS256");
-    assert_names(&[("JWT_SECRET", SECRET), ("JWT_ALGORITHM", "none")], "JWT_ALGORITHM", "not a supported");
-    assert_names(&[("JWT_SECRET", "hunter2"), ("JWT_ALGORITHM", "HS256")], "JWT_SECRET", "32 random bytes");
-    assert_names(&[("JWT_SECRET", SECRET), ("JWT_ALGORITHM", "RS256")], "JWT_ALGORITHM", "not for this kind");
+    assert_names(
+        &[("JWT_SECRET", SECRET), ("JWT_ALGORITHM", "none")],
+        "JWT_ALGORITHM",
+        "not a supported",
+    );
+    assert_names(
+        &[("JWT_SECRET", "hunter2"), ("JWT_ALGORITHM", "HS256")],
+        "JWT_SECRET",
+        "32 random bytes",
+    );
+    assert_names(
+        &[("JWT_SECRET", SECRET), ("JWT_ALGORITHM", "RS256")],
+        "JWT_ALGORITHM",
+        "not for this kind",
+    );
     assert_names(&with(("JWT_JWK_SET", "{}")), "JWT_SECRET", "leave one of them out");
     assert_names(&[("JWT_JWK_SET", "hunter2")], "JWT_JWK_SET", "not a JSON Web Key Set");
-    assert_names(&[("JWT_JWK_SET", "{}"), ("JWT_ALGORITHM", "RS256")], "JWT_ALGORITHM", "leave it out");
+    assert_names(
+        &[("JWT_JWK_SET", "{}"), ("JWT_ALGORITHM", "RS256")],
+        "JWT_ALGORITHM",
+        "leave it out",
+    );
     assert_names(&with(("JWT_SECRET", "")), "JWT_SECRET", "is set and empty");
     assert_names(&with(("JWT_LEEWAY_SECS", "301")), "JWT_LEEWAY_SECS", "mend the clocks");
     assert_names(&with(("JWT_LEEWAY_SECS", "1m")), "JWT_LEEWAY_SECS", "whole number");
@@ -214,10 +243,13 @@ async fn keys_that_must_be_fetched_are_not_forgotten() {
     );
     assert_names(&[("JWT_JWKS_URL", "/keys")], "JWT_JWKS_URL", "absolute URL");
     assert_names(&[("JWT_DISCOVERY_ISSUER", "id.example")], "JWT_DISCOVERY_ISSUER", "absolute URL");
-    let connect = async |vars: &[(&str, &str)]| from(&[&BASE[..], vars].concat()).unwrap().connect().await;
-    let error = connect(&[("JWT_JWKS_URL", "http://id.example/keys")]).await.unwrap_err().to_string();
+    let connect =
+        async |vars: &[(&str, &str)]| from(&[&BASE[..], vars].concat()).unwrap().connect().await;
+    let error =
+        connect(&[("JWT_JWKS_URL", "http://id.example/keys")]).await.unwrap_err().to_string();
     assert!(error.starts_with("JWT_JWKS_URL: is not https"), "{error}");
-    let error = connect(&[("JWT_DISCOVERY_ISSUER", "http://id.example")]).await.unwrap_err().to_string();
+    let error =
+        connect(&[("JWT_DISCOVERY_ISSUER", "http://id.example")]).await.unwrap_err().to_string();
     assert!(error.starts_with("JWT_DISCOVERY_ISSUER: is not https"), "{error}");
     connect(&[("JWT_ALGORITHM", "HS256"), ("JWT_SECRET", SECRET)]).await.unwrap();
 }
@@ -226,12 +258,15 @@ async fn keys_that_must_be_fetched_are_not_forgotten() {
 fn issuers_can_be_a_pattern_and_its_tenants() {
     let secret = [("JWT_ALGORITHM", "HS256"), ("JWT_SECRET", SECRET), ("JWT_AUDIENCES", "orders")];
     let profile = |vars: &[(&str, &str)]| from(&[&secret[..], vars].concat()).unwrap().profile();
-    let patterns = ("JWT_ISSUER_PATTERNS", "https://id.example/{tenant}/v2.0 https://{tenant}.id.example");
+    let patterns =
+        ("JWT_ISSUER_PATTERNS", "https://id.example/{tenant}/v2.0 https://{tenant}.id.example");
     let some = profile(&[patterns, ("JWT_TENANTS", "acme globex")]).unwrap();
     for issuer in ["https://id.example/acme/v2.0", "https://globex.id.example"] {
         assert!(some.knows_issuer(issuer), "{issuer}");
     }
-    for issuer in ["https://id.example/evil/v2.0", "https://id.example/acme", "https://evil.id.example"] {
+    for issuer in
+        ["https://id.example/evil/v2.0", "https://id.example/acme", "https://evil.id.example"]
+    {
         assert!(!some.knows_issuer(issuer), "{issuer}");
     }
     let more = [patterns, ("JWT_TENANTS", "acme"), ("JWT_ISSUERS", "https://else.example")];
@@ -241,9 +276,13 @@ fn issuers_can_be_a_pattern_and_its_tenants() {
 
     let error = |vars: &[(&str, &str)]| profile(vars).unwrap_err().to_string();
     assert!(error(&[patterns]).starts_with("JWT_TENANTS: is missing"));
-    assert!(error(&[patterns, ("JWT_TENANTS", "acme *")]).starts_with("JWT_TENANTS: has `*` next to others"));
     assert!(
-        error(&[patterns, ("JWT_TENANTS", "*"), ("JWT_ISSUERS", "*")]).starts_with("JWT_ISSUERS: has `*`")
+        error(&[patterns, ("JWT_TENANTS", "acme *")])
+            .starts_with("JWT_TENANTS: has `*` next to others")
+    );
+    assert!(
+        error(&[patterns, ("JWT_TENANTS", "*"), ("JWT_ISSUERS", "*")])
+            .starts_with("JWT_ISSUERS: has `*`")
     );
     let alone = error(&[("JWT_ISSUERS", "https://id.example"), ("JWT_TENANTS", "acme")]);
     assert_eq!(alone, "JWT_TENANTS: has no effect without JWT_ISSUER_PATTERNS; set both or none");
@@ -264,7 +303,9 @@ fn several_configurations_make_a_set_of_issuers() {
         set = set.with(other.verifier().unwrap()).unwrap();
     }
     assert!(
-        ["https://staff.example", "https://shop.example"].iter().all(|iss| set.profile().knows_issuer(iss))
+        ["https://staff.example", "https://shop.example"]
+            .iter()
+            .all(|iss| set.profile().knows_issuer(iss))
     );
 }
 
@@ -274,8 +315,7 @@ fn tokens_without_iat_or_subject_pass_as_is_said() {
     let strict = verifier(&hs256).unwrap();
     let lax = verifier(&[&hs256[..], &[("JWT_ALLOW_MISSING_IAT", "true")]].concat()).unwrap();
     let now = crate::Clock::now(&crate::SystemClock).as_secs();
-    let claims =
-        serde_json::json!({"iss": "https://id.example", "aud": "orders", "jti": "1", "exp": now + 60});
+    let claims = serde_json::json!({"iss": "https://id.example", "aud": "orders", "jti": "1", "exp": now + 60});
     let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
     let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
     strict.verify(&token).unwrap_err();
@@ -324,14 +364,21 @@ fn no_setter_is_forgotten() {
         ("with_clock", clock),
     ];
     docs::assert_settable(&NAMES, include_str!("../jwt/mod.rs"), &verifier);
-    docs::assert_settable(&NAMES, include_str!("../jwt/key.rs"), &[("with_kid", Setter::Field("key_id"))]);
+    docs::assert_settable(
+        &NAMES,
+        include_str!("../jwt/key.rs"),
+        &[("with_kid", Setter::Field("key_id"))],
+    );
     let jwks = [
         ("with_max_age", Setter::Field("jwks_max_age_secs")),
         ("with_cooldown", Setter::Field("jwks_cooldown_secs")),
         ("with_outage_grace", Setter::Field("jwks_outage_grace_secs")),
         ("with_timeout", Setter::Field("jwks_timeout_ms")),
         ("with_root_certificates", Setter::Field("jwks_root_certificates_file")),
-        ("with_plain_http_on_loopback", Setter::InCode("is for tests, and must not slip into a deployment")),
+        (
+            "with_plain_http_on_loopback",
+            Setter::InCode("is for tests, and must not slip into a deployment"),
+        ),
         ("with_transport", Setter::InCode("takes a client of the program")),
         ("with_source", Setter::InCode("is a method of the error")),
     ];

@@ -76,8 +76,11 @@ async fn what_stands_there_is_neither_written_over_nor_shortened() {
     }
     // Nor taken off, if it is not like ours.
     revoker.reinstate(Target::token("for_ever")).await.unwrap();
-    assert!(ttl(&lab, "longer") > 900_000 && ttl(&lab, "shorter") > 3600 && ttl(&lab, "for_ever") == -1);
-    // A key of another type, or one of our own, is not touched, and the caller is told. Our record is in force.
+    assert!(
+        ttl(&lab, "longer") > 900_000 && ttl(&lab, "shorter") > 3600 && ttl(&lab, "for_ever") == -1
+    );
+    // A key of another type, or one of our own, is not touched, and the caller is told. Our record
+    // is in force.
     lab.cli(&["HSET", "hash", "a", "b"]);
     let life = lab.cli(&["GET", "jwt-revocation:{0}:e"]);
     for id in ["hash", "jwt-revocation:{0}:e"] {
@@ -97,7 +100,9 @@ async fn what_stands_there_is_neither_written_over_nor_shortened() {
 #[tokio::test]
 async fn a_list_is_taken_over_once_with_its_expiries() {
     // It is written to as well, which must not make entries last longer each time.
-    let Some(lab) = Lab::start([ForeignList::blacklisted_jti_json().with_writes()]).await else { return };
+    let Some(lab) = Lab::start([ForeignList::blacklisted_jti_json().with_writes()]).await else {
+        return;
+    };
     for n in 0..650 {
         let document = json!({"reason": format!("r{n}")}).to_string();
         lab.cli(&["SET", &format!("token:blacklist:t{n}"), &document, "EX", "1000"]);
@@ -114,14 +119,19 @@ async fn a_list_is_taken_over_once_with_its_expiries() {
     while import.step().await.unwrap() {
         pages += 1;
         let (cursor, report) = (import.cursor().unwrap(), import.report());
-        import =
-            revoker.import(&lab.store, &list).unwrap().with_cursor(&cursor).unwrap().with_pace(1_000_000);
+        import = revoker
+            .import(&lab.store, &list)
+            .unwrap()
+            .with_cursor(&cursor)
+            .unwrap()
+            .with_pace(1_000_000);
         assert_eq!(import.cursor(), Some(cursor));
         assert!(report.imported < 651);
     }
     assert!(pages >= 2, "{pages}");
     // Again, in one go: all is known.
-    let report = revoker.import(&lab.store, &list).unwrap().with_pace(1_000_000).run().await.unwrap();
+    let report =
+        revoker.import(&lab.store, &list).unwrap().with_pace(1_000_000).run().await.unwrap();
     assert_eq!((report.imported, report.live), (0, 0), "{report:?}");
     // A cursor of another process says nothing here, so all is read.
     let elsewhere = Cursor::from_text("-/0/another-process/77");
@@ -151,7 +161,8 @@ async fn a_set_and_a_list_of_tokens_are_taken_over() {
         lab.cli(&["SADD", "token:revoked_families", &format!("f{n}")]);
     }
     let set = ForeignList::revoked_families();
-    let report = revoker.import(&lab.store, &set).unwrap().with_pace(1_000_000).run().await.unwrap();
+    let report =
+        revoker.import(&lab.store, &set).unwrap().with_pace(1_000_000).run().await.unwrap();
     assert_eq!(report.imported, 900, "{report:?}");
     let of_family = token_with("t1", &json!({"fid": "f899"}));
     assert_eq!(lab.call(&of_family).await.status(), StatusCode::UNAUTHORIZED);
@@ -161,11 +172,13 @@ async fn a_set_and_a_list_of_tokens_are_taken_over() {
     lab.cli(&["SET", &format!("blacklist:{live}"), "0"]);
     lab.cli(&["SET", "blacklist:junk", "1"]);
     lab.cli(&["SET", &format!("blacklist:{}", listed.replace(".good", ".forged")), "1"]);
-    let tokens = ForeignList::blacklisted_token().with_revoked_values(["1"]).with_live_values(["0"]);
+    let tokens =
+        ForeignList::blacklisted_token().with_revoked_values(["1"]).with_live_values(["0"]);
     let mut unable = revoker.import(&lab.store, &tokens).unwrap();
     let error = unable.run().await.unwrap_err();
     assert!(error.to_string().contains("with_verifier"), "{error}");
-    let mut import = revoker.import(&lab.store, &tokens).unwrap().with_verifier(WordVerifier::default());
+    let mut import =
+        revoker.import(&lab.store, &tokens).unwrap().with_verifier(WordVerifier::default());
     let report = import.run().await.unwrap();
     assert_eq!((report.imported, report.live, report.unreadable), (1, 1, 2), "{report:?}");
     assert_eq!(lab.call(&listed).await.status(), StatusCode::UNAUTHORIZED);

@@ -1,4 +1,5 @@
-//! The lists in every kind of Redis: with few rights, behind sentinels, in a cluster; and beside our own records.
+//! The lists in every kind of Redis: with few rights, behind sentinels, in a cluster; and beside
+//! our own records.
 
 use super::*;
 
@@ -7,7 +8,10 @@ async fn a_password_a_user_with_few_rights_and_a_database_of_its_own() {
     if !redis_is_installed() {
         return;
     }
-    let rights = "app on >s3cret resetkeys ~jwt-revocation:* ~token:* -@all +ping +role +time +info +client|id +del +get +mget +set +hset +hmget +pexpireat +zadd +zrem +zcard +zcount +zscan +zrangebyscore +zremrangebyscore +zrevrange +xadd +xlen +xrange +eval +evalsha +select +exists +sismember";
+    let rights = "app on >s3cret resetkeys ~jwt-revocation:* ~token:* -@all +ping +role +time \
+        +info +client|id +del +get +mget +set +hset +hmget +pexpireat +zadd +zrem +zcard +zcount \
+        +zscan +zrangebyscore +zremrangebyscore +zrevrange +xadd +xlen +xrange +eval +evalsha \
+        +select +exists +sismember";
     let server = RedisServer::builder().acl(rights).acl("default on >other ~* &* +@all").start();
     let url = format!("{}/3", server.url_as("app", "s3cret"));
     let lists = [ForeignList::blacklisted_jti_json(), ForeignList::revoked_families()];
@@ -24,7 +28,9 @@ async fn a_password_a_user_with_few_rights_and_a_database_of_its_own() {
         assert_eq!(call(&layer, token).await.status(), StatusCode::UNAUTHORIZED);
     }
     // A right that is missing shows at the start.
-    let denied = RedisStore::builder().with_url(&url).with_foreign_list(ForeignList::keys("elsewhere:{jti}"));
+    let denied = RedisStore::builder()
+        .with_url(&url)
+        .with_foreign_list(ForeignList::keys("elsewhere:{jti}"));
     let error = Box::pin(denied.clone().connect()).await.unwrap_err().to_string();
     assert!(error.contains("elsewhere:{jti}") && error.contains("NOPERM"), "{error}");
     // If it is taken away later, that is an error of each check, and the connection goes on.
@@ -94,8 +100,10 @@ async fn in_a_cluster_each_key_is_asked_at_its_own_node() {
     }
 
     // All nodes are read, by a process that has none of this yet.
-    let other =
-        tower_jwt_revocation::Revoker::new(tower_jwt_revocation::MemoryStore::new(), TokenProfile::new());
+    let other = tower_jwt_revocation::Revoker::new(
+        tower_jwt_revocation::MemoryStore::new(),
+        TokenProfile::new(),
+    );
     let other = other.unwrap();
     let report = other.import(&store, &list()).unwrap().with_pace(1_000_000).run().await.unwrap();
     assert_eq!(report.imported, (ids.len() + 12) as u64, "{report:?}");
@@ -147,7 +155,8 @@ async fn lists_do_not_change_what_our_own_records_say() {
     let Some(lab) = Lab::start([ForeignList::plain_jti()]).await else { return };
     let token = crate::store_contract::token("u", "t1");
     assert_eq!(check(&lab.store, &token).await.unwrap(), Standing::Live);
-    let receipts = lab.store.write(vec![Revocation::new(Target::user("u"), PATIENT)]).await.unwrap();
+    let receipts =
+        lab.store.write(vec![Revocation::new(Target::user("u"), PATIENT)]).await.unwrap();
     assert_eq!(receipts[0].outcome, Outcome::New);
     assert!(
         matches!(check(&lab.store, &token).await.unwrap(), Standing::Revoked(by) if by.kind == TargetKind::User)

@@ -20,8 +20,9 @@ mod sync {
     /// Not by chance: a model has to do the same again and again.
     pub(super) type RandomState = BuildHasherDefault<DefaultHasher>;
 
-    /// As much as arc-swap promises and no more: who loads a value sees what happened before it was stored. A lock
-    /// around the value would also make the writer see what readers did, and one reader what another did.
+    /// As much as arc-swap promises and no more: who loads a value sees what happened before it was
+    /// stored. A lock around the value would also make the writer see what readers did, and one
+    /// reader what another did.
     #[derive(Debug)]
     pub(super) struct ArcSwap<T> {
         newest: loom::sync::atomic::AtomicUsize,
@@ -31,7 +32,10 @@ mod sync {
 
     impl<T> ArcSwap<T> {
         pub(super) fn from_pointee(value: T) -> Self {
-            Self { newest: loom::sync::atomic::AtomicUsize::new(0), values: vec![Arc::new(value)].into() }
+            Self {
+                newest: loom::sync::atomic::AtomicUsize::new(0),
+                values: vec![Arc::new(value)].into(),
+            }
         }
 
         pub(super) fn load(&self) -> Guard<Arc<T>> {

@@ -37,15 +37,17 @@ const FILL: u64 = 6;
 /// That of `Key`; `World::with` sees to it that it still is.
 const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// One of several names in the same shard. Those of odd number have their home in the upper half of the table.
+/// One of several names in the same shard. Those of odd number have their home in the upper half of
+/// the table.
 fn name(n: u64) -> Fingerprint {
     twin(n, n)
 }
 
 /// Another name that a plain entry cannot tell from the `n`th.
 fn twin(n: u64, low: u64) -> Fingerprint {
-    let inverse = (0..5)
-        .fold(FACTOR, |inverse, _| inverse.wrapping_mul(2_u64.wrapping_sub(FACTOR.wrapping_mul(inverse))));
+    let inverse = (0..5).fold(FACTOR, |inverse, _| {
+        inverse.wrapping_mul(2_u64.wrapping_sub(FACTOR.wrapping_mul(inverse)))
+    });
     let key = (SHARD as u64) << 54 | (n & 1) << 53 | n >> 1 << 6;
     let high = key.wrapping_mul(inverse) ^ RandomState::new().hash_one(0);
     Fingerprint::from_bytes(((u128::from(high) << 64) | u128::from(low)).to_be_bytes())
@@ -101,8 +103,8 @@ impl World {
     }
 }
 
-/// Tries every order in which two readers and the writer can take their steps, with so many interruptions of a thread
-/// that could have gone on. Returns how many there were.
+/// Tries every order in which two readers and the writer can take their steps, with so many
+/// interruptions of a thread that could have gone on. Returns how many there were.
 fn model(
     interruptions: usize,
     start: impl Fn() -> World + Send + Sync + 'static,
@@ -242,7 +244,8 @@ fn turns() -> usize {
     model(
         2,
         || World::with([(0, HOUR), (1, HOUR)]),
-        // Reinstated, and revoked again up to a moment: eight bytes become a mark that leads to a record.
+        // Reinstated, and revoked again up to a moment: eight bytes become a mark that leads to a
+        // record.
         |world| world.tell(0, Fact { reinstated: later(3), cutoff_set: later(4), ..cutoff() }),
         // The directory of the reader may be older than the mark that it finds.
         |world| assert!(world.is_revoked(0)),

@@ -1,11 +1,13 @@
-//! How many instructions the paths take that every request takes, and whether they have become more.
+//! How many instructions the paths take that every request takes, and whether they have become
+//! more.
 //!
-//! Time depends on the machine and its mood, instructions hardly do: each case below runs under valgrind's callgrind, and
-//! what it takes per round is compared with `benches/counts.txt`.
+//! Time depends on the machine and its mood, instructions hardly do: each case below runs under
+//! valgrind's callgrind, and what it takes per round is compared with `benches/counts.txt`.
 //!
 //! - `scripts/count`: fails if a case takes over 5 % more than it is written down with.
 //! - `make count-renew`: writes the file anew.
-//! - `scripts/count --time`: the same cases in nanoseconds, the best of many runs; for a look in between.
+//! - `scripts/count --time`: the same cases in nanoseconds, the best of many runs; for a look in
+//!   between.
 //! - `scripts/count --cases`: the cases themselves, once; what valgrind is asked to run.
 
 use std::convert::Infallible;
@@ -27,8 +29,8 @@ use tower_jwt_revocation::store::{Lookup, Standing};
 use tower_jwt_revocation::token::bearer::{self, RequestHead, TokenSource};
 use tower_jwt_revocation::token::profile::SignedClaims;
 use tower_jwt_revocation::{
-    CachedVerifier, Clock as _, JwtRevocationLayer, JwtVerifier, MemoryStore, Mirror, RevocationStore as _,
-    Revoker, SystemClock, Target, TokenVerifier as _, VerifiedToken,
+    CachedVerifier, Clock as _, JwtRevocationLayer, JwtVerifier, MemoryStore, Mirror,
+    RevocationStore as _, Revoker, SystemClock, Target, TokenVerifier as _, VerifiedToken,
 };
 use tower_jwt_revocation_report::numbers::Numbers;
 use tower_jwt_revocation_report::support::{self, KEY_ID, Keys};
@@ -37,8 +39,9 @@ use tower_jwt_revocation_report::support::{self, KEY_ID, Keys};
 const ROUNDS: usize = 200;
 /// Rounds before, so that what is made once is not counted.
 const WARM_UP: usize = 25;
-/// Revocations in the sets. So few to a line of the mirror's that hardly one is full: all tokens share their client, key and
-/// issuer, so if one of these met a full line, which depends on the seed of the process, every round would pay for it.
+/// Revocations in the sets. So few to a line of the mirror's that hardly one is full: all tokens
+/// share their client, key and issuer, so if one of these met a full line, which depends on the
+/// seed of the process, every round would pay for it.
 const REVOKED: usize = 5_000;
 /// By how much a case may grow.
 const TOLERANCE: f64 = 0.05;
@@ -87,7 +90,9 @@ fn judge(renew: bool) -> Result<bool, String> {
     let known = fs::read_to_string(&path).unwrap_or_default();
     let counts = counts()?;
     if renew {
-        return fs::write(&path, written(&counts)).map(|()| true).map_err(|error| error.to_string());
+        return fs::write(&path, written(&counts))
+            .map(|()| true)
+            .map_err(|error| error.to_string());
     }
     let mut is_good = true;
     println!("{:<44} {:>10} {:>10}", "instructions per round", "known", "now");
@@ -109,10 +114,11 @@ fn judge(renew: bool) -> Result<bool, String> {
         println!("{name:<44} {before:>10} {now:>10} {:>+7.1} % {verdict}", 100.0 * grown);
     }
     if !is_good {
-        let made_with = known.lines().find(|line| line.starts_with("# rustc")).unwrap_or("# rustc unknown");
+        let made_with =
+            known.lines().find(|line| line.starts_with("# rustc")).unwrap_or("# rustc unknown");
         println!(
-            "\nThe file was made with {}, this is {}.\nIf it is meant to be so: `make count-renew`, and say why in the \
-             message of the commit.",
+            "\nThe file was made with {}, this is {}.\nIf it is meant to be so: `make \
+             count-renew`, and say why in the message of the commit.",
             made_with.trim_start_matches("# "),
             rustc()
         );
@@ -135,10 +141,14 @@ fn written(counts: &[(String, u64)]) -> String {
 
 fn rustc() -> String {
     let said = Command::new("rustc").arg("-V").output();
-    said.map_or_else(|_| "rustc unknown".into(), |said| String::from_utf8_lossy(&said.stdout).trim().into())
+    said.map_or_else(
+        |_| "rustc unknown".into(),
+        |said| String::from_utf8_lossy(&said.stdout).trim().into(),
+    )
 }
 
-/// Runs the cases under callgrind, which writes one file each time that the counted section is left.
+/// Runs the cases under callgrind, which writes one file each time that the counted section is
+/// left.
 fn counts() -> Result<Vec<(String, u64)>, String> {
     let dir = env::temp_dir().join(format!("counts-{}", process::id()));
     fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
@@ -150,7 +160,11 @@ fn counts() -> Result<Vec<(String, u64)>, String> {
 fn counts_in(dir: &Path) -> Result<Vec<(String, u64)>, String> {
     let run = Command::new("valgrind")
         // Two patterns for one function: of options with the same pattern callgrind heeds only one.
-        .args(["--tool=callgrind", "--zero-before=count::counted_section", "--dump-after=*counted_section"])
+        .args([
+            "--tool=callgrind",
+            "--zero-before=count::counted_section",
+            "--dump-after=*counted_section",
+        ])
         .arg(format!("--callgrind-out-file={}", dir.join("out").display()))
         .arg(env::current_exe().map_err(|error| error.to_string())?)
         .arg("--cases")
@@ -162,7 +176,8 @@ fn counts_in(dir: &Path) -> Result<Vec<(String, u64)>, String> {
     let names = String::from_utf8_lossy(&run.stdout).into_owned();
     let count = |(at, name): (usize, &str)| {
         let file: PathBuf = dir.join(format!("out.{}", at + 1));
-        let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let text =
+            fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         let total = text.lines().find_map(|line| line.strip_prefix("totals: "));
         let total: u64 =
             total.and_then(|total| total.trim().parse().ok()).ok_or("callgrind wrote no totals")?;
@@ -207,10 +222,16 @@ fn cases() -> Cases {
         move |_: usize| value.clone()
     };
     cases.push(("bare", request(Inner, of(&values), 200)));
-    cases.push(("accept, mirror", request(world.layer(world.mirror.clone()).layer(Inner), of(&values), 200)));
+    cases.push((
+        "accept, mirror",
+        request(world.layer(world.mirror.clone()).layer(Inner), of(&values), 200),
+    ));
     let bare = world.layer(world.mirror.clone()).without_clearance();
     cases.push(("accept, mirror, without clearance", request(bare.layer(Inner), of(&values), 200)));
-    cases.push(("accept, memory", request(world.layer(world.memory.clone()).layer(Inner), of(&values), 200)));
+    cases.push((
+        "accept, memory",
+        request(world.layer(world.memory.clone()).layer(Inner), of(&values), 200),
+    ));
     let layer = || world.layer(world.mirror.clone()).layer(Inner);
     let none = "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSJ9.AAAA";
     let stranger = "Bearer eyJhbGciOiJSUzI1NiIsImtpZCI6Im5vbmUifQ.eyJzdWIiOiJhbGljZSJ9.AAAA";
@@ -227,8 +248,10 @@ fn cases() -> Cases {
     let forged = format!("Bearer eyJhbGciOiJub25lIiwidHlwIjoiSldUIiwia2lkIjoiMjAyNi0wMSJ9.{rest}");
     cases.push(("refuse, alg forged", request(layer(), same(Some(&forged)), 401)));
     cases.push(("refuse, unknown key", request(layer(), same(Some(stranger)), 401)));
-    let revoked =
-        JwtRevocationLayer::new(CachedVerifier::new(support::verifier(&world.keys)), world.revoking());
+    let revoked = JwtRevocationLayer::new(
+        CachedVerifier::new(support::verifier(&world.keys)),
+        world.revoking(),
+    );
     cases.push(("refuse, revoked", request(revoked.layer(Inner), of(&values), 401)));
 
     cases.extend(parts(&world));
@@ -239,7 +262,8 @@ fn cases() -> Cases {
 /// What a request is made of.
 fn parts(world: &World) -> Cases {
     let mut cases: Cases = Vec::new();
-    let (sources, values) = ([TokenSource::bearer()], world.tokens.iter().map(|token| bearer(token)));
+    let (sources, values) =
+        ([TokenSource::bearer()], world.tokens.iter().map(|token| bearer(token)));
     let requests: Vec<_> = values.map(|value| plain_request(Some(value))).collect();
     cases.push((
         "credentials",
@@ -249,16 +273,26 @@ fn parts(world: &World) -> Cases {
     ));
     let cached = CachedVerifier::new(support::verifier(&world.keys));
     let tokens = Arc::clone(&world.tokens);
-    cases.push(("cache hit", Box::new(move |round| drop(black_box(cached.verify(&tokens[round]).unwrap())))));
+    cases.push((
+        "cache hit",
+        Box::new(move |round| drop(black_box(cached.verify(&tokens[round]).unwrap()))),
+    ));
     let (mirror, verified) = (world.mirror.clone(), Arc::clone(&world.verified));
-    cases.push(("look-up, mirror", Box::new(move |round| expect_live(mirror.check(&verified[round])))));
+    cases.push((
+        "look-up, mirror",
+        Box::new(move |round| expect_live(mirror.check(&verified[round]))),
+    ));
     let (memory, verified) = (world.memory.clone(), Arc::clone(&world.verified));
-    cases.push(("look-up, memory", Box::new(move |round| expect_live(memory.check(&verified[round])))));
+    cases.push((
+        "look-up, memory",
+        Box::new(move |round| expect_live(memory.check(&verified[round]))),
+    ));
     cases
 }
 
-/// A token that is seen for the first time. The signature alone is there to be subtracted: valgrind hides the
-/// instructions of the processor that are made for SHA-256, so its share is far larger here than it is in life.
+/// A token that is seen for the first time. The signature alone is there to be subtracted: valgrind
+/// hides the instructions of the processor that are made for SHA-256, so its share is far larger
+/// here than it is in life.
 fn first_sights() -> Cases {
     let keys = support::hs256();
     let tokens: Arc<[String]> = (0..ROUNDS).map(|n| keys.token(n)).collect();
@@ -358,7 +392,11 @@ fn plain_request(authorization: Option<HeaderValue>) -> Request<()> {
 }
 
 /// A request from its making to its answer.
-fn request<S>(mut service: S, value: impl Fn(usize) -> Option<HeaderValue> + 'static, status: u16) -> Case
+fn request<S>(
+    mut service: S,
+    value: impl Fn(usize) -> Option<HeaderValue> + 'static,
+    status: u16,
+) -> Case
 where
     S: Service<Request<()>, Response = Response<()>, Error = Infallible> + 'static,
 {

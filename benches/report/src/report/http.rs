@@ -1,7 +1,8 @@
-//! Over HTTP: an axum server in a process of its own, keep-alive connections over the loopback interface.
+//! Over HTTP: an axum server in a process of its own, keep-alive connections over the loopback
+//! interface.
 //!
-//! The server has one thread. Where there are two processors it has one for itself, and the clients share the other with
-//! Redis, so that it is the server that is measured.
+//! The server has one thread. Where there are two processors it has one for itself, and the clients
+//! share the other with Redis, so that it is the server that is measured.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -47,7 +48,8 @@ pub struct Served {
     pub cpu: f64,
 }
 
-/// What the child does: serves until its standard input ends, and says there how much time it took when it is asked.
+/// What the child does: serves until its standard input ends, and says there how much time it took
+/// when it is asked.
 pub fn serve(name: &str, redis: &str) {
     pin(0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -57,7 +59,8 @@ pub fn serve(name: &str, redis: &str) {
         let keys = rs256();
         let app = || Router::new().route("/", get(|| async { "ok" }));
         let store = || async {
-            let store = RedisStore::builder().with_url(redis).with_check_timeout(Duration::from_secs(5));
+            let store =
+                RedisStore::builder().with_url(redis).with_check_timeout(Duration::from_secs(5));
             store.connect().await.unwrap()
         };
         let cached = || CachedVerifier::new(verifier(&keys));
@@ -170,7 +173,11 @@ pub fn measure_all(redis: &str) -> Vec<Served> {
                 name: (*name).into(),
                 connections,
                 per_second: of(|turn| turn.per_second),
-                latency: [of(|turn| turn.latency[0]), of(|turn| turn.latency[1]), of(|turn| turn.latency[2])],
+                latency: [
+                    of(|turn| turn.latency[0]),
+                    of(|turn| turn.latency[1]),
+                    of(|turn| turn.latency[2]),
+                ],
                 cpu: of(|turn| turn.cpu),
             });
         }
@@ -231,7 +238,11 @@ async fn client(port: u16, requests: &[Vec<u8>], first: usize, end: Instant) -> 
             }
             assert!(filled < buffer.len(), "{}", String::from_utf8_lossy(&buffer));
         }
-        assert!(buffer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&buffer[..filled]));
+        assert!(
+            buffer.starts_with(b"HTTP/1.1 200 "),
+            "{}",
+            String::from_utf8_lossy(&buffer[..filled])
+        );
         latencies.push(u32::try_from(start.elapsed().as_nanos()).unwrap_or(u32::MAX));
     }
     latencies

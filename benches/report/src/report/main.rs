@@ -1,8 +1,9 @@
 //! Measures everything that docs/performance.md says, and writes it.
 //!
-//! `make bench-report`; with `FULL=1` also what takes long: ten million revocations. Each section runs in a process of its
-//! own, with a Redis of its own; `report section <name>` runs one and shows what it found. What each found is kept in
-//! `target/report`; `report paper` writes the document from that, without measuring anything.
+//! `make bench-report`; with `FULL=1` also what takes long: ten million revocations. Each section
+//! runs in a process of its own, with a Redis of its own; `report section <name>` runs one and
+//! shows what it found. What each found is kept in `target/report`; `report paper` writes the
+//! document from that, without measuring anything.
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -55,7 +56,12 @@ fn main() {
         ["paper"] => report(full, true),
         ["serve", name, redis] => http::serve(name, redis),
         ["write", redis, rate, secs, every] => {
-            spread::write(redis, rate.parse().unwrap(), secs.parse().unwrap(), every.parse().unwrap());
+            spread::write(
+                redis,
+                rate.parse().unwrap(),
+                secs.parse().unwrap(),
+                every.parse().unwrap(),
+            );
         }
         ["section", name] => println!("{}", section(name, full)),
         _ => panic!("usage: report [paper | section process|http|spread|boot|held|cached]"),
@@ -70,7 +76,8 @@ fn section(name: &str, full: bool) -> String {
         "spread" => serde_json::to_string(&spread::measure_all(redis().url())),
         "boot" => {
             let sizes: &[u64] = if full { &[1_000_000, 10_000_000] } else { &[1_000_000] };
-            let boots: Vec<_> = sizes.iter().map(|size| spread::boot(redis().url(), *size)).collect();
+            let boots: Vec<_> =
+                sizes.iter().map(|size| spread::boot(redis().url(), *size)).collect();
             serde_json::to_string(&boots)
         }
         "held" => {

@@ -1,5 +1,5 @@
-//! What is in memory: what it weighs, what a look-up costs when nothing is in the caches of the processor, and how long anyone
-//! waits while the set grows.
+//! What is in memory: what it weighs, what a look-up costs when nothing is in the caches of the
+//! processor, and how long anyone waits while the set grows.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use tower_jwt_revocation::store::Lookup;
 use tower_jwt_revocation::token::profile::SignedClaims;
 use tower_jwt_revocation::{
-    CachedVerifier, Clock as _, Mirror, RevocationStore as _, Standing, SystemClock, TokenVerifier as _,
-    VerifiedToken,
+    CachedVerifier, Clock as _, Mirror, RevocationStore as _, Standing, SystemClock,
+    TokenVerifier as _, VerifiedToken,
 };
 use tower_jwt_revocation_report::support::{AUDIENCE, ISSUER, hs256, profile, rs256, verifier};
 
@@ -22,11 +22,13 @@ pub struct Held {
     pub entries: u64,
     pub bytes_each: f64,
     pub resident_each: f64,
-    /// Nanoseconds per token of four targets, hot and cold, and of one dependent cache miss in as much memory.
+    /// Nanoseconds per token of four targets, hot and cold, and of one dependent cache miss in as
+    /// much memory.
     pub hot: f64,
     pub cold: f64,
     pub miss: f64,
-    /// The slowest look-ups while the set grows to twice its size, and while nobody writes, in microseconds.
+    /// The slowest look-ups while the set grows to twice its size, and while nobody writes, in
+    /// microseconds.
     pub slowest_growing: f64,
     pub slowest_alone: f64,
     pub grown_secs: f64,
@@ -53,7 +55,9 @@ fn tokens(count: u64) -> Vec<Arc<VerifiedToken>> {
             "iss": ISSUER, "aud": AUDIENCE, "sub": n.to_string(), "jti": n.to_string(), "sid": n.to_string(),
             "iat": now.as_secs(), "exp": now.as_secs() + 3600
         });
-        Arc::new(profile.assert_verified(SignedClaims::new(claims.to_string().as_bytes()), now).unwrap())
+        Arc::new(
+            profile.assert_verified(SignedClaims::new(claims.to_string().as_bytes()), now).unwrap(),
+        )
     };
     (0..count).map(token).collect()
 }
@@ -102,16 +106,28 @@ pub fn held(entries: u64) -> Held {
     let slowest_growing = slowest(&mirror, &many, |is_over| {
         written.store(entries, Ordering::SeqCst);
         let mut status = mirror.watch_status();
-        let is_done = status.wait_for(|status| status.shards.iter().all(|shard| shard.applied == entries));
+        let is_done =
+            status.wait_for(|status| status.shards.iter().all(|shard| shard.applied == entries));
         runtime.block_on(is_done).unwrap();
         is_over.store(true, Ordering::Relaxed);
     });
     let grown_secs = start.elapsed().as_secs_f64();
-    Held { entries, bytes_each, resident_each, hot, cold, miss, slowest_growing, slowest_alone, grown_secs }
+    Held {
+        entries,
+        bytes_each,
+        resident_each,
+        hot,
+        cold,
+        miss,
+        slowest_growing,
+        slowest_alone,
+        grown_secs,
+    }
 }
 
-/// The third slowest look-up in microseconds, by the clock. Those during which the scheduler gave the processor to someone else
-/// are left out: that is its doing. A reader that had to wait for a lock would give the processor up by itself, and counts.
+/// The third slowest look-up in microseconds, by the clock. Those during which the scheduler gave
+/// the processor to someone else are left out: that is its doing. A reader that had to wait for a
+/// lock would give the processor up by itself, and counts.
 fn slowest(mirror: &Mirror, tokens: &[Arc<VerifiedToken>], work: impl FnOnce(&AtomicBool)) -> f64 {
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -11,7 +11,8 @@ use crate::plot::{self, Bar, short};
 use crate::process::Cost;
 
 /// The README has the numbers between these two.
-const MARKS: (&str, &str) = ("<!-- written by make bench-report -->", "<!-- end of what it writes -->");
+const MARKS: (&str, &str) =
+    ("<!-- written by make bench-report -->", "<!-- end of what it writes -->");
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -28,7 +29,8 @@ pub fn write(results: &Results) {
     if let Some((before, rest)) = old.split_once(MARKS.0)
         && let Some((_, after)) = rest.split_once(MARKS.1)
     {
-        fs::write(readme, format!("{before}{}\n{}{}{after}", MARKS.0, quoted(results), MARKS.1)).unwrap();
+        fs::write(readme, format!("{before}{}\n{}{}{after}", MARKS.0, quoted(results), MARKS.1))
+            .unwrap();
     }
     println!("wrote docs/performance.md, docs/performance/*.svg and the numbers in README.md");
 }
@@ -37,7 +39,11 @@ pub fn write(results: &Results) {
 
 impl Results {
     fn lines(&self, algorithm: &str) -> &[Cost] {
-        self.process.lines.iter().find(|(name, _)| name == algorithm).map_or(&[], |(_, lines)| lines)
+        self.process
+            .lines
+            .iter()
+            .find(|(name, _)| name == algorithm)
+            .map_or(&[], |(_, lines)| lines)
     }
 
     fn cost(&self, algorithm: &str, name: &str) -> &Cost {
@@ -50,7 +56,10 @@ impl Results {
     }
 
     fn served(&self, name: &str, connections: usize) -> &Served {
-        self.http.iter().find(|served| served.name == name && served.connections == connections).unwrap()
+        self.http
+            .iter()
+            .find(|served| served.name == name && served.connections == connections)
+            .unwrap()
     }
 
     /// The share of the throughput of the bare server.
@@ -93,8 +102,18 @@ fn targets(r: &Results) -> Vec<Target> {
     let naive = r.cost("RS256", FRED).ns;
     let allocations = mirror.allocations - bare.allocations;
     let bare_two = |shared: f64| shared - bare.ns;
-    let shared = r.process.sizes.iter().find(|size| size.0 == 1_000_000).map_or(0.0, |size| bare_two(size.3));
-    let alone = r.process.sizes.iter().find(|size| size.0 == 1_000_000).map_or(0.0, |size| bare_two(size.1));
+    let shared = r
+        .process
+        .sizes
+        .iter()
+        .find(|size| size.0 == 1_000_000)
+        .map_or(0.0, |size| bare_two(size.3));
+    let alone = r
+        .process
+        .sizes
+        .iter()
+        .find(|size| size.0 == 1_000_000)
+        .map_or(0.0, |size| bare_two(size.1));
     let first = |name: &str| r.process.first.iter().find(|line| line.0 == name).unwrap();
     let ratio = |at: usize| {
         let (_, by_hand, direct) = r.process.at_once.iter().find(|line| line.0 == at).unwrap();
@@ -104,12 +123,17 @@ fn targets(r: &Results) -> Vec<Target> {
     let boot = |entries: u64| r.boot.iter().find(|boot| boot.entries == entries);
     let spread = |rate: u64| &r.spread.iter().find(|spread| spread.rate == rate).unwrap().micros;
     let (idle, busy) = (spread(50), spread(10_000));
-    let early = ["refused: no token", "refused: junk", "refused: `alg` forged"].map(|name| r.over(name));
+    let early =
+        ["refused: no token", "refused: junk", "refused: `alg` forged"].map(|name| r.over(name));
     let mut targets = vec![
         Target {
             id: "T1",
-            what: "verdict in memory, remembered RS256 token, 1 M revocations, clearance left for the handler",
-            target: "≤ 300 ns and ≤ 3 allocations over the bare service, ≤ 1/90 of what is written by hand with fred".into(),
+            what: "verdict in memory, remembered RS256 token, 1 M revocations, clearance left for \
+                the handler",
+            target:
+                "≤ 300 ns and ≤ 3 allocations over the bare service, ≤ 1/90 of what is written \
+                by hand with fred"
+                    .into(),
             measured: format!("{one:.0} ns, {allocations:.0} allocations, 1/{:.0}", naive / one),
             is_met: Some(one <= 300.0 && allocations <= 3.0 && naive / one >= 90.0),
             section: "process",
@@ -118,7 +142,10 @@ fn targets(r: &Results) -> Vec<Target> {
             id: "T2",
             what: "the same with `without_clearance`",
             target: "≤ 220 ns, 0 allocations".into(),
-            measured: format!("{two:.0} ns, {:.0} allocations", uncleared.allocations - bare.allocations),
+            measured: format!(
+                "{two:.0} ns, {:.0} allocations",
+                uncleared.allocations - bare.allocations
+            ),
             is_met: Some(two <= 220.0 && uncleared.allocations <= bare.allocations),
             section: "process",
         },
@@ -134,7 +161,11 @@ fn targets(r: &Results) -> Vec<Target> {
             id: "T4",
             what: "first sight of a token",
             target: "HS256 ≤ 2.0 µs; RS256 ≤ 1.1 × the signature alone".into(),
-            measured: format!("{:.2} µs; {:.2} ×", first("HS256").2 / 1000.0, first("RS256").2 / first("RS256").1),
+            measured: format!(
+                "{:.2} µs; {:.2} ×",
+                first("HS256").2 / 1000.0,
+                first("RS256").2 / first("RS256").1
+            ),
             is_met: Some(first("HS256").2 <= 2000.0 && first("RS256").2 <= 1.1 * first("RS256").1),
             section: "first",
         },
@@ -142,8 +173,16 @@ fn targets(r: &Results) -> Vec<Target> {
             id: "T5",
             what: "direct, against one `EXISTS` by fred, with 1, 16, 64, 256 in flight",
             target: "≥ 1.0, 2.5, 4, 4 ×".into(),
-            measured: format!("{:.2}, {:.2}, {:.2}, {:.2} ×", ratio(1), ratio(16), ratio(64), ratio(256)),
-            is_met: Some(ratio(1) >= 1.0 && ratio(16) >= 2.5 && ratio(64) >= 4.0 && ratio(256) >= 4.0),
+            measured: format!(
+                "{:.2}, {:.2}, {:.2}, {:.2} ×",
+                ratio(1),
+                ratio(16),
+                ratio(64),
+                ratio(256)
+            ),
+            is_met: Some(
+                ratio(1) >= 1.0 && ratio(16) >= 2.5 && ratio(64) >= 4.0 && ratio(256) >= 4.0,
+            ),
             section: "direct",
         },
         Target {
@@ -158,7 +197,10 @@ fn targets(r: &Results) -> Vec<Target> {
             id: "T7",
             what: "memory per revocation in the mirror, its expiry included",
             target: "≤ 16 B at 1 M, ≤ 12.8 B at 10 M".into(),
-            measured: list([1_000_000, 10_000_000].map(|n| held(n).map(|held| format!("{:.1} B", held.bytes_each)))),
+            measured: list(
+                [1_000_000, 10_000_000]
+                    .map(|n| held(n).map(|held| format!("{:.1} B", held.bytes_each))),
+            ),
             is_met: held(1_000_000)
                 .map(|held| held.bytes_each <= 16.0)
                 .map(|met| met && held(10_000_000).is_none_or(|held| held.bytes_each <= 12.8)),
@@ -179,7 +221,9 @@ fn targets(r: &Results) -> Vec<Target> {
                 pause / 1000.0,
                 large.slowest_alone / 1000.0
             ),
-            is_met: Some(large.cold / 4.0 <= 1.5 * large.miss && pause <= large.slowest_alone.max(1000.0)),
+            is_met: Some(
+                large.cold / 4.0 <= 1.5 * large.miss && pause <= large.slowest_alone.max(1000.0),
+            ),
             section: "memory",
         },
         Target {
@@ -204,7 +248,8 @@ fn targets(r: &Results) -> Vec<Target> {
             what: "start of a mirror from Redis",
             target: "1 M ≤ 2 s, 10 M ≤ 20 s".into(),
             measured: list(
-                [1_000_000, 10_000_000].map(|n| boot(n).map(|boot| format!("{:.2} s", boot.boot_secs))),
+                [1_000_000, 10_000_000]
+                    .map(|n| boot(n).map(|boot| format!("{:.2} s", boot.boot_secs))),
             ),
             is_met: boot(1_000_000)
                 .map(|boot| boot.boot_secs <= 2.0)
@@ -231,37 +276,49 @@ fn list<const N: usize>(parts: [Option<String>; N]) -> String {
 fn note(id: &str) -> &'static str {
     match id {
         "T4" => {
-            "Of an HS256 token, about a third is the signature and an eighth the fingerprints: a block of SHA-256 for each of five \
-             targets, 45 ns with the processor's own instructions, which the layout of the records fixes (to put the text together \
-             first saved nothing, to call the compression by hand 2 %). The rest is base64, one pass over the JSON, and a dozen \
-             allocations."
+            "Of an HS256 token, about a third is the signature and an eighth the fingerprints: a \
+             block of SHA-256 for each of five \
+             targets, 45 ns with the processor's own instructions, which the layout of the records \
+             fixes (to put the text together \
+             first saved nothing, to call the compression by hand 2 %). The rest is base64, one \
+             pass over the JSON, and a dozen allocations."
         }
         "T5" => {
-            "Both sides share one processor with each other's client here; see `benches/redis.rs` for the store alone."
+            "Both sides share one processor with each other's client here; see `benches/redis.rs` \
+             for the store alone."
         }
         "T6" => {
-            "What is left is the round trip's share of system calls (direct) or the verdict itself (mirror); with two processors \
-             Redis and the clients share one."
+            "What is left is the round trip's share of system calls (direct) or the verdict itself \
+             (mirror); with two processors Redis and the clients share one."
         }
         "T8" => {
-            "The pause is the third slowest look-up in which the scheduler left the reader its processor: a reader takes no lock, \
+            "The pause is the third slowest look-up in which the scheduler left the reader its \
+             processor: a reader takes no lock, \
              so nothing else can hold it up but the machine. Compare with nobody writing."
         }
         "T9" => {
-            "When little is written, all processors sleep between two writes, and waking them is half of it: on the machine on which \
-             this was looked into, a bare `XADD` and a bare `XREAD BLOCK` over plain sockets took 0.29 ms at 50 per second, and 0.09 ms \
-             at 1000 per second. Then the script: 26 commands and their Lua, 0.21 ms with cold caches, 0.07 ms at 1000 per second. The \
-             tail is the scheduler's."
+            "When little is written, all processors sleep between two writes, and waking them is \
+             half of it: on the machine on which \
+             this was looked into, a bare `XADD` and a bare `XREAD BLOCK` over plain sockets took \
+             0.29 ms at 50 per second, and 0.09 ms \
+             at 1000 per second. Then the script: 26 commands and their Lua, 0.21 ms with cold \
+             caches, 0.07 ms at 1000 per second. The tail is the scheduler's."
         }
         "T10" => {
-            "Redis, which reads its index in pages, and the mirror need a processor each, and share them with whatever else runs."
+            "Redis, which reads its index in pages, and the mirror need a processor each, and \
+             share them with whatever else runs."
         }
         "T11" => {
-            "No part of a refusal stands out: two fields of the answer are 20 ns, its `Rejection` in the extensions as much, the rest \
-             is spread thinly. To take over the fields of the request saved two of five allocations and no time, nor \
-             did fields that are copied ready-made, or a header decoded on the stack. Junk is compared with what is remembered and \
-             looked at character by character, which for a long token, forged or not, is about 200 ns: once because what is not a \
-             token at all is another answer (400), once because a token has fewer letters. A forged `alg` stands in a header that \
+            "No part of a refusal stands out: two fields of the answer are 20 ns, its `Rejection` \
+             in the extensions as much, the rest \
+             is spread thinly. To take over the fields of the request saved two of five \
+             allocations and no time, nor \
+             did fields that are copied ready-made, or a header decoded on the stack. Junk is \
+             compared with what is remembered and \
+             looked at character by character, which for a long token, forged or not, is about 200 \
+             ns: once because what is not a \
+             token at all is another answer (400), once because a token has fewer letters. A \
+             forged `alg` stands in a header that \
              must be decoded and parsed to be seen, which is as much again."
         }
         _ => "",
@@ -274,11 +331,14 @@ fn text(r: &Results) -> String {
     let mut out = String::new();
     _ = write!(
         out,
-        "# Performance\n\nWritten by `make bench-report`{}: {}. It took {:.0} minutes, and the load average was {} when it \
-         began: much above 0 it means that others used the machine too, and that the tails below are theirs.\n\n\
-         Compare the numbers of one run with each other: in absolute terms they differ by tens of per cent from machine to \
-         machine. Costs in this process are times of the thread, so waiting does not count and neither do other programs; \
-         lines take turns, and the median of the turns counts.\n",
+        "# Performance\n\nWritten by `make bench-report`{}: {}. It took {:.0} minutes, and the \
+         load average was {} when it \
+         began: much above 0 it means that others used the machine too, and that the tails below \
+         are theirs.\n\n\
+         Compare the numbers of one run with each other: in absolute terms they differ by tens of \
+         per cent from machine to \
+         machine. Costs in this process are times of the thread, so waiting does not count and \
+         neither do other programs; lines take turns, and the median of the turns counts.\n",
         if r.full { " with `FULL=1`" } else { "" },
         machine(),
         r.took.as_secs_f64() / 60.0,
@@ -294,7 +354,10 @@ fn text(r: &Results) -> String {
 }
 
 fn targets_text(out: &mut String, r: &Results) {
-    out.push_str("\n## Targets\n\n| | What | Target | Measured | Met | Where |\n| --- | --- | --- | --- | --- | --- |\n");
+    out.push_str(
+        "\n## Targets\n\n| | What | Target | Measured | Met | Where |\n| --- | --- | --- \
+        | --- | --- | --- |\n",
+    );
     let targets = targets(r);
     for target in &targets {
         let met = match target.is_met {
@@ -304,7 +367,10 @@ fn targets_text(out: &mut String, r: &Results) {
         };
         let Target { id, what, target: wanted, measured, section, .. } = target;
         let (title, anchor) = place(section);
-        _ = writeln!(out, "| {id} | {what} | {wanted} | {measured} | {met} | [{title}](#{anchor}) |");
+        _ = writeln!(
+            out,
+            "| {id} | {what} | {wanted} | {measured} | {met} | [{title}](#{anchor}) |"
+        );
     }
     let missed: Vec<_> = targets.iter().filter(|target| target.is_met == Some(false)).collect();
     if !missed.is_empty() {
@@ -329,13 +395,20 @@ fn place(section: &str) -> (&'static str, &'static str) {
 
 fn process_text(out: &mut String, r: &Results) {
     out.push_str(
-        "\n## One request in this process\n\n![Cost of one request](performance/process.svg)\n\nThe processor's time and the \
-         allocations of one request, from its making to its answer, over a service that does nothing. 1 M revocations are in \
-         the mirror. What is written by hand is what one finds in tutorials: axum's `from_fn`, `jsonwebtoken::decode`, one \
-         `EXISTS`; the round trip itself, during which the thread does something else, comes on top.\n",
+        "\n## One request in this process\n\n![Cost of one \
+         request](performance/process.svg)\n\nThe processor's time and the \
+         allocations of one request, from its making to its answer, over a service that does \
+         nothing. 1 M revocations are in \
+         the mirror. What is written by hand is what one finds in tutorials: axum's `from_fn`, \
+         `jsonwebtoken::decode`, one \
+         `EXISTS`; the round trip itself, during which the thread does something else, comes on \
+         top.\n",
     );
     for (algorithm, lines) in &r.process.lines {
-        _ = writeln!(out, "\n| {algorithm} | ns | over bare | allocations |\n| --- | ---: | ---: | ---: |");
+        _ = writeln!(
+            out,
+            "\n| {algorithm} | ns | over bare | allocations |\n| --- | ---: | ---: | ---: |"
+        );
         let bare = &lines[0];
         for cost in lines {
             _ = writeln!(
@@ -350,8 +423,10 @@ fn process_text(out: &mut String, r: &Results) {
     }
     let bare = r.cost("RS256", BARE).ns;
     out.push_str(
-        "\n### By the number of revocations\n\nRS256, ns over the bare service: one remembered token, 1000 in turns, and two \
-         threads that send the same token at the same time.\n\n| revocations | one token | 1000 tokens | two threads |\n\
+        "\n### By the number of revocations\n\nRS256, ns over the bare service: one remembered \
+         token, 1000 in turns, and two \
+         threads that send the same token at the same time.\n\n| revocations | one token | 1000 \
+         tokens | two threads |\n\
          | ---: | ---: | ---: | ---: |\n",
     );
     for (entries, one, many, two) in &r.process.sizes {
@@ -368,21 +443,25 @@ fn process_text(out: &mut String, r: &Results) {
         out.push_str("\nTen million: with `FULL=1`.\n");
     }
     out.push_str(
-        "\n### While revocations stream in\n\nRS256, one remembered token, 1 M revocations.\n\n| per second | ns over bare |\n\
+        "\n### While revocations stream in\n\nRS256, one remembered token, 1 M revocations.\n\n| \
+         per second | ns over bare |\n\
          | ---: | ---: |\n",
     );
     for (rate, ns) in &r.process.streams {
         _ = writeln!(out, "| {} | {:.0} |", number(*rate), ns - bare);
     }
     out.push_str(
-        "\n### First sight of a token\n\n| | signature alone, ns | verified, ns | ratio |\n| --- | ---: | ---: | ---: |\n",
+        "\n### First sight of a token\n\n| | signature alone, ns | verified, ns | ratio |\n| --- | \
+         ---: | ---: | ---: |\n",
     );
     for (name, alone, whole) in &r.process.first {
         _ = writeln!(out, "| {name} | {alone:.0} | {whole:.0} | {:.2} |", whole / alone);
     }
     out.push_str(
-        "\n### Direct, many at once\n\nHS256, requests per second by one thread, which is the client's too: by hand with one \
-         `EXISTS` by fred, and this crate without a mirror (four targets and the epoch, concurrent checks share round \
+        "\n### Direct, many at once\n\nHS256, requests per second by one thread, which is the \
+         client's too: by hand with one \
+         `EXISTS` by fred, and this crate without a mirror (four targets and the epoch, concurrent \
+         checks share round \
          trips).\n\n| in flight | by hand | direct | ratio |\n| ---: | ---: | ---: | ---: |\n",
     );
     for (at_once, by_hand, direct) in &r.process.at_once {
@@ -398,14 +477,17 @@ fn process_text(out: &mut String, r: &Results) {
 
 fn http_text(out: &mut String, r: &Results) {
     out.push_str(
-        "\n## Over HTTP\n\n![Share of the bare server's throughput](performance/http.svg)\n\nAn axum server with one thread in \
-         a process of its own; RS256, 1000 tokens in turns, keep-alive over the loopback interface. The last column is \
+        "\n## Over HTTP\n\n![Share of the bare server's throughput](performance/http.svg)\n\nAn \
+         axum server with one thread in \
+         a process of its own; RS256, 1000 tokens in turns, keep-alive over the loopback \
+         interface. The last column is \
          what the server's process took of its processor for one request.\n",
     );
     for connections in CONNECTIONS {
         _ = writeln!(
             out,
-            "\n| {connections} connection{} | requests/s | share | p50 µs | p99 µs | p99.9 µs | processor µs |\n\
+            "\n| {connections} connection{} | requests/s | share | p50 µs | p99 µs | p99.9 µs | \
+             processor µs |\n\
              | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
             if connections == 1 { "" } else { "s" }
         );
@@ -425,9 +507,12 @@ fn http_text(out: &mut String, r: &Results) {
 
 fn spread_text(out: &mut String, r: &Results) {
     out.push_str(
-        "\n## From revoke to refused\n\n![Propagation](performance/propagation.svg)\n\nFrom the call of `revoke` in one process \
-         until the mirror of another one refuses the token, in milliseconds.\n\n| asked for, per s | written, per s | looked \
-         at | p50 | p90 | p99 | p99.9 | most |\n| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+        "\n## From revoke to refused\n\n![Propagation](performance/propagation.svg)\n\nFrom the \
+         call of `revoke` in one process \
+         until the mirror of another one refuses the token, in milliseconds.\n\n| asked for, per s \
+         | written, per s | looked \
+         at | p50 | p90 | p99 | p99.9 | most |\n| ---: | ---: | ---: | ---: | ---: | ---: | ---: | \
+         ---: |\n",
     );
     for spread in &r.spread {
         let at = |share| percentile(&spread.micros, share) / 1000.0;
@@ -448,9 +533,12 @@ fn spread_text(out: &mut String, r: &Results) {
 
 fn memory_text(out: &mut String, r: &Results) {
     out.push_str(
-        "\n## Memory, growth, start\n\nBytes per revocation by the mirror's own account and by what the system gave it; the \
-         check of a token of four targets, and one dependent cache miss in as much memory; the third slowest look-up that the \
-         scheduler did not interrupt, while the set grew to twice its size, and while nobody wrote.\n\n| revocations | bytes each | resident | hot, ns | cold, \
+        "\n## Memory, growth, start\n\nBytes per revocation by the mirror's own account and by \
+         what the system gave it; the \
+         check of a token of four targets, and one dependent cache miss in as much memory; the \
+         third slowest look-up that the \
+         scheduler did not interrupt, while the set grew to twice its size, and while nobody \
+         wrote.\n\n| revocations | bytes each | resident | hot, ns | cold, \
          ns | a miss, ns | slowest growing, µs | alone, µs | grew in, s |\n\
          | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
@@ -470,9 +558,12 @@ fn memory_text(out: &mut String, r: &Results) {
         );
     }
     out.push_str(
-        "\nThe start of a mirror, until it answers from memory, against Redis on the same machine:\n\n",
+        "\nThe start of a mirror, until it answers from memory, against Redis on the same \
+         machine:\n\n",
     );
-    out.push_str("| revocations | started in, s | per s | bytes each |\n| ---: | ---: | ---: | ---: |\n");
+    out.push_str(
+        "| revocations | started in, s | per s | bytes each |\n| ---: | ---: | ---: | ---: |\n",
+    );
     for boot in &r.boot {
         _ = writeln!(
             out,
@@ -483,9 +574,16 @@ fn memory_text(out: &mut String, r: &Results) {
             boot.bytes_each
         );
     }
-    out.push_str("\nA remembered token, itself and its claims included:\n\n| | token, bytes | in the cache, bytes |\n| --- | ---: | ---: |\n");
+    out.push_str(
+        "\nA remembered token, itself and its claims included:\n\n| | token, bytes | in \
+        the cache, bytes |\n| --- | ---: | ---: |\n",
+    );
     for cached in &r.cached {
-        _ = writeln!(out, "| {} | {} | {:.0} |", cached.algorithm, cached.token_bytes, cached.bytes_each);
+        _ = writeln!(
+            out,
+            "| {} | {} | {:.0} |",
+            cached.algorithm, cached.token_bytes, cached.bytes_each
+        );
     }
 }
 
@@ -493,7 +591,8 @@ fn counts_text(out: &mut String) {
     let counts = fs::read_to_string(root().join("benches/counts.txt")).unwrap_or_default();
     _ = write!(
         out,
-        "\n## Instructions\n\nCounted by valgrind, which hides the processor's own instructions for SHA-256. CI compares \
+        "\n## Instructions\n\nCounted by valgrind, which hides the processor's own instructions \
+         for SHA-256. CI compares \
          (`make count`): none may grow by more than 5 %.\n\n```text\n{counts}```\n"
     );
 }
@@ -513,8 +612,8 @@ fn quoted(r: &Results) -> String {
         )
     };
     let mut out = String::from(
-        "| RS256, a token that was seen before | processor time it adds | allocations it adds | share of a bare axum server's \
-         throughput |\n| --- | ---: | ---: | ---: |\n",
+        "| RS256, a token that was seen before | processor time it adds | allocations it adds | \
+         share of a bare axum server's throughput |\n| --- | ---: | ---: | ---: |\n",
     );
     out += &row("this crate, with a mirror of 1 M revocations", mirror, "mirror");
     out += &row("this crate, asking Redis each time", r.cost("RS256", "direct"), "direct");
@@ -529,8 +628,9 @@ fn quoted(r: &Results) -> String {
     }
     _ = writeln!(
         out,
-        "\nA revocation is refused by other processes after {:.2} ms (median; p99 {:.2} ms), takes {:.0} bytes in a mirror, and a \
-         million of them are loaded in {:.1} s. Measured on {}: [docs/performance.md](docs/performance.md), `make bench-report`.",
+        "\nA revocation is refused by other processes after {:.2} ms (median; p99 {:.2} ms), takes \
+         {:.0} bytes in a mirror, and a million of them are loaded in {:.1} s. Measured on {}: \
+         [docs/performance.md](docs/performance.md), `make bench-report`.",
         percentile(spread, 0.5) / 1000.0,
         percentile(spread, 0.99) / 1000.0,
         r.held[0].bytes_each,
@@ -543,7 +643,8 @@ fn quoted(r: &Results) -> String {
 // === Plots ===
 
 fn draw(r: &Results, plots: &Path) {
-    let is_ours = |name: &str| ["mirror", "direct", "refused"].iter().any(|ours| name.starts_with(ours));
+    let is_ours =
+        |name: &str| ["mirror", "direct", "refused"].iter().any(|ours| name.starts_with(ours));
     let bars: Vec<_> = r
         .lines("RS256")
         .iter()
@@ -584,10 +685,14 @@ fn draw(r: &Results, plots: &Path) {
 
 fn machine() -> String {
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = memory.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0);
+    let kib =
+        memory.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0);
     let redis = said("redis-server", &["--version"]);
-    let redis =
-        redis.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap_or("unknown").to_owned();
+    let redis = redis
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("v="))
+        .unwrap_or("unknown")
+        .to_owned();
     format!(
         "on {}, {:.0} GiB, Linux {}, {}, Redis {redis}, on {}, at commit {}",
         processor(),

@@ -26,7 +26,8 @@ pub enum Exists {
 
 impl Exists {
     pub async fn by_fred(url: &str) -> Self {
-        let client = fred::prelude::Builder::from_config(Config::from_url(url).unwrap()).build().unwrap();
+        let client =
+            fred::prelude::Builder::from_config(Config::from_url(url).unwrap()).build().unwrap();
         client.init().await.unwrap();
         Self::Fred(client)
     }
@@ -58,7 +59,8 @@ impl ByHand {
 
     /// `from_fn`, `decode`, one `EXISTS`.
     pub async fn pass(mut self, mut request: Request, next: Next) -> Response<Body> {
-        let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let header =
+            request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let Some(token) = header.and_then(|value| value.strip_prefix("Bearer ")) else {
             return StatusCode::UNAUTHORIZED.into_response();
         };
@@ -95,9 +97,11 @@ pub async fn jwt_authorizer() -> jwt_authorizer::layer::AuthorizationLayer<Claim
 }
 
 /// tower-oauth2-resource-server: verifies, asks nobody.
-pub async fn resource_server() -> tower_oauth2_resource_server::server::OAuth2ResourceServer<Claims> {
+pub async fn resource_server() -> tower_oauth2_resource_server::server::OAuth2ResourceServer<Claims>
+{
     use tower_oauth2_resource_server::server::OAuth2ResourceServer;
     use tower_oauth2_resource_server::tenant::TenantConfiguration;
-    let tenant = TenantConfiguration::static_builder(jwk_set()).audiences(&[AUDIENCE]).build().unwrap();
+    let tenant =
+        TenantConfiguration::static_builder(jwk_set()).audiences(&[AUDIENCE]).build().unwrap();
     OAuth2ResourceServer::<Claims>::builder().add_tenant(tenant).build().await.unwrap()
 }

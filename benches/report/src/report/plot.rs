@@ -18,8 +18,10 @@ pub struct Bar {
 
 fn start(height: f64, title: &str) -> String {
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" \
-         font-size=\"13\" fill=\"{INK}\">\n<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
+         font-family=\"sans-serif\" \
+         font-size=\"13\" fill=\"{INK}\">\n<rect width=\"{WIDTH}\" height=\"{height}\" \
+         fill=\"#ffffff\"/>\n\
          <text x=\"12\" y=\"22\" font-size=\"15\" font-weight=\"bold\">{}</text>\n",
         escaped(title)
     )
@@ -47,11 +49,15 @@ pub fn bars(path: &Path, title: &str, unit: &str, bars: &[Bar]) {
     let least = bars.iter().map(|bar| bar.value).fold(most, f64::min).max(most / 1e6);
     let is_log = most / least > 100.0;
     let scaled = |value: f64| {
-        let share =
-            if is_log { (value / least * 1.5).ln() / (most / least * 1.5).ln() } else { value / most };
+        let share = if is_log {
+            (value / least * 1.5).ln() / (most / least * 1.5).ln()
+        } else {
+            value / most
+        };
         share.clamp(0.002, 1.0) * (WIDTH - LEFT - 90.0)
     };
-    let title = if is_log { format!("{title} ({unit}, logarithmic)") } else { format!("{title} ({unit})") };
+    let title =
+        if is_log { format!("{title} ({unit}, logarithmic)") } else { format!("{title} ({unit})") };
     let mut svg = start(44.0 + 24.0 * bars.len() as f64, &title);
     for (at, bar) in bars.iter().enumerate() {
         let y = 36.0 + 24.0 * at as f64;
@@ -59,7 +65,8 @@ pub fn bars(path: &Path, title: &str, unit: &str, bars: &[Bar]) {
         let width = scaled(bar.value);
         _ = writeln!(
             svg,
-            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text><rect x=\"{LEFT}\" y=\"{y}\" width=\"{width:.1}\" \
+            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text><rect x=\"{LEFT}\" y=\"{y}\" \
+             width=\"{width:.1}\" \
              height=\"17\" fill=\"{colour}\"/><text x=\"{:.1}\" y=\"{}\">{}</text>",
             LEFT - 8.0,
             y + 13.0,
@@ -73,7 +80,8 @@ pub fn bars(path: &Path, title: &str, unit: &str, bars: &[Bar]) {
     fs::write(path, svg).unwrap();
 }
 
-/// Histograms over a logarithmic axis, one above the other: sorted numbers, each series with its name.
+/// Histograms over a logarithmic axis, one above the other: sorted numbers, each series with its
+/// name.
 pub fn histograms(path: &Path, title: &str, unit: &str, series: &[(String, &[f64])]) {
     const LEFT: f64 = 130.0;
     const ROW: f64 = 92.0;
@@ -102,7 +110,8 @@ pub fn histograms(path: &Path, title: &str, unit: &str, series: &[(String, &[f64
             let tall = (f64::from(*count) / most * (ROW - 18.0)).max(1.0);
             _ = writeln!(
                 svg,
-                "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{tall:.1}\" fill=\"{OURS}\"/>",
+                "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{tall:.1}\" \
+                 fill=\"{OURS}\"/>",
                 LEFT + width * at as f64 / BINS as f64,
                 base - tall,
                 width / BINS as f64 - 1.0

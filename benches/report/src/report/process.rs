@@ -1,7 +1,8 @@
 //! One request in this process: the time that it takes of the processor, and its allocations.
 //!
-//! Time is that of the thread, not of the wall: what else the machine does meanwhile counts for nothing, and neither does
-//! waiting for Redis. Lines take turns, so that the machine's moods meet all of them; the median of the turns counts.
+//! Time is that of the thread, not of the wall: what else the machine does meanwhile counts for
+//! nothing, and neither does waiting for Redis. Lines take turns, so that the machine's moods meet
+//! all of them; the median of the turns counts.
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
@@ -117,7 +118,12 @@ struct Line {
 }
 
 /// A line whose answers are at hand.
-fn at_hand<S, B, R>(name: &str, mut service: S, values: Vec<Option<HeaderValue>>, status: u16) -> Line
+fn at_hand<S, B, R>(
+    name: &str,
+    mut service: S,
+    values: Vec<Option<HeaderValue>>,
+    status: u16,
+) -> Line
 where
     S: Service<Request<B>, Response = Response<R>> + 'static,
     B: Default,
@@ -134,8 +140,14 @@ where
     Line { name: name.into(), run: Box::new(run) }
 }
 
-/// A line that waits for Redis; what the client does for it counts too, being done by the same thread.
-fn waiting<S>(name: &str, service: S, values: Vec<Option<HeaderValue>>, runtime: &Arc<Runtime>) -> Line
+/// A line that waits for Redis; what the client does for it counts too, being done by the same
+/// thread.
+fn waiting<S>(
+    name: &str,
+    service: S,
+    values: Vec<Option<HeaderValue>>,
+    runtime: &Arc<Runtime>,
+) -> Line
 where
     S: Service<Request<axum::body::Body>, Response = axum::response::Response, Error = Infallible>
         + Clone
@@ -197,7 +209,8 @@ fn bearer(token: &str) -> HeaderValue {
 
 /// A mirror of so many revocations, followed by a thread of its own.
 pub fn mirror(entries: u64) -> (Mirror, Arc<AtomicU64>, Runtime) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let written = Arc::new(AtomicU64::new(0));
     let feed = Numbers { entries, written: Arc::clone(&written) };
     let mirror = runtime.block_on(async {
@@ -210,16 +223,20 @@ pub fn mirror(entries: u64) -> (Mirror, Arc<AtomicU64>, Runtime) {
 
 pub fn measure_all(redis: &str, full: bool) -> Results {
     let (million, _written, _runtime) = mirror(1_000_000);
-    let waiting = Arc::new(tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap());
+    let waiting =
+        Arc::new(tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap());
     let lines = [("RS256", rs256()), ("HS256", hs256())]
         .map(|(name, keys)| (name.to_owned(), take_turns(lines(&keys, redis, &million, &waiting))));
     drop(million);
-    let sizes: &[u64] = if full { &[0, 1000, 1_000_000, 10_000_000] } else { &[0, 1000, 1_000_000] };
+    let sizes: &[u64] =
+        if full { &[0, 1000, 1_000_000, 10_000_000] } else { &[0, 1000, 1_000_000] };
     Results {
         lines: lines.into(),
         sizes: sizes.iter().map(|size| of_size(*size)).collect(),
         streams: streams(),
-        first: [("HS256", hs256()), ("RS256", rs256())].map(|(name, keys)| first_sight(name, &keys)).into(),
+        first: [("HS256", hs256()), ("RS256", rs256())]
+            .map(|(name, keys)| first_sight(name, &keys))
+            .into(),
         at_once: at_once(redis),
     }
 }
@@ -245,10 +262,12 @@ fn lines(keys: &Keys, redis: &str, mirror: &Mirror, runtime: &Arc<Runtime>) -> V
         ours("refused: `alg` forged", layer(), &[Some(bearer(&forged(&tokens[0])))], 401),
     ];
     let direct = runtime.block_on(async {
-        let store = RedisStore::builder().with_url(redis).with_check_timeout(Duration::from_secs(5));
+        let store =
+            RedisStore::builder().with_url(redis).with_check_timeout(Duration::from_secs(5));
         store.connect().await.unwrap()
     });
-    let direct = JwtRevocationLayer::new(CachedVerifier::new(verifier(keys)), direct).layer(inner::<Body>());
+    let direct =
+        JwtRevocationLayer::new(CachedVerifier::new(verifier(keys)), direct).layer(inner::<Body>());
     lines.push(waiting(
         "direct, remembered token (four targets and the epoch in one round trip)",
         direct,
@@ -256,13 +275,19 @@ fn lines(keys: &Keys, redis: &str, mirror: &Mirror, runtime: &Arc<Runtime>) -> V
         runtime,
     ));
     for (name, exists) in [
-        ("by hand: from_fn, jsonwebtoken, EXISTS by fred", runtime.block_on(Exists::by_fred(redis))),
-        ("by hand: from_fn, jsonwebtoken, EXISTS by redis-rs", runtime.block_on(Exists::by_redis(redis))),
+        (
+            "by hand: from_fn, jsonwebtoken, EXISTS by fred",
+            runtime.block_on(Exists::by_fred(redis)),
+        ),
+        (
+            "by hand: from_fn, jsonwebtoken, EXISTS by redis-rs",
+            runtime.block_on(Exists::by_redis(redis)),
+        ),
         ("by hand: from_fn, jsonwebtoken, no revocation", Exists::Nobody),
     ] {
         let by_hand = ByHand::new(keys, exists);
-        let service =
-            from_fn(move |request, next| by_hand.clone().pass(request, next)).layer(inner::<Body>());
+        let service = from_fn(move |request, next| by_hand.clone().pass(request, next))
+            .layer(inner::<Body>());
         lines.push(waiting(name, service, one.clone(), runtime));
     }
     if keys.algorithm == jsonwebtoken::Algorithm::RS256 {
@@ -275,7 +300,12 @@ fn lines(keys: &Keys, redis: &str, mirror: &Mirror, runtime: &Arc<Runtime>) -> V
         ));
         let theirs = runtime.block_on(peers::resource_server());
         let theirs = theirs.into_layer::<Body>().layer(inner::<Body>());
-        lines.push(at_hand::<_, Body, Body>("tower-oauth2-resource-server, no revocation", theirs, one, 200));
+        lines.push(at_hand::<_, Body, Body>(
+            "tower-oauth2-resource-server, no revocation",
+            theirs,
+            one,
+            200,
+        ));
     }
     lines
 }
@@ -340,7 +370,8 @@ fn streams() -> Vec<(u64, f64)> {
             let (mirror, written, _runtime) = mirror(1_000_000);
             let layer = JwtRevocationLayer::new(CachedVerifier::new(verifier(&keys)), mirror);
             let is_over = AtomicBool::new(false);
-            let line = at_hand::<_, Body, Body>("", layer.layer(inner::<Body>()), value.clone(), 200);
+            let line =
+                at_hand::<_, Body, Body>("", layer.layer(inner::<Body>()), value.clone(), 200);
             let ns = thread::scope(|scope| {
                 scope.spawn(|| {
                     let start = Instant::now();
@@ -390,12 +421,15 @@ fn at_once(redis: &str) -> Vec<(usize, f64, f64)> {
     let keys = hs256();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let by_hand = ByHand::new(&keys, runtime.block_on(Exists::by_fred(redis)));
-    let by_hand = from_fn(move |request, next| by_hand.clone().pass(request, next)).layer(inner::<Body>());
+    let by_hand =
+        from_fn(move |request, next| by_hand.clone().pass(request, next)).layer(inner::<Body>());
     let store = runtime.block_on(async {
-        let store = RedisStore::builder().with_url(redis).with_check_timeout(Duration::from_secs(5));
+        let store =
+            RedisStore::builder().with_url(redis).with_check_timeout(Duration::from_secs(5));
         store.connect().await.unwrap()
     });
-    let direct = JwtRevocationLayer::new(CachedVerifier::new(verifier(&keys)), store).layer(inner::<Body>());
+    let direct =
+        JwtRevocationLayer::new(CachedVerifier::new(verifier(&keys)), store).layer(inner::<Body>());
     let value = bearer(&keys.token(0));
     [1, 16, 64, 256]
         .into_iter()
@@ -412,7 +446,8 @@ fn at_once(redis: &str) -> Vec<(usize, f64, f64)> {
 
 async fn rate<S>(service: &S, value: &HeaderValue, at_once: usize) -> f64
 where
-    S: Service<Request<axum::body::Body>, Response = axum::response::Response, Error = Infallible> + Clone,
+    S: Service<Request<axum::body::Body>, Response = axum::response::Response, Error = Infallible>
+        + Clone,
 {
     let start = Instant::now();
     let one = || async {

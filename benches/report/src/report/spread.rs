@@ -1,4 +1,5 @@
-//! How long a revocation takes to be refused at another process, and how long a mirror takes to start.
+//! How long a revocation takes to be refused at another process, and how long a mirror takes to
+//! start.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -46,7 +47,8 @@ fn now() -> u64 {
 
 async fn store(redis: &str) -> RedisStore {
     let limit = Duration::from_secs(5);
-    let store = RedisStore::builder().with_url(redis).with_check_timeout(limit).with_write_timeout(limit);
+    let store =
+        RedisStore::builder().with_url(redis).with_check_timeout(limit).with_write_timeout(limit);
     store.with_max_in_flight(50_000).connect().await.unwrap()
 }
 
@@ -56,14 +58,17 @@ fn token(id: &str) -> Arc<VerifiedToken> {
         "iss": tower_jwt_revocation_report::support::ISSUER, "aud": tower_jwt_revocation_report::support::AUDIENCE,
         "sub": id, "jti": id, "iat": now.as_secs(), "exp": now.as_secs() + 3600
     });
-    Arc::new(profile().assert_verified(SignedClaims::new(claims.to_string().as_bytes()), now).unwrap())
+    Arc::new(
+        profile().assert_verified(SignedClaims::new(claims.to_string().as_bytes()), now).unwrap(),
+    )
 }
 
 fn id(rate: u64, n: u64) -> String {
     format!("spread-{rate}-{n}")
 }
 
-/// What the child does: writes at a steady rate and says when it began each write that is looked for.
+/// What the child does: writes at a steady rate and says when it began each write that is looked
+/// for.
 pub fn write(redis: &str, rate: u64, secs: u64, every: u64) {
     pin(0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -123,8 +128,17 @@ fn spread(redis: &str, rate: u64, secs: u64) -> Spread {
                 (n, seen)
             });
         }
-        let args = ["write".into(), redis.to_owned(), rate.to_string(), secs.to_string(), every.to_string()];
-        let child = Command::new(std::env::current_exe().unwrap()).args(args).stdout(Stdio::piped()).spawn();
+        let args = [
+            "write".into(),
+            redis.to_owned(),
+            rate.to_string(),
+            secs.to_string(),
+            every.to_string(),
+        ];
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn();
         let output = tokio::task::spawn_blocking(move || {
             let mut child = child.unwrap();
             let lines: Vec<String> =
@@ -154,9 +168,11 @@ fn spread(redis: &str, rate: u64, secs: u64) -> Spread {
     })
 }
 
-/// Fills an empty Redis with revocations of sessions, as the write side does it, then starts a mirror.
+/// Fills an empty Redis with revocations of sessions, as the write side does it, then starts a
+/// mirror.
 pub fn boot(redis: &str, entries: u64) -> Boot {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let start = Instant::now();
         let revoker = Arc::new(Revoker::new(store(redis).await, profile()).unwrap());
@@ -182,6 +198,11 @@ pub fn boot(redis: &str, entries: u64) -> Boot {
         let boot_secs = start.elapsed().as_secs_f64();
         let status = mirror.status();
         assert!(status.entries as u64 >= entries, "{status:?}");
-        Boot { entries, fill_secs, boot_secs, bytes_each: status.bytes as f64 / status.entries as f64 }
+        Boot {
+            entries,
+            fill_secs,
+            boot_secs,
+            bytes_each: status.bytes as f64 / status.entries as f64,
+        }
     })
 }

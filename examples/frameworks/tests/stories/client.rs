@@ -72,7 +72,8 @@ async fn a_revoked_token_is_renewed_once_however_many_ask() {
     client.send(Method::GET, "/call").await.unwrap();
     assert_eq!(service.refreshes.load(SeqCst), 0);
     revoker.revoke(Target::token(jti(&token))).await.unwrap();
-    let (one, other) = tokio::join!(client.send(Method::GET, "/call"), client.send(Method::GET, "/call"));
+    let (one, other) =
+        tokio::join!(client.send(Method::GET, "/call"), client.send(Method::GET, "/call"));
     assert_eq!((one.unwrap().status(), other.unwrap().status()), (StatusCode::OK, StatusCode::OK));
     assert_eq!((service.refreshes.load(SeqCst), service.calls.load(SeqCst)), (1, 3));
 }
@@ -88,7 +89,11 @@ async fn an_outage_costs_no_token() {
     assert_eq!(service.refreshes.load(SeqCst), 0);
     store.answer();
     client.send(Method::GET, "/call").await.unwrap();
-    assert_eq!((service.refreshes.load(SeqCst), service.calls.load(SeqCst)), (0, 1), "with the same token");
+    assert_eq!(
+        (service.refreshes.load(SeqCst), service.calls.load(SeqCst)),
+        (0, 1),
+        "with the same token"
+    );
 }
 
 #[tokio::test]
@@ -130,7 +135,8 @@ async fn a_late_refusal_of_an_old_token_costs_no_new_one() {
         Json(Tokens { access_token: number.to_string(), ..old })
     }
     let scene = Scene::default();
-    let app = Router::new().route("/refresh", post(refresh)).fallback(call).with_state(scene.clone());
+    let app =
+        Router::new().route("/refresh", post(refresh)).fallback(call).with_state(scene.clone());
     let server = Server::start(async |listener| Ok(axum::serve(listener, app).await?)).await;
     let tokens = Tokens { access_token: "0".into(), refresh_token: "refresh".into() };
     let client = Client::new(&server.url, tokens);

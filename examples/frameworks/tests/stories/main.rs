@@ -1,4 +1,5 @@
-//! Each example is told the same story: no token, a good one, a revoked one, a store that does not answer.
+//! Each example is told the same story: no token, a good one, a revoked one, a store that does not
+//! answer.
 
 #[path = "../../../../tests/support/mod.rs"]
 mod support;
@@ -68,7 +69,10 @@ async fn tell(server: &Server, store: &ScriptedStore) {
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(answer.text().await.unwrap(), "hello alice");
 
-    assert_eq!(server.send(Method::POST, "/logout", &[&alice]).await.status(), StatusCode::NO_CONTENT);
+    assert_eq!(
+        server.send(Method::POST, "/logout", &[&alice]).await.status(),
+        StatusCode::NO_CONTENT
+    );
     let revoked = server.me(&alice).await;
     assert_eq!(revoked.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(revoked.headers()["cache-control"], "no-store");
@@ -137,19 +141,22 @@ fn shared(store: &ScriptedStore) -> Arc<dyn RevocationStore> {
 #[tokio::test]
 async fn behind_jwt_authorizer() {
     let store = ScriptedStore::new();
-    tell(&Server::start(|listener| jwt_authorizer::serve(listener, shared(&store))).await, &store).await;
+    tell(&Server::start(|listener| jwt_authorizer::serve(listener, shared(&store))).await, &store)
+        .await;
 }
 
 #[tokio::test]
 async fn behind_tower_oauth2_resource_server() {
     let store = ScriptedStore::new();
-    tell(&Server::start(|listener| resource_server::serve(listener, shared(&store))).await, &store).await;
+    tell(&Server::start(|listener| resource_server::serve(listener, shared(&store))).await, &store)
+        .await;
 }
 
 #[tokio::test]
 async fn behind_axum_jwt_auth() {
     let store = ScriptedStore::new();
-    tell(&Server::start(|listener| axum_jwt_auth::serve(listener, shared(&store))).await, &store).await;
+    tell(&Server::start(|listener| axum_jwt_auth::serve(listener, shared(&store))).await, &store)
+        .await;
 }
 
 /// A process that ends with the test.
@@ -163,8 +170,9 @@ impl Drop for Process {
     }
 }
 
-/// In a process of its own: in this one others have chosen a provider of cryptography by now. Beside this crate, that of
-/// another one is built in here, and jsonwebtoken panics if nobody chooses.
+/// In a process of its own: in this one others have chosen a provider of cryptography by now.
+/// Beside this crate, that of another one is built in here, and jsonwebtoken panics if nobody
+/// chooses.
 #[tokio::test]
 async fn each_works_in_a_process_that_only_verifies() {
     for which in ["actix", "poem", "salvo", "jwt-authorizer", "resource-server", "axum-jwt-auth"] {

@@ -89,7 +89,8 @@ async fn a_websocket_ends_when_its_token_is_revoked() {
     assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello"));
 
     elsewhere.revoke(Target::user("alice")).await.unwrap();
-    let Message::Close(Some(close)) = timeout(LONG, socket.next()).await.unwrap().unwrap().unwrap() else {
+    let Message::Close(Some(close)) = timeout(LONG, socket.next()).await.unwrap().unwrap().unwrap()
+    else {
         panic!("not closed")
     };
     assert_eq!(u16::from(close.code), websocket::UNAUTHORIZED);

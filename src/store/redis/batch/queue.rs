@@ -1,11 +1,12 @@
 //! Who waits, who is sent, and when: knows nothing of what is asked, nor whom.
 //!
-//! A queue has one clerk, a task that sends batches through an [`Office`] as long as anybody waits. Whoever asks while
-//! nothing is under way and little is asked goes alone, without the clerk: that saves the way through two tasks.
+//! A queue has one clerk, a task that sends batches through an [`Office`] as long as anybody waits.
+//! Whoever asks while nothing is under way and little is asked goes alone, without the clerk: that
+//! saves the way through two tasks.
 //!
-//! No wake-up is lost, because there is one lock: who asks joins the queue and takes the waker of the clerk under it,
-//! and the clerk sees that nobody waits and leaves its waker under it. All else that the clerk waits for, answers and the
-//! end of its patience, it waits for itself.
+//! No wake-up is lost, because there is one lock: who asks joins the queue and takes the waker of
+//! the clerk under it, and the clerk sees that nobody waits and leaves its waker under it. All else
+//! that the clerk waits for, answers and the end of its patience, it waits for itself.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -18,11 +19,11 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::{Instant, sleep};
 
-/// How long a batch in flight holds up the next one. Below it, waiting makes larger batches; above it, over a slow
-/// network, it would only make answers late.
+/// How long a batch in flight holds up the next one. Below it, waiting makes larger batches; above
+/// it, over a slow network, it would only make answers late.
 pub(super) const PATIENCE: Duration = Duration::from_millis(1);
-/// How many batches may be in flight. They are given up with their checks, so that even a Redis that hangs is sent
-/// less than this.
+/// How many batches may be in flight. They are given up with their checks, so that even a Redis
+/// that hangs is sent less than this.
 const MAX_BATCHES: usize = 128;
 
 /// How a clerk gets at answers.
@@ -53,7 +54,8 @@ struct Waiting<A> {
     asks: VecDeque<A>,
     /// The clerk, if it has nothing to send.
     idle: Option<Waker>,
-    /// Whether one who asks may go alone: the clerk has nothing in flight, and had no two at once to send.
+    /// Whether one who asks may go alone: the clerk has nothing in flight, and had no two at once
+    /// to send.
     is_quiet: bool,
     /// Whether one has gone alone, and is not back yet.
     is_one_out: bool,
@@ -82,10 +84,14 @@ impl<A> Queue<A> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The right to go alone, if that holds up nobody and takes nobody along. Nobody waits for who has it.
+    /// The right to go alone, if that holds up nobody and takes nobody along. Nobody waits for who
+    /// has it.
     pub(super) fn go_alone(&self) -> Option<Alone<'_, A>> {
         let mut waiting = self.lock();
-        let may = waiting.is_quiet && !waiting.is_one_out && !waiting.is_closed && waiting.asks.is_empty();
+        let may = waiting.is_quiet
+            && !waiting.is_one_out
+            && !waiting.is_closed
+            && waiting.asks.is_empty();
         waiting.is_one_out |= may;
         may.then(|| Alone(self))
     }
@@ -115,8 +121,8 @@ impl<A> Queue<A> {
         Poll::Pending
     }
 
-    /// Takes what goes into one batch: at least one, if there is one, and as many as there is room for. Says as well whether
-    /// any are left.
+    /// Takes what goes into one batch: at least one, if there is one, and as many as there is room
+    /// for. Says as well whether any are left.
     fn take(&self, room: usize, size: impl Fn(&A) -> usize) -> (Vec<A>, bool) {
         let mut waiting = self.lock();
         waiting.is_quiet = false;

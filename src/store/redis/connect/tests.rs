@@ -23,7 +23,8 @@ fn the_owner_of_a_slot_is_read_from_the_nodes() {
 #[test]
 fn all_nodes_that_can_be_asked_are_remembered() {
     let nodes = parse_nodes(NODES, "asked", false);
-    let ports: Vec<_> = nodes.iter().filter(|node| node.has_address).map(|node| node.server.port).collect();
+    let ports: Vec<_> =
+        nodes.iter().filter(|node| node.has_address).map(|node| node.server.port).collect();
     assert_eq!(ports, [30004, 30002, 30003, 30005, 30001]);
     assert!(owner_of(&parse_nodes("", "asked", false), 0).is_none());
     assert!(parse_nodes("junk\n a b c d e f g h", "asked", false).is_empty());
@@ -32,7 +33,8 @@ fn all_nodes_that_can_be_asked_are_remembered() {
 #[test]
 fn nodes_are_asked_for_as_long_as_anyone_lists_them() {
     let seeds = Seeds::new(vec![Server::new("seed", 1)]);
-    let line = |port: u16, slots: &str| format!("id 10.0.0.1:{port}@1 master - 0 0 1 connected {slots}\n");
+    let line =
+        |port: u16, slots: &str| format!("id 10.0.0.1:{port}@1 master - 0 0 1 connected {slots}\n");
     let hear = |text: &str| {
         seeds.hear(&[&parse_nodes(text, "asked", false)]);
         seeds.known().iter().map(|server| server.port).collect::<Vec<_>>()
@@ -69,7 +71,11 @@ fn every_topology_is_read_from_its_url() {
         ),
     ] {
         let dialer = Dialer::new(parse_url(url).unwrap()).unwrap();
-        assert_eq!((dialer.is_cluster(), dialer.has_sentinels()), (is_cluster, has_sentinels), "{url}");
+        assert_eq!(
+            (dialer.is_cluster(), dialer.has_sentinels()),
+            (is_cluster, has_sentinels),
+            "{url}"
+        );
     }
     let config = parse_url("redis://user:p%40ss@h:1/2").unwrap();
     assert_eq!((config.password.as_deref(), config.database), (Some("p@ss"), Some(2)));
@@ -77,8 +83,10 @@ fn every_topology_is_read_from_its_url() {
 
 #[test]
 fn a_configuration_without_a_server_is_refused() {
-    let config =
-        Config { server: ServerConfig::new_clustered(Vec::<(String, u16)>::new()), ..Config::default() };
+    let config = Config {
+        server: ServerConfig::new_clustered(Vec::<(String, u16)>::new()),
+        ..Config::default()
+    };
     assert_eq!(Dialer::new(config).err().unwrap().setting(), "config");
 }
 
@@ -101,7 +109,8 @@ async fn when_most_have_answered_the_rest_has_only_a_moment_more() {
         (&[(1000, true)], 1000, &[0]),
     ] {
         let start = tokio::time::Instant::now();
-        let asked = (0..).zip(servers).map(|(n, (millis, is_well))| after(*millis, is_well.then_some(n)));
+        let asked =
+            (0..).zip(servers).map(|(n, (millis, is_well))| after(*millis, is_well.then_some(n)));
         let answers = most(asked).await;
         assert_eq!(start.elapsed().as_millis(), takes, "{servers:?}");
         assert_eq!(answers.into_iter().flatten().collect::<Vec<_>>(), heard, "{servers:?}");

@@ -68,13 +68,19 @@ impl ServerInfo {
             (policy, 0) => report.add(
                 Severity::Warning,
                 "eviction",
-                format!("maxmemory-policy is {policy}: once maxmemory is set, redis will drop revocations when it is full"),
+                format!(
+                    "maxmemory-policy is {policy}: once maxmemory is set, redis will drop \
+                    revocations when it is full"
+                ),
                 remedy,
             ),
             (policy, _) => report.add(
                 Severity::Error,
                 "eviction",
-                format!("maxmemory-policy is {policy}: when redis is full, it drops revocations, and revoked tokens pass"),
+                format!(
+                    "maxmemory-policy is {policy}: when redis is full, it drops revocations, \
+                    and revoked tokens pass"
+                ),
                 remedy,
             ),
         }
@@ -84,7 +90,8 @@ impl ServerInfo {
                 severity,
                 "evicted_keys",
                 format!(
-                    "keys evicted since the server was started: {evicted}; revocations may be among them"
+                    "keys evicted since the server was started: {evicted}; revocations may be \
+                     among them"
                 ),
                 "set maxmemory-policy to noeviction, and revoke again what matters",
             );
@@ -101,7 +108,12 @@ impl ServerInfo {
                 "raise maxmemory",
             ),
             Some(used) => {
-                report.add(Severity::Info, "memory", format!("{} of memory are used", in_bytes(used)), "");
+                report.add(
+                    Severity::Info,
+                    "memory",
+                    format!("{} of memory are used", in_bytes(used)),
+                    "",
+                );
             }
             None => {}
         }
@@ -129,13 +141,15 @@ impl ServerInfo {
             (_, Some("")) => report.add(
                 Severity::Warning,
                 "persistence",
-                "nothing is written to disk: after a restart, every token issued before is in doubt",
+                "nothing is written to disk: after a restart, every token issued before is in \
+                 doubt",
                 remedy,
             ),
             (_, Some(_)) => report.add(
                 Severity::Warning,
                 "persistence",
-                "only snapshots are written to disk: a restart loses the revocations since the last one",
+                "only snapshots are written to disk: a restart loses the revocations since the \
+                 last one",
                 remedy,
             ),
             (_, None) => report.add(
@@ -163,8 +177,12 @@ impl ServerInfo {
             report.add(
                 Severity::Warning,
                 "replication",
-                format!("a write is confirmed before any replica has it ({replicas} connected): a fail-over may lose it"),
-                "set min-replicas-to-write on the servers, and RedisStoreBuilder::with_wait_replicas here",
+                format!(
+                    "a write is confirmed before any replica has it ({replicas} connected): a \
+                    fail-over may lose it"
+                ),
+                "set min-replicas-to-write on the servers, and \
+                 RedisStoreBuilder::with_wait_replicas here",
             );
         }
         if let Some(wait) = settings.wait_replicas

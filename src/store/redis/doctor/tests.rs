@@ -8,7 +8,9 @@ use super::*;
 fn settings(wait: Option<u32>) -> Settings {
     let builder = RedisStoreBuilder::default();
     match wait.and_then(NonZeroU32::new) {
-        Some(replicas) => builder.with_wait_replicas(replicas, Duration::from_millis(10)).settings(),
+        Some(replicas) => {
+            builder.with_wait_replicas(replicas, Duration::from_millis(10)).settings()
+        }
         None => builder.settings(),
     }
 }
@@ -49,7 +51,11 @@ fn eviction_is_judged_by_policy_bound_and_what_has_happened() {
             ("evicted_keys", evicted),
             ("used_memory", used),
         ]);
-        assert_eq!(judged(|report| info.judge_memory(report)), expected, "{policy} {bound} {evicted} {used}");
+        assert_eq!(
+            judged(|report| info.judge_memory(report)),
+            expected,
+            "{policy} {bound} {evicted} {used}"
+        );
     }
 }
 
@@ -67,7 +73,9 @@ fn versions_before_6_2_are_refused() {
 #[test]
 fn what_is_on_disk_is_judged() {
     use Severity::{Error, Warning};
-    let judge = |fields: &[(&str, &str)], save| judged(|report| info(fields).judge_persistence(save, report));
+    let judge = |fields: &[(&str, &str)], save| {
+        judged(|report| info(fields).judge_persistence(save, report))
+    };
     assert_eq!(judge(&[("aof_enabled", "1")], None), []);
     assert_eq!(judge(&[("aof_enabled", "0")], Some("")), [(Warning, "persistence")]);
     assert_eq!(judge(&[("aof_enabled", "0")], Some("3600 1")), [(Warning, "persistence")]);
@@ -87,7 +95,10 @@ fn replicas_that_nobody_waits_for_are_a_warning() {
     let primary = ("role", "master");
     assert_eq!(judge(&[primary, ("connected_slaves", "0")], None), []);
     assert_eq!(judge(&[primary, ("connected_slaves", "2")], None), [(Warning, "replication")]);
-    assert_eq!(judge(&[primary, ("connected_slaves", "2"), ("min_slaves_good_slaves", "2")], None), []);
+    assert_eq!(
+        judge(&[primary, ("connected_slaves", "2"), ("min_slaves_good_slaves", "2")], None),
+        []
+    );
     assert_eq!(judge(&[primary, ("connected_slaves", "2")], Some(1)), []);
     assert_eq!(judge(&[primary, ("connected_slaves", "0")], Some(1)), [(Error, "replication")]);
     assert_eq!(judge(&[("role", "slave"), ("connected_slaves", "0")], None), [(Error, "role")]);
@@ -97,7 +108,9 @@ fn replicas_that_nobody_waits_for_are_a_warning() {
 fn clocks_that_are_apart_are_noticed_in_either_direction() {
     use Severity::{Error, Warning};
     let at = Timestamp::from_secs(1_000_000);
-    for (offset, expected) in [(0, None), (500, None), (2_000, Some(Warning)), (61_000, Some(Error))] {
+    for (offset, expected) in
+        [(0, None), (500, None), (2_000, Some(Warning)), (61_000, Some(Error))]
+    {
         let other = at.plus(Duration::from_millis(offset));
         for (server, local) in [(at, other), (other, at)] {
             let judged = judged(|report| judge_clock(server, local, report));
@@ -109,9 +122,12 @@ fn clocks_that_are_apart_are_noticed_in_either_direction() {
 #[test]
 fn everything_that_the_script_calls_is_tried_and_documented() {
     let keys = Keys::new("app", 1);
-    let tried: Vec<_> =
-        trials(keys.shard(0), &settings(None), false).into_iter().map(|(right, ..)| right).collect();
-    let scripts = [script::SOURCE, include_str!("../load.lua"), include_str!("../commit.lua")].concat();
+    let tried: Vec<_> = trials(keys.shard(0), &settings(None), false)
+        .into_iter()
+        .map(|(right, ..)| right)
+        .collect();
+    let scripts =
+        [script::SOURCE, include_str!("../load.lua"), include_str!("../commit.lua")].concat();
     for call in scripts.split("redis.call('").skip(1) {
         let command = call.split('\'').next().unwrap().to_lowercase();
         assert!(tried.contains(&&*command), "{command} is not tried");
@@ -140,7 +156,10 @@ fn numbers_are_for_people() {
     for (bytes, words) in bytes {
         assert_eq!(in_bytes(bytes), words);
     }
-    assert_eq!((counted(1, "shard").as_str(), counted(0, "shard").as_str()), ("1 shard", "0 shards"));
+    assert_eq!(
+        (counted(1, "shard").as_str(), counted(0, "shard").as_str()),
+        ("1 shard", "0 shards")
+    );
 }
 
 #[test]
@@ -152,6 +171,7 @@ fn clocks_that_agree_are_said_to() {
     assert_eq!(
         report.to_string(),
         "info: clock: the clocks of redis and of this process agree to the millisecond\n\
-         warning: clock: the clocks of redis and of this process are 1.5 s apart -> synchronise both with NTP\n"
+         warning: clock: the clocks of redis and of this process are 1.5 s apart -> synchronise \
+         both with NTP\n"
     );
 }

@@ -1,7 +1,8 @@
-//! Where a foreign key lives in a cluster: it has a hash slot of its own, and the node that serves it must be asked.
+//! Where a foreign key lives in a cluster: it has a hash slot of its own, and the node that serves
+//! it must be asked.
 //!
-//! There is one guarded connection for each primary. Which slots it serves is asked at the start, now and then, and
-//! whenever a node says that a key is not its own.
+//! There is one guarded connection for each primary. Which slots it serves is asked at the start,
+//! now and then, and whenever a node says that a key is not its own.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -163,9 +164,12 @@ impl Map {
             by_slot.push(owner.and_then(|server| {
                 let place = places.get_mut(server)?;
                 if place.is_none() {
-                    let is_its = |node: &&Arc<Node>| owners.get(usize::from(node.slot)) == Some(owner);
+                    let is_its =
+                        |node: &&Arc<Node>| owners.get(usize::from(node.slot)) == Some(owner);
                     let known = self.nodes.iter().find(is_its).cloned();
-                    nodes.push(known.unwrap_or_else(|| Arc::new(Node { slot, link: connect(slot) })));
+                    nodes.push(
+                        known.unwrap_or_else(|| Arc::new(Node { slot, link: connect(slot) })),
+                    );
                     *place = Some(nodes.len() - 1);
                 }
                 *place

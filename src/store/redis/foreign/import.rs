@@ -1,7 +1,8 @@
 //! Reads what a list holds, page by page, for those who take it over.
 //!
-//! A cursor of `SCAN` means something to the process that gave it out, and to no other. So a position also says which
-//! server that was, and in a cluster how the slots were distributed; where that has changed, reading begins anew.
+//! A cursor of `SCAN` means something to the process that gave it out, and to no other. So a
+//! position also says which server that was, and in a cluster how the slots were distributed; where
+//! that has changed, reading begins anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,8 +72,9 @@ impl Scan {
     /// If the entries of the list do not tell what is revoked.
     pub(crate) fn new(store: RedisStore, list: &ForeignList) -> Result<Self, ConfigError> {
         let list = Arc::new(list.compile()?);
-        let oops =
-            |problem: &str| Err(ConfigError::new("foreign_list", format!("`{}` {problem}", list.name)));
+        let oops = |problem: &str| {
+            Err(ConfigError::new("foreign_list", format!("`{}` {problem}", list.name)))
+        };
         let entries = list.member.as_ref().unwrap_or(&list.key);
         if list.member.is_some() && list.key.fields().next().is_some() {
             return oops("is many sets, which cannot be taken over");
@@ -81,20 +83,27 @@ impl Scan {
         match (fields.next(), fields.next()) {
             (Some(Field::Digest(_)), None) => {
                 return oops(
-                    "holds hashes, from which no token can be told; keep the list for the lifetime of the longest token",
+                    "holds hashes, from which no token can be told; keep the list for the lifetime \
+                     of the longest token",
                 );
             }
             (Some(_), None) => {}
-            _ => return oops("has several placeholders, so its entries can be read in several ways"),
+            _ => {
+                return oops(
+                    "has several placeholders, so its entries can be read in several ways",
+                );
+            }
         }
         if list.member.is_none() && !list.key.has_text() && !list.has_values() {
             return oops(
-                "fits every key of the database; name its values, see ForeignList::with_revoked_values",
+                "fits every key of the database; name its values, see \
+                 ForeignList::with_revoked_values",
             );
         }
         if store.inner.dialer.is_cluster() && store.inner.foreign.is_none() {
             return oops(
-                "is to be read in a cluster; hand it to the store, see RedisStoreBuilder::with_foreign_list",
+                "is to be read in a cluster; hand it to the store, see \
+                 RedisStoreBuilder::with_foreign_list",
             );
         }
         Ok(Self { store, list: Arc::clone(&list) })
@@ -106,9 +115,15 @@ impl Scan {
 
     pub(crate) async fn page(&self, at: Option<&Position>) -> Result<Page, StoreError> {
         let layout = self.layout();
-        let at = at.filter(|at| at.layout == layout).cloned().unwrap_or_else(|| Position::first(layout));
+        let at =
+            at.filter(|at| at.layout == layout).cloned().unwrap_or_else(|| Position::first(layout));
         let Some(hold) = self.seize(at.node) else {
-            return Ok(Page { found: Vec::new(), live: 0, odd: 0, next: self.unless_complete(at).await? });
+            return Ok(Page {
+                found: Vec::new(),
+                live: 0,
+                odd: 0,
+                next: self.unless_complete(at).await?,
+            });
         };
         let hold = hold?;
         let server = self.server(&hold).await?;
@@ -116,7 +131,12 @@ impl Scan {
         let (next, names) = self.scan(&hold, cursor).await?;
         let mut page = self.look_up(&hold, names).await?;
         let next = match &*next {
-            "0" => Position { node: at.node + 1, server: "".into(), cursor: "0".into(), layout: at.layout },
+            "0" => Position {
+                node: at.node + 1,
+                server: "".into(),
+                cursor: "0".into(),
+                layout: at.layout,
+            },
             _ => Position { server, cursor: next, ..at },
         };
         page.next = self.unless_complete(next).await?;
@@ -172,7 +192,8 @@ impl Scan {
         command: &'static str,
         arguments: Vec<Value>,
     ) -> Result<Value, StoreError> {
-        let answer = hold.command(command, arguments, self.store.inner.settings.write_timeout).await;
+        let answer =
+            hold.command(command, arguments, self.store.inner.settings.write_timeout).await;
         answer.map_err(|error| self.store.inner.plain(&self.list, &error))
     }
 
@@ -251,7 +272,10 @@ impl Scan {
     /// A key of another type than it should be is odd, and no reason to stop.
     async fn verdict(&self, hold: &Hold, name: Value) -> Result<Verdict, StoreError> {
         let inner = &self.store.inner;
-        match hold.command(self.list.meaning.command(), vec![name], inner.settings.write_timeout).await {
+        match hold
+            .command(self.list.meaning.command(), vec![name], inner.settings.write_timeout)
+            .await
+        {
             Ok(value) => Ok(self.list.verdict(&value)),
             Err(error) if code(&error) == "WRONGTYPE" => Ok(Verdict::Odd),
             Err(error) => Err(inner.plain(&self.list, &error)),

@@ -16,7 +16,8 @@ pub(crate) enum Meaning {
     Present,
     /// One of these values; anything else makes no sense.
     Values { revoked: Vec<Box<str>>, live: Vec<Box<str>> },
-    /// A JSON object, whose words are shown. With a flag, only one in which it is set means revoked.
+    /// A JSON object, whose words are shown. With a flag, only one in which it is set means
+    /// revoked.
     Json { flag: Option<Box<str>> },
 }
 
@@ -31,8 +32,8 @@ pub(crate) enum Verdict {
 }
 
 impl Meaning {
-    /// The command that asks for a key. `EXISTS` sees keys of any type; `GET` is an error for one that is no string, where
-    /// `MGET` would say that it is not there.
+    /// The command that asks for a key. `EXISTS` sees keys of any type; `GET` is an error for one
+    /// that is no string, where `MGET` would say that it is not there.
     pub(crate) fn command(&self) -> &'static str {
         match self {
             Self::Present => "EXISTS",
@@ -51,7 +52,8 @@ impl Meaning {
         match self {
             Self::Present => Verdict::Odd,
             Self::Values { revoked, live } => {
-                let is_in = |values: &[Box<str>]| values.iter().any(|known| known.as_bytes() == value);
+                let is_in =
+                    |values: &[Box<str>]| values.iter().any(|known| known.as_bytes() == value);
                 match (is_in(revoked), is_in(live)) {
                     (true, _) => Verdict::Revoked(None),
                     (false, true) => Verdict::Live,
@@ -73,7 +75,8 @@ pub(crate) fn judge_presence(answer: &Value) -> Verdict {
 }
 
 fn judge_document(value: &[u8], flag: Option<&str>) -> Verdict {
-    let document = (value.len() <= MAX_DOCUMENT_BYTES).then(|| serde_json::from_slice::<Json>(value).ok());
+    let document =
+        (value.len() <= MAX_DOCUMENT_BYTES).then(|| serde_json::from_slice::<Json>(value).ok());
     match (document.flatten(), flag) {
         (Some(Json::Object(document)), Some(flag)) => match document.get(flag) {
             None | Some(Json::Null | Json::Bool(false)) => Verdict::Live,
@@ -100,15 +103,16 @@ fn words(document: &serde_json::Map<String, Json>) -> Option<Arc<str>> {
     }
 }
 
-/// A text that anyone may have written, fit for a line of a log: short, and without characters that move the cursor or
-/// turn the direction of writing.
+/// A text that anyone may have written, fit for a line of a log: short, and without characters that
+/// move the cursor or turn the direction of writing.
 fn printable(text: &str) -> String {
     let is_plain = |c: char| {
         !c.is_control()
             && !matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
                 | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
     };
-    let shown: String = text.chars().take(MAX_WORDS).map(|c| if is_plain(c) { c } else { ' ' }).collect();
+    let shown: String =
+        text.chars().take(MAX_WORDS).map(|c| if is_plain(c) { c } else { ' ' }).collect();
     shown.trim().to_owned()
 }
 
@@ -131,14 +135,21 @@ mod tests {
     fn presence_is_a_number_and_nothing_else() {
         assert_eq!(Meaning::Present.judge(&Value::Integer(0)), Verdict::Live);
         assert_eq!(Meaning::Present.judge(&Value::Integer(1)), Verdict::Revoked(None));
-        for odd in [Value::Null, Value::Integer(2), Value::Integer(-1), text("0"), Value::Array(Vec::new())] {
+        for odd in [
+            Value::Null,
+            Value::Integer(2),
+            Value::Integer(-1),
+            text("0"),
+            Value::Array(Vec::new()),
+        ] {
             assert_eq!(Meaning::Present.judge(&odd), Verdict::Odd, "{odd:?}");
         }
     }
 
     #[test]
     fn a_value_that_nobody_named_means_nothing() {
-        let meaning = Meaning::Values { revoked: vec!["1".into(), "".into()], live: vec!["0".into()] };
+        let meaning =
+            Meaning::Values { revoked: vec!["1".into(), "".into()], live: vec!["0".into()] };
         assert_eq!(meaning.judge(&Value::Null), Verdict::Live);
         assert_eq!(meaning.judge(&text("1")), Verdict::Revoked(None));
         assert_eq!(meaning.judge(&text("")), Verdict::Revoked(None));
@@ -157,7 +168,9 @@ mod tests {
         assert_eq!(reason(&any, r#"{"user_id":"u-1"}"#).unwrap(), "user_id u-1");
         assert_eq!(reason(&any, r#"{"reason":["a"]}"#), None);
         // Whatever it is, it is there.
-        for odd in ["", "1", "[]", "{", "\u{feff}{}", &format!(r#"{{"reason":"{}"}}"#, "x".repeat(70_000))] {
+        for odd in
+            ["", "1", "[]", "{", "\u{feff}{}", &format!(r#"{{"reason":"{}"}}"#, "x".repeat(70_000))]
+        {
             assert_eq!(reason(&any, odd), None);
         }
     }
@@ -165,7 +178,10 @@ mod tests {
     #[test]
     fn a_flag_tells_the_revoked_from_the_others() {
         let flagged = Meaning::Json { flag: Some("revoked_at".into()) };
-        assert_eq!(reason(&flagged, r#"{"revoked_at":"2026-01-01","reason":"reuse"}"#).unwrap(), "reuse");
+        assert_eq!(
+            reason(&flagged, r#"{"revoked_at":"2026-01-01","reason":"reuse"}"#).unwrap(),
+            "reuse"
+        );
         assert_eq!(reason(&flagged, r#"{"revoked_at":0}"#), None);
         for live in [r#"{"created_at":1}"#, r#"{"revoked_at":null}"#, r#"{"revoked_at":false}"#] {
             assert_eq!(flagged.judge(&text(live)), Verdict::Live, "{live}");
@@ -180,7 +196,8 @@ mod tests {
         let any = Meaning::Json { flag: None };
         let said = reason(&any, r#"{"reason":" a\u001b[31m\nb\u202ec\u0000 "}"#).unwrap();
         assert_eq!(said, "a [31m b c");
-        let long = serde_json::json!({"reason": "ü".repeat(1000), "user_id": "u".repeat(1000)}).to_string();
+        let long = serde_json::json!({"reason": "ü".repeat(1000), "user_id": "u".repeat(1000)})
+            .to_string();
         assert_eq!(reason(&any, &long).unwrap().chars().count(), 200 + " (user_id )".len() + 200);
         assert_eq!(reason(&any, r#"{"reason":"\n"}"#), None);
     }

@@ -14,8 +14,10 @@ use crate::verified::{Needs, VerifiedToken};
 
 /// A list of revoked tokens, sessions, families, … that another program keeps in the same Redis.
 ///
-/// Hand it to [`RedisStoreBuilder::with_foreign_list`](super::super::RedisStoreBuilder::with_foreign_list); nothing is
-/// judged before. See the [module](super) for templates, for what to look out for, and for how to get rid of the list.
+/// Hand it to
+/// [`RedisStoreBuilder::with_foreign_list`](super::super::RedisStoreBuilder::with_foreign_list);
+/// nothing is judged before. See the [module](super) for templates, for what to look out for, and
+/// for how to get rid of the list.
 #[derive(Clone, Debug)]
 #[must_use = "a list has no effect until a store is given it"]
 pub struct ForeignList {
@@ -48,7 +50,8 @@ pub(crate) enum Writes {
 }
 
 impl ForeignList {
-    /// A key for each entry. By default, one that is there means revoked, whatever its type and value.
+    /// A key for each entry. By default, one that is there means revoked, whatever its type and
+    /// value.
     pub fn keys(template: impl Into<Box<str>>) -> Self {
         Self {
             key: template.into(),
@@ -65,15 +68,16 @@ impl ForeignList {
 
     /// A set whose members are the entries (`SISMEMBER`). Both names are templates.
     ///
-    /// Members of a set have no expiry: what is in it stays revoked until the other program takes it out.
+    /// Members of a set have no expiry: what is in it stays revoked until the other program takes
+    /// it out.
     pub fn set(key: impl Into<Box<str>>, member: impl Into<Box<str>>) -> Self {
         Self { member: Some(member.into()), ..Self::keys(key) }
     }
 
     // === Layouts that are found often ===
 
-    /// `{jti}`, with any value: a key that is the id of the token and nothing else, as tutorials for FastAPI have it
-    /// (`SET <jti> "" EX 3600`).
+    /// `{jti}`, with any value: a key that is the id of the token and nothing else, as tutorials
+    /// for FastAPI have it (`SET <jti> "" EX 3600`).
     pub fn plain_jti() -> Self {
         Self { value: "".into(), ..Self::keys("{jti}") }
     }
@@ -84,9 +88,9 @@ impl ForeignList {
         Self::keys("blacklist:{token}")
     }
 
-    /// `revoked:{token_sha256}`, with any value: the SHA-256 of the token in hexadecimal. What stands beside it under
-    /// `access_token:{token_sha256}` is not looked at. By the token itself: read
-    /// [what that misses](super#lists-by-the-token-itself).
+    /// `revoked:{token_sha256}`, with any value: the SHA-256 of the token in hexadecimal. What
+    /// stands beside it under `access_token:{token_sha256}` is not looked at. By the token itself:
+    /// read [what that misses](super#lists-by-the-token-itself).
     pub fn revoked_token_sha256() -> Self {
         Self::keys("revoked:{token_sha256}")
     }
@@ -96,13 +100,15 @@ impl ForeignList {
         Self::keys("token:blacklist:{jti}").with_json_words()
     }
 
-    /// `token:family:{claim:fid}`, with a JSON document. One with a `revoked_at` means revoked, one without does not:
-    /// some programs keep what they know of live families under the same name. Tokens without `fid` are not listed.
+    /// `token:family:{claim:fid}`, with a JSON document. One with a `revoked_at` means revoked, one
+    /// without does not: some programs keep what they know of live families under the same name.
+    /// Tokens without `fid` are not listed.
     pub fn token_family_json() -> Self {
         Self::keys("token:family:{claim:fid}").with_json_flag("revoked_at").allow_missing_claims()
     }
 
-    /// The set `token:revoked_families`, of families by `{claim:fid}`. Tokens without `fid` are not listed.
+    /// The set `token:revoked_families`, of families by `{claim:fid}`. Tokens without `fid` are not
+    /// listed.
     pub fn revoked_families() -> Self {
         Self::set("token:revoked_families", "{claim:fid}").allow_missing_claims()
     }
@@ -110,8 +116,12 @@ impl ForeignList {
     // === What the entries mean ===
 
     /// Entries with one of these values mean revoked. Every value has to be named, here or by
-    /// [`with_live_values`](Self::with_live_values): one that is not is an error, and the fail mode decides.
-    pub fn with_revoked_values<T: Into<Box<str>>>(mut self, values: impl IntoIterator<Item = T>) -> Self {
+    /// [`with_live_values`](Self::with_live_values): one that is not is an error, and the fail mode
+    /// decides.
+    pub fn with_revoked_values<T: Into<Box<str>>>(
+        mut self,
+        values: impl IntoIterator<Item = T>,
+    ) -> Self {
         let named: Vec<_> = values.into_iter().map(Into::into).collect();
         if let Some(first) = named.first() {
             self.value.clone_from(first);
@@ -120,30 +130,36 @@ impl ForeignList {
         self
     }
 
-    /// Entries with one of these values mean nothing: `active`, in a key that is there for every token. See
-    /// [`with_revoked_values`](Self::with_revoked_values).
-    pub fn with_live_values<T: Into<Box<str>>>(mut self, values: impl IntoIterator<Item = T>) -> Self {
+    /// Entries with one of these values mean nothing: `active`, in a key that is there for every
+    /// token. See [`with_revoked_values`](Self::with_revoked_values).
+    pub fn with_live_values<T: Into<Box<str>>>(
+        mut self,
+        values: impl IntoIterator<Item = T>,
+    ) -> Self {
         self.values.get_or_insert_default().1 = values.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Entries are JSON documents whose `reason` and `user_id` become the reason of the refusal, cut to 200 characters
-    /// each and without control characters. Every entry means revoked, also one that is no JSON.
+    /// Entries are JSON documents whose `reason` and `user_id` become the reason of the refusal,
+    /// cut to 200 characters each and without control characters. Every entry means revoked, also
+    /// one that is no JSON.
     pub fn with_json_words(mut self) -> Self {
         (self.meaning, self.values) = (Meaning::Json { flag: None }, None);
         self
     }
 
-    /// As [`with_json_words`](Self::with_json_words), but only a document in which `flag` is there, and neither `null` nor
-    /// `false`, means revoked. An entry that is no JSON object is an error, and the fail mode decides.
+    /// As [`with_json_words`](Self::with_json_words), but only a document in which `flag` is there,
+    /// and neither `null` nor `false`, means revoked. An entry that is no JSON object is an error,
+    /// and the fail mode decides.
     pub fn with_json_flag(mut self, flag: impl Into<Box<str>>) -> Self {
         (self.meaning, self.values) = (Meaning::Json { flag: Some(flag.into()) }, None);
         self
     }
 
-    /// Through what kind of target a token is revoked that is found here: for counters and logs, and for which revocations
-    /// [are written](Self::with_writes). Default: tokens for `{jti}` and the placeholders of tokens, else what the last
-    /// claim of the template usually is, such as [`TargetKind::Family`] for `fid`.
+    /// Through what kind of target a token is revoked that is found here: for counters and logs,
+    /// and for which revocations [are written](Self::with_writes). Default: tokens for `{jti}` and
+    /// the placeholders of tokens, else what the last claim of the template usually is, such as
+    /// [`TargetKind::Family`] for `fid`.
     pub fn with_kind(mut self, kind: TargetKind) -> Self {
         self.kind = Some(kind);
         self
@@ -151,15 +167,16 @@ impl ForeignList {
 
     // === Whom it is about ===
 
-    /// Asks only about tokens of this issuer. Default: about all. With several issuers, name the one whose ids these are:
-    /// `alice` of another is someone else.
+    /// Asks only about tokens of this issuer. Default: about all. With several issuers, name the
+    /// one whose ids these are: `alice` of another is someone else.
     pub fn with_issuer(mut self, issuer: impl Into<Box<str>>) -> Self {
         self.issuer = Some(issuer.into());
         self
     }
 
-    /// Takes a token that lacks a claim of the template, or has it empty, as not listed. Default: it is an error, and the
-    /// fail mode decides, because nobody can say what such a token would be listed under.
+    /// Takes a token that lacks a claim of the template, or has it empty, as not listed. Default:
+    /// it is an error, and the fail mode decides, because nobody can say what such a token would be
+    /// listed under.
     ///
     /// # Security
     /// Tokens without the claim cannot be revoked through this list.
@@ -168,16 +185,18 @@ impl ForeignList {
         self
     }
 
-    /// Writes what is revoked by us to the list as well, so that the other program refuses it too. Default: only reads.
+    /// Writes what is revoked by us to the list as well, so that the other program refuses it too.
+    /// Default: only reads.
     ///
-    /// Our own record is written first. Then, for targets of the [kind](Self::with_kind) of the list that are revoked with
-    /// [`Extent::All`](crate::Extent::All): the entry, to expire with our record (in a set: never). What stands there
-    /// already is not written over, unless it is one of the [live values](Self::with_live_values). A reinstatement takes
-    /// the entry off again, if it is like those that are written.
+    /// Our own record is written first. Then, for targets of the [kind](Self::with_kind) of the
+    /// list that are revoked with [`Extent::All`](crate::Extent::All): the entry, to expire with
+    /// our record (in a set: never). What stands there already is not written over, unless it is
+    /// one of the [live values](Self::with_live_values). A reinstatement takes the entry off again,
+    /// if it is like those that are written.
     ///
     /// A list by the token itself is written where the token is at hand: in
-    /// [`revoke_raw_token`](crate::Revoker::revoke_raw_token), and in [`revoke_token`](crate::Revoker::revoke_token) of
-    /// the token of a request.
+    /// [`revoke_raw_token`](crate::Revoker::revoke_raw_token), and in
+    /// [`revoke_token`](crate::Revoker::revoke_token) of the token of a request.
     pub fn with_writes(mut self) -> Self {
         self.writes = Writes::Too;
         self
@@ -185,10 +204,12 @@ impl ForeignList {
 
     /// What is made of it.
     pub(crate) fn compile(&self) -> Result<List, ConfigError> {
-        let oops = |problem: &str| ConfigError::new("foreign_list", format!("`{}` {problem}", self.key));
+        let oops =
+            |problem: &str| ConfigError::new("foreign_list", format!("`{}` {problem}", self.key));
         let parse = |source: &str| {
-            Template::parse(source)
-                .map_err(|problem| ConfigError::new("foreign_list", format!("`{source}` {problem}")))
+            Template::parse(source).map_err(|problem| {
+                ConfigError::new("foreign_list", format!("`{source}` {problem}"))
+            })
         };
         let key = parse(&self.key)?;
         let member = self.member.as_deref().map(parse).transpose()?;
@@ -220,7 +241,11 @@ impl ForeignList {
             Meaning::Present | Meaning::Json { .. } => {}
         }
         let is_token = |field: &Field| field.kind() == TargetKind::Token;
-        let kind = self.kind.unwrap_or(if fields().any(is_token) { TargetKind::Token } else { last.kind() });
+        let kind = self.kind.unwrap_or(if fields().any(is_token) {
+            TargetKind::Token
+        } else {
+            last.kind()
+        });
         let needs = fields().map(Field::needs).max().unwrap_or_default();
         let name: Arc<str> = match &member {
             None => key.source().into(),
@@ -308,7 +333,11 @@ impl List {
                 format!("the token has no claim `{claim}`; see ForeignList::allow_missing_claims")
             }
             Unfit::Odd(claim, problem) => format!("the claim `{claim}` of the token {problem}"),
-            Unfit::NoText => "the token itself is not at hand: it came with the claims of an outer layer, or through a store that does not pass on RevocationStore::needs".into(),
+            Unfit::NoText => {
+                "the token itself is not at hand: it came with the claims of an outer \
+                layer, or through a store that does not pass on RevocationStore::needs"
+                    .into()
+            }
         };
         self.error(StoreErrorKind::InvalidInput, &problem)
     }
@@ -342,7 +371,8 @@ impl List {
             }
             Verdict::Odd => Err(self.error(
                 StoreErrorKind::Protocol,
-                "an entry holds what was not said to mean anything; see ForeignList::with_revoked_values and with_live_values",
+                "an entry holds what was not said to mean anything; see \
+                 ForeignList::with_revoked_values and with_live_values",
             )),
         }
     }
@@ -358,7 +388,8 @@ pub(crate) struct Lists {
 
 impl Lists {
     pub(crate) fn compile(lists: &[ForeignList]) -> Result<Self, ConfigError> {
-        let all = lists.iter().map(|list| list.compile().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        let all =
+            lists.iter().map(|list| list.compile().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
         let mut claims: Vec<_> = all.iter().flat_map(|list| list.claims.iter().cloned()).collect();
         claims.sort_unstable();
         claims.dedup();

@@ -1,7 +1,8 @@
 //! Lists of revoked tokens that another program keeps in the same Redis.
 //!
-//! Few services start from nothing: a FastAPI or Spring service already writes `token:blacklist:<jti>` on logout. A
-//! [`ForeignList`] makes the check look there too, and refuse what is listed, without a change of the other program:
+//! Few services start from nothing: a FastAPI or Spring service already writes
+//! `token:blacklist:<jti>` on logout. A [`ForeignList`] makes the check look there too, and refuse
+//! what is listed, without a change of the other program:
 //!
 //! ```no_run
 //! # async fn f() -> Result<(), Box<dyn std::error::Error>> {
@@ -35,58 +36,69 @@
 //! | `{token_sha256}`, `{token_sha256:base64url}` | the SHA-256 of it, in lower-case hexadecimal or in base64url without padding |
 //! | `{{` and `}}` | a brace |
 //!
-//! A value is filled in as it is: Redis keys are bytes, so no value can end a key or begin a command. One that is longer
-//! than 1024 bytes, or of another type, is an error. Where a template has two placeholders, mind that `a:b` and `c` give
-//! the same key as `a` and `b:c` if `:` stands between them; the other program has made it so.
+//! A value is filled in as it is: Redis keys are bytes, so no value can end a key or begin a
+//! command. One that is longer than 1024 bytes, or of another type, is an error. Where a template
+//! has two placeholders, mind that `a:b` and `c` give the same key as `a` and `b:c` if `:` stands
+//! between them; the other program has made it so.
 //!
 //! # How it is asked
-//! In the same round trip: one command for each list (`EXISTS`, `GET` or `SISMEMBER`) is sent together with the `MGET` for
-//! our own records, over the same connection, and any hit refuses. `MGET` would not do: it cannot ask a set, and to it a
-//! key of another type is not there. In a cluster each key is asked at the node that serves its slot, all at once. It has
-//! to be answered within [`with_check_timeout`](super::RedisStoreBuilder::with_check_timeout) too.
+//! In the same round trip: one command for each list (`EXISTS`, `GET` or `SISMEMBER`) is sent
+//! together with the `MGET` for our own records, over the same connection, and any hit refuses.
+//! `MGET` would not do: it cannot ask a set, and to it a key of another type is not there. In a
+//! cluster each key is asked at the node that serves its slot, all at once. It has to be answered
+//! within [`with_check_timeout`](super::RedisStoreBuilder::with_check_timeout) too.
 //!
-//! What another program has listed, [`Revoker::reinstate`](crate::Revoker::reinstate) does not undo.
+//! What another program has listed, [`Revoker::reinstate`](crate::Revoker::reinstate) does not
+//! undo.
 //!
 //! An error, such as `WRONGTYPE`, or a value that nobody said the meaning of, is no answer: the
-//! [fail mode](crate::FailMode) decides, unless something else says that the token is revoked. What is not listed any more
-//! is not revoked any more: when the key expires, the token lives again, if it still does.
+//! [fail mode](crate::FailMode) decides, unless something else says that the token is revoked. What
+//! is not listed any more is not revoked any more: when the key expires, the token lives again, if
+//! it still does.
 //!
-//! The user of the store needs the rights to do so: `~token:blacklist:* +exists +get +sismember`, for
-//! [`with_writes`](ForeignList::with_writes) also `+eval +evalsha +set +pttl +pexpire +del +sadd +srem`, and for an import
-//! `+info +scan +sscan +pttl`. If it may not read a list, it does not start.
+//! The user of the store needs the rights to do so: `~token:blacklist:* +exists +get +sismember`,
+//! for [`with_writes`](ForeignList::with_writes) also `+eval +evalsha +set +pttl +pexpire +del
+//! +sadd +srem`, and for an import `+info +scan +sscan +pttl`. If it may not read a list, it does
+//! not start.
 //!
 //! # Security
 //! - Nothing is asked about a token that was not verified.
-//! - The lists are as trustworthy as those who can write to this Redis: anyone who can write a key can refuse a token, and
-//!   anyone who can delete one can let it in again. Our own records do not depend on them.
-//! - Other programs do not tell when a list has lost entries. What is lost together with our own records, in the same
-//!   Redis, is [noticed](super::RedisStore#when-redis-has-lost-its-data); in a cluster, a node that keeps none of our
-//!   [shards](super::RedisStoreBuilder::with_shards) can lose its lists unnoticed.
+//! - The lists are as trustworthy as those who can write to this Redis: anyone who can write a key
+//!   can refuse a token, and anyone who can delete one can let it in again. Our own records do not
+//!   depend on them.
+//! - Other programs do not tell when a list has lost entries. What is lost together with our own
+//!   records, in the same Redis, is [noticed](super::RedisStore#when-redis-has-lost-its-data); in a
+//!   cluster, a node that keeps none of our [shards](super::RedisStoreBuilder::with_shards) can
+//!   lose its lists unnoticed.
 //!
 //! ## Lists by the token itself
-//! `{token}` and `{token_sha256}` know a token by its spelling, and some tokens can be spelt in two ways: of an ECDSA
-//! signature `(r, s)`, anyone can make `(r, −s)`, which is as valid. Whoever has a token that is listed once can present
-//! the other. No reader can catch that. What is revoked by *us* is known by its id, so the second spelling is refused
-//! too: [`with_writes`](ForeignList::with_writes) puts the entry of the other program *beside* our record, never in its
-//! place. With HMAC, EdDSA and RSA there is one spelling, as [`JwtVerifier`](crate::JwtVerifier) takes no lax base64.
+//! `{token}` and `{token_sha256}` know a token by its spelling, and some tokens can be spelt in two
+//! ways: of an ECDSA signature `(r, s)`, anyone can make `(r, −s)`, which is as valid. Whoever has
+//! a token that is listed once can present the other. No reader can catch that. What is revoked by
+//! *us* is known by its id, so the second spelling is refused too:
+//! [`with_writes`](ForeignList::with_writes) puts the entry of the other program *beside* our
+//! record, never in its place. With HMAC, EdDSA and RSA there is one spelling, as
+//! [`JwtVerifier`](crate::JwtVerifier) takes no lax base64.
 //!
-//! With `{token}`, the keys in Redis are the tokens themselves, and everyone who can list or log them can use them. Prefer
-//! the hash, prefer `{jti}` to both. Here they never appear in errors, logs or `Debug`; the token stays in memory with the
-//! [`Clearance`](crate::Clearance) of its request, and only if a list has such a placeholder.
+//! With `{token}`, the keys in Redis are the tokens themselves, and everyone who can list or log
+//! them can use them. Prefer the hash, prefer `{jti}` to both. Here they never appear in errors,
+//! logs or `Debug`; the token stays in memory with the [`Clearance`](crate::Clearance) of its
+//! request, and only if a list has such a placeholder.
 //!
-//! Behind [`UpstreamClaims`](crate::token::UpstreamClaims) the token is not seen, and such lists are errors.
+//! Behind [`UpstreamClaims`](crate::token::UpstreamClaims) the token is not seen, and such lists
+//! are errors.
 //!
 //! # With a mirror
-//! A [`Mirror`](crate::Mirror) follows our log, in which other programs do not write. It refuses to start on a store with
-//! foreign lists; use the store directly until they are gone.
+//! A [`Mirror`](crate::Mirror) follows our log, in which other programs do not write. It refuses to
+//! start on a store with foreign lists; use the store directly until they are gone.
 //!
 //! # Getting rid of it
-//! 1. Run both, with the list: from now on revocations by us and by the other program count. Let it go on writing, or let
-//!    this crate write for it: [`with_writes`](ForeignList::with_writes).
+//! 1. Run both, with the list: from now on revocations by us and by the other program count. Let it
+//!    go on writing, or let this crate write for it: [`with_writes`](ForeignList::with_writes).
 //! 2. When nothing but this crate revokes any more, take over what is still listed, once:
-//!    [`Revoker::import`](crate::Revoker::import) reads the keys and writes records of our own that last as long. Lists by
-//!    `{token_sha256}` cannot be taken over; wait for the lifetime of the longest token instead, then they say nothing
-//!    about any token.
+//!    [`Revoker::import`](crate::Revoker::import) reads the keys and writes records of our own that
+//!    last as long. Lists by `{token_sha256}` cannot be taken over; wait for the lifetime of the
+//!    longest token instead, then they say nothing about any token.
 //! 3. Remove `with_foreign_list`, and the keys may go.
 
 mod cluster;
@@ -117,7 +129,8 @@ use crate::verified::VerifiedToken;
 /// The foreign lists of a store.
 pub(crate) struct Foreign {
     pub(crate) lists: Lists,
-    /// In a cluster, the way to the nodes of their keys. Elsewhere everything is where our own records are.
+    /// In a cluster, the way to the nodes of their keys. Elsewhere everything is where our own
+    /// records are.
     pub(crate) nodes: Option<Nodes>,
 }
 
@@ -186,7 +199,8 @@ impl Inner {
         )
     }
 
-    /// Asks every list about nothing, so that a right that is missing shows at the start and not at the first request.
+    /// Asks every list about nothing, so that a right that is missing shows at the start and not at
+    /// the first request.
     pub(super) async fn try_lists(&self) -> Result<(), StoreError> {
         for list in self.foreign.iter().flat_map(|foreign| &foreign.lists.all) {
             let Ok(entry) = list.entry(|_| Ok("jwt-revocation-trial".into())) else { continue };
@@ -226,7 +240,8 @@ impl Inner {
         }
         let code = code(error);
         let is_code = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_uppercase());
-        let problem = if is_code { format!("redis answers {code}") } else { plain_words(error).to_owned() };
+        let problem =
+            if is_code { format!("redis answers {code}") } else { plain_words(error).to_owned() };
         list.error(error.kind(), &problem)
     }
 }

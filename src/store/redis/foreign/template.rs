@@ -79,9 +79,9 @@ impl Template {
             } else {
                 let named = brace.strip_prefix('{').and_then(|brace| brace.split_once('}'));
                 let Some((name, after)) = named else {
-                    return Err(
-                        "has a brace without its other half; write {{ or }} for a brace itself".into()
-                    );
+                    return Err("has a brace without its other half; write {{ or }} for a brace \
+                         itself"
+                        .into());
                 };
                 if !text.is_empty() {
                     parts.push(Part::Text(std::mem::take(&mut text).into()));
@@ -172,10 +172,14 @@ impl Field {
             "token_sha256" => Self::Digest(Encoding::Hex),
             "token_sha256:base64url" => Self::Digest(Encoding::Base64Url),
             _ => match name.strip_prefix("claim:") {
-                Some(claim) if !claim.is_empty() && !claim.contains('{') => Self::Claim(claim.into()),
+                Some(claim) if !claim.is_empty() && !claim.contains('{') => {
+                    Self::Claim(claim.into())
+                }
                 _ => {
                     return Err(format!(
-                        "has the placeholder {{{name}}}; those that exist are {{jti}}, {{sub}}, {{sid}}, {{claim:name}}, {{token}}, {{token_sha256}} and {{token_sha256:base64url}}"
+                        "has the placeholder {{{name}}}; those that exist are {{jti}}, {{sub}}, \
+                         {{sid}}, {{claim:name}}, {{token}}, {{token_sha256}} and \
+                         {{token_sha256:base64url}}"
                     ));
                 }
             },
@@ -242,7 +246,8 @@ impl<'t> Fillings<'t> {
         match self.claims.iter().find(|(known, _)| *known == name).map(|(_, value)| value) {
             None | Some(Value::Null) => Err(Unfit::Missing(name.into())),
             Some(Value::String(text)) if text.is_empty() => Err(Unfit::Missing(name.into())),
-            Some(Value::String(text)) if text.len() > MAX_ID_BYTES => odd("is longer than 1024 bytes"),
+            Some(Value::String(text)) if text.len() > MAX_ID_BYTES => odd("is longer than 1024 \
+                bytes"),
             Some(Value::String(text)) => Ok(Cow::Borrowed(text)),
             Some(Value::Number(number)) if number.is_u64() || number.is_i64() => {
                 Ok(number.to_string().into())

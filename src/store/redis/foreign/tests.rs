@@ -23,7 +23,9 @@ fn token(more: &Json) -> VerifiedToken {
     claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let profile = TokenProfile::new().without_claim_target("fid").without_claim_target("sid");
     let claims = claims.to_string();
-    profile.assert_verified(SignedClaims::new(claims.as_bytes()), Timestamp::from_secs(1500)).unwrap()
+    profile
+        .assert_verified(SignedClaims::new(claims.as_bytes()), Timestamp::from_secs(1500))
+        .unwrap()
 }
 
 fn entry(list: &ForeignList, token: &VerifiedToken) -> Result<Option<Entry>, StoreErrorKind> {
@@ -112,7 +114,8 @@ fn a_claim_that_makes_no_key_is_an_error_unless_it_may_be_missing() {
         assert!(entry(&lenient, &token(claims)) == Err(StoreErrorKind::InvalidInput), "{claims}");
     }
     let payload = br#"{"jti":"1","iat":1000,"exp":2000,"big":1e999}"#;
-    let read = TokenProfile::new().assert_verified(SignedClaims::new(payload), Timestamp::from_secs(1500));
+    let read =
+        TokenProfile::new().assert_verified(SignedClaims::new(payload), Timestamp::from_secs(1500));
     if let Ok(token) = read {
         let list = ForeignList::keys("{claim:big}").allow_missing_claims();
         assert!(entry(&list, &token) == Err(StoreErrorKind::InvalidInput));
@@ -131,7 +134,11 @@ fn the_token_is_kept_only_as_far_as_it_is_needed() {
         ("{token}", Needs::Text),
         ("{token}{token_sha256}", Needs::Text),
     ] {
-        assert_eq!(Lists::compile(&[ForeignList::keys(template)]).unwrap().needs(), needs, "{template}");
+        assert_eq!(
+            Lists::compile(&[ForeignList::keys(template)]).unwrap().needs(),
+            needs,
+            "{template}"
+        );
         assert_eq!(key(template, &bare).is_ok(), needs == Needs::Claims, "{template}");
         assert_eq!(key(template, &digest).is_ok(), needs <= Needs::Digest, "{template}");
         assert!(key(template, &whole).is_ok(), "{template}");
@@ -230,7 +237,10 @@ fn a_list_names_the_kind_that_its_placeholders_name() {
         assert_eq!(kind(ForeignList::keys(template)), expected, "{template}");
     }
     assert_eq!(kind(ForeignList::revoked_families()), TargetKind::Family);
-    assert_eq!(kind(ForeignList::keys("{claim:uti}").with_kind(TargetKind::Token)), TargetKind::Token);
+    assert_eq!(
+        kind(ForeignList::keys("{claim:uti}").with_kind(TargetKind::Token)),
+        TargetKind::Token
+    );
 }
 
 // === What is written ===

@@ -69,7 +69,8 @@ impl Lists {
                     Err(Unfit::Missing(_)) => {}
                     Err(Unfit::Odd(..) | Unfit::NoText) => tracing::warn!(
                         list = &*list.name,
-                        "a revocation was not written to a foreign list: what its key is made of is not at hand"
+                        "a revocation was not written to a foreign list: what its key is made of \
+                         is not at hand"
                     ),
                 }
             }
@@ -105,7 +106,8 @@ impl List {
             kind => kind,
         };
         let issuer = change.target.issuer_name();
-        // A list knows no "so far": all tokens of the target would be refused, also those of a login after it.
+        // A list knows no "so far": all tokens of the target would be refused, also those of a
+        // login after it.
         let is_all = matches!(change.action, Action::Revoke(Extent::All) | Action::Reinstate);
         // What was taken over from a list is in it, and has its own end there.
         let is_news = !matches!(change.origin, Origin::List);
@@ -185,8 +187,10 @@ impl Inner {
             (None, Deed::List { reason, user }) => {
                 let document = list.document(reason.as_deref(), user.as_deref(), at);
                 let millis = lifetime.as_millis().max(1).to_string();
-                let mut arguments = vec![Bytes::from_static(b"1"), key, document.into(), millis.into()];
-                arguments.extend(list.live_values().iter().map(|value| Bytes::from(value.to_string())));
+                let mut arguments =
+                    vec![Bytes::from_static(b"1"), key, document.into(), millis.into()];
+                arguments
+                    .extend(list.live_values().iter().map(|value| Bytes::from(value.to_string())));
                 self.send_to_list(slot, Command::Script(&LIST), arguments).await
             }
             (None, Deed::Unlist) => self.unlist(&list, slot, key).await,
@@ -194,14 +198,19 @@ impl Inner {
         result.map(drop).map_err(|error| in_force(&self.plain(&list, &error)))
     }
 
-    /// Takes an entry off if it could be one of ours. Between the two commands it can only become one that means the same.
+    /// Takes an entry off if it could be one of ours. Between the two commands it can only become
+    /// one that means the same.
     async fn unlist(&self, list: &List, slot: u16, key: Bytes) -> Result<Value, StoreError> {
         let found = self.send_to_list(slot, Command::Other("GET"), vec![key.clone()]).await?;
         let is_ours = match &list.meaning {
             Meaning::Present => found.as_bytes() == Some(list.value.as_bytes()),
             meaning => matches!(meaning.judge(&found), Verdict::Revoked(_)),
         };
-        if is_ours { self.send_to_list(slot, Command::Other("DEL"), vec![key]).await } else { Ok(found) }
+        if is_ours {
+            self.send_to_list(slot, Command::Other("DEL"), vec![key]).await
+        } else {
+            Ok(found)
+        }
     }
 
     async fn send_to_list(
@@ -214,7 +223,9 @@ impl Inner {
         match nodes {
             Some(nodes) => {
                 let seize = || nodes.seize(slot).inspect_err(|error| nodes.doubt(error));
-                self.send_over(seize, command, || (None, arguments.clone())).await.map(|sent| sent.reply)
+                self.send_over(seize, command, || (None, arguments.clone()))
+                    .await
+                    .map(|sent| sent.reply)
             }
             None => self.send(0, command, arguments).await.map(|(reply, _)| reply),
         }
@@ -223,5 +234,8 @@ impl Inner {
 
 /// The change itself was written; the list was not.
 fn in_force(error: &StoreError) -> StoreError {
-    StoreError::new(error.kind(), format!("the change is in force here, and may be repeated, but {error}"))
+    StoreError::new(
+        error.kind(),
+        format!("the change is in force here, and may be repeated, but {error}"),
+    )
 }

@@ -1,7 +1,9 @@
-//! Any order of questions, executions and answers, by several processes, with losses of data in between.
+//! Any order of questions, executions and answers, by several processes, with losses of data in
+//! between.
 //!
-//! Each question is asked, executed and answered in three steps, each at any time: what a process knew when it asked may
-//! be long out of date when redis gets to it, and the answer may arrive after many others.
+//! Each question is asked, executed and answered in three steps, each at any time: what a process
+//! knew when it asked may be long out of date when redis gets to it, and the answer may arrive
+//! after many others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +27,8 @@ struct Data {
     log: Vec<Written>,
     /// For each token, whether its record is there.
     records: [bool; TOKENS],
-    /// The former life, how far it is known to have come; and that of which all is there again, up to where.
+    /// The former life, how far it is known to have come; and that of which all is there again, up
+    /// to where.
     former: Option<(u64, u64)>,
     healed: Option<(u64, u64)>,
 }
@@ -103,7 +106,8 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let process = || Process { memory: Memory::new(1, Duration::from_secs(1)), told: Vec::new() };
+        let process =
+            || Process { memory: Memory::new(1, Duration::from_secs(1)), told: Vec::new() };
         Self {
             now: 1000,
             lives: 0,
@@ -144,15 +148,14 @@ impl World {
                 self.lose(self.saved.clone());
                 // As a keeper does with each new connection, before anything else is asked on it.
                 // A mirror finds the numbers of the log out of order.
-                if self
-                    .mirror
-                    .place
-                    .is_some_and(|place| !self.data.log.iter().any(|written| written.mark == place.mark))
-                {
+                if self.mirror.place.is_some_and(|place| {
+                    !self.data.log.iter().any(|written| written.mark == place.mark)
+                }) {
                     self.mirror.lose();
                 }
                 for process in &self.processes {
-                    let is_there = |mark: &EntryId| self.data.log.iter().any(|written| written.mark == *mark);
+                    let is_there =
+                        |mark: &EntryId| self.data.log.iter().any(|written| written.mark == *mark);
                     if let Some(known) = process.memory.recall(0)
                         && !known.marks().iter().all(is_there)
                     {
@@ -218,7 +221,8 @@ impl World {
             None => (true, known.is_some() || data.meta.is_some()),
             Some(life) => match known {
                 Some(known) if known.id != life.id => {
-                    let is_there = data.healed.is_some_and(|(id, seq)| id == known.id && known.reach <= seq);
+                    let is_there =
+                        data.healed.is_some_and(|(id, seq)| id == known.id && known.reach <= seq);
                     if !is_there {
                         if life.horizon < life.birth {
                             life.horizon = life.birth;
@@ -299,8 +303,8 @@ impl World {
         }
     }
 
-    /// Once nothing is under way and every steward has done what it was rung for, a process that knows nothing doubts
-    /// what those who remember doubt.
+    /// Once nothing is under way and every steward has done what it was rung for, a process that
+    /// knows nothing doubts what those who remember doubt.
     fn settle(&mut self) {
         self.questions.clear();
         for _ in 0..4 {
@@ -313,7 +317,9 @@ impl World {
         }
         let newcomer = Memory::new(1, Duration::from_secs(1));
         let value = self.data.life.map(|life| life.print());
-        let told = newcomer.judge(Via::Checks, 0, None, value.as_deref().map(str::as_bytes)).map(horizon_of);
+        let told = newcomer
+            .judge(Via::Checks, 0, None, value.as_deref().map(str::as_bytes))
+            .map(horizon_of);
         for process in &self.processes {
             if let Some(known) = process.memory.recall(0) {
                 assert_eq!(told.as_ref().ok(), Some(&known.doubt().horizon.as_millis()));
@@ -321,7 +327,11 @@ impl World {
             }
             for written in process.told.iter().filter(|written| written.token < TOKENS) {
                 let passes = told.as_ref().is_ok_and(|horizon| *horizon < written.mark.0);
-                assert!(self.data.records[written.token] || !passes, "a newcomer lets in {}", written.token);
+                assert!(
+                    self.data.records[written.token] || !passes,
+                    "a newcomer lets in {}",
+                    written.token
+                );
             }
         }
     }

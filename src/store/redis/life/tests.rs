@@ -7,7 +7,14 @@ fn ms(millis: u64) -> Timestamp {
 
 fn life(id: u64, birth: u64, horizon: u64, seq: u64) -> Life {
     let lifted = if horizon == 0 { 0 } else { horizon + 1000 };
-    Life { id, birth: ms(birth), horizon: ms(horizon), lifted: ms(lifted), seq, mark: EntryId(seq, 0) }
+    Life {
+        id,
+        birth: ms(birth),
+        horizon: ms(horizon),
+        lifted: ms(lifted),
+        seq,
+        mark: EntryId(seq, 0),
+    }
 }
 
 /// Asks as a check does: recalls, then reads.
@@ -124,7 +131,8 @@ fn another_life_with_a_horizon_is_believed_and_redis_is_told_how_far_the_former_
     assert_eq!(memory.recall(0).unwrap().for_script(), Told { id: 1, seq: 0, reach: 5 });
     assert_eq!(tell(&memory, life(2, 50, 50, 0)), 50);
     assert_eq!(told(&memory), (2, 0));
-    // Of a second one it is only said that there was one: what was in the first may not have been told yet.
+    // Of a second one it is only said that there was one: what was in the first may not have been
+    // told yet.
     let memory = Memory::new(1, Duration::from_secs(1));
     for (n, birth) in [(1, 10), (2, 50), (3, 90)] {
         read(&memory, Some(life(n, birth, birth, 5))).unwrap();
@@ -144,7 +152,8 @@ fn a_horizon_that_was_lifted_is_given_up_by_those_who_knew_of_it() {
     assert_eq!(read(&memory, Some(lifted(2, 50, 4))).map(horizon_of), Ok(0));
     assert!(!has_rung(&memory));
     // An answer from before that is read late.
-    let late = memory.learn(Via::Checks, 0, before.as_ref(), life(2, 50, 50, 3), None).map(horizon_of);
+    let late =
+        memory.learn(Via::Checks, 0, before.as_ref(), life(2, 50, 50, 3), None).map(horizon_of);
     assert_eq!(late.unwrap(), 50, "the records may have been read before they were written again");
     assert_eq!(read(&memory, Some(lifted(2, 50, 7))).map(horizon_of), Ok(0));
     // It is drawn again, for one who came late and knew more.
@@ -188,7 +197,8 @@ fn another_change_with_the_number_of_the_known_one_ends_the_life() {
 fn the_latest_change_of_each_connection_is_remembered() {
     let memory = Memory::new(1, Duration::from_secs(1));
     let at = |seq, mark| Life { mark: EntryId(mark, 0), ..life(1, 10, 0, seq) };
-    let hear = |via, life| memory.learn(via, 0, memory.recall(0).as_ref(), life, None).map(horizon_of);
+    let hear =
+        |via, life| memory.learn(via, 0, memory.recall(0).as_ref(), life, None).map(horizon_of);
     for via in [Via::Checks, Via::Writes, Via::Feed] {
         assert_eq!(hear(via, at(5, 50)).ok(), Some(0));
     }
@@ -251,7 +261,10 @@ fn an_answer_to_one_who_knew_nothing_takes_nothing_from_what_is_known() {
     // Then data is lost, and that question is the one that begins the next life.
     assert_eq!(read(&memory, Some(life(2, 50, 0, 0))).map(horizon_of), Ok(50));
     assert_eq!(
-        memory.learn(Via::Checks, 0, ignorant.as_ref(), life(2, 50, 0, 0), None).map(horizon_of).unwrap(),
+        memory
+            .learn(Via::Checks, 0, ignorant.as_ref(), life(2, 50, 0, 0), None)
+            .map(horizon_of)
+            .unwrap(),
         50
     );
     assert_eq!(told(&memory), (1, 0), "the others have not been told yet");
@@ -266,7 +279,10 @@ fn of_two_lives_that_cannot_be_told_apart_by_who_asked_the_later_is_believed() {
     read(&memory, Some(life(1, 10, 0, 5))).unwrap();
     let early = memory.recall(0);
     assert_eq!(
-        memory.learn(Via::Checks, 0, ignorant.as_ref(), life(2, 50, 0, 0), None).map(horizon_of).unwrap(),
+        memory
+            .learn(Via::Checks, 0, ignorant.as_ref(), life(2, 50, 0, 0), None)
+            .map(horizon_of)
+            .unwrap(),
         50
     );
     assert_eq!(told(&memory), (1, 0));

@@ -122,7 +122,9 @@ fn a_prefix_holds_nothing_that_keys_or_access_rules_would_misread() {
     for good in ["jwt-revocation", "a", "app:prod/eu_1.x"] {
         assert!(is_prefix(good), "{good}");
     }
-    for odd in ["", "a{b", "a}b", "a b", "a*", "a?", "[a]", "a\\b", "a\n", "a\0", "ä", &"x".repeat(65)] {
+    for odd in
+        ["", "a{b", "a}b", "a b", "a*", "a?", "[a]", "a\\b", "a\n", "a\0", "ä", &"x".repeat(65)]
+    {
         assert!(!is_prefix(odd), "{odd:?}");
     }
 }

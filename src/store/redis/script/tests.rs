@@ -40,7 +40,12 @@ fn sha1(data: &[u8]) -> String {
                 40..60 => ((b & c) | (b & d) | (c & d), 0x8f1b_bcdc),
                 _ => (b ^ c ^ d, 0xca62_c1d6_u32),
             };
-            let next = a.rotate_left(5).wrapping_add(f).wrapping_add(e).wrapping_add(k).wrapping_add(*word);
+            let next = a
+                .rotate_left(5)
+                .wrapping_add(f)
+                .wrapping_add(e)
+                .wrapping_add(k)
+                .wrapping_add(*word);
             (e, d, c, b, a) = (d, c, b.rotate_left(30), a, next);
         }
         for (sum, part) in state.iter_mut().zip([a, b, c, d, e]) {
@@ -73,8 +78,13 @@ fn timed(now: u64) -> String {
 
 /// Expiry runs on the clock of the server, so the histories play in its future.
 const START: u64 = 4_000_000_000_000;
-const CONTEXT: Context =
-    Context { new_life: 7, known: None, lift: None, span: Duration::from_secs(1000), log_length: 1000 };
+const CONTEXT: Context = Context {
+    new_life: 7,
+    known: None,
+    lift: None,
+    span: Duration::from_secs(1000),
+    log_length: 1000,
+};
 
 struct Lab {
     runtime: tokio::runtime::Runtime,
@@ -92,18 +102,33 @@ impl Lab {
         Self { runtime, wire, server, keys: Keys::new("lab", 1) }
     }
 
-    fn ask(&self, command: &'static str, arguments: Vec<Bytes>) -> Result<Value, crate::StoreError> {
+    fn ask(
+        &self,
+        command: &'static str,
+        arguments: Vec<Bytes>,
+    ) -> Result<Value, crate::StoreError> {
         let arguments = arguments.into_iter().map(Value::Bytes).collect();
         self.runtime.block_on(self.wire.ask(command, arguments, Duration::from_secs(10)))
     }
 
-    fn run(&self, now: u64, context: &Context, changes: &[&Revocation]) -> Result<Reply, crate::StoreError> {
+    fn run(
+        &self,
+        now: u64,
+        context: &Context,
+        changes: &[&Revocation],
+    ) -> Result<Reply, crate::StoreError> {
         self.send(now, arguments(&self.keys, 0, context, changes), changes.len())
     }
 
-    fn send(&self, now: u64, arguments: Vec<Bytes>, changes: usize) -> Result<Reply, crate::StoreError> {
+    fn send(
+        &self,
+        now: u64,
+        arguments: Vec<Bytes>,
+        changes: usize,
+    ) -> Result<Reply, crate::StoreError> {
         let script = Bytes::from(timed(now));
-        let Value::Array(parts) = self.ask("EVAL", std::iter::once(script).chain(arguments).collect())?
+        let Value::Array(parts) =
+            self.ask("EVAL", std::iter::once(script).chain(arguments).collect())?
         else {
             panic!("not an array");
         };
@@ -122,7 +147,9 @@ impl Lab {
 
     fn zset(&self, key: &Bytes) -> Vec<(Bytes, u64)> {
         let arguments = vec![key.clone(), "0".into(), "-1".into(), "WITHSCORES".into()];
-        let Value::Array(parts) = self.ask("ZRANGE", arguments).unwrap() else { panic!("not an array") };
+        let Value::Array(parts) = self.ask("ZRANGE", arguments).unwrap() else {
+            panic!("not an array")
+        };
         let parts: Vec<_> = parts.into_iter().map(|part| part.into_bytes().unwrap()).collect();
         parts
             .chunks(2)
@@ -158,7 +185,8 @@ prop_compose! {
         actor in words(),
         target in 0..3,
     ) -> Revocation {
-        let mut change = Revocation::new(Target::user(format!("user {target}")), Duration::from_millis(lifetime));
+        let mut change = Revocation::new(Target::user(format!("user \
+            {target}")), Duration::from_millis(lifetime));
         (change.action, change.reason, change.actor) = (action, reason, actor);
         change.until = Timestamp::from_millis(until);
         change
@@ -167,7 +195,8 @@ prop_compose! {
 
 /// What a mirror tells again: a record as it was, or less exactly.
 fn lost_fact() -> impl Strategy<Value = (i32, Fact)> {
-    let past = || prop_oneof![1 => Just(0), 2 => START - 40..START + 40].prop_map(Timestamp::from_millis);
+    let past =
+        || prop_oneof![1 => Just(0), 2 => START - 40..START + 40].prop_map(Timestamp::from_millis);
     let until = prop_oneof![time(), Just(FAR)].prop_map(Timestamp::from_millis);
     (0..3, past(), past(), past(), past(), until)
         .prop_filter("a record says something", |(_, all, _, cutoff_set, reinstated, _)| {
@@ -217,15 +246,17 @@ fn apply(change: &Revocation, before: Option<&Record>, now: u64) -> Change {
 fn the_script_does_what_apply_does() {
     redis_or_skip!();
     let lab = Lab::new();
-    let mut runner = TestRunner::new(Config { cases: 400, failure_persistence: None, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases: 400, failure_persistence: None, ..Config::default() });
     let result = runner.run(&history(), |history| {
         lab.clear();
         let mut model: std::collections::HashMap<Target, Record> = std::collections::HashMap::new();
         let mut seq = 0;
         for (now, changes) in &history {
             let sent: Vec<_> = changes.iter().collect();
-            let reply =
-                lab.run(*now, &CONTEXT, &sent).map_err(|error| TestCaseError::fail(error.to_string()))?;
+            let reply = lab
+                .run(*now, &CONTEXT, &sent)
+                .map_err(|error| TestCaseError::fail(error.to_string()))?;
             for (change, changed) in changes.iter().zip(&reply.changes) {
                 let before = model.get(&change.target);
                 let (outcome, record) = match apply(change, before, *now) {
@@ -259,18 +290,21 @@ fn what_is_told_again_is_joined_with_what_is_there() {
     redis_or_skip!();
     let lab = Lab::new();
     let step = || {
-        let change = prop::collection::vec(revocation(), 1..3).prop_map(|changes| (changes, Vec::new()));
+        let change =
+            prop::collection::vec(revocation(), 1..3).prop_map(|changes| (changes, Vec::new()));
         let told = prop::collection::vec(lost_fact(), 1..4).prop_map(|facts| (Vec::new(), facts));
         (time(), prop_oneof![change, told])
     };
-    let mut runner = TestRunner::new(Config { cases: 300, failure_persistence: None, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases: 300, failure_persistence: None, ..Config::default() });
     let result = runner.run(&prop::collection::vec(step(), 1..10), |history| {
         lab.clear();
         let mut model: std::collections::HashMap<Target, Record> = std::collections::HashMap::new();
         for (now, (changes, facts)) in &history {
             let facts: Vec<_> =
                 facts.iter().map(|(n, fact)| (Target::user(format!("user {n}")), *fact)).collect();
-            let named: Vec<_> = facts.iter().map(|(target, fact)| (target.fingerprint(), *fact)).collect();
+            let named: Vec<_> =
+                facts.iter().map(|(target, fact)| (target.fingerprint(), *fact)).collect();
             let changed: Vec<_> = changes.iter().collect();
             let arguments = if changes.is_empty() {
                 restoring(&lab.keys, 0, &CONTEXT, &named)
@@ -283,11 +317,19 @@ fn what_is_told_again_is_joined_with_what_is_there() {
             let mut outcomes = reply.changes.iter().map(|changed| changed.outcome);
             for change in changes {
                 let expected = apply(change, model.get(&change.target), *now);
-                prop_assert_eq!(outcomes.next(), Some(settle(&mut model, &change.target, expected)));
+                prop_assert_eq!(
+                    outcomes.next(),
+                    Some(settle(&mut model, &change.target, expected))
+                );
             }
             for (target, fact) in facts {
                 let expected = retold(&target, fact, model.get(&target), *now);
-                prop_assert_eq!(outcomes.next(), Some(settle(&mut model, &target, expected)), "{:?}", fact);
+                prop_assert_eq!(
+                    outcomes.next(),
+                    Some(settle(&mut model, &target, expected)),
+                    "{:?}",
+                    fact
+                );
             }
             for (target, record) in &model {
                 prop_assert_eq!(lab.record(target), Some(record.clone()));
@@ -298,7 +340,11 @@ fn what_is_told_again_is_joined_with_what_is_there() {
     result.unwrap();
 }
 
-fn settle(model: &mut std::collections::HashMap<Target, Record>, target: &Target, change: Change) -> Outcome {
+fn settle(
+    model: &mut std::collections::HashMap<Target, Record>,
+    target: &Target,
+    change: Change,
+) -> Outcome {
     match change {
         Change::Nothing(outcome) => outcome,
         Change::Write(outcome, record) => {
@@ -308,8 +354,8 @@ fn settle(model: &mut std::collections::HashMap<Target, Record>, target: &Target
     }
 }
 
-/// Every record that is in effect stands in the index under its class, every other one among the tombstones, but for
-/// those that may be forgotten.
+/// Every record that is in effect stands in the index under its class, every other one among the
+/// tombstones, but for those that may be forgotten.
 fn check_index(
     lab: &Lab,
     model: &std::collections::HashMap<Target, Record>,
@@ -354,7 +400,8 @@ fn every_key_expires_and_not_before_its_content() {
     for name in names {
         assert!(name.starts_with("lab:{0}:"), "{name}");
         let expires: u64 = lab.server.cli(&["PEXPIRETIME", &name]).parse().unwrap();
-        let least = if name.contains(":r:") { now + 60_000 } else { now + 400 * 24 * 60 * 60 * 1000 };
+        let least =
+            if name.contains(":r:") { now + 60_000 } else { now + 400 * 24 * 60 * 60 * 1000 };
         assert!(expires >= least, "{name} expires at {expires}");
     }
 }
@@ -391,7 +438,9 @@ fn the_log_tells_every_write_and_is_bounded() {
     let reply = lab.run(START, &CONTEXT, &[&change]).unwrap();
     assert_eq!((reply.life.id, reply.life.seq, reply.now.as_millis()), (7, 1, START));
     let arguments = ["lab:{0}:l", "-", "+"].map(Bytes::from).to_vec();
-    let Value::Array(entries) = lab.ask("XRANGE", arguments).unwrap() else { panic!("not an array") };
+    let Value::Array(entries) = lab.ask("XRANGE", arguments).unwrap() else {
+        panic!("not an array")
+    };
     let Value::Array(entry) = &entries[0] else { panic!("not an array") };
     assert_eq!(entry[0].as_str().unwrap(), reply.life.mark.to_string());
     let Value::Array(fields) = &entry[1] else { panic!("not an array") };
@@ -421,7 +470,8 @@ fn the_index_forgets_what_is_over() {
     redis_or_skip!();
     let lab = Lab::new();
     for n in 0..500 {
-        let change = Revocation::new(Target::user(format!("user {n}")), Duration::from_millis(1 + n));
+        let change =
+            Revocation::new(Target::user(format!("user {n}")), Duration::from_millis(1 + n));
         lab.run(START, &CONTEXT, &[&change]).unwrap();
     }
     for _ in 0..8 {
@@ -440,8 +490,10 @@ fn of_many_sessions_that_have_ended_each_commit_forgets_some() {
     lab.ask("ZADD", std::iter::once(members.clone()).chain(ended).collect()).unwrap();
     let mut left = 1000;
     for n in 0.. {
-        let (source, key, name) = (super::super::session::COMMIT.source, format!("d{n}"), format!("new {n}"));
-        let mut arguments: Vec<Bytes> = vec![source.into(), "2".into(), key.into(), members.clone()];
+        let (source, key, name) =
+            (super::super::session::COMMIT.source, format!("d{n}"), format!("new {n}"));
+        let mut arguments: Vec<Bytes> =
+            vec![source.into(), "2".into(), key.into(), members.clone()];
         let far = FAR.to_string();
         arguments.extend([Bytes::new(), "=x".into(), far.clone().into(), name.into(), far.into()]);
         lab.ask("EVAL", arguments).unwrap();

@@ -61,8 +61,13 @@ fn variables_and_fields_say_the_same_as_the_builder() {
     assert_eq!(format!("{:?}", fields.builder().unwrap()), expected);
     let default = format!("{:?}", RedisStore::builder().with_url(URL.1));
     assert_eq!(format!("{:?}", builder(&[URL]).unwrap()), default);
-    assert!(format!("{:?}", builder(&[URL, ("JWT_REDIS_START", "at-once")]).unwrap()).contains("AtOnce"));
-    assert!(format!("{:?}", builder(&[URL, ("JWT_REDIS_START", "anyway")]).unwrap()).contains("Anyway"));
+    assert!(
+        format!("{:?}", builder(&[URL, ("JWT_REDIS_START", "at-once")]).unwrap())
+            .contains("AtOnce")
+    );
+    assert!(
+        format!("{:?}", builder(&[URL, ("JWT_REDIS_START", "anyway")]).unwrap()).contains("Anyway")
+    );
 }
 
 #[test]
@@ -73,17 +78,34 @@ fn what_is_missing_or_wrong_is_named_with_a_remedy() {
     assert_names(&[URL, file], "REDIS_URL", "leave one of them out");
     assert_names(&[file], "REDIS_URL_FILE", "/nowhere/url, which cannot be read");
     assert_names(&[URL, ("JWT_REDIS_SHARDS", "65536")], "JWT_REDIS_SHARDS", "too large");
-    assert_names(&[URL, ("JWT_REDIS_CHECK_TIMEOUT", "5")], "JWT_REDIS_CHECK_TIMEOUT_MS", "is not set, but");
-    assert_names(&[URL, ("JWT_REDIS_WAIT_REPLICAS", "0")], "JWT_REDIS_WAIT_REPLICAS", "leave it out");
-    assert_names(&[URL, ("JWT_REDIS_WAIT_REPLICAS_MS", "9")], "JWT_REDIS_WAIT_REPLICAS_MS", "set it too");
+    assert_names(
+        &[URL, ("JWT_REDIS_CHECK_TIMEOUT", "5")],
+        "JWT_REDIS_CHECK_TIMEOUT_MS",
+        "is not set, but",
+    );
+    assert_names(
+        &[URL, ("JWT_REDIS_WAIT_REPLICAS", "0")],
+        "JWT_REDIS_WAIT_REPLICAS",
+        "leave it out",
+    );
+    assert_names(
+        &[URL, ("JWT_REDIS_WAIT_REPLICAS_MS", "9")],
+        "JWT_REDIS_WAIT_REPLICAS_MS",
+        "set it too",
+    );
     assert_names(&[URL, ("JWT_REDIS_START", "later")], "JWT_REDIS_START", "at-once");
     let start = [URL, ("JWT_REDIS_START", "anyway"), ("JWT_REDIS_START_LIMIT_SECS", "1")];
     assert_names(&start, "JWT_REDIS_START_LIMIT_SECS", "leave it out");
     assert_names(&[URL, ("REDIS_USERNAME", "app")], "REDIS_USERNAME", "set that too");
     let twice = [("REDIS_URL", "redis://:hunter2@x"), ("REDIS_PASSWORD", "hunter2")];
     assert_names(&twice, "REDIS_PASSWORD", "leave one of them out");
-    assert_names(&[("REDIS_URL", "127.0.0.1"), ("REDIS_PASSWORD", "hunter2")], "REDIS_URL", "no scheme");
-    let config: RedisConfig = serde_json::from_str(r#"{"start": "later", "url": "redis://x"}"#).unwrap();
+    assert_names(
+        &[("REDIS_URL", "127.0.0.1"), ("REDIS_PASSWORD", "hunter2")],
+        "REDIS_URL",
+        "no scheme",
+    );
+    let config: RedisConfig =
+        serde_json::from_str(r#"{"start": "later", "url": "redis://x"}"#).unwrap();
     assert_eq!(config.builder().unwrap_err().setting(), "start", "the name of the field");
     serde_json::from_str::<RedisConfig>(r#"{"timeout": 1}"#).unwrap_err();
 }
@@ -100,7 +122,8 @@ async fn what_the_builder_refuses_is_said_in_the_words_of_the_operator() {
         ("JWT_REDIS_MAX_TOKEN_LIFETIME_SECS", "0"),
         ("JWT_REDIS_LOG_LENGTH", "0"),
     ] {
-        let error = from(&[URL, (variable, value)]).unwrap().connect().await.unwrap_err().to_string();
+        let error =
+            from(&[URL, (variable, value)]).unwrap().connect().await.unwrap_err().to_string();
         assert!(error.starts_with(&format!("{variable}: ")), "{error}");
         assert!(!error.contains("hunter2"), "{error}");
     }
@@ -164,7 +187,10 @@ fn names_fields_and_documents_agree_and_no_setter_is_forgotten() {
         include_str!("../options.rs"),
         &[
             ("with_url", Setter::Field("url")),
-            ("with_config", Setter::InCode("takes a configuration of fred, which is a value of the program")),
+            (
+                "with_config",
+                Setter::InCode("takes a configuration of fred, which is a value of the program"),
+            ),
             ("with_prefix", Setter::Field("prefix")),
             ("with_shards", Setter::Field("shards")),
             ("with_check_timeout", Setter::Field("check_timeout_ms")),
@@ -180,7 +206,9 @@ fn names_fields_and_documents_agree_and_no_setter_is_forgotten() {
             ("with_start", Setter::Field("start")),
             (
                 "with_foreign_list",
-                Setter::InCode("describes what another program writes, which is no secret of a deployment"),
+                Setter::InCode(
+                    "describes what another program writes, which is no secret of a deployment",
+                ),
             ),
         ],
     );

@@ -79,9 +79,11 @@ fn public_keys_in_all_their_forms() {
     for kid in ["rsa", "p256", "ed", "oct"] {
         assert_eq!(VerificationKey::from_jwk(&jwk(kid).to_string()).unwrap().kid(), Some(kid));
     }
-    // A key that says `EdDSA` means just that; one that says `Ed25519`, or nothing, knows both names of it.
+    // A key that says `EdDSA` means just that; one that says `Ed25519`, or nothing, knows both
+    // names of it.
     for (alg, accepts) in [("EdDSA", [true, false]), ("Ed25519", [true, true])] {
-        let key = VerificationKey::from_jwk(&jwk_with("ed", "alg", json!(alg)).to_string()).unwrap();
+        let key =
+            VerificationKey::from_jwk(&jwk_with("ed", "alg", json!(alg)).to_string()).unwrap();
         assert_eq!(["EdDSA", "Ed25519"].map(|alg| key.is_for(alg)), accepts, "{alg}");
     }
 }
@@ -98,15 +100,33 @@ fn weak_and_wrong_keys_are_refused() {
     assert_refused(secret(RS256, 64), "is not for this kind of key");
     assert_refused(VerificationKey::from_secret(HS256, file!("rsa2048.pub.pem")), "is a PEM file");
     assert_refused(VerificationKey::from_rsa_pem(RS256, file!("rsa1024.pub.pem")), "has 1024 bits");
-    assert_refused(VerificationKey::from_rsa_pem(HS256, file!("rsa2048.pub.pem")), "is not for this kind");
+    assert_refused(
+        VerificationKey::from_rsa_pem(HS256, file!("rsa2048.pub.pem")),
+        "is not for this kind",
+    );
     assert_refused(VerificationKey::from_rsa_pem(RS256, file!("rsa2048.pem")), "is a private key");
-    assert_refused(VerificationKey::from_rsa_pem(RS256, file!("p256.pub.pem")), "is not an RSA key");
+    assert_refused(
+        VerificationKey::from_rsa_pem(RS256, file!("p256.pub.pem")),
+        "is not an RSA key",
+    );
     assert_refused(VerificationKey::from_rsa_pem(RS256, b"rsa"), "is not PEM");
     assert_refused(VerificationKey::from_rsa_der(RS256, b"rsa"), "is not an RSA public key");
-    assert_refused(VerificationKey::from_ec_pem(ES256, file!("p384.pub.pem")), "is not on the curve");
-    assert_refused(VerificationKey::from_ec_pem(ES384, file!("p521.pub.pem")), "is not on the curve");
-    assert_refused(VerificationKey::from_ec_pem(ES256, file!("ed25519.pub.pem")), "is not an EC public key");
-    assert_refused(VerificationKey::from_ec_pem(EdDSA, file!("p256.pub.pem")), "is not for this kind");
+    assert_refused(
+        VerificationKey::from_ec_pem(ES256, file!("p384.pub.pem")),
+        "is not on the curve",
+    );
+    assert_refused(
+        VerificationKey::from_ec_pem(ES384, file!("p521.pub.pem")),
+        "is not on the curve",
+    );
+    assert_refused(
+        VerificationKey::from_ec_pem(ES256, file!("ed25519.pub.pem")),
+        "is not an EC public key",
+    );
+    assert_refused(
+        VerificationKey::from_ec_pem(EdDSA, file!("p256.pub.pem")),
+        "is not for this kind",
+    );
     assert_refused(VerificationKey::from_ed_pem(file!("ed448.pub.pem")), "is not an Ed25519 key");
     assert_refused(VerificationKey::from_ed_der(&[7; 31]), "has 32 bytes");
     assert_refused(secret(HS256, 32).unwrap().with_kid(""), "kid");
@@ -130,7 +150,10 @@ fn points_off_the_curve_are_no_keys() {
     }
     let mut der = der::pem(file!("p384.pub.pem")).unwrap().1;
     *der.last_mut().unwrap() ^= 1;
-    assert_refused(VerificationKey::from_ec_der(Algorithm::ES384, &der), "is not a point on its curve");
+    assert_refused(
+        VerificationKey::from_ec_der(Algorithm::ES384, &der),
+        "is not a point on its curve",
+    );
 }
 
 /// For the neutral element as a key, R = O and s = 0 is a signature of everything: sB = R + kA.
@@ -145,7 +168,8 @@ fn a_key_for_which_anybody_can_sign_is_refused() {
     VerificationKey::from_ed_pem(file!("ed25519.pub.pem")).unwrap();
     let signature = URL_SAFE_NO_PAD.encode([neutral, [0; 32]].concat());
     let key = jsonwebtoken::DecodingKey::from_ed_der(&neutral);
-    let verify = |message: &[u8]| jsonwebtoken::crypto::verify(&signature, message, &key, Algorithm::EdDSA);
+    let verify =
+        |message: &[u8]| jsonwebtoken::crypto::verify(&signature, message, &key, Algorithm::EdDSA);
     #[cfg(feature = "aws_lc_rs")]
     assert!(verify(b"anything").unwrap() && verify(b"anything else").unwrap());
     #[cfg(not(feature = "aws_lc_rs"))]
@@ -180,7 +204,10 @@ fn a_strict_set_names_the_key_that_cannot_be_used() {
     for (key, part) in [
         (jwk_with("rsa", "use", json!("enc")), "`rsa` cannot be used: use: is not `sig`"),
         (jwk_with("rsa", "key_ops", json!(["encrypt"])), "`rsa` cannot be used: key_ops"),
-        (jwk_with("rsa", "alg", json!("RSA-OAEP")), "`rsa` cannot be used: alg: is not a supported"),
+        (
+            jwk_with("rsa", "alg", json!("RSA-OAEP")),
+            "`rsa` cannot be used: alg: is not a supported",
+        ),
         (jwk_with("rsa", "alg", json!("HS256")), "alg: is not for a key of this type"),
         (jwk_with("rsa", "alg", json!("none")), "alg: is not a supported"),
         (jwk_with("rsa", "d", json!("AA")), "is private"),
@@ -228,7 +255,10 @@ fn a_lenient_set_skips_what_cannot_be_used_and_tells() {
     assert_eq!(keys.keys()[0].algorithm(), Algorithm::RS256);
     assert_eq!(keys.skipped().len(), 4);
     assert!(keys.skipped()[2].to_string().contains("`oct` cannot be used: kty: is a secret"));
-    assert_refused(KeySet::from_jwk_set_lenient(&set(&[jwk("oct")])), "holds no key that can be used");
+    assert_refused(
+        KeySet::from_jwk_set_lenient(&set(&[jwk("oct")])),
+        "holds no key that can be used",
+    );
 }
 
 #[test]
@@ -249,7 +279,9 @@ fn a_verifier_wants_keys_that_can_be_told_apart() {
 fn errors_about_keys_do_not_quote_them() {
     let canary = "canary7canary7canary7canary7canary7canary7";
     for result in [
-        VerificationKey::from_jwk(&json!({"kty": "oct", "alg": "HS256", "k": [canary]}).to_string()),
+        VerificationKey::from_jwk(
+            &json!({"kty": "oct", "alg": "HS256", "k": [canary]}).to_string(),
+        ),
         VerificationKey::from_jwk(&json!({"kty": "oct", "k": canary}).to_string()),
         VerificationKey::from_jwk(&format!(r#"{{"kty":"oct","k":"{canary}""#)),
         VerificationKey::from_secret(Algorithm::HS512, canary.as_bytes()),

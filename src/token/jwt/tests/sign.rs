@@ -111,7 +111,10 @@ fn keys_that_cannot_sign_are_refused() {
     assert_refused(SigningKey::from_ec_pem(ES384, file!("p256.pem")), "is not on the curve");
     assert_refused(SigningKey::from_ec_pem(ES384, file!("p256.sec1.pem")), "key: ");
     assert_refused(SigningKey::from_ec_pem(ES256, file!("p521.pem")), "is not on the curve");
-    assert_refused(SigningKey::from_ec_pem(ES256, file!("ed25519.pem")), "is not an EC private key");
+    assert_refused(
+        SigningKey::from_ec_pem(ES256, file!("ed25519.pem")),
+        "is not an EC private key",
+    );
     assert_refused(SigningKey::from_ed_pem(file!("ed448.pem")), "is not an Ed25519 private key");
     assert_refused(SigningKey::from_ed_pem(file!("p256.pem")), "is not an Ed25519 private key");
     for (jwk, part) in [
@@ -137,9 +140,12 @@ fn der_is_written_as_it_is_read() {
         let der = der::write(der::OCTET_STRING, &[&content]);
         assert_eq!(der::Reader::new(&der).element(der::OCTET_STRING), Some(&*content), "{len}");
     }
-    for (number, der) in
-        [(&[][..], &[2, 1, 0][..]), (&[0, 0], &[2, 1, 0]), (&[0x80], &[2, 2, 0, 0x80]), (&[0, 1], &[2, 1, 1])]
-    {
+    for (number, der) in [
+        (&[][..], &[2, 1, 0][..]),
+        (&[0, 0], &[2, 1, 0]),
+        (&[0x80], &[2, 2, 0, 0x80]),
+        (&[0, 1], &[2, 1, 1]),
+    ] {
         assert_eq!(der::write_unsigned(number), der);
     }
 }

@@ -187,14 +187,15 @@ fn headers() {
     }
 }
 
-/// What nobody looks at is skipped without recursion: however deep it is, it takes no stack. A thread with less than any
-/// server gives to one would overflow.
+/// What nobody looks at is skipped without recursion: however deep it is, it takes no stack. A
+/// thread with less than any server gives to one would overflow.
 #[test]
 fn what_is_skipped_may_be_nested_as_deep_as_it_fits() {
     let nest = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     let header = format!(r#"{{"alg":"HS256","x":{}}}"#, nest(1500));
     let objects = format!("{}0{}", r#"{"a":"#.repeat(5000), "}".repeat(5000));
-    let claims = claims().to_string().replacen('{', &format!(r#"{{"x":{},"y":{objects},"#, nest(5000)), 1);
+    let claims =
+        claims().to_string().replacen('{', &format!(r#"{{"x":{},"y":{objects},"#, nest(5000)), 1);
     let token = sign(&header, &claims);
     assert!(token.len() > 50_000);
     // A claim that is looked at is read only as deep as `serde_json` reads anything.
@@ -212,7 +213,8 @@ fn what_is_skipped_may_be_nested_as_deep_as_it_fits() {
 #[test]
 fn shapes() {
     let good = good();
-    let [header, payload, signature]: [&str; 3] = good.split('.').collect::<Vec<_>>().try_into().unwrap();
+    let [header, payload, signature]: [&str; 3] =
+        good.split('.').collect::<Vec<_>>().try_into().unwrap();
     let with_claims = |claims: &str| sign(r#"{"alg":"HS256"}"#, claims);
     // The last character of a 32-byte signature has two bits that mean nothing.
     let last = signature.chars().last().unwrap();
@@ -233,7 +235,12 @@ fn shapes() {
         (format!(".{payload}.{signature}"), Malformed),
         // JWE, compact and JSON; JWS as JSON
         (format!("{header}.{payload}.{payload}.{payload}.{signature}"), Malformed),
-        (format!(r#"{{"payload":"{payload}","protected":"{header}","signature":"{signature}"}}"#), Malformed),
+        (
+            format!(
+                r#"{{"payload":"{payload}","protected":"{header}","signature":"{signature}"}}"#
+            ),
+            Malformed,
+        ),
         // Other spellings of the same bytes
         (format!("{good}="), Malformed),
         (format!("{header}=.{payload}.{signature}"), Malformed),
@@ -248,7 +255,10 @@ fn shapes() {
         (format!("{header}.{payload}.A"), BadSignature),
         (format!("{header}.{payload}.{}", &signature[..40]), BadSignature),
         (format!("{header}.{payload}.{signature}AAAA"), BadSignature),
-        (format!("{header}.{}.{signature}", encode(claims_with("sub", json!("mallory")))), BadSignature),
+        (
+            format!("{header}.{}.{signature}", encode(claims_with("sub", json!("mallory")))),
+            BadSignature,
+        ),
         (format!("{header}..{signature}"), BadSignature),
         // Claims that are signed and are none
         (with_claims(""), Malformed),
@@ -293,12 +303,16 @@ fn what_is_not_utf8_is_not_json() {
                 .map(|byte| if *byte == b'j' { 0xff } else { *byte })
                 .collect::<Vec<_>>(),
         ),
-        (b"{\"alg\":\"HS256\"}", &[&b"{\"x\":\"\xff\","[..], &claims().to_string().as_bytes()[1..]].concat()),
+        (
+            b"{\"alg\":\"HS256\"}",
+            &[&b"{\"x\":\"\xff\","[..], &claims().to_string().as_bytes()[1..]].concat(),
+        ),
     ] {
         let input = format!("{}.{}", encode(header), encode(payload));
         secret_key();
         let key = EncodingKey::from_secret(SECRET);
-        let signature = jsonwebtoken::crypto::sign(input.as_bytes(), &key, Algorithm::HS256).unwrap();
+        let signature =
+            jsonwebtoken::crypto::sign(input.as_bytes(), &key, Algorithm::HS256).unwrap();
         assert_refused(&verifier(), &format!("{input}.{signature}"), Malformed);
     }
 }
@@ -365,7 +379,9 @@ fn claims_that_lie_about_their_type() {
 #[test]
 fn ids_of_any_form_are_kept_apart() {
     let verify = |jti: &str| {
-        let token = verifier().verify(&sign(r#"{"alg":"HS256"}"#, &claims_with("jti", json!(jti)))).unwrap();
+        let token = verifier()
+            .verify(&sign(r#"{"alg":"HS256"}"#, &claims_with("jti", json!(jti))))
+            .unwrap();
         *token.targets()[0].fingerprint()
     };
     let ids = ["a", "A", "a\0", "a\n", "{a}", "a ", "ä", "a\u{308}", &"x".repeat(1024)];
@@ -411,14 +427,22 @@ fn the_header_names_the_key_and_the_key_its_algorithm() {
         assert_refused(&several, &sign(header, &claims), kind);
     }
     // The public key as the secret of an HMAC: everyone could sign.
-    let confused =
-        sign_with(&EncodingKey::from_secret(rsa), Algorithm::HS256, r#"{"alg":"HS256","kid":"r"}"#, &claims);
+    let confused = sign_with(
+        &EncodingKey::from_secret(rsa),
+        Algorithm::HS256,
+        r#"{"alg":"HS256","kid":"r"}"#,
+        &claims,
+    );
     assert_refused(&several, &confused, WrongAlgorithm);
 
     // One key: a token need not name it, but must not name another.
     let one = verifier_of([secret_key().with_kid("a").unwrap()]);
     let token = one.verify(&sign(r#"{"alg":"HS256"}"#, &claims)).unwrap();
-    assert_eq!(token.target(TargetKind::Key).unwrap().id(), "a", "revocable by its key all the same");
+    assert_eq!(
+        token.target(TargetKind::Key).unwrap().id(),
+        "a",
+        "revocable by its key all the same"
+    );
     assert_refused(&one, &sign(r#"{"alg":"HS256","kid":"b"}"#, &claims), UnknownKey);
 }
 
@@ -429,7 +453,9 @@ fn types_can_be_narrowed_but_not_to_those_of_other_purposes() {
     strict().verify(&with_type(r#"{"alg":"HS256","typ":"at+jwt"}"#)).unwrap();
     assert_refused(&strict(), &with_type(r#"{"alg":"HS256","typ":"JWT"}"#), WrongType);
     assert_refused(&strict(), &with_type(r#"{"alg":"HS256"}"#), WrongType);
-    for types in [&["at+jwt", "Application/LOGOUT+jwt"][..], &["dpop+jwt"], &[""], &["application/"], &[]] {
+    for types in
+        [&["at+jwt", "Application/LOGOUT+jwt"][..], &["dpop+jwt"], &[""], &["application/"], &[]]
+    {
         assert_eq!(verifier().with_types(types).unwrap_err().setting(), "types", "{types:?}");
     }
 }
@@ -465,15 +491,16 @@ fn the_clock_is_the_one_given() {
 fn a_second_spelling_of_an_ecdsa_signature_has_the_same_targets() {
     /// The order of P-256.
     const N: [u8; 32] = [
-        0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
-        0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+        0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc,
+        0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
     ];
     let public = include_bytes!("../../../../tests/keys/p256.pub.pem");
     let private = pem(include_bytes!("../../../../tests/keys/p256.pem"), EncodingKey::from_ec_der);
     let key = VerificationKey::from_ec_pem(Algorithm::ES256, public).unwrap();
     let profile = TokenProfile::new().with_missing_id(MissingId::SigningInput);
-    let verifier =
-        JwtVerifier::new([key], profile).unwrap().with_clock(ManualClock::new(Timestamp::from_secs(NOW)));
+    let verifier = JwtVerifier::new([key], profile)
+        .unwrap()
+        .with_clock(ManualClock::new(Timestamp::from_secs(NOW)));
     for claims in [claims().to_string(), claims_without("jti")] {
         let token = sign_with(&private, Algorithm::ES256, r#"{"alg":"ES256"}"#, &claims);
         let (input, signature) = token.rsplit_once('.').unwrap();

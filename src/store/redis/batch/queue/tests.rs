@@ -1,5 +1,5 @@
-//! Every order in which checks come, go and are answered. The clerk is polled by hand, and only when it was woken: one
-//! lost wake-up, and somebody waits for ever.
+//! Every order in which checks come, go and are answered. The clerk is polled by hand, and only
+//! when it was woken: one lost wake-up, and somebody waits for ever.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -168,8 +168,11 @@ impl World {
 }
 
 fn with_paused_time(test: impl AsyncFnOnce()) {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
     runtime.block_on(test());
 }
 
@@ -248,7 +251,10 @@ fn a_check_joins_no_batch_that_has_been_sent() {
         world.ask();
         world.step(Step::Return(0)).await;
         world.poll_while_woken();
-        assert!(world.waiting[1].1.try_recv().is_err(), "answered from a batch that was sent before");
+        assert!(
+            world.waiting[1].1.try_recv().is_err(),
+            "answered from a batch that was sent before"
+        );
         assert_eq!(batches(&world), [[1]]);
     });
 }
@@ -320,7 +326,9 @@ async fn nobody_is_forgotten_on_threads() {
         }
 
         fn send(&mut self, batch: Vec<Ask>) -> Option<Self::Trip> {
-            Some(async move { tokio::spawn(async move { batch }).await.unwrap_or_default() }.boxed())
+            Some(
+                async move { tokio::spawn(async move { batch }).await.unwrap_or_default() }.boxed(),
+            )
         }
 
         fn hand_out(&mut self, reply: Vec<Ask>) {

@@ -15,8 +15,14 @@ fn the_first_start_has_no_horizon_and_the_second_finds_it() {
     redis_or_skip!();
     let lab = Lab::new();
     let first = lab.run(START, &CONTEXT, &[]).unwrap().life;
-    let expected =
-        Life { id: 7, birth: at(START), horizon: at(0), lifted: at(0), seq: 0, mark: EntryId::default() };
+    let expected = Life {
+        id: 7,
+        birth: at(START),
+        horizon: at(0),
+        lifted: at(0),
+        seq: 0,
+        mark: EntryId::default(),
+    };
     assert_eq!(first, expected);
     let second = lab.run(START + 5, &Context { new_life: 9, ..CONTEXT }, &[]).unwrap().life;
     assert_eq!(second, first);
@@ -69,7 +75,11 @@ fn an_evicted_life_or_meta_is_a_loss_even_for_newcomers() {
 }
 
 fn lifting(former: u64, seq: u64, epoch: u64, horizon: u64) -> Context {
-    Context { new_life: 9, lift: Some(Lift { former, seq, epoch, horizon: at(horizon) }), ..CONTEXT }
+    Context {
+        new_life: 9,
+        lift: Some(Lift { former, seq, epoch, horizon: at(horizon) }),
+        ..CONTEXT
+    }
 }
 
 /// A life 8 with a horizon, in which a process has said that it knew three changes of the life 7.
@@ -100,7 +110,11 @@ fn a_horizon_is_lifted_by_one_who_knew_as_much_as_all_others() {
     let life = lab.run(START + 4, &lifting(7, 5, 8, START), &[]).unwrap().life;
     assert_eq!((life.horizon, life.lifted, life.seq), (at(0), at(START + 4), 1));
     assert!(life.is_lifted_since(&before) && !before.is_lifted_since(&life));
-    assert_eq!(lab.server.cli(&["XLEN", "lab:{0}:l"]), "1", "those who follow the log miss no number");
+    assert_eq!(
+        lab.server.cli(&["XLEN", "lab:{0}:l"]),
+        "1",
+        "those who follow the log miss no number"
+    );
     // Twice is as good as once.
     assert_eq!(lab.run(START + 5, &lifting(7, 5, 8, START), &[]).unwrap().life, life);
     let change = Revocation::new(Target::user("alice"), Duration::from_secs(60));
@@ -111,7 +125,8 @@ fn a_horizon_is_lifted_by_one_who_knew_as_much_as_all_others() {
 #[test]
 fn one_who_comes_late_draws_the_horizon_again_if_it_knows_more() {
     redis_or_skip!();
-    let attempt = |lab: &Lab| lab.run(START + 4, &lifting(7, 3, 8, START), &[]).unwrap().life.horizon;
+    let attempt =
+        |lab: &Lab| lab.run(START + 4, &lifting(7, 3, 8, START), &[]).unwrap().life.horizon;
     let lab = after_a_loss();
     assert_eq!(attempt(&lab), at(0));
     for (id, seq, horizon) in [(7, 3, 0), (7, 1, 0), (8, 1, 0), (7, 4, START)] {
