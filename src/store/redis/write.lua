@@ -33,14 +33,16 @@ local value, known, span = redis.call('GET', KEYS[1]), ARGV[4], tonumber(ARGV[6]
 local known_to = tonumber(ARGV[9])
 former, healed, reach, healed_to = former or '', healed or '', tonumber(reach or 0), tonumber(healed_to or 0)
 local life, birth, horizon, lifted, seq, mark
-local is_new, lost = not value, false
+local is_new, lost, is_drawn = not value, false, false
 if value then
   life, birth, horizon, lifted, seq, mark = string.match(value, '^1 (%x+) (%d+) (%d+) (%d+) (%d+) (%d+%-%d+)$')
   if not life then return redis.error_reply('UNREADABLE the life of the shard') end
   birth, horizon, lifted, seq = tonumber(birth), tonumber(horizon), tonumber(lifted), tonumber(seq)
   if known ~= '' and known ~= life then
     if not (known == healed and known_to <= healed_to) then
-      if horizon < birth then horizon, lifted = birth, math.max(lifted, birth + span) end
+      if horizon < birth then
+        horizon, lifted, is_drawn = birth, math.max(lifted, birth + span), true
+      end
       if former == '' or former == known then former, reach = known, math.max(reach, known_to) else reach = FAR end
     end
   elseif (known ~= '' and seq < tonumber(ARGV[5])) or (seq > 0 and not meta_life) then
@@ -57,8 +59,11 @@ if is_new then
   if known ~= '' then former, reach = known, known_to else former, reach = meta_life or '', 0 end
 end
 
--- With a number and an entry in the log, so that all learn of it who know of an earlier one.
-local is_lift = ARGV[10] ~= '' and not is_new and former == ARGV[10] and reach <= tonumber(ARGV[11])
+-- A horizon that is drawn in a life, or lifted, has a number and an entry in the log. So all learn
+-- of it who know of an earlier one, and nobody who has not heard of it can vouch for this life.
+if is_drawn then seq = seq + 1 end
+local is_lift = ARGV[10] ~= '' and not (is_new or is_drawn)
+  and former == ARGV[10] and reach <= tonumber(ARGV[11])
   and horizon > 0 and horizon == tonumber(ARGV[12]) and life == ARGV[13]
 if is_lift then
   horizon, lifted, seq = 0, now, seq + 1
@@ -172,7 +177,7 @@ end
 -- === The writes. The records come last: a change that is in force is known to all who follow the log. ===
 
 redis.call('HSET', KEYS[2], 'layout', ARGV[1], 'shards', ARGV[2])
-if is_lift then
+if is_lift or is_drawn then
   local nobody = string.rep('\0', 16)
   mark = redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[8], '*', 's', int(seq), 'e', life, 'f', nobody, 'n', '0 0 0 0 0')
 end
