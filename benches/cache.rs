@@ -28,7 +28,7 @@ fn first_sight(c: &mut Criterion) {
         let token = keys.token(1);
         let validation = keys.validation();
         group.bench_function("signature alone", |b| {
-            b.iter(|| keys.check_signature(black_box(&token)))
+            b.iter(|| keys.check_signature(black_box(&token)));
         });
         group.bench_function("jsonwebtoken::decode", |b| {
             b.iter(|| keys.decode(black_box(&token), &validation));

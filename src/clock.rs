@@ -46,18 +46,18 @@ impl Timestamp {
 
     /// This point, `duration` later.
     #[must_use]
-    pub fn plus(self, duration: Duration) -> Self {
+    pub fn saturating_add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(millis(duration)))
     }
 
     /// This point, `duration` earlier, not before the epoch.
     #[must_use]
-    pub fn minus(self, duration: Duration) -> Self {
+    pub fn saturating_sub(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(millis(duration)))
     }
 
     /// How long after `earlier` this is; zero if it is not.
-    pub fn since(self, earlier: Self) -> Duration {
+    pub fn saturating_duration_since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
@@ -145,7 +145,7 @@ impl ManualClock {
 
     /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
-        self.set(self.now().plus(by));
+        self.set(self.now().saturating_add(by));
     }
 
     /// Sets the clock; also back, as real clocks do.
@@ -167,9 +167,15 @@ mod tests {
 
     #[test]
     fn arithmetic_saturates_at_both_ends() {
-        assert_eq!(Timestamp::from_secs(u64::MAX).plus(Duration::MAX), Timestamp(u64::MAX));
-        assert_eq!(Timestamp::from_secs(1).minus(Duration::from_secs(2)), Timestamp::ZERO);
-        assert_eq!(Timestamp::ZERO.since(Timestamp::from_secs(1)), Duration::ZERO);
+        assert_eq!(
+            Timestamp::from_secs(u64::MAX).saturating_add(Duration::MAX),
+            Timestamp(u64::MAX)
+        );
+        assert_eq!(Timestamp::from_secs(1).saturating_sub(Duration::from_secs(2)), Timestamp::ZERO);
+        assert_eq!(
+            Timestamp::ZERO.saturating_duration_since(Timestamp::from_secs(1)),
+            Duration::ZERO
+        );
     }
 
     #[test]
@@ -177,7 +183,10 @@ mod tests {
         let before = SystemClock.now();
         let coarse = CoarseClock.now();
         let after = SystemClock.now();
-        assert!(before.since(coarse) <= Duration::from_secs(1), "{coarse} is far behind {before}");
+        assert!(
+            before.saturating_duration_since(coarse) <= Duration::from_secs(1),
+            "{coarse} is far behind {before}"
+        );
         assert!(coarse <= after, "{coarse} is later than {after}");
     }
 

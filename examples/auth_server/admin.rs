@@ -64,7 +64,7 @@ async fn revoke(State(app): State<App>, body: Bytes) -> Result<StatusCode, Probl
     if let Some(exp) = expires_at {
         // No token that is accepted is over later than this: it may say that it was issued by the
         // leeway from now.
-        let last = SystemClock::default().now().plus(app.max_token_lifetime + MAX_LEEWAY);
+        let last = SystemClock::default().now().saturating_add(app.max_token_lifetime + MAX_LEEWAY);
         request = request.until(seconds(exp).min(last));
     }
     within(app.limit, async { Ok(request.await?) }).await?;

@@ -103,7 +103,7 @@ impl Vars<'_> {
         for word in &words {
             match word.split_once('=') {
                 Some((one, other)) if !one.is_empty() && !other.is_empty() => {
-                    pairs.push((one, other))
+                    pairs.push((one, other));
                 }
                 _ => {
                     return Err(ConfigError::new(

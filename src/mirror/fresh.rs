@@ -67,7 +67,8 @@ impl Freshness {
 
     /// Publishes the oldest of the proofs of all shards.
     pub(super) fn prove(&self, oldest: Moment) {
-        let wall_end = oldest.wall.plus(self.limit).plus(WALL_SLACK).as_millis();
+        let wall_end =
+            oldest.wall.saturating_add(self.limit).saturating_add(WALL_SLACK).as_millis();
         self.wall_end.store(wall_end, Ordering::Relaxed);
         self.mono_end.store(self.nanos(oldest.mono + self.limit), Ordering::Release);
     }
@@ -80,9 +81,12 @@ impl Freshness {
     /// How old the proof is: what the mirror says was so at most this long ago.
     pub(super) fn age(&self, proof: Moment) -> Duration {
         let now = self.now();
-        now.mono
-            .saturating_duration_since(proof.mono)
-            .max(now.wall.since(proof.wall).checked_sub(WALL_SLACK).unwrap_or_default())
+        now.mono.saturating_duration_since(proof.mono).max(
+            now.wall
+                .saturating_duration_since(proof.wall)
+                .checked_sub(WALL_SLACK)
+                .unwrap_or_default(),
+        )
     }
 
     fn nanos(&self, at: Instant) -> u64 {

@@ -173,7 +173,7 @@ impl Mirror {
     /// log.
     ///
     /// # Errors
-    /// [`StoreError`] of kind [`StoreErrorKind::Amnesia`] if the store has begun another life
+    /// [`StoreError`] of kind [`StoreErrorKind::DataLoss`] if the store has begun another life
     /// since, in which the write may not exist.
     pub async fn wait_for(&self, fence: Fence) -> Result<(), StoreError> {
         let asked = self.handle.shared.freshness.now();
@@ -188,7 +188,7 @@ impl Mirror {
         match reached.ok().and_then(|status| status.has_applied(&fence)) {
             Some(true) => Ok(()),
             _ => Err(StoreError::new(
-                StoreErrorKind::Amnesia,
+                StoreErrorKind::DataLoss,
                 "the write belongs to another life of the store than the one that is mirrored",
             )),
         }
@@ -270,15 +270,16 @@ fn told(change: &Revocation, receipt: &Receipt) -> Option<(Fingerprint, Fact)> {
         return None;
     }
     let at = receipt.at;
-    let mut fact = Fact { until: change.until.max(at.plus(change.lifetime)), ..Fact::default() };
+    let mut fact =
+        Fact { until: change.until.max(at.saturating_add(change.lifetime)), ..Fact::default() };
     match change.action {
         Action::Revoke(Extent::All) => fact.all = at,
         Action::Revoke(Extent::IssuedSoFar) => {
-            fact.cutoff = receipt.reissue_at?.minus(Duration::from_millis(1));
+            fact.cutoff = receipt.reissue_at?.saturating_sub(Duration::from_millis(1));
             fact.cutoff_set = at;
         }
         Action::Revoke(Extent::IssuedUntil(cutoff)) => {
-            (fact.cutoff, fact.cutoff_set) = (cutoff, at)
+            (fact.cutoff, fact.cutoff_set) = (cutoff, at);
         }
         // Nothing was in effect, so nothing was written; what is revoked next may be dated earlier,
         // if the clock is set back.

@@ -105,7 +105,7 @@ pub(super) async fn ended(shared: Arc<Shared>, token: Arc<VerifiedToken>) -> End
         if let Some(by) = waiter.shared.find_revoked(&waiter.token) {
             return Ended::Revoked(by);
         }
-        let left = waiter.token.expires_at().since(waiter.shared.clock.now());
+        let left = waiter.token.expires_at().saturating_duration_since(waiter.shared.clock.now());
         if left.is_zero() {
             return Ended::Expired;
         }

@@ -120,7 +120,7 @@ impl Revocation {
                 self.until = NEVER;
             }
             Action::Revoke(Extent::IssuedUntil(cutoff)) => {
-                self.until = self.until.max(cutoff.plus(self.lifetime)).min(NEVER);
+                self.until = self.until.max(cutoff.saturating_add(self.lifetime)).min(NEVER);
             }
             _ => {}
         }
@@ -137,7 +137,7 @@ impl Revocation {
         let until = if self.lifetime.is_zero() {
             self.until
         } else {
-            self.until.max(now.plus(self.lifetime))
+            self.until.max(now.saturating_add(self.lifetime))
         };
         if until <= now {
             return Change::Nothing(Outcome::AlreadyExpired);
@@ -148,7 +148,9 @@ impl Revocation {
         }
         let floor = before.map_or(Timestamp::ZERO, |record| match self.action {
             Action::Revoke(_) => record.reinstated,
-            Action::Reinstate => record.all.max(record.cutoff_set).plus(Duration::from_millis(1)),
+            Action::Reinstate => {
+                record.all.max(record.cutoff_set).saturating_add(Duration::from_millis(1))
+            }
         });
         let at = now.max(floor);
         let mut record = Record::blank(Note {
@@ -167,7 +169,7 @@ impl Revocation {
                 (record.cutoff, record.cutoff_set) = (last.map_or(now, |last| now.max(last)), at);
             }
             Action::Revoke(Extent::IssuedUntil(cutoff)) => {
-                (record.cutoff, record.cutoff_set) = (cutoff, at)
+                (record.cutoff, record.cutoff_set) = (cutoff, at);
             }
             Action::Reinstate => record.reinstated = at,
         }

@@ -109,7 +109,7 @@ impl Record {
     /// The first `iat` that the cutoff does not cover, a millisecond after it: stamp new tokens
     /// with this or later.
     pub fn reissue_at(&self) -> Option<Timestamp> {
-        self.cutoff().map(|cutoff| cutoff.plus(Duration::from_millis(1)))
+        self.cutoff().map(|cutoff| cutoff.saturating_add(Duration::from_millis(1)))
     }
 
     /// The target of this record.

@@ -83,7 +83,7 @@ pub enum ConfirmError {
     Unknown {
         /// The confirmation of the store.
         receipt: Receipt,
-        /// Why. If its kind is [`StoreErrorKind::Amnesia`], the write may be lost and should be
+        /// Why. If its kind is [`StoreErrorKind::DataLoss`], the write may be lost and should be
         /// repeated.
         error: StoreError,
     },
@@ -134,7 +134,7 @@ async fn wait_for_mirrors(
                 return Ok(Confirmed { receipt, mirrors });
             }
             // It does not get better by waiting.
-            Err(error) if error.kind() == StoreErrorKind::Amnesia || !error.may_be_repeated() => {
+            Err(error) if error.kind() == StoreErrorKind::DataLoss || !error.may_be_repeated() => {
                 break;
             }
             _ => {}

@@ -211,7 +211,8 @@ impl Import {
         change.action = Action::Revoke(Extent::All);
         change.origin = Origin::List;
         if let Some(expires_in) = found.expires_in {
-            change.until = TokenProfile::forget_token_at(SystemClock.now().plus(expires_in));
+            change.until =
+                TokenProfile::forget_token_at(SystemClock.now().saturating_add(expires_in));
             change.lifetime = Duration::ZERO;
         }
         change.reason =

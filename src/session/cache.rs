@@ -165,7 +165,7 @@ impl<T> Inner<T> {
 impl<T> Loaded<T> {
     fn is_fresh(&self, now: Timestamp, lifetime: Duration) -> bool {
         // A clock that has gone back says nothing about age.
-        now >= self.at && now.since(self.at) < lifetime
+        now >= self.at && now.saturating_duration_since(self.at) < lifetime
     }
 }
 

@@ -28,7 +28,7 @@ impl Sessions {
         self.target(Target::device(device))?;
         let key = self.target(Target::user(user))?;
         self.change(&key, None, |roster: &mut Roster, now| {
-            let trust = Trust { since: now, until: now.plus(duration) };
+            let trust = Trust { since: now, until: now.saturating_add(duration) };
             roster.trusted.insert(device.into(), trust);
             if roster.trusted.len() > MAX_TRUSTED {
                 let first = roster.trusted.iter().min_by_key(|(_, trust)| trust.until);

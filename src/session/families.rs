@@ -552,7 +552,7 @@ fn new_family(
     // Cutoffs are compared with `<=`, and the clock may stand where the last one was set.
     let floor =
         records().filter_map(Record::cutoff).max().unwrap_or_default().max(snapshot.horizon);
-    let created_at = snapshot.now.max(floor.plus(Duration::from_millis(1)));
+    let created_at = snapshot.now.max(floor.saturating_add(Duration::from_millis(1)));
     Ok(Family {
         user: new.user.clone(),
         session: new.session.clone(),
@@ -575,7 +575,7 @@ pub(super) fn issue_at(seen: &Snapshot) -> (Timestamp, Timestamp) {
     let revoked = records.filter_map(Record::reissue_at).max().unwrap_or_default();
     let doubted = match seen.horizon {
         Timestamp::ZERO => Timestamp::ZERO,
-        horizon => horizon.plus(Duration::from_millis(1)),
+        horizon => horizon.saturating_add(Duration::from_millis(1)),
     };
     let reissue_at = revoked.max(doubted);
     (seen.now.stamp(reissue_at), reissue_at)

@@ -296,7 +296,7 @@ impl Family {
         }
         match (&self.parent, presented.origin) {
             (Some(parent), _) if parent.digest == presented.digest => {
-                if now.since(parent.replaced_at) < policy.grace {
+                if now.saturating_duration_since(parent.replaced_at) < policy.grace {
                     Verdict::Replay { seed: parent.seed.clone() }
                 } else if policy.recover && !parent.recovered {
                     Verdict::Recover
@@ -358,8 +358,8 @@ impl Family {
 
     /// When the family, and with it its current token, is over.
     pub(crate) fn expires_at(&self, policy: &RefreshPolicy) -> Timestamp {
-        let idle = self.used_at.plus(policy.idle);
-        policy.max_age.map_or(idle, |age| idle.min(self.created_at.plus(age)))
+        let idle = self.used_at.saturating_add(policy.idle);
+        policy.max_age.map_or(idle, |age| idle.min(self.created_at.saturating_add(age)))
     }
 }
 

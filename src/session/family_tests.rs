@@ -139,10 +139,10 @@ fn the_parent_gets_the_same_successor_until_the_grace_is_over() {
     let mut world = World::new(policy());
     let next = world.refresh(&Token::first()).1;
     for _ in 0..3 {
-        world.now = world.now.plus(secs(3));
+        world.now = world.now.saturating_add(secs(3));
         assert_eq!(world.refresh(&Token::first()).1, next, "a retry must not extend the grace");
     }
-    world.now = T0.plus(GRACE);
+    world.now = T0.saturating_add(GRACE);
     assert_eq!(world.refresh(&Token::first()).0, Verdict::Reuse(ReuseClass::Parent));
 }
 
@@ -165,7 +165,7 @@ fn strict_means_once() {
 fn a_clock_that_goes_back_does_not_open_a_strict_family() {
     let mut world = World::new(policy().with_grace(Duration::ZERO));
     world.refresh(&Token::first());
-    world.now = T0.minus(secs(5));
+    world.now = T0.saturating_sub(secs(5));
     assert_eq!(world.refresh(&Token::first()).0, Verdict::Reuse(ReuseClass::Parent));
 }
 
@@ -173,7 +173,7 @@ fn a_clock_that_goes_back_does_not_open_a_strict_family() {
 fn a_lost_response_is_recovered_once_and_its_successor_is_superseded() {
     let mut world = World::new(policy().with_recovery());
     let lost = world.refresh(&Token::first()).1.unwrap();
-    world.now = world.now.plus(secs(3600));
+    world.now = world.now.saturating_add(secs(3600));
     let (verdict, recovered) = world.refresh(&Token::first());
     assert_eq!(verdict, Verdict::Recover);
     assert_ne!(recovered, Some(lost.clone()));
@@ -184,7 +184,7 @@ fn a_lost_response_is_recovered_once_and_its_successor_is_superseded() {
     );
     assert_eq!(world.judge(recovered.as_ref().unwrap()), Verdict::Rotate);
     assert_eq!(world.judge(&lost), Verdict::Reuse(ReuseClass::Superseded));
-    world.now = world.now.plus(secs(3600));
+    world.now = world.now.saturating_add(secs(3600));
     assert_eq!(world.judge(&Token::first()), Verdict::Reuse(ReuseClass::Parent));
 }
 
@@ -195,7 +195,7 @@ fn without_rotation_the_token_stays() {
         family().judge(&Token::first().presented(), &[], (T0, Timestamp::ZERO), &policy),
         Verdict::Keep
     );
-    assert_eq!(family().used(T0.plus(secs(5))).used_at, T0.plus(secs(5)));
+    assert_eq!(family().used(T0.saturating_add(secs(5))).used_at, T0.saturating_add(secs(5)));
 }
 
 #[test]
@@ -233,12 +233,12 @@ fn idle_and_absolute_lifetimes_end_it() {
     let judge = |family: &Family, now| {
         family.judge(&Token::first().presented(), &[], (now, Timestamp::ZERO), &policy)
     };
-    assert_eq!(judge(&family(), T0.plus(secs(99))), Verdict::Rotate);
-    assert_eq!(judge(&family(), T0.plus(secs(100))), Verdict::Expired);
-    let used = family().used(T0.plus(secs(99)));
-    assert_eq!(judge(&used, T0.plus(secs(149))), Verdict::Rotate);
-    assert_eq!(judge(&used, T0.plus(secs(150))), Verdict::Expired);
-    assert_eq!(used.expires_at(&policy.clone().without_max_age()), T0.plus(secs(199)));
+    assert_eq!(judge(&family(), T0.saturating_add(secs(99))), Verdict::Rotate);
+    assert_eq!(judge(&family(), T0.saturating_add(secs(100))), Verdict::Expired);
+    let used = family().used(T0.saturating_add(secs(99)));
+    assert_eq!(judge(&used, T0.saturating_add(secs(149))), Verdict::Rotate);
+    assert_eq!(judge(&used, T0.saturating_add(secs(150))), Verdict::Expired);
+    assert_eq!(used.expires_at(&policy.clone().without_max_age()), T0.saturating_add(secs(199)));
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn a_cutoff_ends_what_was_created_at_or_before_it() {
         family().judge(&Token::first().presented(), records, (T0, Timestamp::ZERO), &policy())
     };
     assert!(matches!(judge(&cutoff_at(T0)), Verdict::Revoked(_)));
-    assert_eq!(judge(&cutoff_at(T0.minus(Duration::from_millis(1)))), Verdict::Rotate);
+    assert_eq!(judge(&cutoff_at(T0.saturating_sub(Duration::from_millis(1)))), Verdict::Rotate);
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn what_was_revoked_before_a_loss_of_data_is_not_known() {
     let judge =
         |horizon| family().judge(&Token::first().presented(), &[], (T0, horizon), &policy());
     assert_eq!(judge(T0), Verdict::Lost);
-    assert_eq!(judge(T0.minus(secs(1))), Verdict::Rotate);
+    assert_eq!(judge(T0.saturating_sub(secs(1))), Verdict::Rotate);
 }
 
 #[test]
@@ -379,7 +379,7 @@ proptest! {
                 Step::Steal => thief = Some(owner.clone()),
                 Step::Thief => if let Some(token) = thief.clone()
                     && let Some(next) = world.refresh(&token).1 { thief = Some(next); },
-                Step::Wait(s) => world.now = world.now.plus(secs(s)),
+                Step::Wait(s) => world.now = world.now.saturating_add(secs(s)),
             }
             let moving: Vec<_> = world.issued.iter()
                 .filter(|token| !world.dead && matches!(world.judge(token), Verdict::Rotate)).collect();
@@ -416,13 +416,13 @@ proptest! {
             thief = world.refresh(&thief).1.unwrap();
             loot.push(thief.clone());
         }
-        world.now = world.now.plus(secs(lead));
+        world.now = world.now.saturating_add(secs(lead));
         // The owner's next refresh. Within the grace of a single theft it looks like another tab,
         // and the owner gets the successor that the thief has; so the one after it counts.
         for _ in 0..2 {
             if let Some(next) = world.refresh(&owner).1 { owner = next; }
         }
-        world.now = world.now.plus(secs(grace.max(1)));
+        world.now = world.now.saturating_add(secs(grace.max(1)));
         if !world.dead {
             for token in loot {
                 let verdict = world.judge(&token);
@@ -455,7 +455,7 @@ proptest! {
                     // or whenever it likes (with it).
                     let lost = world.refresh(&owner);
                     prop_assert!(lost.1.is_some(), "{:?}", lost.0);
-                    world.now = world.now.plus(secs(if recover { 1000 } else { 9 }));
+                    world.now = world.now.saturating_add(secs(if recover { 1000 } else { 9 }));
                     last_use = Some((owner.clone(), world.now));
                     let (verdict, next) = world.refresh(&owner);
                     prop_assert!(next.is_some(), "{verdict:?}");
@@ -463,13 +463,13 @@ proptest! {
                 }
                 Step::OtherTab => if let Some((token, at)) = &last_use {
                     let replaced_at = world.family.parent.as_ref().map(|parent| parent.replaced_at);
-                    let within = replaced_at.is_some_and(|replaced| world.now.since(replaced) < GRACE);
-                    if within && world.now.since(*at) < GRACE {
+                    let within = replaced_at.is_some_and(|replaced| world.now.saturating_duration_since(replaced) < GRACE);
+                    if within && world.now.saturating_duration_since(*at) < GRACE {
                         let (verdict, next) = world.refresh(token);
                         prop_assert_eq!(next.as_ref(), Some(&owner), "{:?}", verdict);
                     }
                 },
-                Step::Wait(s) => world.now = world.now.plus(secs(s)),
+                Step::Wait(s) => world.now = world.now.saturating_add(secs(s)),
                 Step::Steal | Step::Thief => {}
             }
             prop_assert!(!world.dead);

@@ -113,8 +113,8 @@ impl Lifetimes {
     }
 
     pub(super) fn end(self, created_at: Timestamp, seen_at: Timestamp) -> Timestamp {
-        let idle = seen_at.plus(self.idle);
-        self.max_age.map_or(idle, |age| idle.min(created_at.plus(age)))
+        let idle = seen_at.saturating_add(self.idle);
+        self.max_age.map_or(idle, |age| idle.min(created_at.saturating_add(age)))
     }
 }
 

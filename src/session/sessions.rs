@@ -195,7 +195,7 @@ impl Sessions {
         else {
             return Ok(false);
         };
-        if now.since(session.seen_at) < self.touch_interval {
+        if now.saturating_duration_since(session.seen_at) < self.touch_interval {
             return Ok(true);
         }
         let end = self.lifetimes().end(session.created_at, now);
@@ -440,7 +440,7 @@ impl Sessions {
 impl Observer for Sessions {
     async fn saw(&self, family: &Family, now: Timestamp) -> bool {
         let Some(session) = &family.session else { return false };
-        if now.since(family.touched_at) < self.touch_interval {
+        if now.saturating_duration_since(family.touched_at) < self.touch_interval {
             return false;
         }
         let touched = self.touch(&family.user, session).await;

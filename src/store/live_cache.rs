@@ -258,7 +258,7 @@ impl LiveTokens {
         if asked.writes != self.writes.load(Ordering::Acquire) {
             return None;
         }
-        Some(asked.mono.elapsed().max(SystemClock.now().since(asked.wall)))
+        Some(asked.mono.elapsed().max(SystemClock.now().saturating_duration_since(asked.wall)))
     }
 
     fn put(&self, name: Name, asked: Asked) {

@@ -12,6 +12,7 @@
 //! | [`scripted`] | for tests: fails on cue (feature `test-util`) |
 //! | [`session`] | what sessions and refresh tokens need beside (feature `sessions`) |
 
+mod doubt;
 pub mod feed;
 pub mod live_cache;
 pub mod memory;
@@ -33,6 +34,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 
+pub use self::doubt::Doubt;
 pub use self::live_cache::LiveCache;
 use crate::clock::Timestamp;
 use crate::revocation::{Outcome, Record, Revocation, Target, TargetKind};
@@ -94,7 +96,7 @@ pub trait RevocationStore: Send + Sync + 'static {
     /// A store that gives out fences and can be mirrored has to know; the default is an error.
     ///
     /// # Errors
-    /// [`StoreError`] if that is not known; of kind [`StoreErrorKind::Amnesia`] if the store has
+    /// [`StoreError`] if that is not known; of kind [`StoreErrorKind::DataLoss`] if the store has
     /// begun another life since, in which the write may not exist.
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
         let _ = fence;
@@ -389,7 +391,7 @@ pub enum StoreErrorKind {
     /// An answer that is none: wrong type, wrong shape, unknown record version.
     Protocol,
     /// The store has lost data, and the token may be among what was lost.
-    Amnesia,
+    DataLoss,
     /// A mirror that cannot prove that it is fresh.
     Stale,
     /// What was asked for cannot be: an id that is empty or too long, a cursor of another store.
@@ -411,7 +413,7 @@ impl StoreErrorKind {
         Self::Full,
         Self::Replicas,
         Self::Protocol,
-        Self::Amnesia,
+        Self::DataLoss,
         Self::Stale,
         Self::InvalidInput,
         Self::Other,

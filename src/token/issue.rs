@@ -125,7 +125,7 @@ impl TokenIssuer {
         let issued_at = self.issued_at(new, now)?;
         let lifetime = new.lifetime.unwrap_or(self.lifetime);
         check_lifetime(lifetime, &self.profile).map_err(IssueError::invalid)?;
-        let expires_at = Timestamp::from_secs(issued_at.as_secs()).plus(lifetime);
+        let expires_at = Timestamp::from_secs(issued_at.as_secs()).saturating_add(lifetime);
         let id = new.id.clone().map_or_else(random_id, Ok)?;
         let claims = self.claims(new, &id, issued_at, expires_at)?;
         let payload = serde_json::to_vec(&claims)
@@ -146,7 +146,7 @@ impl TokenIssuer {
     /// accepted.
     fn issued_at(&self, new: &NewToken, now: Timestamp) -> Result<Timestamp, IssueError> {
         let issued_at = new.issued_at.unwrap_or(now).stamp(new.not_before_iat);
-        if issued_at.since(now) > self.profile.max_iat_lead() {
+        if issued_at.saturating_duration_since(now) > self.profile.max_iat_lead() {
             return Err(IssueError::invalid(
                 "`iat` would be so far in the future that no verifier accepts it; are the clocks \
                  apart?",

@@ -310,7 +310,7 @@ impl VerifierConfig {
             None | Some("refuse") => {}
             Some("signing-input") => profile = profile.with_missing_id(MissingId::SigningInput),
             Some("other-targets-only") => {
-                profile = profile.with_missing_id(MissingId::OtherTargetsOnly)
+                profile = profile.with_missing_id(MissingId::OtherTargetsOnly);
             }
             Some(_) => {
                 return Err(ConfigError::new(

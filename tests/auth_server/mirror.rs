@@ -70,14 +70,14 @@ async fn one_revokes_and_the_other_refuses_within_the_bound() {
                 here.admin(what, json!({ "jti": jti })).await.is(204);
             }
             "revoke_token" => {
-                drop(here.admin(what, json!({ "token": tokens.access })).await.is(204))
+                drop(here.admin(what, json!({ "token": tokens.access })).await.is(204));
             }
             "revoke_user" => drop(here.admin(what, json!({ "sub": "alice" })).await.is(204)),
             "revoke_family" => {
-                drop(here.admin(what, json!({ "family_id": tokens.family })).await.is(204))
+                drop(here.admin(what, json!({ "family_id": tokens.family })).await.is(204));
             }
             "revoke_session" => {
-                drop(here.admin(what, json!({ "session_id": tokens.session })).await.is(204))
+                drop(here.admin(what, json!({ "session_id": tokens.session })).await.is(204));
             }
             "logout" => drop(here.post("/logout", Some(&tokens.access), json!({})).await.is(204)),
             _ => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tower_jwt_revocation::StoreErrorKind;
 use tower_jwt_revocation::StoreErrorKind::{
-    Amnesia, Denied, Full, Loading, NotPrimary, Other, Overloaded, Protocol, Replicas, Timeout,
+    DataLoss, Denied, Full, Loading, NotPrimary, Other, Overloaded, Protocol, Replicas, Timeout,
     Unreachable,
 };
 use tower_jwt_revocation::store::redis::RedisStoreBuilder;
@@ -143,7 +143,7 @@ fn networks() -> Vec<Fault> {
             reasons: &[Timeout, Unreachable, Protocol],
             write_reasons: &[Timeout, Unreachable, Protocol],
             ..network("`+OK` instead of every reply", |lab| {
-                lab.net(Net::Garbage(b"+OK\r\n".to_vec()))
+                lab.net(Net::Garbage(b"+OK\r\n".to_vec()));
             })
         },
     ]
@@ -251,7 +251,7 @@ fn contents() -> Vec<Fault> {
     vec![
         flushed("`FLUSHALL`"),
         Fault {
-            reasons: &[Amnesia, Unreachable],
+            reasons: &[DataLoss, Unreachable],
             forgets: true,
             ..server(
                 "killed, restarted without data",
@@ -261,7 +261,7 @@ fn contents() -> Vec<Fault> {
         },
         Fault {
             checks: Able::Revoked,
-            reasons: &[Amnesia],
+            reasons: &[DataLoss],
             write_reasons: &[Protocol],
             ..server(
                 "a key of another type in place of ours",
@@ -286,7 +286,7 @@ fn flushed(name: &'static str) -> Fault {
     Fault {
         checks: Able::Some,
         writes: Able::All,
-        reasons: &[Amnesia],
+        reasons: &[DataLoss],
         forgets: true,
         lasts: false,
         ..server(name, |lab| drop(lab.cli(&["FLUSHALL"])), |_| {})

@@ -182,10 +182,10 @@ impl Judge<'_> {
         // These hold whatever happens.
         match (sort, verdict) {
             (Sort::Revoked, Verdict::Checked) => {
-                self.complain(sent, "a revoked token passed as checked")
+                self.complain(sent, "a revoked token passed as checked");
             }
             (Sort::Live | Sort::Fresh, Verdict::Revoked) => {
-                self.complain(sent, "a live token was refused")
+                self.complain(sent, "a live token was refused");
             }
             (_, Verdict::Unchecked(_)) if mode == FailMode::Closed => {
                 self.complain(sent, "passed unchecked under FailMode::Closed");
@@ -214,7 +214,7 @@ impl Judge<'_> {
             }
             return;
         };
-        if self.is_doomed(sort) && sent >= self.times.begun && kind == StoreErrorKind::Amnesia {
+        if self.is_doomed(sort) && sent >= self.times.begun && kind == StoreErrorKind::DataLoss {
             return;
         }
         let is_expected = self.fault.checks != Able::All
@@ -286,7 +286,7 @@ impl Judge<'_> {
                 let token = token("someone", &id, issued_at);
                 let mut verdict = doors.ask(FailMode::Closed, &token).await;
                 for _ in 0..100 {
-                    if verdict.failure().is_some_and(|kind| kind != StoreErrorKind::Amnesia) {
+                    if verdict.failure().is_some_and(|kind| kind != StoreErrorKind::DataLoss) {
                         tokio::time::sleep(Duration::from_millis(20)).await;
                         verdict = doors.ask(FailMode::Closed, &token).await;
                     }

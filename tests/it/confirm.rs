@@ -230,7 +230,7 @@ async fn what_cannot_be_known_is_not_confirmed() {
     let fence = confirmed.receipt.fence.unwrap();
     server.cli(&["FLUSHALL"]);
     let error = store.followers(fence).await.unwrap_err();
-    assert_eq!(error.kind(), StoreErrorKind::Amnesia);
+    assert_eq!(error.kind(), StoreErrorKind::DataLoss);
     server.stop_hung();
     let error = confirm(&revoker(&store), "hung", PATIENCE).await.unwrap_err();
     assert!(matches!(&error, ConfirmError::Write(_)) && error.receipt().is_none(), "{error}");

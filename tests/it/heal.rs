@@ -71,7 +71,7 @@ async fn one_mirror_gives_a_flushed_redis_everything_back_and_then_no_token_is_i
     assert_eq!(ask(&witness, "innocent").await, Ok(true));
 
     server.cli(&["FLUSHALL"]);
-    assert_eq!(ask(&witness, "innocent").await, Err(StoreErrorKind::Amnesia));
+    assert_eq!(ask(&witness, "innocent").await, Err(StoreErrorKind::DataLoss));
     assert!(wait_for_lift(&witness, PATIENCE * 2).await, "{mirror:?}");
     let newcomer = connect(server.url()).await;
     for store in [&witness, &newcomer] {
@@ -133,7 +133,7 @@ impl CutOff {
 
 async fn assert_in_doubt(store: &RedisStore) {
     assert_eq!(ask(store, "t7").await, Ok(false));
-    assert_eq!(ask(store, "missed").await, Err(StoreErrorKind::Amnesia));
+    assert_eq!(ask(store, "missed").await, Err(StoreErrorKind::DataLoss));
 }
 
 #[tokio::test(flavor = "multi_thread")]

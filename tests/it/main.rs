@@ -27,9 +27,9 @@ mod promises;
 #[cfg(feature = "test-util")]
 mod readiness;
 #[cfg(feature = "redis")]
-mod redis_amnesia;
-#[cfg(feature = "redis")]
 mod redis_batches;
+#[cfg(feature = "redis")]
+mod redis_data_loss;
 #[cfg(feature = "redis")]
 mod redis_doctor;
 #[cfg(feature = "redis")]

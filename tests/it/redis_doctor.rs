@@ -98,7 +98,7 @@ async fn each_weakness_is_found() {
     {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    while warnings().await != ["amnesia"] {
+    while warnings().await != ["data_loss"] {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 

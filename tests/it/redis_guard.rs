@@ -331,7 +331,7 @@ async fn each_error_of_redis_has_its_kind_and_none_is_an_answer() {
     lab.is_well().await;
     lab.proxy.set(Fault::Garbage(b"*4\r\n$-1\r\n$-1\r\n$-1\r\n$-1\r\n".to_vec())).await;
     let error = timely(&lab.store, &token("u", "live")).await.unwrap_err();
-    assert_eq!(error.kind(), StoreErrorKind::Amnesia, "{error}");
+    assert_eq!(error.kind(), StoreErrorKind::DataLoss, "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -497,7 +497,7 @@ async fn a_write_waits_for_the_replicas_it_was_told_to() {
             Ok(receipts) => break receipts[0].clone(),
             // The replica may be as busy as this machine.
             Err(error) => {
-                assert!(error.may_be_repeated() && start.elapsed() < SOON, "still {error}")
+                assert!(error.may_be_repeated() && start.elapsed() < SOON, "still {error}");
             }
         }
     };

@@ -63,7 +63,7 @@ async fn every_key_carries_the_prefix_and_expires_and_no_value_holds_a_token() {
         revoke(&store, Target::user(format!("user {n}"))).await;
     }
     let mut short = Revocation::new(Target::token("short"), Duration::ZERO);
-    short.until = now().plus(Duration::from_millis(300));
+    short.until = now().saturating_add(Duration::from_millis(300));
     store.write(vec![short]).await.unwrap();
     let keys = server.cli(&["KEYS", "*"]);
     assert!(keys.lines().count() > 40, "{keys}");
@@ -397,13 +397,13 @@ async fn checks_that_travel_together_get_their_own_answers() {
                         };
                         match by {
                             None => {
-                                assert!(user % 3 != 0 && id % 5 != 0, "user {user}, token {id}")
+                                assert!(user % 3 != 0 && id % 5 != 0, "user {user}, token {id}");
                             }
                             Some(TargetKind::User) => {
-                                assert_eq!(user % 3, 0, "user {user}, token {id}")
+                                assert_eq!(user % 3, 0, "user {user}, token {id}");
                             }
                             Some(TargetKind::Token) => {
-                                assert_eq!(id % 5, 0, "user {user}, token {id}")
+                                assert_eq!(id % 5, 0, "user {user}, token {id}");
                             }
                             other => panic!("{other:?}"),
                         }

@@ -261,7 +261,7 @@ async fn a_dead_node_takes_only_its_own_shards_away() {
     // It came back empty, so what it was asked about before is in doubt, and says so.
     loop {
         match timely(&store, &hit).await {
-            Err(error) if error.kind() == StoreErrorKind::Amnesia => break,
+            Err(error) if error.kind() == StoreErrorKind::DataLoss => break,
             answer => assert!(answer.is_err(), "a token from before is not known to be live"),
         }
         assert!(start.elapsed() < LIMIT);

@@ -30,7 +30,7 @@ pub(crate) fn token_of(
 
 /// A token of `subject`, issued a minute ago.
 pub(crate) fn token(subject: &str, id: &str) -> Arc<VerifiedToken> {
-    issued_at(subject, id, now().minus(Duration::from_secs(60)).as_secs())
+    issued_at(subject, id, now().saturating_sub(Duration::from_secs(60)).as_secs())
 }
 
 pub(crate) fn issued_at(
@@ -164,7 +164,7 @@ pub(crate) async fn a_cutoff_covers_the_whole_second_and_nothing_after(
     let receipt = revoke(&store, Target::user("alice")).await;
     let second = receipt.at.as_secs();
     let reissue = receipt.reissue_at.unwrap();
-    assert_eq!(reissue, receipt.at.plus(Duration::from_millis(1)));
+    assert_eq!(reissue, receipt.at.saturating_add(Duration::from_millis(1)));
     for (iat, covered) in [(second - 1, true), (second, true), (second + 1, false)] {
         assert_eq!(is_revoked(&store, &issued_at("alice", "t", iat)).await, covered, "iat {iat}");
     }
@@ -209,7 +209,7 @@ pub(crate) async fn nothing_shortens_a_revocation(store: impl RevocationStore) {
 
 pub(crate) async fn a_repeated_write_changes_nothing(store: impl RevocationStore) {
     let mut change = Revocation::new(Target::token("t"), Duration::ZERO);
-    change.until = now().plus(HOUR);
+    change.until = now().saturating_add(HOUR);
     let first = write(&store, change.clone()).await;
     let again = write(&store, change).await;
     assert_eq!((first.outcome, again.outcome), (Outcome::New, Outcome::Already));
@@ -328,15 +328,16 @@ pub(crate) async fn a_record_tells_who_what_why_and_when(store: impl RevocationS
     assert_eq!(record.changed_at(), receipt.at);
     let second = Duration::from_secs(1);
     assert!(
-        record.changed_at() >= before.minus(second) && record.changed_at() <= now().plus(second)
+        record.changed_at() >= before.saturating_sub(second)
+            && record.changed_at() <= now().saturating_add(second)
     );
-    assert_eq!(record.until(), receipt.at.plus(HOUR));
+    assert_eq!(record.until(), receipt.at.saturating_add(HOUR));
     assert_eq!(record.reissue_at(), receipt.reissue_at);
 }
 
 pub(crate) async fn what_is_over_needs_no_record(store: impl RevocationStore) {
     let mut change = Revocation::new(Target::token("t"), Duration::ZERO);
-    change.until = now().minus(HOUR);
+    change.until = now().saturating_sub(HOUR);
     assert_eq!(write(&store, change).await.outcome, Outcome::AlreadyExpired);
     assert!(store.find(&Target::token("t")).await.unwrap().is_none());
     assert_eq!(store.count().await.unwrap(), 0);

@@ -48,10 +48,10 @@ impl Scene {
         match act {
             Act::User => drop(self.direct.revoker().revoke(Target::user(user)).await.unwrap()),
             Act::Session => {
-                drop(self.direct.revoker().revoke(Target::session(session)).await.unwrap())
+                _ = self.direct.revoker().revoke(Target::session(session)).await.unwrap();
             }
             Act::Family => {
-                drop(self.direct.revoker().revoke(Target::family(family)).await.unwrap())
+                _ = self.direct.revoker().revoke(Target::family(family)).await.unwrap();
             }
             Act::EndAll => self.direct.end_all(user, None).await.unwrap(),
             Act::EndSession => self.direct.end(&session).await.unwrap(),

@@ -59,7 +59,7 @@ async fn whoever_logs_in_right_after_a_loss_of_data_is_not_in_doubt() {
         };
         assert!(is_live(&ground.store(), &new).await);
         let doubt = ground.store().check(&access_token(&old)).answer().await.unwrap_err();
-        assert_eq!(doubt.kind(), StoreErrorKind::Amnesia);
+        assert_eq!(doubt.kind(), StoreErrorKind::DataLoss);
         assert!(matches!(
             refused(refresh(&sessions, &old).await),
             Refusal::Unknown | Refusal::Lost

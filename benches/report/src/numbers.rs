@@ -21,7 +21,7 @@ pub fn name(n: u64) -> Fingerprint {
 }
 
 fn until(n: u64) -> Timestamp {
-    SystemClock::default().now().plus(Duration::from_secs(3600 + n % 86_400))
+    SystemClock::default().now().saturating_add(Duration::from_secs(3600 + n % 86_400))
 }
 
 /// A snapshot of so many revocations, and a log of as many more as `written` says.

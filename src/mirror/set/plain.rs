@@ -356,7 +356,10 @@ mod tests {
             assert!(is_kept_until(expiry.end(now), until) && is_kept_until(until, expiry.end(now)));
             assert!(
                 !is_kept_until(before, until)
-                    && !is_kept_until(until, expiry.end(now).plus(Duration::from_millis(1)))
+                    && !is_kept_until(
+                        until,
+                        expiry.end(now).saturating_add(Duration::from_millis(1))
+                    )
             );
             assert!(
                 expiry.is_over(Timestamp::from_millis(until.as_millis() + (1 << UNIT))),

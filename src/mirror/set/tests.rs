@@ -66,7 +66,7 @@ struct Store {
 impl Store {
     /// Returns what the writer knows, and what the log says.
     fn change(&mut self, n: u64, wish: Wish) -> Option<(Fact, Fact)> {
-        self.now = self.now.plus(std::time::Duration::from_millis(1));
+        self.now = self.now.saturating_add(std::time::Duration::from_millis(1));
         let now = self.now;
         let until = Timestamp::from_millis(now.as_millis() + 2 * HOUR);
         let known = self.facts.get(&n).copied().filter(|fact| fact.until > now).unwrap_or_default();

@@ -15,7 +15,7 @@ use crate::token::profile::SignedClaims;
 
 /// A token whose ids are all `id`, issued a minute ago.
 pub(super) fn token(id: &str) -> Arc<VerifiedToken> {
-    token_issued_at(id, SystemClock.now().minus(Duration::from_secs(60)))
+    token_issued_at(id, SystemClock.now().saturating_sub(Duration::from_secs(60)))
 }
 
 pub(super) fn token_issued_at(id: &str, at: Timestamp) -> Arc<VerifiedToken> {
@@ -333,7 +333,7 @@ impl Feed for ScriptedFeed {
             seq: data.seq,
             time: SystemClock.now(),
             horizon: data.horizon,
-            lifted: data.horizon.plus(Duration::from_secs(3600)),
+            lifted: data.horizon.saturating_add(Duration::from_secs(3600)),
             uncounted: None,
         })
     }

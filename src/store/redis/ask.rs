@@ -162,7 +162,7 @@ impl Inner {
         let receipt = |change: &script::Changed| Receipt {
             outcome: change.outcome,
             at: change.at,
-            reissue_at: change.cutoff.map(|cutoff| cutoff.plus(Duration::from_millis(1))),
+            reissue_at: change.cutoff.map(|cutoff| cutoff.saturating_add(Duration::from_millis(1))),
             fence: Some(Fence { shard, epoch: reply.life.id, seq: change.seq }),
             replicas,
         };

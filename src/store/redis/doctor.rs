@@ -324,7 +324,7 @@ impl Inner {
         };
         let number =
             |n: usize| parts.get(n).and_then(Value::as_u64).ok_or_else(|| odd_reply("redis"));
-        Ok(Timestamp::from_secs(number(0)?).plus(Duration::from_micros(number(1)?)))
+        Ok(Timestamp::from_secs(number(0)?).saturating_add(Duration::from_micros(number(1)?)))
     }
 
     async fn try_rights(&self, hold: &Hold, shard: u16, report: &mut Report) {
@@ -389,7 +389,7 @@ impl Inner {
                 Some(known) if self.memory.doubt(known).lifted > now => {
                     report.add(
                         Severity::Warning,
-                        "amnesia",
+                        "data_loss",
                         format!(
                             "revocations were lost; the standing of tokens issued up to {} is \
                              unknown",
@@ -404,7 +404,7 @@ impl Inner {
                     "life",
                     format!(
                         "shard {shard} has kept its data for {}, life {:016x}",
-                        in_words(now.since(life.birth)),
+                        in_words(now.saturating_duration_since(life.birth)),
                         life.id
                     ),
                     "",

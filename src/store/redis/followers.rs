@@ -49,13 +49,13 @@ impl Inner {
         let life = life.as_bytes().and_then(|life| Life::parse(life).ok());
         let Some(life) = life.filter(|life| life.id == fence.epoch && life.seq >= fence.seq) else {
             return Err(StoreError::new(
-                StoreErrorKind::Amnesia,
+                StoreErrorKind::DataLoss,
                 "redis has begun another life since the write, which may be lost; it may be \
                  repeated",
             ));
         };
         let time = parse_time(&time).ok_or_else(|| odd_reply("redis"))?;
-        if time < life.birth.plus(UNSURE) {
+        if time < life.birth.saturating_add(UNSURE) {
             // With the data of a former life, their leases may be gone.
             return Err(StoreError::new(
                 StoreErrorKind::Stale,

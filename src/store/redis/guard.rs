@@ -485,7 +485,7 @@ impl Core {
             match self.probe(wire, self.config.limit).await {
                 Ok(()) => unanswered = 0,
                 Err(error) if error.kind() == StoreErrorKind::Timeout && unanswered == 0 => {
-                    unanswered += 1
+                    unanswered += 1;
                 }
                 Err(error) => return error,
             }

@@ -1,4 +1,4 @@
-//! Amnesia: how this process notices that Redis has lost data, and which tokens it doubts then.
+//! Loss of data: how this process notices that Redis has lost data, and which tokens it doubts then.
 //!
 //! The [`Life`] of a shard is read together with every record. It is compared with what this
 //! process knew when it *sent* the question, so replies that overtake each other raise no alarm:
@@ -13,7 +13,7 @@
 //! | another one, begun before the known one or its latest known change | two primaries were believed at once, or an older state has come back | everything, until a new life has begun |
 //! | another one | any of these, and someone was faster | tokens issued up to its birth |
 //!
-//! A token that is in doubt and not found to be revoked is [`StoreErrorKind::Amnesia`]: the policy
+//! A token that is in doubt and not found to be revoked is [`StoreErrorKind::DataLoss`]: the policy
 //! decides. Tokens issued later than the horizon cannot have been revoked before it, and pass.
 //!
 //! A horizon is lifted when all that was lost is in redis again. That is a change of the life with
@@ -220,7 +220,7 @@ impl Memory {
         if doubt.horizon == Timestamp::ZERO {
             return doubt;
         }
-        Doubt { lifted: doubt.lifted.max(doubt.horizon.plus(self.span())), ..doubt }
+        Doubt { lifted: doubt.lifted.max(doubt.horizon.saturating_add(self.span())), ..doubt }
     }
 
     /// What is known now: to be called before the question is sent.
@@ -250,13 +250,13 @@ impl Memory {
     ) -> Result<Doubt, StoreError> {
         let Some(life) = life else {
             self.alarm.notify_one();
-            return Err(amnesia("redis holds no life of this shard: its data was lost"));
+            return Err(data_loss("redis holds no life of this shard: its data was lost"));
         };
         if before.is_some_and(|known| {
             known.life.id == life.id && (known.lost || known.life.seq > life.seq)
         }) {
             self.alarm.notify_one();
-            return Err(amnesia(
+            return Err(data_loss(
                 "redis knows of fewer revocations than before: an older state was restored",
             ));
         }
@@ -318,12 +318,12 @@ impl Memory {
             );
         }
         if learned.lost {
-            return Err(amnesia(
+            return Err(data_loss(
                 "redis has lost revocations that this process knew of: a new life has to begin",
             ));
         }
         if learned.life.id != life.id {
-            return Err(amnesia(
+            return Err(data_loss(
                 "the life of the shard changed while the question was under way; ask again",
             ));
         }
@@ -407,13 +407,13 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(FAR).min(FAR)
 }
 
-fn amnesia(problem: &'static str) -> StoreError {
-    StoreError::new(StoreErrorKind::Amnesia, problem)
+fn data_loss(problem: &'static str) -> StoreError {
+    StoreError::new(StoreErrorKind::DataLoss, problem)
 }
 
 /// Tokens of this shard are in doubt.
 pub(crate) fn in_doubt() -> StoreError {
-    amnesia("redis has lost revocations, and the token is old enough to have been revoked before")
+    data_loss("redis has lost revocations, and the token is old enough to have been revoked before")
 }
 
 #[cfg(test)]

@@ -105,11 +105,11 @@ pub use settings::RedisConfig;
 /// # When Redis has lost its data
 /// If a running process finds that Redis knows less than before (`FLUSHALL`, a restart without
 /// data, a fail-over that lost writes), tokens issued until that moment are of unknown standing
-/// ([`StoreErrorKind::Amnesia`]): by default their holders have to sign in again. Tokens issued
+/// ([`StoreErrorKind::DataLoss`]): by default their holders have to sign in again. Tokens issued
 /// later pass. A [`Mirror`](crate::Mirror) that knew everything writes it again and ends the doubt.
 /// An empty Redis that no running process knew otherwise is a first start.
 ///
-/// [`StoreErrorKind::Amnesia`]: super::StoreErrorKind::Amnesia
+/// [`StoreErrorKind::DataLoss`]: super::StoreErrorKind::DataLoss
 #[derive(Clone)]
 pub struct RedisStore {
     inner: Arc<Inner>,

@@ -277,7 +277,7 @@ fn percent_encoded(text: &str) -> String {
     for byte in text.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                encoded.push(byte.into())
+                encoded.push(byte.into());
             }
             _ => encoded.extend(format!("%{byte:02X}").chars()),
         }

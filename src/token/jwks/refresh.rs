@@ -182,7 +182,7 @@ impl Shared {
                         the last ones stay in use for a while");
                 }
                 (Some(_), None) => {
-                    tracing::info!("the keys of the identity provider can be fetched again")
+                    tracing::info!("the keys of the identity provider can be fetched again");
                 }
                 _ => {}
             }

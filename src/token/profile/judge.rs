@@ -94,8 +94,9 @@ impl TokenProfile {
         if self.require_subject && claims.subject.as_deref().is_none_or(str::is_empty) {
             return Err(missing("sub"));
         }
-        if claims.issued_at.is_some_and(|issued_at| expires_at.since(issued_at) > self.max_lifetime)
-        {
+        if claims.issued_at.is_some_and(|issued_at| {
+            expires_at.saturating_duration_since(issued_at) > self.max_lifetime
+        }) {
             return Err(too_long_lived());
         }
         let draft = self.draft(&claims, &issuer, &signed)?;
@@ -115,18 +116,22 @@ impl TokenProfile {
         // Also where nobody called `validate`: records are not kept for longer than the largest
         // leeway.
         let leeway = self.leeway.min(MAX_LEEWAY);
-        if now >= token.expires_at().plus(leeway) {
+        if now >= token.expires_at().saturating_add(leeway) {
             return Err(TokenError::new(TokenErrorKind::Expired, "the token is expired"));
         }
-        if token.not_before().is_some_and(|not_before| now.plus(leeway) < not_before) {
+        if token.not_before().is_some_and(|not_before| now.saturating_add(leeway) < not_before) {
             return Err(TokenError::new(TokenErrorKind::NotYetValid, "the token is not valid yet"));
         }
         match token.issued_at() {
-            Some(issued_at) if issued_at > now.plus(leeway).plus(IAT_LEAD) => Err(TokenError::new(
-                TokenErrorKind::IssuedInFuture,
-                "the token was issued in the future; are the clocks of issuer and verifier apart?",
-            )),
-            None if token.expires_at().since(now) > self.max_lifetime => Err(too_long_lived()),
+            Some(issued_at) if issued_at > now.saturating_add(leeway).saturating_add(IAT_LEAD) => {
+                Err(TokenError::new(
+                    TokenErrorKind::IssuedInFuture,
+                    "the token was issued in the future; are the clocks of issuer and verifier apart?",
+                ))
+            }
+            None if token.expires_at().saturating_duration_since(now) > self.max_lifetime => {
+                Err(too_long_lived())
+            }
             _ => Ok(()),
         }
     }
@@ -134,8 +139,9 @@ impl TokenProfile {
     /// Judges how long the token is valid in all, if it says since when.
     pub(crate) fn judge_lifetime(&self, token: &VerifiedToken) -> Result<(), TokenError> {
         let longest = self.rules_for(token.issuer())?.max_lifetime;
-        if token.issued_at().is_some_and(|issued_at| token.expires_at().since(issued_at) > longest)
-        {
+        if token.issued_at().is_some_and(|issued_at| {
+            token.expires_at().saturating_duration_since(issued_at) > longest
+        }) {
             return Err(too_long_lived());
         }
         Ok(())

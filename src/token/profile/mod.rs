@@ -418,7 +418,7 @@ impl TokenProfile {
 
     /// When the record of a token that expires at `exp` may be forgotten.
     pub(crate) fn forget_token_at(exp: Timestamp) -> Timestamp {
-        exp.plus(RETENTION_MARGIN)
+        exp.saturating_add(RETENTION_MARGIN)
     }
 
     /// How long a record must be kept to outlive every token that exists when it is written.

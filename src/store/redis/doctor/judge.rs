@@ -202,7 +202,8 @@ impl ServerInfo {
 }
 
 pub(super) fn judge_clock(server: Timestamp, local: Timestamp, report: &mut Report) {
-    let offset = server.since(local).max(local.since(server));
+    let offset =
+        server.saturating_duration_since(local).max(local.saturating_duration_since(server));
     let sentence = match offset.as_millis() {
         0 => "the clocks of redis and of this process agree to the millisecond".into(),
         _ => format!("the clocks of redis and of this process are {} apart", in_words(offset)),

@@ -154,10 +154,15 @@ impl Inner {
     ) -> Result<(), StoreError> {
         let told = tasks.into_iter().filter_map(|task| {
             let (receipt, (until, lifetime)) = (receipts.get(task.change)?, kept.get(task.change)?);
-            let until = (*until).max(receipt.at.plus(*lifetime));
+            let until = (*until).max(receipt.at.saturating_add(*lifetime));
             // What is over already needs no entry.
-            (receipt.outcome != Outcome::AlreadyExpired)
-                .then(|| self.tell_list(task, receipt.at.as_secs(), until.since(receipt.at)))
+            (receipt.outcome != Outcome::AlreadyExpired).then(|| {
+                self.tell_list(
+                    task,
+                    receipt.at.as_secs(),
+                    until.saturating_duration_since(receipt.at),
+                )
+            })
         });
         let mut told = stream::iter(told.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
         let mut failure = None;

@@ -73,11 +73,11 @@ fn answers_that_overtake_each_other_raise_no_alarm() {
 #[test]
 fn a_missing_life_and_fewer_changes_put_everything_in_doubt() {
     let memory = Memory::new(1, Duration::from_secs(1));
-    assert_eq!(read(&memory, None), Err(StoreErrorKind::Amnesia));
+    assert_eq!(read(&memory, None), Err(StoreErrorKind::DataLoss));
     read(&memory, Some(life(1, 10, 0, 5))).unwrap();
     assert!(has_rung(&memory));
     for worse in [None, Some(life(1, 10, 0, 4))] {
-        assert_eq!(read(&memory, worse), Err(StoreErrorKind::Amnesia));
+        assert_eq!(read(&memory, worse), Err(StoreErrorKind::DataLoss));
         assert!(has_rung(&memory));
         assert_eq!(told(&memory), (1, 5), "what is known is kept, so that others are told");
     }
@@ -88,10 +88,10 @@ fn a_life_that_began_before_the_latest_known_change_puts_everything_in_doubt() {
     let memory = Memory::new(1, Duration::from_secs(1));
     // Somewhere else a second life began at 50; the first went on here until 60.
     read(&memory, Some(life(1, 10, 0, 60))).unwrap();
-    assert_eq!(read(&memory, Some(life(2, 50, 50, 3))), Err(StoreErrorKind::Amnesia));
+    assert_eq!(read(&memory, Some(life(2, 50, 50, 3))), Err(StoreErrorKind::DataLoss));
     assert!(has_rung(&memory));
     assert_eq!(told(&memory), (2, FAR), "a third one has to begin");
-    assert_eq!(read(&memory, Some(life(2, 50, 50, 4))), Err(StoreErrorKind::Amnesia));
+    assert_eq!(read(&memory, Some(life(2, 50, 50, 4))), Err(StoreErrorKind::DataLoss));
     assert_eq!(read(&memory, Some(life(3, 70, 70, 4))).map(horizon_of), Ok(70));
     assert_eq!(memory.recall(0).unwrap().for_script(), Told { id: 0, seq: 0, reach: FAR });
 
@@ -183,10 +183,10 @@ fn another_change_with_the_number_of_the_known_one_ends_the_life() {
     read(&memory, Some(life(1, 10, 0, 5))).unwrap();
     let early = memory.recall(0);
     let other = Life { mark: EntryId(77, 0), ..life(1, 10, 0, 5) };
-    assert_eq!(read(&memory, Some(other)), Err(StoreErrorKind::Amnesia));
+    assert_eq!(read(&memory, Some(other)), Err(StoreErrorKind::DataLoss));
     assert!(has_rung(&memory));
     assert_eq!(told(&memory), (1, FAR));
-    assert_eq!(read(&memory, Some(life(1, 10, 0, 6))), Err(StoreErrorKind::Amnesia));
+    assert_eq!(read(&memory, Some(life(1, 10, 0, 6))), Err(StoreErrorKind::DataLoss));
     // Also if the known one was heard of while the question was under way.
     let memory = Memory::new(1, Duration::from_secs(1));
     read(&memory, Some(life(1, 10, 0, 5))).unwrap();
@@ -208,7 +208,7 @@ fn the_latest_change_of_each_connection_is_remembered() {
     assert_eq!(hear(Via::Writes, at(7, 60)).ok(), Some(0));
     assert_eq!(memory.recall(0).unwrap().marks(), [50, 60, 66].map(|mark| EntryId(mark, 0)));
     // A life that begins there ends nothing that went on elsewhere for longer.
-    assert_eq!(read(&memory, Some(life(2, 65, 65, 7))), Err(StoreErrorKind::Amnesia));
+    assert_eq!(read(&memory, Some(life(2, 65, 65, 7))), Err(StoreErrorKind::DataLoss));
     assert_eq!(told(&memory), (2, FAR));
 }
 
@@ -233,7 +233,7 @@ fn a_missed_change_ends_the_life() {
     let known = memory.recall(0).unwrap();
     memory.miss(0, &known);
     assert!(has_rung(&memory));
-    assert_eq!(read(&memory, Some(life(1, 10, 0, 9))), Err(StoreErrorKind::Amnesia));
+    assert_eq!(read(&memory, Some(life(1, 10, 0, 9))), Err(StoreErrorKind::DataLoss));
     assert_eq!(told(&memory), (1, FAR));
     // An answer to a question from before does not hide it.
     memory.learn(Via::Checks, 0, Some(&known), life(1, 10, 0, 9), None).unwrap_err();
@@ -305,7 +305,7 @@ fn a_life_that_has_come_back_is_ended() {
     read(&memory, Some(life(1, 10, 0, 5))).unwrap();
     // Others may have written to the second life what this process never heard of.
     read(&memory, Some(Life { mark: EntryId::default(), ..life(2, 50, 50, 0) })).unwrap();
-    assert_eq!(read(&memory, Some(life(1, 10, 0, 5))), Err(StoreErrorKind::Amnesia));
+    assert_eq!(read(&memory, Some(life(1, 10, 0, 5))), Err(StoreErrorKind::DataLoss));
     assert_eq!(told(&memory), (1, FAR));
 }
 

@@ -30,7 +30,7 @@ async fn noticed(store: &RedisStore) {
     let start = Instant::now();
     loop {
         match check(store, &old).await {
-            Err(error) if error.kind() == StoreErrorKind::Amnesia => {}
+            Err(error) if error.kind() == StoreErrorKind::DataLoss => {}
             Err(error) => assert!(start.elapsed() < SOON, "still {error}"),
             answer => panic!("{answer:?}"),
         }
@@ -40,14 +40,14 @@ async fn noticed(store: &RedisStore) {
         assert!(start.elapsed() < SOON, "new tokens are not known to be live");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(check(store, &old).await.unwrap_err().kind(), StoreErrorKind::Amnesia);
+    assert_eq!(check(store, &old).await.unwrap_err().kind(), StoreErrorKind::DataLoss);
 }
 
 /// Waits until this store, which may not remember, doubts the tokens from before as well.
 async fn told(store: &RedisStore) {
     let old = token("old", "old");
     let start = Instant::now();
-    while !matches!(check(store, &old).await, Err(error) if error.kind() == StoreErrorKind::Amnesia)
+    while !matches!(check(store, &old).await, Err(error) if error.kind() == StoreErrorKind::DataLoss)
     {
         assert!(start.elapsed() < SOON, "it was never told");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -403,7 +403,7 @@ async fn the_doubt_ends_when_no_token_from_before_can_be_left() {
     let profile = TokenProfile::new().allow_missing_iat();
     let ageless = token_of(&profile, serde_json::json!({ "sub": "u", "jti": "ageless" }));
     noticed(&store).await;
-    assert_eq!(check(&store, &ageless).await.unwrap_err().kind(), StoreErrorKind::Amnesia);
+    assert_eq!(check(&store, &ageless).await.unwrap_err().kind(), StoreErrorKind::DataLoss);
     let start = Instant::now();
     while check(&store, &ageless).await.is_err() {
         assert!(start.elapsed() < SOON, "the doubt does not end");
@@ -411,7 +411,7 @@ async fn the_doubt_ends_when_no_token_from_before_can_be_left() {
     }
     assert_eq!(
         check(&store, &token("old", "old")).await.unwrap_err().kind(),
-        StoreErrorKind::Amnesia
+        StoreErrorKind::DataLoss
     );
 }
 

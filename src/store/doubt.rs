@@ -1,0 +1,40 @@
+//! [`Doubt`]: what is not known any more after a store has lost data.
+
+use crate::clock::Timestamp;
+use crate::verified::VerifiedToken;
+
+/// Which tokens may have been revoked without the store knowing it, because it has lost data.
+///
+/// A store that loses revocations must not answer *live* for the tokens that they may have covered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Doubt {
+    /// No token is in doubt. The default.
+    #[default]
+    None,
+    /// Revocations were lost, and nobody is known who could write them again.
+    Lasting {
+        /// Tokens with an `iat` up to this time, inclusive, are in doubt. A later token cannot have
+        /// been revoked before the loss.
+        issued_until: Timestamp,
+        /// By then every token from before the loss is over, so the doubt ends. Until then tokens
+        /// without an `iat` are in doubt, too.
+        ends_at: Timestamp,
+    },
+}
+
+impl Doubt {
+    /// Whether `token` may have been revoked before the loss. `now` is the clock of the store.
+    ///
+    /// A token that is found to be revoked is revoked, whatever the doubt.
+    pub fn covers(&self, token: &VerifiedToken, now: Timestamp) -> bool {
+        match *self {
+            Self::None => false,
+            Self::Lasting { issued_until, ends_at } => match token.issued_at() {
+                Some(issued_at) => issued_at <= issued_until,
+                // How old it is nobody knows, but not older than the longest lifetime of a token.
+                None => now < ends_at,
+            },
+        }
+    }
+}
