@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 # Most tests wait for something: for servers to start, for limits to pass. So more of them than processors run at once.
 export RUST_TEST_THREADS ?= $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN))))
-.PHONY: help setup demo tour test test-features test-frameworks lint fmt doc bench faults soak bench-report count count-renew
+.PHONY: help setup demo tour test test-features test-frameworks test-servers lint fmt doc bench faults soak bench-report count count-renew
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,16 +16,20 @@ demo: ## Starts the reference server, with everything in memory, and says what t
 tour: setup ## Shows two reference servers on one Redis, and what a revocation at one means at the other
 	@scripts/tour
 
-test: setup ## Runs all tests, doctests and examples, then the tests of each feature on its own, then other frameworks
+test: setup ## Runs all tests, doctests and examples, then the tests of each feature on its own, then other frameworks and other servers
 	cargo test --all-features
 	scripts/test-features
 	scripts/test-frameworks
+	scripts/test-servers
 
 test-features: setup ## Runs the tests of each feature on its own, and of none
 	scripts/test-features
 
 test-frameworks: setup ## Runs the examples in other frameworks and beside other verifiers
 	scripts/test-frameworks
+
+test-servers: setup ## Runs the tests of the Redis store on Redis 6.2, Valkey 8 and Valkey 9; with FULL=1 all that use Redis
+	scripts/test-servers
 
 lint: ## Checks formatting and lints; warnings are errors
 	cargo fmt --all --check

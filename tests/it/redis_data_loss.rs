@@ -223,7 +223,7 @@ async fn a_loss_is_noticed_although_the_connections_had_led_to_two_primaries() {
     while store.health().is_up() {
         assert!(start.elapsed() < SOON);
         let _ = revoke(&store, Target::token("t")).await;
-        kill_clients(&one, |line| line.contains("cmd=evalsha"));
+        kill_clients(&one, |line| line.contains("cmd=eval"));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(store.health().checks());

@@ -45,7 +45,7 @@ async fn a_healthy_server_gets_a_clean_bill() {
     assert!(report.is_fit() && subjects(&report, Severity::Warning).is_empty(), "{report}");
     let text = report.to_string();
     for words in [
-        "the server is redis",
+        "the server is ",
         "1 is in effect",
         "version 1 under the prefix jwt-revocation, in 1 shard\n",
         "a check takes",
@@ -128,7 +128,8 @@ async fn the_documented_rights_suffice() {
     // Nothing was tried that the user may not do, except to look at the configuration.
     let log = server.cli(&["ACL", "LOG"]);
     for (name, value) in log.lines().zip(log.lines().skip(1)) {
-        assert!(name != "object" || value == "config|get", "{log}");
+        // Redis 6.2 does not name the subcommand.
+        assert!(name != "object" || ["config|get", "config"].contains(&value), "{log}");
     }
 }
 

@@ -10,7 +10,8 @@ use tower_jwt_revocation::{
 
 use crate::redis_guard::{IN_TIME, recovered, revoke, timely};
 use crate::servers::{
-    Cluster, Fault, FaultProxy, RedisServer, Sentinel, redis_is_installed, wait_until,
+    Cluster, Fault, FaultProxy, RedisServer, Sentinel, redis_is_installed, server_has_tls,
+    wait_until,
 };
 use crate::store_contract::{check, token};
 
@@ -450,7 +451,7 @@ mod tls {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn tls_with_a_private_authority() {
-        if !redis_is_installed() {
+        if !redis_is_installed() || !server_has_tls() {
             return;
         }
         let server = RedisServer::builder().tls(false).start();
@@ -468,7 +469,7 @@ mod tls {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn tls_with_certificates_on_both_sides() {
-        if !redis_is_installed() {
+        if !redis_is_installed() || !server_has_tls() {
             return;
         }
         let server = RedisServer::builder().tls(true).start();

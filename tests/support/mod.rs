@@ -23,6 +23,7 @@ mod temp_dir;
 mod tls;
 mod topology;
 
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -51,7 +52,7 @@ pub(crate) use redis_or_skip;
 pub fn redis_is_installed() -> bool {
     static INSTALLED: OnceLock<bool> = OnceLock::new();
     let installed = *INSTALLED.get_or_init(|| {
-        ["redis-server", "redis-cli"].iter().all(|program| answers_version(program))
+        [redis::server_program(), "redis-cli".into()].iter().all(|program| answers_version(program))
     });
     if !installed {
         let message = "skipped: redis-server is not installed (apt-get install redis-server)";
@@ -65,7 +66,16 @@ pub fn redis_is_installed() -> bool {
     installed
 }
 
-fn answers_version(program: &str) -> bool {
+/// Whether the server speaks TLS. Those of `scripts/setup-servers` are built without it.
+pub fn server_has_tls() -> bool {
+    let has_tls = std::env::var_os("TEST_REDIS_SERVER").is_none();
+    if !has_tls {
+        let _ = writeln!(std::io::stderr(), "skipped: this server is built without TLS");
+    }
+    has_tls
+}
+
+fn answers_version(program: &OsStr) -> bool {
     Command::new(program)
         .arg("--version")
         .stdout(Stdio::null())

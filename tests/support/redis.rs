@@ -1,4 +1,5 @@
 //! One real `redis-server`, which does not outlive the test.
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -347,6 +348,12 @@ pub fn is_running(pid: u32) -> bool {
     test_kill_process(pid).is_ok()
 }
 
+/// The program of the servers: that of the system, or what `TEST_REDIS_SERVER` names, so that the
+/// same tests run against other versions and against Valkey.
+pub(super) fn server_program() -> OsString {
+    std::env::var_os("TEST_REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
+}
+
 /// Runs `command` to its end, or kills it after `limit`.
 pub(super) fn output_within(limit: Duration, mut command: Command) -> io::Result<Output> {
     let child =
@@ -394,7 +401,7 @@ impl Watched {
         let mut command = Command::new("sh");
         command.args(["-c", WATCHDOG, "watchdog"]).arg(dir);
         command
-            .arg("redis-server")
+            .arg(server_program())
             .arg(dir.join("redis.conf"))
             .args(sentinel.then_some("--sentinel"));
         if dir.join(CLOCK).exists() {
