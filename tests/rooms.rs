@@ -45,7 +45,7 @@ const DOORS: &[(&str, &[&str])] = &[
 const DOCS: &str = "https://docs.rs/tower-jwt-revocation/latest/tower_jwt_revocation/";
 
 struct Room {
-    /// Such as `store::redis::guard`.
+    /// Such as `store::redis::supervised`.
     path: String,
     /// Without comments and without tests.
     code: String,

@@ -10,7 +10,7 @@ use super::Revoker;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::ConfigError;
 use crate::revocation::{Action, Extent, Origin, Outcome, Revocation, Target, TargetKind};
-use crate::store::redis::foreign::{Found, Id, Position, Scan};
+use crate::store::redis::foreign::{ListScan, ListedEntry, ListedId, ScanPosition};
 use crate::store::redis::{ForeignList, RedisStore};
 use crate::store::{Cursor, StoreError, StoreErrorKind};
 use crate::token::{TokenProfile, TokenVerifier};
@@ -37,7 +37,7 @@ impl Revoker {
     /// several placeholders, or of anything but tokens, sessions and families; if they belong to
     /// one of several issuers and the list does not [say to which](ForeignList::with_issuer).
     pub fn import(&self, store: &RedisStore, list: &ForeignList) -> Result<Import, ConfigError> {
-        let scan = Scan::new(store.clone(), list)?;
+        let scan = ListScan::new(store.clone(), list)?;
         let list = scan.list();
         let oops = |problem: String| {
             ConfigError::new("foreign_list", format!("`{}` {problem}", list.name))
@@ -79,10 +79,10 @@ fn target(kind: TargetKind, id: &str, issuer: Option<&str>) -> Target {
 #[must_use = "nothing is read until `run` is called"]
 pub struct Import {
     revoker: Revoker,
-    scan: Scan,
+    scan: ListScan,
     verifier: Option<Arc<dyn TokenVerifier>>,
     pace: u32,
-    at: Option<Position>,
+    at: Option<ScanPosition>,
     report: ImportReport,
 }
 
@@ -123,7 +123,7 @@ impl Import {
     /// # Errors
     /// [`ConfigError`] if the cursor is not one of an import.
     pub fn with_cursor(mut self, cursor: &Cursor) -> Result<Self, ConfigError> {
-        let at = Position::parse(cursor);
+        let at = ScanPosition::parse(cursor);
         self.at = Some(at.ok_or_else(|| {
             ConfigError::new("cursor", "is not one that Import::cursor gave out")
         })?);
@@ -132,7 +132,7 @@ impl Import {
 
     /// Where it is, for [`with_cursor`](Self::with_cursor). `None` at the beginning and at the end.
     pub fn cursor(&self) -> Option<Cursor> {
-        self.at.as_ref().map(Position::print)
+        self.at.as_ref().map(ScanPosition::print)
     }
 
     /// What has become of the entries so far. One that a scan gives twice is counted twice.
@@ -158,7 +158,7 @@ impl Import {
     pub async fn step(&mut self) -> Result<bool, StoreError> {
         let began = Instant::now();
         let page = self.scan.page(self.at.as_ref()).await?;
-        let looked_at = u32::try_from(page.found.len()).unwrap_or(u32::MAX).max(Scan::PAGE);
+        let looked_at = u32::try_from(page.found.len()).unwrap_or(u32::MAX).max(ListScan::PAGE);
         let mut report = self.report;
         report.live += page.live;
         report.unreadable += page.odd;
@@ -184,11 +184,11 @@ impl Import {
     }
 
     /// The record of an entry; none if it cannot be one.
-    fn change(&self, found: Found) -> Result<Option<Revocation>, StoreError> {
+    fn change(&self, found: ListedEntry) -> Result<Option<Revocation>, StoreError> {
         let list = self.scan.list();
         let known = match &found.id {
-            Id::Claim(id) => Some(target(list.kind, id, list.issuer.as_deref())),
-            Id::Token(text) => {
+            ListedId::Claim(id) => Some(target(list.kind, id, list.issuer.as_deref())),
+            ListedId::Token(text) => {
                 let verifier = self.verifier.as_ref().ok_or_else(|| {
                     list.error(
                         StoreErrorKind::InvalidInput,

@@ -1,5 +1,5 @@
-//! What goes over the wire: the check, the write, the look-ups, and the steward, who begins and
-//! prolongs lives.
+//! What goes over the wire: the check, the write, the look-ups, and the maintenance, who begins and
+//! prolongs epochs.
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -13,13 +13,13 @@ use futures::future::join_all;
 use futures::stream::{self, FuturesUnordered, StreamExt as _};
 use tokio::time::{Instant, sleep};
 
-use super::guard::{Hold, Link};
-use super::life::Known;
+use super::connection::{code_of, unexpected_reply};
+use super::epoch::KnownEpoch;
 use super::options::ConnectError;
-use super::schema::{self, LAYOUT, Member};
-use super::script::{self, Context, Reply, Script};
-use super::wire::{code_of, odd_reply};
-use super::{Inner, random};
+use super::schema::{self, IndexMember, LAYOUT};
+use super::script::{self, LuaScript, ScriptContext, ScriptReply};
+use super::supervised::{Permit, SupervisedConnection};
+use super::{StoreInner, random};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config::ConfigError;
 use crate::revocation::{Fingerprint, Record, Revocation};
@@ -39,34 +39,36 @@ const TRY_AGAIN: Duration = Duration::from_millis(10);
 const TOUCHES: usize = 64;
 /// How often the expiry of the keys without an end of their own is put off.
 const TOUCH_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
-/// How long the steward rests after each round: the first is for one that went well, then it
-/// doubles with each that did not. Every check rings for it while a life is missing, however often
+/// How long the maintenance rests after each round: the first is for one that went well, then it
+/// doubles with each that did not. Every check rings for it while an epoch is missing, however often
 /// its script is refused.
 const RESTS: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
 
 // === The check ===
 
-impl Inner {
+impl StoreInner {
     pub(super) fn check(self: &Arc<Self>, token: &Arc<VerifiedToken>) -> Lookup {
         if token.targets().is_empty() {
             let nothing = "the token has nothing by which it could be revoked";
             return Lookup::Now(Err(StoreError::new(StoreErrorKind::InvalidInput, nothing)));
         }
         let (inner, token) = (Arc::clone(self), Arc::clone(token));
-        if let [desk] = &*self.checks {
-            return match desk.seize() {
-                Ok(hold) => Lookup::Later(async move { inner.ask(0, hold, token).await }.boxed()),
+        if let [checks] = &*self.checks {
+            return match checks.acquire() {
+                Ok(permit) => {
+                    Lookup::Later(async move { inner.ask(0, permit, token).await }.boxed())
+                }
                 Err(error) => Lookup::Now(Err(error)),
             };
         }
-        let mut holds = Vec::with_capacity(token.targets().len());
+        let mut permits = Vec::with_capacity(token.targets().len());
         let mut failure = None;
-        for (n, desk) in self.checks.iter().enumerate() {
-            if !desk.keeps(&token) {
+        for (n, checks) in self.checks.iter().enumerate() {
+            if !checks.keeps(&token) {
                 continue;
             }
-            match desk.seize() {
-                Ok(hold) => holds.push((n, hold)),
+            match checks.acquire() {
+                Ok(permit) => permits.push((n, permit)),
                 // The other shards are asked all the same: one of them may know that the token is
                 // revoked.
                 Err(error) => failure = Some(error),
@@ -74,8 +76,8 @@ impl Inner {
         }
         Lookup::Later(
             async move {
-                let ask = |(n, hold)| inner.ask(n, hold, Arc::clone(&token));
-                let mut answers: FuturesUnordered<_> = holds.into_iter().map(ask).collect();
+                let ask = |(n, permit)| inner.ask(n, permit, Arc::clone(&token));
+                let mut answers: FuturesUnordered<_> = permits.into_iter().map(ask).collect();
                 while let Some(answer) = answers.next().await {
                     match answer {
                         Ok(revoked @ Standing::Revoked(_)) => return Ok(revoked),
@@ -89,16 +91,16 @@ impl Inner {
         )
     }
 
-    /// What the shards behind one desk know of a token.
+    /// What the shards behind one checks know of a token.
     async fn ask(
         &self,
-        desk: usize,
-        hold: Hold,
+        checks: usize,
+        permit: Permit,
         token: Arc<VerifiedToken>,
     ) -> Result<Standing, StoreError> {
-        match self.checks.get(desk) {
-            Some(desk) => desk.ask(hold, token).await,
-            None => Err(odd_reply("redis")),
+        match self.checks.get(checks) {
+            Some(checks) => checks.ask(permit, token).await,
+            None => Err(unexpected_reply("redis")),
         }
     }
 }
@@ -117,14 +119,17 @@ pub(super) fn read_record(value: &Value, fingerprint: &Fingerprint) -> Result<Re
         })
 }
 
-#[expect(clippy::indexing_slicing, reason = "there is one link for all shards, or one for each")]
-fn link_of(links: &[Link], shard: u16) -> &Link {
+#[expect(
+    clippy::indexing_slicing,
+    reason = "there is one connection for all shards, or one for each"
+)]
+fn link_of(links: &[SupervisedConnection], shard: u16) -> &SupervisedConnection {
     &links[usize::from(shard) % links.len()]
 }
 
 // === The write ===
 
-impl Inner {
+impl StoreInner {
     pub(super) async fn write(&self, changes: Vec<Revocation>) -> Result<Vec<Receipt>, StoreError> {
         let mut shards: BTreeMap<u16, Vec<(usize, &Revocation)>> = BTreeMap::new();
         for (n, change) in changes.iter().enumerate() {
@@ -153,28 +158,31 @@ impl Inner {
 
     /// Runs the script once, with any number of changes for one shard.
     async fn run(&self, shard: u16, changes: &[&Revocation]) -> Result<Vec<Receipt>, StoreError> {
-        let arguments = |known: Option<&Known>| {
+        let arguments = |known: Option<&KnownEpoch>| {
             script::arguments(&self.keys, shard, &self.context(known), changes)
         };
-        let sent = self.send_knowing(shard, Command::Script(&script::WRITE), arguments).await?;
+        let sent =
+            self.send_knowing(shard, StoreCommand::Script(&script::WRITE), arguments).await?;
         let replicas = sent.replicas;
         let reply = self.read_reply(shard, sent, changes.len())?;
-        let receipt = |change: &script::Changed| Receipt {
+        let receipt = |change: &script::ChangeReply| Receipt {
             outcome: change.outcome,
             at: change.at,
             reissue_at: change.cutoff.map(|cutoff| cutoff.saturating_add(Duration::from_millis(1))),
-            fence: Some(Fence { shard, epoch: reply.life.id, seq: change.seq }),
+            fence: Some(Fence { shard, epoch: reply.epoch.id, seq: change.seq }),
             replicas,
         };
         Ok(reply.changes.iter().map(receipt).collect())
     }
 
-    /// Begins or prolongs the life of a shard. Waits for no replicas: nobody was promised anything,
+    /// Begins or prolongs the epoch of a shard. Waits for no replicas: nobody was promised anything,
     /// and they would hold up the writes that come after it on the connection.
     async fn touch(&self, shard: u16) -> Result<(), StoreError> {
-        let arguments =
-            |known: Option<&Known>| script::arguments(&self.keys, shard, &self.context(known), &[]);
-        let sent = self.send_knowing(shard, Command::Script(&script::TOUCH), arguments).await?;
+        let arguments = |known: Option<&KnownEpoch>| {
+            script::arguments(&self.keys, shard, &self.context(known), &[])
+        };
+        let sent =
+            self.send_knowing(shard, StoreCommand::Script(&script::TOUCH), arguments).await?;
         self.read_reply(shard, sent, 0).map(drop)
     }
 
@@ -185,10 +193,11 @@ impl Inner {
         facts: &[(Fingerprint, Fact)],
     ) -> Result<(), StoreError> {
         for facts in facts.chunks(CHUNK) {
-            let arguments = |known: Option<&Known>| {
+            let arguments = |known: Option<&KnownEpoch>| {
                 script::restoring(&self.keys, shard, &self.context(known), facts)
             };
-            let sent = self.send_knowing(shard, Command::Script(&script::WRITE), arguments).await?;
+            let sent =
+                self.send_knowing(shard, StoreCommand::Script(&script::WRITE), arguments).await?;
             self.read_reply(shard, sent, facts.len())?;
         }
         Ok(())
@@ -196,30 +205,37 @@ impl Inner {
 
     /// Lifts a horizon, unless the script knows better; says whether there is none any more.
     pub(super) async fn lift(&self, shard: u16, lift: Lift) -> Result<bool, StoreError> {
-        let arguments = |known: Option<&Known>| {
-            let context = Context { lift: Some(lift), ..self.context(known) };
+        let arguments = |known: Option<&KnownEpoch>| {
+            let context = ScriptContext { lift: Some(lift), ..self.context(known) };
             script::arguments(&self.keys, shard, &context, &[])
         };
-        let sent = self.send_knowing(shard, Command::Script(&script::WRITE), arguments).await?;
-        let now = self.read_reply(shard, sent, 0)?.life;
+        let sent =
+            self.send_knowing(shard, StoreCommand::Script(&script::WRITE), arguments).await?;
+        let now = self.read_reply(shard, sent, 0)?.epoch;
         Ok(now.id == lift.epoch && now.horizon == Timestamp::ZERO)
     }
 
-    fn context(&self, known: Option<&Known>) -> Context {
-        Context {
-            new_life: random::bits().max(1),
-            known: known.map(Known::for_script),
+    fn context(&self, known: Option<&KnownEpoch>) -> ScriptContext {
+        ScriptContext {
+            new_epoch: random::bits().max(1),
+            known: known.map(KnownEpoch::for_script),
             lift: None,
-            span: self.memory.span(),
+            doubt_duration: self.tracker.doubt_duration(),
             log_length: self.settings.log_length,
         }
     }
 
-    fn read_reply(&self, shard: u16, sent: Sent, changes: usize) -> Result<Reply, StoreError> {
+    fn read_reply(
+        &self,
+        shard: u16,
+        sent: CommandReply,
+        changes: usize,
+    ) -> Result<ScriptReply, StoreError> {
         let parts = bytes_of(sent.reply)?;
-        let reply = Reply::parse(&parts, changes).map_err(|_| odd_reply("the script"))?;
-        // The changes are in force. What the life means for tokens is decided at each check.
-        let _ = self.memory.learn_told(shard, sent.known.as_ref(), reply.life);
+        let reply =
+            ScriptReply::parse(&parts, changes).map_err(|_| unexpected_reply("the script"))?;
+        // The changes are in force. What the epoch means for tokens is decided at each check.
+        let _ = self.tracker.observe_script_reply(shard, sent.known.as_ref(), reply.epoch);
         Ok(reply)
     }
 
@@ -228,47 +244,47 @@ impl Inner {
     pub(super) async fn send(
         &self,
         shard: u16,
-        command: Command,
+        command: StoreCommand,
         arguments: Vec<Bytes>,
     ) -> Result<(Value, Option<u32>), StoreError> {
         let sent = self.send_knowing(shard, command, |_| arguments.clone()).await?;
         Ok((sent.reply, sent.replicas))
     }
 
-    /// The same, with arguments for what is known of the life. They are made anew for each attempt:
-    /// one that comes late with what was known at first could begin a life where data was lost that
+    /// The same, with arguments for what is known of the epoch. They are made anew for each attempt:
+    /// one that comes late with what was known at first could begin an epoch where data was lost that
     /// this process knew of.
     pub(super) async fn send_knowing(
         &self,
         shard: u16,
-        command: Command,
-        arguments: impl Fn(Option<&Known>) -> Vec<Bytes>,
-    ) -> Result<Sent, StoreError> {
-        let link = link_of(&self.writes, shard);
+        command: StoreCommand,
+        arguments: impl Fn(Option<&KnownEpoch>) -> Vec<Bytes>,
+    ) -> Result<CommandReply, StoreError> {
+        let connection = link_of(&self.writes, shard);
         let known_arguments = || {
-            let known = self.memory.recall(shard);
+            let known = self.tracker.known(shard);
             let arguments = arguments(known.as_deref());
             (known, arguments)
         };
-        self.send_over(|| link.seize(), command, known_arguments).await
+        self.send_over(|| connection.acquire(), command, known_arguments).await
     }
 
     /// The same, over whichever connection there is at each attempt.
     pub(super) async fn send_over(
         &self,
-        seize: impl Fn() -> Result<Hold, StoreError>,
-        command: Command,
-        arguments: impl Fn() -> (Option<Arc<Known>>, Vec<Bytes>),
-    ) -> Result<Sent, StoreError> {
+        acquire: impl Fn() -> Result<Permit, StoreError>,
+        command: StoreCommand,
+        arguments: impl Fn() -> (Option<Arc<KnownEpoch>>, Vec<Bytes>),
+    ) -> Result<CommandReply, StoreError> {
         let deadline = Instant::now() + self.settings.write_timeout;
         let mut is_cached = true;
         loop {
             let limit = deadline.saturating_duration_since(Instant::now());
-            let attempt = match seize() {
-                Ok(hold) => {
+            let attempt = match acquire() {
+                Ok(permit) => {
                     let (known, arguments) = arguments();
-                    let answer = self.attempt(&hold, command, is_cached, arguments, limit).await;
-                    answer.map(|(reply, replicas)| Sent { known, reply, replicas })
+                    let answer = self.attempt(&permit, command, is_cached, arguments, limit).await;
+                    answer.map(|(reply, replicas)| CommandReply { known, reply, replicas })
                 }
                 Err(error) => Err(error),
             };
@@ -276,8 +292,9 @@ impl Inner {
                 Ok(sent) => return Ok(sent),
                 Err(error) => error,
             };
-            let is_missing =
-                is_cached && matches!(command, Command::Script(_)) && code(&error) == "NOSCRIPT";
+            let is_missing = is_cached
+                && matches!(command, StoreCommand::Script(_))
+                && code(&error) == "NOSCRIPT";
             let is_passing = matches!(
                 error.kind(),
                 StoreErrorKind::Unreachable
@@ -297,41 +314,41 @@ impl Inner {
 
     async fn attempt(
         &self,
-        hold: &Hold,
-        command: Command,
+        permit: &Permit,
+        command: StoreCommand,
         is_cached: bool,
         arguments: Vec<Bytes>,
         limit: Duration,
     ) -> Result<(Value, Option<u32>), StoreError> {
         let script = match command {
-            Command::Script(script) => script,
-            Command::Other(name) => {
+            StoreCommand::Script(script) => script,
+            StoreCommand::Plain(name) => {
                 let arguments = arguments.into_iter().map(Value::Bytes).collect();
-                return Ok((hold.command(name, arguments, limit).await?, None));
+                return Ok((permit.command(name, arguments, limit).await?, None));
             }
         };
         let (name, text) =
             if is_cached { ("EVALSHA", script.sha) } else { ("EVAL", script.source) };
         let arguments = std::iter::once(Bytes::from_static(text.as_bytes())).chain(arguments);
-        let reply = hold.command(name, arguments.map(Value::Bytes).collect(), limit).await?;
+        let reply = permit.command(name, arguments.map(Value::Bytes).collect(), limit).await?;
         let replicas =
-            if script.writes { self.wait_for_replicas(hold, limit).await? } else { None };
+            if script.writes { self.wait_for_replicas(permit, limit).await? } else { None };
         Ok((reply, replicas))
     }
 
     /// Must be asked on the connection of the write.
     async fn wait_for_replicas(
         &self,
-        hold: &Hold,
+        permit: &Permit,
         limit: Duration,
     ) -> Result<Option<u32>, StoreError> {
         let Some(wait) = self.settings.wait_replicas else { return Ok(None) };
         let millis = i64::try_from(wait.limit.as_millis()).unwrap_or(i64::MAX);
         let arguments = vec![Value::Integer(wait.replicas.get().into()), Value::Integer(millis)];
-        let Value::Integer(reached) = hold.command("WAIT", arguments, limit).await? else {
-            return Err(odd_reply("redis"));
+        let Value::Integer(reached) = permit.command("WAIT", arguments, limit).await? else {
+            return Err(unexpected_reply("redis"));
         };
-        let reached = u32::try_from(reached).map_err(|_| odd_reply("redis"))?;
+        let reached = u32::try_from(reached).map_err(|_| unexpected_reply("redis"))?;
         if reached < wait.replicas.get() {
             return Err(StoreError::new(
                 StoreErrorKind::Replicas,
@@ -347,9 +364,9 @@ impl Inner {
 }
 
 /// What came back.
-pub(super) struct Sent {
-    /// What was known of the life when the command was sent.
-    pub(super) known: Option<Arc<Known>>,
+pub(super) struct CommandReply {
+    /// What was known of the epoch when the command was sent.
+    pub(super) known: Option<Arc<KnownEpoch>>,
     pub(super) reply: Value,
     /// How many replicas have confirmed it, if they were waited for.
     pub(super) replicas: Option<u32>,
@@ -357,11 +374,11 @@ pub(super) struct Sent {
 
 /// What is sent for a write or a look-up.
 #[derive(Clone, Copy)]
-pub(super) enum Command {
+pub(super) enum StoreCommand {
     /// A script.
-    Script(&'static Script),
+    Script(&'static LuaScript),
     /// A command of Redis that only reads.
-    Other(&'static str),
+    Plain(&'static str),
 }
 
 /// The first word of the error that Redis gave, if it was Redis.
@@ -373,8 +390,11 @@ pub(super) fn code(error: &StoreError) -> &str {
 }
 
 fn bytes_of(value: Value) -> Result<Vec<Bytes>, StoreError> {
-    let Value::Array(values) = value else { return Err(odd_reply("redis")) };
-    values.into_iter().map(|value| value.into_bytes().ok_or_else(|| odd_reply("redis"))).collect()
+    let Value::Array(values) = value else { return Err(unexpected_reply("redis")) };
+    values
+        .into_iter()
+        .map(|value| value.into_bytes().ok_or_else(|| unexpected_reply("redis")))
+        .collect()
 }
 
 /// A task of ours that did not come to its end: the runtime is shutting down.
@@ -384,14 +404,14 @@ pub(super) fn broken(error: tokio::task::JoinError) -> StoreError {
 
 // === The look-ups ===
 
-impl Inner {
+impl StoreInner {
     pub(super) async fn find(
         &self,
         fingerprint: &Fingerprint,
     ) -> Result<Option<Record>, StoreError> {
         let shard = self.keys.shard_of(fingerprint);
         let key = self.keys.shard(shard).record(fingerprint);
-        match self.send(shard, Command::Other("GET"), vec![key]).await? {
+        match self.send(shard, StoreCommand::Plain("GET"), vec![key]).await? {
             (Value::Null, _) => Ok(None),
             (value, _) => read_record(&value, fingerprint).map(Some),
         }
@@ -409,24 +429,25 @@ impl Inner {
             Bytes::from_static(b"COUNT"),
             query.page_size().to_string().into(),
         ];
-        let (Value::Array(reply), _) = self.send(shard, Command::Other("ZSCAN"), arguments).await?
+        let (Value::Array(reply), _) =
+            self.send(shard, StoreCommand::Plain("ZSCAN"), arguments).await?
         else {
-            return Err(odd_reply("redis"));
+            return Err(unexpected_reply("redis"));
         };
         let [position, Value::Array(members)] = reply.as_slice() else {
-            return Err(odd_reply("redis"));
+            return Err(unexpected_reply("redis"));
         };
         let position: u64 = position
             .as_str()
             .and_then(|text| text.parse().ok())
-            .ok_or_else(|| odd_reply("redis"))?;
+            .ok_or_else(|| unexpected_reply("redis"))?;
         let mut fingerprints = Vec::with_capacity(members.len() / 2);
         for pair in members.chunks(2) {
             let member = pair
                 .first()
                 .and_then(Value::as_bytes)
-                .and_then(|member| Member::parse(member).ok());
-            fingerprints.push(member.ok_or_else(|| odd_reply("redis"))?.fingerprint);
+                .and_then(|member| IndexMember::parse(member).ok());
+            fingerprints.push(member.ok_or_else(|| unexpected_reply("redis"))?.fingerprint);
         }
         let next = match (position, shard + 1) {
             (0, next) if next == self.keys.shards() => None,
@@ -452,9 +473,9 @@ impl Inner {
             .iter()
             .map(|fingerprint| self.keys.shard(shard).record(fingerprint))
             .collect();
-        let (Value::Array(values), _) = self.send(shard, Command::Other("MGET"), keys).await?
+        let (Value::Array(values), _) = self.send(shard, StoreCommand::Plain("MGET"), keys).await?
         else {
-            return Err(odd_reply("redis"));
+            return Err(unexpected_reply("redis"));
         };
         let mut records = Vec::with_capacity(values.len());
         for (value, fingerprint) in values.iter().zip(fingerprints) {
@@ -489,19 +510,19 @@ impl Inner {
         for shard in 0..self.keys.shards() {
             let index = self.keys.shard(shard).index.clone();
             let arguments = vec![index, after.clone().into(), Bytes::from_static(b"+inf")];
-            match self.send(shard, Command::Other("ZCOUNT"), arguments).await? {
+            match self.send(shard, StoreCommand::Plain("ZCOUNT"), arguments).await? {
                 (Value::Integer(count), _) => total += u64::try_from(count).unwrap_or(0),
-                _ => return Err(odd_reply("redis")),
+                _ => return Err(unexpected_reply("redis")),
             }
         }
         Ok(total)
     }
 }
 
-// === The steward ===
+// === The maintenance ===
 
-impl Inner {
-    /// Waits until Redis can be used, begins the lives and checks that the layout is ours.
+impl StoreInner {
+    /// Waits until Redis can be used, begins the epochs and checks that the layout is ours.
     pub(super) async fn begin(
         &self,
         at_once: bool,
@@ -558,17 +579,17 @@ impl Inner {
     }
 }
 
-/// Runs the script without changes whenever a life has to begin or a horizon to be published, and
+/// Runs the script without changes whenever an epoch has to begin or a horizon to be published, and
 /// now and then to put off the expiry of its keys.
-pub(super) async fn steward(inner: Weak<Inner>) {
-    let Some(memory) = inner.upgrade().map(|inner| Arc::clone(&inner.memory)) else { return };
+pub(super) async fn maintenance(inner: Weak<StoreInner>) {
+    let Some(tracker) = inner.upgrade().map(|inner| Arc::clone(&inner.tracker)) else { return };
     let [shortest, longest] = RESTS;
     let mut rest = shortest;
     let mut has_failed = false;
     loop {
         let pause = if has_failed { rest } else { TOUCH_EVERY };
         tokio::select! {
-            () = memory.alarm.notified(), if !has_failed => {}
+            () = tracker.maintenance_due.notified(), if !has_failed => {}
             () = sleep(pause.mul_f64(0.5 + random::fraction() / 2.0)) => {}
         }
         let Some(inner) = inner.upgrade() else { return };
@@ -580,7 +601,7 @@ pub(super) async fn steward(inner: Weak<Inner>) {
         drop(inner);
         if let Some(error) = failure {
             if !has_failed {
-                tracing::warn!(%error, "the life of the store in redis could not be prolonged; \
+                tracing::warn!(%error, "the epoch of the store in redis could not be prolonged; \
                     trying on");
             }
             has_failed = true;

@@ -1,7 +1,7 @@
 //! Checks that are under way at once share round trips.
 //!
 //! A check that is alone goes out at once, by itself. What is asked while others are in flight
-//! waits in a queue and becomes the next `MGET`, in which each life and each record is asked for
+//! waits in a queue and becomes the next `MGET`, in which each epoch and each record is asked for
 //! once. So the more is asked, the less each answer costs, and who is alone waits for nobody.
 //!
 //! ```text
@@ -36,12 +36,14 @@ use tokio::task::JoinHandle;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
-use self::queue::{Office, Queue};
+use self::queue::{BatchQueue, BatchTransport};
 use super::ask::read_record;
-use super::guard::{Hold, Lane, Line, Link, LinkConfig};
-use super::life::{self, Doubt, Known, Memory, Via, in_doubt};
-use super::schema::{Keys, Life};
-use super::wire::odd_reply;
+use super::connection::unexpected_reply;
+use super::epoch::{self, Doubt, EpochSource, EpochTracker, KnownEpoch, in_doubt};
+use super::schema::{Epoch, RedisKeys};
+use super::supervised::{
+    ConnectionHandle, Permit, PinnedConnection, SupervisedConnection, SupervisionConfig,
+};
 use crate::revocation::Fingerprint;
 use crate::store::{RevokedBy, Standing, StoreError, StoreErrorKind};
 use crate::verified::{TokenTarget, VerifiedToken};
@@ -53,72 +55,72 @@ type Answer = Result<Standing, StoreError>;
 type Reply = Result<Result<Vec<Value>, StoreError>, Elapsed>;
 
 /// A guarded connection for checks. What asks over it ends with it.
-pub(crate) struct Desk {
-    link: Link,
+pub(crate) struct BatchedChecks {
+    connection: SupervisedConnection,
     limit: Duration,
-    shelf: Arc<Shelf>,
-    queue: Arc<Queue<Ask>>,
-    clerk: JoinHandle<()>,
+    shards: Arc<ShardGroup>,
+    queue: Arc<BatchQueue<Ask>>,
+    worker: JoinHandle<()>,
 }
 
-impl Desk {
+impl BatchedChecks {
     /// Starts to connect, in the background.
-    pub(crate) fn start(config: LinkConfig) -> Self {
+    pub(crate) fn start(config: SupervisionConfig) -> Self {
         let limit = config.limit;
-        let shelf = Arc::new(Shelf {
+        let shards = Arc::new(ShardGroup {
             keys: Arc::clone(&config.keys),
-            memory: Arc::clone(&config.memory),
+            tracker: Arc::clone(&config.tracker),
             shards: config.shards.clone(),
         });
-        let queue = Arc::new(Queue::default());
-        let link = Link::start(config);
-        let clerk = Clerk {
-            line: link.line(),
+        let queue = Arc::new(BatchQueue::default());
+        let connection = SupervisedConnection::start(config);
+        let worker = BatchWorker {
+            line: connection.handle(),
             limit,
-            shelf: Arc::clone(&shelf),
+            shards: Arc::clone(&shards),
             places: Places::default(),
-            last_life: None,
+            last_epoch: None,
         };
-        let clerk = tokio::spawn(queue::work(Arc::clone(&queue), clerk));
-        Self { link, limit, shelf, queue, clerk }
+        let worker = tokio::spawn(queue::work(Arc::clone(&queue), worker));
+        Self { connection, limit, shards, queue, worker }
     }
 
-    pub(crate) fn link(&self) -> &Link {
-        &self.link
+    pub(crate) fn connection(&self) -> &SupervisedConnection {
+        &self.connection
     }
 
     /// Whether any target of the token is kept here.
     pub(crate) fn keeps(&self, token: &VerifiedToken) -> bool {
-        self.shelf.targets(token).next().is_some()
+        self.shards.targets(token).next().is_some()
     }
 
     /// The right to one check; an error at once if it could not be answered.
-    pub(crate) fn seize(&self) -> Result<Hold, StoreError> {
-        self.link.seize()
+    pub(crate) fn acquire(&self) -> Result<Permit, StoreError> {
+        self.connection.acquire()
     }
 
     /// What the shards behind this connection know of a token.
-    pub(crate) async fn ask(&self, hold: Hold, token: Arc<VerifiedToken>) -> Answer {
-        if let Some(_alone) = self.queue.go_alone() {
-            let (keys, question) = self.shelf.compose(iter::once(&*token), &mut None);
+    pub(crate) async fn ask(&self, permit: Permit, token: Arc<VerifiedToken>) -> Answer {
+        if let Some(_alone) = self.queue.try_direct() {
+            let (keys, question) = self.shards.compose(iter::once(&*token), &mut None);
             // In a box of its own: those who wait in the queue need no room for it.
-            return match timeout(self.limit, Box::pin(hold.lane().mget(keys))).await {
-                Ok(values) => self.shelf.judge_alone(&token, &question, &values?),
-                Err(_) => Err(hold.lane().count_timeout()),
+            return match timeout(self.limit, Box::pin(permit.connection().mget(keys))).await {
+                Ok(values) => self.shards.judge_alone(&token, &question, &values?),
+                Err(_) => Err(permit.connection().count_timeout()),
             };
         }
         let (answer, arrived) = oneshot::channel();
         self.queue.push(Ask { token, answer }).map_err(|_| closed())?;
         match timeout(self.limit, arrived).await {
             Ok(answer) => answer.unwrap_or_else(|_| Err(closed())),
-            Err(_) => Err(hold.lane().count_timeout()),
+            Err(_) => Err(permit.connection().count_timeout()),
         }
     }
 }
 
-impl Drop for Desk {
+impl Drop for BatchedChecks {
     fn drop(&mut self) {
-        self.clerk.abort();
+        self.worker.abort();
     }
 }
 
@@ -132,16 +134,16 @@ fn closed() -> StoreError {
 // === The question and its answer ===
 
 /// The shards behind one connection: what to ask for, and what the answer means.
-struct Shelf {
-    keys: Arc<Keys>,
-    memory: Arc<Memory>,
+struct ShardGroup {
+    keys: Arc<RedisKeys>,
+    tracker: Arc<EpochTracker>,
     shards: Range<u16>,
 }
 
-/// One `MGET`: the lives of these shards, and then the records.
+/// One `MGET`: the epochs of these shards, and then the records.
 struct Question {
     /// With what was known of them when the question was sent.
-    lives: Vec<(u16, Option<Arc<Known>>)>,
+    epochs: Vec<(u16, Option<Arc<KnownEpoch>>)>,
     /// For each target of each token, in order, where in the reply to look.
     places: Vec<Place>,
 }
@@ -169,13 +171,13 @@ impl Hasher for AsItIs {
     }
 }
 
-/// The positions of a life among the lives, and of a record among the records.
+/// The positions of an epoch among the epochs, and of a record among the records.
 struct Place {
-    life: usize,
+    epoch: usize,
     record: usize,
 }
 
-impl Shelf {
+impl ShardGroup {
     /// The targets of a token that are kept here.
     fn targets<'a>(
         &'a self,
@@ -196,17 +198,17 @@ impl Shelf {
     ) -> (Vec<Value>, Question) {
         let targets = tokens.clone().map(|token| token.targets().len()).sum();
         let mut question =
-            Question { lives: Vec::with_capacity(1), places: Vec::with_capacity(targets) };
+            Question { epochs: Vec::with_capacity(1), places: Vec::with_capacity(targets) };
         let mut records = Vec::with_capacity(targets);
         let mut text =
             BytesMut::with_capacity(targets * self.keys.shard(self.shards.start).record_length());
         for token in tokens {
             for (shard, target) in self.targets(token) {
-                let lives = &mut question.lives;
-                let life =
-                    lives.iter().position(|(known, _)| *known == shard).unwrap_or_else(|| {
-                        lives.push((shard, self.memory.recall(shard)));
-                        lives.len() - 1
+                let epochs = &mut question.epochs;
+                let epoch =
+                    epochs.iter().position(|(known, _)| *known == shard).unwrap_or_else(|| {
+                        epochs.push((shard, self.tracker.known(shard)));
+                        epochs.len() - 1
                     });
                 let mut write = || {
                     self.keys.shard(shard).write_record(target.fingerprint(), &mut text);
@@ -217,29 +219,34 @@ impl Shelf {
                     Some(seen) => *seen.entry(*target.fingerprint()).or_insert_with(write),
                     None => write(),
                 };
-                question.places.push(Place { life, record });
+                question.places.push(Place { epoch, record });
             }
         }
-        let mut keys = Vec::with_capacity(question.lives.len() + records.len());
+        let mut keys = Vec::with_capacity(question.epochs.len() + records.len());
         keys.extend(
             question
-                .lives
+                .epochs
                 .iter()
-                .map(|(shard, _)| Value::Bytes(self.keys.shard(*shard).life.clone())),
+                .map(|(shard, _)| Value::Bytes(self.keys.shard(*shard).epoch.clone())),
         );
         keys.append(&mut records);
         (keys, question)
     }
 
     fn judge_alone(&self, token: &VerifiedToken, question: &Question, values: &[Value]) -> Answer {
-        let Some((lives, records)) = values.split_at_checked(question.lives.len()) else {
-            return Err(odd_reply("redis"));
+        let Some((epochs, records)) = values.split_at_checked(question.epochs.len()) else {
+            return Err(unexpected_reply("redis"));
         };
-        let doubts: Vec<_> = lives
+        let doubts: Vec<_> = epochs
             .iter()
-            .zip(&question.lives)
+            .zip(&question.epochs)
             .map(|(value, (shard, known))| {
-                self.memory.weigh(Via::Checks, *shard, known.as_ref(), read_life(value, &mut None)?)
+                self.tracker.observe(
+                    EpochSource::Checks,
+                    *shard,
+                    known.as_ref(),
+                    read_epoch(value, &mut None)?,
+                )
             })
             .collect();
         self.judge(token, &doubts, records, &mut question.places.iter())
@@ -262,13 +269,13 @@ impl Shelf {
                     Ok(_) => {}
                     Err(error) => unreadable = Some(error),
                 },
-                None => unreadable = Some(odd_reply("redis")),
+                None => unreadable = Some(unexpected_reply("redis")),
             }
-            match doubts.get(place.life) {
+            match doubts.get(place.epoch) {
                 Some(Ok(doubt)) if doubt.covers(token) => doubtful = Some(in_doubt()),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => doubtful = Some(error.clone()),
-                None => doubtful = Some(odd_reply("redis")),
+                None => doubtful = Some(unexpected_reply("redis")),
             }
         }
         match (revoked, doubtful.or(unreadable)) {
@@ -280,27 +287,27 @@ impl Shelf {
     }
 }
 
-/// Between two writes the life reads the same in every reply: `last` is the one that was read last,
+/// Between two writes the epoch reads the same in every reply: `last` is the one that was read last,
 /// and from what.
-fn read_life(
+fn read_epoch(
     value: &Value,
-    last: &mut Option<(Box<[u8]>, Life)>,
-) -> Result<Option<Life>, StoreError> {
+    last: &mut Option<(Box<[u8]>, Epoch)>,
+) -> Result<Option<Epoch>, StoreError> {
     if value.is_null() {
         return Ok(None);
     }
-    let value = value.as_bytes().ok_or_else(|| odd_reply("redis"))?;
+    let value = value.as_bytes().ok_or_else(|| unexpected_reply("redis"))?;
     match last {
-        Some((text, life)) if **text == *value => Ok(Some(*life)),
+        Some((text, epoch)) if **text == *value => Ok(Some(*epoch)),
         _ => {
-            let life = life::read(value)?;
-            *last = Some((value.into(), life));
-            Ok(Some(life))
+            let epoch = epoch::read(value)?;
+            *last = Some((value.into(), epoch));
+            Ok(Some(epoch))
         }
     }
 }
 
-// === The clerk ===
+// === The worker ===
 
 /// One check that waits for its answer.
 struct Ask {
@@ -309,19 +316,19 @@ struct Ask {
 }
 
 /// Sends batches and hands out the answers.
-struct Clerk {
-    line: Line,
+struct BatchWorker {
+    line: ConnectionHandle,
     limit: Duration,
-    shelf: Arc<Shelf>,
-    /// Where the records of the batch in the making stand. Kept for its memory.
+    shards: Arc<ShardGroup>,
+    /// Where the records of the batch in the making stand. Kept for its tracker.
     places: Places,
-    last_life: Option<(Box<[u8]>, Life)>,
+    last_epoch: Option<(Box<[u8]>, Epoch)>,
 }
 
-impl Office for Clerk {
+impl BatchTransport for BatchWorker {
     type Ask = Ask;
-    type Trip = BoxFuture<'static, Self::Reply>;
-    type Reply = (Lane, Vec<Ask>, Question, Reply);
+    type InFlight = BoxFuture<'static, Self::Reply>;
+    type Reply = (PinnedConnection, Vec<Ask>, Question, Reply);
 
     const ROOM: usize = MAX_RECORDS;
 
@@ -329,14 +336,14 @@ impl Office for Clerk {
         ask.token.targets().len()
     }
 
-    fn send(&mut self, mut asks: Vec<Ask>) -> Option<Self::Trip> {
+    fn send(&mut self, mut asks: Vec<Ask>) -> Option<Self::InFlight> {
         // Those who have gone are not asked for.
         asks.retain(|ask| !ask.answer.is_closed());
         if asks.is_empty() {
             return None;
         }
-        let lane = match self.line.lane() {
-            Ok(lane) => lane,
+        let connection = match self.line.connection() {
+            Ok(connection) => connection,
             Err(error) => {
                 refuse(asks, || error.clone());
                 return None;
@@ -344,37 +351,37 @@ impl Office for Clerk {
         };
         self.places.clear();
         let mut seen = (asks.len() > 1).then_some(&mut self.places);
-        let (keys, question) = self.shelf.compose(asks.iter().map(|ask| &*ask.token), &mut seen);
+        let (keys, question) = self.shards.compose(asks.iter().map(|ask| &*ask.token), &mut seen);
         let limit = self.limit;
         Some(
             async move {
                 // The checks have been waiting for longer, so nobody waits after that.
-                let reply = timeout(limit, lane.mget(keys)).await;
-                (lane, asks, question, reply)
+                let reply = timeout(limit, connection.mget(keys)).await;
+                (connection, asks, question, reply)
             }
             .boxed(),
         )
     }
 
-    fn hand_out(&mut self, (lane, asks, question, reply): Self::Reply) {
+    fn deliver(&mut self, (connection, asks, question, reply): Self::Reply) {
         let values = match reply {
             Ok(Ok(values)) => values,
             Ok(Err(error)) => return refuse(asks, || error.clone()),
-            Err(_) => return refuse(asks, || lane.count_timeout()),
+            Err(_) => return refuse(asks, || connection.count_timeout()),
         };
-        let Some((lives, records)) = values.split_at_checked(question.lives.len()) else {
-            return refuse(asks, || odd_reply("redis"));
+        let Some((epochs, records)) = values.split_at_checked(question.epochs.len()) else {
+            return refuse(asks, || unexpected_reply("redis"));
         };
-        let mut doubts = Vec::with_capacity(lives.len());
-        for (value, (shard, known)) in lives.iter().zip(&question.lives) {
-            let life = read_life(value, &mut self.last_life);
-            doubts.push(life.and_then(|life| {
-                self.shelf.memory.weigh(Via::Checks, *shard, known.as_ref(), life)
+        let mut doubts = Vec::with_capacity(epochs.len());
+        for (value, (shard, known)) in epochs.iter().zip(&question.epochs) {
+            let epoch = read_epoch(value, &mut self.last_epoch);
+            doubts.push(epoch.and_then(|epoch| {
+                self.shards.tracker.observe(EpochSource::Checks, *shard, known.as_ref(), epoch)
             }));
         }
         let mut places = question.places.iter();
         for ask in asks {
-            let answer = self.shelf.judge(&ask.token, &doubts, records, &mut places);
+            let answer = self.shards.judge(&ask.token, &doubts, records, &mut places);
             let _ = ask.answer.send(answer);
         }
     }

@@ -13,13 +13,13 @@ use fred::types::Value;
 
 use self::judge::{ServerInfo, counted, in_words, judge_clock};
 use super::ask::code;
-use super::guard::{Hold, Link};
-use super::life::Known;
-use super::options::Settings;
+use super::connection::{ServerAddress, unexpected_reply};
+use super::epoch::KnownEpoch;
+use super::options::StoreOptions;
 use super::schema::{LAYOUT, ShardKeys};
 use super::script;
-use super::wire::{Address, odd_reply};
-use super::{Inner, RedisStore};
+use super::supervised::{Permit, SupervisedConnection};
+use super::{RedisStore, StoreInner};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -134,7 +134,7 @@ impl RedisStore {
         let mut servers = Vec::new();
         for (n, (checks, writes)) in inner.checks.iter().zip(&inner.writes).enumerate() {
             let shard = u16::try_from(n).unwrap_or(u16::MAX);
-            let latency = inner.latency(checks.link(), shard).await;
+            let latency = inner.latency(checks.connection(), shard).await;
             let limit = inner.settings.check_timeout;
             match &latency {
                 Err(error) => report.add(
@@ -162,8 +162,8 @@ impl RedisStore {
                     );
                 }
             }
-            let hold = match writes.seize() {
-                Ok(hold) => hold,
+            let permit = match writes.acquire() {
+                Ok(permit) => permit,
                 Err(error) => {
                     report.add(
                         Severity::Error,
@@ -174,9 +174,9 @@ impl RedisStore {
                     continue;
                 }
             };
-            if !servers.contains(hold.server()) {
-                inner.examine(&hold, shard, &mut report).await;
-                servers.push(hold.server().clone());
+            if !servers.contains(permit.server()) {
+                inner.examine(&permit, shard, &mut report).await;
+                servers.push(permit.server().clone());
             }
         }
         inner.examine_store(&mut report).await;
@@ -192,7 +192,7 @@ impl RedisStore {
 /// such key.
 fn trials(
     keys: &ShardKeys,
-    settings: &Settings,
+    settings: &StoreOptions,
     is_cluster: bool,
 ) -> Vec<(&'static str, &'static str, Vec<Bytes>)> {
     let key = keys.trial.clone();
@@ -240,12 +240,16 @@ fn trials(
     trials
 }
 
-impl Inner {
+impl StoreInner {
     /// How long a check takes, the quickest of three; an error if none was answered.
-    async fn latency(&self, link: &Link, shard: u16) -> Result<Duration, StoreError> {
-        let mut best = self.one_latency(link, shard).await;
+    async fn latency(
+        &self,
+        connection: &SupervisedConnection,
+        shard: u16,
+    ) -> Result<Duration, StoreError> {
+        let mut best = self.one_latency(connection, shard).await;
         for _ in 0..2 {
-            best = match (best, self.one_latency(link, shard).await) {
+            best = match (best, self.one_latency(connection, shard).await) {
                 (Ok(one), Ok(other)) => Ok(one.min(other)),
                 (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
                 (Err(_), Err(last)) => Err(last),
@@ -254,23 +258,27 @@ impl Inner {
         best
     }
 
-    async fn one_latency(&self, link: &Link, shard: u16) -> Result<Duration, StoreError> {
-        let hold = link.seize()?;
+    async fn one_latency(
+        &self,
+        connection: &SupervisedConnection,
+        shard: u16,
+    ) -> Result<Duration, StoreError> {
+        let permit = connection.acquire()?;
         let start = Instant::now();
-        let keys = vec![Value::Bytes(self.keys.shard(shard).life.clone())];
-        hold.command("MGET", keys, self.settings.check_timeout).await?;
+        let keys = vec![Value::Bytes(self.keys.shard(shard).epoch.clone())];
+        permit.command("MGET", keys, self.settings.check_timeout).await?;
         Ok(start.elapsed())
     }
 
-    async fn examine(&self, hold: &Hold, shard: u16, report: &mut Report) {
-        let server = Address(hold.server()).to_string();
+    async fn examine(&self, permit: &Permit, shard: u16, report: &mut Report) {
+        let server = ServerAddress(permit.server()).to_string();
         report.add(Severity::Info, "server", format!("connected to {server}"), "");
-        match self.inquire(hold, "INFO", Vec::new()).await {
+        match self.inquire(permit, "INFO", Vec::new()).await {
             Ok(reply) => {
                 let info = ServerInfo::parse(&reply.as_str().unwrap_or_default());
                 info.judge_version(report);
                 info.judge_memory(report);
-                let snapshots = self.setting(hold, "save").await;
+                let snapshots = self.setting(permit, "save").await;
                 info.judge_persistence(snapshots.as_deref(), report);
                 info.judge_replication(&self.settings, report);
             }
@@ -281,7 +289,7 @@ impl Inner {
                 "give the user the right +info",
             ),
         }
-        match self.server_time(hold).await {
+        match self.server_time(permit).await {
             Ok(time) => judge_clock(time, SystemClock.now(), report),
             Err(error) => {
                 report.add(
@@ -292,48 +300,50 @@ impl Inner {
                 );
             }
         }
-        self.try_rights(hold, shard, report).await;
+        self.try_rights(permit, shard, report).await;
     }
 
     async fn inquire(
         &self,
-        hold: &Hold,
+        permit: &Permit,
         command: &'static str,
         arguments: Vec<Bytes>,
     ) -> Result<Value, StoreError> {
-        hold.command(
-            command,
-            arguments.into_iter().map(Value::Bytes).collect(),
-            self.settings.write_timeout,
-        )
-        .await
+        permit
+            .command(
+                command,
+                arguments.into_iter().map(Value::Bytes).collect(),
+                self.settings.write_timeout,
+            )
+            .await
     }
 
     /// A setting of the server, if the user may read it.
-    async fn setting(&self, hold: &Hold, name: &'static str) -> Option<String> {
+    async fn setting(&self, permit: &Permit, name: &'static str) -> Option<String> {
         let arguments = vec![Bytes::from_static(b"GET"), Bytes::from_static(name.as_bytes())];
-        let Ok(Value::Array(parts)) = self.inquire(hold, "CONFIG", arguments).await else {
+        let Ok(Value::Array(parts)) = self.inquire(permit, "CONFIG", arguments).await else {
             return None;
         };
         parts.get(1).and_then(Value::as_string)
     }
 
-    async fn server_time(&self, hold: &Hold) -> Result<Timestamp, StoreError> {
-        let Value::Array(parts) = self.inquire(hold, "TIME", Vec::new()).await? else {
-            return Err(odd_reply("redis"));
+    async fn server_time(&self, permit: &Permit) -> Result<Timestamp, StoreError> {
+        let Value::Array(parts) = self.inquire(permit, "TIME", Vec::new()).await? else {
+            return Err(unexpected_reply("redis"));
         };
-        let number =
-            |n: usize| parts.get(n).and_then(Value::as_u64).ok_or_else(|| odd_reply("redis"));
+        let number = |n: usize| {
+            parts.get(n).and_then(Value::as_u64).ok_or_else(|| unexpected_reply("redis"))
+        };
         Ok(Timestamp::from_secs(number(0)?).saturating_add(Duration::from_micros(number(1)?)))
     }
 
-    async fn try_rights(&self, hold: &Hold, shard: u16, report: &mut Report) {
+    async fn try_rights(&self, permit: &Permit, shard: u16, report: &mut Report) {
         let mut missing = Vec::new();
         let mut keys_denied = false;
         for (right, command, arguments) in
             trials(self.keys.shard(shard), &self.settings, self.writes.len() > 1)
         {
-            let Err(error) = self.inquire(hold, command, arguments).await else { continue };
+            let Err(error) = self.inquire(permit, command, arguments).await else { continue };
             match code(&error) {
                 "NOPERM" if error.to_string().contains(" key") => keys_denied = true,
                 "NOPERM" => missing.push(format!("+{right}")),
@@ -385,33 +395,33 @@ impl Inner {
         );
         let now = SystemClock.now();
         for shard in 0..shards {
-            match self.memory.recall(shard).as_deref() {
-                Some(known) if self.memory.doubt(known).lifted > now => {
+            match self.tracker.known(shard).as_deref() {
+                Some(known) if self.tracker.doubt(known).lifted > now => {
                     report.add(
                         Severity::Warning,
                         "data_loss",
                         format!(
                             "revocations were lost; the standing of tokens issued up to {} is \
                              unknown",
-                            self.memory.doubt(known).horizon
+                            self.tracker.doubt(known).horizon
                         ),
                         "nothing: it ends when the last of them has expired, or a mirror has \
                          written everything again; find out why the data was lost",
                     );
                 }
-                Some(Known { life, .. }) => report.add(
+                Some(KnownEpoch { epoch, .. }) => report.add(
                     Severity::Info,
-                    "life",
+                    "epoch",
                     format!(
-                        "shard {shard} has kept its data for {}, life {:016x}",
-                        in_words(now.saturating_duration_since(life.birth)),
-                        life.id
+                        "shard {shard} has kept its data for {}, epoch {:016x}",
+                        in_words(now.saturating_duration_since(epoch.started_at)),
+                        epoch.id
                     ),
                     "",
                 ),
                 None => report.add(
                     Severity::Error,
-                    "life",
+                    "epoch",
                     format!("shard {shard} has never been read"),
                     "see what else is reported",
                 ),

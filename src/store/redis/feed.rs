@@ -13,12 +13,12 @@ use fred::types::Value;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::Inner;
-use super::compare::compare;
-use super::life::Via;
+use super::StoreInner;
+use super::connection::{Connection, unexpected_reply, unreachable};
+use super::epoch::EpochSource;
+use super::log_check::compare;
 use super::random;
-use super::schema::{self, Class, Lease, Member, MirrorId, ShardKeys};
-use super::wire::{Wire, odd_reply, unreachable};
+use super::schema::{self, IndexClass, IndexMember, MirrorId, MirrorLease, ShardKeys};
 use crate::clock::Timestamp;
 use crate::revocation::Fingerprint;
 use crate::store::feed::{Fact, Feed, Heartbeat, Lift, LogEntry, LogId, Progress, SnapshotPage};
@@ -44,10 +44,10 @@ const ENTRIES: &str = "1000";
 /// The log of one shard of a [`RedisStore`](super::RedisStore), made by
 /// [`Mirror::builder`](crate::Mirror::builder).
 pub struct RedisFeed {
-    store: Arc<Inner>,
+    store: Arc<StoreInner>,
     shard: u16,
     id: MirrorId,
-    wire: Option<Arc<Wire>>,
+    connection: Option<Arc<Connection>>,
     /// What Redis last took the time to be.
     time: Option<Timestamp>,
     /// The hour of which the index has been told on this connection.
@@ -60,12 +60,12 @@ pub struct RedisFeed {
 }
 
 impl RedisFeed {
-    pub(super) fn new(store: Arc<Inner>, shard: u16) -> Self {
+    pub(super) fn new(store: Arc<StoreInner>, shard: u16) -> Self {
         Self {
             store,
             shard,
             id: MirrorId(random::bits()),
-            wire: None,
+            connection: None,
             time: None,
             listed: None,
             ahead: None,
@@ -78,20 +78,20 @@ impl RedisFeed {
         self.store.keys.shard(self.shard)
     }
 
-    fn wire(&self) -> Result<&Arc<Wire>, StoreError> {
-        self.wire
+    fn connection(&self) -> Result<&Arc<Connection>, StoreError> {
+        self.connection
             .as_ref()
-            .filter(|wire| !wire.has_ended())
+            .filter(|connection| !connection.has_ended())
             .ok_or_else(|| unreachable("not connected to redis"))
     }
 
     async fn ask(&self, command: &'static str, arguments: Vec<Bytes>) -> Result<Value, StoreError> {
-        self.wire()?.ask(command, arguments, LIMIT).await
+        self.connection()?.ask(command, arguments, LIMIT).await
     }
 
     /// An old primary may go on thinking that it is one; the sentinels know better.
     async fn ask_who_is_primary(&mut self) -> Result<(), StoreError> {
-        if !self.store.dialer.has_sentinels() {
+        if !self.store.topology.has_sentinels() {
             return Ok(());
         }
         match self.find.take_if(|find| find.is_finished()) {
@@ -105,10 +105,10 @@ impl RedisFeed {
                 }
             }
             None if self.find.is_none() && self.find_at <= Instant::now() => {
-                let (dialer, wire, slot) =
-                    (Arc::clone(&self.store.dialer), Arc::clone(self.wire()?), self.slot());
+                let (topology, connection, slot) =
+                    (Arc::clone(&self.store.topology), Arc::clone(self.connection()?), self.slot());
                 self.find = Some(tokio::spawn(async move {
-                    dialer.find(slot).await.map(|found| found == wire.server)
+                    topology.find(slot).await.map(|found| found == connection.server)
                 }));
                 self.find_at = Instant::now() + FIND_EVERY;
             }
@@ -117,15 +117,18 @@ impl RedisFeed {
         Ok(())
     }
 
-    /// Takes a lease, and a place in the index, for a mirror that is in a life. Says whether the
+    /// Takes a lease, and a place in the index, for a mirror that is in an epoch. Says whether the
     /// place is a new one.
     async fn renew(&self, progress: &Progress) -> Result<bool, StoreError> {
         if progress.epoch == 0 {
             return Ok(false);
         }
         let time = self.time.ok_or_else(|| unreachable("the time of redis is not known yet"))?;
-        let lease =
-            Lease { life: progress.epoch, seq: progress.seq, name: Arc::clone(&progress.name) };
+        let lease = MirrorLease {
+            epoch: progress.epoch,
+            seq: progress.seq,
+            name: Arc::clone(&progress.name),
+        };
         let millis = progress.lease.as_millis().max(1).to_string();
         let set = vec![
             self.names().lease(self.id),
@@ -138,7 +141,7 @@ impl RedisFeed {
         let (set, add) = tokio::join!(biased; self.ask("SET", set), self.ask("ZADD", add));
         match (set?, add?) {
             (Value::String(answer), Value::Integer(new)) if answer == "OK" => Ok(new > 0),
-            _ => Err(odd_reply("redis")),
+            _ => Err(unexpected_reply("redis")),
         }
     }
 
@@ -154,7 +157,7 @@ impl RedisFeed {
     }
 
     fn slot(&self) -> u16 {
-        fred::util::redis_keyslot(&self.names().life)
+        fred::util::redis_keyslot(&self.names().epoch)
     }
 
     /// What stands in the records, `None` where nothing does.
@@ -165,16 +168,18 @@ impl RedisFeed {
         let keys =
             fingerprints.iter().map(|fingerprint| self.names().record(fingerprint)).collect();
         let Value::Array(values) = self.ask("MGET", keys).await? else {
-            return Err(odd_reply("redis"));
+            return Err(unexpected_reply("redis"));
         };
         if values.len() != fingerprints.len() {
-            return Err(odd_reply("redis"));
+            return Err(unexpected_reply("redis"));
         }
         let read = |value: &Value| match value {
             Value::Null => Ok(None),
             value => {
                 let record = value.as_bytes().and_then(|value| schema::parse_record(value).ok());
-                record.map(|record| Some(Fact::from(&record))).ok_or_else(|| odd_reply("redis"))
+                record
+                    .map(|record| Some(Fact::from(&record)))
+                    .ok_or_else(|| unexpected_reply("redis"))
             }
         };
         values.iter().map(read).collect()
@@ -184,52 +189,62 @@ impl RedisFeed {
 impl Feed for RedisFeed {
     async fn connect(&mut self) -> Result<(), StoreError> {
         self.drop_connection();
-        let server = self.store.dialer.find(self.slot()).await?;
-        self.wire = Some(Arc::new(self.store.dialer.open(server.clone(), COMMAND_LIMIT).await?));
+        let server = self.store.topology.find(self.slot()).await?;
+        self.connection =
+            Some(Arc::new(self.store.topology.open(server.clone(), COMMAND_LIMIT).await?));
         // One that hung while it was connected to may have been replaced meanwhile, and does not
         // know it yet.
-        if self.store.dialer.find(self.slot()).await? != server {
+        if self.store.topology.find(self.slot()).await? != server {
             return Err(StoreError::new(
                 StoreErrorKind::NotPrimary,
                 "the server was replaced as the primary while it was connected to",
             ));
         }
-        compare(self.wire()?, &self.store.keys, &self.store.memory, self.shard..self.shard + 1)
-            .await?;
+        compare(
+            self.connection()?,
+            &self.store.keys,
+            &self.store.tracker,
+            self.shard..self.shard + 1,
+        )
+        .await?;
         self.find_at = Instant::now() + FIND_EVERY;
         Ok(())
     }
 
     async fn heartbeat(&mut self, progress: Progress) -> Result<Heartbeat, StoreError> {
         self.ask_who_is_primary().await?;
-        let known = self.store.memory.recall(self.shard);
-        let life = vec![self.names().life.clone()];
-        // All in one trip, in this order. The lease comes first: whatever is not in the life yet
+        let known = self.store.tracker.known(self.shard);
+        let epoch = vec![self.names().epoch.clone()];
+        // All in one trip, in this order. The lease comes first: whatever is not in the epoch yet
         // finds it. The role is asked for last: whoever was the primary afterwards was it before.
-        let (lease, life, time, role) = tokio::join!(
+        let (lease, epoch, time, role) = tokio::join!(
             biased;
             self.renew(&progress),
-            self.ask("GET", life),
+            self.ask("GET", epoch),
             self.ask("TIME", Vec::new()),
             self.ask("ROLE", Vec::new()),
         );
-        let (life, time, role) = (life?, time?, role?);
+        let (epoch, time, role) = (epoch?, time?, role?);
         if first_word(&role).as_deref() != Some("master") {
             return Err(StoreError::new(
                 StoreErrorKind::NotPrimary,
                 "the server is not a primary, but a replica",
             ));
         }
-        let doubt =
-            self.store.memory.judge(Via::Feed, self.shard, known.as_ref(), life.as_bytes())?;
-        let life = life.as_bytes().and_then(|value| schema::Life::parse(value).ok());
-        let life = life.ok_or_else(|| odd_reply("redis"))?;
-        let time = parse_time(&time).ok_or_else(|| odd_reply("redis"))?;
+        let doubt = self.store.tracker.observe_value(
+            EpochSource::Feed,
+            self.shard,
+            known.as_ref(),
+            epoch.as_bytes(),
+        )?;
+        let epoch = epoch.as_bytes().and_then(|value| schema::Epoch::parse(value).ok());
+        let epoch = epoch.ok_or_else(|| unexpected_reply("redis"))?;
+        let time = parse_time(&time).ok_or_else(|| unexpected_reply("redis"))?;
         let uncounted = self.heed_lease(lease, progress.epoch).await?;
         self.time = Some(time);
         Ok(Heartbeat {
-            epoch: life.id,
-            seq: life.seq,
+            epoch: epoch.id,
+            seq: epoch.seq,
             time,
             horizon: doubt.horizon,
             lifted: doubt.lifted,
@@ -241,17 +256,17 @@ impl Feed for RedisFeed {
         let mut arguments = vec![self.names().log.clone()];
         arguments.extend(["+", "-", "COUNT", "1"].map(Bytes::from));
         let Value::Array(entries) = self.ask("XREVRANGE", arguments).await? else {
-            return Err(odd_reply("redis"));
+            return Err(unexpected_reply("redis"));
         };
         let Some(Value::Array(entry)) = entries.first() else { return Ok(LogId::default()) };
-        entry.first().and_then(parse_id).ok_or_else(|| odd_reply("redis"))
+        entry.first().and_then(parse_id).ok_or_else(|| unexpected_reply("redis"))
     }
 
     async fn count(&mut self) -> Result<u64, StoreError> {
         let index = vec![self.names().index.clone()];
         match self.ask("ZCARD", index).await? {
             Value::Integer(count) => Ok(u64::try_from(count).unwrap_or(0)),
-            _ => Err(odd_reply("redis")),
+            _ => Err(unexpected_reply("redis")),
         }
     }
 
@@ -260,51 +275,51 @@ impl Feed for RedisFeed {
         let cursor = cursor.unwrap_or(0);
         let reply = match self.ahead.take() {
             Some((at, reply)) if at == cursor => reply.await.map_err(super::ask::broken)??,
-            _ => scan(self.wire()?, self.names(), cursor).await?,
+            _ => scan(self.connection()?, self.names(), cursor).await?,
         };
-        let Value::Array(reply) = reply else { return Err(odd_reply("redis")) };
+        let Value::Array(reply) = reply else { return Err(unexpected_reply("redis")) };
         let [position, Value::Array(members)] = reply.as_slice() else {
-            return Err(odd_reply("redis"));
+            return Err(unexpected_reply("redis"));
         };
         let position: u64 = position
             .as_str()
             .and_then(|text| text.parse().ok())
-            .ok_or_else(|| odd_reply("redis"))?;
+            .ok_or_else(|| unexpected_reply("redis"))?;
         let is_index = cursor & 1 == 0;
         let next = match position {
             0 => is_index.then_some(1),
             position => Some(position << 1 | cursor & 1),
         };
         if let Some(next) = next {
-            let (wire, keys, shard) =
-                (Arc::clone(self.wire()?), Arc::clone(&self.store.keys), self.shard);
+            let (connection, keys, shard) =
+                (Arc::clone(self.connection()?), Arc::clone(&self.store.keys), self.shard);
             self.ahead = Some((
                 next,
-                tokio::spawn(async move { scan(&wire, keys.shard(shard), next).await }),
+                tokio::spawn(async move { scan(&connection, keys.shard(shard), next).await }),
             ));
         }
         let mut facts = Vec::with_capacity(members.len() / 2);
         let mut unread = Vec::new();
         for pair in members.chunks_exact(2) {
             let [member, until] = pair else { continue };
-            let member = member.as_bytes().ok_or_else(|| odd_reply("redis"))?;
+            let member = member.as_bytes().ok_or_else(|| unexpected_reply("redis"))?;
             let member = if is_index {
-                Member::parse(member)
+                IndexMember::parse(member)
             } else {
                 <[u8; 16]>::try_from(member)
-                    .map(|bytes| Member {
-                        class: Class::Read,
+                    .map(|bytes| IndexMember {
+                        class: IndexClass::Read,
                         fingerprint: Fingerprint::from_bytes(bytes),
                     })
                     .map_err(|_| schema::Unreadable)
             };
-            let member = member.map_err(|_| odd_reply("redis"))?;
+            let member = member.map_err(|_| unexpected_reply("redis"))?;
             match member.class {
-                Class::All => {
-                    let until = parse_score(until).ok_or_else(|| odd_reply("redis"))?;
+                IndexClass::All => {
+                    let until = parse_score(until).ok_or_else(|| unexpected_reply("redis"))?;
                     facts.push((member.fingerprint, Fact::revoked_until(until)));
                 }
-                Class::Read => unread.push(member.fingerprint),
+                IndexClass::Read => unread.push(member.fingerprint),
             }
         }
         let read = self.records(&unread).await?;
@@ -328,8 +343,8 @@ impl Feed for RedisFeed {
         }
         let id = format!("{}-{}", after.ms, after.n);
         arguments.extend([Bytes::from_static(b"STREAMS"), self.names().log.clone(), id.into()]);
-        let reply = self.wire()?.ask("XREAD", arguments, wait + LIMIT).await?;
-        parse_entries(&reply).ok_or_else(|| odd_reply("redis"))
+        let reply = self.connection()?.ask("XREAD", arguments, wait + LIMIT).await?;
+        parse_entries(&reply).ok_or_else(|| unexpected_reply("redis"))
     }
 
     async fn restore(&mut self, facts: &[(Fingerprint, Fact)]) -> Result<(), StoreError> {
@@ -391,8 +406,8 @@ impl RedisFeed {
         if let Some(find) = self.find.take() {
             find.abort();
         }
-        if let Some(wire) = self.wire.take() {
-            wire.end();
+        if let Some(connection) = self.connection.take() {
+            connection.end();
         }
     }
 }
@@ -403,7 +418,11 @@ impl Drop for RedisFeed {
     }
 }
 
-async fn scan(wire: &Wire, names: &ShardKeys, cursor: u64) -> Result<Value, StoreError> {
+async fn scan(
+    connection: &Connection,
+    names: &ShardKeys,
+    cursor: u64,
+) -> Result<Value, StoreError> {
     let key = if cursor & 1 == 0 { &names.index } else { &names.tombstones };
     let arguments = vec![
         key.clone(),
@@ -411,7 +430,7 @@ async fn scan(wire: &Wire, names: &ShardKeys, cursor: u64) -> Result<Value, Stor
         Bytes::from_static(b"COUNT"),
         Bytes::from_static(PAGE.as_bytes()),
     ];
-    wire.ask("ZSCAN", arguments, LIMIT).await
+    connection.ask("ZSCAN", arguments, LIMIT).await
 }
 
 // === Replies ===
@@ -491,7 +510,7 @@ impl fmt::Debug for RedisFeed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisFeed")
             .field("shard", &self.shard)
-            .field("wire", &self.wire)
+            .field("connection", &self.connection)
             .finish_non_exhaustive()
     }
 }

@@ -10,18 +10,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use fred::types::Value;
 
-use super::Inner;
-use super::ask::Command;
+use super::StoreInner;
+use super::ask::StoreCommand;
+use super::connection::unexpected_reply;
 use super::feed::parse_time;
-use super::schema::{Lease, Life, MirrorId};
-use super::wire::odd_reply;
+use super::schema::{Epoch, MirrorId, MirrorLease};
 use crate::store::{Fence, Follower, StoreError, StoreErrorKind};
 
-/// How long after the beginning of a life mirrors that followed another one may be unknown: the
+/// How long after the beginning of an epoch mirrors that followed another one may be unknown: the
 /// default lease.
 const UNSURE: Duration = Duration::from_secs(2);
 
-impl Inner {
+impl StoreInner {
     pub(super) async fn followers(&self, fence: Fence) -> Result<Vec<Follower>, StoreError> {
         if fence.shard >= self.keys.shards() {
             return Err(StoreError::new(
@@ -33,41 +33,45 @@ impl Inner {
         let all =
             vec![names.mirrors.clone(), Bytes::from_static(b"-inf"), Bytes::from_static(b"+inf")];
         let Value::Array(members) = self.look_up(&fence, "ZRANGEBYSCORE", all).await? else {
-            return Err(odd_reply("redis"));
+            return Err(unexpected_reply("redis"));
         };
-        let mut keys = vec![names.life.clone()];
+        let mut keys = vec![names.epoch.clone()];
         for member in &members {
             let id = member.as_bytes().and_then(|member| MirrorId::parse(member).ok());
-            keys.push(names.lease(id.ok_or_else(|| odd_reply("redis"))?));
+            keys.push(names.lease(id.ok_or_else(|| unexpected_reply("redis"))?));
         }
         let (time, values) = tokio::join!(
             self.look_up(&fence, "TIME", Vec::new()),
             self.look_up(&fence, "MGET", keys)
         );
-        let (time, Value::Array(values)) = (time?, values?) else { return Err(odd_reply("redis")) };
-        let [life, leases @ ..] = values.as_slice() else { return Err(odd_reply("redis")) };
-        let life = life.as_bytes().and_then(|life| Life::parse(life).ok());
-        let Some(life) = life.filter(|life| life.id == fence.epoch && life.seq >= fence.seq) else {
+        let (time, Value::Array(values)) = (time?, values?) else {
+            return Err(unexpected_reply("redis"));
+        };
+        let [epoch, leases @ ..] = values.as_slice() else { return Err(unexpected_reply("redis")) };
+        let epoch = epoch.as_bytes().and_then(|epoch| Epoch::parse(epoch).ok());
+        let Some(epoch) = epoch.filter(|epoch| epoch.id == fence.epoch && epoch.seq >= fence.seq)
+        else {
             return Err(StoreError::new(
                 StoreErrorKind::DataLoss,
-                "redis has begun another life since the write, which may be lost; it may be \
+                "redis has begun another epoch since the write, which may be lost; it may be \
                  repeated",
             ));
         };
-        let time = parse_time(&time).ok_or_else(|| odd_reply("redis"))?;
-        if time < life.birth.saturating_add(UNSURE) {
-            // With the data of a former life, their leases may be gone.
+        let time = parse_time(&time).ok_or_else(|| unexpected_reply("redis"))?;
+        if time < epoch.started_at.saturating_add(UNSURE) {
+            // With the data of a former epoch, their leases may be gone.
             return Err(StoreError::new(
                 StoreErrorKind::Stale,
-                "the life of the shard has just begun, and mirrors that are there may not have \
+                "the epoch of the shard has just begun, and mirrors that are there may not have \
                  said so yet",
             ));
         }
         let follower = |lease: &Value| {
-            let lease = Lease::parse(lease.as_bytes()?).ok();
+            let lease = MirrorLease::parse(lease.as_bytes()?).ok();
             // One that another version wrote has not said that it is anywhere.
-            let has_applied =
-                lease.as_ref().is_some_and(|lease| lease.life == life.id && lease.seq >= fence.seq);
+            let has_applied = lease
+                .as_ref()
+                .is_some_and(|lease| lease.epoch == epoch.id && lease.seq >= fence.seq);
             Some(Follower::new(lease.map_or_else(|| "?".into(), |lease| lease.name), has_applied))
         };
         Ok(leases.iter().filter_map(follower).collect())
@@ -79,6 +83,6 @@ impl Inner {
         command: &'static str,
         arguments: Vec<Bytes>,
     ) -> Result<Value, StoreError> {
-        Ok(self.send(fence.shard, Command::Other(command), arguments).await?.0)
+        Ok(self.send(fence.shard, StoreCommand::Plain(command), arguments).await?.0)
     }
 }

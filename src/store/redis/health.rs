@@ -1,9 +1,9 @@
-//! [`Health`]: whether Redis can be used right now, put together from what each link says of itself.
+//! [`Health`]: whether Redis can be used right now, put together from what each connection says of itself.
 
 use std::fmt;
 use std::ops::Range;
 
-use super::guard::Purpose;
+use super::supervised::Purpose;
 use crate::store::StoreError;
 
 /// Whether Redis can be used right now; see
@@ -33,7 +33,7 @@ impl Health {
         Self { checks: Vec::new(), writes: Vec::new(), pending, is_divided: links.len() > 1 }
     }
 
-    /// A link is up, or down for this reason.
+    /// A connection is up, or down for this reason.
     pub(super) fn note(
         &mut self,
         purpose: Purpose,
@@ -49,7 +49,7 @@ impl Health {
         self.pending.retain(|(known, theirs)| (*known, theirs) != (purpose, shards));
     }
 
-    /// A link for checks will come up or not, and until then nothing is well.
+    /// A connection for checks will come up or not, and until then nothing is well.
     pub(super) fn expect(&mut self, shards: Range<u16>) {
         self.pending.push((Purpose::Checks, shards));
     }

@@ -11,15 +11,15 @@ use bytes::Bytes;
 use fred::types::Value;
 
 use super::RedisStore;
-use super::ask::Command;
+use super::ask::StoreCommand;
+use super::connection::unexpected_reply;
 use super::schema::FAR;
-use super::script::Script;
-use super::wire::odd_reply;
+use super::script::LuaScript;
 use crate::revocation::Target;
 use crate::store::StoreError;
 
 /// No replica is waited for: a journal is no promise.
-pub(super) const APPEND: Script = Script {
+pub(super) const APPEND: LuaScript = LuaScript {
     source: include_str!("journal.lua"),
     sha: "57399995677d8eea5042df483ab161e71ce208ac",
     writes: false,
@@ -43,7 +43,7 @@ impl RedisStore {
             most.to_string().into(),
             Bytes::from(retention.to_string()),
         ];
-        self.inner.send(shard, Command::Script(&APPEND), arguments).await.map(drop)
+        self.inner.send(shard, StoreCommand::Script(&APPEND), arguments).await.map(drop)
     }
 
     /// The latest entries of the journal of `target`, the latest first.
@@ -56,16 +56,19 @@ impl RedisStore {
         let [end, start, count] = [&b"+"[..], b"-", b"COUNT"].map(Bytes::from_static);
         let arguments = vec![key, end, start, count, most.to_string().into()];
         let (Value::Array(entries), _) =
-            self.inner.send(shard, Command::Other("XREVRANGE"), arguments).await?
+            self.inner.send(shard, StoreCommand::Plain("XREVRANGE"), arguments).await?
         else {
-            return Err(odd_reply("redis"));
+            return Err(unexpected_reply("redis"));
         };
         let read = |entry: Value| {
             let Value::Array(parts) = entry else { return None };
             let Some(Value::Array(fields)) = parts.into_iter().nth(1) else { return None };
             fields.into_iter().nth(1).and_then(Value::into_bytes)
         };
-        entries.into_iter().map(|entry| read(entry).ok_or_else(|| odd_reply("redis"))).collect()
+        entries
+            .into_iter()
+            .map(|entry| read(entry).ok_or_else(|| unexpected_reply("redis")))
+            .collect()
     }
 
     fn journal(&self, target: &Target) -> (u16, Bytes) {

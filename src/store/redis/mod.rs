@@ -17,7 +17,7 @@
 // | `guard` | a connection whose every question is answered in time |
 // | `health` | whether Redis can be used right now |
 // | `compare` | what of the known is still there, asked on each new connection |
-// | `life` | how a loss of data is noticed, and which tokens are doubted then |
+// | `epoch` | how a loss of data is noticed, and which tokens are doubted then |
 // | `options` | what can be set, and how a store is opened |
 // | `settings` | a store from environment variables or a file |
 // | `feed` | the log of one shard, for a mirror |
@@ -31,16 +31,15 @@
 
 mod ask;
 mod batch;
-mod compare;
-mod connect;
+mod connection;
 mod doctor;
+mod epoch;
 mod feed;
 mod followers;
 pub mod foreign;
-mod guard;
 mod health;
 mod journal;
-mod life;
+mod log_check;
 mod options;
 mod random;
 mod schema;
@@ -48,7 +47,8 @@ mod script;
 #[cfg(feature = "sessions")]
 mod session;
 mod settings;
-mod wire;
+mod supervised;
+mod topology;
 
 use std::fmt;
 use std::sync::Arc;
@@ -68,23 +68,23 @@ use super::{
 };
 use crate::revocation::{Record, Revocation, Target};
 use crate::verified::VerifiedToken;
-use batch::Desk;
-use connect::Dialer;
+use batch::BatchedChecks;
 pub use doctor::{Finding, Report, Severity};
+use epoch::EpochTracker;
 pub use feed::RedisFeed;
-use foreign::Foreign;
 pub use foreign::ForeignList;
-use guard::Link;
+use foreign::ForeignLists;
 pub use health::Health;
-use life::Memory;
-use options::Settings;
+use options::StoreOptions;
 pub use options::{
     ConnectError, DEFAULT_CHECK_TIMEOUT, DEFAULT_LOG_LENGTH, DEFAULT_MAX_IN_FLIGHT,
     DEFAULT_MAX_TOKEN_LIFETIME, DEFAULT_PREFIX, DEFAULT_START_LIMIT, DEFAULT_WRITE_TIMEOUT,
     RedisStoreBuilder, Start, WaitReplicas,
 };
-use schema::Keys;
+use schema::RedisKeys;
 pub use settings::RedisConfig;
+use supervised::SupervisedConnection;
+use topology::Topology;
 
 /// Keeps revocations in Redis, where all processes find them. Cheap to clone; clones share their
 /// connections, which end with the last clone.
@@ -112,23 +112,23 @@ pub use settings::RedisConfig;
 /// [`StoreErrorKind::DataLoss`]: super::StoreErrorKind::DataLoss
 #[derive(Clone)]
 pub struct RedisStore {
-    inner: Arc<Inner>,
+    inner: Arc<StoreInner>,
 }
 
-struct Inner {
-    settings: Settings,
-    dialer: Arc<Dialer>,
-    keys: Arc<Keys>,
-    memory: Arc<Memory>,
+struct StoreInner {
+    settings: StoreOptions,
+    topology: Arc<Topology>,
+    keys: Arc<RedisKeys>,
+    tracker: Arc<EpochTracker>,
     /// One for all shards, or in a cluster one for each: then a dead primary takes nothing else
     /// away.
-    checks: Box<[Desk]>,
-    writes: Box<[Link]>,
+    checks: Box<[BatchedChecks]>,
+    writes: Box<[SupervisedConnection]>,
     /// None, if there are no foreign lists.
-    foreign: Option<Foreign>,
+    foreign: Option<ForeignLists>,
     health: Arc<watch::Sender<Health>>,
-    /// Begins lives and publishes horizons. It holds no `Inner`, which ends it.
-    steward: std::sync::OnceLock<JoinHandle<()>>,
+    /// Begins epochs and publishes horizons. It holds no `StoreInner`, which ends it.
+    maintenance: std::sync::OnceLock<JoinHandle<()>>,
 }
 
 impl RedisStore {
@@ -217,14 +217,14 @@ impl RevocationStore for RedisStore {
     }
 
     fn expect_tokens_for(&self, longest: Duration) {
-        self.inner.memory.expect_tokens_for(longest);
+        self.inner.tracker.expect_tokens_for(longest);
     }
 }
 
-impl Drop for Inner {
+impl Drop for StoreInner {
     fn drop(&mut self) {
-        if let Some(steward) = self.steward.get() {
-            steward.abort();
+        if let Some(maintenance) = self.maintenance.get() {
+            maintenance.abort();
         }
     }
 }

@@ -11,14 +11,14 @@ use fred::types::config::Config;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-use super::batch::Desk;
-use super::connect::{self, Dialer};
-use super::foreign::{Foreign, ForeignList, Lists, Nodes};
-use super::guard::{Link, LinkConfig, Purpose};
-use super::life::Memory;
-use super::schema::{Keys, MAX_SHARDS, is_prefix};
-use super::wire::Address;
-use super::{Health, Inner, RedisStore, ask};
+use super::batch::BatchedChecks;
+use super::connection::ServerAddress;
+use super::epoch::EpochTracker;
+use super::foreign::{ClusterConnections, CompiledLists, ForeignList, ForeignLists};
+use super::schema::{MAX_SHARDS, RedisKeys, is_prefix};
+use super::supervised::{Purpose, SupervisedConnection, SupervisionConfig};
+use super::topology::{self, Topology};
+use super::{Health, RedisStore, StoreInner, ask};
 use crate::config::ConfigError;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -65,7 +65,7 @@ pub struct WaitReplicas {
 #[must_use = "nothing is connected until `connect` is called"]
 pub struct RedisStoreBuilder {
     source: Source,
-    settings: Settings,
+    settings: StoreOptions,
 }
 
 #[derive(Clone)]
@@ -77,7 +77,7 @@ enum Source {
 
 /// The options that are used after the start. Holds no credentials.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub(crate) struct StoreOptions {
     pub(crate) prefix: Box<str>,
     pub(crate) shards: u16,
     pub(crate) check_timeout: Duration,
@@ -94,7 +94,7 @@ impl Default for RedisStoreBuilder {
     fn default() -> Self {
         Self {
             source: Source::Missing,
-            settings: Settings {
+            settings: StoreOptions {
                 prefix: DEFAULT_PREFIX.into(),
                 shards: 1,
                 check_timeout: DEFAULT_CHECK_TIMEOUT,
@@ -170,11 +170,11 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// The longest life of a token that any layer accepts, default 24 h and 10 minutes. After a
+    /// The longest lifetime of a token that any layer accepts, default 24 h and 10 minutes. After a
     /// loss of data, tokens that do not say when they were issued are in doubt for this long, or
     /// for as long as the profiles of the layers and revokers on this store ask for, whichever is
     /// longer: it cannot be set too short for them. To be raised in a process that has neither,
-    /// where others accept longer lives.
+    /// where others accept longer lifetimes.
     pub fn with_max_token_lifetime(mut self, lifetime: Duration) -> Self {
         self.settings.max_token_lifetime = lifetime;
         self
@@ -196,7 +196,7 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Also refuses what this list of another program holds; call it again for each further one.
+    /// Also refuses what this list of another program permits; call it again for each further one.
     /// Default: none. See [`foreign`](super::foreign), also for how to get rid of it.
     pub fn with_foreign_list(mut self, list: ForeignList) -> Self {
         self.settings.foreign.push(list);
@@ -213,7 +213,7 @@ impl RedisStoreBuilder {
     /// Connects.
     ///
     /// # Errors
-    /// [`ConnectError::Config`] if a setting cannot work, or does not fit what Redis holds;
+    /// [`ConnectError::Config`] if a setting cannot work, or does not fit what Redis permits;
     /// [`ConnectError::Store`] if Redis cannot be used and [`with_start`](Self::with_start) does
     /// not say to go on without.
     pub async fn connect(self) -> Result<RedisStore, ConnectError> {
@@ -224,12 +224,12 @@ impl RedisStoreBuilder {
                     ConfigError::new("url", "is missing; see RedisStoreBuilder::with_url").into()
                 );
             }
-            Source::Url(url) => connect::parse_url(&url)?,
+            Source::Url(url) => topology::parse_url(&url)?,
             Source::Config(config) => *config,
         };
-        let lists = Lists::compile(&self.settings.foreign)?;
-        let address = Address(&config.server).to_string();
-        let store = open(Dialer::new(config)?, self.settings, lists);
+        let lists = CompiledLists::compile(&self.settings.foreign)?;
+        let address = ServerAddress(&config.server).to_string();
+        let store = open(Topology::new(config)?, self.settings, lists);
         store.begin().await.map_err(|error| error.at(&address))?;
         Ok(store)
     }
@@ -261,16 +261,16 @@ impl RedisStore {
 
 #[cfg(test)]
 impl RedisStoreBuilder {
-    pub(crate) fn settings(self) -> Settings {
+    pub(crate) fn settings(self) -> StoreOptions {
         self.settings
     }
 }
 
-fn open(dialer: Dialer, settings: Settings, lists: Lists) -> RedisStore {
-    let is_cluster = dialer.is_cluster();
-    let dialer = Arc::new(dialer);
-    let keys = Arc::new(Keys::new(&settings.prefix, settings.shards));
-    let memory = Arc::new(Memory::new(settings.shards, settings.max_token_lifetime));
+fn open(topology: Topology, settings: StoreOptions, lists: CompiledLists) -> RedisStore {
+    let is_cluster = topology.is_cluster();
+    let topology = Arc::new(topology);
+    let keys = Arc::new(RedisKeys::new(&settings.prefix, settings.shards));
+    let tracker = Arc::new(EpochTracker::new(settings.shards, settings.max_token_lifetime));
     // In a cluster each shard has links of its own: a dead primary takes only its own shards away.
     let per_link = if is_cluster { 1 } else { settings.shards };
     let shards: Vec<_> = (0..settings.shards)
@@ -279,26 +279,26 @@ fn open(dialer: Dialer, settings: Settings, lists: Lists) -> RedisStore {
         .collect();
     let health = Arc::new(watch::Sender::new(Health::starting(&shards)));
     let config = {
-        let (dialer, keys, memory, health) =
-            (Arc::clone(&dialer), Arc::clone(&keys), Arc::clone(&memory), Arc::clone(&health));
-        move |purpose, limit, in_flight, slot, shards: Range<u16>| LinkConfig {
+        let (topology, keys, tracker, health) =
+            (Arc::clone(&topology), Arc::clone(&keys), Arc::clone(&tracker), Arc::clone(&health));
+        move |purpose, limit, in_flight, slot, shards: Range<u16>| SupervisionConfig {
             purpose,
-            dialer: Arc::clone(&dialer),
+            topology: Arc::clone(&topology),
             keys: Arc::clone(&keys),
-            memory: Arc::clone(&memory),
+            tracker: Arc::clone(&tracker),
             slot,
             shards,
             limit,
             in_flight,
-            board: Arc::clone(&health),
+            health_tx: Arc::clone(&health),
         }
     };
-    let slot_of = |shards: &Range<u16>| fred::util::redis_keyslot(&keys.shard(shards.start).life);
+    let slot_of = |shards: &Range<u16>| fred::util::redis_keyslot(&keys.shard(shards.start).epoch);
     // A check that also asks lists has as many questions open.
     let per_check = if is_cluster { 1 } else { 1 + lists.all.len() };
     let in_flight = settings.max_in_flight.saturating_mul(per_check).min(Semaphore::MAX_PERMITS);
     let check = |shards: &Range<u16>| {
-        Desk::start(config(
+        BatchedChecks::start(config(
             Purpose::Checks,
             settings.check_timeout,
             in_flight,
@@ -307,7 +307,7 @@ fn open(dialer: Dialer, settings: Settings, lists: Lists) -> RedisStore {
         ))
     };
     let write = |shards: &Range<u16>| {
-        Link::start(config(
+        SupervisedConnection::start(config(
             Purpose::Writes,
             settings.write_timeout,
             ask::MAX_WRITES,
@@ -321,29 +321,30 @@ fn open(dialer: Dialer, settings: Settings, lists: Lists) -> RedisStore {
             (settings.check_timeout, settings.max_in_flight.saturating_mul(lists.all.len()));
         let at_slot = move |slot| {
             let in_flight = in_flight.min(Semaphore::MAX_PERMITS);
-            Link::start(config(Purpose::Checks, limit, in_flight, slot, slot..slot))
+            SupervisedConnection::start(config(Purpose::Checks, limit, in_flight, slot, slot..slot))
         };
-        let nodes =
-            is_cluster.then(|| Nodes::start(Arc::clone(&dialer), Arc::clone(&health), at_slot));
-        Foreign { lists, nodes }
+        let nodes = is_cluster.then(|| {
+            ClusterConnections::start(Arc::clone(&topology), Arc::clone(&health), at_slot)
+        });
+        ForeignLists { lists, nodes }
     });
-    let inner = Arc::new(Inner {
+    let inner = Arc::new(StoreInner {
         checks,
         writes,
         foreign,
         settings,
-        dialer,
+        topology,
         keys: Arc::clone(&keys),
-        memory,
+        tracker,
         health,
-        steward: std::sync::OnceLock::new(),
+        maintenance: std::sync::OnceLock::new(),
     });
-    let steward = tokio::spawn(ask::steward(Arc::downgrade(&inner)));
-    let _ = inner.steward.set(steward);
+    let maintenance = tokio::spawn(ask::maintenance(Arc::downgrade(&inner)));
+    let _ = inner.maintenance.set(maintenance);
     RedisStore { inner }
 }
 
-impl Settings {
+impl StoreOptions {
     fn validate(&self) -> Result<(), ConfigError> {
         const HOUR: Duration = Duration::from_secs(60 * 60);
         // More than a profile accepts, as leeways are to be added.
@@ -382,7 +383,7 @@ impl Settings {
         if self.max_token_lifetime.is_zero() {
             return Err(ConfigError::new(
                 "max_token_lifetime",
-                "is 0; name the longest life of an accepted token",
+                "is 0; name the longest lifetime of an accepted token",
             ));
         }
         if self.max_token_lifetime > ELEVEN_YEARS {

@@ -1,4 +1,4 @@
-//! Randomness for pauses and for the ids of lives. Not for secrets.
+//! Randomness for pauses and for the ids of epochs. Not for secrets.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;

@@ -6,13 +6,13 @@
 //! | key | type | holds |
 //! | --- | --- | --- |
 //! | `prefix:{k}:r:<fingerprint>` | string | one [`Record`]: the truth. Expires when it may be forgotten |
-//! | `prefix:{k}:e` | string | the [`Life`] of the shard: it changes with every loss of data |
+//! | `prefix:{k}:e` | string | the [`Epoch`] of the shard: it changes with every loss of data |
 //! | `prefix:{k}:i` | zset | what is in effect: class byte and raw fingerprint, by the time it may be forgotten |
 //! | `prefix:{k}:b` | zset | what was reinstated: raw fingerprint, by the time it may be forgotten |
 //! | `prefix:{k}:l` | stream | the latest writes, for those who follow them |
-//! | `prefix:{k}:m` | hash | layout version, number of shards, id of the life; of the former one, how far it had come and how much of it is back |
+//! | `prefix:{k}:m` | hash | layout version, number of shards, id of the epoch; of the former one, how far it had come and how much of it is back |
 //! | `prefix:{k}:w` | zset | the mirrors: raw ids, by the hour in which they were last heard of |
-//! | `prefix:{k}:w:<id>` | string | the [`Lease`] of one mirror. Expires when nobody has to wait for it |
+//! | `prefix:{k}:w:<id>` | string | the [`MirrorLease`] of one mirror. Expires when nobody has to wait for it |
 //! | `prefix:{k}:a:<fingerprint>` | stream | the latest audit events of a user, see the room `journal` |
 //! | `prefix:{k}:d:<fingerprint>` | string | one document of a session, a family, …, see the room `session` |
 //! | `prefix:{k}:n` | zset | the sessions that are counted, by the time at which they end |
@@ -43,18 +43,18 @@ pub(crate) const MAX_SHARDS: u16 = 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable;
 
-// === Keys ===
+// === RedisKeys ===
 
 /// The names of all keys.
 #[derive(Clone, Debug)]
-pub(crate) struct Keys {
+pub(crate) struct RedisKeys {
     shards: Box<[ShardKeys]>,
 }
 
 /// The names of the keys of one shard.
 #[derive(Clone, Debug)]
 pub(crate) struct ShardKeys {
-    pub(crate) life: Bytes,
+    pub(crate) epoch: Bytes,
     pub(crate) meta: Bytes,
     pub(crate) index: Bytes,
     pub(crate) tombstones: Bytes,
@@ -71,12 +71,12 @@ pub(crate) struct ShardKeys {
     document: Box<str>,
 }
 
-impl Keys {
+impl RedisKeys {
     pub(crate) fn new(prefix: &str, shards: u16) -> Self {
         let shard = |k: u16| {
             let key = |name: &str| Bytes::from(format!("{prefix}:{{{k}}}:{name}"));
             ShardKeys {
-                life: key("e"),
+                epoch: key("e"),
                 meta: key("m"),
                 index: key("i"),
                 tombstones: key("b"),
@@ -151,16 +151,16 @@ pub(crate) fn is_prefix(prefix: &str) -> bool {
         && prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte))
 }
 
-// === The life of a shard ===
+// === The epoch of a shard ===
 
 /// The time between two losses of data. Its key is read together with every record, so a loss
 /// cannot be missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Life {
+pub(crate) struct Epoch {
     /// Random; never zero.
     pub(crate) id: u64,
     /// When it began, by the clock of Redis.
-    pub(crate) birth: Timestamp,
+    pub(crate) started_at: Timestamp,
     /// Revocations of tokens that were issued until then may have been lost; zero if none were.
     pub(crate) horizon: Timestamp,
     /// When the last token from before the horizon is over; without a horizon, when it was lifted,
@@ -170,7 +170,7 @@ pub(crate) struct Life {
     pub(crate) seq: u64,
     /// The entry of the latest change in the log. After a fail-over, it shows whether the change is
     /// still there.
-    pub(crate) mark: EntryId,
+    pub(crate) last_entry: EntryId,
 }
 
 /// The id of an entry of a stream; zero before the first.
@@ -190,8 +190,8 @@ impl fmt::Display for EntryId {
     }
 }
 
-impl Life {
-    /// Whether the horizon was lifted after this process read of `before`, which is the same life.
+impl Epoch {
+    /// Whether the horizon was lifted after this process read of `before`, which is the same epoch.
     pub(crate) fn is_lifted_since(&self, before: &Self) -> bool {
         self.seq > before.seq && self.is_lifted()
     }
@@ -206,11 +206,11 @@ impl Life {
         format!(
             "{LAYOUT} {:016x} {} {} {} {} {}",
             self.id,
-            self.birth.as_millis(),
+            self.started_at.as_millis(),
             self.horizon.as_millis(),
             self.lifted.as_millis(),
             self.seq,
-            self.mark
+            self.last_entry
         )
     }
 
@@ -223,21 +223,21 @@ impl Life {
         {
             return Err(Unreadable);
         }
-        let life = Self {
+        let epoch = Self {
             id: u64::from_str_radix(id, 16).map_err(|_| Unreadable)?,
-            birth: words.time()?,
+            started_at: words.time()?,
             horizon: words.time()?,
             lifted: words.time()?,
             seq: words.number()?,
-            mark: EntryId::parse(words.next()?)?,
+            last_entry: EntryId::parse(words.next()?)?,
         };
-        if life.id == 0 { Err(Unreadable) } else { words.end().map(|()| life) }
+        if epoch.id == 0 { Err(Unreadable) } else { words.end().map(|()| epoch) }
     }
 }
 
 // === Mirrors ===
 
-/// The id of a mirror: random, for as long as it lives.
+/// The id of a mirror: random, for as long as the process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MirrorId(pub(crate) u64);
 
@@ -255,24 +255,24 @@ impl MirrorId {
 
 /// What a mirror says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Lease {
-    /// The life that it follows, and the last change of it that it has applied.
-    pub(crate) life: u64,
+pub(crate) struct MirrorLease {
+    /// The epoch that it follows, and the last change of it that it has applied.
+    pub(crate) epoch: u64,
     pub(crate) seq: u64,
     /// By which people know it.
     pub(crate) name: Arc<str>,
 }
 
-impl Lease {
+impl MirrorLease {
     pub(crate) fn print(&self) -> Bytes {
-        format!("{LAYOUT} {:016x} {} {}", self.life, self.seq, self.name).into()
+        format!("{LAYOUT} {:016x} {} {}", self.epoch, self.seq, self.name).into()
     }
 
     pub(crate) fn parse(value: &[u8]) -> Result<Self, Unreadable> {
         let mut words = Words::of(value)?;
         words.version()?;
-        let life = u64::from_str_radix(words.next()?, 16).map_err(|_| Unreadable)?;
-        Ok(Self { life, seq: words.number()?, name: words.rest().into() })
+        let epoch = u64::from_str_radix(words.next()?, 16).map_err(|_| Unreadable)?;
+        Ok(Self { epoch, seq: words.number()?, name: words.rest().into() })
     }
 }
 
@@ -356,7 +356,7 @@ pub(crate) fn parse_record(value: &[u8]) -> Result<Record, Unreadable> {
 
 /// How much of a record its place in the index tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Class {
+pub(crate) enum IndexClass {
     /// All tokens are revoked, and never was the target reinstated.
     All,
     /// The record has to be read.
@@ -365,25 +365,25 @@ pub(crate) enum Class {
 
 /// A member of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Member {
-    pub(crate) class: Class,
+pub(crate) struct IndexMember {
+    pub(crate) class: IndexClass,
     pub(crate) fingerprint: Fingerprint,
 }
 
-impl Member {
+impl IndexMember {
     #[cfg(test)]
     pub(crate) fn print(self) -> Vec<u8> {
         let class = match self.class {
-            Class::All => b'a',
-            Class::Read => b'r',
+            IndexClass::All => b'a',
+            IndexClass::Read => b'r',
         };
         [&[class], self.fingerprint.as_bytes().as_slice()].concat()
     }
 
     pub(crate) fn parse(member: &[u8]) -> Result<Self, Unreadable> {
         let (class, fingerprint) = match member {
-            [b'a', fingerprint @ ..] => (Class::All, fingerprint),
-            [b'r', fingerprint @ ..] => (Class::Read, fingerprint),
+            [b'a', fingerprint @ ..] => (IndexClass::All, fingerprint),
+            [b'r', fingerprint @ ..] => (IndexClass::Read, fingerprint),
             _ => return Err(Unreadable),
         };
         let bytes = <[u8; 16]>::try_from(fingerprint).map_err(|_| Unreadable)?;

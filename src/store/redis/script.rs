@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::schema::{self, FAR, Keys, LAYOUT, Life, Unreadable};
+use super::schema::{self, Epoch, FAR, LAYOUT, RedisKeys, Unreadable};
 use crate::clock::Timestamp;
 use crate::revocation::{Action, Extent, Fingerprint, Outcome, Revocation, Target};
 use crate::store::feed::{Fact, Lift};
@@ -19,7 +19,7 @@ pub(crate) const SOURCE: &str = include_str!("write.lua");
 pub(crate) const SHA: &str = "89f1cf24f8cd0e4be5cc3d9e4cd728eeaf9d7228";
 
 /// A script, as it is sent.
-pub(crate) struct Script {
+pub(crate) struct LuaScript {
     pub(crate) source: &'static str,
     /// The SHA-1 of the source, under which Redis keeps it.
     pub(crate) sha: &'static str,
@@ -28,10 +28,10 @@ pub(crate) struct Script {
 }
 
 /// The script that writes revocations.
-pub(crate) const WRITE: Script = Script { source: SOURCE, sha: SHA, writes: true };
+pub(crate) const WRITE: LuaScript = LuaScript { source: SOURCE, sha: SHA, writes: true };
 
-/// The same without changes, which only begins or prolongs a life.
-pub(crate) const TOUCH: Script = Script { writes: false, ..WRITE };
+/// The same without changes, which only begins or prolongs an epoch.
+pub(crate) const TOUCH: LuaScript = LuaScript { writes: false, ..WRITE };
 
 /// How long keys without an end of their own outlive the last write: longer than a service stands
 /// still.
@@ -39,24 +39,24 @@ pub(crate) const KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// What the script is to know besides the changes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Context {
-    /// The id of a life that may have to begin.
-    pub(crate) new_life: u64,
-    /// The life that this process knows.
-    pub(crate) known: Option<Told>,
+pub(crate) struct ScriptContext {
+    /// The id of an epoch that may have to begin.
+    pub(crate) new_epoch: u64,
+    /// The epoch that this process knows.
+    pub(crate) known: Option<CallerEpoch>,
     /// The horizon that is to be lifted.
     pub(crate) lift: Option<Lift>,
     /// How long a horizon lasts.
-    pub(crate) span: Duration,
+    pub(crate) doubt_duration: Duration,
     /// How many entries the log keeps, about.
     pub(crate) log_length: u64,
 }
 
-/// What the script is told of the life that its caller knows.
+/// What the script is told of the epoch that its caller knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct CallerEpoch {
     pub(crate) id: u64,
-    /// If the life has not come so far, a new one begins.
+    /// If the epoch has not come so far, a new one begins.
     pub(crate) seq: u64,
     /// How far it had come when it was last heard of.
     pub(crate) reach: u64,
@@ -64,9 +64,9 @@ pub(crate) struct Told {
 
 /// The arguments that come after the script or its SHA: number of keys, keys, arguments.
 pub(crate) fn arguments(
-    keys: &Keys,
+    keys: &RedisKeys,
     shard: u16,
-    context: &Context,
+    context: &ScriptContext,
     changes: &[&Revocation],
 ) -> Vec<Bytes> {
     let fingerprints: Vec<_> = changes.iter().map(|change| change.target.fingerprint()).collect();
@@ -97,9 +97,9 @@ pub(crate) fn arguments(
 
 /// The arguments that write facts as they are: what the store has lost, and a mirror has not.
 pub(crate) fn restoring(
-    keys: &Keys,
+    keys: &RedisKeys,
     shard: u16,
-    context: &Context,
+    context: &ScriptContext,
     facts: &[(Fingerprint, Fact)],
 ) -> Vec<Bytes> {
     let fingerprints: Vec<_> = facts.iter().map(|(fingerprint, _)| *fingerprint).collect();
@@ -121,25 +121,30 @@ pub(crate) fn restoring(
     arguments
 }
 
-fn head(keys: &Keys, shard: u16, context: &Context, fingerprints: &[Fingerprint]) -> Vec<Bytes> {
+fn head(
+    keys: &RedisKeys,
+    shard: u16,
+    context: &ScriptContext,
+    fingerprints: &[Fingerprint],
+) -> Vec<Bytes> {
     let names = keys.shard(shard);
     let mut arguments = vec![text(5 + fingerprints.len() as u64)];
     arguments.extend(
-        [&names.life, &names.meta, &names.index, &names.tombstones, &names.log].map(Bytes::clone),
+        [&names.epoch, &names.meta, &names.index, &names.tombstones, &names.log].map(Bytes::clone),
     );
     arguments.extend(fingerprints.iter().map(|fingerprint| names.record(fingerprint)));
-    let known = context.known.map_or(Bytes::new(), |known| life_id(known.id));
+    let known = context.known.map_or(Bytes::new(), |known| epoch_id(known.id));
     let (seq, reach) = context.known.map_or((0, 0), |known| (known.seq, known.reach));
     let lift = context.lift.map_or_else(<[Bytes; 4]>::default, |lift| {
-        [life_id(lift.former), text(lift.seq), time(lift.horizon), life_id(lift.epoch)]
+        [epoch_id(lift.former), text(lift.seq), time(lift.horizon), epoch_id(lift.epoch)]
     });
     arguments.extend([
         text(LAYOUT),
         text(keys.shards()),
-        life_id(context.new_life),
+        epoch_id(context.new_epoch),
         known,
         text(seq),
-        millis(context.span),
+        millis(context.doubt_duration),
         millis(KEPT),
         text(context.log_length),
         text(reach),
@@ -152,7 +157,7 @@ fn text(value: impl Into<u64>) -> Bytes {
     value.into().to_string().into()
 }
 
-fn life_id(id: u64) -> Bytes {
+fn epoch_id(id: u64) -> Bytes {
     format!("{id:016x}").into()
 }
 
@@ -166,18 +171,18 @@ fn millis(duration: Duration) -> Bytes {
 
 /// What the script answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Reply {
-    /// The life of the shard after the write.
-    pub(crate) life: Life,
+pub(crate) struct ScriptReply {
+    /// The epoch of the shard after the write.
+    pub(crate) epoch: Epoch,
     /// What Redis took the time to be.
     pub(crate) now: Timestamp,
     /// One for each change, in order.
-    pub(crate) changes: Vec<Changed>,
+    pub(crate) changes: Vec<ChangeReply>,
 }
 
 /// What became of one change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Changed {
+pub(crate) struct ChangeReply {
     pub(crate) outcome: Outcome,
     pub(crate) at: Timestamp,
     /// The cutoff that is now in effect.
@@ -185,22 +190,22 @@ pub(crate) struct Changed {
     pub(crate) seq: u64,
 }
 
-impl Reply {
+impl ScriptReply {
     /// Reads the reply to as many changes as were sent.
     pub(crate) fn parse(parts: &[Bytes], changes: usize) -> Result<Self, Unreadable> {
-        let [life, now, rest @ ..] = parts else { return Err(Unreadable) };
+        let [epoch, now, rest @ ..] = parts else { return Err(Unreadable) };
         if rest.len() != changes {
             return Err(Unreadable);
         }
         Ok(Self {
-            life: Life::parse(life)?,
+            epoch: Epoch::parse(epoch)?,
             now: Timestamp::from_millis(number(std::str::from_utf8(now).map_err(|_| Unreadable)?)?),
-            changes: rest.iter().map(|part| Changed::parse(part)).collect::<Result<_, _>>()?,
+            changes: rest.iter().map(|part| ChangeReply::parse(part)).collect::<Result<_, _>>()?,
         })
     }
 }
 
-impl Changed {
+impl ChangeReply {
     fn parse(part: &[u8]) -> Result<Self, Unreadable> {
         let words: Vec<_> = std::str::from_utf8(part).map_err(|_| Unreadable)?.split(' ').collect();
         let [outcome, at, cutoff, seq] = *words.as_slice() else { return Err(Unreadable) };

@@ -13,24 +13,24 @@ use fred::types::Value;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, try_join_all};
 
-use super::ask::{Command, broken, read_record};
-use super::life::Via;
+use super::ask::{StoreCommand, broken, read_record};
+use super::connection::unexpected_reply;
+use super::epoch::EpochSource;
 use super::schema::FAR;
-use super::script::Script;
-use super::wire::odd_reply;
-use super::{Inner, RedisStore};
+use super::script::LuaScript;
+use super::{RedisStore, StoreInner};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::revocation::Target;
 use crate::store::StoreError;
 use crate::store::session::{Commit, Committed, Seen, SessionStore, Snapshot};
 
-pub(super) const LOAD: Script = Script {
+pub(super) const LOAD: LuaScript = LuaScript {
     source: include_str!("load.lua"),
     sha: "cb65364f8d6492f9370516c54c9ee684b38fd2c9",
     writes: false,
 };
 
-pub(super) const COMMIT: Script = Script {
+pub(super) const COMMIT: LuaScript = LuaScript {
     source: include_str!("commit.lua"),
     sha: "880d8941d2851897498fc2289d077dca5e94f934",
     writes: true,
@@ -47,7 +47,7 @@ struct Read {
     values: Vec<(usize, Option<Bytes>)>,
 }
 
-impl Inner {
+impl StoreInner {
     /// Reads keys of any shards at once. The time and the horizon are the more cautious ones.
     async fn read_all(
         &self,
@@ -76,22 +76,30 @@ impl Inner {
     async fn read_chunk(&self, shard: u16, keys: &[(usize, Bytes)]) -> Result<Read, StoreError> {
         let mut arguments = Vec::with_capacity(keys.len() + 2);
         arguments.push((keys.len() + 1).to_string().into());
-        arguments.push(self.keys.shard(shard).life.clone());
+        arguments.push(self.keys.shard(shard).epoch.clone());
         arguments.extend(keys.iter().map(|(_, key)| key.clone()));
-        let sent = self.send_knowing(shard, Command::Script(&LOAD), |_| arguments.clone()).await?;
-        let Value::Array(reply) = sent.reply else { return Err(odd_reply("the script")) };
+        let sent =
+            self.send_knowing(shard, StoreCommand::Script(&LOAD), |_| arguments.clone()).await?;
+        let Value::Array(reply) = sent.reply else { return Err(unexpected_reply("the script")) };
         let mut reply = reply.into_iter();
-        let (Some(now), Some(life)) = (reply.next(), reply.next()) else {
-            return Err(odd_reply("the script"));
+        let (Some(now), Some(epoch)) = (reply.next(), reply.next()) else {
+            return Err(unexpected_reply("the script"));
         };
-        let now =
-            now.as_str().and_then(|now| now.parse().ok()).ok_or_else(|| odd_reply("the script"))?;
+        let now = now
+            .as_str()
+            .and_then(|now| now.parse().ok())
+            .ok_or_else(|| unexpected_reply("the script"))?;
         // What was read of a shard that has lost its data proves nothing.
-        let doubt = self.memory.judge(Via::Writes, shard, sent.known.as_ref(), life.as_bytes())?;
+        let doubt = self.tracker.observe_value(
+            EpochSource::Writes,
+            shard,
+            sent.known.as_ref(),
+            epoch.as_bytes(),
+        )?;
         let values: Vec<_> =
             keys.iter().map(|(place, _)| *place).zip(reply.map(Value::into_bytes)).collect();
         if values.len() != keys.len() {
-            return Err(odd_reply("the script"));
+            return Err(unexpected_reply("the script"));
         }
         Ok(Read { now: Timestamp::from_millis(now), horizon: doubt.horizon(), values })
     }
@@ -135,7 +143,7 @@ impl Inner {
         for (member, until) in commit.members {
             arguments.extend([member.into_string().into(), until.map_or(Bytes::new(), time)]);
         }
-        let (reply, _) = self.send(shard, Command::Script(&COMMIT), arguments).await?;
+        let (reply, _) = self.send(shard, StoreCommand::Script(&COMMIT), arguments).await?;
         match reply.as_str().as_deref() {
             Some("done") if far.is_empty() => Ok(Committed::Done),
             Some("done") => {
@@ -144,7 +152,7 @@ impl Inner {
                 Ok(if values == stamps { Committed::Done } else { Committed::Overtaken })
             }
             Some("conflict") => Ok(Committed::Conflict),
-            _ => Err(odd_reply("the script")),
+            _ => Err(unexpected_reply("the script")),
         }
     }
 
@@ -154,9 +162,9 @@ impl Inner {
             let members = self.keys.shard(shard).members.clone();
             let arguments = vec![members, after.clone().into(), Bytes::from_static(b"+inf")];
             async move {
-                match self.send(shard, Command::Other("ZCOUNT"), arguments).await? {
+                match self.send(shard, StoreCommand::Plain("ZCOUNT"), arguments).await? {
                     (Value::Integer(count), _) => Ok(u64::try_from(count).unwrap_or(0)),
-                    _ => Err(odd_reply("redis")),
+                    _ => Err(unexpected_reply("redis")),
                 }
             }
         });

@@ -1,12 +1,12 @@
 //! Who waits, who is sent, and when: knows nothing of what is asked, nor whom.
 //!
-//! A queue has one clerk, a task that sends batches through an [`Office`] as long as anybody waits.
-//! Whoever asks while nothing is under way and little is asked goes alone, without the clerk: that
+//! A queue has one worker, a task that sends batches through an [`BatchTransport`] as long as anybody waits.
+//! Whoever asks while nothing is under way and little is asked goes alone, without the worker: that
 //! saves the way through two tasks.
 //!
 //! No wake-up is lost, because there is one lock: who asks joins the queue and takes the waker of
-//! the clerk under it, and the clerk sees that nobody waits and leaves its waker under it. All else
-//! that the clerk waits for, answers and the end of its patience, it waits for itself.
+//! the worker under it, and the worker sees that nobody waits and leaves its waker under it. All else
+//! that the worker waits for, answers and the end of its patience, it waits for itself.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -26,12 +26,12 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(1);
 /// that hangs is sent less than this.
 const MAX_BATCHES: usize = 128;
 
-/// How a clerk gets at answers.
-pub(super) trait Office: Send {
+/// How a worker gets at answers.
+pub(super) trait BatchTransport: Send {
     /// What one of those who wait asks.
     type Ask: Send;
     /// A batch in flight, which comes back with the answers and those who wait for them.
-    type Trip: Future<Output = Self::Reply> + Send;
+    type InFlight: Future<Output = Self::Reply> + Send;
     type Reply: Send;
 
     /// How much goes into a batch.
@@ -41,20 +41,20 @@ pub(super) trait Office: Send {
     fn size(ask: &Self::Ask) -> usize;
 
     /// Sends a batch; `None` if there is nobody, or nothing can be sent, and all have been told.
-    fn send(&mut self, batch: Vec<Self::Ask>) -> Option<Self::Trip>;
+    fn send(&mut self, batch: Vec<Self::Ask>) -> Option<Self::InFlight>;
 
     /// Tells everyone the answer.
-    fn hand_out(&mut self, reply: Self::Reply);
+    fn deliver(&mut self, reply: Self::Reply);
 }
 
 /// Those who have not been sent.
-pub(super) struct Queue<A>(Mutex<Waiting<A>>);
+pub(super) struct BatchQueue<A>(Mutex<Waiting<A>>);
 
 struct Waiting<A> {
     asks: VecDeque<A>,
-    /// The clerk, if it has nothing to send.
+    /// The worker, if it has nothing to send.
     idle: Option<Waker>,
-    /// Whether one who asks may go alone: the clerk has nothing in flight, and had no two at once
+    /// Whether one who asks may go alone: the worker has nothing in flight, and had no two at once
     /// to send.
     is_quiet: bool,
     /// Whether one has gone alone, and is not back yet.
@@ -62,11 +62,11 @@ struct Waiting<A> {
     is_closed: bool,
 }
 
-/// The clerk of this queue has gone. So has the runtime it worked on.
+/// The worker of this queue has gone. So has the runtime it worked on.
 #[derive(Debug)]
 pub(super) struct Closed;
 
-impl<A> Default for Queue<A> {
+impl<A> Default for BatchQueue<A> {
     fn default() -> Self {
         Self(Mutex::new(Waiting {
             asks: VecDeque::new(),
@@ -78,7 +78,7 @@ impl<A> Default for Queue<A> {
     }
 }
 
-impl<A> Queue<A> {
+impl<A> BatchQueue<A> {
     // A panic while the lock is held cannot leave half a change.
     fn lock(&self) -> MutexGuard<'_, Waiting<A>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -86,17 +86,17 @@ impl<A> Queue<A> {
 
     /// The right to go alone, if that holds up nobody and takes nobody along. Nobody waits for who
     /// has it.
-    pub(super) fn go_alone(&self) -> Option<Alone<'_, A>> {
+    pub(super) fn try_direct(&self) -> Option<DirectPermit<'_, A>> {
         let mut waiting = self.lock();
         let may = waiting.is_quiet
             && !waiting.is_one_out
             && !waiting.is_closed
             && waiting.asks.is_empty();
         waiting.is_one_out |= may;
-        may.then(|| Alone(self))
+        may.then(|| DirectPermit(self))
     }
 
-    /// Waits for the clerk.
+    /// Waits for the worker.
     pub(super) fn push(&self, ask: A) -> Result<(), Closed> {
         let idle = {
             let mut waiting = self.lock();
@@ -152,16 +152,16 @@ impl<A> Queue<A> {
 }
 
 /// The right to go alone, until it is dropped.
-pub(super) struct Alone<'a, A>(&'a Queue<A>);
+pub(super) struct DirectPermit<'a, A>(&'a BatchQueue<A>);
 
-impl<A> Drop for Alone<'_, A> {
+impl<A> Drop for DirectPermit<'_, A> {
     fn drop(&mut self) {
         self.0.lock().is_one_out = false;
     }
 }
 
-/// Closes the queue, however the clerk ends.
-struct Closing<A>(Arc<Queue<A>>);
+/// Closes the queue, however the worker ends.
+struct Closing<A>(Arc<BatchQueue<A>>);
 
 impl<A> Drop for Closing<A> {
     fn drop(&mut self) {
@@ -169,8 +169,8 @@ impl<A> Drop for Closing<A> {
     }
 }
 
-/// The work of the clerk. It ends only by being dropped.
-pub(super) async fn work<O: Office>(queue: Arc<Queue<O::Ask>>, mut office: O) {
+/// The work of the worker. It ends only by being dropped.
+pub(super) async fn work<O: BatchTransport>(queue: Arc<BatchQueue<O::Ask>>, mut office: O) {
     let queue = Closing(queue);
     let queue = &*queue.0;
     let mut in_flight = FuturesUnordered::new();
@@ -183,7 +183,7 @@ pub(super) async fn work<O: Office>(queue: Arc<Queue<O::Ask>>, mut office: O) {
         tokio::select! {
             biased;
             Some(reply) = in_flight.next() => {
-                office.hand_out(reply);
+                office.deliver(reply);
                 if in_flight.is_empty() && !had_several {
                     queue.calm_down();
                 }
@@ -207,7 +207,7 @@ pub(super) async fn work<O: Office>(queue: Arc<Queue<O::Ask>>, mut office: O) {
 }
 
 /// Waits until somebody waits. After a full batch, it goes on its way first.
-async fn filled<A>(queue: &Queue<A>, was_full: bool) {
+async fn filled<A>(queue: &BatchQueue<A>, was_full: bool) {
     if was_full {
         give_way().await;
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Report, Severity};
 use crate::clock::Timestamp;
-use crate::store::redis::options::Settings;
+use crate::store::redis::options::StoreOptions;
 
 /// The oldest version that has all that is needed: `XADD NOMKSTREAM`, `SET PXAT`.
 const OLDEST: (u32, u32) = (6, 2);
@@ -161,7 +161,7 @@ impl ServerInfo {
         }
     }
 
-    pub(super) fn judge_replication(&self, settings: &Settings, report: &mut Report) {
+    pub(super) fn judge_replication(&self, settings: &StoreOptions, report: &mut Report) {
         if self.text("role") != "master" {
             report.add(
                 Severity::Error,

@@ -1,11 +1,11 @@
 use std::num::NonZeroU32;
 
 use super::super::RedisStoreBuilder;
-use super::super::schema::Keys;
+use super::super::schema::RedisKeys;
 use super::judge::in_bytes;
 use super::*;
 
-fn settings(wait: Option<u32>) -> Settings {
+fn settings(wait: Option<u32>) -> StoreOptions {
     let builder = RedisStoreBuilder::default();
     match wait.and_then(NonZeroU32::new) {
         Some(replicas) => {
@@ -121,7 +121,7 @@ fn clocks_that_are_apart_are_noticed_in_either_direction() {
 
 #[test]
 fn everything_that_the_script_calls_is_tried_and_documented() {
-    let keys = Keys::new("app", 1);
+    let keys = RedisKeys::new("app", 1);
     let tried: Vec<_> = trials(keys.shard(0), &settings(None), false)
         .into_iter()
         .map(|(right, ..)| right)

@@ -1,4 +1,4 @@
-//! Where a foreign key lives in a cluster: it has a hash slot of its own, and the node that serves
+//! Where a foreign key is in a cluster: it has a hash slot of its own, and the node that serves
 //! it must be asked.
 //!
 //! There is one guarded connection for each primary. Which slots it serves is asked at the start,
@@ -17,9 +17,9 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::store::redis::Health;
-use crate::store::redis::connect::{Dialer, SLOTS};
-use crate::store::redis::guard::{Hold, Link, Purpose};
 use crate::store::redis::random;
+use crate::store::redis::supervised::{Permit, Purpose, SupervisedConnection};
+use crate::store::redis::topology::{SLOTS, Topology};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How often the owners of the slots are asked for without a cause.
@@ -30,7 +30,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 const MAP: Range<u16> = u16::MAX..u16::MAX;
 
 /// The connections to all primaries. Its keeper ends with it.
-pub(crate) struct Nodes {
+pub(crate) struct ClusterConnections {
     shared: Arc<Shared>,
     keeper: JoinHandle<()>,
 }
@@ -51,36 +51,36 @@ struct Map {
 struct Node {
     /// The slot by which its connection finds it.
     slot: u16,
-    link: Link,
+    connection: SupervisedConnection,
 }
 
-impl Nodes {
+impl ClusterConnections {
     /// Starts to ask, in the background. `connect` makes a connection to whoever serves a slot.
     pub(crate) fn start(
-        dialer: Arc<Dialer>,
-        board: Arc<watch::Sender<Health>>,
-        connect: impl Fn(u16) -> Link + Send + 'static,
+        topology: Arc<Topology>,
+        health_tx: Arc<watch::Sender<Health>>,
+        connect: impl Fn(u16) -> SupervisedConnection + Send + 'static,
     ) -> Self {
-        board.send_modify(|health| health.expect(MAP));
+        health_tx.send_modify(|health| health.expect(MAP));
         let shared = Arc::new(Shared { map: ArcSwap::default(), stale: Notify::new() });
-        let keeper = tokio::spawn(keep(Arc::clone(&shared), dialer, board, connect));
+        let keeper = tokio::spawn(keep(Arc::clone(&shared), topology, health_tx, connect));
         Self { shared, keeper }
     }
 
     /// The right to ask one question at the node of a slot.
-    pub(crate) fn seize(&self, slot: u16) -> Result<Hold, StoreError> {
+    pub(crate) fn acquire(&self, slot: u16) -> Result<Permit, StoreError> {
         let map = self.shared.map.load();
         let owner = map.owners.get(usize::from(slot)).copied().flatten();
         if let Some(node) = owner.and_then(|at| map.nodes.get(at)) {
-            return node.link.seize();
+            return node.connection.acquire();
         }
         self.shared.stale.notify_one();
         Err(StoreError::new(StoreErrorKind::Cluster, "the cluster is not known to serve the slot"))
     }
 
     /// The right to ask one question at the nth node; none after the last.
-    pub(crate) fn seize_nth(&self, n: usize) -> Option<Result<Hold, StoreError>> {
-        self.shared.map.load().nodes.get(n).map(|node| node.link.seize())
+    pub(crate) fn acquire_nth(&self, n: usize) -> Option<Result<Permit, StoreError>> {
+        self.shared.map.load().nodes.get(n).map(|node| node.connection.acquire())
     }
 
     /// How many nodes there are.
@@ -101,7 +101,7 @@ impl Nodes {
     }
 }
 
-impl Drop for Nodes {
+impl Drop for ClusterConnections {
     fn drop(&mut self) {
         self.keeper.abort();
     }
@@ -109,16 +109,16 @@ impl Drop for Nodes {
 
 async fn keep(
     shared: Arc<Shared>,
-    dialer: Arc<Dialer>,
-    board: Arc<watch::Sender<Health>>,
-    connect: impl Fn(u16) -> Link,
+    topology: Arc<Topology>,
+    health_tx: Arc<watch::Sender<Health>>,
+    connect: impl Fn(u16) -> SupervisedConnection,
 ) {
     loop {
-        match dialer.owners().await {
+        match topology.owners().await {
             Ok((servers, owners)) => {
                 let before = shared.map.load_full();
                 let after = before.follow(&servers, &owners, |slot| {
-                    board.send_modify(|health| health.expect(slot..slot));
+                    health_tx.send_modify(|health| health.expect(slot..slot));
                     connect(slot)
                 });
                 let gone = before.nodes.iter().filter(|node| !after.has(node));
@@ -126,7 +126,7 @@ async fn keep(
                 shared.map.store(Arc::new(after));
                 // Their keepers have nothing more to say then.
                 drop(before);
-                board.send_modify(|health| {
+                health_tx.send_modify(|health| {
                     health.note(Purpose::Checks, &MAP, None);
                     for node in &gone {
                         health.note(Purpose::Checks, node, None);
@@ -135,7 +135,7 @@ async fn keep(
             }
             // What was known goes on to be used: nodes that are down say so themselves.
             Err(error) if shared.map.load().nodes.is_empty() => {
-                board.send_modify(|health| health.note(Purpose::Checks, &MAP, Some(&error)));
+                health_tx.send_modify(|health| health.note(Purpose::Checks, &MAP, Some(&error)));
                 shared.stale.notify_one();
             }
             Err(_) => {}
@@ -154,7 +154,7 @@ impl Map {
         &self,
         servers: &[Server],
         owners: &[Option<usize>],
-        mut connect: impl FnMut(u16) -> Link,
+        mut connect: impl FnMut(u16) -> SupervisedConnection,
     ) -> Self {
         let mut nodes: Vec<Arc<Node>> = Vec::with_capacity(servers.len());
         // For each server, where among the nodes it is.
@@ -168,7 +168,7 @@ impl Map {
                         |node: &&Arc<Node>| owners.get(usize::from(node.slot)) == Some(owner);
                     let known = self.nodes.iter().find(is_its).cloned();
                     nodes.push(
-                        known.unwrap_or_else(|| Arc::new(Node { slot, link: connect(slot) })),
+                        known.unwrap_or_else(|| Arc::new(Node { slot, connection: connect(slot) })),
                     );
                     *place = Some(nodes.len() - 1);
                 }

@@ -1,4 +1,4 @@
-//! Reads what a list holds, page by page, for those who take it over.
+//! Reads what a list permits, page by page, for those who take it over.
 //!
 //! A cursor of `SCAN` means something to the process that gave it out, and to no other. So a
 //! position also says which server that was, and in a cluster how the slots were distributed; where
@@ -10,26 +10,26 @@ use std::time::Duration;
 use fred::types::Value;
 use futures::future::try_join_all;
 
-use super::cluster::{Nodes, layout_of};
-use super::judge::Verdict;
-use super::list::{ForeignList, List};
-use super::template::{Field, Template};
+use super::cluster::{ClusterConnections, layout_of};
+use super::judge::ListVerdict;
+use super::list::{CompiledList, ForeignList};
+use super::template::{KeyTemplate, Placeholder};
 use crate::config::ConfigError;
 use crate::store::redis::RedisStore;
 use crate::store::redis::ask::code;
-use crate::store::redis::guard::{Hold, Link};
-use crate::store::redis::wire::odd_reply;
+use crate::store::redis::connection::unexpected_reply;
+use crate::store::redis::supervised::{Permit, SupervisedConnection};
 use crate::store::{Cursor, StoreError, StoreErrorKind};
 
 /// A list that is read from its beginning to its end.
-pub(crate) struct Scan {
+pub(crate) struct ListScan {
     store: RedisStore,
-    list: Arc<List>,
+    list: Arc<CompiledList>,
 }
 
 /// How far it has been read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Position {
+pub(crate) struct ScanPosition {
     /// How the slots of a cluster were distributed.
     layout: Box<str>,
     /// At which of its nodes.
@@ -40,31 +40,31 @@ pub(crate) struct Position {
 }
 
 /// A part of a list.
-pub(crate) struct Page {
-    pub(crate) found: Vec<Found>,
+pub(crate) struct ScanPage {
+    pub(crate) found: Vec<ListedEntry>,
     /// How many entries mean nothing, and how many nobody can tell the meaning of.
     pub(crate) live: u64,
     pub(crate) odd: u64,
     /// None after the last page.
-    pub(crate) next: Option<Position>,
+    pub(crate) next: Option<ScanPosition>,
 }
 
 /// An entry that means revoked.
-pub(crate) struct Found {
-    pub(crate) id: Id,
+pub(crate) struct ListedEntry {
+    pub(crate) id: ListedId,
     /// How long it stays; none, if it has no end.
     pub(crate) expires_in: Option<Duration>,
     pub(crate) reason: Option<Arc<str>>,
 }
 
-pub(crate) enum Id {
+pub(crate) enum ListedId {
     /// The value of a claim.
     Claim(String),
     /// The token itself.
     Token(String),
 }
 
-impl Scan {
+impl ListScan {
     /// About how many keys one page looks at.
     pub(crate) const PAGE: u32 = 250;
 
@@ -81,7 +81,7 @@ impl Scan {
         }
         let mut fields = entries.fields();
         match (fields.next(), fields.next()) {
-            (Some(Field::Digest(_)), None) => {
+            (Some(Placeholder::Digest(_)), None) => {
                 return oops(
                     "holds hashes, from which no token can be told; keep the list for the lifetime \
                      of the longest token",
@@ -100,7 +100,7 @@ impl Scan {
                  ForeignList::with_revoked_values",
             );
         }
-        if store.inner.dialer.is_cluster() && store.inner.foreign.is_none() {
+        if store.inner.topology.is_cluster() && store.inner.foreign.is_none() {
             return oops(
                 "is to be read in a cluster; hand it to the store, see \
                  RedisStoreBuilder::with_foreign_list",
@@ -109,42 +109,44 @@ impl Scan {
         Ok(Self { store, list: Arc::clone(&list) })
     }
 
-    pub(crate) fn list(&self) -> &List {
+    pub(crate) fn list(&self) -> &CompiledList {
         &self.list
     }
 
-    pub(crate) async fn page(&self, at: Option<&Position>) -> Result<Page, StoreError> {
+    pub(crate) async fn page(&self, at: Option<&ScanPosition>) -> Result<ScanPage, StoreError> {
         let layout = self.layout();
-        let at =
-            at.filter(|at| at.layout == layout).cloned().unwrap_or_else(|| Position::first(layout));
-        let Some(hold) = self.seize(at.node) else {
-            return Ok(Page {
+        let at = at
+            .filter(|at| at.layout == layout)
+            .cloned()
+            .unwrap_or_else(|| ScanPosition::first(layout));
+        let Some(permit) = self.acquire(at.node) else {
+            return Ok(ScanPage {
                 found: Vec::new(),
                 live: 0,
                 odd: 0,
                 next: self.unless_complete(at).await?,
             });
         };
-        let hold = hold?;
-        let server = self.server(&hold).await?;
+        let permit = permit?;
+        let server = self.server(&permit).await?;
         let cursor = if at.server == server { &*at.cursor } else { "0" };
-        let (next, names) = self.scan(&hold, cursor).await?;
-        let mut page = self.look_up(&hold, names).await?;
+        let (next, names) = self.scan(&permit, cursor).await?;
+        let mut page = self.look_up(&permit, names).await?;
         let next = match &*next {
-            "0" => Position {
+            "0" => ScanPosition {
                 node: at.node + 1,
                 server: "".into(),
                 cursor: "0".into(),
                 layout: at.layout,
             },
-            _ => Position { server, cursor: next, ..at },
+            _ => ScanPosition { server, cursor: next, ..at },
         };
         page.next = self.unless_complete(next).await?;
         Ok(page)
     }
 
     /// This position, or none if there is nothing after it and nothing has moved meanwhile.
-    async fn unless_complete(&self, at: Position) -> Result<Option<Position>, StoreError> {
+    async fn unless_complete(&self, at: ScanPosition) -> Result<Option<ScanPosition>, StoreError> {
         let Some(nodes) = self.nodes() else {
             return Ok((at.node == 0).then_some(at));
         };
@@ -152,16 +154,16 @@ impl Scan {
         if !is_end {
             return Ok(Some(at));
         }
-        let (_, owners) = self.store.inner.dialer.owners().await?;
+        let (_, owners) = self.store.inner.topology.owners().await?;
         if *layout_of(&owners) == *at.layout {
             return Ok(None);
         }
         let moved = StoreError::new(StoreErrorKind::Cluster, "slots have changed hands");
         nodes.doubt(&moved);
-        Ok(Some(Position::first("".into())))
+        Ok(Some(ScanPosition::first("".into())))
     }
 
-    fn nodes(&self) -> Option<&Nodes> {
+    fn nodes(&self) -> Option<&ClusterConnections> {
         self.store.inner.foreign.as_ref().and_then(|foreign| foreign.nodes.as_ref())
     }
 
@@ -169,13 +171,13 @@ impl Scan {
         self.nodes().map_or_else(|| "-".into(), |nodes| nodes.layout().into())
     }
 
-    fn seize(&self, node: usize) -> Option<Result<Hold, StoreError>> {
+    fn acquire(&self, node: usize) -> Option<Result<Permit, StoreError>> {
         match (self.nodes(), node) {
             (Some(nodes), 0) if self.list.member.is_some() => {
-                Some(nodes.seize(fred::util::redis_keyslot(self.set().as_bytes())))
+                Some(nodes.acquire(fred::util::redis_keyslot(self.set().as_bytes())))
             }
-            (Some(nodes), node) if self.list.member.is_none() => nodes.seize_nth(node),
-            (None, 0) => self.store.inner.writes.first().map(Link::seize),
+            (Some(nodes), node) if self.list.member.is_none() => nodes.acquire_nth(node),
+            (None, 0) => self.store.inner.writes.first().map(SupervisedConnection::acquire),
             _ => None,
         }
     }
@@ -188,25 +190,29 @@ impl Scan {
 
     async fn ask(
         &self,
-        hold: &Hold,
+        permit: &Permit,
         command: &'static str,
         arguments: Vec<Value>,
     ) -> Result<Value, StoreError> {
         let answer =
-            hold.command(command, arguments, self.store.inner.settings.write_timeout).await;
+            permit.command(command, arguments, self.store.inner.settings.write_timeout).await;
         answer.map_err(|error| self.store.inner.plain(&self.list, &error))
     }
 
     /// Which process answers.
-    async fn server(&self, hold: &Hold) -> Result<Box<str>, StoreError> {
-        let info = self.ask(hold, "INFO", vec!["server".into()]).await?;
-        let info = info.as_str().ok_or_else(|| odd_reply("redis"))?;
+    async fn server(&self, permit: &Permit) -> Result<Box<str>, StoreError> {
+        let info = self.ask(permit, "INFO", vec!["server".into()]).await?;
+        let info = info.as_str().ok_or_else(|| unexpected_reply("redis"))?;
         let id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
-        id.map(Into::into).ok_or_else(|| odd_reply("redis"))
+        id.map(Into::into).ok_or_else(|| unexpected_reply("redis"))
     }
 
     /// Names of entries, and where to go on.
-    async fn scan(&self, hold: &Hold, cursor: &str) -> Result<(Box<str>, Vec<Value>), StoreError> {
+    async fn scan(
+        &self,
+        permit: &Permit,
+        cursor: &str,
+    ) -> Result<(Box<str>, Vec<Value>), StoreError> {
         let (command, set, entries) = match &self.list.member {
             Some(member) => ("SSCAN", Some(Value::from(self.set())), member),
             None => ("SCAN", None, &self.list.key),
@@ -218,21 +224,21 @@ impl Scan {
             "COUNT".into(),
             Value::from(Self::PAGE),
         ];
-        let reply = self.ask(hold, command, set.into_iter().chain(options).collect()).await?;
-        let Value::Array(reply) = reply else { return Err(odd_reply("redis")) };
+        let reply = self.ask(permit, command, set.into_iter().chain(options).collect()).await?;
+        let Value::Array(reply) = reply else { return Err(unexpected_reply("redis")) };
         match <[Value; 2]>::try_from(reply) {
             Ok([next, Value::Array(names)]) => {
-                let next = next.as_str().ok_or_else(|| odd_reply("redis"))?;
+                let next = next.as_str().ok_or_else(|| unexpected_reply("redis"))?;
                 Ok((next.as_ref().into(), names))
             }
-            _ => Err(odd_reply("redis")),
+            _ => Err(unexpected_reply("redis")),
         }
     }
 
-    async fn look_up(&self, hold: &Hold, names: Vec<Value>) -> Result<Page, StoreError> {
+    async fn look_up(&self, permit: &Permit, names: Vec<Value>) -> Result<ScanPage, StoreError> {
         let ours = format!("{}:{{", self.store.inner.settings.prefix);
         let entries = self.list.member.as_ref().unwrap_or(&self.list.key);
-        let mut page = Page { found: Vec::new(), live: 0, odd: 0, next: None };
+        let mut page = ScanPage { found: Vec::new(), live: 0, odd: 0, next: None };
         let mut readable = Vec::with_capacity(names.len());
         for name in names {
             let text = name.as_str().filter(|text| !text.starts_with(&ours));
@@ -244,54 +250,54 @@ impl Scan {
             }
         }
         if self.list.member.is_some() {
-            let found = |(_, id)| Found { id, expires_in: None, reason: None };
+            let found = |(_, id)| ListedEntry { id, expires_in: None, reason: None };
             page.found = readable.into_iter().map(found).collect();
             return Ok(page);
         }
         let answers = try_join_all(readable.iter().map(|(name, _)| async {
-            let value = self.verdict(hold, name.clone());
-            let ttl = self.ask(hold, "PTTL", vec![name.clone()]);
+            let value = self.verdict(permit, name.clone());
+            let ttl = self.ask(permit, "PTTL", vec![name.clone()]);
             futures::try_join!(value, ttl)
         }))
         .await?;
         for ((_, id), (verdict, ttl)) in readable.into_iter().zip(answers) {
-            let Value::Integer(ttl) = ttl else { return Err(odd_reply("redis")) };
+            let Value::Integer(ttl) = ttl else { return Err(unexpected_reply("redis")) };
             match verdict {
-                Verdict::Revoked(reason) if ttl >= -1 => {
+                ListVerdict::Revoked(reason) if ttl >= -1 => {
                     let expires_in = u64::try_from(ttl).ok().map(Duration::from_millis);
-                    page.found.push(Found { id, expires_in, reason });
+                    page.found.push(ListedEntry { id, expires_in, reason });
                 }
                 // It has expired meanwhile, or means nothing.
-                Verdict::Revoked(_) | Verdict::Live => page.live += 1,
-                Verdict::Odd => page.odd += 1,
+                ListVerdict::Revoked(_) | ListVerdict::Live => page.live += 1,
+                ListVerdict::Odd => page.odd += 1,
             }
         }
         Ok(page)
     }
 
     /// A key of another type than it should be is odd, and no reason to stop.
-    async fn verdict(&self, hold: &Hold, name: Value) -> Result<Verdict, StoreError> {
+    async fn verdict(&self, permit: &Permit, name: Value) -> Result<ListVerdict, StoreError> {
         let inner = &self.store.inner;
-        match hold
+        match permit
             .command(self.list.meaning.command(), vec![name], inner.settings.write_timeout)
             .await
         {
             Ok(value) => Ok(self.list.verdict(&value)),
-            Err(error) if code(&error) == "WRONGTYPE" => Ok(Verdict::Odd),
+            Err(error) if code(&error) == "WRONGTYPE" => Ok(ListVerdict::Odd),
             Err(error) => Err(inner.plain(&self.list, &error)),
         }
     }
 }
 
-fn id_in(entries: &Template, name: &str) -> Option<Id> {
+fn id_in(entries: &KeyTemplate, name: &str) -> Option<ListedId> {
     let id = entries.read(name)?.to_owned();
     Some(match entries.fields().next()? {
-        Field::Token | Field::Digest(_) => Id::Token(id),
-        Field::Claim(_) => Id::Claim(id),
+        Placeholder::Token | Placeholder::Digest(_) => ListedId::Token(id),
+        Placeholder::Claim(_) => ListedId::Claim(id),
     })
 }
 
-impl Position {
+impl ScanPosition {
     fn first(layout: Box<str>) -> Self {
         Self { layout, node: 0, server: "".into(), cursor: "0".into() }
     }

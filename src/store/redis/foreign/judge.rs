@@ -9,10 +9,10 @@ use serde_json::Value as Json;
 const MAX_DOCUMENT_BYTES: usize = 64 * 1024;
 const MAX_WORDS: usize = 200;
 
-/// What the keys of a list hold.
+/// What the keys of a list permit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Meaning {
-    /// A key that is there means revoked, whatever it holds.
+pub(crate) enum ValueMeaning {
+    /// A key that is there means revoked, whatever it permits.
     Present,
     /// One of these values; anything else makes no sense.
     Values { revoked: Vec<Box<str>>, live: Vec<Box<str>> },
@@ -23,7 +23,7 @@ pub(crate) enum Meaning {
 
 /// What an answer means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum ListVerdict {
     Live,
     /// Revoked, with the words that stand there.
     Revoked(Option<Arc<str>>),
@@ -31,7 +31,7 @@ pub(crate) enum Verdict {
     Odd,
 }
 
-impl Meaning {
+impl ValueMeaning {
     /// The command that asks for a key. `EXISTS` sees keys of any type; `GET` is an error for one
     /// that is no string, where `MGET` would say that it is not there.
     pub(crate) fn command(&self) -> &'static str {
@@ -41,23 +41,23 @@ impl Meaning {
         }
     }
 
-    pub(crate) fn judge(&self, answer: &Value) -> Verdict {
+    pub(crate) fn judge(&self, answer: &Value) -> ListVerdict {
         if let Self::Present = self {
             return judge_presence(answer);
         }
         if answer.is_null() {
-            return Verdict::Live;
+            return ListVerdict::Live;
         }
-        let Some(value) = answer.as_bytes() else { return Verdict::Odd };
+        let Some(value) = answer.as_bytes() else { return ListVerdict::Odd };
         match self {
-            Self::Present => Verdict::Odd,
+            Self::Present => ListVerdict::Odd,
             Self::Values { revoked, live } => {
                 let is_in =
                     |values: &[Box<str>]| values.iter().any(|known| known.as_bytes() == value);
                 match (is_in(revoked), is_in(live)) {
-                    (true, _) => Verdict::Revoked(None),
-                    (false, true) => Verdict::Live,
-                    (false, false) => Verdict::Odd,
+                    (true, _) => ListVerdict::Revoked(None),
+                    (false, true) => ListVerdict::Live,
+                    (false, false) => ListVerdict::Odd,
                 }
             }
             Self::Json { flag } => judge_document(value, flag.as_deref()),
@@ -66,26 +66,26 @@ impl Meaning {
 }
 
 /// The answer to `EXISTS` and `SISMEMBER`.
-pub(crate) fn judge_presence(answer: &Value) -> Verdict {
+pub(crate) fn judge_presence(answer: &Value) -> ListVerdict {
     match answer {
-        Value::Integer(0) => Verdict::Live,
-        Value::Integer(1) => Verdict::Revoked(None),
-        _ => Verdict::Odd,
+        Value::Integer(0) => ListVerdict::Live,
+        Value::Integer(1) => ListVerdict::Revoked(None),
+        _ => ListVerdict::Odd,
     }
 }
 
-fn judge_document(value: &[u8], flag: Option<&str>) -> Verdict {
+fn judge_document(value: &[u8], flag: Option<&str>) -> ListVerdict {
     let document =
         (value.len() <= MAX_DOCUMENT_BYTES).then(|| serde_json::from_slice::<Json>(value).ok());
     match (document.flatten(), flag) {
         (Some(Json::Object(document)), Some(flag)) => match document.get(flag) {
-            None | Some(Json::Null | Json::Bool(false)) => Verdict::Live,
-            Some(_) => Verdict::Revoked(words(&document)),
+            None | Some(Json::Null | Json::Bool(false)) => ListVerdict::Live,
+            Some(_) => ListVerdict::Revoked(words(&document)),
         },
-        (Some(Json::Object(document)), None) => Verdict::Revoked(words(&document)),
+        (Some(Json::Object(document)), None) => ListVerdict::Revoked(words(&document)),
         // Without a flag, that it is there is enough. With one, nobody can tell.
-        (_, None) => Verdict::Revoked(None),
-        (_, Some(_)) => Verdict::Odd,
+        (_, None) => ListVerdict::Revoked(None),
+        (_, Some(_)) => ListVerdict::Odd,
     }
 }
 
@@ -124,17 +124,17 @@ mod tests {
         Value::Bytes(value.to_owned().into())
     }
 
-    fn reason(meaning: &Meaning, value: &str) -> Option<String> {
+    fn reason(meaning: &ValueMeaning, value: &str) -> Option<String> {
         match meaning.judge(&text(value)) {
-            Verdict::Revoked(words) => words.map(|words| words.to_string()),
+            ListVerdict::Revoked(words) => words.map(|words| words.to_string()),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn presence_is_a_number_and_nothing_else() {
-        assert_eq!(Meaning::Present.judge(&Value::Integer(0)), Verdict::Live);
-        assert_eq!(Meaning::Present.judge(&Value::Integer(1)), Verdict::Revoked(None));
+        assert_eq!(ValueMeaning::Present.judge(&Value::Integer(0)), ListVerdict::Live);
+        assert_eq!(ValueMeaning::Present.judge(&Value::Integer(1)), ListVerdict::Revoked(None));
         for odd in [
             Value::Null,
             Value::Integer(2),
@@ -142,27 +142,27 @@ mod tests {
             text("0"),
             Value::Array(Vec::new()),
         ] {
-            assert_eq!(Meaning::Present.judge(&odd), Verdict::Odd, "{odd:?}");
+            assert_eq!(ValueMeaning::Present.judge(&odd), ListVerdict::Odd, "{odd:?}");
         }
     }
 
     #[test]
     fn a_value_that_nobody_named_means_nothing() {
         let meaning =
-            Meaning::Values { revoked: vec!["1".into(), "".into()], live: vec!["0".into()] };
-        assert_eq!(meaning.judge(&Value::Null), Verdict::Live);
-        assert_eq!(meaning.judge(&text("1")), Verdict::Revoked(None));
-        assert_eq!(meaning.judge(&text("")), Verdict::Revoked(None));
-        assert_eq!(meaning.judge(&text("0")), Verdict::Live);
+            ValueMeaning::Values { revoked: vec!["1".into(), "".into()], live: vec!["0".into()] };
+        assert_eq!(meaning.judge(&Value::Null), ListVerdict::Live);
+        assert_eq!(meaning.judge(&text("1")), ListVerdict::Revoked(None));
+        assert_eq!(meaning.judge(&text("")), ListVerdict::Revoked(None));
+        assert_eq!(meaning.judge(&text("0")), ListVerdict::Live);
         for odd in ["true", "1 ", "01", "2"] {
-            assert_eq!(meaning.judge(&text(odd)), Verdict::Odd, "{odd}");
+            assert_eq!(meaning.judge(&text(odd)), ListVerdict::Odd, "{odd}");
         }
-        assert_eq!(meaning.judge(&Value::Array(Vec::new())), Verdict::Odd);
+        assert_eq!(meaning.judge(&Value::Array(Vec::new())), ListVerdict::Odd);
     }
 
     #[test]
     fn a_document_gives_its_words() {
-        let any = Meaning::Json { flag: None };
+        let any = ValueMeaning::Json { flag: None };
         let said = reason(&any, r#"{"reason":"stolen","user_id":42,"token":"eyJ"}"#);
         assert_eq!(said.unwrap(), "stolen (user_id 42)");
         assert_eq!(reason(&any, r#"{"user_id":"u-1"}"#).unwrap(), "user_id u-1");
@@ -177,23 +177,23 @@ mod tests {
 
     #[test]
     fn a_flag_tells_the_revoked_from_the_others() {
-        let flagged = Meaning::Json { flag: Some("revoked_at".into()) };
+        let flagged = ValueMeaning::Json { flag: Some("revoked_at".into()) };
         assert_eq!(
             reason(&flagged, r#"{"revoked_at":"2026-01-01","reason":"reuse"}"#).unwrap(),
             "reuse"
         );
         assert_eq!(reason(&flagged, r#"{"revoked_at":0}"#), None);
         for live in [r#"{"created_at":1}"#, r#"{"revoked_at":null}"#, r#"{"revoked_at":false}"#] {
-            assert_eq!(flagged.judge(&text(live)), Verdict::Live, "{live}");
+            assert_eq!(flagged.judge(&text(live)), ListVerdict::Live, "{live}");
         }
         for odd in ["", "revoked", "[1]", r#"{"revoked_at":"#] {
-            assert_eq!(flagged.judge(&text(odd)), Verdict::Odd, "{odd}");
+            assert_eq!(flagged.judge(&text(odd)), ListVerdict::Odd, "{odd}");
         }
     }
 
     #[test]
     fn words_are_short_and_harmless() {
-        let any = Meaning::Json { flag: None };
+        let any = ValueMeaning::Json { flag: None };
         let said = reason(&any, r#"{"reason":" a\u001b[31m\nb\u202ec\u0000 "}"#).unwrap();
         assert_eq!(said, "a [31m b c");
         let long = serde_json::json!({"reason": "ü".repeat(1000), "user_id": "u".repeat(1000)})

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use fred::types::Value;
 
-use super::judge::{Meaning, Verdict, judge_presence};
-use super::template::{Field, Fillings, Template, Unfit};
+use super::judge::{ListVerdict, ValueMeaning, judge_presence};
+use super::template::{FillError, KeyTemplate, Placeholder, PlaceholderValues};
 use crate::config::ConfigError;
 use crate::revocation::TargetKind;
 use crate::store::{RevokedBy, Standing, StoreError, StoreErrorKind};
@@ -23,13 +23,13 @@ use crate::verified::{Needs, VerifiedToken};
 pub struct ForeignList {
     key: Box<str>,
     member: Option<Box<str>>,
-    meaning: Meaning,
+    meaning: ValueMeaning,
     /// Those that mean revoked and those that mean live, if values count.
     values: Option<(Values, Values)>,
     kind: Option<TargetKind>,
     issuer: Option<Box<str>>,
-    missing: Missing,
-    writes: Writes,
+    missing: MissingClaims,
+    writes: ListWrites,
     value: Box<str>,
 }
 
@@ -37,14 +37,14 @@ type Values = Vec<Box<str>>;
 
 /// What a token without a claim of the template means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Missing {
+pub(crate) enum MissingClaims {
     Error,
     NotListed,
 }
 
 /// Whether revocations of our own are written to the list as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Writes {
+pub(crate) enum ListWrites {
     Never,
     Too,
 }
@@ -56,12 +56,12 @@ impl ForeignList {
         Self {
             key: template.into(),
             member: None,
-            meaning: Meaning::Present,
+            meaning: ValueMeaning::Present,
             values: None,
             kind: None,
             issuer: None,
-            missing: Missing::Error,
-            writes: Writes::Never,
+            missing: MissingClaims::Error,
+            writes: ListWrites::Never,
             value: "1".into(),
         }
     }
@@ -144,7 +144,7 @@ impl ForeignList {
     /// cut to 200 characters each and without control characters. Every entry means revoked, also
     /// one that is no JSON.
     pub fn with_json_words(mut self) -> Self {
-        (self.meaning, self.values) = (Meaning::Json { flag: None }, None);
+        (self.meaning, self.values) = (ValueMeaning::Json { flag: None }, None);
         self
     }
 
@@ -152,7 +152,7 @@ impl ForeignList {
     /// and neither `null` nor `false`, means revoked. An entry that is no JSON object is an error,
     /// and the fail mode decides.
     pub fn with_json_flag(mut self, flag: impl Into<Box<str>>) -> Self {
-        (self.meaning, self.values) = (Meaning::Json { flag: Some(flag.into()) }, None);
+        (self.meaning, self.values) = (ValueMeaning::Json { flag: Some(flag.into()) }, None);
         self
     }
 
@@ -181,11 +181,11 @@ impl ForeignList {
     /// # Security
     /// Tokens without the claim cannot be revoked through this list.
     pub fn allow_missing_claims(mut self) -> Self {
-        self.missing = Missing::NotListed;
+        self.missing = MissingClaims::NotListed;
         self
     }
 
-    /// Writes what is revoked by us to the list as well, so that the other program refuses it too.
+    /// ListWrites what is revoked by us to the list as well, so that the other program refuses it too.
     /// Default: only reads.
     ///
     /// Our own record is written first. Then, for targets of the [kind](Self::with_kind) of the
@@ -198,34 +198,34 @@ impl ForeignList {
     /// [`revoke_raw_token`](crate::Revoker::revoke_raw_token), and in
     /// [`revoke_token`](crate::Revoker::revoke_token) of the token of a request.
     pub fn with_writes(mut self) -> Self {
-        self.writes = Writes::Too;
+        self.writes = ListWrites::Too;
         self
     }
 
     /// What is made of it.
-    pub(crate) fn compile(&self) -> Result<List, ConfigError> {
+    pub(crate) fn compile(&self) -> Result<CompiledList, ConfigError> {
         let oops =
             |problem: &str| ConfigError::new("foreign_list", format!("`{}` {problem}", self.key));
         let parse = |source: &str| {
-            Template::parse(source).map_err(|problem| {
+            KeyTemplate::parse(source).map_err(|problem| {
                 ConfigError::new("foreign_list", format!("`{source}` {problem}"))
             })
         };
         let key = parse(&self.key)?;
         let member = self.member.as_deref().map(parse).transpose()?;
-        let fields = || key.fields().chain(member.iter().flat_map(Template::fields));
+        let fields = || key.fields().chain(member.iter().flat_map(KeyTemplate::fields));
         let Some(last) = fields().last() else {
             return Err(oops("has no placeholder, so it would be the same for all tokens"));
         };
         let meaning = match self.values.clone() {
-            Some((revoked, live)) => Meaning::Values { revoked, live },
+            Some((revoked, live)) => ValueMeaning::Values { revoked, live },
             None => self.meaning.clone(),
         };
         match &meaning {
-            meaning if member.is_some() && *meaning != Meaning::Present => {
+            meaning if member.is_some() && *meaning != ValueMeaning::Present => {
                 return Err(oops("is a set, whose members have no values"));
             }
-            Meaning::Values { revoked, live } => {
+            ValueMeaning::Values { revoked, live } => {
                 if revoked.is_empty() {
                     return Err(oops(
                         "has no value that means revoked; see ForeignList::with_revoked_values",
@@ -235,29 +235,29 @@ impl ForeignList {
                     return Err(oops("has a value that means both revoked and live"));
                 }
             }
-            Meaning::Json { flag: Some(flag) } if flag.is_empty() => {
+            ValueMeaning::Json { flag: Some(flag) } if flag.is_empty() => {
                 return Err(oops("has a flag without a name"));
             }
-            Meaning::Present | Meaning::Json { .. } => {}
+            ValueMeaning::Present | ValueMeaning::Json { .. } => {}
         }
-        let is_token = |field: &Field| field.kind() == TargetKind::Token;
+        let is_token = |field: &Placeholder| field.kind() == TargetKind::Token;
         let kind = self.kind.unwrap_or(if fields().any(is_token) {
             TargetKind::Token
         } else {
             last.kind()
         });
-        let needs = fields().map(Field::needs).max().unwrap_or_default();
+        let needs = fields().map(Placeholder::needs).max().unwrap_or_default();
         let name: Arc<str> = match &member {
             None => key.source().into(),
             Some(member) => format!("{key} {member}").into(),
         };
-        Ok(List {
+        Ok(CompiledList {
             reason: format!("listed by another program under {name}").into(),
             name,
             claims: fields()
                 .filter_map(|field| match field {
-                    Field::Claim(claim) => Some(claim.clone()),
-                    Field::Token | Field::Digest(_) => None,
+                    Placeholder::Claim(claim) => Some(claim.clone()),
+                    Placeholder::Token | Placeholder::Digest(_) => None,
                 })
                 .collect(),
             key,
@@ -275,33 +275,33 @@ impl ForeignList {
 
 /// A list, ready for use.
 #[derive(Debug)]
-pub(crate) struct List {
+pub(crate) struct CompiledList {
     /// Its templates, for messages.
     pub(crate) name: Arc<str>,
     /// The reason of a refusal for which no words are found.
     reason: Arc<str>,
-    pub(crate) key: Template,
-    pub(crate) member: Option<Template>,
-    pub(crate) meaning: Meaning,
+    pub(crate) key: KeyTemplate,
+    pub(crate) member: Option<KeyTemplate>,
+    pub(crate) meaning: ValueMeaning,
     pub(crate) kind: TargetKind,
     pub(crate) needs: Needs,
     pub(crate) claims: Vec<Box<str>>,
     pub(crate) issuer: Option<Box<str>>,
-    pub(crate) missing: Missing,
-    pub(crate) writes: Writes,
+    pub(crate) missing: MissingClaims,
+    pub(crate) writes: ListWrites,
     pub(crate) value: Box<str>,
 }
 
 /// Where an entry is, or would be.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct ListEntry {
     pub(crate) key: String,
     pub(crate) member: Option<String>,
 }
 
-impl List {
+impl CompiledList {
     pub(crate) fn has_values(&self) -> bool {
-        matches!(self.meaning, Meaning::Values { .. })
+        matches!(self.meaning, ValueMeaning::Values { .. })
     }
 
     pub(crate) fn is_about(&self, issuer: Option<&str>) -> bool {
@@ -310,30 +310,33 @@ impl List {
 
     pub(crate) fn entry<'v>(
         &self,
-        mut fill: impl FnMut(&Field) -> Result<Cow<'v, str>, Unfit>,
-    ) -> Result<Entry, Unfit> {
-        Ok(Entry {
+        mut fill: impl FnMut(&Placeholder) -> Result<Cow<'v, str>, FillError>,
+    ) -> Result<ListEntry, FillError> {
+        Ok(ListEntry {
             key: self.key.render(&mut fill)?,
             member: self.member.as_ref().map(|member| member.render(&mut fill)).transpose()?,
         })
     }
 
     /// The entry of a token; none, if it has none.
-    pub(crate) fn entry_of(&self, fillings: &Fillings<'_>) -> Result<Option<Entry>, StoreError> {
+    pub(crate) fn entry_of(
+        &self,
+        fillings: &PlaceholderValues<'_>,
+    ) -> Result<Option<ListEntry>, StoreError> {
         match self.entry(|field| fillings.fill(field)) {
             Ok(entry) => Ok(Some(entry)),
-            Err(Unfit::Missing(_)) if self.missing == Missing::NotListed => Ok(None),
+            Err(FillError::Missing(_)) if self.missing == MissingClaims::NotListed => Ok(None),
             Err(unfit) => Err(self.unfit(&unfit)),
         }
     }
 
-    pub(crate) fn unfit(&self, unfit: &Unfit) -> StoreError {
+    pub(crate) fn unfit(&self, unfit: &FillError) -> StoreError {
         let problem = match unfit {
-            Unfit::Missing(claim) => {
+            FillError::Missing(claim) => {
                 format!("the token has no claim `{claim}`; see ForeignList::allow_missing_claims")
             }
-            Unfit::Odd(claim, problem) => format!("the claim `{claim}` of the token {problem}"),
-            Unfit::NoText => {
+            FillError::Odd(claim, problem) => format!("the claim `{claim}` of the token {problem}"),
+            FillError::NoText => {
                 "the token itself is not at hand: it came with the claims of an outer \
                 layer, or through a store that does not pass on RevocationStore::needs"
                     .into()
@@ -348,7 +351,7 @@ impl List {
     }
 
     /// The command that asks for an entry, and its arguments.
-    pub(crate) fn question(&self, entry: Entry) -> (&'static str, Vec<Value>) {
+    pub(crate) fn question(&self, entry: ListEntry) -> (&'static str, Vec<Value>) {
         let key = Value::from(entry.key);
         match entry.member {
             Some(member) => ("SISMEMBER", vec![key, Value::from(member)]),
@@ -356,20 +359,20 @@ impl List {
         }
     }
 
-    pub(crate) fn verdict(&self, answer: &Value) -> Verdict {
+    pub(crate) fn verdict(&self, answer: &Value) -> ListVerdict {
         if self.member.is_some() { judge_presence(answer) } else { self.meaning.judge(answer) }
     }
 
     /// What an answer means for a token.
     pub(crate) fn judge(&self, answer: &Value) -> Result<Standing, StoreError> {
         match self.verdict(answer) {
-            Verdict::Live => Ok(Standing::Live),
-            Verdict::Revoked(words) => {
+            ListVerdict::Live => Ok(Standing::Live),
+            ListVerdict::Revoked(words) => {
                 let mut by = RevokedBy::new(self.kind);
                 by.reason = Some(words.unwrap_or_else(|| Arc::clone(&self.reason)));
                 Ok(Standing::Revoked(by))
             }
-            Verdict::Odd => Err(self.error(
+            ListVerdict::Odd => Err(self.error(
                 StoreErrorKind::Protocol,
                 "an entry holds what was not said to mean anything; see \
                  ForeignList::with_revoked_values and with_live_values",
@@ -380,13 +383,13 @@ impl List {
 
 /// All lists of a store.
 #[derive(Debug)]
-pub(crate) struct Lists {
-    pub(crate) all: Vec<Arc<List>>,
+pub(crate) struct CompiledLists {
+    pub(crate) all: Vec<Arc<CompiledList>>,
     /// The claims that any of them needs, each once.
     claims: Box<[Box<str>]>,
 }
 
-impl Lists {
+impl CompiledLists {
     pub(crate) fn compile(lists: &[ForeignList]) -> Result<Self, ConfigError> {
         let all =
             lists.iter().map(|list| list.compile().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
@@ -400,7 +403,7 @@ impl Lists {
         self.all.iter().map(|list| list.needs).max().unwrap_or_default()
     }
 
-    pub(crate) fn fillings<'t>(&'t self, token: &'t VerifiedToken) -> Fillings<'t> {
-        Fillings::of(token, &self.claims)
+    pub(crate) fn fillings<'t>(&'t self, token: &'t VerifiedToken) -> PlaceholderValues<'t> {
+        PlaceholderValues::of(token, &self.claims)
     }
 }

@@ -1,4 +1,4 @@
-//! Lists of revoked tokens that another program keeps in the same Redis.
+//! CompiledLists of revoked tokens that another program keeps in the same Redis.
 //!
 //! Few services start from nothing: a FastAPI or Spring service already writes
 //! `token:blacklist:<jti>` on logout. A [`ForeignList`] makes the check look there too, and refuse
@@ -53,8 +53,8 @@
 //!
 //! An error, such as `WRONGTYPE`, or a value that nobody said the meaning of, is no answer: the
 //! [fail mode](crate::FailMode) decides, unless something else says that the token is revoked. What
-//! is not listed any more is not revoked any more: when the key expires, the token lives again, if
-//! it still does.
+//! is not listed any more is not revoked any more: when the key expires, the token is valid again, if
+//! it has not expired.
 //!
 //! The user of the store needs the rights to do so: `~token:blacklist:* +exists +get +sismember`,
 //! for [`with_writes`](ForeignList::with_writes) also `+eval +evalsha +set +pttl +pexpire +del
@@ -71,7 +71,7 @@
 //!   cluster, a node that keeps none of our [shards](super::RedisStoreBuilder::with_shards) can
 //!   lose its lists unnoticed.
 //!
-//! ## Lists by the token itself
+//! ## CompiledLists by the token itself
 //! `{token}` and `{token_sha256}` know a token by its spelling, and some tokens can be spelt in two
 //! ways: of an ECDSA signature `(r, s)`, anyone can make `(r, −s)`, which is as valid. Whoever has
 //! a token that is listed once can present the other. No reader can catch that. What is revoked by
@@ -97,7 +97,7 @@
 //!    go on writing, or let this crate write for it: [`with_writes`](ForeignList::with_writes).
 //! 2. When nothing but this crate revokes any more, take over what is still listed, once:
 //!    [`Revoker::import`](crate::Revoker::import) reads the keys and writes records of our own that
-//!    last as long. Lists by `{token_sha256}` cannot be taken over; wait for the lifetime of the
+//!    last as long. CompiledLists by `{token_sha256}` cannot be taken over; wait for the lifetime of the
 //!    longest token instead, then they say nothing about any token.
 //! 3. Remove `with_foreign_list`, and the keys may go.
 
@@ -113,44 +113,44 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 
-pub(crate) use self::cluster::Nodes;
-pub(crate) use self::import::{Found, Id, Position, Scan};
+pub(crate) use self::cluster::ClusterConnections;
+pub(crate) use self::import::{ListScan, ListedEntry, ListedId, ScanPosition};
 pub use self::list::ForeignList;
-pub(crate) use self::list::{Entry, List, Lists};
+pub(crate) use self::list::{CompiledList, CompiledLists, ListEntry};
 #[cfg(test)]
 pub(crate) use self::write::LIST;
-use super::Inner;
+use super::StoreInner;
 use super::ask::code;
-use super::guard::Hold;
-use super::wire::odd_reply;
+use super::connection::unexpected_reply;
+use super::supervised::Permit;
 use crate::store::{Lookup, Standing, StoreError, StoreErrorKind};
 use crate::verified::VerifiedToken;
 
 /// The foreign lists of a store.
-pub(crate) struct Foreign {
-    pub(crate) lists: Lists,
+pub(crate) struct ForeignLists {
+    pub(crate) lists: CompiledLists,
     /// In a cluster, the way to the nodes of their keys. Elsewhere everything is where our own
     /// records are.
-    pub(crate) nodes: Option<Nodes>,
+    pub(crate) nodes: Option<ClusterConnections>,
 }
 
 /// A command that asks one list about one token.
 struct Question {
-    list: Arc<List>,
+    list: Arc<CompiledList>,
     slot: u16,
     command: &'static str,
     arguments: Vec<fred::types::Value>,
 }
 
 impl Question {
-    fn of(list: &Arc<List>, entry: Entry) -> Self {
+    fn of(list: &Arc<CompiledList>, entry: ListEntry) -> Self {
         let slot = fred::util::redis_keyslot(entry.key.as_bytes());
         let (command, arguments) = list.question(entry);
         Self { list: Arc::clone(list), slot, command, arguments }
     }
 }
 
-impl Foreign {
+impl ForeignLists {
     /// What the lists are to be asked about a token, and why one could not be.
     fn questions(&self, token: &VerifiedToken) -> (Vec<Question>, Option<StoreError>) {
         let fillings = self.lists.fillings(token);
@@ -167,11 +167,11 @@ impl Foreign {
     }
 }
 
-impl Inner {
+impl StoreInner {
     /// The standing of a token by our own records and by the lists, all asked at once.
     pub(super) fn check_with_lists(
         self: &Arc<Self>,
-        foreign: &Foreign,
+        foreign: &ForeignLists,
         token: &Arc<VerifiedToken>,
     ) -> Lookup {
         let own = self.check(token);
@@ -215,8 +215,8 @@ impl Inner {
 
     async fn ask_list(&self, question: Question) -> Result<Standing, StoreError> {
         let Question { list, slot, command, arguments } = question;
-        let answer = match self.seize_for_list(slot) {
-            Ok(hold) => hold.command(command, arguments, self.settings.check_timeout).await,
+        let answer = match self.acquire_for_list(slot) {
+            Ok(permit) => permit.command(command, arguments, self.settings.check_timeout).await,
             Err(error) => Err(error),
         };
         match answer {
@@ -226,15 +226,15 @@ impl Inner {
     }
 
     /// The right to ask for a foreign key of this slot.
-    fn seize_for_list(&self, slot: u16) -> Result<Hold, StoreError> {
+    fn acquire_for_list(&self, slot: u16) -> Result<Permit, StoreError> {
         match self.foreign.as_ref().and_then(|foreign| foreign.nodes.as_ref()) {
-            Some(nodes) => nodes.seize(slot),
-            None => self.checks.first().ok_or_else(|| odd_reply("redis"))?.seize(),
+            Some(nodes) => nodes.acquire(slot),
+            None => self.checks.first().ok_or_else(|| unexpected_reply("redis"))?.acquire(),
         }
     }
 
     /// An error without what Redis and its client may have quoted: the key can be a token.
-    fn plain(&self, list: &List, error: &StoreError) -> StoreError {
+    fn plain(&self, list: &CompiledList, error: &StoreError) -> StoreError {
         if let Some(nodes) = self.foreign.as_ref().and_then(|foreign| foreign.nodes.as_ref()) {
             nodes.doubt(error);
         }

@@ -18,7 +18,7 @@ const MAX_TEMPLATE_BYTES: usize = 512;
 
 /// A parsed template.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Template {
+pub(crate) struct KeyTemplate {
     source: Box<str>,
     parts: Box<[Part]>,
 }
@@ -26,12 +26,12 @@ pub(crate) struct Template {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Text(Box<str>),
-    Field(Field),
+    Placeholder(Placeholder),
 }
 
 /// What a placeholder stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Field {
+pub(crate) enum Placeholder {
     /// The value of a claim.
     Claim(Box<str>),
     /// The token, character by character.
@@ -48,7 +48,7 @@ pub(crate) enum Encoding {
 
 /// Why a token gives no name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Unfit {
+pub(crate) enum FillError {
     /// It lacks this claim, or has it empty.
     Missing(Box<str>),
     /// The claim is of a type or a length that no key was ever made of.
@@ -57,7 +57,7 @@ pub(crate) enum Unfit {
     NoText,
 }
 
-impl Template {
+impl KeyTemplate {
     /// # Errors
     /// What is wrong with the text, in words.
     pub(crate) fn parse(source: &str) -> Result<Self, String> {
@@ -86,7 +86,7 @@ impl Template {
                 if !text.is_empty() {
                     parts.push(Part::Text(std::mem::take(&mut text).into()));
                 }
-                parts.push(Part::Field(Field::parse(name)?));
+                parts.push(Part::Placeholder(Placeholder::parse(name)?));
                 rest = after;
             }
         }
@@ -101,9 +101,9 @@ impl Template {
         &self.source
     }
 
-    pub(crate) fn fields(&self) -> impl Iterator<Item = &Field> {
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &Placeholder> {
         self.parts.iter().filter_map(|part| match part {
-            Part::Field(field) => Some(field),
+            Part::Placeholder(field) => Some(field),
             Part::Text(_) => None,
         })
     }
@@ -116,13 +116,13 @@ impl Template {
     /// The name, with each placeholder replaced as `fill` says.
     pub(crate) fn render<'v>(
         &self,
-        mut fill: impl FnMut(&Field) -> Result<Cow<'v, str>, Unfit>,
-    ) -> Result<String, Unfit> {
+        mut fill: impl FnMut(&Placeholder) -> Result<Cow<'v, str>, FillError>,
+    ) -> Result<String, FillError> {
         let mut name = String::with_capacity(self.source.len() + 64);
         for part in &self.parts {
             match part {
                 Part::Text(text) => name.push_str(text),
-                Part::Field(field) => name.push_str(&fill(field)?),
+                Part::Placeholder(field) => name.push_str(&fill(field)?),
             }
         }
         Ok(name)
@@ -131,10 +131,10 @@ impl Template {
     /// What stands in the place of the one placeholder, if the name fits.
     pub(crate) fn read<'n>(&self, name: &'n str) -> Option<&'n str> {
         let (before, after) = match &*self.parts {
-            [Part::Field(_)] => ("", ""),
-            [Part::Text(before), Part::Field(_)] => (&**before, ""),
-            [Part::Field(_), Part::Text(after)] => ("", &**after),
-            [Part::Text(before), Part::Field(_), Part::Text(after)] => (&**before, &**after),
+            [Part::Placeholder(_)] => ("", ""),
+            [Part::Text(before), Part::Placeholder(_)] => (&**before, ""),
+            [Part::Placeholder(_), Part::Text(after)] => ("", &**after),
+            [Part::Text(before), Part::Placeholder(_), Part::Text(after)] => (&**before, &**after),
             _ => return None,
         };
         name.strip_prefix(before)?.strip_suffix(after).filter(|value| !value.is_empty())
@@ -151,20 +151,20 @@ impl Template {
                     }
                     pattern.push(c);
                 }),
-                Part::Field(_) => pattern.push('*'),
+                Part::Placeholder(_) => pattern.push('*'),
             }
         }
         pattern
     }
 }
 
-impl fmt::Display for Template {
+impl fmt::Display for KeyTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.source)
     }
 }
 
-impl Field {
+impl Placeholder {
     fn parse(name: &str) -> Result<Self, String> {
         Ok(match name {
             "jti" | "sub" | "sid" => Self::Claim(name.into()),
@@ -207,7 +207,7 @@ impl Field {
 // === What a token says ===
 
 /// What one token puts in the place of placeholders.
-pub(crate) struct Fillings<'t> {
+pub(crate) struct PlaceholderValues<'t> {
     token: &'t VerifiedToken,
     /// For each of the claims that were asked for, its value.
     claims: Vec<(&'t str, Value)>,
@@ -215,7 +215,7 @@ pub(crate) struct Fillings<'t> {
     is_read: bool,
 }
 
-impl<'t> Fillings<'t> {
+impl<'t> PlaceholderValues<'t> {
     /// Reads these claims, none of which is named twice.
     pub(crate) fn of(token: &'t VerifiedToken, claims: &'t [Box<str>]) -> Self {
         let mut found = Vec::with_capacity(claims.len());
@@ -226,26 +226,26 @@ impl<'t> Fillings<'t> {
         Self { token, claims: found, is_read }
     }
 
-    pub(crate) fn fill(&self, field: &Field) -> Result<Cow<'_, str>, Unfit> {
+    pub(crate) fn fill(&self, field: &Placeholder) -> Result<Cow<'_, str>, FillError> {
         match field {
-            Field::Claim(name) => self.claim(name),
-            Field::Token => self.token.text().map(Cow::Borrowed).ok_or(Unfit::NoText),
-            Field::Digest(encoding) => {
-                let digest = self.token.text_sha256().ok_or(Unfit::NoText)?;
+            Placeholder::Claim(name) => self.claim(name),
+            Placeholder::Token => self.token.text().map(Cow::Borrowed).ok_or(FillError::NoText),
+            Placeholder::Digest(encoding) => {
+                let digest = self.token.text_sha256().ok_or(FillError::NoText)?;
                 Ok(encoding.print(&digest).into())
             }
         }
     }
 
-    fn claim(&self, name: &str) -> Result<Cow<'_, str>, Unfit> {
-        let odd = |problem| Err(Unfit::Odd(name.into(), problem));
+    fn claim(&self, name: &str) -> Result<Cow<'_, str>, FillError> {
+        let odd = |problem| Err(FillError::Odd(name.into(), problem));
         if !self.is_read {
             // Not to be taken for a claim that is missing, which may be allowed.
             return odd("cannot be read");
         }
         match self.claims.iter().find(|(known, _)| *known == name).map(|(_, value)| value) {
-            None | Some(Value::Null) => Err(Unfit::Missing(name.into())),
-            Some(Value::String(text)) if text.is_empty() => Err(Unfit::Missing(name.into())),
+            None | Some(Value::Null) => Err(FillError::Missing(name.into())),
+            Some(Value::String(text)) if text.is_empty() => Err(FillError::Missing(name.into())),
             Some(Value::String(text)) if text.len() > MAX_ID_BYTES => odd("is longer than 1024 \
                 bytes"),
             Some(Value::String(text)) => Ok(Cow::Borrowed(text)),

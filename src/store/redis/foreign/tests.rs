@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::cluster::layout_of;
-use super::list::{Entry, ForeignList, Lists};
-use super::template::{Template, Unfit};
-use super::{Foreign, Position};
+use super::list::{CompiledLists, ForeignList, ListEntry};
+use super::template::{FillError, KeyTemplate};
+use super::{ForeignLists, ScanPosition};
 use crate::clock::Timestamp;
 use crate::revocation::{Action, Extent, Origin, Revocation, Target, TargetKind};
 use crate::store::{Cursor, StoreErrorKind};
@@ -28,8 +28,8 @@ fn token(more: &Json) -> VerifiedToken {
         .unwrap()
 }
 
-fn entry(list: &ForeignList, token: &VerifiedToken) -> Result<Option<Entry>, StoreErrorKind> {
-    let lists = Lists::compile(std::slice::from_ref(list)).unwrap();
+fn entry(list: &ForeignList, token: &VerifiedToken) -> Result<Option<ListEntry>, StoreErrorKind> {
+    let lists = CompiledLists::compile(std::slice::from_ref(list)).unwrap();
     let fillings = lists.fillings(token);
     lists.all[0].entry_of(&fillings).map_err(|error| error.kind())
 }
@@ -135,7 +135,7 @@ fn the_token_is_kept_only_as_far_as_it_is_needed() {
         ("{token}{token_sha256}", Needs::Text),
     ] {
         assert_eq!(
-            Lists::compile(&[ForeignList::keys(template)]).unwrap().needs(),
+            CompiledLists::compile(&[ForeignList::keys(template)]).unwrap().needs(),
             needs,
             "{template}"
         );
@@ -163,28 +163,28 @@ fn names_are_read_back_and_patterns_escape_what_a_glob_would_take() {
         ("{{a}}:{jti}:z", "{a}:t1:z", Some("t1")),
         ("{sub}:{jti}", "a:b", None),
     ] {
-        assert_eq!(Template::parse(template).unwrap().read(name), read, "{template} {name}");
+        assert_eq!(KeyTemplate::parse(template).unwrap().read(name), read, "{template} {name}");
     }
     for (template, pattern) in [
         ("token:blacklist:{jti}", "token:blacklist:*"),
         ("a*b?[c]\\{jti}^", r"a\*b\?\[c\]\\*^"),
         ("{jti}", "*"),
     ] {
-        assert_eq!(Template::parse(template).unwrap().pattern(), pattern);
+        assert_eq!(KeyTemplate::parse(template).unwrap().pattern(), pattern);
     }
 }
 
 proptest! {
     #[test]
     fn whatever_an_id_is_it_is_read_back_as_it_was(id in ".{1,60}", before in "[^{}]{0,8}", after in "[^{}]{0,8}") {
-        let template = Template::parse(&format!("{before}{{jti}}{after}")).unwrap();
-        let name = template.render(|_| Ok::<_, Unfit>(id.clone().into())).unwrap();
+        let template = KeyTemplate::parse(&format!("{before}{{jti}}{after}")).unwrap();
+        let name = template.render(|_| Ok::<_, FillError>(id.clone().into())).unwrap();
         prop_assert_eq!(template.read(&name), Some(&*id));
     }
 
     #[test]
     fn no_template_makes_it_panic(source in "[{}a:]{0,12}|.{0,40}") {
-        if let Ok(template) = Template::parse(&source) {
+        if let Ok(template) = KeyTemplate::parse(&source) {
             let _ = (template.pattern(), template.read(&source));
         }
     }
@@ -195,8 +195,8 @@ proptest! {
 #[test]
 fn each_list_asks_with_the_command_that_sees_what_it_means() {
     let asked = |list: ForeignList| {
-        let lists = Lists::compile(&[list]).unwrap();
-        let foreign = Foreign { lists, nodes: None };
+        let lists = CompiledLists::compile(&[list]).unwrap();
+        let foreign = ForeignLists { lists, nodes: None };
         let token = token(&json!({"fid": "f1"})).presented_as("abc", Needs::Text);
         let (questions, failure) = foreign.questions(&token);
         assert!(failure.is_none());
@@ -246,7 +246,7 @@ fn a_list_names_the_kind_that_its_placeholders_name() {
 // === What is written ===
 
 fn told(list: ForeignList, change: &Revocation) -> usize {
-    Lists::compile(&[list]).unwrap().tasks(std::slice::from_ref(change)).len()
+    CompiledLists::compile(&[list]).unwrap().tasks(std::slice::from_ref(change)).len()
 }
 
 fn revocation(target: Target, action: Action) -> Revocation {
@@ -300,17 +300,17 @@ fn a_layout_is_which_slots_belong_together() {
 #[test]
 fn a_position_is_printed_and_read() {
     for text in ["-/0/abc/123", "1f/2//0"] {
-        let position = Position::parse(&Cursor::from_text(text)).unwrap();
+        let position = ScanPosition::parse(&Cursor::from_text(text)).unwrap();
         assert_eq!(position.print().to_string(), text);
     }
     for odd in ["", "0", "-/0/abc/", "-/0/abc/x", "-/x/abc/0", "-/0/a/b/0"] {
-        assert!(Position::parse(&Cursor::from_text(odd)).is_none(), "{odd}");
+        assert!(ScanPosition::parse(&Cursor::from_text(odd)).is_none(), "{odd}");
     }
 }
 
 #[test]
 fn no_error_and_no_debug_shows_what_was_filled_in() {
-    let lists = Lists::compile(&[ForeignList::blacklisted_token()]).unwrap();
+    let lists = CompiledLists::compile(&[ForeignList::blacklisted_token()]).unwrap();
     let secret = token(&json!({})).presented_as("secret-token", Needs::Text);
     let list = Arc::clone(&lists.all[0]);
     let fillings = lists.fillings(&secret);

@@ -8,18 +8,18 @@ use bytes::Bytes;
 use fred::types::Value;
 use futures::stream::{self, StreamExt as _};
 
-use super::judge::{Meaning, Verdict};
-use super::list::{Entry, List, Lists, Writes};
-use super::template::{Field, Unfit};
-use super::{Foreign, Inner};
+use super::judge::{ListVerdict, ValueMeaning};
+use super::list::{CompiledList, CompiledLists, ListEntry, ListWrites};
+use super::template::{FillError, Placeholder};
+use super::{ForeignLists, StoreInner};
 use crate::clock::Timestamp;
 use crate::revocation::{Action, Extent, Origin, Outcome, Revocation, Target, TargetKind};
-use crate::store::redis::ask::Command;
-use crate::store::redis::script::Script;
+use crate::store::redis::ask::StoreCommand;
+use crate::store::redis::script::LuaScript;
 use crate::store::{Receipt, StoreError, StoreErrorKind};
 
 /// The script that lists something.
-pub(crate) const LIST: Script = Script {
+pub(crate) const LIST: LuaScript = LuaScript {
     source: include_str!("write.lua"),
     sha: "51f95d9932c421a096a32a6e4ed7f8fb95902d0f",
     writes: true,
@@ -28,34 +28,35 @@ pub(crate) const LIST: Script = Script {
 const AT_ONCE: usize = 64;
 
 /// An entry that is to be written or taken off, for one of the changes.
-pub(crate) struct Task {
+pub(crate) struct ListWrite {
     change: usize,
-    list: Arc<List>,
-    entry: Entry,
-    deed: Deed,
+    list: Arc<CompiledList>,
+    entry: ListEntry,
+    deed: ListChange,
 }
 
-enum Deed {
-    /// Lists it, with the words and the user of a document.
-    List {
+enum ListChange {
+    /// CompiledLists it, with the words and the user of a document.
+    Add {
         reason: Option<Arc<str>>,
         user: Option<Box<str>>,
     },
-    Unlist,
+    Remove,
 }
 
-impl Lists {
+impl CompiledLists {
     /// What the lists are to be told of these changes.
-    pub(crate) fn tasks(&self, changes: &[Revocation]) -> Vec<Task> {
-        let written: Vec<_> = self.all.iter().filter(|list| list.writes == Writes::Too).collect();
+    pub(crate) fn tasks(&self, changes: &[Revocation]) -> Vec<ListWrite> {
+        let written: Vec<_> =
+            self.all.iter().filter(|list| list.writes == ListWrites::Too).collect();
         let mut tasks = Vec::new();
         for (n, change) in changes.iter().enumerate() {
             for list in written.iter().filter(|list| list.hears_of(change)) {
                 match self.entry_for(list, change) {
                     Ok(entry) => {
                         let deed = match change.action {
-                            Action::Reinstate => Deed::Unlist,
-                            Action::Revoke(_) => Deed::List {
+                            Action::Reinstate => ListChange::Remove,
+                            Action::Revoke(_) => ListChange::Add {
                                 reason: change.reason.clone(),
                                 user: match &change.origin {
                                     Origin::Token(token) => token.subject().map(Into::into),
@@ -63,11 +64,11 @@ impl Lists {
                                 },
                             },
                         };
-                        tasks.push(Task { change: n, list: Arc::clone(list), entry, deed });
+                        tasks.push(ListWrite { change: n, list: Arc::clone(list), entry, deed });
                     }
                     // What has no name in a list was never in it.
-                    Err(Unfit::Missing(_)) => {}
-                    Err(Unfit::Odd(..) | Unfit::NoText) => tracing::warn!(
+                    Err(FillError::Missing(_)) => {}
+                    Err(FillError::Odd(..) | FillError::NoText) => tracing::warn!(
                         list = &*list.name,
                         "a revocation was not written to a foreign list: what its key is made of \
                          is not at hand"
@@ -78,28 +79,32 @@ impl Lists {
         tasks
     }
 
-    fn entry_for(&self, list: &List, change: &Revocation) -> Result<Entry, Unfit> {
+    fn entry_for(&self, list: &CompiledList, change: &Revocation) -> Result<ListEntry, FillError> {
         match &change.origin {
             Origin::Token(token) => {
                 let fillings = self.fillings(token);
                 list.entry(|field| fillings.fill(field))
             }
             Origin::Id | Origin::List => {
-                list.entry(|field| id_for(list, field, &change.target).ok_or(Unfit::NoText))
+                list.entry(|field| id_for(list, field, &change.target).ok_or(FillError::NoText))
             }
         }
     }
 }
 
 /// What the id of a target fills, if it is all that the list needs.
-fn id_for<'t>(list: &List, field: &Field, target: &'t Target) -> Option<Cow<'t, str>> {
-    let Field::Claim(claim) = field else { return None };
+fn id_for<'t>(
+    list: &CompiledList,
+    field: &Placeholder,
+    target: &'t Target,
+) -> Option<Cow<'t, str>> {
+    let Placeholder::Claim(claim) = field else { return None };
     let is_all = list.claims.iter().all(|known| known == claim);
     let is_named = target.claim_name().is_none_or(|name| *name == **claim);
     (is_all && is_named).then(|| target.id().into())
 }
 
-impl List {
+impl CompiledList {
     fn hears_of(&self, change: &Revocation) -> bool {
         let kind = match change.target.kind() {
             TargetKind::SigningInput => TargetKind::Token,
@@ -116,7 +121,7 @@ impl List {
 
     /// What is written under a key.
     fn document(&self, reason: Option<&str>, user: Option<&str>, at: u64) -> String {
-        let Meaning::Json { flag } = &self.meaning else { return self.value.to_string() };
+        let ValueMeaning::Json { flag } = &self.meaning else { return self.value.to_string() };
         let mut document = serde_json::Map::new();
         document.insert("reason".into(), reason.unwrap_or("revoked").into());
         document.extend(user.map(|user| ("user_id".to_owned(), user.into())));
@@ -126,17 +131,17 @@ impl List {
 
     fn live_values(&self) -> &[Box<str>] {
         match &self.meaning {
-            Meaning::Values { live, .. } => live,
-            Meaning::Present | Meaning::Json { .. } => &[],
+            ValueMeaning::Values { live, .. } => live,
+            ValueMeaning::Present | ValueMeaning::Json { .. } => &[],
         }
     }
 }
 
-impl Inner {
-    /// Writes our own records, and then to the lists that are to hear of it.
+impl StoreInner {
+    /// ListWrites our own records, and then to the lists that are to hear of it.
     pub(in crate::store::redis) async fn write_with_lists(
         &self,
-        foreign: &Foreign,
+        foreign: &ForeignLists,
         changes: Vec<Revocation>,
     ) -> Result<Vec<Receipt>, StoreError> {
         let tasks = foreign.lists.tasks(&changes);
@@ -148,7 +153,7 @@ impl Inner {
 
     async fn tell_lists(
         &self,
-        tasks: Vec<Task>,
+        tasks: Vec<ListWrite>,
         kept: &[(Timestamp, Duration)],
         receipts: &[Receipt],
     ) -> Result<(), StoreError> {
@@ -172,8 +177,13 @@ impl Inner {
         failure.map_or(Ok(()), Err)
     }
 
-    async fn tell_list(&self, task: Task, at: u64, lifetime: Duration) -> Result<(), StoreError> {
-        let Task { list, entry, deed, .. } = task;
+    async fn tell_list(
+        &self,
+        task: ListWrite,
+        at: u64,
+        lifetime: Duration,
+    ) -> Result<(), StoreError> {
+        let ListWrite { list, entry, deed, .. } = task;
         // A key of ours that another name happens to be must not be touched.
         let ours = format!("{}:{{", self.settings.prefix);
         if entry.key.starts_with(&ours) {
@@ -183,36 +193,41 @@ impl Inner {
         let slot = fred::util::redis_keyslot(entry.key.as_bytes());
         let key = Bytes::from(entry.key);
         let result = match (entry.member, deed) {
-            (Some(member), Deed::List { .. }) => {
-                self.send_to_list(slot, Command::Other("SADD"), vec![key, member.into()]).await
+            (Some(member), ListChange::Add { .. }) => {
+                self.send_to_list(slot, StoreCommand::Plain("SADD"), vec![key, member.into()]).await
             }
-            (Some(member), Deed::Unlist) => {
-                self.send_to_list(slot, Command::Other("SREM"), vec![key, member.into()]).await
+            (Some(member), ListChange::Remove) => {
+                self.send_to_list(slot, StoreCommand::Plain("SREM"), vec![key, member.into()]).await
             }
-            (None, Deed::List { reason, user }) => {
+            (None, ListChange::Add { reason, user }) => {
                 let document = list.document(reason.as_deref(), user.as_deref(), at);
                 let millis = lifetime.as_millis().max(1).to_string();
                 let mut arguments =
                     vec![Bytes::from_static(b"1"), key, document.into(), millis.into()];
                 arguments
                     .extend(list.live_values().iter().map(|value| Bytes::from(value.to_string())));
-                self.send_to_list(slot, Command::Script(&LIST), arguments).await
+                self.send_to_list(slot, StoreCommand::Script(&LIST), arguments).await
             }
-            (None, Deed::Unlist) => self.unlist(&list, slot, key).await,
+            (None, ListChange::Remove) => self.unlist(&list, slot, key).await,
         };
         result.map(drop).map_err(|error| in_force(&self.plain(&list, &error)))
     }
 
     /// Takes an entry off if it could be one of ours. Between the two commands it can only become
     /// one that means the same.
-    async fn unlist(&self, list: &List, slot: u16, key: Bytes) -> Result<Value, StoreError> {
-        let found = self.send_to_list(slot, Command::Other("GET"), vec![key.clone()]).await?;
+    async fn unlist(
+        &self,
+        list: &CompiledList,
+        slot: u16,
+        key: Bytes,
+    ) -> Result<Value, StoreError> {
+        let found = self.send_to_list(slot, StoreCommand::Plain("GET"), vec![key.clone()]).await?;
         let is_ours = match &list.meaning {
-            Meaning::Present => found.as_bytes() == Some(list.value.as_bytes()),
-            meaning => matches!(meaning.judge(&found), Verdict::Revoked(_)),
+            ValueMeaning::Present => found.as_bytes() == Some(list.value.as_bytes()),
+            meaning => matches!(meaning.judge(&found), ListVerdict::Revoked(_)),
         };
         if is_ours {
-            self.send_to_list(slot, Command::Other("DEL"), vec![key]).await
+            self.send_to_list(slot, StoreCommand::Plain("DEL"), vec![key]).await
         } else {
             Ok(found)
         }
@@ -221,14 +236,14 @@ impl Inner {
     async fn send_to_list(
         &self,
         slot: u16,
-        command: Command,
+        command: StoreCommand,
         arguments: Vec<Bytes>,
     ) -> Result<Value, StoreError> {
         let nodes = self.foreign.as_ref().and_then(|foreign| foreign.nodes.as_ref());
         match nodes {
             Some(nodes) => {
-                let seize = || nodes.seize(slot).inspect_err(|error| nodes.doubt(error));
-                self.send_over(seize, command, || (None, arguments.clone()))
+                let acquire = || nodes.acquire(slot).inspect_err(|error| nodes.doubt(error));
+                self.send_over(acquire, command, || (None, arguments.clone()))
                     .await
                     .map(|sent| sent.reply)
             }

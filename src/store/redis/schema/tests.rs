@@ -41,24 +41,24 @@ proptest! {
     }
 
     #[test]
-    fn a_life_that_is_printed_and_parsed_is_the_same(
-        id in 1u64.., birth in time(), horizon in time(), lifted in time(), seq in 0..=FAR, mark: (u64, u64),
+    fn an_epoch_that_is_printed_and_parsed_is_the_same(
+        id in 1u64.., started_at in time(), horizon in time(), lifted in time(), seq in 0..=FAR, last_entry: (u64, u64),
     ) {
-        let life = Life { id, birth, horizon, lifted, seq, mark: EntryId(mark.0, mark.1) };
-        prop_assert_eq!(Life::parse(life.print().as_bytes()), Ok(life));
+        let epoch = Epoch { id, started_at, horizon, lifted, seq, last_entry: EntryId(last_entry.0, last_entry.1) };
+        prop_assert_eq!(Epoch::parse(epoch.print().as_bytes()), Ok(epoch));
     }
 
     #[test]
     fn a_member_that_is_printed_and_parsed_is_the_same(bytes: [u8; 16], all: bool) {
-        let class = if all { Class::All } else { Class::Read };
-        let member = Member { class, fingerprint: Fingerprint::from_bytes(bytes) };
-        prop_assert_eq!(Member::parse(&member.print()), Ok(member));
+        let class = if all { IndexClass::All } else { IndexClass::Read };
+        let member = IndexMember { class, fingerprint: Fingerprint::from_bytes(bytes) };
+        prop_assert_eq!(IndexMember::parse(&member.print()), Ok(member));
     }
 
     #[test]
-    fn junk_is_never_a_record_nor_a_life(junk in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn junk_is_never_a_record_nor_an_epoch(junk in prop::collection::vec(any::<u8>(), 0..64)) {
         prop_assert_eq!(parse_record(&junk), Err(Unreadable));
-        prop_assert_eq!(Life::parse(&junk), Err(Unreadable));
+        prop_assert_eq!(Epoch::parse(&junk), Err(Unreadable));
     }
 
     #[test]
@@ -75,7 +75,7 @@ proptest! {
 
     #[test]
     fn every_fingerprint_has_its_shard_and_its_key_carries_the_tag(bytes: [u8; 16], shards in 1..=MAX_SHARDS) {
-        let keys = Keys::new("app", shards);
+        let keys = RedisKeys::new("app", shards);
         let fingerprint = Fingerprint::from_bytes(bytes);
         let shard = keys.shard_of(&fingerprint);
         prop_assert!(shard < keys.shards());
@@ -113,7 +113,7 @@ fn what_this_version_does_not_write_is_unreadable() {
         "1 00000000000000aa 1 0 0 0 0",
         "1 00000000000000aa 1 0 0 0 0-0 7",
     ] {
-        assert_eq!(Life::parse(odd.as_bytes()), Err(Unreadable), "{odd}");
+        assert_eq!(Epoch::parse(odd.as_bytes()), Err(Unreadable), "{odd}");
     }
 }
 
@@ -132,14 +132,14 @@ fn a_prefix_holds_nothing_that_keys_or_access_rules_would_misread() {
 #[test]
 fn leases_are_read_as_they_were_printed() {
     for name in ["", "api-3:17", "with spaces and ünicode"] {
-        let lease = Lease { life: 7, seq: 12, name: name.into() };
-        assert_eq!(Lease::parse(&lease.print()), Ok(lease), "{name}");
+        let lease = MirrorLease { epoch: 7, seq: 12, name: name.into() };
+        assert_eq!(MirrorLease::parse(&lease.print()), Ok(lease), "{name}");
     }
     for odd in ["", "2 0000000000000007 12 x", "1 x 12 x", "1 7 -1 x", "1 7"] {
-        assert_eq!(Lease::parse(odd.as_bytes()), Err(Unreadable), "{odd}");
+        assert_eq!(MirrorLease::parse(odd.as_bytes()), Err(Unreadable), "{odd}");
     }
     let id = MirrorId(0x0123_4567_89ab_cdef);
     assert_eq!(MirrorId::parse(&id.print()), Ok(id));
     assert_eq!(MirrorId::parse(b"seven.."), Err(Unreadable));
-    assert_eq!(&*Keys::new("p", 2).shard(1).lease(id), b"p:{1}:w:0123456789abcdef");
+    assert_eq!(&*RedisKeys::new("p", 2).shard(1).lease(id), b"p:{1}:w:0123456789abcdef");
 }

@@ -1,4 +1,4 @@
-mod lives;
+mod epochs;
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use fred::types::Value;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
-use super::super::connect;
-use super::super::schema::{Class, EntryId, Member, parse_record};
-use super::super::wire::Wire;
+use super::super::connection::Connection;
+use super::super::schema::{EntryId, IndexClass, IndexMember, parse_record};
+use super::super::topology;
 use super::*;
 use crate::revocation::{Change, Note, Record, Target};
 use crate::store::feed::Lift;
@@ -78,28 +78,29 @@ fn timed(now: u64) -> String {
 
 /// Expiry runs on the clock of the server, so the histories play in its future.
 const START: u64 = 4_000_000_000_000;
-const CONTEXT: Context = Context {
-    new_life: 7,
+const CONTEXT: ScriptContext = ScriptContext {
+    new_epoch: 7,
     known: None,
     lift: None,
-    span: Duration::from_secs(1000),
+    doubt_duration: Duration::from_secs(1000),
     log_length: 1000,
 };
 
 struct Lab {
     runtime: tokio::runtime::Runtime,
-    wire: Wire,
+    connection: Connection,
     server: RedisServer,
-    keys: Keys,
+    keys: RedisKeys,
 }
 
 impl Lab {
     fn new() -> Self {
         let server = RedisServer::start();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let config = connect::parse_url(&server.url()).unwrap();
-        let wire = runtime.block_on(Wire::open(config, Duration::from_secs(10))).unwrap();
-        Self { runtime, wire, server, keys: Keys::new("lab", 1) }
+        let config = topology::parse_url(&server.url()).unwrap();
+        let connection =
+            runtime.block_on(Connection::open(config, Duration::from_secs(10))).unwrap();
+        Self { runtime, connection, server, keys: RedisKeys::new("lab", 1) }
     }
 
     fn ask(
@@ -108,15 +109,15 @@ impl Lab {
         arguments: Vec<Bytes>,
     ) -> Result<Value, crate::StoreError> {
         let arguments = arguments.into_iter().map(Value::Bytes).collect();
-        self.runtime.block_on(self.wire.ask(command, arguments, Duration::from_secs(10)))
+        self.runtime.block_on(self.connection.ask(command, arguments, Duration::from_secs(10)))
     }
 
     fn run(
         &self,
         now: u64,
-        context: &Context,
+        context: &ScriptContext,
         changes: &[&Revocation],
-    ) -> Result<Reply, crate::StoreError> {
+    ) -> Result<ScriptReply, crate::StoreError> {
         self.send(now, arguments(&self.keys, 0, context, changes), changes.len())
     }
 
@@ -125,7 +126,7 @@ impl Lab {
         now: u64,
         arguments: Vec<Bytes>,
         changes: usize,
-    ) -> Result<Reply, crate::StoreError> {
+    ) -> Result<ScriptReply, crate::StoreError> {
         let script = Bytes::from(timed(now));
         let Value::Array(parts) =
             self.ask("EVAL", std::iter::once(script).chain(arguments).collect())?
@@ -133,7 +134,7 @@ impl Lab {
             panic!("not an array");
         };
         let parts: Vec<_> = parts.into_iter().map(|part| part.into_bytes().unwrap()).collect();
-        Ok(Reply::parse(&parts, changes).unwrap())
+        Ok(ScriptReply::parse(&parts, changes).unwrap())
     }
 
     fn get(&self, key: Bytes) -> Option<Bytes> {
@@ -273,8 +274,8 @@ fn the_script_does_what_apply_does() {
                 prop_assert_eq!(changed.at, at);
                 prop_assert_eq!(changed.cutoff, record.as_ref().and_then(Record::cutoff));
             }
-            prop_assert_eq!(reply.life.seq, seq);
-            prop_assert_eq!(reply.life.horizon, Timestamp::ZERO);
+            prop_assert_eq!(reply.epoch.seq, seq);
+            prop_assert_eq!(reply.epoch.horizon, Timestamp::ZERO);
             for (target, record) in &model {
                 prop_assert_eq!(lab.record(target), Some(record.clone()));
             }
@@ -367,8 +368,8 @@ fn check_index(
         let until = record.until().as_millis();
         if record.is_in_effect() {
             let plain = record.revokes_all() && record.reinstated == Timestamp::ZERO;
-            let class = if plain { Class::All } else { Class::Read };
-            index.push((Bytes::from(Member { class, fingerprint }.print()), until));
+            let class = if plain { IndexClass::All } else { IndexClass::Read };
+            index.push((Bytes::from(IndexMember { class, fingerprint }.print()), until));
         } else {
             tombstones.push((Bytes::copy_from_slice(fingerprint.as_bytes()), until));
         }
@@ -414,14 +415,14 @@ fn what_cannot_be_read_is_an_error_and_nothing_is_written() {
     let names = lab.keys.shard(0);
     let record = names.record(&change.target.fingerprint());
     let tag = "lab:{0}";
-    for key in [&names.life, &names.meta, &names.index, &names.tombstones, &names.log, &record] {
+    for key in [&names.epoch, &names.meta, &names.index, &names.tombstones, &names.log, &record] {
         let key = std::str::from_utf8(key).unwrap();
         lab.clear();
         lab.server.cli(&["RPUSH", key, "x"]);
         lab.run(START, &CONTEXT, &[&change]).unwrap_err();
         assert_eq!(lab.server.cli(&["KEYS", &format!("{tag}*")]), key, "nothing else was written");
     }
-    for key in [&names.life, &record] {
+    for key in [&names.epoch, &record] {
         let key = std::str::from_utf8(key).unwrap();
         lab.clear();
         lab.server.cli(&["SET", key, "2 something new"]);
@@ -436,13 +437,13 @@ fn the_log_tells_every_write_and_is_bounded() {
     let lab = Lab::new();
     let change = Revocation::new(Target::user("alice"), Duration::from_secs(60));
     let reply = lab.run(START, &CONTEXT, &[&change]).unwrap();
-    assert_eq!((reply.life.id, reply.life.seq, reply.now.as_millis()), (7, 1, START));
+    assert_eq!((reply.epoch.id, reply.epoch.seq, reply.now.as_millis()), (7, 1, START));
     let arguments = ["lab:{0}:l", "-", "+"].map(Bytes::from).to_vec();
     let Value::Array(entries) = lab.ask("XRANGE", arguments).unwrap() else {
         panic!("not an array")
     };
     let Value::Array(entry) = &entries[0] else { panic!("not an array") };
-    assert_eq!(entry[0].as_str().unwrap(), reply.life.mark.to_string());
+    assert_eq!(entry[0].as_str().unwrap(), reply.epoch.last_entry.to_string());
     let Value::Array(fields) = &entry[1] else { panic!("not an array") };
     let fields: Vec<_> = fields.iter().map(|field| field.as_bytes().unwrap().to_vec()).collect();
     let until = START + 60_000;
@@ -456,7 +457,7 @@ fn the_log_tells_every_write_and_is_bounded() {
         expected.into_iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value]).collect();
     assert_eq!(fields, expected);
 
-    let short = Context { log_length: 10, ..CONTEXT };
+    let short = ScriptContext { log_length: 10, ..CONTEXT };
     for n in 0..2000 {
         let change = Revocation::new(Target::user(format!("user {n}")), Duration::from_secs(60));
         lab.run(START, &short, &[&change]).unwrap();

@@ -1,4 +1,4 @@
-//! Every order in which checks come, go and are answered. The clerk is polled by hand, and only
+//! Every order in which checks come, go and are answered. The worker is polled by hand, and only
 //! when it was woken: one lost wake-up, and somebody waits for ever.
 
 use std::pin::Pin;
@@ -31,9 +31,9 @@ struct Fake {
     is_down: Arc<AtomicBool>,
 }
 
-impl Office for Fake {
+impl BatchTransport for Fake {
     type Ask = Ask;
-    type Trip = BoxFuture<'static, Vec<Ask>>;
+    type InFlight = BoxFuture<'static, Vec<Ask>>;
     type Reply = Vec<Ask>;
 
     const ROOM: usize = ROOM;
@@ -42,7 +42,7 @@ impl Office for Fake {
         1
     }
 
-    fn send(&mut self, mut batch: Vec<Ask>) -> Option<Self::Trip> {
+    fn send(&mut self, mut batch: Vec<Ask>) -> Option<Self::InFlight> {
         batch.retain(|ask| !ask.answer.is_closed());
         // Dropping the batch tells everyone in it.
         if batch.is_empty() || self.is_down.load(Ordering::Relaxed) {
@@ -54,7 +54,7 @@ impl Office for Fake {
         Some(async move { told.await.map_or_else(|_| Vec::new(), |()| batch) }.boxed())
     }
 
-    fn hand_out(&mut self, reply: Vec<Ask>) {
+    fn deliver(&mut self, reply: Vec<Ask>) {
         for ask in reply {
             let _ = ask.answer.send(ask.number);
         }
@@ -71,8 +71,8 @@ impl Wake for Bell {
 }
 
 struct World {
-    queue: Arc<Queue<Ask>>,
-    clerk: Pin<Box<dyn Future<Output = ()>>>,
+    queue: Arc<BatchQueue<Ask>>,
+    worker: Pin<Box<dyn Future<Output = ()>>>,
     bell: Arc<Bell>,
     sent: Arc<Mutex<Vec<Sent>>>,
     is_down: Arc<AtomicBool>,
@@ -87,7 +87,7 @@ enum Step {
     Leave(usize),
     /// A batch comes back.
     Return(usize),
-    /// The clerk gets its turn, if it was woken.
+    /// The worker gets its turn, if it was woken.
     Poll,
     Wait(u64),
     SetDown(bool),
@@ -96,11 +96,11 @@ enum Step {
 impl World {
     fn new() -> Self {
         let (queue, sent, is_down) =
-            (Arc::new(Queue::default()), Arc::default(), Arc::new(AtomicBool::new(false)));
+            (Arc::new(BatchQueue::default()), Arc::default(), Arc::new(AtomicBool::new(false)));
         let office = Fake { sent: Arc::clone(&sent), is_down: Arc::clone(&is_down) };
         let bell = Arc::new(Bell(AtomicBool::new(true)));
-        let clerk = Box::pin(work(Arc::clone(&queue), office));
-        Self { queue, clerk, bell, sent, is_down, waiting: Vec::new(), count: 0 }
+        let worker = Box::pin(work(Arc::clone(&queue), office));
+        Self { queue, worker, bell, sent, is_down, waiting: Vec::new(), count: 0 }
     }
 
     fn ask(&mut self) {
@@ -113,7 +113,7 @@ impl World {
     fn poll(&mut self) {
         if self.bell.0.swap(false, Ordering::Relaxed) {
             let waker = Waker::from(Arc::clone(&self.bell));
-            assert!(self.clerk.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            assert!(self.worker.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         }
     }
 
@@ -160,7 +160,7 @@ impl World {
                 Ok(answer) => assert_eq!(answer, number),
                 Err(oneshot::error::TryRecvError::Closed) => {} // It was told that nothing could be sent.
                 Err(oneshot::error::TryRecvError::Empty) => {
-                    panic!("nobody woke the clerk for check {number}")
+                    panic!("nobody woke the worker for check {number}")
                 }
             }
         }
@@ -265,28 +265,28 @@ fn who_is_alone_goes_alone_and_holds_up_nobody() {
         let mut world = World::new();
         world.poll_while_woken();
         let queue = Arc::clone(&world.queue);
-        let alone = queue.go_alone().unwrap();
-        assert!(queue.go_alone().is_none(), "the second takes the queue");
+        let alone = queue.try_direct().unwrap();
+        assert!(queue.try_direct().is_none(), "the second takes the queue");
         world.ask();
         world.poll_while_woken();
         assert_eq!(batches(&world), [[0]]);
         drop(alone);
-        assert!(queue.go_alone().is_none(), "a batch is in flight");
+        assert!(queue.try_direct().is_none(), "a batch is in flight");
         world.step(Step::Return(0)).await;
         world.poll_while_woken();
-        assert!(queue.go_alone().is_some());
+        assert!(queue.try_direct().is_some());
         // Where many ask at once, they had better go together.
         world.ask();
         world.ask();
         world.poll_while_woken();
         world.step(Step::Return(0)).await;
         world.poll_while_woken();
-        assert!(queue.go_alone().is_none());
+        assert!(queue.try_direct().is_none());
         world.ask();
         world.poll_while_woken();
         world.step(Step::Return(0)).await;
         world.poll_while_woken();
-        assert!(queue.go_alone().is_some());
+        assert!(queue.try_direct().is_some());
     });
 }
 
@@ -297,8 +297,8 @@ fn when_the_clerk_ends_everyone_is_told() {
         world.ask();
         world.poll_while_woken();
         world.ask();
-        let World { queue, clerk, mut waiting, .. } = world;
-        drop(clerk);
+        let World { queue, worker, mut waiting, .. } = world;
+        drop(worker);
         assert!(
             waiting
                 .iter_mut()
@@ -306,7 +306,7 @@ fn when_the_clerk_ends_everyone_is_told() {
         );
         let (answer, _arrived) = oneshot::channel();
         assert!(queue.push(Ask { number: 9, answer }).is_err());
-        assert!(queue.go_alone().is_none());
+        assert!(queue.try_direct().is_none());
     });
 }
 
@@ -314,9 +314,9 @@ fn when_the_clerk_ends_everyone_is_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn nobody_is_forgotten_on_threads() {
     struct Echo;
-    impl Office for Echo {
+    impl BatchTransport for Echo {
         type Ask = Ask;
-        type Trip = BoxFuture<'static, Vec<Ask>>;
+        type InFlight = BoxFuture<'static, Vec<Ask>>;
         type Reply = Vec<Ask>;
 
         const ROOM: usize = ROOM;
@@ -325,27 +325,27 @@ async fn nobody_is_forgotten_on_threads() {
             1
         }
 
-        fn send(&mut self, batch: Vec<Ask>) -> Option<Self::Trip> {
+        fn send(&mut self, batch: Vec<Ask>) -> Option<Self::InFlight> {
             Some(
                 async move { tokio::spawn(async move { batch }).await.unwrap_or_default() }.boxed(),
             )
         }
 
-        fn hand_out(&mut self, reply: Vec<Ask>) {
+        fn deliver(&mut self, reply: Vec<Ask>) {
             for ask in reply {
                 let _ = ask.answer.send(ask.number);
             }
         }
     }
-    let queue = Arc::new(Queue::default());
-    let clerk = tokio::spawn(work(Arc::clone(&queue), Echo));
+    let queue = Arc::new(BatchQueue::default());
+    let worker = tokio::spawn(work(Arc::clone(&queue), Echo));
     let alone = Arc::new(AtomicUsize::new(0));
     let askers: Vec<_> = (0..8)
         .map(|asker| {
             let (queue, alone) = (Arc::clone(&queue), Arc::clone(&alone));
             tokio::spawn(async move {
                 for number in 0..500 {
-                    if let Some(_alone) = queue.go_alone() {
+                    if let Some(_alone) = queue.try_direct() {
                         alone.fetch_add(1, Ordering::Relaxed);
                         tokio::task::yield_now().await;
                         continue;
@@ -356,7 +356,7 @@ async fn nobody_is_forgotten_on_threads() {
                         drop(arrived);
                     } else {
                         let answer = tokio::time::timeout(Duration::from_secs(20), arrived).await;
-                        assert_eq!(answer.expect("nobody woke the clerk").unwrap(), number);
+                        assert_eq!(answer.expect("nobody woke the worker").unwrap(), number);
                     }
                 }
             })
@@ -365,5 +365,5 @@ async fn nobody_is_forgotten_on_threads() {
     for asker in askers {
         asker.await.unwrap();
     }
-    clerk.abort();
+    worker.abort();
 }

@@ -1,6 +1,6 @@
 //! One connection to one server, and what its errors mean for a store.
 //!
-//! It is never repaired: fred would go on to whoever answers at the address. It has one life, and
+//! It is never repaired: fred would go on to whoever answers at the address. It has one epoch, and
 //! its successor is a new client that was asked for its role before the first question.
 
 use std::fmt;
@@ -24,13 +24,13 @@ use crate::store::{StoreError, StoreErrorKind};
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One client with one connection. When that is lost, so is the client.
-pub(crate) struct Wire {
+pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) server: ServerConfig,
     task: JoinHandle<Result<(), fred::error::Error>>,
 }
 
-impl Wire {
+impl Connection {
     pub(crate) async fn open(
         config: Config,
         command_timeout: Duration,
@@ -57,11 +57,11 @@ impl Wire {
         });
         let client = builder.build().map_err(|error| classify(&error))?;
         let task = client.connect();
-        let mut wire = Self { client, server, task };
+        let mut connection = Self { client, server, task };
         let first = async {
             tokio::select! {
-                connected = wire.client.wait_for_connect() => connected,
-                ended = &mut wire.task => match ended {
+                connected = connection.client.wait_for_connect() => connected,
+                ended = &mut connection.task => match ended {
                     Ok(Err(error)) => Err(error),
                     _ => Err(fred::error::Error::new(fred::error::ErrorKind::IO, "the connection \
                         was closed")),
@@ -69,7 +69,7 @@ impl Wire {
             }
         };
         match timeout(CONNECT_TIMEOUT, first).await {
-            Ok(Ok(())) => Ok(wire),
+            Ok(Ok(())) => Ok(connection),
             Ok(Err(error)) => Err(classify(&error)),
             Err(_) => Err(StoreError::new(StoreErrorKind::Timeout, "no connection in time")),
         }
@@ -108,22 +108,22 @@ impl Wire {
     }
 }
 
-impl Drop for Wire {
+impl Drop for Connection {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl fmt::Debug for Wire {
+impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Wire({})", Address(&self.server))
+        write!(f, "Connection({})", ServerAddress(&self.server))
     }
 }
 
 /// A server in words, without credentials.
-pub(crate) struct Address<'a>(pub(crate) &'a ServerConfig);
+pub(crate) struct ServerAddress<'a>(pub(crate) &'a ServerConfig);
 
-impl fmt::Display for Address<'_> {
+impl fmt::Display for ServerAddress<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, server) in self.0.hosts().iter().enumerate() {
             let comma = if n == 0 { "" } else { ", " };
@@ -146,7 +146,7 @@ pub(crate) fn timed_out() -> StoreError {
     StoreError::new(StoreErrorKind::Timeout, "redis did not answer in time")
 }
 
-pub(crate) fn odd_reply(whose: &str) -> StoreError {
+pub(crate) fn unexpected_reply(whose: &str) -> StoreError {
     StoreError::new(StoreErrorKind::Protocol, format!("the reply of {whose} makes no sense"))
 }
 

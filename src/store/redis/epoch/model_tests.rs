@@ -18,16 +18,16 @@ const TOKENS: usize = 3;
 const PROCESSES: usize = 3;
 const SPAN: u64 = 1_000_000;
 
-/// What redis holds.
+/// What redis permits.
 #[derive(Clone, Default)]
 struct Data {
-    life: Option<Life>,
-    /// Another key shows which life there was.
+    epoch: Option<Epoch>,
+    /// Another key shows which epoch there was.
     meta: Option<u64>,
     log: Vec<Written>,
     /// For each token, whether its record is there.
     records: [bool; TOKENS],
-    /// The former life, how far it is known to have come; and that of which all is there again, up
+    /// The former epoch, how far it is known to have come; and that of which all is there again, up
     /// to where.
     former: Option<(u64, u64)>,
     healed: Option<(u64, u64)>,
@@ -37,7 +37,7 @@ struct Data {
 #[derive(Clone, Copy)]
 struct Written {
     token: usize,
-    mark: EntryId,
+    last_entry: EntryId,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,7 @@ enum Step {
     /// Everything at once: what a quiet network does.
     Promptly(usize, What),
     Flush,
-    LoseLife,
+    LoseEpoch,
     Save,
     /// A restart with what was saved. It cuts all connections.
     Restore,
@@ -67,32 +67,32 @@ enum Step {
 /// A mirror, which may be away for any time. It holds whatever it has ever read.
 #[derive(Default)]
 struct Mirror {
-    place: Option<Life>,
+    place: Option<Epoch>,
     records: [bool; TOKENS],
-    /// It has all that was ever revoked in this life, or before.
+    /// It has all that was ever revoked in this epoch, or before.
     is_whole: bool,
-    /// The life whose data was lost, all of which it had up to here.
+    /// The epoch whose data was lost, all of which it had up to here.
     lost: Option<(u64, u64)>,
 }
 
 struct Question {
     process: usize,
     what: What,
-    before: Option<Arc<Known>>,
+    before: Option<Arc<KnownEpoch>>,
     /// All that its process had ever been told when it asked.
     told: Vec<Written>,
     answer: Option<Data>,
 }
 
 struct Process {
-    memory: Memory,
-    /// What was written in the lives that were laid before it.
+    tracker: EpochTracker,
+    /// What was written in the epochs that were laid before it.
     told: Vec<Written>,
 }
 
 struct World {
     now: u64,
-    lives: u64,
+    epochs: u64,
     data: Data,
     saved: Data,
     written: u64,
@@ -107,10 +107,10 @@ struct World {
 impl World {
     fn new() -> Self {
         let process =
-            || Process { memory: Memory::new(1, Duration::from_secs(1)), told: Vec::new() };
+            || Process { tracker: EpochTracker::new(1, Duration::from_secs(1)), told: Vec::new() };
         Self {
             now: 1000,
-            lives: 0,
+            epochs: 0,
             data: Data::default(),
             saved: Data::default(),
             written: 0,
@@ -141,7 +141,7 @@ impl World {
             }
             Step::Promptly(process, what) => self.promptly(process, what),
             Step::Flush => self.lose(Data::default()),
-            Step::LoseLife => self.lose(Data { life: None, ..self.data.clone() }),
+            Step::LoseEpoch => self.lose(Data { epoch: None, ..self.data.clone() }),
             Step::Save => self.saved = self.data.clone(),
             Step::Restore => {
                 self.questions.clear();
@@ -149,17 +149,18 @@ impl World {
                 // As a keeper does with each new connection, before anything else is asked on it.
                 // A mirror finds the numbers of the log out of order.
                 if self.mirror.place.is_some_and(|place| {
-                    !self.data.log.iter().any(|written| written.mark == place.mark)
+                    !self.data.log.iter().any(|written| written.last_entry == place.last_entry)
                 }) {
                     self.mirror.lose();
                 }
                 for process in &self.processes {
-                    let is_there =
-                        |mark: &EntryId| self.data.log.iter().any(|written| written.mark == *mark);
-                    if let Some(known) = process.memory.recall(0)
-                        && !known.marks().iter().all(is_there)
+                    let is_there = |last_entry: &EntryId| {
+                        self.data.log.iter().any(|written| written.last_entry == *last_entry)
+                    };
+                    if let Some(known) = process.tracker.known(0)
+                        && !known.expected_entries().iter().all(is_there)
                     {
-                        process.memory.miss(0, &known);
+                        process.tracker.report_missing(0, &known);
                     }
                 }
             }
@@ -170,16 +171,22 @@ impl World {
 
     fn heal(&mut self) {
         self.mirror.read(&self.data);
-        let (Some((former, seq)), Some(life)) = (self.mirror.lost, self.data.life) else { return };
+        let (Some((former, seq)), Some(epoch)) = (self.mirror.lost, self.data.epoch) else {
+            return;
+        };
         for token in 0..TOKENS {
             if self.mirror.records[token] && !self.data.records[token] {
                 self.script(None, Some(token), None);
             }
         }
-        if self.data.life.is_none_or(|now| now.id != life.id) {
+        if self.data.epoch.is_none_or(|now| now.id != epoch.id) {
             return;
         }
-        self.script(None, None, Some(Lift { former, seq, epoch: life.id, horizon: life.horizon }));
+        self.script(
+            None,
+            None,
+            Some(Lift { former, seq, epoch: epoch.id, horizon: epoch.horizon }),
+        );
         self.mirror.read(&self.data);
     }
 
@@ -194,7 +201,7 @@ impl World {
 
     fn ask(&mut self, process: usize, what: What) {
         let asking = &self.processes[process];
-        let (before, told) = (asking.memory.recall(0), asking.told.clone());
+        let (before, told) = (asking.tracker.known(0), asking.told.clone());
         self.questions.push(Question { process, what, before, told, answer: None });
     }
 
@@ -206,28 +213,28 @@ impl World {
     }
 
     fn execute(&mut self, n: usize) {
-        let known = self.questions[n].before.as_deref().map(Known::for_script);
+        let known = self.questions[n].before.as_deref().map(KnownEpoch::for_script);
         if let What::Write(token) = self.questions[n].what {
             self.script(known, token, None);
         }
         self.questions[n].answer = Some(self.data.clone());
     }
 
-    /// What `write.lua` does to the life.
-    fn script(&mut self, known: Option<Told>, token: Option<usize>, wish: Option<Lift>) {
+    /// What `write.lua` does to the epoch.
+    fn script(&mut self, known: Option<CallerEpoch>, token: Option<usize>, wish: Option<Lift>) {
         let now = ms(self.now);
         let data = &mut self.data;
         let mut is_drawn = false;
-        let (is_new, lost) = match &mut data.life {
+        let (is_new, lost) = match &mut data.epoch {
             None => (true, known.is_some() || data.meta.is_some()),
-            Some(life) => match known {
-                Some(known) if known.id != life.id => {
+            Some(epoch) => match known {
+                Some(known) if known.id != epoch.id => {
                     let is_there =
                         data.healed.is_some_and(|(id, seq)| id == known.id && known.reach <= seq);
                     if !is_there {
-                        if life.horizon < life.birth {
-                            life.horizon = life.birth;
-                            life.lifted = ms(life.birth.as_millis() + SPAN);
+                        if epoch.horizon < epoch.started_at {
+                            epoch.horizon = epoch.started_at;
+                            epoch.lifted = ms(epoch.started_at.as_millis() + SPAN);
                             is_drawn = true;
                         }
                         data.former = Some(match data.former {
@@ -238,31 +245,33 @@ impl World {
                     }
                     (false, false)
                 }
-                Some(known) if life.seq < known.seq => (true, true),
-                _ if life.seq > 0 && data.meta.is_none() => (true, true),
+                Some(known) if epoch.seq < known.seq => (true, true),
+                _ if epoch.seq > 0 && data.meta.is_none() => (true, true),
                 _ => (false, false),
             },
         };
         if is_new {
-            self.lives += 1;
-            let (seq, mark) = data.life.map_or_else(Default::default, |life| (life.seq, life.mark));
+            self.epochs += 1;
+            let (seq, last_entry) =
+                data.epoch.map_or_else(Default::default, |epoch| (epoch.seq, epoch.last_entry));
             let horizon = if lost { now } else { Timestamp::ZERO };
             let lifted = if lost { ms(self.now + SPAN) } else { Timestamp::ZERO };
             data.healed = None;
             let former = data.meta.map(|id| (id, 0));
             data.former = known.map(|known| (known.id, known.reach)).or(former);
-            data.life = Some(Life { id: self.lives, birth: now, horizon, lifted, seq, mark });
+            data.epoch =
+                Some(Epoch { id: self.epochs, started_at: now, horizon, lifted, seq, last_entry });
         }
-        let life = data.life.as_mut().unwrap();
-        data.meta = Some(life.id);
+        let epoch = data.epoch.as_mut().unwrap();
+        data.meta = Some(epoch.id);
         let mut is_lifted = false;
         if let Some(wish) = wish
             && !(is_new || is_drawn)
             && data.former.is_some_and(|(id, reach)| id == wish.former && reach <= wish.seq)
-            && life.horizon > Timestamp::ZERO
-            && (life.horizon, life.id) == (wish.horizon, wish.epoch)
+            && epoch.horizon > Timestamp::ZERO
+            && (epoch.horizon, epoch.id) == (wish.horizon, wish.epoch)
         {
-            (life.horizon, life.lifted) = (Timestamp::ZERO, now);
+            (epoch.horizon, epoch.lifted) = (Timestamp::ZERO, now);
             data.healed = Some((wish.former, wish.seq));
             self.lifts += 1;
             is_lifted = true;
@@ -280,63 +289,67 @@ impl World {
     /// Gives a change its number and its entry in the log.
     fn count(&mut self, token: usize) {
         self.written += 1;
-        let mark = EntryId(self.now, self.written);
-        let life = self.data.life.as_mut().unwrap();
-        life.seq += 1;
-        life.mark = mark;
-        self.data.log.push(Written { token, mark });
+        let last_entry = EntryId(self.now, self.written);
+        let epoch = self.data.epoch.as_mut().unwrap();
+        epoch.seq += 1;
+        epoch.last_entry = last_entry;
+        self.data.log.push(Written { token, last_entry });
     }
 
     fn answer(&mut self, n: usize) {
         let Question { process, what, before, told, answer } = self.questions.swap_remove(n);
-        let Data { life, records, log, .. } = answer.unwrap();
-        let value = life.map(|life| life.print());
-        let memory = &self.processes[process].memory;
+        let Data { epoch, records, log, .. } = answer.unwrap();
+        let value = epoch.map(|epoch| epoch.print());
+        let tracker = &self.processes[process].tracker;
         let doubt = match what {
-            What::Check(_) => {
-                memory.judge(Via::Checks, 0, before.as_ref(), value.as_deref().map(str::as_bytes))
-            }
-            What::Write(_) => memory.learn_told(0, before.as_ref(), life.unwrap()),
+            What::Check(_) => tracker.observe_value(
+                EpochSource::Checks,
+                0,
+                before.as_ref(),
+                value.as_deref().map(str::as_bytes),
+            ),
+            What::Write(_) => tracker.observe_script_reply(0, before.as_ref(), epoch.unwrap()),
         };
         if let What::Check(token) = what {
             for written in told.iter().filter(|written| written.token == token) {
                 // One that was issued in the last moment before it was revoked.
-                let passes = doubt.as_ref().is_ok_and(|doubt| doubt.horizon < ms(written.mark.0));
+                let passes =
+                    doubt.as_ref().is_ok_and(|doubt| doubt.horizon < ms(written.last_entry.0));
                 assert!(records[token] || !passes, "token {token} is live");
             }
-            if self.lifts == 0 && !self.has_lost && life.is_some() {
+            if self.lifts == 0 && !self.has_lost && epoch.is_some() {
                 assert_eq!(doubt.map(horizon_of).unwrap(), 0, "nothing was lost");
             }
         }
-        if life.is_some() {
+        if epoch.is_some() {
             self.processes[process].told.extend(log);
         }
     }
 
-    /// Once nothing is under way and every steward has done what it was rung for, a process that
+    /// Once nothing is under way and every maintenance has done what it was rung for, a process that
     /// knows nothing doubts what those who remember doubt.
     fn settle(&mut self) {
         self.questions.clear();
         for _ in 0..4 {
             for process in 0..PROCESSES {
-                if self.processes[process].memory.recall(0).is_some() {
+                if self.processes[process].tracker.known(0).is_some() {
                     self.promptly(process, What::Check(0));
                     self.promptly(process, What::Write(None));
                 }
             }
         }
-        let newcomer = Memory::new(1, Duration::from_secs(1));
-        let value = self.data.life.map(|life| life.print());
+        let newcomer = EpochTracker::new(1, Duration::from_secs(1));
+        let value = self.data.epoch.map(|epoch| epoch.print());
         let told = newcomer
-            .judge(Via::Checks, 0, None, value.as_deref().map(str::as_bytes))
+            .observe_value(EpochSource::Checks, 0, None, value.as_deref().map(str::as_bytes))
             .map(horizon_of);
         for process in &self.processes {
-            if let Some(known) = process.memory.recall(0) {
+            if let Some(known) = process.tracker.known(0) {
                 assert_eq!(told.as_ref().ok(), Some(&known.doubt().horizon.as_millis()));
                 assert_eq!((known.former, known.lost), (None, false));
             }
             for written in process.told.iter().filter(|written| written.token < TOKENS) {
-                let passes = told.as_ref().is_ok_and(|horizon| *horizon < written.mark.0);
+                let passes = told.as_ref().is_ok_and(|horizon| *horizon < written.last_entry.0);
                 assert!(
                     self.data.records[written.token] || !passes,
                     "a newcomer lets in {}",
@@ -356,15 +369,15 @@ impl Mirror {
     }
 
     fn read(&mut self, data: &Data) {
-        let Some(life) = data.life else { return };
-        if self.place.is_some_and(|place| place.id != life.id || place.seq > life.seq) {
+        let Some(epoch) = data.epoch else { return };
+        if self.place.is_some_and(|place| place.id != epoch.id || place.seq > epoch.seq) {
             self.lose();
         }
-        self.place = Some(life);
+        self.place = Some(epoch);
         for (known, there) in self.records.iter_mut().zip(data.records) {
             *known |= there;
         }
-        if life.horizon == Timestamp::ZERO {
+        if epoch.horizon == Timestamp::ZERO {
             (self.is_whole, self.lost) = (true, None);
         } else {
             self.is_whole = false;
@@ -394,7 +407,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         8 => (0..8_usize).prop_map(Step::Answer),
         8 => (0..PROCESSES, what()).prop_map(|(process, what)| Step::Promptly(process, what)),
         2 => Just(Step::Flush),
-        1 => Just(Step::LoseLife),
+        1 => Just(Step::LoseEpoch),
         1 => Just(Step::Save),
         1 => Just(Step::Restore),
         3 => Just(Step::Mirror),
@@ -431,7 +444,7 @@ fn what_a_process_knew_to_be_revoked_is_never_live_after_it_was_lost() {
     assert!(LIFTS.load(Ordering::Relaxed) > 100, "it was not put to the test");
 }
 
-/// The mirror read the second life before the first process drew a horizon in it. So the mirror
+/// The mirror read the second epoch before the first process drew a horizon in it. So the mirror
 /// never had what that process knew, and must not vouch for it.
 #[test]
 fn a_mirror_that_has_not_heard_of_a_horizon_cannot_lift_the_next_one() {

@@ -1,6 +1,6 @@
 //! A guarded connection: every question is answered in time, whatever Redis and fred do.
 //!
-//! A [`Link`] has one connection at a time and a keeper, a task that watches over it:
+//! A [`SupervisedConnection`] has one connection at a time and a keeper, a task that watches over it:
 //!
 //! ```text
 //!            connected, is a primary
@@ -29,12 +29,14 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Health;
-use super::compare::compare;
-use super::connect::SharedDialer;
-use super::life::{Memory, Via};
+use super::connection::{
+    CONNECT_TIMEOUT, Connection, ServerAddress, classify, code_of, timed_out, unexpected_reply,
+};
+use super::epoch::{EpochSource, EpochTracker};
+use super::log_check::compare;
 use super::random;
-use super::schema::Keys;
-use super::wire::{Address, CONNECT_TIMEOUT, Wire, classify, code_of, odd_reply, timed_out};
+use super::schema::RedisKeys;
+use super::topology::SharedTopology;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How often the keeper asks whether all is well; also how late a loss of data is noticed without
@@ -54,7 +56,7 @@ const STABLE: Duration = Duration::from_secs(5);
 /// As so many failures count those that did not last: a pause of 200 ms.
 const UNSTABLE: u32 = 3;
 
-/// What a link is for.
+/// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// The checks of requests.
@@ -63,12 +65,12 @@ pub(crate) enum Purpose {
     Writes,
 }
 
-/// What a link is told when it is made.
-pub(crate) struct LinkConfig {
+/// What a connection is told when it is made.
+pub(crate) struct SupervisionConfig {
     pub(crate) purpose: Purpose,
-    pub(crate) dialer: SharedDialer,
-    pub(crate) keys: Arc<Keys>,
-    pub(crate) memory: Arc<Memory>,
+    pub(crate) topology: SharedTopology,
+    pub(crate) keys: Arc<RedisKeys>,
+    pub(crate) tracker: Arc<EpochTracker>,
     /// The hash slot by which the primary is found in a cluster.
     pub(crate) slot: u16,
     /// The shards behind it; none, if it is for keys of others.
@@ -77,17 +79,17 @@ pub(crate) struct LinkConfig {
     pub(crate) limit: Duration,
     /// How many questions may be open.
     pub(crate) in_flight: usize,
-    pub(crate) board: Arc<watch::Sender<Health>>,
+    pub(crate) health_tx: Arc<watch::Sender<Health>>,
 }
 
 /// A guarded connection. Its keeper ends with it.
-pub(crate) struct Link {
+pub(crate) struct SupervisedConnection {
     core: Arc<Core>,
     keeper: JoinHandle<()>,
 }
 
 struct Core {
-    config: LinkConfig,
+    config: SupervisionConfig,
     state: ArcSwap<State>,
     slots: Arc<Semaphore>,
 }
@@ -98,15 +100,15 @@ enum State {
 }
 
 struct Conn {
-    wire: Wire,
+    connection: Connection,
     timeouts: AtomicU32,
     /// Why the connection was given up.
     lost: watch::Sender<Option<StoreError>>,
 }
 
-impl Link {
+impl SupervisedConnection {
     /// Starts to connect, in the background.
-    pub(crate) fn start(config: LinkConfig) -> Self {
+    pub(crate) fn start(config: SupervisionConfig) -> Self {
         let slots = Arc::new(Semaphore::new(config.in_flight));
         let starting = StoreError::new(StoreErrorKind::Unreachable, "not connected to redis yet");
         let core =
@@ -116,34 +118,34 @@ impl Link {
     }
 
     /// The right to ask one question; an error at once if it could not be answered.
-    pub(crate) fn seize(&self) -> Result<Hold, StoreError> {
-        let lane = self.core.lane()?;
+    pub(crate) fn acquire(&self) -> Result<Permit, StoreError> {
+        let connection = self.core.connection()?;
         let permit = Arc::clone(&self.core.slots).try_acquire_owned().map_err(|_| {
             StoreError::new(
                 StoreErrorKind::Overloaded,
                 "as many questions to redis are open as are allowed",
             )
         })?;
-        Ok(Hold { lane, _permit: permit })
+        Ok(Permit { connection, _permit: permit })
     }
 
-    /// For those who ask on behalf of others that have seized the link.
-    pub(crate) fn line(&self) -> Line {
-        Line(Arc::clone(&self.core))
+    /// For those who ask on behalf of others that have acquired the connection.
+    pub(crate) fn handle(&self) -> ConnectionHandle {
+        ConnectionHandle(Arc::clone(&self.core))
     }
 }
 
-/// The connections of a link, one after the other. It does not keep the link up.
-pub(crate) struct Line(Arc<Core>);
+/// The connections of a connection, one after the other. It does not keep the connection up.
+pub(crate) struct ConnectionHandle(Arc<Core>);
 
-impl Line {
+impl ConnectionHandle {
     /// The connection of this moment; an error at once if there is none.
-    pub(crate) fn lane(&self) -> Result<Lane, StoreError> {
-        self.0.lane()
+    pub(crate) fn connection(&self) -> Result<PinnedConnection, StoreError> {
+        self.0.connection()
     }
 }
 
-impl Drop for Link {
+impl Drop for SupervisedConnection {
     fn drop(&mut self) {
         self.keeper.abort();
     }
@@ -152,21 +154,21 @@ impl Drop for Link {
 // === One question ===
 
 /// The right to ask one question on one connection.
-pub(crate) struct Hold {
-    lane: Lane,
+pub(crate) struct Permit {
+    connection: PinnedConnection,
     _permit: OwnedSemaphorePermit,
 }
 
 /// One connection, and who keeps it.
-pub(crate) struct Lane {
+pub(crate) struct PinnedConnection {
     core: Arc<Core>,
     conn: Arc<Conn>,
 }
 
-impl Hold {
+impl Permit {
     /// At the other end of the connection.
     pub(crate) fn server(&self) -> &ServerConfig {
-        &self.lane.conn.wire.server
+        &self.connection.conn.connection.server
     }
 
     /// Any command. Ends early, with an error, if the connection is given up meanwhile.
@@ -181,28 +183,29 @@ impl Hold {
         T::Error: Into<fred::error::Error> + Send,
     {
         let command = CustomCommand::new_static(command, None::<u16>, false);
-        let asked =
-            self.lane.answer(self.lane.conn.wire.client.custom::<Value, _>(command, arguments));
-        timeout(limit, asked).await.unwrap_or_else(|_| Err(self.lane.count_timeout()))
+        let asked = self
+            .connection
+            .answer(self.connection.conn.connection.client.custom::<Value, _>(command, arguments));
+        timeout(limit, asked).await.unwrap_or_else(|_| Err(self.connection.count_timeout()))
     }
 
-    pub(crate) fn lane(&self) -> &Lane {
-        &self.lane
+    pub(crate) fn connection(&self) -> &PinnedConnection {
+        &self.connection
     }
 }
 
-impl Lane {
-    /// The values of keys that live on one node. The caller says how long to wait, and calls
+impl PinnedConnection {
+    /// The values of keys that are on one node. The caller says how long to wait, and calls
     /// [`count_timeout`](Self::count_timeout) after it.
     pub(crate) async fn mget(&self, keys: Vec<Value>) -> Result<Vec<Value>, StoreError> {
         let count = keys.len();
         // `mget` of fred looks at each key several times before it sends it.
         let command = CustomCommand::new_static("MGET", None::<u16>, false);
         // In a box, because it is large and would be moved several times.
-        let asked = Box::pin(self.conn.wire.client.custom::<Value, _>(command, keys));
+        let asked = Box::pin(self.conn.connection.client.custom::<Value, _>(command, keys));
         match self.answer(asked).await? {
             Value::Array(values) if values.len() == count => Ok(values),
-            _ => Err(odd_reply("redis")),
+            _ => Err(unexpected_reply("redis")),
         }
     }
 
@@ -297,16 +300,18 @@ impl Drop for Watched {
         }
         if let State::Up(conn) = &*self.0.state.swap(Arc::new(State::Down(error.clone()))) {
             conn.lost.send_replace(Some(error));
-            conn.wire.end();
+            conn.connection.end();
         }
     }
 }
 
 impl Core {
     /// The connection that is up, or why there is none.
-    fn lane(self: &Arc<Self>) -> Result<Lane, StoreError> {
+    fn connection(self: &Arc<Self>) -> Result<PinnedConnection, StoreError> {
         match &**self.state.load() {
-            State::Up(conn) => Ok(Lane { core: Arc::clone(self), conn: Arc::clone(conn) }),
+            State::Up(conn) => {
+                Ok(PinnedConnection { core: Arc::clone(self), conn: Arc::clone(conn) })
+            }
             State::Down(error) => Err(error.clone()),
         }
     }
@@ -340,10 +345,10 @@ impl Core {
         let mut told = false;
         loop {
             match self.connect().await {
-                Ok(wire) => {
-                    let server = Address(&wire.server).to_string();
+                Ok(connection) => {
+                    let server = ServerAddress(&connection.server).to_string();
                     let conn = Arc::new(Conn {
-                        wire,
+                        connection,
                         timeouts: AtomicU32::new(0),
                         lost: watch::Sender::new(None),
                     });
@@ -358,7 +363,7 @@ impl Core {
                     failures =
                         if since.elapsed() < STABLE { (failures + 1).min(UNSTABLE) } else { 0 };
                     self.give_up(&conn, &error);
-                    conn.wire.end();
+                    conn.connection.end();
                     self.tell(&error, &mut told);
                 }
                 Err(error) => {
@@ -384,42 +389,43 @@ impl Core {
 
     fn report(&self, error: Option<&StoreError>) {
         let (purpose, shards) = (self.config.purpose, &self.config.shards);
-        self.config.board.send_modify(|health| health.note(purpose, shards, error));
+        self.config.health_tx.send_modify(|health| health.note(purpose, shards, error));
     }
 
     /// A connection to the primary, which has said that it is one.
-    async fn connect(&self) -> Result<Wire, StoreError> {
+    async fn connect(&self) -> Result<Connection, StoreError> {
         let net = match self.config.purpose {
             // Each batch of checks has its own limit, and is worth nothing to anybody after it.
             Purpose::Checks => Duration::ZERO,
             Purpose::Writes => self.config.limit.max(CONNECT_TIMEOUT),
         };
-        let dialer = &self.config.dialer;
-        let wire = dialer.open(dialer.find(self.config.slot).await?, net).await?;
+        let topology = &self.config.topology;
+        let connection = topology.open(topology.find(self.config.slot).await?, net).await?;
         let limit = self.config.limit.max(Duration::from_millis(50));
-        Self::ask_role(&wire, limit).await?;
+        Self::ask_role(&connection, limit).await?;
         // One that hung while it was connected to may have been replaced meanwhile, and does not
         // know it yet.
-        if dialer.find(self.config.slot).await? != wire.server {
+        if topology.find(self.config.slot).await? != connection.server {
             return Err(StoreError::new(
                 StoreErrorKind::NotPrimary,
                 "the server was replaced as the primary while it was connected to",
             ));
         }
         // Before anything is learned from this server, which would hide what has to be compared.
-        compare(&wire, &self.config.keys, &self.config.memory, self.config.shards.clone()).await?;
-        self.read_lives(&wire, limit).await?;
-        Ok(wire)
+        compare(&connection, &self.config.keys, &self.config.tracker, self.config.shards.clone())
+            .await?;
+        self.read_epochs(&connection, limit).await?;
+        Ok(connection)
     }
 
-    /// Asks for the role, and reads the lives so that a loss of data is noticed without traffic.
-    async fn probe(&self, wire: &Wire, limit: Duration) -> Result<(), StoreError> {
-        Self::ask_role(wire, limit).await?;
-        self.read_lives(wire, limit).await
+    /// Asks for the role, and reads the epochs so that a loss of data is noticed without traffic.
+    async fn probe(&self, connection: &Connection, limit: Duration) -> Result<(), StoreError> {
+        Self::ask_role(connection, limit).await?;
+        self.read_epochs(connection, limit).await
     }
 
-    async fn ask_role(wire: &Wire, limit: Duration) -> Result<(), StoreError> {
-        let role = wire.ask::<Value>("ROLE", Vec::new(), limit).await?;
+    async fn ask_role(connection: &Connection, limit: Duration) -> Result<(), StoreError> {
+        let role = connection.ask::<Value>("ROLE", Vec::new(), limit).await?;
         match role {
             Value::Array(parts) => match parts.first().and_then(Value::as_str).as_deref() {
                 Some("master") => Ok(()),
@@ -427,39 +433,48 @@ impl Core {
                     StoreErrorKind::NotPrimary,
                     "the server is not a primary, but a replica",
                 )),
-                None => Err(odd_reply("redis")),
+                None => Err(unexpected_reply("redis")),
             },
-            _ => Err(odd_reply("redis")),
+            _ => Err(unexpected_reply("redis")),
         }
     }
 
-    async fn read_lives(&self, wire: &Wire, limit: Duration) -> Result<(), StoreError> {
+    async fn read_epochs(
+        &self,
+        connection: &Connection,
+        limit: Duration,
+    ) -> Result<(), StoreError> {
         if self.config.purpose == Purpose::Writes || self.config.shards.is_empty() {
             return Ok(());
         }
         let shards = self.config.shards.clone();
-        let known: Vec<_> = shards.clone().map(|shard| self.config.memory.recall(shard)).collect();
+        let known: Vec<_> = shards.clone().map(|shard| self.config.tracker.known(shard)).collect();
         let keys: Vec<Value> = shards
             .clone()
-            .map(|shard| Value::Bytes(self.config.keys.shard(shard).life.clone()))
+            .map(|shard| Value::Bytes(self.config.keys.shard(shard).epoch.clone()))
             .collect();
-        let Value::Array(lives) = wire.ask("MGET", keys, limit).await? else {
-            return Err(odd_reply("redis"));
+        let Value::Array(epochs) = connection.ask("MGET", keys, limit).await? else {
+            return Err(unexpected_reply("redis"));
         };
-        for ((shard, before), life) in shards.zip(&known).zip(&lives) {
+        for ((shard, before), epoch) in shards.zip(&known).zip(&epochs) {
             // What it means for tokens is decided at each check; here it only has to be noticed.
-            let _ = self.config.memory.judge(Via::Checks, shard, before.as_ref(), life.as_bytes());
+            let _ = self.config.tracker.observe_value(
+                EpochSource::Checks,
+                shard,
+                before.as_ref(),
+                epoch.as_bytes(),
+            );
         }
         Ok(())
     }
 
     /// Returns when the connection is not to be used any more, with the reason.
     async fn watch_over(&self, conn: &Conn) -> StoreError {
-        let mut errors = conn.wire.errors();
+        let mut errors = conn.connection.errors();
         let mut lost = conn.lost.subscribe();
         let closed = async {
             // Only what happens after this line is told; what happened before shows in the task.
-            while !conn.wire.has_ended() {
+            while !conn.connection.has_ended() {
                 match errors.recv().await {
                     Ok((error, _)) => return classify(&error),
                     Err(RecvError::Lagged(_)) => {}
@@ -473,16 +488,16 @@ impl Core {
                 lost.ok().and_then(|lost| lost.clone()).unwrap_or_else(replaced)
             }
             error = closed => error,
-            error = self.keep_asking(&conn.wire) => error,
-            error = self.follow_sentinels(&conn.wire) => error,
+            error = self.keep_asking(&conn.connection) => error,
+            error = self.follow_sentinels(&conn.connection) => error,
         }
     }
 
-    async fn keep_asking(&self, wire: &Wire) -> StoreError {
+    async fn keep_asking(&self, connection: &Connection) -> StoreError {
         let mut unanswered = 0;
         sleep(PROBE_EVERY.mul_f64(random::fraction())).await;
         loop {
-            match self.probe(wire, self.config.limit).await {
+            match self.probe(connection, self.config.limit).await {
                 Ok(()) => unanswered = 0,
                 Err(error) if error.kind() == StoreErrorKind::Timeout && unanswered == 0 => {
                     unanswered += 1;
@@ -495,15 +510,15 @@ impl Core {
 
     /// A primary that is cut off from its sentinels does not know that it has been replaced. (One
     /// that is cut off from its cluster stops by itself.)
-    async fn follow_sentinels(&self, wire: &Wire) -> StoreError {
-        if !self.config.dialer.has_sentinels() {
+    async fn follow_sentinels(&self, connection: &Connection) -> StoreError {
+        if !self.config.topology.has_sentinels() {
             return pending().await;
         }
         loop {
             sleep(FIND_EVERY.mul_f64(0.5 + random::fraction())).await;
             // If no sentinel answers, there is no reason to believe that anything has changed.
-            if let Ok(server) = self.config.dialer.find(self.config.slot).await
-                && server != wire.server
+            if let Ok(server) = self.config.topology.find(self.config.slot).await
+                && server != connection.server
             {
                 return StoreError::new(
                     StoreErrorKind::NotPrimary,
@@ -516,29 +531,29 @@ impl Core {
 
 #[cfg(test)]
 mod tests {
-    use super::super::connect::{Dialer, parse_url};
+    use super::super::topology::{Topology, parse_url};
     use super::*;
 
     #[tokio::test]
     async fn a_connection_ends_with_its_keeper() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("redis://{}", listener.local_addr().unwrap());
-        let link = Link::start(LinkConfig {
+        let connection = SupervisedConnection::start(SupervisionConfig {
             purpose: Purpose::Checks,
-            dialer: Arc::new(Dialer::new(parse_url(&url).unwrap()).unwrap()),
-            keys: Arc::new(Keys::new("p", 1)),
-            memory: Arc::new(Memory::new(1, Duration::from_secs(1))),
+            topology: Arc::new(Topology::new(parse_url(&url).unwrap()).unwrap()),
+            keys: Arc::new(RedisKeys::new("p", 1)),
+            tracker: Arc::new(EpochTracker::new(1, Duration::from_secs(1))),
             slot: 0,
             shards: 0..1,
             limit: Duration::from_secs(1),
             in_flight: 1,
-            board: Arc::default(),
+            health_tx: Arc::default(),
         });
-        let problem = || link.seize().err().map(|error| error.to_string());
+        let problem = || connection.acquire().err().map(|error| error.to_string());
         assert_eq!(problem().unwrap(), "not connected to redis yet");
         tokio::task::yield_now().await;
-        link.keeper.abort();
-        while !link.keeper.is_finished() {
+        connection.keeper.abort();
+        while !connection.keeper.is_finished() {
             tokio::task::yield_now().await;
         }
         assert_eq!(

@@ -13,7 +13,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::time::timeout;
 
-use super::wire::{CONNECT_TIMEOUT, Wire, odd_reply, unreachable};
+use super::connection::{CONNECT_TIMEOUT, Connection, unexpected_reply, unreachable};
 use crate::config::ConfigError;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -130,13 +130,13 @@ pub(crate) fn parse_url(url: &str) -> Result<Config, ConfigError> {
 // === Who is the primary ===
 
 /// Finds the server to talk to and connects to it.
-pub(crate) struct Dialer {
+pub(crate) struct Topology {
     /// Everything but the server: credentials, TLS, database.
     base: Config,
-    topology: Topology,
+    topology: TopologyKind,
 }
 
-enum Topology {
+enum TopologyKind {
     One(ServerConfig),
     Sentinel {
         sentinels: Vec<Server>,
@@ -144,18 +144,18 @@ enum Topology {
         username: Option<String>,
         password: Option<String>,
     },
-    Cluster(Seeds),
+    Cluster(ClusterSeeds),
 }
 
 /// Whom to ask about a cluster.
-struct Seeds {
+struct ClusterSeeds {
     /// Those that were named at the start.
     named: Vec<Server>,
     /// And those that were heard of, so that the death of the former is survived.
     known: Mutex<Vec<Server>>,
 }
 
-impl Seeds {
+impl ClusterSeeds {
     fn new(named: Vec<Server>) -> Self {
         Self { known: Mutex::new(named.clone()), named }
     }
@@ -180,7 +180,7 @@ impl Seeds {
     }
 }
 
-impl Dialer {
+impl Topology {
     #[cfg_attr(
         not(feature = "unix-sockets"),
         expect(
@@ -191,20 +191,22 @@ impl Dialer {
     pub(crate) fn new(config: Config) -> Result<Self, ConfigError> {
         let topology = match &config.server {
             ServerConfig::Sentinel { hosts, service_name, username, password } => {
-                Topology::Sentinel {
+                TopologyKind::Sentinel {
                     sentinels: hosts.clone(),
                     service: service_name.clone(),
                     username: username.clone(),
                     password: password.clone(),
                 }
             }
-            ServerConfig::Clustered { hosts, .. } => Topology::Cluster(Seeds::new(hosts.clone())),
-            one => Topology::One(one.clone()),
+            ServerConfig::Clustered { hosts, .. } => {
+                TopologyKind::Cluster(ClusterSeeds::new(hosts.clone()))
+            }
+            one => TopologyKind::One(one.clone()),
         };
         let named = match &topology {
-            Topology::One(_) => 1,
-            Topology::Sentinel { sentinels, .. } => sentinels.len(),
-            Topology::Cluster(seeds) => seeds.named.len(),
+            TopologyKind::One(_) => 1,
+            TopologyKind::Sentinel { sentinels, .. } => sentinels.len(),
+            TopologyKind::Cluster(seeds) => seeds.named.len(),
         };
         if named == 0 {
             return Err(ConfigError::new("config", "names no server"));
@@ -213,19 +215,19 @@ impl Dialer {
     }
 
     pub(crate) fn is_cluster(&self) -> bool {
-        matches!(self.topology, Topology::Cluster(_))
+        matches!(self.topology, TopologyKind::Cluster(_))
     }
 
     pub(crate) fn has_sentinels(&self) -> bool {
-        matches!(self.topology, Topology::Sentinel { .. })
+        matches!(self.topology, TopologyKind::Sentinel { .. })
     }
 
     /// The primary, in a cluster the one that serves `slot`.
     pub(crate) async fn find(&self, slot: u16) -> Result<ServerConfig, StoreError> {
         let server = match &self.topology {
-            Topology::One(server) => return Ok(server.clone()),
-            Topology::Sentinel { .. } => self.ask_sentinels().await?,
-            Topology::Cluster(seeds) => self.ask_cluster(seeds, slot).await?,
+            TopologyKind::One(server) => return Ok(server.clone()),
+            TopologyKind::Sentinel { .. } => self.ask_sentinels().await?,
+            TopologyKind::Cluster(seeds) => self.ask_cluster(seeds, slot).await?,
         };
         Ok(ServerConfig::Centralized { server })
     }
@@ -233,7 +235,8 @@ impl Dialer {
     /// Asks every sentinel and believes the one that knows of the latest fail-over, of those that
     /// answer.
     async fn ask_sentinels(&self) -> Result<Server, StoreError> {
-        let Topology::Sentinel { sentinels, service, username, password } = &self.topology else {
+        let TopologyKind::Sentinel { sentinels, service, username, password } = &self.topology
+        else {
             return Err(unreachable("there are no sentinels"));
         };
         let answers = most(sentinels.iter().map(|sentinel| async move {
@@ -246,7 +249,7 @@ impl Dialer {
             };
             let reply = ask(config, "SENTINEL", &["MASTER", service]).await?;
             let (epoch, mut server) =
-                parse_sentinel(&reply).ok_or_else(|| odd_reply("a sentinel"))?;
+                parse_sentinel(&reply).ok_or_else(|| unexpected_reply("a sentinel"))?;
             // Certificates name the sentinel's idea of the server, or that of the configuration.
             if server.host.is_empty() {
                 server.host = sentinel.host.clone();
@@ -259,7 +262,7 @@ impl Dialer {
 
     /// Asks every node and believes the one that knows of the latest change of hands, of those that
     /// answer.
-    async fn ask_cluster(&self, seeds: &Seeds, slot: u16) -> Result<Server, StoreError> {
+    async fn ask_cluster(&self, seeds: &ClusterSeeds, slot: u16) -> Result<Server, StoreError> {
         let owners = self.ask_nodes(seeds).await.into_iter().map(|answer| {
             answer.and_then(|view| {
                 owner_of(&view, slot).ok_or_else(|| {
@@ -275,7 +278,7 @@ impl Dialer {
 
     /// The owner of each slot of a cluster: where among the primaries it stands.
     pub(crate) async fn owners(&self) -> Result<(Vec<Server>, Vec<Option<usize>>), StoreError> {
-        let Topology::Cluster(seeds) = &self.topology else {
+        let TopologyKind::Cluster(seeds) = &self.topology else {
             return Err(StoreError::new(
                 StoreErrorKind::Cluster,
                 "the server is not part of a cluster",
@@ -315,13 +318,13 @@ impl Dialer {
     }
 
     /// What the nodes know of the cluster. Nodes that were not known are asked the next time.
-    async fn ask_nodes(&self, seeds: &Seeds) -> Vec<Result<Vec<Node>, StoreError>> {
+    async fn ask_nodes(&self, seeds: &ClusterSeeds) -> Vec<Result<Vec<Node>, StoreError>> {
         let known = seeds.known().clone();
         let uses_tls = self.base.uses_tls();
         let answers = most(known.iter().map(|node| async move {
             let config = self.at(ServerConfig::Centralized { server: node.clone() });
             let reply = ask(config, "CLUSTER", &["NODES"]).await?;
-            let text = reply.as_str().ok_or_else(|| odd_reply("a cluster node"))?;
+            let text = reply.as_str().ok_or_else(|| unexpected_reply("a cluster node"))?;
             Ok(parse_nodes(&text, &node.host, uses_tls))
         }))
         .await;
@@ -338,8 +341,8 @@ impl Dialer {
         &self,
         server: ServerConfig,
         command_timeout: Duration,
-    ) -> Result<Wire, StoreError> {
-        Wire::open(self.at(server), command_timeout).await
+    ) -> Result<Connection, StoreError> {
+        Connection::open(self.at(server), command_timeout).await
     }
 }
 
@@ -467,13 +470,13 @@ async fn ask(
     command: &'static str,
     arguments: &[&str],
 ) -> Result<Value, StoreError> {
-    let wire = Wire::open(config, CONNECT_TIMEOUT).await?;
+    let connection = Connection::open(config, CONNECT_TIMEOUT).await?;
     let arguments: Vec<Value> = arguments.iter().map(|&argument| argument.into()).collect();
-    wire.ask(command, arguments, CONNECT_TIMEOUT).await
+    connection.ask(command, arguments, CONNECT_TIMEOUT).await
 }
 
-/// One dialer for all connections of a store.
-pub(crate) type SharedDialer = Arc<Dialer>;
+/// One topology for all connections of a store.
+pub(crate) type SharedTopology = Arc<Topology>;
 
 #[cfg(test)]
 mod tests;

@@ -32,7 +32,7 @@ fn all_nodes_that_can_be_asked_are_remembered() {
 
 #[test]
 fn nodes_are_asked_for_as_long_as_anyone_lists_them() {
-    let seeds = Seeds::new(vec![Server::new("seed", 1)]);
+    let seeds = ClusterSeeds::new(vec![Server::new("seed", 1)]);
     let line =
         |port: u16, slots: &str| format!("id 10.0.0.1:{port}@1 master - 0 0 1 connected {slots}\n");
     let hear = |text: &str| {
@@ -70,9 +70,9 @@ fn every_topology_is_read_from_its_url() {
             true,
         ),
     ] {
-        let dialer = Dialer::new(parse_url(url).unwrap()).unwrap();
+        let topology = Topology::new(parse_url(url).unwrap()).unwrap();
         assert_eq!(
-            (dialer.is_cluster(), dialer.has_sentinels()),
+            (topology.is_cluster(), topology.has_sentinels()),
             (is_cluster, has_sentinels),
             "{url}"
         );
@@ -87,7 +87,7 @@ fn a_configuration_without_a_server_is_refused() {
         server: ServerConfig::new_clustered(Vec::<(String, u16)>::new()),
         ..Config::default()
     };
-    assert_eq!(Dialer::new(config).err().unwrap().setting(), "config");
+    assert_eq!(Topology::new(config).err().unwrap().setting(), "config");
 }
 
 /// Answers after so many milliseconds, with its number, or with an error.
