@@ -37,7 +37,7 @@ impl Revoker {
     /// several placeholders, or of anything but tokens, sessions and families; if they belong to
     /// one of several issuers and the list does not [say to which](ForeignList::with_issuer).
     pub fn import(&self, store: &RedisStore, list: &ForeignList) -> Result<Import, ConfigError> {
-        let scan = ListScan::new(store.clone(), list)?;
+        let scan = ListScan::new(Arc::clone(&store.core), store.foreign.clone(), list)?;
         let list = scan.list();
         let oops = |problem: String| {
             ConfigError::new("foreign_list", format!("`{}` {problem}", list.name))

@@ -71,7 +71,7 @@ impl Sessions {
                     .is_some_and(|record| record.covers_issued_at(Some(trust.since)))
             };
             trust.until > snapshot.now
-                && trust.since > snapshot.horizon
+                && Some(trust.since) > snapshot.doubt.issued_until()
                 && !snapshot.records.iter().any(covered)
         }))
     }

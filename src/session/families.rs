@@ -347,7 +347,7 @@ impl Families {
                 event.learn(|event| family.tell(event).with_family(Some(id)));
             }
             let mut seen = self.store.load(Vec::new(), self.targets_of(id, &family)?).await?;
-            let time = (seen.now, first.horizon.max(seen.horizon));
+            let time = (seen.now, first.doubt.joined(seen.doubt));
             let (after, kind, token) =
                 match family.judge(&presented, &seen.records, time, &self.policy) {
                     Verdict::Rotate => {
@@ -550,8 +550,8 @@ fn new_family(
         return Err(Refusal::Revoked(record.into()));
     }
     // Cutoffs are compared with `<=`, and the clock may stand where the last one was set.
-    let floor =
-        records().filter_map(Record::cutoff).max().unwrap_or_default().max(snapshot.horizon);
+    let cutoff = records().filter_map(Record::cutoff).max().unwrap_or_default();
+    let floor = cutoff.max(snapshot.doubt.issued_until().unwrap_or_default());
     let created_at = snapshot.now.max(floor.saturating_add(Duration::from_millis(1)));
     Ok(Family {
         user: new.user.clone(),
@@ -573,10 +573,8 @@ fn new_family(
 pub(super) fn issue_at(seen: &Snapshot) -> (Timestamp, Timestamp) {
     let records = seen.records.iter().filter_map(|seen| seen.record.as_ref());
     let revoked = records.filter_map(Record::reissue_at).max().unwrap_or_default();
-    let doubted = match seen.horizon {
-        Timestamp::ZERO => Timestamp::ZERO,
-        horizon => horizon.saturating_add(Duration::from_millis(1)),
-    };
+    let after = |until: Timestamp| until.saturating_add(Duration::from_millis(1));
+    let doubted = seen.doubt.issued_until().map(after).unwrap_or_default();
     let reissue_at = revoked.max(doubted);
     (seen.now.stamp(reissue_at), reissue_at)
 }

@@ -28,8 +28,8 @@ use super::token::{Digest, FamilyKey};
 use crate::audit::AuditEvent;
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
-use crate::store::RevokedBy;
 use crate::store::session::Seen;
+use crate::store::{Doubt, RevokedBy};
 
 /// Default of [`RefreshPolicy::with_grace`].
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
@@ -272,7 +272,7 @@ impl Family {
         &self,
         presented: &Presented<'_>,
         records: &[Seen],
-        (now, horizon): (Timestamp, Timestamp),
+        (now, doubt): (Timestamp, Doubt),
         policy: &RefreshPolicy,
     ) -> Verdict {
         if presented.origin == Origin::Foreign {
@@ -287,7 +287,7 @@ impl Family {
         if now >= self.expires_at(policy) {
             return Verdict::Expired;
         }
-        if self.created_at <= horizon {
+        if Some(self.created_at) <= doubt.issued_until() {
             // What has been revoked since is not known any more.
             return Verdict::Lost;
         }

@@ -85,7 +85,7 @@ impl World {
     }
 
     fn judge(&self, token: &Token) -> Verdict {
-        self.family.judge(&token.presented(), &[], (self.now, Timestamp::ZERO), &self.policy)
+        self.family.judge(&token.presented(), &[], (self.now, Doubt::None), &self.policy)
     }
 
     fn refresh(&mut self, token: &Token) -> (Verdict, Option<Token>) {
@@ -192,7 +192,7 @@ fn a_lost_response_is_recovered_once_and_its_successor_is_superseded() {
 fn without_rotation_the_token_stays() {
     let policy = policy().without_rotation();
     assert_eq!(
-        family().judge(&Token::first().presented(), &[], (T0, Timestamp::ZERO), &policy),
+        family().judge(&Token::first().presented(), &[], (T0, Doubt::None), &policy),
         Verdict::Keep
     );
     assert_eq!(family().used(T0.saturating_add(secs(5))).used_at, T0.saturating_add(secs(5)));
@@ -201,7 +201,7 @@ fn without_rotation_the_token_stays() {
 #[test]
 fn what_was_not_issued_here_is_unknown_whatever_else_is_true() {
     let foreign = Presented { origin: Origin::Foreign, ..Token::first().presented() };
-    assert_eq!(family().judge(&foreign, &[], (T0, Timestamp::ZERO), &policy()), Verdict::Unknown);
+    assert_eq!(family().judge(&foreign, &[], (T0, Doubt::None), &policy()), Verdict::Unknown);
 }
 
 #[test]
@@ -214,14 +214,14 @@ fn another_client_is_refused_and_not_punished() {
     ] {
         let presented = Presented { client, ..Token::first().presented() };
         assert_eq!(
-            bound.judge(&presented, &[], (T0, Timestamp::ZERO), &policy()),
+            bound.judge(&presented, &[], (T0, Doubt::None), &policy()),
             verdict,
             "{client:?}"
         );
     }
     let presented = Presented { client: Some("any"), ..Token::first().presented() };
     assert_eq!(
-        family().judge(&presented, &[], (T0, Timestamp::ZERO), &policy()),
+        family().judge(&presented, &[], (T0, Doubt::None), &policy()),
         Verdict::Rotate,
         "an unbound family"
     );
@@ -231,7 +231,7 @@ fn another_client_is_refused_and_not_punished() {
 fn idle_and_absolute_lifetimes_end_it() {
     let policy = policy().with_idle_lifetime(secs(100)).with_max_age(secs(150));
     let judge = |family: &Family, now| {
-        family.judge(&Token::first().presented(), &[], (now, Timestamp::ZERO), &policy)
+        family.judge(&Token::first().presented(), &[], (now, Doubt::None), &policy)
     };
     assert_eq!(judge(&family(), T0.saturating_add(secs(99))), Verdict::Rotate);
     assert_eq!(judge(&family(), T0.saturating_add(secs(100))), Verdict::Expired);
@@ -253,7 +253,7 @@ fn a_cutoff_ends_what_was_created_at_or_before_it() {
         }
     };
     let judge = |records: &[Seen]| {
-        family().judge(&Token::first().presented(), records, (T0, Timestamp::ZERO), &policy())
+        family().judge(&Token::first().presented(), records, (T0, Doubt::None), &policy())
     };
     assert!(matches!(judge(&cutoff_at(T0)), Verdict::Revoked(_)));
     assert_eq!(judge(&cutoff_at(T0.saturating_sub(Duration::from_millis(1)))), Verdict::Rotate);
@@ -263,15 +263,17 @@ fn a_cutoff_ends_what_was_created_at_or_before_it() {
 fn a_generation_to_come_is_a_loss_of_the_store_and_hurts_nobody() {
     let ahead = Token { text: "R-1-2".into(), generation: 2 };
     assert_eq!(
-        family().judge(&ahead.presented(), &[], (T0, Timestamp::ZERO), &policy()),
+        family().judge(&ahead.presented(), &[], (T0, Doubt::None), &policy()),
         Verdict::Lost
     );
 }
 
 #[test]
 fn what_was_revoked_before_a_loss_of_data_is_not_known() {
-    let judge =
-        |horizon| family().judge(&Token::first().presented(), &[], (T0, horizon), &policy());
+    let judge = |issued_until| {
+        let doubt = Doubt::Lasting { issued_until, ends_at: T0.saturating_add(secs(60)) };
+        family().judge(&Token::first().presented(), &[], (T0, doubt), &policy())
+    };
     assert_eq!(judge(T0), Verdict::Lost);
     assert_eq!(judge(T0.saturating_sub(secs(1))), Verdict::Rotate);
 }
@@ -281,15 +283,12 @@ fn an_id_the_application_vouches_for_is_judged_like_a_token() {
     let mut family = family();
     let vouched = |token: &Token| Presented { origin: Origin::Vouched, ..token.presented() };
     let first = Token::first();
-    assert_eq!(
-        family.judge(&vouched(&first), &[], (T0, Timestamp::ZERO), &policy()),
-        Verdict::Rotate
-    );
+    assert_eq!(family.judge(&vouched(&first), &[], (T0, Doubt::None), &policy()), Verdict::Rotate);
     for seed in ["1", "2"] {
         family = family.rotated(Digest::of(seed.as_bytes()), seed.into(), T0);
     }
     assert_eq!(
-        family.judge(&vouched(&first), &[], (T0, Timestamp::ZERO), &policy()),
+        family.judge(&vouched(&first), &[], (T0, Doubt::None), &policy()),
         Verdict::Reuse(ReuseClass::Older)
     );
 }

@@ -388,7 +388,7 @@ impl Sessions {
             };
             // All of them are taken, so that the next session finds its own.
             let hits = seen.by_ref().take(count).filter(|seen| covered(seen)).count();
-            if hits == 0 && session.created_at > snapshot.horizon {
+            if hits == 0 && Some(session.created_at) > snapshot.doubt.issued_until() {
                 active.push(session);
             }
         }

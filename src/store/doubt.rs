@@ -37,4 +37,28 @@ impl Doubt {
             },
         }
     }
+
+    /// Up to when tokens that are in doubt were issued.
+    #[cfg(any(feature = "redis", feature = "sessions"))]
+    pub(crate) fn issued_until(&self) -> Option<Timestamp> {
+        match *self {
+            Self::None => None,
+            Self::Lasting { issued_until, .. } => Some(issued_until),
+        }
+    }
+
+    /// The doubt of all tokens that either of them covers.
+    #[cfg(any(feature = "redis", feature = "sessions"))]
+    pub(crate) fn joined(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::None, doubt) | (doubt, Self::None) => doubt,
+            (
+                Self::Lasting { issued_until, ends_at },
+                Self::Lasting { issued_until: other_until, ends_at: other_end },
+            ) => Self::Lasting {
+                issued_until: issued_until.max(other_until),
+                ends_at: ends_at.max(other_end),
+            },
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use super::{RevocationStore, StoreError};
+use super::{Doubt, RevocationStore, StoreError};
 use crate::clock::Timestamp;
 use crate::revocation::{Record, Target};
 
@@ -73,8 +73,8 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 pub struct Snapshot {
     /// The time by the clock of the store; if several servers were asked, the earliest.
     pub now: Timestamp,
-    /// Revocations of what existed at this time may have been lost; zero if none were.
-    pub horizon: Timestamp,
+    /// Which revocations may have been lost: those of what existed at its `issued_until`.
+    pub doubt: Doubt,
     /// The documents, in the order in which they were asked for.
     pub documents: Vec<Option<Bytes>>,
     /// The records, in the order in which they were asked for.
@@ -82,9 +82,9 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// A snapshot without a horizon.
+    /// A snapshot of a store that has lost nothing.
     pub fn new(now: Timestamp, documents: Vec<Option<Bytes>>, records: Vec<Seen>) -> Self {
-        Self { now, horizon: Timestamp::ZERO, documents, records }
+        Self { now, doubt: Doubt::None, documents, records }
     }
 }
 

@@ -396,13 +396,18 @@ async fn a_unix_socket_will_do() {
     }
     let store = RedisStore::connect(server.url()).await.unwrap();
     server.restart();
-    let fresh = fred::types::config::Config::from_url(&server.url()).unwrap();
-    let other = RedisStore::builder().with_config(fresh).connect().await.unwrap();
-    revoke(&other, Target::token("t")).await.unwrap();
+    #[cfg(feature = "fred-config")]
+    {
+        use tower_jwt_revocation::store::redis::fred::types::config::Config;
+
+        let config = Config::from_url(&server.url()).unwrap();
+        let other = RedisStore::builder().with_fred_config(config).connect().await.unwrap();
+        revoke(&other, Target::token("t")).await.unwrap();
+    }
     assert!(is_revoked(&recovered(&store, &token("u", "t")).await));
 }
 
-#[cfg(feature = "rustls")]
+#[cfg(all(feature = "rustls", feature = "fred-config"))]
 mod tls {
     use std::sync::Arc;
 
@@ -456,7 +461,7 @@ mod tls {
         }
         let server = RedisServer::builder().tls(false).start();
         let store =
-            RedisStore::builder().with_config(config(&server, false)).connect().await.unwrap();
+            RedisStore::builder().with_fred_config(config(&server, false)).connect().await.unwrap();
         revoke(&store, Target::token("t")).await.unwrap();
         assert!(is_revoked(&check(&store, &token("u", "t")).await.unwrap()));
         // The certificates of the system do not vouch for this server, and plain text is not
@@ -475,7 +480,7 @@ mod tls {
         let server = RedisServer::builder().tls(true).start();
         let of = |with_certificate| {
             RedisStore::builder()
-                .with_config(config(&server, with_certificate))
+                .with_fred_config(config(&server, with_certificate))
                 .with_start(Start::AtOnce)
                 .connect()
         };

@@ -1,7 +1,7 @@
 //! One connection to one server, and what its errors mean for a store.
 //!
-//! It is never repaired: fred would go on to whoever answers at the address. It has one epoch, and
-//! its successor is a new client that was asked for its role before the first question.
+//! A connection that was lost is not made again: fred would go on with whatever server answers at
+//! the address. The next connection is a new client, which is asked for its role first.
 
 use std::fmt;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::store::{StoreError, StoreErrorKind};
 /// is made in the background.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// One client with one connection. When that is lost, so is the client.
+/// One client of fred with one connection. When the connection is lost, the client ends.
 pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) server: ServerConfig,
@@ -37,7 +37,7 @@ impl Connection {
     ) -> Result<Self, StoreError> {
         let server = config.server.clone();
         let mut builder = Builder::from_config(Config { fail_fast: true, ..config });
-        // A net below the deadlines of our own, so that fred forgets what nobody waits for.
+        // In addition to the deadlines of this crate, so that fred forgets what nobody waits for.
         builder.set_performance_config(PerformanceConfig {
             default_command_timeout: command_timeout,
             ..PerformanceConfig::default()
@@ -46,12 +46,12 @@ impl Connection {
             connection_timeout: CONNECT_TIMEOUT,
             internal_command_timeout: CONNECT_TIMEOUT,
             max_command_attempts: 1,
-            // A bound makes fred stop flushing for good once it was reached. Ours is in front of
-            // it.
+            // With a bound, fred stops flushing for good once it was reached. The permits of this
+            // crate are the bound.
             max_command_buffer_len: 0,
             unresponsive: UnresponsiveConfig::default(),
             reconnect_errors: Vec::new(),
-            // Else a question waits until the one before it was received, which is up to 40 ms.
+            // Otherwise a command waits until the one before it was received, up to 40 ms.
             tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
             ..ConnectionConfig::default()
         });
@@ -75,8 +75,8 @@ impl Connection {
         }
     }
 
-    /// One command, within a limit that holds whatever fred does.
-    pub(crate) async fn ask<T>(
+    /// Sends one command. The limit holds whatever fred does.
+    pub(crate) async fn command<T>(
         &self,
         command: &'static str,
         arguments: Vec<T>,
@@ -94,16 +94,16 @@ impl Connection {
         }
     }
 
-    /// Ends when the connection is lost.
+    /// The errors of the connection from now on. The channel closes when the client ends.
     pub(crate) fn errors(&self) -> broadcast::Receiver<(fred::error::Error, Option<Server>)> {
         self.client.error_rx()
     }
 
-    pub(crate) fn has_ended(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.task.is_finished()
     }
 
-    pub(crate) fn end(&self) {
+    pub(crate) fn close(&self) {
         self.task.abort();
     }
 }
@@ -120,7 +120,7 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// A server in words, without credentials.
+/// Host and port of a server, without credentials.
 pub(crate) struct ServerAddress<'a>(pub(crate) &'a ServerConfig);
 
 impl fmt::Display for ServerAddress<'_> {
@@ -175,7 +175,7 @@ pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
         "NOSCRIPT" | "BUSY" | "MISCONF" | "ERR" => StoreErrorKind::Other,
         _ => match error.kind() {
             ErrorKind::Timeout => StoreErrorKind::Timeout,
-            // Not from Redis, whose errors begin with a word in capitals: a channel of fred was
+            // Errors of Redis begin with a word in capitals. This one is of fred: a channel was
             // closed.
             ErrorKind::Unknown if !code.bytes().all(|byte| byte.is_ascii_uppercase()) => {
                 StoreErrorKind::Unreachable
@@ -193,8 +193,7 @@ pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
             _ => StoreErrorKind::Other,
         },
     };
-    // Some errors quote the command that was sent: at length, and with the password if it was
-    // `AUTH` or `HELLO`.
+    // Some errors quote the command that was sent, with the password if it was `AUTH` or `HELLO`.
     let short: String = details.chars().take(200).collect();
     let (short, source) = match short.split_once(", with args") {
         Some((plain, _)) => {
@@ -205,8 +204,8 @@ pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
     StoreError::new(kind, format!("redis: {}", message_of(short))).with_source(source)
 }
 
-/// What the operating system said: fred keeps its errors as their `Debug`, `Os { code: 111, …,
-/// message: "…" }`.
+/// The message of an error of the operating system. fred keeps it as its `Debug`, `Os { code: 111,
+/// …, message: "…" }`.
 fn message_of(details: &str) -> &str {
     let message = details
         .strip_prefix("Os {")

@@ -1,108 +1,32 @@
-//! The self-check: what is wrong, or will be, with this Redis as a keeper of revocations.
+//! The self-check: whether this Redis is fit to keep revocations.
 //!
-//! What the answers of the server mean is in `judge`; here it is asked, and the findings are put
-//! together.
+//! | | |
+//! | --- | --- |
+//! | this file | asks the servers |
+//! | `judge` | says what their answers mean: pure |
+//! | `report` | what was found |
 
 mod judge;
+mod report;
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fred::types::Value;
 
 use self::judge::{ServerInfo, counted, in_words, judge_clock};
-use super::ask::code;
-use super::connection::{ServerAddress, unexpected_reply};
-use super::epoch::KnownEpoch;
+pub use self::report::{Finding, Report, Severity};
+use super::command::error_code;
+use super::connection::ServerAddress;
+use super::core::StoreCore;
 use super::options::StoreOptions;
+use super::reply::read_time;
 use super::schema::{LAYOUT, ShardKeys};
 use super::script;
+use super::store::RedisStore;
 use super::supervised::{Permit, SupervisedConnection};
-use super::{RedisStore, StoreInner};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
-use crate::store::{StoreError, StoreErrorKind};
-
-/// What [`RedisStore::doctor`] has found.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Report {
-    /// Everything, the worst first.
-    pub findings: Vec<Finding>,
-}
-
-/// One thing that was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Finding {
-    /// How bad it is.
-    pub severity: Severity,
-    /// What it is about, as a name for programs: `eviction`, `rights`, …
-    pub subject: &'static str,
-    /// What was found, in a sentence.
-    pub sentence: String,
-    /// What to do; empty where nothing needs to be done.
-    pub remedy: String,
-}
-
-/// How bad a [`Finding`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Severity {
-    /// A revocation may be lost, or be without effect: do not run like this.
-    Error,
-    /// A risk that you may know and accept.
-    Warning,
-    /// Good to know.
-    Info,
-}
-
-impl Report {
-    /// Whether there is no [`Severity::Error`].
-    pub fn is_fit(&self) -> bool {
-        self.findings.iter().all(|finding| finding.severity != Severity::Error)
-    }
-
-    fn add(
-        &mut self,
-        severity: Severity,
-        subject: &'static str,
-        sentence: impl Into<String>,
-        remedy: &str,
-    ) {
-        let finding =
-            Finding { severity, subject, sentence: sentence.into(), remedy: remedy.into() };
-        // In a cluster most findings are those of every node.
-        if !self.findings.contains(&finding) {
-            self.findings.push(finding);
-        }
-    }
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Error => "error",
-            Self::Warning => "warning",
-            Self::Info => "info",
-        })
-    }
-}
-
-/// One line: `error: eviction: … -> …`.
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.severity, self.subject, self.sentence)?;
-        if self.remedy.is_empty() { Ok(()) } else { write!(f, " -> {}", self.remedy) }
-    }
-}
-
-/// One finding per line.
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.findings.iter().try_for_each(|finding| writeln!(f, "{finding}"))
-    }
-}
+use crate::store::{Doubt, StoreError, StoreErrorKind};
 
 impl RedisStore {
     /// Asks the server, or every primary of the cluster that serves a shard, whether it is fit to
@@ -130,12 +54,12 @@ impl RedisStore {
     /// `+select`. The user at the sentinels needs `+ping +client|id +info +sentinel|master`.
     pub async fn doctor(&self) -> Report {
         let mut report = Report::default();
-        let inner = &self.inner;
+        let core = &self.core;
         let mut servers = Vec::new();
-        for (n, (checks, writes)) in inner.checks.iter().zip(&inner.writes).enumerate() {
+        for (n, (checks, writes)) in core.checks.iter().zip(&core.writes).enumerate() {
             let shard = u16::try_from(n).unwrap_or(u16::MAX);
-            let latency = inner.latency(checks.connection(), shard).await;
-            let limit = inner.settings.check_timeout;
+            let latency = core.latency(checks.connection(), shard).await;
+            let limit = core.options.check_timeout;
             match &latency {
                 Err(error) => report.add(
                     Severity::Error,
@@ -175,11 +99,11 @@ impl RedisStore {
                 }
             };
             if !servers.contains(permit.server()) {
-                inner.examine(&permit, shard, &mut report).await;
+                core.examine(&permit, shard, &mut report).await;
                 servers.push(permit.server().clone());
             }
         }
-        inner.examine_store(&mut report).await;
+        core.examine_store(&mut report).await;
         report.findings.sort_by_key(|finding| finding.severity);
         report
     }
@@ -187,12 +111,12 @@ impl RedisStore {
 
 // === The asking ===
 
-/// Every command that the store sends or its script calls, in a form that does nothing: an access
-/// rule is judged before the command finds that its arguments make no sense, or that there is no
-/// such key.
+/// Every command that the store sends or its scripts call, in a form that changes nothing: Redis
+/// checks the access rules before it finds that the arguments are invalid or that there is no such
+/// key.
 fn trials(
     keys: &ShardKeys,
-    settings: &StoreOptions,
+    options: &StoreOptions,
     is_cluster: bool,
 ) -> Vec<(&'static str, &'static str, Vec<Bytes>)> {
     let key = keys.trial.clone();
@@ -231,7 +155,7 @@ fn trials(
         ("eval", "EVAL", words(&["return 1", "0"])),
         ("evalsha", "EVALSHA", words(&[script::SHA, "nonsense"])),
     ];
-    if settings.wait_replicas.is_some() {
+    if options.wait_replicas.is_some() {
         trials.push(("wait", "WAIT", words(&["0", "1"])));
     }
     if is_cluster {
@@ -240,7 +164,7 @@ fn trials(
     trials
 }
 
-impl StoreInner {
+impl StoreCore {
     /// How long a check takes, the quickest of three; an error if none was answered.
     async fn latency(
         &self,
@@ -266,21 +190,21 @@ impl StoreInner {
         let permit = connection.acquire()?;
         let start = Instant::now();
         let keys = vec![Value::Bytes(self.keys.shard(shard).epoch.clone())];
-        permit.command("MGET", keys, self.settings.check_timeout).await?;
+        permit.command("MGET", keys, self.options.check_timeout).await?;
         Ok(start.elapsed())
     }
 
     async fn examine(&self, permit: &Permit, shard: u16, report: &mut Report) {
         let server = ServerAddress(permit.server()).to_string();
         report.add(Severity::Info, "server", format!("connected to {server}"), "");
-        match self.inquire(permit, "INFO", Vec::new()).await {
+        match self.query(permit, "INFO", Vec::new()).await {
             Ok(reply) => {
                 let info = ServerInfo::parse(&reply.as_str().unwrap_or_default());
                 info.judge_version(report);
                 info.judge_memory(report);
                 let snapshots = self.setting(permit, "save").await;
                 info.judge_persistence(snapshots.as_deref(), report);
-                info.judge_replication(&self.settings, report);
+                info.judge_replication(&self.options, report);
             }
             Err(error) => report.add(
                 Severity::Warning,
@@ -303,7 +227,7 @@ impl StoreInner {
         self.try_rights(permit, shard, report).await;
     }
 
-    async fn inquire(
+    async fn query(
         &self,
         permit: &Permit,
         command: &'static str,
@@ -313,7 +237,7 @@ impl StoreInner {
             .command(
                 command,
                 arguments.into_iter().map(Value::Bytes).collect(),
-                self.settings.write_timeout,
+                self.options.write_timeout,
             )
             .await
     }
@@ -321,30 +245,24 @@ impl StoreInner {
     /// A setting of the server, if the user may read it.
     async fn setting(&self, permit: &Permit, name: &'static str) -> Option<String> {
         let arguments = vec![Bytes::from_static(b"GET"), Bytes::from_static(name.as_bytes())];
-        let Ok(Value::Array(parts)) = self.inquire(permit, "CONFIG", arguments).await else {
+        let Ok(Value::Array(parts)) = self.query(permit, "CONFIG", arguments).await else {
             return None;
         };
         parts.get(1).and_then(Value::as_string)
     }
 
     async fn server_time(&self, permit: &Permit) -> Result<Timestamp, StoreError> {
-        let Value::Array(parts) = self.inquire(permit, "TIME", Vec::new()).await? else {
-            return Err(unexpected_reply("redis"));
-        };
-        let number = |n: usize| {
-            parts.get(n).and_then(Value::as_u64).ok_or_else(|| unexpected_reply("redis"))
-        };
-        Ok(Timestamp::from_secs(number(0)?).saturating_add(Duration::from_micros(number(1)?)))
+        read_time(&self.query(permit, "TIME", Vec::new()).await?)
     }
 
     async fn try_rights(&self, permit: &Permit, shard: u16, report: &mut Report) {
         let mut missing = Vec::new();
         let mut keys_denied = false;
         for (right, command, arguments) in
-            trials(self.keys.shard(shard), &self.settings, self.writes.len() > 1)
+            trials(self.keys.shard(shard), &self.options, self.writes.len() > 1)
         {
-            let Err(error) = self.inquire(permit, command, arguments).await else { continue };
-            match code(&error) {
+            let Err(error) = self.query(permit, command, arguments).await else { continue };
+            match error_code(&error) {
                 "NOPERM" if error.to_string().contains(" key") => keys_denied = true,
                 "NOPERM" => missing.push(format!("+{right}")),
                 _ if error.kind() == StoreErrorKind::Timeout
@@ -358,7 +276,7 @@ impl StoreInner {
                     );
                     return;
                 }
-                // Nonsense was refused as nonsense: the right to talk it is there.
+                // The arguments were refused, so the right is there.
                 _ => {}
             }
         }
@@ -367,7 +285,7 @@ impl StoreInner {
                 Severity::Error,
                 "rights",
                 "the user may not use the keys of the store",
-                &format!("ACL SETUSER <user> ~{}:*", self.settings.prefix),
+                &format!("ACL SETUSER <user> ~{}:*", self.options.prefix),
             );
         }
         if missing.is_empty() {
@@ -388,42 +306,42 @@ impl StoreInner {
             "layout",
             format!(
                 "version {LAYOUT} under the prefix {}, in {}",
-                self.settings.prefix,
+                self.options.prefix,
                 counted(shards.into(), "shard")
             ),
             "",
         );
         let now = SystemClock.now();
         for shard in 0..shards {
-            match self.tracker.known(shard).as_deref() {
-                Some(known) if self.tracker.doubt(known).lifted > now => {
-                    report.add(
-                        Severity::Warning,
-                        "data_loss",
-                        format!(
-                            "revocations were lost; the standing of tokens issued up to {} is \
-                             unknown",
-                            self.tracker.doubt(known).horizon
-                        ),
-                        "nothing: it ends when the last of them has expired, or a mirror has \
-                         written everything again; find out why the data was lost",
-                    );
-                }
-                Some(KnownEpoch { epoch, .. }) => report.add(
-                    Severity::Info,
-                    "epoch",
-                    format!(
-                        "shard {shard} has kept its data for {}, epoch {:016x}",
-                        in_words(now.saturating_duration_since(epoch.started_at)),
-                        epoch.id
-                    ),
-                    "",
-                ),
-                None => report.add(
+            let Some(known) = self.tracker.known(shard) else {
+                report.add(
                     Severity::Error,
                     "epoch",
                     format!("shard {shard} has never been read"),
                     "see what else is reported",
+                );
+                continue;
+            };
+            match self.tracker.doubt(&known) {
+                Doubt::Lasting { issued_until, ends_at } if ends_at > now => report.add(
+                    Severity::Warning,
+                    "data_loss",
+                    format!(
+                        "revocations were lost; the standing of tokens issued up to \
+                         {issued_until} is unknown"
+                    ),
+                    "nothing: it ends when the last of them has expired, or a mirror has \
+                     written everything again; find out why the data was lost",
+                ),
+                _ => report.add(
+                    Severity::Info,
+                    "epoch",
+                    format!(
+                        "shard {shard} has kept its data for {}, epoch {:016x}",
+                        in_words(now.saturating_duration_since(known.epoch.started_at)),
+                        known.epoch.id
+                    ),
+                    "",
                 ),
             }
         }

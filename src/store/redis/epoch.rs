@@ -1,31 +1,47 @@
-//! Loss of data: how this process notices that Redis has lost data, and which tokens it doubts then.
+//! Epochs: how this process notices that Redis has lost data, and which tokens are then in doubt.
 //!
-//! The [`Epoch`] of a shard is read together with every record. It is compared with what this
-//! process knew when it *sent* the question, so replies that overtake each other raise no maintenance_due:
+//! An *epoch* is the time between two losses of data of one shard. Redis holds the present one under
+//! one key: a random id, when it began, how many changes were written in it (`seq`), the log entry
+//! of the latest change, and the [`Doubt`] that the last loss has left. That key is read together
+//! with every record. What was read is compared with what this process knew when it *sent* the
+//! question; replies that overtake each other therefore look like no loss.
 //!
-//! | the epoch is | what happened | what is doubted |
+//! | the epoch that was read | what happened | tokens in doubt |
 //! | --- | --- | --- |
-//! | the known one, with at least the known seq | nothing | what its horizon says |
-//! | missing | `FLUSHALL`, a restart without data, eviction, another database | everything, until a new epoch has begun |
-//! | the known one, with a lower seq | an older dump, a fail-over that lost writes | everything, until a new epoch has begun |
-//! | the known one, with the known seq, but another change | the same, and others have written since | the same |
-//! | the known one, but on a new connection its latest known change is missing in a log that reaches further back (room `compare`) | the same | the same |
-//! | another one, begun before the known one or its latest known change | two primaries were believed at once, or an older state has come back | everything, until a new epoch has begun |
-//! | another one | any of these, and someone was faster | tokens issued up to its started_at |
+//! | the known one, `seq` not lower | nothing | those that its doubt names |
+//! | none | `FLUSHALL`, a restart without data, eviction, another database | all, until a new epoch begins |
+//! | the known one, `seq` lower | an older dump, a fail-over that lost writes | all, until a new epoch begins |
+//! | the known one, the same `seq`, another last entry | the same, and others have written since | all, until a new epoch begins |
+//! | the known one, but on a new connection its last known entry is missing in a log that reaches further back (module `log_check`) | the same | all, until a new epoch begins |
+//! | another one, which began before the known one or before its last known entry | two servers were primary at once, or an older state has come back | all, until a new epoch begins |
+//! | another one | any of these, and another process has begun the new epoch | those issued until it began |
 //!
-//! A token that is in doubt and not found to be revoked is [`StoreErrorKind::DataLoss`]: the policy
-//! decides. Tokens issued later than the horizon cannot have been revoked before it, and pass.
+//! A check of a token that is in doubt and not found to be revoked is [`StoreErrorKind::DataLoss`].
+//! Tokens that were issued after the doubt's `issued_until` cannot have been revoked before the loss.
 //!
-//! A horizon is lifted when all that was lost is in redis again. That is a change of the epoch with
-//! a number of its own; by it whoever read the epoch before knows which came later. It holds for
-//! those who know no more of the former epoch than the one who lifted it: all others say so, and the
-//! horizon is drawn anew. How much one knows is told by a number, so nobody can claim to know all
-//! of an epoch that went on from an older state: after a restart or a fail-over that lost data, the
-//! horizon stays.
+//! # What this process knows of a shard
 //!
-//! A question may be under way for long, and may itself be the one that begins an epoch in ignorance
-//! of the last one. So what is known only grows: once a process has last_entries of two epochs, it never
-//! again takes either for the first, and says so to redis until redis says so to all.
+//! | state | in [`KnownEpoch`] | left by |
+//! | --- | --- | --- |
+//! | nothing | there is none | the first epoch that is read: it is believed |
+//! | current | `former` is none, `lost` is false | a loss, as in the table above |
+//! | a former epoch is known | `former` is set | a reply of the script, which was told of the former epoch: from then on all processes read the doubt from Redis |
+//! | changes were lost | `lost` is true | another epoch: the script is asked to begin one |
+//!
+//! In the last two states the maintenance task is notified, and runs the script. A question may be
+//! answered late, and may itself have begun an epoch in ignorance of the former one. So knowledge
+//! only grows: a process that has heard of two epochs reports the other one to Redis until a reply
+//! shows that Redis took note of it.
+//!
+//! # How a doubt ends
+//!
+//! A doubt ends by itself when all tokens from before the loss have expired. It ends earlier if a
+//! mirror has written everything again that was lost. Each process tells the script how many changes
+//! of the former epoch it knew of; the script ends the doubt only for a mirror that knew as many as
+//! every process that has reported, and declares the doubt again for a process that reports later
+//! and knew more. The end, and a new declaration, take a `seq` of their own, so that whoever has
+//! read the epoch before can tell which came later. Where an epoch went on from an older state, its
+//! numbers were given out twice and nobody can have known all of it: then the doubt lasts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,48 +50,44 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
-use super::schema::{EntryId, Epoch, FAR};
+use super::schema::{EntryId, Epoch, MAX_INTEGER};
 use super::script::CallerEpoch;
-use crate::clock::{Clock as _, SystemClock, Timestamp};
-use crate::store::{StoreError, StoreErrorKind};
-use crate::verified::VerifiedToken;
-
-/// Later than all tokens.
-const FOREVER: Timestamp = Timestamp::from_millis(u64::MAX);
+use crate::clock::Timestamp;
+use crate::store::{Doubt, StoreError, StoreErrorKind};
 
 /// What this process knows of the epochs of all shards.
 #[derive(Debug)]
 pub(crate) struct EpochTracker {
     shards: Box<[ArcSwapOption<KnownEpoch>]>,
-    /// How long after a loss tokens from before it may be met, in milliseconds; only grows.
-    doubt_duration: AtomicU64,
-    /// Rung when an epoch has to begin or a horizon to be published.
+    /// How long after a loss tokens from before it may be presented, in milliseconds; only grows.
+    doubt_millis: AtomicU64,
+    /// Notified when the script has to be run: to begin an epoch, or to report a former one.
     pub(crate) maintenance_due: Notify,
 }
 
 /// What is known of the epoch of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KnownEpoch {
-    /// As redis holds it.
+    /// As Redis holds it.
     pub(crate) epoch: Epoch,
-    /// An epoch that this process knew before, until it has told redis: so that all others hear that
-    /// this one is not the first, and how much there was in it that has to be there again before
-    /// the horizon may be lifted.
+    /// An epoch that this process knew before, until Redis has taken note of it: all others have to
+    /// hear that this one is not the first, and how many changes of the former one have to be
+    /// written again before the doubt may end.
     pub(crate) former: Option<FormerEpoch>,
-    /// Changes of this epoch were lost: a new one has to begin.
+    /// Whether changes of this epoch were lost: a new one has to begin.
     pub(crate) lost: bool,
-    /// The entries of the latest changes that each connection has last_entries of.
+    /// The entry of the latest change that was read over each connection.
     last_entries: [EntryId; 3],
 }
 
 /// Over which connection an epoch was read: they may lead to different servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EpochSource {
-    /// That of the checks.
+    /// The connection for checks.
     Checks,
-    /// That of the writes and look-ups.
+    /// The connection for writes and look-ups.
     Writes,
-    /// That of a mirror.
+    /// The connection of a mirror.
     Feed,
 }
 
@@ -86,112 +98,73 @@ pub(crate) struct FormerEpoch {
     seq: u64,
 }
 
-/// In place of one whose id does not matter, or of several: no epoch has it, so nobody can claim to
-/// know it all.
-const UNKNOWN_EPOCH: FormerEpoch = FormerEpoch { id: 0, seq: FAR };
+/// Stands for several former epochs, or for one whose numbers were given out twice. No epoch has
+/// this id, so nobody can claim to have known all of it.
+const UNKNOWABLE_EPOCH: FormerEpoch = FormerEpoch { id: 0, seq: MAX_INTEGER };
 
 impl KnownEpoch {
-    fn first(via: EpochSource, epoch: Epoch) -> Self {
+    fn first(source: EpochSource, epoch: Epoch) -> Self {
         let mut known =
             Self { epoch, former: None, lost: false, last_entries: [EntryId::default(); 3] };
-        known.note_entry(via, epoch.last_entry);
+        known.note_entry(source, epoch.last_entry);
         known
     }
 
-    fn note_entry(&mut self, via: EpochSource, last_entry: EntryId) {
-        if let Some(last_entries) = self.last_entries.get_mut(via as usize) {
-            *last_entries = last_entry.max(*last_entries);
+    fn note_entry(&mut self, source: EpochSource, entry: EntryId) {
+        if let Some(last) = self.last_entries.get_mut(source as usize) {
+            *last = entry.max(*last);
         }
     }
 
-    fn has_noted(&self, via: EpochSource, last_entry: EntryId) -> bool {
-        self.last_entries.get(via as usize) == Some(&last_entry)
+    fn has_noted(&self, source: EpochSource, entry: EntryId) -> bool {
+        self.last_entries.get(source as usize) == Some(&entry)
     }
 
     /// The entries that have to be in the log, unless it was trimmed.
     pub(super) fn expected_entries(&self) -> Vec<EntryId> {
-        let mut marks = self.last_entries.to_vec();
-        marks.sort_unstable();
-        marks.dedup();
-        marks.retain(|last_entry| *last_entry != EntryId::default());
-        marks
+        let mut entries = self.last_entries.to_vec();
+        entries.sort_unstable();
+        entries.dedup();
+        entries.retain(|entry| *entry != EntryId::default());
+        entries
     }
 
-    /// What the script is told, so that it begins a new epoch or draws a horizon where one is
-    /// missing.
+    /// What the script is told, so that it begins an epoch or declares a doubt where one is missing.
     pub(crate) fn for_script(&self) -> CallerEpoch {
         let Epoch { id, seq, .. } = self.epoch;
         match self.former {
-            _ if self.lost => CallerEpoch { id, seq: FAR, reach: FAR },
-            Some(former) => CallerEpoch { id: former.id, seq: 0, reach: former.seq },
-            None => CallerEpoch { id, seq, reach: seq },
-        }
-    }
-
-    fn doubt(&self) -> Doubt {
-        let Epoch { started_at, horizon, lifted, .. } = self.epoch;
-        match self.former {
-            // Until the script has said how long it lasts, or that it was lifted for those who know
-            // this much.
-            Some(_) if horizon < started_at => Doubt { horizon: started_at, lifted: FOREVER },
-            _ => Doubt { horizon, lifted },
+            _ if self.lost => CallerEpoch { id, min_seq: MAX_INTEGER, known_seq: MAX_INTEGER },
+            Some(former) => CallerEpoch { id: former.id, min_seq: 0, known_seq: former.seq },
+            None => CallerEpoch { id, min_seq: seq, known_seq: seq },
         }
     }
 
     /// Takes in what was read of the same epoch. Replies may be read in another order than they were
-    /// given, so nothing that is known is given up for what is not.
+    /// given, so nothing that is known is replaced by what is older.
     fn merge(&mut self, epoch: Epoch) {
         let [older, newer] =
             if epoch.seq >= self.epoch.seq { [self.epoch, epoch] } else { [epoch, self.epoch] };
-        let stays = older.horizon > newer.horizon && !newer.is_lifted_since(&older);
-        let drawn = if stays { older } else { newer };
-        self.epoch = Epoch { horizon: drawn.horizon, lifted: drawn.lifted, ..newer };
+        let doubted = if newer.has_lost_doubt_of(&older) { older } else { newer };
+        self.epoch =
+            Epoch { doubt: doubted.doubt, doubt_ended_at: doubted.doubt_ended_at, ..newer };
     }
 
     /// The epoch that was found where this one was expected.
-    fn replaced_by(&self, via: EpochSource, epoch: Epoch) -> Self {
-        let latest =
-            self.last_entries.iter().map(|last_entry| last_entry.0).max().unwrap_or_default();
+    fn replaced_by(&self, source: EpochSource, epoch: Epoch) -> Self {
+        let latest = self.last_entries.iter().map(|entry| entry.0).max().unwrap_or_default();
+        let covered = epoch.doubt.issued_until().unwrap_or_default().max(epoch.started_at);
         Self {
             former: Some(match self.former {
                 None if !self.lost => FormerEpoch { id: self.epoch.id, seq: self.epoch.seq },
-                // Where it went on without what this process knew, its numbers were given out a
-                // second time.
-                _ => UNKNOWN_EPOCH,
+                // This epoch went on from a state without what this process knew: its numbers were
+                // given out a second time.
+                _ => UNKNOWABLE_EPOCH,
             }),
-            // The former epoch went on after this one had begun, or began later: two primaries were
-            // believed at once, or an old state has come back. What was written meanwhile is lost
-            // as well.
-            lost: latest.max(self.epoch.started_at.as_millis())
-                > epoch.horizon.max(epoch.started_at).as_millis(),
-            ..Self::first(via, epoch)
-        }
-    }
-}
-
-/// Up to where tokens are in doubt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Doubt {
-    pub(super) horizon: Timestamp,
-    pub(super) lifted: Timestamp,
-}
-
-impl Doubt {
-    /// Tokens issued until then are in doubt; zero if none are.
-    #[cfg(feature = "sessions")]
-    pub(crate) fn horizon(&self) -> Timestamp {
-        self.horizon
-    }
-
-    /// Whether a token that was not found to be revoked may have been.
-    pub(crate) fn covers(&self, token: &VerifiedToken) -> bool {
-        if self.horizon == Timestamp::ZERO {
-            return false;
-        }
-        match token.issued_at() {
-            Some(issued_at) => issued_at <= self.horizon,
-            // How old it is nobody knows, but not older than the longest lifetime of a token.
-            None => SystemClock.now() < self.lifted,
+            // The former epoch went on after this one had begun, or began later: two servers were
+            // primary at once, or an old state has come back. What was written meanwhile is lost as
+            // well.
+            lost: latest.max(self.epoch.started_at.as_millis()) > covered.as_millis(),
+            ..Self::first(source, epoch)
         }
     }
 }
@@ -200,32 +173,39 @@ impl EpochTracker {
     pub(crate) fn new(shards: u16, doubt_duration: Duration) -> Self {
         Self {
             shards: (0..shards).map(|_| ArcSwapOption::empty()).collect(),
-            doubt_duration: AtomicU64::new(millis(doubt_duration)),
+            doubt_millis: AtomicU64::new(millis(doubt_duration)),
             maintenance_due: Notify::new(),
         }
     }
 
-    /// Tokens may be met for so long after they were issued.
+    /// Tokens may be presented for so long after they were issued.
     pub(crate) fn expect_tokens_for(&self, longest: Duration) {
-        self.doubt_duration.fetch_max(millis(longest), Ordering::Relaxed);
+        self.doubt_millis.fetch_max(millis(longest), Ordering::Relaxed);
     }
 
     /// How long a doubt lasts.
     pub(crate) fn doubt_duration(&self) -> Duration {
-        Duration::from_millis(self.doubt_duration.load(Ordering::Relaxed))
+        Duration::from_millis(self.doubt_millis.load(Ordering::Relaxed))
     }
 
-    /// Which tokens are in doubt, as long as this epoch goes on. Others may have drawn the horizon
-    /// who expect no tokens as long-lasting as this process does.
+    /// Which tokens are in doubt, as long as nothing else is known.
     pub(crate) fn doubt(&self, known: &KnownEpoch) -> Doubt {
-        let doubt = known.doubt();
-        if doubt.horizon == Timestamp::ZERO {
-            return doubt;
+        let Epoch { started_at, doubt, .. } = known.epoch;
+        match known.former {
+            // Redis has not said yet whether it knows of the former epoch.
+            Some(_) if doubt.issued_until() < Some(started_at) => self.doubt_until(started_at),
+            _ => match doubt {
+                Doubt::None => Doubt::None,
+                // Another process may have declared it that expects tokens to last less long.
+                Doubt::Lasting { issued_until, .. } => doubt.joined(self.doubt_until(issued_until)),
+            },
         }
-        Doubt {
-            lifted: doubt.lifted.max(doubt.horizon.saturating_add(self.doubt_duration())),
-            ..doubt
-        }
+    }
+
+    /// The doubt of tokens that were issued until then, for as long as this process accepts them.
+    fn doubt_until(&self, issued_until: Timestamp) -> Doubt {
+        let ends_at = issued_until.saturating_add(self.doubt_duration());
+        Doubt::Lasting { issued_until, ends_at }
     }
 
     /// What is known now: to be called before the question is sent.
@@ -233,22 +213,25 @@ impl EpochTracker {
         self.shards.get(usize::from(shard)).and_then(ArcSwapOption::load_full)
     }
 
-    /// Compares what was read with what was known when the question was sent, and with what is
-    /// known now.
+    /// Compares the value of the key of an epoch with what was known when the question was sent, and
+    /// with what is known now.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::DataLoss`] if all tokens are in doubt.
     pub(crate) fn observe_value(
         &self,
-        via: EpochSource,
+        source: EpochSource,
         shard: u16,
         before: Option<&Arc<KnownEpoch>>,
         value: Option<&[u8]>,
     ) -> Result<Doubt, StoreError> {
-        self.observe(via, shard, before, value.map(read).transpose()?)
+        self.observe(source, shard, before, value.map(parse).transpose()?)
     }
 
-    /// The same, if the epoch was read before.
+    /// The same, if the value was parsed before.
     pub(crate) fn observe(
         &self,
-        via: EpochSource,
+        source: EpochSource,
         shard: u16,
         before: Option<&Arc<KnownEpoch>>,
         epoch: Option<Epoch>,
@@ -265,89 +248,85 @@ impl EpochTracker {
                 "redis knows of fewer revocations than before: an older state was restored",
             ));
         }
-        self.record(via, shard, before, epoch, None)
+        self.record(source, shard, before, epoch, None)
     }
 
-    /// Takes in the epoch that the script has answered with, after it was told what was known.
+    /// Takes in the epoch that the script has replied with, after it was told what was known.
     pub(crate) fn observe_script_reply(
         &self,
         shard: u16,
         before: Option<&Arc<KnownEpoch>>,
         epoch: Epoch,
     ) -> Result<Doubt, StoreError> {
-        self.record(
-            EpochSource::Writes,
-            shard,
-            before,
-            epoch,
-            before.and_then(|before| before.former),
-        )
+        let reported = before.and_then(|before| before.former);
+        self.record(EpochSource::Writes, shard, before, epoch, reported)
     }
 
-    /// Takes in an epoch that was read, or that the script has answered with.
+    /// Takes in an epoch. `reported` is the former epoch of which the script was told.
     ///
-    /// What was known when the question was sent may be long out of date when it is answered, or
-    /// have been nothing at all. So the epoch is always laid beside the one that is known by now:
-    /// another one may take its place only if that one was known when the question was sent, and
-    /// whatever this process knows of either is kept.
+    /// What was known when the question was sent may be out of date when it is answered, or have
+    /// been nothing. So the epoch is always compared with the one that is known by now: it replaces
+    /// that one only if that one was known when the question was sent, and what this process knows
+    /// of either is kept.
     fn record(
         &self,
-        via: EpochSource,
+        source: EpochSource,
         shard: u16,
         before: Option<&Arc<KnownEpoch>>,
         epoch: Epoch,
-        told: Option<FormerEpoch>,
+        reported: Option<FormerEpoch>,
     ) -> Result<Doubt, StoreError> {
         let slot = self.shards.get(usize::from(shard)).ok_or_else(in_doubt)?;
         // Most of the time there is nothing new.
         if let (Some(before), Some(now)) = (before, &*slot.load())
             && Arc::ptr_eq(before, now)
             && before.epoch == epoch
-            && before.has_noted(via, epoch.last_entry)
+            && before.has_noted(source, epoch.last_entry)
             && !before.lost
-            && told.is_none()
+            && reported.is_none()
         {
             return Ok(self.doubt(before));
         }
         let asked_of = before.map(|before| before.epoch);
-        let next = |now: Option<&KnownEpoch>| next(now, via, asked_of, epoch, told);
+        let next = |now: Option<&KnownEpoch>| next(now, source, asked_of, epoch, reported);
         let was = slot.rcu(|now| match (now, next(now.as_deref())) {
-            // Those who have asked since then find it unchanged.
+            // Replies to questions that were sent meanwhile find it unchanged.
             (Some(now), next) if **now == next => Some(Arc::clone(now)),
             (_, next) => Some(Arc::new(next)),
         });
-        let learned = next(was.as_deref());
-        if learned.former.is_some() || learned.lost {
+        let known = next(was.as_deref());
+        if known.former.is_some() || known.lost {
             self.maintenance_due.notify_one();
         }
-        if was.is_some_and(|was| was.epoch.id != learned.epoch.id) {
+        if was.is_some_and(|was| was.epoch.id != known.epoch.id) {
+            let issued_until = self.doubt(&known).issued_until().unwrap_or_default();
             tracing::warn!(
                 shard,
-                horizon = %learned.doubt().horizon,
-                "redis has lost revocations; the standing of tokens issued up to the horizon is \
-                 unknown"
+                %issued_until,
+                "redis has lost revocations; tokens issued until then are in doubt"
             );
         }
-        if learned.lost {
+        if known.lost {
             return Err(data_loss(
                 "redis has lost revocations that this process knew of: a new epoch has to begin",
             ));
         }
-        if learned.epoch.id != epoch.id {
+        if known.epoch.id != epoch.id {
             return Err(data_loss(
                 "the epoch of the shard changed while the question was under way; ask again",
             ));
         }
-        if learned.epoch.is_lifted() && !epoch.is_lifted() {
-            // What stands beside it was read before everything was there again.
-            return Ok(Doubt { horizon: epoch.started_at.max(epoch.horizon), lifted: FOREVER });
+        if known.epoch.doubt_ended_at.is_some() && epoch.doubt_ended_at.is_none() {
+            // The records beside it may have been read before everything was written again.
+            let issued_until = epoch.doubt.issued_until().unwrap_or_default();
+            return Ok(self.doubt_until(issued_until.max(epoch.started_at)));
         }
-        Ok(self.doubt(&learned))
+        Ok(self.doubt(&known))
     }
 
-    /// On a new connection, a change that was known before was not found: whatever the epoch says,
-    /// changes were lost.
-    pub(crate) fn report_missing(&self, shard: u16, known: &KnownEpoch) {
+    /// An entry that was known before was not found over a new connection: changes were lost,
+    /// whatever the epoch says.
+    pub(crate) fn report_missing_entry(&self, shard: u16, known: &KnownEpoch) {
         let Some(slot) = self.shards.get(usize::from(shard)) else { return };
         slot.rcu(|now| match now {
             Some(now) if now.epoch.id == known.epoch.id => {
@@ -359,65 +338,62 @@ impl EpochTracker {
     }
 }
 
-/// What is to be known after an answer, by what is known now and what was known when the question
-/// was sent.
+/// What is known after a reply, by what is known now and what was known when the question was sent.
 fn next(
     now: Option<&KnownEpoch>,
-    via: EpochSource,
+    source: EpochSource,
     before: Option<Epoch>,
     epoch: Epoch,
-    told: Option<FormerEpoch>,
+    reported: Option<FormerEpoch>,
 ) -> KnownEpoch {
-    let Some(now) = now else { return KnownEpoch::first(via, epoch) };
+    let Some(now) = now else { return KnownEpoch::first(source, epoch) };
     if now.epoch.id == epoch.id {
         let mut next = *now;
         // One number for two changes: two servers have gone on from one state.
         next.lost |= epoch.seq == now.epoch.seq && epoch.last_entry != now.epoch.last_entry;
         next.merge(epoch);
-        next.note_entry(via, epoch.last_entry);
-        if told.is_some() && told == now.former {
+        next.note_entry(source, epoch.last_entry);
+        if reported.is_some() && reported == now.former {
             next.former = None;
         }
-        let is_gone =
-            |before: Epoch| before.horizon > epoch.horizon && !epoch.is_lifted_since(&before);
-        if before.is_some_and(|before| before.id == epoch.id && is_gone(before)) {
-            // The horizon had been drawn and is gone again: it has to be drawn anew.
-            next.former = Some(UNKNOWN_EPOCH);
+        if before.is_some_and(|before| before.id == epoch.id && epoch.has_lost_doubt_of(&before)) {
+            // The doubt was declared and is gone again: it has to be declared anew.
+            next.former = Some(UNKNOWABLE_EPOCH);
         }
         return next;
     }
-    // The question may have been sent before the known epoch was last_entries of. Then the later one is
-    // believed.
+    // The question may have been sent before the known epoch was heard of. Then the later of the two
+    // is believed.
     if before.is_some_and(|before| before.id == now.epoch.id)
         || epoch.started_at > now.epoch.started_at
     {
-        return now.replaced_by(via, epoch);
+        return now.replaced_by(source, epoch);
     }
     // The known one stays, but it is not the only one any more.
-    let other = KnownEpoch::first(via, epoch).replaced_by(via, now.epoch);
+    let other = KnownEpoch::first(source, epoch).replaced_by(source, now.epoch);
     let former = match (now.former, other.former) {
-        (Some(known), Some(last_entries)) if known.id == last_entries.id => {
-            Some(FormerEpoch { seq: known.seq.max(last_entries.seq), ..known })
+        (Some(known), Some(heard)) if known.id == heard.id => {
+            Some(FormerEpoch { seq: known.seq.max(heard.seq), ..known })
         }
-        (Some(_), Some(_)) => Some(UNKNOWN_EPOCH),
+        (Some(_), Some(_)) => Some(UNKNOWABLE_EPOCH),
         (former, None) | (None, former) => former,
     };
     KnownEpoch { former, lost: now.lost || other.lost, ..*now }
 }
 
 /// Reads the value of the key of an epoch.
-pub(crate) fn read(value: &[u8]) -> Result<Epoch, StoreError> {
+pub(crate) fn parse(value: &[u8]) -> Result<Epoch, StoreError> {
     Epoch::parse(value).map_err(|_| {
         StoreError::new(
             StoreErrorKind::Protocol,
-            "the epoch of the shard is unreadable: another program, or another version of this one, \
-             uses the prefix",
+            "the epoch of the shard is unreadable: another program, or another version of this \
+             one, uses the prefix",
         )
     })
 }
 
 fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(FAR).min(FAR)
+    u64::try_from(duration.as_millis()).unwrap_or(MAX_INTEGER).min(MAX_INTEGER)
 }
 
 fn data_loss(problem: &'static str) -> StoreError {

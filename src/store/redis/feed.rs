@@ -1,8 +1,9 @@
 //! [`RedisFeed`]: the log of one shard, for a mirror.
 //!
-//! It has a connection of its own, because reading a log blocks it. Questions are asked one after
-//! the other; every one has a deadline. After a failure the connection is thrown away, and the next
-//! one asks anew who the primary is.
+//! It has a connection of its own, because `XREAD` blocks it. Every command has a deadline. After a
+//! failure the mirror connects again, to the server that is the primary then.
+
+mod parse;
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,88 +14,100 @@ use fred::types::Value;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::StoreInner;
+use self::parse::{parse_entries, parse_id, parse_score};
+use super::command::task_failed;
 use super::connection::{Connection, unexpected_reply, unreachable};
+use super::core::StoreCore;
 use super::epoch::EpochSource;
-use super::log_check::compare;
+use super::log_check::check_log;
 use super::random;
+use super::reply::{read_is_primary, read_time};
 use super::schema::{self, IndexClass, IndexMember, MirrorId, MirrorLease, ShardKeys};
+use super::store::RedisStore;
 use crate::clock::Timestamp;
 use crate::revocation::Fingerprint;
 use crate::store::feed::{Fact, Feed, Heartbeat, Lift, LogEntry, LogId, Progress, SnapshotPage};
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::{Doubt, StoreError, StoreErrorKind};
 
-/// How long an answer may take; a command that waits has as much on top.
+/// How long a reply may take; for a command that waits, in addition to its wait.
 const LIMIT: Duration = Duration::from_millis(500);
-/// fred's own, below which nothing of ours may fall.
+/// The timeout of fred itself; larger than every deadline here.
 const COMMAND_LIMIT: Duration = Duration::from_secs(5);
 /// How often the sentinels are asked whether the primary is another.
-const FIND_EVERY: Duration = Duration::from_secs(1);
-/// How exactly it is known when a mirror was last heard of: a place in the index that does not
-/// change costs Redis nothing.
+const SENTINEL_INTERVAL: Duration = Duration::from_secs(1);
+/// How exactly the index says when a mirror was last heard of. A score that does not change costs
+/// Redis nothing.
 const HOUR: u64 = 60 * 60 * 1000;
-/// How long the index remembers a mirror that was not heard of any more, in milliseconds. The
-/// leases are what counts.
+/// How long the index keeps a mirror that is not heard of any more, in milliseconds. The leases
+/// decide who is waited for.
 const REMEMBERED: u64 = 24 * HOUR;
-/// Members of a page of the snapshot, about: a millisecond of the time of Redis.
+/// About how many members a page of the snapshot holds: a millisecond of work for Redis.
 const PAGE: &str = "2000";
-/// Entries that are read at once.
+/// How many entries of the log are read at once.
 const ENTRIES: &str = "1000";
 
 /// The log of one shard of a [`RedisStore`](super::RedisStore), made by
 /// [`Mirror::builder`](crate::Mirror::builder).
 pub struct RedisFeed {
-    store: Arc<StoreInner>,
+    core: Arc<StoreCore>,
     shard: u16,
     id: MirrorId,
     connection: Option<Arc<Connection>>,
-    /// What Redis last took the time to be.
+    /// The latest time by the clock of Redis.
     time: Option<Timestamp>,
-    /// The hour of which the index has been told on this connection.
+    /// The hour that the index was given on this connection.
     listed: Option<u64>,
-    /// The next page of a snapshot, asked for while the last one is being read.
+    /// The next page of a snapshot, requested while the last one is being read.
     ahead: Option<(u64, JoinHandle<Result<Value, StoreError>>)>,
-    /// Who the sentinels say is the primary.
-    find: Option<JoinHandle<Result<bool, StoreError>>>,
-    find_at: Instant,
+    /// Whether the sentinels still name this server.
+    sentinel_check: Option<JoinHandle<Result<bool, StoreError>>>,
+    next_sentinel_check: Instant,
+}
+
+impl RedisStore {
+    /// The logs of all shards, for a mirror.
+    pub(crate) fn feeds(&self) -> Vec<RedisFeed> {
+        let feed = |shard| RedisFeed::new(Arc::clone(&self.core), shard);
+        (0..self.core.keys.shards()).map(feed).collect()
+    }
 }
 
 impl RedisFeed {
-    pub(super) fn new(store: Arc<StoreInner>, shard: u16) -> Self {
+    fn new(core: Arc<StoreCore>, shard: u16) -> Self {
         Self {
-            store,
+            core,
             shard,
             id: MirrorId(random::bits()),
             connection: None,
             time: None,
             listed: None,
             ahead: None,
-            find: None,
-            find_at: Instant::now(),
+            sentinel_check: None,
+            next_sentinel_check: Instant::now(),
         }
     }
 
     fn names(&self) -> &ShardKeys {
-        self.store.keys.shard(self.shard)
+        self.core.keys.shard(self.shard)
     }
 
     fn connection(&self) -> Result<&Arc<Connection>, StoreError> {
         self.connection
             .as_ref()
-            .filter(|connection| !connection.has_ended())
+            .filter(|connection| !connection.is_closed())
             .ok_or_else(|| unreachable("not connected to redis"))
     }
 
     async fn ask(&self, command: &'static str, arguments: Vec<Bytes>) -> Result<Value, StoreError> {
-        self.connection()?.ask(command, arguments, LIMIT).await
+        self.connection()?.command(command, arguments, LIMIT).await
     }
 
-    /// An old primary may go on thinking that it is one; the sentinels know better.
-    async fn ask_who_is_primary(&mut self) -> Result<(), StoreError> {
-        if !self.store.topology.has_sentinels() {
+    /// A server that was replaced may still take itself for a primary. The sentinels know.
+    async fn check_sentinels(&mut self) -> Result<(), StoreError> {
+        if !self.core.topology.has_sentinels() {
             return Ok(());
         }
-        match self.find.take_if(|find| find.is_finished()) {
+        match self.sentinel_check.take_if(|check| check.is_finished()) {
             Some(found) => {
                 // If no sentinel answers, there is no reason to believe that anything has changed.
                 if let Ok(Ok(false)) = found.await {
@@ -104,21 +117,21 @@ impl RedisFeed {
                     ));
                 }
             }
-            None if self.find.is_none() && self.find_at <= Instant::now() => {
+            None if self.sentinel_check.is_none() && self.next_sentinel_check <= Instant::now() => {
                 let (topology, connection, slot) =
-                    (Arc::clone(&self.store.topology), Arc::clone(self.connection()?), self.slot());
-                self.find = Some(tokio::spawn(async move {
-                    topology.find(slot).await.map(|found| found == connection.server)
+                    (Arc::clone(&self.core.topology), Arc::clone(self.connection()?), self.slot());
+                self.sentinel_check = Some(tokio::spawn(async move {
+                    topology.primary(slot).await.map(|found| found == connection.server)
                 }));
-                self.find_at = Instant::now() + FIND_EVERY;
+                self.next_sentinel_check = Instant::now() + SENTINEL_INTERVAL;
             }
             None => {}
         }
         Ok(())
     }
 
-    /// Takes a lease, and a place in the index, for a mirror that is in an epoch. Says whether the
-    /// place is a new one.
+    /// Renews the lease of a mirror that follows an epoch, and its entry in the index. Says whether
+    /// the entry is new.
     async fn renew(&self, progress: &Progress) -> Result<bool, StoreError> {
         if progress.epoch == 0 {
             return Ok(false);
@@ -145,7 +158,7 @@ impl RedisFeed {
         }
     }
 
-    /// Forgets mirrors that were not heard of for long, and puts off the expiry of the index.
+    /// Removes mirrors that were not heard of for long, and puts off the expiry of the index.
     async fn tend_index(&self, hour: u64) -> Result<(), StoreError> {
         let index = &self.names().mirrors;
         let past = hour.saturating_sub(REMEMBERED).to_string();
@@ -160,7 +173,7 @@ impl RedisFeed {
         fred::util::redis_keyslot(&self.names().epoch)
     }
 
-    /// What stands in the records, `None` where nothing does.
+    /// The facts of the records, `None` where there is none.
     async fn records(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<Fact>>, StoreError> {
         if fingerprints.is_empty() {
             return Ok(Vec::new());
@@ -189,34 +202,34 @@ impl RedisFeed {
 impl Feed for RedisFeed {
     async fn connect(&mut self) -> Result<(), StoreError> {
         self.drop_connection();
-        let server = self.store.topology.find(self.slot()).await?;
+        let server = self.core.topology.primary(self.slot()).await?;
         self.connection =
-            Some(Arc::new(self.store.topology.open(server.clone(), COMMAND_LIMIT).await?));
-        // One that hung while it was connected to may have been replaced meanwhile, and does not
+            Some(Arc::new(self.core.topology.connect(server.clone(), COMMAND_LIMIT).await?));
+        // A server that hung while it was connected to may have been replaced meanwhile, and not
         // know it yet.
-        if self.store.topology.find(self.slot()).await? != server {
+        if self.core.topology.primary(self.slot()).await? != server {
             return Err(StoreError::new(
                 StoreErrorKind::NotPrimary,
                 "the server was replaced as the primary while it was connected to",
             ));
         }
-        compare(
+        check_log(
             self.connection()?,
-            &self.store.keys,
-            &self.store.tracker,
+            &self.core.keys,
+            &self.core.tracker,
             self.shard..self.shard + 1,
         )
         .await?;
-        self.find_at = Instant::now() + FIND_EVERY;
+        self.next_sentinel_check = Instant::now() + SENTINEL_INTERVAL;
         Ok(())
     }
 
     async fn heartbeat(&mut self, progress: Progress) -> Result<Heartbeat, StoreError> {
-        self.ask_who_is_primary().await?;
-        let known = self.store.tracker.known(self.shard);
+        self.check_sentinels().await?;
+        let known = self.core.tracker.known(self.shard);
         let epoch = vec![self.names().epoch.clone()];
-        // All in one trip, in this order. The lease comes first: whatever is not in the epoch yet
-        // finds it. The role is asked for last: whoever was the primary afterwards was it before.
+        // One round trip, in this order. The lease comes first: a write that is not in the epoch yet
+        // finds it. The role comes last: a server that is still the primary was it before.
         let (lease, epoch, time, role) = tokio::join!(
             biased;
             self.renew(&progress),
@@ -225,13 +238,13 @@ impl Feed for RedisFeed {
             self.ask("ROLE", Vec::new()),
         );
         let (epoch, time, role) = (epoch?, time?, role?);
-        if first_word(&role).as_deref() != Some("master") {
+        if !read_is_primary(&role)? {
             return Err(StoreError::new(
                 StoreErrorKind::NotPrimary,
                 "the server is not a primary, but a replica",
             ));
         }
-        let doubt = self.store.tracker.observe_value(
+        let doubt = self.core.tracker.observe_value(
             EpochSource::Feed,
             self.shard,
             known.as_ref(),
@@ -239,17 +252,14 @@ impl Feed for RedisFeed {
         )?;
         let epoch = epoch.as_bytes().and_then(|value| schema::Epoch::parse(value).ok());
         let epoch = epoch.ok_or_else(|| unexpected_reply("redis"))?;
-        let time = parse_time(&time).ok_or_else(|| unexpected_reply("redis"))?;
-        let uncounted = self.heed_lease(lease, progress.epoch).await?;
+        let time = read_time(&time)?;
+        let uncounted = self.check_lease(lease, progress.epoch).await?;
         self.time = Some(time);
-        Ok(Heartbeat {
-            epoch: epoch.id,
-            seq: epoch.seq,
-            time,
-            horizon: doubt.horizon,
-            lifted: doubt.lifted,
-            uncounted,
-        })
+        let (horizon, lifted) = match doubt {
+            Doubt::None => (Timestamp::ZERO, Timestamp::ZERO),
+            Doubt::Lasting { issued_until, ends_at } => (issued_until, ends_at),
+        };
+        Ok(Heartbeat { epoch: epoch.id, seq: epoch.seq, time, horizon, lifted, uncounted })
     }
 
     async fn tail(&mut self) -> Result<LogId, StoreError> {
@@ -274,7 +284,7 @@ impl Feed for RedisFeed {
     async fn snapshot(&mut self, cursor: Option<u64>) -> Result<SnapshotPage, StoreError> {
         let cursor = cursor.unwrap_or(0);
         let reply = match self.ahead.take() {
-            Some((at, reply)) if at == cursor => reply.await.map_err(super::ask::broken)??,
+            Some((at, reply)) if at == cursor => reply.await.map_err(task_failed)??,
             _ => scan(self.connection()?, self.names(), cursor).await?,
         };
         let Value::Array(reply) = reply else { return Err(unexpected_reply("redis")) };
@@ -292,7 +302,7 @@ impl Feed for RedisFeed {
         };
         if let Some(next) = next {
             let (connection, keys, shard) =
-                (Arc::clone(self.connection()?), Arc::clone(&self.store.keys), self.shard);
+                (Arc::clone(self.connection()?), Arc::clone(&self.core.keys), self.shard);
             self.ahead = Some((
                 next,
                 tokio::spawn(async move { scan(&connection, keys.shard(shard), next).await }),
@@ -337,31 +347,31 @@ impl Feed for RedisFeed {
     async fn read(&mut self, after: LogId, wait: Duration) -> Result<Vec<LogEntry>, StoreError> {
         let mut arguments =
             vec![Bytes::from_static(b"COUNT"), Bytes::from_static(ENTRIES.as_bytes())];
-        // Zero would be for ever.
+        // `BLOCK 0` would wait without end.
         if wait >= Duration::from_millis(1) {
             arguments.extend([Bytes::from_static(b"BLOCK"), wait.as_millis().to_string().into()]);
         }
         let id = format!("{}-{}", after.ms, after.n);
         arguments.extend([Bytes::from_static(b"STREAMS"), self.names().log.clone(), id.into()]);
-        let reply = self.connection()?.ask("XREAD", arguments, wait + LIMIT).await?;
+        let reply = self.connection()?.command("XREAD", arguments, wait + LIMIT).await?;
         parse_entries(&reply).ok_or_else(|| unexpected_reply("redis"))
     }
 
     async fn restore(&mut self, facts: &[(Fingerprint, Fact)]) -> Result<(), StoreError> {
-        self.store.restore(self.shard, facts).await
+        self.core.replay(self.shard, facts).await
     }
 
     async fn lift(&mut self, lift: Lift) -> Result<bool, StoreError> {
-        self.store.lift(self.shard, lift).await
+        self.core.end_doubt(self.shard, lift).await
     }
 
     fn owns(&self, fingerprint: &Fingerprint) -> bool {
-        self.store.keys.shard_of(fingerprint) == self.shard
+        self.core.keys.shard_of(fingerprint) == self.shard
     }
 
     async fn leave(&mut self) {
         let (lease, index) = (self.names().lease(self.id), self.names().mirrors.clone());
-        // If it cannot be said, the lease ends by itself.
+        // If this fails, the lease ends by itself.
         let _ = tokio::join!(
             self.ask("DEL", vec![lease]),
             self.ask("ZREM", vec![index, self.id.print()])
@@ -371,8 +381,8 @@ impl Feed for RedisFeed {
 }
 
 impl RedisFeed {
-    /// What came of the lease: why there is none, if Redis is there but does not let us write.
-    async fn heed_lease(
+    /// Judges the renewal of the lease: the error, if Redis can be used but refuses writes.
+    async fn check_lease(
         &mut self,
         lease: Result<bool, StoreError>,
         epoch: u64,
@@ -403,11 +413,11 @@ impl RedisFeed {
         if let Some((_, ahead)) = self.ahead.take() {
             ahead.abort();
         }
-        if let Some(find) = self.find.take() {
-            find.abort();
+        if let Some(check) = self.sentinel_check.take() {
+            check.abort();
         }
         if let Some(connection) = self.connection.take() {
-            connection.end();
+            connection.close();
         }
     }
 }
@@ -430,80 +440,7 @@ async fn scan(
         Bytes::from_static(b"COUNT"),
         Bytes::from_static(PAGE.as_bytes()),
     ];
-    connection.ask("ZSCAN", arguments, LIMIT).await
-}
-
-// === Replies ===
-
-fn first_word(reply: &Value) -> Option<String> {
-    let Value::Array(parts) = reply else { return None };
-    parts.first().and_then(Value::as_string)
-}
-
-/// The reply to `TIME`: seconds and microseconds.
-pub(super) fn parse_time(reply: &Value) -> Option<Timestamp> {
-    let Value::Array(parts) = reply else { return None };
-    let [secs, micros] = parts.as_slice() else { return None };
-    let (secs, micros): (u64, u64) = (secs.as_str()?.parse().ok()?, micros.as_str()?.parse().ok()?);
-    Some(Timestamp::from_millis(secs.checked_mul(1000)? + micros / 1000))
-}
-
-/// Scores are whole milliseconds below 2⁵³, which Redis prints as such or, when large, with an
-/// exponent.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
-fn parse_score(score: &Value) -> Option<Timestamp> {
-    let text = score.as_str()?;
-    let millis = match text.parse() {
-        Ok(millis) => millis,
-        Err(_) => text.parse::<f64>().ok().filter(|n| (0.0..=9.1e15).contains(n))?.ceil() as u64,
-    };
-    Some(Timestamp::from_millis(millis))
-}
-
-fn parse_id(value: &Value) -> Option<LogId> {
-    let text = value.as_str()?;
-    let (ms, n) = text.split_once('-')?;
-    Some(LogId { ms: ms.parse().ok()?, n: n.parse().ok()? })
-}
-
-/// The reply to `XREAD` of one stream.
-fn parse_entries(reply: &Value) -> Option<Vec<LogEntry>> {
-    if reply.is_null() {
-        return Some(Vec::new());
-    }
-    let Value::Array(streams) = reply else { return None };
-    let [Value::Array(stream)] = streams.as_slice() else { return None };
-    let [_, Value::Array(entries)] = stream.as_slice() else { return None };
-    entries.iter().map(parse_entry).collect()
-}
-
-fn parse_entry(entry: &Value) -> Option<LogEntry> {
-    let Value::Array(entry) = entry else { return None };
-    let [id, Value::Array(fields)] = entry.as_slice() else { return None };
-    let field = |wanted: &[u8]| {
-        fields.chunks_exact(2).find_map(|pair| match pair {
-            [name, value] if name.as_bytes() == Some(wanted) => value.as_bytes(),
-            _ => None,
-        })
-    };
-    let text = |wanted: &[u8]| field(wanted).and_then(|value| std::str::from_utf8(value).ok());
-    let mut numbers =
-        text(b"n")?.split(' ').map(|word| word.parse().map(Timestamp::from_millis).ok());
-    let mut next = || numbers.next().flatten();
-    let fact = Fact {
-        all: next()?,
-        cutoff: next()?,
-        cutoff_set: next()?,
-        reinstated: next()?,
-        until: next()?,
-    };
-    Some(LogEntry {
-        id: parse_id(id)?,
-        epoch: u64::from_str_radix(text(b"e")?, 16).ok()?,
-        seq: text(b"s")?.parse().ok()?,
-        fingerprint: Fingerprint::from_bytes(<[u8; 16]>::try_from(field(b"f")?).ok()?),
-        fact,
-    })
+    connection.command("ZSCAN", arguments, LIMIT).await
 }
 
 impl fmt::Debug for RedisFeed {

@@ -1,28 +1,28 @@
-//! Which mirrors there are, and how far they have come.
+//! Which mirrors there are, and which change each has applied.
 //!
-//! A mirror renews its lease with every heartbeat, *before* the state is read by which it proves
-//! that it is fresh, and for longer than it is fresh by that proof. So after a write is confirmed,
-//! every mirror that might answer from memory without it has a lease; one whose lease is over has
-//! to read the state again first, and the write is in that.
+//! A mirror renews its lease with every heartbeat: *before* it reads the state that proves it fresh,
+//! and for longer than this proof lasts. So after a write was confirmed, every mirror that might
+//! answer from memory without it has a lease. A mirror whose lease has ended must read the state
+//! again first, and then it has the write.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use fred::types::Value;
 
-use super::StoreInner;
-use super::ask::StoreCommand;
+use super::command::StoreCommand;
 use super::connection::unexpected_reply;
-use super::feed::parse_time;
+use super::core::StoreCore;
+use super::reply::read_time;
 use super::schema::{Epoch, MirrorId, MirrorLease};
 use crate::store::{Fence, Follower, StoreError, StoreErrorKind};
 
-/// How long after the beginning of an epoch mirrors that followed another one may be unknown: the
-/// default lease.
-const UNSURE: Duration = Duration::from_secs(2);
+/// How long after an epoch began a mirror of the former one may be without a lease: the default
+/// duration of a lease.
+const SETTLING: Duration = Duration::from_secs(2);
 
-impl StoreInner {
-    pub(super) async fn followers(&self, fence: Fence) -> Result<Vec<Follower>, StoreError> {
+impl StoreCore {
+    pub(crate) async fn followers(&self, fence: Fence) -> Result<Vec<Follower>, StoreError> {
         if fence.shard >= self.keys.shards() {
             return Err(StoreError::new(
                 StoreErrorKind::InvalidInput,
@@ -57,9 +57,9 @@ impl StoreInner {
                  repeated",
             ));
         };
-        let time = parse_time(&time).ok_or_else(|| unexpected_reply("redis"))?;
-        if time < epoch.started_at.saturating_add(UNSURE) {
-            // With the data of a former epoch, their leases may be gone.
+        let time = read_time(&time)?;
+        if time < epoch.started_at.saturating_add(SETTLING) {
+            // Their leases may have been lost with the data.
             return Err(StoreError::new(
                 StoreErrorKind::Stale,
                 "the epoch of the shard has just begun, and mirrors that are there may not have \
@@ -68,7 +68,7 @@ impl StoreInner {
         }
         let follower = |lease: &Value| {
             let lease = MirrorLease::parse(lease.as_bytes()?).ok();
-            // One that another version wrote has not said that it is anywhere.
+            // The lease of another version does not say how far the mirror is.
             let has_applied = lease
                 .as_ref()
                 .is_some_and(|lease| lease.epoch == epoch.id && lease.seq >= fence.seq);
@@ -83,6 +83,6 @@ impl StoreInner {
         command: &'static str,
         arguments: Vec<Bytes>,
     ) -> Result<Value, StoreError> {
-        Ok(self.send(fence.shard, StoreCommand::Plain(command), arguments).await?.0)
+        self.send(fence.shard, StoreCommand::Plain(command), arguments).await
     }
 }

@@ -1,10 +1,18 @@
-//! [`Health`]: whether Redis can be used right now, put together from what each connection says of itself.
+//! [`Health`]: whether Redis can be used right now, by what each supervised connection reports.
 
 use std::fmt;
 use std::ops::Range;
 
-use super::supervised::Purpose;
 use crate::store::StoreError;
+
+/// What a supervised connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The checks of requests.
+    Checks,
+    /// Writes, look-ups and everything else that may take longer.
+    Writes,
+}
 
 /// Whether Redis can be used right now; see
 /// [`RedisStore::watch_health`](super::RedisStore::watch_health).
@@ -16,41 +24,41 @@ use crate::store::StoreError;
 pub struct Health {
     checks: Vec<(Range<u16>, StoreError)>,
     writes: Vec<(Range<u16>, StoreError)>,
-    /// The links that have not been up yet, nor failed.
+    /// The connections that have not been up yet, nor failed.
     pending: Vec<(Purpose, Range<u16>)>,
     /// Whether the shards are at several servers, so that some may be out of reach and others not.
     is_divided: bool,
 }
 
 impl Health {
-    pub(crate) fn starting(links: &[Range<u16>]) -> Self {
-        let pending = links
+    pub(crate) fn starting(connections: &[Range<u16>]) -> Self {
+        let pending = connections
             .iter()
             .flat_map(|shards| {
                 [(Purpose::Checks, shards.clone()), (Purpose::Writes, shards.clone())]
             })
             .collect();
-        Self { checks: Vec::new(), writes: Vec::new(), pending, is_divided: links.len() > 1 }
+        Self { checks: Vec::new(), writes: Vec::new(), pending, is_divided: connections.len() > 1 }
     }
 
     /// A connection is up, or down for this reason.
-    pub(super) fn note(
+    pub(crate) fn record(
         &mut self,
         purpose: Purpose,
         shards: &Range<u16>,
         error: Option<&StoreError>,
     ) {
-        let links = match purpose {
+        let connections = match purpose {
             Purpose::Checks => &mut self.checks,
             Purpose::Writes => &mut self.writes,
         };
-        links.retain(|(known, _)| known != shards);
-        links.extend(error.map(|error| (shards.clone(), error.clone())));
+        connections.retain(|(known, _)| known != shards);
+        connections.extend(error.map(|error| (shards.clone(), error.clone())));
         self.pending.retain(|(known, theirs)| (*known, theirs) != (purpose, shards));
     }
 
-    /// A connection for checks will come up or not, and until then nothing is well.
-    pub(super) fn expect(&mut self, shards: Range<u16>) {
+    /// A connection for checks has been started: until it is up, not everything can be used.
+    pub(crate) fn expect(&mut self, shards: Range<u16>) {
         self.pending.push((Purpose::Checks, shards));
     }
 
@@ -73,7 +81,8 @@ impl Health {
         self.pending.iter().any(|(pending, _)| *pending == purpose)
     }
 
-    /// Why not, if not everything is well.
+    /// The first reason why something cannot be used; none if everything can, or if no connection
+    /// has failed yet.
     pub fn error(&self) -> Option<&StoreError> {
         self.checks.iter().chain(&self.writes).map(|(_, error)| error).next()
     }
@@ -87,15 +96,15 @@ impl Health {
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut before = "";
-        for (what, links) in [
+        for (what, connections) in [
             ("tokens cannot be checked", &self.checks),
             ("revocations cannot be written", &self.writes),
         ] {
-            let Some((_, error)) = links.first() else { continue };
+            let Some((_, error)) = connections.first() else { continue };
             write!(f, "{before}{what}")?;
             if self.is_divided {
                 let mut shards: Vec<_> =
-                    links.iter().flat_map(|(shards, _)| shards.clone()).collect();
+                    connections.iter().flat_map(|(shards, _)| shards.clone()).collect();
                 shards.sort_unstable();
                 let shards: Vec<_> = shards.iter().map(u16::to_string).collect();
                 write!(f, " (shards {})", shards.join(", "))?;
@@ -123,16 +132,16 @@ mod tests {
         assert_eq!(health.to_string(), "not connected to redis yet");
         assert!(!health.checks() && !health.writes());
 
-        health.note(Purpose::Checks, &(0..4), None);
+        health.record(Purpose::Checks, &(0..4), None);
         assert!(health.checks() && !health.writes() && !health.is_up());
-        health.note(Purpose::Writes, &(0..4), None);
+        health.record(Purpose::Writes, &(0..4), None);
         assert_eq!(health.to_string(), "redis can be used");
         assert!(health.checks() && health.writes() && health.is_up());
 
-        health.note(Purpose::Writes, &(0..4), Some(&error("redis: refused")));
+        health.record(Purpose::Writes, &(0..4), Some(&error("redis: refused")));
         assert_eq!(health.to_string(), "revocations cannot be written: redis: refused");
         assert!(health.checks() && !health.writes());
-        health.note(Purpose::Checks, &(0..4), Some(&error("redis: closed")));
+        health.record(Purpose::Checks, &(0..4), Some(&error("redis: closed")));
         assert_eq!(
             health.to_string(),
             "tokens cannot be checked: redis: closed; revocations cannot be written: redis: refused"
@@ -140,11 +149,11 @@ mod tests {
     }
 
     #[test]
-    fn health_names_the_shards_where_some_may_be_well() {
+    fn health_names_the_shards_if_others_may_be_usable() {
         let error = StoreError::new(StoreErrorKind::Unreachable, "redis: closed");
         let mut health = Health::starting(&[0..1, 1..2, 2..3]);
-        health.note(Purpose::Checks, &(2..3), Some(&error));
-        health.note(Purpose::Checks, &(0..1), Some(&error));
+        health.record(Purpose::Checks, &(2..3), Some(&error));
+        health.record(Purpose::Checks, &(0..1), Some(&error));
         assert_eq!(health.to_string(), "tokens cannot be checked (shards 0, 2): redis: closed");
     }
 }

@@ -1,4 +1,4 @@
-//! Journals: entries in the order of time, one stream per target, bounded and with an end.
+//! Journals: one bounded stream of entries per target, which expires.
 //!
 //! | key | type | holds |
 //! | --- | --- | --- |
@@ -10,15 +10,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use fred::types::Value;
 
-use super::RedisStore;
-use super::ask::StoreCommand;
+use super::command::StoreCommand;
 use super::connection::unexpected_reply;
-use super::schema::FAR;
+use super::schema::MAX_INTEGER;
 use super::script::LuaScript;
+use super::store::RedisStore;
 use crate::revocation::Target;
 use crate::store::StoreError;
 
-/// No replica is waited for: a journal is no promise.
+/// Waits for no replica: entries of a journal may be lost.
 pub(super) const APPEND: LuaScript = LuaScript {
     source: include_str!("journal.lua"),
     sha: "57399995677d8eea5042df483ab161e71ce208ac",
@@ -35,7 +35,8 @@ impl RedisStore {
         retention: Duration,
     ) -> Result<(), StoreError> {
         let (shard, key) = self.journal(target);
-        let retention = u64::try_from(retention.as_millis()).unwrap_or(FAR).clamp(1, FAR);
+        let retention =
+            u64::try_from(retention.as_millis()).unwrap_or(MAX_INTEGER).clamp(1, MAX_INTEGER);
         let arguments = vec![
             "1".into(),
             key,
@@ -43,7 +44,7 @@ impl RedisStore {
             most.to_string().into(),
             Bytes::from(retention.to_string()),
         ];
-        self.inner.send(shard, StoreCommand::Script(&APPEND), arguments).await.map(drop)
+        self.core.send(shard, StoreCommand::Script(&APPEND), arguments).await.map(drop)
     }
 
     /// The latest entries of the journal of `target`, the latest first.
@@ -55,8 +56,8 @@ impl RedisStore {
         let (shard, key) = self.journal(target);
         let [end, start, count] = [&b"+"[..], b"-", b"COUNT"].map(Bytes::from_static);
         let arguments = vec![key, end, start, count, most.to_string().into()];
-        let (Value::Array(entries), _) =
-            self.inner.send(shard, StoreCommand::Plain("XREVRANGE"), arguments).await?
+        let Value::Array(entries) =
+            self.core.send(shard, StoreCommand::Plain("XREVRANGE"), arguments).await?
         else {
             return Err(unexpected_reply("redis"));
         };
@@ -73,7 +74,7 @@ impl RedisStore {
 
     fn journal(&self, target: &Target) -> (u16, Bytes) {
         let fingerprint = target.fingerprint();
-        let keys = &self.inner.keys;
+        let keys = &self.core.keys;
         let shard = keys.shard_of(&fingerprint);
         (shard, keys.shard(shard).journal(&fingerprint))
     }

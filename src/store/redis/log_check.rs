@@ -1,10 +1,10 @@
-//! Whether a server still has what was known: asked on each new connection, before anything is
-//! learned over it.
+//! Whether a server still has the changes that were known, by its log. Asked on each new connection,
+//! before an epoch is read over it.
 //!
-//! An epoch tells how many changes were written in it. A server that has lost some may have been
-//! given as many others since, and then tells nothing. So the latest known changes are looked for
-//! in its log: the latest of each connection, because two of them may have led to two servers that
-//! both took themselves for the primary.
+//! The epoch tells how many changes were written. A server that has lost some may have been given as
+//! many others since; then the number is the same. So the last known entries are looked for in its
+//! log: that of each connection, because two connections may have led to two servers that were both
+//! primary.
 
 use std::ops::Range;
 
@@ -15,9 +15,9 @@ use super::epoch::{EpochTracker, KnownEpoch};
 use super::schema::{EntryId, RedisKeys};
 use crate::store::StoreError;
 
-/// Looks in the logs of these shards for what is known of them, and takes note of what is missing.
-/// If nothing is known, it asks all the same, so that a missing right shows at the start.
-pub(super) async fn compare(
+/// Looks in the logs of these shards for the last known entries, and reports those that are missing.
+/// If none is known, it asks for the first entry, so that a missing right shows at the start.
+pub(crate) async fn check_log(
     connection: &Connection,
     keys: &RedisKeys,
     tracker: &EpochTracker,
@@ -33,14 +33,14 @@ pub(super) async fn compare(
             if is_missing(connection, keys, shard, entry).await?
                 && let Some(known) = &known
             {
-                tracker.report_missing(shard, known);
+                tracker.report_missing_entry(shard, known);
             }
         }
     }
     Ok(())
 }
 
-/// Whether a change is not in the log any more, although what was written before it is.
+/// Whether an entry is not in the log, although earlier ones are.
 async fn is_missing(
     connection: &Connection,
     keys: &RedisKeys,
@@ -50,7 +50,7 @@ async fn is_missing(
     if first_entry(connection, keys, shard, entry).await? == Some(entry) {
         return Ok(false);
     }
-    // If the log begins later, or is empty, it was trimmed, maybe only just; that proves nothing.
+    // If the log begins later, or is empty, it was trimmed. That proves nothing.
     let first = first_entry(connection, keys, shard, EntryId::default()).await?;
     Ok(first.is_some_and(|first| first < entry))
 }
@@ -65,7 +65,8 @@ async fn first_entry(
     let key = Value::Bytes(keys.shard(shard).log.clone());
     let arguments: Vec<Value> =
         vec![key, from.to_string().into(), "+".into(), "COUNT".into(), 1.into()];
-    let Value::Array(entries) = connection.ask("XRANGE", arguments, CONNECT_TIMEOUT).await? else {
+    let Value::Array(entries) = connection.command("XRANGE", arguments, CONNECT_TIMEOUT).await?
+    else {
         return Err(unexpected_reply("redis"));
     };
     match entries.as_slice() {

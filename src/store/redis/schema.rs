@@ -28,13 +28,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::revocation::{Fingerprint, Note, Record, Target, TargetKind};
+use crate::store::Doubt;
 
 /// The version of everything in this file and in the script. Another one is refused when the store
 /// is opened.
 pub(crate) const LAYOUT: u32 = 1;
 
-/// Largest time in milliseconds: all the integers below it are exact in the numbers of Lua.
-pub(crate) const FAR: u64 = (1 << 53) - 1;
+/// The largest integer that scripts are given: up to it, integers are exact in the numbers of Lua. It
+/// is also the latest time, in milliseconds.
+pub(crate) const MAX_INTEGER: u64 = (1 << 53) - 1;
 
 /// Most shards: each costs a place in every start-up check, and a cluster has no use for more.
 pub(crate) const MAX_SHARDS: u16 = 1024;
@@ -151,21 +153,23 @@ pub(crate) fn is_prefix(prefix: &str) -> bool {
         && prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte))
 }
 
-// === The epoch of a shard ===
+// === Epochs ===
 
-/// The time between two losses of data. Its key is read together with every record, so a loss
-/// cannot be missed.
+/// The time between two losses of data, see the module `epoch`.
+///
+/// Its value is `1 <id> <started_at> <doubted until> <doubt ends or ended at> <seq> <last entry>`,
+/// with times in milliseconds. Without a doubt the first of its two times is 0, and the second one
+/// is 0 as well, unless a doubt has ended in this epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Epoch {
     /// Random; never zero.
     pub(crate) id: u64,
     /// When it began, by the clock of Redis.
     pub(crate) started_at: Timestamp,
-    /// Revocations of tokens that were issued until then may have been lost; zero if none were.
-    pub(crate) horizon: Timestamp,
-    /// When the last token from before the horizon is over; without a horizon, when it was lifted,
-    /// or zero.
-    pub(crate) lifted: Timestamp,
+    /// Which tokens may have been revoked before it began, without their records being there.
+    pub(crate) doubt: Doubt,
+    /// When the doubt of this epoch was ended, because everything had been written again.
+    pub(crate) doubt_ended_at: Option<Timestamp>,
     /// How many changes were written.
     pub(crate) seq: u64,
     /// The entry of the latest change in the log. After a fail-over, it shows whether the change is
@@ -191,24 +195,25 @@ impl fmt::Display for EntryId {
 }
 
 impl Epoch {
-    /// Whether the horizon was lifted after this process read of `before`, which is the same epoch.
-    pub(crate) fn is_lifted_since(&self, before: &Self) -> bool {
-        self.seq > before.seq && self.is_lifted()
-    }
-
-    /// Whether there was a horizon, and everything has been written again.
-    pub(crate) fn is_lifted(&self) -> bool {
-        self.horizon == Timestamp::ZERO && self.lifted > Timestamp::ZERO
+    /// Whether `before`, a state of the same epoch, had a doubt that is neither in this state nor was
+    /// ended since.
+    pub(crate) fn has_lost_doubt_of(&self, before: &Self) -> bool {
+        let has_ended = self.seq > before.seq && self.doubt_ended_at.is_some();
+        self.doubt.issued_until() < before.doubt.issued_until() && !has_ended
     }
 
     #[cfg(test)]
     pub(crate) fn print(&self) -> String {
+        let [until, end] = match (self.doubt, self.doubt_ended_at) {
+            (Doubt::None, ended_at) => [Timestamp::ZERO, ended_at.unwrap_or_default()],
+            (Doubt::Lasting { issued_until, ends_at }, _) => [issued_until, ends_at],
+        };
         format!(
             "{LAYOUT} {:016x} {} {} {} {} {}",
             self.id,
             self.started_at.as_millis(),
-            self.horizon.as_millis(),
-            self.lifted.as_millis(),
+            until.as_millis(),
+            end.as_millis(),
             self.seq,
             self.last_entry
         )
@@ -223,15 +228,20 @@ impl Epoch {
         {
             return Err(Unreadable);
         }
-        let epoch = Self {
-            id: u64::from_str_radix(id, 16).map_err(|_| Unreadable)?,
-            started_at: words.time()?,
-            horizon: words.time()?,
-            lifted: words.time()?,
-            seq: words.number()?,
-            last_entry: EntryId::parse(words.next()?)?,
+        let id = u64::from_str_radix(id, 16).map_err(|_| Unreadable)?;
+        let started_at = words.time()?;
+        let (issued_until, end) = (words.time()?, words.time()?);
+        let (doubt, doubt_ended_at) = match (issued_until, end) {
+            (Timestamp::ZERO, Timestamp::ZERO) => (Doubt::None, None),
+            (Timestamp::ZERO, ended_at) => (Doubt::None, Some(ended_at)),
+            (issued_until, ends_at) => (Doubt::Lasting { issued_until, ends_at }, None),
         };
-        if epoch.id == 0 { Err(Unreadable) } else { words.end().map(|()| epoch) }
+        let (seq, last_entry) = (words.number()?, EntryId::parse(words.next()?)?);
+        words.end()?;
+        if id == 0 {
+            return Err(Unreadable);
+        }
+        Ok(Self { id, started_at, doubt, doubt_ended_at, seq, last_entry })
     }
 }
 
@@ -410,7 +420,7 @@ impl<'a> Words<'a> {
 
     fn number(&mut self) -> Result<u64, Unreadable> {
         decimal(self.next()?)
-            .and_then(|number| if number <= FAR { Ok(number) } else { Err(Unreadable) })
+            .and_then(|number| if number <= MAX_INTEGER { Ok(number) } else { Err(Unreadable) })
     }
 
     fn time(&mut self) -> Result<Timestamp, Unreadable> {

@@ -1,13 +1,13 @@
-//! The one script that writes: its arguments and its reply. Pure; the sending is done elsewhere.
+//! The script that writes revocations: its arguments and its reply. Pure; `command` sends it.
 //!
-//! The script repeats [`Revocation::apply`] to the letter, because only Redis can read, decide and
-//! write as one. It is idempotent, so a write of unknown fate may simply be sent again.
+//! The script does what [`Revocation::apply`] does, because only Redis can read, decide and write in
+//! one step. It is idempotent: a write of unknown fate may be sent again.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::schema::{self, Epoch, FAR, LAYOUT, RedisKeys, Unreadable};
+use super::schema::{self, Epoch, LAYOUT, MAX_INTEGER, RedisKeys, Unreadable};
 use crate::clock::Timestamp;
 use crate::revocation::{Action, Extent, Fingerprint, Outcome, Revocation, Target};
 use crate::store::feed::{Fact, Lift};
@@ -16,37 +16,37 @@ use crate::store::feed::{Fact, Lift};
 pub(crate) const SOURCE: &str = include_str!("write.lua");
 
 /// The SHA-1 of [`SOURCE`], under which Redis keeps it.
-pub(crate) const SHA: &str = "89f1cf24f8cd0e4be5cc3d9e4cd728eeaf9d7228";
+pub(crate) const SHA: &str = "588734c90dbfa47635ecfa91323200ed7c5be169";
 
-/// A script, as it is sent.
+/// A Lua script, as it is sent.
 pub(crate) struct LuaScript {
     pub(crate) source: &'static str,
     /// The SHA-1 of the source, under which Redis keeps it.
     pub(crate) sha: &'static str,
-    /// Whether replicas have to be waited for, where that was asked for.
+    /// Whether its writes have to be confirmed by replicas, if the store waits for replicas.
     pub(crate) writes: bool,
 }
 
 /// The script that writes revocations.
 pub(crate) const WRITE: LuaScript = LuaScript { source: SOURCE, sha: SHA, writes: true };
 
-/// The same without changes, which only begins or prolongs an epoch.
+/// The same script without changes: it begins an epoch or puts off its expiry.
 pub(crate) const TOUCH: LuaScript = LuaScript { writes: false, ..WRITE };
 
-/// How long keys without an end of their own outlive the last write: longer than a service stands
-/// still.
+/// How long keys without an end of their own are kept after the last write: longer than a service
+/// stands still.
 pub(crate) const KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// What the script is to know besides the changes.
+/// What the script is told besides the changes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ScriptContext {
-    /// The id of an epoch that may have to begin.
+    /// The id of the epoch that begins, if one has to.
     pub(crate) new_epoch: u64,
     /// The epoch that this process knows.
     pub(crate) known: Option<CallerEpoch>,
-    /// The horizon that is to be lifted.
+    /// The doubt that is to end.
     pub(crate) lift: Option<Lift>,
-    /// How long a horizon lasts.
+    /// How long a doubt lasts.
     pub(crate) doubt_duration: Duration,
     /// How many entries the log keeps, about.
     pub(crate) log_length: u64,
@@ -56,10 +56,10 @@ pub(crate) struct ScriptContext {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CallerEpoch {
     pub(crate) id: u64,
-    /// If the epoch has not come so far, a new one begins.
-    pub(crate) seq: u64,
-    /// How far it had come when it was last heard of.
-    pub(crate) reach: u64,
+    /// If its `seq` is lower, changes were lost and a new epoch begins.
+    pub(crate) min_seq: u64,
+    /// The `seq` up to which the caller knows it, if it is a former epoch.
+    pub(crate) known_seq: u64,
 }
 
 /// The arguments that come after the script or its SHA: number of keys, keys, arguments.
@@ -95,8 +95,8 @@ pub(crate) fn arguments(
     arguments
 }
 
-/// The arguments that write facts as they are: what the store has lost, and a mirror has not.
-pub(crate) fn restoring(
+/// The arguments that write facts again which the store has lost and a mirror still has.
+pub(crate) fn replay_arguments(
     keys: &RedisKeys,
     shard: u16,
     context: &ScriptContext,
@@ -106,7 +106,8 @@ pub(crate) fn restoring(
     let mut arguments = head(keys, shard, context, &fingerprints);
     for (fingerprint, fact) in facts {
         let numbers = [fact.all, fact.cutoff, fact.cutoff_set, fact.reinstated];
-        let numbers = numbers.map(|number| number.as_millis().min(FAR).to_string()).join(" ");
+        let numbers =
+            numbers.map(|number| number.as_millis().min(MAX_INTEGER).to_string()).join(" ");
         arguments.extend([
             Bytes::from_static(b"m"),
             numbers.into(),
@@ -134,7 +135,8 @@ fn head(
     );
     arguments.extend(fingerprints.iter().map(|fingerprint| names.record(fingerprint)));
     let known = context.known.map_or(Bytes::new(), |known| epoch_id(known.id));
-    let (seq, reach) = context.known.map_or((0, 0), |known| (known.seq, known.reach));
+    let (min_seq, known_seq) =
+        context.known.map_or((0, 0), |known| (known.min_seq, known.known_seq));
     let lift = context.lift.map_or_else(<[Bytes; 4]>::default, |lift| {
         [epoch_id(lift.former), text(lift.seq), time(lift.horizon), epoch_id(lift.epoch)]
     });
@@ -143,11 +145,11 @@ fn head(
         text(keys.shards()),
         epoch_id(context.new_epoch),
         known,
-        text(seq),
+        text(min_seq),
         millis(context.doubt_duration),
         millis(KEPT),
         text(context.log_length),
-        text(reach),
+        text(known_seq),
     ]);
     arguments.extend(lift);
     arguments
@@ -162,11 +164,11 @@ fn epoch_id(id: u64) -> Bytes {
 }
 
 fn time(time: Timestamp) -> Bytes {
-    text(time.as_millis().min(FAR))
+    text(time.as_millis().min(MAX_INTEGER))
 }
 
 fn millis(duration: Duration) -> Bytes {
-    text(u64::try_from(duration.as_millis()).unwrap_or(FAR).min(FAR))
+    text(u64::try_from(duration.as_millis()).unwrap_or(MAX_INTEGER).min(MAX_INTEGER))
 }
 
 /// What the script answered.

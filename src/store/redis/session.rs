@@ -1,5 +1,4 @@
-//! The documents of sessions and families: two scripts, one that reads and one that changes one
-//! document.
+//! The documents of sessions and families: a script that reads, and one that changes one document.
 //!
 //! | key | type | holds |
 //! | --- | --- | --- |
@@ -7,26 +6,29 @@
 //! | `prefix:{k}:n` | zset | the members that are counted, by the time at which they end |
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use fred::types::Value;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, try_join_all};
 
-use super::ask::{StoreCommand, broken, read_record};
+use super::command::{StoreCommand, task_failed};
 use super::connection::unexpected_reply;
+use super::core::StoreCore;
 use super::epoch::EpochSource;
-use super::schema::FAR;
+use super::reply::read_record;
+use super::schema::MAX_INTEGER;
 use super::script::LuaScript;
-use super::{RedisStore, StoreInner};
+use super::store::RedisStore;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::revocation::Target;
-use crate::store::StoreError;
 use crate::store::session::{Commit, Committed, Seen, SessionStore, Snapshot};
+use crate::store::{Doubt, StoreError};
 
 pub(super) const LOAD: LuaScript = LuaScript {
     source: include_str!("load.lua"),
-    sha: "cb65364f8d6492f9370516c54c9ee684b38fd2c9",
+    sha: "bb2432fabe7f9b9db98ccd64da0481f47d5d14d4",
     writes: false,
 };
 
@@ -40,19 +42,20 @@ pub(super) const COMMIT: LuaScript = LuaScript {
 const CHUNK: usize = 256;
 
 /// What was read from one shard.
-struct Read {
+struct ShardRead {
     now: Timestamp,
-    horizon: Timestamp,
+    doubt: Doubt,
     /// The values, with the places at which they were asked for.
     values: Vec<(usize, Option<Bytes>)>,
 }
 
-impl StoreInner {
-    /// Reads keys of any shards at once. The time and the horizon are the more cautious ones.
+impl StoreCore {
+    /// Reads keys of any shards. Of several times it is the earliest; the doubt covers all that any
+    /// shard doubts.
     async fn read_all(
         &self,
         keys: Vec<(u16, Bytes)>,
-    ) -> Result<(Timestamp, Timestamp, Vec<Option<Bytes>>), StoreError> {
+    ) -> Result<(Timestamp, Doubt, Vec<Option<Bytes>>), StoreError> {
         let count = keys.len();
         let mut shards: BTreeMap<u16, Vec<(usize, Bytes)>> = BTreeMap::new();
         for (place, (shard, key)) in keys.into_iter().enumerate() {
@@ -63,24 +66,28 @@ impl StoreInner {
         });
         let reads = try_join_all(chunks).await?;
         let now = reads.iter().map(|read| read.now).min().unwrap_or_else(|| SystemClock.now());
-        let horizon = reads.iter().map(|read| read.horizon).max().unwrap_or_default();
+        let doubt = reads.iter().fold(Doubt::None, |doubt, read| doubt.joined(read.doubt));
         let mut values = vec![None; count];
         for (place, value) in reads.into_iter().flat_map(|read| read.values) {
             if let Some(slot) = values.get_mut(place) {
                 *slot = value;
             }
         }
-        Ok((now, horizon, values))
+        Ok((now, doubt, values))
     }
 
-    async fn read_chunk(&self, shard: u16, keys: &[(usize, Bytes)]) -> Result<Read, StoreError> {
+    async fn read_chunk(
+        &self,
+        shard: u16,
+        keys: &[(usize, Bytes)],
+    ) -> Result<ShardRead, StoreError> {
         let mut arguments = Vec::with_capacity(keys.len() + 2);
         arguments.push((keys.len() + 1).to_string().into());
         arguments.push(self.keys.shard(shard).epoch.clone());
         arguments.extend(keys.iter().map(|(_, key)| key.clone()));
         let sent =
             self.send_knowing(shard, StoreCommand::Script(&LOAD), |_| arguments.clone()).await?;
-        let Value::Array(reply) = sent.reply else { return Err(unexpected_reply("the script")) };
+        let Value::Array(reply) = sent.value else { return Err(unexpected_reply("the script")) };
         let mut reply = reply.into_iter();
         let (Some(now), Some(epoch)) = (reply.next(), reply.next()) else {
             return Err(unexpected_reply("the script"));
@@ -89,7 +96,7 @@ impl StoreInner {
             .as_str()
             .and_then(|now| now.parse().ok())
             .ok_or_else(|| unexpected_reply("the script"))?;
-        // What was read of a shard that has lost its data proves nothing.
+        // An error, if the shard has lost its data: then what was read proves nothing.
         let doubt = self.tracker.observe_value(
             EpochSource::Writes,
             shard,
@@ -101,7 +108,7 @@ impl StoreInner {
         if values.len() != keys.len() {
             return Err(unexpected_reply("the script"));
         }
-        Ok(Read { now: Timestamp::from_millis(now), horizon: doubt.horizon(), values })
+        Ok(ShardRead { now: Timestamp::from_millis(now), doubt, values })
     }
 
     async fn load(
@@ -111,10 +118,10 @@ impl StoreInner {
     ) -> Result<Snapshot, StoreError> {
         let keys = documents.iter().map(|target| self.document_key(target));
         let keys = keys.chain(records.iter().map(|target| self.record_key(target))).collect();
-        let (now, horizon, mut values) = self.read_all(keys).await?;
+        let (now, doubt, mut values) = self.read_all(keys).await?;
         let records = values.split_off(documents.len()).into_iter().zip(records);
         let mut snapshot = Snapshot::new(now, values, Vec::new());
-        snapshot.horizon = horizon;
+        snapshot.doubt = doubt;
         for (stamp, target) in records {
             let value = stamp.clone().map(Value::Bytes);
             let record =
@@ -134,7 +141,7 @@ impl StoreInner {
         let text = |value: Option<Bytes>| {
             value.map_or(Bytes::new(), |value| [b"=", &*value].concat().into())
         };
-        let time = |at: Timestamp| Bytes::from(at.as_millis().min(FAR).to_string());
+        let time = |at: Timestamp| Bytes::from(at.as_millis().min(MAX_INTEGER).to_string());
         let mut arguments =
             vec![(near.len() + 2).to_string().into(), key, self.keys.shard(shard).members.clone()];
         arguments.extend(near.iter().map(|((_, key), _)| key.clone()));
@@ -143,7 +150,7 @@ impl StoreInner {
         for (member, until) in commit.members {
             arguments.extend([member.into_string().into(), until.map_or(Bytes::new(), time)]);
         }
-        let (reply, _) = self.send(shard, StoreCommand::Script(&COMMIT), arguments).await?;
+        let reply = self.send(shard, StoreCommand::Script(&COMMIT), arguments).await?;
         match reply.as_str().as_deref() {
             Some("done") if far.is_empty() => Ok(Committed::Done),
             Some("done") => {
@@ -163,7 +170,7 @@ impl StoreInner {
             let arguments = vec![members, after.clone().into(), Bytes::from_static(b"+inf")];
             async move {
                 match self.send(shard, StoreCommand::Plain("ZCOUNT"), arguments).await? {
-                    (Value::Integer(count), _) => Ok(u64::try_from(count).unwrap_or(0)),
+                    Value::Integer(count) => Ok(u64::try_from(count).unwrap_or(0)),
                     _ => Err(unexpected_reply("redis")),
                 }
             }
@@ -190,19 +197,19 @@ impl SessionStore for RedisStore {
         documents: Vec<Target>,
         records: Vec<Target>,
     ) -> BoxFuture<'static, Result<Snapshot, StoreError>> {
-        let inner = self.inner.clone();
-        async move { inner.load(documents, records).await }.boxed()
+        let core = Arc::clone(&self.core);
+        async move { core.load(documents, records).await }.boxed()
     }
 
     fn commit(&self, commit: Commit) -> BoxFuture<'static, Result<Committed, StoreError>> {
         // In a task of its own, so that a caller who goes away leaves nothing half done.
-        let inner = self.inner.clone();
-        let task = tokio::spawn(async move { inner.commit(commit).await });
-        async move { task.await.unwrap_or_else(|error| Err(broken(error))) }.boxed()
+        let core = Arc::clone(&self.core);
+        let task = tokio::spawn(async move { core.commit(commit).await });
+        async move { task.await.unwrap_or_else(|error| Err(task_failed(error))) }.boxed()
     }
 
     fn count_members(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
-        let inner = self.inner.clone();
-        async move { inner.count_members().await }.boxed()
+        let core = Arc::clone(&self.core);
+        async move { core.count_members().await }.boxed()
     }
 }

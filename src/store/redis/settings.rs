@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::options::{ConnectError, DEFAULT_START_LIMIT, RedisStoreBuilder, Start};
-use super::{DEFAULT_WRITE_TIMEOUT, RedisStore};
+use super::builder::RedisStoreBuilder;
+use super::error::ConnectError;
+use super::options::{DEFAULT_START_LIMIT, DEFAULT_WRITE_TIMEOUT, Start};
+use super::store::RedisStore;
 use crate::config::{ConfigError, Name, SecretText, Vars, file_or_text, in_words};
 
 /// What a [`RedisStore`] needs to know, as configuration files and environment variables say it.

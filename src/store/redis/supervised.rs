@@ -1,19 +1,26 @@
-//! A guarded connection: every question is answered in time, whatever Redis and fred do.
+//! [`SupervisedConnection`]: every question is answered in time, whatever Redis and fred do.
 //!
-//! A [`SupervisedConnection`] has one connection at a time and a keeper, a task that watches over it:
+//! There is one connection at a time, and a task that supervises it (`supervise`):
 //!
 //! ```text
-//!            connected, is a primary
-//!   down ───────────────────────────────▶ up
-//!    ▲                                     │ closed · 5 timeouts in a row · 2 probes unanswered ·
-//!    └─────────────────────────────────────┘ not a primary any more · sentinels name another one
+//!            connected, and the server is a primary
+//!   down ────────────────────────────────────────────▶ up
+//!    ▲                                                  │
+//!    └──────────────────────────────────────────────────┘
+//!      closed · 5 timeouts in a row · 2 probes unanswered ·
+//!      not a primary any more · the sentinels name another one
 //! ```
 //!
-//! While it is down, questions are answered at once, with the reason. Only a connection that has
-//! answered the keeper's own question brings it up again, and always a new one: answers that come
-//! late have nowhere to arrive.
+//! | state | what a question gets | what the task does |
+//! | --- | --- | --- |
+//! | down | an error at once, with the reason | connects to the primary, with pauses from 25 ms to 1 s |
+//! | up | a [`Permit`], and an answer within its limit | probes twice a second: `ROLE`, and the epochs |
+//!
+//! A connection that was given up is never used again: the next one is a new client, which has
+//! answered a probe before the first question. So an answer that comes late reaches nobody.
 
-use std::future::pending;
+mod supervise;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -23,57 +30,29 @@ use arc_swap::ArcSwap;
 use fred::interfaces::ClientLike as _;
 use fred::types::config::ServerConfig;
 use fred::types::{CustomCommand, Value};
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
-use super::Health;
-use super::connection::{
-    CONNECT_TIMEOUT, Connection, ServerAddress, classify, code_of, timed_out, unexpected_reply,
-};
-use super::epoch::{EpochSource, EpochTracker};
-use super::log_check::compare;
-use super::random;
+use super::connection::{Connection, classify, code_of, timed_out, unexpected_reply};
+use super::epoch::EpochTracker;
+use super::health::{Health, Purpose};
 use super::schema::RedisKeys;
-use super::topology::SharedTopology;
+use super::topology::Topology;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// How often the keeper asks whether all is well; also how late a loss of data is noticed without
-/// traffic.
-const PROBE_EVERY: Duration = Duration::from_millis(500);
-/// How soon it asks again after a probe that was not answered.
-const PROBE_AGAIN: Duration = Duration::from_millis(25);
-/// How often the sentinels are asked whether the primary is still theirs.
-const FIND_EVERY: Duration = Duration::from_secs(2);
-/// So many timeouts in a row and the connection is given up.
-const TIMEOUTS: u32 = 5;
-/// The pause before the next attempt to connect doubles between these.
-const BACKOFF: Range<Duration> = Duration::from_millis(25)..Duration::from_secs(1);
+/// After so many timeouts in a row the connection is given up.
+const MAX_TIMEOUTS: u32 = 5;
 
-/// A connection that has lasted so long was a good one.
-const STABLE: Duration = Duration::from_secs(5);
-/// As so many failures count those that did not last: a pause of 200 ms.
-const UNSTABLE: u32 = 3;
-
-/// What a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// The checks of requests.
-    Checks,
-    /// Writes and everything that may take its time.
-    Writes,
-}
-
-/// What a connection is told when it is made.
+/// What a supervised connection is for, and what it may do.
 pub(crate) struct SupervisionConfig {
     pub(crate) purpose: Purpose,
-    pub(crate) topology: SharedTopology,
+    pub(crate) topology: Arc<Topology>,
     pub(crate) keys: Arc<RedisKeys>,
     pub(crate) tracker: Arc<EpochTracker>,
     /// The hash slot by which the primary is found in a cluster.
     pub(crate) slot: u16,
-    /// The shards behind it; none, if it is for keys of others.
+    /// The shards behind it; none, if it is for keys of other programs.
     pub(crate) shards: Range<u16>,
     /// How long one answer may take.
     pub(crate) limit: Duration,
@@ -82,45 +61,47 @@ pub(crate) struct SupervisionConfig {
     pub(crate) health_tx: Arc<watch::Sender<Health>>,
 }
 
-/// A guarded connection. Its keeper ends with it.
+/// A connection that is watched and replaced by a task, which ends with it.
 pub(crate) struct SupervisedConnection {
-    core: Arc<Core>,
-    keeper: JoinHandle<()>,
+    shared: Arc<Supervision>,
+    task: JoinHandle<()>,
 }
 
-struct Core {
+/// What the task shares with those who ask.
+struct Supervision {
     config: SupervisionConfig,
-    state: ArcSwap<State>,
-    slots: Arc<Semaphore>,
+    state: ArcSwap<ConnectionState>,
+    permits: Arc<Semaphore>,
 }
 
-enum State {
-    Up(Arc<Conn>),
+enum ConnectionState {
+    Up(Arc<CurrentConnection>),
     Down(StoreError),
 }
 
-struct Conn {
+struct CurrentConnection {
     connection: Connection,
+    /// Timeouts since the last answer.
     timeouts: AtomicU32,
     /// Why the connection was given up.
-    lost: watch::Sender<Option<StoreError>>,
+    given_up: watch::Sender<Option<StoreError>>,
 }
 
 impl SupervisedConnection {
     /// Starts to connect, in the background.
     pub(crate) fn start(config: SupervisionConfig) -> Self {
-        let slots = Arc::new(Semaphore::new(config.in_flight));
+        let permits = Arc::new(Semaphore::new(config.in_flight));
         let starting = StoreError::new(StoreErrorKind::Unreachable, "not connected to redis yet");
-        let core =
-            Arc::new(Core { config, state: ArcSwap::from_pointee(State::Down(starting)), slots });
-        let keeper = tokio::spawn(Arc::clone(&core).keep());
-        Self { core, keeper }
+        let state = ArcSwap::from_pointee(ConnectionState::Down(starting));
+        let shared = Arc::new(Supervision { config, state, permits });
+        let task = tokio::spawn(supervise::supervise(Arc::clone(&shared)));
+        Self { shared, task }
     }
 
     /// The right to ask one question; an error at once if it could not be answered.
     pub(crate) fn acquire(&self) -> Result<Permit, StoreError> {
-        let connection = self.core.connection()?;
-        let permit = Arc::clone(&self.core.slots).try_acquire_owned().map_err(|_| {
+        let connection = self.shared.pin()?;
+        let permit = Arc::clone(&self.shared.permits).try_acquire_owned().map_err(|_| {
             StoreError::new(
                 StoreErrorKind::Overloaded,
                 "as many questions to redis are open as are allowed",
@@ -129,25 +110,25 @@ impl SupervisedConnection {
         Ok(Permit { connection, _permit: permit })
     }
 
-    /// For those who ask on behalf of others that have acquired the connection.
+    /// For a task that asks on behalf of others, who have the permits.
     pub(crate) fn handle(&self) -> ConnectionHandle {
-        ConnectionHandle(Arc::clone(&self.core))
-    }
-}
-
-/// The connections of a connection, one after the other. It does not keep the connection up.
-pub(crate) struct ConnectionHandle(Arc<Core>);
-
-impl ConnectionHandle {
-    /// The connection of this moment; an error at once if there is none.
-    pub(crate) fn connection(&self) -> Result<PinnedConnection, StoreError> {
-        self.0.connection()
+        ConnectionHandle(Arc::clone(&self.shared))
     }
 }
 
 impl Drop for SupervisedConnection {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.task.abort();
+    }
+}
+
+/// Gives the connection of each moment, without a permit. It does not keep the supervision going.
+pub(crate) struct ConnectionHandle(Arc<Supervision>);
+
+impl ConnectionHandle {
+    /// The connection of this moment; an error at once if there is none.
+    pub(crate) fn pin(&self) -> Result<PinnedConnection, StoreError> {
+        self.0.pin()
     }
 }
 
@@ -159,19 +140,23 @@ pub(crate) struct Permit {
     _permit: OwnedSemaphorePermit,
 }
 
-/// One connection, and who keeps it.
+/// One connection, also after it was given up: then it answers with the reason.
 pub(crate) struct PinnedConnection {
-    core: Arc<Core>,
-    conn: Arc<Conn>,
+    shared: Arc<Supervision>,
+    current: Arc<CurrentConnection>,
 }
 
 impl Permit {
-    /// At the other end of the connection.
+    /// The server at the other end of the connection.
     pub(crate) fn server(&self) -> &ServerConfig {
-        &self.connection.conn.connection.server
+        &self.connection.current.connection.server
     }
 
-    /// Any command. Ends early, with an error, if the connection is given up meanwhile.
+    pub(crate) fn connection(&self) -> &PinnedConnection {
+        &self.connection
+    }
+
+    /// Sends any command. Ends early, with an error, if the connection is given up meanwhile.
     pub(crate) async fn command<T>(
         &self,
         command: &'static str,
@@ -183,14 +168,9 @@ impl Permit {
         T::Error: Into<fred::error::Error> + Send,
     {
         let command = CustomCommand::new_static(command, None::<u16>, false);
-        let asked = self
-            .connection
-            .answer(self.connection.conn.connection.client.custom::<Value, _>(command, arguments));
-        timeout(limit, asked).await.unwrap_or_else(|_| Err(self.connection.count_timeout()))
-    }
-
-    pub(crate) fn connection(&self) -> &PinnedConnection {
-        &self.connection
+        let client = &self.connection.current.connection.client;
+        let answer = self.connection.answer(client.custom::<Value, _>(command, arguments));
+        timeout(limit, answer).await.unwrap_or_else(|_| Err(self.connection.count_timeout()))
     }
 }
 
@@ -202,51 +182,54 @@ impl PinnedConnection {
         // `mget` of fred looks at each key several times before it sends it.
         let command = CustomCommand::new_static("MGET", None::<u16>, false);
         // In a box, because it is large and would be moved several times.
-        let asked = Box::pin(self.conn.connection.client.custom::<Value, _>(command, keys));
-        match self.answer(asked).await? {
+        let reply = Box::pin(self.current.connection.client.custom::<Value, _>(command, keys));
+        match self.answer(reply).await? {
             Value::Array(values) if values.len() == count => Ok(values),
             _ => Err(unexpected_reply("redis")),
         }
     }
 
     /// The answer to a question; an error as soon as the connection is given up, which fred may not
-    /// tell.
+    /// report.
     async fn answer(
         &self,
-        asked: impl Future<Output = Result<Value, fred::error::Error>>,
+        reply: impl Future<Output = Result<Value, fred::error::Error>>,
     ) -> Result<Value, StoreError> {
-        let mut lost = self.conn.lost.subscribe();
+        let mut given_up = self.current.given_up.subscribe();
         tokio::select! {
-            answer = asked => self.settle(answer),
-            lost = lost.wait_for(Option::is_some) => {
-                Err(lost.ok().and_then(|lost| lost.clone()).unwrap_or_else(replaced))
+            reply = reply => self.judge(reply),
+            reason = given_up.wait_for(Option::is_some) => {
+                Err(reason.ok().and_then(|reason| reason.clone()).unwrap_or_else(given_up_early))
             }
         }
     }
 
-    /// Judges the connection by what came of a question, and the answer by the connection it came
-    /// on.
-    fn settle<T>(&self, answer: Result<T, fred::error::Error>) -> Result<T, StoreError> {
-        match answer {
+    /// Judges the connection by the reply, and the reply by the connection.
+    fn judge<T>(&self, reply: Result<T, fred::error::Error>) -> Result<T, StoreError> {
+        match reply {
             Ok(value) => {
-                if self.conn.timeouts.load(Ordering::Relaxed) != 0 {
-                    self.conn.timeouts.store(0, Ordering::Relaxed);
+                if self.current.timeouts.load(Ordering::Relaxed) != 0 {
+                    self.current.timeouts.store(0, Ordering::Relaxed);
                 }
-                // An answer from a primary that has been replaced meanwhile proves nothing.
-                if self.core.is_current(&self.conn) { Ok(value) } else { Err(replaced()) }
+                // An answer of a primary that has been replaced meanwhile proves nothing.
+                if self.shared.is_current(&self.current) {
+                    Ok(value)
+                } else {
+                    Err(given_up_early())
+                }
             }
             Err(error) if *error.kind() == fred::error::ErrorKind::Timeout => {
                 Err(self.count_timeout())
             }
-            // A connection that is given up takes along what is under way; fred then has no word of
-            // its own for it.
-            Err(_) if !self.core.is_current(&self.conn) => {
-                Err(self.conn.lost.borrow().clone().unwrap_or_else(replaced))
+            // The connection was given up, which cancels what is under way. The reason says more
+            // than the error of fred.
+            Err(_) if !self.shared.is_current(&self.current) => {
+                Err(self.current.given_up.borrow().clone().unwrap_or_else(given_up_early))
             }
             Err(error) => {
                 let failure = classify(&error);
                 if is_fatal(&error, &failure) {
-                    self.core.give_up(&self.conn, &failure);
+                    self.shared.give_up(&self.current, &failure);
                 }
                 Err(failure)
             }
@@ -255,22 +238,22 @@ impl PinnedConnection {
 
     /// Takes note of a question that was not answered in time.
     pub(crate) fn count_timeout(&self) -> StoreError {
-        if self.conn.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS {
+        if self.current.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_TIMEOUTS {
             let hung = "redis did not answer several times in a row";
-            self.core.give_up(&self.conn, &StoreError::new(StoreErrorKind::Timeout, hung));
+            self.shared.give_up(&self.current, &StoreError::new(StoreErrorKind::Timeout, hung));
         }
         timed_out()
     }
 }
 
-fn replaced() -> StoreError {
+fn given_up_early() -> StoreError {
     StoreError::new(
         StoreErrorKind::Unreachable,
         "the connection was given up before the answer came",
     )
 }
 
-/// Whether an error says that the *connection*, or the server behind it, is not the one to talk to.
+/// Whether an error says that the *connection*, or the server behind it, must not be used any more.
 fn is_fatal(error: &fred::error::Error, failure: &StoreError) -> bool {
     use fred::error::ErrorKind;
     match failure.kind() {
@@ -283,259 +266,44 @@ fn is_fatal(error: &fred::error::Error, failure: &StoreError) -> bool {
     }
 }
 
-// === The keeper ===
-
-/// A connection that nobody watches over any more is not to be believed: it ends with its keeper,
-/// however that ends.
-struct Watched(Arc<Core>);
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        let ended = "the task that watches over the connection to redis has ended";
-        let error = StoreError::new(StoreErrorKind::Unreachable, ended);
-        if std::thread::panicking() {
-            tracing::error!(purpose = ?self.0.config.purpose, %error, "redis cannot be used until \
-                the program is restarted");
-            self.0.report(Some(&error));
-        }
-        if let State::Up(conn) = &*self.0.state.swap(Arc::new(State::Down(error.clone()))) {
-            conn.lost.send_replace(Some(error));
-            conn.connection.end();
-        }
-    }
-}
-
-impl Core {
+impl Supervision {
     /// The connection that is up, or why there is none.
-    fn connection(self: &Arc<Self>) -> Result<PinnedConnection, StoreError> {
+    fn pin(self: &Arc<Self>) -> Result<PinnedConnection, StoreError> {
         match &**self.state.load() {
-            State::Up(conn) => {
-                Ok(PinnedConnection { core: Arc::clone(self), conn: Arc::clone(conn) })
+            ConnectionState::Up(current) => {
+                Ok(PinnedConnection { shared: Arc::clone(self), current: Arc::clone(current) })
             }
-            State::Down(error) => Err(error.clone()),
+            ConnectionState::Down(error) => Err(error.clone()),
         }
     }
 
-    fn is_current(&self, conn: &Arc<Conn>) -> bool {
-        matches!(&**self.state.load(), State::Up(current) if Arc::ptr_eq(current, conn))
+    fn is_current(&self, connection: &Arc<CurrentConnection>) -> bool {
+        matches!(&**self.state.load(), ConnectionState::Up(current) if Arc::ptr_eq(current, connection))
     }
 
-    /// From now on questions are answered with this error; the keeper is told.
-    fn give_up(&self, conn: &Arc<Conn>, error: &StoreError) {
+    /// Up → down, if this connection is still the one that is up: from now on questions get this
+    /// error, and the task connects anew.
+    fn give_up(&self, connection: &Arc<CurrentConnection>, error: &StoreError) {
         let was = self.state.rcu(|state| match &**state {
-            State::Up(current) if Arc::ptr_eq(current, conn) => {
-                Arc::new(State::Down(error.clone()))
+            ConnectionState::Up(current) if Arc::ptr_eq(current, connection) => {
+                Arc::new(ConnectionState::Down(error.clone()))
             }
             _ => Arc::clone(state),
         });
-        if matches!(&*was, State::Up(current) if Arc::ptr_eq(current, conn)) {
-            conn.lost.send_replace(Some(error.clone()));
-        }
-    }
-
-    async fn keep(self: Arc<Self>) {
-        let watched = Watched(self);
-        watched.0.keep_up().await;
-    }
-
-    /// Never returns.
-    async fn keep_up(&self) {
-        let mut failures = 0;
-        // Whether the log has been told of the present trouble.
-        let mut told = false;
-        loop {
-            match self.connect().await {
-                Ok(connection) => {
-                    let server = ServerAddress(&connection.server).to_string();
-                    let conn = Arc::new(Conn {
-                        connection,
-                        timeouts: AtomicU32::new(0),
-                        lost: watch::Sender::new(None),
-                    });
-                    self.state.store(Arc::new(State::Up(Arc::clone(&conn))));
-                    tracing::info!(purpose = ?self.config.purpose, server, "connected to redis");
-                    self.report(None);
-                    told = false;
-                    let since = Instant::now();
-                    let error = self.watch_over(&conn).await;
-                    // A server that answers the keeper but not the checks must not be stormed with
-                    // connections.
-                    failures =
-                        if since.elapsed() < STABLE { (failures + 1).min(UNSTABLE) } else { 0 };
-                    self.give_up(&conn, &error);
-                    conn.connection.end();
-                    self.tell(&error, &mut told);
-                }
-                Err(error) => {
-                    self.state.store(Arc::new(State::Down(error.clone())));
-                    self.tell(&error, &mut told);
-                    failures += 1;
-                }
-            }
-            // Jitter, so that a thousand processes do not all come back in one instant.
-            let pause = BACKOFF.start.saturating_mul(1 << failures.min(10)).min(BACKOFF.end);
-            sleep(pause.mul_f64(0.5 + random::fraction() / 2.0)).await;
-        }
-    }
-
-    fn tell(&self, error: &StoreError, told: &mut bool) {
-        self.report(Some(error));
-        if !*told {
-            tracing::warn!(purpose = ?self.config.purpose, %error, "redis cannot be used; trying \
-                until it can");
-            *told = true;
-        }
-    }
-
-    fn report(&self, error: Option<&StoreError>) {
-        let (purpose, shards) = (self.config.purpose, &self.config.shards);
-        self.config.health_tx.send_modify(|health| health.note(purpose, shards, error));
-    }
-
-    /// A connection to the primary, which has said that it is one.
-    async fn connect(&self) -> Result<Connection, StoreError> {
-        let net = match self.config.purpose {
-            // Each batch of checks has its own limit, and is worth nothing to anybody after it.
-            Purpose::Checks => Duration::ZERO,
-            Purpose::Writes => self.config.limit.max(CONNECT_TIMEOUT),
-        };
-        let topology = &self.config.topology;
-        let connection = topology.open(topology.find(self.config.slot).await?, net).await?;
-        let limit = self.config.limit.max(Duration::from_millis(50));
-        Self::ask_role(&connection, limit).await?;
-        // One that hung while it was connected to may have been replaced meanwhile, and does not
-        // know it yet.
-        if topology.find(self.config.slot).await? != connection.server {
-            return Err(StoreError::new(
-                StoreErrorKind::NotPrimary,
-                "the server was replaced as the primary while it was connected to",
-            ));
-        }
-        // Before anything is learned from this server, which would hide what has to be compared.
-        compare(&connection, &self.config.keys, &self.config.tracker, self.config.shards.clone())
-            .await?;
-        self.read_epochs(&connection, limit).await?;
-        Ok(connection)
-    }
-
-    /// Asks for the role, and reads the epochs so that a loss of data is noticed without traffic.
-    async fn probe(&self, connection: &Connection, limit: Duration) -> Result<(), StoreError> {
-        Self::ask_role(connection, limit).await?;
-        self.read_epochs(connection, limit).await
-    }
-
-    async fn ask_role(connection: &Connection, limit: Duration) -> Result<(), StoreError> {
-        let role = connection.ask::<Value>("ROLE", Vec::new(), limit).await?;
-        match role {
-            Value::Array(parts) => match parts.first().and_then(Value::as_str).as_deref() {
-                Some("master") => Ok(()),
-                Some(_) => Err(StoreError::new(
-                    StoreErrorKind::NotPrimary,
-                    "the server is not a primary, but a replica",
-                )),
-                None => Err(unexpected_reply("redis")),
-            },
-            _ => Err(unexpected_reply("redis")),
-        }
-    }
-
-    async fn read_epochs(
-        &self,
-        connection: &Connection,
-        limit: Duration,
-    ) -> Result<(), StoreError> {
-        if self.config.purpose == Purpose::Writes || self.config.shards.is_empty() {
-            return Ok(());
-        }
-        let shards = self.config.shards.clone();
-        let known: Vec<_> = shards.clone().map(|shard| self.config.tracker.known(shard)).collect();
-        let keys: Vec<Value> = shards
-            .clone()
-            .map(|shard| Value::Bytes(self.config.keys.shard(shard).epoch.clone()))
-            .collect();
-        let Value::Array(epochs) = connection.ask("MGET", keys, limit).await? else {
-            return Err(unexpected_reply("redis"));
-        };
-        for ((shard, before), epoch) in shards.zip(&known).zip(&epochs) {
-            // What it means for tokens is decided at each check; here it only has to be noticed.
-            let _ = self.config.tracker.observe_value(
-                EpochSource::Checks,
-                shard,
-                before.as_ref(),
-                epoch.as_bytes(),
-            );
-        }
-        Ok(())
-    }
-
-    /// Returns when the connection is not to be used any more, with the reason.
-    async fn watch_over(&self, conn: &Conn) -> StoreError {
-        let mut errors = conn.connection.errors();
-        let mut lost = conn.lost.subscribe();
-        let closed = async {
-            // Only what happens after this line is told; what happened before shows in the task.
-            while !conn.connection.has_ended() {
-                match errors.recv().await {
-                    Ok((error, _)) => return classify(&error),
-                    Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => break,
-                }
-            }
-            StoreError::new(StoreErrorKind::Unreachable, "the connection to redis was closed")
-        };
-        tokio::select! {
-            lost = lost.wait_for(Option::is_some) => {
-                lost.ok().and_then(|lost| lost.clone()).unwrap_or_else(replaced)
-            }
-            error = closed => error,
-            error = self.keep_asking(&conn.connection) => error,
-            error = self.follow_sentinels(&conn.connection) => error,
-        }
-    }
-
-    async fn keep_asking(&self, connection: &Connection) -> StoreError {
-        let mut unanswered = 0;
-        sleep(PROBE_EVERY.mul_f64(random::fraction())).await;
-        loop {
-            match self.probe(connection, self.config.limit).await {
-                Ok(()) => unanswered = 0,
-                Err(error) if error.kind() == StoreErrorKind::Timeout && unanswered == 0 => {
-                    unanswered += 1;
-                }
-                Err(error) => return error,
-            }
-            sleep(if unanswered == 0 { PROBE_EVERY } else { PROBE_AGAIN }).await;
-        }
-    }
-
-    /// A primary that is cut off from its sentinels does not know that it has been replaced. (One
-    /// that is cut off from its cluster stops by itself.)
-    async fn follow_sentinels(&self, connection: &Connection) -> StoreError {
-        if !self.config.topology.has_sentinels() {
-            return pending().await;
-        }
-        loop {
-            sleep(FIND_EVERY.mul_f64(0.5 + random::fraction())).await;
-            // If no sentinel answers, there is no reason to believe that anything has changed.
-            if let Ok(server) = self.config.topology.find(self.config.slot).await
-                && server != connection.server
-            {
-                return StoreError::new(
-                    StoreErrorKind::NotPrimary,
-                    "the sentinels name another primary",
-                );
-            }
+        if matches!(&*was, ConnectionState::Up(current) if Arc::ptr_eq(current, connection)) {
+            connection.given_up.send_replace(Some(error.clone()));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::topology::{Topology, parse_url};
+    use super::super::topology::Topology;
+    use super::super::url::parse_url;
     use super::*;
 
     #[tokio::test]
-    async fn a_connection_ends_with_its_keeper() {
+    async fn a_connection_is_given_up_when_its_supervision_ends() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("redis://{}", listener.local_addr().unwrap());
         let connection = SupervisedConnection::start(SupervisionConfig {
@@ -552,13 +320,13 @@ mod tests {
         let problem = || connection.acquire().err().map(|error| error.to_string());
         assert_eq!(problem().unwrap(), "not connected to redis yet");
         tokio::task::yield_now().await;
-        connection.keeper.abort();
-        while !connection.keeper.is_finished() {
+        connection.task.abort();
+        while !connection.task.is_finished() {
             tokio::task::yield_now().await;
         }
         assert_eq!(
             problem().unwrap(),
-            "the task that watches over the connection to redis has ended"
+            "the task that supervises the connection to redis has ended"
         );
     }
 }

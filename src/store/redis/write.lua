@@ -1,20 +1,21 @@
--- Writes any number of changes to one shard, or none, which begins or prolongs its life.
--- KEYS 1 life  2 meta  3 index  4 tombstones  5 log  6… the record of each change
--- ARGV 1 layout  2 shards  3 id for a new life  4 id of the life that the caller knows, or ''  5 its seq
---      6 ms that a horizon lasts  7 ms that keys without an end of their own are kept  8 entries kept in the log
---      9 how far the life that the caller knows had come  10 '' or: lift the horizon, for all that was revoked in this life
---      11 up to this seq is in redis again  12 the horizon and 13 the life that are meant
+-- Writes any number of changes to one shard. Without changes, it begins an epoch or puts off its expiry.
+-- KEYS 1 epoch  2 meta  3 index  4 tombstones  5 log  6… the record of each change
+-- ARGV 1 layout  2 shards  3 id for a new epoch  4 id of the epoch that the caller knows, or ''
+--      5 lowest seq that this epoch may have  6 ms that a doubt lasts  7 ms that keys without an end of their own are kept
+--      8 entries kept in the log  9 seq up to which the caller knew its epoch
+--      10 '' or: end the doubt, since all that was revoked in this former epoch  11 up to this seq is written again;
+--      12 the doubt, by its issued_until, and 13 the present epoch that are meant
 --      then 8 per change: action, cutoff, until, lifetime, fingerprint, reason and actor ('' or '=…'), words;
---      action 'm' joins a record that was lost, with its other four numbers in place of the cutoff
+--      action 'm' replays a record that was lost, with its other four numbers in place of the cutoff
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local FAR = 9007199254740991
+local MAX_INTEGER = 9007199254740991
 local function int(number) return string.format('%.0f', number) end
 
 -- === First everything is read, so that whatever fails does so before the first write. ===
 
-local layout, shards, meta_life, former, reach, healed, healed_to =
+local layout, shards, meta_epoch, former, former_seq, replayed, replayed_seq =
   unpack(redis.call('HMGET', KEYS[2], 'layout', 'shards', 'life', 'former', 'reach', 'healed', 'healed_to'))
 if (layout and layout ~= ARGV[1]) or (shards and shards ~= ARGV[2]) then
   return redis.error_reply('LAYOUT version ' .. tostring(layout) .. ' with ' .. tostring(shards) .. ' shards')
@@ -23,54 +24,61 @@ redis.call('ZCARD', KEYS[3])
 redis.call('ZCARD', KEYS[4])
 redis.call('XLEN', KEYS[5])
 
--- The life goes on, or data was lost: its key is gone or says less than the caller knows, or than another key shows.
--- Then a new life begins, and tokens issued until now are beyond the horizon. If another program has begun it
--- without knowing that there was a life before, the horizon is the beginning of the new one.
+-- Data was lost if the key of the epoch is gone, if its seq is lower than the caller knows, or if the meta hash names
+-- an epoch that is not there. Then a new epoch begins, and tokens issued until now are in doubt. If another program
+-- has begun the epoch without knowing that there was one before, tokens issued until it began are in doubt.
 --
--- Whoever knew the former life says how far it had come. The horizon is lifted by one who knows as much and has written it
--- again; and drawn anew by one who comes later and knows more, or of another life.
-local value, known, span = redis.call('GET', KEYS[1]), ARGV[4], tonumber(ARGV[6])
-local known_to = tonumber(ARGV[9])
-former, healed, reach, healed_to = former or '', healed or '', tonumber(reach or 0), tonumber(healed_to or 0)
-local life, birth, horizon, lifted, seq, mark
-local is_new, lost, is_drawn = not value, false, false
+-- A caller that knew the former epoch says up to which seq. Only a caller that has written all of it again up to the
+-- highest of these may end the doubt; a caller that comes later and knew more, or another epoch, declares it again.
+local value, known, doubt_duration = redis.call('GET', KEYS[1]), ARGV[4], tonumber(ARGV[6])
+local known_seq = tonumber(ARGV[9])
+former, replayed = former or '', replayed or ''
+former_seq, replayed_seq = tonumber(former_seq or 0), tonumber(replayed_seq or 0)
+-- Without a doubt, issued_until is 0 and ends_at is the time at which a doubt was ended, or 0.
+local epoch, started_at, issued_until, ends_at, seq, last_entry
+local is_new, is_lost, is_declared = not value, false, false
 if value then
-  life, birth, horizon, lifted, seq, mark = string.match(value, '^1 (%x+) (%d+) (%d+) (%d+) (%d+) (%d+%-%d+)$')
-  if not life then return redis.error_reply('UNREADABLE the life of the shard') end
-  birth, horizon, lifted, seq = tonumber(birth), tonumber(horizon), tonumber(lifted), tonumber(seq)
-  if known ~= '' and known ~= life then
-    if not (known == healed and known_to <= healed_to) then
-      if horizon < birth then
-        horizon, lifted, is_drawn = birth, math.max(lifted, birth + span), true
+  epoch, started_at, issued_until, ends_at, seq, last_entry =
+    string.match(value, '^1 (%x+) (%d+) (%d+) (%d+) (%d+) (%d+%-%d+)$')
+  if not epoch then return redis.error_reply('UNREADABLE the epoch of the shard') end
+  started_at, issued_until, ends_at, seq = tonumber(started_at), tonumber(issued_until), tonumber(ends_at), tonumber(seq)
+  if known ~= '' and known ~= epoch then
+    if not (known == replayed and known_seq <= replayed_seq) then
+      if issued_until < started_at then
+        issued_until, ends_at, is_declared = started_at, math.max(ends_at, started_at + doubt_duration), true
       end
-      if former == '' or former == known then former, reach = known, math.max(reach, known_to) else reach = FAR end
+      if former == '' or former == known then
+        former, former_seq = known, math.max(former_seq, known_seq)
+      else
+        former_seq = MAX_INTEGER
+      end
     end
-  elseif (known ~= '' and seq < tonumber(ARGV[5])) or (seq > 0 and not meta_life) then
-    is_new, lost = true, true
+  elseif (known ~= '' and seq < tonumber(ARGV[5])) or (seq > 0 and not meta_epoch) then
+    is_new, is_lost = true, true
   end
 else
-  horizon, lifted, seq, mark = 0, 0, 0, '0-0'
-  lost = known ~= '' or meta_life
+  issued_until, ends_at, seq, last_entry = 0, 0, 0, '0-0'
+  is_lost = known ~= '' or meta_epoch
 end
 if is_new then
-  life, birth = ARGV[3], now
-  if lost then horizon, lifted = now, math.max(lifted, now + span) end
-  healed, healed_to = '', 0
-  if known ~= '' then former, reach = known, known_to else former, reach = meta_life or '', 0 end
+  epoch, started_at = ARGV[3], now
+  if is_lost then issued_until, ends_at = now, math.max(ends_at, now + doubt_duration) end
+  replayed, replayed_seq = '', 0
+  if known ~= '' then former, former_seq = known, known_seq else former, former_seq = meta_epoch or '', 0 end
 end
 
--- A horizon that is drawn in a life, or lifted, has a number and an entry in the log. So all learn
--- of it who know of an earlier one, and nobody who has not heard of it can vouch for this life.
-if is_drawn then seq = seq + 1 end
-local is_lift = ARGV[10] ~= '' and not (is_new or is_drawn)
-  and former == ARGV[10] and reach <= tonumber(ARGV[11])
-  and horizon > 0 and horizon == tonumber(ARGV[12]) and life == ARGV[13]
-if is_lift then
-  horizon, lifted, seq = 0, now, seq + 1
-  healed, healed_to = former, tonumber(ARGV[11])
+-- A doubt that is declared within an epoch, or ended, takes a seq and an entry in the log. So all learn of it who know
+-- of an earlier seq, and a mirror that has not read it cannot claim to know all of this epoch.
+if is_declared then seq = seq + 1 end
+local is_end = ARGV[10] ~= '' and not (is_new or is_declared)
+  and former == ARGV[10] and former_seq <= tonumber(ARGV[11])
+  and issued_until > 0 and issued_until == tonumber(ARGV[12]) and epoch == ARGV[13]
+if is_end then
+  issued_until, ends_at, seq = 0, now, seq + 1
+  replayed, replayed_seq = former, tonumber(ARGV[11])
 end
 
--- === What the changes make of the records: `Revocation::apply`, to the letter. ===
+-- === What the changes make of the records: the same as `Revocation::apply`. ===
 
 local function parse(text)
   local all, cutoff, set, back, ends, at, words =
@@ -111,7 +119,7 @@ local function apply(before, change)
   if before and before.ends <= now then before = nil end
   local ends = change.ends
   if change.lifetime > 0 then ends = math.max(ends, now + change.lifetime) end
-  ends = math.min(ends, FAR)
+  ends = math.min(ends, MAX_INTEGER)
   if ends <= now then return 'e' end
   local was = before and in_effect(before) or false
   local undo = change.action == 'b'
@@ -137,7 +145,7 @@ local function apply(before, change)
   for _, part in ipairs({ 'all', 'cutoff', 'set', 'back', 'ends' }) do
     after[part] = math.max(after[part], before[part])
   end
-  -- What is told again has no words, and takes the place of none.
+  -- A replayed record has no words, and replaces none.
   local is_same_time = change.action == 'm' and after.at == before.at
   if is_same_time or outranked(after, before) then after.at, after.words = before.at, before.words end
   local same = revokes_all(after) == revokes_all(before) and cutoff_of(after) == cutoff_of(before)
@@ -174,17 +182,17 @@ for n = 1, #KEYS - 5 do
   replies[n] = table.concat({ outcome, int(record and record.at or now), cutoff and int(cutoff) or '-', int(seq) }, ' ')
 end
 
--- === The writes. The records come last: a change that is in force is known to all who follow the log. ===
+-- === The writes. The records come last: a change that is in force is in the log. ===
 
 redis.call('HSET', KEYS[2], 'layout', ARGV[1], 'shards', ARGV[2])
-if is_lift or is_drawn then
-  local nobody = string.rep('\0', 16)
-  mark = redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[8], '*', 's', int(seq), 'e', life, 'f', nobody, 'n', '0 0 0 0 0')
+if is_end or is_declared then
+  local no_target = string.rep('\0', 16)
+  last_entry = redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[8], '*', 's', int(seq), 'e', epoch, 'f', no_target, 'n', '0 0 0 0 0')
 end
 for _, write in ipairs(writes) do
   local id, r = write.id, write.record
   local numbers = table.concat({ int(r.all), int(r.cutoff), int(r.set), int(r.back), int(r.ends) }, ' ')
-  mark = redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[8], '*', 's', int(write.seq), 'e', life, 'f', id, 'n', numbers)
+  last_entry = redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[8], '*', 's', int(write.seq), 'e', epoch, 'f', id, 'n', numbers)
   if in_effect(r) then
     local plain = revokes_all(r) and r.back == 0
     redis.call('ZADD', KEYS[3], int(r.ends), (plain and 'a' or 'r') .. id)
@@ -195,23 +203,25 @@ for _, write in ipairs(writes) do
     redis.call('ZADD', KEYS[4], int(r.ends), id)
   end
 end
-local life_value = table.concat({ '1', life, int(birth), int(horizon), int(lifted), int(seq), mark }, ' ')
-redis.call('SET', KEYS[1], life_value)
-redis.call('HSET', KEYS[2], 'life', life)
+local epoch_value =
+  table.concat({ '1', epoch, int(started_at), int(issued_until), int(ends_at), int(seq), last_entry }, ' ')
+redis.call('SET', KEYS[1], epoch_value)
+redis.call('HSET', KEYS[2], 'life', epoch)
 if former ~= '' then
-  redis.call('HSET', KEYS[2], 'former', former, 'reach', int(reach), 'healed', healed, 'healed_to', int(healed_to))
+  redis.call('HSET', KEYS[2], 'former', former, 'reach', int(former_seq),
+    'healed', replayed, 'healed_to', int(replayed_seq))
 end
 
--- Forgets what may be forgotten: a bounded number each time, but more than was added.
+-- Removes what has expired: a bounded number each time, but more than was added.
 local kept = now + tonumber(ARGV[7])
 for n = 3, 4 do
   local over = redis.call('ZRANGEBYSCORE', KEYS[n], '-inf', int(now), 'LIMIT', 0, 64 + 2 * #writes)
   if #over > 0 then redis.call('ZREM', KEYS[n], unpack(over)) end
   local last = redis.call('ZREVRANGE', KEYS[n], 0, 0, 'WITHSCORES')
-  if last[2] then kept = math.max(kept, math.min(tonumber(last[2]) + 1, FAR)) end
+  if last[2] then kept = math.max(kept, math.min(tonumber(last[2]) + 1, MAX_INTEGER)) end
 end
 for n = 1, 5 do redis.call('PEXPIREAT', KEYS[n], int(kept)) end
 for _, write in ipairs(writes) do
   redis.call('SET', write.key, print(write.record), 'PXAT', int(write.record.ends))
 end
-return { life_value, int(now), unpack(replies) }
+return { epoch_value, int(now), unpack(replies) }

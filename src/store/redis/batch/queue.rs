@@ -1,12 +1,11 @@
-//! Who waits, who is sent, and when: knows nothing of what is asked, nor whom.
+//! When batches are sent. Generic: it does not know what is asked.
 //!
-//! A queue has one worker, a task that sends batches through an [`BatchTransport`] as long as anybody waits.
-//! Whoever asks while nothing is under way and little is asked goes alone, without the worker: that
-//! saves the way through two tasks.
+//! A queue has one worker, a task that sends batches through a [`BatchTransport`] as long as there
+//! are items. While nothing is in flight and there is little load, an item may be sent directly,
+//! without the queue: that saves the way through two tasks.
 //!
-//! No wake-up is lost, because there is one lock: who asks joins the queue and takes the waker of
-//! the worker under it, and the worker sees that nobody waits and leaves its waker under it. All else
-//! that the worker waits for, answers and the end of its patience, it waits for itself.
+//! No wake-up is lost, because one lock guards both sides: a pusher adds its item and takes the
+//! worker's waker under it; the worker sees that there is no item and leaves its waker under it.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -19,203 +18,204 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::{Instant, sleep};
 
-/// How long a batch in flight holds up the next one. Below it, waiting makes larger batches; above
-/// it, over a slow network, it would only make answers late.
-pub(super) const PATIENCE: Duration = Duration::from_millis(1);
-/// How many batches may be in flight. They are given up with their checks, so that even a Redis
-/// that hangs is sent less than this.
+/// How long a batch in flight delays the next one. A shorter delay makes smaller batches; a longer
+/// one would only make answers late over a slow network.
+pub(super) const BATCH_DELAY: Duration = Duration::from_millis(1);
+/// How many batches may be in flight. A batch ends with the time limit of its checks, so even a
+/// Redis that hangs is sent fewer than this.
 const MAX_BATCHES: usize = 128;
 
-/// How a worker gets at answers.
+/// How a worker sends batches and delivers answers.
 pub(super) trait BatchTransport: Send {
-    /// What one of those who wait asks.
-    type Ask: Send;
-    /// A batch in flight, which comes back with the answers and those who wait for them.
+    /// What waits in the queue.
+    type Item: Send;
+    /// A batch in flight. It resolves to the reply, with the items that wait for it.
     type InFlight: Future<Output = Self::Reply> + Send;
     type Reply: Send;
 
-    /// How much goes into a batch.
-    const ROOM: usize;
+    /// The sum of sizes that fits into a batch.
+    const CAPACITY: usize;
 
-    /// How much of it one takes. One alone may take more than there is.
-    fn size(ask: &Self::Ask) -> usize;
+    /// The size of one item. A single item may exceed the capacity.
+    fn size(item: &Self::Item) -> usize;
 
-    /// Sends a batch; `None` if there is nobody, or nothing can be sent, and all have been told.
-    fn send(&mut self, batch: Vec<Self::Ask>) -> Option<Self::InFlight>;
+    /// Sends a batch; `None` if no item is left, or nothing can be sent and all have got an error.
+    fn send(&mut self, batch: Vec<Self::Item>) -> Option<Self::InFlight>;
 
-    /// Tells everyone the answer.
+    /// Gives each item its answer.
     fn deliver(&mut self, reply: Self::Reply);
 }
 
-/// Those who have not been sent.
-pub(super) struct BatchQueue<A>(Mutex<Waiting<A>>);
+/// Items that have not been sent.
+pub(super) struct BatchQueue<T>(Mutex<QueueState<T>>);
 
-struct Waiting<A> {
-    asks: VecDeque<A>,
-    /// The worker, if it has nothing to send.
-    idle: Option<Waker>,
-    /// Whether one who asks may go alone: the worker has nothing in flight, and had no two at once
-    /// to send.
-    is_quiet: bool,
-    /// Whether one has gone alone, and is not back yet.
-    is_one_out: bool,
+struct QueueState<T> {
+    items: VecDeque<T>,
+    /// The waker of the worker, while it has nothing to send.
+    worker: Option<Waker>,
+    /// Whether an item may be sent directly: no batch is in flight, and the last one held a single
+    /// item.
+    allows_direct: bool,
+    /// Whether an item that was sent directly is in flight.
+    has_direct: bool,
     is_closed: bool,
 }
 
-/// The worker of this queue has gone. So has the runtime it worked on.
+/// The worker of this queue has ended, and its runtime with it.
 #[derive(Debug)]
-pub(super) struct Closed;
+pub(super) struct QueueClosed;
 
-impl<A> Default for BatchQueue<A> {
+impl<T> Default for BatchQueue<T> {
     fn default() -> Self {
-        Self(Mutex::new(Waiting {
-            asks: VecDeque::new(),
-            idle: None,
-            is_quiet: true,
-            is_one_out: false,
+        Self(Mutex::new(QueueState {
+            items: VecDeque::new(),
+            worker: None,
+            allows_direct: true,
+            has_direct: false,
             is_closed: false,
         }))
     }
 }
 
-impl<A> BatchQueue<A> {
+impl<T> BatchQueue<T> {
     // A panic while the lock is held cannot leave half a change.
-    fn lock(&self) -> MutexGuard<'_, Waiting<A>> {
+    fn lock(&self) -> MutexGuard<'_, QueueState<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The right to go alone, if that holds up nobody and takes nobody along. Nobody waits for who
-    /// has it.
-    pub(super) fn try_direct(&self) -> Option<DirectPermit<'_, A>> {
-        let mut waiting = self.lock();
-        let may = waiting.is_quiet
-            && !waiting.is_one_out
-            && !waiting.is_closed
-            && waiting.asks.is_empty();
-        waiting.is_one_out |= may;
+    /// The right to send one item directly, if there is nothing it could share a batch with. It
+    /// delays no batch.
+    pub(super) fn try_direct(&self) -> Option<DirectPermit<'_, T>> {
+        let mut state = self.lock();
+        let may =
+            state.allows_direct && !state.has_direct && !state.is_closed && state.items.is_empty();
+        state.has_direct |= may;
         may.then(|| DirectPermit(self))
     }
 
-    /// Waits for the worker.
-    pub(super) fn push(&self, ask: A) -> Result<(), Closed> {
-        let idle = {
-            let mut waiting = self.lock();
-            if waiting.is_closed {
-                return Err(Closed);
+    /// Adds an item, and wakes the worker.
+    pub(super) fn push(&self, item: T) -> Result<(), QueueClosed> {
+        let worker = {
+            let mut state = self.lock();
+            if state.is_closed {
+                return Err(QueueClosed);
             }
-            waiting.asks.push_back(ask);
-            waiting.idle.take()
+            state.items.push_back(item);
+            state.worker.take()
         };
-        if let Some(idle) = idle {
-            idle.wake();
+        if let Some(worker) = worker {
+            worker.wake();
         }
         Ok(())
     }
 
     fn poll_filled(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut waiting = self.lock();
-        if !waiting.asks.is_empty() {
+        let mut state = self.lock();
+        if !state.items.is_empty() {
             return Poll::Ready(());
         }
-        waiting.idle = Some(cx.waker().clone());
+        state.worker = Some(cx.waker().clone());
         Poll::Pending
     }
 
-    /// Takes what goes into one batch: at least one, if there is one, and as many as there is room
-    /// for. Says as well whether any are left.
-    fn take(&self, room: usize, size: impl Fn(&A) -> usize) -> (Vec<A>, bool) {
-        let mut waiting = self.lock();
-        waiting.is_quiet = false;
+    /// Takes the items of one batch: at least one, if there is one, and as many as fit. Also says
+    /// whether any are left.
+    fn take(&self, capacity: usize, size: impl Fn(&T) -> usize) -> (Vec<T>, bool) {
+        let mut state = self.lock();
+        state.allows_direct = false;
         let mut taken = 0;
-        let mut fits = |ask: &A| {
-            taken += size(ask);
-            taken <= room
+        let mut fits = |item: &T| {
+            taken += size(item);
+            taken <= capacity
         };
-        let count = waiting.asks.iter().map_while(|ask| fits(ask).then_some(())).count();
-        let count = count.max(1).min(waiting.asks.len());
-        let batch = waiting.asks.drain(..count).collect();
-        (batch, !waiting.asks.is_empty())
+        let count = state.items.iter().map_while(|item| fits(item).then_some(())).count();
+        let count = count.max(1).min(state.items.len());
+        let batch = state.items.drain(..count).collect();
+        (batch, !state.items.is_empty())
     }
 
-    fn calm_down(&self) {
-        self.lock().is_quiet = true;
+    fn allow_direct(&self) {
+        self.lock().allows_direct = true;
     }
 
     fn close(&self) {
-        // Dropped after the lock is free: it wakes those who wait.
-        let _given_up = {
-            let mut waiting = self.lock();
-            waiting.is_closed = true;
-            mem::take(&mut waiting.asks)
+        // Dropped after the lock is released: dropping an item wakes its caller.
+        let _dropped = {
+            let mut state = self.lock();
+            state.is_closed = true;
+            mem::take(&mut state.items)
         };
     }
 }
 
-/// The right to go alone, until it is dropped.
-pub(super) struct DirectPermit<'a, A>(&'a BatchQueue<A>);
+/// The right to send one item directly, until it is dropped.
+pub(super) struct DirectPermit<'a, T>(&'a BatchQueue<T>);
 
-impl<A> Drop for DirectPermit<'_, A> {
+impl<T> Drop for DirectPermit<'_, T> {
     fn drop(&mut self) {
-        self.0.lock().is_one_out = false;
+        self.0.lock().has_direct = false;
     }
 }
 
 /// Closes the queue, however the worker ends.
-struct Closing<A>(Arc<BatchQueue<A>>);
+struct CloseOnDrop<T>(Arc<BatchQueue<T>>);
 
-impl<A> Drop for Closing<A> {
+impl<T> Drop for CloseOnDrop<T> {
     fn drop(&mut self) {
         self.0.close();
     }
 }
 
-/// The work of the worker. It ends only by being dropped.
-pub(super) async fn work<O: BatchTransport>(queue: Arc<BatchQueue<O::Ask>>, mut office: O) {
-    let queue = Closing(queue);
+/// The task of the worker. It runs until it is aborted.
+pub(super) async fn run_worker<B: BatchTransport>(
+    queue: Arc<BatchQueue<B::Item>>,
+    mut transport: B,
+) {
+    let queue = CloseOnDrop(queue);
     let queue = &*queue.0;
     let mut in_flight = FuturesUnordered::new();
-    let mut patience = pin!(sleep(PATIENCE));
+    let mut delay = pin!(sleep(BATCH_DELAY));
     let (mut had_several, mut was_full) = (false, false);
     loop {
-        // Waiting would not make a full batch any larger.
-        let is_held_up = !in_flight.is_empty() && !patience.is_elapsed() && !was_full;
-        let may_send = !is_held_up && in_flight.len() < MAX_BATCHES;
+        // After a full batch there is no delay: it would not make the next one any larger.
+        let is_delayed = !in_flight.is_empty() && !delay.is_elapsed() && !was_full;
+        let may_send = !is_delayed && in_flight.len() < MAX_BATCHES;
         tokio::select! {
             biased;
             Some(reply) = in_flight.next() => {
-                office.deliver(reply);
+                transport.deliver(reply);
                 if in_flight.is_empty() && !had_several {
-                    queue.calm_down();
+                    queue.allow_direct();
                 }
-                // Those who got an answer go first: what they ask next goes out together.
-                give_way().await;
+                // The callers that were answered run first: what they ask next goes into one batch.
+                yield_once().await;
             }
-            () = &mut patience, if is_held_up => {}
+            () = &mut delay, if is_delayed => {}
             () = filled(queue, was_full), if may_send => {
                 let batch;
-                (batch, was_full) = queue.take(O::ROOM, O::size);
+                (batch, was_full) = queue.take(B::CAPACITY, B::size);
                 had_several = batch.len() > 1;
-                if let Some(trip) = office.send(batch) {
-                    in_flight.push(trip);
-                    patience.as_mut().reset(Instant::now() + PATIENCE);
+                if let Some(sent) = transport.send(batch) {
+                    in_flight.push(sent);
+                    delay.as_mut().reset(Instant::now() + BATCH_DELAY);
                 } else if in_flight.is_empty() {
-                    queue.calm_down();
+                    queue.allow_direct();
                 }
             }
         }
     }
 }
 
-/// Waits until somebody waits. After a full batch, it goes on its way first.
-async fn filled<A>(queue: &BatchQueue<A>, was_full: bool) {
+/// Waits until there is an item. After a full batch, the task yields first, so that it is sent.
+async fn filled<T>(queue: &BatchQueue<T>, was_full: bool) {
     if was_full {
-        give_way().await;
+        yield_once().await;
     }
     poll_fn(|cx| queue.poll_filled(cx)).await;
 }
 
-/// Lets every task run that is ready to.
-async fn give_way() {
+/// Lets every other task run that is ready to.
+async fn yield_once() {
     let mut is_done = false;
     poll_fn(|cx| {
         if mem::replace(&mut is_done, true) {

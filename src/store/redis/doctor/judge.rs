@@ -1,17 +1,17 @@
-//! What the answers of a server mean for one that keeps revocations: pure.
+//! What the answers of a server mean for a store of revocations. Pure.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{Report, Severity};
+use super::report::{Report, Severity};
 use crate::clock::Timestamp;
 use crate::store::redis::options::StoreOptions;
 
 /// The oldest version that has all that is needed: `XADD NOMKSTREAM`, `SET PXAT`.
 const OLDEST: (u32, u32) = (6, 2);
-/// A clock that is further off is worth a look; what is revoked "until now" is off by as much.
+/// A larger difference of the clocks is a warning: what is revoked "until now" is off by as much.
 const CLOCK_WARNING: Duration = Duration::from_secs(1);
-/// A clock that is further off defeats the leeway of verifiers.
+/// A larger difference of the clocks is an error: it exceeds the leeway of verifiers.
 const CLOCK_ERROR: Duration = Duration::from_secs(60);
 
 /// The fields of `INFO`.
@@ -161,7 +161,7 @@ impl ServerInfo {
         }
     }
 
-    pub(super) fn judge_replication(&self, settings: &StoreOptions, report: &mut Report) {
+    pub(super) fn judge_replication(&self, options: &StoreOptions, report: &mut Report) {
         if self.text("role") != "master" {
             report.add(
                 Severity::Error,
@@ -173,7 +173,7 @@ impl ServerInfo {
         let replicas = self.number("connected_slaves").unwrap_or(0);
         // Shown only where `min-replicas-to-write` is set.
         let good = self.number("min_slaves_good_slaves");
-        if replicas > 0 && good.is_none() && settings.wait_replicas.is_none() {
+        if replicas > 0 && good.is_none() && options.wait_replicas.is_none() {
             report.add(
                 Severity::Warning,
                 "replication",
@@ -185,7 +185,7 @@ impl ServerInfo {
                  RedisStoreBuilder::with_wait_replicas here",
             );
         }
-        if let Some(wait) = settings.wait_replicas
+        if let Some(wait) = options.wait_replicas
             && u64::from(wait.replicas.get()) > replicas
         {
             report.add(
@@ -225,7 +225,7 @@ pub(super) fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// With the unit that makes it short, rounded: a report is read, not reckoned with.
+/// Rounded, with the unit that makes it short.
 pub(super) fn in_words(duration: Duration) -> String {
     let (secs, ms) = (duration.as_secs_f64(), duration.as_secs_f64() * 1000.0);
     match secs {

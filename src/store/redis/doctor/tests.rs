@@ -1,17 +1,15 @@
 use std::num::NonZeroU32;
 
-use super::super::RedisStoreBuilder;
+use super::super::builder::RedisStoreBuilder;
 use super::super::schema::RedisKeys;
 use super::judge::in_bytes;
 use super::*;
 
-fn settings(wait: Option<u32>) -> StoreOptions {
+fn options(wait: Option<u32>) -> StoreOptions {
     let builder = RedisStoreBuilder::default();
     match wait.and_then(NonZeroU32::new) {
-        Some(replicas) => {
-            builder.with_wait_replicas(replicas, Duration::from_millis(10)).settings()
-        }
-        None => builder.settings(),
+        Some(replicas) => builder.with_wait_replicas(replicas, Duration::from_millis(10)).options(),
+        None => builder.options(),
     }
 }
 
@@ -90,7 +88,7 @@ fn what_is_on_disk_is_judged() {
 fn replicas_that_nobody_waits_for_are_a_warning() {
     use Severity::{Error, Warning};
     let judge = |fields: &[(&str, &str)], wait| {
-        judged(|report| info(fields).judge_replication(&settings(wait), report))
+        judged(|report| info(fields).judge_replication(&options(wait), report))
     };
     let primary = ("role", "master");
     assert_eq!(judge(&[primary, ("connected_slaves", "0")], None), []);
@@ -122,10 +120,8 @@ fn clocks_that_are_apart_are_noticed_in_either_direction() {
 #[test]
 fn everything_that_the_script_calls_is_tried_and_documented() {
     let keys = RedisKeys::new("app", 1);
-    let tried: Vec<_> = trials(keys.shard(0), &settings(None), false)
-        .into_iter()
-        .map(|(right, ..)| right)
-        .collect();
+    let tried: Vec<_> =
+        trials(keys.shard(0), &options(None), false).into_iter().map(|(right, ..)| right).collect();
     let scripts =
         [script::SOURCE, include_str!("../load.lua"), include_str!("../commit.lua")].concat();
     for call in scripts.split("redis.call('").skip(1) {

@@ -16,21 +16,21 @@ use crate::store::feed::Lift;
 
 const TOKENS: usize = 3;
 const PROCESSES: usize = 3;
-const SPAN: u64 = 1_000_000;
+const DOUBT_MILLIS: u64 = 1_000_000;
 
 /// What redis permits.
 #[derive(Clone, Default)]
 struct Data {
     epoch: Option<Epoch>,
-    /// Another key shows which epoch there was.
+    /// The epoch that the meta hash names.
     meta: Option<u64>,
     log: Vec<Written>,
     /// For each token, whether its record is there.
     records: [bool; TOKENS],
-    /// The former epoch, how far it is known to have come; and that of which all is there again, up
-    /// to where.
+    /// The former epoch and its highest known `seq`; and the epoch of which everything up to a `seq`
+    /// was written again.
     former: Option<(u64, u64)>,
-    healed: Option<(u64, u64)>,
+    replayed: Option<(u64, u64)>,
 }
 
 /// A revocation that was written.
@@ -60,11 +60,11 @@ enum Step {
     Restore,
     /// The mirror reads what there is.
     Mirror,
-    /// The mirror tells redis again what it knows, and lifts the horizon.
-    Heal,
+    /// The mirror writes again what it knows, and ends the doubt.
+    Replay,
 }
 
-/// A mirror, which may be away for any time. It holds whatever it has ever read.
+/// A mirror, which may be disconnected for any time. It keeps whatever it has ever read.
 #[derive(Default)]
 struct Mirror {
     place: Option<Epoch>,
@@ -79,15 +79,15 @@ struct Question {
     process: usize,
     what: What,
     before: Option<Arc<KnownEpoch>>,
-    /// All that its process had ever been told when it asked.
-    told: Vec<Written>,
+    /// Everything that its process had ever read when it asked.
+    read: Vec<Written>,
     answer: Option<Data>,
 }
 
 struct Process {
     tracker: EpochTracker,
-    /// What was written in the epochs that were laid before it.
-    told: Vec<Written>,
+    /// Everything that was written in the epochs that it has read.
+    read: Vec<Written>,
 }
 
 struct World {
@@ -99,7 +99,7 @@ struct World {
     processes: Vec<Process>,
     questions: Vec<Question>,
     mirror: Mirror,
-    lifts: u64,
+    ends: u64,
     /// Whether anything was lost so far.
     has_lost: bool,
 }
@@ -107,7 +107,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let process =
-            || Process { tracker: EpochTracker::new(1, Duration::from_secs(1)), told: Vec::new() };
+            || Process { tracker: EpochTracker::new(1, Duration::from_secs(1)), read: Vec::new() };
         Self {
             now: 1000,
             epochs: 0,
@@ -117,7 +117,7 @@ impl World {
             processes: (0..PROCESSES).map(|_| process()).collect(),
             questions: Vec::new(),
             mirror: Mirror::default(),
-            lifts: 0,
+            ends: 0,
             has_lost: false,
         }
     }
@@ -146,8 +146,8 @@ impl World {
             Step::Restore => {
                 self.questions.clear();
                 self.lose(self.saved.clone());
-                // As a keeper does with each new connection, before anything else is asked on it.
-                // A mirror finds the numbers of the log out of order.
+                // As on each new connection, before anything else is asked over it. A mirror finds the
+                // numbers of the log out of order.
                 if self.mirror.place.is_some_and(|place| {
                     !self.data.log.iter().any(|written| written.last_entry == place.last_entry)
                 }) {
@@ -160,16 +160,16 @@ impl World {
                     if let Some(known) = process.tracker.known(0)
                         && !known.expected_entries().iter().all(is_there)
                     {
-                        process.tracker.report_missing(0, &known);
+                        process.tracker.report_missing_entry(0, &known);
                     }
                 }
             }
             Step::Mirror => self.mirror.read(&self.data),
-            Step::Heal => self.heal(),
+            Step::Replay => self.replay(),
         }
     }
 
-    fn heal(&mut self) {
+    fn replay(&mut self) {
         self.mirror.read(&self.data);
         let (Some((former, seq)), Some(epoch)) = (self.mirror.lost, self.data.epoch) else {
             return;
@@ -182,11 +182,8 @@ impl World {
         if self.data.epoch.is_none_or(|now| now.id != epoch.id) {
             return;
         }
-        self.script(
-            None,
-            None,
-            Some(Lift { former, seq, epoch: epoch.id, horizon: epoch.horizon }),
-        );
+        let horizon = epoch.doubt.issued_until().unwrap_or_default();
+        self.script(None, None, Some(Lift { former, seq, epoch: epoch.id, horizon }));
         self.mirror.read(&self.data);
     }
 
@@ -201,8 +198,8 @@ impl World {
 
     fn ask(&mut self, process: usize, what: What) {
         let asking = &self.processes[process];
-        let (before, told) = (asking.tracker.known(0), asking.told.clone());
-        self.questions.push(Question { process, what, before, told, answer: None });
+        let (before, read) = (asking.tracker.known(0), asking.read.clone());
+        self.questions.push(Question { process, what, before, read, answer: None });
     }
 
     fn promptly(&mut self, process: usize, what: What) {
@@ -224,28 +221,29 @@ impl World {
     fn script(&mut self, known: Option<CallerEpoch>, token: Option<usize>, wish: Option<Lift>) {
         let now = ms(self.now);
         let data = &mut self.data;
-        let mut is_drawn = false;
+        let mut is_declared = false;
         let (is_new, lost) = match &mut data.epoch {
             None => (true, known.is_some() || data.meta.is_some()),
             Some(epoch) => match known {
                 Some(known) if known.id != epoch.id => {
-                    let is_there =
-                        data.healed.is_some_and(|(id, seq)| id == known.id && known.reach <= seq);
+                    let is_there = data
+                        .replayed
+                        .is_some_and(|(id, seq)| id == known.id && known.known_seq <= seq);
                     if !is_there {
-                        if epoch.horizon < epoch.started_at {
-                            epoch.horizon = epoch.started_at;
-                            epoch.lifted = ms(epoch.started_at.as_millis() + SPAN);
-                            is_drawn = true;
+                        if epoch.doubt.issued_until() < Some(epoch.started_at) {
+                            epoch.doubt = lasting(epoch.started_at);
+                            epoch.doubt_ended_at = None;
+                            is_declared = true;
                         }
                         data.former = Some(match data.former {
-                            Some((id, reach)) if id != known.id => (id, FAR.max(reach)),
-                            Some((id, reach)) => (id, reach.max(known.reach)),
-                            None => (known.id, known.reach),
+                            Some((id, seq)) if id != known.id => (id, MAX_INTEGER.max(seq)),
+                            Some((id, seq)) => (id, seq.max(known.known_seq)),
+                            None => (known.id, known.known_seq),
                         });
                     }
                     (false, false)
                 }
-                Some(known) if epoch.seq < known.seq => (true, true),
+                Some(known) if epoch.seq < known.min_seq => (true, true),
                 _ if epoch.seq > 0 && data.meta.is_none() => (true, true),
                 _ => (false, false),
             },
@@ -254,29 +252,33 @@ impl World {
             self.epochs += 1;
             let (seq, last_entry) =
                 data.epoch.map_or_else(Default::default, |epoch| (epoch.seq, epoch.last_entry));
-            let horizon = if lost { now } else { Timestamp::ZERO };
-            let lifted = if lost { ms(self.now + SPAN) } else { Timestamp::ZERO };
-            data.healed = None;
+            let doubt = if lost { lasting(now) } else { Doubt::None };
+            data.replayed = None;
             let former = data.meta.map(|id| (id, 0));
-            data.former = known.map(|known| (known.id, known.reach)).or(former);
-            data.epoch =
-                Some(Epoch { id: self.epochs, started_at: now, horizon, lifted, seq, last_entry });
+            data.former = known.map(|known| (known.id, known.known_seq)).or(former);
+            data.epoch = Some(Epoch {
+                id: self.epochs,
+                started_at: now,
+                doubt,
+                doubt_ended_at: None,
+                seq,
+                last_entry,
+            });
         }
         let epoch = data.epoch.as_mut().unwrap();
         data.meta = Some(epoch.id);
-        let mut is_lifted = false;
+        let mut has_ended = false;
         if let Some(wish) = wish
-            && !(is_new || is_drawn)
-            && data.former.is_some_and(|(id, reach)| id == wish.former && reach <= wish.seq)
-            && epoch.horizon > Timestamp::ZERO
-            && (epoch.horizon, epoch.id) == (wish.horizon, wish.epoch)
+            && !(is_new || is_declared)
+            && data.former.is_some_and(|(id, known)| id == wish.former && known <= wish.seq)
+            && (epoch.doubt.issued_until(), epoch.id) == (Some(wish.horizon), wish.epoch)
         {
-            (epoch.horizon, epoch.lifted) = (Timestamp::ZERO, now);
-            data.healed = Some((wish.former, wish.seq));
-            self.lifts += 1;
-            is_lifted = true;
+            (epoch.doubt, epoch.doubt_ended_at) = (Doubt::None, Some(now));
+            data.replayed = Some((wish.former, wish.seq));
+            self.ends += 1;
+            has_ended = true;
         }
-        if is_drawn || is_lifted {
+        if is_declared || has_ended {
             // No token has this number.
             self.count(TOKENS);
         }
@@ -297,7 +299,7 @@ impl World {
     }
 
     fn answer(&mut self, n: usize) {
-        let Question { process, what, before, told, answer } = self.questions.swap_remove(n);
+        let Question { process, what, before, read, answer } = self.questions.swap_remove(n);
         let Data { epoch, records, log, .. } = answer.unwrap();
         let value = epoch.map(|epoch| epoch.print());
         let tracker = &self.processes[process].tracker;
@@ -311,23 +313,22 @@ impl World {
             What::Write(_) => tracker.observe_script_reply(0, before.as_ref(), epoch.unwrap()),
         };
         if let What::Check(token) = what {
-            for written in told.iter().filter(|written| written.token == token) {
+            for written in read.iter().filter(|written| written.token == token) {
                 // One that was issued in the last moment before it was revoked.
-                let passes =
-                    doubt.as_ref().is_ok_and(|doubt| doubt.horizon < ms(written.last_entry.0));
+                let passes = doubt.as_ref().is_ok_and(|doubt| until(*doubt) < written.last_entry.0);
                 assert!(records[token] || !passes, "token {token} is live");
             }
-            if self.lifts == 0 && !self.has_lost && epoch.is_some() {
-                assert_eq!(doubt.map(horizon_of).unwrap(), 0, "nothing was lost");
+            if self.ends == 0 && !self.has_lost && epoch.is_some() {
+                assert_eq!(doubt.map(until).unwrap(), 0, "nothing was lost");
             }
         }
         if epoch.is_some() {
-            self.processes[process].told.extend(log);
+            self.processes[process].read.extend(log);
         }
     }
 
-    /// Once nothing is under way and every maintenance has done what it was rung for, a process that
-    /// knows nothing doubts what those who remember doubt.
+    /// Once nothing is under way and every maintenance task has run, a process that knows nothing
+    /// doubts what the others doubt.
     fn settle(&mut self) {
         self.questions.clear();
         for _ in 0..4 {
@@ -340,16 +341,17 @@ impl World {
         }
         let newcomer = EpochTracker::new(1, Duration::from_secs(1));
         let value = self.data.epoch.map(|epoch| epoch.print());
-        let told = newcomer
+        let read = newcomer
             .observe_value(EpochSource::Checks, 0, None, value.as_deref().map(str::as_bytes))
-            .map(horizon_of);
+            .map(until);
         for process in &self.processes {
             if let Some(known) = process.tracker.known(0) {
-                assert_eq!(told.as_ref().ok(), Some(&known.doubt().horizon.as_millis()));
+                let known_until = until(process.tracker.doubt(&known));
+                assert_eq!(read.as_ref().ok(), Some(&known_until));
                 assert_eq!((known.former, known.lost), (None, false));
             }
-            for written in process.told.iter().filter(|written| written.token < TOKENS) {
-                let passes = told.as_ref().is_ok_and(|horizon| *horizon < written.last_entry.0);
+            for written in process.read.iter().filter(|written| written.token < TOKENS) {
+                let passes = read.as_ref().is_ok_and(|until| *until < written.last_entry.0);
                 assert!(
                     self.data.records[written.token] || !passes,
                     "a newcomer lets in {}",
@@ -362,7 +364,7 @@ impl World {
 
 impl Mirror {
     fn lose(&mut self) {
-        // A second loss, before the first was healed, is one too many.
+        // After a second loss before the replay, it does not know all of the former epoch.
         let place = self.place.take().filter(|_| self.is_whole && self.lost.is_none());
         self.lost = place.map(|place| (place.id, place.seq));
         self.is_whole = false;
@@ -377,7 +379,7 @@ impl Mirror {
         for (known, there) in self.records.iter_mut().zip(data.records) {
             *known |= there;
         }
-        if epoch.horizon == Timestamp::ZERO {
+        if epoch.doubt == Doubt::None {
             (self.is_whole, self.lost) = (true, None);
         } else {
             self.is_whole = false;
@@ -389,8 +391,14 @@ fn ms(millis: u64) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
-fn horizon_of(doubt: Doubt) -> u64 {
-    doubt.horizon.as_millis()
+/// Until when tokens in doubt were issued; 0, if none are.
+fn until(doubt: Doubt) -> u64 {
+    doubt.issued_until().unwrap_or_default().as_millis()
+}
+
+fn lasting(issued_until: Timestamp) -> Doubt {
+    let ends_at = issued_until.saturating_add(Duration::from_millis(DOUBT_MILLIS));
+    Doubt::Lasting { issued_until, ends_at }
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -411,18 +419,18 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Save),
         1 => Just(Step::Restore),
         3 => Just(Step::Mirror),
-        3 => Just(Step::Heal),
+        3 => Just(Step::Replay),
     ]
 }
 
-/// Runs one history and lets everything come to rest.
+/// Runs one history until nothing is left to do.
 fn run(steps: impl IntoIterator<Item = Step>) -> u64 {
     let mut world = World::new();
     for step in steps {
         world.step(step);
     }
     world.settle();
-    world.lifts
+    world.ends
 }
 
 proptest! {
@@ -431,24 +439,24 @@ proptest! {
     fn histories(
         steps in prop::collection::vec(any_step(), 1..60),
     ) {
-        LIFTS.fetch_add(run(steps), Ordering::Relaxed);
+        ENDS.fetch_add(run(steps), Ordering::Relaxed);
     }
 }
 
-/// How often a horizon was lifted in all histories.
-static LIFTS: AtomicU64 = AtomicU64::new(0);
+/// How often a doubt was ended in all histories.
+static ENDS: AtomicU64 = AtomicU64::new(0);
 
 #[test]
 fn what_a_process_knew_to_be_revoked_is_never_live_after_it_was_lost() {
     histories();
-    assert!(LIFTS.load(Ordering::Relaxed) > 100, "it was not put to the test");
+    assert!(ENDS.load(Ordering::Relaxed) > 100, "the histories end too few doubts");
 }
 
-/// The mirror read the second epoch before the first process drew a horizon in it. So the mirror
-/// never had what that process knew, and must not vouch for it.
+/// The mirror read the second epoch before the first process declared a doubt in it. So the mirror
+/// never had what that process knew, and must not end the next doubt.
 #[test]
-fn a_mirror_that_has_not_heard_of_a_horizon_cannot_lift_the_next_one() {
-    let lifts = run([
+fn a_mirror_that_has_not_read_of_a_doubt_cannot_end_the_next_one() {
+    let ends = run([
         Step::Promptly(0, What::Write(Some(2))),
         Step::Flush,
         Step::Promptly(1, What::Write(None)),
@@ -457,7 +465,7 @@ fn a_mirror_that_has_not_heard_of_a_horizon_cannot_lift_the_next_one() {
         Step::Promptly(0, What::Write(None)),
         Step::Flush,
         Step::Promptly(0, What::Write(None)),
-        Step::Heal,
+        Step::Replay,
     ]);
-    assert_eq!(lifts, 0);
+    assert_eq!(ends, 0);
 }

@@ -1,8 +1,8 @@
-//! Where a foreign key is in a cluster: it has a hash slot of its own, and the node that serves
-//! it must be asked.
+//! Connections to all primaries of a cluster, for foreign keys: each has a hash slot of its own, and
+//! the node that serves the slot must be asked.
 //!
-//! There is one guarded connection for each primary. Which slots it serves is asked at the start,
-//! now and then, and whenever a node says that a key is not its own.
+//! The owners of the slots are asked for at the start, every half minute, and whenever a node says
+//! that it does not serve a slot.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -16,39 +16,39 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::store::redis::Health;
+use crate::store::redis::health::{Health, Purpose};
 use crate::store::redis::random;
-use crate::store::redis::supervised::{Permit, Purpose, SupervisedConnection};
+use crate::store::redis::supervised::{Permit, SupervisedConnection};
 use crate::store::redis::topology::{SLOTS, Topology};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How often the owners of the slots are asked for without a cause.
-const ASK_EVERY: Duration = Duration::from_secs(30);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 /// How soon they are asked for again.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
-/// Stands for the map in the health of the store: not a slot.
-const MAP: Range<u16> = u16::MAX..u16::MAX;
+const REFRESH_PAUSE: Duration = Duration::from_millis(100);
+/// Stands for the slot map in the health of the store: no slot.
+const SLOT_MAP: Range<u16> = u16::MAX..u16::MAX;
 
-/// The connections to all primaries. Its keeper ends with it.
+/// The connections to all primaries. The task that refreshes them ends with this value.
 pub(crate) struct ClusterConnections {
     shared: Arc<Shared>,
-    keeper: JoinHandle<()>,
+    task: JoinHandle<()>,
 }
 
 struct Shared {
-    map: ArcSwap<Map>,
+    map: ArcSwap<SlotMap>,
     stale: Notify,
 }
 
-/// Who serves which slot.
+/// Which primary serves which slot.
 #[derive(Default)]
-struct Map {
-    nodes: Vec<Arc<Node>>,
-    /// For each slot, where among the nodes its owner is.
+struct SlotMap {
+    nodes: Vec<Arc<ClusterPrimary>>,
+    /// For each slot, the position of its owner among the nodes.
     owners: Vec<Option<usize>>,
 }
 
-struct Node {
+struct ClusterPrimary {
     /// The slot by which its connection finds it.
     slot: u16,
     connection: SupervisedConnection,
@@ -61,10 +61,10 @@ impl ClusterConnections {
         health_tx: Arc<watch::Sender<Health>>,
         connect: impl Fn(u16) -> SupervisedConnection + Send + 'static,
     ) -> Self {
-        health_tx.send_modify(|health| health.expect(MAP));
+        health_tx.send_modify(|health| health.expect(SLOT_MAP));
         let shared = Arc::new(Shared { map: ArcSwap::default(), stale: Notify::new() });
-        let keeper = tokio::spawn(keep(Arc::clone(&shared), topology, health_tx, connect));
-        Self { shared, keeper }
+        let task = tokio::spawn(refresh(Arc::clone(&shared), topology, health_tx, connect));
+        Self { shared, task }
     }
 
     /// The right to ask one question at the node of a slot.
@@ -93,8 +93,8 @@ impl ClusterConnections {
         layout_of(&self.shared.map.load().owners)
     }
 
-    /// An answer says that the map is wrong.
-    pub(crate) fn doubt(&self, error: &StoreError) {
+    /// Refreshes the slot map if an error says that it is wrong.
+    pub(crate) fn refresh_after(&self, error: &StoreError) {
         if matches!(error.kind(), StoreErrorKind::Cluster | StoreErrorKind::NotPrimary) {
             self.shared.stale.notify_one();
         }
@@ -103,73 +103,76 @@ impl ClusterConnections {
 
 impl Drop for ClusterConnections {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.task.abort();
     }
 }
 
-async fn keep(
+/// The task: asks for the owners of the slots, and connects to new primaries.
+async fn refresh(
     shared: Arc<Shared>,
     topology: Arc<Topology>,
     health_tx: Arc<watch::Sender<Health>>,
     connect: impl Fn(u16) -> SupervisedConnection,
 ) {
     loop {
-        match topology.owners().await {
+        match topology.slot_owners().await {
             Ok((servers, owners)) => {
                 let before = shared.map.load_full();
-                let after = before.follow(&servers, &owners, |slot| {
+                let after = before.updated(&servers, &owners, |slot| {
                     health_tx.send_modify(|health| health.expect(slot..slot));
                     connect(slot)
                 });
                 let gone = before.nodes.iter().filter(|node| !after.has(node));
                 let gone: Vec<_> = gone.map(|node| node.slot..node.slot).collect();
                 shared.map.store(Arc::new(after));
-                // Their keepers have nothing more to say then.
+                // Ends the supervision of nodes that are gone, before their health is removed.
                 drop(before);
                 health_tx.send_modify(|health| {
-                    health.note(Purpose::Checks, &MAP, None);
+                    health.record(Purpose::Checks, &SLOT_MAP, None);
                     for node in &gone {
-                        health.note(Purpose::Checks, node, None);
+                        health.record(Purpose::Checks, node, None);
                     }
                 });
             }
-            // What was known goes on to be used: nodes that are down say so themselves.
+            // The last slot map stays in use: nodes that are down report it themselves.
             Err(error) if shared.map.load().nodes.is_empty() => {
-                health_tx.send_modify(|health| health.note(Purpose::Checks, &MAP, Some(&error)));
+                health_tx
+                    .send_modify(|health| health.record(Purpose::Checks, &SLOT_MAP, Some(&error)));
                 shared.stale.notify_one();
             }
             Err(_) => {}
         }
-        sleep(ASK_AGAIN.mul_f64(0.5 + random::fraction())).await;
+        sleep(REFRESH_PAUSE.mul_f64(0.5 + random::fraction())).await;
         tokio::select! {
             () = shared.stale.notified() => {}
-            () = sleep(ASK_EVERY.mul_f64(0.5 + random::fraction())) => {}
+            () = sleep(REFRESH_INTERVAL.mul_f64(0.5 + random::fraction())) => {}
         }
     }
 }
 
-impl Map {
-    /// The map after a change. Connections to nodes that go on to serve their slot are kept.
-    fn follow(
+impl SlotMap {
+    /// The map after a change. A connection to a node that still serves its slot is kept.
+    fn updated(
         &self,
         servers: &[Server],
         owners: &[Option<usize>],
         mut connect: impl FnMut(u16) -> SupervisedConnection,
     ) -> Self {
-        let mut nodes: Vec<Arc<Node>> = Vec::with_capacity(servers.len());
-        // For each server, where among the nodes it is.
+        let mut nodes: Vec<Arc<ClusterPrimary>> = Vec::with_capacity(servers.len());
+        // For each server, its position among the nodes.
         let mut places = vec![None; servers.len()];
         let mut by_slot = Vec::with_capacity(owners.len());
         for (slot, owner) in (0..SLOTS).zip(owners) {
             by_slot.push(owner.and_then(|server| {
                 let place = places.get_mut(server)?;
                 if place.is_none() {
-                    let is_its =
-                        |node: &&Arc<Node>| owners.get(usize::from(node.slot)) == Some(owner);
+                    let is_its = |node: &&Arc<ClusterPrimary>| {
+                        owners.get(usize::from(node.slot)) == Some(owner)
+                    };
                     let known = self.nodes.iter().find(is_its).cloned();
-                    nodes.push(
-                        known.unwrap_or_else(|| Arc::new(Node { slot, connection: connect(slot) })),
-                    );
+                    nodes.push(known.unwrap_or_else(|| {
+                        Arc::new(ClusterPrimary { slot, connection: connect(slot) })
+                    }));
                     *place = Some(nodes.len() - 1);
                 }
                 *place
@@ -178,12 +181,13 @@ impl Map {
         Self { nodes, owners: by_slot }
     }
 
-    fn has(&self, node: &Arc<Node>) -> bool {
+    fn has(&self, node: &Arc<ClusterPrimary>) -> bool {
         self.nodes.iter().any(|known| Arc::ptr_eq(known, node))
     }
 }
 
-/// Which slots belong together, as a short text: the same as long as none has changed hands.
+/// Which slots have the same owner, as a short text. It stays the same until a slot changes its
+/// owner.
 pub(crate) fn layout_of(owners: &[Option<usize>]) -> String {
     let mut first_of = HashMap::new();
     let mut hash = Sha256::new();

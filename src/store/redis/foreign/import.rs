@@ -10,31 +10,34 @@ use std::time::Duration;
 use fred::types::Value;
 use futures::future::try_join_all;
 
+use super::check::{ForeignLists, without_key};
 use super::cluster::{ClusterConnections, layout_of};
 use super::judge::ListVerdict;
 use super::list::{CompiledList, ForeignList};
 use super::template::{KeyTemplate, Placeholder};
 use crate::config::ConfigError;
-use crate::store::redis::RedisStore;
-use crate::store::redis::ask::code;
+use crate::store::redis::command::error_code;
 use crate::store::redis::connection::unexpected_reply;
+use crate::store::redis::core::StoreCore;
 use crate::store::redis::supervised::{Permit, SupervisedConnection};
 use crate::store::{Cursor, StoreError, StoreErrorKind};
 
-/// A list that is read from its beginning to its end.
+/// Reads a list from its beginning to its end.
 pub(crate) struct ListScan {
-    store: RedisStore,
+    core: Arc<StoreCore>,
+    /// The lists of the store, which in a cluster have the connections.
+    foreign: Option<Arc<ForeignLists>>,
     list: Arc<CompiledList>,
 }
 
 /// How far it has been read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ScanPosition {
-    /// How the slots of a cluster were distributed.
+    /// How the slots of a cluster were distributed, see [`layout_of`].
     layout: Box<str>,
-    /// At which of its nodes.
+    /// The position of the node that is read.
     node: usize,
-    /// The process that gave out the cursor.
+    /// The server process that gave out the cursor.
     server: Box<str>,
     cursor: Box<str>,
 }
@@ -42,7 +45,7 @@ pub(crate) struct ScanPosition {
 /// A part of a list.
 pub(crate) struct ScanPage {
     pub(crate) found: Vec<ListedEntry>,
-    /// How many entries mean nothing, and how many nobody can tell the meaning of.
+    /// How many entries do not mean revoked, and of how many the meaning is not declared.
     pub(crate) live: u64,
     pub(crate) odd: u64,
     /// None after the last page.
@@ -70,7 +73,11 @@ impl ListScan {
 
     /// # Errors
     /// If the entries of the list do not tell what is revoked.
-    pub(crate) fn new(store: RedisStore, list: &ForeignList) -> Result<Self, ConfigError> {
+    pub(crate) fn new(
+        core: Arc<StoreCore>,
+        foreign: Option<Arc<ForeignLists>>,
+        list: &ForeignList,
+    ) -> Result<Self, ConfigError> {
         let list = Arc::new(list.compile()?);
         let oops = |problem: &str| {
             Err(ConfigError::new("foreign_list", format!("`{}` {problem}", list.name)))
@@ -100,13 +107,13 @@ impl ListScan {
                  ForeignList::with_revoked_values",
             );
         }
-        if store.inner.topology.is_cluster() && store.inner.foreign.is_none() {
+        if core.topology.is_cluster() && foreign.is_none() {
             return oops(
                 "is to be read in a cluster; hand it to the store, see \
                  RedisStoreBuilder::with_foreign_list",
             );
         }
-        Ok(Self { store, list: Arc::clone(&list) })
+        Ok(Self { core, foreign, list: Arc::clone(&list) })
     }
 
     pub(crate) fn list(&self) -> &CompiledList {
@@ -154,17 +161,17 @@ impl ListScan {
         if !is_end {
             return Ok(Some(at));
         }
-        let (_, owners) = self.store.inner.topology.owners().await?;
+        let (_, owners) = self.core.topology.slot_owners().await?;
         if *layout_of(&owners) == *at.layout {
             return Ok(None);
         }
         let moved = StoreError::new(StoreErrorKind::Cluster, "slots have changed hands");
-        nodes.doubt(&moved);
+        nodes.refresh_after(&moved);
         Ok(Some(ScanPosition::first("".into())))
     }
 
     fn nodes(&self) -> Option<&ClusterConnections> {
-        self.store.inner.foreign.as_ref().and_then(|foreign| foreign.nodes.as_ref())
+        self.foreign.as_ref().and_then(|foreign| foreign.nodes.as_ref())
     }
 
     fn layout(&self) -> Box<str> {
@@ -177,14 +184,21 @@ impl ListScan {
                 Some(nodes.acquire(fred::util::redis_keyslot(self.set().as_bytes())))
             }
             (Some(nodes), node) if self.list.member.is_none() => nodes.acquire_nth(node),
-            (None, 0) => self.store.inner.writes.first().map(SupervisedConnection::acquire),
+            (None, 0) => self.core.writes.first().map(SupervisedConnection::acquire),
             _ => None,
         }
     }
 
-    /// The name of the set.
+    fn without_key(&self, error: &StoreError) -> StoreError {
+        match &self.foreign {
+            Some(foreign) => foreign.without_key(&self.list, error),
+            None => without_key(&self.list, error),
+        }
+    }
+
+    /// The key of the set.
     fn set(&self) -> String {
-        // It has no placeholders.
+        // It has no placeholders, see `new`.
         self.list.key.render(|_| Ok("".into())).unwrap_or_default()
     }
 
@@ -194,12 +208,11 @@ impl ListScan {
         command: &'static str,
         arguments: Vec<Value>,
     ) -> Result<Value, StoreError> {
-        let answer =
-            permit.command(command, arguments, self.store.inner.settings.write_timeout).await;
-        answer.map_err(|error| self.store.inner.plain(&self.list, &error))
+        let answer = permit.command(command, arguments, self.core.options.write_timeout).await;
+        answer.map_err(|error| self.without_key(&error))
     }
 
-    /// Which process answers.
+    /// The server process that answers.
     async fn server(&self, permit: &Permit) -> Result<Box<str>, StoreError> {
         let info = self.ask(permit, "INFO", vec!["server".into()]).await?;
         let info = info.as_str().ok_or_else(|| unexpected_reply("redis"))?;
@@ -207,7 +220,7 @@ impl ListScan {
         id.map(Into::into).ok_or_else(|| unexpected_reply("redis"))
     }
 
-    /// Names of entries, and where to go on.
+    /// Keys or members, and where to go on.
     async fn scan(
         &self,
         permit: &Permit,
@@ -236,7 +249,7 @@ impl ListScan {
     }
 
     async fn look_up(&self, permit: &Permit, names: Vec<Value>) -> Result<ScanPage, StoreError> {
-        let ours = format!("{}:{{", self.store.inner.settings.prefix);
+        let ours = format!("{}:{{", self.core.options.prefix);
         let entries = self.list.member.as_ref().unwrap_or(&self.list.key);
         let mut page = ScanPage { found: Vec::new(), live: 0, odd: 0, next: None };
         let mut readable = Vec::with_capacity(names.len());
@@ -244,7 +257,7 @@ impl ListScan {
             let text = name.as_str().filter(|text| !text.starts_with(&ours));
             match text.as_deref().map(|text| (text, id_in(entries, text))) {
                 Some((_, Some(id))) => readable.push((name, id)),
-                // The pattern of a scan lets others through.
+                // The pattern of a scan matches others, too.
                 Some((_, None)) => {}
                 None => page.odd += u64::from(name.as_str().is_none()),
             }
@@ -267,7 +280,7 @@ impl ListScan {
                     let expires_in = u64::try_from(ttl).ok().map(Duration::from_millis);
                     page.found.push(ListedEntry { id, expires_in, reason });
                 }
-                // It has expired meanwhile, or means nothing.
+                // It has expired meanwhile, or does not mean revoked.
                 ListVerdict::Revoked(_) | ListVerdict::Live => page.live += 1,
                 ListVerdict::Odd => page.odd += 1,
             }
@@ -275,16 +288,15 @@ impl ListScan {
         Ok(page)
     }
 
-    /// A key of another type than it should be is odd, and no reason to stop.
+    /// The meaning of an entry. A key of another type is counted as odd and does not stop the scan.
     async fn verdict(&self, permit: &Permit, name: Value) -> Result<ListVerdict, StoreError> {
-        let inner = &self.store.inner;
         match permit
-            .command(self.list.meaning.command(), vec![name], inner.settings.write_timeout)
+            .command(self.list.meaning.command(), vec![name], self.core.options.write_timeout)
             .await
         {
             Ok(value) => Ok(self.list.verdict(&value)),
-            Err(error) if code(&error) == "WRONGTYPE" => Ok(ListVerdict::Odd),
-            Err(error) => Err(inner.plain(&self.list, &error)),
+            Err(error) if error_code(&error) == "WRONGTYPE" => Ok(ListVerdict::Odd),
+            Err(error) => Err(self.without_key(&error)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What stands under a foreign key, and what it means. Pure.
+//! What the value of a foreign key means. Pure.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ const MAX_WORDS: usize = 200;
 pub(crate) enum ValueMeaning {
     /// A key that is there means revoked, whatever it permits.
     Present,
-    /// One of these values; anything else makes no sense.
+    /// One of these values; another one is an error.
     Values { revoked: Vec<Box<str>>, live: Vec<Box<str>> },
-    /// A JSON object, whose words are shown. With a flag, only one in which it is set means
-    /// revoked.
+    /// A JSON object, whose `reason` and `user_id` are shown. With a flag, it means revoked only if
+    /// the flag is set.
     Json { flag: Option<Box<str>> },
 }
 
@@ -25,9 +25,9 @@ pub(crate) enum ValueMeaning {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ListVerdict {
     Live,
-    /// Revoked, with the words that stand there.
+    /// Revoked, with the reason that the entry gives.
     Revoked(Option<Arc<str>>),
-    /// Nobody said what this means.
+    /// The meaning of this value was not declared.
     Odd,
 }
 
@@ -83,7 +83,7 @@ fn judge_document(value: &[u8], flag: Option<&str>) -> ListVerdict {
             Some(_) => ListVerdict::Revoked(words(&document)),
         },
         (Some(Json::Object(document)), None) => ListVerdict::Revoked(words(&document)),
-        // Without a flag, that it is there is enough. With one, nobody can tell.
+        // Without a flag, any entry means revoked. With one, this entry could mean either.
         (_, None) => ListVerdict::Revoked(None),
         (_, Some(_)) => ListVerdict::Odd,
     }
@@ -103,8 +103,8 @@ fn words(document: &serde_json::Map<String, Json>) -> Option<Arc<str>> {
     }
 }
 
-/// A text that anyone may have written, fit for a line of a log: short, and without characters that
-/// move the cursor or turn the direction of writing.
+/// A text of unknown origin, made safe for a line of a log: short, and without characters that move
+/// the cursor or change the direction of writing.
 fn printable(text: &str) -> String {
     let is_plain = |c: char| {
         !c.is_control()
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_nobody_named_means_nothing() {
+    fn a_value_that_was_not_declared_is_odd() {
         let meaning =
             ValueMeaning::Values { revoked: vec!["1".into(), "".into()], live: vec!["0".into()] };
         assert_eq!(meaning.judge(&Value::Null), ListVerdict::Live);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_gives_its_words() {
+    fn a_document_gives_its_reason_and_user() {
         let any = ValueMeaning::Json { flag: None };
         let said = reason(&any, r#"{"reason":"stolen","user_id":42,"token":"eyJ"}"#);
         assert_eq!(said.unwrap(), "stolen (user_id 42)");
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_short_and_harmless() {
+    fn shown_text_is_short_and_printable() {
         let any = ValueMeaning::Json { flag: None };
         let said = reason(&any, r#"{"reason":" a\u001b[31m\nb\u202ec\u0000 "}"#).unwrap();
         assert_eq!(said, "a [31m b c");

@@ -1,4 +1,4 @@
-//! What the operator says of a list, and what is made of it.
+//! [`ForeignList`]: a list as it is declared, and as it is used.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -165,7 +165,7 @@ impl ForeignList {
         self
     }
 
-    // === Whom it is about ===
+    // === Which tokens it is about ===
 
     /// Asks only about tokens of this issuer. Default: about all. With several issuers, name the
     /// one whose ids these are: `alice` of another is someone else.
@@ -202,7 +202,10 @@ impl ForeignList {
         self
     }
 
-    /// What is made of it.
+    /// The list, ready for use.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the declaration cannot work.
     pub(crate) fn compile(&self) -> Result<CompiledList, ConfigError> {
         let oops =
             |problem: &str| ConfigError::new("foreign_list", format!("`{}` {problem}", self.key));
@@ -292,7 +295,7 @@ pub(crate) struct CompiledList {
     pub(crate) value: Box<str>,
 }
 
-/// Where an entry is, or would be.
+/// The key of an entry, and its member in a set.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ListEntry {
     pub(crate) key: String,
@@ -318,20 +321,20 @@ impl CompiledList {
         })
     }
 
-    /// The entry of a token; none, if it has none.
+    /// The entry of a token; none, if it lacks a claim and this is allowed.
     pub(crate) fn entry_of(
         &self,
-        fillings: &PlaceholderValues<'_>,
+        values: &PlaceholderValues<'_>,
     ) -> Result<Option<ListEntry>, StoreError> {
-        match self.entry(|field| fillings.fill(field)) {
+        match self.entry(|field| values.fill(field)) {
             Ok(entry) => Ok(Some(entry)),
             Err(FillError::Missing(_)) if self.missing == MissingClaims::NotListed => Ok(None),
-            Err(unfit) => Err(self.unfit(&unfit)),
+            Err(error) => Err(self.fill_error(&error)),
         }
     }
 
-    pub(crate) fn unfit(&self, unfit: &FillError) -> StoreError {
-        let problem = match unfit {
+    pub(crate) fn fill_error(&self, error: &FillError) -> StoreError {
+        let problem = match error {
             FillError::Missing(claim) => {
                 format!("the token has no claim `{claim}`; see ForeignList::allow_missing_claims")
             }
@@ -403,7 +406,10 @@ impl CompiledLists {
         self.all.iter().map(|list| list.needs).max().unwrap_or_default()
     }
 
-    pub(crate) fn fillings<'t>(&'t self, token: &'t VerifiedToken) -> PlaceholderValues<'t> {
+    pub(crate) fn placeholder_values<'t>(
+        &'t self,
+        token: &'t VerifiedToken,
+    ) -> PlaceholderValues<'t> {
         PlaceholderValues::of(token, &self.claims)
     }
 }

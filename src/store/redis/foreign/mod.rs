@@ -101,6 +101,7 @@
 //!    longest token instead, then they say nothing about any token.
 //! 3. Remove `with_foreign_list`, and the keys may go.
 
+mod check;
 mod cluster;
 mod import;
 mod judge;
@@ -108,156 +109,13 @@ mod list;
 mod template;
 mod write;
 
-use std::sync::Arc;
-
-use futures::FutureExt as _;
-use futures::stream::{FuturesUnordered, StreamExt as _};
-
+pub(crate) use self::check::ForeignLists;
 pub(crate) use self::cluster::ClusterConnections;
 pub(crate) use self::import::{ListScan, ListedEntry, ListedId, ScanPosition};
+pub(crate) use self::list::CompiledLists;
 pub use self::list::ForeignList;
-pub(crate) use self::list::{CompiledList, CompiledLists, ListEntry};
 #[cfg(test)]
 pub(crate) use self::write::LIST;
-use super::StoreInner;
-use super::ask::code;
-use super::connection::unexpected_reply;
-use super::supervised::Permit;
-use crate::store::{Lookup, Standing, StoreError, StoreErrorKind};
-use crate::verified::VerifiedToken;
-
-/// The foreign lists of a store.
-pub(crate) struct ForeignLists {
-    pub(crate) lists: CompiledLists,
-    /// In a cluster, the way to the nodes of their keys. Elsewhere everything is where our own
-    /// records are.
-    pub(crate) nodes: Option<ClusterConnections>,
-}
-
-/// A command that asks one list about one token.
-struct Question {
-    list: Arc<CompiledList>,
-    slot: u16,
-    command: &'static str,
-    arguments: Vec<fred::types::Value>,
-}
-
-impl Question {
-    fn of(list: &Arc<CompiledList>, entry: ListEntry) -> Self {
-        let slot = fred::util::redis_keyslot(entry.key.as_bytes());
-        let (command, arguments) = list.question(entry);
-        Self { list: Arc::clone(list), slot, command, arguments }
-    }
-}
-
-impl ForeignLists {
-    /// What the lists are to be asked about a token, and why one could not be.
-    fn questions(&self, token: &VerifiedToken) -> (Vec<Question>, Option<StoreError>) {
-        let fillings = self.lists.fillings(token);
-        let mut questions = Vec::with_capacity(self.lists.all.len());
-        let mut failure = None;
-        for list in self.lists.all.iter().filter(|list| list.is_about(token.issuer())) {
-            match list.entry_of(&fillings) {
-                Ok(Some(entry)) => questions.push(Question::of(list, entry)),
-                Ok(None) => {}
-                Err(error) => failure = Some(error),
-            }
-        }
-        (questions, failure)
-    }
-}
-
-impl StoreInner {
-    /// The standing of a token by our own records and by the lists, all asked at once.
-    pub(super) fn check_with_lists(
-        self: &Arc<Self>,
-        foreign: &ForeignLists,
-        token: &Arc<VerifiedToken>,
-    ) -> Lookup {
-        let own = self.check(token);
-        let (questions, mut failure) = foreign.questions(token);
-        let inner = Arc::clone(self);
-        Lookup::Later(
-            async move {
-                let own = own.answer().boxed();
-                let mut answers: FuturesUnordered<_> = questions
-                    .into_iter()
-                    .map(|question| inner.ask_list(question).boxed())
-                    .chain([own])
-                    .collect();
-                while let Some(answer) = answers.next().await {
-                    match answer {
-                        // One that says so decides, whatever the others could not say.
-                        Ok(revoked @ Standing::Revoked(_)) => return Ok(revoked),
-                        Ok(Standing::Live | Standing::WasLive { .. }) => {}
-                        Err(error) => failure = Some(error),
-                    }
-                }
-                failure.map_or(Ok(Standing::Live), Err)
-            }
-            .boxed(),
-        )
-    }
-
-    /// Asks every list about nothing, so that a right that is missing shows at the start and not at
-    /// the first request.
-    pub(super) async fn try_lists(&self) -> Result<(), StoreError> {
-        for list in self.foreign.iter().flat_map(|foreign| &foreign.lists.all) {
-            let Ok(entry) = list.entry(|_| Ok("jwt-revocation-trial".into())) else { continue };
-            match self.ask_list(Question::of(list, entry)).await {
-                Ok(_) => {}
-                Err(error) if error.kind() == StoreErrorKind::Denied => return Err(error),
-                Err(error) => tracing::warn!(%error, "a foreign list cannot be read at the moment"),
-            }
-        }
-        Ok(())
-    }
-
-    async fn ask_list(&self, question: Question) -> Result<Standing, StoreError> {
-        let Question { list, slot, command, arguments } = question;
-        let answer = match self.acquire_for_list(slot) {
-            Ok(permit) => permit.command(command, arguments, self.settings.check_timeout).await,
-            Err(error) => Err(error),
-        };
-        match answer {
-            Ok(answer) => list.judge(&answer),
-            Err(error) => Err(self.plain(&list, &error)),
-        }
-    }
-
-    /// The right to ask for a foreign key of this slot.
-    fn acquire_for_list(&self, slot: u16) -> Result<Permit, StoreError> {
-        match self.foreign.as_ref().and_then(|foreign| foreign.nodes.as_ref()) {
-            Some(nodes) => nodes.acquire(slot),
-            None => self.checks.first().ok_or_else(|| unexpected_reply("redis"))?.acquire(),
-        }
-    }
-
-    /// An error without what Redis and its client may have quoted: the key can be a token.
-    fn plain(&self, list: &CompiledList, error: &StoreError) -> StoreError {
-        if let Some(nodes) = self.foreign.as_ref().and_then(|foreign| foreign.nodes.as_ref()) {
-            nodes.doubt(error);
-        }
-        let code = code(error);
-        let is_code = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_uppercase());
-        let problem =
-            if is_code { format!("redis answers {code}") } else { plain_words(error).to_owned() };
-        list.error(error.kind(), &problem)
-    }
-}
-
-/// What an error that is not Redis' own comes to.
-fn plain_words(error: &StoreError) -> &'static str {
-    use StoreErrorKind as Kind;
-    match error.kind() {
-        Kind::Timeout => "redis did not answer in time",
-        Kind::Overloaded => "as many questions to redis are open as are allowed",
-        Kind::Unreachable => "redis is out of reach",
-        Kind::Cluster => "the cluster is not known to serve the slot",
-        Kind::NotPrimary => "the server is not a primary",
-        _ => "redis gave no usable answer",
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Names of foreign keys: text with placeholders for what a token says. Pure.
+//! Templates of foreign keys: text with placeholders for values of a token. Pure.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -46,14 +46,14 @@ pub(crate) enum Encoding {
     Base64Url,
 }
 
-/// Why a token gives no name.
+/// Why a placeholder has no value for a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FillError {
     /// It lacks this claim, or has it empty.
     Missing(Box<str>),
     /// The claim is of a type or a length that no key was ever made of.
     Odd(Box<str>, &'static str),
-    /// What the store was not told.
+    /// The store was not given the text of the token.
     NoText,
 }
 
@@ -113,7 +113,7 @@ impl KeyTemplate {
         self.parts.iter().any(|part| matches!(part, Part::Text(_)))
     }
 
-    /// The name, with each placeholder replaced as `fill` says.
+    /// The key, with each placeholder replaced by the value that `fill` gives.
     pub(crate) fn render<'v>(
         &self,
         mut fill: impl FnMut(&Placeholder) -> Result<Cow<'v, str>, FillError>,
@@ -204,9 +204,9 @@ impl Placeholder {
     }
 }
 
-// === What a token says ===
+// === Values of a token ===
 
-/// What one token puts in the place of placeholders.
+/// The values of one token for placeholders.
 pub(crate) struct PlaceholderValues<'t> {
     token: &'t VerifiedToken,
     /// For each of the claims that were asked for, its value.

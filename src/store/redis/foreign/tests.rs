@@ -30,8 +30,8 @@ fn token(more: &Json) -> VerifiedToken {
 
 fn entry(list: &ForeignList, token: &VerifiedToken) -> Result<Option<ListEntry>, StoreErrorKind> {
     let lists = CompiledLists::compile(std::slice::from_ref(list)).unwrap();
-    let fillings = lists.fillings(token);
-    lists.all[0].entry_of(&fillings).map_err(|error| error.kind())
+    let values = lists.placeholder_values(token);
+    lists.all[0].entry_of(&values).map_err(|error| error.kind())
 }
 
 fn key(template: &str, token: &VerifiedToken) -> Result<Option<String>, StoreErrorKind> {
@@ -245,8 +245,8 @@ fn a_list_names_the_kind_that_its_placeholders_name() {
 
 // === What is written ===
 
-fn told(list: ForeignList, change: &Revocation) -> usize {
-    CompiledLists::compile(&[list]).unwrap().tasks(std::slice::from_ref(change)).len()
+fn written_for(list: ForeignList, change: &Revocation) -> usize {
+    CompiledLists::compile(&[list]).unwrap().writes_for(std::slice::from_ref(change)).len()
 }
 
 fn revocation(target: Target, action: Action) -> Revocation {
@@ -256,36 +256,36 @@ fn revocation(target: Target, action: Action) -> Revocation {
 }
 
 #[test]
-fn lists_hear_of_what_they_can_say_and_of_nothing_else() {
+fn only_what_a_list_can_express_is_written_to_it() {
     let all = Action::Revoke(Extent::All);
     let so_far = Action::Revoke(Extent::IssuedSoFar);
     let jti = || ForeignList::keys("b:{jti}").with_writes();
-    assert_eq!(told(jti(), &revocation(Target::token("t"), all)), 1);
-    assert_eq!(told(jti(), &revocation(Target::token("t"), Action::Reinstate)), 1);
-    assert_eq!(told(ForeignList::keys("b:{jti}"), &revocation(Target::token("t"), all)), 0);
-    assert_eq!(told(jti(), &revocation(Target::session("t"), all)), 0);
+    assert_eq!(written_for(jti(), &revocation(Target::token("t"), all)), 1);
+    assert_eq!(written_for(jti(), &revocation(Target::token("t"), Action::Reinstate)), 1);
+    assert_eq!(written_for(ForeignList::keys("b:{jti}"), &revocation(Target::token("t"), all)), 0);
+    assert_eq!(written_for(jti(), &revocation(Target::session("t"), all)), 0);
     let user = || ForeignList::keys("u:{sub}").with_writes();
-    assert_eq!(told(user(), &revocation(Target::user("a"), all)), 1);
-    assert_eq!(told(user(), &revocation(Target::user("a"), so_far)), 0);
+    assert_eq!(written_for(user(), &revocation(Target::user("a"), all)), 1);
+    assert_eq!(written_for(user(), &revocation(Target::user("a"), so_far)), 0);
     let tenant = || ForeignList::keys("x:{claim:tenant}").with_writes();
-    assert_eq!(told(tenant(), &revocation(Target::claim("tenant", "acme"), all)), 1);
-    assert_eq!(told(tenant(), &revocation(Target::claim("role", "acme"), all)), 0);
+    assert_eq!(written_for(tenant(), &revocation(Target::claim("tenant", "acme"), all)), 1);
+    assert_eq!(written_for(tenant(), &revocation(Target::claim("role", "acme"), all)), 0);
     // Another claim than the id would have to be made up.
     let two = || ForeignList::keys("x:{claim:tenant}:{jti}").with_writes();
-    assert_eq!(told(two(), &revocation(Target::token("t"), all)), 0);
+    assert_eq!(written_for(two(), &revocation(Target::token("t"), all)), 0);
     let of = |issuer: &str| jti().with_issuer(issuer);
-    assert_eq!(told(of("i"), &revocation(Target::token("t").issued_by("i"), all)), 1);
-    assert_eq!(told(of("i"), &revocation(Target::token("t").issued_by("j"), all)), 0);
+    assert_eq!(written_for(of("i"), &revocation(Target::token("t").issued_by("i"), all)), 1);
+    assert_eq!(written_for(of("i"), &revocation(Target::token("t").issued_by("j"), all)), 0);
 
     let mut change = revocation(Target::token("t1"), all);
     change.origin = Origin::Token(token(&json!({"tenant": "acme"})));
-    assert_eq!(told(two(), &change), 1);
+    assert_eq!(written_for(two(), &change), 1);
     let by_token = || ForeignList::blacklisted_token().with_writes();
-    assert_eq!(told(by_token(), &change), 0);
+    assert_eq!(written_for(by_token(), &change), 0);
     change.origin = Origin::Token(token(&json!({})).presented_as("abc", Needs::Text));
-    assert_eq!(told(by_token(), &change), 1);
+    assert_eq!(written_for(by_token(), &change), 1);
     change.origin = Origin::List;
-    assert_eq!(told(jti(), &change), 0);
+    assert_eq!(written_for(jti(), &change), 0);
 }
 
 #[test]
@@ -313,8 +313,8 @@ fn no_error_and_no_debug_shows_what_was_filled_in() {
     let lists = CompiledLists::compile(&[ForeignList::blacklisted_token()]).unwrap();
     let secret = token(&json!({})).presented_as("secret-token", Needs::Text);
     let list = Arc::clone(&lists.all[0]);
-    let fillings = lists.fillings(&secret);
-    let entry = list.entry_of(&fillings).unwrap().unwrap();
+    let values = lists.placeholder_values(&secret);
+    let entry = list.entry_of(&values).unwrap().unwrap();
     assert!(entry.key.contains("secret-token"));
     let error = list.judge(&fred::types::Value::Null).unwrap_err();
     assert!(!format!("{error} {error:?} {lists:?} {list:?}").contains("secret-token"));

@@ -1,4 +1,4 @@
-//! What is revoked by us, told to the lists that are to hear of it.
+//! Writes our own revocations to the lists that are declared with writes.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -8,17 +8,18 @@ use bytes::Bytes;
 use fred::types::Value;
 use futures::stream::{self, StreamExt as _};
 
+use super::check::ForeignLists;
 use super::judge::{ListVerdict, ValueMeaning};
 use super::list::{CompiledList, CompiledLists, ListEntry, ListWrites};
 use super::template::{FillError, Placeholder};
-use super::{ForeignLists, StoreInner};
 use crate::clock::Timestamp;
 use crate::revocation::{Action, Extent, Origin, Outcome, Revocation, Target, TargetKind};
-use crate::store::redis::ask::StoreCommand;
+use crate::store::redis::command::StoreCommand;
+use crate::store::redis::core::StoreCore;
 use crate::store::redis::script::LuaScript;
 use crate::store::{Receipt, StoreError, StoreErrorKind};
 
-/// The script that lists something.
+/// The script that writes an entry.
 pub(crate) const LIST: LuaScript = LuaScript {
     source: include_str!("write.lua"),
     sha: "51f95d9932c421a096a32a6e4ed7f8fb95902d0f",
@@ -29,13 +30,14 @@ const AT_ONCE: usize = 64;
 
 /// An entry that is to be written or taken off, for one of the changes.
 pub(crate) struct ListWrite {
+    /// The position of the change among the changes.
     change: usize,
     list: Arc<CompiledList>,
     entry: ListEntry,
-    deed: ListChange,
+    action: ListAction,
 }
 
-enum ListChange {
+enum ListAction {
     /// CompiledLists it, with the words and the user of a document.
     Add {
         reason: Option<Arc<str>>,
@@ -45,18 +47,18 @@ enum ListChange {
 }
 
 impl CompiledLists {
-    /// What the lists are to be told of these changes.
-    pub(crate) fn tasks(&self, changes: &[Revocation]) -> Vec<ListWrite> {
+    /// What has to be written to the lists for these changes.
+    pub(crate) fn writes_for(&self, changes: &[Revocation]) -> Vec<ListWrite> {
         let written: Vec<_> =
             self.all.iter().filter(|list| list.writes == ListWrites::Too).collect();
-        let mut tasks = Vec::new();
+        let mut writes = Vec::new();
         for (n, change) in changes.iter().enumerate() {
-            for list in written.iter().filter(|list| list.hears_of(change)) {
+            for list in written.iter().filter(|list| list.takes(change)) {
                 match self.entry_for(list, change) {
                     Ok(entry) => {
-                        let deed = match change.action {
-                            Action::Reinstate => ListChange::Remove,
-                            Action::Revoke(_) => ListChange::Add {
+                        let action = match change.action {
+                            Action::Reinstate => ListAction::Remove,
+                            Action::Revoke(_) => ListAction::Add {
                                 reason: change.reason.clone(),
                                 user: match &change.origin {
                                     Origin::Token(token) => token.subject().map(Into::into),
@@ -64,9 +66,9 @@ impl CompiledLists {
                                 },
                             },
                         };
-                        tasks.push(ListWrite { change: n, list: Arc::clone(list), entry, deed });
+                        writes.push(ListWrite { change: n, list: Arc::clone(list), entry, action });
                     }
-                    // What has no name in a list was never in it.
+                    // Without the claim there is no entry.
                     Err(FillError::Missing(_)) => {}
                     Err(FillError::Odd(..) | FillError::NoText) => tracing::warn!(
                         list = &*list.name,
@@ -76,14 +78,14 @@ impl CompiledLists {
                 }
             }
         }
-        tasks
+        writes
     }
 
     fn entry_for(&self, list: &CompiledList, change: &Revocation) -> Result<ListEntry, FillError> {
         match &change.origin {
             Origin::Token(token) => {
-                let fillings = self.fillings(token);
-                list.entry(|field| fillings.fill(field))
+                let values = self.placeholder_values(token);
+                list.entry(|field| values.fill(field))
             }
             Origin::Id | Origin::List => {
                 list.entry(|field| id_for(list, field, &change.target).ok_or(FillError::NoText))
@@ -92,7 +94,7 @@ impl CompiledLists {
     }
 }
 
-/// What the id of a target fills, if it is all that the list needs.
+/// The id of the target, if it is the only value that the list needs.
 fn id_for<'t>(
     list: &CompiledList,
     field: &Placeholder,
@@ -105,21 +107,20 @@ fn id_for<'t>(
 }
 
 impl CompiledList {
-    fn hears_of(&self, change: &Revocation) -> bool {
+    fn takes(&self, change: &Revocation) -> bool {
         let kind = match change.target.kind() {
             TargetKind::SigningInput => TargetKind::Token,
             kind => kind,
         };
         let issuer = change.target.issuer_name();
-        // A list knows no "so far": all tokens of the target would be refused, also those of a
-        // login after it.
+        // A list cannot say "issued so far": it would also refuse tokens of a later login.
         let is_all = matches!(change.action, Action::Revoke(Extent::All) | Action::Reinstate);
-        // What was taken over from a list is in it, and has its own end there.
-        let is_news = !matches!(change.origin, Origin::List);
-        kind == self.kind && is_all && is_news && self.is_about(issuer)
+        // What was imported from a list is in it already, with an expiry of its own.
+        let is_new = !matches!(change.origin, Origin::List);
+        kind == self.kind && is_all && is_new && self.is_about(issuer)
     }
 
-    /// What is written under a key.
+    /// The value that is written under a key.
     fn document(&self, reason: Option<&str>, user: Option<&str>, at: u64) -> String {
         let ValueMeaning::Json { flag } = &self.meaning else { return self.value.to_string() };
         let mut document = serde_json::Map::new();
@@ -137,122 +138,118 @@ impl CompiledList {
     }
 }
 
-impl StoreInner {
-    /// ListWrites our own records, and then to the lists that are to hear of it.
-    pub(in crate::store::redis) async fn write_with_lists(
+impl ForeignLists {
+    /// Writes our own records, and then to the lists.
+    pub(crate) async fn write(
         &self,
-        foreign: &ForeignLists,
+        core: &StoreCore,
         changes: Vec<Revocation>,
     ) -> Result<Vec<Receipt>, StoreError> {
-        let tasks = foreign.lists.tasks(&changes);
+        let writes = self.lists.writes_for(&changes);
         let kept: Vec<_> = changes.iter().map(|change| (change.until, change.lifetime)).collect();
-        let receipts = self.write(changes).await?;
-        self.tell_lists(tasks, &kept, &receipts).await?;
+        let receipts = core.write(changes).await?;
+        self.write_all(core, writes, &kept, &receipts).await?;
         Ok(receipts)
     }
 
-    async fn tell_lists(
+    async fn write_all(
         &self,
-        tasks: Vec<ListWrite>,
+        core: &StoreCore,
+        writes: Vec<ListWrite>,
         kept: &[(Timestamp, Duration)],
         receipts: &[Receipt],
     ) -> Result<(), StoreError> {
-        let told = tasks.into_iter().filter_map(|task| {
-            let (receipt, (until, lifetime)) = (receipts.get(task.change)?, kept.get(task.change)?);
+        let written = writes.into_iter().filter_map(|write| {
+            let (receipt, (until, lifetime)) =
+                (receipts.get(write.change)?, kept.get(write.change)?);
             let until = (*until).max(receipt.at.saturating_add(*lifetime));
-            // What is over already needs no entry.
+            // A revocation that has expired already needs no entry.
             (receipt.outcome != Outcome::AlreadyExpired).then(|| {
-                self.tell_list(
-                    task,
-                    receipt.at.as_secs(),
-                    until.saturating_duration_since(receipt.at),
-                )
+                let lifetime = until.saturating_duration_since(receipt.at);
+                self.write_entry(core, write, receipt.at.as_secs(), lifetime)
             })
         });
-        let mut told = stream::iter(told.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
+        let mut written = stream::iter(written.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
         let mut failure = None;
-        while let Some(answer) = told.next().await {
-            failure = answer.err().or(failure);
+        while let Some(result) = written.next().await {
+            failure = result.err().or(failure);
         }
         failure.map_or(Ok(()), Err)
     }
 
-    async fn tell_list(
+    async fn write_entry(
         &self,
-        task: ListWrite,
+        core: &StoreCore,
+        write: ListWrite,
         at: u64,
         lifetime: Duration,
     ) -> Result<(), StoreError> {
-        let ListWrite { list, entry, deed, .. } = task;
-        // A key of ours that another name happens to be must not be touched.
-        let ours = format!("{}:{{", self.settings.prefix);
+        let ListWrite { list, entry, action, .. } = write;
+        // An entry must not overwrite a key of this crate.
+        let ours = format!("{}:{{", core.options.prefix);
         if entry.key.starts_with(&ours) {
             let problem = "an entry would be a key of this crate, and was not touched";
             return Err(in_force(&list.error(StoreErrorKind::InvalidInput, problem)));
         }
         let slot = fred::util::redis_keyslot(entry.key.as_bytes());
         let key = Bytes::from(entry.key);
-        let result = match (entry.member, deed) {
-            (Some(member), ListChange::Add { .. }) => {
-                self.send_to_list(slot, StoreCommand::Plain("SADD"), vec![key, member.into()]).await
+        let result = match (entry.member, action) {
+            (Some(member), ListAction::Add { .. }) => {
+                self.send(core, slot, StoreCommand::Plain("SADD"), vec![key, member.into()]).await
             }
-            (Some(member), ListChange::Remove) => {
-                self.send_to_list(slot, StoreCommand::Plain("SREM"), vec![key, member.into()]).await
+            (Some(member), ListAction::Remove) => {
+                self.send(core, slot, StoreCommand::Plain("SREM"), vec![key, member.into()]).await
             }
-            (None, ListChange::Add { reason, user }) => {
+            (None, ListAction::Add { reason, user }) => {
                 let document = list.document(reason.as_deref(), user.as_deref(), at);
                 let millis = lifetime.as_millis().max(1).to_string();
                 let mut arguments =
                     vec![Bytes::from_static(b"1"), key, document.into(), millis.into()];
                 arguments
                     .extend(list.live_values().iter().map(|value| Bytes::from(value.to_string())));
-                self.send_to_list(slot, StoreCommand::Script(&LIST), arguments).await
+                self.send(core, slot, StoreCommand::Script(&LIST), arguments).await
             }
-            (None, ListChange::Remove) => self.unlist(&list, slot, key).await,
+            (None, ListAction::Remove) => self.remove(core, &list, slot, key).await,
         };
-        result.map(drop).map_err(|error| in_force(&self.plain(&list, &error)))
+        result.map(drop).map_err(|error| in_force(&self.without_key(&list, &error)))
     }
 
-    /// Takes an entry off if it could be one of ours. Between the two commands it can only become
-    /// one that means the same.
-    async fn unlist(
+    /// Removes an entry if it could be one of ours. Between the two commands it can only become one
+    /// that means the same.
+    async fn remove(
         &self,
+        core: &StoreCore,
         list: &CompiledList,
         slot: u16,
         key: Bytes,
     ) -> Result<Value, StoreError> {
-        let found = self.send_to_list(slot, StoreCommand::Plain("GET"), vec![key.clone()]).await?;
+        let found = self.send(core, slot, StoreCommand::Plain("GET"), vec![key.clone()]).await?;
         let is_ours = match &list.meaning {
             ValueMeaning::Present => found.as_bytes() == Some(list.value.as_bytes()),
             meaning => matches!(meaning.judge(&found), ListVerdict::Revoked(_)),
         };
         if is_ours {
-            self.send_to_list(slot, StoreCommand::Plain("DEL"), vec![key]).await
+            self.send(core, slot, StoreCommand::Plain("DEL"), vec![key]).await
         } else {
             Ok(found)
         }
     }
 
-    async fn send_to_list(
+    async fn send(
         &self,
+        core: &StoreCore,
         slot: u16,
         command: StoreCommand,
         arguments: Vec<Bytes>,
     ) -> Result<Value, StoreError> {
-        let nodes = self.foreign.as_ref().and_then(|foreign| foreign.nodes.as_ref());
-        match nodes {
-            Some(nodes) => {
-                let acquire = || nodes.acquire(slot).inspect_err(|error| nodes.doubt(error));
-                self.send_over(acquire, command, || (None, arguments.clone()))
-                    .await
-                    .map(|sent| sent.reply)
-            }
-            None => self.send(0, command, arguments).await.map(|(reply, _)| reply),
-        }
+        let Some(nodes) = &self.nodes else { return core.send(0, command, arguments).await };
+        let acquire = || nodes.acquire(slot).inspect_err(|error| nodes.refresh_after(error));
+        let reply = core.send_over(acquire, command, || (None, arguments.clone())).await?;
+        Ok(reply.value)
     }
 }
 
-/// The change itself was written; the list was not.
+/// The change itself was written; the entry of the list was not.
 fn in_force(error: &StoreError) -> StoreError {
     StoreError::new(
         error.kind(),

@@ -3,8 +3,19 @@ use proptest::prelude::*;
 use super::*;
 
 fn time() -> impl Strategy<Value = Timestamp> {
-    prop_oneof![Just(0), 1..5u64, 1_700_000_000_000..1_900_000_000_000u64, Just(FAR)]
+    prop_oneof![Just(0), 1..5u64, 1_700_000_000_000..1_900_000_000_000u64, Just(MAX_INTEGER)]
         .prop_map(Timestamp::from_millis)
+}
+
+/// A doubt, or when one has ended, or neither.
+fn doubt() -> impl Strategy<Value = (Doubt, Option<Timestamp>)> {
+    let later = || time().prop_map(|time| time.max(Timestamp::from_millis(1)));
+    prop_oneof![
+        Just((Doubt::None, None)),
+        later().prop_map(|ended_at| (Doubt::None, Some(ended_at))),
+        (later(), time())
+            .prop_map(|(issued_until, ends_at)| (Doubt::Lasting { issued_until, ends_at }, None)),
+    ]
 }
 
 fn words() -> impl Strategy<Value = Option<Arc<str>>> {
@@ -42,9 +53,10 @@ proptest! {
 
     #[test]
     fn an_epoch_that_is_printed_and_parsed_is_the_same(
-        id in 1u64.., started_at in time(), horizon in time(), lifted in time(), seq in 0..=FAR, last_entry: (u64, u64),
+        id in 1u64.., started_at in time(), doubt in doubt(), seq in 0..=MAX_INTEGER, entry: (u64, u64),
     ) {
-        let epoch = Epoch { id, started_at, horizon, lifted, seq, last_entry: EntryId(last_entry.0, last_entry.1) };
+        let ((doubt, doubt_ended_at), last_entry) = (doubt, EntryId(entry.0, entry.1));
+        let epoch = Epoch { id, started_at, doubt, doubt_ended_at, seq, last_entry };
         prop_assert_eq!(Epoch::parse(epoch.print().as_bytes()), Ok(epoch));
     }
 
@@ -115,6 +127,22 @@ fn what_this_version_does_not_write_is_unreadable() {
     ] {
         assert_eq!(Epoch::parse(odd.as_bytes()), Err(Unreadable), "{odd}");
     }
+}
+
+/// What other versions of this crate write: a loss, and one that is over.
+#[test]
+fn the_two_times_of_a_doubt_are_read_as_a_doubt() {
+    let parse = |times: &str| {
+        let value = format!("1 00000000000000aa 5 {times} 7 8-9");
+        let epoch = Epoch::parse(value.as_bytes()).unwrap();
+        assert_eq!(epoch.print(), value);
+        (epoch.doubt, epoch.doubt_ended_at)
+    };
+    let ms = Timestamp::from_millis;
+    assert_eq!(parse("0 0"), (Doubt::None, None));
+    assert_eq!(parse("0 60"), (Doubt::None, Some(ms(60))));
+    let lasting = Doubt::Lasting { issued_until: ms(50), ends_at: ms(90) };
+    assert_eq!(parse("50 90"), (lasting, None));
 }
 
 #[test]

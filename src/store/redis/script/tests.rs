@@ -8,9 +8,10 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
 use super::super::connection::Connection;
 use super::super::schema::{EntryId, IndexClass, IndexMember, parse_record};
-use super::super::topology;
+use super::super::url::parse_url;
 use super::*;
 use crate::revocation::{Change, Note, Record, Target};
+use crate::store::Doubt;
 use crate::store::feed::Lift;
 use crate::support::{RedisServer, redis_or_skip};
 
@@ -97,7 +98,7 @@ impl Lab {
     fn new() -> Self {
         let server = RedisServer::start();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let config = topology::parse_url(&server.url()).unwrap();
+        let config = parse_url(&server.url()).unwrap();
         let connection =
             runtime.block_on(Connection::open(config, Duration::from_secs(10))).unwrap();
         Self { runtime, connection, server, keys: RedisKeys::new("lab", 1) }
@@ -109,7 +110,7 @@ impl Lab {
         arguments: Vec<Bytes>,
     ) -> Result<Value, crate::StoreError> {
         let arguments = arguments.into_iter().map(Value::Bytes).collect();
-        self.runtime.block_on(self.connection.ask(command, arguments, Duration::from_secs(10)))
+        self.runtime.block_on(self.connection.command(command, arguments, Duration::from_secs(10)))
     }
 
     fn run(
@@ -198,7 +199,7 @@ prop_compose! {
 fn lost_fact() -> impl Strategy<Value = (i32, Fact)> {
     let past =
         || prop_oneof![1 => Just(0), 2 => START - 40..START + 40].prop_map(Timestamp::from_millis);
-    let until = prop_oneof![time(), Just(FAR)].prop_map(Timestamp::from_millis);
+    let until = prop_oneof![time(), Just(MAX_INTEGER)].prop_map(Timestamp::from_millis);
     (0..3, past(), past(), past(), past(), until)
         .prop_filter("a record says something", |(_, all, _, cutoff_set, reinstated, _)| {
             all.max(cutoff_set).max(reinstated) > &Timestamp::ZERO
@@ -208,8 +209,8 @@ fn lost_fact() -> impl Strategy<Value = (i32, Fact)> {
         })
 }
 
-/// What the script makes of a fact that it is told again.
-fn retold(target: &Target, fact: Fact, before: Option<&Record>, now: u64) -> Change {
+/// What the script makes of a fact that is replayed.
+fn replayed(target: &Target, fact: Fact, before: Option<&Record>, now: u64) -> Change {
     let before = before.filter(|before| before.until() > Timestamp::from_millis(now));
     if fact.until <= Timestamp::from_millis(now) {
         return Change::Nothing(Outcome::AlreadyExpired);
@@ -217,10 +218,10 @@ fn retold(target: &Target, fact: Fact, before: Option<&Record>, now: u64) -> Cha
     let Fact { all, cutoff, cutoff_set, reinstated, until } = fact;
     let target = Target::nameless(&target.fingerprint());
     let note = Note { target, at: fact.latest(), reason: None, actor: None };
-    let told = Record { all, cutoff, cutoff_set, reinstated, until, note };
-    let Some(before) = before else { return Change::Write(Outcome::New, told) };
+    let lost = Record { all, cutoff, cutoff_set, reinstated, until, note };
+    let Some(before) = before else { return Change::Write(Outcome::New, lost) };
     let mut after = before.clone();
-    after.merge(&told);
+    after.merge(&lost);
     let standing = |record: &Record| (record.revokes_all(), record.cutoff(), record.until);
     match before.is_in_effect() {
         _ if standing(&after) == standing(before) => Change::Nothing(Outcome::Already),
@@ -234,12 +235,12 @@ fn history() -> impl Strategy<Value = Vec<(u64, Vec<Revocation>)>> {
     prop::collection::vec((time(), prop::collection::vec(revocation(), 0..4)), 1..10)
 }
 
-/// `apply`, for a store that cannot count beyond [`FAR`].
+/// `apply`, for a store that cannot count beyond [`MAX_INTEGER`].
 fn apply(change: &Revocation, before: Option<&Record>, now: u64) -> Change {
     let mut change = change.clone();
-    let far = Timestamp::from_millis(FAR);
+    let far = Timestamp::from_millis(MAX_INTEGER);
     change.until = change.until.min(far);
-    change.lifetime = change.lifetime.min(Duration::from_millis(FAR - now));
+    change.lifetime = change.lifetime.min(Duration::from_millis(MAX_INTEGER - now));
     change.apply(before, Timestamp::from_millis(now))
 }
 
@@ -275,26 +276,26 @@ fn the_script_does_what_apply_does() {
                 prop_assert_eq!(changed.cutoff, record.as_ref().and_then(Record::cutoff));
             }
             prop_assert_eq!(reply.epoch.seq, seq);
-            prop_assert_eq!(reply.epoch.horizon, Timestamp::ZERO);
+            prop_assert_eq!(reply.epoch.doubt, Doubt::None);
             for (target, record) in &model {
                 prop_assert_eq!(lab.record(target), Some(record.clone()));
             }
         }
-        // The index forgets by the latest time that it was told, even if the clock goes back.
+        // The index is cleaned by the latest time of a run, even if the clock goes back.
         check_index(&lab, &model, history.iter().map(|(now, _)| *now).max().unwrap_or(0))
     });
     result.unwrap();
 }
 
 #[test]
-fn what_is_told_again_is_joined_with_what_is_there() {
+fn a_replayed_fact_is_joined_with_the_record() {
     redis_or_skip!();
     let lab = Lab::new();
     let step = || {
         let change =
             prop::collection::vec(revocation(), 1..3).prop_map(|changes| (changes, Vec::new()));
-        let told = prop::collection::vec(lost_fact(), 1..4).prop_map(|facts| (Vec::new(), facts));
-        (time(), prop_oneof![change, told])
+        let replay = prop::collection::vec(lost_fact(), 1..4).prop_map(|facts| (Vec::new(), facts));
+        (time(), prop_oneof![change, replay])
     };
     let mut runner =
         TestRunner::new(Config { cases: 300, failure_persistence: None, ..Config::default() });
@@ -308,7 +309,7 @@ fn what_is_told_again_is_joined_with_what_is_there() {
                 facts.iter().map(|(target, fact)| (target.fingerprint(), *fact)).collect();
             let changed: Vec<_> = changes.iter().collect();
             let arguments = if changes.is_empty() {
-                restoring(&lab.keys, 0, &CONTEXT, &named)
+                replay_arguments(&lab.keys, 0, &CONTEXT, &named)
             } else {
                 arguments(&lab.keys, 0, &CONTEXT, &changed)
             };
@@ -324,7 +325,7 @@ fn what_is_told_again_is_joined_with_what_is_there() {
                 );
             }
             for (target, fact) in facts {
-                let expected = retold(&target, fact, model.get(&target), *now);
+                let expected = replayed(&target, fact, model.get(&target), *now);
                 prop_assert_eq!(
                     outcomes.next(),
                     Some(settle(&mut model, &target, expected)),
@@ -495,7 +496,7 @@ fn of_many_sessions_that_have_ended_each_commit_forgets_some() {
             (super::super::session::COMMIT.source, format!("d{n}"), format!("new {n}"));
         let mut arguments: Vec<Bytes> =
             vec![source.into(), "2".into(), key.into(), members.clone()];
-        let far = FAR.to_string();
+        let far = MAX_INTEGER.to_string();
         arguments.extend([Bytes::new(), "=x".into(), far.clone().into(), name.into(), far.into()]);
         lab.ask("EVAL", arguments).unwrap();
         let ended = lab.zset(&members).iter().filter(|(_, until)| *until == 1).count();

@@ -2,7 +2,7 @@ use std::fs;
 
 use super::*;
 use crate::config::docs::{self, Setter};
-use crate::store::redis::topology::parse_url;
+use crate::store::redis::url::parse_url;
 use crate::support;
 
 const URL: (&str, &str) = ("REDIS_URL", "redis://127.0.0.1:6379/3");

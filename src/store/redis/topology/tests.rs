@@ -1,3 +1,4 @@
+use super::super::url::parse_url;
 use super::*;
 
 const NODES: &str = "\
@@ -31,25 +32,25 @@ fn all_nodes_that_can_be_asked_are_remembered() {
 }
 
 #[test]
-fn nodes_are_asked_for_as_long_as_anyone_lists_them() {
+fn nodes_are_asked_as_long_as_a_node_lists_them() {
     let seeds = ClusterSeeds::new(vec![Server::new("seed", 1)]);
     let line =
         |port: u16, slots: &str| format!("id 10.0.0.1:{port}@1 master - 0 0 1 connected {slots}\n");
-    let hear = |text: &str| {
-        seeds.hear(&[&parse_nodes(text, "asked", false)]);
+    let learn = |text: &str| {
+        seeds.learn(&[&parse_nodes(text, "asked", false)]);
         seeds.known().iter().map(|server| server.port).collect::<Vec<_>>()
     };
     let (one, other, third) = (line(2, "0-8191"), line(3, "8192-16383"), line(4, "8192-16383"));
-    assert_eq!(hear(&(one.clone() + &other)), [1, 2, 3]);
+    assert_eq!(learn(&(one.clone() + &other)), [1, 2, 3]);
     // One that was reset, or has lost sight of the others, does not make us forget them.
-    assert_eq!(hear(&one), [1, 2, 3]);
-    assert_eq!(hear(""), [1, 2, 3]);
+    assert_eq!(learn(&one), [1, 2, 3]);
+    assert_eq!(learn(""), [1, 2, 3]);
     // The second has got another address.
-    assert_eq!(hear(&(one + &third)), [1, 2, 4]);
+    assert_eq!(learn(&(one + &third)), [1, 2, 4]);
 }
 
 #[test]
-fn of_several_answers_the_latest_counts() {
+fn the_answer_with_the_highest_epoch_counts() {
     let server = |port| Server::new("h", port);
     let error = || StoreError::new(StoreErrorKind::Timeout, "late");
     let answers = vec![Ok((3, server(1))), Err(error()), Ok((5, server(2))), Ok((4, server(3)))];
@@ -97,7 +98,7 @@ async fn after(millis: u64, number: Option<u64>) -> Result<u64, StoreError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_most_have_answered_the_rest_has_only_a_moment_more() {
+async fn once_most_have_answered_the_rest_gets_only_a_moment_more() {
     // When they answer, and whether; how long it takes; who is heard.
     for (servers, takes, heard) in [
         (&[(5, true), (7, true), (1000, false)][..], 157, &[0, 1][..]),
@@ -111,7 +112,7 @@ async fn when_most_have_answered_the_rest_has_only_a_moment_more() {
         let start = tokio::time::Instant::now();
         let asked =
             (0..).zip(servers).map(|(n, (millis, is_well))| after(*millis, is_well.then_some(n)));
-        let answers = most(asked).await;
+        let answers = majority(asked).await;
         assert_eq!(start.elapsed().as_millis(), takes, "{servers:?}");
         assert_eq!(answers.into_iter().flatten().collect::<Vec<_>>(), heard, "{servers:?}");
     }

@@ -1,5 +1,5 @@
-//! Every order in which checks come, go and are answered. The worker is polled by hand, and only
-//! when it was woken: one lost wake-up, and somebody waits for ever.
+//! Every order in which items are pushed, given up and answered. The worker is polled by hand, and
+//! only when it was woken: after a lost wake-up, an item would wait for ever.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,50 +13,50 @@ use tokio::time::advance;
 
 use super::*;
 
-/// How much fits into a batch.
-const ROOM: usize = 4;
+/// What fits into a batch.
+const CAPACITY: usize = 4;
 
-struct Ask {
+struct Item {
     number: usize,
     answer: oneshot::Sender<usize>,
 }
 
-/// What is in flight: its checks, and how to let it come back.
+/// A batch in flight: its items, and how to let it return.
 type Sent = (Vec<usize>, oneshot::Sender<()>);
 
-/// An office whose batches come back when they are told to.
-struct Fake {
+/// A transport whose batches return when the test lets them.
+struct FakeTransport {
     sent: Arc<Mutex<Vec<Sent>>>,
     /// Whether nothing can be sent.
     is_down: Arc<AtomicBool>,
 }
 
-impl BatchTransport for Fake {
-    type Ask = Ask;
-    type InFlight = BoxFuture<'static, Vec<Ask>>;
-    type Reply = Vec<Ask>;
+impl BatchTransport for FakeTransport {
+    type Item = Item;
+    type InFlight = BoxFuture<'static, Vec<Item>>;
+    type Reply = Vec<Item>;
 
-    const ROOM: usize = ROOM;
+    const CAPACITY: usize = CAPACITY;
 
-    fn size(_: &Ask) -> usize {
+    fn size(_: &Item) -> usize {
         1
     }
 
-    fn send(&mut self, mut batch: Vec<Ask>) -> Option<Self::InFlight> {
-        batch.retain(|ask| !ask.answer.is_closed());
-        // Dropping the batch tells everyone in it.
+    fn send(&mut self, mut batch: Vec<Item>) -> Option<Self::InFlight> {
+        batch.retain(|item| !item.answer.is_closed());
+        // Dropping the batch closes the channel of each item.
         if batch.is_empty() || self.is_down.load(Ordering::Relaxed) {
             return None;
         }
-        let (come_back, told) = oneshot::channel();
-        let numbers = batch.iter().map(|ask| ask.number).collect();
-        self.sent.lock().unwrap().push((numbers, come_back));
-        Some(async move { told.await.map_or_else(|_| Vec::new(), |()| batch) }.boxed())
+        let (returned, is_returned) = oneshot::channel();
+        let numbers = batch.iter().map(|item| item.number).collect();
+        self.sent.lock().unwrap().push((numbers, returned));
+        Some(async move { is_returned.await.map_or_else(|_| Vec::new(), |()| batch) }.boxed())
     }
 
-    fn deliver(&mut self, reply: Vec<Ask>) {
-        for ask in reply {
-            let _ = ask.answer.send(ask.number);
+    fn deliver(&mut self, reply: Vec<Item>) {
+        for item in reply {
+            let _ = item.answer.send(item.number);
         }
     }
 }
@@ -71,7 +71,7 @@ impl Wake for Bell {
 }
 
 struct World {
-    queue: Arc<BatchQueue<Ask>>,
+    queue: Arc<BatchQueue<Item>>,
     worker: Pin<Box<dyn Future<Output = ()>>>,
     bell: Arc<Bell>,
     sent: Arc<Mutex<Vec<Sent>>>,
@@ -82,10 +82,10 @@ struct World {
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Ask,
-    /// One of those who wait goes away.
+    Push,
+    /// The caller of an item goes away.
     Leave(usize),
-    /// A batch comes back.
+    /// A batch returns.
     Return(usize),
     /// The worker gets its turn, if it was woken.
     Poll,
@@ -97,15 +97,15 @@ impl World {
     fn new() -> Self {
         let (queue, sent, is_down) =
             (Arc::new(BatchQueue::default()), Arc::default(), Arc::new(AtomicBool::new(false)));
-        let office = Fake { sent: Arc::clone(&sent), is_down: Arc::clone(&is_down) };
+        let transport = FakeTransport { sent: Arc::clone(&sent), is_down: Arc::clone(&is_down) };
         let bell = Arc::new(Bell(AtomicBool::new(true)));
-        let worker = Box::pin(work(Arc::clone(&queue), office));
+        let worker = Box::pin(run_worker(Arc::clone(&queue), transport));
         Self { queue, worker, bell, sent, is_down, waiting: Vec::new(), count: 0 }
     }
 
-    fn ask(&mut self) {
+    fn push(&mut self) {
         let (answer, arrived) = oneshot::channel();
-        self.queue.push(Ask { number: self.count, answer }).unwrap();
+        self.queue.push(Item { number: self.count, answer }).unwrap();
         self.waiting.push((self.count, arrived));
         self.count += 1;
     }
@@ -125,7 +125,7 @@ impl World {
 
     async fn step(&mut self, step: Step) {
         match step {
-            Step::Ask => self.ask(),
+            Step::Push => self.push(),
             Step::Leave(n) if !self.waiting.is_empty() => {
                 drop(self.waiting.swap_remove(n % self.waiting.len()));
             }
@@ -142,25 +142,25 @@ impl World {
             Step::Leave(_) => {}
         }
         let in_flight = self.sent.lock().unwrap();
-        assert!(in_flight.iter().all(|(batch, _)| (1..=ROOM).contains(&batch.len())));
+        assert!(in_flight.iter().all(|(batch, _)| (1..=CAPACITY).contains(&batch.len())));
     }
 
-    /// Whoever still waits is answered, with an answer of its own.
+    /// Every item that still waits gets its own answer.
     async fn settle(&mut self) {
         self.is_down.store(false, Ordering::Relaxed);
         for _ in 0..self.count + 2 {
             self.poll_while_woken();
-            for (_, come_back) in self.sent.lock().unwrap().drain(..) {
-                let _ = come_back.send(());
+            for (_, returned) in self.sent.lock().unwrap().drain(..) {
+                let _ = returned.send(());
             }
-            advance(PATIENCE * 2).await;
+            advance(BATCH_DELAY * 2).await;
         }
         for (number, mut arrived) in self.waiting.drain(..) {
             match arrived.try_recv() {
                 Ok(answer) => assert_eq!(answer, number),
-                Err(oneshot::error::TryRecvError::Closed) => {} // It was told that nothing could be sent.
+                Err(oneshot::error::TryRecvError::Closed) => {} // Nothing could be sent.
                 Err(oneshot::error::TryRecvError::Empty) => {
-                    panic!("nobody woke the worker for check {number}")
+                    panic!("the worker was not woken for item {number}")
                 }
             }
         }
@@ -178,7 +178,7 @@ fn with_paused_time(test: impl AsyncFnOnce()) {
 
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => Just(Step::Ask),
+        6 => Just(Step::Push),
         1 => any::<usize>().prop_map(Step::Leave),
         3 => any::<usize>().prop_map(Step::Return),
         6 => Just(Step::Poll),
@@ -191,7 +191,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn nobody_is_forgotten(steps in prop::collection::vec(any_step(), 0..120)) {
+    fn every_item_is_answered(steps in prop::collection::vec(any_step(), 0..120)) {
         with_paused_time(async || {
             let mut world = World::new();
             for step in steps {
@@ -202,53 +202,53 @@ proptest! {
     }
 }
 
-/// The numbers of the checks in each batch that is in flight.
+/// The numbers of the items in each batch that is in flight.
 fn batches(world: &World) -> Vec<Vec<usize>> {
     world.sent.lock().unwrap().iter().map(|(batch, _)| batch.clone()).collect()
 }
 
 #[test]
-fn what_is_asked_meanwhile_goes_together_after_it_or_after_a_millisecond() {
+fn items_pushed_meanwhile_share_the_next_batch_after_the_answer_or_a_millisecond() {
     with_paused_time(async || {
         let mut world = World::new();
-        world.ask();
+        world.push();
         world.poll_while_woken();
         assert_eq!(batches(&world), [[0]]);
-        (0..3).for_each(|_| world.ask());
+        (0..3).for_each(|_| world.push());
         world.poll_while_woken();
-        advance(PATIENCE / 2).await;
+        advance(BATCH_DELAY / 2).await;
         world.poll_while_woken();
         assert_eq!(batches(&world), [[0]], "the others wait for the first");
         world.step(Step::Return(0)).await;
         world.poll_while_woken();
         assert_eq!(batches(&world), [[1, 2, 3]]);
-        (0..2).for_each(|_| world.ask());
+        (0..2).for_each(|_| world.push());
         world.poll_while_woken();
         assert_eq!(batches(&world), [[1, 2, 3]]);
         // Timers are good to a millisecond.
-        advance(PATIENCE * 2).await;
+        advance(BATCH_DELAY * 2).await;
         world.poll_while_woken();
         assert_eq!(batches(&world), [vec![1, 2, 3], vec![4, 5]], "but not for long");
     });
 }
 
 #[test]
-fn a_full_batch_holds_up_nobody() {
+fn a_full_batch_delays_no_other() {
     with_paused_time(async || {
         let mut world = World::new();
-        (0..=2 * ROOM).for_each(|_| world.ask());
+        (0..=2 * CAPACITY).for_each(|_| world.push());
         world.poll_while_woken();
         assert_eq!(batches(&world), [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8]]);
     });
 }
 
 #[test]
-fn a_check_joins_no_batch_that_has_been_sent() {
+fn an_item_joins_no_batch_that_has_been_sent() {
     with_paused_time(async || {
         let mut world = World::new();
-        world.ask();
+        world.push();
         world.poll_while_woken();
-        world.ask();
+        world.push();
         world.step(Step::Return(0)).await;
         world.poll_while_woken();
         assert!(
@@ -260,29 +260,29 @@ fn a_check_joins_no_batch_that_has_been_sent() {
 }
 
 #[test]
-fn who_is_alone_goes_alone_and_holds_up_nobody() {
+fn a_single_item_is_sent_directly_and_delays_no_batch() {
     with_paused_time(async || {
         let mut world = World::new();
         world.poll_while_woken();
         let queue = Arc::clone(&world.queue);
-        let alone = queue.try_direct().unwrap();
-        assert!(queue.try_direct().is_none(), "the second takes the queue");
-        world.ask();
+        let direct = queue.try_direct().unwrap();
+        assert!(queue.try_direct().is_none(), "the second goes into the queue");
+        world.push();
         world.poll_while_woken();
         assert_eq!(batches(&world), [[0]]);
-        drop(alone);
+        drop(direct);
         assert!(queue.try_direct().is_none(), "a batch is in flight");
         world.step(Step::Return(0)).await;
         world.poll_while_woken();
         assert!(queue.try_direct().is_some());
-        // Where many ask at once, they had better go together.
-        world.ask();
-        world.ask();
+        // After a batch of several items, items share batches.
+        world.push();
+        world.push();
         world.poll_while_woken();
         world.step(Step::Return(0)).await;
         world.poll_while_woken();
         assert!(queue.try_direct().is_none());
-        world.ask();
+        world.push();
         world.poll_while_woken();
         world.step(Step::Return(0)).await;
         world.poll_while_woken();
@@ -291,12 +291,12 @@ fn who_is_alone_goes_alone_and_holds_up_nobody() {
 }
 
 #[test]
-fn when_the_clerk_ends_everyone_is_told() {
+fn when_the_worker_ends_every_item_is_closed() {
     with_paused_time(async || {
         let mut world = World::new();
-        world.ask();
+        world.push();
         world.poll_while_woken();
-        world.ask();
+        world.push();
         let World { queue, worker, mut waiting, .. } = world;
         drop(worker);
         assert!(
@@ -305,65 +305,65 @@ fn when_the_clerk_ends_everyone_is_told() {
                 .all(|(_, arrived)| arrived.try_recv() == Err(oneshot::error::TryRecvError::Closed))
         );
         let (answer, _arrived) = oneshot::channel();
-        assert!(queue.push(Ask { number: 9, answer }).is_err());
+        assert!(queue.push(Item { number: 9, answer }).is_err());
         assert!(queue.try_direct().is_none());
     });
 }
 
-/// The same on threads, where the turns are those of the machine.
+/// The same on threads, which the system schedules.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn nobody_is_forgotten_on_threads() {
+async fn every_item_is_answered_on_threads() {
     struct Echo;
     impl BatchTransport for Echo {
-        type Ask = Ask;
-        type InFlight = BoxFuture<'static, Vec<Ask>>;
-        type Reply = Vec<Ask>;
+        type Item = Item;
+        type InFlight = BoxFuture<'static, Vec<Item>>;
+        type Reply = Vec<Item>;
 
-        const ROOM: usize = ROOM;
+        const CAPACITY: usize = CAPACITY;
 
-        fn size(_: &Ask) -> usize {
+        fn size(_: &Item) -> usize {
             1
         }
 
-        fn send(&mut self, batch: Vec<Ask>) -> Option<Self::InFlight> {
+        fn send(&mut self, batch: Vec<Item>) -> Option<Self::InFlight> {
             Some(
                 async move { tokio::spawn(async move { batch }).await.unwrap_or_default() }.boxed(),
             )
         }
 
-        fn deliver(&mut self, reply: Vec<Ask>) {
-            for ask in reply {
-                let _ = ask.answer.send(ask.number);
+        fn deliver(&mut self, reply: Vec<Item>) {
+            for item in reply {
+                let _ = item.answer.send(item.number);
             }
         }
     }
     let queue = Arc::new(BatchQueue::default());
-    let worker = tokio::spawn(work(Arc::clone(&queue), Echo));
-    let alone = Arc::new(AtomicUsize::new(0));
-    let askers: Vec<_> = (0..8)
-        .map(|asker| {
-            let (queue, alone) = (Arc::clone(&queue), Arc::clone(&alone));
+    let worker = tokio::spawn(run_worker(Arc::clone(&queue), Echo));
+    let direct = Arc::new(AtomicUsize::new(0));
+    let pushers: Vec<_> = (0..8)
+        .map(|pusher| {
+            let (queue, direct) = (Arc::clone(&queue), Arc::clone(&direct));
             tokio::spawn(async move {
                 for number in 0..500 {
-                    if let Some(_alone) = queue.try_direct() {
-                        alone.fetch_add(1, Ordering::Relaxed);
+                    if let Some(_direct) = queue.try_direct() {
+                        direct.fetch_add(1, Ordering::Relaxed);
                         tokio::task::yield_now().await;
                         continue;
                     }
                     let (answer, arrived) = oneshot::channel();
-                    queue.push(Ask { number, answer }).unwrap();
-                    if (number + asker) % 7 == 0 {
+                    queue.push(Item { number, answer }).unwrap();
+                    if (number + pusher) % 7 == 0 {
                         drop(arrived);
                     } else {
                         let answer = tokio::time::timeout(Duration::from_secs(20), arrived).await;
-                        assert_eq!(answer.expect("nobody woke the worker").unwrap(), number);
+                        assert_eq!(answer.expect("the worker was not woken").unwrap(), number);
                     }
                 }
             })
         })
         .collect();
-    for asker in askers {
-        asker.await.unwrap();
+    for pusher in pushers {
+        pusher.await.unwrap();
     }
     worker.abort();
 }

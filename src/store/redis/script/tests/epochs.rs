@@ -1,4 +1,4 @@
-//! How an epoch begins, ends, and is doubted.
+//! When the script begins an epoch, and declares or ends a doubt.
 
 use super::*;
 
@@ -7,19 +7,25 @@ fn at(now: u64) -> Timestamp {
 }
 
 fn knowing(id: u64, seq: u64) -> ScriptContext {
-    ScriptContext { new_epoch: 8, known: Some(CallerEpoch { id, seq, reach: seq }), ..CONTEXT }
+    let known = Some(CallerEpoch { id, min_seq: seq, known_seq: seq });
+    ScriptContext { new_epoch: 8, known, ..CONTEXT }
+}
+
+/// The doubt of tokens issued until then, as long as the context says.
+fn doubt(issued_until: u64) -> Doubt {
+    Doubt::Lasting { issued_until: at(issued_until), ends_at: at(issued_until + 1_000_000) }
 }
 
 #[test]
-fn the_first_start_has_no_horizon_and_the_second_finds_it() {
+fn the_first_start_has_no_doubt_and_the_second_finds_its_epoch() {
     redis_or_skip!();
     let lab = Lab::new();
     let first = lab.run(START, &CONTEXT, &[]).unwrap().epoch;
     let expected = Epoch {
         id: 7,
         started_at: at(START),
-        horizon: at(0),
-        lifted: at(0),
+        doubt: Doubt::None,
+        doubt_ended_at: None,
         seq: 0,
         last_entry: EntryId::default(),
     };
@@ -29,25 +35,23 @@ fn the_first_start_has_no_horizon_and_the_second_finds_it() {
 }
 
 #[test]
-fn whoever_remembers_an_epoch_that_is_gone_draws_a_horizon() {
+fn a_caller_that_knows_an_epoch_that_is_gone_begins_one_with_a_doubt() {
     redis_or_skip!();
     let lab = Lab::new();
     let epoch = lab.run(START, &knowing(7, 3), &[]).unwrap().epoch;
-    let doubt_duration = 1_000_000;
-    assert_eq!((epoch.id, epoch.started_at, epoch.horizon), (8, at(START), at(START)));
-    assert_eq!((epoch.lifted, epoch.seq), (at(START + doubt_duration), 0));
-    // Another one that remembers it too finds the horizon drawn.
+    assert_eq!((epoch.id, epoch.started_at, epoch.doubt), (8, at(START), doubt(START)));
+    assert_eq!(epoch.seq, 0);
+    // Another caller that knows it too finds the doubt declared.
     assert_eq!(lab.run(START + 9, &knowing(7, 3), &[]).unwrap().epoch, epoch);
 }
 
 #[test]
-fn an_epoch_that_was_begun_in_ignorance_gets_its_horizon_later() {
+fn an_epoch_that_was_begun_without_knowledge_gets_its_doubt_later() {
     redis_or_skip!();
     let lab = Lab::new();
     lab.run(START, &CONTEXT, &[]).unwrap();
     let epoch = lab.run(START + 50, &knowing(6, 3), &[]).unwrap().epoch;
-    assert_eq!((epoch.id, epoch.started_at, epoch.horizon), (7, at(START), at(START)));
-    assert_eq!(epoch.lifted, at(START + 1_000_000));
+    assert_eq!((epoch.id, epoch.started_at, epoch.doubt), (7, at(START), doubt(START)));
 }
 
 #[test]
@@ -58,7 +62,7 @@ fn an_older_state_begins_a_new_epoch() {
     lab.run(START, &CONTEXT, &[&change]).unwrap();
     assert_eq!(lab.run(START, &knowing(7, 1), &[]).unwrap().epoch.id, 7);
     let epoch = lab.run(START + 5, &knowing(7, 2), &[]).unwrap().epoch;
-    assert_eq!((epoch.id, epoch.horizon, epoch.seq), (8, at(START + 5), 1));
+    assert_eq!((epoch.id, epoch.doubt, epoch.seq), (8, doubt(START + 5), 1));
 }
 
 #[test]
@@ -71,19 +75,19 @@ fn an_evicted_epoch_or_meta_is_a_loss_even_for_newcomers() {
         lab.server.cli(&["DEL", evicted]);
         let epoch =
             lab.run(START + 5, &ScriptContext { new_epoch: 9, ..CONTEXT }, &[]).unwrap().epoch;
-        assert_eq!((epoch.id, epoch.horizon), (9, at(START + 5)), "{evicted}");
+        assert_eq!((epoch.id, epoch.doubt), (9, doubt(START + 5)), "{evicted}");
     }
 }
 
-fn lifting(former: u64, seq: u64, epoch: u64, horizon: u64) -> ScriptContext {
+fn ending(former: u64, seq: u64, epoch: u64, issued_until: u64) -> ScriptContext {
     ScriptContext {
         new_epoch: 9,
-        lift: Some(Lift { former, seq, epoch, horizon: at(horizon) }),
+        lift: Some(Lift { former, seq, epoch, horizon: at(issued_until) }),
         ..CONTEXT
     }
 }
 
-/// An epoch 8 with a horizon, in which a process has said that it knew three changes of the epoch 7.
+/// An epoch 8 with a doubt, in which a process has reported that it knew three changes of epoch 7.
 fn after_a_loss() -> Lab {
     let lab = Lab::new();
     lab.run(START, &knowing(7, 3), &[]).unwrap();
@@ -91,69 +95,73 @@ fn after_a_loss() -> Lab {
 }
 
 #[test]
-fn a_horizon_is_lifted_by_one_who_knew_as_much_as_all_others() {
+fn a_doubt_is_ended_for_a_caller_that_knew_as_much_as_all_others() {
     redis_or_skip!();
     let lab = after_a_loss();
     for refused in [
-        lifting(7, 2, 8, START),
-        lifting(6, 3, 8, START),
-        lifting(7, 3, 7, START),
-        lifting(7, 3, 8, START - 1),
+        ending(7, 2, 8, START),
+        ending(6, 3, 8, START),
+        ending(7, 3, 7, START),
+        ending(7, 3, 8, START - 1),
     ] {
         let epoch = lab.run(START + 1, &refused, &[]).unwrap().epoch;
-        assert_eq!((epoch.horizon, epoch.seq), (at(START), 0), "{refused:?}");
+        assert_eq!((epoch.doubt, epoch.seq), (doubt(START), 0), "{refused:?}");
     }
-    // Another one knew more, and a third one as much.
+    // Another caller knew more, and a third one less.
     lab.run(START + 2, &knowing(7, 5), &[]).unwrap();
     lab.run(START + 2, &knowing(7, 4), &[]).unwrap();
-    assert_eq!(lab.run(START + 3, &lifting(7, 4, 8, START), &[]).unwrap().epoch.horizon, at(START));
+    let still = lab.run(START + 3, &ending(7, 4, 8, START), &[]).unwrap().epoch;
+    assert_eq!(still.doubt, doubt(START));
     let before = lab.run(START + 3, &CONTEXT, &[]).unwrap().epoch;
-    let epoch = lab.run(START + 4, &lifting(7, 5, 8, START), &[]).unwrap().epoch;
-    assert_eq!((epoch.horizon, epoch.lifted, epoch.seq), (at(0), at(START + 4), 1));
-    assert!(epoch.is_lifted_since(&before) && !before.is_lifted_since(&epoch));
+    let epoch = lab.run(START + 4, &ending(7, 5, 8, START), &[]).unwrap().epoch;
+    assert_eq!((epoch.doubt, epoch.doubt_ended_at), (Doubt::None, Some(at(START + 4))));
+    assert_eq!(epoch.seq, 1);
+    assert!(!epoch.has_lost_doubt_of(&before), "it was ended since");
     assert_eq!(
         lab.server.cli(&["XLEN", "lab:{0}:l"]),
         "1",
-        "those who follow the log miss no number"
+        "mirrors that follow the log miss no number"
     );
     // Twice is as good as once.
-    assert_eq!(lab.run(START + 5, &lifting(7, 5, 8, START), &[]).unwrap().epoch, epoch);
+    assert_eq!(lab.run(START + 5, &ending(7, 5, 8, START), &[]).unwrap().epoch, epoch);
     let change = Revocation::new(Target::user("alice"), Duration::from_secs(60));
     let later = lab.run(START + 6, &CONTEXT, &[&change]).unwrap().epoch;
-    assert_eq!((later.horizon, later.lifted, later.seq), (at(0), at(START + 4), 2));
+    assert_eq!((later.doubt, later.doubt_ended_at), (Doubt::None, Some(at(START + 4))));
+    assert_eq!(later.seq, 2);
 }
 
 #[test]
-fn one_who_comes_late_draws_the_horizon_again_if_it_knows_more() {
+fn a_caller_that_comes_late_and_knows_more_declares_the_doubt_again() {
     redis_or_skip!();
-    let attempt =
-        |lab: &Lab| lab.run(START + 4, &lifting(7, 3, 8, START), &[]).unwrap().epoch.horizon;
+    let attempt = |lab: &Lab| lab.run(START + 4, &ending(7, 3, 8, START), &[]).unwrap().epoch.doubt;
     let lab = after_a_loss();
-    assert_eq!(attempt(&lab), at(0));
-    for (id, seq, horizon) in [(7, 3, 0), (7, 1, 0), (8, 1, 0), (7, 4, START)] {
+    assert_eq!(attempt(&lab), Doubt::None);
+    for (id, seq, expected) in
+        [(7, 3, Doubt::None), (7, 1, Doubt::None), (8, 1, Doubt::None), (7, 4, doubt(START))]
+    {
         let epoch = lab.run(START + 5, &knowing(id, seq), &[]).unwrap().epoch;
-        assert_eq!(epoch.horizon, at(horizon), "{id} {seq}");
+        assert_eq!(epoch.doubt, expected, "{id} {seq}");
     }
-    assert_eq!(attempt(&lab), at(START), "for good");
-    // One that knew another epoch altogether leaves nobody who could know it all.
+    assert_eq!(attempt(&lab), doubt(START), "for good");
+    // After a caller that knew another epoch, no mirror can have known everything.
     let lab = after_a_loss();
     lab.run(START, &knowing(5, 0), &[]).unwrap();
-    assert_eq!(attempt(&lab), at(START));
+    assert_eq!(attempt(&lab), doubt(START));
 }
 
 #[test]
-fn after_the_next_loss_nothing_of_this_counts() {
+fn after_the_next_loss_an_earlier_replay_does_not_count() {
     redis_or_skip!();
     let lab = after_a_loss();
-    lab.run(START + 4, &lifting(7, 3, 8, START), &[]).unwrap();
+    lab.run(START + 4, &ending(7, 3, 8, START), &[]).unwrap();
     // An older state was restored, beside which the meta data stayed.
     let next = ScriptContext { new_epoch: 9, ..knowing(8, 3) };
     let epoch = lab.run(START + 5, &next, &[]).unwrap().epoch;
-    assert_eq!((epoch.id, epoch.horizon), (9, at(START + 5)));
-    let old = lab.run(START + 6, &lifting(7, 3, 9, START + 5), &[]).unwrap().epoch;
-    assert_eq!(old.horizon, at(START + 5));
+    assert_eq!((epoch.id, epoch.doubt), (9, doubt(START + 5)));
+    let old = lab.run(START + 6, &ending(7, 3, 9, START + 5), &[]).unwrap().epoch;
+    assert_eq!(old.doubt, doubt(START + 5));
     let late = lab.run(START + 6, &knowing(7, 3), &[]).unwrap().epoch;
-    assert_eq!(late.horizon, at(START + 5));
+    assert_eq!(late.doubt, doubt(START + 5));
 }
 
 #[test]

@@ -1,0 +1,306 @@
+//! [`RedisStoreBuilder`]: sets options, and opens a store.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+#[cfg(feature = "fred-config")]
+use fred::types::config::Config;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+
+use super::batch::BatchedChecks;
+use super::connection::ServerAddress;
+use super::core::StoreCore;
+use super::epoch::EpochTracker;
+use super::error::ConnectError;
+use super::foreign::{ClusterConnections, CompiledLists, ForeignList, ForeignLists};
+use super::health::{Health, Purpose};
+use super::maintenance::maintain;
+use super::options::{Start, StoreOptions, WaitReplicas};
+use super::schema::RedisKeys;
+use super::store::RedisStore;
+use super::supervised::{SupervisedConnection, SupervisionConfig};
+use super::topology::Topology;
+use super::url::parse_url;
+use crate::config::ConfigError;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// How many writes and look-ups may be under way at once.
+const MAX_WRITES: usize = 1024;
+
+/// Options of a [`RedisStore`], made by [`RedisStore::builder`].
+#[derive(Clone, Default)]
+#[must_use = "nothing is connected until `connect` is called"]
+pub struct RedisStoreBuilder {
+    source: ServerSource,
+    options: StoreOptions,
+    foreign: Vec<ForeignList>,
+}
+
+/// Where Redis is.
+#[derive(Clone, Default)]
+enum ServerSource {
+    #[default]
+    Missing,
+    Url(Box<str>),
+    #[cfg(feature = "fred-config")]
+    Config(Box<Config>),
+}
+
+impl RedisStore {
+    /// Connects with the default options; see [`builder`](Self::builder) for the forms of URLs.
+    ///
+    /// # Errors
+    /// [`ConnectError`] if the URL cannot work, or Redis cannot be used within
+    /// [`DEFAULT_START_LIMIT`](super::DEFAULT_START_LIMIT).
+    pub async fn connect(url: impl AsRef<str>) -> Result<Self, ConnectError> {
+        Self::builder().with_url(url.as_ref()).connect().await
+    }
+
+    /// A store with options.
+    pub fn builder() -> RedisStoreBuilder {
+        RedisStoreBuilder::default()
+    }
+}
+
+impl RedisStoreBuilder {
+    /// Where Redis is. `valkey` may be written for `redis`, user and password are percent-decoded:
+    ///
+    /// - `redis://user:password@host:6379/database`
+    /// - `rediss://…` for TLS with the certificates of the system (feature `rustls` or
+    ///   `native-tls`)
+    /// - `redis-sentinel://host:26379?sentinelServiceName=name&node=host2:26379`, where the
+    ///   addresses are those of sentinels; `sentinelUsername` and `sentinelPassword` are theirs,
+    ///   too
+    /// - `redis-cluster://host:7000?node=host2:7000`
+    /// - `redis+unix:///path/to/socket` (feature `unix-sockets`)
+    pub fn with_url(mut self, url: impl AsRef<str>) -> Self {
+        self.source = ServerSource::Url(url.as_ref().into());
+        self
+    }
+
+    /// A ready configuration of the client [`fred`](super::fred) instead of a URL, for what a URL
+    /// cannot say, such as client certificates and private authorities (feature `fred-config`).
+    /// Server, credentials, database and TLS are taken from it.
+    #[cfg(feature = "fred-config")]
+    pub fn with_fred_config(mut self, config: Config) -> Self {
+        self.source = ServerSource::Config(Box::new(config));
+        self
+    }
+
+    /// With what all keys begin, after the brace: 1 to 64 letters, digits and `-_.:/`; default
+    /// [`DEFAULT_PREFIX`](super::DEFAULT_PREFIX). Applications that must not see each other's revocations take different
+    /// ones.
+    pub fn with_prefix(mut self, prefix: impl Into<Box<str>>) -> Self {
+        self.options.prefix = prefix.into();
+        self
+    }
+
+    /// Over how many hash slots the records are spread: 1 to 1024, default 1. More are of use only
+    /// in a cluster that is to share the load. All processes must agree, and it cannot be changed
+    /// later.
+    pub fn with_shards(mut self, shards: u16) -> Self {
+        self.options.shards = shards;
+        self
+    }
+
+    /// How long a check may take, default 50 ms. It is a bound: after it the answer is an error.
+    pub fn with_check_timeout(mut self, limit: Duration) -> Self {
+        self.options.check_timeout = limit;
+        self
+    }
+
+    /// How long a write or a look-up may take, for each round trip that it needs, default 1 s.
+    /// Within it, a write is repeated if its connection is lost.
+    pub fn with_write_timeout(mut self, limit: Duration) -> Self {
+        self.options.write_timeout = limit;
+        self
+    }
+
+    /// How many checks may be under way at once, default 1024, counted for each shard in a cluster.
+    /// Further ones are [`StoreErrorKind::Overloaded`] at once, rather than late.
+    pub fn with_max_in_flight(mut self, checks: usize) -> Self {
+        self.options.max_in_flight = checks;
+        self
+    }
+
+    /// The longest lifetimetime of a token that any layer accepts, default 24 h and 10 minutes. After a
+    /// loss of data, tokens that do not say when they were issued are in doubt for this long, or
+    /// for as long as the profiles of the layers and revokers on this store ask for, whichever is
+    /// longer: it cannot be set too short for them. To be raised in a process that has neither,
+    /// where others accept longer lifetimes.
+    pub fn with_max_token_lifetime(mut self, lifetime: Duration) -> Self {
+        self.options.max_token_lifetime = lifetime;
+        self
+    }
+
+    /// How many writes the log of a shard keeps, about; default 100 000, some 10 MB. Those who
+    /// follow it and have been away for longer read everything anew.
+    pub fn with_log_length(mut self, entries: u64) -> Self {
+        self.options.log_length = entries;
+        self
+    }
+
+    /// Makes every write wait until so many replicas have it, so that a fail-over does not lose it.
+    /// If fewer confirm it in `limit`, the write is an error of kind [`StoreErrorKind::Replicas`]:
+    /// it is in force, but may get lost, and may be repeated. Default: does not wait. A store can
+    /// be opened, and tokens be checked, without any replica.
+    pub fn with_wait_replicas(mut self, replicas: NonZeroU32, limit: Duration) -> Self {
+        self.options.wait_replicas = Some(WaitReplicas { replicas, limit });
+        self
+    }
+
+    /// Also refuses what this list of another program permits; call it again for each further one.
+    /// Default: none. See [`foreign`](super::foreign), also for how to get rid of it.
+    pub fn with_foreign_list(mut self, list: ForeignList) -> Self {
+        self.foreign.push(list);
+        self
+    }
+
+    /// What to do if Redis cannot be used at the start, default: wait for it for up to 10 s, then
+    /// fail.
+    pub fn with_start(mut self, start: Start) -> Self {
+        self.options.start = start;
+        self
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`ConnectError::Config`] if a setting cannot work, or does not fit what Redis permits;
+    /// [`ConnectError::Store`] if Redis cannot be used and [`with_start`](Self::with_start) does
+    /// not say to go on without.
+    pub async fn connect(self) -> Result<RedisStore, ConnectError> {
+        self.options.validate()?;
+        let config = match self.source {
+            ServerSource::Missing => {
+                return Err(
+                    ConfigError::new("url", "is missing; see RedisStoreBuilder::with_url").into()
+                );
+            }
+            ServerSource::Url(url) => parse_url(&url)?,
+            #[cfg(feature = "fred-config")]
+            ServerSource::Config(config) => *config,
+        };
+        let lists = CompiledLists::compile(&self.foreign)?;
+        let address = ServerAddress(&config.server).to_string();
+        let store = open(Topology::new(config)?, self.options, lists);
+        begin(&store).await.map_err(|error| error.at(&address))?;
+        Ok(store)
+    }
+}
+
+#[cfg(test)]
+impl RedisStoreBuilder {
+    pub(crate) fn options(self) -> StoreOptions {
+        self.options
+    }
+}
+
+/// Starts the connections and the maintenance task.
+fn open(topology: Topology, options: StoreOptions, lists: CompiledLists) -> RedisStore {
+    let is_cluster = topology.is_cluster();
+    let topology = Arc::new(topology);
+    let keys = Arc::new(RedisKeys::new(&options.prefix, options.shards));
+    let tracker = Arc::new(EpochTracker::new(options.shards, options.max_token_lifetime));
+    // In a cluster each shard has connections of its own, so that a primary that is down affects its
+    // own shards only.
+    let shards_per_connection = if is_cluster { 1 } else { options.shards };
+    let shards: Vec<_> = (0..options.shards)
+        .step_by(shards_per_connection.into())
+        .map(|shard| shard..shard + shards_per_connection)
+        .collect();
+    let health_tx = Arc::new(watch::Sender::new(Health::starting(&shards)));
+    let config = {
+        let (topology, keys, tracker, health_tx) = (
+            Arc::clone(&topology),
+            Arc::clone(&keys),
+            Arc::clone(&tracker),
+            Arc::clone(&health_tx),
+        );
+        move |purpose, limit, in_flight, slot, shards: Range<u16>| SupervisionConfig {
+            purpose,
+            topology: Arc::clone(&topology),
+            keys: Arc::clone(&keys),
+            tracker: Arc::clone(&tracker),
+            slot,
+            shards,
+            limit,
+            in_flight,
+            health_tx: Arc::clone(&health_tx),
+        }
+    };
+    let slot_of = |shards: &Range<u16>| fred::util::redis_keyslot(&keys.shard(shards.start).epoch);
+    // Outside of a cluster, a check also asks the lists over this connection.
+    let per_check = if is_cluster { 1 } else { 1 + lists.all.len() };
+    let in_flight = options.max_in_flight.saturating_mul(per_check).min(Semaphore::MAX_PERMITS);
+    let check = |shards: &Range<u16>| {
+        let (limit, slot) = (options.check_timeout, slot_of(shards));
+        BatchedChecks::start(config(Purpose::Checks, limit, in_flight, slot, shards.clone()))
+    };
+    let write = |shards: &Range<u16>| {
+        let (limit, slot) = (options.write_timeout, slot_of(shards));
+        SupervisedConnection::start(config(
+            Purpose::Writes,
+            limit,
+            MAX_WRITES,
+            slot,
+            shards.clone(),
+        ))
+    };
+    let (checks, writes) = (shards.iter().map(check).collect(), shards.iter().map(write).collect());
+    let foreign = (!lists.all.is_empty()).then(|| {
+        let limit = options.check_timeout;
+        let in_flight =
+            options.max_in_flight.saturating_mul(lists.all.len()).min(Semaphore::MAX_PERMITS);
+        let connect = move |slot| {
+            let shards = slot..slot;
+            SupervisedConnection::start(config(Purpose::Checks, limit, in_flight, slot, shards))
+        };
+        let nodes = is_cluster.then(|| {
+            ClusterConnections::start(Arc::clone(&topology), Arc::clone(&health_tx), connect)
+        });
+        Arc::new(ForeignLists { lists, nodes })
+    });
+    let core = Arc::new(StoreCore {
+        options,
+        topology,
+        keys,
+        tracker,
+        checks,
+        writes,
+        health_tx,
+        maintenance: OnceLock::new(),
+    });
+    let maintenance = tokio::spawn(maintain(Arc::downgrade(&core)));
+    let _ = core.maintenance.set(maintenance);
+    RedisStore::new(core, foreign)
+}
+
+/// Waits until the store can be used, as [`Start`] says.
+async fn begin(store: &RedisStore) -> Result<(), ConnectError> {
+    // The last failure says more than "not in time".
+    let mut last = StoreError::new(StoreErrorKind::Timeout, "redis was not there in time");
+    match store.core.options.start {
+        Start::WaitUpTo(limit) => match timeout(limit, store.core.open(false, &mut last)).await {
+            Ok(opened) => opened?,
+            Err(_) => return Err(ConnectError::Store(last)),
+        },
+        Start::AtOnce => store.core.open(true, &mut last).await?,
+        Start::Anyway => return Ok(()),
+    }
+    match &store.foreign {
+        Some(foreign) => foreign.try_all(&store.core).await.map_err(ConnectError::Store),
+        None => Ok(()),
+    }
+}
+
+/// Credentials are never shown.
+impl fmt::Debug for RedisStoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStoreBuilder").field("options", &self.options).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,174 @@
+//! Commands over the connections for writes: sent again while the connection is down, until the
+//! time for a write is over.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::types::Value;
+use tokio::time::{Instant, sleep};
+
+use super::connection::{code_of, unexpected_reply};
+use super::core::StoreCore;
+use super::epoch::KnownEpoch;
+use super::script::LuaScript;
+use super::supervised::Permit;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// How soon a command is sent again while its connection is down.
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
+/// What is sent for a write or a look-up.
+#[derive(Clone, Copy)]
+pub(crate) enum StoreCommand {
+    /// A script: by its hash, and by its text if Redis does not know the hash.
+    Script(&'static LuaScript),
+    /// A command of Redis that may be repeated.
+    Plain(&'static str),
+}
+
+/// What came of a command.
+pub(crate) struct CommandReply {
+    /// What was known of the epoch when the command was sent.
+    pub(crate) known: Option<Arc<KnownEpoch>>,
+    pub(crate) value: Value,
+    /// How many replicas have confirmed it, if they were waited for.
+    pub(crate) replicas: Option<u32>,
+}
+
+impl StoreCore {
+    /// Sends a command for one shard. All that is sent here is safe to repeat.
+    pub(crate) async fn send(
+        &self,
+        shard: u16,
+        command: StoreCommand,
+        arguments: Vec<Bytes>,
+    ) -> Result<Value, StoreError> {
+        self.send_knowing(shard, command, |_| arguments.clone()).await.map(|reply| reply.value)
+    }
+
+    /// The same, with arguments that depend on what is known of the epoch. They are made for each
+    /// attempt: a late attempt with the knowledge of the first could begin an epoch as if no data
+    /// had been lost that this process knew of.
+    pub(crate) async fn send_knowing(
+        &self,
+        shard: u16,
+        command: StoreCommand,
+        arguments: impl Fn(Option<&KnownEpoch>) -> Vec<Bytes>,
+    ) -> Result<CommandReply, StoreError> {
+        let connection = self.write_connection(shard);
+        let known_arguments = || {
+            let known = self.tracker.known(shard);
+            let arguments = arguments(known.as_deref());
+            (known, arguments)
+        };
+        self.send_over(|| connection.acquire(), command, known_arguments).await
+    }
+
+    /// The same, over the connection for which `acquire` gives a permit at each attempt.
+    pub(crate) async fn send_over(
+        &self,
+        acquire: impl Fn() -> Result<Permit, StoreError>,
+        command: StoreCommand,
+        arguments: impl Fn() -> (Option<Arc<KnownEpoch>>, Vec<Bytes>),
+    ) -> Result<CommandReply, StoreError> {
+        let deadline = Instant::now() + self.options.write_timeout;
+        let mut is_cached = true;
+        loop {
+            let limit = deadline.saturating_duration_since(Instant::now());
+            let attempt = match acquire() {
+                Ok(permit) => {
+                    let (known, arguments) = arguments();
+                    let answer = self.attempt(&permit, command, is_cached, arguments, limit).await;
+                    answer.map(|(value, replicas)| CommandReply { known, value, replicas })
+                }
+                Err(error) => Err(error),
+            };
+            let error = match attempt {
+                Ok(reply) => return Ok(reply),
+                Err(error) => error,
+            };
+            let is_unknown_script = is_cached
+                && matches!(command, StoreCommand::Script(_))
+                && error_code(&error) == "NOSCRIPT";
+            let is_transient = matches!(
+                error.kind(),
+                StoreErrorKind::Unreachable
+                    | StoreErrorKind::Loading
+                    | StoreErrorKind::NotPrimary
+                    | StoreErrorKind::Cluster
+            );
+            if is_unknown_script {
+                is_cached = false;
+            } else if is_transient && Instant::now() + RETRY_PAUSE < deadline {
+                sleep(RETRY_PAUSE).await;
+            } else {
+                return Err(error);
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        permit: &Permit,
+        command: StoreCommand,
+        is_cached: bool,
+        arguments: Vec<Bytes>,
+        limit: Duration,
+    ) -> Result<(Value, Option<u32>), StoreError> {
+        let script = match command {
+            StoreCommand::Script(script) => script,
+            StoreCommand::Plain(name) => {
+                let arguments = arguments.into_iter().map(Value::Bytes).collect();
+                return Ok((permit.command(name, arguments, limit).await?, None));
+            }
+        };
+        let (name, text) =
+            if is_cached { ("EVALSHA", script.sha) } else { ("EVAL", script.source) };
+        let arguments = std::iter::once(Bytes::from_static(text.as_bytes())).chain(arguments);
+        let reply = permit.command(name, arguments.map(Value::Bytes).collect(), limit).await?;
+        let replicas =
+            if script.writes { self.wait_for_replicas(permit, limit).await? } else { None };
+        Ok((reply, replicas))
+    }
+
+    /// `WAIT`: it has to be sent over the connection of the write.
+    async fn wait_for_replicas(
+        &self,
+        permit: &Permit,
+        limit: Duration,
+    ) -> Result<Option<u32>, StoreError> {
+        let Some(wait) = self.options.wait_replicas else { return Ok(None) };
+        let millis = i64::try_from(wait.limit.as_millis()).unwrap_or(i64::MAX);
+        let arguments = vec![Value::Integer(wait.replicas.get().into()), Value::Integer(millis)];
+        let Value::Integer(reached) = permit.command("WAIT", arguments, limit).await? else {
+            return Err(unexpected_reply("redis"));
+        };
+        let reached = u32::try_from(reached).map_err(|_| unexpected_reply("redis"))?;
+        if reached < wait.replicas.get() {
+            return Err(StoreError::new(
+                StoreErrorKind::Replicas,
+                format!(
+                    "only {reached} of {} replicas confirmed the write; it is in force and may be \
+                     repeated",
+                    wait.replicas
+                ),
+            ));
+        }
+        Ok(Some(reached))
+    }
+}
+
+/// The first word of the error that Redis gave; empty if it was not Redis.
+pub(crate) fn error_code(error: &StoreError) -> &str {
+    error
+        .source()
+        .and_then(|source| source.downcast_ref::<fred::error::Error>())
+        .map_or("", |error| code_of(error.details()))
+}
+
+/// A task of this store did not end: the runtime is shutting down.
+pub(crate) fn task_failed(error: tokio::task::JoinError) -> StoreError {
+    StoreError::new(StoreErrorKind::Other, "the task of the write did not end").with_source(error)
+}

@@ -1,0 +1,49 @@
+//! [`StoreCore`]: what all parts of a Redis store share.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::batch::BatchedChecks;
+use super::epoch::EpochTracker;
+use super::health::Health;
+use super::options::StoreOptions;
+use super::schema::RedisKeys;
+use super::supervised::SupervisedConnection;
+use super::topology::Topology;
+
+/// The connections of a store, and what it knows. Other modules add what can be asked over them.
+pub(crate) struct StoreCore {
+    pub(crate) options: StoreOptions,
+    pub(crate) topology: Arc<Topology>,
+    pub(crate) keys: Arc<RedisKeys>,
+    pub(crate) tracker: Arc<EpochTracker>,
+    /// One for all shards. In a cluster there is one for each shard, so that a primary that is down
+    /// affects its own shards only.
+    pub(crate) checks: Box<[BatchedChecks]>,
+    /// As many as for checks.
+    pub(crate) writes: Box<[SupervisedConnection]>,
+    pub(crate) health_tx: Arc<watch::Sender<Health>>,
+    /// The maintenance task. It has no strong reference to this value, and ends with it.
+    pub(crate) maintenance: OnceLock<JoinHandle<()>>,
+}
+
+impl StoreCore {
+    /// The connection over which a shard is written to.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "there is one connection for all shards, or one for each"
+    )]
+    pub(crate) fn write_connection(&self, shard: u16) -> &SupervisedConnection {
+        &self.writes[usize::from(shard) % self.writes.len()]
+    }
+}
+
+impl Drop for StoreCore {
+    fn drop(&mut self) {
+        if let Some(maintenance) = self.maintenance.get() {
+            maintenance.abort();
+        }
+    }
+}

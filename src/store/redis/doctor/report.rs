@@ -1,0 +1,84 @@
+//! [`Report`]: what was found.
+
+use std::fmt;
+
+/// What [`RedisStore::doctor`](crate::RedisStore::doctor) has found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Report {
+    /// Everything, the worst first.
+    pub findings: Vec<Finding>,
+}
+
+/// One thing that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is about, as a name for programs: `eviction`, `rights`, …
+    pub subject: &'static str,
+    /// What was found, in a sentence.
+    pub sentence: String,
+    /// What to do; empty where nothing needs to be done.
+    pub remedy: String,
+}
+
+/// How bad a [`Finding`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Severity {
+    /// A revocation may be lost, or be without effect: do not run like this.
+    Error,
+    /// A risk that you may know and accept.
+    Warning,
+    /// Good to know.
+    Info,
+}
+
+impl Report {
+    /// Whether there is no [`Severity::Error`].
+    pub fn is_fit(&self) -> bool {
+        self.findings.iter().all(|finding| finding.severity != Severity::Error)
+    }
+
+    pub(super) fn add(
+        &mut self,
+        severity: Severity,
+        subject: &'static str,
+        sentence: impl Into<String>,
+        remedy: &str,
+    ) {
+        let finding =
+            Finding { severity, subject, sentence: sentence.into(), remedy: remedy.into() };
+        // In a cluster most findings are those of every node.
+        if !self.findings.contains(&finding) {
+            self.findings.push(finding);
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Info => "info",
+        })
+    }
+}
+
+/// One line: `error: eviction: … -> …`.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.severity, self.subject, self.sentence)?;
+        if self.remedy.is_empty() { Ok(()) } else { write!(f, " -> {}", self.remedy) }
+    }
+}
+
+/// One finding per line.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.findings.iter().try_for_each(|finding| writeln!(f, "{finding}"))
+    }
+}

@@ -1,0 +1,146 @@
+//! Asks the lists about a token.
+
+use std::sync::Arc;
+
+use fred::types::Value;
+use futures::FutureExt as _;
+use futures::stream::FuturesUnordered;
+
+use super::super::check::first_revoked;
+use super::super::command::error_code;
+use super::super::connection::unexpected_reply;
+use super::super::core::StoreCore;
+use super::super::supervised::Permit;
+use super::cluster::ClusterConnections;
+use super::list::{CompiledList, CompiledLists, ListEntry};
+use crate::store::{Lookup, Standing, StoreError, StoreErrorKind};
+use crate::verified::VerifiedToken;
+
+/// The foreign lists of a store.
+pub(crate) struct ForeignLists {
+    pub(crate) lists: CompiledLists,
+    /// In a cluster, the connections to the nodes of the foreign keys. Elsewhere they are where our
+    /// own records are.
+    pub(crate) nodes: Option<ClusterConnections>,
+}
+
+/// A command that asks one list about one token.
+pub(super) struct ListQuestion {
+    list: Arc<CompiledList>,
+    slot: u16,
+    pub(super) command: &'static str,
+    pub(super) arguments: Vec<Value>,
+}
+
+impl ListQuestion {
+    fn new(list: &Arc<CompiledList>, entry: ListEntry) -> Self {
+        let slot = fred::util::redis_keyslot(entry.key.as_bytes());
+        let (command, arguments) = list.question(entry);
+        Self { list: Arc::clone(list), slot, command, arguments }
+    }
+}
+
+impl ForeignLists {
+    /// The standing of a token by our own records and by the lists, all asked at once.
+    pub(crate) fn check(
+        self: &Arc<Self>,
+        core: &Arc<StoreCore>,
+        token: &Arc<VerifiedToken>,
+    ) -> Lookup {
+        let own = core.check(token);
+        let (questions, failure) = self.questions(token);
+        let (lists, core) = (Arc::clone(self), Arc::clone(core));
+        Lookup::Later(
+            async move {
+                let own = own.answer().boxed();
+                let ask = |question| lists.ask(&core, question).boxed();
+                let answers: FuturesUnordered<_> =
+                    questions.into_iter().map(ask).chain([own]).collect();
+                first_revoked(answers, failure).await
+            }
+            .boxed(),
+        )
+    }
+
+    /// The questions about a token, and why one could not be made.
+    pub(super) fn questions(
+        &self,
+        token: &VerifiedToken,
+    ) -> (Vec<ListQuestion>, Option<StoreError>) {
+        let values = self.lists.placeholder_values(token);
+        let mut questions = Vec::with_capacity(self.lists.all.len());
+        let mut failure = None;
+        for list in self.lists.all.iter().filter(|list| list.is_about(token.issuer())) {
+            match list.entry_of(&values) {
+                Ok(Some(entry)) => questions.push(ListQuestion::new(list, entry)),
+                Ok(None) => {}
+                Err(error) => failure = Some(error),
+            }
+        }
+        (questions, failure)
+    }
+
+    /// Asks every list about an entry that is not there, so that a missing right shows at the start
+    /// and not at the first request.
+    pub(crate) async fn try_all(&self, core: &StoreCore) -> Result<(), StoreError> {
+        for list in &self.lists.all {
+            let Ok(entry) = list.entry(|_| Ok("jwt-revocation-trial".into())) else { continue };
+            match self.ask(core, ListQuestion::new(list, entry)).await {
+                Ok(_) => {}
+                Err(error) if error.kind() == StoreErrorKind::Denied => return Err(error),
+                Err(error) => tracing::warn!(%error, "a foreign list cannot be read at the moment"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, core: &StoreCore, question: ListQuestion) -> Result<Standing, StoreError> {
+        let ListQuestion { list, slot, command, arguments } = question;
+        let answer = match self.acquire(core, slot) {
+            Ok(permit) => permit.command(command, arguments, core.options.check_timeout).await,
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(answer) => list.judge(&answer),
+            Err(error) => Err(self.without_key(&list, &error)),
+        }
+    }
+
+    /// The right to ask for a foreign key of this slot.
+    fn acquire(&self, core: &StoreCore, slot: u16) -> Result<Permit, StoreError> {
+        match &self.nodes {
+            Some(nodes) => nodes.acquire(slot),
+            None => core.checks.first().ok_or_else(|| unexpected_reply("redis"))?.acquire(),
+        }
+    }
+
+    /// An error about a list. See [`without_key`].
+    pub(super) fn without_key(&self, list: &CompiledList, error: &StoreError) -> StoreError {
+        if let Some(nodes) = &self.nodes {
+            nodes.refresh_after(error);
+        }
+        without_key(list, error)
+    }
+}
+
+/// The same error without what Redis and its client may have quoted: the key can be a token.
+pub(super) fn without_key(list: &CompiledList, error: &StoreError) -> StoreError {
+    let code = error_code(error);
+    let is_code = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_uppercase());
+    let problem =
+        if is_code { format!("redis answers {code}") } else { description(error).to_owned() };
+    list.error(error.kind(), &problem)
+}
+
+/// What is said of an error that is not one of Redis itself.
+fn description(error: &StoreError) -> &'static str {
+    use StoreErrorKind as Kind;
+    match error.kind() {
+        Kind::Timeout => "redis did not answer in time",
+        Kind::Overloaded => "as many questions to redis are open as are allowed",
+        Kind::Unreachable => "redis is out of reach",
+        Kind::Cluster => "the cluster is not known to serve the slot",
+        Kind::NotPrimary => "the server is not a primary",
+        _ => "redis gave no usable answer",
+    }
+}

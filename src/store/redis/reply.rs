@@ -1,0 +1,53 @@
+//! What replies of Redis hold. Pure: a reply that has another form is an error.
+
+use bytes::Bytes;
+use fred::types::Value;
+
+use super::connection::unexpected_reply;
+use super::schema;
+use crate::clock::Timestamp;
+use crate::revocation::{Fingerprint, Record};
+use crate::store::{StoreError, StoreErrorKind};
+
+/// The value of the key of a record.
+pub(crate) fn read_record(value: &Value, fingerprint: &Fingerprint) -> Result<Record, StoreError> {
+    value
+        .as_bytes()
+        .and_then(|value| schema::parse_record(value).ok())
+        .filter(|record| record.target().is_known_as(fingerprint))
+        .ok_or_else(|| {
+            StoreError::new(
+                StoreErrorKind::Protocol,
+                "a record in redis is unreadable: another program, or another version of this one, \
+                 uses the prefix",
+            )
+        })
+}
+
+/// An array of strings.
+pub(crate) fn read_strings(value: Value) -> Result<Vec<Bytes>, StoreError> {
+    let Value::Array(values) = value else { return Err(unexpected_reply("redis")) };
+    values
+        .into_iter()
+        .map(|value| value.into_bytes().ok_or_else(|| unexpected_reply("redis")))
+        .collect()
+}
+
+/// Whether the reply to `ROLE` is that of a primary.
+pub(crate) fn read_is_primary(reply: &Value) -> Result<bool, StoreError> {
+    let Value::Array(parts) = reply else { return Err(unexpected_reply("redis")) };
+    let role = parts.first().and_then(Value::as_str);
+    role.map(|role| &*role == "master").ok_or_else(|| unexpected_reply("redis"))
+}
+
+/// The reply to `TIME`: seconds and microseconds.
+pub(crate) fn read_time(reply: &Value) -> Result<Timestamp, StoreError> {
+    let read = || {
+        let Value::Array(parts) = reply else { return None };
+        let [secs, micros] = parts.as_slice() else { return None };
+        let secs: u64 = secs.as_str()?.parse().ok()?;
+        let micros: u64 = micros.as_str()?.parse().ok()?;
+        Some(Timestamp::from_millis(secs.checked_mul(1000)? + micros / 1000))
+    };
+    read().ok_or_else(|| unexpected_reply("redis"))
+}

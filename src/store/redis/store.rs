@@ -1,0 +1,135 @@
+//! [`RedisStore`]: the handle.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+
+use super::command::task_failed;
+use super::core::StoreCore;
+use super::foreign::ForeignLists;
+use super::health::Health;
+use crate::revocation::{Record, Revocation, Target};
+use crate::store::{
+    Fence, Follower, ListQuery, Lookup, Needs, Page, Receipt, RevocationStore, StoreError,
+};
+use crate::verified::VerifiedToken;
+
+/// Keeps revocations in Redis, where all processes find them. Cheap to clone; clones share their
+/// connections, which end with the last clone.
+///
+/// A check is one round trip (`MGET`), shared with those that are asked at the same time, and
+/// answers within [`with_check_timeout`](super::RedisStoreBuilder::with_check_timeout) whatever
+/// happens. A write is one script, all or nothing for up to 128 changes of a shard; repeating it is
+/// safe. Needs Redis 6.2 or later, or Valkey, with `maxmemory-policy noeviction`.
+///
+/// ```no_run
+/// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+/// use tower_jwt_revocation::RedisStore;
+///
+/// let store = RedisStore::connect("redis://127.0.0.1:6379").await?;
+/// # Ok(()) }
+/// ```
+///
+/// # When Redis has lost its data
+/// If a running process finds that Redis knows less than before (`FLUSHALL`, a restart without
+/// data, a fail-over that lost writes), tokens issued until that moment are in doubt
+/// ([`StoreErrorKind::DataLoss`]): by default their holders have to sign in again. Tokens issued
+/// later pass. A [`Mirror`](crate::Mirror) that knew everything writes it again and ends the doubt.
+/// An empty Redis is a first start, unless a running process knew otherwise.
+///
+/// [`StoreErrorKind::DataLoss`]: crate::store::StoreErrorKind::DataLoss
+#[derive(Clone)]
+pub struct RedisStore {
+    pub(crate) core: Arc<StoreCore>,
+    /// None, if there are no foreign lists.
+    pub(crate) foreign: Option<Arc<ForeignLists>>,
+}
+
+impl RedisStore {
+    pub(crate) fn new(core: Arc<StoreCore>, foreign: Option<Arc<ForeignLists>>) -> Self {
+        Self { core, foreign }
+    }
+
+    /// Whether it asks lists of other programs, which do not write to our log.
+    pub(crate) fn has_foreign_lists(&self) -> bool {
+        self.foreign.is_some()
+    }
+
+    /// Whether Redis can be used right now. Costs nothing: it is what the store knows anyway.
+    pub fn health(&self) -> Health {
+        self.core.health_tx.borrow().clone()
+    }
+
+    /// Whether Redis can be used right now, and every change of that: for readiness probes and
+    /// metrics.
+    pub fn watch_health(&self) -> watch::Receiver<Health> {
+        self.core.health_tx.subscribe()
+    }
+}
+
+impl RevocationStore for RedisStore {
+    fn check(&self, token: &Arc<VerifiedToken>) -> Lookup {
+        match &self.foreign {
+            None => self.core.check(token),
+            Some(foreign) => foreign.check(&self.core, token),
+        }
+    }
+
+    fn write(
+        &self,
+        changes: Vec<Revocation>,
+    ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
+        // In a task of its own, so that a caller who goes away leaves nothing half done.
+        let Self { core, foreign } = self.clone();
+        let task = tokio::spawn(async move {
+            match &foreign {
+                None => core.write(changes).await,
+                Some(foreign) => foreign.write(&core, changes).await,
+            }
+        });
+        async move { task.await.unwrap_or_else(|error| Err(task_failed(error))) }.boxed()
+    }
+
+    fn find(&self, target: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>> {
+        let (core, fingerprint) = (Arc::clone(&self.core), target.fingerprint());
+        async move { core.find(&fingerprint).await }.boxed()
+    }
+
+    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>> {
+        let core = Arc::clone(&self.core);
+        async move { core.list(&query).await }.boxed()
+    }
+
+    fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
+        let core = Arc::clone(&self.core);
+        async move { core.count().await }.boxed()
+    }
+
+    fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
+        let core = Arc::clone(&self.core);
+        async move { Box::pin(core.followers(fence)).await }.boxed()
+    }
+
+    fn needs(&self) -> Needs {
+        self.foreign.as_ref().map_or(Needs::Claims, |foreign| foreign.lists.needs())
+    }
+
+    fn expect_tokens_for(&self, longest: Duration) {
+        self.core.tracker.expect_tokens_for(longest);
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lists = self.foreign.iter().flat_map(|foreign| &foreign.lists.all);
+        f.debug_struct("RedisStore")
+            .field("options", &self.core.options)
+            .field("foreign_lists", &lists.map(|list| &list.name).collect::<Vec<_>>())
+            .field("health", &*self.core.health_tx.borrow())
+            .finish_non_exhaustive()
+    }
+}

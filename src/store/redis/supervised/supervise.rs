@@ -1,0 +1,259 @@
+//! The task that connects, watches the connection, and connects again.
+
+use std::future::pending;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use fred::types::Value;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::super::connection::{
+    CONNECT_TIMEOUT, Connection, ServerAddress, classify, unexpected_reply,
+};
+use super::super::epoch::EpochSource;
+use super::super::health::Purpose;
+use super::super::log_check::check_log;
+use super::super::random;
+use super::super::reply::read_is_primary;
+use super::{ConnectionState, CurrentConnection, Supervision, given_up_early};
+use crate::store::{StoreError, StoreErrorKind};
+
+/// How often the connection is probed; also how late a loss of data is noticed without traffic.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// How soon it is probed again after a probe that was not answered.
+const PROBE_RETRY: Duration = Duration::from_millis(25);
+/// How often the sentinels are asked whether the primary is still the same.
+const SENTINEL_INTERVAL: Duration = Duration::from_secs(2);
+/// The pause before the next attempt to connect doubles between these.
+const BACKOFF: Range<Duration> = Duration::from_millis(25)..Duration::from_secs(1);
+/// A connection that was up for so long resets the pause.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
+/// Connections that were up for less count as failures, up to this number: a pause of 200 ms.
+const UNSTABLE_FAILURES: u32 = 3;
+
+/// Runs until it is aborted.
+pub(super) async fn supervise(supervision: Arc<Supervision>) {
+    let guard = DownOnDrop(supervision);
+    guard.0.run().await;
+}
+
+/// However the task ends, by a panic too: without supervision a connection must not be used.
+struct DownOnDrop(Arc<Supervision>);
+
+impl Drop for DownOnDrop {
+    fn drop(&mut self) {
+        let ended = "the task that supervises the connection to redis has ended";
+        let error = StoreError::new(StoreErrorKind::Unreachable, ended);
+        if std::thread::panicking() {
+            tracing::error!(purpose = ?self.0.config.purpose, %error, "redis cannot be used until \
+                the program is restarted");
+            self.0.report(Some(&error));
+        }
+        let down = Arc::new(ConnectionState::Down(error.clone()));
+        if let ConnectionState::Up(current) = &*self.0.state.swap(down) {
+            current.given_up.send_replace(Some(error));
+            current.connection.close();
+        }
+    }
+}
+
+impl Supervision {
+    /// Never returns.
+    async fn run(&self) {
+        let mut failures = 0;
+        // Whether the present outage is in the log.
+        let mut is_logged = false;
+        loop {
+            match self.connect().await {
+                Ok(connection) => {
+                    // Down → up.
+                    let server = ServerAddress(&connection.server).to_string();
+                    let current = Arc::new(CurrentConnection {
+                        connection,
+                        timeouts: AtomicU32::new(0),
+                        given_up: watch::Sender::new(None),
+                    });
+                    self.state.store(Arc::new(ConnectionState::Up(Arc::clone(&current))));
+                    tracing::info!(purpose = ?self.config.purpose, server, "connected to redis");
+                    self.report(None);
+                    is_logged = false;
+                    let since = Instant::now();
+                    let error = self.watch(&current).await;
+                    // Up → down. A server that answers probes but no checks must not get a storm of
+                    // connections.
+                    failures = if since.elapsed() < STABLE_AFTER {
+                        (failures + 1).min(UNSTABLE_FAILURES)
+                    } else {
+                        0
+                    };
+                    self.give_up(&current, &error);
+                    current.connection.close();
+                    self.report_outage(&error, &mut is_logged);
+                }
+                Err(error) => {
+                    self.state.store(Arc::new(ConnectionState::Down(error.clone())));
+                    self.report_outage(&error, &mut is_logged);
+                    failures += 1;
+                }
+            }
+            // Jitter, so that a thousand processes do not all come back in one instant.
+            let pause = BACKOFF.start.saturating_mul(1 << failures.min(10)).min(BACKOFF.end);
+            sleep(pause.mul_f64(0.5 + random::fraction() / 2.0)).await;
+        }
+    }
+
+    /// Publishes the outage, and logs it once.
+    fn report_outage(&self, error: &StoreError, is_logged: &mut bool) {
+        self.report(Some(error));
+        if !*is_logged {
+            tracing::warn!(purpose = ?self.config.purpose, %error, "redis cannot be used; trying \
+                until it can");
+            *is_logged = true;
+        }
+    }
+
+    fn report(&self, error: Option<&StoreError>) {
+        let (purpose, shards) = (self.config.purpose, &self.config.shards);
+        self.config.health_tx.send_modify(|health| health.record(purpose, shards, error));
+    }
+
+    /// A connection to a server that has said that it is a primary, and still has what was known.
+    async fn connect(&self) -> Result<Connection, StoreError> {
+        let command_timeout = match self.config.purpose {
+            // Each batch of checks has a limit of its own, after which nobody waits for it.
+            Purpose::Checks => Duration::ZERO,
+            Purpose::Writes => self.config.limit.max(CONNECT_TIMEOUT),
+        };
+        let topology = &self.config.topology;
+        let server = topology.primary(self.config.slot).await?;
+        let connection = topology.connect(server, command_timeout).await?;
+        let limit = self.config.limit.max(Duration::from_millis(50));
+        Self::check_role(&connection, limit).await?;
+        // A server that hung while it was connected to may have been replaced meanwhile, and not
+        // know it yet.
+        if topology.primary(self.config.slot).await? != connection.server {
+            return Err(StoreError::new(
+                StoreErrorKind::NotPrimary,
+                "the server was replaced as the primary while it was connected to",
+            ));
+        }
+        // Before an epoch is read over this connection: it would replace what is to be compared.
+        let shards = self.config.shards.clone();
+        check_log(&connection, &self.config.keys, &self.config.tracker, shards).await?;
+        self.read_epochs(&connection, limit).await?;
+        Ok(connection)
+    }
+
+    /// Asks for the role, and reads the epochs, so that a loss of data is noticed without traffic.
+    async fn probe(&self, connection: &Connection, limit: Duration) -> Result<(), StoreError> {
+        Self::check_role(connection, limit).await?;
+        self.read_epochs(connection, limit).await
+    }
+
+    async fn check_role(connection: &Connection, limit: Duration) -> Result<(), StoreError> {
+        let role = connection.command::<Value>("ROLE", Vec::new(), limit).await?;
+        if read_is_primary(&role)? {
+            return Ok(());
+        }
+        Err(StoreError::new(
+            StoreErrorKind::NotPrimary,
+            "the server is not a primary, but a replica",
+        ))
+    }
+
+    async fn read_epochs(
+        &self,
+        connection: &Connection,
+        limit: Duration,
+    ) -> Result<(), StoreError> {
+        if self.config.purpose == Purpose::Writes || self.config.shards.is_empty() {
+            return Ok(());
+        }
+        let shards = self.config.shards.clone();
+        let tracker = &self.config.tracker;
+        let known: Vec<_> = shards.clone().map(|shard| tracker.known(shard)).collect();
+        let keys: Vec<Value> = shards
+            .clone()
+            .map(|shard| Value::Bytes(self.config.keys.shard(shard).epoch.clone()))
+            .collect();
+        let Value::Array(values) = connection.command("MGET", keys, limit).await? else {
+            return Err(unexpected_reply("redis"));
+        };
+        for ((shard, before), value) in shards.zip(&known).zip(&values) {
+            // What it means for tokens is decided at each check; here a loss only has to be noticed.
+            let _ = tracker.observe_value(
+                EpochSource::Checks,
+                shard,
+                before.as_ref(),
+                value.as_bytes(),
+            );
+        }
+        Ok(())
+    }
+
+    /// Returns when the connection is not to be used any more, with the reason.
+    async fn watch(&self, current: &CurrentConnection) -> StoreError {
+        let connection = &current.connection;
+        let mut errors = connection.errors();
+        let mut given_up = current.given_up.subscribe();
+        let closed = async {
+            // The receiver gets what happens from now on; what happened before shows in the task of
+            // the client.
+            while !connection.is_closed() {
+                match errors.recv().await {
+                    Ok((error, _)) => return classify(&error),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => break,
+                }
+            }
+            StoreError::new(StoreErrorKind::Unreachable, "the connection to redis was closed")
+        };
+        tokio::select! {
+            reason = given_up.wait_for(Option::is_some) => {
+                reason.ok().and_then(|reason| reason.clone()).unwrap_or_else(given_up_early)
+            }
+            error = closed => error,
+            error = self.probe_regularly(connection) => error,
+            error = self.watch_sentinels(connection) => error,
+        }
+    }
+
+    async fn probe_regularly(&self, connection: &Connection) -> StoreError {
+        let mut unanswered = 0;
+        sleep(PROBE_INTERVAL.mul_f64(random::fraction())).await;
+        loop {
+            match self.probe(connection, self.config.limit).await {
+                Ok(()) => unanswered = 0,
+                Err(error) if error.kind() == StoreErrorKind::Timeout && unanswered == 0 => {
+                    unanswered += 1;
+                }
+                Err(error) => return error,
+            }
+            sleep(if unanswered == 0 { PROBE_INTERVAL } else { PROBE_RETRY }).await;
+        }
+    }
+
+    /// A primary that is cut off from its sentinels does not know that it has been replaced. (One
+    /// that is cut off from its cluster stops by itself.)
+    async fn watch_sentinels(&self, connection: &Connection) -> StoreError {
+        if !self.config.topology.has_sentinels() {
+            return pending().await;
+        }
+        loop {
+            sleep(SENTINEL_INTERVAL.mul_f64(0.5 + random::fraction())).await;
+            // If no sentinel answers, there is no reason to believe that anything has changed.
+            if let Ok(server) = self.config.topology.primary(self.config.slot).await
+                && server != connection.server
+            {
+                return StoreError::new(
+                    StoreErrorKind::NotPrimary,
+                    "the sentinels name another primary",
+                );
+            }
+        }
+    }
+}

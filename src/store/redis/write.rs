@@ -1,0 +1,138 @@
+//! Writes: changes of records, replayed records, and the epochs themselves.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use super::command::{CommandReply, StoreCommand};
+use super::connection::unexpected_reply;
+use super::core::StoreCore;
+use super::epoch::KnownEpoch;
+use super::random;
+use super::reply::read_strings;
+use super::script::{self, ChangeReply, ScriptContext, ScriptReply};
+use crate::revocation::{Fingerprint, Revocation};
+use crate::store::feed::{Fact, Lift};
+use crate::store::{Doubt, Fence, Receipt, StoreError};
+
+/// How many changes one run of the script takes: Redis does nothing else meanwhile.
+const CHUNK: usize = 128;
+
+impl StoreCore {
+    /// Writes changes, in one or more runs of the script for each shard.
+    pub(crate) async fn write(&self, changes: Vec<Revocation>) -> Result<Vec<Receipt>, StoreError> {
+        let mut shards: BTreeMap<u16, Vec<(usize, &Revocation)>> = BTreeMap::new();
+        for (n, change) in changes.iter().enumerate() {
+            shards
+                .entry(self.keys.shard_of(&change.target.fingerprint()))
+                .or_default()
+                .push((n, change));
+        }
+        let written = join_all(shards.into_iter().map(|(shard, changes)| async move {
+            let mut receipts = Vec::with_capacity(changes.len());
+            for chunk in changes.chunks(CHUNK) {
+                let only: Vec<_> = chunk.iter().map(|(_, change)| *change).collect();
+                let confirmed = self.write_chunk(shard, &only).await?;
+                receipts.extend(chunk.iter().map(|(n, _)| *n).zip(confirmed));
+            }
+            Ok(receipts)
+        }))
+        .await;
+        let mut receipts = Vec::with_capacity(changes.len());
+        for shard in written {
+            receipts.extend(shard?);
+        }
+        receipts.sort_unstable_by_key(|(n, _)| *n);
+        Ok(receipts.into_iter().map(|(_, receipt)| receipt).collect())
+    }
+
+    /// Runs the script once.
+    async fn write_chunk(
+        &self,
+        shard: u16,
+        changes: &[&Revocation],
+    ) -> Result<Vec<Receipt>, StoreError> {
+        let arguments = |known: Option<&KnownEpoch>| {
+            script::arguments(&self.keys, shard, &self.script_context(known), changes)
+        };
+        let reply =
+            self.send_knowing(shard, StoreCommand::Script(&script::WRITE), arguments).await?;
+        let replicas = reply.replicas;
+        let reply = self.read_script_reply(shard, reply, changes.len())?;
+        let receipt = |change: &ChangeReply| Receipt {
+            outcome: change.outcome,
+            at: change.at,
+            reissue_at: change.cutoff.map(|cutoff| cutoff.saturating_add(Duration::from_millis(1))),
+            fence: Some(Fence { shard, epoch: reply.epoch.id, seq: change.seq }),
+            replicas,
+        };
+        Ok(reply.changes.iter().map(receipt).collect())
+    }
+
+    /// Runs the script without changes: it begins the epoch of a shard or puts off its expiry. It
+    /// waits for no replicas: no write was confirmed to anybody, and waiting would delay the writes
+    /// that follow on the connection.
+    pub(crate) async fn touch(&self, shard: u16) -> Result<(), StoreError> {
+        let arguments = |known: Option<&KnownEpoch>| {
+            script::arguments(&self.keys, shard, &self.script_context(known), &[])
+        };
+        let reply =
+            self.send_knowing(shard, StoreCommand::Script(&script::TOUCH), arguments).await?;
+        self.read_script_reply(shard, reply, 0).map(drop)
+    }
+
+    /// Writes facts again that Redis has lost, for one shard, as they are.
+    pub(crate) async fn replay(
+        &self,
+        shard: u16,
+        facts: &[(Fingerprint, Fact)],
+    ) -> Result<(), StoreError> {
+        for facts in facts.chunks(CHUNK) {
+            let arguments = |known: Option<&KnownEpoch>| {
+                script::replay_arguments(&self.keys, shard, &self.script_context(known), facts)
+            };
+            let reply =
+                self.send_knowing(shard, StoreCommand::Script(&script::WRITE), arguments).await?;
+            self.read_script_reply(shard, reply, facts.len())?;
+        }
+        Ok(())
+    }
+
+    /// Ends a doubt, unless the script knows of a process that knew more; says whether there is none
+    /// any more.
+    pub(crate) async fn end_doubt(&self, shard: u16, lift: Lift) -> Result<bool, StoreError> {
+        let arguments = |known: Option<&KnownEpoch>| {
+            let context = ScriptContext { lift: Some(lift), ..self.script_context(known) };
+            script::arguments(&self.keys, shard, &context, &[])
+        };
+        let reply =
+            self.send_knowing(shard, StoreCommand::Script(&script::WRITE), arguments).await?;
+        let now = self.read_script_reply(shard, reply, 0)?.epoch;
+        Ok(now.id == lift.epoch && now.doubt == Doubt::None)
+    }
+
+    fn script_context(&self, known: Option<&KnownEpoch>) -> ScriptContext {
+        ScriptContext {
+            new_epoch: random::bits().max(1),
+            known: known.map(KnownEpoch::for_script),
+            lift: None,
+            doubt_duration: self.tracker.doubt_duration(),
+            log_length: self.options.log_length,
+        }
+    }
+
+    fn read_script_reply(
+        &self,
+        shard: u16,
+        reply: CommandReply,
+        changes: usize,
+    ) -> Result<ScriptReply, StoreError> {
+        let parts = read_strings(reply.value)?;
+        let read =
+            ScriptReply::parse(&parts, changes).map_err(|_| unexpected_reply("the script"))?;
+        // The changes are in force. What the epoch means for tokens is decided at each check.
+        let _ = self.tracker.observe_script_reply(shard, reply.known.as_ref(), read.epoch);
+        Ok(read)
+    }
+}
