@@ -53,7 +53,7 @@ impl MakeWriter<'_> for Log {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_change_is_told_once_and_no_credential_is() {
+async fn each_change_of_state_is_logged_once_and_no_credential_is() {
     if !redis_is_installed() {
         return;
     }
@@ -77,7 +77,7 @@ async fn each_change_is_told_once_and_no_credential_is() {
     let mut health = store.watch_health();
     health.wait_for(|health| health.error().is_some()).await.unwrap();
     for _ in 0..50 {
-        // What fails because of the outage is not told again.
+        // What fails because of the outage is not logged again.
         let _ = revoker.find(Target::user("alice@example.com")).await.unwrap_err().to_string();
         if count("redis cannot be used") == 2 {
             break;

@@ -16,7 +16,7 @@ use crate::support::{Builder, Fault as Net};
 /// What the store can do while a fault lasts. Whatever it does, it does in time, and it never errs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Able {
-    /// Nothing: each request and each write has to be told so.
+    /// Nothing: each request and each write has to get an error.
     Nothing,
     /// It may still know that a token is revoked, and no more.
     Revoked,
@@ -265,8 +265,8 @@ fn contents() -> Vec<Fault> {
             write_reasons: &[Protocol],
             ..server(
                 "a key of another type in place of ours",
-                |lab| replace_life(lab, "LPUSH"),
-                bring_life_back,
+                |lab| replace_epoch(lab, "LPUSH"),
+                restore_epoch,
             )
         },
         Fault {
@@ -275,8 +275,8 @@ fn contents() -> Vec<Fault> {
             write_reasons: &[Protocol],
             ..server(
                 "a value that is not ours in one of our keys",
-                |lab| replace_life(lab, "SET"),
-                bring_life_back,
+                |lab| replace_epoch(lab, "SET"),
+                restore_epoch,
             )
         },
     ]
@@ -316,17 +316,17 @@ fn mirrors() -> Vec<Fault> {
     ]
 }
 
-const LIFE: &str = "jwt-revocation:{0}:e";
+const EPOCH: &str = "jwt-revocation:{0}:e";
 
-/// At once, lest a new life begins in between.
-fn replace_life(lab: &Lab, command: &str) {
+/// In one step, so that no new epoch begins in between.
+fn replace_epoch(lab: &Lab, command: &str) {
     let script = "redis.call('RENAME', KEYS[1], KEYS[2]) redis.call(ARGV[1], KEYS[1], 'of another \
         program')";
-    lab.cli(&["EVAL", script, "2", LIFE, "away", command]);
+    lab.cli(&["EVAL", script, "2", EPOCH, "away", command]);
 }
 
-fn bring_life_back(lab: &mut Lab) {
-    lab.cli(&["RENAME", "away", LIFE]);
+fn restore_epoch(lab: &mut Lab) {
+    lab.cli(&["RENAME", "away", EPOCH]);
 }
 
 /// Sends a command that takes long, and does not wait for it. It ends with the server at the

@@ -450,10 +450,10 @@ impl History {
             judged += 1;
             if check.what == What::Live {
                 let is_split = check.from > self.fault && check.from < self.fault + nanos(split);
-                // Mirrors tell Redis what it has lost, so it can look as if it had not.
-                let is_told_again =
+                // Mirrors replay what Redis has lost, so it can look as if it had not.
+                let is_replayed =
                     !self.mirrors.is_empty() && loss.is_some() && is_of_the_last_moments(write);
-                let may_be_lost = self.lost.contains(&check.id) || is_split || is_told_again;
+                let may_be_lost = self.lost.contains(&check.id) || is_split || is_replayed;
                 if is_own(write) || !may_be_lost {
                     return Err(format!(
                         "{name}: revoked by {write:?} and then live for {check:?}"

@@ -17,7 +17,7 @@ use crate::traffic::{Answer, Sort, Write};
 const EXACT: Duration = Duration::from_millis(10);
 /// How long all is well before the fault.
 const BEFORE: Duration = Duration::from_millis(400);
-/// How long the fault lasts, at least: more than two questions of the keeper take.
+/// How long the fault lasts, at least: more than two probes take.
 const DURING: Duration = Duration::from_millis(1200);
 /// For so long all must be well before the fault is called over.
 const QUIET: Duration = Duration::from_millis(400);

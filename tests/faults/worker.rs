@@ -100,7 +100,7 @@ impl Plan {
     }
 }
 
-/// The life of such a process.
+/// What such a process does.
 pub fn live(words: &[String]) {
     let [url, file, numbers @ ..] = words else { panic!("{words:?}") };
     let numbers: Vec<u64> = numbers.iter().map(|number| number.parse().unwrap()).collect();

@@ -1,4 +1,4 @@
-//! The layer from outside, one room per subject.
+//! The layer from outside, one module per subject.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -35,9 +35,9 @@ mod redis_doctor;
 #[cfg(feature = "redis")]
 mod redis_foreign;
 #[cfg(feature = "redis")]
-mod redis_guard;
-#[cfg(feature = "redis")]
 mod redis_store;
+#[cfg(feature = "redis")]
+mod redis_supervision;
 #[cfg(feature = "redis")]
 mod redis_topology;
 #[cfg(feature = "redis")]

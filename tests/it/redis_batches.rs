@@ -1,4 +1,4 @@
-//! Checks in Redis that are under way at once share round trips, and none is the worse for it.
+//! Checks in Redis that are under way at once share round trips, without affecting each other.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use tower_jwt_revocation::{
     RedisStore, RevocationStore as _, Standing, StoreError, StoreErrorKind, Target, VerifiedToken,
 };
 
-use crate::redis_guard::{known_down, recovered, revoke};
+use crate::redis_supervision::{known_down, recovered, revoke};
 use crate::servers::{Fault, FaultProxy, RedisServer, redis_is_installed, wait_until};
 use crate::store_contract::{check, token};
 
@@ -79,7 +79,7 @@ async fn checks_that_are_asked_at_once_take_one_round_trip() {
     let tokens: Vec<_> = ids.map(|id| token("u", &id)).collect();
     let before = lab.round_trips();
     let answers = join_all(tokens.iter().map(|token| check(&lab.store, token))).await;
-    // The probes of the keeper may have added one or two.
+    // The probes may have added one or two.
     assert!(lab.round_trips() - before <= 3, "{} round trips", lab.round_trips() - before);
     for (n, answer) in answers.into_iter().enumerate() {
         assert_eq!(is_revoked(&answer.unwrap()), n % 2 == 0, "check {n}");
@@ -87,14 +87,14 @@ async fn checks_that_are_asked_at_once_take_one_round_trip() {
 }
 
 #[tokio::test]
-async fn what_many_ask_for_is_read_once() {
+async fn a_record_that_several_checks_ask_for_is_read_once() {
     let Some(lab) = Lab::start(PATIENT).await else { return };
     let one = token("alice", "t");
     let before = lab.keys_read();
     let answers = join_all((0..AT_ONCE).map(|_| check(&lab.store, &one))).await;
     let read = lab.keys_read() - before;
     assert!(answers.into_iter().all(|answer| answer.unwrap() == Standing::Live));
-    // The life and one record for each target, and what keepers and steward read meanwhile.
+    // The epoch and one record for each target, and what probes and maintenance read meanwhile.
     assert!(read < AT_ONCE as u64, "{read} keys");
 }
 
@@ -154,7 +154,7 @@ async fn each_check_has_its_own_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_network_makes_no_queue() {
+async fn over_a_slow_network_no_check_waits_for_a_batch() {
     let latency = Duration::from_millis(600);
     let Some(lab) = Lab::start(latency * 5 / 3).await else { return };
     lab.proxy.set(Fault::Latency { base: latency, jitter: Duration::ZERO }).await;
@@ -167,14 +167,14 @@ async fn a_slow_network_makes_no_queue() {
 }
 
 #[tokio::test]
-async fn an_odd_record_is_an_error_for_its_own_checks_only() {
+async fn an_unreadable_record_is_an_error_for_its_own_checks_only() {
     let Some(lab) = Lab::start(PATIENT).await else { return };
     let key = format!("jwt-revocation:{{0}}:r:{}", Target::token("odd").fingerprint());
     lab.server.cli(&["SET", &key, "nonsense"]);
     let tokens = ["odd", "live", "revoked", "odd"].map(|id| token("u", id));
     let before = lab.round_trips();
     let answers = join_all(tokens.iter().map(|token| check(&lab.store, token))).await;
-    // One alone, the others together, and maybe a probe of the keeper.
+    // One directly, the others together, and maybe a probe.
     assert!(lab.round_trips() - before <= 3, "they were not asked together");
     let [odd, live, revoked, odd_again] = answers.try_into().unwrap();
     assert_eq!(odd.unwrap_err().kind(), StoreErrorKind::Protocol);
@@ -184,7 +184,7 @@ async fn an_odd_record_is_an_error_for_its_own_checks_only() {
 }
 
 #[tokio::test]
-async fn a_check_that_is_dropped_takes_nothing_along() {
+async fn a_dropped_check_does_not_end_the_others() {
     let Some(lab) = Lab::start(PATIENT).await else { return };
     lab.proxy.set(Fault::BlackHoleReplies).await;
     let tokens = ["live", "revoked"].map(|id| token("u", id));
@@ -210,7 +210,7 @@ async fn a_check_that_is_dropped_takes_nothing_along() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_connection_ends_all_that_is_in_flight_and_nothing_passes() {
+async fn a_lost_connection_ends_everything_in_flight_and_nothing_passes() {
     let Some(lab) = Lab::start(PATIENT).await else { return };
     for _ in 0..5 {
         lab.proxy.set(Fault::BlackHoleReplies).await;
@@ -253,7 +253,7 @@ fn a_store_whose_runtime_has_ended_answers_with_errors() {
 }
 
 #[tokio::test]
-async fn what_is_queued_when_the_connection_is_lost_is_refused() {
+async fn queued_checks_are_refused_when_the_connection_is_lost() {
     let Some(lab) = Lab::start(PATIENT).await else { return };
     let token = token("u", "live");
     let lookup = lab.store.check(&token);

@@ -1,4 +1,4 @@
-//! What happens when Redis has lost its data, in each of the ways in which it does.
+//! What happens when Redis has lost its data, in each way in which that happens.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use tower_jwt_revocation::{
     Target, VerifiedToken,
 };
 
-use crate::redis_guard::revoke;
+use crate::redis_supervision::revoke;
 use crate::servers::{Fault, FaultProxy, RedisServer, redis_is_installed, wait_until};
 use crate::store_contract::{check, issued_at, now, token, token_of};
 use crate::support::WordVerifier;
@@ -23,8 +23,8 @@ fn fresh() -> Arc<VerifiedToken> {
     issued_at("fresh", "fresh", now().as_secs() + 2)
 }
 
-/// Waits until the standing of tokens from before is unknown *because* data was lost, and that of
-/// new ones is known. Not once may a token from before be taken for live.
+/// Waits until tokens from before are in doubt *because* data was lost, and new ones are not. Not
+/// once may a token from before be taken for live.
 async fn noticed(store: &RedisStore) {
     let (old, new) = (token("old", "old"), fresh());
     let start = Instant::now();
@@ -43,19 +43,19 @@ async fn noticed(store: &RedisStore) {
     assert_eq!(check(store, &old).await.unwrap_err().kind(), StoreErrorKind::DataLoss);
 }
 
-/// Waits until this store, which may not remember, doubts the tokens from before as well.
-async fn told(store: &RedisStore) {
+/// Waits until this store, which may not have known of the loss, doubts the tokens from before too.
+async fn doubts(store: &RedisStore) {
     let old = token("old", "old");
     let start = Instant::now();
     while !matches!(check(store, &old).await, Err(error) if error.kind() == StoreErrorKind::DataLoss)
     {
-        assert!(start.elapsed() < SOON, "it was never told");
+        assert!(start.elapsed() < SOON, "it never doubts them");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// A store that waits longer than a busy machine makes it: what is told here does not depend on how
-/// long anything takes.
+/// A store with limits that a busy machine does not reach: these tests do not depend on how long
+/// anything takes.
 fn patient(url: String) -> RedisStoreBuilder {
     RedisStore::builder().with_url(url).with_check_timeout(SOON / 10)
 }
@@ -80,7 +80,7 @@ async fn loses(server: &RedisServer, command: &[&str]) {
     server.cli(command);
     noticed(&store).await;
     noticed(&other).await;
-    // Both see one and the same new life, and so does one that comes later.
+    // Both see the same new epoch, and so does a store that is opened later.
     let late = connect(server.url()).await.unwrap();
     noticed(&late).await;
     let mut epochs = Vec::new();
@@ -117,7 +117,7 @@ async fn another_database_is_noticed_by_all() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_eviction_of_the_life_is_noticed_by_all() {
+async fn the_eviction_of_the_epoch_is_noticed_by_all() {
     if redis_is_installed() {
         loses(&RedisServer::start(), &["DEL", "jwt-revocation:{0}:e"]).await;
     }
@@ -146,13 +146,13 @@ async fn a_restart_with_an_older_dump_is_noticed() {
     assert!(matches!(check(&store, &token("x", "lost")).await.unwrap(), Standing::Revoked(_)));
     server.restart();
     noticed(&store).await;
-    told(&idle).await;
+    doubts(&idle).await;
     // What the dump held is still there.
     assert!(matches!(check(&store, &token("x", "t")).await.unwrap(), Standing::Revoked(_)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_loss_that_was_papered_over_by_later_writes_is_noticed() {
+async fn a_loss_that_later_writes_hide_is_noticed() {
     if !redis_is_installed() {
         return;
     }
@@ -173,7 +173,7 @@ async fn a_loss_that_was_papered_over_by_later_writes_is_noticed() {
     assert_eq!(check(&ignorant, &token("old", "old")).await.unwrap(), Standing::Live);
     proxy.set(Fault::Pass).await;
     noticed(&store).await;
-    told(&ignorant).await;
+    doubts(&ignorant).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -207,7 +207,7 @@ async fn a_loss_is_noticed_by_a_connection_that_was_away_when_it_was_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_loss_is_noticed_although_the_connections_had_led_to_two_primaries() {
+async fn a_loss_is_noticed_although_the_connections_led_to_two_primaries() {
     if !redis_is_installed() {
         return;
     }
@@ -227,8 +227,8 @@ async fn a_loss_is_noticed_although_the_connections_had_led_to_two_primaries() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(store.health().checks());
-    let life = |server: &RedisServer| server.cli(&["GET", "jwt-revocation:{0}:e"]);
-    wait_until("the replica has it all", SOON, || life(&other) == life(&one));
+    let epoch = |server: &RedisServer| server.cli(&["GET", "jwt-revocation:{0}:e"]);
+    wait_until("the replica has it all", SOON, || epoch(&other) == epoch(&one));
     other.cli(&["REPLICAOF", "NO", "ONE"]);
     while !store.health().is_up() {
         assert!(start.elapsed() < SOON);
@@ -254,7 +254,7 @@ async fn a_loss_is_noticed_although_the_connections_had_led_to_two_primaries() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     noticed(&store).await;
-    told(&at_other).await;
+    doubts(&at_other).await;
 }
 
 /// Ends the connections of the store to this server of which `CLIENT LIST` says so.
@@ -348,7 +348,7 @@ async fn a_log_that_is_being_trimmed_while_a_connection_is_made_is_no_loss() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_newcomer_that_begins_in_ignorance_is_told() {
+async fn a_process_that_begins_an_epoch_without_knowing_of_the_loss_learns_of_it() {
     if !redis_is_installed() {
         return;
     }
@@ -357,7 +357,7 @@ async fn a_newcomer_that_begins_in_ignorance_is_told() {
         let store = with_data(&server).await;
         server.cli(&["FLUSHALL"]);
         let newcomer = patient(server.url()).with_start(Start::AtOnce).connect().await.unwrap();
-        told(&newcomer).await;
+        doubts(&newcomer).await;
         noticed(&store).await;
         noticed(&newcomer).await;
     }
@@ -398,8 +398,8 @@ async fn the_doubt_ends_when_no_token_from_before_can_be_left() {
         .await
         .unwrap();
     server.cli(&["FLUSHALL"]);
-    // A token that says when it was issued is judged by that, for as long as it lives; one that
-    // does not, by the time that has passed.
+    // A token with an `iat` is judged by that until it expires; one without, by the time that has
+    // passed.
     let profile = TokenProfile::new().allow_missing_iat();
     let ageless = token_of(&profile, serde_json::json!({ "sub": "u", "jti": "ageless" }));
     noticed(&store).await;
@@ -416,7 +416,7 @@ async fn the_doubt_ends_when_no_token_from_before_can_be_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_life_that_may_not_begin_is_not_asked_for_without_pause() {
+async fn an_epoch_that_may_not_begin_is_not_asked_for_without_pause() {
     if !redis_is_installed() {
         return;
     }
@@ -425,7 +425,7 @@ async fn a_life_that_may_not_begin_is_not_asked_for_without_pause() {
     server.cli(&["ACL", "SETUSER", "default", "-evalsha", "-eval"]);
     server.cli(&["FLUSHALL"]);
     let old = token("old", "old");
-    // Each of these rings for a new life, which is refused each time.
+    // Each of these asks for a new epoch, which is refused each time.
     let start = Instant::now();
     let mut checks = 0;
     while start.elapsed() < Duration::from_millis(400) {
@@ -461,9 +461,9 @@ async fn a_doubt_lasts_for_as_long_as_the_layer_accepts_tokens() {
     let _layer = JwtRevocationLayer::new(WordVerifier::default(), store.clone());
     server.cli(&["FLUSHALL"]);
     noticed(&store).await;
-    let life = server.cli(&["GET", "jwt-revocation:{0}:e"]);
+    let epoch = server.cli(&["GET", "jwt-revocation:{0}:e"]);
     let words: Vec<u64> =
-        life.split(' ').skip(2).take(3).map(|word| word.parse().unwrap()).collect();
-    let [_birth, horizon, lifted] = words[..] else { panic!("{life}") };
-    assert!(Duration::from_millis(lifted - horizon) >= DEFAULT_MAX_LIFETIME, "{life}");
+        epoch.split(' ').skip(2).take(3).map(|word| word.parse().unwrap()).collect();
+    let [_started_at, issued_until, ends_at] = words[..] else { panic!("{epoch}") };
+    assert!(Duration::from_millis(ends_at - issued_until) >= DEFAULT_MAX_LIFETIME, "{epoch}");
 }

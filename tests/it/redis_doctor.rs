@@ -7,7 +7,7 @@ use tower_jwt_revocation::store::ListQuery;
 use tower_jwt_revocation::store::redis::{Health, Report, Severity, Start};
 use tower_jwt_revocation::{RedisStore, RevocationStore as _, Standing, StoreErrorKind, Target};
 
-use crate::redis_guard::{known_down, recovered, revoke};
+use crate::redis_supervision::{known_down, recovered, revoke};
 use crate::servers::{RedisServer, redis_is_installed};
 use crate::store_contract::{check, token};
 
@@ -33,7 +33,7 @@ fn healthy() -> RedisServer {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_healthy_server_gets_a_clean_bill() {
+async fn the_report_of_a_healthy_server_has_no_errors() {
     if !redis_is_installed() {
         return;
     }

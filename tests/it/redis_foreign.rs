@@ -188,7 +188,7 @@ async fn what_another_program_lists_is_refused_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn when_the_entry_expires_the_token_lives_again() {
+async fn when_the_entry_expires_the_token_is_accepted_again() {
     let Some(lab) = Lab::start([ForeignList::plain_jti()]).await else { return };
     let token = token("t1");
     lab.cli(&["SET", "t1", "", "PX", "1500"]);
@@ -253,7 +253,7 @@ async fn all_is_asked_in_one_round_trip() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_left_to_the_fail_mode() {
+async fn an_unreadable_entry_is_left_to_the_fail_mode() {
     let token = token_with("t1", &json!({"fid": "f1"}));
     for odd in [
         &["HSET", "token:blacklist:t1", "reason", "x"][..],
@@ -323,7 +323,7 @@ async fn a_token_that_cannot_be_looked_up_is_left_to_the_fail_mode() {
 }
 
 #[tokio::test]
-async fn no_id_says_anything_to_redis_but_itself() {
+async fn an_id_is_one_argument_to_redis_whatever_it_contains() {
     let Some(lab) = Lab::start([ForeignList::keys("b:{jti}")]).await else { return };
     lab.cli(&["SET", "b:plain", ""]);
     for id in [

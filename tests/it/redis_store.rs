@@ -84,7 +84,7 @@ async fn every_key_carries_the_prefix_and_expires_and_no_value_holds_a_token() {
 }
 
 #[tokio::test]
-async fn what_is_remembered_for_ever_is_kept_and_can_be_reinstated() {
+async fn a_revocation_without_an_end_is_kept_and_can_be_reinstated() {
     if !redis_is_installed() {
         return;
     }
@@ -356,7 +356,7 @@ async fn a_lifetime_beyond_all_bounds_is_kept_as_long_as_numbers_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn checks_that_travel_together_get_their_own_answers() {
+async fn checks_that_share_a_round_trip_get_their_own_answers() {
     if !redis_is_installed() {
         return;
     }
@@ -454,7 +454,7 @@ async fn what_is_remembered_needs_no_redis_until_the_time_is_over_or_something_i
 }
 
 #[tokio::test]
-async fn a_check_that_is_begun_and_left_alone_is_in_nobodys_way() {
+async fn a_check_that_is_never_polled_again_delays_no_other() {
     if !redis_is_installed() {
         return;
     }

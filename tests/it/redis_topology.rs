@@ -8,7 +8,7 @@ use tower_jwt_revocation::{
     VerifiedToken,
 };
 
-use crate::redis_guard::{IN_TIME, recovered, revoke, timely};
+use crate::redis_supervision::{IN_TIME, recovered, revoke, timely};
 use crate::servers::{
     Cluster, Fault, FaultProxy, RedisServer, Sentinel, redis_is_installed, server_has_tls,
     wait_until,
@@ -115,7 +115,7 @@ async fn a_primary_that_is_replaced_while_it_is_connected_to_is_not_used() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_primary_that_wakes_after_it_was_replaced_is_never_believed() {
+async fn a_primary_that_wakes_after_it_was_replaced_is_never_used() {
     let Some((sentinel, _)) = behind_sentinels().await else { return };
     let store = RedisStore::connect(sentinel.url()).await.unwrap();
     let idle = RedisStore::connect(sentinel.url()).await.unwrap();
@@ -221,7 +221,7 @@ fn token_without(cluster: &Cluster, node: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_node_takes_only_its_own_shards_away() {
+async fn a_dead_node_makes_only_its_own_shards_unreadable() {
     let Some((mut cluster, store)) = in_cluster(0).await else { return };
     // The shard of the issuer, which belongs to every token, must be elsewhere.
     let issuers = nodes_of(&cluster, &token("x", "x"));
@@ -271,7 +271,7 @@ async fn a_dead_node_takes_only_its_own_shards_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_node_does_not_hold_up_the_lives_of_the_others() {
+async fn a_dead_node_does_not_delay_the_epochs_of_the_others() {
     const MANY: u16 = 32;
     if !redis_is_installed() {
         return;
@@ -285,10 +285,10 @@ async fn a_dead_node_does_not_hold_up_the_lives_of_the_others() {
     assert!(lost > 5, "{lost} are too few to hold up anybody");
     cluster.kill(dead);
     wait_until("it is known", LIMIT, || store.health().unreadable_shards().count() == lost);
-    let life = format!("jwt-revocation:{{{}}}:e", MANY - 1);
-    cluster.nodes()[node].cli(&["DEL", &life]);
+    let epoch = format!("jwt-revocation:{{{}}}:e", MANY - 1);
+    cluster.nodes()[node].cli(&["DEL", &epoch]);
     let start = Instant::now();
-    while cluster.nodes()[node].cli(&["EXISTS", &life]) != "1" {
+    while cluster.nodes()[node].cli(&["EXISTS", &epoch]) != "1" {
         // The write timeout is a second.
         assert!(start.elapsed() < Duration::from_secs(4), "it waits for each of {lost} in turn");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -384,7 +384,7 @@ async fn lists_and_counts_span_the_cluster() {
 
 #[cfg(feature = "unix-sockets")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_unix_socket_will_do() {
+async fn a_unix_socket_can_be_used() {
     if !redis_is_installed() {
         return;
     }

@@ -64,7 +64,7 @@ async fn what_is_revoked_is_written_beside_our_own_record() {
 }
 
 #[tokio::test]
-async fn what_stands_there_is_neither_written_over_nor_shortened() {
+async fn an_existing_entry_is_neither_overwritten_nor_shortened() {
     let Some(lab) = Lab::start([ForeignList::plain_jti().with_writes()]).await else { return };
     let revoker = lab.layer.revoker();
     lab.cli(&["SET", "longer", "theirs", "EX", "1000000"]);
@@ -79,10 +79,10 @@ async fn what_stands_there_is_neither_written_over_nor_shortened() {
     assert!(
         ttl(&lab, "longer") > 900_000 && ttl(&lab, "shorter") > 3600 && ttl(&lab, "for_ever") == -1
     );
-    // A key of another type, or one of our own, is not touched, and the caller is told. Our record
+    // A key of another type, or one of our own, is not touched, and the caller gets an error. Our record
     // is in force.
     lab.cli(&["HSET", "hash", "a", "b"]);
-    let life = lab.cli(&["GET", "jwt-revocation:{0}:e"]);
+    let epoch = lab.cli(&["GET", "jwt-revocation:{0}:e"]);
     for id in ["hash", "jwt-revocation:{0}:e"] {
         let error = revoker.revoke(Target::token(id)).await.unwrap_err();
         assert!(error.to_string().contains("in force"), "{error}");
@@ -91,8 +91,8 @@ async fn what_stands_there_is_neither_written_over_nor_shortened() {
     }
     assert_eq!(lab.cli(&["TYPE", "hash"]), "hash");
     // The number of changes is in it; the rest is as it was.
-    let words = |life: &str| life.split(' ').take(5).map(ToOwned::to_owned).collect::<Vec<_>>();
-    assert_eq!(words(&lab.cli(&["GET", "jwt-revocation:{0}:e"])), words(&life));
+    let words = |epoch: &str| epoch.split(' ').take(5).map(ToOwned::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(&lab.cli(&["GET", "jwt-revocation:{0}:e"])), words(&epoch));
 }
 
 // === Imported ===

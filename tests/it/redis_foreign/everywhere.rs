@@ -126,7 +126,7 @@ async fn in_a_cluster_each_key_is_asked_at_its_own_node() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_node_takes_only_its_own_entries_away() {
+async fn a_dead_node_makes_only_its_own_entries_unreadable() {
     if !redis_is_installed() {
         return;
     }

@@ -1,4 +1,4 @@
-//! The Redis store while Redis is dead, hung, slow, lying or busy: every question is answered in
+//! The Redis store while Redis is dead, hung, slow, wrong or busy: every question is answered in
 //! time, and no failure is ever taken for "not revoked".
 
 use std::num::NonZeroU32;
@@ -92,7 +92,7 @@ impl Lab {
         Some(Self { server, proxy, store })
     }
 
-    /// Both tokens are told apart again.
+    /// Both tokens are answered correctly again.
     async fn is_well(&self) {
         assert!(is_revoked(&recovered(&self.store, &token("u", "revoked")).await));
         assert_eq!(recovered(&self.store, &token("u", "live")).await, Standing::Live);
@@ -165,7 +165,7 @@ async fn a_hung_redis_costs_a_few_timeouts_and_then_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_under_way_when_a_connection_is_given_up_learns_why() {
+async fn questions_under_way_get_the_reason_when_a_connection_is_given_up() {
     let Some(lab) = Lab::start().await else { return };
     let live = token("u", "live");
     lab.server.stop_hung();
@@ -185,7 +185,7 @@ async fn what_is_under_way_when_a_connection_is_given_up_learns_why() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_idle_process_notices_too() {
+async fn an_idle_process_notices_an_outage_too() {
     let Some(lab) = Lab::start().await else { return };
     let mut health = lab.store.watch_health();
     lab.server.stop_hung();
@@ -468,7 +468,7 @@ async fn a_write_survives_a_lost_connection_and_a_forgotten_script() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_waits_for_the_replicas_it_was_told_to() {
+async fn a_write_waits_for_as_many_replicas_as_was_set() {
     if !redis_is_installed() {
         return;
     }
