@@ -137,23 +137,24 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// How many writes the log of a shard keeps, about; default 100 000, some 10 MB. Those who
-    /// follow it and have been away for longer read everything anew.
+    /// How many writes the log of a shard keeps, about; default 100 000, some 10 MB. Mirrors
+    /// that have been disconnected for longer read everything again.
     pub fn with_log_length(mut self, entries: u64) -> Self {
         self.options.log_length = entries;
         self
     }
 
-    /// Makes every write wait until so many replicas have it, so that a fail-over does not lose it.
-    /// If fewer confirm it in `limit`, the write is an error of kind [`StoreErrorKind::Replicas`]:
-    /// it is in force, but may get lost, and may be repeated. Default: does not wait. A store can
+    /// Makes every write wait until so many replicas have it (`WAIT`), so that a fail-over does not
+    /// lose it. If fewer confirm it within `limit`, the write is an error of kind
+    /// [`StoreErrorKind::Replicas`]: it is in force, but may get lost, and may be repeated. Default:
+    /// does not wait. A store can
     /// be opened, and tokens be checked, without any replica.
     pub fn with_wait_replicas(mut self, replicas: NonZeroU32, limit: Duration) -> Self {
         self.options.wait_replicas = Some(WaitReplicas { replicas, limit });
         self
     }
 
-    /// Also refuses what this list of another program permits; call it again for each further one.
+    /// Also refuses what this list of another program holds; call it again for each further one.
     /// Default: none. See [`foreign`](super::foreign), also for how to get rid of it.
     pub fn with_foreign_list(mut self, list: ForeignList) -> Self {
         self.foreign.push(list);
@@ -170,7 +171,7 @@ impl RedisStoreBuilder {
     /// Connects.
     ///
     /// # Errors
-    /// [`ConnectError::Config`] if a setting cannot work, or does not fit what Redis permits;
+    /// [`ConnectError::Config`] if a setting cannot work, or does not fit what Redis holds;
     /// [`ConnectError::Store`] if Redis cannot be used and [`with_start`](Self::with_start) does
     /// not say to go on without.
     pub async fn connect(self) -> Result<RedisStore, ConnectError> {
@@ -298,7 +299,7 @@ async fn begin(store: &RedisStore) -> Result<(), ConnectError> {
     }
 }
 
-/// Credentials are never shown.
+/// Without credentials.
 impl fmt::Debug for RedisStoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStoreBuilder").field("options", &self.options).finish_non_exhaustive()

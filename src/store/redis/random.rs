@@ -1,10 +1,9 @@
-//! Randomness for pauses and for the ids of epochs. Not for secrets.
+//! Random numbers for jitter, and for the ids of epochs and mirrors. Not for secrets.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 
-/// 64 bits, different in every process and at every call: a hash under keys that the system has
-/// drawn.
+/// 64 bits, different in every process and at every call: a hash with random keys.
 pub(crate) fn bits() -> u64 {
     RandomState::new().hash_one(())
 }

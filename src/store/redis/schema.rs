@@ -1,20 +1,20 @@
-//! What is kept in Redis, and how it is spelt. Pure: text in, values out, and back.
+//! What is kept in Redis: names of keys, and what their values look like. Pure.
 //!
 //! All keys of shard `k` begin with the prefix and carry the hash tag `{k}`, so a cluster keeps
 //! them on one node:
 //!
 //! | key | type | holds |
 //! | --- | --- | --- |
-//! | `prefix:{k}:r:<fingerprint>` | string | one [`Record`]: the truth. Expires when it may be forgotten |
+//! | `prefix:{k}:r:<fingerprint>` | string | one [`Record`]. Expires when it may be forgotten |
 //! | `prefix:{k}:e` | string | the [`Epoch`] of the shard: it changes with every loss of data |
 //! | `prefix:{k}:i` | zset | what is in effect: class byte and raw fingerprint, by the time it may be forgotten |
 //! | `prefix:{k}:b` | zset | what was reinstated: raw fingerprint, by the time it may be forgotten |
-//! | `prefix:{k}:l` | stream | the latest writes, for those who follow them |
-//! | `prefix:{k}:m` | hash | layout version, number of shards, id of the epoch; of the former one, how far it had come and how much of it is back |
+//! | `prefix:{k}:l` | stream | the latest writes, for mirrors |
+//! | `prefix:{k}:m` | hash | layout version, number of shards, id of the epoch (`life`); id of the former one, its highest known `seq` (`reach`), and what was replayed (`healed`, `healed_to`) |
 //! | `prefix:{k}:w` | zset | the mirrors: raw ids, by the hour in which they were last heard of |
-//! | `prefix:{k}:w:<id>` | string | the [`MirrorLease`] of one mirror. Expires when nobody has to wait for it |
-//! | `prefix:{k}:a:<fingerprint>` | stream | the latest audit events of a user, see the room `journal` |
-//! | `prefix:{k}:d:<fingerprint>` | string | one document of a session, a family, …, see the room `session` |
+//! | `prefix:{k}:w:<id>` | string | the [`MirrorLease`] of one mirror. Expires when no write has to wait for the mirror |
+//! | `prefix:{k}:a:<fingerprint>` | stream | the latest audit events of a user, see the module `journal` |
+//! | `prefix:{k}:d:<fingerprint>` | string | one document of a session, a family, …, see the module `session` |
 //! | `prefix:{k}:n` | zset | the sessions that are counted, by the time at which they end |
 //!
 //! Every key has an expiry: nothing stays behind when the last program that used it is gone.
@@ -38,14 +38,14 @@ pub(crate) const LAYOUT: u32 = 1;
 /// is also the latest time, in milliseconds.
 pub(crate) const MAX_INTEGER: u64 = (1 << 53) - 1;
 
-/// Most shards: each costs a place in every start-up check, and a cluster has no use for more.
+/// The most shards. Each adds to every check at the start, and a cluster has no use for more.
 pub(crate) const MAX_SHARDS: u16 = 1024;
 
 /// A value in Redis that is not what this version writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable;
 
-// === RedisKeys ===
+// === Keys ===
 
 /// The names of all keys.
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ pub(crate) struct ShardKeys {
     pub(crate) tombstones: Bytes,
     pub(crate) log: Bytes,
     pub(crate) mirrors: Bytes,
-    /// Holds nothing, ever: for trials of access rights.
+    /// Never holds anything: for trials of access rights.
     pub(crate) trial: Bytes,
     record: Box<str>,
     lease: Box<str>,
@@ -263,13 +263,13 @@ impl MirrorId {
     }
 }
 
-/// What a mirror says of itself.
+/// What a mirror says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MirrorLease {
     /// The epoch that it follows, and the last change of it that it has applied.
     pub(crate) epoch: u64,
     pub(crate) seq: u64,
-    /// By which people know it.
+    /// Its name, for people.
     pub(crate) name: Arc<str>,
 }
 
@@ -288,7 +288,7 @@ impl MirrorLease {
 
 // === Records ===
 
-/// The words of a record, as JSON, so that `GET` in `redis-cli` answers who, what and why.
+/// The note of a record as JSON, so that `GET` in `redis-cli` shows who revoked what, and why.
 #[derive(Serialize, Deserialize)]
 struct NoteJson<'a> {
     kind: &'a str,
@@ -304,7 +304,7 @@ struct NoteJson<'a> {
     actor: Option<Cow<'a, str>>,
 }
 
-/// The words of a change: the part of a record that the script copies without a look.
+/// The note of a change: the part of a record that the script copies as it is.
 pub(crate) fn print_words(target: &Target, reason: Option<&str>, actor: Option<&str>) -> String {
     let words = NoteJson {
         kind: target.kind().as_str(),
@@ -336,8 +336,8 @@ pub(crate) fn print_record(record: &Record) -> String {
     format!("{LAYOUT} {all} {cutoff} {cutoff_set} {reinstated} {until} {at} {words}")
 }
 
-/// A record, from what stands under its key. Whatever this version would not have written is
-/// [`Unreadable`]: to take it for "nothing revoked" would let revoked tokens in.
+/// A record, from the value of its key. What this version would not have written is [`Unreadable`]:
+/// if it counted as "nothing revoked", revoked tokens would pass.
 pub(crate) fn parse_record(value: &[u8]) -> Result<Record, Unreadable> {
     let mut words = Words::of(value)?;
     words.version()?;
@@ -364,10 +364,10 @@ pub(crate) fn parse_record(value: &[u8]) -> Result<Record, Unreadable> {
 
 // === The index ===
 
-/// How much of a record its place in the index tells.
+/// What the index says about a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IndexClass {
-    /// All tokens are revoked, and never was the target reinstated.
+    /// All tokens are revoked, and the target was never reinstated.
     All,
     /// The record has to be read.
     Read,

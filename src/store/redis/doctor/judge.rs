@@ -218,7 +218,7 @@ pub(super) fn judge_clock(server: Timestamp, local: Timestamp, report: &mut Repo
     }
 }
 
-// === Numbers for people ===
+// === Numbers in words ===
 
 /// `1 shard`, `2 shards`.
 pub(super) fn counted(count: u64, what: &str) -> String {

@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Report {
-    /// Everything, the worst first.
+    /// All findings, the worst first.
     pub findings: Vec<Finding>,
 }
 
@@ -16,9 +16,9 @@ pub struct Report {
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
-    /// What it is about, as a name for programs: `eviction`, `rights`, …
+    /// What it is about, as a fixed name that programs can match: `eviction`, `rights`, …
     pub subject: &'static str,
-    /// What was found, in a sentence.
+    /// What was found, in a sentence for the operator.
     pub sentence: String,
     /// What to do; empty where nothing needs to be done.
     pub remedy: String,
@@ -30,9 +30,9 @@ pub struct Finding {
 pub enum Severity {
     /// A revocation may be lost, or be without effect: do not run like this.
     Error,
-    /// A risk that you may know and accept.
+    /// A risk that may be acceptable.
     Warning,
-    /// Good to know.
+    /// No problem.
     Info,
 }
 

@@ -18,7 +18,7 @@ const TOKENS: usize = 3;
 const PROCESSES: usize = 3;
 const DOUBT_MILLIS: u64 = 1_000_000;
 
-/// What redis permits.
+/// What Redis holds.
 #[derive(Clone, Default)]
 struct Data {
     epoch: Option<Epoch>,

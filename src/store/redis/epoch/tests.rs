@@ -106,7 +106,7 @@ fn an_epoch_that_began_before_the_latest_known_change_puts_everything_in_doubt()
         CallerEpoch { id: 0, min_seq: 0, known_seq: MAX_INTEGER }
     );
 
-    // A change from before the started_at was lost with the rest of its epoch.
+    // A change from before it began was lost with the rest of its epoch.
     let tracker = EpochTracker::new(1, Duration::from_secs(1));
     read(&tracker, Some(epoch(1, 10, 0, 50))).unwrap();
     assert_eq!(read(&tracker, Some(epoch(2, 50, 50, 3))).map(until), Ok(50));

@@ -9,10 +9,10 @@ use serde_json::Value as Json;
 const MAX_DOCUMENT_BYTES: usize = 64 * 1024;
 const MAX_WORDS: usize = 200;
 
-/// What the keys of a list permit.
+/// What the values of a list mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ValueMeaning {
-    /// A key that is there means revoked, whatever it permits.
+    /// A key that is there means revoked, whatever it holds.
     Present,
     /// One of these values; another one is an error.
     Values { revoked: Vec<Box<str>>, live: Vec<Box<str>> },
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(said.unwrap(), "stolen (user_id 42)");
         assert_eq!(reason(&any, r#"{"user_id":"u-1"}"#).unwrap(), "user_id u-1");
         assert_eq!(reason(&any, r#"{"reason":["a"]}"#), None);
-        // Whatever it is, it is there.
+        // Any entry means revoked, whatever it holds.
         for odd in
             ["", "1", "[]", "{", "\u{feff}{}", &format!(r#"{{"reason":"{}"}}"#, "x".repeat(70_000))]
         {

@@ -175,7 +175,7 @@ impl ForeignList {
     }
 
     /// Takes a token that lacks a claim of the template, or has it empty, as not listed. Default:
-    /// it is an error, and the fail mode decides, because nobody can say what such a token would be
+    /// it is an error, and the fail mode decides, because it is not known what such a token would be
     /// listed under.
     ///
     /// # Security
@@ -185,7 +185,7 @@ impl ForeignList {
         self
     }
 
-    /// ListWrites what is revoked by us to the list as well, so that the other program refuses it too.
+    /// Writes what is revoked by us to the list as well, so that the other program refuses it too.
     /// Default: only reads.
     ///
     /// Our own record is written first. Then, for targets of the [kind](Self::with_kind) of the

@@ -1,4 +1,4 @@
-//! CompiledLists of revoked tokens that another program keeps in the same Redis.
+//! Lists of revoked tokens that another program keeps in the same Redis.
 //!
 //! Few services start from nothing: a FastAPI or Spring service already writes
 //! `token:blacklist:<jti>` on logout. A [`ForeignList`] makes the check look there too, and refuse
@@ -71,7 +71,7 @@
 //!   cluster, a node that keeps none of our [shards](super::RedisStoreBuilder::with_shards) can
 //!   lose its lists unnoticed.
 //!
-//! ## CompiledLists by the token itself
+//! ## Lists by the token itself
 //! `{token}` and `{token_sha256}` know a token by its spelling, and some tokens can be spelt in two
 //! ways: of an ECDSA signature `(r, s)`, anyone can make `(r, −s)`, which is as valid. Whoever has
 //! a token that is listed once can present the other. No reader can catch that. What is revoked by
@@ -97,7 +97,7 @@
 //!    go on writing, or let this crate write for it: [`with_writes`](ForeignList::with_writes).
 //! 2. When nothing but this crate revokes any more, take over what is still listed, once:
 //!    [`Revoker::import`](crate::Revoker::import) reads the keys and writes records of our own that
-//!    last as long. CompiledLists by `{token_sha256}` cannot be taken over; wait for the lifetime of the
+//!    last as long. Lists by `{token_sha256}` cannot be taken over; wait for the lifetime of the
 //!    longest token instead, then they say nothing about any token.
 //! 3. Remove `with_foreign_list`, and the keys may go.
 

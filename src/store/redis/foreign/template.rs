@@ -51,7 +51,7 @@ pub(crate) enum Encoding {
 pub(crate) enum FillError {
     /// It lacks this claim, or has it empty.
     Missing(Box<str>),
-    /// The claim is of a type or a length that no key was ever made of.
+    /// The claim is of a type or a length that is not in any key.
     Odd(Box<str>, &'static str),
     /// The store was not given the text of the token.
     NoText,

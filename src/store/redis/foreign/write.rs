@@ -38,7 +38,7 @@ pub(crate) struct ListWrite {
 }
 
 enum ListAction {
-    /// CompiledLists it, with the words and the user of a document.
+    /// Writes the entry, with the reason and the user of a document.
     Add {
         reason: Option<Arc<str>>,
         user: Option<Box<str>>,
