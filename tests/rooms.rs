@@ -106,6 +106,108 @@ fn the_clock_of_the_system_is_read_in_one_place() {
     }
 }
 
+/// The order of the modules of the Redis store is the table in its `mod.rs`. Each names only modules
+/// above it, so the `use` lines go one way.
+#[test]
+fn modules_of_the_redis_store_name_only_those_above_them_in_the_table() {
+    let table = fs::read_to_string(root().join("src/store/redis/mod.rs")).unwrap();
+    let order: Vec<_> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("// | "))
+        .filter_map(|row| row.split('|').nth(1)?.trim().strip_prefix('`')?.strip_suffix('`'))
+        .collect();
+    let place = |name: &str| order.iter().position(|module| *module == name);
+    let mut edges = 0;
+    for room in rooms() {
+        let Some(path) = room.path.strip_prefix("store::redis::") else { continue };
+        let from = word(path);
+        let place_of = |name| place(name).unwrap_or_else(|| panic!("{name} is not in the table"));
+        let is_below = place_of(from);
+        for named in redis_modules_named_in(path, &room.code).filter(|named| *named != from) {
+            assert!(place_of(named) < is_below, "{path} names {named}, which is below it");
+            edges += 1;
+        }
+    }
+    assert!(edges > 100, "only {edges} edges were found");
+    for module in order {
+        let mut paths = rooms().into_iter().map(|room| room.path);
+        let path = format!("store::redis::{module}");
+        assert!(paths.any(|known| is_in(&known, &path)), "{path} is in the table, and not there");
+    }
+    // On code that breaks the rule.
+    let code = "use super::super::b::C;\nfn f() { crate::store::redis::d::e(); self::f::g() }";
+    assert_eq!(redis_modules_named_in("a::x", code).collect::<Vec<_>>(), ["b", "d"]);
+    assert_eq!(redis_modules_named_in("a", "use super::b::C;").collect::<Vec<_>>(), ["b"]);
+}
+
+/// The direct children of `store::redis` that the code of `path`, a path below it, names.
+fn redis_modules_named_in<'c>(path: &str, code: &'c str) -> impl Iterator<Item = &'c str> {
+    let parent = "super::".repeat(path.split("::").count());
+    let starts = [parent, "crate::store::redis::".to_owned()];
+    starts.into_iter().flat_map(move |start| {
+        let found: Vec<_> = code.match_indices(&start).map(|(at, _)| at).collect();
+        found.into_iter().filter_map(move |at| {
+            let is_whole = !code[..at].ends_with("::");
+            let name = word(&code[at + start.len()..]);
+            (is_whole && name != "super").then_some(name)
+        })
+    })
+}
+
+/// Otherwise each new major version of fred would be one of this crate.
+#[test]
+fn types_of_fred_are_public_only_with_their_feature() {
+    let mut allowed = 0;
+    for room in rooms().iter().filter(|room| is_in(&room.path, "store::redis")) {
+        for (item, has_feature) in public_items_with_fred(&room.code) {
+            assert!(has_feature, "{}: {item} is public, and names a type of fred", room.path);
+            allowed += 1;
+        }
+    }
+    assert_eq!(allowed, 2, "the method that takes a configuration, and the re-export");
+    let code = "use fred::types::{Config, Value as V};\npub(crate) fn a(c: Config) {}\n\
+        pub fn b(\n    c: V,\n) {\n}\npub struct D {\n    pub e: fred::X,\n    f: Config,\n}\n\
+        #[cfg(feature = \"fred-config\")]\npub use fred;\npub fn g(c: Configs) {}\n";
+    let found = public_items_with_fred(code);
+    assert_eq!(
+        found.iter().map(|(_, has_feature)| *has_feature).collect::<Vec<_>>(),
+        [false, false, true]
+    );
+}
+
+/// The public items, methods and fields whose signatures name fred or what is imported from it, and
+/// whether each has the feature `fred-config`.
+fn public_items_with_fred(code: &str) -> Vec<(String, bool)> {
+    let is_part = |char: char| char.is_alphanumeric() || char == '_';
+    let words = |text: &str| -> HashSet<String> {
+        text.split(|char| !is_part(char)).map(ToOwned::to_owned).collect()
+    };
+    let mut names = HashSet::from(["fred".to_owned()]);
+    for import in code.split("use fred::").skip(1) {
+        let (import, _) = import.split_once(';').unwrap();
+        names.extend(words(import).into_iter().filter(|word| word.starts_with(char::is_uppercase)));
+    }
+    let mut found = Vec::new();
+    let mut before = "";
+    for (at, line) in code.split_inclusive('\n').scan(0, |at, line| {
+        let start = *at;
+        *at += line.len();
+        Some((start, line.trim()))
+    }) {
+        if line.starts_with("pub ") {
+            let rest = &code[at..];
+            let is_field = !line.contains(" fn ") && line.ends_with(',');
+            let end = rest.find(if is_field { "," } else { "{" }).unwrap_or(rest.len());
+            let end = rest.find(';').map_or(end, |other| end.min(other));
+            if !words(&rest[..end]).is_disjoint(&names) {
+                found.push((line.to_owned(), before == "#[cfg(feature = \"fred-config\")]"));
+            }
+        }
+        before = line;
+    }
+    found
+}
+
 /// They are for those who change the crate, and would stand on docs.rs otherwise.
 #[test]
 fn tables_of_rooms_are_plain_comments() {

@@ -8,7 +8,7 @@
 //! | [`Report`] | whether this Redis is fit to keep revocations: [`RedisStore::doctor`] |
 //! | [`foreign`] | lists of revoked tokens that other programs keep |
 
-// A module names only modules above it in this table. `tests/architecture.rs` checks it.
+// A module names only modules above it in this table. A test of the architecture checks it.
 //
 // | level | module | what it is |
 // | --- | --- | --- |

@@ -43,6 +43,9 @@ use crate::verified::VerifiedToken;
 ///
 /// [`StoreErrorKind::DataLoss`]: crate::store::StoreErrorKind::DataLoss
 #[derive(Clone)]
+#[doc(alias = "blacklist")]
+#[doc(alias = "blocklist")]
+#[doc(alias = "denylist")]
 pub struct RedisStore {
     pub(crate) core: Arc<StoreCore>,
     /// None, if there are no foreign lists.

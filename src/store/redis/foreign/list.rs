@@ -19,6 +19,9 @@ use crate::verified::{Needs, VerifiedToken};
 /// nothing is judged before. See the [module](super) for templates, for what to look out for, and
 /// for how to get rid of the list.
 #[derive(Clone, Debug)]
+#[doc(alias = "blacklist")]
+#[doc(alias = "blocklist")]
+#[doc(alias = "denylist")]
 #[must_use = "a list has no effect until a store is given it"]
 pub struct ForeignList {
     key: Box<str>,
