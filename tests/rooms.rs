@@ -106,8 +106,8 @@ fn the_clock_of_the_system_is_read_in_one_place() {
     }
 }
 
-/// The order of the modules of the Redis store is the table in its `mod.rs`. Each names only modules
-/// above it, so the `use` lines go one way.
+/// The order of the modules of the Redis store is the table in its `mod.rs`. Each names only
+/// modules above it, so the `use` lines go one way.
 #[test]
 fn modules_of_the_redis_store_name_only_those_above_them_in_the_table() {
     let table = fs::read_to_string(root().join("src/store/redis/mod.rs")).unwrap();

@@ -1,8 +1,8 @@
 //! Checks that are under way at the same time share round trips.
 //!
 //! A check that is the only one is sent at once, directly. Checks that start while others are in
-//! flight wait in a queue and become the next `MGET`, which asks for each epoch and each record once.
-//! So an answer costs less the more checks there are, and a single check waits for nothing.
+//! flight wait in a queue and become the next `MGET`, which asks for each epoch and each record
+//! once. So an answer costs less the more checks there are, and a single check waits for nothing.
 //!
 //! ```text
 //!   check ─▶ queue ─▶ batch ─▶ MGET ─▶ reply ─▶ each check is judged by itself ─▶ its answer
@@ -96,7 +96,8 @@ impl BatchedChecks {
     pub(crate) async fn ask(&self, permit: Permit, token: Arc<VerifiedToken>) -> CheckAnswer {
         if let Some(_direct) = self.queue.try_direct() {
             let (keys, plan) = self.shards.plan(iter::once(&*token), &mut None);
-            // In a box of its own, so that the future of a check that waits in the queue is smaller.
+            // In a box of its own, so that the future of a check that waits in the queue is
+            // smaller.
             return match timeout(self.limit, Box::pin(permit.connection().mget(keys))).await {
                 Ok(values) => self.shards.judge_single(&token, &plan, &values?),
                 Err(_) => Err(permit.connection().count_timeout()),

@@ -92,8 +92,8 @@ impl RedisStoreBuilder {
     }
 
     /// With what all keys begin, after the brace: 1 to 64 letters, digits and `-_.:/`; default
-    /// [`DEFAULT_PREFIX`](super::DEFAULT_PREFIX). Applications that must not see each other's revocations take different
-    /// ones.
+    /// [`DEFAULT_PREFIX`](super::DEFAULT_PREFIX). Applications that must not see each other's
+    /// revocations take different ones.
     pub fn with_prefix(mut self, prefix: impl Into<Box<str>>) -> Self {
         self.options.prefix = prefix.into();
         self
@@ -127,7 +127,7 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// The longest lifetimetime of a token that any layer accepts, default 24 h and 10 minutes. After a
+    /// The longest lifetime of a token that any layer accepts, default 24 h and 10 minutes. After a
     /// loss of data, tokens that do not say when they were issued are in doubt for this long, or
     /// for as long as the profiles of the layers and revokers on this store ask for, whichever is
     /// longer: it cannot be set too short for them. To be raised in a process that has neither,
@@ -146,9 +146,8 @@ impl RedisStoreBuilder {
 
     /// Makes every write wait until so many replicas have it (`WAIT`), so that a fail-over does not
     /// lose it. If fewer confirm it within `limit`, the write is an error of kind
-    /// [`StoreErrorKind::Replicas`]: it is in force, but may get lost, and may be repeated. Default:
-    /// does not wait. A store can
-    /// be opened, and tokens be checked, without any replica.
+    /// [`StoreErrorKind::Replicas`]: it is in force, but may get lost, and may be repeated.
+    /// Default: does not wait. A store can be opened, and tokens be checked, without any replica.
     pub fn with_wait_replicas(mut self, replicas: NonZeroU32, limit: Duration) -> Self {
         self.options.wait_replicas = Some(WaitReplicas { replicas, limit });
         self
@@ -207,8 +206,8 @@ fn open(topology: Topology, options: StoreOptions, lists: CompiledLists) -> Redi
     let topology = Arc::new(topology);
     let keys = Arc::new(RedisKeys::new(&options.prefix, options.shards));
     let tracker = Arc::new(EpochTracker::new(options.shards, options.max_token_lifetime));
-    // In a cluster each shard has connections of its own, so that a primary that is down affects its
-    // own shards only.
+    // In a cluster each shard has connections of its own, so that a primary that is down affects
+    // its own shards only.
     let shards_per_connection = if is_cluster { 1 } else { options.shards };
     let shards: Vec<_> = (0..options.shards)
         .step_by(shards_per_connection.into())

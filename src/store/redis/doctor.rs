@@ -49,9 +49,11 @@ impl RedisStore {
     #[doc = include_str!("least_rights.acl")]
     /// ```
     ///
-    /// A [`Mirror`](crate::Mirror) reads the log, so add `+xread +xrevrange`. With another prefix, change the pattern. In a cluster add `+cluster|nodes`; with
-    /// [`with_wait_replicas`](super::RedisStoreBuilder::with_wait_replicas) add `+wait`; with a database in the URL add
-    /// `+select`. The user at the sentinels needs `+ping +client|id +info +sentinel|master`.
+    /// A [`Mirror`](crate::Mirror) reads the log, so add `+xread +xrevrange`. With another prefix,
+    /// change the pattern. In a cluster add `+cluster|nodes`; with
+    /// [`with_wait_replicas`](super::RedisStoreBuilder::with_wait_replicas) add `+wait`; with a
+    /// database in the URL add `+select`. The user at the sentinels needs `+ping +client|id +info
+    /// +sentinel|master`.
     pub async fn doctor(&self) -> Report {
         let mut report = Report::default();
         let core = &self.core;

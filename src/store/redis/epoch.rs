@@ -1,10 +1,10 @@
 //! Epochs: how this process notices that Redis has lost data, and which tokens are then in doubt.
 //!
-//! An *epoch* is the time between two losses of data of one shard. Redis holds the present one under
-//! one key: a random id, when it began, how many changes were written in it (`seq`), the log entry
-//! of the latest change, and the [`Doubt`] that the last loss has left. That key is read together
-//! with every record. What was read is compared with what this process knew when it *sent* the
-//! question; replies that overtake each other therefore look like no loss.
+//! An *epoch* is the time between two losses of data of one shard. Redis holds the present one
+//! under one key: a random id, when it began, how many changes were written in it (`seq`), the log
+//! entry of the latest change, and the [`Doubt`] that the last loss has left. That key is read
+//! together with every record. What was read is compared with what this process knew when it *sent*
+//! the question; replies that overtake each other therefore look like no loss.
 //!
 //! | the epoch that was read | what happened | tokens in doubt |
 //! | --- | --- | --- |
@@ -17,7 +17,8 @@
 //! | another one | any of these, and another process has begun the new epoch | those issued until it began |
 //!
 //! A check of a token that is in doubt and not found to be revoked is [`StoreErrorKind::DataLoss`].
-//! Tokens that were issued after the doubt's `issued_until` cannot have been revoked before the loss.
+//! Tokens that were issued after the doubt's `issued_until` cannot have been revoked before the
+//! loss.
 //!
 //! # What this process knows of a shard
 //!
@@ -29,19 +30,19 @@
 //! | changes were lost | `lost` is true | another epoch: the script is asked to begin one |
 //!
 //! In the last two states the maintenance task is notified, and runs the script. A question may be
-//! answered late, and may itself have begun an epoch in ignorance of the former one. So knowledge
-//! only grows: a process that has heard of two epochs reports the other one to Redis until a reply
-//! shows that Redis took note of it.
+//! answered late, and may itself have begun an epoch without knowing of the former one. So
+//! knowledge only grows: a process that has heard of two epochs reports the other one to Redis
+//! until a reply shows that Redis took note of it.
 //!
 //! # How a doubt ends
 //!
 //! A doubt ends by itself when all tokens from before the loss have expired. It ends earlier if a
-//! mirror has written everything again that was lost. Each process tells the script how many changes
-//! of the former epoch it knew of; the script ends the doubt only for a mirror that knew as many as
-//! every process that has reported, and declares the doubt again for a process that reports later
-//! and knew more. The end, and a new declaration, take a `seq` of their own, so that whoever has
-//! read the epoch before can tell which came later. Where an epoch went on from an older state, its
-//! numbers were given out twice and nobody can have known all of it: then the doubt lasts.
+//! mirror has written everything again that was lost. Each process tells the script how many
+//! changes of the former epoch it knew of; the script ends the doubt only for a mirror that knew as
+//! many as every process that has reported, and declares the doubt again for a process that reports
+//! later and knew more. The end, and a new declaration, take a `seq` of their own, so that whoever
+//! has read the epoch before can tell which came later. Where an epoch went on from an older state,
+//! its numbers were given out twice and no process can have known all of it: then the doubt lasts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -129,7 +130,8 @@ impl KnownEpoch {
         entries
     }
 
-    /// What the script is told, so that it begins an epoch or declares a doubt where one is missing.
+    /// What the script is told, so that it begins an epoch or declares a doubt where one is
+    /// missing.
     pub(crate) fn for_script(&self) -> CallerEpoch {
         let Epoch { id, seq, .. } = self.epoch;
         match self.former {
@@ -139,8 +141,8 @@ impl KnownEpoch {
         }
     }
 
-    /// Takes in what was read of the same epoch. Replies may be read in another order than they were
-    /// given, so nothing that is known is replaced by what is older.
+    /// Takes in what was read of the same epoch. Replies may be read in another order than they
+    /// were given, so nothing that is known is replaced by what is older.
     fn merge(&mut self, epoch: Epoch) {
         let [older, newer] =
             if epoch.seq >= self.epoch.seq { [self.epoch, epoch] } else { [epoch, self.epoch] };
@@ -213,8 +215,8 @@ impl EpochTracker {
         self.shards.get(usize::from(shard)).and_then(ArcSwapOption::load_full)
     }
 
-    /// Compares the value of the key of an epoch with what was known when the question was sent, and
-    /// with what is known now.
+    /// Compares the value of the key of an epoch with what was known when the question was sent,
+    /// and with what is known now.
     ///
     /// # Errors
     /// [`StoreErrorKind::DataLoss`] if all tokens are in doubt.
@@ -362,8 +364,8 @@ fn next(
         }
         return next;
     }
-    // The question may have been sent before the known epoch was heard of. Then the later of the two
-    // is believed.
+    // The question may have been sent before the known epoch was heard of. Then the later of the
+    // two is believed.
     if before.is_some_and(|before| before.id == now.epoch.id)
         || epoch.started_at > now.epoch.started_at
     {

@@ -228,8 +228,8 @@ impl Feed for RedisFeed {
         self.check_sentinels().await?;
         let known = self.core.tracker.known(self.shard);
         let epoch = vec![self.names().epoch.clone()];
-        // One round trip, in this order. The lease comes first: a write that is not in the epoch yet
-        // finds it. The role comes last: a server that is still the primary was it before.
+        // One round trip, in this order. The lease comes first: a write that is not in the epoch
+        // yet finds it. The role comes last: a server that is still the primary was it before.
         let (lease, epoch, time, role) = tokio::join!(
             biased;
             self.renew(&progress),

@@ -1,9 +1,9 @@
 //! Which mirrors there are, and which change each has applied.
 //!
-//! A mirror renews its lease with every heartbeat: *before* it reads the state that proves it fresh,
-//! and for longer than this proof lasts. So after a write was confirmed, every mirror that might
-//! answer from memory without it has a lease. A mirror whose lease has ended must read the state
-//! again first, and then it has the write.
+//! A mirror renews its lease with every heartbeat: *before* it reads the state that proves it
+//! fresh, and for longer than this proof lasts. So after a write was confirmed, every mirror that
+//! might answer from memory without it has a lease. A mirror whose lease has ended must read the
+//! state again first, and then it has the write.
 
 use std::time::Duration;
 

@@ -1,10 +1,10 @@
-//! Whether a server still has the changes that were known, by its log. Asked on each new connection,
-//! before an epoch is read over it.
+//! Whether a server still has the changes that were known, by its log. Asked on each new
+//! connection, before an epoch is read over it.
 //!
-//! The epoch tells how many changes were written. A server that has lost some may have been given as
-//! many others since; then the number is the same. So the last known entries are looked for in its
-//! log: that of each connection, because two connections may have led to two servers that were both
-//! primary.
+//! The epoch tells how many changes were written. A server that has lost some may have been given
+//! as many others since; then the number is the same. So the last known entries are looked for in
+//! its log: that of each connection, because two connections may have led to two servers that were
+//! both primary.
 
 use std::ops::Range;
 
@@ -15,8 +15,9 @@ use super::epoch::{EpochTracker, KnownEpoch};
 use super::schema::{EntryId, RedisKeys};
 use crate::store::StoreError;
 
-/// Looks in the logs of these shards for the last known entries, and reports those that are missing.
-/// If none is known, it asks for the first entry, so that a missing right shows at the start.
+/// Looks in the logs of these shards for the last known entries, and reports those that are
+/// missing. If none is known, it asks for the first entry, so that a missing right shows at the
+/// start.
 pub(crate) async fn check_log(
     connection: &Connection,
     keys: &RedisKeys,

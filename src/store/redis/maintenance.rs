@@ -52,8 +52,8 @@ impl StoreCore {
                 match (error.kind(), error_code(&error)) {
                     (_, "LAYOUT") => return Err(self.wrong_layout(&error).into()),
                     (StoreErrorKind::Denied, _) => {
-                        // A process that only checks needs no right to write, once others have begun
-                        // the epochs.
+                        // A process that only checks needs no right to write, once others have
+                        // begun the epochs.
                         tracing::warn!(%error, "redis cannot be written to; revocations of this \
                             process will fail");
                         break;

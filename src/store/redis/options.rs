@@ -8,22 +8,28 @@ use tokio::sync::Semaphore;
 use super::schema::{MAX_SHARDS, is_prefix};
 use crate::config::ConfigError;
 
-/// Default of [`RedisStoreBuilder::with_prefix`](super::RedisStoreBuilder::with_prefix).
+/// Default of [`with_prefix`](super::RedisStoreBuilder::with_prefix).
 pub const DEFAULT_PREFIX: &str = "jwt-revocation";
-/// Default of [`RedisStoreBuilder::with_check_timeout`](super::RedisStoreBuilder::with_check_timeout).
+/// Default of
+/// [`with_check_timeout`](super::RedisStoreBuilder::with_check_timeout).
 pub const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_millis(50);
-/// Default of [`RedisStoreBuilder::with_write_timeout`](super::RedisStoreBuilder::with_write_timeout).
+/// Default of
+/// [`with_write_timeout`](super::RedisStoreBuilder::with_write_timeout).
 pub const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Default of [`RedisStoreBuilder::with_max_in_flight`](super::RedisStoreBuilder::with_max_in_flight).
+/// Default of
+/// [`with_max_in_flight`](super::RedisStoreBuilder::with_max_in_flight).
 pub const DEFAULT_MAX_IN_FLIGHT: usize = 1024;
-/// Default of [`RedisStoreBuilder::with_start`](super::RedisStoreBuilder::with_start): how long [`Start::WaitUpTo`] waits.
+/// Default of [`with_start`](super::RedisStoreBuilder::with_start): how long
+/// [`Start::WaitUpTo`] waits.
 pub const DEFAULT_START_LIMIT: Duration = Duration::from_secs(10);
-/// Default of [`RedisStoreBuilder::with_max_token_lifetime`](super::RedisStoreBuilder::with_max_token_lifetime).
+/// Default of
+/// [`with_max_token_lifetime`](super::RedisStoreBuilder::with_max_token_lifetime).
 pub const DEFAULT_MAX_TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60 + 600);
-/// Default of [`RedisStoreBuilder::with_log_length`](super::RedisStoreBuilder::with_log_length).
+/// Default of [`with_log_length`](super::RedisStoreBuilder::with_log_length).
 pub const DEFAULT_LOG_LENGTH: u64 = 100_000;
 
-/// What [`RedisStoreBuilder::connect`](super::RedisStoreBuilder::connect) does if Redis cannot be used.
+/// What [`connect`](super::RedisStoreBuilder::connect) does if Redis cannot be
+/// used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Start {
@@ -36,7 +42,8 @@ pub enum Start {
     Anyway,
 }
 
-/// How many replicas must confirm a write, see [`RedisStoreBuilder::with_wait_replicas`](super::RedisStoreBuilder::with_wait_replicas).
+/// How many replicas must confirm a write, see
+/// [`with_wait_replicas`](super::RedisStoreBuilder::with_wait_replicas).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WaitReplicas {

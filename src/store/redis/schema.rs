@@ -34,8 +34,8 @@ use crate::store::Doubt;
 /// is opened.
 pub(crate) const LAYOUT: u32 = 1;
 
-/// The largest integer that scripts are given: up to it, integers are exact in the numbers of Lua. It
-/// is also the latest time, in milliseconds.
+/// The largest integer that scripts are given: up to it, integers are exact in the numbers of Lua.
+/// It is also the latest time, in milliseconds.
 pub(crate) const MAX_INTEGER: u64 = (1 << 53) - 1;
 
 /// The most shards. Each adds to every check at the start, and a cluster has no use for more.
@@ -195,8 +195,8 @@ impl fmt::Display for EntryId {
 }
 
 impl Epoch {
-    /// Whether `before`, a state of the same epoch, had a doubt that is neither in this state nor was
-    /// ended since.
+    /// Whether `before`, a state of the same epoch, had a doubt that is neither in this state nor
+    /// was ended since.
     pub(crate) fn has_lost_doubt_of(&self, before: &Self) -> bool {
         let has_ended = self.seq > before.seq && self.doubt_ended_at.is_some();
         self.doubt.issued_until() < before.doubt.issued_until() && !has_ended

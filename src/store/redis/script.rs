@@ -1,7 +1,7 @@
 //! The script that writes revocations: its arguments and its reply. Pure; `command` sends it.
 //!
-//! The script does what [`Revocation::apply`] does, because only Redis can read, decide and write in
-//! one step. It is idempotent: a write of unknown fate may be sent again.
+//! The script does what [`Revocation::apply`] does, because only Redis can read, decide and write
+//! in one step. It is idempotent: a write of unknown fate may be sent again.
 
 use std::time::Duration;
 

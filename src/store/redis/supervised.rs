@@ -278,7 +278,10 @@ impl Supervision {
     }
 
     fn is_current(&self, connection: &Arc<CurrentConnection>) -> bool {
-        matches!(&**self.state.load(), ConnectionState::Up(current) if Arc::ptr_eq(current, connection))
+        match &**self.state.load() {
+            ConnectionState::Up(current) => Arc::ptr_eq(current, connection),
+            ConnectionState::Down(_) => false,
+        }
     }
 
     /// Up → down, if this connection is still the one that is up: from now on questions get this

@@ -1,8 +1,8 @@
 //! [`Topology`]: where the primary is.
 //!
 //! fred gets a single server only. Behind sentinels or in a cluster, the primary is found here: the
-//! fail-over of fred waits for dead nodes, follows a hung primary late or never, and goes on reading
-//! from a primary that was replaced while it hung.
+//! fail-over of fred waits for dead nodes, follows a hung primary late or never, and goes on
+//! reading from a primary that was replaced while it hung.
 //!
 //! | topology | how the primary is found |
 //! | --- | --- |
@@ -69,8 +69,9 @@ impl ClusterSeeds {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what nodes know of the cluster. Once a view covers all slots, nodes that no view lists
-    /// are forgotten: each would cost a timeout, and its address may belong to somebody else now.
+    /// Takes in what nodes know of the cluster. Once a view covers all slots, nodes that no view
+    /// lists are forgotten: each would cost a timeout, and its address may belong to somebody else
+    /// now.
     fn learn(&self, views: &[&[ClusterNode]]) {
         let mut known = self.known();
         if views.iter().any(|view| sees_all(view)) {
@@ -163,8 +164,8 @@ impl Topology {
         newest(answers, "no sentinel knows the primary")
     }
 
-    /// Asks all nodes. Of those that answer, the one with the highest configuration epoch knows of the
-    /// latest change of the owner.
+    /// Asks all nodes. Of those that answer, the one with the highest configuration epoch knows of
+    /// the latest change of the owner.
     async fn ask_cluster(&self, seeds: &ClusterSeeds, slot: u16) -> Result<Server, StoreError> {
         let owners = self.ask_nodes(seeds).await.into_iter().map(|answer| {
             answer.and_then(|view| {
@@ -222,7 +223,8 @@ impl Topology {
         Ok((servers, owners.into_iter().map(|owner| owner.map(|(_, place)| place)).collect()))
     }
 
-    /// What the nodes know of the cluster. Nodes that were not known before are asked the next time.
+    /// What the nodes know of the cluster. Nodes that were not known before are asked the next
+    /// time.
     async fn ask_nodes(&self, seeds: &ClusterSeeds) -> Vec<Result<Vec<ClusterNode>, StoreError>> {
         let known = seeds.known().clone();
         let uses_tls = self.base.uses_tls();
@@ -251,8 +253,9 @@ impl Topology {
     }
 }
 
-/// The answers of all. Once more than half of them have answered, the rest gets only a moment more: a
-/// host that is down takes a whole timeout, and it is after a host has gone down that time matters.
+/// The answers of all. Once more than half of them have answered, the rest gets only a moment more:
+/// a host that is down takes a whole timeout, and it is after a host has gone down that time
+/// matters.
 async fn majority<T>(
     asked: impl Iterator<Item = impl Future<Output = Result<T, StoreError>>>,
 ) -> Vec<Result<T, StoreError>> {

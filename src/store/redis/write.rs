@@ -99,8 +99,8 @@ impl StoreCore {
         Ok(())
     }
 
-    /// Ends a doubt, unless the script knows of a process that knew more; says whether there is none
-    /// any more.
+    /// Ends a doubt, unless the script knows of a process that knew more; says whether there is
+    /// none any more.
     pub(crate) async fn end_doubt(&self, shard: u16, lift: Lift) -> Result<bool, StoreError> {
         let arguments = |known: Option<&KnownEpoch>| {
             let context = ScriptContext { lift: Some(lift), ..self.script_context(known) };

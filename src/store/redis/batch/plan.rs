@@ -77,8 +77,8 @@ impl ShardGroup {
             .filter(|(shard, _)| self.shards.contains(shard))
     }
 
-    /// The keys to ask for, and where the values will be. `seen` holds the positions of records that
-    /// are asked for already. It is not needed for one token, which has no target twice.
+    /// The keys to ask for, and where the values will be. `seen` holds the positions of records
+    /// that are asked for already. It is not needed for one token, which has no target twice.
     pub(super) fn plan<'a>(
         &self,
         tokens: impl Iterator<Item = &'a VerifiedToken> + Clone,

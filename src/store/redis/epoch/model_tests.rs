@@ -27,8 +27,8 @@ struct Data {
     log: Vec<Written>,
     /// For each token, whether its record is there.
     records: [bool; TOKENS],
-    /// The former epoch and its highest known `seq`; and the epoch of which everything up to a `seq`
-    /// was written again.
+    /// The former epoch and its highest known `seq`; and the epoch of which everything up to a
+    /// `seq` was written again.
     former: Option<(u64, u64)>,
     replayed: Option<(u64, u64)>,
 }
@@ -146,8 +146,8 @@ impl World {
             Step::Restore => {
                 self.questions.clear();
                 self.lose(self.saved.clone());
-                // As on each new connection, before anything else is asked over it. A mirror finds the
-                // numbers of the log out of order.
+                // As on each new connection, before anything else is asked over it. A mirror finds
+                // the numbers of the log out of order.
                 if self.mirror.place.is_some_and(|place| {
                     !self.data.log.iter().any(|written| written.last_entry == place.last_entry)
                 }) {

@@ -150,8 +150,8 @@ fn another_epoch_with_a_doubt_is_believed_and_the_known_seq_of_the_former_one_is
     );
     assert_eq!(run_script(&tracker, epoch(2, 50, 50, 0)), 50);
     assert_eq!(for_script(&tracker), (2, 0));
-    // Of several former epochs it is only reported that there were some: the first may not have been
-    // reported yet.
+    // Of several former epochs it is only reported that there were some: the first may not have
+    // been reported yet.
     let tracker = EpochTracker::new(1, Duration::from_secs(1));
     for (n, started_at) in [(1, 10), (2, 50), (3, 90)] {
         read(&tracker, Some(epoch(n, started_at, started_at, 5))).unwrap();

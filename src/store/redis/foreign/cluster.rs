@@ -1,5 +1,5 @@
-//! Connections to all primaries of a cluster, for foreign keys: each has a hash slot of its own, and
-//! the node that serves the slot must be asked.
+//! Connections to all primaries of a cluster, for foreign keys: each has a hash slot of its own,
+//! and the node that serves the slot must be asked.
 //!
 //! The owners of the slots are asked for at the start, every half minute, and whenever a node says
 //! that it does not serve a slot.

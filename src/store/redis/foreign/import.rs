@@ -1,8 +1,8 @@
 //! Reads the entries of a list, page by page, for an import.
 //!
-//! A cursor of `SCAN` is valid only at the server process that gave it out. So a position also names
-//! that process, and in a cluster how the slots were distributed; if either has changed, reading
-//! begins anew.
+//! A cursor of `SCAN` is valid only at the server process that gave it out. So a position also
+//! names that process, and in a cluster how the slots were distributed; if either has changed,
+//! reading begins anew.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -178,8 +178,8 @@ impl ForeignList {
     }
 
     /// Takes a token that lacks a claim of the template, or has it empty, as not listed. Default:
-    /// it is an error, and the fail mode decides, because it is not known what such a token would be
-    /// listed under.
+    /// it is an error, and the fail mode decides, because it is not known what such a token would
+    /// be listed under.
     ///
     /// # Security
     /// Tokens without the claim cannot be revoked through this list.

@@ -53,8 +53,8 @@
 //!
 //! An error, such as `WRONGTYPE`, or a value that nobody said the meaning of, is no answer: the
 //! [fail mode](crate::FailMode) decides, unless something else says that the token is revoked. What
-//! is not listed any more is not revoked any more: when the key expires, the token is valid again, if
-//! it has not expired.
+//! is not listed any more is not revoked any more: when the key expires, the token is valid again,
+//! if it has not expired.
 //!
 //! The user of the store needs the rights to do so: `~token:blacklist:* +exists +get +sismember`,
 //! for [`with_writes`](ForeignList::with_writes) also `+eval +evalsha +set +pttl +pexpire +del

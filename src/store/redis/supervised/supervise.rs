@@ -184,7 +184,8 @@ impl Supervision {
             return Err(unexpected_reply("redis"));
         };
         for ((shard, before), value) in shards.zip(&known).zip(&values) {
-            // What it means for tokens is decided at each check; here a loss only has to be noticed.
+            // What it means for tokens is decided at each check; here a loss only has to be
+            // noticed.
             let _ = tracker.observe_value(
                 EpochSource::Checks,
                 shard,
