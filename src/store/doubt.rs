@@ -62,3 +62,23 @@ impl Doubt {
         }
     }
 }
+
+#[cfg(all(test, any(feature = "redis", feature = "sessions")))]
+mod tests {
+    use super::*;
+
+    fn lasting(issued_until: u64, ends_at: u64) -> Doubt {
+        Doubt::Lasting {
+            issued_until: Timestamp::from_millis(issued_until),
+            ends_at: Timestamp::from_millis(ends_at),
+        }
+    }
+
+    #[test]
+    fn a_joined_doubt_covers_what_either_covers() {
+        assert_eq!(Doubt::None.joined(Doubt::None), Doubt::None);
+        assert_eq!(Doubt::None.joined(lasting(5, 9)), lasting(5, 9));
+        assert_eq!(lasting(5, 9).joined(Doubt::None), lasting(5, 9));
+        assert_eq!(lasting(5, 9).joined(lasting(3, 12)), lasting(5, 12));
+    }
+}
