@@ -10,8 +10,7 @@ use tower_jwt_revocation::{
 
 use crate::redis_supervision::{IN_TIME, recovered, revoke, timely};
 use crate::servers::{
-    Cluster, Fault, FaultProxy, RedisServer, Sentinel, redis_is_installed, server_has_tls,
-    wait_until,
+    Cluster, Fault, FaultProxy, RedisServer, Sentinel, redis_is_installed, wait_until,
 };
 use crate::store_contract::{check, token};
 
@@ -421,6 +420,7 @@ mod tls {
     };
 
     use super::*;
+    use crate::servers::server_has_tls;
 
     fn config(server: &RedisServer, with_certificate: bool) -> Config {
         let files = server.tls();
