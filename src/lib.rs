@@ -134,8 +134,6 @@ pub use revocation::{
     Action, Extent, Fingerprint, MAX_ID_BYTES, Outcome, Record, Revocation, Target, TargetKind,
 };
 pub use revoker::{ConfirmError, ConfirmRequest, Confirmed, RevokeError, RevokeRequest, Revoker};
-#[cfg(feature = "redis")]
-pub use revoker::{DEFAULT_IMPORT_PACE, Import, ImportReport};
 pub use store::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use store::redis::{ForeignList, RedisStore};

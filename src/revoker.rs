@@ -4,8 +4,6 @@
 //! and the lifetime chosen from the same [`TokenProfile`] by which tokens are accepted.
 
 mod confirm;
-#[cfg(feature = "redis")]
-mod import;
 
 use std::fmt;
 use std::future::IntoFuture;
@@ -16,8 +14,6 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-#[cfg(feature = "redis")]
-pub use self::import::{DEFAULT_IMPORT_PACE, Import, ImportReport};
 use crate::audit::{AuditEvent, AuditKind, AuditSink, Pending};
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
@@ -113,7 +109,7 @@ impl Revoker {
         }
     }
 
-    fn revocation(&self, target: Target) -> Revocation {
+    pub(crate) fn revocation(&self, target: Target) -> Revocation {
         let retention = self.retention(&target);
         Revocation::new(target, retention)
     }
@@ -243,7 +239,7 @@ impl Revoker {
         RevokeRequest { revoker: self.clone(), change, about: None }
     }
 
-    async fn write(&self, changes: Vec<Revocation>) -> Result<Vec<Receipt>, StoreError> {
+    pub(crate) async fn write(&self, changes: Vec<Revocation>) -> Result<Vec<Receipt>, StoreError> {
         let events =
             changes.iter().map(|change| self.begin(|| AuditEvent::of_change(change))).collect();
         self.write_and_tell(changes, events).await

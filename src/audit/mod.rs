@@ -8,8 +8,6 @@
 //! limit was over, it is told as failed: what was begun may have been done all the same.
 
 mod pending;
-#[cfg(feature = "redis")]
-mod redis;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -25,11 +23,8 @@ use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
 pub(crate) use self::pending::Pending;
-#[cfg(feature = "redis")]
-pub use self::redis::{DEFAULT_MAX_PER_USER, DEFAULT_RETENTION, RedisSink};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::revocation::{Action, Revocation, Target, TargetKind};
-use crate::store::StoreError;
 use crate::verified::VerifiedToken;
 
 /// Longest text in an event, in bytes; what is longer is cut.
@@ -240,7 +235,7 @@ impl AuditEvent {
         self.with("reason", reason)
     }
 
-    pub(crate) fn with_error(self, error: &StoreError) -> Self {
+    pub(crate) fn with_error(self, error: &dyn fmt::Display) -> Self {
         self.with("error", Some(&error.to_string()))
     }
 

@@ -7,6 +7,7 @@
 //! | [`Health`] | whether Redis can be used right now |
 //! | [`Report`] | what is wrong with this Redis as a keeper of revocations: [`RedisStore::doctor`] |
 //! | [`foreign`] | lists of revoked tokens that other programs keep |
+//! | [`RedisAuditSink`] | audit events by user |
 
 // | room | what it is |
 // | --- | --- |
@@ -23,6 +24,7 @@
 // | `feed` | the log of one shard, for a mirror |
 // | `followers` | which mirrors there are, and how far they have come |
 // | `session` | the documents of sessions and families (feature `sessions`) |
+// | `audit` | the audit sink that keeps events in journals |
 // | `journal` | entries by target in the order of time: audit events |
 // | `batch` | how checks that are under way at once share round trips |
 // | `ask` | what goes over the wire: the check, the write, the look-ups |
@@ -30,6 +32,7 @@
 // | `doctor` | what is wrong with this Redis as a keeper of revocations |
 
 mod ask;
+mod audit;
 mod batch;
 mod compare;
 mod connect;
@@ -68,6 +71,9 @@ use super::{
 };
 use crate::revocation::{Record, Revocation, Target};
 use crate::verified::VerifiedToken;
+pub use audit::{
+    AUDIT_QUEUE_LENGTH, DEFAULT_AUDIT_EVENTS_PER_USER, DEFAULT_AUDIT_RETENTION, RedisAuditSink,
+};
 use batch::Desk;
 use connect::Dialer;
 pub use doctor::{Finding, Report, Severity};

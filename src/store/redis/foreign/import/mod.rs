@@ -1,4 +1,6 @@
-//! Taking over what another program has revoked.
+//! [`Import`]: takes over what another program has revoked.
+
+mod scan;
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,61 +8,18 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::Revoker;
+use self::scan::{Found, Id, Position, Scan};
+use super::ForeignList;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::ConfigError;
 use crate::revocation::{Action, Extent, Origin, Outcome, Revocation, Target, TargetKind};
-use crate::store::redis::foreign::{Found, Id, Position, Scan};
-use crate::store::redis::{ForeignList, RedisStore};
+use crate::revoker::Revoker;
+use crate::store::redis::RedisStore;
 use crate::store::{Cursor, StoreError, StoreErrorKind};
 use crate::token::{TokenProfile, TokenVerifier};
 
 /// Default of [`Import::with_pace`].
 pub const DEFAULT_IMPORT_PACE: u32 = 5000;
-
-impl Revoker {
-    /// Takes over what a [foreign list](crate::store::redis::foreign) holds, once, as records of
-    /// our own. `store` is where the list is; the records go where all revocations of this revoker
-    /// go.
-    ///
-    /// ```no_run
-    /// # use tower_jwt_revocation::{ForeignList, RedisStore, Revoker};
-    /// # async fn f(revoker: Revoker, store: RedisStore) -> Result<(), Box<dyn std::error::Error>> {
-    /// let mut import = revoker.import(&store, &ForeignList::blacklisted_jti_json())?;
-    /// let report = import.run().await?; // after an error, call it again: it goes on where it was
-    /// println!("{report:?}");
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// [`ConfigError`] if the entries do not tell what is revoked: those of a list by hashes, with
-    /// several placeholders, or of anything but tokens, sessions and families; if they belong to
-    /// one of several issuers and the list does not [say to which](ForeignList::with_issuer).
-    pub fn import(&self, store: &RedisStore, list: &ForeignList) -> Result<Import, ConfigError> {
-        let scan = Scan::new(store.clone(), list)?;
-        let list = scan.list();
-        let oops = |problem: String| {
-            ConfigError::new("foreign_list", format!("`{}` {problem}", list.name))
-        };
-        if !matches!(list.kind, TargetKind::Token | TargetKind::Session | TargetKind::Family) {
-            return Err(oops(format!(
-                "is of the kind {}: its entries end, and our records of that kind say until when \
-                 tokens were issued; keep the list until it is empty",
-                list.kind
-            )));
-        }
-        let trial = target(list.kind, "any", list.issuer.as_deref());
-        self.complete(trial).map_err(|error| oops(format!("cannot be taken over: {error}")))?;
-        Ok(Import {
-            revoker: self.clone(),
-            scan,
-            verifier: None,
-            pace: DEFAULT_IMPORT_PACE,
-            at: None,
-            report: ImportReport::default(),
-        })
-    }
-}
 
 fn target(kind: TargetKind, id: &str, issuer: Option<&str>) -> Target {
     let target = Target::new(kind, id);
@@ -70,7 +29,18 @@ fn target(kind: TargetKind, id: &str, issuer: Option<&str>) -> Target {
     }
 }
 
-/// A list of another program on its way into our own records, made by [`Revoker::import`].
+/// A list of another program on its way into our own records.
+///
+/// ```no_run
+/// # use tower_jwt_revocation::{ForeignList, RedisStore, Revoker};
+/// # async fn f(revoker: Revoker, store: RedisStore) -> Result<(), Box<dyn std::error::Error>> {
+/// use tower_jwt_revocation::store::redis::foreign::Import;
+///
+/// let mut import = Import::new(&revoker, &store, &ForeignList::blacklisted_jti_json())?;
+/// let report = import.run().await?; // after an error, call it again: it goes on where it was
+/// println!("{report:?}");
+/// # Ok(()) }
+/// ```
 ///
 /// Each entry becomes a record that is kept as long as the entry and the leeway of a verifier; one
 /// without an expiry for as long as the longest token. It may be repeated, stopped and gone on
@@ -103,6 +73,42 @@ pub struct ImportReport {
 }
 
 impl Import {
+    /// Takes over what a [foreign list](super) holds, once, as records of our own. `store` is where
+    /// the list is; the records go where all revocations of `revoker` go.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the entries do not tell what is revoked: those of a list by hashes, with
+    /// several placeholders, or of anything but tokens, sessions and families; if they belong to
+    /// one of several issuers and the list does not [say to which](ForeignList::with_issuer).
+    pub fn new(
+        revoker: &Revoker,
+        store: &RedisStore,
+        list: &ForeignList,
+    ) -> Result<Self, ConfigError> {
+        let scan = Scan::new(store.clone(), list)?;
+        let list = scan.list();
+        let oops = |problem: String| {
+            ConfigError::new("foreign_list", format!("`{}` {problem}", list.name))
+        };
+        if !matches!(list.kind, TargetKind::Token | TargetKind::Session | TargetKind::Family) {
+            return Err(oops(format!(
+                "is of the kind {}: its entries end, and our records of that kind say until when \
+                 tokens were issued; keep the list until it is empty",
+                list.kind
+            )));
+        }
+        let trial = target(list.kind, "any", list.issuer.as_deref());
+        revoker.complete(trial).map_err(|error| oops(format!("cannot be taken over: {error}")))?;
+        Ok(Self {
+            revoker: revoker.clone(),
+            scan,
+            verifier: None,
+            pace: DEFAULT_IMPORT_PACE,
+            at: None,
+            report: ImportReport::default(),
+        })
+    }
+
     /// How many keys to look at per second, about; default [`DEFAULT_IMPORT_PACE`]. Redis has to
     /// answer requests besides.
     pub fn with_pace(mut self, keys_per_second: u32) -> Self {

@@ -10,26 +10,26 @@ use std::time::Duration;
 use fred::types::Value;
 use futures::future::try_join_all;
 
-use super::cluster::{Nodes, layout_of};
-use super::judge::Verdict;
-use super::list::{ForeignList, List};
-use super::template::{Field, Template};
 use crate::config::ConfigError;
 use crate::store::redis::RedisStore;
 use crate::store::redis::ask::code;
+use crate::store::redis::foreign::cluster::{Nodes, layout_of};
+use crate::store::redis::foreign::judge::Verdict;
+use crate::store::redis::foreign::list::{ForeignList, List};
+use crate::store::redis::foreign::template::{Field, Template};
 use crate::store::redis::guard::{Hold, Link};
 use crate::store::redis::wire::odd_reply;
 use crate::store::{Cursor, StoreError, StoreErrorKind};
 
 /// A list that is read from its beginning to its end.
-pub(crate) struct Scan {
+pub(super) struct Scan {
     store: RedisStore,
     list: Arc<List>,
 }
 
 /// How far it has been read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Position {
+pub(super) struct Position {
     /// How the slots of a cluster were distributed.
     layout: Box<str>,
     /// At which of its nodes.
@@ -40,24 +40,24 @@ pub(crate) struct Position {
 }
 
 /// A part of a list.
-pub(crate) struct Page {
-    pub(crate) found: Vec<Found>,
+pub(super) struct Page {
+    pub(super) found: Vec<Found>,
     /// How many entries mean nothing, and how many nobody can tell the meaning of.
-    pub(crate) live: u64,
-    pub(crate) odd: u64,
+    pub(super) live: u64,
+    pub(super) odd: u64,
     /// None after the last page.
-    pub(crate) next: Option<Position>,
+    pub(super) next: Option<Position>,
 }
 
 /// An entry that means revoked.
-pub(crate) struct Found {
-    pub(crate) id: Id,
+pub(super) struct Found {
+    pub(super) id: Id,
     /// How long it stays; none, if it has no end.
-    pub(crate) expires_in: Option<Duration>,
-    pub(crate) reason: Option<Arc<str>>,
+    pub(super) expires_in: Option<Duration>,
+    pub(super) reason: Option<Arc<str>>,
 }
 
-pub(crate) enum Id {
+pub(super) enum Id {
     /// The value of a claim.
     Claim(String),
     /// The token itself.
@@ -66,11 +66,11 @@ pub(crate) enum Id {
 
 impl Scan {
     /// About how many keys one page looks at.
-    pub(crate) const PAGE: u32 = 250;
+    pub(super) const PAGE: u32 = 250;
 
     /// # Errors
     /// If the entries of the list do not tell what is revoked.
-    pub(crate) fn new(store: RedisStore, list: &ForeignList) -> Result<Self, ConfigError> {
+    pub(super) fn new(store: RedisStore, list: &ForeignList) -> Result<Self, ConfigError> {
         let list = Arc::new(list.compile()?);
         let oops = |problem: &str| {
             Err(ConfigError::new("foreign_list", format!("`{}` {problem}", list.name)))
@@ -109,11 +109,11 @@ impl Scan {
         Ok(Self { store, list: Arc::clone(&list) })
     }
 
-    pub(crate) fn list(&self) -> &List {
+    pub(super) fn list(&self) -> &List {
         &self.list
     }
 
-    pub(crate) async fn page(&self, at: Option<&Position>) -> Result<Page, StoreError> {
+    pub(super) async fn page(&self, at: Option<&Position>) -> Result<Page, StoreError> {
         let layout = self.layout();
         let at =
             at.filter(|at| at.layout == layout).cloned().unwrap_or_else(|| Position::first(layout));
@@ -297,7 +297,7 @@ impl Position {
     }
 
     /// A position, from the text that [`print`](Self::print) made of it.
-    pub(crate) fn parse(cursor: &Cursor) -> Option<Self> {
+    pub(super) fn parse(cursor: &Cursor) -> Option<Self> {
         let text = cursor.to_string();
         let parts: Vec<_> = text.split('/').collect();
         let [layout, node, server, cursor] = parts.as_slice() else { return None };
@@ -311,8 +311,24 @@ impl Position {
         })
     }
 
-    pub(crate) fn print(&self) -> Cursor {
+    pub(super) fn print(&self) -> Cursor {
         let Self { layout, node, server, cursor } = self;
         Cursor::from_text(format!("{layout}/{node}/{server}/{cursor}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_printed_and_read() {
+        for text in ["-/0/abc/123", "1f/2//0"] {
+            let position = Position::parse(&Cursor::from_text(text)).unwrap();
+            assert_eq!(position.print().to_string(), text);
+        }
+        for odd in ["", "0", "-/0/abc/", "-/0/abc/x", "-/x/abc/0", "-/0/a/b/0"] {
+            assert!(Position::parse(&Cursor::from_text(odd)).is_none(), "{odd}");
+        }
     }
 }
