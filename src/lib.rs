@@ -97,7 +97,8 @@
         feature = "issuer",
         feature = "jwks",
         feature = "sessions",
-        feature = "test-util"
+        feature = "test-util",
+        feature = "user-cache"
     )),
     allow(rustdoc::broken_intra_doc_links, reason = "what is not compiled in cannot be linked")
 )]

@@ -41,6 +41,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("axum_core", &["middleware::extract"]),
     ("pin_project_lite", &["middleware"]),
     ("rustix", &["clock"]),
+    ("humantime", &["audit"]),
+    ("moka", &["session::cache"]),
 ];
 
 /// Where the documentation of the latest version will be.

@@ -303,7 +303,7 @@ impl<A> JwtRevocationLayer<A> {
 
     /// Tells `sink` of every request that passes unchecked, of every revoked token that is refused,
     /// and of what is revoked with [`revoker`](Self::revoker). Default: none. A client that keeps
-    /// trying makes many events: see [`SampledSink`](crate::audit::SampledSink).
+    /// trying makes many events, see [how to record fewer](crate::audit#fewer-events).
     pub fn with_audit(mut self, sink: impl AuditSink) -> Self {
         self.gate.audit = Some(Arc::new(sink));
         self

@@ -5,11 +5,12 @@
 //! | --- | --- |
 //! | [`Sessions`] | signs in, refreshes, lists, ends: what a login server needs |
 //! | [`Families`] | refresh tokens alone, opaque or minted by the application |
-//! | [`UserCache`] | what was loaded about a user, until the user is revoked |
+//! | [`UserCache`] | what was loaded about a user, until the user is revoked (feature `user-cache`) |
 //!
 //! Everything that ends here ends as a revocation: the access tokens that came out of it are
 //! refused at once by every layer on the same store.
 
+#[cfg(feature = "user-cache")]
 mod cache;
 mod devices;
 mod documents;
@@ -30,7 +31,11 @@ use futures::stream::{self, Buffered, Iter, StreamExt as _, TryCollect, TryStrea
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use cache::UserCache;
+#[cfg(feature = "user-cache")]
+pub use cache::{
+    DEFAULT_USER_CACHE_CAPACITY, DEFAULT_USER_CACHE_LIFETIME, UserCache, UserCacheBuilder,
+    UserCacheEntry, UserCacheStats,
+};
 pub use families::Families;
 pub use family::{
     DEFAULT_GRACE, DEFAULT_IDLE_LIFETIME, DEFAULT_MAX_AGE, MAX_GRACE, RefreshPolicy, ReuseClass,

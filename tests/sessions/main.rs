@@ -24,14 +24,13 @@ mod watched;
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
 use serde_json::json;
 use tower_jwt_revocation::session::{
     Families, Grant, GrantKind, Login, NewFamily, NewSession, Refresh, RefreshPolicy, Refusal,
-    ReuseClass, SessionDetails, Sessions, UserCache, WhoGoes,
+    ReuseClass, SessionDetails, Sessions, WhoGoes,
 };
 use tower_jwt_revocation::store::session::SessionStore;
 use tower_jwt_revocation::token::TokenProfile;
@@ -534,7 +533,12 @@ async fn a_token_that_is_not_rotated_stays(ground: impl Ground) {
     }
 }
 
+#[cfg(feature = "user-cache")]
 async fn the_cache_forgets_with_the_revocation(ground: impl Ground) {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tower_jwt_revocation::session::UserCache;
+
     let revoker = Revoker::new(ground.store(), TokenProfile::new()).unwrap();
     let cache = UserCache::<usize>::new(revoker.clone());
     let loads = Arc::new(AtomicUsize::new(0));
@@ -553,20 +557,21 @@ async fn the_cache_forgets_with_the_revocation(ground: impl Ground) {
     assert_eq!(*cache.get_or_load("alice", load()).await.unwrap(), 1);
     assert_eq!(*cache.get_or_load("bob", load()).await.unwrap(), 2);
     let failing = async |_: &str| Err(std::io::Error::other("no"));
-    cache.forget("alice");
+    cache.forget("alice").await;
     cache.get_or_load("alice", failing).await.unwrap_err();
     assert_eq!(*cache.get_or_load("alice", load()).await.unwrap(), 3);
-    let short = cache.with_lifetime(Duration::ZERO);
+    let short: UserCache<usize> = UserCache::builder(revoker).with_lifetime(Duration::ZERO).build();
     for n in 4..6 {
         assert_eq!(*short.get_or_load("alice", load()).await.unwrap(), n);
     }
 }
 
 macro_rules! for_every_store {
-    ($($test:ident),* $(,)?) => {
+    ($($(#[$condition:meta])? $test:ident),* $(,)?) => {
         mod memory {
             use super::*;
-            $(#[tokio::test]
+            $($(#[$condition])?
+            #[tokio::test]
             async fn $test() {
                 super::$test(Memory(MemoryStore::new())).await;
             })*
@@ -575,7 +580,8 @@ macro_rules! for_every_store {
         #[cfg(feature = "redis")]
         mod redis {
             use super::*;
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            $($(#[$condition])?
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
                 support::redis_or_skip!();
                 super::$test(on_redis::Redis::start(1).await).await;
@@ -585,7 +591,8 @@ macro_rules! for_every_store {
         #[cfg(feature = "redis")]
         mod redis_in_shards {
             use super::*;
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            $($(#[$condition])?
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
                 support::redis_or_skip!();
                 super::$test(on_redis::Redis::start(5).await).await;
@@ -615,5 +622,6 @@ for_every_store!(
     ids_of_the_application_live_by_the_same_rules,
     reuse_that_is_only_reported_ends_nothing,
     a_token_that_is_not_rotated_stays,
+    #[cfg(feature = "user-cache")]
     the_cache_forgets_with_the_revocation,
 );
