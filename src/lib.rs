@@ -134,7 +134,9 @@ pub use policy::{Clearance, FailMode, Rejection, RejectionKind};
 pub use revocation::{
     Action, Extent, Fingerprint, MAX_ID_BYTES, Outcome, Record, Revocation, Target, TargetKind,
 };
-pub use revoker::{ConfirmError, ConfirmRequest, Confirmed, RevokeError, RevokeRequest, Revoker};
+pub use revoker::{
+    ConfirmError, ConfirmRequest, Confirmed, ReinstateRequest, RevokeError, RevokeRequest, Revoker,
+};
 pub use store::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use store::redis::{ForeignList, RedisStore};

@@ -20,8 +20,6 @@ const FLOORS: &[(&str, u8)] = &[
     ("mirror", 2),
     ("gate", 3),
     ("revoker", 3),
-    // It writes through a revoker; nothing in the store names it.
-    ("store::redis::foreign::import", 3),
     ("session", 3),
     ("middleware", 4),
     ("endpoint", 5),

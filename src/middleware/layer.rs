@@ -312,7 +312,7 @@ impl<A> JwtRevocationLayer<A> {
     /// The write side for the tokens that this layer accepts: same store, same profile, same audit.
     ///
     /// Where other services on the same store accept tokens that live longer than this layer
-    /// accepts, say so with [`Revoker::with_lifetime`], or theirs outlive the revocation. Sessions
+    /// accepts, say so with [`Revoker::extend_shared_retention`], or theirs outlive the revocation. Sessions
     /// that were given a revoker of this layer do so for all of its revokers: a user who is logged
     /// out is to stay so for as long as refresh tokens live.
     pub fn revoker(&self) -> Revoker {

@@ -75,10 +75,13 @@ struct LoadedUser<T> {
 struct AsOf {
     /// When, by the clock of the cache.
     at: Timestamp,
-    /// When the revocation record of the user was last changed, by the clock of the store; none if
-    /// there is no record.
-    record: Option<Timestamp>,
+    /// The state of the revocation record of the user; none if there is no record.
+    record: Option<RecordState>,
 }
+
+/// When a record was last changed, and from which `iat` on tokens are accepted: the second of two
+/// revocations in one millisecond moves the latter. Both are by the clock of the store, and grow.
+type RecordState = (Timestamp, Option<Timestamp>);
 
 /// How often a [`UserCache`] had what was wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -155,7 +158,7 @@ impl<T: Send + Sync + 'static> UserCache<T> {
         let at = shared.clock.now();
         let record = shared.revoker.find(Target::user(user)).await;
         let as_of = record.ok().map(|record| {
-            let record = record.map(|record| record.changed_at());
+            let record = record.map(|record| (record.changed_at(), record.reissue_at()));
             AsOf { at, record }
         });
         UserCacheEntry { cache: self, user, as_of }

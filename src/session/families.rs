@@ -59,7 +59,7 @@ impl Families {
     ///
     /// Whatever else revokes sessions or users must keep its records as long as refresh tokens
     /// live. Clones of `revoker` and all revokers of the layer it comes from do so from now on;
-    /// tell those of other processes to ([`Revoker::with_lifetime`]).
+    /// tell those of other processes to ([`Revoker::extend_shared_retention`]).
     ///
     /// # Errors
     /// [`ConfigError`] if the policy cannot work, or the token profile of the revoker accepts
@@ -77,7 +77,7 @@ impl Families {
                  revoker of its own a profile with that one",
             ));
         }
-        let revoker = revoker.with_lifetime(policy.idle + MARGIN);
+        revoker.extend_shared_retention(policy.idle + MARGIN);
         Ok(Self { store: Arc::new(store), revoker, policy: Arc::new(policy) })
     }
 
@@ -168,7 +168,7 @@ impl Families {
     ) -> Result<Refresh, StoreError> {
         let Some(parsed) = Parsed::parse(token) else {
             let refresh = Ok(Refresh::Refused(Refusal::Unknown));
-            self.revoker.tell(|| refreshed(AuditEvent::new(AuditKind::Refresh), &refresh));
+            self.revoker.record_event(|| refreshed(AuditEvent::new(AuditKind::Refresh), &refresh));
             return refresh;
         };
         self.advance(&Opaque(parsed), client, observer).await

@@ -65,7 +65,7 @@ impl Sessions {
     ///
     /// All clones of `revoker`, and all revokers of the layer it comes from, keep their records as
     /// long as refresh tokens live from now on. Tell those of other processes to
-    /// ([`Revoker::with_lifetime`]).
+    /// ([`Revoker::extend_shared_retention`]).
     ///
     /// # Errors
     /// [`ConfigError`] as [`Families::new`].

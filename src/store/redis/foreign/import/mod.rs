@@ -13,9 +13,8 @@ use super::ForeignList;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::ConfigError;
 use crate::revocation::{Action, Extent, Origin, Outcome, Revocation, Target, TargetKind};
-use crate::revoker::Revoker;
 use crate::store::redis::RedisStore;
-use crate::store::{Cursor, StoreError, StoreErrorKind};
+use crate::store::{Cursor, RevocationWriter, StoreError, StoreErrorKind};
 use crate::token::{TokenProfile, TokenVerifier};
 
 /// Default of [`Import::with_pace`].
@@ -36,7 +35,7 @@ fn target(kind: TargetKind, id: &str, issuer: Option<&str>) -> Target {
 /// # async fn f(revoker: Revoker, store: RedisStore) -> Result<(), Box<dyn std::error::Error>> {
 /// use tower_jwt_revocation::store::redis::foreign::Import;
 ///
-/// let mut import = Import::new(&revoker, &store, &ForeignList::blacklisted_jti_json())?;
+/// let mut import = Import::new(revoker, &store, &ForeignList::blacklisted_jti_json())?;
 /// let report = import.run().await?; // after an error, call it again: it goes on where it was
 /// println!("{report:?}");
 /// # Ok(()) }
@@ -48,7 +47,7 @@ fn target(kind: TargetKind, id: &str, issuer: Option<&str>) -> Target {
 /// not be seen, so end the writes of the other program first, or write to both.
 #[must_use = "nothing is read until `run` is called"]
 pub struct Import {
-    revoker: Revoker,
+    writer: Arc<dyn RevocationWriter>,
     scan: Scan,
     verifier: Option<Arc<dyn TokenVerifier>>,
     pace: u32,
@@ -74,14 +73,15 @@ pub struct ImportReport {
 
 impl Import {
     /// Takes over what a [foreign list](super) holds, once, as records of our own. `store` is where
-    /// the list is; the records go where all revocations of `revoker` go.
+    /// the list is; the records go where all revocations of `revoker` go, a
+    /// [`Revoker`](crate::Revoker).
     ///
     /// # Errors
     /// [`ConfigError`] if the entries do not tell what is revoked: those of a list by hashes, with
     /// several placeholders, or of anything but tokens, sessions and families; if they belong to
     /// one of several issuers and the list does not [say to which](ForeignList::with_issuer).
     pub fn new(
-        revoker: &Revoker,
+        revoker: impl RevocationWriter,
         store: &RedisStore,
         list: &ForeignList,
     ) -> Result<Self, ConfigError> {
@@ -98,9 +98,9 @@ impl Import {
             )));
         }
         let trial = target(list.kind, "any", list.issuer.as_deref());
-        revoker.complete(trial).map_err(|error| oops(format!("cannot be taken over: {error}")))?;
+        revoker.prepare(trial).map_err(|error| oops(format!("cannot be taken over: {error}")))?;
         Ok(Self {
-            revoker: revoker.clone(),
+            writer: Arc::new(revoker),
             scan,
             verifier: None,
             pace: DEFAULT_IMPORT_PACE,
@@ -175,7 +175,7 @@ impl Import {
                 None => report.unreadable += 1,
             }
         }
-        for receipt in self.revoker.write(changes).await? {
+        for receipt in self.writer.write_all(changes).await? {
             match receipt.outcome {
                 Outcome::New => report.imported += 1,
                 Outcome::Extended | Outcome::Already => report.known += 1,
@@ -210,10 +210,9 @@ impl Import {
                 })
             }
         };
-        let Some(target) = known.and_then(|target| self.revoker.complete(target).ok()) else {
+        let Some(mut change) = known.and_then(|target| self.writer.prepare(target).ok()) else {
             return Ok(None);
         };
-        let mut change = self.revoker.revocation(target);
         change.action = Action::Revoke(Extent::All);
         change.origin = Origin::List;
         if let Some(expires_in) = found.expires_in {
