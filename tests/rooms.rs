@@ -43,6 +43,24 @@ const DOORS: &[(&str, &[&str])] = &[
     ("moka", &["session::cache"]),
 ];
 
+/// The files of `session`, from the bottom up: none names one that stands after it.
+const SESSION: &[&str] = &[
+    "calls",
+    "token",
+    "documents",
+    "family",
+    "list",
+    "grant",
+    "login",
+    "token_kind",
+    "index",
+    "families",
+    "sessions",
+    "sign_in",
+    "devices",
+    "cache",
+];
+
 /// Where the documentation of the latest version will be.
 const DOCS: &str = "https://docs.rs/tower-jwt-revocation/latest/tower_jwt_revocation/";
 
@@ -106,6 +124,26 @@ fn the_clock_of_the_system_is_read_in_one_place() {
             room.path
         );
     }
+}
+
+#[test]
+fn a_file_of_session_names_only_those_before_it() {
+    let place = |name: &str| SESSION.iter().position(|file| *file == name);
+    let mut named = 0;
+    for room in rooms() {
+        let Some(file) = room.path.strip_prefix("session::") else { continue };
+        let own = place(file).unwrap_or_else(|| panic!("{file} is not in SESSION; add it"));
+        assert!(!room.code.contains("crate::session"), "{file} names the whole of session");
+        for (at, found) in room.code.match_indices("super::") {
+            let other = word(&room.code[at + found.len()..]);
+            named += 1;
+            assert!(
+                place(other).is_some_and(|other| other < own),
+                "{file} names `super::{other}`, which is not before it"
+            );
+        }
+    }
+    assert!(named > 20, "only {named} edges were found");
 }
 
 /// They are for those who change the crate, and would stand on docs.rs otherwise.

@@ -29,8 +29,8 @@ use std::time::Duration;
 use futures::future::join_all;
 use serde_json::json;
 use tower_jwt_revocation::session::{
-    Families, Grant, GrantKind, Login, NewFamily, NewSession, Refresh, RefreshPolicy, Refusal,
-    ReuseClass, SessionDetails, Sessions, WhoGoes,
+    EvictionPolicy, Families, Grant, GrantKind, Login, NewFamily, NewSession, Refresh,
+    RefreshPolicy, Refusal, ReuseClass, SessionDetails, Sessions,
 };
 use tower_jwt_revocation::store::session::SessionStore;
 use tower_jwt_revocation::token::TokenProfile;
@@ -412,7 +412,7 @@ async fn no_member_is_lost_when_many_sign_in_at_once(ground: impl Ground) {
 
 async fn there_are_never_more_sessions_than_allowed(ground: impl Ground) {
     let three = NonZeroUsize::new(3).unwrap();
-    let sessions = sessions(&ground, policy()).with_max_per_user(three, WhoGoes::Oldest);
+    let sessions = sessions(&ground, policy()).with_max_per_user(three, EvictionPolicy::Oldest);
     let mut grants = Vec::new();
     for _ in 0..4 {
         grants.push(login(&sessions, "alice").await);
@@ -427,7 +427,7 @@ async fn there_are_never_more_sessions_than_allowed(ground: impl Ground) {
     let live = join_all(more.iter().map(|grant| is_live(&store, grant))).await;
     assert!(live.into_iter().filter(|live| *live).count() <= 3);
 
-    let full = sessions.clone().with_max_per_user(three, WhoGoes::Newcomer);
+    let full = sessions.clone().with_max_per_user(three, EvictionPolicy::RefuseLogin);
     let refused = full.login(NewSession::of_user("alice")).await.unwrap();
     assert!(matches!(refused, Login::TooMany), "{refused:?}");
     // One that was revoked in another way makes room all the same.

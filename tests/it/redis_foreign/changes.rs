@@ -129,8 +129,12 @@ async fn a_list_is_taken_over_once_with_its_expiries() {
     }
     assert!(pages >= 2, "{pages}");
     // Again, in one go: all is known.
-    let report =
-        Import::new(revoker.clone(), &lab.store, &list).unwrap().with_pace(1_000_000).run().await.unwrap();
+    let report = Import::new(revoker.clone(), &lab.store, &list)
+        .unwrap()
+        .with_pace(1_000_000)
+        .run()
+        .await
+        .unwrap();
     assert_eq!((report.imported, report.live), (0, 0), "{report:?}");
     // A cursor of another process says nothing here, so all is read.
     let elsewhere = Cursor::from_text("-/0/another-process/77");
@@ -164,8 +168,12 @@ async fn a_set_and_a_list_of_tokens_are_taken_over() {
         lab.cli(&["SADD", "token:revoked_families", &format!("f{n}")]);
     }
     let set = ForeignList::revoked_families();
-    let report =
-        Import::new(revoker.clone(), &lab.store, &set).unwrap().with_pace(1_000_000).run().await.unwrap();
+    let report = Import::new(revoker.clone(), &lab.store, &set)
+        .unwrap()
+        .with_pace(1_000_000)
+        .run()
+        .await
+        .unwrap();
     assert_eq!(report.imported, 900, "{report:?}");
     let of_family = token_with("t1", &json!({"fid": "f899"}));
     assert_eq!(lab.call(&of_family).await.status(), StatusCode::UNAUTHORIZED);
@@ -180,8 +188,9 @@ async fn a_set_and_a_list_of_tokens_are_taken_over() {
     let mut unable = Import::new(revoker.clone(), &lab.store, &tokens).unwrap();
     let error = unable.run().await.unwrap_err();
     assert!(error.to_string().contains("with_verifier"), "{error}");
-    let mut import =
-        Import::new(revoker.clone(), &lab.store, &tokens).unwrap().with_verifier(WordVerifier::default());
+    let mut import = Import::new(revoker.clone(), &lab.store, &tokens)
+        .unwrap()
+        .with_verifier(WordVerifier::default());
     let report = import.run().await.unwrap();
     assert_eq!((report.imported, report.live, report.unreadable), (1, 1, 2), "{report:?}");
     assert_eq!(lab.call(&listed).await.status(), StatusCode::UNAUTHORIZED);
