@@ -488,6 +488,6 @@ impl fmt::Debug for Sessions {
             .field("most", &self.most)
             .field("eviction", &self.eviction)
             .field("touch_interval", &self.touch_interval)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
