@@ -134,6 +134,7 @@ const LAST_DATE: Timestamp = Timestamp::from_millis(253_402_300_799_999);
 /// # Security
 /// [`record`](Self::record) is called on the request path: it must neither block nor panic. A sink
 /// that writes to a disk or a network puts a bounded queue in between.
+#[doc(alias = "audit log")]
 pub trait AuditSink: Send + Sync + 'static {
     /// Takes one event. A sink that cannot keep it drops it, and counts that in
     /// [`lost`](Self::lost).

@@ -202,7 +202,7 @@ async fn strict_grants_once_however_many_ask(ground: impl Ground) {
     }
 }
 
-async fn garbage_hurts_nobody(ground: impl Ground) {
+async fn a_token_that_was_never_issued_ends_nothing(ground: impl Ground) {
     let sessions = sessions(&ground, strict());
     let grant = login(&sessions, "alice").await;
     let (family, secret) = grant.token.expose().split_once('.').unwrap();
@@ -436,7 +436,7 @@ async fn there_are_never_more_sessions_than_allowed(ground: impl Ground) {
     granted_login(full.login(NewSession::of_user("alice")).await.unwrap());
 }
 
-async fn a_session_tells_what_it_was_told(ground: impl Ground) {
+async fn a_session_shows_what_was_said_at_login(ground: impl Ground) {
     let sessions = sessions(&ground, policy()).with_touch_interval(Duration::ZERO);
     let new = NewSession::of_user("alice")
         .on_device("phone")
@@ -534,7 +534,7 @@ async fn a_token_that_is_not_rotated_stays(ground: impl Ground) {
 }
 
 #[cfg(feature = "user-cache")]
-async fn the_cache_forgets_with_the_revocation(ground: impl Ground) {
+async fn the_cache_gives_out_nothing_from_before_a_revocation(ground: impl Ground) {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tower_jwt_revocation::session::UserCache;
@@ -607,7 +607,7 @@ for_every_store!(
     a_retry_gets_the_same_token_until_it_is_used,
     of_many_at_once_one_moves_on_and_all_get_the_same,
     strict_grants_once_however_many_ask,
-    garbage_hurts_nobody,
+    a_token_that_was_never_issued_ends_nothing,
     a_token_that_is_handed_in_ends_its_family,
     a_bound_family_answers_its_client_only,
     whatever_ends_ends_everything_that_came_out_of_it,
@@ -617,11 +617,11 @@ for_every_store!(
     a_refresh_does_not_outrun_a_revocation,
     no_member_is_lost_when_many_sign_in_at_once,
     there_are_never_more_sessions_than_allowed,
-    a_session_tells_what_it_was_told,
+    a_session_shows_what_was_said_at_login,
     trust_in_a_device_ends,
     ids_of_the_application_live_by_the_same_rules,
     reuse_that_is_only_reported_ends_nothing,
     a_token_that_is_not_rotated_stays,
     #[cfg(feature = "user-cache")]
-    the_cache_forgets_with_the_revocation,
+    the_cache_gives_out_nothing_from_before_a_revocation,
 );

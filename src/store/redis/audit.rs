@@ -13,18 +13,20 @@ use crate::audit::{AuditEvent, AuditSink};
 use crate::revocation::Target;
 use crate::store::StoreError;
 
-/// How many events a [`RedisAuditSink`] holds before it loses the next.
+/// How many events of a [`RedisAuditSink`] can wait to be written; one more is lost, and counted.
 pub const AUDIT_QUEUE_LENGTH: usize = 4096;
-/// How long [`RedisAuditSink::new`] keeps events.
+/// How long [`RedisAuditSink::new`] keeps events: 90 days.
 pub const DEFAULT_AUDIT_RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
-/// About how many events of a user [`RedisAuditSink::new`] keeps.
+/// About how many events of a user [`RedisAuditSink::new`] keeps: 1000.
 pub const DEFAULT_AUDIT_EVENTS_PER_USER: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
 
-/// Keeps events in Redis, by user in the order of time, in a task of its own behind a queue of
-/// [`AUDIT_QUEUE_LENGTH`].
+/// Keeps events in Redis, by user in the order of time. A task of its own writes them, behind a
+/// queue of [`AUDIT_QUEUE_LENGTH`]: what finds the queue full or cannot be written is counted by
+/// [`lost`](AuditSink::lost).
 ///
 /// Events that name no user are kept together, as those of the user with the empty name. Clones
 /// share the queue; the task ends with the last of them.
+#[doc(alias = "audit log")]
 #[derive(Clone)]
 pub struct RedisAuditSink {
     store: RedisStore,
