@@ -97,7 +97,8 @@
         feature = "issuer",
         feature = "jwks",
         feature = "sessions",
-        feature = "test-util"
+        feature = "test-util",
+        feature = "user-cache"
     )),
     allow(rustdoc::broken_intra_doc_links, reason = "what is not compiled in cannot be linked")
 )]
@@ -133,9 +134,9 @@ pub use policy::{Clearance, FailMode, Rejection, RejectionKind};
 pub use revocation::{
     Action, Extent, Fingerprint, MAX_ID_BYTES, Outcome, Record, Revocation, Target, TargetKind,
 };
-pub use revoker::{ConfirmError, ConfirmRequest, Confirmed, RevokeError, RevokeRequest, Revoker};
-#[cfg(feature = "redis")]
-pub use revoker::{DEFAULT_IMPORT_PACE, Import, ImportReport};
+pub use revoker::{
+    ConfirmError, ConfirmRequest, Confirmed, ReinstateRequest, RevokeError, RevokeRequest, Revoker,
+};
 pub use store::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use store::redis::{ForeignList, RedisStore};

@@ -1,11 +1,9 @@
 //! [`Revoker`]: the write side.
 //!
 //! It turns "log out alice" into a [`Revocation`] that the check will find: the issuer is filled in
-//! and the lifetime chosen from the same [`TokenProfile`] by which tokens are accepted.
+//! and the lifetime of the record chosen from the same [`TokenProfile`] by which tokens are accepted.
 
 mod confirm;
-#[cfg(feature = "redis")]
-mod import;
 
 use std::fmt;
 use std::future::IntoFuture;
@@ -16,15 +14,15 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-#[cfg(feature = "redis")]
-pub use self::import::{DEFAULT_IMPORT_PACE, Import, ImportReport};
 use crate::audit::{AuditEvent, AuditKind, AuditSink, Pending};
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
 use crate::revocation::{
     Action, Extent, MAX_ID_BYTES, Origin, Record, Revocation, Target, TargetKind,
 };
-use crate::store::{ListQuery, Needs, Page, Receipt, RevocationStore, StoreError, StoreErrorKind};
+use crate::store::{
+    ListQuery, Needs, Page, Receipt, RevocationStore, RevocationWriter, StoreError, StoreErrorKind,
+};
 use crate::token::{TokenProfile, TokenVerifier};
 use crate::verified::VerifiedToken;
 pub use confirm::{ConfirmError, ConfirmRequest, Confirmed};
@@ -44,6 +42,9 @@ pub use confirm::{ConfirmError, ConfirmRequest, Confirmed};
 /// assert!(revoker.find(Target::user("alice")).await?.is_some());
 /// # Ok(()) }
 /// ```
+#[doc(alias = "denylist")]
+#[doc(alias = "blocklist")]
+#[doc(alias = "blacklist")]
 #[derive(Clone)]
 pub struct Revoker {
     store: Arc<dyn RevocationStore>,
@@ -60,8 +61,8 @@ impl Revoker {
     ///
     /// # Security
     /// Where refresh tokens are in use and this process does not keep sessions itself, say with
-    /// [`with_lifetime`](Self::with_lifetime) how long they live: the record of a user or a session
-    /// must outlive them too.
+    /// [`extend_shared_retention`](Self::extend_shared_retention) how long they are valid: the
+    /// record of a user or a session must outlive them too.
     ///
     /// # Errors
     /// [`ConfigError`] if the profile cannot work.
@@ -79,20 +80,29 @@ impl Revoker {
         Self { store, profile, least, audit: None }
     }
 
-    /// Keeps every record of a session, a family, a user, … at least this long: for refresh tokens,
-    /// which fall with them and outlive access tokens. Has no effect if it is shorter than what the
-    /// profile asks for, nor on the records of single tokens. Default: what the profile asks for.
+    /// Keeps every record of a session, a family, a user, … at least this long from now on: for
+    /// refresh tokens, which are revoked with them and outlive access tokens. The records of single
+    /// tokens are kept as before. Default: as long as an access token that the profile accepts can
+    /// be valid, with the leeway.
     ///
-    /// Holds for the clones of this revoker too and, if it comes from a layer, for all revokers of
-    /// that layer: no part of a program is to end refresh tokens for a shorter time than another.
-    #[must_use]
-    pub fn with_lifetime(self, lifetime: Duration) -> Self {
-        self.least.raise(lifetime);
-        self
+    /// **Shared**: it holds for this revoker, its clones, the revoker that it was cloned from and,
+    /// if that comes from a layer, all revokers of that layer. No part of a program is to end
+    /// refresh tokens for a shorter time than another; so it can only be made longer.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_jwt_revocation::{MemoryStore, Revoker, token::TokenProfile};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let revoker = Revoker::new(MemoryStore::new(), TokenProfile::new())?;
+    /// revoker.extend_shared_retention(Duration::from_secs(30 * 24 * 60 * 60));
+    /// # Ok(()) }
+    /// ```
+    pub fn extend_shared_retention(&self, at_least: Duration) {
+        self.least.raise(at_least);
     }
 
-    /// Tells `sink` of everything that is revoked or reinstated, and of attempts that failed.
-    /// Default: none.
+    /// Sends an event to `sink` for everything that this revoker revokes or reinstates, and for
+    /// attempts that failed. Default: none.
     #[must_use]
     pub fn with_audit(mut self, sink: impl AuditSink) -> Self {
         self.audit = Some(Arc::new(sink));
@@ -104,7 +114,7 @@ impl Revoker {
         &self.profile
     }
 
-    /// How long a change of this target has to be remembered. Refresh tokens fall with what they
+    /// How long a change of this target has to be kept. Refresh tokens are revoked with what they
     /// belong to, never with a single token.
     fn retention(&self, target: &Target) -> Duration {
         match target.kind() {
@@ -118,13 +128,13 @@ impl Revoker {
         Revocation::new(target, retention)
     }
 
-    pub(crate) fn tell(&self, event: impl FnOnce() -> AuditEvent) {
+    pub(crate) fn record_event(&self, event: impl FnOnce() -> AuditEvent) {
         if let Some(sink) = &self.audit {
             sink.record(&event());
         }
     }
 
-    /// The event of something that is about to be tried.
+    /// The event of something that is about to be done.
     pub(crate) fn begin(&self, event: impl FnOnce() -> AuditEvent) -> Pending {
         Pending::new(self.audit.as_ref(), event)
     }
@@ -133,10 +143,14 @@ impl Revoker {
     /// [`Extent::IssuedSoFar`]. The record is kept for as long as the longest token that is
     /// accepted.
     ///
-    /// Await the returned request, after saying more if there is more to say.
+    /// Nothing is sent until the returned request is awaited; its methods set what is not to be as
+    /// said. For a token that is known by its id alone, [`until`](RevokeRequest::until) says when
+    /// it expires.
     ///
     /// A reissued session id, or an issuer that goes on to mint tokens for a revoked session or
     /// family, needs a longer [`lifetime`](RevokeRequest::lifetime).
+    #[doc(alias = "logout everywhere")]
+    #[doc(alias = "sign out")]
     pub fn revoke(&self, target: Target) -> RevokeRequest {
         self.request(self.revocation(target))
     }
@@ -157,17 +171,6 @@ impl Revoker {
         self.request(change).about(|event| event.about_token(token))
     }
 
-    /// Revokes the token with this id, which is known to expire at `expires_at`.
-    pub fn revoke_token_id(
-        &self,
-        jti: impl Into<Box<str>>,
-        expires_at: Timestamp,
-    ) -> RevokeRequest {
-        let mut change = Revocation::new(Target::token(jti), Duration::ZERO);
-        change.until = TokenProfile::forget_token_at(expires_at);
-        self.request(change)
-    }
-
     /// Revokes a token given as a string. Its signature, header and issuer are verified, so that
     /// nobody can revoke the tokens of others; its times are not (RFC 7009 §2.2).
     ///
@@ -182,7 +185,7 @@ impl Revoker {
         let text = token;
         let token = verifier.verify_for_revocation(text).map_err(|error| {
             let event = || AuditEvent::new(AuditKind::Revoke(TargetKind::Token));
-            self.tell(|| event().with_reason(Some(&error.to_string())).failed());
+            self.record_event(|| event().with_reason(Some(&error.to_string())).failed());
             RevokeError::Token(error)
         })?;
         match self.store.needs() {
@@ -208,10 +211,11 @@ impl Revoker {
 
     /// Accepts the tokens of `target` again: undoes what was revoked for this very target before,
     /// in any extent. A token that is also covered through another target stays revoked.
-    pub fn reinstate(&self, target: Target) -> RevokeRequest {
+    #[doc(alias = "unrevoke")]
+    pub fn reinstate(&self, target: Target) -> ReinstateRequest {
         let mut change = self.revocation(target);
         change.action = Action::Reinstate;
-        self.request(change)
+        ReinstateRequest(self.request(change))
     }
 
     /// The record of `target`, if it has one: what is revoked, since when, why and by whom.
@@ -240,16 +244,22 @@ impl Revoker {
     }
 
     fn request(&self, change: Revocation) -> RevokeRequest {
-        RevokeRequest { revoker: self.clone(), change, about: None }
+        RevokeRequest {
+            revoker: self.clone(),
+            change,
+            expires_at: None,
+            lifetime: None,
+            about: None,
+        }
     }
 
     async fn write(&self, changes: Vec<Revocation>) -> Result<Vec<Receipt>, StoreError> {
         let events =
             changes.iter().map(|change| self.begin(|| AuditEvent::of_change(change))).collect();
-        self.write_and_tell(changes, events).await
+        self.write_and_record(changes, events).await
     }
 
-    async fn write_and_tell(
+    async fn write_and_record(
         &self,
         mut changes: Vec<Revocation>,
         events: Vec<Pending>,
@@ -344,6 +354,20 @@ impl Revoker {
     }
 }
 
+impl RevocationWriter for Revoker {
+    fn prepare(&self, target: Target) -> Result<Revocation, StoreError> {
+        self.complete(target).map(|target| self.revocation(target))
+    }
+
+    fn write_all(
+        &self,
+        revocations: Vec<Revocation>,
+    ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
+        let revoker = self.clone();
+        async move { revoker.write(revocations).await }.boxed()
+    }
+}
+
 fn unknown_issuer(issuer: &str) -> StoreError {
     invalid(format!(
         "the issuer {issuer} is not one of the accepted ones, so there is nothing to revoke"
@@ -354,7 +378,7 @@ fn invalid(problem: String) -> StoreError {
     StoreError::new(StoreErrorKind::InvalidInput, problem)
 }
 
-/// The least time for which records are kept. Shared: whoever raises it does so for all.
+/// The least time for which records are kept, shared by revokers.
 #[derive(Clone, Default)]
 pub(crate) struct LeastLifetime(Arc<AtomicU64>);
 
@@ -375,62 +399,83 @@ impl fmt::Debug for Revoker {
     }
 }
 
-/// A revocation or reinstatement that has not been sent yet. Await it.
+/// A revocation that has not been sent yet. Await it.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is revoked until this is awaited"]
 pub struct RevokeRequest {
     revoker: Revoker,
     change: Revocation,
+    /// When the token expires, if its target is one.
+    expires_at: Option<Timestamp>,
+    /// The least lifetime of the record, if one was asked for.
+    lifetime: Option<Duration>,
     /// What is known of the target, for the audit; nothing if there is none.
     about: Option<AuditEvent>,
 }
 
 impl RevokeRequest {
-    /// Says in the audit what is known of the target beside its id.
-    pub(crate) fn about(mut self, tell: impl FnOnce(AuditEvent) -> AuditEvent) -> Self {
+    /// Adds to the audit event what is known of the target beside its id.
+    pub(crate) fn about(mut self, describe: impl FnOnce(AuditEvent) -> AuditEvent) -> Self {
         if self.revoker.audit.is_some() {
-            self.about = Some(tell(AuditEvent::new(AuditKind::Revoke(self.change.target.kind()))));
+            let event = AuditEvent::new(AuditKind::Revoke(self.change.target.kind()));
+            self.about = Some(describe(event));
         }
         self
     }
 
-    /// How much is revoked. Has no effect on a reinstatement, which undoes all.
+    /// How much is revoked. Default: see [`Revoker::revoke`].
     pub fn extent(mut self, extent: Extent) -> Self {
-        if let Action::Revoke(known) = &mut self.change.action {
-            *known = extent;
-        }
+        self.change.action = Action::Revoke(extent);
         self
     }
 
     /// Why, for people: shown by [`Revoker::find`], and in the audit of those who refuse the token.
-    /// At most 1024 bytes.
+    /// At most 1024 bytes. Default: none.
     pub fn reason(mut self, reason: impl Into<Arc<str>>) -> Self {
         self.change.reason = Some(reason.into());
         self
     }
 
-    /// Who does it, for people. At most 1024 bytes.
+    /// Who does it, for people: shown where the reason is. At most 1024 bytes. Default: none.
     pub fn actor(mut self, actor: impl Into<Arc<str>>) -> Self {
         self.change.actor = Some(actor.into());
         self
     }
 
-    /// For a token, by an id that is known to expire at `expires_at`: keeps the record until it is
-    /// over, and no longer. Has no effect on other targets. Do not let strangers choose the time: a
-    /// token that is over later would work again.
+    /// When the token expires, for a [token](Target::token) that is known by its id alone: the
+    /// record is kept until then, with the leeway, and no longer. Default: as long as a token that
+    /// is accepted can be valid. Another target has tokens that expire at different times; to give
+    /// it one is [`InvalidInput`](StoreErrorKind::InvalidInput) when the request is awaited.
+    ///
+    /// # Security
+    /// Do not let strangers choose the time: a token that expires later would be accepted again.
     pub fn until(mut self, expires_at: Timestamp) -> Self {
-        if self.change.target.kind() == TargetKind::Token {
-            self.change.until = self.change.until.max(TokenProfile::forget_token_at(expires_at));
-            self.change.lifetime = Duration::ZERO;
-        }
+        self.expires_at = self.expires_at.max(Some(expires_at));
         self
     }
 
     /// Keeps the record at least this long from now. It can only be made longer than what the
-    /// profile asks for: a record must outlive the tokens it covers.
+    /// profile, or [`until`](Self::until), asks for: a record must outlive the tokens it covers.
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
-        self.change.lifetime = self.change.lifetime.max(lifetime);
+        self.lifetime = self.lifetime.max(Some(lifetime));
         self
+    }
+
+    /// The change with the times that were asked for.
+    fn change(&self) -> Result<Revocation, StoreError> {
+        let mut change = self.change.clone();
+        if let Some(expires_at) = self.expires_at {
+            if !matches!(change.target.kind(), TargetKind::Token | TargetKind::SigningInput) {
+                return Err(invalid(format!(
+                    "the {} has no time at which it expires; see RevokeRequest::lifetime",
+                    change.target.kind()
+                )));
+            }
+            change.until = change.until.max(TokenProfile::forget_token_at(expires_at));
+            change.lifetime = Duration::ZERO;
+        }
+        change.lifetime = change.lifetime.max(self.lifetime.unwrap_or_default());
+        Ok(change)
     }
 }
 
@@ -440,9 +485,17 @@ impl IntoFuture for RevokeRequest {
 
     fn into_future(self) -> Self::IntoFuture {
         async move {
-            let Self { revoker, change, about } = self;
-            let event = revoker.begin(|| AuditEvent::of_change(&change).and(about));
-            let receipts = revoker.write_and_tell(vec![change], vec![event]).await?;
+            let change = self.change();
+            let Self { revoker, change: asked_for, about, .. } = self;
+            let event = revoker.begin(|| AuditEvent::of_change(&asked_for).and(about));
+            let change = match change {
+                Ok(change) => change,
+                Err(error) => {
+                    event.end(|event| event.with_error(&error).failed());
+                    return Err(error);
+                }
+            };
+            let receipts = revoker.write_and_record(vec![change], vec![event]).await?;
             receipts.into_iter().next().ok_or_else(|| {
                 StoreError::new(
                     StoreErrorKind::Protocol,
@@ -451,6 +504,38 @@ impl IntoFuture for RevokeRequest {
             })
         }
         .boxed()
+    }
+}
+
+/// A reinstatement that has not been sent yet. Await it.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is reinstated until this is awaited"]
+pub struct ReinstateRequest(RevokeRequest);
+
+impl ReinstateRequest {
+    /// Why, for people: shown by [`Revoker::find`]. At most 1024 bytes. Default: none.
+    pub fn reason(self, reason: impl Into<Arc<str>>) -> Self {
+        Self(self.0.reason(reason))
+    }
+
+    /// Who does it, for people. At most 1024 bytes. Default: none.
+    pub fn actor(self, actor: impl Into<Arc<str>>) -> Self {
+        Self(self.0.actor(actor))
+    }
+
+    /// Keeps the record at least this long from now. It can only be made longer than what the
+    /// profile asks for.
+    pub fn lifetime(self, lifetime: Duration) -> Self {
+        Self(self.0.lifetime(lifetime))
+    }
+}
+
+impl IntoFuture for ReinstateRequest {
+    type Output = Result<Receipt, StoreError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        self.0.into_future()
     }
 }
 
@@ -484,3 +569,6 @@ impl std::error::Error for RevokeError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

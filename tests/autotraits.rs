@@ -103,16 +103,19 @@ fn the_write_side_the_stores_and_the_tokens() {
 #[cfg(feature = "sessions")]
 #[test]
 fn sessions_and_audit() {
-    use tower_jwt_revocation::audit::{
-        AuditEvent, AuditKind, AuditSink, JsonLinesSink, TracingSink,
-    };
+    use tower_jwt_revocation::audit::{AuditEvent, AuditKind, AuditSink, TracingSink};
     use tower_jwt_revocation::session::{
         Families, Grant, Login, NewFamily, NewSession, Refresh, RefreshPolicy, RefreshToken,
-        Refusal, ReuseClass, Session, Sessions, UserCache,
+        Refusal, ReuseClass, Session, Sessions,
     };
     use tower_jwt_revocation::store::session::{Commit, Committed, Seen, SessionStore, Snapshot};
 
-    is_cloned::<(Sessions, Families, UserCache<Bare>, RefreshPolicy)>();
+    is_cloned::<(Sessions, Families, RefreshPolicy)>();
+    #[cfg(feature = "user-cache")]
+    is_cloned::<(
+        tower_jwt_revocation::session::UserCache<Bare>,
+        tower_jwt_revocation::session::UserCacheStats,
+    )>();
     is_cloned::<(
         NewSession,
         NewFamily,
@@ -125,6 +128,6 @@ fn sessions_and_audit() {
         Session,
     )>();
     is_cloned::<(Commit, Committed, Seen, Snapshot)>();
-    is_cloned::<(AuditEvent, AuditKind, JsonLinesSink, TracingSink)>();
+    is_cloned::<(AuditEvent, AuditKind, TracingSink)>();
     is_shared::<(Box<dyn SessionStore>, Box<dyn AuditSink>)>();
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use http::{Request, Response, StatusCode};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_jwt_revocation::store::redis::Health;
+use tower_jwt_revocation::store::redis::Import;
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::profile::SignedClaims;
 use tower_jwt_revocation::{
@@ -161,7 +162,7 @@ async fn with_lists_of_tokens() -> &'static str {
     revoker.revoke_raw_token(&verifier(), &token).await.unwrap();
     assert_eq!(server.cli(&["EXISTS", &key]), "1");
     assert_eq!(call().await, StatusCode::UNAUTHORIZED);
-    let mut import = revoker.import(&store, &list).unwrap().with_verifier(verifier());
+    let mut import = Import::new(revoker.clone(), &store, &list).unwrap().with_verifier(verifier());
     import.run().await.unwrap();
     server.cli(&["ACL", "SETUSER", "app", "resetkeys", "~jwt-revocation:*"]);
     let other = token.replace("tokentoken", "tokentokentoken");

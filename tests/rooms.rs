@@ -13,11 +13,11 @@ const FLOORS: &[(&str, u8)] = &[
     ("config", 0),
     ("revocation", 0),
     ("verified", 0),
+    ("audit", 1),
     ("token", 1),
     ("store", 1),
     ("policy", 2),
     ("mirror", 2),
-    ("audit", 2),
     ("gate", 3),
     ("revoker", 3),
     ("session", 3),
@@ -39,6 +39,26 @@ const DOORS: &[(&str, &[&str])] = &[
     ("axum_core", &["middleware::extract"]),
     ("pin_project_lite", &["middleware"]),
     ("rustix", &["clock"]),
+    ("humantime", &["audit"]),
+    ("moka", &["session::cache"]),
+];
+
+/// The files of `session`, from the bottom up: none names one that stands after it.
+const SESSION: &[&str] = &[
+    "calls",
+    "token",
+    "documents",
+    "family",
+    "list",
+    "grant",
+    "login",
+    "token_kind",
+    "index",
+    "families",
+    "sessions",
+    "sign_in",
+    "devices",
+    "cache",
 ];
 
 /// Where the documentation of the latest version will be.
@@ -206,6 +226,26 @@ fn public_items_with_fred(code: &str) -> Vec<(String, bool)> {
         before = line;
     }
     found
+}
+
+#[test]
+fn a_file_of_session_names_only_those_before_it() {
+    let place = |name: &str| SESSION.iter().position(|file| *file == name);
+    let mut named = 0;
+    for room in rooms() {
+        let Some(file) = room.path.strip_prefix("session::") else { continue };
+        let own = place(file).unwrap_or_else(|| panic!("{file} is not in SESSION; add it"));
+        assert!(!room.code.contains("crate::session"), "{file} names the whole of session");
+        for (at, found) in room.code.match_indices("super::") {
+            let other = word(&room.code[at + found.len()..]);
+            named += 1;
+            assert!(
+                place(other).is_some_and(|other| other < own),
+                "{file} names `super::{other}`, which is not before it"
+            );
+        }
+    }
+    assert!(named > 20, "only {named} edges were found");
 }
 
 /// They are for those who change the crate, and would stand on docs.rs otherwise.

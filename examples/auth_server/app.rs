@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tower_jwt_revocation::audit::{AuditSink, JsonLinesSink, SampledSink, TracingSink};
+use tower_jwt_revocation::audit::AuditSink;
 use tower_jwt_revocation::gate::Counters;
 use tower_jwt_revocation::session::{Grant, RefreshPolicy, Sessions};
 use tower_jwt_revocation::store::redis::{ConnectError, Severity, Start};
@@ -18,9 +18,6 @@ use tower_jwt_revocation::{
 
 use crate::answer::Problem;
 use crate::config::{Config, Store};
-
-/// One in so many refusals of revoked tokens is written to the audit log.
-const REFUSALS_AUDITED: u64 = 100;
 
 /// How long the start waits for Redis.
 const START_LIMIT: Duration = Duration::from_secs(2);
@@ -48,15 +45,17 @@ pub(crate) struct App {
     mirror: Option<Mirror>,
     handler_calls: Arc<AtomicU64>,
     audit: Arc<dyn AuditSink>,
-    audit_file: Option<JsonLinesSink>,
 }
 
 impl App {
-    pub(crate) async fn build(config: &Config) -> Result<Self, Box<dyn Error>> {
+    pub(crate) async fn build(
+        config: &Config,
+        audit: Arc<dyn AuditSink>,
+    ) -> Result<Self, Box<dyn Error>> {
         match &config.store {
             Store::Memory => {
                 let store = MemoryStore::new();
-                Self::with_store(config, store.clone(), store, None, None)
+                Self::with_store(config, audit, store.clone(), store, None, None)
             }
             Store::Redis { url, prefix, replicas, mirror } => {
                 let mut builder = RedisStore::builder()
@@ -83,11 +82,11 @@ impl App {
                 })?;
                 let redis = Some(store.clone());
                 let Some(staleness) = mirror else {
-                    return Self::with_store(config, store.clone(), store, redis, None);
+                    return Self::with_store(config, audit, store.clone(), store, redis, None);
                 };
                 let mirror =
                     Mirror::builder(store.clone()).with_max_staleness(*staleness).start()?;
-                Self::with_store(config, store, mirror.clone(), redis, Some(mirror))
+                Self::with_store(config, audit, store, mirror.clone(), redis, Some(mirror))
             }
         }
     }
@@ -96,24 +95,12 @@ impl App {
     /// it, and everything that revokes writes through it, so that this process knows at once.
     fn with_store(
         config: &Config,
+        audit: Arc<dyn AuditSink>,
         store: impl SessionStore,
         revocations: impl RevocationStore,
         redis: Option<RedisStore>,
         mirror: Option<Mirror>,
     ) -> Result<Self, Box<dyn Error>> {
-        let audit_file = match &config.audit {
-            Some(path) => {
-                let sink = JsonLinesSink::append_to(path);
-                Some(sink.map_err(|error| {
-                    format!("AUTH_AUDIT: cannot write to {}: {error}", path.display())
-                })?)
-            }
-            None => None,
-        };
-        let audit: Arc<dyn AuditSink> = match &audit_file {
-            Some(file) => Arc::new(SampledSink::new(file.clone(), REFUSALS_AUDITED)),
-            None => Arc::new(SampledSink::new(TracingSink::default(), REFUSALS_AUDITED)),
-        };
         let verifier = Arc::new(config.verifier.clone());
         let layer = JwtRevocationLayer::new(Arc::clone(&verifier), revocations)
             .with_fail_mode(config.fail_mode)
@@ -150,7 +137,6 @@ impl App {
             mirror,
             handler_calls: Arc::default(),
             audit,
-            audit_file,
         })
     }
 
@@ -199,15 +185,6 @@ impl App {
         findings
             .map(|finding| format!("{}: {} {}", finding.subject, finding.sentence, finding.remedy))
             .collect()
-    }
-
-    /// To be called last: what is still to be written is written.
-    pub(crate) fn close(&self) {
-        if let Some(file) = &self.audit_file
-            && !file.flush(Duration::from_millis(500))
-        {
-            tracing::warn!("the last audit events may not be written");
-        }
     }
 }
 

@@ -11,6 +11,7 @@
 //! | --- | --- |
 //! | `config` | reads the environment; everything that can be wrong is found here |
 //! | `app` | puts verifier, store, layer, sessions and issuer together |
+//! | `audit` | writes audit events to a file |
 //! | `answer` | from errors to answers |
 //! | `public` | the routes that need no access token: sign in, refresh, health |
 //! | `admin` | the routes that need the token of the administrator |
@@ -24,6 +25,7 @@
 mod admin;
 mod answer;
 mod app;
+mod audit;
 mod config;
 mod protected;
 mod public;
@@ -72,7 +74,12 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let config = Config::from_env()?;
-    let app = App::build(&config).await?;
+    let file = config.audit.as_deref();
+    // Dropped last: then the last events are written.
+    let (audit, _written_at_the_end) = audit::open(file).map_err(|error| {
+        format!("AUTH_AUDIT: cannot write to {}: {error}", file.unwrap_or("".as_ref()).display())
+    })?;
+    let app = App::build(&config, audit).await?;
     let (stop, stopped) = watch::channel(false);
     let mut servers = JoinSet::new();
 
@@ -116,7 +123,6 @@ async fn run() -> Result<(), Box<dyn Error>> {
     if tokio::time::timeout(LAST_REQUESTS, finished).await.is_err() {
         tracing::warn!("some requests took too long and are dropped");
     }
-    app.close();
     Ok(())
 }
 

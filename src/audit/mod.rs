@@ -1,52 +1,147 @@
-//! What happened, for those who are asked later: events, and the sinks they go to.
+//! Audit events: what was revoked, refreshed or refused, and the sinks that keep the events.
 //!
-//! A sink is told and never asked: [`AuditSink::record`] returns at once, and what a slow or dead
-//! sink loses is counted, not waited for. Events hold ids, which may be personal data, and never a
-//! token: an id that looks like one is blotted out.
+//! A layer and a revoker send each event to one [`AuditSink`]; see
+//! [`JwtRevocationLayer::with_audit`](crate::JwtRevocationLayer::with_audit) and
+//! [`Revoker::with_audit`](crate::Revoker::with_audit). [`AuditSink::record`] returns at once: what a
+//! slow or dead sink loses is counted by [`AuditSink::lost`] and nobody waits for it. Events hold
+//! ids, which may be personal data, and never a token: text that looks like a token is replaced.
 //!
 //! An event says how it ended. If nobody waited for the end, because a client hung up or a time
-//! limit was over, it is told as failed: what was begun may have been done all the same.
+//! limit was over, the event says `error`: what was begun may have been done all the same.
+//!
+//! # Where events can go
+//!
+//! | sink | use |
+//! | --- | --- |
+//! | [`TracingSink`] | `tracing` events, for any subscriber |
+//! | [`RedisAuditSink`](crate::store::redis::RedisAuditSink) | in Redis by user, readable from all processes (feature `redis`) |
+//! | one of your own | see below |
+//!
+//! # To a file, through tracing
+//!
+//! `tracing-appender` writes on a thread of its own, behind a bounded queue, and rotates files:
+//!
+//! ```
+//! use tower_jwt_revocation::audit::TracingSink;
+//! use tracing_subscriber::filter::Targets;
+//! use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+//!
+//! # let folder = std::env::temp_dir().join(format!("audit-doc-{}", std::process::id()));
+//! let file = tracing_appender::rolling::daily(&folder, "audit.log");
+//! let (writer, guard) = tracing_appender::non_blocking(file); // drop the guard last: it flushes
+//! let lost = writer.error_counter(); // `lost.dropped_lines()`, for your metrics
+//! let audit = tracing_subscriber::fmt::layer()
+//!     .with_ansi(false)
+//!     .with_writer(writer)
+//!     .with_filter(Targets::new().with_target(TracingSink::TARGET, tracing::Level::INFO));
+//! let subscriber = tracing_subscriber::registry().with(audit); // and your layers for other logs
+//! # drop(guard);
+//! # std::fs::remove_dir_all(folder).unwrap();
+//! # drop((subscriber, lost));
+//! ```
+//!
+//! # To a file, as lines of JSON
+//!
+//! [`AuditEvent`] implements [`Serialize`], so a sink takes ten lines. This one has a bounded queue,
+//! and counts the events that found it full:
+//!
+//! ```
+//! use std::io::Write as _;
+//! use tower_jwt_revocation::audit::{AuditEvent, AuditSink};
+//! # use tower_jwt_revocation::{MemoryStore, Revoker, Target, token::TokenProfile};
+//! use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder};
+//!
+//! struct JsonLines(NonBlocking);
+//!
+//! impl AuditSink for JsonLines {
+//!     fn record(&self, event: &AuditEvent) {
+//!         let mut line = serde_json::to_vec(event).unwrap_or_default();
+//!         line.push(b'\n');
+//!         let _counted_if_it_was_lost = self.0.clone().write_all(&line);
+//!     }
+//!
+//!     fn lost(&self) -> u64 {
+//!         self.0.error_counter().dropped_lines() as u64
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let path = std::env::temp_dir().join(format!("audit-doc-{}.log", std::process::id()));
+//! let file = std::fs::OpenOptions::new().append(true).create(true).open(&path)?;
+//! let (queue, guard) = NonBlockingBuilder::default().buffered_lines_limit(4096).finish(file);
+//! let revoker = Revoker::new(MemoryStore::new(), TokenProfile::new())?.with_audit(JsonLines(queue));
+//! revoker.revoke(Target::user("alice")).await?;
+//! drop(guard); // at the end of the program: waits until the queue is written, at most 1.1 s
+//! # let text = std::fs::read_to_string(&path)?;
+//! # std::fs::remove_file(path)?;
+//! # assert!(text.contains(r#""event":"revoke_user","outcome":"ok","sub":"alice"}"#), "{text}");
+//! # Ok(()) }
+//! ```
+//!
+//! # Fewer events
+//!
+//! A client that keeps trying with a revoked token makes an event each time
+//! ([`AuditKind::RevokedRefused`]). A sink around a sink passes on one in a hundred of them:
+//!
+//! ```
+//! # use std::sync::atomic::{AtomicU64, Ordering};
+//! # use tower_jwt_revocation::audit::{AuditEvent, AuditKind, AuditSink, TracingSink};
+//! struct Sampled<S> {
+//!     inner: S,
+//!     refusals: AtomicU64,
+//! }
+//!
+//! impl<S: AuditSink> AuditSink for Sampled<S> {
+//!     fn record(&self, event: &AuditEvent) {
+//!         let is_refusal = event.kind() == AuditKind::RevokedRefused;
+//!         if !is_refusal || self.refusals.fetch_add(1, Ordering::Relaxed) % 100 == 0 {
+//!             self.inner.record(event);
+//!         }
+//!     }
+//!
+//!     fn lost(&self) -> u64 {
+//!         self.inner.lost()
+//!     }
+//! }
+//! # let sink = Sampled { inner: TracingSink::default(), refusals: AtomicU64::new(0) };
+//! # sink.record(&AuditEvent::new(AuditKind::RevokedRefused));
+//! # assert_eq!(sink.lost(), 0);
+//! ```
 
 mod pending;
-#[cfg(feature = "redis")]
-mod redis;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, SyncSender, TrySendError};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
 pub(crate) use self::pending::Pending;
-#[cfg(feature = "redis")]
-pub use self::redis::{DEFAULT_MAX_PER_USER, DEFAULT_RETENTION, RedisSink};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::revocation::{Action, Revocation, Target, TargetKind};
-use crate::store::StoreError;
 use crate::verified::VerifiedToken;
 
 /// Longest text in an event, in bytes; what is longer is cut.
 const MAX_TEXT: usize = 1024;
 
-/// How many events a sink with a queue holds before it loses the next.
-pub const QUEUE_LENGTH: usize = 4096;
+/// The last millisecond that RFC 3339 can write: the end of the year 9999.
+const LAST_DATE: Timestamp = Timestamp::from_millis(253_402_300_799_999);
 
-/// Takes in events.
+/// Keeps audit events, or passes them on.
 ///
-/// `record` is called on the request path: it must neither block nor panic. Whatever is slow
-/// belongs behind a queue.
+/// # Security
+/// [`record`](Self::record) is called on the request path: it must neither block nor panic. A sink
+/// that writes to a disk or a network puts a bounded queue in between.
+#[doc(alias = "audit log")]
 pub trait AuditSink: Send + Sync + 'static {
-    /// Takes in one event, or loses it and counts that.
+    /// Takes one event. A sink that cannot keep it drops it, and counts that in
+    /// [`lost`](Self::lost).
     fn record(&self, event: &AuditEvent);
 
-    /// How many events were lost so far.
+    /// How many events the sink has dropped since it was made. Default: 0, for sinks that drop
+    /// none.
     fn lost(&self) -> u64 {
         0
     }
@@ -75,7 +170,7 @@ impl<S: AuditSink> AuditSink for Vec<S> {
     }
 }
 
-/// What kind of thing happened.
+/// What an [`AuditEvent`] is about: its field `event`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AuditKind {
@@ -96,7 +191,7 @@ pub enum AuditKind {
 }
 
 impl AuditKind {
-    /// The name of the event, as it is written.
+    /// The name of the event, as it is serialized.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Login => "login",
@@ -124,31 +219,41 @@ impl fmt::Display for AuditKind {
     }
 }
 
-/// One thing that happened. As JSON, an object with the fields `ts` (RFC 3339), `event`, `outcome`
-/// (`ok` or `error`) and those of `sub`, `jti`, `session_id`, `family_id`, `device_id`,
-/// `client_id`, `id`, `reason`, `actor` and `error` that are known.
+/// One thing that happened.
+///
+/// Serialized, it is a flat object. These names and values are stable; new ones may be added.
+///
+/// | field | value |
+/// | --- | --- |
+/// | `ts` | when, by the clock of this process: RFC 3339 in UTC with milliseconds |
+/// | `event` | [`AuditKind::as_str`] |
+/// | `outcome` | `ok`, or `error` if it was refused, failed, or its end was not waited for |
+/// | `sub`, `jti`, `session_id`, `family_id`, `device_id`, `client_id` | the ids of the user, the access token, …; each only if it is known |
+/// | `id` | the id of another target: a key, an issuer, a claim, a signing input |
+/// | `reason`, `actor` | what a revocation was given, or why something was refused |
+/// | `error` | why it failed |
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use = "an event that is not recorded did not happen"]
+#[must_use = "an event has to be given to a sink"]
 pub struct AuditEvent {
     at: Timestamp,
     kind: AuditKind,
     failed: bool,
-    /// In the order in which they are written.
+    /// In the order in which they are serialized.
     fields: Vec<(&'static str, Box<str>)>,
 }
 
 impl AuditEvent {
-    /// Something that happened now.
+    /// An event that happened now, with the outcome `ok` and no ids.
     pub fn new(kind: AuditKind) -> Self {
         Self { at: SystemClock.now(), kind, failed: false, fields: Vec::new() }
     }
 
-    /// Something that happened to a request with this token.
+    /// An event about a request with this token.
     pub(crate) fn of_token(kind: AuditKind, token: &VerifiedToken) -> Self {
         Self::new(kind).about_token(token)
     }
 
-    /// The same event with all that a token names.
+    /// The same event with all ids that a token has.
     pub(crate) fn about_token(self, token: &VerifiedToken) -> Self {
         let mut event = self.with_subject(token.subject()).with_token_id(token.id());
         for (field, kind) in [
@@ -162,7 +267,7 @@ impl AuditEvent {
         event
     }
 
-    /// The event of a change that was asked for.
+    /// The event of a revocation or reinstatement that was requested.
     pub(crate) fn of_change(change: &Revocation) -> Self {
         let kind = change.target.kind();
         let event = Self::new(match change.action {
@@ -181,7 +286,7 @@ impl AuditEvent {
         Self { kind, ..self }
     }
 
-    /// The same event with all that the other one tells beside.
+    /// The same event with the fields that only the other one has.
     pub(crate) fn and(mut self, other: Option<Self>) -> Self {
         for (field, text) in other.into_iter().flat_map(|other| other.fields) {
             self = self.with(field, Some(&text));
@@ -240,37 +345,38 @@ impl AuditEvent {
         self.with("reason", reason)
     }
 
-    pub(crate) fn with_error(self, error: &StoreError) -> Self {
+    pub(crate) fn with_error(self, error: &dyn fmt::Display) -> Self {
         self.with("error", Some(&error.to_string()))
     }
 
-    /// The same event, refused or failed.
+    /// The same event with the outcome `error`.
     pub fn failed(mut self) -> Self {
         self.failed = true;
         self
     }
 
-    /// When it happened, by the clock of this process.
+    /// When it happened, by the clock of this process: the field `ts`.
     pub fn at(&self) -> Timestamp {
         self.at
     }
 
-    /// What kind of thing happened.
+    /// What it is about: the field `event`.
     pub fn kind(&self) -> AuditKind {
         self.kind
     }
 
-    /// Whether it was refused or failed.
+    /// Whether the outcome is `error`.
     pub fn is_failed(&self) -> bool {
         self.failed
     }
 
-    /// A field by its name in the JSON form.
+    /// A field by its serialized name, such as `sub`; none for `ts`, `event` and `outcome`, which
+    /// have methods of their own.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|(known, _)| *known == name).map(|(_, text)| &**text)
     }
 
-    /// What is said twice is written once.
+    /// The first value of a field counts.
     fn with(mut self, field: &'static str, text: Option<&str>) -> Self {
         if let Some(text) = text
             && self.field(field).is_none()
@@ -321,36 +427,29 @@ fn presentable(text: &str) -> Cow<'_, str> {
     Cow::Borrowed(text.get(..end).unwrap_or_default())
 }
 
-/// RFC 3339 in UTC with milliseconds, after Howard Hinnant's `civil_from_days`.
+/// RFC 3339 in UTC with milliseconds, such as `2025-11-21T04:33:37.042Z`.
 fn rfc3339(at: Timestamp) -> String {
-    let (days, secs) = (at.as_secs() / 86_400, at.as_secs() % 86_400);
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second, milli) =
-        (secs / 3600, secs / 60 % 60, secs % 60, at.as_millis() % 1000);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+    let at = UNIX_EPOCH + Duration::from_millis(at.min(LAST_DATE).as_millis());
+    humantime::format_rfc3339_millis(at).to_string()
 }
 
 // === Sinks ===
 
-/// Writes events with [`tracing`], at level `INFO` and under the target
-/// `tower_jwt_revocation::audit`.
+/// Sends events to [`tracing`], at level `INFO` and under the target [`TracingSink::TARGET`]. The
+/// fields are those of the JSON form but `ts`, which the subscriber adds.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct TracingSink;
 
+impl TracingSink {
+    /// The target of the events, for the filters of a subscriber.
+    pub const TARGET: &str = "tower_jwt_revocation::audit";
+}
+
 impl AuditSink for TracingSink {
     fn record(&self, event: &AuditEvent) {
         tracing::info!(
-            target: "tower_jwt_revocation::audit",
+            target: TracingSink::TARGET,
             event = event.kind.as_str(),
             outcome = event.outcome(),
             sub = event.field("sub"),
@@ -364,137 +463,6 @@ impl AuditSink for TracingSink {
             actor = event.field("actor"),
             error = event.field("error"),
         );
-    }
-}
-
-/// Writes events as JSON, one object per line, on a thread of its own behind a queue of
-/// [`QUEUE_LENGTH`].
-///
-/// Clones share the queue. When the last one is dropped the thread writes what is left and ends; a
-/// program that exits right away calls [`flush`](Self::flush) first.
-#[derive(Clone)]
-pub struct JsonLinesSink {
-    queue: SyncSender<Message>,
-    lost: Arc<AtomicU64>,
-}
-
-enum Message {
-    Event(AuditEvent),
-    Flush(SyncSender<()>),
-}
-
-impl JsonLinesSink {
-    /// Appends to a file, which is made if need be.
-    ///
-    /// # Errors
-    /// If the file cannot be opened, or no thread can be started.
-    pub fn append_to(path: impl AsRef<Path>) -> io::Result<Self> {
-        Self::new(OpenOptions::new().append(true).create(true).open(path)?)
-    }
-
-    /// Writes to anything.
-    ///
-    /// # Errors
-    /// If no thread can be started.
-    pub fn new(writer: impl Write + Send + 'static) -> io::Result<Self> {
-        let (queue, events) = mpsc::sync_channel(QUEUE_LENGTH);
-        let lost = Arc::new(AtomicU64::new(0));
-        let lost_in_writing = Arc::clone(&lost);
-        let write = move || write_lines(writer, &events, &lost_in_writing);
-        std::thread::Builder::new().name("audit".into()).spawn(write)?;
-        Ok(Self { queue, lost })
-    }
-
-    /// Waits until everything recorded so far is written, at most for `limit`. Blocks the thread.
-    /// Whether it is.
-    #[must_use]
-    pub fn flush(&self, limit: Duration) -> bool {
-        const NAP: Duration = Duration::from_millis(1);
-        let (done, is_done) = mpsc::sync_channel(1);
-        let (mut message, mut left) = (Message::Flush(done), limit);
-        loop {
-            match self.queue.try_send(message) {
-                Ok(()) => return is_done.recv_timeout(left).is_ok(),
-                // Nothing waits for room in a queue until a certain time.
-                Err(TrySendError::Full(same)) if !left.is_zero() => message = same,
-                Err(_) => return false,
-            }
-            std::thread::sleep(NAP.min(left));
-            left = left.saturating_sub(NAP);
-        }
-    }
-}
-
-fn write_lines(mut writer: impl Write, events: &mpsc::Receiver<Message>, lost: &AtomicU64) {
-    let mut is_torn = false;
-    while let Ok(message) = events.recv() {
-        match message {
-            Message::Event(event) => {
-                // One write per line: in a file that is appended to, lines of several processes do
-                // not mix. What may be left of a line that failed must not take the next one with
-                // it.
-                let mut line = if is_torn { vec![b'\n'] } else { Vec::new() };
-                line.extend(serde_json::to_vec(&event).unwrap_or_default());
-                line.push(b'\n');
-                is_torn = writer.write_all(&line).and_then(|()| writer.flush()).is_err();
-                lost.fetch_add(u64::from(is_torn), Ordering::Relaxed);
-            }
-            // Nobody minds if the one who waited has gone.
-            Message::Flush(done) => drop(done.try_send(())),
-        }
-    }
-}
-
-impl AuditSink for JsonLinesSink {
-    fn record(&self, event: &AuditEvent) {
-        match self.queue.try_send(Message::Event(event.clone())) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.lost.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
-    }
-}
-
-impl fmt::Debug for JsonLinesSink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JsonLinesSink").field("lost", &self.lost()).finish_non_exhaustive()
-    }
-}
-
-/// Passes on one in `n` refusals of revoked tokens, and everything else: a client that keeps trying
-/// must not fill the log.
-#[derive(Debug)]
-pub struct SampledSink<S> {
-    inner: S,
-    one_in: u64,
-    refusals: AtomicU64,
-}
-
-impl<S: AuditSink> SampledSink<S> {
-    /// Passes on the first refusal and then every `one_in`-th; zero passes on none.
-    pub fn new(inner: S, one_in: u64) -> Self {
-        Self { inner, one_in, refusals: AtomicU64::new(0) }
-    }
-}
-
-impl<S: AuditSink> AuditSink for SampledSink<S> {
-    fn record(&self, event: &AuditEvent) {
-        if event.kind == AuditKind::RevokedRefused {
-            let count = self.refusals.fetch_add(1, Ordering::Relaxed);
-            if count.checked_rem(self.one_in) != Some(0) {
-                return;
-            }
-        }
-        self.inner.record(event);
-    }
-
-    fn lost(&self) -> u64 {
-        self.inner.lost()
     }
 }
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::{AuditEvent, AuditSink};
 
-/// What the event says if nobody waited for the end.
+/// The field `error` of an event whose end nobody waited for.
 const ABANDONED: &str = "the caller went away before it was known what became of it";
 
-/// The event of something that is under way, or nothing if nobody keeps events.
+/// The event of something that is under way, or nothing if there is no sink.
 ///
-/// Whoever asked for it may go away at any time: a client hangs up, a time limit is over. What was
-/// done until then is done, so the event is told all the same, as failed.
+/// The caller may drop its future at any time: a client hangs up, a time limit is over. What was done
+/// until then is done, so the event is recorded all the same, with the outcome `error`.
 pub(crate) struct Pending(Option<(Arc<dyn AuditSink>, AuditEvent)>);
 
 impl Pending {
@@ -28,7 +28,7 @@ impl Pending {
         self.0 = self.0.take().map(|(sink, event)| (sink, say(event)));
     }
 
-    /// Tells how it ended.
+    /// Records the event with how it ended.
     pub(crate) fn end(mut self, say: impl FnOnce(AuditEvent) -> AuditEvent) {
         if let Some((sink, event)) = self.0.take() {
             sink.record(&say(event));

@@ -303,7 +303,7 @@ impl<A> JwtRevocationLayer<A> {
 
     /// Tells `sink` of every request that passes unchecked, of every revoked token that is refused,
     /// and of what is revoked with [`revoker`](Self::revoker). Default: none. A client that keeps
-    /// trying makes many events: see [`SampledSink`](crate::audit::SampledSink).
+    /// trying makes many events, see [how to record fewer](crate::audit#fewer-events).
     pub fn with_audit(mut self, sink: impl AuditSink) -> Self {
         self.gate.audit = Some(Arc::new(sink));
         self
@@ -312,7 +312,7 @@ impl<A> JwtRevocationLayer<A> {
     /// The write side for the tokens that this layer accepts: same store, same profile, same audit.
     ///
     /// Where other services on the same store accept tokens that live longer than this layer
-    /// accepts, say so with [`Revoker::with_lifetime`], or theirs outlive the revocation. Sessions
+    /// accepts, say so with [`Revoker::extend_shared_retention`], or theirs outlive the revocation. Sessions
     /// that were given a revoker of this layer do so for all of its revokers: a user who is logged
     /// out is to stay so for as long as refresh tokens live.
     pub fn revoker(&self) -> Revoker {

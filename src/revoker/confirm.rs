@@ -9,7 +9,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::RevokeRequest;
+use super::{ReinstateRequest, RevokeRequest};
 use crate::store::{Receipt, RevocationStore, StoreError, StoreErrorKind};
 
 /// The mirrors are asked again after the first of these, then after twice as long, up to the
@@ -35,18 +35,25 @@ impl RevokeRequest {
     /// # Ok(()) }
     /// ```
     ///
-    /// # What it cannot know
-    /// When Redis has lost its data, it has also lost who its mirrors are, until they say so again.
-    /// So in the first two seconds of a life of Redis no write is confirmed; a mirror with a
-    /// maximal staleness of more than a second may take longer to say it than that. A process that
-    /// still follows a primary which was replaced is not known to the new one.
+    /// # Limits
+    /// When Redis has lost its data, it has also lost the list of its mirrors, until each has
+    /// registered again. So in the first two seconds after a loss no write is confirmed; a mirror
+    /// with a maximal staleness of more than a second may take longer to register than that. A
+    /// process that still follows a primary which was replaced is not known to the new one.
     pub fn confirm(self, limit: Duration) -> ConfirmRequest {
         ConfirmRequest { request: self, limit }
     }
 }
 
-/// A revocation or reinstatement that has not been sent yet, and is to be waited for until all
-/// mirrors have it. Await it.
+impl ReinstateRequest {
+    /// Waits until every mirror has applied it, as [`RevokeRequest::confirm`].
+    pub fn confirm(self, limit: Duration) -> ConfirmRequest {
+        ConfirmRequest { request: self.0, limit }
+    }
+}
+
+/// A revocation or reinstatement that has not been sent yet and, once it is confirmed, waits until
+/// all mirrors have it. Await it.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is revoked until this is awaited"]
 pub struct ConfirmRequest {
@@ -54,13 +61,13 @@ pub struct ConfirmRequest {
     limit: Duration,
 }
 
-/// A write that no mirror answers without.
+/// A write that every mirror has applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Confirmed {
     /// The confirmation of the store.
     pub receipt: Receipt,
-    /// How many mirrors said that they have it.
+    /// How many mirrors have reported that they have it.
     pub mirrors: usize,
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::read;
-use super::roster::{Roster, Trust};
+use super::documents::read;
+use super::list::{DeviceTrust, SessionList};
 use super::sessions::Sessions;
 use crate::revocation::Target;
 use crate::store::StoreError;
@@ -13,12 +13,14 @@ use crate::store::session::Seen;
 const MAX_TRUSTED: usize = 100;
 
 impl Sessions {
-    /// Trusts a device of a user for `duration`: to ask for no second factor on it, say. It ends
-    /// early when the user is revoked, and with [`end_all`](Self::end_all). At most 100 devices per
-    /// user.
+    /// Trusts a device of a user for `duration`, for instance to ask for no second factor on it. The
+    /// trust ends early when the user or the device is revoked, and with
+    /// [`end_all`](Self::end_all). A user has at most 100 trusted devices; with one more, the trust
+    /// that would end first ends.
     ///
     /// # Errors
     /// [`StoreError`] if it was not confirmed.
+    #[doc(alias = "remember device")]
     pub async fn trust_device(
         &self,
         user: &str,
@@ -27,32 +29,33 @@ impl Sessions {
     ) -> Result<(), StoreError> {
         self.target(Target::device(device))?;
         let key = self.target(Target::user(user))?;
-        self.change(&key, None, |roster: &mut Roster, now| {
-            let trust = Trust { since: now, until: now.saturating_add(duration) };
-            roster.trusted.insert(device.into(), trust);
-            if roster.trusted.len() > MAX_TRUSTED {
-                let first = roster.trusted.iter().min_by_key(|(_, trust)| trust.until);
-                let first = first.map(|(device, _)| device.clone());
-                first.map(|device| roster.trusted.remove(&device));
-            }
-            Some(Vec::new())
-        })
-        .await
-        .map(drop)
+        self.index
+            .change(&key, None, |list: &mut SessionList, now| {
+                let trust = DeviceTrust { since: now, until: now.saturating_add(duration) };
+                list.trusted.insert(device.into(), trust);
+                if list.trusted.len() > MAX_TRUSTED {
+                    let first = list.trusted.iter().min_by_key(|(_, trust)| trust.until);
+                    let first = first.map(|(device, _)| device.clone());
+                    first.map(|device| list.trusted.remove(&device));
+                }
+                Some(Vec::new())
+            })
+            .await
+            .map(drop)
     }
 
-    /// Trusts a device no longer.
+    /// Ends the trust in a device of a user.
     ///
     /// # Errors
     /// [`StoreError`] if it was not confirmed.
     pub async fn distrust_device(&self, user: &str, device: &str) -> Result<(), StoreError> {
         let key = self.target(Target::user(user))?;
-        let distrust = |roster: &mut Roster, _| roster.trusted.remove(device).map(|_| Vec::new());
-        self.change(&key, None, distrust).await.map(drop)
+        let distrust = |list: &mut SessionList, _| list.trusted.remove(device).map(|_| Vec::new());
+        self.index.change(&key, None, distrust).await.map(drop)
     }
 
-    /// Whether a device of a user is trusted: it was said so, that time is not over, and neither
-    /// the user nor the device was revoked since.
+    /// Whether a device of a user is trusted: the time of [`trust_device`](Self::trust_device) has
+    /// not passed, and neither the user nor the device was revoked since.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked.
@@ -63,8 +66,8 @@ impl Sessions {
         let Some(document) = snapshot.documents.first().and_then(Option::as_ref) else {
             return Ok(false);
         };
-        let roster: Roster = read(document)?;
-        Ok(roster.trusted.get(device).is_some_and(|trust| {
+        let list: SessionList = read(document)?;
+        Ok(list.trusted.get(device).is_some_and(|trust| {
             let covered = |seen: &Seen| {
                 seen.record
                     .as_ref()

@@ -1,7 +1,7 @@
 //! [`Families`]: refresh tokens that are rotated, and whose reuse is noticed.
 //!
-//! What is decided stands in [`family`](super::family); this room reads what the decision needs,
-//! writes what it makes of it, and starts over when someone else was faster.
+//! [`family`](super::family) decides; this file reads what the decision needs, writes its result, and
+//! starts over after a conflict.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::family::{Family, Origin, Presented, RefreshPolicy, Verdict};
+use super::calls::{Attempts, invalid, out_of_attempts};
+use super::documents::{print, read};
+use super::family::{Family, PresentedToken, RefreshDecision, RefreshPolicy};
 use super::grant::{Grant, GrantKind, NewFamily, Refresh, Refusal};
-use super::lineage::{Ids, Lineage, Opaque};
-use super::token::{Digest, FamilyKey, Parsed, Secret, random_id};
-use super::{Attempts, invalid, out_of_attempts, read};
+use super::token::{
+    FamilyKey, ParsedToken, TokenDigest, TokenOrigin, TokenSecret, is_family_id, random_id,
+};
+use super::token_kind::{ApplicationToken, OpaqueToken, RefreshTokenKind};
 use crate::audit::{AuditEvent, AuditKind, Pending};
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
@@ -47,6 +50,7 @@ const MARGIN: Duration = Duration::from_secs(60 * 60);
 /// assert!(matches!(families.refresh(second.token.expose(), None).await?, Refresh::Refused(_)));
 /// # Ok(()) }
 /// ```
+#[doc(alias = "refresh token rotation")]
 #[derive(Clone)]
 pub struct Families {
     pub(super) store: Arc<dyn SessionStore>,
@@ -57,9 +61,9 @@ pub struct Families {
 impl Families {
     /// Families in this store, revoked by this revoker, under this policy.
     ///
-    /// Whatever else revokes sessions or users must keep its records as long as refresh tokens
-    /// live. Clones of `revoker` and all revokers of the layer it comes from do so from now on;
-    /// tell those of other processes to ([`Revoker::with_lifetime`]).
+    /// Everything else that revokes sessions or users must keep its records as long as refresh
+    /// tokens are valid. Clones of `revoker` and all revokers of the layer it comes from do so from
+    /// now on; in other processes call [`Revoker::extend_shared_retention`].
     ///
     /// # Errors
     /// [`ConfigError`] if the policy cannot work, or the token profile of the revoker accepts
@@ -77,11 +81,11 @@ impl Families {
                  revoker of its own a profile with that one",
             ));
         }
-        let revoker = revoker.with_lifetime(policy.idle + MARGIN);
+        revoker.extend_shared_retention(policy.idle + MARGIN);
         Ok(Self { store: Arc::new(store), revoker, policy: Arc::new(policy) })
     }
 
-    /// A revoker whose records outlive refresh tokens.
+    /// The revoker of these families: its records outlive refresh tokens.
     pub fn revoker(&self) -> &Revoker {
         &self.revoker
     }
@@ -108,8 +112,7 @@ impl Families {
             };
             match self.store.commit(first.commit.with_guards(snapshot.records)).await? {
                 Committed::Done => return Ok(Refresh::Granted(first.grant)),
-                // A revocation came in between. The token was not handed out, so its family is
-                // nobody's.
+                // A revocation came in between. Nobody has the token, so its family can stay.
                 Committed::Conflict | Committed::Overtaken => {}
             }
         }
@@ -127,15 +130,15 @@ impl Families {
         })
     }
 
-    /// The first token of a family, and the commit that makes it good. Refused if what it would
-    /// belong to is revoked altogether; a cutoff is only stepped over.
+    /// The first token of a family, and the commit that makes it valid. Refused if what it would
+    /// belong to is revoked altogether; after a cutoff it is dated later than that.
     pub(super) fn first(
         &self,
         new: &NewFamily,
         snapshot: &Snapshot,
-    ) -> Result<Result<First, Refusal>, StoreError> {
+    ) -> Result<Result<NewGrant, Refusal>, StoreError> {
         let (id, token_id) = (random_id()?, random_id()?);
-        let (key, secret) = (FamilyKey::random()?, Secret::random()?);
+        let (key, secret) = (FamilyKey::random()?, TokenSecret::random()?);
         let family = match new_family(new, key, secret.digest(), snapshot) {
             Ok(family) => family,
             Err(refusal) => return Ok(Err(refusal)),
@@ -144,7 +147,7 @@ impl Families {
         let commit = self.commit(&id, None, &family)?;
         let grant =
             self.grant(GrantKind::Started, (token, token_id), &id, &family, issue_at(snapshot));
-        Ok(Ok(First { grant, commit }))
+        Ok(Ok(NewGrant { grant, commit }))
     }
 
     /// Takes a refresh token and gives the next. `client` is the OAuth client that presents it,
@@ -155,23 +158,24 @@ impl Families {
     /// # Errors
     /// [`StoreError`] if the store could not be asked or did not confirm: answer 503, never
     /// `invalid_grant`.
+    #[doc(alias = "token rotation")]
     pub async fn refresh(&self, token: &str, client: Option<&str>) -> Result<Refresh, StoreError> {
         self.refresh_seen_by(&Nobody, token, client).await
     }
 
-    /// As [`refresh`](Self::refresh), and tells who wants to know.
+    /// As [`refresh`](Self::refresh), with an observer.
     pub(super) async fn refresh_seen_by(
         &self,
-        observer: &impl Observer,
+        observer: &impl RefreshObserver,
         token: &str,
         client: Option<&str>,
     ) -> Result<Refresh, StoreError> {
-        let Some(parsed) = Parsed::parse(token) else {
+        let Some(parsed) = ParsedToken::parse(token) else {
             let refresh = Ok(Refresh::Refused(Refusal::Unknown));
-            self.revoker.tell(|| refreshed(AuditEvent::new(AuditKind::Refresh), &refresh));
+            self.revoker.record_event(|| refreshed(AuditEvent::new(AuditKind::Refresh), &refresh));
             return refresh;
         };
-        self.advance(&Opaque(parsed), client, observer).await
+        self.advance(&OpaqueToken(parsed), client, observer).await
     }
 
     /// Begins a family of refresh tokens that the application mints and signs itself, and of which
@@ -200,7 +204,7 @@ impl Families {
         check_token_id(token_id)?;
         while attempts.next().await {
             let snapshot = self.store.load(Vec::new(), self.targets_of_new(new)?).await?;
-            let digest = Digest::of(token_id.as_bytes());
+            let digest = TokenDigest::of(token_id.as_bytes());
             let family = match new_family(new, FamilyKey::unused(), digest, &snapshot) {
                 Ok(family) => family,
                 Err(refusal) => return Ok(Refresh::Refused(refusal)),
@@ -239,15 +243,15 @@ impl Families {
         if self.policy.rotate && next_id == token_id {
             return Err(invalid("the next refresh token has the id of the one that is presented"));
         }
-        if !super::token::is_family_id(family) {
+        if !is_family_id(family) {
             return Ok(Refresh::Refused(Refusal::Unknown));
         }
-        let lineage = Ids { family, token_id, next_id };
-        self.advance(&lineage, client, &Nobody).await
+        let refresh_token = ApplicationToken { family, token_id, next_id };
+        self.advance(&refresh_token, client, &Nobody).await
     }
 
-    /// Ends a family: its refresh tokens and all access tokens that came out of it. Unknown ones
-    /// too: nothing is asked first.
+    /// Ends a family: its refresh tokens and all access tokens that came out of it. The id is
+    /// revoked whether or not there is such a family.
     ///
     /// # Errors
     /// [`StoreError`] if the write was not confirmed. It may be repeated.
@@ -261,12 +265,12 @@ impl Families {
 
     async fn end_known(&self, id: &str, family: &Family, reason: &str) -> Result<(), StoreError> {
         let request = self.revoker.revoke(Target::family(id)).reason(reason);
-        request.about(|event| family.tell(event)).await.map(drop)
+        request.about(|event| family.describe(event)).await.map(drop)
     }
 
     /// Ends a family if it is of this user, as [`end`](Self::end): for requests in which a user,
-    /// who is known by an access token, names a family. Whether it was; those that are over and
-    /// forgotten are of nobody.
+    /// who is known by an access token, names a family. Returns whether it was; a family that has
+    /// expired and was forgotten belongs to nobody.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked or did not confirm. It may be repeated.
@@ -280,20 +284,22 @@ impl Families {
     }
 
     /// Ends the family of an opaque token that someone hands in, if it is genuine; it need not be
-    /// the current one. For clients that sign out with it (RFC 7009 §2.1). Whether a family was
-    /// ended; if not, there was nothing to end.
+    /// the current one. For clients that sign out with it (RFC 7009 §2.1). Returns whether a family
+    /// was ended; if not, there was nothing to end.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked or did not confirm. It may be repeated.
+    #[doc(alias = "token revocation")]
+    #[doc(alias = "sign out")]
     pub async fn end_by_token(
         &self,
         token: &str,
         client: Option<&str>,
     ) -> Result<bool, StoreError> {
-        let Some(parsed) = Parsed::parse(token) else { return Ok(false) };
+        let Some(parsed) = ParsedToken::parse(token) else { return Ok(false) };
         let Some(family) = self.read_family(parsed.family).await? else { return Ok(false) };
         let is_bound = family.client.is_some();
-        if parsed.origin(&family.key) == Origin::Foreign
+        if parsed.origin(&family.key) == TokenOrigin::Foreign
             || (is_bound && family.client.as_deref() != client)
         {
             return Ok(false);
@@ -308,27 +314,27 @@ impl Families {
         snapshot.documents.first().and_then(Option::as_deref).map(read).transpose()
     }
 
-    async fn advance<L: Lineage>(
+    async fn advance<L: RefreshTokenKind>(
         &self,
-        lineage: &L,
+        refresh_token: &L,
         client: Option<&str>,
-        observer: &impl Observer,
+        observer: &impl RefreshObserver,
     ) -> Result<Refresh<L::Token>, StoreError> {
         let mut event = self.revoker.begin(|| AuditEvent::new(AuditKind::Refresh));
-        let result = self.try_advance(lineage, client, observer, &mut event).await;
+        let result = self.try_advance(refresh_token, client, observer, &mut event).await;
         event.end(|event| refreshed(event, &result));
         result
     }
 
-    /// Reads, judges and writes until nobody is in the way.
-    async fn try_advance<L: Lineage>(
+    /// Reads, decides and writes until there is no conflict.
+    async fn try_advance<L: RefreshTokenKind>(
         &self,
-        lineage: &L,
+        refresh_token: &L,
         client: Option<&str>,
-        observer: &impl Observer,
+        observer: &impl RefreshObserver,
         event: &mut Pending,
     ) -> Result<Refresh<L::Token>, StoreError> {
-        let id = lineage.family();
+        let id = refresh_token.family();
         let key = self.target(Target::family(id))?;
         let refused = |refusal| Ok(Refresh::Refused(refusal));
         // Before anything is written: what cannot be granted must not be taken.
@@ -340,27 +346,32 @@ impl Families {
                 return refused(Refusal::Unknown);
             };
             let family: Family = read(&before)?;
-            let presented =
-                Presented { digest: lineage.digest(), origin: lineage.origin(&family), client };
-            // A token that is unknown says nothing that is worth to be written down.
-            if presented.origin != Origin::Foreign {
-                event.learn(|event| family.tell(event).with_family(Some(id)));
+            let presented = PresentedToken {
+                digest: refresh_token.digest(),
+                origin: refresh_token.origin(&family),
+                client,
+            };
+            // A token that is unknown says nothing for the audit.
+            if presented.origin != TokenOrigin::Foreign {
+                event.learn(|event| family.describe(event).with_family(Some(id)));
             }
             let mut seen = self.store.load(Vec::new(), self.targets_of(id, &family)?).await?;
             let time = (seen.now, first.doubt.joined(seen.doubt));
             let (after, kind, token) =
                 match family.judge(&presented, &seen.records, time, &self.policy) {
-                    Verdict::Rotate => {
-                        let (token, successor, salt) = lineage.next(&family)?;
+                    RefreshDecision::Rotate => {
+                        let (token, successor, salt) = refresh_token.next(&family)?;
                         (family.rotated(successor, salt, seen.now), GrantKind::Rotated, token)
                     }
-                    Verdict::Recover => {
-                        let (token, successor, salt) = lineage.next(&family)?;
+                    RefreshDecision::Recover => {
+                        let (token, successor, salt) = refresh_token.next(&family)?;
                         (family.recovered(successor, salt, seen.now), GrantKind::Recovered, token)
                     }
-                    Verdict::Keep => (family.used(seen.now), GrantKind::Kept, lineage.same()),
-                    Verdict::Replay { seed } => {
-                        let token = lineage.again(&family, &seed);
+                    RefreshDecision::Keep => {
+                        (family.used(seen.now), GrantKind::Kept, refresh_token.same())
+                    }
+                    RefreshDecision::Replay { seed } => {
+                        let token = refresh_token.again(&family, &seed);
                         let issued_at = issue_at(&seen);
                         let grant = self.grant(
                             GrantKind::Replayed,
@@ -371,7 +382,7 @@ impl Families {
                         );
                         return Ok(Refresh::Granted(grant));
                     }
-                    Verdict::Reuse(class) => {
+                    RefreshDecision::Reuse(class) => {
                         event.learn(|event| event.of_kind(AuditKind::RefreshReuse));
                         let ended = !self.policy.report_only;
                         if ended {
@@ -380,22 +391,21 @@ impl Families {
                         }
                         return refused(Refusal::Reused { class, ended });
                     }
-                    Verdict::Revoked(by) => return refused(Refusal::Revoked(by)),
-                    Verdict::Expired => return refused(Refusal::Expired),
-                    Verdict::Lost => {
-                        // Nobody can go on with this family any more but someone who kept an older
-                        // token of it.
+                    RefreshDecision::Revoked(by) => return refused(Refusal::Revoked(by)),
+                    RefreshDecision::Expired => return refused(Refusal::Expired),
+                    RefreshDecision::Lost => {
+                        // Only a holder of an older token could still use this family.
                         self.end_known(id, &family, "the store has lost writes").await?;
                         return refused(Refusal::Lost);
                     }
-                    Verdict::WrongClient => return refused(Refusal::WrongClient),
-                    Verdict::Unknown => return refused(Refusal::Unknown),
+                    RefreshDecision::WrongClient => return refused(Refusal::WrongClient),
+                    RefreshDecision::Unknown => return refused(Refusal::Unknown),
                 };
-            // Before it is written that it was told: what was lost on the way is told again at the
-            // next refresh.
-            let is_told = observer.saw(&after, seen.now).await;
+            // Before `touched_at` is written: an observation that fails is repeated at the next
+            // refresh.
+            let is_noted = observer.saw(&after, seen.now).await;
             let after =
-                Family { touched_at: if is_told { seen.now } else { after.touched_at }, ..after };
+                Family { touched_at: if is_noted { seen.now } else { after.touched_at }, ..after };
             let commit = self.commit(id, Some(before), &after)?.with_guards(seen.records);
             let targets = commit.guards.iter().map(|seen| seen.target.clone()).collect();
             match self.store.commit(commit.clone()).await? {
@@ -423,7 +433,7 @@ impl Families {
         family: &Family,
     ) -> Result<Commit, StoreError> {
         let key = self.target(Target::family(id))?;
-        Ok(Commit::new(key, before, Some(super::print(family)?), family.expires_at(&self.policy)))
+        Ok(Commit::new(key, before, Some(print(family)?), family.expires_at(&self.policy)))
     }
 
     fn grant<T>(
@@ -489,22 +499,22 @@ impl fmt::Debug for Families {
     }
 }
 
-/// Who wants to know that a family is in use.
-pub(super) trait Observer: Sync {
-    /// A refresh is about to be granted. Whether this was taken down.
+/// Is informed when a family is in use.
+pub(super) trait RefreshObserver: Sync {
+    /// A refresh is about to be granted. Returns whether this was noted.
     fn saw(&self, family: &Family, now: Timestamp) -> impl Future<Output = bool> + Send;
 }
 
 struct Nobody;
 
-impl Observer for Nobody {
+impl RefreshObserver for Nobody {
     async fn saw(&self, _: &Family, _: Timestamp) -> bool {
         false
     }
 }
 
-/// A family that is worked out and not written yet.
-pub(super) struct First {
+/// A family that is not written yet.
+pub(super) struct NewGrant {
     pub(super) grant: Grant,
     pub(super) commit: Commit,
 }
@@ -542,7 +552,7 @@ fn refreshed<T>(event: AuditEvent, result: &Result<Refresh<T>, StoreError>) -> A
 fn new_family(
     new: &NewFamily,
     key: FamilyKey,
-    digest: Digest,
+    digest: TokenDigest,
     snapshot: &Snapshot,
 ) -> Result<Family, Refusal> {
     let records = || snapshot.records.iter().filter_map(|seen| seen.record.as_ref());

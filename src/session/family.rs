@@ -1,4 +1,4 @@
-//! What becomes of a refresh token that is presented: the decision machine, pure.
+//! What becomes of a refresh token that is presented: the state machine, pure.
 //!
 //! A [`Family`] is one login and all refresh tokens that came out of it. At any time one of them is
 //! *current*; the one it replaced is the *parent*; all others are *older*, or were *superseded*
@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::token::{Digest, FamilyKey};
+use super::token::{FamilyKey, TokenDigest, TokenOrigin};
 use crate::audit::AuditEvent;
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
@@ -40,7 +40,8 @@ pub const DEFAULT_IDLE_LIFETIME: Duration = Duration::from_secs(14 * 24 * 60 * 6
 /// Default of [`RefreshPolicy::with_max_age`].
 pub const DEFAULT_MAX_AGE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// How refresh tokens live and die.
+/// How refresh tokens are rotated, and for how long they are valid.
+#[doc(alias = "token rotation")]
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct RefreshPolicy {
@@ -94,7 +95,7 @@ impl RefreshPolicy {
         self
     }
 
-    /// Does not rotate: a token stays the same for the life of its family. For tokens that are
+    /// Does not rotate: a token stays the same for the lifetime of its family. For tokens that are
     /// bound to the key of their sender (FAPI 2.0 Security Profile §5.3.2.1 asks for it), and for
     /// nothing else.
     ///
@@ -105,30 +106,31 @@ impl RefreshPolicy {
         self
     }
 
-    /// A family that was not refreshed for this long is over; it is also the life of each token.
-    /// Default 14 days.
+    /// How long a refresh token is valid; a family that is not refreshed for this long expires.
+    /// Default [`DEFAULT_IDLE_LIFETIME`], 14 days; from one second to ten years.
     pub fn with_idle_lifetime(mut self, idle: Duration) -> Self {
         self.idle = idle;
         self
     }
 
-    /// A family is over at this age, however often it is refreshed. Default 90 days.
+    /// How old a family can become, however often it is refreshed. Default [`DEFAULT_MAX_AGE`], 90
+    /// days; from one second to ten years.
     pub fn with_max_age(mut self, max_age: Duration) -> Self {
         self.max_age = Some(max_age);
         self
     }
 
-    /// A family that is refreshed in time lives for ever.
+    /// Lets a family that is refreshed in time never expire.
     pub fn without_max_age(mut self) -> Self {
         self.max_age = None;
         self
     }
 
-    /// Reports reuse and refuses the token, but lets the family live: to see in a running system
+    /// Reports reuse and refuses the token, but does not end the family: to see in a running system
     /// what would happen.
     ///
     /// # Security
-    /// A thief who refreshes first stays in.
+    /// A thief who refreshes first keeps a valid token.
     pub fn with_report_only(mut self) -> Self {
         self.report_only = true;
         self
@@ -179,23 +181,23 @@ pub(crate) struct Family {
     /// When it was last refreshed.
     #[serde(rename = "used")]
     pub(crate) used_at: Timestamp,
-    /// When its session was last told that it is in use.
+    /// When it was last written that its session is in use.
     #[serde(rename = "t")]
     pub(crate) touched_at: Timestamp,
     /// How often its token was replaced.
     #[serde(rename = "g")]
     pub(crate) generation: u32,
     #[serde(rename = "c")]
-    pub(crate) current: Digest,
+    pub(crate) current: TokenDigest,
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
-    pub(crate) parent: Option<Parent>,
+    pub(crate) parent: Option<ParentToken>,
 }
 
 /// The token that the current one replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Parent {
+pub(crate) struct ParentToken {
     #[serde(rename = "c")]
-    pub(crate) digest: Digest,
+    pub(crate) digest: TokenDigest,
     /// Together with the parent token itself it gives the current one: the salt of a derivation, or
     /// an id.
     #[serde(rename = "s")]
@@ -208,26 +210,15 @@ pub(crate) struct Parent {
 
 /// A token that someone presents.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Presented<'a> {
-    pub(crate) digest: Digest,
-    pub(crate) origin: Origin,
+pub(crate) struct PresentedToken<'a> {
+    pub(crate) digest: TokenDigest,
+    pub(crate) origin: TokenOrigin,
     pub(crate) client: Option<&'a str>,
-}
-
-/// What is known of the origin of a presented token, whatever has become of it since.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// It was not issued for this family.
-    Foreign,
-    /// It was, as a token of this generation.
-    Generation(u32),
-    /// It was; the application has checked its signature.
-    Vouched,
 }
 
 /// What is to be done with a presented token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum RefreshDecision {
     Rotate,
     Keep,
     Replay { seed: Box<str> },
@@ -241,6 +232,8 @@ pub(crate) enum Verdict {
 }
 
 /// Which used token was presented.
+#[doc(alias = "refresh token reuse")]
+#[doc(alias = "token theft")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ReuseClass {
@@ -270,45 +263,47 @@ impl Family {
     /// belongs to.
     pub(crate) fn judge(
         &self,
-        presented: &Presented<'_>,
+        presented: &PresentedToken<'_>,
         records: &[Seen],
         (now, doubt): (Timestamp, Doubt),
         policy: &RefreshPolicy,
-    ) -> Verdict {
-        if presented.origin == Origin::Foreign {
-            return Verdict::Unknown;
+    ) -> RefreshDecision {
+        if presented.origin == TokenOrigin::Foreign {
+            return RefreshDecision::Unknown;
         }
         if self.client.as_deref().is_some_and(|client| presented.client != Some(client)) {
-            return Verdict::WrongClient;
+            return RefreshDecision::WrongClient;
         }
         if let Some(by) = self.revoked_by(records) {
-            return Verdict::Revoked(by);
+            return RefreshDecision::Revoked(by);
         }
         if now >= self.expires_at(policy) {
-            return Verdict::Expired;
+            return RefreshDecision::Expired;
         }
         if Some(self.created_at) <= doubt.issued_until() {
             // What has been revoked since is not known any more.
-            return Verdict::Lost;
+            return RefreshDecision::Lost;
         }
         if presented.digest == self.current {
-            return if policy.rotate { Verdict::Rotate } else { Verdict::Keep };
+            return if policy.rotate { RefreshDecision::Rotate } else { RefreshDecision::Keep };
         }
         match (&self.parent, presented.origin) {
             (Some(parent), _) if parent.digest == presented.digest => {
                 if now.saturating_duration_since(parent.replaced_at) < policy.grace {
-                    Verdict::Replay { seed: parent.seed.clone() }
+                    RefreshDecision::Replay { seed: parent.seed.clone() }
                 } else if policy.recover && !parent.recovered {
-                    Verdict::Recover
+                    RefreshDecision::Recover
                 } else {
-                    Verdict::Reuse(ReuseClass::Parent)
+                    RefreshDecision::Reuse(ReuseClass::Parent)
                 }
             }
-            (_, Origin::Generation(generation)) if generation > self.generation => Verdict::Lost,
-            (_, Origin::Generation(generation)) if generation == self.generation => {
-                Verdict::Reuse(ReuseClass::Superseded)
+            (_, TokenOrigin::Generation(generation)) if generation > self.generation => {
+                RefreshDecision::Lost
             }
-            _ => Verdict::Reuse(ReuseClass::Older),
+            (_, TokenOrigin::Generation(generation)) if generation == self.generation => {
+                RefreshDecision::Reuse(ReuseClass::Superseded)
+            }
+            _ => RefreshDecision::Reuse(ReuseClass::Older),
         }
     }
 
@@ -320,8 +315,8 @@ impl Family {
     }
 
     /// The family after its current token was replaced by the one with this digest.
-    pub(crate) fn rotated(&self, successor: Digest, seed: Box<str>, now: Timestamp) -> Self {
-        let parent = Parent { digest: self.current, seed, replaced_at: now, recovered: false };
+    pub(crate) fn rotated(&self, successor: TokenDigest, seed: Box<str>, now: Timestamp) -> Self {
+        let parent = ParentToken { digest: self.current, seed, replaced_at: now, recovered: false };
         Self {
             current: successor,
             parent: Some(parent),
@@ -332,8 +327,8 @@ impl Family {
     }
 
     /// The family after the successor of its parent was replaced by another one.
-    pub(crate) fn recovered(&self, successor: Digest, seed: Box<str>, now: Timestamp) -> Self {
-        let parent = self.parent.clone().map(|parent| Parent {
+    pub(crate) fn recovered(&self, successor: TokenDigest, seed: Box<str>, now: Timestamp) -> Self {
+        let parent = self.parent.clone().map(|parent| ParentToken {
             seed,
             replaced_at: now,
             recovered: true,
@@ -347,8 +342,8 @@ impl Family {
         Self { used_at: self.used_at.max(now), ..self.clone() }
     }
 
-    /// The event with whom and what the family is about.
-    pub(crate) fn tell(&self, event: AuditEvent) -> AuditEvent {
+    /// The event with the ids of all that the family belongs to.
+    pub(crate) fn describe(&self, event: AuditEvent) -> AuditEvent {
         event
             .with_subject(Some(&self.user))
             .with_session(self.session.as_deref())

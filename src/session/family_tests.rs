@@ -25,18 +25,18 @@ impl Token {
         Self { text: "R".into(), generation: 0 }
     }
 
-    fn digest(&self) -> Digest {
-        Digest::of(self.text.as_bytes())
+    fn digest(&self) -> TokenDigest {
+        TokenDigest::of(self.text.as_bytes())
     }
 
     fn successor(&self, seed: &str) -> Self {
         Self { text: format!("{}-{seed}", self.text), generation: self.generation + 1 }
     }
 
-    fn presented(&self) -> Presented<'static> {
-        Presented {
+    fn presented(&self) -> PresentedToken<'static> {
+        PresentedToken {
             digest: self.digest(),
-            origin: Origin::Generation(self.generation),
+            origin: TokenOrigin::Generation(self.generation),
             client: None,
         }
     }
@@ -84,28 +84,31 @@ impl World {
         }
     }
 
-    fn judge(&self, token: &Token) -> Verdict {
+    fn judge(&self, token: &Token) -> RefreshDecision {
         self.family.judge(&token.presented(), &[], (self.now, Doubt::None), &self.policy)
     }
 
-    fn refresh(&mut self, token: &Token) -> (Verdict, Option<Token>) {
+    fn refresh(&mut self, token: &Token) -> (RefreshDecision, Option<Token>) {
         if self.dead {
-            return (Verdict::Unknown, None);
+            return (RefreshDecision::Unknown, None);
         }
         let verdict = self.judge(token);
         let next = match &verdict {
-            Verdict::Rotate | Verdict::Recover => {
+            RefreshDecision::Rotate | RefreshDecision::Recover => {
                 self.seeds += 1;
                 let seed = self.seeds.to_string();
                 let next = token.successor(&seed);
-                let change =
-                    if verdict == Verdict::Rotate { Family::rotated } else { Family::recovered };
+                let change = if verdict == RefreshDecision::Rotate {
+                    Family::rotated
+                } else {
+                    Family::recovered
+                };
                 self.family = change(&self.family, next.digest(), seed.into(), self.now);
                 self.issued.push(next.clone());
                 Some(next)
             }
-            Verdict::Replay { seed } => Some(token.successor(seed)),
-            Verdict::Reuse(_) => {
+            RefreshDecision::Replay { seed } => Some(token.successor(seed)),
+            RefreshDecision::Reuse(_) => {
                 self.dead = true;
                 None
             }
@@ -117,7 +120,10 @@ impl World {
     /// The tokens that could be presented now and would be answered.
     fn usable(&self) -> Vec<&Token> {
         let answered = |token: &&Token| {
-            matches!(self.judge(token), Verdict::Rotate | Verdict::Replay { .. } | Verdict::Recover)
+            matches!(
+                self.judge(token),
+                RefreshDecision::Rotate | RefreshDecision::Replay { .. } | RefreshDecision::Recover
+            )
         };
         if self.dead { Vec::new() } else { self.issued.iter().filter(answered).collect() }
     }
@@ -129,8 +135,8 @@ impl World {
 fn the_current_token_is_rotated() {
     let mut world = World::new(policy());
     let (verdict, next) = world.refresh(&Token::first());
-    assert_eq!(verdict, Verdict::Rotate);
-    assert_eq!(world.refresh(&next.unwrap()).0, Verdict::Rotate);
+    assert_eq!(verdict, RefreshDecision::Rotate);
+    assert_eq!(world.refresh(&next.unwrap()).0, RefreshDecision::Rotate);
     assert_eq!(world.family.generation, 2);
 }
 
@@ -143,7 +149,7 @@ fn the_parent_gets_the_same_successor_until_the_grace_is_over() {
         assert_eq!(world.refresh(&Token::first()).1, next, "a retry must not extend the grace");
     }
     world.now = T0.saturating_add(GRACE);
-    assert_eq!(world.refresh(&Token::first()).0, Verdict::Reuse(ReuseClass::Parent));
+    assert_eq!(world.refresh(&Token::first()).0, RefreshDecision::Reuse(ReuseClass::Parent));
 }
 
 #[test]
@@ -151,14 +157,14 @@ fn the_first_use_of_the_successor_closes_the_grace() {
     let mut world = World::new(policy());
     let next = world.refresh(&Token::first()).1.unwrap();
     world.refresh(&next);
-    assert_eq!(world.refresh(&Token::first()).0, Verdict::Reuse(ReuseClass::Older));
+    assert_eq!(world.refresh(&Token::first()).0, RefreshDecision::Reuse(ReuseClass::Older));
 }
 
 #[test]
 fn strict_means_once() {
     let mut world = World::new(policy().with_grace(Duration::ZERO));
     world.refresh(&Token::first());
-    assert_eq!(world.refresh(&Token::first()).0, Verdict::Reuse(ReuseClass::Parent));
+    assert_eq!(world.refresh(&Token::first()).0, RefreshDecision::Reuse(ReuseClass::Parent));
 }
 
 #[test]
@@ -166,7 +172,7 @@ fn a_clock_that_goes_back_does_not_open_a_strict_family() {
     let mut world = World::new(policy().with_grace(Duration::ZERO));
     world.refresh(&Token::first());
     world.now = T0.saturating_sub(secs(5));
-    assert_eq!(world.refresh(&Token::first()).0, Verdict::Reuse(ReuseClass::Parent));
+    assert_eq!(world.refresh(&Token::first()).0, RefreshDecision::Reuse(ReuseClass::Parent));
 }
 
 #[test]
@@ -175,17 +181,17 @@ fn a_lost_response_is_recovered_once_and_its_successor_is_superseded() {
     let lost = world.refresh(&Token::first()).1.unwrap();
     world.now = world.now.saturating_add(secs(3600));
     let (verdict, recovered) = world.refresh(&Token::first());
-    assert_eq!(verdict, Verdict::Recover);
+    assert_eq!(verdict, RefreshDecision::Recover);
     assert_ne!(recovered, Some(lost.clone()));
     assert_eq!(
         world.refresh(&Token::first()).1,
         recovered,
         "the recovered response may be lost too"
     );
-    assert_eq!(world.judge(recovered.as_ref().unwrap()), Verdict::Rotate);
-    assert_eq!(world.judge(&lost), Verdict::Reuse(ReuseClass::Superseded));
+    assert_eq!(world.judge(recovered.as_ref().unwrap()), RefreshDecision::Rotate);
+    assert_eq!(world.judge(&lost), RefreshDecision::Reuse(ReuseClass::Superseded));
     world.now = world.now.saturating_add(secs(3600));
-    assert_eq!(world.judge(&Token::first()), Verdict::Reuse(ReuseClass::Parent));
+    assert_eq!(world.judge(&Token::first()), RefreshDecision::Reuse(ReuseClass::Parent));
 }
 
 #[test]
@@ -193,36 +199,39 @@ fn without_rotation_the_token_stays() {
     let policy = policy().without_rotation();
     assert_eq!(
         family().judge(&Token::first().presented(), &[], (T0, Doubt::None), &policy),
-        Verdict::Keep
+        RefreshDecision::Keep
     );
     assert_eq!(family().used(T0.saturating_add(secs(5))).used_at, T0.saturating_add(secs(5)));
 }
 
 #[test]
 fn what_was_not_issued_here_is_unknown_whatever_else_is_true() {
-    let foreign = Presented { origin: Origin::Foreign, ..Token::first().presented() };
-    assert_eq!(family().judge(&foreign, &[], (T0, Doubt::None), &policy()), Verdict::Unknown);
+    let foreign = PresentedToken { origin: TokenOrigin::Foreign, ..Token::first().presented() };
+    assert_eq!(
+        family().judge(&foreign, &[], (T0, Doubt::None), &policy()),
+        RefreshDecision::Unknown
+    );
 }
 
 #[test]
 fn another_client_is_refused_and_not_punished() {
     let bound = Family { client: Some("app".into()), ..family() };
     for (client, verdict) in [
-        (None, Verdict::WrongClient),
-        (Some("other"), Verdict::WrongClient),
-        (Some("app"), Verdict::Rotate),
+        (None, RefreshDecision::WrongClient),
+        (Some("other"), RefreshDecision::WrongClient),
+        (Some("app"), RefreshDecision::Rotate),
     ] {
-        let presented = Presented { client, ..Token::first().presented() };
+        let presented = PresentedToken { client, ..Token::first().presented() };
         assert_eq!(
             bound.judge(&presented, &[], (T0, Doubt::None), &policy()),
             verdict,
             "{client:?}"
         );
     }
-    let presented = Presented { client: Some("any"), ..Token::first().presented() };
+    let presented = PresentedToken { client: Some("any"), ..Token::first().presented() };
     assert_eq!(
         family().judge(&presented, &[], (T0, Doubt::None), &policy()),
-        Verdict::Rotate,
+        RefreshDecision::Rotate,
         "an unbound family"
     );
 }
@@ -233,11 +242,11 @@ fn idle_and_absolute_lifetimes_end_it() {
     let judge = |family: &Family, now| {
         family.judge(&Token::first().presented(), &[], (now, Doubt::None), &policy)
     };
-    assert_eq!(judge(&family(), T0.saturating_add(secs(99))), Verdict::Rotate);
-    assert_eq!(judge(&family(), T0.saturating_add(secs(100))), Verdict::Expired);
+    assert_eq!(judge(&family(), T0.saturating_add(secs(99))), RefreshDecision::Rotate);
+    assert_eq!(judge(&family(), T0.saturating_add(secs(100))), RefreshDecision::Expired);
     let used = family().used(T0.saturating_add(secs(99)));
-    assert_eq!(judge(&used, T0.saturating_add(secs(149))), Verdict::Rotate);
-    assert_eq!(judge(&used, T0.saturating_add(secs(150))), Verdict::Expired);
+    assert_eq!(judge(&used, T0.saturating_add(secs(149))), RefreshDecision::Rotate);
+    assert_eq!(judge(&used, T0.saturating_add(secs(150))), RefreshDecision::Expired);
     assert_eq!(used.expires_at(&policy.clone().without_max_age()), T0.saturating_add(secs(199)));
 }
 
@@ -255,8 +264,11 @@ fn a_cutoff_ends_what_was_created_at_or_before_it() {
     let judge = |records: &[Seen]| {
         family().judge(&Token::first().presented(), records, (T0, Doubt::None), &policy())
     };
-    assert!(matches!(judge(&cutoff_at(T0)), Verdict::Revoked(_)));
-    assert_eq!(judge(&cutoff_at(T0.saturating_sub(Duration::from_millis(1)))), Verdict::Rotate);
+    assert!(matches!(judge(&cutoff_at(T0)), RefreshDecision::Revoked(_)));
+    assert_eq!(
+        judge(&cutoff_at(T0.saturating_sub(Duration::from_millis(1)))),
+        RefreshDecision::Rotate
+    );
 }
 
 #[test]
@@ -264,7 +276,7 @@ fn a_generation_to_come_is_a_loss_of_the_store_and_hurts_nobody() {
     let ahead = Token { text: "R-1-2".into(), generation: 2 };
     assert_eq!(
         family().judge(&ahead.presented(), &[], (T0, Doubt::None), &policy()),
-        Verdict::Lost
+        RefreshDecision::Lost
     );
 }
 
@@ -274,28 +286,32 @@ fn what_was_revoked_before_a_loss_of_data_is_not_known() {
         let doubt = Doubt::Lasting { issued_until, ends_at: T0.saturating_add(secs(60)) };
         family().judge(&Token::first().presented(), &[], (T0, doubt), &policy())
     };
-    assert_eq!(judge(T0), Verdict::Lost);
-    assert_eq!(judge(T0.saturating_sub(secs(1))), Verdict::Rotate);
+    assert_eq!(judge(T0), RefreshDecision::Lost);
+    assert_eq!(judge(T0.saturating_sub(secs(1))), RefreshDecision::Rotate);
 }
 
 #[test]
 fn an_id_the_application_vouches_for_is_judged_like_a_token() {
     let mut family = family();
-    let vouched = |token: &Token| Presented { origin: Origin::Vouched, ..token.presented() };
+    let vouched =
+        |token: &Token| PresentedToken { origin: TokenOrigin::Vouched, ..token.presented() };
     let first = Token::first();
-    assert_eq!(family.judge(&vouched(&first), &[], (T0, Doubt::None), &policy()), Verdict::Rotate);
+    assert_eq!(
+        family.judge(&vouched(&first), &[], (T0, Doubt::None), &policy()),
+        RefreshDecision::Rotate
+    );
     for seed in ["1", "2"] {
-        family = family.rotated(Digest::of(seed.as_bytes()), seed.into(), T0);
+        family = family.rotated(TokenDigest::of(seed.as_bytes()), seed.into(), T0);
     }
     assert_eq!(
         family.judge(&vouched(&first), &[], (T0, Doubt::None), &policy()),
-        Verdict::Reuse(ReuseClass::Older)
+        RefreshDecision::Reuse(ReuseClass::Older)
     );
 }
 
 #[test]
 fn records_survive_the_store() {
-    let rotated = family().rotated(Digest::of(b"x"), "salt".into(), T0);
+    let rotated = family().rotated(TokenDigest::of(b"x"), "salt".into(), T0);
     let text = serde_json::to_string(&rotated).unwrap();
     assert_eq!(serde_json::from_str::<Family>(&text).unwrap(), rotated);
     let least = serde_json::to_string(&family()).unwrap();
@@ -364,7 +380,7 @@ proptest! {
     /// Whatever happens, at most one token can move the family on, and every other that is answered
     /// leads to it.
     #[test]
-    fn one_lineage(steps in steps(true), policy in policies()) {
+    fn one_family(steps in steps(true), policy in policies()) {
         let mut world = World::new(policy);
         let (mut owner, mut used, mut thief) = (Token::first(), None, None);
         for step in steps {
@@ -381,15 +397,15 @@ proptest! {
                 Step::Wait(s) => world.now = world.now.saturating_add(secs(s)),
             }
             let moving: Vec<_> = world.issued.iter()
-                .filter(|token| !world.dead && matches!(world.judge(token), Verdict::Rotate)).collect();
+                .filter(|token| !world.dead && matches!(world.judge(token), RefreshDecision::Rotate)).collect();
             prop_assert!(moving.len() <= 1);
             for token in world.usable() {
                 match world.judge(token) {
-                    Verdict::Rotate => prop_assert_eq!(token.digest(), world.family.current),
-                    Verdict::Replay { seed } => {
+                    RefreshDecision::Rotate => prop_assert_eq!(token.digest(), world.family.current),
+                    RefreshDecision::Replay { seed } => {
                         prop_assert_eq!(token.successor(&seed).digest(), world.family.current);
                     }
-                    Verdict::Recover => prop_assert!(world.policy.recover),
+                    RefreshDecision::Recover => prop_assert!(world.policy.recover),
                     other => prop_assert!(false, "{other:?} is not an answer"),
                 }
             }
@@ -428,8 +444,8 @@ proptest! {
                 // With recovery, a parent whose successor the owner has not used yet is still
                 // answered, once.
                 let is_parent = world.family.parent.as_ref().is_some_and(|parent| parent.digest == token.digest());
-                let answered = verdict == Verdict::Recover && recover && is_parent;
-                prop_assert!(matches!(verdict, Verdict::Reuse(_)) || answered, "{verdict:?}");
+                let answered = verdict == RefreshDecision::Recover && recover && is_parent;
+                prop_assert!(matches!(verdict, RefreshDecision::Reuse(_)) || answered, "{verdict:?}");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What is asked for, and what is answered: values.
+//! What families are asked, and how they answer: values.
 
 use super::family::ReuseClass;
 use super::token::RefreshToken;
@@ -47,43 +47,43 @@ impl NewFamily {
 #[must_use = "a refresh that is not looked at grants nothing"]
 #[non_exhaustive]
 pub enum Refresh<T = RefreshToken> {
-    /// Hand out the token, and an access token with it.
+    /// Answer with the new token, and an access token with it.
     Granted(Grant<T>),
-    /// `invalid_grant` (RFC 6749 §5.2), whatever the reason.
+    /// Answer `invalid_grant` (RFC 6749 §5.2), whatever the reason.
     Refused(Refusal),
 }
 
-/// What was granted. Everything that the access token needs to be revocable is here.
+/// What was granted. Everything that the access token needs to be revocable is here. Times are those
+/// of the clock of the store.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Grant<T = RefreshToken> {
-    /// The refresh token to hand out; its id where the application mints it.
+    /// The refresh token for the client; where the application mints it, its id.
     pub token: T,
-    /// How it came about.
+    /// Why it was granted.
     pub kind: GrantKind,
-    /// The id for the access token that is handed out with it, its `jti`: random, and the one that
-    /// is told to the audit.
+    /// The id for the access token that goes with it, its `jti`: 128 random bits, base64url. Audit
+    /// events name it.
     pub access_token_id: Box<str>,
-    /// The id of the family: the claim `fid` of access tokens.
+    /// The id of the family, for the claim `fid` of access tokens.
     pub family: Box<str>,
-    /// The user: `sub`.
+    /// The id of the user, for the claim `sub`.
     pub user: Box<str>,
-    /// The session: `sid`.
+    /// The id of the session, for the claim `sid`; none if the family belongs to none.
     pub session: Option<Box<str>>,
-    /// The device: `device_id`.
+    /// The id of the device, for the claim `device_id`; none if the family belongs to none.
     pub device: Option<Box<str>>,
-    /// The OAuth client: `client_id`.
+    /// The id of the OAuth client, for the claim `client_id`; none if the tokens are bound to none.
     pub client: Option<Box<str>>,
-    /// What to stamp the access token with as `iat`: the second in which it was granted, by the
-    /// clock of the store; the millisecond, if what was issued earlier in that second has been
-    /// revoked.
+    /// The `iat` of the access token: the second in which it was granted; the millisecond, if what
+    /// was issued earlier in that second has been revoked.
     pub issued_at: Timestamp,
-    /// When the family was begun, by the clock of the store.
+    /// When the family was begun.
     pub created_at: Timestamp,
-    /// When the refresh token is over if it is not used.
+    /// When the refresh token expires if it is not used.
     pub expires_at: Timestamp,
-    /// The first `iat` that no revocation so far covers; zero if there is none. By the clock of the
-    /// store, which may be ahead of that of the issuer.
+    /// The first `iat` that no revocation so far covers; zero if there is none. The clock of the
+    /// store may be ahead of that of the issuer.
     pub(super) reissue_at: Timestamp,
 }
 
@@ -109,7 +109,7 @@ impl<T> Grant<T> {
     }
 }
 
-/// How a grant came about.
+/// Why a token was granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GrantKind {
@@ -118,7 +118,7 @@ pub enum GrantKind {
     /// The token was replaced.
     Rotated,
     /// The token had just been replaced; this is the same successor again. The client has sent it
-    /// twice, or two of its tabs were at it at the same time.
+    /// twice, or two of its tabs did at the same time.
     Replayed,
     /// The successor was never used; this is another one in its place.
     Recovered,
@@ -126,7 +126,7 @@ pub enum GrantKind {
     Kept,
 }
 
-/// Why a refresh was refused. Not for the client.
+/// Why a refresh was refused. For logs and audit; the client gets `invalid_grant` and no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -134,19 +134,20 @@ pub enum Refusal {
     Unknown,
     /// The token belongs to another OAuth client. Nothing else has happened.
     WrongClient,
-    /// The family is over.
+    /// The idle or the absolute lifetime of the family has passed.
     Expired,
     /// The family, or what it belongs to, is revoked.
     Revoked(RevokedBy),
     /// A used token was presented.
+    #[doc(alias = "refresh token reuse")]
     Reused {
-        /// Which one.
+        /// Which of the used tokens of the family it was.
         class: ReuseClass,
         /// Whether the family was ended for it; false if reuse is only reported.
         ended: bool,
     },
-    /// The store has lost writes, and whether the family still stands cannot be told. The user has
-    /// to sign in again.
+    /// The store has lost writes, and it is not known whether the family was revoked. The user has to
+    /// sign in again.
     Lost,
 }
 

@@ -1,7 +1,8 @@
-//! What a login brings along, and what it is answered: values.
+//! What a login consists of, and how it is answered: values.
 
-use super::roster::SessionDetails;
-use super::{Grant, invalid};
+use super::calls::invalid;
+use super::grant::Grant;
+use super::list::SessionDetails;
 use crate::store::{RevokedBy, StoreError};
 
 /// Longest user agent and fingerprint, in bytes; what is longer is cut.
@@ -9,7 +10,7 @@ const MAX_DETAIL: usize = 512;
 /// Most application data of a session, in bytes of JSON.
 const MAX_DATA: usize = 4096;
 
-/// A login.
+/// A login of a user: what to begin a session with.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct NewSession {
@@ -18,50 +19,51 @@ pub struct NewSession {
 }
 
 impl NewSession {
-    /// A session of this user, who has proved who it is.
+    /// A session of this user. The application has authenticated the user before.
     pub fn of_user(user: impl Into<Box<str>>) -> Self {
         Self { user: user.into(), details: SessionDetails::default() }
     }
 
-    /// On this device, by an id that survives the session and that no other device has: who ends
-    /// the device ends whatever is on it, of all users. What a user calls a device is not its id;
-    /// see [`with_data`](Self::with_data).
+    /// On this device, by an id that outlasts the session and that no other device has: to end the
+    /// device ends all sessions on it, of all users. The name that a user gives to a device is not
+    /// its id; see [`with_data`](Self::with_data). Default: none.
     pub fn on_device(mut self, device: impl Into<Box<str>>) -> Self {
         self.details.device = Some(device.into());
         self
     }
 
-    /// Through this OAuth client, to which the refresh tokens are bound.
+    /// Through this OAuth client, to which the refresh tokens are bound. Default: none.
     pub fn through_client(mut self, client: impl Into<Box<str>>) -> Self {
         self.details.client = Some(client.into());
         self
     }
 
-    /// With a fingerprint of the device or browser. Cut at 512 bytes.
+    /// With a fingerprint of the device or browser. Cut at 512 bytes. Default: none.
     pub fn with_fingerprint(mut self, fingerprint: impl AsRef<str>) -> Self {
         self.details.fingerprint = Some(cut(fingerprint.as_ref()).into());
         self
     }
 
-    /// From this address.
+    /// From this address. Default: none.
     pub fn from_ip(mut self, ip: std::net::IpAddr) -> Self {
         self.details.ip = Some(ip);
         self
     }
 
-    /// With this `User-Agent`. Cut at 512 bytes.
+    /// With this `User-Agent`. Cut at 512 bytes. Default: none.
     pub fn with_user_agent(mut self, user_agent: impl AsRef<str>) -> Self {
         self.details.user_agent = Some(cut(user_agent.as_ref()).into());
         self
     }
 
-    /// After a second factor was shown.
+    /// After a second factor was shown. Default: not.
     pub fn with_mfa(mut self) -> Self {
         self.details.mfa = true;
         self
     }
 
-    /// With data of the application, at most 4 KiB of JSON.
+    /// With data of the application, at most 4 KiB of JSON; more is an error at login. Default:
+    /// none.
     pub fn with_data(mut self, data: serde_json::Value) -> Self {
         self.details.data = Some(data);
         self
@@ -73,12 +75,13 @@ impl NewSession {
 #[must_use = "a login that is not looked at grants nothing"]
 #[non_exhaustive]
 pub enum Login {
-    /// Hand out the tokens. [`Grant::session`] is set.
+    /// The session has begun: answer with its tokens. [`Grant::session`] is set.
     Granted(Grant),
-    /// The user, the device, the client or the issuer is revoked altogether.
+    /// The user, the device, the client or the issuer is revoked with
+    /// [`Extent::All`](crate::Extent::All): nobody can sign in until it is reinstated.
     Revoked(RevokedBy),
-    /// The user has as many sessions as are allowed, and
-    /// [`WhoGoes::Newcomer`](super::WhoGoes::Newcomer) is the rule.
+    /// The user has as many sessions as are allowed, and the policy is
+    /// [`EvictionPolicy::RefuseLogin`](super::EvictionPolicy::RefuseLogin).
     TooMany,
 }
 
@@ -90,7 +93,7 @@ fn cut(text: &str) -> &str {
     text.get(..end).unwrap_or_default()
 }
 
-/// Holds what is written into a session later to the same bounds.
+/// Applies the same bounds to what is written into a session later.
 pub(super) fn shorten(details: &mut SessionDetails) {
     for text in [&mut details.fingerprint, &mut details.user_agent].into_iter().flatten() {
         if text.len() > MAX_DETAIL {

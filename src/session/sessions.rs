@@ -6,11 +6,16 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::families::{Families, Observer};
+use super::calls::all;
+use super::families::{Families, RefreshObserver};
 use super::family::{Family, RefreshPolicy};
+use super::grant::{NewFamily, Refresh};
+use super::index::SessionIndex;
+use super::list::{
+    DeviceSessions, EvictionPolicy, MAX_SESSIONS, Session, SessionDetails, SessionLifetimes,
+    SessionList,
+};
 use super::login::{check_data, shorten};
-use super::roster::{DeviceRoster, Lifetimes, Roster, Session, SessionDetails, WhoGoes};
-use super::{NewFamily, Refresh, all};
 use crate::audit::AuditEvent;
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
@@ -21,8 +26,6 @@ use crate::store::session::{Seen, SessionStore};
 
 /// Default of [`Sessions::with_max_per_user`].
 pub const DEFAULT_MAX_SESSIONS: usize = 50;
-/// Largest [`Sessions::with_max_per_user`]: the sessions of a user are read and written together.
-pub const MAX_SESSIONS: usize = 1000;
 /// Default of [`Sessions::with_touch_interval`].
 pub const DEFAULT_TOUCH_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -53,19 +56,20 @@ pub const DEFAULT_TOUCH_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Sessions {
     families: Families,
+    pub(super) index: SessionIndex,
     pub(super) most: usize,
-    pub(super) who_goes: WhoGoes,
+    pub(super) eviction: EvictionPolicy,
     touch_interval: Duration,
 }
 
 impl Sessions {
     /// Sessions in this store, revoked by this revoker, with refresh tokens under this policy. A
-    /// session lives as long as its refresh tokens. `store` is where the sessions are, not a mirror
-    /// of it.
+    /// session is valid as long as its refresh tokens. `store` is where the sessions are, not a
+    /// mirror of it.
     ///
     /// All clones of `revoker`, and all revokers of the layer it comes from, keep their records as
-    /// long as refresh tokens live from now on. Tell those of other processes to
-    /// ([`Revoker::with_lifetime`]).
+    /// long as refresh tokens are valid from now on. In other processes call
+    /// [`Revoker::extend_shared_retention`].
     ///
     /// # Errors
     /// [`ConfigError`] as [`Families::new`].
@@ -75,24 +79,30 @@ impl Sessions {
         policy: RefreshPolicy,
     ) -> Result<Self, ConfigError> {
         let families = Families::new(store, revoker, policy)?;
+        let index = SessionIndex::new(Arc::clone(&families.store), families.revoker.clone());
         Ok(Self {
             families,
+            index,
             most: DEFAULT_MAX_SESSIONS,
-            who_goes: WhoGoes::default(),
+            eviction: EvictionPolicy::default(),
             touch_interval: DEFAULT_TOUCH_INTERVAL,
         })
     }
 
-    /// How many sessions a user may have, and who has to go when there is one more. Default 50, at
-    /// most [`MAX_SESSIONS`], and the least recently seen.
+    /// How many sessions a user may have, and which one is ended when there would be one more.
+    /// Default [`DEFAULT_MAX_SESSIONS`], 50, and [`EvictionPolicy::LeastRecentlySeen`]; more than
+    /// [`MAX_SESSIONS`] count as [`MAX_SESSIONS`].
+    #[doc(alias = "concurrent sessions")]
+    #[doc(alias = "single session")]
     #[must_use]
-    pub fn with_max_per_user(mut self, most: NonZeroUsize, who_goes: WhoGoes) -> Self {
+    pub fn with_max_per_user(mut self, most: NonZeroUsize, eviction: EvictionPolicy) -> Self {
         self.most = most.get().min(MAX_SESSIONS);
-        self.who_goes = who_goes;
+        self.eviction = eviction;
         self
     }
 
-    /// How often at most it is written down that a session is in use. Default 60 s.
+    /// How often at most [`Session::seen_at`] is written. Default [`DEFAULT_TOUCH_INTERVAL`], 60 s.
+    /// A session stays listed for this much longer than its refresh tokens are valid.
     #[must_use]
     pub fn with_touch_interval(mut self, interval: Duration) -> Self {
         self.touch_interval = interval;
@@ -104,18 +114,20 @@ impl Sessions {
         &self.families
     }
 
-    /// A revoker whose records outlive refresh tokens.
+    /// The revoker of these sessions: its records outlive refresh tokens.
     pub fn revoker(&self) -> &Revoker {
         self.families.revoker()
     }
 
     // === Refreshing ===
 
-    /// Takes a refresh token and gives the next, as [`Families::refresh`]; the session is seen.
+    /// Takes a refresh token and gives the next, as [`Families::refresh`], and notes that the session
+    /// is in use.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked or did not confirm: answer 503, never
     /// `invalid_grant`.
+    #[doc(alias = "token rotation")]
     pub async fn refresh(&self, token: &str, client: Option<&str>) -> Result<Refresh, StoreError> {
         self.families.refresh_seen_by(self, token, client).await
     }
@@ -127,9 +139,9 @@ impl Sessions {
     /// # Errors
     /// [`StoreError`] if the store could not be asked.
     pub async fn list(&self, user: &str) -> Result<Vec<Session>, StoreError> {
-        let known = self.read_known(&self.target(Target::user(user))?).await?;
-        let mut sessions = match known.read::<Roster>()? {
-            Some(roster) => self.active(roster.sessions, known.now).await?,
+        let known = self.index.read_document(&self.target(Target::user(user))?).await?;
+        let mut sessions = match known.read::<SessionList>()? {
+            Some(list) => self.active(list.sessions, known.now).await?,
             None => Vec::new(),
         };
         sessions
@@ -160,8 +172,8 @@ impl Sessions {
     /// # Errors
     /// [`StoreError`] if the store could not be asked.
     pub async fn list_device(&self, device: &str) -> Result<Vec<Session>, StoreError> {
-        let known = self.read_known(&self.target(Target::device(device))?).await?;
-        let Some(places) = known.read::<DeviceRoster>()? else { return Ok(Vec::new()) };
+        let known = self.index.read_document(&self.target(Target::device(device))?).await?;
+        let Some(places) = known.read::<DeviceSessions>()? else { return Ok(Vec::new()) };
         let mut users: Vec<_> = places.sessions.values().map(|place| place.user.clone()).collect();
         users.sort_unstable();
         users.dedup();
@@ -176,46 +188,45 @@ impl Sessions {
     /// [`StoreError`] if the store could not be asked.
     pub async fn find(&self, id: &str) -> Result<Option<Session>, StoreError> {
         let key = self.target(Target::session(id))?;
-        let Some((place, _)) = self.read_place(&key).await? else { return Ok(None) };
+        let Some((place, _)) = self.index.read_location(&key).await? else { return Ok(None) };
         Ok(self.list(&place.user).await?.into_iter().find(|session| *session.id == *id))
     }
 
     // === Changing ===
 
-    /// Writes down that a session is in use, which makes it live on; at most once per
-    /// [interval](Self::with_touch_interval). Whether there is such a session.
+    /// Writes that a session is in use, which moves its end; at most once per
+    /// [interval](Self::with_touch_interval). Returns whether there is such a session.
     ///
     /// # Errors
     /// [`StoreError`] if it was not confirmed.
     pub async fn touch(&self, user: &str, id: &str) -> Result<bool, StoreError> {
-        let known = self.read_known(&self.target(Target::user(user))?).await?;
+        let known = self.index.read_document(&self.target(Target::user(user))?).await?;
         let now = known.now;
-        let Some(mut roster) = known.read::<Roster>()? else { return Ok(false) };
-        let Some(session) = roster.session_mut(id).filter(|session| session.expires_at > now)
-        else {
+        let Some(mut list) = known.read::<SessionList>()? else { return Ok(false) };
+        let Some(session) = list.session_mut(id).filter(|session| session.expires_at > now) else {
             return Ok(false);
         };
         if now.saturating_duration_since(session.seen_at) < self.touch_interval {
             return Ok(true);
         }
         let end = self.lifetimes().end(session.created_at, now);
-        if end > session.placed_until {
-            session.placed_until = self.lifetimes().twice().end(session.created_at, now);
-            self.place(session).await?;
+        if end > session.located_until {
+            session.located_until = self.lifetimes().twice().end(session.created_at, now);
+            self.index.add_location(session).await?;
         }
-        let placed_until = session.placed_until;
+        let located_until = session.located_until;
         self.change_session(user, id, |session, _| {
             session.seen_at = session.seen_at.max(now);
             session.expires_at = session.expires_at.max(end);
-            session.placed_until = session.placed_until.max(placed_until);
+            session.located_until = session.located_until.max(located_until);
             true
         })
         .await
     }
 
-    /// Changes what is known of whoever holds a session, such as that a second factor was shown,
-    /// within the bounds of [`NewSession`](super::NewSession). Device and client stay: tokens were
-    /// issued for them. Whether there is such a session.
+    /// Changes the details of a session, such as that a second factor was shown, within the bounds
+    /// of [`NewSession`](super::NewSession). Device and client stay: tokens were issued for them.
+    /// `change` may be called again after a conflict. Returns whether there is such a session.
     ///
     /// # Errors
     /// [`StoreError`] if it was not confirmed.
@@ -237,20 +248,23 @@ impl Sessions {
 
     // === Ending ===
 
-    /// Ends a session: its access tokens and its refresh tokens. An unknown one too: nothing is
-    /// asked first.
+    /// Ends a session: its access tokens and its refresh tokens. The id is revoked whether or not
+    /// there is such a session.
     ///
     /// # Errors
     /// [`StoreError`] if the revocation was not confirmed. It may be repeated.
+    #[doc(alias = "kill session")]
+    #[doc(alias = "logout")]
+    #[doc(alias = "sign out")]
     pub async fn end(&self, id: &str) -> Result<(), StoreError> {
         let key = self.target(Target::session(id))?;
         let revoked = self.revoker().revoke(Target::session(id)).into_future();
-        let (revoked, place) = futures::join!(revoked, self.read_place(&key));
+        let (revoked, place) = futures::join!(revoked, self.index.read_location(&key));
         revoked?;
         let tidied = async {
             if let Some((place, written)) = place? {
-                let lists = self.read_lists(&place).await?;
-                self.strike(id, (&key, written), &place, lists).await?;
+                let lists = self.index.read_lists(&place).await?;
+                self.index.remove_everywhere(id, (&key, written), &place, lists).await?;
             }
             Ok(())
         };
@@ -259,53 +273,60 @@ impl Sessions {
     }
 
     /// Ends a session if it is of this user, as [`end`](Self::end): for requests in which a user,
-    /// who is known by an access token, names a session. Whether it was; those that have ended and
-    /// are forgotten are of nobody.
+    /// who is known by an access token, names a session. Returns whether it was; a session that has
+    /// ended and was forgotten belongs to nobody.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked or did not confirm. It may be repeated.
+    #[doc(alias = "kill session")]
     pub async fn end_of(&self, user: &str, id: &str) -> Result<bool, StoreError> {
         let key = self.target(Target::session(id))?;
         let Some((place, written)) =
-            self.read_place(&key).await?.filter(|(place, _)| *place.user == *user)
+            self.index.read_location(&key).await?.filter(|(place, _)| *place.user == *user)
         else {
             return Ok(false);
         };
         let revoked = self.revoker().revoke(Target::session(id));
         let revoked = revoked.about(|event| event.with_subject(Some(user))).into_future();
-        let (revoked, lists) = futures::join!(revoked, self.read_lists(&place));
+        let (revoked, lists) = futures::join!(revoked, self.index.read_lists(&place));
         revoked?;
-        let tidied = async { self.strike(id, (&key, written), &place, lists?).await };
+        let tidied =
+            async { self.index.remove_everywhere(id, (&key, written), &place, lists?).await };
         tidied.await.unwrap_or_else(stays_listed);
         Ok(true)
     }
 
-    /// Ends all that a user has: everything that was issued so far, sessions or not, except for the
-    /// session `but`. Trust in devices ends too, unless a session is spared.
+    /// Ends all sessions of a user but the session `but`. Without `but`, everything that was issued
+    /// to the user so far is revoked, in a session or not, and no device is trusted any more.
     ///
     /// # Errors
     /// [`StoreError`] if not everything was confirmed. It may be repeated.
+    #[doc(alias = "logout everywhere")]
+    #[doc(alias = "sign out everywhere")]
+    #[doc(alias = "kill sessions")]
     pub async fn end_all(&self, user: &str, but: Option<&str>) -> Result<(), StoreError> {
         let key = self.target(Target::user(user))?;
         if but.is_none() {
             self.revoker().revoke(Target::user(user)).await?;
         }
-        // Each session is revoked by name as well: one that stepped over the cutoff of something
-        // else it belongs to, set by the clock of another shard, may be dated later than this one.
-        let known = self.read_known(&key).await?;
-        let Some(roster) = known.read::<Roster>()? else { return Ok(()) };
+        // Each session is revoked by its id as well: a session that was dated past the cutoff of
+        // something else it belongs to, set by the clock of another shard, may be dated later than
+        // this one.
+        let known = self.index.read_document(&key).await?;
+        let Some(list) = known.read::<SessionList>()? else { return Ok(()) };
         let gone: Vec<_> =
-            roster.sessions.into_iter().filter(|session| Some(&*session.id) != but).collect();
+            list.sessions.into_iter().filter(|session| Some(&*session.id) != but).collect();
         self.revoke_sessions(&gone, "all sessions of the user were ended").await?;
         let ids: Vec<_> = gone.iter().map(|session| &*session.id).collect();
-        let unlisted = self.change(&key, Some(known), |roster: &mut Roster, _| {
-            roster.sessions.retain(|session| !ids.contains(&&*session.id));
+        let unlisted = self.index.change(&key, Some(known), |list: &mut SessionList, _| {
+            list.sessions.retain(|session| !ids.contains(&&*session.id));
             if but.is_none() {
-                roster.trusted.clear();
+                list.trusted.clear();
             }
             Some(ids.iter().map(|id| ((*id).into(), None)).collect())
         });
-        let tidied = async { futures::try_join!(unlisted, self.displace(&gone)).map(drop) };
+        let tidied =
+            async { futures::try_join!(unlisted, self.index.remove_from_devices(&gone)).map(drop) };
         tidied.await.unwrap_or_else(stays_listed);
         Ok(())
     }
@@ -317,18 +338,18 @@ impl Sessions {
     pub async fn end_device(&self, device: &str) -> Result<(), StoreError> {
         let key = self.target(Target::device(device))?;
         self.revoker().revoke(Target::device(device)).await?;
-        let known = self.read_known(&key).await?;
-        let Some(places) = known.read::<DeviceRoster>()? else { return Ok(()) };
+        let known = self.index.read_document(&key).await?;
+        let Some(places) = known.read::<DeviceSessions>()? else { return Ok(()) };
         let ids = places.sessions.keys().map(|id| Target::session(&**id));
         self.revoker().revoke_many(ids).await?;
         let mut by_user: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (id, place) in &places.sessions {
             by_user.entry(&place.user).or_default().push(id);
         }
-        let forgotten = places.sessions.keys().map(|id| self.forget_place(id));
-        let unlisted = by_user.iter().map(|(user, ids)| self.unlist(user, ids));
-        let displaced = self.change(&key, Some(known), |roster: &mut DeviceRoster, _| {
-            roster.sessions.retain(|id, _| !places.sessions.contains_key(id));
+        let forgotten = places.sessions.keys().map(|id| self.index.remove_location(id));
+        let unlisted = by_user.iter().map(|(user, ids)| self.index.remove_from_user(user, ids));
+        let displaced = self.index.change(&key, Some(known), |list: &mut DeviceSessions, _| {
+            list.sessions.retain(|id, _| !places.sessions.contains_key(id));
             Some(Vec::new())
         });
         let tidied =
@@ -337,7 +358,7 @@ impl Sessions {
         Ok(())
     }
 
-    // === What the others stand on ===
+    // === For `sign_in` and `devices` ===
 
     pub(super) fn store(&self) -> &Arc<dyn SessionStore> {
         &self.families.store
@@ -347,13 +368,13 @@ impl Sessions {
         self.families.target(target)
     }
 
-    pub(super) fn lifetimes(&self) -> Lifetimes {
+    pub(super) fn lifetimes(&self) -> SessionLifetimes {
         let policy = &self.families.policy;
         // The family may have been refreshed one interval after the session was last touched.
-        Lifetimes { idle: policy.idle + self.touch_interval, max_age: policy.max_age }
+        SessionLifetimes { idle: policy.idle + self.touch_interval, max_age: policy.max_age }
     }
 
-    /// The sessions of a roster that nothing has ended, in whatever way it was revoked.
+    /// The sessions of a list that nothing has ended, in whatever way it was revoked.
     pub(super) async fn active(
         &self,
         mut sessions: Vec<Session>,
@@ -423,37 +444,38 @@ impl Sessions {
         let found_in = &mut found;
         let problem_in = &mut problem;
         let key = self.target(Target::user(user))?;
-        self.change(&key, None, |roster: &mut Roster, now| {
-            let session = roster.session_mut(id).filter(|session| session.expires_at > now);
-            *found_in = session.is_some();
-            let session = session?;
-            let changed = change(session, now);
-            *problem_in = check_data(session.details.data.as_ref()).err();
-            (changed && problem_in.is_none())
-                .then(|| vec![(session.id.clone(), Some(session.expires_at))])
-        })
-        .await?;
+        self.index
+            .change(&key, None, |list: &mut SessionList, now| {
+                let session = list.session_mut(id).filter(|session| session.expires_at > now);
+                *found_in = session.is_some();
+                let session = session?;
+                let changed = change(session, now);
+                *problem_in = check_data(session.details.data.as_ref()).err();
+                (changed && problem_in.is_none())
+                    .then(|| vec![(session.id.clone(), Some(session.expires_at))])
+            })
+            .await?;
         problem.map_or(Ok(found), Err)
     }
 }
 
-impl Observer for Sessions {
+impl RefreshObserver for Sessions {
     async fn saw(&self, family: &Family, now: Timestamp) -> bool {
         let Some(session) = &family.session else { return false };
         if now.saturating_duration_since(family.touched_at) < self.touch_interval {
             return false;
         }
         let touched = self.touch(&family.user, session).await;
-        // Its owner gets the next token all the same: that the session looks idle is the lesser
-        // evil.
+        // The refresh is granted all the same: a session that looks idle does less harm than a user
+        // who is signed out.
         touched
             .inspect_err(|error| tracing::debug!(%error, "a session could not be touched"))
             .is_ok()
     }
 }
 
-/// It is over, and confirmed to be. That a list still names it, which those who list do not heed,
-/// is the lesser evil.
+/// The revocation is confirmed. A list that still names the session does no harm: what is revoked is
+/// left out where lists are read.
 #[expect(clippy::needless_pass_by_value, reason = "it is handed an error to drop")]
 fn stays_listed(error: StoreError) {
     tracing::debug!(%error, "ended sessions stay listed");
@@ -464,8 +486,8 @@ impl fmt::Debug for Sessions {
         f.debug_struct("Sessions")
             .field("families", &self.families)
             .field("most", &self.most)
-            .field("who_goes", &self.who_goes)
+            .field("eviction", &self.eviction)
             .field("touch_interval", &self.touch_interval)
-            .finish()
+            .finish_non_exhaustive()
     }
 }

@@ -1,19 +1,20 @@
-//! Signing in: one family, one session, and room for it on the roster of its user.
+//! Signing in: one family, one session, and room for it in the list of its user.
 
-use super::documents::{Document as _, Members};
+use super::calls::{Attempts, invalid, out_of_attempts};
+use super::documents::{CountedMembers, SessionDocument as _, read};
 use super::families::{issue_at, started};
+use super::grant::{Grant, NewFamily, Refresh, Refusal};
+use super::list::{Session, SessionList};
 use super::login::{Login, NewSession, check_data};
-use super::roster::{Roster, Session};
 use super::sessions::Sessions;
 use super::token::random_id;
-use super::{Attempts, Grant, NewFamily, Refresh, Refusal, invalid, out_of_attempts, read};
 use crate::clock::Timestamp;
 use crate::revocation::Target;
 use crate::store::StoreError;
 use crate::store::session::{Committed, Seen};
 
 impl Sessions {
-    /// Begins a session and its family. Whoever has to go for it is revoked first.
+    /// Begins a session and its family. A session that has to end for it is revoked first.
     ///
     /// A login that overlaps a revocation of its user either fails to be covered by it or does not
     /// happen; one that starts later works, and its access token is stamped past the cutoff, see
@@ -26,13 +27,13 @@ impl Sessions {
         check_data(new.details.data.as_ref())?;
         let event = self.families().begin_login(&new.family(None));
         let result = self.try_login(&new).await;
-        let told = match &result {
+        let outcome = match &result {
             Ok(Login::Granted(grant)) => Ok(Refresh::Granted(grant.clone())),
             Ok(Login::Revoked(by)) => Ok(Refresh::Refused(Refusal::Revoked(by.clone()))),
             Ok(Login::TooMany) => Err(invalid("the user has as many sessions as are allowed")),
             Err(error) => Err(error.clone()),
         };
-        event.end(|event| started(event, &told));
+        event.end(|event| started(event, &outcome));
         result
     }
 
@@ -57,24 +58,24 @@ impl Sessions {
             // wherever it is listed.
             let (family_done, ()) = futures::try_join!(
                 self.store().commit(first.commit.with_guards(guards)),
-                self.place(&session),
+                self.index.add_location(&session),
             )?;
             if family_done != Committed::Done {
                 continue;
             }
             while attempts.next().await {
                 let before = snapshot.documents.first().cloned().flatten();
-                let mut roster: Roster =
+                let mut list: SessionList =
                     before.as_deref().map(read).transpose()?.unwrap_or_default();
-                let mut members = self.forget(&mut roster, snapshot.now).await?;
-                let Some(gone) = roster.make_room(self.most, self.who_goes) else {
+                let mut members = self.forget(&mut list, snapshot.now).await?;
+                let Some(gone) = list.make_room(self.most, self.eviction) else {
                     return Ok(Login::TooMany);
                 };
                 self.revoke_sessions(&gone, "another session took its place").await?;
                 members.extend(gone.into_iter().map(|session| (session.id, None)));
                 members.push((session.id.clone(), Some(session.expires_at)));
-                roster.sessions.push(session.clone());
-                let commit = roster
+                list.sessions.push(session.clone());
+                let commit = list
                     .commit(&user, before)?
                     .with_guards(snapshot.records.clone())
                     .with_members(members);
@@ -105,21 +106,25 @@ impl Sessions {
             created_at: grant.created_at.max(now),
             seen_at: now,
             expires_at: self.lifetimes().end(grant.created_at, now),
-            placed_until: self.lifetimes().twice().end(grant.created_at, now),
+            located_until: self.lifetimes().twice().end(grant.created_at, now),
             details: new.details.clone(),
         }
     }
 
-    /// Drops what has ended from a roster that is about to be full, and says which members to count
+    /// Drops what has ended from a list that is about to be full, and says which members to count
     /// no longer.
-    async fn forget(&self, roster: &mut Roster, now: Timestamp) -> Result<Members, StoreError> {
-        roster.forget(now);
-        if roster.sessions.len() < self.most {
+    async fn forget(
+        &self,
+        list: &mut SessionList,
+        now: Timestamp,
+    ) -> Result<CountedMembers, StoreError> {
+        list.forget(now);
+        if list.sessions.len() < self.most {
             return Ok(Vec::new());
         }
-        let before: Vec<_> = roster.sessions.iter().map(|session| session.id.clone()).collect();
-        roster.sessions = self.active(std::mem::take(&mut roster.sessions), now).await?;
-        let is_gone = |id: &str| !roster.sessions.iter().any(|session| *session.id == *id);
+        let before: Vec<_> = list.sessions.iter().map(|session| session.id.clone()).collect();
+        list.sessions = self.active(std::mem::take(&mut list.sessions), now).await?;
+        let is_gone = |id: &str| !list.sessions.iter().any(|session| *session.id == *id);
         Ok(before.into_iter().filter(|id| is_gone(id)).map(|id| (id, None)).collect())
     }
 }

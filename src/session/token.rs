@@ -13,7 +13,7 @@
 //! (RFC 5869) makes the successor out of the *presented* secret: nothing in the store can be
 //! presented. The mark tells a used token, which is evidence of a theft, from garbage that names
 //! the family, which must not hurt it, without keeping the hashes of all tokens ever issued.
-//! Whoever can read the store can forge marks, which ends families and lets nobody in.
+//! A reader of the store can forge marks, which ends families and lets nobody in.
 
 use std::fmt;
 
@@ -24,7 +24,6 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
-use super::family::Origin;
 use crate::store::{StoreError, StoreErrorKind};
 
 const VERSION: u8 = 1;
@@ -54,15 +53,15 @@ impl fmt::Debug for RefreshToken {
 
 /// A token taken apart. Nothing about it is known to be true until a [`FamilyKey`] has looked at
 /// it.
-pub(super) struct Parsed<'a> {
+pub(super) struct ParsedToken<'a> {
     pub(super) family: &'a str,
     text: &'a str,
     generation: u32,
-    secret: Secret,
+    secret: TokenSecret,
     mark: [u8; MARK_BYTES],
 }
 
-impl<'a> Parsed<'a> {
+impl<'a> ParsedToken<'a> {
     /// Takes a token apart, if it can be one.
     pub(super) fn parse(token: &'a str) -> Option<Self> {
         let (family, rest) = token.split_once('.')?;
@@ -79,7 +78,7 @@ impl<'a> Parsed<'a> {
             family,
             text: token,
             generation: u32::from_be_bytes(*generation),
-            secret: Secret(*secret),
+            secret: TokenSecret(*secret),
             mark: mark.try_into().ok()?,
         })
     }
@@ -93,19 +92,19 @@ impl<'a> Parsed<'a> {
         self.generation
     }
 
-    pub(super) fn secret(&self) -> &Secret {
+    pub(super) fn secret(&self) -> &TokenSecret {
         &self.secret
     }
 
     /// Whether the token was issued for the family whose key this is.
-    pub(super) fn origin(&self, key: &FamilyKey) -> Origin {
+    pub(super) fn origin(&self, key: &FamilyKey) -> TokenOrigin {
         let mac = key.mac(self.family, self.generation, &self.secret);
         if *key == FamilyKey::unused() {
-            return Origin::Foreign;
+            return TokenOrigin::Foreign;
         }
         match mac.verify_truncated_left(&self.mark) {
-            Ok(()) => Origin::Generation(self.generation),
-            Err(_) => Origin::Foreign,
+            Ok(()) => TokenOrigin::Generation(self.generation),
+            Err(_) => TokenOrigin::Foreign,
         }
     }
 }
@@ -117,17 +116,28 @@ pub(super) fn is_family_id(id: &str) -> bool {
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
+/// What is known of the origin of a presented token, whatever has become of it since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TokenOrigin {
+    /// It was not issued for this family.
+    Foreign,
+    /// It was, as a token of this generation.
+    Generation(u32),
+    /// It was; the application has checked its signature.
+    Vouched,
+}
+
 /// The part of a token that only its owner knows.
 #[derive(Clone)]
-pub(super) struct Secret([u8; SECRET_BYTES]);
+pub(super) struct TokenSecret([u8; SECRET_BYTES]);
 
-impl Secret {
+impl TokenSecret {
     pub(super) fn random() -> Result<Self, StoreError> {
         random().map(Self)
     }
 
-    pub(super) fn digest(&self) -> Digest {
-        Digest::of(&self.0)
+    pub(super) fn digest(&self) -> TokenDigest {
+        TokenDigest::of(&self.0)
     }
 
     /// The secret that replaces this one. The same secret and salt always give the same successor.
@@ -168,7 +178,7 @@ impl FamilyKey {
         Self([0; 16])
     }
 
-    fn mac(&self, family: &str, generation: u32, secret: &Secret) -> Hmac<Sha256> {
+    fn mac(&self, family: &str, generation: u32, secret: &TokenSecret) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new(&self.padded());
         mac.update(&[VERSION]);
         mac.update(&generation.to_be_bytes());
@@ -193,17 +203,17 @@ impl fmt::Debug for FamilyKey {
 
 /// SHA-256 of a secret or an id.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Digest([u8; 32]);
+pub(crate) struct TokenDigest([u8; 32]);
 
-impl Digest {
+impl TokenDigest {
     pub(super) fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 }
 
-impl fmt::Debug for Digest {
+impl fmt::Debug for TokenDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Digest(..)")
+        f.write_str("TokenDigest(..)")
     }
 }
 
@@ -225,7 +235,7 @@ macro_rules! serde_as_base64 {
         }
     )*};
 }
-serde_as_base64!(FamilyKey, Digest);
+serde_as_base64!(FamilyKey, TokenDigest);
 
 /// A fresh id or salt: 128 random bits, base64url.
 pub(crate) fn random_id() -> Result<Box<str>, StoreError> {
@@ -245,21 +255,21 @@ fn random<const N: usize>() -> Result<[u8; N], StoreError> {
 mod tests {
     use super::*;
 
-    fn token(family: &str) -> (RefreshToken, FamilyKey, Secret) {
-        let (key, secret) = (FamilyKey::random().unwrap(), Secret::random().unwrap());
+    fn token(family: &str) -> (RefreshToken, FamilyKey, TokenSecret) {
+        let (key, secret) = (FamilyKey::random().unwrap(), TokenSecret::random().unwrap());
         (secret.clone().into_token(family, 7, &key), key, secret)
     }
 
     #[test]
     fn a_token_is_known_by_its_own_family_only() {
         let (token, key, secret) = token("fam");
-        let parsed = Parsed::parse(token.expose()).unwrap();
+        let parsed = ParsedToken::parse(token.expose()).unwrap();
         assert_eq!(parsed.family, "fam");
         assert_eq!(parsed.secret().digest(), secret.digest());
-        assert_eq!(parsed.origin(&key), Origin::Generation(7));
-        assert_eq!(parsed.origin(&FamilyKey::random().unwrap()), Origin::Foreign);
+        assert_eq!(parsed.origin(&key), TokenOrigin::Generation(7));
+        assert_eq!(parsed.origin(&FamilyKey::random().unwrap()), TokenOrigin::Foreign);
         let renamed = token.expose().replacen("fam", "maf", 1);
-        assert_eq!(Parsed::parse(&renamed).unwrap().origin(&key), Origin::Foreign);
+        assert_eq!(ParsedToken::parse(&renamed).unwrap().origin(&key), TokenOrigin::Foreign);
     }
 
     #[test]
@@ -269,9 +279,9 @@ mod tests {
             let mut changed = token.expose().as_bytes().to_vec();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(changed).unwrap();
-            let origin =
-                Parsed::parse(&changed).map_or(Origin::Foreign, |parsed| parsed.origin(&key));
-            assert_eq!(origin, Origin::Foreign, "character {at}");
+            let origin = ParsedToken::parse(&changed)
+                .map_or(TokenOrigin::Foreign, |parsed| parsed.origin(&key));
+            assert_eq!(origin, TokenOrigin::Foreign, "character {at}");
         }
     }
 
@@ -292,17 +302,17 @@ mod tests {
             token.replacen("f.", &format!("{}.", "f".repeat(129)), 1),
         ];
         for odd in odd {
-            assert!(Parsed::parse(&odd).is_none(), "{odd}");
+            assert!(ParsedToken::parse(&odd).is_none(), "{odd}");
         }
     }
 
     #[test]
     fn the_successor_depends_on_secret_and_salt_and_on_nothing_else() {
         let (_, _, secret) = token("f");
-        let successor = |secret: &Secret, salt| secret.successor("f", 8, salt).digest();
+        let successor = |secret: &TokenSecret, salt| secret.successor("f", 8, salt).digest();
         assert_eq!(successor(&secret, "salt"), successor(&secret, "salt"));
         assert_ne!(successor(&secret, "salt"), successor(&secret, "pepper"));
-        assert_ne!(successor(&secret, "salt"), successor(&Secret::random().unwrap(), "salt"));
+        assert_ne!(successor(&secret, "salt"), successor(&TokenSecret::random().unwrap(), "salt"));
         assert_ne!(successor(&secret, "salt"), secret.digest());
     }
 

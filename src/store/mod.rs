@@ -24,6 +24,7 @@ pub mod redis;
 pub mod scripted;
 #[cfg(feature = "sessions")]
 pub mod session;
+mod writer;
 
 use std::error::Error;
 use std::fmt;
@@ -36,6 +37,7 @@ use futures::future::{BoxFuture, ready};
 
 pub use self::doubt::Doubt;
 pub use self::live_cache::LiveCache;
+pub use self::writer::RevocationWriter;
 use crate::clock::Timestamp;
 use crate::revocation::{Outcome, Record, Revocation, Target, TargetKind};
 pub use crate::verified::Needs;

@@ -15,6 +15,9 @@
 )]
 #![allow(clippy::wrong_self_convention, reason = "`answer.is(401)` reads as it is meant")]
 
+// Its tests; the example itself is driven from outside.
+#[path = "../../examples/auth_server/audit.rs"]
+mod audit;
 mod browser;
 mod config;
 mod contract;

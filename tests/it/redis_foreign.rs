@@ -11,6 +11,7 @@ use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tower::{Layer as _, ServiceExt as _};
 use tower_jwt_revocation::store::Cursor;
+use tower_jwt_revocation::store::redis::Import;
 use tower_jwt_revocation::store::redis::{RedisStoreBuilder, Start};
 use tower_jwt_revocation::token::bearer::TokenSource;
 use tower_jwt_revocation::token::{TokenProfile, UpstreamClaims};

@@ -24,14 +24,13 @@ mod watched;
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
 use serde_json::json;
 use tower_jwt_revocation::session::{
-    Families, Grant, GrantKind, Login, NewFamily, NewSession, Refresh, RefreshPolicy, Refusal,
-    ReuseClass, SessionDetails, Sessions, UserCache, WhoGoes,
+    EvictionPolicy, Families, Grant, GrantKind, Login, NewFamily, NewSession, Refresh,
+    RefreshPolicy, Refusal, ReuseClass, SessionDetails, Sessions,
 };
 use tower_jwt_revocation::store::session::SessionStore;
 use tower_jwt_revocation::token::TokenProfile;
@@ -203,7 +202,7 @@ async fn strict_grants_once_however_many_ask(ground: impl Ground) {
     }
 }
 
-async fn garbage_hurts_nobody(ground: impl Ground) {
+async fn a_token_that_was_never_issued_ends_nothing(ground: impl Ground) {
     let sessions = sessions(&ground, strict());
     let grant = login(&sessions, "alice").await;
     let (family, secret) = grant.token.expose().split_once('.').unwrap();
@@ -413,7 +412,7 @@ async fn no_member_is_lost_when_many_sign_in_at_once(ground: impl Ground) {
 
 async fn there_are_never_more_sessions_than_allowed(ground: impl Ground) {
     let three = NonZeroUsize::new(3).unwrap();
-    let sessions = sessions(&ground, policy()).with_max_per_user(three, WhoGoes::Oldest);
+    let sessions = sessions(&ground, policy()).with_max_per_user(three, EvictionPolicy::Oldest);
     let mut grants = Vec::new();
     for _ in 0..4 {
         grants.push(login(&sessions, "alice").await);
@@ -428,7 +427,7 @@ async fn there_are_never_more_sessions_than_allowed(ground: impl Ground) {
     let live = join_all(more.iter().map(|grant| is_live(&store, grant))).await;
     assert!(live.into_iter().filter(|live| *live).count() <= 3);
 
-    let full = sessions.clone().with_max_per_user(three, WhoGoes::Newcomer);
+    let full = sessions.clone().with_max_per_user(three, EvictionPolicy::RefuseLogin);
     let refused = full.login(NewSession::of_user("alice")).await.unwrap();
     assert!(matches!(refused, Login::TooMany), "{refused:?}");
     // One that was revoked in another way makes room all the same.
@@ -437,7 +436,7 @@ async fn there_are_never_more_sessions_than_allowed(ground: impl Ground) {
     granted_login(full.login(NewSession::of_user("alice")).await.unwrap());
 }
 
-async fn a_session_tells_what_it_was_told(ground: impl Ground) {
+async fn a_session_shows_what_was_said_at_login(ground: impl Ground) {
     let sessions = sessions(&ground, policy()).with_touch_interval(Duration::ZERO);
     let new = NewSession::of_user("alice")
         .on_device("phone")
@@ -534,7 +533,12 @@ async fn a_token_that_is_not_rotated_stays(ground: impl Ground) {
     }
 }
 
-async fn the_cache_forgets_with_the_revocation(ground: impl Ground) {
+#[cfg(feature = "user-cache")]
+async fn the_cache_gives_out_nothing_from_before_a_revocation(ground: impl Ground) {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tower_jwt_revocation::session::UserCache;
+
     let revoker = Revoker::new(ground.store(), TokenProfile::new()).unwrap();
     let cache = UserCache::<usize>::new(revoker.clone());
     let loads = Arc::new(AtomicUsize::new(0));
@@ -553,20 +557,21 @@ async fn the_cache_forgets_with_the_revocation(ground: impl Ground) {
     assert_eq!(*cache.get_or_load("alice", load()).await.unwrap(), 1);
     assert_eq!(*cache.get_or_load("bob", load()).await.unwrap(), 2);
     let failing = async |_: &str| Err(std::io::Error::other("no"));
-    cache.forget("alice");
+    cache.forget("alice").await;
     cache.get_or_load("alice", failing).await.unwrap_err();
     assert_eq!(*cache.get_or_load("alice", load()).await.unwrap(), 3);
-    let short = cache.with_lifetime(Duration::ZERO);
+    let short: UserCache<usize> = UserCache::builder(revoker).with_lifetime(Duration::ZERO).build();
     for n in 4..6 {
         assert_eq!(*short.get_or_load("alice", load()).await.unwrap(), n);
     }
 }
 
 macro_rules! for_every_store {
-    ($($test:ident),* $(,)?) => {
+    ($($(#[$condition:meta])? $test:ident),* $(,)?) => {
         mod memory {
             use super::*;
-            $(#[tokio::test]
+            $($(#[$condition])?
+            #[tokio::test]
             async fn $test() {
                 super::$test(Memory(MemoryStore::new())).await;
             })*
@@ -575,7 +580,8 @@ macro_rules! for_every_store {
         #[cfg(feature = "redis")]
         mod redis {
             use super::*;
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            $($(#[$condition])?
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
                 support::redis_or_skip!();
                 super::$test(on_redis::Redis::start(1).await).await;
@@ -585,7 +591,8 @@ macro_rules! for_every_store {
         #[cfg(feature = "redis")]
         mod redis_in_shards {
             use super::*;
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            $($(#[$condition])?
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
                 support::redis_or_skip!();
                 super::$test(on_redis::Redis::start(5).await).await;
@@ -600,7 +607,7 @@ for_every_store!(
     a_retry_gets_the_same_token_until_it_is_used,
     of_many_at_once_one_moves_on_and_all_get_the_same,
     strict_grants_once_however_many_ask,
-    garbage_hurts_nobody,
+    a_token_that_was_never_issued_ends_nothing,
     a_token_that_is_handed_in_ends_its_family,
     a_bound_family_answers_its_client_only,
     whatever_ends_ends_everything_that_came_out_of_it,
@@ -610,10 +617,11 @@ for_every_store!(
     a_refresh_does_not_outrun_a_revocation,
     no_member_is_lost_when_many_sign_in_at_once,
     there_are_never_more_sessions_than_allowed,
-    a_session_tells_what_it_was_told,
+    a_session_shows_what_was_said_at_login,
     trust_in_a_device_ends,
     ids_of_the_application_live_by_the_same_rules,
     reuse_that_is_only_reported_ends_nothing,
     a_token_that_is_not_rotated_stays,
-    the_cache_forgets_with_the_revocation,
+    #[cfg(feature = "user-cache")]
+    the_cache_gives_out_nothing_from_before_a_revocation,
 );

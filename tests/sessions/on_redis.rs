@@ -2,7 +2,8 @@
 
 use std::num::NonZeroU32;
 
-use tower_jwt_revocation::audit::{AuditEvent, AuditKind, AuditSink as _, RedisSink};
+use tower_jwt_revocation::audit::{AuditEvent, AuditKind, AuditSink as _};
+use tower_jwt_revocation::store::redis::RedisAuditSink;
 use tower_jwt_revocation::{RedisStore, RevocationStore as _};
 
 use super::support::RedisServer;
@@ -124,7 +125,7 @@ async fn when_all_is_over_redis_is_as_it_was() {
             .unwrap()
     };
     let keys = || server.cli(&["DBSIZE"]).parse::<usize>().unwrap();
-    let sink = RedisSink::new(ground.store());
+    let sink = RedisAuditSink::new(ground.store());
     let revoker =
         Revoker::new(ground.store(), TokenProfile::new()).unwrap().with_audit(sink.clone());
     let sessions = Sessions::new(ground.store(), revoker, policy()).unwrap();
@@ -170,7 +171,7 @@ async fn events_are_kept_by_user_in_order_and_within_bounds() {
     support::redis_or_skip!();
     let ground = Redis::start(3).await;
     let (hour, three) = (Duration::from_secs(3600), NonZeroU32::new(3).unwrap());
-    let sink = RedisSink::with_limits(ground.store(), hour, NonZeroU32::new(100).unwrap());
+    let sink = RedisAuditSink::with_limits(ground.store(), hour, NonZeroU32::new(100).unwrap());
     let revoker =
         Revoker::new(ground.store(), TokenProfile::new()).unwrap().with_audit(sink.clone());
     let sessions = Sessions::new(ground.store(), revoker, strict()).unwrap();

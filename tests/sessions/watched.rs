@@ -1,6 +1,6 @@
 //! Sessions in a memory that fails when told to, and counts how much is asked of it at once.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};

@@ -7,6 +7,7 @@
 //! | [`Health`] | whether Redis can be used right now |
 //! | [`Report`] | whether this Redis is fit to keep revocations: [`RedisStore::doctor`] |
 //! | [`foreign`] | lists of revoked tokens that other programs keep |
+//! | [`RedisAuditSink`] | audit events by user |
 
 // A module names only modules above it in this table. A test of the architecture checks it.
 //
@@ -36,12 +37,15 @@
 // | store | `foreign` | lists of revoked tokens that other programs keep |
 // | | `store` | the handle |
 // | | `feed` | the log of one shard, for a mirror |
-// | | `journal` | bounded streams of entries: audit events |
+// | | `journal` | bounded streams of entries |
+// | | `audit` | the audit sink that keeps events in journals |
+// | | `import` | takes over what a foreign list holds |
 // | | `session` | the documents of sessions and families (feature `sessions`) |
 // | | `doctor` | whether this Redis is fit to keep revocations |
 // | | `builder` | sets options, and opens a store |
 // | | `settings` | a store from environment variables or a file |
 
+mod audit;
 mod batch;
 mod builder;
 mod check;
@@ -55,6 +59,7 @@ mod feed;
 mod followers;
 pub mod foreign;
 mod health;
+mod import;
 mod journal;
 mod log_check;
 mod maintenance;
@@ -78,12 +83,16 @@ mod write;
 #[cfg(feature = "fred-config")]
 pub use fred;
 
+pub use self::audit::{
+    AUDIT_QUEUE_LENGTH, DEFAULT_AUDIT_EVENTS_PER_USER, DEFAULT_AUDIT_RETENTION, RedisAuditSink,
+};
 pub use self::builder::RedisStoreBuilder;
 pub use self::doctor::{Finding, Report, Severity};
 pub use self::error::ConnectError;
 pub use self::feed::RedisFeed;
 pub use self::foreign::ForeignList;
 pub use self::health::Health;
+pub use self::import::{DEFAULT_IMPORT_PACE, Import, ImportReport};
 pub use self::options::{
     DEFAULT_CHECK_TIMEOUT, DEFAULT_LOG_LENGTH, DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_TOKEN_LIFETIME,
     DEFAULT_PREFIX, DEFAULT_START_LIMIT, DEFAULT_WRITE_TIMEOUT, Start, WaitReplicas,

@@ -113,14 +113,13 @@ async fn a_list_is_taken_over_once_with_its_expiries() {
     lab.cli(&["SET", "else", "{}"]);
     let list = ForeignList::blacklisted_jti_json();
     let revoker = lab.layer.revoker();
-    let mut import = revoker.import(&lab.store, &list).unwrap().with_pace(1_000_000);
+    let mut import = Import::new(revoker.clone(), &lab.store, &list).unwrap().with_pace(1_000_000);
     // Page by page, each by another process.
     let mut pages = 0;
     while import.step().await.unwrap() {
         pages += 1;
         let (cursor, report) = (import.cursor().unwrap(), import.report());
-        import = revoker
-            .import(&lab.store, &list)
+        import = Import::new(revoker.clone(), &lab.store, &list)
             .unwrap()
             .with_cursor(&cursor)
             .unwrap()
@@ -130,12 +129,17 @@ async fn a_list_is_taken_over_once_with_its_expiries() {
     }
     assert!(pages >= 2, "{pages}");
     // Again, in one go: all is known.
-    let report =
-        revoker.import(&lab.store, &list).unwrap().with_pace(1_000_000).run().await.unwrap();
+    let report = Import::new(revoker.clone(), &lab.store, &list)
+        .unwrap()
+        .with_pace(1_000_000)
+        .run()
+        .await
+        .unwrap();
     assert_eq!((report.imported, report.live), (0, 0), "{report:?}");
     // A cursor of another process says nothing here, so all is read.
     let elsewhere = Cursor::from_text("-/0/another-process/77");
-    let mut anew = revoker.import(&lab.store, &list).unwrap().with_cursor(&elsewhere).unwrap();
+    let mut anew =
+        Import::new(revoker.clone(), &lab.store, &list).unwrap().with_cursor(&elsewhere).unwrap();
     assert!(anew.run().await.unwrap().known >= 651);
     assert!(ttl(&lab, "token:blacklist:t7") <= 1000);
     assert!(report.known >= 651 && report.unreadable >= 2, "{report:?}");
@@ -164,8 +168,12 @@ async fn a_set_and_a_list_of_tokens_are_taken_over() {
         lab.cli(&["SADD", "token:revoked_families", &format!("f{n}")]);
     }
     let set = ForeignList::revoked_families();
-    let report =
-        revoker.import(&lab.store, &set).unwrap().with_pace(1_000_000).run().await.unwrap();
+    let report = Import::new(revoker.clone(), &lab.store, &set)
+        .unwrap()
+        .with_pace(1_000_000)
+        .run()
+        .await
+        .unwrap();
     assert_eq!(report.imported, 900, "{report:?}");
     let of_family = token_with("t1", &json!({"fid": "f899"}));
     assert_eq!(lab.call(&of_family).await.status(), StatusCode::UNAUTHORIZED);
@@ -177,11 +185,12 @@ async fn a_set_and_a_list_of_tokens_are_taken_over() {
     lab.cli(&["SET", &format!("blacklist:{}", listed.replace(".good", ".forged")), "1"]);
     let tokens =
         ForeignList::blacklisted_token().with_revoked_values(["1"]).with_live_values(["0"]);
-    let mut unable = revoker.import(&lab.store, &tokens).unwrap();
+    let mut unable = Import::new(revoker.clone(), &lab.store, &tokens).unwrap();
     let error = unable.run().await.unwrap_err();
     assert!(error.to_string().contains("with_verifier"), "{error}");
-    let mut import =
-        revoker.import(&lab.store, &tokens).unwrap().with_verifier(WordVerifier::default());
+    let mut import = Import::new(revoker.clone(), &lab.store, &tokens)
+        .unwrap()
+        .with_verifier(WordVerifier::default());
     let report = import.run().await.unwrap();
     assert_eq!((report.imported, report.live, report.unreadable), (1, 1, 2), "{report:?}");
     assert_eq!(lab.call(&listed).await.status(), StatusCode::UNAUTHORIZED);
@@ -201,11 +210,11 @@ async fn a_list_that_does_not_tell_what_is_revoked_is_not_taken_over() {
         (ForeignList::keys("u:{sub}"), "user"),
         (ForeignList::keys("b:{tokn}"), "{tokn}"),
     ] {
-        let error = revoker.import(&lab.store, &list).unwrap_err();
+        let error = Import::new(revoker.clone(), &lab.store, &list).unwrap_err();
         assert!(error.to_string().contains(word), "{error}");
     }
     let named = ForeignList::plain_jti().with_revoked_values([""]);
     lab.cli(&["MSET", "t1", "", "another", "program's"]);
-    let report = revoker.import(&lab.store, &named).unwrap().run().await.unwrap();
+    let report = Import::new(revoker.clone(), &lab.store, &named).unwrap().run().await.unwrap();
     assert_eq!((report.imported, report.unreadable), (1, 1), "{report:?}");
 }

@@ -105,9 +105,14 @@ async fn in_a_cluster_each_key_is_asked_at_its_own_node() {
         TokenProfile::new(),
     );
     let other = other.unwrap();
-    let report = other.import(&store, &list()).unwrap().with_pace(1_000_000).run().await.unwrap();
+    let report = Import::new(other.clone(), &store, &list())
+        .unwrap()
+        .with_pace(1_000_000)
+        .run()
+        .await
+        .unwrap();
     assert_eq!(report.imported, (ids.len() + 12) as u64, "{report:?}");
-    let report = other.import(&store, &set).unwrap().run().await.unwrap();
+    let report = Import::new(other.clone(), &store, &set).unwrap().run().await.unwrap();
     assert_eq!(report.imported, 1, "{report:?}");
 
     // A slot changes hands.

@@ -334,3 +334,19 @@ impl ScanPosition {
         Cursor::from_text(format!("{layout}/{node}/{server}/{cursor}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_printed_and_read() {
+        for text in ["-/0/abc/123", "1f/2//0"] {
+            let position = ScanPosition::parse(&Cursor::from_text(text)).unwrap();
+            assert_eq!(position.print().to_string(), text);
+        }
+        for odd in ["", "0", "-/0/abc/", "-/0/abc/x", "-/x/abc/0", "-/0/a/b/0"] {
+            assert!(ScanPosition::parse(&Cursor::from_text(odd)).is_none(), "{odd}");
+        }
+    }
+}

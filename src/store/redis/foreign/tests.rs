@@ -3,13 +3,13 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
+use super::ForeignLists;
 use super::cluster::layout_of;
 use super::list::{CompiledLists, ForeignList, ListEntry};
 use super::template::{FillError, KeyTemplate};
-use super::{ForeignLists, ScanPosition};
 use crate::clock::Timestamp;
 use crate::revocation::{Action, Extent, Origin, Revocation, Target, TargetKind};
-use crate::store::{Cursor, StoreErrorKind};
+use crate::store::StoreErrorKind;
 use crate::token::TokenProfile;
 use crate::token::profile::SignedClaims;
 use crate::verified::{Needs, VerifiedToken};
@@ -294,17 +294,6 @@ fn a_layout_is_which_slots_belong_together() {
     assert_eq!(layout, layout_of(&[Some(7), Some(2), None]));
     for other in [[Some(0), Some(0), None], [Some(0), Some(1), Some(0)], [None, Some(1), None]] {
         assert_ne!(layout, layout_of(&other));
-    }
-}
-
-#[test]
-fn a_position_is_printed_and_read() {
-    for text in ["-/0/abc/123", "1f/2//0"] {
-        let position = ScanPosition::parse(&Cursor::from_text(text)).unwrap();
-        assert_eq!(position.print().to_string(), text);
-    }
-    for odd in ["", "0", "-/0/abc/", "-/0/abc/x", "-/x/abc/0", "-/0/a/b/0"] {
-        assert!(ScanPosition::parse(&Cursor::from_text(odd)).is_none(), "{odd}");
     }
 }
 

@@ -1,8 +1,7 @@
 //! The sessions of one user, and the sessions on one device: two documents, pure.
 //!
-//! A [`Roster`] holds all sessions of a user, so that whatever is decided about them (who has to go
-//! when there are too many) is decided about all of them at once. A [`DeviceRoster`] only says
-//! where to look.
+//! A [`SessionList`] holds all sessions of a user, so that what concerns several (which one is ended
+//! when there are too many) is decided on one document. [`DeviceSessions`] only says where to look.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,90 +9,102 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::documents::Document;
+use super::documents::SessionDocument;
 use crate::clock::Timestamp;
 
-/// A session, as it is listed.
+/// Largest [`Sessions::with_max_per_user`](super::Sessions::with_max_per_user): the sessions of a
+/// user are read and written together.
+pub const MAX_SESSIONS: usize = 1000;
+
+/// A session, as it is listed. Times are those of the clock of the store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Session {
-    /// Its id: the claim `sid`.
+    /// The id of the session: the claim `sid` of its access tokens. 128 random bits, base64url.
     pub id: Box<str>,
-    /// The user.
+    /// The user it belongs to: the claim `sub` of its access tokens.
     #[serde(rename = "u")]
     pub user: Box<str>,
-    /// The family of its refresh tokens.
+    /// The id of the family of its refresh tokens: the claim `fid` of its access tokens.
     #[serde(rename = "f")]
     pub family: Box<str>,
-    /// When it was begun, by the clock of the store.
+    /// When it was begun. If something it belongs to was revoked in the same millisecond, a
+    /// millisecond later, so that the revocation does not cover it.
     #[serde(rename = "at")]
     pub created_at: Timestamp,
-    /// When it was last seen; not more exact than the interval at which it is touched.
+    /// When it was last in use: at login, or at a refresh or [`touch`](super::Sessions::touch), of
+    /// which one per [interval](super::Sessions::with_touch_interval) is written.
     #[serde(rename = "seen")]
     pub seen_at: Timestamp,
-    /// When it ends if it is not seen again.
+    /// When it ends if it is not used again: after the idle lifetime and the touch interval, and not
+    /// after the absolute lifetime of its refresh tokens.
     #[serde(rename = "until")]
     pub expires_at: Timestamp,
     /// Until then the session is found by its id and by its device.
     #[serde(rename = "p")]
-    pub(super) placed_until: Timestamp,
-    /// What is known of whoever holds it.
+    pub(super) located_until: Timestamp,
+    /// What the application has said of it.
     #[serde(flatten)]
     pub details: SessionDetails,
 }
 
-/// What is known of whoever holds a session. All of it is the application's to fill in and to read.
+/// What the application says of a session at login, or later with
+/// [`Sessions::update`](super::Sessions::update). Only [`device`](Self::device) and
+/// [`client`](Self::client) decide anything.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SessionDetails {
-    /// The device, by an id that survives the session: a claim `device_id`.
+    /// The id of the device: the claim `device_id` of the access tokens. It outlasts the session,
+    /// and no other device has it. Default: none.
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Box<str>>,
-    /// The OAuth client.
+    /// The id of the OAuth client: the claim `client_id` of the access tokens. The refresh tokens are
+    /// bound to it. Default: none.
     #[serde(rename = "cl", default, skip_serializing_if = "Option::is_none")]
     pub client: Option<Box<str>>,
-    /// A fingerprint of the device or browser.
+    /// A fingerprint of the device or browser, of up to 512 bytes. It is kept and shown, never
+    /// compared. Default: none.
     #[serde(rename = "fp", default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Box<str>>,
-    /// The address from which the user signed in.
+    /// The address from which the user signed in. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip: Option<IpAddr>,
-    /// The `User-Agent` with which the user signed in.
+    /// The `User-Agent` with which the user signed in, up to 512 bytes of it. Default: none.
     #[serde(rename = "ua", default, skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<Box<str>>,
-    /// Whether a second factor was shown.
+    /// Whether a second factor was shown. Default: no.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub mfa: bool,
-    /// Anything else.
+    /// Data of the application, at most 4 KiB of JSON. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<serde_json::Value>,
 }
 
-/// Who has to go when a user signs in once too often.
+/// Which session is ended when a user who has as many as are allowed signs in again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum WhoGoes {
-    /// The session that was not seen for the longest time. The default.
+pub enum EvictionPolicy {
+    /// The session with the earliest [`seen_at`](Session::seen_at). The default.
     #[default]
     LeastRecentlySeen,
-    /// The session that was begun first.
+    /// The session with the earliest [`created_at`](Session::created_at).
     Oldest,
-    /// The one who signs in: the login is refused.
-    Newcomer,
+    /// None: the login is refused with [`Login::TooMany`](super::Login::TooMany).
+    RefuseLogin,
 }
 
 /// All sessions of a user, and the devices it trusts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Roster {
+pub(super) struct SessionList {
     #[serde(rename = "s")]
     pub(super) sessions: Vec<Session>,
     #[serde(rename = "t", default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) trusted: BTreeMap<Box<str>, Trust>,
+    pub(super) trusted: BTreeMap<Box<str>, DeviceTrust>,
 }
 
-/// The trust in a device.
+/// Since and until when a device is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Trust {
+pub(super) struct DeviceTrust {
     #[serde(rename = "at")]
     pub(super) since: Timestamp,
     pub(super) until: Timestamp,
@@ -101,12 +112,12 @@ pub(super) struct Trust {
 
 /// How sessions end by themselves.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Lifetimes {
+pub(super) struct SessionLifetimes {
     pub(super) idle: Duration,
     pub(super) max_age: Option<Duration>,
 }
 
-impl Lifetimes {
+impl SessionLifetimes {
     /// For what has to outlive the session, and is not to be written each time that it is seen.
     pub(super) fn twice(self) -> Self {
         Self { idle: self.idle * 2, ..self }
@@ -118,7 +129,7 @@ impl Lifetimes {
     }
 }
 
-impl Document for Roster {
+impl SessionDocument for SessionList {
     fn forget(&mut self, now: Timestamp) {
         self.sessions.retain(|session| session.expires_at > now);
         self.trusted.retain(|_, trust| trust.until > now);
@@ -134,19 +145,24 @@ impl Document for Roster {
     }
 }
 
-impl Roster {
-    /// Takes the sessions out that have to go so that one more fits; `None` if it is the newcomer.
-    pub(super) fn make_room(&mut self, most: usize, who: WhoGoes) -> Option<Vec<Session>> {
+impl SessionList {
+    /// Takes out the sessions that have to end so that one more fits; `None` if the login has to be
+    /// refused.
+    pub(super) fn make_room(
+        &mut self,
+        most: usize,
+        policy: EvictionPolicy,
+    ) -> Option<Vec<Session>> {
         let surplus = (self.sessions.len() + 1).saturating_sub(most);
         if surplus == 0 {
             return Some(Vec::new());
         }
-        match who {
-            WhoGoes::Newcomer => return None,
-            WhoGoes::LeastRecentlySeen => {
+        match policy {
+            EvictionPolicy::RefuseLogin => return None,
+            EvictionPolicy::LeastRecentlySeen => {
                 self.sessions.sort_by_key(|session| (session.seen_at, session.created_at));
             }
-            WhoGoes::Oldest => self.sessions.sort_by_key(|session| session.created_at),
+            EvictionPolicy::Oldest => self.sessions.sort_by_key(|session| session.created_at),
         }
         Some(self.sessions.drain(..surplus.min(self.sessions.len())).collect())
     }
@@ -158,19 +174,19 @@ impl Roster {
 
 /// Where the sessions on a device are to be found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct DeviceRoster {
+pub(super) struct DeviceSessions {
     /// Users by session.
     #[serde(rename = "s")]
-    pub(super) sessions: BTreeMap<Box<str>, Place>,
+    pub(super) sessions: BTreeMap<Box<str>, SessionLocation>,
 }
 
-impl DeviceRoster {
+impl DeviceSessions {
     /// Most sessions of a device: they are read and written together, at each login. It is a bound
-    /// for programs that sign in again and again, and for devices that are not told apart.
-    const MOST: usize = super::MAX_SESSIONS;
+    /// for programs that sign in again and again, and for devices that share one id.
+    const MOST: usize = MAX_SESSIONS;
 
     /// Adds a session; if there are too many, those that are over first make room.
-    pub(super) fn insert(&mut self, id: Box<str>, place: Place) {
+    pub(super) fn insert(&mut self, id: Box<str>, place: SessionLocation) {
         self.sessions.insert(id, place);
         while self.sessions.len() > Self::MOST {
             let first = self.sessions.iter().min_by_key(|(_, place)| place.until);
@@ -182,7 +198,7 @@ impl DeviceRoster {
 
 /// Where a session is to be found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Place {
+pub(super) struct SessionLocation {
     #[serde(rename = "u")]
     pub(super) user: Box<str>,
     /// The device it is on, where that is not where this stands.
@@ -192,7 +208,7 @@ pub(super) struct Place {
     pub(super) until: Timestamp,
 }
 
-impl Document for DeviceRoster {
+impl SessionDocument for DeviceSessions {
     fn forget(&mut self, now: Timestamp) {
         self.sessions.retain(|_, place| place.until > now);
     }
@@ -218,58 +234,61 @@ mod tests {
             created_at: Timestamp::from_secs(created),
             seen_at: Timestamp::from_secs(seen),
             expires_at: Timestamp::from_secs(100),
-            placed_until: Timestamp::from_secs(100),
+            located_until: Timestamp::from_secs(100),
             details: SessionDetails::default(),
         }
     }
 
-    fn gone(most: usize, who: WhoGoes) -> Option<Vec<String>> {
+    fn gone(most: usize, who: EvictionPolicy) -> Option<Vec<String>> {
         let sessions = vec![session("b", 2, 9), session("a", 1, 8), session("c", 3, 7)];
-        let mut roster = Roster { sessions, trusted: BTreeMap::new() };
-        let gone = roster.make_room(most, who)?;
-        assert!(roster.sessions.len() < most.max(1));
+        let mut list = SessionList { sessions, trusted: BTreeMap::new() };
+        let gone = list.make_room(most, who)?;
+        assert!(list.sessions.len() < most.max(1));
         Some(gone.into_iter().map(|session| session.id.into()).collect())
     }
 
     #[test]
-    fn the_rule_says_who_goes() {
-        assert_eq!(gone(4, WhoGoes::Newcomer), Some(vec![]));
-        assert_eq!(gone(3, WhoGoes::Newcomer), None);
-        assert_eq!(gone(3, WhoGoes::Oldest), Some(vec!["a".into()]));
-        assert_eq!(gone(3, WhoGoes::LeastRecentlySeen), Some(vec!["c".into()]));
-        assert_eq!(gone(1, WhoGoes::Oldest), Some(vec!["a".into(), "b".into(), "c".into()]));
+    fn the_policy_says_which_sessions_end() {
+        assert_eq!(gone(4, EvictionPolicy::RefuseLogin), Some(vec![]));
+        assert_eq!(gone(3, EvictionPolicy::RefuseLogin), None);
+        assert_eq!(gone(3, EvictionPolicy::Oldest), Some(vec!["a".into()]));
+        assert_eq!(gone(3, EvictionPolicy::LeastRecentlySeen), Some(vec!["c".into()]));
+        assert_eq!(gone(1, EvictionPolicy::Oldest), Some(vec!["a".into(), "b".into(), "c".into()]));
     }
 
     #[test]
-    fn what_is_over_is_forgotten() {
-        let mut roster = Roster { sessions: vec![session("a", 1, 1)], trusted: BTreeMap::new() };
-        let trust = Trust { since: Timestamp::ZERO, until: Timestamp::from_secs(200) };
-        roster.trusted.insert("phone".into(), trust);
-        assert_eq!(roster.until(), Timestamp::from_secs(200));
-        roster.forget(Timestamp::from_secs(100));
-        assert!(roster.sessions.is_empty() && roster.trusted.len() == 1);
-        roster.forget(Timestamp::from_secs(200));
-        assert_eq!(roster, Roster::default());
-        assert_eq!(roster.until(), Timestamp::ZERO);
+    fn what_has_ended_is_removed() {
+        let mut list = SessionList { sessions: vec![session("a", 1, 1)], trusted: BTreeMap::new() };
+        let trust = DeviceTrust { since: Timestamp::ZERO, until: Timestamp::from_secs(200) };
+        list.trusted.insert("phone".into(), trust);
+        assert_eq!(list.until(), Timestamp::from_secs(200));
+        list.forget(Timestamp::from_secs(100));
+        assert!(list.sessions.is_empty() && list.trusted.len() == 1);
+        list.forget(Timestamp::from_secs(200));
+        assert_eq!(list, SessionList::default());
+        assert_eq!(list.until(), Timestamp::ZERO);
     }
 
     #[test]
     fn a_device_holds_so_many_sessions_and_no_more() {
-        let mut roster = DeviceRoster::default();
-        let place =
-            |secs| Place { user: "alice".into(), device: None, until: Timestamp::from_secs(secs) };
+        let mut list = DeviceSessions::default();
+        let place = |secs| SessionLocation {
+            user: "alice".into(),
+            device: None,
+            until: Timestamp::from_secs(secs),
+        };
         for n in 0..1100 {
             // The one with the name `new` is never the first to end.
-            roster.insert(format!("{n}").into(), place(n));
-            roster.insert("new".into(), place(n + 1));
+            list.insert(format!("{n}").into(), place(n));
+            list.insert("new".into(), place(n + 1));
         }
-        assert_eq!(roster.sessions.len(), super::super::MAX_SESSIONS);
-        assert!(roster.sessions.contains_key("new") && roster.sessions.contains_key("1099"));
-        assert!(!roster.sessions.contains_key("100") && roster.sessions.contains_key("101"));
+        assert_eq!(list.sessions.len(), MAX_SESSIONS);
+        assert!(list.sessions.contains_key("new") && list.sessions.contains_key("1099"));
+        assert!(!list.sessions.contains_key("100") && list.sessions.contains_key("101"));
     }
 
     #[test]
-    fn sessions_survive_the_store() {
+    fn a_session_is_read_as_it_was_written() {
         let mut full = session("a", 1, 2);
         full.details = SessionDetails {
             device: Some("phone".into()),

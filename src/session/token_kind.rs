@@ -1,18 +1,18 @@
-//! What a refresh token is: a secret of ours, or an id of the application. The rest is the same for
-//! both.
+//! The two kinds of refresh tokens: opaque ones of ours, and those that the application mints and of
+//! which only ids are known. Everything else is the same for both.
 
-use super::family::{Family, Origin};
-use super::token::{Digest, FamilyKey, Parsed, RefreshToken, random_id};
+use super::family::Family;
+use super::token::{FamilyKey, ParsedToken, RefreshToken, TokenDigest, TokenOrigin, random_id};
 use crate::store::StoreError;
 
-pub(super) trait Lineage: Sync {
+pub(super) trait RefreshTokenKind: Sync {
     type Token: Send + Sync;
 
     fn family(&self) -> &str;
-    fn digest(&self) -> Digest;
-    fn origin(&self, family: &Family) -> Origin;
+    fn digest(&self) -> TokenDigest;
+    fn origin(&self, family: &Family) -> TokenOrigin;
     /// A new successor, its digest, and the seed by which it can be given again.
-    fn next(&self, family: &Family) -> Result<(Self::Token, Digest, Box<str>), StoreError>;
+    fn next(&self, family: &Family) -> Result<(Self::Token, TokenDigest, Box<str>), StoreError>;
     /// The successor that was given before.
     fn again(&self, family: &Family, seed: &str) -> Self::Token;
     /// The presented token itself.
@@ -20,10 +20,10 @@ pub(super) trait Lineage: Sync {
 }
 
 /// A token of ours: the successor is derived from it, so that only its holder can have it again.
-pub(super) struct Opaque<'a>(pub(super) Parsed<'a>);
+pub(super) struct OpaqueToken<'a>(pub(super) ParsedToken<'a>);
 
-impl Opaque<'_> {
-    fn derive(&self, family: &Family, seed: &str) -> (RefreshToken, Digest) {
+impl OpaqueToken<'_> {
+    fn derive(&self, family: &Family, seed: &str) -> (RefreshToken, TokenDigest) {
         let generation = self.0.generation().saturating_add(1);
         let secret = self.0.secret().successor(self.0.family, generation, seed);
         let digest = secret.digest();
@@ -31,22 +31,22 @@ impl Opaque<'_> {
     }
 }
 
-impl Lineage for Opaque<'_> {
+impl RefreshTokenKind for OpaqueToken<'_> {
     type Token = RefreshToken;
 
     fn family(&self) -> &str {
         self.0.family
     }
 
-    fn digest(&self) -> Digest {
+    fn digest(&self) -> TokenDigest {
         self.0.secret().digest()
     }
 
-    fn origin(&self, family: &Family) -> Origin {
+    fn origin(&self, family: &Family) -> TokenOrigin {
         self.0.origin(&family.key)
     }
 
-    fn next(&self, family: &Family) -> Result<(RefreshToken, Digest, Box<str>), StoreError> {
+    fn next(&self, family: &Family) -> Result<(RefreshToken, TokenDigest, Box<str>), StoreError> {
         let salt = random_id()?;
         let (token, digest) = self.derive(family, &salt);
         Ok((token, digest, salt))
@@ -62,30 +62,30 @@ impl Lineage for Opaque<'_> {
 }
 
 /// The ids of tokens that the application mints.
-pub(super) struct Ids<'a> {
+pub(super) struct ApplicationToken<'a> {
     pub(super) family: &'a str,
     pub(super) token_id: &'a str,
     pub(super) next_id: &'a str,
 }
 
-impl Lineage for Ids<'_> {
+impl RefreshTokenKind for ApplicationToken<'_> {
     type Token = Box<str>;
 
     fn family(&self) -> &str {
         self.family
     }
 
-    fn digest(&self) -> Digest {
-        Digest::of(self.token_id.as_bytes())
+    fn digest(&self) -> TokenDigest {
+        TokenDigest::of(self.token_id.as_bytes())
     }
 
-    fn origin(&self, family: &Family) -> Origin {
+    fn origin(&self, family: &Family) -> TokenOrigin {
         // An id is known by the signature of the application, a secret only by its mark.
-        if family.key == FamilyKey::unused() { Origin::Vouched } else { Origin::Foreign }
+        if family.key == FamilyKey::unused() { TokenOrigin::Vouched } else { TokenOrigin::Foreign }
     }
 
-    fn next(&self, _: &Family) -> Result<(Box<str>, Digest, Box<str>), StoreError> {
-        Ok((self.next_id.into(), Digest::of(self.next_id.as_bytes()), self.next_id.into()))
+    fn next(&self, _: &Family) -> Result<(Box<str>, TokenDigest, Box<str>), StoreError> {
+        Ok((self.next_id.into(), TokenDigest::of(self.next_id.as_bytes()), self.next_id.into()))
     }
 
     fn again(&self, _: &Family, seed: &str) -> Box<str> {

@@ -1,4 +1,4 @@
-//! [`RedisSink`]: events by user, where all processes find them.
+//! [`RedisAuditSink`]: audit events by user, where all processes find them.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -8,23 +8,27 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{AuditEvent, AuditSink, QUEUE_LENGTH};
+use super::store::RedisStore;
+use crate::audit::{AuditEvent, AuditSink};
 use crate::revocation::Target;
 use crate::store::StoreError;
-use crate::store::redis::RedisStore;
 
-/// How long [`RedisSink::new`] keeps events.
-pub const DEFAULT_RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
-/// About how many events of a user [`RedisSink::new`] keeps.
-pub const DEFAULT_MAX_PER_USER: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
+/// How many events of a [`RedisAuditSink`] can wait to be written; one more is lost, and counted.
+pub const AUDIT_QUEUE_LENGTH: usize = 4096;
+/// How long [`RedisAuditSink::new`] keeps events: 90 days.
+pub const DEFAULT_AUDIT_RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// About how many events of a user [`RedisAuditSink::new`] keeps: 1000.
+pub const DEFAULT_AUDIT_EVENTS_PER_USER: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
 
-/// Keeps events in Redis, by user in the order of time, in a task of its own behind a queue of
-/// [`QUEUE_LENGTH`].
+/// Keeps events in Redis, by user in the order of time. A task of its own writes them, behind a
+/// queue of [`AUDIT_QUEUE_LENGTH`]: what finds the queue full or cannot be written is counted by
+/// [`lost`](AuditSink::lost).
 ///
 /// Events that name no user are kept together, as those of the user with the empty name. Clones
 /// share the queue; the task ends with the last of them.
+#[doc(alias = "audit log")]
 #[derive(Clone)]
-pub struct RedisSink {
+pub struct RedisAuditSink {
     store: RedisStore,
     queue: mpsc::Sender<Message>,
     lost: Arc<AtomicU64>,
@@ -35,17 +39,17 @@ enum Message {
     Flush(oneshot::Sender<()>),
 }
 
-impl RedisSink {
-    /// Keeps about the latest [`DEFAULT_MAX_PER_USER`] events of each user for
-    /// [`DEFAULT_RETENTION`]. To be called on a tokio runtime.
+impl RedisAuditSink {
+    /// Keeps about the latest [`DEFAULT_AUDIT_EVENTS_PER_USER`] events of each user for
+    /// [`DEFAULT_AUDIT_RETENTION`]. To be called on a tokio runtime.
     pub fn new(store: RedisStore) -> Self {
-        Self::with_limits(store, DEFAULT_RETENTION, DEFAULT_MAX_PER_USER)
+        Self::with_limits(store, DEFAULT_AUDIT_RETENTION, DEFAULT_AUDIT_EVENTS_PER_USER)
     }
 
     /// Keeps about the latest `most_per_user` events of each user for `retention`. To be called on
     /// a tokio runtime.
     pub fn with_limits(store: RedisStore, retention: Duration, most_per_user: NonZeroU32) -> Self {
-        let (queue, events) = mpsc::channel(QUEUE_LENGTH);
+        let (queue, events) = mpsc::channel(AUDIT_QUEUE_LENGTH);
         let lost = Arc::new(AtomicU64::new(0));
         tokio::spawn(keep(store.clone(), events, Arc::clone(&lost), retention, most_per_user));
         Self { store, queue, lost }
@@ -92,7 +96,7 @@ async fn keep(
     }
 }
 
-impl AuditSink for RedisSink {
+impl AuditSink for RedisAuditSink {
     fn record(&self, event: &AuditEvent) {
         if self.queue.try_send(Message::Event(event.clone())).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
@@ -104,8 +108,8 @@ impl AuditSink for RedisSink {
     }
 }
 
-impl fmt::Debug for RedisSink {
+impl fmt::Debug for RedisAuditSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisSink").field("lost", &self.lost()).finish_non_exhaustive()
+        f.debug_struct("RedisAuditSink").field("lost", &self.lost()).finish_non_exhaustive()
     }
 }

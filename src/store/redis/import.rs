@@ -1,4 +1,4 @@
-//! Taking over what another program has revoked.
+//! [`Import`]: takes over what another program has revoked.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,61 +6,16 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::Revoker;
+use super::foreign::{ForeignList, ListScan, ListedEntry, ListedId, ScanPosition};
+use super::store::RedisStore;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::ConfigError;
 use crate::revocation::{Action, Extent, Origin, Outcome, Revocation, Target, TargetKind};
-use crate::store::redis::foreign::{ListScan, ListedEntry, ListedId, ScanPosition};
-use crate::store::redis::{ForeignList, RedisStore};
-use crate::store::{Cursor, StoreError, StoreErrorKind};
+use crate::store::{Cursor, RevocationWriter, StoreError, StoreErrorKind};
 use crate::token::{TokenProfile, TokenVerifier};
 
 /// Default of [`Import::with_pace`].
 pub const DEFAULT_IMPORT_PACE: u32 = 5000;
-
-impl Revoker {
-    /// Takes over what a [foreign list](crate::store::redis::foreign) holds, once, as records of
-    /// our own. `store` is where the list is; the records go where all revocations of this revoker
-    /// go.
-    ///
-    /// ```no_run
-    /// # use tower_jwt_revocation::{ForeignList, RedisStore, Revoker};
-    /// # async fn f(revoker: Revoker, store: RedisStore) -> Result<(), Box<dyn std::error::Error>> {
-    /// let mut import = revoker.import(&store, &ForeignList::blacklisted_jti_json())?;
-    /// let report = import.run().await?; // after an error, call it again: it goes on where it was
-    /// println!("{report:?}");
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// [`ConfigError`] if the entries do not tell what is revoked: those of a list by hashes, with
-    /// several placeholders, or of anything but tokens, sessions and families; if they belong to
-    /// one of several issuers and the list does not [say to which](ForeignList::with_issuer).
-    pub fn import(&self, store: &RedisStore, list: &ForeignList) -> Result<Import, ConfigError> {
-        let scan = ListScan::new(Arc::clone(&store.core), store.foreign.clone(), list)?;
-        let list = scan.list();
-        let oops = |problem: String| {
-            ConfigError::new("foreign_list", format!("`{}` {problem}", list.name))
-        };
-        if !matches!(list.kind, TargetKind::Token | TargetKind::Session | TargetKind::Family) {
-            return Err(oops(format!(
-                "is of the kind {}: its entries end, and our records of that kind say until when \
-                 tokens were issued; keep the list until it is empty",
-                list.kind
-            )));
-        }
-        let trial = target(list.kind, "any", list.issuer.as_deref());
-        self.complete(trial).map_err(|error| oops(format!("cannot be taken over: {error}")))?;
-        Ok(Import {
-            revoker: self.clone(),
-            scan,
-            verifier: None,
-            pace: DEFAULT_IMPORT_PACE,
-            at: None,
-            report: ImportReport::default(),
-        })
-    }
-}
 
 fn target(kind: TargetKind, id: &str, issuer: Option<&str>) -> Target {
     let target = Target::new(kind, id);
@@ -70,7 +25,18 @@ fn target(kind: TargetKind, id: &str, issuer: Option<&str>) -> Target {
     }
 }
 
-/// A list of another program on its way into our own records, made by [`Revoker::import`].
+/// A list of another program on its way into our own records.
+///
+/// ```no_run
+/// # use tower_jwt_revocation::{ForeignList, RedisStore, Revoker};
+/// # async fn f(revoker: Revoker, store: RedisStore) -> Result<(), Box<dyn std::error::Error>> {
+/// use tower_jwt_revocation::store::redis::Import;
+///
+/// let mut import = Import::new(revoker, &store, &ForeignList::blacklisted_jti_json())?;
+/// let report = import.run().await?; // after an error, call it again: it goes on where it was
+/// println!("{report:?}");
+/// # Ok(()) }
+/// ```
 ///
 /// Each entry becomes a record that is kept as long as the entry and the leeway of a verifier; one
 /// without an expiry for as long as the longest token. It may be repeated, stopped and gone on
@@ -78,7 +44,7 @@ fn target(kind: TargetKind, id: &str, issuer: Option<&str>) -> Target {
 /// not be seen, so end the writes of the other program first, or write to both.
 #[must_use = "nothing is read until `run` is called"]
 pub struct Import {
-    revoker: Revoker,
+    writer: Arc<dyn RevocationWriter>,
     scan: ListScan,
     verifier: Option<Arc<dyn TokenVerifier>>,
     pace: u32,
@@ -103,6 +69,43 @@ pub struct ImportReport {
 }
 
 impl Import {
+    /// Takes over what a [foreign list](super::foreign) holds, once, as records of our own. `store` is where
+    /// the list is; the records go where all revocations of `revoker` go, a
+    /// [`Revoker`](crate::Revoker).
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the entries do not tell what is revoked: those of a list by hashes, with
+    /// several placeholders, or of anything but tokens, sessions and families; if they belong to
+    /// one of several issuers and the list does not [say to which](ForeignList::with_issuer).
+    pub fn new(
+        revoker: impl RevocationWriter,
+        store: &RedisStore,
+        list: &ForeignList,
+    ) -> Result<Self, ConfigError> {
+        let scan = ListScan::new(Arc::clone(&store.core), store.foreign.clone(), list)?;
+        let list = scan.list();
+        let oops = |problem: String| {
+            ConfigError::new("foreign_list", format!("`{}` {problem}", list.name))
+        };
+        if !matches!(list.kind, TargetKind::Token | TargetKind::Session | TargetKind::Family) {
+            return Err(oops(format!(
+                "is of the kind {}: its entries end, and our records of that kind say until when \
+                 tokens were issued; keep the list until it is empty",
+                list.kind
+            )));
+        }
+        let trial = target(list.kind, "any", list.issuer.as_deref());
+        revoker.prepare(trial).map_err(|error| oops(format!("cannot be taken over: {error}")))?;
+        Ok(Self {
+            writer: Arc::new(revoker),
+            scan,
+            verifier: None,
+            pace: DEFAULT_IMPORT_PACE,
+            at: None,
+            report: ImportReport::default(),
+        })
+    }
+
     /// How many keys to look at per second, about; default [`DEFAULT_IMPORT_PACE`]. Redis has to
     /// answer requests besides.
     pub fn with_pace(mut self, keys_per_second: u32) -> Self {
@@ -169,7 +172,7 @@ impl Import {
                 None => report.unreadable += 1,
             }
         }
-        for receipt in self.revoker.write(changes).await? {
+        for receipt in self.writer.write_all(changes).await? {
             match receipt.outcome {
                 Outcome::New => report.imported += 1,
                 Outcome::Extended | Outcome::Already => report.known += 1,
@@ -204,10 +207,9 @@ impl Import {
                 })
             }
         };
-        let Some(target) = known.and_then(|target| self.revoker.complete(target).ok()) else {
+        let Some(mut change) = known.and_then(|target| self.writer.prepare(target).ok()) else {
             return Ok(None);
         };
-        let mut change = self.revoker.revocation(target);
         change.action = Action::Revoke(Extent::All);
         change.origin = Origin::List;
         if let Some(expires_in) = found.expires_in {

@@ -1,0 +1,63 @@
+//! How long records are kept, by what a request asks for.
+
+use futures::future::join_all;
+
+use super::*;
+use crate::clock::{Clock as _, SystemClock};
+use crate::store::memory::MemoryStore;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn revoker() -> Revoker {
+    Revoker::new(MemoryStore::new(), TokenProfile::new()).unwrap()
+}
+
+/// For how long the record of `target` is kept from now on, in days, rounded up.
+async fn days(revoker: &Revoker, target: Target) -> u64 {
+    let record = revoker.find(target).await.unwrap().unwrap();
+    record.until().saturating_duration_since(SystemClock.now()).as_secs().div_ceil(DAY.as_secs())
+}
+
+#[tokio::test]
+async fn only_a_token_can_be_given_a_time_at_which_it_expires() {
+    let revoker = revoker();
+    let at = SystemClock.now();
+    for target in [Target::user("u"), Target::session("s"), Target::family("f"), Target::key("k")] {
+        let error = revoker.revoke(target.clone()).until(at).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::InvalidInput, "{target:?}");
+        assert!(revoker.find(target).await.unwrap().is_none());
+    }
+    revoker.revoke(Target::token("t")).until(at).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_order_of_until_and_lifetime_does_not_matter() {
+    let revoker = revoker();
+    let soon = SystemClock.now().saturating_add(DAY / 2);
+    let request = |id| revoker.revoke(Target::token(id));
+    let requests = [
+        request("short").until(soon),
+        request("one").until(soon).lifetime(DAY * 5),
+        request("other").lifetime(DAY * 5).until(soon),
+        request("longest").until(soon).until(soon.saturating_add(DAY * 5)).until(soon),
+    ];
+    join_all(requests.map(IntoFuture::into_future)).await;
+    assert_eq!(days(&revoker, Target::token("short")).await, 1);
+    assert_eq!(days(&revoker, Target::token("one")).await, 5);
+    assert_eq!(days(&revoker, Target::token("other")).await, 5);
+    assert_eq!(days(&revoker, Target::token("longest")).await, 6);
+}
+
+#[tokio::test]
+async fn a_retention_is_shared_with_clones_and_never_becomes_shorter() {
+    let revoker = revoker();
+    let clone = revoker.clone();
+    clone.extend_shared_retention(DAY * 30);
+    clone.extend_shared_retention(DAY * 10);
+    revoker.revoke(Target::user("alice")).await.unwrap();
+    assert_eq!(days(&revoker, Target::user("alice")).await, 30);
+    revoker.reinstate(Target::user("alice")).lifetime(DAY * 40).await.unwrap();
+    assert_eq!(days(&revoker, Target::user("alice")).await, 40);
+    revoker.revoke(Target::token("t")).await.unwrap();
+    assert!(days(&revoker, Target::token("t")).await <= 2, "a single token has no refresh tokens");
+}

@@ -1,0 +1,29 @@
+//! [`RevocationWriter`]: the write side, as an import sees it.
+
+use futures::future::BoxFuture;
+
+use super::{Receipt, StoreError};
+use crate::revocation::{Revocation, Target};
+
+/// Writes revocations under the rules of a token profile: for code that brings them from somewhere
+/// else, such as the import of a list of another program.
+///
+/// Implemented by [`Revoker`](crate::Revoker).
+pub trait RevocationWriter: Send + Sync + 'static {
+    /// A revocation of `target` with the extent that is usual for its kind, kept as long as the
+    /// tokens that it covers. The issuer is filled in where there is only one.
+    ///
+    /// # Errors
+    /// [`StoreError`] if no token that is accepted could match the target.
+    fn prepare(&self, target: Target) -> Result<Revocation, StoreError>;
+
+    /// Writes revocations; the receipts are in the same order.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the write was not confirmed: none, some or all were done. It may be
+    /// repeated.
+    fn write_all(
+        &self,
+        revocations: Vec<Revocation>,
+    ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>>;
+}
