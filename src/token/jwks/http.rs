@@ -23,30 +23,30 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::document::{Source, too_large};
-use super::{Document, JwksError, JwksErrorKind, MAX_DOCUMENT_BYTES, Transport};
+use super::document::{JwksSource, too_large};
+use super::{JwksDocument, JwksError, JwksErrorKind, JwksTransport, MAX_DOCUMENT_BYTES};
 use crate::config::ConfigError;
 
 /// How long one address may take to connect, so that a dead one leaves time for the others.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Default)]
-pub(super) struct Settings {
+pub(super) struct HttpSettings {
     roots: Option<Arc<RootCertStore>>,
     plain_loopback: bool,
 }
 
 /// Which addresses a host may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
-    Anywhere,
+pub(super) enum AddressScope {
+    Any,
     PublicOnly,
 }
 
 /// The client in use.
-pub(super) enum Client {
+pub(super) enum JwksFetcher {
     BuiltIn(HttpClient),
-    Custom(Arc<dyn Transport>),
+    Custom(Arc<dyn JwksTransport>),
 }
 
 pub(super) struct HttpClient {
@@ -66,9 +66,9 @@ impl Drop for Driver {
     }
 }
 
-// === impl Settings ===
+// === impl HttpSettings ===
 
-impl Settings {
+impl HttpSettings {
     pub(super) fn set_roots(&mut self, pem: &[u8]) -> Result<(), ConfigError> {
         let mut roots = RootCertStore::empty();
         let bad = |problem| ConfigError::new("root_certificates", problem);
@@ -90,12 +90,16 @@ impl Settings {
     }
 }
 
-// === impl Client ===
+// === impl JwksFetcher ===
 
-impl Client {
-    pub(super) async fn get(&self, url: &Uri, reach: Reach) -> Result<Document, JwksError> {
+impl JwksFetcher {
+    pub(super) async fn get(
+        &self,
+        url: &Uri,
+        scope: AddressScope,
+    ) -> Result<JwksDocument, JwksError> {
         match self {
-            Self::BuiltIn(client) => client.get(url, reach).await,
+            Self::BuiltIn(client) => client.get(url, scope).await,
             Self::Custom(transport) => transport.get(url).await,
         }
     }
@@ -104,7 +108,7 @@ impl Client {
 // === impl HttpClient ===
 
 impl HttpClient {
-    pub(super) fn new(settings: &Settings, source: &Source) -> Result<Self, ConfigError> {
+    pub(super) fn new(settings: &HttpSettings, source: &JwksSource) -> Result<Self, ConfigError> {
         let is_plain = source.first_url().scheme_str() == Some("http");
         if is_plain && !settings.plain_loopback {
             return Err(ConfigError::new(
@@ -119,8 +123,8 @@ impl HttpClient {
         Ok(Self { tls, plain_loopback: settings.plain_loopback })
     }
 
-    async fn get(&self, url: &Uri, reach: Reach) -> Result<Document, JwksError> {
-        let stream = self.connect(url, reach).await?;
+    async fn get(&self, url: &Uri, scope: AddressScope) -> Result<JwksDocument, JwksError> {
+        let stream = self.connect(url, scope).await?;
         let broken = |error| unreachable("the connection to the provider broke").with_source(error);
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
@@ -157,10 +161,10 @@ impl HttpClient {
                 }
             },
         )?;
-        Ok(Document::new(body.to_bytes()).with_max_age(max_age))
+        Ok(JwksDocument::new(body.to_bytes()).with_max_age(max_age))
     }
 
-    async fn connect(&self, url: &Uri, reach: Reach) -> Result<Box<dyn Stream>, JwksError> {
+    async fn connect(&self, url: &Uri, scope: AddressScope) -> Result<Box<dyn Stream>, JwksError> {
         let forbidden = |detail| Err(JwksError::new(JwksErrorKind::Forbidden, detail));
         let is_plain = url.scheme_str() != Some("https");
         if is_plain && !self.plain_loopback {
@@ -181,7 +185,8 @@ impl HttpClient {
             );
         }
         let is_loopback_allowed = |ip: IpAddr| self.plain_loopback && ip.is_loopback();
-        let is_allowed = |ip| reach == Reach::Anywhere || is_public(ip) || is_loopback_allowed(ip);
+        let is_allowed =
+            |ip| scope == AddressScope::Any || is_public(ip) || is_loopback_allowed(ip);
         if !addresses.iter().all(|address| is_allowed(address.ip())) {
             return forbidden(
                 "the `jwks_uri` is at another host than the issuer, with an address that is not \
@@ -205,7 +210,7 @@ impl HttpClient {
     }
 }
 
-fn connector(settings: &Settings) -> Result<TlsConnector, ConfigError> {
+fn connector(settings: &HttpSettings) -> Result<TlsConnector, ConfigError> {
     let roots = match &settings.roots {
         Some(roots) => Arc::clone(roots),
         None => system_roots()?,
