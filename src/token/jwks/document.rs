@@ -67,8 +67,8 @@ impl JwksSource {
             Self::KeySet(url) => published(&client.get(url, AddressScope::Any).await?),
             Self::Discovery { issuer, document } => {
                 let url = jwks_url(&client.get(document, AddressScope::Any).await?, issuer)?;
-                // The operator chose the host of the issuer. Another one was chosen by whoever
-                // wrote the document, and is not to be inside of our network.
+                // The operator chose the host of the issuer. Another host was chosen by the author
+                // of the document, and must not be inside of our network.
                 let is_same_host = url.host() == document.host();
                 let scope = if is_same_host { AddressScope::Any } else { AddressScope::PublicOnly };
                 published(&client.get(&url, scope).await?)
@@ -77,7 +77,7 @@ impl JwksSource {
     }
 }
 
-/// Without the query, which may hold something that is nobody's business.
+/// Without the query, which may hold a secret.
 impl fmt::Debug for JwksSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = self.first_url();
@@ -96,7 +96,7 @@ fn absolute(setting: &'static str, text: &str) -> Result<Uri, ConfigError> {
     if authority.as_str().contains('@') {
         return Err(ConfigError::new(
             setting,
-            "has a user name in it, which would be sent to nobody; leave it out",
+            "has a user name in it, which is never sent; leave it out",
         ));
     }
     Ok(uri)
@@ -113,7 +113,7 @@ fn jwks_url(document: &JwksDocument, issuer: &str) -> Result<Uri, JwksError> {
         issuer: String,
         jwks_uri: String,
     }
-    let metadata: Metadata = serde_json::from_slice(bounded(document)?).map_err(|_| {
+    let metadata: Metadata = serde_json::from_slice(content(document)?).map_err(|_| {
         JwksError::new(
             JwksErrorKind::Malformed,
             "the discovery document is not JSON with `issuer` and `jwks_uri`",
@@ -138,7 +138,7 @@ fn jwks_url(document: &JwksDocument, issuer: &str) -> Result<Uri, JwksError> {
 }
 
 fn published(document: &JwksDocument) -> Result<PublishedKeys, JwksError> {
-    let text = std::str::from_utf8(bounded(document)?).unwrap_or_default();
+    let text = std::str::from_utf8(content(document)?).unwrap_or_default();
     let is_set = serde_json::from_str::<serde_json::Value>(text)
         .is_ok_and(|set| set.get("keys").is_some_and(serde_json::Value::is_array));
     if !is_set {
@@ -157,11 +157,12 @@ fn published(document: &JwksDocument) -> Result<PublishedKeys, JwksError> {
     Ok(PublishedKeys { keys, max_age: document.max_age })
 }
 
-fn bounded(document: &JwksDocument) -> Result<&[u8], JwksError> {
+fn content(document: &JwksDocument) -> Result<&[u8], JwksError> {
     if document.body.len() > MAX_DOCUMENT_BYTES {
         return Err(too_large());
     }
-    Ok(&document.body)
+    // RFC 8259 §8.1 allows to ignore a byte order mark.
+    Ok(document.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&document.body))
 }
 
 pub(super) fn too_large() -> JwksError {

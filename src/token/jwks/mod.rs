@@ -4,11 +4,11 @@
 //! Requests never wait for the provider. A task fetches the keys and swaps them; a request looks at
 //! those that are there.
 
-// | room | what it does |
+// | module | what it does |
 // | --- | --- |
-// | `http` | one GET, bounded in every direction: the only door to `hyper` and TLS |
+// | `http` | one GET, bounded in every direction; nothing else names `hyper-util` and TLS |
 // | `document` | what the answers mean |
-// | `refresh` | when to ask again |
+// | `refresh` | when to fetch again |
 
 mod document;
 mod http;
@@ -30,6 +30,7 @@ use self::refresh::{FetchedKeys, RefreshSchedule, RefreshState, RefreshTask};
 use super::jwt::Keys;
 use super::{TokenError, TokenErrorKind};
 use crate::config::ConfigError;
+use crate::error_chain::ErrorChain;
 
 /// Default of [`Jwks::with_max_age`].
 pub const DEFAULT_MAX_AGE: Duration = Duration::from_secs(15 * 60);
@@ -60,13 +61,13 @@ pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 ///   names an unknown one (after a [pause](Self::with_cooldown)). At most one fetch is under way at
 ///   a time.
 /// - A key that is no longer published is no longer accepted once the next fetch is done.
-/// - When the provider is out of scope, the last keys stay in use [for a
+/// - When the provider is out of reach, the last keys stay in use [for a
 ///   while](Self::with_outage_grace).
 /// - A token whose key is not known *yet* is answered with 503, not 401, so that a client does not
-///   throw it away: while the keys are older than the pause, nobody can say that its key does not
-///   exist.
+///   throw it away: while the keys are older than the pause, it is not known whether its key
+///   exists.
 /// - `https` only, no redirects, at most 256 KiB, all within a [time limit](Self::with_timeout).
-///   What a token says about where its key is (`jku`, `x5u`, `jwk`, `x5c`) is never heeded.
+///   What a token says about where its key is (`jku`, `x5u`, `jwk`, `x5c`) is ignored.
 /// - Keys that cannot be used are skipped and logged: for encryption, weak, of unknown type,
 ///   secret, or of a name that is taken. RSA keys without `alg` are for RS256.
 #[derive(Clone)]
@@ -152,21 +153,21 @@ impl Jwks {
         self
     }
 
-    /// The pause between two fetches, whatever tokens ask for; default 10 s. It keeps strangers who
-    /// make up key names from having us flood the provider.
+    /// The pause between two fetches, whatever tokens ask for; default 10 s. Without it,
+    /// tokens with made-up key names could make this process flood the provider.
     #[must_use]
     pub fn with_cooldown(mut self, cooldown: Duration) -> Self {
         self.schedule.cooldown = cooldown;
         self
     }
 
-    /// For how long after the last good fetch keys stay in use while the provider is out of scope
+    /// For how long after the last good fetch keys stay in use while the provider is out of reach
     /// or answers nonsense, default 24 h: by then, under the default of
     /// [`TokenProfile::with_max_lifetime`](super::TokenProfile::with_max_lifetime), all tokens that
     /// it issued are over.
     ///
     /// # Security
-    /// Whoever can keep us from the provider can keep a withdrawn key in use for so long.
+    /// An attacker who cuts us off from the provider keeps a withdrawn key in use for this long.
     #[must_use]
     pub fn with_outage_grace(mut self, grace: Duration) -> Self {
         self.schedule.grace = grace;
@@ -194,15 +195,34 @@ impl Jwks {
     /// Allows `http` URLs as long as their host is this machine: for tests and development.
     ///
     /// # Security
-    /// Not for production: who can listen on a port of this machine can be the provider.
+    /// Not for production: any program on this machine can listen on the port of the provider.
     #[must_use]
     pub fn with_plain_http_on_loopback(mut self) -> Self {
         self.http.allow_plain_loopback();
         self
     }
 
-    /// Fetches by a client of yours, for proxies and client certificates. The settings about
-    /// certificates and `http` have no effect on it.
+    /// Fetches through this HTTP proxy, such as `http://proxy.example:3128`; by default there is
+    /// none, and `HTTPS_PROXY` and its like are not read. The proxy opens a tunnel (`CONNECT`), so
+    /// it sees the host of the provider and nothing else. A user and a password in the URL,
+    /// percent-encoded, are sent to the proxy (RFC 7617). Plain `http` URLs of this machine are
+    /// fetched without it.
+    ///
+    /// # Security
+    /// The proxy resolves the names of the provider. So a discovery document that names a
+    /// `jwks_uri` at another host may then lead to whatever the proxy can reach: that the host has
+    /// a public address is checked only if the URL holds an address instead of a name.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if this is not an `http` URL of a host, without path and query.
+    #[doc(alias = "HTTPS_PROXY")]
+    pub fn with_proxy(mut self, url: &str) -> Result<Self, ConfigError> {
+        self.http.set_proxy(url)?;
+        Ok(self)
+    }
+
+    /// Fetches by a client of yours, such as one with a client certificate. The settings about
+    /// certificates, the proxy and `http` have no effect on it.
     #[must_use]
     pub fn with_transport(mut self, transport: impl JwksTransport) -> Self {
         self.transport = Some(Arc::new(transport));
@@ -234,7 +254,11 @@ impl Jwks {
         let issuer = self.source.issuer().map(Into::into);
         let transport = match self.transport {
             Some(transport) => http::JwksFetcher::Custom(transport),
-            None => http::JwksFetcher::BuiltIn(HttpClient::new(&self.http, &self.source)?),
+            None => http::JwksFetcher::BuiltIn(HttpClient::new(
+                &self.http,
+                &self.source,
+                self.schedule.timeout,
+            )?),
         };
         let task = RefreshTask::spawn(&runtime, self.schedule, self.source, transport);
         Ok(RemoteKeys { task: Arc::new(task), issuer })
@@ -264,7 +288,7 @@ impl RemoteKeys {
     }
 
     /// How long ago the keys in use were fetched; none if there are none. More than
-    /// [`Jwks::with_max_age`] means that the provider is out of scope.
+    /// [`Jwks::with_max_age`] means that the provider is out of reach.
     pub fn age(&self) -> Option<Duration> {
         self.task.state.current().as_ref().map(|fetched| fetched.asked_at.elapsed())
     }
@@ -405,18 +429,15 @@ impl JwksError {
 
 impl From<ConfigError> for JwksError {
     fn from(error: ConfigError) -> Self {
-        Self::new(JwksErrorKind::Config, error.to_string()).with_source(error)
+        let source = error.shared_source();
+        Self { source, ..Self::new(JwksErrorKind::Config, error.to_string()) }
     }
 }
 
-/// The text and its cause: this is what a `main` that returns the error shows.
+/// As `Display`, with the causes: this is what a `main` that returns the error shows.
 impl fmt::Debug for JwksError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.detail)?;
-        match &self.source {
-            Some(cause) if cause.to_string() != self.detail => write!(f, ": {cause}"),
-            _ => Ok(()),
-        }
+        fmt::Display::fmt(&ErrorChain(self), f)
     }
 }
 

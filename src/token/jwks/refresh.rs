@@ -16,9 +16,10 @@ use super::document::{JwksSource, PublishedKeys};
 use super::http::JwksFetcher;
 use super::{JwksError, JwksErrorKind};
 use crate::config::ConfigError;
+use crate::error_chain::ErrorChain;
 use crate::token::jwt::Keys;
 
-/// Longest pause between two attempts while the provider is out of scope.
+/// Longest pause between two attempts while the provider is out of reach.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug)]
@@ -36,15 +37,15 @@ pub(super) struct FetchedKeys {
     pub(super) asked_at: Instant,
 }
 
-/// What the task and those who hold the keys have in common.
+/// What the task and the [`RemoteKeys`](super::RemoteKeys) share.
 pub(super) struct RefreshState {
     schedule: RefreshSchedule,
     current: ArcSwapOption<FetchedKeys>,
     /// Twice the number of changes, so that there is a number between each two of them.
     generation: AtomicU64,
-    /// Whether the task is gone and nobody looks after the keys any more.
+    /// Whether the task is gone, so that the keys are not refreshed any more.
     is_task_gone: AtomicBool,
-    /// Whether nobody holds the keys any more.
+    /// Whether the last `RemoteKeys` was dropped, which is why the task ends.
     is_released: AtomicBool,
     fetch_requested: Notify,
     attempts: watch::Sender<Attempts>,
@@ -167,7 +168,7 @@ impl RefreshState {
             _ => false,
         };
         if !is_same {
-            // After the new keys are in force: who sees the new number is served by them.
+            // After the new keys are in force: a reader that sees the new number gets the new keys.
             self.generation.fetch_add(2, Ordering::Release);
             tracing::info!(keys = ?new.map(Keys::ids).unwrap_or_default(), "the keys of the \
                 identity provider changed");
@@ -178,8 +179,9 @@ impl RefreshState {
         self.attempts.send_modify(|attempts| {
             match (&attempts.last_error, &error) {
                 (None, Some(error)) => {
-                    tracing::warn!(%error, "the keys of the identity provider cannot be fetched; \
-                        the last ones stay in use for a while");
+                    tracing::warn!(error = %ErrorChain(error),
+                        "the keys of the identity provider cannot be fetched; the last ones stay \
+                        in use for a while");
                 }
                 (Some(_), None) => {
                     tracing::info!("the keys of the identity provider can be fetched again");
@@ -246,11 +248,11 @@ async fn keep_current(state: &RefreshState, source: &JwksSource, client: &JwksFe
     let mut failures = 0;
     loop {
         let asked_at = Instant::now();
-        let fetched =
-            timeout(schedule.timeout, source.fetch(client)).await.unwrap_or_else(|elapsed| {
-                Err(JwksError::new(JwksErrorKind::Timeout, "the provider took too long")
-                    .with_source(elapsed))
-            });
+        let fetched = timeout(schedule.timeout, source.fetch(client)).await.unwrap_or_else(|_| {
+            let limit = schedule.timeout;
+            let detail = format!("the provider did not answer completely within {limit:?}");
+            Err(JwksError::new(JwksErrorKind::Timeout, detail))
+        });
         let (earliest, due) = match fetched {
             Ok(PublishedKeys { keys, max_age }) => {
                 failures = 0;

@@ -1,10 +1,110 @@
-//! Which addresses a provider may have.
+//! Which addresses may be dialled, and the resolver that gives out no others.
+//!
+//! A name is resolved once, its addresses are checked, and these very addresses are dialled: a name
+//! that has another address a moment later (DNS rebinding) gains nothing.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::task::{Context, Poll};
+use std::vec;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use hyper_util::client::legacy::connect::dns::Name;
+use tower::Service;
+
+use super::unreachable;
+use crate::token::jwks::{JwksError, JwksErrorKind};
+
+/// Most addresses of a family that are tried. They share the time for connecting, and a share must
+/// be longer than a round trip.
+const MAX_ADDRESSES: usize = 4;
+
+/// Which addresses may be dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AddressRule {
+    /// All: the operator named the host.
+    Any,
+    /// Those of this machine, for plain `http`.
+    Loopback,
+    /// Those of the open internet: a document of the provider named the host.
+    Public,
+    /// The same, where plain `http` on this machine is allowed.
+    PublicOrLoopback,
+}
+
+/// Resolves names by `names`. One address that the rule forbids is enough to refuse the name.
+#[derive(Clone)]
+pub(super) struct GuardedResolver<R> {
+    pub(super) names: R,
+    pub(super) rule: AddressRule,
+}
+
+// === impl AddressRule ===
+
+impl AddressRule {
+    pub(super) fn check(self, ip: IpAddr) -> Result<(), JwksError> {
+        let is_allowed = match self {
+            Self::Any => true,
+            Self::Loopback => ip.is_loopback(),
+            Self::Public => is_public(ip),
+            Self::PublicOrLoopback => is_public(ip) || ip.is_loopback(),
+        };
+        if is_allowed {
+            return Ok(());
+        }
+        let detail = match self {
+            Self::Loopback => {
+                "a URL of the provider is not https, and its host is not this machine"
+            }
+            _ => {
+                "the `jwks_uri` is at another host than the issuer, with an address that is not \
+                 public"
+            }
+        };
+        Err(JwksError::new(JwksErrorKind::Forbidden, detail))
+    }
+}
+
+// === impl GuardedResolver ===
+
+impl<R> Service<Name> for GuardedResolver<R>
+where
+    R: Service<Name, Error = io::Error, Future: Send + 'static>,
+    R::Response: Iterator<Item = SocketAddr>,
+{
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = JwksError;
+    type Future = BoxFuture<'static, Result<Self::Response, JwksError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), JwksError>> {
+        self.names.poll_ready(cx).map_err(unresolved)
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let (resolved, rule) = (self.names.call(name), self.rule);
+        async move {
+            let mut addresses: Vec<SocketAddr> = resolved.await.map_err(unresolved)?.collect();
+            addresses.iter().try_for_each(|address| rule.check(address.ip()))?;
+            let (mut v4, mut v6) = (0, 0);
+            addresses.retain(|address| {
+                let count = if address.is_ipv4() { &mut v4 } else { &mut v6 };
+                *count += 1;
+                *count <= MAX_ADDRESSES
+            });
+            Ok(addresses.into_iter())
+        }
+        .boxed()
+    }
+}
+
+fn unresolved(error: io::Error) -> JwksError {
+    unreachable("the name of the host has no address").with_source(error)
+}
 
 /// Whether an address is one of the open internet: not of this machine, this network, or a range
 /// that is set apart.
-pub(super) fn is_public(ip: IpAddr) -> bool {
+fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => is_public_v4(ip),
         IpAddr::V6(ip) => is_public_v6(ip),
