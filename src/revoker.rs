@@ -479,8 +479,8 @@ impl fmt::Display for RevokeError {
 impl std::error::Error for RevokeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Token(error) => Some(error),
-            Self::Store(error) => Some(error),
+            Self::Token(error) => error.source(),
+            Self::Store(error) => error.source(),
         }
     }
 }

@@ -241,7 +241,7 @@ impl AuditEvent {
     }
 
     pub(crate) fn with_error(self, error: &StoreError) -> Self {
-        self.with("error", Some(&error.to_string()))
+        self.with("error", Some(&error.chain().to_string()))
     }
 
     /// The same event, refused or failed.

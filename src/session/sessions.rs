@@ -447,7 +447,9 @@ impl Observer for Sessions {
         // Its owner gets the next token all the same: that the session looks idle is the lesser
         // evil.
         touched
-            .inspect_err(|error| tracing::debug!(%error, "a session could not be touched"))
+            .inspect_err(
+                |error| tracing::debug!(error = %error.chain(), "a session could not be touched"),
+            )
             .is_ok()
     }
 }
@@ -456,7 +458,7 @@ impl Observer for Sessions {
 /// is the lesser evil.
 #[expect(clippy::needless_pass_by_value, reason = "it is handed an error to drop")]
 fn stays_listed(error: StoreError) {
-    tracing::debug!(%error, "ended sessions stay listed");
+    tracing::debug!(error = %error.chain(), "ended sessions stay listed");
 }
 
 impl fmt::Debug for Sessions {

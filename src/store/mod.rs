@@ -37,6 +37,7 @@ use futures::future::{BoxFuture, ready};
 pub use self::doubt::Doubt;
 pub use self::live_cache::LiveCache;
 use crate::clock::Timestamp;
+use crate::error_chain::ErrorChain;
 use crate::revocation::{Outcome, Record, Revocation, Target, TargetKind};
 pub use crate::verified::Needs;
 use crate::verified::VerifiedToken;
@@ -364,6 +365,9 @@ pub struct StoreError {
     kind: StoreErrorKind,
     detail: Arc<str>,
     source: Option<Arc<dyn Error + Send + Sync>>,
+    /// What the text was made of. It is not a source: its words would be shown twice.
+    #[cfg(feature = "redis")]
+    told: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 /// The kinds of [`StoreError`].
@@ -423,13 +427,44 @@ impl StoreErrorKind {
 impl StoreError {
     /// An error with a text for the operator.
     pub fn new(kind: StoreErrorKind, detail: impl Into<Arc<str>>) -> Self {
-        Self { kind, detail: detail.into(), source: None }
+        Self {
+            kind,
+            detail: detail.into(),
+            source: None,
+            #[cfg(feature = "redis")]
+            told: None,
+        }
     }
 
-    /// The same error with its cause.
+    /// The same error with its cause, which is its [`source`](std::error::Error::source). The log
+    /// shows it after the text, so the text must not repeat it.
     #[must_use]
     pub fn with_source(mut self, source: impl Error + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// The error with its causes, for the log.
+    pub(crate) fn chain(&self) -> ErrorChain<'_> {
+        ErrorChain(self)
+    }
+
+    /// The same error, which keeps the error of another crate whose words its text tells.
+    #[cfg(feature = "redis")]
+    pub(crate) fn with_told(mut self, error: impl Error + Send + Sync + 'static) -> Self {
+        self.told = Some(Arc::new(error));
+        self
+    }
+
+    #[cfg(feature = "redis")]
+    pub(crate) fn told(&self) -> Option<&(dyn Error + 'static)> {
+        self.told.as_deref().map(|error| error as _)
+    }
+
+    /// The same error with another text.
+    #[cfg(feature = "redis")]
+    pub(crate) fn with_detail(mut self, detail: impl Into<Arc<str>>) -> Self {
+        self.detail = detail.into();
         self
     }
 

@@ -414,7 +414,8 @@ impl JwksError {
         Self { kind, detail: detail.into(), source: None }
     }
 
-    /// The same error with its cause.
+    /// The same error with its cause, which is its [`source`](std::error::Error::source). The log
+    /// shows it after the text, so the text must not repeat it.
     #[must_use]
     pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
