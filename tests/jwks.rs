@@ -197,7 +197,8 @@ async fn keys_are_fetched_by_their_url() {
 async fn an_answer_is_asked_for_as_it_is() {
     let provider = Provider::start(|_| Answer::Bytes(ok(&key_set(&["a"])).into())).await;
     plain(&provider.url("/keys")).fetch().await.unwrap();
-    let [head] = &provider.heads.lock().unwrap()[..] else { panic!("one request") };
+    let heads = provider.heads.lock().unwrap().clone();
+    let [head] = &heads[..] else { panic!("one request") };
     let head = head.to_lowercase();
     assert!(head.starts_with("get /keys http/1.1\r\n"), "{head}");
     assert!(head.contains("\r\naccept-encoding: identity\r\n"), "{head}");

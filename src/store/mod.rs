@@ -365,9 +365,8 @@ pub struct StoreError {
     kind: StoreErrorKind,
     detail: Arc<str>,
     source: Option<Arc<dyn Error + Send + Sync>>,
-    /// What the text was made of. It is not a source: its words would be shown twice.
-    #[cfg(feature = "redis")]
-    told: Option<Arc<dyn Error + Send + Sync>>,
+    /// Whether the text tells the words of the source, so that `Error::source` leaves it out.
+    is_told: bool,
 }
 
 /// The kinds of [`StoreError`].
@@ -427,19 +426,14 @@ impl StoreErrorKind {
 impl StoreError {
     /// An error with a text for the operator.
     pub fn new(kind: StoreErrorKind, detail: impl Into<Arc<str>>) -> Self {
-        Self {
-            kind,
-            detail: detail.into(),
-            source: None,
-            #[cfg(feature = "redis")]
-            told: None,
-        }
+        Self { kind, detail: detail.into(), source: None, is_told: false }
     }
 
     /// The same error with its cause, which is its [`source`](std::error::Error::source). The log
     /// shows it after the text, so the text must not repeat it.
     #[must_use]
     pub fn with_source(mut self, source: impl Error + Send + Sync + 'static) -> Self {
+        self.is_told = false;
         self.source = Some(Arc::new(source));
         self
     }
@@ -452,13 +446,14 @@ impl StoreError {
     /// The same error, which keeps the error of another crate whose words its text tells.
     #[cfg(feature = "redis")]
     pub(crate) fn with_told(mut self, error: impl Error + Send + Sync + 'static) -> Self {
-        self.told = Some(Arc::new(error));
+        self.is_told = true;
+        self.source = Some(Arc::new(error));
         self
     }
 
     #[cfg(feature = "redis")]
     pub(crate) fn told(&self) -> Option<&(dyn Error + 'static)> {
-        self.told.as_deref().map(|error| error as _)
+        self.source.as_deref().filter(|_| self.is_told).map(|error| error as _)
     }
 
     /// The same error with another text.
@@ -487,6 +482,6 @@ impl fmt::Display for StoreError {
 
 impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|source| source as _)
+        self.source.as_deref().filter(|_| !self.is_told).map(|source| source as _)
     }
 }

@@ -40,11 +40,10 @@ use crate::config::ConfigError;
 pub(super) struct HttpSettings {
     roots: Option<Arc<RootCertStore>>,
     plain_loopback: bool,
-    proxy: Option<HttpProxy>,
+    proxy: Option<Arc<HttpProxy>>,
 }
 
 /// A proxy that opens tunnels (`CONNECT`, RFC 9110 §9.3.6).
-#[derive(Clone)]
 struct HttpProxy {
     url: Uri,
     credentials: Option<HeaderValue>,
@@ -68,7 +67,7 @@ pub(super) struct HttpClient<R = GaiResolver> {
     resolver: R,
     tls: Option<Arc<ClientConfig>>,
     plain_loopback: bool,
-    proxy: Option<HttpProxy>,
+    proxy: Option<Arc<HttpProxy>>,
     connect_timeout: Duration,
 }
 
@@ -96,13 +95,14 @@ impl HttpSettings {
     }
 
     pub(super) fn set_proxy(&mut self, url: &str) -> Result<(), ConfigError> {
-        self.proxy = Some(HttpProxy::at(url).ok_or_else(|| {
+        let proxy = HttpProxy::at(url).ok_or_else(|| {
             ConfigError::new(
                 "proxy",
                 "is not the URL of an http proxy, such as http://proxy.example:3128 or \
                  http://user:password@proxy.example:3128",
             )
-        })?);
+        })?;
+        self.proxy = Some(Arc::new(proxy));
         Ok(())
     }
 }
