@@ -106,6 +106,7 @@
 pub mod audit;
 mod clock;
 mod config;
+mod error_chain;
 pub mod gate;
 pub mod middleware;
 pub mod mirror;

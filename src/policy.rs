@@ -164,9 +164,9 @@ impl fmt::Display for Rejection {
 impl std::error::Error for Rejection {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::InvalidToken(error) | Self::NoKeys(error) => Some(error),
-            Self::NoVerdict(error) => Some(error),
-            Self::BadRequest(error) => Some(error),
+            Self::InvalidToken(error) | Self::NoKeys(error) => error.source(),
+            Self::NoVerdict(error) => error.source(),
+            Self::BadRequest(error) => error.source(),
             Self::NoCredentials | Self::Revoked(_) => None,
         }
     }

@@ -268,7 +268,7 @@ impl Revoker {
         for event in events {
             event.end(|event| match &result {
                 Ok(_) => event,
-                Err(error) => event.with_error(error).failed(),
+                Err(error) => event.with_error(&error.chain()).failed(),
             });
         }
         result
@@ -491,7 +491,7 @@ impl IntoFuture for RevokeRequest {
             let change = match change {
                 Ok(change) => change,
                 Err(error) => {
-                    event.end(|event| event.with_error(&error).failed());
+                    event.end(|event| event.with_error(&error.chain()).failed());
                     return Err(error);
                 }
             };
@@ -564,8 +564,8 @@ impl fmt::Display for RevokeError {
 impl std::error::Error for RevokeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Token(error) => Some(error),
-            Self::Store(error) => Some(error),
+            Self::Token(error) => error.source(),
+            Self::Store(error) => error.source(),
         }
     }
 }

@@ -8,7 +8,9 @@
     reason = "a test that cannot go on has failed"
 )]
 
+use std::error::Error as _;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +21,7 @@ use jsonwebtoken::{EncodingKey, Header};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -70,7 +72,7 @@ fn ok(body: &str) -> String {
 /// A server that answers each path as the test says, to the byte.
 struct Provider {
     address: SocketAddr,
-    paths: Arc<Mutex<Vec<String>>>,
+    heads: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
 
@@ -101,8 +103,8 @@ impl Provider {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let paths = Arc::new(Mutex::new(Vec::new()));
-        let (answer, seen) = (Arc::new(answer), Arc::clone(&paths));
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let (answer, seen) = (Arc::new(answer), Arc::clone(&heads));
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
@@ -120,7 +122,7 @@ impl Provider {
                 });
             }
         });
-        Self { address, paths, task }
+        Self { address, heads, task }
     }
 
     fn url(&self, path: &str) -> String {
@@ -128,8 +130,21 @@ impl Provider {
     }
 
     fn paths(&self) -> Vec<String> {
-        self.paths.lock().unwrap().clone()
+        self.heads.lock().unwrap().iter().map(|head| path(head).to_owned()).collect()
     }
+}
+
+fn path(head: &str) -> &str {
+    head.split(' ').nth(1).unwrap()
+}
+
+/// The lines of a request before its body, the empty one included; none if the client is gone.
+async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    Some(String::from_utf8(head).unwrap())
 }
 
 async fn serve(
@@ -137,17 +152,9 @@ async fn serve(
     seen: &Mutex<Vec<String>>,
     answer: &(impl Fn(&str) -> Answer + ?Sized),
 ) {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        match stream.read_u8().await {
-            Ok(byte) => head.push(byte),
-            Err(_) => return,
-        }
-    }
-    let head = String::from_utf8(head).unwrap();
-    let path = head.split(' ').nth(1).unwrap().to_owned();
-    let answer = answer(&path);
-    seen.lock().unwrap().push(path);
+    let Some(head) = read_head(&mut stream).await else { return };
+    let answer = answer(path(&head));
+    seen.lock().unwrap().push(head);
     let (first, repeated, hangs) = match answer {
         Answer::Bytes(bytes) => (bytes, None, false),
         Answer::Hang(bytes) => (bytes, None, true),
@@ -187,6 +194,29 @@ async fn keys_are_fetched_by_their_url() {
 }
 
 #[tokio::test]
+async fn an_answer_is_asked_for_as_it_is() {
+    let provider = Provider::start(|_| Answer::Bytes(ok(&key_set(&["a"])).into())).await;
+    plain(&provider.url("/keys")).fetch().await.unwrap();
+    let heads = provider.heads.lock().unwrap().clone();
+    let [head] = &heads[..] else { panic!("one request") };
+    let head = head.to_lowercase();
+    assert!(head.starts_with("get /keys http/1.1\r\n"), "{head}");
+    assert!(head.contains("\r\naccept-encoding: identity\r\n"), "{head}");
+    assert!(head.contains(&format!("\r\nhost: {}\r\n", provider.address)), "{head}");
+    // Some caches answer with what they have packed for others.
+    let packed = ok("\u{1f}").replace("content-type", "content-encoding: gzip\r\ncontent-type");
+    assert_eq!(error_of(Answer::Bytes(packed.into())).await, JwksErrorKind::Malformed);
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_is_skipped() {
+    let marked = format!("\u{feff}{}", key_set(&["a"]));
+    let provider = Provider::start(move |_| Answer::Bytes(ok(&marked).into())).await;
+    let keys = plain(&provider.url("/")).fetch().await.unwrap();
+    assert_eq!(keys.key_ids().join(" "), "a");
+}
+
+#[tokio::test]
 async fn keys_are_discovered() {
     let host = Arc::new(Mutex::new(String::new()));
     let known = Arc::clone(&host);
@@ -218,6 +248,10 @@ async fn a_document_cannot_send_us_into_our_own_network() {
         "https://10.0.0.1/keys",
         "https://169.254.169.254/latest",
         "https://[fd00::1]/",
+        // 10.0.0.1, as the resolver of the system reads it.
+        "https://10.1/keys",
+        "https://167772161/keys",
+        "https://0x0a000001/keys",
         "http://1.1.1.1/",
     ] {
         let host = Arc::new(Mutex::new(String::new()));
@@ -295,6 +329,22 @@ async fn slow_answers_are_given_up() {
     }
 }
 
+/// A provider that never answers must not cost a connection with every attempt.
+#[tokio::test]
+async fn a_fetch_that_is_given_up_closes_its_connection() {
+    for bytes in ["", "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"keys\":"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let keys = plain(&url).start().unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_head(&mut stream).await.unwrap();
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        let end = tokio::time::timeout(Duration::from_secs(10), stream.read_u8()).await;
+        end.expect("the connection is still open").unwrap_err();
+        assert_eq!(keys.last_error().unwrap().kind(), JwksErrorKind::Timeout);
+    }
+}
+
 #[tokio::test]
 async fn garbage_is_an_error() {
     for bytes in [
@@ -323,6 +373,8 @@ async fn nobody_at_home_is_an_error() {
     // What a `main` shows that returns it.
     assert!(format!("{error:?}").starts_with("the provider cannot be reached: "), "{error:?}");
     assert!(!format!("{error:?}").contains('{'), "{error:?}");
+    let cause = error.source().unwrap().downcast_ref::<std::io::Error>().unwrap();
+    assert_eq!(cause.kind(), std::io::ErrorKind::ConnectionRefused);
     let nowhere = plain("http://no-such-host.invalid/").fetch().await.unwrap_err();
     assert!(
         matches!(nowhere.kind(), JwksErrorKind::Unreachable | JwksErrorKind::Timeout),
@@ -340,14 +392,14 @@ async fn plain_http_is_for_this_machine_and_only_when_asked_for() {
     assert!(provider.paths().is_empty());
 }
 
-/// A certificate authority, and a server with a certificate of it for `localhost`.
-fn tls() -> (String, TlsAcceptor) {
+/// A certificate authority, and a server with a certificate of it for this host.
+fn tls(host: &str) -> (String, TlsAcceptor) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
     let certificate =
-        CertificateParams::new([String::from("localhost")]).unwrap().signed_by(&key, &ca).unwrap();
+        CertificateParams::new([host.to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
@@ -360,7 +412,7 @@ fn tls() -> (String, TlsAcceptor) {
 
 #[tokio::test]
 async fn over_tls_the_certificate_must_be_right() {
-    let (ca, acceptor) = tls();
+    let (ca, acceptor) = tls("localhost");
     let provider =
         Provider::start_with(Some(acceptor), |_| Answer::Bytes(ok(&key_set(&["a"])).into())).await;
     let port = provider.address.port();
@@ -373,7 +425,7 @@ async fn over_tls_the_certificate_must_be_right() {
     let wrong_name =
         at("127.0.0.1").with_root_certificates(ca.as_bytes()).unwrap().fetch().await.unwrap_err();
     assert_eq!(wrong_name.kind(), JwksErrorKind::Unreachable);
-    let (other_ca, _) = tls();
+    let (other_ca, _) = tls("localhost");
     let unknown = at("localhost")
         .with_root_certificates(other_ca.as_bytes())
         .unwrap()
@@ -381,7 +433,111 @@ async fn over_tls_the_certificate_must_be_right() {
         .await
         .unwrap_err();
     assert_eq!(unknown.kind(), JwksErrorKind::Unreachable);
+    let shown = format!("{unknown:?}");
+    assert!(shown.starts_with("TLS with the provider failed: invalid peer certificate"), "{shown}");
     assert_eq!(provider.paths(), ["/keys"], "nothing was asked without trust");
+}
+
+/// A proxy that answers `CONNECT` like this, and if that is a 200 opens a tunnel to the target,
+/// whatever it was asked for. It keeps what it was asked.
+async fn proxy(target: SocketAddr, answer: &'static str) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let seen = Arc::clone(&seen);
+            tokio::spawn(async move {
+                let Some(head) = read_head(&mut client).await else { return };
+                seen.lock().unwrap().push(head);
+                client.write_all(format!("HTTP/1.1 {answer}\r\n\r\n").as_bytes()).await.unwrap();
+                if answer.starts_with("200") {
+                    let mut server = TcpStream::connect(target).await.unwrap();
+                    // It ends when the client does.
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                }
+            });
+        }
+    });
+    (address, asked)
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_configured_is_used() {
+    // Nobody but the proxy could find this host.
+    let (ca, acceptor) = tls("id.invalid");
+    let provider =
+        Provider::start_with(Some(acceptor), |_| Answer::Bytes(ok(&key_set(&["a"])).into())).await;
+    let (address, asked) = proxy(provider.address, "200 Connection established").await;
+    let jwks = Jwks::at("https://id.invalid/keys").unwrap();
+    let jwks = jwks.with_root_certificates(ca.as_bytes()).unwrap();
+    let proxied = jwks.clone().with_proxy(&format!("http://alice:hunter2@{address}")).unwrap();
+    assert!(!format!("{proxied:?}").contains("hunter2"), "{proxied:?}");
+    proxied.fetch().await.unwrap();
+    assert_eq!(provider.paths(), ["/keys"], "not the URL: to the provider there is no proxy");
+    let head = asked.lock().unwrap().concat();
+    assert!(head.starts_with("CONNECT id.invalid:443 HTTP/1.1\r\n"), "{head}");
+    assert!(head.contains("Proxy-Authorization: Basic YWxpY2U6aHVudGVyMg==\r\n"), "{head}");
+    assert!(!provider.heads.lock().unwrap().concat().to_lowercase().contains("proxy"));
+
+    // Without it there is no other way.
+    let error = jwks.with_timeout(Duration::from_secs(2)).fetch().await.unwrap_err();
+    assert!(matches!(error.kind(), JwksErrorKind::Unreachable | JwksErrorKind::Timeout));
+    assert_eq!(asked.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_proxy_that_does_not_help_is_named() {
+    let (ca, acceptor) = tls("localhost");
+    let provider =
+        Provider::start_with(Some(acceptor), |_| Answer::Bytes(ok(&key_set(&["a"])).into())).await;
+    let port = provider.address.port();
+    for answer in ["407 Proxy Authentication Required", "502 Bad Gateway", "301 hunter2"] {
+        let (address, asked) = proxy(provider.address, answer).await;
+        let jwks = Jwks::at(&format!("https://localhost:{port}/keys")).unwrap();
+        let jwks = jwks.with_root_certificates(ca.as_bytes()).unwrap();
+        let jwks = jwks.with_proxy(&format!("http://alice:hunter2@{address}")).unwrap();
+        let error = jwks.fetch().await.unwrap_err();
+        assert_eq!(error.kind(), JwksErrorKind::Unreachable);
+        let shown = format!("{error:?}");
+        assert!(shown.starts_with("the provider cannot be reached through the proxy: "), "{shown}");
+        assert!(!shown.contains("hunter2") && !shown.contains("YWxpY2U"), "{shown}");
+        assert_eq!(asked.lock().unwrap().len(), 1);
+    }
+    assert!(provider.paths().is_empty(), "there is no way around the proxy");
+}
+
+/// A proxy that the operator has set up for other programs is not to see our requests, nor to
+/// decide what our names mean.
+#[tokio::test]
+async fn the_environment_is_not_asked_for_a_proxy() {
+    const TEST: &str = "the_environment_is_not_asked_for_a_proxy";
+    const INNER: &str = "JWKS_TEST_HAS_PROXY_VARIABLES";
+    let (ca, acceptor) = tls("localhost");
+    let provider =
+        Provider::start_with(Some(acceptor), |_| Answer::Bytes(ok(&key_set(&["a"])).into())).await;
+    if std::env::var_os(INNER).is_some() {
+        let port = provider.address.port();
+        let jwks = Jwks::at(&format!("https://localhost:{port}/keys")).unwrap();
+        jwks.with_root_certificates(ca.as_bytes()).unwrap().fetch().await.unwrap();
+        let provider = Provider::start(|_| Answer::Bytes(ok(&key_set(&["a"])).into())).await;
+        plain(&provider.url("/keys")).fetch().await.unwrap();
+        return;
+    }
+    // The variables of a process can only be set from outside.
+    let (address, asked) = proxy(provider.address, "403 Forbidden").await;
+    let mut inner = Command::new(std::env::current_exe().unwrap());
+    inner.args(["--exact", TEST]).env(INNER, "1");
+    for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
+    {
+        inner.env(name, format!("http://{address}"));
+    }
+    let output = tokio::task::spawn_blocking(move || inner.output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+    assert!(asked.lock().unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use crate::error_chain::ErrorChain;
+
 #[cfg(test)]
 pub(crate) use vars::docs;
 pub(crate) use vars::{Name, Vars, file_or_text, in_words};
@@ -40,16 +42,22 @@ impl ConfigError {
         self
     }
 
+    /// What [`Error::source`] returns, for an error that tells this one's text.
+    #[cfg(feature = "jwks")]
+    pub(crate) fn shared_source(&self) -> Option<Arc<dyn Error + Send + Sync>> {
+        self.source.clone()
+    }
+
     /// The name of the setting.
     pub fn setting(&self) -> &str {
         self.setting
     }
 }
 
-/// As `Display`: this is what a `main` that returns the error shows.
+/// As `Display`, with the causes: this is what a `main` that returns the error shows.
 impl fmt::Debug for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        fmt::Display::fmt(&ErrorChain(self), f)
     }
 }
 

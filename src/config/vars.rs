@@ -175,7 +175,7 @@ pub(crate) fn file_or_text(
 ) -> Result<Option<String>, ConfigError> {
     let (None, Some(path)) = (text, file) else { return Ok(text.map(Into::into)) };
     let mut text = std::fs::read_to_string(path).map_err(|error| {
-        let problem = format!("names {path}, which cannot be read as text: {}", error.kind());
+        let problem = format!("names {path}, which cannot be read as text");
         ConfigError::new(file_setting, problem).with_source(error)
     })?;
     if text.ends_with('\n') {

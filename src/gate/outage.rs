@@ -66,11 +66,12 @@ impl Outage {
         }
         let kind = error.kind();
         if admitted {
-            tracing::warn!(?kind, %error, "the store gives no answer: requests are ADMITTED \
-                UNCHECKED, revoked tokens work");
+            tracing::warn!(?kind, error = %error.chain(),
+                "the store gives no answer: requests are ADMITTED UNCHECKED, revoked tokens \
+                work");
         } else {
-            tracing::warn!(?kind, %error, "the store gives no answer: requests are refused with \
-                503");
+            tracing::warn!(?kind, error = %error.chain(),
+                "the store gives no answer: requests are refused with 503");
         }
     }
 

@@ -190,4 +190,11 @@ impl fmt::Display for ExtractError {
     }
 }
 
-impl std::error::Error for ExtractError {}
+impl std::error::Error for ExtractError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0 {
+            Why::Refused(_, rejection) => rejection.source(),
+            Why::NoLayer | Why::NotAsked => None,
+        }
+    }
+}

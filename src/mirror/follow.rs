@@ -171,8 +171,8 @@ impl<F: Feed> Follower<F> {
             let Err(error) = self.session().await;
             self.failures += 1;
             if self.failures == 1 {
-                tracing::warn!(shard = self.number, %error, "the mirror cannot follow the log; \
-                    trying until it can");
+                tracing::warn!(shard = self.number, error = %error.chain(),
+                    "the mirror cannot follow the log; trying until it can");
             }
             self.update(|status| {
                 status.phase = Phase::Connecting;
@@ -317,8 +317,8 @@ impl<F: Feed> Follower<F> {
     fn heed_lease(&mut self, uncounted: Option<&StoreError>) {
         if let Some(error) = uncounted {
             if !self.is_uncounted {
-                tracing::warn!(shard = self.number, %error, "the mirror has no lease; checks go to \
-                    the store until it has");
+                tracing::warn!(shard = self.number, error = %error.chain(),
+                    "the mirror has no lease; checks go to the store until it has");
             }
             self.pending = None;
             self.update(|status| status.error = Some(error.clone()));

@@ -188,7 +188,7 @@ impl fmt::Display for ConfirmError {
 impl std::error::Error for ConfirmError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Write(error) | Self::Unknown { error, .. } => Some(error),
+            Self::Write(error) | Self::Unknown { error, .. } => error.source(),
             Self::Behind { .. } => None,
         }
     }

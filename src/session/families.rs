@@ -527,7 +527,7 @@ pub(super) fn started<T>(event: AuditEvent, result: &Result<Refresh<T>, StoreErr
             event.with_family(Some(&grant.family)).with_token_id(Some(&grant.access_token_id))
         }
         Ok(Refresh::Refused(refusal)) => event.with_reason(Some(refusal.as_str())).failed(),
-        Err(error) => event.with_error(error).failed(),
+        Err(error) => event.with_error(&error.chain()).failed(),
     }
 }
 
@@ -543,7 +543,7 @@ fn refreshed<T>(event: AuditEvent, result: &Result<Refresh<T>, StoreError>) -> A
             event.with_token_id(Some(&grant.access_token_id)).with_reason(reason)
         }
         Ok(Refresh::Refused(refusal)) => event.with_reason(Some(refusal.as_str())).failed(),
-        Err(error) => event.with_error(error).failed(),
+        Err(error) => event.with_error(&error.chain()).failed(),
     }
 }
 

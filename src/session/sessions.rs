@@ -469,7 +469,9 @@ impl RefreshObserver for Sessions {
         // The refresh is granted all the same: a session that looks idle does less harm than a user
         // who is signed out.
         touched
-            .inspect_err(|error| tracing::debug!(%error, "a session could not be touched"))
+            .inspect_err(
+                |error| tracing::debug!(error = %error.chain(), "a session could not be touched"),
+            )
             .is_ok()
     }
 }
@@ -478,7 +480,7 @@ impl RefreshObserver for Sessions {
 /// left out where lists are read.
 #[expect(clippy::needless_pass_by_value, reason = "it is handed an error to drop")]
 fn stays_listed(error: StoreError) {
-    tracing::debug!(%error, "ended sessions stay listed");
+    tracing::debug!(error = %error.chain(), "ended sessions stay listed");
 }
 
 impl fmt::Debug for Sessions {

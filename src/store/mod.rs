@@ -39,6 +39,7 @@ pub use self::doubt::Doubt;
 pub use self::live_cache::LiveCache;
 pub use self::writer::RevocationWriter;
 use crate::clock::Timestamp;
+use crate::error_chain::ErrorChain;
 use crate::revocation::{Outcome, Record, Revocation, Target, TargetKind};
 pub use crate::verified::Needs;
 use crate::verified::VerifiedToken;
@@ -366,6 +367,8 @@ pub struct StoreError {
     kind: StoreErrorKind,
     detail: Arc<str>,
     source: Option<Arc<dyn Error + Send + Sync>>,
+    /// Whether the text tells the words of the source, so that `Error::source` leaves it out.
+    is_told: bool,
 }
 
 /// The kinds of [`StoreError`].
@@ -425,13 +428,40 @@ impl StoreErrorKind {
 impl StoreError {
     /// An error with a text for the operator.
     pub fn new(kind: StoreErrorKind, detail: impl Into<Arc<str>>) -> Self {
-        Self { kind, detail: detail.into(), source: None }
+        Self { kind, detail: detail.into(), source: None, is_told: false }
     }
 
-    /// The same error with its cause.
+    /// The same error with its cause, which is its [`source`](std::error::Error::source). The log
+    /// shows it after the text, so the text must not repeat it.
     #[must_use]
     pub fn with_source(mut self, source: impl Error + Send + Sync + 'static) -> Self {
+        self.is_told = false;
         self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// The error with its causes, for the log.
+    pub(crate) fn chain(&self) -> ErrorChain<'_> {
+        ErrorChain(self)
+    }
+
+    /// The same error, which keeps the error of another crate whose words its text tells.
+    #[cfg(feature = "redis")]
+    pub(crate) fn with_told(mut self, error: impl Error + Send + Sync + 'static) -> Self {
+        self.is_told = true;
+        self.source = Some(Arc::new(error));
+        self
+    }
+
+    #[cfg(feature = "redis")]
+    pub(crate) fn told(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().filter(|_| self.is_told).map(|error| error as _)
+    }
+
+    /// The same error with another text.
+    #[cfg(feature = "redis")]
+    pub(crate) fn with_detail(mut self, detail: impl Into<Arc<str>>) -> Self {
+        self.detail = detail.into();
         self
     }
 
@@ -454,6 +484,6 @@ impl fmt::Display for StoreError {
 
 impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|source| source as _)
+        self.source.as_deref().filter(|_| !self.is_told).map(|source| source as _)
     }
 }

@@ -439,7 +439,7 @@ pub struct IssueError {
 pub enum IssueErrorKind {
     /// What was asked for cannot be: see the text.
     Invalid,
-    /// The profile would refuse the token: see the source.
+    /// The profile would refuse the token: see the text.
     Refused,
     /// There is no randomness, or the key does not sign.
     Crypto,
@@ -469,13 +469,14 @@ impl IssueError {
 
 impl fmt::Display for IssueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.detail)
+        f.write_str(&self.detail)?;
+        self.source.iter().try_for_each(|error| write!(f, ": {error}"))
     }
 }
 
 impl Error for IssueError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_ref().map(|source| source as _)
+        self.source.as_ref().and_then(Error::source)
     }
 }
 

@@ -204,7 +204,8 @@ impl TokenError {
         Self { kind, detail: detail.into(), source: None }
     }
 
-    /// The same error with its cause.
+    /// The same error with its cause, which is its [`source`](std::error::Error::source). The log
+    /// shows it after the text, so the text must not repeat it.
     #[must_use]
     pub fn with_source(mut self, source: impl Error + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));

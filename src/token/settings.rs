@@ -62,6 +62,7 @@ const ANY: &str = "*";
 /// | `JWT_JWKS_OUTAGE_GRACE_SECS` | `jwks_outage_grace_secs` | how long keys stay in use while the provider is out of reach |
 /// | `JWT_JWKS_TIMEOUT_MS` | `jwks_timeout_ms` | how long a fetch may take |
 /// | `JWT_JWKS_ROOT_CERTIFICATES_FILE` | `jwks_root_certificates_file` | PEM; trusted instead of those of the system |
+/// | `JWT_JWKS_PROXY` | `jwks_proxy` | see `Jwks::with_proxy`; `HTTPS_PROXY` is not read |
 ///
 /// Lists are separated by commas or spaces in variables. A `_FILE` is read when the verifier is
 /// made; one line break at its end is left out. An error names the variable, or the field, and what
@@ -145,12 +146,14 @@ pub struct VerifierConfig {
     pub jwks_timeout_ms: Option<u64>,
     /// See the table.
     pub jwks_root_certificates_file: Option<String>,
+    /// The URL of the HTTP proxy through which keys are fetched; default none.
+    pub jwks_proxy: Option<SecretText>,
     #[serde(skip)]
     is_from_env: bool,
 }
 
 /// The settings of profile, verifier, keys and `Jwks`, whose words are all different.
-const NAMES: [Name; 28] = [
+const NAMES: [Name; 29] = [
     Name::new("issuer", "issuers", "JWT_ISSUERS"),
     Name::new("issuer_pattern", "issuer_patterns", "JWT_ISSUER_PATTERNS"),
     Name::new("tenants", "tenants", "JWT_TENANTS"),
@@ -183,6 +186,7 @@ const NAMES: [Name; 28] = [
         "jwks_root_certificates_file",
         "JWT_JWKS_ROOT_CERTIFICATES_FILE",
     ),
+    Name::new("proxy", "jwks_proxy", "JWT_JWKS_PROXY"),
 ];
 
 /// Where the keys come from, once it is clear that there is one source.
@@ -234,6 +238,7 @@ impl VerifierConfig {
             jwks_outage_grace_secs: vars.number("JWT_JWKS_OUTAGE_GRACE_SECS")?,
             jwks_timeout_ms: vars.number("JWT_JWKS_TIMEOUT_MS")?,
             jwks_root_certificates_file: vars.text("JWT_JWKS_ROOT_CERTIFICATES_FILE")?,
+            jwks_proxy: vars.text("JWT_JWKS_PROXY")?.map(Into::into),
             is_from_env: true,
         })
     }
@@ -464,6 +469,9 @@ impl VerifierConfig {
             jwks = jwks
                 .with_root_certificates(text("root_certificates", None, Some(path))?.as_bytes())?;
         }
+        if let Some(url) = &self.jwks_proxy {
+            jwks = jwks.with_proxy(url.expose())?;
+        }
         Ok(KeyMaterial::Remote(jwks))
     }
 
@@ -517,6 +525,7 @@ impl VerifierConfig {
             ("outage_grace", self.jwks_outage_grace_secs.is_some()),
             ("timeout", self.jwks_timeout_ms.is_some()),
             ("root_certificates", self.jwks_root_certificates_file.is_some()),
+            ("proxy", self.jwks_proxy.is_some()),
         ] {
             if is_given {
                 return Err(ConfigError::new(

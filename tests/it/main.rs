@@ -12,6 +12,7 @@ mod answers;
 mod confirm;
 #[cfg(feature = "redis")]
 mod endings;
+mod errors;
 #[cfg(feature = "axum")]
 mod extract;
 mod fail_mode;

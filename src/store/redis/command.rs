@@ -1,7 +1,6 @@
 //! Commands over the connections for writes: sent again while the connection is down, until the
 //! time for a write is over.
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -163,7 +162,7 @@ impl StoreCore {
 /// The first word of the error that Redis gave; empty if it was not Redis.
 pub(crate) fn error_code(error: &StoreError) -> &str {
     error
-        .source()
+        .told()
         .and_then(|source| source.downcast_ref::<fred::error::Error>())
         .map_or("", |error| code_of(error.details()))
 }

@@ -201,7 +201,7 @@ pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
         }
         None => (&*short, error.clone()),
     };
-    StoreError::new(kind, format!("redis: {}", message_of(short))).with_source(source)
+    StoreError::new(kind, format!("redis: {}", message_of(short))).with_told(source)
 }
 
 /// The message of an error of the operating system. fred keeps it as its `Debug`, `Os { code: 111,

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use crate::config::ConfigError;
+use crate::error_chain::ErrorChain;
 use crate::store::StoreError;
 
 /// Why a store could not be opened.
@@ -26,10 +27,7 @@ impl ConnectError {
             Self::Store(error) => {
                 let detail = error.to_string();
                 let detail = detail.strip_prefix("redis: ").unwrap_or(&detail);
-                Self::Store(
-                    StoreError::new(error.kind(), format!("{servers}: {detail}"))
-                        .with_source(error),
-                )
+                Self::Store(error.with_detail(format!("{servers}: {detail}")))
             }
             config @ Self::Config(_) => config,
         }
@@ -42,10 +40,10 @@ impl From<ConfigError> for ConnectError {
     }
 }
 
-/// As `Display`: this is what a `main` that returns the error shows.
+/// As `Display`, with the causes: this is what a `main` that returns the error shows.
 impl fmt::Debug for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        fmt::Display::fmt(&ErrorChain(self), f)
     }
 }
 
@@ -62,7 +60,7 @@ impl Error for ConnectError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Config(error) => error.source(),
-            Self::Store(error) => Some(error),
+            Self::Store(error) => error.source(),
         }
     }
 }

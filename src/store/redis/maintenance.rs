@@ -52,10 +52,11 @@ impl StoreCore {
                 match (error.kind(), error_code(&error)) {
                     (_, "LAYOUT") => return Err(self.wrong_layout(&error).into()),
                     (StoreErrorKind::Denied, _) => {
-                        // A process that only checks needs no right to write, once others have
-                        // begun the epochs.
-                        tracing::warn!(%error, "redis cannot be written to; revocations of this \
-                            process will fail");
+                        // A process that only checks needs no right to write, once others have begun
+                        // the epochs.
+                        tracing::warn!(error = %error.chain(),
+                            "redis cannot be written to; revocations of this process will \
+                            fail");
                         break;
                     }
                     _ if at_once => return Err(ConnectError::Store(error)),
@@ -104,8 +105,8 @@ pub(crate) async fn maintain(core: Weak<StoreCore>) {
         drop(core);
         if let Some(error) = failure {
             if !has_failed {
-                tracing::warn!(%error, "the epoch of the store in redis could not be prolonged; \
-                    trying again");
+                tracing::warn!(error = %error.chain(),
+                    "the epoch of the store in redis could not be prolonged; trying again");
             }
             has_failed = true;
             pause_after = (pause_after * 2).min(longest);

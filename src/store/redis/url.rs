@@ -102,7 +102,6 @@ pub(crate) fn parse_url(url: &str) -> Result<Config, ConfigError> {
         }
     }
     // The cause does not quote the URL, which may hold a password.
-    Config::from_url(url).map_err(|error| {
-        ConfigError::new("url", format!("cannot be used: {}", error.details())).with_source(error)
-    })
+    Config::from_url(url)
+        .map_err(|error| ConfigError::new("url", format!("cannot be used: {}", error.details())))
 }

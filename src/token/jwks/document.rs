@@ -6,14 +6,14 @@ use std::time::Duration;
 use http::Uri;
 use serde::Deserialize;
 
-use super::http::{Client, Reach};
-use super::{Document, JwksError, JwksErrorKind, MAX_DOCUMENT_BYTES};
+use super::http::{AddressScope, JwksFetcher};
+use super::{JwksDocument, JwksError, JwksErrorKind, MAX_DOCUMENT_BYTES};
 use crate::config::ConfigError;
 use crate::token::jwt::{KeySet, Keys};
 
 /// Where to start.
 #[derive(Clone)]
-pub(super) enum Source {
+pub(super) enum JwksSource {
     /// The key set is there.
     KeySet(Uri),
     /// It is where this document says.
@@ -21,14 +21,14 @@ pub(super) enum Source {
 }
 
 /// The keys of a set, and for how long they may be kept.
-pub(super) struct Published {
+pub(super) struct PublishedKeys {
     pub(super) keys: Keys,
     pub(super) max_age: Option<Duration>,
 }
 
-// === impl Source ===
+// === impl JwksSource ===
 
-impl Source {
+impl JwksSource {
     pub(super) fn at(url: &str) -> Result<Self, ConfigError> {
         Ok(Self::KeySet(absolute("jwks_url", url)?))
     }
@@ -62,23 +62,23 @@ impl Source {
     }
 
     /// Fetches the keys, by way of discovery if need be.
-    pub(super) async fn fetch(&self, client: &Client) -> Result<Published, JwksError> {
+    pub(super) async fn fetch(&self, client: &JwksFetcher) -> Result<PublishedKeys, JwksError> {
         match self {
-            Self::KeySet(url) => published(&client.get(url, Reach::Anywhere).await?),
+            Self::KeySet(url) => published(&client.get(url, AddressScope::Any).await?),
             Self::Discovery { issuer, document } => {
-                let url = jwks_url(&client.get(document, Reach::Anywhere).await?, issuer)?;
-                // The operator chose the host of the issuer. Another one was chosen by whoever
-                // wrote the document, and is not to be inside of our network.
+                let url = jwks_url(&client.get(document, AddressScope::Any).await?, issuer)?;
+                // The operator chose the host of the issuer. Another host was chosen by the author
+                // of the document, and must not be inside of our network.
                 let is_same_host = url.host() == document.host();
-                let reach = if is_same_host { Reach::Anywhere } else { Reach::PublicOnly };
-                published(&client.get(&url, reach).await?)
+                let scope = if is_same_host { AddressScope::Any } else { AddressScope::PublicOnly };
+                published(&client.get(&url, scope).await?)
             }
         }
     }
 }
 
-/// Without the query, which may hold something that is nobody's business.
-impl fmt::Debug for Source {
+/// Without the query, which may hold a secret.
+impl fmt::Debug for JwksSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = self.first_url();
         write!(f, "{}://{}{}", url.scheme_str().unwrap_or(""), url.host().unwrap_or(""), url.path())
@@ -96,7 +96,7 @@ fn absolute(setting: &'static str, text: &str) -> Result<Uri, ConfigError> {
     if authority.as_str().contains('@') {
         return Err(ConfigError::new(
             setting,
-            "has a user name in it, which would be sent to nobody; leave it out",
+            "has a user name in it, which is never sent; leave it out",
         ));
     }
     Ok(uri)
@@ -107,13 +107,13 @@ fn not_a_url(setting: &'static str) -> ConfigError {
 }
 
 /// `jwks_uri` of a discovery document (OpenID Connect Discovery §3) that is about this issuer.
-fn jwks_url(document: &Document, issuer: &str) -> Result<Uri, JwksError> {
+fn jwks_url(document: &JwksDocument, issuer: &str) -> Result<Uri, JwksError> {
     #[derive(Deserialize)]
     struct Metadata {
         issuer: String,
         jwks_uri: String,
     }
-    let metadata: Metadata = serde_json::from_slice(bounded(document)?).map_err(|_| {
+    let metadata: Metadata = serde_json::from_slice(content(document)?).map_err(|_| {
         JwksError::new(
             JwksErrorKind::Malformed,
             "the discovery document is not JSON with `issuer` and `jwks_uri`",
@@ -137,8 +137,8 @@ fn jwks_url(document: &Document, issuer: &str) -> Result<Uri, JwksError> {
     })
 }
 
-fn published(document: &Document) -> Result<Published, JwksError> {
-    let text = std::str::from_utf8(bounded(document)?).unwrap_or_default();
+fn published(document: &JwksDocument) -> Result<PublishedKeys, JwksError> {
+    let text = std::str::from_utf8(content(document)?).unwrap_or_default();
     let is_set = serde_json::from_str::<serde_json::Value>(text)
         .is_ok_and(|set| set.get("keys").is_some_and(serde_json::Value::is_array));
     if !is_set {
@@ -154,14 +154,15 @@ fn published(document: &Document) -> Result<Published, JwksError> {
     }
     let keys = Keys::published(set.into_iter().collect())
         .map_err(|error| JwksError::new(JwksErrorKind::NoUsableKey, error.to_string()))?;
-    Ok(Published { keys, max_age: document.max_age })
+    Ok(PublishedKeys { keys, max_age: document.max_age })
 }
 
-fn bounded(document: &Document) -> Result<&[u8], JwksError> {
+fn content(document: &JwksDocument) -> Result<&[u8], JwksError> {
     if document.body.len() > MAX_DOCUMENT_BYTES {
         return Err(too_large());
     }
-    Ok(&document.body)
+    // RFC 8259 §8.1 allows to ignore a byte order mark.
+    Ok(document.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&document.body))
 }
 
 pub(super) fn too_large() -> JwksError {

@@ -4,11 +4,11 @@
 //! Requests never wait for the provider. A task fetches the keys and swaps them; a request looks at
 //! those that are there.
 
-// | room | what it does |
+// | module | what it does |
 // | --- | --- |
-// | `http` | one GET, bounded in every direction: the only door to `hyper` and TLS |
+// | `http` | one GET, bounded in every direction; nothing else names `hyper-util` and TLS |
 // | `document` | what the answers mean |
-// | `refresh` | when to ask again |
+// | `refresh` | when to fetch again |
 
 mod document;
 mod http;
@@ -24,12 +24,13 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 
-use self::document::Source;
+use self::document::JwksSource;
 use self::http::HttpClient;
-use self::refresh::{Refresh, Ring, Shared, Task};
+use self::refresh::{FetchedKeys, RefreshSchedule, RefreshState, RefreshTask};
 use super::jwt::Keys;
 use super::{TokenError, TokenErrorKind};
 use crate::config::ConfigError;
+use crate::error_chain::ErrorChain;
 
 /// Default of [`Jwks::with_max_age`].
 pub const DEFAULT_MAX_AGE: Duration = Duration::from_secs(15 * 60);
@@ -63,35 +64,35 @@ pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 /// - When the provider is out of reach, the last keys stay in use [for a
 ///   while](Self::with_outage_grace).
 /// - A token whose key is not known *yet* is answered with 503, not 401, so that a client does not
-///   throw it away: while the keys are older than the pause, nobody can say that its key does not
-///   exist.
+///   throw it away: while the keys are older than the pause, it is not known whether its key
+///   exists.
 /// - `https` only, no redirects, at most 256 KiB, all within a [time limit](Self::with_timeout).
-///   What a token says about where its key is (`jku`, `x5u`, `jwk`, `x5c`) is never heeded.
+///   What a token says about where its key is (`jku`, `x5u`, `jwk`, `x5c`) is ignored.
 /// - Keys that cannot be used are skipped and logged: for encryption, weak, of unknown type,
 ///   secret, or of a name that is taken. RSA keys without `alg` are for RS256.
 #[derive(Clone)]
 pub struct Jwks {
-    source: Source,
-    refresh: Refresh,
-    http: http::Settings,
-    transport: Option<Arc<dyn Transport>>,
+    source: JwksSource,
+    schedule: RefreshSchedule,
+    http: http::HttpSettings,
+    transport: Option<Arc<dyn JwksTransport>>,
 }
 
 /// Fetches a document, for [`Jwks::with_transport`].
-pub trait Transport: Send + Sync + 'static {
+pub trait JwksTransport: Send + Sync + 'static {
     /// Fetches `url`. An answer other than 200 is an error; redirects should not be followed. It
     /// may be dropped when it takes too long.
-    fn get(&self, url: &Uri) -> BoxFuture<'static, Result<Document, JwksError>>;
+    fn get(&self, url: &Uri) -> BoxFuture<'static, Result<JwksDocument, JwksError>>;
 }
 
-/// An answer to a [`Transport`].
+/// An answer to a [`JwksTransport`].
 #[derive(Clone, Debug)]
-pub struct Document {
+pub struct JwksDocument {
     body: Bytes,
     max_age: Option<Duration>,
 }
 
-impl Document {
+impl JwksDocument {
     /// A document with this content. At most [`MAX_DOCUMENT_BYTES`] are accepted.
     pub fn new(body: impl Into<Bytes>) -> Self {
         Self { body: body.into(), max_age: None }
@@ -114,7 +115,7 @@ impl Jwks {
     /// # Errors
     /// [`ConfigError`] if this is not an absolute URL, or has a user name in it.
     pub fn at(url: &str) -> Result<Self, ConfigError> {
-        Ok(Self::of(Source::at(url)?))
+        Ok(Self::of(JwksSource::at(url)?))
     }
 
     /// The key set of this issuer, found by OpenID Connect Discovery: the document at
@@ -125,19 +126,19 @@ impl Jwks {
     /// [`ConfigError`] if this is not an absolute URL, or has a user name, a query or a fragment in
     /// it.
     pub fn of_issuer(issuer: &str) -> Result<Self, ConfigError> {
-        Ok(Self::of(Source::of_issuer(issuer)?))
+        Ok(Self::of(JwksSource::of_issuer(issuer)?))
     }
 
-    fn of(source: Source) -> Self {
+    fn of(source: JwksSource) -> Self {
         Self {
             source,
-            refresh: Refresh {
+            schedule: RefreshSchedule {
                 max_age: DEFAULT_MAX_AGE,
                 cooldown: DEFAULT_COOLDOWN,
                 grace: DEFAULT_OUTAGE_GRACE,
                 timeout: DEFAULT_TIMEOUT,
             },
-            http: http::Settings::default(),
+            http: http::HttpSettings::default(),
             transport: None,
         }
     }
@@ -148,15 +149,15 @@ impl Jwks {
     /// [pause](Self::with_cooldown) is over.
     #[must_use]
     pub fn with_max_age(mut self, max_age: Duration) -> Self {
-        self.refresh.max_age = max_age;
+        self.schedule.max_age = max_age;
         self
     }
 
-    /// The pause between two fetches, whatever tokens ask for; default 10 s. It keeps strangers who
-    /// make up key names from having us flood the provider.
+    /// The pause between two fetches, whatever tokens ask for; default 10 s. Without it,
+    /// tokens with made-up key names could make this process flood the provider.
     #[must_use]
     pub fn with_cooldown(mut self, cooldown: Duration) -> Self {
-        self.refresh.cooldown = cooldown;
+        self.schedule.cooldown = cooldown;
         self
     }
 
@@ -166,10 +167,10 @@ impl Jwks {
     /// it issued are over.
     ///
     /// # Security
-    /// Whoever can keep us from the provider can keep a withdrawn key in use for so long.
+    /// An attacker who cuts us off from the provider keeps a withdrawn key in use for this long.
     #[must_use]
     pub fn with_outage_grace(mut self, grace: Duration) -> Self {
-        self.refresh.grace = grace;
+        self.schedule.grace = grace;
         self
     }
 
@@ -177,7 +178,7 @@ impl Jwks {
     /// default 5 s.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.refresh.timeout = timeout;
+        self.schedule.timeout = timeout;
         self
     }
 
@@ -194,17 +195,36 @@ impl Jwks {
     /// Allows `http` URLs as long as their host is this machine: for tests and development.
     ///
     /// # Security
-    /// Not for production: who can listen on a port of this machine can be the provider.
+    /// Not for production: any program on this machine can listen on the port of the provider.
     #[must_use]
     pub fn with_plain_http_on_loopback(mut self) -> Self {
         self.http.allow_plain_loopback();
         self
     }
 
-    /// Fetches by a client of yours, for proxies and client certificates. The settings about
-    /// certificates and `http` have no effect on it.
+    /// Fetches through this HTTP proxy, such as `http://proxy.example:3128`; by default there is
+    /// none, and `HTTPS_PROXY` and its like are not read. The proxy opens a tunnel (`CONNECT`), so
+    /// it sees the host of the provider and nothing else. A user and a password in the URL,
+    /// percent-encoded, are sent to the proxy (RFC 7617). Plain `http` URLs of this machine are
+    /// fetched without it.
+    ///
+    /// # Security
+    /// The proxy resolves the names of the provider. So a discovery document that names a
+    /// `jwks_uri` at another host may then lead to whatever the proxy can reach: that the host has
+    /// a public address is checked only if the URL holds an address instead of a name.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if this is not an `http` URL of a host, without path and query.
+    #[doc(alias = "HTTPS_PROXY")]
+    pub fn with_proxy(mut self, url: &str) -> Result<Self, ConfigError> {
+        self.http.set_proxy(url)?;
+        Ok(self)
+    }
+
+    /// Fetches by a client of yours, such as one with a client certificate. The settings about
+    /// certificates, the proxy and `http` have no effect on it.
     #[must_use]
-    pub fn with_transport(mut self, transport: impl Transport) -> Self {
+    pub fn with_transport(mut self, transport: impl JwksTransport) -> Self {
         self.transport = Some(Arc::new(transport));
         self
     }
@@ -226,17 +246,21 @@ impl Jwks {
     /// # Errors
     /// [`ConfigError`] if a setting cannot work, or outside of a Tokio runtime.
     pub fn start(self) -> Result<RemoteKeys, ConfigError> {
-        self.refresh.validate()?;
+        self.schedule.validate()?;
         let runtime = Handle::try_current().map_err(|error| {
             ConfigError::new("runtime", "there is none; fetch keys from within a Tokio runtime")
                 .with_source(error)
         })?;
         let issuer = self.source.issuer().map(Into::into);
         let transport = match self.transport {
-            Some(transport) => http::Client::Custom(transport),
-            None => http::Client::BuiltIn(HttpClient::new(&self.http, &self.source)?),
+            Some(transport) => http::JwksFetcher::Custom(transport),
+            None => http::JwksFetcher::BuiltIn(HttpClient::new(
+                &self.http,
+                &self.source,
+                self.schedule.timeout,
+            )?),
         };
-        let task = Task::spawn(&runtime, self.refresh, self.source, transport);
+        let task = RefreshTask::spawn(&runtime, self.schedule, self.source, transport);
         Ok(RemoteKeys { task: Arc::new(task), issuer })
     }
 }
@@ -245,7 +269,7 @@ impl fmt::Debug for Jwks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Jwks")
             .field("source", &self.source)
-            .field("refresh", &self.refresh)
+            .field("schedule", &self.schedule)
             .finish_non_exhaustive()
     }
 }
@@ -253,30 +277,30 @@ impl fmt::Debug for Jwks {
 /// Keys that are kept up to date while this, a clone of it, or a verifier made with it is alive.
 #[derive(Clone)]
 pub struct RemoteKeys {
-    task: Arc<Task>,
+    task: Arc<RefreshTask>,
     issuer: Option<Box<str>>,
 }
 
 impl RemoteKeys {
     /// The names (`kid`) of the keys that are in use, for logs and health checks.
     pub fn key_ids(&self) -> Vec<Box<str>> {
-        self.task.shared.ring().as_ref().map(|ring| ring.keys.ids()).unwrap_or_default()
+        self.task.state.current().as_ref().map(|fetched| fetched.keys.ids()).unwrap_or_default()
     }
 
     /// How long ago the keys in use were fetched; none if there are none. More than
     /// [`Jwks::with_max_age`] means that the provider is out of reach.
     pub fn age(&self) -> Option<Duration> {
-        self.task.shared.ring().as_ref().map(|ring| ring.asked_at.elapsed())
+        self.task.state.current().as_ref().map(|fetched| fetched.asked_at.elapsed())
     }
 
     /// Why the last fetch failed; none if it did not.
     pub fn last_error(&self) -> Option<JwksError> {
-        self.task.shared.last_error()
+        self.task.state.last_error()
     }
 
     /// Waits until the first fetch is done.
     pub(crate) async fn fetched(&self) -> Result<(), JwksError> {
-        self.task.shared.attempt_after(0).await
+        self.task.state.attempt_after(0).await
     }
 
     /// Waits until the next fetch is done, counted from when this was called: for tests, and for
@@ -286,13 +310,13 @@ impl RemoteKeys {
     /// [`JwksError`] if that fetch failed.
     pub fn next_fetch(&self) -> impl Future<Output = Result<(), JwksError>> + Send + use<> {
         let task = Arc::clone(&self.task);
-        let seen = task.shared.attempts();
-        async move { task.shared.attempt_after(seen).await }
+        let seen = task.state.attempts();
+        async move { task.state.attempt_after(seen).await }
     }
 
     /// Changes whenever keys come or go, and never comes back.
     pub fn generation(&self) -> u64 {
-        self.task.shared.generation()
+        self.task.state.generation()
     }
 
     /// The issuer from which the keys were discovered.
@@ -301,7 +325,7 @@ impl RemoteKeys {
     }
 
     pub(crate) fn load(&self) -> LoadedKeys<'_> {
-        LoadedKeys { ring: self.task.shared.ring(), shared: &self.task.shared }
+        LoadedKeys { current: self.task.state.current(), state: &self.task.state }
     }
 }
 
@@ -317,17 +341,17 @@ impl fmt::Debug for RemoteKeys {
 
 /// The keys of one moment.
 pub(crate) struct LoadedKeys<'a> {
-    ring: Guard<Option<Arc<Ring>>>,
-    shared: &'a Shared,
+    current: Guard<Option<Arc<FetchedKeys>>>,
+    state: &'a RefreshState,
 }
 
 impl LoadedKeys<'_> {
     /// The keys, if they are fit for use.
     pub(crate) fn keys(&self) -> Result<&Keys, TokenError> {
-        match &*self.ring {
-            Some(ring) if self.shared.is_in_grace(ring) => Ok(&ring.keys),
+        match &*self.current {
+            Some(fetched) if self.state.is_in_grace(fetched) => Ok(&fetched.keys),
             _ => {
-                self.shared.ask();
+                self.state.request_fetch();
                 Err(no_keys("the keys of the issuer could not be fetched yet, or not for too long"))
             }
         }
@@ -335,9 +359,9 @@ impl LoadedKeys<'_> {
 
     /// What it means that a token names a key that is not among them.
     pub(crate) fn unknown(&self, error: TokenError) -> TokenError {
-        self.shared.ask();
-        match &*self.ring {
-            Some(ring) if self.shared.is_recent(ring) => error,
+        self.state.request_fetch();
+        match &*self.current {
+            Some(fetched) if self.state.is_recent(fetched) => error,
             _ => no_keys(
                 "no key has the `kid` of the token, but the keys are not the newest: they are \
                  being fetched",
@@ -390,7 +414,8 @@ impl JwksError {
         Self { kind, detail: detail.into(), source: None }
     }
 
-    /// The same error with its cause.
+    /// The same error with its cause, which is its [`source`](std::error::Error::source). The log
+    /// shows it after the text, so the text must not repeat it.
     #[must_use]
     pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
@@ -405,18 +430,15 @@ impl JwksError {
 
 impl From<ConfigError> for JwksError {
     fn from(error: ConfigError) -> Self {
-        Self::new(JwksErrorKind::Config, error.to_string()).with_source(error)
+        let source = error.shared_source();
+        Self { source, ..Self::new(JwksErrorKind::Config, error.to_string()) }
     }
 }
 
-/// The text and its cause: this is what a `main` that returns the error shows.
+/// As `Display`, with the causes: this is what a `main` that returns the error shows.
 impl fmt::Debug for JwksError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.detail)?;
-        match &self.source {
-            Some(cause) if cause.to_string() != self.detail => write!(f, ": {cause}"),
-            _ => Ok(()),
-        }
+        fmt::Display::fmt(&ErrorChain(self), f)
     }
 }
 

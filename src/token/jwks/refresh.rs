@@ -12,17 +12,18 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::document::{Published, Source};
-use super::http::Client;
+use super::document::{JwksSource, PublishedKeys};
+use super::http::JwksFetcher;
 use super::{JwksError, JwksErrorKind};
 use crate::config::ConfigError;
+use crate::error_chain::ErrorChain;
 use crate::token::jwt::Keys;
 
 /// Longest pause between two attempts while the provider is out of reach.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Refresh {
+pub(super) struct RefreshSchedule {
     pub(super) max_age: Duration,
     pub(super) cooldown: Duration,
     pub(super) grace: Duration,
@@ -30,23 +31,23 @@ pub(super) struct Refresh {
 }
 
 /// The keys of one fetch.
-pub(super) struct Ring {
+pub(super) struct FetchedKeys {
     pub(super) keys: Keys,
     /// When the provider was asked for them: what it published later cannot be among them.
     pub(super) asked_at: Instant,
 }
 
-/// What the task and those who hold the keys have in common.
-pub(super) struct Shared {
-    refresh: Refresh,
-    ring: ArcSwapOption<Ring>,
+/// What the task and the [`RemoteKeys`](super::RemoteKeys) share.
+pub(super) struct RefreshState {
+    schedule: RefreshSchedule,
+    current: ArcSwapOption<FetchedKeys>,
     /// Twice the number of changes, so that there is a number between each two of them.
     generation: AtomicU64,
-    /// Whether the task is gone and nobody looks after the keys any more.
-    is_orphaned: AtomicBool,
-    /// Whether nobody holds the keys any more.
+    /// Whether the task is gone, so that the keys are not refreshed any more.
+    is_task_gone: AtomicBool,
+    /// Whether the last `RemoteKeys` was dropped, which is why the task ends.
     is_released: AtomicBool,
-    asked: Notify,
+    fetch_requested: Notify,
     attempts: watch::Sender<Attempts>,
 }
 
@@ -57,17 +58,17 @@ struct Attempts {
 }
 
 /// The task that fetches keys. It ends when this is dropped.
-pub(super) struct Task {
-    pub(super) shared: Arc<Shared>,
+pub(super) struct RefreshTask {
+    pub(super) state: Arc<RefreshState>,
     handle: JoinHandle<()>,
 }
 
 /// Notices that the task has ended without having been asked to: its runtime was shut down.
-struct Watchman(Arc<Shared>);
+struct ShutdownNotice(Arc<RefreshState>);
 
-// === impl Refresh ===
+// === impl RefreshSchedule ===
 
-impl Refresh {
+impl RefreshSchedule {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         if self.cooldown < Duration::from_secs(1) {
@@ -110,32 +111,32 @@ impl Refresh {
     }
 }
 
-// === impl Shared ===
+// === impl RefreshState ===
 
-impl Shared {
-    pub(super) fn ring(&self) -> Guard<Option<Arc<Ring>>> {
-        self.ring.load()
+impl RefreshState {
+    pub(super) fn current(&self) -> Guard<Option<Arc<FetchedKeys>>> {
+        self.current.load()
     }
 
-    pub(super) fn is_in_grace(&self, ring: &Ring) -> bool {
-        ring.asked_at.elapsed() <= self.refresh.grace
+    pub(super) fn is_in_grace(&self, fetched: &FetchedKeys) -> bool {
+        fetched.asked_at.elapsed() <= self.schedule.grace
     }
 
     /// Whether these are the keys that the provider publishes now, as well as it can be known.
-    pub(super) fn is_recent(&self, ring: &Ring) -> bool {
-        ring.asked_at.elapsed() < self.refresh.cooldown
+    pub(super) fn is_recent(&self, fetched: &FetchedKeys) -> bool {
+        fetched.asked_at.elapsed() < self.schedule.cooldown
     }
 
     /// Asks for a fetch, as soon as one is due again.
-    pub(super) fn ask(&self) {
-        self.asked.notify_one();
+    pub(super) fn request_fetch(&self) {
+        self.fetch_requested.notify_one();
     }
 
     pub(super) fn generation(&self) -> u64 {
         let generation = self.generation.load(Ordering::Acquire);
         // The task takes old keys out of use. Without it, the clock must be asked.
-        let is_over = self.is_orphaned.load(Ordering::Relaxed)
-            && self.ring().as_ref().is_some_and(|ring| !self.is_in_grace(ring));
+        let is_over = self.is_task_gone.load(Ordering::Relaxed)
+            && self.current().as_ref().is_some_and(|fetched| !self.is_in_grace(fetched));
         generation + u64::from(is_over)
     }
 
@@ -157,29 +158,30 @@ impl Shared {
         made.ok().and_then(|attempts| attempts.last_error.clone()).map_or(Ok(()), Err)
     }
 
-    fn replace(&self, ring: Option<Ring>) {
-        let old = self.ring.swap(ring.map(Arc::new));
-        let (old, new) = (old.as_ref().map(|ring| &ring.keys), self.ring());
-        let new = new.as_ref().map(|ring| &ring.keys);
+    fn replace(&self, fetched: Option<FetchedKeys>) {
+        let old = self.current.swap(fetched.map(Arc::new));
+        let (old, new) = (old.as_ref().map(|fetched| &fetched.keys), self.current());
+        let new = new.as_ref().map(|fetched| &fetched.keys);
         let is_same = match (old, new) {
             (Some(old), Some(new)) => old.is_same(new),
             (None, None) => true,
             _ => false,
         };
         if !is_same {
-            // After the new keys are in force: who sees the new number is served by them.
+            // After the new keys are in force: a reader that sees the new number gets the new keys.
             self.generation.fetch_add(2, Ordering::Release);
             tracing::info!(keys = ?new.map(Keys::ids).unwrap_or_default(), "the keys of the \
                 identity provider changed");
         }
     }
 
-    fn note(&self, error: Option<JwksError>) {
+    fn record(&self, error: Option<JwksError>) {
         self.attempts.send_modify(|attempts| {
             match (&attempts.last_error, &error) {
                 (None, Some(error)) => {
-                    tracing::warn!(%error, "the keys of the identity provider cannot be fetched; \
-                        the last ones stay in use for a while");
+                    tracing::warn!(error = %ErrorChain(error),
+                        "the keys of the identity provider cannot be fetched; the last ones stay \
+                        in use for a while");
                 }
                 (Some(_), None) => {
                     tracing::info!("the keys of the identity provider can be fetched again");
@@ -192,48 +194,48 @@ impl Shared {
     }
 }
 
-// === impl Task ===
+// === impl RefreshTask ===
 
-impl Task {
+impl RefreshTask {
     pub(super) fn spawn(
         runtime: &Handle,
-        refresh: Refresh,
-        source: Source,
-        client: Client,
+        schedule: RefreshSchedule,
+        source: JwksSource,
+        client: JwksFetcher,
     ) -> Self {
-        let shared = Arc::new(Shared {
-            refresh,
-            ring: ArcSwapOption::empty(),
+        let state = Arc::new(RefreshState {
+            schedule,
+            current: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
-            is_orphaned: AtomicBool::new(false),
+            is_task_gone: AtomicBool::new(false),
             is_released: AtomicBool::new(false),
-            asked: Notify::new(),
+            fetch_requested: Notify::new(),
             attempts: watch::Sender::new(Attempts::default()),
         });
-        let watchman = Watchman(Arc::clone(&shared));
-        let handle = runtime.spawn(async move { keep_fresh(&watchman.0, &source, &client).await });
-        Self { shared, handle }
+        let notice = ShutdownNotice(Arc::clone(&state));
+        let handle = runtime.spawn(async move { keep_current(&notice.0, &source, &client).await });
+        Self { state, handle }
     }
 }
 
-impl Drop for Task {
+impl Drop for RefreshTask {
     fn drop(&mut self) {
-        self.shared.is_released.store(true, Ordering::Relaxed);
+        self.state.is_released.store(true, Ordering::Relaxed);
         self.handle.abort();
     }
 }
 
-impl Drop for Watchman {
+impl Drop for ShutdownNotice {
     fn drop(&mut self) {
         if self.0.is_released.load(Ordering::Relaxed) {
             return;
         }
-        self.0.is_orphaned.store(true, Ordering::Relaxed);
+        self.0.is_task_gone.store(true, Ordering::Relaxed);
         tracing::error!(
             "the keys of the identity provider are no longer refreshed: their Tokio runtime was \
              shut down"
         );
-        self.0.note(Some(JwksError::new(
+        self.0.record(Some(JwksError::new(
             JwksErrorKind::Unreachable,
             "the Tokio runtime of the keys was shut down",
         )));
@@ -241,45 +243,46 @@ impl Drop for Watchman {
 }
 
 /// Fetches, waits, and fetches again. One fetch at a time, because there is one loop.
-async fn keep_fresh(shared: &Shared, source: &Source, client: &Client) {
-    let refresh = shared.refresh;
+async fn keep_current(state: &RefreshState, source: &JwksSource, client: &JwksFetcher) {
+    let schedule = state.schedule;
     let mut failures = 0;
     loop {
         let asked_at = Instant::now();
-        let fetched =
-            timeout(refresh.timeout, source.fetch(client)).await.unwrap_or_else(|elapsed| {
-                Err(JwksError::new(JwksErrorKind::Timeout, "the provider took too long")
-                    .with_source(elapsed))
-            });
+        let fetched = timeout(schedule.timeout, source.fetch(client)).await.unwrap_or_else(|_| {
+            let limit = schedule.timeout;
+            let detail = format!("the provider did not answer completely within {limit:?}");
+            Err(JwksError::new(JwksErrorKind::Timeout, detail))
+        });
         let (earliest, due) = match fetched {
-            Ok(Published { keys, max_age }) => {
+            Ok(PublishedKeys { keys, max_age }) => {
                 failures = 0;
-                shared.replace(Some(Ring { keys, asked_at }));
-                shared.note(None);
-                (refresh.cooldown, refresh.next(max_age))
+                state.replace(Some(FetchedKeys { keys, asked_at }));
+                state.record(None);
+                (schedule.cooldown, schedule.next(max_age))
             }
             Err(error) => {
                 failures += 1;
-                shared.note(Some(error));
-                (refresh.backoff(failures), refresh.backoff(failures))
+                state.record(Some(error));
+                (schedule.backoff(failures), schedule.backoff(failures))
             }
         };
         // Whatever tokens ask for has to wait for the pause; what was asked meanwhile is not
         // forgotten.
-        pause(shared, asked_at + earliest).await;
+        pause(state, asked_at + earliest).await;
         tokio::select! {
             () = sleep_until(asked_at + due) => {}
-            () = shared.asked.notified() => {}
+            () = state.fetch_requested.notified() => {}
         }
     }
 }
 
 /// Waits, and takes keys out of use when their grace is over.
-async fn pause(shared: &Shared, until: Instant) {
-    let grace_ends = shared.ring().as_ref().map(|ring| ring.asked_at + shared.refresh.grace);
+async fn pause(state: &RefreshState, until: Instant) {
+    let grace_ends =
+        state.current().as_ref().map(|fetched| fetched.asked_at + state.schedule.grace);
     if let Some(end) = grace_ends.filter(|end| *end < until) {
         sleep_until(end + Duration::from_millis(1)).await;
-        shared.replace(None);
+        state.replace(None);
     }
     sleep_until(until).await;
 }

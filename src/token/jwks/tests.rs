@@ -27,7 +27,7 @@ struct Provider(Arc<State>);
 #[derive(Default)]
 struct State {
     /// Answers to come; when there is none left, the last one is given again.
-    answers: Mutex<VecDeque<Result<Document, JwksErrorKind>>>,
+    answers: Mutex<VecDeque<Result<JwksDocument, JwksErrorKind>>>,
     urls: Mutex<Vec<String>>,
     now: AtomicUsize,
     most: AtomicUsize,
@@ -42,10 +42,10 @@ impl Provider {
     }
 
     fn publish(&self, kids: &[&str]) {
-        self.answer(Ok(Document::new(key_set(kids))));
+        self.answer(Ok(JwksDocument::new(key_set(kids))));
     }
 
-    fn answer(&self, answer: Result<Document, JwksErrorKind>) {
+    fn answer(&self, answer: Result<JwksDocument, JwksErrorKind>) {
         let mut answers = self.0.answers.lock().unwrap();
         answers.clear();
         answers.push_back(answer);
@@ -60,8 +60,8 @@ impl Provider {
     }
 }
 
-impl Transport for Provider {
-    fn get(&self, url: &Uri) -> BoxFuture<'static, Result<Document, JwksError>> {
+impl JwksTransport for Provider {
+    fn get(&self, url: &Uri) -> BoxFuture<'static, Result<JwksDocument, JwksError>> {
         let state = Arc::clone(&self.0);
         state.urls.lock().unwrap().push(url.to_string());
         async move {
@@ -281,7 +281,7 @@ async fn nonsense_is_an_outage_too() {
         (secret, JwksErrorKind::NoUsableKey),
         (&" ".repeat(MAX_DOCUMENT_BYTES + 1), JwksErrorKind::TooLarge),
     ] {
-        provider.answer(Ok(Document::new(answer.to_owned())));
+        provider.answer(Ok(JwksDocument::new(answer.to_owned())));
         let fetched = keys.next_fetch();
         advance(DEFAULT_MAX_AGE).await;
         assert_eq!(fetched.await.unwrap_err().kind(), expected, "{answer:.20}");
@@ -309,7 +309,7 @@ async fn the_provider_may_want_it_sooner_but_neither_later_nor_at_once() {
         (Some(Duration::ZERO), DEFAULT_COOLDOWN, DEFAULT_COOLDOWN),
         (Some(Duration::MAX), DEFAULT_MAX_AGE * 9 / 10, DEFAULT_MAX_AGE),
     ] {
-        provider.answer(Ok(Document::new(key_set(&["a"])).with_max_age(max_age)));
+        provider.answer(Ok(JwksDocument::new(key_set(&["a"])).with_max_age(max_age)));
         keys.next_fetch().await.unwrap();
         let start = Instant::now();
         keys.next_fetch().await.unwrap();
@@ -367,7 +367,7 @@ async fn of_two_keys_with_one_name_the_first_counts_and_nameless_ones_do_not() {
     }));
     set["keys"][1]["x"] = json!("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo");
     let provider = Provider::default();
-    provider.answer(Ok(Document::new(set.to_string())));
+    provider.answer(Ok(JwksDocument::new(set.to_string())));
     let keys = jwks(&provider).fetch().await.unwrap();
     assert_eq!(keys.key_ids().join(" "), "a b");
     assert_eq!(kind(&verifier(&keys), "a"), None);
@@ -375,11 +375,11 @@ async fn of_two_keys_with_one_name_the_first_counts_and_nameless_ones_do_not() {
 
 // === Discovery ===
 
-fn discovery(issuer: &str, jwks_uri: &str) -> Document {
-    Document::new(json!({"issuer": issuer, "jwks_uri": jwks_uri, "other": [1]}).to_string())
+fn discovery(issuer: &str, jwks_uri: &str) -> JwksDocument {
+    JwksDocument::new(json!({"issuer": issuer, "jwks_uri": jwks_uri, "other": [1]}).to_string())
 }
 
-fn discovers(documents: impl IntoIterator<Item = Document>) -> (Provider, Jwks) {
+fn discovers(documents: impl IntoIterator<Item = JwksDocument>) -> (Provider, Jwks) {
     let provider = Provider::default();
     provider.0.answers.lock().unwrap().extend(documents.into_iter().map(Ok));
     let jwks = Jwks::of_issuer(ISSUER).unwrap().with_transport(provider.clone());
@@ -388,7 +388,7 @@ fn discovers(documents: impl IntoIterator<Item = Document>) -> (Provider, Jwks) 
 
 #[tokio::test(start_paused = true)]
 async fn keys_are_discovered_from_the_issuer() {
-    let (provider, jwks) = discovers([discovery(ISSUER, SET), Document::new(key_set(&["a"]))]);
+    let (provider, jwks) = discovers([discovery(ISSUER, SET), JwksDocument::new(key_set(&["a"]))]);
     let keys = jwks.fetch().await.unwrap();
     assert_eq!(
         *provider.0.urls.lock().unwrap(),
@@ -408,7 +408,7 @@ async fn a_document_about_another_issuer_is_refused() {
     for issuer in
         ["https://else.example", "https://id.example/realm/", "HTTPS://id.example/realm", ""]
     {
-        let (_, jwks) = discovers([discovery(issuer, SET), Document::new(key_set(&["a"]))]);
+        let (_, jwks) = discovers([discovery(issuer, SET), JwksDocument::new(key_set(&["a"]))]);
         assert_eq!(jwks.fetch().await.unwrap_err().kind(), JwksErrorKind::WrongIssuer, "{issuer}");
     }
     for bad in
@@ -417,7 +417,7 @@ async fn a_document_about_another_issuer_is_refused() {
         let (_, jwks) = discovers([discovery(ISSUER, bad)]);
         assert_eq!(jwks.fetch().await.unwrap_err().kind(), JwksErrorKind::Malformed, "{bad}");
     }
-    let (_, jwks) = discovers([Document::new("{}")]);
+    let (_, jwks) = discovers([JwksDocument::new("{}")]);
     assert_eq!(jwks.fetch().await.unwrap_err().kind(), JwksErrorKind::Malformed);
 }
 

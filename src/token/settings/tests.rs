@@ -224,10 +224,12 @@ async fn how_keys_are_fetched_can_be_set() {
             concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
             "certificate",
         ),
+        ("JWT_JWKS_PROXY", "https://u:hunter2@proxy.example", "http://proxy.example:3128"),
     ] {
         let config = from(&[&BASE[..], &[url, (variable, bad)]].concat()).unwrap();
         let error = config.connect().await.unwrap_err().to_string();
         assert!(error.starts_with(variable) && error.contains(remedy), "{error}");
+        assert!(!format!("{error} {config:?}").contains("hunter2"), "{error}");
         let fixed = [("JWT_ALGORITHM", "HS256"), ("JWT_SECRET", SECRET), (variable, "1")];
         assert_names(&fixed, variable, "has no effect on JWT_SECRET");
     }
@@ -375,6 +377,7 @@ fn no_setter_is_forgotten() {
         ("with_outage_grace", Setter::Field("jwks_outage_grace_secs")),
         ("with_timeout", Setter::Field("jwks_timeout_ms")),
         ("with_root_certificates", Setter::Field("jwks_root_certificates_file")),
+        ("with_proxy", Setter::Field("jwks_proxy")),
         (
             "with_plain_http_on_loopback",
             Setter::InCode("is for tests, and must not slip into a deployment"),

@@ -88,7 +88,10 @@ impl ForeignLists {
             match self.ask(core, ListQuestion::new(list, entry)).await {
                 Ok(_) => {}
                 Err(error) if error.kind() == StoreErrorKind::Denied => return Err(error),
-                Err(error) => tracing::warn!(%error, "a foreign list cannot be read at the moment"),
+                Err(error) => {
+                    tracing::warn!(error = %error.chain(),
+                        "a foreign list cannot be read at the moment");
+                }
             }
         }
         Ok(())

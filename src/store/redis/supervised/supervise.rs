@@ -49,8 +49,8 @@ impl Drop for DownOnDrop {
         let ended = "the task that supervises the connection to redis has ended";
         let error = StoreError::new(StoreErrorKind::Unreachable, ended);
         if std::thread::panicking() {
-            tracing::error!(purpose = ?self.0.config.purpose, %error, "redis cannot be used until \
-                the program is restarted");
+            tracing::error!(purpose = ?self.0.config.purpose, error = %error.chain(),
+                "redis cannot be used until the program is restarted");
             self.0.report(Some(&error));
         }
         let down = Arc::new(ConnectionState::Down(error.clone()));
@@ -110,8 +110,8 @@ impl Supervision {
     fn report_outage(&self, error: &StoreError, is_logged: &mut bool) {
         self.report(Some(error));
         if !*is_logged {
-            tracing::warn!(purpose = ?self.config.purpose, %error, "redis cannot be used; trying \
-                until it can");
+            tracing::warn!(purpose = ?self.config.purpose, error = %error.chain(),
+                "redis cannot be used; trying until it can");
             *is_logged = true;
         }
     }

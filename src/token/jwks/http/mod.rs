@@ -1,0 +1,615 @@
+//! One GET: over TLS, without redirects, bounded in size. The caller bounds it in time.
+//!
+//! `hyper-util` dials and speaks HTTP, with two families of addresses at once (RFC 6555). What it
+//! may dial is decided here. A document has a connection of its own, because there is one every few
+//! minutes; and the environment is not asked for a proxy.
+
+mod guard;
+
+use std::error::Error;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{io, iter};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use percent_encoding::percent_decode_str;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use tower::Service;
+
+use self::guard::{AddressRule, GuardedResolver};
+use super::document::{JwksSource, too_large};
+use super::{JwksDocument, JwksError, JwksErrorKind, JwksTransport, MAX_DOCUMENT_BYTES};
+use crate::config::ConfigError;
+
+#[derive(Clone, Default)]
+pub(super) struct HttpSettings {
+    roots: Option<Arc<RootCertStore>>,
+    plain_loopback: bool,
+    proxy: Option<Arc<HttpProxy>>,
+}
+
+/// A proxy that opens tunnels (`CONNECT`, RFC 9110 §9.3.6).
+struct HttpProxy {
+    url: Uri,
+    credentials: Option<HeaderValue>,
+}
+
+/// Which addresses a host may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AddressScope {
+    Any,
+    PublicOnly,
+}
+
+/// The client in use.
+pub(super) enum JwksFetcher {
+    BuiltIn(HttpClient),
+    Custom(Arc<dyn JwksTransport>),
+}
+
+/// `R` resolves names.
+pub(super) struct HttpClient<R = GaiResolver> {
+    resolver: R,
+    tls: Option<Arc<ClientConfig>>,
+    plain_loopback: bool,
+    proxy: Option<Arc<HttpProxy>>,
+    connect_timeout: Duration,
+}
+
+// === impl HttpSettings ===
+
+impl HttpSettings {
+    pub(super) fn set_roots(&mut self, pem: &[u8]) -> Result<(), ConfigError> {
+        let mut roots = RootCertStore::empty();
+        let bad = |problem| ConfigError::new("root_certificates", problem);
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate = certificate.map_err(|_| bad("are not PEM"))?;
+            roots
+                .add(certificate)
+                .map_err(|error| bad("hold one that cannot be used").with_source(error))?;
+        }
+        if roots.is_empty() {
+            return Err(bad("has no certificate; give PEM with at least one CERTIFICATE"));
+        }
+        self.roots = Some(Arc::new(roots));
+        Ok(())
+    }
+
+    pub(super) fn allow_plain_loopback(&mut self) {
+        self.plain_loopback = true;
+    }
+
+    pub(super) fn set_proxy(&mut self, url: &str) -> Result<(), ConfigError> {
+        let proxy = HttpProxy::at(url).ok_or_else(|| {
+            ConfigError::new(
+                "proxy",
+                "is not the URL of an http proxy, such as http://proxy.example:3128 or \
+                 http://user:password@proxy.example:3128",
+            )
+        })?;
+        self.proxy = Some(Arc::new(proxy));
+        Ok(())
+    }
+}
+
+// === impl HttpProxy ===
+
+impl HttpProxy {
+    fn at(url: &str) -> Option<Self> {
+        let uri: Uri = url.parse().ok()?;
+        let authority = uri.authority()?.as_str();
+        let (user_info, server) = match authority.rsplit_once('@') {
+            Some((user_info, server)) => (Some(user_info), server),
+            None => (None, authority),
+        };
+        let is_proxy =
+            uri.scheme_str() == Some("http") && uri.path() == "/" && uri.query().is_none();
+        if !is_proxy || uri.host().unwrap_or_default().is_empty() {
+            return None;
+        }
+        let url = Uri::builder().scheme("http").authority(server).path_and_query("/").build();
+        let credentials = match user_info {
+            Some(user_info) => Some(basic(user_info)?),
+            None => None,
+        };
+        Some(Self { url: url.ok()?, credentials })
+    }
+
+    fn tunnel<C>(&self, connector: C) -> Tunnel<C> {
+        let tunnel = Tunnel::new(self.url.clone(), connector);
+        match &self.credentials {
+            Some(credentials) => tunnel.with_auth(credentials.clone()),
+            None => tunnel,
+        }
+    }
+}
+
+/// The credentials of a URL as RFC 7617 §2 sends them.
+fn basic(user_info: &str) -> Option<HeaderValue> {
+    let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
+    let mut credentials: Vec<u8> = percent_decode_str(user).collect();
+    credentials.push(b':');
+    credentials.extend(percent_decode_str(password));
+    HeaderValue::try_from(format!("Basic {}", STANDARD.encode(credentials))).ok()
+}
+
+// === impl JwksFetcher ===
+
+impl JwksFetcher {
+    pub(super) async fn get(
+        &self,
+        url: &Uri,
+        scope: AddressScope,
+    ) -> Result<JwksDocument, JwksError> {
+        match self {
+            Self::BuiltIn(client) => client.get(url, scope).await,
+            Self::Custom(transport) => transport.get(url).await,
+        }
+    }
+}
+
+// === impl HttpClient ===
+
+impl HttpClient {
+    /// `timeout` is for a whole fetch. Connecting may take three fifths of it.
+    pub(super) fn new(
+        settings: &HttpSettings,
+        source: &JwksSource,
+        timeout: Duration,
+    ) -> Result<Self, ConfigError> {
+        let is_plain = source.first_url().scheme_str() == Some("http");
+        if is_plain && !settings.plain_loopback {
+            return Err(ConfigError::new(
+                "jwks_url",
+                "is not https; for tests on this machine see Jwks::with_plain_http_on_loopback",
+            ));
+        }
+        // With a plain start nothing else is expected, and the certificates of the system need not
+        // be there.
+        let tls =
+            if is_plain && settings.roots.is_none() { None } else { Some(tls_config(settings)?) };
+        Ok(Self {
+            resolver: GaiResolver::new(),
+            tls,
+            plain_loopback: settings.plain_loopback,
+            proxy: settings.proxy.clone(),
+            connect_timeout: timeout * 3 / 5,
+        })
+    }
+}
+
+impl<R> HttpClient<R>
+where
+    R: Service<Name, Error = io::Error, Future: Send + 'static> + Clone + Send + Sync + 'static,
+    R::Response: Iterator<Item = SocketAddr>,
+{
+    async fn get(&self, url: &Uri, scope: AddressScope) -> Result<JwksDocument, JwksError> {
+        let is_plain = url.scheme_str() != Some("https");
+        if is_plain && !self.plain_loopback {
+            return Err(forbidden("a URL of the provider is not https"));
+        }
+        let rule = match scope {
+            _ if is_plain => AddressRule::Loopback,
+            AddressScope::Any => AddressRule::Any,
+            AddressScope::PublicOnly if self.plain_loopback => AddressRule::PublicOrLoopback,
+            AddressScope::PublicOnly => AddressRule::Public,
+        };
+        // `HttpConnector` does not ask the resolver about a host that is an address already.
+        if let Some(ip) = literal(url) {
+            rule.check(ip)?;
+        }
+        let request = request(url)?;
+        if is_plain {
+            return fetch(self.connector(rule), request, "the provider cannot be reached").await;
+        }
+        let Some(tls) = &self.tls else {
+            return Err(forbidden("the provider went from http to https; start with https"));
+        };
+        match &self.proxy {
+            None => {
+                let https = HttpsConnector::from((self.connector(rule), Arc::clone(tls)));
+                fetch(https, request, "the provider cannot be reached").await
+            }
+            // The operator named the proxy. It resolves the name of the provider by itself.
+            Some(proxy) => {
+                let tunnel = proxy.tunnel(self.connector(AddressRule::Any));
+                let https = HttpsConnector::from((tunnel, Arc::clone(tls)));
+                fetch(https, request, "the provider cannot be reached through the proxy").await
+            }
+        }
+    }
+
+    fn connector(&self, rule: AddressRule) -> HttpConnector<GuardedResolver<R>> {
+        let resolver = GuardedResolver { names: self.resolver.clone(), rule };
+        let mut connector = HttpConnector::new_with_resolver(resolver);
+        connector.enforce_http(false);
+        connector.set_connect_timeout(Some(self.connect_timeout));
+        connector
+    }
+}
+
+/// The address that stands in a URL instead of a name.
+fn literal(url: &Uri) -> Option<IpAddr> {
+    let host = url.host()?;
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse().ok()
+}
+
+fn tls_config(settings: &HttpSettings) -> Result<Arc<ClientConfig>, ConfigError> {
+    let roots = match &settings.roots {
+        Some(roots) => Arc::clone(roots),
+        None => system_roots()?,
+    };
+    // The choice of the application, if it has made one for the process.
+    let provider = CryptoProvider::get_default().cloned();
+    let provider = provider.unwrap_or_else(|| Arc::new(aws_lc_rs::default_provider()));
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ConfigError::new("tls", "cannot be set up").with_source(error))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn system_roots() -> Result<Arc<RootCertStore>, ConfigError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        return Err(ConfigError::new(
+            "root_certificates",
+            "the system has none; install ca-certificates, set SSL_CERT_FILE, or see \
+             Jwks::with_root_certificates",
+        ));
+    }
+    Ok(Arc::new(roots))
+}
+
+fn request(url: &Uri) -> Result<Request<Empty<Bytes>>, JwksError> {
+    Request::get(url)
+        .header(ACCEPT, "application/json, application/jwk-set+json")
+        // A document that is unpacked could grow beyond every limit.
+        .header(ACCEPT_ENCODING, "identity")
+        .header(USER_AGENT, concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
+        .body(Empty::new())
+        .map_err(|error| {
+            unreachable("the URL of the provider cannot be asked for").with_source(error)
+        })
+}
+
+async fn fetch<C>(
+    connector: C,
+    request: Request<Empty<Bytes>>,
+    not_connected: &'static str,
+) -> Result<JwksDocument, JwksError>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    let client = legacy::Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(0)
+        .retry_canceled_requests(false)
+        .build(connector);
+    let answer =
+        client.request(request).await.map_err(|error| request_failed(error, not_connected))?;
+    match answer.status() {
+        StatusCode::OK => {}
+        status if status.is_redirection() => {
+            return Err(JwksError::new(
+                JwksErrorKind::Status,
+                format!(
+                    "the provider answered {status}, and redirects are not followed: name the \
+                     final URL"
+                ),
+            ));
+        }
+        status => {
+            return Err(JwksError::new(
+                JwksErrorKind::Status,
+                format!("the provider answered {status}"),
+            ));
+        }
+    }
+    if answer.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(JwksError::new(
+            JwksErrorKind::Malformed,
+            "the answer is compressed, which was not asked for",
+        ));
+    }
+    let max_age = max_age(answer.headers());
+    let body = Limited::new(answer.into_body(), MAX_DOCUMENT_BYTES).collect().await;
+    let body = body.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            return too_large();
+        }
+        let mut broken = unreachable("the answer of the provider broke off");
+        broken.source = Some(Arc::from(error));
+        broken
+    })?;
+    Ok(JwksDocument::new(body.to_bytes()).with_max_age(max_age))
+}
+
+/// Says in our words what failed. The cause is the innermost one where it can be had; the links
+/// around it name parts of the client.
+fn request_failed(error: legacy::Error, not_connected: &'static str) -> JwksError {
+    // Of the resolver.
+    if let Some(ours) = causes(&error).find_map(|cause| cause.downcast_ref::<JwksError>()) {
+        return ours.clone();
+    }
+    if let Some(tls) = causes(&error).find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
+        return unreachable("TLS with the provider failed").with_source(tls.clone());
+    }
+    let failed = unreachable(if error.is_connect() {
+        not_connected
+    } else {
+        "the connection to the provider broke"
+    });
+    let code = causes(&error).find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
+    match code {
+        Some(code) => failed.with_source(io::Error::from_raw_os_error(code)),
+        None => failed.with_source(error),
+    }
+}
+
+/// An error and what it was caused by, outermost first.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |&cause| {
+        // `io::Error::source` passes over the error that it was made of.
+        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        wrapped.map(|error| error as &(dyn Error + 'static)).or_else(|| cause.source())
+    })
+}
+
+/// `max-age`; none if there is none. What must not be kept has the age 0.
+fn max_age(headers: &HeaderMap) -> Option<Duration> {
+    let fields = headers.get_all(CACHE_CONTROL).iter().filter_map(|field| field.to_str().ok());
+    let directives: Vec<&str> = fields.flat_map(|field| field.split(',')).map(str::trim).collect();
+    if directives
+        .iter()
+        .any(|one| one.eq_ignore_ascii_case("no-store") || one.eq_ignore_ascii_case("no-cache"))
+    {
+        return Some(Duration::ZERO);
+    }
+    directives.iter().find_map(|directive| {
+        let (name, value) = directive.split_once('=')?;
+        let secs = value
+            .trim_matches('"')
+            .parse()
+            .ok()
+            .filter(|_| name.eq_ignore_ascii_case("max-age"))?;
+        Some(Duration::from_secs(secs))
+    })
+}
+
+fn forbidden(detail: &'static str) -> JwksError {
+    JwksError::new(JwksErrorKind::Forbidden, detail)
+}
+
+fn unreachable(detail: &'static str) -> JwksError {
+    JwksError::new(JwksErrorKind::Unreachable, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Ready, ready};
+    use std::net::Ipv6Addr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll};
+    use std::time::Instant;
+    use std::vec;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpSocket, TcpStream};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    /// Every name has these addresses.
+    #[derive(Clone)]
+    struct Names {
+        addresses: Vec<IpAddr>,
+        asked: Arc<AtomicUsize>,
+    }
+
+    impl Names {
+        fn of(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+            Self { addresses: addresses.into_iter().collect(), asked: Arc::default() }
+        }
+    }
+
+    impl Service<Name> for Names {
+        type Response = vec::IntoIter<SocketAddr>;
+        type Error = io::Error;
+        type Future = Ready<io::Result<Self::Response>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Name) -> Self::Future {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            let addresses = self.addresses.iter().map(|ip| SocketAddr::new(*ip, 0));
+            ready(Ok(addresses.collect::<Vec<_>>().into_iter()))
+        }
+    }
+
+    fn client(names: &Names, connect_timeout: Duration) -> HttpClient<Names> {
+        let no_roots =
+            HttpSettings { roots: Some(RootCertStore::empty().into()), ..Default::default() };
+        HttpClient {
+            resolver: names.clone(),
+            tls: Some(tls_config(&no_roots).unwrap()),
+            plain_loopback: true,
+            proxy: None,
+            connect_timeout,
+        }
+    }
+
+    /// Answers every request with `{}`, and counts the connections.
+    async fn server() -> (u16, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::SeqCst);
+                // The whole request fits into one read: there is none larger on loopback.
+                let _ = stream.read(&mut [0; 4096]).await;
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+                stream.write_all(answer).await.unwrap();
+            }
+        });
+        (port, connections)
+    }
+
+    /// A port whose queue is full, so that the kernel drops each further SYN, as a firewall does.
+    /// It does so as long as what is returned is alive.
+    async fn swallow_packets(address: SocketAddr) -> io::Result<impl Sized> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.bind(address)?;
+        let listener = socket.listen(1)?;
+        let mut waiting = Vec::new();
+        for _ in 0..16 {
+            match timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+                Ok(stream) => waiting.push(stream?),
+                Err(_) => return Ok((listener, waiting)),
+            }
+        }
+        Err(io::Error::other("connections are taken on without end"))
+    }
+
+    fn url(scheme: &str, host: &str, port: u16) -> Uri {
+        format!("{scheme}://{host}:{port}/").parse().unwrap()
+    }
+
+    // Other systems have one address of their own only, or answer instead of dropping.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn an_address_that_swallows_packets_does_not_keep_us_from_the_next() {
+        let (port, _) = server().await;
+        let dead = IpAddr::from([127, 0, 0, 2]);
+        let _dead = swallow_packets((dead, port).into()).await.unwrap();
+        let client = client(&Names::of([dead, LOOPBACK]), Duration::from_secs(1));
+        let start = Instant::now();
+        let got = client.get(&url("http", "id.test", port), AddressScope::Any).await.unwrap();
+        assert_eq!(got.body, "{}");
+        let took = start.elapsed();
+        assert!(took >= Duration::from_millis(450), "the first one was not tried: {took:?}");
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_family_of_addresses_that_swallows_packets_is_overtaken_by_the_other() {
+        let (port, _) = server().await;
+        let dead = IpAddr::V6(Ipv6Addr::LOCALHOST);
+        if std::net::TcpListener::bind((dead, 0)).is_err() {
+            eprintln!("skipped: this machine has no IPv6");
+            return;
+        }
+        let _dead = swallow_packets((dead, port).into()).await.unwrap();
+        let client = client(&Names::of([dead, LOOPBACK]), Duration::from_secs(60));
+        let start = Instant::now();
+        client.get(&url("http", "id.test", port), AddressScope::Any).await.unwrap();
+        let took = start.elapsed();
+        assert!(took >= Duration::from_millis(250), "the first one was not tried: {took:?}");
+        assert!(took < Duration::from_secs(10), "it waited for the first one: {took:?}");
+    }
+
+    #[tokio::test]
+    async fn the_time_is_shared_by_four_addresses_of_a_family_at_most() {
+        let many = (1..=9).map(|n| IpAddr::from([127, 0, 0, n]));
+        let v6 = (1..=9).map(|n| IpAddr::V6(Ipv6Addr::from(n)));
+        let names = Names::of(many.chain(v6));
+        let mut resolver = GuardedResolver { names, rule: AddressRule::Any };
+        let tried: Vec<_> = resolver.call("id.test".parse().unwrap()).await.unwrap().collect();
+        assert_eq!(tried.iter().filter(|address| address.is_ipv4()).count(), 4);
+        assert_eq!(tried.iter().filter(|address| address.is_ipv6()).count(), 4);
+    }
+
+    #[tokio::test]
+    async fn what_is_dialled_is_what_was_checked() {
+        let (port, connections) = server().await;
+        let private = IpAddr::from([10, 0, 0, 1]);
+        let public = IpAddr::from([192, 0, 32, 8]);
+        for (scheme, scope, addresses) in [
+            ("https", AddressScope::PublicOnly, vec![private]),
+            ("https", AddressScope::PublicOnly, vec![public, private]),
+            ("http", AddressScope::Any, vec![LOOPBACK, public]),
+            ("http", AddressScope::PublicOnly, vec![LOOPBACK, private]),
+        ] {
+            let names = Names::of(addresses);
+            let client = client(&names, Duration::from_secs(1));
+            let error = client.get(&url(scheme, "id.test", port), scope).await.unwrap_err();
+            assert_eq!(error.kind(), JwksErrorKind::Forbidden, "{scheme} {:?}", names.addresses);
+            assert_eq!(names.asked.load(Ordering::SeqCst), 1);
+        }
+        assert_eq!(connections.load(Ordering::SeqCst), 0);
+
+        let names = Names::of([LOOPBACK]);
+        let client = client(&names, Duration::from_secs(1));
+        client.get(&url("http", "id.test", port), AddressScope::PublicOnly).await.unwrap();
+        assert_eq!(
+            names.asked.load(Ordering::SeqCst),
+            1,
+            "no second answer could have replaced it"
+        );
+        assert_eq!(connections.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_proxy_is_named_by_a_url_of_its_own() {
+        let proxy = HttpProxy::at("http://alice:p%40ss%3a@proxy.example:3128").unwrap();
+        assert_eq!(proxy.url, "http://proxy.example:3128/");
+        // `printf alice:p@ss: | base64`
+        assert_eq!(proxy.credentials.unwrap(), "Basic YWxpY2U6cEBzczo=");
+        let proxy = HttpProxy::at("http://proxy.example").unwrap();
+        assert_eq!((proxy.url.host(), proxy.credentials), (Some("proxy.example"), None));
+        for bad in [
+            "",
+            "proxy.example:3128",
+            "https://proxy.example:3128",
+            "socks5://proxy.example:1080",
+            "http://proxy.example/path",
+            "http://proxy.example/?a=b",
+            "http://:3128",
+            "http://alice:hunter2@",
+        ] {
+            assert!(HttpProxy::at(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_age_is_read_as_http_writes_it() {
+        let age = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CACHE_CONTROL, text.parse().unwrap());
+            max_age(&headers).map(|age| age.as_secs())
+        };
+        assert_eq!(age("public, max-age=300, must-revalidate"), Some(300));
+        assert_eq!(age("Max-Age=\"300\""), Some(300));
+        assert_eq!(age("no-store"), Some(0));
+        assert_eq!(age("max-age=300, no-cache"), Some(0));
+        assert_eq!(age("s-maxage=300"), None);
+        assert_eq!(age("max-age=-1"), None);
+        assert_eq!(max_age(&HeaderMap::new()), None);
+    }
+}
