@@ -98,6 +98,10 @@ impl TokenVerifier for Known {
     fn profile(&self) -> &TokenProfile {
         &self.1
     }
+
+    fn generation(&self) -> u64 {
+        0
+    }
 }
 
 fn bearer(token: &str) -> Request<()> {

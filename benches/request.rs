@@ -64,6 +64,10 @@ impl TokenVerifier for Known {
     fn profile(&self) -> &TokenProfile {
         &self.1
     }
+
+    fn generation(&self) -> u64 {
+        0
+    }
 }
 
 fn claims() -> serde_json::Value {
@@ -78,9 +82,8 @@ fn claims() -> serde_json::Value {
 
 fn known() -> Known {
     let profile = TokenProfile::new();
-    let now = SystemClock::default().now();
     let token =
-        profile.assert_verified(SignedClaims::new(claims().to_string().as_bytes()), now).unwrap();
+        profile.assert_verified(SignedClaims::new(claims().to_string().as_bytes())).unwrap();
     Known(Arc::new(token), profile)
 }
 

@@ -211,14 +211,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::clock::Timestamp;
     use crate::token::TokenProfile;
     use crate::token::profile::SignedClaims;
 
     fn token() -> Arc<VerifiedToken> {
         let claims = br#"{"jti":"1","iat":1000,"exp":2000}"#;
-        let now = Timestamp::from_secs(1500);
-        Arc::new(TokenProfile::new().assert_verified(SignedClaims::new(claims), now).unwrap())
+        let claims = SignedClaims::new(claims);
+        Arc::new(TokenProfile::new().assert_verified_for_revocation(claims).unwrap())
     }
 
     fn revoked() -> Standing {

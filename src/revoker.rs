@@ -23,7 +23,7 @@ use crate::revocation::{
 use crate::store::{
     ListQuery, Needs, Page, Receipt, RevocationStore, RevocationWriter, StoreError, StoreErrorKind,
 };
-use crate::token::{TokenProfile, TokenVerifier};
+use crate::token::{CrateOnly, TokenProfile, TokenVerifier};
 use crate::verified::VerifiedToken;
 pub use confirm::{ConfirmError, ConfirmRequest, Confirmed};
 
@@ -183,7 +183,7 @@ impl Revoker {
         token: &str,
     ) -> Result<Receipt, RevokeError> {
         let text = token;
-        let token = verifier.verify_for_revocation(text).map_err(|error| {
+        let token = verifier.verify_to_revoke(text, CrateOnly).map_err(|error| {
             let event = || AuditEvent::new(AuditKind::Revoke(TargetKind::Token));
             self.record_event(|| event().with_reason(Some(&error.to_string())).failed());
             RevokeError::Token(error)

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
@@ -54,6 +55,7 @@ enum TokenText {
 /// Texts are kept in one string and cut out when they are asked for: making a token costs two
 /// allocations for all of them, and checking it needs none of them.
 struct Facts {
+    made_by: ProfileId,
     payload: Box<[u8]>,
     texts: Box<str>,
     issuer: Option<Span>,
@@ -75,6 +77,21 @@ pub struct TokenTarget {
     /// issuer of the token.
     qualifier: Option<Span>,
     id: Span,
+}
+
+/// Which profile made a token: clones of a profile have one id, changed ones another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ProfileId(u64);
+
+impl ProfileId {
+    /// Of a profile to which nothing was changed.
+    pub(crate) const DEFAULT: Self = Self(0);
+
+    /// An id that no profile has yet.
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 /// A piece of the texts of a token.
@@ -226,6 +243,16 @@ impl VerifiedToken {
         })
     }
 
+    /// The profile that made it.
+    pub(crate) fn profile_id(&self) -> ProfileId {
+        self.facts.made_by
+    }
+
+    /// Whether its ids belong to its issuer, and not to the nameless one.
+    pub(crate) fn has_ids_of_its_issuer(&self) -> bool {
+        self.facts.id_issuer.is_some()
+    }
+
     /// The claims, as they were signed: a JSON object.
     pub(crate) fn payload(&self) -> &[u8] {
         &self.facts.payload
@@ -290,12 +317,14 @@ impl Draft {
     /// The token, once everything about it has been judged.
     pub(crate) fn finish(
         self,
+        made_by: ProfileId,
         payload: &[u8],
         expires_at: Timestamp,
         not_before: Option<Timestamp>,
         issued_at: Option<Timestamp>,
     ) -> VerifiedToken {
         let facts = Facts {
+            made_by,
             payload: payload.into(),
             texts: self.texts.into(),
             issuer: self.issuer,

@@ -13,20 +13,28 @@ use tower_jwt_revocation::store::{ListQuery, Lookup, Page};
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::profile::SignedClaims;
 use tower_jwt_revocation::{
-    CachedVerifier, Clearance, JwtRevocation, JwtRevocationLayer, MemoryStore, Receipt, Record,
-    Revocation, RevocationStore, StoreError, Target, Timestamp, TokenError, TokenVerifier,
+    CachedVerifier, Clearance, Clock, JwtRevocation, JwtRevocationLayer, MemoryStore, Receipt,
+    Record, Revocation, RevocationStore, StoreError, Target, Timestamp, TokenError, TokenVerifier,
     VerifiedToken,
 };
+
+/// A clock at whose time the tokens of these tests are good.
+struct Stopped;
+
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_secs(1500)
+    }
+}
 
 /// A verifier that has seen the token before.
 struct Known(Arc<VerifiedToken>, TokenProfile);
 
 impl Known {
     fn new() -> Self {
-        let profile = TokenProfile::new();
+        let profile = TokenProfile::new().with_clock(Stopped);
         let claims = br#"{"jti":"1","sub":"alice","iat":1000,"exp":2000}"#;
-        let token =
-            profile.assert_verified(SignedClaims::new(claims), Timestamp::from_secs(1500)).unwrap();
+        let token = profile.assert_verified(SignedClaims::new(claims)).unwrap();
         Self(Arc::new(token), profile)
     }
 }
@@ -43,18 +51,19 @@ impl TokenVerifier for Known {
     fn profile(&self) -> &TokenProfile {
         &self.1
     }
+
+    fn generation(&self) -> u64 {
+        0
+    }
 }
 
-/// A verifier that takes what stands between the points for verified claims, at a time when they
-/// are good.
+/// A verifier that takes what stands between the points for verified claims.
 struct Claimed(TokenProfile);
 
 impl TokenVerifier for Claimed {
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
         let claims = token.split('.').nth(1).unwrap();
-        self.0
-            .assert_verified(SignedClaims::new(claims.as_bytes()), Timestamp::from_secs(1500))
-            .map(Arc::new)
+        self.0.assert_verified(SignedClaims::new(claims.as_bytes())).map(Arc::new)
     }
 
     fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
@@ -65,8 +74,8 @@ impl TokenVerifier for Claimed {
         &self.0
     }
 
-    fn judge_again(&self, token: &VerifiedToken) -> Result<(), TokenError> {
-        self.0.judge_times(token, Timestamp::from_secs(1500))
+    fn generation(&self) -> u64 {
+        0
     }
 }
 
@@ -166,7 +175,7 @@ fn without_clearance_a_verdict_at_hand_costs_nothing() {
 
 #[test]
 fn a_token_that_is_remembered_costs_nothing() {
-    let verifier = CachedVerifier::new(Claimed(TokenProfile::new()));
+    let verifier = CachedVerifier::new(Claimed(TokenProfile::new().with_clock(Stopped)));
     let token = r#"h.{"jti":"1","sub":"alice","iat":1000,"exp":2000}.s"#;
     let verify = || assert!(verifier.verify(token).is_ok());
     assert!(measure(verify).count_total > 0, "the counter counts");

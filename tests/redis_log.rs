@@ -127,6 +127,10 @@ impl TokenVerifier for AnyVerifier {
     fn profile(&self) -> &TokenProfile {
         &self.0
     }
+
+    fn generation(&self) -> u64 {
+        0
+    }
 }
 
 /// Does all that can be done with a list whose keys are tokens, well and badly, and says which

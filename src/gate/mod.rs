@@ -26,7 +26,7 @@ use crate::audit::{AuditEvent, AuditKind, AuditSink};
 use crate::policy::{Clearance, FailMode, Rejection, decide};
 use crate::store::{Lookup, Needs, RevocationStore, Standing, StoreError};
 use crate::token::bearer::{self, RequestHead, TokenSource};
-use crate::token::{TokenVerifier, UpstreamClaims};
+use crate::token::{CrateOnly, TokenVerifier, UpstreamClaims};
 use crate::verified::VerifiedToken;
 
 /// A question about the head of a request.
@@ -176,19 +176,23 @@ impl Gate {
             return unread.map(|credentials| self.verified_bearer(credentials)).transpose();
         }
         match bearer::find(&self.sources, head).map_err(Rejection::BadRequest)? {
-            Some(text) => Ok(Some(self.presented(self.verifier.verify(&text)?, &text))),
+            Some(text) => {
+                let token = self.verifier.verify(&text)?;
+                self.verifier.profile().expect_own(&token)?;
+                Ok(Some(self.presented(token, &text)))
+            }
             None => Ok(None),
         }
     }
 
     /// As every request has it, so it pays to read only what is new.
     fn verified_bearer(&self, credentials: &[u8]) -> Result<Arc<VerifiedToken>, Rejection> {
-        let known = match self.verifier.recall(credentials).transpose()? {
+        let known = match self.verifier.cached(credentials, CrateOnly).transpose()? {
             Some(known) if self.needs == Needs::Claims => return Ok(known),
             known => known,
         };
         let text = bearer::token68(credentials).map_err(Rejection::BadRequest)?;
-        let token = known.map_or_else(|| self.verifier.verify_unknown(text), Ok)?;
+        let token = known.map_or_else(|| self.verifier.verify_uncached(text, CrateOnly), Ok)?;
         Ok(self.presented(token, text))
     }
 

@@ -49,6 +49,7 @@ use crate::verified::VerifiedToken;
 /// #     fn verify(&self, _: &str) -> Result<Arc<VerifiedToken>, TokenError> { unreachable!() }
 /// #     fn verify_for_revocation(&self, _: &str) -> Result<Arc<VerifiedToken>, TokenError> { unreachable!() }
 /// #     fn profile(&self) -> &TokenProfile { &self.0 }
+/// #     fn generation(&self) -> u64 { 0 }
 /// # }
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// # let verifier = NoOne(TokenProfile::new());

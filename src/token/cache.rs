@@ -24,7 +24,7 @@ use std::thread::available_parallelism;
 
 use arc_swap::ArcSwapOption;
 
-use super::{TokenError, TokenProfile, TokenVerifier, bearer};
+use super::{CrateOnly, TokenError, TokenProfile, TokenVerifier, bearer};
 use crate::verified::VerifiedToken;
 
 /// Default of [`CachedVerifier::with_capacity`]: room for ten to twenty thousand common tokens.
@@ -48,8 +48,9 @@ const ALLOCATOR_BYTES: usize = 7 * 16;
 ///
 /// A signature check costs 1 to 100 µs, a token that is found here about a tenth of one. What is
 /// remembered is the outcome of the signature check and of everything that depends on the token
-/// alone. `exp`, `nbf` and `iat` are judged again at every use ([`TokenVerifier::judge_again`]),
-/// the revocation store is asked at every use, and refused tokens are not remembered. When keys or
+/// alone. `exp`, `nbf` and `iat` are judged again at every use, by the clock of the
+/// [profile](TokenVerifier::profile), the revocation store is asked at every use, and refused
+/// tokens are not remembered. When keys or
 /// rules change ([`TokenVerifier::generation`]) everything is verified anew.
 ///
 /// It keeps the tokens themselves, because only the whole token tells whether it is the same. It
@@ -87,6 +88,7 @@ impl<V: TokenVerifier> CachedVerifier<V> {
         self
     }
 
+    /// A remembered token, and whether it can stand after `Bearer`.
     fn find(&self, token: &[u8]) -> Option<(Arc<VerifiedToken>, bool)> {
         self.table.find(self.table.hash(token), token, self.inner.generation())
     }
@@ -100,27 +102,9 @@ impl<V: TokenVerifier> CachedVerifier<V> {
 impl<V: TokenVerifier> TokenVerifier for CachedVerifier<V> {
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
         match self.find(token.as_bytes()) {
-            Some((known, _)) => self.inner.judge_again(&known).map(|()| known),
-            None => self.verify_unknown(token),
+            Some((known, _)) => self.profile().judge_times(&known).map(|()| known),
+            None => self.verify_uncached(token, CrateOnly),
         }
-    }
-
-    /// Only tokens that can stand after `Bearer`: others may have come from elsewhere, or from a
-    /// verifier that takes anything.
-    fn recall(&self, credentials: &[u8]) -> Option<Result<Arc<VerifiedToken>, TokenError>> {
-        let (known, is_bearer) = self.find(credentials)?;
-        is_bearer.then(|| self.inner.judge_again(&known).map(|()| known))
-    }
-
-    fn verify_unknown(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        // Read before the token is verified: if the keys change meanwhile, the entry counts as one
-        // of the old keys.
-        let generation = self.inner.generation();
-        let verified = self.inner.verify(token)?;
-        let hash = self.table.hash(token.as_bytes());
-        let newcomer = Newcomer { hash, token, generation, verified: &verified };
-        self.table.add(&newcomer, |token| self.inner.judge_again(token).is_ok());
-        Ok(verified)
     }
 
     /// Not remembered: it is not what requests wait for.
@@ -132,12 +116,42 @@ impl<V: TokenVerifier> TokenVerifier for CachedVerifier<V> {
         self.inner.profile()
     }
 
-    fn judge_again(&self, token: &VerifiedToken) -> Result<(), TokenError> {
-        self.inner.judge_again(token)
-    }
-
     fn generation(&self) -> u64 {
         self.inner.generation()
+    }
+
+    /// Only tokens that can stand after `Bearer`: others may have come from elsewhere, or from a
+    /// verifier that takes anything.
+    fn cached(
+        &self,
+        credentials: &[u8],
+        _: CrateOnly,
+    ) -> Option<Result<Arc<VerifiedToken>, TokenError>> {
+        let (known, is_bearer) = self.find(credentials)?;
+        is_bearer.then(|| self.profile().judge_times(&known).map(|()| known))
+    }
+
+    fn verify_uncached(
+        &self,
+        token: &str,
+        seal: CrateOnly,
+    ) -> Result<Arc<VerifiedToken>, TokenError> {
+        // Read before the token is verified: if the keys change meanwhile, the entry counts as one
+        // of the old keys.
+        let generation = self.inner.generation();
+        let verified = self.inner.verify_uncached(token, seal)?;
+        let hash = self.table.hash(token.as_bytes());
+        let newcomer = Newcomer { hash, token, generation, verified: &verified };
+        self.table.add(&newcomer, |token| self.profile().judge_times(token).is_ok());
+        Ok(verified)
+    }
+
+    fn verify_to_revoke(
+        &self,
+        token: &str,
+        seal: CrateOnly,
+    ) -> Result<Arc<VerifiedToken>, TokenError> {
+        self.inner.verify_to_revoke(token, seal)
     }
 }
 

@@ -150,7 +150,7 @@ impl IssuerSet {
     ) -> Result<Arc<VerifiedToken>, TokenError> {
         let issuer = unverified_issuer(token)?;
         let token = match self.judge_of(&issuer)? {
-            Judge::One(verifier) => verify(&**verifier)?,
+            Judge::One(verifier) => accepted_by(&**verifier, verify)?,
             Judge::PerTenant(verifier_of) => {
                 let verifier = verifier_of(&issuer).ok_or_else(unknown)?;
                 // Without a name of its own it would put the ids of all tenants into one pot.
@@ -161,7 +161,7 @@ impl IssuerSet {
                          TokenProfile::with_issuer",
                     ));
                 }
-                let token = verify(&*verifier)?;
+                let token = accepted_by(&*verifier, verify)?;
                 self.profile.judge_lifetime(&token)?;
                 token
             }
@@ -178,17 +178,6 @@ impl TokenVerifier for IssuerSet {
 
     fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
         self.judge(token, |verifier| verifier.verify_for_revocation(token))
-    }
-
-    fn judge_again(&self, token: &VerifiedToken) -> Result<(), TokenError> {
-        match self.judge_of(token.issuer().unwrap_or_default())? {
-            Judge::One(verifier) => verifier.judge_again(token),
-            Judge::PerTenant(verifier_of) => {
-                let verifier =
-                    token.issuer().and_then(|issuer| verifier_of(issuer)).ok_or_else(unknown)?;
-                verifier.judge_again(token)
-            }
-        }
     }
 
     /// Changes whenever one of them changes. With [tenants](Self::with_tenants), whose verifiers
@@ -213,6 +202,16 @@ impl fmt::Debug for IssuerSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IssuerSet").field("profile", &self.profile).finish_non_exhaustive()
     }
+}
+
+/// The token, which must be one of the profile of its verifier.
+fn accepted_by(
+    verifier: &dyn TokenVerifier,
+    verify: impl FnOnce(&dyn TokenVerifier) -> Result<Arc<VerifiedToken>, TokenError>,
+) -> Result<Arc<VerifiedToken>, TokenError> {
+    let token = verify(verifier)?;
+    verifier.profile().expect_own(&token)?;
+    Ok(token)
 }
 
 fn unknown() -> TokenError {

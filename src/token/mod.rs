@@ -34,95 +34,134 @@ pub use profile::{MissingId, TokenProfile};
 pub use settings::VerifierConfig;
 pub use upstream::UpstreamClaims;
 
-use crate::clock::{Clock as _, CoarseClock};
+pub(crate) use self::sealed::CrateOnly;
 pub use crate::config::SecretText;
 use crate::verified::VerifiedToken;
 
-/// Turns a token into a [`VerifiedToken`], or says why not.
+/// Verifies a token, or says why it is not accepted.
 ///
-/// Implemented by [`JwtVerifier`](jwt::JwtVerifier). An implementation of your own checks the
-/// signature as it likes and hands the claims to [`TokenProfile::assert_verified`], the only way to
-/// make a `VerifiedToken`.
+/// [`JwtVerifier`](jwt::JwtVerifier) implements it. A verifier of your own checks the signature as
+/// it likes and passes the claims to [`TokenProfile::assert_verified`] of its
+/// [`profile`](Self::profile): that is the only way to make a `VerifiedToken`. A verifier around
+/// another one forwards all four methods.
 ///
-/// Called on the request path: it must not block.
+/// It is called on the request path: it must not block.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tower_jwt_revocation::token::TokenProfile;
+/// use tower_jwt_revocation::{TokenError, TokenVerifier, VerifiedToken};
+///
+/// /// Counts the tokens that another verifier refuses.
+/// struct Counted<V> {
+///     inner: V,
+///     refused: std::sync::atomic::AtomicU64,
+/// }
+///
+/// impl<V: TokenVerifier> TokenVerifier for Counted<V> {
+///     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+///         self.inner.verify(token).inspect_err(|_| {
+///             self.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+///         })
+///     }
+///
+///     fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+///         self.inner.verify_for_revocation(token)
+///     }
+///
+///     fn profile(&self) -> &TokenProfile {
+///         self.inner.profile()
+///     }
+///
+///     fn generation(&self) -> u64 {
+///         self.inner.generation()
+///     }
+/// }
+/// ```
 pub trait TokenVerifier: Send + Sync + 'static {
     /// Verifies `token`: signature, header, times and all other claims.
     ///
     /// # Errors
-    /// [`TokenError`] if the token is not to be accepted, whatever the reason.
+    /// [`TokenError`] if the token is not accepted, whatever the reason.
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError>;
 
-    /// A token that was accepted before and is remembered, judged again; `None` if there is no such
-    /// token. The first half of [`verify`](Self::verify), for callers who have the credentials as
-    /// they came: what is the same, byte by byte, need not be read again, because it is as
-    /// well-formed as it was.
-    ///
-    /// Default: `None`, for verifiers that remember nothing.
-    /// [`CachedVerifier`](cache::CachedVerifier) does.
-    fn recall(&self, credentials: &[u8]) -> Option<Result<Arc<VerifiedToken>, TokenError>> {
-        _ = credentials;
-        None
-    }
-
-    /// The second half of [`verify`](Self::verify), for callers who have asked
-    /// [`recall`](Self::recall) in vain.
-    ///
-    /// Default: all of `verify`.
-    ///
-    /// # Errors
-    /// As `verify`.
-    fn verify_unknown(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        self.verify(token)
-    }
-
     /// Verifies a token that is to be revoked: everything but its times, because a token that is
-    /// not valid yet can be revoked, and one that is over needs no error (RFC 7009 §2.2).
+    /// not valid yet can be revoked, and one that is expired needs no error (RFC 7009 §2.2).
     ///
     /// # Errors
     /// [`TokenError`] if the token was not issued by a trusted key or could never be accepted.
     fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError>;
 
-    /// The rules by which this verifier judges claims; a [`Revoker`](crate::Revoker) needs them
-    /// too.
+    /// The rules by which this verifier judges claims, with the clock by which it judges times. A
+    /// [`Revoker`](crate::Revoker) needs them too.
+    ///
+    /// Every token that the verifier returns must be made by this profile, by a clone of it, or by
+    /// one of those that it [combines](TokenProfile::combined). A token of another profile is
+    /// refused with [`TokenErrorKind::WrongProfile`]: its revocations might not be found.
     fn profile(&self) -> &TokenProfile;
 
-    /// Judges again a token that this verifier has accepted before, now that time has passed.
-    /// Everything but the time must be as it was then; see [`generation`](Self::generation) for
-    /// what is not.
+    /// A number that changes with everything by which tokens are judged, such as the keys. A
+    /// [`CachedVerifier`](cache::CachedVerifier) uses what it remembers only while the number is
+    /// the same, and asks for it on every request.
     ///
-    /// Default: the times, by the rules of the [`profile`](Self::profile) and the clock of the
-    /// system. A verifier with a clock of its own judges by that one.
+    /// - A verifier whose keys and rules never change returns 0.
+    /// - A verifier whose keys change puts the new ones in force first and changes the number after
+    ///   that, so that nobody who sees the new number is still served by the old keys. The number
+    ///   only grows.
+    /// - A verifier around others returns what they return; one around several, the sum.
     ///
-    /// # Errors
-    /// [`TokenError`] if the token is no longer, or not yet, to be accepted.
-    fn judge_again(&self, token: &VerifiedToken) -> Result<(), TokenError> {
-        self.profile().judge_times(token, CoarseClock.now())
+    /// # Security
+    /// With a number that does not change, a token whose key was withdrawn is accepted for as long
+    /// as a cache remembers it.
+    fn generation(&self) -> u64;
+
+    /// A token that is remembered for these credentials, judged again; `None` if there is none.
+    /// What equals remembered credentials byte by byte is as well-formed as they were.
+    #[doc(hidden)]
+    fn cached(
+        &self,
+        credentials: &[u8],
+        _: CrateOnly,
+    ) -> Option<Result<Arc<VerifiedToken>, TokenError>> {
+        _ = credentials;
+        None
     }
 
-    /// Changes with everything by which tokens are judged, such as the keys: a token that was
-    /// accepted under one generation is verified anew under another. Called on every request.
-    ///
-    /// A verifier whose keys change puts the new ones in force first and changes the generation
-    /// after that, so that nobody who sees the new generation is still served by the old keys. A
-    /// generation never comes back.
-    ///
-    /// Default: always 0, for verifiers that never change.
-    fn generation(&self) -> u64 {
-        0
+    /// As [`verify`](Self::verify), for a caller that has asked [`cached`](Self::cached) in vain.
+    /// It makes sure that the token is one of the profile.
+    #[doc(hidden)]
+    fn verify_uncached(&self, token: &str, _: CrateOnly) -> Result<Arc<VerifiedToken>, TokenError> {
+        let token = self.verify(token)?;
+        self.profile().expect_own(&token)?;
+        Ok(token)
     }
+
+    /// As [`verify_for_revocation`](Self::verify_for_revocation). It makes sure that the token is
+    /// one of the profile.
+    #[doc(hidden)]
+    fn verify_to_revoke(
+        &self,
+        token: &str,
+        _: CrateOnly,
+    ) -> Result<Arc<VerifiedToken>, TokenError> {
+        let token = self.verify_for_revocation(token)?;
+        self.profile().expect_own(&token)?;
+        Ok(token)
+    }
+}
+
+mod sealed {
+    /// An argument that nobody outside of the crate can name: the methods that take it can neither
+    /// be called nor be implemented there.
+    #[derive(Clone, Copy, Debug)]
+    #[expect(unnameable_types, reason = "that is what it is for")]
+    #[non_exhaustive]
+    pub struct CrateOnly;
 }
 
 impl<T: TokenVerifier + ?Sized> TokenVerifier for Arc<T> {
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
         (**self).verify(token)
-    }
-
-    fn recall(&self, credentials: &[u8]) -> Option<Result<Arc<VerifiedToken>, TokenError>> {
-        (**self).recall(credentials)
-    }
-
-    fn verify_unknown(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        (**self).verify_unknown(token)
     }
 
     fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
@@ -133,12 +172,32 @@ impl<T: TokenVerifier + ?Sized> TokenVerifier for Arc<T> {
         (**self).profile()
     }
 
-    fn judge_again(&self, token: &VerifiedToken) -> Result<(), TokenError> {
-        (**self).judge_again(token)
-    }
-
     fn generation(&self) -> u64 {
         (**self).generation()
+    }
+
+    fn cached(
+        &self,
+        credentials: &[u8],
+        seal: CrateOnly,
+    ) -> Option<Result<Arc<VerifiedToken>, TokenError>> {
+        (**self).cached(credentials, seal)
+    }
+
+    fn verify_uncached(
+        &self,
+        token: &str,
+        seal: CrateOnly,
+    ) -> Result<Arc<VerifiedToken>, TokenError> {
+        (**self).verify_uncached(token, seal)
+    }
+
+    fn verify_to_revoke(
+        &self,
+        token: &str,
+        seal: CrateOnly,
+    ) -> Result<Arc<VerifiedToken>, TokenError> {
+        (**self).verify_to_revoke(token, seal)
     }
 }
 
@@ -194,6 +253,9 @@ pub enum TokenErrorKind {
     /// The keys that could check it cannot be had at the moment: nothing is known about the token,
     /// and the client may try again. The layer answers 503, not 401.
     NoKeys,
+    /// The verifier made the token by other rules than those of its
+    /// [`profile`](TokenVerifier::profile): a mistake in a verifier of your own.
+    WrongProfile,
     /// Refused by a verifier of your own.
     Other,
 }

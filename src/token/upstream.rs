@@ -12,7 +12,7 @@ use super::bearer::RequestHead;
 use super::jwt::settle_provider;
 use super::profile::SignedClaims;
 use super::{TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::Clock;
 use crate::config::ConfigError;
 use crate::verified::VerifiedToken;
 
@@ -61,9 +61,8 @@ const MAX_CLAIMS_BYTES: usize = 64 * 1024;
 ///   keeps the rest.
 #[derive(Clone)]
 pub struct UpstreamClaims {
-    profile: Arc<TokenProfile>,
+    profile: TokenProfile,
     find: Arc<Find>,
-    clock: Arc<dyn Clock>,
 }
 
 /// The claims as JSON.
@@ -167,14 +166,14 @@ impl UpstreamClaims {
         profile.validate()?;
         // The layer further out may use jsonwebtoken too.
         settle_provider();
-        Ok(Self { profile: Arc::new(profile), find: Arc::new(find), clock: Arc::new(SystemClock) })
+        Ok(Self { profile, find: Arc::new(find) })
     }
 
-    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default
-    /// [`SystemClock`].
+    /// As [`TokenProfile::with_clock`]: where the time comes from by which `exp`, `nbf` and `iat`
+    /// are judged.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
+        self.profile = self.profile.with_clock(clock);
         self
     }
 
@@ -187,13 +186,13 @@ impl UpstreamClaims {
             Ok(payload) => payload,
             Err(error) => return Some(Err(error)),
         };
-        let token = self.profile.assert_verified(SignedClaims::new(&payload), self.clock.now());
+        let token = self.profile.assert_verified(SignedClaims::new(&payload));
         Some(token.map(Arc::new))
     }
 
     /// The rules without a verifier, for a layer that never sees a token.
     pub(crate) fn rules(&self) -> impl TokenVerifier {
-        NoRawTokens(Arc::clone(&self.profile))
+        NoRawTokens(self.profile.clone())
     }
 }
 
@@ -208,7 +207,7 @@ fn malformed(detail: &'static str) -> TokenError {
 }
 
 /// Stands where a verifier is asked for and there is none.
-struct NoRawTokens(Arc<TokenProfile>);
+struct NoRawTokens(TokenProfile);
 
 impl NoRawTokens {
     fn refuse<T>() -> Result<T, TokenError> {
@@ -231,5 +230,9 @@ impl TokenVerifier for NoRawTokens {
 
     fn profile(&self) -> &TokenProfile {
         &self.0
+    }
+
+    fn generation(&self) -> u64 {
+        0
     }
 }

@@ -50,3 +50,5 @@ mod stacks;
 mod store_contract;
 mod support;
 mod upstream;
+#[cfg(feature = "test-util")]
+mod verifier;

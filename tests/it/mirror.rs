@@ -34,9 +34,7 @@ pub(crate) fn issued(id: &str, ago: u64) -> Arc<VerifiedToken> {
         "sub": id, "jti": id, "sid": id, "client_id": id, "iat": now.as_secs() - ago, "exp": now.as_secs() + 1200
     });
     let claims = claims.to_string();
-    Arc::new(
-        TokenProfile::new().assert_verified(SignedClaims::new(claims.as_bytes()), now).unwrap(),
-    )
+    Arc::new(TokenProfile::new().assert_verified(SignedClaims::new(claims.as_bytes())).unwrap())
 }
 
 pub(crate) async fn connect(url: impl AsRef<str>) -> RedisStore {

@@ -25,7 +25,7 @@ pub(crate) fn token_of(
 ) -> Arc<VerifiedToken> {
     claims["exp"] = (now().as_secs() + 1200).into();
     let claims = claims.to_string();
-    Arc::new(profile.assert_verified(SignedClaims::new(claims.as_bytes()), now()).unwrap())
+    Arc::new(profile.assert_verified(SignedClaims::new(claims.as_bytes())).unwrap())
 }
 
 /// A token of `subject`, issued a minute ago.
@@ -151,7 +151,7 @@ pub(crate) async fn a_key_revokes_what_it_signed(store: impl RevocationStore) {
             .to_string();
     let signed_with = |kid| {
         let signed = SignedClaims::new(claims.as_bytes()).with_key_id(Some(kid));
-        Arc::new(TokenProfile::new().assert_verified(signed, now()).unwrap())
+        Arc::new(TokenProfile::new().assert_verified(signed).unwrap())
     };
     revoke(&store, Target::key("stolen")).await;
     assert_eq!(revoked_by(&store, &signed_with("stolen")).await, Some(TargetKind::Key));

@@ -158,6 +158,10 @@ impl TokenVerifier for NoKeys {
     fn profile(&self) -> &TokenProfile {
         &self.0
     }
+
+    fn generation(&self) -> u64 {
+        0
+    }
 }
 
 #[tokio::test]

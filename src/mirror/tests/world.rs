@@ -22,7 +22,7 @@ pub(super) fn token_issued_at(id: &str, at: Timestamp) -> Arc<VerifiedToken> {
     let exp = at.as_secs() + 660;
     let claims = format!(r#"{{"sub":"{id}","jti":"{id}","sid":"{id}","iat":{at},"exp":{exp}}}"#);
     let claims = SignedClaims::new(claims.as_bytes());
-    Arc::new(TokenProfile::new().assert_verified(claims, SystemClock.now()).unwrap())
+    Arc::new(TokenProfile::new().assert_verified(claims).unwrap())
 }
 
 #[derive(Clone)]

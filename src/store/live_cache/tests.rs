@@ -13,9 +13,7 @@ fn token(id: &str) -> Arc<VerifiedToken> {
     let now = SystemClock.now();
     let claims =
         format!(r#"{{"jti":"{id}","iat":{},"exp":{}}}"#, now.as_secs(), now.as_secs() + 600);
-    Arc::new(
-        TokenProfile::new().assert_verified(SignedClaims::new(claims.as_bytes()), now).unwrap(),
-    )
+    Arc::new(TokenProfile::new().assert_verified(SignedClaims::new(claims.as_bytes())).unwrap())
 }
 
 /// A store that has to be waited for, and one before it that remembers.
@@ -140,10 +138,7 @@ fn the_name_of_a_token_says_all_that_its_standing_depends_on() {
     assert_ne!(as_x, name(&token.presented_as("y", Needs::Text)));
     assert_ne!(as_x, name(&token));
     let claims = token.payload();
-    let by = |kid| {
-        TokenProfile::new()
-            .assert_verified(SignedClaims::new(claims).with_key_id(kid), SystemClock.now())
-    };
+    let by = |kid| TokenProfile::new().assert_verified(SignedClaims::new(claims).with_key_id(kid));
     assert_ne!(name(&by(Some("a")).unwrap()), name(&by(Some("b")).unwrap()));
 }
 

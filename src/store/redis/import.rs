@@ -12,7 +12,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::ConfigError;
 use crate::revocation::{Action, Extent, Origin, Outcome, Revocation, Target, TargetKind};
 use crate::store::{Cursor, RevocationWriter, StoreError, StoreErrorKind};
-use crate::token::{TokenProfile, TokenVerifier};
+use crate::token::{CrateOnly, TokenProfile, TokenVerifier};
 
 /// Default of [`Import::with_pace`].
 pub const DEFAULT_IMPORT_PACE: u32 = 5000;
@@ -199,7 +199,7 @@ impl Import {
                          Import::with_verifier",
                     )
                 })?;
-                let token = verifier.verify_for_revocation(text).ok();
+                let token = verifier.verify_to_revoke(text, CrateOnly).ok();
                 token.and_then(|token| {
                     token
                         .target(TargetKind::Token)

@@ -5,7 +5,7 @@ use std::sync::{Barrier, Mutex};
 use std::thread;
 
 use super::*;
-use crate::clock::{Clock as _, ManualClock, Timestamp};
+use crate::clock::{ManualClock, Timestamp};
 use crate::token::TokenErrorKind;
 use crate::token::profile::SignedClaims;
 
@@ -28,9 +28,9 @@ struct State {
 
 impl Inner {
     fn new() -> Self {
-        let state =
-            State { clock: ManualClock::new(Timestamp::from_secs(1000)), ..State::default() };
-        Self(Arc::new(state))
+        let clock = ManualClock::new(Timestamp::from_secs(1000));
+        let profile = TokenProfile::new().with_clock(clock.clone());
+        Self(Arc::new(State { profile, clock, ..State::default() }))
     }
 
     /// How often it was asked since this was last called.
@@ -48,9 +48,7 @@ impl TokenVerifier for Inner {
         let claims = token.split('.').nth(1).unwrap_or_default();
         let by_name = format!(r#"{{"jti":"{claims}","iat":1000,"exp":2000}}"#);
         let claims = if *self.0.is_by_name.lock().unwrap() { &by_name } else { claims };
-        self.profile()
-            .assert_verified(SignedClaims::new(claims.as_bytes()), self.0.clock.now())
-            .map(Arc::new)
+        self.profile().assert_verified(SignedClaims::new(claims.as_bytes())).map(Arc::new)
     }
 
     fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
@@ -59,10 +57,6 @@ impl TokenVerifier for Inner {
 
     fn profile(&self) -> &TokenProfile {
         &self.0.profile
-    }
-
-    fn judge_again(&self, token: &VerifiedToken) -> Result<(), TokenError> {
-        self.profile().judge_times(token, self.0.clock.now())
     }
 
     fn generation(&self) -> u64 {
@@ -162,12 +156,12 @@ fn what_is_recalled_was_accepted_and_is_judged_again() {
     let inner = Inner::new();
     let verifier = CachedVerifier::new(inner.clone());
     let recalled = |credentials: &str| {
-        let known = verifier.recall(credentials.as_bytes())?;
+        let known = verifier.cached(credentials.as_bytes(), CrateOnly)?;
         Some(known.map(|token| token.id().map(str::to_owned)).map_err(|error| error.kind()))
     };
     *inner.0.is_by_name.lock().unwrap() = true;
     assert_eq!(recalled("a.b.c"), None, "never seen");
-    verifier.verify_unknown("a.b.c").unwrap();
+    verifier.verify_uncached("a.b.c", CrateOnly).unwrap();
     assert_eq!(recalled("a.b.c"), Some(Ok(Some("b".into()))));
     assert_eq!(recalled("a.b.d"), None);
     inner.0.clock.set(Timestamp::from_secs(2060));

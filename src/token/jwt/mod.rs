@@ -54,7 +54,7 @@ use self::header::{Header, Parts, base64};
 use self::keys::{KeySource, KeysNow};
 use super::profile::SignedClaims;
 use super::{TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
-use crate::clock::{Clock, CoarseClock};
+use crate::clock::Clock;
 use crate::config::ConfigError;
 use crate::verified::VerifiedToken;
 
@@ -107,7 +107,6 @@ pub struct JwtVerifier {
     profile: TokenProfile,
     types: Types,
     max_token_bytes: usize,
-    clock: Arc<dyn Clock>,
 }
 
 impl JwtVerifier {
@@ -153,7 +152,6 @@ impl JwtVerifier {
             profile,
             types: Types { required: false, accepted: DEFAULT_TYPES.map(Into::into).into() },
             max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
-            clock: Arc::new(CoarseClock),
         })
     }
 
@@ -181,11 +179,11 @@ impl JwtVerifier {
         self
     }
 
-    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default
-    /// [`CoarseClock`].
+    /// As [`TokenProfile::with_clock`]: where the time comes from by which `exp`, `nbf` and `iat`
+    /// are judged.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
+        self.profile = self.profile.with_clock(clock);
         self
     }
 
@@ -231,7 +229,7 @@ impl JwtVerifier {
 
 impl TokenVerifier for JwtVerifier {
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        self.judge(token, |claims| self.profile.assert_verified(claims, self.clock.now()))
+        self.judge(token, |claims| self.profile.assert_verified(claims))
     }
 
     fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
@@ -240,10 +238,6 @@ impl TokenVerifier for JwtVerifier {
 
     fn profile(&self) -> &TokenProfile {
         &self.profile
-    }
-
-    fn judge_again(&self, token: &VerifiedToken) -> Result<(), TokenError> {
-        self.profile.judge_times(token, self.clock.now())
     }
 
     /// Changes when the keys do, if they are those that an identity provider publishes.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::header::{Header, Parts, base64, malformed};
 use super::{DEFAULT_MAX_TOKEN_BYTES, DEFAULT_TYPES, Types, key};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::Clock;
 use crate::config::ConfigError;
 use crate::token::profile::SignedClaims;
 use crate::token::{TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
@@ -41,7 +41,6 @@ pub struct UncheckedSignatureVerifier {
     profile: TokenProfile,
     types: Types,
     max_token_bytes: usize,
-    clock: Arc<dyn Clock>,
 }
 
 impl UncheckedSignatureVerifier {
@@ -59,12 +58,7 @@ impl UncheckedSignatureVerifier {
             ));
         }
         let types = Types { required: false, accepted: DEFAULT_TYPES.map(Into::into).into() };
-        Ok(Self {
-            profile,
-            types,
-            max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
-            clock: Arc::new(SystemClock),
-        })
+        Ok(Self { profile, types, max_token_bytes: DEFAULT_MAX_TOKEN_BYTES })
     }
 
     /// As [`JwtVerifier::with_types`](super::JwtVerifier::with_types).
@@ -86,11 +80,11 @@ impl UncheckedSignatureVerifier {
         self
     }
 
-    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default
-    /// [`SystemClock`].
+    /// As [`TokenProfile::with_clock`]: where the time comes from by which `exp`, `nbf` and `iat`
+    /// are judged.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
+        self.profile = self.profile.with_clock(clock);
         self
     }
 }
@@ -113,7 +107,7 @@ impl TokenVerifier for UncheckedSignatureVerifier {
         let claims = SignedClaims::new(&payload)
             .with_key_id(header.kid.as_deref())
             .with_signing_input(parts.signing_input);
-        self.profile.assert_verified(claims, self.clock.now()).map(Arc::new)
+        self.profile.assert_verified(claims).map(Arc::new)
     }
 
     /// Always an error, see [Security](Self#security).
@@ -127,6 +121,11 @@ impl TokenVerifier for UncheckedSignatureVerifier {
 
     fn profile(&self) -> &TokenProfile {
         &self.profile
+    }
+
+    /// Always 0: there are no keys that could change.
+    fn generation(&self) -> u64 {
+        0
     }
 }
 

@@ -22,7 +22,7 @@ impl TokenProfile {
     pub fn combined(profiles: impl IntoIterator<Item = Self>) -> Result<Self, ConfigError> {
         // The patterns of the parts are its own as well, but whether their tenants share keys is
         // known to the parts.
-        let mut all = Self { tenants_have_keys: true, ..Self::new() };
+        let mut all = Self { tenants_have_keys: true, ..Self::new() }.changed();
         for profile in profiles {
             profile.validate()?;
             // What is combined already comes in parts: there is one level.

@@ -56,14 +56,11 @@ impl TokenProfile {
     /// the assertion on which everything else rests.
     ///
     /// # Errors
-    /// [`TokenError`] if the claims are not acceptable at the time `now`.
-    pub fn assert_verified(
-        &self,
-        claims: SignedClaims<'_>,
-        now: Timestamp,
-    ) -> Result<VerifiedToken, TokenError> {
+    /// [`TokenError`] if the claims are not acceptable, now by the
+    /// [clock](Self::with_clock) of the profile.
+    pub fn assert_verified(&self, claims: SignedClaims<'_>) -> Result<VerifiedToken, TokenError> {
         let token = self.assert_verified_for_revocation(claims)?;
-        self.judge_times(&token, now)?;
+        self.judge_times(&token)?;
         Ok(token)
     }
 
@@ -100,18 +97,24 @@ impl TokenProfile {
             return Err(too_long_lived());
         }
         let draft = self.draft(&claims, &issuer, &signed)?;
-        Ok(draft.finish(signed.payload, expires_at, claims.not_before, claims.issued_at))
+        Ok(draft.finish(self.id, signed.payload, expires_at, claims.not_before, claims.issued_at))
     }
 
-    /// Judges the times of a token, again at each use if it is kept; and whether its tenant is
+    /// Judges the times of a token by the [clock](Self::with_clock) of the profile, again at each
+    /// use if it is kept; and whether its tenant is
     /// still accepted, if that is asked of a [closure](Self::with_issuer_pattern).
     ///
     /// # Errors
     /// [`TokenError`] if the token is expired, not valid yet, or from the future.
-    pub fn judge_times(&self, token: &VerifiedToken, now: Timestamp) -> Result<(), TokenError> {
-        if !self.members.is_empty() {
-            return self.rules_for(token.issuer())?.judge_times(token, now);
+    pub fn judge_times(&self, token: &VerifiedToken) -> Result<(), TokenError> {
+        if self.members.is_empty() {
+            self.judge_times_at(token, self.clock.now())
+        } else {
+            self.rules_for(token.issuer())?.judge_times(token)
         }
+    }
+
+    fn judge_times_at(&self, token: &VerifiedToken, now: Timestamp) -> Result<(), TokenError> {
         self.issuers.judge_again(token.issuer())?;
         // Also where nobody called `validate`: records are not kept for longer than the largest
         // leeway.
@@ -134,6 +137,29 @@ impl TokenProfile {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Makes sure that this profile made the token, or one of those that it combines: else it may
+    /// have other targets than the ones by which its revocation is written, and a longer lifetime.
+    pub(crate) fn expect_own(&self, token: &VerifiedToken) -> Result<(), TokenError> {
+        if token.profile_id() == self.id {
+            return Ok(());
+        }
+        if !self.members.is_empty() {
+            let part = self.rules_for(token.issuer())?;
+            if token.profile_id() == part.id {
+                return Ok(());
+            }
+            // The verifier of a tenant has a profile of its own, of which only this is known here.
+            if part.tenants_have_keys && token.has_ids_of_its_issuer() {
+                return part.judge_lifetime(token);
+            }
+        }
+        Err(TokenError::new(
+            TokenErrorKind::WrongProfile,
+            "the verifier made the token by other rules than those of its profile; see \
+             TokenVerifier::profile",
+        ))
     }
 
     /// Judges how long the token is valid in all, if it says since when.

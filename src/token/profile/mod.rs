@@ -1,7 +1,7 @@
 //! The rules for claims, shared by every verifier and by the write side: who may have issued a
 //! token and for whom, when it is valid, and by which of its claims it can be revoked.
 //!
-//! Pure: bytes and a time in, a [`VerifiedToken`](crate::VerifiedToken) or a
+//! Pure but for its clock: bytes in, a [`VerifiedToken`](crate::VerifiedToken) or a
 //! [`TokenError`](super::TokenError) out.
 
 // | room | what it does |
@@ -25,9 +25,10 @@ use std::time::Duration;
 pub(crate) use self::claims::issuer_of;
 use self::issuer::{Issuer, Issuers, Pattern};
 pub use self::judge::SignedClaims;
-use crate::clock::Timestamp;
+use crate::clock::{Clock, CoarseClock, Timestamp};
 use crate::config::ConfigError;
 use crate::revocation::TargetKind;
+use crate::verified::ProfileId;
 
 /// Default of [`TokenProfile::with_leeway`].
 pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(60);
@@ -107,6 +108,9 @@ pub struct TokenProfile {
     claim_targets: Vec<ClaimTarget>,
     /// Whether the tenants of a pattern do not share their keys.
     tenants_have_keys: bool,
+    clock: Arc<dyn Clock>,
+    /// The same for profiles with the same rules only.
+    id: ProfileId,
     /// Those it was put together from, each for its own issuers; see [`combined`](Self::combined).
     members: Vec<TokenProfile>,
 }
@@ -140,6 +144,8 @@ impl TokenProfile {
                 .map(|(claim, kind)| ClaimTarget { claim: claim.into(), kind })
                 .into(),
             tenants_have_keys: false,
+            clock: Arc::new(CoarseClock),
+            id: ProfileId::DEFAULT,
             members: Vec::new(),
         }
     }
@@ -152,7 +158,7 @@ impl TokenProfile {
     #[must_use]
     pub fn with_issuer(mut self, issuer: impl AsRef<str>) -> Self {
         self.issuers.named.push(Issuer::new(issuer.as_ref()));
-        self
+        self.changed()
     }
 
     /// Accepts tokens of all issuers that differ from `pattern` in nothing but `{tenant}`, if
@@ -186,7 +192,7 @@ impl TokenProfile {
         accepts: impl Fn(&str) -> bool + Send + Sync + 'static,
     ) -> Self {
         self.issuers.patterns.push(Pattern::new(pattern, accepts));
-        self
+        self.changed()
     }
 
     /// Accepts tokens for this audience only; call it again for each further one, any match
@@ -197,7 +203,7 @@ impl TokenProfile {
     #[must_use]
     pub fn with_audience(mut self, audience: impl Into<Box<str>>) -> Self {
         self.audiences.push(audience.into());
-        self
+        self.changed()
     }
 
     /// How far the clocks of issuer and verifier may be apart when `exp`, `nbf` and `iat` are
@@ -205,7 +211,7 @@ impl TokenProfile {
     #[must_use]
     pub fn with_leeway(mut self, leeway: Duration) -> Self {
         self.leeway = leeway;
-        self
+        self.changed()
     }
 
     /// The longest lifetime (`exp` − `iat`) of an accepted token, default 24 h. Longer ones are
@@ -217,14 +223,14 @@ impl TokenProfile {
     #[must_use]
     pub fn with_max_lifetime(mut self, max_lifetime: Duration) -> Self {
         self.max_lifetime = max_lifetime;
-        self
+        self.changed()
     }
 
     /// The claim that holds the id of a token, default `jti`. Microsoft Entra: `uti`.
     #[must_use]
     pub fn with_id_claim(mut self, claim: impl Into<Box<str>>) -> Self {
         self.id_claim = claim.into();
-        self
+        self.changed()
     }
 
     /// What a token without an id means, default [`MissingId::Refuse`].
@@ -234,7 +240,7 @@ impl TokenProfile {
     #[must_use]
     pub fn with_missing_id(mut self, missing_id: MissingId) -> Self {
         self.missing_id = missing_id;
-        self
+        self.changed()
     }
 
     /// Accepts tokens that do not say when they were issued.
@@ -248,7 +254,7 @@ impl TokenProfile {
     #[must_use]
     pub fn allow_missing_iat(mut self) -> Self {
         self.require_iat = false;
-        self
+        self.changed()
     }
 
     /// Refuses tokens without a `sub`: they are of no user, so that "log out this user" would miss
@@ -256,7 +262,7 @@ impl TokenProfile {
     #[must_use]
     pub fn with_required_subject(mut self) -> Self {
         self.require_subject = true;
-        self
+        self.changed()
     }
 
     /// Makes tokens revocable by the value of `claim`, as a target of this kind.
@@ -272,13 +278,27 @@ impl TokenProfile {
         let claim = claim.into();
         self.claim_targets.retain(|known| known.claim != claim);
         self.claim_targets.push(ClaimTarget { claim, kind });
-        self
+        self.changed()
     }
 
     /// No longer looks at `claim`: saves a key per check, and lets odd values of it pass.
     #[must_use]
     pub fn without_claim_target(mut self, claim: &str) -> Self {
         self.claim_targets.retain(|known| *known.claim != *claim);
+        self.changed()
+    }
+
+    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default
+    /// [`CoarseClock`]. Revocations are dated by the clock of the store, whatever this one says.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self.changed()
+    }
+
+    /// With an id of its own. Called by everything that changes a rule.
+    fn changed(mut self) -> Self {
+        self.id = ProfileId::next();
         self
     }
 
@@ -412,8 +432,11 @@ impl TokenProfile {
     /// Says that keys belong to each tenant, as the verifier of each has its own.
     pub(crate) fn with_keys_of_tenants(mut self) -> Self {
         self.tenants_have_keys = true;
-        self.members.iter_mut().for_each(|part| part.tenants_have_keys = true);
-        self
+        for part in &mut self.members {
+            part.tenants_have_keys = true;
+            part.id = ProfileId::next();
+        }
+        self.changed()
     }
 
     /// When the record of a token that expires at `exp` may be forgotten.

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::clock::ManualClock;
 use crate::revocation::{MAX_ID_BYTES, Target};
 use crate::token::TokenErrorKind;
 use crate::verified::VerifiedToken;
@@ -30,7 +31,8 @@ fn judge(
     payload: &[u8],
     now: Timestamp,
 ) -> Result<VerifiedToken, TokenErrorKind> {
-    profile.assert_verified(SignedClaims::new(payload), now).map_err(|error| error.kind())
+    let profile = profile.clone().with_clock(ManualClock::new(now));
+    profile.assert_verified(SignedClaims::new(payload)).map_err(|error| error.kind())
 }
 
 fn accept(profile: &TokenProfile, more: serde_json::Value) -> VerifiedToken {
@@ -185,8 +187,9 @@ fn a_token_without_id_is_what_the_profile_says() {
     let judge = |missing_id, input: Option<&str>| {
         let signed = SignedClaims::new(&claims);
         let signed = input.map_or(signed, |input| signed.with_signing_input(input));
-        let profile = TokenProfile::new().with_missing_id(missing_id);
-        profile.assert_verified(signed, at(NOW)).map_err(|error| error.kind())
+        let profile =
+            TokenProfile::new().with_missing_id(missing_id).with_clock(ManualClock::new(at(NOW)));
+        profile.assert_verified(signed).map_err(|error| error.kind())
     };
     assert_eq!(judge(MissingId::Refuse, Some("h.p")).unwrap_err(), TokenErrorKind::MissingId);
     assert_eq!(judge(MissingId::SigningInput, None).unwrap_err(), TokenErrorKind::MissingId);
@@ -293,4 +296,61 @@ proptest! {
         let claims = format!("{{{}}}", members.join(","));
         prop_assert_eq!(judge(&TokenProfile::new(), claims.as_bytes(), Timestamp::from_secs(NOW)).unwrap_err(), OddClaim);
     }
+}
+
+/// Its id is how a token made by other rules is found out.
+#[test]
+fn clones_of_a_profile_vouch_for_its_tokens_and_changed_ones_do_not() {
+    let one = TokenProfile::new();
+    let token = accept_now(&one);
+    one.expect_own(&token).unwrap();
+    one.clone().expect_own(&token).unwrap();
+    TokenProfile::default().expect_own(&token).unwrap();
+    let change = |change: fn(TokenProfile) -> TokenProfile| change(TokenProfile::new());
+    for (setter, changed) in [
+        ("with_issuer", change(|profile| profile.with_issuer("i"))),
+        ("with_issuer_pattern", change(|p| p.with_issuer_pattern("https://i/{tenant}", |_| true))),
+        ("with_audience", change(|profile| profile.with_audience("a"))),
+        ("with_leeway", change(|profile| profile.with_leeway(Duration::ZERO))),
+        ("with_max_lifetime", change(|profile| profile.with_max_lifetime(Duration::from_secs(9)))),
+        ("with_id_claim", change(|profile| profile.with_id_claim("uti"))),
+        ("with_missing_id", change(|profile| profile.with_missing_id(MissingId::SigningInput))),
+        ("allow_missing_iat", change(TokenProfile::allow_missing_iat)),
+        ("with_required_subject", change(TokenProfile::with_required_subject)),
+        ("with_claim_target", change(|p| p.with_claim_target("t", TargetKind::Claim))),
+        ("without_claim_target", change(|profile| profile.without_claim_target("sid"))),
+        ("with_clock", change(|profile| profile.with_clock(ManualClock::default()))),
+        ("with_keys_of_tenants", change(TokenProfile::with_keys_of_tenants)),
+    ] {
+        let refused = changed.expect_own(&token).unwrap_err().kind();
+        assert_eq!(refused, TokenErrorKind::WrongProfile, "{setter}");
+    }
+}
+
+#[test]
+fn a_combined_profile_vouches_for_what_the_profile_of_the_issuer_has_made() {
+    let (one, other) = (
+        TokenProfile::new().with_issuer("one"),
+        TokenProfile::new().with_issuer("other").without_claim_target("sid"),
+    );
+    let all = TokenProfile::combined([one.clone(), other]).unwrap();
+    let made_by = |profile: &TokenProfile, issuer: &str| {
+        let claims = payload(json!({ "iss": issuer }));
+        profile.assert_verified_for_revocation(SignedClaims::new(&claims)).unwrap()
+    };
+    for token in [made_by(&one, "one"), made_by(&all, "one"), made_by(&all, "other")] {
+        all.expect_own(&token).unwrap();
+    }
+    // The same issuer by other rules, and one that nobody knows.
+    for (profile, issuer) in [
+        (TokenProfile::new().with_issuer("other"), "other"),
+        (TokenProfile::new(), "one"),
+        (TokenProfile::new().with_issuer("else"), "else"),
+    ] {
+        all.expect_own(&made_by(&profile, issuer)).unwrap_err();
+    }
+}
+
+fn accept_now(profile: &TokenProfile) -> VerifiedToken {
+    profile.assert_verified_for_revocation(SignedClaims::new(&payload(json!({})))).unwrap()
 }

@@ -55,9 +55,7 @@ fn tokens(count: u64) -> Vec<Arc<VerifiedToken>> {
             "iss": ISSUER, "aud": AUDIENCE, "sub": n.to_string(), "jti": n.to_string(), "sid": n.to_string(),
             "iat": now.as_secs(), "exp": now.as_secs() + 3600
         });
-        Arc::new(
-            profile.assert_verified(SignedClaims::new(claims.to_string().as_bytes()), now).unwrap(),
-        )
+        Arc::new(profile.assert_verified(SignedClaims::new(claims.to_string().as_bytes())).unwrap())
     };
     (0..count).map(token).collect()
 }

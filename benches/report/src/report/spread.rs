@@ -58,9 +58,7 @@ fn token(id: &str) -> Arc<VerifiedToken> {
         "iss": tower_jwt_revocation_report::support::ISSUER, "aud": tower_jwt_revocation_report::support::AUDIENCE,
         "sub": id, "jti": id, "iat": now.as_secs(), "exp": now.as_secs() + 3600
     });
-    Arc::new(
-        profile().assert_verified(SignedClaims::new(claims.to_string().as_bytes()), now).unwrap(),
-    )
+    Arc::new(profile().assert_verified(SignedClaims::new(claims.to_string().as_bytes())).unwrap())
 }
 
 fn id(rate: u64, n: u64) -> String {

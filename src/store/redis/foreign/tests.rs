@@ -7,7 +7,6 @@ use super::ForeignLists;
 use super::cluster::layout_of;
 use super::list::{CompiledLists, ForeignList, ListEntry};
 use super::template::{FillError, KeyTemplate};
-use crate::clock::Timestamp;
 use crate::revocation::{Action, Extent, Origin, Revocation, Target, TargetKind};
 use crate::store::StoreErrorKind;
 use crate::token::TokenProfile;
@@ -23,9 +22,7 @@ fn token(more: &Json) -> VerifiedToken {
     claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let profile = TokenProfile::new().without_claim_target("fid").without_claim_target("sid");
     let claims = claims.to_string();
-    profile
-        .assert_verified(SignedClaims::new(claims.as_bytes()), Timestamp::from_secs(1500))
-        .unwrap()
+    profile.assert_verified_for_revocation(SignedClaims::new(claims.as_bytes())).unwrap()
 }
 
 fn entry(list: &ForeignList, token: &VerifiedToken) -> Result<Option<ListEntry>, StoreErrorKind> {
@@ -114,8 +111,7 @@ fn a_claim_that_makes_no_key_is_an_error_unless_it_may_be_missing() {
         assert!(entry(&lenient, &token(claims)) == Err(StoreErrorKind::InvalidInput), "{claims}");
     }
     let payload = br#"{"jti":"1","iat":1000,"exp":2000,"big":1e999}"#;
-    let read =
-        TokenProfile::new().assert_verified(SignedClaims::new(payload), Timestamp::from_secs(1500));
+    let read = TokenProfile::new().assert_verified_for_revocation(SignedClaims::new(payload));
     if let Ok(token) = read {
         let list = ForeignList::keys("{claim:big}").allow_missing_claims();
         assert!(entry(&list, &token) == Err(StoreErrorKind::InvalidInput));
