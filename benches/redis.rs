@@ -34,8 +34,9 @@ use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
 use tokio::runtime::Runtime;
 use tower::{Layer as _, Service as _, ServiceExt as _, service_fn};
 use tower_jwt_revocation::store::redis::fred;
+use tower_jwt_revocation::token::Algorithm;
 use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::jwt::{Algorithm, JwtVerifier, VerificationKey};
+use tower_jwt_revocation::token::jwt::{JwtVerifier, VerificationKey};
 use tower_jwt_revocation::{
     Clock as _, JwtRevocationLayer, RedisStore, SystemClock, TokenError, TokenErrorKind,
     TokenVerifier, VerifiedToken,
@@ -72,7 +73,8 @@ fn signed(n: usize) -> String {
         "jti": id(n), "sid": format!("b2f1c7e2-0b8f-4c61-8bd3-9f7b9c6d{n:04}"), "client_id": "web",
         "iat": now, "exp": now + 86_000, "scope": "orders:read orders:write", "role": "clerk",
     });
-    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET)).unwrap()
+    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET).unwrap())
+        .unwrap()
 }
 
 fn verifier() -> JwtVerifier {
@@ -230,7 +232,7 @@ fn main() {
         TokenProfile::new(),
     );
     let ids: Arc<[String]> = (0..256).map(id).collect();
-    let key = Arc::new(DecodingKey::from_secret(SECRET));
+    let key = Arc::new(DecodingKey::from_secret(SECRET).unwrap());
     let contenders = [
         bare(Arc::clone(&numbers)),
         layered(known, store.clone(), Arc::clone(&numbers)),

@@ -166,7 +166,8 @@ fn requests(c: &mut Criterion) {
 
     #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
     {
-        use tower_jwt_revocation::token::jwt::{Algorithm, JwtVerifier, VerificationKey};
+        use tower_jwt_revocation::token::Algorithm;
+        use tower_jwt_revocation::token::jwt::{JwtVerifier, VerificationKey};
 
         let secret = b"a secret of at least thirty-two bytes";
         let key = VerificationKey::from_secret(Algorithm::HS256, secret).unwrap();
@@ -175,7 +176,7 @@ fn requests(c: &mut Criterion) {
         let token = jsonwebtoken::encode(
             &jsonwebtoken::Header::default(),
             &claims(),
-            &jsonwebtoken::EncodingKey::from_secret(secret),
+            &jsonwebtoken::EncodingKey::from_secret(secret).unwrap(),
         )
         .unwrap();
         let (rest, _) = token.rsplit_once('.').unwrap();

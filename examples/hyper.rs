@@ -20,8 +20,9 @@ use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, service_fn};
+use tower_jwt_revocation::token::Algorithm;
 use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
+use tower_jwt_revocation::token::jwt::VerificationKey;
 use tower_jwt_revocation::{
     Clearance, Clock as _, JwtRevocationLayer, JwtVerifier, MemoryStore, SystemClock, Target,
 };
@@ -42,7 +43,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let now = SystemClock::default().now().as_secs();
     let claims = json!({"sub": "alice", "jti": "token-1", "iat": now, "exp": now + 600});
     let token =
-        jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET))?;
+        jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET)?)?;
 
     println!("without a token:      {}", get(address, None).await?);
     println!("with a token:         {}", get(address, Some(&token)).await?);

@@ -18,8 +18,9 @@ use axum::{Extension, Router};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 use tower::ServiceExt as _;
+use tower_jwt_revocation::token::Algorithm;
 use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
+use tower_jwt_revocation::token::jwt::VerificationKey;
 use tower_jwt_revocation::{
     Clearance, Clock as _, JwtRevocationLayer, JwtVerifier, MemoryStore, RevocationStore, Revoker,
     SystemClock, Target,
@@ -65,7 +66,7 @@ async fn login() -> Result<String, StatusCode> {
     let now = SystemClock::default().now().as_secs();
     let claims =
         json!({"sub": "alice", "jti": format!("{:x}", rand_id()), "iat": now, "exp": now + 600});
-    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET))
+    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET).unwrap())
         .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
 }
 

@@ -18,8 +18,9 @@ use axum::{Extension, Router};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 use tower::ServiceExt as _;
+use tower_jwt_revocation::token::Algorithm;
 use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
+use tower_jwt_revocation::token::jwt::VerificationKey;
 use tower_jwt_revocation::{
     Clearance, Clock as _, JwtRevocationLayer, JwtVerifier, RedisStore, Revoker, SystemClock,
     Target,
@@ -67,7 +68,11 @@ async fn check() -> Result<(), Box<dyn Error>> {
         let claims = json!({
             "iss": "https://id.example", "sub": sub, "jti": format!("{sub}-{now}"), "iat": now, "exp": now + 600,
         });
-        jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET))
+        jsonwebtoken::encode(
+            &Header::default(),
+            &claims,
+            &EncodingKey::from_secret(SECRET).unwrap(),
+        )
     };
     let (alice, bob) = (token("alice")?, token("bob")?);
 

@@ -18,8 +18,9 @@ use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tower_jwt_revocation::store::{ListQuery, Lookup, Page};
+use tower_jwt_revocation::token::Algorithm;
 use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
+use tower_jwt_revocation::token::jwt::VerificationKey;
 use tower_jwt_revocation::{
     Clock as _, JwtRevocationLayer, JwtVerifier, MemoryStore, Receipt, Record, Revocation,
     RevocationStore, StoreError, StoreErrorKind, SystemClock, Target, VerifiedToken,
@@ -36,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let now = SystemClock::default().now().as_secs();
     let claims = json!({"sub": "alice", "jti": "token-1", "iat": now, "exp": now + 600});
     let token =
-        jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET))?;
+        jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET)?)?;
 
     println!("without a token:              {:?}", call(&mut client, None).await?);
     println!("with a token:                 {:?}", call(&mut client, Some(&token)).await?);

@@ -29,7 +29,7 @@
 //! use http::{Request, Response, StatusCode};
 //! use jsonwebtoken::{EncodingKey, Header, encode};
 //! use tower::{Layer as _, ServiceExt as _, service_fn};
-//! use tower_jwt_revocation::token::{TokenProfile, jwt::{Algorithm, VerificationKey}};
+//! use tower_jwt_revocation::token::{Algorithm, TokenProfile, jwt::VerificationKey};
 //! use tower_jwt_revocation::{Clock as _, JwtRevocationLayer, JwtVerifier, MemoryStore, SystemClock, Target};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -46,7 +46,7 @@
 //! // A token, from whoever mints yours.
 //! let now = SystemClock::default().now().as_secs();
 //! let claims = serde_json::json!({"sub": "alice", "jti": "token-1", "iat": now, "exp": now + 600});
-//! let token = encode(&Header::default(), &claims, &EncodingKey::from_secret(secret))?;
+//! let token = encode(&Header::default(), &claims, &EncodingKey::from_secret(secret)?)?;
 //! let request = || Request::get("/").header("authorization", format!("Bearer {token}")).body(String::new());
 //!
 //! assert_eq!(service.clone().oneshot(request()?).await?.status(), StatusCode::OK);

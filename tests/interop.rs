@@ -12,9 +12,10 @@ mod peers;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tower_jwt_revocation::token::Algorithm;
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::issue::{NewToken, TokenIssuer};
-use tower_jwt_revocation::token::jwt::{Algorithm, KeySet, SigningKey, VerificationKey};
+use tower_jwt_revocation::token::jwt::{KeySet, SigningKey, VerificationKey};
 use tower_jwt_revocation::{
     Clock as _, JwtVerifier, SystemClock, TokenErrorKind, TokenVerifier as _,
 };

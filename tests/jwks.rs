@@ -27,9 +27,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tower_jwt_revocation::token::Algorithm;
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::jwks::{Jwks, JwksErrorKind, MAX_DOCUMENT_BYTES};
-use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
+use tower_jwt_revocation::token::jwt::VerificationKey;
 use tower_jwt_revocation::{
     Clock as _, JwtVerifier, SystemClock, TokenErrorKind, TokenVerifier as _,
 };
@@ -58,7 +59,7 @@ fn token(issuer: &str, kid: &str) -> String {
         .unwrap();
     let now = SystemClock::default().now().as_secs();
     let claims = json!({"iss": issuer, "sub": "alice", "jti": "1", "iat": now, "exp": now + 600});
-    let header = Header { kid: Some(kid.into()), ..Header::new(Algorithm::EdDSA) };
+    let header = Header { kid: Some(kid.into()), ..Header::new(jsonwebtoken::Algorithm::EdDSA) };
     jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ed_der(&der)).unwrap()
 }
 
@@ -607,7 +608,7 @@ async fn tokens_cannot_name_a_place_for_keys() {
         kid: Some("evil".into()),
         jku: Some(mallory.url("/jku")),
         x5u: Some(mallory.url("/x5u")),
-        ..Header::new(Algorithm::EdDSA)
+        ..Header::new(jsonwebtoken::Algorithm::EdDSA)
     };
     let token = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ed_der(&der)).unwrap();
     assert_eq!(verifier.verify(&token).unwrap_err().kind(), TokenErrorKind::UnknownKey);

@@ -7,8 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation, encode};
 use serde::{Deserialize, Serialize};
+use tower_jwt_revocation::token::Algorithm;
 use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
+use tower_jwt_revocation::token::jwt::VerificationKey;
 use tower_jwt_revocation::{Clock as _, JwtVerifier, SystemClock};
 
 pub const ISSUER: &str = "https://id.example.com/realms/shop";
@@ -32,7 +33,7 @@ pub struct Claims {
 }
 
 pub struct Keys {
-    pub algorithm: Algorithm,
+    pub algorithm: jsonwebtoken::Algorithm,
     encoding: EncodingKey,
     pub decoding: DecodingKey,
     pub verification: VerificationKey,
@@ -40,9 +41,9 @@ pub struct Keys {
 
 pub fn hs256() -> Keys {
     Keys {
-        algorithm: Algorithm::HS256,
-        encoding: EncodingKey::from_secret(SECRET),
-        decoding: DecodingKey::from_secret(SECRET),
+        algorithm: jsonwebtoken::Algorithm::HS256,
+        encoding: EncodingKey::from_secret(SECRET).unwrap(),
+        decoding: DecodingKey::from_secret(SECRET).unwrap(),
         verification: VerificationKey::from_secret(Algorithm::HS256, SECRET)
             .unwrap()
             .with_kid(KEY_ID)
@@ -53,7 +54,7 @@ pub fn hs256() -> Keys {
 pub fn rs256() -> Keys {
     let public = include_bytes!("../../tests/keys/rsa2048.pub.pem");
     Keys {
-        algorithm: Algorithm::RS256,
+        algorithm: jsonwebtoken::Algorithm::RS256,
         encoding: EncodingKey::from_rsa_der(&der(include_str!(
             "../../tests/keys/rsa2048.pkcs1.pem"
         ))),

@@ -5,7 +5,8 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
+use tower_jwt_revocation::token::Algorithm;
+use tower_jwt_revocation::token::jwt::VerificationKey;
 use tower_jwt_revocation::token::profile::SignedClaims;
 use tower_jwt_revocation::token::{TokenProfile, TokenVerifier};
 use tower_jwt_revocation::{Clock, JwtVerifier, Timestamp};

@@ -36,7 +36,8 @@ const ID_BYTES: usize = 16;
 /// ```
 /// use tower_jwt_revocation::token::TokenProfile;
 /// use tower_jwt_revocation::token::issue::{NewToken, TokenIssuer};
-/// use tower_jwt_revocation::token::jwt::{Algorithm, JwtVerifier, SigningKey};
+/// use tower_jwt_revocation::token::Algorithm;
+/// use tower_jwt_revocation::token::jwt::{JwtVerifier, SigningKey};
 /// use tower_jwt_revocation::TokenVerifier;
 ///
 /// # #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))] {

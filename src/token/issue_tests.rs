@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::token::jwt::Algorithm;
+use crate::token::Algorithm;
 use crate::token::{MissingId, TokenErrorKind};
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_400);

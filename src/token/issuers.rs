@@ -31,7 +31,8 @@ const MAX_TOKEN_BYTES: usize = 64 * 1024;
 ///
 /// ```
 /// use tower_jwt_revocation::JwtVerifier;
-/// use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
+/// use tower_jwt_revocation::token::Algorithm;
+/// use tower_jwt_revocation::token::jwt::VerificationKey;
 /// use tower_jwt_revocation::token::{IssuerSet, TokenProfile};
 ///
 /// # #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))] {

@@ -12,6 +12,7 @@
 //! | [`VerifierConfig`] | a verifier from environment variables or a file |
 //! | [`issue`] | mints tokens that are revocable by construction (feature `issuer`) |
 
+mod algorithm;
 pub mod bearer;
 pub mod cache;
 #[cfg(feature = "issuer")]
@@ -29,6 +30,8 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+pub use algorithm::Algorithm;
+pub(crate) use algorithm::KeyFamily;
 pub use issuers::IssuerSet;
 pub use profile::{MissingId, TokenProfile};
 pub use settings::VerifierConfig;

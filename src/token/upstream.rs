@@ -46,7 +46,7 @@ const MAX_CLAIMS_BYTES: usize = 64 * 1024;
 /// ```
 ///
 /// # Cryptography
-/// jsonwebtoken, if the layer further out is built on its version 11 too, has one provider for the
+/// jsonwebtoken, if the layer further out is built on its version 12 too, has one provider for the
 /// whole process and panics if it has to choose between two. So one is installed here, unless the
 /// program has done so or no feature of this crate brings one.
 ///

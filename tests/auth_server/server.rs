@@ -324,7 +324,7 @@ pub(crate) fn foreign_with(claims: &Value, change: impl FnOnce(&mut Header)) -> 
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
     let mut header = Header::new(Algorithm::HS256);
     change(&mut header);
-    jsonwebtoken::encode(&header, claims, &EncodingKey::from_secret(&SECRET)).unwrap()
+    jsonwebtoken::encode(&header, claims, &EncodingKey::from_secret(&SECRET).unwrap()).unwrap()
 }
 
 pub(crate) fn claims(sub: &str, jti: &str) -> Value {

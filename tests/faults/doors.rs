@@ -8,8 +8,9 @@ use http::{Request, Response, StatusCode, header};
 use jsonwebtoken::{EncodingKey, Header};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer as _, ServiceExt as _, service_fn};
+use tower_jwt_revocation::token::Algorithm;
 use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
+use tower_jwt_revocation::token::jwt::VerificationKey;
 use tower_jwt_revocation::{
     Clearance, Clock as _, FailMode, JwtRevocationLayer, JwtVerifier, Mirror, RedisStore,
     Rejection, RevocationStore, Revoker, StoreErrorKind, SystemClock,
@@ -130,7 +131,8 @@ fn read(response: &Response<String>) -> Verdict {
 /// A token that was issued in this second.
 pub fn token(subject: &str, id: &str, issued_at: u64) -> String {
     let claims = serde_json::json!({ "sub": subject, "jti": id, "iat": issued_at, "exp": issued_at + LIFETIME });
-    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET)).unwrap()
+    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET).unwrap())
+        .unwrap()
 }
 
 /// The time in whole seconds, as issuers stamp it.

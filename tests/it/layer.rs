@@ -80,8 +80,9 @@ fn debug_shows_the_settings() {
 #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
 #[tokio::test]
 async fn with_a_real_verifier() {
+    use tower_jwt_revocation::token::Algorithm;
     use tower_jwt_revocation::token::TokenProfile;
-    use tower_jwt_revocation::token::jwt::{Algorithm, JwtVerifier, VerificationKey};
+    use tower_jwt_revocation::token::jwt::{JwtVerifier, VerificationKey};
 
     let secret = b"a secret of at least thirty-two bytes";
     let key = VerificationKey::from_secret(Algorithm::HS256, secret).unwrap();
@@ -89,7 +90,7 @@ async fn with_a_real_verifier() {
     let token = jsonwebtoken::encode(
         &jsonwebtoken::Header::default(),
         &crate::support::claims("alice", "1"),
-        &jsonwebtoken::EncodingKey::from_secret(secret),
+        &jsonwebtoken::EncodingKey::from_secret(secret).unwrap(),
     )
     .unwrap();
     let layer = JwtRevocationLayer::new(verifier, MemoryStore::new());

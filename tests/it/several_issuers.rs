@@ -4,7 +4,8 @@ use http::{Request, StatusCode};
 use serde_json::json;
 use tower::{Layer as _, ServiceExt as _};
 use tower_jwt_revocation::store::scripted::ScriptedStore;
-use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
+use tower_jwt_revocation::token::Algorithm;
+use tower_jwt_revocation::token::jwt::VerificationKey;
 use tower_jwt_revocation::token::{IssuerSet, TokenProfile};
 use tower_jwt_revocation::{
     Clock as _, Extent, FailMode, JwtRevocationLayer, JwtVerifier, StoreErrorKind, SystemClock,
@@ -39,7 +40,7 @@ fn token(issuer: &str) -> String {
         "iss": issuer, "aud": audience, "sub": "alice", "jti": "1", "sid": "s", "client_id": "c", "badge": "b",
         "iat": now, "exp": now + 600,
     });
-    let key = jsonwebtoken::EncodingKey::from_secret(&secret);
+    let key = jsonwebtoken::EncodingKey::from_secret(&secret).unwrap();
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
 }
 

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::store::{Lookup, Standing};
-use crate::token::jwt::{Algorithm, VerificationKey};
+use crate::token::Algorithm;
+use crate::token::jwt::VerificationKey;
 use crate::token::profile::SignedClaims;
 use crate::{
     CachedVerifier, Extent, JwtVerifier, ManualClock, MemoryStore, RevocationStore as _, Revoker,
@@ -24,9 +25,9 @@ fn secret(issuer: &str) -> Vec<u8> {
 
 fn mint(key_of: &str, claims: &Value) -> String {
     jsonwebtoken::encode(
-        &jsonwebtoken::Header::new(Algorithm::HS256),
+        &jsonwebtoken::Header::default(),
         claims,
-        &jsonwebtoken::EncodingKey::from_secret(&secret(key_of)),
+        &jsonwebtoken::EncodingKey::from_secret(&secret(key_of)).unwrap(),
     )
     .unwrap()
 }
@@ -124,9 +125,10 @@ fn two_issuers_in_one_token_are_refused_whichever_is_chosen() {
         );
         let input = format!("{header}.{}", URL_SAFE_NO_PAD.encode(payload));
         for signer in [STAFF, SHOP] {
-            let key = jsonwebtoken::EncodingKey::from_secret(&secret(signer));
+            let key = jsonwebtoken::EncodingKey::from_secret(&secret(signer)).unwrap();
             let signature =
-                jsonwebtoken::crypto::sign(input.as_bytes(), &key, Algorithm::HS256).unwrap();
+                jsonwebtoken::crypto::sign(input.as_bytes(), &key, jsonwebtoken::Algorithm::HS256)
+                    .unwrap();
             set.verify(&format!("{input}.{signature}")).unwrap_err();
         }
     }

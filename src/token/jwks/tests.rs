@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, advance};
 
 use super::*;
-use crate::token::jwt::{Algorithm, VerificationKey};
+use crate::token::Algorithm;
+use crate::token::jwt::VerificationKey;
 use crate::token::{TokenProfile, TokenVerifier as _};
 use crate::{CachedVerifier, Clock as _, JwtVerifier, SystemClock};
 
@@ -99,7 +100,8 @@ fn key_set(kids: &[&str]) -> String {
     let keys: Vec<Value> = kids
         .iter()
         .map(|kid| {
-            let mut jwk = Jwk::from_encoding_key(&ed25519(), Algorithm::EdDSA).unwrap();
+            let mut jwk =
+                Jwk::from_encoding_key(&ed25519(), jsonwebtoken::Algorithm::EdDSA).unwrap();
             jwk.common.key_id = Some((*kid).into());
             serde_json::to_value(jwk).unwrap()
         })
@@ -108,7 +110,7 @@ fn key_set(kids: &[&str]) -> String {
 }
 
 fn token(kid: &str) -> String {
-    signed(&Header { kid: Some(kid.into()), ..Header::new(Algorithm::EdDSA) })
+    signed(&Header { kid: Some(kid.into()), ..Header::new(jsonwebtoken::Algorithm::EdDSA) })
 }
 
 fn signed(header: &Header) -> String {
@@ -349,7 +351,7 @@ async fn a_program_can_start_while_the_provider_is_down() {
 async fn a_token_without_the_name_of_its_key_needs_a_set_of_one() {
     let provider = Provider::publishes(&["a", "b"]);
     let keys = jwks(&provider).fetch().await.unwrap();
-    let unnamed = signed(&Header::new(Algorithm::EdDSA));
+    let unnamed = signed(&Header::new(jsonwebtoken::Algorithm::EdDSA));
     let verifier = verifier(&keys);
     assert_eq!(verifier.verify(&unnamed).unwrap_err().kind(), TokenErrorKind::UnknownKey);
     provider.publish(&["b"]);

@@ -1,11 +1,11 @@
 //! Keys from JSON Web Keys and sets of them (RFC 7517, RFC 7518 §6, RFC 8037 §2).
 
-use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{VerificationKey, base64, key};
 use crate::config::ConfigError;
+use crate::token::{Algorithm, KeyFamily};
 
 /// Algorithm of RSA keys that do not name one, in sets of identity providers: the default of OpenID
 /// Connect Core §2.
@@ -247,10 +247,8 @@ impl Jwk {
             .map_err(|_| ConfigError::new("alg", "is not a supported signature algorithm"))?;
         let fits = match of_type {
             Some(only) => named == only,
-            None if self.kty == "RSA" => {
-                key::expect_family(named, jsonwebtoken::AlgorithmFamily::Rsa).is_ok()
-            }
-            None => key::expect_family(named, jsonwebtoken::AlgorithmFamily::Hmac).is_ok(),
+            None if self.kty == "RSA" => key::expect_family(named, KeyFamily::Rsa).is_ok(),
+            None => key::expect_family(named, KeyFamily::Hmac).is_ok(),
         };
         if fits {
             Ok(named)

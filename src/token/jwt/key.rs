@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use jsonwebtoken::DecodingKey;
 #[cfg(feature = "jwks")]
 use jsonwebtoken::DecodingKeyKind;
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 
 use super::{curve, der, provider};
 use crate::config::ConfigError;
 use crate::revocation::MAX_ID_BYTES;
+use crate::token::{Algorithm, KeyFamily};
 
 /// Smallest RSA modulus (RFC 7518 §3.3).
 pub(crate) const MIN_RSA_BITS: usize = 2048;
@@ -22,7 +23,8 @@ pub(crate) const MAX_RSA_BITS: usize = if cfg!(feature = "aws_lc_rs") { 8192 } e
 /// points that are not on their curve (RFC 8725 §3.4), Ed25519 points of small order.
 ///
 /// ```
-/// use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
+/// use tower_jwt_revocation::token::Algorithm;
+/// use tower_jwt_revocation::token::jwt::VerificationKey;
 ///
 /// # #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))] {
 /// let secret = [42; 32]; // from where you keep secrets
@@ -49,9 +51,10 @@ impl VerificationKey {
     /// [`ConfigError`] if the algorithm is not one of these, if the secret is shorter than the hash
     /// (32, 48 or 64 bytes) or is a PEM file, or if there is no crypto provider.
     pub fn from_secret(algorithm: Algorithm, secret: &[u8]) -> Result<Self, ConfigError> {
-        expect_family(algorithm, AlgorithmFamily::Hmac)?;
+        expect_family(algorithm, KeyFamily::Hmac)?;
         check_secret(algorithm, secret)?;
-        Self::checked(algorithm, DecodingKey::from_secret(secret))
+        let key = DecodingKey::from_secret(secret).map_err(|_| unusable(algorithm))?;
+        Self::checked(algorithm, key)
     }
 
     /// A public key in PEM, of the kind that the algorithm needs.
@@ -61,10 +64,10 @@ impl VerificationKey {
     /// [`from_ed_pem`](Self::from_ed_pem); [`ConfigError`] if the algorithm takes a secret.
     pub fn from_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, ConfigError> {
         match algorithm.family() {
-            AlgorithmFamily::Rsa => Self::from_rsa_pem(algorithm, pem),
-            AlgorithmFamily::Ec => Self::from_ec_pem(algorithm, pem),
-            AlgorithmFamily::Ed => Self::from_ed_pem(pem),
-            AlgorithmFamily::Hmac => Err(wrong_family(algorithm)),
+            KeyFamily::Rsa => Self::from_rsa_pem(algorithm, pem),
+            KeyFamily::Ec => Self::from_ec_pem(algorithm, pem),
+            KeyFamily::Ed => Self::from_ed_pem(pem),
+            KeyFamily::Hmac => Err(wrong_family(algorithm)),
         }
     }
 
@@ -101,7 +104,7 @@ impl VerificationKey {
         modulus: &[u8],
         exponent: &[u8],
     ) -> Result<Self, ConfigError> {
-        expect_family(algorithm, AlgorithmFamily::Rsa)?;
+        expect_family(algorithm, KeyFamily::Rsa)?;
         let (modulus, exponent) =
             (der::without_leading_zeros(modulus), der::without_leading_zeros(exponent));
         check_rsa(modulus, exponent)?;
@@ -128,7 +131,7 @@ impl VerificationKey {
                 ConfigError::new("key", "is not an EC public key in DER (SubjectPublicKeyInfo)")
             })?;
         if info.curve != Some(ec(algorithm)?.oid) {
-            return Err(ConfigError::new("key", format!("is not on the curve of {algorithm:?}")));
+            return Err(ConfigError::new("key", format!("is not on the curve of {algorithm}")));
         }
         Self::from_ec_point(algorithm, info.key)
     }
@@ -214,7 +217,7 @@ impl VerificationKey {
         // RFC 9864 §2.2 gives EdDSA with Ed25519 a second name, and it is all that such a key can
         // do.
         let has_second_name = self.algorithm == Algorithm::EdDSA && !self.is_eddsa_only;
-        alg == name(self.algorithm) || (has_second_name && alg == "Ed25519")
+        alg == self.algorithm.as_str() || (has_second_name && alg == "Ed25519")
     }
 
     /// The same key, for the algorithm of just the name that its JWK gives (RFC 7517 §4.4).
@@ -231,7 +234,7 @@ impl VerificationKey {
 
         let is_same_material = match (self.key.kind(), other.key.kind()) {
             (SecretOrDer(own), SecretOrDer(other)) => {
-                self.key.family() != AlgorithmFamily::Hmac && own == other
+                self.algorithm.family() != KeyFamily::Hmac && own == other
             }
             (RsaModulusExponent { n, e }, RsaModulusExponent { n: other_n, e: other_e }) => {
                 (n, e) == (other_n, other_e)
@@ -246,7 +249,7 @@ impl VerificationKey {
         // An error is a signature that is not base64url or has the wrong size: the key was tried
         // when it was made.
         matches!(
-            jsonwebtoken::crypto::verify(signature, message.as_bytes(), &self.key, self.algorithm),
+            provider::verify(signature, message.as_bytes(), &self.key, self.algorithm),
             Ok(true)
         )
     }
@@ -261,10 +264,10 @@ impl VerificationKey {
     /// Has the provider look at the key, as far as it does that before there is a signature.
     fn checked(algorithm: Algorithm, key: DecodingKey) -> Result<Self, ConfigError> {
         provider::ready()?;
-        match jsonwebtoken::crypto::verify("AAAA", b"", &key, algorithm) {
+        match provider::verify("AAAA", b"", &key, algorithm) {
             Ok(false) => Ok(Self { kid: None, algorithm, is_eddsa_only: false, key }),
             // The cause is dropped: what it quotes is not for us to know.
-            _ => Err(ConfigError::new("key", format!("cannot be used for {algorithm:?}"))),
+            _ => Err(unusable(algorithm)),
         }
     }
 }
@@ -315,7 +318,7 @@ pub(crate) fn check_secret(algorithm: Algorithm, secret: &[u8]) -> Result<(), Co
         return Err(ConfigError::new(
             "key",
             format!(
-                "is too short for {algorithm:?}, which needs a secret of {least} random bytes \
+                "is too short for {algorithm}, which needs a secret of {least} random bytes \
                 or more"
             ),
         ));
@@ -350,41 +353,21 @@ pub(crate) fn check_rsa(modulus: &[u8], exponent: &[u8]) -> Result<(), ConfigErr
     Ok(())
 }
 
-pub(crate) fn expect_family(
-    algorithm: Algorithm,
-    family: AlgorithmFamily,
-) -> Result<(), ConfigError> {
+pub(crate) fn expect_family(algorithm: Algorithm, family: KeyFamily) -> Result<(), ConfigError> {
     if algorithm.family() == family { Ok(()) } else { Err(wrong_family(algorithm)) }
 }
 
-fn wrong_family(algorithm: Algorithm) -> ConfigError {
-    ConfigError::new("algorithm", format!("{algorithm:?} is not for this kind of key"))
+fn unusable(algorithm: Algorithm) -> ConfigError {
+    ConfigError::new("key", format!("cannot be used for {algorithm}"))
 }
 
-/// The `alg` of RFC 7518 §3.1 and RFC 8037 §3.1.
-pub(crate) const fn name(algorithm: Algorithm) -> &'static str {
-    match algorithm {
-        Algorithm::HS256 => "HS256",
-        Algorithm::HS384 => "HS384",
-        Algorithm::HS512 => "HS512",
-        Algorithm::ES256 => "ES256",
-        Algorithm::ES384 => "ES384",
-        Algorithm::RS256 => "RS256",
-        Algorithm::RS384 => "RS384",
-        Algorithm::RS512 => "RS512",
-        Algorithm::PS256 => "PS256",
-        Algorithm::PS384 => "PS384",
-        Algorithm::PS512 => "PS512",
-        Algorithm::EdDSA => "EdDSA",
-        // No token has an empty `alg`, see the header: an algorithm that is new to jsonwebtoken
-        // fits nothing.
-        _ => "",
-    }
+fn wrong_family(algorithm: Algorithm) -> ConfigError {
+    ConfigError::new("algorithm", format!("{algorithm} is not for this kind of key"))
 }
 
 /// Whether `alg` is the name of a signature algorithm, to the letter; `none` is not one.
 pub(crate) fn is_signature_algorithm(alg: &str) -> bool {
-    alg == "Ed25519" || alg.parse().is_ok_and(|algorithm| name(algorithm) == alg)
+    alg == "Ed25519" || alg.parse::<Algorithm>().is_ok()
 }
 
 fn public_pem(pem: &[u8], labels: &[&str]) -> Result<Vec<u8>, ConfigError> {

@@ -36,15 +36,9 @@ mod unchecked;
 use std::fmt;
 use std::sync::Arc;
 
-/// The signature algorithms (RFC 7518 §3.1, RFC 8037 §3.1), as jsonwebtoken names them.
-pub use jsonwebtoken::Algorithm;
-/// The type of [`install_provider`]'s argument, as jsonwebtoken has it.
-pub use jsonwebtoken::crypto::CryptoProvider;
-
 pub use jwk::KeySet;
 pub use key::VerificationKey;
 pub(crate) use keys::Keys;
-pub use provider::install_provider;
 pub(crate) use provider::settle as settle_provider;
 #[cfg(feature = "issuer")]
 pub use sign::SigningKey;
@@ -90,8 +84,8 @@ const FOREIGN_TYPES: [&str; 16] = [
 ///
 /// ```
 /// use tower_jwt_revocation::JwtVerifier;
-/// use tower_jwt_revocation::token::TokenProfile;
-/// use tower_jwt_revocation::token::jwt::{Algorithm, VerificationKey};
+/// use tower_jwt_revocation::token::{Algorithm, TokenProfile};
+/// use tower_jwt_revocation::token::jwt::VerificationKey;
 ///
 /// # #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))] {
 /// let secret = [42; 32]; // from where you keep secrets

@@ -2,15 +2,16 @@
 //!
 //! jsonwebtoken decides this once for the whole process, at its first use, and *panics at each use*
 //! if it finds none or cannot choose. So nothing here calls it before one is installed, and the
-//! first call is a test.
+//! first call is a test. An application that wants another one installs it at its start.
 
 use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::CryptoProvider;
-use jsonwebtoken::{Algorithm, DecodingKey};
 
 use crate::config::ConfigError;
+use crate::token::Algorithm;
 
 /// Whether a provider is known to work. Only success is remembered: what is missing may still be
 /// installed.
@@ -21,18 +22,27 @@ pub(crate) fn ready() -> Result<(), ConfigError> {
     if WORKS.load(Ordering::Acquire) {
         return Ok(());
     }
+    // An error says that the application was faster, which is its right.
     #[cfg(feature = "aws_lc_rs")]
-    return install_provider(&jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER);
+    let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
     #[cfg(all(feature = "rust_crypto", not(feature = "aws_lc_rs")))]
-    return install_provider(&jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER);
-    // Not even asked: jsonwebtoken would settle for one that panics, and the application could no
-    // longer mend it.
-    #[cfg(not(any(feature = "aws_lc_rs", feature = "rust_crypto")))]
-    Err(ConfigError::new(
-        "crypto_provider",
-        "there is none; enable the feature `aws_lc_rs` or `rust_crypto`, or call \
-         `install_provider` first",
-    ))
+    let _ = jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER.install_default();
+    if CryptoProvider::try_get_default().is_none() {
+        return Err(ConfigError::new(
+            "crypto_provider",
+            "there is none; enable the feature `aws_lc_rs` or `rust_crypto`, or install one of \
+             jsonwebtoken 12 first (CryptoProvider::install_default)",
+        ));
+    }
+    if !matches!(catch_unwind(check_known_signatures), Ok(true)) {
+        return Err(ConfigError::new(
+            "crypto_provider",
+            "the one installed for jsonwebtoken cannot check an HS256 signature; install one that \
+             can at the start of the program",
+        ));
+    }
+    WORKS.store(true, Ordering::Release);
+    Ok(())
 }
 
 /// Chooses where others use jsonwebtoken and we do not: by our mere presence in the build there may
@@ -42,27 +52,33 @@ pub(crate) fn settle() {
     let _ = ready();
 }
 
-/// Lets signatures be checked by this provider, for the whole process, and tests that it works.
-///
-/// Needed only for a provider of your own, with neither of the features `aws_lc_rs` and
-/// `rust_crypto`; with one of them it is installed when the first key is made. A provider that the
-/// application has installed before stays.
-///
-/// # Errors
-/// [`ConfigError`] if the provider that is now installed cannot check an HS256 signature.
-pub fn install_provider(provider: &'static CryptoProvider) -> Result<(), ConfigError> {
-    // An error says that the application was faster, which is its right.
-    let _ = provider.install_default();
-    if !matches!(catch_unwind(check_known_signatures), Ok(true)) {
-        return Err(ConfigError::new(
-            "crypto_provider",
-            "the one installed for jsonwebtoken cannot check an HS256 signature; build the \
-             verifier before anything \
-             else uses jsonwebtoken, or install one of its providers at the start of the program",
-        ));
+/// Whether `signature`, base64url, fits `message`. An error if it is not base64url, or if the
+/// provider cannot use the key.
+pub(super) fn verify(
+    signature: &str,
+    message: &[u8],
+    key: &DecodingKey,
+    algorithm: Algorithm,
+) -> jsonwebtoken::errors::Result<bool> {
+    jsonwebtoken::crypto::verify(signature, message, key, self::algorithm(algorithm))
+}
+
+/// As jsonwebtoken names it.
+pub(super) const fn algorithm(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
+    match algorithm {
+        Algorithm::HS256 => jsonwebtoken::Algorithm::HS256,
+        Algorithm::HS384 => jsonwebtoken::Algorithm::HS384,
+        Algorithm::HS512 => jsonwebtoken::Algorithm::HS512,
+        Algorithm::RS256 => jsonwebtoken::Algorithm::RS256,
+        Algorithm::RS384 => jsonwebtoken::Algorithm::RS384,
+        Algorithm::RS512 => jsonwebtoken::Algorithm::RS512,
+        Algorithm::PS256 => jsonwebtoken::Algorithm::PS256,
+        Algorithm::PS384 => jsonwebtoken::Algorithm::PS384,
+        Algorithm::PS512 => jsonwebtoken::Algorithm::PS512,
+        Algorithm::ES256 => jsonwebtoken::Algorithm::ES256,
+        Algorithm::ES384 => jsonwebtoken::Algorithm::ES384,
+        Algorithm::EdDSA => jsonwebtoken::Algorithm::EdDSA,
     }
-    WORKS.store(true, Ordering::Release);
-    Ok(())
 }
 
 /// The example of RFC 7515 §A.1, and the same with a bit changed.
@@ -72,8 +88,8 @@ fn check_known_signatures() -> bool {
     const MESSAGE: &[u8] = b"eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.\
         eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
     let Some(secret) = super::base64(KEY) else { return false };
-    let key = DecodingKey::from_secret(&secret);
-    let fits = |signature| jsonwebtoken::crypto::verify(signature, MESSAGE, &key, Algorithm::HS256);
+    let Ok(key) = DecodingKey::from_secret(&secret) else { return false };
+    let fits = |signature| verify(signature, MESSAGE, &key, Algorithm::HS256);
     matches!(fits("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"), Ok(true))
         && matches!(fits("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXg"), Ok(false))
 }

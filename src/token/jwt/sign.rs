@@ -6,12 +6,13 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use jsonwebtoken::EncodingKey;
 use jsonwebtoken::jwk::AlgorithmParameters;
-use jsonwebtoken::{Algorithm, EncodingKey};
 
 use super::jwk::{Jwk, member};
 use super::{VerificationKey, base64, der, key, provider};
 use crate::config::ConfigError;
+use crate::token::Algorithm;
 
 /// A key that signs with exactly one algorithm.
 ///
@@ -19,7 +20,8 @@ use crate::config::ConfigError;
 /// not belong together is an error then, not on a request. `Debug` shows no part of it.
 ///
 /// ```
-/// use tower_jwt_revocation::token::jwt::{Algorithm, SigningKey};
+/// use tower_jwt_revocation::token::Algorithm;
+/// use tower_jwt_revocation::token::jwt::SigningKey;
 ///
 /// # #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))] {
 /// let secret = [42; 32]; // from where you keep secrets
@@ -40,10 +42,11 @@ impl SigningKey {
     /// # Errors
     /// As [`VerificationKey::from_secret`].
     pub fn from_secret(algorithm: Algorithm, secret: &[u8]) -> Result<Self, ConfigError> {
-        Self::checked(
-            EncodingKey::from_secret(secret),
-            VerificationKey::from_secret(algorithm, secret)?,
-        )
+        let public = VerificationKey::from_secret(algorithm, secret)?;
+        // Not empty, as the public side has made sure.
+        let key = EncodingKey::from_secret(secret)
+            .map_err(|_| ConfigError::new("key", "cannot be used as a secret"))?;
+        Self::checked(key, public)
     }
 
     /// An RSA private key in PEM: `PRIVATE KEY` or `RSA PRIVATE KEY`; for RS256 to RS512 and PS256
@@ -104,7 +107,7 @@ impl SigningKey {
             ConfigError::new("key", "is not an EC private key in DER (PKCS#8)")
         })?;
         if info.curve != Some(key::ec(algorithm)?.oid) {
-            return Err(ConfigError::new("key", format!("is not on the curve of {algorithm:?}")));
+            return Err(ConfigError::new("key", format!("is not on the curve of {algorithm}")));
         }
         Self::from_ec_pkcs8(algorithm, der)
     }
@@ -222,13 +225,14 @@ impl SigningKey {
 
     /// The `alg` of its tokens.
     pub(crate) fn alg(&self) -> &'static str {
-        key::name(self.algorithm())
+        self.algorithm().as_str()
     }
 
     /// The signature of `message`, base64url. The cause of an error is dropped: what it quotes is
     /// not for us to know.
     pub(crate) fn sign(&self, message: &str) -> Option<String> {
-        jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, self.algorithm()).ok()
+        let algorithm = provider::algorithm(self.algorithm());
+        jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, algorithm).ok()
     }
 
     fn checked(key: EncodingKey, public: VerificationKey) -> Result<Self, ConfigError> {
@@ -289,7 +293,7 @@ fn public_part(key: &EncodingKey, algorithm: Algorithm) -> Result<VerificationKe
     provider::ready()?;
     // A provider of the application may have left this part out, which is a panic in jsonwebtoken.
     let jwk = catch_unwind(AssertUnwindSafe(|| {
-        jsonwebtoken::jwk::Jwk::from_encoding_key(key, algorithm)
+        jsonwebtoken::jwk::Jwk::from_encoding_key(key, provider::algorithm(algorithm))
     }));
     let bytes = |text: &str| base64(text).unwrap_or_default();
     match jwk.ok().and_then(Result::ok).map(|jwk| jwk.algorithm) {
@@ -300,7 +304,7 @@ fn public_part(key: &EncodingKey, algorithm: Algorithm) -> Result<VerificationKe
         Some(AlgorithmParameters::OctetKeyPair(pair)) => {
             VerificationKey::from_ed_der(&bytes(&pair.x))
         }
-        _ => Err(ConfigError::new("key", format!("is not a private key for {algorithm:?}"))),
+        _ => Err(ConfigError::new("key", format!("is not a private key for {algorithm}"))),
     }
 }
 

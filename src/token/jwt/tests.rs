@@ -10,8 +10,9 @@ mod tokens;
 #[test]
 #[cfg(not(any(feature = "aws_lc_rs", feature = "rust_crypto")))]
 fn without_a_provider_no_key_can_be_made_and_jsonwebtoken_is_not_called() {
-    use super::{Algorithm, CryptoProvider, VerificationKey, install_provider};
-    use jsonwebtoken::crypto::KeyUtils;
+    use super::VerificationKey;
+    use crate::token::Algorithm;
+    use jsonwebtoken::crypto::{CryptoProvider, KeyUtils};
 
     /// A provider of the application, which does not work either.
     static BROKEN: CryptoProvider = CryptoProvider {
@@ -25,7 +26,8 @@ fn without_a_provider_no_key_can_be_made_and_jsonwebtoken_is_not_called() {
     assert!(error.to_string().contains("`aws_lc_rs` or `rust_crypto`"), "{error}");
     // That nothing was called before is shown by the place still being free.
     BROKEN.install_default().unwrap();
-    let error = install_provider(&BROKEN).unwrap_err();
-    assert!(error.to_string().contains("cannot check an HS256 signature"), "{error}");
-    VerificationKey::from_secret(Algorithm::HS256, &[7; 32]).unwrap_err();
+    for _ in 0..2 {
+        let error = VerificationKey::from_secret(Algorithm::HS256, &[7; 32]).unwrap_err();
+        assert!(error.to_string().contains("cannot check an HS256 signature"), "{error}");
+    }
 }

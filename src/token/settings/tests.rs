@@ -3,8 +3,8 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::config::docs::{self, Setter};
+use crate::token::Algorithm;
 use crate::token::TokenVerifier as _;
-use crate::token::jwt::Algorithm;
 
 const BASE: [(&str, &str); 2] =
     [("JWT_ISSUERS", "https://id.example"), ("JWT_AUDIENCES", "orders")];
@@ -93,7 +93,7 @@ fn secrets_can_be_in_files_and_in_base64() {
         let claims = serde_json::json!({
             "iss": "https://id.example", "aud": "orders", "jti": "1", "iat": now, "exp": now + 60
         });
-        let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+        let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes()).unwrap();
         jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
     };
     let encoded = format!("base64:{}", STANDARD.encode(SECRET));
@@ -318,7 +318,7 @@ fn tokens_without_iat_or_subject_pass_as_is_said() {
     let lax = verifier(&[&hs256[..], &[("JWT_ALLOW_MISSING_IAT", "true")]].concat()).unwrap();
     let now = crate::Clock::now(&crate::SystemClock).as_secs();
     let claims = serde_json::json!({"iss": "https://id.example", "aud": "orders", "jti": "1", "exp": now + 60});
-    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes()).unwrap();
     let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
     strict.verify(&token).unwrap_err();
     lax.verify(&token).unwrap();

@@ -5,8 +5,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::keys::{assert_refused, file};
+use crate::token::Algorithm::*;
 use crate::token::jwt::*;
-use Algorithm::*;
 
 fn der_of(pem: &[u8]) -> Vec<u8> {
     der::pem(pem).unwrap().1

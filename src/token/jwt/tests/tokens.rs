@@ -12,7 +12,7 @@ use crate::clock::{ManualClock, Timestamp};
 use crate::revocation::TargetKind;
 use crate::token::jwt::header::signed_base64;
 use crate::token::jwt::*;
-use crate::token::{MissingId, TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
+use crate::token::{Algorithm, MissingId, TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
 use TokenErrorKind::*;
 
 const SECRET: &[u8] = b"a secret of the tests, 32+ bytes long";
@@ -59,14 +59,15 @@ fn encode(text: impl AsRef<[u8]>) -> String {
 
 fn sign_with(key: &EncodingKey, algorithm: Algorithm, header: &str, claims: &str) -> String {
     let input = format!("{}.{}", encode(header), encode(claims));
-    let signature = jsonwebtoken::crypto::sign(input.as_bytes(), key, algorithm).unwrap();
+    let signature =
+        jsonwebtoken::crypto::sign(input.as_bytes(), key, provider::algorithm(algorithm)).unwrap();
     format!("{input}.{signature}")
 }
 
 /// A token with a good HS256 signature, whatever it says.
 fn sign(header: &str, claims: &str) -> String {
     secret_key(); // a provider is installed from then on
-    sign_with(&EncodingKey::from_secret(SECRET), Algorithm::HS256, header, claims)
+    sign_with(&EncodingKey::from_secret(SECRET).unwrap(), Algorithm::HS256, header, claims)
 }
 
 fn good() -> String {
@@ -284,8 +285,9 @@ fn a_payload_with_stray_bits_is_refused_although_its_signature_fits() {
     // `encode` ends in a character whose low bits are zero, so the next one differs in them alone.
     let input = format!("{header}.{}{}", &payload[..payload.len() - 1], char::from(last as u8 + 1));
     secret_key();
-    let key = EncodingKey::from_secret(SECRET);
-    let signature = jsonwebtoken::crypto::sign(input.as_bytes(), &key, Algorithm::HS256).unwrap();
+    let key = EncodingKey::from_secret(SECRET).unwrap();
+    let signature =
+        jsonwebtoken::crypto::sign(input.as_bytes(), &key, jsonwebtoken::Algorithm::HS256).unwrap();
     assert_refused(&verifier(), &format!("{input}.{signature}"), Malformed);
 }
 
@@ -310,9 +312,10 @@ fn what_is_not_utf8_is_not_json() {
     ] {
         let input = format!("{}.{}", encode(header), encode(payload));
         secret_key();
-        let key = EncodingKey::from_secret(SECRET);
+        let key = EncodingKey::from_secret(SECRET).unwrap();
         let signature =
-            jsonwebtoken::crypto::sign(input.as_bytes(), &key, Algorithm::HS256).unwrap();
+            jsonwebtoken::crypto::sign(input.as_bytes(), &key, jsonwebtoken::Algorithm::HS256)
+                .unwrap();
         assert_refused(&verifier(), &format!("{input}.{signature}"), Malformed);
     }
 }
@@ -428,7 +431,7 @@ fn the_header_names_the_key_and_the_key_its_algorithm() {
     }
     // The public key as the secret of an HMAC: everyone could sign.
     let confused = sign_with(
-        &EncodingKey::from_secret(rsa),
+        &EncodingKey::from_secret(rsa).unwrap(),
         Algorithm::HS256,
         r#"{"alg":"HS256","kid":"r"}"#,
         &claims,
