@@ -117,8 +117,7 @@ fn ed25519_is_accepted_by_its_new_name() {
 /// `tests/keys/rsa2048.pem`.
 #[test]
 fn the_right_keys_of_published_sets_are_used() {
-    let key =
-        SigningKey::from_rsa_pem(Algorithm::RS256, include_bytes!("keys/rsa2048.pem")).unwrap();
+    let key = SigningKey::from_pem(Algorithm::RS256, include_bytes!("keys/rsa2048.pem")).unwrap();
     let key = key.with_kid("active").unwrap();
     let issued = TokenIssuer::new(key, profile()).unwrap().issue(&NewToken::new("alice")).unwrap();
     for (provider, set, used, skipped) in [

@@ -29,6 +29,13 @@ const FLOORS: &[(&str, u8)] = &[
 /// Foreign crates with one door: the rooms that may name them.
 const DOORS: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["token::jwt"]),
+    ("aws_lc_rs", &["token::jwt::curve"]),
+    ("curve25519_dalek", &["token::jwt::curve"]),
+    ("p256", &["token::jwt::curve"]),
+    ("p384", &["token::jwt::curve"]),
+    ("pkcs1", &["token::jwt::der"]),
+    ("pkcs8", &["token::jwt::der"]),
+    ("sec1", &["token::jwt::der"]),
     ("fred", &["store::redis"]),
     ("hyper_rustls", &["token::jwks::http"]),
     ("hyper_util", &["token::jwks::http"]),

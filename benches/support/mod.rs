@@ -61,7 +61,7 @@ pub fn rs256() -> Keys {
         decoding: DecodingKey::from_rsa_der(&der(include_str!(
             "../../tests/keys/rsa2048.pkcs1.pub.pem"
         ))),
-        verification: VerificationKey::from_rsa_pem(Algorithm::RS256, public)
+        verification: VerificationKey::from_pem(Algorithm::RS256, public)
             .unwrap()
             .with_kid(KEY_ID)
             .unwrap(),

@@ -5,6 +5,7 @@ use std::fmt;
 use jsonwebtoken::DecodingKey;
 #[cfg(feature = "jwks")]
 use jsonwebtoken::DecodingKeyKind;
+use spki::ObjectIdentifier;
 
 use super::{curve, der, provider};
 use crate::config::ConfigError;
@@ -57,37 +58,39 @@ impl VerificationKey {
         Self::checked(algorithm, key)
     }
 
-    /// A public key in PEM, of the kind that the algorithm needs.
+    /// A public key in PEM, of the kind that the algorithm needs: `PUBLIC KEY`, or `RSA PUBLIC KEY`
+    /// as well for RSA. Line breaks do not matter.
     ///
     /// # Errors
-    /// As [`from_rsa_pem`](Self::from_rsa_pem), [`from_ec_pem`](Self::from_ec_pem) or
-    /// [`from_ed_pem`](Self::from_ed_pem); [`ConfigError`] if the algorithm takes a secret.
+    /// [`ConfigError`] if this is not exactly one such block, or as [`from_der`](Self::from_der).
     pub fn from_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, ConfigError> {
+        let labels: &[&str] = match algorithm.family() {
+            KeyFamily::Hmac => return Err(wrong_family(algorithm)),
+            KeyFamily::Rsa => &["PUBLIC KEY", "RSA PUBLIC KEY"],
+            KeyFamily::Ec | KeyFamily::Ed => &["PUBLIC KEY"],
+        };
+        Self::from_der(algorithm, &public_pem(pem, labels)?)
+    }
+
+    /// A public key in DER, of the kind that the algorithm needs: a `SubjectPublicKeyInfo` (RFC
+    /// 5280 §4.1.2.7, RFC 8410), for RSA also an `RSAPublicKey` (RFC 8017 §A.1.1), for Ed25519 also
+    /// the 32 bytes alone.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the algorithm takes a secret, if this is not a key of its kind and curve
+    /// (Ed448 is not supported), if an RSA modulus has less than 2048 or more than 8192 bits (4096
+    /// with the feature `rust_crypto` alone), if a point is not on its curve or of small order, or
+    /// if there is no crypto provider.
+    pub fn from_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
         match algorithm.family() {
-            KeyFamily::Rsa => Self::from_rsa_pem(algorithm, pem),
-            KeyFamily::Ec => Self::from_ec_pem(algorithm, pem),
-            KeyFamily::Ed => Self::from_ed_pem(pem),
             KeyFamily::Hmac => Err(wrong_family(algorithm)),
+            KeyFamily::Rsa => Self::from_rsa_der(algorithm, der),
+            KeyFamily::Ec => Self::from_ec_der(algorithm, der),
+            KeyFamily::Ed => Self::from_ed_der(der),
         }
     }
 
-    /// An RSA public key in PEM: `PUBLIC KEY` or `RSA PUBLIC KEY`; for RS256 to RS512 and PS256 to
-    /// PS512.
-    ///
-    /// # Errors
-    /// [`ConfigError`] if the algorithm is not one of these, if this is not such a key, if its
-    /// modulus has less than 2048 or more than 8192 bits (4096 with the feature `rust_crypto`
-    /// alone), or if there is no crypto provider.
-    pub fn from_rsa_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, ConfigError> {
-        Self::from_rsa_der(algorithm, &public_pem(pem, &["PUBLIC KEY", "RSA PUBLIC KEY"])?)
-    }
-
-    /// As [`from_rsa_pem`](Self::from_rsa_pem), from DER: `SubjectPublicKeyInfo` or PKCS#1
-    /// `RSAPublicKey`.
-    ///
-    /// # Errors
-    /// As [`from_rsa_pem`](Self::from_rsa_pem).
-    pub fn from_rsa_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
+    fn from_rsa_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
         let inner = match der::public_key_info(der) {
             Some(info) if info.algorithm == der::RSA_ENCRYPTION => info.key,
             Some(_) => return Err(ConfigError::new("key", "is not an RSA key")),
@@ -111,20 +114,7 @@ impl VerificationKey {
         Self::checked(algorithm, DecodingKey::from_rsa_raw_components(modulus, exponent))
     }
 
-    /// An EC public key in PEM, `PUBLIC KEY`: on P-256 for ES256, on P-384 for ES384.
-    ///
-    /// # Errors
-    /// [`ConfigError`] if the algorithm is not one of these, if this is not such a key or its curve
-    /// is another one, or if there is no crypto provider.
-    pub fn from_ec_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, ConfigError> {
-        Self::from_ec_der(algorithm, &public_pem(pem, &["PUBLIC KEY"])?)
-    }
-
-    /// As [`from_ec_pem`](Self::from_ec_pem), from DER: `SubjectPublicKeyInfo`.
-    ///
-    /// # Errors
-    /// As [`from_ec_pem`](Self::from_ec_pem).
-    pub fn from_ec_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
+    fn from_ec_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
         let info = der::public_key_info(der)
             .filter(|info| info.algorithm == der::EC_PUBLIC_KEY)
             .ok_or_else(|| {
@@ -142,8 +132,7 @@ impl VerificationKey {
         if point.len() != 1 + 2 * curve.coordinate_bytes || point.first() != Some(&4) {
             return Err(ConfigError::new("key", "is not an uncompressed point on its curve"));
         }
-        let (x, y) = point.split_at(1).1.split_at(curve.coordinate_bytes);
-        if !(curve.has)(x, y) {
+        if !curve::is_ec_key(algorithm, point) {
             return Err(ConfigError::new(
                 "key",
                 "is not a point on its curve; was it copied in full?",
@@ -152,21 +141,8 @@ impl VerificationKey {
         Self::checked(algorithm, DecodingKey::from_ec_der(point))
     }
 
-    /// An Ed25519 public key in PEM, `PUBLIC KEY`; the algorithm is [`Algorithm::EdDSA`].
-    ///
-    /// # Errors
-    /// [`ConfigError`] if this is not such a key (Ed448 is not supported), or if there is no crypto
-    /// provider.
-    pub fn from_ed_pem(pem: &[u8]) -> Result<Self, ConfigError> {
-        Self::from_ed_der(&public_pem(pem, &["PUBLIC KEY"])?)
-    }
-
-    /// As [`from_ed_pem`](Self::from_ed_pem), from DER: `SubjectPublicKeyInfo` (RFC 8410), or the
-    /// 32 bytes alone.
-    ///
-    /// # Errors
-    /// As [`from_ed_pem`](Self::from_ed_pem).
-    pub fn from_ed_der(der: &[u8]) -> Result<Self, ConfigError> {
+    /// A `SubjectPublicKeyInfo`, or the 32 bytes alone.
+    pub(crate) fn from_ed_der(der: &[u8]) -> Result<Self, ConfigError> {
         let key = match der::public_key_info(der) {
             Some(info) if info.algorithm == der::ED25519 => info.key,
             Some(_) => return Err(ConfigError::new("key", "is not an Ed25519 key")),
@@ -282,21 +258,15 @@ impl fmt::Debug for VerificationKey {
 }
 
 /// What a curve means for the keys on it.
-pub(crate) struct Curve {
-    pub(crate) oid: &'static [u8],
+pub(crate) struct CurveParams {
+    pub(crate) oid: ObjectIdentifier,
     pub(crate) coordinate_bytes: usize,
-    /// Whether these are the coordinates of a point on it.
-    has: fn(&[u8], &[u8]) -> bool,
 }
 
-pub(crate) fn ec(algorithm: Algorithm) -> Result<Curve, ConfigError> {
+pub(crate) fn ec(algorithm: Algorithm) -> Result<CurveParams, ConfigError> {
     match algorithm {
-        Algorithm::ES256 => {
-            Ok(Curve { oid: der::P256, coordinate_bytes: 32, has: curve::is_on_p256 })
-        }
-        Algorithm::ES384 => {
-            Ok(Curve { oid: der::P384, coordinate_bytes: 48, has: curve::is_on_p384 })
-        }
+        Algorithm::ES256 => Ok(CurveParams { oid: der::P256, coordinate_bytes: 32 }),
+        Algorithm::ES384 => Ok(CurveParams { oid: der::P384, coordinate_bytes: 48 }),
         _ => Err(wrong_family(algorithm)),
     }
 }
@@ -361,7 +331,7 @@ fn unusable(algorithm: Algorithm) -> ConfigError {
     ConfigError::new("key", format!("cannot be used for {algorithm}"))
 }
 
-fn wrong_family(algorithm: Algorithm) -> ConfigError {
+pub(crate) fn wrong_family(algorithm: Algorithm) -> ConfigError {
     ConfigError::new("algorithm", format!("{algorithm} is not for this kind of key"))
 }
 

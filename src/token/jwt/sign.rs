@@ -12,7 +12,7 @@ use jsonwebtoken::jwk::AlgorithmParameters;
 use super::jwk::{Jwk, member};
 use super::{VerificationKey, base64, der, key, provider};
 use crate::config::ConfigError;
-use crate::token::Algorithm;
+use crate::token::{Algorithm, KeyFamily};
 
 /// A key that signs with exactly one algorithm.
 ///
@@ -49,67 +49,64 @@ impl SigningKey {
         Self::checked(key, public)
     }
 
-    /// An RSA private key in PEM: `PRIVATE KEY` or `RSA PRIVATE KEY`; for RS256 to RS512 and PS256
-    /// to PS512.
+    /// A private key in PEM, of the kind that the algorithm needs: `PRIVATE KEY`, or `RSA PRIVATE
+    /// KEY` or `EC PRIVATE KEY` as well. Line breaks do not matter.
     ///
     /// # Errors
-    /// [`ConfigError`] if the algorithm is not one of these, or if this is not such a key or a weak
-    /// one.
-    pub fn from_rsa_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, ConfigError> {
-        let (_, der) = private_pem(pem, &["PRIVATE KEY", "RSA PRIVATE KEY"])?;
-        Self::from_rsa_der(algorithm, &der)
+    /// [`ConfigError`] if this is not exactly one such block, or as [`from_der`](Self::from_der).
+    pub fn from_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, ConfigError> {
+        let labels: &[&str] = match algorithm.family() {
+            KeyFamily::Hmac => return Err(key::wrong_family(algorithm)),
+            KeyFamily::Rsa => &["PRIVATE KEY", "RSA PRIVATE KEY"],
+            KeyFamily::Ec => &["PRIVATE KEY", "EC PRIVATE KEY"],
+            KeyFamily::Ed => &["PRIVATE KEY"],
+        };
+        Self::from_der(algorithm, &private_pem(pem, labels)?)
     }
 
-    /// As [`from_rsa_pem`](Self::from_rsa_pem), from DER: PKCS#8 or PKCS#1 `RSAPrivateKey`.
+    /// A private key in DER, of the kind that the algorithm needs: PKCS#8 (RFC 5958, RFC 8410), for
+    /// RSA also PKCS#1 (RFC 8017 §A.1.2), for EC also SEC 1 (RFC 5915).
     ///
     /// # Errors
-    /// As [`from_rsa_pem`](Self::from_rsa_pem).
-    pub fn from_rsa_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
+    /// [`ConfigError`] if the algorithm takes a secret, if this is not a key of its kind and curve
+    /// (Ed448 is not supported), if it is weak, or if there is no crypto provider.
+    pub fn from_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
+        match algorithm.family() {
+            KeyFamily::Hmac => Err(key::wrong_family(algorithm)),
+            KeyFamily::Rsa => Self::from_rsa_der(algorithm, der),
+            KeyFamily::Ec => Self::from_ec_der(algorithm, der),
+            KeyFamily::Ed => Self::from_ed_der(der),
+        }
+    }
+
+    fn from_rsa_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
         let pkcs1 = match der::private_key_info(der) {
             Some(info) if info.algorithm == der::RSA_ENCRYPTION => info.key,
             Some(_) => return Err(ConfigError::new("key", "is not an RSA key")),
             None => der,
         };
-        let components = || {
-            let mut key = der::Reader::new(pkcs1).sequence()?;
-            let _version = key.unsigned()?;
-            Some((key.unsigned()?, key.unsigned()?))
-        };
-        let (modulus, exponent) = components().ok_or_else(|| {
+        let (modulus, exponent) = der::rsa_private_key(pkcs1).ok_or_else(|| {
             ConfigError::new("key", "is not an RSA private key in DER (PKCS#8 or PKCS#1)")
         })?;
         let public = VerificationKey::from_rsa_components(algorithm, modulus, exponent)?;
         Self::checked(EncodingKey::from_rsa_der(pkcs1), public)
     }
 
-    /// An EC private key in PEM, `PRIVATE KEY` or `EC PRIVATE KEY`: on P-256 for ES256, on P-384
-    /// for ES384.
-    ///
-    /// # Errors
-    /// [`ConfigError`] if the algorithm is not one of these, or if this is not such a key or its
-    /// curve is another.
-    pub fn from_ec_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, ConfigError> {
-        let (label, der) = private_pem(pem, &["PRIVATE KEY", "EC PRIVATE KEY"])?;
-        if label == "EC PRIVATE KEY" {
-            return Self::from_ec_pkcs8(algorithm, &pkcs8_of_ec(algorithm, &der)?);
+    fn from_ec_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
+        let not_ec =
+            || ConfigError::new("key", "is not an EC private key in DER (PKCS#8 or SEC 1)");
+        let curve = key::ec(algorithm)?;
+        match der::private_key_info(der) {
+            Some(info) if info.algorithm != der::EC_PUBLIC_KEY => Err(not_ec()),
+            Some(info) if info.curve != Some(curve.oid) => {
+                Err(ConfigError::new("key", format!("is not on the curve of {algorithm}")))
+            }
+            Some(_) => Self::from_ec_pkcs8(algorithm, der),
+            None => {
+                let pkcs8 = der::ec_pkcs8(curve.oid, Ok(der)).ok_or_else(not_ec)?;
+                Self::from_ec_pkcs8(algorithm, &pkcs8)
+            }
         }
-        Self::from_ec_der(algorithm, &der)
-    }
-
-    /// As [`from_ec_pem`](Self::from_ec_pem), from DER: PKCS#8.
-    ///
-    /// # Errors
-    /// As [`from_ec_pem`](Self::from_ec_pem).
-    pub fn from_ec_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
-        let info = der::private_key_info(der)
-            .filter(|info| info.algorithm == der::EC_PUBLIC_KEY)
-            .ok_or_else(|| {
-            ConfigError::new("key", "is not an EC private key in DER (PKCS#8)")
-        })?;
-        if info.curve != Some(key::ec(algorithm)?.oid) {
-            return Err(ConfigError::new("key", format!("is not on the curve of {algorithm}")));
-        }
-        Self::from_ec_pkcs8(algorithm, der)
     }
 
     fn from_ec_pkcs8(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
@@ -118,22 +115,10 @@ impl SigningKey {
         Self::checked(key, public)
     }
 
-    /// An Ed25519 private key in PEM, `PRIVATE KEY`.
-    ///
-    /// # Errors
-    /// [`ConfigError`] if this is not such a key (Ed448 is not supported).
-    pub fn from_ed_pem(pem: &[u8]) -> Result<Self, ConfigError> {
-        Self::from_ed_der(&private_pem(pem, &["PRIVATE KEY"])?.1)
-    }
-
-    /// As [`from_ed_pem`](Self::from_ed_pem), from DER: PKCS#8 (RFC 8410 §7).
-    ///
-    /// # Errors
-    /// As [`from_ed_pem`](Self::from_ed_pem).
-    pub fn from_ed_der(der: &[u8]) -> Result<Self, ConfigError> {
+    fn from_ed_der(der: &[u8]) -> Result<Self, ConfigError> {
         let seed = der::private_key_info(der)
             .filter(|info| info.algorithm == der::ED25519)
-            .and_then(|info| der::Reader::new(info.key).element(der::OCTET_STRING))
+            .and_then(|info| der::ed_seed(info.key))
             .ok_or_else(|| {
                 ConfigError::new("key", "is not an Ed25519 private key in DER (PKCS#8)")
             })?;
@@ -141,19 +126,12 @@ impl SigningKey {
     }
 
     fn from_ed_seed(seed: &[u8]) -> Result<Self, ConfigError> {
+        let not_ed =
+            || ConfigError::new("key", "is not an Ed25519 private key, which has 32 bytes");
         if seed.len() != 32 {
-            return Err(ConfigError::new(
-                "key",
-                "is not an Ed25519 private key, which has 32 bytes",
-            ));
+            return Err(not_ed());
         }
-        // Version 1, without the public part: not every provider reads version 2.
-        let id = der::write(der::SEQUENCE, &[&der::write(der::OBJECT_ID, &[der::ED25519])]);
-        let secret = der::write(der::OCTET_STRING, &[&der::write(der::OCTET_STRING, &[seed])]);
-        let key = EncodingKey::from_ed_der(&der::write(
-            der::SEQUENCE,
-            &[&der::write_unsigned(&[]), &id, &secret],
-        ));
+        let key = EncodingKey::from_ed_der(&der::ed_pkcs8(seed).ok_or_else(not_ed)?);
         let public = public_part(&key, Algorithm::EdDSA)?;
         Self::checked(key, public)
     }
@@ -173,17 +151,10 @@ impl SigningKey {
             "oct" => Self::from_secret(algorithm, &member("k", jwk.k.as_ref())?),
             "RSA" => Self::from_rsa_der(algorithm, &pkcs1_of_jwk(&jwk)?),
             "EC" => {
-                let secret = member("d", jwk.d.as_ref())?;
-                let point = der::write(der::BIT_STRING, &[&[0], &jwk.point(algorithm)?]);
-                let ec_key = der::write(
-                    der::SEQUENCE,
-                    &[
-                        &der::write_unsigned(&[1]),
-                        &der::write(der::OCTET_STRING, &[&secret]),
-                        &der::write(PUBLIC_KEY_OF_EC, &[&point]),
-                    ],
-                );
-                Self::from_ec_pkcs8(algorithm, &pkcs8_of_ec(algorithm, &ec_key)?)
+                let (secret, point) = (member("d", jwk.d.as_ref())?, jwk.point(algorithm)?);
+                let pkcs8 = der::ec_pkcs8(key::ec(algorithm)?.oid, Err((&secret, &point)))
+                    .ok_or_else(|| ConfigError::new("d", "is too long"))?;
+                Self::from_ec_pkcs8(algorithm, &pkcs8)
             }
             _ => Self::from_ed_seed(&member("d", jwk.d.as_ref())?),
         }?;
@@ -254,38 +225,19 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// `[1]` of an `ECPrivateKey` (RFC 5915 §3).
-const PUBLIC_KEY_OF_EC: u8 = 0xa1;
-
-/// The PKCS#8 form of an `ECPrivateKey`.
-fn pkcs8_of_ec(algorithm: Algorithm, ec_key: &[u8]) -> Result<Vec<u8>, ConfigError> {
-    let id = der::write(
-        der::SEQUENCE,
-        &[
-            &der::write(der::OBJECT_ID, &[der::EC_PUBLIC_KEY]),
-            &der::write(der::OBJECT_ID, &[key::ec(algorithm)?.oid]),
-        ],
-    );
-    let secret = der::write(der::OCTET_STRING, &[ec_key]);
-    Ok(der::write(der::SEQUENCE, &[&der::write_unsigned(&[]), &id, &secret]))
-}
-
 /// An `RSAPrivateKey` (RFC 8017 §A.1.2).
 fn pkcs1_of_jwk(jwk: &Jwk) -> Result<Vec<u8>, ConfigError> {
-    let mut content = der::write_unsigned(&[]);
-    for (name, value) in [
-        ("n", &jwk.n),
-        ("e", &jwk.e),
-        ("d", &jwk.d),
-        ("p", &jwk.p),
-        ("q", &jwk.q),
-        ("dp", &jwk.dp),
-        ("dq", &jwk.dq),
-        ("qi", &jwk.qi),
-    ] {
-        content.extend(der::write_unsigned(&member(name, value.as_ref())?));
-    }
-    Ok(der::write(der::SEQUENCE, &[&content]))
+    let numbers = [
+        member("n", jwk.n.as_ref())?,
+        member("e", jwk.e.as_ref())?,
+        member("d", jwk.d.as_ref())?,
+        member("p", jwk.p.as_ref())?,
+        member("q", jwk.q.as_ref())?,
+        member("dp", jwk.dp.as_ref())?,
+        member("dq", jwk.dq.as_ref())?,
+        member("qi", jwk.qi.as_ref())?,
+    ];
+    der::rsa_pkcs1(&numbers).ok_or_else(|| ConfigError::new("n", "is too long for an RSA key"))
 }
 
 /// The public part of an EC or Ed25519 key, which only the provider can compute.
@@ -308,11 +260,11 @@ fn public_part(key: &EncodingKey, algorithm: Algorithm) -> Result<VerificationKe
     }
 }
 
-fn private_pem(pem: &[u8], labels: &[&str]) -> Result<(String, Vec<u8>), ConfigError> {
+fn private_pem(pem: &[u8], labels: &[&str]) -> Result<Vec<u8>, ConfigError> {
     let (label, der) = der::pem(pem)
         .ok_or_else(|| ConfigError::new("key", "is not PEM with exactly one block"))?;
     if labels.contains(&label) {
-        return Ok((label.to_owned(), der));
+        return Ok(der);
     }
     let problem = if label.contains("PUBLIC") {
         "is a public key, which cannot sign"

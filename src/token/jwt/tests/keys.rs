@@ -65,17 +65,17 @@ fn public_keys_in_all_their_forms() {
     use Algorithm::*;
     let der_of = |pem: &[u8]| der::pem(pem).unwrap().1;
     for algorithm in [RS256, RS384, RS512, PS256, PS384, PS512] {
-        VerificationKey::from_rsa_pem(algorithm, file!("rsa2048.pub.pem")).unwrap();
-        VerificationKey::from_rsa_pem(algorithm, file!("rsa2048.pkcs1.pub.pem")).unwrap();
-        VerificationKey::from_rsa_der(algorithm, &der_of(file!("rsa2048.pub.pem"))).unwrap();
-        VerificationKey::from_rsa_der(algorithm, &der_of(file!("rsa2048.pkcs1.pub.pem"))).unwrap();
+        VerificationKey::from_pem(algorithm, file!("rsa2048.pub.pem")).unwrap();
+        VerificationKey::from_pem(algorithm, file!("rsa2048.pkcs1.pub.pem")).unwrap();
+        VerificationKey::from_der(algorithm, &der_of(file!("rsa2048.pub.pem"))).unwrap();
+        VerificationKey::from_der(algorithm, &der_of(file!("rsa2048.pkcs1.pub.pem"))).unwrap();
     }
-    VerificationKey::from_ec_pem(ES256, file!("p256.pub.pem")).unwrap();
-    VerificationKey::from_ec_pem(ES384, file!("p384.pub.pem")).unwrap();
-    VerificationKey::from_ed_pem(file!("ed25519.pub.pem")).unwrap();
+    VerificationKey::from_pem(ES256, file!("p256.pub.pem")).unwrap();
+    VerificationKey::from_pem(ES384, file!("p384.pub.pem")).unwrap();
+    VerificationKey::from_pem(EdDSA, file!("ed25519.pub.pem")).unwrap();
     let der = der_of(file!("ed25519.pub.pem"));
-    VerificationKey::from_ed_der(&der).unwrap();
-    VerificationKey::from_ed_der(der::public_key_info(&der).unwrap().key).unwrap();
+    VerificationKey::from_der(EdDSA, &der).unwrap();
+    VerificationKey::from_der(EdDSA, der::public_key_info(&der).unwrap().key).unwrap();
     for kid in ["rsa", "p256", "ed", "oct"] {
         assert_eq!(VerificationKey::from_jwk(&jwk(kid).to_string()).unwrap().kid(), Some(kid));
     }
@@ -99,39 +99,64 @@ fn weak_and_wrong_keys_are_refused() {
     }
     assert_refused(secret(RS256, 64), "is not for this kind of key");
     assert_refused(VerificationKey::from_secret(HS256, file!("rsa2048.pub.pem")), "is a PEM file");
-    assert_refused(VerificationKey::from_rsa_pem(RS256, file!("rsa1024.pub.pem")), "has 1024 bits");
+    assert_refused(VerificationKey::from_pem(RS256, file!("rsa1024.pub.pem")), "has 1024 bits");
     assert_refused(
-        VerificationKey::from_rsa_pem(HS256, file!("rsa2048.pub.pem")),
+        VerificationKey::from_pem(HS256, file!("rsa2048.pub.pem")),
         "is not for this kind",
     );
-    assert_refused(VerificationKey::from_rsa_pem(RS256, file!("rsa2048.pem")), "is a private key");
+    assert_refused(VerificationKey::from_pem(RS256, file!("rsa2048.pem")), "is a private key");
+    assert_refused(VerificationKey::from_pem(RS256, file!("p256.pub.pem")), "is not an RSA key");
+    assert_refused(VerificationKey::from_pem(RS256, b"rsa"), "is not PEM");
+    assert_refused(VerificationKey::from_der(RS256, b"rsa"), "is not an RSA public key");
+    assert_refused(VerificationKey::from_pem(ES256, file!("p384.pub.pem")), "is not on the curve");
+    assert_refused(VerificationKey::from_pem(ES384, file!("p521.pub.pem")), "is not on the curve");
     assert_refused(
-        VerificationKey::from_rsa_pem(RS256, file!("p256.pub.pem")),
-        "is not an RSA key",
-    );
-    assert_refused(VerificationKey::from_rsa_pem(RS256, b"rsa"), "is not PEM");
-    assert_refused(VerificationKey::from_rsa_der(RS256, b"rsa"), "is not an RSA public key");
-    assert_refused(
-        VerificationKey::from_ec_pem(ES256, file!("p384.pub.pem")),
-        "is not on the curve",
-    );
-    assert_refused(
-        VerificationKey::from_ec_pem(ES384, file!("p521.pub.pem")),
-        "is not on the curve",
-    );
-    assert_refused(
-        VerificationKey::from_ec_pem(ES256, file!("ed25519.pub.pem")),
+        VerificationKey::from_pem(ES256, file!("ed25519.pub.pem")),
         "is not an EC public key",
     );
     assert_refused(
-        VerificationKey::from_ec_pem(EdDSA, file!("p256.pub.pem")),
-        "is not for this kind",
+        VerificationKey::from_pem(EdDSA, file!("p256.pub.pem")),
+        "is not an Ed25519 key",
     );
-    assert_refused(VerificationKey::from_ed_pem(file!("ed448.pub.pem")), "is not an Ed25519 key");
-    assert_refused(VerificationKey::from_ed_der(&[7; 31]), "has 32 bytes");
+    assert_refused(
+        VerificationKey::from_pem(EdDSA, file!("ed448.pub.pem")),
+        "is not an Ed25519 key",
+    );
+    assert_refused(VerificationKey::from_der(EdDSA, &[7; 31]), "has 32 bytes");
     assert_refused(secret(HS256, 32).unwrap().with_kid(""), "kid");
     let two = [file!("p256.pub.pem").as_slice(), file!("p384.pub.pem")].concat();
-    assert_refused(VerificationKey::from_ec_pem(ES256, &two), "exactly one block");
+    assert_refused(VerificationKey::from_pem(ES256, &two), "exactly one block");
+}
+
+/// As it is after some tools have put a file into an environment variable.
+#[test]
+fn a_pem_text_without_its_line_breaks_is_read() {
+    let text = std::str::from_utf8(file!("rsa2048.pub.pem")).unwrap();
+    for changed in [
+        text.replace('\n', " "),
+        text.replace('\n', "\r\n"),
+        text.replace('\n', "\n    "),
+        format!("Bag Attributes\n    friendlyName: key\n{text}\n\n"),
+        text.trim_end().to_owned(),
+    ] {
+        VerificationKey::from_pem(Algorithm::RS256, changed.as_bytes()).unwrap();
+    }
+    for cut in [&text[..text.len() - 10], &text[10..], &text.replace("BEGIN PUB", "BEGIN RSA PUB")]
+    {
+        assert_refused(VerificationKey::from_pem(Algorithm::RS256, cut.as_bytes()), "is not PEM");
+    }
+}
+
+/// DER has one encoding of each value (X.690 §10), and nothing may follow it.
+#[test]
+fn der_that_is_not_canonical_is_refused() {
+    let der = der::pem(file!("p256.pub.pem")).unwrap().1;
+    VerificationKey::from_der(Algorithm::ES256, &der).unwrap();
+    let trailing = [&*der, &[0]].concat();
+    let long_length = [&[0x30, 0x81], &der[1..]].concat();
+    for odd in [&*trailing, &long_length, &der[..der.len() - 1], &[]] {
+        assert_refused(VerificationKey::from_der(Algorithm::ES256, odd), "is not an EC public key");
+    }
 }
 
 #[test]
@@ -151,7 +176,7 @@ fn points_off_the_curve_are_no_keys() {
     let mut der = der::pem(file!("p384.pub.pem")).unwrap().1;
     *der.last_mut().unwrap() ^= 1;
     assert_refused(
-        VerificationKey::from_ec_der(Algorithm::ES384, &der),
+        VerificationKey::from_der(Algorithm::ES384, &der),
         "is not a point on its curve",
     );
 }
@@ -160,12 +185,12 @@ fn points_off_the_curve_are_no_keys() {
 #[test]
 fn a_key_for_which_anybody_can_sign_is_refused() {
     let neutral: [u8; 32] = std::array::from_fn(|at| u8::from(at == 0));
-    assert_refused(VerificationKey::from_ed_der(&neutral), "small order");
+    assert_refused(VerificationKey::from_der(Algorithm::EdDSA, &neutral), "small order");
     let set = json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(neutral) }] });
     assert_refused(KeySet::from_jwk_set(&set.to_string()), "small order");
 
     // What the provider makes of it, which is why.
-    VerificationKey::from_ed_pem(file!("ed25519.pub.pem")).unwrap();
+    VerificationKey::from_pem(Algorithm::EdDSA, file!("ed25519.pub.pem")).unwrap();
     let signature = URL_SAFE_NO_PAD.encode([neutral, [0; 32]].concat());
     let key = jsonwebtoken::DecodingKey::from_ed_der(&neutral);
     let verify = |message: &[u8]| provider::verify(&signature, message, &key, Algorithm::EdDSA);
@@ -284,8 +309,8 @@ fn errors_about_keys_do_not_quote_them() {
         VerificationKey::from_jwk(&json!({"kty": "oct", "k": canary}).to_string()),
         VerificationKey::from_jwk(&format!(r#"{{"kty":"oct","k":"{canary}""#)),
         VerificationKey::from_secret(Algorithm::HS512, canary.as_bytes()),
-        VerificationKey::from_rsa_der(Algorithm::RS256, canary.as_bytes()),
-        VerificationKey::from_rsa_pem(Algorithm::RS256, canary.as_bytes()),
+        VerificationKey::from_der(Algorithm::RS256, canary.as_bytes()),
+        VerificationKey::from_pem(Algorithm::RS256, canary.as_bytes()),
     ] {
         let error = result.unwrap_err();
         assert!(!format!("{error} {error:?}").contains("canary7"), "{error:?}");

@@ -410,7 +410,7 @@ fn the_header_names_the_key_and_the_key_its_algorithm() {
         [
             secret_key().with_kid("a").unwrap(),
             other.clone().with_kid("b").unwrap(),
-            VerificationKey::from_rsa_pem(Algorithm::RS256, rsa).unwrap().with_kid("r").unwrap(),
+            VerificationKey::from_pem(Algorithm::RS256, rsa).unwrap().with_kid("r").unwrap(),
         ]
     };
     let several = verifier_of(keys());
@@ -499,7 +499,7 @@ fn a_second_spelling_of_an_ecdsa_signature_has_the_same_targets() {
     ];
     let public = include_bytes!("../../../../tests/keys/p256.pub.pem");
     let private = pem(include_bytes!("../../../../tests/keys/p256.pem"), EncodingKey::from_ec_der);
-    let key = VerificationKey::from_ec_pem(Algorithm::ES256, public).unwrap();
+    let key = VerificationKey::from_pem(Algorithm::ES256, public).unwrap();
     let profile = TokenProfile::new().with_missing_id(MissingId::SigningInput);
     let verifier = JwtVerifier::new([key], profile)
         .unwrap()
