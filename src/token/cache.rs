@@ -67,13 +67,13 @@ const ALLOCATOR_BYTES: usize = 7 * 16;
 pub struct CachedVerifier<V> {
     inner: V,
     capacity: usize,
-    table: Table,
+    table: CacheTable,
 }
 
 impl<V: TokenVerifier> CachedVerifier<V> {
     /// Remembers what `inner` accepts, in at most [`DEFAULT_CAPACITY`] bytes.
     pub fn new(inner: V) -> Self {
-        Self { inner, capacity: DEFAULT_CAPACITY, table: Table::new(DEFAULT_CAPACITY) }
+        Self { inner, capacity: DEFAULT_CAPACITY, table: CacheTable::new(DEFAULT_CAPACITY) }
     }
 
     /// The most memory that it may take, in bytes; default [`DEFAULT_CAPACITY`]. It is taken as
@@ -84,7 +84,7 @@ impl<V: TokenVerifier> CachedVerifier<V> {
     #[must_use]
     pub fn with_capacity(mut self, bytes: usize) -> Self {
         self.capacity = bytes;
-        self.table = Table::new(bytes);
+        self.table = CacheTable::new(bytes);
         self
     }
 
@@ -102,7 +102,7 @@ impl<V: TokenVerifier> CachedVerifier<V> {
 impl<V: TokenVerifier> TokenVerifier for CachedVerifier<V> {
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
         match self.find(token.as_bytes()) {
-            Some((known, _)) => self.profile().judge_times(&known).map(|()| known),
+            Some((known, _)) => self.profile().check_times(&known).map(|()| known),
             None => self.verify_uncached(token, CrateOnly),
         }
     }
@@ -128,7 +128,7 @@ impl<V: TokenVerifier> TokenVerifier for CachedVerifier<V> {
         _: CrateOnly,
     ) -> Option<Result<Arc<VerifiedToken>, TokenError>> {
         let (known, is_bearer) = self.find(credentials)?;
-        is_bearer.then(|| self.profile().judge_times(&known).map(|()| known))
+        is_bearer.then(|| self.profile().check_times(&known).map(|()| known))
     }
 
     fn verify_uncached(
@@ -141,8 +141,8 @@ impl<V: TokenVerifier> TokenVerifier for CachedVerifier<V> {
         let generation = self.inner.generation();
         let verified = self.inner.verify_uncached(token, seal)?;
         let hash = self.table.hash(token.as_bytes());
-        let newcomer = Newcomer { hash, token, generation, verified: &verified };
-        self.table.add(&newcomer, |token| self.profile().judge_times(token).is_ok());
+        let new_entry = NewEntry { hash, token, generation, verified: &verified };
+        self.table.add(&new_entry, |token| self.profile().check_times(token).is_ok());
         Ok(verified)
     }
 
@@ -166,23 +166,23 @@ impl<V: fmt::Debug> fmt::Debug for CachedVerifier<V> {
 
 // === The table ===
 
-struct Table {
+struct CacheTable {
     hasher: RandomState,
-    sets: Box<[Set]>,
+    sets: Box<[CacheSet]>,
     /// What the entries of one set may weigh.
     set_bytes: usize,
     lanes: Arc<Lanes>,
 }
 
-impl Table {
+impl CacheTable {
     fn new(capacity: usize) -> Self {
         let lanes = Lanes::new(available_parallelism().map_or(1, NonZeroUsize::get), capacity / 8);
         let capacity = capacity - lanes.budget();
         let sets = (capacity / SET_BYTES).max(1);
         Self {
             hasher: RandomState::new(),
-            set_bytes: (capacity / sets).saturating_sub(size_of::<Set>()),
-            sets: (0..sets).map(|_| Set::default()).collect(),
+            set_bytes: (capacity / sets).saturating_sub(size_of::<CacheSet>()),
+            sets: (0..sets).map(|_| CacheSet::default()).collect(),
             lanes: Arc::new(lanes),
         }
     }
@@ -198,7 +198,7 @@ impl Table {
     }
 
     /// The set that a hash falls into, by its upper bits.
-    fn set(&self, hash: u64) -> Option<&Set> {
+    fn set(&self, hash: u64) -> Option<&CacheSet> {
         let index = (u128::from(hash) * self.sets.len() as u128) >> 64;
         self.sets.get(usize::try_from(index).ok()?)
     }
@@ -219,59 +219,59 @@ impl Table {
     }
 
     /// Adds a token if it deserves a place.
-    fn add(&self, new: &Newcomer<'_>, is_good: impl Fn(&VerifiedToken) -> bool) {
+    fn add(&self, new: &NewEntry<'_>, is_good: impl Fn(&VerifiedToken) -> bool) {
         let Some(set) = self.set(new.hash) else { return };
         // Who would have to wait rather leaves it: the token is added when it is next seen.
-        let Ok(mut ledger) = set.ledger.try_lock() else { return };
-        set.add(&mut ledger, new, self.set_bytes, is_good);
+        let Ok(mut occupancy) = set.occupancy.try_lock() else { return };
+        set.add(&mut occupancy, new, self.set_bytes, is_good);
     }
 }
 
 /// A few entries whose hashes fall together.
 #[derive(Default)]
-struct Set {
-    slots: [Slot; WAYS],
-    ledger: Mutex<Ledger>,
+struct CacheSet {
+    slots: [CacheSlot; WAYS],
+    occupancy: Mutex<Occupancy>,
 }
 
 /// The place of an entry. Readers look here first, so that they touch no entry but the one they
 /// want.
 #[derive(Default)]
-struct Slot {
+struct CacheSlot {
     hash: AtomicU64,
     uses: AtomicU8,
-    entry: ArcSwapOption<Entry>,
+    entry: ArcSwapOption<CacheEntry>,
 }
 
 /// What writers need to choose a place, so that they touch none of the entries that stay.
 #[derive(Default)]
-struct Ledger {
-    rows: [Option<Row>; WAYS],
+struct Occupancy {
+    rows: [Option<Occupant>; WAYS],
     /// 32 bits of the hash of each of the last four tokens that were refused a place: with fewer, a
     /// flood of thousands would meet some by chance.
     refused: [u32; 4],
 }
 
 #[derive(Clone, Copy)]
-struct Row {
+struct Occupant {
     weight: usize,
     generation: u64,
 }
 
 /// A verified token that is to be remembered.
-struct Newcomer<'a> {
+struct NewEntry<'a> {
     hash: u64,
     token: &'a str,
     generation: u64,
     verified: &'a Arc<VerifiedToken>,
 }
 
-impl Set {
+impl CacheSet {
     /// Finds a place for a token, or refuses it and remembers that.
     fn add(
         &self,
-        ledger: &mut Ledger,
-        new: &Newcomer<'_>,
+        occupancy: &mut Occupancy,
+        new: &NewEntry<'_>,
         set_bytes: usize,
         is_good: impl Fn(&VerifiedToken) -> bool,
     ) {
@@ -279,23 +279,22 @@ impl Set {
         if weight > set_bytes || self.holds(new) {
             return;
         }
-        let was_refused = ledger.was_refused(new.hash);
-        let mut rows = ledger.rows;
+        let was_refused = occupancy.was_refused(new.hash);
+        let mut rows = occupancy.rows;
         while rows.iter().all(Option::is_some)
             || rows.iter().flatten().map(|row| row.weight).sum::<usize>() + weight > set_bytes
         {
-            match self.who_leaves(&rows, new, was_refused, &is_good).and_then(|at| rows.get_mut(at))
-            {
+            match self.evicted(&rows, new, was_refused, &is_good).and_then(|at| rows.get_mut(at)) {
                 Some(row) => *row = None,
-                None => return ledger.remember_refused(new.hash),
+                None => return occupancy.remember_refused(new.hash),
             }
         }
-        let mut newcomer = Some(new);
-        for ((slot, row), after) in self.slots.iter().zip(&mut ledger.rows).zip(rows) {
-            match newcomer.take_if(|_| after.is_none()) {
+        let mut new_entry = Some(new);
+        for ((slot, row), after) in self.slots.iter().zip(&mut occupancy.rows).zip(rows) {
+            match new_entry.take_if(|_| after.is_none()) {
                 Some(new) => {
                     slot.put(new);
-                    *row = Some(Row { weight, generation: new.generation });
+                    *row = Some(Occupant { weight, generation: new.generation });
                 }
                 None if after.is_none() && row.is_some() => {
                     slot.clear();
@@ -314,10 +313,10 @@ impl Set {
     /// goes. So tokens that are seen once, however many, push out none that was ever used; tokens
     /// that come back must come more often than those that they push out; and what is used no more
     /// fades.
-    fn who_leaves(
+    fn evicted(
         &self,
-        rows: &[Option<Row>; WAYS],
-        new: &Newcomer<'_>,
+        rows: &[Option<Occupant>; WAYS],
+        new: &NewEntry<'_>,
         was_refused: bool,
         is_good: impl Fn(&VerifiedToken) -> bool,
     ) -> Option<usize> {
@@ -340,7 +339,7 @@ impl Set {
     }
 
     /// Whether another thread was faster.
-    fn holds(&self, new: &Newcomer<'_>) -> bool {
+    fn holds(&self, new: &NewEntry<'_>) -> bool {
         let mut entries =
             self.slots.iter().filter(|slot| slot.hash.load(Ordering::Relaxed) == new.hash);
         entries.any(|slot| {
@@ -352,7 +351,7 @@ impl Set {
     }
 }
 
-impl Slot {
+impl CacheSlot {
     /// From here on uses are no longer counted, so that hits write nothing that other threads read.
     const MANY_USES: u8 = 15;
 
@@ -381,7 +380,7 @@ impl Slot {
         self.entry.load().as_ref().is_some_and(|entry| is_good(&entry.verified))
     }
 
-    fn put(&self, new: &Newcomer<'_>) {
+    fn put(&self, new: &NewEntry<'_>) {
         self.entry.store(Some(Arc::new(new.to_entry())));
         self.uses.store(0, Ordering::Relaxed);
         self.hash.store(new.hash, Ordering::Relaxed);
@@ -393,7 +392,7 @@ impl Slot {
     }
 }
 
-impl Ledger {
+impl Occupancy {
     fn was_refused(&self, hash: u64) -> bool {
         self.refused.contains(&low_bits(hash))
     }
@@ -406,14 +405,14 @@ impl Ledger {
     }
 }
 
-impl Newcomer<'_> {
+impl NewEntry<'_> {
     /// All memory that the entry will take, its copies aside, which have a budget of their own.
     fn weight(&self) -> usize {
-        size_of::<Entry>() + self.token.len() + self.verified.weight() + ALLOCATOR_BYTES
+        size_of::<CacheEntry>() + self.token.len() + self.verified.weight() + ALLOCATOR_BYTES
     }
 
-    fn to_entry(&self) -> Entry {
-        Entry {
+    fn to_entry(&self) -> CacheEntry {
+        CacheEntry {
             generation: self.generation,
             token: self.token.as_bytes().into(),
             is_bearer: bearer::token68(self.token.as_bytes()).is_ok(),
@@ -431,7 +430,7 @@ fn low_bits(hash: u64) -> u32 {
 
 // === An entry ===
 
-struct Entry {
+struct CacheEntry {
     generation: u64,
     token: Box<[u8]>,
     /// Whether it can stand after `Bearer`.
@@ -440,7 +439,7 @@ struct Entry {
     copies: OnceLock<Copies>,
 }
 
-impl Entry {
+impl CacheEntry {
     fn is(&self, token: &[u8], generation: u64) -> bool {
         self.generation == generation && *self.token == *token
     }

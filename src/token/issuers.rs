@@ -20,7 +20,7 @@ const MAX_TOKEN_BYTES: usize = 64 * 1024;
 /// audiences, types and claims.
 ///
 /// The `iss` of a token is read before anything of it has been checked, and used for one thing: to
-/// choose who judges the token. The chosen verifier then checks all of it, the `iss` included. So a
+/// choose the verifier. The chosen verifier then checks all of it, the `iss` included. So a
 /// token can choose its judge, but no other judgement than that of the issuer it claims to be from;
 /// and no key of one issuer is ever tried on a token of another.
 ///
@@ -56,16 +56,16 @@ const MAX_TOKEN_BYTES: usize = 64 * 1024;
 /// keys of their own, such as the realms of Keycloak: [`with_tenants`](Self::with_tenants).
 #[derive(Clone)]
 pub struct IssuerSet {
-    judges: Vec<Judge>,
+    verifiers: Vec<IssuerVerifier>,
     /// For each part of the profile the judge of its tokens.
-    judge_of_part: Vec<usize>,
+    verifier_of_part: Vec<usize>,
     profile: TokenProfile,
     /// The next generation of a set with tenants.
     unrepeated: Arc<AtomicU64>,
 }
 
 #[derive(Clone)]
-enum Judge {
+enum IssuerVerifier {
     One(Arc<dyn TokenVerifier>),
     PerTenant(Arc<VerifierOf>),
 }
@@ -79,7 +79,7 @@ impl IssuerSet {
     /// [`ConfigError`] if the profile of the verifier names no issuer.
     pub fn new(verifier: impl TokenVerifier) -> Result<Self, ConfigError> {
         let profile = TokenProfile::combined([verifier.profile().clone()])?;
-        Ok(Self::of(Judge::One(Arc::new(verifier)), profile))
+        Ok(Self::of(IssuerVerifier::One(Arc::new(verifier)), profile))
     }
 
     /// A set of tenants, see [`with_tenants`](Self::with_tenants), to which others are added.
@@ -91,7 +91,7 @@ impl IssuerSet {
         verifier_of: impl Fn(&str) -> Option<Arc<dyn TokenVerifier>> + Send + Sync + 'static,
     ) -> Result<Self, ConfigError> {
         let profile = TokenProfile::combined([profile.with_keys_of_tenants()])?;
-        Ok(Self::of(Judge::PerTenant(Arc::new(verifier_of)), profile))
+        Ok(Self::of(IssuerVerifier::PerTenant(Arc::new(verifier_of)), profile))
     }
 
     /// Adds a verifier for further issuers.
@@ -100,7 +100,7 @@ impl IssuerSet {
     /// [`ConfigError`] if its profile names no issuer, or one that the set has already.
     pub fn with(self, verifier: impl TokenVerifier) -> Result<Self, ConfigError> {
         let profile = verifier.profile().clone();
-        self.add(profile, Judge::One(Arc::new(verifier)))
+        self.add(profile, IssuerVerifier::One(Arc::new(verifier)))
     }
 
     /// Adds issuers whose verifiers are looked up when a token comes: `verifier_of` is given an
@@ -124,24 +124,24 @@ impl IssuerSet {
         profile: TokenProfile,
         verifier_of: impl Fn(&str) -> Option<Arc<dyn TokenVerifier>> + Send + Sync + 'static,
     ) -> Result<Self, ConfigError> {
-        self.add(profile.with_keys_of_tenants(), Judge::PerTenant(Arc::new(verifier_of)))
+        self.add(profile.with_keys_of_tenants(), IssuerVerifier::PerTenant(Arc::new(verifier_of)))
     }
 
-    fn of(judge: Judge, profile: TokenProfile) -> Self {
-        let judge_of_part = vec![0; profile.parts()];
-        Self { judges: vec![judge], judge_of_part, profile, unrepeated: Arc::default() }
+    fn of(judge: IssuerVerifier, profile: TokenProfile) -> Self {
+        let verifier_of_part = vec![0; profile.parts()];
+        Self { verifiers: vec![judge], verifier_of_part, profile, unrepeated: Arc::default() }
     }
 
-    fn add(mut self, profile: TokenProfile, judge: Judge) -> Result<Self, ConfigError> {
+    fn add(mut self, profile: TokenProfile, judge: IssuerVerifier) -> Result<Self, ConfigError> {
         self.profile = TokenProfile::combined([self.profile, profile])?;
-        self.judge_of_part.resize(self.profile.parts(), self.judges.len());
-        self.judges.push(judge);
+        self.verifier_of_part.resize(self.profile.parts(), self.verifiers.len());
+        self.verifiers.push(judge);
         Ok(self)
     }
 
-    fn judge_of(&self, issuer: &str) -> Result<&Judge, TokenError> {
+    fn verifier_for(&self, issuer: &str) -> Result<&IssuerVerifier, TokenError> {
         let part = self.profile.member(issuer).ok_or_else(unknown)?;
-        self.judge_of_part.get(part).and_then(|&at| self.judges.get(at)).ok_or_else(unknown)
+        self.verifier_of_part.get(part).and_then(|&at| self.verifiers.get(at)).ok_or_else(unknown)
     }
 
     fn judge(
@@ -150,9 +150,9 @@ impl IssuerSet {
         verify: impl FnOnce(&dyn TokenVerifier) -> Result<Arc<VerifiedToken>, TokenError>,
     ) -> Result<Arc<VerifiedToken>, TokenError> {
         let issuer = unverified_issuer(token)?;
-        let token = match self.judge_of(&issuer)? {
-            Judge::One(verifier) => accepted_by(&**verifier, verify)?,
-            Judge::PerTenant(verifier_of) => {
+        let token = match self.verifier_for(&issuer)? {
+            IssuerVerifier::One(verifier) => accepted_by(&**verifier, verify)?,
+            IssuerVerifier::PerTenant(verifier_of) => {
                 let verifier = verifier_of(&issuer).ok_or_else(unknown)?;
                 // Without a name of its own it would put the ids of all tenants into one pot.
                 if !verifier.profile().knows_issuer(&issuer) {
@@ -185,10 +185,10 @@ impl TokenVerifier for IssuerSet {
     /// come and go unseen, it is never the same: a cache around the set remembers nothing. Give the
     /// verifier of each tenant a cache of its own.
     fn generation(&self) -> u64 {
-        let sum = self.judges.iter().try_fold(0_u64, |sum, judge| match judge {
+        let sum = self.verifiers.iter().try_fold(0_u64, |sum, judge| match judge {
             // Each only grows, so the sum never comes back.
-            Judge::One(verifier) => Some(sum.wrapping_add(verifier.generation())),
-            Judge::PerTenant(_) => None,
+            IssuerVerifier::One(verifier) => Some(sum.wrapping_add(verifier.generation())),
+            IssuerVerifier::PerTenant(_) => None,
         });
         sum.unwrap_or_else(|| self.unrepeated.fetch_add(1, Ordering::Relaxed))
     }

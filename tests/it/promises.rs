@@ -168,7 +168,7 @@ async fn a_profile_that_nobody_validated_lets_no_token_outlive_its_revocation() 
     revoker.revoke_token(&token).await.unwrap();
     let record = revoker.find(Target::token(token.id().unwrap())).await.unwrap().unwrap();
     assert!(
-        profile.with_clock(ManualClock::new(record.until())).judge_times(&token).is_err(),
+        profile.with_clock(ManualClock::new(record.until())).check_times(&token).is_err(),
         "accepted after it was forgotten"
     );
 }

@@ -85,7 +85,7 @@ fn verify_all(verifier: &impl TokenVerifier, tokens: impl IntoIterator<Item = us
 
 /// As often as it takes until a token counts as used a lot.
 fn use_a_lot(verifier: &impl TokenVerifier, tokens: &(impl IntoIterator<Item = usize> + Clone)) {
-    for _ in 0..=Slot::MANY_USES + 1 {
+    for _ in 0..=CacheSlot::MANY_USES + 1 {
         verify_all(verifier, tokens.clone());
     }
 }
@@ -248,7 +248,7 @@ fn a_token_that_comes_again_and_again_gets_in() {
     let verifier = CachedVerifier::new(inner.clone()).with_capacity(SET_BYTES);
     use_a_lot(&verifier, &(0..WAYS));
     assert_eq!(found(&verifier, 0..WAYS), WAYS);
-    for _ in 0..Slot::MANY_USES {
+    for _ in 0..CacheSlot::MANY_USES {
         verify_all(&verifier, [100]);
         assert_eq!(found(&verifier, 0..WAYS), WAYS, "not at once");
     }
@@ -287,8 +287,8 @@ fn memory_is_bounded() {
         }
     }
     let table = &verifier.table;
-    let weight = |set: &Set| {
-        set.ledger.lock().unwrap().rows.iter().flatten().map(|row| row.weight).sum::<usize>()
+    let weight = |set: &CacheSet| {
+        set.occupancy.lock().unwrap().rows.iter().flatten().map(|row| row.weight).sum::<usize>()
     };
     let entries: usize = table.sets.iter().map(weight).sum();
     let copies = capacity / 8 - table.lanes.budget();

@@ -171,8 +171,8 @@ fn the_combined_profile_judges_each_token_by_the_rules_of_its_issuer() {
     let shop = set.verify(&mint(SHOP, &claims(SHOP, "shop"))).unwrap();
     let profile = set.profile();
     clock.set(Timestamp::from_secs(NOW + 600));
-    assert_eq!(profile.judge_times(&staff).unwrap_err().kind(), TokenErrorKind::Expired);
-    profile.judge_times(&shop).unwrap();
+    assert_eq!(profile.check_times(&staff).unwrap_err().kind(), TokenErrorKind::Expired);
+    profile.check_times(&shop).unwrap();
     clock.set(Timestamp::from_secs(NOW));
 
     let signed = |claims: &Value| serde_json::to_vec(claims).unwrap();

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::http::{AddressScope, JwksFetcher};
 use super::{JwksDocument, JwksError, JwksErrorKind, MAX_DOCUMENT_BYTES};
 use crate::config::ConfigError;
-use crate::token::jwt::{KeySet, Keys};
+use crate::token::jwt::{KeySet, VerifierKeys};
 
 /// Where to start.
 #[derive(Clone)]
@@ -22,7 +22,7 @@ pub(super) enum JwksSource {
 
 /// The keys of a set, and for how long they may be kept.
 pub(super) struct PublishedKeys {
-    pub(super) keys: Keys,
+    pub(super) keys: VerifierKeys,
     pub(super) max_age: Option<Duration>,
 }
 
@@ -152,7 +152,7 @@ fn published(document: &JwksDocument) -> Result<PublishedKeys, JwksError> {
     for skipped in set.skipped() {
         tracing::debug!(reason = %skipped, "a published key is not used");
     }
-    let keys = Keys::published(set.into_iter().collect())
+    let keys = VerifierKeys::published(set.into_iter().collect())
         .map_err(|error| JwksError::new(JwksErrorKind::NoUsableKey, error.to_string()))?;
     Ok(PublishedKeys { keys, max_age: document.max_age })
 }

@@ -27,7 +27,7 @@ use tokio::runtime::Handle;
 use self::document::JwksSource;
 use self::http::HttpClient;
 use self::refresh::{FetchedKeys, RefreshSchedule, RefreshState, RefreshTask};
-use super::jwt::Keys;
+use super::jwt::VerifierKeys;
 use super::{TokenError, TokenErrorKind};
 use crate::config::ConfigError;
 use crate::error_chain::ErrorChain;
@@ -347,7 +347,7 @@ pub(crate) struct LoadedKeys<'a> {
 
 impl LoadedKeys<'_> {
     /// The keys, if they are fit for use.
-    pub(crate) fn keys(&self) -> Result<&Keys, TokenError> {
+    pub(crate) fn keys(&self) -> Result<&VerifierKeys, TokenError> {
         match &*self.current {
             Some(fetched) if self.state.is_in_grace(fetched) => Ok(&fetched.keys),
             _ => {

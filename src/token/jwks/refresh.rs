@@ -17,7 +17,7 @@ use super::http::JwksFetcher;
 use super::{JwksError, JwksErrorKind};
 use crate::config::ConfigError;
 use crate::error_chain::ErrorChain;
-use crate::token::jwt::Keys;
+use crate::token::jwt::VerifierKeys;
 
 /// Longest pause between two attempts while the provider is out of reach.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
@@ -32,7 +32,7 @@ pub(super) struct RefreshSchedule {
 
 /// The keys of one fetch.
 pub(super) struct FetchedKeys {
-    pub(super) keys: Keys,
+    pub(super) keys: VerifierKeys,
     /// When the provider was asked for them: what it published later cannot be among them.
     pub(super) asked_at: Instant,
 }
@@ -170,7 +170,7 @@ impl RefreshState {
         if !is_same {
             // After the new keys are in force: a reader that sees the new number gets the new keys.
             self.generation.fetch_add(2, Ordering::Release);
-            tracing::info!(keys = ?new.map(Keys::ids).unwrap_or_default(), "the keys of the \
+            tracing::info!(keys = ?new.map(VerifierKeys::ids).unwrap_or_default(), "the keys of the \
                 identity provider changed");
         }
     }

@@ -19,7 +19,7 @@ use crate::token::{TokenError, TokenErrorKind, bearer};
 const MAX_HEADER_BYTES: usize = 4096;
 
 /// A JWS in compact form (RFC 7515 §7.1), cut into its parts.
-pub(crate) struct Parts<'a> {
+pub(crate) struct TokenParts<'a> {
     pub(crate) header: &'a str,
     pub(crate) payload: &'a str,
     pub(crate) signature: &'a str,
@@ -27,7 +27,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) signing_input: &'a str,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> TokenParts<'a> {
     /// The parts of a token of bounded length, and its decoded header.
     pub(crate) fn within(max_bytes: usize, token: &'a str) -> Result<(Self, Vec<u8>), TokenError> {
         if token.len() > max_bytes {
@@ -71,13 +71,13 @@ impl<'a> Parts<'a> {
 /// The members of a header that are heeded. Keys that a token brings along (`jwk`, `jku`, `x5c`,
 /// `x5u`) are not.
 #[derive(Default)]
-pub(crate) struct Header<'a> {
+pub(crate) struct TokenHeader<'a> {
     pub(crate) alg: Cow<'a, str>,
     pub(crate) kid: Option<Cow<'a, str>>,
     pub(crate) typ: Option<Cow<'a, str>>,
 }
 
-impl<'a> Header<'a> {
+impl<'a> TokenHeader<'a> {
     /// `json` is the decoded header.
     pub(crate) fn parse(json: &'a [u8]) -> Result<Self, TokenError> {
         // The cause is dropped: its text may quote the header.
@@ -131,7 +131,7 @@ pub(crate) fn malformed(detail: &'static str) -> TokenError {
 
 #[derive(Default)]
 struct Read<'a> {
-    header: Header<'a>,
+    header: TokenHeader<'a>,
     is_unsupported: bool,
 }
 
@@ -169,7 +169,7 @@ impl<'a> Visitor<'a> for HeaderVisitor {
                 return Err(A::Error::custom("twice"));
             }
         }
-        read.header = Header { alg: alg.unwrap_or_default(), kid, typ };
+        read.header = TokenHeader { alg: alg.unwrap_or_default(), kid, typ };
         Ok(read)
     }
 }

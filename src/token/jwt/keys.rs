@@ -11,9 +11,9 @@ use crate::token::{TokenError, TokenErrorKind};
 
 /// The keys of a verifier: one, or several that all have names.
 #[derive(Clone)]
-pub(crate) struct Keys(Arc<[VerificationKey]>);
+pub(crate) struct VerifierKeys(Arc<[VerificationKey]>);
 
-impl Keys {
+impl VerifierKeys {
     pub(crate) fn new(mut keys: Vec<VerificationKey>) -> Result<Self, ConfigError> {
         if keys.is_empty() {
             return Err(ConfigError::new("keys", "there is none; name at least one"));
@@ -98,14 +98,14 @@ impl Keys {
 /// Where the keys of a verifier come from.
 #[derive(Clone)]
 pub(crate) enum KeySource {
-    Fixed(Keys),
+    Fixed(VerifierKeys),
     #[cfg(feature = "jwks")]
     Remote(RemoteKeys),
 }
 
 /// The keys of one moment.
-pub(crate) enum KeysNow<'a> {
-    Fixed(&'a Keys),
+pub(crate) enum CurrentKeys<'a> {
+    Fixed(&'a VerifierKeys),
     #[cfg(feature = "jwks")]
     Remote(LoadedKeys<'a>),
 }
@@ -120,16 +120,16 @@ impl KeySource {
         }
     }
 
-    pub(crate) fn now(&self) -> KeysNow<'_> {
+    pub(crate) fn now(&self) -> CurrentKeys<'_> {
         match self {
-            Self::Fixed(keys) => KeysNow::Fixed(keys),
+            Self::Fixed(keys) => CurrentKeys::Fixed(keys),
             #[cfg(feature = "jwks")]
-            Self::Remote(keys) => KeysNow::Remote(keys.load()),
+            Self::Remote(keys) => CurrentKeys::Remote(keys.load()),
         }
     }
 }
 
-impl KeysNow<'_> {
+impl CurrentKeys<'_> {
     /// The key of this name.
     pub(crate) fn select(&self, kid: Option<&str>) -> Result<&VerificationKey, TokenError> {
         match self {

@@ -38,14 +38,14 @@ use std::sync::Arc;
 
 pub use jwk::KeySet;
 pub use key::VerificationKey;
-pub(crate) use keys::Keys;
+pub(crate) use keys::VerifierKeys;
 pub(crate) use provider::settle as settle_provider;
 #[cfg(feature = "issuer")]
 pub use sign::SigningKey;
 pub use unchecked::UncheckedSignatureVerifier;
 
-use self::header::{Header, Parts, base64};
-use self::keys::{KeySource, KeysNow};
+use self::header::{TokenHeader, TokenParts, base64};
+use self::keys::{CurrentKeys, KeySource};
 use super::profile::SignedClaims;
 use super::{TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
 use crate::clock::Clock;
@@ -113,7 +113,7 @@ impl JwtVerifier {
         keys: impl IntoIterator<Item = VerificationKey>,
         profile: TokenProfile,
     ) -> Result<Self, ConfigError> {
-        Self::from_source(KeySource::Fixed(Keys::new(keys.into_iter().collect())?), profile)
+        Self::from_source(KeySource::Fixed(VerifierKeys::new(keys.into_iter().collect())?), profile)
     }
 
     /// Accepts what a key has signed that the identity provider publishes at the time, and
@@ -184,11 +184,11 @@ impl JwtVerifier {
     /// Everything but the claims: the key that signed the token, and its parts.
     fn authenticate<'k, 't>(
         &self,
-        keys: &'k KeysNow<'_>,
+        keys: &'k CurrentKeys<'_>,
         token: &'t str,
-    ) -> Result<(&'k VerificationKey, Parts<'t>), TokenError> {
-        let (parts, json) = Parts::within(self.max_token_bytes, token)?;
-        let header = Header::parse(&json)?;
+    ) -> Result<(&'k VerificationKey, TokenParts<'t>), TokenError> {
+        let (parts, json) = TokenParts::within(self.max_token_bytes, token)?;
+        let header = TokenHeader::parse(&json)?;
         self.types.judge(header.typ.as_deref())?;
         let key = keys.select(header.kid.as_deref())?;
         if !key.is_for(&header.alg) {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::header::{Header, Parts, base64, malformed};
+use super::header::{TokenHeader, TokenParts, base64, malformed};
 use super::{DEFAULT_MAX_TOKEN_BYTES, DEFAULT_TYPES, Types, key};
 use crate::clock::Clock;
 use crate::config::ConfigError;
@@ -91,8 +91,8 @@ impl UncheckedSignatureVerifier {
 
 impl TokenVerifier for UncheckedSignatureVerifier {
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        let (parts, json) = Parts::within(self.max_token_bytes, token)?;
-        let header = Header::parse(&json)?;
+        let (parts, json) = TokenParts::within(self.max_token_bytes, token)?;
+        let header = TokenHeader::parse(&json)?;
         self.types.judge(header.typ.as_deref())?;
         if !key::is_signature_algorithm(&header.alg) {
             return Err(TokenError::new(

@@ -45,7 +45,7 @@ pub(crate) fn issuer_of(payload: &[u8]) -> Result<Option<Cow<'_, str>>, TokenErr
 
 /// The claims that decide, borrowed from the payload where possible.
 #[derive(Default)]
-pub(super) struct Claims<'a> {
+pub(super) struct ParsedClaims<'a> {
     pub(super) issuer: Option<Cow<'a, str>>,
     pub(super) subject: Option<Cow<'a, str>>,
     pub(super) audience: Vec<Cow<'a, str>>,
@@ -56,10 +56,10 @@ pub(super) struct Claims<'a> {
     pub(super) targets: Vec<(&'a ClaimTarget, Cow<'a, str>)>,
 }
 
-impl<'a> Claims<'a> {
+impl<'a> ParsedClaims<'a> {
     pub(super) fn parse(payload: &'a [u8], profile: &'a TokenProfile) -> Result<Self, TokenError> {
         // Room for a common token, so that neither list has to grow.
-        let claims = Claims { targets: Vec::with_capacity(8), ..Claims::default() };
+        let claims = ParsedClaims { targets: Vec::with_capacity(8), ..ParsedClaims::default() };
         let mut reader =
             ClaimsReader { profile, claims, names: Vec::with_capacity(24), error: None };
         // All of it, as JSON must be: what is skipped is not looked at otherwise.
@@ -117,7 +117,7 @@ impl<'a> Claims<'a> {
     }
 }
 
-impl<'a> Claims<'a> {
+impl<'a> ParsedClaims<'a> {
     /// The length of all texts that are kept of them.
     pub(super) fn text_bytes(&self) -> usize {
         let len = |text: &Option<Cow<'_, str>>| text.as_deref().map_or(0, str::len);
@@ -125,7 +125,7 @@ impl<'a> Claims<'a> {
         len(&self.issuer) + len(&self.subject) + len(&self.id) + ids
     }
 
-    /// Issuers like to say the same twice, `client_id` and `azp` above all. One look-up is enough.
+    /// Issuers often write one id into two claims, such as `client_id` and `azp`. One look-up is enough.
     fn add_target(&mut self, feed: &'a ClaimTarget, id: Cow<'a, str>) {
         let is_known = feed.kind != TargetKind::Claim
             && self.targets.iter().any(|(known, other)| known.kind == feed.kind && *other == id);
@@ -142,7 +142,7 @@ fn bounded<'a>(name: &str, id: Cow<'a, str>) -> Result<Cow<'a, str>, TokenError>
 /// One pass over the claims set: reads what decides, skips the rest, remembers every name.
 struct ClaimsReader<'a> {
     profile: &'a TokenProfile,
-    claims: Claims<'a>,
+    claims: ParsedClaims<'a>,
     names: Vec<Cow<'a, str>>,
     error: Option<TokenError>,
 }

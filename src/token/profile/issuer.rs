@@ -15,15 +15,15 @@ const MAX_TENANT_BYTES: usize = 253;
 
 /// The issuers of a profile.
 #[derive(Clone)]
-pub(super) struct Issuers {
-    pub(super) named: Vec<Issuer>,
-    pub(super) patterns: Vec<Pattern>,
-    anonymous: Issuer,
+pub(super) struct AcceptedIssuers {
+    pub(super) named: Vec<AcceptedIssuer>,
+    pub(super) patterns: Vec<IssuerPattern>,
+    anonymous: AcceptedIssuer,
 }
 
 /// An accepted issuer, with what is the same for each of its tokens.
 #[derive(Clone)]
-pub(super) struct Issuer {
+pub(super) struct AcceptedIssuer {
     pub(super) name: Arc<str>,
     digest: IssuerDigest,
     /// Of the target "everything of this issuer".
@@ -40,16 +40,16 @@ struct KeyOwner {
 
 /// A family of issuers that differ in one part, the tenant.
 #[derive(Clone)]
-pub(super) struct Pattern {
+pub(super) struct IssuerPattern {
     owner: Arc<KeyOwner>,
     accepts: Arc<dyn Fn(&str) -> bool + Send + Sync>,
 }
 
-// === impl Issuers ===
+// === impl AcceptedIssuers ===
 
-impl Issuers {
+impl AcceptedIssuers {
     pub(super) fn none() -> Self {
-        Self { named: Vec::new(), patterns: Vec::new(), anonymous: Issuer::new("") }
+        Self { named: Vec::new(), patterns: Vec::new(), anonymous: AcceptedIssuer::new("") }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -57,7 +57,7 @@ impl Issuers {
     }
 
     /// The issuer to which the ids of a token belong.
-    pub(super) fn judge(&self, iss: Option<&str>) -> Result<Cow<'_, Issuer>, TokenError> {
+    pub(super) fn judge(&self, iss: Option<&str>) -> Result<Cow<'_, AcceptedIssuer>, TokenError> {
         match iss {
             _ if self.is_empty() => Ok(Cow::Borrowed(&self.anonymous)),
             None => Err(missing("iss")),
@@ -74,10 +74,12 @@ impl Issuers {
         if is_known { Ok(()) } else { Err(not_accepted()) }
     }
 
-    fn find(&self, iss: &str) -> Option<Cow<'_, Issuer>> {
+    fn find(&self, iss: &str) -> Option<Cow<'_, AcceptedIssuer>> {
         match self.named.iter().find(|issuer| *issuer.name == *iss) {
             Some(issuer) => Some(Cow::Borrowed(issuer)),
-            None => self.pattern_for(iss).map(|pattern| Cow::Owned(Issuer::of(iss, pattern))),
+            None => {
+                self.pattern_for(iss).map(|pattern| Cow::Owned(AcceptedIssuer::of(iss, pattern)))
+            }
         }
     }
 
@@ -89,7 +91,7 @@ impl Issuers {
         self.pattern_for(iss).is_some()
     }
 
-    fn pattern_for(&self, iss: &str) -> Option<&Pattern> {
+    fn pattern_for(&self, iss: &str) -> Option<&IssuerPattern> {
         self.patterns.iter().find(|pattern| pattern.fits(iss))
     }
 
@@ -125,7 +127,7 @@ impl Issuers {
     }
 }
 
-impl fmt::Debug for Issuers {
+impl fmt::Debug for AcceptedIssuers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.words()).finish()
     }
@@ -135,9 +137,9 @@ pub(super) fn not_accepted() -> TokenError {
     TokenError::new(TokenErrorKind::WrongIssuer, "the issuer is not one of the accepted ones")
 }
 
-// === impl Issuer ===
+// === impl AcceptedIssuer ===
 
-impl Issuer {
+impl AcceptedIssuer {
     pub(super) fn new(name: &str) -> Self {
         Self {
             name: name.into(),
@@ -147,7 +149,7 @@ impl Issuer {
         }
     }
 
-    fn of(name: &str, pattern: &Pattern) -> Self {
+    fn of(name: &str, pattern: &IssuerPattern) -> Self {
         Self { pattern: Some(Arc::clone(&pattern.owner)), ..Self::new(name) }
     }
 
@@ -177,9 +179,9 @@ impl Issuer {
     }
 }
 
-// === impl Pattern ===
+// === impl IssuerPattern ===
 
-impl Pattern {
+impl IssuerPattern {
     pub(super) fn new(
         text: impl Into<Box<str>>,
         accepts: impl Fn(&str) -> bool + Send + Sync + 'static,

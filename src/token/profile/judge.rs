@@ -7,8 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use super::claims::{Claims, issuer_of};
-use super::issuer::Issuer;
+use super::claims::{ParsedClaims, issuer_of};
+use super::issuer::AcceptedIssuer;
 use super::{IAT_LEAD, MAX_LEEWAY, MissingId, TokenProfile};
 use crate::clock::Timestamp;
 use crate::revocation::TargetKind;
@@ -60,7 +60,7 @@ impl TokenProfile {
     /// [clock](Self::with_clock) of the profile.
     pub fn assert_verified(&self, claims: SignedClaims<'_>) -> Result<VerifiedToken, TokenError> {
         let token = self.assert_verified_for_revocation(claims)?;
-        self.judge_times(&token)?;
+        self.check_times(&token)?;
         Ok(token)
     }
 
@@ -77,7 +77,7 @@ impl TokenProfile {
             let issuer = issuer_of(signed.payload)?.ok_or_else(|| missing("iss"))?;
             return self.rules_for(Some(&issuer))?.assert_verified_for_revocation(signed);
         }
-        let claims = Claims::parse(signed.payload, self)?;
+        let claims = ParsedClaims::parse(signed.payload, self)?;
         let issuer = self.issuers.judge(claims.issuer.as_deref())?;
         self.judge_audience(&claims.audience)?;
         let Some(expires_at) = claims.expires_at else { return Err(missing("exp")) };
@@ -106,15 +106,15 @@ impl TokenProfile {
     ///
     /// # Errors
     /// [`TokenError`] if the token is expired, not valid yet, or from the future.
-    pub fn judge_times(&self, token: &VerifiedToken) -> Result<(), TokenError> {
+    pub fn check_times(&self, token: &VerifiedToken) -> Result<(), TokenError> {
         if self.members.is_empty() {
-            self.judge_times_at(token, self.clock.now())
+            self.check_times_at(token, self.clock.now())
         } else {
-            self.rules_for(token.issuer())?.judge_times(token)
+            self.rules_for(token.issuer())?.check_times(token)
         }
     }
 
-    fn judge_times_at(&self, token: &VerifiedToken, now: Timestamp) -> Result<(), TokenError> {
+    fn check_times_at(&self, token: &VerifiedToken, now: Timestamp) -> Result<(), TokenError> {
         self.issuers.judge_again(token.issuer())?;
         // Also where nobody called `validate`: records are not kept for longer than the largest
         // leeway.
@@ -189,8 +189,8 @@ impl TokenProfile {
     /// The texts of a token and its targets: everything but the times.
     fn draft(
         &self,
-        claims: &Claims<'_>,
-        issuer: &Issuer,
+        claims: &ParsedClaims<'_>,
+        issuer: &AcceptedIssuer,
         signed: &SignedClaims<'_>,
     ) -> Result<Draft, TokenError> {
         let key_id = signed.key_id.filter(|kid| !kid.is_empty());

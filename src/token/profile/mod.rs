@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use self::claims::issuer_of;
-use self::issuer::{Issuer, Issuers, Pattern};
+use self::issuer::{AcceptedIssuer, AcceptedIssuers, IssuerPattern};
 pub use self::judge::SignedClaims;
 use crate::clock::{Clock, CoarseClock, Timestamp};
 use crate::config::ConfigError;
@@ -97,7 +97,7 @@ pub enum MissingId {
 /// ```
 #[derive(Clone)]
 pub struct TokenProfile {
-    issuers: Issuers,
+    issuers: AcceptedIssuers,
     audiences: Vec<Box<str>>,
     leeway: Duration,
     max_lifetime: Duration,
@@ -132,7 +132,7 @@ impl TokenProfile {
     /// [`DEFAULT_LEEWAY`].
     pub fn new() -> Self {
         Self {
-            issuers: Issuers::none(),
+            issuers: AcceptedIssuers::none(),
             audiences: Vec::new(),
             leeway: DEFAULT_LEEWAY,
             max_lifetime: DEFAULT_MAX_LIFETIME,
@@ -157,7 +157,7 @@ impl TokenProfile {
     /// first issuer to a running system therefore orphans the revocations written before.
     #[must_use]
     pub fn with_issuer(mut self, issuer: impl AsRef<str>) -> Self {
-        self.issuers.named.push(Issuer::new(issuer.as_ref()));
+        self.issuers.named.push(AcceptedIssuer::new(issuer.as_ref()));
         self.changed()
     }
 
@@ -191,7 +191,7 @@ impl TokenProfile {
         pattern: impl Into<Box<str>>,
         accepts: impl Fn(&str) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.issuers.patterns.push(Pattern::new(pattern, accepts));
+        self.issuers.patterns.push(IssuerPattern::new(pattern, accepts));
         self.changed()
     }
 

@@ -562,7 +562,7 @@ proptest! {
 
     #[test]
     fn what_is_cut_into_parts_can_be_put_together(token in "[A-Za-z0-9_.-]{0,40}") {
-        let Ok(parts) = Parts::of(&token) else {
+        let Ok(parts) = TokenParts::of(&token) else {
             prop_assert_ne!(token.matches('.').count(), 2);
             return Ok(());
         };
