@@ -1,16 +1,17 @@
 //! [`CachedVerifier`]: a verifier that remembers the tokens which another one has verified.
 //!
 //! ```text
-//! token -> hash of its length and last 32 bytes, keyed at random -> set -> up to 8 entries -> compared as a whole
+//! token -> hash of its length and last 32 bytes, keyed at random -> set -> up to 8 entries
+//!       -> compared as a whole
 //! ```
 //!
 //! - **Bounded.** The table is cut into sets of equal size, and each keeps to its own share of the
 //!   memory. No look-up ever compares with more than 8 tokens, whatever tokens an attacker may
 //!   make.
-//! - **Readers wait for nobody and write next to nothing.** What every hit must write is the
+//! - **Readers take no lock and write little.** What every hit must write is the
 //!   reference count of the token it gives out, and a token that is used a lot has one per lane
-//!   (about: per processor), so that threads do not fight for it.
-//! - **A flood pushes out nothing that is in use.**
+//!   (about: per processor), so that threads do not contend for it.
+//! - **A flood of new tokens evicts none that is in use.**
 //! - **No single flight.** Threads that see the same new token at the same moment each verify it.
 //!   That is at most one check per thread and token; to wait for one another would block the
 //!   threads on which all other requests run.
@@ -55,7 +56,7 @@ const ALLOCATOR_BYTES: usize = 7 * 16;
 ///
 /// It keeps the tokens themselves, because only the whole token tells whether it is the same. It
 /// never shows them. They are not wiped from memory either: the buffers of the HTTP server, which
-/// nobody wipes, hold them as well.
+/// are not wiped, hold them as well.
 ///
 /// ```
 /// use tower_jwt_revocation::{CachedVerifier, TokenVerifier};
@@ -107,7 +108,7 @@ impl<V: TokenVerifier> TokenVerifier for CachedVerifier<V> {
         }
     }
 
-    /// Not remembered: it is not what requests wait for.
+    /// Not cached: it is not on the path of requests.
     fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
         self.inner.verify_for_revocation(token)
     }
@@ -221,7 +222,8 @@ impl CacheTable {
     /// Adds a token if it deserves a place.
     fn add(&self, new: &NewEntry<'_>, is_good: impl Fn(&VerifiedToken) -> bool) {
         let Some(set) = self.set(new.hash) else { return };
-        // Who would have to wait rather leaves it: the token is added when it is next seen.
+        // Without waiting: if another thread writes to the set, the token is added when it is next
+        // seen.
         let Ok(mut occupancy) = set.occupancy.try_lock() else { return };
         set.add(&mut occupancy, new, self.set_bytes, is_good);
     }
@@ -305,11 +307,12 @@ impl CacheSet {
         }
     }
 
-    /// Which of the entries in `rows` gives way to `new`.
+    /// Which of the entries in `rows` is evicted for `new`.
     ///
     /// First those of another generation, then those that were not used since they came. One that
-    /// was used gives way only to a token that was refused before: at once if it is no longer good,
-    /// else not yet. Each such challenge costs the least used one a use, and with its last use it
+    /// was used is evicted only for a token that was refused before: at once if it is no longer
+    /// good, else not yet. Each such attempt takes a use from the least used one; with its last use
+    /// it
     /// goes. So tokens that are seen once, however many, push out none that was ever used; tokens
     /// that come back must come more often than those that they push out; and what is used no more
     /// fades.

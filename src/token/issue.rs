@@ -48,7 +48,8 @@ const ID_BYTES: usize = 16;
 /// let verifier = JwtVerifier::new([key.verification_key()], profile.clone())?;
 /// let issuer = TokenIssuer::new(key, profile)?;
 ///
-/// let issued = issuer.issue(&NewToken::new("alice").with_session("s-1").with_claim("role", "admin"))?;
+/// let new = NewToken::new("alice").with_session("s-1").with_claim("role", "admin");
+/// let issued = issuer.issue(&new)?;
 /// let verified = verifier.verify(issued.token())?;
 /// assert_eq!(verified.subject(), Some("alice"));
 /// assert_eq!(verified.id(), Some(issued.id()));
@@ -69,7 +70,7 @@ impl TokenIssuer {
     /// Signs with `key` what `profile` accepts; `iss` and `aud` come from there too.
     ///
     /// # Errors
-    /// [`ConfigError`] if the profile cannot work or names several issuers, or if a token for a try
+    /// [`ConfigError`] if the profile cannot work or names several issuers, or if a test token
     /// is not accepted by a verifier with the same profile.
     pub fn new(key: SigningKey, profile: TokenProfile) -> Result<Self, ConfigError> {
         profile.validate()?;
@@ -215,7 +216,7 @@ impl TokenIssuer {
         }
     }
 
-    /// Whether a token for a try finds its way back in.
+    /// Whether a verifier with the same profile accepts a test token.
     fn check(&self) -> Result<(), ConfigError> {
         let verifier = JwtVerifier::new([self.key.verification_key()], self.profile.clone())?;
         let refused = |problem: String| {
@@ -390,12 +391,12 @@ pub struct IssuedToken {
 }
 
 impl IssuedToken {
-    /// The token, for its holder and nobody else.
+    /// The token, for its holder alone.
     pub fn token(&self) -> &str {
         &self.token
     }
 
-    /// The token, for its holder and nobody else.
+    /// The token, for its holder alone.
     pub fn into_token(self) -> String {
         self.token
     }

@@ -21,7 +21,7 @@ const MAX_TOKEN_BYTES: usize = 64 * 1024;
 ///
 /// The `iss` of a token is read before anything of it has been checked, and used for one thing: to
 /// choose the verifier. The chosen verifier then checks all of it, the `iss` included. So a
-/// token can choose its judge, but no other judgement than that of the issuer it claims to be from;
+/// token can choose its verifier, but only that of the issuer that it claims to be from;
 /// and no key of one issuer is ever tried on a token of another.
 ///
 /// Revocations never mix either. The profile of each verifier must name its issuers, and every id
@@ -57,7 +57,7 @@ const MAX_TOKEN_BYTES: usize = 64 * 1024;
 #[derive(Clone)]
 pub struct IssuerSet {
     verifiers: Vec<IssuerVerifier>,
-    /// For each part of the profile the judge of its tokens.
+    /// For each part of the profile the index of the verifier of its tokens.
     verifier_of_part: Vec<usize>,
     profile: TokenProfile,
     /// The next generation of a set with tenants.
@@ -154,7 +154,7 @@ impl IssuerSet {
             IssuerVerifier::One(verifier) => accepted_by(&**verifier, verify)?,
             IssuerVerifier::PerTenant(verifier_of) => {
                 let verifier = verifier_of(&issuer).ok_or_else(unknown)?;
-                // Without a name of its own it would put the ids of all tenants into one pot.
+                // Without a name of its own the ids of all its tenants would be the same ids.
                 if !verifier.profile().knows_issuer(&issuer) {
                     return Err(TokenError::new(
                         TokenErrorKind::WrongIssuer,
@@ -219,7 +219,7 @@ fn unknown() -> TokenError {
     TokenError::new(TokenErrorKind::WrongIssuer, "no verifier is for this issuer")
 }
 
-/// Whom the token claims to be from. Believed by nobody.
+/// The issuer that the token names, before anything was checked.
 fn unverified_issuer(token: &str) -> Result<Box<str>, TokenError> {
     let malformed = |detail| TokenError::new(TokenErrorKind::Malformed, detail);
     if token.len() > MAX_TOKEN_BYTES {

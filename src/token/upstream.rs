@@ -1,4 +1,4 @@
-//! Claims that someone further out has verified: another layer, or a gateway.
+//! Claims that another layer or a gateway has verified.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,8 +28,9 @@ const MAX_CLAIMS_BYTES: usize = 64 * 1024;
 /// ```
 /// use tower_jwt_revocation::token::{TokenProfile, UpstreamClaims};
 ///
-/// // What the layer further out leaves in the extensions of the request: for tower-oauth2-resource-server your claims
-/// // as they are; for jwt-authorizer `TokenData<YourClaims>`, see `in_extension_as`.
+/// // What the layer further out leaves in the extensions of the request: for
+/// // tower-oauth2-resource-server your claims as they are; for jwt-authorizer
+/// // `TokenData<YourClaims>`, see `in_extension_as`.
 /// #[derive(Clone, serde::Serialize, serde::Deserialize)]
 /// struct YourClaims {
 ///     iss: String,
@@ -117,8 +118,8 @@ impl UpstreamClaims {
     /// Google Cloud do.
     ///
     /// # Security
-    /// Whoever can write this field is anyone he likes. The gateway must take it away from requests
-    /// that come from outside, and nobody may reach the service but through the gateway.
+    /// A client that can write this field can claim to be any user. The gateway must remove it from
+    /// requests that come from outside, and there must be no way to the service but through it.
     ///
     /// # Errors
     /// [`ConfigError`] if the name cannot be that of a header field, or if the profile cannot work.

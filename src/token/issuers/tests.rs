@@ -33,7 +33,8 @@ fn mint(key_of: &str, claims: &Value) -> String {
 }
 
 fn claims(issuer: &str, audience: &str) -> Value {
-    json!({"iss": issuer, "aud": audience, "sub": "alice", "jti": "1", "iat": NOW, "exp": NOW + 600})
+    let (iat, exp) = (NOW, NOW + 600);
+    json!({"iss": issuer, "aud": audience, "sub": "alice", "jti": "1", "iat": iat, "exp": exp})
 }
 
 fn verifier(issuer: &str, profile: TokenProfile) -> JwtVerifier {

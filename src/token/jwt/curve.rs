@@ -1,7 +1,7 @@
 //! Whether a public key is what it says: a point on its curve, and of an order that is of use.
 //!
 //! Providers look at a point no earlier than with the first signature, and then refuse every token;
-//! or, where the curve is Ed25519 and the order small, accept signatures that anybody can make.
+//! or, where the curve is Ed25519 and the order small, accept signatures that anyone can make.
 
 use curve25519_dalek::edwards::CompressedEdwardsY;
 
@@ -37,7 +37,7 @@ pub(super) fn is_ec_key(_: Algorithm, _: &[u8]) -> bool {
 }
 
 /// Whether these 32 bytes are a point on Ed25519 in its one encoding (RFC 8032 §5.1.3), and not of
-/// small order: for such a key anybody can make signatures.
+/// small order: for such a key anyone can make signatures.
 pub(super) fn is_ed25519_key(encoded: &[u8]) -> bool {
     let point = CompressedEdwardsY::from_slice(encoded).ok().and_then(|y| y.decompress());
     point.is_some_and(|point| point.compress().as_bytes() == encoded && !point.is_small_order())

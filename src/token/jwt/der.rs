@@ -109,17 +109,25 @@ mod private {
 
     /// An `RSAPrivateKey` of these numbers: n, e, d, p, q, dp, dq, qi.
     pub(in crate::token::jwt) fn rsa_pkcs1(numbers: &[Vec<u8>; 8]) -> Option<Vec<u8>> {
-        let [n, e, d, p, q, dp, dq, qi] =
-            numbers.each_ref().map(|number| UintRef::new(number).ok());
+        let [
+            modulus,
+            public_exponent,
+            private_exponent,
+            prime1,
+            prime2,
+            exponent1,
+            exponent2,
+            last,
+        ] = numbers.each_ref().map(|number| UintRef::new(number).ok());
         let key = RsaPrivateKey {
-            modulus: n?,
-            public_exponent: e?,
-            private_exponent: d?,
-            prime1: p?,
-            prime2: q?,
-            exponent1: dp?,
-            exponent2: dq?,
-            coefficient: qi?,
+            modulus: modulus?,
+            public_exponent: public_exponent?,
+            private_exponent: private_exponent?,
+            prime1: prime1?,
+            prime2: prime2?,
+            exponent1: exponent1?,
+            exponent2: exponent2?,
+            coefficient: last?,
             other_prime_infos: None,
         };
         key.to_der().ok()

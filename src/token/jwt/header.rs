@@ -14,8 +14,8 @@ use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Vi
 
 use crate::token::{TokenError, TokenErrorKind, bearer};
 
-/// Longest header, encoded. Room for a certificate chain that nobody looks at, and not for much
-/// more.
+/// Longest header, encoded. It leaves room for a certificate chain, which is not
+/// used.
 const MAX_HEADER_BYTES: usize = 4096;
 
 /// A JWS in compact form (RFC 7515 §7.1), cut into its parts.
@@ -68,7 +68,7 @@ impl<'a> TokenParts<'a> {
     }
 }
 
-/// The members of a header that are heeded. Keys that a token brings along (`jwk`, `jku`, `x5c`,
+/// The members of a header that are read. Keys that a token brings along (`jwk`, `jku`, `x5c`,
 /// `x5u`) are not.
 #[derive(Default)]
 pub(crate) struct TokenHeader<'a> {

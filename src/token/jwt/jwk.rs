@@ -138,7 +138,7 @@ impl VerificationKey {
     }
 }
 
-/// The members of a JWK that are heeded.
+/// The members of a JWK that are read.
 #[derive(Deserialize)]
 pub(crate) struct Jwk {
     pub(crate) kty: String,

@@ -46,7 +46,8 @@ impl VerificationKey {
     /// A secret that is shared with the issuer: HS256, HS384 or HS512.
     ///
     /// # Security
-    /// Whoever can verify with it can also issue tokens. Passwords are not keys: take random bytes.
+    /// Every verifier that has the secret can also issue tokens. A password is no key: use random
+    /// bytes.
     ///
     /// # Errors
     /// [`ConfigError`] if the algorithm is not one of these, if the secret is shorter than the hash
@@ -73,8 +74,8 @@ impl VerificationKey {
     }
 
     /// A public key in DER, of the kind that the algorithm needs: a `SubjectPublicKeyInfo` (RFC
-    /// 5280 §4.1.2.7, RFC 8410), for RSA also an `RSAPublicKey` (RFC 8017 §A.1.1), for Ed25519 also
-    /// the 32 bytes alone.
+    /// 5280 §4.1.2.7, RFC 8410), for RSA also an `RSAPublicKey` (RFC 8017 §A.1.1), for Ed25519
+    /// also the 32 bytes alone.
     ///
     /// # Errors
     /// [`ConfigError`] if the algorithm takes a secret, if this is not a key of its kind and curve

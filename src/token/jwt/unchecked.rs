@@ -1,4 +1,4 @@
-//! Tokens whose signature someone else has checked.
+//! Tokens whose signature a gateway has checked.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use crate::token::profile::SignedClaims;
 use crate::token::{TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
 use crate::verified::VerifiedToken;
 
-/// Believes every token that looks right, **without checking its signature**: for services behind a
+/// Accepts every token of the right form, **without checking its signature**: for services behind a
 /// gateway that has checked it.
 ///
 /// All the rest is checked as by [`JwtVerifier`](super::JwtVerifier): shape, header, type, that
 /// `alg` names a signature algorithm, and the claims by the profile, which must name its issuers.
-/// If you can have the keys, take `JwtVerifier`.
+/// If the keys are at hand, use `JwtVerifier`.
 ///
 /// ```
 /// use tower_jwt_revocation::token::TokenProfile;
@@ -29,8 +29,8 @@ use crate::verified::VerifiedToken;
 /// ```
 ///
 /// # Security
-/// Whoever reaches the service without passing the gateway is anyone he likes. Network rules must
-/// leave no other way in, from inside either, and the gateway must refuse what it cannot verify
+/// A client that reaches the service without the gateway can claim to be any user. Network rules
+/// must leave no other way in, from inside either, and the gateway must refuse what it cannot verify
 /// instead of passing it on.
 ///
 /// It never lets a token be revoked by
@@ -162,7 +162,8 @@ mod tests {
     }
 
     fn claims() -> Value {
-        json!({"iss": "https://id.example", "sub": "alice", "jti": "1", "iat": NOW, "exp": NOW + 600})
+        let (iss, exp) = ("https://id.example", NOW + 600);
+        json!({"iss": iss, "sub": "alice", "jti": "1", "iat": NOW, "exp": exp})
     }
 
     #[test]

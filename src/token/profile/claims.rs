@@ -125,7 +125,8 @@ impl<'a> ParsedClaims<'a> {
         len(&self.issuer) + len(&self.subject) + len(&self.id) + ids
     }
 
-    /// Issuers often write one id into two claims, such as `client_id` and `azp`. One look-up is enough.
+    /// Issuers often write one id into two claims, such as `client_id` and `azp`. One look-up is
+    /// enough.
     fn add_target(&mut self, feed: &'a ClaimTarget, id: Cow<'a, str>) {
         let is_known = feed.kind != TargetKind::Claim
             && self.targets.iter().any(|(known, other)| known.kind == feed.kind && *other == id);

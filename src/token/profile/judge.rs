@@ -15,7 +15,7 @@ use crate::revocation::TargetKind;
 use crate::token::{TokenError, TokenErrorKind};
 use crate::verified::{Draft, TokenTarget, VerifiedToken};
 
-/// Claims whose signature someone has checked, on their way into [`TokenProfile::assert_verified`].
+/// Claims whose signature was checked, for [`TokenProfile::assert_verified`].
 #[derive(Clone, Copy)]
 pub struct SignedClaims<'a> {
     payload: &'a [u8],
@@ -116,7 +116,7 @@ impl TokenProfile {
 
     fn check_times_at(&self, token: &VerifiedToken, now: Timestamp) -> Result<(), TokenError> {
         self.issuers.judge_again(token.issuer())?;
-        // Also where nobody called `validate`: records are not kept for longer than the largest
+        // Also if `validate` was not called: records are not kept for longer than the largest
         // leeway.
         let leeway = self.leeway.min(MAX_LEEWAY);
         if now >= token.expires_at().saturating_add(leeway) {
@@ -129,7 +129,8 @@ impl TokenProfile {
             Some(issued_at) if issued_at > now.saturating_add(leeway).saturating_add(IAT_LEAD) => {
                 Err(TokenError::new(
                     TokenErrorKind::IssuedInFuture,
-                    "the token was issued in the future; are the clocks of issuer and verifier apart?",
+                    "the token was issued in the future; are the clocks of issuer and verifier \
+                     apart?",
                 ))
             }
             None if token.expires_at().saturating_duration_since(now) > self.max_lifetime => {

@@ -9,7 +9,7 @@
 // | `claims` | reads a claims set |
 // | `combined` | several profiles as one, each for its own issuers |
 // | `issuer` | the accepted issuers, and whose an id is |
-// | `judge` | holds claims and times against the rules, and makes the token |
+// | `judge` | checks claims and times against the rules, and makes the token |
 //
 // This file is the rules themselves, and what others ask of them.
 
@@ -171,8 +171,8 @@ impl TokenProfile {
     /// row.
     ///
     /// # Security
-    /// With `|_| true` the customers of the provider are all yours: at a public provider anyone can
-    /// be a tenant. Ask your own list, which may be changed while the program runs. `accepts` is
+    /// With `|_| true` every tenant of the provider is accepted: at a public provider anyone can be
+    /// one. Ask your own list, which may be changed while the program runs. `accepts` is
     /// called for every request, also before the signature was checked, so it must be quick and
     /// must not write the tenant anywhere.
     ///
@@ -180,7 +180,9 @@ impl TokenProfile {
     /// use tower_jwt_revocation::token::TokenProfile;
     ///
     /// let profile = TokenProfile::new()
-    ///     .with_issuer_pattern("https://login.example/{tenant}/v2.0", |tenant| ["acme", "globex"].contains(&tenant))
+    ///     .with_issuer_pattern("https://login.example/{tenant}/v2.0", |tenant| {
+    ///         ["acme", "globex"].contains(&tenant)
+    ///     })
     ///     .with_audience("orders");
     /// profile.validate()?;
     /// # Ok::<_, tower_jwt_revocation::ConfigError>(())

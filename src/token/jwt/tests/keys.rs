@@ -37,14 +37,17 @@ fn jwk(kid: &str) -> Value {
         "rsa" => {
             let key = part(file!("rsa2048.pub.pem"));
             let (n, e) = der::rsa_public_key(&key).unwrap();
-            json!({"kty": "RSA", "kid": kid, "alg": "RS256", "use": "sig", "n": encode(n), "e": encode(e)})
+            let (n, e) = (encode(n), encode(e));
+            json!({"kty": "RSA", "kid": kid, "alg": "RS256", "use": "sig", "n": n, "e": e})
         }
         "p256" => {
             let key = part(file!("p256.pub.pem"));
-            json!({"kty": "EC", "kid": kid, "crv": "P-256", "x": encode(&key[1..33]), "y": encode(&key[33..])})
+            let (x, y) = (encode(&key[1..33]), encode(&key[33..]));
+            json!({"kty": "EC", "kid": kid, "crv": "P-256", "x": x, "y": y})
         }
         "ed" => {
-            json!({"kty": "OKP", "kid": kid, "crv": "Ed25519", "x": encode(&part(file!("ed25519.pub.pem")))})
+            let x = encode(&part(file!("ed25519.pub.pem")));
+            json!({"kty": "OKP", "kid": kid, "crv": "Ed25519", "x": x})
         }
         _ => json!({"kty": "oct", "kid": kid, "alg": "HS256", "k": encode(&[7; 32])}),
     }
@@ -186,7 +189,8 @@ fn points_off_the_curve_are_no_keys() {
 fn a_key_for_which_anybody_can_sign_is_refused() {
     let neutral: [u8; 32] = std::array::from_fn(|at| u8::from(at == 0));
     assert_refused(VerificationKey::from_der(Algorithm::EdDSA, &neutral), "small order");
-    let set = json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(neutral) }] });
+    let x = URL_SAFE_NO_PAD.encode(neutral);
+    let set = json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": x }] });
     assert_refused(KeySet::from_jwk_set(&set.to_string()), "small order");
 
     // What the provider makes of it, which is why.
