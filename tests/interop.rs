@@ -75,8 +75,8 @@ fn trade_with(name: &str) {
         .map(|one| {
             let key = SigningKey::from_jwk(&one.private.to_string())
                 .unwrap_or_else(|error| panic!("{} of {name}: {error}", one.alg));
-            let minter = TokenIssuer::new(key, profile()).unwrap();
-            let issued = minter.issue(&NewToken::new("bob")).unwrap();
+            let token_issuer = TokenIssuer::new(key, profile()).unwrap();
+            let issued = token_issuer.issue(&NewToken::new("bob")).unwrap();
             VerificationKey::from_jwk(&one.public.to_string()).unwrap();
             json!({
                 "alg": one.alg, "public": one.public, "token": issued.token(), "iss": ISSUER,
