@@ -119,6 +119,7 @@ pub mod store;
 #[cfg(all(test, feature = "redis"))]
 #[path = "../tests/support/mod.rs"]
 mod support;
+mod target;
 pub mod token;
 mod verified;
 
@@ -132,9 +133,7 @@ pub use middleware::Claims;
 pub use middleware::{JwtRevocation, JwtRevocationLayer};
 pub use mirror::Mirror;
 pub use policy::{Clearance, FailMode, Rejection, RejectionKind};
-pub use revocation::{
-    Action, Extent, Fingerprint, MAX_ID_BYTES, Outcome, Record, Revocation, Target, TargetKind,
-};
+pub use revocation::{Action, Extent, MAX_ID_BYTES, Outcome, Record, Revocation};
 pub use revoker::{
     ConfirmError, ConfirmRequest, Confirmed, ReinstateRequest, RevokeError, RevokeRequest, Revoker,
 };
@@ -142,6 +141,7 @@ pub use store::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use store::redis::{ForeignList, RedisStore};
 pub use store::{Receipt, RevocationStore, Standing, StoreError, StoreErrorKind};
+pub use target::{Fingerprint, Target, TargetKind};
 pub use token::cache::CachedVerifier;
 pub use token::jwt::JwtVerifier;
 pub use token::{CredentialsError, TokenError, TokenErrorKind, TokenVerifier};

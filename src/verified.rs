@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use crate::clock::Timestamp;
-use crate::revocation::{Fingerprint, Target, TargetKind};
+use crate::target::{Fingerprint, Target, TargetKind};
 
 /// A token whose signature and claims were verified, with everything by which it can be revoked.
 ///

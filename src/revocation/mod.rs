@@ -12,17 +12,15 @@
 //! have exchanged their records.
 
 mod record;
-mod target;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use record::Note;
 pub use record::Record;
-pub(crate) use target::IssuerDigest;
-pub use target::{Fingerprint, Target, TargetKind};
 
 use crate::clock::Timestamp;
+pub(crate) use crate::target::{Fingerprint, IssuerDigest, Target, TargetKind};
 use crate::verified::VerifiedToken;
 
 /// Longest id (`jti`, `sub`, …), reason and actor, in bytes.
@@ -50,6 +48,26 @@ pub enum Extent {
     /// The tokens issued at or before this time, for facts that are told late (an event with a time
     /// of its own).
     IssuedUntil(Timestamp),
+}
+
+impl Extent {
+    /// What a revocation of this kind means when nothing else is said: things that end stay ended,
+    /// while those that go on (a user logs in again, a client gets new tokens) lose only what they
+    /// were given so far.
+    const fn default_for(kind: TargetKind) -> Self {
+        match kind {
+            TargetKind::Token
+            | TargetKind::SigningInput
+            | TargetKind::Session
+            | TargetKind::Family => Self::All,
+            TargetKind::Device
+            | TargetKind::User
+            | TargetKind::Client
+            | TargetKind::Key
+            | TargetKind::Issuer
+            | TargetKind::Claim => Self::IssuedSoFar,
+        }
+    }
 }
 
 /// What is to be done to a target.
@@ -99,7 +117,7 @@ pub(crate) enum Origin {
 impl Revocation {
     /// A revocation of `target` with the extent that is usual for its kind, kept for `lifetime`.
     pub fn new(target: Target, lifetime: Duration) -> Self {
-        let action = Action::Revoke(target.kind().default_extent());
+        let action = Action::Revoke(Extent::default_for(target.kind()));
         Self {
             target,
             action,
@@ -116,7 +134,9 @@ impl Revocation {
     pub(crate) fn outlive_tokens(&mut self) {
         match self.action {
             // A thief who has a key, or a user who may log in, is given tokens for ever.
-            Action::Revoke(Extent::All) if self.target.kind().default_extent() != Extent::All => {
+            Action::Revoke(Extent::All)
+                if Extent::default_for(self.target.kind()) != Extent::All =>
+            {
                 self.until = NEVER;
             }
             Action::Revoke(Extent::IssuedUntil(cutoff)) => {

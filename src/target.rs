@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::Extent;
-
 /// The claim of targets whose name was lost. No claim of a token is called so by accident.
 #[cfg(feature = "redis")]
 const NAMELESS: &str = "(restored by a mirror)";
@@ -86,18 +84,6 @@ impl TargetKind {
         }
     }
 
-    /// What a revocation of this kind means when nothing else is said: things that end stay ended,
-    /// while those that go on (a user logs in again, a client gets new tokens) lose only what they
-    /// were given so far.
-    pub(super) const fn default_extent(self) -> Extent {
-        match self {
-            Self::Token | Self::SigningInput | Self::Session | Self::Family => Extent::All,
-            Self::Device | Self::User | Self::Client | Self::Key | Self::Issuer | Self::Claim => {
-                Extent::IssuedSoFar
-            }
-        }
-    }
-
     /// Whether ids of this kind mean something only together with the issuer that gave them.
     const fn belongs_to_issuer(self) -> bool {
         !matches!(self, Self::Issuer)
@@ -168,7 +154,7 @@ impl Target {
     /// `Target::key("k").issued_by("https://login.example/{tenant}/v2.0")`.
     ///
     /// By default tokens that claim to be issued later pass. If the key was stolen, revoke
-    /// [`Extent::All`]: the thief chooses the `iat`.
+    /// [`Extent::All`](crate::Extent::All): the thief chooses the `iat`.
     pub fn key(kid: impl Into<Box<str>>) -> Self {
         Self::new(TargetKind::Key, kid)
     }
