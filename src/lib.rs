@@ -106,8 +106,9 @@
 pub mod audit;
 mod clock;
 mod config;
+pub mod counters;
 mod error_chain;
-pub mod gate;
+mod gate;
 pub mod middleware;
 pub mod mirror;
 mod policy;
@@ -127,7 +128,7 @@ mod verified;
 pub use clock::ManualClock;
 pub use clock::{Clock, CoarseClock, SystemClock, Timestamp};
 pub use config::ConfigError;
-pub use gate::Counters;
+pub use counters::Counters;
 #[cfg(feature = "axum")]
 pub use middleware::Claims;
 pub use middleware::{JwtRevocation, JwtRevocationLayer};

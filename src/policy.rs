@@ -123,7 +123,7 @@ pub enum Rejection {
     /// The token is revoked (`invalid_token`).
     Revoked(RevokedBy),
     /// The standing of the token is not known, and the mode is [`FailMode::Closed`].
-    NoVerdict(StoreError),
+    StandingUnknown(StoreError),
 }
 
 impl Rejection {
@@ -135,7 +135,7 @@ impl Rejection {
             Self::InvalidToken(error) => RejectionKind::InvalidToken(error.kind()),
             Self::NoKeys(_) => RejectionKind::NoKeys,
             Self::Revoked(by) => RejectionKind::Revoked(by.kind),
-            Self::NoVerdict(error) => RejectionKind::NoVerdict(error.kind()),
+            Self::StandingUnknown(error) => RejectionKind::StandingUnknown(error.kind()),
         }
     }
 }
@@ -156,7 +156,9 @@ impl fmt::Display for Rejection {
             Self::BadRequest(error) => error.fmt(f),
             Self::InvalidToken(error) | Self::NoKeys(error) => error.fmt(f),
             Self::Revoked(by) => write!(f, "the token was revoked, by its {}", by.kind),
-            Self::NoVerdict(error) => write!(f, "the standing of the token is not known: {error}"),
+            Self::StandingUnknown(error) => {
+                write!(f, "the standing of the token is not known: {error}")
+            }
         }
     }
 }
@@ -165,7 +167,7 @@ impl std::error::Error for Rejection {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::InvalidToken(error) | Self::NoKeys(error) => error.source(),
-            Self::NoVerdict(error) => error.source(),
+            Self::StandingUnknown(error) => error.source(),
             Self::BadRequest(error) => error.source(),
             Self::NoCredentials | Self::Revoked(_) => None,
         }
@@ -186,8 +188,8 @@ pub enum RejectionKind {
     NoKeys,
     /// See [`Rejection::Revoked`].
     Revoked(TargetKind),
-    /// See [`Rejection::NoVerdict`].
-    NoVerdict(StoreErrorKind),
+    /// See [`Rejection::StandingUnknown`].
+    StandingUnknown(StoreErrorKind),
 }
 
 /// What the answer of the store means for a verified token.
@@ -201,7 +203,7 @@ pub(crate) fn decide(
         (Ok(Standing::WasLive { ago }), _) => Basis::Remembered(ago),
         (Ok(Standing::Revoked(by)), _) => return Err(Rejection::Revoked(by)),
         (Err(error), FailMode::Open) => Basis::Unchecked(error),
-        (Err(error), FailMode::Closed) => return Err(Rejection::NoVerdict(error)),
+        (Err(error), FailMode::Closed) => return Err(Rejection::StandingUnknown(error)),
     };
     Ok(Clearance { token, basis })
 }
@@ -244,7 +246,7 @@ mod tests {
         for kind in StoreErrorKind::ALL {
             let error = || Err(StoreError::new(kind, "no answer"));
             let rejection = decide(token(), error(), FailMode::Closed).unwrap_err();
-            assert_eq!(rejection.kind(), RejectionKind::NoVerdict(kind));
+            assert_eq!(rejection.kind(), RejectionKind::StandingUnknown(kind));
             let clearance = decide(token(), error(), FailMode::Open).unwrap();
             assert!(!clearance.is_checked());
             assert_eq!(clearance.unchecked_because().unwrap().kind(), kind);

@@ -5,7 +5,7 @@ use std::future::Ready;
 
 use http::{Request, Response};
 use tower::util::BoxCloneSyncService;
-use tower_jwt_revocation::gate::{CounterSnapshot, Counters, Refusals};
+use tower_jwt_revocation::counters::{CounterSnapshot, Counters, Refusals};
 use tower_jwt_revocation::middleware::{
     EmptyBody, EndWithToken, EndWithTokenLayer, EndingBody, JwtRevocation, LayerConfig,
     ProblemJson, ResponseFuture, TokenEnded,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tower_jwt_revocation::audit::AuditSink;
-use tower_jwt_revocation::gate::Counters;
+use tower_jwt_revocation::counters::Counters;
 use tower_jwt_revocation::session::{Grant, RefreshPolicy, Sessions};
 use tower_jwt_revocation::store::redis::{ConnectError, Severity, Start};
 use tower_jwt_revocation::store::session::SessionStore;

@@ -97,7 +97,7 @@ async fn stats(State(app): State<App>) -> Json<Value> {
         "refused_bad_request": counters.refused.bad_request,
         "refused_invalid": counters.refused.invalid_token,
         "refused_revoked": counters.refused.revoked,
-        "refused_no_verdict": counters.refused.no_verdict,
+        "refused_standing_unknown": counters.refused.standing_unknown,
         "store_errors": counters.store_errors_by_kind().map(|(_, count)| count).sum::<u64>(),
         "mirror_staleness_ms": app.staleness().map(|age| age.as_millis()),
         "audit_events_lost": app.lost_audit_events(),

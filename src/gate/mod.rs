@@ -1,14 +1,12 @@
-//! What became of the requests, in numbers: [`Counters`].
+//! The read side without tower: the head of a request in, a [`Decision`] out.
+//!
+//! ```text
+//! head -> exempt? -> token -> verified -> standing -> policy -> Decision
+//! ```
+//! Everything up to the look-up happens at once. A store that knows at once costs no future and no
+//! box; one that has to ask leaves a [`PendingCheck`]. Every request ends in [`Gate::settle`],
+//! [`Gate::refuse`] or [`Gate::skip`], where it is counted.
 
-// The read side without tower: the head of a request in, a `Verdict` out.
-//
-//     head -> exempt? -> token -> verified -> standing -> policy -> Verdict
-//
-// Everything up to the look-up happens at once. A store that knows at once costs no future and no
-// box; one that has to ask leaves a `Check`, which is the part that can wait. Whatever way a
-// request ends, it ends in `Gate::settle` or `Gate::refuse`, where it is counted.
-
-mod counters;
 mod outage;
 
 use std::fmt;
@@ -19,21 +17,20 @@ use std::task::{Context, Poll, ready};
 use futures::future::BoxFuture;
 use http::{Method, header};
 
-use self::counters::Event;
-pub use self::counters::{CounterSnapshot, Counters, Refusals};
 use self::outage::Outage;
 use crate::audit::{AuditEvent, AuditKind, AuditSink};
+use crate::counters::{Counters, RequestOutcome};
 use crate::policy::{Clearance, FailMode, Rejection, decide};
 use crate::store::{Lookup, Needs, RevocationStore, Standing, StoreError};
 use crate::token::bearer::{self, RequestHead, TokenSource};
 use crate::token::{CrateOnly, TokenVerifier, UpstreamClaims};
 use crate::verified::VerifiedToken;
 
-/// A question about the head of a request.
-type Ask<T> = Arc<dyn Fn(&RequestHead<'_>) -> T + Send + Sync>;
+/// A function of the head of a request.
+type HeadFn<T> = Arc<dyn Fn(&RequestHead<'_>) -> T + Send + Sync>;
 
-/// A question about the head of a request and its verified token.
-type AskFailMode = dyn Fn(&RequestHead<'_>, &VerifiedToken) -> FailMode + Send + Sync;
+/// A function of the head of a request and its verified token.
+type FailModeFn = dyn Fn(&RequestHead<'_>, &VerifiedToken) -> FailMode + Send + Sync;
 
 /// Everything that a layer was told about who may pass.
 #[derive(Clone)]
@@ -45,7 +42,7 @@ pub(crate) struct Gate {
     needs: Needs,
     pub(crate) sources: Vec<TokenSource>,
     pub(crate) fail_mode: FailModeRule,
-    pub(crate) exemption: Option<Ask<bool>>,
+    pub(crate) exemption: Option<HeadFn<bool>>,
     pub(crate) credentials: Credentials,
     pub(crate) preflight: Preflight,
     pub(crate) enforcement: Enforcement,
@@ -58,7 +55,7 @@ pub(crate) struct Gate {
 #[derive(Clone)]
 pub(crate) enum FailModeRule {
     Always(FailMode),
-    PerRequest(Arc<AskFailMode>),
+    PerRequest(Arc<FailModeFn>),
 }
 
 /// Whether a request must have credentials.
@@ -71,7 +68,7 @@ pub(crate) enum Credentials {
 /// Whether a CORS preflight must have credentials, which browsers never send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Preflight {
-    Judged,
+    Checked,
     Passed,
 }
 
@@ -84,20 +81,20 @@ pub(crate) enum Enforcement {
 
 /// What is to be done with a request.
 #[derive(Debug)]
-pub(crate) enum Verdict {
-    /// Pass it on, with this proof.
+pub(crate) enum Decision {
+    /// Pass it on, with this clearance.
     Cleared(Clearance),
-    /// Pass it on without one.
-    Unasked(Unasked),
+    /// Pass it on without a clearance.
+    Skipped(SkipReason),
     /// Pass it on, although it would be refused: the layer only reports.
     Reported(Rejection),
     /// Refuse it.
     Refused(Rejection),
 }
 
-/// Why a request passes without having been asked for a token.
+/// Why a request passes without a verified token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unasked {
+pub(crate) enum SkipReason {
     /// It has no credentials, and they are optional.
     Anonymous,
     /// It is exempt.
@@ -106,15 +103,15 @@ pub(crate) enum Unasked {
     Preflight,
 }
 
-/// A verdict, or what is still to be waited for.
-pub(crate) enum Judgement {
-    Now(Verdict),
-    Later(Check),
+/// A decision, or what is still to be waited for.
+pub(crate) enum Evaluation {
+    Decided(Decision),
+    Pending(PendingCheck),
 }
 
-/// A check that the store is still at work on. Dropping it drops the look-up; what is needed to
-/// settle it is kept apart from the gate, so that it costs no box of its own.
-pub(crate) struct Check {
+/// A check of which the store has not yet given the result. Dropping it drops the look-up. What is
+/// needed to settle it is kept apart from the gate, so that it costs no box of its own.
+pub(crate) struct PendingCheck {
     answer: BoxFuture<'static, Result<Standing, StoreError>>,
     token: Arc<VerifiedToken>,
     mode: FailMode,
@@ -132,7 +129,7 @@ impl Gate {
             fail_mode: FailModeRule::Always(FailMode::default()),
             exemption: None,
             credentials: Credentials::Required,
-            preflight: Preflight::Judged,
+            preflight: Preflight::Checked,
             enforcement: Enforcement::Enforced,
             counters: Counters::new(),
             audit: None,
@@ -140,26 +137,26 @@ impl Gate {
         }
     }
 
-    /// Judges a request by its head.
-    pub(crate) fn judge(&self, head: &RequestHead<'_>) -> Judgement {
-        if let Some(unasked) = self.passes_unasked(head) {
-            return Judgement::Now(self.pass(unasked));
+    /// Decides about a request by its head.
+    pub(crate) fn evaluate(&self, head: &RequestHead<'_>) -> Evaluation {
+        if let Some(reason) = self.skip_reason(head) {
+            return Evaluation::Decided(self.skip(reason));
         }
         let token = match self.verified(head) {
             Ok(Some(token)) => token,
             Ok(None) if self.credentials == Credentials::Optional => {
-                return Judgement::Now(self.pass(Unasked::Anonymous));
+                return Evaluation::Decided(self.skip(SkipReason::Anonymous));
             }
-            Ok(None) => return Judgement::Now(self.refuse(Rejection::NoCredentials)),
-            Err(rejection) => return Judgement::Now(self.refuse(rejection)),
+            Ok(None) => return Evaluation::Decided(self.refuse(Rejection::NoCredentials)),
+            Err(rejection) => return Evaluation::Decided(self.refuse(rejection)),
         };
         let mode = match &self.fail_mode {
             FailModeRule::Always(mode) => *mode,
             FailModeRule::PerRequest(ask) => ask(head, &token),
         };
         match self.store.check(&token) {
-            Lookup::Now(answer) => Judgement::Now(self.settle(token, answer, mode)),
-            Lookup::Later(answer) => Judgement::Later(Check { answer, token, mode }),
+            Lookup::Now(answer) => Evaluation::Decided(self.settle(token, answer, mode)),
+            Lookup::Later(answer) => Evaluation::Pending(PendingCheck { answer, token, mode }),
         }
     }
 
@@ -210,7 +207,7 @@ impl Gate {
         token: Arc<VerifiedToken>,
         answer: Result<Standing, StoreError>,
         mode: FailMode,
-    ) -> Verdict {
+    ) -> Decision {
         let failure = answer.as_ref().err().cloned();
         // What is remembered does not tell whether the store answers.
         let was_asked = !matches!(answer, Ok(Standing::WasLive { .. }));
@@ -239,43 +236,47 @@ impl Gate {
             Ok(clearance) => {
                 let checked = clearance.is_checked();
                 self.counters.count(if checked {
-                    Event::Admitted
+                    RequestOutcome::Admitted
                 } else {
-                    Event::AdmittedUnchecked
+                    RequestOutcome::AdmittedUnchecked
                 });
-                Verdict::Cleared(clearance)
+                Decision::Cleared(clearance)
             }
             Err(rejection) => self.refuse(rejection),
         }
     }
 
-    fn refuse(&self, rejection: Rejection) -> Verdict {
+    fn refuse(&self, rejection: Rejection) -> Decision {
         // The kind names the rule that was broken; nothing of the token or its claims is logged.
         match self.enforcement {
             Enforcement::Enforced => {
                 tracing::debug!(reason = ?rejection.kind(), why = %rejection, "request refused");
-                self.counters.count(Event::Refused(rejection.kind()));
-                Verdict::Refused(rejection)
+                self.counters.count(RequestOutcome::Refused(rejection.kind()));
+                Decision::Refused(rejection)
             }
             Enforcement::ReportOnly => {
                 tracing::debug!(reason = ?rejection.kind(), "request would be refused; this layer \
                     only reports");
-                self.counters.count(Event::WouldRefuse(rejection.kind()));
-                Verdict::Reported(rejection)
+                self.counters.count(RequestOutcome::WouldRefuse(rejection.kind()));
+                Decision::Reported(rejection)
             }
         }
     }
 
-    fn pass(&self, unasked: Unasked) -> Verdict {
-        self.counters.count(Event::Unasked(unasked));
-        Verdict::Unasked(unasked)
+    fn skip(&self, reason: SkipReason) -> Decision {
+        self.counters.count(match reason {
+            SkipReason::Anonymous => RequestOutcome::Anonymous,
+            SkipReason::Exempt => RequestOutcome::Exempted,
+            SkipReason::Preflight => RequestOutcome::Preflight,
+        });
+        Decision::Skipped(reason)
     }
 
-    fn passes_unasked(&self, head: &RequestHead<'_>) -> Option<Unasked> {
+    fn skip_reason(&self, head: &RequestHead<'_>) -> Option<SkipReason> {
         if self.preflight == Preflight::Passed && is_preflight(head) {
-            return Some(Unasked::Preflight);
+            return Some(SkipReason::Preflight);
         }
-        self.exemption.as_ref().filter(|exempts| exempts(head)).map(|_| Unasked::Exempt)
+        self.exemption.as_ref().filter(|exempts| exempts(head)).map(|_| SkipReason::Exempt)
     }
 }
 
@@ -287,9 +288,9 @@ fn is_preflight(head: &RequestHead<'_>) -> bool {
         && head.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-impl Check {
+impl PendingCheck {
     /// Waits for the store and settles.
-    pub(crate) fn poll(&mut self, gate: &Gate, cx: &mut Context<'_>) -> Poll<Verdict> {
+    pub(crate) fn poll(&mut self, gate: &Gate, cx: &mut Context<'_>) -> Poll<Decision> {
         let answer = ready!(Pin::as_mut(&mut self.answer).poll(cx));
         Poll::Ready(gate.settle(Arc::clone(&self.token), answer, self.mode))
     }

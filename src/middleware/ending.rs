@@ -82,7 +82,7 @@ pin_project! {
         // Dropped at the end, so that whoever fills it learns of it.
         #[pin]
         inner: Option<B>,
-        form: Form,
+        kind: StreamKind,
         watch: Option<Watch>,
         ended: Option<BoxFuture<'static, Ended>>,
         // Whether the inner body was asked before.
@@ -97,12 +97,15 @@ struct Watch {
     token: Arc<VerifiedToken>,
 }
 
-/// How a body ends before its time.
+/// What kind of stream a body is, which decides how it ends early.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Form {
+enum StreamKind {
+    /// With an error.
     #[default]
-    Error,
-    Silence,
+    Other,
+    /// Without a word.
+    EventStream,
+    /// With trailers.
     Grpc,
 }
 
@@ -158,9 +161,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
-        let form = Form::of(response.headers());
+        let kind = StreamKind::of(response.headers());
         let watch = this.watch.take();
-        Poll::Ready(Ok(response.map(|inner| EndingBody { form, watch, ..EndingBody::new(inner) })))
+        Poll::Ready(Ok(response.map(|inner| EndingBody { kind, watch, ..EndingBody::new(inner) })))
     }
 }
 
@@ -171,7 +174,7 @@ impl<B> EndingBody<B> {
     fn new(inner: B) -> Self {
         Self {
             inner: Some(inner),
-            form: Form::default(),
+            kind: StreamKind::default(),
             watch: None,
             ended: None,
             has_begun: false,
@@ -223,7 +226,7 @@ where
         }
         this.inner.set(None);
         (*this.watch, *this.ended) = (None, None);
-        Poll::Ready(end.and_then(|end| this.form.end(end)))
+        Poll::Ready(end.and_then(|end| this.kind.end(end)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -249,7 +252,7 @@ fn end(
     }
 }
 
-impl Form {
+impl StreamKind {
     fn of(headers: &HeaderMap) -> Self {
         let content_type =
             headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
@@ -259,17 +262,17 @@ impl Form {
         if is(b"application/grpc") {
             Self::Grpc
         } else if is(b"text/event-stream") {
-            Self::Silence
+            Self::EventStream
         } else {
-            Self::Error
+            Self::Other
         }
     }
 
     /// The last thing that such a body says.
     fn end<D>(self, ended: Ended) -> Option<Result<Frame<D>, Box<dyn Error + Send + Sync>>> {
         match self {
-            Self::Error => Some(Err(Box::new(TokenEnded(ended)))),
-            Self::Silence => None,
+            Self::Other => Some(Err(Box::new(TokenEnded(ended)))),
+            Self::EventStream => None,
             Self::Grpc => {
                 let mut trailers = HeaderMap::with_capacity(2);
                 trailers.insert(GRPC_STATUS, HeaderValue::from_static(UNAUTHENTICATED));
@@ -284,7 +287,7 @@ impl<B: fmt::Debug> fmt::Debug for EndingBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EndingBody")
             .field("inner", &self.inner)
-            .field("form", &self.form)
+            .field("kind", &self.kind)
             .field("is_watched", &self.watch.is_some())
             .finish_non_exhaustive()
     }

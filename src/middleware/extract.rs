@@ -10,8 +10,8 @@ use http::request::Parts;
 use http::{Extensions, StatusCode};
 use serde::de::DeserializeOwned;
 
-use super::response::Form;
-use crate::gate::Unasked;
+use super::response::RefusalHeads;
+use crate::gate::SkipReason;
 use crate::policy::{Clearance, Rejection};
 use crate::token::{TokenError, TokenErrorKind};
 
@@ -50,16 +50,16 @@ enum Why {
     NotAsked,
     /// The handler wants a token that the layer did not insist on. Answered as the layer would
     /// have.
-    Refused(Arc<Form>, Rejection),
+    Refused(Arc<RefusalHeads>, Rejection),
 }
 
 /// Left by the layer in requests that pass without a clearance.
 #[derive(Clone)]
 struct Uncleared(Why);
 
-/// Left by a layer that does not refuse in the default form.
+/// Left by a layer that does not refuse with the default heads.
 #[derive(Clone)]
-struct Refuses(Arc<Form>);
+struct Refuses(Arc<RefusalHeads>);
 
 pub(super) fn forget(extensions: &mut Extensions) {
     // `Refuses` may stay: it says how to refuse, not that anything passed.
@@ -68,21 +68,29 @@ pub(super) fn forget(extensions: &mut Extensions) {
 
 /// A request that passes costs nothing more for this, unless the layer has a realm or a resource of
 /// its own: then refusals by [`Claims`] have to name it too.
-pub(super) fn mark_cleared(extensions: &mut Extensions, form: &Arc<Form>) {
-    if form.is_custom() {
-        extensions.insert(Refuses(Arc::clone(form)));
+pub(super) fn mark_cleared(extensions: &mut Extensions, heads: &Arc<RefusalHeads>) {
+    if heads.is_custom() {
+        extensions.insert(Refuses(Arc::clone(heads)));
     }
 }
 
-pub(super) fn mark_unasked(extensions: &mut Extensions, form: &Arc<Form>, unasked: Unasked) {
-    extensions.insert(Uncleared(match unasked {
-        Unasked::Anonymous => Why::Refused(Arc::clone(form), Rejection::NoCredentials),
-        Unasked::Exempt | Unasked::Preflight => Why::NotAsked,
+pub(super) fn mark_skipped(
+    extensions: &mut Extensions,
+    heads: &Arc<RefusalHeads>,
+    reason: SkipReason,
+) {
+    extensions.insert(Uncleared(match reason {
+        SkipReason::Anonymous => Why::Refused(Arc::clone(heads), Rejection::NoCredentials),
+        SkipReason::Exempt | SkipReason::Preflight => Why::NotAsked,
     }));
 }
 
-pub(super) fn mark_reported(extensions: &mut Extensions, form: &Arc<Form>, rejection: &Rejection) {
-    extensions.insert(Uncleared(Why::Refused(Arc::clone(form), rejection.clone())));
+pub(super) fn mark_reported(
+    extensions: &mut Extensions,
+    heads: &Arc<RefusalHeads>,
+    rejection: &Rejection,
+) {
+    extensions.insert(Uncleared(Why::Refused(Arc::clone(heads), rejection.clone())));
 }
 
 fn clearance(parts: &Parts) -> Result<&Clearance, ExtractError> {
@@ -117,9 +125,9 @@ fn claims<T: DeserializeOwned>(
             TokenErrorKind::OddClaim,
             "the claims do not fit the type that the handler wants",
         );
-        let form = parts.extensions.get::<Refuses>().map(|refuses| Arc::clone(&refuses.0));
+        let heads = parts.extensions.get::<Refuses>().map(|refuses| Arc::clone(&refuses.0));
         ExtractError(Why::Refused(
-            form.unwrap_or_else(|| Arc::new(Form::new())),
+            heads.unwrap_or_else(|| Arc::new(RefusalHeads::new())),
             Rejection::from(error),
         ))
     })
@@ -164,8 +172,8 @@ impl IntoResponse for ExtractError {
                 tracing::error!(error = %self, "a handler cannot be called");
                 (StatusCode::INTERNAL_SERVER_ERROR, self.to_string()).into_response()
             }
-            Why::Refused(form, rejection) => {
-                let head = form.http_head(rejection.kind());
+            Why::Refused(heads, rejection) => {
+                let head = heads.http_head(rejection.kind());
                 let mut response = Response::from_parts(head, Body::empty());
                 response.extensions_mut().insert(rejection.clone());
                 response

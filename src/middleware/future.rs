@@ -10,8 +10,8 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::response::RejectionResponse;
-use super::service::Shared;
-use crate::gate::Check;
+use super::state::ServiceState;
+use crate::gate::PendingCheck;
 
 pin_project! {
     /// The future of [`JwtRevocation`](super::JwtRevocation). It is in one of three states, and
@@ -43,7 +43,7 @@ pin_project! {
     {
         Forward { #[pin] future: S::Future },
         Refused { response: Option<Response<R>> },
-        Checking { check: Check, parked: Option<(S, Request<B>)>, shared: Arc<Shared<A>> },
+        Checking { check: PendingCheck, parked: Option<(S, Request<B>)>, state: Arc<ServiceState<A>> },
     }
 }
 
@@ -60,12 +60,12 @@ where
     }
 
     pub(super) fn checking(
-        check: Check,
+        check: PendingCheck,
         ready: S,
         request: Request<B>,
-        shared: Arc<Shared<A>>,
+        state: Arc<ServiceState<A>>,
     ) -> Self {
-        Self { state: State::Checking { check, parked: Some((ready, request)), shared } }
+        Self { state: State::Checking { check, parked: Some((ready, request)), state } }
     }
 }
 
@@ -81,27 +81,27 @@ where
         reason = "polling a future after it is done is a bug of the caller"
     )]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
+        let mut this = self.project().state;
         loop {
-            let next = match state.as_mut().project() {
+            let next = match this.as_mut().project() {
                 StateProj::Forward { future } => return future.poll(cx),
                 StateProj::Refused { response } => {
                     return Poll::Ready(Ok(response.take().expect("polled after it was done")));
                 }
                 // Checking -> Forward | Refused
-                StateProj::Checking { check, parked, shared } => {
-                    let verdict = ready!(check.poll(&shared.gate, cx));
+                StateProj::Checking { check, parked, state } => {
+                    let decision = ready!(check.poll(&state.gate, cx));
                     let (mut service, mut request) =
                         parked.take().expect("left as soon as it is taken");
-                    match shared.mark(verdict, request.extensions_mut()) {
+                    match state.mark(decision, request.extensions_mut()) {
                         Ok(()) => State::Forward { future: service.call(request) },
                         Err(rejection) => State::Refused {
-                            response: Some(shared.answers.refuse(rejection, &request)),
+                            response: Some(state.refusals.refuse(rejection, &request)),
                         },
                     }
                 }
             };
-            state.set(next);
+            this.set(next);
         }
     }
 }

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use tower::Layer;
 
-use super::response::{Answers, EmptyBody, Form};
-use super::service::{JwtRevocation, Shared};
+use super::response::{EmptyBody, RefusalBuilder, RefusalHeads};
+use super::service::JwtRevocation;
+use super::state::ServiceState;
 use crate::audit::AuditSink;
 use crate::config::ConfigError;
-use crate::gate::{Counters, Credentials, Enforcement, FailModeRule, Gate, Preflight};
+use crate::counters::Counters;
+use crate::gate::{Credentials, Enforcement, FailModeRule, Gate, Preflight};
 use crate::policy::FailMode;
 use crate::revoker::{LeastLifetime, Revoker};
 use crate::store::{Needs, RevocationStore};
@@ -77,7 +79,7 @@ use crate::verified::VerifiedToken;
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct JwtRevocationLayer<A = EmptyBody> {
     gate: Gate,
-    form: Arc<Form>,
+    heads: Arc<RefusalHeads>,
     body: Arc<A>,
     leaves_clearance: bool,
     /// Of the records that its revokers write.
@@ -92,7 +94,7 @@ impl JwtRevocationLayer {
     pub fn new(verifier: impl TokenVerifier, store: impl RevocationStore) -> Self {
         Self {
             gate: Gate::new(Arc::new(verifier), Arc::new(store)),
-            form: Arc::new(Form::new()),
+            heads: Arc::new(RefusalHeads::new()),
             body: Arc::new(EmptyBody),
             leaves_clearance: true,
             least_lifetime: LeastLifetime::default(),
@@ -126,7 +128,7 @@ impl<A> JwtRevocationLayer<A> {
     /// # Security
     /// With [`FailMode::Open`], revoked tokens work while the store is out of reach, until they
     /// expire. Such requests are counted
-    /// ([`CounterSnapshot::admitted_unchecked`](crate::gate::CounterSnapshot::admitted_unchecked)),
+    /// ([`CounterSnapshot::admitted_unchecked`](crate::counters::CounterSnapshot::admitted_unchecked)),
     /// the change is logged as a warning, and handlers can tell them by
     /// [`Clearance::is_checked`](crate::Clearance::is_checked).
     pub fn with_fail_mode(mut self, mode: FailMode) -> Self {
@@ -256,7 +258,7 @@ impl<A> JwtRevocationLayer<A> {
     /// # Errors
     /// If it is empty, or has other than printable ASCII characters.
     pub fn with_realm(mut self, realm: impl AsRef<str>) -> Result<Self, ConfigError> {
-        Arc::make_mut(&mut self.form).set_realm(realm.as_ref())?;
+        Arc::make_mut(&mut self.heads).set_realm(realm.as_ref())?;
         Ok(self)
     }
 
@@ -266,7 +268,7 @@ impl<A> JwtRevocationLayer<A> {
     /// # Errors
     /// If it is not an absolute `https` URL (or `http` on localhost), or has a fragment.
     pub fn with_resource_metadata(mut self, url: impl AsRef<str>) -> Result<Self, ConfigError> {
-        Arc::make_mut(&mut self.form).set_resource_metadata(url.as_ref())?;
+        Arc::make_mut(&mut self.heads).set_resource_metadata(url.as_ref())?;
         Ok(self)
     }
 
@@ -274,7 +276,7 @@ impl<A> JwtRevocationLayer<A> {
     /// [`DEFAULT_RETRY_AFTER`](super::DEFAULT_RETRY_AFTER). In HTTP it is rounded up to whole
     /// seconds.
     pub fn with_retry_after(mut self, after: Duration) -> Self {
-        Arc::make_mut(&mut self.form).set_retry_after(after);
+        Arc::make_mut(&mut self.heads).set_retry_after(after);
         self
     }
 
@@ -284,7 +286,7 @@ impl<A> JwtRevocationLayer<A> {
     /// # Security
     /// Whoever stole a token learns that the theft was noticed.
     pub fn with_error_descriptions(mut self) -> Self {
-        Arc::make_mut(&mut self.form).set_describes();
+        Arc::make_mut(&mut self.heads).set_describes();
         self
     }
 
@@ -292,10 +294,10 @@ impl<A> JwtRevocationLayer<A> {
     /// [`ProblemJson`](super::ProblemJson), or a closure, see
     /// [`RejectionResponse`](super::RejectionResponse).
     pub fn with_response<A2>(self, response: A2) -> JwtRevocationLayer<A2> {
-        let Self { gate, form, leaves_clearance, least_lifetime, .. } = self;
+        let Self { gate, heads, leaves_clearance, least_lifetime, .. } = self;
         JwtRevocationLayer {
             gate,
-            form,
+            heads,
             body: Arc::new(response),
             leaves_clearance,
             least_lifetime,
@@ -336,9 +338,10 @@ impl<S, A> Layer<S> for JwtRevocationLayer<A> {
     type Service = JwtRevocation<S, A>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let answers = Answers { form: Arc::clone(&self.form), body: Arc::clone(&self.body) };
+        let refusals =
+            RefusalBuilder { heads: Arc::clone(&self.heads), body: Arc::clone(&self.body) };
         let (gate, leaves_clearance) = (self.gate.clone(), self.leaves_clearance);
-        JwtRevocation::new(inner, Arc::new(Shared { gate, answers, leaves_clearance }))
+        JwtRevocation::new(inner, Arc::new(ServiceState { gate, refusals, leaves_clearance }))
     }
 }
 
@@ -346,7 +349,7 @@ impl<A> Clone for JwtRevocationLayer<A> {
     fn clone(&self) -> Self {
         Self {
             gate: self.gate.clone(),
-            form: Arc::clone(&self.form),
+            heads: Arc::clone(&self.heads),
             body: Arc::clone(&self.body),
             leaves_clearance: self.leaves_clearance,
             least_lifetime: self.least_lifetime.clone(),
@@ -358,7 +361,7 @@ impl<A> fmt::Debug for JwtRevocationLayer<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JwtRevocationLayer")
             .field("gate", &self.gate)
-            .field("form", &self.form)
+            .field("heads", &self.heads)
             .finish_non_exhaustive()
     }
 }

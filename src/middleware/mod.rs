@@ -8,8 +8,9 @@
 //! | [`EndWithTokenLayer`] | long responses that end with their token |
 //! | [`Claims`] | an extractor for axum, as [`Clearance`](crate::Clearance) is one (feature `axum`) |
 
-// `service` decides in `call`, at once where it can; `future` is what is left to wait for;
-// `response` is the one table from a `Rejection` to an answer, in HTTP and in gRPC.
+// `service` decides in `call`, at once where it can; `future` is what is left to wait for; `state`
+// is what they share; `response` is the one table from a `Rejection` to an answer, in HTTP and in
+// gRPC.
 
 mod ending;
 #[cfg(feature = "axum")]
@@ -19,6 +20,7 @@ mod layer;
 mod response;
 mod service;
 mod settings;
+mod state;
 
 pub use self::ending::{
     EndWithToken, EndWithTokenFuture, EndWithTokenLayer, EndingBody, TokenEnded,

@@ -161,7 +161,7 @@ impl Row {
                 grpc_status: UNAUTHENTICATED,
                 message: "the access token is not accepted",
             },
-            RejectionKind::NoVerdict(_) | RejectionKind::NoKeys => Self {
+            RejectionKind::StandingUnknown(_) | RejectionKind::NoKeys => Self {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 challenge: None,
                 grpc_status: UNAVAILABLE,
@@ -175,7 +175,9 @@ impl Row {
 /// `"`, no `\`, ASCII.
 fn description(kind: RejectionKind) -> Option<&'static str> {
     Some(match kind {
-        RejectionKind::NoCredentials | RejectionKind::NoVerdict(_) | RejectionKind::NoKeys => {
+        RejectionKind::NoCredentials
+        | RejectionKind::StandingUnknown(_)
+        | RejectionKind::NoKeys => {
             return None;
         }
         RejectionKind::BadRequest => "The credentials are malformed or ambiguous",
@@ -189,12 +191,12 @@ fn description(kind: RejectionKind) -> Option<&'static str> {
 }
 
 /// The heads of refusals, and the maker of their bodies.
-pub(super) struct Answers<A> {
-    pub(super) form: Arc<Form>,
+pub(super) struct RefusalBuilder<A> {
+    pub(super) heads: Arc<RefusalHeads>,
     pub(super) body: Arc<A>,
 }
 
-impl<A> Answers<A> {
+impl<A> RefusalBuilder<A> {
     /// The refusal of `request`.
     pub(super) fn refuse<B, R>(&self, rejection: Rejection, request: &Request<B>) -> Response<R>
     where
@@ -202,11 +204,11 @@ impl<A> Answers<A> {
     {
         let mut response = if let Some(content_type) = grpc_content_type(request.headers()) {
             Response::from_parts(
-                self.form.grpc_head(rejection.kind(), content_type),
+                self.heads.grpc_head(rejection.kind(), content_type),
                 self.body.empty(),
             )
         } else {
-            let mut head = self.form.http_head(rejection.kind());
+            let mut head = self.heads.http_head(rejection.kind());
             let body = self.body.body(&rejection, &mut head);
             Response::from_parts(head, body)
         };
@@ -240,7 +242,7 @@ fn grpc_content_type(headers: &HeaderMap) -> Option<HeaderValue> {
 
 /// What the heads of refusals are made from. Every value was checked when it was set.
 #[derive(Clone, Debug)]
-pub(super) struct Form {
+pub(super) struct RefusalHeads {
     /// `Bearer` and the parameters that every challenge has: realm and metadata.
     base: String,
     realm: Box<str>,
@@ -253,9 +255,9 @@ pub(super) struct Form {
     retry_pushback: HeaderValue,
 }
 
-impl Form {
+impl RefusalHeads {
     pub(super) fn new() -> Self {
-        let mut form = Self {
+        let mut heads = Self {
             base: String::new(),
             realm: DEFAULT_REALM.into(),
             resource_metadata: None,
@@ -266,9 +268,9 @@ impl Form {
             retry_after: HeaderValue::from_static("0"),
             retry_pushback: HeaderValue::from_static("0"),
         };
-        form.set_retry_after(DEFAULT_RETRY_AFTER);
-        form.write();
-        form
+        heads.set_retry_after(DEFAULT_RETRY_AFTER);
+        heads.write();
+        heads
     }
 
     pub(super) fn set_realm(&mut self, realm: &str) -> Result<(), ConfigError> {
@@ -330,7 +332,7 @@ impl Form {
         self.base = base;
     }
 
-    /// Whether heads differ from those of a new form.
+    /// Whether heads differ from the default ones.
     #[cfg(feature = "axum")]
     pub(super) fn is_custom(&self) -> bool {
         self.describes || self.resource_metadata.is_some() || *self.realm != *DEFAULT_REALM

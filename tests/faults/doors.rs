@@ -116,7 +116,7 @@ fn read(response: &Response<String>) -> Verdict {
         {
             Verdict::Revoked
         }
-        (StatusCode::SERVICE_UNAVAILABLE, None, Some(Rejection::NoVerdict(error)))
+        (StatusCode::SERVICE_UNAVAILABLE, None, Some(Rejection::StandingUnknown(error)))
             if response.headers().contains_key(header::RETRY_AFTER) =>
         {
             Verdict::Unavailable(error.kind())

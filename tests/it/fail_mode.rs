@@ -14,9 +14,12 @@ async fn closed_is_the_default_and_refuses_with_503() {
     let answer = layer.layer(Handler).oneshot(with_token(&token("alice", "1"))).await.unwrap();
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(answer.headers().get("www-authenticate").is_none(), "the token is not what is wrong");
-    assert_eq!(rejection(&answer).kind(), RejectionKind::NoVerdict(StoreErrorKind::Unreachable));
+    assert_eq!(
+        rejection(&answer).kind(),
+        RejectionKind::StandingUnknown(StoreErrorKind::Unreachable)
+    );
     let counted = layer.counters().snapshot();
-    assert_eq!((counted.refused.no_verdict, counted.checks()), (1, 1));
+    assert_eq!((counted.refused.standing_unknown, counted.checks()), (1, 1));
     assert_eq!(counted.store_errors(StoreErrorKind::Unreachable), 1);
     assert_eq!(counted.store_errors(StoreErrorKind::Timeout), 0);
 }
@@ -89,7 +92,10 @@ mod scripted {
 
         store.fail_later(StoreErrorKind::Timeout);
         let answer = service.clone().oneshot(with_token(&token("alice", "1"))).await.unwrap();
-        assert_eq!(rejection(&answer).kind(), RejectionKind::NoVerdict(StoreErrorKind::Timeout));
+        assert_eq!(
+            rejection(&answer).kind(),
+            RejectionKind::StandingUnknown(StoreErrorKind::Timeout)
+        );
 
         store.hang();
         let mut waiting = tokio_test_task(service.oneshot(with_token(&token("mallory", "2"))));

@@ -275,7 +275,11 @@ async fn an_unreadable_entry_is_left_to_the_fail_mode() {
         let response = lab.call(&token).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{odd:?}");
         let rejection = rejection(&response);
-        assert_eq!(rejection.kind(), RejectionKind::NoVerdict(StoreErrorKind::Protocol), "{odd:?}");
+        assert_eq!(
+            rejection.kind(),
+            RejectionKind::StandingUnknown(StoreErrorKind::Protocol),
+            "{odd:?}"
+        );
         assert!(rejection.to_string().contains("the foreign list"), "{rejection}");
         let passed = call(&open, &token).await;
         assert!(!seen(&passed).clearance.as_ref().unwrap().is_checked(), "{odd:?}");

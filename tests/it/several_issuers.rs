@@ -97,5 +97,5 @@ async fn each_has_a_fail_mode_of_its_own() {
     assert_eq!(ask(with_token(&token(STAFF))).await, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(ask(with_token(&token(SHOP))).await, StatusCode::OK);
     let counted = layer.counters().snapshot();
-    assert_eq!((counted.refused.no_verdict, counted.admitted_unchecked), (1, 1));
+    assert_eq!((counted.refused.standing_unknown, counted.admitted_unchecked), (1, 1));
 }

@@ -10,7 +10,7 @@ fn rejections() -> Vec<Rejection> {
         Rejection::BadRequest(CredentialsError::Repeated),
         Rejection::BadRequest(CredentialsError::Conflicting),
         Rejection::Revoked(RevokedBy::new(TargetKind::User)),
-        Rejection::NoVerdict(StoreError::new(StoreErrorKind::Timeout, "no answer")),
+        Rejection::StandingUnknown(StoreError::new(StoreErrorKind::Timeout, "no answer")),
         Rejection::from(TokenError::new(TokenErrorKind::NoKeys, "no keys")),
     ];
     for kind in [TokenErrorKind::Expired, TokenErrorKind::NotYetValid, TokenErrorKind::BadSignature]
@@ -20,8 +20,8 @@ fn rejections() -> Vec<Rejection> {
     all
 }
 
-fn challenge(form: &Form, kind: RejectionKind) -> String {
-    let head = form.http_head(kind);
+fn challenge(heads: &RefusalHeads, kind: RejectionKind) -> String {
+    let head = heads.http_head(kind);
     head.headers.get(header::WWW_AUTHENTICATE).unwrap().to_str().unwrap().to_owned()
 }
 
@@ -39,11 +39,11 @@ fn every_text_is_made_of_characters_that_need_no_escaping_anywhere() {
 
 #[test]
 fn the_realm_is_escaped_or_refused() {
-    let mut form = Form::new();
-    form.set_realm(r#"a "b" \c"#).unwrap();
-    assert_eq!(challenge(&form, RejectionKind::NoCredentials), r#"Bearer realm="a \"b\" \\c""#);
+    let mut heads = RefusalHeads::new();
+    heads.set_realm(r#"a "b" \c"#).unwrap();
+    assert_eq!(challenge(&heads, RejectionKind::NoCredentials), r#"Bearer realm="a \"b\" \\c""#);
     for bad in ["", "a\r\nset-cookie: x", "tab\t", "é", "\u{7f}"] {
-        let error = form.set_realm(bad).unwrap_err();
+        let error = heads.set_realm(bad).unwrap_err();
         assert_eq!(error.setting(), "realm");
         assert!(!error.to_string().contains("cookie"), "{error}");
     }
@@ -51,16 +51,18 @@ fn the_realm_is_escaped_or_refused() {
 
 #[test]
 fn the_metadata_url_is_part_of_every_challenge_or_refused() {
-    let mut form = Form::new();
-    form.set_resource_metadata("https://api.example/.well-known/oauth-protected-resource").unwrap();
+    let mut heads = RefusalHeads::new();
+    heads
+        .set_resource_metadata("https://api.example/.well-known/oauth-protected-resource")
+        .unwrap();
     let start = r#"Bearer realm="api", resource_metadata="https://api.example/.well-known/oauth-protected-resource""#;
     let has_challenge = |rejection: &&Rejection| {
-        !matches!(rejection, Rejection::NoVerdict(_) | Rejection::NoKeys(_))
+        !matches!(rejection, Rejection::StandingUnknown(_) | Rejection::NoKeys(_))
     };
     for rejection in rejections().iter().filter(has_challenge) {
-        assert!(challenge(&form, rejection.kind()).starts_with(start), "{rejection:?}");
+        assert!(challenge(&heads, rejection.kind()).starts_with(start), "{rejection:?}");
     }
-    form.set_resource_metadata("http://localhost:8080/x").unwrap();
+    heads.set_resource_metadata("http://localhost:8080/x").unwrap();
     for bad in [
         "",
         "/x",
@@ -71,7 +73,7 @@ fn the_metadata_url_is_part_of_every_challenge_or_refused() {
         "https://a/\"x",
     ] {
         assert_eq!(
-            form.set_resource_metadata(bad).unwrap_err().setting(),
+            heads.set_resource_metadata(bad).unwrap_err().setting(),
             "resource_metadata",
             "{bad}"
         );
@@ -80,30 +82,30 @@ fn the_metadata_url_is_part_of_every_challenge_or_refused() {
 
 #[test]
 fn descriptions_tell_apart_what_is_alike_without_them() {
-    let mut form = Form::new();
+    let mut heads = RefusalHeads::new();
     let expired = RejectionKind::InvalidToken(TokenErrorKind::Expired);
     let revoked = RejectionKind::Revoked(TargetKind::User);
-    assert_eq!(challenge(&form, expired), challenge(&form, revoked));
-    form.set_describes();
+    assert_eq!(challenge(&heads, expired), challenge(&heads, revoked));
+    heads.set_describes();
     assert_eq!(
-        challenge(&form, revoked),
+        challenge(&heads, revoked),
         r#"Bearer realm="api", error="invalid_token", error_description="The access token was revoked""#
     );
     assert_eq!(
-        challenge(&form, expired),
+        challenge(&heads, expired),
         r#"Bearer realm="api", error="invalid_token", error_description="The access token expired""#
     );
     assert_eq!(
-        challenge(&form, RejectionKind::BadRequest),
+        challenge(&heads, RejectionKind::BadRequest),
         r#"Bearer realm="api", error="invalid_request", error_description="The credentials are malformed or ambiguous""#
     );
-    assert_eq!(challenge(&form, RejectionKind::NoCredentials), r#"Bearer realm="api""#);
+    assert_eq!(challenge(&heads, RejectionKind::NoCredentials), r#"Bearer realm="api""#);
 }
 
 #[test]
 fn retry_after_is_in_whole_seconds_rounded_up() {
-    let mut form = Form::new();
-    let kind = RejectionKind::NoVerdict(StoreErrorKind::Timeout);
+    let mut heads = RefusalHeads::new();
+    let kind = RejectionKind::StandingUnknown(StoreErrorKind::Timeout);
     for (after, http, grpc) in [
         (DEFAULT_RETRY_AFTER, "1", "1000"),
         (Duration::from_millis(1), "1", "1"),
@@ -111,9 +113,9 @@ fn retry_after_is_in_whole_seconds_rounded_up() {
         (Duration::ZERO, "0", "0"),
         (Duration::MAX, "18446744073709551615", "2147483647"),
     ] {
-        form.set_retry_after(after);
-        assert_eq!(form.http_head(kind).headers[header::RETRY_AFTER], http);
-        let grpc_head = form.grpc_head(kind, HeaderValue::from_static("application/grpc"));
+        heads.set_retry_after(after);
+        assert_eq!(heads.http_head(kind).headers[header::RETRY_AFTER], http);
+        let grpc_head = heads.grpc_head(kind, HeaderValue::from_static("application/grpc"));
         assert_eq!(grpc_head.headers[GRPC_RETRY_PUSHBACK], grpc);
     }
 }
@@ -144,7 +146,7 @@ fn grpc_is_told_by_the_content_type() {
 #[test]
 fn a_problem_document_is_json_and_says_no_more_than_the_status() {
     for rejection in rejections() {
-        let mut head = Form::new().http_head(rejection.kind());
+        let mut head = RefusalHeads::new().http_head(rejection.kind());
         let body: Bytes = ProblemJson.body(&rejection, &mut head);
         let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(json["status"], head.status.as_u16());
@@ -155,7 +157,7 @@ fn a_problem_document_is_json_and_says_no_more_than_the_status() {
 }
 
 #[test]
-fn the_usual_challenges_are_those_of_a_new_form() {
-    let form = Form::new();
-    assert_eq!([&form.plain, &form.invalid_request, &form.invalid_token], USUAL);
+fn the_usual_challenges_are_the_default_ones() {
+    let heads = RefusalHeads::new();
+    assert_eq!([&heads.plain, &heads.invalid_request, &heads.invalid_token], USUAL);
 }

@@ -1,71 +1,103 @@
-//! What became of the requests, in numbers.
-//!
-//! Every request counts, on every core, so the numbers are kept in stripes: a thread adds to its
-//! own and shares no cache line with the others. Reading adds the stripes up.
+//! Counts of what became of the requests, for metrics: [`Counters`].
+
+// Every request counts, on every core, so the numbers are kept in stripes: a thread adds to its own
+// and shares no cache line with the others. Reading adds the stripes up.
 
 use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use super::Unasked;
 use crate::policy::RejectionKind;
 use crate::store::StoreErrorKind;
 
-/// The numbers of one layer and of all services made by it. Clones read the same numbers.
+/// The counts of one layer and of all services made by it, from
+/// [`JwtRevocationLayer::counters`](crate::JwtRevocationLayer::counters). Clones read the same
+/// counts.
 ///
-/// They start at zero with the layer and only grow: export them as monotonic counters. No number is
+/// They begin at zero with the layer and only grow: export them as monotonic counters. No count is
 /// about a single user or token.
+///
+/// ```
+/// # use tower_jwt_revocation::JwtRevocationLayer;
+/// # fn f(layer: &JwtRevocationLayer) {
+/// let counters = layer.counters();
+/// let now = counters.snapshot();
+/// println!("jwt_requests_admitted_total {}", now.admitted);
+/// println!("jwt_requests_refused_total{{reason=\"revoked\"}} {}", now.refused.revoked);
+/// # }
+/// ```
+#[doc(alias = "metrics")]
+#[doc(alias = "prometheus")]
+#[doc(alias = "statistics")]
 #[derive(Clone)]
 pub struct Counters(Arc<[Stripe]>);
 
-/// The numbers at one moment. Each is exact; requests that end while they are read may be in some
-/// and not in others.
+/// The [`Counters`] at one moment: numbers of requests since the layer was made.
+///
+/// Each number is exact; requests that end while the numbers are read may be in some and not in
+/// others. Each request is in exactly one of the public fields.
+#[doc(alias = "metrics")]
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CounterSnapshot {
-    /// Requests that passed with a token that the store said is live.
+    /// Requests that passed with a verified token of which the store said that it is live.
     pub admitted: u64,
-    /// Requests that passed with a verified token whose standing is not known
-    /// ([`FailMode::Open`](crate::FailMode::Open)).
+    /// Requests that passed with a verified token although the store gave no answer
+    /// ([`FailMode::Open`](crate::FailMode::Open)): it may have been revoked. Stays zero under
+    /// [`FailMode::Closed`](crate::FailMode::Closed), the default.
     pub admitted_unchecked: u64,
-    /// Requests that passed without credentials, where they are optional.
+    /// Requests that passed without credentials, where they are
+    /// [optional](crate::JwtRevocationLayer::with_optional_credentials).
     pub anonymous: u64,
-    /// Requests that passed because they are exempt.
+    /// Requests that passed because they are
+    /// [exempt](crate::JwtRevocationLayer::with_exemption); nothing was looked at.
     pub exempted: u64,
-    /// Requests that passed because they are CORS preflights.
+    /// Requests that passed because they are
+    /// [CORS preflights](crate::JwtRevocationLayer::with_cors_preflight).
     pub preflights: u64,
-    /// Requests that were refused.
+    /// Requests that were refused, by reason.
     pub refused: Refusals,
-    /// Requests that passed because the layer only reports, and would have been refused.
+    /// Requests that passed because the layer
+    /// [only reports](crate::JwtRevocationLayer::with_report_only), by the reason for which they
+    /// would have been refused.
     pub would_refuse: Refusals,
     store_errors: [u64; StoreErrorKind::ALL.len()],
 }
 
-/// Refusals by reason.
+/// Numbers of refused requests, one for each kind of [`Rejection`](crate::Rejection).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refusals {
-    /// See [`Rejection::NoCredentials`](crate::Rejection::NoCredentials).
+    /// Requests without credentials
+    /// ([`Rejection::NoCredentials`](crate::Rejection::NoCredentials)); answered with 401.
     pub no_credentials: u64,
-    /// See [`Rejection::BadRequest`](crate::Rejection::BadRequest).
+    /// Requests whose credentials cannot be read, or have two that differ
+    /// ([`Rejection::BadRequest`](crate::Rejection::BadRequest)); answered with 400.
     pub bad_request: u64,
-    /// See [`Rejection::InvalidToken`](crate::Rejection::InvalidToken).
+    /// Requests whose token is not acceptable: forged, expired, of another issuer, …
+    /// ([`Rejection::InvalidToken`](crate::Rejection::InvalidToken)); answered with 401.
     pub invalid_token: u64,
-    /// See [`Rejection::NoKeys`](crate::Rejection::NoKeys).
+    /// Requests whose token could not be verified, because the keys of its issuer are out of reach
+    /// ([`Rejection::NoKeys`](crate::Rejection::NoKeys)); answered with 503.
     pub no_keys: u64,
-    /// See [`Rejection::Revoked`](crate::Rejection::Revoked).
+    /// Requests with a revoked token ([`Rejection::Revoked`](crate::Rejection::Revoked)); answered
+    /// with 401.
     pub revoked: u64,
-    /// See [`Rejection::NoVerdict`](crate::Rejection::NoVerdict).
-    pub no_verdict: u64,
+    /// Requests with a verified token of which the store could not tell whether it is revoked, under
+    /// [`FailMode::Closed`](crate::FailMode::Closed)
+    /// ([`Rejection::StandingUnknown`](crate::Rejection::StandingUnknown)); answered with 503.
+    pub standing_unknown: u64,
 }
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Event {
+pub(crate) enum RequestOutcome {
     Admitted,
     AdmittedUnchecked,
-    Unasked(Unasked),
+    Anonymous,
+    Exempted,
+    Preflight,
     Refused(RejectionKind),
     WouldRefuse(RejectionKind),
 }
@@ -95,13 +127,13 @@ struct RefusalCells {
     invalid_token: AtomicU64,
     no_keys: AtomicU64,
     revoked: AtomicU64,
-    no_verdict: AtomicU64,
+    standing_unknown: AtomicU64,
 }
 
 // === impl Counters ===
 
 impl Counters {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let stripes = cores.next_power_of_two().min(MAX_STRIPES);
         Self((0..stripes).map(|_| Stripe::default()).collect())
@@ -125,21 +157,21 @@ impl Counters {
         sum
     }
 
-    pub(super) fn count(&self, event: Event) {
+    pub(crate) fn count(&self, outcome: RequestOutcome) {
         let Some(stripe) = self.stripe() else { return };
-        let cell = match event {
-            Event::Admitted => &stripe.admitted,
-            Event::AdmittedUnchecked => &stripe.admitted_unchecked,
-            Event::Unasked(Unasked::Anonymous) => &stripe.anonymous,
-            Event::Unasked(Unasked::Exempt) => &stripe.exempted,
-            Event::Unasked(Unasked::Preflight) => &stripe.preflights,
-            Event::Refused(kind) => stripe.refused.cell(kind),
-            Event::WouldRefuse(kind) => stripe.would_refuse.cell(kind),
+        let cell = match outcome {
+            RequestOutcome::Admitted => &stripe.admitted,
+            RequestOutcome::AdmittedUnchecked => &stripe.admitted_unchecked,
+            RequestOutcome::Anonymous => &stripe.anonymous,
+            RequestOutcome::Exempted => &stripe.exempted,
+            RequestOutcome::Preflight => &stripe.preflights,
+            RequestOutcome::Refused(kind) => stripe.refused.cell(kind),
+            RequestOutcome::WouldRefuse(kind) => stripe.would_refuse.cell(kind),
         };
         cell.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn count_store_error(&self, kind: StoreErrorKind) {
+    pub(crate) fn count_store_error(&self, kind: StoreErrorKind) {
         let Some(stripe) = self.stripe() else { return };
         // A kind that is missing there is counted as `Other`.
         let place = StoreErrorKind::ALL.iter().position(|known| *known == kind);
@@ -184,7 +216,7 @@ impl RefusalCells {
             RejectionKind::InvalidToken(_) => &self.invalid_token,
             RejectionKind::NoKeys => &self.no_keys,
             RejectionKind::Revoked(_) => &self.revoked,
-            RejectionKind::NoVerdict(_) => &self.no_verdict,
+            RejectionKind::StandingUnknown(_) => &self.standing_unknown,
         }
     }
 
@@ -194,27 +226,27 @@ impl RefusalCells {
         sum.invalid_token += self.invalid_token.load(Relaxed);
         sum.no_keys += self.no_keys.load(Relaxed);
         sum.revoked += self.revoked.load(Relaxed);
-        sum.no_verdict += self.no_verdict.load(Relaxed);
+        sum.standing_unknown += self.standing_unknown.load(Relaxed);
     }
 }
 
 // === impl CounterSnapshot ===
 
 impl CounterSnapshot {
-    /// How often the store was asked, and answered or failed. A request that was given up while it
-    /// waited is not in it.
+    /// How many requests asked the store, and got an answer or an error. A request that was dropped
+    /// while it waited is not counted.
     pub fn checks(&self) -> u64 {
         let revoked = self.refused.revoked + self.would_refuse.revoked;
-        let no_verdict = self.refused.no_verdict + self.would_refuse.no_verdict;
-        self.admitted + self.admitted_unchecked + revoked + no_verdict
+        let standing_unknown = self.refused.standing_unknown + self.would_refuse.standing_unknown;
+        self.admitted + self.admitted_unchecked + revoked + standing_unknown
     }
 
-    /// How often the store failed in this way, whatever then became of the request.
+    /// How many checks failed with an error of this kind, whatever then became of the request.
     pub fn store_errors(&self, kind: StoreErrorKind) -> u64 {
         self.store_errors_by_kind().find(|(known, _)| *known == kind).map_or(0, |(_, count)| count)
     }
 
-    /// How often the store failed, by the way it failed.
+    /// How many checks failed, for each kind of error, also those that never occurred.
     pub fn store_errors_by_kind(&self) -> impl Iterator<Item = (StoreErrorKind, u64)> + '_ {
         StoreErrorKind::ALL.into_iter().zip(self.store_errors)
     }
@@ -241,14 +273,14 @@ impl fmt::Debug for CounterSnapshot {
 // === impl Refusals ===
 
 impl Refusals {
-    /// All of them.
+    /// The sum of all fields.
     pub fn total(&self) -> u64 {
         self.no_credentials
             + self.bad_request
             + self.invalid_token
             + self.no_keys
             + self.revoked
-            + self.no_verdict
+            + self.standing_unknown
     }
 }
 
@@ -261,7 +293,7 @@ mod tests {
         let counters = Counters::new();
         std::thread::scope(|scope| {
             for _ in 0..8 {
-                scope.spawn(|| (0..1000).for_each(|_| counters.count(Event::Admitted)));
+                scope.spawn(|| (0..1000).for_each(|_| counters.count(RequestOutcome::Admitted)));
             }
         });
         assert_eq!(counters.snapshot().admitted, 8000);
@@ -282,7 +314,7 @@ mod tests {
     #[test]
     fn debug_names_the_errors_of_the_store() {
         let counters = Counters::new();
-        counters.count(Event::Admitted);
+        counters.count(RequestOutcome::Admitted);
         counters.count_store_error(StoreErrorKind::Timeout);
         let shown = format!("{counters:?}");
         assert!(shown.contains("admitted: 1, "), "{shown}");
@@ -292,8 +324,8 @@ mod tests {
     #[test]
     fn would_be_refusals_are_kept_apart() {
         let counters = Counters::new();
-        counters.count(Event::Refused(RejectionKind::BadRequest));
-        counters.count(Event::WouldRefuse(RejectionKind::NoCredentials));
+        counters.count(RequestOutcome::Refused(RejectionKind::BadRequest));
+        counters.count(RequestOutcome::WouldRefuse(RejectionKind::NoCredentials));
         let seen = counters.snapshot();
         assert_eq!(seen.refused, Refusals { bad_request: 1, ..Refusals::default() });
         assert_eq!(seen.would_refuse, Refusals { no_credentials: 1, ..Refusals::default() });
