@@ -1,8 +1,8 @@
 //! What time it is, as the decision sees it.
 //!
 //! Time is a value ([`Timestamp`]) that comes through a trait ([`Clock`]), so that every rule about
-//! time can be tested by stepping a clock by hand. This is the only room that reads the system
-//! clock.
+//! time can be tested by stepping a clock by hand. This is the only module that reads the
+//! system clock.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -95,7 +95,7 @@ pub trait Clock: Send + Sync + 'static {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the room the rule sends everyone to")]
+    #[expect(clippy::disallowed_methods, reason = "this is the module that the rule names")]
     fn now(&self) -> Timestamp {
         Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis))
     }

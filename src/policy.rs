@@ -1,6 +1,6 @@
 //! The decision: what a standing, or the lack of one, means for the request.
 //!
-//! Pure and total. This is the only room that reads [`FailMode`].
+//! Pure and total. This is the only module that reads [`FailMode`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,6 +20,9 @@ use crate::verified::VerifiedToken;
 ///
 /// It decides about nothing else: a token that is invalid, expired or known to be revoked is
 /// refused in both modes.
+#[doc(alias = "fail open")]
+#[doc(alias = "fail closed")]
+#[doc(alias = "fallback")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -48,7 +51,8 @@ impl FromStr for FailMode {
     }
 }
 
-/// The proof that a request passed, in its extensions.
+/// The proof that a request passed, with its verified token. The layer puts it into the extensions
+/// of the request; with feature `axum` it is also an extractor.
 ///
 /// ```
 /// use tower_jwt_revocation::Clearance;
@@ -58,6 +62,9 @@ impl FromStr for FailMode {
 ///     clearance.token().subject()
 /// }
 /// ```
+#[doc(alias = "principal")]
+#[doc(alias = "current user")]
+#[doc(alias = "extension")]
 #[derive(Clone, Debug)]
 pub struct Clearance {
     token: Arc<VerifiedToken>,
@@ -73,7 +80,7 @@ enum Basis {
 }
 
 impl Clearance {
-    /// The verified token of the request.
+    /// The verified token of the request: who it is about, until when it is valid, and its claims.
     pub fn token(&self) -> &Arc<VerifiedToken> {
         &self.token
     }
@@ -95,7 +102,7 @@ impl Clearance {
         }
     }
 
-    /// Why the token could not be checked, if it was not.
+    /// The error of the store, if [`is_checked`](Self::is_checked) is false; `None` otherwise.
     pub fn unchecked_because(&self) -> Option<&StoreError> {
         match &self.basis {
             Basis::Unchecked(error) => Some(error),
@@ -104,8 +111,8 @@ impl Clearance {
     }
 }
 
-/// Why a request was refused. In the extensions of the response, for layers further out; never in
-/// its body.
+/// Why a request was refused. The layer puts it into the extensions of the response, for layers
+/// further out; it is never in the body.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Rejection {
@@ -174,21 +181,21 @@ impl std::error::Error for Rejection {
     }
 }
 
-/// The kinds of [`Rejection`].
+/// The kinds of [`Rejection`], without what belongs to one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RejectionKind {
-    /// See [`Rejection::NoCredentials`].
+    /// Of [`Rejection::NoCredentials`]: answered with 401.
     NoCredentials,
-    /// See [`Rejection::BadRequest`].
+    /// Of [`Rejection::BadRequest`]: answered with 400.
     BadRequest,
-    /// See [`Rejection::InvalidToken`].
+    /// Of [`Rejection::InvalidToken`], with the rule that the token breaks: answered with 401.
     InvalidToken(TokenErrorKind),
-    /// See [`Rejection::NoKeys`].
+    /// Of [`Rejection::NoKeys`]: answered with 503.
     NoKeys,
-    /// See [`Rejection::Revoked`].
+    /// Of [`Rejection::Revoked`], with the kind of target that is revoked: answered with 401.
     Revoked(TargetKind),
-    /// See [`Rejection::StandingUnknown`].
+    /// Of [`Rejection::StandingUnknown`], with what the store failed of: answered with 503.
     StandingUnknown(StoreErrorKind),
 }
 

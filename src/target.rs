@@ -96,7 +96,7 @@ impl fmt::Display for TargetKind {
     }
 }
 
-/// What is revoked: a kind, an id and, for all but issuers, the issuer that gave the id.
+/// What can be revoked: a kind, an id and, for all but issuers, the issuer that gave the id.
 ///
 /// `Target::user("alice")` names no issuer: the [`Revoker`](crate::Revoker) fills in the one of its
 /// token profile. With several issuers the caller says which:
@@ -121,7 +121,9 @@ impl Target {
         Self::new(TargetKind::Token, jti)
     }
 
-    /// A login session.
+    /// One login session, by its id (`sid` unless configured otherwise).
+    #[doc(alias = "kill session")]
+    #[doc(alias = "logout")]
     pub fn session(sid: impl Into<Box<str>>) -> Self {
         Self::new(TargetKind::Session, sid)
     }
@@ -136,12 +138,15 @@ impl Target {
         Self::new(TargetKind::Family, id)
     }
 
-    /// All tokens of a user.
+    /// All tokens of one user, by the `sub` claim unless configured otherwise: "log out everywhere".
+    #[doc(alias = "logout everywhere")]
+    #[doc(alias = "sign out everywhere")]
+    #[doc(alias = "revoke all")]
     pub fn user(sub: impl Into<Box<str>>) -> Self {
         Self::new(TargetKind::User, sub)
     }
 
-    /// All tokens of an OAuth client.
+    /// All tokens of an OAuth client, by `client_id` or `azp` unless configured otherwise.
     pub fn client(client_id: impl Into<Box<str>>) -> Self {
         Self::new(TargetKind::Client, client_id)
     }

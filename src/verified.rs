@@ -20,6 +20,8 @@ use crate::target::{Fingerprint, Target, TargetKind};
 /// ([`RevocationStore::needs`](crate::RevocationStore::needs)). `Debug` shows no claim values. A
 /// clone shares all but the times, so that threads that work with one token at the same time can
 /// each have a clone, and do not contend for one reference count.
+#[doc(alias = "TokenData")]
+#[doc(alias = "Claims")]
 #[derive(Clone)]
 pub struct VerifiedToken {
     expires_at: Timestamp,
@@ -123,33 +125,36 @@ impl TokenTarget {
 }
 
 impl VerifiedToken {
-    /// The `iss` claim.
+    /// The `iss` claim, the issuer; `None` if the token has none.
     pub fn issuer(&self) -> Option<&str> {
         self.facts.issuer.map(|span| self.facts.text(span))
     }
 
-    /// The `sub` claim.
+    /// The `sub` claim, usually the id of the user; `None` if the token has none.
     pub fn subject(&self) -> Option<&str> {
         self.facts.subject.map(|span| self.facts.text(span))
     }
 
-    /// The id of the token: its `jti`, or the claim that the profile names instead.
+    /// The id of the token: its `jti`, or the claim that the profile names instead; `None` if the
+    /// token has no id.
     pub fn id(&self) -> Option<&str> {
         let target = self.targets().iter().find(|target| target.kind == TargetKind::Token)?;
         Some(self.facts.text(target.id))
     }
 
-    /// The `exp` claim, without leeway.
+    /// The `exp` claim: when the token expires, without the leeway of the profile.
     pub fn expires_at(&self) -> Timestamp {
         self.expires_at
     }
 
-    /// The `nbf` claim, without leeway.
+    /// The `nbf` claim: from when on the token is valid, without the leeway of the profile; `None` if
+    /// the token has none.
     pub fn not_before(&self) -> Option<Timestamp> {
         self.not_before
     }
 
-    /// The `iat` claim, with its fraction of a second if it has one.
+    /// The `iat` claim: when the token was issued, to the millisecond if the claim has a fraction of a
+    /// second; `None` if the token has none.
     pub fn issued_at(&self) -> Option<Timestamp> {
         self.issued_at
     }

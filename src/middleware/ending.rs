@@ -17,12 +17,12 @@ use crate::mirror::{Ended, Mirror};
 use crate::policy::Clearance;
 use crate::verified::VerifiedToken;
 
-/// What the client is told, whatever ended it: "revoked" would be more than a refusal says.
+/// For the client, whatever the reason: "revoked" would be more than a refusal says.
 const MESSAGE: &str = "the token is not accepted any more";
 
 /// Ends responses that go on for long — server-sent events, streams of gRPC, downloads — as soon as
-/// the [`Mirror`] hears that the token of the request was revoked, or when the token expires:
-/// usually within milliseconds, and at once also if nothing is being sent.
+/// the [`Mirror`] learns that the token of the request was revoked, or when the token expires:
+/// usually within milliseconds, also while nothing is being sent.
 ///
 /// A check at the beginning of a request says nothing of what happens an hour later. Put this layer
 /// *inside* the [`JwtRevocationLayer`](super::JwtRevocationLayer), whose [`Clearance`] says which
@@ -32,15 +32,15 @@ const MESSAGE: &str = "the token is not accepted any more";
 /// | response | how it ends |
 /// | --- | --- |
 /// | gRPC | trailers: `UNAUTHENTICATED` |
-/// | `text/event-stream` | as if there were nothing more to say; a client that comes back is refused |
-/// | any other | with an error, so that half of a document is not taken for a whole one |
+/// | `text/event-stream` | with the end of the stream; a client that connects again is refused |
+/// | any other | with an error, so that no client takes half of a document for a whole one |
 ///
 /// A response that is complete in one piece costs nothing; one that goes on costs an entry in a
 /// table. A WebSocket has no response body: wait for [`Mirror::revoked`] beside the messages, as
 /// `examples/frameworks` does.
 ///
-/// A mirror that is not fresh hears of nothing. What was revoked meanwhile ends the response as
-/// soon as it is fresh again.
+/// A mirror that is not fresh receives no revocations. What was revoked meanwhile ends the response
+/// as soon as the mirror is fresh again.
 ///
 /// ```
 /// # use tower_jwt_revocation::{JwtRevocationLayer, JwtVerifier, Mirror, middleware::EndWithTokenLayer};
@@ -53,6 +53,10 @@ const MESSAGE: &str = "the token is not accepted any more";
 ///     .service(handler);
 /// # }
 /// ```
+#[doc(alias = "SSE")]
+#[doc(alias = "server-sent events")]
+#[doc(alias = "WebSocket")]
+#[doc(alias = "streaming")]
 #[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until a service is wrapped in it"]
 pub struct EndWithTokenLayer {
@@ -79,7 +83,7 @@ pin_project! {
 pin_project! {
     /// A response body that ends with the token of the request.
     pub struct EndingBody<B> {
-        // Dropped at the end, so that whoever fills it learns of it.
+        // Dropped at the end, so that its producer notices.
         #[pin]
         inner: Option<B>,
         kind: StreamKind,
@@ -100,23 +104,23 @@ struct Watch {
 /// What kind of stream a body is, which decides how it ends early.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum StreamKind {
-    /// With an error.
+    /// Ends with an error.
     #[default]
     Other,
-    /// Without a word.
+    /// Ends without an error.
     EventStream,
-    /// With trailers.
+    /// Ends with trailers.
     Grpc,
 }
 
-/// Why a response body broke off: the token of the request was revoked, or has expired.
+/// The error of a response body that ended early: the token of the request was revoked, or has expired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenEnded(Ended);
 
 // === impl EndWithTokenLayer ===
 
 impl EndWithTokenLayer {
-    /// Responses end with their tokens, as far as `mirror` hears of it.
+    /// Responses end with their tokens, as far as `mirror` learns of it.
     pub fn new(mirror: Mirror) -> Self {
         Self { mirror }
     }
@@ -268,7 +272,7 @@ impl StreamKind {
         }
     }
 
-    /// The last thing that such a body says.
+    /// The last frame of such a body.
     fn end<D>(self, ended: Ended) -> Option<Result<Frame<D>, Box<dyn Error + Send + Sync>>> {
         match self {
             Self::Other => Some(Err(Box::new(TokenEnded(ended)))),
@@ -296,7 +300,7 @@ impl<B: fmt::Debug> fmt::Debug for EndingBody<B> {
 // === impl TokenEnded ===
 
 impl TokenEnded {
-    /// Why.
+    /// Whether the token was revoked or has expired.
     pub fn why(&self) -> &Ended {
         &self.0
     }

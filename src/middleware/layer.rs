@@ -76,6 +76,10 @@ use crate::verified::VerifiedToken;
 /// # Order of layers
 /// Put CORS outside of this layer: it answers preflights, which have no credentials, and lets
 /// browsers read refusals. Put tracing outside, time limits and concurrency limits on either side.
+#[doc(alias = "auth middleware")]
+#[doc(alias = "denylist")]
+#[doc(alias = "blocklist")]
+#[doc(alias = "blacklist")]
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct JwtRevocationLayer<A = EmptyBody> {
     gate: Gate,
@@ -197,6 +201,8 @@ impl<A> JwtRevocationLayer<A> {
     /// layer.with_exemption(|head| head.uri().path() == "/health")
     /// # }
     /// ```
+    #[doc(alias = "skip")]
+    #[doc(alias = "public routes")]
     pub fn with_exemption(
         mut self,
         exempts: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static,
@@ -211,18 +217,20 @@ impl<A> JwtRevocationLayer<A> {
     /// # Security
     /// Anyone can send such a request, with a body too. It reaches whatever answers `OPTIONS`
     /// behind this layer, also what does not look at the method: **tonic**, a proxy, a handler for
-    /// `any` method. Never set it there. A CORS layer outside of this one needs no such hole.
+    /// `any` method. Never set it there. A CORS layer outside of this one needs no such exception.
     pub fn with_cors_preflight(mut self) -> Self {
         self.gate.preflight = Preflight::Passed;
         self
     }
 
-    /// Refuses nothing and counts what would be refused: to try the layer on live traffic. What
-    /// would be refused has the [`Rejection`](crate::Rejection) in the extensions of the request,
+    /// Refuses nothing and counts what would be refused: to try the layer on live traffic. A request
+    /// that would be refused has the [`Rejection`](crate::Rejection) in the extensions of the request,
     /// and no [`Clearance`](crate::Clearance).
     ///
     /// # Security
     /// Everything passes: no token, forged tokens, revoked tokens.
+    #[doc(alias = "dry run")]
+    #[doc(alias = "shadow mode")]
     pub fn with_report_only(mut self) -> Self {
         self.gate.enforcement = Enforcement::ReportOnly;
         self
@@ -328,7 +336,8 @@ impl<A> JwtRevocationLayer<A> {
         }
     }
 
-    /// The numbers of this layer, its clones, and all services made by them.
+    /// The counts of this layer, its clones, and all services made by them, for metrics.
+    #[doc(alias = "metrics")]
     pub fn counters(&self) -> Counters {
         self.gate.counters.clone()
     }

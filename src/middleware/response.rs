@@ -70,9 +70,12 @@ pub trait RejectionResponse<R>: Send + Sync + 'static {
 #[expect(clippy::exhaustive_structs, reason = "to be named where it is used")]
 pub struct EmptyBody;
 
-/// Refusals with a problem document as body (RFC 9457, `application/problem+json`).
+/// Refusals with a problem document as body (RFC 9457, `application/problem+json`), for any body type
+/// with `From<Bytes>`.
 ///
 /// It says what the status line and the challenge say, and nothing of the token.
+#[doc(alias = "RFC 7807")]
+#[doc(alias = "RFC 9457")]
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::exhaustive_structs, reason = "to be named where it is used")]
 pub struct ProblemJson;
@@ -171,7 +174,7 @@ impl Row {
     }
 }
 
-/// What an operator may tell about a rejection in `error_description`, if asked to. RFC 6750 §3: no
+/// The `error_description` of a rejection, for layers that send one. RFC 6750 §3: no
 /// `"`, no `\`, ASCII.
 fn description(kind: RejectionKind) -> Option<&'static str> {
     Some(match kind {

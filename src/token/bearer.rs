@@ -19,7 +19,7 @@ use crate::config::ConfigError;
 /// longest token that any verifier should accept; it only bounds the work.
 const MAX_CREDENTIALS_BYTES: usize = 64 * 1024;
 
-/// What can be known of a request before its body.
+/// The head of a request, as closures of the layer see it: everything but the body.
 #[derive(Clone, Copy)]
 pub struct RequestHead<'a> {
     method: &'a Method,
@@ -30,27 +30,28 @@ pub struct RequestHead<'a> {
 }
 
 impl<'a> RequestHead<'a> {
-    /// The method.
+    /// The method, such as `GET`.
     pub fn method(&self) -> &'a Method {
         self.method
     }
 
-    /// The URI.
+    /// The URI as the server gives it: with HTTP/1.1 usually path and query alone, with HTTP/2 also
+    /// scheme and host.
     pub fn uri(&self) -> &'a Uri {
         self.uri
     }
 
-    /// The version of HTTP.
+    /// The version of HTTP, such as HTTP/2.
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// The header fields.
+    /// The header fields, credentials included.
     pub fn headers(&self) -> &'a HeaderMap {
         self.headers
     }
 
-    /// What outer layers have left for inner ones.
+    /// What outer layers and the server have left in the request, such as the address of the client.
     pub fn extensions(&self) -> &'a Extensions {
         self.extensions
     }
