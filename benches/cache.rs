@@ -19,7 +19,7 @@ use jsonwebtoken::Algorithm;
 use support::{KEY_ID, hs256, payload, profile, rs256, verifier};
 use tower_jwt_revocation::token::profile::SignedClaims;
 use tower_jwt_revocation::{
-    CachedVerifier, Clock as _, CoarseClock, JwtVerifier, SystemClock, TokenVerifier as _,
+    CachedVerifier, Clock as _, JwtVerifier, SystemClock, TokenVerifier as _,
 };
 
 fn first_sight(c: &mut Criterion) {
@@ -125,14 +125,9 @@ fn together(
     times.into_iter().sum::<Duration>() / u32::try_from(threads).unwrap()
 }
 
-fn clocks(c: &mut Criterion) {
-    c.bench_function("clock, precise", |b| b.iter(|| SystemClock::default().now()));
-    c.bench_function("clock, coarse", |b| b.iter(|| CoarseClock::default().now()));
-}
-
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1)).sample_size(50);
-    targets = clocks, hit, first_sight
+    targets = hit, first_sight
 }
 criterion_main!(benches);

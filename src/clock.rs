@@ -82,8 +82,7 @@ fn millis(duration: Duration) -> u64 {
 
 /// Where the current time comes from.
 ///
-/// Implemented by [`SystemClock`], [`CoarseClock`] and, with feature `test-util`, by
-/// [`ManualClock`].
+/// Implemented by [`SystemClock`] and, with feature `test-util`, by [`ManualClock`].
 pub trait Clock: Send + Sync + 'static {
     /// The current time.
     fn now(&self) -> Timestamp;
@@ -109,9 +108,8 @@ impl Clock for SystemClock {
 ///
 /// On Linux it is the time of the last timer tick (`CLOCK_REALTIME_COARSE`), elsewhere the same as
 /// [`SystemClock`].
-#[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
-pub struct CoarseClock;
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CoarseClock;
 
 impl Clock for CoarseClock {
     #[cfg(target_os = "linux")]

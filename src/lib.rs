@@ -126,7 +126,7 @@ mod verified;
 
 #[cfg(any(test, feature = "test-util"))]
 pub use clock::ManualClock;
-pub use clock::{Clock, CoarseClock, SystemClock, Timestamp};
+pub use clock::{Clock, SystemClock, Timestamp};
 pub use config::ConfigError;
 pub use counters::Counters;
 #[cfg(feature = "axum")]

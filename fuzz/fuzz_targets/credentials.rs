@@ -6,7 +6,7 @@
 
 use http::{HeaderValue, Request};
 use libfuzzer_sys::fuzz_target;
-use tower_jwt_revocation::token::bearer::{RequestHead, TokenSource, find};
+use tower_jwt_revocation::token::bearer::{RequestHead, TokenSource};
 
 fuzz_target!(|data: &[u8]| {
     let mut request = Request::new(());
@@ -16,7 +16,7 @@ fuzz_target!(|data: &[u8]| {
         request.headers_mut().append(name, value);
     }
     let sources = [TokenSource::bearer(), TokenSource::cookie("t").expect("a good name")];
-    if let Ok(Some(token)) = find(&sources, &RequestHead::from(&request)) {
+    if let Ok(Some(token)) = RequestHead::from(&request).token(&sources) {
         assert!(!token.is_empty());
         assert!(
             token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte))

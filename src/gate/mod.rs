@@ -172,7 +172,7 @@ impl Gate {
             let unread = bearer::unread(head.headers()).map_err(Rejection::BadRequest)?;
             return unread.map(|credentials| self.verified_bearer(credentials)).transpose();
         }
-        match bearer::find(&self.sources, head).map_err(Rejection::BadRequest)? {
+        match head.token(&self.sources).map_err(Rejection::BadRequest)? {
             Some(text) => {
                 let token = self.verifier.verify(&text)?;
                 self.verifier.profile().expect_own(&token)?;

@@ -260,8 +260,8 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// The `realm` of the challenge, default [`DEFAULT_REALM`](super::DEFAULT_REALM): which
-    /// protected area the token is for. Clients and logs show it.
+    /// The `realm` of the challenge, default `api`: which protected area the token is for (RFC 9110
+    /// §11.5). Clients and logs show it.
     ///
     /// # Errors
     /// If it is empty, or has other than printable ASCII characters.
@@ -280,9 +280,8 @@ impl<A> JwtRevocationLayer<A> {
         Ok(self)
     }
 
-    /// When clients may come back after a 503, default
-    /// [`DEFAULT_RETRY_AFTER`](super::DEFAULT_RETRY_AFTER). In HTTP it is rounded up to whole
-    /// seconds.
+    /// After how long clients may try again after a 503 (`Retry-After`), default 1 s: about as long as
+    /// a reconnect or a failover takes. In HTTP it is rounded up to whole seconds.
     pub fn with_retry_after(mut self, after: Duration) -> Self {
         Arc::make_mut(&mut self.heads).set_retry_after(after);
         self

@@ -29,8 +29,6 @@ pub use self::ending::{
 pub use self::extract::{Claims, ExtractError};
 pub use self::future::ResponseFuture;
 pub use self::layer::JwtRevocationLayer;
-pub use self::response::{
-    DEFAULT_REALM, DEFAULT_RETRY_AFTER, EmptyBody, ProblemJson, RejectionResponse,
-};
+pub use self::response::{EmptyBody, ProblemJson, RejectionResponse};
 pub use self::service::JwtRevocation;
 pub use self::settings::LayerConfig;

@@ -22,12 +22,12 @@ use crate::policy::{Rejection, RejectionKind};
 use crate::token::TokenErrorKind;
 
 /// Default of [`JwtRevocationLayer::with_realm`](crate::JwtRevocationLayer::with_realm).
-pub const DEFAULT_REALM: &str = "api";
+pub(super) const DEFAULT_REALM: &str = "api";
 /// Default of
 /// [`JwtRevocationLayer::with_retry_after`](crate::JwtRevocationLayer::with_retry_after): as long
 /// as a fail-over or a reconnect takes when all goes well. Longer would keep clients out after the
 /// store is back.
-pub const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(super) const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The code of gRPC for a token that is not accepted.
 pub(super) const UNAUTHENTICATED: &str = "16";

@@ -90,7 +90,7 @@ impl<F: Feed> MirrorBuilder<F> {
         self
     }
 
-    /// The clock of this machine, default [`CoarseClock`]: it tells that the machine has slept, and
+    /// The clock of this machine, default that of the operating system: it tells that the machine has slept, and
     /// what is over.
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);

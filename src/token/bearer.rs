@@ -55,6 +55,22 @@ impl<'a> RequestHead<'a> {
     pub fn extensions(&self) -> &'a Extensions {
         self.extensions
     }
+
+    /// The token of the request, if it has one in these places. All are looked at: a request with
+    /// two different tokens is ambiguous, and which one counts must not depend on the order of a
+    /// list (RFC 6750 §2).
+    ///
+    /// Allocates nothing, unless a custom source does.
+    ///
+    /// # Errors
+    /// [`CredentialsError`] if the credentials cannot be read, or if there are two that differ.
+    pub fn token(&self, sources: &[TokenSource]) -> Result<Option<Cow<'a, str>>, CredentialsError> {
+        let mut found: Option<Cow<'a, str>> = None;
+        for source in sources {
+            found = one_of(found, source.find(self)?)?;
+        }
+        Ok(found)
+    }
 }
 
 impl<'a, B> From<&'a http::Request<B>> for RequestHead<'a> {
@@ -95,11 +111,11 @@ impl fmt::Debug for RequestHead<'_> {
 /// A place where a request may carry its token.
 ///
 /// ```
-/// use tower_jwt_revocation::token::bearer::{RequestHead, TokenSource, find};
+/// use tower_jwt_revocation::token::bearer::{RequestHead, TokenSource};
 ///
 /// let sources = [TokenSource::bearer(), TokenSource::cookie("__Host-token")?];
 /// let request = http::Request::builder().header("authorization", "Bearer abc.def.ghi").body(())?;
-/// assert_eq!(find(&sources, &RequestHead::from(&request))?.as_deref(), Some("abc.def.ghi"));
+/// assert_eq!(RequestHead::from(&request).token(&sources)?.as_deref(), Some("abc.def.ghi"));
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
@@ -180,24 +196,6 @@ impl fmt::Debug for TokenSource {
             Source::Custom(_) => f.write_str("Custom"),
         }
     }
-}
-
-/// The token of a request, if it has one. All sources are looked at: a request with two different
-/// tokens is ambiguous, and which one counts must not depend on the order of a list (RFC 6750 §2).
-///
-/// Allocates nothing, unless a custom source does.
-///
-/// # Errors
-/// [`CredentialsError`] if the credentials cannot be read, or if there are two that differ.
-pub fn find<'a>(
-    sources: &[TokenSource],
-    head: &RequestHead<'a>,
-) -> Result<Option<Cow<'a, str>>, CredentialsError> {
-    let mut found: Option<Cow<'a, str>> = None;
-    for source in sources {
-        found = one_of(found, source.find(head)?)?;
-    }
-    Ok(found)
 }
 
 fn one_of<T: PartialEq>(known: Option<T>, more: Option<T>) -> Result<Option<T>, CredentialsError> {

@@ -22,7 +22,7 @@ fn assert_found(
     expected: Result<Option<&str>, CredentialsError>,
 ) {
     let request = request(fields);
-    let found = find(sources, &RequestHead::from(&request));
+    let found = RequestHead::from(&request).token(sources);
     assert_eq!(
         found.as_ref().map(Option::as_deref).map_err(|error| *error),
         expected,
@@ -170,17 +170,17 @@ fn a_custom_source_sees_the_whole_head() {
     assert_found(&sources, &[("x-token", b"\xff")], Ok(None));
     assert_found(&sources, &[("x-token", b"")], Err(Malformed));
     let mut request = Request::builder().uri("/?t=abc").body(()).unwrap();
-    assert_eq!(find(&sources, &RequestHead::from(&request)).unwrap().as_deref(), Some("ABC"));
+    assert_eq!(RequestHead::from(&request).token(&sources).unwrap().as_deref(), Some("ABC"));
     request.extensions_mut().insert(FromOutside("abc".into()));
-    assert_eq!(find(&sources, &RequestHead::from(&request)), Err(Conflicting));
+    assert_eq!(RequestHead::from(&request).token(&sources), Err(Conflicting));
     let (parts, ()) = request.into_parts();
-    assert_eq!(find(&sources[1..2], &RequestHead::from(&parts)).unwrap().as_deref(), Some("ABC"));
+    assert_eq!(RequestHead::from(&parts).token(&sources[1..2]).unwrap().as_deref(), Some("ABC"));
 }
 
 #[test]
 fn a_bearer_token_is_borrowed_from_the_request() {
     let request = request(&[("authorization", b"Bearer abc")]);
-    let found = find(&[TokenSource::bearer()], &RequestHead::from(&request)).unwrap();
+    let found = RequestHead::from(&request).token(&[TokenSource::bearer()]).unwrap();
     assert!(matches!(found, Some(Cow::Borrowed(_))));
 }
 
@@ -199,7 +199,7 @@ proptest! {
     fn any_bytes_are_judged_without_a_panic(authorization in bytes(), cookie in bytes()) {
         let request = request(&[("authorization", &authorization), ("cookie", &cookie)]);
         let sources = [TokenSource::bearer(), TokenSource::cookie("a").unwrap()];
-        if let Ok(Some(token)) = find(&sources, &RequestHead::from(&request)) {
+        if let Ok(Some(token)) = RequestHead::from(&request).token(&sources) {
             prop_assert!(!token.is_empty() && token.is_ascii() && !token.contains([' ', ',', ';', '"']));
         }
     }
@@ -207,7 +207,7 @@ proptest! {
     #[test]
     fn every_token68_is_found(token in "[A-Za-z0-9._~+/-]{1,80}={0,2}") {
         let request = request(&[("authorization", format!("Bearer {token}").as_bytes())]);
-        let found = find(&[TokenSource::bearer()], &RequestHead::from(&request)).unwrap();
+        let found = RequestHead::from(&request).token(&[TokenSource::bearer()]).unwrap();
         prop_assert_eq!(found.as_deref(), Some(&*token));
     }
 }

@@ -26,7 +26,7 @@ use http::{HeaderValue, Request, Response, header};
 use jsonwebtoken::Algorithm;
 use tower::{Layer as _, Service};
 use tower_jwt_revocation::store::{Lookup, Standing};
-use tower_jwt_revocation::token::bearer::{self, RequestHead, TokenSource};
+use tower_jwt_revocation::token::bearer::{RequestHead, TokenSource};
 use tower_jwt_revocation::token::profile::SignedClaims;
 use tower_jwt_revocation::{
     CachedVerifier, JwtRevocationLayer, JwtVerifier, MemoryStore, Mirror, RevocationStore as _,
@@ -268,7 +268,7 @@ fn parts(world: &World) -> Cases {
     cases.push((
         "credentials",
         Box::new(move |round| {
-            drop(black_box(bearer::find(&sources, &RequestHead::from(&requests[round])).unwrap()));
+            drop(black_box(RequestHead::from(&requests[round]).token(&sources).unwrap()));
         }),
     ));
     let cached = CachedVerifier::new(support::verifier(&world.keys));
