@@ -268,6 +268,30 @@ fn tables_of_rooms_are_plain_comments() {
     }
 }
 
+/// The files of the glossary are there, and each defines the types that the row names.
+#[test]
+fn the_glossary_names_what_is_there() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let glossary = text.split("\n## Glossary\n").nth(1).unwrap();
+    let glossary = glossary.split("\n## ").next().unwrap();
+    let mut words = Vec::new();
+    for row in glossary.lines().filter(|line| line.starts_with("| ")).skip(2) {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [word, _, place] = cells[..] else { panic!("a row of three cells: {row}") };
+        words.push(word.to_lowercase());
+        let (defined, file) = match place.split_once(" in ") {
+            Some((name, file)) => (Some(name.trim_matches('`')), file.trim_matches('`')),
+            None => (None, place.trim_matches('`')),
+        };
+        let code = fs::read_to_string(root().join("src").join(file))
+            .unwrap_or_else(|error| panic!("{word}: {file}: {error}"));
+        let is_there = defined.is_none_or(|name| types(&strip(&code)).contains(&name));
+        assert!(is_there, "{word}: {file} does not define {defined:?}");
+    }
+    assert!(words.len() > 20, "only {} words were found", words.len());
+    assert!(words.is_sorted(), "the glossary is not in the order of the alphabet");
+}
+
 #[test]
 fn every_link_of_the_documents_leads_somewhere() {
     let mut seen = 0;
