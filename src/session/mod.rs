@@ -10,7 +10,7 @@
 //! Everything that ends here ends as a revocation: the access tokens that came out of it are
 //! refused at once by every layer on the same store.
 
-// From the bottom up: a file names only files above it in this list. `tests/rooms.rs` holds it.
+// From the bottom up: a file names only files above it in this list. `tests/architecture.rs` holds it.
 //
 // | file | what it is |
 // | --- | --- |
