@@ -1,33 +1,52 @@
-//! The house has floors: a lower one never names a higher one, and a foreign crate is named only
-//! behind its door. What is written about the house leads to rooms that exist.
+//! The modules of the crate have levels: a lower one never names a higher one, modules of one level
+//! name each other only where a list says so, and a foreign crate is named only by the modules that
+//! wrap it. No two types share a name. What the documents say about the modules is there.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The rooms of each floor, by the first segments of their paths under `src`. The longest match
-/// counts.
-const FLOORS: &[(&str, u8)] = &[
+/// The modules of the crate, and the level of each.
+const LEVELS: &[(&str, u16)] = &[
     ("clock", 0),
     ("config", 0),
     ("error_chain", 0),
-    ("revocation", 0),
+    ("target", 0),
     ("verified", 0),
+    ("revocation", 0),
     ("audit", 1),
     ("token", 1),
     ("store", 1),
     ("policy", 2),
     ("mirror", 2),
+    ("counters", 3),
     ("gate", 3),
     ("revoker", 3),
     ("session", 3),
     ("middleware", 4),
-    ("endpoint", 5),
 ];
 
-/// Foreign crates with one door: the rooms that may name them.
-const DOORS: &[(&str, &[&str])] = &[
+/// Modules of one level, of which the first names the second, and why.
+const SAME_LEVEL: &[(&str, &str, &str)] = &[
+    ("config", "error_chain", "an error in a setting is shown with its causes"),
+    ("verified", "clock", "a token has points in time"),
+    ("verified", "target", "a token knows the targets by which it can be revoked"),
+    ("revocation", "clock", "a record has points in time"),
+    ("revocation", "target", "a record is about one target"),
+    ("revocation", "verified", "a change may come from someone who has the token"),
+    ("store", "audit", "one of the audit sinks keeps events in Redis"),
+    ("store", "token", "names of foreign keys are made of claims"),
+    ("gate", "counters", "the gate counts what becomes of requests"),
+    ("session", "revoker", "a logout is a revocation"),
+];
+
+/// Modules whose children have an order: the table in their `mod.rs`, from the lowest level up. None
+/// names one that stands after it.
+const ORDERED: &[&str] = &["store::redis", "session"];
+
+/// Foreign crates, and the modules that may name them.
+const FOREIGN_CRATES: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["token::jwt"]),
     ("aws_lc_rs", &["token::jwt::curve"]),
     ("curve25519_dalek", &["token::jwt::curve"]),
@@ -52,144 +71,174 @@ const DOORS: &[(&str, &[&str])] = &[
     ("moka", &["session::cache"]),
 ];
 
-/// The files of `session`, from the bottom up: none names one that stands after it.
-const SESSION: &[&str] = &[
-    "calls",
-    "token",
-    "documents",
-    "family",
-    "list",
-    "grant",
-    "login",
-    "token_kind",
-    "index",
-    "families",
-    "sessions",
-    "sign_in",
-    "devices",
-    "cache",
-];
+/// Modules of which nobody else knows: the core works with any store.
+const BACKENDS: &[&str] = &["store::redis", "session"];
 
 /// Where the documentation of the latest version will be.
 const DOCS: &str = "https://docs.rs/tower-jwt-revocation/latest/tower_jwt_revocation/";
 
-struct Room {
+struct Module {
     /// Such as `store::redis::supervised`.
     path: String,
     /// Without comments and without tests.
     code: String,
 }
 
+/// The levels of the children of one module.
+struct Plan {
+    /// The parent, such as `store::redis`; empty for the crate.
+    inside: String,
+    /// Each child with its level. `mod` is the parent's own file; without it that file is free.
+    levels: Vec<(String, u16)>,
+    same_level: &'static [(&'static str, &'static str, &'static str)],
+}
+
+/// A module that names another, as children of the parent of a plan.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Edge {
+    from: String,
+    to: String,
+}
+
 #[test]
-fn a_lower_floor_never_names_a_higher_one() {
-    let rooms = rooms();
-    for room in &rooms {
-        let floor = floor(&room.path)
-            .unwrap_or_else(|| panic!("{} is on no floor; add it to FLOORS", room.path));
-        for named in named_rooms(&room.code) {
-            let Some(other) = self::floor(named) else {
-                panic!("{} names {named}, which is on no floor", room.path)
-            };
+fn a_lower_level_never_names_a_higher_one() {
+    let modules = modules();
+    for plan in plans() {
+        for (edge, file) in plan.edges(&modules) {
+            let (from, to) = (plan.level(&edge.from), plan.level(&edge.to));
             assert!(
-                other <= floor,
-                "{} on floor {floor} names {named} on floor {other}",
-                room.path
+                to <= from,
+                "{file}: {} on level {from} names {} on level {to}",
+                edge.from,
+                edge.to
             );
         }
     }
 }
 
 #[test]
-fn each_foreign_crate_has_one_door() {
-    for room in rooms() {
-        for (name, doors) in DOORS {
-            let is_door = doors.iter().any(|door| is_in(&room.path, door));
+fn modules_of_one_level_name_each_other_only_where_the_list_says_so() {
+    let modules = modules();
+    for plan in plans() {
+        let edges = plan.edges(&modules);
+        for (edge, file) in &edges {
+            let is_listed =
+                plan.same_level.iter().any(|(from, to, _)| *from == edge.from && *to == edge.to);
             assert!(
-                is_door || !names_crate(&room.code, name),
-                "{} names {name}; its doors are {doors:?}",
-                room.path
+                plan.level(&edge.from) != plan.level(&edge.to) || is_listed,
+                "{file}: {} names {}, which is on the same level",
+                edge.from,
+                edge.to
+            );
+        }
+        for (from, to, _) in plan.same_level {
+            let edge = Edge { from: (*from).into(), to: (*to).into() };
+            assert!(edges.contains_key(&edge), "{from} may name {to}, and does not");
+        }
+    }
+}
+
+#[test]
+fn every_listed_module_is_there() {
+    let modules = modules();
+    let exists = |path: &str| modules.iter().any(|module| is_in(&module.path, path));
+    for plan in plans() {
+        for (child, _) in &plan.levels {
+            let path = if child == "mod" { plan.inside.clone() } else { join(&plan.inside, child) };
+            assert!(exists(&path), "{path} has a level and is not there");
+        }
+    }
+    for (name, paths) in FOREIGN_CRATES {
+        for path in *paths {
+            let mut inside = modules.iter().filter(|module| is_in(&module.path, path));
+            assert!(
+                inside.any(|module| names_crate(&module.code, name)),
+                "{path} may name {name}, and does not"
             );
         }
     }
+    for backend in BACKENDS {
+        assert!(exists(backend), "{backend} is not there");
+    }
+}
+
+#[test]
+fn each_foreign_crate_is_named_by_its_modules_alone() {
+    for module in modules() {
+        for (name, paths) in FOREIGN_CRATES {
+            let may_name = paths.iter().any(|path| is_in(&module.path, path));
+            assert!(
+                may_name || !names_crate(&module.code, name),
+                "{} names {name}, which is for {paths:?}",
+                module.path
+            );
+        }
+    }
+}
+
+#[test]
+fn the_core_names_no_backend() {
+    let mut found = Vec::new();
+    for module in modules() {
+        for backend in BACKENDS.iter().filter(|backend| !is_in(&module.path, backend)) {
+            if module.names().iter().any(|name| is_in(name, backend)) {
+                found.push(format!("{} names {backend}", module.path));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// Types that are seen outside of their file.
+#[test]
+fn no_two_types_share_a_name() {
+    let mut places = BTreeMap::<String, Vec<String>>::new();
+    for module in modules() {
+        for name in types(&module.code) {
+            places.entry(name.into()).or_default().push(module.path.clone());
+        }
+    }
+    let mut shared = Vec::new();
+    for (name, mut paths) in places {
+        // The same type, for different platforms or features.
+        paths.dedup();
+        if paths.len() > 1 {
+            shared.push(format!("{name} is defined in {}", paths.join(", ")));
+        }
+    }
+    assert!(shared.is_empty(), "{}", shared.join("\n"));
 }
 
 #[test]
 fn the_fail_mode_is_read_in_one_place() {
-    for room in rooms() {
+    for module in modules() {
         let reads = ["FailMode::Open", "FailMode::Closed", "Self::Open", "Self::Closed"];
-        let is_policy = room.path == "policy";
-        let read =
-            reads.iter().find(|read| room.code.contains(**read) && room.code.contains("FailMode"));
-        assert!(is_policy || read.is_none(), "{} reads the fail mode", room.path);
+        let is_policy = module.path == "policy";
+        let read = reads
+            .iter()
+            .find(|read| module.code.contains(**read) && module.code.contains("FailMode"));
+        assert!(is_policy || read.is_none(), "{} reads the fail mode", module.path);
     }
 }
 
 #[test]
 fn the_clock_of_the_system_is_read_in_one_place() {
-    for room in rooms() {
+    for module in modules() {
         assert!(
-            room.path == "clock" || !room.code.contains("SystemTime"),
+            module.path == "clock" || !module.code.contains("SystemTime"),
             "{} reads the time",
-            room.path
+            module.path
         );
     }
-}
-
-/// The order of the modules of the Redis store is the table in its `mod.rs`. Each names only
-/// modules above it, so the `use` lines go one way.
-#[test]
-fn modules_of_the_redis_store_name_only_those_above_them_in_the_table() {
-    let table = fs::read_to_string(root().join("src/store/redis/mod.rs")).unwrap();
-    let order: Vec<_> = table
-        .lines()
-        .filter_map(|line| line.strip_prefix("// | "))
-        .filter_map(|row| row.split('|').nth(1)?.trim().strip_prefix('`')?.strip_suffix('`'))
-        .collect();
-    let place = |name: &str| order.iter().position(|module| *module == name);
-    let mut edges = 0;
-    for room in rooms() {
-        let Some(path) = room.path.strip_prefix("store::redis::") else { continue };
-        let from = word(path);
-        let place_of = |name| place(name).unwrap_or_else(|| panic!("{name} is not in the table"));
-        let is_below = place_of(from);
-        for named in redis_modules_named_in(path, &room.code).filter(|named| *named != from) {
-            assert!(place_of(named) < is_below, "{path} names {named}, which is below it");
-            edges += 1;
-        }
-    }
-    assert!(edges > 100, "only {edges} edges were found");
-    for module in order {
-        let mut paths = rooms().into_iter().map(|room| room.path);
-        let path = format!("store::redis::{module}");
-        assert!(paths.any(|known| is_in(&known, &path)), "{path} is in the table, and not there");
-    }
-    // On code that breaks the rule.
-    let code = "use super::super::b::C;\nfn f() { crate::store::redis::d::e(); self::f::g() }";
-    assert_eq!(redis_modules_named_in("a::x", code).collect::<Vec<_>>(), ["b", "d"]);
-    assert_eq!(redis_modules_named_in("a", "use super::b::C;").collect::<Vec<_>>(), ["b"]);
-}
-
-/// The direct children of `store::redis` that the code of `path`, a path below it, names.
-fn redis_modules_named_in<'c>(path: &str, code: &'c str) -> impl Iterator<Item = &'c str> {
-    let parent = "super::".repeat(path.split("::").count());
-    let starts = [parent, "crate::store::redis::".to_owned()];
-    starts.into_iter().flat_map(move |start| {
-        let found: Vec<_> = code.match_indices(&start).map(|(at, _)| at).collect();
-        found.into_iter().filter_map(move |at| {
-            let is_whole = !code[..at].ends_with("::");
-            let name = word(&code[at + start.len()..]);
-            (is_whole && name != "super").then_some(name)
-        })
-    })
 }
 
 /// Otherwise each new major version of fred would be one of this crate.
 #[test]
 fn types_of_fred_are_public_only_with_their_feature() {
     let mut allowed = 0;
-    for room in rooms().iter().filter(|room| is_in(&room.path, "store::redis")) {
-        for (item, has_feature) in public_items_with_fred(&room.code) {
-            assert!(has_feature, "{}: {item} is public, and names a type of fred", room.path);
+    for module in modules().iter().filter(|module| is_in(&module.path, "store::redis")) {
+        for (item, has_feature) in public_items_with_fred(&module.code) {
+            assert!(has_feature, "{}: {item} is public, and names a type of fred", module.path);
             allowed += 1;
         }
     }
@@ -237,34 +286,16 @@ fn public_items_with_fred(code: &str) -> Vec<(String, bool)> {
     found
 }
 
+/// Tables of modules are for those who change the crate, and would stand on docs.rs otherwise.
 #[test]
-fn a_file_of_session_names_only_those_before_it() {
-    let place = |name: &str| SESSION.iter().position(|file| *file == name);
-    let mut named = 0;
-    for room in rooms() {
-        let Some(file) = room.path.strip_prefix("session::") else { continue };
-        let own = place(file).unwrap_or_else(|| panic!("{file} is not in SESSION; add it"));
-        assert!(!room.code.contains("crate::session"), "{file} names the whole of session");
-        for (at, found) in room.code.match_indices("super::") {
-            let other = word(&room.code[at + found.len()..]);
-            named += 1;
-            assert!(
-                place(other).is_some_and(|other| other < own),
-                "{file} names `super::{other}`, which is not before it"
-            );
-        }
-    }
-    assert!(named > 20, "only {named} edges were found");
-}
-
-/// They are for those who change the crate, and would stand on docs.rs otherwise.
-#[test]
-fn tables_of_rooms_are_plain_comments() {
+fn tables_of_private_modules_are_plain_comments() {
     let mut files = Vec::new();
     collect(&root().join("src"), "rs", &mut files);
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
-        assert!(!text.contains("//! | room |"), "{} shows its rooms on docs.rs", file.display());
+        for table in ["//! | room |", "//! | module |"] {
+            assert!(!text.contains(table), "{} shows its modules on docs.rs", file.display());
+        }
     }
 }
 
@@ -341,14 +372,44 @@ fn what_the_documents_show_can_be_copied() {
 #[test]
 fn the_rules_see_what_they_are_about() {
     let code = "use crate::gate::Gate;\nuse crate::{clock::Clock, store::{self, Standing}};\nfn \
-        f() { fred::x(); }";
-    assert_eq!(named_rooms(code), ["gate", "clock", "store"]);
-    assert!(names_crate(code, "fred"));
+        f() { fred::x(); super::super::policy::decide(self::x()); }";
+    let module = Module { path: "store::redis::wire".into(), code: code.into() };
+    assert_eq!(
+        module.names(),
+        [
+            "gate::Gate",
+            "clock::Clock",
+            "store",
+            "store::Standing",
+            "store::policy::decide",
+            "store::redis::wire::x"
+        ]
+    );
+    let edges = Plan::of_crate().edges(&[module]);
+    let edges: Vec<_> = edges.keys().map(|edge| (edge.from.as_str(), edge.to.as_str())).collect();
+    assert_eq!(edges, [("store", "clock"), ("store", "gate")]);
+    let table = "//! | `no` |\n// | level | module |\n// | --- | --- |\n// | low | `redis` | `x` |\n// \
+        | | `mod` | y |\n";
+    let inner = Plan::of_table("store", table);
+    assert_eq!(inner.levels, [("redis".into(), 0), ("mod".into(), 1)]);
+    let code = "use super::{Standing, redis::Wire};".to_owned();
+    let edges = inner.edges(&[Module { path: "store::redis".into(), code }]);
+    let edges: Vec<_> = edges.keys().map(|edge| (edge.from.as_str(), edge.to.as_str())).collect();
+    assert_eq!(edges, [("redis", "mod")]);
+    assert_eq!(
+        types(
+            "pub struct A;\n    pub(in crate::x) enum B<T> {}\nstruct C;\npub const trait D {}\n"
+        ),
+        ["A", "B", "D"]
+    );
+    let code = "use crate::store::{redis::RedisStore};".to_owned();
+    assert_eq!(Module { path: "mirror".into(), code }.names(), ["store::redis::RedisStore"]);
+    assert!(names_crate("fn f() { fred::x(); }", "fred"));
     assert!(!names_crate("use alfred::x; let fredx = fred;", "fred"));
-    assert!(floor("middleware::layer") > floor("gate"));
+    assert!(Plan::of_crate().level("middleware") > Plan::of_crate().level("gate"));
     assert_eq!(strip("a // b\nc\n#[cfg(test)]\nmod tests {\n x\n}\n"), "a \nc\n");
-    assert!(rooms().iter().any(|room| room.path == "middleware::layer"));
-    assert!(rooms().iter().any(|room| names_crate(&room.code, "tower")));
+    assert!(modules().iter().any(|module| module.path == "middleware::layer"));
+    assert!(modules().iter().any(|module| names_crate(&module.code, "tower")));
     let text = "# A `b` c, d\n[x](y#z) ![p](q.svg) [`N`]\n```sh\n# no heading [x](no)\n```\n[`N`]: \
          https://n\n";
     assert_eq!(links(text).collect::<Vec<_>>(), ["y#z", "q.svg", "https://n"]);
@@ -371,42 +432,156 @@ fn the_rules_see_what_they_are_about() {
     }
 }
 
-fn is_in(path: &str, room: &str) -> bool {
-    path.strip_prefix(room).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+fn is_in(path: &str, module: &str) -> bool {
+    path.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-fn floor(path: &str) -> Option<u8> {
-    FLOORS.iter().find(|(room, _)| is_in(path, room)).map(|(_, floor)| *floor)
+fn join(parent: &str, child: &str) -> String {
+    if parent.is_empty() { child.into() } else { format!("{parent}::{child}") }
 }
 
-/// Every `crate::room` in the code; `crate::Name`, a re-export, is resolved by nobody and therefore
-/// not allowed.
-fn named_rooms(code: &str) -> Vec<&str> {
-    let mut named = Vec::new();
-    for (_, rest) in
-        code.match_indices("crate::").map(|(at, found)| (at, &code[at + found.len()..]))
-    {
-        if let Some(list) = rest.strip_prefix('{') {
-            let mut depth = 0;
-            let mut start = true;
-            for (at, char) in list.char_indices() {
-                match char {
-                    '{' => depth += 1,
-                    '}' if depth == 0 => break,
-                    '}' => depth -= 1,
-                    ',' if depth == 0 => start = true,
-                    _ if start && !char.is_whitespace() => {
-                        named.push(word(&list[at..]));
-                        start = false;
-                    }
-                    _ => {}
+fn parent(path: &str) -> &str {
+    path.rsplit_once("::").map_or("", |(parent, _)| parent)
+}
+
+fn plans() -> Vec<Plan> {
+    let ordered = ORDERED.iter().map(|inside| {
+        let table = root().join("src").join(inside.replace("::", "/")).join("mod.rs");
+        Plan::of_table(inside, &fs::read_to_string(table).unwrap())
+    });
+    [Plan::of_crate()].into_iter().chain(ordered).collect()
+}
+
+impl Plan {
+    fn of_crate() -> Self {
+        let levels = LEVELS.iter().map(|(module, level)| ((*module).into(), *level)).collect();
+        Self { inside: String::new(), levels, same_level: SAME_LEVEL }
+    }
+
+    /// The first name in backticks of each row of a table in comments.
+    fn of_table(inside: &str, code: &str) -> Self {
+        let rows = code.lines().filter_map(|line| line.strip_prefix("// | "));
+        let names = rows.filter_map(|row| row.split('`').nth(1));
+        let levels: Vec<_> = names.zip(0..).map(|(name, level)| (name.into(), level)).collect();
+        assert!(levels.len() > 1, "the table of {inside} was not found");
+        Self { inside: inside.into(), levels, same_level: &[] }
+    }
+
+    fn level(&self, child: &str) -> u16 {
+        let found = self.levels.iter().find(|(known, _)| *known == child);
+        let Some((_, level)) = found else {
+            panic!("{} has no level; add it to a plan", join(&self.inside, child))
+        };
+        *level
+    }
+
+    /// The child to which a path inside of the parent belongs. What is not a module is the parent's
+    /// own.
+    fn child<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let rest = path.strip_prefix(&*self.inside)?;
+        let rest = if self.inside.is_empty() { rest } else { rest.strip_prefix("::")? };
+        let child = rest.split("::").next().unwrap();
+        let is_own = self.levels.iter().any(|(known, _)| *known == "mod")
+            && !self.levels.iter().any(|(known, _)| *known == child);
+        Some(if is_own { "mod" } else { child })
+    }
+
+    /// Which children name which others, each with a file in which that is so.
+    fn edges(&self, modules: &[Module]) -> BTreeMap<Edge, String> {
+        let mut edges = BTreeMap::new();
+        for module in modules {
+            let is_parent = module.path == self.inside;
+            let has_level = self.levels.iter().any(|(known, _)| *known == "mod");
+            let from =
+                if is_parent { has_level.then_some("mod") } else { self.child(&module.path) };
+            let Some(from) = from else { continue };
+            // A module without a level is an error, also if it names nothing.
+            self.level(from);
+            for name in module.names() {
+                if let Some(to) = self.child(&name).filter(|to| *to != from) {
+                    let edge = Edge { from: from.into(), to: to.into() };
+                    edges.insert(edge, module.path.clone());
                 }
             }
-        } else {
-            named.push(word(rest));
+        }
+        edges
+    }
+}
+
+impl Module {
+    /// Every path in the code that begins with `crate`, `super` or `self`, from the crate on.
+    /// `crate::Name`, a re-export, is no module, so it has no level and is not allowed.
+    fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        let starts = [("crate::", ""), ("super::", parent(&self.path)), ("self::", &*self.path)];
+        let mut found: Vec<_> = starts
+            .iter()
+            .flat_map(|(word, base)| {
+                self.code.match_indices(word).map(move |(at, _)| (at, at + word.len(), *base))
+            })
+            .collect();
+        found.sort_unstable();
+        for (at, end, base) in found {
+            let before = self.code[..at].chars().next_back();
+            if before.is_none_or(|char| !char.is_alphanumeric() && char != '_' && char != ':') {
+                expand(&self.code[end..], base, &mut names);
+            }
+        }
+        names
+    }
+}
+
+/// The paths of a use tree that begins here.
+fn expand(tree: &str, base: &str, names: &mut Vec<String>) {
+    let tree = tree.trim_start();
+    if let Some(list) = tree.strip_prefix('{') {
+        let mut depth = 0;
+        let mut start = true;
+        for (at, char) in list.char_indices() {
+            match char {
+                '{' if !start => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => start = true,
+                _ if start && !char.is_whitespace() => {
+                    expand(&list[at..], base, names);
+                    start = false;
+                }
+                _ => {}
+            }
+        }
+        return;
+    }
+    let name = if tree.starts_with('*') { "*" } else { word(tree) };
+    let path = match name {
+        "" => return,
+        "self" => base.to_owned(),
+        "super" => parent(base).to_owned(),
+        name => join(base, name),
+    };
+    match tree[name.len()..].strip_prefix("::") {
+        Some(rest) if rest.starts_with('{') || rest.starts_with('*') || !word(rest).is_empty() => {
+            expand(rest, &path, names);
+        }
+        _ => names.push(path),
+    }
+}
+
+/// The types that the code defines and that are seen outside of their file.
+fn types(code: &str) -> Vec<&str> {
+    let mut types = Vec::new();
+    for line in code.lines() {
+        let Some(rest) = line.trim_start().strip_prefix("pub") else { continue };
+        let rest = match rest.strip_prefix('(') {
+            Some(scope) => scope.split_once(')').map_or("", |(_, rest)| rest),
+            None => rest,
+        };
+        let mut words = rest.split_whitespace().filter(|word| !["unsafe", "const"].contains(word));
+        if let Some("struct" | "enum" | "union" | "trait" | "type") = words.next() {
+            types.extend(words.next().map(word));
         }
     }
-    named
+    types
 }
 
 fn word(text: &str) -> &str {
@@ -429,23 +604,23 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn rooms() -> Vec<Room> {
+fn modules() -> Vec<Module> {
     let source = root().join("src");
     let mut files = Vec::new();
     collect(&source, "rs", &mut files);
-    let mut rooms = Vec::new();
+    let mut modules = Vec::new();
     for file in files {
         let path = file.strip_prefix(&source).unwrap().with_extension("");
         let path = path.iter().map(|part| part.to_str().unwrap()).collect::<Vec<_>>().join("::");
         let path = path.strip_suffix("::mod").unwrap_or(&path).to_owned();
-        let is_test = path.ends_with("tests") || path.ends_with("_tests");
-        // The front door re-exports from every floor, and guides are prose.
+        let is_test = path.split("::").any(|part| part == "tests" || part.ends_with("_tests"));
+        // The crate root re-exports from every level, and guides are prose.
         if path == "lib" || path.starts_with("guide") || is_test {
             continue;
         }
-        rooms.push(Room { path, code: strip(&fs::read_to_string(file).unwrap()) });
+        modules.push(Module { path, code: strip(&fs::read_to_string(file).unwrap()) });
     }
-    rooms
+    modules
 }
 
 fn collect(folder: &Path, wanted: &str, files: &mut Vec<PathBuf>) {
@@ -519,10 +694,10 @@ fn headings(text: &str) -> HashSet<String> {
 /// Whether rustdoc makes this page: the modules are public, and the last one has an item of this
 /// kind and name.
 fn is_page(page: &str) -> bool {
-    let (modules, file) = page.rsplit_once('/').unwrap_or(("", page));
+    let (parents, file) = page.rsplit_once('/').unwrap_or(("", page));
     let mut folder = root().join("src");
     let mut code = fs::read_to_string(folder.join("lib.rs")).unwrap();
-    for module in modules.split('/').filter(|module| !module.is_empty()) {
+    for module in parents.split('/').filter(|module| !module.is_empty()) {
         if !code.contains(&format!("pub mod {module};")) {
             return false;
         }
@@ -538,7 +713,7 @@ fn is_page(page: &str) -> bool {
     let is_named = code.split(|char: char| !char.is_alphanumeric() && char != '_').any(is_word);
     let defined = format!("pub {kind} {name}");
     is_named
-        && rooms()
+        && modules()
             .iter()
-            .any(|room| room.code.split(&defined).skip(1).any(|rest| word(rest).is_empty()))
+            .any(|module| module.code.split(&defined).skip(1).any(|rest| word(rest).is_empty()))
 }

@@ -95,7 +95,7 @@ async fn samples() -> Vec<(&'static str, Box<dyn Error>)> {
         Rejection::InvalidToken(token_error(TokenErrorKind::Other)),
         Rejection::NoKeys(token_error(TokenErrorKind::NoKeys)),
         Rejection::Revoked(RevokedBy::new(TargetKind::User)),
-        Rejection::NoVerdict(store_error()),
+        Rejection::StandingUnknown(store_error()),
     ] {
         add("Rejection", rejection.into());
     }
@@ -134,7 +134,7 @@ async fn samples() -> Vec<(&'static str, Box<dyn Error>)> {
     #[cfg(all(feature = "issuer", any(feature = "aws_lc_rs", feature = "rust_crypto")))]
     {
         use tower_jwt_revocation::token::issue::{IssueErrorKind, NewToken, TokenIssuer};
-        use tower_jwt_revocation::token::jwt::{Algorithm, SigningKey};
+        use tower_jwt_revocation::token::{Algorithm, jwt::SigningKey};
 
         let key = SigningKey::from_secret(Algorithm::HS256, &[7; 32]).unwrap();
         let profile = TokenProfile::new().with_issuer("https://id.example");

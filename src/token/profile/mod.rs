@@ -290,8 +290,8 @@ impl TokenProfile {
         self.changed()
     }
 
-    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default
-    /// [`CoarseClock`]. Revocations are dated by the clock of the store, whatever this one says.
+    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default: the clock of
+    /// the operating system, at most 10 ms late. Revocations are dated by the clock of the store, whatever this one says.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);

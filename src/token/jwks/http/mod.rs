@@ -25,7 +25,7 @@ use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use percent_encoding::percent_decode_str;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::{self, CryptoProvider};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
@@ -256,7 +256,7 @@ fn tls_config(settings: &HttpSettings) -> Result<Arc<ClientConfig>, ConfigError>
     };
     // The choice of the application, if it has made one for the process.
     let provider = CryptoProvider::get_default().cloned();
-    let provider = provider.unwrap_or_else(|| Arc::new(aws_lc_rs::default_provider()));
+    let provider = provider.unwrap_or_else(|| Arc::new(crypto::aws_lc_rs::default_provider()));
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| ConfigError::new("tls", "cannot be set up").with_source(error))?
