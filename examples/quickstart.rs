@@ -66,7 +66,8 @@ async fn login() -> Result<String, StatusCode> {
     let now = SystemClock::default().now().as_secs();
     let claims =
         json!({"sub": "alice", "jti": format!("{:x}", rand_id()), "iat": now, "exp": now + 600});
-    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET).unwrap())
+    EncodingKey::from_secret(SECRET)
+        .and_then(|key| jsonwebtoken::encode(&Header::default(), &claims, &key))
         .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
 }
 

@@ -68,11 +68,7 @@ async fn check() -> Result<(), Box<dyn Error>> {
         let claims = json!({
             "iss": "https://id.example", "sub": sub, "jti": format!("{sub}-{now}"), "iat": now, "exp": now + 600,
         });
-        jsonwebtoken::encode(
-            &Header::default(),
-            &claims,
-            &EncodingKey::from_secret(SECRET).unwrap(),
-        )
+        jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET)?)
     };
     let (alice, bob) = (token("alice")?, token("bob")?);
 
