@@ -133,7 +133,8 @@ pub use middleware::{JwtRevocation, JwtRevocationLayer};
 pub use mirror::Mirror;
 pub use policy::{Clearance, FailMode, Rejection, RejectionKind};
 pub use revocation::{
-    Action, Extent, Fingerprint, MAX_ID_BYTES, Outcome, Record, Revocation, Target, TargetKind,
+    Action, Extent, Fact, Fingerprint, MAX_ID_BYTES, Outcome, Record, Revocation, Target,
+    TargetKind,
 };
 pub use revoker::{
     ConfirmError, ConfirmRequest, Confirmed, ReinstateRequest, RevokeError, RevokeRequest, Revoker,

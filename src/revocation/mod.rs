@@ -1,22 +1,25 @@
 //! What a revocation is, and which tokens it covers: the heart of the crate, pure.
 //!
-//! Three values:
+//! Its values:
 //!
 //! - a [`Target`] names what is revoked (a token, a session, a user, …) and has a [`Fingerprint`],
 //!   the fixed-size identity under which every store keeps it;
 //! - a [`Revocation`] is a wish to change the standing of one target;
-//! - a [`Record`] is the standing of one target, the join of all that was ever wished for it.
+//! - a [`Fact`] is what is known of one target, the join of all that was ever written about it; a
+//!   [`Record`] is a fact with a note for people.
 //!
-//! Records only grow: [`Record::merge`] takes the larger of each part, so applying a fact twice,
-//! late or out of order gives the same record, and stores that have drifted apart agree after they
-//! have exchanged their records.
+//! Facts only grow: [`Fact::merge`] takes the later of each time, so applying a fact twice, late or
+//! out of order gives the same, and stores that have drifted apart agree after they have exchanged
+//! their facts.
 
+mod fact;
 mod record;
 mod target;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use fact::Fact;
 pub(crate) use record::Note;
 pub use record::Record;
 pub(crate) use target::IssuerDigest;
@@ -34,6 +37,8 @@ pub const MAX_ID_BYTES: usize = 1024;
 /// [`Record::until`] of a record that is never forgotten: the latest time that every store can
 /// keep.
 const NEVER: Timestamp = Timestamp::from_millis((1 << 53) - 1);
+
+const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// How much of a target is revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +138,7 @@ impl Revocation {
     /// after a failover, so the change is dated late enough to count: a revocation not before the
     /// last reinstatement, a reinstatement after the last revocation.
     pub(crate) fn apply(&self, before: Option<&Record>, now: Timestamp) -> Change {
-        let before = before.filter(|record| record.until > now);
+        let before = before.filter(|record| record.until() > now);
         let until = if self.lifetime.is_zero() {
             self.until
         } else {
@@ -146,36 +151,39 @@ impl Revocation {
         if self.action == Action::Reinstate && !was_in_effect {
             return Change::Nothing(Outcome::Already);
         }
-        let floor = before.map_or(Timestamp::ZERO, |record| match self.action {
-            Action::Revoke(_) => record.reinstated,
+        let known = before.map_or_else(Fact::default, Record::fact);
+        let floor = match self.action {
+            Action::Revoke(_) => known.reinstated_at,
             Action::Reinstate => {
-                record.all.max(record.cutoff_set).saturating_add(Duration::from_millis(1))
+                known.all_revoked_at.max(known.cutoff_set_at).saturating_add(MILLISECOND)
             }
-        });
+        };
         let at = now.max(floor);
-        let mut record = Record::blank(Note {
+        let mut fact = Fact { until, ..Fact::default() };
+        match self.action {
+            Action::Revoke(Extent::All) => fact.all_revoked_at = at,
+            // Past the last cutoff in any case: tokens may have been issued right after it, in this
+            // very millisecond.
+            Action::Revoke(Extent::IssuedSoFar) => {
+                fact.cutoff = known.reissue_at().map_or(now, |next| now.max(next));
+                fact.cutoff_set_at = at;
+            }
+            Action::Revoke(Extent::IssuedUntil(cutoff)) => {
+                (fact.cutoff, fact.cutoff_set_at) = (cutoff, at);
+            }
+            Action::Reinstate => fact.reinstated_at = at,
+        }
+        let note = Note {
             target: self.target.clone(),
             at,
             reason: self.reason.clone(),
             actor: self.actor.clone(),
-        });
-        record.until = until;
-        match self.action {
-            Action::Revoke(Extent::All) => record.all = at,
-            // Past the last cutoff in any case: tokens may have been issued right after it, in this
-            // very millisecond.
-            Action::Revoke(Extent::IssuedSoFar) => {
-                let last = before.and_then(Record::reissue_at);
-                (record.cutoff, record.cutoff_set) = (last.map_or(now, |last| now.max(last)), at);
-            }
-            Action::Revoke(Extent::IssuedUntil(cutoff)) => {
-                (record.cutoff, record.cutoff_set) = (cutoff, at);
-            }
-            Action::Reinstate => record.reinstated = at,
-        }
+        };
+        let mut record = Record { fact, note };
         let Some(before) = before else { return Change::Write(Outcome::New, record) };
         record.merge(before);
-        let unchanged = record.coverage() == before.coverage() && record.until == before.until;
+        let effect = |fact: Fact| (fact.revokes_all(), fact.cutoff(), fact.until);
+        let unchanged = effect(record.fact) == effect(known);
         match (unchanged, was_in_effect, self.action) {
             (true, _, _) => Change::Nothing(Outcome::Already),
             (false, true, Action::Revoke(_)) => Change::Write(Outcome::Extended, record),

@@ -174,9 +174,9 @@ fn a_cutoff_never_moves_back() {
 
 prop_compose! {
     fn records()(parts in prop::array::uniform5(0_u64..6), at in 0_u64..6, reason in prop::option::of("[ab]")) -> Record {
-        let [all, cutoff, cutoff_set, reinstated, until] = parts.map(ms);
+        let [all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until] = parts.map(ms);
         let note = Note { target: Target::user("alice"), at: ms(at), reason: reason.map(Arc::from), actor: None };
-        Record { all, cutoff, cutoff_set, reinstated, until, note }
+        Record { fact: Fact { all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until }, note }
     }
 }
 
@@ -197,7 +197,7 @@ proptest! {
     fn merging_reports_growth(a in records(), b in records()) {
         let mut grown = a.clone();
         let grew = grown.merge(&b);
-        prop_assert_eq!(grew, grown.weight() != a.weight());
+        prop_assert_eq!(grew, grown.fact() != a.fact());
         prop_assert!(!grown.clone().merge(&b), "once taken in, it is nothing new");
     }
 
