@@ -6,7 +6,6 @@
 //! | | |
 //! | --- | --- |
 //! | [`feed`] | what a [`Mirror`](crate::Mirror) hears of a store |
-//! | [`live_cache`] | remembers for a moment that tokens were live; off unless put before another store |
 //! | [`memory`] | one process: tests, demos, programs that run alone |
 //! | [`redis`] | shared by all processes, one round trip per check (feature `redis`) |
 //! | [`scripted`] | for tests: fails on cue (feature `test-util`) |
@@ -14,7 +13,6 @@
 
 mod doubt;
 pub mod feed;
-pub mod live_cache;
 pub mod memory;
 #[cfg(feature = "sessions")]
 mod memory_session;
@@ -36,7 +34,6 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 
 pub use self::doubt::Doubt;
-pub use self::live_cache::LiveCache;
 pub use self::writer::RevocationWriter;
 use crate::clock::Timestamp;
 use crate::error_chain::ErrorChain;
@@ -206,11 +203,6 @@ impl fmt::Debug for Lookup {
 pub enum Standing {
     /// No revocation covers it.
     Live,
-    /// No revocation covered it when the store was last asked. Only a [`LiveCache`] says so.
-    WasLive {
-        /// How long ago it was asked.
-        ago: Duration,
-    },
     /// A revocation covers it.
     Revoked(RevokedBy),
 }
