@@ -119,6 +119,8 @@ pub mod store;
 #[cfg(all(test, feature = "redis"))]
 #[path = "../tests/support/mod.rs"]
 mod support;
+#[cfg(any(test, feature = "test-util"))]
+pub mod testing;
 pub mod token;
 mod verified;
 

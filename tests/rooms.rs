@@ -24,6 +24,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("session", 3),
     ("middleware", 4),
     ("endpoint", 5),
+    ("testing", 5),
 ];
 
 /// Foreign crates with one door: the rooms that may name them.

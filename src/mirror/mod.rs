@@ -40,8 +40,8 @@ use crate::config::ConfigError;
 use crate::revocation::{Action, Extent, Fact, Fingerprint, Outcome, Record, Revocation, Target};
 use crate::store::feed::Feed;
 use crate::store::{
-    Fence, Follower, ListQuery, Lookup, Needs, Page, Receipt, RevocationStore, RevokedBy, Standing,
-    StoreError, StoreErrorKind,
+    Fence, Follower, ListQuery, Lookup, Needs, Receipt, RecordPage, RevocationStore, RevokedBy,
+    Standing, StoreError, StoreErrorKind,
 };
 use crate::verified::VerifiedToken;
 use fresh::Freshness;
@@ -242,7 +242,7 @@ impl RevocationStore for Mirror {
         self.handle.store.find(target)
     }
 
-    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>> {
+    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
         self.handle.store.list(query)
     }
 

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use fact::Fact;
-pub(crate) use record::Note;
-pub use record::Record;
+pub(crate) use record::RecordNote;
+pub use record::{InvalidRecord, Record};
 pub(crate) use target::IssuerDigest;
 pub use target::{Fingerprint, Target, TargetKind};
 
@@ -51,9 +51,11 @@ pub enum Extent {
     All,
     /// The tokens issued up to the moment of the write, by the clock of the store. The default for
     /// everything else.
+    #[doc(alias("logout everywhere", "not-before"))]
     IssuedSoFar,
     /// The tokens issued at or before this time, for facts that are told late (an event with a time
     /// of its own).
+    #[doc(alias = "not-before")]
     IssuedUntil(Timestamp),
 }
 
@@ -71,6 +73,7 @@ pub enum Action {
 /// [`Revoker`](crate::Revoker).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[doc(alias("denylist", "blocklist", "blacklist"))]
 pub struct Revocation {
     /// What is revoked or reinstated.
     pub target: Target,
@@ -85,13 +88,13 @@ pub struct Revocation {
     /// Who did it, for people. At most [`MAX_ID_BYTES`].
     pub actor: Option<Arc<str>>,
     /// Where it comes from: for the lists of other programs.
-    pub(crate) origin: Origin,
+    pub(crate) origin: RevocationOrigin,
 }
 
 /// Where a change comes from.
 #[derive(Clone, Debug)]
 #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only lists in Redis ask for it"))]
-pub(crate) enum Origin {
+pub(crate) enum RevocationOrigin {
     /// Someone who knows the id.
     Id,
     /// Someone who has the token.
@@ -112,7 +115,7 @@ impl Revocation {
             lifetime,
             reason: None,
             actor: None,
-            origin: Origin::Id,
+            origin: RevocationOrigin::Id,
         }
     }
 
@@ -131,13 +134,31 @@ impl Revocation {
         }
     }
 
-    /// What this change makes of a record: the pure core of every store, which the stores that
-    /// write elsewhere (the Redis script) repeat to the letter.
+    /// What this change makes of a record: the pure core of every store.
+    ///
+    /// A store reads the record of [`target`](Self::target), calls this, and keeps the record of
+    /// [`Change::Write`], all three in one step: of two changes of one target that come at the same
+    /// time, the second must see the record of the first. `before` is `None` if there is no record;
+    /// one whose [`until`](Record::until) has come counts as none. A store that cannot run this
+    /// where it writes, as a script in Redis, repeats it to the letter and is tested against it.
     ///
     /// `now` is the clock of the store. It may have gone back since the last change, as it does
     /// after a failover, so the change is dated late enough to count: a revocation not before the
     /// last reinstatement, a reinstatement after the last revocation.
-    pub(crate) fn apply(&self, before: Option<&Record>, now: Timestamp) -> Change {
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_jwt_revocation::store::Change;
+    /// use tower_jwt_revocation::{Outcome, Revocation, Target, Timestamp};
+    ///
+    /// let change = Revocation::new(Target::token("t"), Duration::from_secs(3600));
+    /// let Change::Write(Outcome::New, record) = change.apply(None, Timestamp::from_secs(1000)) else {
+    ///     unreachable!("nothing was known of the token")
+    /// };
+    /// assert!(record.revokes_all());
+    /// assert_eq!(record.until(), Timestamp::from_secs(4600));
+    /// ```
+    pub fn apply(&self, before: Option<&Record>, now: Timestamp) -> Change {
         let before = before.filter(|record| record.until() > now);
         let until = if self.lifetime.is_zero() {
             self.until
@@ -173,7 +194,7 @@ impl Revocation {
             }
             Action::Reinstate => fact.reinstated_at = at,
         }
-        let note = Note {
+        let note = RecordNote {
             target: self.target.clone(),
             at,
             reason: self.reason.clone(),
@@ -192,12 +213,17 @@ impl Revocation {
     }
 }
 
-/// What a [`Revocation`] makes of a record.
+/// What a [`Revocation`] makes of a record, see [`Revocation::apply`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
+#[must_use]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a store that overlooked a third case would lose revocations"
+)]
+pub enum Change {
     /// There is nothing to write.
     Nothing(Outcome),
-    /// The record to write.
+    /// The record to write in the place of the one before. It already holds what that one said.
     Write(Outcome, Record),
 }
 

@@ -1,5 +1,7 @@
 //! [`Record`]: the fact about one target, with a note for people.
 
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 
 use super::{Fact, Target};
@@ -9,16 +11,18 @@ use crate::verified::VerifiedToken;
 /// What a store keeps of one target: the [`Fact`] that decides, and a note for people that says
 /// whose it is and who changed it last, when and why.
 ///
-/// A record only grows: [`merge`](Self::merge) joins the facts and keeps the later note.
+/// Stores make records by [`Revocation::apply`](crate::Revocation::apply) and read them back by
+/// [`new`](Self::new). A record only grows: [`merge`](Self::merge) joins the facts and keeps the later note.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[doc(alias("denylist", "blocklist", "blacklist"))]
 pub struct Record {
     pub(crate) fact: Fact,
-    pub(crate) note: Note,
+    pub(crate) note: RecordNote,
 }
 
 /// The words that go with the latest change of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Note {
+pub(crate) struct RecordNote {
     pub(crate) target: Target,
     pub(crate) at: Timestamp,
     pub(crate) reason: Option<Arc<str>>,
@@ -26,6 +30,39 @@ pub(crate) struct Note {
 }
 
 impl Record {
+    /// A record from what a store has kept of it: the target, the fact, and
+    /// [`changed_at`](Self::changed_at). The note is completed by
+    /// [`with_reason`](Self::with_reason) and [`with_actor`](Self::with_actor).
+    ///
+    /// # Errors
+    /// [`InvalidRecord`] if no store can have kept this fact: it was neither revoked nor
+    /// reinstated, or has a cutoff that was never set. A column that was lost or mistaken for
+    /// another must not read as "not revoked".
+    pub fn new(target: Target, fact: Fact, changed_at: Timestamp) -> Result<Self, InvalidRecord> {
+        if fact.latest() == Timestamp::ZERO {
+            return Err(InvalidRecord("it was neither revoked nor reinstated at any time"));
+        }
+        if fact.cutoff > Timestamp::ZERO && fact.cutoff_set_at == Timestamp::ZERO {
+            return Err(InvalidRecord("it has a cutoff that was set at no time"));
+        }
+        let note = RecordNote { target, at: changed_at, reason: None, actor: None };
+        Ok(Self { fact, note })
+    }
+
+    /// The same record with the reason of the latest change.
+    #[must_use]
+    pub fn with_reason(mut self, reason: Option<Arc<str>>) -> Self {
+        self.note.reason = reason;
+        self
+    }
+
+    /// The same record with the actor of the latest change.
+    #[must_use]
+    pub fn with_actor(mut self, actor: Option<Arc<str>>) -> Self {
+        self.note.actor = actor;
+        self
+    }
+
     /// Takes in what `other` knows of the same target. Commutative, associative and idempotent;
     /// returns whether the fact has grown.
     pub fn merge(&mut self, other: &Self) -> bool {
@@ -100,7 +137,22 @@ impl Record {
     }
 }
 
-impl Note {
+/// What was read back from a store is not a record, or not a target: why.
+///
+/// A store answers with an error of kind [`Protocol`](crate::StoreErrorKind::Protocol), which
+/// `StoreError::from` makes of this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidRecord(pub(super) &'static str);
+
+impl fmt::Display for InvalidRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the stored record is invalid: {}", self.0)
+    }
+}
+
+impl Error for InvalidRecord {}
+
+impl RecordNote {
     /// Notes are ordered by time; the rest makes the order total, so that a merge does not depend
     /// on its order.
     fn rank(&self) -> (Timestamp, Option<&Arc<str>>, Option<&Arc<str>>) {

@@ -1,11 +1,12 @@
 //! What can be revoked: a [`Target`], and the [`Fingerprint`] by which stores know it.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::Extent;
+use super::{Extent, InvalidRecord};
 
 /// The claim of targets whose name was lost. No claim of a token is called so by accident.
 #[cfg(feature = "redis")]
@@ -104,6 +105,18 @@ impl TargetKind {
     }
 }
 
+/// Reads what [`as_str`](TargetKind::as_str) wrote.
+impl FromStr for TargetKind {
+    type Err = InvalidRecord;
+
+    fn from_str(name: &str) -> Result<Self, InvalidRecord> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == name)
+            .ok_or(InvalidRecord("no kind of target has this name"))
+    }
+}
+
 impl fmt::Display for TargetKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -118,6 +131,7 @@ impl fmt::Display for TargetKind {
 ///
 /// `Display` and `Debug` show the id; ids are not secrets, but they may be personal data.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[doc(alias("denylist", "blocklist", "blacklist", "kill session", "logout everywhere"))]
 pub struct Target {
     kind: TargetKind,
     claim: Option<Arc<str>>,
@@ -191,6 +205,29 @@ impl Target {
             self.issuer = Some(issuer.into()).filter(|issuer: &Arc<str>| !issuer.is_empty());
         }
         self
+    }
+
+    /// The target with these parts, as a store has kept them: [`kind`](Self::kind),
+    /// [`claim_name`](Self::claim_name), [`issuer_name`](Self::issuer_name) and [`id`](Self::id).
+    ///
+    /// # Errors
+    /// [`InvalidRecord`] if a claim has no name, or anything else has one.
+    pub fn from_parts(
+        kind: TargetKind,
+        claim_name: Option<&str>,
+        issuer_name: Option<&str>,
+        id: impl Into<Box<str>>,
+    ) -> Result<Self, InvalidRecord> {
+        let target = match (kind, claim_name) {
+            (TargetKind::Claim, Some(name)) => Self::claim(name, id),
+            (TargetKind::Claim, None) => return Err(InvalidRecord("a claim has no name")),
+            (_, Some(_)) => return Err(InvalidRecord("what is not a claim has the name of one")),
+            (kind, None) => Self::new(kind, id),
+        };
+        Ok(match issuer_name {
+            Some(issuer) => target.issued_by(issuer),
+            None => target,
+        })
     }
 
     /// The target of a record of which only the fingerprint is left.

@@ -175,7 +175,7 @@ fn a_cutoff_never_moves_back() {
 prop_compose! {
     fn records()(parts in prop::array::uniform5(0_u64..6), at in 0_u64..6, reason in prop::option::of("[ab]")) -> Record {
         let [all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until] = parts.map(ms);
-        let note = Note { target: Target::user("alice"), at: ms(at), reason: reason.map(Arc::from), actor: None };
+        let note = RecordNote { target: Target::user("alice"), at: ms(at), reason: reason.map(Arc::from), actor: None };
         Record { fact: Fact { all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until }, note }
     }
 }

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 
 use super::memory::MemoryStore;
 use super::{
-    Fence, Follower, ListQuery, Lookup, Page, Receipt, RevocationStore, StoreError, StoreErrorKind,
+    Fence, Follower, ListQuery, Lookup, Receipt, RecordPage, RevocationStore, StoreError,
+    StoreErrorKind,
 };
 use crate::revocation::{Record, Revocation, Target};
 use crate::verified::VerifiedToken;
@@ -146,7 +147,7 @@ impl RevocationStore for ScriptedStore {
         self.obeyed(move |memory| memory.find(&target))
     }
 
-    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>> {
+    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
         self.obeyed(move |memory| memory.list(query))
     }
 

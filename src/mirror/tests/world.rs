@@ -268,7 +268,7 @@ impl RevocationStore for World {
         unreachable!("no test asks")
     }
 
-    fn list(&self, _: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>> {
+    fn list(&self, _: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
         unreachable!("no test asks")
     }
 

@@ -27,7 +27,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::revocation::{Fact, Fingerprint, Note, Record, Target, TargetKind};
+use crate::revocation::{Fact, Fingerprint, Record, RecordNote, Target};
 use crate::store::Doubt;
 
 /// The version of everything in this file and in the script. Another one is refused when the store
@@ -353,18 +353,11 @@ pub(crate) fn parse_record(value: &[u8]) -> Result<Record, Unreadable> {
         return Err(Unreadable);
     }
     let json: NoteJson<'_> = serde_json::from_str(words.rest()).map_err(|_| Unreadable)?;
-    let kind =
-        TargetKind::ALL.into_iter().find(|kind| kind.as_str() == json.kind).ok_or(Unreadable)?;
-    let mut target = match (kind, json.claim) {
-        (TargetKind::Claim, Some(claim)) => Target::claim(&*claim, json.id),
-        (TargetKind::Claim, None) | (_, Some(_)) => return Err(Unreadable),
-        (kind, None) => Target::new(kind, json.id),
-    };
-    if let Some(issuer) = json.iss {
-        target = target.issued_by(&*issuer);
-    }
+    let kind = json.kind.parse().map_err(|_| Unreadable)?;
+    let target = Target::from_parts(kind, json.claim.as_deref(), json.iss.as_deref(), json.id)
+        .map_err(|_| Unreadable)?;
     let shared = |words: Option<Cow<'_, str>>| words.map(|words| Arc::from(&*words));
-    let note = Note { target, at, reason: shared(json.reason), actor: shared(json.actor) };
+    let note = RecordNote { target, at, reason: shared(json.reason), actor: shared(json.actor) };
     Ok(Record { fact, note })
 }
 

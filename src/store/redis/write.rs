@@ -36,7 +36,7 @@ impl StoreCore {
                 let confirmed = self.write_chunk(shard, &only).await?;
                 receipts.extend(chunk.iter().map(|(n, _)| *n).zip(confirmed));
             }
-            Ok(receipts)
+            Ok::<_, StoreError>(receipts)
         }))
         .await;
         let mut receipts = Vec::with_capacity(changes.len());

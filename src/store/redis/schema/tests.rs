@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::revocation::TargetKind;
 
 fn time() -> impl Strategy<Value = Timestamp> {
     prop_oneof![Just(0), 1..5u64, 1_700_000_000_000..1_900_000_000_000u64, Just(MAX_INTEGER)]
@@ -43,7 +44,7 @@ prop_compose! {
         if [cutoff_set_at, reinstated_at].contains(&Timestamp::ZERO) {
             fact.all_revoked_at = all_revoked_at.max(Timestamp::from_millis(1));
         }
-        Record { fact, note: Note { target, at, reason, actor } }
+        Record { fact, note: RecordNote { target, at, reason, actor } }
     }
 }
 

@@ -10,7 +10,7 @@ use super::super::connection::Connection;
 use super::super::schema::{EntryId, IndexClass, IndexMember, parse_record};
 use super::super::url::parse_url;
 use super::*;
-use crate::revocation::{Change, Note, Record, Target};
+use crate::revocation::{Change, RecordNote, Record, Target};
 use crate::store::Doubt;
 use crate::store::feed::Lift;
 use crate::support::{RedisServer, redis_or_skip};
@@ -216,7 +216,7 @@ fn replayed(target: &Target, fact: Fact, before: Option<&Record>, now: u64) -> C
         return Change::Nothing(Outcome::AlreadyExpired);
     }
     let target = Target::nameless(&target.fingerprint());
-    let note = Note { target, at: fact.latest(), reason: None, actor: None };
+    let note = RecordNote { target, at: fact.latest(), reason: None, actor: None };
     let lost = Record { fact, note };
     let Some(before) = before else { return Change::Write(Outcome::New, lost) };
     let mut after = before.clone();
