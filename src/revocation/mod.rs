@@ -20,10 +20,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use fact::Fact;
+pub use record::Record;
 pub(crate) use record::RecordNote;
-pub use record::{InvalidRecord, Record};
 pub(crate) use target::IssuerDigest;
-pub use target::{Fingerprint, Target, TargetKind};
+pub use target::{Fingerprint, InvalidRecord, Target, TargetKind};
 
 use crate::clock::Timestamp;
 use crate::verified::VerifiedToken;

@@ -1,10 +1,8 @@
 //! [`Record`]: the fact about one target, with a note for people.
 
-use std::error::Error;
-use std::fmt;
 use std::sync::Arc;
 
-use super::{Fact, Target};
+use super::{Fact, InvalidRecord, Target};
 use crate::clock::Timestamp;
 use crate::verified::VerifiedToken;
 
@@ -40,10 +38,10 @@ impl Record {
     /// another must not read as "not revoked".
     pub fn new(target: Target, fact: Fact, changed_at: Timestamp) -> Result<Self, InvalidRecord> {
         if fact.latest() == Timestamp::ZERO {
-            return Err(InvalidRecord("it was neither revoked nor reinstated at any time"));
+            return Err(InvalidRecord::new("it was neither revoked nor reinstated at any time"));
         }
         if fact.cutoff > Timestamp::ZERO && fact.cutoff_set_at == Timestamp::ZERO {
-            return Err(InvalidRecord("it has a cutoff that was set at no time"));
+            return Err(InvalidRecord::new("it has a cutoff that was set at no time"));
         }
         let note = RecordNote { target, at: changed_at, reason: None, actor: None };
         Ok(Self { fact, note })
@@ -136,21 +134,6 @@ impl Record {
         self.note.actor.as_ref()
     }
 }
-
-/// What was read back from a store is not a record, or not a target: why.
-///
-/// A store answers with an error of kind [`Protocol`](crate::StoreErrorKind::Protocol), which
-/// `StoreError::from` makes of this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidRecord(pub(super) &'static str);
-
-impl fmt::Display for InvalidRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the stored record is invalid: {}", self.0)
-    }
-}
-
-impl Error for InvalidRecord {}
 
 impl RecordNote {
     /// Notes are ordered by time; the rest makes the order total, so that a merge does not depend

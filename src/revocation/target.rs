@@ -1,12 +1,13 @@
 //! What can be revoked: a [`Target`], and the [`Fingerprint`] by which stores know it.
 
+use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::{Extent, InvalidRecord};
+use super::Extent;
 
 /// The claim of targets whose name was lost. No claim of a token is called so by accident.
 #[cfg(feature = "redis")]
@@ -292,6 +293,27 @@ impl fmt::Display for Target {
         }
     }
 }
+
+/// What was read back from a store is not a record, or not a target: why.
+///
+/// A store answers with an error of kind [`Protocol`](crate::StoreErrorKind::Protocol), which
+/// `StoreError::from` makes of this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidRecord(&'static str);
+
+impl InvalidRecord {
+    pub(crate) const fn new(why: &'static str) -> Self {
+        Self(why)
+    }
+}
+
+impl fmt::Display for InvalidRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the stored record is invalid: {}", self.0)
+    }
+}
+
+impl Error for InvalidRecord {}
 
 /// The issuer's part of a fingerprint, kept by whoever computes many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

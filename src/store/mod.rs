@@ -14,7 +14,7 @@
 //! # Writing a store
 //!
 //! Any database with transactions can keep revocations. `examples/custom/src/store.rs` is a store
-//! in SQLite, to be copied; this is what each method has to do.
+//! in `SQLite`, to be copied; this is what each method has to do.
 //!
 //! 1. **Keep one [`Record`] for each target**, under its [`Fingerprint`](crate::Fingerprint), which
 //!    is 16 bytes. A record is its [`target`](Record::target), the five times of its
@@ -596,5 +596,34 @@ impl fmt::Display for StoreError {
 impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_deref().filter(|_| !self.is_told).map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::revocation::{Action, Extent};
+
+    #[test]
+    fn a_receipt_is_of_the_record_that_is_kept() {
+        let at = Timestamp::from_secs;
+        let mut cutoff = Revocation::new(Target::user("alice"), Duration::from_secs(100));
+        let change = cutoff.apply(None, at(10));
+        let first = Receipt::of(&change, None, at(10));
+        let reissue_at = Some(Timestamp::from_millis(10_001));
+        assert_eq!(first, Receipt::new(Outcome::New, at(10)).with_reissue_at(reissue_at));
+        let Change::Write(_, record) = change else { unreachable!("it is new") };
+
+        // Nothing is written: the receipt is of what was there …
+        cutoff.action = Action::Revoke(Extent::IssuedUntil(at(1)));
+        cutoff.lifetime = Duration::from_secs(1);
+        let change = cutoff.apply(Some(&record), at(20));
+        let second = Receipt::of(&change, Some(&record), at(20));
+        assert_eq!(second, Receipt { outcome: Outcome::Already, ..first });
+        // … unless that is over.
+        cutoff.lifetime = Duration::ZERO;
+        let change = cutoff.apply(Some(&record), at(200));
+        let third = Receipt::of(&change, Some(&record), at(200));
+        assert_eq!(third, Receipt::new(Outcome::AlreadyExpired, at(200)));
     }
 }

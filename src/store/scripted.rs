@@ -16,7 +16,7 @@ use super::{
 use crate::revocation::{Record, Revocation, Target};
 use crate::verified::VerifiedToken;
 
-/// A [`MemoryStore`] that behaves like one far away: it answers late, fails or hangs when told to.
+/// A [`MemoryStore`] that behaves like one far away: it answers late, fails or hangs as its script says.
 /// Clones share everything.
 ///
 /// ```
@@ -87,7 +87,7 @@ impl ScriptedStore {
     }
 
     /// Waits while the store hangs, then fails or not.
-    async fn obey(mut script: watch::Receiver<Script>) -> Result<(), StoreError> {
+    async fn follow(mut script: watch::Receiver<Script>) -> Result<(), StoreError> {
         let known = script.wait_for(|script| *script != Script::Hang).await.map(|script| *script);
         match known {
             Ok(Script::Fail(kind) | Script::FailLater(kind)) => Err(failure(kind)),
@@ -97,13 +97,13 @@ impl ScriptedStore {
         }
     }
 
-    fn obeyed<T: Send + 'static>(
+    fn scripted<T: Send + 'static>(
         &self,
         then: impl FnOnce(MemoryStore) -> BoxFuture<'static, Result<T, StoreError>> + Send + 'static,
     ) -> BoxFuture<'static, Result<T, StoreError>> {
         let (script, memory) = (self.script.subscribe(), self.memory.clone());
         async move {
-            Self::obey(script).await?;
+            Self::follow(script).await?;
             then(memory).await
         }
         .boxed()
@@ -130,7 +130,7 @@ impl RevocationStore for ScriptedStore {
             Script::FailLater(kind) => Lookup::Later(ready(Err(failure(kind))).boxed()),
             Script::AnswerLater | Script::Hang => {
                 let token = Arc::clone(token);
-                Lookup::Later(self.obeyed(move |memory| memory.check(&token).answer().boxed()))
+                Lookup::Later(self.scripted(move |memory| memory.check(&token).answer().boxed()))
             }
         }
     }
@@ -139,24 +139,24 @@ impl RevocationStore for ScriptedStore {
         &self,
         changes: Vec<Revocation>,
     ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
-        self.obeyed(move |memory| memory.write(changes))
+        self.scripted(move |memory| memory.write(changes))
     }
 
     fn find(&self, target: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>> {
         let target = target.clone();
-        self.obeyed(move |memory| memory.find(&target))
+        self.scripted(move |memory| memory.find(&target))
     }
 
     fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
-        self.obeyed(move |memory| memory.list(query))
+        self.scripted(move |memory| memory.list(query))
     }
 
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
-        self.obeyed(move |memory| memory.followers(fence))
+        self.scripted(move |memory| memory.followers(fence))
     }
 
     fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
-        self.obeyed(|memory| memory.count())
+        self.scripted(|memory| memory.count())
     }
 }
 

@@ -1,4 +1,9 @@
 //! The suites can fail: each rule is broken by a store, and the failure names the rule.
+#![allow(
+    clippy::type_complexity,
+    clippy::too_many_lines,
+    reason = "a table of functions that stand for the methods of a trait"
+)]
 
 #[cfg(feature = "sessions")]
 mod sessions;

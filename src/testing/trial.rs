@@ -130,15 +130,13 @@ impl<'a, F: StoreFixture> Trial<'a, F> {
                 }
                 found.push(record.target().to_string());
             }
-            match page.next {
-                // A cursor survives being printed.
-                Some(next) => query.cursor = Some(Cursor::from_text(next.to_string())),
-                None => {
-                    found.sort();
-                    found.dedup();
-                    return Ok(found);
-                }
-            }
+            let Some(next) = page.next else {
+                found.sort();
+                found.dedup();
+                return Ok(found);
+            };
+            // A cursor survives being printed.
+            query.cursor = Some(Cursor::from_text(next.to_string()));
         }
         Err(Failure("the listing does not end".into()))
     }

@@ -132,15 +132,18 @@ impl RevocationStore for SqlStore {
     fn check(&self, token: &Arc<VerifiedToken>) -> Lookup {
         let token = Arc::clone(token);
         Lookup::Later(self.read(move |db, now| {
+            // One record that covers it decides, also if another cannot be read.
+            let mut failure = None;
             for target in token.targets() {
-                match record(db, target.fingerprint(), now)? {
-                    Some(record) if record.covers(&token) => {
+                match record(db, target.fingerprint(), now) {
+                    Ok(Some(record)) if record.covers(&token) => {
                         return Ok(Standing::Revoked(RevokedBy::from(&record)));
                     }
-                    _ => {}
+                    Ok(_) => {}
+                    Err(error) => failure = Some(error),
                 }
             }
-            Ok(Standing::Live)
+            failure.map_or(Ok(Standing::Live), Err)
         }))
     }
 

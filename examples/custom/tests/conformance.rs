@@ -3,13 +3,18 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use custom::store::SqlStore;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tower_jwt_revocation::testing::{self, StoreFixture};
 use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::{RevocationStore as _, Revoker, StoreErrorKind, Target};
+use tower_jwt_revocation::token::profile::SignedClaims;
+use tower_jwt_revocation::{
+    Clock as _, Revocation, RevocationStore as _, Revoker, Standing, StoreErrorKind, SystemClock,
+    Target, VerifiedToken,
+};
 
 /// Stores in files of a directory that is removed at the end.
 struct Files {
@@ -65,6 +70,15 @@ async fn what_was_confirmed_is_there_after_a_restart() {
     assert_eq!(store.find(&Target::user("alice")).await.unwrap(), record);
 }
 
+/// A token of alice, issued a minute ago.
+fn token() -> Arc<VerifiedToken> {
+    let now = SystemClock::default().now();
+    let iat = now.as_secs() - 60;
+    let claims = format!(r#"{{"sub":"alice","jti":"t","iat":{iat},"exp":{}}}"#, iat + 600);
+    let claims = SignedClaims::new(claims.as_bytes());
+    Arc::new(TokenProfile::new().assert_verified(claims, now).unwrap())
+}
+
 #[tokio::test]
 async fn what_cannot_be_read_is_an_error() {
     let files = Files::new();
@@ -83,6 +97,12 @@ async fn what_cannot_be_read_is_an_error() {
         other.execute(&format!("UPDATE record SET {damage}"), []).unwrap();
         let error = store.find(&Target::user("alice")).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Protocol, "{damage}: {error}");
+        let error = store.check(&token()).answer().await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Protocol, "{damage}: {error}");
+        // Another record that covers the token decides all the same.
+        revoker.revoke(Target::token("t")).await.unwrap();
+        let standing = store.check(&token()).answer().await.unwrap();
+        assert!(matches!(standing, Standing::Revoked(_)), "{damage}: {standing:?}");
     }
 }
 
@@ -90,9 +110,8 @@ async fn what_cannot_be_read_is_an_error() {
 async fn what_is_over_is_deleted_at_leisure() {
     let files = Files::new();
     let store = files.store().await;
-    let short = std::time::Duration::from_millis(50);
-    let change =
-        |n: u32| tower_jwt_revocation::Revocation::new(Target::token(format!("t{n}")), short);
+    let short = Duration::from_millis(50);
+    let change = |n: u32| Revocation::new(Target::token(format!("t{n}")), short);
     store.write((0..100).map(change).collect()).await.unwrap();
     tokio::time::sleep(short * 2).await;
     let rows = || {
@@ -104,6 +123,4 @@ async fn what_is_over_is_deleted_at_leisure() {
         store.write(vec![change(n)]).await.unwrap();
     }
     assert!(rows() <= 3);
-    // A wrapper keeps the store that it is around, and so does an `Arc`.
-    testing::store::assert_passes_everything_on(Arc::new).await;
 }

@@ -246,7 +246,7 @@ fn turns() -> usize {
         // Reinstated, and revoked again up to a moment: eight bytes become a mark that leads to a
         // record.
         |world| {
-            world.tell(0, Fact { reinstated_at: later(3), cutoff_set_at: later(4), ..cutoff() })
+            world.tell(0, Fact { reinstated_at: later(3), cutoff_set_at: later(4), ..cutoff() });
         },
         // The directory of the reader may be older than the mark that it finds.
         |world| assert!(world.is_revoked(0)),
