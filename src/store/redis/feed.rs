@@ -190,9 +190,7 @@ impl RedisFeed {
             Value::Null => Ok(None),
             value => {
                 let record = value.as_bytes().and_then(|value| schema::parse_record(value).ok());
-                record
-                    .map(|record| Some(record.fact()))
-                    .ok_or_else(|| unexpected_reply("redis"))
+                record.map(|record| Some(record.fact())).ok_or_else(|| unexpected_reply("redis"))
             }
         };
         values.iter().map(read).collect()

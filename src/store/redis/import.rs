@@ -10,7 +10,9 @@ use super::foreign::{ForeignList, ListScan, ListedEntry, ListedId, ScanPosition}
 use super::store::RedisStore;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::ConfigError;
-use crate::revocation::{Action, Extent, RevocationOrigin, Outcome, Revocation, Target, TargetKind};
+use crate::revocation::{
+    Action, Extent, Outcome, Revocation, RevocationOrigin, Target, TargetKind,
+};
 use crate::store::{Cursor, RevocationWriter, StoreError, StoreErrorKind};
 use crate::token::{CrateOnly, TokenProfile, TokenVerifier};
 

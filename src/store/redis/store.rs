@@ -14,7 +14,7 @@ use super::foreign::ForeignLists;
 use super::health::Health;
 use crate::revocation::{Record, Revocation, Target};
 use crate::store::{
-    Fence, Follower, ListQuery, Lookup, Needs, RecordPage, Receipt, RevocationStore, StoreError,
+    Fence, Follower, ListQuery, Lookup, Needs, Receipt, RecordPage, RevocationStore, StoreError,
 };
 use crate::verified::VerifiedToken;
 

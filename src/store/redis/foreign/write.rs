@@ -13,7 +13,9 @@ use super::judge::{ListVerdict, ValueMeaning};
 use super::list::{CompiledList, CompiledLists, ListEntry, ListWrites};
 use super::template::{FillError, Placeholder};
 use crate::clock::Timestamp;
-use crate::revocation::{Action, Extent, RevocationOrigin, Outcome, Revocation, Target, TargetKind};
+use crate::revocation::{
+    Action, Extent, Outcome, Revocation, RevocationOrigin, Target, TargetKind,
+};
 use crate::store::redis::command::StoreCommand;
 use crate::store::redis::core::StoreCore;
 use crate::store::redis::script::LuaScript;

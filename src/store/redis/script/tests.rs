@@ -10,7 +10,7 @@ use super::super::connection::Connection;
 use super::super::schema::{EntryId, IndexClass, IndexMember, parse_record};
 use super::super::url::parse_url;
 use super::*;
-use crate::revocation::{Change, RecordNote, Record, Target};
+use crate::revocation::{Change, Record, RecordNote, Target};
 use crate::store::Doubt;
 use crate::store::feed::Lift;
 use crate::support::{RedisServer, redis_or_skip};
