@@ -1,10 +1,10 @@
-//! What a revocation is, and which tokens it covers: the heart of the crate, pure.
+//! What a revocation is, and which tokens it covers. Pure.
 //!
 //! Its values:
 //!
 //! - a [`Target`] names what is revoked (a token, a session, a user, …) and has a [`Fingerprint`],
 //!   the fixed-size identity under which every store keeps it;
-//! - a [`Revocation`] is a wish to change the standing of one target;
+//! - a [`Revocation`] is a change of the standing of one target;
 //! - a [`Fact`] is what is known of one target, the join of all that was ever written about it; a
 //!   [`Record`] is a fact with a note for people.
 //!
@@ -53,7 +53,7 @@ pub enum Extent {
     /// everything else.
     #[doc(alias("logout everywhere", "not-before"))]
     IssuedSoFar,
-    /// The tokens issued at or before this time, for facts that are told late (an event with a time
+    /// The tokens issued at or before this time, for facts that arrive late (an event with a time
     /// of its own).
     #[doc(alias = "not-before")]
     IssuedUntil(Timestamp),

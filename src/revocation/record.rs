@@ -10,7 +10,8 @@ use crate::verified::VerifiedToken;
 /// whose it is and who changed it last, when and why.
 ///
 /// Stores make records by [`Revocation::apply`](crate::Revocation::apply) and read them back by
-/// [`new`](Self::new). A record only grows: [`merge`](Self::merge) joins the facts and keeps the later note.
+/// [`new`](Self::new). A record only grows: [`merge`](Self::merge) joins the facts and keeps the
+/// later note.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[doc(alias("denylist", "blocklist", "blacklist"))]
 pub struct Record {

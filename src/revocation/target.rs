@@ -315,7 +315,7 @@ impl fmt::Display for InvalidRecord {
 
 impl Error for InvalidRecord {}
 
-/// The issuer's part of a fingerprint, kept by whoever computes many.
+/// The issuer's part of a fingerprint, for callers that compute many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct IssuerDigest([u8; 16]);
 

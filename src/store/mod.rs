@@ -5,7 +5,7 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | [`feed`] | what a [`Mirror`](crate::Mirror) hears of a store |
+//! | [`feed`] | the log of a store, for a [`Mirror`](crate::Mirror) |
 //! | [`memory`] | one process: tests, demos, programs that run alone |
 //! | [`redis`] | shared by all processes, one round trip per check (feature `redis`) |
 //! | [`scripted`] | for tests: fails on cue (feature `test-util`) |
@@ -29,7 +29,7 @@
 //!    target, call [`Revocation::apply`] with it and the clock of the store, put the record of
 //!    [`Change::Write`] in its place, and answer with [`Receipt::of`]. Reading and writing are one
 //!    step: take the lock for writing before you read. Do it in a task of its own, so that it goes
-//!    on if nobody waits for it, and confirm it only when it cannot get lost any more.
+//!    on if its future is dropped, and confirm it only when it cannot get lost any more.
 //! 4. **[`find`](RevocationStore::find)** answers with the record also if it was reinstated.
 //! 5. **[`list`](RevocationStore::list)**: read [`page_size`](ListQuery::page_size) records in an
 //!    order that does not change, that of the fingerprints, say; leave out what is not
@@ -47,7 +47,7 @@
 //!
 //! Fences, [`followers`](RevocationStore::followers) and a [`Feed`](feed::Feed) are for stores that
 //! can be mirrored. A store without them gives out receipts without a fence and answers
-//! [`followers`](RevocationStore::followers) with nobody.
+//! [`followers`](RevocationStore::followers) with an empty list.
 
 mod doubt;
 pub mod feed;
@@ -140,7 +140,7 @@ pub trait RevocationStore: Send + Sync + 'static {
     /// answers from memory again.
     ///
     /// A store that gives out fences and can be mirrored has to know; the default is an error. A
-    /// store without mirrors answers with nobody, and a store around a store passes it on.
+    /// store without mirrors answers with an empty list, and a store around a store passes it on.
     ///
     /// # Errors
     /// [`StoreError`] if that is not known; of kind [`StoreErrorKind::DataLoss`] if the store has
@@ -152,7 +152,7 @@ pub trait RevocationStore: Send + Sync + 'static {
         ready(Err(unknown)).boxed()
     }
 
-    /// What this store has to be told of a token beside its claims. Asked when a layer is made;
+    /// What this store needs of a token beside its claims. Asked when a layer is made;
     /// from then on each token that the layer hands to [`check`](Self::check) carries it.
     ///
     /// Default: nothing. A store around a store passes on what the inner one needs; if it does not,
@@ -161,11 +161,11 @@ pub trait RevocationStore: Send + Sync + 'static {
         Needs::Claims
     }
 
-    /// Told by each layer and revoker when it is made: how long after a moment a token may be met
-    /// that was issued before it, which is the longest accepted life and some time for clocks.
+    /// Called by each layer and revoker when it is made: how long after a moment a token may be met
+    /// that was issued before it, which is the longest accepted lifetime and some time for clocks.
     ///
-    /// Default: does nothing. A store that has to remember for as long takes the longest that it
-    /// was ever told. A store around a store passes it on.
+    /// Default: does nothing. A store that has to remember for as long takes the longest of
+    /// all calls. A store around a store passes it on.
     fn expect_tokens_for(&self, longest: Duration) {
         let _ = longest;
     }
@@ -299,7 +299,7 @@ pub struct Receipt {
     pub reissue_at: Option<Timestamp>,
     /// The position of the write in the log of the store, for those who follow it.
     pub fence: Option<Fence>,
-    /// How many replicas had confirmed the write, where the store was told to wait for them.
+    /// How many replicas had confirmed the write, where the store is set to wait for them.
     pub replicas: Option<u32>,
 }
 
@@ -483,7 +483,7 @@ pub enum StoreErrorKind {
     Unreachable,
     /// No answer in time.
     Timeout,
-    /// More was asked at once than the store was told to take on.
+    /// More was asked at once than the limit of the store allows.
     Overloaded,
     /// The server is loading its data (`LOADING`).
     Loading,

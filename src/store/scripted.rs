@@ -16,8 +16,8 @@ use super::{
 use crate::revocation::{Record, Revocation, Target};
 use crate::verified::VerifiedToken;
 
-/// A [`MemoryStore`] that behaves like one far away: it answers late, fails or hangs as its script says.
-/// Clones share everything.
+/// A [`MemoryStore`] that behaves like one far away: it answers late, fails or hangs as its script
+/// says. Clones share everything.
 ///
 /// ```
 /// # use tower_jwt_revocation::{Revoker, StoreErrorKind, Target, store::scripted::ScriptedStore, token::TokenProfile};
@@ -92,7 +92,7 @@ impl ScriptedStore {
         match known {
             Ok(Script::Fail(kind) | Script::FailLater(kind)) => Err(failure(kind)),
             Ok(_) => Ok(()),
-            // The last handle is gone, so nobody can say any more what is to happen.
+            // The last handle is gone, so the script cannot change any more.
             Err(_) => std::future::pending().await,
         }
     }

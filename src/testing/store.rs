@@ -64,7 +64,8 @@ super::rules! {
     ExpiryOnlyForgets => cases::expiry_only_forgets,
     /// Ids that look like separators, patterns or parts of others are only themselves.
     UnusualIdsAreOnlyThemselves => cases::unusual_ids_are_only_themselves,
-    /// The longest id, reason and actor are kept in full.
+    /// The longest id, reason and actor are kept in full. An id that is longer, or empty, is refused
+    /// or kept as it is.
     TheLongestTextsAreKept => cases::the_longest_texts_are_kept,
     /// Ids of different issuers, and of claims with different names, are apart.
     IdsOfOthersAreApart => cases::ids_of_others_are_apart,

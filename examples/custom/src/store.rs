@@ -7,7 +7,7 @@
 //! 2. The end of a row frees memory and decides nothing: what is over is left out by every query,
 //!    and deleted at leisure.
 //! 3. What cannot be read is an error, never "not revoked".
-//! 4. A call that was begun is finished, also if nobody waits for it: it runs in a task of its own.
+//! 4. A call that was begun is finished, also if its future is dropped: it runs in a task of its own.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -118,7 +118,7 @@ impl SqlStore {
         self.run(TransactionBehavior::Deferred, work)
     }
 
-    /// `Immediate`: the lock for writing is taken before anything is read, so that nobody writes
+    /// `Immediate`: the lock for writing is taken before anything is read, so that no one writes
     /// between the reading and the writing of a change.
     fn update<T: Send + 'static>(
         &self,

@@ -161,7 +161,7 @@ pub(super) async fn a_token_without_iat_is_covered<F: StoreFixture>(
     let token = trial.token_of(&profile, json!({ "sub": "alice", "jti": "t" }))?;
     let long_ago = Timestamp::from_secs(1);
     trial.write(revocation(Target::user("alice"), issued_until(long_ago))).await?;
-    ensure!(trial.is_revoked(&token).await?, "it is live, and nobody knows when it was issued");
+    ensure!(trial.is_revoked(&token).await?, "it is live, and it is not known when it was issued");
     Ok(())
 }
 
@@ -522,6 +522,18 @@ pub(super) async fn the_longest_texts_are_kept<F: StoreFixture>(trial: &Trial<'_
         ensure_eq!(record.target(), &target, "the target");
         ensure_eq!(record.reason().map(|reason| &**reason), Some(&*text), "the reason");
         ensure_eq!(record.actor().map(|actor| &**actor), Some(&*text), "the actor");
+    }
+    // An id that is longer, or empty, is refused or kept as it is.
+    for id in ["x".repeat(MAX_ID_BYTES * 4), String::new()] {
+        let length = id.len();
+        let target = Target::token(id);
+        match trial.write(Revocation::new(target.clone(), HOUR)).await {
+            Ok(_) => {
+                let record = trial.record(&target).await?;
+                ensure!(record.target() == &target, "an id of {length} bytes is another");
+            }
+            Err(_) => ensure_eq!(trial.find(&target).await?, None, "what was refused"),
+        }
     }
     // A reason that is empty is one.
     let target = Target::user("alice");

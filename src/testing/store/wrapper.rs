@@ -16,7 +16,7 @@ use crate::testing::Violation;
 use crate::verified::VerifiedToken;
 
 /// The store that is wrapped: a [`MemoryStore`] that needs the text of tokens, is asked how far its
-/// mirrors are, and remembers what it was told of lifetimes.
+/// mirrors are, and remembers the lifetime that it is to expect.
 #[derive(Clone, Debug)]
 pub struct WrappedStore {
     memory: MemoryStore,
@@ -51,7 +51,10 @@ pub(in crate::testing) async fn check_wrapper<S: RevocationStore>(
     }
     outer.expect_tokens_for(Duration::from_secs(77));
     if inner.longest_secs.load(Ordering::SeqCst) != 77 {
-        return broken("LifetimesArePassedOn", "the inner store is not told how long tokens live");
+        return broken(
+            "LifetimesArePassedOn",
+            "the inner store does not learn how long tokens live",
+        );
     }
     match outer.followers(Fence::new(7, 7, 7)).await {
         Ok(followers) if followers.iter().any(|follower| &*follower.name == "7.7.7") => Ok(()),
