@@ -527,12 +527,11 @@ pub(super) async fn the_longest_texts_are_kept<F: StoreFixture>(trial: &Trial<'_
     for id in ["x".repeat(MAX_ID_BYTES * 4), String::new()] {
         let length = id.len();
         let target = Target::token(id);
-        match trial.write(Revocation::new(target.clone(), HOUR)).await {
-            Ok(_) => {
-                let record = trial.record(&target).await?;
-                ensure!(record.target() == &target, "an id of {length} bytes is another");
-            }
-            Err(_) => ensure_eq!(trial.find(&target).await?, None, "what was refused"),
+        if trial.write(Revocation::new(target.clone(), HOUR)).await.is_ok() {
+            let record = trial.record(&target).await?;
+            ensure!(record.target() == &target, "an id of {length} bytes is another");
+        } else {
+            ensure_eq!(trial.find(&target).await?, None, "what was refused");
         }
     }
     // A reason that is empty is one.
