@@ -152,18 +152,6 @@ fn requests(c: &mut Criterion) {
     line(c, "refused/junk", layer.layer(Inner), Some("junk"), 401);
     line(c, "live/known token, memory", layer.layer(Inner), Some(&token), 200);
 
-    #[cfg(feature = "test-util")]
-    {
-        use tower_jwt_revocation::store::LiveCache;
-        use tower_jwt_revocation::store::live_cache::MAX_REMEMBERED;
-        use tower_jwt_revocation::store::scripted::ScriptedStore;
-
-        let far = ScriptedStore::new();
-        far.answer_later();
-        let layer = JwtRevocationLayer::new(known(), LiveCache::new(far, MAX_REMEMBERED).unwrap());
-        line(c, "live/known token, remembered", layer.layer(Inner), Some(&token), 200);
-    }
-
     #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
     {
         use tower_jwt_revocation::token::Algorithm;

@@ -17,7 +17,7 @@ use tonic::transport::{Channel, Server};
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
-use tower_jwt_revocation::store::{ListQuery, Lookup, Page};
+use tower_jwt_revocation::store::{ListQuery, Lookup, RecordPage};
 use tower_jwt_revocation::token::Algorithm;
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::jwt::VerificationKey;
@@ -97,7 +97,7 @@ impl RevocationStore for Unreachable {
         unreachable()
     }
 
-    fn list(&self, _: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>> {
+    fn list(&self, _: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
         unreachable()
     }
 

@@ -121,6 +121,8 @@ pub mod store;
 #[path = "../tests/support/mod.rs"]
 mod support;
 mod target;
+#[cfg(any(test, feature = "test-util"))]
+pub mod testing;
 pub mod token;
 mod verified;
 
@@ -134,7 +136,7 @@ pub use middleware::Claims;
 pub use middleware::{JwtRevocation, JwtRevocationLayer};
 pub use mirror::Mirror;
 pub use policy::{Clearance, FailMode, Rejection, RejectionKind};
-pub use revocation::{Action, Extent, MAX_ID_BYTES, Outcome, Record, Revocation};
+pub use revocation::{Action, Extent, Fact, MAX_ID_BYTES, Outcome, Record, Revocation};
 pub use revoker::{
     ConfirmError, ConfirmRequest, Confirmed, ReinstateRequest, RevokeError, RevokeRequest, Revoker,
 };

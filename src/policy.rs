@@ -5,13 +5,12 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::config::ConfigError;
-use crate::revocation::TargetKind;
 use crate::store::{RevokedBy, Standing, StoreError, StoreErrorKind};
+use crate::target::TargetKind;
 use crate::token::{CredentialsError, TokenError, TokenErrorKind};
 use crate::verified::VerifiedToken;
 
@@ -68,15 +67,7 @@ impl FromStr for FailMode {
 #[derive(Clone, Debug)]
 pub struct Clearance {
     token: Arc<VerifiedToken>,
-    basis: Basis,
-}
-
-/// What a token passed on.
-#[derive(Clone, Debug)]
-enum Basis {
-    Asked,
-    Remembered(Duration),
-    Unchecked(StoreError),
+    unchecked_because: Option<StoreError>,
 }
 
 impl Clearance {
@@ -85,29 +76,15 @@ impl Clearance {
         &self.token
     }
 
-    /// Whether the store was asked, now or [so long ago](Self::age), and said that the token is
-    /// live. False only under
+    /// Whether the store was asked and said that the token is live. False only under
     /// [`FailMode::Open`]: a handler that moves money may want to look.
     pub fn is_checked(&self) -> bool {
-        !matches!(self.basis, Basis::Unchecked(_))
-    }
-
-    /// How long ago the store was asked, if the answer was [remembered](crate::store::LiveCache);
-    /// zero if it was asked for this request. A [`Mirror`](crate::Mirror) answers as of now, and is
-    /// behind by at most its own bound.
-    pub fn age(&self) -> Duration {
-        match self.basis {
-            Basis::Remembered(ago) => ago,
-            Basis::Asked | Basis::Unchecked(_) => Duration::ZERO,
-        }
+        self.unchecked_because.is_none()
     }
 
     /// The error of the store, if [`is_checked`](Self::is_checked) is false; `None` otherwise.
     pub fn unchecked_because(&self) -> Option<&StoreError> {
-        match &self.basis {
-            Basis::Unchecked(error) => Some(error),
-            Basis::Asked | Basis::Remembered(_) => None,
-        }
+        self.unchecked_because.as_ref()
     }
 }
 
@@ -205,14 +182,13 @@ pub(crate) fn decide(
     answer: Result<Standing, StoreError>,
     mode: FailMode,
 ) -> Result<Clearance, Rejection> {
-    let basis = match (answer, mode) {
-        (Ok(Standing::Live), _) => Basis::Asked,
-        (Ok(Standing::WasLive { ago }), _) => Basis::Remembered(ago),
+    let unchecked_because = match (answer, mode) {
+        (Ok(Standing::Live), _) => None,
         (Ok(Standing::Revoked(by)), _) => return Err(Rejection::Revoked(by)),
-        (Err(error), FailMode::Open) => Basis::Unchecked(error),
+        (Err(error), FailMode::Open) => Some(error),
         (Err(error), FailMode::Closed) => return Err(Rejection::StandingUnknown(error)),
     };
-    Ok(Clearance { token, basis })
+    Ok(Clearance { token, unchecked_because })
 }
 
 #[cfg(test)]
@@ -238,11 +214,6 @@ mod tests {
         for mode in [FailMode::Closed, FailMode::Open] {
             let clearance = decide(token(), Ok(Standing::Live), mode).unwrap();
             assert!(clearance.is_checked() && clearance.unchecked_because().is_none());
-            assert_eq!(clearance.age(), Duration::ZERO);
-            let ago = Duration::from_millis(700);
-            let clearance = decide(token(), Ok(Standing::WasLive { ago }), mode).unwrap();
-            assert!(clearance.is_checked() && clearance.unchecked_because().is_none());
-            assert_eq!(clearance.age(), ago);
             let rejection = decide(token(), Ok(revoked()), mode).unwrap_err();
             assert_eq!(rejection.kind(), RejectionKind::Revoked(TargetKind::User));
         }
@@ -270,14 +241,13 @@ mod tests {
         fn nothing_passes_as_checked_but_a_live_token_and_closed_passes_nothing_else(
             answer in prop_oneof![
                 Just(Ok(Standing::Live)),
-                Just(Ok(Standing::WasLive { ago: Duration::from_secs(1) })),
                 Just(Ok(revoked())),
                 (prop::sample::select(&StoreErrorKind::ALL[..]), ".*")
                     .prop_map(|(kind, text)| Err(StoreError::new(kind, text))),
             ],
             mode in prop::sample::select(&[FailMode::Closed, FailMode::Open][..]),
         ) {
-            let is_live = matches!(answer, Ok(Standing::Live | Standing::WasLive { .. }));
+            let is_live = matches!(answer, Ok(Standing::Live));
             let is_error = answer.is_err();
             let decision = decide(token(), answer, mode);
             prop_assert_eq!(decision.as_ref().is_ok_and(Clearance::is_checked), is_live);

@@ -18,10 +18,11 @@ use crate::audit::{AuditEvent, AuditKind, AuditSink, Pending};
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
 use crate::revocation::{
-    Action, Extent, MAX_ID_BYTES, Origin, Record, Revocation, Target, TargetKind,
+    Action, Extent, MAX_ID_BYTES, Record, Revocation, RevocationOrigin, Target, TargetKind,
 };
 use crate::store::{
-    ListQuery, Needs, Page, Receipt, RevocationStore, RevocationWriter, StoreError, StoreErrorKind,
+    ListQuery, Needs, Receipt, RecordPage, RevocationStore, RevocationWriter, StoreError,
+    StoreErrorKind,
 };
 use crate::token::{CrateOnly, TokenProfile, TokenVerifier};
 use crate::verified::VerifiedToken;
@@ -167,7 +168,7 @@ impl Revoker {
         let mut change =
             Revocation::new(target.unwrap_or_else(|| Target::token("")), Duration::ZERO);
         change.until = TokenProfile::forget_token_at(token.expires_at());
-        change.origin = Origin::Token(token.clone());
+        change.origin = RevocationOrigin::Token(token.clone());
         self.request(change).about(|event| event.about_token(token))
     }
 
@@ -231,7 +232,7 @@ impl Revoker {
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked.
-    pub async fn list(&self, query: ListQuery) -> Result<Page, StoreError> {
+    pub async fn list(&self, query: ListQuery) -> Result<RecordPage, StoreError> {
         self.store.list(query).await
     }
 

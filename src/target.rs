@@ -1,6 +1,8 @@
 //! What can be revoked: a [`Target`], and the [`Fingerprint`] by which stores know it.
 
+use std::error::Error;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -90,6 +92,18 @@ impl TargetKind {
     }
 }
 
+/// Reads what [`as_str`](TargetKind::as_str) wrote.
+impl FromStr for TargetKind {
+    type Err = InvalidRecord;
+
+    fn from_str(name: &str) -> Result<Self, InvalidRecord> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == name)
+            .ok_or(InvalidRecord("no kind of target has this name"))
+    }
+}
+
 impl fmt::Display for TargetKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -104,6 +118,7 @@ impl fmt::Display for TargetKind {
 ///
 /// `Display` and `Debug` show the id; ids are not secrets, but they may be personal data.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[doc(alias("denylist", "blocklist", "blacklist", "kill session", "logout everywhere"))]
 pub struct Target {
     kind: TargetKind,
     claim: Option<Arc<str>>,
@@ -184,6 +199,29 @@ impl Target {
         self
     }
 
+    /// The target with these parts, as a store has kept them: [`kind`](Self::kind),
+    /// [`claim_name`](Self::claim_name), [`issuer_name`](Self::issuer_name) and [`id`](Self::id).
+    ///
+    /// # Errors
+    /// [`InvalidRecord`] if a claim has no name, or anything else has one.
+    pub fn from_parts(
+        kind: TargetKind,
+        claim_name: Option<&str>,
+        issuer_name: Option<&str>,
+        id: impl Into<Box<str>>,
+    ) -> Result<Self, InvalidRecord> {
+        let target = match (kind, claim_name) {
+            (TargetKind::Claim, Some(name)) => Self::claim(name, id),
+            (TargetKind::Claim, None) => return Err(InvalidRecord("a claim has no name")),
+            (_, Some(_)) => return Err(InvalidRecord("what is not a claim has the name of one")),
+            (kind, None) => Self::new(kind, id),
+        };
+        Ok(match issuer_name {
+            Some(issuer) => target.issued_by(issuer),
+            None => target,
+        })
+    }
+
     /// The target of a record of which only the fingerprint is left.
     #[cfg(feature = "redis")]
     pub(crate) fn nameless(fingerprint: &Fingerprint) -> Self {
@@ -247,7 +285,28 @@ impl fmt::Display for Target {
     }
 }
 
-/// The issuer's part of a fingerprint, kept by whoever computes many.
+/// What was read back from a store is not a record, or not a target: why.
+///
+/// A store answers with an error of kind [`Protocol`](crate::StoreErrorKind::Protocol), which
+/// `StoreError::from` makes of this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidRecord(&'static str);
+
+impl InvalidRecord {
+    pub(crate) const fn new(why: &'static str) -> Self {
+        Self(why)
+    }
+}
+
+impl fmt::Display for InvalidRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the stored record is invalid: {}", self.0)
+    }
+}
+
+impl Error for InvalidRecord {}
+
+/// The issuer's part of a fingerprint, for callers that compute many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct IssuerDigest([u8; 16]);
 

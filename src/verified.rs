@@ -259,6 +259,7 @@ impl VerifiedToken {
     }
 
     /// The claims, as they were signed: a JSON object.
+    #[cfg(feature = "redis")]
     pub(crate) fn payload(&self) -> &[u8] {
         &self.facts.payload
     }

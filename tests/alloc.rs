@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use allocation_counter::measure;
 use http::{Extensions, Request, Response};
 use tower::{Layer as _, Service};
-use tower_jwt_revocation::store::{ListQuery, Lookup, Page};
+use tower_jwt_revocation::store::{ListQuery, Lookup, RecordPage};
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::profile::SignedClaims;
 use tower_jwt_revocation::{
@@ -105,7 +105,7 @@ impl RevocationStore for Boxed {
     fn list(
         &self,
         query: ListQuery,
-    ) -> futures::future::BoxFuture<'static, Result<Page, StoreError>> {
+    ) -> futures::future::BoxFuture<'static, Result<RecordPage, StoreError>> {
         self.0.list(query)
     }
 

@@ -25,6 +25,7 @@ const LEVELS: &[(&str, u16)] = &[
     ("revoker", 3),
     ("session", 3),
     ("middleware", 4),
+    ("testing", 5),
 ];
 
 /// Modules of one level, of which the first names the second, and why.

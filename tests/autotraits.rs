@@ -12,7 +12,8 @@ use tower_jwt_revocation::middleware::{
 };
 use tower_jwt_revocation::store::memory::MemoryStore;
 use tower_jwt_revocation::store::{
-    Cursor, Fence, ListQuery, Lookup, Page, Receipt, RevokedBy, Standing, StoreError,
+    Change, Cursor, Fence, InvalidRecord, ListQuery, Lookup, Receipt, RecordPage, RevokedBy,
+    Standing, StoreError,
 };
 use tower_jwt_revocation::token::bearer::TokenSource;
 use tower_jwt_revocation::token::jwt::UncheckedSignatureVerifier;
@@ -21,8 +22,9 @@ use tower_jwt_revocation::token::{
 };
 use tower_jwt_revocation::{
     CachedVerifier, Clearance, ConfigError, ConfirmError, ConfirmRequest, Confirmed,
-    CredentialsError, FailMode, JwtRevocationLayer, JwtVerifier, Record, Rejection, RejectionKind,
-    Revocation, RevocationStore, RevokeError, RevokeRequest, Revoker, Target, VerifiedToken,
+    CredentialsError, Fact, FailMode, JwtRevocationLayer, JwtVerifier, Record, Rejection,
+    RejectionKind, Revocation, RevocationStore, RevokeError, RevokeRequest, Revoker, Target,
+    VerifiedToken,
 };
 
 fn is_send<T: Send>() {}
@@ -85,7 +87,10 @@ fn the_future_asks_only_for_send() {
 #[test]
 fn the_write_side_the_stores_and_the_tokens() {
     is_cloned::<(Revoker, RevokeRequest, ConfirmRequest, Confirmed, Revocation, Record, Target)>();
-    is_cloned::<(MemoryStore, Standing, RevokedBy, Receipt, Fence, ListQuery, Page, Cursor)>();
+    is_cloned::<(MemoryStore, Standing, RevokedBy, Receipt, Fence, ListQuery, RecordPage, Cursor)>(
+    );
+    is_cloned::<(Fact, Change)>();
+    is_error::<InvalidRecord>();
     is_send::<Lookup>();
     is_shared::<Box<dyn RevocationStore>>();
     is_shared::<(Box<dyn TokenVerifier>, VerifiedToken, JwtVerifier)>();

@@ -209,8 +209,6 @@ impl Gate {
         mode: FailMode,
     ) -> Decision {
         let failure = answer.as_ref().err().cloned();
-        // What is remembered does not tell whether the store answers.
-        let was_asked = !matches!(answer, Ok(Standing::WasLive { .. }));
         let audited = self.audit.as_ref().map(|sink| (sink, Arc::clone(&token)));
         let decision = decide(token, answer, mode);
         if let Some((sink, token)) = audited {
@@ -225,8 +223,7 @@ impl Gate {
             }
         }
         match &failure {
-            None if was_asked => self.outage.answered(),
-            None => {}
+            None => self.outage.answered(),
             Some(error) => {
                 self.counters.count_store_error(error.kind());
                 self.outage.failed(error, decision.is_ok());

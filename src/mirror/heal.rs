@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use super::set::{SHARDS, Set, is_kept_until};
 use crate::clock::Timestamp;
-use crate::revocation::Fingerprint;
+use crate::revocation::{Fact, Fingerprint};
 use crate::store::StoreError;
-use crate::store::feed::{Fact, Feed};
+use crate::store::feed::Feed;
 
 /// Facts that the store is asked about, and told, at once, and the pause between two such steps:
 /// some ten thousand a second, a few per cent of the time of Redis.
@@ -115,5 +115,5 @@ impl Healing {
 /// Whether the store would learn nothing new.
 fn says(found: &Fact, known: &Fact) -> bool {
     is_kept_until(found.until, known.until)
-        && found.merged(Fact { until: found.until, ..*known }) == *found
+        && found.merge(Fact { until: found.until, ..*known }) == *found
 }

@@ -37,11 +37,11 @@ use tokio::sync::watch;
 use crate::clock::{Clock, Timestamp};
 #[cfg(feature = "redis")]
 use crate::config::ConfigError;
-use crate::revocation::{Action, Extent, Fingerprint, Outcome, Record, Revocation, Target};
-use crate::store::feed::{Fact, Feed};
+use crate::revocation::{Action, Extent, Fact, Fingerprint, Outcome, Record, Revocation, Target};
+use crate::store::feed::Feed;
 use crate::store::{
-    Fence, Follower, ListQuery, Lookup, Needs, Page, Receipt, RevocationStore, RevokedBy, Standing,
-    StoreError, StoreErrorKind,
+    Fence, Follower, ListQuery, Lookup, Needs, Receipt, RecordPage, RevocationStore, RevokedBy,
+    Standing, StoreError, StoreErrorKind,
 };
 use crate::verified::VerifiedToken;
 use fresh::Freshness;
@@ -242,7 +242,7 @@ impl RevocationStore for Mirror {
         self.handle.store.find(target)
     }
 
-    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>> {
+    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
         self.handle.store.list(query)
     }
 
@@ -273,18 +273,18 @@ fn told(change: &Revocation, receipt: &Receipt) -> Option<(Fingerprint, Fact)> {
     let mut fact =
         Fact { until: change.until.max(at.saturating_add(change.lifetime)), ..Fact::default() };
     match change.action {
-        Action::Revoke(Extent::All) => fact.all = at,
+        Action::Revoke(Extent::All) => fact.all_revoked_at = at,
         Action::Revoke(Extent::IssuedSoFar) => {
             fact.cutoff = receipt.reissue_at?.saturating_sub(Duration::from_millis(1));
-            fact.cutoff_set = at;
+            fact.cutoff_set_at = at;
         }
         Action::Revoke(Extent::IssuedUntil(cutoff)) => {
-            (fact.cutoff, fact.cutoff_set) = (cutoff, at);
+            (fact.cutoff, fact.cutoff_set_at) = (cutoff, at);
         }
         // Nothing was in effect, so nothing was written; what is revoked next may be dated earlier,
         // if the clock is set back.
         Action::Reinstate if receipt.outcome == Outcome::Already => return None,
-        Action::Reinstate => fact.reinstated = at,
+        Action::Reinstate => fact.reinstated_at = at,
     }
     Some((change.target.fingerprint(), fact))
 }

@@ -137,8 +137,11 @@ async fn what_a_write_did_not_change_is_not_told() {
     assert_eq!(mirror.write(vec![change]).await.unwrap()[0].outcome, Outcome::Already);
     // The clock of the store is set back, or another primary has one that is behind.
     let at = SystemClock.now().saturating_sub(Duration::from_secs(1));
-    let fact =
-        Fact { all: at, until: at.saturating_add(Duration::from_secs(3600)), ..Fact::default() };
+    let fact = Fact {
+        all_revoked_at: at,
+        until: at.saturating_add(Duration::from_secs(3600)),
+        ..Fact::default()
+    };
     world.put(Target::user("a").fingerprint(), fact);
     world.hide_log(false);
     until(&mirror, "applied", |status| status.shards[0].applied == 1).await;

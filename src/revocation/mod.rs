@@ -1,23 +1,26 @@
-//! What a revocation is, and which tokens it covers: the heart of the crate, pure.
+//! What a revocation is, and which tokens it covers. Pure.
 //!
-//! Three values:
+//! Its values:
 //!
 //! - a [`Target`] names what is revoked (a token, a session, a user, …) and has a [`Fingerprint`],
 //!   the fixed-size identity under which every store keeps it;
-//! - a [`Revocation`] is a wish to change the standing of one target;
-//! - a [`Record`] is the standing of one target, the join of all that was ever wished for it.
+//! - a [`Revocation`] is a change of the standing of one target;
+//! - a [`Fact`] is what is known of one target, the join of all that was ever written about it; a
+//!   [`Record`] is a fact with a note for people.
 //!
-//! Records only grow: [`Record::merge`] takes the larger of each part, so applying a fact twice,
-//! late or out of order gives the same record, and stores that have drifted apart agree after they
-//! have exchanged their records.
+//! Facts only grow: [`Fact::merge`] takes the later of each time, so applying a fact twice, late or
+//! out of order gives the same, and stores that have drifted apart agree after they have exchanged
+//! their facts.
 
+mod fact;
 mod record;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use record::Note;
+pub use fact::Fact;
 pub use record::Record;
+pub(crate) use record::RecordNote;
 
 use crate::clock::Timestamp;
 pub(crate) use crate::target::{Fingerprint, IssuerDigest, Target, TargetKind};
@@ -33,6 +36,8 @@ pub const MAX_ID_BYTES: usize = 1024;
 /// keep.
 const NEVER: Timestamp = Timestamp::from_millis((1 << 53) - 1);
 
+const MILLISECOND: Duration = Duration::from_millis(1);
+
 /// How much of a target is revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -44,9 +49,11 @@ pub enum Extent {
     All,
     /// The tokens issued up to the moment of the write, by the clock of the store. The default for
     /// everything else.
+    #[doc(alias("logout everywhere", "not-before"))]
     IssuedSoFar,
-    /// The tokens issued at or before this time, for facts that are told late (an event with a time
+    /// The tokens issued at or before this time, for facts that arrive late (an event with a time
     /// of its own).
+    #[doc(alias = "not-before")]
     IssuedUntil(Timestamp),
 }
 
@@ -84,6 +91,7 @@ pub enum Action {
 /// [`Revoker`](crate::Revoker).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[doc(alias("denylist", "blocklist", "blacklist"))]
 pub struct Revocation {
     /// What is revoked or reinstated.
     pub target: Target,
@@ -98,13 +106,13 @@ pub struct Revocation {
     /// Who did it, for people. At most [`MAX_ID_BYTES`].
     pub actor: Option<Arc<str>>,
     /// Where it comes from: for the lists of other programs.
-    pub(crate) origin: Origin,
+    pub(crate) origin: RevocationOrigin,
 }
 
 /// Where a change comes from.
 #[derive(Clone, Debug)]
 #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only lists in Redis ask for it"))]
-pub(crate) enum Origin {
+pub(crate) enum RevocationOrigin {
     /// Someone who knows the id.
     Id,
     /// Someone who has the token.
@@ -125,7 +133,7 @@ impl Revocation {
             lifetime,
             reason: None,
             actor: None,
-            origin: Origin::Id,
+            origin: RevocationOrigin::Id,
         }
     }
 
@@ -146,14 +154,32 @@ impl Revocation {
         }
     }
 
-    /// What this change makes of a record: the pure core of every store, which the stores that
-    /// write elsewhere (the Redis script) repeat to the letter.
+    /// What this change makes of a record: the pure core of every store.
+    ///
+    /// A store reads the record of [`target`](Self::target), calls this, and keeps the record of
+    /// [`Change::Write`], all three in one step: of two changes of one target that come at the same
+    /// time, the second must see the record of the first. `before` is `None` if there is no record;
+    /// one whose [`until`](Record::until) has come counts as none. A store that cannot run this
+    /// where it writes, as a script in Redis, repeats it to the letter and is tested against it.
     ///
     /// `now` is the clock of the store. It may have gone back since the last change, as it does
     /// after a failover, so the change is dated late enough to count: a revocation not before the
     /// last reinstatement, a reinstatement after the last revocation.
-    pub(crate) fn apply(&self, before: Option<&Record>, now: Timestamp) -> Change {
-        let before = before.filter(|record| record.until > now);
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_jwt_revocation::store::Change;
+    /// use tower_jwt_revocation::{Outcome, Revocation, Target, Timestamp};
+    ///
+    /// let change = Revocation::new(Target::token("t"), Duration::from_secs(3600));
+    /// let Change::Write(Outcome::New, record) = change.apply(None, Timestamp::from_secs(1000)) else {
+    ///     unreachable!("nothing was known of the token")
+    /// };
+    /// assert!(record.revokes_all());
+    /// assert_eq!(record.until(), Timestamp::from_secs(4600));
+    /// ```
+    pub fn apply(&self, before: Option<&Record>, now: Timestamp) -> Change {
+        let before = before.filter(|record| record.until() > now);
         let until = if self.lifetime.is_zero() {
             self.until
         } else {
@@ -166,36 +192,39 @@ impl Revocation {
         if self.action == Action::Reinstate && !was_in_effect {
             return Change::Nothing(Outcome::Already);
         }
-        let floor = before.map_or(Timestamp::ZERO, |record| match self.action {
-            Action::Revoke(_) => record.reinstated,
+        let known = before.map_or_else(Fact::default, Record::fact);
+        let floor = match self.action {
+            Action::Revoke(_) => known.reinstated_at,
             Action::Reinstate => {
-                record.all.max(record.cutoff_set).saturating_add(Duration::from_millis(1))
+                known.all_revoked_at.max(known.cutoff_set_at).saturating_add(MILLISECOND)
             }
-        });
+        };
         let at = now.max(floor);
-        let mut record = Record::blank(Note {
+        let mut fact = Fact { until, ..Fact::default() };
+        match self.action {
+            Action::Revoke(Extent::All) => fact.all_revoked_at = at,
+            // Past the last cutoff in any case: tokens may have been issued right after it, in this
+            // very millisecond.
+            Action::Revoke(Extent::IssuedSoFar) => {
+                fact.cutoff = known.reissue_at().map_or(now, |next| now.max(next));
+                fact.cutoff_set_at = at;
+            }
+            Action::Revoke(Extent::IssuedUntil(cutoff)) => {
+                (fact.cutoff, fact.cutoff_set_at) = (cutoff, at);
+            }
+            Action::Reinstate => fact.reinstated_at = at,
+        }
+        let note = RecordNote {
             target: self.target.clone(),
             at,
             reason: self.reason.clone(),
             actor: self.actor.clone(),
-        });
-        record.until = until;
-        match self.action {
-            Action::Revoke(Extent::All) => record.all = at,
-            // Past the last cutoff in any case: tokens may have been issued right after it, in this
-            // very millisecond.
-            Action::Revoke(Extent::IssuedSoFar) => {
-                let last = before.and_then(Record::reissue_at);
-                (record.cutoff, record.cutoff_set) = (last.map_or(now, |last| now.max(last)), at);
-            }
-            Action::Revoke(Extent::IssuedUntil(cutoff)) => {
-                (record.cutoff, record.cutoff_set) = (cutoff, at);
-            }
-            Action::Reinstate => record.reinstated = at,
-        }
+        };
+        let mut record = Record { fact, note };
         let Some(before) = before else { return Change::Write(Outcome::New, record) };
         record.merge(before);
-        let unchanged = record.coverage() == before.coverage() && record.until == before.until;
+        let effect = |fact: Fact| (fact.revokes_all(), fact.cutoff(), fact.until);
+        let unchanged = effect(record.fact) == effect(known);
         match (unchanged, was_in_effect, self.action) {
             (true, _, _) => Change::Nothing(Outcome::Already),
             (false, true, Action::Revoke(_)) => Change::Write(Outcome::Extended, record),
@@ -204,12 +233,17 @@ impl Revocation {
     }
 }
 
-/// What a [`Revocation`] makes of a record.
+/// What a [`Revocation`] makes of a record, see [`Revocation::apply`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
+#[must_use]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a store that overlooked a third case would lose revocations"
+)]
+pub enum Change {
     /// There is nothing to write.
     Nothing(Outcome),
-    /// The record to write.
+    /// The record to write in the place of the one before. It already holds what that one said.
     Write(Outcome, Record),
 }
 

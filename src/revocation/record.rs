@@ -1,36 +1,28 @@
-//! The fact: what is known of one target, as a [`Record`] that only grows.
+//! [`Record`]: the fact about one target, with a note for people.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::Target;
+use super::Fact;
 use crate::clock::Timestamp;
+use crate::target::{InvalidRecord, Target};
 use crate::verified::VerifiedToken;
 
-/// The standing of one target: the join of everything that was ever written about it.
+/// What a store keeps of one target: the [`Fact`] that decides, and a note for people that says
+/// whose it is and who changed it last, when and why.
 ///
-/// A join-semilattice: each part only grows, [`merge`](Self::merge) takes the larger of each. What
-/// is in effect is read off: a revocation counts unless a *later* reinstatement stands against it,
-/// so a tie is revoked.
+/// Stores make records by [`Revocation::apply`](crate::Revocation::apply) and read them back by
+/// [`new`](Self::new). A record only grows: [`merge`](Self::merge) joins the facts and keeps the
+/// later note.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[doc(alias("denylist", "blocklist", "blacklist"))]
 pub struct Record {
-    /// When all tokens were last revoked; zero for never.
-    pub(crate) all: Timestamp,
-    /// Tokens issued at or before this are revoked; zero for none.
-    pub(crate) cutoff: Timestamp,
-    /// When the cutoff was last set or confirmed.
-    pub(crate) cutoff_set: Timestamp,
-    /// When the target was last reinstated; zero for never.
-    pub(crate) reinstated: Timestamp,
-    /// When the record may be forgotten.
-    pub(crate) until: Timestamp,
-    /// The latest change, in words.
-    pub(crate) note: Note,
+    pub(crate) fact: Fact,
+    pub(crate) note: RecordNote,
 }
 
 /// The words that go with the latest change of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Note {
+pub(crate) struct RecordNote {
     pub(crate) target: Target,
     pub(crate) at: Timestamp,
     pub(crate) reason: Option<Arc<str>>,
@@ -38,78 +30,85 @@ pub(crate) struct Note {
 }
 
 impl Record {
-    pub(super) fn blank(note: Note) -> Self {
-        Self {
-            all: Timestamp::ZERO,
-            cutoff: Timestamp::ZERO,
-            cutoff_set: Timestamp::ZERO,
-            reinstated: Timestamp::ZERO,
-            until: Timestamp::ZERO,
-            note,
+    /// A record from what a store has kept of it: the target, the fact, and
+    /// [`changed_at`](Self::changed_at). The note is completed by
+    /// [`with_reason`](Self::with_reason) and [`with_actor`](Self::with_actor).
+    ///
+    /// # Errors
+    /// [`InvalidRecord`] if no store can have kept this fact: it was neither revoked nor
+    /// reinstated, or has a cutoff that was never set. A column that was lost or mistaken for
+    /// another must not read as "not revoked".
+    pub fn new(target: Target, fact: Fact, changed_at: Timestamp) -> Result<Self, InvalidRecord> {
+        if fact.latest() == Timestamp::ZERO {
+            return Err(InvalidRecord::new("it was neither revoked nor reinstated at any time"));
         }
+        if fact.cutoff > Timestamp::ZERO && fact.cutoff_set_at == Timestamp::ZERO {
+            return Err(InvalidRecord::new("it has a cutoff that was set at no time"));
+        }
+        let note = RecordNote { target, at: changed_at, reason: None, actor: None };
+        Ok(Self { fact, note })
     }
 
-    /// What decides, as far as it is in effect.
-    pub(super) fn coverage(&self) -> (bool, Option<Timestamp>) {
-        (self.revokes_all(), self.cutoff())
+    /// The same record with the reason of the latest change.
+    #[must_use]
+    pub fn with_reason(mut self, reason: Option<Arc<str>>) -> Self {
+        self.note.reason = reason;
+        self
+    }
+
+    /// The same record with the actor of the latest change.
+    #[must_use]
+    pub fn with_actor(mut self, actor: Option<Arc<str>>) -> Self {
+        self.note.actor = actor;
+        self
     }
 
     /// Takes in what `other` knows of the same target. Commutative, associative and idempotent;
-    /// returns whether anything that decides, or the lifetime, has grown.
+    /// returns whether the fact has grown.
     pub fn merge(&mut self, other: &Self) -> bool {
-        let before = self.weight();
-        self.all = self.all.max(other.all);
-        self.cutoff = self.cutoff.max(other.cutoff);
-        self.cutoff_set = self.cutoff_set.max(other.cutoff_set);
-        self.reinstated = self.reinstated.max(other.reinstated);
-        self.until = self.until.max(other.until);
+        let before = self.fact;
+        self.fact = before.merge(other.fact);
         if self.note.rank() < other.note.rank() {
             self.note = other.note.clone();
         }
-        self.weight() != before
+        self.fact != before
     }
 
-    pub(super) fn weight(&self) -> [Timestamp; 5] {
-        [self.all, self.cutoff, self.cutoff_set, self.reinstated, self.until]
+    /// What decides.
+    pub fn fact(&self) -> Fact {
+        self.fact
     }
 
-    /// Whether every token of the target is revoked, whenever issued.
+    /// Whether every token of the target is revoked, see [`Fact::revokes_all`].
     pub fn revokes_all(&self) -> bool {
-        self.all > Timestamp::ZERO && self.all >= self.reinstated
+        self.fact.revokes_all()
     }
 
-    /// Tokens of the target that were issued at or before this time are revoked.
+    /// Tokens of the target that were issued at or before this time are revoked, see
+    /// [`Fact::cutoff`].
     pub fn cutoff(&self) -> Option<Timestamp> {
-        (self.cutoff_set > Timestamp::ZERO && self.cutoff_set >= self.reinstated)
-            .then_some(self.cutoff)
+        self.fact.cutoff()
     }
 
     /// Whether any token can be refused because of this record.
     pub fn is_in_effect(&self) -> bool {
-        self.revokes_all() || self.cutoff().is_some()
+        self.fact.is_in_effect()
     }
 
-    /// Whether this record, kept for one of the targets of `token`, revokes it.
-    ///
-    /// The `iat` of the token is compared with the cutoff, never the clock. An `iat` in whole
-    /// seconds says that the token was issued *within* that second, so the whole second of the
-    /// cutoff is refused and nothing issued before the revocation survives. A token without `iat`
-    /// is covered.
+    /// Whether this record, kept for one of the targets of `token`, revokes it, see
+    /// [`Fact::covers`].
     pub fn covers(&self, token: &VerifiedToken) -> bool {
-        self.covers_issued_at(token.issued_at())
+        self.fact.covers(token)
     }
 
+    #[cfg(any(feature = "sessions", test))]
     pub(crate) fn covers_issued_at(&self, issued_at: Option<Timestamp>) -> bool {
-        self.revokes_all()
-            || self
-                .cutoff()
-                .is_some_and(|cutoff| issued_at.is_none_or(|issued_at| issued_at <= cutoff))
+        self.fact.covers_issued_at(issued_at)
     }
 
-    /// The first `iat` that the cutoff does not cover, a millisecond after it: stamp new tokens
-    /// with this or later.
+    /// The first `iat` that the cutoff does not cover, see [`Fact::reissue_at`].
     pub fn reissue_at(&self) -> Option<Timestamp> {
-        self.cutoff().map(|cutoff| cutoff.saturating_add(Duration::from_millis(1)))
+        self.fact.reissue_at()
     }
 
     /// The target of this record.
@@ -124,7 +123,7 @@ impl Record {
 
     /// When the record may be forgotten: later than the end of every token that it covers.
     pub fn until(&self) -> Timestamp {
-        self.until
+        self.fact.until
     }
 
     /// Why the latest change was made.
@@ -138,7 +137,7 @@ impl Record {
     }
 }
 
-impl Note {
+impl RecordNote {
     /// Notes are ordered by time; the rest makes the order total, so that a merge does not depend
     /// on its order.
     fn rank(&self) -> (Timestamp, Option<&Arc<str>>, Option<&Arc<str>>) {

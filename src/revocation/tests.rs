@@ -174,9 +174,9 @@ fn a_cutoff_never_moves_back() {
 
 prop_compose! {
     fn records()(parts in prop::array::uniform5(0_u64..6), at in 0_u64..6, reason in prop::option::of("[ab]")) -> Record {
-        let [all, cutoff, cutoff_set, reinstated, until] = parts.map(ms);
-        let note = Note { target: Target::user("alice"), at: ms(at), reason: reason.map(Arc::from), actor: None };
-        Record { all, cutoff, cutoff_set, reinstated, until, note }
+        let [all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until] = parts.map(ms);
+        let note = RecordNote { target: Target::user("alice"), at: ms(at), reason: reason.map(Arc::from), actor: None };
+        Record { fact: Fact { all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until }, note }
     }
 }
 
@@ -185,7 +185,55 @@ fn merged(mut one: Record, other: &Record) -> Record {
     one
 }
 
+#[test]
+fn a_fact_that_no_store_can_have_kept_makes_no_record() {
+    let target = || Target::user("alice");
+    let until = ms(9_000);
+    let nothing = Fact { until, ..Fact::default() };
+    let lost_column = Fact { cutoff: ms(5_000), reinstated_at: ms(1), ..nothing };
+    for fact in [Fact::default(), nothing, lost_column] {
+        let error = Record::new(target(), fact, ms(5_000)).unwrap_err();
+        assert!(error.to_string().starts_with("the stored record is invalid"), "{error}");
+    }
+    // Of long ago, and of a cutoff at zero.
+    for fact in [Fact::revoked_until(until), Fact { cutoff_set_at: ms(1), ..nothing }] {
+        assert_eq!(Record::new(target(), fact, ms(5_000)).unwrap().fact(), fact);
+    }
+}
+
+#[test]
+fn the_parts_of_a_target_make_the_same_target() {
+    for kind in TargetKind::ALL {
+        assert_eq!(kind.as_str().parse(), Ok(kind));
+        let claim = (kind == TargetKind::Claim).then_some("tenant");
+        for issuer in [None, Some("https://id.example")] {
+            let target = Target::from_parts(kind, claim, issuer, "a").unwrap();
+            let parts = (target.claim_name(), target.issuer_name());
+            let again = Target::from_parts(target.kind(), parts.0, parts.1, target.id()).unwrap();
+            assert_eq!((again.fingerprint(), &again), (target.fingerprint(), &target));
+        }
+        let wrong = if claim.is_some() { None } else { Some("tenant") };
+        assert!(Target::from_parts(kind, wrong, None, "a").is_err(), "{kind}");
+    }
+    assert!("Token".parse::<TargetKind>().is_err() && "".parse::<TargetKind>().is_err());
+}
+
 proptest! {
+    /// Whatever a store writes it can read back.
+    #[test]
+    fn what_was_applied_is_a_record(
+        changes in prop::collection::vec((1_000_u64..9_000, prop::sample::select(vec![ALL, SO_FAR, BACK])), 1..8),
+        reason in prop::option::of("[ab]"),
+    ) {
+        let (_, record) = history(&changes);
+        if let Some(mut record) = record {
+            record.note.reason = reason.map(Arc::from);
+            let again = Record::new(record.target().clone(), record.fact(), record.changed_at()).unwrap();
+            let again = again.with_reason(record.reason().cloned()).with_actor(record.actor().cloned());
+            prop_assert_eq!(again, record);
+        }
+    }
+
     #[test]
     fn merging_is_commutative_associative_and_idempotent(a in records(), b in records(), c in records()) {
         prop_assert_eq!(merged(a.clone(), &b), merged(b.clone(), &a));
@@ -197,7 +245,7 @@ proptest! {
     fn merging_reports_growth(a in records(), b in records()) {
         let mut grown = a.clone();
         let grew = grown.merge(&b);
-        prop_assert_eq!(grew, grown.weight() != a.weight());
+        prop_assert_eq!(grew, grown.fact() != a.fact());
         prop_assert!(!grown.clone().merge(&b), "once taken in, it is nothing new");
     }
 

@@ -9,7 +9,7 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 
 use super::{
-    Cursor, Fence, Follower, ListQuery, Lookup, Page, Receipt, RevocationStore, RevokedBy,
+    Cursor, Fence, Follower, ListQuery, Lookup, Receipt, RecordPage, RevocationStore, RevokedBy,
     Standing, StoreError, StoreErrorKind,
 };
 use crate::clock::{Clock, SystemClock, Timestamp};
@@ -69,12 +69,17 @@ impl MemoryStore {
 
     // A panic while the lock is held cannot leave half a record, so a poisoned lock is as good as
     // any.
-    pub(super) fn read(&self) -> RwLockReadGuard<'_, HashMap<Fingerprint, Record>> {
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, HashMap<Fingerprint, Record>> {
         self.records.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> RwLockWriteGuard<'_, HashMap<Fingerprint, Record>> {
         self.records.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn forget(&self, target: &Target) {
+        self.lock().remove(&target.fingerprint());
     }
 
     fn write_all(&self, changes: &[Revocation]) -> Result<Vec<Receipt>, StoreError> {
@@ -91,20 +96,11 @@ impl MemoryStore {
                 records.remove(&fingerprint);
             }
             let before = pending.get(&fingerprint).or_else(|| records.get(&fingerprint));
-            let (outcome, record) = match change.apply(before, now) {
-                Change::Nothing(outcome) => (outcome, before.cloned()),
-                Change::Write(outcome, record) => {
-                    pending.insert(fingerprint, record.clone());
-                    (outcome, Some(record))
-                }
-            };
-            receipts.push(Receipt {
-                outcome,
-                at: record.as_ref().map_or(now, Record::changed_at),
-                reissue_at: record.as_ref().and_then(Record::reissue_at),
-                fence: None,
-                replicas: None,
-            });
+            let made = change.apply(before, now);
+            receipts.push(Receipt::of(&made, before, now));
+            if let Change::Write(_, record) = made {
+                pending.insert(fingerprint, record);
+            }
         }
         self.make_room(&mut records, &pending, now)?;
         records.extend(pending);
@@ -135,7 +131,7 @@ impl MemoryStore {
         Ok(())
     }
 
-    fn page(&self, query: &ListQuery) -> Result<Page, StoreError> {
+    fn page(&self, query: &ListQuery) -> Result<RecordPage, StoreError> {
         let after = query.cursor.as_ref().map(parse_cursor).transpose()?;
         let now = self.clock.now();
         let size = query.page_size();
@@ -158,7 +154,7 @@ impl MemoryStore {
         let next = (page.len() > size).then(|| page.pop_last()).and_then(|_| {
             page.last_key_value().map(|(last, _)| Cursor::from_text(last.to_string()))
         });
-        Ok(Page {
+        Ok(RecordPage {
             records: page.into_values().filter(|record| query.admits(record)).collect(),
             next,
         })
@@ -202,7 +198,7 @@ impl RevocationStore for MemoryStore {
         ready(Ok(record)).boxed()
     }
 
-    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>> {
+    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
         ready(self.page(&query)).boxed()
     }
 

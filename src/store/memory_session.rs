@@ -11,7 +11,7 @@ use super::memory::MemoryStore;
 use super::session::{Commit, Committed, Seen, SessionStore, Snapshot};
 use super::{StoreError, StoreErrorKind};
 use crate::clock::Timestamp;
-use crate::revocation::{Fingerprint, Record, Target};
+use crate::revocation::{Fact, Fingerprint, Record, Target};
 
 /// Documents, and the members that are counted, each with its end.
 #[derive(Debug, Default)]
@@ -114,8 +114,11 @@ impl MemoryStore {
 
 /// Changes whenever anything about a record does.
 fn stamp(record: &Record) -> Bytes {
-    let times = [record.all, record.cutoff, record.cutoff_set, record.reinstated, record.until];
-    times.iter().flat_map(|time| time.as_millis().to_be_bytes()).collect()
+    let Fact { all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until } = record.fact();
+    [all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until]
+        .iter()
+        .flat_map(|time| time.as_millis().to_be_bytes())
+        .collect()
 }
 
 impl SessionStore for MemoryStore {

@@ -5,16 +5,52 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | [`feed`] | what a [`Mirror`](crate::Mirror) hears of a store |
-//! | [`live_cache`] | remembers for a moment that tokens were live; off unless put before another store |
+//! | [`feed`] | the log of a store, for a [`Mirror`](crate::Mirror) |
 //! | [`memory`] | one process: tests, demos, programs that run alone |
 //! | [`redis`] | shared by all processes, one round trip per check (feature `redis`) |
 //! | [`scripted`] | for tests: fails on cue (feature `test-util`) |
 //! | [`session`] | what sessions and refresh tokens need beside (feature `sessions`) |
+//!
+//! # Writing a store
+//!
+//! Any database with transactions can keep revocations. `examples/custom/src/store.rs` is a store
+//! in `SQLite`, to be copied; this is what each method has to do.
+//!
+//! 1. **Keep one [`Record`] for each target**, under its [`Fingerprint`](crate::Fingerprint), which
+//!    is 16 bytes. A record is its [`target`](Record::target), the five times of its
+//!    [`fact`](Record::fact), [`changed_at`](Record::changed_at), and reason and actor, which may
+//!    be absent. [`Target::from_parts`] and [`Record::new`] put it together again and refuse what
+//!    was damaged; `?` makes a [`StoreError`] of that.
+//! 2. **[`check`](RevocationStore::check)**: read the records of all
+//!    [`targets`](VerifiedToken::targets) of the token; it is revoked if any of them
+//!    [covers](Record::covers) it. If one of them cannot be read, and no other covers the token,
+//!    the answer is an error.
+//! 3. **[`write`](RevocationStore::write)**: for each change, in order, read the record of its
+//!    target, call [`Revocation::apply`] with it and the clock of the store, put the record of
+//!    [`Change::Write`] in its place, and answer with [`Receipt::of`]. Reading and writing are one
+//!    step: take the lock for writing before you read. Do it in a task of its own, so that it goes
+//!    on if its future is dropped, and confirm it only when it cannot get lost any more.
+//! 4. **[`find`](RevocationStore::find)** answers with the record also if it was reinstated.
+//! 5. **[`list`](RevocationStore::list)**: read [`page_size`](ListQuery::page_size) records in an
+//!    order that does not change, that of the fingerprints, say; leave out what is not
+//!    [in effect](Record::is_in_effect) or not [admitted](ListQuery::admits). The [`Cursor`] is the
+//!    last key that was looked at. A client may have made it up.
+//! 6. **[`count`](RevocationStore::count)**: how many records are in effect.
+//! 7. **Forget** a record when its [`until`](Record::until) has come by the clock of the store, and
+//!    not earlier: nothing counts any more that is over, deleted or not. Clocks of several servers
+//!    must agree to a second; best there is one.
+//! 8. **End every call within a bound**, and say in a [`StoreErrorKind`] why there is no answer.
+//!    Never answer *live* because nothing was found where nothing could be read.
+//! 9. **Try it**: `testing::store::assert_conforms` (feature `test-util`) has a case for each rule,
+//!    and names those that are broken. A store around a store is also tried by
+//!    `testing::store::assert_passes_everything_on`.
+//!
+//! Fences, [`followers`](RevocationStore::followers) and a [`Feed`](feed::Feed) are for stores that
+//! can be mirrored. A store without them gives out receipts without a fence and answers
+//! [`followers`](RevocationStore::followers) with an empty list.
 
 mod doubt;
 pub mod feed;
-pub mod live_cache;
 pub mod memory;
 #[cfg(feature = "sessions")]
 mod memory_session;
@@ -36,21 +72,29 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 
 pub use self::doubt::Doubt;
-pub use self::live_cache::LiveCache;
 pub use self::writer::RevocationWriter;
 use crate::clock::Timestamp;
 use crate::error_chain::ErrorChain;
+pub use crate::revocation::Change;
 use crate::revocation::{Outcome, Record, Revocation, Target, TargetKind};
+pub use crate::target::InvalidRecord;
 pub use crate::verified::Needs;
 use crate::verified::VerifiedToken;
 
-/// Keeps the standing of targets, for the check on every request and for the writes.
+/// Keeps the standing of targets, for the check on every request and for the writes: a denylist of
+/// tokens, sessions, users and more.
+///
+/// [Writing a store](self#writing-a-store) says step by step how to implement it.
 ///
 /// # What an implementation guarantees
 /// - A write that was answered with `Ok` is seen by every check that starts later, in any process
 ///   that shares the store, until the record may be forgotten ([`Record::until`]).
-/// - Writes are joined as [`Record::merge`] says: none ever shortens or moves back a revocation.
+/// - Writes are joined as [`Revocation::apply`] says: none ever shortens or moves back a
+///   revocation.
 /// - What is not known is an error. There is no default standing.
+///
+/// Each rule is a case of the suite in `testing::store` (feature `test-util`).
+#[doc(alias("denylist", "blocklist", "blacklist"))]
 pub trait RevocationStore: Send + Sync + 'static {
     /// The standing of a verified token: revoked if the record of *any* of its targets covers it.
     ///
@@ -84,7 +128,7 @@ pub trait RevocationStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked, or did not give out the cursor.
-    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>>;
+    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>>;
 
     /// How many records are in effect.
     ///
@@ -96,11 +140,12 @@ pub trait RevocationStore: Send + Sync + 'static {
     /// write at `fence`. A mirror that is not among them has applied it or will have before it
     /// answers from memory again.
     ///
-    /// A store that gives out fences and can be mirrored has to know; the default is an error.
+    /// A store that gives out fences and can be mirrored has to know; the default is an error. A
+    /// store without mirrors answers with an empty list, and a store around a store passes it on.
     ///
     /// # Errors
     /// [`StoreError`] if that is not known; of kind [`StoreErrorKind::DataLoss`] if the store has
-    /// begun another life since, in which the write may not exist.
+    /// begun another epoch since, in which the write may not exist.
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
         let _ = fence;
         let unknown =
@@ -108,7 +153,7 @@ pub trait RevocationStore: Send + Sync + 'static {
         ready(Err(unknown)).boxed()
     }
 
-    /// What this store has to be told of a token beside its claims. Asked when a layer is made;
+    /// What this store needs of a token beside its claims. Asked when a layer is made;
     /// from then on each token that the layer hands to [`check`](Self::check) carries it.
     ///
     /// Default: nothing. A store around a store passes on what the inner one needs; if it does not,
@@ -117,11 +162,11 @@ pub trait RevocationStore: Send + Sync + 'static {
         Needs::Claims
     }
 
-    /// Told by each layer and revoker when it is made: how long after a moment a token may be met
-    /// that was issued before it, which is the longest accepted life and some time for clocks.
+    /// Called by each layer and revoker when it is made: how long after a moment a token may be met
+    /// that was issued before it, which is the longest accepted lifetime and some time for clocks.
     ///
-    /// Default: does nothing. A store that has to remember for as long takes the longest that it
-    /// was ever told. A store around a store passes it on.
+    /// Default: does nothing. A store that has to remember for as long takes the longest of
+    /// all calls. A store around a store passes it on.
     fn expect_tokens_for(&self, longest: Duration) {
         let _ = longest;
     }
@@ -143,7 +188,7 @@ impl<T: RevocationStore + ?Sized> RevocationStore for Arc<T> {
         (**self).find(target)
     }
 
-    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>> {
+    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
         (**self).list(query)
     }
 
@@ -206,11 +251,6 @@ impl fmt::Debug for Lookup {
 pub enum Standing {
     /// No revocation covers it.
     Live,
-    /// No revocation covered it when the store was last asked. Only a [`LiveCache`] says so.
-    WasLive {
-        /// How long ago it was asked.
-        ago: Duration,
-    },
     /// A revocation covers it.
     Revoked(RevokedBy),
 }
@@ -228,7 +268,7 @@ pub struct RevokedBy {
 }
 
 impl RevokedBy {
-    /// A revocation of which only the kind is known.
+    /// A revocation of which only the kind is known. `RevokedBy::from(&record)` says more.
     pub fn new(kind: TargetKind) -> Self {
         Self { kind, at: None, reason: None }
     }
@@ -260,8 +300,49 @@ pub struct Receipt {
     pub reissue_at: Option<Timestamp>,
     /// The position of the write in the log of the store, for those who follow it.
     pub fence: Option<Fence>,
-    /// How many replicas had confirmed the write, where the store was told to wait for them.
+    /// How many replicas had confirmed the write, where the store is set to wait for them.
     pub replicas: Option<u32>,
+}
+
+impl Receipt {
+    /// A receipt without what not every store knows.
+    pub fn new(outcome: Outcome, at: Timestamp) -> Self {
+        Self { outcome, at, reissue_at: None, fence: None, replicas: None }
+    }
+
+    /// The receipt of a change that [`Revocation::apply`] has made of the record `before` at `now`:
+    /// it says of the record that is kept when it was changed and what it does not cover.
+    pub fn of(change: &Change, before: Option<&Record>, now: Timestamp) -> Self {
+        let (outcome, record) = match change {
+            Change::Write(outcome, record) => (*outcome, Some(record)),
+            Change::Nothing(outcome) => (*outcome, before.filter(|record| record.until() > now)),
+        };
+        Self::new(outcome, record.map_or(now, Record::changed_at))
+            .with_reissue_at(record.and_then(Record::reissue_at))
+    }
+
+    /// The same receipt with [`reissue_at`](Self::reissue_at), which [`Record::reissue_at`] says of
+    /// the record after the write.
+    #[must_use]
+    pub fn with_reissue_at(mut self, reissue_at: Option<Timestamp>) -> Self {
+        self.reissue_at = reissue_at;
+        self
+    }
+
+    /// The same receipt with [`fence`](Self::fence), for a store whose mirrors can say how far they
+    /// are, see [`RevocationStore::followers`].
+    #[must_use]
+    pub fn with_fence(mut self, fence: Option<Fence>) -> Self {
+        self.fence = fence;
+        self
+    }
+
+    /// The same receipt with the number of [`replicas`](Self::replicas) that had confirmed.
+    #[must_use]
+    pub fn with_replicas(mut self, replicas: Option<u32>) -> Self {
+        self.replicas = replicas;
+        self
+    }
 }
 
 /// A position in the log of a store.
@@ -270,10 +351,17 @@ pub struct Receipt {
 pub struct Fence {
     /// The shard of the log.
     pub shard: u16,
-    /// The life of the store that the position belongs to: another after all data was lost.
+    /// The epoch of the store that the position belongs to: another after data was lost.
     pub epoch: u64,
     /// The sequence number in the shard.
     pub seq: u64,
+}
+
+impl Fence {
+    /// The position of change number `seq` of this shard in this epoch.
+    pub fn new(shard: u16, epoch: u64, seq: u64) -> Self {
+        Self { shard, epoch, seq }
+    }
 }
 
 /// A mirror, as the store that it follows knows it.
@@ -297,7 +385,7 @@ impl Follower {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ListQuery {
-    /// Where to go on, from [`Page::next`]; `None` for the first page.
+    /// Where to go on, from [`RecordPage::next`]; `None` for the first page.
     pub cursor: Option<Cursor>,
     /// About how many records to look at for one page; default 100, at most 1000. A page holds
     /// those that pass the filters, so it can be empty and still not be the last.
@@ -311,13 +399,15 @@ pub struct ListQuery {
 }
 
 impl ListQuery {
-    /// How many records to look at.
-    pub(crate) fn page_size(&self) -> usize {
+    /// How many records to look at for one page: [`limit`](Self::limit) with its default and its
+    /// bound.
+    pub fn page_size(&self) -> usize {
         self.limit.map_or(100, NonZeroUsize::get).min(1000)
     }
 
-    /// Whether a record passes the filters.
-    pub(crate) fn admits(&self, record: &Record) -> bool {
+    /// Whether a record passes the filters for kind, issuer and actor. That it is in effect and not
+    /// over is for the store to see.
+    pub fn admits(&self, record: &Record) -> bool {
         self.kind.is_none_or(|kind| record.target().kind() == kind)
             && self
                 .issuer
@@ -336,8 +426,16 @@ pub struct Cursor(Box<str>);
 
 impl Cursor {
     /// A cursor from the text that its `Display` wrote.
+    ///
+    /// It may be any text that a client has sent, so a store reads it with care and answers with
+    /// [`StoreErrorKind::InvalidInput`] to what it cannot have given out.
     pub fn from_text(text: impl Into<Box<str>>) -> Self {
         Self(text.into())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -350,11 +448,18 @@ impl fmt::Display for Cursor {
 /// Some of the records of a store.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Page {
+pub struct RecordPage {
     /// The records.
     pub records: Vec<Record>,
     /// Where to go on; `None` after the last page.
     pub next: Option<Cursor>,
+}
+
+impl RecordPage {
+    /// A page, and where the next one begins, if there is one.
+    pub fn new(records: Vec<Record>, next: Option<Cursor>) -> Self {
+        Self { records, next }
+    }
 }
 
 // === Failure ===
@@ -379,7 +484,7 @@ pub enum StoreErrorKind {
     Unreachable,
     /// No answer in time.
     Timeout,
-    /// More was asked at once than the store was told to take on.
+    /// More was asked at once than the limit of the store allows.
     Overloaded,
     /// The server is loading its data (`LOADING`).
     Loading,
@@ -476,6 +581,13 @@ impl StoreError {
     }
 }
 
+/// An error of kind [`Protocol`](StoreErrorKind::Protocol).
+impl From<InvalidRecord> for StoreError {
+    fn from(error: InvalidRecord) -> Self {
+        Self::new(StoreErrorKind::Protocol, "a stored record cannot be read").with_source(error)
+    }
+}
+
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.detail)
@@ -485,5 +597,34 @@ impl fmt::Display for StoreError {
 impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_deref().filter(|_| !self.is_told).map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::revocation::{Action, Extent};
+
+    #[test]
+    fn a_receipt_is_of_the_record_that_is_kept() {
+        let at = Timestamp::from_secs;
+        let mut cutoff = Revocation::new(Target::user("alice"), Duration::from_secs(100));
+        let change = cutoff.apply(None, at(10));
+        let first = Receipt::of(&change, None, at(10));
+        let reissue_at = Some(Timestamp::from_millis(10_001));
+        assert_eq!(first, Receipt::new(Outcome::New, at(10)).with_reissue_at(reissue_at));
+        let Change::Write(_, record) = change else { unreachable!("it is new") };
+
+        // Nothing is written: the receipt is of what was there …
+        cutoff.action = Action::Revoke(Extent::IssuedUntil(at(1)));
+        cutoff.lifetime = Duration::from_secs(1);
+        let change = cutoff.apply(Some(&record), at(20));
+        let second = Receipt::of(&change, Some(&record), at(20));
+        assert_eq!(second, Receipt { outcome: Outcome::Already, ..first });
+        // … unless that is over.
+        cutoff.lifetime = Duration::ZERO;
+        let change = cutoff.apply(Some(&record), at(200));
+        let third = Receipt::of(&change, Some(&record), at(200));
+        assert_eq!(third, Receipt::new(Outcome::AlreadyExpired, at(200)));
     }
 }

@@ -10,13 +10,14 @@ use tokio::sync::watch;
 
 use super::memory::MemoryStore;
 use super::{
-    Fence, Follower, ListQuery, Lookup, Page, Receipt, RevocationStore, StoreError, StoreErrorKind,
+    Fence, Follower, ListQuery, Lookup, Receipt, RecordPage, RevocationStore, StoreError,
+    StoreErrorKind,
 };
 use crate::revocation::{Record, Revocation, Target};
 use crate::verified::VerifiedToken;
 
-/// A [`MemoryStore`] that behaves like one far away: it answers late, fails or hangs when told to.
-/// Clones share everything.
+/// A [`MemoryStore`] that behaves like one far away: it answers late, fails or hangs as its script
+/// says. Clones share everything.
 ///
 /// ```
 /// # use tower_jwt_revocation::{Revoker, StoreErrorKind, Target, store::scripted::ScriptedStore, token::TokenProfile};
@@ -86,23 +87,23 @@ impl ScriptedStore {
     }
 
     /// Waits while the store hangs, then fails or not.
-    async fn obey(mut script: watch::Receiver<Script>) -> Result<(), StoreError> {
+    async fn follow(mut script: watch::Receiver<Script>) -> Result<(), StoreError> {
         let known = script.wait_for(|script| *script != Script::Hang).await.map(|script| *script);
         match known {
             Ok(Script::Fail(kind) | Script::FailLater(kind)) => Err(failure(kind)),
             Ok(_) => Ok(()),
-            // The last handle is gone, so nobody can say any more what is to happen.
+            // The last handle is gone, so the script cannot change any more.
             Err(_) => std::future::pending().await,
         }
     }
 
-    fn obeyed<T: Send + 'static>(
+    fn scripted<T: Send + 'static>(
         &self,
         then: impl FnOnce(MemoryStore) -> BoxFuture<'static, Result<T, StoreError>> + Send + 'static,
     ) -> BoxFuture<'static, Result<T, StoreError>> {
         let (script, memory) = (self.script.subscribe(), self.memory.clone());
         async move {
-            Self::obey(script).await?;
+            Self::follow(script).await?;
             then(memory).await
         }
         .boxed()
@@ -129,7 +130,7 @@ impl RevocationStore for ScriptedStore {
             Script::FailLater(kind) => Lookup::Later(ready(Err(failure(kind))).boxed()),
             Script::AnswerLater | Script::Hang => {
                 let token = Arc::clone(token);
-                Lookup::Later(self.obeyed(move |memory| memory.check(&token).answer().boxed()))
+                Lookup::Later(self.scripted(move |memory| memory.check(&token).answer().boxed()))
             }
         }
     }
@@ -138,24 +139,24 @@ impl RevocationStore for ScriptedStore {
         &self,
         changes: Vec<Revocation>,
     ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
-        self.obeyed(move |memory| memory.write(changes))
+        self.scripted(move |memory| memory.write(changes))
     }
 
     fn find(&self, target: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>> {
         let target = target.clone();
-        self.obeyed(move |memory| memory.find(&target))
+        self.scripted(move |memory| memory.find(&target))
     }
 
-    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>> {
-        self.obeyed(move |memory| memory.list(query))
+    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
+        self.scripted(move |memory| memory.list(query))
     }
 
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
-        self.obeyed(move |memory| memory.followers(fence))
+        self.scripted(move |memory| memory.followers(fence))
     }
 
     fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
-        self.obeyed(|memory| memory.count())
+        self.scripted(|memory| memory.count())
     }
 }
 

@@ -16,6 +16,25 @@ use crate::revocation::{Record, Target};
 /// A [`RevocationStore`] that also keeps the documents of sessions and families.
 ///
 /// Implemented by [`MemoryStore`](crate::MemoryStore) and, with feature `redis`, by `RedisStore`.
+///
+/// # Writing one
+///
+/// Beside the [records](super#writing-a-store), keep one document for each target, under its
+/// fingerprint, with the time when it may be forgotten, and a set of members, each with its end.
+///
+/// 1. [`load`](Self::load) reads documents and records, in the order in which they were asked for,
+///    and says when by the clock of the store. Each record gets a stamp: bytes that change with it,
+///    such as its [`fact`](Record::fact). What is over counts as absent.
+/// 2. [`commit`](Self::commit) is one transaction: if the document is not
+///    [`before`](Commit::before), it is a [conflict](Committed::Conflict), or
+///    [done](Committed::Done) if it is [`after`](Commit::after) already, because then the commit is
+///    a repetition. If the record of a [guard](Commit::guards) has another stamp than it had, it is
+///    a conflict. Else write the document and the [members](Commit::members). It goes on if its
+///    future is dropped.
+/// 3. [`count_members`](Self::count_members) counts the members that have not ended.
+///
+/// Each rule is a case of the suite in `testing::session_store` (feature `test-util`);
+/// `examples/custom/src/store.rs` is an implementation in `SQLite`.
 #[diagnostic::on_unimplemented(
     note = "sessions are kept in the store that others wrap: give the `RedisStore` that a `Mirror` \
         was made of"

@@ -16,6 +16,9 @@ mod errors;
 #[cfg(feature = "axum")]
 mod extract;
 mod fail_mode;
+#[cfg(feature = "test-util")]
+#[path = "../fixtures/mod.rs"]
+mod fixtures;
 mod grpc;
 #[cfg(feature = "redis")]
 mod heal;

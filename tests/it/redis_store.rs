@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use tower_jwt_revocation::store::LiveCache;
-use tower_jwt_revocation::store::live_cache::MAX_REMEMBERED;
 use tower_jwt_revocation::store::redis::{ConnectError, RedisStoreBuilder, Start};
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::{
@@ -424,33 +422,6 @@ fn commands(server: &RedisServer, name: &str) -> u64 {
     let stats = server.cli(&["INFO", "commandstats"]);
     let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")));
     line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
-}
-
-#[tokio::test]
-async fn what_is_remembered_needs_no_redis_until_the_time_is_over_or_something_is_written() {
-    if !redis_is_installed() {
-        return;
-    }
-    let server = RedisServer::start();
-    let store = LiveCache::new(connect(&server).await, MAX_REMEMBERED).unwrap();
-    let token = token("u", "t");
-    assert_eq!(check(&store, &token).await.unwrap(), Standing::Live);
-    server.stop_hung();
-    for _ in 0..100 {
-        assert!(matches!(check(&store, &token).await.unwrap(), Standing::WasLive { .. }));
-    }
-    server.resume();
-    let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
-    while revoker.revoke(Target::token("t")).await.is_err() {}
-    loop {
-        match check(&store, &token).await {
-            Ok(standing) => {
-                break assert!(matches!(standing, Standing::Revoked(_)), "{standing:?}");
-            }
-            // The connection for checks may still be on its way back.
-            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-        }
-    }
 }
 
 #[tokio::test]

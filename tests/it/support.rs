@@ -11,7 +11,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use tower::Service;
-use tower_jwt_revocation::store::{ListQuery, Lookup, Page};
+use tower_jwt_revocation::store::{ListQuery, Lookup, RecordPage};
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::profile::SignedClaims;
 use tower_jwt_revocation::{
@@ -153,7 +153,7 @@ impl RevocationStore for DeadStore {
         dead_later()
     }
 
-    fn list(&self, _: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>> {
+    fn list(&self, _: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
         dead_later()
     }
 
@@ -186,7 +186,7 @@ where
         self.0.find(target)
     }
 
-    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>> {
+    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
         self.0.list(query)
     }
 

@@ -10,6 +10,11 @@
 
 #[cfg(feature = "redis")]
 mod abandoned;
+#[cfg(feature = "test-util")]
+mod contract;
+#[cfg(feature = "test-util")]
+#[path = "../fixtures/mod.rs"]
+mod fixtures;
 #[cfg(feature = "redis")]
 mod hold;
 #[cfg(feature = "redis")]

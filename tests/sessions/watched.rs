@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 use tower_jwt_revocation::store::session::{Commit, Committed, Snapshot};
-use tower_jwt_revocation::store::{ListQuery, Lookup, Page};
+use tower_jwt_revocation::store::{ListQuery, Lookup, RecordPage};
 use tower_jwt_revocation::{
     Clock as _, ManualClock, Receipt, Record, Revocation, RevocationStore, StoreError, SystemClock,
     TargetKind,
@@ -38,7 +38,7 @@ impl RevocationStore for Watched {
         self.memory.find(target)
     }
 
-    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>> {
+    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
         self.memory.list(query)
     }
 

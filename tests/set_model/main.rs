@@ -22,6 +22,8 @@
     reason = "the included files serve the whole crate, and here a part of them is used"
 )]
 
+#[path = "../../src/revocation/fact.rs"]
+mod fact;
 #[path = "../../src/store/feed.rs"]
 mod feed;
 mod mirror;
@@ -35,7 +37,7 @@ mod clock {
 }
 
 mod revocation {
-    use crate::clock::Timestamp;
+    pub(crate) use crate::fact::Fact;
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub(crate) struct Fingerprint(u128);
@@ -50,14 +52,10 @@ mod revocation {
             ((self.0 >> 64) as u64, self.0 as u64)
         }
     }
+}
 
-    pub(crate) struct Record {
-        pub(crate) all: Timestamp,
-        pub(crate) cutoff: Timestamp,
-        pub(crate) cutoff_set: Timestamp,
-        pub(crate) reinstated: Timestamp,
-        pub(crate) until: Timestamp,
-    }
+mod verified {
+    pub(crate) use tower_jwt_revocation::VerifiedToken;
 }
 
 mod store {

@@ -6,10 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tower_jwt_revocation::store::StoreError;
-use tower_jwt_revocation::store::feed::{
-    Fact, Feed, Heartbeat, LogEntry, LogId, Progress, SnapshotPage,
-};
-use tower_jwt_revocation::{Clock as _, Fingerprint, SystemClock, Timestamp};
+use tower_jwt_revocation::store::feed::{Feed, Heartbeat, LogEntry, LogId, Progress, SnapshotPage};
+use tower_jwt_revocation::{Clock as _, Fact, Fingerprint, SystemClock, Timestamp};
 
 /// A number as a fingerprint, spread as SHA-256 spreads them.
 pub fn name(n: u64) -> Fingerprint {

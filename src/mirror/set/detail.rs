@@ -6,8 +6,7 @@
 
 use crate::clock::Timestamp;
 use crate::mirror::sync::{AtomicU64, Ordering};
-use crate::revocation::Fingerprint;
-use crate::store::feed::Fact;
+use crate::revocation::{Fact, Fingerprint};
 
 /// Which tokens of a target are revoked, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +22,7 @@ impl Verdict {
         if fact.revokes_all() {
             return Self::ALL;
         }
-        fact.cutoff_in_effect().map_or(Self::NONE, |cutoff| {
+        fact.cutoff().map_or(Self::NONE, |cutoff| {
             Self(cutoff.as_millis().saturating_add(2).min(u64::MAX - 1))
         })
     }
@@ -73,13 +72,14 @@ impl Entry {
     }
 
     fn fact(&self) -> Fact {
-        let [all, cutoff, cutoff_set, reinstated, until] =
+        let [all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until] =
             [0, 1, 2, 3, 4].map(|n| Timestamp::from_millis(self.word(FACT + n)));
-        Fact { all, cutoff, cutoff_set, reinstated, until }
+        Fact { all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until }
     }
 
     fn write(&self, fact: &Fact) {
-        let parts = [fact.all, fact.cutoff, fact.cutoff_set, fact.reinstated, fact.until];
+        let parts =
+            [fact.all_revoked_at, fact.cutoff, fact.cutoff_set_at, fact.reinstated_at, fact.until];
         for (n, part) in parts.into_iter().enumerate() {
             self.set(FACT + n, part.as_millis());
         }

@@ -32,8 +32,7 @@ use super::sync::{
     ArcSwap, AtomicUsize, Guard, Mutex, MutexGuard, Ordering, PoisonError, RandomState,
 };
 use crate::clock::Timestamp;
-use crate::revocation::Fingerprint;
-use crate::store::feed::Fact;
+use crate::revocation::{Fact, Fingerprint};
 
 /// As a power of two. A shard of a set of ten millions holds ten thousand.
 const SHARD_BITS: u32 = 10;
@@ -401,7 +400,7 @@ impl Pen<'_> {
             if !is_over && origin == Origin::Snapshot && fact.is_plain() && !known.revokes_all() {
                 return false;
             }
-            let merged = known.merged(fact);
+            let merged = known.merge(fact);
             if merged != known {
                 shard.details.put(fingerprint, &merged);
                 if is_over || merged.is_reinstated() {
@@ -424,9 +423,12 @@ impl Pen<'_> {
         // it was before any reinstatement, because there had been none.
         let was_all = shard.plain.is_revoked_at(key, then);
         if was_all {
-            let known =
-                self.writer.recent.fact(fingerprint).map_or(Timestamp::ZERO, |known| known.all);
-            fact.all = fact.all.max(known).max(Timestamp::from_millis(1));
+            let known = self
+                .writer
+                .recent
+                .fact(fingerprint)
+                .map_or(Timestamp::ZERO, |known| known.all_revoked_at);
+            fact.all_revoked_at = fact.all_revoked_at.max(known).max(Timestamp::from_millis(1));
         }
         self.make_room(at, now);
         self.make_room_for_details(at, now);

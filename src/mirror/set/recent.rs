@@ -5,8 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::revocation::Fingerprint;
-use crate::store::feed::Fact;
+use crate::revocation::{Fact, Fingerprint};
 
 #[derive(Debug)]
 pub(super) struct Recent {
@@ -25,7 +24,7 @@ impl Recent {
             return;
         }
         if let Some(known) = self.facts.get_mut(fingerprint) {
-            *known = if known.until <= fact.latest() { fact } else { known.merged(fact) };
+            *known = if known.until <= fact.latest() { fact } else { known.merge(fact) };
             return;
         }
         if self.order.len() >= self.capacity

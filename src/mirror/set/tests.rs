@@ -71,12 +71,12 @@ impl Store {
         let until = Timestamp::from_millis(now.as_millis() + 2 * HOUR);
         let known = self.facts.get(&n).copied().filter(|fact| fact.until > now).unwrap_or_default();
         let own = match wish {
-            Wish::All => Fact { all: now, until, ..Fact::default() },
-            Wish::Cutoff => Fact { cutoff: now, cutoff_set: now, until, ..Fact::default() },
+            Wish::All => Fact { all_revoked_at: now, until, ..Fact::default() },
+            Wish::Cutoff => Fact { cutoff: now, cutoff_set_at: now, until, ..Fact::default() },
             Wish::Reinstate if known == Fact::default() => return None,
-            Wish::Reinstate => Fact { reinstated: now, until, ..Fact::default() },
+            Wish::Reinstate => Fact { reinstated_at: now, until, ..Fact::default() },
         };
-        let merged = known.merged(own);
+        let merged = known.merge(own);
         self.facts.insert(n, merged);
         self.log.push((n, merged));
         Some((own, merged))
@@ -224,7 +224,7 @@ fn what_it_says_of_its_size_is_what_the_tables_take() {
     let set = Set::new(0, 0);
     for n in 0..5000 {
         let fact = if n < 500 {
-            Fact { cutoff: NOW, cutoff_set: NOW, until: later(HOUR), ..Fact::default() }
+            Fact { cutoff: NOW, cutoff_set_at: NOW, until: later(HOUR), ..Fact::default() }
         } else {
             Fact::revoked_until(later(HOUR))
         };
@@ -259,17 +259,17 @@ fn a_distant_end_is_kept_to_the_millisecond() {
 #[test]
 fn a_cutoff_covers_what_was_issued_until_then_and_what_does_not_say() {
     let verdict =
-        Verdict::of(&Fact { cutoff: NOW, cutoff_set: NOW, until: later(1), ..Fact::default() });
+        Verdict::of(&Fact { cutoff: NOW, cutoff_set_at: NOW, until: later(1), ..Fact::default() });
     assert!(
         verdict.covers(Some(NOW)) && verdict.covers(None) && verdict.covers(Some(Timestamp::ZERO))
     );
     assert!(!verdict.covers(Some(later(1))));
-    let at_zero = Verdict::of(&Fact { cutoff_set: NOW, ..Fact::default() });
+    let at_zero = Verdict::of(&Fact { cutoff_set_at: NOW, ..Fact::default() });
     assert!(
         at_zero.covers(Some(Timestamp::ZERO)) && !at_zero.covers(Some(Timestamp::from_millis(1)))
     );
     let forever = Timestamp::from_millis(u64::MAX);
-    let far = Verdict::of(&Fact { cutoff: forever, cutoff_set: NOW, ..Fact::default() });
+    let far = Verdict::of(&Fact { cutoff: forever, cutoff_set_at: NOW, ..Fact::default() });
     assert!(far.covers(Some(NOW)) && far.covers(None));
     assert!(Verdict::ALL.covers(Some(forever)) && !Verdict::NONE.covers(None));
 }
@@ -301,18 +301,19 @@ fn readers_see_everything_that_was_written_before_they_began() {
         for n in 0..count {
             let until = later(HOUR);
             set.apply(
-                &[(name(n), Fact { all: later(1), until, ..Fact::default() })],
+                &[(name(n), Fact { all_revoked_at: later(1), until, ..Fact::default() })],
                 Origin::Told,
                 NOW,
             );
             written.store(n + 1, Ordering::Release);
             // An older one becomes a record with details, in which it is revoked at every moment.
             let old = n / 2;
-            let cutoff = Fact { cutoff: later(2), cutoff_set: later(5), until, ..Fact::default() };
+            let cutoff =
+                Fact { cutoff: later(2), cutoff_set_at: later(5), until, ..Fact::default() };
             let fact = match n % 6 {
                 0 => cutoff,
-                2 => Fact { all: later(1), reinstated: later(3), ..cutoff },
-                4 => Fact { all: later(9), reinstated: later(3), ..cutoff },
+                2 => Fact { all_revoked_at: later(1), reinstated_at: later(3), ..cutoff },
+                4 => Fact { all_revoked_at: later(9), reinstated_at: later(3), ..cutoff },
                 _ => continue,
             };
             set.apply(&[(name(old), fact)], Origin::Told, NOW);

@@ -211,8 +211,7 @@ impl World {
         else {
             return None;
         };
-        (record.all, record.cutoff, record.cutoff_set) = (fact.all, fact.cutoff, fact.cutoff_set);
-        (record.reinstated, record.until) = (fact.reinstated, fact.until);
+        record.fact = fact;
         Some(record)
     }
 }
@@ -223,11 +222,7 @@ impl RevocationStore for World {
         Lookup::Later(
             async move {
                 let data = world.save();
-                let covers = |fact: &Fact| {
-                    let is_cut =
-                        |cutoff| token.issued_at().is_none_or(|issued_at| issued_at <= cutoff);
-                    fact.revokes_all() || fact.cutoff_in_effect().is_some_and(is_cut)
-                };
+                let covers = |fact: &Fact| fact.covers(&token);
                 let hit = token
                     .targets()
                     .iter()
@@ -251,7 +246,7 @@ impl RevocationStore for World {
                 let (outcome, record) = match change.apply(before.as_ref(), SystemClock.now()) {
                     Change::Nothing(outcome) => (outcome, before),
                     Change::Write(outcome, record) => {
-                        world.put(change.target.fingerprint(), Fact::from(&record));
+                        world.put(change.target.fingerprint(), record.fact());
                         (outcome, Some(record))
                     }
                 };
@@ -273,7 +268,7 @@ impl RevocationStore for World {
         unreachable!("no test asks")
     }
 
-    fn list(&self, _: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>> {
+    fn list(&self, _: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
         unreachable!("no test asks")
     }
 
@@ -400,8 +395,8 @@ impl Feed for ScriptedFeed {
         self.question().await?;
         for (name, fact) in facts {
             let known = self.world.data().records.get(name).copied().unwrap_or_default();
-            if known.merged(*fact) != known {
-                self.world.put(*name, known.merged(*fact));
+            if known.merge(*fact) != known {
+                self.world.put(*name, known.merge(*fact));
             }
         }
         Ok(())

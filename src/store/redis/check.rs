@@ -76,7 +76,7 @@ where
     while let Some(answer) = answers.next().await {
         match answer {
             Ok(revoked @ Standing::Revoked(_)) => return Ok(revoked),
-            Ok(Standing::Live | Standing::WasLive { .. }) => {}
+            Ok(Standing::Live) => {}
             Err(error) => failure = Some(error),
         }
     }

@@ -25,8 +25,8 @@ use super::reply::{read_is_primary, read_time};
 use super::schema::{self, IndexClass, IndexMember, MirrorId, MirrorLease, ShardKeys};
 use super::store::RedisStore;
 use crate::clock::Timestamp;
-use crate::revocation::Fingerprint;
-use crate::store::feed::{Fact, Feed, Heartbeat, Lift, LogEntry, LogId, Progress, SnapshotPage};
+use crate::revocation::{Fact, Fingerprint};
+use crate::store::feed::{Feed, Heartbeat, Lift, LogEntry, LogId, Progress, SnapshotPage};
 use crate::store::{Doubt, StoreError, StoreErrorKind};
 
 /// How long a reply may take; for a command that waits, in addition to its wait.
@@ -190,9 +190,7 @@ impl RedisFeed {
             Value::Null => Ok(None),
             value => {
                 let record = value.as_bytes().and_then(|value| schema::parse_record(value).ok());
-                record
-                    .map(|record| Some(Fact::from(&record)))
-                    .ok_or_else(|| unexpected_reply("redis"))
+                record.map(|record| Some(record.fact())).ok_or_else(|| unexpected_reply("redis"))
             }
         };
         values.iter().map(read).collect()

@@ -10,7 +10,9 @@ use super::foreign::{ForeignList, ListScan, ListedEntry, ListedId, ScanPosition}
 use super::store::RedisStore;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::ConfigError;
-use crate::revocation::{Action, Extent, Origin, Outcome, Revocation, Target, TargetKind};
+use crate::revocation::{
+    Action, Extent, Outcome, Revocation, RevocationOrigin, Target, TargetKind,
+};
 use crate::store::{Cursor, RevocationWriter, StoreError, StoreErrorKind};
 use crate::token::{CrateOnly, TokenProfile, TokenVerifier};
 
@@ -211,7 +213,7 @@ impl Import {
             return Ok(None);
         };
         change.action = Action::Revoke(Extent::All);
-        change.origin = Origin::List;
+        change.origin = RevocationOrigin::List;
         if let Some(expires_in) = found.expires_in {
             change.until =
                 TokenProfile::forget_token_at(SystemClock.now().saturating_add(expires_in));

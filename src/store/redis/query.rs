@@ -10,7 +10,7 @@ use super::reply::read_record;
 use super::schema::IndexMember;
 use crate::clock::{Clock as _, SystemClock};
 use crate::revocation::{Fingerprint, Record};
-use crate::store::{Cursor, ListQuery, Page, StoreError, StoreErrorKind};
+use crate::store::{Cursor, ListQuery, RecordPage, StoreError, StoreErrorKind};
 
 impl StoreCore {
     /// The record of one target.
@@ -27,7 +27,7 @@ impl StoreCore {
     }
 
     /// One page of the records that are in effect, by the index of one shard after the other.
-    pub(crate) async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
+    pub(crate) async fn list(&self, query: &ListQuery) -> Result<RecordPage, StoreError> {
         let (shard, position) = match &query.cursor {
             Some(cursor) => self.parse_cursor(cursor)?,
             None => (0, 0),
@@ -63,7 +63,7 @@ impl StoreCore {
             (0, next) => Some((next, 0)),
             (position, _) => Some((shard, position)),
         };
-        Ok(Page {
+        Ok(RecordPage {
             records: self.read_page(shard, &fingerprints, query).await?,
             next: next.map(|(shard, position)| Cursor::from_text(format!("{shard}:{position}"))),
         })

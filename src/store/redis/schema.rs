@@ -27,7 +27,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::revocation::{Fingerprint, Note, Record, Target, TargetKind};
+use crate::revocation::{Fact, Fingerprint, Record, RecordNote, Target};
 use crate::store::Doubt;
 
 /// The version of everything in this file and in the script. Another one is refused when the store
@@ -323,11 +323,11 @@ pub(crate) fn print_words(target: &Target, reason: Option<&str>, actor: Option<&
 #[cfg(test)]
 pub(crate) fn print_record(record: &Record) -> String {
     let [all, cutoff, cutoff_set, reinstated, until, at] = [
-        record.all,
-        record.cutoff,
-        record.cutoff_set,
-        record.reinstated,
-        record.until,
+        record.fact.all_revoked_at,
+        record.fact.cutoff,
+        record.fact.cutoff_set_at,
+        record.fact.reinstated_at,
+        record.fact.until,
         record.note.at,
     ]
     .map(Timestamp::as_millis);
@@ -341,25 +341,24 @@ pub(crate) fn print_record(record: &Record) -> String {
 pub(crate) fn parse_record(value: &[u8]) -> Result<Record, Unreadable> {
     let mut words = Words::of(value)?;
     words.version()?;
-    let (all, cutoff, cutoff_set) = (words.time()?, words.time()?, words.time()?);
-    let (reinstated, until, at) = (words.time()?, words.time()?, words.time()?);
-    if [all, cutoff_set, reinstated].iter().all(|time| *time == Timestamp::ZERO) {
+    let fact = Fact {
+        all_revoked_at: words.time()?,
+        cutoff: words.time()?,
+        cutoff_set_at: words.time()?,
+        reinstated_at: words.time()?,
+        until: words.time()?,
+    };
+    let at = words.time()?;
+    if fact.latest() == Timestamp::ZERO {
         return Err(Unreadable);
     }
     let json: NoteJson<'_> = serde_json::from_str(words.rest()).map_err(|_| Unreadable)?;
-    let kind =
-        TargetKind::ALL.into_iter().find(|kind| kind.as_str() == json.kind).ok_or(Unreadable)?;
-    let mut target = match (kind, json.claim) {
-        (TargetKind::Claim, Some(claim)) => Target::claim(&*claim, json.id),
-        (TargetKind::Claim, None) | (_, Some(_)) => return Err(Unreadable),
-        (kind, None) => Target::new(kind, json.id),
-    };
-    if let Some(issuer) = json.iss {
-        target = target.issued_by(&*issuer);
-    }
+    let kind = json.kind.parse().map_err(|_| Unreadable)?;
+    let target = Target::from_parts(kind, json.claim.as_deref(), json.iss.as_deref(), json.id)
+        .map_err(|_| Unreadable)?;
     let shared = |words: Option<Cow<'_, str>>| words.map(|words| Arc::from(&*words));
-    let note = Note { target, at, reason: shared(json.reason), actor: shared(json.actor) };
-    Ok(Record { all, cutoff, cutoff_set, reinstated, until, note })
+    let note = RecordNote { target, at, reason: shared(json.reason), actor: shared(json.actor) };
+    Ok(Record { fact, note })
 }
 
 // === The index ===

@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use super::schema::{self, Epoch, LAYOUT, MAX_INTEGER, RedisKeys, Unreadable};
 use crate::clock::Timestamp;
-use crate::revocation::{Action, Extent, Fingerprint, Outcome, Revocation, Target};
-use crate::store::feed::{Fact, Lift};
+use crate::revocation::{Action, Extent, Fact, Fingerprint, Outcome, Revocation, Target};
+use crate::store::feed::Lift;
 
 /// The script.
 pub(crate) const SOURCE: &str = include_str!("write.lua");
@@ -105,7 +105,7 @@ pub(crate) fn replay_arguments(
     let fingerprints: Vec<_> = facts.iter().map(|(fingerprint, _)| *fingerprint).collect();
     let mut arguments = head(keys, shard, context, &fingerprints);
     for (fingerprint, fact) in facts {
-        let numbers = [fact.all, fact.cutoff, fact.cutoff_set, fact.reinstated];
+        let numbers = [fact.all_revoked_at, fact.cutoff, fact.cutoff_set_at, fact.reinstated_at];
         let numbers =
             numbers.map(|number| number.as_millis().min(MAX_INTEGER).to_string()).join(" ");
         arguments.extend([

@@ -14,7 +14,7 @@ use super::foreign::ForeignLists;
 use super::health::Health;
 use crate::revocation::{Record, Revocation, Target};
 use crate::store::{
-    Fence, Follower, ListQuery, Lookup, Needs, Page, Receipt, RevocationStore, StoreError,
+    Fence, Follower, ListQuery, Lookup, Needs, Receipt, RecordPage, RevocationStore, StoreError,
 };
 use crate::verified::VerifiedToken;
 
@@ -102,7 +102,7 @@ impl RevocationStore for RedisStore {
         async move { core.find(&fingerprint).await }.boxed()
     }
 
-    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<Page, StoreError>> {
+    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
         let core = Arc::clone(&self.core);
         async move { core.list(&query).await }.boxed()
     }

@@ -12,8 +12,8 @@ use super::epoch::KnownEpoch;
 use super::random;
 use super::reply::read_strings;
 use super::script::{self, ChangeReply, ScriptContext, ScriptReply};
-use crate::revocation::{Fingerprint, Revocation};
-use crate::store::feed::{Fact, Lift};
+use crate::revocation::{Fact, Fingerprint, Revocation};
+use crate::store::feed::Lift;
 use crate::store::{Doubt, Fence, Receipt, StoreError};
 
 /// How many changes one run of the script takes: Redis does nothing else meanwhile.
@@ -36,7 +36,7 @@ impl StoreCore {
                 let confirmed = self.write_chunk(shard, &only).await?;
                 receipts.extend(chunk.iter().map(|(n, _)| *n).zip(confirmed));
             }
-            Ok(receipts)
+            Ok::<_, StoreError>(receipts)
         }))
         .await;
         let mut receipts = Vec::with_capacity(changes.len());

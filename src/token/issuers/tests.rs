@@ -200,7 +200,8 @@ fn a_revoker_wants_to_know_the_issuer_and_keeps_records_for_the_longest_token() 
     };
     let record = find(STAFF).unwrap();
     assert!(
-        record.until.saturating_duration_since(record.note.at) >= Duration::from_secs(48 * 60 * 60)
+        record.until().saturating_duration_since(record.changed_at())
+            >= Duration::from_secs(48 * 60 * 60)
     );
     assert!(find(SHOP).is_none());
 }

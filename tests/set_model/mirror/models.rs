@@ -10,8 +10,7 @@ use loom::thread;
 use super::set::{Origin, Set, Verdict};
 use super::sync::RandomState;
 use crate::clock::Timestamp;
-use crate::revocation::Fingerprint;
-use crate::store::feed::Fact;
+use crate::revocation::{Fact, Fingerprint};
 
 type Model = (&'static str, fn() -> usize);
 
@@ -58,11 +57,11 @@ fn later(millis: u64) -> Timestamp {
 }
 
 fn revoked(millis: u64) -> Fact {
-    Fact { all: later(1), until: later(millis), ..Fact::default() }
+    Fact { all_revoked_at: later(1), until: later(millis), ..Fact::default() }
 }
 
 fn cutoff() -> Fact {
-    Fact { cutoff: later(2), cutoff_set: later(2), until: later(HOUR), ..Fact::default() }
+    Fact { cutoff: later(2), cutoff_set_at: later(2), until: later(HOUR), ..Fact::default() }
 }
 
 /// A set, and how many steps its writer has finished.
@@ -246,7 +245,9 @@ fn turns() -> usize {
         || World::with([(0, HOUR), (1, HOUR)]),
         // Reinstated, and revoked again up to a moment: eight bytes become a mark that leads to a
         // record.
-        |world| world.tell(0, Fact { reinstated: later(3), cutoff_set: later(4), ..cutoff() }),
+        |world| {
+            world.tell(0, Fact { reinstated_at: later(3), cutoff_set_at: later(4), ..cutoff() });
+        },
         // The directory of the reader may be older than the mark that it finds.
         |world| assert!(world.is_revoked(0)),
         |world| assert!(world.is_revoked(1)),
@@ -258,7 +259,7 @@ fn reinstates() -> usize {
         2,
         || World::with([(0, HOUR), (1, HOUR)]),
         |world| {
-            world.tell(0, Fact { reinstated: later(3), until: later(HOUR), ..Fact::default() });
+            world.tell(0, Fact { reinstated_at: later(3), until: later(HOUR), ..Fact::default() });
             world.step();
         },
         |world| {

@@ -3,8 +3,8 @@
 use fred::types::Value;
 
 use crate::clock::Timestamp;
-use crate::revocation::Fingerprint;
-use crate::store::feed::{Fact, LogEntry, LogId};
+use crate::revocation::{Fact, Fingerprint};
+use crate::store::feed::{LogEntry, LogId};
 
 /// Scores are whole milliseconds below 2⁵³, which Redis prints as such or, when large, with an
 /// exponent.
@@ -49,10 +49,10 @@ fn parse_entry(entry: &Value) -> Option<LogEntry> {
         text(b"n")?.split(' ').map(|word| word.parse().map(Timestamp::from_millis).ok());
     let mut next = || numbers.next().flatten();
     let fact = Fact {
-        all: next()?,
+        all_revoked_at: next()?,
         cutoff: next()?,
-        cutoff_set: next()?,
-        reinstated: next()?,
+        cutoff_set_at: next()?,
+        reinstated_at: next()?,
         until: next()?,
     };
     Some(LogEntry {

@@ -7,7 +7,7 @@ use super::ForeignLists;
 use super::cluster::layout_of;
 use super::list::{CompiledLists, ForeignList, ListEntry};
 use super::template::{FillError, KeyTemplate};
-use crate::revocation::{Action, Extent, Origin, Revocation, Target, TargetKind};
+use crate::revocation::{Action, Extent, Revocation, RevocationOrigin, Target, TargetKind};
 use crate::store::StoreErrorKind;
 use crate::token::TokenProfile;
 use crate::token::profile::SignedClaims;
@@ -274,13 +274,13 @@ fn only_what_a_list_can_express_is_written_to_it() {
     assert_eq!(written_for(of("i"), &revocation(Target::token("t").issued_by("j"), all)), 0);
 
     let mut change = revocation(Target::token("t1"), all);
-    change.origin = Origin::Token(token(&json!({"tenant": "acme"})));
+    change.origin = RevocationOrigin::Token(token(&json!({"tenant": "acme"})));
     assert_eq!(written_for(two(), &change), 1);
     let by_token = || ForeignList::blacklisted_token().with_writes();
     assert_eq!(written_for(by_token(), &change), 0);
-    change.origin = Origin::Token(token(&json!({})).presented_as("abc", Needs::Text));
+    change.origin = RevocationOrigin::Token(token(&json!({})).presented_as("abc", Needs::Text));
     assert_eq!(written_for(by_token(), &change), 1);
-    change.origin = Origin::List;
+    change.origin = RevocationOrigin::List;
     assert_eq!(written_for(jti(), &change), 0);
 }
 

@@ -13,7 +13,9 @@ use super::judge::{ListVerdict, ValueMeaning};
 use super::list::{CompiledList, CompiledLists, ListEntry, ListWrites};
 use super::template::{FillError, Placeholder};
 use crate::clock::Timestamp;
-use crate::revocation::{Action, Extent, Origin, Outcome, Revocation, Target, TargetKind};
+use crate::revocation::{
+    Action, Extent, Outcome, Revocation, RevocationOrigin, Target, TargetKind,
+};
 use crate::store::redis::command::StoreCommand;
 use crate::store::redis::core::StoreCore;
 use crate::store::redis::script::LuaScript;
@@ -61,8 +63,10 @@ impl CompiledLists {
                             Action::Revoke(_) => ListAction::Add {
                                 reason: change.reason.clone(),
                                 user: match &change.origin {
-                                    Origin::Token(token) => token.subject().map(Into::into),
-                                    Origin::Id | Origin::List => None,
+                                    RevocationOrigin::Token(token) => {
+                                        token.subject().map(Into::into)
+                                    }
+                                    RevocationOrigin::Id | RevocationOrigin::List => None,
                                 },
                             },
                         };
@@ -83,11 +87,11 @@ impl CompiledLists {
 
     fn entry_for(&self, list: &CompiledList, change: &Revocation) -> Result<ListEntry, FillError> {
         match &change.origin {
-            Origin::Token(token) => {
+            RevocationOrigin::Token(token) => {
                 let values = self.placeholder_values(token);
                 list.entry(|field| values.fill(field))
             }
-            Origin::Id | Origin::List => {
+            RevocationOrigin::Id | RevocationOrigin::List => {
                 list.entry(|field| id_for(list, field, &change.target).ok_or(FillError::NoText))
             }
         }
@@ -116,7 +120,7 @@ impl CompiledList {
         // A list cannot say "issued so far": it would also refuse tokens of a later login.
         let is_all = matches!(change.action, Action::Revoke(Extent::All) | Action::Reinstate);
         // What was imported from a list is in it already, with an expiry of its own.
-        let is_new = !matches!(change.origin, Origin::List);
+        let is_new = !matches!(change.origin, RevocationOrigin::List);
         kind == self.kind && is_all && is_new && self.is_about(issuer)
     }
 

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::revocation::TargetKind;
 
 fn time() -> impl Strategy<Value = Timestamp> {
     prop_oneof![Just(0), 1..5u64, 1_700_000_000_000..1_900_000_000_000u64, Just(MAX_INTEGER)]
@@ -35,11 +36,15 @@ fn target() -> impl Strategy<Value = Target> {
 
 prop_compose! {
     fn record()(
-        all in time(), cutoff in time(), cutoff_set in time(), reinstated in time(), until in time(), at in time(),
+        all_revoked_at in time(), cutoff in time(), cutoff_set_at in time(), reinstated_at in time(), until in time(),
+        at in time(),
         target in target(), reason in words(), actor in words(),
     ) -> Record {
-        let all = if [cutoff_set, reinstated].contains(&Timestamp::ZERO) { all.max(Timestamp::from_millis(1)) } else { all };
-        Record { all, cutoff, cutoff_set, reinstated, until, note: Note { target, at, reason, actor } }
+        let mut fact = Fact { all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until };
+        if [cutoff_set_at, reinstated_at].contains(&Timestamp::ZERO) {
+            fact.all_revoked_at = all_revoked_at.max(Timestamp::from_millis(1));
+        }
+        Record { fact, note: RecordNote { target, at, reason, actor } }
     }
 }
 

@@ -10,7 +10,7 @@ use super::super::connection::Connection;
 use super::super::schema::{EntryId, IndexClass, IndexMember, parse_record};
 use super::super::url::parse_url;
 use super::*;
-use crate::revocation::{Change, Note, Record, Target};
+use crate::revocation::{Change, Record, RecordNote, Target};
 use crate::store::Doubt;
 use crate::store::feed::Lift;
 use crate::support::{RedisServer, redis_or_skip};
@@ -201,11 +201,11 @@ fn lost_fact() -> impl Strategy<Value = (i32, Fact)> {
         || prop_oneof![1 => Just(0), 2 => START - 40..START + 40].prop_map(Timestamp::from_millis);
     let until = prop_oneof![time(), Just(MAX_INTEGER)].prop_map(Timestamp::from_millis);
     (0..3, past(), past(), past(), past(), until)
-        .prop_filter("a record says something", |(_, all, _, cutoff_set, reinstated, _)| {
-            all.max(cutoff_set).max(reinstated) > &Timestamp::ZERO
+        .prop_filter("a record says something", |(_, all, _, set, reinstated, _)| {
+            all.max(set).max(reinstated) > &Timestamp::ZERO
         })
-        .prop_map(|(target, all, cutoff, cutoff_set, reinstated, until)| {
-            (target, Fact { all, cutoff, cutoff_set, reinstated, until })
+        .prop_map(|(target, all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until)| {
+            (target, Fact { all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until })
         })
 }
 
@@ -215,14 +215,13 @@ fn replayed(target: &Target, fact: Fact, before: Option<&Record>, now: u64) -> C
     if fact.until <= Timestamp::from_millis(now) {
         return Change::Nothing(Outcome::AlreadyExpired);
     }
-    let Fact { all, cutoff, cutoff_set, reinstated, until } = fact;
     let target = Target::nameless(&target.fingerprint());
-    let note = Note { target, at: fact.latest(), reason: None, actor: None };
-    let lost = Record { all, cutoff, cutoff_set, reinstated, until, note };
+    let note = RecordNote { target, at: fact.latest(), reason: None, actor: None };
+    let lost = Record { fact, note };
     let Some(before) = before else { return Change::Write(Outcome::New, lost) };
     let mut after = before.clone();
     after.merge(&lost);
-    let standing = |record: &Record| (record.revokes_all(), record.cutoff(), record.until);
+    let standing = |record: &Record| (record.revokes_all(), record.cutoff(), record.until());
     match before.is_in_effect() {
         _ if standing(&after) == standing(before) => Change::Nothing(Outcome::Already),
         true => Change::Write(Outcome::Extended, after),
@@ -368,7 +367,7 @@ fn check_index(
         let fingerprint = target.fingerprint();
         let until = record.until().as_millis();
         if record.is_in_effect() {
-            let plain = record.revokes_all() && record.reinstated == Timestamp::ZERO;
+            let plain = record.revokes_all() && record.fact().reinstated_at == Timestamp::ZERO;
             let class = if plain { IndexClass::All } else { IndexClass::Read };
             index.push((Bytes::from(IndexMember { class, fingerprint }.print()), until));
         } else {

@@ -1,0 +1,3 @@
+//! What is plugged into `tower-jwt-revocation` from outside, by its public API alone.
+
+pub mod store;
