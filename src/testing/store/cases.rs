@@ -70,7 +70,7 @@ pub(super) async fn a_key_revokes_what_it_signed<F: StoreFixture>(trial: &Trial<
     let claims = claims.to_string();
     let signed_with = |kid| {
         let signed = SignedClaims::new(claims.as_bytes()).with_key_id(Some(kid));
-        TokenProfile::new().assert_verified(signed, now).map(Arc::new)
+        TokenProfile::new().assert_verified_for_revocation(signed).map(Arc::new)
     };
     let not_verified = |error| Failure(format!("the token of the test: {error}"));
     let stolen = signed_with("stolen").map_err(not_verified)?;

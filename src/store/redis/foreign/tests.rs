@@ -7,7 +7,7 @@ use super::ForeignLists;
 use super::cluster::layout_of;
 use super::list::{CompiledLists, ForeignList, ListEntry};
 use super::template::{FillError, KeyTemplate};
-use crate::revocation::{Action, Extent, RevocationOrigin, Revocation, Target, TargetKind};
+use crate::revocation::{Action, Extent, Revocation, RevocationOrigin, Target, TargetKind};
 use crate::store::StoreErrorKind;
 use crate::token::TokenProfile;
 use crate::token::profile::SignedClaims;
