@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::response::{GRPC_MESSAGE, GRPC_STATUS, UNAUTHENTICATED};
-use crate::mirror::{Ended, Mirror};
+use crate::mirror::{EndReason, Mirror};
 use crate::policy::Clearance;
 use crate::verified::VerifiedToken;
 
@@ -84,7 +84,7 @@ pin_project! {
         inner: Option<B>,
         form: Form,
         watch: Option<Watch>,
-        ended: Option<BoxFuture<'static, Ended>>,
+        ended: Option<BoxFuture<'static, EndReason>>,
         // Whether the inner body was asked before.
         has_begun: bool,
     }
@@ -108,7 +108,7 @@ enum Form {
 
 /// Why a response body broke off: the token of the request was revoked, or has expired.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenEnded(Ended);
+pub struct TokenEnded(EndReason);
 
 // === impl EndWithTokenLayer ===
 
@@ -238,9 +238,9 @@ where
 /// Why the token is over, if it is; if not, the task is woken when it is.
 fn end(
     watch: &mut Option<Watch>,
-    ended: &mut Option<BoxFuture<'static, Ended>>,
+    ended: &mut Option<BoxFuture<'static, EndReason>>,
     cx: &mut Context<'_>,
-) -> Option<Ended> {
+) -> Option<EndReason> {
     let watch = watch.as_ref()?;
     let future = ended.get_or_insert_with(|| Box::pin(watch.mirror.revoked(&watch.token)));
     match future.as_mut().poll(cx) {
@@ -266,7 +266,7 @@ impl Form {
     }
 
     /// The last thing that such a body says.
-    fn end<D>(self, ended: Ended) -> Option<Result<Frame<D>, Box<dyn Error + Send + Sync>>> {
+    fn end<D>(self, ended: EndReason) -> Option<Result<Frame<D>, Box<dyn Error + Send + Sync>>> {
         match self {
             Self::Error => Some(Err(Box::new(TokenEnded(ended)))),
             Self::Silence => None,
@@ -294,7 +294,7 @@ impl<B: fmt::Debug> fmt::Debug for EndingBody<B> {
 
 impl TokenEnded {
     /// Why.
-    pub fn why(&self) -> &Ended {
+    pub fn why(&self) -> &EndReason {
         &self.0
     }
 }
@@ -302,8 +302,8 @@ impl TokenEnded {
 impl fmt::Display for TokenEnded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Ended::Revoked(_) => "the token of the request was revoked while it was answered",
-            Ended::Expired => "the token of the request expired while it was answered",
+            EndReason::Revoked(_) => "the token of the request was revoked while it was answered",
+            EndReason::Expired => "the token of the request expired while it was answered",
         })
     }
 }

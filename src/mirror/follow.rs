@@ -23,14 +23,14 @@ use futures::FutureExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::doubts::{is_over, issued_until};
 use super::fresh::Moment;
-use super::heal::{Healing, Step};
-use super::set::{Origin, SHARDS};
+use super::replay::{Replay, ReplayStep};
+use super::set::{FactSource, SHARDS};
 use super::status::{Phase, Resync, ShardStatus};
 use super::{Shared, chance};
-use crate::clock::Timestamp;
-use crate::store::feed::{Feed, Heartbeat, Lift, LogEntry, LogId, Progress};
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::feed::{EndDoubt, Feed, Heartbeat, LogEntry, LogId, Progress};
+use crate::store::{Doubt, StoreError, StoreErrorKind};
 
 /// Pauses between attempts to connect.
 const BACKOFF: [Duration; 2] = [Duration::from_millis(25), Duration::from_secs(1)];
@@ -90,14 +90,14 @@ struct Follower<F> {
     /// mirror does not know.
     is_whole: bool,
     /// The store has lost data and is being told what it was.
-    healing: Option<Healing>,
+    replay: Option<Replay>,
     /// What the mirror knows of the life that was lost, if it was whole.
     witness: Option<Witness>,
-    /// Until when tokens are in doubt, as the store says.
-    horizon: Timestamp,
+    /// Which tokens are in doubt, as the store says.
+    doubt: Doubt,
     /// The store says so of fewer tokens than before, which holds for the mirror when it has got so
     /// far.
-    relief: Option<Relief>,
+    smaller_doubt: Option<SmallerDoubt>,
     failures: u32,
 }
 
@@ -114,10 +114,9 @@ struct Place {
 /// A doubt that has ended, or does not reach as far any more: by changes up to this one, which told
 /// again what was lost.
 #[derive(Clone, Copy, Debug)]
-struct Relief {
+struct SmallerDoubt {
     seq: u64,
-    horizon: Timestamp,
-    lifted: Timestamp,
+    doubt: Doubt,
 }
 
 /// That the mirror had everything that a life held when its data was lost.
@@ -157,10 +156,10 @@ impl<F: Feed> Follower<F> {
             proof: None,
             life: 0,
             is_whole: false,
-            healing: None,
+            replay: None,
             witness: None,
-            horizon: Timestamp::ZERO,
-            relief: None,
+            doubt: Doubt::None,
+            smaller_doubt: None,
             failures: 0,
         }
     }
@@ -205,9 +204,9 @@ impl<F: Feed> Follower<F> {
             let is_behind = place.seq < self.known;
             let is_urgent = is_behind || self.is_unread;
             let wait = if is_urgent { Duration::ZERO } else { self.shared.heartbeat_every() };
-            let until_healing = self.healing.as_ref().map_or(Duration::MAX, Healing::wait);
+            let until_replay = self.replay.as_ref().map_or(Duration::MAX, Replay::wait);
             let until_lift = self.witness.as_ref().map_or(Duration::MAX, Witness::wait);
-            let entries = self.feed.read(place.id, wait.min(until_healing).min(until_lift)).await?;
+            let entries = self.feed.read(place.id, wait.min(until_replay).min(until_lift)).await?;
             if entries.is_empty() && is_behind {
                 self.lose(Resync::Trimmed, self.known);
                 continue;
@@ -243,7 +242,7 @@ impl<F: Feed> Follower<F> {
                 _ => Some(Resync::Gap),
             };
         }
-        self.shared.apply(&facts, Origin::Told);
+        self.shared.apply(&facts, FactSource::Write);
         self.place = Some(place);
         if let Some(reason) = resync {
             self.lose(reason, self.known);
@@ -271,25 +270,26 @@ impl<F: Feed> Follower<F> {
             ));
         }
         let known = std::mem::replace(&mut self.known, heartbeat.seq);
-        self.horizon = heartbeat.horizon;
+        self.doubt = heartbeat.doubt;
         let mut is_less = false;
         self.update(|status| {
             status.time = heartbeat.time;
             status.known = heartbeat.seq;
             // A doubt counts at once. When it ends, what was told again may still be on its way
             // here.
-            is_less = heartbeat.horizon < status.horizon;
+            is_less = issued_until(heartbeat.doubt) < issued_until(status.doubt);
             if !is_less {
-                (status.horizon, status.lifted) = (heartbeat.horizon, heartbeat.lifted);
+                status.doubt = heartbeat.doubt;
             }
         });
-        let Heartbeat { seq, horizon, lifted, .. } = heartbeat;
+        let Heartbeat { seq, doubt, .. } = heartbeat;
         // The first of several that say the same: under load there is always a later one that is
         // not caught up with.
-        let earlier = self.relief.filter(|relief| relief.horizon == horizon);
-        self.relief = is_less.then(|| earlier.unwrap_or(Relief { seq, horizon, lifted }));
+        let earlier =
+            self.smaller_doubt.filter(|smaller| issued_until(smaller.doubt) == issued_until(doubt));
+        self.smaller_doubt = is_less.then(|| earlier.unwrap_or(SmallerDoubt { seq, doubt }));
         let Some(place) = self.place else { return Ok(heartbeat) };
-        self.heed_lease(heartbeat.uncounted.as_ref());
+        self.heed_lease(heartbeat.lease.as_ref().err());
         if heartbeat.epoch != place.epoch {
             self.lose(Resync::NewEpoch, known);
             return Ok(heartbeat);
@@ -298,7 +298,7 @@ impl<F: Feed> Follower<F> {
             self.lose(Resync::Regression, known);
             return Ok(heartbeat);
         }
-        if heartbeat.horizon == Timestamp::ZERO || heartbeat.lifted <= heartbeat.time {
+        if is_over(heartbeat.doubt, heartbeat.time) {
             (self.is_whole, self.witness) = (true, None);
         } else {
             self.is_whole = false;
@@ -354,7 +354,7 @@ impl<F: Feed> Follower<F> {
     fn forget_place(&mut self, reason: Resync) {
         self.place = None;
         self.pending = None;
-        self.relief = None;
+        self.smaller_doubt = None;
         self.resync = Some(reason);
     }
 
@@ -362,7 +362,7 @@ impl<F: Feed> Follower<F> {
     fn begin_to_heal(&mut self, witness: Option<Witness>) {
         (self.is_whole, self.witness) = (false, witness);
         // Another mirror may be faster.
-        self.healing = Some(Healing::after(self.shared.freshness.limit().mul_f64(chance())));
+        self.replay = Some(Replay::after(self.shared.freshness.limit().mul_f64(chance())));
     }
 
     /// Takes a snapshot.
@@ -386,7 +386,7 @@ impl<F: Feed> Follower<F> {
         loop {
             let page = self.feed.snapshot(cursor).await?;
             for facts in page.facts.chunks(1024) {
-                let unclear = self.shared.apply(facts, Origin::Snapshot);
+                let unclear = self.shared.apply(facts, FactSource::Snapshot);
                 if !unclear.is_empty() {
                     let found = self.feed.find(&unclear).await?;
                     let found: Vec<_> = unclear
@@ -394,7 +394,7 @@ impl<F: Feed> Follower<F> {
                         .zip(found)
                         .filter_map(|(name, fact)| Some((name, fact?)))
                         .collect();
-                    self.shared.apply(&found, Origin::Told);
+                    self.shared.apply(&found, FactSource::Write);
                 }
                 tokio::task::yield_now().await;
             }
@@ -427,25 +427,25 @@ impl<F: Feed> Follower<F> {
     /// Tells the store some of what it has lost.
     async fn heal(&mut self) -> Result<(), StoreError> {
         // First the snapshot: what the store still has, it need not be told.
-        let (Some(healing), true) = (&mut self.healing, self.place.is_some()) else {
+        let (Some(replay), true) = (&mut self.replay, self.place.is_some()) else {
             return Ok(());
         };
-        let before = healing.restored();
-        let step = healing.step(&self.shared.set, &mut self.feed, self.shared.now()).await;
-        let told = healing.restored() - before;
+        let before = replay.replayed();
+        let step = replay.step(&self.shared.set, &mut self.feed, self.shared.now()).await;
+        let told = replay.replayed() - before;
         if told > 0 {
-            self.update(|status| status.restored += told);
+            self.update(|status| status.replayed += told);
         }
-        if let Step::Done { restored, nameless } = step? {
+        if let ReplayStep::Done { replayed, unidentified } = step? {
             tracing::info!(
                 shard = self.number,
-                restored,
-                nameless,
+                replayed,
+                unidentified,
                 "the store was told what it had lost"
             );
-            self.healing = None;
+            self.replay = None;
             match &mut self.witness {
-                Some(witness) if nameless == 0 => witness.is_healed = true,
+                Some(witness) if unidentified == 0 => witness.is_healed = true,
                 _ => self.witness = None,
             }
         }
@@ -458,20 +458,20 @@ impl<F: Feed> Follower<F> {
         if !witness.wait().is_zero() {
             return Ok(());
         }
-        let lift = Lift {
-            former: witness.life,
+        let lift = EndDoubt {
+            former_epoch: witness.life,
             seq: witness.seq,
             epoch: place.epoch,
-            horizon: self.horizon,
+            issued_until: issued_until(self.doubt),
         };
-        let is_lifted = self.feed.lift(lift).await?;
+        let is_lifted = self.feed.end_doubt(lift).await?;
         self.witness = None;
         if is_lifted {
             tracing::info!(
                 shard = self.number,
                 "the store has all again that it had lost: no token is in doubt any more"
             );
-            self.update(|status| status.lifts += 1);
+            self.update(|status| status.doubts_ended += 1);
         } else {
             tracing::warn!(
                 shard = self.number,
@@ -484,10 +484,10 @@ impl<F: Feed> Follower<F> {
 
     fn publish(&mut self, place: Place, proof: Option<Moment>) {
         self.proof = proof.or(self.proof);
-        let relief = self.relief.take_if(|relief| place.seq >= relief.seq);
+        let smaller = self.smaller_doubt.take_if(|smaller| place.seq >= smaller.seq);
         self.update(|status| {
-            if let Some(relief) = relief {
-                (status.horizon, status.lifted) = (relief.horizon, relief.lifted);
+            if let Some(smaller) = smaller {
+                status.doubt = smaller.doubt;
             }
             (status.epoch, status.applied) = (place.epoch, place.seq);
             status.known = status.known.max(place.seq);

@@ -20,7 +20,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// Why a token is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Ended {
+pub enum EndReason {
     /// It was revoked.
     Revoked(RevokedBy),
     /// Its `exp` is reached.
@@ -98,16 +98,16 @@ impl Drop for Waiter {
     }
 }
 
-pub(super) async fn ended(shared: Arc<Shared>, token: Arc<VerifiedToken>) -> Ended {
+pub(super) async fn ended(shared: Arc<Shared>, token: Arc<VerifiedToken>) -> EndReason {
     // Entered before the first look, so that nothing falls between the two.
     let waiter = Waiter::enter(shared, token);
     loop {
         if let Some(by) = waiter.shared.find_revoked(&waiter.token) {
-            return Ended::Revoked(by);
+            return EndReason::Revoked(by);
         }
         let left = waiter.token.expires_at().saturating_duration_since(waiter.shared.clock.now());
         if left.is_zero() {
-            return Ended::Expired;
+            return EndReason::Expired;
         }
         tokio::select! {
             () = waiter.bell.notified() => {}

@@ -20,8 +20,6 @@ mod fail_mode;
 #[path = "../fixtures/mod.rs"]
 mod fixtures;
 mod grpc;
-#[cfg(feature = "redis")]
-mod heal;
 mod layer;
 #[cfg(feature = "redis")]
 mod mirror;
@@ -44,6 +42,8 @@ mod redis_store;
 mod redis_supervision;
 #[cfg(feature = "redis")]
 mod redis_topology;
+#[cfg(feature = "redis")]
+mod replay;
 #[cfg(feature = "redis")]
 #[path = "../support/mod.rs"]
 mod servers;

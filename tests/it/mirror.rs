@@ -167,7 +167,7 @@ async fn a_flushed_redis_un_revokes_nothing_and_is_told_again() {
     server.cli(&["FLUSHALL"]);
     let status = until(&mirror, "resync", |status| status.resyncs() > 0).await;
     assert_eq!(status.shards[0].last_resync, Some(Resync::NewEpoch));
-    until(&mirror, "redis is told", |status| status.shards[0].restored == 2).await;
+    until(&mirror, "redis is told", |status| status.shards[0].replayed == 2).await;
     timeout(PATIENCE, mirror.ready()).await.unwrap();
     assert!(is_revoked(&mirror, "before") && is_revoked(&mirror, "bob"));
     assert_eq!(

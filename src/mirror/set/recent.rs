@@ -8,13 +8,13 @@ use std::collections::{HashMap, VecDeque};
 use crate::revocation::{Fact, Fingerprint};
 
 #[derive(Debug)]
-pub(super) struct Recent {
+pub(super) struct RecentFacts {
     facts: HashMap<Fingerprint, Fact>,
     order: VecDeque<Fingerprint>,
     capacity: usize,
 }
 
-impl Recent {
+impl RecentFacts {
     pub(super) fn new(capacity: usize) -> Self {
         Self { facts: HashMap::new(), order: VecDeque::new(), capacity }
     }

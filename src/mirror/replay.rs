@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::set::{SHARDS, Set, is_kept_until};
+use super::set::{RevocationSet, SHARDS, is_kept_until};
 use crate::clock::Timestamp;
 use crate::revocation::{Fact, Fingerprint};
 use crate::store::StoreError;
@@ -21,40 +21,40 @@ const EVERY: Duration = Duration::from_millis(10);
 
 /// One round through the set.
 #[derive(Debug)]
-pub(super) struct Healing {
+pub(super) struct Replay {
     next: Instant,
     /// The shards that have been gone through.
     shards: usize,
     /// What is still to be told of them.
     facts: Vec<(Fingerprint, Fact)>,
     /// How many revocations cannot be told, since their fingerprints are not known.
-    nameless: usize,
-    restored: u64,
+    unidentified: usize,
+    replayed: u64,
 }
 
 /// What came of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum ReplayStep {
     /// There is more to do.
     More,
     /// The store has been told everything that is known.
     Done {
         /// How many facts it had lost.
-        restored: u64,
+        replayed: u64,
         /// How many revocations it could not be told.
-        nameless: usize,
+        unidentified: usize,
     },
 }
 
-impl Healing {
+impl Replay {
     /// To begin after this long: another mirror may be faster.
     pub(super) fn after(patience: Duration) -> Self {
         Self {
             next: Instant::now() + patience,
             shards: 0,
             facts: Vec::new(),
-            nameless: 0,
-            restored: 0,
+            unidentified: 0,
+            replayed: 0,
         }
     }
 
@@ -66,19 +66,19 @@ impl Healing {
     /// Goes on, if it is time. What was begun when an error comes is begun again.
     pub(super) async fn step(
         &mut self,
-        set: &Set,
+        set: &RevocationSet,
         feed: &mut impl Feed,
         now: Timestamp,
-    ) -> Result<Step, StoreError> {
+    ) -> Result<ReplayStep, StoreError> {
         if !self.wait().is_zero() {
-            return Ok(Step::More);
+            return Ok(ReplayStep::More);
         }
         while self.facts.len() < AT_ONCE && self.shards < SHARDS {
             let known = set.known(self.shards, now);
-            self.nameless += known.nameless;
+            self.unidentified += known.unidentified;
             self.facts.extend(known.facts.into_iter().filter(|(name, _)| feed.owns(name)));
             self.shards += 1;
-            if self.shards == SHARDS && self.nameless > 0 {
+            if self.shards == SHARDS && self.unidentified > 0 {
                 let ours = |(name, fact): &(Fingerprint, Fact)| fact.until > now && feed.owns(name);
                 self.facts.extend(set.recent().into_iter().filter(ours));
             }
@@ -94,21 +94,24 @@ impl Healing {
                 .map(|(fact, _)| *fact)
                 .collect();
             if !lost.is_empty() {
-                feed.restore(&lost).await?;
-                self.restored += lost.len() as u64;
+                feed.replay(&lost).await?;
+                self.replayed += lost.len() as u64;
             }
             self.facts.truncate(first);
         }
         self.next = Instant::now() + EVERY;
         if self.facts.is_empty() && self.shards == SHARDS {
-            return Ok(Step::Done { restored: self.restored, nameless: self.nameless });
+            return Ok(ReplayStep::Done {
+                replayed: self.replayed,
+                unidentified: self.unidentified,
+            });
         }
-        Ok(Step::More)
+        Ok(ReplayStep::More)
     }
 
     /// How many facts the store was told.
-    pub(super) fn restored(&self) -> u64 {
-        self.restored
+    pub(super) fn replayed(&self) -> u64 {
+        self.replayed
     }
 }
 

@@ -84,8 +84,9 @@ async fn one_mirror_gives_a_flushed_redis_everything_back_and_then_no_token_is_i
         assert_eq!(ask(store, "innocent").await, Ok(true));
     }
     assert_eq!(newcomer.count().await.unwrap(), COUNT as u64 + 1);
-    let status = until(&mirror, "it knows of it", |status| status.shards[0].lifts == 1).await;
-    assert_eq!(status.shards[0].restored, COUNT as u64 + 2);
+    let status =
+        until(&mirror, "it knows of it", |status| status.shards[0].doubts_ended == 1).await;
+    assert_eq!(status.shards[0].replayed, COUNT as u64 + 2);
     timeout(PATIENCE, mirror.ready()).await.unwrap();
     assert!(is_live(&mirror, "innocent") && is_live(&mirror, "back") && is_revoked(&mirror, "t7"));
     // And the log goes on.
@@ -121,9 +122,9 @@ impl CutOff {
     async fn lose_everything(&self) {
         self.server.cli(&["FLUSHALL"]);
         self.proxy.set(Fault::Pass).await;
-        until(&self.mirror, "it has told redis", |status| status.shards[0].restored == 300).await;
+        until(&self.mirror, "it has told redis", |status| status.shards[0].replayed == 300).await;
         assert!(!wait_for_lift(&self.witness, Duration::from_secs(8)).await);
-        assert_eq!(self.mirror.status().shards[0].lifts, 0);
+        assert_eq!(self.mirror.status().shards[0].doubts_ended, 0);
         let newcomer = connect(self.server.url()).await;
         for store in [&self.witness, &newcomer] {
             assert_in_doubt(store).await;
@@ -184,8 +185,8 @@ async fn a_redis_that_came_back_with_an_older_state_is_told_what_is_missing() {
         server.kill();
         server.restart();
     });
-    let status = until(&mirror, "redis is told", |status| status.shards[0].restored >= 50).await;
-    assert_eq!(status.shards[0].restored, 50, "and nothing that it still had");
+    let status = until(&mirror, "redis is told", |status| status.shards[0].replayed >= 50).await;
+    assert_eq!(status.shards[0].replayed, 50, "and nothing that it still had");
     let start = Instant::now();
     for id in (0..50).map(|n| format!("lost{n}")).chain((0..200).map(|n| format!("t{n}"))) {
         while ask(&store, &id).await != Ok(false) {
@@ -225,6 +226,6 @@ async fn each_shard_of_a_cluster_is_healed_by_itself() {
         }
     }
     let status = mirror.status();
-    let healed = status.shards.iter().filter(|shard| shard.restored > 0).count();
+    let healed = status.shards.iter().filter(|shard| shard.replayed > 0).count();
     assert!((1..8).contains(&healed), "{status:?}");
 }
