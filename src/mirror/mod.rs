@@ -9,6 +9,8 @@
 // | `set` | the revocations: readers take no lock |
 // | `fresh` | how old what the mirror says may be |
 // | `follow` | the task that follows one log |
+// | `state` | how far a log was followed and what that proves: a state machine without I/O |
+// | `recovery` | what the mirror knows of what a store has lost |
 // | `replay` | writes again what a store has lost |
 // | `doubts` | which tokens are in doubt in any shard |
 // | `status` | `MirrorStatus`: how it is |
@@ -19,8 +21,10 @@ mod doubts;
 mod follow;
 mod fresh;
 mod options;
+mod recovery;
 mod replay;
 mod set;
+mod state;
 mod status;
 mod sync;
 mod wait;

@@ -1,8 +1,8 @@
-//! What a store that has lost its data is told again.
+//! Writes again what a store has lost: [`Replay`].
 //!
-//! All that the set holds is gone through, shard by shard, a little at a time. The store is asked
-//! what it has, and told what it lacks; so any number of mirrors may do this at once, and what one
-//! has told no other tells again. Each begins after a while of its own.
+//! It goes through the whole set, shard by shard, a little at a time. It asks what the store has and
+//! writes what is missing. So any number of mirrors may do this at once, and what one has written
+//! no other writes again. Each begins after a random delay.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use super::set::{RevocationSet, SHARDS, is_kept_until};
 use crate::clock::Timestamp;
 use crate::revocation::{Fact, Fingerprint};
-use crate::store::StoreError;
 use crate::store::feed::Feed;
+use crate::store::{StoreError, StoreErrorKind};
 
-/// Facts that the store is asked about, and told, at once, and the pause between two such steps:
-/// some ten thousand a second, a few per cent of the time of Redis.
+/// Facts that are looked up and written in one step, and the pause between two steps: some ten
+/// thousand a second, a few per cent of the time of Redis.
 const AT_ONCE: usize = 128;
 const EVERY: Duration = Duration::from_millis(10);
 
@@ -23,11 +23,11 @@ const EVERY: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) struct Replay {
     next: Instant,
-    /// The shards that have been gone through.
+    /// The shards of the set that have been gone through.
     shards: usize,
-    /// What is still to be told of them.
+    /// What is left of them to look up.
     facts: Vec<(Fingerprint, Fact)>,
-    /// How many revocations cannot be told, since their fingerprints are not known.
+    /// How many revocations cannot be replayed, since their whole fingerprints are not known.
     unidentified: usize,
     replayed: u64,
 }
@@ -37,60 +37,58 @@ pub(super) struct Replay {
 pub(super) enum ReplayStep {
     /// There is more to do.
     More,
-    /// The store has been told everything that is known.
+    /// The store has everything that is known.
     Done {
         /// How many facts it had lost.
         replayed: u64,
-        /// How many revocations it could not be told.
+        /// How many revocations could not be replayed.
         unidentified: usize,
     },
 }
 
 impl Replay {
-    /// To begin after this long: another mirror may be faster.
-    pub(super) fn after(patience: Duration) -> Self {
-        Self {
-            next: Instant::now() + patience,
-            shards: 0,
-            facts: Vec::new(),
-            unidentified: 0,
-            replayed: 0,
-        }
+    /// To begin at this time.
+    pub(super) fn starting_at(next: Instant) -> Self {
+        Self { next, shards: 0, facts: Vec::new(), unidentified: 0, replayed: 0 }
     }
 
     /// How long there is nothing to do.
-    pub(super) fn wait(&self) -> Duration {
-        self.next.saturating_duration_since(Instant::now())
+    pub(super) fn wait(&self, now: Instant) -> Duration {
+        self.next.saturating_duration_since(now)
     }
 
-    /// Goes on, if it is time. What was begun when an error comes is begun again.
+    /// Goes on, if it is time. After an error the step is done again.
     pub(super) async fn step(
         &mut self,
         set: &RevocationSet,
         feed: &mut impl Feed,
         now: Timestamp,
     ) -> Result<ReplayStep, StoreError> {
-        if !self.wait().is_zero() {
+        if !self.wait(Instant::now()).is_zero() {
             return Ok(ReplayStep::More);
         }
         while self.facts.len() < AT_ONCE && self.shards < SHARDS {
             let known = set.known(self.shards, now);
             self.unidentified += known.unidentified;
-            self.facts.extend(known.facts.into_iter().filter(|(name, _)| feed.owns(name)));
+            let owned = known.facts.into_iter().filter(|(fingerprint, _)| feed.owns(fingerprint));
+            self.facts.extend(owned);
             self.shards += 1;
             if self.shards == SHARDS && self.unidentified > 0 {
-                let ours = |(name, fact): &(Fingerprint, Fact)| fact.until > now && feed.owns(name);
-                self.facts.extend(set.recent().into_iter().filter(ours));
+                let is_wanted = |(fingerprint, fact): &(Fingerprint, Fact)| {
+                    fact.until > now && feed.owns(fingerprint)
+                };
+                self.facts.extend(set.recent().into_iter().filter(is_wanted));
             }
         }
         let first = self.facts.len().saturating_sub(AT_ONCE);
         let some = self.facts.get(first..).unwrap_or_default();
         if !some.is_empty() {
-            let names: Vec<_> = some.iter().map(|(name, _)| *name).collect();
-            let found = feed.find(&names).await?;
-            let pairs = some.iter().zip(found);
-            let lost: Vec<_> = pairs
-                .filter(|((_, known), found)| !found.is_some_and(|found| says(&found, known)))
+            let fingerprints: Vec<_> = some.iter().map(|(fingerprint, _)| *fingerprint).collect();
+            let found = find_all(feed, &fingerprints).await?;
+            let lost: Vec<_> = some
+                .iter()
+                .zip(found)
+                .filter(|((_, known), found)| !found.is_some_and(|found| has(&found, known)))
                 .map(|(fact, _)| *fact)
                 .collect();
             if !lost.is_empty() {
@@ -109,14 +107,29 @@ impl Replay {
         Ok(ReplayStep::More)
     }
 
-    /// How many facts the store was told.
+    /// How many facts were written so far.
     pub(super) fn replayed(&self) -> u64 {
         self.replayed
     }
 }
 
-/// Whether the store would learn nothing new.
-fn says(found: &Fact, known: &Fact) -> bool {
+/// Asks for facts, and sees to it that there is one answer for each.
+pub(super) async fn find_all(
+    feed: &mut impl Feed,
+    fingerprints: &[Fingerprint],
+) -> Result<Vec<Option<Fact>>, StoreError> {
+    let found = feed.find(fingerprints).await?;
+    if found.len() == fingerprints.len() {
+        return Ok(found);
+    }
+    Err(StoreError::new(
+        StoreErrorKind::Protocol,
+        format!("the feed found {} facts of {} targets", found.len(), fingerprints.len()),
+    ))
+}
+
+/// Whether a replay of `known` would change nothing in a store that has `found`.
+fn has(found: &Fact, known: &Fact) -> bool {
     is_kept_until(found.until, known.until)
         && found.merge(Fact { until: found.until, ..*known }) == *found
 }
