@@ -5,10 +5,7 @@ use crate::store::Doubt;
 
 /// Tokens issued up to here are in doubt; zero if none are.
 pub(super) fn issued_until(doubt: Doubt) -> Timestamp {
-    match doubt {
-        Doubt::None => Timestamp::ZERO,
-        Doubt::Lasting { issued_until, .. } => issued_until,
-    }
+    doubt.issued_until().unwrap_or_default()
 }
 
 /// When the last token that is in doubt has expired; zero if none is.
@@ -26,10 +23,7 @@ pub(super) fn is_over(doubt: Doubt, now: Timestamp) -> bool {
 
 /// What is in doubt in any of the shards.
 pub(super) fn widest(doubts: impl Iterator<Item = Doubt>) -> Doubt {
-    doubts.fold(Doubt::None, |all, doubt| match issued_until(all).max(issued_until(doubt)) {
-        Timestamp::ZERO => Doubt::None,
-        issued_until => Doubt::Lasting { issued_until, ends_at: ends_at(all).max(ends_at(doubt)) },
-    })
+    doubts.fold(Doubt::None, Doubt::joined)
 }
 
 #[cfg(test)]

@@ -52,6 +52,7 @@
 mod doubt;
 pub mod feed;
 pub mod memory;
+mod memory_feed;
 #[cfg(feature = "sessions")]
 mod memory_session;
 #[cfg(feature = "redis")]
