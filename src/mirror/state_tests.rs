@@ -160,8 +160,8 @@ fn following_leads_to_loading_for_each_thing_that_is_missing() {
             lab.read([]);
         }),
         (Resync::NewEpoch, |lab| lab.read([entry(2, 1)])),
-        (Resync::NewEpoch, |lab| drop(lab.beat(2, 9))),
-        (Resync::Regression, |lab| drop(lab.beat(1, 4))),
+        (Resync::NewEpoch, |lab| _ = lab.beat(2, 9)),
+        (Resync::Regression, |lab| _ = lab.beat(1, 4)),
         (Resync::Regression, |lab| lab.read([entry(1, 6), entry(1, 6)])),
     ];
     for (n, (expected, event)) in cases.into_iter().enumerate() {
@@ -255,7 +255,7 @@ fn after_a_loss_the_doubt_may_be_ended_by_a_mirror_that_had_applied_everything_i
     let later = |lab: &Lab| lab.now + Duration::from_secs(6);
     type Event = fn(&mut Lab);
     let cases: [(bool, Event); 4] = [
-        (true, |lab| drop(lab.hear(&heartbeat(2, 0, lasting(50))))),
+        (true, |lab| _ = lab.hear(&heartbeat(2, 0, lasting(50)))),
         // It knew of a change that it had not applied.
         (false, |lab| {
             lab.beat(1, 6);

@@ -1,6 +1,7 @@
 //! The mirror over a store that does what the test says, with time that stands still unless
 //! something waits.
 
+mod conformance;
 mod world;
 
 use tokio::time::{Instant, advance, timeout};
@@ -512,10 +513,10 @@ async fn the_task_ends_with_the_last_handle_and_ends_its_lease() {
     let other = mirror.clone();
     drop(mirror);
     advance(LIMIT).await;
-    assert_eq!(world.feeds(), 1);
+    assert_eq!(world.live_feeds(), 1);
     drop(other);
     settle("gone", async {
-        while world.feeds() > 0 {
+        while world.live_feeds() > 0 {
             tokio::task::yield_now().await;
         }
     })

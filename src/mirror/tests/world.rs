@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use futures::future::ready;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -32,8 +33,16 @@ struct Inner {
     data: Mutex<Data>,
     /// What the feeds are to do. It changes with every write.
     script: watch::Sender<Script>,
+    /// How many feeds there are, how many were made, and how many have left.
     feeds: AtomicUsize,
+    made: AtomicUsize,
     leaves: AtomicUsize,
+    leases: Mutex<HashMap<usize, ScriptedLease>>,
+}
+
+struct ScriptedLease {
+    progress: Progress,
+    ends_at: Instant,
 }
 
 #[derive(Clone, Debug)]
@@ -74,13 +83,20 @@ impl World {
             data: Mutex::new(data),
             script: watch::Sender::new(Script::default()),
             feeds: AtomicUsize::new(0),
+            made: AtomicUsize::new(0),
             leaves: AtomicUsize::new(0),
+            leases: Mutex::default(),
         }))
     }
 
     pub(super) fn feed(&self) -> ScriptedFeed {
         self.0.feeds.fetch_add(1, Ordering::SeqCst);
-        ScriptedFeed { world: self.clone(), is_connected: false }
+        let mirror = self.0.made.fetch_add(1, Ordering::SeqCst);
+        ScriptedFeed { world: self.clone(), mirror, is_connected: false }
+    }
+
+    fn leases(&self) -> MutexGuard<'_, HashMap<usize, ScriptedLease>> {
+        self.0.leases.lock().unwrap()
     }
 
     fn data(&self) -> MutexGuard<'_, Data> {
@@ -167,7 +183,7 @@ impl World {
         self.data().seq
     }
 
-    pub(super) fn feeds(&self) -> usize {
+    pub(super) fn live_feeds(&self) -> usize {
         self.0.feeds.load(Ordering::SeqCst)
     }
 
@@ -265,8 +281,22 @@ impl RevocationStore for World {
         .boxed()
     }
 
-    fn find(&self, _: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>> {
-        unreachable!("no test asks")
+    fn find(&self, target: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>> {
+        ready(Ok(self.record(target))).boxed()
+    }
+
+    fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
+        if fence.epoch != self.data().epoch {
+            let error = StoreError::new(StoreErrorKind::DataLoss, "the epoch is over");
+            return ready(Err(error)).boxed();
+        }
+        let mut leases = self.leases();
+        leases.retain(|_, lease| lease.ends_at > Instant::now());
+        let follower = |ScriptedLease { progress, .. }: &ScriptedLease| {
+            let has_applied = progress.epoch == fence.epoch && progress.seq >= fence.seq;
+            Follower::new(Arc::clone(&progress.name), has_applied)
+        };
+        ready(Ok(leases.values().map(follower).collect())).boxed()
     }
 
     fn list(&self, _: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
@@ -278,8 +308,17 @@ impl RevocationStore for World {
     }
 }
 
+impl FeedSource for World {
+    type Feed = ScriptedFeed;
+
+    fn feeds(&self) -> Result<Vec<ScriptedFeed>, ConfigError> {
+        Ok(vec![self.feed()])
+    }
+}
+
 pub(super) struct ScriptedFeed {
     world: World,
+    mirror: usize,
     is_connected: bool,
 }
 
@@ -320,7 +359,11 @@ impl Feed for ScriptedFeed {
         Ok(())
     }
 
-    async fn heartbeat(&mut self, _: Progress) -> Result<Heartbeat, StoreError> {
+    async fn heartbeat(&mut self, progress: Progress) -> Result<Heartbeat, StoreError> {
+        if progress.epoch != 0 {
+            let ends_at = Instant::now() + progress.lease;
+            self.world.leases().insert(self.mirror, ScriptedLease { progress, ends_at });
+        }
         // What was so when it was asked, not when it answers.
         let data = self.world.save();
         self.question().await?;
@@ -414,6 +457,7 @@ impl Feed for ScriptedFeed {
     }
 
     async fn leave(&mut self) {
+        self.world.leases().remove(&self.mirror);
         self.world.0.leaves.fetch_add(1, Ordering::SeqCst);
     }
 }
