@@ -30,12 +30,17 @@ const LEAVE_LIMIT: Duration = Duration::from_millis(250);
 /// Follows one log until the last handle is gone.
 pub(super) async fn follow(
     feed: impl Feed,
-    shard: u16,
+    number: u16,
     shared: Arc<Shared>,
     mut stop: watch::Receiver<()>,
 ) {
-    let mut follower =
-        LogFollower { feed, shard, shared, machine: ShardMachine::new(shard), failures: 0 };
+    let mut follower = LogFollower {
+        feed,
+        shard: number,
+        shared,
+        machine: ShardMachine::new(number),
+        failures: 0,
+    };
     loop {
         let outcome = tokio::select! {
             outcome = AssertUnwindSafe(follower.run()).catch_unwind() => outcome,

@@ -60,7 +60,7 @@ impl LossRecovery {
             // Complete → CompleteAtLoss: nothing had escaped it.
             (Knowledge::Complete, Some(lost)) => Knowledge::CompleteAtLoss(lost),
             // any → Incomplete: something may have. After a second loss, before the first was made
-            // good, nobody knows what was written between the two.
+            // good, it is not known what was written between the two.
             _ => Knowledge::Incomplete,
         };
         // A replay that is under way begins again.

@@ -412,8 +412,8 @@ impl ShardMachine {
         at.seq < self.known_seq
     }
 
-    /// CatchingUp, Following → Loading: something is missing between the position and the store.
-    /// `known` is how many changes were known of before.
+    /// Something is missing between the position and the store. `known` is how many changes were
+    /// known of before.
     fn resync(&mut self, reason: Resync, known: u64, context: EventContext) {
         tracing::warn!(shard = self.shard, %reason, "the mirror takes a new snapshot");
         if matches!(reason, Resync::NewEpoch | Resync::Regression) {
@@ -426,6 +426,7 @@ impl ShardMachine {
             self.loaded_epoch = 0;
         }
         self.smaller_doubt = None;
+        // CatchingUp, Following → Loading: gap, trimmed, new epoch, regression.
         self.state = FollowState::Loading { reason: Some(reason) };
     }
 

@@ -179,6 +179,8 @@ pub trait Feed: Send + 'static {
 
     /// Notes the progress of the mirror, then reads the state of the shard.
     ///
+    /// The first heartbeat of a feed is that of a mirror in no epoch.
+    ///
     /// - The order is required. If [`Progress::epoch`] is not zero, the store first notes the
     ///   progress, in one place for all who ask for
     ///   [`followers`](super::RevocationStore::followers), and the state is read after that. So a

@@ -112,7 +112,9 @@ impl MemoryStore {
         }
         self.make_room(&mut records, &pending, now)?;
         let fence = self.log.append(&pending);
-        receipts.iter_mut().for_each(|receipt| receipt.fence = Some(fence));
+        for receipt in &mut receipts {
+            receipt.fence = Some(fence);
+        }
         records.extend(pending);
         Ok(receipts)
     }

@@ -16,6 +16,8 @@ mod errors;
 #[cfg(feature = "axum")]
 mod extract;
 mod fail_mode;
+#[cfg(all(feature = "redis", feature = "test-util"))]
+mod feed_contract;
 #[cfg(feature = "test-util")]
 #[path = "../fixtures/mod.rs"]
 mod fixtures;

@@ -1,6 +1,6 @@
 //! The latest facts, with all their numbers.
 //!
-//! Two uses: a store that lost its latest writes is told them again, and a revocation that is kept
+//! Two uses: they are replayed to a store that lost its latest writes, and a revocation that is kept
 //! in eight bytes still has a time while a reinstatement that is under way may be older than it.
 
 use std::collections::{HashMap, VecDeque};

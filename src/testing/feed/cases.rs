@@ -1,4 +1,5 @@
 //! One case for each rule.
+#![expect(clippy::indexing_slicing, reason = "of as many targets as were asked for")]
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,13 +24,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 type FeedOf<F> = <<F as StoreFixture>::Store as FeedSource>::Feed;
 
-/// A connected feed of each shard, as another mirror has them.
+/// A connected feed of each shard, as another mirror has them after its first heartbeat.
 async fn feeds<F: FeedFixture>(trial: &Trial<'_, F>) -> Result<Vec<FeedOf<F>>, Failure> {
     let feeds = trial.store.feeds();
     let mut feeds = feeds.map_err(|error| Failure(format!("it cannot be mirrored: {error}")))?;
     ensure!(!feeds.is_empty(), "the store has no feeds");
     for feed in &mut feeds {
         feed.connect().await?;
+        beat(feed).await?;
     }
     Ok(feeds)
 }
