@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::time::{Instant, sleep};
 
 use super::FeedFixture;
@@ -30,7 +31,7 @@ async fn feeds<F: FeedFixture>(trial: &Trial<'_, F>) -> Result<Vec<FeedOf<F>>, F
     let mut feeds = feeds.map_err(|error| Failure(format!("it cannot be mirrored: {error}")))?;
     ensure!(!feeds.is_empty(), "the store has no feeds");
     for feed in &mut feeds {
-        feed.connect().await?;
+        Box::pin(feed.connect()).await?;
         beat(feed).await?;
     }
     Ok(feeds)
@@ -57,7 +58,8 @@ async fn beat_with(
     (epoch, seq): (u64, u64),
     lease: Duration,
 ) -> Result<Heartbeat, Failure> {
-    let heartbeat = feed.heartbeat(Progress { name: NAME.into(), epoch, seq, lease }).await?;
+    let heartbeat =
+        Box::pin(feed.heartbeat(Progress { name: NAME.into(), epoch, seq, lease })).await?;
     heartbeat.lease.clone()?;
     Ok(heartbeat)
 }
@@ -107,7 +109,7 @@ async fn write_all_kinds<F: FeedFixture>(
 async fn read_all(feed: &mut impl Feed, mut after: LogId) -> Result<Vec<LogEntry>, Failure> {
     let mut all: Vec<LogEntry> = Vec::new();
     loop {
-        let entries = feed.read(after, Duration::ZERO).await?;
+        let entries = Box::pin(feed.read(after, Duration::ZERO)).await?;
         let Some(last) = entries.last() else { return Ok(all) };
         ensure!(
             entries.iter().all(|entry| entry.id > after),
@@ -132,7 +134,7 @@ async fn written<F: FeedFixture>(trial: &Trial<'_, F>) -> Result<Written, Failur
     let mut feed = feed(trial).await?;
     let targets = owned(&feed, "t", 40)?;
     write_all_kinds(trial, &targets[..10]).await?;
-    let (tail, before) = (feed.tail().await?, beat(&mut feed).await?);
+    let (tail, before) = (Box::pin(feed.tail()).await?, beat(&mut feed).await?);
     write_all_kinds(trial, &targets[10..30]).await?;
     // Several in one write, and one target twice.
     let several = targets[30..].iter().chain(&targets[..1]).chain(&targets[..1]);
@@ -172,7 +174,7 @@ async fn snapshot<F: FeedFixture>(
     let mut cursor = None;
     let mut facts = Vec::new();
     for page in 0..2000 {
-        let read = feed.snapshot(cursor).await?;
+        let read = Box::pin(feed.snapshot(cursor)).await?;
         facts.extend(read.facts);
         let Some(next) = read.next else { return Ok(facts) };
         cursor = Some(next);
@@ -266,7 +268,7 @@ pub(super) async fn progress_is_noted_before_the_state_is_read<F: FeedFixture>(
                 tokio::task::yield_now().await;
             }
         };
-        let (heartbeat, writes) = futures::join!(beat, write);
+        let (heartbeat, writes) = futures::join!(beat.boxed(), write.boxed());
         let heartbeat = heartbeat?;
         for (fence, found) in writes? {
             ensure!(
@@ -277,7 +279,7 @@ pub(super) async fn progress_is_noted_before_the_state_is_read<F: FeedFixture>(
                 heartbeat.seq
             );
         }
-        feed.leave().await;
+        Box::pin(feed.leave()).await;
     }
     Ok(())
 }
@@ -343,7 +345,7 @@ pub(super) async fn leaving_ends_the_lease<F: FeedFixture>(trial: &Trial<'_, F>)
     let mut feed = feed(trial).await?;
     let fence = revoke(trial, &owned(&feed, "t", 1)?[0]).await?;
     beat_with(&mut feed, (fence.epoch, fence.seq), LONG).await?;
-    feed.leave().await;
+    Box::pin(feed.leave()).await;
     let found = mirrors(trial, fence).await?;
     ensure_eq!(found, [false; 0], "mirrors that were found after they had left");
     Ok(())
@@ -375,7 +377,7 @@ pub(super) async fn the_places_of_the_log_increase<F: FeedFixture>(
         last = entry.id;
     }
     let mut feed = feed(trial).await?;
-    ensure_eq!(feed.tail().await?, last, "the tail, when everything was read");
+    ensure_eq!(Box::pin(feed.tail()).await?, last, "the tail, when everything was read");
     Ok(())
 }
 
@@ -416,17 +418,17 @@ pub(super) async fn only_later_entries_are_read<F: FeedFixture>(trial: &Trial<'_
 pub(super) async fn a_read_waits_for_an_entry<F: FeedFixture>(trial: &Trial<'_, F>) -> Trialed {
     let mut feed = feed(trial).await?;
     let target = owned(&feed, "t", 1)?.swap_remove(0);
-    let tail = feed.tail().await?;
+    let tail = Box::pin(feed.tail()).await?;
     let start = Instant::now();
     let read = async {
-        let entries = feed.read(tail, LONG).await?;
+        let entries = Box::pin(feed.read(tail, LONG)).await?;
         Ok::<_, StoreError>((entries, start.elapsed()))
     };
     let write = async {
         sleep(Duration::from_millis(100)).await;
         revoke(trial, &target).await
     };
-    let (read, written) = futures::join!(read, write);
+    let (read, written) = futures::join!(read.boxed(), write.boxed());
     written?;
     let (entries, took) = read?;
     ensure!(
@@ -439,9 +441,9 @@ pub(super) async fn a_read_waits_for_an_entry<F: FeedFixture>(trial: &Trial<'_, 
 
 pub(super) async fn a_read_without_entries_ends<F: FeedFixture>(trial: &Trial<'_, F>) -> Trialed {
     let mut feed = feed(trial).await?;
-    let tail = feed.tail().await?;
+    let tail = Box::pin(feed.tail()).await?;
     let start = Instant::now();
-    let entries = feed.read(tail, Duration::from_millis(400)).await?;
+    let entries = Box::pin(feed.read(tail, Duration::from_millis(400))).await?;
     let took = start.elapsed();
     ensure!(entries.is_empty(), "there are entries behind the tail: {entries:?}");
     ensure!(took < PATIENCE, "a read for 400 ms took {took:?}");
@@ -505,7 +507,7 @@ pub(super) async fn the_count_is_about_right<F: FeedFixture>(trial: &Trial<'_, F
     for target in owned(&feed, "t", 200)? {
         revoke(trial, &target).await?;
     }
-    let count = feed.count().await?;
+    let count = Box::pin(feed.count()).await?;
     ensure!((100..=400).contains(&count), "of 200 facts it counts {count}");
     Ok(())
 }
@@ -521,13 +523,13 @@ pub(super) async fn facts_are_found_in_order<F: FeedFixture>(trial: &Trial<'_, F
         asked.push(target.fingerprint());
     }
     asked.reverse();
-    let found = feed.find(&asked).await?;
+    let found = Box::pin(feed.find(&asked)).await?;
     ensure_eq!(found.len(), asked.len(), "answers to a question about {} targets", asked.len());
     for (n, (target, found)) in targets.iter().rev().zip(found).enumerate() {
         let known = trial.find(target).await?.map(|record| record.fact());
         ensure_eq!(found, known, "the answer {n}");
     }
-    ensure_eq!(feed.find(&[]).await?.len(), 0, "answers to no question");
+    ensure_eq!(Box::pin(feed.find(&[])).await?.len(), 0, "answers to no question");
     Ok(())
 }
 
@@ -536,7 +538,7 @@ pub(super) async fn facts_are_found_in_order<F: FeedFixture>(trial: &Trial<'_, F
 pub(super) async fn a_replay_is_a_write<F: FeedFixture>(trial: &Trial<'_, F>) -> Trialed {
     let mut feed = feed(trial).await?;
     let mut targets = owned(&feed, "t", 2)?;
-    let (target, tail) = (targets.swap_remove(0), feed.tail().await?);
+    let (target, tail) = (targets.swap_remove(0), Box::pin(feed.tail()).await?);
     let before = beat(&mut feed).await?;
     let now = trial.now();
     let lost = Fact {
@@ -545,12 +547,12 @@ pub(super) async fn a_replay_is_a_write<F: FeedFixture>(trial: &Trial<'_, F>) ->
         ..Fact::default()
     };
     let fingerprint = target.fingerprint();
-    feed.replay(&[(fingerprint, lost)]).await?;
+    Box::pin(feed.replay(&[(fingerprint, lost)])).await?;
     ensure_eq!(beat(&mut feed).await?.seq, before.seq + 1, "the number after a replay");
     let read = read_all(&mut feed, tail).await?;
     let entry = read.iter().find(|entry| entry.fingerprint == fingerprint);
     ensure!(entry.is_some_and(|entry| entry.fact.revokes_all()), "the log has no entry of it");
-    let found = feed.find(&[fingerprint]).await?;
+    let found = Box::pin(feed.find(&[fingerprint])).await?;
     let is_found = matches!(found.as_slice(), [Some(found)]
         if found.revokes_all() && found.until >= lost.until);
     ensure!(is_found, "what was replayed is not found: {found:?}");
@@ -581,7 +583,7 @@ pub(super) async fn a_replay_of_what_is_known_changes_nothing<F: FeedFixture>(
             until: earlier(known.until),
         };
         for replayed in [known, worse] {
-            feed.replay(&[(target.fingerprint(), replayed)]).await?;
+            Box::pin(feed.replay(&[(target.fingerprint(), replayed)])).await?;
             ensure_eq!(fact(trial, target).await?, known, "{target} after {replayed:?}");
         }
     }
@@ -595,12 +597,12 @@ pub(super) async fn a_new_connection_goes_on<F: FeedFixture>(trial: &Trial<'_, F
     let mut feed = feed(trial).await?;
     let targets = owned(&feed, "t", 4)?;
     revoke(trial, &targets[0]).await?;
-    let (tail, before) = (feed.tail().await?, beat(&mut feed).await?);
+    let (tail, before) = (Box::pin(feed.tail()).await?, beat(&mut feed).await?);
     for target in &targets[1..] {
-        feed.connect().await?;
+        Box::pin(feed.connect()).await?;
         revoke(trial, target).await?;
     }
-    feed.connect().await?;
+    Box::pin(feed.connect()).await?;
     let after = beat(&mut feed).await?;
     ensure_eq!(after.epoch, before.epoch, "the epoch on a new connection");
     ensure_eq!(after.seq, before.seq + 3, "the number on a new connection");
@@ -659,13 +661,20 @@ async fn lose<F: FeedFixture>(
     let start = Instant::now();
     let state = loop {
         // Until a process has begun a new epoch there may be errors.
-        match feed.heartbeat(Progress { name: NAME.into(), epoch: 0, seq: 0, lease: LONG }).await {
+        match Box::pin(feed.heartbeat(Progress {
+            name: NAME.into(),
+            epoch: 0,
+            seq: 0,
+            lease: LONG,
+        }))
+        .await
+        {
             Ok(heartbeat) => break heartbeat,
             Err(error) if start.elapsed() > PATIENCE => return Err(error.into()),
             Err(_) => sleep(Duration::from_millis(20)).await,
         }
         // It may be that this fails, too.
-        let _ = feed.connect().await;
+        let _ = Box::pin(feed.connect()).await;
     };
     let issued_until = match state.doubt {
         Doubt::Lasting { issued_until, .. } => issued_until,
@@ -710,7 +719,7 @@ pub(super) async fn a_doubt_is_not_ended_by_one_that_missed_a_change<F: FeedFixt
         ),
     ];
     for (which, other) in others {
-        let is_ended = feed.end_doubt(other).await?;
+        let is_ended = Box::pin(feed.end_doubt(other)).await?;
         ensure!(!is_ended, "the request {which} was granted");
         let doubt = beat(&mut feed).await?.doubt;
         ensure!(doubt != Doubt::None, "after the request {which} there is no doubt: {:?}", state);
@@ -723,8 +732,8 @@ pub(super) async fn the_answer_to_the_end_of_a_doubt_is_true<F: FeedFixture>(
 ) -> Trialed {
     let mut feed = feed(trial).await?;
     let Some(Lost { request, facts, .. }) = lose(trial, &mut feed).await? else { return Ok(()) };
-    feed.replay(&facts).await?;
-    let is_ended = feed.end_doubt(request).await?;
+    Box::pin(feed.replay(&facts)).await?;
+    let is_ended = Box::pin(feed.end_doubt(request)).await?;
     let doubt = beat(&mut feed).await?.doubt;
     ensure_eq!(doubt == Doubt::None, is_ended, "whether there is no doubt, as it was answered");
     Ok(())
