@@ -1,7 +1,7 @@
 //! The mirror over a store that does what the test says, with time that stands still unless
 //! something waits.
 
-mod conformance;
+mod conformance_tests;
 mod world;
 
 use tokio::time::{Instant, advance, timeout};
