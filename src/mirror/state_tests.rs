@@ -104,6 +104,9 @@ fn lasting(issued_until: u64) -> Doubt {
     }
 }
 
+/// What happens to a machine.
+type Event = fn(&mut Lab);
+
 #[test]
 fn connecting_leads_to_loading_without_a_position() {
     let mut lab = Lab::new();
@@ -151,7 +154,6 @@ fn a_heartbeat_that_is_ahead_proves_when_its_changes_are_applied_and_the_first_o
 
 #[test]
 fn following_leads_to_loading_for_each_thing_that_is_missing() {
-    type Event = fn(&mut Lab);
     let cases: [(Resync, Event); 7] = [
         (Resync::Gap, |lab| lab.read([entry(1, 7)])),
         (Resync::Gap, |lab| lab.read([entry(1, 6), entry(1, 8)])),
@@ -253,7 +255,6 @@ fn a_wider_doubt_counts_at_once_and_a_smaller_one_when_its_changes_are_applied()
 #[test]
 fn after_a_loss_the_doubt_may_be_ended_by_a_mirror_that_had_applied_everything_it_knew_of() {
     let later = |lab: &Lab| lab.now + Duration::from_secs(6);
-    type Event = fn(&mut Lab);
     let cases: [(bool, Event); 4] = [
         (true, |lab| _ = lab.hear(&heartbeat(2, 0, lasting(50)))),
         // It knew of a change that it had not applied.

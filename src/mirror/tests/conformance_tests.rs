@@ -221,11 +221,15 @@ impl Feed for FlawedFeed {
             // One of each batch is left out, and the others have its number.
             Flaw::GapHidden if entries.len() > 1 => {
                 entries.remove(0);
-                entries.iter_mut().for_each(|entry| entry.seq -= 1);
+                for entry in &mut entries {
+                    entry.seq -= 1;
+                }
             }
             Flaw::PlacesRepeated => {
                 let last = entries.last().map(|entry| entry.id);
-                entries.iter_mut().for_each(|entry| entry.id = last.unwrap());
+                for entry in &mut entries {
+                    entry.id = last.unwrap();
+                }
             }
             Flaw::FactCut => entries.iter_mut().for_each(|entry| {
                 entry.fact = Fact::revoked_until(entry.fact.until);
