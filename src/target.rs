@@ -8,7 +8,6 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 /// The claim of targets whose name was lost. No claim of a token is called so by accident.
-#[cfg(feature = "redis")]
 const NAMELESS: &str = "(restored by a mirror)";
 
 /// The kinds of things that can be revoked.
@@ -223,7 +222,6 @@ impl Target {
     }
 
     /// The target of a record of which only the fingerprint is left.
-    #[cfg(feature = "redis")]
     pub(crate) fn nameless(fingerprint: &Fingerprint) -> Self {
         Self::claim(NAMELESS, fingerprint.to_string())
     }

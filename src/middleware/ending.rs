@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::response::{GRPC_MESSAGE, GRPC_STATUS, UNAUTHENTICATED};
-use crate::mirror::{Ended, Mirror};
+use crate::mirror::{EndReason, Mirror};
 use crate::policy::Clearance;
 use crate::verified::VerifiedToken;
 
@@ -88,7 +88,7 @@ pin_project! {
         inner: Option<B>,
         kind: StreamKind,
         watch: Option<Watch>,
-        ended: Option<BoxFuture<'static, Ended>>,
+        ended: Option<BoxFuture<'static, EndReason>>,
         // Whether the inner body was asked before.
         has_begun: bool,
     }
@@ -115,7 +115,7 @@ enum StreamKind {
 
 /// The error of a response body that ended early: the token of the request was revoked, or has expired.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenEnded(Ended);
+pub struct TokenEnded(EndReason);
 
 // === impl EndWithTokenLayer ===
 
@@ -245,9 +245,9 @@ where
 /// Why the token is over, if it is; if not, the task is woken when it is.
 fn end(
     watch: &mut Option<Watch>,
-    ended: &mut Option<BoxFuture<'static, Ended>>,
+    ended: &mut Option<BoxFuture<'static, EndReason>>,
     cx: &mut Context<'_>,
-) -> Option<Ended> {
+) -> Option<EndReason> {
     let watch = watch.as_ref()?;
     let future = ended.get_or_insert_with(|| Box::pin(watch.mirror.revoked(&watch.token)));
     match future.as_mut().poll(cx) {
@@ -273,7 +273,7 @@ impl StreamKind {
     }
 
     /// The last frame of such a body.
-    fn end<D>(self, ended: Ended) -> Option<Result<Frame<D>, Box<dyn Error + Send + Sync>>> {
+    fn end<D>(self, ended: EndReason) -> Option<Result<Frame<D>, Box<dyn Error + Send + Sync>>> {
         match self {
             Self::Other => Some(Err(Box::new(TokenEnded(ended)))),
             Self::EventStream => None,
@@ -301,7 +301,7 @@ impl<B: fmt::Debug> fmt::Debug for EndingBody<B> {
 
 impl TokenEnded {
     /// Whether the token was revoked or has expired.
-    pub fn why(&self) -> &Ended {
+    pub fn why(&self) -> &EndReason {
         &self.0
     }
 }
@@ -309,8 +309,8 @@ impl TokenEnded {
 impl fmt::Display for TokenEnded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Ended::Revoked(_) => "the token of the request was revoked while it was answered",
-            Ended::Expired => "the token of the request expired while it was answered",
+            EndReason::Revoked(_) => "the token of the request was revoked while it was answered",
+            EndReason::Expired => "the token of the request expired while it was answered",
         })
     }
 }

@@ -1,20 +1,11 @@
-//! The task that follows the log of one shard.
+//! The task that follows the log of one shard: it asks the feed what the [state machine](super::state)
+//! wants to know, applies the facts to the set, and publishes the status.
 //!
-//! ```text
-//! connect ──▶ load (tail, heartbeat, snapshot) ──▶ read ──▶ heartbeat ─┐
-//!    ▲            ▲                                 ▲                  │
-//!    │ any error  │ gap, trim, new life, regression └──────────────────┘
-//! ```
-//!
-//! **What is fresh**: a heartbeat tells how many changes the store had written when it was asked.
-//! As soon as that many are applied, everything that was written before the heartbeat was *sent* is
-//! in memory. A number says so only of a log that goes on where it was left, so on a new connection
-//! nothing is proved before the log was read.
-//!
-//! **What is lost** never goes unnoticed: entries are numbered within a life of the store, so the
-//! next entry, or a heartbeat that knows of more than the log holds, shows the gap. The set is not
-//! emptied for a new snapshot: a store that lost data must not un-revoke.
+//! What the feed answers is checked as far as the mirror can: an answer of the wrong length, or
+//! entries out of order, are errors of the feed and never a verdict.
 
+use std::any::Any;
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,24 +14,18 @@ use futures::FutureExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::fresh::Moment;
-use super::heal::{Healing, Step};
-use super::set::{Origin, SHARDS};
-use super::status::{Phase, Resync, ShardStatus};
+use super::replay::{ReplayStep, find_all};
+use super::set::{FactSource, SHARDS};
+use super::state::{EventContext, ShardMachine};
 use super::{Shared, chance};
-use crate::clock::Timestamp;
-use crate::store::feed::{Feed, Heartbeat, Lift, LogEntry, LogId, Progress};
+use crate::store::feed::{Feed, Heartbeat, LogEntry, LogId};
 use crate::store::{StoreError, StoreErrorKind};
 
-/// Pauses between attempts to connect.
+/// Pauses between attempts to connect: the first, and the longest.
 const BACKOFF: [Duration; 2] = [Duration::from_millis(25), Duration::from_secs(1)];
 
-/// How long all processes have, after data was lost, to say how much they knew: they look at least
-/// twice a second.
-const SETTLED: Duration = Duration::from_secs(5);
-
-/// How long the farewell may take.
-const FAREWELL: Duration = Duration::from_millis(250);
+/// How long [`Feed::leave`] may take.
+const LEAVE_LIMIT: Duration = Duration::from_millis(250);
 
 /// Follows one log until the last handle is gone.
 pub(super) async fn follow(
@@ -49,7 +34,13 @@ pub(super) async fn follow(
     shared: Arc<Shared>,
     mut stop: watch::Receiver<()>,
 ) {
-    let mut follower = Follower::new(feed, number, shared);
+    let mut follower = LogFollower {
+        feed,
+        shard: number,
+        shared,
+        machine: ShardMachine::new(number),
+        failures: 0,
+    };
     loop {
         let outcome = tokio::select! {
             outcome = AssertUnwindSafe(follower.run()).catch_unwind() => outcome,
@@ -63,121 +54,32 @@ pub(super) async fn follow(
             _ = stop.changed() => break,
         }
     }
-    // Nobody is to wait for this mirror any more.
-    let _ = timeout(FAREWELL, AssertUnwindSafe(follower.feed.leave()).catch_unwind()).await;
+    // No process has to wait for this mirror any more.
+    let _ = timeout(LEAVE_LIMIT, AssertUnwindSafe(follower.feed.leave()).catch_unwind()).await;
 }
 
-struct Follower<F> {
+struct LogFollower<F> {
     feed: F,
-    /// Of the shard.
-    number: u16,
+    /// The number of the shard.
+    shard: u16,
     shared: Arc<Shared>,
-    place: Option<Place>,
-    /// How many changes the last heartbeat knew of.
-    known: u64,
-    /// A heartbeat that is waiting to be caught up with.
-    pending: Option<(u64, Moment)>,
-    resync: Option<Resync>,
-    /// The log has not been read since the connection was made, or the snapshot taken.
-    is_unread: bool,
-    /// The store did not take the lease.
-    is_uncounted: bool,
-    /// The latest moment up to which everything was in memory.
-    proof: Option<Moment>,
-    /// The last life that was loaded; zero before the first.
-    life: u64,
-    /// All that was revoked up to the place is in memory: no data was lost before of which the
-    /// mirror does not know.
-    is_whole: bool,
-    /// The store has lost data and is being told what it was.
-    healing: Option<Healing>,
-    /// What the mirror knows of the life that was lost, if it was whole.
-    witness: Option<Witness>,
-    /// Until when tokens are in doubt, as the store says.
-    horizon: Timestamp,
-    /// The store says so of fewer tokens than before, which holds for the mirror when it has got so
-    /// far.
-    relief: Option<Relief>,
+    machine: ShardMachine,
+    /// How often in a row it could not connect, or follow.
     failures: u32,
 }
 
-/// How far the log has been read.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    epoch: u64,
-    seq: u64,
-    id: LogId,
-    /// Up to here the snapshot has it all, and entries may come again.
-    loaded: u64,
-}
-
-/// A doubt that has ended, or does not reach as far any more: by changes up to this one, which told
-/// again what was lost.
-#[derive(Clone, Copy, Debug)]
-struct Relief {
-    seq: u64,
-    horizon: Timestamp,
-    lifted: Timestamp,
-}
-
-/// That the mirror had everything that a life held when its data was lost.
-#[derive(Clone, Copy, Debug)]
-struct Witness {
-    life: u64,
-    seq: u64,
-    /// When the loss was heard of.
-    since: Instant,
-    /// The store has it all again.
-    is_healed: bool,
-}
-
-impl Witness {
-    /// How long there is nothing to do about it.
-    fn wait(&self) -> Duration {
-        if self.is_healed {
-            (self.since + SETTLED).saturating_duration_since(Instant::now())
-        } else {
-            Duration::MAX
-        }
-    }
-}
-
-impl<F: Feed> Follower<F> {
-    fn new(feed: F, number: u16, shared: Arc<Shared>) -> Self {
-        Self {
-            feed,
-            number,
-            shared,
-            place: None,
-            known: 0,
-            pending: None,
-            resync: None,
-            is_unread: false,
-            is_uncounted: false,
-            proof: None,
-            life: 0,
-            is_whole: false,
-            healing: None,
-            witness: None,
-            horizon: Timestamp::ZERO,
-            relief: None,
-            failures: 0,
-        }
-    }
-
+impl<F: Feed> LogFollower<F> {
     /// Never returns.
-    async fn run(&mut self) -> std::convert::Infallible {
+    async fn run(&mut self) -> Infallible {
         loop {
             let Err(error) = self.session().await;
             self.failures += 1;
             if self.failures == 1 {
-                tracing::warn!(shard = self.number, error = %error.chain(),
+                tracing::warn!(shard = self.shard, error = %error.chain(),
                     "the mirror cannot follow the log; trying until it can");
             }
-            self.update(|status| {
-                status.phase = Phase::Connecting;
-                status.error = Some(error);
-            });
+            self.machine.disconnected(error);
+            self.publish();
             let [first, longest] = BACKOFF;
             let pause = first.saturating_mul(1 << self.failures.min(10)).min(longest);
             // Jitter, so that a thousand processes do not all come back in one instant.
@@ -186,80 +88,46 @@ impl<F: Feed> Follower<F> {
     }
 
     /// Connects, and follows the log until something goes wrong.
-    async fn session(&mut self) -> Result<std::convert::Infallible, StoreError> {
+    async fn session(&mut self) -> Result<Infallible, StoreError> {
         self.feed.connect().await?;
-        // Whatever the last connection had promised, this one may lead to another server.
-        self.pending = None;
-        self.is_unread = true;
+        self.machine.connected();
         self.beat().await?;
         loop {
-            let place = match self.place {
-                Some(place) => place,
-                None => self.load().await?,
-            };
+            if self.machine.needs_snapshot() {
+                self.load().await?;
+            }
             if self.failures > 0 {
-                tracing::info!(shard = self.number, "the mirror follows the log again");
+                tracing::info!(shard = self.shard, "the mirror follows the log again");
                 self.failures = 0;
             }
-            // What is known to be there needs no waiting; if it is not there, it never will be.
-            let is_behind = place.seq < self.known;
-            let is_urgent = is_behind || self.is_unread;
-            let wait = if is_urgent { Duration::ZERO } else { self.shared.heartbeat_every() };
-            let until_healing = self.healing.as_ref().map_or(Duration::MAX, Healing::wait);
-            let until_lift = self.witness.as_ref().map_or(Duration::MAX, Witness::wait);
-            let entries = self.feed.read(place.id, wait.min(until_healing).min(until_lift)).await?;
-            if entries.is_empty() && is_behind {
-                self.lose(Resync::Trimmed, self.known);
+            let every = self.shared.heartbeat_every();
+            let Some((after, wait)) = self.machine.next_read(every, Instant::now()) else {
                 continue;
-            }
-            self.take(&entries);
-            self.is_unread = false;
-            self.beat().await?;
-            self.heal().await?;
-            self.lift().await?;
-        }
-    }
-
-    /// Applies entries of the log.
-    fn take(&mut self, entries: &[LogEntry]) {
-        let Some(mut place) = self.place else { return };
-        let mut facts = Vec::with_capacity(entries.len());
-        let mut resync = None;
-        for entry in entries {
-            // Whatever else is wrong, it was said.
-            facts.push((entry.fingerprint, entry.fact));
-            if resync.is_some() {
-                continue;
-            }
-            place.id = entry.id;
-            resync = match entry.seq {
-                _ if entry.epoch != place.epoch => Some(Resync::NewEpoch),
-                seq if seq == place.seq + 1 => {
-                    place.seq = seq;
-                    None
-                }
-                seq if seq <= place.seq && place.seq == place.loaded => None,
-                seq if seq <= place.seq => Some(Resync::Regression),
-                _ => Some(Resync::Gap),
             };
-        }
-        self.shared.apply(&facts, Origin::Told);
-        self.place = Some(place);
-        if let Some(reason) = resync {
-            self.lose(reason, self.known);
-            return;
-        }
-        let proof = self.pending.take_if(|(seq, _)| place.seq >= *seq).map(|(_, sent)| sent);
-        if proof.is_some() || !entries.is_empty() {
-            self.publish(place, proof);
+            let entries = self.feed.read(after, wait).await?;
+            check_order(after, &entries)?;
+            self.take(&entries);
+            if self.machine.needs_snapshot() {
+                continue;
+            }
+            self.beat().await?;
+            self.replay().await?;
+            self.end_doubt().await?;
         }
     }
 
-    /// Asks for a heartbeat, and draws the conclusions.
+    /// Applies entries of the log. Whatever else is wrong with them, they were written.
+    fn take(&mut self, entries: &[LogEntry]) {
+        let facts: Vec<_> = entries.iter().map(|entry| (entry.fingerprint, entry.fact)).collect();
+        self.shared.apply(&facts, FactSource::Write);
+        let context = self.context();
+        self.machine.entries_read(entries, context);
+        self.publish();
+    }
+
+    /// Asks for a heartbeat.
     async fn beat(&mut self) -> Result<Heartbeat, StoreError> {
-        let (epoch, seq) = self.place.map_or((0, 0), |place| (place.epoch, place.seq));
-        let name = Arc::clone(&self.shared.name);
-        let progress = Progress { name, epoch, seq, lease: self.shared.lease() };
+        let progress = self.machine.progress(Arc::clone(&self.shared.name), self.shared.lease());
         let sent = self.shared.freshness.now();
         let heartbeat = self.feed.heartbeat(progress).await?;
         let took = self.shared.freshness.age(sent);
@@ -270,256 +138,154 @@ impl<F: Feed> Follower<F> {
                 format!("a heartbeat took {took:?}"),
             ));
         }
-        let known = std::mem::replace(&mut self.known, heartbeat.seq);
-        self.horizon = heartbeat.horizon;
-        let mut is_less = false;
-        self.update(|status| {
-            status.time = heartbeat.time;
-            status.known = heartbeat.seq;
-            // A doubt counts at once. When it ends, what was told again may still be on its way
-            // here.
-            is_less = heartbeat.horizon < status.horizon;
-            if !is_less {
-                (status.horizon, status.lifted) = (heartbeat.horizon, heartbeat.lifted);
-            }
-        });
-        let Heartbeat { seq, horizon, lifted, .. } = heartbeat;
-        // The first of several that say the same: under load there is always a later one that is
-        // not caught up with.
-        let earlier = self.relief.filter(|relief| relief.horizon == horizon);
-        self.relief = is_less.then(|| earlier.unwrap_or(Relief { seq, horizon, lifted }));
-        let Some(place) = self.place else { return Ok(heartbeat) };
-        self.heed_lease(heartbeat.uncounted.as_ref());
-        if heartbeat.epoch != place.epoch {
-            self.lose(Resync::NewEpoch, known);
-            return Ok(heartbeat);
+        if heartbeat.epoch == 0 {
+            return Err(broken("a heartbeat has the epoch 0, which stands for none"));
         }
-        if heartbeat.seq < place.seq {
-            self.lose(Resync::Regression, known);
-            return Ok(heartbeat);
-        }
-        if heartbeat.horizon == Timestamp::ZERO || heartbeat.lifted <= heartbeat.time {
-            (self.is_whole, self.witness) = (true, None);
-        } else {
-            self.is_whole = false;
-        }
-        if heartbeat.seq == place.seq {
-            self.pending = None;
-            self.publish(place, (!self.is_uncounted && !self.is_unread).then_some(sent));
-        } else if self.pending.is_none() && !self.is_uncounted {
-            // Kept until it is caught up with: under load there is always a newer one that is not.
-            self.pending = Some((heartbeat.seq, sent));
-        }
+        let context = self.context();
+        self.machine.heartbeat(&heartbeat, sent, context);
+        self.publish();
         Ok(heartbeat)
     }
 
-    /// Without a lease nobody waits for this mirror, so it must not answer from memory.
-    fn heed_lease(&mut self, uncounted: Option<&StoreError>) {
-        if let Some(error) = uncounted {
-            if !self.is_uncounted {
-                tracing::warn!(shard = self.number, error = %error.chain(),
-                    "the mirror has no lease; checks go to the store until it has");
-            }
-            self.pending = None;
-            self.update(|status| status.error = Some(error.clone()));
-        }
-        self.is_uncounted = uncounted.is_some();
-    }
-
-    /// The place is not to be relied on: a snapshot is needed.
-    fn lose(&mut self, reason: Resync, known: u64) {
-        tracing::warn!(shard = self.number, %reason, "the mirror takes a new snapshot");
-        if matches!(reason, Resync::NewEpoch | Resync::Regression) {
-            // Up to the loss nothing may have escaped it: it was fresh, and still is. A second loss
-            // is one too many.
-            let is_fresh = self.proof.is_some_and(|proof| self.shared.freshness.holds(proof));
-            let knew_all = |place: &Place| {
-                is_fresh && self.is_whole && self.witness.is_none() && known <= place.seq
-            };
-            let witness = |place: Place| Witness {
-                life: place.epoch,
-                seq: place.seq,
-                since: Instant::now(),
-                is_healed: false,
-            };
-            let witness = self.place.filter(knew_all).map(witness);
-            self.begin_to_heal(witness);
-            // The next one that is loaded may be this one again, with less in it.
-            self.life = 0;
-        }
-        self.forget_place(reason);
-    }
-
-    /// How far it has come is not known.
-    fn forget_place(&mut self, reason: Resync) {
-        self.place = None;
-        self.pending = None;
-        self.relief = None;
-        self.resync = Some(reason);
-    }
-
-    /// Data was lost.
-    fn begin_to_heal(&mut self, witness: Option<Witness>) {
-        (self.is_whole, self.witness) = (false, witness);
-        // Another mirror may be faster.
-        self.healing = Some(Healing::after(self.shared.freshness.limit().mul_f64(chance())));
-    }
-
     /// Takes a snapshot.
-    async fn load(&mut self) -> Result<Place, StoreError> {
-        self.update(|status| status.phase = Phase::Loading);
+    async fn load(&mut self) -> Result<(), StoreError> {
+        self.machine.snapshot_begun();
+        self.publish();
         // The end of the log is read first: what is written from here on is read from the log, and
         // some of it twice.
-        let id = self.feed.tail().await?;
+        let tail = self.feed.tail().await?;
         let start = self.beat().await?;
         let expected = usize::try_from(self.feed.count().await?).unwrap_or(usize::MAX);
-        let expected = expected.saturating_mul(self.shared.shards);
-        if expected > self.shared.set.size().entries {
-            for shard in 0..SHARDS {
-                self.shared.set.reserve(shard, expected, self.shared.now());
-                if shard % 8 == 7 {
-                    tokio::task::yield_now().await;
-                }
-            }
-        }
+        self.reserve(expected.saturating_mul(self.shared.shards)).await;
         let mut cursor = None;
         loop {
             let page = self.feed.snapshot(cursor).await?;
             for facts in page.facts.chunks(1024) {
-                let unclear = self.shared.apply(facts, Origin::Snapshot);
+                let unclear = self.shared.apply(facts, FactSource::Snapshot);
                 if !unclear.is_empty() {
-                    let found = self.feed.find(&unclear).await?;
+                    let found = find_all(&mut self.feed, &unclear).await?;
                     let found: Vec<_> = unclear
                         .into_iter()
                         .zip(found)
-                        .filter_map(|(name, fact)| Some((name, fact?)))
+                        .filter_map(|(fingerprint, fact)| Some((fingerprint, fact?)))
                         .collect();
-                    self.shared.apply(&found, Origin::Told);
+                    self.shared.apply(&found, FactSource::Write);
                 }
                 tokio::task::yield_now().await;
             }
-            cursor = page.next;
-            if cursor.is_none() {
-                break;
+            match page.next {
+                None => break,
+                next if next == cursor => {
+                    return Err(broken("a page of the snapshot leads to itself"));
+                }
+                next => cursor = next,
             }
         }
-        if self.life != 0 && self.life != start.epoch {
-            // It was lost while the mirror was looking for another reason.
-            self.begin_to_heal(None);
-        }
-        self.life = start.epoch;
-        let place = Place { epoch: start.epoch, seq: start.seq, id, loaded: start.seq };
-        self.place = Some(place);
-        let resync = self.resync.take();
-        self.update(|status| {
-            if status.epoch != 0 {
-                status.resyncs += 1;
-                status.last_resync = resync;
-            }
-            status.phase = Phase::Following;
-            status.error = None;
-        });
-        self.is_unread = true;
-        self.publish(place, None);
-        Ok(place)
+        let context = self.context();
+        self.machine.snapshot_loaded(tail, &start, context);
+        self.publish();
+        Ok(())
     }
 
-    /// Tells the store some of what it has lost.
-    async fn heal(&mut self) -> Result<(), StoreError> {
-        // First the snapshot: what the store still has, it need not be told.
-        let (Some(healing), true) = (&mut self.healing, self.place.is_some()) else {
-            return Ok(());
-        };
-        let before = healing.restored();
-        let step = healing.step(&self.shared.set, &mut self.feed, self.shared.now()).await;
-        let told = healing.restored() - before;
-        if told > 0 {
-            self.update(|status| status.restored += told);
+    /// Makes room for a snapshot.
+    async fn reserve(&mut self, entries: usize) {
+        if entries <= self.shared.set.size().entries {
+            return;
         }
-        if let Step::Done { restored, nameless } = step? {
-            tracing::info!(
-                shard = self.number,
-                restored,
-                nameless,
-                "the store was told what it had lost"
-            );
-            self.healing = None;
-            match &mut self.witness {
-                Some(witness) if nameless == 0 => witness.is_healed = true,
-                _ => self.witness = None,
+        for shard in 0..SHARDS {
+            self.shared.set.reserve(shard, entries, self.shared.now());
+            if shard % 8 == 7 {
+                tokio::task::yield_now().await;
             }
+        }
+    }
+
+    /// Writes again some of what the store has lost.
+    async fn replay(&mut self) -> Result<(), StoreError> {
+        let Some(replay) = self.machine.replay() else { return Ok(()) };
+        let before = replay.replayed();
+        let step = replay.step(&self.shared.set, &mut self.feed, self.shared.now()).await;
+        let count = replay.replayed() - before;
+        self.machine.facts_replayed(count);
+        self.publish();
+        if let ReplayStep::Done { replayed, unidentified } = step? {
+            tracing::info!(
+                shard = self.shard,
+                replayed,
+                unidentified,
+                "what the store had lost was replayed"
+            );
+            self.machine.replay_done(unidentified);
         }
         Ok(())
     }
 
     /// Ends the doubt about older tokens, if the store has again all that there was.
-    async fn lift(&mut self) -> Result<(), StoreError> {
-        let (Some(witness), Some(place)) = (self.witness, self.place) else { return Ok(()) };
-        if !witness.wait().is_zero() {
-            return Ok(());
-        }
-        let lift = Lift {
-            former: witness.life,
-            seq: witness.seq,
-            epoch: place.epoch,
-            horizon: self.horizon,
-        };
-        let is_lifted = self.feed.lift(lift).await?;
-        self.witness = None;
-        if is_lifted {
+    async fn end_doubt(&mut self) -> Result<(), StoreError> {
+        let Some(request) = self.machine.doubt_to_end(Instant::now()) else { return Ok(()) };
+        let is_ended = self.feed.end_doubt(request).await?;
+        if is_ended {
             tracing::info!(
-                shard = self.number,
-                "the store has all again that it had lost: no token is in doubt any more"
+                shard = self.shard,
+                "the store has everything again that it had lost: no token is in doubt any more"
             );
-            self.update(|status| status.lifts += 1);
         } else {
             tracing::warn!(
-                shard = self.number,
-                "others know of revocations that the mirror had not heard of when the store lost \
-                 them; older tokens stay in doubt"
+                shard = self.shard,
+                "other processes know of revocations that the mirror had not read when the store \
+                 lost them; older tokens stay in doubt"
             );
         }
+        self.machine.doubt_end_answered(is_ended);
+        self.publish();
         Ok(())
     }
 
-    fn publish(&mut self, place: Place, proof: Option<Moment>) {
-        self.proof = proof.or(self.proof);
-        let relief = self.relief.take_if(|relief| place.seq >= relief.seq);
-        self.update(|status| {
-            if let Some(relief) = relief {
-                (status.horizon, status.lifted) = (relief.horizon, relief.lifted);
-            }
-            (status.epoch, status.applied) = (place.epoch, place.seq);
-            status.known = status.known.max(place.seq);
-            status.phase = Phase::Following;
-            if !self.is_uncounted {
-                status.error = None;
-            }
-            if proof.is_some() {
-                status.proof = proof;
-            }
-        });
+    fn context(&self) -> EventContext {
+        let now = Instant::now();
+        let freshness = &self.shared.freshness;
+        EventContext {
+            now,
+            is_fresh: self.machine.proof().is_some_and(|proof| freshness.holds(proof)),
+            // Another mirror may be faster.
+            replay_at: now + freshness.limit().mul_f64(chance()),
+        }
     }
 
-    fn update(&self, change: impl FnOnce(&mut ShardStatus)) {
-        self.shared.update(self.number, change);
+    fn publish(&mut self) {
+        if let Some(status) = self.machine.take_status() {
+            self.shared.update(self.shard, |shard| shard.clone_from(status));
+        }
     }
 
-    fn note_panic(&mut self, panic: &(dyn std::any::Any + Send)) {
+    fn note_panic(&mut self, panic: &(dyn Any + Send)) {
         let words = panic.downcast_ref::<&str>().copied();
         let words =
             words.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?");
         tracing::error!(
-            shard = self.number,
+            shard = self.shard,
             panic = words,
             "the task of the mirror panicked; it starts again"
         );
-        self.forget_place(Resync::Panic);
-        self.update(|status| {
-            status.phase = Phase::Connecting;
-            status.restarts += 1;
-            status.error =
-                Some(StoreError::new(StoreErrorKind::Other, "the task of the mirror panicked"));
-        });
+        self.machine
+            .panicked(StoreError::new(StoreErrorKind::Other, "the task of the mirror panicked"));
+        self.publish();
     }
+}
+
+/// The feed has broken its contract.
+fn broken(rule: &'static str) -> StoreError {
+    StoreError::new(StoreErrorKind::Protocol, rule)
+}
+
+/// Whether each entry comes after the one before, and the first after `after`.
+fn check_order(after: LogId, entries: &[LogEntry]) -> Result<(), StoreError> {
+    let mut last = after;
+    for entry in entries {
+        if entry.id <= last {
+            return Err(broken("an entry of the log does not come after the one before"));
+        }
+        last = entry.id;
+    }
+    Ok(())
 }

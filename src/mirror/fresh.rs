@@ -58,7 +58,7 @@ impl Freshness {
     /// look-up.
     #[inline]
     pub(super) fn is_fresh(&self) -> bool {
-        // Whoever sees the proof sees what was applied before it.
+        // One that sees the proof sees what was applied before it.
         let mono_end = self.mono_end.load(Ordering::Acquire);
         mono_end != 0
             && self.nanos(Instant::now()) < mono_end

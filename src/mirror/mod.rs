@@ -4,21 +4,27 @@
 //! answers checks from memory, without a round trip, *while it can prove that it is fresh*;
 //! otherwise it asks the store behind it.
 
-// | room | what it is |
+// | module | what it is |
 // | --- | --- |
 // | `set` | the revocations: readers take no lock |
 // | `fresh` | how old what the mirror says may be |
 // | `follow` | the task that follows one log |
-// | `heal` | what a store that has lost its data is told again |
+// | `state` | how far a log was followed and what that proves: a state machine without I/O |
+// | `recovery` | what the mirror knows of what a store has lost |
+// | `replay` | writes again what a store has lost |
+// | `doubts` | which tokens are in doubt in any shard |
 // | `status` | `MirrorStatus`: how it is |
 // | `wait` | those who wait for a token to be revoked, and for a write to arrive |
 // | `options` | `MirrorBuilder` |
 
+mod doubts;
 mod follow;
 mod fresh;
-mod heal;
 mod options;
+mod recovery;
+mod replay;
 mod set;
+mod state;
 mod status;
 mod sync;
 mod wait;
@@ -35,20 +41,19 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::clock::{Clock, Timestamp};
-#[cfg(feature = "redis")]
 use crate::config::ConfigError;
 use crate::revocation::{Action, Extent, Fact, Fingerprint, Outcome, Record, Revocation, Target};
-use crate::store::feed::Feed;
+use crate::store::feed::{Feed, FeedSource};
 use crate::store::{
     Fence, Follower, ListQuery, Lookup, Needs, Receipt, RecordPage, RevocationStore, RevokedBy,
     Standing, StoreError, StoreErrorKind,
 };
 use crate::verified::VerifiedToken;
 use fresh::Freshness;
-pub use options::{DEFAULT_HEALED, DEFAULT_MAX_STALENESS, DEFAULT_REMEMBERED, MirrorBuilder};
-use set::{Origin, Set, Verdict};
+pub use options::{DEFAULT_MAX_STALENESS, DEFAULT_RECENT, DEFAULT_REPLAYABLE, MirrorBuilder};
+use set::{FactSource, RevocationSet, SetVerdict};
 pub use status::{MirrorStatus, Phase, Resync, ShardStatus};
-pub use wait::Ended;
+pub use wait::EndReason;
 use wait::Waiters;
 
 /// A store that answers from memory. Cheap to clone; the tasks behind it end with the last clone.
@@ -59,10 +64,11 @@ use wait::Waiters;
 ///   be in memory: a revocation that was confirmed longer ago is never missed. Otherwise the store
 ///   is asked, and its answer, or its failure, counts.
 /// - What was written through this mirror is seen by it at once.
-/// - A store that has lost data un-revokes nothing: the mirror keeps what it knew, and tells the
-///   store again. If it was fresh when that happened, Redis went on running, and no other process
-///   had heard of more, the doubt about older tokens ends as soon as the store has everything
-///   again, after five seconds at the earliest. Otherwise it stays until they have expired.
+/// - A store that has lost data un-revokes nothing: the mirror keeps what it knew, and replays it
+///   to the store. If it was fresh when that happened, the store went on running, and no other
+///   process had heard of more, the doubt about older tokens ends as soon as the store has
+///   everything again, after five seconds at the earliest. Otherwise it stays until they have
+///   expired.
 ///
 /// # When the machine sleeps
 /// A proof ends by the monotonic or by the wall clock, whichever goes further, so a mirror that was
@@ -72,8 +78,8 @@ use wait::Waiters;
 /// # Memory
 /// Eight bytes per revocation in tables that are 68 to 85 % full, so about eleven; 64 for those
 /// with a cutoff, a reinstatement or an end more than half a year away. As long as there are few
-/// enough ([`with_healed`](MirrorBuilder::with_healed)), eleven more for the whole fingerprint,
-/// which a store that has lost its data is told. One look-up in 10¹³ refuses a token that is not
+/// enough ([`with_replayable`](MirrorBuilder::with_replayable)), eleven more for the whole fingerprint,
+/// without which a fact cannot be replayed. One look-up in 10¹³ refuses a token that is not
 /// revoked, because 58 bits of its fingerprint are those of another.
 #[derive(Clone)]
 pub struct Mirror {
@@ -91,48 +97,45 @@ struct Handle {
 /// What handles and tasks share.
 struct Shared {
     name: Arc<str>,
-    set: Set,
+    set: RevocationSet,
     freshness: Freshness,
     status: watch::Sender<MirrorStatus>,
     waiters: Waiters,
     clock: Arc<dyn Clock>,
     shards: usize,
-    /// Revocations of tokens that were issued up to here may have been lost; zero if none were.
-    horizon: AtomicU64,
-    /// Until when tokens that do not say when they were issued are in doubt.
-    lifted: AtomicU64,
+    /// [`Doubt`](crate::store::Doubt) in two words, for readers: tokens issued up to here are in
+    /// doubt, zero if none are …
+    doubt_issued_until: AtomicU64,
+    /// … and until then those that do not say when they were issued.
+    doubt_ends_at: AtomicU64,
     /// The clock of the store that is furthest behind; zero until all have been heard.
     time: AtomicU64,
 }
 
 impl Mirror {
-    /// A mirror of a Redis store, with the default options. To be called inside a Tokio runtime, in
-    /// which its tasks run.
+    /// A mirror of a store, with the default options. To be called inside a Tokio runtime, in which
+    /// its tasks run.
     ///
     /// It returns at once. Until the first snapshot is loaded, checks go to the store.
     ///
     /// # Errors
-    /// [`ConfigError`] if the store has [foreign lists](crate::store::redis::foreign), or outside a
-    /// runtime.
-    #[cfg(feature = "redis")]
-    pub fn new(store: crate::store::redis::RedisStore) -> Result<Self, ConfigError> {
+    /// [`ConfigError`] if the store is set up in a way that cannot be mirrored, such as one with
+    /// foreign lists, or outside a runtime.
+    pub fn new(store: impl FeedSource) -> Result<Self, ConfigError> {
         Self::builder(store).start()
     }
 
-    /// A mirror of a Redis store, with options.
-    #[cfg(feature = "redis")]
-    pub fn builder(
-        store: crate::store::redis::RedisStore,
-    ) -> MirrorBuilder<crate::store::redis::RedisFeed> {
-        let (feeds, has_foreign_lists) = (store.feeds(), store.has_foreign_lists());
-        let mut builder = Self::of(store, feeds);
-        builder.has_foreign_lists = has_foreign_lists;
-        builder
+    /// A mirror of a store, with options.
+    pub fn builder<S: FeedSource>(store: S) -> MirrorBuilder<S::Feed> {
+        let feeds = store.feeds();
+        MirrorBuilder::new(Arc::new(store), feeds)
     }
 
-    /// A mirror of any store that has feeds: one for each of its shards, in order.
+    /// A mirror of a store by these feeds: one for each of its shards, in the order of
+    /// [`Fence::shard`]. For feeds that are made in a way of their own; a store that makes them
+    /// itself is a [`FeedSource`], and [`builder`](Self::builder) takes it.
     pub fn of<F: Feed>(store: impl RevocationStore, feeds: Vec<F>) -> MirrorBuilder<F> {
-        MirrorBuilder::new(Arc::new(store), feeds)
+        MirrorBuilder::new(Arc::new(store), Ok(feeds))
     }
 
     /// How the mirror is.
@@ -173,12 +176,11 @@ impl Mirror {
     /// log.
     ///
     /// # Errors
-    /// [`StoreError`] of kind [`StoreErrorKind::DataLoss`] if the store has begun another life
+    /// [`StoreError`] of kind [`StoreErrorKind::DataLoss`] if the store has begun another epoch
     /// since, in which the write may not exist.
     pub async fn wait_for(&self, fence: Fence) -> Result<(), StoreError> {
         let asked = self.handle.shared.freshness.now();
-        // Another life may be one that the mirror has yet to hear of. A proof from now on settles
-        // that.
+        // The mirror may not have heard of the epoch yet. A proof from now on settles that.
         let is_settled = |status: &MirrorStatus| match status.has_applied(&fence) {
             Some(is_applied) => is_applied,
             None => status.proof().is_some_and(|proof| proof.mono >= asked.mono),
@@ -189,7 +191,7 @@ impl Mirror {
             Some(true) => Ok(()),
             _ => Err(StoreError::new(
                 StoreErrorKind::DataLoss,
-                "the write belongs to another life of the store than the one that is mirrored",
+                "the write belongs to another epoch of the store than the one that is mirrored",
             )),
         }
     }
@@ -201,7 +203,7 @@ impl Mirror {
     pub fn revoked(
         &self,
         token: &Arc<VerifiedToken>,
-    ) -> impl Future<Output = Ended> + Send + 'static + use<> {
+    ) -> impl Future<Output = EndReason> + Send + 'static + use<> {
         wait::ended(Arc::clone(&self.handle.shared), Arc::clone(token))
     }
 }
@@ -211,10 +213,10 @@ impl RevocationStore for Mirror {
         let shared = &*self.handle.shared;
         // Asked before the look-up: what the proof speaks of, and that by which a doubt has ended,
         // is then seen by it.
-        let may_tell = shared.freshness.is_fresh() && !shared.is_in_doubt(token);
+        let may_answer_live = shared.freshness.is_fresh() && !shared.is_in_doubt(token);
         match shared.find_revoked(token) {
             Some(by) => Lookup::Now(Ok(Standing::Revoked(by))),
-            None if may_tell => Lookup::Now(Ok(Standing::Live)),
+            None if may_answer_live => Lookup::Now(Ok(Standing::Live)),
             None => self.handle.store.check(token),
         }
     }
@@ -230,9 +232,9 @@ impl RevocationStore for Mirror {
             let facts: Vec<_> = changes
                 .iter()
                 .zip(&receipts)
-                .filter_map(|(change, receipt)| told(change, receipt))
+                .filter_map(|(change, receipt)| written_fact(change, receipt))
                 .collect();
-            shared.apply(&facts, Origin::Told);
+            shared.apply(&facts, FactSource::Write);
             Ok(receipts)
         }
         .boxed()
@@ -263,9 +265,9 @@ impl RevocationStore for Mirror {
     }
 }
 
-/// What a receipt tells of the record: enough until the log tells it all, and never more than what
-/// was written.
-fn told(change: &Revocation, receipt: &Receipt) -> Option<(Fingerprint, Fact)> {
+/// The fact that a receipt confirms: enough until the log has the whole record, and never more than
+/// what was written.
+fn written_fact(change: &Revocation, receipt: &Receipt) -> Option<(Fingerprint, Fact)> {
     if receipt.outcome == Outcome::AlreadyExpired {
         return None;
     }
@@ -295,7 +297,7 @@ impl Shared {
         freshness: Freshness,
         clock: Arc<dyn Clock>,
         shards: usize,
-        (remembered, named): (usize, usize),
+        (recent, replayable): (usize, usize),
     ) -> Self {
         let status = MirrorStatus {
             shards: vec![ShardStatus::default(); shards],
@@ -303,14 +305,14 @@ impl Shared {
         };
         Self {
             name,
-            set: Set::new(remembered, named),
+            set: RevocationSet::new(recent, replayable),
             freshness,
             status: watch::Sender::new(status),
             waiters: Waiters::default(),
             clock,
             shards,
-            horizon: AtomicU64::new(0),
-            lifted: AtomicU64::new(0),
+            doubt_issued_until: AtomicU64::new(0),
+            doubt_ends_at: AtomicU64::new(0),
             time: AtomicU64::new(0),
         }
     }
@@ -321,7 +323,7 @@ impl Shared {
         let issued_at = token.issued_at();
         let hit = token.targets().iter().find(|target| {
             let verdict = reader.verdict(target.fingerprint());
-            verdict != Verdict::NONE && verdict.covers(issued_at)
+            verdict != SetVerdict::NONE && verdict.covers(issued_at)
         });
         hit.map(|target| RevokedBy::new(target.kind()))
     }
@@ -329,17 +331,17 @@ impl Shared {
     /// Whether a revocation of this token may be among what the store has lost.
     #[inline]
     fn is_in_doubt(&self, token: &VerifiedToken) -> bool {
-        let horizon = self.horizon.load(Ordering::Acquire);
-        horizon != 0
+        let issued_until = self.doubt_issued_until.load(Ordering::Acquire);
+        issued_until != 0
             && match token.issued_at() {
-                Some(issued_at) => issued_at.as_millis() <= horizon,
-                // How old it is nobody knows, but not older than the longest life of a token.
-                None => self.clock.now().as_millis() < self.lifted.load(Ordering::Relaxed),
+                Some(issued_at) => issued_at.as_millis() <= issued_until,
+                // How old it is nobody knows, but not older than the longest lifetime of a token.
+                None => self.clock.now().as_millis() < self.doubt_ends_at.load(Ordering::Relaxed),
             }
     }
 
-    fn apply(&self, facts: &[(Fingerprint, Fact)], origin: Origin) -> Vec<Fingerprint> {
-        let unclear = self.set.apply(facts, origin, self.now());
+    fn apply(&self, facts: &[(Fingerprint, Fact)], source: FactSource) -> Vec<Fingerprint> {
+        let unclear = self.set.apply(facts, source, self.now());
         self.waiters.wake(facts.iter().map(|(fingerprint, _)| fingerprint));
         unclear
     }
@@ -371,13 +373,13 @@ impl Shared {
             let size = self.set.size();
             (status.entries, status.details, status.bytes) =
                 (size.entries, size.details, size.bytes);
-            // A doubt is published before the proof in whose life it was heard of, and ends after
-            // all was applied by which it did.
-            let times = |of: fn(&ShardStatus) -> Timestamp| status.shards.iter().map(of);
-            let latest = |of| times(of).max().unwrap_or_default().as_millis();
-            self.lifted.store(latest(|shard| shard.lifted), Ordering::Relaxed);
-            self.horizon.store(latest(|shard| shard.horizon), Ordering::Release);
-            let time = times(|shard| shard.time).min().unwrap_or_default();
+            // A doubt is published before the proof of the epoch in which it was reported, and it
+            // ends after everything was applied that ended it.
+            let doubt = doubts::widest(status.shards.iter().map(|shard| shard.doubt));
+            self.doubt_ends_at.store(doubts::ends_at(doubt).as_millis(), Ordering::Relaxed);
+            let issued_until = doubts::issued_until(doubt).as_millis();
+            self.doubt_issued_until.store(issued_until, Ordering::Release);
+            let time = status.shards.iter().map(|shard| shard.time).min().unwrap_or_default();
             self.time.store(time.as_millis(), Ordering::Relaxed);
             if let Some(proof) = status.proof() {
                 self.freshness.prove(proof);

@@ -16,11 +16,11 @@ use crate::store::feed::Feed;
 
 /// Default of [`MirrorBuilder::with_max_staleness`].
 pub const DEFAULT_MAX_STALENESS: Duration = Duration::from_secs(1);
-/// Default of [`MirrorBuilder::with_healed`]: the mirror never takes more than it would for a
+/// Default of [`MirrorBuilder::with_replayable`]: the mirror never takes more than it would for a
 /// million without.
-pub const DEFAULT_HEALED: usize = 500_000;
-/// Default of [`MirrorBuilder::with_remembered`].
-pub const DEFAULT_REMEMBERED: usize = 16_384;
+pub const DEFAULT_REPLAYABLE: usize = 500_000;
+/// Default of [`MirrorBuilder::with_recent`].
+pub const DEFAULT_RECENT: usize = 16_384;
 
 /// Longest name, in characters.
 const MAX_NAME: usize = 128;
@@ -30,31 +30,28 @@ const MAX_NAME: usize = 128;
 pub struct MirrorBuilder<F> {
     name: Arc<str>,
     store: Arc<dyn RevocationStore>,
-    feeds: Vec<F>,
+    feeds: Result<Vec<F>, ConfigError>,
     max_staleness: Duration,
-    healed: usize,
-    remembered: usize,
+    replayable: usize,
+    recent: usize,
     clock: Arc<dyn Clock>,
-    /// Whether the store also asks lists that others write, of which no feed tells.
-    pub(super) has_foreign_lists: bool,
 }
 
 impl<F: Feed> MirrorBuilder<F> {
-    pub(super) fn new(store: Arc<dyn RevocationStore>, feeds: Vec<F>) -> Self {
+    pub(super) fn new(store: Arc<dyn RevocationStore>, feeds: Result<Vec<F>, ConfigError>) -> Self {
         Self {
             name: default_name(),
             store,
             feeds,
             max_staleness: DEFAULT_MAX_STALENESS,
-            healed: DEFAULT_HEALED,
-            remembered: DEFAULT_REMEMBERED,
+            replayable: DEFAULT_REPLAYABLE,
+            recent: DEFAULT_RECENT,
             clock: Arc::new(CoarseClock),
-            has_foreign_lists: false,
         }
     }
 
     /// By which name people know this mirror, default the name of the host and the id of the
-    /// process. It stands in Redis, and in [`ConfirmError::Behind`](crate::ConfirmError::Behind) if
+    /// process. It stands in the store, and in [`ConfirmError::Behind`](crate::ConfirmError::Behind) if
     /// the mirror is late. Cut to 128 characters; need not be unique.
     pub fn with_name(mut self, name: impl AsRef<str>) -> Self {
         let printable = |char: char| if char.is_control() { '?' } else { char };
@@ -74,19 +71,19 @@ impl<F: Feed> MirrorBuilder<F> {
     }
 
     /// Up to how many revocations the mirror keeps with their whole fingerprints, default 500 000,
-    /// at eleven bytes each. A store that has lost its data is then told all of them, and may take
-    /// back the doubt about older tokens. If there are more, it is told the latest
-    /// ([`with_remembered`](Self::with_remembered)) and those with a cutoff or a reinstatement, and
-    /// the doubt stays.
-    pub fn with_healed(mut self, revocations: usize) -> Self {
-        self.healed = revocations;
+    /// at eleven bytes each. To a store that has lost its data it can then replay all of them, and
+    /// end the doubt about older tokens. If there are more, it replays the latest
+    /// ([`with_recent`](Self::with_recent)) and those with a cutoff or a reinstatement, and the
+    /// doubt stays.
+    pub fn with_replayable(mut self, revocations: usize) -> Self {
+        self.replayable = revocations;
         self
     }
 
-    /// How many facts are remembered with all their numbers, default 16 384, at about 100 bytes
+    /// How many facts are kept with all their numbers, default 16 384, at about 100 bytes
     /// each: the latest, and as many others as there is room for.
-    pub fn with_remembered(mut self, facts: usize) -> Self {
-        self.remembered = facts;
+    pub fn with_recent(mut self, facts: usize) -> Self {
+        self.recent = facts;
         self
     }
 
@@ -100,17 +97,10 @@ impl<F: Feed> MirrorBuilder<F> {
     /// Starts to load and to follow, in tasks of the current Tokio runtime, and returns at once.
     ///
     /// # Errors
-    /// [`ConfigError`] if a setting cannot work, if the store has
-    /// [foreign lists](crate::store::redis::foreign), or outside a runtime.
+    /// [`ConfigError`] if a setting cannot work, if the store is set up
+    /// in a way that cannot be mirrored, or outside a runtime.
     pub fn start(self) -> Result<Mirror, ConfigError> {
-        if self.has_foreign_lists {
-            return Err(ConfigError::new(
-                "foreign_list",
-                "is served in direct mode only: what other programs write is in no log that a \
-                 mirror could follow; use the store without a mirror, or import the list and \
-                 remove it",
-            ));
-        }
+        let feeds = self.feeds?;
         if self.max_staleness < Duration::from_millis(50) {
             return Err(ConfigError::new(
                 "max_staleness",
@@ -121,7 +111,7 @@ impl<F: Feed> MirrorBuilder<F> {
         if self.max_staleness > Duration::from_secs(60 * 60) {
             return Err(ConfigError::new("max_staleness", "is over an hour, which is no limit"));
         }
-        let shards = match u16::try_from(self.feeds.len()) {
+        let shards = match u16::try_from(feeds.len()) {
             Ok(0) | Err(_) => {
                 return Err(ConfigError::new(
                     "feeds",
@@ -140,11 +130,11 @@ impl<F: Feed> MirrorBuilder<F> {
             freshness,
             self.clock,
             usize::from(shards),
-            (self.remembered, self.healed),
+            (self.recent, self.replayable),
         );
         let shared = Arc::new(shared);
         let stop = watch::Sender::new(());
-        for (shard, feed) in (0..shards).zip(self.feeds) {
+        for (shard, feed) in (0..shards).zip(feeds) {
             runtime.spawn(follow::follow(feed, shard, Arc::clone(&shared), stop.subscribe()));
         }
         runtime.spawn(sweep(Arc::clone(&shared), stop.subscribe()));
@@ -165,10 +155,10 @@ impl<F> fmt::Debug for MirrorBuilder<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MirrorBuilder")
             .field("name", &self.name)
-            .field("shards", &self.feeds.len())
+            .field("shards", &self.feeds.as_ref().map_or(0, Vec::len))
             .field("max_staleness", &self.max_staleness)
-            .field("healed", &self.healed)
-            .field("remembered", &self.remembered)
+            .field("replayable", &self.replayable)
+            .field("recent", &self.recent)
             .finish_non_exhaustive()
     }
 }

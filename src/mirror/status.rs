@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::fresh::Moment;
 use crate::clock::Timestamp;
-use crate::store::{Fence, StoreError};
+use crate::store::{Doubt, Fence, StoreError};
 
 /// The state of a mirror, as of its last change.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +27,7 @@ pub struct MirrorStatus {
 pub struct ShardStatus {
     /// What the mirror is doing about it.
     pub phase: Phase,
-    /// The life of the shard that is followed; zero before the first snapshot.
+    /// The epoch of the shard that is followed; zero before the first snapshot.
     pub epoch: u64,
     /// The last change that was applied.
     pub applied: u64,
@@ -37,19 +37,21 @@ pub struct ShardStatus {
     pub resyncs: u64,
     /// Why the last of them was taken.
     pub last_resync: Option<Resync>,
-    /// How many facts were written back to a store that had lost them.
-    pub restored: u64,
-    /// How often this mirror has ended the doubt about older tokens, after the store was told all
-    /// that it had lost.
-    pub lifts: u64,
+    /// How many facts were replayed to a store that had lost them.
+    pub replayed: u64,
+    /// How often this mirror has ended the doubt about older tokens, after everything that was
+    /// lost had been replayed.
+    pub doubts_ended: u64,
     /// How often the task was started again after a panic.
     pub restarts: u64,
     /// Why the log cannot be read at present.
     pub error: Option<StoreError>,
+    /// Which tokens may have been revoked without the store knowing it, because it has lost data.
+    /// Checks of these go to the store.
+    pub doubt: Doubt,
     pub(super) proof: Option<Moment>,
+    /// The clock of the store at the last heartbeat.
     pub(super) time: Timestamp,
-    pub(super) horizon: Timestamp,
-    pub(super) lifted: Timestamp,
 }
 
 /// What a mirror is doing about one log.
@@ -73,7 +75,7 @@ pub enum Resync {
     Gap,
     /// The log was trimmed beyond what had been read: `XTRIM`, or too long a disconnection.
     Trimmed,
-    /// The store has begun a new life: `FLUSHALL`, a restart without data.
+    /// The store has begun a new epoch: `FLUSHALL`, a restart without data.
     NewEpoch,
     /// The store knows of fewer changes than before: a fail-over that lost writes, an older dump.
     Regression,
@@ -86,7 +88,7 @@ impl fmt::Display for Resync {
         f.write_str(match self {
             Self::Gap => "entries of the log are missing",
             Self::Trimmed => "the log was trimmed beyond what had been read",
-            Self::NewEpoch => "the store has begun a new life",
+            Self::NewEpoch => "the store has begun a new epoch",
             Self::Regression => "the store knows of fewer changes than before",
             Self::Panic => "the task panicked",
         })
@@ -122,7 +124,7 @@ impl MirrorStatus {
         oldest
     }
 
-    /// Whether a write at this place has been applied; `None` if it belongs to another life.
+    /// Whether the write at this fence has been applied; `None` if it belongs to another epoch.
     pub(super) fn has_applied(&self, fence: &Fence) -> Option<bool> {
         let shard = self.shards.get(usize::from(fence.shard))?;
         match shard.epoch {

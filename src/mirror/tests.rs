@@ -1,6 +1,7 @@
 //! The mirror over a store that does what the test says, with time that stands still unless
 //! something waits.
 
+mod conformance_tests;
 mod world;
 
 use tokio::time::{Instant, advance, timeout};
@@ -8,6 +9,7 @@ use world::{World, token, token_issued_at};
 
 use super::*;
 use crate::clock::{ManualClock, SystemClock};
+use crate::store::Doubt;
 
 const LIMIT: Duration = DEFAULT_MAX_STALENESS;
 
@@ -127,7 +129,7 @@ async fn an_own_cutoff_after_a_later_one_is_seen_at_once_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_write_did_not_change_is_not_told() {
+async fn a_write_that_changes_nothing_changes_nothing_in_memory() {
     let world = World::new();
     let mirror = ready(&world).await;
     world.hide_log(true);
@@ -212,7 +214,7 @@ async fn a_log_that_was_trimmed_behind_it_costs_a_snapshot_and_no_revocation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_lost_everything_un_revokes_nothing_and_is_told_again() {
+async fn a_store_that_lost_everything_un_revokes_nothing_and_gets_a_replay() {
     let world = World::new();
     world.revoke("a").await;
     let mirror = ready(&world).await;
@@ -222,12 +224,12 @@ async fn a_store_that_lost_everything_un_revokes_nothing_and_is_told_again() {
     assert_eq!(status.shards[0].last_resync, Some(Resync::NewEpoch));
     settle("fresh again", mirror.ready()).await;
     assert!(is_revoked(&mirror, "a") && is_revoked(&mirror, "b"));
-    until(&mirror, "the store is told", |status| status.shards[0].restored == 2).await;
+    until(&mirror, "the replay is done", |status| status.shards[0].replayed == 2).await;
     assert!(world.holds("a") && world.holds("b"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_went_back_is_noticed_and_told_again() {
+async fn a_store_that_went_back_is_noticed_and_gets_a_replay() {
     let world = World::new();
     world.revoke("a").await;
     let mirror = ready(&world).await;
@@ -236,12 +238,12 @@ async fn a_store_that_went_back_is_noticed_and_told_again() {
     world.restore(old);
     let status = until(&mirror, "resync", |status| status.resyncs() == 1).await;
     assert_eq!(status.shards[0].last_resync, Some(Resync::Regression));
-    until(&mirror, "the store is told", |status| status.shards[0].restored > 0).await;
+    until(&mirror, "the replay is done", |status| status.shards[0].replayed > 0).await;
     assert!(world.holds("b") && is_revoked(&mirror, "b"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_of_several_mirrors_is_enough_to_tell_the_store() {
+async fn one_of_several_mirrors_is_enough_for_the_replay() {
     let world = World::new();
     let mirrors = [ready(&world).await, ready(&world).await, ready(&world).await];
     for n in 0..50 {
@@ -262,8 +264,8 @@ async fn one_of_several_mirrors_is_enough_to_tell_the_store() {
         mirror.await;
     }
     advance(LIMIT * 2).await;
-    let told: u64 = mirrors.iter().map(|mirror| mirror.status().shards[0].restored).sum();
-    assert_eq!(told, 50, "nobody told what another had told");
+    let replayed: u64 = mirrors.iter().map(|mirror| mirror.status().shards[0].replayed).sum();
+    assert_eq!(replayed, 50, "none replayed what another had replayed");
     assert_eq!(world.seq(), 50);
 }
 
@@ -275,13 +277,13 @@ async fn tokens_from_before_a_loss_are_for_the_store_to_judge() {
     until(&mirror, "resync", |status| status.resyncs() == 1).await;
     settle("fresh again", mirror.ready()).await;
     assert_eq!(local(&mirror, "a"), None, "issued before the loss");
-    world.lift_horizon();
-    until(&mirror, "lifted", |status| status.shards[0].horizon == Timestamp::ZERO).await;
+    world.clear_doubt();
+    until(&mirror, "no doubt", |status| status.shards[0].doubt == Doubt::None).await;
     assert_eq!(local(&mirror, "a"), Some(Standing::Live));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_doubt_ends_no_earlier_than_what_was_told_again_has_arrived() {
+async fn a_doubt_ends_no_earlier_than_the_replayed_facts_have_arrived() {
     for after in 0..20 {
         let world = World::new();
         world.flush();
@@ -291,12 +293,12 @@ async fn a_doubt_ends_no_earlier_than_what_was_told_again_has_arrived() {
         advance_by(LIMIT / 20 * after).await;
         // Another mirror knew that it was.
         world.revoke("a").await;
-        world.lift_horizon();
+        world.clear_doubt();
         while !is_revoked(&mirror, "a") {
             assert_eq!(local(&mirror, "a"), None, "{after}: {mirror:?}");
             advance_by(LIMIT / 100).await;
         }
-        until(&mirror, "lifted", |status| status.shards[0].horizon == Timestamp::ZERO).await;
+        until(&mirror, "no doubt", |status| status.shards[0].doubt == Doubt::None).await;
         settle("fresh", mirror.ready()).await;
         assert_eq!(local(&mirror, "b"), Some(Standing::Live));
     }
@@ -326,12 +328,12 @@ async fn a_new_connection_proves_nothing_before_the_log_was_read_on_it() {
     }
     let status = until(&mirror, "resync", |status| status.resyncs() == 1).await;
     assert_eq!(status.shards[0].last_resync, Some(Resync::Regression));
-    until(&mirror, "the store is told", |_| world.holds("lost")).await;
+    until(&mirror, "the replay is done", |_| world.holds("lost")).await;
 }
 
 /// After everything was lost: the token that was revoked, and one that never was.
-async fn healed(world: &World, mirror: &Mirror) {
-    until(mirror, "it is told", |status| status.shards[0].restored > 0).await;
+async fn replay(world: &World, mirror: &Mirror) {
+    until(mirror, "the replay is done", |status| status.shards[0].replayed > 0).await;
     advance(Duration::from_secs(20)).await;
     settle("fresh", mirror.ready()).await;
     assert!(is_revoked(mirror, "a") && world.holds("a"));
@@ -350,14 +352,17 @@ async fn a_mirror_that_knew_everything_ends_the_doubt_when_the_store_has_it_agai
         assert!(lost.elapsed() < Duration::from_secs(20), "{mirror:?}");
         advance(Duration::from_millis(50)).await;
     }
-    assert!(lost.elapsed() > Duration::from_secs(4), "all have time to say what they know");
+    assert!(
+        lost.elapsed() > Duration::from_secs(4),
+        "all processes have time to report what they know"
+    );
     for mirror in [&mirror, &other] {
         assert!(is_revoked(mirror, "a") && world.holds("a"));
-        until(mirror, "told", |status| status.shards[0].horizon == Timestamp::ZERO).await;
+        until(mirror, "no doubt", |status| status.shards[0].doubt == Doubt::None).await;
         assert_eq!(local(mirror, "b"), Some(Standing::Live), "although it was issued before");
         assert_eq!(mirror.status().resyncs(), 1, "the log goes on");
     }
-    assert!(mirror.status().shards[0].lifts + other.status().shards[0].lifts >= 1);
+    assert!(mirror.status().shards[0].doubts_ended + other.status().shards[0].doubts_ended >= 1);
     // It counts as a loss like the first one when it happens again.
     world.flush();
     until(&mirror, "resync", |status| status.resyncs() == 2).await;
@@ -378,17 +383,17 @@ async fn a_mirror_that_may_have_missed_something_does_not_end_the_doubt() {
     world.revoke("missed").await;
     world.flush();
     world.fail(false);
-    healed(&world, &mirror).await;
+    replay(&world, &mirror).await;
     assert!(world.is_in_doubt() && !world.holds("missed"));
     assert_eq!(local(&mirror, "missed"), None, "for the store to judge");
 
-    // Somebody else had heard of more.
+    // Another process had read more.
     let world = World::new();
     world.revoke("a").await;
     let mirror = ready(&world).await;
     world.flush();
-    world.remember(2);
-    healed(&world, &mirror).await;
+    world.report_known(2);
+    replay(&world, &mirror).await;
     assert!(world.is_in_doubt());
 
     // There was a loss before that, of which it does not know what it cost.
@@ -397,10 +402,10 @@ async fn a_mirror_that_may_have_missed_something_does_not_end_the_doubt() {
     world.revoke("a").await;
     let mirror = ready(&world).await;
     world.flush();
-    healed(&world, &mirror).await;
+    replay(&world, &mirror).await;
     assert!(world.is_in_doubt());
 
-    // There is a second loss before the first is healed.
+    // There is a second loss before the replay of the first is done.
     let world = World::new();
     world.revoke("a").await;
     let mirror = ready(&world).await;
@@ -408,17 +413,17 @@ async fn a_mirror_that_may_have_missed_something_does_not_end_the_doubt() {
     until(&mirror, "resync", |status| status.resyncs() == 1).await;
     world.flush();
     until(&mirror, "resync", |status| status.resyncs() == 2).await;
-    healed(&world, &mirror).await;
+    replay(&world, &mirror).await;
     assert!(world.is_in_doubt());
 
     // It does not know the names of all that it holds.
     let world = World::new();
     world.revoke("a").await;
-    let mirror = Mirror::of(world.clone(), vec![world.feed()]).with_healed(0).start().unwrap();
+    let mirror = Mirror::of(world.clone(), vec![world.feed()]).with_replayable(0).start().unwrap();
     settle("ready", mirror.ready()).await;
     world.flush();
-    healed(&world, &mirror).await;
-    assert!(world.is_in_doubt(), "although by chance it could tell everything");
+    replay(&world, &mirror).await;
+    assert!(world.is_in_doubt(), "although by chance it could replay everything");
 }
 
 #[tokio::test(start_paused = true)]
@@ -502,25 +507,25 @@ async fn a_panic_is_reported_and_the_task_starts_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_task_ends_with_the_last_handle_and_says_good_bye() {
+async fn the_task_ends_with_the_last_handle_and_ends_its_lease() {
     let world = World::new();
     let mirror = ready(&world).await;
     let other = mirror.clone();
     drop(mirror);
     advance(LIMIT).await;
-    assert_eq!(world.feeds(), 1);
+    assert_eq!(world.live_feeds(), 1);
     drop(other);
     settle("gone", async {
-        while world.feeds() > 0 {
+        while world.live_feeds() > 0 {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    assert!(world.heard_farewell());
+    assert!(world.has_left());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiter_hears_of_every_way_to_end() {
+async fn a_waiter_learns_of_every_way_to_end() {
     let world = World::new();
     let mirror = ready(&world).await;
     let own = tokio::spawn(mirror.revoked(&token("own")));
@@ -535,8 +540,8 @@ async fn a_waiter_hears_of_every_way_to_end() {
     mirror.wait_for(world.revoke("early").await.fence.unwrap()).await.unwrap();
     for waiter in [own, other, tokio::spawn(early)] {
         assert_eq!(
-            settle("told", waiter).await.unwrap(),
-            Ended::Revoked(RevokedBy::new(crate::TargetKind::Token))
+            settle("it ends", waiter).await.unwrap(),
+            EndReason::Revoked(RevokedBy::new(crate::TargetKind::Token))
         );
     }
     // The wall clock does not go on while tokio's stands still, so the token of the bystander does
@@ -549,11 +554,11 @@ async fn a_waiter_hears_of_every_way_to_end() {
     let waiter = tokio::spawn(mirror.revoked(&token("late")));
     tokio::task::yield_now().await;
     clock.advance(Duration::from_secs(3600));
-    assert_eq!(settle("expired", waiter).await.unwrap(), Ended::Expired);
+    assert_eq!(settle("expired", waiter).await.unwrap(), EndReason::Expired);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fence_of_another_life_is_an_error() {
+async fn a_fence_of_another_epoch_is_an_error() {
     let world = World::new();
     let receipt = world.revoke("a").await;
     world.flush();

@@ -1,4 +1,4 @@
-//! Those who wait for a token to be revoked.
+//! Waiting until a token is revoked or has expired.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
@@ -17,39 +17,39 @@ use crate::verified::VerifiedToken;
 /// may have slept.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// Why a token is over.
+/// Why a token has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Ended {
+pub enum EndReason {
     /// It was revoked.
     Revoked(RevokedBy),
     /// Its `exp` is reached.
     Expired,
 }
 
-/// Who waits for which targets.
+/// Which waiters wait for which targets.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     count: AtomicUsize,
     targets: Mutex<Targets>,
 }
 
-/// The bells by their addresses, because most tokens have a target in common, such as their issuer:
-/// who leaves must not have to look for itself among all.
+/// The notifiers by their addresses, because most tokens have a target in common, such as their
+/// issuer: one that leaves must not have to look for itself among all.
 type Targets = HashMap<Fingerprint, HashMap<usize, Arc<Notify>>>;
 
 impl Waiters {
-    /// Wakes those who wait for these targets.
+    /// Wakes those that wait for these targets.
     pub(super) fn wake<'a>(&self, changed: impl Iterator<Item = &'a Fingerprint>) {
-        // Either we see the one who waits, or it sees what we have written.
+        // Either this sees the one that waits, or that sees what was written.
         fence(Ordering::SeqCst);
         if self.count.load(Ordering::SeqCst) == 0 {
             return;
         }
         let targets = self.lock();
         for fingerprint in changed {
-            for bell in targets.get(fingerprint).into_iter().flat_map(HashMap::values) {
-                bell.notify_one();
+            for notify in targets.get(fingerprint).into_iter().flat_map(HashMap::values) {
+                notify.notify_one();
             }
         }
     }
@@ -59,27 +59,27 @@ impl Waiters {
     }
 }
 
-/// One who waits, entered under all targets of a token.
+/// One that waits, entered under all targets of a token.
 struct Waiter {
     shared: Arc<Shared>,
     token: Arc<VerifiedToken>,
-    bell: Arc<Notify>,
+    notify: Arc<Notify>,
 }
 
 impl Waiter {
     fn enter(shared: Arc<Shared>, token: Arc<VerifiedToken>) -> Self {
-        let bell = Arc::new(Notify::new());
+        let notify = Arc::new(Notify::new());
         let mut targets = shared.waiters.lock();
         for target in token.targets() {
             targets
                 .entry(*target.fingerprint())
                 .or_default()
-                .insert(Arc::as_ptr(&bell).addr(), Arc::clone(&bell));
+                .insert(Arc::as_ptr(&notify).addr(), Arc::clone(&notify));
         }
         shared.waiters.count.fetch_add(1, Ordering::SeqCst);
         drop(targets);
         fence(Ordering::SeqCst);
-        Self { shared, token, bell }
+        Self { shared, token, notify }
     }
 }
 
@@ -88,7 +88,7 @@ impl Drop for Waiter {
         let mut targets = self.shared.waiters.lock();
         for target in self.token.targets() {
             if let Some(waiters) = targets.get_mut(target.fingerprint()) {
-                waiters.remove(&Arc::as_ptr(&self.bell).addr());
+                waiters.remove(&Arc::as_ptr(&self.notify).addr());
                 if waiters.is_empty() {
                     targets.remove(target.fingerprint());
                 }
@@ -98,19 +98,19 @@ impl Drop for Waiter {
     }
 }
 
-pub(super) async fn ended(shared: Arc<Shared>, token: Arc<VerifiedToken>) -> Ended {
+pub(super) async fn ended(shared: Arc<Shared>, token: Arc<VerifiedToken>) -> EndReason {
     // Entered before the first look, so that nothing falls between the two.
     let waiter = Waiter::enter(shared, token);
     loop {
         if let Some(by) = waiter.shared.find_revoked(&waiter.token) {
-            return Ended::Revoked(by);
+            return EndReason::Revoked(by);
         }
         let left = waiter.token.expires_at().saturating_duration_since(waiter.shared.clock.now());
         if left.is_zero() {
-            return Ended::Expired;
+            return EndReason::Expired;
         }
         tokio::select! {
-            () = waiter.bell.notified() => {}
+            () = waiter.notify.notified() => {}
             () = sleep(left.min(LOOK_AGAIN)) => {}
         }
     }

@@ -74,6 +74,13 @@ impl Record {
         self.fact != before
     }
 
+    /// Takes in a fact about the same target, without a note; returns whether anything has grown.
+    pub(crate) fn join(&mut self, fact: Fact) -> bool {
+        let before = self.fact;
+        self.fact = before.merge(fact);
+        self.fact != before
+    }
+
     /// What decides.
     pub fn fact(&self) -> Fact {
         self.fact

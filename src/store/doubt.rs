@@ -39,7 +39,6 @@ impl Doubt {
     }
 
     /// Up to when tokens that are in doubt were issued.
-    #[cfg(any(feature = "redis", feature = "sessions"))]
     pub(crate) fn issued_until(&self) -> Option<Timestamp> {
         match *self {
             Self::None => None,
@@ -48,7 +47,6 @@ impl Doubt {
     }
 
     /// The doubt of all tokens that either of them covers.
-    #[cfg(any(feature = "redis", feature = "sessions"))]
     pub(crate) fn joined(self, other: Self) -> Self {
         match (self, other) {
             (Self::None, doubt) | (doubt, Self::None) => doubt,

@@ -1,141 +1,225 @@
-//! What a mirror hears, and from whom: [`Feed`].
+//! How a store is mirrored: [`Feed`], and [`FeedSource`] for the store that has feeds.
 //!
-//! A feed is the log of one shard of a store, with a snapshot for those who come late. It says what
-//! it was told and draws no conclusions: what is fresh, what is missing and what to do about it is
-//! the business of the mirror.
+//! A feed is one shard of a store as a [`Mirror`](crate::Mirror) reads it: a log of numbered
+//! changes, a snapshot, and a heartbeat that says how many changes there are. It reports what the
+//! store says and draws no conclusions. The mirror decides what is fresh, what is missing, and what
+//! to do about it.
+//!
+//! # To mirror a store of your own
+//! 1. Number the changes of each shard: 1, 2, 3 … within an *epoch*, a number that changes when the
+//!    shard has lost data.
+//! 2. Keep a log of the latest of them, and a list of the mirrors with the time until which each
+//!    has its lease.
+//! 3. Implement [`Feed`] for one shard and [`FeedSource`] for the store, and answer
+//!    [`followers`](super::RevocationStore::followers) from the list of mirrors.
+//! 4. Run the conformance suite `tower_jwt_revocation::testing::feed` (feature `test-util`): it has
+//!    a case for each rule that is written here.
+//!
+//! [`MemoryFeed`](super::memory::MemoryFeed) is the smallest implementation.
+//!
+//! # What a mirror relies on
+//! A mirror answers *live* from memory when a heartbeat proves that nothing is missing. So a feed
+//! that hides a change, repeats a number, or answers a heartbeat from an old state makes the mirror
+//! accept a revoked token. What the mirror can notice (a gap, a number that goes back, an answer of
+//! the wrong length) makes it take a new snapshot or reconnect; the rest is up to the feed, and the
+//! conformance suite is there to find it.
 
 use std::future::{Future, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::config::ConfigError;
 use crate::revocation::{Fact, Fingerprint};
-use crate::store::StoreError;
+use crate::store::{Doubt, RevocationStore, StoreError};
 
-/// The place of an entry in a log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(clippy::exhaustive_structs, reason = "it is the id of an entry of a Redis stream")]
+/// The place of an entry in a log: two numbers, compared in this order.
+///
+/// Each log chooses its own places, as long as a later entry has a greater one. The id of an entry of
+/// a Redis stream has both numbers; [`LogId::from`] makes one of a single counter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(clippy::exhaustive_structs, reason = "it is a pair of numbers that the log chooses")]
 pub struct LogId {
-    /// The first part.
-    pub ms: u64,
-    /// The second part.
-    pub n: u64,
+    /// Compared first. In a Redis stream: milliseconds.
+    pub high: u64,
+    /// Compared second. In a Redis stream: the number within the millisecond.
+    pub low: u64,
 }
 
-/// What a shard says of itself.
+impl From<u64> for LogId {
+    /// The place of an entry in a log that has one counter.
+    fn from(counter: u64) -> Self {
+        Self { high: 0, low: counter }
+    }
+}
+
+/// The state of a shard at one moment; the answer to [`Feed::heartbeat`].
 #[derive(Clone, Debug)]
-#[expect(clippy::exhaustive_structs, reason = "feeds make it")]
+#[non_exhaustive]
 pub struct Heartbeat {
-    /// The life of the shard: another one after data was lost.
+    /// The epoch of the shard: another one after data was lost. Never zero.
     pub epoch: u64,
-    /// How many changes were written in this life.
+    /// How many changes were written in this epoch, which is the number of the latest.
     pub seq: u64,
     /// The clock of the store.
     pub time: Timestamp,
-    /// Revocations of tokens that were issued until then may have been lost; zero if none were.
-    pub horizon: Timestamp,
-    /// When the last token from before the horizon is over.
-    pub lifted: Timestamp,
-    /// Why the store did not take the lease of the mirror, if so: then nobody would wait for it,
-    /// and it proves nothing.
-    pub uncounted: Option<StoreError>,
+    /// Which tokens may have been revoked without the store knowing it.
+    pub doubt: Doubt,
+    /// Whether the store has noted the progress of the mirror and granted its lease; if not, why.
+    /// Without a lease no process waits for this mirror, so the heartbeat proves nothing and checks
+    /// go to the store. `Ok` if the mirror is in no epoch yet and asks for no lease.
+    pub lease: Result<(), StoreError>,
+}
+
+impl Heartbeat {
+    /// A state, with a lease that was granted.
+    pub fn new(epoch: u64, seq: u64, time: Timestamp, doubt: Doubt) -> Self {
+        Self { epoch, seq, time, doubt, lease: Ok(()) }
+    }
+
+    /// The same state; the store did not note the progress of the mirror, for this reason.
+    #[must_use]
+    pub fn without_lease(mut self, reason: StoreError) -> Self {
+        self.lease = Err(reason);
+        self
+    }
 }
 
 /// One entry of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "feeds make it")]
+#[expect(clippy::exhaustive_structs, reason = "feeds make it, and none of it can be left out")]
 pub struct LogEntry {
-    /// Where it stands.
+    /// Its place: greater than that of the entry before.
     pub id: LogId,
-    /// The life in which it was written.
+    /// The epoch in which the change was written.
     pub epoch: u64,
-    /// Its number in that life: one more than that of the entry before.
+    /// The number of the change in that epoch: one more than that of the entry before.
     pub seq: u64,
-    /// The target.
+    /// The target that was changed.
     pub fingerprint: Fingerprint,
-    /// What is known of it since.
+    /// All that is known of the target after the change. A change of no target, such as the end of a
+    /// doubt, has the default, which says nothing of any.
     pub fact: Fact,
 }
 
-/// A part of a snapshot.
+/// A part of a snapshot; the answer to [`Feed::snapshot`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "feeds make it")]
+#[expect(clippy::exhaustive_structs, reason = "feeds make it, and none of it can be left out")]
 pub struct SnapshotPage {
-    /// Facts; an entry may come twice.
+    /// Facts, in any order. A target may come twice. Of one whose tokens are all revoked and that
+    /// was never reinstated or cut off, [`Fact::revoked_until`] is enough.
     pub facts: Vec<(Fingerprint, Fact)>,
-    /// Where to go on; `None` after the last page.
+    /// Where the next page begins; `None` after the last page.
     pub next: Option<u64>,
 }
 
-/// Why the doubt about older tokens is over, which data that was lost had left behind.
+/// A request to end the doubt that a loss of data has left behind. Only the mirror makes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "the mirror makes it")]
-pub struct Lift {
-    /// The life whose data was lost …
-    pub former: u64,
-    /// … up to this change of which all that is not over is in the store again. The mirror knows of
-    /// no later one.
+#[non_exhaustive]
+pub struct EndDoubt {
+    /// The epoch whose data was lost.
+    pub former_epoch: u64,
+    /// The last change of the former epoch that the mirror has applied. Everything up to it that is
+    /// not over is in the store again, and the mirror knows of no later one.
     pub seq: u64,
-    /// The present life.
+    /// The present epoch.
     pub epoch: u64,
-    /// The horizon that is to be lifted.
-    pub horizon: Timestamp,
+    /// The doubt that is meant: that about tokens issued until then.
+    pub issued_until: Timestamp,
 }
 
-/// What a mirror tells the feed, so that those who wait for it know how far it is.
+/// How far a mirror is, for those who wait for it. Only the mirror makes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "the mirror makes it")]
+#[non_exhaustive]
 pub struct Progress {
-    /// By which name people know the mirror.
+    /// The name of the mirror, for people. Need not be unique.
     pub name: Arc<str>,
-    /// The life in which the mirror is; zero if in none.
+    /// The epoch in which the mirror is; zero if in none.
     pub epoch: u64,
-    /// The last change that it has applied.
+    /// The last change of that epoch that it has applied.
     pub seq: u64,
-    /// How long it is to be waited for after this, if nothing more is heard of it.
+    /// For how long after this the mirror is to be waited for, if no other heartbeat comes.
     pub lease: Duration,
 }
 
-/// The log of one shard, and the snapshot behind it.
+/// A store that can be mirrored. `Mirror::new` and `Mirror::builder` take one.
+pub trait FeedSource: RevocationStore {
+    /// The feed of one shard.
+    type Feed: Feed;
+
+    /// One feed for each shard, in the order of [`Fence::shard`](super::Fence::shard): from 1 to
+    /// 65 535. Each call makes feeds for another mirror, with leases of their own.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the store is set up in a way that cannot be mirrored.
+    fn feeds(&self) -> Result<Vec<Self::Feed>, ConfigError>;
+}
+
+impl<T: FeedSource + ?Sized> FeedSource for Arc<T> {
+    type Feed = T::Feed;
+
+    fn feeds(&self) -> Result<Vec<Self::Feed>, ConfigError> {
+        (**self).feeds()
+    }
+}
+
+/// One shard of a store, as a mirror reads it.
 ///
-/// All calls end by themselves within a bound. After any error the mirror calls
-/// [`connect`](Self::connect) before it asks again. Calls may be dropped half-way when the mirror
-/// ends.
+/// Each call ends by itself within a bound of a few seconds ([`read`](Self::read): beyond its
+/// `wait`). After any error the mirror calls [`connect`](Self::connect) before it asks anything
+/// else. Any call may be dropped half-way when the mirror ends; then only [`leave`](Self::leave)
+/// follows.
 pub trait Feed: Send + 'static {
-    /// Connects, from scratch: what was known of the connection before must not matter.
+    /// Connects from scratch: nothing that was known of an earlier connection may matter. The mirror
+    /// calls it first, and after every error.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot be reached.
     fn connect(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Asks for the present state. The answer must come from the primary.
+    /// Notes the progress of the mirror, then reads the state of the shard.
     ///
-    /// Unless the mirror is in no life yet, the store first takes note of its progress, in one
-    /// place for all who ask for [`followers`](super::RevocationStore::followers), and forgets it
-    /// when the lease is over. The state must have been read after that: a write that is not in it
-    /// then finds the mirror among the followers.
+    /// The first heartbeat of a feed is that of a mirror in no epoch.
+    ///
+    /// - The order is required. If [`Progress::epoch`] is not zero, the store first notes the
+    ///   progress, in one place for all who ask for
+    ///   [`followers`](super::RevocationStore::followers), and the state is read after that. So a
+    ///   write that is not in the state finds the mirror among the followers.
+    /// - The store forgets the mirror when [`Progress::lease`] is over, not earlier.
+    /// - If [`Progress::epoch`] is zero, nothing is noted.
+    /// - The state holds every change that was confirmed before the call. So it comes from the
+    ///   primary, never from a replica or a cache.
+    /// - Within an epoch, [`Heartbeat::seq`] never decreases.
+    /// - If data was lost, the epoch is another, and [`Heartbeat::doubt`] covers every token whose
+    ///   revocation may be among what was lost.
     ///
     /// # Errors
-    /// [`StoreError`] if there was no answer.
+    /// [`StoreError`] if there was no answer, or none from the primary. A store that answers but
+    /// does not take the lease says so in [`Heartbeat::lease`].
     fn heartbeat(
         &mut self,
         progress: Progress,
     ) -> impl Future<Output = Result<Heartbeat, StoreError>> + Send;
 
-    /// The id of the last entry of the log.
+    /// The place of the last entry of the log; [`LogId::default`] if there was never one. Every
+    /// change that is written later has a greater place, also if older entries are trimmed away.
     ///
     /// # Errors
     /// [`StoreError`] if there was no answer.
     fn tail(&mut self) -> impl Future<Output = Result<LogId, StoreError>> + Send;
 
-    /// About how many facts a snapshot holds.
+    /// About how many facts a snapshot holds. The mirror makes room for so many; a wrong number
+    /// costs time or memory, nothing else.
     ///
     /// # Errors
     /// [`StoreError`] if there was no answer.
     fn count(&mut self) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// A page of the snapshot; `cursor` is `None` for the first. A fact that is there from the
-    /// first page to the last appears.
+    /// A page of the snapshot. `cursor` is `None` for the first page and then
+    /// [`SnapshotPage::next`] of the page before.
+    ///
+    /// A fact that is in the store from the first page to the last appears in some page. What is
+    /// written meanwhile may appear or not. The pages come to an end.
     ///
     /// # Errors
     /// [`StoreError`] if there was no answer.
@@ -144,7 +228,8 @@ pub trait Feed: Send + 'static {
         cursor: Option<u64>,
     ) -> impl Future<Output = Result<SnapshotPage, StoreError>> + Send;
 
-    /// The facts of these targets, in order.
+    /// The facts of these targets with all their numbers: one answer for each, in the same order;
+    /// `None` where the store has nothing.
     ///
     /// # Errors
     /// [`StoreError`] if there was no answer.
@@ -153,7 +238,10 @@ pub trait Feed: Send + 'static {
         fingerprints: &[Fingerprint],
     ) -> impl Future<Output = Result<Vec<Option<Fact>>, StoreError>> + Send;
 
-    /// The entries after `after`, some at a time; if there are none, waits for one, up to `wait`.
+    /// The first entries of the log after `after`, in order and without a gap, some at a time. If
+    /// there are none, waits for one, up to `wait`, and then answers with none.
+    ///
+    /// Entries that were trimmed away are left out; the numbers show that they are missing.
     ///
     /// # Errors
     /// [`StoreError`] if there was no answer.
@@ -163,34 +251,42 @@ pub trait Feed: Send + 'static {
         wait: Duration,
     ) -> impl Future<Output = Result<Vec<LogEntry>, StoreError>> + Send;
 
-    /// Writes facts that the store has lost. Those that it knows, or knows better, change nothing.
+    /// Writes facts again that the store has lost, each joined with what the store knows
+    /// ([`Fact::merge`]). One that changes something is a change like any other: it has a number
+    /// and an entry in the log. One that the store knows, or knows better, changes nothing.
     ///
     /// # Errors
-    /// [`StoreError`] if the write was not confirmed.
-    fn restore(
+    /// [`StoreError`] if the write was not confirmed. Repeating it is safe.
+    fn replay(
         &mut self,
         facts: &[(Fingerprint, Fact)],
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Ends the doubt about tokens issued before the horizon, and says whether it has ended. The
-    /// store refuses if anyone has known of a later change of the former life, and takes the doubt
-    /// up again if such a one comes later.
+    /// Ends the doubt that is meant, if nothing is missing any more; answers whether the shard is
+    /// without a doubt now.
     ///
-    /// The default is that it never ends before the tokens do.
+    /// The store refuses if any process has known of a later change of the former epoch than
+    /// [`EndDoubt::seq`], if another epoch or doubt is meant, or if it cannot tell. If a process
+    /// that knew of a later change comes afterwards, the store takes up the doubt again.
+    ///
+    /// Default: refuses. Nothing is accepted that should not be; but a loss of data is then in doubt
+    /// until the last token from before has expired, although all revocations were replayed.
     ///
     /// # Errors
     /// [`StoreError`] if there was no answer.
-    fn lift(&mut self, lift: Lift) -> impl Future<Output = Result<bool, StoreError>> + Send {
-        let _ = lift;
+    fn end_doubt(
+        &mut self,
+        request: EndDoubt,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send {
+        let _ = request;
         ready(Ok(false))
     }
 
-    /// Whether this target belongs to the shard of this feed.
-    fn owns(&self, fingerprint: &Fingerprint) -> bool {
-        let _ = fingerprint;
-        true
-    }
+    /// Whether this target belongs to the shard of this feed. Of the feeds of a store, exactly one
+    /// owns each target: that of the shard which the [`Fence`](super::Fence) of its writes names.
+    fn owns(&self, fingerprint: &Fingerprint) -> bool;
 
-    /// Says good-bye: nobody is to wait for this mirror any more.
+    /// Ends the lease: no process has to wait for this mirror any more. The feed is not used again.
+    /// The mirror allows it a quarter of a second; if it fails, the lease ends by itself.
     fn leave(&mut self) -> impl Future<Output = ()> + Send;
 }

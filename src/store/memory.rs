@@ -13,8 +13,11 @@ use super::{
     Standing, StoreError, StoreErrorKind,
 };
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::revocation::{Change, Fingerprint, Record, Revocation, Target};
+use crate::revocation::{Change, Fact, Fingerprint, Record, Revocation, Target};
 use crate::verified::VerifiedToken;
+
+pub use super::memory_feed::MemoryFeed;
+use super::memory_feed::MemoryLog;
 
 /// Default of [`MemoryStore::with_capacity`]: a few hundred megabytes when full of short ids.
 pub const DEFAULT_CAPACITY: usize = 1_000_000;
@@ -24,12 +27,16 @@ pub const DEFAULT_CAPACITY: usize = 1_000_000;
 /// For tests, demos, and programs that run alone: another process does not see them, and a restart
 /// forgets them, so a revoked token works again after a restart until it expires.
 ///
+/// It can be mirrored, `Mirror::new(MemoryStore::new())`, so that a program runs with the same parts
+/// in development as over Redis.
+///
 /// At its capacity it refuses writes: a live revocation is never dropped.
 #[derive(Clone)]
 pub struct MemoryStore {
     records: Arc<RwLock<HashMap<Fingerprint, Record>>>,
     #[cfg(feature = "sessions")]
     pub(super) documents: Arc<std::sync::Mutex<super::memory_session::Documents>>,
+    pub(super) log: Arc<MemoryLog>,
     pub(super) capacity: usize,
     pub(super) clock: Arc<dyn Clock>,
 }
@@ -47,6 +54,7 @@ impl MemoryStore {
             records: Arc::default(),
             #[cfg(feature = "sessions")]
             documents: Arc::default(),
+            log: Arc::default(),
             capacity: DEFAULT_CAPACITY,
             clock: Arc::new(SystemClock),
         }
@@ -103,8 +111,35 @@ impl MemoryStore {
             }
         }
         self.make_room(&mut records, &pending, now)?;
+        let fence = self.log.append(&pending);
+        for receipt in &mut receipts {
+            receipt.fence = Some(fence);
+        }
         records.extend(pending);
         Ok(receipts)
+    }
+
+    /// Joins facts with the records, as a mirror knows them.
+    pub(super) fn replay(&self, facts: &[(Fingerprint, Fact)]) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let mut records = self.lock();
+        let mut pending: HashMap<Fingerprint, Record> = HashMap::new();
+        for (fingerprint, fact) in facts.iter().filter(|(_, fact)| fact.until > now) {
+            let before = pending.get(fingerprint).or_else(|| records.get(fingerprint));
+            let before = before.filter(|record| record.until() > now);
+            let mut record = match before {
+                Some(record) => record.clone(),
+                // Only its fingerprint is known.
+                None => Record::new(Target::nameless(fingerprint), *fact, now)?,
+            };
+            if record.join(*fact) || before.is_none() {
+                pending.insert(*fingerprint, record);
+            }
+        }
+        self.make_room(&mut records, &pending, now)?;
+        self.log.append(&pending);
+        records.extend(pending);
+        Ok(())
     }
 
     /// Forgets what may be forgotten once the map would have to grow, so that the cost is spread
@@ -202,9 +237,8 @@ impl RevocationStore for MemoryStore {
         ready(self.page(&query)).boxed()
     }
 
-    fn followers(&self, _: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
-        // There is no log to follow.
-        ready(Ok(Vec::new())).boxed()
+    fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
+        ready(self.log.followers(fence)).boxed()
     }
 
     fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {

@@ -5,7 +5,7 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | [`feed`] | the log of a store, for a [`Mirror`](crate::Mirror) |
+//! | [`feed`] | how a [`Mirror`](crate::Mirror) reads a store, and how a store is made to be mirrored |
 //! | [`memory`] | one process: tests, demos, programs that run alone |
 //! | [`redis`] | shared by all processes, one round trip per check (feature `redis`) |
 //! | [`scripted`] | for tests: fails on cue (feature `test-util`) |
@@ -52,6 +52,7 @@
 mod doubt;
 pub mod feed;
 pub mod memory;
+mod memory_feed;
 #[cfg(feature = "sessions")]
 mod memory_session;
 #[cfg(feature = "redis")]

@@ -4,6 +4,7 @@
 //! | | |
 //! | --- | --- |
 //! | [`store`] | the rules of [`RevocationStore`] |
+//! | [`feed`] | the rules of [`Feed`](crate::store::feed::Feed), which a mirror needs |
 //! | [`session_store`] | the rules of `SessionStore` (feature `sessions`) |
 //!
 //! The stores of this crate are tested by these very suites. A suite is handed a fixture, which
@@ -32,6 +33,7 @@
 //! The suites need a Tokio runtime with time. With one of several threads they also find what goes
 //! wrong only when calls overlap.
 
+pub mod feed;
 #[cfg(feature = "sessions")]
 pub mod session_store;
 pub mod store;
@@ -212,7 +214,7 @@ macro_rules! rules {
             }
             let list: String = broken.iter().map(|rule| format!("\n- {rule}")).collect();
             let (count, all) = (broken.len(), $name::ALL.len());
-            assert!(broken.is_empty(), "the store breaks {count} of {all} rules:{list}");
+            assert!(broken.is_empty(), "it breaks {count} of {all} rules:{list}");
         }
     };
 }

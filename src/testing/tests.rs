@@ -19,7 +19,9 @@ use super::store::StoreRule;
 use super::*;
 use crate::revocation::{Action, Extent, Outcome, Record, Revocation, Target, TargetKind};
 use crate::store::memory::MemoryStore;
-use crate::store::{Cursor, Fence, ListQuery, Lookup, Receipt, RecordPage, RevokedBy, Standing};
+use crate::store::{
+    Cursor, Fence, Follower, ListQuery, Lookup, Receipt, RecordPage, RevokedBy, Standing,
+};
 use crate::verified::VerifiedToken;
 
 type Later<T> = BoxFuture<'static, Result<T, StoreError>>;
@@ -111,6 +113,10 @@ impl RevocationStore for Flawed {
 
     fn count(&self) -> Later<u64> {
         (self.count)(&self.memory)
+    }
+
+    fn followers(&self, fence: Fence) -> Later<Vec<Follower>> {
+        self.memory.followers(fence)
     }
 }
 

@@ -16,12 +16,12 @@ mod errors;
 #[cfg(feature = "axum")]
 mod extract;
 mod fail_mode;
+#[cfg(all(feature = "redis", feature = "test-util"))]
+mod feed_contract;
 #[cfg(feature = "test-util")]
 #[path = "../fixtures/mod.rs"]
 mod fixtures;
 mod grpc;
-#[cfg(feature = "redis")]
-mod heal;
 mod layer;
 #[cfg(feature = "redis")]
 mod mirror;
@@ -44,6 +44,8 @@ mod redis_store;
 mod redis_supervision;
 #[cfg(feature = "redis")]
 mod redis_topology;
+#[cfg(feature = "redis")]
+mod replay;
 #[cfg(feature = "redis")]
 #[path = "../support/mod.rs"]
 mod servers;

@@ -154,7 +154,7 @@ async fn own_writes_are_seen_at_once_and_those_of_others_soon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flushed_redis_un_revokes_nothing_and_is_told_again() {
+async fn a_flushed_redis_un_revokes_nothing_and_gets_a_replay() {
     if !redis_is_installed() {
         return;
     }
@@ -167,7 +167,7 @@ async fn a_flushed_redis_un_revokes_nothing_and_is_told_again() {
     server.cli(&["FLUSHALL"]);
     let status = until(&mirror, "resync", |status| status.resyncs() > 0).await;
     assert_eq!(status.shards[0].last_resync, Some(Resync::NewEpoch));
-    until(&mirror, "redis is told", |status| status.shards[0].restored == 2).await;
+    until(&mirror, "the replay is done", |status| status.shards[0].replayed == 2).await;
     timeout(PATIENCE, mirror.ready()).await.unwrap();
     assert!(is_revoked(&mirror, "before") && is_revoked(&mirror, "bob"));
     assert_eq!(
@@ -235,10 +235,10 @@ async fn it_follows_the_primary_and_not_the_one_that_was() {
     let mirror = mirror(sentinel.url()).await;
     follow(&mirror, &revoke(&store, "before").await).await;
     let old = tokio::task::block_in_place(|| {
-        let life = |server: &RedisServer| server.cli(&["GET", "jwt-revocation:{0}:e"]);
+        let epoch = |server: &RedisServer| server.cli(&["GET", "jwt-revocation:{0}:e"]);
         let (one, other) = (&sentinel.servers()[0], &sentinel.servers()[1]);
         wait_until("the replica has it", PATIENCE, || {
-            !life(one).is_empty() && life(one) == life(other)
+            !epoch(one).is_empty() && epoch(one) == epoch(other)
         });
         let old = sentinel.hang_primary();
         sentinel.wait_for_failover_from(old);
@@ -257,7 +257,7 @@ async fn it_follows_the_primary_and_not_the_one_that_was() {
             Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
         }
     };
-    // A life that has begun anew has the write all the same.
+    // An epoch that has begun anew has the write all the same.
     let _ = timeout(PATIENCE, mirror.wait_for(receipt.fence.unwrap()))
         .await
         .expect("the write never arrives");
@@ -266,7 +266,7 @@ async fn it_follows_the_primary_and_not_the_one_that_was() {
     for n in 0..20 {
         let id = format!("later{n}");
         let start = Instant::now();
-        // What was written to the old one is doubted, and the life of the store begins anew: then
+        // What was written to the old one is doubted, and the epoch of the store begins anew: then
         // the fence is of the old.
         while mirror.wait_for(revoke(&store, &id).await.fence.unwrap()).await.is_err() {
             assert!(start.elapsed() < PATIENCE, "{mirror:?}");

@@ -24,8 +24,6 @@
 
 #[path = "../../src/revocation/fact.rs"]
 mod fact;
-#[path = "../../src/store/feed.rs"]
-mod feed;
 mod mirror;
 
 use std::panic::catch_unwind;
@@ -56,12 +54,6 @@ mod revocation {
 
 mod verified {
     pub(crate) use tower_jwt_revocation::VerifiedToken;
-}
-
-mod store {
-    pub(crate) use tower_jwt_revocation::StoreError;
-
-    pub(crate) use crate::feed;
 }
 
 fn main() -> ExitCode {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tower_jwt_revocation::store::StoreError;
 use tower_jwt_revocation::store::feed::{Feed, Heartbeat, LogEntry, LogId, Progress, SnapshotPage};
+use tower_jwt_revocation::store::{Doubt, StoreError};
 use tower_jwt_revocation::{Clock as _, Fact, Fingerprint, SystemClock, Timestamp};
 
 /// A number as a fingerprint, spread as SHA-256 spreads them.
@@ -34,18 +34,12 @@ impl Feed for Numbers {
     }
 
     async fn heartbeat(&mut self, _: Progress) -> Result<Heartbeat, StoreError> {
-        Ok(Heartbeat {
-            epoch: 1,
-            seq: self.written.load(Ordering::SeqCst),
-            time: SystemClock::default().now(),
-            horizon: Timestamp::ZERO,
-            lifted: Timestamp::ZERO,
-            uncounted: None,
-        })
+        let seq = self.written.load(Ordering::SeqCst);
+        Ok(Heartbeat::new(1, seq, SystemClock::default().now(), Doubt::None))
     }
 
     async fn tail(&mut self) -> Result<LogId, StoreError> {
-        Ok(LogId { ms: self.written.load(Ordering::SeqCst), n: 0 })
+        Ok(LogId::from(self.written.load(Ordering::SeqCst)))
     }
 
     async fn count(&mut self) -> Result<u64, StoreError> {
@@ -65,22 +59,26 @@ impl Feed for Numbers {
 
     async fn read(&mut self, after: LogId, wait: Duration) -> Result<Vec<LogEntry>, StoreError> {
         let last = self.written.load(Ordering::SeqCst);
-        if after.ms == last {
+        if after.low == last {
             tokio::time::sleep(wait.min(Duration::from_millis(1))).await;
         }
-        let last = last.min(after.ms + 1000);
+        let last = last.min(after.low + 1000);
         let entry = |seq: u64| LogEntry {
-            id: LogId { ms: seq, n: 0 },
+            id: LogId::from(seq),
             epoch: 1,
             seq,
             fingerprint: name(self.entries + seq),
             fact: Fact::revoked_until(until(seq)),
         };
-        Ok((after.ms + 1..=last).map(entry).collect())
+        Ok((after.low + 1..=last).map(entry).collect())
     }
 
-    async fn restore(&mut self, _: &[(Fingerprint, Fact)]) -> Result<(), StoreError> {
+    async fn replay(&mut self, _: &[(Fingerprint, Fact)]) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    fn owns(&self, _: &Fingerprint) -> bool {
+        true
     }
 
     async fn leave(&mut self) {}

@@ -1,3 +1,4 @@
 //! What is plugged into `tower-jwt-revocation` from outside, by its public API alone.
 
 pub mod store;
+pub mod verifier;

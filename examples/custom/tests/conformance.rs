@@ -76,7 +76,7 @@ fn token() -> Arc<VerifiedToken> {
     let iat = now.as_secs() - 60;
     let claims = format!(r#"{{"sub":"alice","jti":"t","iat":{iat},"exp":{}}}"#, iat + 600);
     let claims = SignedClaims::new(claims.as_bytes());
-    Arc::new(TokenProfile::new().assert_verified(claims, now).unwrap())
+    Arc::new(TokenProfile::new().assert_verified(claims).unwrap())
 }
 
 #[tokio::test]

@@ -10,9 +10,9 @@ use crate::revocation::{Fact, Fingerprint};
 
 /// Which tokens of a target are revoked, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::mirror) struct Verdict(u64);
+pub(in crate::mirror) struct SetVerdict(u64);
 
-impl Verdict {
+impl SetVerdict {
     /// The word of an empty entry.
     const EMPTY: u64 = 0;
     pub(in crate::mirror) const NONE: Self = Self(1);
@@ -41,7 +41,7 @@ impl Verdict {
 
 /// Words of an entry.
 const VERDICT: usize = 0;
-const NAME: [usize; 2] = [1, 2];
+const FINGERPRINT: [usize; 2] = [1, 2];
 const FACT: usize = 3;
 
 #[repr(align(64))]
@@ -63,12 +63,12 @@ impl Entry {
     /// The verdict; nothing of the entry is to be read before it.
     #[inline]
     fn verdict(&self) -> u64 {
-        self.0.get(VERDICT).map_or(Verdict::EMPTY, |word| word.load(Ordering::Acquire))
+        self.0.get(VERDICT).map_or(SetVerdict::EMPTY, |word| word.load(Ordering::Acquire))
     }
 
     #[inline]
-    fn is(&self, name: [u64; 2]) -> bool {
-        NAME.map(|n| self.word(n)) == name
+    fn is(&self, words: [u64; 2]) -> bool {
+        FINGERPRINT.map(|n| self.word(n)) == words
     }
 
     fn fact(&self) -> Fact {
@@ -84,18 +84,18 @@ impl Entry {
             self.set(FACT + n, part.as_millis());
         }
         if let Some(word) = self.0.get(VERDICT) {
-            word.store(Verdict::of(fact).0, Ordering::Release);
+            word.store(SetVerdict::of(fact).0, Ordering::Release);
         }
     }
 }
 
 /// A table that can be read by all and is written by one.
 #[derive(Debug)]
-pub(super) struct Details {
+pub(super) struct DetailTable {
     entries: Box<[Entry]>,
 }
 
-impl Details {
+impl DetailTable {
     pub(super) fn with_room(entries: usize) -> Self {
         Self { entries: (0..entries).map(|_| Entry::default()).collect() }
     }
@@ -108,40 +108,40 @@ impl Details {
         size_of::<Self>() + size_of_val(&*self.entries)
     }
 
-    fn probe(&self, name: [u64; 2]) -> impl Iterator<Item = &Entry> {
-        let [_, low] = name;
+    fn probe(&self, words: [u64; 2]) -> impl Iterator<Item = &Entry> {
+        let [_, low] = words;
         let home = super::spread((low >> 32) as u32, self.entries.len());
         let (before, after) = self.entries.split_at(home);
         after.iter().chain(before)
     }
 
-    fn entry(&self, name: [u64; 2]) -> Option<&Entry> {
-        self.probe(name)
-            .take_while(|entry| entry.verdict() != Verdict::EMPTY)
-            .find(|entry| entry.is(name))
+    fn entry(&self, words: [u64; 2]) -> Option<&Entry> {
+        self.probe(words)
+            .take_while(|entry| entry.verdict() != SetVerdict::EMPTY)
+            .find(|entry| entry.is(words))
     }
 
-    pub(super) fn verdict(&self, fingerprint: &Fingerprint) -> Option<Verdict> {
-        self.entry(name(fingerprint)).map(|entry| Verdict(entry.verdict()))
+    pub(super) fn verdict(&self, fingerprint: &Fingerprint) -> Option<SetVerdict> {
+        self.entry(words(fingerprint)).map(|entry| SetVerdict(entry.verdict()))
     }
 
     // === The writer; the caller sees to it that there is one, and that there is room ===
 
     pub(super) fn fact(&self, fingerprint: &Fingerprint) -> Option<Fact> {
-        self.entry(name(fingerprint)).map(Entry::fact)
+        self.entry(words(fingerprint)).map(Entry::fact)
     }
 
     /// Enters or replaces a record; whether it is a new one.
     pub(super) fn put(&self, fingerprint: &Fingerprint, fact: &Fact) -> bool {
-        let name = name(fingerprint);
-        for entry in self.probe(name) {
-            let is_new = entry.verdict() == Verdict::EMPTY;
+        let words = words(fingerprint);
+        for entry in self.probe(words) {
+            let is_new = entry.verdict() == SetVerdict::EMPTY;
             if is_new {
-                for (n, word) in NAME.into_iter().zip(name) {
+                for (n, word) in FINGERPRINT.into_iter().zip(words) {
                     entry.set(n, word);
                 }
             }
-            if is_new || entry.is(name) {
+            if is_new || entry.is(words) {
                 entry.write(fact);
                 return is_new;
             }
@@ -150,8 +150,8 @@ impl Details {
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = (Fingerprint, Fact)> {
-        self.entries.iter().filter(|entry| entry.verdict() != Verdict::EMPTY).map(|entry| {
-            let [high, low] = NAME.map(|n| entry.word(n));
+        self.entries.iter().filter(|entry| entry.verdict() != SetVerdict::EMPTY).map(|entry| {
+            let [high, low] = FINGERPRINT.map(|n| entry.word(n));
             (
                 Fingerprint::from_bytes(((u128::from(high) << 64) | u128::from(low)).to_be_bytes()),
                 entry.fact(),
@@ -160,7 +160,7 @@ impl Details {
     }
 }
 
-fn name(fingerprint: &Fingerprint) -> [u64; 2] {
+fn words(fingerprint: &Fingerprint) -> [u64; 2] {
     let (high, low) = fingerprint.words();
     [high, low]
 }

@@ -9,7 +9,7 @@
 //! A look-up mistakes one fingerprint for another with a probability of about 3 in 2⁴⁸, and then
 //! refuses.
 
-// | room | what it is |
+// | module | what it is |
 // | --- | --- |
 // | `plain` | what is revoked for good: eight bytes each, under 58 bits of the fingerprint |
 // | `detail` | cutoffs, reinstatements, distant ends: a cache line each, under the whole fingerprint |
@@ -22,11 +22,11 @@ mod recent;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
-use detail::Details;
-pub(super) use detail::Verdict;
+use detail::DetailTable;
+pub(super) use detail::SetVerdict;
 pub(super) use plain::is_kept_until;
-use plain::{Expiry, Hit, Inserted, Name, Plain, SLOTS};
-use recent::Recent;
+use plain::{Expiry, FingerprintTail, Inserted, PlainHit, PlainTable, SLOTS};
+use recent::RecentFacts;
 
 use super::sync::{
     ArcSwap, AtomicUsize, Guard, Mutex, MutexGuard, Ordering, PoisonError, RandomState,
@@ -74,13 +74,13 @@ impl Key {
         Self((high ^ seed).wrapping_mul(FACTOR))
     }
 
-    /// The fingerprint of which this is the key, if its name is known.
-    fn fingerprint(shard: usize, tag: u64, name: Name, seed: u64) -> Fingerprint {
+    /// The fingerprint that has this tag in this shard, and this tail.
+    fn fingerprint(shard: usize, tag: u64, tail: FingerprintTail, seed: u64) -> Fingerprint {
         let key = (shard as u64) << (64 - SHARD_BITS)
             | tag << (64 - SHARD_BITS - 48)
-            | u64::from(name.six);
+            | u64::from(tail.six);
         let high = key.wrapping_mul(INVERSE) ^ seed;
-        Fingerprint::from_bytes(((u128::from(high) << 64) | u128::from(name.low)).to_be_bytes())
+        Fingerprint::from_bytes(((u128::from(high) << 64) | u128::from(tail.low)).to_be_bytes())
     }
 
     /// A key of the shard that the tag came from.
@@ -89,9 +89,9 @@ impl Key {
     }
 
     /// What the shard and the tag do not say of the fingerprint.
-    fn name(self, fingerprint: &Fingerprint) -> Name {
+    fn tail(self, fingerprint: &Fingerprint) -> FingerprintTail {
         let [.., six] = self.0.to_be_bytes();
-        Name { six: six & 0x3F, low: fingerprint.words().1 }
+        FingerprintTail { six: six & 0x3F, low: fingerprint.words().1 }
     }
 
     #[inline]
@@ -120,11 +120,11 @@ fn spread(hash: u32, len: usize) -> usize {
 
 /// The set.
 #[derive(Debug)]
-pub(super) struct Set {
-    /// So many entries may have their names kept.
-    named: usize,
+pub(super) struct RevocationSet {
+    /// Up to so many entries, the tails of their fingerprints are kept.
+    full_fingerprints: usize,
     directory: ArcSwap<Directory>,
-    writer: Mutex<Writer>,
+    writer: Mutex<WriterState>,
     seed: u64,
     entries: AtomicUsize,
     details: AtomicUsize,
@@ -138,58 +138,58 @@ struct Directory {
 
 #[derive(Clone, Debug)]
 struct Shard {
-    plain: Arc<Plain>,
-    details: Arc<Details>,
+    plain: Arc<PlainTable>,
+    details: Arc<DetailTable>,
 }
 
 /// What only writers need to know.
 #[derive(Debug)]
-struct Writer {
+struct WriterState {
     /// Slots and entries in use, shard by shard.
     plain: Box<[usize]>,
     details: Box<[usize]>,
-    recent: Recent,
+    recent: RecentFacts,
 }
 
 /// How large the set is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Size {
+pub(super) struct SetSize {
     pub(super) entries: usize,
     pub(super) details: usize,
     pub(super) bytes: usize,
 }
 
-/// What there is in a shard.
+/// The facts of one shard of the set.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct KnownFacts {
     pub(super) facts: Vec<(Fingerprint, Fact)>,
-    /// How many revocations there are besides of which the fingerprints are not known.
-    pub(super) nameless: usize,
+    /// How many further revocations there are whose whole fingerprints are not known.
+    pub(super) unidentified: usize,
 }
 
 /// Where a fact comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
-    /// A log, or the answer to a write: all its numbers are known.
-    Told,
+pub(super) enum FactSource {
+    /// The log of writes, or the receipt of a write: all its numbers are known.
+    Write,
     /// A snapshot, which does not say when.
     Snapshot,
 }
 
-impl Set {
-    pub(super) fn new(recent: usize, named: usize) -> Self {
+impl RevocationSet {
+    pub(super) fn new(recent: usize, full_fingerprints: usize) -> Self {
         let empty = Shard {
-            plain: Arc::new(Plain::with_lines(0, false)),
-            details: Arc::new(Details::with_room(0)),
+            plain: Arc::new(PlainTable::with_lines(0, false)),
+            details: Arc::new(DetailTable::with_room(0)),
         };
         let directory = Directory { shards: vec![empty; SHARDS].into() };
         let set = Self {
-            named,
+            full_fingerprints,
             directory: ArcSwap::from_pointee(directory),
-            writer: Mutex::new(Writer {
+            writer: Mutex::new(WriterState {
                 plain: vec![0; SHARDS].into(),
                 details: vec![0; SHARDS].into(),
-                recent: Recent::new(recent),
+                recent: RecentFacts::new(recent),
             }),
             seed: RandomState::new().hash_one(0),
             entries: AtomicUsize::new(0),
@@ -203,12 +203,12 @@ impl Set {
 
     /// A view for the look-ups of one token.
     #[inline]
-    pub(super) fn read(&self) -> Reader<'_> {
-        Reader { set: self, directory: self.directory.load() }
+    pub(super) fn read(&self) -> SetReader<'_> {
+        SetReader { set: self, directory: self.directory.load() }
     }
 
-    pub(super) fn size(&self) -> Size {
-        Size {
+    pub(super) fn size(&self) -> SetSize {
+        SetSize {
             entries: self.entries.load(Ordering::Relaxed),
             details: self.details.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
@@ -218,19 +218,19 @@ impl Set {
     /// Takes in facts, whatever their order and however often they come. `now` must not be ahead of
     /// the clock of the store: what is over by then is left out.
     ///
-    /// Returns those for which the set knows better than a snapshot can say: they are to be found
-    /// and told.
+    /// Returns those for which the set knows better than a snapshot can say: the caller has to find
+    /// their facts and apply them.
     pub(super) fn apply(
         &self,
         facts: &[(Fingerprint, Fact)],
-        origin: Origin,
+        source: FactSource,
         now: Timestamp,
     ) -> Vec<Fingerprint> {
         let mut unclear = Vec::new();
         for turn in facts.chunks(TURN) {
-            let mut pen = self.pen();
+            let mut writer = self.writer();
             for (fingerprint, fact) in turn {
-                if fact.until > now && !pen.enter(fingerprint, *fact, origin, now) {
+                if fact.until > now && !writer.enter(fingerprint, *fact, source, now) {
                     unclear.push(*fingerprint);
                 }
             }
@@ -243,47 +243,47 @@ impl Set {
         // Three standard deviations above the mean, so that few shards have to grow all the same.
         let mean = entries / SHARDS;
         let lines = (mean + 3 * mean.isqrt()) * 100 / FULL / SLOTS + 1;
-        let mut pen = self.pen();
-        if pen.plain(shard).is_some_and(|plain| plain.lines() < lines) {
-            pen.rebuild_plain(shard, Some(lines), entries, now);
+        let mut writer = self.writer();
+        if writer.plain(shard).is_some_and(|plain| plain.lines() < lines) {
+            writer.rebuild_plain(shard, Some(lines), entries, now);
         }
     }
 
     /// Forgets what is over in one shard, if it is worth the trouble.
     pub(super) fn sweep(&self, shard: usize, now: Timestamp) {
-        let mut pen = self.pen();
-        let Some(known) = pen.shard(shard) else { return };
-        let (plain, details) = pen.used(shard);
+        let mut writer = self.writer();
+        let Some(known) = writer.shard(shard) else { return };
+        let (plain, details) = writer.used(shard);
         let live = known.plain.live(now);
         if is_worth_it(plain, live) {
-            pen.rebuild_plain(shard, None, 0, now);
+            writer.rebuild_plain(shard, None, 0, now);
         }
         let live = known.details.entries().filter(|(_, fact)| fact.until > now).count();
         if is_worth_it(details, live) {
-            pen.rebuild_details(shard, now);
+            writer.rebuild_details(shard, now);
         }
     }
 
-    /// The latest facts that were told.
+    /// The latest facts that were written.
     pub(super) fn recent(&self) -> Vec<(Fingerprint, Fact)> {
         self.lock().recent.facts()
     }
 
     /// All that is known in one shard and is not over.
-    pub(super) fn known(&self, shard: usize, now: Timestamp) -> Known {
-        let pen = self.pen();
-        let mut known = Known::default();
-        let Some(tables) = pen.shard(shard) else { return known };
-        for (key, expiry, name) in tables.plain.named_entries() {
+    pub(super) fn known(&self, shard: usize, now: Timestamp) -> KnownFacts {
+        let writer = self.writer();
+        let mut known = KnownFacts::default();
+        let Some(tables) = writer.shard(shard) else { return known };
+        for (key, expiry, tail) in tables.plain.entries_with_tails() {
             let Some(expiry) = expiry.filter(|expiry| !expiry.is_over(now)) else { continue };
-            let Some(name) = name.filter(|name| name.is_of_one()) else {
-                known.nameless += 1;
+            let Some(tail) = tail.filter(|tail| tail.is_unambiguous()) else {
+                known.unidentified += 1;
                 continue;
             };
-            let fingerprint = Key::fingerprint(shard, key.tag(), name, self.seed);
+            let fingerprint = Key::fingerprint(shard, key.tag(), tail, self.seed);
             let fact = Fact::revoked_until(expiry.end(now));
             // Of the latest it is known more exactly.
-            let remembered = pen.writer.recent.fact(&fingerprint).filter(Fact::is_plain);
+            let remembered = writer.state.recent.fact(&fingerprint).filter(Fact::is_plain);
             let exact = remembered.filter(|remembered| is_kept_until(remembered.until, fact.until));
             known.facts.push((fingerprint, exact.unwrap_or(fact)));
         }
@@ -291,13 +291,13 @@ impl Set {
         known
     }
 
-    fn pen(&self) -> Pen<'_> {
-        let writer = self.lock();
-        Pen { set: self, writer, directory: self.directory.load_full() }
+    fn writer(&self) -> SetWriter<'_> {
+        let state = self.lock();
+        SetWriter { set: self, state, directory: self.directory.load_full() }
     }
 
     // Every step of a writer leaves a set that is right, so a poisoned lock is as good as any.
-    fn lock(&self) -> MutexGuard<'_, Writer> {
+    fn lock(&self) -> MutexGuard<'_, WriterState> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -307,30 +307,30 @@ fn is_worth_it(used: usize, live: usize) -> bool {
     over > used / 8 || (over > 0 && live == 0)
 }
 
-// === impl Reader ===
+// === impl SetReader ===
 
 /// The set as it is now, for a few look-ups. Not to be kept: it holds on to tables that may have
 /// been replaced.
-pub(super) struct Reader<'a> {
-    set: &'a Set,
+pub(super) struct SetReader<'a> {
+    set: &'a RevocationSet,
     directory: Guard<Arc<Directory>>,
 }
 
-impl Reader<'_> {
+impl SetReader<'_> {
     /// Which tokens of this target are revoked.
     #[inline]
-    pub(super) fn verdict(&self, fingerprint: &Fingerprint) -> Verdict {
+    pub(super) fn verdict(&self, fingerprint: &Fingerprint) -> SetVerdict {
         let key = Key::new(fingerprint, self.set.seed);
-        let Some(shard) = self.directory.shards.get(key.shard()) else { return Verdict::NONE };
+        let Some(shard) = self.directory.shards.get(key.shard()) else { return SetVerdict::NONE };
         match shard.plain.find(key) {
-            Hit::Absent => Verdict::NONE,
-            Hit::All => Verdict::ALL,
-            Hit::Detail => self.detail(shard, key, fingerprint),
+            PlainHit::Absent => SetVerdict::NONE,
+            PlainHit::All => SetVerdict::ALL,
+            PlainHit::Detail => self.detail(shard, key, fingerprint),
         }
     }
 
     #[cold]
-    fn detail(&self, shard: &Shard, key: Key, fingerprint: &Fingerprint) -> Verdict {
+    fn detail(&self, shard: &Shard, key: Key, fingerprint: &Fingerprint) -> SetVerdict {
         if let Some(verdict) = shard.details.verdict(fingerprint) {
             return verdict;
         }
@@ -340,13 +340,13 @@ impl Reader<'_> {
         loop {
             let newer = self.set.directory.load_full();
             if Arc::ptr_eq(&seen, &newer) {
-                return Verdict::NONE;
+                return SetVerdict::NONE;
             }
-            let Some(shard) = newer.shards.get(key.shard()) else { return Verdict::NONE };
+            let Some(shard) = newer.shards.get(key.shard()) else { return SetVerdict::NONE };
             match shard.plain.find(key) {
-                Hit::Absent => return Verdict::NONE,
-                Hit::All => return Verdict::ALL,
-                Hit::Detail => {
+                PlainHit::Absent => return SetVerdict::NONE,
+                PlainHit::All => return SetVerdict::ALL,
+                PlainHit::Detail => {
                     if let Some(verdict) = shard.details.verdict(fingerprint) {
                         return verdict;
                     }
@@ -357,23 +357,23 @@ impl Reader<'_> {
     }
 }
 
-// === impl Pen ===
+// === impl SetWriter ===
 
-/// The right to write.
-struct Pen<'a> {
-    set: &'a Set,
-    writer: MutexGuard<'a, Writer>,
+/// Exclusive access for one turn of writing.
+struct SetWriter<'a> {
+    set: &'a RevocationSet,
+    state: MutexGuard<'a, WriterState>,
     directory: Arc<Directory>,
 }
 
-impl Pen<'_> {
+impl SetWriter<'_> {
     fn shard(&self, shard: usize) -> Option<Shard> {
         self.directory.shards.get(shard).cloned()
     }
 
     fn used(&self, shard: usize) -> (usize, usize) {
         let used = |of: &[usize]| of.get(shard).copied().unwrap_or_default();
-        (used(&self.writer.plain), used(&self.writer.details))
+        (used(&self.state.plain), used(&self.state.details))
     }
 
     /// Whether it could be entered; not if the set knows better than a snapshot can say.
@@ -381,13 +381,13 @@ impl Pen<'_> {
         &mut self,
         fingerprint: &Fingerprint,
         fact: Fact,
-        origin: Origin,
+        source: FactSource,
         now: Timestamp,
     ) -> bool {
         let key = Key::new(fingerprint, self.set.seed);
-        match origin {
-            Origin::Told => self.writer.recent.note(fingerprint, fact),
-            Origin::Snapshot => self.writer.recent.fill(fingerprint, fact),
+        match source {
+            FactSource::Write => self.state.recent.note(fingerprint, fact),
+            FactSource::Snapshot => self.state.recent.fill(fingerprint, fact),
         }
         let at = key.shard();
         // The store has forgotten what was over when this was written, and so must we: what it says
@@ -397,7 +397,8 @@ impl Pen<'_> {
         if let Some(known) = shard.details.fact(fingerprint) {
             let is_over = known.until <= then;
             let known = if is_over { Fact::default() } else { known };
-            if !is_over && origin == Origin::Snapshot && fact.is_plain() && !known.revokes_all() {
+            if !is_over && source == FactSource::Snapshot && fact.is_plain() && !known.revokes_all()
+            {
                 return false;
             }
             let merged = known.merge(fact);
@@ -413,8 +414,8 @@ impl Pen<'_> {
             && let Some(expiry) = Expiry::new(fact.until, now)
         {
             self.make_room(at, now);
-            let name = Some(key.name(fingerprint));
-            let inserted = self.plain(at).map(|plain| plain.insert(key, expiry, name));
+            let tail = Some(key.tail(fingerprint));
+            let inserted = self.plain(at).map(|plain| plain.insert(key, expiry, tail));
             self.count_plain(at, inserted);
             return true;
         }
@@ -424,7 +425,7 @@ impl Pen<'_> {
         let was_all = shard.plain.is_revoked_at(key, then);
         if was_all {
             let known = self
-                .writer
+                .state
                 .recent
                 .fact(fingerprint)
                 .map_or(Timestamp::ZERO, |known| known.all_revoked_at);
@@ -434,7 +435,7 @@ impl Pen<'_> {
         self.make_room_for_details(at, now);
         let Some(shard) = self.directory.shards.get(at) else { return true };
         if shard.details.put(fingerprint, &fact) {
-            if let Some(used) = self.writer.details.get_mut(at) {
+            if let Some(used) = self.state.details.get_mut(at) {
                 *used += 1;
             }
             self.set.details.fetch_add(1, Ordering::Relaxed);
@@ -448,13 +449,13 @@ impl Pen<'_> {
         true
     }
 
-    fn plain(&self, at: usize) -> Option<&Plain> {
+    fn plain(&self, at: usize) -> Option<&PlainTable> {
         self.directory.shards.get(at).map(|shard| &*shard.plain)
     }
 
     fn count_plain(&mut self, shard: usize, inserted: Option<Inserted>) {
         if inserted == Some(Inserted::New) {
-            if let Some(used) = self.writer.plain.get_mut(shard) {
+            if let Some(used) = self.state.plain.get_mut(shard) {
                 *used += 1;
             }
             self.set.entries.fetch_add(1, Ordering::Relaxed);
@@ -486,12 +487,12 @@ impl Pen<'_> {
         let needed = old.plain.live(now) + 1;
         let lines = lines.unwrap_or(0).max(needed * 100 / ROOMY / SLOTS + 1);
         let entries = entries.max(self.set.entries.load(Ordering::Relaxed));
-        let plain = Plain::with_lines(lines, entries <= self.set.named);
+        let plain = PlainTable::with_lines(lines, entries <= self.set.full_fingerprints);
         let mut used = 0;
-        for (key, expiry, name) in old.plain.named_entries() {
+        for (key, expiry, tail) in old.plain.entries_with_tails() {
             if let Some(expiry) = expiry
                 && !expiry.is_over(now)
-                && plain.insert(key, expiry, name) == Inserted::New
+                && plain.insert(key, expiry, tail) == Inserted::New
             {
                 used += 1;
             }
@@ -502,7 +503,7 @@ impl Pen<'_> {
             }
         }
         account(&self.set.bytes, old.plain.bytes(), plain.bytes());
-        if let Some(known) = self.writer.plain.get_mut(at) {
+        if let Some(known) = self.state.plain.get_mut(at) {
             account(&self.set.entries, *known, used);
             *known = used;
         }
@@ -512,12 +513,12 @@ impl Pen<'_> {
     fn rebuild_details(&mut self, at: usize, now: Timestamp) {
         let Some(old) = self.shard(at) else { return };
         let live: Vec<_> = old.details.entries().filter(|(_, fact)| fact.until > now).collect();
-        let details = Details::with_room((live.len() + 1) * 100 / DETAILS_ROOMY + 1);
+        let details = DetailTable::with_room((live.len() + 1) * 100 / DETAILS_ROOMY + 1);
         for (fingerprint, fact) in &live {
             details.put(fingerprint, fact);
         }
         account(&self.set.bytes, old.details.bytes(), details.bytes());
-        if let Some(known) = self.writer.details.get_mut(at) {
+        if let Some(known) = self.state.details.get_mut(at) {
             account(&self.set.details, *known, live.len());
             *known = live.len();
         }

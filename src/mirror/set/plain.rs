@@ -5,7 +5,7 @@
 //! Slots are never emptied: what is over stays until the table is built anew, so that a reader
 //! needs no lock and no second look.
 //!
-//! Beside them lie the names, if they are kept: the other 70 bits of the fingerprint, nine bytes
+//! Beside them lie the tails, if they are kept: the other 70 bits of the fingerprint, nine bytes
 //! each. Readers never touch them.
 
 use super::Key;
@@ -40,7 +40,7 @@ impl Expiry {
     }
 
     /// The last moment that it stands for, seen from `now`: up to a unit later than the one it was
-    /// made of. Whoever is told of it makes the same of it again.
+    /// made of. An [`Expiry`] of it is equal to this one.
     pub(super) fn end(self, now: Timestamp) -> Timestamp {
         let now = now.as_millis() >> UNIT;
         let ahead = (self.0 - 2 + CODES - now % CODES) % CODES;
@@ -73,7 +73,7 @@ pub(in crate::mirror) fn is_kept_until(known: Timestamp, wanted: Timestamp) -> b
 
 /// What a table knows of a fingerprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hit {
+pub(super) enum PlainHit {
     /// Nothing.
     Absent,
     /// It is revoked, all of it.
@@ -121,33 +121,33 @@ impl Line {
 
 /// What the slot does not say of a fingerprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Name {
+pub(super) struct FingerprintTail {
     /// The last six bits of the key.
     pub(super) six: u8,
     /// The second word of the fingerprint.
     pub(super) low: u64,
 }
 
-impl Name {
-    /// In place of the names of two fingerprints that share a slot.
-    const SEVERAL: Self = Self { six: !KNOWN, low: 0 };
+impl FingerprintTail {
+    /// In place of the tails of two fingerprints that share a slot.
+    const AMBIGUOUS: Self = Self { six: !KNOWN, low: 0 };
 
-    pub(super) fn is_of_one(self) -> bool {
-        self != Self::SEVERAL
+    pub(super) fn is_unambiguous(self) -> bool {
+        self != Self::AMBIGUOUS
     }
 }
 
 /// What is written in front of six bits that are known.
 const KNOWN: u8 = 0x40;
 
-/// The names of the entries in the slots, in the same order; or none at all.
+/// The tails of the entries in the slots, in the same order; or none at all.
 #[derive(Debug, Default)]
-struct Names {
+struct FingerprintTails {
     low: Box<[AtomicU64]>,
     six: Box<[AtomicU8]>,
 }
 
-impl Names {
+impl FingerprintTails {
     fn for_slots(slots: usize) -> Self {
         Self {
             low: (0..slots).map(|_| AtomicU64::new(0)).collect(),
@@ -159,37 +159,41 @@ impl Names {
         size_of_val(&*self.low) + size_of_val(&*self.six)
     }
 
-    fn get(&self, slot: usize) -> Option<Name> {
+    fn get(&self, slot: usize) -> Option<FingerprintTail> {
         let (low, six) = (self.low.get(slot)?, self.six.get(slot)?.load(Ordering::Relaxed));
-        (six != 0).then(|| Name { six: six & !KNOWN, low: low.load(Ordering::Relaxed) })
+        (six != 0).then(|| FingerprintTail { six: six & !KNOWN, low: low.load(Ordering::Relaxed) })
     }
 
     /// Notes whose slot it is. Of two that cannot be told apart, neither is known.
-    fn note(&self, slot: usize, name: Option<Name>) {
-        let (Some(low), Some(six), Some(name)) = (self.low.get(slot), self.six.get(slot), name)
+    fn note(&self, slot: usize, tail: Option<FingerprintTail>) {
+        let (Some(low), Some(six), Some(tail)) = (self.low.get(slot), self.six.get(slot), tail)
         else {
             return;
         };
-        let name = match self.get(slot) {
-            Some(known) if known != name => Name::SEVERAL,
-            _ => name,
+        let tail = match self.get(slot) {
+            Some(known) if known != tail => FingerprintTail::AMBIGUOUS,
+            _ => tail,
         };
-        low.store(name.low, Ordering::Relaxed);
-        six.store(KNOWN | name.six, Ordering::Relaxed);
+        low.store(tail.low, Ordering::Relaxed);
+        six.store(KNOWN | tail.six, Ordering::Relaxed);
     }
 }
 
 /// A table that can be read by all and is written by one.
 #[derive(Debug)]
-pub(super) struct Plain {
+pub(super) struct PlainTable {
     lines: Box<[Line]>,
-    names: Names,
+    tails: FingerprintTails,
 }
 
-impl Plain {
-    pub(super) fn with_lines(lines: usize, has_names: bool) -> Self {
-        let names = if has_names { Names::for_slots(lines * SLOTS) } else { Names::default() };
-        Self { lines: (0..lines).map(|_| Line::default()).collect(), names }
+impl PlainTable {
+    pub(super) fn with_lines(lines: usize, has_tails: bool) -> Self {
+        let tails = if has_tails {
+            FingerprintTails::for_slots(lines * SLOTS)
+        } else {
+            FingerprintTails::default()
+        };
+        Self { lines: (0..lines).map(|_| Line::default()).collect(), tails }
     }
 
     pub(super) fn lines(&self) -> usize {
@@ -197,7 +201,7 @@ impl Plain {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + size_of_val(&*self.lines) + self.names.bytes()
+        size_of::<Self>() + size_of_val(&*self.lines) + self.tails.bytes()
     }
 
     /// The lines to be searched, in order.
@@ -209,20 +213,20 @@ impl Plain {
     }
 
     #[inline]
-    pub(super) fn find(&self, key: Key) -> Hit {
+    pub(super) fn find(&self, key: Key) -> PlainHit {
         let tag = key.tag();
         // Most searches end in their home line, without a step of the iterator.
         let home = self.lines.get(key.spread(self.lines.len()));
         match home.map(|line| line.look(tag)) {
-            None | Some(Look::Ends) => Hit::Absent,
+            None | Some(Look::Ends) => PlainHit::Absent,
             Some(Look::GoesOn) => self.find_slowly(key),
         }
     }
 
     /// Two fingerprints with the same tag can lie behind each other: one with details, one without.
-    fn find_slowly(&self, key: Key) -> Hit {
+    fn find_slowly(&self, key: Key) -> PlainHit {
         let tag = key.tag();
-        let mut hit = Hit::Absent;
+        let mut hit = PlainHit::Absent;
         for slot in self.probe(key).flat_map(|line| &line.0) {
             // Whoever reads a mark that points to the details must see the details too.
             let slot = slot.load(Ordering::Acquire);
@@ -231,9 +235,9 @@ impl Plain {
             }
             if slot >> 16 == tag {
                 if slot & 0xFFFF != DETAIL {
-                    return Hit::All;
+                    return PlainHit::All;
                 }
-                hit = Hit::Detail;
+                hit = PlainHit::Detail;
             }
         }
         hit
@@ -254,18 +258,23 @@ impl Plain {
     }
 
     /// Enters what is revoked for good.
-    pub(super) fn insert(&self, key: Key, expiry: Expiry, name: Option<Name>) -> Inserted {
+    pub(super) fn insert(
+        &self,
+        key: Key,
+        expiry: Expiry,
+        tail: Option<FingerprintTail>,
+    ) -> Inserted {
         let tag = key.tag();
         let (home, slots) = (key.spread(self.lines.len()) * SLOTS, self.lines.len() * SLOTS);
         for (n, slot) in self.probe(key).flat_map(|line| &line.0).enumerate() {
             let old = slot.load(Ordering::Relaxed);
             if old == 0 {
-                self.names.note((home + n) % slots, name);
+                self.tails.note((home + n) % slots, tail);
                 slot.store(tag << 16 | expiry.0, Ordering::Release);
                 return Inserted::New;
             }
             if old >> 16 == tag && old & 0xFFFF != DETAIL {
-                self.names.note((home + n) % slots, name);
+                self.tails.note((home + n) % slots, tail);
                 if expiry.is_later_than(Expiry(old & 0xFFFF)) {
                     slot.store(tag << 16 | expiry.0, Ordering::Release);
                     return Inserted::Extended;
@@ -315,18 +324,18 @@ impl Plain {
 
     /// All entries: tag, and expiry unless it is a mark.
     pub(super) fn entries(&self) -> impl Iterator<Item = (Key, Option<Expiry>)> {
-        self.named_entries().map(|(key, expiry, _)| (key, expiry))
+        self.entries_with_tails().map(|(key, expiry, _)| (key, expiry))
     }
 
-    /// The same, with the name if it is known.
-    pub(super) fn named_entries(
+    /// The same, with the tail if it is known.
+    pub(super) fn entries_with_tails(
         &self,
-    ) -> impl Iterator<Item = (Key, Option<Expiry>, Option<Name>)> {
+    ) -> impl Iterator<Item = (Key, Option<Expiry>, Option<FingerprintTail>)> {
         let slots =
             self.lines.iter().flat_map(|line| &line.0).map(|slot| slot.load(Ordering::Relaxed));
         slots.enumerate().filter(|(_, slot)| *slot != 0).map(|(n, slot)| {
             let code = slot & 0xFFFF;
-            (Key::from_tag(slot >> 16), (code != DETAIL).then_some(Expiry(code)), self.names.get(n))
+            (Key::from_tag(slot >> 16), (code != DETAIL).then_some(Expiry(code)), self.tails.get(n))
         })
     }
 }
@@ -398,48 +407,49 @@ mod tests {
 
     #[test]
     fn a_full_table_but_for_one_slot_finds_everything_and_nothing_else() {
-        let plain = Plain::with_lines(4, true);
+        let plain = PlainTable::with_lines(4, true);
         let now = Timestamp::from_secs(1_000_000);
         let expiry = Expiry::new(Timestamp::from_secs(1_001_000), now).unwrap();
         let key = |n: u64| Key::from_tag(n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16);
         for n in 1..=31 {
             assert_eq!(plain.insert(key(n), expiry, None), Inserted::New);
         }
-        assert!((1..=31).all(|n| plain.find(key(n)) == Hit::All));
-        assert!((32..5000).all(|n| plain.find(key(n)) == Hit::Absent));
+        assert!((1..=31).all(|n| plain.find(key(n)) == PlainHit::All));
+        assert!((32..5000).all(|n| plain.find(key(n)) == PlainHit::Absent));
         assert_eq!(plain.live(now), 31);
         assert_eq!(plain.live(Timestamp::from_secs(1_002_000)), 0);
     }
 
     #[test]
     fn a_mark_does_not_hide_another_fingerprint_with_the_same_tag() {
-        let plain = Plain::with_lines(1, false);
+        let plain = PlainTable::with_lines(1, false);
         let now = Timestamp::from_secs(1_000_000);
         let expiry = Expiry::new(Timestamp::from_secs(1_001_000), now).unwrap();
         let key = Key::from_tag(7);
         assert_eq!(plain.mark_detail(key), Inserted::New);
-        assert_eq!(plain.find(key), Hit::Detail);
+        assert_eq!(plain.find(key), PlainHit::Detail);
         assert_eq!(plain.insert(key, expiry, None), Inserted::New);
-        assert_eq!(plain.find(key), Hit::All);
+        assert_eq!(plain.find(key), PlainHit::All);
         plain.demote(key);
-        assert_eq!(plain.find(key), Hit::Detail);
+        assert_eq!(plain.find(key), PlainHit::Detail);
     }
 
     #[test]
-    fn of_two_fingerprints_in_one_slot_neither_is_named() {
-        let plain = Plain::with_lines(1, true);
+    fn of_two_fingerprints_in_one_slot_neither_is_known_in_full() {
+        let plain = PlainTable::with_lines(1, true);
         let now = Timestamp::from_secs(1_000_000);
         let expiry = Expiry::new(Timestamp::from_secs(1_001_000), now).unwrap();
         let key = Key::from_tag(7);
-        let name = |six| Some(Name { six, low: 3 });
-        let named = || plain.named_entries().next().unwrap().2.filter(|name| name.is_of_one());
+        let tail = |six| Some(FingerprintTail { six, low: 3 });
+        let known =
+            || plain.entries_with_tails().next().unwrap().2.filter(|tail| tail.is_unambiguous());
         plain.insert(key, expiry, None);
-        assert_eq!(named(), None);
-        plain.insert(key, expiry, name(0));
-        plain.insert(key, expiry, name(0));
-        assert_eq!(named(), name(0));
-        plain.insert(key, expiry, name(63));
-        plain.insert(key, expiry, name(0));
-        assert_eq!(named(), None);
+        assert_eq!(known(), None);
+        plain.insert(key, expiry, tail(0));
+        plain.insert(key, expiry, tail(0));
+        assert_eq!(known(), tail(0));
+        plain.insert(key, expiry, tail(63));
+        plain.insert(key, expiry, tail(0));
+        assert_eq!(known(), None);
     }
 }

@@ -1,6 +1,6 @@
 //! The latest facts, with all their numbers.
 //!
-//! Two uses: a store that lost its latest writes is told them again, and a revocation that is kept
+//! Two uses: they are replayed to a store that lost its latest writes, and a revocation that is kept
 //! in eight bytes still has a time while a reinstatement that is under way may be older than it.
 
 use std::collections::{HashMap, VecDeque};
@@ -8,13 +8,13 @@ use std::collections::{HashMap, VecDeque};
 use crate::revocation::{Fact, Fingerprint};
 
 #[derive(Debug)]
-pub(super) struct Recent {
+pub(super) struct RecentFacts {
     facts: HashMap<Fingerprint, Fact>,
     order: VecDeque<Fingerprint>,
     capacity: usize,
 }
 
-impl Recent {
+impl RecentFacts {
     pub(super) fn new(capacity: usize) -> Self {
         Self { facts: HashMap::new(), order: VecDeque::new(), capacity }
     }

@@ -91,12 +91,12 @@ impl Store {
     }
 }
 
-fn take_snapshot(set: &Set, store: &Store) {
-    let unclear = set.apply(&store.snapshot(), Origin::Snapshot, store.now);
+fn take_snapshot(set: &RevocationSet, store: &Store) {
+    let unclear = set.apply(&store.snapshot(), FactSource::Snapshot, store.now);
     let found: Vec<_> = store.facts.iter().map(|(n, fact)| (name(*n), *fact)).collect();
     let found: Vec<_> = found.into_iter().filter(|(name, _)| unclear.contains(name)).collect();
     assert_eq!(found.len(), unclear.len());
-    set.apply(&found, Origin::Told, store.now);
+    set.apply(&found, FactSource::Write, store.now);
 }
 
 proptest! {
@@ -104,14 +104,14 @@ proptest! {
 
     #[test]
     fn the_set_says_what_the_store_says(steps in prop::collection::vec(step(), 1..120)) {
-        let set = Set::new(1000, usize::MAX);
+        let set = RevocationSet::new(1000, usize::MAX);
         let mut store = Store { facts: HashMap::new(), log: Vec::new(), now: NOW };
         let mut is_complete = true;
         for step in steps {
             match step {
                 Step::Change(n, wish) => {
                     if let Some((_, merged)) = store.change(n, wish) {
-                        set.apply(&[(name(n), merged)], Origin::Told, store.now);
+                        set.apply(&[(name(n), merged)], FactSource::Write, store.now);
                     }
                 }
                 Step::Lost(n, wish) => {
@@ -120,16 +120,16 @@ proptest! {
                 }
                 Step::Own(n, wish) => {
                     if let Some((own, merged)) = store.change(n, wish) {
-                        set.apply(&[(name(n), own)], Origin::Told, store.now);
+                        set.apply(&[(name(n), own)], FactSource::Write, store.now);
                         // What was lost before it must not undo it.
                         let is_revoked = set.read().verdict(&name(n)).covers(None);
                         prop_assert_eq!(is_revoked, !matches!(wish, Wish::Reinstate));
-                        set.apply(&[(name(n), merged)], Origin::Told, store.now);
+                        set.apply(&[(name(n), merged)], FactSource::Write, store.now);
                     }
                 }
                 Step::Replay => {
                     for (n, fact) in &store.log {
-                        set.apply(&[(name(*n), *fact)], Origin::Told, store.now);
+                        set.apply(&[(name(*n), *fact)], FactSource::Write, store.now);
                     }
                 }
                 Step::Snapshot => {
@@ -147,7 +147,7 @@ proptest! {
             if is_complete {
                 let reader = set.read();
                 for (n, fact) in store.facts.iter().filter(|(_, fact)| fact.until > store.now) {
-                    prop_assert_eq!(reader.verdict(&name(*n)), Verdict::of(fact), "{} \
+                    prop_assert_eq!(reader.verdict(&name(*n)), SetVerdict::of(fact), "{} \
                         {:?}", n, fact);
                 }
             }
@@ -155,40 +155,44 @@ proptest! {
         take_snapshot(&set, &store);
         let reader = set.read();
         for (n, fact) in store.facts.iter().filter(|(_, fact)| fact.until > store.now) {
-            prop_assert_eq!(reader.verdict(&name(*n)), Verdict::of(fact), "{} {:?}", n, fact);
+            prop_assert_eq!(reader.verdict(&name(*n)), SetVerdict::of(fact), "{} {:?}", n, fact);
         }
-        prop_assert!((1000..1100).all(|n| reader.verdict(&name(n)) == Verdict::NONE));
+        prop_assert!((1000..1100).all(|n| reader.verdict(&name(n)) == SetVerdict::NONE));
 
-        // Whoever is told what it knows says the same.
-        let heir = Set::new(0, 0);
+        // A set that takes in what this one knows says the same.
+        let heir = RevocationSet::new(0, 0);
         for known in (0..SHARDS).map(|shard| set.known(shard, store.now)) {
-            prop_assert_eq!(known.nameless, 0);
-            heir.apply(&known.facts, Origin::Told, store.now);
+            prop_assert_eq!(known.unidentified, 0);
+            heir.apply(&known.facts, FactSource::Write, store.now);
         }
         for (n, fact) in store.facts.iter().filter(|(_, fact)| fact.until > store.now) {
-            prop_assert_eq!(heir.read().verdict(&name(*n)), Verdict::of(fact), "{} {:?}", n, fact);
+            prop_assert_eq!(heir.read().verdict(&name(*n)), SetVerdict::of(fact), "{} {:?}", n, fact);
         }
     }
 }
 
 #[test]
-fn names_are_kept_of_as_many_as_was_asked_for_and_cost_nothing_beyond() {
-    let known = |set: &Set| {
+fn whole_fingerprints_are_kept_of_as_many_as_was_asked_for_and_cost_nothing_beyond() {
+    let known = |set: &RevocationSet| {
         let shards = (0..SHARDS).map(|shard| set.known(shard, NOW));
-        shards.fold((0, 0), |(named, nameless), known| {
-            (named + known.facts.len(), nameless + known.nameless)
+        shards.fold((0, 0), |(identified, unidentified), known| {
+            (identified + known.facts.len(), unidentified + known.unidentified)
         })
     };
-    let (limited, without) = (Set::new(0, 20_000), Set::new(0, 0));
+    let (limited, without) = (RevocationSet::new(0, 20_000), RevocationSet::new(0, 0));
     for (count, expected) in [(20_000, 20_000), (60_000, 0)] {
         for set in [&limited, &without] {
             for n in 0..count {
-                set.apply(&[(name(n), Fact::revoked_until(later(HOUR)))], Origin::Snapshot, NOW);
+                set.apply(
+                    &[(name(n), Fact::revoked_until(later(HOUR)))],
+                    FactSource::Snapshot,
+                    NOW,
+                );
             }
         }
-        let (named, nameless) = known(&limited);
-        assert_eq!(named + nameless, usize::try_from(count).unwrap());
-        assert_eq!(named, expected, "of {count}");
+        let (identified, unidentified) = known(&limited);
+        assert_eq!(identified + unidentified, usize::try_from(count).unwrap());
+        assert_eq!(identified, expected, "of {count}");
         assert_eq!(known(&without).0, 0);
     }
     // Each has a seed of its own, so that the last few lines differ.
@@ -197,45 +201,45 @@ fn names_are_kept_of_as_many_as_was_asked_for_and_cost_nothing_beyond() {
 
 #[test]
 fn it_grows_and_shrinks_and_forgets_nothing_before_its_time() {
-    let set = Set::new(0, 0);
+    let set = RevocationSet::new(0, 0);
     let count = 60_000;
     let short = |n: u64| n.is_multiple_of(4);
     for n in 0..count {
         let until = later(if short(n) { 10 * HOUR } else { HOUR });
-        set.apply(&[(name(n), Fact::revoked_until(until))], Origin::Snapshot, NOW);
+        set.apply(&[(name(n), Fact::revoked_until(until))], FactSource::Snapshot, NOW);
     }
     assert_eq!(set.size().entries, 60_000);
-    assert!((0..count).all(|n| set.read().verdict(&name(n)) == Verdict::ALL));
-    assert!((count..2 * count).all(|n| set.read().verdict(&name(n)) == Verdict::NONE));
+    assert!((0..count).all(|n| set.read().verdict(&name(n)) == SetVerdict::ALL));
+    assert!((count..2 * count).all(|n| set.read().verdict(&name(n)) == SetVerdict::NONE));
     let full = set.size().bytes;
 
     (0..SHARDS).for_each(|shard| set.sweep(shard, later(HOUR - 1)));
-    assert_eq!(set.size(), Size { entries: 60_000, details: 0, bytes: full });
+    assert_eq!(set.size(), SetSize { entries: 60_000, details: 0, bytes: full });
     (0..SHARDS).for_each(|shard| set.sweep(shard, later(2 * HOUR)));
     assert_eq!(set.size().entries, 15_000);
     assert!(set.size().bytes < full / 2, "{full} {}", set.size().bytes);
-    assert!((0..count).all(|n| (set.read().verdict(&name(n)) == Verdict::ALL) == short(n)));
+    assert!((0..count).all(|n| (set.read().verdict(&name(n)) == SetVerdict::ALL) == short(n)));
     (0..SHARDS).for_each(|shard| set.sweep(shard, later(20 * HOUR)));
     assert_eq!(set.size().entries, 0);
 }
 
 #[test]
 fn what_it_says_of_its_size_is_what_the_tables_take() {
-    let set = Set::new(0, 0);
+    let set = RevocationSet::new(0, 0);
     for n in 0..5000 {
         let fact = if n < 500 {
             Fact { cutoff: NOW, cutoff_set_at: NOW, until: later(HOUR), ..Fact::default() }
         } else {
             Fact::revoked_until(later(HOUR))
         };
-        set.apply(&[(name(n), fact)], Origin::Told, NOW);
+        set.apply(&[(name(n), fact)], FactSource::Write, NOW);
     }
     let directory = set.directory.load();
     let tables: usize =
         directory.shards.iter().map(|shard| shard.plain.bytes() + shard.details.bytes()).sum();
-    let fixed = SHARDS * (size_of::<Shard>() + 2 * size_of::<usize>()) + size_of::<Set>();
+    let fixed = SHARDS * (size_of::<Shard>() + 2 * size_of::<usize>()) + size_of::<RevocationSet>();
     // The empty tables are shared, and counted once for each shard only when they are replaced.
-    let empty = Plain::with_lines(0, false).bytes() + Details::with_room(0).bytes();
+    let empty = PlainTable::with_lines(0, false).bytes() + DetailTable::with_room(0).bytes();
     assert!(
         set.size().bytes.abs_diff(tables + fixed) <= SHARDS * empty,
         "{:?} {tables} {fixed}",
@@ -246,39 +250,43 @@ fn what_it_says_of_its_size_is_what_the_tables_take() {
 
 #[test]
 fn a_distant_end_is_kept_to_the_millisecond() {
-    let set = Set::new(0, 0);
+    let set = RevocationSet::new(0, 0);
     let until = later(400 * 24 * HOUR);
-    set.apply(&[(name(1), Fact::revoked_until(until))], Origin::Snapshot, NOW);
+    set.apply(&[(name(1), Fact::revoked_until(until))], FactSource::Snapshot, NOW);
     assert_eq!(set.size().details, 1);
     (0..SHARDS).for_each(|shard| set.sweep(shard, later(400 * 24 * HOUR - 1)));
-    assert_eq!(set.read().verdict(&name(1)), Verdict::ALL);
+    assert_eq!(set.read().verdict(&name(1)), SetVerdict::ALL);
     (0..SHARDS).for_each(|shard| set.sweep(shard, until));
-    assert_eq!(set.read().verdict(&name(1)), Verdict::NONE);
+    assert_eq!(set.read().verdict(&name(1)), SetVerdict::NONE);
 }
 
 #[test]
 fn a_cutoff_covers_what_was_issued_until_then_and_what_does_not_say() {
-    let verdict =
-        Verdict::of(&Fact { cutoff: NOW, cutoff_set_at: NOW, until: later(1), ..Fact::default() });
+    let verdict = SetVerdict::of(&Fact {
+        cutoff: NOW,
+        cutoff_set_at: NOW,
+        until: later(1),
+        ..Fact::default()
+    });
     assert!(
         verdict.covers(Some(NOW)) && verdict.covers(None) && verdict.covers(Some(Timestamp::ZERO))
     );
     assert!(!verdict.covers(Some(later(1))));
-    let at_zero = Verdict::of(&Fact { cutoff_set_at: NOW, ..Fact::default() });
+    let at_zero = SetVerdict::of(&Fact { cutoff_set_at: NOW, ..Fact::default() });
     assert!(
         at_zero.covers(Some(Timestamp::ZERO)) && !at_zero.covers(Some(Timestamp::from_millis(1)))
     );
     let forever = Timestamp::from_millis(u64::MAX);
-    let far = Verdict::of(&Fact { cutoff: forever, cutoff_set_at: NOW, ..Fact::default() });
+    let far = SetVerdict::of(&Fact { cutoff: forever, cutoff_set_at: NOW, ..Fact::default() });
     assert!(far.covers(Some(NOW)) && far.covers(None));
-    assert!(Verdict::ALL.covers(Some(forever)) && !Verdict::NONE.covers(None));
+    assert!(SetVerdict::ALL.covers(Some(forever)) && !SetVerdict::NONE.covers(None));
 }
 
 /// Whatever the writer has finished before a reader begins is seen, while tables grow and are
 /// swapped and records turn from one form into the other.
 #[test]
 fn readers_see_everything_that_was_written_before_they_began() {
-    let set = Set::new(16, usize::MAX);
+    let set = RevocationSet::new(16, usize::MAX);
     let written = AtomicU64::new(0);
     let is_over = AtomicBool::new(false);
     let count = 40_000;
@@ -293,7 +301,7 @@ fn readers_see_everything_that_was_written_before_they_began() {
                         let n = if back % 2 == 0 { limit - back } else { n % limit };
                         assert!(reader.verdict(&name(n)).covers(Some(NOW)), "{n} of {limit}");
                     }
-                    assert_eq!(reader.verdict(&name(count + n)), Verdict::NONE);
+                    assert_eq!(reader.verdict(&name(count + n)), SetVerdict::NONE);
                     n += 7;
                 }
             });
@@ -302,7 +310,7 @@ fn readers_see_everything_that_was_written_before_they_began() {
             let until = later(HOUR);
             set.apply(
                 &[(name(n), Fact { all_revoked_at: later(1), until, ..Fact::default() })],
-                Origin::Told,
+                FactSource::Write,
                 NOW,
             );
             written.store(n + 1, Ordering::Release);
@@ -316,7 +324,7 @@ fn readers_see_everything_that_was_written_before_they_began() {
                 4 => Fact { all_revoked_at: later(9), reinstated_at: later(3), ..cutoff },
                 _ => continue,
             };
-            set.apply(&[(name(old), fact)], Origin::Told, NOW);
+            set.apply(&[(name(old), fact)], FactSource::Write, NOW);
         }
         is_over.store(true, Ordering::Relaxed);
     });

@@ -1,15 +1,16 @@
-//! A store with a log, in which everything that can go wrong goes wrong when told to.
+//! A store with a log, in which everything that can go wrong goes wrong when the test says so.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use futures::future::ready;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::*;
 use crate::revocation::Change;
-use crate::store::feed::{Heartbeat, Lift, LogEntry, LogId, Progress, SnapshotPage};
+use crate::store::feed::{EndDoubt, Heartbeat, LogEntry, LogId, Progress, SnapshotPage};
 use crate::token::TokenProfile;
 use crate::token::profile::SignedClaims;
 
@@ -30,10 +31,18 @@ pub(super) struct World(Arc<Inner>);
 
 struct Inner {
     data: Mutex<Data>,
-    /// Rung by every change; holds what the feeds are to do.
-    mood: watch::Sender<Mood>,
+    /// What the feeds are to do. It changes with every write.
+    script: watch::Sender<Script>,
+    /// How many feeds there are, how many were made, and how many have left.
     feeds: AtomicUsize,
-    farewells: AtomicUsize,
+    made: AtomicUsize,
+    leaves: AtomicUsize,
+    leases: Mutex<HashMap<usize, ScriptedLease>>,
+}
+
+struct ScriptedLease {
+    progress: Progress,
+    ends_at: Instant,
 }
 
 #[derive(Clone, Debug)]
@@ -43,14 +52,14 @@ pub(super) struct Data {
     records: HashMap<Fingerprint, Fact>,
     log: Vec<LogEntry>,
     last: LogId,
-    horizon: Timestamp,
-    /// The life before, and the last change of it that anyone has spoken of.
+    doubt: Doubt,
+    /// The epoch before, and the last change of it that any process has reported.
     former: (u64, u64),
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a thing that goes wrong by itself")]
-struct Mood {
+struct Script {
     hangs: bool,
     fails: bool,
     hides_log: bool,
@@ -67,50 +76,57 @@ impl World {
             records: HashMap::new(),
             log: Vec::new(),
             last: LogId::default(),
-            horizon: Timestamp::ZERO,
+            doubt: Doubt::None,
             former: (0, 0),
         };
         Self(Arc::new(Inner {
             data: Mutex::new(data),
-            mood: watch::Sender::new(Mood::default()),
+            script: watch::Sender::new(Script::default()),
             feeds: AtomicUsize::new(0),
-            farewells: AtomicUsize::new(0),
+            made: AtomicUsize::new(0),
+            leaves: AtomicUsize::new(0),
+            leases: Mutex::default(),
         }))
     }
 
     pub(super) fn feed(&self) -> ScriptedFeed {
         self.0.feeds.fetch_add(1, Ordering::SeqCst);
-        ScriptedFeed { world: self.clone(), is_connected: false }
+        let mirror = self.0.made.fetch_add(1, Ordering::SeqCst);
+        ScriptedFeed { world: self.clone(), mirror, is_connected: false }
+    }
+
+    fn leases(&self) -> MutexGuard<'_, HashMap<usize, ScriptedLease>> {
+        self.0.leases.lock().unwrap()
     }
 
     fn data(&self) -> MutexGuard<'_, Data> {
         self.0.data.lock().unwrap()
     }
 
-    fn mood(&self, change: impl FnOnce(&mut Mood)) {
-        self.0.mood.send_modify(change);
+    fn script(&self, change: impl FnOnce(&mut Script)) {
+        self.0.script.send_modify(change);
     }
 
     // === What goes wrong ===
 
     pub(super) fn hang(&self, hangs: bool) {
-        self.mood(|mood| mood.hangs = hangs);
+        self.script(|script| script.hangs = hangs);
     }
 
     pub(super) fn fail(&self, fails: bool) {
-        self.mood(|mood| mood.fails = fails);
+        self.script(|script| script.fails = fails);
     }
 
     pub(super) fn hide_log(&self, hides_log: bool) {
-        self.mood(|mood| mood.hides_log = hides_log);
+        self.script(|script| script.hides_log = hides_log);
     }
 
     pub(super) fn panic_once(&self) {
-        self.mood(|mood| mood.panics = true);
+        self.script(|script| script.panics = true);
     }
 
     pub(super) fn delay(&self, delay: Duration) {
-        self.mood(|mood| mood.delay = delay);
+        self.script(|script| script.delay = delay);
     }
 
     pub(super) fn trim(&self) {
@@ -120,7 +136,8 @@ impl World {
     pub(super) fn flush(&self) {
         let mut data = self.data();
         let epoch = data.epoch + 1;
-        let horizon = SystemClock.now();
+        let issued_until = SystemClock.now();
+        let ends_at = issued_until.saturating_add(Duration::from_secs(3600));
         let former = (data.epoch, 0);
         *data = Data {
             epoch,
@@ -128,22 +145,22 @@ impl World {
             records: HashMap::new(),
             log: Vec::new(),
             last: LogId::default(),
-            horizon,
+            doubt: Doubt::Lasting { issued_until, ends_at },
             former,
         };
     }
 
-    /// Somebody had heard of this change of the life that was lost.
-    pub(super) fn remember(&self, seq: u64) {
+    /// Another process reports this change of the epoch that was lost.
+    pub(super) fn report_known(&self, seq: u64) {
         self.data().former.1 = seq;
     }
 
     pub(super) fn is_in_doubt(&self) -> bool {
-        self.data().horizon != Timestamp::ZERO
+        self.data().doubt != Doubt::None
     }
 
-    pub(super) fn lift_horizon(&self) {
-        self.data().horizon = Timestamp::ZERO;
+    pub(super) fn clear_doubt(&self) {
+        self.data().doubt = Doubt::None;
     }
 
     pub(super) fn save(&self) -> Data {
@@ -156,7 +173,7 @@ impl World {
 
     /// From now on another server answers, whose log goes on with later ids.
     pub(super) fn take_over(&self, mut data: Data) {
-        data.last.ms += 1;
+        data.last.high += 1;
         self.restore(data);
     }
 
@@ -166,12 +183,12 @@ impl World {
         self.data().seq
     }
 
-    pub(super) fn feeds(&self) -> usize {
+    pub(super) fn live_feeds(&self) -> usize {
         self.0.feeds.load(Ordering::SeqCst)
     }
 
-    pub(super) fn heard_farewell(&self) -> bool {
-        self.0.farewells.load(Ordering::SeqCst) > 0
+    pub(super) fn has_left(&self) -> bool {
+        self.0.leaves.load(Ordering::SeqCst) > 0
     }
 
     pub(super) fn holds(&self, id: &str) -> bool {
@@ -193,13 +210,13 @@ impl World {
     pub(super) fn put(&self, fingerprint: Fingerprint, fact: Fact) -> u64 {
         let mut data = self.data();
         data.seq += 1;
-        data.last.n += 1;
+        data.last.low += 1;
         data.records.insert(fingerprint, fact);
         let entry = LogEntry { id: data.last, epoch: data.epoch, seq: data.seq, fingerprint, fact };
         data.log.push(entry);
         let seq = data.seq;
         drop(data);
-        self.mood(|mood| mood.changes += 1);
+        self.script(|script| script.changes += 1);
         seq
     }
 
@@ -264,8 +281,22 @@ impl RevocationStore for World {
         .boxed()
     }
 
-    fn find(&self, _: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>> {
-        unreachable!("no test asks")
+    fn find(&self, target: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>> {
+        ready(Ok(self.record(target))).boxed()
+    }
+
+    fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
+        if fence.epoch != self.data().epoch {
+            let error = StoreError::new(StoreErrorKind::DataLoss, "the epoch is over");
+            return ready(Err(error)).boxed();
+        }
+        let mut leases = self.leases();
+        leases.retain(|_, lease| lease.ends_at > Instant::now());
+        let follower = |ScriptedLease { progress, .. }: &ScriptedLease| {
+            let has_applied = progress.epoch == fence.epoch && progress.seq >= fence.seq;
+            Follower::new(Arc::clone(&progress.name), has_applied)
+        };
+        ready(Ok(leases.values().map(follower).collect())).boxed()
     }
 
     fn list(&self, _: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
@@ -277,23 +308,32 @@ impl RevocationStore for World {
     }
 }
 
+impl FeedSource for World {
+    type Feed = ScriptedFeed;
+
+    fn feeds(&self) -> Result<Vec<ScriptedFeed>, ConfigError> {
+        Ok(vec![self.feed()])
+    }
+}
+
 pub(super) struct ScriptedFeed {
     world: World,
+    mirror: usize,
     is_connected: bool,
 }
 
 impl ScriptedFeed {
-    /// Waits, fails or panics as the world is in the mood.
+    /// Waits, fails or panics as the script says.
     async fn ask(&mut self) -> Result<(), StoreError> {
-        let mut moods = self.world.0.mood.subscribe();
-        let hung = timeout(LIMIT * 10, moods.wait_for(|mood| !mood.hangs)).await.is_err();
-        let mood = *self.world.0.mood.borrow();
-        sleep(mood.delay).await;
-        if mood.panics {
-            self.world.mood(|mood| mood.panics = false);
+        let mut scripts = self.world.0.script.subscribe();
+        let hung = timeout(LIMIT * 10, scripts.wait_for(|script| !script.hangs)).await.is_err();
+        let script = *self.world.0.script.borrow();
+        sleep(script.delay).await;
+        if script.panics {
+            self.world.script(|script| script.panics = false);
             panic!("as the test wants it");
         }
-        if mood.fails || hung {
+        if script.fails || hung {
             self.is_connected = false;
             return Err(StoreError::new(StoreErrorKind::Unreachable, "as the test wants it"));
         }
@@ -319,18 +359,15 @@ impl Feed for ScriptedFeed {
         Ok(())
     }
 
-    async fn heartbeat(&mut self, _: Progress) -> Result<Heartbeat, StoreError> {
+    async fn heartbeat(&mut self, progress: Progress) -> Result<Heartbeat, StoreError> {
+        if progress.epoch != 0 {
+            let ends_at = Instant::now() + progress.lease;
+            self.world.leases().insert(self.mirror, ScriptedLease { progress, ends_at });
+        }
         // What was so when it was asked, not when it answers.
         let data = self.world.save();
         self.question().await?;
-        Ok(Heartbeat {
-            epoch: data.epoch,
-            seq: data.seq,
-            time: SystemClock.now(),
-            horizon: data.horizon,
-            lifted: data.horizon.saturating_add(Duration::from_secs(3600)),
-            uncounted: None,
-        })
+        Ok(Heartbeat::new(data.epoch, data.seq, SystemClock.now(), data.doubt))
     }
 
     async fn tail(&mut self) -> Result<LogId, StoreError> {
@@ -367,10 +404,10 @@ impl Feed for ScriptedFeed {
     }
 
     async fn read(&mut self, after: LogId, wait: Duration) -> Result<Vec<LogEntry>, StoreError> {
-        let mut moods = self.world.0.mood.subscribe();
+        let mut scripts = self.world.0.script.subscribe();
         self.question().await?;
         let entries = |world: &World| -> Vec<_> {
-            let is_hidden = world.0.mood.borrow().hides_log;
+            let is_hidden = world.0.script.borrow().hides_log;
             let data = world.data();
             data.log
                 .iter()
@@ -383,7 +420,7 @@ impl Feed for ScriptedFeed {
         loop {
             let found = entries(&self.world);
             if !found.is_empty()
-                || tokio::time::timeout_at(deadline, moods.changed()).await.is_err()
+                || tokio::time::timeout_at(deadline, scripts.changed()).await.is_err()
             {
                 self.question().await?;
                 return Ok(found);
@@ -391,7 +428,7 @@ impl Feed for ScriptedFeed {
         }
     }
 
-    async fn restore(&mut self, facts: &[(Fingerprint, Fact)]) -> Result<(), StoreError> {
+    async fn replay(&mut self, facts: &[(Fingerprint, Fact)]) -> Result<(), StoreError> {
         self.question().await?;
         for (name, fact) in facts {
             let known = self.world.data().records.get(name).copied().unwrap_or_default();
@@ -402,19 +439,25 @@ impl Feed for ScriptedFeed {
         Ok(())
     }
 
-    async fn lift(&mut self, lift: Lift) -> Result<bool, StoreError> {
+    async fn end_doubt(&mut self, request: EndDoubt) -> Result<bool, StoreError> {
         self.question().await?;
         let data = self.world.save();
-        let is_known = data.former.0 == lift.former && data.former.1 <= lift.seq;
-        if is_known && (data.epoch, data.horizon) == (lift.epoch, lift.horizon) {
-            self.world.lift_horizon();
+        let is_known = data.former.0 == request.former_epoch && data.former.1 <= request.seq;
+        let issued_until = doubts::issued_until(data.doubt);
+        if is_known && (data.epoch, issued_until) == (request.epoch, request.issued_until) {
+            self.world.clear_doubt();
             // That is a change, but one of no record.
             self.world.put(Fingerprint::from_bytes([0; 16]), Fact::default());
         }
         Ok(!self.world.is_in_doubt())
     }
 
+    fn owns(&self, _: &Fingerprint) -> bool {
+        true
+    }
+
     async fn leave(&mut self) {
-        self.world.0.farewells.fetch_add(1, Ordering::SeqCst);
+        self.world.leases().remove(&self.mirror);
+        self.world.0.leaves.fetch_add(1, Ordering::SeqCst);
     }
 }

@@ -25,9 +25,12 @@ use super::reply::{read_is_primary, read_time};
 use super::schema::{self, IndexClass, IndexMember, MirrorId, MirrorLease, ShardKeys};
 use super::store::RedisStore;
 use crate::clock::Timestamp;
+use crate::config::ConfigError;
 use crate::revocation::{Fact, Fingerprint};
-use crate::store::feed::{Feed, Heartbeat, Lift, LogEntry, LogId, Progress, SnapshotPage};
-use crate::store::{Doubt, StoreError, StoreErrorKind};
+use crate::store::feed::{
+    EndDoubt, Feed, FeedSource, Heartbeat, LogEntry, LogId, Progress, SnapshotPage,
+};
+use crate::store::{StoreError, StoreErrorKind};
 
 /// How long a reply may take; for a command that waits, in addition to its wait.
 const LIMIT: Duration = Duration::from_millis(500);
@@ -64,11 +67,20 @@ pub struct RedisFeed {
     next_sentinel_check: Instant,
 }
 
-impl RedisStore {
-    /// The logs of all shards, for a mirror.
-    pub(crate) fn feeds(&self) -> Vec<RedisFeed> {
+impl FeedSource for RedisStore {
+    type Feed = RedisFeed;
+
+    fn feeds(&self) -> Result<Vec<RedisFeed>, ConfigError> {
+        if self.foreign.is_some() {
+            return Err(ConfigError::new(
+                "foreign_list",
+                "is served in direct mode only: what other programs write is in no log that a \
+                 mirror could follow; use the store without a mirror, or import the list and \
+                 remove it",
+            ));
+        }
         let feed = |shard| RedisFeed::new(Arc::clone(&self.core), shard);
-        (0..self.core.keys.shards()).map(feed).collect()
+        Ok((0..self.core.keys.shards()).map(feed).collect())
     }
 }
 
@@ -253,11 +265,11 @@ impl Feed for RedisFeed {
         let time = read_time(&time)?;
         let uncounted = self.check_lease(lease, progress.epoch).await?;
         self.time = Some(time);
-        let (horizon, lifted) = match doubt {
-            Doubt::None => (Timestamp::ZERO, Timestamp::ZERO),
-            Doubt::Lasting { issued_until, ends_at } => (issued_until, ends_at),
-        };
-        Ok(Heartbeat { epoch: epoch.id, seq: epoch.seq, time, horizon, lifted, uncounted })
+        let heartbeat = Heartbeat::new(epoch.id, epoch.seq, time, doubt);
+        Ok(match uncounted {
+            Some(reason) => heartbeat.without_lease(reason),
+            None => heartbeat,
+        })
     }
 
     async fn tail(&mut self) -> Result<LogId, StoreError> {
@@ -349,18 +361,18 @@ impl Feed for RedisFeed {
         if wait >= Duration::from_millis(1) {
             arguments.extend([Bytes::from_static(b"BLOCK"), wait.as_millis().to_string().into()]);
         }
-        let id = format!("{}-{}", after.ms, after.n);
+        let id = format!("{}-{}", after.high, after.low);
         arguments.extend([Bytes::from_static(b"STREAMS"), self.names().log.clone(), id.into()]);
         let reply = self.connection()?.command("XREAD", arguments, wait + LIMIT).await?;
         parse_entries(&reply).ok_or_else(|| unexpected_reply("redis"))
     }
 
-    async fn restore(&mut self, facts: &[(Fingerprint, Fact)]) -> Result<(), StoreError> {
+    async fn replay(&mut self, facts: &[(Fingerprint, Fact)]) -> Result<(), StoreError> {
         self.core.replay(self.shard, facts).await
     }
 
-    async fn lift(&mut self, lift: Lift) -> Result<bool, StoreError> {
-        self.core.end_doubt(self.shard, lift).await
+    async fn end_doubt(&mut self, request: EndDoubt) -> Result<bool, StoreError> {
+        self.core.end_doubt(self.shard, request).await
     }
 
     fn owns(&self, fingerprint: &Fingerprint) -> bool {

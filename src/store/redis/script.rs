@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::schema::{self, Epoch, LAYOUT, MAX_INTEGER, RedisKeys, Unreadable};
 use crate::clock::Timestamp;
 use crate::revocation::{Action, Extent, Fact, Fingerprint, Outcome, Revocation, Target};
-use crate::store::feed::Lift;
+use crate::store::feed::EndDoubt;
 
 /// The script.
 pub(crate) const SOURCE: &str = include_str!("write.lua");
@@ -45,7 +45,7 @@ pub(crate) struct ScriptContext {
     /// The epoch that this process knows.
     pub(crate) known: Option<CallerEpoch>,
     /// The doubt that is to end.
-    pub(crate) lift: Option<Lift>,
+    pub(crate) end_doubt: Option<EndDoubt>,
     /// How long a doubt lasts.
     pub(crate) doubt_duration: Duration,
     /// How many entries the log keeps, about.
@@ -137,8 +137,8 @@ fn head(
     let known = context.known.map_or(Bytes::new(), |known| epoch_id(known.id));
     let (min_seq, known_seq) =
         context.known.map_or((0, 0), |known| (known.min_seq, known.known_seq));
-    let lift = context.lift.map_or_else(<[Bytes; 4]>::default, |lift| {
-        [epoch_id(lift.former), text(lift.seq), time(lift.horizon), epoch_id(lift.epoch)]
+    let end_doubt = context.end_doubt.map_or_else(<[Bytes; 4]>::default, |end| {
+        [epoch_id(end.former_epoch), text(end.seq), time(end.issued_until), epoch_id(end.epoch)]
     });
     arguments.extend([
         text(LAYOUT),
@@ -151,7 +151,7 @@ fn head(
         text(context.log_length),
         text(known_seq),
     ]);
-    arguments.extend(lift);
+    arguments.extend(end_doubt);
     arguments
 }
 

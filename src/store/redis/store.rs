@@ -57,11 +57,6 @@ impl RedisStore {
         Self { core, foreign }
     }
 
-    /// Whether it asks lists of other programs, which do not write to our log.
-    pub(crate) fn has_foreign_lists(&self) -> bool {
-        self.foreign.is_some()
-    }
-
     /// Whether Redis can be used right now. Costs nothing: it is what the store knows anyway.
     pub fn health(&self) -> Health {
         self.core.health_tx.borrow().clone()

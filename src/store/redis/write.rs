@@ -13,7 +13,7 @@ use super::random;
 use super::reply::read_strings;
 use super::script::{self, ChangeReply, ScriptContext, ScriptReply};
 use crate::revocation::{Fact, Fingerprint, Revocation};
-use crate::store::feed::Lift;
+use crate::store::feed::EndDoubt;
 use crate::store::{Doubt, Fence, Receipt, StoreError};
 
 /// How many changes one run of the script takes: Redis does nothing else meanwhile.
@@ -101,22 +101,26 @@ impl StoreCore {
 
     /// Ends a doubt, unless the script knows of a process that knew more; says whether there is
     /// none any more.
-    pub(crate) async fn end_doubt(&self, shard: u16, lift: Lift) -> Result<bool, StoreError> {
+    pub(crate) async fn end_doubt(
+        &self,
+        shard: u16,
+        request: EndDoubt,
+    ) -> Result<bool, StoreError> {
         let arguments = |known: Option<&KnownEpoch>| {
-            let context = ScriptContext { lift: Some(lift), ..self.script_context(known) };
+            let context = ScriptContext { end_doubt: Some(request), ..self.script_context(known) };
             script::arguments(&self.keys, shard, &context, &[])
         };
         let reply =
             self.send_knowing(shard, StoreCommand::Script(&script::WRITE), arguments).await?;
         let now = self.read_script_reply(shard, reply, 0)?.epoch;
-        Ok(now.id == lift.epoch && now.doubt == Doubt::None)
+        Ok(now.id == request.epoch && now.doubt == Doubt::None)
     }
 
     fn script_context(&self, known: Option<&KnownEpoch>) -> ScriptContext {
         ScriptContext {
             new_epoch: random::bits().max(1),
             known: known.map(KnownEpoch::for_script),
-            lift: None,
+            end_doubt: None,
             doubt_duration: self.tracker.doubt_duration(),
             log_length: self.options.log_length,
         }

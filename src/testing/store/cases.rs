@@ -8,7 +8,7 @@ use futures::FutureExt as _;
 use futures::future::join_all;
 use serde_json::json;
 
-use crate::clock::{ManualClock, Timestamp};
+use crate::clock::Timestamp;
 use crate::revocation::{Action, Extent, MAX_ID_BYTES, Outcome, Revocation};
 use crate::revoker::Revoker;
 use crate::store::{Cursor, ListQuery, RevocationStore, Standing, StoreErrorKind};
@@ -71,8 +71,7 @@ pub(super) async fn a_key_revokes_what_it_signed<F: StoreFixture>(trial: &Trial<
     let claims = claims.to_string();
     let signed_with = |kid| {
         let signed = SignedClaims::new(claims.as_bytes()).with_key_id(Some(kid));
-        let profile = TokenProfile::new().with_clock(ManualClock::new(now));
-        profile.assert_verified(signed).map(Arc::new)
+        TokenProfile::new().assert_verified_for_revocation(signed).map(Arc::new)
     };
     let not_verified = |error| Failure(format!("the token of the test: {error}"));
     let stolen = signed_with("stolen").map_err(not_verified)?;

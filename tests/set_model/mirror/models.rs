@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use loom::sync::atomic::AtomicUsize;
 use loom::thread;
 
-use super::set::{Origin, Set, Verdict};
+use super::set::{FactSource, RevocationSet, SetVerdict};
 use super::sync::RandomState;
 use crate::clock::Timestamp;
 use crate::revocation::{Fact, Fingerprint};
@@ -66,26 +66,26 @@ fn cutoff() -> Fact {
 
 /// A set, and how many steps its writer has finished.
 struct World {
-    set: Set,
+    set: RevocationSet,
     done: AtomicUsize,
 }
 
 impl World {
     /// These are revoked, each until so many milliseconds from now.
     fn with(facts: impl IntoIterator<Item = (u64, u64)>) -> Self {
-        let world = Self { set: Set::new(4, 0), done: AtomicUsize::new(0) };
+        let world = Self { set: RevocationSet::new(4, 0), done: AtomicUsize::new(0) };
         let mut count = 0;
         for (n, millis) in facts {
             world.tell(n, revoked(millis));
             count += 1;
         }
         let known = world.set.known(SHARD, NOW);
-        assert_eq!(known.facts.len() + known.nameless, count, "they are not in one shard");
+        assert_eq!(known.facts.len() + known.unidentified, count, "they are not in one shard");
         world
     }
 
     fn tell(&self, n: u64, fact: Fact) {
-        self.set.apply(&[(name(n), fact)], Origin::Told, NOW);
+        self.set.apply(&[(name(n), fact)], FactSource::Write, NOW);
     }
 
     fn step(&self) {
@@ -182,7 +182,7 @@ fn sweeps() -> usize {
         || World::with([(0, HOUR), (1, 9 * HOUR), (2, HOUR), (4, 9 * HOUR)]),
         |world| {
             world.set.sweep(SHARD, later(2 * HOUR));
-            world.set.apply(&[(name(5), revoked(9 * HOUR))], Origin::Told, later(2 * HOUR));
+            world.set.apply(&[(name(5), revoked(9 * HOUR))], FactSource::Write, later(2 * HOUR));
             world.step();
         },
         |world| assert!(world.is_revoked(1) && world.is_revoked(4)),
@@ -201,7 +201,7 @@ fn resyncs() -> usize {
         |world| {
             world.set.reserve(SHARD, 20_000, NOW);
             let facts = [0, 2].map(|n| (name(n), Fact::revoked_until(later(HOUR))));
-            world.set.apply(&facts, Origin::Snapshot, NOW);
+            world.set.apply(&facts, FactSource::Snapshot, NOW);
             world.step();
         },
         |world| {
@@ -234,7 +234,7 @@ fn details() -> usize {
         |world| {
             let reader = world.set.read();
             assert!(reader.verdict(&name(10)).covers(Some(later(2))));
-            assert_eq!(reader.verdict(&twin(11, 0)), Verdict::NONE);
+            assert_eq!(reader.verdict(&twin(11, 0)), SetVerdict::NONE);
         },
     )
 }

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::super::schema::EntryId;
 use super::*;
-use crate::store::feed::Lift;
+use crate::store::feed::EndDoubt;
 
 const TOKENS: usize = 3;
 const PROCESSES: usize = 3;
@@ -182,8 +182,9 @@ impl World {
         if self.data.epoch.is_none_or(|now| now.id != epoch.id) {
             return;
         }
-        let horizon = epoch.doubt.issued_until().unwrap_or_default();
-        self.script(None, None, Some(Lift { former, seq, epoch: epoch.id, horizon }));
+        let issued_until = epoch.doubt.issued_until().unwrap_or_default();
+        let request = EndDoubt { former_epoch: former, seq, epoch: epoch.id, issued_until };
+        self.script(None, None, Some(request));
         self.mirror.read(&self.data);
     }
 
@@ -218,7 +219,7 @@ impl World {
     }
 
     /// What `write.lua` does to the epoch.
-    fn script(&mut self, known: Option<CallerEpoch>, token: Option<usize>, wish: Option<Lift>) {
+    fn script(&mut self, known: Option<CallerEpoch>, token: Option<usize>, wish: Option<EndDoubt>) {
         let now = ms(self.now);
         let data = &mut self.data;
         let mut is_declared = false;
@@ -270,11 +271,11 @@ impl World {
         let mut has_ended = false;
         if let Some(wish) = wish
             && !(is_new || is_declared)
-            && data.former.is_some_and(|(id, known)| id == wish.former && known <= wish.seq)
-            && (epoch.doubt.issued_until(), epoch.id) == (Some(wish.horizon), wish.epoch)
+            && data.former.is_some_and(|(id, known)| id == wish.former_epoch && known <= wish.seq)
+            && (epoch.doubt.issued_until(), epoch.id) == (Some(wish.issued_until), wish.epoch)
         {
             (epoch.doubt, epoch.doubt_ended_at) = (Doubt::None, Some(now));
-            data.replayed = Some((wish.former, wish.seq));
+            data.replayed = Some((wish.former_epoch, wish.seq));
             self.ends += 1;
             has_ended = true;
         }

@@ -21,7 +21,7 @@ pub(super) fn parse_score(score: &Value) -> Option<Timestamp> {
 pub(super) fn parse_id(value: &Value) -> Option<LogId> {
     let text = value.as_str()?;
     let (ms, n) = text.split_once('-')?;
-    Some(LogId { ms: ms.parse().ok()?, n: n.parse().ok()? })
+    Some(LogId { high: ms.parse().ok()?, low: n.parse().ok()? })
 }
 
 /// The reply to `XREAD` of one stream.

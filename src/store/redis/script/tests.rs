@@ -12,7 +12,7 @@ use super::super::url::parse_url;
 use super::*;
 use crate::revocation::{Change, Record, RecordNote, Target};
 use crate::store::Doubt;
-use crate::store::feed::Lift;
+use crate::store::feed::EndDoubt;
 use crate::support::{RedisServer, redis_or_skip};
 
 /// FIPS 180-4 §6.1.
@@ -82,7 +82,7 @@ const START: u64 = 4_000_000_000_000;
 const CONTEXT: ScriptContext = ScriptContext {
     new_epoch: 7,
     known: None,
-    lift: None,
+    end_doubt: None,
     doubt_duration: Duration::from_secs(1000),
     log_length: 1000,
 };

@@ -82,7 +82,12 @@ fn an_evicted_epoch_or_meta_is_a_loss_even_for_newcomers() {
 fn ending(former: u64, seq: u64, epoch: u64, issued_until: u64) -> ScriptContext {
     ScriptContext {
         new_epoch: 9,
-        lift: Some(Lift { former, seq, epoch, horizon: at(issued_until) }),
+        end_doubt: Some(EndDoubt {
+            former_epoch: former,
+            seq,
+            epoch,
+            issued_until: at(issued_until),
+        }),
         ..CONTEXT
     }
 }

@@ -41,7 +41,7 @@ async fn ask(store: &RedisStore, id: &str) -> Result<bool, StoreErrorKind> {
 }
 
 /// Waits until an old token that was never revoked passes again without a mirror.
-async fn wait_for_lift(store: &RedisStore, limit: Duration) -> bool {
+async fn wait_for_end_of_doubt(store: &RedisStore, limit: Duration) -> bool {
     let start = Instant::now();
     while start.elapsed() < limit {
         if ask(store, "innocent").await == Ok(true) {
@@ -53,13 +53,13 @@ async fn wait_for_lift(store: &RedisStore, limit: Duration) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_mirror_gives_a_flushed_redis_everything_back_and_then_no_token_is_in_doubt() {
+async fn one_mirror_replays_everything_to_a_flushed_redis_and_then_no_token_is_in_doubt() {
     const COUNT: usize = 50_000;
     if !redis_is_installed() {
         return;
     }
     let server = RedisServer::start();
-    let (store, witness) = (connect(server.url()).await, connect(server.url()).await);
+    let (store, reader) = (connect(server.url()).await, connect(server.url()).await);
     let mirror = mirror(server.url()).await;
     revoke_many(&store, &mirror, COUNT).await;
     for target in [Target::user("gone"), Target::session("back")] {
@@ -68,13 +68,13 @@ async fn one_mirror_gives_a_flushed_redis_everything_back_and_then_no_token_is_i
     let mut back = Revocation::new(Target::session("back"), HOUR);
     back.action = tower_jwt_revocation::Action::Reinstate;
     store.write(vec![back]).await.unwrap();
-    assert_eq!(ask(&witness, "innocent").await, Ok(true));
+    assert_eq!(ask(&reader, "innocent").await, Ok(true));
 
     server.cli(&["FLUSHALL"]);
-    assert_eq!(ask(&witness, "innocent").await, Err(StoreErrorKind::DataLoss));
-    assert!(wait_for_lift(&witness, PATIENCE * 2).await, "{mirror:?}");
+    assert_eq!(ask(&reader, "innocent").await, Err(StoreErrorKind::DataLoss));
+    assert!(wait_for_end_of_doubt(&reader, PATIENCE * 2).await, "{mirror:?}");
     let newcomer = connect(server.url()).await;
-    for store in [&witness, &newcomer] {
+    for store in [&reader, &newcomer] {
         for n in (0..COUNT).step_by(17) {
             let id = format!("t{n}");
             assert_eq!(ask(store, &id).await, Ok(false), "{id}");
@@ -84,8 +84,9 @@ async fn one_mirror_gives_a_flushed_redis_everything_back_and_then_no_token_is_i
         assert_eq!(ask(store, "innocent").await, Ok(true));
     }
     assert_eq!(newcomer.count().await.unwrap(), COUNT as u64 + 1);
-    let status = until(&mirror, "it knows of it", |status| status.shards[0].lifts == 1).await;
-    assert_eq!(status.shards[0].restored, COUNT as u64 + 2);
+    let status =
+        until(&mirror, "it knows of it", |status| status.shards[0].doubts_ended == 1).await;
+    assert_eq!(status.shards[0].replayed, COUNT as u64 + 2);
     timeout(PATIENCE, mirror.ready()).await.unwrap();
     assert!(is_live(&mirror, "innocent") && is_live(&mirror, "back") && is_revoked(&mirror, "t7"));
     // And the log goes on.
@@ -101,31 +102,31 @@ struct CutOff {
     proxy: FaultProxy,
     mirror: Mirror,
     writer: RedisStore,
-    /// Knows the life of the server and writes nothing.
-    witness: RedisStore,
+    /// Knows the epoch of the server and writes nothing.
+    reader: RedisStore,
 }
 
 impl CutOff {
     async fn set() -> Self {
         let server = RedisServer::start();
-        let (writer, witness) = (connect(server.url()).await, connect(server.url()).await);
+        let (writer, reader) = (connect(server.url()).await, connect(server.url()).await);
         let proxy = FaultProxy::start(server.addr()).await;
         let mirror = mirror(proxy.url()).await;
         revoke_many(&writer, &mirror, 300).await;
         proxy.set(Fault::Reset).await;
-        Self { server, proxy, mirror, writer, witness }
+        Self { server, proxy, mirror, writer, reader }
     }
 
-    /// Redis loses everything, and is told by the mirror what that knows; which is not all, so the
-    /// doubt stays.
+    /// Redis loses everything, and the mirror replays what it knows; which is not all, so the doubt
+    /// stays.
     async fn lose_everything(&self) {
         self.server.cli(&["FLUSHALL"]);
         self.proxy.set(Fault::Pass).await;
-        until(&self.mirror, "it has told redis", |status| status.shards[0].restored == 300).await;
-        assert!(!wait_for_lift(&self.witness, Duration::from_secs(8)).await);
-        assert_eq!(self.mirror.status().shards[0].lifts, 0);
+        until(&self.mirror, "the replay is done", |status| status.shards[0].replayed == 300).await;
+        assert!(!wait_for_end_of_doubt(&self.reader, Duration::from_secs(8)).await);
+        assert_eq!(self.mirror.status().shards[0].doubts_ended, 0);
         let newcomer = connect(self.server.url()).await;
-        for store in [&self.witness, &newcomer] {
+        for store in [&self.reader, &newcomer] {
             assert_in_doubt(store).await;
         }
     }
@@ -137,7 +138,7 @@ async fn assert_in_doubt(store: &RedisStore) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mirror_that_had_missed_writes_gives_back_what_it_knows_and_the_doubt_stays() {
+async fn a_mirror_that_had_missed_writes_replays_what_it_knows_and_the_doubt_stays() {
     if !redis_is_installed() {
         return;
     }
@@ -146,7 +147,7 @@ async fn a_mirror_that_had_missed_writes_gives_back_what_it_knows_and_the_doubt_
     let lonely = connect(scene.server.url()).await;
     revoke(&lonely, "missed").await;
     drop(lonely);
-    scene.writer = scene.witness.clone();
+    scene.writer = scene.reader.clone();
     while scene.mirror.is_fresh() {
         sleep(Duration::from_millis(20)).await;
     }
@@ -167,7 +168,7 @@ async fn a_writer_that_knows_of_one_write_more_than_the_mirror_keeps_the_doubt_u
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_came_back_with_an_older_state_is_told_what_is_missing() {
+async fn a_redis_that_came_back_with_an_older_state_gets_a_replay_of_what_is_missing() {
     if !redis_is_installed() {
         return;
     }
@@ -184,8 +185,9 @@ async fn a_redis_that_came_back_with_an_older_state_is_told_what_is_missing() {
         server.kill();
         server.restart();
     });
-    let status = until(&mirror, "redis is told", |status| status.shards[0].restored >= 50).await;
-    assert_eq!(status.shards[0].restored, 50, "and nothing that it still had");
+    let status =
+        until(&mirror, "the replay is done", |status| status.shards[0].replayed >= 50).await;
+    assert_eq!(status.shards[0].replayed, 50, "and nothing that it still had");
     let start = Instant::now();
     for id in (0..50).map(|n| format!("lost{n}")).chain((0..200).map(|n| format!("t{n}"))) {
         while ask(&store, &id).await != Ok(false) {
@@ -196,13 +198,13 @@ async fn a_redis_that_came_back_with_an_older_state_is_told_what_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_shard_of_a_cluster_is_healed_by_itself() {
+async fn each_shard_of_a_cluster_gets_a_replay_of_its_own() {
     if !redis_is_installed() {
         return;
     }
     let cluster = tokio::task::spawn_blocking(Cluster::start).await.unwrap();
     let store = || RedisStore::builder().with_url(cluster.url()).with_shards(8).connect();
-    let (writer, witness) = (store().await.unwrap(), store().await.unwrap());
+    let (writer, reader) = (store().await.unwrap(), store().await.unwrap());
     let mirror = Mirror::new(store().await.unwrap()).unwrap();
     timeout(PATIENCE, mirror.ready()).await.unwrap();
     let mut fences = Vec::new();
@@ -213,18 +215,14 @@ async fn each_shard_of_a_cluster_is_healed_by_itself() {
         timeout(PATIENCE, mirror.wait_for(fence)).await.unwrap().unwrap();
     }
     cluster.nodes()[0].cli(&["FLUSHALL"]);
-    assert!(wait_for_lift(&witness, PATIENCE).await, "{mirror:?}");
+    assert!(wait_for_end_of_doubt(&reader, PATIENCE).await, "{mirror:?}");
     for n in 0..200 {
         let start = Instant::now();
-        while ask(&witness, &format!("t{n}")).await != Ok(false) {
-            assert!(
-                start.elapsed() < PATIENCE,
-                "t{n}: {:?}",
-                ask(&witness, &format!("t{n}")).await
-            );
+        while ask(&reader, &format!("t{n}")).await != Ok(false) {
+            assert!(start.elapsed() < PATIENCE, "t{n}: {:?}", ask(&reader, &format!("t{n}")).await);
         }
     }
     let status = mirror.status();
-    let healed = status.shards.iter().filter(|shard| shard.restored > 0).count();
-    assert!((1..8).contains(&healed), "{status:?}");
+    let replayed = status.shards.iter().filter(|shard| shard.replayed > 0).count();
+    assert!((1..8).contains(&replayed), "{status:?}");
 }

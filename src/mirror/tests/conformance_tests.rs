@@ -1,0 +1,372 @@
+//! The conformance suite of feeds: the scripted feed and that of memory keep every rule, and for each
+//! rule there is a feed that breaks it.
+
+use std::collections::HashSet;
+
+use futures::future::pending;
+
+use super::world::ScriptedFeed;
+use super::*;
+use crate::store::feed::{EndDoubt, Heartbeat, LogEntry, LogId, Progress, SnapshotPage};
+use crate::store::memory::MemoryStore;
+use crate::testing::StoreFixture;
+use crate::testing::feed::{FeedFixture, FeedRule, assert_conforms, check};
+
+/// What is wrong with a feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flaw {
+    None,
+    EpochZero,
+    HeartbeatFromACache,
+    NumberGoesBack,
+    ProgressNotedAfterTheState,
+    ProgressAhead,
+    NotedWithoutAnEpoch,
+    LeaseTooShort,
+    LeaseForEver,
+    LeaveIgnored,
+    NumbersRepeated,
+    GapHidden,
+    PlacesRepeated,
+    FactCut,
+    OldEntriesAgain,
+    NoWaiting,
+    ReadForEver,
+    SnapshotMissesAFact,
+    SnapshotRevokesAll,
+    SnapshotForEver,
+    CountIsZero,
+    FindInAnotherOrder,
+    ReplayIgnored,
+    ReplayWritesOver,
+    ConnectionBeginsAnEpoch,
+    OwnsNothing,
+    LossUnnoticed,
+    EndsEveryDoubt,
+    SaysThatTheDoubtHasEnded,
+}
+
+const FLAWS: &[(FeedRule, Flaw)] = &[
+    (FeedRule::AHeartbeatHasAnEpochAndATime, Flaw::EpochZero),
+    (FeedRule::AHeartbeatHoldsEveryConfirmedWrite, Flaw::HeartbeatFromACache),
+    (FeedRule::TheNumberOfAHeartbeatNeverGoesBack, Flaw::NumberGoesBack),
+    (FeedRule::ProgressIsNotedBeforeTheStateIsRead, Flaw::ProgressNotedAfterTheState),
+    (FeedRule::AMirrorIsFoundWithItsProgress, Flaw::ProgressAhead),
+    (FeedRule::AMirrorWithoutAnEpochIsNotFound, Flaw::NotedWithoutAnEpoch),
+    (FeedRule::ALeaseLasts, Flaw::LeaseTooShort),
+    (FeedRule::ALeaseEnds, Flaw::LeaseForEver),
+    (FeedRule::LeavingEndsTheLease, Flaw::LeaveIgnored),
+    (FeedRule::TheNumbersOfTheLogFollowEachOther, Flaw::NumbersRepeated),
+    (FeedRule::EveryChangeHasAnEntry, Flaw::GapHidden),
+    (FeedRule::ThePlacesOfTheLogIncrease, Flaw::PlacesRepeated),
+    (FeedRule::AnEntryHasTheWholeFact, Flaw::FactCut),
+    (FeedRule::OnlyLaterEntriesAreRead, Flaw::OldEntriesAgain),
+    (FeedRule::AReadWaitsForAnEntry, Flaw::NoWaiting),
+    (FeedRule::AReadWithoutEntriesEnds, Flaw::NoWaiting),
+    (FeedRule::AReadWithoutEntriesEnds, Flaw::ReadForEver),
+    (FeedRule::ASnapshotHasWhatIsThereThroughout, Flaw::SnapshotMissesAFact),
+    (FeedRule::ASnapshotRevokesNothingElse, Flaw::SnapshotRevokesAll),
+    (FeedRule::ASnapshotEnds, Flaw::SnapshotForEver),
+    (FeedRule::TheCountIsAboutRight, Flaw::CountIsZero),
+    (FeedRule::FactsAreFoundInOrder, Flaw::FindInAnotherOrder),
+    (FeedRule::AReplayIsAWrite, Flaw::ReplayIgnored),
+    (FeedRule::AReplayOfWhatIsKnownChangesNothing, Flaw::ReplayWritesOver),
+    (FeedRule::ANewConnectionGoesOn, Flaw::ConnectionBeginsAnEpoch),
+    (FeedRule::EachTargetBelongsToOneFeed, Flaw::OwnsNothing),
+    (FeedRule::ALossIsANewEpochWithADoubt, Flaw::LossUnnoticed),
+    (FeedRule::ADoubtIsNotEndedByOneThatMissedAChange, Flaw::EndsEveryDoubt),
+    (FeedRule::TheAnswerToTheEndOfADoubtIsTrue, Flaw::SaysThatTheDoubtHasEnded),
+];
+
+/// A world whose feeds have this flaw.
+struct FlawedWorld {
+    world: World,
+    flaw: Flaw,
+}
+
+impl RevocationStore for FlawedWorld {
+    fn check(&self, token: &Arc<VerifiedToken>) -> Lookup {
+        self.world.check(token)
+    }
+
+    fn write(
+        &self,
+        changes: Vec<Revocation>,
+    ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
+        RevocationStore::write(&self.world, changes)
+    }
+
+    fn find(&self, target: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>> {
+        self.world.find(target)
+    }
+
+    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
+        self.world.list(query)
+    }
+
+    fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
+        self.world.count()
+    }
+
+    fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
+        self.world.followers(fence)
+    }
+}
+
+impl FeedSource for FlawedWorld {
+    type Feed = FlawedFeed;
+
+    fn feeds(&self) -> Result<Vec<FlawedFeed>, ConfigError> {
+        Ok(vec![FlawedFeed {
+            inner: self.world.feed(),
+            world: self.world.clone(),
+            flaw: self.flaw,
+            heartbeats: 0,
+            connections: 0,
+            cached: None,
+        }])
+    }
+}
+
+struct FlawedFeed {
+    inner: ScriptedFeed,
+    world: World,
+    flaw: Flaw,
+    heartbeats: u64,
+    connections: u64,
+    cached: Option<Heartbeat>,
+}
+
+impl Feed for FlawedFeed {
+    async fn connect(&mut self) -> Result<(), StoreError> {
+        self.connections += 1;
+        self.inner.connect().await
+    }
+
+    async fn heartbeat(&mut self, mut progress: Progress) -> Result<Heartbeat, StoreError> {
+        self.heartbeats += 1;
+        match self.flaw {
+            Flaw::HeartbeatFromACache => {
+                let newer = self.inner.heartbeat(progress).await?;
+                return Ok(self.cached.replace(newer.clone()).unwrap_or(newer));
+            }
+            Flaw::ProgressNotedAfterTheState => {
+                let state = self.inner.heartbeat(Progress { epoch: 0, ..progress.clone() }).await?;
+                sleep_a_little().await;
+                self.inner.heartbeat(progress).await?;
+                return Ok(state);
+            }
+            Flaw::ProgressAhead => progress.seq += 1,
+            Flaw::NotedWithoutAnEpoch => progress.epoch = progress.epoch.max(1),
+            Flaw::LeaseTooShort => progress.lease = Duration::from_millis(1),
+            Flaw::LeaseForEver => progress.lease *= 1_000_000,
+            _ => {}
+        }
+        let mut heartbeat = self.inner.heartbeat(progress).await?;
+        match self.flaw {
+            Flaw::EpochZero => heartbeat.epoch = 0,
+            Flaw::NumberGoesBack => {
+                heartbeat.seq = heartbeat.seq.saturating_sub(self.heartbeats % 2);
+            }
+            Flaw::ConnectionBeginsAnEpoch => heartbeat.epoch += self.connections,
+            Flaw::LossUnnoticed => heartbeat.doubt = Doubt::None,
+            _ => {}
+        }
+        Ok(heartbeat)
+    }
+
+    async fn tail(&mut self) -> Result<LogId, StoreError> {
+        self.inner.tail().await
+    }
+
+    async fn count(&mut self) -> Result<u64, StoreError> {
+        let count = self.inner.count().await?;
+        Ok(if self.flaw == Flaw::CountIsZero { 0 } else { count })
+    }
+
+    async fn snapshot(&mut self, cursor: Option<u64>) -> Result<SnapshotPage, StoreError> {
+        let mut page = self.inner.snapshot(cursor).await?;
+        match self.flaw {
+            Flaw::SnapshotMissesAFact => drop(page.facts.pop()),
+            Flaw::SnapshotRevokesAll => {
+                page.facts.iter_mut().for_each(|(_, fact)| *fact = Fact::revoked_until(fact.until));
+            }
+            Flaw::SnapshotForEver => page.next = Some(0),
+            _ => {}
+        }
+        Ok(page)
+    }
+
+    async fn find(
+        &mut self,
+        fingerprints: &[Fingerprint],
+    ) -> Result<Vec<Option<Fact>>, StoreError> {
+        let mut found = self.inner.find(fingerprints).await?;
+        if self.flaw == Flaw::FindInAnotherOrder {
+            found.reverse();
+        }
+        Ok(found)
+    }
+
+    async fn read(&mut self, after: LogId, wait: Duration) -> Result<Vec<LogEntry>, StoreError> {
+        let (after, wait) = match self.flaw {
+            Flaw::OldEntriesAgain => (LogId { low: after.low.saturating_sub(2), ..after }, wait),
+            Flaw::NoWaiting => (after, Duration::ZERO),
+            Flaw::ReadForEver if !wait.is_zero() => return pending().await,
+            _ => (after, wait),
+        };
+        let mut entries = self.inner.read(after, wait).await?;
+        match self.flaw {
+            Flaw::NumbersRepeated => entries.iter_mut().for_each(|entry| entry.seq &= !1),
+            // One of each batch is left out, and the others have its number.
+            Flaw::GapHidden if entries.len() > 1 => {
+                entries.remove(0);
+                for entry in &mut entries {
+                    entry.seq -= 1;
+                }
+            }
+            Flaw::PlacesRepeated => {
+                let last = entries.last().map(|entry| entry.id);
+                for entry in &mut entries {
+                    entry.id = last.unwrap();
+                }
+            }
+            Flaw::FactCut => entries.iter_mut().for_each(|entry| {
+                entry.fact = Fact::revoked_until(entry.fact.until);
+            }),
+            _ => {}
+        }
+        Ok(entries)
+    }
+
+    async fn replay(&mut self, facts: &[(Fingerprint, Fact)]) -> Result<(), StoreError> {
+        match self.flaw {
+            Flaw::ReplayIgnored => Ok(()),
+            Flaw::ReplayWritesOver => {
+                for (fingerprint, fact) in facts {
+                    self.world.put(*fingerprint, *fact);
+                }
+                Ok(())
+            }
+            _ => self.inner.replay(facts).await,
+        }
+    }
+
+    async fn end_doubt(&mut self, request: EndDoubt) -> Result<bool, StoreError> {
+        match self.flaw {
+            Flaw::EndsEveryDoubt => {
+                self.world.clear_doubt();
+                Ok(true)
+            }
+            Flaw::SaysThatTheDoubtHasEnded => Ok(true),
+            _ => self.inner.end_doubt(request).await,
+        }
+    }
+
+    fn owns(&self, fingerprint: &Fingerprint) -> bool {
+        self.flaw != Flaw::OwnsNothing && self.inner.owns(fingerprint)
+    }
+
+    async fn leave(&mut self) {
+        if self.flaw != Flaw::LeaveIgnored {
+            self.inner.leave().await;
+        }
+    }
+}
+
+async fn sleep_a_little() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+struct WorldFixture(Flaw);
+
+impl StoreFixture for WorldFixture {
+    type Store = FlawedWorld;
+
+    async fn store(&self) -> FlawedWorld {
+        FlawedWorld { world: World::new(), flaw: self.0 }
+    }
+}
+
+impl FeedFixture for WorldFixture {
+    async fn lose_data(&self, store: &FlawedWorld) -> bool {
+        let known = store.world.seq();
+        store.world.flush();
+        // The processes that wrote say how far they knew it.
+        store.world.report_known(known);
+        true
+    }
+}
+
+struct MemoryFixture;
+
+impl StoreFixture for MemoryFixture {
+    type Store = MemoryStore;
+
+    async fn store(&self) -> MemoryStore {
+        MemoryStore::new()
+    }
+}
+
+impl FeedFixture for MemoryFixture {}
+
+#[tokio::test(start_paused = true)]
+async fn the_scripted_feed_keeps_every_rule() {
+    assert_conforms(&WorldFixture(Flaw::None)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_feed_of_memory_keeps_every_rule() {
+    assert_conforms(&MemoryFixture).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_that_breaks_a_rule_fails_by_its_name() {
+    for (rule, flaw) in FLAWS {
+        let Err(violation) = check(&WorldFixture(*flaw), *rule).await else {
+            panic!("{rule} does not notice {flaw:?}")
+        };
+        assert_eq!(violation.rule(), rule.as_str());
+        assert!(!violation.detail().is_empty());
+    }
+    let broken: HashSet<_> = FLAWS.iter().map(|(rule, _)| *rule).collect();
+    assert_eq!(broken.len(), FeedRule::ALL.len(), "each rule is broken by a feed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mirror_of_a_memory_store_is_ready_and_follows() {
+    let store = MemoryStore::new();
+    let mirror = Mirror::new(store.clone()).unwrap();
+    settle("ready", mirror.ready()).await;
+    assert_eq!(local(&mirror, "a"), Some(Standing::Live));
+    let change = Revocation::new(Target::token("a"), Duration::from_secs(3600));
+    let receipt = RevocationStore::write(&store, vec![change]).await.unwrap().remove(0);
+    let fence = receipt.fence.unwrap();
+    settle("followed", mirror.wait_for(fence)).await.unwrap();
+    assert!(is_revoked(&mirror, "a"));
+    until(&mirror, "everything is known", |status| status.lag() == 0).await;
+    advance_by(LIMIT).await;
+    let followers = mirror.followers(fence).await.unwrap();
+    assert!(matches!(followers.as_slice(), [follower] if follower.has_applied), "{followers:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_feed_gets_wrong_is_an_error_and_never_an_answer() {
+    for flaw in [Flaw::EpochZero, Flaw::PlacesRepeated, Flaw::SnapshotForEver] {
+        let world = World::new();
+        for n in 0..20 {
+            world.revoke(&format!("t{n}")).await;
+        }
+        let mirror = Mirror::new(FlawedWorld { world: world.clone(), flaw }).unwrap();
+        if flaw == Flaw::PlacesRepeated {
+            settle("ready", mirror.ready()).await;
+            world.revoke("a").await;
+            world.revoke("b").await;
+        }
+        let status = until(&mirror, "an error", |status| status.shards[0].error.is_some()).await;
+        let error = status.shards[0].error.as_ref().unwrap();
+        assert_eq!(error.kind(), StoreErrorKind::Protocol, "{flaw:?}");
+        advance_by(LIMIT * 2).await;
+        assert_eq!(local(&mirror, "nobody"), None, "{flaw:?}: the store is asked");
+    }
+}
