@@ -180,7 +180,8 @@ fn each_foreign_crate_is_named_by_its_modules_alone() {
 #[test]
 fn the_core_names_no_backend() {
     let mut found = Vec::new();
-    for module in modules() {
+    // The suites try stores with real sessions.
+    for module in modules().iter().filter(|module| !is_in(&module.path, "testing")) {
         for backend in BACKENDS.iter().filter(|backend| !is_in(&module.path, backend)) {
             if module.names().iter().any(|name| is_in(name, backend)) {
                 found.push(format!("{} names {backend}", module.path));
