@@ -16,8 +16,9 @@ use crate::config::ConfigError;
 /// ```
 /// use tower_jwt_revocation::token::Algorithm;
 ///
-/// assert_eq!("ES256".parse(), Ok(Algorithm::ES256));
+/// assert_eq!("ES256".parse::<Algorithm>()?, Algorithm::ES256);
 /// assert_eq!(Algorithm::EdDSA.as_str(), "EdDSA");
+/// # Ok::<_, tower_jwt_revocation::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
