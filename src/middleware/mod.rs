@@ -11,6 +11,7 @@
 // `service` decides in `call`, at once where it can; `future` is what is left to wait for;
 // `response` is the one table from a `Rejection` to an answer, in HTTP and in gRPC.
 
+mod config;
 mod ending;
 #[cfg(feature = "axum")]
 mod extract;
@@ -18,8 +19,8 @@ mod future;
 mod layer;
 mod response;
 mod service;
-mod settings;
 
+pub use self::config::LayerConfig;
 pub use self::ending::{
     EndWithToken, EndWithTokenFuture, EndWithTokenLayer, EndingBody, TokenEnded,
 };
@@ -31,4 +32,3 @@ pub use self::response::{
     DEFAULT_REALM, DEFAULT_RETRY_AFTER, EmptyBody, ProblemJson, RejectionResponse,
 };
 pub use self::service::JwtRevocation;
-pub use self::settings::LayerConfig;

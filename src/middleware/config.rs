@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn names_fields_and_documents_agree_and_no_setter_is_forgotten() {
-        docs::assert_complete::<LayerConfig>(&NAMES, include_str!("settings.rs"), "The layer");
+        docs::assert_complete::<LayerConfig>(&NAMES, include_str!("config.rs"), "The layer");
         let closure = "asks a closure about each request, which no text can say";
         docs::assert_settable(
             &NAMES,

@@ -181,7 +181,7 @@ async fn secrets_come_from_files() {
 
 #[test]
 fn names_fields_and_documents_agree_and_no_setter_is_forgotten() {
-    docs::assert_complete::<RedisConfig>(&NAMES, include_str!("../settings.rs"), "The Redis store");
+    docs::assert_complete::<RedisConfig>(&NAMES, include_str!("../config.rs"), "The Redis store");
     docs::assert_settable(
         &NAMES,
         include_str!("../options.rs"),

@@ -337,7 +337,7 @@ fn slips_of_the_pen_are_reported() {
 
 #[test]
 fn names_fields_and_documents_agree() {
-    docs::assert_complete::<VerifierConfig>(&NAMES, include_str!("../settings.rs"), "The verifier");
+    docs::assert_complete::<VerifierConfig>(&NAMES, include_str!("../config.rs"), "The verifier");
 }
 
 #[test]
