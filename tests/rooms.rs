@@ -40,7 +40,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("hyper_rustls", &["token::jwks::http"]),
     ("hyper_util", &["token::jwks::http"]),
     ("http_body_util", &["token::jwks::http"]),
-    ("percent_encoding", &["token::jwks::http"]),
+    ("percent_encoding", &["token::jwks::http", "store::redis"]),
     ("rustls", &["token::jwks::http"]),
     ("rustls_native_certs", &["token::jwks::http"]),
     ("http_body", &["middleware::ending"]),
@@ -50,6 +50,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rustix", &["clock"]),
     ("humantime", &["audit"]),
     ("moka", &["session::cache"]),
+    ("strsim", &["config"]),
 ];
 
 /// The files of `session`, from the bottom up: none names one that stands after it.

@@ -5,28 +5,19 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::layer::JwtRevocationLayer;
-use crate::config::{ConfigError, Name, Vars, in_words};
+use crate::config::{ApplySettings, ConfigError, ConfigOrigin, Configuration, EnvVars};
 use crate::policy::FailMode;
 use crate::token::bearer::TokenSource;
 
-/// What a layer needs to know beside its verifier and its store, as configuration files and
-/// environment variables say it. All of it is optional.
+/// The settings of a [`JwtRevocationLayer`] beside its verifier and its store, for configuration
+/// files and environment variables. All of them are optional.
 ///
-/// | variable | field | |
-/// | --- | --- | --- |
-/// | `JWT_FAIL_MODE` | `fail_mode` | `closed` or `open`, see [`JwtRevocationLayer::with_fail_mode`] |
-/// | `JWT_TOKEN_SOURCES` | `token_sources` | `bearer`, `cookie:<name>`, or several, see [`JwtRevocationLayer::with_token_sources`] |
-/// | `JWT_OPTIONAL_CREDENTIALS` | `optional_credentials` | `true` or `false`, see [`JwtRevocationLayer::with_optional_credentials`] |
-/// | `JWT_CORS_PREFLIGHT` | `cors_preflight` | `true` or `false`, see [`JwtRevocationLayer::with_cors_preflight`] |
-/// | `JWT_REPORT_ONLY` | `report_only` | `true` or `false`, see [`JwtRevocationLayer::with_report_only`] |
-/// | `JWT_REALM` | `realm` | see [`JwtRevocationLayer::with_realm`] |
-/// | `JWT_RESOURCE_METADATA` | `resource_metadata` | see [`JwtRevocationLayer::with_resource_metadata`] |
-/// | `JWT_RETRY_AFTER_SECS` | `retry_after_secs` | see [`JwtRevocationLayer::with_retry_after`] |
-/// | `JWT_ERROR_DESCRIPTIONS` | `error_descriptions` | `true` or `false`, see [`JwtRevocationLayer::with_error_descriptions`] |
+/// The variable of a field is `JWT_` and the name of the field in capitals, such as
+/// `JWT_FAIL_MODE`. An unknown field is an error, and so is a variable that is almost called like
+/// one of these while that one is not set.
 ///
 /// What is a closure or a type stays in the code: exemptions, a fail mode per request, bodies of
-/// refusals, the audit. A variable that looks like one of these and is not is an error, and so is
-/// an unknown field.
+/// refusals, the audit.
 ///
 /// ```
 /// use tower_jwt_revocation::middleware::LayerConfig;
@@ -41,126 +32,104 @@ use crate::token::bearer::TokenSource;
 #[non_exhaustive]
 #[expect(clippy::struct_excessive_bools, reason = "a file has no better word for yes and no")]
 pub struct LayerConfig {
-    /// See the table.
+    /// What happens to a request whose token cannot be checked, because the store is out of reach:
+    /// `closed` refuses it with 503; `open` lets it pass, marked as unchecked, so that revoked
+    /// tokens work during an outage. Default: `closed`.
     pub fail_mode: Option<FailMode>,
-    /// See the table.
-    pub token_sources: Vec<String>,
-    /// See the table.
+    /// Where the token of a request may be: `bearer`, which is the header `Authorization`, or
+    /// `cookie:<name>`; or several. Two different tokens in two places are refused. Default:
+    /// `bearer`.
+    pub token_sources: Vec<TokenSource>,
+    /// Whether requests without credentials pass, without a `Clearance`. Bad credentials are still
+    /// refused. Default: false.
     pub optional_credentials: bool,
-    /// See the table.
+    /// Whether CORS preflights pass unverified. Needed only if they are answered behind the layer;
+    /// dangerous if what is behind it does not look at the method, such as tonic or a proxy.
+    /// Default: false.
     pub cors_preflight: bool,
-    /// See the table.
+    /// Whether nothing is refused and refusals are only counted, to try the layer on live traffic:
+    /// forged and revoked tokens pass. Default: false.
     pub report_only: bool,
-    /// See the table.
+    /// The `realm` of the challenge, which is the name of the protected area that clients and logs
+    /// show. Printable ASCII characters. Default: `api`.
     pub realm: Option<String>,
-    /// See the table.
+    /// Absolute URL (https, or http on localhost) of the metadata of this resource (RFC 9728),
+    /// which is added to the challenge. Default: none.
     pub resource_metadata: Option<String>,
-    /// See the table.
+    /// When clients may come back after a 503, in seconds. Default: 1.
     pub retry_after_secs: Option<u64>,
-    /// See the table.
+    /// Whether clients are told that their token is expired, revoked or invalid. A thief learns
+    /// from it that the theft was noticed. Default: false.
     pub error_descriptions: bool,
     #[serde(skip)]
-    is_from_env: bool,
+    origin: ConfigOrigin,
 }
 
-const NAMES: [Name; 9] = [
-    Name::new("fail_mode", "fail_mode", "JWT_FAIL_MODE"),
-    Name::new("cookie", "token_sources", "JWT_TOKEN_SOURCES"),
-    Name::new("optional_credentials", "optional_credentials", "JWT_OPTIONAL_CREDENTIALS"),
-    Name::new("cors_preflight", "cors_preflight", "JWT_CORS_PREFLIGHT"),
-    Name::new("report_only", "report_only", "JWT_REPORT_ONLY"),
-    Name::new("realm", "realm", "JWT_REALM"),
-    Name::new("resource_metadata", "resource_metadata", "JWT_RESOURCE_METADATA"),
-    Name::new("retry_after", "retry_after_secs", "JWT_RETRY_AFTER_SECS"),
-    Name::new("error_descriptions", "error_descriptions", "JWT_ERROR_DESCRIPTIONS"),
-];
+impl Configuration for LayerConfig {
+    fn variable_prefix(_: &str) -> &'static str {
+        "JWT_"
+    }
+
+    fn field_of(setting: &str) -> &str {
+        setting
+    }
+}
 
 impl LayerConfig {
     /// From the environment.
     ///
     /// # Errors
     /// [`ConfigError`] naming a variable that is not Unicode, is empty, or has a value that it
-    /// cannot have; or one that is not set while another is that looks like it.
+    /// cannot have; or one that is not set while another is that is almost called so.
     pub fn from_env() -> Result<Self, ConfigError> {
-        Self::from_vars(&Vars::of_process())
+        Self::from_vars(&EnvVars::of_process())
     }
 
-    fn from_vars(vars: &Vars<'_>) -> Result<Self, ConfigError> {
-        vars.refuse_slips(&NAMES)?;
-        let fail_mode = vars
-            .text("JWT_FAIL_MODE")?
-            .map(|mode| mode.parse::<FailMode>().map_err(|error| error.renamed("JWT_FAIL_MODE")));
-        Ok(Self {
-            fail_mode: fail_mode.transpose()?,
-            token_sources: vars.list("JWT_TOKEN_SOURCES")?,
-            optional_credentials: vars.flag("JWT_OPTIONAL_CREDENTIALS")?,
-            cors_preflight: vars.flag("JWT_CORS_PREFLIGHT")?,
-            report_only: vars.flag("JWT_REPORT_ONLY")?,
-            realm: vars.text("JWT_REALM")?,
-            resource_metadata: vars.text("JWT_RESOURCE_METADATA")?,
-            retry_after_secs: vars.number("JWT_RETRY_AFTER_SECS")?,
-            error_descriptions: vars.flag("JWT_ERROR_DESCRIPTIONS")?,
-            is_from_env: true,
-        })
-    }
-
-    fn sources(&self) -> Result<Vec<TokenSource>, ConfigError> {
-        let source = |word: &String| match word.split_once(':') {
-            None if word == "bearer" => Ok(TokenSource::bearer()),
-            Some(("cookie", name)) => TokenSource::cookie(name),
-            _ => Err(ConfigError::new("cookie", "is not one of `bearer` and `cookie:<name>`")),
-        };
-        self.token_sources.iter().map(source).collect()
+    fn from_vars(vars: &EnvVars) -> Result<Self, ConfigError> {
+        Ok(Self { origin: ConfigOrigin::Environment, ..vars.read()? })
     }
 }
 
 impl<A> JwtRevocationLayer<A> {
-    /// Sets what `config` says; what it leaves open stays as it is.
+    /// Sets what `config` says. What it leaves open stays as it is.
     ///
     /// # Errors
     /// [`ConfigError`] naming the field or the variable that cannot work.
-    pub fn with_config(mut self, config: &LayerConfig) -> Result<Self, ConfigError> {
-        let in_its_words = |error| in_words(&NAMES, config.is_from_env, error);
-        if let Some(mode) = config.fail_mode {
-            self = self.with_fail_mode(mode);
-        }
-        if !config.token_sources.is_empty() {
-            self = self.with_token_sources(config.sources().map_err(in_its_words)?);
-        }
-        if config.optional_credentials {
-            self = self.with_optional_credentials();
-        }
-        if config.cors_preflight {
-            self = self.with_cors_preflight();
-        }
-        if config.report_only {
-            self = self.with_report_only();
-        }
+    pub fn with_config(self, config: &LayerConfig) -> Result<Self, ConfigError> {
+        self.configured(config).map_err(|error| config.origin.rename::<LayerConfig>(error))
+    }
+
+    fn configured(mut self, config: &LayerConfig) -> Result<Self, ConfigError> {
         if let Some(realm) = &config.realm {
-            self = self.with_realm(realm).map_err(in_its_words)?;
+            self = self.with_realm(realm)?;
         }
         if let Some(url) = &config.resource_metadata {
-            self = self.with_resource_metadata(url).map_err(in_its_words)?;
+            self = self.with_resource_metadata(url)?;
         }
-        if let Some(secs) = config.retry_after_secs {
-            self = self.with_retry_after(Duration::from_secs(secs));
-        }
-        if config.error_descriptions {
-            self = self.with_error_descriptions();
-        }
-        Ok(self)
+        let sources = Some(&config.token_sources).filter(|sources| !sources.is_empty());
+        Ok(self
+            .apply_some(config.fail_mode, Self::with_fail_mode)
+            .apply_some(sources.cloned(), Self::with_token_sources)
+            .apply_if(config.optional_credentials, Self::with_optional_credentials)
+            .apply_if(config.cors_preflight, Self::with_cors_preflight)
+            .apply_if(config.report_only, Self::with_report_only)
+            .apply_some(config.retry_after_secs.map(Duration::from_secs), Self::with_retry_after)
+            .apply_if(config.error_descriptions, Self::with_error_descriptions))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
+    use super::super::{DEFAULT_REALM, DEFAULT_RETRY_AFTER};
     use super::*;
-    use crate::config::docs::{self, Setter};
+    use crate::config::docs::{self, SetBy};
     use crate::store::memory::MemoryStore;
     use crate::token::{TokenProfile, UpstreamClaims};
 
     fn from(vars: &[(&str, &str)]) -> Result<LayerConfig, ConfigError> {
-        Vars::with(vars, LayerConfig::from_vars)
+        LayerConfig::from_vars(&vars.iter().copied().collect())
     }
 
     fn layer() -> JwtRevocationLayer {
@@ -180,8 +149,36 @@ mod tests {
     }
 
     #[test]
-    fn variables_and_fields_say_the_same() {
-        let vars = from(&[
+    fn each_setting_is_documented() {
+        docs::assert_documented::<LayerConfig>(
+            "LayerConfig",
+            include_str!("config.rs"),
+            &[("realm", &DEFAULT_REALM), ("retry_after_secs", &DEFAULT_RETRY_AFTER.as_secs())],
+        );
+    }
+
+    #[test]
+    fn each_setting_has_the_same_effect_from_a_variable_and_from_a_file() {
+        let url = "https://shop.example/.well-known/oauth-protected-resource";
+        docs::assert_effective::<LayerConfig>(
+            &[
+                ("fail_mode", json!("open"), json!({})),
+                ("token_sources", json!(["bearer", "cookie:__Host-token"]), json!({})),
+                ("optional_credentials", json!(true), json!({})),
+                ("cors_preflight", json!(true), json!({})),
+                ("report_only", json!(true), json!({})),
+                ("realm", json!("shop"), json!({})),
+                ("resource_metadata", json!(url), json!({})),
+                ("retry_after_secs", json!(7), json!({})),
+                ("error_descriptions", json!(true), json!({})),
+            ],
+            |config| Ok(format!("{:?}", layer().with_config(config)?)),
+        );
+    }
+
+    #[test]
+    fn a_setting_is_the_same_as_its_setter() {
+        let by_variables = from(&[
             ("JWT_FAIL_MODE", "open"),
             ("JWT_TOKEN_SOURCES", "bearer, cookie:__Host-token"),
             ("JWT_OPTIONAL_CREDENTIALS", "true"),
@@ -192,26 +189,23 @@ mod tests {
             ("JWT_RETRY_AFTER_SECS", "7"),
             ("JWT_ERROR_DESCRIPTIONS", "true"),
         ]);
-        let fields: LayerConfig = serde_json::from_str(
-            r#"{"fail_mode": "open", "token_sources": ["bearer", "cookie:__Host-token"], "cors_preflight": true, "optional_credentials": true, "report_only": true, "realm": "shop",
-                "resource_metadata": "https://shop.example/.well-known/oauth-protected-resource",
-                "retry_after_secs": 7, "error_descriptions": true}"#,
-        )
-        .unwrap();
-        let by_vars = format!("{:?}", layer().with_config(&vars.unwrap()).unwrap());
-        assert_eq!(by_vars, format!("{:?}", layer().with_config(&fields).unwrap()));
-        for setter in [
-            layer().with_fail_mode("open".parse().unwrap()),
-            layer().with_optional_credentials(),
-            layer().with_report_only(),
-        ] {
-            assert_ne!(format!("{setter:?}"), by_vars, "one of many is not all");
-        }
-        for part in
-            ["Open", "Bearer", "Cookie", "__Host-token", "Optional", "Passed", "ReportOnly", "shop"]
-        {
-            assert!(by_vars.contains(part), "{part}: {by_vars}");
-        }
+        let by_code = layer()
+            .with_fail_mode("open".parse().unwrap())
+            .with_token_sources([
+                TokenSource::bearer(),
+                TokenSource::cookie("__Host-token").unwrap(),
+            ])
+            .with_optional_credentials()
+            .with_cors_preflight()
+            .with_report_only()
+            .with_realm("shop")
+            .unwrap()
+            .with_resource_metadata("https://shop.example/.well-known/oauth-protected-resource")
+            .unwrap()
+            .with_retry_after(Duration::from_secs(7))
+            .with_error_descriptions();
+        let by_variables = layer().with_config(&by_variables.unwrap()).unwrap();
+        assert_eq!(format!("{by_variables:?}"), format!("{by_code:?}"));
     }
 
     #[test]
@@ -222,54 +216,55 @@ mod tests {
             ("JWT_REPORT_ONLY", "1"),
             ("JWT_RETRY_AFTER_SECS", "-1"),
             ("JWT_RETRY_AFTER_SECS", "1s"),
-        ] {
-            assert_eq!(from(&[(name, value)]).unwrap_err().setting(), name, "{value}");
-        }
-        for (name, value) in [
-            ("JWT_REALM", "é"),
             ("JWT_TOKEN_SOURCES", "header:x"),
             ("JWT_TOKEN_SOURCES", "cookie:"),
             ("JWT_TOKEN_SOURCES", "Bearer"),
-            ("JWT_RESOURCE_METADATA", "http://shop.example/"),
         ] {
+            assert_eq!(from(&[(name, value)]).unwrap_err().setting(), name, "{value}");
+        }
+        for (name, value) in [("JWT_REALM", "é"), ("JWT_RESOURCE_METADATA", "http://shop.example/")]
+        {
             let config = from(&[(name, value)]).unwrap();
             assert_eq!(layer().with_config(&config).unwrap_err().setting(), name);
         }
+        let error = from(&[("JWT_FAIL_MODE", "ajar")]).unwrap_err().to_string();
+        assert!(error.contains("write `closed` or `open`"), "{error}");
+        let error = from(&[("JWT_TOKEN_SOURCES", "header:x")]).unwrap_err().to_string();
+        assert!(error.contains("write `bearer` or `cookie:<name>`"), "{error}");
         serde_json::from_str::<LayerConfig>(r#"{"fail_mod": "open"}"#).unwrap_err();
         serde_json::from_str::<LayerConfig>(r#"{"fail_mode": "ajar"}"#).unwrap_err();
     }
+
     #[test]
-    fn a_slip_of_the_pen_is_reported() {
+    fn a_misspelt_name_is_reported() {
         let error = from(&[("JWT_FAILMODE", "closed")]).unwrap_err();
         assert_eq!(error.setting(), "JWT_FAIL_MODE");
     }
 
     #[test]
-    fn names_fields_and_documents_agree_and_no_setter_is_forgotten() {
-        docs::assert_complete::<LayerConfig>(&NAMES, include_str!("config.rs"), "The layer");
+    fn no_setter_is_forgotten() {
         let closure = "asks a closure about each request, which no text can say";
-        docs::assert_settable(
-            &NAMES,
+        docs::assert_settable::<LayerConfig>(
             include_str!("layer.rs"),
             &[
-                ("with_fail_mode", Setter::Field("fail_mode")),
-                ("with_fail_mode_for", Setter::InCode(closure)),
-                ("with_token_source", Setter::Field("token_sources")),
-                ("with_token_sources", Setter::Field("token_sources")),
-                ("with_optional_credentials", Setter::Field("optional_credentials")),
-                ("with_exemption", Setter::InCode(closure)),
-                ("with_cors_preflight", Setter::Field("cors_preflight")),
-                ("with_report_only", Setter::Field("report_only")),
-                ("with_realm", Setter::Field("realm")),
-                ("with_resource_metadata", Setter::Field("resource_metadata")),
-                ("with_retry_after", Setter::Field("retry_after_secs")),
-                ("with_error_descriptions", Setter::Field("error_descriptions")),
+                ("with_fail_mode", SetBy::Field("fail_mode")),
+                ("with_fail_mode_for", SetBy::Code(closure)),
+                ("with_token_source", SetBy::Field("token_sources")),
+                ("with_token_sources", SetBy::Field("token_sources")),
+                ("with_optional_credentials", SetBy::Field("optional_credentials")),
+                ("with_exemption", SetBy::Code(closure)),
+                ("with_cors_preflight", SetBy::Field("cors_preflight")),
+                ("with_report_only", SetBy::Field("report_only")),
+                ("with_realm", SetBy::Field("realm")),
+                ("with_resource_metadata", SetBy::Field("resource_metadata")),
+                ("with_retry_after", SetBy::Field("retry_after_secs")),
+                ("with_error_descriptions", SetBy::Field("error_descriptions")),
                 (
                     "without_clearance",
-                    Setter::InCode("is about the handlers behind the layer, which are code too"),
+                    SetBy::Code("is about the handlers behind the layer, which are code too"),
                 ),
-                ("with_response", Setter::InCode("changes the type of the layer")),
-                ("with_audit", Setter::InCode("takes a sink, which is a value of the program")),
+                ("with_response", SetBy::Code("changes the type of the layer")),
+                ("with_audit", SetBy::Code("takes a sink, which is a value of the program")),
             ],
         );
     }

@@ -11,63 +11,28 @@ use serde::Deserialize;
 #[cfg(feature = "jwks")]
 use super::jwks::{Jwks, JwksError};
 use super::jwt::{JwtVerifier, KeySet, VerificationKey};
-use super::{MissingId, TokenProfile};
-use crate::config::{ConfigError, Name, SecretText, Vars, file_or_text, in_words};
+use super::{Algorithm, MissingId, TokenProfile};
+use crate::config::{
+    ApplySettings, ConfigError, ConfigOrigin, Configuration, EnvVars, SecretText, text_or_file,
+};
 use crate::revocation::TargetKind;
 
 /// Stands alone where a list is required, and means that anything is accepted.
 const ANY: &str = "*";
 
-/// What a verifier needs to know, as configuration files and environment variables say it.
+/// The settings of a [`JwtVerifier`] with its keys and its [`TokenProfile`], for configuration files
+/// and environment variables.
 ///
-/// | variable | field | |
-/// | --- | --- | --- |
-/// | `JWT_ISSUERS` | `issuers` | required, or patterns; accepted `iss`, exactly. `*`: any |
-/// | `JWT_ISSUER_PATTERNS` | `issuer_patterns` | see [`TokenProfile::with_issuer_pattern`]; `{tenant}` stands for one of the tenants |
-/// | `JWT_TENANTS` | `tenants` | required with patterns. `*`: any; at a public provider these are all its customers |
-/// | `JWT_AUDIENCES` | `audiences` | required; accepted `aud`. `*`: any |
-/// | `JWT_LEEWAY_SECS` | `leeway_secs` | see [`TokenProfile::with_leeway`] |
-/// | `JWT_MAX_LIFETIME_SECS` | `max_lifetime_secs` | see [`TokenProfile::with_max_lifetime`] |
-/// | `JWT_ID_CLAIM` | `id_claim` | see [`TokenProfile::with_id_claim`] |
-/// | `JWT_MISSING_ID` | `missing_id` | `refuse`, `signing-input` or `other-targets-only`, see [`MissingId`] |
-/// | `JWT_ALLOW_MISSING_IAT` | `allow_missing_iat` | `true` or `false`, see [`TokenProfile::allow_missing_iat`] |
-/// | `JWT_REQUIRED_SUBJECT` | `required_subject` | `true` or `false`, see [`TokenProfile::with_required_subject`] |
-/// | `JWT_CLAIM_TARGETS` | `claim_targets` | claim → kind (`user`, `session`, `device`, `family`, `client`, `claim`, or `none`), see [`TokenProfile::with_claim_target`]; in the variable `tenant=claim, sid=none` |
-/// | `JWT_TYPES` | `types` | see [`JwtVerifier::with_types`] |
-/// | `JWT_MAX_TOKEN_BYTES` | `max_token_bytes` | see [`JwtVerifier::with_max_token_bytes`] |
+/// The variable of a field is `JWT_` and the name of the field in capitals, such as
+/// `JWT_LEEWAY_SECS`. Issuers (or patterns with tenants), audiences and exactly one source of keys
+/// are required.
 ///
-/// And exactly one source of keys:
-///
-/// | variable | field | |
-/// | --- | --- | --- |
-/// | `JWT_SECRET`, `JWT_SECRET_FILE` | `secret`, `secret_file` | for HS256, HS384, HS512; text, or `base64:` and base64 |
-/// | `JWT_PUBLIC_KEY`, `JWT_PUBLIC_KEY_FILE` | `public_key`, `public_key_file` | PEM, for all others |
-/// | `JWT_JWK_SET`, `JWT_JWK_SET_FILE` | `jwk_set`, `jwk_set_file` | see [`KeySet::from_jwk_set`] |
-/// | `JWT_JWKS_URL` | `jwks_url` | see `token::jwks::Jwks::at` (feature `jwks`) |
-/// | `JWT_DISCOVERY_ISSUER` | `discovery_issuer` | see `token::jwks::Jwks::of_issuer` (feature `jwks`) |
-///
-/// With a secret or a public key:
-///
-/// | variable | field | |
-/// | --- | --- | --- |
-/// | `JWT_ALGORITHM` | `algorithm` | required; the one algorithm of the key, such as HS256 or ES256 |
-/// | `JWT_KEY_ID` | `key_id` | the `kid`, see [`VerificationKey::with_kid`] |
-///
-/// With a URL or discovery, see `token::jwks::Jwks`:
-///
-/// | variable | field | |
-/// | --- | --- | --- |
-/// | `JWT_JWKS_MAX_AGE_SECS` | `jwks_max_age_secs` | how old keys may get |
-/// | `JWT_JWKS_COOLDOWN_SECS` | `jwks_cooldown_secs` | the pause between two fetches |
-/// | `JWT_JWKS_OUTAGE_GRACE_SECS` | `jwks_outage_grace_secs` | how long keys stay in use while the provider is out of reach |
-/// | `JWT_JWKS_TIMEOUT_MS` | `jwks_timeout_ms` | how long a fetch may take |
-/// | `JWT_JWKS_ROOT_CERTIFICATES_FILE` | `jwks_root_certificates_file` | PEM; trusted instead of those of the system |
-/// | `JWT_JWKS_PROXY` | `jwks_proxy` | see `Jwks::with_proxy`; `HTTPS_PROXY` is not read |
-///
-/// Lists are separated by commas or spaces in variables. A `_FILE` is read when the verifier is
-/// made; one line break at its end is left out. An error names the variable, or the field, and what
-/// to do; a variable that looks like one of these and is not is an error as well, and so is an
-/// unknown field. An empty field counts as not there, an empty variable is an error.
+/// In a variable, a list is separated by commas or spaces, and the map `claim_targets` is a list
+/// such as `tenant=claim, sid=none`. A file that is named in a field `…_file` is read when the
+/// verifier is made, and one line break at its end is left out. An error names the variable, or the
+/// field, and the remedy. An empty list counts as not set; a variable that is set and empty is an
+/// error. An unknown field is an error, and so is a variable that is almost called like one of
+/// these while that one is not set.
 ///
 /// ```
 /// use tower_jwt_revocation::token::VerifierConfig;
@@ -90,106 +55,158 @@ const ANY: &str = "*";
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct VerifierConfig {
-    /// See the table.
+    // # Which tokens are accepted
+    /// Accepted issuers: exactly the `iss` of their tokens, or `*` alone for any. Required, unless
+    /// there are patterns.
     pub issuers: Vec<String>,
-    /// See the table.
+    /// Accepted issuers with one part that differs: `https://id.example/{tenant}/v2.0`. `tenants`
+    /// says which values the part may have. Default: none.
     pub issuer_patterns: Vec<String>,
-    /// See the table.
+    /// Accepted values of `{tenant}` in the patterns, or `*` alone for any, which at a public
+    /// provider are all its customers. Required with patterns.
     pub tenants: Vec<String>,
-    /// See the table.
+    /// Accepted audiences: a token must have one of them in its `aud`; or `*` alone for any.
+    /// Required.
     pub audiences: Vec<String>,
-    /// See the table.
+    /// How far the clocks of issuer and verifier may be apart, in seconds, 0 to 300. Default: 60.
     pub leeway_secs: Option<u64>,
-    /// See the table.
+    /// Longest lifetime of an accepted token (`exp` − `iat`), in seconds. Revocations are kept for
+    /// as long. Default: 86400, which is 24 h.
     pub max_lifetime_secs: Option<u64>,
-    /// See the table.
+    /// The claim with the id of a token; `uti` at Microsoft Entra. Default: `jti`.
     pub id_claim: Option<String>,
-    /// See the table.
-    pub missing_id: Option<String>,
-    /// See the table.
+    /// What a token without an id means: `refuse` refuses it, `signing-input` knows it by a hash of
+    /// its header and payload, `other-targets-only` accepts it, revocable only by its session, its
+    /// user and so on. Default: `refuse`.
+    pub missing_id: Option<MissingId>,
+    /// Whether tokens without `iat` are accepted. Every revocation of all tokens so far covers them,
+    /// also one from before they were issued. Default: false.
     pub allow_missing_iat: bool,
-    /// See the table.
+    /// Whether tokens without `sub` are refused, because a revocation by user would miss them.
+    /// Default: false.
     pub required_subject: bool,
-    /// See the table.
-    pub claim_targets: BTreeMap<String, String>,
-    /// See the table.
+    /// By which claims tokens can be revoked: a map from the name of a claim to `user`, `session`,
+    /// `device`, `family`, `client`, `claim` (a target of its own) or `none` (no longer). It adds to
+    /// the defaults, which [`TokenProfile::with_claim_target`] lists.
+    pub claim_targets: BTreeMap<String, ClaimTargetKind>,
+    /// Accepted types of tokens: the `typ` of the header, which is required then. Default: `JWT`,
+    /// `at+jwt` or none.
     pub types: Vec<String>,
-    /// See the table.
+    /// Longest accepted token, in bytes. Default: 8192.
     pub max_token_bytes: Option<usize>,
-    /// See the table.
-    pub algorithm: Option<String>,
-    /// See the table.
-    pub key_id: Option<String>,
-    /// See the table.
+    // # The source of the keys, exactly one
+    /// Shared secret for HS256, HS384 or HS512, as text or as `base64:` and base64. At least as
+    /// long as the hash: 32, 48 or 64 bytes.
     pub secret: Option<SecretText>,
-    /// See the table.
+    /// Path of a file with the shared secret, in the same form.
     pub secret_file: Option<String>,
-    /// See the table.
+    /// Public key in PEM, for the algorithms with public keys (RS, PS, ES and `EdDSA`).
     pub public_key: Option<String>,
-    /// See the table.
+    /// Path of a file with the public key in PEM.
     pub public_key_file: Option<String>,
-    /// See the table.
+    /// JSON Web Key Set (RFC 7517) with the keys; each names its algorithm, as
+    /// [`KeySet::from_jwk_set`] says.
     pub jwk_set: Option<SecretText>,
-    /// See the table.
+    /// Path of a file with the JSON Web Key Set.
     pub jwk_set_file: Option<String>,
-    /// See the table.
+    /// The `https` URL of the JSON Web Key Set of a provider, which is fetched and kept up to date
+    /// (feature `jwks`).
     pub jwks_url: Option<String>,
-    /// See the table.
+    /// Issuer whose keys are found by OpenID Connect Discovery, fetched and kept up to date (feature
+    /// `jwks`).
     pub discovery_issuer: Option<String>,
-    /// See the table.
+    // # With a secret or a public key
+    /// The one algorithm of the key, such as `HS256`, `RS256`, `ES256` or `EdDSA`. Required with a
+    /// secret or a public key; a key set names the algorithms itself.
+    pub algorithm: Option<Algorithm>,
+    /// Name of the key: the `kid` of its tokens, exactly; tokens without one are accepted, too.
+    /// Default: none, so that tokens with a `kid` are refused.
+    pub key_id: Option<String>,
+    // # With a URL or discovery
+    /// How old the keys may get before they are fetched anew, in seconds. A key that the provider
+    /// has withdrawn is accepted for so long. Default: 900, which is 15 min.
     pub jwks_max_age_secs: Option<u64>,
-    /// See the table.
+    /// The pause between two fetches, in seconds, whatever tokens ask for. Default: 10.
     pub jwks_cooldown_secs: Option<u64>,
-    /// See the table.
+    /// How long the keys stay in use while the provider is out of reach, in seconds after the last
+    /// good fetch. Default: 86400, which is 24 h.
     pub jwks_outage_grace_secs: Option<u64>,
-    /// See the table.
+    /// Longest time of a fetch, discovery included, in milliseconds. Default: 5000.
     pub jwks_timeout_ms: Option<u64>,
-    /// See the table.
+    /// Path of a file with certificates in PEM, which are trusted instead of those of the system.
+    /// Default: those of the system.
     pub jwks_root_certificates_file: Option<String>,
-    /// The URL of the HTTP proxy through which keys are fetched; default none.
+    /// URL of the HTTP proxy through which keys are fetched, such as `http://proxy.example:3128`,
+    /// with user and password if it wants them. `HTTPS_PROXY` is not read. Default: none.
     pub jwks_proxy: Option<SecretText>,
     #[serde(skip)]
-    is_from_env: bool,
+    origin: ConfigOrigin,
 }
 
-/// The settings of profile, verifier, keys and `Jwks`, whose words are all different.
-const NAMES: [Name; 29] = [
-    Name::new("issuer", "issuers", "JWT_ISSUERS"),
-    Name::new("issuer_pattern", "issuer_patterns", "JWT_ISSUER_PATTERNS"),
-    Name::new("tenants", "tenants", "JWT_TENANTS"),
-    Name::new("audience", "audiences", "JWT_AUDIENCES"),
-    Name::new("leeway", "leeway_secs", "JWT_LEEWAY_SECS"),
-    Name::new("max_lifetime", "max_lifetime_secs", "JWT_MAX_LIFETIME_SECS"),
-    Name::new("claim", "id_claim", "JWT_ID_CLAIM"),
-    Name::new("missing_id", "missing_id", "JWT_MISSING_ID"),
-    Name::new("allow_missing_iat", "allow_missing_iat", "JWT_ALLOW_MISSING_IAT"),
-    Name::new("required_subject", "required_subject", "JWT_REQUIRED_SUBJECT"),
-    Name::new("claim_target", "claim_targets", "JWT_CLAIM_TARGETS"),
-    Name::new("types", "types", "JWT_TYPES"),
-    Name::new("max_token_bytes", "max_token_bytes", "JWT_MAX_TOKEN_BYTES"),
-    Name::new("secret", "secret", "JWT_SECRET"),
-    Name::new("secret_file", "secret_file", "JWT_SECRET_FILE"),
-    Name::new("public_key", "public_key", "JWT_PUBLIC_KEY"),
-    Name::new("public_key_file", "public_key_file", "JWT_PUBLIC_KEY_FILE"),
-    Name::new("jwk_set", "jwk_set", "JWT_JWK_SET"),
-    Name::new("jwk_set_file", "jwk_set_file", "JWT_JWK_SET_FILE"),
-    Name::new("jwks_url", "jwks_url", "JWT_JWKS_URL"),
-    Name::new("discovery_issuer", "discovery_issuer", "JWT_DISCOVERY_ISSUER"),
-    Name::new("algorithm", "algorithm", "JWT_ALGORITHM"),
-    Name::new("kid", "key_id", "JWT_KEY_ID"),
-    Name::new("max_age", "jwks_max_age_secs", "JWT_JWKS_MAX_AGE_SECS"),
-    Name::new("cooldown", "jwks_cooldown_secs", "JWT_JWKS_COOLDOWN_SECS"),
-    Name::new("outage_grace", "jwks_outage_grace_secs", "JWT_JWKS_OUTAGE_GRACE_SECS"),
-    Name::new("timeout", "jwks_timeout_ms", "JWT_JWKS_TIMEOUT_MS"),
-    Name::new(
-        "root_certificates",
-        "jwks_root_certificates_file",
-        "JWT_JWKS_ROOT_CERTIFICATES_FILE",
-    ),
-    Name::new("proxy", "jwks_proxy", "JWT_JWKS_PROXY"),
-];
+/// What the value of a claim identifies, in [`VerifierConfig::claim_targets`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ClaimTargetKind {
+    /// `user`: a user, as `sub` does by default.
+    User,
+    /// `session`: a login session, as `sid` does by default.
+    Session,
+    /// `device`: a device, as `device_id` does by default.
+    Device,
+    /// `family`: a family of refresh tokens, as `fid` does by default.
+    Family,
+    /// `client`: an OAuth client, as `client_id` does by default.
+    Client,
+    /// `claim`: a target of its own, such as a tenant.
+    Claim,
+    /// `none`: nothing. The claim is no longer looked at.
+    None,
+}
+
+impl ClaimTargetKind {
+    fn target_kind(self) -> Option<TargetKind> {
+        Some(match self {
+            Self::User => TargetKind::User,
+            Self::Session => TargetKind::Session,
+            Self::Device => TargetKind::Device,
+            Self::Family => TargetKind::Family,
+            Self::Client => TargetKind::Client,
+            Self::Claim => TargetKind::Claim,
+            Self::None => return None,
+        })
+    }
+}
+
+impl Configuration for VerifierConfig {
+    fn variable_prefix(_: &str) -> &'static str {
+        "JWT_"
+    }
+
+    /// The settings of profile, verifier, keys and `Jwks` all have different names.
+    fn field_of(setting: &str) -> &str {
+        match setting {
+            "issuer" => "issuers",
+            "issuer_pattern" => "issuer_patterns",
+            "audience" => "audiences",
+            "leeway" => "leeway_secs",
+            "max_lifetime" => "max_lifetime_secs",
+            "claim" => "id_claim",
+            "claim_target" => "claim_targets",
+            "kid" => "key_id",
+            "max_age" => "jwks_max_age_secs",
+            "cooldown" => "jwks_cooldown_secs",
+            "outage_grace" => "jwks_outage_grace_secs",
+            "timeout" => "jwks_timeout_ms",
+            "root_certificates" => "jwks_root_certificates_file",
+            "proxy" => "jwks_proxy",
+            same => same,
+        }
+    }
+}
 
 /// Where the keys come from, once it is clear that there is one source.
+#[cfg_attr(test, derive(Debug))]
 enum KeyMaterial {
     Key(VerificationKey),
     Set(KeySet),
@@ -201,46 +218,14 @@ impl VerifierConfig {
     /// From the environment.
     ///
     /// # Errors
-    /// [`ConfigError`] naming a variable that is not Unicode, is empty, or is not a number where
-    /// one is needed; or one that is not set while another is that looks like it.
+    /// [`ConfigError`] naming a variable that is not Unicode, is empty, or has a value that it
+    /// cannot have; or one that is not set while another is that is almost called so.
     pub fn from_env() -> Result<Self, ConfigError> {
-        Self::from_vars(&Vars::of_process())
+        Self::from_vars(&EnvVars::of_process())
     }
 
-    fn from_vars(vars: &Vars<'_>) -> Result<Self, ConfigError> {
-        vars.refuse_slips(&NAMES)?;
-        Ok(Self {
-            issuers: vars.list("JWT_ISSUERS")?,
-            issuer_patterns: vars.list("JWT_ISSUER_PATTERNS")?,
-            tenants: vars.list("JWT_TENANTS")?,
-            audiences: vars.list("JWT_AUDIENCES")?,
-            leeway_secs: vars.number("JWT_LEEWAY_SECS")?,
-            max_lifetime_secs: vars.number("JWT_MAX_LIFETIME_SECS")?,
-            id_claim: vars.text("JWT_ID_CLAIM")?,
-            missing_id: vars.text("JWT_MISSING_ID")?,
-            allow_missing_iat: vars.flag("JWT_ALLOW_MISSING_IAT")?,
-            required_subject: vars.flag("JWT_REQUIRED_SUBJECT")?,
-            claim_targets: vars.pairs("JWT_CLAIM_TARGETS")?,
-            types: vars.list("JWT_TYPES")?,
-            max_token_bytes: vars.number("JWT_MAX_TOKEN_BYTES")?,
-            algorithm: vars.text("JWT_ALGORITHM")?,
-            key_id: vars.text("JWT_KEY_ID")?,
-            secret: vars.text("JWT_SECRET")?.map(Into::into),
-            secret_file: vars.text("JWT_SECRET_FILE")?,
-            public_key: vars.text("JWT_PUBLIC_KEY")?,
-            public_key_file: vars.text("JWT_PUBLIC_KEY_FILE")?,
-            jwk_set: vars.text("JWT_JWK_SET")?.map(Into::into),
-            jwk_set_file: vars.text("JWT_JWK_SET_FILE")?,
-            jwks_url: vars.text("JWT_JWKS_URL")?,
-            discovery_issuer: vars.text("JWT_DISCOVERY_ISSUER")?,
-            jwks_max_age_secs: vars.number("JWT_JWKS_MAX_AGE_SECS")?,
-            jwks_cooldown_secs: vars.number("JWT_JWKS_COOLDOWN_SECS")?,
-            jwks_outage_grace_secs: vars.number("JWT_JWKS_OUTAGE_GRACE_SECS")?,
-            jwks_timeout_ms: vars.number("JWT_JWKS_TIMEOUT_MS")?,
-            jwks_root_certificates_file: vars.text("JWT_JWKS_ROOT_CERTIFICATES_FILE")?,
-            jwks_proxy: vars.text("JWT_JWKS_PROXY")?.map(Into::into),
-            is_from_env: true,
-        })
+    fn from_vars(vars: &EnvVars) -> Result<Self, ConfigError> {
+        Ok(Self { origin: ConfigOrigin::Environment, ..vars.read()? })
     }
 
     /// The rules for claims: all that a process needs that revokes and does not check.
@@ -248,7 +233,7 @@ impl VerifierConfig {
     /// # Errors
     /// [`ConfigError`] naming what is missing or cannot work.
     pub fn profile(&self) -> Result<TokenProfile, ConfigError> {
-        self.build_profile().map_err(|error| self.in_its_words(error))
+        self.build_profile().map_err(|error| self.rename(error))
     }
 
     /// A verifier with keys that do not change.
@@ -267,7 +252,7 @@ impl VerifierConfig {
                  VerifierConfig::connect",
             )),
         };
-        build().map_err(|error| self.in_its_words(error))
+        build().map_err(|error| self.rename(error))
     }
 
     /// A verifier with whatever keys are configured; if they are published, they are fetched before
@@ -277,68 +262,45 @@ impl VerifierConfig {
     /// [`JwksError`] naming what is missing or cannot work, or why the keys could not be fetched.
     #[cfg(feature = "jwks")]
     pub async fn connect(&self) -> Result<JwtVerifier, JwksError> {
-        let keys = self.keys().map_err(|error| self.in_its_words(error))?;
+        let keys = self.keys().map_err(|error| self.rename(error))?;
         let KeyMaterial::Remote(jwks) = keys else { return Ok(self.verifier()?) };
         let profile = self.profile()?;
         let keys = jwks.start().map_err(|error| {
             let is_discovered = error.setting() == "jwks_url" && self.discovery_issuer.is_some();
-            self.in_its_words(if is_discovered { error.renamed("discovery_issuer") } else { error })
+            self.rename(if is_discovered { error.renamed("discovery_issuer") } else { error })
         })?;
         keys.fetched().await?;
         let finished =
             JwtVerifier::with_remote_keys(keys, profile).and_then(|verifier| self.finish(verifier));
-        finished.map_err(|error| self.in_its_words(error).into())
+        finished.map_err(|error| self.rename(error).into())
     }
 
-    fn finish(&self, mut verifier: JwtVerifier) -> Result<JwtVerifier, ConfigError> {
-        if let Some(bytes) = self.max_token_bytes {
-            verifier = verifier.with_max_token_bytes(bytes);
-        }
+    fn finish(&self, verifier: JwtVerifier) -> Result<JwtVerifier, ConfigError> {
+        let verifier = verifier.apply_some(self.max_token_bytes, JwtVerifier::with_max_token_bytes);
         if self.types.is_empty() { Ok(verifier) } else { verifier.with_types(&self.types) }
     }
 
     fn build_profile(&self) -> Result<TokenProfile, ConfigError> {
-        let mut profile = self.with_issuers(TokenProfile::new())?;
+        let secs = Duration::from_secs;
+        let mut profile = self
+            .with_issuers(TokenProfile::new())?
+            .apply_some(self.leeway_secs.map(secs), TokenProfile::with_leeway)
+            .apply_some(self.max_lifetime_secs.map(secs), TokenProfile::with_max_lifetime)
+            .apply_some(self.id_claim.as_deref(), TokenProfile::with_id_claim)
+            .apply_some(self.missing_id, TokenProfile::with_missing_id)
+            .apply_if(self.allow_missing_iat, TokenProfile::allow_missing_iat)
+            .apply_if(self.required_subject, TokenProfile::with_required_subject);
         for audience in required("audience", &self.audiences)? {
             profile = profile.with_audience(audience.as_str());
         }
-        if let Some(secs) = self.leeway_secs {
-            profile = profile.with_leeway(Duration::from_secs(secs));
-        }
-        if let Some(secs) = self.max_lifetime_secs {
-            profile = profile.with_max_lifetime(Duration::from_secs(secs));
-        }
-        if let Some(claim) = &self.id_claim {
-            profile = profile.with_id_claim(claim.as_str());
-        }
-        match self.missing_id.as_deref() {
-            None | Some("refuse") => {}
-            Some("signing-input") => profile = profile.with_missing_id(MissingId::SigningInput),
-            Some("other-targets-only") => {
-                profile = profile.with_missing_id(MissingId::OtherTargetsOnly);
-            }
-            Some(_) => {
-                return Err(ConfigError::new(
-                    "missing_id",
-                    "is not one of `refuse`, `signing-input` and `other-targets-only`",
-                ));
-            }
-        }
-        if self.allow_missing_iat {
-            profile = profile.allow_missing_iat();
-        }
-        if self.required_subject {
-            profile = profile.with_required_subject();
-        }
         for (claim, kind) in &self.claim_targets {
-            profile = match target_kind(kind)? {
+            profile = match kind.target_kind() {
                 Some(kind) => profile.with_claim_target(claim.as_str(), kind),
                 None => profile.without_claim_target(claim),
             };
         }
         profile.validate().map_err(|error| {
-            // Without targets of the operator's own it is the id claim that is in the way of a
-            // default.
+            // With the default targets only, it is the id claim that contradicts one of them.
             let is_default = error.setting() == "claim_target" && self.claim_targets.is_empty();
             if is_default { error.renamed("claim") } else { error }
         })?;
@@ -346,13 +308,11 @@ impl VerifierConfig {
     }
 
     fn with_issuers(&self, mut profile: TokenProfile) -> Result<TokenProfile, ConfigError> {
+        let patterns = || self.name("issuer_patterns");
         if self.issuer_patterns.is_empty() {
             if !self.tenants.is_empty() {
-                let patterns = self.word("issuer_pattern");
-                return Err(ConfigError::new(
-                    "tenants",
-                    format!("has no effect without {patterns}; set both or none"),
-                ));
+                let problem = format!("has no effect without {}; set both or none", patterns());
+                return Err(ConfigError::new("tenants", problem));
             }
             for issuer in required("issuer", &self.issuers)? {
                 profile = profile.with_issuer(issuer);
@@ -360,11 +320,8 @@ impl VerifierConfig {
             return Ok(profile);
         }
         if self.issuers.iter().any(|issuer| issuer == ANY) {
-            let patterns = self.word("issuer_pattern");
-            return Err(ConfigError::new(
-                "issuer",
-                format!("has `*` next to {patterns}; leave one out"),
-            ));
+            let problem = format!("has `*` next to {}; leave one out", patterns());
+            return Err(ConfigError::new("issuer", problem));
         }
         for issuer in &self.issuers {
             profile = profile.with_issuer(issuer);
@@ -380,7 +337,8 @@ impl VerifierConfig {
         Ok(profile)
     }
 
-    fn keys(&self) -> Result<KeyMaterial, ConfigError> {
+    /// The field that says where the keys come from: the only one that is set.
+    fn key_source(&self) -> Result<&'static str, ConfigError> {
         let sources = [
             ("secret", self.secret.is_some()),
             ("secret_file", self.secret_file.is_some()),
@@ -391,26 +349,33 @@ impl VerifierConfig {
             ("jwks_url", self.jwks_url.is_some()),
             ("discovery_issuer", self.discovery_issuer.is_some()),
         ];
-        let given: Vec<_> =
-            sources.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
-        let source = match given.as_slice() {
-            [] => {
-                let names = sources.map(|(name, _)| self.word(name)).join(", ");
-                return Err(ConfigError::new("keys", format!("there is none; set one of {names}")));
+        let mut given = sources.iter().filter(|(_, is_given)| *is_given).map(|(name, _)| *name);
+        match (given.next(), given.next()) {
+            (Some(source), None) => Ok(source),
+            (Some(source), Some(other)) => {
+                let other = self.name(other);
+                let problem = format!("is set together with {other}; leave one of them out");
+                Err(ConfigError::new(source, problem))
             }
-            [one] => *one,
-            [one, another, ..] => {
-                return Err(ConfigError::new(
-                    one,
-                    format!("is set together with {}; leave one of them out", self.word(another)),
-                ));
+            (None, _) => {
+                let names = sources.map(|(name, _)| self.name(name)).join(", ");
+                Err(ConfigError::new("keys", format!("there is none; set one of {names}")))
             }
+        }
+    }
+
+    fn keys(&self) -> Result<KeyMaterial, ConfigError> {
+        let source = self.key_source()?;
+        // What is said about a key is said about the setting that it comes from.
+        let of_source = |error: ConfigError| match error.setting() {
+            "key" => error.renamed(source),
+            _ => error,
         };
         match source {
             "secret" | "secret_file" => {
                 self.refuse_remote(source)?;
                 let secret = self.secret.as_ref().map(SecretText::expose);
-                let secret = text("secret_file", secret, self.secret_file.as_deref())?;
+                let secret = text(secret, self.secret_file.as_deref(), source)?;
                 let secret = match secret.strip_prefix("base64:") {
                     Some(encoded) => STANDARD.decode(encoded).map_err(|_| {
                         ConfigError::new(source, "says `base64:` and is not base64")
@@ -418,26 +383,22 @@ impl VerifierConfig {
                     None => secret.into_bytes(),
                 };
                 let key = VerificationKey::from_secret(self.algorithm("HS256")?, &secret);
-                self.named(key.map_err(|error| renamed_key(error, source))?)
+                self.named(key.map_err(of_source)?)
             }
             "public_key" | "public_key_file" => {
                 self.refuse_remote(source)?;
-                let pem = text(
-                    "public_key_file",
-                    self.public_key.as_deref(),
-                    self.public_key_file.as_deref(),
-                )?;
+                let pem =
+                    text(self.public_key.as_deref(), self.public_key_file.as_deref(), source)?;
                 let key = VerificationKey::from_pem(self.algorithm("RS256")?, pem.as_bytes());
-                self.named(key.map_err(|error| renamed_key(error, source))?)
+                self.named(key.map_err(of_source)?)
             }
             "jwk_set" | "jwk_set_file" => {
                 self.refuse_algorithm(source)?;
                 self.refuse_remote(source)?;
                 let set = self.jwk_set.as_ref().map(SecretText::expose);
-                let set = text("jwk_set_file", set, self.jwk_set_file.as_deref())?;
-                KeySet::from_jwk_set(&set)
-                    .map(KeyMaterial::Set)
-                    .map_err(|error| error.renamed(source))
+                let set = text(set, self.jwk_set_file.as_deref(), source)?;
+                let set = KeySet::from_jwk_set(&set).map_err(|error| error.renamed(source))?;
+                Ok(KeyMaterial::Set(set))
             }
             _ => {
                 self.refuse_algorithm(source)?;
@@ -452,22 +413,16 @@ impl VerifierConfig {
             (Some(url), _) => Jwks::at(url),
             (None, issuer) => Jwks::of_issuer(issuer.as_deref().unwrap_or_default()),
         };
-        let mut jwks = jwks.map_err(|error| error.renamed(source))?;
-        if let Some(secs) = self.jwks_max_age_secs {
-            jwks = jwks.with_max_age(Duration::from_secs(secs));
-        }
-        if let Some(secs) = self.jwks_cooldown_secs {
-            jwks = jwks.with_cooldown(Duration::from_secs(secs));
-        }
-        if let Some(secs) = self.jwks_outage_grace_secs {
-            jwks = jwks.with_outage_grace(Duration::from_secs(secs));
-        }
-        if let Some(ms) = self.jwks_timeout_ms {
-            jwks = jwks.with_timeout(Duration::from_millis(ms));
-        }
+        let (secs, millis) = (Duration::from_secs, Duration::from_millis);
+        let mut jwks = jwks
+            .map_err(|error| error.renamed(source))?
+            .apply_some(self.jwks_max_age_secs.map(secs), Jwks::with_max_age)
+            .apply_some(self.jwks_cooldown_secs.map(secs), Jwks::with_cooldown)
+            .apply_some(self.jwks_outage_grace_secs.map(secs), Jwks::with_outage_grace)
+            .apply_some(self.jwks_timeout_ms.map(millis), Jwks::with_timeout);
         if let Some(path) = &self.jwks_root_certificates_file {
-            jwks = jwks
-                .with_root_certificates(text("root_certificates", None, Some(path))?.as_bytes())?;
+            let pem = text(None, Some(path), "root_certificates")?;
+            jwks = jwks.with_root_certificates(pem.as_bytes())?;
         }
         if let Some(url) = &self.jwks_proxy {
             jwks = jwks.with_proxy(url.expose())?;
@@ -484,55 +439,38 @@ impl VerifierConfig {
         ))
     }
 
-    fn algorithm(&self, example: &str) -> Result<super::Algorithm, ConfigError> {
-        let Some(name) = &self.algorithm else {
-            return Err(ConfigError::new(
-                "algorithm",
-                format!("is missing; name the one algorithm of the key, such as {example}"),
-            ));
-        };
-        name.parse()
+    fn algorithm(&self, example: &str) -> Result<Algorithm, ConfigError> {
+        self.algorithm.ok_or_else(|| {
+            let problem =
+                format!("is missing; name the one algorithm of the key, such as {example}");
+            ConfigError::new("algorithm", problem)
+        })
     }
 
-    /// A set names the algorithms itself, and one that is silently ignored would be misleading.
+    /// A set names the algorithms itself, and a setting that is ignored would be misleading.
     fn refuse_algorithm(&self, source: &'static str) -> Result<(), ConfigError> {
-        for (setting, is_given) in
-            [("algorithm", self.algorithm.is_some()), ("kid", self.key_id.is_some())]
-        {
-            if is_given {
-                return Err(ConfigError::new(
-                    setting,
-                    format!(
-                        "has no effect on {}, whose keys name theirs; leave it out",
-                        self.word(source)
-                    ),
-                ));
-            }
-        }
-        Ok(())
+        refuse(
+            &[("algorithm", self.algorithm.is_some()), ("key_id", self.key_id.is_some())],
+            &format!(
+                "has no effect on {}, whose keys name theirs; leave it out",
+                self.name(source)
+            ),
+        )
     }
 
-    /// Nor are fixed keys ever fetched.
+    /// Fixed keys are never fetched.
     fn refuse_remote(&self, source: &'static str) -> Result<(), ConfigError> {
-        for (setting, is_given) in [
-            ("max_age", self.jwks_max_age_secs.is_some()),
-            ("cooldown", self.jwks_cooldown_secs.is_some()),
-            ("outage_grace", self.jwks_outage_grace_secs.is_some()),
-            ("timeout", self.jwks_timeout_ms.is_some()),
-            ("root_certificates", self.jwks_root_certificates_file.is_some()),
-            ("proxy", self.jwks_proxy.is_some()),
-        ] {
-            if is_given {
-                return Err(ConfigError::new(
-                    setting,
-                    format!(
-                        "has no effect on {}, which is not fetched; leave it out",
-                        self.word(source)
-                    ),
-                ));
-            }
-        }
-        Ok(())
+        refuse(
+            &[
+                ("jwks_max_age_secs", self.jwks_max_age_secs.is_some()),
+                ("jwks_cooldown_secs", self.jwks_cooldown_secs.is_some()),
+                ("jwks_outage_grace_secs", self.jwks_outage_grace_secs.is_some()),
+                ("jwks_timeout_ms", self.jwks_timeout_ms.is_some()),
+                ("jwks_root_certificates_file", self.jwks_root_certificates_file.is_some()),
+                ("jwks_proxy", self.jwks_proxy.is_some()),
+            ],
+            &format!("has no effect on {}, which is not fetched; leave it out", self.name(source)),
+        )
     }
 
     fn named(&self, key: VerificationKey) -> Result<KeyMaterial, ConfigError> {
@@ -543,17 +481,16 @@ impl VerifierConfig {
         Ok(KeyMaterial::Key(key))
     }
 
-    fn in_its_words(&self, error: ConfigError) -> ConfigError {
-        in_words(&NAMES, self.is_from_env, error)
+    fn rename(&self, error: ConfigError) -> ConfigError {
+        self.origin.rename::<Self>(error)
     }
 
-    fn word(&self, setting: &str) -> &'static str {
-        let name = NAMES.iter().find(|name| name.setting == setting);
-        name.map_or("", |name| if self.is_from_env { name.variable } else { name.field })
+    fn name(&self, field: &str) -> String {
+        self.origin.name::<Self>(field)
     }
 }
 
-/// A list that must be there: an empty one would accept everything, and may be a slip of the pen.
+/// A list that must be there: an empty one would accept everything, and may be a mistake.
 fn required<'a>(setting: &'static str, list: &'a [String]) -> Result<&'a [String], ConfigError> {
     match list {
         [] => Err(ConfigError::new(
@@ -568,36 +505,20 @@ fn required<'a>(setting: &'static str, list: &'a [String]) -> Result<&'a [String
     }
 }
 
-fn target_kind(kind: &str) -> Result<Option<TargetKind>, ConfigError> {
-    Ok(Some(match kind {
-        "none" => return Ok(None),
-        "user" => TargetKind::User,
-        "session" => TargetKind::Session,
-        "device" => TargetKind::Device,
-        "family" => TargetKind::Family,
-        "client" => TargetKind::Client,
-        "claim" => TargetKind::Claim,
-        _ => {
-            return Err(ConfigError::new(
-                "claim_target",
-                "has a kind that is not one of user, session, device, family, client, claim and \
-                 none",
-            ));
-        }
-    }))
-}
-
-/// What is said about a key is said about the setting that it came from.
-fn renamed_key(error: ConfigError, source: &'static str) -> ConfigError {
-    if error.setting() == "key" { error.renamed(source) } else { error }
+/// Refuses the first of these settings that is given.
+fn refuse(settings: &[(&'static str, bool)], problem: &str) -> Result<(), ConfigError> {
+    match settings.iter().find(|(_, is_given)| *is_given) {
+        Some((setting, _)) => Err(ConfigError::new(*setting, problem)),
+        None => Ok(()),
+    }
 }
 
 fn text(
-    file_setting: &'static str,
     text: Option<&str>,
     file: Option<&str>,
+    file_setting: &'static str,
 ) -> Result<String, ConfigError> {
-    Ok(file_or_text(file_setting, text, file)?.unwrap_or_default())
+    Ok(text_or_file(text, file, file_setting)?.unwrap_or_default())
 }
 
 // Without a crypto provider there are no keys, and so no verifiers.

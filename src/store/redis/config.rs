@@ -3,36 +3,28 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::builder::RedisStoreBuilder;
 use super::error::ConnectError;
 use super::options::{DEFAULT_START_LIMIT, DEFAULT_WRITE_TIMEOUT, Start};
 use super::store::RedisStore;
-use crate::config::{ConfigError, Name, SecretText, Vars, file_or_text, in_words};
+use crate::config::{
+    ApplySettings, ConfigError, ConfigOrigin, Configuration, EnvVars, SecretText, text_or_file,
+};
 
-/// What a [`RedisStore`] needs to know, as configuration files and environment variables say it.
+/// The settings of a [`RedisStore`], for configuration files and environment variables.
 ///
-/// | variable | field | |
-/// | --- | --- | --- |
-/// | `REDIS_URL`, `REDIS_URL_FILE` | `url`, `url_file` | one of them is required, see [`RedisStoreBuilder::with_url`] |
-/// | `REDIS_USERNAME` | `username` | if the URL has none and there is a password |
-/// | `REDIS_PASSWORD`, `REDIS_PASSWORD_FILE` | `password`, `password_file` | if the URL has none; as it is, nothing is to be percent-encoded |
-/// | `JWT_REDIS_PREFIX` | `prefix` | see [`RedisStoreBuilder::with_prefix`] |
-/// | `JWT_REDIS_SHARDS` | `shards` | see [`RedisStoreBuilder::with_shards`] |
-/// | `JWT_REDIS_CHECK_TIMEOUT_MS` | `check_timeout_ms` | see [`RedisStoreBuilder::with_check_timeout`] |
-/// | `JWT_REDIS_WRITE_TIMEOUT_MS` | `write_timeout_ms` | see [`RedisStoreBuilder::with_write_timeout`] |
-/// | `JWT_REDIS_MAX_IN_FLIGHT` | `max_in_flight` | see [`RedisStoreBuilder::with_max_in_flight`] |
-/// | `JWT_REDIS_MAX_TOKEN_LIFETIME_SECS` | `max_token_lifetime_secs` | see [`RedisStoreBuilder::with_max_token_lifetime`] |
-/// | `JWT_REDIS_LOG_LENGTH` | `log_length` | see [`RedisStoreBuilder::with_log_length`] |
-/// | `JWT_REDIS_WAIT_REPLICAS` | `wait_replicas` | see [`RedisStoreBuilder::with_wait_replicas`] |
-/// | `JWT_REDIS_WAIT_REPLICAS_MS` | `wait_replicas_ms` | for how long, default half of the write timeout |
-/// | `JWT_REDIS_START` | `start` | `wait`, `at-once` or `anyway`, see [`Start`]; default `wait` |
-/// | `JWT_REDIS_START_LIMIT_SECS` | `start_limit_secs` | for how long, with `wait`; default 10 |
+/// The variable of a field is `JWT_REDIS_` and the name of the field in capitals, such as
+/// `JWT_REDIS_CHECK_TIMEOUT_MS`. Address and credentials have the names that other programs use:
+/// `REDIS_URL`, `REDIS_URL_FILE`, `REDIS_USERNAME`, `REDIS_PASSWORD` and `REDIS_PASSWORD_FILE`. Only
+/// the URL is required.
 ///
-/// A `_FILE` is read by [`builder`](Self::builder); one line break at its end is left out. An error
-/// names the variable, or the field, and what to do; a variable that looks like one of these and is
-/// not is an error, and so is an unknown field.
+/// A file that is named in `url_file` or `password_file` is read by [`builder`](Self::builder), and
+/// one line break at its end is left out. An error names the variable, or the field, and the
+/// remedy. An unknown field is an error, and so is a variable that is almost called like one of
+/// these while that one is not set.
 ///
 /// ```no_run
 /// use tower_jwt_revocation::store::redis::RedisConfig;
@@ -45,108 +37,107 @@ use crate::config::{ConfigError, Name, SecretText, Vars, file_or_text, in_words}
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct RedisConfig {
-    /// See the table.
+    /// Where Redis is, such as `redis://user:password@host:6379/0`; for TLS, sentinels, a cluster
+    /// or a socket as [`RedisStoreBuilder::with_url`] says. Required, or its file.
     pub url: Option<SecretText>,
-    /// See the table.
+    /// Path of a file with the URL, instead of `url`.
     pub url_file: Option<String>,
-    /// See the table.
+    /// User of the password, if the URL has no credentials. Default: the default user of Redis.
     pub username: Option<String>,
-    /// See the table.
+    /// Password, if the URL has no credentials. It is written as it is: nothing is percent-encoded.
+    /// Default: none.
     pub password: Option<SecretText>,
-    /// See the table.
+    /// Path of a file with the password, instead of `password`.
     pub password_file: Option<String>,
-    /// See the table.
+    /// What all keys begin with, after the brace: 1 to 64 letters, digits and `-_.:/`. Applications
+    /// with different prefixes do not see each other's revocations. Default: `jwt-revocation`.
     pub prefix: Option<String>,
-    /// See the table.
+    /// Number of hash slots over which records are spread, 1 to 1024. More than one is of use only
+    /// in a cluster. It must be the same in all processes, and cannot be changed later. Default: 1.
     pub shards: Option<u16>,
-    /// See the table.
+    /// Longest time of a check, in milliseconds. After it the check is an error. Default: 50.
     pub check_timeout_ms: Option<u64>,
-    /// See the table.
+    /// Longest time of a round trip of a write or a look-up, in milliseconds. Default: 1000.
     pub write_timeout_ms: Option<u64>,
-    /// See the table.
+    /// Number of checks that may be under way at once, in a cluster for each shard. Further ones
+    /// are refused at once. Default: 1024.
     pub max_in_flight: Option<usize>,
-    /// See the table.
+    /// Longest lifetime of a token that any layer on this Redis accepts, in seconds. Raise it in a
+    /// process without a layer, where others accept more. Default: 87000, which is 24 h and 10 min.
     pub max_token_lifetime_secs: Option<u64>,
-    /// See the table.
+    /// Number of writes that the log of a shard keeps, about. A mirror that was away for longer
+    /// reads everything anew. Default: 100000, some 10 MB.
     pub log_length: Option<u64>,
-    /// See the table.
+    /// Number of replicas that must have a write before it is confirmed, so that a fail-over does
+    /// not lose it. Default: none.
     pub wait_replicas: Option<NonZeroU32>,
-    /// See the table.
+    /// Longest time to wait for these replicas, in milliseconds. Default: half of the time of a
+    /// write.
     pub wait_replicas_ms: Option<u64>,
-    /// See the table.
-    pub start: Option<String>,
-    /// See the table.
+    /// What to do if Redis cannot be used at the start: `wait` for it and then fail, fail `at-once`,
+    /// or start `anyway` and answer checks with errors until it is there. Default: `wait`.
+    pub start: Option<StartMode>,
+    /// Longest time to `wait` at the start, in seconds. Default: 10.
     pub start_limit_secs: Option<u64>,
     #[serde(skip)]
-    is_from_env: bool,
+    origin: ConfigOrigin,
 }
 
-const NAMES: [Name; 16] = [
-    Name::new("url", "url", "REDIS_URL"),
-    Name::new("url_file", "url_file", "REDIS_URL_FILE"),
-    Name::new("username", "username", "REDIS_USERNAME"),
-    Name::new("password", "password", "REDIS_PASSWORD"),
-    Name::new("password_file", "password_file", "REDIS_PASSWORD_FILE"),
-    Name::new("prefix", "prefix", "JWT_REDIS_PREFIX"),
-    Name::new("shards", "shards", "JWT_REDIS_SHARDS"),
-    Name::new("check_timeout", "check_timeout_ms", "JWT_REDIS_CHECK_TIMEOUT_MS"),
-    Name::new("write_timeout", "write_timeout_ms", "JWT_REDIS_WRITE_TIMEOUT_MS"),
-    Name::new("max_in_flight", "max_in_flight", "JWT_REDIS_MAX_IN_FLIGHT"),
-    Name::new("max_token_lifetime", "max_token_lifetime_secs", "JWT_REDIS_MAX_TOKEN_LIFETIME_SECS"),
-    Name::new("log_length", "log_length", "JWT_REDIS_LOG_LENGTH"),
-    Name::new("wait_replicas_count", "wait_replicas", "JWT_REDIS_WAIT_REPLICAS"),
-    Name::new("wait_replicas", "wait_replicas_ms", "JWT_REDIS_WAIT_REPLICAS_MS"),
-    Name::new("start", "start", "JWT_REDIS_START"),
-    Name::new("start_limit", "start_limit_secs", "JWT_REDIS_START_LIMIT_SECS"),
-];
+/// The word for a [`Start`] in [`RedisConfig::start`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum StartMode {
+    /// `wait`: [`Start::WaitUpTo`], with [`RedisConfig::start_limit_secs`].
+    #[default]
+    Wait,
+    /// `at-once`: [`Start::AtOnce`].
+    AtOnce,
+    /// `anyway`: [`Start::Anyway`].
+    Anyway,
+}
+
+impl Configuration for RedisConfig {
+    fn variable_prefix(field: &str) -> &'static str {
+        match field {
+            "url" | "url_file" | "username" | "password" | "password_file" => "REDIS_",
+            _ => "JWT_REDIS_",
+        }
+    }
+
+    fn field_of(setting: &str) -> &str {
+        match setting {
+            "check_timeout" => "check_timeout_ms",
+            "write_timeout" => "write_timeout_ms",
+            "max_token_lifetime" => "max_token_lifetime_secs",
+            // The builder says it of the time: the number is never wrong there.
+            "wait_replicas" => "wait_replicas_ms",
+            same => same,
+        }
+    }
+}
 
 impl RedisConfig {
     /// From the environment.
     ///
     /// # Errors
-    /// [`ConfigError`] naming a variable that is not Unicode, is empty, or is not a number where
-    /// one is needed; or one that is not set while another is that looks like it.
+    /// [`ConfigError`] naming a variable that is not Unicode, is empty, or has a value that it
+    /// cannot have; or one that is not set while another is that is almost called so.
     pub fn from_env() -> Result<Self, ConfigError> {
-        Self::from_vars(&Vars::of_process())
+        Self::from_vars(&EnvVars::of_process())
     }
 
-    fn from_vars(vars: &Vars<'_>) -> Result<Self, ConfigError> {
-        vars.refuse_slips(&NAMES)?;
-        let replicas = vars.number("JWT_REDIS_WAIT_REPLICAS")?.map(NonZeroU32::new);
-        if replicas == Some(None) {
-            return Err(ConfigError::new(
-                "JWT_REDIS_WAIT_REPLICAS",
-                "is 0; leave it out, to wait for none",
-            ));
-        }
-        Ok(Self {
-            url: vars.text("REDIS_URL")?.map(Into::into),
-            url_file: vars.text("REDIS_URL_FILE")?,
-            username: vars.text("REDIS_USERNAME")?,
-            password: vars.text("REDIS_PASSWORD")?.map(Into::into),
-            password_file: vars.text("REDIS_PASSWORD_FILE")?,
-            prefix: vars.text("JWT_REDIS_PREFIX")?,
-            shards: vars.number("JWT_REDIS_SHARDS")?,
-            check_timeout_ms: vars.number("JWT_REDIS_CHECK_TIMEOUT_MS")?,
-            write_timeout_ms: vars.number("JWT_REDIS_WRITE_TIMEOUT_MS")?,
-            max_in_flight: vars.number("JWT_REDIS_MAX_IN_FLIGHT")?,
-            max_token_lifetime_secs: vars.number("JWT_REDIS_MAX_TOKEN_LIFETIME_SECS")?,
-            log_length: vars.number("JWT_REDIS_LOG_LENGTH")?,
-            wait_replicas: replicas.flatten(),
-            wait_replicas_ms: vars.number("JWT_REDIS_WAIT_REPLICAS_MS")?,
-            start: vars.text("JWT_REDIS_START")?,
-            start_limit_secs: vars.number("JWT_REDIS_START_LIMIT_SECS")?,
-            is_from_env: true,
-        })
+    fn from_vars(vars: &EnvVars) -> Result<Self, ConfigError> {
+        Ok(Self { origin: ConfigOrigin::Environment, ..vars.read()? })
     }
 
-    /// Connects as it says.
+    /// Connects with these settings.
     ///
     /// # Errors
-    /// As [`RedisStoreBuilder::connect`], in the words of the variables or the fields.
+    /// As [`RedisStoreBuilder::connect`], with the names of the variables or the fields.
     pub async fn connect(&self) -> Result<RedisStore, ConnectError> {
         self.builder()?.connect().await.map_err(|error| match error {
-            ConnectError::Config(error) => self.in_its_words(error).into(),
+            ConnectError::Config(error) => self.origin.rename::<Self>(error).into(),
             other => other,
         })
     }
@@ -156,73 +147,56 @@ impl RedisConfig {
     /// # Errors
     /// [`ConfigError`] naming what is missing, contradicts itself, or cannot be read.
     pub fn builder(&self) -> Result<RedisStoreBuilder, ConfigError> {
-        self.build().map_err(|error| self.in_its_words(error))
+        self.build().map_err(|error| self.origin.rename::<Self>(error))
     }
 
     fn build(&self) -> Result<RedisStoreBuilder, ConfigError> {
-        let mut builder =
-            RedisStore::builder().with_url(self.whole_url()?).with_start(self.start()?);
-        if let Some(prefix) = &self.prefix {
-            builder = builder.with_prefix(prefix.as_str());
-        }
-        if let Some(shards) = self.shards {
-            builder = builder.with_shards(shards);
-        }
-        if let Some(ms) = self.check_timeout_ms {
-            builder = builder.with_check_timeout(Duration::from_millis(ms));
-        }
-        if let Some(ms) = self.write_timeout_ms {
-            builder = builder.with_write_timeout(Duration::from_millis(ms));
-        }
-        if let Some(checks) = self.max_in_flight {
-            builder = builder.with_max_in_flight(checks);
-        }
-        if let Some(secs) = self.max_token_lifetime_secs {
-            builder = builder.with_max_token_lifetime(Duration::from_secs(secs));
-        }
-        if let Some(entries) = self.log_length {
-            builder = builder.with_log_length(entries);
-        }
-        match (self.wait_replicas, self.wait_replicas_ms) {
-            (Some(replicas), ms) => {
-                let write_timeout =
-                    self.write_timeout_ms.map_or(DEFAULT_WRITE_TIMEOUT, Duration::from_millis);
-                let limit = ms.map_or(write_timeout / 2, Duration::from_millis);
-                builder = builder.with_wait_replicas(replicas, limit);
-            }
-            (None, Some(_)) => {
+        let (secs, millis) = (Duration::from_secs, Duration::from_millis);
+        Ok(RedisStore::builder()
+            .with_url(self.whole_url()?)
+            .with_start(self.start()?)
+            .apply_some(self.prefix.as_deref(), RedisStoreBuilder::with_prefix)
+            .apply_some(self.shards, RedisStoreBuilder::with_shards)
+            .apply_some(self.check_timeout_ms.map(millis), RedisStoreBuilder::with_check_timeout)
+            .apply_some(self.write_timeout_ms.map(millis), RedisStoreBuilder::with_write_timeout)
+            .apply_some(self.max_in_flight, RedisStoreBuilder::with_max_in_flight)
+            .apply_some(
+                self.max_token_lifetime_secs.map(secs),
+                RedisStoreBuilder::with_max_token_lifetime,
+            )
+            .apply_some(self.log_length, RedisStoreBuilder::with_log_length)
+            .apply_some(self.wait_replicas()?, |builder, (replicas, limit)| {
+                builder.with_wait_replicas(replicas, limit)
+            }))
+    }
+
+    fn wait_replicas(&self) -> Result<Option<(NonZeroU32, Duration)>, ConfigError> {
+        let Some(replicas) = self.wait_replicas else {
+            if self.wait_replicas_ms.is_some() {
                 return Err(ConfigError::new(
-                    "wait_replicas",
+                    "wait_replicas_ms",
                     "has no effect without a number of replicas; set it too",
                 ));
             }
-            (None, None) => {}
-        }
-        Ok(builder)
+            return Ok(None);
+        };
+        let write_timeout =
+            self.write_timeout_ms.map_or(DEFAULT_WRITE_TIMEOUT, Duration::from_millis);
+        let limit = self.wait_replicas_ms.map_or(write_timeout / 2, Duration::from_millis);
+        Ok(Some((replicas, limit)))
     }
 
     fn start(&self) -> Result<Start, ConfigError> {
-        let start = match self.start.as_deref() {
-            None | Some("wait") => {
-                let limit = self.start_limit_secs.map_or(DEFAULT_START_LIMIT, Duration::from_secs);
-                return Ok(Start::WaitUpTo(limit));
-            }
-            Some("at-once") => Start::AtOnce,
-            Some("anyway") => Start::Anyway,
-            Some(_) => {
-                return Err(ConfigError::new(
-                    "start",
-                    "is not one of `wait`, `at-once` and `anyway`",
-                ));
-            }
-        };
-        if self.start_limit_secs.is_some() {
-            return Err(ConfigError::new(
-                "start_limit",
+        let limit = self.start_limit_secs.map(Duration::from_secs);
+        match (self.start.unwrap_or_default(), limit) {
+            (StartMode::Wait, limit) => Ok(Start::WaitUpTo(limit.unwrap_or(DEFAULT_START_LIMIT))),
+            (StartMode::AtOnce, None) => Ok(Start::AtOnce),
+            (StartMode::Anyway, None) => Ok(Start::Anyway),
+            (StartMode::AtOnce | StartMode::Anyway, Some(_)) => Err(ConfigError::new(
+                "start_limit_secs",
                 "has no effect unless the start is to wait; leave it out",
-            ));
+            )),
         }
-        Ok(start)
     }
 
     /// The URL, with the credentials if they stand apart from it.
@@ -234,7 +208,7 @@ impl RedisConfig {
                     "is given as it is and as a file; leave one of them out",
                 ));
             }
-            file_or_text(file_name, text.as_ref().map(SecretText::expose), file.as_deref())
+            text_or_file(text.as_ref().map(SecretText::expose), file.as_deref(), file_name)
         };
         let url = secret("url", &self.url, "url_file", &self.url_file)?;
         let Some(url) = url else {
@@ -263,28 +237,10 @@ impl RedisConfig {
                 "is set, and the URL has credentials too; leave one of them out",
             ));
         }
-        let user = percent_encoded(self.username.as_deref().unwrap_or_default());
-        Ok(format!("{scheme}://{user}:{}@{rest}", percent_encoded(&password)))
+        let encoded = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
+        let user = encoded(self.username.as_deref().unwrap_or_default());
+        Ok(format!("{scheme}://{user}:{}@{rest}", encoded(&password)))
     }
-
-    fn in_its_words(&self, error: ConfigError) -> ConfigError {
-        in_words(&NAMES, self.is_from_env, error)
-    }
-}
-
-/// As it can stand in a URL, where it is decoded again: everything but what is never special (RFC
-/// 3986 §2.3).
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                encoded.push(byte.into());
-            }
-            _ => encoded.extend(format!("%{byte:02X}").chars()),
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

@@ -87,7 +87,7 @@ pub use self::audit::{
     AUDIT_QUEUE_LENGTH, DEFAULT_AUDIT_EVENTS_PER_USER, DEFAULT_AUDIT_RETENTION, RedisAuditSink,
 };
 pub use self::builder::RedisStoreBuilder;
-pub use self::config::RedisConfig;
+pub use self::config::{RedisConfig, StartMode};
 pub use self::doctor::{Finding, Report, Severity};
 pub use self::error::ConnectError;
 pub use self::feed::RedisFeed;
