@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::*;
 use crate::config::docs::{self, SetBy};
@@ -365,6 +365,8 @@ fn each_setting_is_documented() {
 #[cfg(feature = "jwks")]
 #[test]
 fn each_setting_has_the_same_effect_from_a_variable_and_from_a_file() {
+    use serde_json::Value;
+
     let with = |base: &Value, more: Value| {
         let (mut all, Value::Object(more)) = (base.clone(), more) else { unreachable!() };
         all.as_object_mut().unwrap().extend(more);
