@@ -295,8 +295,12 @@ impl serde::de::Error for VariableError {
     }
 
     fn unknown_variant(_: &str, words: &'static [&'static str]) -> Self {
-        let words: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
-        Self::custom(format_args!("is not a word that is known here; write {}", words.join(" or ")))
+        let words = words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+        let words = match words.rsplit_once(", ") {
+            Some((others, last)) => format!("{others} or {last}"),
+            None => words,
+        };
+        Self::custom(format_args!("is not a word that is known here; write {words}"))
     }
 }
 

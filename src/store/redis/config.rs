@@ -154,7 +154,7 @@ impl RedisConfig {
         let (secs, millis) = (Duration::from_secs, Duration::from_millis);
         Ok(RedisStore::builder()
             .with_url(self.whole_url()?)
-            .with_start(self.start()?)
+            .with_start(self.start_rule()?)
             .apply_some(self.prefix.as_deref(), RedisStoreBuilder::with_prefix)
             .apply_some(self.shards, RedisStoreBuilder::with_shards)
             .apply_some(self.check_timeout_ms.map(millis), RedisStoreBuilder::with_check_timeout)
@@ -165,12 +165,12 @@ impl RedisConfig {
                 RedisStoreBuilder::with_max_token_lifetime,
             )
             .apply_some(self.log_length, RedisStoreBuilder::with_log_length)
-            .apply_some(self.wait_replicas()?, |builder, (replicas, limit)| {
+            .apply_some(self.replicas_and_limit()?, |builder, (replicas, limit)| {
                 builder.with_wait_replicas(replicas, limit)
             }))
     }
 
-    fn wait_replicas(&self) -> Result<Option<(NonZeroU32, Duration)>, ConfigError> {
+    fn replicas_and_limit(&self) -> Result<Option<(NonZeroU32, Duration)>, ConfigError> {
         let Some(replicas) = self.wait_replicas else {
             if self.wait_replicas_ms.is_some() {
                 return Err(ConfigError::new(
@@ -186,7 +186,7 @@ impl RedisConfig {
         Ok(Some((replicas, limit)))
     }
 
-    fn start(&self) -> Result<Start, ConfigError> {
+    fn start_rule(&self) -> Result<Start, ConfigError> {
         let limit = self.start_limit_secs.map(Duration::from_secs);
         match (self.start.unwrap_or_default(), limit) {
             (StartMode::Wait, limit) => Ok(Start::WaitUpTo(limit.unwrap_or(DEFAULT_START_LIMIT))),
