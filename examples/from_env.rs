@@ -7,7 +7,7 @@
 //! export REDIS_URL=redis://127.0.0.1 JWT_REDIS_PREFIX=orders JWT_REALM=orders
 //! cargo run --example from_env                # listens on 127.0.0.1:3000
 //! cargo run --example from_env -- --check     # says whether all of it is right, and does not listen
-//! JWT_AUDIENCE=orders cargo run --example from_env -- --check     # with JWT_AUDIENCES unset: names the slip
+//! JWT_AUDIENCE=orders cargo run --example from_env -- --check     # with JWT_AUDIENCES unset: names the right one
 //! ```
 #![expect(clippy::print_stdout, reason = "an example talks to the person who runs it")]
 

@@ -18,7 +18,8 @@ use tower_jwt_revocation::store::{
 use tower_jwt_revocation::token::bearer::TokenSource;
 use tower_jwt_revocation::token::jwt::UncheckedSignatureVerifier;
 use tower_jwt_revocation::token::{
-    IssuerSet, SecretText, TokenError, TokenProfile, TokenVerifier, UpstreamClaims, VerifierConfig,
+    ClaimTargetKind, IssuerSet, SecretText, TokenError, TokenProfile, TokenVerifier,
+    UpstreamClaims, VerifierConfig,
 };
 use tower_jwt_revocation::{
     CachedVerifier, Clearance, ConfigError, ConfirmError, ConfirmRequest, Confirmed,
@@ -56,7 +57,7 @@ fn the_read_side() {
     is_cloned::<(Clearance, Rejection, RejectionKind, CredentialsError, FailMode)>();
     is_cloned::<TokenSource>();
     is_shared::<CachedVerifier<JwtVerifier>>();
-    is_cloned::<(VerifierConfig, LayerConfig, SecretText)>();
+    is_cloned::<(VerifierConfig, ClaimTargetKind, LayerConfig, SecretText)>();
 }
 
 /// A request body that is `Send` and not `Sync`, such as that of axum, must not spoil the future.

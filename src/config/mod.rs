@@ -1,19 +1,21 @@
-//! Configurations that cannot work: the error that says which setting, and what to do; and where
-//! settings are read from.
+//! Configurations that cannot work: the error that names the setting and the remedy. And the reader
+//! of settings from environment variables.
 
-mod vars;
+#[cfg(test)]
+pub(crate) mod docs;
+mod env;
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 
 use crate::error_chain::ErrorChain;
 
-#[cfg(test)]
-pub(crate) use vars::docs;
-pub(crate) use vars::{Name, Vars, file_or_text, in_words};
+pub(crate) use env::{ConfigOrigin, Configuration, EnvVars};
 
 /// A setting that cannot work, found when a verifier, a store or a layer is built.
 ///
@@ -21,14 +23,14 @@ pub(crate) use vars::{Name, Vars, file_or_text, in_words};
 /// holds a secret.
 #[derive(Clone)]
 pub struct ConfigError {
-    setting: &'static str,
+    setting: Cow<'static, str>,
     problem: String,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl ConfigError {
-    pub(crate) fn new(setting: &'static str, problem: impl Into<String>) -> Self {
-        Self { setting, problem: problem.into(), source: None }
+    pub(crate) fn new(setting: impl Into<Cow<'static, str>>, problem: impl Into<String>) -> Self {
+        Self { setting: setting.into(), problem: problem.into(), source: None }
     }
 
     pub(crate) fn with_source(mut self, source: impl Error + Send + Sync + 'static) -> Self {
@@ -37,8 +39,8 @@ impl ConfigError {
     }
 
     /// The same problem of what is called otherwise elsewhere.
-    pub(crate) fn renamed(mut self, setting: &'static str) -> Self {
-        self.setting = setting;
+    pub(crate) fn renamed(mut self, setting: impl Into<Cow<'static, str>>) -> Self {
+        self.setting = setting.into();
         self
     }
 
@@ -48,9 +50,10 @@ impl ConfigError {
         self.source.clone()
     }
 
-    /// The name of the setting.
+    /// The name of the setting: of the method without `with_`, of the field, or of the environment
+    /// variable, as it was set.
     pub fn setting(&self) -> &str {
-        self.setting
+        &self.setting
     }
 }
 
@@ -73,9 +76,8 @@ impl Error for ConfigError {
     }
 }
 
-/// A text that `Debug` does not show.
-#[derive(Clone, Deserialize)]
-#[serde(transparent)]
+/// A secret text, such as a password. `Debug` does not show it.
+#[derive(Clone)]
 pub struct SecretText(Box<str>);
 
 impl SecretText {
@@ -93,5 +95,78 @@ impl From<String> for SecretText {
 impl fmt::Debug for SecretText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("..")
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The cause would quote a password that is a number in YAML.
+        let text = String::deserialize(deserializer);
+        text.map(Self::from).map_err(|_| de::Error::custom("a secret is not a text in quotes"))
+    }
+}
+
+/// Calls setters of a builder, for settings that a configuration may leave open.
+pub(crate) trait ApplySettings: Sized {
+    /// Calls the setter `with` if `flag` is set.
+    fn apply_if(self, flag: bool, with: impl FnOnce(Self) -> Self) -> Self {
+        if flag { with(self) } else { self }
+    }
+
+    /// Calls the setter `with` if there is a value.
+    fn apply_some<V>(self, value: Option<V>, with: impl FnOnce(Self, V) -> Self) -> Self {
+        match value {
+            Some(value) => with(self, value),
+            None => self,
+        }
+    }
+}
+
+impl<B> ApplySettings for B {}
+
+/// Reads what is written as a word, as its `FromStr` does.
+pub(crate) fn from_word<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err = ConfigError>,
+{
+    // The reader names the variable, or the line of the file.
+    let word = String::deserialize(deserializer)?;
+    word.parse().map_err(|error: ConfigError| de::Error::custom(error.problem))
+}
+
+/// The text itself, or the content of the file, without the line break at its end.
+pub(crate) fn text_or_file(
+    text: Option<&str>,
+    file: Option<&str>,
+    file_setting: &'static str,
+) -> Result<Option<String>, ConfigError> {
+    let (None, Some(path)) = (text, file) else { return Ok(text.map(Into::into)) };
+    let mut text = std::fs::read_to_string(path).map_err(|error| {
+        let problem = format!("names {path}, which cannot be read as text");
+        ConfigError::new(file_setting, problem).with_source(error)
+    })?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(Some(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_about_a_secret_does_not_quote_it() {
+        for number in ["20261130", "-20261130", "20261130.5", "[20261130]"] {
+            let error = serde_json::from_str::<SecretText>(number).unwrap_err().to_string();
+            assert!(
+                error.contains("a secret is not a text in quotes") && !error.contains("2026"),
+                "{error}"
+            );
+        }
     }
 }

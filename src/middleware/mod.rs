@@ -12,6 +12,7 @@
 // is what they share; `response` is the one table from a `Rejection` to an answer, in HTTP and in
 // gRPC.
 
+mod config;
 mod ending;
 #[cfg(feature = "axum")]
 mod extract;
@@ -19,9 +20,9 @@ mod future;
 mod layer;
 mod response;
 mod service;
-mod settings;
 mod state;
 
+pub use self::config::LayerConfig;
 pub use self::ending::{
     EndWithToken, EndWithTokenFuture, EndWithTokenLayer, EndingBody, TokenEnded,
 };
@@ -31,4 +32,3 @@ pub use self::future::ResponseFuture;
 pub use self::layer::JwtRevocationLayer;
 pub use self::response::{EmptyBody, ProblemJson, RejectionResponse};
 pub use self::service::JwtRevocation;
-pub use self::settings::LayerConfig;

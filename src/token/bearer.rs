@@ -7,13 +7,15 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, COOKIE};
 use http::{Extensions, HeaderMap, Method, Uri, Version};
+use serde::{Deserialize, Deserializer};
 
 use super::CredentialsError;
-use crate::config::ConfigError;
+use crate::config::{ConfigError, from_word};
 
 /// Credentials longer than this are malformed, without a look at what they are. Far above the
 /// longest token that any verifier should accept; it only bounds the work.
@@ -185,6 +187,29 @@ impl TokenSource {
                 token => Ok(token),
             },
         }
+    }
+}
+
+/// `bearer` or `cookie:<name>`.
+impl FromStr for TokenSource {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        match text.split_once(':') {
+            None if text == "bearer" => Ok(Self::bearer()),
+            Some(("cookie", name)) => Self::cookie(name),
+            _ => Err(ConfigError::new(
+                "token_source",
+                "is not a source of tokens; write `bearer` or `cookie:<name>`",
+            )),
+        }
+    }
+}
+
+/// As [`FromStr`].
+impl<'de> Deserialize<'de> for TokenSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_word(deserializer)
     }
 }
 

@@ -15,6 +15,7 @@
 mod algorithm;
 pub mod bearer;
 pub mod cache;
+mod config;
 #[cfg(feature = "issuer")]
 pub mod issue;
 mod issuers;
@@ -22,7 +23,6 @@ mod issuers;
 pub mod jwks;
 pub mod jwt;
 pub mod profile;
-mod settings;
 mod upstream;
 
 use std::borrow::Cow;
@@ -32,9 +32,9 @@ use std::sync::Arc;
 
 pub use algorithm::Algorithm;
 pub(crate) use algorithm::KeyFamily;
+pub use config::{ClaimTargetKind, VerifierConfig};
 pub use issuers::IssuerSet;
 pub use profile::{MissingId, TokenProfile};
-pub use settings::VerifierConfig;
 pub use upstream::UpstreamClaims;
 
 pub(crate) use self::sealed::CrateOnly;

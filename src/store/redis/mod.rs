@@ -43,13 +43,14 @@
 // | | `session` | the documents of sessions and families (feature `sessions`) |
 // | | `doctor` | whether this Redis is fit to keep revocations |
 // | | `builder` | sets options, and opens a store |
-// | | `settings` | a store from environment variables or a file |
+// | | `config` | a store from environment variables or a file |
 
 mod audit;
 mod batch;
 mod builder;
 mod check;
 mod command;
+mod config;
 mod connection;
 mod core;
 mod doctor;
@@ -71,7 +72,6 @@ mod schema;
 mod script;
 #[cfg(feature = "sessions")]
 mod session;
-mod settings;
 mod store;
 mod supervised;
 mod topology;
@@ -87,6 +87,7 @@ pub use self::audit::{
     AUDIT_QUEUE_LENGTH, DEFAULT_AUDIT_EVENTS_PER_USER, DEFAULT_AUDIT_RETENTION, RedisAuditSink,
 };
 pub use self::builder::RedisStoreBuilder;
+pub use self::config::{RedisConfig, StartMode};
 pub use self::doctor::{Finding, Report, Severity};
 pub use self::error::ConnectError;
 pub use self::feed::RedisFeed;
@@ -97,5 +98,4 @@ pub use self::options::{
     DEFAULT_CHECK_TIMEOUT, DEFAULT_LOG_LENGTH, DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_TOKEN_LIFETIME,
     DEFAULT_PREFIX, DEFAULT_START_LIMIT, DEFAULT_WRITE_TIMEOUT, Start, WaitReplicas,
 };
-pub use self::settings::RedisConfig;
 pub use self::store::RedisStore;

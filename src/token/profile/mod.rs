@@ -22,6 +22,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 pub(crate) use self::claims::issuer_of;
 use self::issuer::{AcceptedIssuer, AcceptedIssuers, IssuerPattern};
 pub use self::judge::SignedClaims;
@@ -70,7 +72,10 @@ pub(crate) fn usual_target_of(claim: &str) -> Option<TargetKind> {
 const NOT_IDS: [&str; 5] = ["iss", "aud", "exp", "nbf", "iat"];
 
 /// What a token without an id means, see [`TokenProfile::with_missing_id`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+///
+/// In configurations: `refuse`, `signing-input` or `other-targets-only`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum MissingId {
     /// The token is refused. The default: what has no name cannot be revoked by name.
@@ -115,7 +120,7 @@ pub struct TokenProfile {
     members: Vec<TokenProfile>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct ClaimTarget {
     claim: Arc<str>,
     kind: TargetKind,
@@ -463,6 +468,9 @@ impl fmt::Debug for TokenProfile {
             .field("max_lifetime", &self.max_lifetime)
             .field("id_claim", &self.id_claim)
             .field("missing_id", &self.missing_id)
+            .field("require_iat", &self.require_iat)
+            .field("require_subject", &self.require_subject)
+            .field("claim_targets", &self.claim_targets)
             .finish_non_exhaustive()
     }
 }

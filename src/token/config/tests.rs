@@ -1,8 +1,10 @@
 use std::fs;
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use super::*;
-use crate::config::docs::{self, Setter};
+use crate::config::docs::{self, SetBy};
 use crate::token::Algorithm;
 use crate::token::TokenVerifier as _;
 
@@ -11,7 +13,7 @@ const BASE: [(&str, &str); 2] =
 const SECRET: &str = "hunter2-hunter2-hunter2-hunter2-";
 
 fn from(vars: &[(&str, &str)]) -> Result<VerifierConfig, ConfigError> {
-    Vars::with(vars, VerifierConfig::from_vars)
+    VerifierConfig::from_vars(&vars.iter().copied().collect())
 }
 
 fn verifier(vars: &[(&str, &str)]) -> Result<JwtVerifier, ConfigError> {
@@ -71,14 +73,23 @@ fn a_file_makes_the_same() {
     );
     let config: VerifierConfig = serde_json::from_str(&fields).unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));
-    let by_vars = verifier(&[("JWT_ALGORITHM", "HS256"), ("JWT_SECRET", SECRET)]).unwrap();
-    assert_eq!(format!("{:?}", config.verifier().unwrap()), format!("{by_vars:?}"));
+    let by_vars = verifier(&[
+        ("JWT_ALGORITHM", "HS256"),
+        ("JWT_SECRET", SECRET),
+        ("JWT_CLAIM_TARGETS", "tenant=claim, sid=none"),
+    ]);
+    assert_eq!(format!("{:?}", config.verifier().unwrap()), format!("{:?}", by_vars.unwrap()));
     serde_json::from_str::<VerifierConfig>(&fields.replace("audiences", "audience")).unwrap_err();
-    let wrong: VerifierConfig = serde_json::from_str(&fields.replace("HS256", "HS1")).unwrap();
-    assert_eq!(wrong.verifier().unwrap_err().setting(), "algorithm", "the name of the field");
+    let wrong = [("HS256", "HS1", "`HS256`"), ("\"none\"", "\"scope\"", "`none`")];
+    for (right, wrong, remedy) in wrong {
+        let wrong = fields.replace(right, wrong);
+        let error = serde_json::from_str::<VerifierConfig>(&wrong).unwrap_err().to_string();
+        assert!(error.contains(remedy) && error.contains("at line "), "{error}");
+    }
     let wrong: VerifierConfig =
-        serde_json::from_str(&fields.replace("\"none\"", "\"scope\"")).unwrap();
-    assert_eq!(wrong.verifier().unwrap_err().setting(), "claim_targets");
+        serde_json::from_str(&fields.replace("\"sid\"", "\"jti\"")).unwrap();
+    let wrong = VerifierConfig { leeway_secs: Some(301), ..wrong };
+    assert_eq!(wrong.verifier().unwrap_err().setting(), "leeway_secs", "the name of the field");
 }
 
 #[test]
@@ -90,7 +101,7 @@ fn secrets_can_be_in_files_and_in_base64() {
     let token = {
         VerificationKey::from_secret(Algorithm::HS256, SECRET.as_bytes()).unwrap();
         let now = crate::Clock::now(&crate::SystemClock).as_secs();
-        let claims = serde_json::json!({
+        let claims = json!({
             "iss": "https://id.example", "aud": "orders", "jti": "1", "iat": now, "exp": now + 60
         });
         let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes()).unwrap();
@@ -149,7 +160,7 @@ fn what_is_missing_or_wrong_is_named_with_a_remedy() {
     assert_names(
         &[("JWT_SECRET", SECRET), ("JWT_ALGORITHM", "none")],
         "JWT_ALGORITHM",
-        "not a supported",
+        "write `HS256`",
     );
     assert_names(
         &[("JWT_SECRET", "hunter2"), ("JWT_ALGORITHM", "HS256")],
@@ -193,14 +204,6 @@ fn any_must_be_said() {
         ("JWT_SECRET", SECRET),
     ]);
     assert!(!any.unwrap().profile().has_issuers());
-}
-
-#[test]
-fn what_is_not_unicode_is_not_quoted() {
-    let find = |_: &str| Err(std::env::VarError::NotUnicode("hunter2".into()));
-    let error = VerifierConfig::from_vars(&Vars::new(&find, &[])).unwrap_err();
-    assert_eq!(error.to_string(), "JWT_ISSUERS: is not Unicode");
-    assert!(!format!("{error:?}").contains("hunter2"));
 }
 
 #[cfg(not(feature = "jwks"))]
@@ -317,7 +320,7 @@ fn tokens_without_iat_or_subject_pass_as_is_said() {
     let strict = verifier(&hs256).unwrap();
     let lax = verifier(&[&hs256[..], &[("JWT_ALLOW_MISSING_IAT", "true")]].concat()).unwrap();
     let now = crate::Clock::now(&crate::SystemClock).as_secs();
-    let claims = serde_json::json!({"iss": "https://id.example", "aud": "orders", "jti": "1", "exp": now + 60});
+    let claims = json!({"iss": "https://id.example", "aud": "orders", "jti": "1", "exp": now + 60});
     let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes()).unwrap();
     let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
     strict.verify(&token).unwrap_err();
@@ -327,7 +330,7 @@ fn tokens_without_iat_or_subject_pass_as_is_said() {
 }
 
 #[test]
-fn slips_of_the_pen_are_reported() {
+fn misspelt_names_are_reported() {
     let hs256 = [("JWT_ALGORITHM", "HS256"), ("JWT_SECRET", SECRET)];
     let with = |more: (&'static str, &'static str)| [&hs256[..], &[more]].concat();
     assert_names(&with(("JWT_LEEWAY", "60")), "JWT_LEEWAY_SECS", "is not set, but `JWT_LEEWAY` is");
@@ -335,55 +338,137 @@ fn slips_of_the_pen_are_reported() {
     verifier(&with(("JWT_PRIVATE_KEY", "hunter2"))).unwrap();
 }
 
+#[cfg(feature = "jwks")]
 #[test]
-fn names_fields_and_documents_agree() {
-    docs::assert_complete::<VerifierConfig>(&NAMES, include_str!("../settings.rs"), "The verifier");
+fn each_setting_is_documented() {
+    use crate::token::jwks::{
+        DEFAULT_COOLDOWN, DEFAULT_MAX_AGE, DEFAULT_OUTAGE_GRACE, DEFAULT_TIMEOUT,
+    };
+    use crate::token::jwt::DEFAULT_MAX_TOKEN_BYTES;
+    use crate::token::profile::{DEFAULT_LEEWAY, DEFAULT_MAX_LIFETIME};
+
+    docs::assert_documented::<VerifierConfig>(
+        "VerifierConfig",
+        include_str!("../config.rs"),
+        &[
+            ("leeway_secs", &DEFAULT_LEEWAY.as_secs()),
+            ("max_lifetime_secs", &DEFAULT_MAX_LIFETIME.as_secs()),
+            ("max_token_bytes", &DEFAULT_MAX_TOKEN_BYTES),
+            ("jwks_max_age_secs", &DEFAULT_MAX_AGE.as_secs()),
+            ("jwks_cooldown_secs", &DEFAULT_COOLDOWN.as_secs()),
+            ("jwks_outage_grace_secs", &DEFAULT_OUTAGE_GRACE.as_secs()),
+            ("jwks_timeout_ms", &DEFAULT_TIMEOUT.as_millis()),
+        ],
+    );
+}
+
+#[cfg(feature = "jwks")]
+#[test]
+fn each_setting_has_the_same_effect_from_a_variable_and_from_a_file() {
+    use serde_json::Value;
+
+    let with = |base: &Value, more: Value| {
+        let (mut all, Value::Object(more)) = (base.clone(), more) else { unreachable!() };
+        all.as_object_mut().unwrap().extend(more);
+        all
+    };
+    let patterns = json!(["https://id.example/{tenant}", "https://{tenant}.example"]);
+    let key = fs::read_to_string(key_file("ed25519.pub.pem")).unwrap();
+    let set = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "a",
+        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]});
+
+    let no_key = json!({"issuers": ["https://id.example"], "audiences": ["orders"]});
+    let hs256 = with(&no_key, json!({"algorithm": "HS256"}));
+    let eddsa = with(&no_key, json!({"algorithm": "EdDSA"}));
+    let fixed = with(&hs256, json!({"secret": SECRET}));
+    let remote = with(&no_key, json!({"jwks_url": "https://id.example/keys"}));
+    let no_issuer = json!({"audiences": ["orders"], "algorithm": "HS256", "secret": SECRET});
+    docs::assert_effective::<VerifierConfig>(
+        &[
+            ("issuers", json!(["https://else.example"]), fixed.clone()),
+            ("issuer_patterns", patterns.clone(), with(&no_issuer, json!({"tenants": ["acme"]}))),
+            ("tenants", json!(["acme"]), with(&no_issuer, json!({"issuer_patterns": patterns}))),
+            ("audiences", json!(["orders", "carts"]), fixed.clone()),
+            ("leeway_secs", json!(5), fixed.clone()),
+            ("max_lifetime_secs", json!(3600), fixed.clone()),
+            ("id_claim", json!("uti"), fixed.clone()),
+            ("missing_id", json!("other-targets-only"), fixed.clone()),
+            ("allow_missing_iat", json!(true), fixed.clone()),
+            ("required_subject", json!(true), fixed.clone()),
+            ("claim_targets", json!({"tenant": "claim", "sid": "none"}), fixed.clone()),
+            ("types", json!(["at+jwt", "JWT"]), fixed.clone()),
+            ("max_token_bytes", json!(4321), fixed.clone()),
+            ("secret", json!(SECRET), hs256.clone()),
+            ("secret_file", json!("/nowhere/secret"), hs256),
+            ("public_key", json!(key), eddsa.clone()),
+            ("public_key_file", json!(key_file("ed25519.pub.pem")), eddsa),
+            ("jwk_set", json!(set.to_string()), no_key.clone()),
+            ("jwk_set_file", json!("/nowhere/set"), no_key.clone()),
+            ("jwks_url", json!("https://id.example/keys"), no_key.clone()),
+            ("discovery_issuer", json!("https://id.example"), no_key.clone()),
+            ("algorithm", json!("HS256"), with(&no_key, json!({"secret": SECRET}))),
+            ("key_id", json!("2026"), fixed),
+            ("jwks_max_age_secs", json!(60), remote.clone()),
+            ("jwks_cooldown_secs", json!(5), remote.clone()),
+            ("jwks_outage_grace_secs", json!(3600), remote.clone()),
+            ("jwks_timeout_ms", json!(700), remote.clone()),
+            ("jwks_root_certificates_file", json!("/nowhere/roots.pem"), remote.clone()),
+            ("jwks_proxy", json!("ftp://proxy.example"), remote),
+        ],
+        |config| {
+            let (keys, profile) = (config.keys()?, config.build_profile()?);
+            let verifier = match &keys {
+                KeyMaterial::Remote(_) => None,
+                _ => Some(config.verifier()?),
+            };
+            Ok(format!("{keys:?} {profile:?} {verifier:?}"))
+        },
+    );
 }
 
 #[test]
 fn no_setter_is_forgotten() {
     let profile = [
-        ("with_issuer", Setter::Field("issuers")),
-        ("with_issuer_pattern", Setter::Field("issuer_patterns")),
-        ("with_audience", Setter::Field("audiences")),
-        ("with_leeway", Setter::Field("leeway_secs")),
-        ("with_max_lifetime", Setter::Field("max_lifetime_secs")),
-        ("with_id_claim", Setter::Field("id_claim")),
-        ("with_missing_id", Setter::Field("missing_id")),
-        ("allow_missing_iat", Setter::Field("allow_missing_iat")),
-        ("with_required_subject", Setter::Field("required_subject")),
-        ("with_claim_target", Setter::Field("claim_targets")),
-        ("without_claim_target", Setter::Field("claim_targets")),
-        ("with_clock", Setter::InCode("a clock is a value of the program")),
+        ("with_issuer", SetBy::Field("issuers")),
+        ("with_issuer_pattern", SetBy::Field("issuer_patterns")),
+        ("with_audience", SetBy::Field("audiences")),
+        ("with_leeway", SetBy::Field("leeway_secs")),
+        ("with_max_lifetime", SetBy::Field("max_lifetime_secs")),
+        ("with_id_claim", SetBy::Field("id_claim")),
+        ("with_missing_id", SetBy::Field("missing_id")),
+        ("allow_missing_iat", SetBy::Field("allow_missing_iat")),
+        ("with_required_subject", SetBy::Field("required_subject")),
+        ("with_claim_target", SetBy::Field("claim_targets")),
+        ("without_claim_target", SetBy::Field("claim_targets")),
+        ("with_clock", SetBy::Code("a clock is a value of the program")),
     ];
     let source = include_str!("../profile/mod.rs");
     let source = &source[source.find("impl TokenProfile").unwrap()..];
-    docs::assert_settable(&NAMES, source, &profile);
+    docs::assert_settable::<VerifierConfig>(source, &profile);
     let verifier = [
-        ("with_remote_keys", Setter::Field("jwks_url")),
-        ("with_types", Setter::Field("types")),
-        ("with_max_token_bytes", Setter::Field("max_token_bytes")),
-        ("with_clock", Setter::InCode("a clock is a value of the program")),
+        ("with_remote_keys", SetBy::Field("jwks_url")),
+        ("with_types", SetBy::Field("types")),
+        ("with_max_token_bytes", SetBy::Field("max_token_bytes")),
+        ("with_clock", SetBy::Code("a clock is a value of the program")),
     ];
-    docs::assert_settable(&NAMES, include_str!("../jwt/mod.rs"), &verifier);
-    docs::assert_settable(
-        &NAMES,
+    docs::assert_settable::<VerifierConfig>(include_str!("../jwt/mod.rs"), &verifier);
+    docs::assert_settable::<VerifierConfig>(
         include_str!("../jwt/key.rs"),
-        &[("with_kid", Setter::Field("key_id"))],
+        &[("with_kid", SetBy::Field("key_id"))],
     );
     let jwks = [
-        ("with_max_age", Setter::Field("jwks_max_age_secs")),
-        ("with_cooldown", Setter::Field("jwks_cooldown_secs")),
-        ("with_outage_grace", Setter::Field("jwks_outage_grace_secs")),
-        ("with_timeout", Setter::Field("jwks_timeout_ms")),
-        ("with_root_certificates", Setter::Field("jwks_root_certificates_file")),
-        ("with_proxy", Setter::Field("jwks_proxy")),
+        ("with_max_age", SetBy::Field("jwks_max_age_secs")),
+        ("with_cooldown", SetBy::Field("jwks_cooldown_secs")),
+        ("with_outage_grace", SetBy::Field("jwks_outage_grace_secs")),
+        ("with_timeout", SetBy::Field("jwks_timeout_ms")),
+        ("with_root_certificates", SetBy::Field("jwks_root_certificates_file")),
+        ("with_proxy", SetBy::Field("jwks_proxy")),
         (
             "with_plain_http_on_loopback",
-            Setter::InCode("is for tests, and must not slip into a deployment"),
+            SetBy::Code("is for tests, and must not slip into a deployment"),
         ),
-        ("with_transport", Setter::InCode("takes a client of the program")),
-        ("with_source", Setter::InCode("is a method of the error")),
+        ("with_transport", SetBy::Code("takes a client of the program")),
+        ("with_source", SetBy::Code("is a method of the error")),
     ];
-    docs::assert_settable(&NAMES, include_str!("../jwks/mod.rs"), &jwks);
+    docs::assert_settable::<VerifierConfig>(include_str!("../jwks/mod.rs"), &jwks);
 }

@@ -1,14 +1,20 @@
 use std::fs;
 
+use serde_json::json;
+
 use super::*;
-use crate::config::docs::{self, Setter};
+use crate::config::docs::{self, SetBy};
 use crate::store::redis::url::parse_url;
+use crate::store::redis::{
+    DEFAULT_CHECK_TIMEOUT, DEFAULT_LOG_LENGTH, DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_TOKEN_LIFETIME,
+    DEFAULT_PREFIX,
+};
 use crate::support;
 
 const URL: (&str, &str) = ("REDIS_URL", "redis://127.0.0.1:6379/3");
 
 fn from(vars: &[(&str, &str)]) -> Result<RedisConfig, ConfigError> {
-    Vars::with(vars, RedisConfig::from_vars)
+    RedisConfig::from_vars(&vars.iter().copied().collect())
 }
 
 fn builder(vars: &[(&str, &str)]) -> Result<RedisStoreBuilder, ConfigError> {
@@ -24,7 +30,7 @@ fn assert_names(vars: &[(&str, &str)], setting: &str, remedy: &str) {
 }
 
 #[test]
-fn variables_and_fields_say_the_same_as_the_builder() {
+fn a_setting_is_the_same_as_its_setter() {
     let by_vars = builder(&[
         URL,
         ("JWT_REDIS_PREFIX", "shop"),
@@ -105,13 +111,33 @@ fn what_is_missing_or_wrong_is_named_with_a_remedy() {
         "no scheme",
     );
     let config: RedisConfig =
-        serde_json::from_str(r#"{"start": "later", "url": "redis://x"}"#).unwrap();
-    assert_eq!(config.builder().unwrap_err().setting(), "start", "the name of the field");
+        serde_json::from_str(r#"{"wait_replicas_ms": 1, "url": "redis://x"}"#).unwrap();
+    let error = config.builder().unwrap_err();
+    assert_eq!(error.setting(), "wait_replicas_ms", "the name of the field");
+    let error = serde_json::from_str::<RedisConfig>(r#"{"start": "later"}"#).unwrap_err();
+    assert!(error.to_string().contains("expected one of `wait`, `at-once`, `anyway`"), "{error}");
     serde_json::from_str::<RedisConfig>(r#"{"timeout": 1}"#).unwrap_err();
 }
 
+/// Kubernetes sets them in every container beside a service that is called `redis`.
+#[test]
+fn variables_of_a_kubernetes_service_are_not_taken_for_ours() {
+    let service = [
+        ("REDIS_SERVICE_HOST", "10.0.0.11"),
+        ("REDIS_SERVICE_PORT", "6379"),
+        ("REDIS_PORT", "tcp://10.0.0.11:6379"),
+        ("REDIS_PORT_6379_TCP", "tcp://10.0.0.11:6379"),
+        ("REDIS_PORT_6379_TCP_PROTO", "tcp"),
+        ("REDIS_PORT_6379_TCP_PORT", "6379"),
+        ("REDIS_PORT_6379_TCP_ADDR", "10.0.0.11"),
+    ];
+    let _ = builder(&[&service[..], &[URL]].concat()).unwrap();
+    let file = ("REDIS_URL_FILE", "/nowhere/url");
+    assert_names(&[&service[..], &[file]].concat(), "REDIS_URL_FILE", "cannot be read");
+}
+
 #[tokio::test]
-async fn what_the_builder_refuses_is_said_in_the_words_of_the_operator() {
+async fn an_error_of_the_builder_names_the_variable() {
     for (variable, value) in [
         ("REDIS_URL", "http://hunter2@x"),
         ("JWT_REDIS_PREFIX", "{}"),
@@ -133,7 +159,7 @@ async fn what_the_builder_refuses_is_said_in_the_words_of_the_operator() {
 }
 
 #[test]
-fn a_password_of_any_characters_is_as_it_is() {
+fn a_password_may_have_any_characters() {
     let password = "p@ss:/?#%41é \"";
     for (url, user) in [
         ("redis://host:7000/5", None),
@@ -180,33 +206,70 @@ async fn secrets_come_from_files() {
 }
 
 #[test]
-fn names_fields_and_documents_agree_and_no_setter_is_forgotten() {
-    docs::assert_complete::<RedisConfig>(&NAMES, include_str!("../settings.rs"), "The Redis store");
-    docs::assert_settable(
-        &NAMES,
-        include_str!("../options.rs"),
+fn each_setting_is_documented() {
+    docs::assert_documented::<RedisConfig>(
+        "RedisConfig",
+        include_str!("../config.rs"),
         &[
-            ("with_url", Setter::Field("url")),
+            ("prefix", &DEFAULT_PREFIX),
+            ("check_timeout_ms", &DEFAULT_CHECK_TIMEOUT.as_millis()),
+            ("write_timeout_ms", &DEFAULT_WRITE_TIMEOUT.as_millis()),
+            ("max_in_flight", &DEFAULT_MAX_IN_FLIGHT),
+            ("max_token_lifetime_secs", &DEFAULT_MAX_TOKEN_LIFETIME.as_secs()),
+            ("log_length", &DEFAULT_LOG_LENGTH),
+            ("start_limit_secs", &DEFAULT_START_LIMIT.as_secs()),
+        ],
+    );
+}
+
+#[test]
+fn each_setting_has_the_same_effect_from_a_variable_and_from_a_file() {
+    let url = json!({"url": "redis://x"});
+    docs::assert_effective::<RedisConfig>(
+        &[
+            ("url", json!("redis://x"), json!({})),
+            ("url_file", json!("/nowhere/url"), json!({})),
+            ("username", json!("app"), json!({"url": "redis://x", "password": "hunter2"})),
+            ("password", json!("hunter2"), url.clone()),
+            ("password_file", json!("/nowhere/password"), url.clone()),
+            ("prefix", json!("shop"), url.clone()),
+            ("shards", json!(4), url.clone()),
+            ("check_timeout_ms", json!(20), url.clone()),
+            ("write_timeout_ms", json!(700), url.clone()),
+            ("max_in_flight", json!(99), url.clone()),
+            ("max_token_lifetime_secs", json!(3600), url.clone()),
+            ("log_length", json!(1000), url.clone()),
+            ("wait_replicas", json!(2), url.clone()),
+            ("wait_replicas_ms", json!(300), json!({"url": "redis://x", "wait_replicas": 2})),
+            ("start", json!("anyway"), url.clone()),
+            ("start_limit_secs", json!(3), url),
+        ],
+        |config| Ok(format!("{:?} {:?}", config.whole_url()?, config.build()?)),
+    );
+}
+
+#[test]
+fn no_setter_is_forgotten() {
+    docs::assert_settable::<RedisConfig>(
+        include_str!("../builder.rs"),
+        &[
+            ("with_url", SetBy::Field("url")),
             (
-                "with_config",
-                Setter::InCode("takes a configuration of fred, which is a value of the program"),
+                "with_fred_config",
+                SetBy::Code("takes a configuration of fred, which is a value of the program"),
             ),
-            ("with_prefix", Setter::Field("prefix")),
-            ("with_shards", Setter::Field("shards")),
-            ("with_check_timeout", Setter::Field("check_timeout_ms")),
-            ("with_write_timeout", Setter::Field("write_timeout_ms")),
-            ("with_max_in_flight", Setter::Field("max_in_flight")),
-            ("with_max_token_lifetime", Setter::Field("max_token_lifetime_secs")),
-            ("with_log_length", Setter::Field("log_length")),
-            ("with_wait_replicas", Setter::Field("wait_replicas")),
+            ("with_prefix", SetBy::Field("prefix")),
+            ("with_shards", SetBy::Field("shards")),
+            ("with_check_timeout", SetBy::Field("check_timeout_ms")),
+            ("with_write_timeout", SetBy::Field("write_timeout_ms")),
+            ("with_max_in_flight", SetBy::Field("max_in_flight")),
+            ("with_max_token_lifetime", SetBy::Field("max_token_lifetime_secs")),
+            ("with_log_length", SetBy::Field("log_length")),
+            ("with_wait_replicas", SetBy::Field("wait_replicas")),
+            ("with_start", SetBy::Field("start")),
             (
                 "with_foreign_list",
-                Setter::InCode("a list has settings of its own, and goes when it has served"),
-            ),
-            ("with_start", Setter::Field("start")),
-            (
-                "with_foreign_list",
-                Setter::InCode(
+                SetBy::Code(
                     "describes what another program writes, which is no secret of a deployment",
                 ),
             ),

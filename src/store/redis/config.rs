@@ -1,0 +1,247 @@
+//! A store from environment variables or a configuration file.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+
+use super::builder::RedisStoreBuilder;
+use super::error::ConnectError;
+use super::options::{DEFAULT_START_LIMIT, DEFAULT_WRITE_TIMEOUT, Start};
+use super::store::RedisStore;
+use crate::config::{
+    ApplySettings, ConfigError, ConfigOrigin, Configuration, EnvVars, SecretText, text_or_file,
+};
+
+/// The settings of a [`RedisStore`], for configuration files and environment variables.
+///
+/// The variable of a field is `JWT_REDIS_` and the name of the field in capitals, such as
+/// `JWT_REDIS_CHECK_TIMEOUT_MS`. Address and credentials have the names that other programs use:
+/// `REDIS_URL`, `REDIS_URL_FILE`, `REDIS_USERNAME`, `REDIS_PASSWORD` and `REDIS_PASSWORD_FILE`. Only
+/// the URL is required.
+///
+/// A file that is named in `url_file` or `password_file` is read by [`builder`](Self::builder), and
+/// one line break at its end is left out. An error names the variable, or the field, and the
+/// remedy. An unknown field is an error, and so is a variable that is almost called like one of
+/// these while that one is not set.
+///
+/// ```no_run
+/// use tower_jwt_revocation::store::redis::RedisConfig;
+///
+/// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = RedisConfig::from_env()?.connect().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct RedisConfig {
+    /// Where Redis is, such as `redis://user:password@host:6379/0`; for TLS, sentinels, a cluster
+    /// or a socket as [`RedisStoreBuilder::with_url`] says. Required, or its file.
+    pub url: Option<SecretText>,
+    /// Path of a file with the URL, instead of `url`.
+    pub url_file: Option<String>,
+    /// User of the password, if the URL has no credentials. Default: the default user of Redis.
+    pub username: Option<String>,
+    /// Password, if the URL has no credentials. It is written as it is: nothing is percent-encoded.
+    /// Default: none.
+    pub password: Option<SecretText>,
+    /// Path of a file with the password, instead of `password`.
+    pub password_file: Option<String>,
+    /// What all keys begin with, after the brace: 1 to 64 letters, digits and `-_.:/`. Applications
+    /// with different prefixes do not see each other's revocations. Default: `jwt-revocation`.
+    pub prefix: Option<String>,
+    /// Number of hash slots over which records are spread, 1 to 1024. More than one is of use only
+    /// in a cluster. It must be the same in all processes, and cannot be changed later. Default: 1.
+    pub shards: Option<u16>,
+    /// Longest time of a check, in milliseconds. After it the check is an error. Default: 50.
+    pub check_timeout_ms: Option<u64>,
+    /// Longest time of a round trip of a write or a look-up, in milliseconds. Default: 1000.
+    pub write_timeout_ms: Option<u64>,
+    /// Number of checks that may be under way at once, in a cluster for each shard. Further ones
+    /// are refused at once. Default: 1024.
+    pub max_in_flight: Option<usize>,
+    /// Longest lifetime of a token that any layer on this Redis accepts, in seconds. Raise it in a
+    /// process without a layer, where others accept more. Default: 87000, which is 24 h and 10 min.
+    pub max_token_lifetime_secs: Option<u64>,
+    /// Number of writes that the log of a shard keeps, about. A mirror that was away for longer
+    /// reads everything anew. Default: 100000, some 10 MB.
+    pub log_length: Option<u64>,
+    /// Number of replicas that must have a write before it is confirmed, so that a fail-over does
+    /// not lose it. Default: none.
+    pub wait_replicas: Option<NonZeroU32>,
+    /// Longest time to wait for these replicas, in milliseconds. Default: half of the time of a
+    /// write.
+    pub wait_replicas_ms: Option<u64>,
+    /// What to do if Redis cannot be used at the start: `wait` for it and then fail, fail `at-once`,
+    /// or start `anyway` and answer checks with errors until it is there. Default: `wait`.
+    pub start: Option<StartMode>,
+    /// Longest time to `wait` at the start, in seconds. Default: 10.
+    pub start_limit_secs: Option<u64>,
+    #[serde(skip)]
+    origin: ConfigOrigin,
+}
+
+/// The word for a [`Start`] in [`RedisConfig::start`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum StartMode {
+    /// `wait`: [`Start::WaitUpTo`], with [`RedisConfig::start_limit_secs`].
+    #[default]
+    Wait,
+    /// `at-once`: [`Start::AtOnce`].
+    AtOnce,
+    /// `anyway`: [`Start::Anyway`].
+    Anyway,
+}
+
+impl Configuration for RedisConfig {
+    fn variable_prefix(field: &str) -> &'static str {
+        match field {
+            "url" | "url_file" | "username" | "password" | "password_file" => "REDIS_",
+            _ => "JWT_REDIS_",
+        }
+    }
+
+    fn field_of(setting: &str) -> &str {
+        match setting {
+            "check_timeout" => "check_timeout_ms",
+            "write_timeout" => "write_timeout_ms",
+            "max_token_lifetime" => "max_token_lifetime_secs",
+            // The builder says it of the time: the number is never wrong there.
+            "wait_replicas" => "wait_replicas_ms",
+            same => same,
+        }
+    }
+}
+
+impl RedisConfig {
+    /// From the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming a variable that is not Unicode, is empty, or has a value that it
+    /// cannot have; or one that is not set while another is that is almost called so.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::from_vars(&EnvVars::of_process())
+    }
+
+    fn from_vars(vars: &EnvVars) -> Result<Self, ConfigError> {
+        Ok(Self { origin: ConfigOrigin::Environment, ..vars.read()? })
+    }
+
+    /// Connects with these settings.
+    ///
+    /// # Errors
+    /// As [`RedisStoreBuilder::connect`], with the names of the variables or the fields.
+    pub async fn connect(&self) -> Result<RedisStore, ConnectError> {
+        self.builder()?.connect().await.map_err(|error| match error {
+            ConnectError::Config(error) => self.origin.rename::<Self>(error).into(),
+            other => other,
+        })
+    }
+
+    /// A builder with these settings, for what can only be said in code.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming what is missing, contradicts itself, or cannot be read.
+    pub fn builder(&self) -> Result<RedisStoreBuilder, ConfigError> {
+        self.build().map_err(|error| self.origin.rename::<Self>(error))
+    }
+
+    fn build(&self) -> Result<RedisStoreBuilder, ConfigError> {
+        let (secs, millis) = (Duration::from_secs, Duration::from_millis);
+        Ok(RedisStore::builder()
+            .with_url(self.whole_url()?)
+            .with_start(self.start_rule()?)
+            .apply_some(self.prefix.as_deref(), RedisStoreBuilder::with_prefix)
+            .apply_some(self.shards, RedisStoreBuilder::with_shards)
+            .apply_some(self.check_timeout_ms.map(millis), RedisStoreBuilder::with_check_timeout)
+            .apply_some(self.write_timeout_ms.map(millis), RedisStoreBuilder::with_write_timeout)
+            .apply_some(self.max_in_flight, RedisStoreBuilder::with_max_in_flight)
+            .apply_some(
+                self.max_token_lifetime_secs.map(secs),
+                RedisStoreBuilder::with_max_token_lifetime,
+            )
+            .apply_some(self.log_length, RedisStoreBuilder::with_log_length)
+            .apply_some(self.replicas_and_limit()?, |builder, (replicas, limit)| {
+                builder.with_wait_replicas(replicas, limit)
+            }))
+    }
+
+    fn replicas_and_limit(&self) -> Result<Option<(NonZeroU32, Duration)>, ConfigError> {
+        let Some(replicas) = self.wait_replicas else {
+            if self.wait_replicas_ms.is_some() {
+                return Err(ConfigError::new(
+                    "wait_replicas_ms",
+                    "has no effect without a number of replicas; set it too",
+                ));
+            }
+            return Ok(None);
+        };
+        let write_timeout =
+            self.write_timeout_ms.map_or(DEFAULT_WRITE_TIMEOUT, Duration::from_millis);
+        let limit = self.wait_replicas_ms.map_or(write_timeout / 2, Duration::from_millis);
+        Ok(Some((replicas, limit)))
+    }
+
+    fn start_rule(&self) -> Result<Start, ConfigError> {
+        let limit = self.start_limit_secs.map(Duration::from_secs);
+        match (self.start.unwrap_or_default(), limit) {
+            (StartMode::Wait, limit) => Ok(Start::WaitUpTo(limit.unwrap_or(DEFAULT_START_LIMIT))),
+            (StartMode::AtOnce, None) => Ok(Start::AtOnce),
+            (StartMode::Anyway, None) => Ok(Start::Anyway),
+            (StartMode::AtOnce | StartMode::Anyway, Some(_)) => Err(ConfigError::new(
+                "start_limit_secs",
+                "has no effect unless the start is to wait; leave it out",
+            )),
+        }
+    }
+
+    /// The URL, with the credentials if they stand apart from it.
+    fn whole_url(&self) -> Result<String, ConfigError> {
+        let secret = |name, text: &Option<SecretText>, file_name, file: &Option<String>| {
+            if text.is_some() && file.is_some() {
+                return Err(ConfigError::new(
+                    name,
+                    "is given as it is and as a file; leave one of them out",
+                ));
+            }
+            text_or_file(text.as_ref().map(SecretText::expose), file.as_deref(), file_name)
+        };
+        let url = secret("url", &self.url, "url_file", &self.url_file)?;
+        let Some(url) = url else {
+            return Err(ConfigError::new(
+                "url",
+                "is missing; set it, such as redis://127.0.0.1:6379",
+            ));
+        };
+        let password = secret("password", &self.password, "password_file", &self.password_file)?;
+        let Some(password) = password else {
+            if self.username.is_some() {
+                return Err(ConfigError::new(
+                    "username",
+                    "has no effect without a password; set that too",
+                ));
+            }
+            return Ok(url);
+        };
+        let Some((scheme, rest)) = url.split_once("://") else {
+            return Err(ConfigError::new("url", "has no scheme; write redis://host:6379"));
+        };
+        let authority = rest.split(['/', '?']).next().unwrap_or(rest);
+        if authority.contains('@') {
+            return Err(ConfigError::new(
+                "password",
+                "is set, and the URL has credentials too; leave one of them out",
+            ));
+        }
+        let encoded = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
+        let user = encoded(self.username.as_deref().unwrap_or_default());
+        Ok(format!("{scheme}://{user}:{}@{rest}", encoded(&password)))
+    }
+}
+
+#[cfg(test)]
+mod tests;
