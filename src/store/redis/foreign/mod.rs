@@ -96,7 +96,7 @@
 //! 1. Run both, with the list: from now on revocations by us and by the other program count. Let it
 //!    go on writing, or let this crate write for it: [`with_writes`](ForeignList::with_writes).
 //! 2. When nothing but this crate revokes any more, take over what is still listed, once:
-//!    [`Import`] reads the keys and writes records of our own that
+//!    [`Import`](super::Import) reads the keys and writes records of our own that
 //!    last as long. Lists by `{token_sha256}` cannot be taken over; wait for the lifetime of the
 //!    longest token instead, then they say nothing about any token.
 //! 3. Remove `with_foreign_list`, and the keys may go.
