@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::batch::BatchedChecks;
-use super::connection::ServerAddress;
+use super::connection::{ServerAddress, is_write_refused};
 use super::core::StoreCore;
 use super::epoch::EpochTracker;
 use super::error::ConnectError;
@@ -173,6 +173,11 @@ impl RedisStoreBuilder {
     /// [`ConnectError::Config`] if a setting cannot work, or does not fit what Redis holds;
     /// [`ConnectError::Store`] if Redis cannot be used and [`with_start`](Self::with_start) does
     /// not say to go on without.
+    ///
+    /// A Redis that can be read and refuses writes (`OOM`, `MISCONF`, `NOREPLICAS`, `NOPERM`) can be
+    /// used: tokens are checked, revocations fail, and [`Health`] says so until writes are taken
+    /// again. If it is empty besides, no check can be answered before a write is taken; this waits
+    /// for that as [`Start::WaitUpTo`] says, and then succeeds, so that the fail mode decides.
     pub async fn connect(self) -> Result<RedisStore, ConnectError> {
         self.options.validate()?;
         let config = match self.source {
@@ -287,6 +292,9 @@ async fn begin(store: &RedisStore) -> Result<(), ConnectError> {
     match store.core.options.start {
         Start::WaitUpTo(limit) => match timeout(limit, store.core.open(false, &mut last)).await {
             Ok(opened) => opened?,
+            // There is no epoch, and none can be begun. Redis can be reached all the same, so the
+            // fail mode decides on each check, and not on whether the program runs.
+            Err(_) if is_write_refused(&last) => store.core.warn_of_refusal(&last),
             Err(_) => return Err(ConnectError::Store(last)),
         },
         Start::AtOnce => store.core.open(true, &mut last).await?,

@@ -23,6 +23,7 @@
 // | | `epoch` | how a loss of data is noticed, and which tokens are in doubt then |
 // | connection | `connection` | one connection to one server, and what its errors mean |
 // | | `reply` | what replies hold |
+// | | `role` | whether a server is a primary, by whichever command it answers |
 // | | `log_check` | whether a server still has the changes that were known |
 // | | `topology` | where the primary is |
 // | | `supervised` | a connection that is watched and replaced |
@@ -67,6 +68,7 @@ mod options;
 mod query;
 mod random;
 mod reply;
+mod role;
 mod schema;
 mod script;
 #[cfg(feature = "sessions")]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::report::{Report, Severity};
 use crate::clock::Timestamp;
 use crate::store::redis::options::StoreOptions;
+use crate::store::redis::role::RoleSource;
 
 /// The oldest version that has all that is needed: `XADD NOMKSTREAM`, `SET PXAT`.
 const OLDEST: (u32, u32) = (6, 2);
@@ -162,7 +163,8 @@ impl ServerInfo {
     }
 
     pub(super) fn judge_replication(&self, options: &StoreOptions, report: &mut Report) {
-        if self.text("role") != "master" {
+        // A hosted service may not tell.
+        if !matches!(self.text("role"), "master" | "") {
             report.add(
                 Severity::Error,
                 "role",
@@ -199,6 +201,32 @@ impl ServerInfo {
             );
         }
     }
+}
+
+/// By what it is known that the server is a primary.
+pub(super) fn judge_role(source: RoleSource, report: &mut Report) {
+    let by = match source {
+        RoleSource::Role => "ROLE",
+        RoleSource::Hello => "HELLO, as ROLE is refused",
+        RoleSource::Info => "INFO, as ROLE and HELLO are refused",
+        RoleSource::Trial => {
+            "a write that changes nothing, as ROLE, HELLO and INFO are refused; when redis is full \
+             or cannot write to its disk, it may not be known"
+        }
+        RoleSource::Unknown => {
+            report.add(
+                Severity::Warning,
+                "role",
+                "it cannot be known whether the server is a primary: ROLE, HELLO and INFO are \
+                 refused, and so is a write; a replica would be asked about tokens, and may not \
+                 have the latest revocations",
+                "give the user one of the rights +role, +hello and +info",
+            );
+            return;
+        }
+    };
+    let sentence = format!("it is known that the server is a primary by {by}");
+    report.add(Severity::Info, "role", sentence, "");
 }
 
 pub(super) fn judge_clock(server: Timestamp, local: Timestamp, report: &mut Report) {
