@@ -41,6 +41,8 @@ mod redis_doctor;
 #[cfg(feature = "redis")]
 mod redis_foreign;
 #[cfg(feature = "redis")]
+mod redis_forgetting;
+#[cfg(feature = "redis")]
 mod redis_refused_writes;
 #[cfg(feature = "redis")]
 mod redis_store;

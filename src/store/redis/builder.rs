@@ -17,6 +17,7 @@ use super::core::StoreCore;
 use super::epoch::EpochTracker;
 use super::error::ConnectError;
 use super::foreign::{ClusterConnections, CompiledLists, ForeignList, ForeignLists};
+use super::forget::forget;
 use super::health::{Health, Purpose};
 use super::maintenance::maintain;
 use super::options::{Start, StoreOptions, WaitReplicas};
@@ -280,7 +281,10 @@ fn open(topology: Topology, options: StoreOptions, lists: CompiledLists) -> Redi
         health_tx,
         maintenance: OnceLock::new(),
     });
-    let maintenance = tokio::spawn(maintain(Arc::downgrade(&core)));
+    let duties = (maintain(Arc::downgrade(&core)), forget(Arc::downgrade(&core)));
+    let maintenance = tokio::spawn(async move {
+        tokio::join!(duties.0, duties.1);
+    });
     let _ = core.maintenance.set(maintenance);
     RedisStore::new(core, foreign)
 }

@@ -34,6 +34,7 @@
 // | | `write` | changes, replayed records, epochs |
 // | | `query` | look-ups |
 // | | `followers` | which mirrors there are, and which change each has applied |
+// | | `forget` | takes out of the indexes what is over |
 // | | `maintenance` | opening a store, and the task that keeps its epochs |
 // | store | `foreign` | lists of revoked tokens that other programs keep |
 // | | `store` | the handle |
@@ -59,6 +60,7 @@ mod error;
 mod feed;
 mod followers;
 pub mod foreign;
+mod forget;
 mod health;
 mod import;
 mod journal;
