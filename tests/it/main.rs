@@ -35,6 +35,8 @@ mod redis_batches;
 #[cfg(feature = "redis")]
 mod redis_commands;
 #[cfg(feature = "redis")]
+mod redis_cutoffs;
+#[cfg(feature = "redis")]
 mod redis_data_loss;
 #[cfg(feature = "redis")]
 mod redis_doctor;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -145,6 +146,23 @@ impl RedisStoreBuilder {
         self
     }
 
+    /// By how much the clock of an issuer may run ahead, default zero, at most five minutes: cutoffs
+    /// ("log out everywhere", [`Extent::IssuedSoFar`]) are dated later by this much. Without it, a
+    /// token that such an issuer has stamped with a later `iat` survives a revocation.
+    ///
+    /// Until so much time has passed, tokens issued after a revocation are refused as well, unless
+    /// they are stamped with [`Receipt::reissue_at`] or later. So it is better to set the clock of
+    /// the issuer. All processes that write should agree. The clocks of this process and of Redis
+    /// need no such setting: the later of the two counts, up to 5 s after that of Redis.
+    ///
+    /// [`Extent::IssuedSoFar`]: crate::Extent::IssuedSoFar
+    /// [`Receipt::reissue_at`]: crate::Receipt::reissue_at
+    #[doc(alias = "clock skew")]
+    pub fn with_issuer_clock_lead(mut self, lead: Duration) -> Self {
+        self.options.issuer_clock_lead = lead;
+        self
+    }
+
     /// Makes every write wait until so many replicas have it (`WAIT`), so that a fail-over does not
     /// lose it. If fewer confirm it within `limit`, the write is an error of kind
     /// [`StoreErrorKind::Replicas`]: it is in force, but may get lost, and may be repeated.
@@ -279,6 +297,7 @@ fn open(topology: Topology, options: StoreOptions, lists: CompiledLists) -> Redi
         checks,
         writes,
         health_tx,
+        clocks_are_apart: AtomicBool::new(false),
         maintenance: OnceLock::new(),
     });
     let duties = (maintain(Arc::downgrade(&core)), forget(Arc::downgrade(&core)));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::report::{Report, Severity};
 use crate::clock::Timestamp;
+use crate::revocation::MAX_CLOCK_LEAD;
 use crate::store::redis::options::StoreOptions;
 use crate::store::redis::role::RoleSource;
 
@@ -237,7 +238,11 @@ pub(super) fn judge_clock(server: Timestamp, local: Timestamp, report: &mut Repo
         _ => format!("the clocks of redis and of this process are {} apart", in_words(offset)),
     };
     let remedy = "synchronise both with NTP";
-    if offset > CLOCK_ERROR {
+    if offset <= CLOCK_ERROR && local.saturating_duration_since(server) > MAX_CLOCK_LEAD {
+        let effect = "redis is behind by more than the 5 s by which a cutoff may be dated ahead of \
+                      it: tokens issued before a revocation may pass";
+        report.add(Severity::Error, "clock", format!("{sentence}; {effect}"), remedy);
+    } else if offset > CLOCK_ERROR {
         report.add(Severity::Error, "clock", sentence, remedy);
     } else if offset > CLOCK_WARNING {
         report.add(Severity::Warning, "clock", sentence, remedy);
