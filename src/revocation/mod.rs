@@ -40,13 +40,14 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// How far the clock of a writer may date a cutoff ahead of the clock of the store: a cutoff in the
 /// future refuses tokens that nobody has revoked.
-#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "other stores have one clock"))]
+#[cfg(feature = "redis")]
 pub(crate) const MAX_CLOCK_LEAD: Duration = Duration::from_secs(5);
 
 /// Up to when [`Extent::IssuedSoFar`] reaches: the later of the clocks of the store and of the
 /// writer, so that a store that is behind does not spare a token that was issued before the call;
-/// and later by what the clocks of issuers are ahead.
-#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "other stores have one clock"))]
+/// and later by what the clocks of issuers are ahead. For the tests of the script, which repeats
+/// it.
+#[cfg(all(test, feature = "redis"))]
 pub(crate) fn so_far(store: Timestamp, writer: Timestamp, issuers_ahead: Duration) -> Timestamp {
     let latest = store.saturating_add(MAX_CLOCK_LEAD);
     store.max(writer.min(latest)).saturating_add(issuers_ahead)
@@ -62,8 +63,8 @@ pub enum Extent {
     /// it is remembered until it is reinstated.
     All,
     /// The tokens issued up to the moment of the write, by the clock of the store. The default for
-    /// everything else. With a [`RedisStore`](crate::RedisStore), by the later of the clocks of
-    /// Redis and of the writer, of which Redis is at most 5 s behind.
+    /// everything else. With Redis it is the later of the clocks of Redis and of the writer, where
+    /// the latter counts up to 5 s after the former.
     #[doc(alias("logout everywhere", "not-before"))]
     IssuedSoFar,
     /// The tokens issued at or before this time, for facts that arrive late (an event with a time
@@ -198,7 +199,7 @@ impl Revocation {
     }
 
     /// The same, for a store with a clock of its own: [`Extent::IssuedSoFar`] reaches up to
-    /// `so_far`, see [`so_far()`].
+    /// `so_far`.
     pub(crate) fn apply_dated(
         &self,
         before: Option<&Record>,
