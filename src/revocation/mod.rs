@@ -38,6 +38,21 @@ const NEVER: Timestamp = Timestamp::from_millis((1 << 53) - 1);
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
+/// How far the clock of a writer may date a cutoff ahead of the clock of the store: a cutoff in the
+/// future refuses tokens that nobody has revoked.
+#[cfg(feature = "redis")]
+pub(crate) const MAX_CLOCK_LEAD: Duration = Duration::from_secs(5);
+
+/// Up to when [`Extent::IssuedSoFar`] reaches: the later of the clocks of the store and of the
+/// writer, so that a store that is behind does not spare a token that was issued before the call;
+/// and later by what the clocks of issuers are ahead. For the tests of the script, which repeats
+/// it.
+#[cfg(all(test, feature = "redis"))]
+pub(crate) fn so_far(store: Timestamp, writer: Timestamp, issuers_ahead: Duration) -> Timestamp {
+    let latest = store.saturating_add(MAX_CLOCK_LEAD);
+    store.max(writer.min(latest)).saturating_add(issuers_ahead)
+}
+
 /// How much of a target is revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -48,7 +63,8 @@ pub enum Extent {
     /// it is remembered until it is reinstated.
     All,
     /// The tokens issued up to the moment of the write, by the clock of the store. The default for
-    /// everything else.
+    /// everything else. With Redis it is the later of the clocks of Redis and of the writer, where
+    /// the latter counts up to 5 s after the former.
     #[doc(alias("logout everywhere", "not-before"))]
     IssuedSoFar,
     /// The tokens issued at or before this time, for facts that arrive late (an event with a time
@@ -179,6 +195,17 @@ impl Revocation {
     /// assert_eq!(record.until(), Timestamp::from_secs(4600));
     /// ```
     pub fn apply(&self, before: Option<&Record>, now: Timestamp) -> Change {
+        self.apply_dated(before, now, now)
+    }
+
+    /// The same, for a store with a clock of its own: [`Extent::IssuedSoFar`] reaches up to
+    /// `so_far`.
+    pub(crate) fn apply_dated(
+        &self,
+        before: Option<&Record>,
+        now: Timestamp,
+        so_far: Timestamp,
+    ) -> Change {
         let before = before.filter(|record| record.until() > now);
         let until = if self.lifetime.is_zero() {
             self.until
@@ -206,7 +233,7 @@ impl Revocation {
             // Past the last cutoff in any case: tokens may have been issued right after it, in this
             // very millisecond.
             Action::Revoke(Extent::IssuedSoFar) => {
-                fact.cutoff = known.reissue_at().map_or(now, |next| now.max(next));
+                fact.cutoff = known.reissue_at().map_or(so_far, |next| so_far.max(next));
                 fact.cutoff_set_at = at;
             }
             Action::Revoke(Extent::IssuedUntil(cutoff)) => {

@@ -30,6 +30,23 @@ fn history(changes: &[(u64, Action)]) -> (Option<Outcome>, Option<Record>) {
 }
 
 const ALL: Action = Action::Revoke(Extent::All);
+#[cfg(feature = "redis")]
+#[test]
+fn what_is_issued_so_far_is_dated_by_the_later_clock_up_to_5_s_after_that_of_the_store() {
+    for (store, writer, ahead, expected) in [
+        (10_000, 0, 0, 10_000),
+        (10_000, 10_001, 0, 10_001),
+        (10_000, 15_000, 0, 15_000),
+        (10_000, 15_001, 0, 15_000),
+        (10_000, u64::MAX, 0, 15_000),
+        (10_000, 9_000, 30, 10_030),
+        (10_000, 12_000, 30, 12_030),
+    ] {
+        let dated = so_far(ms(store), ms(writer), Duration::from_millis(ahead));
+        assert_eq!(dated, ms(expected), "{store} {writer} {ahead}");
+    }
+}
+
 const SO_FAR: Action = Action::Revoke(Extent::IssuedSoFar);
 const BACK: Action = Action::Reinstate;
 

@@ -495,7 +495,8 @@ pub enum StoreErrorKind {
     Cluster,
     /// Rights or password are missing (`NOPERM`, `NOAUTH`, `WRONGPASS`).
     Denied,
-    /// The store is full (`OOM`, or a bounded store at its bound). The write was refused.
+    /// The store is full (`OOM`, or a bounded store at its bound), or cannot write to its disk
+    /// (`MISCONF`). The write was refused.
     Full,
     /// Fewer replicas than demanded confirmed the write (`NOREPLICAS`, `WAIT`).
     Replicas,

@@ -33,11 +33,19 @@ mod readiness;
 #[cfg(feature = "redis")]
 mod redis_batches;
 #[cfg(feature = "redis")]
+mod redis_commands;
+#[cfg(feature = "redis")]
+mod redis_cutoffs;
+#[cfg(feature = "redis")]
 mod redis_data_loss;
 #[cfg(feature = "redis")]
 mod redis_doctor;
 #[cfg(feature = "redis")]
 mod redis_foreign;
+#[cfg(feature = "redis")]
+mod redis_forgetting;
+#[cfg(feature = "redis")]
+mod redis_refused_writes;
 #[cfg(feature = "redis")]
 mod redis_store;
 #[cfg(feature = "redis")]

@@ -290,7 +290,7 @@ async fn each_error_of_redis_has_its_kind_and_none_is_an_answer() {
         ("-NOREPLICAS Not enough good replicas to write.", StoreErrorKind::Replicas),
         ("-WRONGTYPE Operation against a key", StoreErrorKind::Protocol),
         ("-BUSY Redis is busy running a script", StoreErrorKind::Other),
-        ("-MISCONF Errors writing to the AOF file", StoreErrorKind::Other),
+        ("-MISCONF Errors writing to the AOF file", StoreErrorKind::Full),
         ("-NOSCRIPT No matching script.", StoreErrorKind::Other),
         ("-ERR unknown command", StoreErrorKind::Other),
         ("+OK", StoreErrorKind::Protocol),

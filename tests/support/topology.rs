@@ -2,7 +2,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use super::redis::{RedisServer, output_within};
+use super::redis::{Builder, RedisServer, output_within};
 use super::wait_until;
 
 /// How long a set-up may take to form, or to recover: generous, for busy machines.
@@ -22,9 +22,21 @@ impl Sentinel {
     /// Starts all and waits until every replica is in sync and the sentinels know each other.
     #[track_caller]
     pub fn start(replicas: usize, sentinels: usize) -> Self {
+        Self::start_with(replicas, sentinels, |builder| builder)
+    }
+
+    /// The same, with servers of data that are built further.
+    #[track_caller]
+    pub fn start_with(
+        replicas: usize,
+        sentinels: usize,
+        build: impl Fn(Builder) -> Builder,
+    ) -> Self {
         assert!(replicas > 0 && sentinels > 0, "a failover needs a replica and a sentinel");
-        let data =
-            || RedisServer::builder().arg("repl-diskless-sync-delay", "0").arg("repl-timeout", "5");
+        let data = || {
+            let builder = RedisServer::builder();
+            build(builder.arg("repl-diskless-sync-delay", "0").arg("repl-timeout", "5"))
+        };
         let primary = data().start();
         let port = primary.port().to_string();
         let mut servers = vec![primary];
@@ -138,7 +150,10 @@ impl Sentinel {
             let port = primary_port(&self.sentinels[0]);
             port != old
                 && self.sentinels.iter().all(|sentinel| primary_port(sentinel) == port)
-                && self.primary().try_cli(&["ROLE"]).is_ok_and(|role| role.starts_with("master"))
+                && self
+                    .primary()
+                    .try_cli(&["INFO", "replication"])
+                    .is_ok_and(|info| info.contains("role:master"))
         });
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,11 +13,12 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::batch::BatchedChecks;
-use super::connection::ServerAddress;
+use super::connection::{ServerAddress, is_write_refused};
 use super::core::StoreCore;
 use super::epoch::EpochTracker;
 use super::error::ConnectError;
 use super::foreign::{ClusterConnections, CompiledLists, ForeignList, ForeignLists};
+use super::forget::forget;
 use super::health::{Health, Purpose};
 use super::maintenance::maintain;
 use super::options::{Start, StoreOptions, WaitReplicas};
@@ -144,6 +146,23 @@ impl RedisStoreBuilder {
         self
     }
 
+    /// By how much the clock of an issuer may run ahead, default zero, at most five minutes: cutoffs
+    /// ("log out everywhere", [`Extent::IssuedSoFar`]) are dated later by this much. Without it, a
+    /// token that such an issuer has stamped with a later `iat` survives a revocation.
+    ///
+    /// Until so much time has passed, tokens issued after a revocation are refused as well, unless
+    /// they are stamped with [`Receipt::reissue_at`] or later. So it is better to set the clock of
+    /// the issuer. All processes that write should agree. The clocks of this process and of Redis
+    /// need no such setting: the later of the two counts, up to 5 s after that of Redis.
+    ///
+    /// [`Extent::IssuedSoFar`]: crate::Extent::IssuedSoFar
+    /// [`Receipt::reissue_at`]: crate::Receipt::reissue_at
+    #[doc(alias = "clock skew")]
+    pub fn with_issuer_clock_lead(mut self, lead: Duration) -> Self {
+        self.options.issuer_clock_lead = lead;
+        self
+    }
+
     /// Makes every write wait until so many replicas have it (`WAIT`), so that a fail-over does not
     /// lose it. If fewer confirm it within `limit`, the write is an error of kind
     /// [`StoreErrorKind::Replicas`]: it is in force, but may get lost, and may be repeated.
@@ -173,6 +192,11 @@ impl RedisStoreBuilder {
     /// [`ConnectError::Config`] if a setting cannot work, or does not fit what Redis holds;
     /// [`ConnectError::Store`] if Redis cannot be used and [`with_start`](Self::with_start) does
     /// not say to go on without.
+    ///
+    /// A Redis that can be read and refuses writes (`OOM`, `MISCONF`, `NOREPLICAS`, `NOPERM`) can be
+    /// used: tokens are checked, revocations fail, and [`Health`] says so until writes are taken
+    /// again. If it is empty besides, no check can be answered before a write is taken; this waits
+    /// for that as [`Start::WaitUpTo`] says, and then succeeds, so that the fail mode decides.
     pub async fn connect(self) -> Result<RedisStore, ConnectError> {
         self.options.validate()?;
         let config = match self.source {
@@ -273,9 +297,13 @@ fn open(topology: Topology, options: StoreOptions, lists: CompiledLists) -> Redi
         checks,
         writes,
         health_tx,
+        clocks_are_apart: AtomicBool::new(false),
         maintenance: OnceLock::new(),
     });
-    let maintenance = tokio::spawn(maintain(Arc::downgrade(&core)));
+    let duties = (maintain(Arc::downgrade(&core)), forget(Arc::downgrade(&core)));
+    let maintenance = tokio::spawn(async move {
+        tokio::join!(duties.0, duties.1);
+    });
     let _ = core.maintenance.set(maintenance);
     RedisStore::new(core, foreign)
 }
@@ -287,6 +315,9 @@ async fn begin(store: &RedisStore) -> Result<(), ConnectError> {
     match store.core.options.start {
         Start::WaitUpTo(limit) => match timeout(limit, store.core.open(false, &mut last)).await {
             Ok(opened) => opened?,
+            // There is no epoch, and none can be begun. Redis can be reached all the same, so the
+            // fail mode decides on each check, and not on whether the program runs.
+            Err(_) if is_write_refused(&last) => store.core.warn_of_refusal(&last),
             Err(_) => return Err(ConnectError::Store(last)),
         },
         Start::AtOnce => store.core.open(true, &mut last).await?,

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use fred::types::Value;
 use tokio::time::{Instant, sleep};
 
-use super::connection::{code_of, unexpected_reply};
+use super::connection::{error_code, is_command_refused, is_write_refused, unexpected_reply};
 use super::core::StoreCore;
 use super::epoch::KnownEpoch;
-use super::script::LuaScript;
+use super::script::{self, LuaScript};
 use super::supervised::Permit;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -62,7 +62,33 @@ impl StoreCore {
             let arguments = arguments(known.as_deref());
             (known, arguments)
         };
-        self.send_over(|| connection.acquire(), command, known_arguments).await
+        let sent = self.send_over(|| connection.acquire(), command, known_arguments).await;
+        if let StoreCommand::Script(script) = command {
+            self.note_write(shard, script, sent.as_ref().err());
+        }
+        sent
+    }
+
+    /// Takes note of a server that refuses writes, or takes them again. What a user may not write
+    /// is no matter of the server.
+    fn note_write(&self, shard: u16, script: &LuaScript, error: Option<&StoreError>) {
+        let refusal = match error {
+            Some(error) if error.kind() == StoreErrorKind::Denied => return,
+            Some(error) if is_write_refused(error) => Some(error),
+            // Another script may have had nothing to write.
+            None if script.sha == script::SHA => None,
+            _ => return,
+        };
+        let is_new = self.health_tx.send_if_modified(|health| health.record_write(shard, refusal));
+        if is_new && let Some(error) = refusal {
+            tracing::warn!(shard, error = %error.chain(),
+                "redis refuses writes; tokens are checked, and revocations fail until it takes \
+                writes again");
+            // The maintenance task finds out when that is.
+            self.tracker.maintenance_due.notify_one();
+        } else if is_new {
+            tracing::info!(shard, "redis takes writes again");
+        }
     }
 
     /// The same, over the connection for which `acquire` gives a permit at each attempt.
@@ -141,9 +167,16 @@ impl StoreCore {
         let Some(wait) = self.options.wait_replicas else { return Ok(None) };
         let millis = i64::try_from(wait.limit.as_millis()).unwrap_or(i64::MAX);
         let arguments = vec![Value::Integer(wait.replicas.get().into()), Value::Integer(millis)];
-        let Value::Integer(reached) = permit.command("WAIT", arguments, limit).await? else {
-            return Err(unexpected_reply("redis"));
-        };
+        let reply = permit.command("WAIT", arguments, limit).await.map_err(|error| {
+            if is_command_refused(&error) {
+                let unknown = "the write is in force, and it cannot be known how many replicas \
+                               have it: `WAIT` is refused";
+                StoreError::new(StoreErrorKind::Replicas, unknown).with_source(error)
+            } else {
+                error
+            }
+        })?;
+        let Value::Integer(reached) = reply else { return Err(unexpected_reply("redis")) };
         let reached = u32::try_from(reached).map_err(|_| unexpected_reply("redis"))?;
         if reached < wait.replicas.get() {
             return Err(StoreError::new(
@@ -157,14 +190,6 @@ impl StoreCore {
         }
         Ok(Some(reached))
     }
-}
-
-/// The first word of the error that Redis gave; empty if it was not Redis.
-pub(crate) fn error_code(error: &StoreError) -> &str {
-    error
-        .told()
-        .and_then(|source| source.downcast_ref::<fred::error::Error>())
-        .map_or("", |error| code_of(error.details()))
 }
 
 /// A task of this store did not end: the runtime is shutting down.

@@ -36,7 +36,9 @@ impl Connection {
         command_timeout: Duration,
     ) -> Result<Self, StoreError> {
         let server = config.server.clone();
-        let mut builder = Builder::from_config(Config { fail_fast: true, ..config });
+        // A new connection is in database 0. Not every server has `SELECT`.
+        let database = config.database.filter(|&database| database != 0);
+        let mut builder = Builder::from_config(Config { fail_fast: true, database, ..config });
         // In addition to the deadlines of this crate, so that fred forgets what nobody waits for.
         builder.set_performance_config(PerformanceConfig {
             default_command_timeout: command_timeout,
@@ -159,6 +161,30 @@ pub(crate) fn code_of(details: &str) -> &str {
     inner.split_whitespace().next().unwrap_or("")
 }
 
+/// The first word of the error that Redis gave; empty if it was not Redis.
+pub(crate) fn error_code(error: &StoreError) -> &str {
+    error
+        .told()
+        .and_then(|source| source.downcast_ref::<fred::error::Error>())
+        .map_or("", |error| code_of(error.details()))
+}
+
+/// Whether the server has no such command, or the user may not use it: where a command was renamed
+/// or forbidden, Redis and hosted services answer `ERR` or `NOPERM`.
+pub(crate) fn is_command_refused(error: &StoreError) -> bool {
+    matches!(error_code(error), "ERR" | "NOPERM")
+}
+
+/// Whether the server can be read, and has refused to write.
+pub(crate) fn is_write_refused(error: &StoreError) -> bool {
+    let is_refusal = matches!(
+        error.kind(),
+        StoreErrorKind::Denied | StoreErrorKind::Full | StoreErrorKind::Replicas
+    );
+    // `NOAUTH` and `WRONGPASS` are `Denied` too, and refuse to read.
+    is_refusal && !matches!(error_code(error), "NOAUTH" | "WRONGPASS" | "")
+}
+
 /// What an error of fred means for a store. None of them ever means "not revoked".
 pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
     use fred::error::ErrorKind;
@@ -169,10 +195,10 @@ pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
         "READONLY" | "MASTERDOWN" => StoreErrorKind::NotPrimary,
         "MOVED" | "ASK" | "CLUSTERDOWN" | "TRYAGAIN" | "CROSSSLOT" => StoreErrorKind::Cluster,
         "NOPERM" | "NOAUTH" | "WRONGPASS" => StoreErrorKind::Denied,
-        "OOM" => StoreErrorKind::Full,
+        "OOM" | "MISCONF" => StoreErrorKind::Full,
         "NOREPLICAS" => StoreErrorKind::Replicas,
         "WRONGTYPE" | "UNREADABLE" | "LAYOUT" => StoreErrorKind::Protocol,
-        "NOSCRIPT" | "BUSY" | "MISCONF" | "ERR" => StoreErrorKind::Other,
+        "NOSCRIPT" | "BUSY" | "ERR" => StoreErrorKind::Other,
         _ => match error.kind() {
             ErrorKind::Timeout => StoreErrorKind::Timeout,
             // Errors of Redis begin with a word in capitals. This one is of fred: a channel was

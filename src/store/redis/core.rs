@@ -1,5 +1,6 @@
 //! [`StoreCore`]: what all parts of a Redis store share.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
@@ -25,6 +26,8 @@ pub(crate) struct StoreCore {
     /// As many as for checks.
     pub(crate) writes: Box<[SupervisedConnection]>,
     pub(crate) health_tx: Arc<watch::Sender<Health>>,
+    /// Whether the last cutoff was written while the clocks were too far apart.
+    pub(crate) clocks_are_apart: AtomicBool,
     /// The maintenance task. It has no strong reference to this value, and ends with it.
     pub(crate) maintenance: OnceLock<JoinHandle<()>>,
 }

@@ -14,10 +14,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fred::types::Value;
 
-use self::judge::{ServerInfo, counted, in_words, judge_clock};
+use self::judge::{ServerInfo, counted, in_words, judge_clock, judge_role};
 pub use self::report::{Finding, Report, Severity};
-use super::command::error_code;
-use super::connection::ServerAddress;
+use super::connection::{ServerAddress, error_code};
 use super::core::StoreCore;
 use super::options::StoreOptions;
 use super::reply::read_time;
@@ -54,6 +53,11 @@ impl RedisStore {
     /// [`with_wait_replicas`](super::RedisStoreBuilder::with_wait_replicas) add `+wait`; with a
     /// database in the URL add `+select`. The user at the sentinels needs `+ping +client|id +info
     /// +sentinel|master`.
+    ///
+    /// `+role +info +ping +client|id` are optional. The role of the server is learned from `ROLE`,
+    /// else from `HELLO`, else from `INFO`, else from a write that changes nothing; the report says
+    /// from which, and what is not known without `INFO`. An [`Import`](super::Import) from a list of
+    /// another program needs `INFO`.
     pub async fn doctor(&self) -> Report {
         let mut report = Report::default();
         let core = &self.core;
@@ -88,6 +92,7 @@ impl RedisStore {
                     );
                 }
             }
+            judge_role(checks.connection().role_source(), &mut report);
             let permit = match writes.acquire() {
                 Ok(permit) => permit,
                 Err(error) => {
@@ -100,6 +105,7 @@ impl RedisStore {
                     continue;
                 }
             };
+            judge_role(writes.role_source(), &mut report);
             if !servers.contains(permit.server()) {
                 core.examine(&permit, shard, &mut report).await;
                 servers.push(permit.server().clone());
@@ -113,9 +119,12 @@ impl RedisStore {
 
 // === The asking ===
 
+/// What is sent with each new connection, and nothing depends on.
+const OPTIONAL: [&str; 2] = ["ping", "client|id"];
+
 /// Every command that the store sends or its scripts call, in a form that changes nothing: Redis
 /// checks the access rules before it finds that the arguments are invalid or that there is no such
-/// key.
+/// key. `ROLE` and `INFO` are not among them: what becomes of them was reported before.
 fn trials(
     keys: &ShardKeys,
     options: &StoreOptions,
@@ -132,9 +141,7 @@ fn trials(
     };
     let mut trials = vec![
         ("ping", "PING", Vec::new()),
-        ("role", "ROLE", Vec::new()),
         ("time", "TIME", Vec::new()),
-        ("info", "INFO", words(&["server"])),
         ("client|id", "CLIENT", words(&["ID"])),
         ("del", "DEL", with(&[])),
         ("get", "GET", with(&[])),
@@ -211,8 +218,12 @@ impl StoreCore {
             Err(error) => report.add(
                 Severity::Warning,
                 "info",
-                format!("the server cannot be examined: {error}"),
-                "give the user the right +info",
+                format!(
+                    "the server does not tell about itself ({error}): it is not known which \
+                     version it is, whether it evicts keys, what it writes to disk, and how many \
+                     replicas it has"
+                ),
+                "give the user the right +info, or look these settings up",
             ),
         }
         match self.server_time(permit).await {
@@ -258,17 +269,24 @@ impl StoreCore {
     }
 
     async fn try_rights(&self, permit: &Permit, shard: u16, report: &mut Report) {
-        let mut missing = Vec::new();
+        let (mut lacked, mut optional, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
         let mut keys_denied = false;
         for (right, command, arguments) in
             trials(self.keys.shard(shard), &self.options, self.writes.len() > 1)
         {
             let Err(error) = self.query(permit, command, arguments).await else { continue };
-            match error_code(&error) {
-                "NOPERM" if error.to_string().contains(" key") => keys_denied = true,
-                "NOPERM" => missing.push(format!("+{right}")),
-                _ if error.kind() == StoreErrorKind::Timeout
-                    || error.kind() == StoreErrorKind::Unreachable =>
+            let is_denied = error_code(&error) == "NOPERM";
+            match () {
+                () if is_denied && error.to_string().contains(" key") => keys_denied = true,
+                () if (is_denied || is_unknown_command(&error)) && OPTIONAL.contains(&right) => {
+                    optional.push(format!("+{right}"));
+                }
+                () if is_denied => lacked.push(format!("+{right}")),
+                () if is_unknown_command(&error) => unknown.push(command),
+                () if matches!(
+                    error.kind(),
+                    StoreErrorKind::Timeout | StoreErrorKind::Unreachable
+                ) =>
                 {
                     report.add(
                         Severity::Error,
@@ -279,7 +297,7 @@ impl StoreCore {
                     return;
                 }
                 // The arguments were refused, so the right is there.
-                _ => {}
+                () => {}
             }
         }
         if keys_denied {
@@ -290,15 +308,30 @@ impl StoreCore {
                 &format!("ACL SETUSER <user> ~{}:*", self.options.prefix),
             );
         }
-        if missing.is_empty() {
-            return;
+        if !lacked.is_empty() {
+            report.add(
+                Severity::Error,
+                "rights",
+                format!("the user lacks the rights {}", lacked.join(" ")),
+                &format!("ACL SETUSER <user> {}", lacked.join(" ")),
+            );
         }
-        report.add(
-            Severity::Error,
-            "rights",
-            format!("the user lacks the rights {}", missing.join(" ")),
-            &format!("ACL SETUSER <user> {}", missing.join(" ")),
-        );
+        if !unknown.is_empty() {
+            report.add(
+                Severity::Error,
+                "commands",
+                format!("the server does not know {}", unknown.join(" ")),
+                "undo their rename-command, or use a service that has them",
+            );
+        }
+        if !optional.is_empty() {
+            report.add(
+                Severity::Info,
+                "rights",
+                format!("refused, which does no harm: {}", optional.join(" ")),
+                "",
+            );
+        }
     }
 
     async fn examine_store(&self, report: &mut Report) {
@@ -313,13 +346,27 @@ impl StoreCore {
             ),
             "",
         );
+        let refusal = self.health_tx.borrow().refuses_writes().cloned();
+        if let Some(error) = &refusal {
+            report.add(
+                Severity::Error,
+                "writes",
+                format!("redis refuses writes, so nothing can be revoked: {error}"),
+                "raise maxmemory, or see to its disk or its replicas, as the error says",
+            );
+        }
         let now = SystemClock.now();
         for shard in 0..shards {
             let Some(known) = self.tracker.known(shard) else {
+                let without =
+                    "holds no epoch, so no token can be checked and the fail mode decides";
                 report.add(
                     Severity::Error,
                     "epoch",
-                    format!("shard {shard} has never been read"),
+                    match &refusal {
+                        Some(_) => format!("shard {shard} {without}, until a write is taken"),
+                        None => format!("shard {shard} {without}, or was never read"),
+                    },
                     "see what else is reported",
                 );
                 continue;
@@ -362,6 +409,12 @@ impl StoreCore {
             }
         }
     }
+}
+
+/// Whether the server has no such command: Redis where it was renamed, and hosted services.
+fn is_unknown_command(error: &StoreError) -> bool {
+    let text = error.to_string().to_ascii_lowercase();
+    error_code(error) == "ERR" && (text.contains("unknown command") || text.contains("not avail"))
 }
 
 #[cfg(test)]

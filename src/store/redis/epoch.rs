@@ -240,7 +240,13 @@ impl EpochTracker {
     ) -> Result<Doubt, StoreError> {
         let Some(epoch) = epoch else {
             self.maintenance_due.notify_one();
-            return Err(data_loss("redis holds no epoch of this shard: its data was lost"));
+            return Err(data_loss(match before {
+                Some(_) => "redis holds no epoch of this shard: its data was lost",
+                None => {
+                    "redis holds no epoch of this shard: either none has begun yet, or its data \
+                     was lost"
+                }
+            }));
         };
         if before.is_some_and(|known| {
             known.epoch.id == epoch.id && (known.lost || known.epoch.seq > epoch.seq)

@@ -16,12 +16,13 @@ use tokio::time::Instant;
 
 use self::parse::{parse_entries, parse_id, parse_score};
 use super::command::task_failed;
-use super::connection::{Connection, unexpected_reply, unreachable};
+use super::connection::{Connection, is_write_refused, unexpected_reply, unreachable};
 use super::core::StoreCore;
 use super::epoch::EpochSource;
 use super::log_check::check_log;
 use super::random;
-use super::reply::{read_is_primary, read_time};
+use super::reply::read_time;
+use super::role::RoleProbe;
 use super::schema::{self, IndexClass, IndexMember, MirrorId, MirrorLease, ShardKeys};
 use super::store::RedisStore;
 use crate::clock::Timestamp;
@@ -56,6 +57,7 @@ pub struct RedisFeed {
     shard: u16,
     id: MirrorId,
     connection: Option<Arc<Connection>>,
+    role: RoleProbe,
     /// The latest time by the clock of Redis.
     time: Option<Timestamp>,
     /// The hour that the index was given on this connection.
@@ -91,6 +93,7 @@ impl RedisFeed {
             shard,
             id: MirrorId(random::bits()),
             connection: None,
+            role: RoleProbe::default(),
             time: None,
             listed: None,
             ahead: None,
@@ -112,6 +115,10 @@ impl RedisFeed {
 
     async fn ask(&self, command: &'static str, arguments: Vec<Bytes>) -> Result<Value, StoreError> {
         self.connection()?.command(command, arguments, LIMIT).await
+    }
+
+    async fn check_role(&self) -> Result<(), StoreError> {
+        self.role.check(self.connection()?, Some(&self.names().trial), LIMIT).await
     }
 
     /// A server that was replaced may still take itself for a primary. The sentinels know.
@@ -212,6 +219,7 @@ impl RedisFeed {
 impl Feed for RedisFeed {
     async fn connect(&mut self) -> Result<(), StoreError> {
         self.drop_connection();
+        self.role.reset();
         let server = self.core.topology.primary(self.slot()).await?;
         self.connection =
             Some(Arc::new(self.core.topology.connect(server.clone(), COMMAND_LIMIT).await?));
@@ -245,15 +253,10 @@ impl Feed for RedisFeed {
             self.renew(&progress),
             self.ask("GET", epoch),
             self.ask("TIME", Vec::new()),
-            self.ask("ROLE", Vec::new()),
+            self.check_role(),
         );
-        let (epoch, time, role) = (epoch?, time?, role?);
-        if !read_is_primary(&role)? {
-            return Err(StoreError::new(
-                StoreErrorKind::NotPrimary,
-                "the server is not a primary, but a replica",
-            ));
-        }
+        let (epoch, time) = (epoch?, time?);
+        role?;
         let doubt = self.core.tracker.observe_value(
             EpochSource::Feed,
             self.shard,
@@ -400,11 +403,7 @@ impl RedisFeed {
         let is_new = match lease {
             Ok(is_new) => is_new,
             Err(error) => {
-                let is_refused = matches!(
-                    error.kind(),
-                    StoreErrorKind::Denied | StoreErrorKind::Full | StoreErrorKind::Replicas
-                );
-                return if is_refused { Ok(Some(error)) } else { Err(error) };
+                return if is_write_refused(&error) { Ok(Some(error)) } else { Err(error) };
             }
         };
         let hour = self.time.map(|time| time.as_millis() / HOUR * HOUR);

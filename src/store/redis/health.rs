@@ -24,6 +24,8 @@ pub(crate) enum Purpose {
 pub struct Health {
     checks: Vec<(Range<u16>, StoreError)>,
     writes: Vec<(Range<u16>, StoreError)>,
+    /// The shards whose server can be reached, and has refused the last write.
+    refused: Vec<(Range<u16>, StoreError)>,
     /// The connections that have not been up yet, nor failed.
     pending: Vec<(Purpose, Range<u16>)>,
     /// Whether the shards are at several servers, so that some may be out of reach and others not.
@@ -38,7 +40,7 @@ impl Health {
                 [(Purpose::Checks, shards.clone()), (Purpose::Writes, shards.clone())]
             })
             .collect();
-        Self { checks: Vec::new(), writes: Vec::new(), pending, is_divided: connections.len() > 1 }
+        Self { pending, is_divided: connections.len() > 1, ..Self::default() }
     }
 
     /// A connection is up, or down for this reason.
@@ -57,6 +59,30 @@ impl Health {
         self.pending.retain(|(known, theirs)| (*known, theirs) != (purpose, shards));
     }
 
+    /// A write to a shard was taken, or refused for this reason. Says whether that is new.
+    pub(crate) fn record_write(&mut self, shard: u16, refusal: Option<&StoreError>) -> bool {
+        let known = self.refused.iter().position(|(shards, _)| shards.start == shard);
+        let known_kind = known.and_then(|n| self.refused.get(n)).map(|(_, error)| error.kind());
+        if known_kind == refusal.map(StoreError::kind) {
+            return false;
+        }
+        if let Some(n) = known {
+            self.refused.swap_remove(n);
+        }
+        self.refused.extend(refusal.map(|error| (shard..shard + 1, error.clone())));
+        true
+    }
+
+    /// Whether all connections are up.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.checks.is_empty() && self.writes.is_empty() && self.pending.is_empty()
+    }
+
+    /// The first reason why a connection is down.
+    pub(crate) fn connection_error(&self) -> Option<&StoreError> {
+        self.checks.iter().chain(&self.writes).map(|(_, error)| error).next()
+    }
+
     /// A connection for checks has been started: until it is up, not everything can be used.
     pub(crate) fn expect(&mut self, shards: Range<u16>) {
         self.pending.push((Purpose::Checks, shards));
@@ -64,7 +90,7 @@ impl Health {
 
     /// Whether tokens can be checked and revocations be written.
     pub fn is_up(&self) -> bool {
-        self.checks.is_empty() && self.writes.is_empty() && self.pending.is_empty()
+        self.is_connected() && self.refused.is_empty()
     }
 
     /// Whether all tokens can be checked.
@@ -72,9 +98,17 @@ impl Health {
         self.checks.is_empty() && !self.awaits(Purpose::Checks)
     }
 
-    /// Whether all revocations can be written.
+    /// Whether all revocations can be written. Of a user without the right to write, this says only
+    /// whether the connection is up.
     pub fn writes(&self) -> bool {
-        self.writes.is_empty() && !self.awaits(Purpose::Writes)
+        self.writes.is_empty() && self.refused.is_empty() && !self.awaits(Purpose::Writes)
+    }
+
+    /// Why Redis, which can be reached, refuses writes: it is full (`OOM`), cannot write to its
+    /// disk (`MISCONF`), or has too few replicas (`NOREPLICAS`). None if it takes them. Tokens are
+    /// checked meanwhile, and the store finds out by itself when writes are taken again.
+    pub fn refuses_writes(&self) -> Option<&StoreError> {
+        self.refused.first().map(|(_, error)| error)
     }
 
     fn awaits(&self, purpose: Purpose) -> bool {
@@ -84,7 +118,7 @@ impl Health {
     /// The first reason why something cannot be used; none if everything can, or if no connection
     /// has failed yet.
     pub fn error(&self) -> Option<&StoreError> {
-        self.checks.iter().chain(&self.writes).map(|(_, error)| error).next()
+        self.connection_error().or_else(|| self.refuses_writes())
     }
 
     /// The shards whose records cannot be read: in a cluster, those of a primary that is down.
@@ -99,6 +133,7 @@ impl fmt::Display for Health {
         for (what, connections) in [
             ("tokens cannot be checked", &self.checks),
             ("revocations cannot be written", &self.writes),
+            ("writes are refused", &self.refused),
         ] {
             let Some((_, error)) = connections.first() else { continue };
             write!(f, "{before}{what}")?;
@@ -146,6 +181,24 @@ mod tests {
             health.to_string(),
             "tokens cannot be checked: redis: closed; revocations cannot be written: redis: refused"
         );
+    }
+
+    #[test]
+    fn health_says_that_writes_are_refused_until_one_is_taken() {
+        let full = StoreError::new(StoreErrorKind::Full, "redis: OOM");
+        let mut health = Health::starting(std::slice::from_ref(&(0..2)));
+        health.record(Purpose::Checks, &(0..2), None);
+        health.record(Purpose::Writes, &(0..2), None);
+        assert!(health.record_write(1, Some(&full)));
+        assert!(!health.record_write(1, Some(&full)), "it is known");
+        assert_eq!(health.to_string(), "writes are refused: redis: OOM");
+        assert!(health.checks() && !health.writes() && !health.is_up());
+        assert_eq!(health.refuses_writes().unwrap().kind(), StoreErrorKind::Full);
+        assert!(health.error().is_some() && health.connection_error().is_none());
+
+        assert!(!health.record_write(0, None), "another shard");
+        assert!(health.record_write(1, None));
+        assert!(health.is_up() && health.refuses_writes().is_none());
     }
 
     #[test]

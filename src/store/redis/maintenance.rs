@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt as _};
 use tokio::time::sleep;
 
-use super::command::{RETRY_PAUSE, error_code};
+use super::command::RETRY_PAUSE;
+use super::connection::{error_code, is_write_refused};
 use super::core::StoreCore;
 use super::error::ConnectError;
 use super::random;
@@ -24,8 +25,9 @@ const TOUCH_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
 
 impl StoreCore {
-    /// Waits until Redis can be used, begins the epochs and checks that the layout is that of this
-    /// version. `last` is set to the last failure.
+    /// Waits until Redis can be read, begins the epochs and checks that the layout is that of this
+    /// version. A server that refuses writes is good enough once the epochs have begun. `last` is
+    /// set to the last failure.
     pub(crate) async fn open(
         &self,
         at_once: bool,
@@ -34,13 +36,13 @@ impl StoreCore {
         let mut health = self.health_tx.subscribe();
         loop {
             let now = health.borrow_and_update().clone();
-            if let Some(error) = now.error() {
+            if let Some(error) = now.connection_error() {
                 *last = error.clone();
                 // A password does not become right by waiting.
                 if at_once || error.kind() == StoreErrorKind::Denied {
                     return Err(ConnectError::Store(last.clone()));
                 }
-            } else if now.is_up() {
+            } else if now.is_connected() {
                 break;
             }
             if health.changed().await.is_err() {
@@ -49,23 +51,39 @@ impl StoreCore {
         }
         for shard in 0..self.keys.shards() {
             while let Err(error) = self.touch(shard).await {
-                match (error.kind(), error_code(&error)) {
-                    (_, "LAYOUT") => return Err(self.wrong_layout(&error).into()),
-                    (StoreErrorKind::Denied, _) => {
-                        // A process that only checks needs no right to write, once others have begun
-                        // the epochs.
-                        tracing::warn!(error = %error.chain(),
-                            "redis cannot be written to; revocations of this process will \
-                            fail");
-                        break;
-                    }
-                    _ if at_once => return Err(ConnectError::Store(error)),
-                    _ => *last = error,
+                if error_code(&error) == "LAYOUT" {
+                    return Err(self.wrong_layout(&error).into());
                 }
+                // Reading needs no write, once the epochs have begun. A right does not come by
+                // waiting.
+                let is_denied = error.kind() == StoreErrorKind::Denied;
+                if is_write_refused(&error) && (is_denied || self.tracker.known(shard).is_some()) {
+                    // The others are in the log already.
+                    if is_denied {
+                        self.warn_of_refusal(&error);
+                    }
+                    break;
+                }
+                if at_once {
+                    return Err(ConnectError::Store(error));
+                }
+                *last = error;
                 sleep(RETRY_PAUSE).await;
             }
         }
         Ok(())
+    }
+
+    /// The store is opened, although Redis refuses writes.
+    pub(crate) fn warn_of_refusal(&self, error: &StoreError) {
+        if (0..self.keys.shards()).all(|shard| self.tracker.known(shard).is_some()) {
+            tracing::warn!(error = %error.chain(),
+                "redis refuses writes; tokens are checked, and revocations of this process fail");
+        } else {
+            tracing::warn!(error = %error.chain(),
+                "redis refuses writes, and holds no epoch yet: until one has begun, no token can \
+                be checked, and the fail mode decides");
+        }
     }
 
     fn wrong_layout(&self, error: &StoreError) -> ConfigError {

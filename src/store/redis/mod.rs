@@ -23,6 +23,7 @@
 // | | `epoch` | how a loss of data is noticed, and which tokens are in doubt then |
 // | connection | `connection` | one connection to one server, and what its errors mean |
 // | | `reply` | what replies hold |
+// | | `role` | whether a server is a primary, by whichever command it answers |
 // | | `log_check` | whether a server still has the changes that were known |
 // | | `topology` | where the primary is |
 // | | `supervised` | a connection that is watched and replaced |
@@ -33,6 +34,7 @@
 // | | `write` | changes, replayed records, epochs |
 // | | `query` | look-ups |
 // | | `followers` | which mirrors there are, and which change each has applied |
+// | | `forget` | takes out of the indexes what is over |
 // | | `maintenance` | opening a store, and the task that keeps its epochs |
 // | store | `foreign` | lists of revoked tokens that other programs keep |
 // | | `store` | the handle |
@@ -59,6 +61,7 @@ mod error;
 mod feed;
 mod followers;
 pub mod foreign;
+mod forget;
 mod health;
 mod import;
 mod journal;
@@ -68,6 +71,7 @@ mod options;
 mod query;
 mod random;
 mod reply;
+mod role;
 mod schema;
 mod script;
 #[cfg(feature = "sessions")]

@@ -64,6 +64,7 @@ pub(crate) struct StoreOptions {
     pub(crate) max_token_lifetime: Duration,
     pub(crate) log_length: u64,
     pub(crate) wait_replicas: Option<WaitReplicas>,
+    pub(crate) issuer_clock_lead: Duration,
     pub(crate) start: Start,
 }
 
@@ -78,6 +79,7 @@ impl Default for StoreOptions {
             max_token_lifetime: DEFAULT_MAX_TOKEN_LIFETIME,
             log_length: DEFAULT_LOG_LENGTH,
             wait_replicas: None,
+            issuer_clock_lead: Duration::ZERO,
             start: Start::WaitUpTo(DEFAULT_START_LIMIT),
         }
     }
@@ -131,6 +133,13 @@ impl StoreOptions {
             return Err(ConfigError::new(
                 "max_token_lifetime",
                 "is over eleven years; profiles accept ten at most",
+            ));
+        }
+        if self.issuer_clock_lead > Duration::from_secs(300) {
+            return Err(ConfigError::new(
+                "issuer_clock_lead",
+                "is over five minutes, for which everyone who logs in after a revocation would be \
+                 refused; set the clock of the issuer instead",
             ));
         }
         if self.log_length == 0 {

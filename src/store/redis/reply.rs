@@ -33,13 +33,6 @@ pub(crate) fn read_strings(value: Value) -> Result<Vec<Bytes>, StoreError> {
         .collect()
 }
 
-/// Whether the reply to `ROLE` is that of a primary.
-pub(crate) fn read_is_primary(reply: &Value) -> Result<bool, StoreError> {
-    let Value::Array(parts) = reply else { return Err(unexpected_reply("redis")) };
-    let role = parts.first().and_then(Value::as_str);
-    role.map(|role| &*role == "master").ok_or_else(|| unexpected_reply("redis"))
-}
-
 /// The reply to `TIME`: seconds and microseconds.
 pub(crate) fn read_time(reply: &Value) -> Result<Timestamp, StoreError> {
     let read = || {

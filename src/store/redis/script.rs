@@ -16,7 +16,7 @@ use crate::store::feed::EndDoubt;
 pub(crate) const SOURCE: &str = include_str!("write.lua");
 
 /// The SHA-1 of [`SOURCE`], under which Redis keeps it.
-pub(crate) const SHA: &str = "588734c90dbfa47635ecfa91323200ed7c5be169";
+pub(crate) const SHA: &str = "d1bdf9055b235fd38606f939eb90072302d0a0a0";
 
 /// A Lua script, as it is sent.
 pub(crate) struct LuaScript {
@@ -50,6 +50,10 @@ pub(crate) struct ScriptContext {
     pub(crate) doubt_duration: Duration,
     /// How many entries the log keeps, about.
     pub(crate) log_length: u64,
+    /// The clock of this process.
+    pub(crate) caller_time: Timestamp,
+    /// By how much cutoffs are dated later, because the clocks of issuers are ahead.
+    pub(crate) issuer_clock_lead: Duration,
 }
 
 /// What the script is told of the epoch that its caller knows.
@@ -152,6 +156,7 @@ fn head(
         text(known_seq),
     ]);
     arguments.extend(end_doubt);
+    arguments.extend([time(context.caller_time), millis(context.issuer_clock_lead)]);
     arguments
 }
 

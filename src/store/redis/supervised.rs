@@ -14,7 +14,7 @@
 //! | state | what a question gets | what the task does |
 //! | --- | --- | --- |
 //! | down | an error at once, with the reason | connects to the primary, with pauses from 25 ms to 1 s |
-//! | up | a [`Permit`], and an answer within its limit | probes twice a second: `ROLE`, and the epochs |
+//! | up | a [`Permit`], and an answer within its limit | probes twice a second: its role, and the epochs |
 //!
 //! A connection that was given up is never used again: the next one is a new client, which has
 //! answered a probe before the first question. So an answer that comes late reaches nobody.
@@ -37,6 +37,7 @@ use tokio::time::timeout;
 use super::connection::{Connection, classify, code_of, timed_out, unexpected_reply};
 use super::epoch::EpochTracker;
 use super::health::{Health, Purpose};
+use super::role::{RoleProbe, RoleSource};
 use super::schema::RedisKeys;
 use super::topology::Topology;
 use crate::store::{StoreError, StoreErrorKind};
@@ -70,6 +71,7 @@ pub(crate) struct SupervisedConnection {
 /// What the task shares with those who ask.
 struct Supervision {
     config: SupervisionConfig,
+    role: RoleProbe,
     state: ArcSwap<ConnectionState>,
     permits: Arc<Semaphore>,
 }
@@ -93,7 +95,7 @@ impl SupervisedConnection {
         let permits = Arc::new(Semaphore::new(config.in_flight));
         let starting = StoreError::new(StoreErrorKind::Unreachable, "not connected to redis yet");
         let state = ArcSwap::from_pointee(ConnectionState::Down(starting));
-        let shared = Arc::new(Supervision { config, state, permits });
+        let shared = Arc::new(Supervision { config, role: RoleProbe::default(), state, permits });
         let task = tokio::spawn(supervise::supervise(Arc::clone(&shared)));
         Self { shared, task }
     }
@@ -108,6 +110,11 @@ impl SupervisedConnection {
             )
         })?;
         Ok(Permit { connection, _permit: permit })
+    }
+
+    /// By what it is known that the server is a primary.
+    pub(crate) fn role_source(&self) -> RoleSource {
+        self.shared.role.source()
     }
 
     /// For a task that asks on behalf of others, who have the permits.

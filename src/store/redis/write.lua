@@ -5,12 +5,15 @@
 --      8 entries kept in the log  9 seq up to which the caller knew its epoch
 --      10 '' or: end the doubt, since all that was revoked in this former epoch  11 up to this seq is written again;
 --      12 the doubt, by its issued_until, and 13 the present epoch that are meant
+--      14 the clock of the caller  15 ms by which the clocks of issuers are ahead
 --      then 8 per change: action, cutoff, until, lifetime, fingerprint, reason and actor ('' or '=…'), words;
 --      action 'm' replays a record that was lost, with its other four numbers in place of the cutoff
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local MAX_INTEGER = 9007199254740991
+-- What is issued so far: the same as `so_far`. The caller may date it 5 s ahead of this clock.
+local so_far = math.max(now, math.min(tonumber(ARGV[14]), now + 5000)) + tonumber(ARGV[15])
 local function int(number) return string.format('%.0f', number) end
 
 -- === First everything is read, so that whatever fails does so before the first write. ===
@@ -134,7 +137,7 @@ local function apply(before, change)
   if change.action == 'a' then after.all = at
   elseif change.action == 's' then
     local last = before and cutoff_of(before)
-    after.cutoff, after.set = last and math.max(now, last + 1) or now, at
+    after.cutoff, after.set = last and math.max(so_far, last + 1) or so_far, at
   elseif change.action == 'u' then after.cutoff, after.set = change.cutoff, at
   elseif change.action == 'm' then
     local all, cutoff, set, back = string.match(change.numbers, '^(%d+) (%d+) (%d+) (%d+)$')
@@ -156,7 +159,7 @@ end
 
 local latest, writes, replies = {}, {}, {}
 for n = 1, #KEYS - 5 do
-  local key, from = KEYS[5 + n], 13 + (n - 1) * 8
+  local key, from = KEYS[5 + n], 15 + (n - 1) * 8
   local before = latest[key]
   if before == nil then
     local text = redis.call('GET', key)

@@ -1,6 +1,7 @@
 //! Writes: changes of records, replayed records, and the epochs themselves.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -12,7 +13,8 @@ use super::epoch::KnownEpoch;
 use super::random;
 use super::reply::read_strings;
 use super::script::{self, ChangeReply, ScriptContext, ScriptReply};
-use crate::revocation::{Fact, Fingerprint, Revocation};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::revocation::{Action, Extent, Fact, Fingerprint, MAX_CLOCK_LEAD, Revocation};
 use crate::store::feed::EndDoubt;
 use crate::store::{Doubt, Fence, Receipt, StoreError};
 
@@ -56,10 +58,15 @@ impl StoreCore {
         let arguments = |known: Option<&KnownEpoch>| {
             script::arguments(&self.keys, shard, &self.script_context(known), changes)
         };
+        let asked_at = SystemClock.now();
         let reply =
             self.send_knowing(shard, StoreCommand::Script(&script::WRITE), arguments).await?;
         let replicas = reply.replicas;
         let reply = self.read_script_reply(shard, reply, changes.len())?;
+        let so_far = Action::Revoke(Extent::IssuedSoFar);
+        if changes.iter().any(|change| change.action == so_far) {
+            self.compare_clocks(asked_at, reply.now);
+        }
         let receipt = |change: &ChangeReply| Receipt {
             outcome: change.outcome,
             at: change.at,
@@ -68,6 +75,30 @@ impl StoreCore {
             replicas,
         };
         Ok(reply.changes.iter().map(receipt).collect())
+    }
+
+    /// Warns, once, that a cutoff is dated too early or too late because the clocks of this process
+    /// and of Redis are apart. `asked_at` is before Redis took the time.
+    fn compare_clocks(&self, asked_at: Timestamp, redis: Timestamp) {
+        let behind = asked_at.saturating_duration_since(redis);
+        let ahead = redis.saturating_duration_since(SystemClock.now());
+        let are_apart = behind > MAX_CLOCK_LEAD || ahead > MAX_CLOCK_LEAD;
+        if self.clocks_are_apart.swap(are_apart, Ordering::Relaxed) || !are_apart {
+            return;
+        }
+        if behind > MAX_CLOCK_LEAD {
+            tracing::warn!(
+                ?behind,
+                "the clock of redis is behind that of this process by more than 5 s: tokens issued \
+                before a revocation may pass; synchronise the clocks"
+            );
+        } else {
+            tracing::warn!(
+                ?ahead,
+                "the clock of redis is ahead of that of this process by more than 5 s: tokens issued \
+                after a revocation may be refused; synchronise the clocks"
+            );
+        }
     }
 
     /// Runs the script without changes: it begins the epoch of a shard or puts off its expiry. It
@@ -123,6 +154,8 @@ impl StoreCore {
             end_doubt: None,
             doubt_duration: self.tracker.doubt_duration(),
             log_length: self.options.log_length,
+            caller_time: SystemClock.now(),
+            issuer_clock_lead: self.options.issuer_clock_lead,
         }
     }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::report::{Report, Severity};
 use crate::clock::Timestamp;
+use crate::revocation::MAX_CLOCK_LEAD;
 use crate::store::redis::options::StoreOptions;
+use crate::store::redis::role::RoleSource;
 
 /// The oldest version that has all that is needed: `XADD NOMKSTREAM`, `SET PXAT`.
 const OLDEST: (u32, u32) = (6, 2);
@@ -162,7 +164,8 @@ impl ServerInfo {
     }
 
     pub(super) fn judge_replication(&self, options: &StoreOptions, report: &mut Report) {
-        if self.text("role") != "master" {
+        // A hosted service may not tell.
+        if !matches!(self.text("role"), "master" | "") {
             report.add(
                 Severity::Error,
                 "role",
@@ -201,6 +204,32 @@ impl ServerInfo {
     }
 }
 
+/// By what it is known that the server is a primary.
+pub(super) fn judge_role(source: RoleSource, report: &mut Report) {
+    let by = match source {
+        RoleSource::Role => "ROLE",
+        RoleSource::Hello => "HELLO, as ROLE is refused",
+        RoleSource::Info => "INFO, as ROLE and HELLO are refused",
+        RoleSource::Trial => {
+            "a write that changes nothing, as ROLE, HELLO and INFO are refused; when redis is full \
+             or cannot write to its disk, it may not be known"
+        }
+        RoleSource::Unknown => {
+            report.add(
+                Severity::Warning,
+                "role",
+                "it cannot be known whether the server is a primary: ROLE, HELLO and INFO are \
+                 refused, and so is a write; a replica would be asked about tokens, and may not \
+                 have the latest revocations",
+                "give the user one of the rights +role, +hello and +info",
+            );
+            return;
+        }
+    };
+    let sentence = format!("it is known that the server is a primary by {by}");
+    report.add(Severity::Info, "role", sentence, "");
+}
+
 pub(super) fn judge_clock(server: Timestamp, local: Timestamp, report: &mut Report) {
     let offset =
         server.saturating_duration_since(local).max(local.saturating_duration_since(server));
@@ -209,7 +238,11 @@ pub(super) fn judge_clock(server: Timestamp, local: Timestamp, report: &mut Repo
         _ => format!("the clocks of redis and of this process are {} apart", in_words(offset)),
     };
     let remedy = "synchronise both with NTP";
-    if offset > CLOCK_ERROR {
+    if offset <= CLOCK_ERROR && local.saturating_duration_since(server) > MAX_CLOCK_LEAD {
+        let effect = "redis is behind by more than the 5 s by which a cutoff may be dated ahead of \
+                      it: tokens issued before a revocation may pass";
+        report.add(Severity::Error, "clock", format!("{sentence}; {effect}"), remedy);
+    } else if offset > CLOCK_ERROR {
         report.add(Severity::Error, "clock", sentence, remedy);
     } else if offset > CLOCK_WARNING {
         report.add(Severity::Warning, "clock", sentence, remedy);

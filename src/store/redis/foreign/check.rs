@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use futures::stream::FuturesUnordered;
 
 use super::super::check::first_revoked;
-use super::super::command::error_code;
+use super::super::connection::error_code;
 use super::super::connection::unexpected_reply;
 use super::super::core::StoreCore;
 use super::super::supervised::Permit;

@@ -16,7 +16,7 @@ use super::judge::ListVerdict;
 use super::list::{CompiledList, ForeignList};
 use super::template::{KeyTemplate, Placeholder};
 use crate::config::ConfigError;
-use crate::store::redis::command::error_code;
+use crate::store::redis::connection::error_code;
 use crate::store::redis::connection::unexpected_reply;
 use crate::store::redis::core::StoreCore;
 use crate::store::redis::supervised::{Permit, SupervisedConnection};

@@ -10,7 +10,7 @@ use super::super::connection::Connection;
 use super::super::schema::{EntryId, IndexClass, IndexMember, parse_record};
 use super::super::url::parse_url;
 use super::*;
-use crate::revocation::{Change, Record, RecordNote, Target};
+use crate::revocation::{Change, Record, RecordNote, Target, so_far};
 use crate::store::Doubt;
 use crate::store::feed::EndDoubt;
 use crate::support::{RedisServer, redis_or_skip};
@@ -62,6 +62,8 @@ fn the_sha_is_that_of_the_script() {
     assert_eq!(SHA, sha1(SOURCE.as_bytes()));
     let append = &super::super::journal::APPEND;
     assert_eq!(append.sha, sha1(append.source.as_bytes()));
+    let forget = &super::super::forget::FORGET;
+    assert_eq!(forget.sha, sha1(forget.source.as_bytes()));
     let list = &super::super::foreign::LIST;
     assert_eq!(list.sha, sha1(list.source.as_bytes()));
     #[cfg(feature = "sessions")]
@@ -85,6 +87,8 @@ const CONTEXT: ScriptContext = ScriptContext {
     end_doubt: None,
     doubt_duration: Duration::from_secs(1000),
     log_length: 1000,
+    caller_time: Timestamp::ZERO,
+    issuer_clock_lead: Duration::ZERO,
 };
 
 struct Lab {
@@ -229,18 +233,21 @@ fn replayed(target: &Target, fact: Fact, before: Option<&Record>, now: u64) -> C
     }
 }
 
-/// A history: at each of some times, which need not rise, some changes.
-fn history() -> impl Strategy<Value = Vec<(u64, Vec<Revocation>)>> {
-    prop::collection::vec((time(), prop::collection::vec(revocation(), 0..4)), 1..10)
+/// A history: at each of some times, which need not rise, some changes by a caller with a clock of
+/// its own, for issuers that are ahead.
+fn history() -> impl Strategy<Value = Vec<(u64, u64, u64, Vec<Revocation>)>> {
+    let caller = prop_oneof![time(), START - 10_000..START + 10_000, Just(0)];
+    let lead = prop_oneof![Just(0), 1..50u64];
+    prop::collection::vec((time(), caller, lead, prop::collection::vec(revocation(), 0..4)), 1..10)
 }
 
 /// `apply`, for a store that cannot count beyond [`MAX_INTEGER`].
-fn apply(change: &Revocation, before: Option<&Record>, now: u64) -> Change {
+fn apply(change: &Revocation, before: Option<&Record>, now: u64, so_far: Timestamp) -> Change {
     let mut change = change.clone();
     let far = Timestamp::from_millis(MAX_INTEGER);
     change.until = change.until.min(far);
     change.lifetime = change.lifetime.min(Duration::from_millis(MAX_INTEGER - now));
-    change.apply(before, Timestamp::from_millis(now))
+    change.apply_dated(before, Timestamp::from_millis(now), so_far)
 }
 
 #[test]
@@ -253,14 +260,18 @@ fn the_script_does_what_apply_does() {
         lab.clear();
         let mut model: std::collections::HashMap<Target, Record> = std::collections::HashMap::new();
         let mut seq = 0;
-        for (now, changes) in &history {
+        for (now, caller, lead, changes) in &history {
             let sent: Vec<_> = changes.iter().collect();
+            let caller_time = Timestamp::from_millis(*caller);
+            let issuer_clock_lead = Duration::from_millis(*lead);
+            let context = ScriptContext { caller_time, issuer_clock_lead, ..CONTEXT };
+            let cutoff = so_far(Timestamp::from_millis(*now), caller_time, issuer_clock_lead);
             let reply = lab
-                .run(*now, &CONTEXT, &sent)
+                .run(*now, &context, &sent)
                 .map_err(|error| TestCaseError::fail(error.to_string()))?;
             for (change, changed) in changes.iter().zip(&reply.changes) {
                 let before = model.get(&change.target);
-                let (outcome, record) = match apply(change, before, *now) {
+                let (outcome, record) = match apply(change, before, *now, cutoff) {
                     Change::Nothing(outcome) => (outcome, before.cloned()),
                     Change::Write(outcome, record) => {
                         seq += 1;
@@ -281,7 +292,7 @@ fn the_script_does_what_apply_does() {
             }
         }
         // The index is cleaned by the latest time of a run, even if the clock goes back.
-        check_index(&lab, &model, history.iter().map(|(now, _)| *now).max().unwrap_or(0))
+        check_index(&lab, &model, history.iter().map(|(now, ..)| *now).max().unwrap_or(0))
     });
     result.unwrap();
 }
@@ -317,7 +328,8 @@ fn a_replayed_fact_is_joined_with_the_record() {
                 .map_err(|error| TestCaseError::fail(error.to_string()))?;
             let mut outcomes = reply.changes.iter().map(|changed| changed.outcome);
             for change in changes {
-                let expected = apply(change, model.get(&change.target), *now);
+                let cutoff = Timestamp::from_millis(*now);
+                let expected = apply(change, model.get(&change.target), *now, cutoff);
                 prop_assert_eq!(
                     outcomes.next(),
                     Some(settle(&mut model, &change.target, expected))

@@ -18,7 +18,6 @@ use super::super::epoch::EpochSource;
 use super::super::health::Purpose;
 use super::super::log_check::check_log;
 use super::super::random;
-use super::super::reply::read_is_primary;
 use super::{ConnectionState, CurrentConnection, Supervision, given_up_early};
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -121,7 +120,8 @@ impl Supervision {
         self.config.health_tx.send_modify(|health| health.record(purpose, shards, error));
     }
 
-    /// A connection to a server that has said that it is a primary, and still has what was known.
+    /// A connection to a server that has not said that it is a replica, and still has what was
+    /// known.
     async fn connect(&self) -> Result<Connection, StoreError> {
         let command_timeout = match self.config.purpose {
             // Each batch of checks has a limit of its own, after which nobody waits for it.
@@ -132,7 +132,8 @@ impl Supervision {
         let server = topology.primary(self.config.slot).await?;
         let connection = topology.connect(server, command_timeout).await?;
         let limit = self.config.limit.max(Duration::from_millis(50));
-        Self::check_role(&connection, limit).await?;
+        self.role.reset();
+        self.check_role(&connection, limit).await?;
         // A server that hung while it was connected to may have been replaced meanwhile, and not
         // know it yet.
         if topology.primary(self.config.slot).await? != connection.server {
@@ -150,19 +151,16 @@ impl Supervision {
 
     /// Asks for the role, and reads the epochs, so that a loss of data is noticed without traffic.
     async fn probe(&self, connection: &Connection, limit: Duration) -> Result<(), StoreError> {
-        Self::check_role(connection, limit).await?;
+        self.check_role(connection, limit).await?;
         self.read_epochs(connection, limit).await
     }
 
-    async fn check_role(connection: &Connection, limit: Duration) -> Result<(), StoreError> {
-        let role = connection.command::<Value>("ROLE", Vec::new(), limit).await?;
-        if read_is_primary(&role)? {
-            return Ok(());
-        }
-        Err(StoreError::new(
-            StoreErrorKind::NotPrimary,
-            "the server is not a primary, but a replica",
-        ))
+    async fn check_role(&self, connection: &Connection, limit: Duration) -> Result<(), StoreError> {
+        // A connection for keys of other programs has no shards, and the server may have the slot
+        // of none.
+        let shards = &self.config.shards;
+        let trial = (!shards.is_empty()).then(|| &self.config.keys.shard(shards.start).trial);
+        self.role.check(connection, trial, limit).await
     }
 
     async fn read_epochs(
