@@ -212,7 +212,8 @@ impl RedisStoreBuilder {
         let lists = CompiledLists::compile(&self.foreign)?;
         let address = ServerAddress(&config.server).to_string();
         let store = open(Topology::new(config)?, self.options, lists);
-        begin(&store).await.map_err(|error| error.at(&address))?;
+        // In a box, as its future is large and would be part of every caller's.
+        Box::pin(begin(&store)).await.map_err(|error| error.at(&address))?;
         Ok(store)
     }
 }
