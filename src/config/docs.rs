@@ -214,7 +214,8 @@ pub(crate) fn assert_settable<C: Configuration>(source: &str, setters: &[(&str, 
         .skip(1)
         .map(|rest| rest.split(['(', '<']).next().unwrap())
         .filter(|name| {
-            ["with_", "without_", "allow_"].iter().any(|prefix| name.starts_with(prefix))
+            let prefixes = ["with_", "without_", "allow_", "require_", "forbid_"];
+            prefixes.iter().any(|prefix| name.starts_with(prefix))
         })
         .collect();
     let known: BTreeSet<_> = setters.iter().map(|(name, _)| *name).collect();

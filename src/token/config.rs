@@ -89,6 +89,16 @@ pub struct VerifierConfig {
     /// `device`, `family`, `client`, `claim` (a target of its own) or `none` (no longer). It adds to
     /// the defaults, which [`TokenProfile::with_claim_target`] lists.
     pub claim_targets: BTreeMap<String, ClaimTargetKind>,
+    /// Claims that a token must have: a map from the claim to its value, to several with `|` between
+    /// them of which one suffices, or to `*` for any. A path such as `realm.name` leads into a claim.
+    /// Default: none.
+    pub required_claims: BTreeMap<String, String>,
+    /// Claims that a token must not have: a map from the claim to a forbidden value, to several with
+    /// `|` between them, or to `*` for any value. Default: none.
+    pub forbidden_claims: BTreeMap<String, String>,
+    /// Claims by which a token may say that it is no access token, see
+    /// [`TokenProfile::allow_other_kinds_by`]. Default: none.
+    pub other_kinds_allowed_by: Vec<String>,
     /// Accepted types of tokens: the `typ` of the header, which is required then. Default: `JWT`,
     /// `at+jwt` or none.
     pub types: Vec<String>,
@@ -193,6 +203,7 @@ impl Configuration for VerifierConfig {
             "max_lifetime" => "max_lifetime_secs",
             "claim" => "id_claim",
             "claim_target" => "claim_targets",
+            "allow_other_kinds_by" => "other_kinds_allowed_by",
             "kid" => "key_id",
             "max_age" => "jwks_max_age_secs",
             "cooldown" => "jwks_cooldown_secs",
@@ -298,6 +309,21 @@ impl VerifierConfig {
                 Some(kind) => profile.with_claim_target(claim.as_str(), kind),
                 None => profile.without_claim_target(claim),
             };
+        }
+        for (claim, values) in &self.required_claims {
+            profile = match values.as_str() {
+                "*" => profile.require_claim_presence(claim.as_str()),
+                values => profile.require_claim(claim.as_str(), values.split('|')),
+            };
+        }
+        for (claim, values) in &self.forbidden_claims {
+            profile = match values.as_str() {
+                "*" => profile.forbid_claim(claim.as_str()),
+                values => profile.forbid_claim_values(claim.as_str(), values.split('|')),
+            };
+        }
+        for claim in &self.other_kinds_allowed_by {
+            profile = profile.allow_other_kinds_by(claim.as_str());
         }
         profile.validate().map_err(|error| {
             // With the default targets only, it is the id claim that contradicts one of them.

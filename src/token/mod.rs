@@ -227,7 +227,7 @@ pub enum TokenErrorKind {
     /// A header parameter that must be understood and is not: `crit`, `b64`, `zip`, `enc` (RFC 7515
     /// §4.1.11).
     UnsupportedHeader,
-    /// The type of the token (`typ`) is not accepted here.
+    /// The token is of a kind that is not accepted here, by its header `typ` or by its claims.
     WrongType,
     /// No key for this `kid`, or none was named and there are several.
     UnknownKey,
@@ -249,6 +249,9 @@ pub enum TokenErrorKind {
     MissingId,
     /// A claim has the wrong type, is empty or too long, or stands there twice.
     OddClaim,
+    /// A claim is there, or has a value, that the profile forbids; or it has none of the values that
+    /// the profile requires.
+    ForbiddenClaim,
     /// `iss` is not one of the accepted issuers.
     WrongIssuer,
     /// `aud` names none of the accepted audiences.

@@ -68,6 +68,9 @@ pub struct RedisConfig {
     /// Number of writes that the log of a shard keeps, about. A mirror that was away for longer
     /// reads everything anew. Default: 100000, some 10 MB.
     pub log_length: Option<u64>,
+    /// How far the clock of an issuer may run ahead, in milliseconds, at most 300000, which is 5 min.
+    /// "All tokens so far" is dated later by this much. Default: 0.
+    pub issuer_clock_lead_ms: Option<u64>,
     /// Number of replicas that must have a write before it is confirmed, so that a fail-over does
     /// not lose it. Default: none.
     pub wait_replicas: Option<NonZeroU32>,
@@ -165,6 +168,10 @@ impl RedisConfig {
                 RedisStoreBuilder::with_max_token_lifetime,
             )
             .apply_some(self.log_length, RedisStoreBuilder::with_log_length)
+            .apply_some(
+                self.issuer_clock_lead_ms.map(Duration::from_millis),
+                RedisStoreBuilder::with_issuer_clock_lead,
+            )
             .apply_some(self.replicas_and_limit()?, |builder, (replicas, limit)| {
                 builder.with_wait_replicas(replicas, limit)
             }))

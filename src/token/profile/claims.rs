@@ -3,9 +3,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::judge::odd;
+use super::kind::KindClaim;
+use super::path::MAX_PATH_NAMES;
 use super::{ClaimTarget, TokenProfile};
 use crate::clock::Timestamp;
 use crate::revocation::{MAX_ID_BYTES, TargetKind};
@@ -14,9 +17,9 @@ use crate::token::{TokenError, TokenErrorKind};
 /// The `iss` of a claims set, to find out by which rules the whole is to be judged. Nothing else is
 /// looked at: a claims set that names two issuers is refused by the rules of either.
 pub(crate) fn issuer_of(payload: &[u8]) -> Result<Option<Cow<'_, str>>, TokenError> {
-    struct IssuerReader;
-    impl<'a> Visitor<'a> for IssuerReader {
-        type Value = Option<Value<'a>>;
+    struct IssuerReader<'a>(Source<'a>);
+    impl<'a> Visitor<'a> for IssuerReader<'a> {
+        type Value = Option<ClaimValue<'a>>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a JSON object")
@@ -24,9 +27,9 @@ pub(crate) fn issuer_of(payload: &[u8]) -> Result<Option<Cow<'_, str>>, TokenErr
 
         fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut issuer = None;
-            while let Some(Name(name)) = map.next_key()? {
+            while let Some(name) = map.next_key_seed(NameSeed(self.0))? {
                 if name == "iss" {
-                    issuer = Some(map.next_value()?);
+                    issuer = Some(map.next_value_seed(ValueSeed::flat(self.0))?);
                 } else {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -34,8 +37,10 @@ pub(crate) fn issuer_of(payload: &[u8]) -> Result<Option<Cow<'_, str>>, TokenErr
             Ok(issuer)
         }
     }
+    let source = Source(payload);
     let mut json = serde_json::Deserializer::from_slice(payload);
-    let read = json.deserialize_map(IssuerReader).and_then(|issuer| json.end().map(|()| issuer));
+    let read =
+        json.deserialize_map(IssuerReader(source)).and_then(|issuer| json.end().map(|()| issuer));
     // The cause is dropped: its text may quote the claims.
     let issuer = read.map_err(|_| {
         TokenError::new(TokenErrorKind::Malformed, "the claims are not a JSON object")
@@ -60,8 +65,14 @@ impl<'a> ParsedClaims<'a> {
     pub(super) fn parse(payload: &'a [u8], profile: &'a TokenProfile) -> Result<Self, TokenError> {
         // Room for a common token, so that neither list has to grow.
         let claims = ParsedClaims { targets: Vec::with_capacity(8), ..ParsedClaims::default() };
-        let mut reader =
-            ClaimsReader { profile, claims, names: Vec::with_capacity(24), error: None };
+        let mut reader = ClaimsReader {
+            profile,
+            source: Source(payload),
+            claims,
+            names: Vec::with_capacity(24),
+            ruled: Vec::new(),
+            error: None,
+        };
         // All of it, as JSON must be: what is skipped is not looked at otherwise.
         let payload = std::str::from_utf8(payload)
             .map_err(|_| TokenError::new(TokenErrorKind::Malformed, "the claims are not UTF-8"))?;
@@ -83,16 +94,22 @@ impl<'a> ParsedClaims<'a> {
             // choose differently see two different tokens.
             return Err(TokenError::new(TokenErrorKind::OddClaim, "a claim stands there twice"));
         }
+        for rule in &profile.claim_rules {
+            let claim = reader.ruled.iter().find(|(name, _)| name == rule.path.top());
+            rule.judge(claim.map(|(_, value)| value))?;
+        }
         Ok(reader.claims)
     }
 
-    fn take(&mut self, name: &str, role: Role<'a>, value: Value<'a>) -> Result<(), TokenError> {
+    fn take(
+        &mut self,
+        name: &str,
+        role: Role<'a>,
+        value: ClaimValue<'a>,
+    ) -> Result<(), TokenError> {
         match name {
             "iss" => return value.string(name).map(|iss| self.issuer = iss),
             "aud" => return value.strings(name).map(|aud| self.audience = aud),
-            "exp" => return value.date(name).map(|exp| self.expires_at = exp),
-            "nbf" => return value.date(name).map(|nbf| self.not_before = nbf),
-            "iat" => return value.date(name).map(|iat| self.issued_at = iat),
             "sub" => self.subject = value.clone().string(name)?,
             _ => {}
         }
@@ -105,15 +122,75 @@ impl<'a> ParsedClaims<'a> {
                     .transpose()?
                     .filter(|id| !id.is_empty());
             }
-            Role::Target(feed) => {
-                let id = value.id(name)?;
-                // An empty id names nothing: no one can revoke it.
-                if let Some(id) = id.filter(|id| !id.is_empty()) {
-                    self.add_target(feed, bounded(name, id)?);
-                }
+            Role::Target(feed) => self.feed(feed, value)?,
+        }
+        Ok(())
+    }
+
+    fn feed(&mut self, feed: &'a ClaimTarget, value: ClaimValue<'a>) -> Result<(), TokenError> {
+        let name = feed.path.as_str();
+        // An empty id names nothing: no one can revoke it.
+        if let Some(id) = value.id(name)?.filter(|id| !id.is_empty()) {
+            self.add_target(feed, bounded(name, id)?);
+        }
+        Ok(())
+    }
+
+    fn take_time(&mut self, time: Time, value: &str) -> Result<(), TokenError> {
+        let (name, slot) = match time {
+            Time::Expiry => ("exp", &mut self.expires_at),
+            Time::NotBefore => ("nbf", &mut self.not_before),
+            Time::IssuedAt => ("iat", &mut self.issued_at),
+        };
+        *slot = date(name, value)?;
+        Ok(())
+    }
+
+    /// Takes what is inside of the claim `name`: the id and the targets whose path leads there.
+    fn take_nested(
+        &mut self,
+        name: &str,
+        value: &ClaimValue<'a>,
+        profile: &'a TokenProfile,
+    ) -> Result<(), TokenError> {
+        let id = &profile.id_claim;
+        if id.top() == name
+            && !id.below().is_empty()
+            && let Some(value) = value.at(id.below())
+        {
+            let text = value.clone().string(id.as_str())?;
+            self.id = text
+                .map(|text| bounded(id.as_str(), text))
+                .transpose()?
+                .filter(|text| !text.is_empty());
+        }
+        for feed in profile.claim_targets.iter().filter(|feed| feed.path.top() == name) {
+            if !feed.path.below().is_empty()
+                && let Some(value) = value.at(feed.path.below())
+            {
+                self.feed(feed, value.clone())?;
             }
         }
         Ok(())
+    }
+}
+
+/// The claims that are times (RFC 7519 §4.1.4 to §4.1.6).
+#[derive(Clone, Copy)]
+enum Time {
+    Expiry,
+    NotBefore,
+    IssuedAt,
+}
+
+impl Time {
+    fn of(name: &str) -> Option<Self> {
+        match name {
+            "exp" => Some(Self::Expiry),
+            "nbf" => Some(Self::NotBefore),
+            "iat" => Some(Self::IssuedAt),
+            _ => None,
+        }
     }
 }
 
@@ -143,9 +220,20 @@ fn bounded<'a>(name: &str, id: Cow<'a, str>) -> Result<Cow<'a, str>, TokenError>
 /// One pass over the claims set: reads what decides, skips the rest, remembers every name.
 struct ClaimsReader<'a> {
     profile: &'a TokenProfile,
+    source: Source<'a>,
     claims: ParsedClaims<'a>,
     names: Vec<Cow<'a, str>>,
+    /// The claims that are the subject of a rule of the user's own.
+    ruled: Vec<(Cow<'a, str>, ClaimValue<'a>)>,
     error: Option<TokenError>,
+}
+
+impl<'a> ClaimsReader<'a> {
+    fn note(&mut self, result: Result<(), TokenError>) {
+        if let Err(error) = result {
+            self.error.get_or_insert(error);
+        }
+    }
 }
 
 /// What a claim that is read is there for, beside what its name says (RFC 7519 §4.1).
@@ -162,13 +250,13 @@ enum Role<'a> {
 impl<'a> Role<'a> {
     /// None for a claim that is not read.
     fn of(name: &str, profile: &'a TokenProfile) -> Option<Self> {
-        if matches!(name, "iss" | "aud" | "exp" | "nbf" | "iat") {
+        if matches!(name, "iss" | "aud") {
             return Some(Self::Registered);
         }
-        if *name == *profile.id_claim {
+        if profile.id_claim.is(name) {
             return Some(Self::Id);
         }
-        let feed = profile.claim_targets.iter().find(|feed| *feed.claim == *name);
+        let feed = profile.claim_targets.iter().find(|feed| feed.path.is(name));
         feed.map(Self::Target).or((name == "sub").then_some(Self::Registered))
     }
 }
@@ -181,14 +269,43 @@ impl<'a> Visitor<'a> for &mut ClaimsReader<'a> {
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(Name(name)) = map.next_key()? {
-            if let Some(role) = Role::of(&name, self.profile) {
-                let value = map.next_value()?;
-                if let Err(error) = self.claims.take(&name, role, value) {
-                    self.error.get_or_insert(error);
+        while let Some(name) = map.next_key_seed(NameSeed(self.source))? {
+            if let Some(time) = Time::of(&name) {
+                let value: &RawValue = map.next_value()?;
+                let taken = self.claims.take_time(time, value.get());
+                self.note(taken);
+                if self.profile.has_rule_for(&name) {
+                    let value = flat(value.get());
+                    self.ruled.push((name.clone(), value));
                 }
-            } else {
+                self.names.push(name);
+                continue;
+            }
+            let role = Role::of(&name, self.profile);
+            let kind = KindClaim::of(&name).filter(|kind| !self.profile.ignores_kind(*kind));
+            let (is_ruled, is_entered) = self.profile.looks_at(&name);
+            if role.is_none() && kind.is_none() && !is_ruled && !is_entered {
                 map.next_value::<IgnoredAny>()?;
+                self.names.push(name);
+                continue;
+            }
+            let is_deep = kind == Some(KindClaim::Events) || is_ruled || is_entered;
+            let seed = if is_deep { ValueSeed::deep } else { ValueSeed::flat };
+            let value = map.next_value_seed(seed(self.source))?;
+            if let Some(kind) = kind {
+                let judged = kind.judge(&value);
+                self.note(judged);
+            }
+            if is_entered {
+                let taken = self.claims.take_nested(&name, &value, self.profile);
+                self.note(taken);
+            }
+            if is_ruled {
+                self.ruled.push((name.clone(), value.clone()));
+            }
+            if let Some(role) = role {
+                let taken = self.claims.take(&name, role, value);
+                self.note(taken);
             }
             self.names.push(name);
         }
@@ -196,30 +313,84 @@ impl<'a> Visitor<'a> for &mut ClaimsReader<'a> {
     }
 }
 
-/// A member name, borrowed unless it holds an escape.
-struct Name<'a>(Cow<'a, str>);
+/// The text that is read.
+#[derive(Clone, Copy)]
+struct Source<'a>(&'a [u8]);
 
-impl<'a> Deserialize<'a> for Name<'a> {
-    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
-        match deserializer.deserialize_str(ValueVisitor)? {
-            Value::String(name) => Ok(Self(name)),
+impl Source<'_> {
+    /// Whether a text that was given out as borrowed stands in the source.
+    fn holds(self, text: &str) -> bool {
+        self.0.as_ptr_range().contains(&text.as_ptr())
+    }
+}
+
+/// A member name, borrowed unless it holds an escape.
+struct NameSeed<'a>(Source<'a>);
+
+impl<'a> DeserializeSeed<'a> for NameSeed<'a> {
+    type Value = Cow<'a, str>;
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Cow<'a, str>, D::Error> {
+        let visitor = ValueVisitor(ValueSeed::flat(self.0));
+        match deserializer.deserialize_str(visitor)? {
+            ClaimValue::String(name) => Ok(name),
             _ => Err(serde::de::Error::custom("not a string")),
         }
     }
 }
 
 /// The value of a claim, as far as it can matter.
-#[derive(Clone)]
-enum Value<'a> {
+#[derive(Clone, Debug)]
+pub(super) enum ClaimValue<'a> {
     Null,
+    Bool(bool),
     String(Cow<'a, str>),
     Strings(Vec<Cow<'a, str>>),
     Integer(u64),
     Number(f64),
+    /// Its members, where they are looked at.
+    Object(Vec<(Cow<'a, str>, ClaimValue<'a>)>),
     Other,
 }
 
-impl<'a> Value<'a> {
+impl<'a> ClaimValue<'a> {
+    /// The string, or each string of an array of strings.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+        let texts = match self {
+            Self::String(text) => std::slice::from_ref(text),
+            Self::Strings(texts) => texts,
+            _ => &[],
+        };
+        texts.iter().map(|text| &**text)
+    }
+
+    /// The members of an object.
+    pub(super) fn members(&self) -> impl Iterator<Item = (&str, &Self)> {
+        let members = match self {
+            Self::Object(members) => members.as_slice(),
+            _ => &[],
+        };
+        members.iter().map(|(name, value)| (&**name, value))
+    }
+
+    /// What these names lead to, one member of an object after another.
+    pub(super) fn at(&self, names: &[Box<str>]) -> Option<&Self> {
+        names.iter().try_fold(self, |value, wanted| {
+            value.members().find(|(name, _)| **name == **wanted).map(|(_, value)| value)
+        })
+    }
+
+    /// Whether it is this value, or an array that holds it. Numbers and booleans are compared by
+    /// the way that JSON spells them.
+    pub(super) fn is_or_holds(&self, wanted: &str) -> bool {
+        match self {
+            Self::Bool(value) => wanted == if *value { "true" } else { "false" },
+            Self::Integer(value) => wanted == value.to_string(),
+            Self::Number(value) => wanted.parse().is_ok_and(|wanted: f64| wanted == *value),
+            _ => self.texts().any(|text| text == wanted),
+        }
+    }
+
     fn string(self, name: &str) -> Result<Option<Cow<'a, str>>, TokenError> {
         match self {
             Self::Null => Ok(None),
@@ -248,28 +419,46 @@ impl<'a> Value<'a> {
             )),
         }
     }
-
-    /// A `NumericDate` (RFC 7519 §2): seconds, with a fraction if need be.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "the cast saturates"
-    )]
-    fn date(self, name: &str) -> Result<Option<Timestamp>, TokenError> {
-        match self {
-            Self::Null => Ok(None),
-            Self::Integer(secs) => Ok(Some(Timestamp::from_secs(secs))),
-            Self::Number(secs) if secs >= 0.0 => {
-                Ok(Some(Timestamp::from_millis((secs * 1000.0).round() as u64)))
-            }
-            _ => Err(odd(name, "is not a time: seconds since 1970, not negative")),
-        }
-    }
 }
 
-impl<'a> Deserialize<'a> for Value<'a> {
-    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
+/// A `NumericDate` (RFC 7519 §2): seconds, with a fraction if need be. What is finer than a
+/// millisecond is cut off, never rounded up: a token must not seem to be issued after a cutoff that
+/// it was issued before.
+fn date(name: &str, json: &str) -> Result<Option<Timestamp>, TokenError> {
+    if json == "null" {
+        return Ok(None);
+    }
+    let (secs, fraction) = json.split_once('.').unwrap_or((json, ""));
+    let is_plain = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+    if !secs.is_empty()
+        && is_plain(secs)
+        && is_plain(fraction)
+        && let Ok(secs) = secs.parse()
+    {
+        let millis = fraction.bytes().chain([b'0'; 3]).take(3);
+        let millis = millis.fold(0, |millis, digit| millis * 10 + u64::from(digit - b'0'));
+        return Ok(Some(Timestamp::from_millis(
+            Timestamp::from_secs(secs).as_millis().saturating_add(millis),
+        )));
+    }
+    // An exponent, or more seconds than fit into 64 bits.
+    let number: Option<f64> = json.parse().ok();
+    number
+        .filter(|secs| *secs >= 0.0 && secs.is_finite())
+        .map(|secs| Some(whole_millis(secs)))
+        .ok_or_else(|| odd(name, "is not a time: seconds since 1970, not negative"))
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
+fn whole_millis(secs: f64) -> Timestamp {
+    Timestamp::from_millis((secs * 1000.0).floor() as u64)
+}
+
+/// The value of a time, for a rule that compares it.
+fn flat<'a>(json: &str) -> ClaimValue<'a> {
+    match json {
+        "null" => ClaimValue::Null,
+        _ => number(json),
     }
 }
 
@@ -277,73 +466,126 @@ impl<'a> Deserialize<'a> for Value<'a> {
 /// `arbitrary_precision`.
 const ARBITRARY_NUMBER: &str = "$serde_json::private::Number";
 
-fn number<'a>(digits: &str) -> Value<'a> {
+fn number<'a>(digits: &str) -> ClaimValue<'a> {
     match (digits.parse(), digits.parse()) {
-        (Ok(integer), _) => Value::Integer(integer),
-        (_, Ok(number)) if f64::is_finite(number) => Value::Number(number),
-        _ => Value::Other,
+        (Ok(integer), _) => ClaimValue::Integer(integer),
+        (_, Ok(number)) if f64::is_finite(number) => ClaimValue::Number(number),
+        _ => ClaimValue::Other,
     }
 }
 
-struct ValueVisitor;
+/// How a value is read.
+#[derive(Clone, Copy)]
+struct ValueSeed<'a> {
+    source: Source<'a>,
+    /// Whether the members of objects are kept.
+    is_deep: bool,
+    /// How many levels of arrays and objects are entered. Below them everything is skipped, which
+    /// takes no stack however deep it is.
+    levels: usize,
+}
 
-impl<'a> Visitor<'a> for ValueVisitor {
-    type Value = Value<'a>;
+impl<'a> ValueSeed<'a> {
+    /// Strings and numbers, and arrays of strings.
+    fn flat(source: Source<'a>) -> Self {
+        Self { source, is_deep: false, levels: 1 }
+    }
+
+    /// Objects as well, as far down as a path may lead.
+    fn deep(source: Source<'a>) -> Self {
+        Self { source, is_deep: true, levels: MAX_PATH_NAMES }
+    }
+
+    fn below(self) -> Self {
+        Self { levels: self.levels.saturating_sub(1), ..self }
+    }
+}
+
+impl<'a> DeserializeSeed<'a> for ValueSeed<'a> {
+    type Value = ClaimValue<'a>;
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(ValueVisitor(self))
+    }
+}
+
+struct ValueVisitor<'a>(ValueSeed<'a>);
+
+impl<'a> Visitor<'a> for ValueVisitor<'a> {
+    type Value = ClaimValue<'a>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any JSON value")
     }
 
-    fn visit_unit<E>(self) -> Result<Value<'a>, E> {
-        Ok(Value::Null)
+    fn visit_unit<E>(self) -> Result<ClaimValue<'a>, E> {
+        Ok(ClaimValue::Null)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Value<'a>, E> {
-        Ok(Value::Other)
+    fn visit_bool<E>(self, value: bool) -> Result<ClaimValue<'a>, E> {
+        Ok(ClaimValue::Bool(value))
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<Value<'a>, E> {
-        Ok(Value::Integer(number))
+    fn visit_u64<E>(self, number: u64) -> Result<ClaimValue<'a>, E> {
+        Ok(ClaimValue::Integer(number))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Value<'a>, E> {
+    fn visit_i64<E>(self, _: i64) -> Result<ClaimValue<'a>, E> {
         // Only negative numbers come this way, and no claim that is read may be one.
-        Ok(Value::Other)
+        Ok(ClaimValue::Other)
     }
 
-    fn visit_f64<E>(self, number: f64) -> Result<Value<'a>, E> {
-        Ok(Value::Number(number))
+    fn visit_f64<E>(self, number: f64) -> Result<ClaimValue<'a>, E> {
+        Ok(ClaimValue::Number(number))
     }
 
-    fn visit_borrowed_str<E>(self, text: &'a str) -> Result<Value<'a>, E> {
-        Ok(Value::String(Cow::Borrowed(text)))
+    fn visit_borrowed_str<E>(self, text: &'a str) -> Result<ClaimValue<'a>, E> {
+        Ok(ClaimValue::String(Cow::Borrowed(text)))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Value<'a>, E> {
-        Ok(Value::String(Cow::Owned(text.to_owned())))
+    fn visit_str<E>(self, text: &str) -> Result<ClaimValue<'a>, E> {
+        Ok(ClaimValue::String(Cow::Owned(text.to_owned())))
     }
 
-    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<Value<'a>, A::Error> {
+    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<ClaimValue<'a>, A::Error> {
+        if self.0.levels == 0 {
+            while seq.next_element::<IgnoredAny>()?.is_some() {}
+            return Ok(ClaimValue::Other);
+        }
         let mut strings = Some(Vec::new());
-        while let Some(value) = seq.next_element()? {
+        let seed = ValueSeed { levels: 0, ..self.0 };
+        while let Some(value) = seq.next_element_seed(seed)? {
             match (value, &mut strings) {
-                (Value::String(text), Some(texts)) => texts.push(text),
+                (ClaimValue::String(text), Some(texts)) => texts.push(text),
                 _ => strings = None,
             }
         }
-        Ok(strings.map_or(Value::Other, Value::Strings))
+        Ok(strings.map_or(ClaimValue::Other, ClaimValue::Strings))
     }
 
-    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Value<'a>, A::Error> {
-        let mut value = Value::Other;
-        while let Some(Name(name)) = map.next_key()? {
-            if name == ARBITRARY_NUMBER {
-                let Name(digits) = map.next_value()?;
-                value = number(&digits);
-            } else {
-                map.next_value::<IgnoredAny>()?;
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<ClaimValue<'a>, A::Error> {
+        let ValueSeed { source, is_deep, levels } = self.0;
+        let is_deep = is_deep && levels > 0;
+        let mut members: Vec<(Cow<'a, str>, ClaimValue<'a>)> = Vec::new();
+        while let Some(name) = map.next_key_seed(NameSeed(source))? {
+            if name == ARBITRARY_NUMBER
+                && let Cow::Borrowed(name) = name
+                && !source.holds(name)
+            {
+                let digits = map.next_value_seed(NameSeed(source))?;
+                return Ok(number(&digits));
             }
+            if !is_deep {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let value = map.next_value_seed(self.0.below())?;
+            if members.iter().any(|(known, _)| *known == name) {
+                // Two parsers that choose differently see two different tokens (RFC 7519 §4).
+                return Err(serde::de::Error::custom("a member stands there twice"));
+            }
+            members.push((name, value));
         }
-        Ok(value)
+        Ok(if is_deep { ClaimValue::Object(members) } else { ClaimValue::Other })
     }
 }

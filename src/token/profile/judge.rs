@@ -216,13 +216,13 @@ impl TokenProfile {
                     format!(
                         "the token has no `{}`, so it could not be revoked; see \
                          TokenProfile::with_id_claim and with_missing_id",
-                        self.id_claim
+                        self.id_claim.as_str()
                     ),
                 ));
             }
         }
         for (feed, id) in &claims.targets {
-            let claim = (feed.kind == TargetKind::Claim).then_some(&*feed.claim);
+            let claim = (feed.kind == TargetKind::Claim).then_some(feed.path.as_str());
             issuer.add_target(&mut draft, feed.kind, claim, id);
         }
         if let Some(kid) = key_id {

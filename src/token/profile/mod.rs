@@ -10,6 +10,9 @@
 // | `combined` | several profiles as one, each for its own issuers |
 // | `issuer` | the accepted issuers, and whose an id is |
 // | `judge` | checks claims and times against the rules, and makes the token |
+// | `kind` | tells access tokens from tokens of other kinds by their claims |
+// | `path` | where a claim is, also inside of another one |
+// | `rules` | what the user demands of claims |
 //
 // This file is the rules themselves, and what others ask of them.
 
@@ -17,6 +20,9 @@ mod claims;
 mod combined;
 mod issuer;
 mod judge;
+mod kind;
+mod path;
+mod rules;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +33,10 @@ use serde::Deserialize;
 pub(crate) use self::claims::issuer_of;
 use self::issuer::{AcceptedIssuer, AcceptedIssuers, IssuerPattern};
 pub use self::judge::SignedClaims;
+use self::kind::KindClaim;
+pub use self::kind::OTHER_TOKEN_KINDS;
+use self::path::{ClaimPath, MAX_PATH_NAMES};
+use self::rules::ClaimRule;
 use crate::clock::{Clock, CoarseClock, Timestamp};
 use crate::config::ConfigError;
 use crate::revocation::TargetKind;
@@ -49,7 +59,7 @@ const RETENTION_MARGIN: Duration = Duration::from_secs(MAX_LEEWAY.as_secs() + 1 
 
 /// The claims that feed targets unless the profile says otherwise. Each that is present becomes a
 /// target of its own.
-const DEFAULT_CLAIM_TARGETS: [(&str, TargetKind); 10] = [
+const DEFAULT_CLAIM_TARGETS: [(&str, TargetKind); 12] = [
     ("sub", TargetKind::User),
     ("sid", TargetKind::Session),
     ("session_state", TargetKind::Session),
@@ -60,6 +70,8 @@ const DEFAULT_CLAIM_TARGETS: [(&str, TargetKind); 10] = [
     ("origin_jti", TargetKind::Family),
     ("client_id", TargetKind::Client),
     ("azp", TargetKind::Client),
+    ("cid", TargetKind::Client),
+    ("appid", TargetKind::Client),
 ];
 
 /// What kind of target this claim feeds where no profile says otherwise.
@@ -106,11 +118,14 @@ pub struct TokenProfile {
     audiences: Vec<Box<str>>,
     leeway: Duration,
     max_lifetime: Duration,
-    id_claim: Box<str>,
+    id_claim: ClaimPath,
     missing_id: MissingId,
     require_iat: bool,
     require_subject: bool,
     claim_targets: Vec<ClaimTarget>,
+    claim_rules: Vec<ClaimRule>,
+    /// Claims by which a token may say that it is of another kind.
+    ignored_kinds: Vec<Box<str>>,
     /// Whether the tenants of a pattern do not share their keys.
     tenants_have_keys: bool,
     clock: Arc<dyn Clock>,
@@ -122,7 +137,7 @@ pub struct TokenProfile {
 
 #[derive(Clone, Debug)]
 struct ClaimTarget {
-    claim: Arc<str>,
+    path: ClaimPath,
     kind: TargetKind,
 }
 
@@ -141,13 +156,15 @@ impl TokenProfile {
             audiences: Vec::new(),
             leeway: DEFAULT_LEEWAY,
             max_lifetime: DEFAULT_MAX_LIFETIME,
-            id_claim: "jti".into(),
+            id_claim: ClaimPath::new("jti"),
             missing_id: MissingId::default(),
             require_iat: true,
             require_subject: false,
             claim_targets: DEFAULT_CLAIM_TARGETS
-                .map(|(claim, kind)| ClaimTarget { claim: claim.into(), kind })
+                .map(|(claim, kind)| ClaimTarget { path: ClaimPath::new(claim), kind })
                 .into(),
+            claim_rules: Vec::new(),
+            ignored_kinds: Vec::new(),
             tenants_have_keys: false,
             clock: Arc::new(CoarseClock),
             id: ProfileId::DEFAULT,
@@ -233,10 +250,11 @@ impl TokenProfile {
         self.changed()
     }
 
-    /// The claim that holds the id of a token, default `jti`. Microsoft Entra: `uti`.
+    /// The claim that holds the id of a token, default `jti`. Microsoft Entra: `uti`. It may be inside
+    /// of another claim, see [`with_claim_target`](Self::with_claim_target).
     #[must_use]
-    pub fn with_id_claim(mut self, claim: impl Into<Box<str>>) -> Self {
-        self.id_claim = claim.into();
+    pub fn with_id_claim(mut self, claim: impl Into<Arc<str>>) -> Self {
+        self.id_claim = ClaimPath::new(claim);
         self.changed()
     }
 
@@ -277,21 +295,96 @@ impl TokenProfile {
     /// TargetKind::Claim)`, then `Target::claim("tenant", "acme")`.
     ///
     /// Default: `sub` → user; `sid`, `session_state`, `session_id` → session; `device_id` → device;
-    /// `fid`, `family_id`, `origin_jti` → family; `client_id`, `azp` → client. Every claim that is
-    /// present counts. A value must be a string or (not for `sub`) an integer; anything else is
-    /// refused, because a revocation of it would not be found.
+    /// `fid`, `family_id`, `origin_jti` → family; `client_id`, `azp`, `cid`, `appid` → client. Every
+    /// claim that is present counts. A value must be a string or (not for `sub`) an integer;
+    /// anything else is refused, because a revocation of it would not be found.
+    ///
+    /// A claim inside of another one is written as `user.uid`, or as the JSON Pointer `/user/uid`
+    /// (RFC 6901). A name that holds a point is written as a pointer: `/kubernetes.io/pod/uid`. A
+    /// name with `://` in it is taken as it is.
     #[must_use]
     pub fn with_claim_target(mut self, claim: impl Into<Arc<str>>, kind: TargetKind) -> Self {
-        let claim = claim.into();
-        self.claim_targets.retain(|known| known.claim != claim);
-        self.claim_targets.push(ClaimTarget { claim, kind });
+        let path = ClaimPath::new(claim);
+        self.claim_targets.retain(|known| known.path.as_str() != path.as_str());
+        self.claim_targets.push(ClaimTarget { path, kind });
         self.changed()
     }
 
     /// No longer looks at `claim`: saves a key per check, and lets odd values of it pass.
     #[must_use]
     pub fn without_claim_target(mut self, claim: &str) -> Self {
-        self.claim_targets.retain(|known| *known.claim != *claim);
+        self.claim_targets.retain(|known| known.path.as_str() != claim);
+        self.changed()
+    }
+
+    /// Accepts only tokens whose claim has one of these values, or is an array that holds one of
+    /// them: `require_claim("token_use", ["access"])`. Numbers and booleans are written as JSON
+    /// spells them: `require_claim("email_verified", ["true"])`. A path such as `realm.name` leads
+    /// into a claim, see [`with_claim_target`](Self::with_claim_target). Call it again for each
+    /// further rule; all of them must hold.
+    ///
+    /// Default: no such rule.
+    #[must_use]
+    pub fn require_claim<V: Into<Box<str>>>(
+        mut self,
+        claim: impl Into<Arc<str>>,
+        values: impl IntoIterator<Item = V>,
+    ) -> Self {
+        let values = values.into_iter().map(Into::into).collect();
+        self.claim_rules.push(ClaimRule::one_of(ClaimPath::new(claim), values));
+        self.changed()
+    }
+
+    /// Accepts only tokens that have this claim, whatever its value; `null` counts as absent.
+    ///
+    /// Default: no such rule.
+    #[must_use]
+    pub fn require_claim_presence(mut self, claim: impl Into<Arc<str>>) -> Self {
+        self.claim_rules.push(ClaimRule::present(ClaimPath::new(claim)));
+        self.changed()
+    }
+
+    /// Refuses tokens that have this claim, whatever its value; `null` counts as absent.
+    ///
+    /// Default: no such rule.
+    #[must_use]
+    pub fn forbid_claim(mut self, claim: impl Into<Arc<str>>) -> Self {
+        self.claim_rules.push(ClaimRule::absent(ClaimPath::new(claim)));
+        self.changed()
+    }
+
+    /// Refuses tokens whose claim has one of these values, or is an array that holds one of them.
+    /// Values are written as for [`require_claim`](Self::require_claim).
+    ///
+    /// Default: no such rule, beside [`OTHER_TOKEN_KINDS`].
+    #[must_use]
+    pub fn forbid_claim_values<V: Into<Box<str>>>(
+        mut self,
+        claim: impl Into<Arc<str>>,
+        values: impl IntoIterator<Item = V>,
+    ) -> Self {
+        let values = values.into_iter().map(Into::into).collect();
+        self.claim_rules.push(ClaimRule::none_of(ClaimPath::new(claim), values));
+        self.changed()
+    }
+
+    /// No longer refuses a token because this claim says that it is of another kind.
+    ///
+    /// Default: a token is refused that is not an access token by one of these claims (RFC 8725
+    /// §3.11, §3.12):
+    /// - `token_use`, `typ`, `token_type` or `type` has one of the values [`OTHER_TOKEN_KINDS`];
+    /// - `events` is an object whose members are named by URIs, as logout tokens and other security
+    ///   events have it (RFC 8417 §2.2);
+    /// - `refresh` is `true`;
+    /// - `at_hash`, `c_hash` or `s_hash` is there, as only ID tokens have them.
+    ///
+    /// # Security
+    /// Issuers sign tokens of all kinds with the same keys. What this lets in may have been issued
+    /// for another purpose and to another recipient. Use it only where a claim of this name has
+    /// another meaning at your issuer.
+    #[must_use]
+    pub fn allow_other_kinds_by(mut self, claim: impl Into<Box<str>>) -> Self {
+        self.ignored_kinds.push(claim.into());
         self.changed()
     }
 
@@ -331,13 +424,31 @@ impl TokenProfile {
         if self.max_lifetime.is_zero() || self.max_lifetime > TEN_YEARS {
             return oops("max_lifetime", "must be over zero and at most ten years");
         }
-        if self.id_claim.is_empty()
-            || self.claim_targets.iter().any(|target| target.claim.is_empty())
-        {
+        let ruled = || self.claim_rules.iter().map(|rule| &rule.path);
+        let fed = || self.claim_targets.iter().map(|target| &target.path).chain([&self.id_claim]);
+        if fed().chain(ruled()).any(ClaimPath::is_empty) {
             return oops("claim", "has an empty name");
         }
-        let fed = self.claim_targets.iter().map(|target| &*target.claim);
-        if let Some(claim) = fed.chain([&*self.id_claim]).find(|claim| NOT_IDS.contains(claim)) {
+        if let Some(path) = fed().chain(ruled()).find(|path| path.is_too_long()) {
+            return Err(ConfigError::new(
+                "claim",
+                format!("`{}` leads through more than {MAX_PATH_NAMES} names", path.as_str()),
+            ));
+        }
+        if let Some(rule) = self.claim_rules.iter().find(|rule| rule.is_void()) {
+            return Err(ConfigError::new(
+                "claim_rule",
+                format!("the rule for `{}` names no value", rule.path.as_str()),
+            ));
+        }
+        let known = |claim: &&Box<str>| KindClaim::of(claim).is_none();
+        if let Some(claim) = self.ignored_kinds.iter().find(known) {
+            return Err(ConfigError::new(
+                "allow_other_kinds_by",
+                format!("`{claim}` is no claim by which the kind of a token is judged"),
+            ));
+        }
+        if let Some(claim) = fed().map(ClaimPath::top).find(|claim| NOT_IDS.contains(claim)) {
             return Err(ConfigError::new(
                 "claim",
                 format!("`{claim}` is neither the id of a token nor of anything it belongs to"),
@@ -352,14 +463,15 @@ impl TokenProfile {
                     "claim_target",
                     format!(
                         "`{}` is mapped to {}, which is not fed by a claim",
-                        target.claim, target.kind
+                        target.path.as_str(),
+                        target.kind
                     ),
                 ));
             }
-            if *target.claim == *self.id_claim {
+            if target.path == self.id_claim {
                 return Err(ConfigError::new(
                     "claim_target",
-                    format!("`{}` is already the id claim", target.claim),
+                    format!("`{}` is already the id claim", target.path.as_str()),
                 ));
             }
         }
@@ -385,7 +497,24 @@ impl TokenProfile {
 
     #[cfg(feature = "issuer")]
     pub(crate) fn id_claim(&self) -> &str {
-        &self.id_claim
+        self.id_claim.as_str()
+    }
+
+    /// Whether a rule of the user's own is about this claim or something in it.
+    fn has_rule_for(&self, claim: &str) -> bool {
+        self.claim_rules.iter().any(|rule| rule.path.top() == claim)
+    }
+
+    /// Whether a rule is about this claim, and whether an id or a target is inside of it.
+    fn looks_at(&self, claim: &str) -> (bool, bool) {
+        let leads = |path: &ClaimPath| !path.below().is_empty() && path.top() == claim;
+        let is_entered =
+            leads(&self.id_claim) || self.claim_targets.iter().any(|target| leads(&target.path));
+        (self.has_rule_for(claim), is_entered)
+    }
+
+    fn ignores_kind(&self, kind: KindClaim) -> bool {
+        self.ignored_kinds.iter().any(|claim| **claim == *kind.claim())
     }
 
     #[cfg(feature = "issuer")]
@@ -406,7 +535,7 @@ impl TokenProfile {
         let of = |part: &Self| {
             part.claim_targets
                 .iter()
-                .find(|target| *target.claim == *claim)
+                .find(|target| target.path.as_str() == claim)
                 .map(|target| target.kind)
         };
         match issuer {
@@ -471,9 +600,13 @@ impl fmt::Debug for TokenProfile {
             .field("require_iat", &self.require_iat)
             .field("require_subject", &self.require_subject)
             .field("claim_targets", &self.claim_targets)
+            .field("claim_rules", &self.claim_rules)
+            .field("ignored_kinds", &self.ignored_kinds)
             .finish_non_exhaustive()
     }
 }
 
+#[cfg(test)]
+mod claim_tests;
 #[cfg(test)]
 mod tests;

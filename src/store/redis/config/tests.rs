@@ -239,6 +239,7 @@ fn each_setting_has_the_same_effect_from_a_variable_and_from_a_file() {
             ("max_in_flight", json!(99), url.clone()),
             ("max_token_lifetime_secs", json!(3600), url.clone()),
             ("log_length", json!(1000), url.clone()),
+            ("issuer_clock_lead_ms", json!(250), url.clone()),
             ("wait_replicas", json!(2), url.clone()),
             ("wait_replicas_ms", json!(300), json!({"url": "redis://x", "wait_replicas": 2})),
             ("start", json!("anyway"), url.clone()),
@@ -265,6 +266,7 @@ fn no_setter_is_forgotten() {
             ("with_max_in_flight", SetBy::Field("max_in_flight")),
             ("with_max_token_lifetime", SetBy::Field("max_token_lifetime_secs")),
             ("with_log_length", SetBy::Field("log_length")),
+            ("with_issuer_clock_lead", SetBy::Field("issuer_clock_lead_ms")),
             ("with_wait_replicas", SetBy::Field("wait_replicas")),
             ("with_start", SetBy::Field("start")),
             (
