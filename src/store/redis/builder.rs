@@ -197,6 +197,8 @@ impl RedisStoreBuilder {
     /// used: tokens are checked, revocations fail, and [`Health`] says so until writes are taken
     /// again. If it is empty besides, no check can be answered before a write is taken; this waits
     /// for that as [`Start::WaitUpTo`] says, and then succeeds, so that the fail mode decides.
+    /// With `MISCONF`, a connection without a password cannot be made, because Redis answers not
+    /// even `PING`, with which it begins.
     pub async fn connect(self) -> Result<RedisStore, ConnectError> {
         self.options.validate()?;
         let config = match self.source {
@@ -318,7 +320,9 @@ async fn begin(store: &RedisStore) -> Result<(), ConnectError> {
             Ok(opened) => opened?,
             // There is no epoch, and none can be begun. Redis can be reached all the same, so the
             // fail mode decides on each check, and not on whether the program runs.
-            Err(_) if is_write_refused(&last) => store.core.warn_of_refusal(&last),
+            Err(_) if is_write_refused(&last) && store.health().is_connected() => {
+                store.core.warn_of_refusal(&last);
+            }
             Err(_) => return Err(ConnectError::Store(last)),
         },
         Start::AtOnce => store.core.open(true, &mut last).await?,

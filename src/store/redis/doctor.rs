@@ -107,11 +107,12 @@ impl RedisStore {
             };
             judge_role(writes.role_source(), &mut report);
             if !servers.contains(permit.server()) {
-                core.examine(&permit, shard, &mut report).await;
+                // In a box, because it is large.
+                Box::pin(core.examine(&permit, shard, &mut report)).await;
                 servers.push(permit.server().clone());
             }
         }
-        core.examine_store(&mut report).await;
+        Box::pin(core.examine_store(&mut report)).await;
         report.findings.sort_by_key(|finding| finding.severity);
         report
     }
