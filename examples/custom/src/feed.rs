@@ -125,7 +125,7 @@ impl Feed for SqlFeed {
 
     async fn heartbeat(&mut self, progress: Progress) -> Result<Heartbeat, StoreError> {
         let id = self.id;
-        let work = move |db: &Connection, now| {
+        let update = self.store.update(move |db, now| {
             if progress.epoch != 0 {
                 let Progress { name, epoch, seq, lease, .. } = progress;
                 sweep(db, "mirror", "id", now)?;
@@ -138,8 +138,8 @@ impl Feed for SqlFeed {
             }
             let Fence { epoch, seq, .. } = position(db)?;
             Ok(Heartbeat::new(epoch, seq, now, Doubt::None))
-        };
-        self.store.update(move |db, now| work(db, now)).await
+        });
+        update.await
     }
 
     async fn tail(&mut self) -> Result<LogId, StoreError> {
