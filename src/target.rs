@@ -221,8 +221,10 @@ impl Target {
         })
     }
 
-    /// The target of a record of which only the fingerprint is left.
-    pub(crate) fn nameless(fingerprint: &Fingerprint) -> Self {
+    /// The target of a record of which only the fingerprint is left, because a
+    /// [mirror has replayed it](crate::store::feed::Feed::replay): a claim that no token has by
+    /// accident. Its own fingerprint is another, so the record stays under the one that is given.
+    pub fn nameless(fingerprint: &Fingerprint) -> Self {
         Self::claim(NAMELESS, fingerprint.to_string())
     }
 

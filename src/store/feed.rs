@@ -16,6 +16,7 @@
 //!    a case for each rule that is written here.
 //!
 //! [`MemoryFeed`](super::memory::MemoryFeed) is the smallest implementation.
+//! `examples/custom/src/feed.rs` is one over a table in `SQLite`, to be copied.
 //!
 //! # What a mirror relies on
 //! A mirror answers *live* from memory when a heartbeat proves that nothing is missing. So a feed
@@ -254,6 +255,9 @@ pub trait Feed: Send + 'static {
     /// Writes facts again that the store has lost, each joined with what the store knows
     /// ([`Fact::merge`]). One that changes something is a change like any other: it has a number
     /// and an entry in the log. One that the store knows, or knows better, changes nothing.
+    ///
+    /// Only the fingerprint of a target is known here. The record of one that the store does not
+    /// know is that of [`Target::nameless`](crate::Target::nameless), under this fingerprint.
     ///
     /// # Errors
     /// [`StoreError`] if the write was not confirmed. Repeating it is safe.

@@ -28,6 +28,8 @@ use tower_jwt_revocation::{
     StoreError, StoreErrorKind, SystemClock, Target, Timestamp, VerifiedToken,
 };
 
+use crate::feed;
+
 /// A fact is five columns, so that the database can count what is in effect. The index is for what
 /// is over.
 const SCHEMA: &str = "
@@ -59,7 +61,7 @@ const SCHEMA: &str = "
     CREATE INDEX IF NOT EXISTS member_until ON member (until);
 ";
 
-const COLUMNS: &str = "fingerprint, kind, claim, issuer, id, all_revoked_at, cutoff, \
+pub(crate) const COLUMNS: &str = "fingerprint, kind, claim, issuer, id, all_revoked_at, cutoff, \
     cutoff_set_at, reinstated_at, until, changed_at, reason, actor";
 
 /// How long a call waits for other processes: the bound that every call of a store must have.
@@ -87,6 +89,7 @@ impl SqlStore {
         connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
         connection.execute_batch(SCHEMA).map_err(failed)?;
+        connection.execute_batch(feed::SCHEMA).map_err(failed)?;
         Ok(Self { connection: Arc::new(Mutex::new(connection)) })
     }
 
@@ -111,7 +114,7 @@ impl SqlStore {
         async move { task.await.map_err(panicked)? }.boxed()
     }
 
-    fn read<T: Send + 'static>(
+    pub(crate) fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>, Timestamp) -> Result<T, StoreError> + Send + 'static,
     ) -> BoxFuture<'static, Result<T, StoreError>> {
@@ -120,7 +123,7 @@ impl SqlStore {
 
     /// `Immediate`: the lock for writing is taken before anything is read, so that no one writes
     /// between the reading and the writing of a change.
-    fn update<T: Send + 'static>(
+    pub(crate) fn update<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>, Timestamp) -> Result<T, StoreError> + Send + 'static,
     ) -> BoxFuture<'static, Result<T, StoreError>> {
@@ -160,10 +163,13 @@ impl RevocationStore for SqlStore {
                 receipts.push(Receipt::of(&change, before.as_ref(), now));
                 if let Change::Write(_, record) = &change {
                     put_record(db, &fingerprint, record)?;
+                    feed::append(db, &fingerprint)?;
                 }
             }
             sweep(db, "record", "fingerprint", now)?;
-            Ok(receipts)
+            // Of all changes the last: who has that one has them all.
+            let fence = Some(feed::position(db)?);
+            Ok(receipts.into_iter().map(|receipt| receipt.with_fence(fence)).collect())
         })
     }
 
@@ -187,18 +193,22 @@ impl RevocationStore for SqlStore {
             // One more than asked for tells whether there is another page.
             let size = query.page_size();
             let rows = statement
-                .query_map(params![after, millis(now), size + 1], |row| Ok(read_record(row)))
+                .query_map(params![after, millis(now), size + 1], |row| {
+                    Ok(read_fingerprint(row).and_then(|key| Ok((key, read_record(row)?))))
+                })
                 .map_err(failed)?;
             let mut records = Vec::with_capacity(size);
+            let mut last = None;
+            let mut has_more = false;
             for row in rows {
-                records.push(row.map_err(failed)??);
+                let (key, record) = row.map_err(failed)??;
+                has_more = records.len() == size;
+                if !has_more {
+                    last = Some(key);
+                    records.push(record);
+                }
             }
-            let has_more = records.len() > size;
-            records.truncate(size);
-            let next = records
-                .last()
-                .filter(|_| has_more)
-                .map(|last| Cursor::from_text(last.target().fingerprint().to_string()));
+            let next = last.filter(|_| has_more).map(|last| Cursor::from_text(last.to_string()));
             records.retain(|record| record.is_in_effect() && query.admits(record));
             Ok(RecordPage::new(records, next))
         })
@@ -214,9 +224,8 @@ impl RevocationStore for SqlStore {
         })
     }
 
-    /// There is no log that a mirror could follow, so there is no mirror.
-    fn followers(&self, _: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
-        futures::future::ready(Ok(Vec::new())).boxed()
+    fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
+        self.read(move |db, now| feed::followers(db, fence, millis(now)))
     }
 }
 
@@ -296,7 +305,7 @@ impl SessionStore for SqlStore {
 
 // === Rows ===
 
-fn record(
+pub(crate) fn record(
     db: &Connection,
     fingerprint: &Fingerprint,
     now: Timestamp,
@@ -310,9 +319,13 @@ fn record(
         .transpose()
 }
 
+pub(crate) fn read_fingerprint(row: &Row<'_>) -> Result<Fingerprint, StoreError> {
+    row.get("fingerprint").map(Fingerprint::from_bytes).map_err(failed)
+}
+
 /// Whatever this program would not have written is an error: to take it for "nothing is revoked"
 /// would let revoked tokens in.
-fn read_record(row: &Row<'_>) -> Result<Record, StoreError> {
+pub(crate) fn read_record(row: &Row<'_>) -> Result<Record, StoreError> {
     let text = |column: &str| row.get::<_, Option<String>>(column).map_err(failed);
     let time = |column: &str| {
         let millis: i64 = row.get(column).map_err(failed)?;
@@ -322,8 +335,9 @@ fn read_record(row: &Row<'_>) -> Result<Record, StoreError> {
     let id: String = row.get("id").map_err(failed)?;
     let (claim, issuer) = (text("claim")?, text("issuer")?);
     let target = Target::from_parts(kind.parse()?, claim.as_deref(), issuer.as_deref(), id)?;
-    let fingerprint: [u8; 16] = row.get("fingerprint").map_err(failed)?;
-    if target.fingerprint() != Fingerprint::from_bytes(fingerprint) {
+    let fingerprint = read_fingerprint(row)?;
+    // One that a mirror has replayed has no name.
+    if target.fingerprint() != fingerprint && target != Target::nameless(&fingerprint) {
         return Err(unreadable("a record under the fingerprint of another target"));
     }
     let fact = Fact {
@@ -339,7 +353,7 @@ fn read_record(row: &Row<'_>) -> Result<Record, StoreError> {
         .with_actor(text("actor")?.map(Into::into)))
 }
 
-fn put_record(
+pub(crate) fn put_record(
     db: &Connection,
     fingerprint: &Fingerprint,
     record: &Record,
@@ -385,14 +399,19 @@ fn stamp(record: &Record) -> Bytes {
     format!("{:?}", record.fact()).into()
 }
 
-fn sweep(db: &Connection, table: &str, key: &str, now: Timestamp) -> Result<(), StoreError> {
+pub(crate) fn sweep(
+    db: &Connection,
+    table: &str,
+    key: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let over = format!(
         "DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE until <= ?1 LIMIT {SWEPT})"
     );
     execute(db, &over, [millis(now)])
 }
 
-fn execute(
+pub(crate) fn execute(
     db: &Connection,
     statement: &str,
     parameters: impl rusqlite::Params,
@@ -402,7 +421,7 @@ fn execute(
 }
 
 /// SQLite has no numbers above this, nor is there a time after it.
-fn millis(time: Timestamp) -> i64 {
+pub(crate) fn millis(time: Timestamp) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -422,7 +441,7 @@ fn unreadable(what: &'static str) -> StoreError {
 }
 
 /// The kind is what the policy, the metrics and the one who is on call go by.
-fn failed(error: rusqlite::Error) -> StoreError {
+pub(crate) fn failed(error: rusqlite::Error) -> StoreError {
     let kind = match &error {
         rusqlite::Error::SqliteFailure(failure, _) => match failure.code {
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StoreErrorKind::Timeout,

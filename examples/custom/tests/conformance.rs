@@ -8,6 +8,7 @@ use std::time::Duration;
 use custom::store::SqlStore;
 use rusqlite::Connection;
 use tempfile::TempDir;
+use tower_jwt_revocation::testing::feed::FeedFixture;
 use tower_jwt_revocation::testing::{self, StoreFixture};
 use tower_jwt_revocation::token::TokenProfile;
 use tower_jwt_revocation::token::profile::SignedClaims;
@@ -50,6 +51,14 @@ impl StoreFixture for Files {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_a_store_of_revocations() {
     testing::store::assert_conforms(&Files::new()).await;
+}
+
+/// A file loses nothing, so the rules about losses are not tried.
+impl FeedFixture for Files {}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_can_be_mirrored() {
+    testing::feed::assert_conforms(&Files::new()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
