@@ -60,7 +60,7 @@ const FOREIGN_CRATES: &[(&str, &[&str])] = &[
     ("hyper_rustls", &["token::jwks::http"]),
     ("hyper_util", &["token::jwks::http"]),
     ("http_body_util", &["token::jwks::http"]),
-    ("percent_encoding", &["token::jwks::http"]),
+    ("percent_encoding", &["store::redis", "token::jwks::http"]),
     ("rustls", &["token::jwks::http"]),
     ("rustls_native_certs", &["token::jwks::http"]),
     ("http_body", &["middleware::ending"]),

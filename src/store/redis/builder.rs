@@ -6,7 +6,6 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-#[cfg(feature = "fred-config")]
 use fred::types::config::Config;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -24,7 +23,7 @@ use super::schema::RedisKeys;
 use super::store::RedisStore;
 use super::supervised::{SupervisedConnection, SupervisionConfig};
 use super::topology::Topology;
-use super::url::parse_url;
+use super::url::ServerSettings;
 use crate::config::ConfigError;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -35,19 +34,11 @@ const MAX_WRITES: usize = 1024;
 #[derive(Clone, Default)]
 #[must_use = "nothing is connected until `connect` is called"]
 pub struct RedisStoreBuilder {
-    source: ServerSource,
+    servers: ServerSettings,
+    #[cfg(feature = "fred-config")]
+    config: Option<Box<Config>>,
     options: StoreOptions,
     foreign: Vec<ForeignList>,
-}
-
-/// Where Redis is.
-#[derive(Clone, Default)]
-enum ServerSource {
-    #[default]
-    Missing,
-    Url(Box<str>),
-    #[cfg(feature = "fred-config")]
-    Config(Box<Config>),
 }
 
 impl RedisStore {
@@ -67,18 +58,65 @@ impl RedisStore {
 }
 
 impl RedisStoreBuilder {
-    /// Where Redis is. `valkey` may be written for `redis`, user and password are percent-decoded:
+    /// Where Redis is. `valkey` may be written for `redis`; user and password are percent-decoded:
     ///
     /// - `redis://user:password@host:6379/database`
     /// - `rediss://…` for TLS with the certificates of the system (feature `rustls` or
     ///   `native-tls`)
-    /// - `redis-sentinel://host:26379?sentinelServiceName=name&node=host2:26379`, where the
+    /// - `redis-sentinel://host:26379,host2:26379/database?sentinelServiceName=name`, where the
     ///   addresses are those of sentinels; `sentinelUsername` and `sentinelPassword` are theirs,
     ///   too
-    /// - `redis-cluster://host:7000?node=host2:7000`
-    /// - `redis+unix:///path/to/socket` (feature `unix-sockets`)
+    /// - `redis-cluster://host:7000,host2:7000`
+    /// - `redis+unix://user:password@/path/to/socket?db=database` (feature `unix-sockets`)
+    ///
+    /// What other clients write is understood where it means one thing: `redis+sentinel://`,
+    /// `redis-socket://` and `unix://`; further servers as `node=host:port`; the service of
+    /// sentinels as `sentinel=name`, which makes sentinels of the servers of a `redis://` too, as
+    /// `/name/database` or `#name`; `db`, `username` and `password` as parameters. A password may
+    /// hold `/`, `#`, `:` and `@`; only `?` and `%` have to be encoded, as `%3F` and `%25`.
     pub fn with_url(mut self, url: impl AsRef<str>) -> Self {
-        self.source = ServerSource::Url(url.as_ref().into());
+        self.servers.url = Some(url.as_ref().into());
+        self
+    }
+
+    /// The name or address of the host of one server, instead of a URL. Default: none; there must
+    /// be a URL then.
+    pub fn with_host(mut self, host: impl AsRef<str>) -> Self {
+        self.servers.host = Some(host.as_ref().into());
+        self
+    }
+
+    /// The port of the [host](Self::with_host). Default: 6379. A URL has a port of its own.
+    pub fn with_port(mut self, port: u16) -> Self {
+        self.servers.port = Some(port);
+        self
+    }
+
+    /// Speaks TLS with the [host](Self::with_host), with the certificates of the system (feature
+    /// `rustls` or `native-tls`). Default: plain text. In a URL it is the scheme `rediss`.
+    pub fn with_tls(mut self) -> Self {
+        self.servers.tls = true;
+        self
+    }
+
+    /// As which user to authenticate (`AUTH`, ACL), beside a URL without credentials or a host.
+    /// Default: the user that Redis calls `default`.
+    pub fn with_username(mut self, username: impl AsRef<str>) -> Self {
+        self.servers.username = Some(username.as_ref().into());
+        self
+    }
+
+    /// With which password to authenticate, beside a URL without a password or a host. It is taken
+    /// as it is: nothing is percent-decoded. Default: none.
+    pub fn with_password(mut self, password: impl AsRef<str>) -> Self {
+        self.servers.password = Some(password.as_ref().into());
+        self
+    }
+
+    /// Which database to use (`SELECT`), beside a URL that names none or a host. Default: 0, the
+    /// only one of a cluster.
+    pub fn with_database(mut self, database: u8) -> Self {
+        self.servers.database = Some(database);
         self
     }
 
@@ -87,7 +125,7 @@ impl RedisStoreBuilder {
     /// Server, credentials, database and TLS are taken from it.
     #[cfg(feature = "fred-config")]
     pub fn with_fred_config(mut self, config: Config) -> Self {
-        self.source = ServerSource::Config(Box::new(config));
+        self.config = Some(Box::new(config));
         self
     }
 
@@ -175,21 +213,26 @@ impl RedisStoreBuilder {
     /// not say to go on without.
     pub async fn connect(self) -> Result<RedisStore, ConnectError> {
         self.options.validate()?;
-        let config = match self.source {
-            ServerSource::Missing => {
-                return Err(
-                    ConfigError::new("url", "is missing; see RedisStoreBuilder::with_url").into()
-                );
-            }
-            ServerSource::Url(url) => parse_url(&url)?,
-            #[cfg(feature = "fred-config")]
-            ServerSource::Config(config) => *config,
-        };
+        let config = self.config()?;
         let lists = CompiledLists::compile(&self.foreign)?;
         let address = ServerAddress(&config.server).to_string();
         let store = open(Topology::new(config)?, self.options, lists);
         begin(&store).await.map_err(|error| error.at(&address))?;
         Ok(store)
+    }
+
+    fn config(&self) -> Result<Config, ConfigError> {
+        #[cfg(feature = "fred-config")]
+        if let Some(config) = &self.config {
+            if self.servers.any() {
+                return Err(ConfigError::new(
+                    "fred_config",
+                    "is set, and servers or credentials apart from it; leave one of them out",
+                ));
+            }
+            return Ok(Config::clone(config));
+        }
+        self.servers.config(false)
     }
 }
 
