@@ -21,7 +21,10 @@
 // | | `url` | URLs of Redis |
 // | | `health` | whether Redis can be used right now |
 // | | `epoch` | how a loss of data is noticed, and which tokens are in doubt then |
-// | connection | `connection` | one connection to one server, and what its errors mean |
+// | | `address_map` | where announced addresses are dialled |
+// | | `credentials` | credentials that change |
+// | connection | `race` | the addresses of one name, raced |
+// | | `connection` | one connection to one server, and what its errors mean |
 // | | `reply` | what replies hold |
 // | | `log_check` | whether a server still has the changes that were known |
 // | | `topology` | where the primary is |
@@ -45,6 +48,7 @@
 // | | `builder` | sets options, and opens a store |
 // | | `settings` | a store from environment variables or a file |
 
+mod address_map;
 mod audit;
 mod batch;
 mod builder;
@@ -52,6 +56,7 @@ mod check;
 mod command;
 mod connection;
 mod core;
+mod credentials;
 mod doctor;
 mod epoch;
 mod error;
@@ -65,6 +70,7 @@ mod log_check;
 mod maintenance;
 mod options;
 mod query;
+mod race;
 mod random;
 mod reply;
 mod schema;
@@ -87,6 +93,7 @@ pub use self::audit::{
     AUDIT_QUEUE_LENGTH, DEFAULT_AUDIT_EVENTS_PER_USER, DEFAULT_AUDIT_RETENTION, RedisAuditSink,
 };
 pub use self::builder::RedisStoreBuilder;
+pub use self::credentials::{CredentialProvider, RedisCredentials};
 pub use self::doctor::{Finding, Report, Severity};
 pub use self::error::ConnectError;
 pub use self::feed::RedisFeed;
@@ -94,8 +101,9 @@ pub use self::foreign::ForeignList;
 pub use self::health::Health;
 pub use self::import::{DEFAULT_IMPORT_PACE, Import, ImportReport};
 pub use self::options::{
-    DEFAULT_CHECK_TIMEOUT, DEFAULT_LOG_LENGTH, DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_TOKEN_LIFETIME,
-    DEFAULT_PREFIX, DEFAULT_START_LIMIT, DEFAULT_WRITE_TIMEOUT, Start, WaitReplicas,
+    DEFAULT_CHECK_TIMEOUT, DEFAULT_CONNECT_TIMEOUT, DEFAULT_LOG_LENGTH, DEFAULT_MAX_IN_FLIGHT,
+    DEFAULT_MAX_TOKEN_LIFETIME, DEFAULT_PREFIX, DEFAULT_START_LIMIT, DEFAULT_WRITE_TIMEOUT,
+    SentinelTls, Start, WaitReplicas,
 };
 pub use self::settings::RedisConfig;
 pub use self::store::RedisStore;
