@@ -154,10 +154,6 @@ struct ParsedUrl {
     sentinel_username: Option<String>,
     sentinel_password: Option<String>,
     /// The path of a Unix socket.
-    #[cfg_attr(
-        not(feature = "unix-sockets"),
-        expect(dead_code, reason = "such a URL is refused before")
-    )]
     socket: Option<String>,
 }
 
