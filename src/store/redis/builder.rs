@@ -289,7 +289,8 @@ impl RedisStoreBuilder {
             .with_credentials(credentials)
             .with_address_map(address_map);
         let store = open(topology, self.options, lists);
-        begin(&store).await.map_err(|error| error.at(&address))?;
+        // In a box, so that the futures of those who connect stay small.
+        Box::pin(begin(&store)).await.map_err(|error| error.at(&address))?;
         Ok(store)
     }
 
