@@ -241,6 +241,30 @@ async fn urls_that_cannot_work_are_refused_without_showing_the_password() {
 }
 
 #[tokio::test]
+async fn a_password_with_a_slash_is_taken_from_a_url_and_from_a_setting() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::builder().acl("app on >s3/cr=et ~* +@all").start();
+    RedisStore::connect(server.url_as("app", "s3/cr=et")).await.unwrap();
+    let parts = RedisStore::builder()
+        .with_host("127.0.0.1")
+        .with_port(server.port())
+        .with_username("app")
+        .with_password("s3/cr=et")
+        .with_database(3);
+    parts.connect().await.unwrap();
+    assert!(server.cli(&["-n", "3", "DBSIZE"]) != "0");
+    #[cfg(feature = "unix-sockets")]
+    {
+        let socket = server.socket();
+        let url = format!("redis+unix://app:s3/cr=et@{}?db=4", socket.display());
+        RedisStore::connect(url).await.unwrap();
+        assert!(server.cli(&["-n", "4", "DBSIZE"]) != "0");
+    }
+}
+
+#[tokio::test]
 async fn nothing_that_prints_shows_credentials() {
     if !redis_is_installed() {
         return;

@@ -3,30 +3,32 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-#[cfg(feature = "fred-config")]
-use fred::types::config::Config;
+use fred::types::config::{Config, ServerConfig};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use super::address_map::AddressMap;
 use super::batch::BatchedChecks;
-use super::connection::{ServerAddress, is_write_refused};
+use super::connection::{ConnectSettings, ServerAddress, is_write_refused};
 use super::core::StoreCore;
+use super::credentials::{CredentialProvider, PasswordFile};
 use super::epoch::EpochTracker;
 use super::error::ConnectError;
 use super::foreign::{ClusterConnections, CompiledLists, ForeignList, ForeignLists};
 use super::forget::forget;
 use super::health::{Health, Purpose};
 use super::maintenance::maintain;
-use super::options::{Start, StoreOptions, WaitReplicas};
+use super::options::{SentinelTls, Start, StoreOptions, WaitReplicas};
 use super::schema::RedisKeys;
 use super::store::RedisStore;
 use super::supervised::{SupervisedConnection, SupervisionConfig};
 use super::topology::Topology;
-use super::url::parse_url;
+use super::url::{ServerSettings, require_tls, system_tls};
 use crate::config::ConfigError;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -37,19 +39,17 @@ const MAX_WRITES: usize = 1024;
 #[derive(Clone, Default)]
 #[must_use = "nothing is connected until `connect` is called"]
 pub struct RedisStoreBuilder {
-    source: ServerSource,
+    servers: ServerSettings,
+    #[cfg(feature = "fred-config")]
+    config: Option<Box<Config>>,
+    sentinel_tls: Option<SentinelTls>,
+    #[cfg(all(feature = "fred-config", any(feature = "rustls", feature = "native-tls")))]
+    sentinel_fred_tls: Option<fred::types::config::TlsConfig>,
+    address_map: Vec<(Box<str>, Box<str>)>,
+    credentials: Option<Arc<dyn CredentialProvider>>,
+    password_file: Option<PathBuf>,
     options: StoreOptions,
     foreign: Vec<ForeignList>,
-}
-
-/// Where Redis is.
-#[derive(Clone, Default)]
-enum ServerSource {
-    #[default]
-    Missing,
-    Url(Box<str>),
-    #[cfg(feature = "fred-config")]
-    Config(Box<Config>),
 }
 
 impl RedisStore {
@@ -69,27 +69,89 @@ impl RedisStore {
 }
 
 impl RedisStoreBuilder {
-    /// Where Redis is. `valkey` may be written for `redis`, user and password are percent-decoded:
+    /// Where Redis is. `valkey` may be written for `redis`; user and password are percent-decoded:
     ///
     /// - `redis://user:password@host:6379/database`
     /// - `rediss://…` for TLS with the certificates of the system (feature `rustls` or
     ///   `native-tls`)
-    /// - `redis-sentinel://host:26379?sentinelServiceName=name&node=host2:26379`, where the
+    /// - `redis-sentinel://host:26379,host2:26379/database?sentinelServiceName=name`, where the
     ///   addresses are those of sentinels; `sentinelUsername` and `sentinelPassword` are theirs,
     ///   too
-    /// - `redis-cluster://host:7000?node=host2:7000`
-    /// - `redis+unix:///path/to/socket` (feature `unix-sockets`)
+    /// - `redis-cluster://host:7000,host2:7000`
+    /// - `redis+unix://user:password@/path/to/socket?db=database` (feature `unix-sockets`)
+    ///
+    /// What other clients write is understood where it means one thing: `redis+sentinel://`,
+    /// `redis-socket://` and `unix://`; further servers as `node=host:port`; the service of
+    /// sentinels as `sentinel=name`, which makes sentinels of the servers of a `redis://` too, as
+    /// `/name/database` or `#name`; `db`, `username` and `password` as parameters. A password may
+    /// hold `/`, `#`, `:` and `@`; only `?` and `%` have to be encoded, as `%3F` and `%25`.
     pub fn with_url(mut self, url: impl AsRef<str>) -> Self {
-        self.source = ServerSource::Url(url.as_ref().into());
+        self.servers.url = Some(url.as_ref().into());
+        self
+    }
+
+    /// The name or address of the host of one server, instead of a URL. Default: none; there must
+    /// be a URL then.
+    pub fn with_host(mut self, host: impl AsRef<str>) -> Self {
+        self.servers.host = Some(host.as_ref().into());
+        self
+    }
+
+    /// The port of the [host](Self::with_host). Default: 6379. A URL has a port of its own.
+    pub fn with_port(mut self, port: u16) -> Self {
+        self.servers.port = Some(port);
+        self
+    }
+
+    /// Speaks TLS with the [host](Self::with_host), with the certificates of the system (feature
+    /// `rustls` or `native-tls`). Default: plain text. In a URL it is the scheme `rediss`.
+    pub fn with_tls(mut self) -> Self {
+        self.servers.tls = true;
+        self
+    }
+
+    /// As which user to authenticate (`AUTH`, ACL), beside a URL without credentials or a host.
+    /// Default: the user that Redis calls `default`.
+    pub fn with_username(mut self, username: impl AsRef<str>) -> Self {
+        self.servers.username = Some(username.as_ref().into());
+        self
+    }
+
+    /// With which password to authenticate, beside a URL without a password or a host. It is taken
+    /// as it is: nothing is percent-decoded. Default: none.
+    pub fn with_password(mut self, password: impl AsRef<str>) -> Self {
+        self.servers.password = Some(password.as_ref().into());
+        self
+    }
+
+    /// A file with the password, which is read for each connection: so a password can be rotated
+    /// without a restart. One line break at its end is left out. Default: none.
+    pub fn with_password_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.password_file = Some(path.into());
+        self
+    }
+
+    /// Who gives the user and the password of each connection to the servers, instead of those of
+    /// the URL and of settings. Default: nobody. Sentinels have credentials of their own.
+    pub fn with_credential_provider(mut self, provider: impl CredentialProvider + 'static) -> Self {
+        self.credentials = Some(Arc::new(provider));
+        self
+    }
+
+    /// Which database to use (`SELECT`), beside a URL that names none or a host. Default: 0, the
+    /// only one of a cluster.
+    pub fn with_database(mut self, database: u8) -> Self {
+        self.servers.database = Some(database);
         self
     }
 
     /// A ready configuration of the client [`fred`](super::fred) instead of a URL, for what a URL
     /// cannot say, such as client certificates and private authorities (feature `fred-config`).
-    /// Server, credentials, database and TLS are taken from it.
+    /// Server, credentials, database and TLS are taken from it; the version of the protocol is not,
+    /// as replies are read as RESP2 has them.
     #[cfg(feature = "fred-config")]
     pub fn with_fred_config(mut self, config: Config) -> Self {
-        self.source = ServerSource::Config(Box::new(config));
+        self.config = Some(Box::new(config));
         self
     }
 
@@ -119,6 +181,45 @@ impl RedisStoreBuilder {
     /// Within it, a write is repeated if its connection is lost.
     pub fn with_write_timeout(mut self, limit: Duration) -> Self {
         self.options.write_timeout = limit;
+        self
+    }
+
+    /// Whether sentinels are spoken to over TLS, where that differs from the servers behind them.
+    /// Default: [`SentinelTls::AsServers`]. Without sentinels it must not be set.
+    pub fn with_sentinel_tls(mut self, tls: SentinelTls) -> Self {
+        self.sentinel_tls = Some(tls);
+        self
+    }
+
+    /// The TLS of the sentinels as a configuration of [`fred`](super::fred), for private
+    /// authorities and client certificates. The servers behind them are not affected.
+    #[cfg(all(feature = "fred-config", any(feature = "rustls", feature = "native-tls")))]
+    pub fn with_sentinel_fred_tls(mut self, tls: fred::types::config::TlsConfig) -> Self {
+        self.sentinel_fred_tls = Some(tls);
+        self
+    }
+
+    /// Where to dial an address that sentinels or a cluster announce, such as one behind NAT or
+    /// a tunnel: pairs of the announced and the dialled address, as `host:port`, or as `host` for
+    /// all its ports. Default: every address is dialled as it is announced. What a URL or a setting
+    /// names is dialled as it stands there.
+    ///
+    /// With TLS the certificate is checked by the dialled name; where that is an IP address, by the
+    /// announced name.
+    pub fn with_address_map<A, D>(mut self, map: impl IntoIterator<Item = (A, D)>) -> Self
+    where
+        A: Into<Box<str>>,
+        D: Into<Box<str>>,
+    {
+        self.address_map.extend(map.into_iter().map(|(from, to)| (from.into(), to.into())));
+        self
+    }
+
+    /// How long a connection may take to be made, from the name of the host to the password, default
+    /// 1 s. Connections are made in the background; if a name has several addresses, they are tried
+    /// beside each other within this time (RFC 8305).
+    pub fn with_connect_timeout(mut self, limit: Duration) -> Self {
+        self.options.connect_timeout = limit;
         self
     }
 
@@ -201,22 +302,94 @@ impl RedisStoreBuilder {
     /// even `PING`, with which it begins.
     pub async fn connect(self) -> Result<RedisStore, ConnectError> {
         self.options.validate()?;
-        let config = match self.source {
-            ServerSource::Missing => {
-                return Err(
-                    ConfigError::new("url", "is missing; see RedisStoreBuilder::with_url").into()
-                );
-            }
-            ServerSource::Url(url) => parse_url(&url)?,
-            #[cfg(feature = "fred-config")]
-            ServerSource::Config(config) => *config,
-        };
+        let config = self.config()?;
+        let credentials = self.provider(&config)?;
         let lists = CompiledLists::compile(&self.foreign)?;
+        let connect =
+            ConnectSettings { timeout: self.options.connect_timeout, ..ConnectSettings::default() };
+        let sentinel_base = self.sentinel_base(&config)?;
+        let address_map = AddressMap::parse(&self.address_map)?;
         let address = ServerAddress(&config.server).to_string();
-        let store = open(Topology::new(config)?, self.options, lists);
+        let topology = Topology::new(config, connect)?
+            .with_sentinel_base(sentinel_base)
+            .with_credentials(credentials)
+            .with_address_map(address_map);
+        let store = open(topology, self.options, lists);
         // In a box, as its future is large and would be part of every caller's.
         Box::pin(begin(&store)).await.map_err(|error| error.at(&address))?;
         Ok(store)
+    }
+
+    /// The configuration of connections to sentinels, if it differs from that of the servers.
+    fn sentinel_base(&self, config: &Config) -> Result<Option<Config>, ConfigError> {
+        let has_sentinels = matches!(config.server, ServerConfig::Sentinel { .. });
+        let without_effect = |setting| {
+            Err(ConfigError::new(setting, "has no effect without sentinels; leave it out"))
+        };
+        #[cfg(all(feature = "fred-config", any(feature = "rustls", feature = "native-tls")))]
+        if let Some(tls) = &self.sentinel_fred_tls {
+            if !has_sentinels {
+                return without_effect("sentinel_fred_tls");
+            }
+            if self.sentinel_tls.is_some() {
+                return Err(ConfigError::new(
+                    "sentinel_tls",
+                    "is set, and a configuration of fred for it too; leave one of them out",
+                ));
+            }
+            return Ok(Some(Config { tls: Some(tls.clone()), ..Config::default() }));
+        }
+        match self.sentinel_tls {
+            Some(_) if !has_sentinels => without_effect("sentinel_tls"),
+            None | Some(SentinelTls::AsServers) => Ok(None),
+            Some(SentinelTls::Plain) => Ok(Some(Config::default())),
+            Some(SentinelTls::Tls) => {
+                require_tls("sentinel_tls")?;
+                system_tls().map(Some)
+            }
+        }
+    }
+
+    fn config(&self) -> Result<Config, ConfigError> {
+        #[cfg(feature = "fred-config")]
+        if let Some(config) = &self.config {
+            if self.servers.any() {
+                return Err(ConfigError::new(
+                    "fred_config",
+                    "is set, and servers or credentials apart from it; leave one of them out",
+                ));
+            }
+            return Ok(Config::clone(config));
+        }
+        self.servers.config(self.credentials.is_some() || self.password_file.is_some())
+    }
+
+    /// Who gives the credentials, if they are not in the configuration.
+    fn provider(
+        &self,
+        config: &Config,
+    ) -> Result<Option<Arc<dyn CredentialProvider>>, ConfigError> {
+        let Some(path) = &self.password_file else {
+            if self.credentials.is_some() && self.servers.username.is_some() {
+                return Err(ConfigError::new(
+                    "username",
+                    "is set, and a provider of credentials too; leave one of them out",
+                ));
+            }
+            return Ok(self.credentials.clone());
+        };
+        if self.credentials.is_some() {
+            return Err(ConfigError::new(
+                "password_file",
+                "is set, and a provider of credentials too; leave one of them out",
+            ));
+        }
+        // Later it may be away for a moment; at the start that is a slip.
+        std::fs::read_to_string(path).map_err(|error| {
+            ConfigError::new("password_file", "cannot be read").with_source(error)
+        })?;
+        let username = config.username.as_deref().map(Into::into);
+        Ok(Some(Arc::new(PasswordFile { username, path: path.clone() })))
     }
 }
 

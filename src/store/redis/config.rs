@@ -17,9 +17,10 @@ use crate::config::{
 /// The settings of a [`RedisStore`], for configuration files and environment variables.
 ///
 /// The variable of a field is `JWT_REDIS_` and the name of the field in capitals, such as
-/// `JWT_REDIS_CHECK_TIMEOUT_MS`. Address and credentials have the names that other programs use:
+/// `JWT_REDIS_CHECK_TIMEOUT_MS` or `JWT_REDIS_HOST` (`REDIS_HOST` and `REDIS_PORT` are set by
+/// Kubernetes, in another form). URL and credentials have the names that other programs use:
 /// `REDIS_URL`, `REDIS_URL_FILE`, `REDIS_USERNAME`, `REDIS_PASSWORD` and `REDIS_PASSWORD_FILE`. Only
-/// the URL is required.
+/// the URL or the host is required.
 ///
 /// A file that is named in `url_file` or `password_file` is read by [`builder`](Self::builder), and
 /// one line break at its end is left out. An error names the variable, or the field, and the
@@ -38,10 +39,18 @@ use crate::config::{
 #[non_exhaustive]
 pub struct RedisConfig {
     /// Where Redis is, such as `redis://user:password@host:6379/0`; for TLS, sentinels, a cluster
-    /// or a socket as [`RedisStoreBuilder::with_url`] says. Required, or its file.
+    /// or a socket as [`RedisStoreBuilder::with_url`] says. Required, or its file, or a host.
     pub url: Option<SecretText>,
     /// Path of a file with the URL, instead of `url`.
     pub url_file: Option<String>,
+    /// Name or address of the host of one server, instead of a URL. Default: none.
+    pub host: Option<String>,
+    /// Port of the host. Default: 6379.
+    pub port: Option<u16>,
+    /// Whether to speak TLS with the host. Default: false.
+    pub tls: bool,
+    /// Number of the database on the host. Default: 0.
+    pub database: Option<u8>,
     /// User of the password, if the URL has no credentials. Default: the default user of Redis.
     pub username: Option<String>,
     /// Password, if the URL has no credentials. It is written as it is: nothing is percent-encoded.
@@ -59,6 +68,9 @@ pub struct RedisConfig {
     pub check_timeout_ms: Option<u64>,
     /// Longest time of a round trip of a write or a look-up, in milliseconds. Default: 1000.
     pub write_timeout_ms: Option<u64>,
+    /// Longest time until a connection is made, in milliseconds, from the name of the host to the
+    /// password. Default: 1000.
+    pub connect_timeout_ms: Option<u64>,
     /// Number of checks that may be under way at once, in a cluster for each shard. Further ones
     /// are refused at once. Default: 1024.
     pub max_in_flight: Option<usize>,
@@ -112,6 +124,8 @@ impl Configuration for RedisConfig {
         match setting {
             "check_timeout" => "check_timeout_ms",
             "write_timeout" => "write_timeout_ms",
+            "connect_timeout" => "connect_timeout_ms",
+            "issuer_clock_lead" => "issuer_clock_lead_ms",
             "max_token_lifetime" => "max_token_lifetime_secs",
             // The builder says it of the time: the number is never wrong there.
             "wait_replicas" => "wait_replicas_ms",
@@ -162,6 +176,10 @@ impl RedisConfig {
             .apply_some(self.shards, RedisStoreBuilder::with_shards)
             .apply_some(self.check_timeout_ms.map(millis), RedisStoreBuilder::with_check_timeout)
             .apply_some(self.write_timeout_ms.map(millis), RedisStoreBuilder::with_write_timeout)
+            .apply_some(
+                self.connect_timeout_ms.map(millis),
+                RedisStoreBuilder::with_connect_timeout,
+            )
             .apply_some(self.max_in_flight, RedisStoreBuilder::with_max_in_flight)
             .apply_some(
                 self.max_token_lifetime_secs.map(secs),
@@ -206,6 +224,34 @@ impl RedisConfig {
         }
     }
 
+    /// The URL, or one made of the host.
+    fn url_of_host(&self, url: Option<String>) -> Result<String, ConfigError> {
+        let parts = [
+            ("port", self.port.is_some()),
+            ("tls", self.tls),
+            ("database", self.database.is_some()),
+        ];
+        let part = parts.into_iter().find_map(|(name, is_set)| is_set.then_some(name));
+        match (url, &self.host, part) {
+            (Some(_), Some(_), _) => {
+                Err(ConfigError::new("host", "is set, and a URL too; leave one of them out"))
+            }
+            (Some(_), None, Some(part)) => {
+                Err(ConfigError::new(part, "has no effect beside a URL; write it into the URL"))
+            }
+            (Some(url), None, None) => Ok(url),
+            (None, Some(host), _) => {
+                let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+                let scheme = if self.tls { "rediss" } else { "redis" };
+                let (port, database) = (self.port.unwrap_or(6379), self.database.unwrap_or(0));
+                Ok(format!("{scheme}://{host}:{port}/{database}"))
+            }
+            (None, None, _) => {
+                Err(ConfigError::new("url", "is missing; set it, such as redis://127.0.0.1:6379"))
+            }
+        }
+    }
+
     /// The URL, with the credentials if they stand apart from it.
     fn whole_url(&self) -> Result<String, ConfigError> {
         let secret = |name, text: &Option<SecretText>, file_name, file: &Option<String>| {
@@ -218,12 +264,7 @@ impl RedisConfig {
             text_or_file(text.as_ref().map(SecretText::expose), file.as_deref(), file_name)
         };
         let url = secret("url", &self.url, "url_file", &self.url_file)?;
-        let Some(url) = url else {
-            return Err(ConfigError::new(
-                "url",
-                "is missing; set it, such as redis://127.0.0.1:6379",
-            ));
-        };
+        let url = self.url_of_host(url)?;
         let password = secret("password", &self.password, "password_file", &self.password_file)?;
         let Some(password) = password else {
             if self.username.is_some() {

@@ -4,6 +4,8 @@
 //! the address. The next connection is a new client, which is asked for its role first.
 
 use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fred::clients::Client;
@@ -17,11 +19,26 @@ use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::options::DEFAULT_CONNECT_TIMEOUT;
+use super::race::{ResolveHost, SystemResolver, addresses_of, race};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How long a connection may take to be made: TCP, TLS, password. Longer than a check, because it
 /// is made in the background.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const CONNECT_TIMEOUT: Duration = DEFAULT_CONNECT_TIMEOUT;
+
+/// How connections are made.
+#[derive(Clone)]
+pub(crate) struct ConnectSettings {
+    pub(crate) timeout: Duration,
+    pub(crate) resolver: Arc<dyn ResolveHost>,
+}
+
+impl Default for ConnectSettings {
+    fn default() -> Self {
+        Self { timeout: CONNECT_TIMEOUT, resolver: Arc::new(SystemResolver) }
+    }
+}
 
 /// One client of fred with one connection. When the connection is lost, the client ends.
 pub(crate) struct Connection {
@@ -31,8 +48,35 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// Connects to the server of the configuration, by whichever of its addresses connects first.
     pub(crate) async fn open(
         config: Config,
+        settings: &ConnectSettings,
+        command_timeout: Duration,
+    ) -> Result<Self, StoreError> {
+        let limit = settings.timeout;
+        let ServerConfig::Centralized { server } = config.server.clone() else {
+            return Self::open_at(config, limit, command_timeout).await;
+        };
+        let connecting = async {
+            let addresses = addresses_of(&*settings.resolver, &server.host, server.port).await?;
+            race(addresses, limit, |address| {
+                let server = ServerConfig::Centralized { server: literal(&server, address) };
+                Self::open_at(Config { server, ..config.clone() }, limit, command_timeout)
+            })
+            .await
+        };
+        let mut connection =
+            timeout(limit, connecting).await.unwrap_or_else(|_| Err(too_late()))?;
+        // By this name the server is compared with what sentinels and clusters say.
+        connection.server = config.server;
+        Ok(connection)
+    }
+
+    /// Connects to one address, or one socket.
+    async fn open_at(
+        config: Config,
+        limit: Duration,
         command_timeout: Duration,
     ) -> Result<Self, StoreError> {
         let server = config.server.clone();
@@ -45,8 +89,8 @@ impl Connection {
             ..PerformanceConfig::default()
         });
         builder.set_connection_config(ConnectionConfig {
-            connection_timeout: CONNECT_TIMEOUT,
-            internal_command_timeout: CONNECT_TIMEOUT,
+            connection_timeout: limit,
+            internal_command_timeout: limit,
             max_command_attempts: 1,
             // With a bound, fred stops flushing for good once it was reached. The permits of this
             // crate are the bound.
@@ -70,10 +114,10 @@ impl Connection {
                 },
             }
         };
-        match timeout(CONNECT_TIMEOUT, first).await {
+        match timeout(limit, first).await {
             Ok(Ok(())) => Ok(connection),
             Ok(Err(error)) => Err(classify(&error)),
-            Err(_) => Err(StoreError::new(StoreErrorKind::Timeout, "no connection in time")),
+            Err(_) => Err(too_late()),
         }
     }
 
@@ -120,6 +164,23 @@ impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Connection({})", ServerAddress(&self.server))
     }
+}
+
+fn too_late() -> StoreError {
+    StoreError::new(StoreErrorKind::Timeout, "no connection in time")
+}
+
+/// The server at one of its addresses. A certificate is checked by the name.
+fn literal(server: &Server, address: SocketAddr) -> Server {
+    let literal = Server::new(address.ip().to_string(), address.port());
+    #[cfg(any(feature = "rustls", feature = "native-tls"))]
+    let literal = Server {
+        tls_server_name: server.tls_server_name.clone().or_else(|| Some(server.host.clone())),
+        ..literal
+    };
+    #[cfg(not(any(feature = "rustls", feature = "native-tls")))]
+    let _ = server;
+    literal
 }
 
 /// Host and port of a server, without credentials.

@@ -21,7 +21,10 @@
 // | | `url` | URLs of Redis |
 // | | `health` | whether Redis can be used right now |
 // | | `epoch` | how a loss of data is noticed, and which tokens are in doubt then |
-// | connection | `connection` | one connection to one server, and what its errors mean |
+// | | `address_map` | where announced addresses are dialled |
+// | | `credentials` | credentials that change |
+// | connection | `race` | the addresses of one name, raced |
+// | | `connection` | one connection to one server, and what its errors mean |
 // | | `reply` | what replies hold |
 // | | `role` | whether a server is a primary, by whichever command it answers |
 // | | `log_check` | whether a server still has the changes that were known |
@@ -47,6 +50,7 @@
 // | | `builder` | sets options, and opens a store |
 // | | `config` | a store from environment variables or a file |
 
+mod address_map;
 mod audit;
 mod batch;
 mod builder;
@@ -55,6 +59,7 @@ mod command;
 mod config;
 mod connection;
 mod core;
+mod credentials;
 mod doctor;
 mod epoch;
 mod error;
@@ -69,6 +74,7 @@ mod log_check;
 mod maintenance;
 mod options;
 mod query;
+mod race;
 mod random;
 mod reply;
 mod role;
@@ -92,6 +98,7 @@ pub use self::audit::{
 };
 pub use self::builder::RedisStoreBuilder;
 pub use self::config::{RedisConfig, StartMode};
+pub use self::credentials::{CredentialProvider, RedisCredentials};
 pub use self::doctor::{Finding, Report, Severity};
 pub use self::error::ConnectError;
 pub use self::feed::RedisFeed;
@@ -99,7 +106,8 @@ pub use self::foreign::ForeignList;
 pub use self::health::Health;
 pub use self::import::{DEFAULT_IMPORT_PACE, Import, ImportReport};
 pub use self::options::{
-    DEFAULT_CHECK_TIMEOUT, DEFAULT_LOG_LENGTH, DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_TOKEN_LIFETIME,
-    DEFAULT_PREFIX, DEFAULT_START_LIMIT, DEFAULT_WRITE_TIMEOUT, Start, WaitReplicas,
+    DEFAULT_CHECK_TIMEOUT, DEFAULT_CONNECT_TIMEOUT, DEFAULT_LOG_LENGTH, DEFAULT_MAX_IN_FLIGHT,
+    DEFAULT_MAX_TOKEN_LIFETIME, DEFAULT_PREFIX, DEFAULT_START_LIMIT, DEFAULT_WRITE_TIMEOUT,
+    SentinelTls, Start, WaitReplicas,
 };
 pub use self::store::RedisStore;

@@ -14,6 +14,9 @@ pub const DEFAULT_PREFIX: &str = "jwt-revocation";
 /// [`with_check_timeout`](super::RedisStoreBuilder::with_check_timeout).
 pub const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_millis(50);
 /// Default of
+/// [`with_connect_timeout`](super::RedisStoreBuilder::with_connect_timeout).
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Default of
 /// [`with_write_timeout`](super::RedisStoreBuilder::with_write_timeout).
 pub const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Default of
@@ -42,6 +45,21 @@ pub enum Start {
     Anyway,
 }
 
+/// Whether sentinels are spoken to over TLS, see
+/// [`with_sentinel_tls`](super::RedisStoreBuilder::with_sentinel_tls).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SentinelTls {
+    /// As the servers behind them are: with the `rediss-sentinel` of the URL, or the TLS of a ready
+    /// configuration. The default.
+    #[default]
+    AsServers,
+    /// In plain text, though the servers may speak TLS.
+    Plain,
+    /// Over TLS with the certificates of the system, though the servers may speak plain text.
+    Tls,
+}
+
 /// How many replicas must confirm a write, see
 /// [`with_wait_replicas`](super::RedisStoreBuilder::with_wait_replicas).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +78,7 @@ pub(crate) struct StoreOptions {
     pub(crate) shards: u16,
     pub(crate) check_timeout: Duration,
     pub(crate) write_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     pub(crate) max_in_flight: usize,
     pub(crate) max_token_lifetime: Duration,
     pub(crate) log_length: u64,
@@ -75,6 +94,7 @@ impl Default for StoreOptions {
             shards: 1,
             check_timeout: DEFAULT_CHECK_TIMEOUT,
             write_timeout: DEFAULT_WRITE_TIMEOUT,
+            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             max_in_flight: DEFAULT_MAX_IN_FLIGHT,
             max_token_lifetime: DEFAULT_MAX_TOKEN_LIFETIME,
             log_length: DEFAULT_LOG_LENGTH,
@@ -101,9 +121,11 @@ impl StoreOptions {
                 format!("is {}; write 1 to {MAX_SHARDS}", self.shards),
             ));
         }
-        for (setting, limit) in
-            [("check_timeout", self.check_timeout), ("write_timeout", self.write_timeout)]
-        {
+        for (setting, limit) in [
+            ("check_timeout", self.check_timeout),
+            ("write_timeout", self.write_timeout),
+            ("connect_timeout", self.connect_timeout),
+        ] {
             if limit < Duration::from_millis(1) {
                 return Err(ConfigError::new(
                     setting,

@@ -308,6 +308,7 @@ impl Supervision {
 
 #[cfg(test)]
 mod tests {
+    use super::super::connection::ConnectSettings;
     use super::super::topology::Topology;
     use super::super::url::parse_url;
     use super::*;
@@ -318,7 +319,9 @@ mod tests {
         let url = format!("redis://{}", listener.local_addr().unwrap());
         let connection = SupervisedConnection::start(SupervisionConfig {
             purpose: Purpose::Checks,
-            topology: Arc::new(Topology::new(parse_url(&url).unwrap()).unwrap()),
+            topology: Arc::new(
+                Topology::new(parse_url(&url).unwrap(), ConnectSettings::default()).unwrap(),
+            ),
             keys: Arc::new(RedisKeys::new("p", 1)),
             tracker: Arc::new(EpochTracker::new(1, Duration::from_secs(1))),
             slot: 0,

@@ -8,21 +8,28 @@
 //! | --- | --- |
 //! | one server | it is the primary |
 //! | sentinels | `SENTINEL MASTER` at all of them; the latest fail-over counts |
-//! | cluster | `CLUSTER NODES` at all known nodes; the latest owner of the slot counts |
+//! | cluster | `CLUSTER NODES` at all known nodes; the latest owner of the slot counts. It is dialled at the preferred endpoint that `CLUSTER SLOTS` gives |
 
 mod replies;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fred::types::Value;
 use fred::types::config::{Config, Server, ServerConfig};
-use futures::StreamExt as _;
+use fred::types::{RespVersion, Value};
 use futures::stream::FuturesUnordered;
+use futures::{StreamExt as _, join};
 use tokio::time::timeout;
 
-use self::replies::{ClusterNode, owner_of, parse_nodes, parse_sentinel, sees_all};
-use super::connection::{CONNECT_TIMEOUT, Connection, unexpected_reply, unreachable};
+use self::replies::{
+    ClusterNode, Endpoints, owner_of, parse_endpoints, parse_nodes, parse_sentinel, sees_all,
+};
+use super::address_map::AddressMap;
+use super::connection::{
+    CONNECT_TIMEOUT, ConnectSettings, Connection, unexpected_reply, unreachable,
+};
+use super::credentials::CredentialProvider;
 use crate::config::ConfigError;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -36,6 +43,11 @@ pub(crate) struct Topology {
     /// Everything but the server: credentials, TLS, database.
     base: Config,
     kind: TopologyKind,
+    connect: ConnectSettings,
+    /// TLS of the sentinels, if it differs.
+    sentinel_base: Option<Config>,
+    address_map: AddressMap,
+    credentials: Option<Arc<dyn CredentialProvider>>,
 }
 
 enum TopologyKind {
@@ -93,7 +105,7 @@ impl Topology {
             reason = "with Unix sockets there is one more"
         )
     )]
-    pub(crate) fn new(config: Config) -> Result<Self, ConfigError> {
+    pub(crate) fn new(config: Config, connect: ConnectSettings) -> Result<Self, ConfigError> {
         let kind = match &config.server {
             ServerConfig::Sentinel { hosts, service_name, username, password } => {
                 TopologyKind::Sentinel {
@@ -116,7 +128,31 @@ impl Topology {
         if named == 0 {
             return Err(ConfigError::new("config", "names no server"));
         }
-        Ok(Self { base: config, kind })
+        // All replies are read as RESP2 has them.
+        let base = Config { version: RespVersion::RESP2, ..config };
+        Ok(Self {
+            base,
+            kind,
+            connect,
+            sentinel_base: None,
+            address_map: AddressMap::default(),
+            credentials: None,
+        })
+    }
+
+    pub(crate) fn with_sentinel_base(mut self, base: Option<Config>) -> Self {
+        self.sentinel_base = base;
+        self
+    }
+
+    pub(crate) fn with_credentials(mut self, from: Option<Arc<dyn CredentialProvider>>) -> Self {
+        self.credentials = from;
+        self
+    }
+
+    pub(crate) fn with_address_map(mut self, map: AddressMap) -> Self {
+        self.address_map = map;
+        self
     }
 
     pub(crate) fn is_cluster(&self) -> bool {
@@ -149,16 +185,19 @@ impl Topology {
                 username: username.clone(),
                 password: password.clone(),
                 database: None,
-                ..self.base.clone()
+                ..self.sentinel_base.as_ref().unwrap_or(&self.base).clone()
             };
-            let reply = query(config, "SENTINEL", &["MASTER", service]).await?;
+            let reply = self.query(config, "SENTINEL", &["MASTER", service]).await;
+            let reply = reply.map_err(|error| {
+                refused_by_sentinel(&error, sentinel, service, username.as_deref())
+            })?;
             let (epoch, mut server) =
                 parse_sentinel(&reply).ok_or_else(|| unexpected_reply("a sentinel"))?;
             // A sentinel without an address for the server means its own host.
             if server.host.is_empty() {
                 server.host = sentinel.host.clone();
             }
-            Ok((epoch, server))
+            Ok((epoch, self.address_map.dialled(server)))
         }))
         .await;
         newest(answers, "no sentinel knows the primary")
@@ -227,20 +266,52 @@ impl Topology {
     /// time.
     async fn ask_nodes(&self, seeds: &ClusterSeeds) -> Vec<Result<Vec<ClusterNode>, StoreError>> {
         let known = seeds.known().clone();
-        let uses_tls = self.base.uses_tls();
+        let base = match self.current_base().await {
+            Ok(base) => base,
+            Err(error) => return vec![Err(error)],
+        };
+        let base = &base;
         let answers = majority(known.iter().map(|node| async move {
-            let config = self.at(ServerConfig::Centralized { server: node.clone() });
-            let reply = query(config, "CLUSTER", &["NODES"]).await?;
-            let text = reply.as_str().ok_or_else(|| unexpected_reply("a cluster node"))?;
-            Ok(parse_nodes(&text, &node.host, uses_tls))
+            let server = ServerConfig::Centralized { server: node.clone() };
+            let config = Config { server, ..base.clone() };
+            let opened = Connection::open(config, &self.connect, CONNECT_TIMEOUT).await;
+            let connection = opened.map_err(|error| refused_by_server(error, base))?;
+            let ask = |what| connection.command::<Value>("CLUSTER", vec![what], CONNECT_TIMEOUT);
+            let (nodes, slots) = join!(ask("NODES".into()), ask("SLOTS".into()));
+            let nodes = nodes?;
+            let text = nodes.as_str().ok_or_else(|| unexpected_reply("a cluster node"))?;
+            // Who owns a slot, and since when, is in one reply, where to dial it in the other. A
+            // server that refuses the latter is dialled by its address; one that does not answer
+            // must not be, because it would look like another server.
+            let endpoints = match slots {
+                Ok(slots) => parse_endpoints(&slots),
+                Err(error) if is_refusal(&error) => Endpoints::default(),
+                Err(error) => return Err(error),
+            };
+            let mut view = parse_nodes(&text, node, &endpoints);
+            for found in &mut view {
+                found.server = self.address_map.dialled(found.server.clone());
+            }
+            Ok(view)
         }))
         .await;
         seeds.learn(&answers.iter().flatten().map(Vec::as_slice).collect::<Vec<_>>());
         answers
     }
 
-    fn at(&self, server: ServerConfig) -> Config {
-        Config { server, ..self.base.clone() }
+    /// Everything but the server, with the credentials of this moment.
+    async fn current_base(&self) -> Result<Config, StoreError> {
+        let Some(provider) = &self.credentials else { return Ok(self.base.clone()) };
+        let given = timeout(self.connect.timeout, provider.credentials()).await;
+        let given = given.unwrap_or_else(|_| {
+            let detail = "redis: the provider has no credentials in time";
+            Err(StoreError::new(StoreErrorKind::Timeout, detail))
+        })?;
+        Ok(Config {
+            username: given.username.map(Into::into),
+            password: Some(given.password.expose().to_owned()),
+            ..self.base.clone()
+        })
     }
 
     /// A new connection to this server.
@@ -249,7 +320,73 @@ impl Topology {
         server: ServerConfig,
         command_timeout: Duration,
     ) -> Result<Connection, StoreError> {
-        Connection::open(self.at(server), command_timeout).await
+        let base = self.current_base().await?;
+        let config = Config { server, ..base.clone() };
+        let opened = Connection::open(config, &self.connect, command_timeout).await;
+        opened.map_err(|error| refused_by_server(error, &base))
+    }
+
+    /// Sends one command to one server.
+    async fn query(
+        &self,
+        config: Config,
+        command: &'static str,
+        arguments: &[&str],
+    ) -> Result<Value, StoreError> {
+        let connection = Connection::open(config, &self.connect, CONNECT_TIMEOUT).await?;
+        let arguments: Vec<Value> = arguments.iter().map(|&argument| argument.into()).collect();
+        connection.command(command, arguments, CONNECT_TIMEOUT).await
+    }
+}
+
+/// Says that it was the server, and whom it does not let in.
+fn refused_by_server(error: StoreError, base: &Config) -> StoreError {
+    if error.kind() != StoreErrorKind::Denied {
+        return error;
+    }
+    let user = UserName(base.username.as_deref());
+    let detail = format!("redis: the server refused {user}: {}", words_of(&error));
+    error.with_detail(detail)
+}
+
+/// Whether the server has answered that it does not do this, or not for this user.
+fn is_refusal(error: &StoreError) -> bool {
+    matches!(error.kind(), StoreErrorKind::Denied | StoreErrorKind::Other)
+}
+
+/// Says that it was a sentinel, which one, and what it does not know or let in.
+fn refused_by_sentinel(
+    error: &StoreError,
+    sentinel: &Server,
+    service: &str,
+    username: Option<&str>,
+) -> StoreError {
+    let words = words_of(error);
+    let detail = if words.contains("No such master") {
+        format!("redis: the sentinel {sentinel} knows no service {service:?}: {words}")
+    } else if error.kind() == StoreErrorKind::Denied {
+        format!("redis: the sentinel {sentinel} refused {}: {words}", UserName(username))
+    } else {
+        format!("redis: the sentinel {sentinel}: {words}")
+    };
+    error.clone().with_detail(detail)
+}
+
+/// What an error says, without whose it is.
+fn words_of(error: &StoreError) -> String {
+    let words = error.to_string();
+    words.strip_prefix("redis: ").unwrap_or(&words).to_owned()
+}
+
+/// As whom one has come.
+struct UserName<'a>(Option<&'a str>);
+
+impl fmt::Display for UserName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(name) => write!(f, "the user {name:?}"),
+            None => f.write_str("the default user"),
+        }
     }
 }
 
@@ -297,16 +434,7 @@ fn newest(
     best.map(|(_, server)| server).ok_or_else(|| last_error.unwrap_or_else(|| unreachable(nobody)))
 }
 
-/// Sends one command to one server.
-async fn query(
-    config: Config,
-    command: &'static str,
-    arguments: &[&str],
-) -> Result<Value, StoreError> {
-    let connection = Connection::open(config, CONNECT_TIMEOUT).await?;
-    let arguments: Vec<Value> = arguments.iter().map(|&argument| argument.into()).collect();
-    connection.command(command, arguments, CONNECT_TIMEOUT).await
-}
-
+#[cfg(test)]
+mod live_tests;
 #[cfg(test)]
 mod tests;

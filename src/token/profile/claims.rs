@@ -228,7 +228,7 @@ struct ClaimsReader<'a> {
     error: Option<TokenError>,
 }
 
-impl<'a> ClaimsReader<'a> {
+impl ClaimsReader<'_> {
     fn note(&mut self, result: Result<(), TokenError>) {
         if let Err(error) = result {
             self.error.get_or_insert(error);
@@ -386,7 +386,9 @@ impl<'a> ClaimValue<'a> {
         match self {
             Self::Bool(value) => wanted == if *value { "true" } else { "false" },
             Self::Integer(value) => wanted == value.to_string(),
-            Self::Number(value) => wanted.parse().is_ok_and(|wanted: f64| wanted == *value),
+            Self::Number(value) => {
+                wanted.parse().is_ok_and(|wanted: f64| wanted.total_cmp(value).is_eq())
+            }
             _ => self.texts().any(|text| text == wanted),
         }
     }

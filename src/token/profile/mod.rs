@@ -441,8 +441,8 @@ impl TokenProfile {
                 format!("the rule for `{}` names no value", rule.path.as_str()),
             ));
         }
-        let known = |claim: &&Box<str>| KindClaim::of(claim).is_none();
-        if let Some(claim) = self.ignored_kinds.iter().find(known) {
+        let says_no_kind = |claim: &&str| KindClaim::of(claim).is_none();
+        if let Some(claim) = self.ignored_kinds.iter().map(|claim| &**claim).find(says_no_kind) {
             return Err(ConfigError::new(
                 "allow_other_kinds_by",
                 format!("`{claim}` is no claim by which the kind of a token is judged"),

@@ -1,6 +1,7 @@
 use fred::error::{Error, ErrorKind};
 
 use super::*;
+use crate::support::{RedisServer, redis_or_skip};
 
 #[test]
 fn the_code_of_an_error_is_its_first_word_also_out_of_a_script() {
@@ -45,4 +46,74 @@ fn an_error_of_the_system_is_told_in_its_words() {
         classify(&Error::new(ErrorKind::Unknown, "OOM full")).to_string(),
         "redis: OOM full"
     );
+}
+
+/// Answers for every name.
+struct Fixed(Vec<SocketAddr>);
+
+impl ResolveHost for Fixed {
+    fn resolve(
+        &self,
+        _: &str,
+        _: u16,
+    ) -> futures::future::BoxFuture<'static, std::io::Result<Vec<SocketAddr>>> {
+        Box::pin(std::future::ready(Ok(self.0.clone())))
+    }
+}
+
+fn resolving_to(addresses: Vec<SocketAddr>) -> ConnectSettings {
+    ConnectSettings { resolver: Arc::new(Fixed(addresses)), ..ConnectSettings::default() }
+}
+
+#[tokio::test]
+async fn an_address_that_says_nothing_does_not_hide_the_next() {
+    redis_or_skip!();
+    // The kernel accepts connections, and nobody reads them.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let redis = RedisServer::start();
+    let settings = resolving_to(vec![silent.local_addr().unwrap(), redis.addr()]);
+    let server = ServerConfig::new_centralized("redis.test", 1);
+    let config = Config { server: server.clone(), ..Config::default() };
+    let connection = Connection::open(config, &settings, CONNECT_TIMEOUT).await.unwrap();
+    assert!(connection.server == server, "it is known by its name");
+    let pong = connection.command::<Value>("PING", Vec::new(), CONNECT_TIMEOUT).await.unwrap();
+    assert_eq!(pong.as_str().as_deref(), Some("PONG"));
+}
+
+/// Certificates are good for `localhost`, not for every name that leads to the same address.
+#[cfg(feature = "rustls")]
+#[tokio::test]
+async fn a_certificate_is_checked_by_the_name_though_the_address_is_dialled() {
+    use fred::rustls::pki_types::CertificateDer;
+    use fred::rustls::pki_types::pem::PemObject as _;
+    use fred::rustls::{ClientConfig, RootCertStore, crypto};
+    use fred::types::config::TlsConnector;
+
+    redis_or_skip!();
+    if !crate::support::server_has_tls() {
+        return;
+    }
+    let redis = RedisServer::builder().tls(false).start();
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(&redis.tls().ca).unwrap() {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let provider = Arc::new(crypto::aws_lc_rs::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let settings = resolving_to(vec![redis.addr()]);
+    let open = |host: &str| {
+        let config = Config {
+            server: ServerConfig::new_centralized(host, 1),
+            tls: Some(TlsConnector::from(tls.clone()).into()),
+            ..Config::default()
+        };
+        let settings = settings.clone();
+        async move { Connection::open(config, &settings, CONNECT_TIMEOUT).await }
+    };
+    open("localhost").await.unwrap();
+    open("other.test").await.unwrap_err();
 }

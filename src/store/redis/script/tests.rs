@@ -6,7 +6,7 @@ use fred::types::Value;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
-use super::super::connection::Connection;
+use super::super::connection::{ConnectSettings, Connection};
 use super::super::schema::{EntryId, IndexClass, IndexMember, parse_record};
 use super::super::url::parse_url;
 use super::*;
@@ -103,8 +103,8 @@ impl Lab {
         let server = RedisServer::start();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let config = parse_url(&server.url()).unwrap();
-        let connection =
-            runtime.block_on(Connection::open(config, Duration::from_secs(10))).unwrap();
+        let (settings, limit) = (ConnectSettings::default(), Duration::from_secs(10));
+        let connection = runtime.block_on(Connection::open(config, &settings, limit)).unwrap();
         Self { runtime, connection, server, keys: RedisKeys::new("lab", 1) }
     }
 

@@ -1,9 +1,13 @@
 //! What sentinels and cluster nodes reply about the topology. Pure.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
+
 use fred::types::Value;
 use fred::types::config::Server;
 
 use super::SLOTS;
+use crate::store::redis::address_map::named;
 
 /// The configuration epoch and the address, from the reply to `SENTINEL MASTER`: names and values
 /// in turn.
@@ -28,27 +32,61 @@ pub(super) struct ClusterNode {
     pub(super) slots: Vec<(u16, u16)>,
 }
 
+/// The preferred endpoints of the nodes of a cluster, by the ids of the nodes. None, where the node
+/// is to be dialled at the host that was asked.
+pub(super) type Endpoints = HashMap<String, Option<String>>;
+
+/// Reads the reply to `CLUSTER SLOTS`: ranges of slots, each with its nodes.
+pub(super) fn parse_endpoints(reply: &Value) -> Endpoints {
+    let mut endpoints = Endpoints::new();
+    let Value::Array(ranges) = reply else { return endpoints };
+    for range in ranges {
+        let Value::Array(range) = range else { continue };
+        for node in range.iter().skip(2) {
+            let Value::Array(node) = node else { continue };
+            let [endpoint, _, id, ..] = node.as_slice() else { continue };
+            let Some(id) = id.as_string() else { continue };
+            match endpoint.as_string() {
+                _ if endpoint.is_null() => endpoints.insert(id, None),
+                // The cluster prefers names, and the node has none, or does not know its address.
+                Some(host) if host.is_empty() || host == "?" => continue,
+                Some(host) => endpoints.insert(id, Some(host)),
+                None => continue,
+            };
+        }
+    }
+    endpoints
+}
+
 /// Reads lines such as `id 10.0.0.1:7000@17000,name master - 0 0 1 connected 0-5460 5462
 /// [5461->-id]`.
-pub(super) fn parse_nodes(text: &str, asked: &str, uses_tls: bool) -> Vec<ClusterNode> {
+///
+/// A node without an endpoint is dialled at its address; without that, where it was asked.
+pub(super) fn parse_nodes(text: &str, asked: &Server, endpoints: &Endpoints) -> Vec<ClusterNode> {
     let mut nodes = Vec::new();
     for line in text.lines() {
         let words: Vec<_> = line.split(' ').collect();
-        let [_, address, flags, _, _, _, epoch, _, slots @ ..] = words.as_slice() else { continue };
+        let [id, address, flags, _, _, _, epoch, _, slots @ ..] = words.as_slice() else {
+            continue;
+        };
         let (address, name) = address.split_once(',').unwrap_or((address, ""));
         let address = address.split_once('@').map_or(address, |(address, _)| address);
         let Some((ip, port)) = address.rsplit_once(':') else { continue };
+        let ip = ip.trim_matches(['[', ']']);
         let Ok(port) = port.parse() else { continue };
         let name = name.split(',').next().unwrap_or("");
-        // A certificate is for a name. A node that does not know its own address is where it was
-        // asked.
-        let host = if uses_tls && !name.is_empty() {
-            name
-        } else if ip.is_empty() {
-            asked
-        } else {
-            ip
+        let host = match endpoints.get(*id) {
+            Some(Some(endpoint)) => Some(endpoint.as_str()),
+            Some(None) => None,
+            None => Some(ip).filter(|ip| !ip.is_empty()),
         };
+        let server = match host {
+            Some(host) => Server::new(host, port),
+            None => Server { port, ..asked.clone() },
+        };
+        // A certificate is for a name, and an address is no name.
+        let is_address = host.is_some_and(|host| host.parse::<IpAddr>().is_ok());
+        let server = if is_address && !name.is_empty() { named(server, name) } else { server };
         // A slot that is being moved stands in brackets besides, which is no number.
         let ranges = slots.iter().filter_map(|range| {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -56,7 +94,7 @@ pub(super) fn parse_nodes(text: &str, asked: &str, uses_tls: bool) -> Vec<Cluste
         });
         let is_primary = flags.split(',').any(|flag| flag == "master");
         nodes.push(ClusterNode {
-            server: Server::new(host, port),
+            server,
             has_address: !flags.contains("noaddr") && !flags.contains("handshake"),
             epoch: epoch.parse().unwrap_or(0),
             slots: if is_primary { ranges.collect() } else { Vec::new() },

@@ -1,6 +1,10 @@
 use super::super::url::parse_url;
 use super::*;
 
+fn asked() -> Server {
+    Server::new("asked", 1)
+}
+
 const NODES: &str = "\
 07c3 127.0.0.1:30004@31004,node-4 slave e7d1 0 1426238317239 4 connected
 67ed 127.0.0.1:30002@31002,node-2 master - 0 1426238316232 2 connected 5461-10922 [5470->-e7d1]
@@ -12,23 +16,58 @@ dead :0@0 master,noaddr - 0 0 1 disconnected
 
 #[test]
 fn the_owner_of_a_slot_is_read_from_the_nodes() {
-    let owner = |slot, tls| owner_of(&parse_nodes(NODES, "asked", tls), slot).unwrap();
-    assert_eq!(owner(0, false), (9, Server::new("127.0.0.1", 30001)));
-    assert_eq!(owner(5460, true), (9, Server::new("node-1", 30001)));
-    assert_eq!(owner(5470, false), (2, Server::new("127.0.0.1", 30002)));
+    let nodes = parse_nodes(NODES, &asked(), &Endpoints::default());
+    let owner = |slot| owner_of(&nodes, slot).unwrap();
+    assert_eq!(owner(0), (9, Server::new("127.0.0.1", 30001)));
+    assert_eq!(owner(5460), (9, Server::new("127.0.0.1", 30001)));
+    assert_eq!(owner(5470), (2, Server::new("127.0.0.1", 30002)));
     // A node that does not know its own address is where it was asked.
-    assert_eq!(owner(7, false), (3, Server::new("asked", 30003)));
-    assert_eq!(owner(16383, false), (3, Server::new("asked", 30003)));
+    assert_eq!(owner(7), (3, Server::new("asked", 30003)));
+    assert_eq!(owner(16383), (3, Server::new("asked", 30003)));
+}
+
+#[test]
+fn a_node_is_dialled_at_its_preferred_endpoint() {
+    use crate::store::redis::address_map::tls_name_of;
+
+    let text = |text: &str| Value::from(text);
+    let node = |endpoint: Value, id: &str| Value::Array(vec![endpoint, 1.into(), text(id)]);
+    let range =
+        |nodes: Vec<Value>| Value::Array([0.into(), 1.into()].into_iter().chain(nodes).collect());
+    let reply = Value::Array(vec![
+        range(vec![node(text("name-1"), "e7d1"), node(text("?"), "07c3")]),
+        range(vec![node(Value::Null, "67ed"), node(text(""), "2922")]),
+    ]);
+    let nodes = parse_nodes(NODES, &asked(), &parse_endpoints(&reply));
+    let dialled: Vec<_> = nodes.iter().map(|node| node.server.to_string()).collect();
+    assert_eq!(
+        dialled,
+        [
+            "127.0.0.1:30004",
+            "asked:30002",
+            "asked:30003",
+            "2001:db8::1:30005",
+            "name-1:30001",
+            "asked:0"
+        ]
+    );
+    // An address is no name, so the announced name is that of the certificate.
+    if cfg!(any(feature = "rustls", feature = "native-tls")) {
+        assert_eq!(tls_name_of(&nodes[0].server), "node-4");
+        assert_eq!(tls_name_of(&nodes[4].server), "name-1");
+    }
+    assert!(parse_endpoints(&Value::Null).is_empty());
 }
 
 #[test]
 fn all_nodes_that_can_be_asked_are_remembered() {
-    let nodes = parse_nodes(NODES, "asked", false);
+    let nodes = parse_nodes(NODES, &asked(), &Endpoints::default());
     let ports: Vec<_> =
         nodes.iter().filter(|node| node.has_address).map(|node| node.server.port).collect();
     assert_eq!(ports, [30004, 30002, 30003, 30005, 30001]);
-    assert!(owner_of(&parse_nodes("", "asked", false), 0).is_none());
-    assert!(parse_nodes("junk\n a b c d e f g h", "asked", false).is_empty());
+    let parse = |text| parse_nodes(text, &asked(), &Endpoints::default());
+    assert!(owner_of(&parse(""), 0).is_none());
+    assert!(parse("junk\n a b c d e f g h").is_empty());
 }
 
 #[test]
@@ -37,7 +76,7 @@ fn nodes_are_asked_as_long_as_a_node_lists_them() {
     let line =
         |port: u16, slots: &str| format!("id 10.0.0.1:{port}@1 master - 0 0 1 connected {slots}\n");
     let learn = |text: &str| {
-        seeds.learn(&[&parse_nodes(text, "asked", false)]);
+        seeds.learn(&[&parse_nodes(text, &asked(), &Endpoints::default())]);
         seeds.known().iter().map(|server| server.port).collect::<Vec<_>>()
     };
     let (one, other, third) = (line(2, "0-8191"), line(3, "8192-16383"), line(4, "8192-16383"));
@@ -71,7 +110,7 @@ fn every_topology_is_read_from_its_url() {
             true,
         ),
     ] {
-        let topology = Topology::new(parse_url(url).unwrap()).unwrap();
+        let topology = Topology::new(parse_url(url).unwrap(), ConnectSettings::default()).unwrap();
         assert_eq!(
             (topology.is_cluster(), topology.has_sentinels()),
             (is_cluster, has_sentinels),
@@ -88,7 +127,10 @@ fn a_configuration_without_a_server_is_refused() {
         server: ServerConfig::new_clustered(Vec::<(String, u16)>::new()),
         ..Config::default()
     };
-    assert_eq!(Topology::new(config).err().unwrap().setting(), "config");
+    assert_eq!(
+        Topology::new(config, ConnectSettings::default()).err().unwrap().setting(),
+        "config"
+    );
 }
 
 /// Answers after so many milliseconds, with its number, or with an error.

@@ -1,0 +1,103 @@
+//! [`CredentialProvider`]: credentials that change while the program runs.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use crate::config::SecretText;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// As whom to authenticate to Redis (`AUTH`).
+#[derive(Clone)]
+pub struct RedisCredentials {
+    pub(crate) username: Option<Box<str>>,
+    pub(crate) password: SecretText,
+}
+
+impl RedisCredentials {
+    /// A user of the access control list of Redis, and its password or token.
+    pub fn new(username: impl Into<String>, password: impl Into<String>) -> Self {
+        Self { username: Some(username.into().into()), password: SecretText::from(password.into()) }
+    }
+
+    /// The password of the user that Redis calls `default`.
+    pub fn of_default_user(password: impl Into<String>) -> Self {
+        Self { username: None, password: SecretText::from(password.into()) }
+    }
+}
+
+/// Without the password.
+impl fmt::Debug for RedisCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisCredentials").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// Gives the credentials for each connection that is made, such as tokens that expire after minutes
+/// (Microsoft Entra ID, IAM) or passwords from a vault. Closures are providers too:
+///
+/// ```no_run
+/// use tower_jwt_revocation::RedisStore;
+/// use tower_jwt_revocation::store::redis::RedisCredentials;
+///
+/// # async fn token() -> String { String::new() }
+/// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = RedisStore::builder()
+///     .with_url("rediss://name.example.com:6380")
+///     .with_credential_provider(|| async { Ok(RedisCredentials::new("app", token().await)) })
+///     .connect()
+///     .await?;
+/// # Ok(()) }
+/// ```
+#[doc(alias = "iam")]
+#[doc(alias = "rotation")]
+pub trait CredentialProvider: Send + Sync {
+    /// The credentials that are valid now. It is called before each connection, in the background:
+    /// a provider that has to fetch them keeps them until they are about to expire. It has the time
+    /// of a connection ([`with_connect_timeout`]).
+    ///
+    /// [`with_connect_timeout`]: super::RedisStoreBuilder::with_connect_timeout
+    ///
+    /// # Errors
+    /// [`StoreError`] if there are none. The connection is tried again, as after any failure.
+    fn credentials(&self) -> BoxFuture<'_, Result<RedisCredentials, StoreError>>;
+}
+
+impl<F, Fut> CredentialProvider for F
+where
+    F: Fn() -> Fut + Send + Sync,
+    Fut: Future<Output = Result<RedisCredentials, StoreError>> + Send + 'static,
+{
+    fn credentials(&self) -> BoxFuture<'_, Result<RedisCredentials, StoreError>> {
+        self().boxed()
+    }
+}
+
+/// A file with the password, which is read for each connection.
+pub(crate) struct PasswordFile {
+    pub(crate) username: Option<Box<str>>,
+    pub(crate) path: PathBuf,
+}
+
+impl CredentialProvider for PasswordFile {
+    fn credentials(&self) -> BoxFuture<'_, Result<RedisCredentials, StoreError>> {
+        async move {
+            let path = self.path.clone();
+            let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
+            let text =
+                read.map_err(std::io::Error::other).and_then(|text| text).map_err(|error| {
+                    let detail = "redis: the file of the password cannot be read";
+                    StoreError::new(StoreErrorKind::Denied, detail).with_source(error)
+                })?;
+            let text = text.strip_suffix('\n').unwrap_or(&text);
+            let text = text.strip_suffix('\r').unwrap_or(text);
+            Ok(RedisCredentials {
+                username: self.username.clone(),
+                password: SecretText::from(text.to_owned()),
+            })
+        }
+        .boxed()
+    }
+}
