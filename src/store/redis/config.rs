@@ -49,8 +49,8 @@ pub struct RedisConfig {
     pub port: Option<u16>,
     /// Whether to speak TLS with the host. Default: false.
     pub tls: bool,
-    /// Number of the database on the host. Default: 0.
-    pub database: Option<u8>,
+    /// Number of the database on the host, 0 to 255. Default: 0.
+    pub database: Option<u16>,
     /// User of the password, if the URL has no credentials. Default: the default user of Redis.
     pub username: Option<String>,
     /// Password, if the URL has no credentials. It is written as it is: nothing is percent-encoded.
@@ -240,6 +240,9 @@ impl RedisConfig {
                 Err(ConfigError::new(part, "has no effect beside a URL; write it into the URL"))
             }
             (Some(url), None, None) => Ok(url),
+            (None, Some(_), _) if self.database.is_some_and(|number| number > 255) => {
+                Err(ConfigError::new("database", "is over 255"))
+            }
             (None, Some(host), _) => {
                 let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
                 let scheme = if self.tls { "rediss" } else { "redis" };
