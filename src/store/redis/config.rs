@@ -27,7 +27,7 @@ use crate::config::{
 /// these while that one is not set.
 ///
 /// ```no_run
-/// use tower_jwt_revocation::store::redis::RedisConfig;
+/// use tower_jwt_revocation::RedisConfig;
 ///
 /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
 /// let store = RedisConfig::from_env()?.connect().await?;
