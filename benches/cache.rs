@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use jsonwebtoken::Algorithm;
 use support::{KEY_ID, hs256, payload, profile, rs256, verifier};
-use tower_jwt_revocation::token::profile::SignedClaims;
-use tower_jwt_revocation::{CachedVerifier, JwtVerifier, TokenVerifier as _};
+use tower_jwt_revocation::token::{SignedClaims, TokenVerifier as _};
+use tower_jwt_revocation::{CachedVerifier, JwtVerifier};
 
 fn first_sight(c: &mut Criterion) {
     for (name, keys) in [("hs256", hs256()), ("rs256", rs256())] {

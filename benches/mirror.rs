@@ -22,13 +22,11 @@ use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 use numbers::Numbers;
+use tower_jwt_revocation::clock::{Clock as _, SystemClock};
 use tower_jwt_revocation::mirror::MirrorStatus;
-use tower_jwt_revocation::store::Lookup;
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::profile::SignedClaims;
-use tower_jwt_revocation::{
-    Clock as _, MemoryStore, Mirror, RevocationStore as _, Standing, SystemClock, VerifiedToken,
-};
+use tower_jwt_revocation::store::{Lookup, RevocationStore as _, Standing};
+use tower_jwt_revocation::token::SignedClaims;
+use tower_jwt_revocation::{MemoryStore, Mirror, TokenProfile, VerifiedToken};
 
 fn tokens(count: u64) -> Vec<Arc<VerifiedToken>> {
     let now = SystemClock::default().now();

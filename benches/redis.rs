@@ -33,13 +33,12 @@ use http::{Request, Response, StatusCode, header};
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
 use tokio::runtime::Runtime;
 use tower::{Layer as _, Service as _, ServiceExt as _, service_fn};
+use tower_jwt_revocation::clock::{Clock as _, SystemClock};
 use tower_jwt_revocation::store::redis::fred;
-use tower_jwt_revocation::token::Algorithm;
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::jwt::{JwtVerifier, VerificationKey};
+use tower_jwt_revocation::token::{TokenError, TokenErrorKind, TokenVerifier};
 use tower_jwt_revocation::{
-    Clock as _, JwtRevocationLayer, RedisStore, SystemClock, TokenError, TokenErrorKind,
-    TokenVerifier, VerifiedToken,
+    Algorithm, JwtRevocationLayer, JwtVerifier, RedisStore, TokenProfile, VerificationKey,
+    VerifiedToken,
 };
 
 const SECRET: &[u8] = b"a secret of at least thirty-two bytes";

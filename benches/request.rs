@@ -18,12 +18,9 @@ use std::task::{Context, Poll, Waker};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::{HeaderValue, Request, Response, header};
 use tower::{Layer as _, Service};
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::profile::SignedClaims;
-use tower_jwt_revocation::{
-    Clock as _, JwtRevocationLayer, MemoryStore, SystemClock, Target, TokenError, TokenErrorKind,
-    TokenVerifier, VerifiedToken,
-};
+use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::token::{SignedClaims, TokenError, TokenErrorKind, TokenVerifier};
+use tower_jwt_revocation::{JwtRevocationLayer, MemoryStore, Target, TokenProfile, VerifiedToken};
 
 /// How many revocations the store holds while a live token is looked up.
 const REVOKED: usize = 100_000;
@@ -154,8 +151,7 @@ fn requests(c: &mut Criterion) {
 
     #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
     {
-        use tower_jwt_revocation::token::Algorithm;
-        use tower_jwt_revocation::token::jwt::{JwtVerifier, VerificationKey};
+        use tower_jwt_revocation::{Algorithm, JwtVerifier, VerificationKey};
 
         let secret = b"a secret of at least thirty-two bytes";
         let key = VerificationKey::from_secret(Algorithm::HS256, secret).unwrap();

@@ -15,10 +15,9 @@ use std::error::Error;
 
 use axum::routing::get;
 use axum::{Extension, Router};
-use tower_jwt_revocation::middleware::LayerConfig;
-use tower_jwt_revocation::store::redis::RedisConfig;
-use tower_jwt_revocation::token::VerifierConfig;
-use tower_jwt_revocation::{Clearance, JwtRevocationLayer};
+use tower_jwt_revocation::{
+    Clearance, JwtRevocationLayer, LayerConfig, RedisConfig, VerifierConfig,
+};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -20,11 +20,10 @@ use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, service_fn};
-use tower_jwt_revocation::token::Algorithm;
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::jwt::VerificationKey;
+use tower_jwt_revocation::clock::{Clock as _, SystemClock};
 use tower_jwt_revocation::{
-    Clearance, Clock as _, JwtRevocationLayer, JwtVerifier, MemoryStore, SystemClock, Target,
+    Algorithm, Clearance, JwtRevocationLayer, JwtVerifier, MemoryStore, Target, TokenProfile,
+    VerificationKey,
 };
 
 const SECRET: &[u8] = b"an example secret, 32 bytes or more";

@@ -18,12 +18,11 @@ use axum::{Extension, Router};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 use tower::ServiceExt as _;
-use tower_jwt_revocation::token::Algorithm;
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::jwt::VerificationKey;
+use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::store::RevocationStore;
 use tower_jwt_revocation::{
-    Clearance, Clock as _, JwtRevocationLayer, JwtVerifier, MemoryStore, RevocationStore, Revoker,
-    SystemClock, Target,
+    Algorithm, Clearance, JwtRevocationLayer, JwtVerifier, MemoryStore, Revoker, Target,
+    TokenProfile, VerificationKey,
 };
 
 /// Known to the issuer and to whoever verifies; yours comes from a secret store.

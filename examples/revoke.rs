@@ -18,12 +18,10 @@ use axum::{Extension, Router};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 use tower::ServiceExt as _;
-use tower_jwt_revocation::token::Algorithm;
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::jwt::VerificationKey;
+use tower_jwt_revocation::clock::{Clock as _, SystemClock};
 use tower_jwt_revocation::{
-    Clearance, Clock as _, JwtRevocationLayer, JwtVerifier, RedisStore, Revoker, SystemClock,
-    Target,
+    Algorithm, Clearance, JwtRevocationLayer, JwtVerifier, RedisStore, Revoker, Target,
+    TokenProfile, VerificationKey,
 };
 
 const SECRET: &[u8] = b"an example secret, 32 bytes or more";

@@ -17,13 +17,14 @@ use tonic::transport::{Channel, Server};
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
-use tower_jwt_revocation::store::{ListQuery, Lookup, RecordPage};
-use tower_jwt_revocation::token::Algorithm;
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::jwt::VerificationKey;
+use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::revocation::{Record, Revocation};
+use tower_jwt_revocation::store::{
+    ListQuery, Lookup, Receipt, RecordPage, RevocationStore, StoreError, StoreErrorKind,
+};
 use tower_jwt_revocation::{
-    Clock as _, JwtRevocationLayer, JwtVerifier, MemoryStore, Receipt, Record, Revocation,
-    RevocationStore, StoreError, StoreErrorKind, SystemClock, Target, VerifiedToken,
+    Algorithm, JwtRevocationLayer, JwtVerifier, MemoryStore, Target, TokenProfile, VerificationKey,
+    VerifiedToken,
 };
 
 const SECRET: &[u8] = b"an example secret, 32 bytes or more";

@@ -4,8 +4,8 @@
 //! [`JwtRevocationLayer`] wraps any Tower service. A request passes when
 //!
 //! 1. it has one token, in `Authorization: Bearer …` unless you say otherwise;
-//! 2. the [`TokenVerifier`] accepts it: signature, times, issuer, audience, everything;
-//! 3. the [`RevocationStore`] knows that none of the targets of the token is revoked: the token
+//! 2. the [`TokenVerifier`](token::TokenVerifier) accepts it: signature, times, issuer, audience, everything;
+//! 3. the [`RevocationStore`](store::RevocationStore) knows that none of the targets of the token is revoked: the token
 //!    itself, its session, device, family, user, client, signing key, issuer, or a claim of your
 //!    choice.
 //!
@@ -29,8 +29,11 @@
 //! use http::{Request, Response, StatusCode};
 //! use jsonwebtoken::{EncodingKey, Header, encode};
 //! use tower::{Layer as _, ServiceExt as _, service_fn};
-//! use tower_jwt_revocation::token::{Algorithm, TokenProfile, jwt::VerificationKey};
-//! use tower_jwt_revocation::{Clock as _, JwtRevocationLayer, JwtVerifier, MemoryStore, SystemClock, Target};
+//! use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+//! use tower_jwt_revocation::{
+//!     Algorithm, JwtRevocationLayer, JwtVerifier, MemoryStore, Target, TokenProfile,
+//!     VerificationKey,
+//! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # pub async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -80,8 +83,8 @@
 //! | [`Mirror`], [`CachedVerifier`] | decisions from memory: of revocations with a proved staleness, of signatures |
 //! | [`session`], [`token::issue`] | logins, refresh tokens and devices; access tokens (features `sessions`, `issuer`) |
 //! | [`audit`] | who revoked what, and who was refused |
-//! | [`ForeignList`] | lists of revoked tokens that other programs keep in the same Redis (feature `redis`) |
-//! | [`Clearance`], [`Rejection`], [`Counters`] | what became of a request |
+//! | [`store::redis::foreign`] | lists of revoked tokens that other programs keep in the same Redis (feature `redis`) |
+//! | [`Clearance`], [`Rejection`], [`counters`] | what became of a request |
 //!
 //! # Scope of this crate
 //!
@@ -104,16 +107,16 @@
 )]
 
 pub mod audit;
-mod clock;
+pub mod clock;
 mod config;
 pub mod counters;
 mod error_chain;
 mod gate;
 pub mod middleware;
 pub mod mirror;
-mod policy;
-mod revocation;
-mod revoker;
+pub mod policy;
+pub mod revocation;
+pub mod revoker;
 #[cfg(feature = "sessions")]
 pub mod session;
 pub mod store;
@@ -126,29 +129,22 @@ pub mod testing;
 pub mod token;
 mod verified;
 
-#[cfg(any(test, feature = "test-util"))]
-pub use clock::ManualClock;
-pub use clock::{Clock, SystemClock, Timestamp};
+// What a first day needs. Everything else has one path, through its module.
 pub use config::ConfigError;
-pub use counters::Counters;
-#[cfg(feature = "axum")]
-pub use middleware::Claims;
-pub use middleware::{JwtRevocation, JwtRevocationLayer};
+pub use middleware::{JwtRevocationLayer, LayerConfig};
 pub use mirror::Mirror;
-pub use policy::{Clearance, FailMode, Rejection, RejectionKind};
-pub use revocation::{Action, Extent, Fact, MAX_ID_BYTES, Outcome, Record, Revocation};
-pub use revoker::{
-    ConfirmError, ConfirmRequest, Confirmed, ReinstateRequest, RevokeError, RevokeRequest, Revoker,
-};
+pub use policy::{Clearance, FailMode, Rejection};
+pub use revocation::{Extent, Target};
+pub use revoker::Revoker;
 pub use store::memory::MemoryStore;
 #[cfg(feature = "redis")]
-pub use store::redis::{ForeignList, RedisStore};
-pub use store::{Receipt, RevocationStore, Standing, StoreError, StoreErrorKind};
-pub use target::{Fingerprint, Target, TargetKind};
+pub use store::redis::{RedisConfig, RedisStore};
 pub use token::cache::CachedVerifier;
-pub use token::jwt::JwtVerifier;
-pub use token::{CredentialsError, TokenError, TokenErrorKind, TokenVerifier};
-pub use verified::{TokenTarget, VerifiedToken};
+#[cfg(feature = "issuer")]
+pub use token::issue::TokenIssuer;
+pub use token::jwt::{JwtVerifier, VerificationKey};
+pub use token::{Algorithm, TokenProfile, VerifierConfig};
+pub use verified::VerifiedToken;
 
 // The documents, so that what they show compiles.
 #[cfg(all(

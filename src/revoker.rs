@@ -36,7 +36,7 @@ pub use confirm::{ConfirmError, ConfirmRequest, Confirmed};
 /// answered with an error may or may not have happened, and may be repeated.
 ///
 /// ```
-/// # use tower_jwt_revocation::{MemoryStore, Revoker, Target, token::TokenProfile};
+/// # use tower_jwt_revocation::{MemoryStore, Revoker, Target, TokenProfile};
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let revoker = Revoker::new(MemoryStore::new(), TokenProfile::new())?;
 /// revoker.revoke(Target::user("alice")).reason("password changed").actor("support:7").await?;
@@ -92,7 +92,7 @@ impl Revoker {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use tower_jwt_revocation::{MemoryStore, Revoker, token::TokenProfile};
+    /// # use tower_jwt_revocation::{MemoryStore, Revoker, TokenProfile};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let revoker = Revoker::new(MemoryStore::new(), TokenProfile::new())?;
     /// revoker.extend_shared_retention(Duration::from_secs(30 * 24 * 60 * 60));

@@ -168,7 +168,7 @@ impl Target {
     /// All tokens signed with the key of this `kid`. Other issuers may have another key of the same
     /// name, so it belongs to one.
     ///
-    /// Where the tenants of an [issuer pattern](crate::token::TokenProfile::with_issuer_pattern)
+    /// Where the tenants of an [issuer pattern](crate::TokenProfile::with_issuer_pattern)
     /// share their keys, the key of all of them belongs to the pattern:
     /// `Target::key("k").issued_by("https://login.example/{tenant}/v2.0")`.
     ///
@@ -184,7 +184,7 @@ impl Target {
     }
 
     /// All tokens in which the claim `name` has the value `value`; the profile must map the claim,
-    /// see [`TokenProfile::with_claim_target`](crate::token::TokenProfile::with_claim_target).
+    /// see [`TokenProfile::with_claim_target`](crate::TokenProfile::with_claim_target).
     pub fn claim(name: impl Into<Arc<str>>, value: impl Into<Box<str>>) -> Self {
         Self { kind: TargetKind::Claim, claim: Some(name.into()), issuer: None, id: value.into() }
     }
@@ -287,7 +287,7 @@ impl fmt::Display for Target {
 
 /// What was read back from a store is not a record, or not a target: why.
 ///
-/// A store answers with an error of kind [`Protocol`](crate::StoreErrorKind::Protocol), which
+/// A store answers with an error of kind [`Protocol`](crate::store::StoreErrorKind::Protocol), which
 /// `StoreError::from` makes of this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidRecord(&'static str);

@@ -1,7 +1,7 @@
 //! A token that has been verified, as a type.
 //!
 //! A [`VerifiedToken`] cannot be written down, only be earned:
-//! [`TokenProfile`](crate::token::TokenProfile) makes it out of claims whose signature someone has
+//! [`TokenProfile`](crate::TokenProfile) makes it out of claims whose signature someone has
 //! checked. Stores can be asked about nothing else, so an unverified token never reaches one.
 
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::target::{Fingerprint, Target, TargetKind};
 /// A token whose signature and claims were verified, with everything by which it can be revoked.
 ///
 /// It holds no signature, unless the store behind a layer has lists of tokens as they are
-/// ([`RevocationStore::needs`](crate::RevocationStore::needs)). `Debug` shows no claim values. A
+/// ([`RevocationStore::needs`](crate::store::RevocationStore::needs)). `Debug` shows no claim values. A
 /// clone shares all but the times, so that threads that work with one token at the same time can
 /// each have a clone, and do not contend for one reference count.
 #[doc(alias = "TokenData")]
@@ -33,7 +33,7 @@ pub struct VerifiedToken {
 }
 
 /// What a store needs of a token beside its claims: see
-/// [`RevocationStore::needs`](crate::RevocationStore::needs).
+/// [`RevocationStore::needs`](crate::store::RevocationStore::needs).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Needs {
@@ -169,8 +169,8 @@ impl VerifiedToken {
     ///
     /// ```no_run
     /// # async fn f(revoker: tower_jwt_revocation::Revoker, token: &tower_jwt_revocation::VerifiedToken)
-    /// # -> Result<(), tower_jwt_revocation::StoreError> {
-    /// use tower_jwt_revocation::TargetKind;
+    /// # -> Result<(), tower_jwt_revocation::store::StoreError> {
+    /// use tower_jwt_revocation::revocation::TargetKind;
     ///
     /// if let Some(session) = token.target(TargetKind::Session) {
     ///     revoker.revoke(session).reason("logout").await?;
@@ -226,7 +226,7 @@ impl VerifiedToken {
     }
 
     /// The token as it was presented, if the store of the layer
-    /// [needs](crate::RevocationStore::needs) that.
+    /// [needs](crate::store::RevocationStore::needs) that.
     ///
     /// # Security
     /// Whoever has it can use it. Do not log it, and do not keep it.
@@ -238,7 +238,7 @@ impl VerifiedToken {
     }
 
     /// The SHA-256 of the token as it was presented, if the store of the layer
-    /// [needs](crate::RevocationStore::needs) it.
+    /// [needs](crate::store::RevocationStore::needs) it.
     ///
     /// No identity: the same token may be spelt in another way.
     pub fn text_sha256(&self) -> Option<[u8; 32]> {
@@ -291,7 +291,7 @@ impl fmt::Debug for VerifiedToken {
     }
 }
 
-/// Gathers the parts of a [`VerifiedToken`]. For [`TokenProfile`](crate::token::TokenProfile)
+/// Gathers the parts of a [`VerifiedToken`]. For [`TokenProfile`](crate::TokenProfile)
 /// alone.
 pub(crate) struct Draft {
     pub(crate) texts: String,

@@ -9,13 +9,15 @@ use std::task::{Context, Poll, Waker};
 use allocation_counter::measure;
 use http::{Extensions, Request, Response};
 use tower::{Layer as _, Service};
-use tower_jwt_revocation::store::{ListQuery, Lookup, RecordPage};
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::profile::SignedClaims;
+use tower_jwt_revocation::clock::{Clock, Timestamp};
+use tower_jwt_revocation::middleware::JwtRevocation;
+use tower_jwt_revocation::revocation::{Record, Revocation};
+use tower_jwt_revocation::store::{
+    ListQuery, Lookup, Receipt, RecordPage, RevocationStore, StoreError,
+};
+use tower_jwt_revocation::token::{SignedClaims, TokenError, TokenVerifier};
 use tower_jwt_revocation::{
-    CachedVerifier, Clearance, Clock, JwtRevocation, JwtRevocationLayer, MemoryStore, Receipt,
-    Record, Revocation, RevocationStore, StoreError, Target, Timestamp, TokenError, TokenVerifier,
-    VerifiedToken,
+    CachedVerifier, Clearance, JwtRevocationLayer, MemoryStore, Target, TokenProfile, VerifiedToken,
 };
 
 /// A clock at whose time the tokens of these tests are good.

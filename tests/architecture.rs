@@ -246,7 +246,7 @@ fn types_of_fred_are_public_only_with_their_feature() {
             allowed += 1;
         }
     }
-    assert_eq!(allowed, 2, "the method that takes a configuration, and the re-export");
+    assert_eq!(allowed, 3, "the methods that take a configuration, and the re-export");
     let code = "use fred::types::{Config, Value as V};\npub(crate) fn a(c: Config) {}\n\
         pub fn b(\n    c: V,\n) {\n}\npub struct D {\n    pub e: fred::X,\n    f: Config,\n}\n\
         #[cfg(feature = \"fred-config\")]\npub use fred;\npub fn g(c: Configs) {}\n";
@@ -282,12 +282,40 @@ fn public_items_with_fred(code: &str) -> Vec<(String, bool)> {
             let end = rest.find(if is_field { "," } else { "{" }).unwrap_or(rest.len());
             let end = rest.find(';').map_or(end, |other| end.min(other));
             if !words(&rest[..end]).is_disjoint(&names) {
-                found.push((line.to_owned(), before == "#[cfg(feature = \"fred-config\")]"));
+                found.push((line.to_owned(), before.contains("feature = \"fred-config\"")));
             }
         }
         before = line;
     }
     found
+}
+
+/// A default is a private constant; the documentation of the method that changes it says the value.
+#[test]
+fn the_documentation_of_a_setting_says_its_default() {
+    let sources = sources();
+    let mut seen = 0;
+    let mut wrong = Vec::new();
+    for (path, text) in &sources {
+        for (docs, name, value) in constants(text) {
+            let Some(method) = docs.split("Default of [`").nth(1) else { continue };
+            let method = method.split('`').next().unwrap().rsplit("::").next().unwrap();
+            let Some(words) = in_words(&value) else { continue };
+            seen += 1;
+            let is_said = sources.iter().any(|(other, text)| {
+                is_in(other, path.split("::").next().unwrap())
+                    && docs_of_method(text, method)
+                        .any(|docs| words.iter().any(|word| docs.contains(word)))
+            });
+            if !is_said {
+                wrong.push(format!("{path}: {method} does not say {name}: {words:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(seen > 20, "only {seen} defaults were found");
+    assert!(in_words("Duration::from_secs(15 * 60)").unwrap().contains(&"15 minutes".into()));
+    assert!(in_words("NonZeroUsize::new(65_536).unwrap()").unwrap().contains(&"65 536".into()));
 }
 
 /// Tables of modules are for those who change the crate, and would stand on docs.rs otherwise.
@@ -422,16 +450,20 @@ fn the_rules_see_what_they_are_about() {
     for page in [
         "index.html",
         "mirror/struct.Mirror.html",
-        "enum.FailMode.html",
+        "policy/enum.FailMode.html",
         "store/redis/foreign/index.html",
     ] {
         assert!(is_page(page), "{page}");
     }
-    // No such item, of another kind, a private module, and a name that is only the beginning of
-    // one.
-    for page in
-        ["struct.Nothing.html", "struct.FailMode.html", "clock/index.html", "struct.JwtRevo.html"]
-    {
+    // No such item, of another kind, a private module, a name that is only the beginning of one, and
+    // a name that only leads to the page of another module.
+    for page in [
+        "policy/struct.Nothing.html",
+        "policy/struct.FailMode.html",
+        "config/index.html",
+        "mirror/struct.Mirr.html",
+        "enum.FailMode.html",
+    ] {
         assert!(!is_page(page), "{page}");
     }
 }
@@ -627,6 +659,90 @@ fn modules() -> Vec<Module> {
     modules
 }
 
+/// Every module that is no test, as it is written, up to its tests.
+fn sources() -> Vec<(String, String)> {
+    let source = root().join("src");
+    modules()
+        .into_iter()
+        .map(|module| {
+            let path = source.join(module.path.replace("::", "/"));
+            let files = [path.with_extension("rs"), path.join("mod.rs")];
+            let text = files.iter().find_map(|file| fs::read_to_string(file).ok()).unwrap();
+            let end = text.find("#[cfg(test)]\nmod ").unwrap_or(text.len());
+            (module.path, text[..end].to_owned())
+        })
+        .collect()
+}
+
+/// The documented constants: documentation, name, value.
+fn constants(text: &str) -> impl Iterator<Item = (String, String, String)> {
+    let mut docs = String::new();
+    text.lines().filter_map(move |line| {
+        if let Some(doc) = line.trim_start().strip_prefix("///") {
+            docs.push_str(doc);
+            return None;
+        }
+        let docs = std::mem::take(&mut docs);
+        let (name, rest) = line.split_once("const ")?.1.split_once(": ")?;
+        let (_, value) = rest.split_once(" = ")?;
+        Some((docs, name.to_owned(), value.trim_end_matches(';').to_owned()))
+    })
+}
+
+/// The documentation of each method of this name, in one line.
+fn docs_of_method(text: &str, method: &str) -> impl Iterator<Item = String> {
+    let starts = [format!("pub fn {method}("), format!("pub fn {method}<")];
+    let lines: Vec<_> = text.lines().map(str::trim_start).collect();
+    let methods: Vec<_> = (0..lines.len())
+        .filter(|at| starts.iter().any(|start| lines[*at].starts_with(start)))
+        .map(|at| {
+            let above = lines[..at].iter().rev();
+            let mut docs: Vec<_> = above
+                .take_while(|line| line.starts_with("///") || line.starts_with("#["))
+                .filter_map(|line| line.strip_prefix("///"))
+                .collect();
+            docs.reverse();
+            docs.concat()
+        })
+        .collect();
+    methods.into_iter()
+}
+
+/// How the documentation may write the value of a constant. None if it is not a number, a duration
+/// or a text.
+fn in_words(value: &str) -> Option<Vec<String>> {
+    if let Some(text) = value.strip_prefix('"') {
+        return Some(vec![format!("`{}`", text.trim_end_matches('"'))]);
+    }
+    let inner = value.split_once('(').map_or(value, |(_, rest)| rest.split(')').next().unwrap());
+    let terms: Option<Vec<Vec<u64>>> = inner
+        .split(" + ")
+        .map(|term| term.split(" * ").map(|n| n.replace('_', "").parse().ok()).collect())
+        .collect();
+    let number: u64 = terms?.iter().map(|term| term.iter().product::<u64>()).sum();
+    const HOUR: u64 = 60 * 60;
+    let units: &[(u64, &str)] = if value.starts_with("Duration::from_millis") {
+        &[(1, "ms"), (1000, "s")]
+    } else if value.starts_with("Duration::from_secs") && number > HOUR && number % HOUR > 0 {
+        return Some(vec![format!("{} h and {} minutes", number / HOUR, number % HOUR / 60)]);
+    } else if value.starts_with("Duration::from_secs") {
+        &[(1, "s"), (60, "min"), (60, "minutes"), (HOUR, "h"), (HOUR, "hours"), (24 * HOUR, "days")]
+    } else {
+        let digits = number.to_string();
+        let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().collect();
+        let groups: Vec<_> = groups.iter().map(|group| str::from_utf8(group).unwrap()).collect();
+        let mut words = vec![groups.join(" "), digits];
+        for (size, unit) in [(1 << 10, "KiB"), (1 << 20, "MiB"), (1_000_000, "million")] {
+            if number >= size && number.is_multiple_of(size) {
+                words.push(format!("{} {unit}", number / size));
+            }
+        }
+        return Some(words);
+    };
+    let fitting = units.iter().filter(|(size, _)| number.is_multiple_of(*size));
+    Some(fitting.map(|(size, unit)| format!("{} {unit}", number / size)).collect())
+}
+
 fn collect(folder: &Path, wanted: &str, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -713,6 +829,16 @@ fn is_page(page: &str) -> bool {
     else {
         return file == "index.html";
     };
+    let is_part = |char: char| char.is_alphanumeric() || char == '_';
+    let leads_elsewhere = code.split("pub use ").skip(1).any(|rest| {
+        let names = rest.split(';').next().unwrap();
+        let module = word(names.strip_prefix("self::").unwrap_or(names));
+        names.split(|char| !is_part(char)).any(|word| word == name)
+            && code.contains(&format!("pub mod {module};"))
+    });
+    if leads_elsewhere {
+        return false;
+    }
     let is_word = |word: &str| word == name;
     let is_named = code.split(|char: char| !char.is_alphanumeric() && char != '_').any(is_word);
     let defined = format!("pub {kind} {name}");

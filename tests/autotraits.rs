@@ -7,25 +7,28 @@ use http::{Request, Response};
 use tower::util::BoxCloneSyncService;
 use tower_jwt_revocation::counters::{CounterSnapshot, Counters, Refusals};
 use tower_jwt_revocation::middleware::{
-    EmptyBody, EndWithToken, EndWithTokenLayer, EndingBody, JwtRevocation, LayerConfig,
-    ProblemJson, ResponseFuture, TokenEnded,
+    EmptyBody, EndWithToken, EndWithTokenLayer, EndingBody, JwtRevocation, ProblemJson,
+    ResponseFuture,
 };
-use tower_jwt_revocation::store::memory::MemoryStore;
+use tower_jwt_revocation::mirror::EndReason;
+use tower_jwt_revocation::policy::RejectionKind;
+use tower_jwt_revocation::revocation::{Change, Fact, Record, Revocation};
+use tower_jwt_revocation::revoker::{
+    ConfirmError, ConfirmRequest, Confirmed, RevokeError, RevokeRequest,
+};
 use tower_jwt_revocation::store::{
-    Change, Cursor, Fence, InvalidRecord, ListQuery, Lookup, Receipt, RecordPage, RevokedBy,
-    Standing, StoreError,
+    Cursor, Fence, InvalidRecord, ListQuery, Lookup, Receipt, RecordPage, RevocationStore,
+    RevokedBy, Standing, StoreError,
 };
 use tower_jwt_revocation::token::bearer::TokenSource;
 use tower_jwt_revocation::token::jwt::UncheckedSignatureVerifier;
 use tower_jwt_revocation::token::{
-    ClaimTargetKind, IssuerSet, SecretText, TokenError, TokenProfile, TokenVerifier,
-    UpstreamClaims, VerifierConfig,
+    ClaimTargetKind, CredentialsError, IssuerSet, SecretText, TokenError, TokenVerifier,
+    UpstreamClaims,
 };
 use tower_jwt_revocation::{
-    CachedVerifier, Clearance, ConfigError, ConfirmError, ConfirmRequest, Confirmed,
-    CredentialsError, Fact, FailMode, JwtRevocationLayer, JwtVerifier, Record, Rejection,
-    RejectionKind, Revocation, RevocationStore, RevokeError, RevokeRequest, Revoker, Target,
-    VerifiedToken,
+    CachedVerifier, Clearance, ConfigError, FailMode, JwtRevocationLayer, JwtVerifier, LayerConfig,
+    MemoryStore, Rejection, Revoker, Target, TokenProfile, VerifiedToken, VerifierConfig,
 };
 
 fn is_send<T: Send>() {}
@@ -52,7 +55,7 @@ fn the_read_side() {
     is_cloned::<(EmptyBody, ProblemJson)>();
     is_cloned::<(EndWithTokenLayer, EndWithToken<Inner>)>();
     is_send::<EndingBody<Vec<u8>>>();
-    is_error::<TokenEnded>();
+    is_error::<EndReason>();
     is_cloned::<(Counters, CounterSnapshot, Refusals)>();
     is_cloned::<(Clearance, Rejection, RejectionKind, CredentialsError, FailMode)>();
     is_cloned::<TokenSource>();

@@ -106,7 +106,10 @@ fn everything_comes_from_the_environment() {
         slip.1
     );
     assert!(
-        !wrong.0 && wrong.1.contains("JWT_FAIL_MODE: is neither `closed` nor `open`"),
+        !wrong.0
+            && wrong
+                .1
+                .contains("JWT_FAIL_MODE: is not a word that is known here; write `closed` or"),
         "{}",
         wrong.1
     );

@@ -27,13 +27,13 @@ use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 use support::{Cluster, RedisServer, Sentinel, redis_is_installed};
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_jwt_revocation::token::Algorithm;
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::issue::{NewToken, TokenIssuer};
+use tower_jwt_revocation::revocation::TargetKind;
+use tower_jwt_revocation::store::redis::foreign::ForeignList;
+use tower_jwt_revocation::token::issue::NewToken;
 use tower_jwt_revocation::token::jwt::SigningKey;
 use tower_jwt_revocation::{
-    Clearance, ForeignList, JwtRevocationLayer, JwtVerifier, RedisStore, Rejection, Target,
-    TargetKind,
+    Algorithm, Clearance, JwtRevocationLayer, JwtVerifier, RedisStore, Rejection, Target,
+    TokenIssuer, TokenProfile,
 };
 
 const PEERS: [&str; 2] = ["redis-py", "node-redis"];

@@ -12,13 +12,11 @@ mod peers;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tower_jwt_revocation::token::Algorithm;
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::issue::{NewToken, TokenIssuer};
-use tower_jwt_revocation::token::jwt::{KeySet, SigningKey, VerificationKey};
-use tower_jwt_revocation::{
-    Clock as _, JwtVerifier, SystemClock, TokenErrorKind, TokenVerifier as _,
-};
+use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::token::issue::NewToken;
+use tower_jwt_revocation::token::jwt::{KeySet, SigningKey};
+use tower_jwt_revocation::token::{TokenErrorKind, TokenVerifier as _};
+use tower_jwt_revocation::{Algorithm, JwtVerifier, TokenIssuer, TokenProfile, VerificationKey};
 
 const ISSUER: &str = "https://id.example";
 const AUDIENCE: &str = "orders";

@@ -27,13 +27,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use tower_jwt_revocation::token::Algorithm;
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::jwks::{Jwks, JwksErrorKind, MAX_DOCUMENT_BYTES};
-use tower_jwt_revocation::token::jwt::VerificationKey;
-use tower_jwt_revocation::{
-    Clock as _, JwtVerifier, SystemClock, TokenErrorKind, TokenVerifier as _,
-};
+use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::token::jwks::{Jwks, JwksErrorKind};
+use tower_jwt_revocation::token::{TokenErrorKind, TokenVerifier as _};
+use tower_jwt_revocation::{Algorithm, JwtVerifier, TokenProfile, VerificationKey};
+
+/// The longest document that is read.
+const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 
 /// The public part of `tests/keys/ed25519.pem`.
 fn public_x() -> String {

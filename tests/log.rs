@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tower::{Layer as _, ServiceExt as _};
+use tower_jwt_revocation::store::StoreErrorKind;
 use tower_jwt_revocation::store::scripted::ScriptedStore;
-use tower_jwt_revocation::{FailMode, JwtRevocationLayer, StoreErrorKind, Target};
+use tower_jwt_revocation::{FailMode, JwtRevocationLayer, Target};
 use tracing_subscriber::fmt::MakeWriter;
 
 use support::{Handler, WordVerifier, token, with_token};

@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_jwt_revocation::store::redis::Health;
-use tower_jwt_revocation::store::redis::Import;
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::profile::SignedClaims;
+use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::store::redis::foreign::ForeignList;
+use tower_jwt_revocation::store::redis::{Health, Import};
+use tower_jwt_revocation::token::{SignedClaims, TokenError, TokenVerifier};
 use tower_jwt_revocation::{
-    Clearance, Clock as _, ForeignList, JwtRevocationLayer, RedisStore, Rejection, Revoker,
-    SystemClock, Target, TokenError, TokenVerifier, VerifiedToken,
+    Clearance, JwtRevocationLayer, RedisStore, Rejection, Revoker, Target, TokenProfile,
+    VerifiedToken,
 };
 use tracing_subscriber::fmt::MakeWriter;
 

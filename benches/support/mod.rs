@@ -7,10 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation, encode};
 use serde::{Deserialize, Serialize};
-use tower_jwt_revocation::token::Algorithm;
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::jwt::VerificationKey;
-use tower_jwt_revocation::{Clock as _, JwtVerifier, SystemClock};
+use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::{Algorithm, JwtVerifier, TokenProfile, VerificationKey};
 
 pub const ISSUER: &str = "https://id.example.com/realms/shop";
 pub const AUDIENCE: &str = "https://api.example.com";

@@ -9,10 +9,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use tower_jwt_revocation::token::profile::MAX_LEEWAY;
-use tower_jwt_revocation::{
-    Clock as _, RevokeError, StoreErrorKind, SystemClock, Target, Timestamp,
-};
+use tower_jwt_revocation::clock::{Clock as _, SystemClock, Timestamp};
+use tower_jwt_revocation::revoker::RevokeError;
+use tower_jwt_revocation::store::StoreErrorKind;
+use tower_jwt_revocation::{Target, TokenProfile};
 
 use crate::answer::{NO_STORE, Problem, id, object, optional, within};
 use crate::app::App;
@@ -64,7 +64,8 @@ async fn revoke(State(app): State<App>, body: Bytes) -> Result<StatusCode, Probl
     if let Some(exp) = expires_at {
         // No token that is accepted is over later than this: it may say that it was issued by the
         // leeway from now.
-        let last = SystemClock::default().now().saturating_add(app.max_token_lifetime + MAX_LEEWAY);
+        let longest = app.max_token_lifetime + TokenProfile::MAX_LEEWAY;
+        let last = SystemClock::default().now().saturating_add(longest);
         request = request.until(seconds(exp).min(last));
     }
     within(app.limit, async { Ok(request.await?) }).await?;
@@ -113,7 +114,9 @@ async fn revoke_session(State(app): State<App>, body: Bytes) -> Result<StatusCod
 }
 
 /// An id that cannot be has nothing to revoke, as one that is unknown.
-fn known(ended: Result<(), tower_jwt_revocation::StoreError>) -> Result<StatusCode, Problem> {
+fn known(
+    ended: Result<(), tower_jwt_revocation::store::StoreError>,
+) -> Result<StatusCode, Problem> {
     match ended {
         Err(error) if error.kind() != StoreErrorKind::InvalidInput => Err(error.into()),
         _ => Ok(StatusCode::NO_CONTENT),

@@ -8,7 +8,7 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
-use tower_jwt_revocation::{StoreError, StoreErrorKind};
+use tower_jwt_revocation::store::{StoreError, StoreErrorKind};
 
 /// Why a request was not done.
 #[derive(Clone, Copy, Debug)]

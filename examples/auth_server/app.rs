@@ -8,12 +8,13 @@ use std::time::Duration;
 use tower_jwt_revocation::audit::AuditSink;
 use tower_jwt_revocation::counters::Counters;
 use tower_jwt_revocation::session::{Grant, RefreshPolicy, Sessions};
+use tower_jwt_revocation::store::RevocationStore;
 use tower_jwt_revocation::store::redis::{ConnectError, Severity, Start};
 use tower_jwt_revocation::store::session::SessionStore;
-use tower_jwt_revocation::token::issue::{IssuedToken, TokenIssuer};
+use tower_jwt_revocation::token::issue::IssuedToken;
 use tower_jwt_revocation::{
     ConfigError, FailMode, JwtRevocationLayer, JwtVerifier, MemoryStore, Mirror, RedisStore,
-    RevocationStore, Revoker,
+    Revoker, TokenIssuer,
 };
 
 use crate::answer::Problem;

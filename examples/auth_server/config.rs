@@ -10,9 +10,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde_json::Value;
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::jwt::{SigningKey, VerificationKey};
-use tower_jwt_revocation::{FailMode, JwtVerifier};
+use tower_jwt_revocation::token::jwt::SigningKey;
+use tower_jwt_revocation::{FailMode, JwtVerifier, TokenProfile, VerificationKey};
 
 /// The algorithm that goes with each type of key.
 const ALGORITHMS: [(&str, &str); 4] =

@@ -23,7 +23,9 @@ use tokio::time::Instant;
 use tower::ServiceBuilder;
 use tower::limit::ConcurrencyLimitLayer;
 use tower::util::MapRequestLayer;
-use tower_jwt_revocation::{Clearance, StoreErrorKind, TargetKind, VerifiedToken};
+use tower_jwt_revocation::revocation::TargetKind;
+use tower_jwt_revocation::store::StoreErrorKind;
+use tower_jwt_revocation::{Clearance, VerifiedToken};
 
 use crate::answer::{Problem, within};
 use crate::app::App;

@@ -5,11 +5,9 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use tower_jwt_revocation::token::Algorithm;
-use tower_jwt_revocation::token::jwt::VerificationKey;
-use tower_jwt_revocation::token::profile::SignedClaims;
-use tower_jwt_revocation::token::{TokenProfile, TokenVerifier};
-use tower_jwt_revocation::{Clock, JwtVerifier, Timestamp};
+use tower_jwt_revocation::clock::{Clock, Timestamp};
+use tower_jwt_revocation::token::{SignedClaims, TokenVerifier};
+use tower_jwt_revocation::{Algorithm, JwtVerifier, TokenProfile, VerificationKey};
 
 static VERIFIER: LazyLock<JwtVerifier> = LazyLock::new(|| {
     let key = VerificationKey::from_secret(Algorithm::HS256, &[7; 32]).expect("a good key");

@@ -48,7 +48,7 @@
 //! ```
 //! use std::io::Write as _;
 //! use tower_jwt_revocation::audit::{AuditEvent, AuditSink};
-//! # use tower_jwt_revocation::{MemoryStore, Revoker, Target, token::TokenProfile};
+//! # use tower_jwt_revocation::{MemoryStore, Revoker, Target, TokenProfile};
 //! use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder};
 //!
 //! struct JsonLines(NonBlocking);

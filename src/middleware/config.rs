@@ -20,8 +20,8 @@ use crate::token::bearer::TokenSource;
 /// refusals, the audit.
 ///
 /// ```
-/// use tower_jwt_revocation::middleware::LayerConfig;
-/// use tower_jwt_revocation::{JwtRevocationLayer, MemoryStore, TokenVerifier};
+/// use tower_jwt_revocation::token::TokenVerifier;
+/// use tower_jwt_revocation::{JwtRevocationLayer, LayerConfig, MemoryStore};
 ///
 /// # fn f(verifier: impl TokenVerifier) -> Result<(), tower_jwt_revocation::ConfigError> {
 /// let layer = JwtRevocationLayer::new(verifier, MemoryStore::new()).with_config(&LayerConfig::from_env()?)?;

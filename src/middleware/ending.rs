@@ -33,7 +33,7 @@ const MESSAGE: &str = "the token is not accepted any more";
 /// | --- | --- |
 /// | gRPC | trailers: `UNAUTHENTICATED` |
 /// | `text/event-stream` | with the end of the stream; a client that connects again is refused |
-/// | any other | with an error, so that no client takes half of a document for a whole one |
+/// | any other | with an [`EndReason`] as error, so that no client takes half of a document for a whole one |
 ///
 /// A response that is complete in one piece costs nothing; one that goes on costs an entry in a
 /// table. A WebSocket has no response body: wait for [`Mirror::revoked`] beside the messages, as
@@ -112,10 +112,6 @@ enum StreamKind {
     /// Ends with trailers.
     Grpc,
 }
-
-/// The error of a response body that ended early: the token of the request was revoked, or has expired.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenEnded(EndReason);
 
 // === impl EndWithTokenLayer ===
 
@@ -275,7 +271,7 @@ impl StreamKind {
     /// The last frame of such a body.
     fn end<D>(self, ended: EndReason) -> Option<Result<Frame<D>, Box<dyn Error + Send + Sync>>> {
         match self {
-            Self::Other => Some(Err(Box::new(TokenEnded(ended)))),
+            Self::Other => Some(Err(Box::new(ended))),
             Self::EventStream => None,
             Self::Grpc => {
                 let mut trailers = HeaderMap::with_capacity(2);
@@ -296,23 +292,3 @@ impl<B: fmt::Debug> fmt::Debug for EndingBody<B> {
             .finish_non_exhaustive()
     }
 }
-
-// === impl TokenEnded ===
-
-impl TokenEnded {
-    /// Whether the token was revoked or has expired.
-    pub fn why(&self) -> &EndReason {
-        &self.0
-    }
-}
-
-impl fmt::Display for TokenEnded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            EndReason::Revoked(_) => "the token of the request was revoked while it was answered",
-            EndReason::Expired => "the token of the request expired while it was answered",
-        })
-    }
-}
-
-impl Error for TokenEnded {}

@@ -45,7 +45,8 @@ use crate::verified::VerifiedToken;
 /// # use std::{convert::Infallible, sync::Arc};
 /// # use tower::{Layer as _, ServiceExt as _, service_fn};
 /// use tower_jwt_revocation::{JwtRevocationLayer, MemoryStore};
-/// # use tower_jwt_revocation::{TokenError, TokenVerifier, VerifiedToken, token::TokenProfile};
+/// # use tower_jwt_revocation::token::{TokenError, TokenVerifier};
+/// # use tower_jwt_revocation::{TokenProfile, VerifiedToken};
 /// # struct NoOne(TokenProfile);
 /// # impl TokenVerifier for NoOne {
 /// #     fn verify(&self, _: &str) -> Result<Arc<VerifiedToken>, TokenError> { unreachable!() }

@@ -23,9 +23,7 @@ mod service;
 mod state;
 
 pub use self::config::LayerConfig;
-pub use self::ending::{
-    EndWithToken, EndWithTokenFuture, EndWithTokenLayer, EndingBody, TokenEnded,
-};
+pub use self::ending::{EndWithToken, EndWithTokenFuture, EndWithTokenLayer, EndingBody};
 #[cfg(feature = "axum")]
 pub use self::extract::{Claims, ExtractError};
 pub use self::future::ResponseFuture;

@@ -50,7 +50,7 @@ use crate::store::{
 };
 use crate::verified::VerifiedToken;
 use fresh::Freshness;
-pub use options::{DEFAULT_MAX_STALENESS, DEFAULT_RECENT, DEFAULT_REPLAYABLE, MirrorBuilder};
+pub use options::MirrorBuilder;
 use set::{FactSource, RevocationSet, SetVerdict};
 pub use status::{MirrorStatus, Phase, Resync, ShardStatus};
 pub use wait::EndReason;

@@ -15,12 +15,12 @@ use crate::store::RevocationStore;
 use crate::store::feed::Feed;
 
 /// Default of [`MirrorBuilder::with_max_staleness`].
-pub const DEFAULT_MAX_STALENESS: Duration = Duration::from_secs(1);
+pub(crate) const DEFAULT_MAX_STALENESS: Duration = Duration::from_secs(1);
 /// Default of [`MirrorBuilder::with_replayable`]: the mirror never takes more than it would for a
 /// million without.
-pub const DEFAULT_REPLAYABLE: usize = 500_000;
+pub(crate) const DEFAULT_REPLAYABLE: usize = 500_000;
 /// Default of [`MirrorBuilder::with_recent`].
-pub const DEFAULT_RECENT: usize = 16_384;
+pub(crate) const DEFAULT_RECENT: usize = 16_384;
 
 /// Longest name, in characters.
 const MAX_NAME: usize = 128;
@@ -51,7 +51,7 @@ impl<F: Feed> MirrorBuilder<F> {
     }
 
     /// By which name people know this mirror, default the name of the host and the id of the
-    /// process. It stands in the store, and in [`ConfirmError::Behind`](crate::ConfirmError::Behind) if
+    /// process. It stands in the store, and in [`ConfirmError::Behind`](crate::revoker::ConfirmError::Behind) if
     /// the mirror is late. Cut to 128 characters; need not be unique.
     pub fn with_name(mut self, name: impl AsRef<str>) -> Self {
         let printable = |char: char| if char.is_control() { '?' } else { char };

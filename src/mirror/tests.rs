@@ -11,7 +11,7 @@ use super::*;
 use crate::clock::{ManualClock, SystemClock};
 use crate::store::Doubt;
 
-const LIMIT: Duration = DEFAULT_MAX_STALENESS;
+const LIMIT: Duration = options::DEFAULT_MAX_STALENESS;
 
 fn mirror(world: &World) -> Mirror {
     Mirror::of(world.clone(), vec![world.feed()]).start().unwrap()
@@ -541,7 +541,7 @@ async fn a_waiter_learns_of_every_way_to_end() {
     for waiter in [own, other, tokio::spawn(early)] {
         assert_eq!(
             settle("it ends", waiter).await.unwrap(),
-            EndReason::Revoked(RevokedBy::new(crate::TargetKind::Token))
+            EndReason::Revoked(RevokedBy::new(crate::revocation::TargetKind::Token))
         );
     }
     // The wall clock does not go on while tokio's stands still, so the token of the bystander does

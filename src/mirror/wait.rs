@@ -1,6 +1,7 @@
 //! Waiting until a token is revoked or has expired.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,7 +18,8 @@ use crate::verified::VerifiedToken;
 /// may have slept.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// Why a token has ended.
+/// Why a token has ended. Also the error of a response body that ended early, see
+/// [`EndWithTokenLayer`](crate::middleware::EndWithTokenLayer).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EndReason {
@@ -26,6 +28,17 @@ pub enum EndReason {
     /// Its `exp` is reached.
     Expired,
 }
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Revoked(_) => "the token of the request was revoked while it was answered",
+            Self::Expired => "the token of the request expired while it was answered",
+        })
+    }
+}
+
+impl std::error::Error for EndReason {}
 
 /// Which waiters wait for which targets.
 #[derive(Debug, Default)]

@@ -12,7 +12,7 @@ use crate::verified::VerifiedToken;
 /// read off: a revocation counts unless a *later* reinstatement stands against it, so a tie is
 /// revoked. The default is that nothing is known.
 ///
-/// A [`Record`](crate::Record) is a fact with a note for people.
+/// A [`Record`](crate::revocation::Record) is a fact with a note for people.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "it is these five times, no more and no less")]
 pub struct Fact {

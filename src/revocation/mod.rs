@@ -23,14 +23,15 @@ pub use record::Record;
 pub(crate) use record::RecordNote;
 
 use crate::clock::Timestamp;
-pub(crate) use crate::target::{Fingerprint, IssuerDigest, Target, TargetKind};
+pub(crate) use crate::target::IssuerDigest;
+pub use crate::target::{Fingerprint, Target, TargetKind};
 use crate::verified::VerifiedToken;
 
 /// Longest id (`jti`, `sub`, …), reason and actor, in bytes.
 ///
 /// Ids are hashed before they become part of a key, so this bounds what a record costs, not what is
 /// safe.
-pub const MAX_ID_BYTES: usize = 1024;
+pub(crate) const MAX_ID_BYTES: usize = 1024;
 
 /// [`Record::until`] of a record that is never forgotten: the latest time that every store can
 /// keep.
@@ -117,9 +118,9 @@ pub struct Revocation {
     pub until: Timestamp,
     /// The record is kept at least this long, counted from the write by the clock of the store.
     pub lifetime: Duration,
-    /// Why, for people. At most [`MAX_ID_BYTES`].
+    /// Why, for people. At most 1024 bytes.
     pub reason: Option<Arc<str>>,
-    /// Who did it, for people. At most [`MAX_ID_BYTES`].
+    /// Who did it, for people. At most 1024 bytes.
     pub actor: Option<Arc<str>>,
     /// Where it comes from: for the lists of other programs.
     pub(crate) origin: RevocationOrigin,
@@ -184,8 +185,9 @@ impl Revocation {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use tower_jwt_revocation::store::Change;
-    /// use tower_jwt_revocation::{Outcome, Revocation, Target, Timestamp};
+    /// use tower_jwt_revocation::clock::Timestamp;
+    /// use tower_jwt_revocation::revocation::{Change, Outcome, Revocation};
+    /// use tower_jwt_revocation::Target;
     ///
     /// let change = Revocation::new(Target::token("t"), Duration::from_secs(3600));
     /// let Change::Write(Outcome::New, record) = change.apply(None, Timestamp::from_secs(1000)) else {

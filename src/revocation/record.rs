@@ -10,7 +10,7 @@ use crate::verified::VerifiedToken;
 /// What a store keeps of one target: the [`Fact`] that decides, and a note for people that says
 /// whose it is and who changed it last, when and why.
 ///
-/// Stores make records by [`Revocation::apply`](crate::Revocation::apply) and read them back by
+/// Stores make records by [`Revocation::apply`](crate::revocation::Revocation::apply) and read them back by
 /// [`new`](Self::new). A record only grows: [`merge`](Self::merge) joins the facts and keeps the
 /// later note.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -27,7 +27,7 @@ impl RevokeRequest {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use tower_jwt_revocation::{MemoryStore, Revoker, Target, token::TokenProfile};
+    /// # use tower_jwt_revocation::{MemoryStore, Revoker, Target, TokenProfile};
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let revoker = Revoker::new(MemoryStore::new(), TokenProfile::new())?;
     /// let confirmed = revoker.revoke(Target::user("mallory")).confirm(Duration::from_secs(3)).await?;

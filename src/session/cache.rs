@@ -16,9 +16,10 @@ use crate::revocation::Target;
 use crate::revoker::Revoker;
 
 /// Default of [`UserCacheBuilder::with_lifetime`].
-pub const DEFAULT_USER_CACHE_LIFETIME: Duration = Duration::from_secs(60);
+pub(crate) const DEFAULT_USER_CACHE_LIFETIME: Duration = Duration::from_secs(60);
 /// Default of [`UserCacheBuilder::with_capacity`].
-pub const DEFAULT_USER_CACHE_CAPACITY: NonZeroU64 = NonZeroU64::new(10_000).expect("not zero");
+pub(crate) const DEFAULT_USER_CACHE_CAPACITY: NonZeroU64 =
+    NonZeroU64::new(10_000).expect("not zero");
 
 /// Longer than this no entry stays in memory, however long its lifetime. It is a bound of `moka`
 /// that is far from any use.
@@ -35,7 +36,8 @@ const LONGEST_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// When the cache is full, the least recently used entry makes room; nobody else loses theirs.
 ///
 /// ```
-/// # use tower_jwt_revocation::{MemoryStore, Revoker, Target, session::UserCache, token::TokenProfile};
+/// # use tower_jwt_revocation::session::UserCache;
+/// # use tower_jwt_revocation::{MemoryStore, Revoker, Target, TokenProfile};
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let load_roles = async |_: &str| Ok::<_, std::io::Error>("admin".to_owned());
 /// let revoker = Revoker::new(MemoryStore::new(), TokenProfile::new())?;
@@ -107,13 +109,13 @@ pub struct UserCacheBuilder {
 
 impl UserCacheBuilder {
     /// How old a value may be when it is given out, counted from before it was loaded. Default
-    /// [`DEFAULT_USER_CACHE_LIFETIME`], 60 s; at most a year. Zero keeps nothing.
+    /// 60 s; at most a year. Zero keeps nothing.
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime.min(LONGEST_TTL);
         self
     }
 
-    /// How many users the cache holds. Default [`DEFAULT_USER_CACHE_CAPACITY`], 10 000. For a short
+    /// How many users the cache holds. Default 10 000. For a short
     /// time there may be a few more.
     pub fn with_capacity(mut self, capacity: NonZeroU64) -> Self {
         self.capacity = capacity;

@@ -33,7 +33,7 @@ const MARGIN: Duration = Duration::from_secs(60 * 60);
 /// [`Sessions`](super::Sessions) builds on it; use it alone where sessions are kept elsewhere.
 ///
 /// ```
-/// # use tower_jwt_revocation::{MemoryStore, Revoker, token::TokenProfile};
+/// # use tower_jwt_revocation::{MemoryStore, Revoker, TokenProfile};
 /// use tower_jwt_revocation::session::{Families, NewFamily, Refresh, RefreshPolicy};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

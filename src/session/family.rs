@@ -32,13 +32,13 @@ use crate::store::session::Seen;
 use crate::store::{Doubt, RevokedBy};
 
 /// Default of [`RefreshPolicy::with_grace`].
-pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+pub(crate) const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 /// Largest [`RefreshPolicy::with_grace`].
-pub const MAX_GRACE: Duration = Duration::from_secs(300);
+pub(crate) const MAX_GRACE: Duration = Duration::from_secs(300);
 /// Default of [`RefreshPolicy::with_idle_lifetime`].
-pub const DEFAULT_IDLE_LIFETIME: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+pub(crate) const DEFAULT_IDLE_LIFETIME: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// Default of [`RefreshPolicy::with_max_age`].
-pub const DEFAULT_MAX_AGE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+pub(crate) const DEFAULT_MAX_AGE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// How refresh tokens are rotated, and for how long they are valid.
 #[doc(alias = "token rotation")]
@@ -107,14 +107,14 @@ impl RefreshPolicy {
     }
 
     /// How long a refresh token is valid; a family that is not refreshed for this long expires.
-    /// Default [`DEFAULT_IDLE_LIFETIME`], 14 days; from one second to ten years.
+    /// Default 14 days; from one second to ten years.
     pub fn with_idle_lifetime(mut self, idle: Duration) -> Self {
         self.idle = idle;
         self
     }
 
-    /// How old a family can become, however often it is refreshed. Default [`DEFAULT_MAX_AGE`], 90
-    /// days; from one second to ten years.
+    /// How old a family can become, however often it is refreshed. Default
+    /// 90 days; from one second to ten years.
     pub fn with_max_age(mut self, max_age: Duration) -> Self {
         self.max_age = Some(max_age);
         self

@@ -90,7 +90,7 @@ pub struct Grant<T = RefreshToken> {
 #[cfg(feature = "issuer")]
 impl<T> Grant<T> {
     /// The access token that goes with this grant, for
-    /// [`TokenIssuer::issue`](crate::token::issue::TokenIssuer::issue): it is revocable by
+    /// [`TokenIssuer::issue`](crate::TokenIssuer::issue): it is revocable by
     /// everything that the grant belongs to, and by no revocation that came before it.
     pub fn access_token(&self) -> NewToken {
         let mut token = NewToken::new(self.user.clone())

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 
 /// Largest [`Sessions::with_max_per_user`](super::Sessions::with_max_per_user): the sessions of a
 /// user are read and written together.
-pub const MAX_SESSIONS: usize = 1000;
+pub(crate) const MAX_SESSIONS: usize = 1000;
 
 /// A session, as it is listed. Times are those of the clock of the store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

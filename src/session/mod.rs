@@ -46,16 +46,11 @@ mod token;
 mod token_kind;
 
 #[cfg(feature = "user-cache")]
-pub use cache::{
-    DEFAULT_USER_CACHE_CAPACITY, DEFAULT_USER_CACHE_LIFETIME, UserCache, UserCacheBuilder,
-    UserCacheEntry, UserCacheStats,
-};
+pub use cache::{UserCache, UserCacheBuilder, UserCacheEntry, UserCacheStats};
 pub use families::Families;
-pub use family::{
-    DEFAULT_GRACE, DEFAULT_IDLE_LIFETIME, DEFAULT_MAX_AGE, MAX_GRACE, RefreshPolicy, ReuseClass,
-};
+pub use family::{RefreshPolicy, ReuseClass};
 pub use grant::{Grant, GrantKind, NewFamily, Refresh, Refusal};
-pub use list::{EvictionPolicy, MAX_SESSIONS, Session, SessionDetails};
+pub use list::{EvictionPolicy, Session, SessionDetails};
 pub use login::{Login, NewSession};
-pub use sessions::{DEFAULT_MAX_SESSIONS, DEFAULT_TOUCH_INTERVAL, Sessions};
+pub use sessions::Sessions;
 pub use token::RefreshToken;

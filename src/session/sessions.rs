@@ -25,9 +25,9 @@ use crate::store::StoreError;
 use crate::store::session::{Seen, SessionStore};
 
 /// Default of [`Sessions::with_max_per_user`].
-pub const DEFAULT_MAX_SESSIONS: usize = 50;
+pub(crate) const DEFAULT_MAX_SESSIONS: usize = 50;
 /// Default of [`Sessions::with_touch_interval`].
-pub const DEFAULT_TOUCH_INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const DEFAULT_TOUCH_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Signs users in, refreshes, lists and ends their sessions. Cheap to clone.
 ///
@@ -35,7 +35,7 @@ pub const DEFAULT_TOUCH_INTERVAL: Duration = Duration::from_secs(60);
 /// `fid`), of the user and of the device, all of which are in the [`Grant`](super::Grant).
 ///
 /// ```
-/// # use tower_jwt_revocation::{MemoryStore, Revoker, token::TokenProfile};
+/// # use tower_jwt_revocation::{MemoryStore, Revoker, TokenProfile};
 /// use tower_jwt_revocation::session::{Login, NewSession, Refresh, RefreshPolicy, Sessions};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -90,8 +90,8 @@ impl Sessions {
     }
 
     /// How many sessions a user may have, and which one is ended when there would be one more.
-    /// Default [`DEFAULT_MAX_SESSIONS`], 50, and [`EvictionPolicy::LeastRecentlySeen`]; more than
-    /// [`MAX_SESSIONS`] count as [`MAX_SESSIONS`].
+    /// Default 50, and [`EvictionPolicy::LeastRecentlySeen`]; more than
+    /// 1000 count as 1000.
     #[doc(alias = "concurrent sessions")]
     #[doc(alias = "single session")]
     #[must_use]
@@ -101,7 +101,7 @@ impl Sessions {
         self
     }
 
-    /// How often at most [`Session::seen_at`] is written. Default [`DEFAULT_TOUCH_INTERVAL`], 60 s.
+    /// How often at most [`Session::seen_at`] is written. Default 60 s.
     /// A session stays listed for this much longer than its refresh tokens are valid.
     #[must_use]
     pub fn with_touch_interval(mut self, interval: Duration) -> Self {
@@ -167,7 +167,7 @@ impl Sessions {
         self.store().count_members().await
     }
 
-    /// The active sessions on a device, of all users: those of its last [`MAX_SESSIONS`] logins.
+    /// The active sessions on a device, of all users: those of its last 1000 logins.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked.

@@ -20,7 +20,7 @@ pub use super::memory_feed::MemoryFeed;
 use super::memory_feed::MemoryLog;
 
 /// Default of [`MemoryStore::with_capacity`]: a few hundred megabytes when full of short ids.
-pub const DEFAULT_CAPACITY: usize = 1_000_000;
+pub(crate) const DEFAULT_CAPACITY: usize = 1_000_000;
 
 /// Keeps revocations in the memory of this process. Clones share them.
 ///
@@ -48,7 +48,7 @@ impl Default for MemoryStore {
 }
 
 impl MemoryStore {
-    /// An empty store for up to [`DEFAULT_CAPACITY`] records.
+    /// An empty store for up to 1 000 000 records.
     pub fn new() -> Self {
         Self {
             records: Arc::default(),
@@ -60,7 +60,7 @@ impl MemoryStore {
         }
     }
 
-    /// The number of records at which further targets are refused, default [`DEFAULT_CAPACITY`].
+    /// The number of records at which further targets are refused, default 1 000 000.
     /// Documents of sessions are counted apart, with the same bound.
     #[must_use]
     pub fn with_capacity(mut self, capacity: NonZeroUsize) -> Self {

@@ -16,7 +16,7 @@
 //! Any database with transactions can keep revocations. `examples/custom/src/store.rs` is a store
 //! in `SQLite`, to be copied; this is what each method has to do.
 //!
-//! 1. **Keep one [`Record`] for each target**, under its [`Fingerprint`](crate::Fingerprint), which
+//! 1. **Keep one [`Record`] for each target**, under its [`Fingerprint`](crate::revocation::Fingerprint), which
 //!    is 16 bytes. A record is its [`target`](Record::target), the five times of its
 //!    [`fact`](Record::fact), [`changed_at`](Record::changed_at), and reason and actor, which may
 //!    be absent. [`Target::from_parts`] and [`Record::new`] put it together again and refuse what
@@ -76,8 +76,7 @@ pub use self::doubt::Doubt;
 pub use self::writer::RevocationWriter;
 use crate::clock::Timestamp;
 use crate::error_chain::ErrorChain;
-pub use crate::revocation::Change;
-use crate::revocation::{Outcome, Record, Revocation, Target, TargetKind};
+use crate::revocation::{Change, Outcome, Record, Revocation, Target, TargetKind};
 pub use crate::target::InvalidRecord;
 pub use crate::verified::Needs;
 use crate::verified::VerifiedToken;

@@ -20,7 +20,9 @@ use crate::verified::VerifiedToken;
 /// says. Clones share everything.
 ///
 /// ```
-/// # use tower_jwt_revocation::{Revoker, StoreErrorKind, Target, store::scripted::ScriptedStore, token::TokenProfile};
+/// # use tower_jwt_revocation::store::StoreErrorKind;
+/// # use tower_jwt_revocation::store::scripted::ScriptedStore;
+/// # use tower_jwt_revocation::{Revoker, Target, TokenProfile};
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let store = ScriptedStore::new();
 /// let revoker = Revoker::new(store.clone(), TokenProfile::new())?;

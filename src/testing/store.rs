@@ -25,7 +25,7 @@ super::rules! {
     /// A revocation of all tokens covers those that are issued later, too.
     ARevocationOfAllCoversLaterTokens => cases::a_revocation_of_all_covers_later_tokens,
     /// A cutoff covers the whole second in which it falls, for an `iat` in whole seconds, and
-    /// nothing after it. [`Receipt::reissue_at`](crate::Receipt::reissue_at) is the first `iat`
+    /// nothing after it. [`Receipt::reissue_at`](crate::store::Receipt::reissue_at) is the first `iat`
     /// that is not covered.
     ACutoffCoversItsSecondAndNothingLater => cases::a_cutoff_covers_its_second_and_nothing_later,
     /// A token without `iat` is covered by every cutoff.

@@ -14,7 +14,7 @@ use crate::config::ConfigError;
 /// case-sensitive.
 ///
 /// ```
-/// use tower_jwt_revocation::token::Algorithm;
+/// use tower_jwt_revocation::Algorithm;
 ///
 /// assert_eq!("ES256".parse::<Algorithm>()?, Algorithm::ES256);
 /// assert_eq!(Algorithm::EdDSA.as_str(), "EdDSA");

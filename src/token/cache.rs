@@ -29,7 +29,7 @@ use super::{CrateOnly, TokenError, TokenProfile, TokenVerifier, bearer};
 use crate::verified::VerifiedToken;
 
 /// Default of [`CachedVerifier::with_capacity`]: room for ten to twenty thousand common tokens.
-pub const DEFAULT_CAPACITY: usize = 32 * 1024 * 1024;
+pub(crate) const DEFAULT_CAPACITY: usize = 32 * 1024 * 1024;
 
 /// Entries per set. Fewer, and tokens that meet by chance push each other out; more, and a miss
 /// takes longer.
@@ -59,7 +59,8 @@ const ALLOCATOR_BYTES: usize = 7 * 16;
 /// are not wiped, hold them as well.
 ///
 /// ```
-/// use tower_jwt_revocation::{CachedVerifier, TokenVerifier};
+/// use tower_jwt_revocation::token::TokenVerifier;
+/// use tower_jwt_revocation::CachedVerifier;
 ///
 /// # fn f(verifier: impl TokenVerifier) {
 /// let verifier = CachedVerifier::new(verifier).with_capacity(8 * 1024 * 1024);
@@ -72,12 +73,12 @@ pub struct CachedVerifier<V> {
 }
 
 impl<V: TokenVerifier> CachedVerifier<V> {
-    /// Remembers what `inner` accepts, in at most [`DEFAULT_CAPACITY`] bytes.
+    /// Remembers what `inner` accepts, in at most 32 MiB.
     pub fn new(inner: V) -> Self {
         Self { inner, capacity: DEFAULT_CAPACITY, table: CacheTable::new(DEFAULT_CAPACITY) }
     }
 
-    /// The most memory that it may take, in bytes; default [`DEFAULT_CAPACITY`]. It is taken as
+    /// The most memory that it may take, in bytes; default 32 MiB. It is taken as
     /// tokens come.
     ///
     /// A common token takes 1.5 to 3 KiB, claims included. One that takes over 16 KiB is not

@@ -35,7 +35,7 @@ const ANY: &str = "*";
 /// these while that one is not set.
 ///
 /// ```
-/// use tower_jwt_revocation::token::VerifierConfig;
+/// use tower_jwt_revocation::VerifierConfig;
 ///
 /// # fn f() -> Result<(), tower_jwt_revocation::ConfigError> {
 /// let verifier = VerifierConfig::from_env()?.verifier()?;

@@ -22,7 +22,7 @@ use crate::config::ConfigError;
 use crate::revocation::TargetKind;
 
 /// Default of [`TokenIssuer::with_lifetime`], unless the profile accepts only shorter ones.
-pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(15 * 60);
+pub(crate) const DEFAULT_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
 /// The type of the tokens (RFC 9068 §2.1).
 const TYPE: &str = "at+jwt";
@@ -34,11 +34,10 @@ const ID_BYTES: usize = 16;
 /// revoke.
 ///
 /// ```
-/// use tower_jwt_revocation::token::TokenProfile;
-/// use tower_jwt_revocation::token::issue::{NewToken, TokenIssuer};
-/// use tower_jwt_revocation::token::Algorithm;
-/// use tower_jwt_revocation::token::jwt::{JwtVerifier, SigningKey};
-/// use tower_jwt_revocation::TokenVerifier;
+/// use tower_jwt_revocation::token::TokenVerifier;
+/// use tower_jwt_revocation::token::issue::NewToken;
+/// use tower_jwt_revocation::token::jwt::SigningKey;
+/// use tower_jwt_revocation::{Algorithm, JwtVerifier, TokenIssuer, TokenProfile};
 ///
 /// # #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))] {
 /// let secret = [42; 32]; // from where you keep secrets
@@ -332,7 +331,7 @@ impl NewToken {
     }
 
     /// Not issued before this time (`iat`). After "log out everywhere" pass
-    /// [`Receipt::reissue_at`](crate::Receipt::reissue_at): otherwise a token that is issued in the
+    /// [`Receipt::reissue_at`](crate::store::Receipt::reissue_at): otherwise a token that is issued in the
     /// same second is taken for one of those that were revoked. Only within that second, `iat` then
     /// has a fraction.
     pub fn with_not_before_iat(mut self, reissue_at: impl Into<Option<Timestamp>>) -> Self {

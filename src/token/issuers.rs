@@ -30,10 +30,8 @@ const MAX_TOKEN_BYTES: usize = 64 * 1024;
 /// [`with_fail_mode_for`](crate::JwtRevocationLayer::with_fail_mode_for).
 ///
 /// ```
-/// use tower_jwt_revocation::JwtVerifier;
-/// use tower_jwt_revocation::token::Algorithm;
-/// use tower_jwt_revocation::token::jwt::VerificationKey;
-/// use tower_jwt_revocation::token::{IssuerSet, TokenProfile};
+/// use tower_jwt_revocation::token::IssuerSet;
+/// use tower_jwt_revocation::{Algorithm, JwtVerifier, TokenProfile, VerificationKey};
 ///
 /// # #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))] {
 /// # let (staff_key, customer_key) = ([1; 32], [2; 32]);

@@ -5,7 +5,7 @@
 //! | [`bearer`] | finds the one token of a request |
 //! | [`jwt`] | keys; checks header and signature |
 //! | [`jwks`] | keys that an identity provider publishes (feature `jwks`) |
-//! | [`profile`] | the rules for claims, and by which of them a token can be revoked; shared by every verifier |
+//! | [`TokenProfile`] | the rules for claims, and by which of them a token can be revoked; shared by every verifier |
 //! | [`cache`] | remembers the tokens that another verifier has verified |
 //! | [`IssuerSet`] | several issuers in one layer, each with its own verifier |
 //! | [`UpstreamClaims`] | claims that another layer or a gateway has verified |
@@ -22,7 +22,7 @@ mod issuers;
 #[cfg(feature = "jwks")]
 pub mod jwks;
 pub mod jwt;
-pub mod profile;
+pub(crate) mod profile;
 mod upstream;
 
 use std::borrow::Cow;
@@ -34,11 +34,12 @@ pub use algorithm::Algorithm;
 pub(crate) use algorithm::KeyFamily;
 pub use config::{ClaimTargetKind, VerifierConfig};
 pub use issuers::IssuerSet;
-pub use profile::{MissingId, TokenProfile};
+pub use profile::{MissingId, SignedClaims, TokenProfile};
 pub use upstream::UpstreamClaims;
 
 pub(crate) use self::sealed::CrateOnly;
 pub use crate::config::SecretText;
+pub use crate::verified::TokenTarget;
 use crate::verified::VerifiedToken;
 
 /// Verifies a token, or says why it is not accepted.
@@ -52,8 +53,8 @@ use crate::verified::VerifiedToken;
 ///
 /// ```
 /// use std::sync::Arc;
-/// use tower_jwt_revocation::token::TokenProfile;
-/// use tower_jwt_revocation::{TokenError, TokenVerifier, VerifiedToken};
+/// use tower_jwt_revocation::token::{TokenError, TokenVerifier};
+/// use tower_jwt_revocation::{TokenProfile, VerifiedToken};
 ///
 /// /// Counts the tokens that another verifier refuses.
 /// struct Counted<V> {

@@ -26,7 +26,8 @@ const MAX_CLAIMS_BYTES: usize = 64 * 1024;
 /// and that the token can be revoked.
 ///
 /// ```
-/// use tower_jwt_revocation::token::{TokenProfile, UpstreamClaims};
+/// use tower_jwt_revocation::token::UpstreamClaims;
+/// use tower_jwt_revocation::TokenProfile;
 ///
 /// // What the layer further out leaves in the extensions of the request: for
 /// // tower-oauth2-resource-server your claims as they are; for jwt-authorizer
@@ -84,7 +85,8 @@ impl UpstreamClaims {
     /// Claims within a value of type `E` in the extensions of the request.
     ///
     /// ```
-    /// # use tower_jwt_revocation::token::{TokenProfile, UpstreamClaims};
+    /// # use tower_jwt_revocation::token::UpstreamClaims;
+    /// # use tower_jwt_revocation::TokenProfile;
     /// # #[derive(Clone)] struct TokenData<C> { claims: C }
     /// # type YourClaims = serde_json::Value;
     /// # let profile = TokenProfile::new();

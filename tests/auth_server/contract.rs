@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
-use tower_jwt_revocation::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::{Clock as _, SystemClock};
 
 use crate::server::*;
 

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioExecutor;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rustix::process::Pid;
 use serde_json::{Value, json};
-use tower_jwt_revocation::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::{Clock as _, SystemClock};
 
 pub(crate) const SECRET: [u8; 32] = [7; 32];
 pub(crate) const JWKS: &str = r#"{"keys":[{"kty":"oct","kid":"k1","alg":"HS256","k":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"}]}"#;

@@ -8,12 +8,11 @@ use http::{Request, Response, StatusCode, header};
 use jsonwebtoken::{EncodingKey, Header};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_jwt_revocation::token::Algorithm;
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::jwt::VerificationKey;
+use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::store::{RevocationStore, StoreErrorKind};
 use tower_jwt_revocation::{
-    Clearance, Clock as _, FailMode, JwtRevocationLayer, JwtVerifier, Mirror, RedisStore,
-    Rejection, RevocationStore, Revoker, StoreErrorKind, SystemClock,
+    Algorithm, Clearance, FailMode, JwtRevocationLayer, JwtVerifier, Mirror, RedisStore, Rejection,
+    Revoker, TokenProfile, VerificationKey,
 };
 
 const SECRET: &[u8] = b"a secret of the tests, 32 bytes or more";

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tower_jwt_revocation::StoreErrorKind;
-use tower_jwt_revocation::StoreErrorKind::{
+use tower_jwt_revocation::store::StoreErrorKind;
+use tower_jwt_revocation::store::StoreErrorKind::{
     DataLoss, Denied, Full, Loading, NotPrimary, Other, Overloaded, Protocol, Replicas, Timeout,
     Unreachable,
 };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tower_jwt_revocation::{RedisStore, Revoker, Target, token::TokenProfile};
+use tower_jwt_revocation::{RedisStore, Revoker, Target, TokenProfile};
 
 use crate::clock;
 use crate::doors::{STALENESS, this_second};

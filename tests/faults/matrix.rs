@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use tower_jwt_revocation::{FailMode, StoreErrorKind};
+use tower_jwt_revocation::FailMode;
+use tower_jwt_revocation::store::StoreErrorKind;
 
 use crate::canary::Stalls;
 use crate::doors::{Verdict, this_second, token};

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tower_jwt_revocation::{FailMode, StoreErrorKind, Target};
+use tower_jwt_revocation::store::StoreErrorKind;
+use tower_jwt_revocation::{FailMode, Target};
 
 use crate::doors::{Doors, Verdict, this_second, token};
 

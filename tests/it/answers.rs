@@ -11,7 +11,9 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_jwt_revocation::middleware::ProblemJson;
-use tower_jwt_revocation::{JwtRevocationLayer, Rejection, RejectionKind, Target, TargetKind};
+use tower_jwt_revocation::policy::RejectionKind;
+use tower_jwt_revocation::revocation::TargetKind;
+use tower_jwt_revocation::{JwtRevocationLayer, Rejection, Target};
 
 use crate::support::{
     Handler, expired_token, layer, layer_without_store, rejection, request, token, with_token,

@@ -7,11 +7,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::timeout;
 use tower_jwt_revocation::mirror::Phase;
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::{
-    ConfirmError, Confirmed, Mirror, RedisStore, RevocationStore as _, Revoker, Standing,
-    StoreErrorKind, Target,
-};
+use tower_jwt_revocation::revoker::{ConfirmError, Confirmed};
+use tower_jwt_revocation::store::{RevocationStore as _, Standing, StoreErrorKind};
+use tower_jwt_revocation::{Mirror, RedisStore, Revoker, Target, TokenProfile};
 
 use crate::mirror::{PATIENCE, connect, is_live, is_revoked, local, mirror, token, until};
 use crate::servers::{Cluster, Fault, FaultProxy, RedisServer, redis_is_installed, stop_process};

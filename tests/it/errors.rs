@@ -5,11 +5,12 @@ use std::error::Error;
 use std::path::Path;
 use std::{fs, io};
 
-use tower_jwt_revocation::store::RevokedBy;
-use tower_jwt_revocation::token::{TokenProfile, VerifierConfig};
+use tower_jwt_revocation::revocation::TargetKind;
+use tower_jwt_revocation::revoker::{ConfirmError, RevokeError};
+use tower_jwt_revocation::store::{RevokedBy, StoreError, StoreErrorKind};
+use tower_jwt_revocation::token::{CredentialsError, TokenError, TokenErrorKind};
 use tower_jwt_revocation::{
-    ConfigError, ConfirmError, CredentialsError, MemoryStore, Rejection, RevokeError, Revoker,
-    StoreError, StoreErrorKind, Target, TargetKind, TokenError, TokenErrorKind,
+    ConfigError, MemoryStore, Rejection, Revoker, Target, TokenProfile, VerifierConfig,
 };
 
 #[cfg(feature = "axum")]
@@ -102,7 +103,8 @@ async fn samples() -> Vec<(&'static str, Box<dyn Error>)> {
 
     #[cfg(feature = "redis")]
     {
-        use tower_jwt_revocation::store::redis::{ConnectError, RedisStore, Start};
+        use tower_jwt_revocation::RedisStore;
+        use tower_jwt_revocation::store::redis::{ConnectError, Start};
 
         add("ConnectError", ConnectError::Config(config_error()).into());
         add("ConnectError", ConnectError::Store(store_error()).into());
@@ -133,8 +135,9 @@ async fn samples() -> Vec<(&'static str, Box<dyn Error>)> {
 
     #[cfg(all(feature = "issuer", any(feature = "aws_lc_rs", feature = "rust_crypto")))]
     {
-        use tower_jwt_revocation::token::issue::{IssueErrorKind, NewToken, TokenIssuer};
-        use tower_jwt_revocation::token::{Algorithm, jwt::SigningKey};
+        use tower_jwt_revocation::token::issue::{IssueErrorKind, NewToken};
+        use tower_jwt_revocation::token::jwt::SigningKey;
+        use tower_jwt_revocation::{Algorithm, TokenIssuer};
 
         let key = SigningKey::from_secret(Algorithm::HS256, &[7; 32]).unwrap();
         let profile = TokenProfile::new().with_issuer("https://id.example");

@@ -2,7 +2,9 @@
 
 use http::{Method, StatusCode};
 use tower::{Layer as _, ServiceExt as _};
-use tower_jwt_revocation::{FailMode, RejectionKind, StoreErrorKind};
+use tower_jwt_revocation::FailMode;
+use tower_jwt_revocation::policy::RejectionKind;
+use tower_jwt_revocation::store::StoreErrorKind;
 
 use crate::support::{
     Handler, expired_token, layer_without_store, rejection, request, seen, token, with_token,

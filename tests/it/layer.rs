@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use tower::{Layer as _, ServiceExt as _};
-use tower_jwt_revocation::{
-    JwtRevocationLayer, MemoryStore, RejectionKind, RevocationStore, Target, TargetKind,
-    TokenVerifier,
-};
+use tower_jwt_revocation::policy::RejectionKind;
+use tower_jwt_revocation::revocation::TargetKind;
+use tower_jwt_revocation::store::RevocationStore;
+use tower_jwt_revocation::token::TokenVerifier;
+use tower_jwt_revocation::{JwtRevocationLayer, MemoryStore, Target};
 
 use crate::support::{
     Handler, WordVerifier, late_store, layer, rejection, seen, token, with_token,
@@ -80,9 +81,7 @@ fn debug_shows_the_settings() {
 #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
 #[tokio::test]
 async fn with_a_real_verifier() {
-    use tower_jwt_revocation::token::Algorithm;
-    use tower_jwt_revocation::token::TokenProfile;
-    use tower_jwt_revocation::token::jwt::{JwtVerifier, VerificationKey};
+    use tower_jwt_revocation::{Algorithm, JwtVerifier, TokenProfile, VerificationKey};
 
     let secret = b"a secret of at least thirty-two bytes";
     let key = VerificationKey::from_secret(Algorithm::HS256, secret).unwrap();

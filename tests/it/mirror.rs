@@ -6,14 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
+use tower_jwt_revocation::clock::{Clock as _, SystemClock};
 use tower_jwt_revocation::mirror::{MirrorStatus, Phase, Resync};
-use tower_jwt_revocation::store::Lookup;
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::profile::SignedClaims;
-use tower_jwt_revocation::{
-    Action, Clock as _, Extent, Mirror, Receipt, RedisStore, Revocation, RevocationStore as _,
-    Standing, SystemClock, Target, VerifiedToken,
-};
+use tower_jwt_revocation::revocation::{Action, Revocation};
+use tower_jwt_revocation::store::{Lookup, Receipt, RevocationStore as _, Standing};
+use tower_jwt_revocation::token::SignedClaims;
+use tower_jwt_revocation::{Extent, Mirror, RedisStore, Target, TokenProfile, VerifiedToken};
 
 use crate::servers::{
     Cluster, Fault, FaultProxy, RedisServer, Sentinel, redis_is_installed, stop_process, wait_until,

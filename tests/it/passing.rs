@@ -4,10 +4,11 @@
 use http::{Method, Request, StatusCode};
 use tower::{Layer as _, ServiceExt as _};
 use tower_jwt_revocation::middleware::EmptyBody;
+use tower_jwt_revocation::policy::RejectionKind;
+use tower_jwt_revocation::revocation::TargetKind;
+use tower_jwt_revocation::token::CredentialsError;
 use tower_jwt_revocation::token::bearer::TokenSource;
-use tower_jwt_revocation::{
-    Clearance, CredentialsError, FailMode, Rejection, RejectionKind, Target, TargetKind,
-};
+use tower_jwt_revocation::{Clearance, FailMode, Rejection, Target};
 
 use crate::support::{
     Handler, layer, layer_without_store, rejection, request, seen, token, with_token,

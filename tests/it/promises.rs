@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::profile::SignedClaims;
+use tower_jwt_revocation::clock::{Clock as _, ManualClock, Timestamp};
+use tower_jwt_revocation::revocation::{Outcome, TargetKind};
+use tower_jwt_revocation::store::{RevocationStore as _, Standing, StoreErrorKind};
+use tower_jwt_revocation::token::{SignedClaims, TokenError, TokenVerifier};
 use tower_jwt_revocation::{
-    Clock as _, Extent, JwtRevocationLayer, ManualClock, MemoryStore, Outcome,
-    RevocationStore as _, Revoker, Standing, StoreErrorKind, Target, TargetKind, Timestamp,
-    TokenError, TokenVerifier, VerifiedToken,
+    Extent, JwtRevocationLayer, MemoryStore, Revoker, Target, TokenProfile, VerifiedToken,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);

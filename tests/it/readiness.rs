@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use tower::{Layer as _, Service, ServiceExt as _};
+use tower_jwt_revocation::JwtRevocationLayer;
+use tower_jwt_revocation::store::StoreErrorKind;
 use tower_jwt_revocation::store::scripted::ScriptedStore;
-use tower_jwt_revocation::{JwtRevocationLayer, StoreErrorKind};
 use tower_test::mock;
 
 use crate::support::{WordVerifier, token, with_token};

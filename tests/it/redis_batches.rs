@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use tower_jwt_revocation::{
-    RedisStore, RevocationStore as _, Standing, StoreError, StoreErrorKind, Target, VerifiedToken,
-};
+use tower_jwt_revocation::store::{RevocationStore as _, Standing, StoreError, StoreErrorKind};
+use tower_jwt_revocation::{RedisStore, Target, VerifiedToken};
 
 use crate::redis_supervision::{known_down, recovered, revoke};
 use crate::servers::{Fault, FaultProxy, RedisServer, redis_is_installed, wait_until};

@@ -5,11 +5,9 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use tower_jwt_revocation::store::ListQuery;
 use tower_jwt_revocation::store::redis::{Health, Report, Severity};
-use tower_jwt_revocation::{
-    Mirror, RedisStore, RevocationStore as _, Standing, StoreErrorKind, Target,
-};
+use tower_jwt_revocation::store::{ListQuery, RevocationStore as _, Standing, StoreErrorKind};
+use tower_jwt_revocation::{Mirror, RedisStore, Target};
 
 use crate::mirror::PATIENCE;
 use crate::redis_supervision::{known_down, recovered, revoke};
@@ -73,9 +71,8 @@ async fn everything_works(url: &str, what: &str) -> Report {
 
 #[cfg(feature = "sessions")]
 async fn a_session_works(store: &RedisStore, what: &str) {
-    use tower_jwt_revocation::Revoker;
     use tower_jwt_revocation::session::{Login, NewSession, Refresh, RefreshPolicy, Sessions};
-    use tower_jwt_revocation::token::TokenProfile;
+    use tower_jwt_revocation::{Revoker, TokenProfile};
 
     let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
     let sessions = Sessions::new(store.clone(), revoker, RefreshPolicy::new()).unwrap();

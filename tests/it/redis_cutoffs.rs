@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tower_jwt_revocation::revocation::Revocation;
 use tower_jwt_revocation::store::redis::Severity;
-use tower_jwt_revocation::{
-    RedisStore, Revocation, RevocationStore as _, Standing, Target, VerifiedToken,
-};
+use tower_jwt_revocation::store::{RevocationStore as _, Standing};
+use tower_jwt_revocation::{RedisStore, Target, VerifiedToken};
 
 use crate::servers::{RedisServer, redis_is_installed};
 use crate::store_contract::{check, issued_at, now};

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tower_jwt_revocation::revocation::Revocation;
 use tower_jwt_revocation::store::redis::{ConnectError, RedisStoreBuilder, Start};
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::profile::DEFAULT_MAX_LIFETIME;
-use tower_jwt_revocation::{
-    JwtRevocationLayer, RedisStore, Revocation, RevocationStore as _, Standing, StoreErrorKind,
-    Target, VerifiedToken,
-};
+use tower_jwt_revocation::store::{RevocationStore as _, Standing, StoreErrorKind};
+use tower_jwt_revocation::{JwtRevocationLayer, RedisStore, Target, TokenProfile, VerifiedToken};
 
 use crate::redis_supervision::revoke;
 use crate::servers::{Fault, FaultProxy, RedisServer, redis_is_installed, wait_until};
 use crate::store_contract::{check, issued_at, now, token, token_of};
 use crate::support::WordVerifier;
+
+/// The longest lifetime of a token under the default profile.
+const DEFAULT_MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 const SOON: Duration = Duration::from_secs(30);
 

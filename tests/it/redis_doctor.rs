@@ -3,9 +3,9 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use tower_jwt_revocation::store::ListQuery;
 use tower_jwt_revocation::store::redis::{Health, Report, Severity, Start};
-use tower_jwt_revocation::{RedisStore, RevocationStore as _, Standing, StoreErrorKind, Target};
+use tower_jwt_revocation::store::{ListQuery, RevocationStore as _, Standing, StoreErrorKind};
+use tower_jwt_revocation::{RedisStore, Target};
 
 use crate::redis_supervision::{known_down, recovered, revoke};
 use crate::servers::{RedisServer, redis_is_installed};

@@ -10,15 +10,16 @@ use std::time::{Duration, Instant};
 use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tower::{Layer as _, ServiceExt as _};
-use tower_jwt_revocation::store::Cursor;
-use tower_jwt_revocation::store::redis::Import;
-use tower_jwt_revocation::store::redis::{RedisStoreBuilder, Start};
+use tower_jwt_revocation::policy::RejectionKind;
+use tower_jwt_revocation::revocation::{Outcome, Revocation, TargetKind};
+use tower_jwt_revocation::store::redis::foreign::ForeignList;
+use tower_jwt_revocation::store::redis::{Import, RedisStoreBuilder, Start};
+use tower_jwt_revocation::store::{Cursor, RevocationStore, Standing, StoreErrorKind};
+use tower_jwt_revocation::token::UpstreamClaims;
 use tower_jwt_revocation::token::bearer::TokenSource;
-use tower_jwt_revocation::token::{TokenProfile, UpstreamClaims};
 use tower_jwt_revocation::{
-    CachedVerifier, Clearance, FailMode, ForeignList, JwtRevocationLayer, Mirror, Outcome,
-    RedisStore, Rejection, RejectionKind, Revocation, RevocationStore, Standing, StoreErrorKind,
-    Target, TargetKind, VerifiedToken,
+    CachedVerifier, Clearance, FailMode, JwtRevocationLayer, Mirror, RedisStore, Rejection, Target,
+    TokenProfile, VerifiedToken,
 };
 
 use crate::servers::{Cluster, Fault, FaultProxy, RedisServer, Sentinel, redis_is_installed};

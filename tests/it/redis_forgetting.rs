@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use tower_jwt_revocation::{RedisStore, Revocation, RevocationStore as _, Target};
+use tower_jwt_revocation::revocation::Revocation;
+use tower_jwt_revocation::store::RevocationStore as _;
+use tower_jwt_revocation::{RedisStore, Target};
 
 use crate::mirror::PATIENCE;
 use crate::servers::{RedisServer, redis_is_installed};

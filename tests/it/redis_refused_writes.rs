@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use tower_jwt_revocation::store::redis::{ConnectError, Health, Severity, Start};
-use tower_jwt_revocation::{Mirror, RedisStore, Standing, StoreErrorKind, Target};
+use tower_jwt_revocation::store::{Standing, StoreErrorKind};
+use tower_jwt_revocation::{Mirror, RedisStore, Target};
 
 use crate::mirror::PATIENCE;
 use crate::redis_supervision::revoke;

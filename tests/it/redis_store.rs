@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
+use tower_jwt_revocation::clock::Timestamp;
+use tower_jwt_revocation::revocation::{Action, Outcome, Revocation, TargetKind};
 use tower_jwt_revocation::store::redis::{ConnectError, RedisStoreBuilder, Start};
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::{
-    Action, Extent, Outcome, RedisStore, Revocation, RevocationStore as _, Revoker, Standing,
-    StoreErrorKind, Target, TargetKind, Timestamp,
-};
+use tower_jwt_revocation::store::{RevocationStore as _, Standing, StoreErrorKind};
+use tower_jwt_revocation::{Extent, RedisStore, Revoker, Target, TokenProfile};
 
 use crate::servers::{RedisServer, redis_is_installed, wait_until};
 use crate::store_contract::{check, now, token};

@@ -5,12 +5,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tower_jwt_revocation::store::Lookup;
+use tower_jwt_revocation::revocation::{Outcome, Revocation};
 use tower_jwt_revocation::store::redis::Start;
-use tower_jwt_revocation::{
-    Outcome, RedisStore, Revocation, RevocationStore as _, Standing, StoreError, StoreErrorKind,
-    Target, VerifiedToken,
+use tower_jwt_revocation::store::{
+    Lookup, RevocationStore as _, Standing, StoreError, StoreErrorKind,
 };
+use tower_jwt_revocation::{RedisStore, Target, VerifiedToken};
 
 use crate::servers::{Fault, FaultProxy, RedisServer, redis_is_installed};
 use crate::store_contract::{check, token};

@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use tower_jwt_revocation::revocation::{Outcome, Revocation};
 use tower_jwt_revocation::store::redis::Start;
-use tower_jwt_revocation::{
-    Outcome, RedisStore, Revocation, RevocationStore as _, Standing, StoreErrorKind, Target,
-    VerifiedToken,
-};
+use tower_jwt_revocation::store::{RevocationStore as _, Standing, StoreErrorKind};
+use tower_jwt_revocation::{RedisStore, Target, VerifiedToken};
 
 use crate::redis_supervision::{IN_TIME, recovered, revoke, timely};
 use crate::servers::{

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout};
-use tower_jwt_revocation::{
-    Mirror, RedisStore, Revocation, RevocationStore as _, Standing, StoreErrorKind, Target,
-};
+use tower_jwt_revocation::revocation::Revocation;
+use tower_jwt_revocation::store::{RevocationStore as _, Standing, StoreErrorKind};
+use tower_jwt_revocation::{Mirror, RedisStore, Target};
 
 use crate::mirror::{
     HOUR, PATIENCE, connect, is_live, is_revoked, local, mirror, revoke, token, until,
@@ -66,7 +66,7 @@ async fn one_mirror_replays_everything_to_a_flushed_redis_and_then_no_token_is_i
         store.write(vec![Revocation::new(target, HOUR)]).await.unwrap();
     }
     let mut back = Revocation::new(Target::session("back"), HOUR);
-    back.action = tower_jwt_revocation::Action::Reinstate;
+    back.action = tower_jwt_revocation::revocation::Action::Reinstate;
     store.write(vec![back]).await.unwrap();
     assert_eq!(ask(&reader, "innocent").await, Ok(true));
 

@@ -3,13 +3,14 @@
 use http::{Request, StatusCode};
 use serde_json::json;
 use tower::{Layer as _, ServiceExt as _};
+use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::revocation::TargetKind;
+use tower_jwt_revocation::store::StoreErrorKind;
 use tower_jwt_revocation::store::scripted::ScriptedStore;
-use tower_jwt_revocation::token::Algorithm;
-use tower_jwt_revocation::token::jwt::VerificationKey;
-use tower_jwt_revocation::token::{IssuerSet, TokenProfile};
+use tower_jwt_revocation::token::IssuerSet;
 use tower_jwt_revocation::{
-    Clock as _, Extent, FailMode, JwtRevocationLayer, JwtVerifier, StoreErrorKind, SystemClock,
-    Target, TargetKind,
+    Algorithm, Extent, FailMode, JwtRevocationLayer, JwtVerifier, Target, TokenProfile,
+    VerificationKey,
 };
 
 use crate::support::{Handler, with_token};

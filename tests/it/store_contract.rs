@@ -3,13 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_jwt_revocation::store::Lookup;
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::profile::SignedClaims;
-use tower_jwt_revocation::{
-    Clock as _, MemoryStore, RevocationStore, Revoker, Standing, StoreError, SystemClock, Target,
-    Timestamp, VerifiedToken,
-};
+use tower_jwt_revocation::clock::{Clock as _, SystemClock, Timestamp};
+use tower_jwt_revocation::store::{Lookup, RevocationStore, Standing, StoreError};
+use tower_jwt_revocation::token::SignedClaims;
+use tower_jwt_revocation::{MemoryStore, Revoker, Target, TokenProfile, VerifiedToken};
 
 pub(crate) fn now() -> Timestamp {
     SystemClock::default().now()

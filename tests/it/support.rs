@@ -11,13 +11,14 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use tower::Service;
-use tower_jwt_revocation::store::{ListQuery, Lookup, RecordPage};
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::profile::SignedClaims;
+use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::revocation::{Record, Revocation};
+use tower_jwt_revocation::store::{
+    ListQuery, Lookup, Receipt, RecordPage, RevocationStore, StoreError, StoreErrorKind,
+};
+use tower_jwt_revocation::token::{SignedClaims, TokenError, TokenErrorKind, TokenVerifier};
 use tower_jwt_revocation::{
-    Clearance, Clock as _, JwtRevocationLayer, MemoryStore, Receipt, Record, Rejection, Revocation,
-    RevocationStore, StoreError, StoreErrorKind, SystemClock, Target, TokenError, TokenErrorKind,
-    TokenVerifier, VerifiedToken,
+    Clearance, JwtRevocationLayer, MemoryStore, Rejection, Target, TokenProfile, VerifiedToken,
 };
 
 /// A verifier whose tokens are signed by the word `good`, so that the tests need no cryptography.

@@ -7,10 +7,10 @@ use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use http::{Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use tower::{Layer as _, ServiceExt as _};
-use tower_jwt_revocation::token::{TokenProfile, UpstreamClaims};
+use tower_jwt_revocation::policy::RejectionKind;
+use tower_jwt_revocation::token::{TokenError, TokenErrorKind, TokenVerifier, UpstreamClaims};
 use tower_jwt_revocation::{
-    FailMode, JwtRevocationLayer, MemoryStore, Rejection, RejectionKind, Target, TokenError,
-    TokenErrorKind, TokenVerifier, VerifiedToken,
+    FailMode, JwtRevocationLayer, MemoryStore, Rejection, Target, TokenProfile, VerifiedToken,
 };
 
 use crate::support::{Handler, claims, rejection, request, seen, token, with_token};

@@ -10,11 +10,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Request, StatusCode};
 use serde_json::json;
 use tower::{Layer as _, ServiceExt as _};
-use tower_jwt_revocation::token::profile::SignedClaims;
-use tower_jwt_revocation::token::{IssuerSet, TokenProfile};
+use tower_jwt_revocation::clock::{ManualClock, Timestamp};
+use tower_jwt_revocation::revoker::RevokeError;
+use tower_jwt_revocation::token::{
+    IssuerSet, SignedClaims, TokenError, TokenErrorKind, TokenVerifier,
+};
 use tower_jwt_revocation::{
-    CachedVerifier, JwtRevocationLayer, ManualClock, MemoryStore, RevokeError, Revoker, Timestamp,
-    TokenError, TokenErrorKind, TokenVerifier, VerifiedToken,
+    CachedVerifier, JwtRevocationLayer, MemoryStore, Revoker, TokenProfile, VerifiedToken,
 };
 
 use crate::support::Handler;

@@ -38,11 +38,9 @@ use tower_jwt_revocation::session::{
     RefreshPolicy, Refusal, ReuseClass, SessionDetails, Sessions,
 };
 use tower_jwt_revocation::store::session::SessionStore;
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::profile::SignedClaims;
-use tower_jwt_revocation::{
-    Extent, MemoryStore, Revoker, Standing, StoreErrorKind, Target, VerifiedToken,
-};
+use tower_jwt_revocation::store::{Standing, StoreErrorKind};
+use tower_jwt_revocation::token::SignedClaims;
+use tower_jwt_revocation::{Extent, MemoryStore, Revoker, Target, TokenProfile, VerifiedToken};
 
 // === Words for the tests ===
 

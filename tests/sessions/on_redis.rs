@@ -2,9 +2,10 @@
 
 use std::num::NonZeroU32;
 
+use tower_jwt_revocation::RedisStore;
 use tower_jwt_revocation::audit::{AuditEvent, AuditKind, AuditSink as _};
+use tower_jwt_revocation::store::RevocationStore as _;
 use tower_jwt_revocation::store::redis::RedisAuditSink;
-use tower_jwt_revocation::{RedisStore, RevocationStore as _};
 
 use super::support::RedisServer;
 use super::*;
@@ -247,7 +248,9 @@ async fn lost_replies_sign_nobody_out() {
     }
 }
 
-async fn login_again(sessions: &Sessions) -> Result<Grant, tower_jwt_revocation::StoreError> {
+async fn login_again(
+    sessions: &Sessions,
+) -> Result<Grant, tower_jwt_revocation::store::StoreError> {
     sessions.login(NewSession::of_user("alice")).await.map(granted_login)
 }
 

@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
+use tower_jwt_revocation::clock::{Clock as _, ManualClock, SystemClock};
+use tower_jwt_revocation::revocation::{Record, Revocation, TargetKind};
 use tower_jwt_revocation::store::session::{Commit, Committed, Snapshot};
-use tower_jwt_revocation::store::{ListQuery, Lookup, RecordPage};
-use tower_jwt_revocation::{
-    Clock as _, ManualClock, Receipt, Record, Revocation, RevocationStore, StoreError, SystemClock,
-    TargetKind,
+use tower_jwt_revocation::store::{
+    ListQuery, Lookup, Receipt, RecordPage, RevocationStore, StoreError,
 };
 
 use super::*;

@@ -31,7 +31,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 mod clock {
-    pub(crate) use tower_jwt_revocation::Timestamp;
+    pub(crate) use tower_jwt_revocation::clock::Timestamp;
 }
 
 mod revocation {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tower_jwt_revocation::clock::{Clock as _, SystemClock, Timestamp};
+use tower_jwt_revocation::revocation::{Fact, Fingerprint};
 use tower_jwt_revocation::store::feed::{Feed, Heartbeat, LogEntry, LogId, Progress, SnapshotPage};
 use tower_jwt_revocation::store::{Doubt, StoreError};
-use tower_jwt_revocation::{Clock as _, Fact, Fingerprint, SystemClock, Timestamp};
 
 /// A number as a fingerprint, spread as SHA-256 spreads them.
 pub fn name(n: u64) -> Fingerprint {

@@ -17,13 +17,12 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 use tokio::time::{Instant, sleep};
+use tower_jwt_revocation::revocation::{Fact, Fingerprint, Record};
 use tower_jwt_revocation::store::feed::{
     EndDoubt, Feed, FeedSource, Heartbeat, LogEntry, LogId, Progress, SnapshotPage,
 };
-use tower_jwt_revocation::store::{Doubt, Fence, Follower};
-use tower_jwt_revocation::{
-    ConfigError, Fact, Fingerprint, Record, StoreError, StoreErrorKind, Target,
-};
+use tower_jwt_revocation::store::{Doubt, Fence, Follower, StoreError, StoreErrorKind};
+use tower_jwt_revocation::{ConfigError, Target};
 
 use crate::store::{
     COLUMNS, SqlStore, execute, failed, millis, put_record, read_fingerprint, read_record, record,
@@ -72,7 +71,7 @@ pub(crate) fn position(db: &Connection) -> Result<Fence, StoreError> {
     Ok(Fence::new(0, epoch(db)?, seq(db)?))
 }
 
-/// The mirrors whose leases last, for [`followers`](tower_jwt_revocation::RevocationStore::followers).
+/// The mirrors whose leases last, for [`followers`](tower_jwt_revocation::store::RevocationStore::followers).
 pub(crate) fn followers(
     db: &Connection,
     fence: Fence,

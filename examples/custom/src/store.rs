@@ -19,14 +19,14 @@ use futures::future::BoxFuture;
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension as _, Row, Transaction, TransactionBehavior, params,
 };
+use tower_jwt_revocation::clock::{Clock as _, SystemClock, Timestamp};
+use tower_jwt_revocation::revocation::{Change, Fact, Fingerprint, Record, Revocation};
 use tower_jwt_revocation::store::session::{Commit, Committed, Seen, SessionStore, Snapshot};
 use tower_jwt_revocation::store::{
-    Change, Cursor, Fence, Follower, ListQuery, Lookup, RecordPage, RevokedBy,
+    Cursor, Fence, Follower, ListQuery, Lookup, Receipt, RecordPage, RevocationStore, RevokedBy,
+    Standing, StoreError, StoreErrorKind,
 };
-use tower_jwt_revocation::{
-    Clock as _, Fact, Fingerprint, Receipt, Record, Revocation, RevocationStore, Standing,
-    StoreError, StoreErrorKind, SystemClock, Target, Timestamp, VerifiedToken,
-};
+use tower_jwt_revocation::{Target, VerifiedToken};
 
 use crate::feed;
 

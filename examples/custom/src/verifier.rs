@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::profile::SignedClaims;
-use tower_jwt_revocation::{TokenError, TokenErrorKind, TokenVerifier, VerifiedToken};
+use tower_jwt_revocation::token::{SignedClaims, TokenError, TokenErrorKind, TokenVerifier};
+use tower_jwt_revocation::{TokenProfile, VerifiedToken};
 
 /// Reference tokens: each is a random text, and its claims are kept here.
 pub struct ReferenceTokens {

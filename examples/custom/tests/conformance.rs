@@ -10,12 +10,8 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 use tower_jwt_revocation::testing::feed::FeedFixture;
 use tower_jwt_revocation::testing::{self, StoreFixture};
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::profile::SignedClaims;
-use tower_jwt_revocation::{
-    Clock as _, Revocation, RevocationStore as _, Revoker, Standing, StoreErrorKind, SystemClock,
-    Target, VerifiedToken,
-};
+use tower_jwt_revocation::token::SignedClaims;
+use tower_jwt_revocation::{Revoker, Target, TokenProfile, VerifiedToken};
 
 /// Stores in files of a directory that is removed at the end.
 struct Files {

@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use custom::store::SqlStore;
 use tempfile::TempDir;
-use tower_jwt_revocation::store::Lookup;
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::profile::SignedClaims;
-use tower_jwt_revocation::{
-    Clock as _, Mirror, RevocationStore as _, Revoker, Standing, SystemClock, Target, VerifiedToken,
-};
+use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::store::{Lookup, RevocationStore as _, Standing};
+use tower_jwt_revocation::token::SignedClaims;
+use tower_jwt_revocation::{Mirror, Revoker, Target, TokenProfile, VerifiedToken};
 
 const LIMIT: Duration = Duration::from_secs(30);
 

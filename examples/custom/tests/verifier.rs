@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use custom::verifier::{CountingRefusals, ReferenceTokens};
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::{
-    CachedVerifier, ManualClock, Timestamp, TokenErrorKind, TokenVerifier as _,
-};
+use tower_jwt_revocation::clock::{ManualClock, Timestamp};
+use tower_jwt_revocation::token::{TokenErrorKind, TokenVerifier as _};
+use tower_jwt_revocation::{CachedVerifier, TokenProfile};
 
 const CLAIMS: &str = r#"{"sub": "alice", "jti": "1", "iat": 1000, "exp": 1600}"#;
 

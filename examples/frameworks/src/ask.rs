@@ -13,7 +13,8 @@ use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use tower::{Layer as _, Service, ServiceExt as _};
-use tower_jwt_revocation::{Clearance, JwtRevocation, JwtRevocationLayer};
+use tower_jwt_revocation::middleware::JwtRevocation;
+use tower_jwt_revocation::{Clearance, JwtRevocationLayer};
 
 /// Asks the layer. To clone it costs two reference counts.
 #[derive(Clone)]

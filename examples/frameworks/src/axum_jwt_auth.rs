@@ -15,8 +15,9 @@ use axum_jwt_auth::{Claims, Decoder, LocalDecoder};
 use jsonwebtoken10::jwk::JwkSet;
 use jsonwebtoken10::{Algorithm, DecodingKey, Validation};
 use tokio::net::TcpListener;
+use tower_jwt_revocation::store::RevocationStore;
 use tower_jwt_revocation::token::UpstreamClaims;
-use tower_jwt_revocation::{Clearance, JwtRevocationLayer, RevocationStore, Revoker};
+use tower_jwt_revocation::{Clearance, JwtRevocationLayer, Revoker};
 
 use crate::{Error, demo};
 

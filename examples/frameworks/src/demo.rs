@@ -1,10 +1,10 @@
 //! What all examples share: the key, the tokens, the layer.
 
 use serde_json::{Value, json};
-use tower_jwt_revocation::token::TokenProfile;
-use tower_jwt_revocation::token::issue::{NewToken, TokenIssuer};
+use tower_jwt_revocation::store::RevocationStore;
+use tower_jwt_revocation::token::issue::NewToken;
 use tower_jwt_revocation::token::jwt::SigningKey;
-use tower_jwt_revocation::{JwtRevocationLayer, JwtVerifier, RevocationStore};
+use tower_jwt_revocation::{JwtRevocationLayer, JwtVerifier, TokenIssuer, TokenProfile};
 
 use crate::Error;
 

@@ -12,8 +12,9 @@ use axum07::routing::{get, post};
 use jsonwebtoken9::TokenData;
 use jwt_authorizer::{Authorizer, IntoLayer as _, JwtAuthorizer, Validation};
 use tokio::net::TcpListener;
+use tower_jwt_revocation::store::RevocationStore;
 use tower_jwt_revocation::token::UpstreamClaims;
-use tower_jwt_revocation::{Clearance, JwtRevocationLayer, RevocationStore, Revoker};
+use tower_jwt_revocation::{Clearance, JwtRevocationLayer, Revoker};
 
 use crate::{Error, demo};
 

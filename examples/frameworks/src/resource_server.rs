@@ -9,8 +9,9 @@ use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
+use tower_jwt_revocation::store::RevocationStore;
 use tower_jwt_revocation::token::UpstreamClaims;
-use tower_jwt_revocation::{Clearance, JwtRevocationLayer, RevocationStore, Revoker};
+use tower_jwt_revocation::{Clearance, JwtRevocationLayer, Revoker};
 use tower_oauth2_resource_server::server::OAuth2ResourceServer;
 use tower_oauth2_resource_server::tenant::TenantConfiguration;
 

@@ -14,14 +14,15 @@ use crate::revocation::Target;
 use crate::store::StoreError;
 
 /// How many events of a [`RedisAuditSink`] can wait to be written; one more is lost, and counted.
-pub const AUDIT_QUEUE_LENGTH: usize = 4096;
+pub(crate) const AUDIT_QUEUE_LENGTH: usize = 4096;
 /// How long [`RedisAuditSink::new`] keeps events: 90 days.
-pub const DEFAULT_AUDIT_RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+pub(crate) const DEFAULT_AUDIT_RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// About how many events of a user [`RedisAuditSink::new`] keeps: 1000.
-pub const DEFAULT_AUDIT_EVENTS_PER_USER: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
+pub(crate) const DEFAULT_AUDIT_EVENTS_PER_USER: NonZeroU32 =
+    NonZeroU32::new(1000).expect("not zero");
 
 /// Keeps events in Redis, by user in the order of time. A task of its own writes them, behind a
-/// queue of [`AUDIT_QUEUE_LENGTH`]: what finds the queue full or cannot be written is counted by
+/// queue of 4096 events: what finds the queue full or cannot be written is counted by
 /// [`lost`](AuditSink::lost).
 ///
 /// Events that name no user are kept together, as those of the user with the empty name. Clones
@@ -40,8 +41,8 @@ enum Message {
 }
 
 impl RedisAuditSink {
-    /// Keeps about the latest [`DEFAULT_AUDIT_EVENTS_PER_USER`] events of each user for
-    /// [`DEFAULT_AUDIT_RETENTION`]. To be called on a tokio runtime.
+    /// Keeps about the latest 1000 events of each user for
+    /// 90 days. To be called on a tokio runtime.
     pub fn new(store: RedisStore) -> Self {
         Self::with_limits(store, DEFAULT_AUDIT_RETENTION, DEFAULT_AUDIT_EVENTS_PER_USER)
     }

@@ -57,7 +57,7 @@ impl RedisStore {
     ///
     /// # Errors
     /// [`ConnectError`] if the URL cannot work, or Redis cannot be used within
-    /// [`DEFAULT_START_LIMIT`](super::DEFAULT_START_LIMIT).
+    /// 10 s.
     pub async fn connect(url: impl AsRef<str>) -> Result<Self, ConnectError> {
         Self::builder().with_url(url.as_ref()).connect().await
     }
@@ -156,7 +156,7 @@ impl RedisStoreBuilder {
     }
 
     /// With what all keys begin, after the brace: 1 to 64 letters, digits and `-_.:/`; default
-    /// [`DEFAULT_PREFIX`](super::DEFAULT_PREFIX). Applications that must not see each other's
+    /// `jwt-revocation`. Applications that must not see each other's
     /// revocations take different ones.
     pub fn with_prefix(mut self, prefix: impl Into<Box<str>>) -> Self {
         self.options.prefix = prefix.into();
@@ -257,7 +257,7 @@ impl RedisStoreBuilder {
     /// need no such setting: the later of the two counts, up to 5 s after that of Redis.
     ///
     /// [`Extent::IssuedSoFar`]: crate::Extent::IssuedSoFar
-    /// [`Receipt::reissue_at`]: crate::Receipt::reissue_at
+    /// [`Receipt::reissue_at`]: crate::store::Receipt::reissue_at
     #[doc(alias = "clock skew")]
     pub fn with_issuer_clock_lead(mut self, lead: Duration) -> Self {
         self.options.issuer_clock_lead = lead;

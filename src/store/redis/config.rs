@@ -28,7 +28,7 @@ use crate::config::{
 /// these while that one is not set.
 ///
 /// ```no_run
-/// use tower_jwt_revocation::store::redis::RedisConfig;
+/// use tower_jwt_revocation::RedisConfig;
 ///
 /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
 /// let store = RedisConfig::from_env()?.connect().await?;
@@ -231,8 +231,8 @@ impl RedisConfig {
             ("tls", self.tls),
             ("database", self.database.is_some()),
         ];
-        let part = parts.into_iter().find_map(|(name, is_set)| is_set.then_some(name));
-        match (url, &self.host, part) {
+        let set = parts.into_iter().find_map(|(name, is_set)| is_set.then_some(name));
+        match (url, &self.host, set) {
             (Some(_), Some(_), _) => {
                 Err(ConfigError::new("host", "is set, and a URL too; leave one of them out"))
             }

@@ -17,7 +17,7 @@ use crate::store::{Cursor, RevocationWriter, StoreError, StoreErrorKind};
 use crate::token::{CrateOnly, TokenProfile, TokenVerifier};
 
 /// Default of [`Import::with_pace`].
-pub const DEFAULT_IMPORT_PACE: u32 = 5000;
+pub(crate) const DEFAULT_IMPORT_PACE: u32 = 5000;
 
 fn target(kind: TargetKind, id: &str, issuer: Option<&str>) -> Target {
     let target = Target::new(kind, id);
@@ -30,7 +30,8 @@ fn target(kind: TargetKind, id: &str, issuer: Option<&str>) -> Target {
 /// A list of another program on its way into our own records.
 ///
 /// ```no_run
-/// # use tower_jwt_revocation::{ForeignList, RedisStore, Revoker};
+/// # use tower_jwt_revocation::store::redis::foreign::ForeignList;
+/// # use tower_jwt_revocation::{RedisStore, Revoker};
 /// # async fn f(revoker: Revoker, store: RedisStore) -> Result<(), Box<dyn std::error::Error>> {
 /// use tower_jwt_revocation::store::redis::Import;
 ///
@@ -108,7 +109,7 @@ impl Import {
         })
     }
 
-    /// How many keys to look at per second, about; default [`DEFAULT_IMPORT_PACE`]. Redis has to
+    /// How many keys to look at per second, about; default 5000. Redis has to
     /// answer requests besides.
     pub fn with_pace(mut self, keys_per_second: u32) -> Self {
         self.pace = keys_per_second.max(1);

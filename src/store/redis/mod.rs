@@ -93,21 +93,14 @@ mod write;
 #[cfg(feature = "fred-config")]
 pub use fred;
 
-pub use self::audit::{
-    AUDIT_QUEUE_LENGTH, DEFAULT_AUDIT_EVENTS_PER_USER, DEFAULT_AUDIT_RETENTION, RedisAuditSink,
-};
+pub use self::audit::RedisAuditSink;
 pub use self::builder::RedisStoreBuilder;
 pub use self::config::{RedisConfig, StartMode};
 pub use self::credentials::{CredentialProvider, RedisCredentials};
 pub use self::doctor::{Finding, Report, Severity};
 pub use self::error::ConnectError;
 pub use self::feed::RedisFeed;
-pub use self::foreign::ForeignList;
 pub use self::health::Health;
-pub use self::import::{DEFAULT_IMPORT_PACE, Import, ImportReport};
-pub use self::options::{
-    DEFAULT_CHECK_TIMEOUT, DEFAULT_CONNECT_TIMEOUT, DEFAULT_LOG_LENGTH, DEFAULT_MAX_IN_FLIGHT,
-    DEFAULT_MAX_TOKEN_LIFETIME, DEFAULT_PREFIX, DEFAULT_START_LIMIT, DEFAULT_WRITE_TIMEOUT,
-    SentinelTls, Start, WaitReplicas,
-};
+pub use self::import::{Import, ImportReport};
+pub use self::options::{SentinelTls, Start, WaitReplicas};
 pub use self::store::RedisStore;

@@ -9,34 +9,34 @@ use super::schema::{MAX_SHARDS, is_prefix};
 use crate::config::ConfigError;
 
 /// Default of [`with_prefix`](super::RedisStoreBuilder::with_prefix).
-pub const DEFAULT_PREFIX: &str = "jwt-revocation";
+pub(crate) const DEFAULT_PREFIX: &str = "jwt-revocation";
 /// Default of
 /// [`with_check_timeout`](super::RedisStoreBuilder::with_check_timeout).
-pub const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_millis(50);
+pub(crate) const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_millis(50);
 /// Default of
 /// [`with_connect_timeout`](super::RedisStoreBuilder::with_connect_timeout).
-pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Default of
 /// [`with_write_timeout`](super::RedisStoreBuilder::with_write_timeout).
-pub const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Default of
 /// [`with_max_in_flight`](super::RedisStoreBuilder::with_max_in_flight).
-pub const DEFAULT_MAX_IN_FLIGHT: usize = 1024;
+pub(crate) const DEFAULT_MAX_IN_FLIGHT: usize = 1024;
 /// Default of [`with_start`](super::RedisStoreBuilder::with_start): how long
 /// [`Start::WaitUpTo`] waits.
-pub const DEFAULT_START_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const DEFAULT_START_LIMIT: Duration = Duration::from_secs(10);
 /// Default of
 /// [`with_max_token_lifetime`](super::RedisStoreBuilder::with_max_token_lifetime).
-pub const DEFAULT_MAX_TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60 + 600);
+pub(crate) const DEFAULT_MAX_TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60 + 600);
 /// Default of [`with_log_length`](super::RedisStoreBuilder::with_log_length).
-pub const DEFAULT_LOG_LENGTH: u64 = 100_000;
+pub(crate) const DEFAULT_LOG_LENGTH: u64 = 100_000;
 
 /// What [`connect`](super::RedisStoreBuilder::connect) does if Redis cannot be
 /// used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Start {
-    /// Tries until this much time is over, then fails. The default, with [`DEFAULT_START_LIMIT`]:
+    /// Tries until this much time is over, then fails. The default, with 10 s:
     /// services and their Redis are often started together.
     WaitUpTo(Duration),
     /// Fails at the first attempt that does.

@@ -100,7 +100,7 @@ fn secrets_can_be_in_files_and_in_base64() {
     let file = path.to_str().unwrap();
     let token = {
         VerificationKey::from_secret(Algorithm::HS256, SECRET.as_bytes()).unwrap();
-        let now = crate::Clock::now(&crate::SystemClock).as_secs();
+        let now = crate::clock::Clock::now(&crate::clock::SystemClock).as_secs();
         let claims = json!({
             "iss": "https://id.example", "aud": "orders", "jti": "1", "iat": now, "exp": now + 60
         });
@@ -319,7 +319,7 @@ fn tokens_without_iat_or_subject_pass_as_is_said() {
     let hs256 = [("JWT_ALGORITHM", "HS256"), ("JWT_SECRET", SECRET)];
     let strict = verifier(&hs256).unwrap();
     let lax = verifier(&[&hs256[..], &[("JWT_ALLOW_MISSING_IAT", "true")]].concat()).unwrap();
-    let now = crate::Clock::now(&crate::SystemClock).as_secs();
+    let now = crate::clock::Clock::now(&crate::clock::SystemClock).as_secs();
     let claims = json!({"iss": "https://id.example", "aud": "orders", "jti": "1", "exp": now + 60});
     let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes()).unwrap();
     let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();

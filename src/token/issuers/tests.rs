@@ -6,14 +6,14 @@ use futures::FutureExt as _;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::clock::{ManualClock, Timestamp};
+use crate::revocation::TargetKind;
+use crate::store::RevocationStore as _;
 use crate::store::{Lookup, Standing};
 use crate::token::Algorithm;
 use crate::token::jwt::VerificationKey;
 use crate::token::profile::SignedClaims;
-use crate::{
-    CachedVerifier, Extent, JwtVerifier, ManualClock, MemoryStore, RevocationStore as _, Revoker,
-    Target, TargetKind, Timestamp,
-};
+use crate::{CachedVerifier, Extent, JwtVerifier, MemoryStore, Revoker, Target};
 
 const NOW: u64 = 1_700_000_000;
 const STAFF: &str = "https://staff.example";

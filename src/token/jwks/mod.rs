@@ -33,22 +33,21 @@ use crate::config::ConfigError;
 use crate::error_chain::ErrorChain;
 
 /// Default of [`Jwks::with_max_age`].
-pub const DEFAULT_MAX_AGE: Duration = Duration::from_secs(15 * 60);
+pub(crate) const DEFAULT_MAX_AGE: Duration = Duration::from_secs(15 * 60);
 /// Default of [`Jwks::with_cooldown`].
-pub const DEFAULT_COOLDOWN: Duration = Duration::from_secs(10);
+pub(crate) const DEFAULT_COOLDOWN: Duration = Duration::from_secs(10);
 /// Default of [`Jwks::with_outage_grace`].
-pub const DEFAULT_OUTAGE_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const DEFAULT_OUTAGE_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Default of [`Jwks::with_timeout`].
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest document that is read. The largest published key sets have a tenth of it.
-pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
+pub(crate) const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 
 /// Where an identity provider publishes its keys, and how they are kept up to date.
 ///
 /// ```no_run
-/// use tower_jwt_revocation::JwtVerifier;
-/// use tower_jwt_revocation::token::TokenProfile;
 /// use tower_jwt_revocation::token::jwks::Jwks;
+/// use tower_jwt_revocation::{JwtVerifier, TokenProfile};
 ///
 /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
 /// let keys = Jwks::of_issuer("https://id.example")?.fetch().await?;
@@ -93,7 +92,7 @@ pub struct JwksDocument {
 }
 
 impl JwksDocument {
-    /// A document with this content. At most [`MAX_DOCUMENT_BYTES`] are accepted.
+    /// A document with this content. At most 256 KiB are accepted.
     pub fn new(body: impl Into<Bytes>) -> Self {
         Self { body: body.into(), max_age: None }
     }

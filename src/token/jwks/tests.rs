@@ -13,10 +13,11 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, advance};
 
 use super::*;
+use crate::clock::{Clock as _, SystemClock};
 use crate::token::Algorithm;
 use crate::token::jwt::VerificationKey;
 use crate::token::{TokenProfile, TokenVerifier as _};
-use crate::{CachedVerifier, Clock as _, JwtVerifier, SystemClock};
+use crate::{CachedVerifier, JwtVerifier};
 
 const ISSUER: &str = "https://id.example/realm";
 const SET: &str = "https://id.example/keys";

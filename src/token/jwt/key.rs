@@ -24,8 +24,7 @@ pub(crate) const MAX_RSA_BITS: usize = if cfg!(feature = "aws_lc_rs") { 8192 } e
 /// points that are not on their curve (RFC 8725 §3.4), Ed25519 points of small order.
 ///
 /// ```
-/// use tower_jwt_revocation::token::Algorithm;
-/// use tower_jwt_revocation::token::jwt::VerificationKey;
+/// use tower_jwt_revocation::{Algorithm, VerificationKey};
 ///
 /// # #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))] {
 /// let secret = [42; 32]; // from where you keep secrets

@@ -53,11 +53,11 @@ use crate::config::ConfigError;
 use crate::verified::VerifiedToken;
 
 /// Default of [`JwtVerifier::with_max_token_bytes`].
-pub const DEFAULT_MAX_TOKEN_BYTES: usize = 8192;
+pub(crate) const DEFAULT_MAX_TOKEN_BYTES: usize = 8192;
 
 /// The types that are accepted unless [`JwtVerifier::with_types`] says otherwise, besides none at
 /// all.
-pub const DEFAULT_TYPES: [&str; 2] = ["JWT", "at+jwt"];
+pub(crate) const DEFAULT_TYPES: [&str; 2] = ["JWT", "at+jwt"];
 
 /// Types of tokens that are made for another purpose and signed with the same keys. Taking one of
 /// them for an access token would give its bearer what was never meant for them (RFC 8725 §2.8).
@@ -83,9 +83,7 @@ const FOREIGN_TYPES: [&str; 16] = [
 /// Verifies JSON Web Tokens: compact JWS (RFC 7515, RFC 7519), as RFC 8725 asks for it.
 ///
 /// ```
-/// use tower_jwt_revocation::JwtVerifier;
-/// use tower_jwt_revocation::token::{Algorithm, TokenProfile};
-/// use tower_jwt_revocation::token::jwt::VerificationKey;
+/// use tower_jwt_revocation::{Algorithm, JwtVerifier, TokenProfile, VerificationKey};
 ///
 /// # #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))] {
 /// let secret = [42; 32]; // from where you keep secrets

@@ -20,8 +20,8 @@ use crate::token::{Algorithm, KeyFamily};
 /// not belong together is an error then, not on a request. `Debug` shows no part of it.
 ///
 /// ```
-/// use tower_jwt_revocation::token::Algorithm;
 /// use tower_jwt_revocation::token::jwt::SigningKey;
+/// use tower_jwt_revocation::Algorithm;
 ///
 /// # #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))] {
 /// let secret = [42; 32]; // from where you keep secrets

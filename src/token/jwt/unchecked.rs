@@ -19,8 +19,8 @@ use crate::verified::VerifiedToken;
 /// If the keys are at hand, use `JwtVerifier`.
 ///
 /// ```
-/// use tower_jwt_revocation::token::TokenProfile;
 /// use tower_jwt_revocation::token::jwt::UncheckedSignatureVerifier;
+/// use tower_jwt_revocation::TokenProfile;
 ///
 /// let profile = TokenProfile::new().with_issuer("https://id.example").with_audience("orders");
 /// let verifier = UncheckedSignatureVerifier::trusting_the_gateway(profile)?;

@@ -18,7 +18,7 @@ use crate::token::{TokenError, TokenErrorKind};
 /// | `logout`, `logouttoken`, `logoutjwt` | Keycloak (`typ`), OpenID Connect Back-Channel Logout |
 /// | `secevent`, `seceventjwt` | Security Event Tokens (RFC 8417) |
 /// | `registrationaccesstoken`, `initialaccesstoken` | Keycloak (`typ`) |
-pub const OTHER_TOKEN_KINDS: [&str; 14] = [
+pub(super) const OTHER_TOKEN_KINDS: [&str; 14] = [
     "id",
     "idtoken",
     "serializedid",

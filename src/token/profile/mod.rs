@@ -34,7 +34,6 @@ pub(crate) use self::claims::issuer_of;
 use self::issuer::{AcceptedIssuer, AcceptedIssuers, IssuerPattern};
 pub use self::judge::SignedClaims;
 use self::kind::KindClaim;
-pub use self::kind::OTHER_TOKEN_KINDS;
 use self::path::{ClaimPath, MAX_PATH_NAMES};
 use self::rules::ClaimRule;
 use crate::clock::{Clock, CoarseClock, Timestamp};
@@ -43,11 +42,11 @@ use crate::revocation::TargetKind;
 use crate::verified::ProfileId;
 
 /// Default of [`TokenProfile::with_leeway`].
-pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(60);
-/// Largest [`TokenProfile::with_leeway`]: more would hide a broken clock.
-pub const MAX_LEEWAY: Duration = Duration::from_secs(300);
+pub(crate) const DEFAULT_LEEWAY: Duration = Duration::from_secs(60);
+/// [`TokenProfile::MAX_LEEWAY`].
+pub(crate) const MAX_LEEWAY: Duration = Duration::from_secs(300);
 /// Default of [`TokenProfile::with_max_lifetime`].
-pub const DEFAULT_MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const DEFAULT_MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How far an `iat` may lead on top of the leeway. After a user-wide revocation, an issuer that
 /// knows only whole seconds stamps the next one, and its token must be accepted at once.
@@ -108,7 +107,7 @@ pub enum MissingId {
 /// token that is accepted.
 ///
 /// ```
-/// use tower_jwt_revocation::token::TokenProfile;
+/// use tower_jwt_revocation::TokenProfile;
 ///
 /// let profile = TokenProfile::new().with_issuer("https://id.example").with_audience("orders");
 /// ```
@@ -148,8 +147,15 @@ impl Default for TokenProfile {
 }
 
 impl TokenProfile {
-    /// Any issuer, any audience, `jti` required, at most [`DEFAULT_MAX_LIFETIME`] long, judged with
-    /// [`DEFAULT_LEEWAY`].
+    /// The largest leeway that [`with_leeway`](Self::with_leeway) takes: more would hide a broken
+    /// clock.
+    pub const MAX_LEEWAY: Duration = MAX_LEEWAY;
+
+    /// Values of `token_use`, `typ`, `token_type` and `type` by which an issuer says that a token is
+    /// not an access token: such tokens are refused.
+    pub const OTHER_TOKEN_KINDS: [&'static str; 14] = kind::OTHER_TOKEN_KINDS;
+
+    /// Any issuer, any audience, `jti` required, at most 24 h long, judged with a leeway of 60 s.
     pub fn new() -> Self {
         Self {
             issuers: AcceptedIssuers::none(),
@@ -199,7 +205,7 @@ impl TokenProfile {
     /// must not write the tenant anywhere.
     ///
     /// ```
-    /// use tower_jwt_revocation::token::TokenProfile;
+    /// use tower_jwt_revocation::TokenProfile;
     ///
     /// let profile = TokenProfile::new()
     ///     .with_issuer_pattern("https://login.example/{tenant}/v2.0", |tenant| {
@@ -356,7 +362,7 @@ impl TokenProfile {
     /// Refuses tokens whose claim has one of these values, or is an array that holds one of them.
     /// Values are written as for [`require_claim`](Self::require_claim).
     ///
-    /// Default: no such rule, beside [`OTHER_TOKEN_KINDS`].
+    /// Default: no such rule, beside [`OTHER_TOKEN_KINDS`](Self::OTHER_TOKEN_KINDS).
     #[must_use]
     pub fn forbid_claim_values<V: Into<Box<str>>>(
         mut self,
@@ -372,7 +378,7 @@ impl TokenProfile {
     ///
     /// Default: a token is refused that is not an access token by one of these claims (RFC 8725
     /// §3.11, §3.12):
-    /// - `token_use`, `typ`, `token_type` or `type` has one of the values [`OTHER_TOKEN_KINDS`];
+    /// - `token_use`, `typ`, `token_type` or `type` has one of the values [`OTHER_TOKEN_KINDS`](Self::OTHER_TOKEN_KINDS);
     /// - `events` is an object whose members are named by URIs, as logout tokens and other security
     ///   events have it (RFC 8417 §2.2);
     /// - `refresh` is `true`;

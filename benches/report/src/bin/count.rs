@@ -25,12 +25,12 @@ use std::{env, fs, process};
 use http::{HeaderValue, Request, Response, header};
 use jsonwebtoken::Algorithm;
 use tower::{Layer as _, Service};
-use tower_jwt_revocation::store::{Lookup, Standing};
+use tower_jwt_revocation::store::{Lookup, RevocationStore as _, Standing};
 use tower_jwt_revocation::token::bearer::{RequestHead, TokenSource};
-use tower_jwt_revocation::token::profile::SignedClaims;
+use tower_jwt_revocation::token::{SignedClaims, TokenVerifier as _};
 use tower_jwt_revocation::{
-    CachedVerifier, JwtRevocationLayer, JwtVerifier, MemoryStore, Mirror, RevocationStore as _,
-    Revoker, Target, TokenVerifier as _, VerifiedToken,
+    CachedVerifier, JwtRevocationLayer, JwtVerifier, MemoryStore, Mirror, Revoker, Target,
+    VerifiedToken,
 };
 use tower_jwt_revocation_report::numbers::Numbers;
 use tower_jwt_revocation_report::support::{self, KEY_ID, Keys};
@@ -337,7 +337,10 @@ impl World {
         Self { keys, tokens, verified, mirror: mirror(), memory: memory() }
     }
 
-    fn layer(&self, store: impl tower_jwt_revocation::RevocationStore) -> JwtRevocationLayer {
+    fn layer(
+        &self,
+        store: impl tower_jwt_revocation::store::RevocationStore,
+    ) -> JwtRevocationLayer {
         JwtRevocationLayer::new(CachedVerifier::new(support::verifier(&self.keys)), store)
     }
 

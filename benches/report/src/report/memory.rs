@@ -7,12 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tower_jwt_revocation::store::Lookup;
-use tower_jwt_revocation::token::profile::SignedClaims;
-use tower_jwt_revocation::{
-    CachedVerifier, Clock as _, Mirror, RevocationStore as _, Standing, SystemClock,
-    TokenVerifier as _, VerifiedToken,
-};
+use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::store::{Lookup, RevocationStore as _, Standing};
+use tower_jwt_revocation::token::{SignedClaims, TokenVerifier as _};
+use tower_jwt_revocation::{CachedVerifier, Mirror, VerifiedToken};
 use tower_jwt_revocation_report::support::{AUDIENCE, ISSUER, hs256, profile, rs256, verifier};
 
 use crate::{cpu, median, process};

@@ -20,9 +20,8 @@ use http::{HeaderValue, Request, Response, header};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 use tower::{Layer as _, Service};
-use tower_jwt_revocation::{
-    CachedVerifier, JwtRevocationLayer, MemoryStore, Mirror, RedisStore, TokenVerifier as _,
-};
+use tower_jwt_revocation::token::TokenVerifier as _;
+use tower_jwt_revocation::{CachedVerifier, JwtRevocationLayer, MemoryStore, Mirror, RedisStore};
 use tower_jwt_revocation_report::numbers::Numbers;
 use tower_jwt_revocation_report::support::{Keys, hs256, rs256, verifier};
 

@@ -9,12 +9,10 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
-use tower_jwt_revocation::store::Lookup;
-use tower_jwt_revocation::token::profile::SignedClaims;
-use tower_jwt_revocation::{
-    Clock as _, Mirror, RedisStore, RevocationStore as _, Revoker, Standing, SystemClock, Target,
-    VerifiedToken,
-};
+use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::store::{Lookup, RevocationStore as _, Standing};
+use tower_jwt_revocation::token::SignedClaims;
+use tower_jwt_revocation::{Mirror, RedisStore, Revoker, Target, VerifiedToken};
 use tower_jwt_revocation_report::support::profile;
 
 use crate::pin;

@@ -13,8 +13,9 @@ use frameworks::client::{Client, ClientError, Tokens};
 use frameworks::demo;
 use reqwest::{Method, StatusCode};
 use tokio::sync::Notify;
+use tower_jwt_revocation::store::StoreErrorKind;
 use tower_jwt_revocation::store::scripted::ScriptedStore;
-use tower_jwt_revocation::{Clearance, Revoker, StoreErrorKind, Target};
+use tower_jwt_revocation::{Clearance, Revoker, Target};
 
 use crate::Server;
 

@@ -16,7 +16,7 @@ use reqwest::{Method, Response, StatusCode, header};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tower_jwt_revocation::store::scripted::ScriptedStore;
-use tower_jwt_revocation::{RevocationStore, StoreErrorKind};
+use tower_jwt_revocation::store::{RevocationStore, StoreErrorKind};
 
 /// A server that ends with the test.
 struct Server {

@@ -4,11 +4,11 @@ use serde_json::json;
 
 use super::*;
 use crate::config::docs::{self, SetBy};
-use crate::store::redis::url::parse_url;
-use crate::store::redis::{
+use crate::store::redis::options::{
     DEFAULT_CHECK_TIMEOUT, DEFAULT_LOG_LENGTH, DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_TOKEN_LIFETIME,
     DEFAULT_PREFIX,
 };
+use crate::store::redis::url::parse_url;
 use crate::support;
 
 const URL: (&str, &str) = ("REDIS_URL", "redis://127.0.0.1:6379/3");

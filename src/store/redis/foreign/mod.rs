@@ -6,7 +6,8 @@
 //!
 //! ```no_run
 //! # async fn f() -> Result<(), Box<dyn std::error::Error>> {
-//! use tower_jwt_revocation::{ForeignList, RedisStore};
+//! use tower_jwt_revocation::store::redis::foreign::ForeignList;
+//! use tower_jwt_revocation::RedisStore;
 //!
 //! let store = RedisStore::builder()
 //!     .with_url("redis://:password@redis:6379/2") // the database of the other program

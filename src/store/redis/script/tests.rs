@@ -112,7 +112,7 @@ impl Lab {
         &self,
         command: &'static str,
         arguments: Vec<Bytes>,
-    ) -> Result<Value, crate::StoreError> {
+    ) -> Result<Value, crate::store::StoreError> {
         let arguments = arguments.into_iter().map(Value::Bytes).collect();
         self.runtime.block_on(self.connection.command(command, arguments, Duration::from_secs(10)))
     }
@@ -122,7 +122,7 @@ impl Lab {
         now: u64,
         context: &ScriptContext,
         changes: &[&Revocation],
-    ) -> Result<ScriptReply, crate::StoreError> {
+    ) -> Result<ScriptReply, crate::store::StoreError> {
         self.send(now, arguments(&self.keys, 0, context, changes), changes.len())
     }
 
@@ -131,7 +131,7 @@ impl Lab {
         now: u64,
         arguments: Vec<Bytes>,
         changes: usize,
-    ) -> Result<ScriptReply, crate::StoreError> {
+    ) -> Result<ScriptReply, crate::store::StoreError> {
         let script = Bytes::from(timed(now));
         let Value::Array(parts) =
             self.ask("EVAL", std::iter::once(script).chain(arguments).collect())?
