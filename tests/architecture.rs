@@ -693,10 +693,13 @@ fn constants(text: &str) -> impl Iterator<Item = (String, String, String)> {
 fn docs_of_method(text: &str, method: &str) -> impl Iterator<Item = String> {
     let starts = [format!("pub fn {method}("), format!("pub fn {method}<")];
     let lines: Vec<_> = text.lines().map(str::trim_start).collect();
-    let methods: Vec<_> = (0..lines.len())
-        .filter(|at| starts.iter().any(|start| lines[*at].starts_with(start)))
+    let is_start = |line: &str| starts.iter().any(|start| line.starts_with(start));
+    let at: Vec<_> =
+        (0..).zip(&lines).filter(|(_, line)| is_start(line)).map(|(at, _)| at).collect();
+    let methods: Vec<_> = at
+        .into_iter()
         .map(|at| {
-            let above = lines[..at].iter().rev();
+            let above = lines.iter().take(at).rev();
             let mut docs: Vec<_> = above
                 .take_while(|line| line.starts_with("///") || line.starts_with("#["))
                 .filter_map(|line| line.strip_prefix("///"))
@@ -711,6 +714,7 @@ fn docs_of_method(text: &str, method: &str) -> impl Iterator<Item = String> {
 /// How the documentation may write the value of a constant. None if it is not a number, a duration
 /// or a text.
 fn in_words(value: &str) -> Option<Vec<String>> {
+    const HOUR: u64 = 60 * 60;
     if let Some(text) = value.strip_prefix('"') {
         return Some(vec![format!("`{}`", text.trim_end_matches('"'))]);
     }
@@ -720,10 +724,12 @@ fn in_words(value: &str) -> Option<Vec<String>> {
         .map(|term| term.split(" * ").map(|n| n.replace('_', "").parse().ok()).collect())
         .collect();
     let number: u64 = terms?.iter().map(|term| term.iter().product::<u64>()).sum();
-    const HOUR: u64 = 60 * 60;
     let units: &[(u64, &str)] = if value.starts_with("Duration::from_millis") {
         &[(1, "ms"), (1000, "s")]
-    } else if value.starts_with("Duration::from_secs") && number > HOUR && number % HOUR > 0 {
+    } else if value.starts_with("Duration::from_secs")
+        && number > HOUR
+        && !number.is_multiple_of(HOUR)
+    {
         return Some(vec![format!("{} h and {} minutes", number / HOUR, number % HOUR / 60)]);
     } else if value.starts_with("Duration::from_secs") {
         &[(1, "s"), (60, "min"), (60, "minutes"), (HOUR, "h"), (HOUR, "hours"), (24 * HOUR, "days")]
