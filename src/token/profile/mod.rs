@@ -123,6 +123,8 @@ pub struct TokenProfile {
     require_subject: bool,
     claim_targets: Vec<ClaimTarget>,
     claim_rules: Vec<ClaimRule>,
+    /// Whether the id or a target may be inside of a claim.
+    enters_claims: bool,
     /// Claims by which a token may say that it is of another kind.
     ignored_kinds: Vec<Box<str>>,
     /// Whether the tenants of a pattern do not share their keys.
@@ -170,6 +172,7 @@ impl TokenProfile {
                 .map(|(claim, kind)| ClaimTarget { path: ClaimPath::new(claim), kind })
                 .into(),
             claim_rules: Vec::new(),
+            enters_claims: false,
             ignored_kinds: Vec::new(),
             tenants_have_keys: false,
             clock: Arc::new(CoarseClock),
@@ -261,6 +264,7 @@ impl TokenProfile {
     #[must_use]
     pub fn with_id_claim(mut self, claim: impl Into<Arc<str>>) -> Self {
         self.id_claim = ClaimPath::new(claim);
+        self.enters_claims |= self.id_claim.is_nested();
         self.changed()
     }
 
@@ -311,6 +315,7 @@ impl TokenProfile {
     #[must_use]
     pub fn with_claim_target(mut self, claim: impl Into<Arc<str>>, kind: TargetKind) -> Self {
         let path = ClaimPath::new(claim);
+        self.enters_claims |= path.is_nested();
         self.claim_targets.retain(|known| known.path.as_str() != path.as_str());
         self.claim_targets.push(ClaimTarget { path, kind });
         self.changed()
@@ -513,6 +518,9 @@ impl TokenProfile {
 
     /// Whether a rule is about this claim, and whether an id or a target is inside of it.
     fn looks_at(&self, claim: &str) -> (bool, bool) {
+        if self.claim_rules.is_empty() && !self.enters_claims {
+            return (false, false);
+        }
         let leads = |path: &ClaimPath| !path.below().is_empty() && path.top() == claim;
         let is_entered =
             leads(&self.id_claim) || self.claim_targets.iter().any(|target| leads(&target.path));

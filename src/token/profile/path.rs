@@ -17,23 +17,25 @@ pub(super) const MAX_PATH_NAMES: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ClaimPath {
     written: Arc<str>,
-    names: Box<[Box<str>]>,
+    top: Box<str>,
+    below: Box<[Box<str>]>,
 }
 
 impl ClaimPath {
     pub(super) fn new(written: impl Into<Arc<str>>) -> Self {
         let written = written.into();
-        let names = if let Some(pointer) = written.strip_prefix('/') {
+        let mut names: Vec<Box<str>> = if let Some(pointer) = written.strip_prefix('/') {
             pointer
                 .split('/')
                 .map(|name| name.replace("~1", "/").replace("~0", "~").into())
                 .collect()
         } else if written.contains("://") {
-            Box::from([Box::from(&*written)])
+            vec![Box::from(&*written)]
         } else {
             written.split('.').map(Box::from).collect()
         };
-        Self { written, names }
+        let below = names.split_off(1.min(names.len()));
+        Self { top: names.pop().unwrap_or_default(), below: below.into(), written }
     }
 
     /// As it was written.
@@ -43,27 +45,32 @@ impl ClaimPath {
 
     /// The name of the claim at the top.
     pub(super) fn top(&self) -> &str {
-        self.names.first().map_or("", |name| name)
+        &self.top
     }
 
     /// The names of the members below it; none for most.
     pub(super) fn below(&self) -> &[Box<str>] {
-        self.names.get(1..).unwrap_or_default()
+        &self.below
     }
 
     /// Whether it is the claim of this name at the top.
     pub(super) fn is(&self, name: &str) -> bool {
-        matches!(&*self.names, [only] if **only == *name)
+        *self.top == *name && self.below.is_empty()
+    }
+
+    /// Whether it leads into a claim.
+    pub(super) fn is_nested(&self) -> bool {
+        !self.below.is_empty()
     }
 
     /// Whether a name on the way is empty, so that it leads nowhere.
     pub(super) fn is_empty(&self) -> bool {
-        self.names.iter().any(|name| name.is_empty())
+        self.top.is_empty() || self.below.iter().any(|name| name.is_empty())
     }
 
     /// Whether it leads further down than claims are read.
     pub(super) fn is_too_long(&self) -> bool {
-        self.names.len() > MAX_PATH_NAMES
+        self.below.len() >= MAX_PATH_NAMES
     }
 }
 
@@ -83,7 +90,8 @@ mod tests {
             ("urn:zitadel:iam:org:id", &["urn:zitadel:iam:org:id"]),
         ] {
             let path = ClaimPath::new(written);
-            assert_eq!(path.names.iter().map(|name| &**name).collect::<Vec<_>>(), names);
+            let below = path.below.iter().map(|name| &**name);
+            assert_eq!(std::iter::once(path.top()).chain(below).collect::<Vec<_>>(), names);
             assert!(!path.is_empty());
         }
         for nowhere in ["", ".", "a.", ".a", "a..b", "/", "/a/", "//a"] {
