@@ -123,8 +123,8 @@ pub struct TokenProfile {
     require_subject: bool,
     claim_targets: Vec<ClaimTarget>,
     claim_rules: Vec<ClaimRule>,
-    /// Whether the id or a target may be inside of a claim.
-    enters_claims: bool,
+    /// How many paths were set that lead into claims; zero for most profiles.
+    nested_paths: usize,
     /// Claims by which a token may say that it is of another kind.
     ignored_kinds: Vec<Box<str>>,
     /// Whether the tenants of a pattern do not share their keys.
@@ -172,7 +172,7 @@ impl TokenProfile {
                 .map(|(claim, kind)| ClaimTarget { path: ClaimPath::new(claim), kind })
                 .into(),
             claim_rules: Vec::new(),
-            enters_claims: false,
+            nested_paths: 0,
             ignored_kinds: Vec::new(),
             tenants_have_keys: false,
             clock: Arc::new(CoarseClock),
@@ -264,7 +264,7 @@ impl TokenProfile {
     #[must_use]
     pub fn with_id_claim(mut self, claim: impl Into<Arc<str>>) -> Self {
         self.id_claim = ClaimPath::new(claim);
-        self.enters_claims |= self.id_claim.is_nested();
+        self.nested_paths += usize::from(self.id_claim.is_nested());
         self.changed()
     }
 
@@ -315,7 +315,7 @@ impl TokenProfile {
     #[must_use]
     pub fn with_claim_target(mut self, claim: impl Into<Arc<str>>, kind: TargetKind) -> Self {
         let path = ClaimPath::new(claim);
-        self.enters_claims |= path.is_nested();
+        self.nested_paths += usize::from(path.is_nested());
         self.claim_targets.retain(|known| known.path.as_str() != path.as_str());
         self.claim_targets.push(ClaimTarget { path, kind });
         self.changed()
@@ -518,7 +518,7 @@ impl TokenProfile {
 
     /// Whether a rule is about this claim, and whether an id or a target is inside of it.
     fn looks_at(&self, claim: &str) -> (bool, bool) {
-        if self.claim_rules.is_empty() && !self.enters_claims {
+        if self.claim_rules.is_empty() && self.nested_paths == 0 {
             return (false, false);
         }
         let leads = |path: &ClaimPath| !path.below().is_empty() && path.top() == claim;
