@@ -47,7 +47,7 @@
 //!
 //! Fences, [`followers`](RevocationStore::followers) and a [`Feed`](feed::Feed) are for stores that
 //! can be mirrored. A store without them gives out receipts without a fence and answers
-//! [`followers`](RevocationStore::followers) with an empty list.
+//! [`followers`](RevocationStore::followers) with an error, which is its default.
 
 mod doubt;
 pub mod feed;
@@ -140,8 +140,8 @@ pub trait RevocationStore: Send + Sync + 'static {
     /// write at `fence`. A mirror that is not among them has applied it or will have before it
     /// answers from memory again.
     ///
-    /// A store that gives out fences and can be mirrored has to know; the default is an error. A
-    /// store without mirrors answers with an empty list, and a store around a store passes it on.
+    /// A store that gives out fences and can be mirrored has to know. The default, for stores
+    /// without fences, is an error. A store around a store passes it on.
     ///
     /// # Errors
     /// [`StoreError`] if that is not known; of kind [`StoreErrorKind::DataLoss`] if the store has
