@@ -394,14 +394,16 @@ async fn a_unix_socket_can_be_used() {
     }
     let store = RedisStore::connect(server.url()).await.unwrap();
     server.restart();
+    #[cfg(not(feature = "fred-config"))]
+    let other = RedisStore::connect(server.url()).await.unwrap();
     #[cfg(feature = "fred-config")]
-    {
+    let other = {
         use tower_jwt_revocation::store::redis::fred::types::config::Config;
 
         let config = Config::from_url(&server.url()).unwrap();
-        let other = RedisStore::builder().with_fred_config(config).connect().await.unwrap();
-        revoke(&other, Target::token("t")).await.unwrap();
-    }
+        RedisStore::builder().with_fred_config(config).connect().await.unwrap()
+    };
+    revoke(&other, Target::token("t")).await.unwrap();
     assert!(is_revoked(&recovered(&store, &token("u", "t")).await));
 }
 
