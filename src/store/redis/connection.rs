@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use super::options::DEFAULT_CONNECT_TIMEOUT;
 use super::race::{ResolveHost, SystemResolver, addresses_of, race};
+use super::server_id::{ServerId, field_of};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How long a connection may take to be made: TCP, TLS, password. Longer than a check, because it
@@ -44,6 +45,7 @@ impl Default for ConnectSettings {
 pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) server: ServerConfig,
+    server_id: ServerId,
     task: JoinHandle<Result<(), fred::error::Error>>,
 }
 
@@ -69,6 +71,7 @@ impl Connection {
         let mut connection =
             timeout(limit, connecting).await.unwrap_or_else(|_| Err(too_late()))?;
         // By this name the server is compared with what sentinels and clusters say.
+        connection.server_id = ServerId::of_address(ServerAddress(&config.server));
         connection.server = config.server;
         Ok(connection)
     }
@@ -103,7 +106,8 @@ impl Connection {
         });
         let client = builder.build().map_err(|error| classify(&error))?;
         let task = client.connect();
-        let mut connection = Self { client, server, task };
+        let server_id = ServerId::of_address(ServerAddress(&server));
+        let mut connection = Self { client, server, server_id, task };
         let first = async {
             tokio::select! {
                 connected = connection.client.wait_for_connect() => connected,
@@ -119,6 +123,31 @@ impl Connection {
             Ok(Err(error)) => Err(classify(&error)),
             Err(_) => Err(too_late()),
         }
+    }
+
+    /// Asks the server who it is. To be called before anything is read that is believed of this
+    /// server. One that does not tell keeps its address for an id.
+    ///
+    /// # Errors
+    /// What keeps the server from answering; not that it refuses `INFO`.
+    pub(crate) async fn learn_server_id(&mut self, limit: Duration) -> Result<(), StoreError> {
+        for (section, field) in [("server", "run_id"), ("replication", "master_replid")] {
+            let info = match self.command("INFO", vec![section], limit).await {
+                Ok(info) => info,
+                Err(error) if is_command_refused(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            if let Some(id) = info.as_str().as_deref().and_then(|info| field_of(info, field)) {
+                self.server_id = ServerId::told(id);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Which server is at the other end. It does not change as long as the connection lasts.
+    pub(crate) fn server_id(&self) -> &ServerId {
+        &self.server_id
     }
 
     /// Sends one command. The limit holds whatever fred does.

@@ -23,6 +23,7 @@
 // | | `epoch` | how a loss of data is noticed, and which tokens are in doubt then |
 // | | `address_map` | where announced addresses are dialled |
 // | | `credentials` | credentials that change |
+// | | `server_id` | which server is at the other end of a connection |
 // | connection | `race` | the addresses of one name, raced |
 // | | `connection` | one connection to one server, and what its errors mean |
 // | | `reply` | what replies hold |
@@ -80,6 +81,7 @@ mod reply;
 mod role;
 mod schema;
 mod script;
+mod server_id;
 #[cfg(feature = "sessions")]
 mod session;
 mod store;

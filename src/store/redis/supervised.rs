@@ -39,6 +39,7 @@ use super::epoch::EpochTracker;
 use super::health::{Health, Purpose};
 use super::role::{RoleProbe, RoleSource};
 use super::schema::RedisKeys;
+use super::server_id::ServerId;
 use super::topology::Topology;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -159,6 +160,12 @@ impl Permit {
         &self.connection.current.connection.server
     }
 
+    /// Which server that is.
+    #[expect(dead_code, reason = "for the scripts and the reading of epochs")]
+    pub(crate) fn server_id(&self) -> &ServerId {
+        self.connection.server_id()
+    }
+
     pub(crate) fn connection(&self) -> &PinnedConnection {
         &self.connection
     }
@@ -182,6 +189,11 @@ impl Permit {
 }
 
 impl PinnedConnection {
+    /// Which server is at the other end.
+    pub(crate) fn server_id(&self) -> &ServerId {
+        self.current.connection.server_id()
+    }
+
     /// The values of keys that are on one node. The caller says how long to wait, and calls
     /// [`count_timeout`](Self::count_timeout) after it.
     pub(crate) async fn mget(&self, keys: Vec<Value>) -> Result<Vec<Value>, StoreError> {

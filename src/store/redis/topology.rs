@@ -314,7 +314,7 @@ impl Topology {
         })
     }
 
-    /// A new connection to this server.
+    /// A new connection to this server, which has been asked for its id.
     pub(crate) async fn connect(
         &self,
         server: ServerConfig,
@@ -323,7 +323,9 @@ impl Topology {
         let base = self.current_base().await?;
         let config = Config { server, ..base.clone() };
         let opened = Connection::open(config, &self.connect, command_timeout).await;
-        opened.map_err(|error| refused_by_server(error, &base))
+        let mut connection = opened.map_err(|error| refused_by_server(error, &base))?;
+        connection.learn_server_id(self.connect.timeout).await?;
+        Ok(connection)
     }
 
     /// Sends one command to one server.

@@ -71,13 +71,15 @@ impl Supervision {
                 Ok(connection) => {
                     // Down → up.
                     let server = ServerAddress(&connection.server).to_string();
+                    let id = connection.server_id().clone();
                     let current = Arc::new(CurrentConnection {
                         connection,
                         timeouts: AtomicU32::new(0),
                         given_up: watch::Sender::new(None),
                     });
                     self.state.store(Arc::new(ConnectionState::Up(Arc::clone(&current))));
-                    tracing::info!(purpose = ?self.config.purpose, server, "connected to redis");
+                    tracing::info!(purpose = ?self.config.purpose, server, %id,
+                        "connected to redis");
                     self.report(None);
                     is_logged = false;
                     let since = Instant::now();

@@ -39,6 +39,35 @@ async fn a_configuration_that_asks_for_resp3_works() {
 }
 
 #[tokio::test]
+async fn a_connection_knows_the_id_of_its_server_before_it_is_used() {
+    redis_or_skip!();
+    let mut redis = RedisServer::builder().acl("app on >right ~* +@all -info").start();
+    let id = async |url: &str| {
+        let topology = topology(parse_url(url).unwrap());
+        let server = topology.primary(0).await.unwrap();
+        topology.connect(server, CONNECT_TIMEOUT).await.unwrap().server_id().clone()
+    };
+    let run_id = |redis: &RedisServer| {
+        let info = redis.cli(&["INFO", "server"]);
+        info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap().trim().to_owned()
+    };
+    let first = id(&redis.url()).await;
+    assert_eq!(first.as_str(), run_id(&redis));
+    assert!(first.is_own());
+    redis.restart();
+    let second = id(&redis.url()).await;
+    assert_eq!(second.as_str(), run_id(&redis));
+    assert_ne!(first, second);
+
+    let address = format!("addr:{}", redis.addr());
+    let refused = id(&redis.url_as("app", "right")).await;
+    assert_eq!(refused.as_str(), address);
+    assert!(!refused.is_own());
+    let renamed = RedisServer::builder().arg("rename-command", "INFO \"\"").start();
+    assert_eq!(id(&renamed.url()).await.as_str(), format!("addr:{}", renamed.addr()));
+}
+
+#[tokio::test]
 async fn an_error_names_the_sentinel_or_the_server_and_whom_it_refused() {
     redis_or_skip!();
     let redis = RedisServer::builder().acl("app on >right ~* +@all").start();
