@@ -3,15 +3,23 @@
 use crate::clock::Timestamp;
 use crate::store::Doubt;
 
-/// Tokens issued up to here are in doubt; zero if none are.
+/// No token is issued, and no doubt ends, as late as this.
+const ALWAYS: Timestamp = Timestamp::from_millis(u64::MAX);
+
+/// Tokens issued up to here are in doubt; zero if none are, and the end of all time if all are.
 pub(super) fn issued_until(doubt: Doubt) -> Timestamp {
-    doubt.issued_until().unwrap_or_default()
+    match doubt {
+        Doubt::None => Timestamp::ZERO,
+        Doubt::Settling => ALWAYS,
+        Doubt::Lasting { issued_until, .. } => issued_until,
+    }
 }
 
 /// When the last token that is in doubt has expired; zero if none is.
 pub(super) fn ends_at(doubt: Doubt) -> Timestamp {
     match doubt {
         Doubt::None => Timestamp::ZERO,
+        Doubt::Settling => ALWAYS,
         Doubt::Lasting { ends_at, .. } => ends_at,
     }
 }
@@ -40,6 +48,9 @@ mod tests {
         assert_eq!(widest([Doubt::None, Doubt::None].into_iter()), Doubt::None);
         let doubts = [Doubt::None, lasting(5, 20), lasting(7, 18)];
         assert_eq!(widest(doubts.into_iter()), lasting(7, 20));
+        let doubts = doubts.into_iter().chain([Doubt::Settling]);
+        assert_eq!(widest(doubts), Doubt::Settling);
+        assert!(issued_until(Doubt::Settling) > issued_until(lasting(7, 20)));
     }
 
     #[test]
@@ -47,5 +58,6 @@ mod tests {
         assert!(is_over(Doubt::None, Timestamp::ZERO));
         assert!(!is_over(lasting(5, 20), Timestamp::from_millis(19)));
         assert!(is_over(lasting(5, 20), Timestamp::from_millis(20)));
+        assert!(!is_over(Doubt::Settling, Timestamp::from_secs(1 << 40)));
     }
 }

@@ -209,6 +209,10 @@ impl ShardMachine {
 
     /// The doubt that may be ended now.
     pub(super) fn doubt_to_end(&self, now: Instant) -> Option<EndDoubt> {
+        if self.doubt == Doubt::Settling {
+            // The store ends that by itself.
+            return None;
+        }
         let (at, lost) = (self.position()?, self.recovery.replayed_epoch(now)?);
         Some(EndDoubt {
             former_epoch: lost.epoch,
@@ -328,7 +332,10 @@ impl ShardMachine {
         if heartbeat.seq < at.seq {
             return self.resync(Resync::Regression, known_before, context);
         }
-        self.recovery.doubt_reported(is_over(heartbeat.doubt, heartbeat.time));
+        if heartbeat.doubt != Doubt::Settling {
+            // Whether anything was lost is not known before the store has settled.
+            self.recovery.doubt_reported(is_over(heartbeat.doubt, heartbeat.time));
+        }
         let is_reached = heartbeat.seq == at.seq;
         pending = match is_reached {
             true => PendingProof::None,

@@ -253,6 +253,39 @@ fn a_wider_doubt_counts_at_once_and_a_smaller_one_when_its_changes_are_applied()
 }
 
 #[test]
+fn while_the_store_settles_every_token_is_in_doubt_until_what_was_put_back_is_applied() {
+    let mut lab = Lab::following(5);
+    lab.hear(&heartbeat(1, 5, lasting(50)));
+    lab.hear(&heartbeat(1, 5, Doubt::Settling));
+    assert_eq!(lab.machine.status.doubt, Doubt::Settling);
+    for after in [lasting(60), Doubt::None] {
+        lab.hear(&heartbeat(1, 7, Doubt::Settling));
+        lab.hear(&heartbeat(1, 7, after));
+        assert_eq!(lab.machine.status.doubt, Doubt::Settling, "changes up to 7 are missing");
+        lab.read([entry(1, 6), entry(1, 7)]);
+        assert_eq!(lab.machine.status.doubt, after);
+        lab = Lab::following(5);
+    }
+}
+
+#[test]
+fn a_store_that_settles_has_lost_nothing_that_is_known_of_and_ends_that_by_itself() {
+    let later = |lab: &Lab| lab.now + Duration::from_secs(6);
+    let mut lab = Lab::following(5);
+    lab.beat(1, 5);
+    // The mirror stays one that knows everything …
+    lab.hear(&heartbeat(1, 5, Doubt::Settling));
+    lab.hear(&heartbeat(2, 0, Doubt::Settling));
+    lab.load(2, 0);
+    lab.machine.replay_done(0);
+    lab.hear(&heartbeat(2, 0, Doubt::Settling));
+    assert_eq!(lab.machine.doubt_to_end(later(&lab)), None);
+    // … and ends a doubt that lasts.
+    lab.hear(&heartbeat(2, 0, lasting(50)));
+    assert!(lab.machine.doubt_to_end(later(&lab)).is_some());
+}
+
+#[test]
 fn after_a_loss_the_doubt_may_be_ended_by_a_mirror_that_had_applied_everything_it_knew_of() {
     let later = |lab: &Lab| lab.now + Duration::from_secs(6);
     let cases: [(bool, Event); 4] = [

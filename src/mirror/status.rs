@@ -47,7 +47,8 @@ pub struct ShardStatus {
     /// Why the log cannot be read at present.
     pub error: Option<StoreError>,
     /// Which tokens may have been revoked without the store knowing it, because it has lost data.
-    /// Checks of these go to the store.
+    /// Checks of these go to the store; while it is [settling](Doubt::Settling), all of them that
+    /// are not known to be revoked.
     pub doubt: Doubt,
     pub(super) proof: Option<Moment>,
     /// The clock of the store at the last heartbeat.

@@ -283,6 +283,23 @@ async fn tokens_from_before_a_loss_are_for_the_store_to_judge() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_the_store_settles_only_revoked_is_said_from_memory() {
+    let world = World::new();
+    world.revoke("known").await;
+    let mirror = ready(&world).await;
+    assert_eq!(local(&mirror, "a"), Some(Standing::Live));
+    world.settle();
+    until(&mirror, "settling", |status| status.shards[0].doubt == Doubt::Settling).await;
+    assert!(mirror.is_fresh());
+    assert_eq!(local(&mirror, "a"), None, "the store has to be asked");
+    assert!(is_revoked(&mirror, "known"));
+    assert_eq!(mirror.status().resyncs(), 0, "nothing was lost");
+    world.clear_doubt();
+    until(&mirror, "no doubt", |status| status.shards[0].doubt == Doubt::None).await;
+    assert_eq!(local(&mirror, "a"), Some(Standing::Live));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_doubt_ends_no_earlier_than_the_replayed_facts_have_arrived() {
     for after in 0..20 {
         let world = World::new();

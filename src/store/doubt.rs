@@ -1,17 +1,28 @@
-//! [`Doubt`]: what is not known any more after a store has lost data.
+//! [`Doubt`]: what is not known any more after a store has lost data, or not known yet.
 
+#[cfg(feature = "redis")]
+use super::{StoreError, StoreErrorKind};
 use crate::clock::Timestamp;
 use crate::verified::VerifiedToken;
 
-/// Which tokens may have been revoked without the store knowing it, because it has lost data.
+/// Which tokens may have been revoked without the store knowing it, because it has lost data or may
+/// have lost some.
 ///
 /// A store that loses revocations must not answer *live* for the tokens that they may have covered.
+/// A check of such a token, unless it is found to be revoked, is an error: of kind
+/// [`Settling`](crate::store::StoreErrorKind::Settling) while waiting helps, else of kind
+/// [`DataLoss`](crate::store::StoreErrorKind::DataLoss).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Doubt {
     /// No token is in doubt. The default.
     #[default]
     None,
+    /// Every token is in doubt, for seconds: the data is at another server than before, and those
+    /// who wrote to the former one still put back what this one does not have. It ends with no
+    /// doubt, or with a lasting one.
+    #[doc(alias = "failover")]
+    Settling,
     /// Revocations were lost, and nobody is known who could write them again.
     Lasting {
         /// Tokens with an `iat` up to this time, inclusive, are in doubt. A later token cannot have
@@ -30,6 +41,7 @@ impl Doubt {
     pub fn covers(&self, token: &VerifiedToken, now: Timestamp) -> bool {
         match *self {
             Self::None => false,
+            Self::Settling => true,
             Self::Lasting { issued_until, ends_at } => match token.issued_at() {
                 Some(issued_at) => issued_at <= issued_until,
                 // How old it is nobody knows, but not older than the longest lifetime of a token.
@@ -38,10 +50,28 @@ impl Doubt {
         }
     }
 
-    /// Up to when tokens that are in doubt were issued.
+    /// Why the store cannot tell the standing of a token that is covered.
+    #[cfg(feature = "redis")]
+    pub(crate) fn error(&self) -> StoreError {
+        match self {
+            Self::Settling => StoreError::new(
+                StoreErrorKind::Settling,
+                "the data is at another server than before, and what this one does not have is \
+                 being put back; ask again in a moment",
+            ),
+            Self::None | Self::Lasting { .. } => StoreError::new(
+                StoreErrorKind::DataLoss,
+                "the store has lost revocations, and the token is old enough to have been revoked \
+                 before",
+            ),
+        }
+    }
+
+    /// Up to when tokens were issued that are in lasting doubt.
+    #[cfg(any(feature = "redis", feature = "sessions"))]
     pub(crate) fn issued_until(&self) -> Option<Timestamp> {
         match *self {
-            Self::None => None,
+            Self::None | Self::Settling => None,
             Self::Lasting { issued_until, .. } => Some(issued_until),
         }
     }
@@ -49,6 +79,7 @@ impl Doubt {
     /// The doubt of all tokens that either of them covers.
     pub(crate) fn joined(self, other: Self) -> Self {
         match (self, other) {
+            (Self::Settling, _) | (_, Self::Settling) => Self::Settling,
             (Self::None, doubt) | (doubt, Self::None) => doubt,
             (
                 Self::Lasting { issued_until, ends_at },
@@ -61,9 +92,11 @@ impl Doubt {
     }
 }
 
-#[cfg(all(test, any(feature = "redis", feature = "sessions")))]
+#[cfg(all(test, feature = "redis"))]
 mod tests {
     use super::*;
+    use crate::token::TokenProfile;
+    use crate::token::profile::SignedClaims;
 
     fn lasting(issued_until: u64, ends_at: u64) -> Doubt {
         Doubt::Lasting {
@@ -78,5 +111,31 @@ mod tests {
         assert_eq!(Doubt::None.joined(lasting(5, 9)), lasting(5, 9));
         assert_eq!(lasting(5, 9).joined(Doubt::None), lasting(5, 9));
         assert_eq!(lasting(5, 9).joined(lasting(3, 12)), lasting(5, 12));
+        for doubt in [Doubt::None, Doubt::Settling, lasting(5, 9)] {
+            assert_eq!(doubt.joined(Doubt::Settling), Doubt::Settling);
+            assert_eq!(Doubt::Settling.joined(doubt), Doubt::Settling);
+        }
+    }
+
+    #[test]
+    fn while_a_store_settles_every_token_is_in_doubt_whenever_it_was_issued() {
+        let token = |claims: &[u8]| {
+            let claims = SignedClaims::new(claims);
+            let profile = TokenProfile::new().allow_missing_iat();
+            profile.assert_verified_for_revocation(claims).unwrap()
+        };
+        let now = Timestamp::from_secs(1500);
+        for claims in [r#"{"jti":"1","iat":1000,"exp":9000}"#, r#"{"jti":"1","exp":9000}"#] {
+            assert!(Doubt::Settling.covers(&token(claims.as_bytes()), now), "{claims}");
+        }
+        let young = token(br#"{"jti":"1","iat":8000,"exp":9000}"#);
+        assert!(Doubt::Settling.covers(&young, now) && !lasting(1_000_000, 0).covers(&young, now));
+    }
+
+    #[test]
+    fn a_doubt_that_passes_is_another_error_than_one_that_lasts() {
+        assert_eq!(Doubt::Settling.error().kind(), StoreErrorKind::Settling);
+        assert!(Doubt::Settling.error().may_be_repeated());
+        assert_eq!(lasting(5, 9).error().kind(), StoreErrorKind::DataLoss);
     }
 }

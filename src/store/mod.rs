@@ -501,8 +501,13 @@ pub enum StoreErrorKind {
     Replicas,
     /// An answer that is none: wrong type, wrong shape, unknown record version.
     Protocol,
-    /// The store has lost data, and the token may be among what was lost.
+    /// The store has lost data, and the token may be among what was lost. Waiting does not help:
+    /// newer tokens are not in doubt.
     DataLoss,
+    /// What the store may have lost is being put back, as after a change of the server behind it, or
+    /// it is not known yet whether anything was lost. It passes within seconds; writes are not taken
+    /// meanwhile.
+    Settling,
     /// A mirror that cannot prove that it is fresh.
     Stale,
     /// What was asked for cannot be: an id that is empty or too long, a cursor of another store.
@@ -513,7 +518,7 @@ pub enum StoreErrorKind {
 
 impl StoreErrorKind {
     /// Every kind, in the order in which they are counted.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Unreachable,
         Self::Timeout,
         Self::Overloaded,
@@ -525,6 +530,7 @@ impl StoreErrorKind {
         Self::Replicas,
         Self::Protocol,
         Self::DataLoss,
+        Self::Settling,
         Self::Stale,
         Self::InvalidInput,
         Self::Other,

@@ -159,6 +159,10 @@ impl World {
         self.data().doubt != Doubt::None
     }
 
+    pub(super) fn settle(&self) {
+        self.data().doubt = Doubt::Settling;
+    }
+
     pub(super) fn clear_doubt(&self) {
         self.data().doubt = Doubt::None;
     }

@@ -373,6 +373,15 @@ impl StoreCore {
                 continue;
             };
             match self.tracker.doubt(&known) {
+                Doubt::Settling => report.add(
+                    Severity::Warning,
+                    "settling",
+                    format!(
+                        "the data of shard {shard} is at another server than before, and what \
+                         this one does not have is being put back"
+                    ),
+                    "wait some seconds and look again",
+                ),
                 Doubt::Lasting { issued_until, ends_at } if ends_at > now => report.add(
                     Severity::Warning,
                     "data_loss",

@@ -16,7 +16,7 @@
 //! | another one, which began before the known one or before its last known entry | two servers were primary at once, or an older state has come back | all, until a new epoch begins |
 //! | another one | any of these, and another process has begun the new epoch | those issued until it began |
 //!
-//! A check of a token that is in doubt and not found to be revoked is [`StoreErrorKind::DataLoss`].
+//! A check of a token that is in lasting doubt and not found to be revoked is [`StoreErrorKind::DataLoss`].
 //! Tokens that were issued after the doubt's `issued_until` cannot have been revoked before the
 //! loss.
 //!
@@ -194,10 +194,11 @@ impl EpochTracker {
     pub(crate) fn doubt(&self, known: &KnownEpoch) -> Doubt {
         let Epoch { started_at, doubt, .. } = known.epoch;
         match known.former {
+            _ if doubt == Doubt::Settling => doubt,
             // Redis has not said yet whether it knows of the former epoch.
             Some(_) if doubt.issued_until() < Some(started_at) => self.doubt_until(started_at),
             _ => match doubt {
-                Doubt::None => Doubt::None,
+                Doubt::None | Doubt::Settling => doubt,
                 // Another process may have declared it that expects tokens to last less long.
                 Doubt::Lasting { issued_until, .. } => doubt.joined(self.doubt_until(issued_until)),
             },
@@ -284,7 +285,7 @@ impl EpochTracker {
         epoch: Epoch,
         reported: Option<FormerEpoch>,
     ) -> Result<Doubt, StoreError> {
-        let slot = self.shards.get(usize::from(shard)).ok_or_else(in_doubt)?;
+        let slot = self.shards.get(usize::from(shard)).ok_or_else(unknown_shard)?;
         // Most of the time there is nothing new.
         if let (Some(before), Some(now)) = (before, &*slot.load())
             && Arc::ptr_eq(before, now)
@@ -408,9 +409,8 @@ fn data_loss(problem: &'static str) -> StoreError {
     StoreError::new(StoreErrorKind::DataLoss, problem)
 }
 
-/// Tokens of this shard are in doubt.
-pub(crate) fn in_doubt() -> StoreError {
-    data_loss("redis has lost revocations, and the token is old enough to have been revoked before")
+fn unknown_shard() -> StoreError {
+    StoreError::new(StoreErrorKind::Other, "there is no shard of this number")
 }
 
 #[cfg(test)]

@@ -205,7 +205,9 @@ impl Epoch {
     #[cfg(test)]
     pub(crate) fn print(&self) -> String {
         let [until, end] = match (self.doubt, self.doubt_ended_at) {
-            (Doubt::None, ended_at) => [Timestamp::ZERO, ended_at.unwrap_or_default()],
+            (Doubt::None | Doubt::Settling, ended_at) => {
+                [Timestamp::ZERO, ended_at.unwrap_or_default()]
+            }
             (Doubt::Lasting { issued_until, ends_at }, _) => [issued_until, ends_at],
         };
         format!(

@@ -669,7 +669,11 @@ async fn lose<F: FeedFixture>(
         }))
         .await
         {
-            Ok(heartbeat) => break heartbeat,
+            Ok(heartbeat) if heartbeat.doubt != Doubt::Settling => break heartbeat,
+            Ok(heartbeat) => {
+                ensure!(start.elapsed() < PATIENCE, "it is still settling: {heartbeat:?}");
+                sleep(Duration::from_millis(20)).await;
+            }
             Err(error) if start.elapsed() > PATIENCE => return Err(error.into()),
             Err(_) => sleep(Duration::from_millis(20)).await,
         }

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use fred::types::Value;
 
 use super::super::connection::unexpected_reply;
-use super::super::epoch::{self, EpochSource, EpochTracker, KnownEpoch, in_doubt};
+use super::super::epoch::{self, EpochSource, EpochTracker, KnownEpoch};
 use super::super::reply::read_record;
 use super::super::schema::{Epoch, RedisKeys};
 use crate::clock::{Clock as _, SystemClock};
@@ -160,7 +160,7 @@ impl ShardGroup {
             match doubts.get(position.epoch) {
                 Some(Ok(Doubt::None)) => {}
                 Some(Ok(doubt)) if doubt.covers(token, SystemClock.now()) => {
-                    doubtful = Some(in_doubt());
+                    doubtful = Some(doubt.error());
                 }
                 Some(Ok(_)) => {}
                 Some(Err(error)) => doubtful = Some(error.clone()),
