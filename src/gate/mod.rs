@@ -10,6 +10,7 @@
 mod outage;
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -154,6 +155,32 @@ impl Gate {
             FailModeRule::Always(mode) => *mode,
             FailModeRule::PerRequest(ask) => ask(head, &token),
         };
+        self.ask(token, mode)
+    }
+
+    /// Decides about a token that no request has brought: as about one in `Authorization`.
+    pub(crate) async fn decide_on(&self, token: &str) -> Result<Clearance, Rejection> {
+        // A mode that depends on the request cannot be had without one.
+        let mode = match &self.fail_mode {
+            FailModeRule::Always(mode) => *mode,
+            FailModeRule::PerRequest(_) => FailMode::default(),
+        };
+        let decision = match self.verified_bearer(token.as_bytes()) {
+            Err(rejection) => self.refuse(rejection),
+            Ok(token) => match self.ask(token, mode) {
+                Evaluation::Decided(decision) => decision,
+                Evaluation::Pending(mut check) => poll_fn(|cx| check.poll(self, cx)).await,
+            },
+        };
+        match decision {
+            Decision::Cleared(clearance) => Ok(clearance),
+            Decision::Refused(rejection) | Decision::Reported(rejection) => Err(rejection),
+            // Only requests are skipped.
+            Decision::Skipped(_) => Err(Rejection::NoCredentials),
+        }
+    }
+
+    fn ask(&self, token: Arc<VerifiedToken>, mode: FailMode) -> Evaluation {
         match self.store.check(&token) {
             Lookup::Now(answer) => Evaluation::Decided(self.settle(token, answer, mode)),
             Lookup::Later(answer) => Evaluation::Pending(PendingCheck { answer, token, mode }),

@@ -13,7 +13,7 @@ use crate::audit::AuditSink;
 use crate::config::ConfigError;
 use crate::counters::Counters;
 use crate::gate::{Credentials, Enforcement, FailModeRule, Gate, Preflight};
-use crate::policy::FailMode;
+use crate::policy::{Clearance, FailMode, Rejection};
 use crate::revoker::{LeastLifetime, Revoker};
 use crate::store::{Needs, RevocationStore};
 use crate::token::bearer::{RequestHead, TokenSource};
@@ -318,6 +318,33 @@ impl<A> JwtRevocationLayer<A> {
     pub fn with_audit(mut self, sink: impl AuditSink) -> Self {
         self.gate.audit = Some(Arc::new(sink));
         self
+    }
+
+    /// Decides about a token outside of a request, as the layer does about one in `Authorization`: for
+    /// messages on a WebSocket, jobs from a queue, command lines. `token` is the token alone, without
+    /// `Bearer`.
+    ///
+    /// The same verifier, the same store (lists of tokens as they are included), the same counters and
+    /// audit. What belongs to requests has no effect: sources, exemptions, optional credentials.
+    /// Where the fail mode [depends on the request](Self::with_fail_mode_for), it is
+    /// [`FailMode::Closed`] here. A layer that [only reports](Self::with_report_only) gives the
+    /// rejection all the same, and counts it as one that would be refused.
+    ///
+    /// # Errors
+    /// [`Rejection`] with the reason for which a request with this token would be refused. A layer
+    /// [behind](Self::behind) another one cannot verify a token, and refuses every one.
+    ///
+    /// ```
+    /// # use tower_jwt_revocation::{JwtRevocationLayer, Rejection};
+    /// # async fn f(layer: JwtRevocationLayer, token: &str) -> Result<(), Rejection> {
+    /// let clearance = layer.check(token).await?;
+    /// println!("a message of {:?}", clearance.token().subject());
+    /// # Ok(()) }
+    /// ```
+    #[doc(alias = "verify")]
+    #[doc(alias = "authenticate")]
+    pub async fn check(&self, token: &str) -> Result<Clearance, Rejection> {
+        self.gate.decide_on(token).await
     }
 
     /// The write side for the tokens that this layer accepts: same store, same profile, same audit.

@@ -25,6 +25,7 @@ mod grpc;
 mod layer;
 #[cfg(feature = "redis")]
 mod mirror;
+mod outside;
 mod passing;
 #[cfg(feature = "test-util")]
 mod promises;

@@ -220,6 +220,25 @@ async fn a_token_is_looked_up_as_it_was_presented_wherever_it_comes_from() {
 }
 
 #[tokio::test]
+async fn a_token_outside_of_a_request_is_looked_up_as_it_is() {
+    let Some(lab) = Lab::start([
+        ForeignList::blacklisted_token(),
+        ForeignList::revoked_token_sha256(),
+        ForeignList::plain_jti(),
+    ])
+    .await
+    else {
+        return;
+    };
+    let (listed, other) = (token("t1"), token("t2"));
+    lab.layer.check(&listed).await.unwrap();
+    lab.cli(&["SET", &format!("blacklist:{listed}"), "1"]);
+    let refused = lab.layer.check(&listed).await.unwrap_err();
+    assert_eq!(refused.kind(), RejectionKind::Revoked(TargetKind::Token));
+    assert!(lab.layer.check(&other).await.unwrap().is_checked());
+}
+
+#[tokio::test]
 async fn all_is_asked_in_one_round_trip() {
     if !redis_is_installed() {
         return;
