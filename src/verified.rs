@@ -65,7 +65,11 @@ struct Facts {
     /// The issuer to whom the ids belong; none if they belong to the nameless one.
     id_issuer: Option<Span>,
     targets: Box<[TokenTarget]>,
+    confirmation: Option<Confirmation>,
 }
+
+/// By which keys a client can prove that it may use a token: methods and values (RFC 7800 §3.1).
+pub(crate) type Confirmation = Box<[(Span, Span)]>;
 
 /// One of the targets by which a token can be revoked: its kind and its fingerprint, already
 /// computed.
@@ -157,6 +161,22 @@ impl VerifiedToken {
     /// second; `None` if the token has none.
     pub fn issued_at(&self) -> Option<Timestamp> {
         self.issued_at
+    }
+
+    /// Whether the token is bound to a key of the client: it has a claim `cnf` (RFC 7800).
+    #[doc(alias = "cnf")]
+    pub fn is_bound(&self) -> bool {
+        self.facts.confirmation.is_some()
+    }
+
+    /// The key to which the token is bound, by this method of the claim `cnf`: with `jkt` the
+    /// thumbprint of the key of a DPoP proof (RFC 9449 §6.1), with `x5t#S256` that of a client
+    /// certificate (RFC 8705 §3.1). `None` if it is not bound by this method.
+    #[doc(alias = "cnf")]
+    pub fn confirmation(&self, method: &str) -> Option<&str> {
+        let members = self.facts.confirmation.as_deref()?;
+        let (_, value) = members.iter().find(|(name, _)| self.facts.text(*name) == method)?;
+        Some(self.facts.text(*value))
     }
 
     /// Everything by which this token can be revoked.
@@ -271,6 +291,7 @@ impl VerifiedToken {
             + self.facts.payload.len()
             + self.facts.texts.len()
             + size_of_val(&*self.facts.targets)
+            + self.facts.confirmation.as_deref().map_or(0, size_of_val)
     }
 }
 
@@ -299,6 +320,7 @@ pub(crate) struct Draft {
     pub(crate) subject: Option<Span>,
     pub(crate) id_issuer: Option<Span>,
     pub(crate) targets: Vec<TokenTarget>,
+    pub(crate) confirmation: Option<Confirmation>,
 }
 
 impl Draft {
@@ -310,6 +332,7 @@ impl Draft {
             subject: None,
             id_issuer: None,
             targets: Vec::with_capacity(targets),
+            confirmation: None,
         }
     }
 
@@ -337,6 +360,7 @@ impl Draft {
             subject: self.subject,
             id_issuer: self.id_issuer,
             targets: self.targets.into(),
+            confirmation: self.confirmation,
         };
         VerifiedToken { expires_at, not_before, issued_at, facts: Arc::new(facts), text: None }
     }

@@ -24,7 +24,7 @@ use crate::counters::{Counters, RequestOutcome};
 use crate::policy::{Clearance, FailMode, Rejection, decide};
 use crate::store::{Lookup, Needs, RevocationStore, Standing, StoreError};
 use crate::token::bearer::{self, RequestHead, TokenSource};
-use crate::token::{CrateOnly, TokenVerifier, UpstreamClaims};
+use crate::token::{CrateOnly, TokenError, TokenErrorKind, TokenVerifier, UpstreamClaims};
 use crate::verified::VerifiedToken;
 
 /// A function of the head of a request.
@@ -32,6 +32,9 @@ type HeadFn<T> = Arc<dyn Fn(&RequestHead<'_>) -> T + Send + Sync>;
 
 /// A function of the head of a request and its verified token.
 type FailModeFn = dyn Fn(&RequestHead<'_>, &VerifiedToken) -> FailMode + Send + Sync;
+
+/// Whether the client that sent this head has the key of this token.
+type ProofFn = dyn Fn(&RequestHead<'_>, &VerifiedToken) -> bool + Send + Sync;
 
 /// Everything that a layer was told about who may pass.
 #[derive(Clone)]
@@ -41,10 +44,13 @@ pub(crate) struct Gate {
     pub(crate) upstream: Option<UpstreamClaims>,
     pub(crate) store: Arc<dyn RevocationStore>,
     needs: Needs,
-    pub(crate) sources: Vec<TokenSource>,
+    sources: Vec<TokenSource>,
     pub(crate) fail_mode: FailModeRule,
     pub(crate) exemption: Option<HeadFn<bool>>,
     pub(crate) credentials: Credentials,
+    pub(crate) bound_tokens: BoundTokens,
+    /// Whether tokens are taken from `Authorization: DPoP`.
+    takes_dpop: bool,
     pub(crate) preflight: Preflight,
     pub(crate) enforcement: Enforcement,
     pub(crate) counters: Counters,
@@ -64,6 +70,15 @@ pub(crate) enum FailModeRule {
 pub(crate) enum Credentials {
     Required,
     Optional,
+}
+
+/// Whether tokens that are bound to a key of the client (RFC 7800) pass.
+#[derive(Clone)]
+pub(crate) enum BoundTokens {
+    Refused,
+    AllowedAsBearer,
+    /// If this finds that the client has proved that it has the key.
+    Proved(Arc<ProofFn>),
 }
 
 /// Whether a CORS preflight must have credentials, which browsers never send.
@@ -130,12 +145,20 @@ impl Gate {
             fail_mode: FailModeRule::Always(FailMode::default()),
             exemption: None,
             credentials: Credentials::Required,
+            bound_tokens: BoundTokens::Refused,
+            takes_dpop: false,
             preflight: Preflight::Checked,
             enforcement: Enforcement::Enforced,
             counters: Counters::new(),
             audit: None,
             outage: Arc::new(Outage::new()),
         }
+    }
+
+    /// Where tokens are looked for.
+    pub(crate) fn set_sources(&mut self, sources: Vec<TokenSource>) {
+        self.takes_dpop = sources.iter().any(TokenSource::is_dpop);
+        self.sources = sources;
     }
 
     /// Decides about a request by its head.
@@ -151,6 +174,11 @@ impl Gate {
             Ok(None) => return Evaluation::Decided(self.refuse(Rejection::NoCredentials)),
             Err(rejection) => return Evaluation::Decided(self.refuse(rejection)),
         };
+        if (token.is_bound() || self.takes_dpop)
+            && let Err(error) = self.judge_binding(&token, Some(head))
+        {
+            return Evaluation::Decided(self.refuse(error.into()));
+        }
         let mode = match &self.fail_mode {
             FailModeRule::Always(mode) => *mode,
             FailModeRule::PerRequest(ask) => ask(head, &token),
@@ -165,7 +193,11 @@ impl Gate {
             FailModeRule::Always(mode) => *mode,
             FailModeRule::PerRequest(_) => FailMode::default(),
         };
-        let decision = match self.verified_bearer(token.as_bytes()) {
+        let verified = self.verified_bearer(token.as_bytes()).and_then(|token| {
+            self.judge_binding(&token, None)?;
+            Ok(token)
+        });
+        let decision = match verified {
             Err(rejection) => self.refuse(rejection),
             Ok(token) => match self.ask(token, mode) {
                 Evaluation::Decided(decision) => decision,
@@ -177,6 +209,49 @@ impl Gate {
             Decision::Refused(rejection) | Decision::Reported(rejection) => Err(rejection),
             // Only requests are skipped.
             Decision::Skipped(_) => Err(Rejection::NoCredentials),
+        }
+    }
+
+    /// Whether a token that is bound to a key may be used by whoever sent it.
+    fn judge_binding(
+        &self,
+        token: &VerifiedToken,
+        head: Option<&RequestHead<'_>>,
+    ) -> Result<(), TokenError> {
+        let unproven = |detail| Err(TokenError::new(TokenErrorKind::UnprovenKey, detail));
+        // With claims of another layer the credentials are that layer's business.
+        let takes_dpop = self.takes_dpop && self.upstream.is_none();
+        let comes_by_dpop = takes_dpop && head.is_some_and(|head| bearer::has_dpop(head.headers()));
+        if !token.is_bound() {
+            // RFC 9449 §7.1: the key of the proof must be the one to which the token is bound.
+            return if comes_by_dpop {
+                unproven("the token was presented under `DPoP` and is not bound to a key")
+            } else {
+                Ok(())
+            };
+        }
+        match (&self.bound_tokens, head) {
+            (BoundTokens::AllowedAsBearer, _) => Ok(()),
+            (BoundTokens::Refused, _) => unproven(
+                "the token is bound to a key (`cnf`), and nothing proves that the client has it;                  see JwtRevocationLayer::with_proof_of_possession",
+            ),
+            (BoundTokens::Proved(_), None) => unproven(
+                "the token is bound to a key (`cnf`), and outside of a request nothing proves                  that the client has it",
+            ),
+            // RFC 9449 §7.2: a token that DPoP binds must not be taken as a bearer token.
+            (BoundTokens::Proved(_), Some(_))
+                if self.upstream.is_none()
+                    && token.confirmation("jkt").is_some()
+                    && !comes_by_dpop =>
+            {
+                unproven(
+                    "the token is bound by DPoP and was not presented under `DPoP`; see                      TokenSource::dpop",
+                )
+            }
+            (BoundTokens::Proved(has_key), Some(head)) if has_key(head, token) => Ok(()),
+            (BoundTokens::Proved(_), Some(_)) => {
+                unproven("the client has not proved that it has the key of the token (`cnf`)")
+            }
         }
     }
 
@@ -304,6 +379,16 @@ impl Gate {
     }
 }
 
+impl fmt::Debug for BoundTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refused => "Refused",
+            Self::AllowedAsBearer => "AllowedAsBearer",
+            Self::Proved(_) => "Proved",
+        })
+    }
+}
+
 /// A CORS preflight as the Fetch standard defines it: `OPTIONS` with `Origin` and
 /// `Access-Control-Request-Method`. An `OPTIONS` request without them is one like any other.
 fn is_preflight(head: &RequestHead<'_>) -> bool {
@@ -330,6 +415,7 @@ impl fmt::Debug for Gate {
         out.field("sources", &self.sources)
             .field("exemption", &self.exemption.is_some())
             .field("credentials", &self.credentials)
+            .field("bound_tokens", &self.bound_tokens)
             .field("preflight", &self.preflight)
             .field("enforcement", &self.enforcement)
             .finish_non_exhaustive()

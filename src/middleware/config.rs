@@ -36,13 +36,17 @@ pub struct LayerConfig {
     /// `closed` refuses it with 503; `open` lets it pass, marked as unchecked, so that revoked
     /// tokens work during an outage. Default: `closed`.
     pub fail_mode: Option<FailMode>,
-    /// Where the token of a request may be: `bearer`, which is the header `Authorization`, or
-    /// `cookie:<name>`; or several. Two different tokens in two places are refused. Default:
-    /// `bearer`.
+    /// Where the token of a request may be: `bearer`, which is the header `Authorization`, `dpop`,
+    /// which is the same header with the scheme `DPoP`, or `cookie:<name>`; or several. Two different
+    /// tokens in two places are refused. Default: `bearer`.
     pub token_sources: Vec<TokenSource>,
     /// Whether requests without credentials pass, without a `Clearance`. Bad credentials are still
     /// refused. Default: false.
     pub optional_credentials: bool,
+    /// Whether tokens that are bound to a key of the client (`cnf`: DPoP, mTLS) are accepted from
+    /// whoever has them. Nobody proves then that the client has the key, unless a layer further in
+    /// does. Default: false.
+    pub bound_tokens_as_bearer: bool,
     /// Whether CORS preflights pass unverified. Needed only if they are answered behind the layer;
     /// dangerous if what is behind it does not look at the method, such as tonic or a proxy.
     /// Default: false.
@@ -111,6 +115,7 @@ impl<A> JwtRevocationLayer<A> {
             .apply_some(config.fail_mode, Self::with_fail_mode)
             .apply_some(sources.cloned(), Self::with_token_sources)
             .apply_if(config.optional_credentials, Self::with_optional_credentials)
+            .apply_if(config.bound_tokens_as_bearer, Self::allow_bound_tokens_as_bearer)
             .apply_if(config.cors_preflight, Self::with_cors_preflight)
             .apply_if(config.report_only, Self::with_report_only)
             .apply_some(config.retry_after_secs.map(Duration::from_secs), Self::with_retry_after)
@@ -163,8 +168,9 @@ mod tests {
         docs::assert_effective::<LayerConfig>(
             &[
                 ("fail_mode", json!("open"), json!({})),
-                ("token_sources", json!(["bearer", "cookie:__Host-token"]), json!({})),
+                ("token_sources", json!(["bearer", "dpop", "cookie:__Host-token"]), json!({})),
                 ("optional_credentials", json!(true), json!({})),
+                ("bound_tokens_as_bearer", json!(true), json!({})),
                 ("cors_preflight", json!(true), json!({})),
                 ("report_only", json!(true), json!({})),
                 ("realm", json!("shop"), json!({})),
@@ -180,8 +186,9 @@ mod tests {
     fn a_setting_is_the_same_as_its_setter() {
         let by_variables = from(&[
             ("JWT_FAIL_MODE", "open"),
-            ("JWT_TOKEN_SOURCES", "bearer, cookie:__Host-token"),
+            ("JWT_TOKEN_SOURCES", "bearer, dpop, cookie:__Host-token"),
             ("JWT_OPTIONAL_CREDENTIALS", "true"),
+            ("JWT_BOUND_TOKENS_AS_BEARER", "true"),
             ("JWT_CORS_PREFLIGHT", "true"),
             ("JWT_REPORT_ONLY", "true"),
             ("JWT_REALM", "shop"),
@@ -193,9 +200,11 @@ mod tests {
             .with_fail_mode("open".parse().unwrap())
             .with_token_sources([
                 TokenSource::bearer(),
+                TokenSource::dpop(),
                 TokenSource::cookie("__Host-token").unwrap(),
             ])
             .with_optional_credentials()
+            .allow_bound_tokens_as_bearer()
             .with_cors_preflight()
             .with_report_only()
             .with_realm("shop")
@@ -230,7 +239,7 @@ mod tests {
         let error = from(&[("JWT_FAIL_MODE", "ajar")]).unwrap_err().to_string();
         assert!(error.contains("write `closed` or `open`"), "{error}");
         let error = from(&[("JWT_TOKEN_SOURCES", "header:x")]).unwrap_err().to_string();
-        assert!(error.contains("write `bearer` or `cookie:<name>`"), "{error}");
+        assert!(error.contains("write `bearer`, `dpop` or `cookie:<name>`"), "{error}");
         serde_json::from_str::<LayerConfig>(r#"{"fail_mod": "open"}"#).unwrap_err();
         serde_json::from_str::<LayerConfig>(r#"{"fail_mode": "ajar"}"#).unwrap_err();
     }
@@ -253,6 +262,8 @@ mod tests {
                 ("with_token_sources", SetBy::Field("token_sources")),
                 ("with_optional_credentials", SetBy::Field("optional_credentials")),
                 ("with_exemption", SetBy::Code(closure)),
+                ("allow_bound_tokens_as_bearer", SetBy::Field("bound_tokens_as_bearer")),
+                ("with_proof_of_possession", SetBy::Code(closure)),
                 ("with_cors_preflight", SetBy::Field("cors_preflight")),
                 ("with_report_only", SetBy::Field("report_only")),
                 ("with_realm", SetBy::Field("realm")),

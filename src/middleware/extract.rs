@@ -7,7 +7,7 @@ use axum_core::body::Body;
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
 use http::request::Parts;
-use http::{Extensions, StatusCode};
+use http::{Extensions, HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 
 use super::response::RefusalHeads;
@@ -173,7 +173,7 @@ impl IntoResponse for ExtractError {
                 (StatusCode::INTERNAL_SERVER_ERROR, self.to_string()).into_response()
             }
             Why::Refused(heads, rejection) => {
-                let head = heads.http_head(rejection.kind());
+                let head = heads.http_head(rejection.kind(), &HeaderMap::new());
                 let mut response = Response::from_parts(head, Body::empty());
                 response.extensions_mut().insert(rejection.clone());
                 response

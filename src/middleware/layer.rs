@@ -12,7 +12,7 @@ use super::state::ServiceState;
 use crate::audit::AuditSink;
 use crate::config::ConfigError;
 use crate::counters::Counters;
-use crate::gate::{Credentials, Enforcement, FailModeRule, Gate, Preflight};
+use crate::gate::{BoundTokens, Credentials, Enforcement, FailModeRule, Gate, Preflight};
 use crate::policy::{Clearance, FailMode, Rejection};
 use crate::revoker::{LeastLifetime, Revoker};
 use crate::store::{Needs, RevocationStore};
@@ -174,7 +174,9 @@ impl<A> JwtRevocationLayer<A> {
     /// All the places where the token may be. Two different tokens in two places are refused.
     /// Without any, no request has credentials.
     pub fn with_token_sources(mut self, sources: impl IntoIterator<Item = TokenSource>) -> Self {
-        self.gate.sources = sources.into_iter().collect();
+        let sources: Vec<_> = sources.into_iter().collect();
+        Arc::make_mut(&mut self.heads).set_schemes(&sources);
+        self.gate.set_sources(sources);
         self
     }
 
@@ -209,6 +211,63 @@ impl<A> JwtRevocationLayer<A> {
         exempts: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static,
     ) -> Self {
         self.gate.exemption = Some(Arc::new(exempts));
+        self
+    }
+
+    /// Accepts tokens that are bound to a key of the client (`cnf`, RFC 7800), if `has_key` finds that
+    /// the client has it. Default: they are refused. Replaces
+    /// [`allow_bound_tokens_as_bearer`](Self::allow_bound_tokens_as_bearer).
+    ///
+    /// The proof is for another layer, further out, which leaves in the extensions of the request
+    /// what key it is: the certificate of the connection (mTLS, RFC 8705 §3), or the thumbprint of the
+    /// key of a DPoP proof that it has verified (RFC 9449 §4.3). `has_key` compares that with
+    /// [`VerifiedToken::confirmation`], and must be quick. It is asked about bound tokens only, once
+    /// they are verified. A token that DPoP binds must be presented under `DPoP` (RFC 9449 §7.2), so
+    /// [`TokenSource::dpop`] must be one of the sources; and one that is presented so must be bound.
+    ///
+    /// ```
+    /// # use tower_jwt_revocation::JwtRevocationLayer;
+    /// # use tower_jwt_revocation::token::bearer::TokenSource;
+    /// /// Left by the layer that verifies DPoP proofs.
+    /// #[derive(Clone)]
+    /// struct ProvedKey {
+    ///     thumbprint: String,
+    /// }
+    ///
+    /// # fn f(layer: JwtRevocationLayer) -> JwtRevocationLayer {
+    /// layer
+    ///     .with_token_sources([TokenSource::bearer(), TokenSource::dpop()])
+    ///     .with_proof_of_possession(|head, token| {
+    ///         let proved = head.extensions().get::<ProvedKey>();
+    ///         proved.is_some_and(|key| token.confirmation("jkt") == Some(&key.thumbprint))
+    ///     })
+    /// # }
+    /// ```
+    #[doc(alias = "DPoP")]
+    #[doc(alias = "mTLS")]
+    #[doc(alias = "cnf")]
+    #[doc(alias = "sender-constrained")]
+    pub fn with_proof_of_possession(
+        mut self,
+        has_key: impl Fn(&RequestHead<'_>, &VerifiedToken) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.gate.bound_tokens = BoundTokens::Proved(Arc::new(has_key));
+        self
+    }
+
+    /// Accepts tokens that are bound to a key of the client (`cnf`: DPoP, mTLS) from whoever has them.
+    /// Default: they are refused ([`UnprovenKey`](crate::token::TokenErrorKind::UnprovenKey)).
+    /// Replaces [`with_proof_of_possession`](Self::with_proof_of_possession).
+    ///
+    /// # Security
+    /// A stolen token works without its key, unless a layer further in compares
+    /// [`VerifiedToken::confirmation`] with what the client proved. Only a resource that takes part
+    /// in no such scheme may do without (RFC 9449 §7.2).
+    #[doc(alias = "DPoP")]
+    #[doc(alias = "mTLS")]
+    #[doc(alias = "cnf")]
+    pub fn allow_bound_tokens_as_bearer(mut self) -> Self {
+        self.gate.bound_tokens = BoundTokens::AllowedAsBearer;
         self
     }
 

@@ -20,6 +20,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use crate::config::ConfigError;
 use crate::policy::{Rejection, RejectionKind};
 use crate::token::TokenErrorKind;
+use crate::token::bearer::{self, TokenSource};
 
 /// Default of [`JwtRevocationLayer::with_realm`](crate::JwtRevocationLayer::with_realm).
 pub(super) const DEFAULT_REALM: &str = "api";
@@ -189,6 +190,7 @@ fn description(kind: RejectionKind) -> Option<&'static str> {
         RejectionKind::InvalidToken(
             TokenErrorKind::NotYetValid | TokenErrorKind::IssuedInFuture,
         ) => "The access token is not valid yet",
+        RejectionKind::InvalidToken(TokenErrorKind::UnprovenKey) => "Invalid key binding",
         RejectionKind::InvalidToken(_) => "The access token is invalid",
     })
 }
@@ -211,7 +213,7 @@ impl<A> RefusalBuilder<A> {
                 self.body.empty(),
             )
         } else {
-            let mut head = self.heads.http_head(rejection.kind());
+            let mut head = self.heads.http_head(rejection.kind(), request.headers());
             let body = self.body.body(&rejection, &mut head);
             Response::from_parts(head, body)
         };
@@ -248,6 +250,9 @@ fn grpc_content_type(headers: &HeaderMap) -> Option<HeaderValue> {
 pub(super) struct RefusalHeads {
     /// `Bearer` and the parameters that every challenge has: realm and metadata.
     base: String,
+    /// Whether credentials of the scheme `Bearer`, and of `DPoP`, are taken.
+    takes_bearer: bool,
+    takes_dpop: bool,
     realm: Box<str>,
     resource_metadata: Option<Box<str>>,
     plain: HeaderValue,
@@ -262,6 +267,8 @@ impl RefusalHeads {
     pub(super) fn new() -> Self {
         let mut heads = Self {
             base: String::new(),
+            takes_bearer: true,
+            takes_dpop: false,
             realm: DEFAULT_REALM.into(),
             resource_metadata: None,
             plain: HeaderValue::from_static(""),
@@ -309,6 +316,12 @@ impl RefusalHeads {
         Ok(())
     }
 
+    /// Which schemes a client can use. Cookies have none, and are challenged as `Bearer`.
+    pub(super) fn set_schemes(&mut self, sources: &[TokenSource]) {
+        self.takes_dpop = sources.iter().any(TokenSource::is_dpop);
+        self.takes_bearer = !self.takes_dpop || sources.iter().any(TokenSource::is_bearer);
+    }
+
     pub(super) fn set_describes(&mut self) {
         self.describes = true;
     }
@@ -338,19 +351,45 @@ impl RefusalHeads {
     /// Whether heads differ from the default ones.
     #[cfg(feature = "axum")]
     pub(super) fn is_custom(&self) -> bool {
-        self.describes || self.resource_metadata.is_some() || *self.realm != *DEFAULT_REALM
+        self.describes
+            || self.takes_dpop
+            || self.resource_metadata.is_some()
+            || *self.realm != *DEFAULT_REALM
     }
 
-    pub(super) fn http_head(&self, kind: RejectionKind) -> Parts {
+    /// The head of a refusal of a request with these headers.
+    pub(super) fn http_head(&self, kind: RejectionKind, request: &HeaderMap) -> Parts {
         let row = Row::of(kind);
         let mut head = empty_head(row.status);
         match row.challenge {
+            Some(challenge) if self.takes_dpop => {
+                for challenge in self.challenges(challenge, kind, bearer::has_dpop(request)) {
+                    head.headers.append(header::WWW_AUTHENTICATE, challenge);
+                }
+                return head;
+            }
             Some(challenge) => {
                 head.headers.insert(header::WWW_AUTHENTICATE, self.challenge(challenge, kind))
             }
             None => head.headers.insert(header::RETRY_AFTER, self.retry_after.clone()),
         };
         head
+    }
+
+    /// One challenge for each scheme, each in a field of its own, as not all clients can tell several
+    /// in one apart. What is wrong stands in that of the scheme that was used (RFC 9449 §7.2).
+    fn challenges(
+        &self,
+        challenge: Challenge,
+        kind: RejectionKind,
+        comes_by_dpop: bool,
+    ) -> impl Iterator<Item = HeaderValue> {
+        let by_dpop = comes_by_dpop || !self.takes_bearer;
+        let told = self.challenge(challenge, kind);
+        let (bearer, dpop) =
+            if by_dpop { (self.plain.clone(), told) } else { (told, self.plain.clone()) };
+        let dpop = dpop.to_str().unwrap_or_default().replacen("Bearer", "DPoP", 1);
+        self.takes_bearer.then_some(bearer).into_iter().chain([field(dpop)])
     }
 
     fn challenge(&self, challenge: Challenge, kind: RejectionKind) -> HeaderValue {

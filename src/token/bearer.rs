@@ -126,6 +126,7 @@ pub struct TokenSource(Source);
 #[derive(Clone)]
 enum Source {
     Bearer,
+    Dpop,
     Cookie(Box<str>),
     Custom(Arc<Custom>),
 }
@@ -136,6 +137,17 @@ impl TokenSource {
     /// `Authorization: Bearer …` (RFC 6750 §2.1). Another scheme counts as no credentials.
     pub fn bearer() -> Self {
         Self(Source::Bearer)
+    }
+
+    /// `Authorization: DPoP …` (RFC 9449 §7.1), for tokens that are bound to a key of the client.
+    /// Where it is one of the sources, refusals have a challenge for `DPoP` as well.
+    ///
+    /// # Security
+    /// Nothing here proves that the client has the key: see
+    /// [`JwtRevocationLayer::with_proof_of_possession`](crate::JwtRevocationLayer::with_proof_of_possession).
+    #[doc(alias = "DPoP")]
+    pub fn dpop() -> Self {
+        Self(Source::Dpop)
     }
 
     /// The cookie of this name.
@@ -178,9 +190,14 @@ impl TokenSource {
         matches!(self.0, Source::Bearer)
     }
 
+    pub(crate) fn is_dpop(&self) -> bool {
+        matches!(self.0, Source::Dpop)
+    }
+
     fn find<'a>(&self, head: &RequestHead<'a>) -> Result<Option<Cow<'a, str>>, CredentialsError> {
         match &self.0 {
             Source::Bearer => Ok(bearer(head.headers)?.map(Cow::Borrowed)),
+            Source::Dpop => Ok(dpop(head.headers)?.map(token68).transpose()?.map(Cow::Borrowed)),
             Source::Cookie(name) => Ok(cookie(head.headers, name)?.map(Cow::Borrowed)),
             Source::Custom(find) => match find(head) {
                 Some(token) if token.is_empty() => Err(CredentialsError::Malformed),
@@ -190,17 +207,18 @@ impl TokenSource {
     }
 }
 
-/// `bearer` or `cookie:<name>`.
+/// `bearer`, `dpop` or `cookie:<name>`.
 impl FromStr for TokenSource {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         match text.split_once(':') {
             None if text == "bearer" => Ok(Self::bearer()),
+            None if text == "dpop" => Ok(Self::dpop()),
             Some(("cookie", name)) => Self::cookie(name),
             _ => Err(ConfigError::new(
                 "token_source",
-                "is not a source of tokens; write `bearer` or `cookie:<name>`",
+                "is not a source of tokens; write `bearer`, `dpop` or `cookie:<name>`",
             )),
         }
     }
@@ -217,6 +235,7 @@ impl fmt::Debug for TokenSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Source::Bearer => f.write_str("Bearer"),
+            Source::Dpop => f.write_str("Dpop"),
             Source::Cookie(name) => f.debug_tuple("Cookie").field(name).finish(),
             Source::Custom(_) => f.write_str("Custom"),
         }
@@ -237,16 +256,33 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, CredentialsError> {
 
 /// What stands after `Bearer`, whatever it is.
 pub(crate) fn unread(headers: &HeaderMap) -> Result<Option<&[u8]>, CredentialsError> {
-    const SCHEME: &[u8] = b"bearer";
+    after(b"bearer", headers)
+}
+
+/// What stands after `DPoP`, whatever it is.
+fn dpop(headers: &HeaderMap) -> Result<Option<&[u8]>, CredentialsError> {
+    after(b"dpop", headers)
+}
+
+/// Whether the credentials are of the scheme `DPoP`.
+pub(crate) fn has_dpop(headers: &HeaderMap) -> bool {
+    matches!(dpop(headers), Ok(Some(_)))
+}
+
+#[inline]
+fn after<'a, const N: usize>(
+    scheme: &[u8; N],
+    headers: &'a HeaderMap,
+) -> Result<Option<&'a [u8]>, CredentialsError> {
     let mut fields = headers.get_all(AUTHORIZATION).iter();
     let Some(field) = fields.next() else { return Ok(None) };
     if fields.next().is_some() {
         return Err(CredentialsError::Repeated);
     }
-    let Some((scheme, rest)) = field.as_bytes().split_at_checked(SCHEME.len()) else {
+    let Some((given, rest)) = field.as_bytes().split_at_checked(N) else {
         return Ok(None);
     };
-    if !scheme.eq_ignore_ascii_case(SCHEME) || rest.first().copied().is_some_and(is_tchar) {
+    if !given.eq_ignore_ascii_case(scheme) || rest.first().copied().is_some_and(is_tchar) {
         return Ok(None);
     }
     let token = rest.trim_ascii_start();

@@ -257,6 +257,9 @@ pub enum TokenErrorKind {
     WrongIssuer,
     /// `aud` names none of the accepted audiences.
     WrongAudience,
+    /// The token is bound to a key of the client (`cnf`: DPoP, mTLS) and nothing proves that the
+    /// client has it; or it was presented as one that is bound, and is not.
+    UnprovenKey,
     /// The keys that could check it cannot be had at the moment: nothing is known about the token,
     /// and the client may try again. The layer answers 503, not 401.
     NoKeys,

@@ -8,6 +8,7 @@
 )]
 
 mod answers;
+mod bound;
 #[cfg(feature = "redis")]
 mod confirm;
 #[cfg(feature = "redis")]

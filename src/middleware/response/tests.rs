@@ -21,7 +21,7 @@ fn rejections() -> Vec<Rejection> {
 }
 
 fn challenge(heads: &RefusalHeads, kind: RejectionKind) -> String {
-    let head = heads.http_head(kind);
+    let head = heads.http_head(kind, &HeaderMap::new());
     head.headers.get(header::WWW_AUTHENTICATE).unwrap().to_str().unwrap().to_owned()
 }
 
@@ -114,7 +114,7 @@ fn retry_after_is_in_whole_seconds_rounded_up() {
         (Duration::MAX, "18446744073709551615", "2147483647"),
     ] {
         heads.set_retry_after(after);
-        assert_eq!(heads.http_head(kind).headers[header::RETRY_AFTER], http);
+        assert_eq!(heads.http_head(kind, &HeaderMap::new()).headers[header::RETRY_AFTER], http);
         let grpc_head = heads.grpc_head(kind, HeaderValue::from_static("application/grpc"));
         assert_eq!(grpc_head.headers[GRPC_RETRY_PUSHBACK], grpc);
     }
@@ -146,7 +146,7 @@ fn grpc_is_told_by_the_content_type() {
 #[test]
 fn a_problem_document_is_json_and_says_no_more_than_the_status() {
     for rejection in rejections() {
-        let mut head = RefusalHeads::new().http_head(rejection.kind());
+        let mut head = RefusalHeads::new().http_head(rejection.kind(), &HeaderMap::new());
         let body: Bytes = ProblemJson.body(&rejection, &mut head);
         let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(json["status"], head.status.as_u16());

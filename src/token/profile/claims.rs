@@ -14,6 +14,9 @@ use crate::clock::Timestamp;
 use crate::revocation::{MAX_ID_BYTES, TargetKind};
 use crate::token::{TokenError, TokenErrorKind};
 
+/// The claim that binds a token to a key of the client (RFC 7800 §3.1).
+const CONFIRMATION: &str = "cnf";
+
 /// The `iss` of a claims set, to find out by which rules the whole is to be judged. Nothing else is
 /// looked at: a claims set that names two issuers is refused by the rules of either.
 pub(crate) fn issuer_of(payload: &[u8]) -> Result<Option<Cow<'_, str>>, TokenError> {
@@ -59,6 +62,8 @@ pub(super) struct ParsedClaims<'a> {
     pub(super) issued_at: Option<Timestamp>,
     pub(super) id: Option<Cow<'a, str>>,
     pub(super) targets: Vec<(&'a ClaimTarget, Cow<'a, str>)>,
+    /// The members of `cnf` that are texts, if it is there.
+    pub(super) confirmation: Option<Vec<(Cow<'a, str>, Cow<'a, str>)>>,
 }
 
 impl<'a> ParsedClaims<'a> {
@@ -143,6 +148,21 @@ impl<'a> ParsedClaims<'a> {
             Time::IssuedAt => ("iat", &mut self.issued_at),
         };
         *slot = date(name, value)?;
+        Ok(())
+    }
+
+    /// Takes to which key the token is bound (RFC 7800 §3.1).
+    fn take_confirmation(&mut self, value: &ClaimValue<'a>) -> Result<(), TokenError> {
+        let members = match value {
+            ClaimValue::Null => return Ok(()),
+            ClaimValue::Object(members) => members,
+            _ => return Err(odd(CONFIRMATION, "is not an object")),
+        };
+        let texts = members.iter().filter_map(|(name, value)| match value {
+            ClaimValue::String(text) => Some((name.clone(), text.clone())),
+            _ => None,
+        });
+        self.confirmation = Some(texts.collect());
         Ok(())
     }
 
@@ -284,17 +304,22 @@ impl<'a> Visitor<'a> for &mut ClaimsReader<'a> {
             let role = Role::of(&name, self.profile);
             let kind = KindClaim::of(&name).filter(|kind| !self.profile.ignores_kind(*kind));
             let (is_ruled, is_entered) = self.profile.looks_at(&name);
-            if role.is_none() && kind.is_none() && !is_ruled && !is_entered {
+            let is_bound = name == CONFIRMATION;
+            if role.is_none() && kind.is_none() && !is_ruled && !is_entered && !is_bound {
                 map.next_value::<IgnoredAny>()?;
                 self.names.push(name);
                 continue;
             }
-            let is_deep = kind == Some(KindClaim::Events) || is_ruled || is_entered;
+            let is_deep = kind == Some(KindClaim::Events) || is_ruled || is_entered || is_bound;
             let seed = if is_deep { ValueSeed::deep } else { ValueSeed::flat };
             let value = map.next_value_seed(seed(self.source))?;
             if let Some(kind) = kind {
                 let judged = kind.judge(&value);
                 self.note(judged);
+            }
+            if is_bound {
+                let taken = self.claims.take_confirmation(&value);
+                self.note(taken);
             }
             if is_entered {
                 let taken = self.claims.take_nested(&name, &value, self.profile);

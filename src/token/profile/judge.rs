@@ -230,6 +230,9 @@ impl TokenProfile {
         }
         let name = draft.id_issuer.unwrap_or_else(|| draft.keep(""));
         draft.targets.push(TokenTarget::new(TargetKind::Issuer, issuer.fingerprint, None, name));
+        draft.confirmation = claims.confirmation.as_ref().map(|members| {
+            members.iter().map(|(name, value)| (draft.keep(name), draft.keep(value))).collect()
+        });
         draft.subject = claims.subject.as_deref().map(|sub| draft.keep(sub));
         Ok(draft)
     }
