@@ -12,7 +12,7 @@
 //!    has its lease.
 //! 3. Implement [`Feed`] for one shard and [`FeedSource`] for the store, and answer
 //!    [`followers`](super::RevocationStore::followers) from the list of mirrors.
-//! 4. Run the conformance suite `tower_jwt_revocation::testing::feed` (feature `test-util`): it has
+//! 4. Run the conformance suite `testing::Suite::of_feed` (feature `test-util`): it has
 //!    a case for each rule that is written here.
 //!
 //! [`MemoryFeed`](super::memory::MemoryFeed) is the smallest implementation.

@@ -41,9 +41,9 @@
 //!    must agree to a second; best there is one.
 //! 8. **End every call within a bound**, and say in a [`StoreErrorKind`] why there is no answer.
 //!    Never answer *live* because nothing was found where nothing could be read.
-//! 9. **Try it**: `testing::store::assert_conforms` (feature `test-util`) has a case for each rule,
+//! 9. **Try it**: `testing::Suite::of_store` (feature `test-util`) has a case for each rule,
 //!    and names those that are broken. A store around a store is also tried by
-//!    `testing::store::assert_passes_everything_on`.
+//!    `testing::Suite::of_wrapper`.
 //!
 //! Fences, [`followers`](RevocationStore::followers) and a [`Feed`](feed::Feed) are for stores that
 //! can be mirrored. A store without them gives out receipts without a fence and answers
@@ -93,7 +93,7 @@ use crate::verified::VerifiedToken;
 ///   revocation.
 /// - What is not known is an error. There is no default standing.
 ///
-/// Each rule is a case of the suite in `testing::store` (feature `test-util`).
+/// Each rule is a case of the suite `testing::Suite::of_store` (feature `test-util`).
 #[doc(alias("denylist", "blocklist", "blacklist"))]
 pub trait RevocationStore: Send + Sync + 'static {
     /// The standing of a verified token: revoked if the record of *any* of its targets covers it.

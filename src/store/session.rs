@@ -33,7 +33,7 @@ use crate::revocation::{Record, Target};
 ///    future is dropped.
 /// 3. [`count_members`](Self::count_members) counts the members that have not ended.
 ///
-/// Each rule is a case of the suite in `testing::session_store` (feature `test-util`);
+/// Each rule is a case of the suite `testing::Suite::of_session_store` (feature `test-util`);
 /// `examples/custom/src/store.rs` is an implementation in `SQLite`.
 #[diagnostic::on_unimplemented(
     note = "sessions are kept in the store that others wrap: give the `RedisStore` that a `Mirror` \

@@ -1,51 +1,13 @@
 //! The rules of [`Feed`](crate::store::feed::Feed), as tests for the feeds of any store.
-//!
-//! ```
-//! use tower_jwt_revocation::MemoryStore;
-//! use tower_jwt_revocation::testing::{self, StoreFixture, feed::FeedFixture};
-//!
-//! struct InMemory;
-//!
-//! impl StoreFixture for InMemory {
-//!     type Store = MemoryStore;
-//!
-//!     async fn store(&self) -> MemoryStore {
-//!         MemoryStore::new()
-//!     }
-//! }
-//!
-//! // Memory loses nothing, so the default stays: rules about losses are not tried.
-//! impl FeedFixture for InMemory {}
-//!
-//! # #[tokio::main(flavor = "current_thread")] async fn main() {
-//! // In a `#[tokio::test]` of yours:
-//! testing::feed::assert_conforms(&InMemory).await;
-//! # }
-//! ```
-
-use std::future::Future;
 
 use crate::store::feed::FeedSource;
 use crate::testing::StoreFixture;
 
 mod cases;
 
-/// Makes the stores whose feeds are tested, and takes their data away.
-pub trait FeedFixture: StoreFixture<Store: FeedSource> {
-    /// Takes away everything that this store holds, as when its server loses its data while the
-    /// processes that use it go on. Answers whether that was done.
-    ///
-    /// Default: `false`, for a store that cannot lose its data while a process that uses it lives.
-    /// Then the rules about losses are not tried, and count as kept.
-    fn lose_data(&self, store: &Self::Store) -> impl Future<Output = bool> + Send {
-        let _ = store;
-        async { false }
-    }
-}
-
 super::rules! {
     /// What a [`Feed`](crate::store::feed::Feed) has to do.
-    FeedRule, F: [FeedFixture];
+    of_feed, F: [StoreFixture<Store: FeedSource>];
 
     /// The epoch of a heartbeat is not zero, which stands for none, and its time is that of the
     /// store.

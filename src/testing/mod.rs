@@ -1,18 +1,12 @@
 //! Conformance suites: what every implementation of a trait of this crate has to do, as tests
 //! (feature `test-util`).
 //!
-//! | | |
-//! | --- | --- |
-//! | [`store`] | the rules of [`RevocationStore`] |
-//! | [`feed`] | the rules of [`Feed`](crate::store::feed::Feed), which a mirror needs |
-//! | [`session_store`] | the rules of `SessionStore` (feature `sessions`) |
-//!
-//! The stores of this crate are tested by these very suites. A suite is handed a fixture, which
+//! The stores of this crate are tested by these very suites. A [`Suite`] is handed a fixture, which
 //! makes empty stores, and names each rule that a store breaks:
 //!
 //! ```
 //! use tower_jwt_revocation::MemoryStore;
-//! use tower_jwt_revocation::testing::{self, StoreFixture};
+//! use tower_jwt_revocation::testing::{StoreFixture, Suite};
 //!
 //! struct InMemory;
 //!
@@ -26,25 +20,30 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
 //! // In a `#[tokio::test]` of yours:
-//! testing::store::assert_conforms(&InMemory).await;
+//! Suite::of_store(&InMemory).assert_conforms().await;
+//! // Memory loses nothing, so the rules about losses are not tried.
+//! Suite::of_feed(&InMemory).assert_conforms().await;
 //! # }
 //! ```
 //!
 //! The suites need a Tokio runtime with time. With one of several threads they also find what goes
 //! wrong only when calls overlap.
 
-pub mod feed;
+mod feed;
 #[cfg(feature = "sessions")]
-pub mod session_store;
-pub mod store;
+mod session_store;
+mod store;
 #[cfg(test)]
 mod tests;
 mod trial;
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
+
+use futures::future::BoxFuture;
 
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::store::{RevocationStore, StoreError};
@@ -81,19 +80,29 @@ pub trait StoreFixture: Send + Sync {
     fn advance(&self, by: Duration) -> impl Future<Output = ()> + Send {
         tokio::time::sleep(by)
     }
+
+    /// Takes away everything that this store holds, as when its server loses its data while the
+    /// processes that use it go on. Answers whether that was done.
+    ///
+    /// Default: `false`, for a store that cannot lose its data while a process that uses it lives.
+    /// Then the rules of feeds about losses are not tried, and count as kept.
+    fn lose_data(&self, store: &Self::Store) -> impl Future<Output = bool> + Send {
+        let _ = store;
+        async { false }
+    }
 }
 
 /// A rule that an implementation has broken, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    rule: &'static str,
+    rule: Cow<'static, str>,
     detail: String,
 }
 
 impl Violation {
-    /// The name of the rule, as in its list.
-    pub fn rule(&self) -> &'static str {
-        self.rule
+    /// The name of the rule, as in the list of its suite.
+    pub fn rule(&self) -> &str {
+        &self.rule
     }
 
     /// What was seen, and what was to be expected.
@@ -146,89 +155,113 @@ macro_rules! ensure_eq {
 }
 use ensure_eq;
 
-/// The rules of a suite: an enum of their names, and what tries one of them.
+/// Makes the constructor of a suite: a table of rules, each with the case that tries it.
 macro_rules! rules {
     (
-        $(#[$about:meta])* $name:ident, $Fixture:ident: [$($bound:tt)+];
+        $(#[$about:meta])* $constructor:ident, $Fixture:ident: [$($bound:tt)+];
         $($(#[doc = $doc:literal])+ $rule:ident => $case:path,)+
     ) => {
-        $(#[$about])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[non_exhaustive]
-        pub enum $name {
-            $($(#[doc = $doc])+ $rule,)+
-        }
-
-        impl $name {
-            /// Every rule.
-            pub const ALL: &[Self] = &[$(Self::$rule,)+];
-
-            /// The name of the rule, as failures say it.
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$rule => stringify!($rule),)+
+        impl<'a> $crate::testing::Suite<'a> {
+            $(#[$about])*
+            ///
+            /// # Rules
+            $(
+                #[doc = concat!("- `", stringify!($rule), "`:")]
+                $(#[doc = $doc])+
+            )+
+            pub fn $constructor<$Fixture>(fixture: &'a $Fixture) -> Self
+            where
+                $Fixture: $($bound)+,
+            {
+                use futures::FutureExt as _;
+                use $crate::testing::{Rule, trial::Trial};
+                Self {
+                    rules: vec![$(Rule::new(stringify!($rule), move || {
+                        async move { $case(&Trial::new(fixture).await).boxed().await }.boxed()
+                    }),)+],
                 }
             }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-
-        /// Tries one rule on a store that the fixture makes.
-        ///
-        /// # Errors
-        /// [`Violation`](crate::testing::Violation) if the store breaks the rule, or has not
-        /// answered after a minute.
-        pub async fn check<$Fixture>(
-            fixture: &$Fixture,
-            rule: $name,
-        ) -> Result<(), crate::testing::Violation>
-        where
-            $Fixture: $($bound)+,
-        {
-            use futures::FutureExt as _;
-            let trial = crate::testing::trial::Trial::new(fixture);
-            let case = async move {
-                let trial = trial.await;
-                match rule {
-                    $($name::$rule => $case(&trial).boxed().await,)+
-                }
-            };
-            crate::testing::judge(rule.as_str(), case.boxed()).await
-        }
-
-        /// Tries every rule.
-        ///
-        /// # Panics
-        /// If the store breaks any. The message names each rule that is broken, and says how.
-        pub async fn assert_conforms<$Fixture>(fixture: &$Fixture)
-        where
-            $Fixture: $($bound)+,
-        {
-            let mut broken = Vec::new();
-            for rule in $name::ALL {
-                broken.extend(check(fixture, *rule).await.err());
-            }
-            let list: String = broken.iter().map(|rule| format!("\n- {rule}")).collect();
-            let (count, all) = (broken.len(), $name::ALL.len());
-            assert!(broken.is_empty(), "it breaks {count} of {all} rules:{list}");
         }
     };
 }
 use rules;
 
-/// What a case that ended, or did not, says of the rule.
-async fn judge(
-    rule: &'static str,
-    case: impl Future<Output = Trialed> + Send,
-) -> Result<(), Violation> {
-    let detail = match tokio::time::timeout(LIMIT, case).await {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(Failure(detail))) => detail,
-        Err(_) => format!("it has not answered after {LIMIT:?}"),
-    };
-    Err(Violation { rule, detail })
+/// The rules of a trait, which are tried one after the other on an implementation of it.
+///
+/// | | |
+/// | --- | --- |
+/// | [`of_store`](Self::of_store) | a [`RevocationStore`] |
+/// | [`of_wrapper`](Self::of_wrapper) | a [`RevocationStore`] around another one |
+/// | [`of_feed`](Self::of_feed) | a [`Feed`](crate::store::feed::Feed), which a mirror needs |
+/// | [`of_session_store`](Self::of_session_store) | a `SessionStore` (feature `sessions`) |
+#[doc(alias = "conformance")]
+#[must_use = "nothing is tried until `assert_conforms` or `check` is awaited"]
+pub struct Suite<'a> {
+    rules: Vec<Rule<'a>>,
+}
+
+struct Rule<'a> {
+    name: &'static str,
+    case: Box<dyn Fn() -> BoxFuture<'a, Trialed> + Send + Sync + 'a>,
+}
+
+impl<'a> Rule<'a> {
+    fn new(
+        name: &'static str,
+        case: impl Fn() -> BoxFuture<'a, Trialed> + Send + Sync + 'a,
+    ) -> Self {
+        Self { name, case: Box::new(case) }
+    }
+
+    /// Tries it, and says what a case that ended, or did not, shows.
+    async fn check(&self) -> Result<(), Violation> {
+        let detail = match tokio::time::timeout(LIMIT, (self.case)()).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(Failure(detail))) => detail,
+            Err(_) => format!("it has not answered after {LIMIT:?}"),
+        };
+        Err(Violation { rule: self.name.into(), detail })
+    }
+}
+
+impl Suite<'_> {
+    /// The names of its rules.
+    pub fn rules(&self) -> impl ExactSizeIterator<Item = &'static str> {
+        self.rules.iter().map(|rule| rule.name)
+    }
+
+    /// Tries one rule.
+    ///
+    /// # Errors
+    /// [`Violation`] if the implementation breaks the rule, or has not answered after a minute; also
+    /// if the suite has no rule of this name.
+    pub async fn check(&self, rule: &str) -> Result<(), Violation> {
+        match self.rules.iter().find(|known| known.name == rule) {
+            Some(rule) => rule.check().await,
+            None => Err(Violation {
+                rule: rule.to_owned().into(),
+                detail: "there is no such rule".into(),
+            }),
+        }
+    }
+
+    /// Tries every rule.
+    ///
+    /// # Panics
+    /// If the implementation breaks any. The message names each rule that is broken, and says how.
+    pub async fn assert_conforms(&self) {
+        let mut broken = Vec::new();
+        for rule in &self.rules {
+            broken.extend(rule.check().await.err());
+        }
+        let list: String = broken.iter().map(|rule| format!("\n- {rule}")).collect();
+        let (count, all) = (broken.len(), self.rules.len());
+        assert!(broken.is_empty(), "it breaks {count} of {all} rules:{list}");
+    }
+}
+
+impl fmt::Debug for Suite<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.rules()).finish()
+    }
 }

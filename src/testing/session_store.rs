@@ -1,7 +1,4 @@
 //! The rules of [`SessionStore`], as tests for any store (feature `sessions`).
-//!
-//! A store of sessions is a store of revocations first: it is tested by the suite in
-//! [`store`](super::store), too.
 
 use crate::store::session::SessionStore;
 use crate::testing::StoreFixture;
@@ -9,8 +6,9 @@ use crate::testing::StoreFixture;
 mod cases;
 
 super::rules! {
-    /// What a [`SessionStore`] has to do.
-    SessionStoreRule, F: [StoreFixture<Store: SessionStore>];
+    /// What a [`SessionStore`] has to do (feature `sessions`). A store of sessions is a store of
+    /// revocations first: it is tested by [`of_store`](Self::of_store), too.
+    of_session_store, F: [StoreFixture<Store: SessionStore>];
 
     /// What was committed is loaded, through every handle of the store: documents and records in
     /// the order in which they were asked for.

@@ -1,18 +1,13 @@
 //! The rules of [`RevocationStore`], as tests for any store.
 
-use crate::store::RevocationStore;
 use crate::testing::StoreFixture;
 
 mod cases;
 mod wrapper;
 
-#[cfg(test)]
-pub(super) use wrapper::check_wrapper;
-pub use wrapper::{WrappedStore, assert_passes_everything_on};
-
 super::rules! {
     /// What a [`RevocationStore`] has to do.
-    StoreRule, F: [StoreFixture<Store: RevocationStore>];
+    of_store, F: [StoreFixture];
 
     /// Each kind of target revokes the tokens that carry it and no others, and is reported as the
     /// kind through which they are revoked.

@@ -4,16 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tower_jwt_revocation::RedisStore;
-use tower_jwt_revocation::testing::StoreFixture;
-use tower_jwt_revocation::testing::feed::{FeedFixture, assert_conforms};
+use tower_jwt_revocation::testing::{StoreFixture, Suite};
 
 use crate::fixtures::{InMemory, OnRedis};
 use crate::servers::{Cluster, RedisServer, redis_is_installed};
-
-impl FeedFixture for InMemory {}
-
-/// The servers of the fixture keep their data.
-impl FeedFixture for OnRedis {}
 
 /// Stores on a server that can be flushed.
 struct OnFlushedRedis {
@@ -34,9 +28,7 @@ impl StoreFixture for OnFlushedRedis {
         let builder = builder.with_check_timeout(generous).with_write_timeout(generous);
         builder.with_shards(self.shards).connect().await.unwrap()
     }
-}
 
-impl FeedFixture for OnFlushedRedis {
     async fn lose_data(&self, _: &RedisStore) -> bool {
         self.server.cli(&["FLUSHALL"]);
         true
@@ -45,7 +37,7 @@ impl FeedFixture for OnFlushedRedis {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_feed_of_memory_conforms() {
-    assert_conforms(&InMemory).await;
+    Suite::of_feed(&InMemory).assert_conforms().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -56,7 +48,7 @@ async fn the_feed_of_redis_conforms() {
     for shards in [1, 5] {
         let stores =
             OnFlushedRedis { server: RedisServer::start(), stores: AtomicUsize::new(0), shards };
-        assert_conforms(&stores).await;
+        Suite::of_feed(&stores).assert_conforms().await;
     }
 }
 
@@ -66,5 +58,5 @@ async fn the_feeds_of_a_cluster_conform() {
         return;
     }
     let cluster = tokio::task::spawn_blocking(Cluster::start).await.unwrap();
-    assert_conforms(&OnRedis::new(cluster.url(), 6, cluster)).await;
+    Suite::of_feed(&OnRedis::new(cluster.url(), 6, cluster)).assert_conforms().await;
 }

@@ -46,18 +46,18 @@ pub(crate) async fn check(
 
 #[cfg(feature = "test-util")]
 mod suite {
-    use tower_jwt_revocation::testing::store::assert_conforms;
+    use tower_jwt_revocation::testing::Suite;
 
     use crate::fixtures::InMemory;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn memory_conforms() {
-        assert_conforms(&InMemory).await;
+        Suite::of_store(&InMemory).assert_conforms().await;
     }
 
     #[cfg(feature = "redis")]
     mod on_redis {
-        use super::assert_conforms;
+        use super::Suite;
         use crate::fixtures::{Mirrored, OnRedis};
         use crate::servers::{Cluster, RedisServer, redis_is_installed};
 
@@ -72,13 +72,13 @@ mod suite {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn redis_conforms() {
             let Some(stores) = on_server(1) else { return };
-            assert_conforms(&stores).await;
+            Suite::of_store(&stores).assert_conforms().await;
         }
 
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn redis_in_shards_conforms() {
             let Some(stores) = on_server(7) else { return };
-            assert_conforms(&stores).await;
+            Suite::of_store(&stores).assert_conforms().await;
         }
 
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -87,19 +87,19 @@ mod suite {
                 return;
             }
             let cluster = tokio::task::spawn_blocking(Cluster::start).await.unwrap();
-            assert_conforms(&OnRedis::new(cluster.url(), 6, cluster)).await;
+            Suite::of_store(&OnRedis::new(cluster.url(), 6, cluster)).assert_conforms().await;
         }
 
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn a_mirror_conforms() {
             let Some(stores) = on_server(1) else { return };
-            assert_conforms(&Mirrored(stores)).await;
+            Suite::of_store(&Mirrored(stores)).assert_conforms().await;
         }
 
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn a_mirror_of_shards_conforms() {
             let Some(stores) = on_server(7) else { return };
-            assert_conforms(&Mirrored(stores)).await;
+            Suite::of_store(&Mirrored(stores)).assert_conforms().await;
         }
     }
 }

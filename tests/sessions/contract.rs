@@ -1,23 +1,25 @@
 //! What every store of sessions does alike: the public suite, run for each of this crate.
 
-use tower_jwt_revocation::testing::session_store::assert_conforms;
+use tower_jwt_revocation::testing::Suite;
 
 use super::fixtures::InMemory;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_conforms() {
-    assert_conforms(&InMemory).await;
+    Suite::of_session_store(&InMemory).assert_conforms().await;
 }
 
 #[cfg(feature = "redis")]
 mod on_redis {
     use super::super::fixtures::OnRedis;
     use super::super::support::{Cluster, RedisServer, redis_or_skip};
-    use super::assert_conforms;
+    use super::Suite;
 
     async fn on_server(shards: u16) {
         let server = RedisServer::start();
-        assert_conforms(&OnRedis::new(server.url(), shards, server)).await;
+        Suite::of_session_store(&OnRedis::new(server.url(), shards, server))
+            .assert_conforms()
+            .await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -36,6 +38,6 @@ mod on_redis {
     async fn a_cluster_conforms() {
         redis_or_skip!();
         let cluster = tokio::task::spawn_blocking(Cluster::start).await.unwrap();
-        assert_conforms(&OnRedis::new(cluster.url(), 6, cluster)).await;
+        Suite::of_session_store(&OnRedis::new(cluster.url(), 6, cluster)).assert_conforms().await;
     }
 }

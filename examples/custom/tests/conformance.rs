@@ -11,8 +11,7 @@ use tempfile::TempDir;
 use tower_jwt_revocation::clock::{Clock as _, SystemClock};
 use tower_jwt_revocation::revocation::Revocation;
 use tower_jwt_revocation::store::{RevocationStore as _, Standing, StoreErrorKind};
-use tower_jwt_revocation::testing::feed::FeedFixture;
-use tower_jwt_revocation::testing::{self, StoreFixture};
+use tower_jwt_revocation::testing::{StoreFixture, Suite};
 use tower_jwt_revocation::token::SignedClaims;
 use tower_jwt_revocation::{Revoker, Target, TokenProfile, VerifiedToken};
 
@@ -49,20 +48,18 @@ impl StoreFixture for Files {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_a_store_of_revocations() {
-    testing::store::assert_conforms(&Files::new()).await;
+    Suite::of_store(&Files::new()).assert_conforms().await;
 }
-
-/// A file loses nothing, so the rules about losses are not tried.
-impl FeedFixture for Files {}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_can_be_mirrored() {
-    testing::feed::assert_conforms(&Files::new()).await;
+    // A file loses nothing, so the rules about losses are not tried.
+    Suite::of_feed(&Files::new()).assert_conforms().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_a_store_of_sessions() {
-    testing::session_store::assert_conforms(&Files::new()).await;
+    Suite::of_session_store(&Files::new()).assert_conforms().await;
 }
 
 #[tokio::test]

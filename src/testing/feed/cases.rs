@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use tokio::time::{Instant, sleep};
 
-use super::FeedFixture;
 use crate::clock::Timestamp;
 use crate::revocation::{Action, Extent, Fact, Fingerprint, Revocation, Target};
 use crate::store::feed::{EndDoubt, Feed, FeedSource, Heartbeat, LogEntry, LogId, Progress};
@@ -26,7 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 type FeedOf<F> = <<F as StoreFixture>::Store as FeedSource>::Feed;
 
 /// A connected feed of each shard, as another mirror has them after its first heartbeat.
-async fn feeds<F: FeedFixture>(trial: &Trial<'_, F>) -> Result<Vec<FeedOf<F>>, Failure> {
+async fn feeds<F: StoreFixture<Store: FeedSource>>(
+    trial: &Trial<'_, F>,
+) -> Result<Vec<FeedOf<F>>, Failure> {
     let feeds = trial.store.feeds();
     let mut feeds = feeds.map_err(|error| Failure(format!("it cannot be mirrored: {error}")))?;
     ensure!(!feeds.is_empty(), "the store has no feeds");
@@ -38,7 +39,9 @@ async fn feeds<F: FeedFixture>(trial: &Trial<'_, F>) -> Result<Vec<FeedOf<F>>, F
 }
 
 /// A feed of the first shard.
-async fn feed<F: FeedFixture>(trial: &Trial<'_, F>) -> Result<FeedOf<F>, Failure> {
+async fn feed<F: StoreFixture<Store: FeedSource>>(
+    trial: &Trial<'_, F>,
+) -> Result<FeedOf<F>, Failure> {
     Ok(feeds(trial).await?.swap_remove(0))
 }
 
@@ -69,7 +72,7 @@ async fn beat(feed: &mut impl Feed) -> Result<Heartbeat, Failure> {
     beat_with(feed, (0, 0), LONG).await
 }
 
-async fn write<F: FeedFixture>(
+async fn write<F: StoreFixture<Store: FeedSource>>(
     trial: &Trial<'_, F>,
     target: &Target,
     action: Action,
@@ -77,7 +80,10 @@ async fn write<F: FeedFixture>(
     fence(trial.write(revocation(target.clone(), action)).await?.fence)
 }
 
-async fn revoke<F: FeedFixture>(trial: &Trial<'_, F>, target: &Target) -> Result<Fence, Failure> {
+async fn revoke<F: StoreFixture<Store: FeedSource>>(
+    trial: &Trial<'_, F>,
+    target: &Target,
+) -> Result<Fence, Failure> {
     write(trial, target, Action::Revoke(Extent::All)).await
 }
 
@@ -86,7 +92,7 @@ fn fence(fence: Option<Fence>) -> Result<Fence, Failure> {
 }
 
 /// All kinds of facts: revoked, revoked up to a cutoff, reinstated.
-async fn write_all_kinds<F: FeedFixture>(
+async fn write_all_kinds<F: StoreFixture<Store: FeedSource>>(
     trial: &Trial<'_, F>,
     targets: &[Target],
 ) -> Result<(), Failure> {
@@ -130,7 +136,9 @@ struct Written {
     targets: Vec<Target>,
 }
 
-async fn written<F: FeedFixture>(trial: &Trial<'_, F>) -> Result<Written, Failure> {
+async fn written<F: StoreFixture<Store: FeedSource>>(
+    trial: &Trial<'_, F>,
+) -> Result<Written, Failure> {
     let mut feed = feed(trial).await?;
     let targets = owned(&feed, "t", 40)?;
     write_all_kinds(trial, &targets[..10]).await?;
@@ -146,7 +154,10 @@ async fn written<F: FeedFixture>(trial: &Trial<'_, F>) -> Result<Written, Failur
 
 /// The mirrors of this name, and whether each has applied the write. Waits while the store does not
 /// know yet.
-async fn mirrors<F: FeedFixture>(trial: &Trial<'_, F>, fence: Fence) -> Result<Vec<bool>, Failure> {
+async fn mirrors<F: StoreFixture<Store: FeedSource>>(
+    trial: &Trial<'_, F>,
+    fence: Fence,
+) -> Result<Vec<bool>, Failure> {
     let start = Instant::now();
     loop {
         match trial.store.followers(fence).await {
@@ -162,12 +173,15 @@ async fn mirrors<F: FeedFixture>(trial: &Trial<'_, F>, fence: Fence) -> Result<V
     }
 }
 
-async fn fact<F: FeedFixture>(trial: &Trial<'_, F>, target: &Target) -> Result<Fact, Failure> {
+async fn fact<F: StoreFixture<Store: FeedSource>>(
+    trial: &Trial<'_, F>,
+    target: &Target,
+) -> Result<Fact, Failure> {
     Ok(trial.record(target).await?.fact())
 }
 
 /// Reads a snapshot, and writes something before each page but the first.
-async fn snapshot<F: FeedFixture>(
+async fn snapshot<F: StoreFixture<Store: FeedSource>>(
     trial: &Trial<'_, F>,
     feed: &mut impl Feed,
 ) -> Result<Vec<(Fingerprint, Fact)>, Failure> {
@@ -188,7 +202,7 @@ async fn snapshot<F: FeedFixture>(
 
 // === Heartbeats ===
 
-pub(super) async fn a_heartbeat_has_an_epoch_and_a_time<F: FeedFixture>(
+pub(super) async fn a_heartbeat_has_an_epoch_and_a_time<F: StoreFixture<Store: FeedSource>>(
     trial: &Trial<'_, F>,
 ) -> Trialed {
     for mut feed in feeds(trial).await? {
@@ -202,7 +216,7 @@ pub(super) async fn a_heartbeat_has_an_epoch_and_a_time<F: FeedFixture>(
     Ok(())
 }
 
-pub(super) async fn a_heartbeat_holds_every_confirmed_write<F: FeedFixture>(
+pub(super) async fn a_heartbeat_holds_every_confirmed_write<F: StoreFixture<Store: FeedSource>>(
     trial: &Trial<'_, F>,
 ) -> Trialed {
     let mut feed = feed(trial).await?;
@@ -216,7 +230,9 @@ pub(super) async fn a_heartbeat_holds_every_confirmed_write<F: FeedFixture>(
     Ok(())
 }
 
-pub(super) async fn the_number_of_a_heartbeat_never_goes_back<F: FeedFixture>(
+pub(super) async fn the_number_of_a_heartbeat_never_goes_back<
+    F: StoreFixture<Store: FeedSource>,
+>(
     trial: &Trial<'_, F>,
 ) -> Trialed {
     let mut feed = feed(trial).await?;
@@ -236,7 +252,9 @@ pub(super) async fn the_number_of_a_heartbeat_never_goes_back<F: FeedFixture>(
 
 // === Mirrors ===
 
-pub(super) async fn progress_is_noted_before_the_state_is_read<F: FeedFixture>(
+pub(super) async fn progress_is_noted_before_the_state_is_read<
+    F: StoreFixture<Store: FeedSource>,
+>(
     trial: &Trial<'_, F>,
 ) -> Trialed {
     let target = owned(&feed(trial).await?, "t", 1)?.swap_remove(0);
@@ -284,7 +302,7 @@ pub(super) async fn progress_is_noted_before_the_state_is_read<F: FeedFixture>(
     Ok(())
 }
 
-pub(super) async fn a_mirror_is_found_with_its_progress<F: FeedFixture>(
+pub(super) async fn a_mirror_is_found_with_its_progress<F: StoreFixture<Store: FeedSource>>(
     trial: &Trial<'_, F>,
 ) -> Trialed {
     let mut feed = feed(trial).await?;
@@ -297,7 +315,7 @@ pub(super) async fn a_mirror_is_found_with_its_progress<F: FeedFixture>(
     Ok(())
 }
 
-pub(super) async fn a_mirror_without_an_epoch_is_not_found<F: FeedFixture>(
+pub(super) async fn a_mirror_without_an_epoch_is_not_found<F: StoreFixture<Store: FeedSource>>(
     trial: &Trial<'_, F>,
 ) -> Trialed {
     let mut feed = feed(trial).await?;
@@ -307,7 +325,9 @@ pub(super) async fn a_mirror_without_an_epoch_is_not_found<F: FeedFixture>(
     Ok(())
 }
 
-pub(super) async fn a_lease_lasts<F: FeedFixture>(trial: &Trial<'_, F>) -> Trialed {
+pub(super) async fn a_lease_lasts<F: StoreFixture<Store: FeedSource>>(
+    trial: &Trial<'_, F>,
+) -> Trialed {
     let mut feed = feed(trial).await?;
     let fence = revoke(trial, &owned(&feed, "t", 1)?[0]).await?;
     mirrors(trial, fence).await?;
@@ -326,7 +346,9 @@ pub(super) async fn a_lease_lasts<F: FeedFixture>(trial: &Trial<'_, F>) -> Trial
     Ok(())
 }
 
-pub(super) async fn a_lease_ends<F: FeedFixture>(trial: &Trial<'_, F>) -> Trialed {
+pub(super) async fn a_lease_ends<F: StoreFixture<Store: FeedSource>>(
+    trial: &Trial<'_, F>,
+) -> Trialed {
     let mut feed = feed(trial).await?;
     let fence = revoke(trial, &owned(&feed, "t", 1)?[0]).await?;
     beat_with(&mut feed, (fence.epoch, fence.seq), Duration::from_millis(200)).await?;
@@ -341,7 +363,9 @@ pub(super) async fn a_lease_ends<F: FeedFixture>(trial: &Trial<'_, F>) -> Triale
     Ok(())
 }
 
-pub(super) async fn leaving_ends_the_lease<F: FeedFixture>(trial: &Trial<'_, F>) -> Trialed {
+pub(super) async fn leaving_ends_the_lease<F: StoreFixture<Store: FeedSource>>(
+    trial: &Trial<'_, F>,
+) -> Trialed {
     let mut feed = feed(trial).await?;
     let fence = revoke(trial, &owned(&feed, "t", 1)?[0]).await?;
     beat_with(&mut feed, (fence.epoch, fence.seq), LONG).await?;
@@ -353,7 +377,7 @@ pub(super) async fn leaving_ends_the_lease<F: FeedFixture>(trial: &Trial<'_, F>)
 
 // === The log ===
 
-pub(super) async fn the_numbers_of_the_log_follow_each_other<F: FeedFixture>(
+pub(super) async fn the_numbers_of_the_log_follow_each_other<F: StoreFixture<Store: FeedSource>>(
     trial: &Trial<'_, F>,
 ) -> Trialed {
     let Written { before, entries, after, .. } = written(trial).await?;
@@ -367,7 +391,7 @@ pub(super) async fn the_numbers_of_the_log_follow_each_other<F: FeedFixture>(
     Ok(())
 }
 
-pub(super) async fn the_places_of_the_log_increase<F: FeedFixture>(
+pub(super) async fn the_places_of_the_log_increase<F: StoreFixture<Store: FeedSource>>(
     trial: &Trial<'_, F>,
 ) -> Trialed {
     let Written { tail, entries, .. } = written(trial).await?;
@@ -381,7 +405,9 @@ pub(super) async fn the_places_of_the_log_increase<F: FeedFixture>(
     Ok(())
 }
 
-pub(super) async fn every_change_has_an_entry<F: FeedFixture>(trial: &Trial<'_, F>) -> Trialed {
+pub(super) async fn every_change_has_an_entry<F: StoreFixture<Store: FeedSource>>(
+    trial: &Trial<'_, F>,
+) -> Trialed {
     let Written { entries, targets, .. } = written(trial).await?;
     let read: HashSet<_> = entries.iter().map(|entry| entry.fingerprint).collect();
     for target in &targets[10..] {
@@ -394,7 +420,9 @@ pub(super) async fn every_change_has_an_entry<F: FeedFixture>(trial: &Trial<'_, 
     Ok(())
 }
 
-pub(super) async fn an_entry_has_the_whole_fact<F: FeedFixture>(trial: &Trial<'_, F>) -> Trialed {
+pub(super) async fn an_entry_has_the_whole_fact<F: StoreFixture<Store: FeedSource>>(
+    trial: &Trial<'_, F>,
+) -> Trialed {
     let Written { entries, targets, .. } = written(trial).await?;
     let last: HashMap<_, _> = entries.iter().map(|entry| (entry.fingerprint, entry.fact)).collect();
     for target in &targets[10..] {
@@ -404,7 +432,9 @@ pub(super) async fn an_entry_has_the_whole_fact<F: FeedFixture>(trial: &Trial<'_
     Ok(())
 }
 
-pub(super) async fn only_later_entries_are_read<F: FeedFixture>(trial: &Trial<'_, F>) -> Trialed {
+pub(super) async fn only_later_entries_are_read<F: StoreFixture<Store: FeedSource>>(
+    trial: &Trial<'_, F>,
+) -> Trialed {
     let Written { entries, .. } = written(trial).await?;
     let mut feed = feed(trial).await?;
     for (n, entry) in entries.iter().enumerate().step_by(5) {
@@ -415,7 +445,9 @@ pub(super) async fn only_later_entries_are_read<F: FeedFixture>(trial: &Trial<'_
     Ok(())
 }
 
-pub(super) async fn a_read_waits_for_an_entry<F: FeedFixture>(trial: &Trial<'_, F>) -> Trialed {
+pub(super) async fn a_read_waits_for_an_entry<F: StoreFixture<Store: FeedSource>>(
+    trial: &Trial<'_, F>,
+) -> Trialed {
     let mut feed = feed(trial).await?;
     let target = owned(&feed, "t", 1)?.swap_remove(0);
     let tail = Box::pin(feed.tail()).await?;
@@ -439,7 +471,9 @@ pub(super) async fn a_read_waits_for_an_entry<F: FeedFixture>(trial: &Trial<'_, 
     Ok(())
 }
 
-pub(super) async fn a_read_without_entries_ends<F: FeedFixture>(trial: &Trial<'_, F>) -> Trialed {
+pub(super) async fn a_read_without_entries_ends<F: StoreFixture<Store: FeedSource>>(
+    trial: &Trial<'_, F>,
+) -> Trialed {
     let mut feed = feed(trial).await?;
     let tail = Box::pin(feed.tail()).await?;
     let start = Instant::now();
@@ -453,7 +487,7 @@ pub(super) async fn a_read_without_entries_ends<F: FeedFixture>(trial: &Trial<'_
 
 // === Snapshots and facts ===
 
-pub(super) async fn a_snapshot_has_what_is_there_throughout<F: FeedFixture>(
+pub(super) async fn a_snapshot_has_what_is_there_throughout<F: StoreFixture<Store: FeedSource>>(
     trial: &Trial<'_, F>,
 ) -> Trialed {
     let mut feed = feed(trial).await?;
@@ -475,7 +509,7 @@ pub(super) async fn a_snapshot_has_what_is_there_throughout<F: FeedFixture>(
     Ok(())
 }
 
-pub(super) async fn a_snapshot_revokes_nothing_else<F: FeedFixture>(
+pub(super) async fn a_snapshot_revokes_nothing_else<F: StoreFixture<Store: FeedSource>>(
     trial: &Trial<'_, F>,
 ) -> Trialed {
     let mut feed = feed(trial).await?;
@@ -494,7 +528,9 @@ pub(super) async fn a_snapshot_revokes_nothing_else<F: FeedFixture>(
     Ok(())
 }
 
-pub(super) async fn a_snapshot_ends<F: FeedFixture>(trial: &Trial<'_, F>) -> Trialed {
+pub(super) async fn a_snapshot_ends<F: StoreFixture<Store: FeedSource>>(
+    trial: &Trial<'_, F>,
+) -> Trialed {
     let mut feed = feed(trial).await?;
     snapshot(trial, &mut feed).await?;
     write_all_kinds(trial, &owned(&feed, "t", 50)?).await?;
@@ -502,7 +538,9 @@ pub(super) async fn a_snapshot_ends<F: FeedFixture>(trial: &Trial<'_, F>) -> Tri
     Ok(())
 }
 
-pub(super) async fn the_count_is_about_right<F: FeedFixture>(trial: &Trial<'_, F>) -> Trialed {
+pub(super) async fn the_count_is_about_right<F: StoreFixture<Store: FeedSource>>(
+    trial: &Trial<'_, F>,
+) -> Trialed {
     let mut feed = feed(trial).await?;
     for target in owned(&feed, "t", 200)? {
         revoke(trial, &target).await?;
@@ -512,7 +550,9 @@ pub(super) async fn the_count_is_about_right<F: FeedFixture>(trial: &Trial<'_, F
     Ok(())
 }
 
-pub(super) async fn facts_are_found_in_order<F: FeedFixture>(trial: &Trial<'_, F>) -> Trialed {
+pub(super) async fn facts_are_found_in_order<F: StoreFixture<Store: FeedSource>>(
+    trial: &Trial<'_, F>,
+) -> Trialed {
     let mut feed = feed(trial).await?;
     let targets = owned(&feed, "t", 20)?;
     let mut asked = Vec::new();
@@ -535,7 +575,9 @@ pub(super) async fn facts_are_found_in_order<F: FeedFixture>(trial: &Trial<'_, F
 
 // === Replays ===
 
-pub(super) async fn a_replay_is_a_write<F: FeedFixture>(trial: &Trial<'_, F>) -> Trialed {
+pub(super) async fn a_replay_is_a_write<F: StoreFixture<Store: FeedSource>>(
+    trial: &Trial<'_, F>,
+) -> Trialed {
     let mut feed = feed(trial).await?;
     let mut targets = owned(&feed, "t", 2)?;
     let (target, tail) = (targets.swap_remove(0), Box::pin(feed.tail()).await?);
@@ -561,7 +603,9 @@ pub(super) async fn a_replay_is_a_write<F: FeedFixture>(trial: &Trial<'_, F>) ->
     Ok(())
 }
 
-pub(super) async fn a_replay_of_what_is_known_changes_nothing<F: FeedFixture>(
+pub(super) async fn a_replay_of_what_is_known_changes_nothing<
+    F: StoreFixture<Store: FeedSource>,
+>(
     trial: &Trial<'_, F>,
 ) -> Trialed {
     let mut feed = feed(trial).await?;
@@ -593,7 +637,9 @@ pub(super) async fn a_replay_of_what_is_known_changes_nothing<F: FeedFixture>(
 
 // === Connections and shards ===
 
-pub(super) async fn a_new_connection_goes_on<F: FeedFixture>(trial: &Trial<'_, F>) -> Trialed {
+pub(super) async fn a_new_connection_goes_on<F: StoreFixture<Store: FeedSource>>(
+    trial: &Trial<'_, F>,
+) -> Trialed {
     let mut feed = feed(trial).await?;
     let targets = owned(&feed, "t", 4)?;
     revoke(trial, &targets[0]).await?;
@@ -613,7 +659,7 @@ pub(super) async fn a_new_connection_goes_on<F: FeedFixture>(trial: &Trial<'_, F
     Ok(())
 }
 
-pub(super) async fn each_target_belongs_to_one_feed<F: FeedFixture>(
+pub(super) async fn each_target_belongs_to_one_feed<F: StoreFixture<Store: FeedSource>>(
     trial: &Trial<'_, F>,
 ) -> Trialed {
     let feeds = feeds(trial).await?;
@@ -644,7 +690,7 @@ struct Lost {
 }
 
 /// `None` if the store cannot lose its data.
-async fn lose<F: FeedFixture>(
+async fn lose<F: StoreFixture<Store: FeedSource>>(
     trial: &Trial<'_, F>,
     feed: &mut FeedOf<F>,
 ) -> Result<Option<Lost>, Failure> {
@@ -689,7 +735,7 @@ async fn lose<F: FeedFixture>(
     Ok(Some(Lost { request, state, written_at, facts }))
 }
 
-pub(super) async fn a_loss_is_a_new_epoch_with_a_doubt<F: FeedFixture>(
+pub(super) async fn a_loss_is_a_new_epoch_with_a_doubt<F: StoreFixture<Store: FeedSource>>(
     trial: &Trial<'_, F>,
 ) -> Trialed {
     let mut feed = feed(trial).await?;
@@ -707,7 +753,9 @@ pub(super) async fn a_loss_is_a_new_epoch_with_a_doubt<F: FeedFixture>(
     Ok(())
 }
 
-pub(super) async fn a_doubt_is_not_ended_by_one_that_missed_a_change<F: FeedFixture>(
+pub(super) async fn a_doubt_is_not_ended_by_one_that_missed_a_change<
+    F: StoreFixture<Store: FeedSource>,
+>(
     trial: &Trial<'_, F>,
 ) -> Trialed {
     let mut feed = feed(trial).await?;
@@ -731,7 +779,7 @@ pub(super) async fn a_doubt_is_not_ended_by_one_that_missed_a_change<F: FeedFixt
     Ok(())
 }
 
-pub(super) async fn the_answer_to_the_end_of_a_doubt_is_true<F: FeedFixture>(
+pub(super) async fn the_answer_to_the_end_of_a_doubt_is_true<F: StoreFixture<Store: FeedSource>>(
     trial: &Trial<'_, F>,
 ) -> Trialed {
     let mut feed = feed(trial).await?;

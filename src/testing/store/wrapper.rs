@@ -12,54 +12,87 @@ use crate::store::memory::MemoryStore;
 use crate::store::{
     Fence, Follower, ListQuery, Lookup, Needs, Receipt, RecordPage, RevocationStore, StoreError,
 };
-use crate::testing::Violation;
+use crate::testing::{Rule, Suite, Trialed, ensure};
 use crate::verified::VerifiedToken;
 
-/// The store that is wrapped: a [`MemoryStore`] that needs the text of tokens, is asked how far its
-/// mirrors are, and remembers the lifetime that it is to expect.
+/// The store that is wrapped: it needs the text of tokens, is asked how far its mirrors are, and
+/// remembers the lifetime that it is to expect.
 #[derive(Clone, Debug)]
-pub struct WrappedStore {
+struct WrappedStore {
     memory: MemoryStore,
     longest_secs: Arc<AtomicU64>,
 }
 
-/// Tries whether a store around a store passes on what it does not answer itself:
-/// [`needs`](RevocationStore::needs), [`expect_tokens_for`](RevocationStore::expect_tokens_for) and
-/// [`followers`](RevocationStore::followers). These have defaults, so a wrapper that forgets one
-/// compiles. `wrap` puts the wrapper around the store that it is given.
-///
-/// # Panics
-/// If it does not. The message names what is not passed on.
-#[expect(clippy::panic, reason = "the one who calls it is a test")]
-pub async fn assert_passes_everything_on<S: RevocationStore>(wrap: impl FnOnce(WrappedStore) -> S) {
-    if let Err(violation) = check_wrapper(wrap).await {
-        panic!("{violation}");
+impl<'a> Suite<'a> {
+    /// What a store around a store has to pass on to it, because it does not answer it itself. These
+    /// methods have defaults, so a wrapper that forgets one compiles. `wrap` puts the wrapper around
+    /// the store that it is given.
+    ///
+    /// ```
+    /// # use tower_jwt_revocation::testing::Suite;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// # use std::sync::Arc as Wrapper;
+    /// Suite::of_wrapper(|inner| Wrapper::new(inner)).assert_conforms().await;
+    /// # }
+    /// ```
+    ///
+    /// # Rules
+    /// - `NeedsArePassedOn`: [`needs`](RevocationStore::needs).
+    /// - `LifetimesArePassedOn`: [`expect_tokens_for`](RevocationStore::expect_tokens_for).
+    /// - `FollowersArePassedOn`: [`followers`](RevocationStore::followers).
+    pub fn of_wrapper<S: RevocationStore>(
+        wrap: impl Fn(Arc<dyn RevocationStore>) -> S + Send + Sync + 'a,
+    ) -> Self {
+        let wrap = Arc::new(move || {
+            let inner = WrappedStore { memory: MemoryStore::new(), longest_secs: Arc::default() };
+            let outer = wrap(Arc::new(inner.clone()));
+            (inner, outer)
+        });
+        let (for_needs, for_lifetimes, for_followers) =
+            (Arc::clone(&wrap), Arc::clone(&wrap), wrap);
+        Self {
+            rules: vec![
+                Rule::new("NeedsArePassedOn", move || {
+                    let (inner, outer) = for_needs();
+                    ready(needs_are_passed_on(&inner, &outer)).boxed()
+                }),
+                Rule::new("LifetimesArePassedOn", move || {
+                    let (inner, outer) = for_lifetimes();
+                    ready(lifetimes_are_passed_on(&inner, &outer)).boxed()
+                }),
+                Rule::new("FollowersArePassedOn", move || {
+                    let (_, outer) = for_followers();
+                    async move { followers_are_passed_on(&outer).await }.boxed()
+                }),
+            ],
+        }
     }
 }
 
-pub(in crate::testing) async fn check_wrapper<S: RevocationStore>(
-    wrap: impl FnOnce(WrappedStore) -> S,
-) -> Result<(), Violation> {
-    let inner = WrappedStore { memory: MemoryStore::new(), longest_secs: Arc::default() };
-    let outer = wrap(inner.clone());
-    let broken = |rule, detail: &str| Err(Violation { rule, detail: detail.into() });
-    if outer.needs() != inner.needs() {
-        return broken(
-            "NeedsArePassedOn",
-            "what the inner store needs of a token is not asked for",
-        );
-    }
+fn needs_are_passed_on(inner: &WrappedStore, outer: &impl RevocationStore) -> Trialed {
+    ensure!(
+        outer.needs() == inner.needs(),
+        "what the inner store needs of a token is not asked for"
+    );
+    Ok(())
+}
+
+fn lifetimes_are_passed_on(inner: &WrappedStore, outer: &impl RevocationStore) -> Trialed {
     outer.expect_tokens_for(Duration::from_secs(77));
-    if inner.longest_secs.load(Ordering::SeqCst) != 77 {
-        return broken(
-            "LifetimesArePassedOn",
-            "the inner store does not learn how long tokens live",
-        );
-    }
-    match outer.followers(Fence::new(7, 7, 7)).await {
-        Ok(followers) if followers.iter().any(|follower| &*follower.name == "7.7.7") => Ok(()),
-        _ => broken("FollowersArePassedOn", "the mirrors of the inner store are not known"),
-    }
+    ensure!(
+        inner.longest_secs.load(Ordering::SeqCst) == 77,
+        "the inner store does not learn how long tokens live"
+    );
+    Ok(())
+}
+
+async fn followers_are_passed_on(outer: &impl RevocationStore) -> Trialed {
+    let followers = outer.followers(Fence::new(7, 7, 7)).await;
+    ensure!(
+        followers.is_ok_and(|followers| followers.iter().any(|mirror| &*mirror.name == "7.7.7")),
+        "the mirrors of the inner store are not known"
+    );
+    Ok(())
 }
 
 impl RevocationStore for WrappedStore {
