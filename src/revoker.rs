@@ -26,7 +26,7 @@ use crate::store::{
 };
 use crate::token::{CrateOnly, TokenProfile, TokenVerifier};
 use crate::verified::VerifiedToken;
-pub use confirm::{ConfirmError, ConfirmRequest, Confirmed};
+pub use confirm::ConfirmError;
 
 /// Revokes and reinstates, looks up and lists. Cheap to clone.
 ///

@@ -9,7 +9,7 @@ use tower_jwt_revocation::audit::AuditSink;
 use tower_jwt_revocation::counters::Counters;
 use tower_jwt_revocation::session::{Grant, RefreshPolicy, Sessions};
 use tower_jwt_revocation::store::RevocationStore;
-use tower_jwt_revocation::store::redis::{ConnectError, Severity, Start};
+use tower_jwt_revocation::store::redis::{ConnectError, Start};
 use tower_jwt_revocation::store::session::SessionStore;
 use tower_jwt_revocation::token::issue::IssuedToken;
 use tower_jwt_revocation::{
@@ -182,7 +182,7 @@ impl App {
             return vec!["redis did not say in time how it is set up".into()];
         };
         let findings =
-            report.findings.iter().filter(|finding| finding.severity <= Severity::Warning);
+            report.findings.iter().filter(|finding| finding.is_error() || finding.is_warning());
         findings
             .map(|finding| format!("{}: {} {}", finding.subject, finding.sentence, finding.remedy))
             .collect()

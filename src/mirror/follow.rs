@@ -18,7 +18,7 @@ use super::replay::{ReplayStep, find_all};
 use super::set::{FactSource, SHARDS};
 use super::state::{EventContext, ShardMachine};
 use super::{Shared, chance};
-use crate::store::feed::{Feed, Heartbeat, LogEntry, LogId};
+use crate::store::feed::{Feed, Heartbeat, LogEntry};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// Pauses between attempts to connect: the first, and the longest.
@@ -279,7 +279,7 @@ fn broken(rule: &'static str) -> StoreError {
 }
 
 /// Whether each entry comes after the one before, and the first after `after`.
-fn check_order(after: LogId, entries: &[LogEntry]) -> Result<(), StoreError> {
+fn check_order(after: u128, entries: &[LogEntry]) -> Result<(), StoreError> {
     let mut last = after;
     for entry in entries {
         if entry.id <= last {

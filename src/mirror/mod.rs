@@ -52,7 +52,8 @@ use crate::verified::VerifiedToken;
 use fresh::Freshness;
 pub use options::MirrorBuilder;
 use set::{FactSource, RevocationSet, SetVerdict};
-pub use status::{MirrorStatus, Phase, Resync, ShardStatus};
+pub use status::MirrorStatus;
+use status::ShardStatus;
 pub use wait::EndReason;
 use wait::Waiters;
 
@@ -368,14 +369,18 @@ impl Shared {
     fn update(&self, shard: u16, change: impl FnOnce(&mut ShardStatus)) {
         self.status.send_modify(|status| {
             if let Some(shard) = status.shards.get_mut(usize::from(shard)) {
+                let resyncs = shard.resyncs;
                 change(shard);
+                if shard.resyncs > resyncs {
+                    status.last_resync = shard.last_resync;
+                }
             }
             let size = self.set.size();
             (status.entries, status.details, status.bytes) =
                 (size.entries, size.details, size.bytes);
             // A doubt is published before the proof of the epoch in which it was reported, and it
             // ends after everything was applied that ended it.
-            let doubt = doubts::widest(status.shards.iter().map(|shard| shard.doubt));
+            let doubt = status.doubt();
             self.doubt_ends_at.store(doubts::ends_at(doubt).as_millis(), Ordering::Relaxed);
             let issued_until = doubts::issued_until(doubt).as_millis();
             self.doubt_issued_until.store(issued_until, Ordering::Release);

@@ -44,7 +44,7 @@ use super::doubts::{is_over, issued_until};
 use super::fresh::Moment;
 use super::recovery::{LossRecovery, LostEpoch};
 use super::status::{Phase, Resync, ShardStatus};
-use crate::store::feed::{EndDoubt, Heartbeat, LogEntry, LogId, Progress};
+use crate::store::feed::{EndDoubt, Heartbeat, LogEntry, Progress};
 use crate::store::{Doubt, StoreError};
 
 /// Where the mirror is with one log.
@@ -77,7 +77,7 @@ enum Resume {
 struct LogPosition {
     epoch: u64,
     seq: u64,
-    id: LogId,
+    id: u128,
     /// The snapshot has all changes up to here, so entries up to here may come again.
     loaded_seq: u64,
 }
@@ -185,7 +185,7 @@ impl ShardMachine {
         &self,
         heartbeat_every: Duration,
         now: Instant,
-    ) -> Option<(LogId, Duration)> {
+    ) -> Option<(u128, Duration)> {
         let at = self.position()?;
         let is_catching_up = matches!(self.state, FollowState::CatchingUp { .. });
         // What is known to be there needs no waiting; if it is not there, it never will be.
@@ -281,12 +281,7 @@ impl ShardMachine {
     }
 
     /// A snapshot was taken. `tail` and then `start` were asked for before its first page.
-    pub(super) fn snapshot_loaded(
-        &mut self,
-        tail: LogId,
-        start: &Heartbeat,
-        context: EventContext,
-    ) {
+    pub(super) fn snapshot_loaded(&mut self, tail: u128, start: &Heartbeat, context: EventContext) {
         let FollowState::Loading { reason } = self.state else { return };
         if self.loaded_epoch != 0 && self.loaded_epoch != start.epoch {
             // Data was lost while the mirror was looking for another reason.

@@ -55,7 +55,7 @@ impl Lab {
     fn load(&mut self, epoch: u64, seq: u64) {
         let context = self.context();
         let start = heartbeat(epoch, seq, Doubt::None);
-        self.machine.snapshot_loaded(LogId::from(seq), &start, context);
+        self.machine.snapshot_loaded(u128::from(seq), &start, context);
     }
 
     fn read(&mut self, entries: impl IntoIterator<Item = LogEntry>) {
@@ -94,7 +94,7 @@ fn heartbeat(epoch: u64, seq: u64, doubt: Doubt) -> Heartbeat {
 
 fn entry(epoch: u64, seq: u64) -> LogEntry {
     let fingerprint = Fingerprint::from_bytes([7; 16]);
-    LogEntry { id: LogId::from(seq), epoch, seq, fingerprint, fact: Fact::default() }
+    LogEntry { id: u128::from(seq), epoch, seq, fingerprint, fact: Fact::default() }
 }
 
 fn lasting(issued_until: u64) -> Doubt {
@@ -122,7 +122,7 @@ fn loading_leads_to_catching_up_where_the_log_is_read_at_once_and_nothing_is_pro
     let mut lab = Lab::catching_up(5);
     assert!(matches!(lab.machine.state, FollowState::CatchingUp { .. }));
     let read = lab.machine.next_read(Duration::from_secs(1), lab.now);
-    assert_eq!(read, Some((LogId::from(5), Duration::ZERO)));
+    assert_eq!(read, Some((5, Duration::ZERO)));
     lab.beat(1, 5);
     assert_eq!(lab.machine.proof(), None);
     let progress = lab.machine.progress("m".into(), Duration::from_secs(2));
@@ -136,7 +136,7 @@ fn catching_up_leads_to_following_when_the_log_was_read_and_then_a_heartbeat_pro
     let sent = lab.beat(1, 5);
     assert_eq!(lab.machine.proof(), Some(sent));
     let read = lab.machine.next_read(Duration::from_secs(1), lab.now);
-    assert_eq!(read, Some((LogId::from(5), Duration::from_secs(1))));
+    assert_eq!(read, Some((5, Duration::from_secs(1))));
 }
 
 #[test]

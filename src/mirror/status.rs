@@ -2,16 +2,18 @@
 
 use std::fmt;
 
+use super::doubts;
 use super::fresh::Moment;
 use crate::clock::Timestamp;
 use crate::store::{Doubt, Fence, StoreError};
 
 /// The state of a mirror, as of its last change.
+///
+/// A store has one or several shards, each with a log and an epoch of its own; numbers are those of
+/// all shards together.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct MirrorStatus {
-    /// The shards of the store, each with a log of its own.
-    pub shards: Vec<ShardStatus>,
     /// Revocations in memory, including those that are over and have not been swept out yet.
     pub entries: usize,
     /// How many of them take a cache line: those with a cutoff, a reinstatement or an end more than
@@ -19,46 +21,47 @@ pub struct MirrorStatus {
     pub details: usize,
     /// Memory of the set, in bytes.
     pub bytes: usize,
+    pub(super) shards: Vec<ShardStatus>,
+    /// Of whichever shard had the last of them.
+    pub(super) last_resync: Option<Resync>,
 }
 
 /// The state of the log of one shard.
 #[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct ShardStatus {
+pub(super) struct ShardStatus {
     /// What the mirror is doing about it.
-    pub phase: Phase,
+    pub(super) phase: Phase,
     /// The epoch of the shard that is followed; zero before the first snapshot.
-    pub epoch: u64,
+    pub(super) epoch: u64,
     /// The last change that was applied.
-    pub applied: u64,
+    pub(super) applied: u64,
     /// The last change that is known to exist.
-    pub known: u64,
+    pub(super) known: u64,
     /// How many snapshots were taken after the first.
-    pub resyncs: u64,
+    pub(super) resyncs: u64,
     /// Why the last of them was taken.
-    pub last_resync: Option<Resync>,
+    pub(super) last_resync: Option<Resync>,
     /// How many facts were replayed to a store that had lost them.
-    pub replayed: u64,
+    pub(super) replayed: u64,
     /// How often this mirror has ended the doubt about older tokens, after everything that was
     /// lost had been replayed.
-    pub doubts_ended: u64,
+    pub(super) doubts_ended: u64,
     /// How often the task was started again after a panic.
-    pub restarts: u64,
+    pub(super) restarts: u64,
     /// Why the log cannot be read at present.
-    pub error: Option<StoreError>,
+    pub(super) error: Option<StoreError>,
     /// Which tokens may have been revoked without the store knowing it, because it has lost data.
     /// Checks of these go to the store; while it is [settling](Doubt::Settling), all of them that
     /// are not known to be revoked.
-    pub doubt: Doubt,
+    pub(super) doubt: Doubt,
     pub(super) proof: Option<Moment>,
     /// The clock of the store at the last heartbeat.
     pub(super) time: Timestamp,
 }
 
 /// What a mirror is doing about one log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Phase {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Phase {
     /// It has no connection.
     #[default]
     Connecting,
@@ -69,9 +72,8 @@ pub enum Phase {
 }
 
 /// Why a mirror had to take a snapshot anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Resync {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resync {
     /// Entries of the log are missing.
     Gap,
     /// The log was trimmed beyond what had been read: `XTRIM`, or too long a disconnection.
@@ -84,22 +86,33 @@ pub enum Resync {
     Panic,
 }
 
-impl fmt::Display for Resync {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Resync {
+    const fn as_str(self) -> &'static str {
+        match self {
             Self::Gap => "entries of the log are missing",
             Self::Trimmed => "the log was trimmed beyond what had been read",
             Self::NewEpoch => "the store has begun a new epoch",
             Self::Regression => "the store knows of fewer changes than before",
             Self::Panic => "the task panicked",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Resync {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
 impl MirrorStatus {
+    /// How many changes of the present epochs have been applied.
+    pub fn applied(&self) -> u64 {
+        self.sum(|shard| shard.applied)
+    }
+
     /// How many changes are known to exist and have not been applied.
     pub fn lag(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.known.saturating_sub(shard.applied)).sum()
+        self.sum(|shard| shard.known.saturating_sub(shard.applied))
     }
 
     /// Whether every shard has been loaded and is followed.
@@ -109,7 +122,45 @@ impl MirrorStatus {
 
     /// How many snapshots were taken after the first ones.
     pub fn resyncs(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.resyncs).sum()
+        self.sum(|shard| shard.resyncs)
+    }
+
+    /// Why the last of [these snapshots](Self::resyncs) was taken, for people; `None` if there was
+    /// none.
+    pub fn last_resync(&self) -> Option<&'static str> {
+        self.last_resync.map(Resync::as_str)
+    }
+
+    /// How many facts were replayed to a store that had lost them.
+    pub fn replayed(&self) -> u64 {
+        self.sum(|shard| shard.replayed)
+    }
+
+    /// Which tokens may have been revoked without the store knowing it, because it has lost data.
+    /// Checks of these go to the store; while it is [settling](Doubt::Settling), all of them that
+    /// are not known to be revoked.
+    pub fn doubt(&self) -> Doubt {
+        doubts::widest(self.shards.iter().map(|shard| shard.doubt))
+    }
+
+    /// How often this mirror has ended the doubt about older tokens, after everything that was lost
+    /// had been replayed.
+    pub fn doubts_ended(&self) -> u64 {
+        self.sum(|shard| shard.doubts_ended)
+    }
+
+    /// How often a task was started again after a panic.
+    pub fn restarts(&self) -> u64 {
+        self.sum(|shard| shard.restarts)
+    }
+
+    /// Why a log cannot be read at present, or the lease is refused; `None` if all is well.
+    pub fn error(&self) -> Option<&StoreError> {
+        self.shards.iter().find_map(|shard| shard.error.as_ref())
+    }
+
+    fn sum(&self, number: impl Fn(&ShardStatus) -> u64) -> u64 {
+        self.shards.iter().map(number).sum()
     }
 
     /// The oldest of the proofs; `None` unless there is one of every shard.

@@ -7,6 +7,7 @@ mod world;
 use tokio::time::{Instant, advance, timeout};
 use world::{World, token, token_issued_at};
 
+use super::status::{Phase, Resync};
 use super::*;
 use crate::clock::{ManualClock, SystemClock};
 use crate::store::Doubt;

@@ -1,12 +1,9 @@
 //! Waiting until a write has reached every mirror: [`RevokeRequest::confirm`].
 
 use std::fmt;
-use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{ReinstateRequest, RevokeRequest};
@@ -30,8 +27,8 @@ impl RevokeRequest {
     /// # use tower_jwt_revocation::{MemoryStore, Revoker, Target, TokenProfile};
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let revoker = Revoker::new(MemoryStore::new(), TokenProfile::new())?;
-    /// let confirmed = revoker.revoke(Target::user("mallory")).confirm(Duration::from_secs(3)).await?;
-    /// println!("refused everywhere, also by {} mirrors", confirmed.mirrors);
+    /// let receipt = revoker.revoke(Target::user("mallory")).confirm(Duration::from_secs(3)).await?;
+    /// println!("refused everywhere, also by {} mirrors", receipt.mirrors.unwrap_or_default());
     /// # Ok(()) }
     /// ```
     ///
@@ -40,35 +37,24 @@ impl RevokeRequest {
     /// registered again. So in the first two seconds after a loss no write is confirmed; a mirror
     /// with a maximal staleness of more than a second may take longer to register than that. A
     /// process that still follows a primary which was replaced is not known to the new one.
-    pub fn confirm(self, limit: Duration) -> ConfirmRequest {
-        ConfirmRequest { request: self, limit }
+    ///
+    /// # Errors
+    /// [`ConfirmError`] if the write was not confirmed, or not by all mirrors in time.
+    pub async fn confirm(self, limit: Duration) -> Result<Receipt, ConfirmError> {
+        let store = Arc::clone(&self.revoker.store);
+        let receipt = self.await.map_err(ConfirmError::Write)?;
+        wait_for_mirrors(&*store, receipt, limit).await
     }
 }
 
 impl ReinstateRequest {
     /// Waits until every mirror has applied it, as [`RevokeRequest::confirm`].
-    pub fn confirm(self, limit: Duration) -> ConfirmRequest {
-        ConfirmRequest { request: self.0, limit }
+    ///
+    /// # Errors
+    /// [`ConfirmError`] if the write was not confirmed, or not by all mirrors in time.
+    pub async fn confirm(self, limit: Duration) -> Result<Receipt, ConfirmError> {
+        self.0.confirm(limit).await
     }
-}
-
-/// A revocation or reinstatement that has not been sent yet and, once it is confirmed, waits until
-/// all mirrors have it. Await it.
-#[derive(Clone, Debug)]
-#[must_use = "nothing is revoked until this is awaited"]
-pub struct ConfirmRequest {
-    request: RevokeRequest,
-    limit: Duration,
-}
-
-/// A write that every mirror has applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Confirmed {
-    /// The confirmation of the store.
-    pub receipt: Receipt,
-    /// How many mirrors have reported that they have it.
-    pub mirrors: usize,
 }
 
 /// Why a write was not confirmed by all mirrors.
@@ -106,28 +92,13 @@ impl ConfirmError {
     }
 }
 
-impl IntoFuture for ConfirmRequest {
-    type Output = Result<Confirmed, ConfirmError>;
-    type IntoFuture = BoxFuture<'static, Self::Output>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        let Self { request, limit } = self;
-        let store = Arc::clone(&request.revoker.store);
-        async move {
-            let receipt = request.await.map_err(ConfirmError::Write)?;
-            wait_for_mirrors(&*store, receipt, limit).await
-        }
-        .boxed()
-    }
-}
-
 async fn wait_for_mirrors(
     store: &dyn RevocationStore,
     receipt: Receipt,
     limit: Duration,
-) -> Result<Confirmed, ConfirmError> {
+) -> Result<Receipt, ConfirmError> {
     // Without a log there is nothing that a mirror could follow.
-    let Some(fence) = receipt.fence else { return Ok(Confirmed { receipt, mirrors: 0 }) };
+    let Some(fence) = receipt.fence else { return Ok(Receipt { mirrors: Some(0), ..receipt }) };
     let deadline = Instant::now() + limit;
     let [mut pause, longest] = PAUSES;
     // What there is to say when the time is over.
@@ -137,8 +108,7 @@ async fn wait_for_mirrors(
         answer = followers;
         match &answer {
             Ok(mirrors) if mirrors.iter().all(|mirror| mirror.has_applied) => {
-                let mirrors = mirrors.len();
-                return Ok(Confirmed { receipt, mirrors });
+                return Ok(Receipt { mirrors: Some(mirrors.len()), ..receipt });
             }
             // It does not get better by waiting.
             Err(error) if error.kind() == StoreErrorKind::DataLoss || !error.may_be_repeated() => {

@@ -15,9 +15,9 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::revocation::Target;
 use crate::revoker::Revoker;
 
-/// Default of [`UserCacheBuilder::with_lifetime`].
+/// Default of [`UserCache::with_lifetime`].
 pub(crate) const DEFAULT_USER_CACHE_LIFETIME: Duration = Duration::from_secs(60);
-/// Default of [`UserCacheBuilder::with_capacity`].
+/// Default of [`UserCache::with_capacity`].
 pub(crate) const DEFAULT_USER_CACHE_CAPACITY: NonZeroU64 =
     NonZeroU64::new(10_000).expect("not zero");
 
@@ -28,7 +28,7 @@ const LONGEST_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Keeps what was loaded about users (roles, name, plan) in the memory of this process. Clones
 /// share it.
 ///
-/// A value is given out until it is as old as the [lifetime](UserCacheBuilder::with_lifetime), and
+/// A value is given out until it is as old as the [lifetime](UserCache::with_lifetime), and
 /// only if it was loaded *after* the latest revocation of the user, in whatever process that was
 /// written: the store is asked each time, which costs a round trip, also with a mirror. While the
 /// store cannot be asked, nothing is given out and nothing is kept.
@@ -43,10 +43,8 @@ const LONGEST_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// let revoker = Revoker::new(MemoryStore::new(), TokenProfile::new())?;
 /// let roles = UserCache::<String>::new(revoker.clone());
 ///
-/// // At login: the entry first, then whatever the value is made of.
-/// let entry = roles.entry("alice").await;
-/// let value = load_roles("alice").await?;
-/// entry.insert(value).await;
+/// // At login.
+/// roles.reload("alice", load_roles).await?;
 ///
 /// // Later.
 /// assert_eq!(*roles.get_or_load("alice", load_roles).await?, "admin");
@@ -60,9 +58,7 @@ pub struct UserCache<T> {
 }
 
 struct UserCacheShared {
-    revoker: Revoker,
-    lifetime: Duration,
-    clock: Arc<dyn Clock>,
+    options: UserCacheOptions,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -85,92 +81,117 @@ struct AsOf {
 /// revocations in one millisecond moves the latter. Both are by the clock of the store, and grow.
 type RecordState = (Timestamp, Option<Timestamp>);
 
-/// How often a [`UserCache`] had what was wanted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct UserCacheStats {
-    /// How many values came from memory since the cache was made; those that another request was
-    /// loading at the time count as well.
-    pub hits: u64,
-    /// How many did not: there was none, it was too old, the user was revoked after it was loaded,
-    /// or the store could not be asked.
-    pub misses: u64,
-}
-
-/// Options of a [`UserCache`], see [`UserCache::builder`].
 #[derive(Clone)]
-#[must_use]
-pub struct UserCacheBuilder {
+struct UserCacheOptions {
     revoker: Revoker,
     lifetime: Duration,
     capacity: NonZeroU64,
     clock: Arc<dyn Clock>,
 }
 
-impl UserCacheBuilder {
-    /// How old a value may be when it is given out, counted from before it was loaded. Default
-    /// 60 s; at most a year. Zero keeps nothing.
-    pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
-        self.lifetime = lifetime.min(LONGEST_TTL);
-        self
+impl<T: Send + Sync + 'static> UserCache<T> {
+    /// An empty cache. It heeds the revocations of users that this revoker [finds](Revoker::find).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_jwt_revocation::{Revoker, session::UserCache};
+    /// # fn f(revoker: Revoker) {
+    /// let roles = UserCache::<String>::new(revoker).with_lifetime(Duration::from_secs(10));
+    /// # }
+    /// ```
+    pub fn new(revoker: Revoker) -> Self {
+        Self::of(UserCacheOptions {
+            revoker,
+            lifetime: DEFAULT_USER_CACHE_LIFETIME,
+            capacity: DEFAULT_USER_CACHE_CAPACITY,
+            clock: Arc::new(SystemClock),
+        })
     }
 
-    /// How many users the cache holds. Default 10 000. For a short
-    /// time there may be a few more.
-    pub fn with_capacity(mut self, capacity: NonZeroU64) -> Self {
-        self.capacity = capacity;
-        self
-    }
-
-    /// The clock by which the lifetime is counted. Default [`SystemClock`].
-    pub fn with_clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
-        self
-    }
-
-    /// An empty cache.
-    pub fn build<T: Send + Sync + 'static>(self) -> UserCache<T> {
-        let Self { revoker, lifetime, capacity, clock } = self;
+    fn of(options: UserCacheOptions) -> Self {
         // A plain LRU: what was just inserted is never what has to go. Whether an entry is too old
         // is decided by our clock; that of moka only frees memory.
         let entries = Cache::builder()
-            .max_capacity(capacity.get())
+            .max_capacity(options.capacity.get())
             .eviction_policy(EvictionPolicy::lru())
-            .time_to_live(lifetime)
+            .time_to_live(options.lifetime)
             .build();
         let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
-        let shared = UserCacheShared { revoker, lifetime, clock, hits, misses };
-        UserCache { entries, shared: Arc::new(shared) }
-    }
-}
-
-impl<T: Send + Sync + 'static> UserCache<T> {
-    /// An empty cache with the default options. It heeds the revocations of users that this revoker
-    /// [finds](Revoker::find).
-    pub fn new(revoker: Revoker) -> Self {
-        UserCache::builder(revoker).build()
+        Self { entries, shared: Arc::new(UserCacheShared { options, hits, misses }) }
     }
 
-    /// Asks the store for the revocations of `user`, and gives its entry as of now. What is loaded
-    /// after this can be [inserted](UserCacheEntry::insert).
-    ///
-    /// If the store cannot be asked, the entry has no value and keeps none.
-    pub async fn entry<'a>(&'a self, user: &'a str) -> UserCacheEntry<'a, T> {
-        let shared = &*self.shared;
-        let at = shared.clock.now();
-        let record = shared.revoker.find(Target::user(user)).await;
-        let as_of = record.ok().map(|record| {
-            let record = record.map(|record| (record.changed_at(), record.reissue_at()));
-            AsOf { at, record }
-        });
-        UserCacheEntry { cache: self, user, as_of }
+    fn with(self, change: impl FnOnce(&mut UserCacheOptions)) -> Self {
+        let mut options = self.shared.options.clone();
+        change(&mut options);
+        Self::of(options)
+    }
+
+    /// An empty cache that gives out values up to this age, counted from before they were loaded.
+    /// Default 60 s; at most a year. Zero keeps nothing.
+    #[must_use]
+    pub fn with_lifetime(self, lifetime: Duration) -> Self {
+        self.with(|options| options.lifetime = lifetime.min(LONGEST_TTL))
+    }
+
+    /// An empty cache that holds this many users. Default 10 000. For a short time there may be a
+    /// few more.
+    #[must_use]
+    pub fn with_capacity(self, capacity: NonZeroU64) -> Self {
+        self.with(|options| options.capacity = capacity)
+    }
+
+    /// An empty cache whose lifetime is counted by this clock. Default: that of the system.
+    #[must_use]
+    pub fn with_clock(self, clock: impl Clock) -> Self {
+        self.with(|options| options.clock = Arc::new(clock))
+    }
+
+    /// The state of `user` as of now; `None` if the store cannot be asked.
+    async fn state(&self, user: &str) -> Option<AsOf> {
+        let UserCacheOptions { revoker, clock, .. } = &self.shared.options;
+        let at = clock.now();
+        let record = revoker.find(Target::user(user)).await.ok()?;
+        Some(AsOf { at, record: record.map(|record| (record.changed_at(), record.reissue_at())) })
+    }
+
+    /// What is known of the user, for someone who found it in this state.
+    async fn value(&self, user: &str, as_of: AsOf) -> Option<Arc<T>> {
+        let known = self.entries.get(user).await?;
+        let options = &self.shared.options;
+        known.is_valid(options.clock.now(), as_of, options).then_some(known.value)
     }
 
     /// What is known of `user`; `None` also if the store cannot be asked.
     pub async fn get(&self, user: &str) -> Option<Arc<T>> {
-        let value = self.entry(user).await.value().await;
+        let value = match self.state(user).await {
+            Some(as_of) => self.value(user, as_of).await,
+            None => None,
+        };
         self.shared.count(value.is_some());
         value
+    }
+
+    /// What `load` gives, which is kept, whatever is known: at login. If the user is revoked during
+    /// the load, the value is not given out again; its age counts from before the load. Nothing is
+    /// kept if the store cannot be asked, or of a load that fails.
+    ///
+    /// # Errors
+    /// Those of `load`.
+    pub async fn reload<'a, F, E>(
+        &self,
+        user: &'a str,
+        load: impl FnOnce(&'a str) -> F,
+    ) -> Result<Arc<T>, E>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        let as_of = self.state(user).await;
+        let value = Arc::new(load(user).await?);
+        if let Some(as_of) = as_of {
+            let loaded = LoadedUser { value: Arc::clone(&value), as_of };
+            self.entries.insert(user.to_owned(), loaded).await;
+        }
+        Ok(value)
     }
 
     /// What is known of `user`, or what `load` gives, which is kept. Requests for the same user
@@ -195,12 +216,11 @@ impl<T: Send + Sync + 'static> UserCache<T> {
         let shared = &*self.shared;
         // The state of the user is read before the load: a revocation that comes in during it is
         // noticed next time.
-        let entry = self.entry(user).await;
-        let Some(as_of) = entry.as_of else {
+        let Some(as_of) = self.state(user).await else {
             shared.count(false);
             return load(user).await.map(Arc::new);
         };
-        if let Some(value) = entry.value().await {
+        if let Some(value) = self.value(user, as_of).await {
             shared.count(true);
             return Ok(value);
         }
@@ -211,9 +231,11 @@ impl<T: Send + Sync + 'static> UserCache<T> {
             .entry_by_ref(user)
             .and_compute_with(|known| async move {
                 // Another request may have loaded meanwhile, even after a newer revocation.
-                let now = shared.clock.now();
+                let now = shared.options.clock.now();
                 let known = known.map(moka::Entry::into_value);
-                if let Some(known) = known.filter(|known| known.is_valid(now, as_of, shared)) {
+                if let Some(known) =
+                    known.filter(|known| known.is_valid(now, as_of, &shared.options))
+                {
                     shared.count(true);
                     *result_in = Some(Ok(known.value));
                     return Op::Nop;
@@ -262,67 +284,17 @@ impl<T: Send + Sync + 'static> UserCache<T> {
         self.len().await == 0
     }
 
-    /// How often the cache had what was wanted, since it was made: of [`get`](Self::get) and
-    /// [`get_or_load`](Self::get_or_load).
-    pub fn stats(&self) -> UserCacheStats {
-        UserCacheStats {
-            hits: self.shared.hits.load(Ordering::Relaxed),
-            misses: self.shared.misses.load(Ordering::Relaxed),
-        }
-    }
-}
-
-impl UserCache<()> {
-    /// A cache with other options, of values of any type. It heeds the revocations of users that
-    /// this revoker [finds](Revoker::find).
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use tower_jwt_revocation::{Revoker, session::UserCache};
-    /// # fn f(revoker: Revoker) {
-    /// let roles: UserCache<String> =
-    ///     UserCache::builder(revoker).with_lifetime(Duration::from_secs(10)).build();
-    /// # }
-    /// ```
-    pub fn builder(revoker: Revoker) -> UserCacheBuilder {
-        UserCacheBuilder {
-            revoker,
-            lifetime: DEFAULT_USER_CACHE_LIFETIME,
-            capacity: DEFAULT_USER_CACHE_CAPACITY,
-            clock: Arc::new(SystemClock),
-        }
-    }
-}
-
-/// The entry of a user as of a point in time, see [`UserCache::entry`].
-#[must_use = "an entry changes nothing until a value is inserted"]
-pub struct UserCacheEntry<'a, T> {
-    cache: &'a UserCache<T>,
-    user: &'a str,
-    /// None, if the store could not be asked.
-    as_of: Option<AsOf>,
-}
-
-impl<T: Send + Sync + 'static> UserCacheEntry<'_, T> {
-    /// What is known of the user. It is not counted in [`UserCacheStats`].
-    pub async fn value(&self) -> Option<Arc<T>> {
-        let as_of = self.as_of?;
-        let shared = &*self.cache.shared;
-        let known = self.cache.entries.get(self.user).await?;
-        known.is_valid(shared.clock.now(), as_of, shared).then_some(known.value)
+    /// How many values came from memory since the cache was made, for [`get`](Self::get) and
+    /// [`get_or_load`](Self::get_or_load); those that another request was loading at the time count
+    /// as well.
+    pub fn hits(&self) -> u64 {
+        self.shared.hits.load(Ordering::Relaxed)
     }
 
-    /// Keeps a value that was loaded **after** this entry was made. If the user was revoked since
-    /// then, the value is not given out; the same holds for the lifetime, which counts from there.
-    ///
-    /// The value is given back; nothing is kept if the store could not be asked.
-    pub async fn insert(self, value: T) -> Arc<T> {
-        let value = Arc::new(value);
-        if let Some(as_of) = self.as_of {
-            let loaded = LoadedUser { value: Arc::clone(&value), as_of };
-            self.cache.entries.insert(self.user.to_owned(), loaded).await;
-        }
-        value
+    /// How many did not: there was none, it was too old, the user was revoked after it was loaded,
+    /// or the store could not be asked.
+    pub fn misses(&self) -> u64 {
+        self.shared.misses.load(Ordering::Relaxed)
     }
 }
 
@@ -335,11 +307,11 @@ impl UserCacheShared {
 
 impl<T> LoadedUser<T> {
     /// Whether the value may be given to someone who found the user in the state `as_of`.
-    fn is_valid(&self, now: Timestamp, as_of: AsOf, shared: &UserCacheShared) -> bool {
+    fn is_valid(&self, now: Timestamp, as_of: AsOf, options: &UserCacheOptions) -> bool {
         // A clock that has gone back says nothing about age.
         let loaded_at = self.as_of.at;
         now >= loaded_at
-            && now.saturating_duration_since(loaded_at) < shared.lifetime
+            && now.saturating_duration_since(loaded_at) < options.lifetime
             && self.as_of.record >= as_of.record
     }
 }
@@ -359,26 +331,10 @@ impl<T> Clone for LoadedUser<T> {
 impl<T> fmt::Debug for UserCache<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UserCache")
-            .field("lifetime", &self.shared.lifetime)
+            .field("lifetime", &self.shared.options.lifetime)
             .field("hits", &self.shared.hits)
             .field("misses", &self.shared.misses)
             .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for UserCacheBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UserCacheBuilder")
-            .field("lifetime", &self.lifetime)
-            .field("capacity", &self.capacity)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<T> fmt::Debug for UserCacheEntry<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The value may be personal data.
-        f.debug_struct("UserCacheEntry").finish_non_exhaustive()
     }
 }
 

@@ -21,9 +21,9 @@ struct Lab {
 }
 
 impl Lab {
-    fn new(options: impl FnOnce(UserCacheBuilder) -> UserCacheBuilder) -> Self {
+    fn new(options: impl FnOnce(UserCache<usize>) -> UserCache<usize>) -> Self {
         let revoker = Revoker::new(MemoryStore::new(), TokenProfile::new()).unwrap();
-        let cache = options(UserCache::builder(revoker.clone())).build();
+        let cache = options(UserCache::new(revoker.clone()));
         Self { cache, revoker, loads: AtomicUsize::new(0) }
     }
 
@@ -36,6 +36,11 @@ impl Lab {
         *self.cache.get_or_load(user, load).await.unwrap()
     }
 
+    /// The value is this one, which is there at once.
+    async fn insert(&self, user: &str, value: usize) -> usize {
+        *self.cache.reload(user, async |_| Ok::<_, Infallible>(value)).await.unwrap()
+    }
+
     async fn get(&self, user: &str) -> Option<usize> {
         self.cache.get(user).await.as_deref().copied()
     }
@@ -45,7 +50,7 @@ impl Lab {
 async fn what_is_inserted_is_given_out_until_the_user_is_revoked() {
     let lab = Lab::new(|options| options);
     assert_eq!(lab.get("alice").await, None);
-    assert_eq!(*lab.cache.entry("alice").await.insert(7).await, 7);
+    assert_eq!(lab.insert("alice", 7).await, 7);
     assert_eq!((lab.get("alice").await, lab.get("bob").await), (Some(7), None));
     assert_eq!(lab.get_or_load("alice").await, 7);
     lab.revoker.revoke(Target::user("bob")).await.unwrap();
@@ -67,17 +72,13 @@ async fn what_was_loaded_before_a_revocation_is_not_given_out_after_it() {
     assert_eq!(*lab.cache.get_or_load("alice", load).await.unwrap(), 100);
     assert_eq!(lab.get("alice").await, None);
     assert_eq!(lab.get_or_load("alice").await, 1);
-    // By an application that inserts too late.
-    let entry = lab.cache.entry("alice").await;
-    lab.revoker.revoke(Target::user("alice")).await.unwrap();
-    entry.insert(100).await;
+    // By one that does not look at what is known.
+    assert_eq!(*lab.cache.reload("alice", load).await.unwrap(), 100);
     assert_eq!(lab.get("alice").await, None);
     assert_eq!(lab.get_or_load("alice").await, 2);
     // However many there are in one millisecond.
     for _ in 0..100 {
-        let entry = lab.cache.entry("alice").await;
-        lab.revoker.revoke(Target::user("alice")).await.unwrap();
-        entry.insert(100).await;
+        lab.cache.reload("alice", load).await.unwrap();
         assert_eq!(lab.get("alice").await, None);
     }
 }
@@ -87,7 +88,7 @@ async fn many_at_once_share_one_load() {
     let lab = Lab::new(|options| options);
     let values = join_all((0..50).map(|_| lab.get_or_load("alice"))).await;
     assert!(values.into_iter().all(|value| value == 1));
-    assert_eq!(lab.cache.stats(), UserCacheStats { hits: 49, misses: 1 });
+    assert_eq!((lab.cache.hits(), lab.cache.misses()), (49, 1));
 }
 
 #[tokio::test]
@@ -95,6 +96,7 @@ async fn a_load_that_fails_or_is_dropped_leaves_nothing() {
     let lab = Lab::new(|options| options);
     let failing = async |_: &str| Err::<usize, _>("no");
     assert_eq!(lab.cache.get_or_load("alice", failing).await, Err("no"));
+    assert_eq!(lab.cache.reload("alice", failing).await, Err("no"));
     assert!(lab.cache.is_empty().await);
     let hanging = lab
         .cache
@@ -114,11 +116,13 @@ async fn a_value_is_given_out_until_it_is_as_old_as_the_lifetime() {
     let lifetime = Duration::from_secs(10);
     let lab = Lab::new(|options| options.with_lifetime(lifetime).with_clock(clock.clone()));
     assert_eq!(lab.get_or_load("alice").await, 1);
-    let entry = lab.cache.entry("bob").await;
-    clock.advance(Duration::from_millis(9_999));
-    assert_eq!(lab.get_or_load("alice").await, 1);
     // The age of a value counts from before it was loaded.
-    entry.insert(7).await;
+    let slow = async |_: &str| {
+        clock.advance(Duration::from_millis(9_999));
+        Ok::<_, Infallible>(7)
+    };
+    lab.cache.reload("bob", slow).await.unwrap();
+    assert_eq!(lab.get_or_load("alice").await, 1);
     assert_eq!(lab.get("bob").await, Some(7));
     clock.advance(Duration::from_millis(1));
     assert_eq!((lab.get("alice").await, lab.get("bob").await), (None, None));
@@ -149,7 +153,7 @@ async fn a_full_cache_loses_the_least_recently_used_entry_and_no_other() {
     assert_eq!(lab.get("carol").await, Some(3));
     assert_eq!(lab.get("dave").await, Some(4));
     for n in 0..1000 {
-        lab.cache.entry(&format!("user {n}")).await.insert(n).await;
+        lab.insert(&format!("user {n}"), n).await;
     }
     assert_eq!(lab.cache.len().await, 3);
     assert_eq!(lab.get("user 999").await, Some(999));
@@ -186,7 +190,7 @@ async fn hits_and_misses_are_counted() {
     }
     lab.revoker.revoke(Target::user("alice")).await.unwrap();
     lab.get("alice").await;
-    assert_eq!(lab.cache.stats(), UserCacheStats { hits: 6, misses: 3 });
+    assert_eq!((lab.cache.hits(), lab.cache.misses()), (6, 3));
     assert!(!format!("{:?}", lab.cache).contains("alice"));
 }
 
@@ -194,13 +198,13 @@ async fn hits_and_misses_are_counted() {
 async fn while_the_store_is_down_nothing_is_given_out_and_nothing_is_kept() {
     let store = ScriptedStore::new();
     let cache = UserCache::new(Revoker::new(store.clone(), TokenProfile::new()).unwrap());
-    cache.entry("alice").await.insert(1).await;
+    cache.reload("alice", async |_| Ok::<_, Infallible>(1)).await.unwrap();
     store.fail(StoreErrorKind::Unreachable);
     assert_eq!(cache.get("alice").await, None);
-    cache.entry("bob").await.insert(2).await;
+    cache.reload("bob", async |_| Ok::<_, Infallible>(2)).await.unwrap();
     assert_eq!(*cache.get_or_load("bob", async |_| Ok::<_, Infallible>(3)).await.unwrap(), 3);
     assert_eq!(cache.len().await, 1);
-    assert_eq!(cache.stats(), UserCacheStats { hits: 0, misses: 2 });
+    assert_eq!((cache.hits(), cache.misses()), (0, 2));
 }
 
 #[tokio::test]

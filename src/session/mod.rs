@@ -46,7 +46,7 @@ mod token;
 mod token_kind;
 
 #[cfg(feature = "user-cache")]
-pub use cache::{UserCache, UserCacheBuilder, UserCacheEntry, UserCacheStats};
+pub use cache::UserCache;
 pub use families::Families;
 pub use family::{RefreshPolicy, ReuseClass};
 pub use grant::{Grant, GrantKind, NewFamily, Refresh, Refusal};

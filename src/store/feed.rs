@@ -15,7 +15,7 @@
 //! 4. Run the conformance suite `testing::Suite::of_feed` (feature `test-util`): it has
 //!    a case for each rule that is written here.
 //!
-//! [`MemoryFeed`](super::memory::MemoryFeed) is the smallest implementation.
+//! That of [`MemoryStore`](crate::MemoryStore) is the smallest implementation;
 //! `examples/custom/src/feed.rs` is one over a table in `SQLite`, to be copied.
 //!
 //! # What a mirror relies on
@@ -33,26 +33,6 @@ use crate::clock::Timestamp;
 use crate::config::ConfigError;
 use crate::revocation::{Fact, Fingerprint};
 use crate::store::{Doubt, RevocationStore, StoreError};
-
-/// The place of an entry in a log: two numbers, compared in this order.
-///
-/// Each log chooses its own places, as long as a later entry has a greater one. The id of an entry of
-/// a Redis stream has both numbers; [`LogId::from`] makes one of a single counter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(clippy::exhaustive_structs, reason = "it is a pair of numbers that the log chooses")]
-pub struct LogId {
-    /// Compared first. In a Redis stream: milliseconds.
-    pub high: u64,
-    /// Compared second. In a Redis stream: the number within the millisecond.
-    pub low: u64,
-}
-
-impl From<u64> for LogId {
-    /// The place of an entry in a log that has one counter.
-    fn from(counter: u64) -> Self {
-        Self { high: 0, low: counter }
-    }
-}
 
 /// The state of a shard at one moment; the answer to [`Feed::heartbeat`].
 #[derive(Clone, Debug)]
@@ -90,8 +70,9 @@ impl Heartbeat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "feeds make it, and none of it can be left out")]
 pub struct LogEntry {
-    /// Its place: greater than that of the entry before.
-    pub id: LogId,
+    /// Its place in the log: greater than that of the entry before. Each log chooses its own places;
+    /// one with a counter takes that, and a Redis stream the two numbers of its ids.
+    pub id: u128,
     /// The epoch in which the change was written.
     pub epoch: u64,
     /// The number of the change in that epoch: one more than that of the entry before.
@@ -202,12 +183,12 @@ pub trait Feed: Send + 'static {
         progress: Progress,
     ) -> impl Future<Output = Result<Heartbeat, StoreError>> + Send;
 
-    /// The place of the last entry of the log; [`LogId::default`] if there was never one. Every
+    /// The place of the last entry of the log; zero if there was never one. Every
     /// change that is written later has a greater place, also if older entries are trimmed away.
     ///
     /// # Errors
     /// [`StoreError`] if there was no answer.
-    fn tail(&mut self) -> impl Future<Output = Result<LogId, StoreError>> + Send;
+    fn tail(&mut self) -> impl Future<Output = Result<u128, StoreError>> + Send;
 
     /// About how many facts a snapshot holds. The mirror makes room for so many; a wrong number
     /// costs time or memory, nothing else.
@@ -248,7 +229,7 @@ pub trait Feed: Send + 'static {
     /// [`StoreError`] if there was no answer.
     fn read(
         &mut self,
-        after: LogId,
+        after: u128,
         wait: Duration,
     ) -> impl Future<Output = Result<Vec<LogEntry>, StoreError>> + Send;
 

@@ -16,7 +16,6 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::revocation::{Change, Fact, Fingerprint, Record, Revocation, Target};
 use crate::verified::VerifiedToken;
 
-pub use super::memory_feed::MemoryFeed;
 use super::memory_feed::MemoryLog;
 
 /// Default of [`MemoryStore::with_capacity`]: a few hundred megabytes when full of short ids.

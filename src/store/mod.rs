@@ -73,7 +73,7 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 
 pub use self::doubt::Doubt;
-pub use self::writer::RevocationWriter;
+pub(crate) use self::writer::RevocationWriter;
 use crate::clock::Timestamp;
 use crate::error_chain::ErrorChain;
 use crate::revocation::{Change, Outcome, Record, Revocation, Target, TargetKind};
@@ -302,12 +302,15 @@ pub struct Receipt {
     pub fence: Option<Fence>,
     /// How many replicas had confirmed the write, where the store is set to wait for them.
     pub replicas: Option<u32>,
+    /// How many mirrors have reported that they have the write, where they were
+    /// [waited for](crate::revoker::RevokeRequest::confirm).
+    pub mirrors: Option<usize>,
 }
 
 impl Receipt {
     /// A receipt without what not every store knows.
     pub fn new(outcome: Outcome, at: Timestamp) -> Self {
-        Self { outcome, at, reissue_at: None, fence: None, replicas: None }
+        Self { outcome, at, reissue_at: None, fence: None, replicas: None, mirrors: None }
     }
 
     /// The receipt of a change that [`Revocation::apply`] has made of the record `before` at `now`:

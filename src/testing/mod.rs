@@ -252,11 +252,10 @@ impl Suite<'_> {
     pub async fn assert_conforms(&self) {
         let mut broken = Vec::new();
         for rule in &self.rules {
-            broken.extend(rule.check().await.err());
+            broken.extend(rule.check().await.err().map(|violation| violation.to_string()));
         }
-        let list: String = broken.iter().map(|rule| format!("\n- {rule}")).collect();
         let (count, all) = (broken.len(), self.rules.len());
-        assert!(broken.is_empty(), "it breaks {count} of {all} rules:{list}");
+        assert!(broken.is_empty(), "it breaks {count} of {all} rules:\n- {}", broken.join("\n- "));
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 #[cfg(feature = "jwks")]
 use super::jwks::{Jwks, JwksError};
@@ -88,7 +88,8 @@ pub struct VerifierConfig {
     /// By which claims tokens can be revoked: a map from the name of a claim to `user`, `session`,
     /// `device`, `family`, `client`, `claim` (a target of its own) or `none` (no longer). It adds to
     /// the defaults, which [`TokenProfile::with_claim_target`] lists.
-    pub claim_targets: BTreeMap<String, ClaimTargetKind>,
+    #[serde(deserialize_with = "claim_targets")]
+    pub claim_targets: BTreeMap<String, Option<TargetKind>>,
     /// Claims that a token must have: a map from the claim to its value, to several with `|` between
     /// them of which one suffices, or to `*` for any. A path such as `realm.name` leads into a claim.
     /// Default: none.
@@ -153,29 +154,21 @@ pub struct VerifierConfig {
     origin: ConfigOrigin,
 }
 
-/// What the value of a claim identifies, in [`VerifierConfig::claim_targets`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+/// The words of [`VerifierConfig::claim_targets`].
+#[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum ClaimTargetKind {
-    /// `user`: a user, as `sub` does by default.
+enum ClaimTargetWord {
     User,
-    /// `session`: a login session, as `sid` does by default.
     Session,
-    /// `device`: a device, as `device_id` does by default.
     Device,
-    /// `family`: a family of refresh tokens, as `fid` does by default.
     Family,
-    /// `client`: an OAuth client, as `client_id` does by default.
     Client,
-    /// `claim`: a target of its own, such as a tenant.
     Claim,
-    /// `none`: nothing. The claim is no longer looked at.
     None,
 }
 
-impl ClaimTargetKind {
-    fn target_kind(self) -> Option<TargetKind> {
+impl ClaimTargetWord {
+    fn target_kind(&self) -> Option<TargetKind> {
         Some(match self {
             Self::User => TargetKind::User,
             Self::Session => TargetKind::Session,
@@ -186,6 +179,13 @@ impl ClaimTargetKind {
             Self::None => return None,
         })
     }
+}
+
+fn claim_targets<'de, D: Deserializer<'de>>(
+    source: D,
+) -> Result<BTreeMap<String, Option<TargetKind>>, D::Error> {
+    let words = BTreeMap::<String, ClaimTargetWord>::deserialize(source)?;
+    Ok(words.into_iter().map(|(claim, word)| (claim, word.target_kind())).collect())
 }
 
 impl Configuration for VerifierConfig {
@@ -305,8 +305,8 @@ impl VerifierConfig {
             profile = profile.with_audience(audience.as_str());
         }
         for (claim, kind) in &self.claim_targets {
-            profile = match kind.target_kind() {
-                Some(kind) => profile.with_claim_target(claim.as_str(), kind),
+            profile = match kind {
+                Some(kind) => profile.with_claim_target(claim.as_str(), *kind),
                 None => profile.without_claim_target(claim),
             };
         }

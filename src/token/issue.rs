@@ -135,9 +135,9 @@ impl TokenIssuer {
         let own = SignedClaims::new(&payload)
             .with_key_id(self.key.kid())
             .with_signing_input(&signing_input);
-        self.profile.assert_verified_for_revocation(own).map_err(IssueError::refused)?;
+        self.profile.assert_verified_for_revocation(own).map_err(IssueError::Refused)?;
         let Some(signature) = self.key.sign(&signing_input) else {
-            return Err(IssueError::new(IssueErrorKind::Crypto, "the key does not sign"));
+            return Err(IssueError::Crypto("the key does not sign"));
         };
         let token = format!("{signing_input}.{signature}");
         Ok(IssuedToken { token, id, issued_at, expires_at })
@@ -428,56 +428,38 @@ impl fmt::Debug for IssuedToken {
 
 /// Why a token was not issued. Names the rule, never the value of a claim.
 #[derive(Clone, Debug)]
-pub struct IssueError {
-    kind: IssueErrorKind,
-    detail: String,
-    source: Option<TokenError>,
-}
-
-/// The kinds of [`IssueError`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum IssueErrorKind {
-    /// What was asked for cannot be: see the text.
-    Invalid,
-    /// The profile would refuse the token: see the text.
-    Refused,
+pub enum IssueError {
+    /// What was asked for cannot be: why.
+    Invalid(Box<str>),
+    /// The profile would refuse the token.
+    Refused(TokenError),
     /// There is no randomness, or the key does not sign.
-    Crypto,
+    Crypto(&'static str),
 }
 
 impl IssueError {
-    fn new(kind: IssueErrorKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), source: None }
-    }
-
-    fn invalid(detail: impl Into<String>) -> Self {
-        Self::new(IssueErrorKind::Invalid, detail)
-    }
-
-    fn refused(source: TokenError) -> Self {
-        Self {
-            source: Some(source),
-            ..Self::new(IssueErrorKind::Refused, "the profile does not accept the token")
-        }
-    }
-
-    /// What kind of error this is.
-    pub fn kind(&self) -> IssueErrorKind {
-        self.kind
+    fn invalid(problem: impl Into<Box<str>>) -> Self {
+        Self::Invalid(problem.into())
     }
 }
 
 impl fmt::Display for IssueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.detail)?;
-        self.source.iter().try_for_each(|error| write!(f, ": {error}"))
+        match self {
+            Self::Invalid(problem) => f.write_str(problem),
+            Self::Refused(error) => write!(f, "the profile does not accept the token: {error}"),
+            Self::Crypto(problem) => f.write_str(problem),
+        }
     }
 }
 
 impl Error for IssueError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_ref().and_then(Error::source)
+        match self {
+            Self::Refused(error) => error.source(),
+            Self::Invalid(_) | Self::Crypto(_) => None,
+        }
     }
 }
 
@@ -501,9 +483,8 @@ fn check_lifetime(lifetime: Duration, profile: &TokenProfile) -> Result<(), &'st
 
 fn random_id() -> Result<Box<str>, IssueError> {
     let mut bytes = [0; ID_BYTES];
-    getrandom::fill(&mut bytes).map_err(|_| {
-        IssueError::new(IssueErrorKind::Crypto, "the operating system has no randomness")
-    })?;
+    getrandom::fill(&mut bytes)
+        .map_err(|_| IssueError::Crypto("the operating system has no randomness"))?;
     Ok(encode(bytes).into())
 }
 

@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 pub use algorithm::Algorithm;
 pub(crate) use algorithm::KeyFamily;
-pub use config::{ClaimTargetKind, VerifierConfig};
+pub use config::VerifierConfig;
 pub use issuers::IssuerSet;
 pub use profile::{MissingId, SignedClaims, TokenProfile};
 pub use upstream::UpstreamClaims;

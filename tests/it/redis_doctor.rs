@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use tower_jwt_revocation::store::redis::{Health, Report, Severity, Start};
+use tower_jwt_revocation::store::redis::{Finding, Health, Report, Start};
 use tower_jwt_revocation::store::{ListQuery, RevocationStore as _, Standing, StoreErrorKind};
 use tower_jwt_revocation::{RedisStore, Target};
 
@@ -19,11 +19,11 @@ fn rights() -> Vec<&'static str> {
     LEAST_RIGHTS.split_whitespace().skip(3).collect()
 }
 
-fn subjects(report: &Report, severity: Severity) -> Vec<&'static str> {
+fn subjects(report: &Report, is_bad: fn(&Finding) -> bool) -> Vec<&'static str> {
     report
         .findings
         .iter()
-        .filter(|finding| finding.severity == severity)
+        .filter(|finding| is_bad(finding))
         .map(|finding| finding.subject)
         .collect()
 }
@@ -42,7 +42,7 @@ async fn the_report_of_a_healthy_server_has_no_errors() {
     revoke(&store, Target::token("t")).await.unwrap();
     let before = server.cli(&["KEYS", "*"]);
     let report = store.doctor().await;
-    assert!(report.is_fit() && subjects(&report, Severity::Warning).is_empty(), "{report}");
+    assert!(report.is_fit() && subjects(&report, Finding::is_warning).is_empty(), "{report}");
     let text = report.to_string();
     for words in [
         "the server is ",
@@ -65,8 +65,8 @@ async fn each_weakness_is_found() {
     }
     let server = healthy();
     let store = RedisStore::connect(server.url()).await.unwrap();
-    let errors = async || subjects(&store.doctor().await, Severity::Error);
-    let warnings = async || subjects(&store.doctor().await, Severity::Warning);
+    let errors = async || subjects(&store.doctor().await, Finding::is_error);
+    let warnings = async || subjects(&store.doctor().await, Finding::is_warning);
 
     server.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     assert_eq!(warnings().await, ["eviction"]);
@@ -90,7 +90,7 @@ async fn each_weakness_is_found() {
         .unwrap();
     // Checks and writes have connections of their own.
     waiting.watch_health().wait_for(Health::is_up).await.unwrap();
-    assert_eq!(subjects(&waiting.doctor().await, Severity::Error), ["replication"]);
+    assert_eq!(subjects(&waiting.doctor().await, Finding::is_error), ["replication"]);
 
     server.cli(&["FLUSHALL"]);
     while check(&store, &token("u", "t")).await.is_ok()
@@ -105,7 +105,7 @@ async fn each_weakness_is_found() {
     server.kill();
     known_down(&store, &token("u", "t")).await;
     let report = store.doctor().await;
-    assert!(subjects(&report, Severity::Error).contains(&"reachable"), "{report}");
+    assert!(subjects(&report, Finding::is_error).contains(&"reachable"), "{report}");
     assert!(!store.health().is_up());
 }
 
@@ -164,9 +164,7 @@ async fn each_right_that_is_missing_is_named() {
         } else {
             let report = store.doctor().await;
             let named = report.findings.iter().any(|finding| {
-                finding.severity == Severity::Error
-                    && finding.subject == "rights"
-                    && finding.remedy.ends_with(right)
+                finding.is_error() && finding.subject == "rights" && finding.remedy.ends_with(right)
             });
             assert!(named, "{right}:\n{report}");
         }

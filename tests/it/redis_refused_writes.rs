@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use tower_jwt_revocation::store::redis::{ConnectError, Health, Severity, Start};
+use tower_jwt_revocation::store::redis::{ConnectError, Health, Start};
 use tower_jwt_revocation::store::{Standing, StoreErrorKind};
 use tower_jwt_revocation::{Mirror, RedisStore, Target};
 
@@ -110,9 +110,10 @@ async fn a_store_is_opened_and_checks_tokens_while_writes_are_refused() {
             assert_eq!(error.kind(), refusal.kind(), "{refusal:?}: {error}");
             let report = store.doctor().await;
             assert!(
-                report.findings.iter().any(|finding| {
-                    finding.severity == Severity::Error && finding.subject == "writes"
-                }),
+                report
+                    .findings
+                    .iter()
+                    .any(|finding| { finding.is_error() && finding.subject == "writes" }),
                 "{refusal:?}:\n{report}"
             );
         }

@@ -563,7 +563,7 @@ async fn the_cache_gives_out_nothing_from_before_a_revocation(ground: impl Groun
     cache.forget("alice").await;
     cache.get_or_load("alice", failing).await.unwrap_err();
     assert_eq!(*cache.get_or_load("alice", load()).await.unwrap(), 3);
-    let short: UserCache<usize> = UserCache::builder(revoker).with_lifetime(Duration::ZERO).build();
+    let short = UserCache::<usize>::new(revoker).with_lifetime(Duration::ZERO);
     for n in 4..6 {
         assert_eq!(*short.get_or_load("alice", load()).await.unwrap(), n);
     }

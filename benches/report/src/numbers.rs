@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tower_jwt_revocation::clock::{Clock as _, SystemClock, Timestamp};
 use tower_jwt_revocation::revocation::{Fact, Fingerprint};
-use tower_jwt_revocation::store::feed::{Feed, Heartbeat, LogEntry, LogId, Progress, SnapshotPage};
+use tower_jwt_revocation::store::feed::{Feed, Heartbeat, LogEntry, Progress, SnapshotPage};
 use tower_jwt_revocation::store::{Doubt, StoreError};
 
 /// A number as a fingerprint, spread as SHA-256 spreads them.
@@ -39,8 +39,8 @@ impl Feed for Numbers {
         Ok(Heartbeat::new(1, seq, SystemClock::default().now(), Doubt::None))
     }
 
-    async fn tail(&mut self) -> Result<LogId, StoreError> {
-        Ok(LogId::from(self.written.load(Ordering::SeqCst)))
+    async fn tail(&mut self) -> Result<u128, StoreError> {
+        Ok(u128::from(self.written.load(Ordering::SeqCst)))
     }
 
     async fn count(&mut self) -> Result<u64, StoreError> {
@@ -58,20 +58,21 @@ impl Feed for Numbers {
         Ok(vec![None; names.len()])
     }
 
-    async fn read(&mut self, after: LogId, wait: Duration) -> Result<Vec<LogEntry>, StoreError> {
+    async fn read(&mut self, after: u128, wait: Duration) -> Result<Vec<LogEntry>, StoreError> {
+        let after = u64::try_from(after).unwrap_or(u64::MAX);
         let last = self.written.load(Ordering::SeqCst);
-        if after.low == last {
+        if after == last {
             tokio::time::sleep(wait.min(Duration::from_millis(1))).await;
         }
-        let last = last.min(after.low + 1000);
+        let last = last.min(after + 1000);
         let entry = |seq: u64| LogEntry {
-            id: LogId::from(seq),
+            id: u128::from(seq),
             epoch: 1,
             seq,
             fingerprint: name(self.entries + seq),
             fact: Fact::revoked_until(until(seq)),
         };
-        Ok((after.low + 1..=last).map(entry).collect())
+        Ok((after + 1..=last).map(entry).collect())
     }
 
     async fn replay(&mut self, _: &[(Fingerprint, Fact)]) -> Result<(), StoreError> {

@@ -19,7 +19,7 @@ use rusqlite::{Connection, params};
 use tokio::time::{Instant, sleep};
 use tower_jwt_revocation::revocation::{Fact, Fingerprint, Record};
 use tower_jwt_revocation::store::feed::{
-    EndDoubt, Feed, FeedSource, Heartbeat, LogEntry, LogId, Progress, SnapshotPage,
+    EndDoubt, Feed, FeedSource, Heartbeat, LogEntry, Progress, SnapshotPage,
 };
 use tower_jwt_revocation::store::{Doubt, Fence, Follower, StoreError, StoreErrorKind};
 use tower_jwt_revocation::{ConfigError, Target};
@@ -141,8 +141,8 @@ impl Feed for SqlFeed {
         update.await
     }
 
-    async fn tail(&mut self) -> Result<LogId, StoreError> {
-        self.store.read(|db, _| Ok(LogId::from(seq(db)?))).await
+    async fn tail(&mut self) -> Result<u128, StoreError> {
+        self.store.read(|db, _| Ok(u128::from(seq(db)?))).await
     }
 
     async fn count(&mut self) -> Result<u64, StoreError> {
@@ -184,11 +184,11 @@ impl Feed for SqlFeed {
         read.await
     }
 
-    async fn read(&mut self, after: LogId, wait: Duration) -> Result<Vec<LogEntry>, StoreError> {
+    async fn read(&mut self, after: u128, wait: Duration) -> Result<Vec<LogEntry>, StoreError> {
         let deadline = Instant::now() + wait;
         loop {
             let entries =
-                self.store.read(move |db, now| entries(db, after.low, millis(now))).await?;
+                self.store.read(move |db, now| entries(db, after, millis(now))).await?;
             let left = deadline.saturating_duration_since(Instant::now());
             if !entries.is_empty() || left.is_zero() {
                 return Ok(entries);
@@ -256,7 +256,7 @@ fn entries(db: &Connection, after: u64, now: i64) -> Result<Vec<LogEntry>, Store
             Some(_) => read_record(row)?.fact(),
             None => Fact::default(),
         };
-        entries.push(LogEntry { id: LogId::from(seq), epoch, seq, fingerprint, fact });
+        entries.push(LogEntry { id: u128::from(seq), epoch, seq, fingerprint, fact });
     }
     Ok(entries)
 }

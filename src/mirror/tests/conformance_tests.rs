@@ -7,7 +7,7 @@ use futures::future::pending;
 
 use super::world::ScriptedFeed;
 use super::*;
-use crate::store::feed::{EndDoubt, Heartbeat, LogEntry, LogId, Progress, SnapshotPage};
+use crate::store::feed::{EndDoubt, Heartbeat, LogEntry, Progress, SnapshotPage};
 use crate::store::memory::MemoryStore;
 use crate::testing::{StoreFixture, Suite};
 
@@ -174,7 +174,7 @@ impl Feed for FlawedFeed {
         Ok(heartbeat)
     }
 
-    async fn tail(&mut self) -> Result<LogId, StoreError> {
+    async fn tail(&mut self) -> Result<u128, StoreError> {
         self.inner.tail().await
     }
 
@@ -207,9 +207,9 @@ impl Feed for FlawedFeed {
         Ok(found)
     }
 
-    async fn read(&mut self, after: LogId, wait: Duration) -> Result<Vec<LogEntry>, StoreError> {
+    async fn read(&mut self, after: u128, wait: Duration) -> Result<Vec<LogEntry>, StoreError> {
         let (after, wait) = match self.flaw {
-            Flaw::OldEntriesAgain => (LogId { low: after.low.saturating_sub(2), ..after }, wait),
+            Flaw::OldEntriesAgain => (after.saturating_sub(2), wait),
             Flaw::NoWaiting => (after, Duration::ZERO),
             Flaw::ReadForEver if !wait.is_zero() => return pending().await,
             _ => (after, wait),

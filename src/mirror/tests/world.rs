@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::revocation::Change;
-use crate::store::feed::{EndDoubt, Heartbeat, LogEntry, LogId, Progress, SnapshotPage};
+use crate::store::feed::{EndDoubt, Heartbeat, LogEntry, Progress, SnapshotPage};
 use crate::token::TokenProfile;
 use crate::token::profile::SignedClaims;
 
@@ -51,7 +51,7 @@ pub(super) struct Data {
     seq: u64,
     records: HashMap<Fingerprint, Fact>,
     log: Vec<LogEntry>,
-    last: LogId,
+    last: u128,
     doubt: Doubt,
     /// The epoch before, and the last change of it that any process has reported.
     former: (u64, u64),
@@ -75,7 +75,7 @@ impl World {
             seq: 0,
             records: HashMap::new(),
             log: Vec::new(),
-            last: LogId::default(),
+            last: 0,
             doubt: Doubt::None,
             former: (0, 0),
         };
@@ -144,7 +144,7 @@ impl World {
             seq: 0,
             records: HashMap::new(),
             log: Vec::new(),
-            last: LogId::default(),
+            last: 0,
             doubt: Doubt::Lasting { issued_until, ends_at },
             former,
         };
@@ -177,7 +177,7 @@ impl World {
 
     /// From now on another server answers, whose log goes on with later ids.
     pub(super) fn take_over(&self, mut data: Data) {
-        data.last.high += 1;
+        data.last += 1 << 64;
         self.restore(data);
     }
 
@@ -214,7 +214,7 @@ impl World {
     pub(super) fn put(&self, fingerprint: Fingerprint, fact: Fact) -> u64 {
         let mut data = self.data();
         data.seq += 1;
-        data.last.low += 1;
+        data.last += 1;
         data.records.insert(fingerprint, fact);
         let entry = LogEntry { id: data.last, epoch: data.epoch, seq: data.seq, fingerprint, fact };
         data.log.push(entry);
@@ -278,6 +278,7 @@ impl RevocationStore for World {
                     reissue_at: record.as_ref().and_then(Record::reissue_at),
                     fence: Some(Fence { shard: 0, epoch, seq }),
                     replicas: None,
+                    mirrors: None,
                 });
             }
             Ok(receipts)
@@ -374,7 +375,7 @@ impl Feed for ScriptedFeed {
         Ok(Heartbeat::new(data.epoch, data.seq, SystemClock.now(), data.doubt))
     }
 
-    async fn tail(&mut self) -> Result<LogId, StoreError> {
+    async fn tail(&mut self) -> Result<u128, StoreError> {
         self.question().await?;
         Ok(self.world.data().last)
     }
@@ -407,7 +408,7 @@ impl Feed for ScriptedFeed {
         Ok(fingerprints.iter().map(|name| data.records.get(name).copied()).collect())
     }
 
-    async fn read(&mut self, after: LogId, wait: Duration) -> Result<Vec<LogEntry>, StoreError> {
+    async fn read(&mut self, after: u128, wait: Duration) -> Result<Vec<LogEntry>, StoreError> {
         let mut scripts = self.world.0.script.subscribe();
         self.question().await?;
         let entries = |world: &World| -> Vec<_> {

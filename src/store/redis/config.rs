@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::builder::RedisStoreBuilder;
 use super::error::ConnectError;
-use super::options::{DEFAULT_START_LIMIT, DEFAULT_WRITE_TIMEOUT, Start};
+use super::options::{DEFAULT_WRITE_TIMEOUT, Start};
 use super::store::RedisStore;
 use crate::config::{
     ApplySettings, ConfigError, ConfigOrigin, Configuration, EnvVars, SecretText, text_or_file,
@@ -91,25 +91,11 @@ pub struct RedisConfig {
     pub wait_replicas_ms: Option<u64>,
     /// What to do if Redis cannot be used at the start: `wait` for it and then fail, fail `at-once`,
     /// or start `anyway` and answer checks with errors until it is there. Default: `wait`.
-    pub start: Option<StartMode>,
+    pub start: Option<Start>,
     /// Longest time to `wait` at the start, in seconds. Default: 10.
     pub start_limit_secs: Option<u64>,
     #[serde(skip)]
     origin: ConfigOrigin,
-}
-
-/// The word for a [`Start`] in [`RedisConfig::start`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum StartMode {
-    /// `wait`: [`Start::WaitUpTo`], with [`RedisConfig::start_limit_secs`].
-    #[default]
-    Wait,
-    /// `at-once`: [`Start::AtOnce`].
-    AtOnce,
-    /// `anyway`: [`Start::Anyway`].
-    Anyway,
 }
 
 impl Configuration for RedisConfig {
@@ -214,10 +200,9 @@ impl RedisConfig {
     fn start_rule(&self) -> Result<Start, ConfigError> {
         let limit = self.start_limit_secs.map(Duration::from_secs);
         match (self.start.unwrap_or_default(), limit) {
-            (StartMode::Wait, limit) => Ok(Start::WaitUpTo(limit.unwrap_or(DEFAULT_START_LIMIT))),
-            (StartMode::AtOnce, None) => Ok(Start::AtOnce),
-            (StartMode::Anyway, None) => Ok(Start::Anyway),
-            (StartMode::AtOnce | StartMode::Anyway, Some(_)) => Err(ConfigError::new(
+            (start, None) => Ok(start),
+            (Start::WaitUpTo(_), Some(limit)) => Ok(Start::WaitUpTo(limit)),
+            (_, Some(_)) => Err(ConfigError::new(
                 "start_limit_secs",
                 "has no effect unless the start is to wait; leave it out",
             )),

@@ -15,7 +15,8 @@ use bytes::Bytes;
 use fred::types::Value;
 
 use self::judge::{ServerInfo, counted, in_words, judge_clock, judge_role};
-pub use self::report::{Finding, Report, Severity};
+use self::report::Severity;
+pub use self::report::{Finding, Report};
 use super::connection::{ServerAddress, error_code};
 use super::core::StoreCore;
 use super::options::StoreOptions;
@@ -32,7 +33,7 @@ impl RedisStore {
     /// keep revocations: reachable and in time, eviction, persistence, replication, clock, access
     /// rights, layout, lost data. Takes some dozen round trips and writes nothing but the expiry of
     /// the store's own keys. For the start of a program, which may refuse to run on
-    /// [`Severity::Error`], and for a look when something is odd.
+    /// an [error](Finding::is_error), and for a look when something is odd.
     ///
     /// ```no_run
     /// # async fn f(store: tower_jwt_revocation::RedisStore) {

@@ -97,12 +97,11 @@ pub use fred;
 
 pub use self::audit::RedisAuditSink;
 pub use self::builder::RedisStoreBuilder;
-pub use self::config::{RedisConfig, StartMode};
+pub use self::config::RedisConfig;
 pub use self::credentials::{CredentialProvider, RedisCredentials};
-pub use self::doctor::{Finding, Report, Severity};
+pub use self::doctor::{Finding, Report};
 pub use self::error::ConnectError;
-pub use self::feed::RedisFeed;
 pub use self::health::Health;
 pub use self::import::{Import, ImportReport};
-pub use self::options::{SentinelTls, Start, WaitReplicas};
+pub use self::options::{SentinelTls, Start};
 pub use self::store::RedisStore;

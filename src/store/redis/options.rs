@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use super::schema::{MAX_SHARDS, is_prefix};
@@ -33,7 +34,10 @@ pub(crate) const DEFAULT_LOG_LENGTH: u64 = 100_000;
 
 /// What [`connect`](super::RedisStoreBuilder::connect) does if Redis cannot be
 /// used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// In configurations: `wait`, `at-once` or `anyway`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "StartWord")]
 #[non_exhaustive]
 pub enum Start {
     /// Tries until this much time is over, then fails. The default, with 10 s:
@@ -43,6 +47,31 @@ pub enum Start {
     AtOnce,
     /// Succeeds anyway. Until Redis is there, every check is an error, and the policy decides.
     Anyway,
+}
+
+/// The words for [`Start`].
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum StartWord {
+    Wait,
+    AtOnce,
+    Anyway,
+}
+
+impl From<StartWord> for Start {
+    fn from(word: StartWord) -> Self {
+        match word {
+            StartWord::Wait => Self::default(),
+            StartWord::AtOnce => Self::AtOnce,
+            StartWord::Anyway => Self::Anyway,
+        }
+    }
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self::WaitUpTo(DEFAULT_START_LIMIT)
+    }
 }
 
 /// Whether sentinels are spoken to over TLS, see
@@ -62,13 +91,11 @@ pub enum SentinelTls {
 
 /// How many replicas must confirm a write, see
 /// [`with_wait_replicas`](super::RedisStoreBuilder::with_wait_replicas).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct WaitReplicas {
-    /// How many.
-    pub replicas: NonZeroU32,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WaitReplicas {
+    pub(crate) replicas: NonZeroU32,
     /// For how long to wait for them; part of the time of the write.
-    pub limit: Duration,
+    pub(crate) limit: Duration,
 }
 
 /// The options that are used after the start. Holds no credentials.
@@ -100,7 +127,7 @@ impl Default for StoreOptions {
             log_length: DEFAULT_LOG_LENGTH,
             wait_replicas: None,
             issuer_clock_lead: Duration::ZERO,
-            start: Start::WaitUpTo(DEFAULT_START_LIMIT),
+            start: Start::default(),
         }
     }
 }

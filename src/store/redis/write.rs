@@ -73,6 +73,7 @@ impl StoreCore {
             reissue_at: change.cutoff.map(|cutoff| cutoff.saturating_add(Duration::from_millis(1))),
             fence: Some(Fence { shard, epoch: reply.epoch.id, seq: change.seq }),
             replicas,
+            mirrors: None,
         };
         Ok(reply.changes.iter().map(receipt).collect())
     }

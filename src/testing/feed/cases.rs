@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::clock::Timestamp;
 use crate::revocation::{Action, Extent, Fact, Fingerprint, Revocation, Target};
-use crate::store::feed::{EndDoubt, Feed, FeedSource, Heartbeat, LogEntry, LogId, Progress};
+use crate::store::feed::{EndDoubt, Feed, FeedSource, Heartbeat, LogEntry, Progress};
 use crate::store::{Doubt, Fence, RevocationStore as _, StoreError};
 use crate::testing::trial::{HOUR, MINUTE, Trial, revocation};
 use crate::testing::{Failure, StoreFixture, Trialed, ensure, ensure_eq};
@@ -112,7 +112,7 @@ async fn write_all_kinds<F: StoreFixture<Store: FeedSource>>(
 }
 
 /// Everything in the log after this place.
-async fn read_all(feed: &mut impl Feed, mut after: LogId) -> Result<Vec<LogEntry>, Failure> {
+async fn read_all(feed: &mut impl Feed, mut after: u128) -> Result<Vec<LogEntry>, Failure> {
     let mut all: Vec<LogEntry> = Vec::new();
     loop {
         let entries = Box::pin(feed.read(after, Duration::ZERO)).await?;
@@ -130,7 +130,7 @@ async fn read_all(feed: &mut impl Feed, mut after: LogId) -> Result<Vec<LogEntry
 /// The log of some writes: the heartbeat before, the tail before, the entries, the heartbeat after.
 struct Written {
     before: Heartbeat,
-    tail: LogId,
+    tail: u128,
     entries: Vec<LogEntry>,
     after: Heartbeat,
     targets: Vec<Target>,

@@ -103,7 +103,7 @@ pub fn held(entries: u64) -> Held {
         written.store(entries, Ordering::SeqCst);
         let mut status = mirror.watch_status();
         let is_done =
-            status.wait_for(|status| status.shards.iter().all(|shard| shard.applied == entries));
+            status.wait_for(|status| status.applied() == entries);
         runtime.block_on(is_done).unwrap();
         is_over.store(true, Ordering::Relaxed);
     });

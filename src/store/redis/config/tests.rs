@@ -2,6 +2,7 @@ use std::fs;
 
 use serde_json::json;
 
+use super::super::options::DEFAULT_START_LIMIT;
 use super::*;
 use crate::config::docs::{self, SetBy};
 use crate::store::redis::options::{

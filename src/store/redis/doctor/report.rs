@@ -15,7 +15,7 @@ pub struct Report {
 #[non_exhaustive]
 pub struct Finding {
     /// How bad it is.
-    pub severity: Severity,
+    pub(super) severity: Severity,
     /// What it is about, as a fixed name that programs can match: `eviction`, `rights`, …
     pub subject: &'static str,
     /// What was found, in a sentence for the operator.
@@ -25,9 +25,8 @@ pub struct Finding {
 }
 
 /// How bad a [`Finding`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Severity {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Severity {
     /// A revocation may be lost, or be without effect: do not run like this.
     Error,
     /// A risk that may be acceptable.
@@ -37,9 +36,9 @@ pub enum Severity {
 }
 
 impl Report {
-    /// Whether there is no [`Severity::Error`].
+    /// Whether no finding is an [error](Finding::is_error).
     pub fn is_fit(&self) -> bool {
-        self.findings.iter().all(|finding| finding.severity != Severity::Error)
+        !self.findings.iter().any(Finding::is_error)
     }
 
     pub(super) fn add(
@@ -55,6 +54,18 @@ impl Report {
         if !self.findings.contains(&finding) {
             self.findings.push(finding);
         }
+    }
+}
+
+impl Finding {
+    /// Whether a revocation may be lost, or be without effect: do not run like this.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+
+    /// Whether this is a risk that may be acceptable.
+    pub fn is_warning(&self) -> bool {
+        self.severity == Severity::Warning
     }
 }
 

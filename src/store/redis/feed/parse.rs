@@ -4,7 +4,7 @@ use fred::types::Value;
 
 use crate::clock::Timestamp;
 use crate::revocation::{Fact, Fingerprint};
-use crate::store::feed::{LogEntry, LogId};
+use crate::store::feed::LogEntry;
 
 /// Scores are whole milliseconds below 2⁵³, which Redis prints as such or, when large, with an
 /// exponent.
@@ -18,10 +18,11 @@ pub(super) fn parse_score(score: &Value) -> Option<Timestamp> {
     Some(Timestamp::from_millis(millis))
 }
 
-pub(super) fn parse_id(value: &Value) -> Option<LogId> {
+/// The id of an entry: the milliseconds are the upper half of its place.
+pub(super) fn parse_id(value: &Value) -> Option<u128> {
     let text = value.as_str()?;
     let (ms, n) = text.split_once('-')?;
-    Some(LogId { high: ms.parse().ok()?, low: n.parse().ok()? })
+    Some((u128::from(ms.parse::<u64>().ok()?) << 64) | u128::from(n.parse::<u64>().ok()?))
 }
 
 /// The reply to `XREAD` of one stream.
