@@ -23,7 +23,7 @@ use crate::audit::{AuditEvent, AuditKind, AuditSink};
 use crate::counters::{Counters, RequestOutcome};
 use crate::policy::{Clearance, FailMode, Rejection, decide};
 use crate::store::{Lookup, Needs, RevocationStore, Standing, StoreError};
-use crate::token::bearer::{self, RequestHead, TokenSource};
+use crate::token::bearer::{self, NoToken, RequestHead, TokenSource};
 use crate::token::{CrateOnly, TokenError, TokenErrorKind, TokenVerifier, UpstreamClaims};
 use crate::verified::VerifiedToken;
 
@@ -45,6 +45,8 @@ pub(crate) struct Gate {
     pub(crate) store: Arc<dyn RevocationStore>,
     needs: Needs,
     sources: Vec<TokenSource>,
+    /// Longer tokens are not looked at.
+    max_token_bytes: usize,
     pub(crate) fail_mode: FailModeRule,
     pub(crate) exemption: Option<HeadFn<bool>>,
     pub(crate) credentials: Credentials,
@@ -137,6 +139,7 @@ impl Gate {
     pub(crate) fn new(verifier: Arc<dyn TokenVerifier>, store: Arc<dyn RevocationStore>) -> Self {
         store.expect_tokens_for(verifier.profile().retention());
         Self {
+            max_token_bytes: verifier.profile().max_token_bytes(),
             verifier,
             upstream: None,
             needs: store.needs(),
@@ -274,7 +277,12 @@ impl Gate {
             let unread = bearer::unread(head.headers()).map_err(Rejection::BadRequest)?;
             return unread.map(|credentials| self.verified_bearer(credentials)).transpose();
         }
-        match head.token(&self.sources).map_err(Rejection::BadRequest)? {
+        let found = head.token_within(self.max_token_bytes, &self.sources);
+        let found = found.map_err(|error| match error {
+            NoToken::Unreadable(error) => Rejection::BadRequest(error),
+            NoToken::TooLong => TokenError::too_long().into(),
+        });
+        match found? {
             Some(text) => {
                 let token = self.verifier.verify(&text)?;
                 self.verifier.profile().expect_own(&token)?;
@@ -286,6 +294,9 @@ impl Gate {
 
     /// As every request has it, so it pays to read only what is new.
     fn verified_bearer(&self, credentials: &[u8]) -> Result<Arc<VerifiedToken>, Rejection> {
+        if credentials.len() > self.max_token_bytes {
+            return Err(TokenError::too_long().into());
+        }
         let known = match self.verifier.cached(credentials, CrateOnly).transpose()? {
             Some(known) if self.needs == Needs::Claims => return Ok(known),
             known => known,

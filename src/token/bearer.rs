@@ -17,9 +17,19 @@ use serde::{Deserialize, Deserializer};
 use super::CredentialsError;
 use crate::config::{ConfigError, from_word};
 
-/// Credentials longer than this are malformed, without a look at what they are. Far above the
-/// longest token that any verifier should accept; it only bounds the work.
-const MAX_CREDENTIALS_BYTES: usize = 64 * 1024;
+/// Why there is no token to be verified.
+#[derive(Debug)]
+pub(crate) enum NoToken {
+    Unreadable(CredentialsError),
+    /// Longer than the longest accepted token, and not looked at.
+    TooLong,
+}
+
+impl From<CredentialsError> for NoToken {
+    fn from(error: CredentialsError) -> Self {
+        Self::Unreadable(error)
+    }
+}
 
 /// The head of a request, as closures of the layer see it: everything but the body.
 #[derive(Clone, Copy)]
@@ -67,9 +77,22 @@ impl<'a> RequestHead<'a> {
     /// # Errors
     /// [`CredentialsError`] if the credentials cannot be read, or if there are two that differ.
     pub fn token(&self, sources: &[TokenSource]) -> Result<Option<Cow<'a, str>>, CredentialsError> {
+        self.token_within(usize::MAX, sources).map_err(|error| match error {
+            NoToken::Unreadable(error) => error,
+            // No token has as much.
+            NoToken::TooLong => CredentialsError::Malformed,
+        })
+    }
+
+    /// The same, without a look at the characters of a token that is longer than this.
+    pub(crate) fn token_within(
+        &self,
+        max_bytes: usize,
+        sources: &[TokenSource],
+    ) -> Result<Option<Cow<'a, str>>, NoToken> {
         let mut found: Option<Cow<'a, str>> = None;
         for source in sources {
-            found = one_of(found, source.find(self)?)?;
+            found = one_of(found, source.find(self, max_bytes)?)?;
         }
         Ok(found)
     }
@@ -194,13 +217,19 @@ impl TokenSource {
         matches!(self.0, Source::Dpop)
     }
 
-    fn find<'a>(&self, head: &RequestHead<'a>) -> Result<Option<Cow<'a, str>>, CredentialsError> {
+    fn find<'a>(
+        &self,
+        head: &RequestHead<'a>,
+        max_bytes: usize,
+    ) -> Result<Option<Cow<'a, str>>, NoToken> {
+        let read = |bytes: &'a [u8]| read_within(max_bytes, bytes).map(Cow::Borrowed);
         match &self.0 {
-            Source::Bearer => Ok(bearer(head.headers)?.map(Cow::Borrowed)),
-            Source::Dpop => Ok(dpop(head.headers)?.map(token68).transpose()?.map(Cow::Borrowed)),
-            Source::Cookie(name) => Ok(cookie(head.headers, name)?.map(Cow::Borrowed)),
+            Source::Bearer => unread(head.headers)?.map(read).transpose(),
+            Source::Dpop => dpop(head.headers)?.map(read).transpose(),
+            Source::Cookie(name) => Ok(cookie(head.headers, name, max_bytes)?.map(Cow::Borrowed)),
             Source::Custom(find) => match find(head) {
-                Some(token) if token.is_empty() => Err(CredentialsError::Malformed),
+                Some(token) if token.is_empty() => Err(CredentialsError::Malformed.into()),
+                Some(token) if token.len() > max_bytes => Err(NoToken::TooLong),
                 token => Ok(token),
             },
         }
@@ -249,12 +278,8 @@ fn one_of<T: PartialEq>(known: Option<T>, more: Option<T>) -> Result<Option<T>, 
     }
 }
 
-/// `credentials = "Bearer" 1*SP token68`, the scheme in any case (RFC 9110 §11.1).
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, CredentialsError> {
-    unread(headers)?.map(token68).transpose()
-}
-
-/// What stands after `Bearer`, whatever it is.
+/// What stands after `Bearer`, whatever it is: `credentials = "Bearer" 1*SP token68`, the scheme in any
+/// case (RFC 9110 §11.1).
 pub(crate) fn unread(headers: &HeaderMap) -> Result<Option<&[u8]>, CredentialsError> {
     after(b"bearer", headers)
 }
@@ -295,7 +320,11 @@ fn after<'a, const N: usize>(
 
 /// `cookie-string = name "=" ["\""] value ["\""] *( ";" SP … )` (RFC 6265 §4.2.1), over all
 /// `Cookie` fields: HTTP/2 may split them (RFC 9113 §8.2.3).
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, CredentialsError> {
+fn cookie<'a>(
+    headers: &'a HeaderMap,
+    name: &str,
+    max_bytes: usize,
+) -> Result<Option<&'a str>, NoToken> {
     let mut found = None;
     for field in headers.get_all(COOKIE) {
         for pair in field.as_bytes().split(|&byte| byte == b';') {
@@ -306,7 +335,7 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Cre
                 .and_then(|value| value.strip_suffix(b"\""))
                 .unwrap_or(value);
             if !value.is_empty() {
-                found = one_of(found, Some(token68(value)?))?;
+                found = one_of(found, Some(read_within(max_bytes, value)?))?;
             }
         }
     }
@@ -315,15 +344,16 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Cre
 
 /// `token68 = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="` (RFC 9110 §11.2).
 pub(crate) fn token68(bytes: &[u8]) -> Result<&str, CredentialsError> {
-    if bytes.len() > MAX_CREDENTIALS_BYTES {
-        return Err(CredentialsError::Malformed);
-    }
     let padding = bytes.iter().rev().take_while(|&&byte| byte == b'=').count();
     let (text, _) = bytes.split_at(bytes.len() - padding);
     if text.is_empty() || !all(text, is_token68) {
         return Err(CredentialsError::Malformed);
     }
     std::str::from_utf8(bytes).map_err(|_| CredentialsError::Malformed)
+}
+
+fn read_within(max_bytes: usize, bytes: &[u8]) -> Result<&str, NoToken> {
+    if bytes.len() > max_bytes { Err(NoToken::TooLong) } else { Ok(token68(bytes)?) }
 }
 
 /// Letters, digits and `-._~+/`. Few comparisons, because every byte of every token goes through

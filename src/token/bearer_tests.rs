@@ -83,9 +83,27 @@ fn the_authorization_field() {
     ] {
         assert(malformed, Err(Malformed));
     }
-    let longest = format!("Bearer {}", "a".repeat(MAX_CREDENTIALS_BYTES));
-    assert(longest.as_bytes(), Ok(Some(&longest[7..])));
-    assert(format!("{longest}a").as_bytes(), Err(Malformed));
+    let long = format!("Bearer {}", "a".repeat(100_000));
+    assert(long.as_bytes(), Ok(Some(&long[7..])));
+}
+
+#[test]
+fn what_is_too_long_is_not_looked_at_wherever_it_is() {
+    let custom = TokenSource::custom(|head| head.headers().get("x")?.to_str().ok().map(Into::into));
+    for (source, name, prefix) in [
+        (TokenSource::bearer(), "authorization", "Bearer "),
+        (TokenSource::dpop(), "authorization", "DPoP "),
+        (cookie_source(), "cookie", "a=b; token="),
+        (custom, "x", ""),
+    ] {
+        // None of these would be read, were they not too long.
+        for (text, is_too_long) in [("a,b", false), ("a,bc", true), ("abc", false), ("abcd", true)]
+        {
+            let request = request(&[(name, format!("{prefix}{text}").as_bytes())]);
+            let found = RequestHead::from(&request).token_within(3, std::slice::from_ref(&source));
+            assert_eq!(matches!(found, Err(NoToken::TooLong)), is_too_long, "{source:?} {text}");
+        }
+    }
 }
 
 #[test]

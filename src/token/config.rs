@@ -103,7 +103,8 @@ pub struct VerifierConfig {
     /// Accepted types of tokens: the `typ` of the header, which is required then. Default: `JWT`,
     /// `at+jwt` or none.
     pub types: Vec<String>,
-    /// Longest accepted token, in bytes. Default: 8192.
+    /// Longest accepted token, in bytes; its header may take up half of it. Microsoft Entra: 16384, as
+    /// a token may name 200 groups. Default: 8192.
     pub max_token_bytes: Option<usize>,
     // # The source of the keys, exactly one
     /// Shared secret for HS256, HS384 or HS512, as text or as `base64:` and base64. At least as
@@ -287,7 +288,6 @@ impl VerifierConfig {
     }
 
     fn finish(&self, verifier: JwtVerifier) -> Result<JwtVerifier, ConfigError> {
-        let verifier = verifier.apply_some(self.max_token_bytes, JwtVerifier::with_max_token_bytes);
         if self.types.is_empty() { Ok(verifier) } else { verifier.with_types(&self.types) }
     }
 
@@ -297,6 +297,7 @@ impl VerifierConfig {
             .with_issuers(TokenProfile::new())?
             .apply_some(self.leeway_secs.map(secs), TokenProfile::with_leeway)
             .apply_some(self.max_lifetime_secs.map(secs), TokenProfile::with_max_lifetime)
+            .apply_some(self.max_token_bytes, TokenProfile::with_max_token_bytes)
             .apply_some(self.id_claim.as_deref(), TokenProfile::with_id_claim)
             .apply_some(self.missing_id, TokenProfile::with_missing_id)
             .apply_if(self.allow_missing_iat, TokenProfile::allow_missing_iat)

@@ -12,15 +12,12 @@ use super::{TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
 use crate::config::ConfigError;
 use crate::verified::VerifiedToken;
 
-/// Longest token whose issuer is looked for: far above what any verifier should accept, it only
-/// bounds the work.
-const MAX_TOKEN_BYTES: usize = 64 * 1024;
-
 /// Verifies the tokens of several issuers, each by a verifier of its own: with its own keys,
 /// audiences, types and claims.
 ///
 /// The `iss` of a token is read before anything of it has been checked, and used for one thing: to
-/// choose the verifier. The chosen verifier then checks all of it, the `iss` included. So a
+/// choose the verifier. Nothing is read of a token that is longer than the longest that one of the
+/// verifiers accepts ([`TokenProfile::with_max_token_bytes`]). The chosen verifier then checks all of it, the `iss` included. So a
 /// token can choose its verifier, but only that of the issuer that it claims to be from;
 /// and no key of one issuer is ever tried on a token of another.
 ///
@@ -106,7 +103,8 @@ impl IssuerSet {
     /// gives its verifier, or none if it has none.
     ///
     /// `profile` stands for all of them where no token is at hand: its issuers are those that can
-    /// be revoked at, and its longest lifetime decides how long revocations are kept. A token that
+    /// be revoked at, its longest lifetime decides how long revocations are kept, and nothing is read
+    /// of a token that is longer than it accepts. A token that
     /// is valid for longer is refused, whatever its verifier says; so is one whose verifier does
     /// not name the issuer in a profile of its own.
     ///
@@ -147,7 +145,7 @@ impl IssuerSet {
         token: &str,
         verify: impl FnOnce(&dyn TokenVerifier) -> Result<Arc<VerifiedToken>, TokenError>,
     ) -> Result<Arc<VerifiedToken>, TokenError> {
-        let issuer = unverified_issuer(token)?;
+        let issuer = unverified_issuer(token, self.profile.max_token_bytes())?;
         let token = match self.verifier_for(&issuer)? {
             IssuerVerifier::One(verifier) => accepted_by(&**verifier, verify)?,
             IssuerVerifier::PerTenant(verifier_of) => {
@@ -217,11 +215,12 @@ fn unknown() -> TokenError {
     TokenError::new(TokenErrorKind::WrongIssuer, "no verifier is for this issuer")
 }
 
-/// The issuer that the token names, before anything was checked.
-fn unverified_issuer(token: &str) -> Result<Box<str>, TokenError> {
+/// The issuer that the token names, before anything was checked. Of a token that is longer than any of
+/// the verifiers accepts nothing is read.
+fn unverified_issuer(token: &str, max_bytes: usize) -> Result<Box<str>, TokenError> {
     let malformed = |detail| TokenError::new(TokenErrorKind::Malformed, detail);
-    if token.len() > MAX_TOKEN_BYTES {
-        return Err(TokenError::new(TokenErrorKind::TooLong, "the token is longer than 64 KiB"));
+    if token.len() > max_bytes {
+        return Err(TokenError::too_long());
     }
     let mut parts = token.split('.');
     let (Some(_), Some(payload), Some(_), None) =

@@ -220,7 +220,7 @@ pub struct TokenError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TokenErrorKind {
-    /// Longer than the longest accepted token.
+    /// Longer than the longest accepted token, or its header is longer than half of that.
     TooLong,
     /// Not a JWS in compact form (RFC 7515 §7.1), or its header or claims are not the JSON they
     /// must be.
@@ -274,6 +274,13 @@ impl TokenError {
     /// An error with a text for the operator. The text must not hold any part of the token.
     pub fn new(kind: TokenErrorKind, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, detail: detail.into(), source: None }
+    }
+
+    pub(crate) fn too_long() -> Self {
+        Self::new(
+            TokenErrorKind::TooLong,
+            "the token is longer than accepted; see TokenProfile::with_max_token_bytes",
+        )
     }
 
     /// The same error with its cause, which is its [`source`](std::error::Error::source). The log

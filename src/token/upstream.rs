@@ -16,9 +16,6 @@ use crate::clock::Clock;
 use crate::config::ConfigError;
 use crate::verified::VerifiedToken;
 
-/// Longest claims in a header field: that of a token that holds them.
-const MAX_CLAIMS_BYTES: usize = 64 * 1024;
-
 /// The claims of a token that was verified further out, found in the request.
 ///
 /// For a [`JwtRevocationLayer::behind`](crate::JwtRevocationLayer::behind) another layer that
@@ -115,8 +112,8 @@ impl UpstreamClaims {
         })
     }
 
-    /// Claims in a header field that a gateway writes: JSON in base64url, with or without padding,
-    /// as Envoy and Istio (`forward_payload_header`, `outputPayloadToHeader`) and API Gateway of
+    /// Claims in a header field that a gateway writes: JSON in base64url, with or without padding, no
+    /// longer than [`TokenProfile::with_max_token_bytes`] says, as Envoy and Istio (`forward_payload_header`, `outputPayloadToHeader`) and API Gateway of
     /// Google Cloud do.
     ///
     /// # Security
@@ -135,17 +132,16 @@ impl UpstreamClaims {
                 "is not the name of a header field, such as x-jwt-payload",
             )
         })?;
+        // They are part of a token.
+        let max_bytes = profile.max_token_bytes();
         Self::found_by(profile, move |head| {
             let mut fields = head.headers().get_all(&name).iter();
             let field = fields.next()?;
             if fields.next().is_some() {
                 return Some(Err(malformed("the header field with the claims stands there twice")));
             }
-            if field.len() > MAX_CLAIMS_BYTES {
-                return Some(Err(TokenError::new(
-                    TokenErrorKind::TooLong,
-                    "the claims are longer than 64 KiB",
-                )));
+            if field.len() > max_bytes {
+                return Some(Err(TokenError::too_long()));
             }
             let text = field.to_str().unwrap_or_default().trim_end_matches('=');
             Some(

@@ -8,15 +8,16 @@ use tower_jwt_revocation::audit::{AuditEvent, AuditSink};
 use tower_jwt_revocation::policy::RejectionKind;
 use tower_jwt_revocation::revocation::TargetKind;
 use tower_jwt_revocation::store::StoreErrorKind;
-use tower_jwt_revocation::token::{TokenErrorKind, UpstreamClaims};
+use tower_jwt_revocation::token::bearer::TokenSource;
+use tower_jwt_revocation::token::{TokenError, TokenErrorKind, TokenVerifier, UpstreamClaims};
 use tower_jwt_revocation::{
     CachedVerifier, Clearance, FailMode, JwtRevocationLayer, MemoryStore, Rejection, Target,
-    TokenProfile,
+    TokenProfile, VerifiedToken,
 };
 
 use crate::support::{
-    DeadStore, Handler, WordVerifier, expired_token, late_store, layer, layer_without_store,
-    rejection, seen, token, with_token,
+    DeadStore, Handler, WordVerifier, claims, expired_token, late_store, layer,
+    layer_without_store, rejection, seen, signed, token, with_token,
 };
 
 #[derive(Default)]
@@ -112,6 +113,58 @@ async fn a_layer_behind_another_one_says_that_it_cannot_verify() {
     let refused = layer.check(&token("alice", "1")).await.unwrap_err();
     assert_eq!(refused.kind(), RejectionKind::InvalidToken(TokenErrorKind::Other));
     assert!(refused.to_string().contains("another one has verified"), "{refused}");
+}
+
+/// A verifier that must not be asked.
+struct NeverAsked(TokenProfile);
+
+impl TokenVerifier for NeverAsked {
+    fn verify(&self, _: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        panic!("the token was looked at");
+    }
+
+    fn verify_for_revocation(&self, _: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+        panic!("the token was looked at");
+    }
+
+    fn profile(&self) -> &TokenProfile {
+        &self.0
+    }
+
+    fn generation(&self) -> u64 {
+        panic!("the cache was looked at");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_too_long_is_refused_by_its_length_alone() {
+    let never = || NeverAsked(TokenProfile::new().with_max_token_bytes(60_000));
+    // The second has a character that no token has.
+    for long in ["a".repeat(60_001), ",".repeat(60_001)] {
+        let kind = RejectionKind::InvalidToken(TokenErrorKind::TooLong);
+        for layer in [
+            JwtRevocationLayer::new(never(), MemoryStore::new()),
+            JwtRevocationLayer::new(CachedVerifier::new(never()), MemoryStore::new()),
+        ] {
+            assert_eq!(outcome(&layer.check(&long).await), Err(kind));
+            assert_eq!(in_a_request(&layer, &long).await, Err(kind));
+            let more = layer
+                .with_token_sources([TokenSource::bearer(), TokenSource::cookie("t").unwrap()]);
+            assert_eq!(in_a_request(&more, &long).await, Err(kind));
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_limit_stands_in_the_way_of_the_one_that_can_be_set() {
+    let profile = TokenProfile::new().with_max_token_bytes(200_000);
+    let layer = JwtRevocationLayer::new(WordVerifier::of(profile), MemoryStore::new());
+    let mut claims = claims("alice", "1");
+    claims["groups"] = serde_json::json!(vec!["0".repeat(36); 3000]);
+    let long = signed(&claims);
+    assert!(long.len() > 150_000);
+    assert_eq!(in_a_request(&layer, &long).await, Ok(true));
+    assert_eq!(outcome(&layer.check(&long).await), Ok(true));
 }
 
 #[tokio::test]

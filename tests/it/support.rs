@@ -25,6 +25,12 @@ use tower_jwt_revocation::{
 #[derive(Clone, Default)]
 pub(crate) struct WordVerifier(TokenProfile);
 
+impl WordVerifier {
+    pub(crate) fn of(profile: TokenProfile) -> Self {
+        Self(profile)
+    }
+}
+
 impl TokenVerifier for WordVerifier {
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
         let claims = open(token)?;

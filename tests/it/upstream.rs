@@ -128,9 +128,7 @@ async fn a_gateway_can_hand_over_claims_in_a_header_field() {
         let answer = service.clone().oneshot(with_fields(&[good])).await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
     }
-    for bad in
-        [&[&*json][..], &["é"], &[""], &["%"], &[&bare, &bare], &[&"a".repeat(64 * 1024 + 1)]]
-    {
+    for bad in [&[&*json][..], &["é"], &[""], &["%"], &[&bare, &bare], &[&"a".repeat(8193)]] {
         let answer = service.clone().oneshot(with_fields(bad)).await.unwrap();
         assert!(matches!(rejection(&answer), Rejection::InvalidToken(_)), "{bad:?}");
     }

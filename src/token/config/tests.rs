@@ -344,7 +344,7 @@ fn each_setting_is_documented() {
     use crate::token::jwks::{
         DEFAULT_COOLDOWN, DEFAULT_MAX_AGE, DEFAULT_OUTAGE_GRACE, DEFAULT_TIMEOUT,
     };
-    use crate::token::jwt::DEFAULT_MAX_TOKEN_BYTES;
+    use crate::token::profile::DEFAULT_MAX_TOKEN_BYTES;
     use crate::token::profile::{DEFAULT_LEEWAY, DEFAULT_MAX_LIFETIME};
 
     docs::assert_documented::<VerifierConfig>(
@@ -437,6 +437,7 @@ fn no_setter_is_forgotten() {
         ("with_audience", SetBy::Field("audiences")),
         ("with_leeway", SetBy::Field("leeway_secs")),
         ("with_max_lifetime", SetBy::Field("max_lifetime_secs")),
+        ("with_max_token_bytes", SetBy::Field("max_token_bytes")),
         ("with_id_claim", SetBy::Field("id_claim")),
         ("with_missing_id", SetBy::Field("missing_id")),
         ("allow_missing_iat", SetBy::Field("allow_missing_iat")),

@@ -112,7 +112,54 @@ fn strangers_and_tokens_without_an_issuer_have_no_judge() {
     for malformed in ["", "a", "a.b", "a.b.c.d", "a.%.c", "..", "e30.e30=.e30"] {
         assert_refused(&set, malformed, TokenErrorKind::Malformed);
     }
-    assert_refused(&set, &"a".repeat(MAX_TOKEN_BYTES + 1), TokenErrorKind::TooLong);
+}
+
+#[test]
+fn nothing_is_read_of_a_token_that_is_too_long_for_all_verifiers() {
+    let profile = |issuer| TokenProfile::new().with_issuer(issuer);
+    let set = |staff: usize, shop: usize| {
+        IssuerSet::new(verifier(STAFF, profile(STAFF)).with_max_token_bytes(staff))
+            .unwrap()
+            .with(verifier(SHOP, profile(SHOP)).with_max_token_bytes(shop))
+            .unwrap()
+    };
+    assert_refused(&staff_and_shop(), &"a".repeat(8193), TokenErrorKind::TooLong);
+    // Of no form at all, which is seen only where it is read.
+    let junk = "é".repeat(500);
+    assert_refused(&set(999, 600), &junk, TokenErrorKind::TooLong);
+    assert_refused(&set(1000, 600), &junk, TokenErrorKind::Malformed);
+    // Beyond any limit that is not one of theirs; the header counts as well.
+    let mut long = claims(SHOP, "shop");
+    long["groups"] = json!(vec!["0".repeat(36); 4000]);
+    let long = mint(SHOP, &long);
+    assert!(long.len() > 200_000);
+    set(600, 300_000).verify(&long).unwrap();
+    assert_refused(&set(300_000, 600), &long, TokenErrorKind::TooLong);
+    let tenants = IssuerSet::of_tenants(profile(SHOP).with_max_token_bytes(600), |_| None).unwrap();
+    assert_refused(&tenants, &long, TokenErrorKind::TooLong);
+}
+
+#[test]
+fn reading_ends_at_an_issuer_that_is_odd_or_comes_again() {
+    let set = staff_and_shop();
+    // What follows is no JSON, which nobody sees.
+    for payload in [
+        format!(r#"{{"iss":"{STAFF}","sub":"a","iss":"{SHOP}" nothing"#),
+        format!(r#"{{"iss":"{STAFF}","iss"nothing"#).replace("nothing", ":nothing"),
+        r#"{"iss":["https://staff.example" nothing"#.into(),
+        r#"{"iss":{"a" nothing"#.into(),
+        r#"{"iss":1, nothing"#.into(),
+        r#"{"iss":true, nothing"#.into(),
+    ] {
+        let token = format!("e30.{}.AA", URL_SAFE_NO_PAD.encode(&payload));
+        let error = set.verify(&token).unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::OddClaim, "{payload}");
+        assert!(error.to_string().contains("`iss`"), "{error}");
+    }
+    for payload in [r#"{"iss":"open"#, r#"{"iss":nothing}"#, r#"{"iss":"a",}"#, r#"["iss"]"#, "{"] {
+        let token = format!("e30.{}.AA", URL_SAFE_NO_PAD.encode(payload));
+        assert_refused(&set, &token, TokenErrorKind::Malformed);
+    }
 }
 
 #[test]

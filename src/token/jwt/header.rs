@@ -14,10 +14,6 @@ use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Vi
 
 use crate::token::{TokenError, TokenErrorKind, bearer};
 
-/// Longest header, encoded. It leaves room for a certificate chain, which is not
-/// used.
-const MAX_HEADER_BYTES: usize = 4096;
-
 /// A JWS in compact form (RFC 7515 §7.1), cut into its parts.
 pub(crate) struct TokenParts<'a> {
     pub(crate) header: &'a str,
@@ -31,12 +27,17 @@ impl<'a> TokenParts<'a> {
     /// The parts of a token of bounded length, and its decoded header.
     pub(crate) fn within(max_bytes: usize, token: &'a str) -> Result<(Self, Vec<u8>), TokenError> {
         if token.len() > max_bytes {
-            return Err(TokenError::new(
-                TokenErrorKind::TooLong,
-                "the token is longer than accepted; see JwtVerifier::with_max_token_bytes",
-            ));
+            return Err(TokenError::too_long());
         }
         let parts = Self::of(token)?;
+        // It is read before the signature is checked, so it must not be most of the token.
+        if parts.header.len() > max_bytes / 2 {
+            return Err(TokenError::new(
+                TokenErrorKind::TooLong,
+                "the header of the token is longer than half of the longest token; see \
+                 TokenProfile::with_max_token_bytes",
+            ));
+        }
         let json = base64(parts.header);
         Ok((parts, json.ok_or_else(|| malformed("the header of the token is not base64url"))?))
     }
@@ -60,9 +61,6 @@ impl<'a> TokenParts<'a> {
         let (header, payload) = signing_input.split_once('.').ok_or_else(shape)?;
         if payload.contains('.') {
             return Err(shape());
-        }
-        if header.len() > MAX_HEADER_BYTES {
-            return Err(malformed("the header of the token is longer than 4096 bytes"));
         }
         Ok(Self { header, payload, signature, signing_input })
     }

@@ -52,9 +52,6 @@ use crate::clock::Clock;
 use crate::config::ConfigError;
 use crate::verified::VerifiedToken;
 
-/// Default of [`JwtVerifier::with_max_token_bytes`].
-pub(crate) const DEFAULT_MAX_TOKEN_BYTES: usize = 8192;
-
 /// The types that are accepted unless [`JwtVerifier::with_types`] says otherwise, besides none at
 /// all.
 pub(crate) const DEFAULT_TYPES: [&str; 2] = ["JWT", "at+jwt"];
@@ -98,7 +95,6 @@ pub struct JwtVerifier {
     keys: KeySource,
     profile: TokenProfile,
     types: Types,
-    max_token_bytes: usize,
 }
 
 impl JwtVerifier {
@@ -143,7 +139,6 @@ impl JwtVerifier {
             keys,
             profile,
             types: Types { required: false, accepted: DEFAULT_TYPES.map(Into::into).into() },
-            max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
         })
     }
 
@@ -164,10 +159,11 @@ impl JwtVerifier {
         Ok(self)
     }
 
-    /// The longest accepted token, in bytes; default 8192. Longer ones are refused unread.
+    /// As [`TokenProfile::with_max_token_bytes`]: the longest accepted token, in bytes; default 8192.
+    /// Longer ones are refused unread.
     #[must_use]
     pub fn with_max_token_bytes(mut self, bytes: usize) -> Self {
-        self.max_token_bytes = bytes;
+        self.profile = self.profile.with_max_token_bytes(bytes);
         self
     }
 
@@ -185,7 +181,7 @@ impl JwtVerifier {
         keys: &'k CurrentKeys<'_>,
         token: &'t str,
     ) -> Result<(&'k VerificationKey, TokenParts<'t>), TokenError> {
-        let (parts, json) = TokenParts::within(self.max_token_bytes, token)?;
+        let (parts, json) = TokenParts::within(self.profile.max_token_bytes(), token)?;
         let header = TokenHeader::parse(&json)?;
         self.types.judge(header.typ.as_deref())?;
         let key = keys.select(header.kid.as_deref())?;
@@ -244,7 +240,6 @@ impl fmt::Debug for JwtVerifier {
             .field("keys", &self.keys)
             .field("profile", &self.profile)
             .field("types", &self.types.accepted)
-            .field("max_token_bytes", &self.max_token_bytes)
             .finish_non_exhaustive()
     }
 }

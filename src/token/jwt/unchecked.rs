@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::header::{TokenHeader, TokenParts, base64, malformed};
-use super::{DEFAULT_MAX_TOKEN_BYTES, DEFAULT_TYPES, Types, key};
+use super::{DEFAULT_TYPES, Types, key};
 use crate::clock::Clock;
 use crate::config::ConfigError;
 use crate::token::profile::SignedClaims;
@@ -40,7 +40,6 @@ use crate::verified::VerifiedToken;
 pub struct UncheckedSignatureVerifier {
     profile: TokenProfile,
     types: Types,
-    max_token_bytes: usize,
 }
 
 impl UncheckedSignatureVerifier {
@@ -58,7 +57,7 @@ impl UncheckedSignatureVerifier {
             ));
         }
         let types = Types { required: false, accepted: DEFAULT_TYPES.map(Into::into).into() };
-        Ok(Self { profile, types, max_token_bytes: DEFAULT_MAX_TOKEN_BYTES })
+        Ok(Self { profile, types })
     }
 
     /// As [`JwtVerifier::with_types`](super::JwtVerifier::with_types).
@@ -76,7 +75,7 @@ impl UncheckedSignatureVerifier {
     /// As [`JwtVerifier::with_max_token_bytes`](super::JwtVerifier::with_max_token_bytes).
     #[must_use]
     pub fn with_max_token_bytes(mut self, bytes: usize) -> Self {
-        self.max_token_bytes = bytes;
+        self.profile = self.profile.with_max_token_bytes(bytes);
         self
     }
 
@@ -91,7 +90,7 @@ impl UncheckedSignatureVerifier {
 
 impl TokenVerifier for UncheckedSignatureVerifier {
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        let (parts, json) = TokenParts::within(self.max_token_bytes, token)?;
+        let (parts, json) = TokenParts::within(self.profile.max_token_bytes(), token)?;
         let header = TokenHeader::parse(&json)?;
         self.types.judge(header.typ.as_deref())?;
         if !key::is_signature_algorithm(&header.alg) {
@@ -144,6 +143,7 @@ mod tests {
 
     use super::*;
     use crate::clock::{ManualClock, Timestamp};
+    use crate::token::profile::DEFAULT_MAX_TOKEN_BYTES;
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 

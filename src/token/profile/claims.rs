@@ -18,11 +18,15 @@ use crate::token::{TokenError, TokenErrorKind};
 const CONFIRMATION: &str = "cnf";
 
 /// The `iss` of a claims set, to find out by which rules the whole is to be judged. Nothing else is
-/// looked at: a claims set that names two issuers is refused by the rules of either.
+/// looked at, and nothing at all that stands after an `iss` that is no string or is the second.
 pub(crate) fn issuer_of(payload: &[u8]) -> Result<Option<Cow<'_, str>>, TokenError> {
-    struct IssuerReader<'a>(Source<'a>);
-    impl<'a> Visitor<'a> for IssuerReader<'a> {
-        type Value = Option<ClaimValue<'a>>;
+    struct IssuerReader<'a, 'o> {
+        source: Source<'a>,
+        /// What is wrong with the issuer, if reading ends there.
+        problem: &'o mut Option<&'static str>,
+    }
+    impl<'a> Visitor<'a> for IssuerReader<'a, '_> {
+        type Value = Option<Cow<'a, str>>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a JSON object")
@@ -30,25 +34,58 @@ pub(crate) fn issuer_of(payload: &[u8]) -> Result<Option<Cow<'_, str>>, TokenErr
 
         fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut issuer = None;
-            while let Some(name) = map.next_key_seed(NameSeed(self.0))? {
-                if name == "iss" {
-                    issuer = Some(map.next_value_seed(ValueSeed::flat(self.0))?);
-                } else {
+            while let Some(name) = map.next_key_seed(NameSeed(self.source))? {
+                if name != "iss" {
                     map.next_value::<IgnoredAny>()?;
+                    continue;
                 }
+                if issuer.is_some() {
+                    *self.problem = Some("stands there twice");
+                    return Err(serde::de::Error::custom("twice"));
+                }
+                *self.problem = Some("is not a string");
+                issuer = Some(map.next_value_seed(TextSeed(self.source))?);
+                *self.problem = None;
             }
-            Ok(issuer)
+            Ok(issuer.flatten())
         }
     }
-    let source = Source(payload);
+    let mut problem = None;
+    let reader = IssuerReader { source: Source(payload), problem: &mut problem };
     let mut json = serde_json::Deserializer::from_slice(payload);
-    let read =
-        json.deserialize_map(IssuerReader(source)).and_then(|issuer| json.end().map(|()| issuer));
+    let read = json.deserialize_map(reader).and_then(|issuer| json.end().map(|()| issuer));
     // The cause is dropped: its text may quote the claims.
-    let issuer = read.map_err(|_| {
-        TokenError::new(TokenErrorKind::Malformed, "the claims are not a JSON object")
-    })?;
-    issuer.map_or(Ok(None), |issuer| issuer.string("iss"))
+    read.map_err(|error| match problem.filter(|_| error.is_data()) {
+        Some(problem) => odd("iss", problem),
+        None => TokenError::new(TokenErrorKind::Malformed, "the claims are not a JSON object"),
+    })
+}
+
+/// A text or `null`. Of a value of another type no more is read than its first character.
+struct TextSeed<'a>(Source<'a>);
+
+impl<'a> DeserializeSeed<'a> for TextSeed<'a> {
+    type Value = Option<Cow<'a, str>>;
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'a> Visitor<'a> for TextSeed<'a> {
+    type Value = Option<Cow<'a, str>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_none<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: Deserializer<'a>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        NameSeed(self.0).deserialize(deserializer).map(Some)
+    }
 }
 
 /// The claims that decide, borrowed from the payload where possible.

@@ -13,7 +13,7 @@ impl TokenProfile {
     /// For a [`Revoker`](crate::Revoker) it is the profile of a process that revokes but does not
     /// check: ids belong to their issuer, so [`Target::issued_by`](crate::Target::issued_by) is
     /// needed if there are several, and every record is kept for as long as the longest token of
-    /// any of them. Set everything before profiles are combined: setters called later do not reach
+    /// any of them. A token may be as long as the longest of any of them. Set everything before profiles are combined: setters called later do not reach
     /// the parts.
     ///
     /// # Errors
@@ -37,6 +37,8 @@ impl TokenProfile {
         all.leeway = all.members.iter().map(|part| part.leeway).max().unwrap_or_default();
         all.max_lifetime =
             all.members.iter().map(|part| part.max_lifetime).max().unwrap_or_default();
+        all.max_token_bytes =
+            all.members.iter().map(|part| part.max_token_bytes).max().unwrap_or_default();
         Ok(all)
     }
 

@@ -48,6 +48,9 @@ pub(crate) const MAX_LEEWAY: Duration = Duration::from_secs(300);
 /// Default of [`TokenProfile::with_max_lifetime`].
 pub(crate) const DEFAULT_MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Default of [`TokenProfile::with_max_token_bytes`].
+pub(crate) const DEFAULT_MAX_TOKEN_BYTES: usize = 8192;
+
 /// How far an `iat` may lead on top of the leeway. After a user-wide revocation, an issuer that
 /// knows only whole seconds stamps the next one, and its token must be accepted at once.
 const IAT_LEAD: Duration = Duration::from_secs(1);
@@ -117,6 +120,7 @@ pub struct TokenProfile {
     audiences: Vec<Box<str>>,
     leeway: Duration,
     max_lifetime: Duration,
+    max_token_bytes: usize,
     id_claim: ClaimPath,
     missing_id: MissingId,
     require_iat: bool,
@@ -164,6 +168,7 @@ impl TokenProfile {
             audiences: Vec::new(),
             leeway: DEFAULT_LEEWAY,
             max_lifetime: DEFAULT_MAX_LIFETIME,
+            max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
             id_claim: ClaimPath::new("jti"),
             missing_id: MissingId::default(),
             require_iat: true,
@@ -257,6 +262,18 @@ impl TokenProfile {
     pub fn with_max_lifetime(mut self, max_lifetime: Duration) -> Self {
         self.max_lifetime = max_lifetime;
         self.changed()
+    }
+
+    /// The longest accepted token, in bytes; default 8192. Longer ones are refused unread, wherever they
+    /// are found. Its header may take up half of it.
+    ///
+    /// The server in front must take as much: a header field of hyper may have 400 kB in HTTP/1 and,
+    /// unless `max_header_list_size` says otherwise, 16 kB in HTTP/2.
+    #[must_use]
+    pub fn with_max_token_bytes(mut self, bytes: usize) -> Self {
+        // Of no matter for what a token is, so the tokens of both are the same.
+        self.max_token_bytes = bytes;
+        self
     }
 
     /// The claim that holds the id of a token, default `jti`. Microsoft Entra: `uti`. It may be inside
@@ -536,6 +553,10 @@ impl TokenProfile {
         self.max_lifetime
     }
 
+    pub(crate) fn max_token_bytes(&self) -> usize {
+        self.max_token_bytes
+    }
+
     /// How far in the future a new token may claim to be issued, so that every verifier takes it at
     /// once.
     #[cfg(feature = "issuer")]
@@ -609,6 +630,7 @@ impl fmt::Debug for TokenProfile {
             .field("audiences", &self.audiences)
             .field("leeway", &self.leeway)
             .field("max_lifetime", &self.max_lifetime)
+            .field("max_token_bytes", &self.max_token_bytes)
             .field("id_claim", &self.id_claim)
             .field("missing_id", &self.missing_id)
             .field("require_iat", &self.require_iat)

@@ -152,7 +152,7 @@ fn headers() {
         (r#"{"alg":"HS256""#, Err(Malformed)),
         ("", Err(Malformed)),
         ("\u{feff}{\"alg\":\"HS256\"}", Err(Malformed)),
-        (&long, Err(Malformed)),
+        (&long, Err(TooLong)),
         (&nested, Err(Malformed)),
         // Algorithms by other names.
         (r#"{"alg":"none"}"#, Err(WrongAlgorithm)),
@@ -400,6 +400,23 @@ fn long_tokens_are_refused_unread() {
     verifier().with_max_token_bytes(long.len()).verify(&long).unwrap();
     assert_refused(&verifier().with_max_token_bytes(long.len() - 1), &long, TooLong);
     assert_refused(&verifier(), &"\u{1F980}".repeat(1 << 20), TooLong);
+}
+
+#[test]
+fn the_longest_header_grows_with_the_longest_token() {
+    let header = |len: usize| format!(r#"{{"alg":"HS256","x5c":["{}"]}}"#, "A".repeat(len));
+    let short = sign(&header(2900), &claims().to_string());
+    verifier().verify(&short).unwrap();
+    // With an encoded header of 8 kB, and of 80 kB.
+    for (len, limit) in [(6000, 17_000), (60_000, 170_000)] {
+        let token = sign(&header(len), &claims().to_string());
+        verifier().with_max_token_bytes(limit).verify(&token).unwrap();
+        let half = verifier().with_max_token_bytes(limit / 2);
+        let error = half.verify(&token).unwrap_err();
+        assert_eq!(error.kind(), TooLong);
+        assert!(error.to_string().contains("with_max_token_bytes"), "{error}");
+    }
+    assert_refused(&verifier(), &sign(&header(3200), &claims().to_string()), TooLong);
 }
 
 #[test]
