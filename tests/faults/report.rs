@@ -3,20 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use crate::history::{LAG, Outcome};
 use crate::matrix::Seen;
 use crate::soak::Soaked;
+pub use crate::support::put;
+use crate::support::seen_on;
 
 /// The loads of one fault, and what was seen under each.
 pub type Row = (&'static str, Vec<Seen>);
 
 /// The two tables of the matrix.
 pub fn matrix(rows: &[Row]) -> String {
-    let mut text = machine();
+    let mut text = seen_on();
     text.push_str(
         "\n### Checks\n\n| fault | fail mode | token not revoked | revoked token | worst, 50/s | \
          worst, 2 000/s | well again after |\n| --- | --- | --- | --- | --- | --- | --- |\n",
@@ -66,7 +66,7 @@ pub fn matrix(rows: &[Row]) -> String {
 
 /// The table of the histories.
 pub fn histories(outcomes: &[Outcome]) -> String {
-    let mut text = machine();
+    let mut text = seen_on();
     let _ = writeln!(
         text,
         "\nThe replica is {} behind.\n\n| history | confirmed writes | median | checks after one | \
@@ -88,7 +88,7 @@ pub fn histories(outcomes: &[Outcome]) -> String {
 
 /// The numbers of the soak.
 pub fn soak(soaked: &Soaked) -> String {
-    let mut text = machine();
+    let mut text = seen_on();
     let _ = writeln!(
         text,
         "\n{} s, {} requests, {} revocations, {} faults. {}\n\n| after | resident memory | open \
@@ -110,17 +110,6 @@ pub fn soak(soaked: &Soaked) -> String {
         );
     }
     text
-}
-
-/// Puts the text between the marks of this name.
-pub fn put(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/faults.md");
-    let page = std::fs::read_to_string(&path).unwrap();
-    let (begin, end) = (format!("<!-- {name}: begin -->\n"), format!("<!-- {name}: end -->"));
-    let (before, rest) = page.split_once(&begin).expect("a mark");
-    let (_, after) = rest.split_once(&end).expect("a mark");
-    std::fs::write(path, format!("{before}{begin}{text}{end}{after}")).unwrap();
-    println!("wrote {name} to docs/faults.md");
 }
 
 /// What was answered, the most frequent first: `200 62 %, 503 38 % (Unreachable, Timeout)`.
@@ -155,26 +144,4 @@ fn millis(time: Duration) -> String {
         millis if millis < 9.95 => format!("{millis:.1} ms"),
         millis => format!("{millis:.0} ms"),
     }
-}
-
-fn machine() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpu = read("/proc/cpuinfo");
-    let cpu = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .unwrap_or(": a processor without a name");
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = read("/proc/sys/kernel/osrelease");
-    let load = read("/proc/loadavg");
-    let redis = Command::new("redis-server").arg("--version").output().map(|output| output.stdout);
-    let redis = String::from_utf8(redis.unwrap_or_default()).unwrap_or_default();
-    let redis = redis.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap_or("?");
-    format!(
-        "Seen on {cores} cores of {}, Linux {}, Redis {redis}, tests built without optimisation, \
-         load average {} at the end.\n",
-        cpu.trim_start_matches(['\t', ' ', ':']),
-        kernel.trim(),
-        load.split(' ').next().unwrap_or("?"),
-    )
 }

@@ -17,6 +17,7 @@
     reason = "clippy.toml allows these in test functions, and helpers of tests deserve no less"
 )]
 
+mod docs;
 mod proxy;
 mod redis;
 mod temp_dir;
@@ -29,6 +30,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+pub use docs::{put, seen_on};
 pub use proxy::{Fault, FaultProxy};
 pub use redis::{Builder, RedisServer, is_running, stop_process};
 pub use tls::TlsFiles;
