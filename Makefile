@@ -58,8 +58,9 @@ doc: ## Builds the documentation; warnings are errors
 public-items: ## Names and counts the public items; more than there are now are an error
 	@scripts/public-items
 
-faults: setup ## Breaks Redis in every way and writes into docs/faults.md what was seen
+faults: setup ## Breaks Redis and fails it over in every way, and writes into docs/faults.md what was seen
 	FAULTS_REPORT=1 cargo test --all-features --test faults
+	FAULTS_REPORT=1 FAILOVER=all cargo test --all-features --test failover
 
 soak: setup ## Lets Redis fail for SOAK seconds (200), twice: nothing may grow. Writes the numbers into docs/faults.md
 	FAULTS_REPORT=1 FAULTS_SOAK=$(or $(SOAK),200) cargo test --all-features --test faults

@@ -18,6 +18,7 @@
 )]
 
 mod docs;
+mod name;
 mod proxy;
 mod redis;
 mod temp_dir;
@@ -31,6 +32,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 pub use docs::{put, seen_on};
+pub use name::MovableName;
 pub use proxy::{Fault, FaultProxy};
 pub use redis::{Builder, RedisServer, is_running, stop_process};
 pub use tls::TlsFiles;
