@@ -47,6 +47,8 @@ mod redis_foreign;
 #[cfg(feature = "redis")]
 mod redis_forgetting;
 #[cfg(feature = "redis")]
+mod redis_moving;
+#[cfg(feature = "redis")]
 mod redis_refused_writes;
 #[cfg(feature = "redis")]
 mod redis_store;

@@ -290,8 +290,7 @@ impl Cluster {
         self.nodes[from].cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id(to)]);
     }
 
-    /// Moves a slot and its keys to the node of index `to`, and waits until every node knows:
-    /// clients that do not get `MOVED` from the old owner.
+    /// Moves a slot and its keys to the node of index `to`, and waits until every node knows.
     #[track_caller]
     pub fn migrate_slot(&self, slot: u16, to: usize) {
         let from = self.owner_of_slot(slot);
@@ -299,17 +298,32 @@ impl Cluster {
             return;
         }
         self.begin_migration(slot, to);
-        let number = slot.to_string();
-        let port = self.nodes[to].port().to_string();
-        loop {
-            let keys = self.nodes[from].cli(&["CLUSTER", "GETKEYSINSLOT", &number, "100"]);
-            if keys.is_empty() {
-                break;
-            }
-            let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
-            migrate.extend(keys.lines());
-            self.nodes[from].cli(&migrate);
+        while self.migrate_keys(slot, to, 100) > 0 {}
+        self.end_migration(slot, to);
+    }
+
+    /// Moves some keys of a slot whose migration was begun; returns how many there were to move.
+    #[track_caller]
+    pub fn migrate_keys(&self, slot: u16, to: usize, most: usize) -> usize {
+        let from = &self.nodes[self.owner_of_slot(slot)];
+        let (slot, most) = (slot.to_string(), most.to_string());
+        let keys = from.cli(&["CLUSTER", "GETKEYSINSLOT", &slot, &most]);
+        if keys.is_empty() {
+            return 0;
         }
+        let port = self.nodes[to].port().to_string();
+        let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+        migrate.extend(keys.lines());
+        from.cli(&migrate);
+        keys.lines().count()
+    }
+
+    /// Gives a slot to the node that has all of its keys, and waits until every node knows: clients
+    /// that do not get `MOVED` from the old owner.
+    #[track_caller]
+    pub fn end_migration(&self, slot: u16, to: usize) {
+        let from = self.owner_of_slot(slot);
+        let number = slot.to_string();
         let id = self.nodes[to].cli(&["CLUSTER", "MYID"]);
         self.nodes[to].cli(&["CLUSTER", "SETSLOT", &number, "NODE", &id]);
         self.nodes[from].cli(&["CLUSTER", "SETSLOT", &number, "NODE", &id]);

@@ -17,6 +17,9 @@
 //!   because the next batch does not wait for it.
 //! - An unreadable record is an error for the checks that asked for it, and for no others.
 //! - If the caller of one check goes away, the others are answered all the same.
+//!
+//! While a cluster moves the slot of the keys, `MGET` is refused. Then each key is asked for by
+//! itself, see `supervised/moving`.
 
 mod plan;
 mod queue;
@@ -30,7 +33,6 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use self::plan::{CheckAnswer, KeyPlan, RecordPositions, ShardGroup, read_epoch};
@@ -41,6 +43,7 @@ use super::schema::Epoch;
 use super::supervised::{
     ConnectionHandle, Permit, PinnedConnection, SupervisedConnection, SupervisionConfig,
 };
+use super::topology::is_moving;
 use crate::store::{StoreError, StoreErrorKind};
 use crate::verified::VerifiedToken;
 
@@ -98,9 +101,22 @@ impl BatchedChecks {
             let (keys, plan) = self.shards.plan(iter::once(&*token), &mut None);
             // In a box of its own, so that the future of a check that waits in the queue is
             // smaller.
-            return match timeout(self.limit, Box::pin(permit.connection().mget(keys))).await {
-                Ok(values) => self.shards.judge_single(&token, &plan, &values?),
-                Err(_) => Err(permit.connection().count_timeout()),
+            // Why the keys are asked for one by one.
+            let mut moving = None;
+            let asked = Box::pin(async {
+                match permit.connection().mget(keys).await {
+                    Err(error) if is_moving(&error) => {
+                        moving = Some(error);
+                        let tokens = iter::once(&*token);
+                        ask_one_by_one(&self.shards, permit.connection(), tokens, &mut None).await
+                    }
+                    values => values.map(|values| (plan, values)),
+                }
+            });
+            return match timeout(self.limit, asked).await {
+                Ok(Ok((plan, values))) => self.shards.judge_single(&token, &plan, &values),
+                Ok(Err(error)) => Err(error),
+                Err(_) => Err(moving.unwrap_or_else(|| permit.connection().count_timeout())),
             };
         }
         let (answer, answered) = oneshot::channel();
@@ -116,6 +132,22 @@ impl Drop for BatchedChecks {
     fn drop(&mut self) {
         self.worker.abort();
     }
+}
+
+/// The keys of these tokens and their values, asked for while the slot of the keys is being moved.
+/// What is known of the epochs is looked up anew: before the question that is answered.
+fn ask_one_by_one<'a>(
+    shards: &'a ShardGroup,
+    connection: &'a PinnedConnection,
+    tokens: impl Iterator<Item = &'a VerifiedToken> + Clone,
+    seen: &mut Option<&mut RecordPositions>,
+) -> BoxFuture<'a, Result<(KeyPlan, Vec<Value>), StoreError>> {
+    let (keys, plan) = shards.plan(tokens, seen);
+    async move {
+        let values = connection.mget_while_moving(keys, plan.epochs.len()).await?;
+        Ok((plan, values))
+    }
+    .boxed()
 }
 
 fn runtime_ended() -> StoreError {
@@ -147,8 +179,8 @@ struct BatchWorker {
 struct BatchReply {
     connection: PinnedConnection,
     checks: Vec<PendingCheck>,
-    plan: KeyPlan,
-    values: Result<Result<Vec<Value>, StoreError>, Elapsed>,
+    /// None, if there was no reply in time.
+    values: Option<Result<(KeyPlan, Vec<Value>), StoreError>>,
 }
 
 impl BatchTransport for BatchWorker {
@@ -178,23 +210,38 @@ impl BatchTransport for BatchWorker {
         self.positions.clear();
         let mut seen = (checks.len() > 1).then_some(&mut self.positions);
         let (keys, plan) = self.shards.plan(checks.iter().map(|check| &*check.token), &mut seen);
-        let limit = self.limit;
+        let (limit, shards) = (self.limit, Arc::clone(&self.shards));
         Some(
             async move {
+                // Why the keys are asked for one by one.
+                let mut moving = None;
+                let asked = async {
+                    match connection.mget(keys).await {
+                        Err(error) if is_moving(&error) => {
+                            moving = Some(error);
+                            let tokens = checks.iter().map(|check| &*check.token);
+                            let mut seen = RecordPositions::default();
+                            let mut seen = Some(&mut seen);
+                            ask_one_by_one(&shards, &connection, tokens, &mut seen).await
+                        }
+                        values => values.map(|values| (plan, values)),
+                    }
+                };
                 // Each check began earlier, so none waits for longer than this.
-                let values = timeout(limit, connection.mget(keys)).await;
-                BatchReply { connection, checks, plan, values }
+                let values = timeout(limit, asked).await;
+                let values = values.map_or_else(|_| moving.map(Err), Some);
+                BatchReply { connection, checks, values }
             }
             .boxed(),
         )
     }
 
     fn deliver(&mut self, reply: BatchReply) {
-        let BatchReply { connection, checks, plan, values } = reply;
-        let values = match values {
-            Ok(Ok(values)) => values,
-            Ok(Err(error)) => return fail_all(checks, || error.clone()),
-            Err(_) => return fail_all(checks, || connection.count_timeout()),
+        let BatchReply { connection, checks, values } = reply;
+        let (plan, values) = match values {
+            Some(Ok(answered)) => answered,
+            Some(Err(error)) => return fail_all(checks, || error.clone()),
+            None => return fail_all(checks, || connection.count_timeout()),
         };
         let Some((epochs, records)) = values.split_at_checked(plan.epochs.len()) else {
             return fail_all(checks, || unexpected_reply("redis"));

@@ -145,8 +145,13 @@ impl StoreCore {
         let script = match command {
             StoreCommand::Script(script) => script,
             StoreCommand::Plain(name) => {
-                let arguments = arguments.into_iter().map(Value::Bytes).collect();
-                return Ok((permit.command(name, arguments, limit).await?, None));
+                let arguments: Vec<_> = arguments.into_iter().map(Value::Bytes).collect();
+                let again = arguments.clone();
+                let reply = match permit.command(name, arguments, limit).await {
+                    Err(error) => permit.command_while_moving(error, name, again, limit).await,
+                    reply => reply,
+                };
+                return Ok((reply?, None));
             }
         };
         let (name, text) =

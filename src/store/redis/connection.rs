@@ -265,8 +265,12 @@ pub(crate) fn is_command_refused(error: &StoreError) -> bool {
     matches!(error_code(error), "ERR" | "NOPERM")
 }
 
-/// Whether the server can be read, and has refused to write.
+/// Whether the server can be read, and has refused to write: also because the slot of the keys is
+/// being moved, when keys can be read one by one.
 pub(crate) fn is_write_refused(error: &StoreError) -> bool {
+    if matches!(error_code(error), "ASK" | "TRYAGAIN") {
+        return true;
+    }
     let is_refusal = matches!(
         error.kind(),
         StoreErrorKind::Denied | StoreErrorKind::Full | StoreErrorKind::Replicas

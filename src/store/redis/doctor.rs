@@ -50,7 +50,7 @@ impl RedisStore {
     /// ```
     ///
     /// A [`Mirror`](crate::Mirror) reads the log, so add `+xread +xrevrange`. With another prefix,
-    /// change the pattern. In a cluster add `+cluster|nodes`; with
+    /// change the pattern. In a cluster add `+cluster|nodes +asking`; with
     /// [`with_wait_replicas`](super::RedisStoreBuilder::with_wait_replicas) add `+wait`; with a
     /// database in the URL add `+select`. The user at the sentinels needs `+ping +client|id +info
     /// +sentinel|master`.
@@ -171,6 +171,7 @@ fn trials(
     }
     if is_cluster {
         trials.push(("cluster|nodes", "CLUSTER", words(&["NODES"])));
+        trials.push(("asking", "ASKING", Vec::new()));
     }
     trials
 }

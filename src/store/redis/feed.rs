@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fred::types::Value;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use self::parse::{parse_entries, parse_id, parse_score};
 use super::command::task_failed;
@@ -25,6 +25,7 @@ use super::reply::read_time;
 use super::role::RoleProbe;
 use super::schema::{self, IndexClass, IndexMember, MirrorId, MirrorLease, ShardKeys};
 use super::store::RedisStore;
+use super::topology::is_moving;
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
 use crate::revocation::{Fact, Fingerprint};
@@ -43,6 +44,8 @@ const HOUR: u64 = 60 * 60 * 1000;
 /// How long the index keeps a mirror that is not heard of any more, in milliseconds. The leases
 /// decide who is waited for.
 const REMEMBERED: u64 = 24 * HOUR;
+/// How often the log is read while it is at the node to which its slot is being moved.
+const MOVING_PAUSE: Duration = Duration::from_millis(20);
 /// About how many members a page of the snapshot holds: a millisecond of work for Redis.
 const PAGE: &str = "2000";
 /// How many entries of the log are read at once.
@@ -115,8 +118,11 @@ impl RedisFeed {
             .ok_or_else(|| unreachable("not connected to redis"))
     }
 
+    /// Sends a command, also where the slot of the key is being moved.
     async fn ask(&self, command: &'static str, arguments: Vec<Bytes>) -> Result<Value, StoreError> {
-        self.connection()?.command(command, arguments, LIMIT).await
+        let arguments = arguments.into_iter().map(Value::Bytes).collect();
+        let topology = &self.core.topology;
+        topology.command_for_key(self.connection()?, command, arguments, LIMIT).await
     }
 
     async fn check_role(&self) -> Result<(), StoreError> {
@@ -172,7 +178,14 @@ impl RedisFeed {
         ];
         let hour = time.as_millis() / HOUR * HOUR;
         let add = vec![self.names().mirrors.clone(), hour.to_string().into(), self.id.print()];
-        let (set, add) = tokio::join!(biased; self.ask("SET", set), self.ask("ZADD", add));
+        // Not followed to where the slot is being moved: the epoch would be read before. Then there
+        // is no lease, and checks go to the store.
+        let connection = self.connection()?;
+        let (set, add) = tokio::join!(
+            biased;
+            connection.command("SET", set, LIMIT),
+            connection.command("ZADD", add, LIMIT),
+        );
         match (set?, add?) {
             (Value::String(answer), Value::Integer(new)) if answer == "OK" => Ok(new > 0),
             _ => Err(unexpected_reply("redis")),
@@ -234,6 +247,7 @@ impl Feed for RedisFeed {
             ));
         }
         check_log(
+            &self.core.topology,
             self.connection()?,
             &self.core.keys,
             &self.core.tracker,
@@ -360,15 +374,28 @@ impl Feed for RedisFeed {
     }
 
     async fn read(&mut self, after: u128, wait: Duration) -> Result<Vec<LogEntry>, StoreError> {
-        let mut arguments =
-            vec![Bytes::from_static(b"COUNT"), Bytes::from_static(ENTRIES.as_bytes())];
-        // `BLOCK 0` would wait without end.
-        if wait >= Duration::from_millis(1) {
-            arguments.extend([Bytes::from_static(b"BLOCK"), wait.as_millis().to_string().into()]);
-        }
-        let id = format!("{}-{}", after >> 64, after & u128::from(u64::MAX));
-        arguments.extend([Bytes::from_static(b"STREAMS"), self.names().log.clone(), id.into()]);
-        let reply = self.connection()?.command("XREAD", arguments, wait + LIMIT).await?;
+        let arguments = |wait: Duration| {
+            let mut arguments =
+                vec![Bytes::from_static(b"COUNT"), Bytes::from_static(ENTRIES.as_bytes())];
+            // `BLOCK 0` would wait without end.
+            if wait >= Duration::from_millis(1) {
+                let millis = wait.as_millis().to_string();
+                arguments.extend([Bytes::from_static(b"BLOCK"), millis.into()]);
+            }
+            let id = format!("{}-{}", after >> 64, after & u128::from(u64::MAX));
+            arguments.extend([Bytes::from_static(b"STREAMS"), self.names().log.clone(), id.into()]);
+            arguments
+        };
+        let reply = self.connection()?.command("XREAD", arguments(wait), wait + LIMIT).await;
+        let reply = match reply {
+            // The log was moved with its slot, to a node over whose connection others ask as well:
+            // they must not wait for it.
+            Err(error) if is_moving(&error) => {
+                sleep(wait.min(MOVING_PAUSE)).await;
+                self.ask("XREAD", arguments(Duration::ZERO)).await?
+            }
+            reply => reply?,
+        };
         parse_entries(&reply).ok_or_else(|| unexpected_reply("redis"))
     }
 

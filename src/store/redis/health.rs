@@ -105,8 +105,9 @@ impl Health {
     }
 
     /// Why Redis, which can be reached, refuses writes: it is full (`OOM`), cannot write to its
-    /// disk (`MISCONF`), or has too few replicas (`NOREPLICAS`). None if it takes them. Tokens are
-    /// checked meanwhile, and the store finds out by itself when writes are taken again.
+    /// disk (`MISCONF`), has too few replicas (`NOREPLICAS`), or a cluster is moving the slot of
+    /// the shard (`TRYAGAIN`, `ASK`). None if it takes them. Tokens are checked meanwhile, and the
+    /// store finds out by itself when writes are taken again.
     pub fn refuses_writes(&self) -> Option<&StoreError> {
         self.refused.first().map(|(_, error)| error)
     }

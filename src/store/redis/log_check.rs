@@ -7,18 +7,21 @@
 //! both primary.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use fred::types::Value;
 
 use super::connection::{CONNECT_TIMEOUT, Connection, unexpected_reply};
 use super::epoch::{EpochTracker, KnownEpoch};
 use super::schema::{EntryId, RedisKeys};
+use super::topology::Topology;
 use crate::store::StoreError;
 
 /// Looks in the logs of these shards for the last known entries, and reports those that are
 /// missing. If none is known, it asks for the first entry, so that a missing right shows at the
 /// start.
 pub(crate) async fn check_log(
+    topology: &Arc<Topology>,
     connection: &Connection,
     keys: &RedisKeys,
     tracker: &EpochTracker,
@@ -28,10 +31,10 @@ pub(crate) async fn check_log(
         let known = tracker.known(shard);
         let entries = known.as_deref().map(KnownEpoch::expected_entries).unwrap_or_default();
         if entries.is_empty() && shard == shards.start {
-            first_entry(connection, keys, shard, EntryId::default()).await?;
+            first_entry(topology, connection, keys, shard, EntryId::default()).await?;
         }
         for entry in entries {
-            if is_missing(connection, keys, shard, entry).await?
+            if is_missing(topology, connection, keys, shard, entry).await?
                 && let Some(known) = &known
             {
                 tracker.report_missing_entry(shard, known);
@@ -43,21 +46,23 @@ pub(crate) async fn check_log(
 
 /// Whether an entry is not in the log, although earlier ones are.
 async fn is_missing(
+    topology: &Arc<Topology>,
     connection: &Connection,
     keys: &RedisKeys,
     shard: u16,
     entry: EntryId,
 ) -> Result<bool, StoreError> {
-    if first_entry(connection, keys, shard, entry).await? == Some(entry) {
+    if first_entry(topology, connection, keys, shard, entry).await? == Some(entry) {
         return Ok(false);
     }
     // If the log begins later, or is empty, it was trimmed. That proves nothing.
-    let first = first_entry(connection, keys, shard, EntryId::default()).await?;
+    let first = first_entry(topology, connection, keys, shard, EntryId::default()).await?;
     Ok(first.is_some_and(|first| first < entry))
 }
 
 /// The first entry of the log that is not before `from`.
 async fn first_entry(
+    topology: &Arc<Topology>,
     connection: &Connection,
     keys: &RedisKeys,
     shard: u16,
@@ -66,10 +71,8 @@ async fn first_entry(
     let key = Value::Bytes(keys.shard(shard).log.clone());
     let arguments: Vec<Value> =
         vec![key, from.to_string().into(), "+".into(), "COUNT".into(), 1.into()];
-    let Value::Array(entries) = connection.command("XRANGE", arguments, CONNECT_TIMEOUT).await?
-    else {
-        return Err(unexpected_reply("redis"));
-    };
+    let asked = topology.command_for_key(connection, "XRANGE", arguments, CONNECT_TIMEOUT);
+    let Value::Array(entries) = asked.await? else { return Err(unexpected_reply("redis")) };
     match entries.as_slice() {
         [] => Ok(None),
         [Value::Array(entry), ..] => entry

@@ -28,8 +28,8 @@
 // | | `connection` | one connection to one server, and what its errors mean |
 // | | `reply` | what replies hold |
 // | | `role` | whether a server is a primary, by whichever command it answers |
-// | | `log_check` | whether a server still has the changes that were known |
 // | | `topology` | where the primary is |
+// | | `log_check` | whether a server still has the changes that were known |
 // | | `supervised` | a connection that is watched and replaced |
 // | questions | `batch` | checks that share round trips |
 // | | `core` | what all parts of a store share |

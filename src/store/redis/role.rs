@@ -120,8 +120,9 @@ impl RoleSource {
 
     fn read_error(self, error: StoreError) -> Result<Option<bool>, StoreError> {
         match (self, error.kind(), error_code(&error)) {
-            // Only a primary counts its replicas before it takes a write.
-            (Self::Trial, _, "NOREPLICAS") => Ok(Some(true)),
+            // Only a primary counts its replicas before it takes a write, or moves a slot to
+            // another node.
+            (Self::Trial, _, "NOREPLICAS" | "ASK") => Ok(Some(true)),
             // Redis asks its disk before its role, so a replica may answer the same.
             (Self::Trial, StoreErrorKind::Full, _) => Ok(None),
             _ if is_command_refused(&error) => Ok(None),

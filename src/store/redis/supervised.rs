@@ -19,6 +19,7 @@
 //! A connection that was given up is never used again: the next one is a new client, which has
 //! answered a probe before the first question. So an answer that comes late reaches nobody.
 
+mod moving;
 mod supervise;
 
 use std::ops::Range;

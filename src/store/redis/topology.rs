@@ -10,6 +10,7 @@
 //! | sentinels | `SENTINEL MASTER` at all of them; the latest fail-over counts |
 //! | cluster | `CLUSTER NODES` at all known nodes; the latest owner of the slot counts. It is dialled at the preferred endpoint that `CLUSTER SLOTS` gives |
 
+mod redirect;
 mod replies;
 
 use std::fmt;
@@ -22,6 +23,8 @@ use futures::stream::FuturesUnordered;
 use futures::{StreamExt as _, join};
 use tokio::time::timeout;
 
+use self::redirect::ImportingNodes;
+pub(crate) use self::redirect::{KeyCommand, is_moving};
 use self::replies::{
     ClusterNode, Endpoints, owner_of, parse_endpoints, parse_nodes, parse_sentinel, sees_all,
 };
@@ -48,6 +51,7 @@ pub(crate) struct Topology {
     sentinel_base: Option<Config>,
     address_map: AddressMap,
     credentials: Option<Arc<dyn CredentialProvider>>,
+    importing: ImportingNodes,
 }
 
 enum TopologyKind {
@@ -137,6 +141,7 @@ impl Topology {
             sentinel_base: None,
             address_map: AddressMap::default(),
             credentials: None,
+            importing: ImportingNodes::default(),
         })
     }
 

@@ -118,8 +118,16 @@ async fn in_a_cluster_each_key_is_asked_at_its_own_node() {
     // A slot changes hands.
     let key = format!("b:{}", ids[0]);
     let (slot, to) = (cluster.slot(&key), (cluster.owner(&key) + 1) % 3);
+    cluster.begin_migration(slot, to);
+    // Each time after a failure, because the new node has yet to be connected to.
+    until(&layer, &token(&ids[0]), StatusCode::UNAUTHORIZED).await;
+    assert_eq!(cluster.migrate_keys(slot, to, 100), 1);
+    until(&layer, &token(&ids[0]), StatusCode::UNAUTHORIZED).await;
+    for _ in 0..20 {
+        assert_eq!(call(&layer, &token(&ids[0])).await.status(), StatusCode::UNAUTHORIZED);
+    }
     let cluster = tokio::task::spawn_blocking(move || {
-        cluster.migrate_slot(slot, to);
+        cluster.end_migration(slot, to);
         cluster
     })
     .await

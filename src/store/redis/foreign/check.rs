@@ -100,7 +100,17 @@ impl ForeignLists {
     async fn ask(&self, core: &StoreCore, question: ListQuestion) -> Result<Standing, StoreError> {
         let ListQuestion { list, slot, command, arguments } = question;
         let answer = match self.acquire(core, slot) {
-            Ok(permit) => permit.command(command, arguments, core.options.check_timeout).await,
+            Ok(permit) => {
+                let limit = core.options.check_timeout;
+                // Only in a cluster can it be necessary to ask again.
+                let again = self.nodes.is_some().then(|| arguments.clone());
+                match (permit.command(command, arguments, limit).await, again) {
+                    (Err(error), Some(again)) => {
+                        permit.command_while_moving(error, command, again, limit).await
+                    }
+                    (answer, _) => answer,
+                }
+            }
             Err(error) => Err(error),
         };
         match answer {

@@ -146,7 +146,7 @@ impl Supervision {
         }
         // Before an epoch is read over this connection: it would replace what is to be compared.
         let shards = self.config.shards.clone();
-        check_log(&connection, &self.config.keys, &self.config.tracker, shards).await?;
+        check_log(topology, &connection, &self.config.keys, &self.config.tracker, shards).await?;
         self.read_epochs(&connection, limit).await?;
         Ok(connection)
     }
@@ -180,9 +180,9 @@ impl Supervision {
             .clone()
             .map(|shard| Value::Bytes(self.config.keys.shard(shard).epoch.clone()))
             .collect();
-        let Value::Array(values) = connection.command("MGET", keys, limit).await? else {
-            return Err(unexpected_reply("redis"));
-        };
+        // A single key, where slots can be moved: in a cluster each shard has its own connection.
+        let asked = self.config.topology.command_for_key(connection, "MGET", keys, limit);
+        let Value::Array(values) = asked.await? else { return Err(unexpected_reply("redis")) };
         for ((shard, before), value) in shards.zip(&known).zip(&values) {
             // What it means for tokens is decided at each check; here a loss only has to be
             // noticed.
