@@ -84,10 +84,15 @@ pub struct Refusals {
     /// Requests with a revoked token ([`Rejection::Revoked`](crate::Rejection::Revoked)); answered
     /// with 401.
     pub revoked: u64,
-    /// Requests with a verified token of which the store could not tell whether it is revoked, under
+    /// Requests with a verified token of which the store could not tell whether it is revoked,
+    /// because it was out of reach or [settling](crate::store::Doubt::Settling), under
     /// [`FailMode::Closed`](crate::FailMode::Closed)
     /// ([`Rejection::StandingUnknown`](crate::Rejection::StandingUnknown)); answered with 503.
     pub standing_unknown: u64,
+    /// Requests with a verified token that the store will never be able to judge, since it has lost
+    /// revocations, under [`FailMode::Closed`](crate::FailMode::Closed)
+    /// ([`Rejection::InDoubt`](crate::Rejection::InDoubt)); answered with 401.
+    pub in_doubt: u64,
 }
 
 /// How a request ended.
@@ -128,6 +133,7 @@ struct RefusalCells {
     no_keys: AtomicU64,
     revoked: AtomicU64,
     standing_unknown: AtomicU64,
+    in_doubt: AtomicU64,
 }
 
 // === impl Counters ===
@@ -217,6 +223,7 @@ impl RefusalCells {
             RejectionKind::NoKeys => &self.no_keys,
             RejectionKind::Revoked(_) => &self.revoked,
             RejectionKind::StandingUnknown(_) => &self.standing_unknown,
+            RejectionKind::InDoubt => &self.in_doubt,
         }
     }
 
@@ -227,6 +234,7 @@ impl RefusalCells {
         sum.no_keys += self.no_keys.load(Relaxed);
         sum.revoked += self.revoked.load(Relaxed);
         sum.standing_unknown += self.standing_unknown.load(Relaxed);
+        sum.in_doubt += self.in_doubt.load(Relaxed);
     }
 }
 
@@ -236,9 +244,12 @@ impl CounterSnapshot {
     /// How many requests asked the store, and got an answer or an error. A request that was dropped
     /// while it waited is not counted.
     pub fn checks(&self) -> u64 {
-        let revoked = self.refused.revoked + self.would_refuse.revoked;
-        let standing_unknown = self.refused.standing_unknown + self.would_refuse.standing_unknown;
-        self.admitted + self.admitted_unchecked + revoked + standing_unknown
+        let checked =
+            |refusals: &Refusals| refusals.revoked + refusals.standing_unknown + refusals.in_doubt;
+        self.admitted
+            + self.admitted_unchecked
+            + checked(&self.refused)
+            + checked(&self.would_refuse)
     }
 
     /// How many checks failed with an error of this kind, whatever then became of the request.
@@ -281,6 +292,7 @@ impl Refusals {
             + self.no_keys
             + self.revoked
             + self.standing_unknown
+            + self.in_doubt
     }
 }
 
@@ -319,6 +331,22 @@ mod tests {
         let shown = format!("{counters:?}");
         assert!(shown.contains("admitted: 1, "), "{shown}");
         assert!(shown.ends_with("store_errors: [(Timeout, 1)] })"), "{shown}");
+    }
+
+    #[test]
+    fn what_the_store_was_asked_about_is_a_check_whatever_became_of_the_request() {
+        let counters = Counters::new();
+        let kinds = [
+            RejectionKind::Revoked(crate::target::TargetKind::User),
+            RejectionKind::StandingUnknown(StoreErrorKind::Settling),
+            RejectionKind::InDoubt,
+        ];
+        for kind in kinds {
+            counters.count(RequestOutcome::Refused(kind));
+            counters.count(RequestOutcome::WouldRefuse(kind));
+        }
+        let seen = counters.snapshot();
+        assert_eq!((seen.checks(), seen.refused.total(), seen.refused.in_doubt), (6, 3, 1));
     }
 
     #[test]

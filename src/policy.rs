@@ -27,13 +27,16 @@ use crate::verified::VerifiedToken;
 #[non_exhaustive]
 pub enum FailMode {
     /// The request is refused with 503 (gRPC: `UNAVAILABLE`). The default: no revoked token gets
-    /// in, and while the store is down nobody does.
+    /// in, and while the store is down nobody does. A store that has lost revocations for good
+    /// leaves older tokens without a standing however long one waits: these are refused with 401,
+    /// as [`Rejection::InDoubt`].
     #[default]
     Closed,
     /// The request passes, marked and counted: [`Clearance::is_checked`] is false.
     ///
     /// # Security
-    /// While the store is down, or made to be down, revoked tokens work until they expire.
+    /// While the store is down, or made to be down, revoked tokens work until they expire. So do
+    /// those whose revocation the store has lost.
     Open,
 }
 
@@ -106,8 +109,12 @@ pub enum Rejection {
     NoKeys(TokenError),
     /// The token is revoked (`invalid_token`).
     Revoked(RevokedBy),
-    /// The standing of the token is not known, and the mode is [`FailMode::Closed`].
+    /// The standing of the token is not known at present, and the mode is [`FailMode::Closed`].
     StandingUnknown(StoreError),
+    /// The standing of the token will not be known any more ([`StoreErrorKind::DataLoss`]), and the
+    /// mode is [`FailMode::Closed`]. Waiting does not help; a newer token is judged as ever, so the
+    /// client is told to sign in again (`invalid_token`).
+    InDoubt(StoreError),
 }
 
 impl Rejection {
@@ -120,6 +127,7 @@ impl Rejection {
             Self::NoKeys(_) => RejectionKind::NoKeys,
             Self::Revoked(by) => RejectionKind::Revoked(by.kind),
             Self::StandingUnknown(error) => RejectionKind::StandingUnknown(error.kind()),
+            Self::InDoubt(_) => RejectionKind::InDoubt,
         }
     }
 }
@@ -143,6 +151,9 @@ impl fmt::Display for Rejection {
             Self::StandingUnknown(error) => {
                 write!(f, "the standing of the token is not known: {error}")
             }
+            Self::InDoubt(error) => {
+                write!(f, "the standing of the token will not be known any more: {error}")
+            }
         }
     }
 }
@@ -151,7 +162,7 @@ impl std::error::Error for Rejection {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::InvalidToken(error) | Self::NoKeys(error) => error.source(),
-            Self::StandingUnknown(error) => error.source(),
+            Self::StandingUnknown(error) | Self::InDoubt(error) => error.source(),
             Self::BadRequest(error) => error.source(),
             Self::NoCredentials | Self::Revoked(_) => None,
         }
@@ -174,6 +185,8 @@ pub enum RejectionKind {
     Revoked(TargetKind),
     /// Of [`Rejection::StandingUnknown`], with what the store failed of: answered with 503.
     StandingUnknown(StoreErrorKind),
+    /// Of [`Rejection::InDoubt`]: answered with 401.
+    InDoubt,
 }
 
 /// What the answer of the store means for a verified token.
@@ -186,6 +199,9 @@ pub(crate) fn decide(
         (Ok(Standing::Live), _) => None,
         (Ok(Standing::Revoked(by)), _) => return Err(Rejection::Revoked(by)),
         (Err(error), FailMode::Open) => Some(error),
+        (Err(error), FailMode::Closed) if error.kind() == StoreErrorKind::DataLoss => {
+            return Err(Rejection::InDoubt(error));
+        }
         (Err(error), FailMode::Closed) => return Err(Rejection::StandingUnknown(error)),
     };
     Ok(Clearance { token, unchecked_because })
@@ -224,7 +240,12 @@ mod tests {
         for kind in StoreErrorKind::ALL {
             let error = || Err(StoreError::new(kind, "no answer"));
             let rejection = decide(token(), error(), FailMode::Closed).unwrap_err();
-            assert_eq!(rejection.kind(), RejectionKind::StandingUnknown(kind));
+            // Only what waiting does not mend is told as the fault of the token.
+            let expected = match kind {
+                StoreErrorKind::DataLoss => RejectionKind::InDoubt,
+                kind => RejectionKind::StandingUnknown(kind),
+            };
+            assert_eq!(rejection.kind(), expected);
             let clearance = decide(token(), error(), FailMode::Open).unwrap();
             assert!(!clearance.is_checked());
             assert_eq!(clearance.unchecked_because().unwrap().kind(), kind);

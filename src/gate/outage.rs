@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreErrorKind};
 
 /// How long no check may have failed before an outage is called over. Without it a store that fails
 /// every other check would be reported with every request.
@@ -65,7 +65,11 @@ impl Outage {
             return;
         }
         let kind = error.kind();
-        if admitted {
+        if kind == StoreErrorKind::DataLoss && !admitted {
+            tracing::warn!(error = %error.chain(),
+                "the store has lost revocations: tokens from before are refused with 401, so that \
+                their holders sign in again");
+        } else if admitted {
             tracing::warn!(?kind, error = %error.chain(),
                 "the store gives no answer: requests are ADMITTED UNCHECKED, revoked tokens \
                 work");
@@ -92,7 +96,6 @@ fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::StoreErrorKind;
 
     #[tokio::test(start_paused = true)]
     async fn an_outage_is_over_after_a_quiet_time_and_never_turns_from_admitting_to_refusing() {

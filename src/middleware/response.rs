@@ -5,6 +5,7 @@
 //! | no credentials | 401, challenge without error code | 16 `UNAUTHENTICATED` |
 //! | unreadable, repeated or conflicting credentials | 400, challenge with `invalid_request` | 16 |
 //! | invalid, expired or revoked token | 401, challenge with `invalid_token` | 16 |
+//! | no verdict ever, since the store has lost revocations, fail mode closed | 401, challenge with `invalid_token` that says to sign in again | 16 |
 //! | no verdict, fail mode closed | 503 and `Retry-After`, no challenge | 14 `UNAVAILABLE` |
 //!
 //! All carry `Cache-Control: no-store`, and the [`Rejection`] in their extensions.
@@ -18,7 +19,9 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 
 use crate::config::ConfigError;
+use crate::mirror::chance;
 use crate::policy::{Rejection, RejectionKind};
+use crate::store::StoreErrorKind;
 use crate::token::TokenErrorKind;
 use crate::token::bearer::{self, TokenSource};
 
@@ -29,6 +32,9 @@ pub(super) const DEFAULT_REALM: &str = "api";
 /// as a fail-over or a reconnect takes when all goes well. Longer would keep clients out after the
 /// store is back.
 pub(super) const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Over how long clients are spread that come back to a store that settles.
+const SETTLING_SPREAD: Duration = Duration::from_secs(2);
 
 /// The code of gRPC for a token that is not accepted.
 pub(super) const UNAUTHENTICATED: &str = "16";
@@ -141,6 +147,8 @@ enum Challenge {
     Plain,
     InvalidRequest,
     InvalidToken,
+    /// The same with a description, always.
+    InDoubt,
 }
 
 impl Row {
@@ -165,6 +173,12 @@ impl Row {
                 grpc_status: UNAUTHENTICATED,
                 message: "the access token is not accepted",
             },
+            RejectionKind::InDoubt => Self {
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Some(Challenge::InDoubt),
+                grpc_status: UNAUTHENTICATED,
+                message: IN_DOUBT,
+            },
             RejectionKind::StandingUnknown(_) | RejectionKind::NoKeys => Self {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 challenge: None,
@@ -175,6 +189,11 @@ impl Row {
     }
 }
 
+/// Every client is told this: it is about the store and not about the token, and a client that does
+/// not know it would ask the user to wait.
+const IN_DOUBT: &str =
+    "Tokens issued before a loss of data cannot be checked any more. Sign in again";
+
 /// The `error_description` of a rejection, for layers that send one. RFC 6750 §3: no
 /// `"`, no `\`, ASCII.
 fn description(kind: RejectionKind) -> Option<&'static str> {
@@ -184,6 +203,7 @@ fn description(kind: RejectionKind) -> Option<&'static str> {
         | RejectionKind::NoKeys => {
             return None;
         }
+        RejectionKind::InDoubt => IN_DOUBT,
         RejectionKind::BadRequest => "The credentials are malformed or ambiguous",
         RejectionKind::Revoked(_) => "The access token was revoked",
         RejectionKind::InvalidToken(TokenErrorKind::Expired) => "The access token expired",
@@ -258,7 +278,9 @@ pub(super) struct RefusalHeads {
     plain: HeaderValue,
     invalid_request: HeaderValue,
     invalid_token: HeaderValue,
+    in_doubt: HeaderValue,
     describes: bool,
+    retry_least: Duration,
     retry_after: HeaderValue,
     retry_pushback: HeaderValue,
 }
@@ -274,7 +296,9 @@ impl RefusalHeads {
             plain: HeaderValue::from_static(""),
             invalid_request: HeaderValue::from_static(""),
             invalid_token: HeaderValue::from_static(""),
+            in_doubt: HeaderValue::from_static(""),
             describes: false,
+            retry_least: DEFAULT_RETRY_AFTER,
             retry_after: HeaderValue::from_static("0"),
             retry_pushback: HeaderValue::from_static("0"),
         };
@@ -326,13 +350,10 @@ impl RefusalHeads {
         self.describes = true;
     }
 
-    /// RFC 9110 §10.2.3 knows whole seconds only: rounded up, so that no client comes early.
     pub(super) fn set_retry_after(&mut self, after: Duration) {
-        let secs = after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0));
-        self.retry_after = HeaderValue::from(secs);
-        // gRPC clients read a signed 32-bit number.
-        self.retry_pushback =
-            HeaderValue::from(i32::try_from(after.as_millis()).unwrap_or(i32::MAX));
+        self.retry_least = after;
+        self.retry_after = retry_after(after, Duration::ZERO);
+        self.retry_pushback = retry_pushback(after);
     }
 
     fn write(&mut self) {
@@ -345,6 +366,7 @@ impl RefusalHeads {
         self.plain = unshared(base.clone());
         self.invalid_request = unshared(format!("{base}, error=\"invalid_request\""));
         self.invalid_token = unshared(format!("{base}, error=\"invalid_token\""));
+        self.in_doubt = field(described(&base, "invalid_token", IN_DOUBT));
         self.base = base;
     }
 
@@ -371,7 +393,13 @@ impl RefusalHeads {
             Some(challenge) => {
                 head.headers.insert(header::WWW_AUTHENTICATE, self.challenge(challenge, kind))
             }
-            None => head.headers.insert(header::RETRY_AFTER, self.retry_after.clone()),
+            None => head.headers.insert(
+                header::RETRY_AFTER,
+                match settling_delay(kind) {
+                    None => self.retry_after.clone(),
+                    Some(delay) => retry_after(self.retry_least, delay),
+                },
+            ),
         };
         head
     }
@@ -397,6 +425,7 @@ impl RefusalHeads {
             Challenge::Plain => &self.plain,
             Challenge::InvalidRequest => &self.invalid_request,
             Challenge::InvalidToken => &self.invalid_token,
+            Challenge::InDoubt => return self.in_doubt.clone(),
         };
         match description(kind).filter(|_| self.describes) {
             None => known.clone(),
@@ -406,7 +435,7 @@ impl RefusalHeads {
                 } else {
                     "invalid_token"
                 };
-                field(format!("{}, error=\"{code}\", error_description=\"{text}\"", self.base))
+                field(described(&self.base, code, text))
             }
         }
     }
@@ -419,10 +448,37 @@ impl RefusalHeads {
         let message = description(kind).filter(|_| self.describes).unwrap_or(row.message);
         head.headers.insert(GRPC_MESSAGE, HeaderValue::from_static(message));
         if row.challenge.is_none() {
-            head.headers.insert(GRPC_RETRY_PUSHBACK, self.retry_pushback.clone());
+            let pushback = match settling_delay(kind) {
+                None => self.retry_pushback.clone(),
+                Some(delay) => retry_pushback(self.retry_least.saturating_add(delay)),
+            };
+            head.headers.insert(GRPC_RETRY_PUSHBACK, pushback);
         }
         head
     }
+}
+
+/// While a store settles every client is refused, and all of them at once. So they come back spread
+/// over some time.
+fn settling_delay(kind: RejectionKind) -> Option<Duration> {
+    let is_settling = kind == RejectionKind::StandingUnknown(StoreErrorKind::Settling);
+    is_settling.then(|| SETTLING_SPREAD.mul_f64(chance()))
+}
+
+/// RFC 9110 §10.2.3 knows whole seconds only: rounded up, so that no client comes early.
+fn retry_after(least: Duration, delay: Duration) -> HeaderValue {
+    let secs = least.as_secs().saturating_add(u64::from(least.subsec_nanos() > 0));
+    secs.saturating_add(delay.saturating_add(Duration::from_millis(500)).as_secs()).into()
+}
+
+/// gRPC clients read a signed 32-bit number.
+fn retry_pushback(after: Duration) -> HeaderValue {
+    i32::try_from(after.as_millis()).unwrap_or(i32::MAX).into()
+}
+
+/// A challenge with a code and a text.
+fn described(base: &str, code: &str, text: &str) -> String {
+    format!("{base}, error=\"{code}\", error_description=\"{text}\"")
 }
 
 fn empty_head(status: StatusCode) -> Parts {

@@ -395,7 +395,7 @@ impl Shared {
 
 /// A number from 0 to 1.
 #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
-fn chance() -> f64 {
+pub(crate) fn chance() -> f64 {
     (RandomState::new().hash_one(0) >> 11) as f64 / (1_u64 << 53) as f64
 }
 

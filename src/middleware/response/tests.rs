@@ -1,6 +1,6 @@
 use super::*;
 use crate::revocation::TargetKind;
-use crate::store::{RevokedBy, StoreError, StoreErrorKind};
+use crate::store::{RevokedBy, StoreError};
 use crate::token::{CredentialsError, TokenError};
 
 fn rejections() -> Vec<Rejection> {
@@ -11,6 +11,8 @@ fn rejections() -> Vec<Rejection> {
         Rejection::BadRequest(CredentialsError::Conflicting),
         Rejection::Revoked(RevokedBy::new(TargetKind::User)),
         Rejection::StandingUnknown(StoreError::new(StoreErrorKind::Timeout, "no answer")),
+        Rejection::StandingUnknown(StoreError::new(StoreErrorKind::Settling, "a failover")),
+        Rejection::InDoubt(StoreError::new(StoreErrorKind::DataLoss, "it was flushed")),
         Rejection::from(TokenError::new(TokenErrorKind::NoKeys, "no keys")),
     ];
     for kind in [TokenErrorKind::Expired, TokenErrorKind::NotYetValid, TokenErrorKind::BadSignature]
@@ -118,6 +120,52 @@ fn retry_after_is_in_whole_seconds_rounded_up() {
         let grpc_head = heads.grpc_head(kind, HeaderValue::from_static("application/grpc"));
         assert_eq!(grpc_head.headers[GRPC_RETRY_PUSHBACK], grpc);
     }
+}
+
+#[test]
+fn clients_of_a_store_that_settles_come_back_spread_over_one_to_three_seconds() {
+    let mut heads = RefusalHeads::new();
+    let kind = RejectionKind::StandingUnknown(StoreErrorKind::Settling);
+    let after = |heads: &RefusalHeads| {
+        let head = heads.http_head(kind);
+        assert_eq!(head.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(!head.headers.contains_key(header::WWW_AUTHENTICATE));
+        head.headers[header::RETRY_AFTER].to_str().unwrap().parse::<u64>().unwrap()
+    };
+    let pushback = |heads: &RefusalHeads| {
+        let head = heads.grpc_head(kind, HeaderValue::from_static("application/grpc"));
+        assert_eq!(head.headers[GRPC_STATUS], "14");
+        head.headers[GRPC_RETRY_PUSHBACK].to_str().unwrap().parse::<u64>().unwrap()
+    };
+    let seen: Vec<_> = (0..300).map(|_| after(&heads)).collect();
+    assert!(seen.iter().all(|secs| (1..=3).contains(secs)), "{seen:?}");
+    assert!((1..=3).all(|secs| seen.contains(&secs)), "{seen:?}");
+    let seen: Vec<_> = (0..300).map(|_| pushback(&heads)).collect();
+    assert!(seen.iter().all(|millis| (1000..=3000).contains(millis)), "{seen:?}");
+    assert!(seen.iter().any(|millis| *millis < 2000) && seen.iter().any(|millis| *millis > 2000));
+    heads.set_retry_after(Duration::MAX);
+    assert_eq!((after(&heads), pushback(&heads)), (u64::MAX, i32::MAX.unsigned_abs().into()));
+}
+
+#[test]
+fn a_client_whose_token_is_in_doubt_for_good_is_always_told_to_sign_in_again() {
+    let mut heads = RefusalHeads::new();
+    for _ in 0..2 {
+        let head = heads.http_head(RejectionKind::InDoubt);
+        assert_eq!(head.status, StatusCode::UNAUTHORIZED);
+        assert!(!head.headers.contains_key(header::RETRY_AFTER), "waiting does not help");
+        let text = challenge(&heads, RejectionKind::InDoubt);
+        let start = r#"Bearer realm="api", error="invalid_token", error_description=""#;
+        assert!(text.starts_with(start) && text.ends_with(r#" Sign in again""#), "{text}");
+        let grpc = HeaderValue::from_static("application/grpc");
+        let head = heads.grpc_head(RejectionKind::InDoubt, grpc);
+        assert_eq!(head.headers[GRPC_STATUS], "16");
+        assert!(head.headers[GRPC_MESSAGE].to_str().unwrap().ends_with("Sign in again"));
+        assert!(!head.headers.contains_key(GRPC_RETRY_PUSHBACK));
+        heads.set_describes();
+    }
+    heads.set_realm("orders").unwrap();
+    assert!(challenge(&heads, RejectionKind::InDoubt).starts_with(r#"Bearer realm="orders", "#));
 }
 
 #[test]

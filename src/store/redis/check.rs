@@ -65,7 +65,7 @@ impl StoreCore {
 }
 
 /// One answer of several: revoked as soon as one of them says so, whatever the others say; else the
-/// last failure, if there was one.
+/// failure that waiting may end, if there was one, or the other.
 pub(crate) async fn first_revoked<F>(
     mut answers: FuturesUnordered<F>,
     mut failure: Option<StoreError>,
@@ -77,7 +77,12 @@ where
         match answer {
             Ok(revoked @ Standing::Revoked(_)) => return Ok(revoked),
             Ok(Standing::Live) => {}
-            Err(error) => failure = Some(error),
+            Err(error) => {
+                failure = Some(match failure.take() {
+                    None => error,
+                    Some(other) => error.or_passing(other),
+                });
+            }
         }
     }
     failure.map_or(Ok(Standing::Live), Err)

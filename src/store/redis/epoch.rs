@@ -16,7 +16,8 @@
 //! | another one, which began before the known one or before its last known entry | two servers were primary at once, or an older state has come back | all, until a new epoch begins |
 //! | another one | any of these, and another process has begun the new epoch | those issued until it began |
 //!
-//! A check of a token that is in lasting doubt and not found to be revoked is [`StoreErrorKind::DataLoss`].
+//! A check of a token that is in doubt and not found to be revoked is an error:
+//! [`StoreErrorKind::Settling`] where waiting helps, else [`StoreErrorKind::DataLoss`].
 //! Tokens that were issued after the doubt's `issued_until` cannot have been revoked before the
 //! loss.
 //!
@@ -220,7 +221,7 @@ impl EpochTracker {
     /// and with what is known now.
     ///
     /// # Errors
-    /// [`StoreErrorKind::DataLoss`] if all tokens are in doubt.
+    /// [`StoreErrorKind::Settling`] if it is not known which tokens are in doubt.
     pub(crate) fn observe_value(
         &self,
         source: EpochSource,
@@ -241,7 +242,7 @@ impl EpochTracker {
     ) -> Result<Doubt, StoreError> {
         let Some(epoch) = epoch else {
             self.maintenance_due.notify_one();
-            return Err(data_loss(match before {
+            return Err(unsettled(match before {
                 Some(_) => "redis holds no epoch of this shard: its data was lost",
                 None => {
                     "redis holds no epoch of this shard: either none has begun yet, or its data \
@@ -253,7 +254,7 @@ impl EpochTracker {
             known.epoch.id == epoch.id && (known.lost || known.epoch.seq > epoch.seq)
         }) {
             self.maintenance_due.notify_one();
-            return Err(data_loss(
+            return Err(unsettled(
                 "redis knows of fewer revocations than before: an older state was restored",
             ));
         }
@@ -316,12 +317,12 @@ impl EpochTracker {
             );
         }
         if known.lost {
-            return Err(data_loss(
+            return Err(unsettled(
                 "redis has lost revocations that this process knew of: a new epoch has to begin",
             ));
         }
         if known.epoch.id != epoch.id {
-            return Err(data_loss(
+            return Err(unsettled(
                 "the epoch of the shard changed while the question was under way; ask again",
             ));
         }
@@ -405,8 +406,9 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(MAX_INTEGER).min(MAX_INTEGER)
 }
 
-fn data_loss(problem: &'static str) -> StoreError {
-    StoreError::new(StoreErrorKind::DataLoss, problem)
+/// It is not known yet which tokens of this shard are in doubt.
+fn unsettled(problem: &'static str) -> StoreError {
+    StoreError::new(StoreErrorKind::Settling, problem)
 }
 
 fn unknown_shard() -> StoreError {

@@ -147,6 +147,12 @@ impl ShardGroup {
         positions: &mut impl Iterator<Item = &'a KeyPosition>,
     ) -> CheckAnswer {
         let (mut revoked, mut doubtful, mut unreadable) = (None, None, None);
+        let mut doubt_because = |error: StoreError| {
+            doubtful = Some(match doubtful.take() {
+                None => error,
+                Some(other) => error.or_passing(other),
+            });
+        };
         for ((_, target), position) in self.targets(token).zip(positions) {
             match records.get(position.record) {
                 Some(Value::Null) => {}
@@ -160,14 +166,18 @@ impl ShardGroup {
             match doubts.get(position.epoch) {
                 Some(Ok(Doubt::None)) => {}
                 Some(Ok(doubt)) if doubt.covers(token, SystemClock.now()) => {
-                    doubtful = Some(doubt.error());
+                    doubt_because(doubt.error());
                 }
                 Some(Ok(_)) => {}
-                Some(Err(error)) => doubtful = Some(error.clone()),
-                None => doubtful = Some(unexpected_reply("redis")),
+                Some(Err(error)) => doubt_because(error.clone()),
+                None => doubt_because(unexpected_reply("redis")),
             }
         }
-        match (revoked, doubtful.or(unreadable)) {
+        let unknown = match (doubtful, unreadable) {
+            (Some(doubtful), Some(unreadable)) => Some(doubtful.or_passing(unreadable)),
+            (doubtful, unreadable) => doubtful.or(unreadable),
+        };
+        match (revoked, unknown) {
             // A record that covers the token decides, whatever else could not be read.
             (Some(revoked), _) => Ok(Standing::Revoked(revoked)),
             (None, Some(error)) => Err(error),

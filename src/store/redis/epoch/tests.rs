@@ -81,11 +81,11 @@ fn answers_that_overtake_each_other_are_no_loss() {
 #[test]
 fn a_missing_epoch_and_fewer_changes_put_everything_in_doubt() {
     let tracker = EpochTracker::new(1, Duration::from_secs(1));
-    assert_eq!(read(&tracker, None), Err(StoreErrorKind::DataLoss));
+    assert_eq!(read(&tracker, None), Err(StoreErrorKind::Settling));
     read(&tracker, Some(epoch(1, 10, 0, 5))).unwrap();
     assert!(is_maintenance_due(&tracker));
     for worse in [None, Some(epoch(1, 10, 0, 4))] {
-        assert_eq!(read(&tracker, worse), Err(StoreErrorKind::DataLoss));
+        assert_eq!(read(&tracker, worse), Err(StoreErrorKind::Settling));
         assert!(is_maintenance_due(&tracker));
         assert_eq!(for_script(&tracker), (1, 5), "what is known is kept, to be reported");
     }
@@ -96,10 +96,10 @@ fn an_epoch_that_began_before_the_latest_known_change_puts_everything_in_doubt()
     let tracker = EpochTracker::new(1, Duration::from_secs(1));
     // A second epoch began elsewhere at 50; the first went on here until 60.
     read(&tracker, Some(epoch(1, 10, 0, 60))).unwrap();
-    assert_eq!(read(&tracker, Some(epoch(2, 50, 50, 3))), Err(StoreErrorKind::DataLoss));
+    assert_eq!(read(&tracker, Some(epoch(2, 50, 50, 3))), Err(StoreErrorKind::Settling));
     assert!(is_maintenance_due(&tracker));
     assert_eq!(for_script(&tracker), (2, MAX_INTEGER), "a third one has to begin");
-    assert_eq!(read(&tracker, Some(epoch(2, 50, 50, 4))), Err(StoreErrorKind::DataLoss));
+    assert_eq!(read(&tracker, Some(epoch(2, 50, 50, 4))), Err(StoreErrorKind::Settling));
     assert_eq!(read(&tracker, Some(epoch(3, 70, 70, 4))).map(until), Ok(70));
     assert_eq!(
         tracker.known(0).unwrap().for_script(),
@@ -206,10 +206,10 @@ fn another_change_with_the_number_of_the_known_one_ends_the_epoch() {
     read(&tracker, Some(epoch(1, 10, 0, 5))).unwrap();
     let early = tracker.known(0);
     let other = Epoch { last_entry: EntryId(77, 0), ..epoch(1, 10, 0, 5) };
-    assert_eq!(read(&tracker, Some(other)), Err(StoreErrorKind::DataLoss));
+    assert_eq!(read(&tracker, Some(other)), Err(StoreErrorKind::Settling));
     assert!(is_maintenance_due(&tracker));
     assert_eq!(for_script(&tracker), (1, MAX_INTEGER));
-    assert_eq!(read(&tracker, Some(epoch(1, 10, 0, 6))), Err(StoreErrorKind::DataLoss));
+    assert_eq!(read(&tracker, Some(epoch(1, 10, 0, 6))), Err(StoreErrorKind::Settling));
     // The same if the known one was read while the question was under way.
     let tracker = EpochTracker::new(1, Duration::from_secs(1));
     read(&tracker, Some(epoch(1, 10, 0, 5))).unwrap();
@@ -234,7 +234,7 @@ fn the_latest_change_of_each_connection_is_remembered() {
         [50, 60, 66].map(|last_entry| EntryId(last_entry, 0))
     );
     // An epoch that begins there ends nothing that went on elsewhere for longer.
-    assert_eq!(read(&tracker, Some(epoch(2, 65, 65, 7))), Err(StoreErrorKind::DataLoss));
+    assert_eq!(read(&tracker, Some(epoch(2, 65, 65, 7))), Err(StoreErrorKind::Settling));
     assert_eq!(for_script(&tracker), (2, MAX_INTEGER));
 }
 
@@ -259,7 +259,7 @@ fn a_missing_entry_ends_the_epoch() {
     let known = tracker.known(0).unwrap();
     tracker.report_missing_entry(0, &known);
     assert!(is_maintenance_due(&tracker));
-    assert_eq!(read(&tracker, Some(epoch(1, 10, 0, 9))), Err(StoreErrorKind::DataLoss));
+    assert_eq!(read(&tracker, Some(epoch(1, 10, 0, 9))), Err(StoreErrorKind::Settling));
     assert_eq!(for_script(&tracker), (1, MAX_INTEGER));
     // An answer to a question from before does not hide it.
     tracker.record(EpochSource::Checks, 0, Some(&known), epoch(1, 10, 0, 9), None).unwrap_err();
@@ -337,7 +337,7 @@ fn an_epoch_that_has_come_back_is_ended() {
     read(&tracker, Some(epoch(1, 10, 0, 5))).unwrap();
     // Others may have written to the second epoch what this process never heard of.
     read(&tracker, Some(Epoch { last_entry: EntryId::default(), ..epoch(2, 50, 50, 0) })).unwrap();
-    assert_eq!(read(&tracker, Some(epoch(1, 10, 0, 5))), Err(StoreErrorKind::DataLoss));
+    assert_eq!(read(&tracker, Some(epoch(1, 10, 0, 5))), Err(StoreErrorKind::Settling));
     assert_eq!(for_script(&tracker), (1, MAX_INTEGER));
 }
 
