@@ -18,6 +18,7 @@
 //! | invalid, expired or revoked token | 401 | 401 |
 //! | the keys of the issuer are out of reach | 503 | 503 |
 //! | the store gives no answer | 503 | passes, [`Clearance::is_checked`] is false |
+//! | the store has lost revocations, and the token is older than that | 401, to sign in again | passes, [`Clearance::is_checked`] is false |
 //!
 //! gRPC requests are told `UNAUTHENTICATED` for 401 and 400, and `UNAVAILABLE` for 503.
 //!

@@ -36,6 +36,7 @@ use crate::verified::VerifiedToken;
 /// | unreadable or ambiguous credentials | 400 | `UNAUTHENTICATED` |
 /// | invalid, expired or revoked token | 401 | `UNAUTHENTICATED` |
 /// | the store gives no answer | 503, [or pass](FailMode::Open) | `UNAVAILABLE`, or pass |
+/// | the store has lost what it would have to know of an older token | 401, [or pass](FailMode::Open) | `UNAUTHENTICATED`, or pass |
 ///
 /// The answer has the [`Rejection`](crate::Rejection) in its extensions, for layers further out.
 /// Clients learn no more than the status and a standard challenge.
@@ -341,7 +342,9 @@ impl<A> JwtRevocationLayer<A> {
     }
 
     /// After how long clients may try again after a 503 (`Retry-After`), default 1 s: about as long as
-    /// a reconnect or a failover takes. In HTTP it is rounded up to whole seconds.
+    /// a reconnect takes. In HTTP it is rounded up to whole seconds. While the store is
+    /// [settling](crate::store::Doubt::Settling), up to two seconds are added at random: all clients
+    /// are refused at once then, and should not all come back at once.
     pub fn with_retry_after(mut self, after: Duration) -> Self {
         Arc::make_mut(&mut self.heads).set_retry_after(after);
         self

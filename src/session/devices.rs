@@ -61,8 +61,11 @@ impl Sessions {
     /// [`StoreError`] if the store could not be asked.
     pub async fn is_trusted_device(&self, user: &str, device: &str) -> Result<bool, StoreError> {
         let targets = vec![self.target(Target::user(user))?, self.target(Target::device(device))?];
-        let snapshot =
-            self.store().load(targets.get(..1).unwrap_or_default().to_vec(), targets).await?;
+        let snapshot = self
+            .store()
+            .load(targets.get(..1).unwrap_or_default().to_vec(), targets)
+            .await?
+            .settled()?;
         let Some(document) = snapshot.documents.first().and_then(Option::as_ref) else {
             return Ok(false);
         };

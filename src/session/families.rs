@@ -105,7 +105,8 @@ impl Families {
     async fn try_start(&self, new: &NewFamily) -> Result<Refresh, StoreError> {
         let mut attempts = Attempts::new();
         while attempts.next().await {
-            let snapshot = self.store.load(Vec::new(), self.targets_of_new(new)?).await?;
+            let snapshot =
+                self.store.load(Vec::new(), self.targets_of_new(new)?).await?.settled()?;
             let first = match self.first(new, &snapshot)? {
                 Ok(first) => first,
                 Err(refusal) => return Ok(Refresh::Refused(refusal)),
@@ -203,7 +204,8 @@ impl Families {
         let mut attempts = Attempts::new();
         check_token_id(token_id)?;
         while attempts.next().await {
-            let snapshot = self.store.load(Vec::new(), self.targets_of_new(new)?).await?;
+            let snapshot =
+                self.store.load(Vec::new(), self.targets_of_new(new)?).await?.settled()?;
             let digest = TokenDigest::of(token_id.as_bytes());
             let family = match new_family(new, FamilyKey::unused(), digest, &snapshot) {
                 Ok(family) => family,
@@ -310,7 +312,7 @@ impl Families {
 
     async fn read_family(&self, id: &str) -> Result<Option<Family>, StoreError> {
         let key = self.target(Target::family(id))?;
-        let snapshot = self.store.load(vec![key], Vec::new()).await?;
+        let snapshot = self.store.load(vec![key], Vec::new()).await?.settled()?;
         snapshot.documents.first().and_then(Option::as_deref).map(read).transpose()
     }
 
@@ -341,7 +343,7 @@ impl Families {
         let token_id = random_id()?;
         let mut attempts = Attempts::new();
         while attempts.next().await {
-            let first = self.store.load(vec![key.clone()], Vec::new()).await?;
+            let first = self.store.load(vec![key.clone()], Vec::new()).await?.settled()?;
             let Some(before) = first.documents.into_iter().next().flatten() else {
                 return refused(Refusal::Unknown);
             };
@@ -355,7 +357,8 @@ impl Families {
             if presented.origin != TokenOrigin::Foreign {
                 event.learn(|event| family.describe(event).with_family(Some(id)));
             }
-            let mut seen = self.store.load(Vec::new(), self.targets_of(id, &family)?).await?;
+            let mut seen =
+                self.store.load(Vec::new(), self.targets_of(id, &family)?).await?.settled()?;
             let time = (seen.now, first.doubt.joined(seen.doubt));
             let (after, kind, token) =
                 match family.judge(&presented, &seen.records, time, &self.policy) {
@@ -393,6 +396,8 @@ impl Families {
                     }
                     RefreshDecision::Revoked(by) => return refused(Refusal::Revoked(by)),
                     RefreshDecision::Expired => return refused(Refusal::Expired),
+                    // Nothing is ended: the doubt may end after all.
+                    RefreshDecision::InDoubt => return refused(Refusal::Lost),
                     RefreshDecision::Lost => {
                         // Only a holder of an older token could still use this family.
                         self.end_known(id, &family, "the store has lost writes").await?;
@@ -413,7 +418,7 @@ impl Families {
                 Committed::Conflict => continue,
                 Committed::Overtaken => {
                     // Someone has revoked, or changed a record in a way that does not matter here.
-                    seen = self.store.load(Vec::new(), targets).await?;
+                    seen = self.store.load(Vec::new(), targets).await?.settled()?;
                     if let Some(by) = after.revoked_by(&seen.records) {
                         return refused(Refusal::Revoked(by));
                     }

@@ -13,7 +13,8 @@
 //! | parent | later, recovery on, not yet recovered | `Recover`: one new successor, the lost one is superseded |
 //! | parent | otherwise | `Reuse` |
 //! | older, superseded | – | `Reuse` |
-//! | of a generation that is still to come, or anything from before a loss of data | – | `Lost` |
+//! | anything | the family is from before a loss of data | `InDoubt`; nothing is ended: it may be as good as ever |
+//! | of a generation that is still to come | – | `Lost` |
 //! | not issued by us, or of another client | – | `Unknown`, `WrongClient`; the family is not touched |
 //!
 //! As long as a token is the parent, its successor has not been used: using it makes it the parent,
@@ -221,11 +222,16 @@ pub(crate) struct PresentedToken<'a> {
 pub(crate) enum RefreshDecision {
     Rotate,
     Keep,
-    Replay { seed: Box<str> },
+    Replay {
+        seed: Box<str>,
+    },
     Recover,
     Reuse(ReuseClass),
     Revoked(RevokedBy),
     Expired,
+    /// Whether it was revoked, or how far it had come, will not be known any more.
+    InDoubt,
+    /// The store has gone back behind the presented token.
     Lost,
     WrongClient,
     Unknown,
@@ -281,8 +287,9 @@ impl Family {
             return RefreshDecision::Expired;
         }
         if Some(self.created_at) <= doubt.issued_until() {
-            // What has been revoked since is not known any more.
-            return RefreshDecision::Lost;
+            // What has been revoked since is not known any more. Nor what was written: a document
+            // that was rolled back looks like one that was not.
+            return RefreshDecision::InDoubt;
         }
         if presented.digest == self.current {
             return if policy.rotate { RefreshDecision::Rotate } else { RefreshDecision::Keep };

@@ -286,7 +286,7 @@ fn what_was_revoked_before_a_loss_of_data_is_not_known() {
         let doubt = Doubt::Lasting { issued_until, ends_at: T0.saturating_add(secs(60)) };
         family().judge(&Token::first().presented(), &[], (T0, doubt), &policy())
     };
-    assert_eq!(judge(T0), RefreshDecision::Lost);
+    assert_eq!(judge(T0), RefreshDecision::InDoubt);
     assert_eq!(judge(T0.saturating_sub(secs(1))), RefreshDecision::Rotate);
 }
 

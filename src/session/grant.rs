@@ -147,7 +147,8 @@ pub enum Refusal {
         ended: bool,
     },
     /// The store has lost writes, and it is not known whether the family was revoked. The user has to
-    /// sign in again.
+    /// sign in again. Nothing else has happened, unless the store has gone back behind the token
+    /// itself: then the family is ended, as only a holder of an older token could still use it.
     Lost,
 }
 

@@ -46,7 +46,7 @@ impl SessionIndex {
     }
 
     pub(super) async fn read_document(&self, key: &Target) -> Result<StoredDocument, StoreError> {
-        let snapshot = self.store.load(vec![key.clone()], Vec::new()).await?;
+        let snapshot = self.store.load(vec![key.clone()], Vec::new()).await?.settled()?;
         let written = snapshot.documents.into_iter().next().flatten();
         Ok(StoredDocument { written, now: snapshot.now })
     }
@@ -72,7 +72,7 @@ impl SessionIndex {
             .map(|device| self.target(Target::device(device)))
             .transpose()?;
         let keys = [Some(&user), device.as_ref()].into_iter().flatten().cloned().collect();
-        let snapshot = self.store.load(keys, Vec::new()).await?;
+        let snapshot = self.store.load(keys, Vec::new()).await?.settled()?;
         let mut documents = snapshot.documents.into_iter();
         let mut next = || StoredDocument { written: documents.next().flatten(), now: snapshot.now };
         let user = (user, next());

@@ -398,7 +398,7 @@ impl Sessions {
         if targets.is_empty() {
             return Ok(Vec::new());
         }
-        let snapshot = self.store().load(Vec::new(), targets).await?;
+        let snapshot = self.store().load(Vec::new(), targets).await?.settled()?;
         let mut seen = snapshot.records.iter();
         let mut active = Vec::new();
         for (session, count) in sessions.into_iter().zip(counts) {

@@ -45,7 +45,8 @@ impl Sessions {
             let id = random_id()?;
             let family = new.family(Some(id.clone()));
             let targets = self.families().targets_of_new(&family)?;
-            let mut snapshot = self.store().load(vec![user.clone()], targets.clone()).await?;
+            let mut snapshot =
+                self.store().load(vec![user.clone()], targets.clone()).await?.settled()?;
             let first = match self.families().first(&family, &snapshot)? {
                 Ok(first) => first,
                 Err(Refusal::Revoked(by)) => return Ok(Login::Revoked(by)),
@@ -85,7 +86,8 @@ impl Sessions {
                     Committed::Conflict => {}
                 }
                 let seen = snapshot.records;
-                snapshot = self.store().load(vec![user.clone()], targets.clone()).await?;
+                snapshot =
+                    self.store().load(vec![user.clone()], targets.clone()).await?.settled()?;
                 if changed(&seen, &snapshot.records) {
                     // The user was revoked meanwhile, and the family is as old as that.
                     continue 'anew;

@@ -1,6 +1,6 @@
 //! [`Doubt`]: what is not known any more after a store has lost data, or not known yet.
 
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "redis", feature = "sessions"))]
 use super::{StoreError, StoreErrorKind};
 use crate::clock::Timestamp;
 use crate::verified::VerifiedToken;
@@ -51,7 +51,7 @@ impl Doubt {
     }
 
     /// Why the store cannot tell the standing of a token that is covered.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "redis", feature = "sessions"))]
     pub(crate) fn error(&self) -> StoreError {
         match self {
             Self::Settling => StoreError::new(
@@ -92,7 +92,7 @@ impl Doubt {
     }
 }
 
-#[cfg(all(test, feature = "redis"))]
+#[cfg(all(test, any(feature = "redis", feature = "sessions")))]
 mod tests {
     use super::*;
     use crate::token::TokenProfile;

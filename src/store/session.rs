@@ -92,7 +92,10 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 pub struct Snapshot {
     /// The time by the clock of the store; if several servers were asked, the earliest.
     pub now: Timestamp,
-    /// Which revocations may have been lost: those of what existed at its `issued_until`.
+    /// Which revocations and documents may have been lost: those of what existed at its
+    /// `issued_until`. While the store is [settling](Doubt::Settling), nothing is decided by what
+    /// was read: [`Sessions`](crate::session::Sessions) and
+    /// [`Families`](crate::session::Families) answer with an error that may be repeated.
     pub doubt: Doubt,
     /// The documents, in the order in which they were asked for.
     pub documents: Vec<Option<Bytes>>,
@@ -104,6 +107,12 @@ impl Snapshot {
     /// A snapshot of a store that has lost nothing.
     pub fn new(now: Timestamp, documents: Vec<Option<Bytes>>, records: Vec<Seen>) -> Self {
         Self { now, doubt: Doubt::None, documents, records }
+    }
+
+    /// The snapshot, if anything can be decided by it: what a store that settles does not have may
+    /// still be put back.
+    pub(crate) fn settled(self) -> Result<Self, StoreError> {
+        if self.doubt == Doubt::Settling { Err(self.doubt.error()) } else { Ok(self) }
     }
 }
 

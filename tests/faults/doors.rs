@@ -34,6 +34,8 @@ pub enum Verdict {
     Revoked,
     /// 503, since the store gave no answer.
     Unavailable(StoreErrorKind),
+    /// 401, since the store has lost what it would have to know.
+    InDoubt,
     /// Anything else, which should not be.
     Odd(String),
 }
@@ -43,6 +45,7 @@ impl Verdict {
     pub fn failure(&self) -> Option<StoreErrorKind> {
         match self {
             Self::Unchecked(kind) | Self::Unavailable(kind) => Some(*kind),
+            Self::InDoubt => Some(StoreErrorKind::DataLoss),
             _ => None,
         }
     }
@@ -115,8 +118,15 @@ fn read(response: &Response<String>) -> Verdict {
         {
             Verdict::Revoked
         }
+        (StatusCode::UNAUTHORIZED, None, Some(Rejection::InDoubt(error)))
+            if response.headers().contains_key(header::WWW_AUTHENTICATE)
+                && error.kind() == StoreErrorKind::DataLoss =>
+        {
+            Verdict::InDoubt
+        }
         (StatusCode::SERVICE_UNAVAILABLE, None, Some(Rejection::StandingUnknown(error)))
-            if response.headers().contains_key(header::RETRY_AFTER) =>
+            if error.kind() != StoreErrorKind::DataLoss
+                && response.headers().contains_key(header::RETRY_AFTER) =>
         {
             Verdict::Unavailable(error.kind())
         }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tower_jwt_revocation::store::StoreErrorKind;
 use tower_jwt_revocation::store::StoreErrorKind::{
-    DataLoss, Denied, Full, Loading, NotPrimary, Other, Overloaded, Protocol, Replicas, Timeout,
-    Unreachable,
+    DataLoss, Denied, Full, Loading, NotPrimary, Other, Overloaded, Protocol, Replicas, Settling,
+    Timeout, Unreachable,
 };
 use tower_jwt_revocation::store::redis::RedisStoreBuilder;
 
@@ -251,7 +251,7 @@ fn contents() -> Vec<Fault> {
     vec![
         flushed("`FLUSHALL`"),
         Fault {
-            reasons: &[DataLoss, Unreachable],
+            reasons: &[DataLoss, Settling, Unreachable],
             forgets: true,
             ..server(
                 "killed, restarted without data",
@@ -261,7 +261,7 @@ fn contents() -> Vec<Fault> {
         },
         Fault {
             checks: Able::Revoked,
-            reasons: &[DataLoss],
+            reasons: &[DataLoss, Settling],
             write_reasons: &[Protocol],
             ..server(
                 "a key of another type in place of ours",
@@ -286,7 +286,7 @@ fn flushed(name: &'static str) -> Fault {
     Fault {
         checks: Able::Some,
         writes: Able::All,
-        reasons: &[DataLoss],
+        reasons: &[DataLoss, Settling],
         forgets: true,
         lasts: false,
         ..server(name, |lab| drop(lab.cli(&["FLUSHALL"])), |_| {})

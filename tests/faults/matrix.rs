@@ -191,7 +191,7 @@ impl Judge<'_> {
             (_, Verdict::Unchecked(_)) if mode == FailMode::Closed => {
                 self.complain(sent, "passed unchecked under FailMode::Closed");
             }
-            (_, Verdict::Unavailable(_)) if mode == FailMode::Open => {
+            (_, Verdict::Unavailable(_) | Verdict::InDoubt) if mode == FailMode::Open => {
                 self.complain(sent, "refused for want of an answer under FailMode::Open");
             }
             _ => {}
@@ -251,7 +251,7 @@ impl Judge<'_> {
                             "a confirmed revocation was not seen by the next check",
                         );
                     }
-                    Some(Verdict::Revoked | Verdict::Unavailable(_)) => {}
+                    Some(Verdict::Revoked | Verdict::Unavailable(_) | Verdict::InDoubt) => {}
                     odd => self.complain(sent, &format!("after a confirmed write: {odd:?}")),
                 }
             }
@@ -402,6 +402,7 @@ fn words(verdict: &Verdict) -> String {
         Verdict::Unchecked(kind) => format!("200 unchecked: {kind:?}"),
         Verdict::Revoked => "401".into(),
         Verdict::Unavailable(kind) => format!("503: {kind:?}"),
+        Verdict::InDoubt => "401 in doubt: DataLoss".into(),
         Verdict::Odd(text) => format!("odd: {text}"),
     }
 }

@@ -236,7 +236,7 @@ async fn check(
             let what = match doors.ask(mode, &token).await {
                 Verdict::Checked => What::Live,
                 Verdict::Revoked => What::Revoked,
-                Verdict::Unchecked(_) | Verdict::Unavailable(_) => What::Nothing,
+                Verdict::Unchecked(_) | Verdict::Unavailable(_) | Verdict::InDoubt => What::Nothing,
                 odd @ Verdict::Odd(_) => panic!("{odd:?}"),
             };
             events.lock().unwrap().push(Event { by: worker, id, from, to: clock::now(), what });

@@ -13,15 +13,19 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_jwt_revocation::middleware::ProblemJson;
 use tower_jwt_revocation::policy::RejectionKind;
 use tower_jwt_revocation::revocation::TargetKind;
+use tower_jwt_revocation::store::StoreErrorKind;
 use tower_jwt_revocation::{JwtRevocationLayer, Rejection, Target};
 
 use crate::support::{
-    Handler, expired_token, layer, layer_without_store, rejection, request, token, with_token,
+    Handler, expired_token, layer, layer_that_fails, layer_without_store, rejection, request,
+    token, with_token,
 };
 
 const PLAIN: &str = r#"Bearer realm="api""#;
 const INVALID_REQUEST: &str = r#"Bearer realm="api", error="invalid_request""#;
 const INVALID_TOKEN: &str = r#"Bearer realm="api", error="invalid_token""#;
+
+const IN_DOUBT: &str = r#"Bearer realm="api", error="invalid_token", error_description="Tokens issued before a loss of data cannot be checked any more. Sign in again""#;
 
 struct Case {
     name: &'static str,
@@ -81,6 +85,15 @@ async fn cases() -> Vec<Case> {
             grpc_status: "14",
             grpc_message: "the access token cannot be checked at the moment",
         },
+        Case {
+            name: "no verdict ever",
+            layer: layer_that_fails(StoreErrorKind::DataLoss),
+            request: with_token(&token("alice", "1")),
+            status: StatusCode::UNAUTHORIZED,
+            headers: &[("cache-control", "no-store"), ("www-authenticate", IN_DOUBT)],
+            grpc_status: "16",
+            grpc_message: "Tokens issued before a loss of data cannot be checked any more. Sign in again",
+        },
     ]
 }
 
@@ -124,6 +137,36 @@ async fn in_grpc() {
         assert_eq!(answer.body(), "", "{}", case.name);
         rejection(&answer);
     }
+}
+
+/// gRPC-Web keeps its content type; its clients read the status in the head.
+#[tokio::test]
+async fn in_grpc_web() {
+    for case in cases().await {
+        let mut request = case.request;
+        request
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc-web+proto"));
+        let answer = case.layer.layer(Handler).oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{}", case.name);
+        assert_eq!(answer.headers()[CONTENT_TYPE], "application/grpc-web+proto", "{}", case.name);
+        assert_eq!(answer.headers()["grpc-status"], case.grpc_status, "{}", case.name);
+        assert_eq!(answer.headers()["grpc-message"], case.grpc_message, "{}", case.name);
+    }
+}
+
+#[tokio::test]
+async fn clients_of_a_store_that_settles_may_come_back_in_one_to_three_seconds() {
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..200 {
+        let service = layer_that_fails(StoreErrorKind::Settling).layer(Handler);
+        let answer = service.oneshot(with_token(&token("alice", "1"))).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let kind = RejectionKind::StandingUnknown(StoreErrorKind::Settling);
+        assert_eq!(rejection(&answer).kind(), kind);
+        seen.insert(answer.headers()["retry-after"].to_str().unwrap().to_owned());
+    }
+    assert_eq!(Vec::from_iter(seen), ["1", "2", "3"]);
 }
 
 #[tokio::test]

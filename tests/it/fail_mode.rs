@@ -7,7 +7,8 @@ use tower_jwt_revocation::policy::RejectionKind;
 use tower_jwt_revocation::store::StoreErrorKind;
 
 use crate::support::{
-    Handler, expired_token, layer_without_store, rejection, request, seen, token, with_token,
+    Handler, expired_token, layer_that_fails, layer_without_store, rejection, request, seen, token,
+    with_token,
 };
 
 #[tokio::test]
@@ -24,6 +25,33 @@ async fn closed_is_the_default_and_refuses_with_503() {
     assert_eq!((counted.refused.standing_unknown, counted.checks()), (1, 1));
     assert_eq!(counted.store_errors(StoreErrorKind::Unreachable), 1);
     assert_eq!(counted.store_errors(StoreErrorKind::Timeout), 0);
+}
+
+/// Waiting does not help, so the client must not be told to wait.
+#[tokio::test]
+async fn closed_refuses_with_401_what_can_never_be_checked_again() {
+    let layer = layer_that_fails(StoreErrorKind::DataLoss);
+    let answer = layer.layer(Handler).oneshot(with_token(&token("alice", "1"))).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    assert!(answer.headers().get("retry-after").is_none());
+    let challenge = answer.headers()["www-authenticate"].to_str().unwrap();
+    assert!(challenge.contains(r#"error="invalid_token""#), "{challenge}");
+    assert!(challenge.ends_with(r#"Sign in again""#), "{challenge}");
+    assert_eq!(rejection(&answer).kind(), RejectionKind::InDoubt);
+    let counted = layer.counters().snapshot();
+    assert_eq!((counted.refused.in_doubt, counted.refused.standing_unknown), (1, 0));
+    assert_eq!((counted.checks(), counted.store_errors(StoreErrorKind::DataLoss)), (1, 1));
+}
+
+#[tokio::test]
+async fn open_admits_what_is_in_doubt_and_says_so_whether_it_lasts_or_not() {
+    for kind in [StoreErrorKind::DataLoss, StoreErrorKind::Settling] {
+        let layer = layer_that_fails(kind).with_fail_mode(FailMode::Open);
+        let answer = layer.layer(Handler).oneshot(with_token(&token("alice", "1"))).await.unwrap();
+        let clearance = seen(&answer).clearance.as_ref().unwrap();
+        assert_eq!(clearance.unchecked_because().unwrap().kind(), kind);
+        assert_eq!(layer.counters().snapshot().admitted_unchecked, 1);
+    }
 }
 
 #[tokio::test]

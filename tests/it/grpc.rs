@@ -7,9 +7,10 @@ use tonic::transport::{Channel, Server};
 use tonic::{Code, Request, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use tower_jwt_revocation::store::StoreErrorKind;
 use tower_jwt_revocation::{JwtRevocationLayer, Target};
 
-use crate::support::{layer, layer_without_store, token};
+use crate::support::{layer, layer_that_fails, layer_without_store, token};
 
 struct Running {
     address: String,
@@ -84,6 +85,23 @@ async fn a_client_sees_unavailable_while_the_store_is_down() {
     let status = server.check(Some(token("alice", "1"))).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), "1000");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_is_told_whether_to_wait_or_to_sign_in_again() {
+    let server = serve(layer_that_fails(StoreErrorKind::Settling)).await;
+    let status = server.check(Some(token("alice", "1"))).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    let pushback = status.metadata().get("grpc-retry-pushback-ms").unwrap().to_str().unwrap();
+    assert!((1000..=3000).contains(&pushback.parse::<u32>().unwrap()), "{pushback}");
+    server.stop().await;
+
+    let server = serve(layer_that_fails(StoreErrorKind::DataLoss)).await;
+    let status = server.check(Some(token("alice", "1"))).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated);
+    assert!(status.message().ends_with("Sign in again"), "{status}");
+    assert!(status.metadata().get("grpc-retry-pushback-ms").is_none());
     server.stop().await;
 }
 

@@ -87,8 +87,9 @@ async fn it_is_counted_and_audited_like_a_request() {
 
 #[tokio::test]
 async fn a_fail_mode_that_depends_on_the_request_is_closed_without_one() {
-    let layer = JwtRevocationLayer::new(WordVerifier::default(), DeadStore)
-        .with_fail_mode_for(|_, _| FailMode::Open);
+    let layer =
+        JwtRevocationLayer::new(WordVerifier::default(), DeadStore(StoreErrorKind::Unreachable))
+            .with_fail_mode_for(|_, _| FailMode::Open);
     assert_eq!(in_a_request(&layer, &token("alice", "1")).await, Ok(false));
     assert_eq!(
         outcome(&layer.check(&token("alice", "1")).await),

@@ -327,11 +327,12 @@ async fn each_error_of_redis_has_its_kind_and_none_is_an_answer() {
             );
         }
     }
-    // Three nothings are the right number for this token: its data is gone.
+    // Three nothings are the right number for this token: its data is gone. What of it is in doubt
+    // is known when a new epoch has begun.
     lab.is_well().await;
     lab.proxy.set(Fault::Garbage(b"*4\r\n$-1\r\n$-1\r\n$-1\r\n$-1\r\n".to_vec())).await;
     let error = timely(&lab.store, &token("u", "live")).await.unwrap_err();
-    assert_eq!(error.kind(), StoreErrorKind::DataLoss, "{error}");
+    assert_eq!(error.kind(), StoreErrorKind::Settling, "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -32,8 +32,12 @@ async fn ask(store: &RedisStore, id: &str) -> Result<bool, StoreErrorKind> {
         match store.check(&token(id)).answer().await {
             Ok(Standing::Revoked(_)) => return Ok(false),
             Ok(_) => return Ok(true),
-            // The machine may be busy.
-            Err(error) if error.kind() == StoreErrorKind::Timeout && start.elapsed() < PATIENCE => {
+            // The machine may be busy, and an epoch has to begin.
+            Err(error)
+                if matches!(error.kind(), StoreErrorKind::Timeout | StoreErrorKind::Settling)
+                    && start.elapsed() < PATIENCE =>
+            {
+                tokio::task::yield_now().await;
             }
             Err(error) => return Err(error.kind()),
         }

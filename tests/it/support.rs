@@ -80,9 +80,14 @@ pub(crate) fn layer() -> JwtRevocationLayer {
     JwtRevocationLayer::new(WordVerifier::default(), MemoryStore::new())
 }
 
-/// A layer over a store that fails.
+/// A layer over a store that cannot be reached.
 pub(crate) fn layer_without_store() -> JwtRevocationLayer {
-    JwtRevocationLayer::new(WordVerifier::default(), DeadStore)
+    layer_that_fails(StoreErrorKind::Unreachable)
+}
+
+/// A layer over a store that fails.
+pub(crate) fn layer_that_fails(kind: StoreErrorKind) -> JwtRevocationLayer {
+    JwtRevocationLayer::new(WordVerifier::default(), DeadStore(kind))
 }
 
 pub(crate) fn request() -> Request<String> {
@@ -137,35 +142,37 @@ pub(crate) fn rejection<R>(response: &Response<R>) -> &Rejection {
 
 /// A store that fails at once and always, written as a user would.
 #[derive(Debug)]
-pub(crate) struct DeadStore;
+pub(crate) struct DeadStore(pub(crate) StoreErrorKind);
 
-fn dead() -> StoreError {
-    StoreError::new(StoreErrorKind::Unreachable, "the store is dead")
-}
+impl DeadStore {
+    fn error(&self) -> StoreError {
+        StoreError::new(self.0, "the store is dead")
+    }
 
-fn dead_later<T: Send + 'static>() -> BoxFuture<'static, Result<T, StoreError>> {
-    ready(Err(dead())).boxed()
+    fn fail<T: Send + 'static>(&self) -> BoxFuture<'static, Result<T, StoreError>> {
+        ready(Err(self.error())).boxed()
+    }
 }
 
 impl RevocationStore for DeadStore {
     fn check(&self, _: &Arc<VerifiedToken>) -> Lookup {
-        Lookup::Now(Err(dead()))
+        Lookup::Now(Err(self.error()))
     }
 
     fn write(&self, _: Vec<Revocation>) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
-        dead_later()
+        self.fail()
     }
 
     fn find(&self, _: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>> {
-        dead_later()
+        self.fail()
     }
 
     fn list(&self, _: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
-        dead_later()
+        self.fail()
     }
 
     fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
-        dead_later()
+        self.fail()
     }
 }
 

@@ -1,14 +1,18 @@
-//! Sessions in a memory that fails when told to, and counts how much is asked of it at once.
+//! Sessions in a memory that fails, doubts and forgets when told to, and counts how much is asked of
+//! it at once.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
+use tower_jwt_revocation::audit::{AuditEvent, AuditKind, AuditSink};
 use tower_jwt_revocation::clock::{Clock as _, ManualClock, SystemClock};
 use tower_jwt_revocation::revocation::{Record, Revocation, TargetKind};
 use tower_jwt_revocation::store::session::{Commit, Committed, Snapshot};
 use tower_jwt_revocation::store::{
-    ListQuery, Lookup, Receipt, RecordPage, RevocationStore, StoreError,
+    Doubt, ListQuery, Lookup, Receipt, RecordPage, RevocationStore, StoreError,
 };
 
 use super::*;
@@ -20,6 +24,31 @@ struct Watched {
     fails: Arc<AtomicBool>,
     /// How many are reading, and the most that ever were at once.
     readers: Arc<(AtomicUsize, AtomicUsize)>,
+    /// What it says is in doubt.
+    doubt: Arc<Mutex<Doubt>>,
+    /// The document that it reads in place of every other: an older state of one.
+    rolled_back: Arc<Mutex<Option<Bytes>>>,
+}
+
+impl Watched {
+    fn doubt(&self, doubt: Doubt) {
+        *self.doubt.lock().unwrap() = doubt;
+    }
+
+    async fn document(&self, target: Target) -> Bytes {
+        let snapshot = self.memory.load(vec![target], Vec::new()).await.unwrap();
+        snapshot.documents[0].clone().unwrap()
+    }
+}
+
+/// The kinds of the events.
+#[derive(Clone, Default)]
+struct Kinds(Arc<Mutex<Vec<AuditKind>>>);
+
+impl AuditSink for Kinds {
+    fn record(&self, event: &AuditEvent) {
+        self.0.lock().unwrap().push(event.kind());
+    }
 }
 
 impl RevocationStore for Watched {
@@ -54,11 +83,18 @@ impl SessionStore for Watched {
         records: Vec<Target>,
     ) -> BoxFuture<'static, Result<Snapshot, StoreError>> {
         let (read, readers) = (self.memory.load(documents, records), Arc::clone(&self.readers));
+        let (doubt, rolled_back) =
+            (*self.doubt.lock().unwrap(), self.rolled_back.lock().unwrap().clone());
         async move {
             readers.1.fetch_max(readers.0.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             tokio::task::yield_now().await;
             readers.0.fetch_sub(1, Ordering::SeqCst);
-            read.await
+            let mut snapshot: Snapshot = read.await?;
+            snapshot.doubt = doubt;
+            if let Some(rolled_back) = rolled_back {
+                snapshot.documents.fill(Some(rolled_back));
+            }
+            Ok(snapshot)
         }
         .boxed()
     }
@@ -113,4 +149,72 @@ async fn a_device_of_many_users_does_not_take_all_the_places_that_a_store_has() 
     assert_eq!(sessions.list_device("phone").await.unwrap().len(), 0);
     let most = store.readers.1.load(Ordering::SeqCst);
     assert!((20..=80).contains(&most), "{most}");
+}
+
+/// Nothing that was read of such a store decides anything: what is missing may be put back.
+#[tokio::test]
+async fn while_the_store_settles_nothing_is_refused_and_nothing_is_ended() {
+    let (store, kinds) = (Watched::default(), Kinds::default());
+    let revoker =
+        Revoker::new(store.clone(), TokenProfile::new()).unwrap().with_audit(kinds.clone());
+    let sessions = Sessions::new(store.clone(), revoker, strict()).unwrap();
+    let first = login(&sessions, "alice").await;
+    let family = Target::family(&*first.family);
+    let old = store.document(family.clone()).await;
+    let second = granted(refresh(&sessions, &first).await);
+    store.doubt(Doubt::Settling);
+
+    let must_wait = |error: StoreError| {
+        assert_eq!(error.kind(), StoreErrorKind::Settling, "{error}");
+        assert!(error.may_be_repeated());
+    };
+    // As it is now; where it was rolled back, so that the token is ahead of it; and gone.
+    for rolled_back in [None, Some(old), Some(Bytes::new())] {
+        *store.rolled_back.lock().unwrap() = rolled_back;
+        // The current token, a used one, and one of a family that is not there.
+        for token in [second.token.expose(), first.token.expose()] {
+            must_wait(sessions.refresh(token, None).await.unwrap_err());
+        }
+    }
+    *store.rolled_back.lock().unwrap() = None;
+    must_wait(sessions.login(NewSession::of_user("bob")).await.unwrap_err());
+    must_wait(sessions.list("alice").await.unwrap_err());
+    must_wait(sessions.is_trusted_device("alice", "phone").await.unwrap_err());
+    must_wait(sessions.end_of("alice", first.session.as_deref().unwrap()).await.unwrap_err());
+
+    store.doubt(Doubt::None);
+    assert_eq!(store.find(&family).await.unwrap(), None);
+    assert!(!kinds.0.lock().unwrap().contains(&AuditKind::RefreshReuse));
+    granted(refresh(&sessions, &second).await);
+}
+
+#[tokio::test]
+async fn under_a_lasting_doubt_a_refresh_is_refused_and_nothing_is_ended() {
+    let (store, kinds) = (Watched::default(), Kinds::default());
+    let revoker =
+        Revoker::new(store.clone(), TokenProfile::new()).unwrap().with_audit(kinds.clone());
+    let sessions = Sessions::new(store.clone(), revoker, strict()).unwrap();
+    let first = login(&sessions, "alice").await;
+    let family = Target::family(&*first.family);
+    let second = granted(refresh(&sessions, &first).await);
+    let now = SystemClock::default().now();
+    let issued_until = now.saturating_add(Duration::from_millis(1));
+    let ends_at = now.saturating_add(Duration::from_secs(3600));
+    store.doubt(Doubt::Lasting { issued_until, ends_at });
+
+    // The current one, and one that is used: an intact document and one that was rolled back look
+    // the same.
+    for grant in [&second, &first] {
+        assert_eq!(refused(refresh(&sessions, grant).await), Refusal::Lost);
+    }
+    assert_eq!(store.find(&family).await.unwrap(), None, "nothing is ended");
+    assert!(!kinds.0.lock().unwrap().contains(&AuditKind::RefreshReuse));
+    // Whoever signs in again is not in doubt.
+    let anew = login(&sessions, "alice").await;
+    assert!(anew.issued_at > issued_until && is_live(&store, &anew).await);
+    granted(refresh(&sessions, &anew).await);
+
+    // The doubt has ended after all: everything is as it was.
+    store.doubt(Doubt::None);
+    granted(refresh(&sessions, &second).await);
 }

@@ -127,7 +127,7 @@ fn clients_of_a_store_that_settles_come_back_spread_over_one_to_three_seconds() 
     let mut heads = RefusalHeads::new();
     let kind = RejectionKind::StandingUnknown(StoreErrorKind::Settling);
     let after = |heads: &RefusalHeads| {
-        let head = heads.http_head(kind);
+        let head = heads.http_head(kind, &HeaderMap::new());
         assert_eq!(head.status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(!head.headers.contains_key(header::WWW_AUTHENTICATE));
         head.headers[header::RETRY_AFTER].to_str().unwrap().parse::<u64>().unwrap()
@@ -151,7 +151,7 @@ fn clients_of_a_store_that_settles_come_back_spread_over_one_to_three_seconds() 
 fn a_client_whose_token_is_in_doubt_for_good_is_always_told_to_sign_in_again() {
     let mut heads = RefusalHeads::new();
     for _ in 0..2 {
-        let head = heads.http_head(RejectionKind::InDoubt);
+        let head = heads.http_head(RejectionKind::InDoubt, &HeaderMap::new());
         assert_eq!(head.status, StatusCode::UNAUTHORIZED);
         assert!(!head.headers.contains_key(header::RETRY_AFTER), "waiting does not help");
         let text = challenge(&heads, RejectionKind::InDoubt);

@@ -37,7 +37,8 @@ use crate::verified::VerifiedToken;
 /// # When Redis has lost its data
 /// If a running process finds that Redis knows less than before (`FLUSHALL`, a restart without
 /// data, a fail-over that lost writes), tokens issued until that moment are in doubt
-/// ([`StoreErrorKind::DataLoss`]): by default their holders have to sign in again. Tokens issued
+/// ([`StoreErrorKind::DataLoss`]): by default they are refused with 401, and their holders have to
+/// sign in again. Tokens issued
 /// later pass. A [`Mirror`](crate::Mirror) that knew everything writes it again and ends the doubt.
 /// An empty Redis is a first start, unless a running process knew otherwise.
 ///
