@@ -125,9 +125,10 @@ async fn a_loss_of_data_is_noticed_while_the_slot_moves() {
     assert_all_are_checked(&store, "moved").await;
     let new = &cluster.nodes()[to];
     new.cli(&["FLUSHALL"]);
+    // What is in doubt for good is known when an epoch has begun, which has to wait for the slot.
     for n in 0..REVOKED {
         let error = check(&store, &token("u", &format!("t{n}"))).await.unwrap_err();
-        assert_eq!(error.kind(), StoreErrorKind::DataLoss, "{error}");
+        assert_eq!(error.kind(), StoreErrorKind::Settling, "{error}");
     }
 }
 
