@@ -117,7 +117,7 @@ pub struct VerifierConfig {
     /// Path of a file with the public key in PEM.
     pub public_key_file: Option<String>,
     /// JSON Web Key Set (RFC 7517) with the keys; each names its algorithm, as
-    /// [`KeySet::from_jwk_set`] says.
+    /// [`KeySet::from_jwk_set`] says, unless there are `default_algorithms`.
     pub jwk_set: Option<SecretText>,
     /// Path of a file with the JSON Web Key Set.
     pub jwk_set_file: Option<String>,
@@ -134,6 +134,11 @@ pub struct VerifierConfig {
     /// Name of the key: the `kid` of its tokens, exactly; tokens without one are accepted, too.
     /// Default: none, so that tokens with a `kid` are refused.
     pub key_id: Option<String>,
+    // # With a key set, by text, file, URL or discovery
+    /// Algorithms that an RSA key of a set may verify if it does not name its `alg`, such as `RS256`
+    /// and `PS256`. Default: RS256 for keys that are fetched; none for a set of your own, whose keys
+    /// name theirs.
+    pub default_algorithms: Vec<Algorithm>,
     // # With a URL or discovery
     /// How old the keys may get before they are fetched anew, in seconds. A key that the provider
     /// has withdrawn is accepted for so long. Default: 900, which is 15 min.
@@ -401,6 +406,7 @@ impl VerifierConfig {
         match source {
             "secret" | "secret_file" => {
                 self.refuse_remote(source)?;
+                self.refuse_default_algorithms(source)?;
                 let secret = self.secret.as_ref().map(SecretText::expose);
                 let secret = text(secret, self.secret_file.as_deref(), source)?;
                 let secret = match secret.strip_prefix("base64:") {
@@ -414,6 +420,7 @@ impl VerifierConfig {
             }
             "public_key" | "public_key_file" => {
                 self.refuse_remote(source)?;
+                self.refuse_default_algorithms(source)?;
                 let pem =
                     text(self.public_key.as_deref(), self.public_key_file.as_deref(), source)?;
                 let key = VerificationKey::from_pem(self.algorithm("RS256")?, pem.as_bytes());
@@ -424,7 +431,11 @@ impl VerifierConfig {
                 self.refuse_remote(source)?;
                 let set = self.jwk_set.as_ref().map(SecretText::expose);
                 let set = text(set, self.jwk_set_file.as_deref(), source)?;
-                let set = KeySet::from_jwk_set(&set).map_err(|error| error.renamed(source))?;
+                let set = KeySet::from_jwk_set_with(&set, &self.default_algorithms);
+                let set = set.map_err(|error| match error.setting() {
+                    "key_set" => error.renamed(source),
+                    _ => error,
+                })?;
                 Ok(KeyMaterial::Set(set))
             }
             _ => {
@@ -447,6 +458,9 @@ impl VerifierConfig {
             .apply_some(self.jwks_cooldown_secs.map(secs), Jwks::with_cooldown)
             .apply_some(self.jwks_outage_grace_secs.map(secs), Jwks::with_outage_grace)
             .apply_some(self.jwks_timeout_ms.map(millis), Jwks::with_timeout);
+        if !self.default_algorithms.is_empty() {
+            jwks = jwks.with_default_algorithms(self.default_algorithms.iter().copied())?;
+        }
         if let Some(path) = &self.jwks_root_certificates_file {
             let pem = text(None, Some(path), "root_certificates")?;
             jwks = jwks.with_root_certificates(pem.as_bytes())?;
@@ -481,6 +495,18 @@ impl VerifierConfig {
             &format!(
                 "has no effect on {}, whose keys name theirs; leave it out",
                 self.name(source)
+            ),
+        )
+    }
+
+    /// A key alone has its `algorithm`.
+    fn refuse_default_algorithms(&self, source: &'static str) -> Result<(), ConfigError> {
+        refuse(
+            &[("default_algorithms", !self.default_algorithms.is_empty())],
+            &format!(
+                "has no effect on {}, which has one {}; leave it out",
+                self.name(source),
+                self.name("algorithm")
             ),
         )
     }
@@ -540,12 +566,14 @@ fn refuse(settings: &[(&'static str, bool)], problem: &str) -> Result<(), Config
     }
 }
 
+/// Without a byte order mark, which editors put in front of what is in a file.
 fn text(
     text: Option<&str>,
     file: Option<&str>,
     file_setting: &'static str,
 ) -> Result<String, ConfigError> {
-    Ok(text_or_file(text, file, file_setting)?.unwrap_or_default())
+    let text = text_or_file(text, file, file_setting)?.unwrap_or_default();
+    Ok(text.strip_prefix('\u{feff}').map(Into::into).unwrap_or(text))
 }
 
 // Without a crypto provider there are no keys, and so no verifiers.

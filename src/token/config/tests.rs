@@ -196,6 +196,56 @@ fn what_is_missing_or_wrong_is_named_with_a_remedy() {
 }
 
 #[test]
+fn what_keys_without_alg_may_verify_is_a_setting_of_key_sets() {
+    let pem = fs::read(key_file("rsa2048.pub.pem")).unwrap();
+    let n = {
+        let body: String =
+            String::from_utf8(pem).unwrap().lines().filter(|line| !line.starts_with('-')).collect();
+        let der = STANDARD.decode(body).unwrap();
+        // The modulus begins after the 33 bytes that each such key begins with.
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&der[33..33 + 256])
+    };
+    let set = json!({"keys": [{"kty": "RSA", "kid": "a", "n": n, "e": "AQAB"}]}).to_string();
+    assert_names(&[("JWT_JWK_SET", &set)], "JWT_JWK_SET", "alg: is missing");
+    let with = |algorithms| [("JWT_JWK_SET", &*set), ("JWT_DEFAULT_ALGORITHMS", algorithms)];
+    let shown = format!("{:?}", verifier(&with("PS256, RS512")).unwrap());
+    assert!(shown.contains("PS256") && shown.contains("RS512"), "{shown}");
+    assert_names(&with("ES256"), "JWT_DEFAULT_ALGORITHMS", "only RSA keys");
+    assert_names(&with("none"), "JWT_DEFAULT_ALGORITHMS", "write `HS256`");
+    let key = key_file("rsa2048.pub.pem");
+    for source in [("JWT_SECRET", SECRET), ("JWT_PUBLIC_KEY_FILE", &*key)] {
+        let alone = [source, ("JWT_ALGORITHM", "RS256"), ("JWT_DEFAULT_ALGORITHMS", "PS256")];
+        assert_names(&alone, "JWT_DEFAULT_ALGORITHMS", "leave it out");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_before_a_secret_or_a_set_is_skipped() {
+    let dir = std::env::temp_dir().join(format!("jwt-marks-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let path = dir.join("file");
+    let file = path.to_str().unwrap();
+    fs::write(&path, format!("\u{feff}{SECRET}\n")).unwrap();
+    let marked = [("JWT_ALGORITHM", "HS256"), ("JWT_SECRET_FILE", file)];
+    let token = {
+        let by_text = [("JWT_ALGORITHM", "HS256"), ("JWT_SECRET", SECRET)];
+        verifier(&by_text).unwrap();
+        let now = crate::clock::Clock::now(&crate::clock::SystemClock).as_secs();
+        let claims = json!({
+            "iss": "https://id.example", "aud": "orders", "jti": "1", "iat": now, "exp": now + 60
+        });
+        let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes()).unwrap();
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+    };
+    verifier(&marked).unwrap().verify(&token).unwrap();
+    let set = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "a",
+                 "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    fs::write(&path, format!("\u{feff}{set}")).unwrap();
+    verifier(&[("JWT_JWK_SET_FILE", file)]).unwrap();
+    fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
 fn any_must_be_said() {
     let any = verifier(&[
         ("JWT_ISSUERS", "*"),
@@ -411,6 +461,7 @@ fn each_setting_has_the_same_effect_from_a_variable_and_from_a_file() {
             ("discovery_issuer", json!("https://id.example"), no_key.clone()),
             ("algorithm", json!("HS256"), with(&no_key, json!({"secret": SECRET}))),
             ("key_id", json!("2026"), fixed),
+            ("default_algorithms", json!(["PS256", "RS512"]), remote.clone()),
             ("jwks_max_age_secs", json!(60), remote.clone()),
             ("jwks_cooldown_secs", json!(5), remote.clone()),
             ("jwks_outage_grace_secs", json!(3600), remote.clone()),
@@ -466,6 +517,7 @@ fn no_setter_is_forgotten() {
         &[("with_kid", SetBy::Field("key_id"))],
     );
     let jwks = [
+        ("with_default_algorithms", SetBy::Field("default_algorithms")),
         ("with_max_age", SetBy::Field("jwks_max_age_secs")),
         ("with_cooldown", SetBy::Field("jwks_cooldown_secs")),
         ("with_outage_grace", SetBy::Field("jwks_outage_grace_secs")),

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use super::http::{AddressScope, JwksFetcher};
 use super::{JwksDocument, JwksError, JwksErrorKind, MAX_DOCUMENT_BYTES};
 use crate::config::ConfigError;
-use crate::token::jwt::{KeySet, VerifierKeys};
+use crate::token::Algorithm;
+use crate::token::jwt::{KeySet, VerifierKeys, members_of_set};
 
 /// Where to start.
 #[derive(Clone)]
@@ -18,6 +19,14 @@ pub(super) enum JwksSource {
     KeySet(Uri),
     /// It is where this document says.
     Discovery { issuer: Box<str>, document: Uri },
+}
+
+/// All that is needed to fetch keys.
+pub(super) struct KeyOrigin {
+    pub(super) source: JwksSource,
+    /// What RSA keys without `alg` may verify.
+    pub(super) default_algorithms: Vec<Algorithm>,
+    pub(super) client: JwksFetcher,
 }
 
 /// The keys of a set, and for how long they may be kept.
@@ -60,20 +69,26 @@ impl JwksSource {
             Self::Discovery { document, .. } => document,
         }
     }
+}
 
+// === impl KeyOrigin ===
+
+impl KeyOrigin {
     /// Fetches the keys, by way of discovery if need be.
-    pub(super) async fn fetch(&self, client: &JwksFetcher) -> Result<PublishedKeys, JwksError> {
-        match self {
-            Self::KeySet(url) => published(&client.get(url, AddressScope::Any).await?),
-            Self::Discovery { issuer, document } => {
+    pub(super) async fn fetch(&self) -> Result<PublishedKeys, JwksError> {
+        let client = &self.client;
+        let document = match &self.source {
+            JwksSource::KeySet(url) => client.get(url, AddressScope::Any).await?,
+            JwksSource::Discovery { issuer, document } => {
                 let url = jwks_url(&client.get(document, AddressScope::Any).await?, issuer)?;
                 // The operator chose the host of the issuer. Another host was chosen by the author
                 // of the document, and must not be inside of our network.
                 let is_same_host = url.host() == document.host();
                 let scope = if is_same_host { AddressScope::Any } else { AddressScope::PublicOnly };
-                published(&client.get(&url, scope).await?)
+                client.get(&url, scope).await?
             }
-        }
+        };
+        published(&document, &self.default_algorithms)
     }
 }
 
@@ -137,23 +152,29 @@ fn jwks_url(document: &JwksDocument, issuer: &str) -> Result<Uri, JwksError> {
     })
 }
 
-fn published(document: &JwksDocument) -> Result<PublishedKeys, JwksError> {
-    let text = std::str::from_utf8(content(document)?).unwrap_or_default();
-    let is_set = serde_json::from_str::<serde_json::Value>(text)
-        .is_ok_and(|set| set.get("keys").is_some_and(serde_json::Value::is_array));
-    if !is_set {
-        return Err(JwksError::new(
-            JwksErrorKind::Malformed,
-            "the answer is not a JSON Web Key Set",
-        ));
-    }
-    let set = KeySet::from_jwk_set_lenient(text)
-        .map_err(|error| JwksError::new(JwksErrorKind::NoUsableKey, error.to_string()))?;
+fn published(
+    document: &JwksDocument,
+    default_algorithms: &[Algorithm],
+) -> Result<PublishedKeys, JwksError> {
+    let malformed = |problem: &str| {
+        JwksError::new(JwksErrorKind::Malformed, format!("the answer of the provider {problem}"))
+    };
+    let text = std::str::from_utf8(content(document)?).map_err(|_| malformed("is not UTF-8"))?;
+    let members = members_of_set(text).map_err(|problem| malformed(&problem))?;
+    let set = KeySet::published(&members, default_algorithms);
     for skipped in set.skipped() {
         tracing::debug!(reason = %skipped, "a published key is not used");
     }
-    let keys = VerifierKeys::published(set.into_iter().collect())
-        .map_err(|error| JwksError::new(JwksErrorKind::NoUsableKey, error.to_string()))?;
+    let are_more = set.skipped().len() > 1;
+    let unusable = |error: ConfigError| {
+        let more = if are_more { "; the others are logged at `debug`" } else { "" };
+        JwksError::new(JwksErrorKind::NoUsableKey, format!("{error}{more}"))
+    };
+    let keys = set.not_empty().map_err(unusable)?.into_iter().collect();
+    let (keys, skipped) = VerifierKeys::published(keys).map_err(unusable)?;
+    for skipped in skipped {
+        tracing::debug!(reason = %skipped, "a published key is not used");
+    }
     Ok(PublishedKeys { keys, max_age: document.max_age })
 }
 

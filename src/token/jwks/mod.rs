@@ -9,10 +9,12 @@
 // | `http` | one GET, bounded in every direction; nothing else names `hyper-util` and TLS |
 // | `document` | what the answers mean |
 // | `refresh` | when to fetch again |
+// | `unknown` | what it means that a token names a key that is not there |
 
 mod document;
 mod http;
 mod refresh;
+mod unknown;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,11 +26,11 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 
-use self::document::JwksSource;
+use self::document::{JwksSource, KeyOrigin};
 use self::http::HttpClient;
 use self::refresh::{FetchedKeys, RefreshSchedule, RefreshState, RefreshTask};
-use super::jwt::VerifierKeys;
-use super::{TokenError, TokenErrorKind};
+use super::jwt::{USUAL_RSA, VerifierKeys, rsa_algorithms};
+use super::{Algorithm, TokenError, TokenErrorKind};
 use crate::config::ConfigError;
 use crate::error_chain::ErrorChain;
 
@@ -63,15 +65,21 @@ pub(crate) const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 /// - When the provider is out of reach, the last keys stay in use [for a
 ///   while](Self::with_outage_grace).
 /// - A token whose key is not known *yet* is answered with 503, not 401, so that a client does not
-///   throw it away: while the keys are older than the pause, it is not known whether its key
-///   exists.
+///   throw it away: only a fetch that begins after such a token was seen can tell whether its key
+///   exists. If it comes back without the key, the answer is 401 from then on, and the key is looked
+///   for again once a minute at most. So it is for a key that is withdrawn. Of the names that tokens
+///   make up 64 are waited for at a time and 1024 remembered, for 10 min after they were last given.
 /// - `https` only, no redirects, at most 256 KiB, all within a [time limit](Self::with_timeout).
 ///   What a token says about where its key is (`jku`, `x5u`, `jwk`, `x5c`) is ignored.
 /// - Keys that cannot be used are skipped and logged: for encryption, weak, of unknown type,
-///   secret, or of a name that is taken. RSA keys without `alg` are for RS256.
+///   secret, without a name beside others, or of a name and an algorithm that are taken; at `debug`,
+///   with the reason. RSA keys without `alg` are for RS256, unless
+///   [another algorithm](Self::with_default_algorithms) is set.
+/// - Of several keys with one name a token chooses by its `alg` (RFC 7517 §4.5).
 #[derive(Clone)]
 pub struct Jwks {
     source: JwksSource,
+    default_algorithms: Vec<Algorithm>,
     schedule: RefreshSchedule,
     http: http::HttpSettings,
     transport: Option<Arc<dyn JwksTransport>>,
@@ -121,6 +129,15 @@ impl Jwks {
     /// `<issuer>/.well-known/openid-configuration` must be about this very issuer, and says where
     /// the keys are.
     ///
+    /// If that is at another host, its address must be public: else whoever writes the document
+    /// could make this process ask a server in its own network. Where the key set is meant to be
+    /// within the network, name it with [`at`](Self::at) and the issuer in the profile. So it is with
+    /// the service accounts of Kubernetes: `https://kubernetes.default.svc/openid/v1/jwks`, with the
+    /// [certificates](Self::with_root_certificates) in
+    /// `/var/run/secrets/kubernetes.io/serviceaccount/ca.crt`. Unless the role
+    /// `system:service-account-issuer-discovery` is bound to `system:unauthenticated`, it wants a
+    /// token, which a [transport](Self::with_transport) of yours can send.
+    ///
     /// # Errors
     /// [`ConfigError`] if this is not an absolute URL, or has a user name, a query or a fragment in
     /// it.
@@ -131,6 +148,7 @@ impl Jwks {
     fn of(source: JwksSource) -> Self {
         Self {
             source,
+            default_algorithms: USUAL_RSA.into(),
             schedule: RefreshSchedule {
                 max_age: DEFAULT_MAX_AGE,
                 cooldown: DEFAULT_COOLDOWN,
@@ -140,6 +158,34 @@ impl Jwks {
             http: http::HttpSettings::default(),
             transport: None,
         }
+    }
+
+    /// Which algorithms a published RSA key may verify that does not name its own (`alg`); default
+    /// RS256, as in OpenID Connect. Each token is checked by the one that it names, if it is among
+    /// these. With an empty list such keys are not used. Keys of all other types leave no choice.
+    ///
+    /// ```
+    /// use tower_jwt_revocation::Algorithm;
+    /// use tower_jwt_revocation::token::jwks::Jwks;
+    ///
+    /// // A `PingFederate` that signs with PS256.
+    /// let keys = Jwks::at("https://id.example/pf/JWKS")?.with_default_algorithms([Algorithm::PS256])?;
+    /// # let _ = keys;
+    /// # Ok::<_, tower_jwt_revocation::ConfigError>(())
+    /// ```
+    ///
+    /// # Security
+    /// A key for one algorithm is safer than one for several (RFC 8725 §3.1), so name no more than
+    /// the provider uses.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if one of them is not for RSA.
+    pub fn with_default_algorithms(
+        mut self,
+        algorithms: impl IntoIterator<Item = Algorithm>,
+    ) -> Result<Self, ConfigError> {
+        self.default_algorithms = rsa_algorithms(&algorithms.into_iter().collect::<Vec<_>>())?;
+        Ok(self)
     }
 
     /// How old keys may get before they are fetched anew, default 15 min: so long, at most, is a
@@ -259,7 +305,12 @@ impl Jwks {
                 self.schedule.timeout,
             )?),
         };
-        let task = RefreshTask::spawn(&runtime, self.schedule, self.source, transport);
+        let origin = KeyOrigin {
+            source: self.source,
+            default_algorithms: self.default_algorithms,
+            client: transport,
+        };
+        let task = RefreshTask::spawn(&runtime, self.schedule, origin);
         Ok(RemoteKeys { task: Arc::new(task), issuer })
     }
 }
@@ -268,6 +319,7 @@ impl fmt::Debug for Jwks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Jwks")
             .field("source", &self.source)
+            .field("default_algorithms", &self.default_algorithms)
             .field("schedule", &self.schedule)
             .finish_non_exhaustive()
     }
@@ -345,27 +397,30 @@ pub(crate) struct LoadedKeys<'a> {
 }
 
 impl LoadedKeys<'_> {
-    /// The keys, if they are fit for use.
-    pub(crate) fn keys(&self) -> Result<&VerifierKeys, TokenError> {
+    /// The keys, if they are fit for use. `kid` is the name of the one that a token wants.
+    pub(crate) fn keys(&self, kid: Option<&str>) -> Result<&VerifierKeys, TokenError> {
         match &*self.current {
             Some(fetched) if self.state.is_in_grace(fetched) => Ok(&fetched.keys),
-            _ => {
+            fetched => {
                 self.state.request_fetch();
+                // The next fetch will tell, if it begins after this.
+                if let Some(kid) = kid {
+                    self.state.is_absent(kid, fetched.as_deref());
+                }
                 Err(no_keys("the keys of the issuer could not be fetched yet, or not for too long"))
             }
         }
     }
 
     /// What it means that a token names a key that is not among them.
-    pub(crate) fn unknown(&self, error: TokenError) -> TokenError {
-        self.state.request_fetch();
-        match &*self.current {
-            Some(fetched) if self.state.is_recent(fetched) => error,
-            _ => no_keys(
-                "no key has the `kid` of the token, but the keys are not the newest: they are \
-                 being fetched",
-            ),
+    pub(crate) fn unknown(&self, kid: &str, error: TokenError) -> TokenError {
+        if self.state.is_absent(kid, self.current.as_deref()) {
+            return error;
         }
+        no_keys(
+            "no key has the `kid` of the token, but it may be newer than the keys: they are being \
+             fetched",
+        )
     }
 }
 

@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwapOption, Guard};
+use futures::FutureExt as _;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::document::{JwksSource, PublishedKeys};
-use super::http::JwksFetcher;
+use super::document::{KeyOrigin, PublishedKeys};
+use super::unknown::{FetchProgress, UnknownKids, Verdict};
 use super::{JwksError, JwksErrorKind};
 use crate::config::ConfigError;
 use crate::error_chain::ErrorChain;
@@ -33,6 +34,8 @@ pub(super) struct RefreshSchedule {
 /// The keys of one fetch.
 pub(super) struct FetchedKeys {
     pub(super) keys: VerifierKeys,
+    /// The how-manieth fetch it was, from 1.
+    number: u64,
     /// When the provider was asked for them: what it published later cannot be among them.
     pub(super) asked_at: Instant,
 }
@@ -48,6 +51,9 @@ pub(super) struct RefreshState {
     /// Whether the last `RemoteKeys` was dropped, which is why the task ends.
     is_released: AtomicBool,
     fetch_requested: Notify,
+    /// How many fetches have begun.
+    begun: AtomicU64,
+    unknown: UnknownKids,
     attempts: watch::Sender<Attempts>,
 }
 
@@ -122,14 +128,28 @@ impl RefreshState {
         fetched.asked_at.elapsed() <= self.schedule.grace
     }
 
-    /// Whether these are the keys that the provider publishes now, as well as it can be known.
-    pub(super) fn is_recent(&self, fetched: &FetchedKeys) -> bool {
-        fetched.asked_at.elapsed() < self.schedule.cooldown
+    /// A token has given this name of a key, which is not among `fetched`: whether there is no such
+    /// key, as well as it can be known. Where a fetch can tell, one is asked for.
+    pub(super) fn is_absent(&self, kid: &str, fetched: Option<&FetchedKeys>) -> bool {
+        let progress = self.progress(fetched);
+        let verdict = self.unknown.see(kid, progress, self.schedule.cooldown, Instant::now());
+        let (Verdict::Waiting { asks_for_fetch } | Verdict::Absent { asks_for_fetch }) = verdict;
+        if asks_for_fetch {
+            self.request_fetch();
+        }
+        matches!(verdict, Verdict::Absent { .. })
     }
 
     /// Asks for a fetch, as soon as one is due again.
     pub(super) fn request_fetch(&self) {
         self.fetch_requested.notify_one();
+    }
+
+    fn progress(&self, fetched: Option<&FetchedKeys>) -> FetchProgress {
+        // It counts before the provider is asked: who does not see a fetch here has seen the token
+        // before the provider was asked.
+        let begun = self.begun.load(Ordering::SeqCst);
+        FetchProgress { begun, done: fetched.map(|fetched| (fetched.number, fetched.asked_at)) }
     }
 
     pub(super) fn generation(&self) -> u64 {
@@ -159,9 +179,19 @@ impl RefreshState {
     }
 
     fn replace(&self, fetched: Option<FetchedKeys>) {
-        let old = self.current.swap(fetched.map(Arc::new));
-        let (old, new) = (old.as_ref().map(|fetched| &fetched.keys), self.current());
-        let new = new.as_ref().map(|fetched| &fetched.keys);
+        let fetched = fetched.map(Arc::new);
+        let old = self.current();
+        let (old, new) = (old.as_ref(), fetched.as_ref());
+        let is_published = |kid: &str| new.is_some_and(|new| new.keys.has_id(kid));
+        if let (Some(old), Some(_)) = (old, new) {
+            let ids = old.keys.ids();
+            let withdrawn = ids.iter().map(|kid| &**kid).filter(|kid| !is_published(kid));
+            // Before they are out of use: nobody then takes them for names that were never seen.
+            let progress = self.progress(new.map(|new| &**new));
+            self.unknown.withdraw(withdrawn, progress, Instant::now());
+        }
+        self.current.store(fetched.clone());
+        let (old, new) = (old.map(|fetched| &fetched.keys), new.map(|fetched| &fetched.keys));
         let is_same = match (old, new) {
             (Some(old), Some(new)) => old.is_same(new),
             (None, None) => true,
@@ -197,12 +227,7 @@ impl RefreshState {
 // === impl RefreshTask ===
 
 impl RefreshTask {
-    pub(super) fn spawn(
-        runtime: &Handle,
-        schedule: RefreshSchedule,
-        source: JwksSource,
-        client: JwksFetcher,
-    ) -> Self {
+    pub(super) fn spawn(runtime: &Handle, schedule: RefreshSchedule, origin: KeyOrigin) -> Self {
         let state = Arc::new(RefreshState {
             schedule,
             current: ArcSwapOption::empty(),
@@ -210,10 +235,12 @@ impl RefreshTask {
             is_task_gone: AtomicBool::new(false),
             is_released: AtomicBool::new(false),
             fetch_requested: Notify::new(),
+            begun: AtomicU64::new(0),
+            unknown: UnknownKids::default(),
             attempts: watch::Sender::new(Attempts::default()),
         });
         let notice = ShutdownNotice(Arc::clone(&state));
-        let handle = runtime.spawn(async move { keep_current(&notice.0, &source, &client).await });
+        let handle = runtime.spawn(async move { keep_current(&notice.0, &origin).await });
         Self { state, handle }
     }
 }
@@ -243,12 +270,15 @@ impl Drop for ShutdownNotice {
 }
 
 /// Fetches, waits, and fetches again. One fetch at a time, because there is one loop.
-async fn keep_current(state: &RefreshState, source: &JwksSource, client: &JwksFetcher) {
+async fn keep_current(state: &RefreshState, origin: &KeyOrigin) {
     let schedule = state.schedule;
     let mut failures = 0;
     loop {
+        // Whoever asked until now asked for this fetch.
+        let _ = state.fetch_requested.notified().now_or_never();
+        let number = state.begun.fetch_add(1, Ordering::SeqCst) + 1;
         let asked_at = Instant::now();
-        let fetched = timeout(schedule.timeout, source.fetch(client)).await.unwrap_or_else(|_| {
+        let fetched = timeout(schedule.timeout, origin.fetch()).await.unwrap_or_else(|_| {
             let limit = schedule.timeout;
             let detail = format!("the provider did not answer completely within {limit:?}");
             Err(JwksError::new(JwksErrorKind::Timeout, detail))
@@ -256,7 +286,7 @@ async fn keep_current(state: &RefreshState, source: &JwksSource, client: &JwksFe
         let (earliest, due) = match fetched {
             Ok(PublishedKeys { keys, max_age }) => {
                 failures = 0;
-                state.replace(Some(FetchedKeys { keys, asked_at }));
+                state.replace(Some(FetchedKeys { keys, number, asked_at }));
                 state.record(None);
                 (schedule.cooldown, schedule.next(max_age))
             }

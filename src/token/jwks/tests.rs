@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures::FutureExt as _;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{EncodingKey, Header};
@@ -141,14 +141,151 @@ async fn keys_are_fetched_once_and_used_by_name() {
     for kid in ["a", "b"] {
         assert_eq!(kind(&verifier, kid), None);
     }
-    assert_eq!(
-        kind(&verifier, "c"),
-        Some(TokenErrorKind::UnknownKey),
-        "the keys are new: there is no such key"
-    );
     assert_eq!(provider.fetches(), 1);
     assert_eq!(keys.age(), Some(Duration::ZERO));
     assert!(keys.last_error().is_none());
+    // However new the keys are, it may be newer still.
+    let fetched = keys.next_fetch();
+    assert_eq!(kind(&verifier, "c"), Some(TokenErrorKind::NoKeys));
+    fetched.await.unwrap();
+    assert_eq!(kind(&verifier, "c"), Some(TokenErrorKind::UnknownKey), "there is no such key");
+    assert_eq!(provider.fetches(), 2);
+}
+
+/// Each token of such a key is answered with 503 until it is accepted, and no longer than the pause.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_published_just_after_a_fetch_is_found_without_calling_its_tokens_bad() {
+    let provider = Provider::publishes(&["old"]);
+    let keys = jwks(&provider).fetch().await.unwrap();
+    let verifier = verifier(&keys);
+    advance(Duration::from_secs(1)).await;
+    provider.publish(&["old", "new"]);
+    let start = Instant::now();
+    while let Some(kind) = kind(&verifier, "new") {
+        assert_eq!(kind, TokenErrorKind::NoKeys, "after {:?}", start.elapsed());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(start.elapsed() <= DEFAULT_COOLDOWN, "{:?}", start.elapsed());
+    assert_eq!(provider.fetches(), 2);
+}
+
+/// Of a fetch that was under way nobody knows what the provider had read of its keys by then.
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_was_under_way_does_not_tell_that_there_is_no_such_key() {
+    let provider = Provider::publishes(&["old"]);
+    let keys = jwks(&provider).fetch().await.unwrap();
+    let verifier = verifier(&keys);
+    *provider.0.delay.lock().unwrap() = Duration::from_secs(2);
+    let fetched = keys.next_fetch();
+    advance(DEFAULT_MAX_AGE).await;
+    while provider.fetches() < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(kind(&verifier, "new"), Some(TokenErrorKind::NoKeys));
+    fetched.await.unwrap();
+    assert_eq!(provider.fetches(), 2);
+    assert_eq!(kind(&verifier, "new"), Some(TokenErrorKind::NoKeys), "it began too early");
+    keys.next_fetch().await.unwrap();
+    assert_eq!(kind(&verifier, "new"), Some(TokenErrorKind::UnknownKey));
+}
+
+/// A lasting state is never answered as a passing one: its bearer has to sign in again.
+#[tokio::test(start_paused = true)]
+async fn a_withdrawn_key_is_called_unknown_for_good_and_seldom_asked_for() {
+    let provider = Provider::publishes(&["good", "withdrawn"]);
+    let keys = jwks(&provider).fetch().await.unwrap();
+    let verifier = verifier(&keys);
+    provider.publish(&["good"]);
+    let fetched = keys.next_fetch();
+    advance(DEFAULT_MAX_AGE).await;
+    fetched.await.unwrap();
+    let (start, before) = (Instant::now(), provider.fetches());
+    while start.elapsed() < Duration::from_secs(3600) {
+        assert_eq!(kind(&verifier, "withdrawn"), Some(TokenErrorKind::UnknownKey));
+        let never_there = kind(&verifier, "never there");
+        match start.elapsed().as_secs() {
+            0..10 => assert_eq!(never_there, Some(TokenErrorKind::NoKeys)),
+            // The fetch is under way.
+            10..12 => {}
+            _ => assert_eq!(never_there, Some(TokenErrorKind::UnknownKey)),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let times = provider.fetches() - before;
+    assert!((55..=65).contains(&times), "once a minute, not {times} times");
+    // A provider that takes it back is believed.
+    provider.publish(&["good", "withdrawn"]);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!(kind(&verifier, "withdrawn"), Some(TokenErrorKind::UnknownKey), "this asks for it");
+    tokio::time::sleep(DEFAULT_COOLDOWN).await;
+    assert_eq!(kind(&verifier, "withdrawn"), None);
+}
+
+/// Neither what an attacker has used up nor the name of the next key, sent before it is published,
+/// keeps its tokens away for longer than a minute.
+#[tokio::test(start_paused = true)]
+async fn junk_is_not_answered_as_an_outage_and_does_not_keep_a_new_key_away() {
+    let provider = Provider::publishes(&["old"]);
+    let keys = jwks(&provider).fetch().await.unwrap();
+    let verifier = verifier(&keys);
+    let (mut made_up, mut waited) = (0, 0);
+    let mut junk = |times: usize| {
+        for _ in 0..times {
+            made_up += 1;
+            let kind = kind(&verifier, &format!("made up {made_up}"));
+            waited += usize::from(kind == Some(TokenErrorKind::NoKeys));
+        }
+        (made_up, waited)
+    };
+    for _ in 0..30 {
+        junk(50);
+        kind(&verifier, "new");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let (made_up, waited) = junk(1);
+    assert!(waited <= 4 * 64, "{waited} of {made_up}");
+    provider.publish(&["old", "new"]);
+    let start = Instant::now();
+    while kind(&verifier, "new").is_some() {
+        junk(50);
+        assert!(start.elapsed() < Duration::from_secs(60), "it is starved");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(start.elapsed() <= DEFAULT_COOLDOWN, "{:?}", start.elapsed());
+    assert_eq!(kind(&verifier, "old"), None);
+}
+
+/// While nobody can know, whoever waits goes on waiting.
+#[tokio::test(start_paused = true)]
+async fn only_an_answer_ends_the_waiting() {
+    let provider = Provider::publishes(&["a"]);
+    let keys = jwks(&provider).fetch().await.unwrap();
+    let verifier = verifier(&keys);
+    for failure in [JwksErrorKind::Unreachable, JwksErrorKind::Status] {
+        provider.answer(Err(failure));
+        for _ in 0..5 {
+            assert_eq!(kind(&verifier, "b"), Some(TokenErrorKind::NoKeys));
+            keys.next_fetch().await.unwrap_err();
+        }
+    }
+    provider.publish(&["a"]);
+    keys.next_fetch().await.unwrap();
+    assert_eq!(kind(&verifier, "b"), Some(TokenErrorKind::UnknownKey));
+}
+
+/// A token that comes before there are any keys has been seen, too.
+#[tokio::test(start_paused = true)]
+async fn the_first_keys_tell_about_tokens_that_were_there_before_them() {
+    let provider = Provider::default();
+    provider.fail();
+    provider_is_there();
+    let keys = jwks(&provider).start().unwrap();
+    let verifier = verifier(&keys);
+    keys.next_fetch().await.unwrap_err();
+    assert_eq!(kind(&verifier, "b"), Some(TokenErrorKind::NoKeys));
+    provider.publish(&["a"]);
+    keys.next_fetch().await.unwrap();
+    assert_eq!(kind(&verifier, "b"), Some(TokenErrorKind::UnknownKey));
 }
 
 #[tokio::test(start_paused = true)]
@@ -374,6 +511,150 @@ async fn of_two_keys_with_one_name_the_first_counts_and_nameless_ones_do_not() {
     let keys = jwks(&provider).fetch().await.unwrap();
     assert_eq!(keys.key_ids().join(" "), "a b");
     assert_eq!(kind(&verifier(&keys), "a"), None);
+}
+
+fn rsa(alg: Option<&str>, kid: Option<&str>) -> Value {
+    let pem = include_str!("../../../tests/keys/rsa2048.pub.pem");
+    let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let der = STANDARD.decode(body).unwrap();
+    // The modulus begins after the 33 bytes that each such key begins with.
+    let n = URL_SAFE_NO_PAD.encode(&der[33..33 + 256]);
+    let mut jwk = json!({"kty": "RSA", "n": n, "e": "AQAB"});
+    for (name, value) in [("alg", alg), ("kid", kid)] {
+        if let Some(value) = value {
+            jwk[name] = value.into();
+        }
+    }
+    jwk
+}
+
+fn rsa_token(alg: jsonwebtoken::Algorithm, kid: Option<&str>) -> String {
+    let now = SystemClock.now().as_secs();
+    let claims = json!({"iss": ISSUER, "sub": "alice", "jti": "1", "iat": now, "exp": now + 600});
+    let pem = include_str!("../../../tests/keys/rsa2048.pkcs1.pem");
+    let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let key = EncodingKey::from_rsa_der(&STANDARD.decode(body).unwrap());
+    let header = Header { kid: kid.map(Into::into), ..Header::new(alg) };
+    jsonwebtoken::encode(&header, &claims, &key).unwrap()
+}
+
+fn publishes(keys: &[Value]) -> Provider {
+    let provider = Provider::default();
+    provider.answer(Ok(JwksDocument::new(json!({ "keys": keys }).to_string())));
+    provider
+}
+
+/// As `OpenAM` publishes them: one key, or several, under one name, once for each algorithm.
+#[tokio::test(start_paused = true)]
+async fn several_published_keys_of_one_name_are_told_apart_by_their_algorithms() {
+    use jsonwebtoken::Algorithm::{PS256, RS256, RS384, RS512};
+
+    let mut ed: Value = serde_json::from_str(&key_set(&["a"])).unwrap();
+    let ed = ed["keys"][0].take();
+    let p256 = json!({"kty": "EC", "crv": "P-256", "kid": "a",
+        "x": "axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY",
+        "y": "T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU"});
+    let mut published =
+        vec![p256, rsa(Some("RS256"), Some("a")), ed, rsa(Some("PS256"), Some("a"))];
+    for _ in 0..published.len() {
+        published.rotate_left(1);
+        let keys = jwks(&publishes(&published)).fetch().await.unwrap();
+        assert_eq!(keys.key_ids().join(" "), "a");
+        let verifier = verifier(&keys);
+        assert_eq!(kind(&verifier, "a"), None);
+        for (alg, expected) in [
+            (RS256, None),
+            (PS256, None),
+            (RS384, Some(TokenErrorKind::WrongAlgorithm)),
+            (RS512, Some(TokenErrorKind::WrongAlgorithm)),
+        ] {
+            let answer = verifier.verify(&rsa_token(alg, Some("a")));
+            assert_eq!(answer.err().map(|error| error.kind()), expected, "{alg:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_published_keys_without_alg_may_verify_is_a_setting() {
+    use jsonwebtoken::Algorithm::{PS256, RS256, RS512};
+
+    let provider = publishes(&[rsa(None, Some("a")), rsa(Some("RS512"), Some("b"))]);
+    let accepted = async |jwks: Jwks| {
+        let verifier = verifier(&jwks.fetch().await.unwrap());
+        let is_accepted = |alg, kid| verifier.verify(&rsa_token(alg, Some(kid))).is_ok();
+        [RS256, PS256, RS512].map(|alg| (is_accepted(alg, "a"), is_accepted(alg, "b")))
+    };
+    let (yes, no) = (true, false);
+    let by_default = accepted(jwks(&provider)).await;
+    assert_eq!(by_default, [(yes, no), (no, no), (no, yes)], "RS256");
+    let pss = jwks(&provider).with_default_algorithms([Algorithm::PS256]).unwrap();
+    assert_eq!(accepted(pss).await, [(no, no), (yes, no), (no, yes)]);
+    let both = [Algorithm::RS256, Algorithm::PS256];
+    let both = jwks(&provider).with_default_algorithms(both).unwrap();
+    assert_eq!(accepted(both).await, [(yes, no), (yes, no), (no, yes)]);
+    let none = jwks(&provider).with_default_algorithms([]).unwrap();
+    assert_eq!(accepted(none).await, [(no, no), (no, no), (no, yes)], "it must say so");
+    for bad in [Algorithm::HS256, Algorithm::ES256, Algorithm::EdDSA] {
+        let error = jwks(&provider).with_default_algorithms([bad]).unwrap_err();
+        assert_eq!(error.setting(), "default_algorithms");
+    }
+    // Alone, it needs no name, however many algorithms it has.
+    let both = jwks(&publishes(&[rsa(None, None)]));
+    let both = both.with_default_algorithms([Algorithm::RS256, Algorithm::PS256]).unwrap();
+    let verifier = verifier(&both.fetch().await.unwrap());
+    verifier.verify(&rsa_token(PS256, None)).unwrap();
+}
+
+/// What says its algorithm counts before what may have it, wherever it stands.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_names_its_algorithm_counts_before_one_that_does_not() {
+    let mut other = rsa(None, Some("a"));
+    let mut n = other["n"].as_str().unwrap().to_owned();
+    n.replace_range(20..24, "AAAA");
+    other["n"] = n.into();
+    let named = rsa(Some("RS256"), Some("a"));
+    for published in [[other.clone(), named.clone()], [named, other]] {
+        let keys = jwks(&publishes(&published)).fetch().await.unwrap();
+        let token = rsa_token(jsonwebtoken::Algorithm::RS256, Some("a"));
+        verifier(&keys).verify(&token).unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_with_a_set_is_said() {
+    provider_is_there();
+    let nameless = rsa(Some("RS256"), None);
+    let p256 = json!({"kty": "EC", "crv": "P-256", "use": "enc", "kid": "e",
+        "x": "axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY",
+        "y": "T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU"});
+    let second = json!({"kty": "OKP", "crv": "Ed25519",
+        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+    let set = |keys: &[&Value]| json!({ "keys": keys }).to_string();
+    let oct = json!({"kty": "oct", "kid": "o", "alg": "HS256", "k": "AAAA"});
+    let (no_set, no_key) = (JwksErrorKind::Malformed, JwksErrorKind::NoUsableKey);
+    for (document, kind, part) in [
+        (set(&[&nameless, &second]), no_key, "kid: is missing from 2 of 2 keys"),
+        (set(&[&p256]), no_key, "the first one: key_set: the key `e` cannot be used: use: is not"),
+        (
+            set(&[&p256, &oct]),
+            no_key,
+            "use: is not `sig`: the key is not for signatures; the others",
+        ),
+        (set(&[]), no_key, "holds no key"),
+        ("<html>".into(), no_set, "a web page"),
+        ("{".into(), no_set, "no JSON (line 1)"),
+        (r#"{"jwks_uri": "https://id.example/keys"}"#.into(), no_set, "see Jwks::of_issuer"),
+        (r#"{"keys": [], "keys": []}"#.into(), no_set, "a member twice"),
+    ] {
+        let provider = Provider::default();
+        provider.answer(Ok(JwksDocument::new(document)));
+        let error = jwks(&provider).fetch().await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    // What is published twice is one key.
+    let keys = jwks(&publishes(&[nameless.clone(), nameless])).fetch().await.unwrap();
+    verifier(&keys).verify(&rsa_token(jsonwebtoken::Algorithm::RS256, None)).unwrap();
 }
 
 // === Discovery ===

@@ -7,9 +7,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pkcs1::RsaPublicKey;
-use spki::der::Decode as _;
-use spki::der::asn1::UintRef;
-use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
+use spki::der::asn1::{AnyRef, BitStringRef, UintRef};
+use spki::der::{Decode as _, Reader as _, SliceReader, Tag, Tagged as _};
+use spki::{AlgorithmIdentifierRef, ObjectIdentifier, SubjectPublicKeyInfoRef};
 
 pub(crate) const RSA_ENCRYPTION: ObjectIdentifier = pkcs1::ALGORITHM_OID;
 /// RFC 5480 §2.1.1.
@@ -43,6 +43,18 @@ pub(crate) fn public_key_info(der: &[u8]) -> Option<KeyInfo<'_>> {
 pub(crate) fn rsa_public_key(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let key: RsaPublicKey<UintRef<'_>> = RsaPublicKey::from_der(der).ok()?;
     Some((key.modulus.as_bytes(), key.public_exponent.as_bytes()))
+}
+
+/// Whether this is a certificate (RFC 5280 §4.1).
+pub(crate) fn is_certificate(der: &[u8]) -> bool {
+    let Ok(mut outer) = SliceReader::new(der) else { return false };
+    let read = outer.sequence(|certificate| {
+        let signed: AnyRef<'_> = certificate.decode()?;
+        let _algorithm: AlgorithmIdentifierRef<'_> = certificate.decode()?;
+        let _signature: BitStringRef<'_> = certificate.decode()?;
+        Ok::<_, spki::der::Error>(signed.tag() == Tag::Sequence)
+    });
+    read.unwrap_or(false) && outer.is_finished()
 }
 
 pub(crate) fn without_leading_zeros(bytes: &[u8]) -> &[u8] {

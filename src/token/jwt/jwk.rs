@@ -1,15 +1,18 @@
 //! Keys from JSON Web Keys and sets of them (RFC 7517, RFC 7518 §6, RFC 8037 §2).
 
-use serde::Deserialize;
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use super::{VerificationKey, base64, key};
 use crate::config::ConfigError;
 use crate::token::{Algorithm, KeyFamily};
 
-/// Algorithm of RSA keys that do not name one, in sets of identity providers: the default of OpenID
+/// Algorithms of RSA keys that do not name one, in sets of identity providers: the default of OpenID
 /// Connect Core §2.
-const USUAL_RSA: Algorithm = Algorithm::RS256;
+pub(crate) const USUAL_RSA: [Algorithm; 1] = [Algorithm::RS256];
 
 /// Several keys, as read from a JSON Web Key Set (RFC 7517 §5).
 ///
@@ -32,26 +35,68 @@ pub struct KeySet {
 }
 
 impl KeySet {
-    /// A set that you have written: every key must be usable.
+    /// A set that you have written: every key must be usable. A byte order mark is skipped.
     ///
     /// # Errors
     /// [`ConfigError`] naming the `kid` of the first key that is not for signatures (`use`,
     /// `key_ops`), has an unknown type, is private or weak, or does not say its algorithm where its
-    /// type leaves a choice (RSA, secrets).
+    /// type leaves a choice (RSA, secrets). Or if this is not a key set, if no key is in it, or if an
+    /// object in it has a member twice: parsers that choose differently see two different keys (RFC
+    /// 7517 §4).
     pub fn from_jwk_set(json: &str) -> Result<Self, ConfigError> {
-        let read = |value: &Value| Jwk::read(value)?.verification_key(None);
-        let keys = each(json, read)?.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Self::from_jwk_set_with(json, &[])
+    }
+
+    /// The same, where RSA keys without `alg` may verify each of these algorithms. They are in
+    /// [`keys`](Self::keys) once for each.
+    ///
+    /// # Errors
+    /// As [`from_jwk_set`](Self::from_jwk_set), and if one of the algorithms is not for RSA: the type
+    /// of all other public keys leaves no choice, and a secret must name its algorithm.
+    pub fn from_jwk_set_with(
+        json: &str,
+        default_algorithms: &[Algorithm],
+    ) -> Result<Self, ConfigError> {
+        let default_algorithms = rsa_algorithms(default_algorithms)?;
+        let members = members_of_set(json).map_err(not_a_set)?;
+        let read = |value: &Value| Jwk::read(value)?.verification_keys(&default_algorithms);
+        let keys =
+            each(&members, read).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
         Self { keys, skipped: Vec::new() }.not_empty()
     }
 
     /// A set that an identity provider has published: what cannot be used is skipped, see
-    /// [`skipped`](Self::skipped), and RSA keys without `alg` are for RS256.
+    /// [`skipped`](Self::skipped), and RSA keys without `alg` are for RS256, the default of OpenID
+    /// Connect. A byte order mark is skipped.
     ///
     /// Secrets (`"kty": "oct"`) are skipped too: one that is published is none.
     ///
     /// # Errors
-    /// [`ConfigError`] if this is not a key set, or if no key is left.
+    /// [`ConfigError`] if this is not a key set, if no key is left, or if an object in it has a
+    /// member twice: parsers that choose differently see two different keys (RFC 7517 §4).
     pub fn from_jwk_set_lenient(json: &str) -> Result<Self, ConfigError> {
+        Self::from_jwk_set_lenient_with(json, &USUAL_RSA)
+    }
+
+    /// The same, where RSA keys without `alg` may verify each of these algorithms, as a provider
+    /// needs it that signs with another one than RS256 and does not say so in its keys
+    /// (`PingFederate`). They are in [`keys`](Self::keys) once for each. With no algorithm at all
+    /// such keys are skipped.
+    ///
+    /// # Errors
+    /// As [`from_jwk_set_lenient`](Self::from_jwk_set_lenient), and if one of the algorithms is not
+    /// for RSA: the type of all other public keys leaves no choice.
+    pub fn from_jwk_set_lenient_with(
+        json: &str,
+        default_algorithms: &[Algorithm],
+    ) -> Result<Self, ConfigError> {
+        let default_algorithms = rsa_algorithms(default_algorithms)?;
+        let members = members_of_set(json).map_err(not_a_set)?;
+        Self::published(&members, &default_algorithms).not_empty()
+    }
+
+    /// The keys of a published set that can be used, which may be none.
+    pub(crate) fn published(members: &[Value], default_algorithms: &[Algorithm]) -> Self {
         let read = |value: &Value| {
             let jwk = Jwk::read(value)?;
             if jwk.kty == "oct" {
@@ -60,16 +105,16 @@ impl KeySet {
                     "is a secret, which has no place in a published set",
                 ));
             }
-            jwk.verification_key(Some(USUAL_RSA))
+            jwk.verification_keys(default_algorithms)
         };
-        let (mut keys, mut skipped) = (Vec::new(), Vec::new());
-        for key in each(json, read)? {
-            match key {
-                Ok(key) => keys.push(key),
-                Err(error) => skipped.push(error),
+        let mut set = Self { keys: Vec::new(), skipped: Vec::new() };
+        for keys in each(members, read) {
+            match keys {
+                Ok(keys) => set.keys.extend(keys),
+                Err(error) => set.skipped.push(error),
             }
         }
-        Self { keys, skipped }.not_empty()
+        set
     }
 
     /// The keys.
@@ -82,11 +127,11 @@ impl KeySet {
         &self.skipped
     }
 
-    fn not_empty(self) -> Result<Self, ConfigError> {
-        match (self.keys.is_empty(), self.skipped.first()) {
+    pub(crate) fn not_empty(self) -> Result<Self, ConfigError> {
+        match (self.keys.is_empty(), &*self.skipped) {
             (false, _) => Ok(self),
-            (true, None) => Err(ConfigError::new("key_set", "holds no key")),
-            (true, Some(first)) => Err(ConfigError::new(
+            (true, []) => Err(ConfigError::new("key_set", "holds no key")),
+            (true, [first, ..]) => Err(ConfigError::new(
                 "key_set",
                 format!("holds no key that can be used; the first one: {first}"),
             )),
@@ -103,20 +148,32 @@ impl IntoIterator for KeySet {
     }
 }
 
+/// The members of the array `keys` of a set, whatever they are, or why it is none.
+pub(crate) fn members_of_set(json: &str) -> Result<Vec<Value>, String> {
+    let no_set = |problem: &str| format!("is not a JSON Web Key Set: {problem}");
+    match unambiguous(json).map_err(|problem| no_set(&problem))? {
+        Value::Object(mut set) => match set.remove("keys") {
+            Some(Value::Array(members)) => Ok(members),
+            _ if set.contains_key("jwks_uri") => Err(no_set(
+                "a discovery document, which says in `jwks_uri` where the set is; see \
+                 Jwks::of_issuer",
+            )),
+            _ => Err(no_set("an object without an array `keys`")),
+        },
+        _ => Err(no_set("no object with an array `keys`")),
+    }
+}
+
+fn not_a_set(problem: String) -> ConfigError {
+    ConfigError::new("key_set", problem)
+}
+
 /// Reads each key of a set; errors say which key they are about.
 fn each<T>(
-    json: &str,
+    members: &[Value],
     read: impl Fn(&Value) -> Result<T, ConfigError>,
-) -> Result<Vec<Result<T, ConfigError>>, ConfigError> {
-    #[derive(Deserialize)]
-    struct JwkSet {
-        keys: Vec<Value>,
-    }
-    // The cause is dropped: its text may quote a secret.
-    let set: JwkSet = serde_json::from_str(json).map_err(|_| {
-        ConfigError::new("key_set", "is not a JSON Web Key Set: an object with an array `keys`")
-    })?;
-    let read = |(at, value): (usize, &Value)| {
+) -> impl Iterator<Item = Result<T, ConfigError>> {
+    members.iter().enumerate().map(move |(at, value)| {
         read(value).map_err(|error| {
             let name = match value.get("kid").and_then(Value::as_str) {
                 Some(kid) => format!("the key `{kid}`"),
@@ -124,8 +181,101 @@ fn each<T>(
             };
             ConfigError::new("key_set", format!("{name} cannot be used: {error}"))
         })
+    })
+}
+
+/// The algorithms that RSA keys without `alg` may verify, each once.
+pub(crate) fn rsa_algorithms(algorithms: &[Algorithm]) -> Result<Vec<Algorithm>, ConfigError> {
+    let mut checked = Vec::new();
+    for algorithm in algorithms {
+        if algorithm.family() != KeyFamily::Rsa {
+            let problem = format!(
+                "names {algorithm}, but only RSA keys without `alg` leave a choice; name algorithms \
+                 such as RS256 and PS256"
+            );
+            return Err(ConfigError::new("default_algorithms", problem));
+        }
+        if !checked.contains(algorithm) {
+            checked.push(*algorithm);
+        }
+    }
+    Ok(checked)
+}
+
+/// JSON in which no object has a member twice, or why it is not. That does not quote it: there may be
+/// a secret in it.
+fn unambiguous(json: &str) -> Result<Value, String> {
+    // RFC 8259 §8.1 allows to ignore a byte order mark.
+    let json = json.strip_prefix('\u{feff}').unwrap_or(json);
+    let no_json = |error: serde_json::Error| match error.line() {
+        _ if json.trim_start().starts_with('<') => "a web page".to_owned(),
+        line if error.is_data() => format!(
+            "an object with a member twice (line {line}), which means different keys to different \
+             readers"
+        ),
+        line => format!("no JSON (line {line})"),
     };
-    Ok(set.keys.iter().enumerate().map(read).collect())
+    serde_json::from_str::<Unambiguous>(json).map_err(no_json)?;
+    serde_json::from_str(json).map_err(no_json)
+}
+
+/// Any JSON, of which nothing is kept, without objects that have a member twice.
+struct Unambiguous;
+
+impl<'de> Deserialize<'de> for Unambiguous {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UnambiguousVisitor)
+    }
+}
+
+struct UnambiguousVisitor;
+
+impl<'de> Visitor<'de> for UnambiguousVisitor {
+    type Value = Unambiguous;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Unambiguous, E> {
+        Ok(Unambiguous)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Unambiguous, E> {
+        Ok(Unambiguous)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Unambiguous, E> {
+        Ok(Unambiguous)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Unambiguous, E> {
+        Ok(Unambiguous)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Unambiguous, E> {
+        Ok(Unambiguous)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Unambiguous, E> {
+        Ok(Unambiguous)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Unambiguous, A::Error> {
+        while let Some(Unambiguous) = seq.next_element()? {}
+        Ok(Unambiguous)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unambiguous, A::Error> {
+        let mut names = HashSet::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if !names.insert(name) {
+                return Err(A::Error::custom("twice"));
+            }
+            let Unambiguous = map.next_value()?;
+        }
+        Ok(Unambiguous)
+    }
 }
 
 impl VerificationKey {
@@ -134,12 +284,12 @@ impl VerificationKey {
     /// # Errors
     /// [`ConfigError`] if this is not a JWK, or as [`KeySet::from_jwk_set`].
     pub fn from_jwk(json: &str) -> Result<Self, ConfigError> {
-        Jwk::parse(json)?.verification_key(None)
+        Jwk::parse(json)?.verification_key()
     }
 }
 
 /// The members of a JWK that are read.
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 pub(crate) struct Jwk {
     pub(crate) kty: String,
     pub(crate) kid: Option<Box<str>>,
@@ -170,25 +320,44 @@ pub(crate) struct Jwk {
 
 impl Jwk {
     pub(crate) fn parse(json: &str) -> Result<Self, ConfigError> {
-        serde_json::from_str(json).map_err(|_| not_a_jwk())
+        let value = unambiguous(json).map_err(|problem| {
+            ConfigError::new("key", format!("is not a JSON Web Key: {problem}"))
+        })?;
+        Self::read(&value)
     }
 
     fn read(value: &Value) -> Result<Self, ConfigError> {
         Self::deserialize(value).map_err(|_| not_a_jwk())
     }
 
-    fn verification_key(
+    fn verification_key(&self) -> Result<VerificationKey, ConfigError> {
+        self.expect_public()?;
+        self.verification_key_for(self.algorithm()?)
+    }
+
+    /// The key, once for each algorithm that it may verify.
+    fn verification_keys(
         &self,
-        usual_rsa: Option<Algorithm>,
-    ) -> Result<VerificationKey, ConfigError> {
+        default_algorithms: &[Algorithm],
+    ) -> Result<Vec<VerificationKey>, ConfigError> {
+        if self.kty != "RSA" || self.alg.is_some() || default_algorithms.is_empty() {
+            return Ok(vec![self.verification_key()?]);
+        }
+        self.expect_public()?;
+        default_algorithms.iter().map(|algorithm| self.verification_key_for(*algorithm)).collect()
+    }
+
+    fn expect_public(&self) -> Result<(), ConfigError> {
         if self.d.is_some() {
             return Err(ConfigError::new(
                 "key",
                 "is private, which a verifier must not hold; leave out `d`",
             ));
         }
-        self.expect_operation("verify")?;
-        let algorithm = self.algorithm(usual_rsa)?;
+        self.expect_operation("verify")
+    }
+
+    fn verification_key_for(&self, algorithm: Algorithm) -> Result<VerificationKey, ConfigError> {
         let key = match &*self.kty {
             "oct" => VerificationKey::from_secret(algorithm, &member("k", self.k.as_ref())?),
             "RSA" => VerificationKey::from_rsa_components(
@@ -217,8 +386,8 @@ impl Jwk {
         Ok(())
     }
 
-    /// The one algorithm of the key. `usual_rsa` is for RSA keys that do not name theirs.
-    pub(crate) fn algorithm(&self, usual_rsa: Option<Algorithm>) -> Result<Algorithm, ConfigError> {
+    /// The one algorithm of the key.
+    pub(crate) fn algorithm(&self) -> Result<Algorithm, ConfigError> {
         let of_type = match (&*self.kty, self.crv.as_deref()) {
             ("EC", Some("P-256")) => Some(Algorithm::ES256),
             ("EC", Some("P-384")) => Some(Algorithm::ES384),
@@ -233,8 +402,7 @@ impl Jwk {
             _ => return Err(ConfigError::new("kty", "is not one of RSA, EC, OKP and oct")),
         };
         let Some(alg) = self.alg.as_deref() else {
-            let usual = if self.kty == "RSA" { usual_rsa } else { None };
-            return of_type.or(usual).ok_or_else(|| {
+            return of_type.ok_or_else(|| {
                 ConfigError::new(
                     "alg",
                     "is missing; the type of the key leaves a choice, so name one, such as RS256",

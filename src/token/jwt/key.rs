@@ -2,12 +2,11 @@
 
 use std::fmt;
 
-use jsonwebtoken::DecodingKey;
-#[cfg(feature = "jwks")]
-use jsonwebtoken::DecodingKeyKind;
+use jsonwebtoken::{DecodingKey, DecodingKeyKind};
+use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use spki::ObjectIdentifier;
 
-use super::{curve, der, provider};
+use super::{curve, der, disguised, provider, roca};
 use crate::config::ConfigError;
 use crate::revocation::MAX_ID_BYTES;
 use crate::token::{Algorithm, KeyFamily};
@@ -20,8 +19,9 @@ pub(crate) const MAX_RSA_BITS: usize = if cfg!(feature = "aws_lc_rs") { 8192 } e
 /// A key that checks signatures of exactly one algorithm.
 ///
 /// A token never chooses how it is checked: its `alg` must be the one of the key (RFC 8725 §3.1).
-/// Weak keys are refused: secrets shorter than the hash (RFC 7518 §3.2), RSA below 2048 bits,
-/// points that are not on their curve (RFC 8725 §3.4), Ed25519 points of small order.
+/// Weak keys are refused: secrets shorter than the hash (RFC 7518 §3.2) or that are public keys in
+/// truth, RSA below 2048 bits or with the fingerprint of ROCA (CVE-2017-15361), points that are not
+/// on their curve (RFC 8725 §3.4), Ed25519 points of small order.
 ///
 /// ```
 /// use tower_jwt_revocation::{Algorithm, VerificationKey};
@@ -38,6 +38,8 @@ pub struct VerificationKey {
     algorithm: Algorithm,
     /// Whether the key says `EdDSA` itself, and so does not go by the second name of that.
     is_eddsa_only: bool,
+    /// Whether the algorithm is a setting, because the JWK names none and its type leaves a choice.
+    is_algorithm_assumed: bool,
     key: DecodingKey,
 }
 
@@ -50,7 +52,8 @@ impl VerificationKey {
     ///
     /// # Errors
     /// [`ConfigError`] if the algorithm is not one of these, if the secret is shorter than the hash
-    /// (32, 48 or 64 bytes) or is a PEM file, or if there is no crypto provider.
+    /// (32, 48 or 64 bytes), if it is a key of another kind (PEM, DER, SSH, JWK; in base64, too), or
+    /// if there is no crypto provider.
     pub fn from_secret(algorithm: Algorithm, secret: &[u8]) -> Result<Self, ConfigError> {
         expect_family(algorithm, KeyFamily::Hmac)?;
         check_secret(algorithm, secret)?;
@@ -79,8 +82,9 @@ impl VerificationKey {
     /// # Errors
     /// [`ConfigError`] if the algorithm takes a secret, if this is not a key of its kind and curve
     /// (Ed448 is not supported), if an RSA modulus has less than 2048 or more than 8192 bits (4096
-    /// with the feature `rust_crypto` alone), if a point is not on its curve or of small order, or
-    /// if there is no crypto provider.
+    /// with the feature `rust_crypto` alone) or the fingerprint of ROCA, which one good key in about
+    /// 100 million has by chance, if a point is not on its curve or of small order, or if there is no
+    /// crypto provider.
     pub fn from_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
         match algorithm.family() {
             KeyFamily::Hmac => Err(wrong_family(algorithm)),
@@ -199,25 +203,61 @@ impl VerificationKey {
     /// The same key, for the algorithm of just the name that its JWK gives (RFC 7517 §4.4).
     pub(crate) fn named_by_jwk(mut self, alg: Option<&str>) -> Self {
         self.is_eddsa_only = alg == Some("EdDSA");
+        self.is_algorithm_assumed = alg.is_none() && self.algorithm.family() == KeyFamily::Rsa;
         self
     }
 
-    /// Whether both are the same public key, under the same name. Secrets are never the same: they
-    /// are not compared.
+    /// Whether the algorithm is a setting, because the JWK names none and its type leaves a choice.
+    pub(crate) fn is_algorithm_assumed(&self) -> bool {
+        self.is_algorithm_assumed
+    }
+
+    /// Whether both are the same public key for the same tokens, under the same name.
     #[cfg(feature = "jwks")]
     pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.is_same_public_key(other)
+            && self.kid == other.kid
+            && self.algorithm == other.algorithm
+            && self.is_eddsa_only == other.is_eddsa_only
+    }
+
+    /// Whether both are the same public key, whatever their names and algorithms. Secrets never are.
+    pub(crate) fn is_same_public_key(&self, other: &Self) -> bool {
         use DecodingKeyKind::{RsaModulusExponent, SecretOrDer};
 
-        let is_same_material = match (self.key.kind(), other.key.kind()) {
-            (SecretOrDer(own), SecretOrDer(other)) => {
-                self.algorithm.family() != KeyFamily::Hmac && own == other
+        match (self.key.kind(), other.key.kind()) {
+            (SecretOrDer(own), SecretOrDer(others)) => {
+                self.algorithm.family() != KeyFamily::Hmac
+                    && self.algorithm.family() == other.algorithm.family()
+                    && own == others
             }
             (RsaModulusExponent { n, e }, RsaModulusExponent { n: other_n, e: other_e }) => {
                 (n, e) == (other_n, other_e)
             }
             _ => false,
+        }
+    }
+
+    /// The forms in which this secret is the same as another one, none if it is a public key: as it
+    /// was given, and as HMAC uses it (RFC 2104 §2), both without the zeros that HMAC adds.
+    pub(crate) fn secret_forms(&self) -> Vec<Vec<u8>> {
+        let (KeyFamily::Hmac, DecodingKeyKind::SecretOrDer(secret)) =
+            (self.algorithm.family(), self.key.kind())
+        else {
+            return Vec::new();
         };
-        is_same_material && self.kid == other.kid && self.algorithm == other.algorithm
+        let used = match self.algorithm {
+            Algorithm::HS256 if secret.len() > 64 => Sha256::digest(secret).to_vec(),
+            Algorithm::HS384 if secret.len() > 128 => Sha384::digest(secret).to_vec(),
+            Algorithm::HS512 if secret.len() > 128 => Sha512::digest(secret).to_vec(),
+            _ => secret.clone(),
+        };
+        let mut forms = vec![secret.clone(), used];
+        for form in &mut forms {
+            form.truncate(form.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+        }
+        forms.dedup();
+        forms
     }
 
     /// Whether `signature`, base64url, fits `message`.
@@ -241,7 +281,13 @@ impl VerificationKey {
     fn checked(algorithm: Algorithm, key: DecodingKey) -> Result<Self, ConfigError> {
         provider::ready()?;
         match provider::verify("AAAA", b"", &key, algorithm) {
-            Ok(false) => Ok(Self { kid: None, algorithm, is_eddsa_only: false, key }),
+            Ok(false) => Ok(Self {
+                kid: None,
+                algorithm,
+                is_eddsa_only: false,
+                is_algorithm_assumed: false,
+                key,
+            }),
             // The cause is dropped: what it quotes is not for us to know.
             _ => Err(unusable(algorithm)),
         }
@@ -277,12 +323,8 @@ pub(crate) fn check_secret(algorithm: Algorithm, secret: &[u8]) -> Result<(), Co
         Algorithm::HS384 => 48,
         _ => 64,
     };
-    if secret.starts_with(b"-----BEGIN ") {
-        // The classic confusion: a public key as secret lets everyone sign.
-        return Err(ConfigError::new(
-            "key",
-            "is a PEM file, not a secret; use the constructor of its kind",
-        ));
+    if let Some(problem) = disguised::problem_of(secret) {
+        return Err(ConfigError::new("key", problem));
     }
     if secret.len() < least {
         return Err(ConfigError::new(
@@ -318,6 +360,13 @@ pub(crate) fn check_rsa(modulus: &[u8], exponent: &[u8]) -> Result<(), ConfigErr
         return Err(ConfigError::new(
             "key",
             "is not an RSA key: its modulus or exponent cannot be one",
+        ));
+    }
+    if roca::has_fingerprint(modulus) {
+        return Err(ConfigError::new(
+            "key",
+            "has the fingerprint of a faulty generator (ROCA, CVE-2017-15361): its private part can \
+             be computed; make a new one with another tool",
         ));
     }
     Ok(())

@@ -6,7 +6,8 @@
 //! 2. header: an object whose `alg`, `kid` and `typ` are strings and stand there once; no `crit`,
 //!    `b64`, `zip`, `enc`
 //! 3. type: `typ` is one of the accepted ones
-//! 4. key: chosen by `kid` alone; then `alg` must be the one algorithm of that key
+//! 4. key: chosen by `kid`, and among several of one `kid` by `alg`, which must be the one algorithm
+//!    of the key
 //! 5. signature
 //! 6. claims: see [`TokenProfile`]
 
@@ -17,6 +18,8 @@
 // | `keys` | the keys of a verifier, and how a token chooses one |
 // | `jwk` | keys from JSON Web Keys and sets of them |
 // | `curve` | whether a public key is a point on its curve, and of an order that is of use |
+// | `disguised` | whether a secret is in truth a public key |
+// | `roca` | whether an RSA key was made by a generator that is broken |
 // | `der` | the forms of DER and PEM in which keys are written |
 // | `provider` | which cryptography checks the signatures |
 // | `unchecked` | tokens whose signature a gateway has checked |
@@ -24,11 +27,13 @@
 
 mod curve;
 mod der;
+mod disguised;
 mod header;
 mod jwk;
 mod key;
 mod keys;
 mod provider;
+mod roca;
 #[cfg(feature = "issuer")]
 mod sign;
 mod unchecked;
@@ -37,6 +42,8 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use jwk::KeySet;
+#[cfg(feature = "jwks")]
+pub(crate) use jwk::{USUAL_RSA, members_of_set, rsa_algorithms};
 pub use key::VerificationKey;
 pub(crate) use keys::VerifierKeys;
 pub(crate) use provider::settle as settle_provider;
@@ -101,8 +108,8 @@ impl JwtVerifier {
     /// Accepts what one of `keys` has signed and `profile` finds acceptable.
     ///
     /// # Errors
-    /// [`ConfigError`] if there is no key, if there are several and one has no `kid` or two have
-    /// the same, or if the profile cannot work.
+    /// [`ConfigError`] if there is no key, if there are several and one has no `kid` or two have the
+    /// same `kid` and the same algorithm, if two secrets are the same, or if the profile cannot work.
     pub fn new(
         keys: impl IntoIterator<Item = VerificationKey>,
         profile: TokenProfile,
@@ -184,13 +191,7 @@ impl JwtVerifier {
         let (parts, json) = TokenParts::within(self.profile.max_token_bytes(), token)?;
         let header = TokenHeader::parse(&json)?;
         self.types.judge(header.typ.as_deref())?;
-        let key = keys.select(header.kid.as_deref())?;
-        if !key.is_for(&header.alg) {
-            return Err(TokenError::new(
-                TokenErrorKind::WrongAlgorithm,
-                "the `alg` of the token is not the algorithm of its key",
-            ));
-        }
+        let key = keys.select(header.kid.as_deref(), &header.alg)?;
         if !key.fits(parts.signing_input, parts.signature) {
             return Err(TokenError::new(
                 TokenErrorKind::BadSignature,

@@ -146,7 +146,7 @@ impl SigningKey {
     pub fn from_jwk(json: &str) -> Result<Self, ConfigError> {
         let jwk = Jwk::parse(json)?;
         jwk.expect_operation("sign")?;
-        let algorithm = jwk.algorithm(None)?;
+        let algorithm = jwk.algorithm()?;
         let mut key = match &*jwk.kty {
             "oct" => Self::from_secret(algorithm, &member("k", jwk.k.as_ref())?),
             "RSA" => Self::from_rsa_der(algorithm, &pkcs1_of_jwk(&jwk)?),

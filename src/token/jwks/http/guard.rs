@@ -59,7 +59,9 @@ impl AddressRule {
             }
             _ => {
                 "the `jwks_uri` is at another host than the issuer, with an address that is not \
-                 public"
+                 public; if you trust it, name the key set itself instead of the issuer: \
+                 Jwks::at(\"https://…\") or JWT_JWKS_URL, within Kubernetes \
+                 https://kubernetes.default.svc/openid/v1/jwks"
             }
         };
         Err(JwksError::new(JwksErrorKind::Forbidden, detail))

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::config::ConfigError;
 use crate::token::jwt::*;
-use crate::token::{Algorithm, TokenProfile};
+use crate::token::{Algorithm, TokenErrorKind, TokenProfile};
 
 macro_rules! file {
     ($name:literal) => {
@@ -291,9 +291,10 @@ fn a_lenient_set_skips_what_cannot_be_used_and_tells() {
 
 #[test]
 fn a_verifier_wants_keys_that_can_be_told_apart() {
-    let key = || VerificationKey::from_secret(Algorithm::HS256, &[7; 32]).unwrap();
+    let of = |secret| VerificationKey::from_secret(Algorithm::HS256, &[secret; 32]).unwrap();
+    let key = || of(7);
     let verifier = |keys: Vec<VerificationKey>| JwtVerifier::new(keys, TokenProfile::new());
-    let named = |kid: &str| key().with_kid(kid).unwrap();
+    let named = |kid: &str| of(kid.as_bytes()[0]).with_kid(kid).unwrap();
     verifier(vec![key()]).unwrap();
     verifier(vec![named("b"), named("a")]).unwrap();
     assert_refused(verifier(vec![]), "there is none");
@@ -301,6 +302,275 @@ fn a_verifier_wants_keys_that_can_be_told_apart() {
     assert_refused(verifier(vec![named("a"), key()]), "has no `kid`");
     assert_refused(verifier(vec![named("a"), named("b"), named("a")]), "two have the `kid` `a`");
     assert_refused(JwtVerifier::new([key()], TokenProfile::new().with_issuer("")), "issuer");
+}
+
+#[test]
+fn several_keys_of_one_name_are_told_apart_by_their_algorithms() {
+    let kinds = ["rsa", "p256", "ed", "oct"];
+    let mut keys: Vec<Value> = kinds.map(|kind| jwk_with(kind, "kid", json!("a"))).into();
+    let mut pss = jwk_with("rsa", "kid", json!("a"));
+    pss["alg"] = json!("PS512");
+    keys.push(pss);
+    for _ in 0..keys.len() {
+        keys.rotate_left(1);
+        for keys in [keys.clone(), keys.iter().rev().cloned().collect()] {
+            let keys = KeySet::from_jwk_set(&set(&keys)).unwrap();
+            let keys = VerifierKeys::new(keys.into_iter().collect()).unwrap();
+            for alg in ["RS256", "PS512", "ES256", "EdDSA", "Ed25519", "HS256"] {
+                assert!(keys.select(Some("a"), alg).unwrap().is_for(alg), "{alg}");
+            }
+            let kind = |kid, alg| keys.select(kid, alg).unwrap_err().kind();
+            for alg in ["RS512", "PS256", "ES384", "none", "rs256", ""] {
+                assert_eq!(kind(Some("a"), alg), TokenErrorKind::WrongAlgorithm, "{alg}");
+            }
+            assert_eq!(kind(Some("b"), "RS256"), TokenErrorKind::UnknownKey);
+            assert_eq!(kind(Some(""), "RS256"), TokenErrorKind::UnknownKey);
+            assert_eq!(kind(None, "RS256"), TokenErrorKind::UnknownKey, "there are several");
+        }
+    }
+    keys.push(jwk_with("rsa", "kid", json!("a")));
+    let twice = KeySet::from_jwk_set(&set(&keys)).unwrap();
+    assert_refused(
+        JwtVerifier::new(twice, TokenProfile::new()),
+        "two have the `kid` `a` and the algorithm RS256",
+    );
+}
+
+/// What an RSA key may verify that does not name its algorithm is a setting; what a key says itself
+/// is not.
+#[test]
+fn the_algorithms_of_keys_without_alg_are_a_setting() {
+    use Algorithm::*;
+    let mut open = jwk("rsa");
+    open.as_object_mut().unwrap().remove("alg");
+    let json = set(&[open.clone(), jwk("p256")]);
+    let algorithms =
+        |keys: &KeySet| -> Vec<_> { keys.keys().iter().map(VerificationKey::algorithm).collect() };
+    let lenient = |algorithms: &[Algorithm]| KeySet::from_jwk_set_lenient_with(&json, algorithms);
+    assert_eq!(algorithms(&KeySet::from_jwk_set_lenient(&json).unwrap()), [RS256, ES256]);
+    assert_eq!(
+        algorithms(&lenient(&[PS256, RS512, PS256]).unwrap()),
+        [PS256, RS512, ES256],
+        "once for each"
+    );
+    let none = lenient(&[]).unwrap();
+    assert_eq!(algorithms(&none), [ES256]);
+    assert!(none.skipped()[0].to_string().contains("alg: is missing"), "{:?}", none.skipped());
+
+    assert_refused(KeySet::from_jwk_set(&json), "alg: is missing");
+    let strict = KeySet::from_jwk_set_with(&json, &[PS384]).unwrap();
+    assert_eq!(algorithms(&strict), [PS384, ES256]);
+    for bad in [HS256, ES256, EdDSA] {
+        assert_refused(lenient(&[RS256, bad]), &format!("default_algorithms: names {bad}"));
+        assert_refused(KeySet::from_jwk_set_with(&json, &[bad]), "only RSA keys without `alg`");
+    }
+    let mut open_secret = jwk("oct");
+    open_secret.as_object_mut().unwrap().remove("alg");
+    assert_refused(KeySet::from_jwk_set_with(&set(&[open_secret]), &[RS256]), "alg: is missing");
+
+    // One key with two algorithms is one key, which a token need not name.
+    open.as_object_mut().unwrap().remove("kid");
+    let one = KeySet::from_jwk_set_with(&set(&[open]), &[RS256, PS256]).unwrap();
+    let one = VerifierKeys::new(one.into_iter().collect()).unwrap();
+    assert_eq!(one.select(None, "RS256").unwrap().algorithm(), RS256);
+    assert_eq!(one.select(None, "PS256").unwrap().algorithm(), PS256);
+    assert_eq!(one.select(None, "PS384").unwrap_err().kind(), TokenErrorKind::WrongAlgorithm);
+}
+
+/// RFC 7517 §4: a name twice means one key to one parser and another key to the next.
+#[test]
+fn a_set_with_a_member_twice_is_refused() {
+    let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+    let key = format!(r#"{{"kty":"OKP","crv":"Ed25519","kid":"a","x":"{x}"}}"#);
+    let good = format!(r#"{{"keys":[{key}],"more":[{{"keys":1}},{{"keys":2}},1.5,-1,true,null]}}"#);
+    KeySet::from_jwk_set(&good).unwrap();
+    KeySet::from_jwk_set_lenient(&good).unwrap();
+    VerificationKey::from_jwk(&key).unwrap();
+    for member in [r#""kid":"b""#, r#""k\u0069d":"b""#, r#""kid":"a""#] {
+        let twice = key.replace('}', &format!(",{member}}}"));
+        assert_refused(VerificationKey::from_jwk(&twice), "a member twice");
+        #[cfg(feature = "issuer")]
+        assert_refused(SigningKey::from_jwk(&twice), "a member twice");
+        for set in [format!(r#"{{"keys":[{twice}]}}"#), format!(r#"{{"keys":[{key},{twice}]}}"#)] {
+            assert_refused(KeySet::from_jwk_set(&set), "a member twice");
+            assert_refused(KeySet::from_jwk_set_lenient(&set), "a member twice");
+        }
+    }
+    let unread = key.replace('}', r#","x5c":["a"],"x5c":["b"]}"#);
+    for set in [
+        format!(r#"{{"keys":[],"keys":[{key}]}}"#),
+        format!(r#"{{"keys":[{unread}]}}"#),
+        format!(r#"{{"keys":[{key}],"more":{{"a":1,"a":1}}}}"#),
+    ] {
+        assert_refused(KeySet::from_jwk_set(&set), "a member twice (line 1)");
+        assert_refused(KeySet::from_jwk_set_lenient(&set), "a member twice (line 1)");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_before_keys_is_skipped() {
+    let marked = |json: &str| format!("\u{feff}{json}");
+    KeySet::from_jwk_set(&marked(&set(&[jwk("ed")]))).unwrap();
+    KeySet::from_jwk_set_lenient(&marked(&set(&[jwk("ed")]))).unwrap();
+    VerificationKey::from_jwk(&marked(&jwk("ed").to_string())).unwrap();
+    let pem = marked(std::str::from_utf8(file!("ed25519.pub.pem")).unwrap());
+    VerificationKey::from_pem(Algorithm::EdDSA, pem.as_bytes()).unwrap();
+    assert_refused(KeySet::from_jwk_set(&marked(&marked("{}"))), "no JSON");
+}
+
+#[test]
+fn what_is_no_set_is_told_what_it_is() {
+    for (json, part) in [
+        ("<!doctype html><title>Sign in</title>", "a web page"),
+        ("not JSON at all", "no JSON (line 1)"),
+        ("{\n\"keys\": [,]}", "no JSON (line 2)"),
+        ("[]", "no object with an array `keys`"),
+        (r#"{"keys": {}}"#, "an object without an array `keys`"),
+        (r#"{"issuer": "i", "jwks_uri": "https://id.example/"}"#, "a discovery document"),
+    ] {
+        assert_refused(KeySet::from_jwk_set(json), part);
+        assert_refused(KeySet::from_jwk_set_lenient(json), part);
+    }
+}
+
+/// With a public key for a secret everyone can sign: the classic confusion of algorithms.
+#[test]
+fn a_public_key_in_any_form_is_no_secret() {
+    use base64::engine::general_purpose::STANDARD;
+
+    let mut public: Vec<Vec<u8>> = Vec::new();
+    let (rsa, ed) = (file!("rsa2048.pub.pem"), file!("ed25519.pub.pem"));
+    for pem in [&rsa[..], file!("rsa2048.pkcs1.pub.pem"), file!("p256.pub.pem"), ed] {
+        let (text, der) = (std::str::from_utf8(pem).unwrap(), der::pem(pem).unwrap().1);
+        for text in [
+            text.to_owned(),
+            format!("\n  {text}"),
+            format!("\u{feff}{text}"),
+            format!("\u{feff} \u{feff}\t{text}"),
+            format!("\"{text}\""),
+            text.replace('\n', "\\n"),
+            format!("Bag Attributes\n{text}"),
+            STANDARD.encode(text),
+            // The content without its frame, as some providers show it.
+            STANDARD.encode(&der),
+            format!(" {}\n", STANDARD.encode(&der)),
+            STANDARD.encode(&der).trim_end_matches('=').to_owned(),
+            text.lines().filter(|line| !line.starts_with('-')).collect::<Vec<_>>().join("\r\n"),
+            URL_SAFE_NO_PAD.encode(&der),
+        ] {
+            let utf16 = text.encode_utf16();
+            let little = utf16.clone().flat_map(u16::to_le_bytes);
+            public.push([0xff, 0xfe].into_iter().chain(little).collect());
+            let big = utf16.flat_map(u16::to_be_bytes);
+            public.push([0xfe, 0xff].into_iter().chain(big).collect());
+            public.push(text.into());
+        }
+        public.push(der);
+    }
+    // `ssh-keygen`.
+    let blob = "AAAAC3NzaC1lZDI1NTE5AAAAINdamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea";
+    public.push(format!("ssh-ed25519 {blob} alice@example").into());
+    public.push(format!("  ssh-ed25519 {blob}\n").into());
+    public.push(blob.into());
+    public.push(STANDARD.decode(blob).unwrap());
+    public.push(b"ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTY".into());
+    public.push(b"---- BEGIN SSH2 PUBLIC KEY ----\nAAAAC3NzaC1lZDI1NTE5".into());
+    for kid in ["rsa", "p256", "ed", "oct"] {
+        let jwk = jwk(kid);
+        public.extend([jwk.to_string(), format!("\n{jwk:#}"), set(&[jwk])].map(Vec::from));
+    }
+    // An empty certificate: all that counts is the shape.
+    let certificate = [
+        &[0x30, 0x4b, 0x30, 0x00][..],
+        &[0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70],
+        &[0x03, 0x40, 0x00],
+        &[7; 63],
+    ]
+    .concat();
+    public.push(STANDARD.encode(&certificate).into());
+    public.push(certificate);
+
+    for secret in public {
+        let shown = String::from_utf8_lossy(&secret);
+        let Err(error) = VerificationKey::from_secret(Algorithm::HS256, &secret) else {
+            panic!("accepted: {shown}");
+        };
+        assert!(error.to_string().contains("not a secret"), "{error}: {shown}");
+        #[cfg(feature = "issuer")]
+        assert_refused(SigningKey::from_secret(Algorithm::HS256, &secret), "not a secret");
+        let jwk = jwk_with("oct", "k", json!(URL_SAFE_NO_PAD.encode(&secret)));
+        assert_refused(VerificationKey::from_jwk(&jwk.to_string()), "not a secret");
+    }
+}
+
+#[test]
+fn secrets_that_only_look_odd_are_secrets() {
+    for secret in [
+        "{\"a\": \"an object, but no key of any kind\"}",
+        "    white space around a long secret     ",
+        "-----begin nothing, 32 bytes or more",
+        "bm90IGEga2V5LCBqdXN0IHNvbWUgdGV4dCBpbiBiYXNlNjQ=",
+        "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEA, cut",
+    ] {
+        VerificationKey::from_secret(Algorithm::HS256, secret.as_bytes()).unwrap();
+    }
+    for byte in 0..=255 {
+        VerificationKey::from_secret(Algorithm::HS256, &[byte; 48]).unwrap();
+    }
+}
+
+/// A modulus of two primes k·M + 65537ᵃ mod M, as the library of Infineon made them (Nemec et al.,
+/// "The Return of Coppersmith's Attack", 2017, §2.1).
+const ROCA: &str = "omeUvBC2SApTT6UCCE56Xh3iCzqiMFwncfQJJkuMrRuL5mKR8a2Mgnqpe-6-PWSOKywPV6qwwQulQztko_n\
+TKYvhuTs4IO4wr18PS8rk_kleGAVCm7_D4SWnenktnTbNpYljUIxC57bS84MjVMmWJoEpWKy5i-fTeD3qfiyk72RRfZOhsaNAox2\
+O84x9hUgEZQFhbuXx2dl4FPklNsAh9One19lggsEWzUOHBGLixvsX_YpwUbw8HZE0F5TrRrLV80JMxNg6TDTW_kRRWWLV7dO00g8i\
+Lf50SqTavbLK-9fA0gNSUp8WKzjA_QthPaAZ3blRRYOFIuWa9wiegSTslw";
+
+#[test]
+fn keys_of_the_generator_that_was_broken_are_refused() {
+    let broken = jwk_with("rsa", "n", json!(ROCA)).to_string();
+    assert_refused(VerificationKey::from_jwk(&broken), "ROCA");
+    assert_refused(KeySet::from_jwk_set(&format!(r#"{{"keys":[{broken}]}}"#)), "ROCA");
+    let set = format!(r#"{{"keys":[{broken},{}]}}"#, jwk("ed"));
+    let set = KeySet::from_jwk_set_lenient(&set).unwrap();
+    assert!(set.skipped()[0].to_string().contains("ROCA"), "{:?}", set.skipped());
+    // The next modulus, and the next after that, are of no key, but not of this generator either.
+    let mut modulus = base64(ROCA).unwrap();
+    for _ in 0..3 {
+        modulus[255] = modulus[255].wrapping_add(2);
+        VerificationKey::from_rsa_components(Algorithm::RS256, &modulus, &[1, 0, 1]).unwrap();
+    }
+}
+
+/// Revoked under one name, it would go on under the other.
+#[test]
+fn one_secret_has_one_name() {
+    use Algorithm::*;
+    let key = |algorithm, secret: &[u8], kid: &str| {
+        VerificationKey::from_secret(algorithm, secret).unwrap().with_kid(kid).unwrap()
+    };
+    let verifier = |keys: [VerificationKey; 2]| JwtVerifier::new(keys, TokenProfile::new());
+    let (long, longer) = ([7; 64], [7; 65]);
+    verifier([key(HS256, &long, "a"), key(HS256, &[8; 64], "b")]).unwrap();
+    verifier([key(HS256, &long, "a"), key(HS256, &longer, "b")]).unwrap();
+    for (one, other) in [
+        (key(HS256, &long, "a"), key(HS256, &long, "b")),
+        (key(HS256, &long, "a"), key(HS512, &long, "b")),
+        (key(HS256, &long, "a"), key(HS512, &long, "a")),
+        // HMAC adds zeros up to its block, and hashes what is longer (RFC 2104 §2).
+        (key(HS256, &long[..40], "a"), key(HS256, &[&long[..40], &[0; 9]].concat(), "b")),
+        (
+            key(HS256, &longer, "a"),
+            key(HS256, &<sha2::Sha256 as sha2::Digest>::digest(longer), "b"),
+        ),
+    ] {
+        for keys in [[one.clone(), other.clone()], [other, one]] {
+            assert_refused(verifier(keys), "are the same secret");
+        }
+    }
+    let set = set(&[jwk("oct"), jwk_with("oct", "kid", json!("again"))]);
+    let error = JwtVerifier::new(KeySet::from_jwk_set(&set).unwrap(), TokenProfile::new());
+    assert_refused(error, "`again` and `oct` are the same secret");
 }
 
 #[test]
