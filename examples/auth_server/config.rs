@@ -1,14 +1,14 @@
 //! The environment, read once. An error names the variable and what to do.
 
-use std::env;
-use std::fmt::Display;
-use std::fs;
+use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+use std::{env, fs};
 
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use tower_jwt_revocation::token::jwt::SigningKey;
 use tower_jwt_revocation::{FailMode, JwtVerifier, TokenProfile, VerificationKey};
@@ -143,8 +143,16 @@ fn keys() -> Result<(SigningKey, Vec<VerificationKey>), String> {
         text("AUTH_JWKS")?.ok_or("AUTH_JWKS is missing; name a file with a JWK Set (RFC 7517)")?;
     let wrong = |problem: &dyn Display| format!("AUTH_JWKS: {path}: {problem}");
     let json = fs::read_to_string(&path).map_err(|error| wrong(&error))?;
-    let set: Value =
-        serde_json::from_str(&json).map_err(|_| wrong(&"is not JSON; write a JWK Set"))?;
+    // RFC 8259 §8.1 allows to ignore a byte order mark.
+    let json = json.strip_prefix('\u{feff}').unwrap_or(&json);
+    let set = match serde_json::from_str(json) {
+        Ok(Unambiguous(set)) => set,
+        Err(error) if error.is_data() => {
+            let problem = "has a member twice in one object; leave one of them out";
+            return Err(wrong(&problem));
+        }
+        Err(_) => return Err(wrong(&"is not JSON; write a JWK Set")),
+    };
     let jwks = set
         .get("keys")
         .and_then(Value::as_array)
@@ -157,6 +165,9 @@ fn keys() -> Result<(SigningKey, Vec<VerificationKey>), String> {
             wrong(&format!("key {n} has no `kid`; give each key a name of its own"))
         })?;
         let wrong = |problem: &dyn Display| wrong(&format!("key `{kid}`: {problem}"));
+        if keys.iter().any(|key: &VerificationKey| key.kid() == Some(kid)) {
+            return Err(wrong(&"another key has this `kid`; give each a name of its own"));
+        }
         let kty = member(jwk, "kty").unwrap_or_default();
         let algorithm =
             ALGORITHMS.iter().find(|(known, _)| *known == kty).map(|(_, algorithm)| *algorithm);
@@ -189,6 +200,68 @@ fn keys() -> Result<(SigningKey, Vec<VerificationKey>), String> {
         )
     })?;
     Ok((signing, keys))
+}
+
+/// JSON in which no object has a member twice: that would be one key to one reader and another key to
+/// the next (RFC 7517 §4).
+struct Unambiguous(Value);
+
+impl<'de> Deserialize<'de> for Unambiguous {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UnambiguousVisitor).map(Self)
+    }
+}
+
+struct UnambiguousVisitor;
+
+impl<'de> Visitor<'de> for UnambiguousVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(Unambiguous(value)) = seq.next_element()? {
+            values.push(value);
+        }
+        Ok(values.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut members = serde_json::Map::new();
+        while let Some((name, Unambiguous(value))) = map.next_entry::<String, _>()? {
+            if members.insert(name, value).is_some() {
+                return Err(A::Error::custom("a member twice"));
+            }
+        }
+        Ok(members.into())
+    }
 }
 
 fn member<'a>(jwk: &'a Value, name: &str) -> Option<&'a str> {

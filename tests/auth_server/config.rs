@@ -4,10 +4,16 @@ use std::io::Read as _;
 use std::process::Stdio;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use crate::support::{self};
 use serde_json::Value;
 
 use crate::server::*;
+
+/// A modulus as the library of Infineon made them (CVE-2017-15361).
+const ROCA: &str = "omeUvBC2SApTT6UCCE56Xh3iCzqiMFwncfQJJkuMrRuL5mKR8a2Mgnqpe-6-PWSOKywPV6qwwQulQztko_nTKYvhuTs4IO4wr18PS8rk_kleGAVCm7_D4SWnenktnTbNpYljUIxC57bS84MjVMmWJoEpWKy5i-fTeD3qfiyk72RRfZOhsaNAox2O84x9hUgEZQFhbuXx2dl4FPklNsAh9One19lggsEWzUOHBGLixvsX_YpwUbw8HZE0F5TrRrLV80JMxNg6TDTW_kRRWWLV7dO00g8iLf50SqTavbLK-9fA0gNSUp8WKzjA_QthPaAZ3blRRYOFIuWa9wiegSTslw";
 
 #[test]
 fn bad_configuration_is_told_at_once_and_by_name() {
@@ -95,6 +101,45 @@ fn bad_configuration_is_told_at_once_and_by_name() {
         assert!(err.contains(name), "{env:?}: {err}");
         assert!(!err.contains("BwcHBw"), "{env:?}: {err}");
     }
+}
+
+/// Keys that would let others sign, or that mean one thing here and another thing elsewhere.
+#[test]
+fn keys_that_are_not_safe_are_refused_at_the_start() {
+    let dir = Dir::new();
+    let jwk = |kid: &str, secret: &[u8]| {
+        let k = URL_SAFE_NO_PAD.encode(secret);
+        format!(r#"{{"kty":"oct","kid":"{kid}","alg":"HS256","k":"{k}"}}"#)
+    };
+    let (key, other) = (jwk("k1", &[7; 32]), jwk("k2", &[8; 32]));
+    let set = |keys: &[&str]| format!(r#"{{"keys":[{}]}}"#, keys.join(","));
+    let public = format!("\n{}", include_str!("../keys/ed25519.pub.pem"));
+    let roca = format!(r#"{{"kty":"RSA","kid":"r","alg":"RS256","e":"AQAB","n":"{ROCA}"}}"#);
+    let twice = other.replace('}', r#","kid":"k3"}"#);
+    for (json, reason) in [
+        (set(&[&key, &jwk("k1", &[8; 32])]), "key `k1`: another key has this `kid`"),
+        (set(&[&key, &jwk("k2", &[7; 32])]), "`k1` and `k2` are the same secret"),
+        (set(&[&key, &twice]), "a member twice"),
+        (set(&[&key]).replace(']', &format!(r#"],"keys":[{other}]"#)), "a member twice"),
+        (set(&[&jwk("k1", public.as_bytes())]), "not a secret"),
+        (set(&[&key, &jwk("k2", public.as_bytes())]), "not a secret"),
+        (set(&[&key, &roca]), "ROCA"),
+    ] {
+        std::fs::write(dir.path("jwks.json"), &json).unwrap();
+        let mut child = command(&dir, &[]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut status = None;
+        support::wait_until(reason, Duration::from_secs(5), || {
+            status = child.try_wait().unwrap();
+            status.is_some()
+        });
+        let mut err = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        assert!(!status.unwrap().success(), "{json}");
+        assert!(err.contains("AUTH_JWKS") && err.contains(reason), "{reason}: {err}");
+    }
+    // What is asked of them is not more than that.
+    std::fs::write(dir.path("jwks.json"), format!("\u{feff}{}", set(&[&key, &other]))).unwrap();
+    drop(Server::start_in(&dir, &[]));
 }
 
 #[tokio::test]
