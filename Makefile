@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 # Most tests wait for something: for servers to start, for limits to pass. So more of them than processors run at once.
 export RUST_TEST_THREADS ?= $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN))))
-.PHONY: help public-items setup demo tour test test-features test-frameworks test-custom test-servers lint fmt doc bench faults soak bench-report count count-renew
+.PHONY: help public-items setup demo tour test test-features test-frameworks test-custom test-fuzz test-servers lint fmt doc bench faults soak bench-report count count-renew
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,11 +16,12 @@ demo: ## Starts the reference server, with everything in memory, and says what t
 tour: setup ## Shows two reference servers on one Redis, and what a revocation at one means at the other
 	@scripts/tour
 
-test: setup ## Runs all tests, doctests and examples, then the tests of each feature on its own, then other frameworks, a store from outside and other servers
+test: setup ## Runs all tests, doctests and examples, then the tests of each feature on its own, then other frameworks, a store from outside, the fuzz targets and other servers
 	cargo test --all-features
 	scripts/test-features
 	scripts/test-frameworks
 	scripts/test-custom
+	scripts/test-fuzz
 	scripts/test-servers
 
 test-features: setup ## Runs the tests of each feature on its own, and of none: the integration tests only where it matters; with FULL=1 everywhere
@@ -32,6 +33,9 @@ test-frameworks: setup ## Runs the examples in other frameworks and beside other
 test-custom: ## Runs the tests of what is plugged in from outside, such as a store in SQLite
 	scripts/test-custom
 
+test-fuzz: ## Builds the fuzz targets and runs each for a moment; how to search is in the head of each in fuzz/fuzz_targets
+	scripts/test-fuzz
+
 test-servers: setup ## Runs the tests of the Redis store on Redis 6.2, Valkey 8 and Valkey 9; with FULL=1 all that use Redis
 	scripts/test-servers
 
@@ -40,6 +44,7 @@ lint: ## Checks formatting and lints; warnings are errors
 	cargo fmt --manifest-path examples/frameworks/Cargo.toml --check
 	cargo fmt --manifest-path examples/custom/Cargo.toml --check
 	cargo fmt --manifest-path benches/report/Cargo.toml --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --all-targets --all-features -- -D warnings
 	cargo clippy --lib -- -D warnings
 	cargo clippy --lib --no-default-features -- -D warnings
@@ -50,6 +55,7 @@ fmt: ## Formats the code
 	cargo fmt --manifest-path examples/frameworks/Cargo.toml
 	cargo fmt --manifest-path examples/custom/Cargo.toml
 	cargo fmt --manifest-path benches/report/Cargo.toml
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 doc: ## Builds the documentation; warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
