@@ -510,6 +510,10 @@ async fn begin(store: &RedisStore) -> Result<(), ConnectError> {
 /// Without credentials.
 impl fmt::Debug for RedisStoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStoreBuilder").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("RedisStoreBuilder")
+            .field("options", &self.options)
+            .field("sentinel_tls", &self.sentinel_tls)
+            .field("address_map", &self.address_map)
+            .finish_non_exhaustive()
     }
 }

@@ -1,5 +1,6 @@
 //! A store from environment variables or a configuration file.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use serde::Deserialize;
 
 use super::builder::RedisStoreBuilder;
 use super::error::ConnectError;
-use super::options::{DEFAULT_WRITE_TIMEOUT, Start};
+use super::options::{DEFAULT_WRITE_TIMEOUT, SentinelTls, Start};
 use super::store::RedisStore;
 use crate::config::{
     ApplySettings, ConfigError, ConfigOrigin, Configuration, EnvVars, SecretText, text_or_file,
@@ -22,8 +23,9 @@ use crate::config::{
 /// `REDIS_URL`, `REDIS_URL_FILE`, `REDIS_USERNAME`, `REDIS_PASSWORD` and `REDIS_PASSWORD_FILE`. Only
 /// the URL or the host is required.
 ///
-/// A file that is named in `url_file` or `password_file` is read by [`builder`](Self::builder), and
-/// one line break at its end is left out. An error names the variable, or the field, and the
+/// The file that `url_file` names is read by [`builder`](Self::builder), the one of `password_file`
+/// for each connection, so that a password can be rotated without a restart. One line break at
+/// their end is left out. In a variable, `address_map` is a list of `announced=dialled`. An error names the variable, or the field, and the
 /// remedy. An unknown field is an error, and so is a variable that is almost called like one of
 /// these while that one is not set.
 ///
@@ -56,8 +58,14 @@ pub struct RedisConfig {
     /// Password, if the URL has no credentials. It is written as it is: nothing is percent-encoded.
     /// Default: none.
     pub password: Option<SecretText>,
-    /// Path of a file with the password, instead of `password`.
+    /// Path of a file with the password, instead of `password`. It is read for each connection.
     pub password_file: Option<String>,
+    /// Whether sentinels are spoken to over TLS: `as-servers`, in `plain` text though the servers
+    /// behind them may speak TLS, or over `tls` though they may not. Default: `as-servers`.
+    pub sentinel_tls: Option<SentinelTls>,
+    /// Where to dial the addresses that sentinels or a cluster announce, as `host:port`, or as
+    /// `host` for all of its ports. Default: where they announce.
+    pub address_map: BTreeMap<String, String>,
     /// What all keys begin with, after the brace: 1 to 64 letters, digits and `-_.:/`. Applications
     /// with different prefixes do not see each other's revocations. Default: `jwt-revocation`.
     pub prefix: Option<String>,
@@ -155,8 +163,15 @@ impl RedisConfig {
 
     fn build(&self) -> Result<RedisStoreBuilder, ConfigError> {
         let (secs, millis) = (Duration::from_secs, Duration::from_millis);
+        let url = self.whole_url()?;
+        // In the URL, where they stand apart from it, unless the password may change.
+        let username = self.username.as_deref().filter(|_| self.password_file.is_some());
         Ok(RedisStore::builder()
-            .with_url(self.whole_url()?)
+            .with_url(url)
+            .apply_some(username, RedisStoreBuilder::with_username)
+            .apply_some(self.password_file.as_deref(), RedisStoreBuilder::with_password_file)
+            .apply_some(self.sentinel_tls, RedisStoreBuilder::with_sentinel_tls)
+            .with_address_map(self.address_map.clone())
             .with_start(self.start_rule()?)
             .apply_some(self.prefix.as_deref(), RedisStoreBuilder::with_prefix)
             .apply_some(self.shards, RedisStoreBuilder::with_shards)
@@ -240,7 +255,8 @@ impl RedisConfig {
         }
     }
 
-    /// The URL, with the credentials if they stand apart from it.
+    /// The URL, with the credentials if they stand apart from it. A file with the password is read
+    /// only to see that it can be: later it may be away for a moment, at the start that is a slip.
     fn whole_url(&self) -> Result<String, ConfigError> {
         let secret = |name, text: &Option<SecretText>, file_name, file: &Option<String>| {
             if text.is_some() && file.is_some() {
@@ -272,6 +288,9 @@ impl RedisConfig {
                 "password",
                 "is set, and the URL has credentials too; leave one of them out",
             ));
+        }
+        if self.password_file.is_some() {
+            return Ok(url);
         }
         let encoded = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
         let user = encoded(self.username.as_deref().unwrap_or_default());

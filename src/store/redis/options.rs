@@ -76,7 +76,8 @@ impl Default for Start {
 
 /// Whether sentinels are spoken to over TLS, see
 /// [`with_sentinel_tls`](super::RedisStoreBuilder::with_sentinel_tls).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum SentinelTls {
     /// As the servers behind them are: with the `rediss-sentinel` of the URL, or the TLS of a ready

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::super::options::DEFAULT_START_LIMIT;
 use super::*;
 use crate::config::docs::{self, SetBy};
+use crate::store::redis::Health;
 use crate::store::redis::options::{
     DEFAULT_CHECK_TIMEOUT, DEFAULT_LOG_LENGTH, DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_TOKEN_LIFETIME,
     DEFAULT_PREFIX,
@@ -199,11 +200,32 @@ async fn secrets_come_from_files() {
         ("JWT_REDIS_START", "at-once"),
     ];
     let store = from(&vars).unwrap().connect().await;
+    let store = store.unwrap();
     fs::write(&password, "wrong\n").unwrap();
     let refused = from(&vars).unwrap().connect().await;
-    fs::remove_dir_all(&dir).unwrap();
-    store.unwrap();
     assert!(!format!("{:?}", refused.unwrap_err()).contains("wrong"));
+
+    // It is read again for each connection.
+    redis.cli(&["CONFIG", "SET", "requirepass", "rotated"]);
+    fs::write(&password, "rotated\n").unwrap();
+    let mut health = store.watch_health();
+    health.mark_unchanged();
+    redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+    let is_back = async {
+        health.changed().await.unwrap();
+        health.wait_for(Health::is_up).await.unwrap();
+    };
+    tokio::time::timeout(Duration::from_secs(30), is_back).await.unwrap();
+    fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn addresses_are_mapped_by_a_list_in_a_variable() {
+    let map = ("JWT_REDIS_ADDRESS_MAP", "10.0.0.1:7000=nat.test:17000, 10.0.0.2=127.0.0.1");
+    let by_code = RedisStore::builder()
+        .with_url(URL.1)
+        .with_address_map([("10.0.0.1:7000", "nat.test:17000"), ("10.0.0.2", "127.0.0.1")]);
+    assert_eq!(format!("{:?}", builder(&[URL, map]).unwrap()), format!("{by_code:?}"));
 }
 
 #[test]
@@ -237,6 +259,8 @@ fn each_setting_has_the_same_effect_from_a_variable_and_from_a_file() {
             ("username", json!("app"), json!({"url": "redis://x", "password": "hunter2"})),
             ("password", json!("hunter2"), url.clone()),
             ("password_file", json!("/nowhere/password"), url.clone()),
+            ("sentinel_tls", json!("plain"), url.clone()),
+            ("address_map", json!({"10.0.0.1:7000": "nat.test:17000"}), url.clone()),
             ("prefix", json!("shop"), url.clone()),
             ("shards", json!(4), url.clone()),
             ("check_timeout_ms", json!(20), url.clone()),
@@ -270,9 +294,9 @@ fn no_setter_is_forgotten() {
             ("with_password_file", SetBy::Field("password_file")),
             ("with_connect_timeout", SetBy::Field("connect_timeout_ms")),
             ("with_credential_provider", SetBy::Code("takes a function of the program")),
-            ("with_sentinel_tls", SetBy::Code("is rare, and set on the builder")),
+            ("with_sentinel_tls", SetBy::Field("sentinel_tls")),
             ("with_sentinel_fred_tls", SetBy::Code("takes a value of fred")),
-            ("with_address_map", SetBy::Code("is rare, and set on the builder")),
+            ("with_address_map", SetBy::Field("address_map")),
             (
                 "with_fred_config",
                 SetBy::Code("takes a configuration of fred, which is a value of the program"),
