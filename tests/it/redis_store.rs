@@ -463,3 +463,80 @@ async fn a_check_that_is_never_polled_again_delays_no_other() {
         assert_eq!(check(&store, &token).await.unwrap(), Standing::Live);
     }
 }
+
+/// The prefix of a store, as if another version of this crate had written it.
+fn rewrite_as(server: &RedisServer, version: i64) {
+    let meta = "jwt-revocation:{0}:m";
+    server.cli(&["HSET", meta, "layout", &version.to_string()]);
+    let keys = server.cli(&["KEYS", "jwt-revocation:{0}:[er]*"]);
+    for key in keys.lines() {
+        let value = server.cli(&["GET", key]);
+        let (_, rest) = value.split_once(' ').unwrap();
+        server.cli(&["SET", key, &format!("{version} {rest}")]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prefix_of_another_version_is_refused_by_both_versions_and_the_way_out() {
+    use tower_jwt_revocation::store::feed::{Feed as _, FeedSource as _};
+
+    if !redis_is_installed() {
+        return;
+    }
+    for step in [-1, 1] {
+        let server = RedisServer::start();
+        let store = RedisStore::connect(server.url()).await.unwrap();
+        revoke(&store, Target::token("t")).await;
+        let mut feed = store.feeds().unwrap().remove(0);
+        feed.connect().await.unwrap();
+        let ours: i64 = server.cli(&["HGET", "jwt-revocation:{0}:m", "layout"]).parse().unwrap();
+        rewrite_as(&server, ours + step);
+
+        let names_both = |what: &str, problem: &str| {
+            for part in [format!("version {}", ours + step), format!("version {ours}")] {
+                assert!(problem.contains(&part), "{what}: {problem}");
+            }
+            assert!(problem.contains("run one version"), "{what}: {problem}");
+        };
+        // Who was there before, and what it reads, writes and follows.
+        let error = check(&store, &token("u", "t")).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Protocol);
+        names_both("check", &error.to_string());
+        let change = Revocation::new(Target::token("new"), HOUR);
+        let error = store.write(vec![change]).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Protocol);
+        names_both("write", &error.to_string());
+        assert!(error.to_string().contains("jwt-revocation"), "{error}");
+        let error = store.find(&Target::token("t")).await.unwrap_err();
+        names_both("find", &error.to_string());
+        let error = feed.find(&[Target::token("t").fingerprint()]).await.unwrap_err();
+        names_both("feed", &error.to_string());
+        #[cfg(feature = "sessions")]
+        {
+            use tower_jwt_revocation::store::session::SessionStore as _;
+
+            let loaded = store.load(vec![Target::family("f")], Vec::new()).await;
+            names_both("sessions", &loaded.unwrap_err().to_string());
+        }
+        // Who comes now, however it starts.
+        let error = RedisStore::connect(server.url()).await.unwrap_err();
+        names_both("connect", &error.to_string());
+        assert!(error.to_string().contains("the prefix jwt-revocation"), "{error}");
+        let anyway = RedisStore::builder().with_url(server.url());
+        let anyway = anyway.with_start(Start::Anyway).connect().await;
+        let anyway = anyway.unwrap();
+        wait_until("it is connected", Duration::from_secs(30), || anyway.health().checks());
+        let error = check(&anyway, &token("u", "t")).await.unwrap_err();
+        names_both("anyway", &error.to_string());
+        // Nothing was overwritten.
+        let held = server.cli(&["HGET", "jwt-revocation:{0}:m", "layout"]);
+        assert_eq!(held, (ours + step).to_string());
+        assert!(server.cli(&["GET", "jwt-revocation:{0}:e"]).starts_with(&format!("{held} ")));
+        // The way out.
+        let other = RedisStore::builder().with_url(server.url()).with_prefix("next");
+        assert_eq!(
+            check(&other.connect().await.unwrap(), &token("u", "t")).await.unwrap(),
+            Standing::Live
+        );
+    }
+}

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::connection::{error_code, is_command_refused, is_write_refused, unexpected_reply};
 use super::core::StoreCore;
 use super::epoch::KnownEpoch;
+use super::schema::{LAYOUT, LAYOUT_REMEDY};
 use super::script::{self, LuaScript};
 use super::supervised::Permit;
 use crate::store::{StoreError, StoreErrorKind};
@@ -63,10 +64,34 @@ impl StoreCore {
             (known, arguments)
         };
         let sent = self.send_over(|| connection.acquire(), command, known_arguments).await;
+        let sent = sent.map_err(|error| self.explain_layout(error));
         if let StoreCommand::Script(script) = command {
             self.note_write(shard, script, sent.as_ref().err());
         }
         sent
+    }
+
+    /// Says what to do if the script has found the layout of another version, or another number of
+    /// shards.
+    pub(crate) fn explain_layout(&self, error: StoreError) -> StoreError {
+        if error_code(&error) != "LAYOUT" {
+            return error;
+        }
+        let words = error.told().map(ToString::to_string).unwrap_or_default();
+        let held = words.split_once("LAYOUT ").map_or(&*words, |(_, held)| held);
+        let is_ours = held.starts_with(&format!("version {LAYOUT} "));
+        let remedy = if is_ours {
+            "set the same number in all programs, or another prefix"
+        } else {
+            LAYOUT_REMEDY
+        };
+        let detail = format!(
+            "redis holds {held} under the prefix {}, this program uses version {LAYOUT} with {} \
+             shards; {remedy}",
+            self.options.prefix,
+            self.keys.shards(),
+        );
+        error.with_detail(detail)
     }
 
     /// Takes note of a server that refuses writes, or takes them again. What a user may not write

@@ -52,7 +52,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
-use super::schema::{EntryId, Epoch, MAX_INTEGER};
+use super::schema::{EntryId, Epoch, MAX_INTEGER, unreadable};
 use super::script::CallerEpoch;
 use crate::clock::Timestamp;
 use crate::store::{Doubt, StoreError, StoreErrorKind};
@@ -393,13 +393,7 @@ fn next(
 
 /// Reads the value of the key of an epoch.
 pub(crate) fn parse(value: &[u8]) -> Result<Epoch, StoreError> {
-    Epoch::parse(value).map_err(|_| {
-        StoreError::new(
-            StoreErrorKind::Protocol,
-            "the epoch of the shard is unreadable: another program, or another version of this \
-             one, uses the prefix",
-        )
-    })
+    Epoch::parse(value).map_err(|_| unreadable("the epoch of the shard", value))
 }
 
 fn millis(duration: Duration) -> u64 {

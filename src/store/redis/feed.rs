@@ -223,8 +223,11 @@ impl RedisFeed {
         let read = |value: &Value| match value {
             Value::Null => Ok(None),
             value => {
-                let record = value.as_bytes().and_then(|value| schema::parse_record(value).ok());
-                record.map(|record| Some(record.fact())).ok_or_else(|| unexpected_reply("redis"))
+                let value = value.as_bytes().unwrap_or_default();
+                let record = schema::parse_record(value);
+                record
+                    .map(|record| Some(record.fact()))
+                    .map_err(|_| schema::unreadable("a record", value))
             }
         };
         values.iter().map(read).collect()

@@ -11,7 +11,7 @@ use super::connection::{error_code, is_write_refused};
 use super::core::StoreCore;
 use super::error::ConnectError;
 use super::random;
-use super::schema::LAYOUT;
+use super::schema::LAYOUT_REMEDY;
 use crate::config::ConfigError;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -87,17 +87,10 @@ impl StoreCore {
     }
 
     fn wrong_layout(&self, error: &StoreError) -> ConfigError {
-        let held = error.to_string();
-        let held = held.split_once("LAYOUT ").map_or(held.as_str(), |(_, held)| held);
-        ConfigError::new(
-            "shards",
-            format!(
-                "redis holds {held} under the prefix {}, this program uses version {LAYOUT} with \
-                 {} shards; set the same number in all programs, or another prefix",
-                self.options.prefix,
-                self.keys.shards(),
-            ),
-        )
+        let error = self.explain_layout(error.clone());
+        let problem = error.to_string();
+        let is_version = problem.contains(LAYOUT_REMEDY);
+        ConfigError::new(if is_version { "prefix" } else { "shards" }, problem)
     }
 }
 

@@ -4,24 +4,18 @@ use bytes::Bytes;
 use fred::types::Value;
 
 use super::connection::unexpected_reply;
-use super::schema;
+use super::schema::{self, unreadable};
 use crate::clock::Timestamp;
 use crate::revocation::{Fingerprint, Record};
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::StoreError;
 
 /// The value of the key of a record.
 pub(crate) fn read_record(value: &Value, fingerprint: &Fingerprint) -> Result<Record, StoreError> {
-    value
-        .as_bytes()
-        .and_then(|value| schema::parse_record(value).ok())
+    let bytes = value.as_bytes().unwrap_or_default();
+    schema::parse_record(bytes)
+        .ok()
         .filter(|record| record.target().is_known_as(fingerprint))
-        .ok_or_else(|| {
-            StoreError::new(
-                StoreErrorKind::Protocol,
-                "a record in redis is unreadable: another program, or another version of this one, \
-                 uses the prefix",
-            )
-        })
+        .ok_or_else(|| unreadable("a record", bytes))
 }
 
 /// An array of strings.

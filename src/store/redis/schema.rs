@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::revocation::{Fact, Fingerprint, Record, RecordNote, Target};
-use crate::store::Doubt;
+use crate::store::{Doubt, StoreError, StoreErrorKind};
 
 /// The version of everything in this file and in the script. Another one is refused when the store
 /// is opened.
@@ -44,6 +44,23 @@ pub(crate) const MAX_SHARDS: u16 = 1024;
 /// A value in Redis that is not what this version writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable;
+
+/// What to do where the data in Redis has another layout.
+pub(crate) const LAYOUT_REMEDY: &str = "run one version of this crate on a prefix, or set another prefix (JWT_REDIS_PREFIX) for this one";
+
+/// Why a value cannot be read. Every value begins with the version of the layout in which it was
+/// written.
+pub(crate) fn unreadable(what: &str, value: &[u8]) -> StoreError {
+    let held = Words::of(value).and_then(|mut words| words.number()).ok();
+    let problem = match held.filter(|held| *held < 1000 && *held != u64::from(LAYOUT)) {
+        Some(held) => format!(
+            "{what} in redis has version {held} of the layout, this program reads version {LAYOUT}: \
+             {LAYOUT_REMEDY}"
+        ),
+        None => format!("{what} in redis is unreadable: another program uses the prefix"),
+    };
+    StoreError::new(StoreErrorKind::Protocol, problem)
+}
 
 // === Keys ===
 
