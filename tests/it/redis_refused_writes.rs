@@ -61,12 +61,6 @@ impl Refusal {
     }
 }
 
-/// With a password: without one, the client begins with a `PING`, which Redis refuses as well while
-/// it cannot write to its disk.
-fn url(server: &RedisServer) -> String {
-    server.url_as("harness", "harness")
-}
-
 async fn is_up(store: &RedisStore) {
     let mut health = store.watch_health();
     let up = tokio::time::timeout(PATIENCE, health.wait_for(Health::is_up)).await;
@@ -87,7 +81,7 @@ async fn a_store_is_opened_and_checks_tokens_while_writes_are_refused() {
 
         for start in [Start::WaitUpTo(PATIENCE), Start::AtOnce] {
             let began = Instant::now();
-            let builder = RedisStore::builder().with_url(url(&server)).with_start(start);
+            let builder = RedisStore::builder().with_url(server.url()).with_start(start);
             let store = match builder.connect().await {
                 Ok(store) => store,
                 // Not connected at the first attempt.
@@ -118,8 +112,8 @@ async fn a_store_is_opened_and_checks_tokens_while_writes_are_refused() {
             );
         }
 
-        let store = RedisStore::connect(url(&server)).await.unwrap();
-        let mirror = Mirror::new(RedisStore::connect(url(&server)).await.unwrap()).unwrap();
+        let store = RedisStore::connect(server.url()).await.unwrap();
+        let mirror = Mirror::new(RedisStore::connect(server.url()).await.unwrap()).unwrap();
         // It cannot renew its lease, so it asks the store.
         assert_eq!(check(&mirror, &token("u", "live")).await.unwrap(), Standing::Live);
         let standing = check(&mirror, &token("u", "revoked")).await.unwrap();

@@ -298,8 +298,6 @@ impl RedisStoreBuilder {
     /// used: tokens are checked, revocations fail, and [`Health`] says so until writes are taken
     /// again. If it is empty besides, no check can be answered before a write is taken; this waits
     /// for that as [`Start::WaitUpTo`] says, and then succeeds, so that the fail mode decides.
-    /// With `MISCONF`, a connection without a password cannot be made, because Redis answers not
-    /// even `PING`, with which it begins.
     pub async fn connect(self) -> Result<RedisStore, ConnectError> {
         self.options.validate()?;
         let config = self.config()?;

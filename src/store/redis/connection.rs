@@ -82,6 +82,23 @@ impl Connection {
         limit: Duration,
         command_timeout: Duration,
     ) -> Result<Self, StoreError> {
+        match Self::open_once(config.clone(), limit, command_timeout).await {
+            // Without a password fred begins with `PING`, which Redis refuses while it cannot write
+            // to its disk. With one it begins with `AUTH`, and a user without a password accepts any.
+            Err(error) if error_code(&error) == "MISCONF" && config.password.is_none() => {
+                let username = config.username.clone().or_else(|| Some("default".into()));
+                let config = Config { username, password: Some("none".into()), ..config };
+                Self::open_once(config, limit, command_timeout).await.map_err(|_| error)
+            }
+            opened => opened,
+        }
+    }
+
+    async fn open_once(
+        config: Config,
+        limit: Duration,
+        command_timeout: Duration,
+    ) -> Result<Self, StoreError> {
         let server = config.server.clone();
         // A new connection is in database 0. Not every server has `SELECT`.
         let database = config.database.filter(|&database| database != 0);
