@@ -140,7 +140,8 @@ impl Revoker {
         Pending::new(self.audit.as_ref(), event)
     }
 
-    /// Revokes `target`: with [`Extent::All`] if it is a token, a session or a family, else with
+    /// Revokes `target`: with [`Extent::All`] if it is a token, a session (unless its id may
+    /// [come again](TokenProfile::with_recurring_session_ids)) or a family, else with
     /// [`Extent::IssuedSoFar`]. The record is kept for as long as the longest token that is
     /// accepted.
     ///
@@ -153,7 +154,18 @@ impl Revoker {
     #[doc(alias = "logout everywhere")]
     #[doc(alias = "sign out")]
     pub fn revoke(&self, target: Target) -> RevokeRequest {
-        self.request(self.revocation(target))
+        self.request(self.usual_revocation(target))
+    }
+
+    /// In the usual extent.
+    fn usual_revocation(&self, target: Target) -> Revocation {
+        let recurs = target.kind() == TargetKind::Session
+            && self.profile.has_recurring_sessions(target.issuer_name());
+        let mut change = self.revocation(target);
+        if recurs {
+            change.action = Action::Revoke(Extent::IssuedSoFar);
+        }
+        change
     }
 
     /// Revokes one token by its id; the record is kept until the token is over.
@@ -207,7 +219,7 @@ impl Revoker {
         &self,
         targets: impl IntoIterator<Item = Target>,
     ) -> Result<Vec<Receipt>, StoreError> {
-        self.write(targets.into_iter().map(|target| self.revocation(target)).collect()).await
+        self.write(targets.into_iter().map(|target| self.usual_revocation(target)).collect()).await
     }
 
     /// Accepts the tokens of `target` again: undoes what was revoked for this very target before,
@@ -322,6 +334,21 @@ impl Revoker {
             return Err(invalid(format!(
                 "the profile does not map the claim {claim}, so there is nothing to revoke; see \
                  TokenProfile::with_claim_target",
+            )));
+        }
+        let is_fed = !matches!(
+            target.kind(),
+            TargetKind::User
+                | TargetKind::Session
+                | TargetKind::Device
+                | TargetKind::Family
+                | TargetKind::Client
+        ) || self.profile.feeds(target.kind(), target.issuer_name());
+        if !is_fed {
+            return Err(invalid(format!(
+                "the profile maps no claim to the {}, so there is nothing to revoke; see \
+                 TokenProfile::with_claim_target",
+                target.kind()
             )));
         }
         if target.wants_issuer() {

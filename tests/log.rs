@@ -12,9 +12,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tower::{Layer as _, ServiceExt as _};
+use tower_jwt_revocation::revocation::TargetKind;
 use tower_jwt_revocation::store::StoreErrorKind;
 use tower_jwt_revocation::store::scripted::ScriptedStore;
-use tower_jwt_revocation::{FailMode, JwtRevocationLayer, Target};
+use tower_jwt_revocation::token::TokenVerifier as _;
+use tower_jwt_revocation::{FailMode, JwtRevocationLayer, Target, TokenProfile};
 use tracing_subscriber::fmt::MakeWriter;
 
 use support::{Handler, WordVerifier, token, with_token};
@@ -92,4 +94,20 @@ async fn the_log_tells_each_change_once_and_never_the_token() {
         !text.contains("alice") && !text.contains("secret") && !text.contains(&secret),
         "{text}"
     );
+
+    // A claim that is misspelt is told after a thousand tokens, and once.
+    let profile = TokenProfile::new()
+        .with_claim_target("tenat", TargetKind::Claim)
+        .with_claim_target("role", TargetKind::Claim);
+    let verifier = WordVerifier::of(profile);
+    for tokens in 1..=3000 {
+        verifier.verify(&secret).unwrap();
+        if tokens == 999 {
+            assert_eq!(log.take(), "");
+        }
+    }
+    let text = log.take();
+    assert_eq!(text.matches("no token has had this claim").count(), 1, "{text}");
+    assert!(text.contains("WARN") && text.contains("tenat") && !text.contains("role"), "{text}");
+    assert_eq!(verifier.profile().unseen_claim_targets(), [("tenat", 3000)]);
 }

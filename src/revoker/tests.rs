@@ -61,3 +61,42 @@ async fn a_retention_is_shared_with_clones_and_never_becomes_shorter() {
     revoker.revoke(Target::token("t")).await.unwrap();
     assert!(days(&revoker, Target::token("t")).await <= 2, "a single token has no refresh tokens");
 }
+
+#[tokio::test]
+async fn a_session_whose_id_comes_again_is_revoked_so_far() {
+    let profile = TokenProfile::new().with_recurring_session_ids();
+    let revoker = Revoker::new(MemoryStore::new(), profile).unwrap();
+    let cutoff = async |revoker: &Revoker, target: Target| {
+        revoker.find(target).await.unwrap().unwrap().cutoff()
+    };
+    revoker.revoke(Target::session("one")).await.unwrap();
+    revoker.revoke_many([Target::session("two")]).await.unwrap();
+    revoker.revoke(Target::session("gone")).extent(Extent::All).await.unwrap();
+    revoker.revoke(Target::family("f")).await.unwrap();
+    for (target, is_so_far) in [
+        (Target::session("one"), true),
+        (Target::session("two"), true),
+        (Target::session("gone"), false),
+        (Target::family("f"), false),
+    ] {
+        assert_eq!(cutoff(&revoker, target.clone()).await.is_some(), is_so_far, "{target}");
+    }
+    let usual = Revoker::new(MemoryStore::new(), TokenProfile::new()).unwrap();
+    usual.revoke(Target::session("one")).await.unwrap();
+    assert!(cutoff(&usual, Target::session("one")).await.is_none());
+}
+
+#[tokio::test]
+async fn what_no_claim_feeds_cannot_be_revoked() {
+    let part = |issuer: &str| TokenProfile::new().with_issuer(issuer);
+    let profile = TokenProfile::combined([
+        part("https://a.example").without_claim_target("device_id"),
+        part("https://b.example"),
+    ]);
+    let revoker = Revoker::new(MemoryStore::new(), profile.unwrap()).unwrap();
+    let device = |issuer: &str| revoker.revoke(Target::device("d").issued_by(issuer));
+    let error = device("https://a.example").await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::InvalidInput);
+    assert!(error.to_string().contains("with_claim_target"), "{error}");
+    device("https://b.example").await.unwrap();
+}

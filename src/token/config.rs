@@ -90,6 +90,10 @@ pub struct VerifierConfig {
     /// the defaults, which [`TokenProfile::with_claim_target`] lists.
     #[serde(deserialize_with = "claim_targets")]
     pub claim_targets: BTreeMap<String, Option<TargetKind>>,
+    /// Whether the issuer gives the id of a session that was ended to a new one, as Keycloak does: a
+    /// revoked session then covers the tokens issued so far, and not those issued later. Default:
+    /// false.
+    pub recurring_session_ids: bool,
     /// Claims that a token must have: a map from the claim to its value, to several with `|` between
     /// them of which one suffices, or to `*` for any. A path such as `realm.name` leads into a claim.
     /// Default: none.
@@ -306,7 +310,8 @@ impl VerifierConfig {
             .apply_some(self.id_claim.as_deref(), TokenProfile::with_id_claim)
             .apply_some(self.missing_id, TokenProfile::with_missing_id)
             .apply_if(self.allow_missing_iat, TokenProfile::allow_missing_iat)
-            .apply_if(self.required_subject, TokenProfile::with_required_subject);
+            .apply_if(self.required_subject, TokenProfile::with_required_subject)
+            .apply_if(self.recurring_session_ids, TokenProfile::with_recurring_session_ids);
         for audience in required("audience", &self.audiences)? {
             profile = profile.with_audience(audience.as_str());
         }

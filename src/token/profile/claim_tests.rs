@@ -246,3 +246,67 @@ fn an_object_that_looks_like_a_number_of_serde_json_is_an_object() {
     assert_eq!(judge(&profile, json!({"iat": fake})), Err(OddClaim));
     assert_eq!(judge(&profile, json!({"tenant": 5})), Ok(()));
 }
+
+#[test]
+fn a_target_that_no_accepted_token_can_have_is_refused_at_construction() {
+    let claim =
+        |claim: &'static str| TokenProfile::new().with_claim_target(claim, TargetKind::Claim);
+    for (profile, why) in [
+        (claim("sub.id"), "inside of `sub`"),
+        (claim("sub.id").without_claim_target("sub"), "inside of `sub`"),
+        (claim("/sid/id"), "inside of `sid`"),
+        (claim("jti.id"), "inside of `jti`"),
+        (
+            claim("user.uid").with_claim_target("/user/uid/x", TargetKind::User),
+            "inside of `user.uid`",
+        ),
+        (claim("uti.x").with_id_claim("uti"), "inside of `uti`"),
+        (claim("tenant").forbid_claim("tenant"), "`tenant` is forbidden"),
+        (claim("/user/uid").forbid_claim("user.uid"), "`user.uid` is forbidden"),
+        (claim("user.uid").forbid_claim("user"), "`user` is forbidden"),
+        (claim("at_hash"), "ID token"),
+        (claim("cnf"), "cnf.jkt"),
+    ] {
+        let error = profile.validate().unwrap_err();
+        assert_eq!(error.setting(), "claim_target", "{error}");
+        assert!(error.to_string().contains(why), "{error}");
+    }
+    for profile in [
+        claim("user.uid"),
+        claim("/sid/id").without_claim_target("sid"),
+        claim("tenant").forbid_claim("tenants"),
+        claim("user").forbid_claim("user.uid"),
+        claim("tenant").forbid_claim_values("tenant", ["evil"]),
+        claim("at_hash").allow_other_kinds_by("at_hash"),
+        claim("cnf.jkt"),
+        claim("events"),
+    ] {
+        profile.validate().unwrap();
+    }
+}
+
+#[test]
+fn a_target_by_a_claim_that_no_token_has_had_is_told() {
+    let profile = TokenProfile::new()
+        .with_claim_target("tenat", TargetKind::Claim)
+        .with_claim_target("user.uid", TargetKind::User)
+        .with_claim_target("org", TargetKind::Client);
+    assert_eq!(profile.unseen_claim_targets(), [("tenat", 0), ("user.uid", 0), ("org", 0)]);
+    let clone = profile.clone();
+    judge(&clone, json!({"tenant": "acme", "user": {"id": 1}, "org": "acme"})).unwrap();
+    // Refused, so of no account.
+    judge(&clone, json!({"tenat": ["a"]})).unwrap_err();
+    assert_eq!(profile.unseen_claim_targets(), [("tenat", 1), ("user.uid", 1)]);
+    // The same value under another claim is one target, and yet the claim was seen.
+    judge(&clone, json!({"sub": "u", "user": {"uid": "u"}, "tenat": ""})).unwrap();
+    assert_eq!(profile.unseen_claim_targets(), [("tenat", 2)]);
+    // Set anew, it is looked for anew.
+    let anew = profile.clone().with_claim_target("org", TargetKind::Claim);
+    assert_eq!(anew.unseen_claim_targets(), [("tenat", 2), ("org", 0)]);
+    assert!(TokenProfile::new().unseen_claim_targets().is_empty());
+    let both = TokenProfile::combined([
+        profile.with_issuer("https://a.example"),
+        TokenProfile::new().with_issuer("https://b.example"),
+    ]);
+    assert_eq!(both.unwrap().unseen_claim_targets(), [("tenat", 2)]);
+}

@@ -173,6 +173,9 @@ impl<'a> ParsedClaims<'a> {
         let name = feed.path.as_str();
         // An empty id names nothing: no one can revoke it.
         if let Some(id) = value.id(name)?.filter(|id| !id.is_empty()) {
+            if let Some(usage) = &feed.usage {
+                usage.see();
+            }
             self.add_target(feed, bounded(name, id)?);
         }
         Ok(())

@@ -13,6 +13,7 @@
 // | `kind` | tells access tokens from tokens of other kinds by their claims |
 // | `path` | where a claim is, also inside of another one |
 // | `rules` | what the user demands of claims |
+// | `usage` | whether tokens have the claims by which the user wants to revoke |
 //
 // This file is the rules themselves, and what others ask of them.
 
@@ -23,6 +24,7 @@ mod judge;
 mod kind;
 mod path;
 mod rules;
+mod usage;
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,6 +38,7 @@ pub use self::judge::SignedClaims;
 use self::kind::KindClaim;
 use self::path::{ClaimPath, MAX_PATH_NAMES};
 use self::rules::ClaimRule;
+use self::usage::ClaimUsage;
 use crate::clock::{Clock, CoarseClock, Timestamp};
 use crate::config::ConfigError;
 use crate::revocation::TargetKind;
@@ -129,6 +132,10 @@ pub struct TokenProfile {
     claim_rules: Vec<ClaimRule>,
     /// How many paths were set that lead into claims; zero for most profiles.
     nested_paths: usize,
+    /// Whether the user has set targets, which are looked for in tokens.
+    has_watched_targets: bool,
+    /// Whether a session may come again under the id of one that was revoked.
+    sessions_recur: bool,
     /// Claims by which a token may say that it is of another kind.
     ignored_kinds: Vec<Box<str>>,
     /// Whether the tenants of a pattern do not share their keys.
@@ -144,6 +151,8 @@ pub struct TokenProfile {
 struct ClaimTarget {
     path: ClaimPath,
     kind: TargetKind,
+    /// Of a target that the user has set: whether there is anything to revoke by it.
+    usage: Option<Arc<ClaimUsage>>,
 }
 
 impl Default for TokenProfile {
@@ -174,10 +183,12 @@ impl TokenProfile {
             require_iat: true,
             require_subject: false,
             claim_targets: DEFAULT_CLAIM_TARGETS
-                .map(|(claim, kind)| ClaimTarget { path: ClaimPath::new(claim), kind })
+                .map(|(claim, kind)| ClaimTarget { path: ClaimPath::new(claim), kind, usage: None })
                 .into(),
             claim_rules: Vec::new(),
             nested_paths: 0,
+            has_watched_targets: false,
+            sessions_recur: false,
             ignored_kinds: Vec::new(),
             tenants_have_keys: false,
             clock: Arc::new(CoarseClock),
@@ -329,12 +340,52 @@ impl TokenProfile {
     /// A claim inside of another one is written as `user.uid`, or as the JSON Pointer `/user/uid`
     /// (RFC 6901). A name that holds a point is written as a pointer: `/kubernetes.io/pod/uid`. A
     /// name with `://` in it is taken as it is.
+    ///
+    /// A claim that no token can have is an error of [`validate`](Self::validate). One that no token
+    /// has had, which may be misspelt, is told by [`unseen_claim_targets`](Self::unseen_claim_targets)
+    /// and, after 1000 tokens, once in the log.
     #[must_use]
     pub fn with_claim_target(mut self, claim: impl Into<Arc<str>>, kind: TargetKind) -> Self {
         let path = ClaimPath::new(claim);
         self.nested_paths += usize::from(path.is_nested());
         self.claim_targets.retain(|known| known.path.as_str() != path.as_str());
-        self.claim_targets.push(ClaimTarget { path, kind });
+        self.claim_targets.push(ClaimTarget { path, kind, usage: Some(Arc::default()) });
+        self.has_watched_targets = true;
+        self.changed()
+    }
+
+    /// The claims set by [`with_claim_target`](Self::with_claim_target) that no accepted token has had
+    /// yet, each with the number of tokens that were without it: a revocation by such a claim has
+    /// matched nothing. Clones of a profile count together, also if other rules are changed, and a
+    /// verifier works with a clone.
+    ///
+    /// ```
+    /// # use tower_jwt_revocation::TokenProfile;
+    /// # use tower_jwt_revocation::revocation::TargetKind;
+    /// let profile = TokenProfile::new().with_claim_target("tenant", TargetKind::Claim);
+    /// assert_eq!(profile.unseen_claim_targets(), [("tenant", 0)]);
+    /// ```
+    #[doc(alias = "metrics")]
+    pub fn unseen_claim_targets(&self) -> Vec<(&str, u64)> {
+        let own = self.claim_targets.iter().filter_map(|target| {
+            let tokens = target.usage.as_deref()?.tokens_without()?;
+            Some((target.path.as_str(), tokens))
+        });
+        own.chain(self.members.iter().flat_map(Self::unseen_claim_targets)).collect()
+    }
+
+    /// Says that the issuer gives the id of a session that was ended to a new one, as Keycloak does
+    /// with a `sid` when the user signs in again in the same browser: a session is then revoked with
+    /// [`Extent::IssuedSoFar`](crate::Extent::IssuedSoFar) unless the request says otherwise, so that
+    /// tokens that are issued later pass. Default: it is revoked with
+    /// [`Extent::All`](crate::Extent::All).
+    ///
+    /// # Security
+    /// An issuer that goes on to issue tokens for the session that was revoked, because it was not
+    /// ended there, brings it back.
+    #[must_use]
+    pub fn with_recurring_session_ids(mut self) -> Self {
+        self.sessions_recur = true;
         self.changed()
     }
 
@@ -435,7 +486,9 @@ impl TokenProfile {
     /// # Errors
     /// [`ConfigError`] naming the setting: an empty issuer, audience or claim name; a leeway over
     /// 300 s; a lifetime of zero or over 10 years; a claim mapped to a kind that is not fed by
-    /// claims, or one that cannot feed any (`iss`, `aud`, `exp`, `nbf`, `iat`).
+    /// claims, or one that cannot feed any (`iss`, `aud`, `exp`, `nbf`, `iat`, `cnf`); a claim mapped to
+    /// a target that no accepted token can have, because it is forbidden, says that the token is an ID
+    /// token, or leads into a claim that must be a text.
     pub fn validate(&self) -> Result<(), ConfigError> {
         const TEN_YEARS: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
         let oops = |setting, problem: &str| Err(ConfigError::new(setting, problem));
@@ -496,6 +549,12 @@ impl TokenProfile {
                     ),
                 ));
             }
+            if let Some(why) = self.why_never(&target.path) {
+                return Err(ConfigError::new(
+                    "claim_target",
+                    format!("no token can have `{}`: {why}", target.path.as_str()),
+                ));
+            }
             if target.path == self.id_claim {
                 return Err(ConfigError::new(
                     "claim_target",
@@ -504,6 +563,46 @@ impl TokenProfile {
             }
         }
         Ok(())
+    }
+
+    /// Why no accepted token can be revoked by the claim of this path, if that is known.
+    fn why_never(&self, path: &ClaimPath) -> Option<String> {
+        let texts = self.claim_targets.iter().map(|target| &target.path).chain([&self.id_claim]);
+        let sub = ClaimPath::new("sub");
+        if let Some(text) = texts.chain([&sub]).find(|text| path.is_below(text)) {
+            return Some(format!("it is inside of `{}`, which must be a text", text.as_str()));
+        }
+        let forbidden = self.claim_rules.iter().find(|rule| rule.forbids(path));
+        if let Some(rule) = forbidden {
+            return Some(format!("`{}` is forbidden", rule.path.as_str()));
+        }
+        if path.is("cnf") {
+            return Some("`cnf` is an object; name a member, such as `cnf.jkt`".into());
+        }
+        match KindClaim::of(path.top()) {
+            Some(kind @ KindClaim::Hash(_)) if !self.ignores_kind(kind) => {
+                Some("it says that a token is an ID token, which is refused".into())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether claims feed targets of this kind at this issuer, or at any if none is named.
+    pub(crate) fn feeds(&self, kind: TargetKind, issuer: Option<&str>) -> bool {
+        self.any_part(issuer, |part| part.claim_targets.iter().any(|target| target.kind == kind))
+    }
+
+    /// See [`with_recurring_session_ids`](Self::with_recurring_session_ids).
+    pub(crate) fn has_recurring_sessions(&self, issuer: Option<&str>) -> bool {
+        self.any_part(issuer, |part| part.sessions_recur)
+    }
+
+    fn any_part(&self, issuer: Option<&str>, is: impl Fn(&Self) -> bool) -> bool {
+        match issuer {
+            _ if self.members.is_empty() => is(self),
+            Some(issuer) => self.member(issuer).and_then(|at| self.members.get(at)).is_some_and(is),
+            None => self.members.iter().any(is),
+        }
     }
 
     /// The issuer to which ids without one belong.
@@ -636,6 +735,7 @@ impl fmt::Debug for TokenProfile {
             .field("require_iat", &self.require_iat)
             .field("require_subject", &self.require_subject)
             .field("claim_targets", &self.claim_targets)
+            .field("sessions_recur", &self.sessions_recur)
             .field("claim_rules", &self.claim_rules)
             .field("ignored_kinds", &self.ignored_kinds)
             .finish_non_exhaustive()

@@ -63,6 +63,18 @@ impl ClaimPath {
         !self.below.is_empty()
     }
 
+    /// Whether it leads to the same claim, however it is written.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.top == other.top && self.below == other.below
+    }
+
+    /// Whether it leads into the claim at this path.
+    pub(super) fn is_below(&self, other: &Self) -> bool {
+        self.top == other.top
+            && self.below.len() > other.below.len()
+            && self.below.starts_with(&other.below)
+    }
+
     /// Whether a name on the way is empty, so that it leads nowhere.
     pub(super) fn is_empty(&self) -> bool {
         self.top.is_empty() || self.below.iter().any(|name| name.is_empty())

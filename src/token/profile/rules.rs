@@ -41,6 +41,12 @@ impl ClaimRule {
         matches!(&self.demand, Demand::OneOf(values) | Demand::NoneOf(values) if values.is_empty())
     }
 
+    /// Whether no token that it accepts has the claim at this path.
+    pub(super) fn forbids(&self, path: &ClaimPath) -> bool {
+        let covers = path.is_below(&self.path) || path.is_same(&self.path);
+        matches!(self.demand, Demand::Absent) && covers
+    }
+
     /// `value` is the claim at the top of the path; `None` if the token has no such claim.
     pub(super) fn judge(&self, value: Option<&ClaimValue<'_>>) -> Result<(), TokenError> {
         let value = value
