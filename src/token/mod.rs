@@ -6,6 +6,7 @@
 //! | [`jwt`] | keys; checks header and signature |
 //! | [`jwks`] | keys that an identity provider publishes (feature `jwks`) |
 //! | [`TokenProfile`] | the rules for claims, and by which of them a token can be revoked; shared by every verifier |
+//! | [`provider`] | rules for the tokens of well-known providers |
 //! | [`cache`] | remembers the tokens that another verifier has verified |
 //! | [`IssuerSet`] | several issuers in one layer, each with its own verifier |
 //! | [`UpstreamClaims`] | claims that another layer or a gateway has verified |
@@ -23,6 +24,7 @@ mod issuers;
 pub mod jwks;
 pub mod jwt;
 pub(crate) mod profile;
+pub mod provider;
 mod upstream;
 
 use std::borrow::Cow;

@@ -132,8 +132,8 @@ pub struct TokenProfile {
     claim_rules: Vec<ClaimRule>,
     /// How many paths were set that lead into claims; zero for most profiles.
     nested_paths: usize,
-    /// Whether the user has set targets, which are looked for in tokens.
-    has_watched_targets: bool,
+    /// How many targets were set that are looked for in tokens; zero for most profiles.
+    watched_targets: usize,
     /// Whether a session may come again under the id of one that was revoked.
     sessions_recur: bool,
     /// Claims by which a token may say that it is of another kind.
@@ -187,7 +187,7 @@ impl TokenProfile {
                 .into(),
             claim_rules: Vec::new(),
             nested_paths: 0,
-            has_watched_targets: false,
+            watched_targets: 0,
             sessions_recur: false,
             ignored_kinds: Vec::new(),
             tenants_have_keys: false,
@@ -350,7 +350,7 @@ impl TokenProfile {
         self.nested_paths += usize::from(path.is_nested());
         self.claim_targets.retain(|known| known.path.as_str() != path.as_str());
         self.claim_targets.push(ClaimTarget { path, kind, usage: Some(Arc::default()) });
-        self.has_watched_targets = true;
+        self.watched_targets += 1;
         self.changed()
     }
 

@@ -33,7 +33,7 @@ impl ClaimUsage {
 impl TokenProfile {
     /// A token was accepted, whose claims are noted already. Of no account once each claim was seen.
     pub(super) fn count_token(&self) {
-        if !self.has_watched_targets {
+        if self.watched_targets == 0 {
             return;
         }
         for target in &self.claim_targets {
