@@ -96,6 +96,7 @@ fn the_write_side_the_stores_and_the_tokens() {
     is_shared::<Box<dyn RevocationStore>>();
     is_shared::<(Box<dyn TokenVerifier>, VerifiedToken, JwtVerifier)>();
     is_shared::<(IssuerSet, UpstreamClaims, UncheckedSignatureVerifier)>();
+    is_shared::<tower_jwt_revocation::token::provider::Provider>();
     is_cloned::<TokenProfile>();
     is_error::<StoreError>();
     is_error::<TokenError>();

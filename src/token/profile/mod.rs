@@ -41,7 +41,7 @@ use self::rules::ClaimRule;
 use self::usage::ClaimUsage;
 use crate::clock::{Clock, CoarseClock, Timestamp};
 use crate::config::ConfigError;
-use crate::revocation::TargetKind;
+use crate::revocation::{Extent, TargetKind};
 use crate::verified::ProfileId;
 
 /// Default of [`TokenProfile::with_leeway`].
@@ -134,8 +134,8 @@ pub struct TokenProfile {
     nested_paths: usize,
     /// How many targets were set that are looked for in tokens; zero for most profiles.
     watched_targets: usize,
-    /// Whether a session may come again under the id of one that was revoked.
-    sessions_recur: bool,
+    /// How much of a session is revoked unless the request says otherwise.
+    session_extent: Extent,
     /// Claims by which a token may say that it is of another kind.
     ignored_kinds: Vec<Box<str>>,
     /// Whether the tenants of a pattern do not share their keys.
@@ -188,7 +188,7 @@ impl TokenProfile {
             claim_rules: Vec::new(),
             nested_paths: 0,
             watched_targets: 0,
-            sessions_recur: false,
+            session_extent: Extent::All,
             ignored_kinds: Vec::new(),
             tenants_have_keys: false,
             clock: Arc::new(CoarseClock),
@@ -385,7 +385,7 @@ impl TokenProfile {
     /// ended there, brings it back.
     #[must_use]
     pub fn with_recurring_session_ids(mut self) -> Self {
-        self.sessions_recur = true;
+        self.session_extent = Extent::IssuedSoFar;
         self.changed()
     }
 
@@ -594,7 +594,7 @@ impl TokenProfile {
 
     /// See [`with_recurring_session_ids`](Self::with_recurring_session_ids).
     pub(crate) fn has_recurring_sessions(&self, issuer: Option<&str>) -> bool {
-        self.any_part(issuer, |part| part.sessions_recur)
+        self.any_part(issuer, |part| part.session_extent == Extent::IssuedSoFar)
     }
 
     fn any_part(&self, issuer: Option<&str>, is: impl Fn(&Self) -> bool) -> bool {
@@ -735,7 +735,7 @@ impl fmt::Debug for TokenProfile {
             .field("require_iat", &self.require_iat)
             .field("require_subject", &self.require_subject)
             .field("claim_targets", &self.claim_targets)
-            .field("sessions_recur", &self.sessions_recur)
+            .field("session_extent", &self.session_extent)
             .field("claim_rules", &self.claim_rules)
             .field("ignored_kinds", &self.ignored_kinds)
             .finish_non_exhaustive()
