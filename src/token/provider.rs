@@ -67,6 +67,10 @@ use crate::revocation::TargetKind;
 #[must_use = "it does nothing until a verifier is made of it"]
 pub struct Provider {
     profile: TokenProfile,
+    #[cfg_attr(
+        not(feature = "jwks"),
+        expect(dead_code, reason = "keys are fetched by that feature")
+    )]
     keys: KeysAt,
 }
 
