@@ -18,7 +18,7 @@ use axum::{Extension, Router};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 use tower::ServiceExt as _;
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::{
     Algorithm, Clearance, JwtRevocationLayer, JwtVerifier, RedisStore, Revoker, Target,
     TokenProfile, VerificationKey,
@@ -61,7 +61,7 @@ async fn check() -> Result<(), Box<dyn Error>> {
     );
     let app = Router::new().route("/me", get(me)).layer(layer);
 
-    let now = SystemClock::default().now().as_secs();
+    let now = Timestamp::now().as_secs();
     let token = |sub: &str| {
         let claims = json!({
             "iss": "https://id.example", "sub": sub, "jti": format!("{sub}-{now}"), "iat": now, "exp": now + 600,

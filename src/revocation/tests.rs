@@ -221,7 +221,7 @@ fn a_fact_that_no_store_can_have_kept_makes_no_record() {
 #[test]
 fn the_parts_of_a_target_make_the_same_target() {
     for kind in TargetKind::ALL {
-        assert_eq!(kind.as_str().parse(), Ok(kind));
+        assert_eq!(kind.as_str().parse::<TargetKind>().unwrap(), kind);
         let claim = (kind == TargetKind::Claim).then_some("tenant");
         for issuer in [None, Some("https://id.example")] {
             let target = Target::from_parts(kind, claim, issuer, "a").unwrap();

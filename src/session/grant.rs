@@ -60,8 +60,7 @@ pub enum Refresh<T = RefreshToken> {
 pub struct Grant<T = RefreshToken> {
     /// The refresh token for the client; where the application mints it, its id.
     pub token: T,
-    /// Why it was granted.
-    pub kind: GrantKind,
+    pub(super) kind: GrantKind,
     /// The id for the access token that goes with it, its `jti`: 128 random bits, base64url. Audit
     /// events name it.
     pub access_token_id: Box<str>,
@@ -87,6 +86,15 @@ pub struct Grant<T = RefreshToken> {
     pub(super) reissue_at: Timestamp,
 }
 
+impl<T> Grant<T> {
+    /// Whether the token was granted before: the one that was presented had just been replaced, and
+    /// this is the same successor again. The client has sent it twice, or two of its tabs did at the
+    /// same time.
+    pub fn is_repeated(&self) -> bool {
+        self.kind == GrantKind::Replayed
+    }
+}
+
 #[cfg(feature = "issuer")]
 impl<T> Grant<T> {
     /// The access token that goes with this grant, for
@@ -110,9 +118,8 @@ impl<T> Grant<T> {
 }
 
 /// Why a token was granted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum GrantKind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GrantKind {
     /// The family was begun.
     Started,
     /// The token was replaced.

@@ -48,7 +48,7 @@ pub struct Session {
     pub details: SessionDetails,
 }
 
-/// What the application says of a session at login, or later with
+/// What the application says of a session at [login](super::Sessions::login), or later with
 /// [`Sessions::update`](super::Sessions::update). Only [`device`](Self::device) and
 /// [`client`](Self::client) decide anything.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

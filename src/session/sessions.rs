@@ -36,14 +36,14 @@ pub(crate) const DEFAULT_TOUCH_INTERVAL: Duration = Duration::from_secs(60);
 ///
 /// ```
 /// # use tower_jwt_revocation::{MemoryStore, Revoker, TokenProfile};
-/// use tower_jwt_revocation::session::{Login, NewSession, Refresh, RefreshPolicy, Sessions};
+/// use tower_jwt_revocation::session::{Login, Refresh, RefreshPolicy, SessionDetails, Sessions};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let store = MemoryStore::new();
 /// let revoker = Revoker::new(store.clone(), TokenProfile::new())?;
 /// let sessions = Sessions::new(store, revoker, RefreshPolicy::new())?;
 ///
-/// let Login::Granted(grant) = sessions.login(NewSession::of_user("alice").on_device("phone")).await? else {
+/// let Login::Granted(grant) = sessions.login("alice", SessionDetails::new().on_device("phone")).await? else {
 ///     unreachable!()
 /// };
 /// assert_eq!(sessions.list("alice").await?.len(), 1);
@@ -225,7 +225,7 @@ impl Sessions {
     }
 
     /// Changes the details of a session, such as that a second factor was shown, within the bounds
-    /// of [`NewSession`](super::NewSession). Device and client stay: tokens were issued for them.
+    /// of [`SessionDetails`]. Device and client stay: tokens were issued for them.
     /// `change` may be called again after a conflict. Returns whether there is such a session.
     ///
     /// # Errors

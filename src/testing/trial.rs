@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Failure, StoreFixture};
 use crate::clock::Timestamp;
 use crate::revocation::{Action, Record, Revocation};
-use crate::store::{Cursor, ListQuery, Receipt, RevocationStore, Standing};
+use crate::store::{ListQuery, Receipt, RevocationStore, Standing};
 use crate::target::{Target, TargetKind};
 use crate::token::TokenProfile;
 use crate::token::profile::SignedClaims;
@@ -137,8 +137,7 @@ impl<'a, F: StoreFixture> Trial<'a, F> {
                 found.dedup();
                 return Ok(found);
             };
-            // A cursor survives being printed.
-            query.cursor = Some(Cursor::from_text(next.to_string()));
+            query.cursor = Some(next);
         }
         Err(Failure("the listing does not end".into()))
     }

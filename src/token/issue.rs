@@ -109,7 +109,7 @@ impl TokenIssuer {
         Ok(self)
     }
 
-    /// Where the time comes from; default [`SystemClock`].
+    /// Where the time comes from; default: the clock of the operating system.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);

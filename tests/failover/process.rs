@@ -14,7 +14,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_jwt_revocation::session::{Grant, Login, NewSession, Refresh, RefreshPolicy, Sessions};
+use tower_jwt_revocation::session::{
+    Grant, Login, Refresh, RefreshPolicy, SessionDetails, Sessions,
+};
 use tower_jwt_revocation::store::{RevocationStore, StoreError};
 use tower_jwt_revocation::{
     Algorithm, Clearance, FailMode, JwtRevocationLayer, JwtVerifier, Mirror, RedisStore, Rejection,
@@ -257,10 +259,12 @@ impl Program {
                 self.revoker.reinstate(kind.target(&id)).await?;
                 Value::Null
             }
-            Order::Login { user } => match self.sessions.login(NewSession::of_user(user)).await? {
-                Login::Granted(grant) => json!(Refreshed::Granted(granted(grant))),
-                other => json!(Refreshed::Refused(format!("{other:?}"))),
-            },
+            Order::Login { user } => {
+                match self.sessions.login(user, SessionDetails::new()).await? {
+                    Login::Granted(grant) => json!(Refreshed::Granted(granted(grant))),
+                    other => json!(Refreshed::Refused(format!("{other:?}"))),
+                }
+            }
             Order::Refresh { token } => match self.sessions.refresh(&token, None).await? {
                 Refresh::Granted(grant) => json!(Refreshed::Granted(granted(grant))),
                 Refresh::Refused(refusal) => json!(Refreshed::Refused(format!("{refusal:?}"))),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::mirror::MirrorStatus;
 use tower_jwt_revocation::revocation::{Action, Revocation};
 use tower_jwt_revocation::store::{Lookup, Receipt, RevocationStore as _, Standing};
@@ -28,7 +28,7 @@ pub(crate) fn token(id: &str) -> Arc<VerifiedToken> {
 }
 
 pub(crate) fn issued(id: &str, ago: u64) -> Arc<VerifiedToken> {
-    let now = SystemClock::default().now();
+    let now = Timestamp::now();
     let claims = serde_json::json!({
         "sub": id, "jti": id, "sid": id, "client_id": id, "iat": now.as_secs() - ago, "exp": now.as_secs() + 1200
     });

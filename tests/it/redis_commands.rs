@@ -70,12 +70,12 @@ async fn everything_works(url: &str, what: &str) -> Report {
 
 #[cfg(feature = "sessions")]
 async fn a_session_works(store: &RedisStore, what: &str) {
-    use tower_jwt_revocation::session::{Login, NewSession, Refresh, RefreshPolicy, Sessions};
+    use tower_jwt_revocation::session::{Login, Refresh, RefreshPolicy, SessionDetails, Sessions};
     use tower_jwt_revocation::{Revoker, TokenProfile};
 
     let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
     let sessions = Sessions::new(store.clone(), revoker, RefreshPolicy::new()).unwrap();
-    let login = sessions.login(NewSession::of_user("alice")).await.unwrap();
+    let login = sessions.login("alice", SessionDetails::new()).await.unwrap();
     let Login::Granted(grant) = login else { panic!("{what}: {login:?}") };
     let refresh = sessions.refresh(grant.token.expose(), None).await.unwrap();
     assert!(matches!(refresh, Refresh::Granted(_)), "{what}");

@@ -184,10 +184,18 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Whether sentinels are spoken to over TLS, where that differs from the servers behind them.
-    /// Default: [`SentinelTls::AsServers`]. Without sentinels it must not be set.
-    pub fn with_sentinel_tls(mut self, tls: SentinelTls) -> Self {
-        self.sentinel_tls = Some(tls);
+    /// Speaks to the sentinels over TLS with the certificates of the system, though the servers may
+    /// speak plain text. Default: as with the servers behind them, with the `rediss-sentinel` of the
+    /// URL or the TLS of a ready configuration. Without sentinels it must not be set.
+    pub fn with_sentinel_tls(mut self) -> Self {
+        self.sentinel_tls = Some(SentinelTls::Tls);
+        self
+    }
+
+    /// Speaks to the sentinels in plain text, though the servers may speak TLS. Default: as with the
+    /// servers. Without sentinels it must not be set.
+    pub fn with_plain_sentinels(mut self) -> Self {
+        self.sentinel_tls = Some(SentinelTls::Plain);
         self
     }
 
@@ -341,7 +349,7 @@ impl RedisStoreBuilder {
         }
         match self.sentinel_tls {
             Some(_) if !has_sentinels => without_effect("sentinel_tls"),
-            None | Some(SentinelTls::AsServers) => Ok(None),
+            None => Ok(None),
             Some(SentinelTls::Plain) => Ok(Some(Config::default())),
             Some(SentinelTls::Tls) => {
                 require_tls("sentinel_tls")?;

@@ -103,5 +103,5 @@ pub use self::doctor::{Finding, Report};
 pub use self::error::ConnectError;
 pub use self::health::Health;
 pub use self::import::{Import, ImportReport};
-pub use self::options::{SentinelTls, Start};
+pub use self::options::Start;
 pub use self::store::RedisStore;

@@ -74,18 +74,10 @@ impl Default for Start {
     }
 }
 
-/// Whether sentinels are spoken to over TLS, see
-/// [`with_sentinel_tls`](super::RedisStoreBuilder::with_sentinel_tls).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SentinelTls {
-    /// As the servers behind them are: with the `rediss-sentinel` of the URL, or the TLS of a ready
-    /// configuration. The default.
-    #[default]
-    AsServers,
-    /// In plain text, though the servers may speak TLS.
+/// How sentinels are spoken to where that differs from the servers behind them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SentinelTls {
     Plain,
-    /// Over TLS with the certificates of the system, though the servers may speak plain text.
     Tls,
 }
 

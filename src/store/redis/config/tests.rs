@@ -271,6 +271,7 @@ fn no_setter_is_forgotten() {
             ("with_connect_timeout", SetBy::Field("connect_timeout_ms")),
             ("with_credential_provider", SetBy::Code("takes a function of the program")),
             ("with_sentinel_tls", SetBy::Code("is rare, and set on the builder")),
+            ("with_plain_sentinels", SetBy::Code("is rare, and set on the builder")),
             ("with_sentinel_fred_tls", SetBy::Code("takes a value of fred")),
             ("with_address_map", SetBy::Code("is rare, and set on the builder")),
             (
