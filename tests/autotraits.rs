@@ -7,7 +7,7 @@ use http::{Request, Response};
 use tower::util::BoxCloneSyncService;
 use tower_jwt_revocation::counters::{CounterSnapshot, Counters, Refusals};
 use tower_jwt_revocation::middleware::{
-    EmptyBody, EndWithToken, EndWithTokenLayer, EndingBody, JwtRevocation, ProblemJson,
+    EmptyBody, EndWithTokenLayer, EndingBody, JwtRevocation, ProblemJson,
 };
 use tower_jwt_revocation::mirror::EndReason;
 use tower_jwt_revocation::policy::RejectionKind;
@@ -48,7 +48,7 @@ fn the_read_side() {
     is_cloned::<JwtRevocation<Inner, Bare>>();
     is_send::<<JwtRevocation<Inner> as tower::Service<Request<Vec<u8>>>>::Future>();
     is_cloned::<(EmptyBody, ProblemJson)>();
-    is_cloned::<(EndWithTokenLayer, EndWithToken<Inner>)>();
+    is_cloned::<(EndWithTokenLayer, <EndWithTokenLayer as tower::Layer<Inner>>::Service)>();
     is_send::<EndingBody<Vec<u8>>>();
     is_error::<EndReason>();
     is_cloned::<(Counters, CounterSnapshot, Refusals)>();
@@ -107,25 +107,16 @@ fn the_write_side_the_stores_and_the_tokens() {
 fn sessions_and_audit() {
     use tower_jwt_revocation::audit::{AuditEvent, AuditKind, AuditSink, TracingSink};
     use tower_jwt_revocation::session::{
-        Families, Grant, Login, NewFamily, Refresh, RefreshPolicy, RefreshToken, Refusal,
-        ReuseClass, Session, SessionDetails, Sessions,
+        Families, Grant, Login, NewFamily, Refresh, RefreshPolicy, RefreshToken, Refusal, Session,
+        SessionDetails, Sessions,
     };
     use tower_jwt_revocation::store::session::{Commit, Committed, Seen, SessionStore, Snapshot};
 
     is_cloned::<(Sessions, Families, RefreshPolicy)>();
     #[cfg(feature = "user-cache")]
     is_cloned::<tower_jwt_revocation::session::UserCache<Bare>>();
-    is_cloned::<(
-        SessionDetails,
-        NewFamily,
-        Login,
-        Refresh,
-        Grant,
-        Refusal,
-        ReuseClass,
-        RefreshToken,
-        Session,
-    )>();
+    is_cloned::<(SessionDetails, NewFamily, Login, Refresh, Grant, Refusal, RefreshToken, Session)>(
+    );
     is_cloned::<(Commit, Committed, Seen, Snapshot)>();
     is_cloned::<(AuditEvent, AuditKind, TracingSink)>();
     is_shared::<(Box<dyn SessionStore>, Box<dyn AuditSink>)>();

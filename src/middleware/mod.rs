@@ -23,7 +23,7 @@ mod service;
 mod state;
 
 pub use self::config::LayerConfig;
-pub use self::ending::{EndWithToken, EndWithTokenLayer, EndingBody};
+pub use self::ending::{EndWithTokenLayer, EndingBody};
 #[cfg(feature = "axum")]
 pub use self::extract::{Claims, ExtractError};
 pub use self::layer::JwtRevocationLayer;

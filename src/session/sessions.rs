@@ -38,7 +38,8 @@ pub(crate) const DEFAULT_TOUCH_INTERVAL: Duration = Duration::from_secs(60);
 /// # use tower_jwt_revocation::{MemoryStore, Revoker, TokenProfile};
 /// use tower_jwt_revocation::session::{Login, Refresh, RefreshPolicy, SessionDetails, Sessions};
 ///
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let store = MemoryStore::new();
 /// let revoker = Revoker::new(store.clone(), TokenProfile::new())?;
 /// let sessions = Sessions::new(store, revoker, RefreshPolicy::new())?;
@@ -121,8 +122,8 @@ impl Sessions {
 
     // === Refreshing ===
 
-    /// Takes a refresh token and gives the next, as [`Families::refresh`], and notes that the session
-    /// is in use.
+    /// Takes a refresh token and gives the next, as [`Families::refresh`], and notes that the
+    /// session is in use.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked or did not confirm: answer 503, never
@@ -476,8 +477,8 @@ impl RefreshObserver for Sessions {
     }
 }
 
-/// The revocation is confirmed. A list that still names the session does no harm: what is revoked is
-/// left out where lists are read.
+/// The revocation is confirmed. A list that still names the session does no harm: what is revoked
+/// is left out where lists are read.
 #[expect(clippy::needless_pass_by_value, reason = "it is handed an error to drop")]
 fn stays_listed(error: StoreError) {
     tracing::debug!(error = %error.chain(), "ended sessions stay listed");

@@ -131,7 +131,11 @@ fn known(standing: Standing) -> Lookup {
 }
 
 /// Revoked if any record of a target of the token says so.
-fn judged(memory: &MemoryStore, token: &VerifiedToken, covers: impl Fn(&Record) -> bool) -> Lookup {
+fn decided(
+    memory: &MemoryStore,
+    token: &VerifiedToken,
+    covers: impl Fn(&Record) -> bool,
+) -> Lookup {
     let records = memory.read();
     let mut found = token.targets().iter().filter_map(|target| records.get(target.fingerprint()));
     let hit = found.find(|record| covers(record)).map(RevokedBy::from);
@@ -166,14 +170,14 @@ fn flaws() -> Vec<(&'static str, MakesFlawed)> {
         flaw("EachKindRevokesItsTokensAndNoOthers", || {
             // One kind is forgotten.
             Flawed::check(|memory, token| {
-                judged(memory, token, |record| {
+                decided(memory, token, |record| {
                     record.covers(token) && record.target().kind() != TargetKind::Client
                 })
             })
         }),
         flaw("AKeyRevokesWhatItSigned", || {
             Flawed::check(|memory, token| {
-                judged(memory, token, |record| {
+                decided(memory, token, |record| {
                     record.covers(token) && record.target().kind() != TargetKind::Key
                 })
             })
@@ -194,13 +198,13 @@ fn flaws() -> Vec<(&'static str, MakesFlawed)> {
             // `<` instead of `<=`.
             Flawed::check(|memory, token| {
                 let issued_at = token.issued_at().map(|at| at.saturating_add(MILLISECOND));
-                judged(memory, token, |record| record.covers_issued_at(issued_at))
+                decided(memory, token, |record| record.covers_issued_at(issued_at))
             })
         }),
         flaw("ATokenWithoutIatIsCovered", || {
             Flawed::check(|memory, token| {
                 let issued_at = token.issued_at().unwrap_or(Timestamp::from_secs(1 << 40));
-                judged(memory, token, |record| record.covers_issued_at(Some(issued_at)))
+                decided(memory, token, |record| record.covers_issued_at(Some(issued_at)))
             })
         }),
         flaw("ACutoffAlwaysAdvances", || {
@@ -410,7 +414,7 @@ fn flaws() -> Vec<(&'static str, MakesFlawed)> {
         }),
         flaw("TheRevokerWritesWhatTheCheckFinds", || {
             Flawed::check(|memory, token| {
-                judged(memory, token, |record| {
+                decided(memory, token, |record| {
                     record.covers(token) && record.target().kind() != TargetKind::Token
                 })
             })

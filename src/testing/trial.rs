@@ -43,7 +43,7 @@ impl<'a, F: StoreFixture> Trial<'a, F> {
             claims.insert("exp".into(), (now.as_secs() + 1200).into());
         }
         let claims = claims.to_string();
-        // The clock of the store need not be that of a verifier, so no time is judged.
+        // The clock of the store need not be that of a verifier, so no time is checked.
         let token = profile.assert_verified_for_revocation(SignedClaims::new(claims.as_bytes()));
         token.map(Arc::new).map_err(|error| Failure(format!("the token of the test: {error}")))
     }
