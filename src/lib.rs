@@ -4,10 +4,11 @@
 //! [`JwtRevocationLayer`] wraps any Tower service. A request passes when
 //!
 //! 1. it has one token, in `Authorization: Bearer …` unless you say otherwise;
-//! 2. the [`TokenVerifier`](token::TokenVerifier) accepts it: signature, times, issuer, audience, everything;
-//! 3. the [`RevocationStore`](store::RevocationStore) knows that none of the targets of the token is revoked: the token
-//!    itself, its session, device, family, user, client, signing key, issuer, or a claim of your
-//!    choice.
+//! 2. the [`TokenVerifier`](token::TokenVerifier) accepts it: signature, times, issuer, audience,
+//!    everything;
+//! 3. the [`RevocationStore`](store::RevocationStore) knows that none of the targets of the token
+//!    is revoked: the token itself, its session, device, family, user, client, signing key, issuer,
+//!    or a claim of your choice.
 //!
 //! It then carries a [`Clearance`]. What happens otherwise:
 //!

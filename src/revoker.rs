@@ -1,7 +1,8 @@
 //! [`Revoker`]: the write side.
 //!
 //! It turns "log out alice" into a [`Revocation`] that the check will find: the issuer is filled in
-//! and the lifetime of the record chosen from the same [`TokenProfile`] by which tokens are accepted.
+//! and the lifetime of the record chosen from the same [`TokenProfile`] by which tokens are
+//! accepted.
 
 mod confirm;
 
@@ -37,7 +38,8 @@ pub use confirm::ConfirmError;
 ///
 /// ```
 /// # use tower_jwt_revocation::{MemoryStore, Revoker, Target, TokenProfile};
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let revoker = Revoker::new(MemoryStore::new(), TokenProfile::new())?;
 /// revoker.revoke(Target::user("alice")).reason("password changed").actor("support:7").await?;
 /// assert!(revoker.find(Target::user("alice")).await?.is_some());

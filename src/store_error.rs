@@ -46,9 +46,9 @@ pub enum StoreErrorKind {
     /// The store has lost data, and the token may be among what was lost. Waiting does not help:
     /// newer tokens are not in doubt.
     DataLoss,
-    /// What the store may have lost is being put back, as after a change of the server behind it, or
-    /// it is not known yet whether anything was lost. It passes within seconds; writes are not taken
-    /// meanwhile.
+    /// What the store may have lost is being put back, as after a change of the server behind it,
+    /// or it is not known yet whether anything was lost. It passes within seconds; writes are not
+    /// taken meanwhile.
     Settling,
     /// A mirror that cannot prove that it is fresh.
     Stale,

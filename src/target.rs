@@ -153,7 +153,8 @@ impl Target {
         Self::new(TargetKind::Family, id)
     }
 
-    /// All tokens of one user, by the `sub` claim unless configured otherwise: "log out everywhere".
+    /// All tokens of one user, by the `sub` claim unless configured otherwise: "log out
+    /// everywhere".
     #[doc(alias = "logout everywhere")]
     #[doc(alias = "sign out everywhere")]
     #[doc(alias = "revoke all")]
@@ -203,8 +204,8 @@ impl Target {
     /// [`claim_name`](Self::claim_name), [`issuer_name`](Self::issuer_name) and [`id`](Self::id).
     ///
     /// # Errors
-    /// [`StoreError`] of kind [`Protocol`](crate::store::StoreErrorKind::Protocol) if a claim has no
-    /// name, or anything else has one.
+    /// [`StoreError`] of kind [`Protocol`](crate::store::StoreErrorKind::Protocol) if a claim has
+    /// no name, or anything else has one.
     pub fn from_parts(
         kind: TargetKind,
         claim_name: Option<&str>,

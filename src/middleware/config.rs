@@ -37,8 +37,8 @@ pub struct LayerConfig {
     /// tokens work during an outage. Default: `closed`.
     pub fail_mode: Option<FailMode>,
     /// Where the token of a request may be: `bearer`, which is the header `Authorization`, `dpop`,
-    /// which is the same header with the scheme `DPoP`, or `cookie:<name>`; or several. Two different
-    /// tokens in two places are refused. Default: `bearer`.
+    /// which is the same header with the scheme `DPoP`, or `cookie:<name>`; or several. Two
+    /// different tokens in two places are refused. Default: `bearer`.
     pub token_sources: Vec<TokenSource>,
     /// Whether requests without credentials pass, without a `Clearance`. Bad credentials are still
     /// refused. Default: false.

@@ -11,9 +11,9 @@ use crate::verified::VerifiedToken;
 /// What a store keeps of one target: the [`Fact`] that decides, and a note for people that says
 /// whose it is and who changed it last, when and why.
 ///
-/// Stores make records by [`Revocation::apply`](crate::revocation::Revocation::apply) and read them back by
-/// [`new`](Self::new). A record only grows: [`merge`](Self::merge) joins the facts and keeps the
-/// later note.
+/// Stores make records by [`Revocation::apply`](crate::revocation::Revocation::apply) and read them
+/// back by [`new`](Self::new). A record only grows: [`merge`](Self::merge) joins the facts and
+/// keeps the later note.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[doc(alias("denylist", "blocklist", "blacklist"))]
 pub struct Record {
@@ -36,9 +36,9 @@ impl Record {
     /// [`with_reason`](Self::with_reason) and [`with_actor`](Self::with_actor).
     ///
     /// # Errors
-    /// [`StoreError`] of kind [`Protocol`](crate::store::StoreErrorKind::Protocol) if no store can have kept this fact: it was neither revoked nor
-    /// reinstated, or has a cutoff that was never set. A column that was lost or mistaken for
-    /// another must not read as "not revoked".
+    /// [`StoreError`] of kind [`Protocol`](crate::store::StoreErrorKind::Protocol) if no store can
+    /// have kept this fact: it was neither revoked nor reinstated, or has a cutoff that was never
+    /// set. A column that was lost or mistaken for another must not read as "not revoked".
     pub fn new(target: Target, fact: Fact, changed_at: Timestamp) -> Result<Self, StoreError> {
         if fact.latest() == Timestamp::ZERO {
             return Err(StoreError::invalid_record(

@@ -26,8 +26,8 @@ pub(crate) const DEFAULT_CAPACITY: usize = 1_000_000;
 /// For tests, demos, and programs that run alone: another process does not see them, and a restart
 /// forgets them, so a revoked token works again after a restart until it expires.
 ///
-/// It can be mirrored, `Mirror::new(MemoryStore::new())`, so that a program runs with the same parts
-/// in development as over Redis.
+/// It can be mirrored, `Mirror::new(MemoryStore::new())`, so that a program runs with the same
+/// parts in development as over Redis.
 ///
 /// At its capacity it refuses writes: a live revocation is never dropped.
 #[derive(Clone)]

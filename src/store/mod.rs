@@ -16,11 +16,11 @@
 //! Any database with transactions can keep revocations. `examples/custom/src/store.rs` is a store
 //! in `SQLite`, to be copied; this is what each method has to do.
 //!
-//! 1. **Keep one [`Record`] for each target**, under its [`Fingerprint`](crate::revocation::Fingerprint), which
-//!    is 16 bytes. A record is its [`target`](Record::target), the five times of its
-//!    [`fact`](Record::fact), [`changed_at`](Record::changed_at), and reason and actor, which may
-//!    be absent. [`Target::from_parts`] and [`Record::new`] put it together again and refuse what
-//!    was damaged.
+//! 1. **Keep one [`Record`] for each target**, under its
+//!    [`Fingerprint`](crate::revocation::Fingerprint), which is 16 bytes. A record is its
+//!    [`target`](Record::target), the five times of its [`fact`](Record::fact),
+//!    [`changed_at`](Record::changed_at), and reason and actor, which may be absent.
+//!    [`Target::from_parts`] and [`Record::new`] put it together again and refuse what was damaged.
 //! 2. **[`check`](RevocationStore::check)**: read the records of all
 //!    [`targets`](VerifiedToken::targets) of the token; it is revoked if any of them
 //!    [covers](Record::covers) it. If one of them cannot be read, and no other covers the token,
@@ -33,8 +33,9 @@
 //! 4. **[`find`](RevocationStore::find)** answers with the record also if it was reinstated.
 //! 5. **[`list`](RevocationStore::list)**: read [`page_size`](ListQuery::page_size) records in an
 //!    order that does not change, that of the fingerprints, say; leave out what is not
-//!    [in effect](Record::is_in_effect) or not [admitted](ListQuery::admits). The [`cursor`](ListQuery::cursor) is the
-//!    last key that was looked at. A client may have made it up.
+//!    [in effect](Record::is_in_effect) or not [admitted](ListQuery::admits). The
+//!    [`cursor`](ListQuery::cursor) is the last key that was looked at. A client may have made it
+//!    up.
 //! 6. **[`count`](RevocationStore::count)**: how many records are in effect.
 //! 7. **Forget** a record when its [`until`](Record::until) has come by the clock of the store, and
 //!    not earlier: nothing counts any more that is over, deleted or not. Clocks of several servers

@@ -185,15 +185,15 @@ impl RedisStoreBuilder {
     }
 
     /// Speaks to the sentinels over TLS with the certificates of the system, though the servers may
-    /// speak plain text. Default: as with the servers behind them, with the `rediss-sentinel` of the
-    /// URL or the TLS of a ready configuration. Without sentinels it must not be set.
+    /// speak plain text. Default: as with the servers behind them, with the `rediss-sentinel` of
+    /// the URL or the TLS of a ready configuration. Without sentinels it must not be set.
     pub fn with_sentinel_tls(mut self) -> Self {
         self.sentinel_tls = Some(SentinelTls::Tls);
         self
     }
 
-    /// Speaks to the sentinels in plain text, though the servers may speak TLS. Default: as with the
-    /// servers. Without sentinels it must not be set.
+    /// Speaks to the sentinels in plain text, though the servers may speak TLS. Default: as with
+    /// the servers. Without sentinels it must not be set.
     pub fn with_plain_sentinels(mut self) -> Self {
         self.sentinel_tls = Some(SentinelTls::Plain);
         self
@@ -223,9 +223,9 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// How long a connection may take to be made, from the name of the host to the password, default
-    /// 1 s. Connections are made in the background; if a name has several addresses, they are tried
-    /// beside each other within this time (RFC 8305).
+    /// How long a connection may take to be made, from the name of the host to the password,
+    /// default 1 s. Connections are made in the background; if a name has several addresses, they
+    /// are tried beside each other within this time (RFC 8305).
     pub fn with_connect_timeout(mut self, limit: Duration) -> Self {
         self.options.connect_timeout = limit;
         self
@@ -255,9 +255,10 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// By how much the clock of an issuer may run ahead, default zero, at most five minutes: cutoffs
-    /// ("log out everywhere", [`Extent::IssuedSoFar`]) are dated later by this much. Without it, a
-    /// token that such an issuer has stamped with a later `iat` survives a revocation.
+    /// By how much the clock of an issuer may run ahead, default zero, at most five minutes:
+    /// cutoffs ("log out everywhere", [`Extent::IssuedSoFar`]) are dated later by this much.
+    /// Without it, a token that such an issuer has stamped with a later `iat` survives a
+    /// revocation.
     ///
     /// Until so much time has passed, tokens issued after a revocation are refused as well, unless
     /// they are stamped with [`Receipt::reissue_at`] or later. So it is better to set the clock of
@@ -302,12 +303,12 @@ impl RedisStoreBuilder {
     /// [`ConnectError::Store`] if Redis cannot be used and [`with_start`](Self::with_start) does
     /// not say to go on without.
     ///
-    /// A Redis that can be read and refuses writes (`OOM`, `MISCONF`, `NOREPLICAS`, `NOPERM`) can be
-    /// used: tokens are checked, revocations fail, and [`Health`] says so until writes are taken
+    /// A Redis that can be read and refuses writes (`OOM`, `MISCONF`, `NOREPLICAS`, `NOPERM`) can
+    /// be used: tokens are checked, revocations fail, and [`Health`] says so until writes are taken
     /// again. If it is empty besides, no check can be answered before a write is taken; this waits
-    /// for that as [`Start::WaitUpTo`] says, and then succeeds, so that the fail mode decides.
-    /// With `MISCONF`, a connection without a password cannot be made, because Redis answers not
-    /// even `PING`, with which it begins.
+    /// for that as [`Start::WaitUpTo`] says, and then succeeds, so that the fail mode decides. With
+    /// `MISCONF`, a connection without a password cannot be made, because Redis answers not even
+    /// `PING`, with which it begins.
     pub async fn connect(self) -> Result<RedisStore, ConnectError> {
         self.options.validate()?;
         let config = self.config()?;

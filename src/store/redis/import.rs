@@ -72,8 +72,8 @@ pub struct ImportReport {
 }
 
 impl Import {
-    /// Takes over what a [foreign list](super::foreign) holds, once, as records of our own. `store` is where
-    /// the list is; the records go where all revocations of `revoker` go, a
+    /// Takes over what a [foreign list](super::foreign) holds, once, as records of our own. `store`
+    /// is where the list is; the records go where all revocations of `revoker` go, a
     /// [`Revoker`](crate::Revoker).
     ///
     /// # Errors
