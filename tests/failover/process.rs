@@ -130,7 +130,8 @@ pub struct Granted {
     pub session: String,
     pub user: String,
     pub issued_at_ms: u64,
-    pub kind: String,
+    /// Whether it was granted before: the request came twice.
+    pub is_repeated: bool,
 }
 
 /// The answer to a refresh.
@@ -271,7 +272,7 @@ impl Program {
                 other => json!(Refreshed::Refused(format!("{other:?}"))),
             },
             Order::Update { user, session, number } => {
-                let change = |details: &mut tower_jwt_revocation::session::SessionDetails| {
+                let change = |details: &mut SessionDetails| {
                     details.data = Some(json!(number));
                 };
                 json!(self.sessions.update(&user, &session, change).await?)
@@ -309,13 +310,13 @@ impl Program {
 
 fn granted(grant: Grant) -> Granted {
     Granted {
+        is_repeated: grant.is_repeated(),
         refresh: grant.token.expose().into(),
         id: grant.access_token_id.into(),
         family: grant.family.into(),
         session: grant.session.unwrap_or_default().into(),
         user: grant.user.into(),
         issued_at_ms: grant.issued_at.as_millis(),
-        kind: format!("{:?}", grant.kind),
     }
 }
 
