@@ -343,10 +343,10 @@ impl<A> JwtRevocationLayer<A> {
         Ok(self)
     }
 
-    /// After how long clients may try again after a 503 (`Retry-After`), default 1 s: about as long as
-    /// a reconnect takes. In HTTP it is rounded up to whole seconds. While the store is
-    /// [settling](crate::store::Doubt::Settling), up to two seconds are added at random: all clients
-    /// are refused at once then, and should not all come back at once.
+    /// After how long clients may try again after a 503 (`Retry-After`), default 1 s: about as long
+    /// as a reconnect takes. In HTTP it is rounded up to whole seconds. While the store is
+    /// [settling](crate::store::Doubt::Settling), up to two seconds are added at random: all
+    /// clients are refused at once then, and should not all come back at once.
     pub fn with_retry_after(mut self, after: Duration) -> Self {
         Arc::make_mut(&mut self.heads).set_retry_after(after);
         self

@@ -177,7 +177,7 @@ async fn while_the_store_settles_nothing_is_refused_and_nothing_is_ended() {
         }
     }
     *store.rolled_back.lock().unwrap() = None;
-    must_wait(sessions.login(NewSession::of_user("bob")).await.unwrap_err());
+    must_wait(sessions.login("bob", SessionDetails::new()).await.unwrap_err());
     must_wait(sessions.list("alice").await.unwrap_err());
     must_wait(sessions.is_trusted_device("alice", "phone").await.unwrap_err());
     must_wait(sessions.end_of("alice", first.session.as_deref().unwrap()).await.unwrap_err());
