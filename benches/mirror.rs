@@ -22,14 +22,14 @@ use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 use numbers::Numbers;
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::mirror::MirrorStatus;
 use tower_jwt_revocation::store::{Lookup, RevocationStore as _, Standing};
 use tower_jwt_revocation::token::SignedClaims;
 use tower_jwt_revocation::{MemoryStore, Mirror, TokenProfile, VerifiedToken};
 
 fn tokens(count: u64) -> Vec<Arc<VerifiedToken>> {
-    let now = SystemClock::default().now();
+    let now = Timestamp::now();
     let profile = TokenProfile::new();
     let token = |n: u64| {
         let claims = serde_json::json!({

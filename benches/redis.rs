@@ -33,7 +33,7 @@ use http::{Request, Response, StatusCode, header};
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
 use tokio::runtime::Runtime;
 use tower::{Layer as _, Service as _, ServiceExt as _, service_fn};
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::store::redis::fred;
 use tower_jwt_revocation::token::{TokenError, TokenErrorKind, TokenVerifier};
 use tower_jwt_revocation::{
@@ -66,7 +66,7 @@ fn id(n: usize) -> String {
 }
 
 fn signed(n: usize) -> String {
-    let now = SystemClock::default().now().as_secs();
+    let now = Timestamp::now().as_secs();
     let claims = serde_json::json!({
         "iss": "https://id.example", "sub": format!("4fd9b2a0-8f0c-4a52-9d0c-3f4a7e1f{n:04}"),
         "jti": id(n), "sid": format!("b2f1c7e2-0b8f-4c61-8bd3-9f7b9c6d{n:04}"), "client_id": "web",

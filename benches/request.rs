@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Waker};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::{HeaderValue, Request, Response, header};
 use tower::{Layer as _, Service};
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::token::{SignedClaims, TokenError, TokenErrorKind, TokenVerifier};
 use tower_jwt_revocation::{JwtRevocationLayer, MemoryStore, Target, TokenProfile, VerifiedToken};
 
@@ -68,7 +68,7 @@ impl TokenVerifier for Known {
 }
 
 fn claims() -> serde_json::Value {
-    let now = SystemClock::default().now().as_secs();
+    let now = Timestamp::now().as_secs();
     serde_json::json!({
         "iss": "https://id.example", "sub": "4fd9b2a0-8f0c-4a52-9d0c-3f4a7e1f9b11", "aud": ["orders", "billing"],
         "jti": "0c6f1c52-6c55-4f0e-8a57-9f6f6f1a7c11", "sid": "b2f1c7e2-0b8f-4c61-8bd3-9f7b9c6d2e10",

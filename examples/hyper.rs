@@ -20,7 +20,7 @@ use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, service_fn};
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::{
     Algorithm, Clearance, JwtRevocationLayer, JwtVerifier, MemoryStore, Target, TokenProfile,
     VerificationKey,
@@ -39,7 +39,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = listener.local_addr()?;
     tokio::spawn(serve(listener, layer));
 
-    let now = SystemClock::default().now().as_secs();
+    let now = Timestamp::now().as_secs();
     let claims = json!({"sub": "alice", "jti": "token-1", "iat": now, "exp": now + 600});
     let token =
         jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET)?)?;

@@ -18,7 +18,7 @@ use axum::{Extension, Router};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 use tower::ServiceExt as _;
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::store::RevocationStore;
 use tower_jwt_revocation::{
     Algorithm, Clearance, JwtRevocationLayer, JwtVerifier, MemoryStore, Revoker, Target,
@@ -62,7 +62,7 @@ async fn store() -> Result<Arc<dyn RevocationStore>, Box<dyn Error>> {
 
 /// Whoever asks is logged in as alice. All that matters here are the claims: `jti` names the token.
 async fn login() -> Result<String, StatusCode> {
-    let now = SystemClock::default().now().as_secs();
+    let now = Timestamp::now().as_secs();
     let claims =
         json!({"sub": "alice", "jti": format!("{:x}", rand_id()), "iat": now, "exp": now + 600});
     EncodingKey::from_secret(SECRET)

@@ -18,7 +18,7 @@ use axum::{Extension, Router};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 use tower::ServiceExt as _;
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::{
     Algorithm, Clearance, JwtRevocationLayer, JwtVerifier, RedisStore, Revoker, Target,
     TokenProfile, VerificationKey,
@@ -45,9 +45,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
 /// The operator's process: it has no key, verifies nothing, and only revokes.
 async fn revoke(target: Target) -> Result<(), Box<dyn Error>> {
     let url = std::env::var("REDIS_URL")?;
-    let revoker = Revoker::new(RedisStore::connect(&url).await?, profile())?;
+    let store = RedisStore::connect(&url).await?;
+    let revoker = Revoker::new(store.clone(), profile())?;
     let receipt = revoker.revoke(target.clone()).reason("an example").actor("operator").await?;
     println!("  process {}: revoked {target} ({:?})", std::process::id(), receipt.outcome);
+    // It has written, and ends: nobody has to wait for it if Redis changes its primary just now.
+    store.close().await?;
     Ok(())
 }
 
@@ -61,7 +64,7 @@ async fn check() -> Result<(), Box<dyn Error>> {
     );
     let app = Router::new().route("/me", get(me)).layer(layer);
 
-    let now = SystemClock::default().now().as_secs();
+    let now = Timestamp::now().as_secs();
     let token = |sub: &str| {
         let claims = json!({
             "iss": "https://id.example", "sub": sub, "jti": format!("{sub}-{now}"), "iat": now, "exp": now + 600,

@@ -17,7 +17,7 @@ use tonic::transport::{Channel, Server};
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::revocation::{Record, Revocation};
 use tower_jwt_revocation::store::{
     ListQuery, Lookup, Receipt, RecordPage, RevocationStore, StoreError, StoreErrorKind,
@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let revoker = layer.revoker();
     let mut client = serve(layer).await?;
 
-    let now = SystemClock::default().now().as_secs();
+    let now = Timestamp::now().as_secs();
     let claims = json!({"sub": "alice", "jti": "token-1", "iat": now, "exp": now + 600});
     let token =
         jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET)?)?;

@@ -24,6 +24,11 @@ impl Timestamp {
     /// The Unix epoch.
     pub const ZERO: Self = Self(0);
 
+    /// The time by the clock of the operating system; the epoch, if that is set before 1970.
+    pub fn now() -> Self {
+        SystemClock.now()
+    }
+
     /// The point `millis` milliseconds after the Unix epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
@@ -82,16 +87,16 @@ fn millis(duration: Duration) -> u64 {
 
 /// Where the current time comes from.
 ///
-/// Implemented by [`SystemClock`] and, with feature `test-util`, by [`ManualClock`].
+/// The default everywhere is the clock of the operating system ([`Timestamp::now`]). With feature
+/// `test-util` there is [`ManualClock`].
 pub trait Clock: Send + Sync + 'static {
     /// The current time.
     fn now(&self) -> Timestamp;
 }
 
 /// The clock of the operating system. A time before 1970 reads as the epoch.
-#[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
-pub struct SystemClock;
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SystemClock;
 
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the module that the rule names")]

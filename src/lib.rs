@@ -4,10 +4,11 @@
 //! [`JwtRevocationLayer`] wraps any Tower service. A request passes when
 //!
 //! 1. it has one token, in `Authorization: Bearer …` unless you say otherwise;
-//! 2. the [`TokenVerifier`](token::TokenVerifier) accepts it: signature, times, issuer, audience, everything;
-//! 3. the [`RevocationStore`](store::RevocationStore) knows that none of the targets of the token is revoked: the token
-//!    itself, its session, device, family, user, client, signing key, issuer, or a claim of your
-//!    choice.
+//! 2. the [`TokenVerifier`](token::TokenVerifier) accepts it: signature, times, issuer, audience,
+//!    everything;
+//! 3. the [`RevocationStore`](store::RevocationStore) knows that none of the targets of the token
+//!    is revoked: the token itself, its session, device, family, user, client, signing key, issuer,
+//!    or a claim of your choice.
 //!
 //! It then carries a [`Clearance`]. What happens otherwise:
 //!
@@ -30,7 +31,7 @@
 //! use http::{Request, Response, StatusCode};
 //! use jsonwebtoken::{EncodingKey, Header, encode};
 //! use tower::{Layer as _, ServiceExt as _, service_fn};
-//! use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+//! use tower_jwt_revocation::clock::Timestamp;
 //! use tower_jwt_revocation::{
 //!     Algorithm, JwtRevocationLayer, JwtVerifier, MemoryStore, Target, TokenProfile,
 //!     VerificationKey,
@@ -48,7 +49,7 @@
 //! }));
 //!
 //! // A token, from whoever mints yours.
-//! let now = SystemClock::default().now().as_secs();
+//! let now = Timestamp::now().as_secs();
 //! let claims = serde_json::json!({"sub": "alice", "jti": "token-1", "iat": now, "exp": now + 600});
 //! let token = encode(&Header::default(), &claims, &EncodingKey::from_secret(secret)?)?;
 //! let request = || Request::get("/").header("authorization", format!("Bearer {token}")).body(String::new());
@@ -121,6 +122,7 @@ pub mod revoker;
 #[cfg(feature = "sessions")]
 pub mod session;
 pub mod store;
+mod store_error;
 #[cfg(all(test, feature = "redis"))]
 #[path = "../tests/support/mod.rs"]
 mod support;

@@ -1,7 +1,8 @@
 //! [`Revoker`]: the write side.
 //!
 //! It turns "log out alice" into a [`Revocation`] that the check will find: the issuer is filled in
-//! and the lifetime of the record chosen from the same [`TokenProfile`] by which tokens are accepted.
+//! and the lifetime of the record chosen from the same [`TokenProfile`] by which tokens are
+//! accepted.
 
 mod confirm;
 
@@ -21,8 +22,7 @@ use crate::revocation::{
     Action, Extent, MAX_ID_BYTES, Record, Revocation, RevocationOrigin, Target, TargetKind,
 };
 use crate::store::{
-    ListQuery, Needs, Receipt, RecordPage, RevocationStore, RevocationWriter, StoreError,
-    StoreErrorKind,
+    ListQuery, Needs, Receipt, RecordPage, RevocationStore, StoreError, StoreErrorKind,
 };
 use crate::token::{CrateOnly, TokenProfile, TokenVerifier};
 use crate::verified::VerifiedToken;
@@ -37,7 +37,8 @@ pub use confirm::ConfirmError;
 ///
 /// ```
 /// # use tower_jwt_revocation::{MemoryStore, Revoker, Target, TokenProfile};
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let revoker = Revoker::new(MemoryStore::new(), TokenProfile::new())?;
 /// revoker.revoke(Target::user("alice")).reason("password changed").actor("support:7").await?;
 /// assert!(revoker.find(Target::user("alice")).await?.is_some());
@@ -382,7 +383,8 @@ impl Revoker {
     }
 }
 
-impl RevocationWriter for Revoker {
+#[cfg(feature = "redis")]
+impl crate::store::RevocationWriter for Revoker {
     fn prepare(&self, target: Target) -> Result<Revocation, StoreError> {
         self.complete(target).map(|target| self.revocation(target))
     }

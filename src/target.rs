@@ -1,11 +1,12 @@
 //! What can be revoked: a [`Target`], and the [`Fingerprint`] by which stores know it.
 
-use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
+
+use crate::store_error::StoreError;
 
 /// The claim of targets whose name was lost. No claim of a token is called so by accident.
 const NAMELESS: &str = "(restored by a mirror)";
@@ -93,13 +94,13 @@ impl TargetKind {
 
 /// Reads what [`as_str`](TargetKind::as_str) wrote.
 impl FromStr for TargetKind {
-    type Err = InvalidRecord;
+    type Err = StoreError;
 
-    fn from_str(name: &str) -> Result<Self, InvalidRecord> {
+    fn from_str(name: &str) -> Result<Self, StoreError> {
         Self::ALL
             .into_iter()
             .find(|kind| kind.as_str() == name)
-            .ok_or(InvalidRecord("no kind of target has this name"))
+            .ok_or_else(|| StoreError::invalid_record("no kind of target has this name"))
     }
 }
 
@@ -152,7 +153,8 @@ impl Target {
         Self::new(TargetKind::Family, id)
     }
 
-    /// All tokens of one user, by the `sub` claim unless configured otherwise: "log out everywhere".
+    /// All tokens of one user, by the `sub` claim unless configured otherwise: "log out
+    /// everywhere".
     #[doc(alias = "logout everywhere")]
     #[doc(alias = "sign out everywhere")]
     #[doc(alias = "revoke all")]
@@ -202,17 +204,22 @@ impl Target {
     /// [`claim_name`](Self::claim_name), [`issuer_name`](Self::issuer_name) and [`id`](Self::id).
     ///
     /// # Errors
-    /// [`InvalidRecord`] if a claim has no name, or anything else has one.
+    /// [`StoreError`] of kind [`Protocol`](crate::store::StoreErrorKind::Protocol) if a claim has
+    /// no name, or anything else has one.
     pub fn from_parts(
         kind: TargetKind,
         claim_name: Option<&str>,
         issuer_name: Option<&str>,
         id: impl Into<Box<str>>,
-    ) -> Result<Self, InvalidRecord> {
+    ) -> Result<Self, StoreError> {
         let target = match (kind, claim_name) {
             (TargetKind::Claim, Some(name)) => Self::claim(name, id),
-            (TargetKind::Claim, None) => return Err(InvalidRecord("a claim has no name")),
-            (_, Some(_)) => return Err(InvalidRecord("what is not a claim has the name of one")),
+            (TargetKind::Claim, None) => {
+                return Err(StoreError::invalid_record("a claim has no name"));
+            }
+            (_, Some(_)) => {
+                return Err(StoreError::invalid_record("what is not a claim has the name of one"));
+            }
             (kind, None) => Self::new(kind, id),
         };
         Ok(match issuer_name {
@@ -284,27 +291,6 @@ impl fmt::Display for Target {
         }
     }
 }
-
-/// What was read back from a store is not a record, or not a target: why.
-///
-/// A store answers with an error of kind [`Protocol`](crate::store::StoreErrorKind::Protocol), which
-/// `StoreError::from` makes of this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidRecord(&'static str);
-
-impl InvalidRecord {
-    pub(crate) const fn new(why: &'static str) -> Self {
-        Self(why)
-    }
-}
-
-impl fmt::Display for InvalidRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the stored record is invalid: {}", self.0)
-    }
-}
-
-impl Error for InvalidRecord {}
 
 /// The issuer's part of a fingerprint, for callers that compute many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,9 +17,9 @@ use crate::target::{Fingerprint, Target, TargetKind};
 /// A token whose signature and claims were verified, with everything by which it can be revoked.
 ///
 /// It holds no signature, unless the store behind a layer has lists of tokens as they are
-/// ([`RevocationStore::needs`](crate::store::RevocationStore::needs)). `Debug` shows no claim values. A
-/// clone shares all but the times, so that threads that work with one token at the same time can
-/// each have a clone, and do not contend for one reference count.
+/// ([`RevocationStore::needs`](crate::store::RevocationStore::needs)). `Debug` shows no claim
+/// values. A clone shares all but the times, so that threads that work with one token at the same
+/// time can each have a clone, and do not contend for one reference count.
 #[doc(alias = "TokenData")]
 #[doc(alias = "Claims")]
 #[derive(Clone)]
@@ -151,14 +151,14 @@ impl VerifiedToken {
         self.expires_at
     }
 
-    /// The `nbf` claim: from when on the token is valid, without the leeway of the profile; `None` if
-    /// the token has none.
+    /// The `nbf` claim: from when on the token is valid, without the leeway of the profile; `None`
+    /// if the token has none.
     pub fn not_before(&self) -> Option<Timestamp> {
         self.not_before
     }
 
-    /// The `iat` claim: when the token was issued, to the millisecond if the claim has a fraction of a
-    /// second; `None` if the token has none.
+    /// The `iat` claim: when the token was issued, to the millisecond if the claim has a fraction
+    /// of a second; `None` if the token has none.
     pub fn issued_at(&self) -> Option<Timestamp> {
         self.issued_at
     }

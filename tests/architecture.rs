@@ -12,6 +12,7 @@ const LEVELS: &[(&str, u16)] = &[
     ("clock", 0),
     ("config", 0),
     ("error_chain", 0),
+    ("store_error", 0),
     ("target", 0),
     ("verified", 0),
     ("revocation", 0),
@@ -31,8 +32,11 @@ const LEVELS: &[(&str, u16)] = &[
 /// Modules of one level, of which the first names the second, and why.
 const SAME_LEVEL: &[(&str, &str, &str)] = &[
     ("config", "error_chain", "an error in a setting is shown with its causes"),
+    ("store_error", "error_chain", "the log shows the causes of an error of a store"),
+    ("target", "store_error", "what a store has kept may be damaged"),
     ("verified", "clock", "a token has points in time"),
     ("verified", "target", "a token knows the targets by which it can be revoked"),
+    ("revocation", "store_error", "what a store has kept may be damaged"),
     ("revocation", "clock", "a record has points in time"),
     ("revocation", "target", "a record is about one target"),
     ("revocation", "verified", "a change may come from someone who has the token"),

@@ -12,7 +12,7 @@ mod peers;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::token::issue::NewToken;
 use tower_jwt_revocation::token::jwt::{KeySet, SigningKey};
 use tower_jwt_revocation::token::{TokenErrorKind, TokenVerifier as _};
@@ -44,7 +44,7 @@ fn profile() -> TokenProfile {
 }
 
 fn trade_with(name: &str) {
-    let now = SystemClock::default().now().as_secs();
+    let now = Timestamp::now().as_secs();
     let claims = json!({
         "iss": ISSUER, "aud": [AUDIENCE, "other"], "sub": "alice", "jti": "1", "iat": now, "exp": now + 600
     });
@@ -104,7 +104,7 @@ fn tokens_are_traded_with_jose() {
 /// RFC 9864 §2.2 gives Ed25519 a name of its own beside `EdDSA`.
 #[test]
 fn ed25519_is_accepted_by_its_new_name() {
-    let now = SystemClock::default().now().as_secs();
+    let now = Timestamp::now().as_secs();
     let claims = json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "jti": "1", "iat": now, "exp": now + 600});
     let request = json!({"do": "mint", "algs": ["Ed25519"], "claims": claims});
     for name in ["jose", "joserfc"] {

@@ -27,7 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::token::jwks::{Jwks, JwksErrorKind};
 use tower_jwt_revocation::token::{TokenErrorKind, TokenVerifier as _};
 use tower_jwt_revocation::{Algorithm, JwtVerifier, TokenProfile, VerificationKey};
@@ -57,7 +57,7 @@ fn token(issuer: &str, kid: &str) -> String {
     let der = STANDARD
         .decode(pem.lines().filter(|line| !line.starts_with('-')).collect::<String>())
         .unwrap();
-    let now = SystemClock::default().now().as_secs();
+    let now = Timestamp::now().as_secs();
     let claims = json!({"iss": issuer, "sub": "alice", "jti": "1", "iat": now, "exp": now + 600});
     let header = Header { kid: Some(kid.into()), ..Header::new(jsonwebtoken::Algorithm::EdDSA) };
     jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ed_der(&der)).unwrap()
@@ -604,7 +604,7 @@ async fn tokens_cannot_name_a_place_for_keys() {
     let keys = jwks.fetch().await.unwrap();
     let profile = TokenProfile::new().with_issuer(ISSUER);
     let verifier = JwtVerifier::with_remote_keys(keys.clone(), profile).unwrap();
-    let now = SystemClock::default().now().as_secs();
+    let now = Timestamp::now().as_secs();
     let claims = json!({"iss": ISSUER, "sub": "alice", "jti": "1", "iat": now, "exp": now + 600});
     let pem = include_str!("keys/ed25519.pem");
     let der = STANDARD

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::store::redis::foreign::ForeignList;
 use tower_jwt_revocation::store::redis::{Health, Import};
 use tower_jwt_revocation::token::{SignedClaims, TokenError, TokenVerifier};
@@ -109,7 +109,7 @@ struct AnyVerifier(TokenProfile);
 
 impl AnyVerifier {
     fn claims(token: &str) -> String {
-        let now = SystemClock::default().now().as_secs();
+        let now = Timestamp::now().as_secs();
         format!(r#"{{"jti":"{}","iat":{now},"exp":{}}}"#, token.len(), now + 600)
     }
 }

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation, encode};
 use serde::{Deserialize, Serialize};
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::{Algorithm, JwtVerifier, TokenProfile, VerificationKey};
 
 pub const ISSUER: &str = "https://id.example.com/realms/shop";
@@ -83,7 +83,7 @@ fn der(pem: &str) -> Vec<u8> {
 impl Keys {
     /// The `n`th of many different tokens.
     pub fn token(&self, n: usize) -> String {
-        let now = SystemClock::default().now().as_secs();
+        let now = Timestamp::now().as_secs();
         let claims = Claims {
             iss: ISSUER.into(),
             sub: format!("f3b1c9d2-7a60-4c55-9e0d-{n:012}"),

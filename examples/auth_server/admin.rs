@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use tower_jwt_revocation::clock::{Clock as _, SystemClock, Timestamp};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::revoker::RevokeError;
 use tower_jwt_revocation::store::StoreErrorKind;
 use tower_jwt_revocation::{Target, TokenProfile};
@@ -65,7 +65,7 @@ async fn revoke(State(app): State<App>, body: Bytes) -> Result<StatusCode, Probl
         // No token that is accepted is over later than this: it may say that it was issued by the
         // leeway from now.
         let longest = app.max_token_lifetime + TokenProfile::MAX_LEEWAY;
-        let last = SystemClock::default().now().saturating_add(longest);
+        let last = Timestamp::now().saturating_add(longest);
         request = request.until(seconds(exp).min(last));
     }
     within(app.limit, async { Ok(request.await?) }).await?;

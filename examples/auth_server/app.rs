@@ -173,6 +173,15 @@ impl App {
         (!health.is_up()).then(|| health.to_string())
     }
 
+    /// Says to Redis that this process ends, so that after a failover nobody waits for it.
+    pub(crate) async fn close(&self) {
+        if let Some(redis) = &self.redis
+            && let Err(error) = redis.close().await
+        {
+            tracing::warn!(%error, "redis does not know that this process ends");
+        }
+    }
+
     /// What about the settings of the store is unsafe.
     pub(crate) async fn warnings(&self) -> Vec<String> {
         let Some(redis) = &self.redis else {

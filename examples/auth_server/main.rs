@@ -123,6 +123,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     if tokio::time::timeout(LAST_REQUESTS, finished).await.is_err() {
         tracing::warn!("some requests took too long and are dropped");
     }
+    app.close().await;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tower_jwt_revocation::FailMode;
-use tower_jwt_revocation::session::{Grant, Login, NewSession, Refresh};
+use tower_jwt_revocation::session::{Grant, Login, Refresh, SessionDetails};
 
 use crate::answer::{NO_STORE, Problem, id, object, optional, within};
 use crate::app::App;
@@ -31,13 +31,14 @@ pub(crate) fn routes(app: &App) -> Router {
 
 async fn login(State(app): State<App>, body: Bytes) -> Result<Response, Problem> {
     let members = object(&body)?;
-    let mut session = NewSession::of_user(id(&members, "sub")?);
+    let user = id(&members, "sub")?;
+    let mut details = SessionDetails::new();
     if let Some(device) = optional(&members, "device")? {
         // What a user calls a device is not an id of it: two users may have a `phone`.
-        session = session.with_data(json!({ "device": device }));
+        details = details.with_data(json!({ "device": device }));
     }
     within(app.limit, async {
-        match app.sessions.login(session).await? {
+        match app.sessions.login(user, details).await? {
             Login::Granted(grant) => answer(&app, &grant),
             _ => Err(Problem::Forbidden("access_denied")),
         }

@@ -2,8 +2,8 @@
 //!
 //! A layer and a revoker send each event to one [`AuditSink`]; see
 //! [`JwtRevocationLayer::with_audit`](crate::JwtRevocationLayer::with_audit) and
-//! [`Revoker::with_audit`](crate::Revoker::with_audit). [`AuditSink::record`] returns at once: what a
-//! slow or dead sink loses is counted by [`AuditSink::lost`] and nobody waits for it. Events hold
+//! [`Revoker::with_audit`](crate::Revoker::with_audit). [`AuditSink::record`] returns at once: what
+//! a slow or dead sink loses is counted by [`AuditSink::lost`] and nobody waits for it. Events hold
 //! ids, which may be personal data, and never a token: text that looks like a token is replaced.
 //!
 //! An event says how it ended. If nobody waited for the end, because a client hung up or a time
@@ -42,8 +42,8 @@
 //!
 //! # To a file, as lines of JSON
 //!
-//! [`AuditEvent`] implements [`Serialize`], so a sink takes ten lines. This one has a bounded queue,
-//! and counts the events that found it full:
+//! [`AuditEvent`] implements [`Serialize`], so a sink takes ten lines. This one has a bounded
+//! queue, and counts the events that found it full:
 //!
 //! ```
 //! use std::io::Write as _;
@@ -65,7 +65,8 @@
 //!     }
 //! }
 //!
-//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let path = std::env::temp_dir().join(format!("audit-doc-{}.log", std::process::id()));
 //! let file = std::fs::OpenOptions::new().append(true).create(true).open(&path)?;
 //! let (queue, guard) = NonBlockingBuilder::default().buffered_lines_limit(4096).finish(file);

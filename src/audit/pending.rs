@@ -10,8 +10,8 @@ const ABANDONED: &str = "the caller went away before it was known what became of
 
 /// The event of something that is under way, or nothing if there is no sink.
 ///
-/// The caller may drop its future at any time: a client hangs up, a time limit is over. What was done
-/// until then is done, so the event is recorded all the same, with the outcome `error`.
+/// The caller may drop its future at any time: a client hangs up, a time limit is over. What was
+/// done until then is done, so the event is recorded all the same, with the outcome `error`.
 pub(crate) struct Pending(Option<(Arc<dyn AuditSink>, AuditEvent)>);
 
 impl Pending {

@@ -37,8 +37,8 @@ pub struct LayerConfig {
     /// tokens work during an outage. Default: `closed`.
     pub fail_mode: Option<FailMode>,
     /// Where the token of a request may be: `bearer`, which is the header `Authorization`, `dpop`,
-    /// which is the same header with the scheme `DPoP`, or `cookie:<name>`; or several. Two different
-    /// tokens in two places are refused. Default: `bearer`.
+    /// which is the same header with the scheme `DPoP`, or `cookie:<name>`; or several. Two
+    /// different tokens in two places are refused. Default: `bearer`.
     pub token_sources: Vec<TokenSource>,
     /// Whether requests without credentials pass, without a `Clearance`. Bad credentials are still
     /// refused. Default: false.
@@ -60,8 +60,8 @@ pub struct LayerConfig {
     /// Absolute URL (https, or http on localhost) of the metadata of this resource (RFC 9728),
     /// which is added to the challenge. Default: none.
     pub resource_metadata: Option<String>,
-    /// When clients may come back after a 503, in seconds; up to two more, at random, while the store
-    /// settles after a change of server. Default: 1.
+    /// When clients may come back after a 503, in seconds; up to two more, at random, while the
+    /// store settles after a change of server. Default: 1.
     pub retry_after_secs: Option<u64>,
     /// Whether clients are told that their token is expired, revoked or invalid. A thief learns
     /// from it that the theft was noticed. Default: false.

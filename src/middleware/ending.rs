@@ -65,6 +65,7 @@ pub struct EndWithTokenLayer {
 
 /// The service of [`EndWithTokenLayer`].
 #[derive(Clone, Debug)]
+#[expect(unnameable_types, reason = "it is `<EndWithTokenLayer as Layer<S>>::Service`")]
 pub struct EndWithToken<S> {
     inner: S,
     mirror: Mirror,

@@ -215,16 +215,17 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// Accepts tokens that are bound to a key of the client (`cnf`, RFC 7800), if `has_key` finds that
-    /// the client has it. Default: they are refused. Replaces
+    /// Accepts tokens that are bound to a key of the client (`cnf`, RFC 7800), if `has_key` finds
+    /// that the client has it. Default: they are refused. Replaces
     /// [`allow_bound_tokens_as_bearer`](Self::allow_bound_tokens_as_bearer).
     ///
     /// The proof is for another layer, further out, which leaves in the extensions of the request
-    /// what key it is: the certificate of the connection (mTLS, RFC 8705 §3), or the thumbprint of the
-    /// key of a DPoP proof that it has verified (RFC 9449 §4.3). `has_key` compares that with
-    /// [`VerifiedToken::confirmation`], and must be quick. It is asked about bound tokens only, once
-    /// they are verified. A token that DPoP binds must be presented under `DPoP` (RFC 9449 §7.2), so
-    /// [`TokenSource::dpop`] must be one of the sources; and one that is presented so must be bound.
+    /// what key it is: the certificate of the connection (mTLS, RFC 8705 §3), or the thumbprint of
+    /// the key of a DPoP proof that it has verified (RFC 9449 §4.3). `has_key` compares that with
+    /// [`VerifiedToken::confirmation`], and must be quick. It is asked about bound tokens only,
+    /// once they are verified. A token that DPoP binds must be presented under `DPoP` (RFC 9449
+    /// §7.2), so [`TokenSource::dpop`] must be one of the sources; and one that is presented so
+    /// must be bound.
     ///
     /// ```
     /// # use tower_jwt_revocation::JwtRevocationLayer;
@@ -256,9 +257,10 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// Accepts tokens that are bound to a key of the client (`cnf`: DPoP, mTLS) from whoever has them.
-    /// Default: they are refused ([`UnprovenKey`](crate::token::TokenErrorKind::UnprovenKey)).
-    /// Replaces [`with_proof_of_possession`](Self::with_proof_of_possession).
+    /// Accepts tokens that are bound to a key of the client (`cnf`: DPoP, mTLS) from whoever has
+    /// them. Default: they are refused
+    /// ([`UnprovenKey`](crate::token::TokenErrorKind::UnprovenKey)). Replaces
+    /// [`with_proof_of_possession`](Self::with_proof_of_possession).
     ///
     /// # Security
     /// A stolen token works without its key, unless a layer further in compares
@@ -284,9 +286,9 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// Refuses nothing and counts what would be refused: to try the layer on live traffic. A request
-    /// that would be refused has the [`Rejection`](crate::Rejection) in the extensions of the request,
-    /// and no [`Clearance`](crate::Clearance).
+    /// Refuses nothing and counts what would be refused: to try the layer on live traffic. A
+    /// request that would be refused has the [`Rejection`](crate::Rejection) in the extensions of
+    /// the request, and no [`Clearance`](crate::Clearance).
     ///
     /// # Security
     /// Everything passes: no token, forged tokens, revoked tokens.
@@ -341,10 +343,10 @@ impl<A> JwtRevocationLayer<A> {
         Ok(self)
     }
 
-    /// After how long clients may try again after a 503 (`Retry-After`), default 1 s: about as long as
-    /// a reconnect takes. In HTTP it is rounded up to whole seconds. While the store is
-    /// [settling](crate::store::Doubt::Settling), up to two seconds are added at random: all clients
-    /// are refused at once then, and should not all come back at once.
+    /// After how long clients may try again after a 503 (`Retry-After`), default 1 s: about as long
+    /// as a reconnect takes. In HTTP it is rounded up to whole seconds. While the store is
+    /// [settling](crate::store::Doubt::Settling), up to two seconds are added at random: all
+    /// clients are refused at once then, and should not all come back at once.
     pub fn with_retry_after(mut self, after: Duration) -> Self {
         Arc::make_mut(&mut self.heads).set_retry_after(after);
         self
@@ -382,13 +384,13 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// Decides about a token outside of a request, as the layer does about one in `Authorization`: for
-    /// messages on a WebSocket, jobs from a queue, command lines. `token` is the token alone, without
-    /// `Bearer`.
+    /// Decides about a token outside of a request, as the layer does about one in `Authorization`:
+    /// for messages on a WebSocket, jobs from a queue, command lines. `token` is the token alone,
+    /// without `Bearer`.
     ///
-    /// The same verifier, the same store (lists of tokens as they are included), the same counters and
-    /// audit. What belongs to requests has no effect: sources, exemptions, optional credentials.
-    /// Where the fail mode [depends on the request](Self::with_fail_mode_for), it is
+    /// The same verifier, the same store (lists of tokens as they are included), the same counters
+    /// and audit. What belongs to requests has no effect: sources, exemptions, optional
+    /// credentials. Where the fail mode [depends on the request](Self::with_fail_mode_for), it is
     /// [`FailMode::Closed`] here. A layer that [only reports](Self::with_report_only) gives the
     /// rejection all the same, and counts it as one that would be refused.
     ///
@@ -412,9 +414,9 @@ impl<A> JwtRevocationLayer<A> {
     /// The write side for the tokens that this layer accepts: same store, same profile, same audit.
     ///
     /// Where other services on the same store accept tokens that live longer than this layer
-    /// accepts, say so with [`Revoker::extend_shared_retention`], or theirs outlive the revocation. Sessions
-    /// that were given a revoker of this layer do so for all of its revokers: a user who is logged
-    /// out is to stay so for as long as refresh tokens live.
+    /// accepts, say so with [`Revoker::extend_shared_retention`], or theirs outlive the revocation.
+    /// Sessions that were given a revoker of this layer do so for all of its revokers: a user who
+    /// is logged out is to stay so for as long as refresh tokens live.
     pub fn revoker(&self) -> Revoker {
         let profile = Arc::new(self.gate.verifier.profile().clone());
         let revoker =

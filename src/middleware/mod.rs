@@ -23,10 +23,9 @@ mod service;
 mod state;
 
 pub use self::config::LayerConfig;
-pub use self::ending::{EndWithToken, EndWithTokenFuture, EndWithTokenLayer, EndingBody};
+pub use self::ending::{EndWithTokenLayer, EndingBody};
 #[cfg(feature = "axum")]
 pub use self::extract::{Claims, ExtractError};
-pub use self::future::ResponseFuture;
 pub use self::layer::JwtRevocationLayer;
 pub use self::response::{EmptyBody, ProblemJson, RejectionResponse};
 pub use self::service::JwtRevocation;

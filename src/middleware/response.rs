@@ -77,8 +77,8 @@ pub trait RejectionResponse<R>: Send + Sync + 'static {
 #[expect(clippy::exhaustive_structs, reason = "to be named where it is used")]
 pub struct EmptyBody;
 
-/// Refusals with a problem document as body (RFC 9457, `application/problem+json`), for any body type
-/// with `From<Bytes>`.
+/// Refusals with a problem document as body (RFC 9457, `application/problem+json`), for any body
+/// type with `From<Bytes>`.
 ///
 /// It says what the status line and the challenge say, and nothing of the token.
 #[doc(alias = "RFC 7807")]
@@ -404,8 +404,9 @@ impl RefusalHeads {
         head
     }
 
-    /// One challenge for each scheme, each in a field of its own, as not all clients can tell several
-    /// in one apart. What is wrong stands in that of the scheme that was used (RFC 9449 §7.2).
+    /// One challenge for each scheme, each in a field of its own, as not all clients can tell
+    /// several in one apart. What is wrong stands in that of the scheme that was used (RFC 9449
+    /// §7.2).
     fn challenges(
         &self,
         challenge: Challenge,

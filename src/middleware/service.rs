@@ -22,10 +22,10 @@ use crate::token::bearer::RequestHead;
 ///   refusal is a response.
 /// - The body of a refused request is not read.
 /// - When the store knows at once, the request is decided in `call` and the inner service called
-///   there and then: no box, no clone, no allocation but for the [`Clearance`](crate::Clearance) in the extensions
-///   (see [`without_clearance`](crate::JwtRevocationLayer::without_clearance)). When the store has
-///   to ask, the instance that was polled ready waits with the request, and a clone takes its
-///   place.
+///   there and then: no box, no clone, no allocation but for the [`Clearance`](crate::Clearance) in
+///   the extensions (see [`without_clearance`](crate::JwtRevocationLayer::without_clearance)). When
+///   the store has to ask, the instance that was polled ready waits with the request, and a clone
+///   takes its place.
 #[must_use = "a service does nothing unless it is called"]
 pub struct JwtRevocation<S, A = super::EmptyBody> {
     inner: S,

@@ -1,5 +1,5 @@
-//! The task that follows the log of one shard: it asks the feed what the [state machine](super::state)
-//! wants to know, applies the facts to the set, and publishes the status.
+//! The task that follows the log of one shard: it asks the feed what the [state
+//! machine](super::state) wants to know, applies the facts to the set, and publishes the status.
 //!
 //! What the feed answers is checked as far as the mirror can: an answer of the wrong length, or
 //! entries out of order, are errors of the feed and never a verdict.

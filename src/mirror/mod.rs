@@ -79,9 +79,9 @@ use wait::Waiters;
 /// # Memory
 /// Eight bytes per revocation in tables that are 68 to 85 % full, so about eleven; 64 for those
 /// with a cutoff, a reinstatement or an end more than half a year away. As long as there are few
-/// enough ([`with_replayable`](MirrorBuilder::with_replayable)), eleven more for the whole fingerprint,
-/// without which a fact cannot be replayed. One look-up in 10¹³ refuses a token that is not
-/// revoked, because 58 bits of its fingerprint are those of another.
+/// enough ([`with_replayable`](MirrorBuilder::with_replayable)), eleven more for the whole
+/// fingerprint, without which a fact cannot be replayed. One look-up in 10¹³ refuses a token that
+/// is not revoked, because 58 bits of its fingerprint are those of another.
 #[derive(Clone)]
 pub struct Mirror {
     handle: Arc<Handle>,

@@ -51,8 +51,9 @@ impl<F: Feed> MirrorBuilder<F> {
     }
 
     /// By which name people know this mirror, default the name of the host and the id of the
-    /// process. It stands in the store, and in [`ConfirmError::Behind`](crate::revoker::ConfirmError::Behind) if
-    /// the mirror is late. Cut to 128 characters; need not be unique.
+    /// process. It stands in the store, and in
+    /// [`ConfirmError::Behind`](crate::revoker::ConfirmError::Behind) if the mirror is late. Cut to
+    /// 128 characters; need not be unique.
     pub fn with_name(mut self, name: impl AsRef<str>) -> Self {
         let printable = |char: char| if char.is_control() { '?' } else { char };
         self.name = name.as_ref().chars().take(MAX_NAME).map(printable).collect::<String>().into();
@@ -87,8 +88,8 @@ impl<F: Feed> MirrorBuilder<F> {
         self
     }
 
-    /// The clock of this machine, default that of the operating system: it tells that the machine has slept, and
-    /// what is over.
+    /// The clock of this machine, default that of the operating system: it tells that the machine
+    /// has slept, and what is over.
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self

@@ -53,8 +53,8 @@ pub(super) struct LostEpoch {
 }
 
 impl LossRecovery {
-    /// The store has lost data. `lost` is given if the mirror was fresh and had applied every change
-    /// that it knew of.
+    /// The store has lost data. `lost` is given if the mirror was fresh and had applied every
+    /// change that it knew of.
     pub(super) fn data_lost(&mut self, lost: Option<LostEpoch>, replay_at: Instant) {
         self.knowledge = match (self.knowledge, lost) {
             // Complete → CompleteAtLoss: nothing had escaped it.
@@ -91,8 +91,8 @@ impl LossRecovery {
         }
     }
 
-    /// The epoch of which everything is in the store again, if all processes have had time to report
-    /// what they know.
+    /// The epoch of which everything is in the store again, if all processes have had time to
+    /// report what they know.
     pub(super) fn replayed_epoch(&self, now: Instant) -> Option<LostEpoch> {
         match self.knowledge {
             Knowledge::CompleteAtLoss(lost)

@@ -1,8 +1,8 @@
 //! Writes again what a store has lost: [`Replay`].
 //!
-//! It goes through the whole set, shard by shard, a little at a time. It asks what the store has and
-//! writes what is missing. So any number of mirrors may do this at once, and what one has written
-//! no other writes again. Each begins after a random delay.
+//! It goes through the whole set, shard by shard, a little at a time. It asks what the store has
+//! and writes what is missing. So any number of mirrors may do this at once, and what one has
+//! written no other writes again. Each begins after a random delay.
 
 use std::time::Duration;
 

@@ -15,14 +15,14 @@
 //! - [`Connecting`](FollowState::Connecting): there is no connection. A position that was reached
 //!   before is kept, because the log may go on there.
 //! - [`Loading`](FollowState::Loading): there is no position. A snapshot has to be taken.
-//! - [`CatchingUp`](FollowState::CatchingUp): there is a position, and the log has not been read from
-//!   there since the connection was made or the snapshot taken. Nothing is proved yet.
+//! - [`CatchingUp`](FollowState::CatchingUp): there is a position, and the log has not been read
+//!   from there since the connection was made or the snapshot taken. Nothing is proved yet.
 //! - [`Following`](FollowState::Following): the log goes on at the position.
 //!
 //! # What proves freshness
-//! A heartbeat says how many changes the store had written when it was asked. As soon as so many are
-//! applied, everything that was written before the heartbeat was *sent* is in memory. Numbers alone
-//! say so only of a log that goes on where it was left, so nothing is proved before
+//! A heartbeat says how many changes the store had written when it was asked. As soon as so many
+//! are applied, everything that was written before the heartbeat was *sent* is in memory. Numbers
+//! alone say so only of a log that goes on where it was left, so nothing is proved before
 //! [`Following`](FollowState::Following). A heartbeat that is ahead of the position waits as a
 //! [`PendingProof`].
 //!
@@ -92,8 +92,8 @@ enum PendingProof {
 }
 
 impl PendingProof {
-    // None → AtSeq: a heartbeat is ahead of the position. The first stays until it is reached: under
-    // load there is always a newer one that is not.
+    // None → AtSeq: a heartbeat is ahead of the position. The first stays until it is reached:
+    // under load there is always a newer one that is not.
     fn or(self, seq: u64, sent: Moment) -> Self {
         match self {
             Self::None => Self::AtSeq { seq, sent },
@@ -117,8 +117,8 @@ enum LeaseState {
     Refused,
 }
 
-/// A doubt that covers fewer tokens than before. The store ended the wider one because of changes up
-/// to `seq`, which replayed what was lost; so it holds here when they are applied.
+/// A doubt that covers fewer tokens than before. The store ended the wider one because of changes
+/// up to `seq`, which replayed what was lost; so it holds here when they are applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct SmallerDoubt {
     seq: u64,

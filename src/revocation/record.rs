@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use super::Fact;
 use crate::clock::Timestamp;
-use crate::target::{InvalidRecord, Target};
+use crate::store_error::StoreError;
+use crate::target::Target;
 use crate::verified::VerifiedToken;
 
 /// What a store keeps of one target: the [`Fact`] that decides, and a note for people that says
 /// whose it is and who changed it last, when and why.
 ///
-/// Stores make records by [`Revocation::apply`](crate::revocation::Revocation::apply) and read them back by
-/// [`new`](Self::new). A record only grows: [`merge`](Self::merge) joins the facts and keeps the
-/// later note.
+/// Stores make records by [`Revocation::apply`](crate::revocation::Revocation::apply) and read them
+/// back by [`new`](Self::new). A record only grows: [`merge`](Self::merge) joins the facts and
+/// keeps the later note.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[doc(alias("denylist", "blocklist", "blacklist"))]
 pub struct Record {
@@ -35,15 +36,17 @@ impl Record {
     /// [`with_reason`](Self::with_reason) and [`with_actor`](Self::with_actor).
     ///
     /// # Errors
-    /// [`InvalidRecord`] if no store can have kept this fact: it was neither revoked nor
-    /// reinstated, or has a cutoff that was never set. A column that was lost or mistaken for
-    /// another must not read as "not revoked".
-    pub fn new(target: Target, fact: Fact, changed_at: Timestamp) -> Result<Self, InvalidRecord> {
+    /// [`StoreError`] of kind [`Protocol`](crate::store::StoreErrorKind::Protocol) if no store can
+    /// have kept this fact: it was neither revoked nor reinstated, or has a cutoff that was never
+    /// set. A column that was lost or mistaken for another must not read as "not revoked".
+    pub fn new(target: Target, fact: Fact, changed_at: Timestamp) -> Result<Self, StoreError> {
         if fact.latest() == Timestamp::ZERO {
-            return Err(InvalidRecord::new("it was neither revoked nor reinstated at any time"));
+            return Err(StoreError::invalid_record(
+                "it was neither revoked nor reinstated at any time",
+            ));
         }
         if fact.cutoff > Timestamp::ZERO && fact.cutoff_set_at == Timestamp::ZERO {
-            return Err(InvalidRecord::new("it has a cutoff that was set at no time"));
+            return Err(StoreError::invalid_record("it has a cutoff that was set at no time"));
         }
         let note = RecordNote { target, at: changed_at, reason: None, actor: None };
         Ok(Self { fact, note })

@@ -25,7 +25,8 @@ impl RevokeRequest {
     /// ```
     /// # use std::time::Duration;
     /// # use tower_jwt_revocation::{MemoryStore, Revoker, Target, TokenProfile};
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let revoker = Revoker::new(MemoryStore::new(), TokenProfile::new())?;
     /// let receipt = revoker.revoke(Target::user("mallory")).confirm(Duration::from_secs(3)).await?;
     /// println!("refused everywhere, also by {} mirrors", receipt.mirrors.unwrap_or_default());

@@ -38,7 +38,8 @@ const LONGEST_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// ```
 /// # use tower_jwt_revocation::session::UserCache;
 /// # use tower_jwt_revocation::{MemoryStore, Revoker, Target, TokenProfile};
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let load_roles = async |_: &str| Ok::<_, std::io::Error>("admin".to_owned());
 /// let revoker = Revoker::new(MemoryStore::new(), TokenProfile::new())?;
 /// let roles = UserCache::<String>::new(revoker.clone());

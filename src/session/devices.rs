@@ -13,8 +13,8 @@ use crate::store::session::Seen;
 const MAX_TRUSTED: usize = 100;
 
 impl Sessions {
-    /// Trusts a device of a user for `duration`, for instance to ask for no second factor on it. The
-    /// trust ends early when the user or the device is revoked, and with
+    /// Trusts a device of a user for `duration`, for instance to ask for no second factor on it.
+    /// The trust ends early when the user or the device is revoked, and with
     /// [`end_all`](Self::end_all). A user has at most 100 trusted devices; with one more, the trust
     /// that would end first ends.
     ///

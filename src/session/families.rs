@@ -1,7 +1,7 @@
 //! [`Families`]: refresh tokens that are rotated, and whose reuse is noticed.
 //!
-//! [`family`](super::family) decides; this file reads what the decision needs, writes its result, and
-//! starts over after a conflict.
+//! [`family`](super::family) decides; this file reads what the decision needs, writes its result,
+//! and starts over after a conflict.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::calls::{Attempts, invalid, out_of_attempts};
 use super::documents::{print, read};
-use super::family::{Family, PresentedToken, RefreshDecision, RefreshPolicy};
+use super::family::{Family, PresentedToken, RefreshDecision, RefreshPolicy, ReuseClass};
 use super::grant::{Grant, GrantKind, NewFamily, Refresh, Refusal};
 use super::token::{
     FamilyKey, ParsedToken, TokenDigest, TokenOrigin, TokenSecret, is_family_id, random_id,
@@ -36,7 +36,8 @@ const MARGIN: Duration = Duration::from_secs(60 * 60);
 /// # use tower_jwt_revocation::{MemoryStore, Revoker, TokenProfile};
 /// use tower_jwt_revocation::session::{Families, NewFamily, Refresh, RefreshPolicy};
 ///
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let store = MemoryStore::new();
 /// let revoker = Revoker::new(store.clone(), TokenProfile::new())?;
 /// let families = Families::new(store, revoker, RefreshPolicy::new())?;
@@ -361,7 +362,7 @@ impl Families {
                 self.store.load(Vec::new(), self.targets_of(id, &family)?).await?.settled()?;
             let time = (seen.now, first.doubt.joined(seen.doubt));
             let (after, kind, token) =
-                match family.judge(&presented, &seen.records, time, &self.policy) {
+                match family.decide(&presented, &seen.records, time, &self.policy) {
                     RefreshDecision::Rotate => {
                         let (token, successor, salt) = refresh_token.next(&family)?;
                         (family.rotated(successor, salt, seen.now), GrantKind::Rotated, token)
@@ -392,7 +393,11 @@ impl Families {
                             self.end_known(id, &family, "a used refresh token was presented")
                                 .await?;
                         }
-                        return refused(Refusal::Reused { class, ended });
+                        return refused(match class {
+                            ReuseClass::Parent => Refusal::ParentReused { ended },
+                            ReuseClass::Older => Refusal::OlderReused { ended },
+                            ReuseClass::Superseded => Refusal::SupersededReused { ended },
+                        });
                     }
                     RefreshDecision::Revoked(by) => return refused(Refusal::Revoked(by)),
                     RefreshDecision::Expired => return refused(Refusal::Expired),

@@ -238,36 +238,17 @@ pub(crate) enum RefreshDecision {
 }
 
 /// Which used token was presented.
-#[doc(alias = "refresh token reuse")]
-#[doc(alias = "token theft")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ReuseClass {
-    /// The one that the current token replaced, after the grace. Without recovery this can be an
-    /// owner whose response was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReuseClass {
     Parent,
-    /// One from further back: there are two holders.
     Older,
-    /// One that was replaced before it was used, when its parent was recovered: there are two
-    /// holders.
     Superseded,
-}
-
-impl ReuseClass {
-    /// The name of the class, as it is written in audit events.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Parent => "parent",
-            Self::Older => "older",
-            Self::Superseded => "superseded",
-        }
-    }
 }
 
 impl Family {
     /// What is to be done with `presented`, given the revocation records of all that the family
     /// belongs to.
-    pub(crate) fn judge(
+    pub(crate) fn decide(
         &self,
         presented: &PresentedToken<'_>,
         records: &[Seen],

@@ -62,7 +62,7 @@ fn policy() -> RefreshPolicy {
     RefreshPolicy::new().with_grace(GRACE)
 }
 
-/// The service in small: judges, applies, hands out.
+/// The service in small: decides, applies, hands out.
 struct World {
     family: Family,
     policy: RefreshPolicy,
@@ -84,15 +84,15 @@ impl World {
         }
     }
 
-    fn judge(&self, token: &Token) -> RefreshDecision {
-        self.family.judge(&token.presented(), &[], (self.now, Doubt::None), &self.policy)
+    fn decide(&self, token: &Token) -> RefreshDecision {
+        self.family.decide(&token.presented(), &[], (self.now, Doubt::None), &self.policy)
     }
 
     fn refresh(&mut self, token: &Token) -> (RefreshDecision, Option<Token>) {
         if self.dead {
             return (RefreshDecision::Unknown, None);
         }
-        let verdict = self.judge(token);
+        let verdict = self.decide(token);
         let next = match &verdict {
             RefreshDecision::Rotate | RefreshDecision::Recover => {
                 self.seeds += 1;
@@ -121,7 +121,7 @@ impl World {
     fn usable(&self) -> Vec<&Token> {
         let answered = |token: &&Token| {
             matches!(
-                self.judge(token),
+                self.decide(token),
                 RefreshDecision::Rotate | RefreshDecision::Replay { .. } | RefreshDecision::Recover
             )
         };
@@ -188,17 +188,17 @@ fn a_lost_response_is_recovered_once_and_its_successor_is_superseded() {
         recovered,
         "the recovered response may be lost too"
     );
-    assert_eq!(world.judge(recovered.as_ref().unwrap()), RefreshDecision::Rotate);
-    assert_eq!(world.judge(&lost), RefreshDecision::Reuse(ReuseClass::Superseded));
+    assert_eq!(world.decide(recovered.as_ref().unwrap()), RefreshDecision::Rotate);
+    assert_eq!(world.decide(&lost), RefreshDecision::Reuse(ReuseClass::Superseded));
     world.now = world.now.saturating_add(secs(3600));
-    assert_eq!(world.judge(&Token::first()), RefreshDecision::Reuse(ReuseClass::Parent));
+    assert_eq!(world.decide(&Token::first()), RefreshDecision::Reuse(ReuseClass::Parent));
 }
 
 #[test]
 fn without_rotation_the_token_stays() {
     let policy = policy().without_rotation();
     assert_eq!(
-        family().judge(&Token::first().presented(), &[], (T0, Doubt::None), &policy),
+        family().decide(&Token::first().presented(), &[], (T0, Doubt::None), &policy),
         RefreshDecision::Keep
     );
     assert_eq!(family().used(T0.saturating_add(secs(5))).used_at, T0.saturating_add(secs(5)));
@@ -208,7 +208,7 @@ fn without_rotation_the_token_stays() {
 fn what_was_not_issued_here_is_unknown_whatever_else_is_true() {
     let foreign = PresentedToken { origin: TokenOrigin::Foreign, ..Token::first().presented() };
     assert_eq!(
-        family().judge(&foreign, &[], (T0, Doubt::None), &policy()),
+        family().decide(&foreign, &[], (T0, Doubt::None), &policy()),
         RefreshDecision::Unknown
     );
 }
@@ -223,14 +223,14 @@ fn another_client_is_refused_and_not_punished() {
     ] {
         let presented = PresentedToken { client, ..Token::first().presented() };
         assert_eq!(
-            bound.judge(&presented, &[], (T0, Doubt::None), &policy()),
+            bound.decide(&presented, &[], (T0, Doubt::None), &policy()),
             verdict,
             "{client:?}"
         );
     }
     let presented = PresentedToken { client: Some("any"), ..Token::first().presented() };
     assert_eq!(
-        family().judge(&presented, &[], (T0, Doubt::None), &policy()),
+        family().decide(&presented, &[], (T0, Doubt::None), &policy()),
         RefreshDecision::Rotate,
         "an unbound family"
     );
@@ -239,14 +239,14 @@ fn another_client_is_refused_and_not_punished() {
 #[test]
 fn idle_and_absolute_lifetimes_end_it() {
     let policy = policy().with_idle_lifetime(secs(100)).with_max_age(secs(150));
-    let judge = |family: &Family, now| {
-        family.judge(&Token::first().presented(), &[], (now, Doubt::None), &policy)
+    let decide = |family: &Family, now| {
+        family.decide(&Token::first().presented(), &[], (now, Doubt::None), &policy)
     };
-    assert_eq!(judge(&family(), T0.saturating_add(secs(99))), RefreshDecision::Rotate);
-    assert_eq!(judge(&family(), T0.saturating_add(secs(100))), RefreshDecision::Expired);
+    assert_eq!(decide(&family(), T0.saturating_add(secs(99))), RefreshDecision::Rotate);
+    assert_eq!(decide(&family(), T0.saturating_add(secs(100))), RefreshDecision::Expired);
     let used = family().used(T0.saturating_add(secs(99)));
-    assert_eq!(judge(&used, T0.saturating_add(secs(149))), RefreshDecision::Rotate);
-    assert_eq!(judge(&used, T0.saturating_add(secs(150))), RefreshDecision::Expired);
+    assert_eq!(decide(&used, T0.saturating_add(secs(149))), RefreshDecision::Rotate);
+    assert_eq!(decide(&used, T0.saturating_add(secs(150))), RefreshDecision::Expired);
     assert_eq!(used.expires_at(&policy.clone().without_max_age()), T0.saturating_add(secs(199)));
 }
 
@@ -261,12 +261,12 @@ fn a_cutoff_ends_what_was_created_at_or_before_it() {
             crate::revocation::Change::Nothing(_) => unreachable!(),
         }
     };
-    let judge = |records: &[Seen]| {
-        family().judge(&Token::first().presented(), records, (T0, Doubt::None), &policy())
+    let decide = |records: &[Seen]| {
+        family().decide(&Token::first().presented(), records, (T0, Doubt::None), &policy())
     };
-    assert!(matches!(judge(&cutoff_at(T0)), RefreshDecision::Revoked(_)));
+    assert!(matches!(decide(&cutoff_at(T0)), RefreshDecision::Revoked(_)));
     assert_eq!(
-        judge(&cutoff_at(T0.saturating_sub(Duration::from_millis(1)))),
+        decide(&cutoff_at(T0.saturating_sub(Duration::from_millis(1)))),
         RefreshDecision::Rotate
     );
 }
@@ -275,19 +275,19 @@ fn a_cutoff_ends_what_was_created_at_or_before_it() {
 fn a_generation_to_come_is_a_loss_of_the_store_and_hurts_nobody() {
     let ahead = Token { text: "R-1-2".into(), generation: 2 };
     assert_eq!(
-        family().judge(&ahead.presented(), &[], (T0, Doubt::None), &policy()),
+        family().decide(&ahead.presented(), &[], (T0, Doubt::None), &policy()),
         RefreshDecision::Lost
     );
 }
 
 #[test]
 fn what_was_revoked_before_a_loss_of_data_is_not_known() {
-    let judge = |issued_until| {
+    let decide = |issued_until| {
         let doubt = Doubt::Lasting { issued_until, ends_at: T0.saturating_add(secs(60)) };
-        family().judge(&Token::first().presented(), &[], (T0, doubt), &policy())
+        family().decide(&Token::first().presented(), &[], (T0, doubt), &policy())
     };
-    assert_eq!(judge(T0), RefreshDecision::InDoubt);
-    assert_eq!(judge(T0.saturating_sub(secs(1))), RefreshDecision::Rotate);
+    assert_eq!(decide(T0), RefreshDecision::InDoubt);
+    assert_eq!(decide(T0.saturating_sub(secs(1))), RefreshDecision::Rotate);
 }
 
 #[test]
@@ -297,14 +297,14 @@ fn an_id_the_application_vouches_for_is_judged_like_a_token() {
         |token: &Token| PresentedToken { origin: TokenOrigin::Vouched, ..token.presented() };
     let first = Token::first();
     assert_eq!(
-        family.judge(&vouched(&first), &[], (T0, Doubt::None), &policy()),
+        family.decide(&vouched(&first), &[], (T0, Doubt::None), &policy()),
         RefreshDecision::Rotate
     );
     for seed in ["1", "2"] {
         family = family.rotated(TokenDigest::of(seed.as_bytes()), seed.into(), T0);
     }
     assert_eq!(
-        family.judge(&vouched(&first), &[], (T0, Doubt::None), &policy()),
+        family.decide(&vouched(&first), &[], (T0, Doubt::None), &policy()),
         RefreshDecision::Reuse(ReuseClass::Older)
     );
 }
@@ -397,10 +397,10 @@ proptest! {
                 Step::Wait(s) => world.now = world.now.saturating_add(secs(s)),
             }
             let moving: Vec<_> = world.issued.iter()
-                .filter(|token| !world.dead && matches!(world.judge(token), RefreshDecision::Rotate)).collect();
+                .filter(|token| !world.dead && matches!(world.decide(token), RefreshDecision::Rotate)).collect();
             prop_assert!(moving.len() <= 1);
             for token in world.usable() {
-                match world.judge(token) {
+                match world.decide(token) {
                     RefreshDecision::Rotate => prop_assert_eq!(token.digest(), world.family.current),
                     RefreshDecision::Replay { seed } => {
                         prop_assert_eq!(token.successor(&seed).digest(), world.family.current);
@@ -440,7 +440,7 @@ proptest! {
         world.now = world.now.saturating_add(secs(grace.max(1)));
         if !world.dead {
             for token in loot {
-                let verdict = world.judge(&token);
+                let verdict = world.decide(&token);
                 // With recovery, a parent whose successor the owner has not used yet is still
                 // answered, once.
                 let is_parent = world.family.parent.as_ref().is_some_and(|parent| parent.digest == token.digest());

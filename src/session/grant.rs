@@ -1,6 +1,5 @@
 //! What families are asked, and how they answer: values.
 
-use super::family::ReuseClass;
 use super::token::RefreshToken;
 use crate::clock::Timestamp;
 use crate::store::RevokedBy;
@@ -53,15 +52,14 @@ pub enum Refresh<T = RefreshToken> {
     Refused(Refusal),
 }
 
-/// What was granted. Everything that the access token needs to be revocable is here. Times are those
-/// of the clock of the store.
+/// What was granted. Everything that the access token needs to be revocable is here. Times are
+/// those of the clock of the store.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Grant<T = RefreshToken> {
     /// The refresh token for the client; where the application mints it, its id.
     pub token: T,
-    /// Why it was granted.
-    pub kind: GrantKind,
+    pub(super) kind: GrantKind,
     /// The id for the access token that goes with it, its `jti`: 128 random bits, base64url. Audit
     /// events name it.
     pub access_token_id: Box<str>,
@@ -87,6 +85,15 @@ pub struct Grant<T = RefreshToken> {
     pub(super) reissue_at: Timestamp,
 }
 
+impl<T> Grant<T> {
+    /// Whether the token was granted before: the one that was presented had just been replaced, and
+    /// this is the same successor again. The client has sent it twice, or two of its tabs did at
+    /// the same time.
+    pub fn is_repeated(&self) -> bool {
+        self.kind == GrantKind::Replayed
+    }
+}
+
 #[cfg(feature = "issuer")]
 impl<T> Grant<T> {
     /// The access token that goes with this grant, for
@@ -110,9 +117,8 @@ impl<T> Grant<T> {
 }
 
 /// Why a token was granted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum GrantKind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GrantKind {
     /// The family was begun.
     Started,
     /// The token was replaced.
@@ -138,21 +144,40 @@ pub enum Refusal {
     Expired,
     /// The family, or what it belongs to, is revoked.
     Revoked(RevokedBy),
-    /// A used token was presented.
+    /// The used token that the current one replaced was presented, after the grace. Without
+    /// recovery this can be an owner whose response was lost.
     #[doc(alias = "refresh token reuse")]
-    Reused {
-        /// Which of the used tokens of the family it was.
-        class: ReuseClass,
+    ParentReused {
         /// Whether the family was ended for it; false if reuse is only reported.
         ended: bool,
     },
-    /// The store has lost writes, and it is not known whether the family was revoked. The user has to
-    /// sign in again. Nothing else has happened, unless the store has gone back behind the token
+    /// A used token from further back was presented: there are two holders.
+    #[doc(alias = "token theft")]
+    OlderReused {
+        /// Whether the family was ended for it; false if reuse is only reported.
+        ended: bool,
+    },
+    /// A token was presented that was replaced before it was used, when its parent was recovered:
+    /// there are two holders.
+    SupersededReused {
+        /// Whether the family was ended for it; false if reuse is only reported.
+        ended: bool,
+    },
+    /// The store has lost writes, and it is not known whether the family was revoked. The user has
+    /// to sign in again. Nothing else has happened, unless the store has gone back behind the token
     /// itself: then the family is ended, as only a holder of an older token could still use it.
     Lost,
 }
 
 impl Refusal {
+    /// Whether a used token was presented, whichever it was.
+    pub fn is_reuse(&self) -> bool {
+        matches!(
+            self,
+            Self::ParentReused { .. } | Self::OlderReused { .. } | Self::SupersededReused { .. }
+        )
+    }
+
     /// The name of the reason, as it is written in audit events.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -160,7 +185,9 @@ impl Refusal {
             Self::WrongClient => "wrong_client",
             Self::Expired => "expired",
             Self::Revoked(_) => "revoked",
-            Self::Reused { class, .. } => class.as_str(),
+            Self::ParentReused { .. } => "parent",
+            Self::OlderReused { .. } => "older",
+            Self::SupersededReused { .. } => "superseded",
             Self::Lost => "lost",
         }
     }

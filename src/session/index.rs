@@ -80,8 +80,8 @@ impl SessionIndex {
     }
 
     /// Changes a document until there is no conflict. The first attempt starts from `known`, if it
-    /// is given. `change` gives the members to count, or `None` if there is nothing to write. Whether
-    /// something was written.
+    /// is given. `change` gives the members to count, or `None` if there is nothing to write.
+    /// Whether something was written.
     pub(super) async fn change<D: SessionDocument>(
         &self,
         key: &Target,

@@ -1,7 +1,8 @@
 //! The sessions of one user, and the sessions on one device: two documents, pure.
 //!
-//! A [`SessionList`] holds all sessions of a user, so that what concerns several (which one is ended
-//! when there are too many) is decided on one document. [`DeviceSessions`] only says where to look.
+//! A [`SessionList`] holds all sessions of a user, so that what concerns several (which one is
+//! ended when there are too many) is decided on one document. [`DeviceSessions`] only says where to
+//! look.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -36,8 +37,8 @@ pub struct Session {
     /// which one per [interval](super::Sessions::with_touch_interval) is written.
     #[serde(rename = "seen")]
     pub seen_at: Timestamp,
-    /// When it ends if it is not used again: after the idle lifetime and the touch interval, and not
-    /// after the absolute lifetime of its refresh tokens.
+    /// When it ends if it is not used again: after the idle lifetime and the touch interval, and
+    /// not after the absolute lifetime of its refresh tokens.
     #[serde(rename = "until")]
     pub expires_at: Timestamp,
     /// Until then the session is found by its id and by its device.
@@ -48,7 +49,7 @@ pub struct Session {
     pub details: SessionDetails,
 }
 
-/// What the application says of a session at login, or later with
+/// What the application says of a session at [login](super::Sessions::login), or later with
 /// [`Sessions::update`](super::Sessions::update). Only [`device`](Self::device) and
 /// [`client`](Self::client) decide anything.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -58,8 +59,8 @@ pub struct SessionDetails {
     /// and no other device has it. Default: none.
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Box<str>>,
-    /// The id of the OAuth client: the claim `client_id` of the access tokens. The refresh tokens are
-    /// bound to it. Default: none.
+    /// The id of the OAuth client: the claim `client_id` of the access tokens. The refresh tokens
+    /// are bound to it. Default: none.
     #[serde(rename = "cl", default, skip_serializing_if = "Option::is_none")]
     pub client: Option<Box<str>>,
     /// A fingerprint of the device or browser, of up to 512 bytes. It is kept and shown, never

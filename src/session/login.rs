@@ -11,61 +11,66 @@ const MAX_DETAIL: usize = 512;
 const MAX_DATA: usize = 4096;
 
 /// A login of a user: what to begin a session with.
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct NewSession {
+pub(super) struct NewSession {
     pub(super) user: Box<str>,
     pub(super) details: SessionDetails,
 }
 
-impl NewSession {
-    /// A session of this user. The application has authenticated the user before.
-    pub fn of_user(user: impl Into<Box<str>>) -> Self {
-        Self { user: user.into(), details: SessionDetails::default() }
+impl SessionDetails {
+    /// Nothing is said of the session.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// On this device, by an id that outlasts the session and that no other device has: to end the
     /// device ends all sessions on it, of all users. The name that a user gives to a device is not
     /// its id; see [`with_data`](Self::with_data). Default: none.
+    #[must_use]
     pub fn on_device(mut self, device: impl Into<Box<str>>) -> Self {
-        self.details.device = Some(device.into());
+        self.device = Some(device.into());
         self
     }
 
     /// Through this OAuth client, to which the refresh tokens are bound. Default: none.
+    #[must_use]
     pub fn through_client(mut self, client: impl Into<Box<str>>) -> Self {
-        self.details.client = Some(client.into());
+        self.client = Some(client.into());
         self
     }
 
     /// With a fingerprint of the device or browser. Cut at 512 bytes. Default: none.
+    #[must_use]
     pub fn with_fingerprint(mut self, fingerprint: impl AsRef<str>) -> Self {
-        self.details.fingerprint = Some(cut(fingerprint.as_ref()).into());
+        self.fingerprint = Some(cut(fingerprint.as_ref()).into());
         self
     }
 
     /// From this address. Default: none.
+    #[must_use]
     pub fn from_ip(mut self, ip: std::net::IpAddr) -> Self {
-        self.details.ip = Some(ip);
+        self.ip = Some(ip);
         self
     }
 
     /// With this `User-Agent`. Cut at 512 bytes. Default: none.
+    #[must_use]
     pub fn with_user_agent(mut self, user_agent: impl AsRef<str>) -> Self {
-        self.details.user_agent = Some(cut(user_agent.as_ref()).into());
+        self.user_agent = Some(cut(user_agent.as_ref()).into());
         self
     }
 
     /// After a second factor was shown. Default: not.
+    #[must_use]
     pub fn with_mfa(mut self) -> Self {
-        self.details.mfa = true;
+        self.mfa = true;
         self
     }
 
     /// With data of the application, at most 4 KiB of JSON; more is an error at login. Default:
     /// none.
+    #[must_use]
     pub fn with_data(mut self, data: serde_json::Value) -> Self {
-        self.details.data = Some(data);
+        self.data = Some(data);
         self
     }
 }

@@ -10,7 +10,8 @@
 //! Everything that ends here ends as a revocation: the access tokens that came out of it are
 //! refused at once by every layer on the same store.
 
-// From the bottom up: a file names only files above it in this list. `tests/architecture.rs` holds it.
+// From the bottom up: a file names only files above it in this list. `tests/architecture.rs` holds
+// it.
 //
 // | file | what it is |
 // | --- | --- |
@@ -48,9 +49,9 @@ mod token_kind;
 #[cfg(feature = "user-cache")]
 pub use cache::UserCache;
 pub use families::Families;
-pub use family::{RefreshPolicy, ReuseClass};
-pub use grant::{Grant, GrantKind, NewFamily, Refresh, Refusal};
+pub use family::RefreshPolicy;
+pub use grant::{Grant, NewFamily, Refresh, Refusal};
 pub use list::{EvictionPolicy, Session, SessionDetails};
-pub use login::{Login, NewSession};
+pub use login::Login;
 pub use sessions::Sessions;
 pub use token::RefreshToken;

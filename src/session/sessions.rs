@@ -36,14 +36,15 @@ pub(crate) const DEFAULT_TOUCH_INTERVAL: Duration = Duration::from_secs(60);
 ///
 /// ```
 /// # use tower_jwt_revocation::{MemoryStore, Revoker, TokenProfile};
-/// use tower_jwt_revocation::session::{Login, NewSession, Refresh, RefreshPolicy, Sessions};
+/// use tower_jwt_revocation::session::{Login, Refresh, RefreshPolicy, SessionDetails, Sessions};
 ///
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let store = MemoryStore::new();
 /// let revoker = Revoker::new(store.clone(), TokenProfile::new())?;
 /// let sessions = Sessions::new(store, revoker, RefreshPolicy::new())?;
 ///
-/// let Login::Granted(grant) = sessions.login(NewSession::of_user("alice").on_device("phone")).await? else {
+/// let Login::Granted(grant) = sessions.login("alice", SessionDetails::new().on_device("phone")).await? else {
 ///     unreachable!()
 /// };
 /// assert_eq!(sessions.list("alice").await?.len(), 1);
@@ -121,8 +122,8 @@ impl Sessions {
 
     // === Refreshing ===
 
-    /// Takes a refresh token and gives the next, as [`Families::refresh`], and notes that the session
-    /// is in use.
+    /// Takes a refresh token and gives the next, as [`Families::refresh`], and notes that the
+    /// session is in use.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked or did not confirm: answer 503, never
@@ -225,7 +226,7 @@ impl Sessions {
     }
 
     /// Changes the details of a session, such as that a second factor was shown, within the bounds
-    /// of [`NewSession`](super::NewSession). Device and client stay: tokens were issued for them.
+    /// of [`SessionDetails`]. Device and client stay: tokens were issued for them.
     /// `change` may be called again after a conflict. Returns whether there is such a session.
     ///
     /// # Errors
@@ -476,8 +477,8 @@ impl RefreshObserver for Sessions {
     }
 }
 
-/// The revocation is confirmed. A list that still names the session does no harm: what is revoked is
-/// left out where lists are read.
+/// The revocation is confirmed. A list that still names the session does no harm: what is revoked
+/// is left out where lists are read.
 #[expect(clippy::needless_pass_by_value, reason = "it is handed an error to drop")]
 fn stays_listed(error: StoreError) {
     tracing::debug!(error = %error.chain(), "ended sessions stay listed");

@@ -4,8 +4,8 @@ use super::calls::{Attempts, invalid, out_of_attempts};
 use super::documents::{CountedMembers, SessionDocument as _, read};
 use super::families::{issue_at, started};
 use super::grant::{Grant, NewFamily, Refresh, Refusal};
-use super::list::{Session, SessionList};
-use super::login::{Login, NewSession, check_data};
+use super::list::{Session, SessionDetails, SessionList};
+use super::login::{Login, NewSession, check_data, shorten};
 use super::sessions::Sessions;
 use super::token::random_id;
 use crate::clock::Timestamp;
@@ -14,7 +14,8 @@ use crate::store::StoreError;
 use crate::store::session::{Committed, Seen};
 
 impl Sessions {
-    /// Begins a session and its family. A session that has to end for it is revoked first.
+    /// Begins a session of this user, whom the application has authenticated before, and its family
+    /// of refresh tokens. A session that has to end for it is revoked first.
     ///
     /// A login that overlaps a revocation of its user either fails to be covered by it or does not
     /// happen; one that starts later works, and its access token is stamped past the cutoff, see
@@ -23,8 +24,14 @@ impl Sessions {
     /// # Errors
     /// [`StoreError`] if it was not confirmed. What may have been written is worth nothing without
     /// the tokens.
-    pub async fn login(&self, new: NewSession) -> Result<Login, StoreError> {
-        check_data(new.details.data.as_ref())?;
+    pub async fn login(
+        &self,
+        user: impl Into<Box<str>>,
+        mut details: SessionDetails,
+    ) -> Result<Login, StoreError> {
+        check_data(details.data.as_ref())?;
+        shorten(&mut details);
+        let new = NewSession { user: user.into(), details };
         let event = self.families().begin_login(&new.family(None));
         let result = self.try_login(&new).await;
         let outcome = match &result {

@@ -1,5 +1,5 @@
-//! The two kinds of refresh tokens: opaque ones of ours, and those that the application mints and of
-//! which only ids are known. Everything else is the same for both.
+//! The two kinds of refresh tokens: opaque ones of ours, and those that the application mints and
+//! of which only ids are known. Everything else is the same for both.
 
 use super::family::Family;
 use super::token::{FamilyKey, ParsedToken, RefreshToken, TokenDigest, TokenOrigin, random_id};

@@ -70,8 +70,8 @@ impl Heartbeat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "feeds make it, and none of it can be left out")]
 pub struct LogEntry {
-    /// Its place in the log: greater than that of the entry before. Each log chooses its own places;
-    /// one with a counter takes that, and a Redis stream the two numbers of its ids.
+    /// Its place in the log: greater than that of the entry before. Each log chooses its own
+    /// places; one with a counter takes that, and a Redis stream the two numbers of its ids.
     pub id: u128,
     /// The epoch in which the change was written.
     pub epoch: u64,
@@ -79,8 +79,8 @@ pub struct LogEntry {
     pub seq: u64,
     /// The target that was changed.
     pub fingerprint: Fingerprint,
-    /// All that is known of the target after the change. A change of no target, such as the end of a
-    /// doubt, has the default, which says nothing of any.
+    /// All that is known of the target after the change. A change of no target, such as the end of
+    /// a doubt, has the default, which says nothing of any.
     pub fact: Fact,
 }
 
@@ -152,8 +152,8 @@ impl<T: FeedSource + ?Sized> FeedSource for Arc<T> {
 /// else. Any call may be dropped half-way when the mirror ends; then only [`leave`](Self::leave)
 /// follows.
 pub trait Feed: Send + 'static {
-    /// Connects from scratch: nothing that was known of an earlier connection may matter. The mirror
-    /// calls it first, and after every error.
+    /// Connects from scratch: nothing that was known of an earlier connection may matter. The
+    /// mirror calls it first, and after every error.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot be reached.
@@ -254,8 +254,8 @@ pub trait Feed: Send + 'static {
     /// [`EndDoubt::seq`], if another epoch or doubt is meant, or if it cannot tell. If a process
     /// that knew of a later change comes afterwards, the store takes up the doubt again.
     ///
-    /// Default: refuses. Nothing is accepted that should not be; but a loss of data is then in doubt
-    /// until the last token from before has expired, although all revocations were replayed.
+    /// Default: refuses. Nothing is accepted that should not be; but a loss of data is then in
+    /// doubt until the last token from before has expired, although all revocations were replayed.
     ///
     /// # Errors
     /// [`StoreError`] if there was no answer.

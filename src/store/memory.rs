@@ -9,8 +9,8 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 
 use super::{
-    Cursor, Fence, Follower, ListQuery, Lookup, Receipt, RecordPage, RevocationStore, RevokedBy,
-    Standing, StoreError, StoreErrorKind,
+    Fence, Follower, ListQuery, Lookup, Receipt, RecordPage, RevocationStore, RevokedBy, Standing,
+    StoreError, StoreErrorKind,
 };
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::revocation::{Change, Fact, Fingerprint, Record, Revocation, Target};
@@ -26,8 +26,8 @@ pub(crate) const DEFAULT_CAPACITY: usize = 1_000_000;
 /// For tests, demos, and programs that run alone: another process does not see them, and a restart
 /// forgets them, so a revoked token works again after a restart until it expires.
 ///
-/// It can be mirrored, `Mirror::new(MemoryStore::new())`, so that a program runs with the same parts
-/// in development as over Redis.
+/// It can be mirrored, `Mirror::new(MemoryStore::new())`, so that a program runs with the same
+/// parts in development as over Redis.
 ///
 /// At its capacity it refuses writes: a live revocation is never dropped.
 #[derive(Clone)]
@@ -67,7 +67,7 @@ impl MemoryStore {
         self
     }
 
-    /// The clock that dates the writes, default [`SystemClock`].
+    /// The clock that dates the writes; default: that of the operating system.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -166,7 +166,7 @@ impl MemoryStore {
     }
 
     fn page(&self, query: &ListQuery) -> Result<RecordPage, StoreError> {
-        let after = query.cursor.as_ref().map(parse_cursor).transpose()?;
+        let after = query.cursor.as_deref().map(parse_cursor).transpose()?;
         let now = self.clock.now();
         let size = query.page_size();
         // The map has no order, so the page is found by keeping the smallest fingerprints after the
@@ -185,9 +185,9 @@ impl MemoryStore {
             }
         }
         // One more than asked for was collected: it tells whether there is a next page.
-        let next = (page.len() > size).then(|| page.pop_last()).and_then(|_| {
-            page.last_key_value().map(|(last, _)| Cursor::from_text(last.to_string()))
-        });
+        let next = (page.len() > size)
+            .then(|| page.pop_last())
+            .and_then(|_| page.last_key_value().map(|(last, _)| last.to_string().into_boxed_str()));
         Ok(RecordPage {
             records: page.into_values().filter(|record| query.admits(record)).collect(),
             next,
@@ -195,9 +195,8 @@ impl MemoryStore {
     }
 }
 
-fn parse_cursor(cursor: &Cursor) -> Result<Fingerprint, StoreError> {
-    let text = cursor.to_string();
-    let bytes = u128::from_str_radix(&text, 16).ok().filter(|_| text.len() == 32);
+fn parse_cursor(cursor: &str) -> Result<Fingerprint, StoreError> {
+    let bytes = u128::from_str_radix(cursor, 16).ok().filter(|_| cursor.len() == 32);
     bytes.map(|bytes| Fingerprint::from_bytes(bytes.to_be_bytes())).ok_or_else(|| {
         StoreError::new(
             StoreErrorKind::InvalidInput,

@@ -16,11 +16,11 @@
 //! Any database with transactions can keep revocations. `examples/custom/src/store.rs` is a store
 //! in `SQLite`, to be copied; this is what each method has to do.
 //!
-//! 1. **Keep one [`Record`] for each target**, under its [`Fingerprint`](crate::revocation::Fingerprint), which
-//!    is 16 bytes. A record is its [`target`](Record::target), the five times of its
-//!    [`fact`](Record::fact), [`changed_at`](Record::changed_at), and reason and actor, which may
-//!    be absent. [`Target::from_parts`] and [`Record::new`] put it together again and refuse what
-//!    was damaged; `?` makes a [`StoreError`] of that.
+//! 1. **Keep one [`Record`] for each target**, under its
+//!    [`Fingerprint`](crate::revocation::Fingerprint), which is 16 bytes. A record is its
+//!    [`target`](Record::target), the five times of its [`fact`](Record::fact),
+//!    [`changed_at`](Record::changed_at), and reason and actor, which may be absent.
+//!    [`Target::from_parts`] and [`Record::new`] put it together again and refuse what was damaged.
 //! 2. **[`check`](RevocationStore::check)**: read the records of all
 //!    [`targets`](VerifiedToken::targets) of the token; it is revoked if any of them
 //!    [covers](Record::covers) it. If one of them cannot be read, and no other covers the token,
@@ -33,8 +33,9 @@
 //! 4. **[`find`](RevocationStore::find)** answers with the record also if it was reinstated.
 //! 5. **[`list`](RevocationStore::list)**: read [`page_size`](ListQuery::page_size) records in an
 //!    order that does not change, that of the fingerprints, say; leave out what is not
-//!    [in effect](Record::is_in_effect) or not [admitted](ListQuery::admits). The [`Cursor`] is the
-//!    last key that was looked at. A client may have made it up.
+//!    [in effect](Record::is_in_effect) or not [admitted](ListQuery::admits). The
+//!    [`cursor`](ListQuery::cursor) is the last key that was looked at. A client may have made it
+//!    up.
 //! 6. **[`count`](RevocationStore::count)**: how many records are in effect.
 //! 7. **Forget** a record when its [`until`](Record::until) has come by the clock of the store, and
 //!    not earlier: nothing counts any more that is over, deleted or not. Clocks of several servers
@@ -61,9 +62,9 @@ pub mod redis;
 pub mod scripted;
 #[cfg(feature = "sessions")]
 pub mod session;
+#[cfg(feature = "redis")]
 mod writer;
 
-use std::error::Error;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -73,11 +74,11 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 
 pub use self::doubt::Doubt;
+#[cfg(feature = "redis")]
 pub(crate) use self::writer::RevocationWriter;
 use crate::clock::Timestamp;
-use crate::error_chain::ErrorChain;
 use crate::revocation::{Change, Outcome, Record, Revocation, Target, TargetKind};
-pub use crate::target::InvalidRecord;
+pub use crate::store_error::{StoreError, StoreErrorKind};
 pub use crate::verified::Needs;
 use crate::verified::VerifiedToken;
 
@@ -389,7 +390,7 @@ impl Follower {
 #[non_exhaustive]
 pub struct ListQuery {
     /// Where to go on, from [`RecordPage::next`]; `None` for the first page.
-    pub cursor: Option<Cursor>,
+    pub cursor: Option<Box<str>>,
     /// About how many records to look at for one page; default 100, at most 1000. A page holds
     /// those that pass the filters, so it can be empty and still not be the last.
     pub limit: Option<NonZeroUsize>,
@@ -423,198 +424,20 @@ impl ListQuery {
     }
 }
 
-/// Where a listing goes on. Opaque, printable, and only for the store that gave it out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cursor(Box<str>);
-
-impl Cursor {
-    /// A cursor from the text that its `Display` wrote.
-    ///
-    /// It may be any text that a client has sent, so a store reads it with care and answers with
-    /// [`StoreErrorKind::InvalidInput`] to what it cannot have given out.
-    pub fn from_text(text: impl Into<Box<str>>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// Some of the records of a store.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RecordPage {
     /// The records.
     pub records: Vec<Record>,
-    /// Where to go on; `None` after the last page.
-    pub next: Option<Cursor>,
+    /// Where to go on, for [`ListQuery::cursor`]; `None` after the last page.
+    pub next: Option<Box<str>>,
 }
 
 impl RecordPage {
     /// A page, and where the next one begins, if there is one.
-    pub fn new(records: Vec<Record>, next: Option<Cursor>) -> Self {
+    pub fn new(records: Vec<Record>, next: Option<Box<str>>) -> Self {
         Self { records, next }
-    }
-}
-
-// === Failure ===
-
-/// Why a store gave no answer. It never means "not revoked", and never "revoked".
-///
-/// Cheap to clone. `Display` is for the operator and holds no token and no key.
-#[derive(Clone, Debug)]
-pub struct StoreError {
-    kind: StoreErrorKind,
-    detail: Arc<str>,
-    source: Option<Arc<dyn Error + Send + Sync>>,
-    /// Whether the text tells the words of the source, so that `Error::source` leaves it out.
-    is_told: bool,
-}
-
-/// The kinds of [`StoreError`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum StoreErrorKind {
-    /// No connection.
-    Unreachable,
-    /// No answer in time.
-    Timeout,
-    /// More was asked at once than the limit of the store allows.
-    Overloaded,
-    /// The server is loading its data (`LOADING`).
-    Loading,
-    /// The server is a replica or was demoted to one (`READONLY`, `ROLE`).
-    NotPrimary,
-    /// The cluster does not serve the slot (`MOVED`, `ASK`, `CLUSTERDOWN`, `TRYAGAIN`).
-    Cluster,
-    /// Rights or password are missing (`NOPERM`, `NOAUTH`, `WRONGPASS`).
-    Denied,
-    /// The store is full (`OOM`, or a bounded store at its bound), or cannot write to its disk
-    /// (`MISCONF`). The write was refused.
-    Full,
-    /// Fewer replicas than demanded confirmed the write (`NOREPLICAS`, `WAIT`).
-    Replicas,
-    /// An answer that is none: wrong type, wrong shape, unknown record version.
-    Protocol,
-    /// The store has lost data, and the token may be among what was lost. Waiting does not help:
-    /// newer tokens are not in doubt.
-    DataLoss,
-    /// What the store may have lost is being put back, as after a change of the server behind it, or
-    /// it is not known yet whether anything was lost. It passes within seconds; writes are not taken
-    /// meanwhile.
-    Settling,
-    /// A mirror that cannot prove that it is fresh.
-    Stale,
-    /// What was asked for cannot be: an id that is empty or too long, a cursor of another store.
-    InvalidInput,
-    /// Anything else.
-    Other,
-}
-
-impl StoreErrorKind {
-    /// Every kind, in the order in which they are counted.
-    pub const ALL: [Self; 15] = [
-        Self::Unreachable,
-        Self::Timeout,
-        Self::Overloaded,
-        Self::Loading,
-        Self::NotPrimary,
-        Self::Cluster,
-        Self::Denied,
-        Self::Full,
-        Self::Replicas,
-        Self::Protocol,
-        Self::DataLoss,
-        Self::Settling,
-        Self::Stale,
-        Self::InvalidInput,
-        Self::Other,
-    ];
-}
-
-impl StoreError {
-    /// An error with a text for the operator.
-    pub fn new(kind: StoreErrorKind, detail: impl Into<Arc<str>>) -> Self {
-        Self { kind, detail: detail.into(), source: None, is_told: false }
-    }
-
-    /// The same error with its cause, which is its [`source`](std::error::Error::source). The log
-    /// shows it after the text, so the text must not repeat it.
-    #[must_use]
-    pub fn with_source(mut self, source: impl Error + Send + Sync + 'static) -> Self {
-        self.is_told = false;
-        self.source = Some(Arc::new(source));
-        self
-    }
-
-    /// The error with its causes, for the log.
-    pub(crate) fn chain(&self) -> ErrorChain<'_> {
-        ErrorChain(self)
-    }
-
-    /// The same error, which keeps the error of another crate whose words its text tells.
-    #[cfg(feature = "redis")]
-    pub(crate) fn with_told(mut self, error: impl Error + Send + Sync + 'static) -> Self {
-        self.is_told = true;
-        self.source = Some(Arc::new(error));
-        self
-    }
-
-    #[cfg(feature = "redis")]
-    pub(crate) fn told(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().filter(|_| self.is_told).map(|error| error as _)
-    }
-
-    /// The same error with another text.
-    #[cfg(feature = "redis")]
-    pub(crate) fn with_detail(mut self, detail: impl Into<Arc<str>>) -> Self {
-        self.detail = detail.into();
-        self
-    }
-
-    /// The reason to be told if this one and the other are why a standing is not known. That a
-    /// token will never be judged is said only where everything else was heard: a client that signs
-    /// in again in vain loses more than one that waits in vain.
-    #[cfg(feature = "redis")]
-    pub(crate) fn or_passing(self, other: Self) -> Self {
-        if self.kind == StoreErrorKind::DataLoss { other } else { self }
-    }
-
-    /// What kind of error this is.
-    pub fn kind(&self) -> StoreErrorKind {
-        self.kind
-    }
-
-    /// Whether repeating the call can help. Repeating is always safe: writes are idempotent.
-    pub fn may_be_repeated(&self) -> bool {
-        !matches!(self.kind, StoreErrorKind::InvalidInput | StoreErrorKind::Denied)
-    }
-}
-
-/// An error of kind [`Protocol`](StoreErrorKind::Protocol).
-impl From<InvalidRecord> for StoreError {
-    fn from(error: InvalidRecord) -> Self {
-        Self::new(StoreErrorKind::Protocol, "a stored record cannot be read").with_source(error)
-    }
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.detail)
-    }
-}
-
-impl Error for StoreError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().filter(|_| !self.is_told).map(|source| source as _)
     }
 }
 

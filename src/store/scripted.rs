@@ -23,7 +23,8 @@ use crate::verified::VerifiedToken;
 /// # use tower_jwt_revocation::store::StoreErrorKind;
 /// # use tower_jwt_revocation::store::scripted::ScriptedStore;
 /// # use tower_jwt_revocation::{Revoker, Target, TokenProfile};
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let store = ScriptedStore::new();
 /// let revoker = Revoker::new(store.clone(), TokenProfile::new())?;
 /// store.fail(StoreErrorKind::Timeout);

@@ -8,7 +8,8 @@ use crate::revocation::{Revocation, Target};
 /// Writes revocations under the rules of a token profile: for code that brings them from somewhere
 /// else, such as the import of a list of another program.
 ///
-/// Implemented by [`Revoker`](crate::Revoker) alone, which a store cannot name: stores are below it.
+/// Implemented by [`Revoker`](crate::Revoker) alone, which a store cannot name: stores are below
+/// it.
 #[expect(unnameable_types, reason = "nobody else implements it, and who has a revoker calls that")]
 pub trait RevocationWriter: Send + Sync + 'static {
     /// A revocation of `target` with the extent that is usual for its kind, kept as long as the

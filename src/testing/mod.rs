@@ -233,8 +233,8 @@ impl Suite<'_> {
     /// Tries one rule.
     ///
     /// # Errors
-    /// [`Violation`] if the implementation breaks the rule, or has not answered after a minute; also
-    /// if the suite has no rule of this name.
+    /// [`Violation`] if the implementation breaks the rule, or has not answered after a minute;
+    /// also if the suite has no rule of this name.
     pub async fn check(&self, rule: &str) -> Result<(), Violation> {
         match self.rules.iter().find(|known| known.name == rule) {
             Some(rule) => rule.check().await,

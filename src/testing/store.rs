@@ -6,7 +6,7 @@ mod cases;
 mod wrapper;
 
 super::rules! {
-    /// What a [`RevocationStore`] has to do.
+    /// What a [`RevocationStore`](crate::store::RevocationStore) has to do.
     of_store, F: [StoreFixture];
 
     /// Each kind of target revokes the tokens that carry it and no others, and is reported as the
@@ -20,8 +20,8 @@ super::rules! {
     /// A revocation of all tokens covers those that are issued later, too.
     ARevocationOfAllCoversLaterTokens => cases::a_revocation_of_all_covers_later_tokens,
     /// A cutoff covers the whole second in which it falls, for an `iat` in whole seconds, and
-    /// nothing after it. [`Receipt::reissue_at`](crate::store::Receipt::reissue_at) is the first `iat`
-    /// that is not covered.
+    /// nothing after it. [`Receipt::reissue_at`](crate::store::Receipt::reissue_at) is the first
+    /// `iat` that is not covered.
     ACutoffCoversItsSecondAndNothingLater => cases::a_cutoff_covers_its_second_and_nothing_later,
     /// A token without `iat` is covered by every cutoff.
     ATokenWithoutIatIsCovered => cases::a_token_without_iat_is_covered,
@@ -59,8 +59,8 @@ super::rules! {
     ExpiryOnlyForgets => cases::expiry_only_forgets,
     /// Ids that look like separators, patterns or parts of others are only themselves.
     UnusualIdsAreOnlyThemselves => cases::unusual_ids_are_only_themselves,
-    /// The longest id, reason and actor are kept in full. An id that is longer, or empty, is refused
-    /// or kept as it is.
+    /// The longest id, reason and actor are kept in full. An id that is longer, or empty, is
+    /// refused or kept as it is.
     TheLongestTextsAreKept => cases::the_longest_texts_are_kept,
     /// Ids of different issuers, and of claims with different names, are apart.
     IdsOfOthersAreApart => cases::ids_of_others_are_apart,

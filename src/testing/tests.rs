@@ -18,9 +18,7 @@ use futures::future::{BoxFuture, join_all, ready};
 use super::*;
 use crate::revocation::{Action, Extent, Outcome, Record, Revocation, Target, TargetKind};
 use crate::store::memory::MemoryStore;
-use crate::store::{
-    Cursor, Fence, Follower, ListQuery, Lookup, Receipt, RecordPage, RevokedBy, Standing,
-};
+use crate::store::{Fence, Follower, ListQuery, Lookup, Receipt, RecordPage, RevokedBy, Standing};
 use crate::verified::VerifiedToken;
 
 type Later<T> = BoxFuture<'static, Result<T, StoreError>>;
@@ -133,7 +131,11 @@ fn known(standing: Standing) -> Lookup {
 }
 
 /// Revoked if any record of a target of the token says so.
-fn judged(memory: &MemoryStore, token: &VerifiedToken, covers: impl Fn(&Record) -> bool) -> Lookup {
+fn decided(
+    memory: &MemoryStore,
+    token: &VerifiedToken,
+    covers: impl Fn(&Record) -> bool,
+) -> Lookup {
     let records = memory.read();
     let mut found = token.targets().iter().filter_map(|target| records.get(target.fingerprint()));
     let hit = found.find(|record| covers(record)).map(RevokedBy::from);
@@ -168,14 +170,14 @@ fn flaws() -> Vec<(&'static str, MakesFlawed)> {
         flaw("EachKindRevokesItsTokensAndNoOthers", || {
             // One kind is forgotten.
             Flawed::check(|memory, token| {
-                judged(memory, token, |record| {
+                decided(memory, token, |record| {
                     record.covers(token) && record.target().kind() != TargetKind::Client
                 })
             })
         }),
         flaw("AKeyRevokesWhatItSigned", || {
             Flawed::check(|memory, token| {
-                judged(memory, token, |record| {
+                decided(memory, token, |record| {
                     record.covers(token) && record.target().kind() != TargetKind::Key
                 })
             })
@@ -196,13 +198,13 @@ fn flaws() -> Vec<(&'static str, MakesFlawed)> {
             // `<` instead of `<=`.
             Flawed::check(|memory, token| {
                 let issued_at = token.issued_at().map(|at| at.saturating_add(MILLISECOND));
-                judged(memory, token, |record| record.covers_issued_at(issued_at))
+                decided(memory, token, |record| record.covers_issued_at(issued_at))
             })
         }),
         flaw("ATokenWithoutIatIsCovered", || {
             Flawed::check(|memory, token| {
                 let issued_at = token.issued_at().unwrap_or(Timestamp::from_secs(1 << 40));
-                judged(memory, token, |record| record.covers_issued_at(Some(issued_at)))
+                decided(memory, token, |record| record.covers_issued_at(Some(issued_at)))
             })
         }),
         flaw("ACutoffAlwaysAdvances", || {
@@ -369,7 +371,7 @@ fn flaws() -> Vec<(&'static str, MakesFlawed)> {
         }),
         flaw("AForeignCursorIsAnError", || {
             Flawed::list(|memory, mut query| {
-                query.cursor = query.cursor.filter(|cursor: &Cursor| cursor.as_str().len() == 32);
+                query.cursor = query.cursor.filter(|cursor| cursor.len() == 32);
                 memory.list(query)
             })
         }),
@@ -412,7 +414,7 @@ fn flaws() -> Vec<(&'static str, MakesFlawed)> {
         }),
         flaw("TheRevokerWritesWhatTheCheckFinds", || {
             Flawed::check(|memory, token| {
-                judged(memory, token, |record| {
+                decided(memory, token, |record| {
                     record.covers(token) && record.target().kind() != TargetKind::Token
                 })
             })

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Failure, StoreFixture};
 use crate::clock::Timestamp;
 use crate::revocation::{Action, Record, Revocation};
-use crate::store::{Cursor, ListQuery, Receipt, RevocationStore, Standing};
+use crate::store::{ListQuery, Receipt, RevocationStore, Standing};
 use crate::target::{Target, TargetKind};
 use crate::token::TokenProfile;
 use crate::token::profile::SignedClaims;
@@ -43,7 +43,7 @@ impl<'a, F: StoreFixture> Trial<'a, F> {
             claims.insert("exp".into(), (now.as_secs() + 1200).into());
         }
         let claims = claims.to_string();
-        // The clock of the store need not be that of a verifier, so no time is judged.
+        // The clock of the store need not be that of a verifier, so no time is checked.
         let token = profile.assert_verified_for_revocation(SignedClaims::new(claims.as_bytes()));
         token.map(Arc::new).map_err(|error| Failure(format!("the token of the test: {error}")))
     }
@@ -137,8 +137,7 @@ impl<'a, F: StoreFixture> Trial<'a, F> {
                 found.dedup();
                 return Ok(found);
             };
-            // A cursor survives being printed.
-            query.cursor = Some(Cursor::from_text(next.to_string()));
+            query.cursor = Some(next);
         }
         Err(Failure("the listing does not end".into()))
     }

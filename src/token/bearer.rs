@@ -63,7 +63,8 @@ impl<'a> RequestHead<'a> {
         self.headers
     }
 
-    /// What outer layers and the server have left in the request, such as the address of the client.
+    /// What outer layers and the server have left in the request, such as the address of the
+    /// client.
     pub fn extensions(&self) -> &'a Extensions {
         self.extensions
     }
@@ -278,8 +279,8 @@ fn one_of<T: PartialEq>(known: Option<T>, more: Option<T>) -> Result<Option<T>, 
     }
 }
 
-/// What stands after `Bearer`, whatever it is: `credentials = "Bearer" 1*SP token68`, the scheme in any
-/// case (RFC 9110 §11.1).
+/// What stands after `Bearer`, whatever it is: `credentials = "Bearer" 1*SP token68`, the scheme in
+/// any case (RFC 9110 §11.1).
 pub(crate) fn unread(headers: &HeaderMap) -> Result<Option<&[u8]>, CredentialsError> {
     after(b"bearer", headers)
 }

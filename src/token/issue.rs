@@ -109,7 +109,7 @@ impl TokenIssuer {
         Ok(self)
     }
 
-    /// Where the time comes from; default [`SystemClock`].
+    /// Where the time comes from; default: the clock of the operating system.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -331,9 +331,9 @@ impl NewToken {
     }
 
     /// Not issued before this time (`iat`). After "log out everywhere" pass
-    /// [`Receipt::reissue_at`](crate::store::Receipt::reissue_at): otherwise a token that is issued in the
-    /// same second is taken for one of those that were revoked. Only within that second, `iat` then
-    /// has a fraction.
+    /// [`Receipt::reissue_at`](crate::store::Receipt::reissue_at): otherwise a token that is issued
+    /// in the same second is taken for one of those that were revoked. Only within that second,
+    /// `iat` then has a fraction.
     pub fn with_not_before_iat(mut self, reissue_at: impl Into<Option<Timestamp>>) -> Self {
         self.not_before_iat = reissue_at.into().unwrap_or_default();
         self

@@ -17,9 +17,9 @@ use crate::verified::VerifiedToken;
 ///
 /// The `iss` of a token is read before anything of it has been checked, and used for one thing: to
 /// choose the verifier. Nothing is read of a token that is longer than the longest that one of the
-/// verifiers accepts ([`TokenProfile::with_max_token_bytes`]). The chosen verifier then checks all of it, the `iss` included. So a
-/// token can choose its verifier, but only that of the issuer that it claims to be from;
-/// and no key of one issuer is ever tried on a token of another.
+/// verifiers accepts ([`TokenProfile::with_max_token_bytes`]). The chosen verifier then checks all
+/// of it, the `iss` included. So a token can choose its verifier, but only that of the issuer that
+/// it claims to be from; and no key of one issuer is ever tried on a token of another.
 ///
 /// Revocations never mix either. The profile of each verifier must name its issuers, and every id
 /// belongs to the issuer of its token: `alice` of one is not `alice` of the other, and the key
@@ -103,10 +103,10 @@ impl IssuerSet {
     /// gives its verifier, or none if it has none.
     ///
     /// `profile` stands for all of them where no token is at hand: its issuers are those that can
-    /// be revoked at, its longest lifetime decides how long revocations are kept, and nothing is read
-    /// of a token that is longer than it accepts. A token that
-    /// is valid for longer is refused, whatever its verifier says; so is one whose verifier does
-    /// not name the issuer in a profile of its own.
+    /// be revoked at, its longest lifetime decides how long revocations are kept, and nothing is
+    /// read of a token that is longer than it accepts. A token that is valid for longer is refused,
+    /// whatever its verifier says; so is one whose verifier does not name the issuer in a profile
+    /// of its own.
     ///
     /// # Security
     /// `verifier_of` is called with what a stranger wrote into a token, before anything was
@@ -215,8 +215,8 @@ fn unknown() -> TokenError {
     TokenError::new(TokenErrorKind::WrongIssuer, "no verifier is for this issuer")
 }
 
-/// The issuer that the token names, before anything was checked. Of a token that is longer than any of
-/// the verifiers accepts nothing is read.
+/// The issuer that the token names, before anything was checked. Of a token that is longer than any
+/// of the verifiers accepts nothing is read.
 fn unverified_issuer(token: &str, max_bytes: usize) -> Result<Box<str>, TokenError> {
     let malformed = |detail| TokenError::new(TokenErrorKind::Malformed, detail);
     if token.len() > max_bytes {

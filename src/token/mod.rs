@@ -252,8 +252,8 @@ pub enum TokenErrorKind {
     MissingId,
     /// A claim has the wrong type, is empty or too long, or stands there twice.
     OddClaim,
-    /// A claim is there, or has a value, that the profile forbids; or it has none of the values that
-    /// the profile requires.
+    /// A claim is there, or has a value, that the profile forbids; or it has none of the values
+    /// that the profile requires.
     ForbiddenClaim,
     /// `iss` is not one of the accepted issuers.
     WrongIssuer,

@@ -112,9 +112,9 @@ impl UpstreamClaims {
         })
     }
 
-    /// Claims in a header field that a gateway writes: JSON in base64url, with or without padding, no
-    /// longer than [`TokenProfile::with_max_token_bytes`] says, as Envoy and Istio (`forward_payload_header`, `outputPayloadToHeader`) and API Gateway of
-    /// Google Cloud do.
+    /// Claims in a header field that a gateway writes: JSON in base64url, with or without padding,
+    /// no longer than [`TokenProfile::with_max_token_bytes`] says, as Envoy and Istio
+    /// (`forward_payload_header`, `outputPayloadToHeader`) and API Gateway of Google Cloud do.
     ///
     /// # Security
     /// A client that can write this field can claim to be any user. The gateway must remove it from

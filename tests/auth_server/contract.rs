@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 
 use crate::server::*;
 
@@ -86,7 +86,7 @@ async fn what_the_layer_answers(server: &Server) {
         .append("authorization", format!("Bearer {}", tokens.access).parse().unwrap());
     assert!(matches!(server.send(request).await.status, 400 | 401));
 
-    let now = SystemClock::default().now().as_secs();
+    let now = Timestamp::now().as_secs();
     let fine = claims("alice", "fine");
     let refused = [
         "nonsense".to_owned(),
@@ -224,7 +224,7 @@ async fn admin_routes(server: &Server) {
     for token in [None, Some("wrong"), Some("")] {
         server.post("/admin/revoke", token, json!({ "jti": "a" })).await.is(401);
     }
-    let now = SystemClock::default().now().as_secs();
+    let now = Timestamp::now().as_secs();
     let a = foreign(&claims("frank", "a"));
     server.protected(&a).await.is(200);
     for _ in 0..2 {

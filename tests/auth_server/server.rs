@@ -16,7 +16,7 @@ use hyper_util::rt::TokioExecutor;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rustix::process::Pid;
 use serde_json::{Value, json};
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 
 pub(crate) const SECRET: [u8; 32] = [7; 32];
 pub(crate) const JWKS: &str = r#"{"keys":[{"kty":"oct","kid":"k1","alg":"HS256","k":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"}]}"#;
@@ -328,7 +328,7 @@ pub(crate) fn foreign_with(claims: &Value, change: impl FnOnce(&mut Header)) -> 
 }
 
 pub(crate) fn claims(sub: &str, jti: &str) -> Value {
-    let now = SystemClock::default().now().as_secs();
+    let now = Timestamp::now().as_secs();
     json!({ "sub": sub, "jti": jti, "iat": now, "exp": now + 300, "role": "clerk" })
 }
 

@@ -14,7 +14,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_jwt_revocation::session::{Grant, Login, NewSession, Refresh, RefreshPolicy, Sessions};
+use tower_jwt_revocation::session::{
+    Grant, Login, Refresh, RefreshPolicy, SessionDetails, Sessions,
+};
 use tower_jwt_revocation::store::{RevocationStore, StoreError};
 use tower_jwt_revocation::{
     Algorithm, Clearance, FailMode, JwtRevocationLayer, JwtVerifier, Mirror, RedisStore, Rejection,
@@ -128,7 +130,8 @@ pub struct Granted {
     pub session: String,
     pub user: String,
     pub issued_at_ms: u64,
-    pub kind: String,
+    /// Whether it was granted before: the request came twice.
+    pub is_repeated: bool,
 }
 
 /// The answer to a refresh.
@@ -257,17 +260,19 @@ impl Program {
                 self.revoker.reinstate(kind.target(&id)).await?;
                 Value::Null
             }
-            Order::Login { user } => match self.sessions.login(NewSession::of_user(user)).await? {
-                Login::Granted(grant) => json!(Refreshed::Granted(granted(grant))),
-                other => json!(Refreshed::Refused(format!("{other:?}"))),
-            },
+            Order::Login { user } => {
+                match self.sessions.login(user, SessionDetails::new()).await? {
+                    Login::Granted(grant) => json!(Refreshed::Granted(granted(grant))),
+                    other => json!(Refreshed::Refused(format!("{other:?}"))),
+                }
+            }
             Order::Refresh { token } => match self.sessions.refresh(&token, None).await? {
                 Refresh::Granted(grant) => json!(Refreshed::Granted(granted(grant))),
                 Refresh::Refused(refusal) => json!(Refreshed::Refused(format!("{refusal:?}"))),
                 other => json!(Refreshed::Refused(format!("{other:?}"))),
             },
             Order::Update { user, session, number } => {
-                let change = |details: &mut tower_jwt_revocation::session::SessionDetails| {
+                let change = |details: &mut SessionDetails| {
                     details.data = Some(json!(number));
                 };
                 json!(self.sessions.update(&user, &session, change).await?)
@@ -305,13 +310,13 @@ impl Program {
 
 fn granted(grant: Grant) -> Granted {
     Granted {
+        is_repeated: grant.is_repeated(),
         refresh: grant.token.expose().into(),
         id: grant.access_token_id.into(),
         family: grant.family.into(),
         session: grant.session.unwrap_or_default().into(),
         user: grant.user.into(),
         issued_at_ms: grant.issued_at.as_millis(),
-        kind: format!("{:?}", grant.kind),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 
 use crate::process::{Granted, Kind};
 
@@ -52,5 +52,5 @@ fn sign(claims: &serde_json::Value) -> String {
 
 /// The time in whole seconds, as issuers stamp it.
 pub fn this_second() -> u64 {
-    SystemClock::default().now().as_secs()
+    Timestamp::now().as_secs()
 }

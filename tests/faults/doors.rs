@@ -8,7 +8,7 @@ use http::{Request, Response, StatusCode, header};
 use jsonwebtoken::{EncodingKey, Header};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::store::{RevocationStore, StoreErrorKind};
 use tower_jwt_revocation::{
     Algorithm, Clearance, FailMode, JwtRevocationLayer, JwtVerifier, Mirror, RedisStore, Rejection,
@@ -146,5 +146,5 @@ pub fn token(subject: &str, id: &str, issued_at: u64) -> String {
 
 /// The time in whole seconds, as issuers stamp it.
 pub fn this_second() -> u64 {
-    SystemClock::default().now().as_secs()
+    Timestamp::now().as_secs()
 }

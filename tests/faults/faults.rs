@@ -48,6 +48,9 @@ pub struct Fault {
     pub heal: fn(&mut Lab),
 }
 
+/// A server that was restarted settles before it is believed.
+const RESTARTED: &[StoreErrorKind] = &[Settling, Timeout, Unreachable];
+
 const ROLE_IS_ASKED_EVERY: Duration = Duration::from_millis(500);
 
 /// A fault of the network that lets nothing useful through.
@@ -152,6 +155,8 @@ fn networks() -> Vec<Fault> {
 fn servers() -> Vec<Fault> {
     vec![
         Fault {
+            reasons: RESTARTED,
+            write_reasons: RESTARTED,
             server: durable,
             ..server(
                 "killed, restarted with its data",
@@ -252,6 +257,7 @@ fn contents() -> Vec<Fault> {
         flushed("`FLUSHALL`"),
         Fault {
             reasons: &[DataLoss, Settling, Unreachable],
+            write_reasons: RESTARTED,
             forgets: true,
             ..server(
                 "killed, restarted without data",
@@ -261,7 +267,7 @@ fn contents() -> Vec<Fault> {
         },
         Fault {
             checks: Able::Revoked,
-            reasons: &[DataLoss, Settling],
+            reasons: &[Settling],
             write_reasons: &[Protocol],
             ..server(
                 "a key of another type in place of ours",
@@ -305,6 +311,8 @@ fn mirrors() -> Vec<Fault> {
             |lab| lab.server.resume(),
         )),
         over_mirror(Fault {
+            reasons: RESTARTED,
+            write_reasons: RESTARTED,
             server: durable,
             ..server(
                 "mirror: killed, restarted with its data",

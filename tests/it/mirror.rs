@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::mirror::MirrorStatus;
 use tower_jwt_revocation::revocation::{Action, Revocation};
 use tower_jwt_revocation::store::{Lookup, Receipt, RevocationStore as _, Standing};
@@ -28,7 +28,7 @@ pub(crate) fn token(id: &str) -> Arc<VerifiedToken> {
 }
 
 pub(crate) fn issued(id: &str, ago: u64) -> Arc<VerifiedToken> {
-    let now = SystemClock::default().now();
+    let now = Timestamp::now();
     let claims = serde_json::json!({
         "sub": id, "jti": id, "sid": id, "client_id": id, "iat": now.as_secs() - ago, "exp": now.as_secs() + 1200
     });
@@ -158,11 +158,13 @@ async fn a_flushed_redis_un_revokes_nothing_and_gets_a_replay() {
         return;
     }
     let server = RedisServer::start();
-    let store = connect(server.url()).await;
-    revoke(&store, "before").await;
+    let (writer, store) = (connect(server.url()).await, connect(server.url()).await);
+    revoke(&writer, "before").await;
     let mirror = mirror(server.url()).await;
-    follow(&mirror, &write(&store, Target::user("bob"), Action::Revoke(Extent::IssuedSoFar)).await)
-        .await;
+    let cutoff = Action::Revoke(Extent::IssuedSoFar);
+    follow(&mirror, &write(&writer, Target::user("bob"), cutoff).await).await;
+    // Who wrote it would put it back as well.
+    writer.close().await.unwrap();
     server.cli(&["FLUSHALL"]);
     let status = until(&mirror, "resync", |status| status.resyncs() > 0).await;
     assert_eq!(status.last_resync(), Some("the store has begun a new epoch"));

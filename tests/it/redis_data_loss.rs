@@ -1,11 +1,12 @@
-//! What happens when Redis has lost its data, in each way in which that happens.
+//! What happens when Redis has lost its data, in each way in which that happens: those who wrote it
+//! put it back if the server has changed, and whatever nobody can put back is in doubt.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tower_jwt_revocation::revocation::Revocation;
 use tower_jwt_revocation::store::redis::{ConnectError, RedisStoreBuilder, Start};
-use tower_jwt_revocation::store::{RevocationStore as _, Standing, StoreErrorKind};
+use tower_jwt_revocation::store::{RevocationStore as _, Standing, StoreError, StoreErrorKind};
 use tower_jwt_revocation::{JwtRevocationLayer, RedisStore, Target, TokenProfile, VerifiedToken};
 
 use crate::redis_supervision::revoke;
@@ -17,6 +18,9 @@ use crate::support::WordVerifier;
 const DEFAULT_MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 const SOON: Duration = Duration::from_secs(30);
+
+/// What was known for longer than this is missed if another server does not have it.
+const LONG_KNOWN: Duration = Duration::from_millis(5500);
 
 /// A token that is issued after whatever has happened so far.
 fn fresh() -> Arc<VerifiedToken> {
@@ -51,6 +55,43 @@ async fn doubts(store: &RedisStore) {
     {
         assert!(start.elapsed() < SOON, "it never doubts them");
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Checks the revoked token `lost`, and one that is not, once: says whether both have an answer.
+/// The first may never be taken for live, and neither be in doubt because data was lost.
+async fn has_both(store: &RedisStore) -> bool {
+    let mut answers = 0;
+    for (id, is_expected) in [
+        ("lost", (|standing| matches!(standing, Standing::Revoked(_))) as fn(&Standing) -> bool),
+        ("old", |standing| matches!(standing, Standing::Live)),
+    ] {
+        match check(store, &token("x", id)).await {
+            Ok(standing) => {
+                assert!(is_expected(&standing), "{id}: {standing:?}");
+                answers += 1;
+            }
+            Err(error) => assert_ne!(error.kind(), StoreErrorKind::DataLoss, "{id}: {error}"),
+        }
+    }
+    answers == 2
+}
+
+/// Waits until everything is put back, and nothing is in doubt.
+async fn put_back(store: &RedisStore) {
+    let start = Instant::now();
+    while !has_both(store).await {
+        assert!(start.elapsed() < SOON, "it is not put back");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Revokes, as soon as the server takes writes.
+async fn revoke_once_settled(store: &RedisStore, id: &str) {
+    let start = Instant::now();
+    while let Err(error) = revoke(store, Target::token(id)).await {
+        let passing = [StoreErrorKind::Settling, StoreErrorKind::Timeout];
+        assert!(passing.contains(&error.kind()) && start.elapsed() < 2 * SOON, "{id}: {error}");
     }
 }
 
@@ -135,7 +176,7 @@ async fn a_restart_without_data_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restart_with_an_older_dump_is_noticed() {
+async fn a_restart_with_an_older_dump_gets_back_what_a_writer_has_confirmed() {
     if !redis_is_installed() {
         return;
     }
@@ -145,14 +186,48 @@ async fn a_restart_with_an_older_dump_is_noticed() {
     revoke(&store, Target::token("lost")).await.unwrap();
     assert!(matches!(check(&store, &token("x", "lost")).await.unwrap(), Standing::Revoked(_)));
     server.restart();
-    noticed(&store).await;
-    doubts(&idle).await;
-    // What the dump held is still there.
-    assert!(matches!(check(&store, &token("x", "t")).await.unwrap(), Standing::Revoked(_)));
+    let late = patient(server.url()).with_start(Start::Anyway).connect().await.unwrap();
+    for store in [&late, &store, &idle] {
+        put_back(store).await;
+        // What the dump held is still there.
+        assert!(matches!(check(store, &token("x", "t")).await.unwrap(), Standing::Revoked(_)));
+    }
+    revoke_once_settled(&store, "later").await;
+    for store in [&late, &store, &idle] {
+        assert!(matches!(check(store, &token("x", "later")).await.unwrap(), Standing::Revoked(_)));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_loss_that_later_writes_hide_is_noticed() {
+async fn a_restart_with_an_older_dump_is_noticed_where_the_writer_has_left() {
+    if !redis_is_installed() {
+        return;
+    }
+    let mut server = RedisServer::start();
+    // Of one who has written later than that, the dump does not even know that he did.
+    with_data(&server).await.close().await.unwrap();
+    server.cli(&["SAVE"]);
+    let (store, idle) =
+        (connect(server.url()).await.unwrap(), connect(server.url()).await.unwrap());
+    revoke(&store, Target::token("lost")).await.unwrap();
+    // A process that has known of it for long enough, by the looks that it takes every few seconds,
+    // knows that it was not just about to be confirmed.
+    for _ in 0..2 {
+        assert!(matches!(check(&idle, &token("x", "lost")).await.unwrap(), Standing::Revoked(_)));
+        tokio::time::sleep(LONG_KNOWN).await;
+    }
+    assert!(matches!(check(&idle, &token("x", "lost")).await.unwrap(), Standing::Revoked(_)));
+    store.close().await.unwrap();
+    drop(store);
+    server.restart();
+    noticed(&idle).await;
+    let late = connect(server.url()).await.unwrap();
+    doubts(&late).await;
+    assert!(matches!(check(&idle, &token("x", "t")).await.unwrap(), Standing::Revoked(_)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loss_whose_writer_does_not_come_is_noticed_and_mended_when_it_comes_after_all() {
     if !redis_is_installed() {
         return;
     }
@@ -165,19 +240,52 @@ async fn a_loss_that_later_writes_hide_is_noticed() {
     proxy.set(Fault::Reset).await;
     proxy.set(Fault::Refuse).await;
     server.restart();
-    // While the store is away, the older state gets more changes than it has lost.
-    let ignorant = connect(server.url()).await.unwrap();
-    for n in 0..5 {
-        revoke(&ignorant, Target::token(format!("n{n}"))).await.unwrap();
+    // It is waited for. Then everything from before is in doubt, and the older state gets more
+    // changes than it has lost.
+    let ignorant = patient(server.url()).with_start(Start::Anyway).connect().await.unwrap();
+    let start = Instant::now();
+    loop {
+        let error = check(&ignorant, &token("x", "lost")).await.unwrap_err();
+        if error.kind() == StoreErrorKind::DataLoss {
+            break;
+        }
+        assert!(start.elapsed() < 2 * SOON, "the writer is waited for without end: {error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(check(&ignorant, &token("old", "old")).await.unwrap(), Standing::Live);
+    for n in 0..5 {
+        revoke_once_settled(&ignorant, &format!("n{n}")).await;
+    }
+    noticed(&ignorant).await;
+    // What was written before is put back as soon as the writer can, and nothing is in doubt.
     proxy.set(Fault::Pass).await;
-    noticed(&store).await;
-    doubts(&ignorant).await;
+    let start = Instant::now();
+    for store in [&store, &ignorant] {
+        let is_well = async || {
+            let (lost, old) = (token("x", "lost"), token("old", "old"));
+            matches!(check(store, &lost).await, Ok(Standing::Revoked(_)))
+                && matches!(check(store, &old).await, Ok(Standing::Live))
+        };
+        while !is_well().await {
+            assert!(
+                start.elapsed() < SOON,
+                "the doubt does not end: {:?} {:?} {} {} {}",
+                check(store, &token("x", "lost")).await,
+                check(store, &token("old", "old")).await,
+                server.cli(&["GET", "jwt-revocation:{0}:e"]),
+                server.cli(&["HGETALL", "jwt-revocation:{0}:m"]),
+                server.cli(&["KEYS", "*"])
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for n in 0..5 {
+            let n = check(store, &token("x", &format!("n{n}"))).await.unwrap();
+            assert!(matches!(n, Standing::Revoked(_)));
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_loss_is_noticed_by_a_connection_that_was_away_when_it_was_written() {
+async fn what_was_written_while_the_connection_of_the_checks_was_away_is_put_back_too() {
     if !redis_is_installed() {
         return;
     }
@@ -197,17 +305,21 @@ async fn a_loss_is_noticed_by_a_connection_that_was_away_when_it_was_written() {
         }
         revoke(&store, Target::token("lost")).await.unwrap();
         server.restart();
-        let ignorant = connect(server.url()).await.unwrap();
-        for n in 0..5 {
-            revoke(&ignorant, Target::token(format!("n{n}"))).await.unwrap();
-        }
+        let ignorant = patient(server.url()).with_start(Start::Anyway).connect().await.unwrap();
+        // No change can hide the loss meanwhile.
+        let error = revoke(&ignorant, Target::token("early")).await.unwrap_err();
+        assert!(error.may_be_repeated(), "{error}");
+        assert!(!has_both(&ignorant).await, "the one who knew more was not waited for");
         proxy.set(Fault::Pass).await;
-        noticed(&store).await;
+        for store in [&ignorant, &store] {
+            put_back(store).await;
+        }
+        revoke_once_settled(&ignorant, "later").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_loss_is_noticed_although_the_connections_led_to_two_primaries() {
+async fn a_primary_that_is_left_behind_unproved_proves_nothing_and_its_late_writes_are_lost() {
     if !redis_is_installed() {
         return;
     }
@@ -240,21 +352,42 @@ async fn a_loss_is_noticed_although_the_connections_led_to_two_primaries() {
     assert!(matches!(check(&store, &token("x", "lost")).await.unwrap(), Standing::Revoked(_)));
     let at_other = connect(other.url()).await.unwrap();
     for n in 0..2 {
-        revoke(&at_other, Target::token(format!("n{n}"))).await.unwrap();
+        revoke_once_settled(&at_other, &format!("n{n}")).await;
     }
-    // It knows of a later change now than the one that is about to be lost.
+    revoke_once_settled(&store, "later").await;
+    // Its checks are still answered by the former primary, which proves no token any more.
+    for _ in 0..20 {
+        let error = check(&store, &token("old", "old")).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Settling, "{error}");
+    }
+
     let start = Instant::now();
-    while revoke(&store, Target::token("later")).await.is_err() {
-        assert!(start.elapsed() < SOON);
-    }
     let made = proxy.accepted();
     while proxy.accepted() == made {
         assert!(start.elapsed() < SOON);
         kill_clients(&one, |line| line.contains("cmd=mget"));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    noticed(&store).await;
-    doubts(&at_other).await;
+    let is_left_behind = |error: &StoreError| {
+        [StoreErrorKind::Settling, StoreErrorKind::Unreachable].contains(&error.kind())
+    };
+    for store in [&store, &at_other] {
+        for id in ["t", "later", "n0", "n1"] {
+            let standing = loop {
+                match check(store, &token("x", id)).await {
+                    Ok(standing) => break standing,
+                    Err(error) => {
+                        assert!(is_left_behind(&error) && start.elapsed() < SOON, "{error}");
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            };
+            assert!(matches!(standing, Standing::Revoked(_)), "{id}");
+        }
+        // Nobody can tell: nothing has said that this server was not the primary any more when it
+        // confirmed the write. Sentinels and clusters do.
+        assert_eq!(check(store, &token("x", "lost")).await.unwrap(), Standing::Live);
+    }
 }
 
 /// Ends the connections of the store to this server of which `CLIENT LIST` says so.
@@ -463,7 +596,7 @@ async fn a_doubt_lasts_for_as_long_as_the_layer_accepts_tokens() {
     noticed(&store).await;
     let epoch = server.cli(&["GET", "jwt-revocation:{0}:e"]);
     let words: Vec<u64> =
-        epoch.split(' ').skip(2).take(3).map(|word| word.parse().unwrap()).collect();
-    let [_started_at, issued_until, ends_at] = words[..] else { panic!("{epoch}") };
+        epoch.split(' ').skip(7).take(2).map(|word| word.parse().unwrap()).collect();
+    let [issued_until, ends_at] = words[..] else { panic!("{epoch}") };
     assert!(Duration::from_millis(ends_at - issued_until) >= DEFAULT_MAX_LIFETIME, "{epoch}");
 }

@@ -3,7 +3,7 @@
 use http::{Request, StatusCode};
 use serde_json::json;
 use tower::{Layer as _, ServiceExt as _};
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::revocation::TargetKind;
 use tower_jwt_revocation::store::StoreErrorKind;
 use tower_jwt_revocation::store::scripted::ScriptedStore;
@@ -36,7 +36,7 @@ fn layer(store: ScriptedStore) -> JwtRevocationLayer {
 
 fn token(issuer: &str) -> String {
     let (secret, audience) = if issuer == STAFF { ([1; 32], "desk") } else { ([2; 32], "cart") };
-    let now = SystemClock::default().now().as_secs();
+    let now = Timestamp::now().as_secs();
     let claims = json!({
         "iss": issuer, "aud": audience, "sub": "alice", "jti": "1", "sid": "s", "client_id": "c", "badge": "b",
         "iat": now, "exp": now + 600,

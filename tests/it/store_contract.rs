@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_jwt_revocation::clock::{Clock as _, SystemClock, Timestamp};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::store::{Lookup, RevocationStore, Standing, StoreError};
 use tower_jwt_revocation::token::SignedClaims;
 use tower_jwt_revocation::{MemoryStore, Revoker, Target, TokenProfile, VerifiedToken};
 
 pub(crate) fn now() -> Timestamp {
-    SystemClock::default().now()
+    Timestamp::now()
 }
 
 /// A token with these claims, besides an `exp` in 20 minutes.

@@ -11,7 +11,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use tower::Service;
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::revocation::{Record, Revocation};
 use tower_jwt_revocation::store::{
     ListQuery, Lookup, Receipt, RecordPage, RevocationStore, StoreError, StoreErrorKind,
@@ -62,7 +62,7 @@ pub(crate) fn signed(claims: &serde_json::Value) -> String {
 }
 
 pub(crate) fn claims(subject: &str, id: &str) -> serde_json::Value {
-    let now = SystemClock::default().now().as_secs();
+    let now = Timestamp::now().as_secs();
     serde_json::json!({ "sub": subject, "jti": id, "iat": now, "exp": now + 300, "role": "clerk" })
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn token(subject: &str, id: &str) -> String {
 }
 
 pub(crate) fn expired_token() -> String {
-    let then = SystemClock::default().now().as_secs() - 7200;
+    let then = Timestamp::now().as_secs() - 7200;
     signed(&serde_json::json!({ "sub": "alice", "jti": "old", "iat": then, "exp": then + 300 }))
 }
 

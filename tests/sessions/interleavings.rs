@@ -56,10 +56,7 @@ impl Scene {
             Act::EndAll => self.direct.end_all(user, None).await.unwrap(),
             Act::EndSession => self.direct.end(&session).await.unwrap(),
             Act::Reuse => {
-                assert!(matches!(
-                    refused(refresh(&self.direct, spent).await),
-                    Refusal::Reused { .. }
-                ));
+                assert!(refused(refresh(&self.direct, spent).await).is_reuse());
             }
         }
     }

@@ -53,7 +53,7 @@ async fn whoever_logs_in_right_after_a_loss_of_data_is_not_in_doubt() {
         ground.server.cli(&["FLUSHALL"]);
         let began = std::time::Instant::now();
         let new = loop {
-            match sessions.login(NewSession::of_user("alice")).await {
+            match sessions.login("alice", SessionDetails::new()).await {
                 Ok(login) => break granted_login(login),
                 // Until every shard has a new life.
                 Err(error) => assert!(began.elapsed() < Duration::from_secs(10), "{error}"),
@@ -251,7 +251,7 @@ async fn lost_replies_sign_nobody_out() {
 async fn login_again(
     sessions: &Sessions,
 ) -> Result<Grant, tower_jwt_revocation::store::StoreError> {
-    sessions.login(NewSession::of_user("alice")).await.map(granted_login)
+    sessions.login("alice", SessionDetails::new()).await.map(granted_login)
 }
 
 async fn until_confirmed<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(
@@ -298,7 +298,7 @@ async fn a_cluster_serves_as_well() {
         let third = login(&sessions, user).await;
         let fourth = granted(refresh(&sessions, &third).await);
         granted(refresh(&sessions, &fourth).await);
-        assert!(matches!(refused(refresh(&sessions, &third).await), Refusal::Reused { .. }));
+        assert!(refused(refresh(&sessions, &third).await).is_reuse());
         assert!(!is_live(&store, &fourth).await);
     }
     assert_eq!(sessions.list_device("phone").await.unwrap().len(), 0);

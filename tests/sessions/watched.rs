@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 use tower_jwt_revocation::audit::{AuditEvent, AuditKind, AuditSink};
-use tower_jwt_revocation::clock::{Clock as _, ManualClock, SystemClock};
+use tower_jwt_revocation::clock::{ManualClock, Timestamp};
 use tower_jwt_revocation::revocation::{Record, Revocation, TargetKind};
 use tower_jwt_revocation::store::session::{Commit, Committed, Snapshot};
 use tower_jwt_revocation::store::{
@@ -114,7 +114,7 @@ impl SessionStore for Watched {
 #[tokio::test]
 async fn what_could_not_be_written_down_is_at_the_next_refresh() {
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
-    let clock = ManualClock::new(SystemClock::default().now());
+    let clock = ManualClock::new(Timestamp::now());
     let store =
         Watched { memory: MemoryStore::new().with_clock(clock.clone()), ..Watched::default() };
     let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
@@ -177,7 +177,7 @@ async fn while_the_store_settles_nothing_is_refused_and_nothing_is_ended() {
         }
     }
     *store.rolled_back.lock().unwrap() = None;
-    must_wait(sessions.login(NewSession::of_user("bob")).await.unwrap_err());
+    must_wait(sessions.login("bob", SessionDetails::new()).await.unwrap_err());
     must_wait(sessions.list("alice").await.unwrap_err());
     must_wait(sessions.is_trusted_device("alice", "phone").await.unwrap_err());
     must_wait(sessions.end_of("alice", first.session.as_deref().unwrap()).await.unwrap_err());
@@ -197,7 +197,7 @@ async fn under_a_lasting_doubt_a_refresh_is_refused_and_nothing_is_ended() {
     let first = login(&sessions, "alice").await;
     let family = Target::family(&*first.family);
     let second = granted(refresh(&sessions, &first).await);
-    let now = SystemClock::default().now();
+    let now = Timestamp::now();
     let issued_until = now.saturating_add(Duration::from_millis(1));
     let ends_at = now.saturating_add(Duration::from_secs(3600));
     store.doubt(Doubt::Lasting { issued_until, ends_at });

@@ -1,5 +1,6 @@
 //! Writes what was seen into `docs/faults.md`, between marks, with the machine on which it was
 //! seen.
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -11,7 +12,7 @@ pub fn put(name: &str, text: &str) {
     let (before, rest) = page.split_once(&begin).expect("a mark");
     let (_, after) = rest.split_once(&end).expect("a mark");
     std::fs::write(path, format!("{before}{begin}{text}{end}{after}")).unwrap();
-    println!("wrote {name} to docs/faults.md");
+    let _ = writeln!(std::io::stderr(), "wrote {name} to docs/faults.md");
 }
 
 /// The machine on which it was seen, in a sentence.

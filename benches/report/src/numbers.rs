@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tower_jwt_revocation::clock::{Clock as _, SystemClock, Timestamp};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::revocation::{Fact, Fingerprint};
 use tower_jwt_revocation::store::feed::{Feed, Heartbeat, LogEntry, Progress, SnapshotPage};
 use tower_jwt_revocation::store::{Doubt, StoreError};
@@ -20,7 +20,7 @@ pub fn name(n: u64) -> Fingerprint {
 }
 
 fn until(n: u64) -> Timestamp {
-    SystemClock::default().now().saturating_add(Duration::from_secs(3600 + n % 86_400))
+    Timestamp::now().saturating_add(Duration::from_secs(3600 + n % 86_400))
 }
 
 /// A snapshot of so many revocations, and a log of as many more as `written` says.
@@ -36,7 +36,7 @@ impl Feed for Numbers {
 
     async fn heartbeat(&mut self, _: Progress) -> Result<Heartbeat, StoreError> {
         let seq = self.written.load(Ordering::SeqCst);
-        Ok(Heartbeat::new(1, seq, SystemClock::default().now(), Doubt::None))
+        Ok(Heartbeat::new(1, seq, Timestamp::now(), Doubt::None))
     }
 
     async fn tail(&mut self) -> Result<u128, StoreError> {

@@ -187,8 +187,7 @@ impl Feed for SqlFeed {
     async fn read(&mut self, after: u128, wait: Duration) -> Result<Vec<LogEntry>, StoreError> {
         let deadline = Instant::now() + wait;
         loop {
-            let entries =
-                self.store.read(move |db, now| entries(db, after, millis(now))).await?;
+            let entries = self.store.read(move |db, now| entries(db, after, millis(now))).await?;
             let left = deadline.saturating_duration_since(Instant::now());
             if !entries.is_empty() || left.is_zero() {
                 return Ok(entries);

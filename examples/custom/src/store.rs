@@ -19,12 +19,12 @@ use futures::future::BoxFuture;
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension as _, Row, Transaction, TransactionBehavior, params,
 };
-use tower_jwt_revocation::clock::{Clock as _, SystemClock, Timestamp};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::revocation::{Change, Fact, Fingerprint, Record, Revocation};
 use tower_jwt_revocation::store::session::{Commit, Committed, Seen, SessionStore, Snapshot};
 use tower_jwt_revocation::store::{
-    Cursor, Fence, Follower, ListQuery, Lookup, Receipt, RecordPage, RevocationStore, RevokedBy,
-    Standing, StoreError, StoreErrorKind,
+    Fence, Follower, ListQuery, Lookup, Receipt, RecordPage, RevocationStore, RevokedBy, Standing,
+    StoreError, StoreErrorKind,
 };
 use tower_jwt_revocation::{Target, VerifiedToken};
 
@@ -106,7 +106,7 @@ impl SqlStore {
             let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
             let transaction = connection.transaction_with_behavior(behavior).map_err(failed)?;
             // Read when the lock is held: of two writes the later one has the later time.
-            let done = work(&transaction, SystemClock::default().now())?;
+            let done = work(&transaction, Timestamp::now())?;
             transaction.commit().map_err(failed)?;
             Ok(done)
         });
@@ -182,7 +182,7 @@ impl RevocationStore for SqlStore {
         self.read(move |db, now| {
             // By fingerprint, and from the last one on that was looked at: what is there from the
             // first page to the last is met, whatever is written meanwhile.
-            let after = query.cursor.as_ref().map(read_cursor).transpose()?;
+            let after = query.cursor.as_deref().map(read_cursor).transpose()?;
             let mut statement = db
                 .prepare_cached(&format!(
                     "SELECT {COLUMNS} FROM record WHERE (?1 IS NULL OR fingerprint > ?1) \
@@ -208,7 +208,7 @@ impl RevocationStore for SqlStore {
                     records.push(record);
                 }
             }
-            let next = last.filter(|_| has_more).map(|last| Cursor::from_text(last.to_string()));
+            let next = last.filter(|_| has_more).map(|last| last.to_string().into_boxed_str());
             records.retain(|record| record.is_in_effect() && query.admits(record));
             Ok(RecordPage::new(records, next))
         })
@@ -426,9 +426,9 @@ pub(crate) fn millis(time: Timestamp) -> i64 {
 }
 
 /// A cursor is the last fingerprint that was looked at. It may be any text that a client has sent.
-fn read_cursor(cursor: &Cursor) -> Result<Fingerprint, StoreError> {
-    let text = cursor.as_str();
-    let bits = u128::from_str_radix(text, 16).ok().filter(|bits| format!("{bits:032x}") == text);
+fn read_cursor(cursor: &str) -> Result<Fingerprint, StoreError> {
+    let bits = u128::from_str_radix(cursor, 16).ok();
+    let bits = bits.filter(|bits| format!("{bits:032x}") == cursor);
     bits.map(|bits| Fingerprint::from_bytes(bits.to_be_bytes())).ok_or_else(|| {
         StoreError::new(StoreErrorKind::InvalidInput, "the cursor was not given out by this store")
     })

@@ -8,7 +8,7 @@ use std::time::Duration;
 use custom::store::SqlStore;
 use rusqlite::Connection;
 use tempfile::TempDir;
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::revocation::Revocation;
 use tower_jwt_revocation::store::{RevocationStore as _, Standing, StoreErrorKind};
 use tower_jwt_revocation::testing::{StoreFixture, Suite};
@@ -77,7 +77,7 @@ async fn what_was_confirmed_is_there_after_a_restart() {
 
 /// A token of alice, issued a minute ago.
 fn token() -> Arc<VerifiedToken> {
-    let now = SystemClock::default().now();
+    let now = Timestamp::now();
     let iat = now.as_secs() - 60;
     let claims = format!(r#"{{"sub":"alice","jti":"t","iat":{iat},"exp":{}}}"#, iat + 600);
     let claims = SignedClaims::new(claims.as_bytes());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use custom::store::SqlStore;
 use tempfile::TempDir;
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::store::{Lookup, RevocationStore as _, Standing};
 use tower_jwt_revocation::token::SignedClaims;
 use tower_jwt_revocation::{Mirror, Revoker, Target, TokenProfile, VerifiedToken};
@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// A token of alice, issued a minute ago.
 fn token() -> Arc<VerifiedToken> {
-    let iat = SystemClock::default().now().as_secs() - 60;
+    let iat = Timestamp::now().as_secs() - 60;
     let claims = format!(r#"{{"sub":"alice","jti":"t","iat":{iat},"exp":{}}}"#, iat + 600);
     let claims = SignedClaims::new(claims.as_bytes());
     Arc::new(TokenProfile::new().assert_verified(claims).unwrap())

@@ -1,7 +1,8 @@
 //! The latest facts, with all their numbers.
 //!
-//! Two uses: they are replayed to a store that lost its latest writes, and a revocation that is kept
-//! in eight bytes still has a time while a reinstatement that is under way may be older than it.
+//! Two uses: they are replayed to a store that lost its latest writes, and a revocation that is
+//! kept in eight bytes still has a time while a reinstatement that is under way may be older than
+//! it.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -1,5 +1,5 @@
-//! The conformance suite of feeds: the scripted feed and that of memory keep every rule, and for each
-//! rule there is a feed that breaks it.
+//! The conformance suite of feeds: the scripted feed and that of memory keep every rule, and for
+//! each rule there is a feed that breaks it.
 
 use std::collections::HashSet;
 

@@ -38,7 +38,7 @@ use tokio::time::timeout;
 use self::plan::{CheckAnswer, KeyPlan, RecordPositions, ShardGroup, read_epoch};
 use self::queue::{BatchQueue, BatchTransport, run_worker};
 use super::connection::unexpected_reply;
-use super::epoch::EpochSource;
+use super::epoch::{EpochSource, ReadFrom};
 use super::schema::Epoch;
 use super::supervised::{
     ConnectionHandle, Permit, PinnedConnection, SupervisedConnection, SupervisionConfig,
@@ -103,6 +103,7 @@ impl BatchedChecks {
             // smaller.
             // Why the keys are asked for one by one.
             let mut moving = None;
+            let server = permit.server_id().tag();
             let asked = Box::pin(async {
                 match permit.connection().mget(keys).await {
                     Err(error) if is_moving(&error) => {
@@ -114,7 +115,7 @@ impl BatchedChecks {
                 }
             });
             return match timeout(self.limit, asked).await {
-                Ok(Ok((plan, values))) => self.shards.judge_single(&token, &plan, &values),
+                Ok(Ok((plan, values))) => self.shards.judge_single(&token, &plan, server, &values),
                 Ok(Err(error)) => Err(error),
                 Err(_) => Err(moving.unwrap_or_else(|| permit.connection().count_timeout())),
             };
@@ -246,11 +247,12 @@ impl BatchTransport for BatchWorker {
         let Some((epochs, records)) = values.split_at_checked(plan.epochs.len()) else {
             return fail_all(checks, || unexpected_reply("redis"));
         };
+        let from = ReadFrom { source: EpochSource::Checks, server: connection.server_id().tag() };
         let mut doubts = Vec::with_capacity(epochs.len());
         for (value, (shard, known)) in epochs.iter().zip(&plan.epochs) {
             let epoch = read_epoch(value, &mut self.last_epoch);
             doubts.push(epoch.and_then(|epoch| {
-                self.shards.tracker.observe(EpochSource::Checks, *shard, known.as_ref(), epoch)
+                self.shards.tracker.observe(from, *shard, known.as_ref(), epoch)
             }));
         }
         let mut positions = plan.positions.iter();

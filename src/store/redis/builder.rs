@@ -29,6 +29,7 @@ use super::store::RedisStore;
 use super::supervised::{SupervisedConnection, SupervisionConfig};
 use super::topology::Topology;
 use super::url::{ServerSettings, require_tls, system_tls};
+use super::writers::WriterLogs;
 use crate::config::ConfigError;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -184,8 +185,8 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Whether sentinels are spoken to over TLS, where that differs from the servers behind them.
-    /// Default: [`SentinelTls::AsServers`]. Without sentinels it must not be set.
+    /// Whether sentinels are spoken to over TLS where that differs from the servers behind them.
+    /// Default: as with the servers. Without sentinels it must not be set.
     pub fn with_sentinel_tls(mut self, tls: SentinelTls) -> Self {
         self.sentinel_tls = Some(tls);
         self
@@ -215,9 +216,9 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// How long a connection may take to be made, from the name of the host to the password, default
-    /// 1 s. Connections are made in the background; if a name has several addresses, they are tried
-    /// beside each other within this time (RFC 8305).
+    /// How long a connection may take to be made, from the name of the host to the password,
+    /// default 1 s. Connections are made in the background; if a name has several addresses, they
+    /// are tried beside each other within this time (RFC 8305).
     pub fn with_connect_timeout(mut self, limit: Duration) -> Self {
         self.options.connect_timeout = limit;
         self
@@ -247,9 +248,10 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// By how much the clock of an issuer may run ahead, default zero, at most five minutes: cutoffs
-    /// ("log out everywhere", [`Extent::IssuedSoFar`]) are dated later by this much. Without it, a
-    /// token that such an issuer has stamped with a later `iat` survives a revocation.
+    /// By how much the clock of an issuer may run ahead, default zero, at most five minutes:
+    /// cutoffs ("log out everywhere", [`Extent::IssuedSoFar`]) are dated later by this much.
+    /// Without it, a token that such an issuer has stamped with a later `iat` survives a
+    /// revocation.
     ///
     /// Until so much time has passed, tokens issued after a revocation are refused as well, unless
     /// they are stamped with [`Receipt::reissue_at`] or later. So it is better to set the clock of
@@ -294,8 +296,8 @@ impl RedisStoreBuilder {
     /// [`ConnectError::Store`] if Redis cannot be used and [`with_start`](Self::with_start) does
     /// not say to go on without.
     ///
-    /// A Redis that can be read and refuses writes (`OOM`, `MISCONF`, `NOREPLICAS`, `NOPERM`) can be
-    /// used: tokens are checked, revocations fail, and [`Health`] says so until writes are taken
+    /// A Redis that can be read and refuses writes (`OOM`, `MISCONF`, `NOREPLICAS`, `NOPERM`) can
+    /// be used: tokens are checked, revocations fail, and [`Health`] says so until writes are taken
     /// again. If it is empty besides, no check can be answered before a write is taken; this waits
     /// for that as [`Start::WaitUpTo`] says, and then succeeds, so that the fail mode decides.
     pub async fn connect(self) -> Result<RedisStore, ConnectError> {
@@ -463,6 +465,7 @@ fn open(topology: Topology, options: StoreOptions, lists: CompiledLists) -> Redi
         });
         Arc::new(ForeignLists { lists, nodes })
     });
+    let logs = WriterLogs::new(options.shards);
     let core = Arc::new(StoreCore {
         options,
         topology,
@@ -470,6 +473,7 @@ fn open(topology: Topology, options: StoreOptions, lists: CompiledLists) -> Redi
         tracker,
         checks,
         writes,
+        writers: logs,
         health_tx,
         clocks_are_apart: AtomicBool::new(false),
         maintenance: OnceLock::new(),

@@ -12,12 +12,15 @@ use super::connection::{error_code, is_command_refused, is_write_refused, unexpe
 use super::core::StoreCore;
 use super::epoch::KnownEpoch;
 use super::schema::{LAYOUT, LAYOUT_REMEDY};
-use super::script::{self, LuaScript};
+use super::script::{self, LuaScript, WriterContext};
 use super::supervised::Permit;
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::{Doubt, StoreError, StoreErrorKind};
 
 /// How soon a command is sent again while its connection is down.
 pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
+/// How soon while a server settles.
+const SETTLING_PAUSE: Duration = Duration::from_millis(50);
 
 /// What is sent for a write or a look-up.
 #[derive(Clone, Copy)]
@@ -28,11 +31,30 @@ pub(crate) enum StoreCommand {
     Plain(&'static str),
 }
 
-/// What came of a command.
-pub(crate) struct CommandReply {
-    /// What was known of the epoch when the command was sent.
+/// What is known at the moment in which a command is sent.
+pub(crate) struct SendContext {
+    /// Of the epoch of the shard.
     pub(crate) known: Option<Arc<KnownEpoch>>,
-    pub(crate) value: Value,
+    /// The [tag](super::server_id::ServerId::tag) of the server to which it is sent.
+    pub(crate) server: u64,
+    /// As which writer it is sent.
+    pub(crate) writer: WriterContext,
+}
+
+impl SendContext {
+    /// # Errors
+    /// [`StoreErrorKind::Settling`] if another server than this one would get the command.
+    pub(crate) fn expect_server(&self, server: Option<u64>) -> Result<(), StoreError> {
+        match server {
+            Some(server) if server != self.server => Err(Doubt::Settling.error()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What came of a script.
+pub(crate) struct ScriptResult<T> {
+    pub(crate) value: T,
     /// How many replicas have confirmed it, if they were waited for.
     pub(crate) replicas: Option<u32>,
 }
@@ -45,29 +67,54 @@ impl StoreCore {
         command: StoreCommand,
         arguments: Vec<Bytes>,
     ) -> Result<Value, StoreError> {
-        self.send_knowing(shard, command, |_| arguments.clone()).await.map(|reply| reply.value)
+        let script = match command {
+            StoreCommand::Script(script) => script,
+            StoreCommand::Plain(_) => {
+                let acquire = || self.write_connection(shard).acquire();
+                return self.send_over(acquire, command, arguments).await;
+            }
+        };
+        let sent = self.run(shard, script, |_| Ok(arguments.clone()), |_, value| Ok(value)).await;
+        sent.map(|sent| sent.value)
     }
 
-    /// The same, with arguments that depend on what is known of the epoch. They are made for each
-    /// attempt: a late attempt with the knowledge of the first could begin an epoch as if no data
-    /// had been lost that this process knew of.
-    pub(crate) async fn send_knowing(
+    /// The same over the connection for which `acquire` gives a permit at each attempt.
+    pub(crate) async fn send_over(
+        &self,
+        acquire: impl Fn() -> Result<Permit, StoreError>,
+        command: StoreCommand,
+        arguments: Vec<Bytes>,
+    ) -> Result<Value, StoreError> {
+        let arguments = |_: &Permit| Ok(((), arguments.clone()));
+        let sent = self.repeat(acquire, command, arguments, |(), value| Ok(value)).await;
+        sent.map(|sent| sent.value)
+    }
+
+    /// Runs a script for one shard, with arguments that depend on what is known when it is sent.
+    /// They are made for each attempt: a late attempt with the knowledge of the first could begin an
+    /// epoch as if no data had been lost that this process knew of. `read` takes in the reply before
+    /// replicas are waited for.
+    pub(crate) async fn run<T>(
         &self,
         shard: u16,
-        command: StoreCommand,
-        arguments: impl Fn(Option<&KnownEpoch>) -> Vec<Bytes>,
-    ) -> Result<CommandReply, StoreError> {
-        let connection = self.write_connection(shard);
-        let known_arguments = || {
+        script: &'static LuaScript,
+        arguments: impl Fn(&mut SendContext) -> Result<Vec<Bytes>, StoreError>,
+        read: impl Fn(&SendContext, Value) -> Result<T, StoreError>,
+    ) -> Result<ScriptResult<T>, StoreError> {
+        let acquire = || self.write_connection(shard).acquire();
+        let arguments = |permit: &Permit| {
             let known = self.tracker.known(shard);
-            let arguments = arguments(known.as_deref());
-            (known, arguments)
+            let (server, writer) = (permit.server_id().tag(), self.writers.renewing(shard));
+            let mut context = SendContext { known, server, writer };
+            let arguments = arguments(&mut context)?;
+            Ok((context, arguments))
         };
-        let sent = self.send_over(|| connection.acquire(), command, known_arguments).await;
-        let sent = sent.map_err(|error| self.explain_layout(error));
-        if let StoreCommand::Script(script) = command {
-            self.note_write(shard, script, sent.as_ref().err());
-        }
+        let sent =
+            self.repeat(acquire, StoreCommand::Script(script), arguments, |context, value| {
+                read(&context, value)
+            });
+        let sent = sent.await.map_err(|error| self.explain_layout(error));
+        self.note_write(shard, script, sent.as_ref().err());
         sent
     }
 
@@ -116,57 +163,65 @@ impl StoreCore {
         }
     }
 
-    /// The same, over the connection for which `acquire` gives a permit at each attempt.
-    pub(crate) async fn send_over(
+    /// Sends a command until it is answered, or the time for a write is over.
+    async fn repeat<C, T>(
         &self,
         acquire: impl Fn() -> Result<Permit, StoreError>,
         command: StoreCommand,
-        arguments: impl Fn() -> (Option<Arc<KnownEpoch>>, Vec<Bytes>),
-    ) -> Result<CommandReply, StoreError> {
+        arguments: impl Fn(&Permit) -> Result<(C, Vec<Bytes>), StoreError>,
+        read: impl Fn(C, Value) -> Result<T, StoreError>,
+    ) -> Result<ScriptResult<T>, StoreError> {
         let deadline = Instant::now() + self.options.write_timeout;
         let mut is_cached = true;
         loop {
             let limit = deadline.saturating_duration_since(Instant::now());
-            let attempt = match acquire() {
-                Ok(permit) => {
-                    let (known, arguments) = arguments();
-                    let answer = self.attempt(&permit, command, is_cached, arguments, limit).await;
-                    answer.map(|(value, replicas)| CommandReply { known, value, replicas })
+            let prepared = acquire().and_then(|permit| Ok((arguments(&permit)?, permit)));
+            let attempt = match prepared {
+                Ok(((context, arguments), permit)) => {
+                    let read = |value| read(context, value);
+                    self.attempt(&permit, command, is_cached, arguments, limit, read).await
                 }
                 Err(error) => Err(error),
             };
             let error = match attempt {
-                Ok(reply) => return Ok(reply),
+                Ok(sent) => return Ok(sent),
                 Err(error) => error,
             };
             let is_unknown_script = is_cached
                 && matches!(command, StoreCommand::Script(_))
                 && error_code(&error) == "NOSCRIPT";
-            let is_transient = matches!(
-                error.kind(),
+            let pause = match error.kind() {
                 StoreErrorKind::Unreachable
-                    | StoreErrorKind::Loading
-                    | StoreErrorKind::NotPrimary
-                    | StoreErrorKind::Cluster
-            );
+                | StoreErrorKind::Loading
+                | StoreErrorKind::NotPrimary
+                | StoreErrorKind::Cluster => Some(RETRY_PAUSE),
+                StoreErrorKind::Settling => {
+                    self.tracker.maintenance_due.notify_one();
+                    Some(SETTLING_PAUSE)
+                }
+                _ => None,
+            };
             if is_unknown_script {
                 is_cached = false;
-            } else if is_transient && Instant::now() + RETRY_PAUSE < deadline {
-                sleep(RETRY_PAUSE).await;
+            } else if let Some(pause) = pause
+                && Instant::now() + pause < deadline
+            {
+                sleep(pause).await;
             } else {
                 return Err(error);
             }
         }
     }
 
-    async fn attempt(
+    async fn attempt<T>(
         &self,
         permit: &Permit,
         command: StoreCommand,
         is_cached: bool,
         arguments: Vec<Bytes>,
         limit: Duration,
-    ) -> Result<(Value, Option<u32>), StoreError> {
+        read: impl FnOnce(Value) -> Result<T, StoreError>,
+    ) -> Result<ScriptResult<T>, StoreError> {
         let script = match command {
             StoreCommand::Script(script) => script,
             StoreCommand::Plain(name) => {
@@ -176,16 +231,18 @@ impl StoreCore {
                     Err(error) => permit.command_while_moving(error, name, again, limit).await,
                     reply => reply,
                 };
-                return Ok((reply?, None));
+                return Ok(ScriptResult { value: read(reply?)?, replicas: None });
             }
         };
         let (name, text) =
             if is_cached { ("EVALSHA", script.sha) } else { ("EVAL", script.source) };
         let arguments = std::iter::once(Bytes::from_static(text.as_bytes())).chain(arguments);
         let reply = permit.command(name, arguments.map(Value::Bytes).collect(), limit).await?;
+        // What it confirms is in force, whatever becomes of the replicas.
+        let value = read(reply)?;
         let replicas =
             if script.writes { self.wait_for_replicas(permit, limit).await? } else { None };
-        Ok((reply, replicas))
+        Ok(ScriptResult { value, replicas })
     }
 
     /// `WAIT`: it has to be sent over the connection of the write.

@@ -20,8 +20,8 @@ use crate::config::{
 /// The variable of a field is `JWT_REDIS_` and the name of the field in capitals, such as
 /// `JWT_REDIS_CHECK_TIMEOUT_MS` or `JWT_REDIS_HOST` (`REDIS_HOST` and `REDIS_PORT` are set by
 /// Kubernetes, in another form). URL and credentials have the names that other programs use:
-/// `REDIS_URL`, `REDIS_URL_FILE`, `REDIS_USERNAME`, `REDIS_PASSWORD` and `REDIS_PASSWORD_FILE`. Only
-/// the URL or the host is required.
+/// `REDIS_URL`, `REDIS_URL_FILE`, `REDIS_USERNAME`, `REDIS_PASSWORD` and `REDIS_PASSWORD_FILE`.
+/// Only the URL or the host is required.
 ///
 /// The file that `url_file` names is read by [`builder`](Self::builder), the one of `password_file`
 /// for each connection, so that a password can be rotated without a restart. One line break at
@@ -88,8 +88,8 @@ pub struct RedisConfig {
     /// Number of writes that the log of a shard keeps, about. A mirror that was away for longer
     /// reads everything anew. Default: 100000, some 10 MB.
     pub log_length: Option<u64>,
-    /// How far the clock of an issuer may run ahead, in milliseconds, at most 300000, which is 5 min.
-    /// "All tokens so far" is dated later by this much. Default: 0.
+    /// How far the clock of an issuer may run ahead, in milliseconds, at most 300000, which is 5
+    /// min. "All tokens so far" is dated later by this much. Default: 0.
     pub issuer_clock_lead_ms: Option<u64>,
     /// Number of replicas that must have a write before it is confirmed, so that a fail-over does
     /// not lose it. Default: none.
@@ -97,8 +97,9 @@ pub struct RedisConfig {
     /// Longest time to wait for these replicas, in milliseconds. Default: half of the time of a
     /// write.
     pub wait_replicas_ms: Option<u64>,
-    /// What to do if Redis cannot be used at the start: `wait` for it and then fail, fail `at-once`,
-    /// or start `anyway` and answer checks with errors until it is there. Default: `wait`.
+    /// What to do if Redis cannot be used at the start: `wait` for it and then fail, fail
+    /// `at-once`, or start `anyway` and answer checks with errors until it is there. Default:
+    /// `wait`.
     pub start: Option<Start>,
     /// Longest time to `wait` at the start, in seconds. Default: 10.
     pub start_limit_secs: Option<u64>,

@@ -13,6 +13,7 @@ use super::options::StoreOptions;
 use super::schema::RedisKeys;
 use super::supervised::SupervisedConnection;
 use super::topology::Topology;
+use super::writers::WriterLogs;
 
 /// The connections of a store, and what it knows. Other modules add what can be asked over them.
 pub(crate) struct StoreCore {
@@ -25,6 +26,8 @@ pub(crate) struct StoreCore {
     pub(crate) checks: Box<[BatchedChecks]>,
     /// As many as for checks.
     pub(crate) writes: Box<[SupervisedConnection]>,
+    /// What this process has written, until every server is sure to have it.
+    pub(crate) writers: WriterLogs,
     pub(crate) health_tx: Arc<watch::Sender<Health>>,
     /// Whether the last cutoff was written while the clocks were too far apart.
     pub(crate) clocks_are_apart: AtomicBool,
@@ -40,13 +43,5 @@ impl StoreCore {
     )]
     pub(crate) fn write_connection(&self, shard: u16) -> &SupervisedConnection {
         &self.writes[usize::from(shard) % self.writes.len()]
-    }
-}
-
-impl Drop for StoreCore {
-    fn drop(&mut self) {
-        if let Some(maintenance) = self.maintenance.get() {
-            maintenance.abort();
-        }
     }
 }

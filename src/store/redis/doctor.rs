@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fred::types::Value;
 
-use self::judge::{ServerInfo, counted, in_words, judge_clock, judge_role};
+use self::judge::{ServerInfo, counted, in_words, judge_clock, judge_role, judge_server_id};
 use self::report::Severity;
 pub use self::report::{Finding, Report};
 use super::connection::{ServerAddress, error_code};
@@ -57,7 +57,9 @@ impl RedisStore {
     ///
     /// `+role +info +ping +client|id` are optional. The role of the server is learned from `ROLE`,
     /// else from `HELLO`, else from `INFO`, else from a write that changes nothing; the report says
-    /// from which, and what is not known without `INFO`. An [`Import`](super::Import) from a list of
+    /// from which, and what is not known without `INFO`. That command also tells one server from the
+    /// next one at the same address: without it a restart with older data, or a failover behind one
+    /// address, is noticed less surely. An [`Import`](super::Import) from a list of
     /// another program needs `INFO`.
     pub async fn doctor(&self) -> Report {
         let mut report = Report::default();
@@ -151,6 +153,8 @@ fn trials(
         ("set", "SET", with(&["x", "nonsense"])),
         ("hset", "HSET", with(&["a", "b", "odd"])),
         ("hmget", "HMGET", with(&["a"])),
+        ("hgetall", "HGETALL", with(&[])),
+        ("hdel", "HDEL", with(&["a"])),
         ("pexpireat", "PEXPIREAT", with(&["1"])),
         ("zadd", "ZADD", with(&["nonsense", "x"])),
         ("zrem", "ZREM", with(&["x"])),
@@ -209,6 +213,7 @@ impl StoreCore {
     async fn examine(&self, permit: &Permit, shard: u16, report: &mut Report) {
         let server = ServerAddress(permit.server()).to_string();
         report.add(Severity::Info, "server", format!("connected to {server}"), "");
+        judge_server_id(permit.server_id(), report);
         match self.query(permit, "INFO", Vec::new()).await {
             Ok(reply) => {
                 let info = ServerInfo::parse(&reply.as_str().unwrap_or_default());

@@ -1,14 +1,18 @@
 //! Epochs: how this process notices that Redis has lost data, and which tokens are then in doubt.
 //!
-//! An *epoch* is the time between two losses of data of one shard. Redis holds the present one
-//! under one key: a random id, when it began, how many changes were written in it (`seq`), the log
-//! entry of the latest change, and the [`Doubt`] that the last loss has left. That key is read
+//! An *epoch* is the time between two losses of data of one shard, or two changes of its server.
+//! Redis holds the present one under one key: a random id, the server that has begun it, the epoch
+//! that it carries on (`parent`), when it began, whether the server still settles, how many changes
+//! were written in it (`seq`), the log entry of the latest change, and the [`Doubt`] that the last
+//! loss has left. That key is read
 //! together with every record. What was read is compared with what this process knew when it *sent*
 //! the question; replies that overtake each other therefore look like no loss.
 //!
 //! | the epoch that was read | what happened | tokens in doubt |
 //! | --- | --- | --- |
 //! | the known one, `seq` not lower | nothing | those that its doubt names |
+//! | one that another server has begun than the one that is read | a failover, a restart with older data: what writers have confirmed may not be there yet | all, until this server has settled |
+//! | one that carries on the known one | another process has asked that server first | all, until it has settled |
 //! | none | `FLUSHALL`, a restart without data, eviction, another database | all, until a new epoch begins |
 //! | the known one, `seq` lower | an older dump, a fail-over that lost writes | all, until a new epoch begins |
 //! | the known one, the same `seq`, another last entry | the same, and others have written since | all, until a new epoch begins |
@@ -46,14 +50,15 @@
 //! its numbers were given out twice and no process can have known all of it: then the doubt lasts.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::schema::{EntryId, Epoch, MAX_INTEGER, unreadable};
-use super::script::CallerEpoch;
+use super::script::{CallerEpoch, LongKnown};
 use crate::clock::Timestamp;
 use crate::store::{Doubt, StoreError, StoreErrorKind};
 
@@ -63,7 +68,10 @@ pub(crate) struct EpochTracker {
     shards: Box<[ArcSwapOption<KnownEpoch>]>,
     /// How long after a loss tokens from before it may be presented, in milliseconds; only grows.
     doubt_millis: AtomicU64,
-    /// Notified when the script has to be run: to begin an epoch, or to report a former one.
+    /// Whether this process may not run the script.
+    pub(crate) cannot_report: AtomicBool,
+    /// Notified when the script has to be run: to begin an epoch, to report a former one, or while
+    /// a server settles.
     pub(crate) maintenance_due: Notify,
 }
 
@@ -80,6 +88,54 @@ pub(crate) struct KnownEpoch {
     pub(crate) lost: bool,
     /// The entry of the latest change that was read over each connection.
     last_entries: [EntryId; 3],
+    /// The epochs that this one carries on, as far as this process has known them; the latest
+    /// first. What a server still says of them is out of date.
+    ancestors: [u64; 4],
+    /// How many changes were known, and since when; and how many [`LONG`] before that at least.
+    ages: SeqAges,
+    /// What was known for long of the epoch that this one carries on.
+    parent_known: u64,
+}
+
+/// How many changes were known a while ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct SeqAges {
+    /// Known for [`LONG`] at least.
+    old: u64,
+    /// Known since then.
+    young: (u64, Instant),
+    /// The latest, known since then.
+    newest: (u64, Instant),
+}
+
+/// What was known for so long is not lost by a failover to a replica that follows its primary.
+const LONG: Duration = Duration::from_secs(5);
+
+impl SeqAges {
+    fn new(seq: u64) -> Self {
+        let now = (seq, Instant::now());
+        Self { old: 0, young: now, newest: now }
+    }
+
+    /// How many changes have been known for long.
+    fn long_known(&self) -> u64 {
+        let is_old = |(_, since): (u64, Instant)| since.elapsed() >= LONG;
+        match self {
+            Self { newest, .. } if is_old(*newest) => newest.0,
+            Self { young, .. } if is_old(*young) => young.0,
+            Self { old, .. } => *old,
+        }
+    }
+
+    /// Takes in what is known now.
+    fn update(&mut self, seq: u64) {
+        if seq > self.newest.0 {
+            if self.young.1.elapsed() >= LONG {
+                (self.old, self.young) = (self.young.0, self.newest);
+            }
+            self.newest = (seq, Instant::now());
+        }
+    }
 }
 
 /// Over which connection an epoch was read: they may lead to different servers.
@@ -93,21 +149,46 @@ pub(crate) enum EpochSource {
     Feed,
 }
 
+/// Where an epoch was read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadFrom {
+    /// Over which connection.
+    pub(crate) source: EpochSource,
+    /// The [tag](super::server_id::ServerId::tag) of the server at its other end; zero if it does
+    /// not tell.
+    pub(crate) server: u64,
+}
+
 /// What is remembered of a former epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FormerEpoch {
     id: u64,
     seq: u64,
+    /// Whether it went on after the present one had begun, or began later: two servers were primary
+    /// at once, or an old state has come back. Unless the present one carries it on, what was
+    /// written meanwhile is lost as well.
+    went_on: bool,
 }
+
+/// The former epoch of which the script was told, if there was one.
+#[derive(Clone, Copy, Debug)]
+struct ReportedEpoch(Option<FormerEpoch>);
 
 /// Stands for several former epochs, or for one whose numbers were given out twice. No epoch has
 /// this id, so nobody can claim to have known all of it.
-const UNKNOWABLE_EPOCH: FormerEpoch = FormerEpoch { id: 0, seq: MAX_INTEGER };
+const UNKNOWABLE_EPOCH: FormerEpoch = FormerEpoch { id: 0, seq: MAX_INTEGER, went_on: false };
 
 impl KnownEpoch {
     fn first(source: EpochSource, epoch: Epoch) -> Self {
-        let mut known =
-            Self { epoch, former: None, lost: false, last_entries: [EntryId::default(); 3] };
+        let mut known = Self {
+            epoch,
+            former: None,
+            lost: false,
+            last_entries: [EntryId::default(); 3],
+            ancestors: [epoch.parent, 0, 0, 0],
+            ages: SeqAges::new(epoch.seq),
+            parent_known: 0,
+        };
         known.note_entry(source, epoch.last_entry);
         known
     }
@@ -135,10 +216,20 @@ impl KnownEpoch {
     /// missing.
     pub(crate) fn for_script(&self) -> CallerEpoch {
         let Epoch { id, seq, .. } = self.epoch;
+        let known = match self.epoch.settling {
+            None => CallerEpoch { id, min_seq: seq, known_seq: seq, went_on: false },
+            // Nothing but replays was written in it: if a third server does not know it, that is no
+            // loss.
+            Some(_) => {
+                CallerEpoch { id: self.epoch.parent, min_seq: 0, known_seq: 0, went_on: false }
+            }
+        };
         match self.former {
-            _ if self.lost => CallerEpoch { id, min_seq: MAX_INTEGER, known_seq: MAX_INTEGER },
-            Some(former) => CallerEpoch { id: former.id, min_seq: 0, known_seq: former.seq },
-            None => CallerEpoch { id, min_seq: seq, known_seq: seq },
+            _ if self.lost => CallerEpoch { min_seq: MAX_INTEGER, known_seq: MAX_INTEGER, ..known },
+            Some(FormerEpoch { id, seq, went_on }) => {
+                CallerEpoch { id, min_seq: 0, known_seq: seq, went_on }
+            }
+            None => known,
         }
     }
 
@@ -152,23 +243,47 @@ impl KnownEpoch {
             Epoch { doubt: doubted.doubt, doubt_ended_at: doubted.doubt_ended_at, ..newer };
     }
 
+    /// What the script is told, so that it notices if a server has less than was known for long: of
+    /// the epoch that the present one carries on, or will be carried on.
+    pub(crate) fn long_known(&self) -> Option<LongKnown> {
+        let Epoch { id, parent, settling, .. } = self.epoch;
+        let (epoch, seq) = match self.parent_known {
+            0 if settling.is_none() => (id, self.ages.long_known()),
+            seq => (parent, seq),
+        };
+        (seq > 0 && self.former.is_none()).then_some(LongKnown { epoch, seq })
+    }
+
+    /// Whether what a server says of this epoch is out of date.
+    fn is_ancestor(&self, epoch: &Epoch) -> bool {
+        self.ancestors.contains(&epoch.id)
+    }
+
     /// The epoch that was found where this one was expected.
     fn replaced_by(&self, source: EpochSource, epoch: Epoch) -> Self {
+        let next = Self::first(source, epoch);
+        let (former, lost, [first, second, third, _]) = (self.former, self.lost, self.ancestors);
+        if epoch.parent == self.epoch.id {
+            // Another server carries it on. What that one does not have is put back by those who
+            // wrote it, or is in doubt: the script sees to it.
+            let ancestors = [self.epoch.id, first, second, third];
+            return Self { former, lost, ancestors, parent_known: self.ages.long_known(), ..next };
+        }
+        if self.epoch.settling.is_some() && epoch.parent == self.epoch.parent {
+            // A third server carries on what the second one had only begun to.
+            let ancestors = [epoch.parent, self.epoch.id, first, second];
+            return Self { former, lost, ancestors, parent_known: self.parent_known, ..next };
+        }
         let latest = self.last_entries.iter().map(|entry| entry.0).max().unwrap_or_default();
         let covered = epoch.doubt.issued_until().unwrap_or_default().max(epoch.started_at);
-        Self {
-            former: Some(match self.former {
-                None if !self.lost => FormerEpoch { id: self.epoch.id, seq: self.epoch.seq },
-                // This epoch went on from a state without what this process knew: its numbers were
-                // given out a second time.
-                _ => UNKNOWABLE_EPOCH,
-            }),
-            // The former epoch went on after this one had begun, or began later: two servers were
-            // primary at once, or an old state has come back. What was written meanwhile is lost as
-            // well.
-            lost: latest.max(self.epoch.started_at.as_millis()) > covered.as_millis(),
-            ..Self::first(source, epoch)
-        }
+        let went_on = latest.max(self.epoch.started_at.as_millis()) > covered.as_millis();
+        let former = match self.former {
+            None if !self.lost => FormerEpoch { id: self.epoch.id, seq: self.epoch.seq, went_on },
+            // This epoch went on from a state without what this process knew: its numbers were
+            // given out a second time.
+            _ => FormerEpoch { went_on, ..UNKNOWABLE_EPOCH },
+        };
+        Self { former: Some(former), ..next }
     }
 }
 
@@ -177,6 +292,7 @@ impl EpochTracker {
         Self {
             shards: (0..shards).map(|_| ArcSwapOption::empty()).collect(),
             doubt_millis: AtomicU64::new(millis(doubt_duration)),
+            cannot_report: AtomicBool::new(false),
             maintenance_due: Notify::new(),
         }
     }
@@ -193,16 +309,27 @@ impl EpochTracker {
 
     /// Which tokens are in doubt, as long as nothing else is known.
     pub(crate) fn doubt(&self, known: &KnownEpoch) -> Doubt {
-        let Epoch { started_at, doubt, .. } = known.epoch;
-        match known.former {
-            _ if doubt == Doubt::Settling => doubt,
-            // Redis has not said yet whether it knows of the former epoch.
-            Some(_) if doubt.issued_until() < Some(started_at) => self.doubt_until(started_at),
-            _ => match doubt {
-                Doubt::None | Doubt::Settling => doubt,
-                // Another process may have declared it that expects tokens to last less long.
-                Doubt::Lasting { issued_until, .. } => doubt.joined(self.doubt_until(issued_until)),
-            },
+        let Epoch { started_at, settling, doubt, .. } = known.epoch;
+        // While another epoch is not reported, Redis has not said yet whether it carries that one
+        // on, or knows of the loss.
+        if settling.is_some() || known.lost {
+            return Doubt::Settling;
+        }
+        if let Some(former) = known.former
+            && (former.went_on || doubt.issued_until() < Some(started_at))
+        {
+            // A process that may not write cannot ask, and the other epoch may have been lost.
+            let cannot_report = self.cannot_report.load(Ordering::Relaxed);
+            return if cannot_report && !former.went_on {
+                self.doubt_until(started_at)
+            } else {
+                Doubt::Settling
+            };
+        }
+        match doubt {
+            Doubt::None | Doubt::Settling => doubt,
+            // Another process may have declared it that expects tokens to last less long.
+            Doubt::Lasting { issued_until, .. } => doubt.joined(self.doubt_until(issued_until)),
         }
     }
 
@@ -218,24 +345,24 @@ impl EpochTracker {
     }
 
     /// Compares the value of the key of an epoch with what was known when the question was sent,
-    /// and with what is known now.
+    /// and with what is known now. `from` is where it was read.
     ///
     /// # Errors
     /// [`StoreErrorKind::Settling`] if it is not known which tokens are in doubt.
     pub(crate) fn observe_value(
         &self,
-        source: EpochSource,
+        from: ReadFrom,
         shard: u16,
         before: Option<&Arc<KnownEpoch>>,
         value: Option<&[u8]>,
     ) -> Result<Doubt, StoreError> {
-        self.observe(source, shard, before, value.map(parse).transpose()?)
+        self.observe(from, shard, before, value.map(parse).transpose()?)
     }
 
     /// The same, if the value was parsed before.
     pub(crate) fn observe(
         &self,
-        source: EpochSource,
+        from: ReadFrom,
         shard: u16,
         before: Option<&Arc<KnownEpoch>>,
         epoch: Option<Epoch>,
@@ -250,6 +377,14 @@ impl EpochTracker {
                 }
             }));
         };
+        // What this server has is as old as when it was another one's replica.
+        let is_behind = before.is_some_and(|known| known.is_ancestor(&epoch));
+        // Where the server does not tell who it is, what it says of itself has to do.
+        let is_elsewhere = epoch.server != from.server && from.server != 0;
+        if is_elsewhere || is_behind {
+            self.maintenance_due.notify_one();
+            return Ok(Doubt::Settling);
+        }
         if before.is_some_and(|known| {
             known.epoch.id == epoch.id && (known.lost || known.epoch.seq > epoch.seq)
         }) {
@@ -258,7 +393,7 @@ impl EpochTracker {
                 "redis knows of fewer revocations than before: an older state was restored",
             ));
         }
-        self.record(source, shard, before, epoch, None)
+        self.record(from.source, shard, before, epoch, None)
     }
 
     /// Takes in the epoch that the script has replied with, after it was told what was known.
@@ -268,11 +403,11 @@ impl EpochTracker {
         before: Option<&Arc<KnownEpoch>>,
         epoch: Epoch,
     ) -> Result<Doubt, StoreError> {
-        let reported = before.and_then(|before| before.former);
-        self.record(EpochSource::Writes, shard, before, epoch, reported)
+        let reported = ReportedEpoch(before.and_then(|before| before.former));
+        self.record(EpochSource::Writes, shard, before, epoch, Some(reported))
     }
 
-    /// Takes in an epoch. `reported` is the former epoch of which the script was told.
+    /// Takes in an epoch. `reported` is set if it is the reply of the script.
     ///
     /// What was known when the question was sent may be out of date when it is answered, or have
     /// been nothing. So the epoch is always compared with the one that is known by now: it replaces
@@ -284,7 +419,7 @@ impl EpochTracker {
         shard: u16,
         before: Option<&Arc<KnownEpoch>>,
         epoch: Epoch,
-        reported: Option<FormerEpoch>,
+        reported: Option<ReportedEpoch>,
     ) -> Result<Doubt, StoreError> {
         let slot = self.shards.get(usize::from(shard)).ok_or_else(unknown_shard)?;
         // Most of the time there is nothing new.
@@ -305,16 +440,11 @@ impl EpochTracker {
             (_, next) => Some(Arc::new(next)),
         });
         let known = next(was.as_deref());
-        if known.former.is_some() || known.lost {
+        if known.former.is_some() || known.lost || known.epoch.settling.is_some() {
             self.maintenance_due.notify_one();
         }
-        if was.is_some_and(|was| was.epoch.id != known.epoch.id) {
-            let issued_until = self.doubt(&known).issued_until().unwrap_or_default();
-            tracing::warn!(
-                shard,
-                %issued_until,
-                "redis has lost revocations; tokens issued until then are in doubt"
-            );
+        if let Some(was) = was {
+            report_change(shard, &was.epoch, &known.epoch);
         }
         if known.lost {
             return Err(unsettled(
@@ -326,10 +456,11 @@ impl EpochTracker {
                 "the epoch of the shard changed while the question was under way; ask again",
             ));
         }
-        if known.epoch.doubt_ended_at.is_some() && epoch.doubt_ended_at.is_none() {
+        if known.epoch.doubt_ended_at.is_some() && epoch.doubt_ended_at.is_none()
+            || known.epoch.settling.is_none() && epoch.settling.is_some()
+        {
             // The records beside it may have been read before everything was written again.
-            let issued_until = epoch.doubt.issued_until().unwrap_or_default();
-            return Ok(self.doubt_until(issued_until.max(epoch.started_at)));
+            return Ok(Doubt::Settling);
         }
         Ok(self.doubt(&known))
     }
@@ -354,7 +485,7 @@ fn next(
     source: EpochSource,
     before: Option<Epoch>,
     epoch: Epoch,
-    reported: Option<FormerEpoch>,
+    reported: Option<ReportedEpoch>,
 ) -> KnownEpoch {
     let Some(now) = now else { return KnownEpoch::first(source, epoch) };
     if now.epoch.id == epoch.id {
@@ -362,8 +493,16 @@ fn next(
         // One number for two changes: two servers have gone on from one state.
         next.lost |= epoch.seq == now.epoch.seq && epoch.last_entry != now.epoch.last_entry;
         next.merge(epoch);
+        next.ages.update(next.epoch.seq);
+        let knew_this = before.is_some_and(|before| before.id == epoch.id);
+        if reported.is_some() && knew_this && next.epoch.settling.is_none() {
+            // The script was told of it.
+            next.parent_known = 0;
+        }
         next.note_entry(source, epoch.last_entry);
-        if reported.is_some() && reported == now.former {
+        if reported
+            .is_some_and(|ReportedEpoch(reported)| reported.is_some() && reported == now.former)
+        {
             next.former = None;
         }
         if before.is_some_and(|before| before.id == epoch.id && epoch.has_lost_doubt_of(&before)) {
@@ -372,18 +511,25 @@ fn next(
         }
         return next;
     }
+    let knew_this = before.is_some_and(|before| before.id == now.epoch.id);
+    // A server that was told of the known epoch, and knows only what that one has carried on, has
+    // come back after all. Without that it is behind. While the known one settles, the script is
+    // told of what it carries on (`for_script`).
+    let was_told = knew_this && reported.is_some() && now.epoch.settling.is_none();
+    if now.is_ancestor(&epoch) && !was_told {
+        return *now;
+    }
     // The question may have been sent before the known epoch was heard of. Then the later of the
     // two is believed.
-    if before.is_some_and(|before| before.id == now.epoch.id)
-        || epoch.started_at > now.epoch.started_at
-    {
+    if knew_this || epoch.started_at > now.epoch.started_at {
         return now.replaced_by(source, epoch);
     }
     // The known one stays, but it is not the only one any more.
     let other = KnownEpoch::first(source, epoch).replaced_by(source, now.epoch);
     let former = match (now.former, other.former) {
         (Some(known), Some(heard)) if known.id == heard.id => {
-            Some(FormerEpoch { seq: known.seq.max(heard.seq), ..known })
+            let went_on = known.went_on || heard.went_on;
+            Some(FormerEpoch { seq: known.seq.max(heard.seq), went_on, ..known })
         }
         (Some(_), Some(_)) => Some(UNKNOWABLE_EPOCH),
         (former, None) | (None, former) => former,
@@ -398,6 +544,28 @@ pub(crate) fn parse(value: &[u8]) -> Result<Epoch, StoreError> {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(MAX_INTEGER).min(MAX_INTEGER)
+}
+
+/// Says in the log that the server behind a shard has changed, and what became of it.
+fn report_change(shard: u16, was: &Epoch, now: &Epoch) {
+    if was.id != now.id && now.parent != 0 {
+        tracing::warn!(
+            shard,
+            awaited = now.settling.map(|settling| settling.awaited),
+            "the data is at another server than before; what it does not have is put back"
+        );
+    } else if was.settling.is_some() && now.settling.is_none() {
+        tracing::info!(shard, "everything is put back that those who wrote it still had");
+    }
+    let issued_until = now.doubt.issued_until();
+    if issued_until > was.doubt.issued_until() {
+        let issued_until = issued_until.unwrap_or_default();
+        tracing::warn!(
+            shard,
+            %issued_until,
+            "redis has lost revocations; tokens issued until then are in doubt"
+        );
+    }
 }
 
 /// It is not known yet which tokens of this shard are in doubt.

@@ -18,7 +18,7 @@ use self::parse::{parse_entries, parse_id, parse_score};
 use super::command::task_failed;
 use super::connection::{Connection, is_write_refused, unexpected_reply, unreachable};
 use super::core::StoreCore;
-use super::epoch::EpochSource;
+use super::epoch::{EpochSource, ReadFrom};
 use super::log_check::check_log;
 use super::random;
 use super::reply::read_time;
@@ -277,7 +277,7 @@ impl Feed for RedisFeed {
         let (epoch, time) = (epoch?, time?);
         role?;
         let doubt = self.core.tracker.observe_value(
-            EpochSource::Feed,
+            ReadFrom { source: EpochSource::Feed, server: self.connection()?.server_id().tag() },
             self.shard,
             known.as_ref(),
             epoch.as_bytes(),

@@ -13,7 +13,7 @@ use crate::config::ConfigError;
 use crate::revocation::{
     Action, Extent, Outcome, Revocation, RevocationOrigin, Target, TargetKind,
 };
-use crate::store::{Cursor, RevocationWriter, StoreError, StoreErrorKind};
+use crate::store::{RevocationWriter, StoreError, StoreErrorKind};
 use crate::token::{CrateOnly, TokenProfile, TokenVerifier};
 
 /// Default of [`Import::with_pace`].
@@ -72,8 +72,8 @@ pub struct ImportReport {
 }
 
 impl Import {
-    /// Takes over what a [foreign list](super::foreign) holds, once, as records of our own. `store` is where
-    /// the list is; the records go where all revocations of `revoker` go, a
+    /// Takes over what a [foreign list](super::foreign) holds, once, as records of our own. `store`
+    /// is where the list is; the records go where all revocations of `revoker` go, a
     /// [`Revoker`](crate::Revoker).
     ///
     /// # Errors
@@ -128,7 +128,7 @@ impl Import {
     ///
     /// # Errors
     /// [`ConfigError`] if the cursor is not one of an import.
-    pub fn with_cursor(mut self, cursor: &Cursor) -> Result<Self, ConfigError> {
+    pub fn with_cursor(mut self, cursor: &str) -> Result<Self, ConfigError> {
         let at = ScanPosition::parse(cursor);
         self.at = Some(at.ok_or_else(|| {
             ConfigError::new("cursor", "is not one that Import::cursor gave out")
@@ -137,7 +137,7 @@ impl Import {
     }
 
     /// Where it is, for [`with_cursor`](Self::with_cursor). `None` at the beginning and at the end.
-    pub fn cursor(&self) -> Option<Cursor> {
+    pub fn cursor(&self) -> Option<Box<str>> {
         self.at.as_ref().map(ScanPosition::print)
     }
 

@@ -13,7 +13,7 @@ use fred::types::Value;
 
 use super::connection::{CONNECT_TIMEOUT, Connection, unexpected_reply};
 use super::epoch::{EpochTracker, KnownEpoch};
-use super::schema::{EntryId, RedisKeys};
+use super::schema::{EntryId, Epoch, RedisKeys};
 use super::topology::Topology;
 use crate::store::StoreError;
 
@@ -33,6 +33,14 @@ pub(crate) async fn check_log(
         if entries.is_empty() && shard == shards.start {
             first_entry(topology, connection, keys, shard, EntryId::default()).await?;
         }
+        // A server that has begun another epoch, or has yet to begin one, has what it has: the
+        // epoch tells. Only where it should be the same one, its log tells more.
+        let known_epoch = known.as_deref();
+        if !entries.is_empty()
+            && !is_same_epoch(topology, connection, keys, shard, known_epoch).await?
+        {
+            continue;
+        }
         for entry in entries {
             if is_missing(topology, connection, keys, shard, entry).await?
                 && let Some(known) = &known
@@ -42,6 +50,23 @@ pub(crate) async fn check_log(
         }
     }
     Ok(())
+}
+
+/// Whether the server holds the epoch that was known, and has begun it itself.
+async fn is_same_epoch(
+    topology: &Arc<Topology>,
+    connection: &Connection,
+    keys: &RedisKeys,
+    shard: u16,
+    known: Option<&KnownEpoch>,
+) -> Result<bool, StoreError> {
+    let key = vec![Value::Bytes(keys.shard(shard).epoch.clone())];
+    let value = topology.command_for_key(connection, "GET", key, CONNECT_TIMEOUT).await?;
+    let epoch = value.as_bytes().and_then(|value| Epoch::parse(value).ok());
+    let server = connection.server_id().tag();
+    Ok(epoch.zip(known).is_some_and(|(epoch, known)| {
+        epoch.id == known.epoch.id && (epoch.server == server || server == 0)
+    }))
 }
 
 /// Whether an entry is not in the log, although earlier ones are.

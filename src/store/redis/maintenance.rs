@@ -1,17 +1,26 @@
 //! Opening a store, and the maintenance task that keeps its epochs in Redis.
 
+use std::mem;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
+use fred::types::Value;
+use futures::future::join_all;
 use futures::stream::{self, StreamExt as _};
-use tokio::time::sleep;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
 
-use super::command::RETRY_PAUSE;
+use super::command::{RETRY_PAUSE, SendContext};
 use super::connection::{error_code, is_write_refused};
 use super::core::StoreCore;
 use super::error::ConnectError;
 use super::random;
 use super::schema::LAYOUT_REMEDY;
+use super::script::{self, WriterAction, WriterContext};
+use super::write::TouchReply;
+use super::writers::Confirmed;
 use crate::config::ConfigError;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -19,6 +28,12 @@ use crate::store::{StoreError, StoreErrorKind};
 const SHARDS_AT_ONCE: usize = 64;
 /// How often the expiry of keys without an end of their own is put off.
 const TOUCH_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
+/// How long a process that ends waits until its signing off is confirmed.
+const SIGN_OFF_LIMIT: Duration = Duration::from_millis(500);
+/// How often a process renews that writes.
+const RENEWAL: Duration = Duration::from_secs(1);
+/// How often the script is run while a server settles.
+const SETTLING_INTERVAL: Duration = Duration::from_millis(100);
 /// How long the task pauses after each round: the first after one that succeeded; it doubles with
 /// each that failed, up to the second. While an epoch is missing, every check notifies the task,
 /// however often its script is refused.
@@ -50,7 +65,7 @@ impl StoreCore {
             }
         }
         for shard in 0..self.keys.shards() {
-            while let Err(error) = self.touch(shard).await {
+            while let Err(error) = self.keep_epoch(shard).await {
                 if error_code(&error) == "LAYOUT" {
                     return Err(self.wrong_layout(&error).into());
                 }
@@ -92,29 +107,157 @@ impl StoreCore {
         let is_version = problem.contains(LAYOUT_REMEDY);
         ConfigError::new(if is_version { "prefix" } else { "shards" }, problem)
     }
+
+    /// Runs the script without changes, and lets the server have what this process has confirmed and
+    /// it does not have. Says whether it still settles.
+    async fn keep_epoch(&self, shard: u16) -> Result<bool, StoreError> {
+        let writer = self.writers.prune(shard);
+        let writer = writer.unwrap_or_else(|| self.writers.renewing(shard));
+        let reply = self.touch(shard, None, writer).await?;
+        if self.writers.is_through(shard, reply.server, reply.epoch.id) {
+            return Ok(reply.epoch.settling.is_some());
+        }
+        self.recover(shard, &reply).await
+    }
+
+    /// Replays to this server what it does not have.
+    async fn recover(&self, shard: u16, found: &TouchReply) -> Result<bool, StoreError> {
+        let (server, epoch) = (found.server, found.epoch);
+        let Some(recovery) = self.writers.recover(shard, server) else { return Ok(false) };
+        let (missing, has_gap) = recovery.missing(epoch.id, found.had);
+        let mut changes = Vec::new();
+        let mut writer = recovery.writer;
+        let mut count = 0_usize;
+        for write in missing {
+            count += 1;
+            match &write.what {
+                Confirmed::Changes(confirmed) => {
+                    changes.extend(confirmed.iter().cloned());
+                    writer.number = write.number;
+                }
+                #[cfg(feature = "sessions")]
+                Confirmed::Document(document) => {
+                    self.replay_confirmed(shard, server, writer, &changes).await?;
+                    changes.clear();
+                    writer.number = write.number;
+                    self.replay_document(shard, server, writer, document).await?;
+                }
+            }
+        }
+        self.replay_confirmed(shard, server, writer, &changes).await?;
+        let mut is_settling = epoch.settling.is_some();
+        // It may have had a write that was never confirmed, and then it waits for this process.
+        if recovery.writer.number > 0 || found.had.is_some() {
+            // Where nothing was carried on, everything from before is in doubt already.
+            let action = if has_gap && epoch.parent != 0 {
+                WriterAction::ThroughWithGap
+            } else {
+                WriterAction::Through
+            };
+            let through = WriterContext { action, ..recovery.writer };
+            let reply = self.touch(shard, Some(server), through).await?;
+            is_settling = reply.epoch.settling.is_some();
+            if count > 0 || has_gap {
+                tracing::info!(
+                    shard,
+                    count,
+                    has_gap,
+                    "put back what redis did not have of the writes of this process"
+                );
+            }
+        }
+        self.writers.recovered(shard, server, epoch.id);
+        Ok(is_settling)
+    }
+
+    /// Lets every server have what this process has confirmed, and says that this process need not
+    /// be waited for.
+    pub(crate) async fn sign_off(&self) -> Result<(), StoreError> {
+        for shard in 0..self.keys.shards() {
+            if self.writers.is_active(shard) {
+                self.keep_epoch(shard).await?;
+                if let Some((server, writer)) = self.writers.sign_off(shard) {
+                    self.touch(shard, Some(server), writer).await?;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
-/// The maintenance task: runs the script without changes whenever an epoch has to begin or a former
-/// epoch to be reported, and every few hours to put off the expiry of its keys.
+impl Drop for StoreCore {
+    fn drop(&mut self) {
+        if let Some(maintenance) = self.maintenance.get() {
+            maintenance.abort();
+        }
+        // Nobody has to wait for this process after a failover. If this is not sent any more, it is
+        // waited for in vain.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let sign_off = |shard| {
+            let (server, writer) = self.writers.sign_off(shard)?;
+            let permit = self.write_connection(shard).acquire().ok()?;
+            let context = SendContext { known: self.tracker.known(shard), server, writer };
+            let arguments =
+                script::arguments(&self.keys, shard, &self.script_context(&context), &[]);
+            (permit.server_id().tag() == server).then_some((permit, arguments))
+        };
+        let leaving: Vec<_> = (0..self.keys.shards()).filter_map(sign_off).collect();
+        if leaving.is_empty() {
+            return;
+        }
+        let connections = mem::take(&mut self.writes);
+        runtime.spawn(async move {
+            join_all(leaving.into_iter().map(|(permit, arguments)| async move {
+                let sha = Bytes::from_static(script::SHA.as_bytes());
+                let arguments = std::iter::once(sha).chain(arguments).map(Value::Bytes);
+                let _ = permit.command("EVALSHA", arguments.collect(), SIGN_OFF_LIMIT).await;
+            }))
+            .await;
+            drop(connections);
+        });
+    }
+}
+
+/// The maintenance task: runs the script without changes whenever an epoch has to begin, a former
+/// epoch to be reported or a server to settle; every second for the shards that this process writes
+/// to, so that it is waited for after a failover; and every few hours to put off the expiry of its
+/// keys.
 pub(crate) async fn maintain(core: Weak<StoreCore>) {
     let Some(tracker) = core.upgrade().map(|core| Arc::clone(&core.tracker)) else { return };
     let [shortest, longest] = PAUSES;
     let mut pause_after = shortest;
-    let mut has_failed = false;
+    let (mut has_failed, mut is_settling) = (false, false);
+    let mut next_touch = Instant::now() + TOUCH_INTERVAL.mul_f64(random::fraction());
     loop {
-        let pause = if has_failed { pause_after } else { TOUCH_INTERVAL };
-        tokio::select! {
-            () = tracker.maintenance_due.notified(), if !has_failed => {}
-            () = sleep(pause.mul_f64(0.5 + random::fraction() / 2.0)) => {}
-        }
+        let is_active = core
+            .upgrade()
+            .is_some_and(|core| (0..core.keys.shards()).any(|shard| core.writers.is_active(shard)));
+        let pause = match (has_failed, is_settling, is_active) {
+            (true, ..) => pause_after,
+            (_, true, _) => SETTLING_INTERVAL,
+            (.., true) => RENEWAL,
+            _ => next_touch.saturating_duration_since(Instant::now()),
+        };
+        let is_due = tokio::select! {
+            () = tracker.maintenance_due.notified(), if !has_failed && !is_settling => true,
+            () = sleep(pause.mul_f64(0.5 + random::fraction() / 2.0)) => has_failed || is_settling,
+        };
         let Some(core) = core.upgrade() else { return };
+        let is_due = is_due || next_touch <= Instant::now();
+        if is_due {
+            next_touch = Instant::now() + TOUCH_INTERVAL.mul_f64(0.5 + random::fraction() / 2.0);
+        }
         // Several at once: if a node of a cluster is down, each of its shards takes the whole time
         // limit of a write.
-        let shards = stream::iter(0..core.keys.shards());
-        let touched = shards.map(|shard| core.touch(shard)).buffer_unordered(SHARDS_AT_ONCE);
-        let failure = touched.collect::<Vec<_>>().await.into_iter().find_map(Result::err);
-        drop(core);
-        if let Some(error) = failure {
+        let shards =
+            (0..core.keys.shards()).filter(|shard| is_due || core.writers.is_active(*shard));
+        let kept = stream::iter(shards).map(|shard| core.keep_epoch(shard));
+        let kept = kept.buffer_unordered(SHARDS_AT_ONCE).collect::<Vec<_>>().await;
+        is_settling = kept.iter().any(|kept| matches!(kept, Ok(true)));
+        if let Some(error) = kept.into_iter().find_map(Result::err) {
+            if error.kind() == StoreErrorKind::Denied {
+                core.tracker.cannot_report.store(true, Ordering::Relaxed);
+            }
             if !has_failed {
                 tracing::warn!(error = %error.chain(),
                     "the epoch of the store in redis could not be prolonged; trying again");
@@ -124,6 +267,7 @@ pub(crate) async fn maintain(core: Weak<StoreCore>) {
         } else {
             has_failed = false;
             pause_after = shortest;
+            drop(core);
             sleep(pause_after).await;
         }
     }

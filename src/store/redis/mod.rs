@@ -19,6 +19,7 @@
 // | | `options` | what can be set, and the defaults |
 // | | `error` | why a store could not be opened |
 // | | `url` | URLs of Redis |
+// | | `writers` | what this process has confirmed, for a server that does not have it |
 // | | `health` | whether Redis can be used right now |
 // | | `epoch` | how a loss of data is noticed, and which tokens are in doubt then |
 // | | `address_map` | where announced addresses are dialled |
@@ -89,6 +90,7 @@ mod supervised;
 mod topology;
 mod url;
 mod write;
+mod writers;
 
 /// The Redis client, in the version of which [`RedisStoreBuilder::with_fred_config`] takes a
 /// configuration (feature `fred-config`).

@@ -10,7 +10,7 @@ use super::reply::read_record;
 use super::schema::IndexMember;
 use crate::clock::{Clock as _, SystemClock};
 use crate::revocation::{Fingerprint, Record};
-use crate::store::{Cursor, ListQuery, RecordPage, StoreError, StoreErrorKind};
+use crate::store::{ListQuery, RecordPage, StoreError, StoreErrorKind};
 
 impl StoreCore {
     /// The record of one target.
@@ -65,7 +65,7 @@ impl StoreCore {
         };
         Ok(RecordPage {
             records: self.read_page(shard, &fingerprints, query).await?,
-            next: next.map(|(shard, position)| Cursor::from_text(format!("{shard}:{position}"))),
+            next: next.map(|(shard, position)| format!("{shard}:{position}").into()),
         })
     }
 
@@ -100,9 +100,9 @@ impl StoreCore {
         Ok(records)
     }
 
-    fn parse_cursor(&self, cursor: &Cursor) -> Result<(u16, u64), StoreError> {
-        let text = cursor.to_string();
-        text.split_once(':')
+    fn parse_cursor(&self, cursor: &str) -> Result<(u16, u64), StoreError> {
+        cursor
+            .split_once(':')
             .and_then(|(shard, position)| Some((shard.parse().ok()?, position.parse().ok()?)))
             .filter(|(shard, _)| *shard < self.keys.shards())
             .ok_or_else(|| {

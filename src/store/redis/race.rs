@@ -79,8 +79,8 @@ fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     }
 }
 
-/// Connects to the first address that can be connected to. The next one is tried when the one before
-/// has failed, or has not connected within its head start. The caller says when it is over.
+/// Connects to the first address that can be connected to. The next one is tried when the one
+/// before has failed, or has not connected within its head start. The caller says when it is over.
 pub(crate) async fn race<T, F>(
     addresses: Vec<SocketAddr>,
     limit: Duration,

@@ -32,7 +32,7 @@ use crate::store::{Doubt, StoreError, StoreErrorKind};
 
 /// The version of everything in this file and in the script. Another one is refused when the store
 /// is opened.
-pub(crate) const LAYOUT: u32 = 1;
+pub(crate) const LAYOUT: u32 = 2;
 
 /// The largest integer that scripts are given: up to it, integers are exact in the numbers of Lua.
 /// It is also the latest time, in milliseconds.
@@ -79,6 +79,7 @@ pub(crate) struct ShardKeys {
     pub(crate) tombstones: Bytes,
     pub(crate) log: Bytes,
     pub(crate) mirrors: Bytes,
+    pub(crate) writers: Bytes,
     /// Never holds anything: for trials of access rights.
     pub(crate) trial: Bytes,
     record: Box<str>,
@@ -101,6 +102,7 @@ impl RedisKeys {
                 tombstones: key("b"),
                 log: key("l"),
                 mirrors: key("w"),
+                writers: key("s"),
                 trial: key("t"),
                 record: format!("{prefix}:{{{k}}}:r:").into(),
                 lease: format!("{prefix}:{{{k}}}:w:").into(),
@@ -172,17 +174,26 @@ pub(crate) fn is_prefix(prefix: &str) -> bool {
 
 // === Epochs ===
 
-/// The time between two losses of data, see the module `epoch`.
+/// The time between two losses of data or changes of server, see the module `epoch`.
 ///
-/// Its value is `1 <id> <started_at> <doubted until> <doubt ends or ended at> <seq> <last entry>`,
-/// with times in milliseconds. Without a doubt the first of its two times is 0, and the second one
-/// is 0 as well, unless a doubt has ended in this epoch.
+/// Its value is `2 <id> <parent> <server> <started_at> <settling since> <awaited> <doubted until>
+/// <doubt ends or ended at> <seq> <last entry>`, with ids in hexadecimal digits and times in
+/// milliseconds. Without a parent, settling or doubt the numbers are 0. Of a doubt that has ended in
+/// this epoch the second number remains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Epoch {
     /// Random; never zero.
     pub(crate) id: u64,
+    /// The epoch that this one carries on at another server; zero if it is the first, or has begun
+    /// after a loss of data.
+    pub(crate) parent: u64,
+    /// The [tag](ServerId::tag) of the server that has begun it. At any other server it may be out
+    /// of date.
+    pub(crate) server: u64,
     /// When it began, by the clock of Redis.
     pub(crate) started_at: Timestamp,
+    /// Whether what its server does not have is still being put back.
+    pub(crate) settling: Option<SettlingState>,
     /// Which tokens may have been revoked before it began, without their records being there.
     pub(crate) doubt: Doubt,
     /// When the doubt of this epoch was ended, because everything had been written again.
@@ -192,6 +203,15 @@ pub(crate) struct Epoch {
     /// The entry of the latest change in the log. After a fail-over, it shows whether the change is
     /// still there.
     pub(crate) last_entry: EntryId,
+}
+
+/// How far a server is that settles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SettlingState {
+    /// Since when it takes the writes that belong to it, by its clock.
+    pub(crate) since: Timestamp,
+    /// How many writers have not said yet that they have put back what they have confirmed.
+    pub(crate) awaited: u32,
 }
 
 /// The id of an entry of a stream; zero before the first.
@@ -222,14 +242,17 @@ impl Epoch {
     #[cfg(test)]
     pub(crate) fn print(&self) -> String {
         let [until, end] = match (self.doubt, self.doubt_ended_at) {
-            (Doubt::None | Doubt::Settling, ended_at) => {
-                [Timestamp::ZERO, ended_at.unwrap_or_default()]
-            }
             (Doubt::Lasting { issued_until, ends_at }, _) => [issued_until, ends_at],
+            (_, ended_at) => [Timestamp::ZERO, ended_at.unwrap_or_default()],
         };
+        let (since, awaited) = self.settling.map_or_else(Default::default, |settling| {
+            (settling.since.as_millis(), settling.awaited)
+        });
         format!(
-            "{LAYOUT} {:016x} {} {} {} {} {}",
+            "{LAYOUT} {:016x} {:016x} {:016x} {} {since} {awaited} {} {} {} {}",
             self.id,
+            self.parent,
+            self.server,
             self.started_at.as_millis(),
             until.as_millis(),
             end.as_millis(),
@@ -241,14 +264,11 @@ impl Epoch {
     pub(crate) fn parse(value: &[u8]) -> Result<Self, Unreadable> {
         let mut words = Words::of(value)?;
         words.version()?;
-        let id = words.next()?;
-        if id.len() != 16
-            || !id.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-        {
-            return Err(Unreadable);
-        }
-        let id = u64::from_str_radix(id, 16).map_err(|_| Unreadable)?;
+        let (id, parent, server) = (words.id()?, words.id()?, words.id()?);
         let started_at = words.time()?;
+        let (since, awaited) = (words.time()?, words.number()?);
+        let awaited = u32::try_from(awaited).map_err(|_| Unreadable)?;
+        let settling = (since != Timestamp::ZERO).then_some(SettlingState { since, awaited });
         let (issued_until, end) = (words.time()?, words.time()?);
         let (doubt, doubt_ended_at) = match (issued_until, end) {
             (Timestamp::ZERO, Timestamp::ZERO) => (Doubt::None, None),
@@ -260,7 +280,17 @@ impl Epoch {
         if id == 0 {
             return Err(Unreadable);
         }
-        Ok(Self { id, started_at, doubt, doubt_ended_at, seq, last_entry })
+        Ok(Self {
+            id,
+            parent,
+            server,
+            started_at,
+            settling,
+            doubt,
+            doubt_ended_at,
+            seq,
+            last_entry,
+        })
     }
 }
 
@@ -419,6 +449,19 @@ impl IndexMember {
     }
 }
 
+// === Documents ===
+
+/// The text of a document, from the value of its key: `<version> <id of an epoch> <text>`. Without
+/// a text it was deleted.
+#[cfg(feature = "sessions")]
+pub(crate) fn parse_document(value: &Bytes) -> Result<Option<Bytes>, Unreadable> {
+    let mut spaces = value.iter().enumerate().filter(|(_, byte)| **byte == b' ').map(|(n, _)| n);
+    let (Some(first), second) = (spaces.next(), spaces.next()) else { return Err(Unreadable) };
+    let version = value.get(..first).and_then(|digits| std::str::from_utf8(digits).ok());
+    decimal(version.ok_or(Unreadable)?)?;
+    Ok(second.map(|second| value.slice(second + 1..)))
+}
+
 // === Reading words ===
 
 /// Words with one space between them. Numbers are decimal without a sign or leading zeros, as they
@@ -439,6 +482,16 @@ impl<'a> Words<'a> {
     fn number(&mut self) -> Result<u64, Unreadable> {
         decimal(self.next()?)
             .and_then(|number| if number <= MAX_INTEGER { Ok(number) } else { Err(Unreadable) })
+    }
+
+    /// Sixteen hexadecimal digits.
+    fn id(&mut self) -> Result<u64, Unreadable> {
+        let id = self.next()?;
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if id.len() != 16 || !id.bytes().all(is_digit) {
+            return Err(Unreadable);
+        }
+        u64::from_str_radix(id, 16).map_err(|_| Unreadable)
     }
 
     fn time(&mut self) -> Result<Timestamp, Unreadable> {

@@ -3,6 +3,7 @@
 //! The script does what [`Revocation::apply`] does, because only Redis can read, decide and write
 //! in one step. It is idempotent: a write of unknown fate may be sent again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use crate::store::feed::EndDoubt;
 pub(crate) const SOURCE: &str = include_str!("write.lua");
 
 /// The SHA-1 of [`SOURCE`], under which Redis keeps it.
-pub(crate) const SHA: &str = "d1bdf9055b235fd38606f939eb90072302d0a0a0";
+pub(crate) const SHA: &str = "25ee35e1913f7a321a9e0b1b82fe3a8c473ef4e3";
 
 /// A Lua script, as it is sent.
 pub(crate) struct LuaScript {
@@ -54,6 +55,64 @@ pub(crate) struct ScriptContext {
     pub(crate) caller_time: Timestamp,
     /// By how much cutoffs are dated later, because the clocks of issuers are ahead.
     pub(crate) issuer_clock_lead: Duration,
+    /// The server to which the script is sent.
+    pub(crate) server: u64,
+    /// Who sends it.
+    pub(crate) writer: WriterContext,
+    /// What this process knows of the epoch that the present one carries on.
+    pub(crate) long_known: Option<LongKnown>,
+}
+
+/// How many changes of an epoch a process has known of for so long that a replica which does not
+/// have them was cut off, or is an older dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LongKnown {
+    pub(crate) epoch: u64,
+    pub(crate) seq: u64,
+}
+
+/// What the script is told of this process as a writer, see the module `writers`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WriterContext {
+    /// Its id.
+    pub(crate) id: u64,
+    /// What it does.
+    pub(crate) action: WriterAction,
+    /// The highest number of its writes that is confirmed; of a replay, the highest number that it
+    /// makes good.
+    pub(crate) number: u64,
+    /// The epoch in which all of them were there; zero if none.
+    pub(crate) through: u64,
+}
+
+/// What a run of the script means for the numbers of its writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WriterAction {
+    /// It writes something new, and gets the next number.
+    Write,
+    /// It is there.
+    Renew,
+    /// It writes again what it has confirmed.
+    Replay,
+    /// It has written all of that again.
+    Through,
+    /// The same, but it has forgotten some of it.
+    ThroughWithGap,
+    /// It ends, or will not write for long.
+    SignOff,
+}
+
+impl WriterAction {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Write => "w",
+            Self::Renew => "t",
+            Self::Replay => "r",
+            Self::Through => "d",
+            Self::ThroughWithGap => "g",
+            Self::SignOff => "o",
+        }
+    }
 }
 
 /// What the script is told of the epoch that its caller knows.
@@ -64,6 +123,8 @@ pub(crate) struct CallerEpoch {
     pub(crate) min_seq: u64,
     /// The `seq` up to which the caller knows it, if it is a former epoch.
     pub(crate) known_seq: u64,
+    /// Whether it went on after the present one had begun.
+    pub(crate) went_on: bool,
 }
 
 /// The arguments that come after the script or its SHA: number of keys, keys, arguments.
@@ -82,19 +143,14 @@ pub(crate) fn arguments(
             Action::Revoke(Extent::IssuedUntil(cutoff)) => ("u", cutoff),
             Action::Reinstate => ("b", Timestamp::ZERO),
         };
-        let optional =
-            |words: Option<&str>| words.map_or(Bytes::new(), |words| format!("={words}").into());
         arguments.extend([
             Bytes::from_static(action.as_bytes()),
             time(cutoff),
             time(change.until),
             millis(change.lifetime),
             Bytes::copy_from_slice(fingerprint.as_bytes()),
-            optional(change.reason.as_deref()),
-            optional(change.actor.as_deref()),
-            schema::print_words(&change.target, change.reason.as_deref(), change.actor.as_deref())
-                .into(),
         ]);
+        arguments.extend(note_arguments(change));
     }
     arguments
 }
@@ -109,21 +165,95 @@ pub(crate) fn replay_arguments(
     let fingerprints: Vec<_> = facts.iter().map(|(fingerprint, _)| *fingerprint).collect();
     let mut arguments = head(keys, shard, context, &fingerprints);
     for (fingerprint, fact) in facts {
-        let numbers = [fact.all_revoked_at, fact.cutoff, fact.cutoff_set_at, fact.reinstated_at];
-        let numbers =
-            numbers.map(|number| number.as_millis().min(MAX_INTEGER).to_string()).join(" ");
-        arguments.extend([
-            Bytes::from_static(b"m"),
-            numbers.into(),
-            time(fact.until),
-            text(0_u64),
-            Bytes::copy_from_slice(fingerprint.as_bytes()),
-            Bytes::new(),
-            Bytes::new(),
-            schema::print_words(&Target::nameless(fingerprint), None, None).into(),
-        ]);
+        push_fact(&mut arguments, b"m", fingerprint, fact);
+        let words = schema::print_words(&Target::nameless(fingerprint), None, None);
+        arguments.extend([Bytes::new(), Bytes::new(), words.into()]);
     }
     arguments
+}
+
+/// The arguments that write again what this process has confirmed.
+pub(crate) fn confirmed_arguments(
+    keys: &RedisKeys,
+    shard: u16,
+    context: &ScriptContext,
+    changes: &[Arc<ConfirmedChange>],
+) -> Vec<Bytes> {
+    let fingerprints: Vec<_> = changes.iter().map(|change| change.fingerprint).collect();
+    let mut arguments = head(keys, shard, context, &fingerprints);
+    for change in changes {
+        push_fact(&mut arguments, b"p", &change.fingerprint, &change.fact);
+        arguments.extend(change.note.clone());
+    }
+    arguments
+}
+
+fn push_fact(
+    arguments: &mut Vec<Bytes>,
+    action: &'static [u8],
+    fingerprint: &Fingerprint,
+    fact: &Fact,
+) {
+    let numbers = [fact.all_revoked_at, fact.cutoff, fact.cutoff_set_at, fact.reinstated_at];
+    let numbers = numbers.map(|number| number.as_millis().min(MAX_INTEGER).to_string()).join(" ");
+    arguments.extend([
+        Bytes::from_static(action),
+        numbers.into(),
+        time(fact.until),
+        text(0_u64),
+        Bytes::copy_from_slice(fingerprint.as_bytes()),
+    ]);
+}
+
+/// A change that was confirmed, as it is written again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ConfirmedChange {
+    fingerprint: Fingerprint,
+    fact: Fact,
+    /// Reason, actor and words, as the script is given them.
+    note: [Bytes; 3],
+}
+
+impl ConfirmedChange {
+    /// What a reply of the script has confirmed of a change, if it is in effect.
+    pub(crate) fn new(change: &Revocation, reply: &ChangeReply) -> Option<Self> {
+        let is_void = match reply.outcome {
+            // Nothing was revoked that could be reinstated.
+            Outcome::Already => change.action == Action::Reinstate,
+            outcome => outcome == Outcome::AlreadyExpired,
+        };
+        if is_void {
+            return None;
+        }
+        let mut fact = Fact { until: reply.until, ..Fact::default() };
+        let cutoff = reply.cutoff.unwrap_or_default();
+        match change.action {
+            Action::Revoke(Extent::All) => fact.all_revoked_at = reply.at,
+            Action::Revoke(Extent::IssuedSoFar) => {
+                (fact.cutoff, fact.cutoff_set_at) = (cutoff, reply.at);
+            }
+            Action::Revoke(Extent::IssuedUntil(until)) => {
+                (fact.cutoff, fact.cutoff_set_at) = (cutoff.max(until), reply.at);
+            }
+            Action::Reinstate => fact.reinstated_at = reply.at,
+        }
+        let fingerprint = change.target.fingerprint();
+        Some(Self { fingerprint, fact, note: note_arguments(change) })
+    }
+
+    /// About how much memory it takes, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<Self>() + self.note.iter().map(Bytes::len).sum::<usize>()
+    }
+}
+
+/// Reason and actor, each empty or after a `=`, and the words of the record.
+fn note_arguments(change: &Revocation) -> [Bytes; 3] {
+    let optional =
+        |words: Option<&str>| words.map_or(Bytes::new(), |words| format!("={words}").into());
+    let (reason, actor) = (change.reason.as_deref(), change.actor.as_deref());
+    let words = schema::print_words(&change.target, reason, actor);
+    [optional(reason), optional(actor), words.into()]
 }
 
 fn head(
@@ -133,10 +263,10 @@ fn head(
     fingerprints: &[Fingerprint],
 ) -> Vec<Bytes> {
     let names = keys.shard(shard);
-    let mut arguments = vec![text(5 + fingerprints.len() as u64)];
-    arguments.extend(
-        [&names.epoch, &names.meta, &names.index, &names.tombstones, &names.log].map(Bytes::clone),
-    );
+    let fixed =
+        [&names.epoch, &names.meta, &names.index, &names.tombstones, &names.log, &names.writers];
+    let mut arguments = vec![text((fixed.len() + fingerprints.len()) as u64)];
+    arguments.extend(fixed.map(Bytes::clone));
     arguments.extend(fingerprints.iter().map(|fingerprint| names.record(fingerprint)));
     let known = context.known.map_or(Bytes::new(), |known| epoch_id(known.id));
     let (min_seq, known_seq) =
@@ -156,7 +286,19 @@ fn head(
         text(known_seq),
     ]);
     arguments.extend(end_doubt);
-    arguments.extend([time(context.caller_time), millis(context.issuer_clock_lead)]);
+    let went_on = context.known.is_some_and(|known| known.went_on);
+    arguments.extend([
+        time(context.caller_time),
+        millis(context.issuer_clock_lead),
+        epoch_id(context.server),
+        epoch_id(context.writer.id),
+        Bytes::from_static(context.writer.action.code().as_bytes()),
+        text(context.writer.number),
+        Bytes::from_static(if went_on { b"1" } else { b"" }),
+        context.long_known.map_or(Bytes::new(), |known| epoch_id(known.epoch)),
+        text(context.long_known.map_or(0, |known| known.seq)),
+        epoch_id(context.writer.through),
+    ]);
     arguments
 }
 
@@ -164,7 +306,8 @@ fn text(value: impl Into<u64>) -> Bytes {
     value.into().to_string().into()
 }
 
-fn epoch_id(id: u64) -> Bytes {
+/// An id as scripts have it: sixteen hexadecimal digits.
+pub(crate) fn epoch_id(id: u64) -> Bytes {
     format!("{id:016x}").into()
 }
 
@@ -183,8 +326,12 @@ pub(crate) struct ScriptReply {
     pub(crate) epoch: Epoch,
     /// What Redis took the time to be.
     pub(crate) now: Timestamp,
-    /// One for each change, in order.
-    pub(crate) changes: Vec<ChangeReply>,
+    /// How many writes of this process the server had before; `None` if it knows of none.
+    pub(crate) had: Option<u64>,
+    /// The number of this write.
+    pub(crate) number: u64,
+    /// One for each change, in order; `None` if none was written, because the server still settles.
+    pub(crate) changes: Option<Vec<ChangeReply>>,
 }
 
 /// What became of one change.
@@ -195,19 +342,27 @@ pub(crate) struct ChangeReply {
     /// The cutoff that is now in effect.
     pub(crate) cutoff: Option<Timestamp>,
     pub(crate) seq: u64,
+    /// When the record may be forgotten.
+    pub(crate) until: Timestamp,
 }
 
 impl ScriptReply {
     /// Reads the reply to as many changes as were sent.
     pub(crate) fn parse(parts: &[Bytes], changes: usize) -> Result<Self, Unreadable> {
-        let [epoch, now, rest @ ..] = parts else { return Err(Unreadable) };
-        if rest.len() != changes {
-            return Err(Unreadable);
-        }
+        let [epoch, now, status, had, number, rest @ ..] = parts else { return Err(Unreadable) };
+        let changes = match &**status {
+            b"done" if rest.len() == changes => {
+                Some(rest.iter().map(|part| ChangeReply::parse(part)).collect::<Result<_, _>>()?)
+            }
+            b"settling" if rest.is_empty() => None,
+            _ => return Err(Unreadable),
+        };
         Ok(Self {
             epoch: Epoch::parse(epoch)?,
-            now: Timestamp::from_millis(number(std::str::from_utf8(now).map_err(|_| Unreadable)?)?),
-            changes: rest.iter().map(|part| ChangeReply::parse(part)).collect::<Result<_, _>>()?,
+            now: Timestamp::from_millis(read_number(now)?),
+            had: if **had == *b"-" { None } else { Some(read_number(had)?) },
+            number: read_number(number)?,
+            changes,
         })
     }
 }
@@ -215,7 +370,7 @@ impl ScriptReply {
 impl ChangeReply {
     fn parse(part: &[u8]) -> Result<Self, Unreadable> {
         let words: Vec<_> = std::str::from_utf8(part).map_err(|_| Unreadable)?.split(' ').collect();
-        let [outcome, at, cutoff, seq] = *words.as_slice() else { return Err(Unreadable) };
+        let [outcome, at, cutoff, seq, until] = *words.as_slice() else { return Err(Unreadable) };
         let outcome = match outcome {
             "n" => Outcome::New,
             "x" => Outcome::Extended,
@@ -223,10 +378,14 @@ impl ChangeReply {
             "e" => Outcome::AlreadyExpired,
             _ => return Err(Unreadable),
         };
-        let cutoff =
-            if cutoff == "-" { None } else { Some(Timestamp::from_millis(number(cutoff)?)) };
-        Ok(Self { outcome, at: Timestamp::from_millis(number(at)?), cutoff, seq: number(seq)? })
+        let time = |word| number(word).map(Timestamp::from_millis);
+        let cutoff = if cutoff == "-" { None } else { Some(time(cutoff)?) };
+        Ok(Self { outcome, at: time(at)?, cutoff, seq: number(seq)?, until: time(until)? })
     }
+}
+
+fn read_number(part: &[u8]) -> Result<u64, Unreadable> {
+    std::str::from_utf8(part).map_err(|_| Unreadable).and_then(number)
 }
 
 fn number(word: &str) -> Result<u64, Unreadable> {

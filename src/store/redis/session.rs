@@ -13,18 +13,19 @@ use fred::types::Value;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, try_join_all};
 
-use super::command::{StoreCommand, task_failed};
+use super::command::{SendContext, StoreCommand, task_failed};
 use super::connection::unexpected_reply;
 use super::core::StoreCore;
-use super::epoch::EpochSource;
-use super::reply::read_record;
-use super::schema::MAX_INTEGER;
-use super::script::LuaScript;
+use super::epoch::{EpochSource, ReadFrom};
+use super::reply::{read_record, read_strings};
+use super::schema::{MAX_INTEGER, parse_document};
+use super::script::{LuaScript, WriterContext, epoch_id};
 use super::store::RedisStore;
+use super::writers::{Confirmed, ConfirmedDocument};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::revocation::Target;
 use crate::store::session::{Commit, Committed, Seen, SessionStore, Snapshot};
-use crate::store::{Doubt, StoreError};
+use crate::store::{Doubt, StoreError, StoreErrorKind};
 
 pub(super) const LOAD: LuaScript = LuaScript {
     source: include_str!("load.lua"),
@@ -34,9 +35,12 @@ pub(super) const LOAD: LuaScript = LuaScript {
 
 pub(super) const COMMIT: LuaScript = LuaScript {
     source: include_str!("commit.lua"),
-    sha: "880d8941d2851897498fc2289d077dca5e94f934",
+    sha: "49d3839b93eaad0287c1e4ca23c4c380c1872df7",
     writes: true,
 };
+
+/// The same, for what was confirmed before.
+const REPLAY_COMMIT: LuaScript = LuaScript { writes: false, ..COMMIT };
 
 /// How many keys one run of a script reads.
 const CHUNK: usize = 256;
@@ -85,30 +89,31 @@ impl StoreCore {
         arguments.push((keys.len() + 1).to_string().into());
         arguments.push(self.keys.shard(shard).epoch.clone());
         arguments.extend(keys.iter().map(|(_, key)| key.clone()));
-        let sent =
-            self.send_knowing(shard, StoreCommand::Script(&LOAD), |_| arguments.clone()).await?;
-        let Value::Array(reply) = sent.value else { return Err(unexpected_reply("the script")) };
-        let mut reply = reply.into_iter();
-        let (Some(now), Some(epoch)) = (reply.next(), reply.next()) else {
-            return Err(unexpected_reply("the script"));
+        let read = |context: &SendContext, value| {
+            let Value::Array(reply) = value else { return Err(unexpected_reply("the script")) };
+            let mut reply = reply.into_iter();
+            let (Some(now), Some(epoch)) = (reply.next(), reply.next()) else {
+                return Err(unexpected_reply("the script"));
+            };
+            let now = now
+                .as_str()
+                .and_then(|now| now.parse().ok())
+                .ok_or_else(|| unexpected_reply("the script"))?;
+            // An error, if the shard has lost its data: then what was read proves nothing.
+            let known = context.known.as_ref();
+            let from = ReadFrom { source: EpochSource::Writes, server: context.server };
+            let doubt = self.tracker.observe_value(from, shard, known, epoch.as_bytes())?;
+            if doubt == Doubt::Settling {
+                return Err(doubt.error());
+            }
+            let values: Vec<_> =
+                keys.iter().map(|(place, _)| *place).zip(reply.map(Value::into_bytes)).collect();
+            if values.len() != keys.len() {
+                return Err(unexpected_reply("the script"));
+            }
+            Ok(ShardRead { now: Timestamp::from_millis(now), doubt, values })
         };
-        let now = now
-            .as_str()
-            .and_then(|now| now.parse().ok())
-            .ok_or_else(|| unexpected_reply("the script"))?;
-        // An error, if the shard has lost its data: then what was read proves nothing.
-        let doubt = self.tracker.observe_value(
-            EpochSource::Writes,
-            shard,
-            sent.known.as_ref(),
-            epoch.as_bytes(),
-        )?;
-        let values: Vec<_> =
-            keys.iter().map(|(place, _)| *place).zip(reply.map(Value::into_bytes)).collect();
-        if values.len() != keys.len() {
-            return Err(unexpected_reply("the script"));
-        }
-        Ok(ShardRead { now: Timestamp::from_millis(now), doubt, values })
+        self.run(shard, &LOAD, |_| Ok(arguments.clone()), read).await.map(|sent| sent.value)
     }
 
     async fn load(
@@ -120,6 +125,9 @@ impl StoreCore {
         let keys = keys.chain(records.iter().map(|target| self.record_key(target))).collect();
         let (now, doubt, mut values) = self.read_all(keys).await?;
         let records = values.split_off(documents.len()).into_iter().zip(records);
+        let text = |value: Bytes| parse_document(&value).map_err(|_| unreadable_document());
+        let values = values.into_iter().map(|value| value.map_or(Ok(None), text));
+        let values = values.collect::<Result<_, _>>()?;
         let mut snapshot = Snapshot::new(now, values, Vec::new());
         snapshot.doubt = doubt;
         for (stamp, target) in records {
@@ -138,29 +146,87 @@ impl StoreCore {
             .into_iter()
             .map(|guard| (self.record_key(&guard.target), guard.stamp))
             .partition(|((guarded, _), _)| *guarded == shard);
-        let text = |value: Option<Bytes>| {
-            value.map_or(Bytes::new(), |value| [b"=", &*value].concat().into())
+        let tail: Vec<Bytes> = near.iter().map(|(_, stamp)| optional(stamp.as_ref())).collect();
+        let near: Vec<Bytes> = near.into_iter().map(|((_, key), _)| key).collect();
+        let arguments = |context: &mut SendContext| {
+            context.writer = self.writers.writing(shard, context.server)?;
+            let mut arguments = self.commit_arguments(shard, &key, &near);
+            arguments.extend([
+                optional(commit.before.as_ref()),
+                optional(commit.after.as_ref()),
+                time(commit.until),
+            ]);
+            arguments.extend(writer_arguments(context));
+            arguments.extend([Bytes::new(), epoch_id(context.writer.through)]);
+            arguments.extend(tail.iter().cloned());
+            arguments.extend(member_arguments(&commit.members));
+            Ok(arguments)
         };
-        let time = |at: Timestamp| Bytes::from(at.as_millis().min(MAX_INTEGER).to_string());
-        let mut arguments =
-            vec![(near.len() + 2).to_string().into(), key, self.keys.shard(shard).members.clone()];
-        arguments.extend(near.iter().map(|((_, key), _)| key.clone()));
-        arguments.extend([text(commit.before), text(commit.after), time(commit.until)]);
-        arguments.extend(near.into_iter().map(|(_, stamp)| text(stamp)));
-        for (member, until) in commit.members {
-            arguments.extend([member.into_string().into(), until.map_or(Bytes::new(), time)]);
-        }
-        let reply = self.send(shard, StoreCommand::Script(&COMMIT), arguments).await?;
-        match reply.as_str().as_deref() {
-            Some("done") if far.is_empty() => Ok(Committed::Done),
-            Some("done") => {
+        let read = |context: &SendContext, value| match CommitReply::parse(value)? {
+            CommitReply::Conflict => Ok(Committed::Conflict),
+            CommitReply::Settling => Err(Doubt::Settling.error()),
+            CommitReply::Done { number, version } => {
+                let document = ConfirmedDocument {
+                    key: key.clone(),
+                    version,
+                    text: commit.after.clone(),
+                    until: commit.until,
+                    members: commit.members.clone(),
+                };
+                let what = Confirmed::Document(Arc::new(document));
+                let epoch = context.known.as_ref().map_or(0, |known| known.epoch.id);
+                let place = (context.server, epoch);
+                self.writers.confirm(shard, &context.writer, place, number, what)?;
+                Ok(Committed::Done)
+            }
+        };
+        match self.run(shard, &COMMIT, arguments, read).await?.value {
+            Committed::Done if !far.is_empty() => {
                 let (keys, stamps): (Vec<_>, Vec<_>) = far.into_iter().unzip();
                 let (_, _, values) = self.read_all(keys).await?;
                 Ok(if values == stamps { Committed::Done } else { Committed::Overtaken })
             }
-            Some("conflict") => Ok(Committed::Conflict),
-            _ => Err(unexpected_reply("the script")),
+            committed => Ok(committed),
         }
+    }
+
+    /// Writes a document again that this process has confirmed, unless it has gone on since.
+    pub(crate) async fn replay_document(
+        &self,
+        shard: u16,
+        server: u64,
+        writer: WriterContext,
+        document: &ConfirmedDocument,
+    ) -> Result<(), StoreError> {
+        let arguments = |context: &mut SendContext| {
+            context.expect_server(Some(server))?;
+            context.writer = writer;
+            let mut arguments = self.commit_arguments(shard, &document.key, &[]);
+            arguments.extend([
+                Bytes::new(),
+                optional(document.text.as_ref()),
+                time(document.until),
+            ]);
+            arguments.extend(writer_arguments(context));
+            arguments.extend([document.version.to_string().into(), epoch_id(0)]);
+            arguments.extend(member_arguments(&document.members));
+            Ok(arguments)
+        };
+        let read = |_: &SendContext, value| match CommitReply::parse(value)? {
+            CommitReply::Done { .. } => Ok(()),
+            CommitReply::Settling | CommitReply::Conflict => Err(Doubt::Settling.error()),
+        };
+        self.run(shard, &REPLAY_COMMIT, arguments, read).await.map(drop)
+    }
+
+    /// The number of keys, and the keys.
+    fn commit_arguments(&self, shard: u16, document: &Bytes, guards: &[Bytes]) -> Vec<Bytes> {
+        let names = self.keys.shard(shard);
+        let keys = [document, &names.members, &names.epoch, &names.writers];
+        let mut arguments = vec![(keys.len() + guards.len()).to_string().into()];
+        arguments.extend(keys.map(Bytes::clone));
+        arguments.extend(guards.iter().cloned());
+        arguments
     }
 
     async fn count_members(&self) -> Result<u64, StoreError> {
@@ -189,6 +255,57 @@ impl StoreCore {
         let shard = self.keys.shard_of(&fingerprint);
         (shard, self.keys.shard(shard).record(&fingerprint))
     }
+}
+
+/// Empty for none, else after a `=`.
+fn optional(value: Option<&Bytes>) -> Bytes {
+    value.map_or(Bytes::new(), |value| [b"=", &**value].concat().into())
+}
+
+fn time(at: Timestamp) -> Bytes {
+    at.as_millis().min(MAX_INTEGER).to_string().into()
+}
+
+fn writer_arguments(context: &SendContext) -> [Bytes; 3] {
+    let WriterContext { id, number, .. } = context.writer;
+    [epoch_id(context.server), epoch_id(id), number.to_string().into()]
+}
+
+fn member_arguments(members: &[(Box<str>, Option<Timestamp>)]) -> impl Iterator<Item = Bytes> + '_ {
+    members.iter().flat_map(|(name, until)| {
+        [Bytes::copy_from_slice(name.as_bytes()), until.map_or(Bytes::new(), time)]
+    })
+}
+
+/// What the script answers to a commit.
+enum CommitReply {
+    Done { number: u64, version: u64 },
+    Conflict,
+    Settling,
+}
+
+impl CommitReply {
+    fn parse(reply: Value) -> Result<Self, StoreError> {
+        let parts = read_strings(reply)?;
+        let number = |part: &Bytes| std::str::from_utf8(part).ok()?.parse().ok();
+        let parsed = match parts.as_slice() {
+            [status, number_, version] if **status == *b"done" => number(number_)
+                .zip(number(version))
+                .map(|(number, version)| Self::Done { number, version }),
+            [status] if **status == *b"conflict" => Some(Self::Conflict),
+            [status] if **status == *b"settling" => Some(Self::Settling),
+            _ => None,
+        };
+        parsed.ok_or_else(|| unexpected_reply("the script"))
+    }
+}
+
+fn unreadable_document() -> StoreError {
+    StoreError::new(
+        StoreErrorKind::Protocol,
+        "a document is unreadable: another program, or another version of this one, uses the \
+         prefix",
+    )
 }
 
 impl SessionStore for RedisStore {

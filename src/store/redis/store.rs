@@ -34,14 +34,16 @@ use crate::verified::VerifiedToken;
 /// # Ok(()) }
 /// ```
 ///
-/// # When Redis has lost its data
-/// If a running process finds that Redis knows less than before (`FLUSHALL`, a restart without
-/// data, a fail-over that lost writes), tokens issued until that moment are in doubt
-/// ([`StoreErrorKind::DataLoss`]): by default they are refused with 401, and their holders have to
-/// sign in again. Tokens issued
-/// later pass. A [`Mirror`](crate::Mirror) that knew everything writes it again and ends the doubt.
-/// An empty Redis is a first start, unless a running process knew otherwise.
+/// # When the server changes, or has lost data
+/// After a failover, or a restart with older data, the processes that live put back what they have
+/// confirmed. Until they have, every token is in doubt ([`StoreErrorKind::Settling`]): for about a
+/// second, and for 30 s at most if one of them does not come. What cannot be put back is a loss, as
+/// after a `FLUSHALL` or a restart without data: tokens issued until that moment are in lasting
+/// doubt ([`StoreErrorKind::DataLoss`]): by default they are refused with 401, and their holders
+/// have to sign in again. Tokens issued later pass. A [`Mirror`](crate::Mirror) that knew everything writes it again and ends the
+/// doubt. An empty Redis is a first start, unless a running process knew otherwise.
 ///
+/// [`StoreErrorKind::Settling`]: crate::store::StoreErrorKind::Settling
 /// [`StoreErrorKind::DataLoss`]: crate::store::StoreErrorKind::DataLoss
 #[derive(Clone)]
 #[doc(alias = "blacklist")]
@@ -61,6 +63,18 @@ impl RedisStore {
     /// Whether Redis can be used right now. Costs nothing: it is what the store knows anyway.
     pub fn health(&self) -> Health {
         self.core.health_tx.borrow().clone()
+    }
+
+    /// Says to Redis that this process will not write any more. To be called before the process
+    /// ends, after its last write: else it is waited for if the primary changes within half a
+    /// minute, and if it does not come back, what it wrote last is in doubt (the tokens issued until
+    /// then). Dropping the last clone of the store does the same, unless the runtime ends first.
+    ///
+    /// # Errors
+    /// [`StoreError`] if Redis has not confirmed it.
+    #[doc(alias = "shutdown")]
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.core.sign_off().await
     }
 
     /// Whether Redis can be used right now, and every change of that: for readiness probes and

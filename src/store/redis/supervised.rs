@@ -162,7 +162,6 @@ impl Permit {
     }
 
     /// Which server that is.
-    #[expect(dead_code, reason = "for the scripts and the reading of epochs")]
     pub(crate) fn server_id(&self) -> &ServerId {
         self.connection.server_id()
     }

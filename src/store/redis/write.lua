@@ -1,25 +1,40 @@
--- Writes any number of changes to one shard. Without changes, it begins an epoch or puts off its expiry.
--- KEYS 1 epoch  2 meta  3 index  4 tombstones  5 log  6… the record of each change
+-- Writes any number of changes to one shard. Without changes, it keeps the epoch: it begins one, carries it over to
+-- another server, ends its settling, and puts off its expiry. ARCHITECTURE.md draws the states.
+-- KEYS 1 epoch  2 meta  3 index  4 tombstones  5 log  6 writers  7… the record of each change
 -- ARGV 1 layout  2 shards  3 id for a new epoch  4 id of the epoch that the caller knows, or ''
 --      5 lowest seq that this epoch may have  6 ms that a doubt lasts  7 ms that keys without an end of their own are kept
 --      8 entries kept in the log  9 seq up to which the caller knew its epoch
 --      10 '' or: end the doubt, since all that was revoked in this former epoch  11 up to this seq is written again;
 --      12 the doubt, by its issued_until, and 13 the present epoch that are meant
 --      14 the clock of the caller  15 ms by which the clocks of issuers are ahead
+--      16 id of the server, or zeros if it does not tell  17 id of the caller as a writer  18 what it does: 'w' writes, 't' renews, 'r' replays what it
+--      has confirmed, 'd' has replayed all of it, 'g' all but what it has not any more, 'o' signs off
+--      19 the highest number of its own writes  20 '1' if its epoch went on after this one began
+--      21 an epoch of which the caller has known for long 22 so many changes
+--      23 the epoch in which all of its own writes were there
 --      then 8 per change: action, cutoff, until, lifetime, fingerprint, reason and actor ('' or '=…'), words;
---      action 'm' replays a record that was lost, with its other four numbers in place of the cutoff
+--      the actions 'm' and 'p' replay a record that was lost, with its other four numbers in place of the cutoff: 'm' is
+--      what a mirror knows of it, without words
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local MAX_INTEGER = 9007199254740991
+-- The id of no epoch, and of a server that does not tell its own.
+local NOBODY = string.rep('0', 16)
+-- Settling lasts at least as long as a connection to another server may still be believed, and at most so long.
+local SETTLING_LEAST, SETTLING_MOST = 1200, 30000
+-- A writer that has not renewed for so long is gone. Of its clock and another one, only the second may be said.
+local WRITER_GONE, WRITER_FORGOTTEN = 30000, 300000
 -- What is issued so far: the same as `so_far`. The caller may date it 5 s ahead of this clock.
 local so_far = math.max(now, math.min(tonumber(ARGV[14]), now + 5000)) + tonumber(ARGV[15])
 local function int(number) return string.format('%.0f', number) end
 
 -- === First everything is read, so that whatever fails does so before the first write. ===
 
-local layout, shards, meta_epoch, former, former_seq, replayed, replayed_seq =
-  unpack(redis.call('HMGET', KEYS[2], 'layout', 'shards', 'life', 'former', 'reach', 'healed', 'healed_to'))
+local layout, shards, meta_epoch, former, former_seq, replayed, replayed_seq, ancestors, missing_until, seen_at,
+  fork_seq, put_back, long_known =
+  unpack(redis.call('HMGET', KEYS[2], 'layout', 'shards', 'life', 'former', 'reach', 'healed', 'healed_to', 'ancestors',
+    'missing_until', 'settling_seen', 'fork_seq', 'put_back', 'long_known'))
 if (layout and layout ~= ARGV[1]) or (shards and shards ~= ARGV[2]) then
   return redis.error_reply('LAYOUT version ' .. tostring(layout) .. ' with ' .. tostring(shards) .. ' shards')
 end
@@ -33,22 +48,31 @@ redis.call('XLEN', KEYS[5])
 --
 -- A caller that knew the former epoch says up to which seq. Only a caller that has written all of it again up to the
 -- highest of these may end the doubt; a caller that comes later and knew more, or another epoch, declares it again.
+--
+-- An epoch that another server has carried over is no loss: its id is among the ancestors.
 local value, known, doubt_duration = redis.call('GET', KEYS[1]), ARGV[4], tonumber(ARGV[6])
 local known_seq = tonumber(ARGV[9])
-former, replayed = former or '', replayed or ''
+former, replayed, ancestors = former or '', replayed or '', ancestors or ''
 former_seq, replayed_seq = tonumber(former_seq or 0), tonumber(replayed_seq or 0)
+missing_until = tonumber(missing_until or 0)
+fork_seq, put_back, long_known = tonumber(fork_seq or 0), tonumber(put_back or 0), tonumber(long_known or 0)
 -- Without a doubt, issued_until is 0 and ends_at is the time at which a doubt was ended, or 0.
-local epoch, started_at, issued_until, ends_at, seq, last_entry
-local is_new, is_lost, is_declared = not value, false, false
+local epoch, parent, server, started_at, settling_since, awaited, issued_until, ends_at, seq, last_entry
+local is_new, is_lost, is_announced, is_moved = not value, false, false, false
 if value then
-  epoch, started_at, issued_until, ends_at, seq, last_entry =
-    string.match(value, '^1 (%x+) (%d+) (%d+) (%d+) (%d+) (%d+%-%d+)$')
+  epoch, parent, server, started_at, settling_since, awaited, issued_until, ends_at, seq, last_entry =
+    string.match(value, '^2 (%x+) (%x+) (%x+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+%-%d+)$')
   if not epoch then return redis.error_reply('UNREADABLE the epoch of the shard') end
   started_at, issued_until, ends_at, seq = tonumber(started_at), tonumber(issued_until), tonumber(ends_at), tonumber(seq)
+  settling_since, awaited = tonumber(settling_since), tonumber(awaited)
+  is_moved = ARGV[16] ~= NOBODY and server ~= ARGV[16]
+  local is_ancestor = known ~= '' and string.find(ancestors, known, 1, true)
   if known ~= '' and known ~= epoch then
-    if not (known == replayed and known_seq <= replayed_seq) then
-      if issued_until < started_at then
-        issued_until, ends_at, is_declared = started_at, math.max(ends_at, started_at + doubt_duration), true
+    if not (is_ancestor or (known == replayed and known_seq <= replayed_seq)) then
+      if ARGV[20] == '1' then
+        is_new, is_lost = true, true
+      elseif issued_until < started_at then
+        issued_until, ends_at, is_announced = started_at, math.max(ends_at, started_at + doubt_duration), true
       end
       if former == '' or former == known then
         former, former_seq = known, math.max(former_seq, known_seq)
@@ -56,24 +80,129 @@ if value then
         former_seq = MAX_INTEGER
       end
     end
-  elseif (known ~= '' and seq < tonumber(ARGV[5])) or (seq > 0 and not meta_epoch) then
+  elseif (known ~= '' and not is_moved and seq < tonumber(ARGV[5])) or (seq > 0 and not meta_epoch) then
     is_new, is_lost = true, true
   end
 else
   issued_until, ends_at, seq, last_entry = 0, 0, 0, '0-0'
+  parent, settling_since, awaited = NOBODY, 0, 0
   is_lost = known ~= '' or meta_epoch
 end
+if ARGV[16] ~= NOBODY or not server then server = ARGV[16] end
 if is_new then
-  epoch, started_at = ARGV[3], now
+  -- Nobody can put everything back that was lost, so nobody is waited for.
+  local was = epoch
+  epoch, parent, started_at, ancestors = ARGV[3], NOBODY, now, ''
+  settling_since, awaited, missing_until = 0, 0, 0
   if is_lost then issued_until, ends_at = now, math.max(ends_at, now + doubt_duration) end
   replayed, replayed_seq = '', 0
-  if known ~= '' then former, former_seq = known, known_seq else former, former_seq = meta_epoch or '', 0 end
+  if was and known ~= '' and known ~= was then former, former_seq = was, MAX_INTEGER
+  elseif known ~= '' then former, former_seq = known, known_seq
+  else former, former_seq = meta_epoch or '', 0 end
 end
 
--- A doubt that is declared within an epoch, or ended, takes a seq and an entry in the log. So all learn of it who know
--- of an earlier seq, and a mirror that has not read it cannot claim to know all of this epoch.
-if is_declared then seq = seq + 1 end
-local is_end = ARGV[10] ~= '' and not (is_new or is_declared)
+-- === Another server begins to settle; writers say how far they are; settling ends. ===
+
+local writers = {}
+do
+  local all = redis.call('HGETALL', KEYS[6])
+  for n = 1, #all, 2 do
+    local number, renewed, state = string.match(all[n + 1], '^(%d+) (%d+) (%a)$')
+    if number then writers[all[n]] = { number = tonumber(number), renewed = tonumber(renewed), state = state } end
+  end
+end
+local me, doing = ARGV[17], ARGV[18]
+local gone = {}
+local had = writers[me] and writers[me].number
+
+if value and is_moved and not is_new then
+  -- Whoever knew the epoch of the other server finds it among the ancestors, the latest first.
+  ancestors = string.sub(epoch .. ' ' .. ancestors, 1, 16 * 17)
+  parent, epoch, started_at, settling_since, is_announced = epoch, ARGV[3], now, now, true
+  seen_at, fork_seq, put_back, long_known = now, seq, 0, 0
+  for id, writer in pairs(writers) do
+    if now - writer.renewed > WRITER_FORGOTTEN then
+      writers[id], gone[#gone + 1] = nil, id
+    else
+      writer.state, writer.is_changed = 'a', true
+    end
+  end
+end
+local is_settling = settling_since > 0
+
+-- What was known for long is not put back by those who wrote it: they may have forgotten it, or have ended. A doubt that
+-- reaches to the beginning of this epoch covers it.
+if ARGV[21] == parent and tonumber(ARGV[22]) > long_known then
+  long_known = tonumber(ARGV[22])
+  if not is_settling and long_known > fork_seq + put_back and issued_until < started_at then
+    issued_until, ends_at, is_announced = so_far, math.max(ends_at, so_far + doubt_duration), true
+    missing_until = 0
+  end
+end
+
+local function is_in(state)
+  local count = 0
+  for _, writer in pairs(writers) do if writer.state == state then count = count + 1 end end
+  return count
+end
+
+local number = math.max(had or 0, tonumber(ARGV[19]))
+-- Whoever has confirmed more than this server has, writes that again first. In the same epoch nothing was lost: the
+-- server has only forgotten the writer, as after its clock was set.
+local refuses = doing == 'w' and (is_settling or (tonumber(ARGV[19]) > (had or 0) and ARGV[23] ~= epoch)
+  or (writers[me] and (writers[me].state == 'a' or writers[me].state == 'm')))
+if doing == 'o' then
+  if writers[me] then writers[me], gone[#gone + 1] = nil, me end
+elseif doing == 'd' or doing == 'g' then
+  local was_missing = writers[me] and writers[me].state == 'm'
+  local done = doing == 'g' and 'g' or 't'
+  writers[me] = { number = number, renewed = now, state = is_settling and done or 'w', is_changed = true }
+  if doing == 'g' and not is_settling then
+    issued_until, ends_at, is_announced = math.max(issued_until, so_far), math.max(ends_at, so_far + doubt_duration), true
+    missing_until = 0
+  elseif was_missing and not is_settling and is_in('m') == 0 and missing_until > 0
+    and missing_until == issued_until and long_known <= fork_seq + put_back then
+    -- The doubt was for what it alone had.
+    issued_until, ends_at, missing_until, is_announced = 0, now, 0, true
+  end
+elseif doing == 'r' then
+  writers[me] = { number = number, renewed = now, state = writers[me] and writers[me].state or 'a', is_changed = true }
+elseif doing == 'w' and not refuses then
+  number = number + 1
+  writers[me] = { number = number, renewed = now, state = 'w', is_changed = true }
+elseif writers[me] then
+  writers[me].renewed, writers[me].is_changed = now, true
+end
+
+if is_settling then
+  -- While this server refused writes, nobody could come.
+  local seen = tonumber(seen_at or now)
+  if now - seen > 2000 then settling_since = settling_since + (now - seen) end
+  seen_at = now
+  awaited = is_in('a')
+  local lasts = now - settling_since
+  if (awaited == 0 and lasts >= SETTLING_LEAST) or lasts >= SETTLING_MOST then
+    local has_gap = is_in('g') > 0
+    if awaited > 0 or has_gap or long_known > fork_seq + put_back then
+      issued_until, ends_at = math.max(issued_until, so_far), math.max(ends_at, so_far + doubt_duration)
+      missing_until = has_gap and 0 or issued_until
+    end
+    for _, writer in pairs(writers) do
+      writer.state, writer.is_changed = writer.state == 'a' and 'm' or 'w', true
+    end
+    settling_since, awaited, is_settling, is_announced = 0, 0, false, true
+  end
+elseif doing == 't' then
+  for id, writer in pairs(writers) do
+    if writer.state ~= 'm' and now - writer.renewed > WRITER_GONE then writers[id], gone[#gone + 1] = nil, id end
+  end
+end
+
+-- A doubt that is declared within an epoch, or ended, takes a seq and an entry in the log; so do the beginning and the
+-- end of settling. So all learn of it who know of an earlier seq, and a mirror that has not read it cannot claim to
+-- know all of this epoch.
+if is_announced then seq = seq + 1 end
+local is_end = ARGV[10] ~= '' and not (is_new or is_announced or is_settling)
   and former == ARGV[10] and former_seq <= tonumber(ARGV[11])
   and issued_until > 0 and issued_until == tonumber(ARGV[12]) and epoch == ARGV[13]
 if is_end then
@@ -85,7 +214,7 @@ end
 
 local function parse(text)
   local all, cutoff, set, back, ends, at, words =
-    string.match(text, '^1 (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
+    string.match(text, '^2 (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
   if not all then return nil end
   return {
     all = tonumber(all), cutoff = tonumber(cutoff), set = tonumber(set), back = tonumber(back),
@@ -94,7 +223,7 @@ local function parse(text)
 end
 
 local function print(r)
-  return table.concat({ '1', int(r.all), int(r.cutoff), int(r.set), int(r.back), int(r.ends), int(r.at), r.words }, ' ')
+  return table.concat({ '2', int(r.all), int(r.cutoff), int(r.set), int(r.back), int(r.ends), int(r.at), r.words }, ' ')
 end
 
 local function revokes_all(r) return r.all > 0 and r.all >= r.back end
@@ -125,7 +254,7 @@ local function apply(before, change)
   ends = math.min(ends, MAX_INTEGER)
   if ends <= now then return 'e' end
   local was = before and in_effect(before) or false
-  local undo = change.action == 'b'
+  local undo, is_replay = change.action == 'b', change.action == 'm' or change.action == 'p'
   if undo and not was then return 'a' end
   local floor = 0
   if before then floor = undo and math.max(before.all, before.set) + 1 or before.back end
@@ -139,10 +268,13 @@ local function apply(before, change)
     local last = before and cutoff_of(before)
     after.cutoff, after.set = last and math.max(so_far, last + 1) or so_far, at
   elseif change.action == 'u' then after.cutoff, after.set = change.cutoff, at
-  elseif change.action == 'm' then
+  elseif is_replay then
     local all, cutoff, set, back = string.match(change.numbers, '^(%d+) (%d+) (%d+) (%d+)$')
+    -- What was reinstated on another server may have been revoked on this one since.
+    if change.action == 'p' and not is_settling then back = 0 end
     after.all, after.cutoff, after.set, after.back = tonumber(all), tonumber(cutoff), tonumber(set), tonumber(back)
     after.at = math.max(after.all, after.set, after.back)
+    if after.at == 0 then return 'a' end
   else after.back = at end
   if not before then return 'n', after end
   for _, part in ipairs({ 'all', 'cutoff', 'set', 'back', 'ends' }) do
@@ -158,8 +290,8 @@ local function apply(before, change)
 end
 
 local latest, writes, replies = {}, {}, {}
-for n = 1, #KEYS - 5 do
-  local key, from = KEYS[5 + n], 15 + (n - 1) * 8
+for n = 1, refuses and 0 or #KEYS - 6 do
+  local key, from = KEYS[6 + n], 23 + (n - 1) * 8
   local before = latest[key]
   if before == nil then
     local text = redis.call('GET', key)
@@ -174,6 +306,7 @@ for n = 1, #KEYS - 5 do
   }
   local outcome, after = apply(before or nil, change)
   if after then
+    if change.action == 'p' then put_back = put_back + 1 end
     seq = seq + 1
     latest[key] = after
     writes[#writes + 1] = { key = key, id = ARGV[from + 5], record = after, seq = seq }
@@ -182,13 +315,14 @@ for n = 1, #KEYS - 5 do
   end
   local record = after or before or nil
   local cutoff = record and cutoff_of(record)
-  replies[n] = table.concat({ outcome, int(record and record.at or now), cutoff and int(cutoff) or '-', int(seq) }, ' ')
+  replies[n] = table.concat({ outcome, int(record and record.at or now), cutoff and int(cutoff) or '-', int(seq),
+    int(record and record.ends or now) }, ' ')
 end
 
 -- === The writes. The records come last: a change that is in force is in the log. ===
 
 redis.call('HSET', KEYS[2], 'layout', ARGV[1], 'shards', ARGV[2])
-if is_end or is_declared then
+if is_end or is_announced then
   local no_target = string.rep('\0', 16)
   last_entry = redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[8], '*', 's', int(seq), 'e', epoch, 'f', no_target, 'n', '0 0 0 0 0')
 end
@@ -206,10 +340,18 @@ for _, write in ipairs(writes) do
     redis.call('ZADD', KEYS[4], int(r.ends), id)
   end
 end
-local epoch_value =
-  table.concat({ '1', epoch, int(started_at), int(issued_until), int(ends_at), int(seq), last_entry }, ' ')
+local epoch_value = table.concat({ '2', epoch, parent, server, int(started_at), int(settling_since), int(awaited),
+  int(issued_until), int(ends_at), int(seq), last_entry }, ' ')
 redis.call('SET', KEYS[1], epoch_value)
-redis.call('HSET', KEYS[2], 'life', epoch)
+redis.call('HSET', KEYS[2], 'life', epoch, 'ancestors', ancestors, 'missing_until', int(missing_until),
+  'settling_seen', int(tonumber(seen_at or 0)), 'fork_seq', int(fork_seq), 'put_back', int(put_back),
+  'long_known', int(long_known))
+for id, writer in pairs(writers) do
+  if writer.is_changed then
+    redis.call('HSET', KEYS[6], id, table.concat({ int(writer.number), int(writer.renewed), writer.state }, ' '))
+  end
+end
+if #gone > 0 then redis.call('HDEL', KEYS[6], unpack(gone)) end
 if former ~= '' then
   redis.call('HSET', KEYS[2], 'former', former, 'reach', int(former_seq),
     'healed', replayed, 'healed_to', int(replayed_seq))
@@ -223,8 +365,8 @@ for n = 3, 4 do
   local last = redis.call('ZREVRANGE', KEYS[n], 0, 0, 'WITHSCORES')
   if last[2] then kept = math.max(kept, math.min(tonumber(last[2]) + 1, MAX_INTEGER)) end
 end
-for n = 1, 5 do redis.call('PEXPIREAT', KEYS[n], int(kept)) end
+for n = 1, 6 do redis.call('PEXPIREAT', KEYS[n], int(kept)) end
 for _, write in ipairs(writes) do
   redis.call('SET', write.key, print(write.record), 'PXAT', int(write.record.ends))
 end
-return { epoch_value, int(now), unpack(replies) }
+return { epoch_value, int(now), refuses and 'settling' or 'done', had and int(had) or '-', int(number), unpack(replies) }

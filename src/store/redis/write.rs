@@ -1,18 +1,24 @@
 //! Writes: changes of records, replayed records, and the epochs themselves.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use fred::types::Value;
 use futures::future::join_all;
 
-use super::command::{CommandReply, StoreCommand};
+use super::command::{ScriptResult, SendContext};
 use super::connection::unexpected_reply;
 use super::core::StoreCore;
 use super::epoch::KnownEpoch;
 use super::random;
 use super::reply::read_strings;
-use super::script::{self, ChangeReply, ScriptContext, ScriptReply};
+use super::schema::Epoch;
+use super::script::{
+    self, ChangeReply, ConfirmedChange, ScriptContext, ScriptReply, WriterContext,
+};
+use super::writers::Confirmed;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::revocation::{Action, Extent, Fact, Fingerprint, MAX_CLOCK_LEAD, Revocation};
 use crate::store::feed::EndDoubt;
@@ -55,14 +61,25 @@ impl StoreCore {
         shard: u16,
         changes: &[&Revocation],
     ) -> Result<Vec<Receipt>, StoreError> {
-        let arguments = |known: Option<&KnownEpoch>| {
-            script::arguments(&self.keys, shard, &self.script_context(known), changes)
-        };
         let asked_at = SystemClock.now();
-        let reply =
-            self.send_knowing(shard, StoreCommand::Script(&script::WRITE), arguments).await?;
-        let replicas = reply.replicas;
-        let reply = self.read_script_reply(shard, reply, changes.len())?;
+        let arguments = |context: &mut SendContext| {
+            context.writer = self.writers.writing(shard, context.server)?;
+            let context = self.script_context(context);
+            Ok(script::arguments(&self.keys, shard, &context, changes))
+        };
+        let read = |context: &SendContext, value| {
+            let reply = self.read_script_reply(shard, context, value, changes.len())?;
+            let Some(confirmed) = &reply.changes else { return Err(Doubt::Settling.error()) };
+            let confirmed = changes.iter().zip(confirmed);
+            let confirmed =
+                confirmed.filter_map(|(change, reply)| ConfirmedChange::new(change, reply));
+            let what = Confirmed::Changes(confirmed.map(Arc::new).collect());
+            let place = (context.server, reply.epoch.id);
+            self.writers.confirm(shard, &context.writer, place, reply.number, what)?;
+            Ok(reply)
+        };
+        let ScriptResult { value: reply, replicas } =
+            self.run(shard, &script::WRITE, arguments, read).await?;
         let so_far = Action::Revoke(Extent::IssuedSoFar);
         if changes.iter().any(|change| change.action == so_far) {
             self.compare_clocks(asked_at, reply.now);
@@ -75,7 +92,7 @@ impl StoreCore {
             replicas,
             mirrors: None,
         };
-        Ok(reply.changes.iter().map(receipt).collect())
+        Ok(reply.changes.iter().flatten().map(receipt).collect())
     }
 
     /// Warns, once, that a cutoff is dated too early or too late because the clocks of this process
@@ -102,16 +119,28 @@ impl StoreCore {
         }
     }
 
-    /// Runs the script without changes: it begins the epoch of a shard or puts off its expiry. It
-    /// waits for no replicas: no write was confirmed to anybody, and waiting would delay the writes
-    /// that follow on the connection.
-    pub(crate) async fn touch(&self, shard: u16) -> Result<(), StoreError> {
-        let arguments = |known: Option<&KnownEpoch>| {
-            script::arguments(&self.keys, shard, &self.script_context(known), &[])
+    /// Runs the script without changes: it begins the epoch of a shard, lets its server settle, or
+    /// puts off its expiry. It waits for no replicas: no write was confirmed to anybody, and waiting
+    /// would delay the writes that follow on the connection. With `only_at`, no other server may run
+    /// it.
+    pub(crate) async fn touch(
+        &self,
+        shard: u16,
+        only_at: Option<u64>,
+        writer: WriterContext,
+    ) -> Result<TouchReply, StoreError> {
+        let arguments = |context: &mut SendContext| {
+            context.expect_server(only_at)?;
+            context.writer = writer;
+            let context = self.script_context(context);
+            Ok(script::arguments(&self.keys, shard, &context, &[]))
         };
-        let reply =
-            self.send_knowing(shard, StoreCommand::Script(&script::TOUCH), arguments).await?;
-        self.read_script_reply(shard, reply, 0).map(drop)
+        let read = |context: &SendContext, value| {
+            let reply = self.read_script_reply(shard, context, value, 0)?;
+            let ScriptReply { epoch, had, .. } = reply;
+            Ok(TouchReply { server: context.server, epoch, had })
+        };
+        self.run(shard, &script::TOUCH, arguments, read).await.map(|sent| sent.value)
     }
 
     /// Writes facts again that Redis has lost, for one shard, as they are.
@@ -121,12 +150,37 @@ impl StoreCore {
         facts: &[(Fingerprint, Fact)],
     ) -> Result<(), StoreError> {
         for facts in facts.chunks(CHUNK) {
-            let arguments = |known: Option<&KnownEpoch>| {
-                script::replay_arguments(&self.keys, shard, &self.script_context(known), facts)
+            let arguments = |context: &mut SendContext| {
+                let context = self.script_context(context);
+                Ok(script::replay_arguments(&self.keys, shard, &context, facts))
             };
-            let reply =
-                self.send_knowing(shard, StoreCommand::Script(&script::WRITE), arguments).await?;
-            self.read_script_reply(shard, reply, facts.len())?;
+            let read = |context: &SendContext, value| {
+                self.read_script_reply(shard, context, value, facts.len()).map(drop)
+            };
+            self.run(shard, &script::WRITE, arguments, read).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes again what this process has confirmed, in order.
+    pub(crate) async fn replay_confirmed(
+        &self,
+        shard: u16,
+        server: u64,
+        writer: WriterContext,
+        changes: &[Arc<ConfirmedChange>],
+    ) -> Result<(), StoreError> {
+        for changes in changes.chunks(CHUNK) {
+            let arguments = |context: &mut SendContext| {
+                context.expect_server(Some(server))?;
+                context.writer = writer;
+                let context = self.script_context(context);
+                Ok(script::confirmed_arguments(&self.keys, shard, &context, changes))
+            };
+            let read = |context: &SendContext, value| {
+                self.read_script_reply(shard, context, value, changes.len()).map(drop)
+            };
+            self.run(shard, &script::TOUCH, arguments, read).await?;
         }
         Ok(())
     }
@@ -138,39 +192,54 @@ impl StoreCore {
         shard: u16,
         request: EndDoubt,
     ) -> Result<bool, StoreError> {
-        let arguments = |known: Option<&KnownEpoch>| {
-            let context = ScriptContext { end_doubt: Some(request), ..self.script_context(known) };
-            script::arguments(&self.keys, shard, &context, &[])
+        let arguments = |context: &mut SendContext| {
+            let context = self.script_context(context);
+            let context = ScriptContext { end_doubt: Some(request), ..context };
+            Ok(script::arguments(&self.keys, shard, &context, &[]))
         };
-        let reply =
-            self.send_knowing(shard, StoreCommand::Script(&script::WRITE), arguments).await?;
-        let now = self.read_script_reply(shard, reply, 0)?.epoch;
+        let read = |context: &SendContext, value| {
+            self.read_script_reply(shard, context, value, 0).map(|reply| reply.epoch)
+        };
+        let now = self.run(shard, &script::WRITE, arguments, read).await?.value;
         Ok(now.id == request.epoch && now.doubt == Doubt::None)
     }
 
-    fn script_context(&self, known: Option<&KnownEpoch>) -> ScriptContext {
+    pub(super) fn script_context(&self, context: &SendContext) -> ScriptContext {
         ScriptContext {
             new_epoch: random::bits().max(1),
-            known: known.map(KnownEpoch::for_script),
+            known: context.known.as_deref().map(KnownEpoch::for_script),
             end_doubt: None,
             doubt_duration: self.tracker.doubt_duration(),
             log_length: self.options.log_length,
             caller_time: SystemClock.now(),
             issuer_clock_lead: self.options.issuer_clock_lead,
+            server: context.server,
+            writer: context.writer,
+            long_known: context.known.as_deref().and_then(KnownEpoch::long_known),
         }
     }
 
     fn read_script_reply(
         &self,
         shard: u16,
-        reply: CommandReply,
+        context: &SendContext,
+        value: Value,
         changes: usize,
     ) -> Result<ScriptReply, StoreError> {
-        let parts = read_strings(reply.value)?;
+        let parts = read_strings(value)?;
         let read =
             ScriptReply::parse(&parts, changes).map_err(|_| unexpected_reply("the script"))?;
         // The changes are in force. What the epoch means for tokens is decided at each check.
-        let _ = self.tracker.observe_script_reply(shard, reply.known.as_ref(), read.epoch);
+        let _ = self.tracker.observe_script_reply(shard, context.known.as_ref(), read.epoch);
         Ok(read)
     }
+}
+
+/// What a run of the script without changes says.
+pub(crate) struct TouchReply {
+    /// The server that has answered.
+    pub(crate) server: u64,
+    pub(crate) epoch: Epoch,
+    /// How many writes of this process it has had.
+    pub(crate) had: Option<u64>,
 }

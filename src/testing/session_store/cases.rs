@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::revocation::{Revocation, Target};
 use crate::revoker::Revoker;
-use crate::session::{Login, NewSession, Refresh, RefreshPolicy, Sessions};
+use crate::session::{Login, Refresh, RefreshPolicy, SessionDetails, Sessions};
 use crate::store::session::{Commit, Committed, Seen, SessionStore, Snapshot};
 use crate::store::{RevocationStore, Standing};
 use crate::testing::trial::{HOUR, Trial};
@@ -459,7 +459,7 @@ pub(super) async fn sessions_work_on_it<F: StoreFixture<Store: SessionStore>>(
     let sessions =
         Sessions::new(Arc::clone(&trial.store), revoker, RefreshPolicy::new()).map_err(not_made)?;
     for round in 0..3 {
-        let login = sessions.login(NewSession::of_user("alice").on_device("phone")).await?;
+        let login = sessions.login("alice", SessionDetails::new().on_device("phone")).await?;
         let Login::Granted(first) = login else {
             return Err(Failure(format!("a login after {round} others: {login:?}")));
         };

@@ -13,8 +13,8 @@ impl TokenProfile {
     /// For a [`Revoker`](crate::Revoker) it is the profile of a process that revokes but does not
     /// check: ids belong to their issuer, so [`Target::issued_by`](crate::Target::issued_by) is
     /// needed if there are several, and every record is kept for as long as the longest token of
-    /// any of them. A token may be as long as the longest of any of them. Set everything before profiles are combined: setters called later do not reach
-    /// the parts.
+    /// any of them. A token may be as long as the longest of any of them. Set everything before
+    /// profiles are combined: setters called later do not reach the parts.
     ///
     /// # Errors
     /// [`ConfigError`] if there is no profile, if one cannot work or has no issuer, or if two have

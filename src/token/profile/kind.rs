@@ -6,9 +6,9 @@
 use super::claims::ClaimValue;
 use crate::token::{TokenError, TokenErrorKind};
 
-/// Values by which the claims `token_use`, `typ`, `token_type` and `type` say that a token is not an
-/// access token. They are compared without regard to case, spaces and the characters `-`, `_`, `+`
-/// and `.`, so `id_token` is the same as `IdToken`.
+/// Values by which the claims `token_use`, `typ`, `token_type` and `type` say that a token is not
+/// an access token. They are compared without regard to case, spaces and the characters `-`, `_`,
+/// `+` and `.`, so `id_token` is the same as `IdToken`.
 ///
 /// | value | used by |
 /// | --- | --- |
@@ -45,7 +45,8 @@ pub(super) enum KindClaim {
     /// An object whose members are named by URIs: a logout token or another security event
     /// (RFC 8417 §2.2).
     Events,
-    /// A hash of another token or of a code: only ID tokens have one (OpenID Connect Core §3.3.2.11).
+    /// A hash of another token or of a code: only ID tokens have one (OpenID Connect Core
+    /// §3.3.2.11).
     Hash(&'static str),
 }
 

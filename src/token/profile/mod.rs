@@ -166,8 +166,8 @@ impl TokenProfile {
     /// clock.
     pub const MAX_LEEWAY: Duration = MAX_LEEWAY;
 
-    /// Values of `token_use`, `typ`, `token_type` and `type` by which an issuer says that a token is
-    /// not an access token: such tokens are refused.
+    /// Values of `token_use`, `typ`, `token_type` and `type` by which an issuer says that a token
+    /// is not an access token: such tokens are refused.
     pub const OTHER_TOKEN_KINDS: [&'static str; 14] = kind::OTHER_TOKEN_KINDS;
 
     /// Any issuer, any audience, `jti` required, at most 24 h long, judged with a leeway of 60 s.
@@ -275,11 +275,11 @@ impl TokenProfile {
         self.changed()
     }
 
-    /// The longest accepted token, in bytes; default 8192. Longer ones are refused unread, wherever they
-    /// are found. Its header may take up half of it.
+    /// The longest accepted token, in bytes; default 8192. Longer ones are refused unread, wherever
+    /// they are found. Its header may take up half of it.
     ///
-    /// The server in front must take as much: a header field of hyper may have 400 kB in HTTP/1 and,
-    /// unless `max_header_list_size` says otherwise, 16 kB in HTTP/2.
+    /// The server in front must take as much: a header field of hyper may have 400 kB in HTTP/1
+    /// and, unless `max_header_list_size` says otherwise, 16 kB in HTTP/2.
     #[must_use]
     pub fn with_max_token_bytes(mut self, bytes: usize) -> Self {
         // Of no matter for what a token is, so the tokens of both are the same.
@@ -287,8 +287,8 @@ impl TokenProfile {
         self
     }
 
-    /// The claim that holds the id of a token, default `jti`. Microsoft Entra: `uti`. It may be inside
-    /// of another claim, see [`with_claim_target`](Self::with_claim_target).
+    /// The claim that holds the id of a token, default `jti`. Microsoft Entra: `uti`. It may be
+    /// inside of another claim, see [`with_claim_target`](Self::with_claim_target).
     #[must_use]
     pub fn with_id_claim(mut self, claim: impl Into<Arc<str>>) -> Self {
         self.id_claim = ClaimPath::new(claim);
@@ -333,8 +333,8 @@ impl TokenProfile {
     /// TargetKind::Claim)`, then `Target::claim("tenant", "acme")`.
     ///
     /// Default: `sub` → user; `sid`, `session_state`, `session_id` → session; `device_id` → device;
-    /// `fid`, `family_id`, `origin_jti` → family; `client_id`, `azp`, `cid`, `appid` → client. Every
-    /// claim that is present counts. A value must be a string or (not for `sub`) an integer;
+    /// `fid`, `family_id`, `origin_jti` → family; `client_id`, `azp`, `cid`, `appid` → client.
+    /// Every claim that is present counts. A value must be a string or (not for `sub`) an integer;
     /// anything else is refused, because a revocation of it would not be found.
     ///
     /// A claim inside of another one is written as `user.uid`, or as the JSON Pointer `/user/uid`
@@ -451,7 +451,8 @@ impl TokenProfile {
     ///
     /// Default: a token is refused that is not an access token by one of these claims (RFC 8725
     /// §3.11, §3.12):
-    /// - `token_use`, `typ`, `token_type` or `type` has one of the values [`OTHER_TOKEN_KINDS`](Self::OTHER_TOKEN_KINDS);
+    /// - `token_use`, `typ`, `token_type` or `type` has one of the values
+    ///   [`OTHER_TOKEN_KINDS`](Self::OTHER_TOKEN_KINDS);
     /// - `events` is an object whose members are named by URIs, as logout tokens and other security
     ///   events have it (RFC 8417 §2.2);
     /// - `refresh` is `true`;
@@ -468,7 +469,8 @@ impl TokenProfile {
     }
 
     /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default: the clock of
-    /// the operating system, at most 10 ms late. Revocations are dated by the clock of the store, whatever this one says.
+    /// the operating system, at most 10 ms late. Revocations are dated by the clock of the store,
+    /// whatever this one says.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);

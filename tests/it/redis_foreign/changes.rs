@@ -137,9 +137,9 @@ async fn a_list_is_taken_over_once_with_its_expiries() {
         .unwrap();
     assert_eq!((report.imported, report.live), (0, 0), "{report:?}");
     // A cursor of another process says nothing here, so all is read.
-    let elsewhere = Cursor::from_text("-/0/another-process/77");
+    let elsewhere = "-/0/another-process/77";
     let mut anew =
-        Import::new(revoker.clone(), &lab.store, &list).unwrap().with_cursor(&elsewhere).unwrap();
+        Import::new(revoker.clone(), &lab.store, &list).unwrap().with_cursor(elsewhere).unwrap();
     assert!(anew.run().await.unwrap().known >= 651);
     assert!(ttl(&lab, "token:blacklist:t7") <= 1000);
     assert!(report.known >= 651 && report.unreadable >= 2, "{report:?}");

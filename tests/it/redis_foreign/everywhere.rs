@@ -9,8 +9,8 @@ async fn a_password_a_user_with_few_rights_and_a_database_of_its_own() {
         return;
     }
     let rights = "app on >s3cret resetkeys ~jwt-revocation:* ~token:* -@all +ping +role +time \
-        +info +client|id +del +get +mget +set +hset +hmget +pexpireat +zadd +zrem +zcard +zcount \
-        +zscan +zrangebyscore +zremrangebyscore +zrevrange +xadd +xlen +xrange +eval +evalsha \
+        +info +client|id +del +get +mget +set +hset +hmget +hgetall +hdel +pexpireat +zadd +zrem +zcard \
+        +zcount +zscan +zrangebyscore +zremrangebyscore +zrevrange +xadd +xlen +xrange +eval +evalsha \
         +select +exists +sismember";
     let server = RedisServer::builder().acl(rights).acl("default on >other ~* &* +@all").start();
     let url = format!("{}/3", server.url_as("app", "s3cret"));

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::store::{Lookup, RevocationStore as _, Standing};
 use tower_jwt_revocation::token::{SignedClaims, TokenVerifier as _};
 use tower_jwt_revocation::{CachedVerifier, Mirror, VerifiedToken};
@@ -46,7 +46,7 @@ pub fn resident() -> usize {
 }
 
 fn tokens(count: u64) -> Vec<Arc<VerifiedToken>> {
-    let now = SystemClock::default().now();
+    let now = Timestamp::now();
     let profile = profile();
     let token = |n: u64| {
         let claims = serde_json::json!({
@@ -102,8 +102,7 @@ pub fn held(entries: u64) -> Held {
     let slowest_growing = slowest(&mirror, &many, |is_over| {
         written.store(entries, Ordering::SeqCst);
         let mut status = mirror.watch_status();
-        let is_done =
-            status.wait_for(|status| status.applied() == entries);
+        let is_done = status.wait_for(|status| status.applied() == entries);
         runtime.block_on(is_done).unwrap();
         is_over.store(true, Ordering::Relaxed);
     });

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
-use tower_jwt_revocation::clock::{Clock as _, SystemClock};
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::store::{Lookup, RevocationStore as _, Standing};
 use tower_jwt_revocation::token::SignedClaims;
 use tower_jwt_revocation::{Mirror, RedisStore, Revoker, Target, VerifiedToken};
@@ -51,7 +51,7 @@ async fn store(redis: &str) -> RedisStore {
 }
 
 fn token(id: &str) -> Arc<VerifiedToken> {
-    let now = SystemClock::default().now();
+    let now = Timestamp::now();
     let claims = serde_json::json!({
         "iss": tower_jwt_revocation_report::support::ISSUER, "aud": tower_jwt_revocation_report::support::AUDIENCE,
         "sub": id, "jti": id, "iat": now.as_secs(), "exp": now.as_secs() + 3600

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use fred::types::Value;
 
 use super::super::connection::unexpected_reply;
-use super::super::epoch::{self, EpochSource, EpochTracker, KnownEpoch};
+use super::super::epoch::{self, EpochSource, EpochTracker, KnownEpoch, ReadFrom};
 use super::super::reply::read_record;
 use super::super::schema::{Epoch, RedisKeys};
 use crate::clock::{Clock as _, SystemClock};
@@ -122,8 +122,10 @@ impl ShardGroup {
         &self,
         token: &VerifiedToken,
         plan: &KeyPlan,
+        server: u64,
         values: &[Value],
     ) -> CheckAnswer {
+        let from = ReadFrom { source: EpochSource::Checks, server };
         let Some((epochs, records)) = values.split_at_checked(plan.epochs.len()) else {
             return Err(unexpected_reply("redis"));
         };
@@ -132,7 +134,7 @@ impl ShardGroup {
             .zip(&plan.epochs)
             .map(|(value, (shard, known))| {
                 let epoch = read_epoch(value, &mut None)?;
-                self.tracker.observe(EpochSource::Checks, *shard, known.as_ref(), epoch)
+                self.tracker.observe(from, *shard, known.as_ref(), epoch)
             })
             .collect();
         self.judge(token, &doubts, records, &mut plan.positions.iter())

@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::revocation::MAX_CLOCK_LEAD;
 use crate::store::redis::options::StoreOptions;
 use crate::store::redis::role::RoleSource;
+use crate::store::redis::server_id::ServerId;
 
 /// The oldest version that has all that is needed: `XADD NOMKSTREAM`, `SET PXAT`.
 const OLDEST: (u32, u32) = (6, 2);
@@ -228,6 +229,20 @@ pub(super) fn judge_role(source: RoleSource, report: &mut Report) {
     };
     let sentence = format!("it is known that the server is a primary by {by}");
     report.add(Severity::Info, "role", sentence, "");
+}
+
+/// Whether a change of the server can be noticed.
+pub(super) fn judge_server_id(id: &ServerId, report: &mut Report) {
+    if !id.is_own() {
+        report.add(
+            Severity::Warning,
+            "server_id",
+            "the server does not tell its id, as INFO is refused: if another one takes its place at \
+             the same address, or it is restarted with older data, that may not be noticed, and a \
+             revocation that was confirmed last may be without effect",
+            "give the user the right +info",
+        );
+    }
 }
 
 pub(super) fn judge_clock(server: Timestamp, local: Timestamp, report: &mut Report) {

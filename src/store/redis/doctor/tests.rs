@@ -118,6 +118,14 @@ fn clocks_that_are_apart_are_noticed_in_either_direction() {
 }
 
 #[test]
+fn a_server_that_does_not_tell_its_id_is_a_warning() {
+    use super::super::server_id::ServerId;
+    let judge = |id: &ServerId| judged(|report| judge_server_id(id, report));
+    assert_eq!(judge(&ServerId::told("abc")), []);
+    assert_eq!(judge(&ServerId::of_address("redis.test:6379")), [(Severity::Warning, "server_id")]);
+}
+
+#[test]
 fn everything_that_the_script_calls_is_tried_and_documented() {
     let keys = RedisKeys::new("app", 1);
     let tried: Vec<_> =

@@ -230,8 +230,11 @@ impl World {
                     let is_there = data
                         .replayed
                         .is_some_and(|(id, seq)| id == known.id && known.known_seq <= seq);
+                    let is_new = !is_there && known.went_on;
                     if !is_there {
-                        if epoch.doubt.issued_until() < Some(epoch.started_at) {
+                        if is_new {
+                            // All is in doubt up to now.
+                        } else if epoch.doubt.issued_until() < Some(epoch.started_at) {
                             epoch.doubt = lasting(epoch.started_at);
                             epoch.doubt_ended_at = None;
                             is_declared = true;
@@ -242,7 +245,7 @@ impl World {
                             None => (known.id, known.known_seq),
                         });
                     }
-                    (false, false)
+                    (is_new, is_new)
                 }
                 Some(known) if epoch.seq < known.min_seq => (true, true),
                 _ if epoch.seq > 0 && data.meta.is_none() => (true, true),
@@ -256,10 +259,16 @@ impl World {
             let doubt = if lost { lasting(now) } else { Doubt::None };
             data.replayed = None;
             let former = data.meta.map(|id| (id, 0));
-            data.former = known.map(|known| (known.id, known.known_seq)).or(former);
+            data.former = match (data.epoch, known) {
+                (Some(was), Some(known)) if was.id != known.id => Some((was.id, MAX_INTEGER)),
+                (_, known) => known.map(|known| (known.id, known.known_seq)).or(former),
+            };
             data.epoch = Some(Epoch {
                 id: self.epochs,
+                parent: 0,
+                server: SERVER,
                 started_at: now,
+                settling: None,
                 doubt,
                 doubt_ended_at: None,
                 seq,
@@ -305,12 +314,9 @@ impl World {
         let value = epoch.map(|epoch| epoch.print());
         let tracker = &self.processes[process].tracker;
         let doubt = match what {
-            What::Check(_) => tracker.observe_value(
-                EpochSource::Checks,
-                0,
-                before.as_ref(),
-                value.as_deref().map(str::as_bytes),
-            ),
+            What::Check(_) => {
+                tracker.observe_value(FROM, 0, before.as_ref(), value.as_deref().map(str::as_bytes))
+            }
             What::Write(_) => tracker.observe_script_reply(0, before.as_ref(), epoch.unwrap()),
         };
         if let What::Check(token) = what {
@@ -342,9 +348,8 @@ impl World {
         }
         let newcomer = EpochTracker::new(1, Duration::from_secs(1));
         let value = self.data.epoch.map(|epoch| epoch.print());
-        let read = newcomer
-            .observe_value(EpochSource::Checks, 0, None, value.as_deref().map(str::as_bytes))
-            .map(until);
+        let read =
+            newcomer.observe_value(FROM, 0, None, value.as_deref().map(str::as_bytes)).map(until);
         for process in &self.processes {
             if let Some(known) = process.tracker.known(0) {
                 let known_until = until(process.tracker.doubt(&known));
@@ -392,8 +397,14 @@ fn ms(millis: u64) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
+const SERVER: u64 = 77;
+const FROM: ReadFrom = ReadFrom { source: EpochSource::Checks, server: SERVER };
+
 /// Until when tokens in doubt were issued; 0, if none are.
 fn until(doubt: Doubt) -> u64 {
+    if doubt == Doubt::Settling {
+        return u64::MAX;
+    }
     doubt.issued_until().unwrap_or_default().as_millis()
 }
 

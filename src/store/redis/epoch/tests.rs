@@ -1,5 +1,9 @@
-use super::super::schema::EntryId;
+use super::super::schema::{EntryId, SettlingState};
 use super::*;
+
+const SETTLING: u64 = u64::MAX;
+const SERVER: u64 = 77;
+const FROM: ReadFrom = ReadFrom { source: EpochSource::Checks, server: SERVER };
 
 fn ms(millis: u64) -> Timestamp {
     Timestamp::from_millis(millis)
@@ -16,7 +20,10 @@ fn doubt(issued_until: u64) -> Doubt {
 fn epoch(id: u64, started_at: u64, issued_until: u64, seq: u64) -> Epoch {
     Epoch {
         id,
+        parent: 0,
+        server: SERVER,
         started_at: ms(started_at),
+        settling: None,
         doubt: doubt(issued_until),
         doubt_ended_at: None,
         seq,
@@ -29,12 +36,15 @@ fn read(tracker: &EpochTracker, epoch: Option<Epoch>) -> Result<Doubt, StoreErro
     let known = tracker.known(0);
     let value = epoch.map(|epoch| epoch.print());
     tracker
-        .observe_value(EpochSource::Checks, 0, known.as_ref(), value.as_deref().map(str::as_bytes))
+        .observe_value(FROM, 0, known.as_ref(), value.as_deref().map(str::as_bytes))
         .map_err(|error| error.kind())
 }
 
-/// Until when tokens in doubt were issued; 0, if none are.
+/// Until when tokens in doubt were issued; 0, if none are, and [`SETTLING`], if all are for now.
 fn until(doubt: Doubt) -> u64 {
+    if doubt == Doubt::Settling {
+        return SETTLING;
+    }
     doubt.issued_until().unwrap_or_default().as_millis()
 }
 
@@ -72,8 +82,8 @@ fn answers_that_overtake_each_other_are_no_loss() {
     // Two questions are sent; the answer to the second is read first.
     let known = tracker.known(0);
     let (older, newer) = (epoch(1, 10, 0, 2).print(), epoch(1, 10, 0, 3).print());
-    tracker.observe_value(EpochSource::Checks, 0, known.as_ref(), Some(newer.as_bytes())).unwrap();
-    tracker.observe_value(EpochSource::Checks, 0, known.as_ref(), Some(older.as_bytes())).unwrap();
+    tracker.observe_value(FROM, 0, known.as_ref(), Some(newer.as_bytes())).unwrap();
+    tracker.observe_value(FROM, 0, known.as_ref(), Some(older.as_bytes())).unwrap();
     assert!(!is_maintenance_due(&tracker));
     assert_eq!(tracker.known(0).unwrap().epoch.seq, 3);
 }
@@ -96,14 +106,18 @@ fn an_epoch_that_began_before_the_latest_known_change_puts_everything_in_doubt()
     let tracker = EpochTracker::new(1, Duration::from_secs(1));
     // A second epoch began elsewhere at 50; the first went on here until 60.
     read(&tracker, Some(epoch(1, 10, 0, 60))).unwrap();
-    assert_eq!(read(&tracker, Some(epoch(2, 50, 50, 3))), Err(StoreErrorKind::Settling));
+    assert_eq!(read(&tracker, Some(epoch(2, 50, 50, 3))).map(until), Ok(SETTLING));
     assert!(is_maintenance_due(&tracker));
-    assert_eq!(for_script(&tracker), (2, MAX_INTEGER), "a third one has to begin");
-    assert_eq!(read(&tracker, Some(epoch(2, 50, 50, 4))), Err(StoreErrorKind::Settling));
+    assert_eq!(
+        tracker.known(0).unwrap().for_script(),
+        CallerEpoch { id: 1, min_seq: 0, known_seq: 60, went_on: true },
+        "a third one has to begin"
+    );
+    assert_eq!(read(&tracker, Some(epoch(2, 50, 50, 4))).map(until), Ok(SETTLING));
     assert_eq!(read(&tracker, Some(epoch(3, 70, 70, 4))).map(until), Ok(70));
     assert_eq!(
         tracker.known(0).unwrap().for_script(),
-        CallerEpoch { id: 0, min_seq: 0, known_seq: MAX_INTEGER }
+        CallerEpoch { id: 0, min_seq: 0, known_seq: MAX_INTEGER, went_on: false }
     );
 
     // A change from before it began was lost with the rest of its epoch.
@@ -116,15 +130,17 @@ fn an_epoch_that_began_before_the_latest_known_change_puts_everything_in_doubt()
 fn another_epoch_puts_older_tokens_in_doubt_and_the_former_one_is_reported() {
     let tracker = EpochTracker::new(1, Duration::from_secs(1));
     read(&tracker, Some(epoch(1, 10, 0, 5))).unwrap();
-    assert_eq!(read(&tracker, Some(epoch(2, 50, 0, 0))).map(until), Ok(50));
+    assert_eq!(read(&tracker, Some(epoch(2, 50, 0, 0))).map(until), Ok(SETTLING));
     assert!(is_maintenance_due(&tracker));
     assert_eq!(for_script(&tracker), (1, 0));
-    // Until it is published, every answer is read with it.
+    // Until Redis has taken note, every token is in doubt.
     for seq in [0, 1, 1] {
-        assert_eq!(read(&tracker, Some(epoch(2, 50, 0, seq))).map(until), Ok(50));
-        let known = tracker.known(0).unwrap();
-        assert_eq!(tracker.doubt(&known), doubt(50), "until the end that the script will set");
+        assert_eq!(read(&tracker, Some(epoch(2, 50, 0, seq))).map(until), Ok(SETTLING));
     }
+    // A process that cannot report it takes it for a loss.
+    tracker.cannot_report.store(true, Ordering::Relaxed);
+    assert_eq!(tracker.doubt(&tracker.known(0).unwrap()), doubt(50));
+    tracker.cannot_report.store(false, Ordering::Relaxed);
     assert_eq!(for_script(&tracker), (1, 0));
     assert_eq!(read(&tracker, Some(epoch(2, 50, 50, 1))).map(until), Ok(50));
     assert_eq!(
@@ -146,7 +162,7 @@ fn another_epoch_with_a_doubt_is_believed_and_the_known_seq_of_the_former_one_is
     assert!(is_maintenance_due(&tracker));
     assert_eq!(
         tracker.known(0).unwrap().for_script(),
-        CallerEpoch { id: 1, min_seq: 0, known_seq: 5 }
+        CallerEpoch { id: 1, min_seq: 0, known_seq: 5, went_on: false }
     );
     assert_eq!(run_script(&tracker, epoch(2, 50, 50, 0)), 50);
     assert_eq!(for_script(&tracker), (2, 0));
@@ -158,7 +174,7 @@ fn another_epoch_with_a_doubt_is_believed_and_the_known_seq_of_the_former_one_is
     }
     assert_eq!(
         tracker.known(0).unwrap().for_script(),
-        CallerEpoch { id: 0, min_seq: 0, known_seq: MAX_INTEGER }
+        CallerEpoch { id: 0, min_seq: 0, known_seq: MAX_INTEGER, went_on: false }
     );
 }
 
@@ -177,7 +193,11 @@ fn a_process_that_knew_a_doubt_accepts_its_end() {
     let late = tracker
         .record(EpochSource::Checks, 0, before.as_ref(), epoch(2, 50, 50, 3), None)
         .map(until);
-    assert_eq!(late.unwrap(), 50, "the records may have been read before they were written again");
+    assert_eq!(
+        late.unwrap(),
+        SETTLING,
+        "the records may have been read before they were written again"
+    );
     assert_eq!(read(&tracker, Some(ended(2, 50, 7))).map(until), Ok(0));
     // It is declared again for a process that came late and knew more.
     assert_eq!(read(&tracker, Some(epoch(2, 50, 50, 7))).map(until), Ok(50));
@@ -188,8 +208,8 @@ fn a_process_that_knew_a_doubt_accepts_its_end() {
 fn a_process_that_knew_the_former_epoch_doubts_until_redis_has_taken_note() {
     let tracker = EpochTracker::new(1, Duration::from_secs(1));
     read(&tracker, Some(epoch(1, 10, 0, 5))).unwrap();
-    assert_eq!(read(&tracker, Some(ended(2, 50, 4))).map(until), Ok(50));
-    assert_eq!(read(&tracker, Some(ended(2, 50, 6))).map(until), Ok(50));
+    assert_eq!(read(&tracker, Some(ended(2, 50, 4))).map(until), Ok(SETTLING));
+    assert_eq!(read(&tracker, Some(ended(2, 50, 6))).map(until), Ok(SETTLING));
     assert!(is_maintenance_due(&tracker));
     let other = EpochTracker::new(1, Duration::from_secs(1));
     read(&other, Some(epoch(1, 10, 0, 5))).unwrap();
@@ -234,8 +254,8 @@ fn the_latest_change_of_each_connection_is_remembered() {
         [50, 60, 66].map(|last_entry| EntryId(last_entry, 0))
     );
     // An epoch that begins there ends nothing that went on elsewhere for longer.
-    assert_eq!(read(&tracker, Some(epoch(2, 65, 65, 7))), Err(StoreErrorKind::Settling));
-    assert_eq!(for_script(&tracker), (2, MAX_INTEGER));
+    assert_eq!(read(&tracker, Some(epoch(2, 65, 65, 7))).map(until), Ok(SETTLING));
+    assert!(tracker.known(0).unwrap().for_script().went_on);
 }
 
 #[test]
@@ -271,9 +291,8 @@ fn a_missing_entry_ends_the_epoch() {
 #[test]
 fn an_unreadable_epoch_is_an_error() {
     let tracker = EpochTracker::new(1, Duration::from_secs(1));
-    for junk in ["", "1", "2 0000000000000001 1 0 0 0 0-0"] {
-        let error =
-            tracker.observe_value(EpochSource::Checks, 0, None, Some(junk.as_bytes())).unwrap_err();
+    for junk in ["", "1", "1 0000000000000001 1 0 0 0 0-0"] {
+        let error = tracker.observe_value(FROM, 0, None, Some(junk.as_bytes())).unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Protocol, "{junk}");
     }
     assert!(tracker.known(0).is_none());
@@ -286,17 +305,17 @@ fn an_answer_to_a_question_without_knowledge_removes_none() {
     let ignorant: Option<Arc<KnownEpoch>> = tracker.known(0);
     read(&tracker, Some(epoch(1, 10, 0, 5))).unwrap();
     // Then data is lost, and that question is the one that begins the next epoch.
-    assert_eq!(read(&tracker, Some(epoch(2, 50, 0, 0))).map(until), Ok(50));
+    assert_eq!(read(&tracker, Some(epoch(2, 50, 0, 0))).map(until), Ok(SETTLING));
     assert_eq!(
         tracker
             .record(EpochSource::Checks, 0, ignorant.as_ref(), epoch(2, 50, 0, 0), None)
             .map(until)
             .unwrap(),
-        50
+        SETTLING
     );
     assert_eq!(for_script(&tracker), (1, 0), "it has not been reported yet");
-    assert_eq!(read(&tracker, Some(epoch(2, 50, 0, 0))).map(until), Ok(50));
-    assert_eq!(read(&tracker, Some(epoch(2, 50, 0, 1))).map(until), Ok(50));
+    assert_eq!(read(&tracker, Some(epoch(2, 50, 0, 0))).map(until), Ok(SETTLING));
+    assert_eq!(read(&tracker, Some(epoch(2, 50, 0, 1))).map(until), Ok(SETTLING));
 }
 
 #[test]
@@ -310,7 +329,7 @@ fn of_two_epochs_the_later_is_believed_if_the_question_knew_neither() {
             .record(EpochSource::Checks, 0, ignorant.as_ref(), epoch(2, 50, 0, 0), None)
             .map(until)
             .unwrap(),
-        50
+        SETTLING
     );
     assert_eq!(for_script(&tracker), (1, 0));
     // From before the loss, but read after it.
@@ -327,7 +346,7 @@ fn of_two_epochs_the_later_is_believed_if_the_question_knew_neither() {
     read(&tracker, Some(epoch(2, 50, 0, 0))).unwrap();
     assert!(tracker.record(EpochSource::Checks, 0, None, epoch(1, 10, 0, 5), None).is_err());
     let known = tracker.known(0).unwrap();
-    assert_eq!(tracker.doubt(&known), doubt(50), "it was not the first one");
+    assert_eq!(tracker.doubt(&known), Doubt::Settling, "it was not the first one");
     assert!(is_maintenance_due(&tracker));
 }
 
@@ -337,8 +356,8 @@ fn an_epoch_that_has_come_back_is_ended() {
     read(&tracker, Some(epoch(1, 10, 0, 5))).unwrap();
     // Others may have written to the second epoch what this process never heard of.
     read(&tracker, Some(Epoch { last_entry: EntryId::default(), ..epoch(2, 50, 50, 0) })).unwrap();
-    assert_eq!(read(&tracker, Some(epoch(1, 10, 0, 5))), Err(StoreErrorKind::Settling));
-    assert_eq!(for_script(&tracker), (1, MAX_INTEGER));
+    assert_eq!(read(&tracker, Some(epoch(1, 10, 0, 5))).map(until), Ok(SETTLING));
+    assert!(tracker.known(0).unwrap().for_script().went_on);
 }
 
 #[test]
@@ -370,4 +389,123 @@ fn a_doubt_lasts_as_long_as_the_longest_tokens_that_are_expected() {
     assert_eq!(read(&tracker, Some(shorter)).unwrap(), lasting(50, 30_050));
     let longer = Epoch { doubt: lasting(70, 99_000), ..epoch(3, 70, 70, 0) };
     assert_eq!(read(&tracker, Some(longer)).unwrap(), lasting(70, 99_000));
+}
+
+// === Changes of server ===
+
+/// The epoch by which another server carries on the one of this id.
+fn carried_on(id: u64, parent: u64, started_at: u64, seq: u64) -> Epoch {
+    Epoch { parent, ..epoch(id, started_at, 0, seq) }
+}
+
+fn settling(epoch: Epoch) -> Epoch {
+    Epoch { settling: Some(SettlingState { since: epoch.started_at, awaited: 1 }), ..epoch }
+}
+
+#[test]
+fn what_another_server_has_begun_proves_nothing_and_is_not_remembered() {
+    let tracker = EpochTracker::new(1, Duration::from_secs(1));
+    let known = tracker.known(0);
+    let elsewhere = Epoch { server: 78, ..epoch(1, 10, 0, 5) };
+    assert_eq!(read(&tracker, Some(elsewhere)).map(until), Ok(SETTLING));
+    assert!(is_maintenance_due(&tracker) && known.is_none() && tracker.known(0).is_none());
+    // A replica that has become the primary has less than was known, which is no loss yet.
+    read(&tracker, Some(epoch(1, 10, 0, 5))).unwrap();
+    let behind = Epoch { server: 78, ..epoch(1, 10, 0, 3) };
+    assert_eq!(read(&tracker, Some(behind)).map(until), Ok(SETTLING));
+    assert_eq!(for_script(&tracker), (1, 5));
+}
+
+#[test]
+fn a_server_that_does_not_tell_its_id_is_taken_at_its_word() {
+    let tracker = EpochTracker::new(1, Duration::from_secs(1));
+    let from = ReadFrom { server: 0, ..FROM };
+    let value = epoch(1, 10, 0, 5).print();
+    let doubt = tracker.observe_value(from, 0, None, Some(value.as_bytes()));
+    assert_eq!(doubt.unwrap(), Doubt::None);
+    // Whoever can tell finds that nobody has said for which server the data holds.
+    let unknown = Epoch { server: 0, ..epoch(1, 10, 0, 5) };
+    assert_eq!(read(&tracker, Some(unknown)).map(until), Ok(SETTLING));
+}
+
+#[test]
+fn an_epoch_that_is_carried_on_is_no_loss() {
+    let tracker = EpochTracker::new(1, Duration::from_secs(1));
+    read(&tracker, Some(epoch(1, 10, 0, 60))).unwrap();
+    let next = carried_on(2, 1, 50, 55);
+    assert_eq!(read(&tracker, Some(settling(next))).map(until), Ok(SETTLING));
+    assert!(is_maintenance_due(&tracker));
+    assert_eq!(for_script(&tracker), (1, 0), "a third server need not know the second one");
+    assert_eq!(tracker.known(0).unwrap().former, None);
+    let over = Epoch { seq: 56, ..next };
+    assert_eq!(read(&tracker, Some(over)).map(until), Ok(0));
+    // A process that has missed one of them asks whether it is carried on.
+    let late = EpochTracker::new(1, Duration::from_secs(1));
+    read(&late, Some(epoch(1, 10, 0, 60))).unwrap();
+    let third = carried_on(3, 2, 90, 70);
+    assert_eq!(read(&late, Some(third)).map(until), Ok(SETTLING));
+    assert_eq!(for_script(&late), (1, 0));
+    assert_eq!(run_script(&late, third), 0);
+    assert_eq!(for_script(&late), (3, 70));
+}
+
+#[test]
+fn a_server_that_was_left_is_not_believed_and_changes_nothing() {
+    let tracker = EpochTracker::new(1, Duration::from_secs(1));
+    read(&tracker, Some(epoch(1, 10, 0, 60))).unwrap();
+    let early = tracker.known(0);
+    read(&tracker, Some(carried_on(2, 1, 5, 55))).unwrap();
+    let known = tracker.known(0).unwrap();
+    assert_eq!(read(&tracker, Some(epoch(1, 10, 0, 61))).map(until), Ok(SETTLING));
+    // The clock of the first server was ahead, and a question to it was under way.
+    let late = tracker.record(EpochSource::Checks, 0, early.as_ref(), epoch(1, 10, 0, 61), None);
+    assert_eq!(late.unwrap_err().kind(), StoreErrorKind::Settling);
+    assert_eq!(*tracker.known(0).unwrap(), *known);
+    // It has come back for good: the script says so, and has declared the doubt.
+    assert_eq!(run_script(&tracker, epoch(1, 10, 99, 62)), 99);
+}
+
+#[test]
+fn a_reply_of_the_former_server_does_not_end_the_settling_of_the_next_one() {
+    let tracker = EpochTracker::new(1, Duration::from_secs(1));
+    read(&tracker, Some(epoch(1, 10, 0, 60))).unwrap();
+    let next = settling(carried_on(2, 1, 50, 55));
+    assert_eq!(read(&tracker, Some(next)).map(until), Ok(SETTLING));
+    // The writes still go to the former primary, which runs the script as ever.
+    let known = tracker.known(0);
+    let late = tracker.observe_script_reply(0, known.as_ref(), epoch(1, 10, 0, 61));
+    assert_eq!(late.unwrap_err().kind(), StoreErrorKind::Settling);
+    assert_eq!(tracker.known(0), known);
+    assert_eq!(read(&tracker, Some(next)).map(until), Ok(SETTLING));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_known_for_long_is_reported_also_by_a_process_that_only_looks() {
+    let tracker = EpochTracker::new(1, Duration::from_secs(1));
+    read(&tracker, Some(epoch(1, 10, 0, 60))).unwrap();
+    let long_known = || tracker.known(0).unwrap().long_known().map(|known| known.seq);
+    assert_eq!(long_known(), None);
+    read(&tracker, Some(epoch(1, 10, 0, 61))).unwrap();
+    tokio::time::advance(LONG).await;
+    read(&tracker, Some(epoch(1, 10, 0, 61))).unwrap();
+    assert_eq!(long_known(), Some(61));
+    // A steady stream of changes keeps none of them young for ever.
+    for seq in 62..82 {
+        tokio::time::advance(LONG / 5).await;
+        read(&tracker, Some(epoch(1, 10, 0, seq))).unwrap();
+    }
+    assert!(long_known() >= Some(70), "{:?}", long_known());
+}
+
+#[test]
+fn an_answer_from_before_the_end_of_settling_is_read_late() {
+    let tracker = EpochTracker::new(1, Duration::from_secs(1));
+    let next = carried_on(2, 1, 50, 55);
+    read(&tracker, Some(settling(next))).unwrap();
+    let before = tracker.known(0);
+    let over = Epoch { seq: 56, ..next };
+    assert_eq!(read(&tracker, Some(over)).map(until), Ok(0));
+    let late = tracker.record(EpochSource::Checks, 0, before.as_ref(), settling(next), None);
+    assert_eq!(late.map(until).unwrap(), SETTLING);
+    assert_eq!(read(&tracker, Some(over)).map(until), Ok(0));
 }

@@ -20,7 +20,7 @@ use crate::store::redis::connection::error_code;
 use crate::store::redis::connection::unexpected_reply;
 use crate::store::redis::core::StoreCore;
 use crate::store::redis::supervised::{Permit, SupervisedConnection};
-use crate::store::{Cursor, StoreError, StoreErrorKind};
+use crate::store::{StoreError, StoreErrorKind};
 
 /// Reads a list from its beginning to its end.
 pub(crate) struct ListScan {
@@ -315,9 +315,8 @@ impl ScanPosition {
     }
 
     /// A position, from the text that [`print`](Self::print) made of it.
-    pub(crate) fn parse(cursor: &Cursor) -> Option<Self> {
-        let text = cursor.to_string();
-        let parts: Vec<_> = text.split('/').collect();
+    pub(crate) fn parse(cursor: &str) -> Option<Self> {
+        let parts: Vec<_> = cursor.split('/').collect();
         let [layout, node, server, cursor] = parts.as_slice() else { return None };
         let is_number = !cursor.is_empty() && cursor.bytes().all(|byte| byte.is_ascii_digit());
         is_number.then_some(())?;
@@ -329,9 +328,9 @@ impl ScanPosition {
         })
     }
 
-    pub(crate) fn print(&self) -> Cursor {
+    pub(crate) fn print(&self) -> Box<str> {
         let Self { layout, node, server, cursor } = self;
-        Cursor::from_text(format!("{layout}/{node}/{server}/{cursor}"))
+        format!("{layout}/{node}/{server}/{cursor}").into()
     }
 }
 
@@ -342,11 +341,11 @@ mod tests {
     #[test]
     fn a_position_is_printed_and_read() {
         for text in ["-/0/abc/123", "1f/2//0"] {
-            let position = ScanPosition::parse(&Cursor::from_text(text)).unwrap();
-            assert_eq!(position.print().to_string(), text);
+            let position = ScanPosition::parse(text).unwrap();
+            assert_eq!(&*position.print(), text);
         }
         for odd in ["", "0", "-/0/abc/", "-/0/abc/x", "-/x/abc/0", "-/0/a/b/0"] {
-            assert!(ScanPosition::parse(&Cursor::from_text(odd)).is_none(), "{odd}");
+            assert!(ScanPosition::parse(odd).is_none(), "{odd}");
         }
     }
 }

@@ -248,8 +248,7 @@ impl ForeignLists {
     ) -> Result<Value, StoreError> {
         let Some(nodes) = &self.nodes else { return core.send(0, command, arguments).await };
         let acquire = || nodes.acquire(slot).inspect_err(|error| nodes.refresh_after(error));
-        let reply = core.send_over(acquire, command, || (None, arguments.clone())).await?;
-        Ok(reply.value)
+        core.send_over(acquire, command, arguments).await
     }
 }
 

@@ -58,10 +58,16 @@ proptest! {
 
     #[test]
     fn an_epoch_that_is_printed_and_parsed_is_the_same(
-        id in 1u64.., started_at in time(), doubt in doubt(), seq in 0..=MAX_INTEGER, entry: (u64, u64),
+        id in 1u64.., others: (u64, u64), started_at in time(), since in time(), awaited: u32,
+        doubt in doubt(), seq in 0..=MAX_INTEGER, entry: (u64, u64),
     ) {
+        let (parent, server) = others;
+        let settling =
+            (since != Timestamp::ZERO).then_some(SettlingState { since, awaited });
         let ((doubt, doubt_ended_at), last_entry) = (doubt, EntryId(entry.0, entry.1));
-        let epoch = Epoch { id, started_at, doubt, doubt_ended_at, seq, last_entry };
+        let epoch = Epoch {
+            id, parent, server, started_at, settling, doubt, doubt_ended_at, seq, last_entry,
+        };
         prop_assert_eq!(Epoch::parse(epoch.print().as_bytes()), Ok(epoch));
     }
 
@@ -104,33 +110,47 @@ proptest! {
 #[test]
 fn what_this_version_does_not_write_is_unreadable() {
     let words = r#"{"kind":"user","id":"alice"}"#;
-    assert!(parse_record(format!("1 5 0 0 0 9 5 {words}").as_bytes()).is_ok());
+    assert!(parse_record(format!("2 5 0 0 0 9 5 {words}").as_bytes()).is_ok());
     for odd in [
         String::new(),
-        format!("2 5 0 0 0 9 5 {words}"),
-        format!("1 05 0 0 0 9 5 {words}"),
-        format!("1 +5 0 0 0 9 5 {words}"),
-        format!("1 -5 0 0 0 9 5 {words}"),
-        format!("1 5  0 0 0 9 5 {words}"),
-        format!("1 5 0 0 0 9 {words}"),
-        format!("1 0 0 0 0 9 5 {words}"),
-        format!("1 99999999999999999999 0 0 0 9 5 {words}"),
-        "1 5 0 0 0 9 5 ".into(),
-        r#"1 5 0 0 0 9 5 {"kind":"planet","id":"x"}"#.into(),
-        r#"1 5 0 0 0 9 5 {"kind":"claim","id":"x"}"#.into(),
-        r#"1 5 0 0 0 9 5 {"kind":"user","claim":"y","id":"x"}"#.into(),
-        r#"1 5 0 0 0 9 5 {"kind":"user"}"#.into(),
+        format!("1 5 0 0 0 9 5 {words}"),
+        format!("2 05 0 0 0 9 5 {words}"),
+        format!("2 +5 0 0 0 9 5 {words}"),
+        format!("2 -5 0 0 0 9 5 {words}"),
+        format!("2 5  0 0 0 9 5 {words}"),
+        format!("2 5 0 0 0 9 {words}"),
+        format!("2 0 0 0 0 9 5 {words}"),
+        format!("2 99999999999999999999 0 0 0 9 5 {words}"),
+        "2 5 0 0 0 9 5 ".into(),
+        r#"2 5 0 0 0 9 5 {"kind":"planet","id":"x"}"#.into(),
+        r#"2 5 0 0 0 9 5 {"kind":"claim","id":"x"}"#.into(),
+        r#"2 5 0 0 0 9 5 {"kind":"user","claim":"y","id":"x"}"#.into(),
+        r#"2 5 0 0 0 9 5 {"kind":"user"}"#.into(),
     ] {
         assert_eq!(parse_record(odd.as_bytes()), Err(Unreadable), "{odd}");
     }
     for odd in [
-        "1 0000000000000000 1 0 0 0 0-0",
-        "1 00000000000000AA 1 0 0 0 0-0",
-        "1 00000000000000aa 1 0 0 0",
-        "1 00000000000000aa 1 0 0 0 0",
-        "1 00000000000000aa 1 0 0 0 0-0 7",
+        "2 0000000000000000 00000000000000bb 00000000000000cc 1 0 0 0 0 0 0-0",
+        "2 00000000000000AA 00000000000000bb 00000000000000cc 1 0 0 0 0 0 0-0",
+        "2 00000000000000aa bb 00000000000000cc 1 0 0 0 0 0 0-0",
+        "2 00000000000000aa 00000000000000bb 00000000000000cc 1 0 0 0 0 0",
+        "2 00000000000000aa 00000000000000bb 00000000000000cc 1 0 0 0 0 0 0",
+        "2 00000000000000aa 00000000000000bb 00000000000000cc 1 0 0 0 0 0 0-0 7",
+        "2 00000000000000aa 00000000000000bb 00000000000000cc 1 9 4294967296 0 0 0 0-0",
     ] {
         assert_eq!(Epoch::parse(odd.as_bytes()), Err(Unreadable), "{odd}");
+    }
+}
+
+#[cfg(feature = "sessions")]
+#[test]
+fn a_document_is_read_without_what_the_store_notes_beside_it() {
+    let text = |value: &'static str| parse_document(&Bytes::from_static(value.as_bytes()));
+    assert_eq!(text("7 00000000000000aa {\"a\": 1}"), Ok(Some("{\"a\": 1}".into())));
+    assert_eq!(text("7 0 "), Ok(Some("".into())));
+    assert_eq!(text("7 0"), Ok(None), "it was deleted");
+    for odd in ["", "7", "x 0 {}", "{\"a\":1}", "-1 0 {}"] {
+        assert_eq!(text(odd), Err(Unreadable), "{odd}");
     }
 }
 
@@ -138,7 +158,8 @@ fn what_this_version_does_not_write_is_unreadable() {
 #[test]
 fn the_two_times_of_a_doubt_are_read_as_a_doubt() {
     let parse = |times: &str| {
-        let value = format!("1 00000000000000aa 5 {times} 7 8-9");
+        let value =
+            format!("2 00000000000000aa 00000000000000bb 00000000000000cc 5 0 0 {times} 7 8-9");
         let epoch = Epoch::parse(value.as_bytes()).unwrap();
         assert_eq!(epoch.print(), value);
         (epoch.doubt, epoch.doubt_ended_at)
@@ -168,7 +189,7 @@ fn leases_are_read_as_they_were_printed() {
         let lease = MirrorLease { epoch: 7, seq: 12, name: name.into() };
         assert_eq!(MirrorLease::parse(&lease.print()), Ok(lease), "{name}");
     }
-    for odd in ["", "2 0000000000000007 12 x", "1 x 12 x", "1 7 -1 x", "1 7"] {
+    for odd in ["", "1 0000000000000007 12 x", "2 x 12 x", "2 7 -1 x", "2 7"] {
         assert_eq!(MirrorLease::parse(odd.as_bytes()), Err(Unreadable), "{odd}");
     }
     let id = MirrorId(0x0123_4567_89ab_cdef);

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::super::connection::{
     CONNECT_TIMEOUT, Connection, ServerAddress, classify, unexpected_reply,
 };
-use super::super::epoch::EpochSource;
+use super::super::epoch::{EpochSource, ReadFrom};
 use super::super::health::Purpose;
 use super::super::log_check::check_log;
 use super::super::random;
@@ -183,15 +183,12 @@ impl Supervision {
         // A single key, where slots can be moved: in a cluster each shard has its own connection.
         let asked = self.config.topology.command_for_key(connection, "MGET", keys, limit);
         let Value::Array(values) = asked.await? else { return Err(unexpected_reply("redis")) };
+        let server = connection.server_id().tag();
+        let from = ReadFrom { source: EpochSource::Checks, server };
         for ((shard, before), value) in shards.zip(&known).zip(&values) {
             // What it means for tokens is decided at each check; here a loss only has to be
             // noticed.
-            let _ = tracker.observe_value(
-                EpochSource::Checks,
-                shard,
-                before.as_ref(),
-                value.as_bytes(),
-            );
+            let _ = tracker.observe_value(from, shard, before.as_ref(), value.as_bytes());
         }
         Ok(())
     }

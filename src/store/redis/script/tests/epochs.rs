@@ -7,7 +7,7 @@ fn at(now: u64) -> Timestamp {
 }
 
 fn knowing(id: u64, seq: u64) -> ScriptContext {
-    let known = Some(CallerEpoch { id, min_seq: seq, known_seq: seq });
+    let known = Some(CallerEpoch { id, min_seq: seq, known_seq: seq, went_on: false });
     ScriptContext { new_epoch: 8, known, ..CONTEXT }
 }
 
@@ -23,7 +23,10 @@ fn the_first_start_has_no_doubt_and_the_second_finds_its_epoch() {
     let first = lab.run(START, &CONTEXT, &[]).unwrap().epoch;
     let expected = Epoch {
         id: 7,
+        parent: 0,
+        server: 77,
         started_at: at(START),
+        settling: None,
         doubt: Doubt::None,
         doubt_ended_at: None,
         seq: 0,
@@ -176,5 +179,5 @@ fn another_layout_or_another_number_of_shards_is_refused() {
     lab.run(START, &CONTEXT, &[]).unwrap();
     lab.keys = RedisKeys::new("lab", 2);
     let error = lab.run(START, &CONTEXT, &[]).unwrap_err().to_string();
-    assert!(error.contains("LAYOUT version 1 with 1 shards"), "{error}");
+    assert!(error.contains("LAYOUT version 2 with 1 shards"), "{error}");
 }

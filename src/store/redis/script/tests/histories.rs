@@ -1,0 +1,427 @@
+//! Any order of checks, writes, failovers and deaths, by several processes, over several servers:
+//! with the script as Redis runs it, and with what the processes really keep
+//! ([`EpochTracker`], [`WriterLogs`]).
+//!
+//! Each server is a database of one Redis. A replica is a copy of the primary, as old as the history
+//! says. A process that has not noticed a failover goes on at the old primary for as long as it may
+//! believe it ([`LEASE`]).
+
+use super::super::super::epoch::{EpochSource, EpochTracker, KnownEpoch, ReadFrom};
+use super::super::super::writers::{Confirmed, WriterLogs};
+use super::*;
+
+const TOKENS: usize = 4;
+const PROCESSES: usize = 3;
+const SERVERS: u64 = 5;
+/// How long a process may go on at a server that was replaced, in milliseconds.
+const LEASE: u64 = 1000;
+/// How many histories there are; the long form has more.
+const HISTORIES: u32 = 60;
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// A check of a token, at once.
+    Check(usize, usize),
+    /// A process revokes a token, at once.
+    Revoke(usize, usize),
+    /// It sends a write, of which it reads the reply later.
+    Send(usize, usize),
+    Read(usize),
+    /// Its maintenance task does what is due.
+    Maintain(usize),
+    /// The replica gets all that the primary has.
+    Replicate,
+    /// The replica becomes the primary. Its clock is so many milliseconds ahead.
+    Failover(i64),
+    /// A process ends without signing off, and another one starts.
+    Kill(usize),
+    /// It signs off, and another one starts.
+    Restart(usize),
+    Wait(u64),
+}
+
+/// A write of which the reply was not read yet.
+struct Sent {
+    token: usize,
+    server: u64,
+    writer: WriterContext,
+    known: Option<Arc<KnownEpoch>>,
+    reply: ScriptReply,
+}
+
+struct Process {
+    tracker: EpochTracker,
+    logs: WriterLogs,
+    /// The server to which it is connected; zero before the first.
+    server: u64,
+    sent: Option<Sent>,
+}
+
+impl Process {
+    fn new() -> Self {
+        Self {
+            tracker: EpochTracker::new(1, Duration::from_secs(1)),
+            logs: WriterLogs::new(1),
+            server: 0,
+            sent: None,
+        }
+    }
+}
+
+/// A revocation that was confirmed to somebody.
+struct Revoked {
+    token: usize,
+    at: u64,
+    writer: u64,
+}
+
+struct World {
+    lab: Lab,
+    now: u64,
+    primary: u64,
+    /// When it became that.
+    since: u64,
+    /// How far the clock of each server is ahead.
+    ahead: [i64; 6],
+    epochs: u64,
+    processes: Vec<Process>,
+    confirmed: Vec<Revoked>,
+    /// Writers that ended without signing off, or whose data nobody has any more.
+    gone: Vec<u64>,
+    /// Writers that the primary did not know when it became that: nobody waits for them.
+    unknown: Vec<u64>,
+    settled: usize,
+}
+
+fn token(n: usize) -> Target {
+    Target::token(format!("token {n}"))
+}
+
+fn revocation_of(n: usize) -> Revocation {
+    Revocation::new(token(n), Duration::from_secs(100_000))
+}
+
+impl World {
+    fn new(lab: Lab) -> Self {
+        lab.clear();
+        Self {
+            lab,
+            now: START,
+            primary: 1,
+            since: START,
+            ahead: [0; 6],
+            epochs: 100,
+            processes: (0..PROCESSES).map(|_| Process::new()).collect(),
+            confirmed: Vec::new(),
+            gone: Vec::new(),
+            unknown: Vec::new(),
+            settled: 0,
+        }
+    }
+
+    fn select(&self, server: u64) {
+        self.lab.ask("SELECT", vec![server.to_string().into()]).unwrap();
+    }
+
+    /// Copies all keys from one database to another.
+    fn copy(&self, from: u64, to: u64) {
+        self.select(to);
+        self.lab.ask("FLUSHDB", Vec::new()).unwrap();
+        self.select(from);
+        let Value::Array(keys) = self.lab.ask("KEYS", vec!["*".into()]).unwrap() else {
+            panic!("not an array")
+        };
+        for key in keys {
+            let key = key.into_bytes().unwrap();
+            let arguments = vec![key.clone(), key, "DB".into(), to.to_string().into()];
+            self.lab.ask("COPY", arguments).unwrap();
+        }
+    }
+
+    /// The server to which a process is connected. It may be a former primary for a while.
+    fn server_of(&mut self, process: usize) -> u64 {
+        let primary = self.primary;
+        let may_stay = self.now < self.since + LEASE;
+        let process = &mut self.processes[process];
+        if process.server == 0 || !may_stay {
+            process.server = primary;
+        }
+        process.server
+    }
+
+    fn clock(&self, server: u64) -> u64 {
+        self.now.saturating_add_signed(self.ahead[usize::try_from(server).unwrap()])
+    }
+
+    fn run_script(
+        &mut self,
+        process: usize,
+        server: u64,
+        writer: WriterContext,
+        send: impl FnOnce(&Lab, u64, &ScriptContext) -> ScriptReply,
+    ) -> (Option<Arc<KnownEpoch>>, ScriptReply) {
+        self.epochs += 1;
+        let known = self.processes[process].tracker.known(0);
+        let context = ScriptContext {
+            new_epoch: self.epochs,
+            known: known.as_deref().map(KnownEpoch::for_script),
+            caller_time: Timestamp::from_millis(self.now),
+            server,
+            writer,
+            long_known: known.as_deref().and_then(KnownEpoch::long_known),
+            ..CONTEXT
+        };
+        self.select(server);
+        let reply = send(&self.lab, self.clock(server), &context);
+        (known, reply)
+    }
+
+    fn touch(&mut self, process: usize, server: u64, writer: WriterContext) -> ScriptReply {
+        let (known, reply) = self.run_script(process, server, writer, |lab, now, context| {
+            lab.send(now, arguments(&lab.keys, 0, context, &[]), 0).unwrap()
+        });
+        let tracker = &self.processes[process].tracker;
+        let _ = tracker.observe_script_reply(0, known.as_ref(), reply.epoch);
+        reply
+    }
+
+    fn send(&mut self, process: usize, token: usize) -> Option<Sent> {
+        let server = self.server_of(process);
+        let writer = self.processes[process].logs.writing(0, server).ok()?;
+        let change = revocation_of(token);
+        let (known, reply) = self.run_script(process, server, writer, |lab, now, context| {
+            lab.send(now, arguments(&lab.keys, 0, context, &[&change]), 1).unwrap()
+        });
+        Some(Sent { token, server, writer, known, reply })
+    }
+
+    /// Reads a reply, as the process does. One that comes after the lease counts for nothing.
+    fn read(&mut self, process: usize, sent: Sent) {
+        let Sent { token, server, writer, known, reply } = sent;
+        if self.server_of(process) != server {
+            return;
+        }
+        let reading = &self.processes[process];
+        let _ = reading.tracker.observe_script_reply(0, known.as_ref(), reply.epoch);
+        let Some(changes) = &reply.changes else { return };
+        let change = ConfirmedChange::new(&revocation_of(token), &changes[0]);
+        let what = Confirmed::Changes(change.into_iter().map(Arc::new).collect());
+        let place = (server, reply.epoch.id);
+        if reading.logs.confirm(0, &writer, place, reply.number, what).is_ok() {
+            self.confirmed.push(Revoked { token, at: self.now, writer: writer.id });
+        }
+    }
+
+    fn check(&mut self, process: usize, n: usize) {
+        let server = self.server_of(process);
+        self.select(server);
+        let checking = &self.processes[process];
+        let known = checking.tracker.known(0);
+        let value = self.lab.get(self.lab.keys.shard(0).epoch.clone());
+        let from = ReadFrom { source: EpochSource::Checks, server };
+        let doubt = checking.tracker.observe_value(from, 0, known.as_ref(), value.as_deref());
+        if self.lab.record(&token(n)).is_some() {
+            return;
+        }
+        for revoked in self.confirmed.iter().filter(|revoked| revoked.token == n) {
+            // The token was issued in the last moment before it was revoked.
+            let passes = match doubt {
+                Ok(Doubt::None) => true,
+                Ok(Doubt::Lasting { issued_until, .. }) => issued_until.as_millis() < revoked.at,
+                _ => false,
+            };
+            // Nobody has the write any more, or nobody knew that it had to be waited for.
+            let is_excused = self.unknown.contains(&revoked.writer);
+            assert!(!passes || is_excused, "token {n} is live at {process}: {doubt:?}");
+        }
+    }
+
+    fn maintain(&mut self, process: usize) {
+        let server = self.server_of(process);
+        let writer = self.processes[process].logs.renewing(0);
+        let found = self.touch(process, server, writer);
+        if self.processes[process].logs.is_through(0, server, found.epoch.id) {
+            return;
+        }
+        let recovery = self.processes[process].logs.recover(0, server).unwrap();
+        let (missing, has_gap) = recovery.missing(found.epoch.id, found.had);
+        assert!(!has_gap, "nothing was dropped");
+        let missing: Vec<_> = missing.cloned().collect();
+        for write in missing {
+            let Confirmed::Changes(changes) = &write.what else { continue };
+            let writer = WriterContext { number: write.number, ..recovery.writer };
+            self.run_script(process, server, writer, |lab, now, context| {
+                let arguments = confirmed_arguments(&lab.keys, 0, context, changes);
+                lab.send(now, arguments, changes.len()).unwrap()
+            });
+        }
+        if recovery.writer.number > 0 || found.had.is_some() {
+            let through = WriterContext { action: WriterAction::Through, ..recovery.writer };
+            self.touch(process, server, through);
+        }
+        let logs = &self.processes[process].logs;
+        logs.recovered(0, server, found.epoch.id);
+        // What nobody waited for is there by now.
+        let id = recovery.writer.id;
+        self.unknown.retain(|unknown| *unknown != id || self.gone.contains(unknown));
+    }
+
+    fn fail_over(&mut self, ahead: i64) {
+        // The replica is the database after that of the primary.
+        if self.primary == SERVERS || self.replica_is_empty() {
+            return;
+        }
+        self.primary += 1;
+        self.ahead[usize::try_from(self.primary).unwrap()] = ahead;
+        self.since = self.now;
+        self.select(self.primary);
+        let writers = vec![self.lab.keys.shard(0).writers.clone()];
+        let Value::Array(ids) = self.lab.ask("HKEYS", writers).unwrap() else {
+            panic!("not an array")
+        };
+        let ids: Vec<_> = ids.into_iter().filter_map(Value::into_string).collect();
+        let is_known = |id: u64| ids.contains(&format!("{id:016x}"));
+        for revoked in &self.confirmed {
+            if !is_known(revoked.writer) {
+                self.unknown.push(revoked.writer);
+            }
+        }
+    }
+
+    /// A primary without any data is a total loss, or a first start. That is the matter of the model
+    /// of epochs (`epoch/model_tests.rs`).
+    fn replica_is_empty(&self) -> bool {
+        self.select(self.primary + 1);
+        self.lab.get(self.lab.keys.shard(0).epoch.clone()).is_none()
+    }
+
+    fn end(&mut self, process: usize, signs_off: bool) {
+        let server = self.server_of(process);
+        if signs_off {
+            self.maintain(process);
+            if let Some((at, writer)) = self.processes[process].logs.sign_off(0) {
+                assert_eq!(at, server);
+                self.touch(process, server, writer);
+                // From now on nobody can replay what it wrote. A primary that has it replicates it.
+                self.gone.push(writer.id);
+            }
+        } else {
+            self.gone.push(self.processes[process].logs.renewing(0).id);
+        }
+        self.processes[process] = Process::new();
+    }
+
+    fn step(&mut self, step: Step) {
+        self.now += 1;
+        match step {
+            Step::Check(process, token) => self.check(process, token),
+            Step::Revoke(process, token) => {
+                if let Some(sent) = self.send(process, token) {
+                    self.read(process, sent);
+                }
+            }
+            Step::Send(process, token) => {
+                if let Some(sent) = self.send(process, token) {
+                    self.processes[process].sent = Some(sent);
+                }
+            }
+            Step::Read(process) => {
+                if let Some(sent) = self.processes[process].sent.take() {
+                    self.read(process, sent);
+                }
+            }
+            Step::Maintain(process) => self.maintain(process),
+            Step::Replicate => {
+                if self.primary < SERVERS {
+                    self.copy(self.primary, self.primary + 1);
+                }
+            }
+            Step::Failover(ahead) => self.fail_over(ahead),
+            Step::Kill(process) => self.end(process, false),
+            Step::Restart(process) => {
+                // A replica that is behind loses what a process that has ended cannot replay.
+                if self.primary < SERVERS {
+                    self.copy(self.primary, self.primary + 1);
+                }
+                self.end(process, true);
+                if self.primary < SERVERS {
+                    self.copy(self.primary, self.primary + 1);
+                }
+            }
+            Step::Wait(millis) => self.now += millis,
+        }
+    }
+
+    /// Once every process is connected and its maintenance task runs, settling ends; and if nobody
+    /// has died, with everything in its place.
+    fn finish(&mut self) {
+        for process in 0..PROCESSES {
+            self.processes[process].sent = None;
+        }
+        self.now += LEASE + 1;
+        for _ in 0..340 {
+            self.now += 100;
+            for process in 0..PROCESSES {
+                self.maintain(process);
+            }
+        }
+        let epoch = self.touch(0, self.primary, self.processes[0].logs.renewing(0)).epoch;
+        assert_eq!(epoch.settling, None, "settling has no end");
+        self.settled += usize::from(epoch.parent != 0);
+        for process in 0..PROCESSES {
+            for token in 0..TOKENS {
+                self.check(process, token);
+            }
+        }
+        if self.gone.is_empty() {
+            assert_eq!(epoch.doubt, Doubt::None, "everybody has put everything back");
+            self.select(self.primary);
+            for revoked in &self.confirmed {
+                let record = self.lab.record(&token(revoked.token));
+                assert!(record.is_some_and(|record| record.revokes_all()), "a revocation is gone");
+            }
+        }
+    }
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let process = || 0..PROCESSES;
+    let token = || 0..TOKENS;
+    prop_oneof![
+        8 => (process(), token()).prop_map(|(process, token)| Step::Check(process, token)),
+        6 => (process(), token()).prop_map(|(process, token)| Step::Revoke(process, token)),
+        3 => (process(), token()).prop_map(|(process, token)| Step::Send(process, token)),
+        3 => process().prop_map(Step::Read),
+        8 => process().prop_map(Step::Maintain),
+        4 => Just(Step::Replicate),
+        2 => prop_oneof![Just(0), Just(-2000), Just(10_000)].prop_map(Step::Failover),
+        1 => process().prop_map(Step::Kill),
+        1 => process().prop_map(Step::Restart),
+        3 => prop_oneof![1..400_u64, 900..1500_u64, Just(6_000_u64)].prop_map(Step::Wait),
+    ]
+}
+
+#[test]
+fn no_history_lets_in_what_a_living_process_has_confirmed() {
+    redis_or_skip!();
+    let cases = std::env::var("FAILOVER_HISTORIES").ok().and_then(|cases| cases.parse().ok());
+    let mut runner = TestRunner::new(Config {
+        cases: cases.unwrap_or(HISTORIES),
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let settled = std::cell::Cell::new(0);
+    let lab = std::cell::RefCell::new(Some(Lab::new()));
+    let result = runner.run(&prop::collection::vec(any_step(), 10..60), |steps| {
+        let mut world = World::new(lab.take().unwrap_or_else(Lab::new));
+        for step in steps {
+            world.step(step);
+        }
+        world.finish();
+        settled.set(settled.get() + world.settled);
+        lab.replace(Some(world.lab));
+        Ok(())
+    });
+    result.unwrap();
+    assert!(settled.get() > 10, "too few histories have a failover");
+}

@@ -1,0 +1,397 @@
+//! [`WriterLogs`]: what this process has confirmed, so that a server that does not have it gets it
+//! again. Pure, but for the time.
+//!
+//! Each process is a *writer* of each shard, with an id, and each of its writes has a number, which
+//! the script that writes counts in the same step. So a server says how far it has this writer, and
+//! after a failover exactly the rest is replayed.
+//!
+//! | state | what may be written | left by |
+//! | --- | --- | --- |
+//! | new | anything: the server decides | the first write that is confirmed |
+//! | through at a server | anything, at that server | another server, or another epoch at the same one |
+//! | recovering at a server | replays only | the server has taken all replays |
+//!
+//! A reply of one server that is read after the log went to another one confirms nothing: the
+//! replay may have been over before the write was in the log. Then the write is sent again.
+//!
+//! The log is bounded by [`KEPT`] and [`MAX_BYTES`]. What was dropped is long on the replicas; if a
+//! server turns out not to have it, this process says so, and a lasting doubt is declared.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+#[cfg(feature = "sessions")]
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::random;
+use super::script::{ConfirmedChange, WriterAction, WriterContext};
+#[cfg(feature = "sessions")]
+use crate::clock::Timestamp;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// How long a confirmed write is kept while its server is in use. A replica that is further behind
+/// has lost its connection to the primary.
+const KEPT: Duration = Duration::from_secs(60);
+/// How much is kept of each shard.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// One log for each shard.
+#[derive(Debug)]
+pub(crate) struct WriterLogs(Box<[Mutex<WriterLog>]>);
+
+/// What this process has written to one shard.
+#[derive(Debug)]
+struct WriterLog {
+    id: u64,
+    /// The highest number that was confirmed; zero if none was.
+    number: u64,
+    /// The highest number of what was dropped.
+    dropped: u64,
+    entries: VecDeque<ConfirmedWrite>,
+    bytes: usize,
+    /// When the last write was sent. It may be there without being confirmed, and then this process
+    /// is waited for.
+    sent_at: Option<Instant>,
+    state: LogState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LogState {
+    New,
+    /// All that was confirmed is at this server, in this epoch.
+    Through {
+        server: u64,
+        epoch: u64,
+    },
+    /// It is being replayed to this server. It was last through in this epoch.
+    Recovering {
+        server: u64,
+        epoch: u64,
+    },
+}
+
+/// One confirmed write.
+#[derive(Clone, Debug)]
+pub(crate) struct ConfirmedWrite {
+    pub(crate) number: u64,
+    at: Instant,
+    pub(crate) what: Confirmed,
+}
+
+/// What a write has confirmed.
+#[derive(Clone, Debug)]
+pub(crate) enum Confirmed {
+    /// Changes of records.
+    Changes(Vec<Arc<ConfirmedChange>>),
+    /// A new version of a document.
+    #[cfg(feature = "sessions")]
+    Document(Arc<ConfirmedDocument>),
+}
+
+/// A version of a document.
+#[cfg(feature = "sessions")]
+#[derive(Debug)]
+pub(crate) struct ConfirmedDocument {
+    pub(crate) key: Bytes,
+    pub(crate) version: u64,
+    /// None, if it was deleted.
+    pub(crate) text: Option<Bytes>,
+    pub(crate) until: Timestamp,
+    pub(crate) members: Vec<(Box<str>, Option<Timestamp>)>,
+}
+
+impl Confirmed {
+    fn size(&self) -> usize {
+        let size: usize = match self {
+            Self::Changes(changes) => changes.iter().map(|change| change.size()).sum(),
+            #[cfg(feature = "sessions")]
+            Self::Document(document) => {
+                let members = document.members.iter().map(|(name, _)| name.len() + 32);
+                document.key.len()
+                    + document.text.as_ref().map_or(0, Bytes::len)
+                    + members.sum::<usize>()
+            }
+        };
+        size + size_of::<ConfirmedWrite>()
+    }
+}
+
+/// What has to be done so that a server has all that was confirmed.
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    pub(crate) writer: WriterContext,
+    /// The epoch in which everything was last there.
+    epoch: u64,
+    dropped: u64,
+    entries: Vec<ConfirmedWrite>,
+}
+
+impl Recovery {
+    /// What this server does not have, by the epoch that it has and the number of writes that it
+    /// says to have had, and whether some of that is not known any more.
+    pub(crate) fn missing(
+        &self,
+        epoch: u64,
+        had: Option<u64>,
+    ) -> (impl Iterator<Item = &ConfirmedWrite>, bool) {
+        // In the same epoch nothing was lost: the server has only forgotten who wrote it.
+        let had = if epoch == self.epoch { u64::MAX } else { had.unwrap_or(0) };
+        (self.entries.iter().filter(move |write| write.number > had), self.dropped > had)
+    }
+}
+
+impl WriterLogs {
+    pub(crate) fn new(shards: u16) -> Self {
+        Self((0..shards).map(|_| Mutex::new(WriterLog::new())).collect())
+    }
+
+    /// A panic elsewhere leaves no half of an entry.
+    fn log(&self, shard: u16) -> Option<MutexGuard<'_, WriterLog>> {
+        let log = self.0.get(usize::from(shard))?;
+        Some(log.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What the script is told of a write to this server.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Settling`] if it has to get other writes first.
+    pub(crate) fn writing(&self, shard: u16, server: u64) -> Result<WriterContext, StoreError> {
+        let mut log = self.log(shard).ok_or_else(elsewhere)?;
+        match log.state {
+            LogState::New => {}
+            LogState::Through { server: at, .. } if at == server => {}
+            LogState::Through { .. } | LogState::Recovering { .. } => return Err(elsewhere()),
+        }
+        log.sent_at = Some(Instant::now());
+        Ok(log.context(WriterAction::Write))
+    }
+
+    /// What the script is told if nothing is written.
+    pub(crate) fn renewing(&self, shard: u16) -> WriterContext {
+        self.log(shard).map_or(
+            WriterContext { id: 0, action: WriterAction::Renew, number: 0, through: 0 },
+            |log| log.context(WriterAction::Renew),
+        )
+    }
+
+    /// Takes note of what a server has confirmed.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Settling`] if the log went to another server meanwhile: then this confirms
+    /// nothing, and the write has to be sent again.
+    pub(crate) fn confirm(
+        &self,
+        shard: u16,
+        writer: &WriterContext,
+        place: (u64, u64),
+        number: u64,
+        what: Confirmed,
+    ) -> Result<(), StoreError> {
+        let (server, epoch) = place;
+        let mut log = self.log(shard).ok_or_else(elsewhere)?;
+        if log.id != writer.id {
+            return Err(elsewhere());
+        }
+        match log.state {
+            LogState::New => log.state = LogState::Through { server, epoch },
+            LogState::Through { server: at, .. } if at == server => {}
+            LogState::Through { .. } | LogState::Recovering { .. } => return Err(elsewhere()),
+        }
+        log.number = log.number.max(number);
+        log.bytes += what.size();
+        let write = ConfirmedWrite { number, at: Instant::now(), what };
+        log.entries.push_back(write);
+        log.prune();
+        Ok(())
+    }
+
+    /// Whether this process is a writer that has to be waited for.
+    pub(crate) fn is_active(&self, shard: u16) -> bool {
+        self.log(shard).is_some_and(|log| log.sent_at.is_some())
+    }
+
+    /// Whether everything that was confirmed is at this server, in this epoch.
+    pub(crate) fn is_through(&self, shard: u16, server: u64, epoch: u64) -> bool {
+        self.log(shard).is_none_or(|log| log.state == LogState::Through { server, epoch })
+    }
+
+    /// From now on only this server confirms anything, once it has all that was confirmed.
+    pub(crate) fn recover(&self, shard: u16, server: u64) -> Option<Recovery> {
+        let mut log = self.log(shard)?;
+        let epoch = match log.state {
+            LogState::New => 0,
+            LogState::Through { epoch, .. } | LogState::Recovering { epoch, .. } => epoch,
+        };
+        log.state = LogState::Recovering { server, epoch };
+        let mut entries: Vec<_> = log.entries.iter().cloned().collect();
+        // Replies may have been read in another order.
+        entries.sort_by_key(|write| write.number);
+        let writer = log.context(WriterAction::Replay);
+        Some(Recovery { writer, epoch, dropped: log.dropped, entries })
+    }
+
+    /// The server has everything.
+    pub(crate) fn recovered(&self, shard: u16, server: u64, epoch: u64) {
+        if let Some(mut log) = self.log(shard)
+            && matches!(log.state, LogState::Recovering { server: at, .. } if at == server)
+        {
+            log.state = LogState::Through { server, epoch };
+        }
+    }
+
+    /// Drops what is old enough. If nothing is left, the writer need not be waited for any more:
+    /// the next write is that of a new one, and the script is told that this one signs off.
+    pub(crate) fn prune(&self, shard: u16) -> Option<WriterContext> {
+        let mut log = self.log(shard)?;
+        log.prune();
+        let is_through = matches!(log.state, LogState::Through { .. });
+        let is_idle = log.sent_at.is_some_and(|at| at.elapsed() > KEPT);
+        (is_through && is_idle && log.entries.is_empty()).then(|| log.sign_off())
+    }
+
+    /// Signs off a writer that has sent anything, and the server that has all of it.
+    pub(crate) fn sign_off(&self, shard: u16) -> Option<(u64, WriterContext)> {
+        let mut log = self.log(shard)?;
+        match log.state {
+            LogState::Through { server, .. } if log.sent_at.is_some() => {
+                Some((server, log.sign_off()))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl WriterLog {
+    fn new() -> Self {
+        Self {
+            id: random::bits().max(1),
+            number: 0,
+            dropped: 0,
+            entries: VecDeque::new(),
+            bytes: 0,
+            sent_at: None,
+            state: LogState::New,
+        }
+    }
+
+    /// What the script is told, so that this writer is not waited for any more. The next write is
+    /// that of another one.
+    fn sign_off(&mut self) -> WriterContext {
+        let sign_off = self.context(WriterAction::SignOff);
+        *self = Self { state: self.state, ..Self::new() };
+        sign_off
+    }
+
+    fn context(&self, action: WriterAction) -> WriterContext {
+        let through = match self.state {
+            LogState::Through { epoch, .. } => epoch,
+            LogState::New | LogState::Recovering { .. } => 0,
+        };
+        WriterContext { id: self.id, action, number: self.number, through }
+    }
+
+    fn prune(&mut self) {
+        while let Some(first) = self.entries.front()
+            && (self.bytes > MAX_BYTES
+                || matches!(self.state, LogState::Through { .. }) && first.at.elapsed() > KEPT)
+        {
+            self.dropped = self.dropped.max(first.number);
+            self.bytes = self.bytes.saturating_sub(first.what.size());
+            self.entries.pop_front();
+        }
+    }
+}
+
+fn elsewhere() -> StoreError {
+    StoreError::new(
+        StoreErrorKind::Settling,
+        "another server than before has to get first what was written to the former one",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(number: u64) -> Confirmed {
+        let _ = number;
+        Confirmed::Changes(Vec::new())
+    }
+
+    fn numbers(recovery: &Recovery, epoch: u64, had: Option<u64>) -> (Vec<u64>, bool) {
+        let (missing, has_gap) = recovery.missing(epoch, had);
+        (missing.map(|write| write.number).collect(), has_gap)
+    }
+
+    #[tokio::test]
+    async fn another_server_gets_what_it_does_not_have() {
+        let logs = WriterLogs::new(1);
+        let writer = logs.writing(0, 1).unwrap();
+        for number in [2, 1, 3] {
+            logs.confirm(0, &writer, (1, 7), number, written(number)).unwrap();
+        }
+        assert!(logs.is_through(0, 1, 7) && !logs.is_through(0, 2, 7));
+        let recovery = logs.recover(0, 2).unwrap();
+        assert_eq!(numbers(&recovery, 8, Some(1)), (vec![2, 3], false));
+        assert_eq!(numbers(&recovery, 8, None), (vec![1, 2, 3], false));
+        assert_eq!(numbers(&recovery, 7, None), (vec![], false), "the same epoch");
+        assert_eq!(recovery.writer.number, 3);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_confirmed_by_a_server_that_the_log_has_left() {
+        let logs = WriterLogs::new(1);
+        let writer = logs.writing(0, 1).unwrap();
+        logs.confirm(0, &writer, (1, 7), 1, written(1)).unwrap();
+        assert!(logs.writing(0, 2).is_err(), "it has not got the first write yet");
+        logs.recover(0, 2).unwrap();
+        let late = logs.confirm(0, &writer, (1, 7), 2, written(2)).unwrap_err();
+        assert_eq!(late.kind(), StoreErrorKind::Settling);
+        assert!(logs.writing(0, 2).is_err() && logs.writing(0, 1).is_err());
+        logs.recovered(0, 2, 8);
+        assert!(logs.writing(0, 2).is_ok() && logs.is_through(0, 2, 8));
+        // A recovery that was overtaken by the next one changes nothing.
+        logs.recover(0, 3).unwrap();
+        logs.recovered(0, 2, 8);
+        assert!(logs.writing(0, 2).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_old_is_dropped_and_missed_only_by_a_server_without_it() {
+        let logs = WriterLogs::new(1);
+        let writer = logs.writing(0, 1).unwrap();
+        logs.confirm(0, &writer, (1, 7), 1, written(1)).unwrap();
+        tokio::time::advance(KEPT + Duration::from_secs(1)).await;
+        logs.confirm(0, &writer, (1, 7), 2, written(2)).unwrap();
+        assert_eq!(logs.prune(0), None, "one is left");
+        let recovery = logs.recover(0, 2).unwrap();
+        assert_eq!(numbers(&recovery, 8, Some(1)), (vec![2], false));
+        assert_eq!(numbers(&recovery, 8, Some(0)), (vec![2], true));
+        // While it is replayed, nothing gets too old.
+        tokio::time::advance(KEPT * 2).await;
+        assert_eq!(logs.prune(0), None);
+        logs.recovered(0, 2, 8);
+        let sign_off = logs.prune(0).unwrap();
+        assert_eq!((sign_off.id, sign_off.action), (writer.id, WriterAction::SignOff));
+        assert_ne!(logs.writing(0, 2).unwrap().id, writer.id);
+        assert!(logs.confirm(0, &writer, (2, 8), 3, written(3)).is_err(), "an id that is over");
+    }
+
+    #[tokio::test]
+    async fn the_log_is_bounded() {
+        let logs = WriterLogs::new(1);
+        let writer = logs.writing(0, 1).unwrap();
+        let each = written(0).size();
+        let most = MAX_BYTES / each;
+        for number in 1..=most as u64 + 5 {
+            logs.confirm(0, &writer, (1, 7), number, written(number)).unwrap();
+        }
+        assert!(logs.log(0).unwrap().bytes <= MAX_BYTES);
+        assert!(logs.log(0).unwrap().entries.len() <= most);
+        let recovery = logs.recover(0, 2).unwrap();
+        assert!(numbers(&recovery, 8, Some(3)).1, "what was dropped is missing there");
+        assert!(!numbers(&recovery, 8, Some(most as u64)).1);
+    }
+}

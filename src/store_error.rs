@@ -1,0 +1,156 @@
+//! [`StoreError`]: why a store gave no answer.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error_chain::ErrorChain;
+
+/// Why a store gave no answer. It never means "not revoked", and never "revoked".
+///
+/// Cheap to clone. `Display` is for the operator and holds no token and no key.
+#[derive(Clone, Debug)]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    detail: Arc<str>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+    /// Whether the text tells the words of the source, so that `Error::source` leaves it out.
+    is_told: bool,
+}
+
+/// The kinds of [`StoreError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// No connection.
+    Unreachable,
+    /// No answer in time.
+    Timeout,
+    /// More was asked at once than the limit of the store allows.
+    Overloaded,
+    /// The server is loading its data (`LOADING`).
+    Loading,
+    /// The server is a replica or was demoted to one (`READONLY`, `ROLE`).
+    NotPrimary,
+    /// The cluster does not serve the slot (`MOVED`, `ASK`, `CLUSTERDOWN`, `TRYAGAIN`).
+    Cluster,
+    /// Rights or password are missing (`NOPERM`, `NOAUTH`, `WRONGPASS`).
+    Denied,
+    /// The store is full (`OOM`, or a bounded store at its bound), or cannot write to its disk
+    /// (`MISCONF`). The write was refused.
+    Full,
+    /// Fewer replicas than demanded confirmed the write (`NOREPLICAS`, `WAIT`).
+    Replicas,
+    /// An answer that is none: wrong type, wrong shape, unknown record version.
+    Protocol,
+    /// The store has lost data, and the token may be among what was lost. Waiting does not help:
+    /// newer tokens are not in doubt.
+    DataLoss,
+    /// What the store may have lost is being put back, as after a change of the server behind it,
+    /// or it is not known yet whether anything was lost. It passes within seconds; writes are not
+    /// taken meanwhile.
+    Settling,
+    /// A mirror that cannot prove that it is fresh.
+    Stale,
+    /// What was asked for cannot be: an id that is empty or too long, a cursor of another store.
+    InvalidInput,
+    /// Anything else.
+    Other,
+}
+
+impl StoreErrorKind {
+    /// Every kind, in the order in which they are counted.
+    pub const ALL: [Self; 15] = [
+        Self::Unreachable,
+        Self::Timeout,
+        Self::Overloaded,
+        Self::Loading,
+        Self::NotPrimary,
+        Self::Cluster,
+        Self::Denied,
+        Self::Full,
+        Self::Replicas,
+        Self::Protocol,
+        Self::DataLoss,
+        Self::Settling,
+        Self::Stale,
+        Self::InvalidInput,
+        Self::Other,
+    ];
+}
+
+impl StoreError {
+    /// An error with a text for the operator.
+    pub fn new(kind: StoreErrorKind, detail: impl Into<Arc<str>>) -> Self {
+        Self { kind, detail: detail.into(), source: None, is_told: false }
+    }
+
+    /// What was read back from a store is not a record, or not a target: why.
+    pub(crate) fn invalid_record(why: &'static str) -> Self {
+        Self::new(StoreErrorKind::Protocol, format!("a stored record cannot be read: {why}"))
+    }
+
+    /// The same error with its cause, which is its [`source`](std::error::Error::source). The log
+    /// shows it after the text, so the text must not repeat it.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Error + Send + Sync + 'static) -> Self {
+        self.is_told = false;
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// The error with its causes, for the log.
+    pub(crate) fn chain(&self) -> ErrorChain<'_> {
+        ErrorChain(self)
+    }
+
+    /// The same error, which keeps the error of another crate whose words its text tells.
+    #[cfg(feature = "redis")]
+    pub(crate) fn with_told(mut self, error: impl Error + Send + Sync + 'static) -> Self {
+        self.is_told = true;
+        self.source = Some(Arc::new(error));
+        self
+    }
+
+    #[cfg(feature = "redis")]
+    pub(crate) fn told(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().filter(|_| self.is_told).map(|error| error as _)
+    }
+
+    /// The same error with another text.
+    #[cfg(feature = "redis")]
+    pub(crate) fn with_detail(mut self, detail: impl Into<Arc<str>>) -> Self {
+        self.detail = detail.into();
+        self
+    }
+
+    /// The reason to be told if this one and the other are why a standing is not known. That a
+    /// token will never be judged is said only where everything else was heard: a client that signs
+    /// in again in vain loses more than one that waits in vain.
+    #[cfg(feature = "redis")]
+    pub(crate) fn or_passing(self, other: Self) -> Self {
+        if self.kind == StoreErrorKind::DataLoss { other } else { self }
+    }
+
+    /// What kind of error this is.
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+
+    /// Whether repeating the call can help. Repeating is always safe: writes are idempotent.
+    pub fn may_be_repeated(&self) -> bool {
+        !matches!(self.kind, StoreErrorKind::InvalidInput | StoreErrorKind::Denied)
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().filter(|_| !self.is_told).map(|source| source as _)
+    }
+}
