@@ -186,6 +186,8 @@ impl Feed for SqlFeed {
 
     async fn read(&mut self, after: u128, wait: Duration) -> Result<Vec<LogEntry>, StoreError> {
         let deadline = Instant::now() + wait;
+        // The numbers of SQLite have 63 bits without a sign.
+        let after = u64::try_from(after).unwrap_or(u64::MAX).min(i64::MAX.unsigned_abs());
         loop {
             let entries = self.store.read(move |db, now| entries(db, after, millis(now))).await?;
             let left = deadline.saturating_duration_since(Instant::now());
