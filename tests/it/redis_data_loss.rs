@@ -30,9 +30,11 @@ fn fresh() -> Arc<VerifiedToken> {
 /// Waits until tokens from before are in doubt *because* data was lost, and new ones are not. Not
 /// once may a token from before be taken for live.
 async fn noticed(store: &RedisStore) {
-    let (old, new) = (token("old", "old"), fresh());
+    let old = token("old", "old");
     let start = Instant::now();
     loop {
+        // The doubt may be declared meanwhile, and reaches to that moment.
+        let new = fresh();
         match check(store, &old).await {
             Err(error) if error.kind() == StoreErrorKind::DataLoss => {}
             Err(error) => assert!(start.elapsed() < SOON, "still {error}"),
