@@ -197,6 +197,22 @@ fn the_core_names_no_backend() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// A text that is broken over two lines without a backslash carries the indentation of the second.
+#[test]
+fn texts_hold_no_indentation() {
+    let is_indented = |line: &str| {
+        let texts = line.split('"').skip(1).step_by(2);
+        !line.trim_start().starts_with("//")
+            && texts.clone().any(|text| text.trim().contains("   "))
+    };
+    assert!(is_indented(r#"problem("it is so;      see there")"#));
+    assert!(!is_indented(r#"// as "a      b" says"#) && !is_indented(r#"    "it is so; \"#));
+    for module in modules() {
+        let found: Vec<_> = module.code.lines().filter(|line| is_indented(line)).collect();
+        assert!(found.is_empty(), "{}: {}", module.path, found.join("\n"));
+    }
+}
+
 /// Types that are seen outside of their file.
 #[test]
 fn no_two_types_share_a_name() {

@@ -236,10 +236,12 @@ impl Gate {
         match (&self.bound_tokens, head) {
             (BoundTokens::AllowedAsBearer, _) => Ok(()),
             (BoundTokens::Refused, _) => unproven(
-                "the token is bound to a key (`cnf`), and nothing proves that the client has it;                  see JwtRevocationLayer::with_proof_of_possession",
+                "the token is bound to a key (`cnf`), and nothing proves that the client has it; \
+                 see JwtRevocationLayer::with_proof_of_possession",
             ),
             (BoundTokens::Proved(_), None) => unproven(
-                "the token is bound to a key (`cnf`), and outside of a request nothing proves                  that the client has it",
+                "the token is bound to a key (`cnf`), and outside of a request nothing proves \
+                 that the client has it",
             ),
             // RFC 9449 §7.2: a token that DPoP binds must not be taken as a bearer token.
             (BoundTokens::Proved(_), Some(_))
@@ -248,7 +250,8 @@ impl Gate {
                     && !comes_by_dpop =>
             {
                 unproven(
-                    "the token is bound by DPoP and was not presented under `DPoP`; see                      TokenSource::dpop",
+                    "the token is bound by DPoP and was not presented under `DPoP`; see \
+                     TokenSource::dpop",
                 )
             }
             (BoundTokens::Proved(has_key), Some(head)) if has_key(head, token) => Ok(()),
