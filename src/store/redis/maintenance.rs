@@ -19,8 +19,8 @@ use super::error::ConnectError;
 use super::random;
 use super::schema::LAYOUT_REMEDY;
 use super::script::{self, WriterAction, WriterContext};
-use super::write::TouchReply;
-use super::writers::Confirmed;
+use super::write::{CHUNK, TouchReply};
+use super::writers::{Confirmed, ReplayRun};
 use crate::config::ConfigError;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -124,27 +124,18 @@ impl StoreCore {
     async fn recover(&self, shard: u16, found: &TouchReply) -> Result<bool, StoreError> {
         let (server, epoch) = (found.server, found.epoch);
         let Some(recovery) = self.writers.recover(shard, server) else { return Ok(false) };
-        let (missing, has_gap) = recovery.missing(epoch.id, found.had);
-        let mut changes = Vec::new();
-        let mut writer = recovery.writer;
-        let mut count = 0_usize;
-        for write in missing {
-            count += 1;
-            match &write.what {
-                Confirmed::Changes(confirmed) => {
-                    changes.extend(confirmed.iter().cloned());
-                    writer.number = write.number;
+        let (replays, has_gap) = recovery.replays(epoch.id, found.had, CHUNK);
+        for ReplayRun { writer, what } in &replays {
+            match what {
+                Confirmed::Changes(changes) => {
+                    self.replay_confirmed(shard, server, *writer, changes).await?;
                 }
                 #[cfg(feature = "sessions")]
                 Confirmed::Document(document) => {
-                    self.replay_confirmed(shard, server, writer, &changes).await?;
-                    changes.clear();
-                    writer.number = write.number;
-                    self.replay_document(shard, server, writer, document).await?;
+                    self.replay_document(shard, server, *writer, document).await?;
                 }
             }
         }
-        self.replay_confirmed(shard, server, writer, &changes).await?;
         let mut is_settling = epoch.settling.is_some();
         // It may have had a write that was never confirmed, and then it waits for this process.
         if recovery.writer.number > 0 || found.had.is_some() {
@@ -157,10 +148,10 @@ impl StoreCore {
             let through = WriterContext { action, ..recovery.writer };
             let reply = self.touch(shard, Some(server), through).await?;
             is_settling = reply.epoch.settling.is_some();
-            if count > 0 || has_gap {
+            if !replays.is_empty() || has_gap {
                 tracing::info!(
                     shard,
-                    count,
+                    runs = replays.len(),
                     has_gap,
                     "put back what redis did not have of the writes of this process"
                 );

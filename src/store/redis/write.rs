@@ -25,7 +25,7 @@ use crate::store::feed::EndDoubt;
 use crate::store::{Doubt, Fence, Receipt, StoreError};
 
 /// How many changes one run of the script takes: Redis does nothing else meanwhile.
-const CHUNK: usize = 128;
+pub(super) const CHUNK: usize = 128;
 
 impl StoreCore {
     /// Writes changes, in one or more runs of the script for each shard.
@@ -162,7 +162,7 @@ impl StoreCore {
         Ok(())
     }
 
-    /// Writes again what this process has confirmed, in order.
+    /// Writes again what this process has confirmed: one run of the script.
     pub(crate) async fn replay_confirmed(
         &self,
         shard: u16,
@@ -170,19 +170,16 @@ impl StoreCore {
         writer: WriterContext,
         changes: &[Arc<ConfirmedChange>],
     ) -> Result<(), StoreError> {
-        for changes in changes.chunks(CHUNK) {
-            let arguments = |context: &mut SendContext| {
-                context.expect_server(Some(server))?;
-                context.writer = writer;
-                let context = self.script_context(context);
-                Ok(script::confirmed_arguments(&self.keys, shard, &context, changes))
-            };
-            let read = |context: &SendContext, value| {
-                self.read_script_reply(shard, context, value, changes.len()).map(drop)
-            };
-            self.run(shard, &script::TOUCH, arguments, read).await?;
-        }
-        Ok(())
+        let arguments = |context: &mut SendContext| {
+            context.expect_server(Some(server))?;
+            context.writer = writer;
+            let context = self.script_context(context);
+            Ok(script::confirmed_arguments(&self.keys, shard, &context, changes))
+        };
+        let read = |context: &SendContext, value| {
+            self.read_script_reply(shard, context, value, changes.len()).map(drop)
+        };
+        self.run(shard, &script::TOUCH, arguments, read).await.map(drop)
     }
 
     /// Ends a doubt, unless the script knows of a process that knew more; says whether there is

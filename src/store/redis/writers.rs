@@ -14,8 +14,8 @@
 //! A reply of one server that is read after the log went to another one confirms nothing: the
 //! replay may have been over before the write was in the log. Then the write is sent again.
 //!
-//! The log is bounded by [`KEPT`] and [`MAX_BYTES`]. What was dropped is long on the replicas; if a
-//! server turns out not to have it, this process says so, and a lasting doubt is declared.
+//! The log is bounded by [`KEPT`] and [`MAX_BYTES`]. If a server turns out not to have what was
+//! dropped, this process says so, and a lasting doubt is declared.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use super::random;
 use super::script::{ConfirmedChange, WriterAction, WriterContext};
-#[cfg(feature = "sessions")]
+#[cfg(any(feature = "sessions", test))]
 use crate::clock::Timestamp;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -74,10 +74,10 @@ enum LogState {
 
 /// One confirmed write.
 #[derive(Clone, Debug)]
-pub(crate) struct ConfirmedWrite {
-    pub(crate) number: u64,
+struct ConfirmedWrite {
+    number: u64,
     at: Instant,
-    pub(crate) what: Confirmed,
+    what: Confirmed,
 }
 
 /// What a write has confirmed.
@@ -128,17 +128,42 @@ pub(crate) struct Recovery {
     entries: Vec<ConfirmedWrite>,
 }
 
+/// One run of a script that replays.
+#[derive(Debug)]
+pub(crate) struct ReplayRun {
+    /// Its number is the highest of the writes that are in it, whole, like all before it: if the
+    /// next run fails, the server says that it has these and no more.
+    pub(crate) writer: WriterContext,
+    pub(crate) what: Confirmed,
+}
+
 impl Recovery {
-    /// What this server does not have, by the epoch that it has and the number of writes that it
-    /// says to have had, and whether some of that is not known any more.
-    pub(crate) fn missing(
+    /// What this server does not have, in runs of `most` changes at most, by the epoch that it has
+    /// and the number of writes that it says to have had; and whether some of that is not known
+    /// any more.
+    pub(crate) fn replays(
         &self,
         epoch: u64,
         had: Option<u64>,
-    ) -> (impl Iterator<Item = &ConfirmedWrite>, bool) {
+        most: usize,
+    ) -> (Vec<ReplayRun>, bool) {
         // In the same epoch nothing was lost: the server has only forgotten who wrote it.
         let had = if epoch == self.epoch { u64::MAX } else { had.unwrap_or(0) };
-        (self.entries.iter().filter(move |write| write.number > had), self.dropped > had)
+        let mut replays: Vec<ReplayRun> = Vec::new();
+        for write in self.entries.iter().filter(|write| write.number > had) {
+            let writer = WriterContext { number: write.number, ..self.writer };
+            if let Confirmed::Changes(more) = &write.what
+                && let Some(ReplayRun { writer: last, what: Confirmed::Changes(changes) }) =
+                    replays.last_mut()
+                && changes.len() + more.len() <= most
+            {
+                changes.extend(more.iter().cloned());
+                *last = writer;
+            } else {
+                replays.push(ReplayRun { writer, what: write.what.clone() });
+            }
+        }
+        (replays, self.dropped > had)
     }
 }
 
@@ -313,16 +338,83 @@ fn elsewhere() -> StoreError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::script::ChangeReply;
     use super::*;
+    use crate::revocation::{Outcome, Revocation, Target};
 
-    fn written(number: u64) -> Confirmed {
-        let _ = number;
-        Confirmed::Changes(Vec::new())
+    /// A write of one change.
+    fn written(user: u64) -> Confirmed {
+        let change = Revocation::new(Target::user(user.to_string()), Duration::from_secs(60));
+        let reply = ChangeReply {
+            outcome: Outcome::New,
+            at: Timestamp::from_secs(1),
+            cutoff: None,
+            seq: 1,
+            until: Timestamp::from_secs(60),
+        };
+        Confirmed::Changes(
+            ConfirmedChange::new(&change, &reply).map(Arc::new).into_iter().collect(),
+        )
+    }
+
+    /// The number of each run, how many changes it has, and whether there is a gap.
+    fn runs(
+        recovery: &Recovery,
+        epoch: u64,
+        had: Option<u64>,
+        most: usize,
+    ) -> (Vec<(u64, usize)>, bool) {
+        let (replays, has_gap) = recovery.replays(epoch, had, most);
+        let run = |replay: &ReplayRun| match &replay.what {
+            Confirmed::Changes(changes) => (replay.writer.number, changes.len()),
+            #[cfg(feature = "sessions")]
+            Confirmed::Document(_) => (replay.writer.number, 0),
+        };
+        (replays.iter().map(run).collect(), has_gap)
     }
 
     fn numbers(recovery: &Recovery, epoch: u64, had: Option<u64>) -> (Vec<u64>, bool) {
-        let (missing, has_gap) = recovery.missing(epoch, had);
-        (missing.map(|write| write.number).collect(), has_gap)
+        let (runs, has_gap) = runs(recovery, epoch, had, 1);
+        (runs.into_iter().map(|(number, _)| number).collect(), has_gap)
+    }
+
+    #[tokio::test]
+    async fn a_replay_that_breaks_off_has_said_no_more_than_it_has_written() {
+        let logs = WriterLogs::new(1);
+        let writer = logs.writing(0, 1).unwrap();
+        for number in 1..=5 {
+            logs.confirm(0, &writer, (1, 7), number, written(number)).unwrap();
+        }
+        let recovery = logs.recover(0, 2).unwrap();
+        assert_eq!(runs(&recovery, 8, None, 2).0, [(2, 2), (4, 2), (5, 1)]);
+        assert_eq!(runs(&recovery, 8, Some(2), 128).0, [(5, 3)]);
+        // A write is replayed whole, however large it is.
+        let logs = WriterLogs::new(1);
+        let writer = logs.writing(0, 1).unwrap();
+        let Confirmed::Changes(change) = written(1) else { panic!("a change") };
+        let large = Confirmed::Changes(vec![Arc::clone(&change[0]); 3]);
+        logs.confirm(0, &writer, (1, 7), 1, large).unwrap();
+        logs.confirm(0, &writer, (1, 7), 2, Confirmed::Changes(change)).unwrap();
+        assert_eq!(runs(&logs.recover(0, 2).unwrap(), 8, None, 2).0, [(1, 3), (2, 1)]);
+    }
+
+    #[cfg(feature = "sessions")]
+    #[tokio::test]
+    async fn documents_and_changes_are_replayed_in_the_order_in_which_they_were_confirmed() {
+        let logs = WriterLogs::new(1);
+        let writer = logs.writing(0, 1).unwrap();
+        let document = ConfirmedDocument {
+            key: "d".into(),
+            version: 1,
+            text: None,
+            until: Timestamp::ZERO,
+            members: Vec::new(),
+        };
+        let document = Confirmed::Document(Arc::new(document));
+        for (number, what) in [(1, written(1)), (2, document), (3, written(3)), (4, written(4))] {
+            logs.confirm(0, &writer, (1, 7), number, what).unwrap();
+        }
+        assert_eq!(runs(&logs.recover(0, 2).unwrap(), 8, None, 128).0, [(1, 1), (2, 0), (4, 2)]);
     }
 
     #[tokio::test]
@@ -383,7 +475,7 @@ mod tests {
     async fn the_log_is_bounded() {
         let logs = WriterLogs::new(1);
         let writer = logs.writing(0, 1).unwrap();
-        let each = written(0).size();
+        let each = written(1000).size();
         let most = MAX_BYTES / each;
         for number in 1..=most as u64 + 5 {
             logs.confirm(0, &writer, (1, 7), number, written(number)).unwrap();

@@ -28,7 +28,7 @@ enum Step {
     Send(usize, usize),
     Read(usize),
     /// Its maintenance task does what is due.
-    Maintain(usize),
+    Maintain(usize, bool),
     /// The replica gets all that the primary has.
     Replicate,
     /// The replica becomes the primary. Its clock is so many milliseconds ahead.
@@ -209,6 +209,9 @@ impl World {
         let place = (server, reply.epoch.id);
         if reading.logs.confirm(0, &writer, place, reply.number, what).is_ok() {
             self.confirmed.push(Revoked { token, at: self.now, writer: writer.id });
+            if !self.is_awaited(writer.id) {
+                self.unknown.push(writer.id);
+            }
         }
     }
 
@@ -236,7 +239,9 @@ impl World {
         }
     }
 
-    fn maintain(&mut self, process: usize) {
+    /// What the maintenance task does in one round. If it `breaks_off`, the connection is lost after
+    /// the first replay.
+    fn maintain(&mut self, process: usize, breaks_off: bool) {
         let server = self.server_of(process);
         let writer = self.processes[process].logs.renewing(0);
         let found = self.touch(process, server, writer);
@@ -244,16 +249,17 @@ impl World {
             return;
         }
         let recovery = self.processes[process].logs.recover(0, server).unwrap();
-        let (missing, has_gap) = recovery.missing(found.epoch.id, found.had);
+        let (replays, has_gap) = recovery.replays(found.epoch.id, found.had, 2);
         assert!(!has_gap, "nothing was dropped");
-        let missing: Vec<_> = missing.cloned().collect();
-        for write in missing {
-            let Confirmed::Changes(changes) = &write.what else { continue };
-            let writer = WriterContext { number: write.number, ..recovery.writer };
-            self.run_script(process, server, writer, |lab, now, context| {
+        for replay in replays {
+            let Confirmed::Changes(changes) = &replay.what else { continue };
+            self.run_script(process, server, replay.writer, |lab, now, context| {
                 let arguments = confirmed_arguments(&lab.keys, 0, context, changes);
                 lab.send(now, arguments, changes.len()).unwrap()
             });
+            if breaks_off {
+                return;
+            }
         }
         if recovery.writer.number > 0 || found.had.is_some() {
             let through = WriterContext { action: WriterAction::Through, ..recovery.writer };
@@ -274,18 +280,19 @@ impl World {
         self.primary += 1;
         self.ahead[usize::try_from(self.primary).unwrap()] = ahead;
         self.since = self.now;
-        self.select(self.primary);
-        let writers = vec![self.lab.keys.shard(0).writers.clone()];
-        let Value::Array(ids) = self.lab.ask("HKEYS", writers).unwrap() else {
-            panic!("not an array")
-        };
-        let ids: Vec<_> = ids.into_iter().filter_map(Value::into_string).collect();
-        let is_known = |id: u64| ids.contains(&format!("{id:016x}"));
-        for revoked in &self.confirmed {
-            if !is_known(revoked.writer) {
-                self.unknown.push(revoked.writer);
+        for n in 0..self.confirmed.len() {
+            let writer = self.confirmed[n].writer;
+            if !self.is_awaited(writer) {
+                self.unknown.push(writer);
             }
         }
+    }
+
+    /// Whether the primary knows of a writer. What it has confirmed elsewhere is waited for then.
+    fn is_awaited(&self, writer: u64) -> bool {
+        self.select(self.primary);
+        let arguments = vec![self.lab.keys.shard(0).writers.clone(), epoch_id(writer)];
+        self.lab.ask("HEXISTS", arguments).unwrap() == Value::Integer(1)
     }
 
     /// A primary without any data is a total loss, or a first start. That is the matter of the model
@@ -298,7 +305,7 @@ impl World {
     fn end(&mut self, process: usize, signs_off: bool) {
         let server = self.server_of(process);
         if signs_off {
-            self.maintain(process);
+            self.maintain(process, false);
             if let Some((at, writer)) = self.processes[process].logs.sign_off(0) {
                 assert_eq!(at, server);
                 self.touch(process, server, writer);
@@ -330,7 +337,7 @@ impl World {
                     self.read(process, sent);
                 }
             }
-            Step::Maintain(process) => self.maintain(process),
+            Step::Maintain(process, breaks_off) => self.maintain(process, breaks_off),
             Step::Replicate => {
                 if self.primary < SERVERS {
                     self.copy(self.primary, self.primary + 1);
@@ -352,6 +359,17 @@ impl World {
         }
     }
 
+    /// Whether the primary has settled, and every process has nothing more to do there.
+    fn is_settled(&mut self) -> bool {
+        let writer = self.processes[0].logs.renewing(0);
+        let epoch = self.touch(0, self.primary, writer).epoch;
+        epoch.settling.is_none()
+            && self.processes.iter().all(|process| {
+                process.logs.is_through(0, self.primary, epoch.id)
+                    && process.tracker.known(0).is_some_and(|known| known.epoch.id == epoch.id)
+            })
+    }
+
     /// Once every process is connected and its maintenance task runs, settling ends; and if nobody
     /// has died, with everything in its place.
     fn finish(&mut self) {
@@ -362,7 +380,10 @@ impl World {
         for _ in 0..340 {
             self.now += 100;
             for process in 0..PROCESSES {
-                self.maintain(process);
+                self.maintain(process, false);
+            }
+            if self.is_settled() {
+                break;
             }
         }
         let epoch = self.touch(0, self.primary, self.processes[0].logs.renewing(0)).epoch;
@@ -392,7 +413,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         6 => (process(), token()).prop_map(|(process, token)| Step::Revoke(process, token)),
         3 => (process(), token()).prop_map(|(process, token)| Step::Send(process, token)),
         3 => process().prop_map(Step::Read),
-        8 => process().prop_map(Step::Maintain),
+        8 => (process(), any::<bool>()).prop_map(|(process, off)| Step::Maintain(process, off)),
         4 => Just(Step::Replicate),
         2 => prop_oneof![Just(0), Just(-2000), Just(10_000)].prop_map(Step::Failover),
         1 => process().prop_map(Step::Kill),
