@@ -19,7 +19,8 @@ local is_settled = settling == '0'
 -- Only replays are taken from a server that settles, and from a writer that has confirmed more than this server has.
 local is_elsewhere = not server or server ~= ARGV[4] and ARGV[4] ~= string.rep('0', 16)
 if is_elsewhere or not is_replay and
-  (not is_settled or state == 'a' or state == 'm' or tonumber(ARGV[6]) > tonumber(had or 0) and ARGV[8] ~= epoch) then
+  (not is_settled or state == 'a' or state == 'm'
+    or tonumber(ARGV[6]) > tonumber(had or 0) and ARGV[8] ~= epoch) then
   return { 'settling' }
 end
 

@@ -20,7 +20,7 @@ for n = 2, #KEYS do
 end
 -- A full redis refuses this, and the members are removed all the same. A key that the writing script has not made has
 -- no expiry, so none is made here.
-if removed > 0 and redis.call('HMGET', KEYS[1], 'life')[1] then
+if removed > 0 and redis.call('HMGET', KEYS[1], 'epoch')[1] then
   redis.pcall('HSET', KEYS[1], 'sweeper', ARGV[1], 'swept_until', int(now + tonumber(ARGV[2])))
 end
 return { first and int(math.max(0, first - now)) or 'none', int(removed) }

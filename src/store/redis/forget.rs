@@ -33,7 +33,7 @@ use crate::store::{StoreError, StoreErrorKind};
 /// Removes what is over.
 pub(super) const FORGET: LuaScript = LuaScript {
     source: include_str!("forget.lua"),
-    sha: "b389e41e8933793eec1b24d0fc5eb45420e03a06",
+    sha: "fec4f3f31d7435ea671d4a6360bafc85844969ac",
     writes: false,
 };
 

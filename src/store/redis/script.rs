@@ -17,7 +17,7 @@ use crate::store::feed::EndDoubt;
 pub(crate) const SOURCE: &str = include_str!("write.lua");
 
 /// The SHA-1 of [`SOURCE`], under which Redis keeps it.
-pub(crate) const SHA: &str = "25ee35e1913f7a321a9e0b1b82fe3a8c473ef4e3";
+pub(crate) const SHA: &str = "8d00cdc8fa7489f717164465564b1b57ea8842ec";
 
 /// A Lua script, as it is sent.
 pub(crate) struct LuaScript {

@@ -35,7 +35,7 @@ pub(super) const LOAD: LuaScript = LuaScript {
 
 pub(super) const COMMIT: LuaScript = LuaScript {
     source: include_str!("commit.lua"),
-    sha: "49d3839b93eaad0287c1e4ca23c4c380c1872df7",
+    sha: "c7dcce993db85d531feb7a6d68c5aff23bea8b57",
     writes: true,
 };
 

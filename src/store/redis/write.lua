@@ -7,10 +7,11 @@
 --      10 '' or: end the doubt, since all that was revoked in this former epoch  11 up to this seq is written again;
 --      12 the doubt, by its issued_until, and 13 the present epoch that are meant
 --      14 the clock of the caller  15 ms by which the clocks of issuers are ahead
---      16 id of the server, or zeros if it does not tell  17 id of the caller as a writer  18 what it does: 'w' writes, 't' renews, 'r' replays what it
---      has confirmed, 'd' has replayed all of it, 'g' all but what it has not any more, 'o' signs off
+--      16 id of the server, or zeros if it does not tell  17 id of the caller as a writer
+--      18 what it does: 'w' writes, 't' renews, 'r' replays what it has confirmed, 'd' has replayed all of it,
+--      'g' all but what it has not any more, 'o' signs off
 --      19 the highest number of its own writes  20 '1' if its epoch went on after this one began
---      21 an epoch of which the caller has known for long 22 so many changes
+--      21 an epoch of which the caller has known for long  22 so many changes
 --      23 the epoch in which all of its own writes were there
 --      then 8 per change: action, cutoff, until, lifetime, fingerprint, reason and actor ('' or '=…'), words;
 --      the actions 'm' and 'p' replay a record that was lost, with its other four numbers in place of the cutoff: 'm' is
@@ -21,20 +22,26 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local MAX_INTEGER = 9007199254740991
 -- The id of no epoch, and of a server that does not tell its own.
 local NOBODY = string.rep('0', 16)
--- Settling lasts at least as long as a connection to another server may still be believed, and at most so long.
+-- How long settling lasts at least, so that processes that reach this server late are heard, and at most.
 local SETTLING_LEAST, SETTLING_MOST = 1200, 30000
--- A writer that has not renewed for so long is gone. Of its clock and another one, only the second may be said.
+-- A writer that has not renewed for so long is gone: by the clock of one server, and by those of two, which may be apart.
 local WRITER_GONE, WRITER_FORGOTTEN = 30000, 300000
 -- What is issued so far: the same as `so_far`. The caller may date it 5 s ahead of this clock.
 local so_far = math.max(now, math.min(tonumber(ARGV[14]), now + 5000)) + tonumber(ARGV[15])
 local function int(number) return string.format('%.0f', number) end
 
+-- A writer is in one of these states, which the hash of writers holds behind its number and its last renewal:
+--   w  nothing is known that this server does not have
+--   a  it is awaited: it has not said yet that it has replayed everything
+--   t  it has, while this server settles    g  the same, but for what it has forgotten
+--   m  it did not come while this server settled
+
 -- === First everything is read, so that whatever fails does so before the first write. ===
 
 local layout, shards, meta_epoch, former, former_seq, replayed, replayed_seq, ancestors, missing_until, seen_at,
   fork_seq, put_back, long_known =
-  unpack(redis.call('HMGET', KEYS[2], 'layout', 'shards', 'life', 'former', 'reach', 'healed', 'healed_to', 'ancestors',
-    'missing_until', 'settling_seen', 'fork_seq', 'put_back', 'long_known'))
+  unpack(redis.call('HMGET', KEYS[2], 'layout', 'shards', 'epoch', 'former', 'former_seq', 'replayed',
+    'replayed_seq', 'ancestors', 'missing_until', 'settling_seen', 'fork_seq', 'put_back', 'long_known'))
 if (layout and layout ~= ARGV[1]) or (shards and shards ~= ARGV[2]) then
   return redis.error_reply('LAYOUT version ' .. tostring(layout) .. ' with ' .. tostring(shards) .. ' shards')
 end
@@ -343,7 +350,7 @@ end
 local epoch_value = table.concat({ '2', epoch, parent, server, int(started_at), int(settling_since), int(awaited),
   int(issued_until), int(ends_at), int(seq), last_entry }, ' ')
 redis.call('SET', KEYS[1], epoch_value)
-redis.call('HSET', KEYS[2], 'life', epoch, 'ancestors', ancestors, 'missing_until', int(missing_until),
+redis.call('HSET', KEYS[2], 'epoch', epoch, 'ancestors', ancestors, 'missing_until', int(missing_until),
   'settling_seen', int(tonumber(seen_at or 0)), 'fork_seq', int(fork_seq), 'put_back', int(put_back),
   'long_known', int(long_known))
 for id, writer in pairs(writers) do
@@ -353,8 +360,8 @@ for id, writer in pairs(writers) do
 end
 if #gone > 0 then redis.call('HDEL', KEYS[6], unpack(gone)) end
 if former ~= '' then
-  redis.call('HSET', KEYS[2], 'former', former, 'reach', int(former_seq),
-    'healed', replayed, 'healed_to', int(replayed_seq))
+  redis.call('HSET', KEYS[2], 'former', former, 'former_seq', int(former_seq),
+    'replayed', replayed, 'replayed_seq', int(replayed_seq))
 end
 
 -- Removes what has expired: a bounded number each time, but more than was added.
