@@ -343,7 +343,7 @@ impl Draft {
         Span { start, end: u32::try_from(self.texts.len()).unwrap_or(u32::MAX) }
     }
 
-    /// The token, once everything about it has been judged.
+    /// The token, once everything about it has been checked.
     pub(crate) fn finish(
         self,
         made_by: ProfileId,

@@ -178,7 +178,7 @@ impl Gate {
             Err(rejection) => return Evaluation::Decided(self.refuse(rejection)),
         };
         if (token.is_bound() || self.takes_dpop)
-            && let Err(error) = self.judge_binding(&token, Some(head))
+            && let Err(error) = self.check_binding(&token, Some(head))
         {
             return Evaluation::Decided(self.refuse(error.into()));
         }
@@ -197,7 +197,7 @@ impl Gate {
             FailModeRule::PerRequest(_) => FailMode::default(),
         };
         let verified = self.verified_bearer(token.as_bytes()).and_then(|token| {
-            self.judge_binding(&token, None)?;
+            self.check_binding(&token, None)?;
             Ok(token)
         });
         let decision = match verified {
@@ -216,7 +216,7 @@ impl Gate {
     }
 
     /// Whether a token that is bound to a key may be used by whoever sent it.
-    fn judge_binding(
+    fn check_binding(
         &self,
         token: &VerifiedToken,
         head: Option<&RequestHead<'_>>,

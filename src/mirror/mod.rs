@@ -348,7 +348,7 @@ impl Shared {
     }
 
     /// The time by which it is decided what is over: neither ahead of our own clock, by which
-    /// tokens are judged, nor of that of the store, by which records are kept.
+    /// tokens are checked, nor of that of the store, by which records are kept.
     fn now(&self) -> Timestamp {
         self.clock.now().min(Timestamp::from_millis(self.time.load(Ordering::Relaxed)))
     }

@@ -271,7 +271,7 @@ async fn one_of_several_mirrors_is_enough_for_the_replay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tokens_from_before_a_loss_are_for_the_store_to_judge() {
+async fn tokens_from_before_a_loss_are_for_the_store_to_decide() {
     let world = World::new();
     let mirror = ready(&world).await;
     world.flush();
@@ -403,7 +403,7 @@ async fn a_mirror_that_may_have_missed_something_does_not_end_the_doubt() {
     world.fail(false);
     replay(&world, &mirror).await;
     assert!(world.is_in_doubt() && !world.holds("missed"));
-    assert_eq!(local(&mirror, "missed"), None, "for the store to judge");
+    assert_eq!(local(&mirror, "missed"), None, "for the store to decide");
 
     // Another process had read more.
     let world = World::new();

@@ -291,7 +291,7 @@ fn what_was_revoked_before_a_loss_of_data_is_not_known() {
 }
 
 #[test]
-fn an_id_the_application_vouches_for_is_judged_like_a_token() {
+fn an_id_the_application_vouches_for_is_checked_like_a_token() {
     let mut family = family();
     let vouched =
         |token: &Token| PresentedToken { origin: TokenOrigin::Vouched, ..token.presented() };

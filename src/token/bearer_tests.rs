@@ -214,7 +214,7 @@ fn debug_shows_no_credentials() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_judged_without_a_panic(authorization in bytes(), cookie in bytes()) {
+    fn any_bytes_are_checked_without_a_panic(authorization in bytes(), cookie in bytes()) {
         let request = request(&[("authorization", &authorization), ("cookie", &cookie)]);
         let sources = [TokenSource::bearer(), TokenSource::cookie("a").unwrap()];
         if let Ok(Some(token)) = RequestHead::from(&request).token(&sources) {

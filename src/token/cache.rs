@@ -49,7 +49,7 @@ const ALLOCATOR_BYTES: usize = 7 * 16;
 ///
 /// A signature check costs 1 to 100 µs, a token that is found here about a tenth of one. What is
 /// remembered is the outcome of the signature check and of everything that depends on the token
-/// alone. `exp`, `nbf` and `iat` are judged again at every use, by the clock of the
+/// alone. `exp`, `nbf` and `iat` are checked again at every use, by the clock of the
 /// [profile](TokenVerifier::profile), the revocation store is asked at every use, and refused
 /// tokens are not remembered. When keys or
 /// rules change ([`TokenVerifier::generation`]) everything is verified anew.

@@ -123,15 +123,15 @@ impl IssuerSet {
         self.add(profile.with_keys_of_tenants(), IssuerVerifier::PerTenant(Arc::new(verifier_of)))
     }
 
-    fn of(judge: IssuerVerifier, profile: TokenProfile) -> Self {
+    fn of(verifier: IssuerVerifier, profile: TokenProfile) -> Self {
         let verifier_of_part = vec![0; profile.parts()];
-        Self { verifiers: vec![judge], verifier_of_part, profile, unrepeated: Arc::default() }
+        Self { verifiers: vec![verifier], verifier_of_part, profile, unrepeated: Arc::default() }
     }
 
-    fn add(mut self, profile: TokenProfile, judge: IssuerVerifier) -> Result<Self, ConfigError> {
+    fn add(mut self, profile: TokenProfile, verifier: IssuerVerifier) -> Result<Self, ConfigError> {
         self.profile = TokenProfile::combined([self.profile, profile])?;
         self.verifier_of_part.resize(self.profile.parts(), self.verifiers.len());
-        self.verifiers.push(judge);
+        self.verifiers.push(verifier);
         Ok(self)
     }
 
@@ -140,7 +140,7 @@ impl IssuerSet {
         self.verifier_of_part.get(part).and_then(|&at| self.verifiers.get(at)).ok_or_else(unknown)
     }
 
-    fn judge(
+    fn verify_with(
         &self,
         token: &str,
         verify: impl FnOnce(&dyn TokenVerifier) -> Result<Arc<VerifiedToken>, TokenError>,
@@ -159,7 +159,7 @@ impl IssuerSet {
                     ));
                 }
                 let token = accepted_by(&*verifier, verify)?;
-                self.profile.judge_lifetime(&token)?;
+                self.profile.check_lifetime(&token)?;
                 token
             }
         };
@@ -170,18 +170,18 @@ impl IssuerSet {
 
 impl TokenVerifier for IssuerSet {
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        self.judge(token, |verifier| verifier.verify(token))
+        self.verify_with(token, |verifier| verifier.verify(token))
     }
 
     fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        self.judge(token, |verifier| verifier.verify_for_revocation(token))
+        self.verify_with(token, |verifier| verifier.verify_for_revocation(token))
     }
 
     /// Changes whenever one of them changes. With [tenants](Self::with_tenants), whose verifiers
     /// come and go unseen, it is never the same: a cache around the set remembers nothing. Give the
     /// verifier of each tenant a cache of its own.
     fn generation(&self) -> u64 {
-        let sum = self.verifiers.iter().try_fold(0_u64, |sum, judge| match judge {
+        let sum = self.verifiers.iter().try_fold(0_u64, |sum, member| match member {
             // Each only grows, so the sum never comes back.
             IssuerVerifier::One(verifier) => Some(sum.wrapping_add(verifier.generation())),
             IssuerVerifier::PerTenant(_) => None,

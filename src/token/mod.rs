@@ -98,7 +98,7 @@ pub trait TokenVerifier: Send + Sync + 'static {
     /// [`TokenError`] if the token was not issued by a trusted key or could never be accepted.
     fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError>;
 
-    /// The rules by which this verifier judges claims, with the clock by which it judges times. A
+    /// The rules by which this verifier checks claims, with the clock by which it checks times. A
     /// [`Revoker`](crate::Revoker) needs them too.
     ///
     /// Every token that the verifier returns must be made by this profile, by a clone of it, or by
@@ -106,7 +106,7 @@ pub trait TokenVerifier: Send + Sync + 'static {
     /// refused with [`TokenErrorKind::WrongProfile`]: its revocations might not be found.
     fn profile(&self) -> &TokenProfile;
 
-    /// A number that changes with everything by which tokens are judged, such as the keys. A
+    /// A number that changes with everything by which tokens are checked, such as the keys. A
     /// [`CachedVerifier`](cache::CachedVerifier) uses what it remembers only while the number is
     /// the same, and asks for it on every request.
     ///
@@ -121,7 +121,7 @@ pub trait TokenVerifier: Send + Sync + 'static {
     /// as a cache remembers it.
     fn generation(&self) -> u64;
 
-    /// A token that is remembered for these credentials, judged again; `None` if there is none.
+    /// A token that is remembered for these credentials, checked again; `None` if there is none.
     /// What equals remembered credentials byte by byte is as well-formed as they were.
     #[doc(hidden)]
     fn cached(

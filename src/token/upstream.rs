@@ -19,7 +19,7 @@ use crate::verified::VerifiedToken;
 /// The claims of a token that was verified further out, found in the request.
 ///
 /// For a [`JwtRevocationLayer::behind`](crate::JwtRevocationLayer::behind) another layer that
-/// checks signatures. The claims are judged by the profile all the same: issuer, audience, times,
+/// checks signatures. The claims are checked by the profile all the same: issuer, audience, times,
 /// and that the token can be revoked.
 ///
 /// ```
@@ -169,7 +169,7 @@ impl UpstreamClaims {
     }
 
     /// As [`TokenProfile::with_clock`]: where the time comes from by which `exp`, `nbf` and `iat`
-    /// are judged.
+    /// are checked.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.profile = self.profile.with_clock(clock);

@@ -4,7 +4,7 @@
 //!
 //! Two sessions of one user each: one from which someone steals, and one of an innocent, who
 //! repeats a refresh only within the grace. The model knows what the table says of each token; the
-//! ends are judged without it.
+//! ends are checked without it.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};

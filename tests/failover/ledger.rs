@@ -206,7 +206,7 @@ pub struct Outcome {
     /// What was confirmed and lost by Redis, at the least.
     pub at_risk: BTreeMap<Confirmed, usize>,
     pub checks: usize,
-    pub judged: usize,
+    pub assessed: usize,
     /// From the fault to the first answer of the new primary.
     pub gap: Duration,
     /// From then to the last failed check of a token that is not revoked.
@@ -260,8 +260,8 @@ fn is_of_the_machine(reason: &str) -> bool {
     reason == "Timeout" || reason == "Overloaded" || reason == "Stale"
 }
 
-/// Judges a run.
-pub fn judge(inner: &Inner, times: Times, mirror: bool, allowed: Allowed) -> Outcome {
+/// Assesses a run.
+pub fn assess(inner: &Inner, times: Times, mirror: bool, allowed: Allowed) -> Outcome {
     let staleness = if mirror { u64::try_from(STALENESS.as_nanos()).unwrap() } else { 0 };
     let mut outcome = Outcome { wrongs: inner.wrongs.clone(), ..Outcome::default() };
     if allowed.doubt {
@@ -335,7 +335,7 @@ pub fn judge(inner: &Inner, times: Times, mirror: bool, allowed: Allowed) -> Out
             _ => {}
         }
         match standing {
-            Standing::Revoked { .. } | Standing::Reinstated => outcome.judged += 1,
+            Standing::Revoked { .. } | Standing::Reinstated => outcome.assessed += 1,
             _ => {}
         }
         let is_answered = matches!(check.word, Word::Checked | Word::Revoked);

@@ -1,7 +1,7 @@
 //! What a failover costs: nobody is signed out, and nothing that was acknowledged is lost.
 //!
 //! Real servers are failed over while real processes write and check; everything that they
-//! acknowledge is noted with its time and judged. `docs/faults.md` shows the numbers.
+//! acknowledge is noted with its time and assessed. `docs/faults.md` shows the numbers.
 //!
 //! | room | what it is |
 //! | --- | --- |
@@ -175,8 +175,9 @@ fn run(scenario: &Scenario, mode: Mode) -> Result<Outcome, String> {
                 problems.push(format!("{what} were well only after {time:?}"));
             }
         }
-        if outcome.judged < 300 || outcome.revocations[0] < 60 || outcome.revocations[2] < 30 {
-            problems.push(format!("{} judged, {:?}: no test", outcome.judged, outcome.revocations));
+        if outcome.assessed < 300 || outcome.revocations[0] < 60 || outcome.revocations[2] < 30 {
+            problems
+                .push(format!("{} assessed, {:?}: no test", outcome.assessed, outcome.revocations));
         }
     }
     if problems.is_empty() {
@@ -200,14 +201,14 @@ fn examples(outcome: &Outcome, kind: WrongKind) -> String {
 
 fn sentence(outcome: &Outcome) -> String {
     format!(
-        "revocations {:?}, logins {:?}, refreshes {:?}, {} checks, {} judged; gap {:?}, checks well \
+        "revocations {:?}, logins {:?}, refreshes {:?}, {} checks, {} assessed; gap {:?}, checks well \
          after {:?}, writes after {:?}; passed {} for {:?}, lost {}, refused {}, doubted {}, odd {}, \
          reinstated refused meanwhile {}; {:?}; stall {:?}",
         outcome.revocations,
         outcome.logins,
         outcome.refreshes,
         outcome.checks,
-        outcome.judged,
+        outcome.assessed,
         outcome.gap,
         outcome.checks_well,
         outcome.writes_well,

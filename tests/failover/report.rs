@@ -50,7 +50,7 @@ pub fn table(rows: &[(&str, String, Outcome)]) -> String {
         );
     }
     let checks: usize = rows.iter().map(|(_, _, outcome)| outcome.checks).sum();
-    let _ = writeln!(text, "\n{} cases, {checks} checks, each judged.", rows.len());
+    let _ = writeln!(text, "\n{} cases, {checks} checks, each assessed.", rows.len());
     text
 }
 

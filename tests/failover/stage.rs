@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::clock;
 use crate::fleet::{Fleet, Process};
-use crate::ledger::{Allowed, Outcome, Times, judge};
+use crate::ledger::{Allowed, Outcome, Times, assess};
 use crate::process::Setup;
 use crate::support::{Builder, Cluster, MovableName, RedisServer, Sentinel, wait_until};
 use crate::traffic::Traffic;
@@ -218,7 +218,7 @@ impl Stage {
         let Switch { fault, answered, due, behind, .. } = *switch;
         let settled_by = due + nanos(switch.within + MACHINE);
         let times = Times { fault, answered, due, behind, settled_by };
-        let mut outcome = judge(&inner, times, mode.mirror, switch.allowed);
+        let mut outcome = assess(&inner, times, mode.mirror, switch.allowed);
         drop(inner);
         outcome.stall = canary.longest();
         outcome.limit = switch.within;

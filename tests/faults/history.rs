@@ -35,7 +35,7 @@ pub struct Outcome {
     pub name: &'static str,
     pub confirmed: usize,
     /// Checks that started after the confirmation.
-    pub judged: usize,
+    pub assessed: usize,
     /// Confirmed revocations that Redis does not know any more.
     pub lost: usize,
     /// Checks that found one of these live.
@@ -112,7 +112,7 @@ fn one_redis(name: &'static str) -> Result<Outcome, String> {
     server.kill();
     server.restart();
     let history = run.end(fault);
-    history.judge(name, None)
+    history.assess(name, None)
 }
 
 /// A mirror that slept while others revoked, and behind which the log was trimmed, must not answer
@@ -143,7 +143,7 @@ fn mirrors_sleep(name: &'static str) -> Result<Outcome, String> {
     std::thread::sleep(STALENESS * 2);
     server.resume();
     let history = run.end(fault);
-    let outcome = history.judge(name, None)?;
+    let outcome = history.assess(name, None)?;
     if history.mirrors.first().is_none_or(|mirror| mirror.resyncs == 0) {
         return Err(format!(
             "{name}: the log was trimmed, and nobody noticed: {:?}",
@@ -174,7 +174,7 @@ fn mirrors_nap(name: &'static str) -> Result<Outcome, String> {
     run.wait_until(run.plan.length);
     let near = Arc::clone(&proxy);
     net.run(async move { near.set(Fault::Pass).await });
-    run.end(fault).judge(name, None)
+    run.end(fault).assess(name, None)
 }
 
 /// Redis forgets everything, the mirrors nothing: what they had heard of is still refused, what
@@ -186,7 +186,7 @@ fn mirrors_remember(name: &'static str) -> Result<Outcome, String> {
     let fault = clock::now();
     server.cli(&["FLUSHALL"]);
     let history = run.end(fault);
-    let outcome = history.judge(name, None)?;
+    let outcome = history.assess(name, None)?;
     if history.mirrors.iter().any(|mirror| mirror.resyncs == 0) {
         return Err(format!("{name}: somebody did not notice: {:?}", history.mirrors));
     }
@@ -219,7 +219,7 @@ fn fail_over(name: &'static str, death: Death, mode: Mode) -> Result<Outcome, St
         pair.primary.resume();
     }
     let history = run.end(fault);
-    let outcome = history.judge(name, Some(Duration::ZERO))?;
+    let outcome = history.assess(name, Some(Duration::ZERO))?;
     if mode == Mode::Waits && outcome.lost > 0 {
         return Err(format!("{name}: {} writes that a replica confirmed are gone", outcome.lost));
     }
@@ -240,7 +240,7 @@ fn split(name: &'static str, mode: Mode) -> Result<Outcome, String> {
     let port = pair.replica.port().to_string();
     pair.sentinel.cli(&["SENTINEL", "MONITOR", "primary", "127.0.0.1", &port, "1"]);
     let history = run.end(fault);
-    let outcome = history.judge(name, Some(SPLIT))?;
+    let outcome = history.assess(name, Some(SPLIT))?;
     if mode == Mode::Waits && outcome.lost > 0 {
         return Err(format!("{name}: {} writes that a replica confirmed are gone", outcome.lost));
     }
@@ -386,7 +386,7 @@ impl Run {
     }
 }
 
-// === The judgement ===
+// === The assessment ===
 
 struct History {
     events: Vec<Event>,
@@ -403,7 +403,7 @@ impl History {
     ///
     /// # Errors
     /// What must not have happened.
-    fn judge(&self, name: &'static str, loss: Option<Duration>) -> Result<Outcome, String> {
+    fn assess(&self, name: &'static str, loss: Option<Duration>) -> Result<Outcome, String> {
         if loss.is_none() && !self.lost.is_empty() {
             return Err(format!("{name}: {} confirmed writes are gone", self.lost.len()));
         }
@@ -434,7 +434,7 @@ impl History {
         let after = |event: &&&Event| event.from > self.fault + staleness;
         let first = answers.iter().filter(after).map(|event| event.to).min();
         let first = first.ok_or_else(|| format!("{name}: no answer after the fault"))?;
-        let (mut judged, mut wrong, mut last_wrong) = (0, 0, first);
+        let (mut assessed, mut wrong, mut last_wrong) = (0, 0, first);
         for check in &answers {
             let write = writes.get(&check.id);
             if check.what == What::Revoked && write.is_none_or(|write| check.to < write.from) {
@@ -447,7 +447,7 @@ impl History {
                 write.what == What::Write { confirmed: true } && check.from > write.to + delay
             };
             let Some(write) = write.filter(must_be_known) else { continue };
-            judged += 1;
+            assessed += 1;
             if check.what == What::Live {
                 let is_split = check.from > self.fault && check.from < self.fault + nanos(split);
                 // Mirrors replay what Redis has lost, so it can look as if it had not.
@@ -475,15 +475,15 @@ impl History {
         }
         let confirmed: Vec<_> = writes.values().filter(is_confirmed).collect();
         let before = confirmed.iter().filter(|write| write.to < self.fault).count();
-        if judged < 300 || before < 30 {
+        if assessed < 300 || before < 30 {
             return Err(format!(
-                "{name}: {judged} checks after {before} writes before the fault are no test"
+                "{name}: {assessed} checks after {before} writes before the fault are no test"
             ));
         }
         let mut times: Vec<_> = confirmed.iter().map(|write| write.to - write.from).collect();
         times.sort_unstable();
         println!(
-            "{name}: {} confirmed, {judged} checks after one, {} lost, {wrong} passed, for \
+            "{name}: {} confirmed, {assessed} checks after one, {} lost, {wrong} passed, for \
              {exposure:?}",
             confirmed.len(),
             self.lost.len()
@@ -491,7 +491,7 @@ impl History {
         Ok(Outcome {
             name,
             confirmed: confirmed.len(),
-            judged,
+            assessed,
             lost: self.lost.len(),
             wrong,
             exposure,

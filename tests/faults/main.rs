@@ -1,10 +1,10 @@
 //! What happens when Redis, its network or its data break, under load: every answer of real layers
-//! over real servers is judged. `docs/faults.md` shows the numbers.
+//! over real servers is assessed. `docs/faults.md` shows the numbers.
 //!
 //! | room | what it is |
 //! | --- | --- |
 //! | `faults` | everything that goes wrong, and what is promised meanwhile |
-//! | `matrix` | each fault under traffic, every answer judged |
+//! | `matrix` | each fault under traffic, every answer assessed |
 //! | `history`, `worker` | several processes, and the order of what they did |
 //! | `soak` | minutes of failure: nothing may grow. Only by `FAULTS_SOAK=<seconds>` |
 //! | `lab`, `traffic`, `doors` | servers, requests, layers |

@@ -1,4 +1,4 @@
-//! Each fault under traffic, and every single answer judged.
+//! Each fault under traffic, and every single answer assessed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -90,24 +90,28 @@ pub fn drive(fault: &Fault, per_second: u32) -> Result<Seen, String> {
             break;
         }
     }
-    let mut judge = Judge { fault, times, lab: &lab, complaints: Vec::new(), excused: 0 };
-    let seen = judge.judge();
-    if judge.complaints.is_empty() { Ok(seen) } else { Err(summary(fault, per_second, &judge)) }
+    let mut assessment = Assessment { fault, times, lab: &lab, complaints: Vec::new(), excused: 0 };
+    let seen = assessment.assess();
+    if assessment.complaints.is_empty() {
+        Ok(seen)
+    } else {
+        Err(summary(fault, per_second, &assessment))
+    }
 }
 
-fn summary(fault: &Fault, per_second: u32, judge: &Judge<'_>) -> String {
+fn summary(fault: &Fault, per_second: u32, assessment: &Assessment<'_>) -> String {
     let mut text = format!(
         "{} at {per_second} requests a second: {} complaints",
         fault.name,
-        judge.complaints.len()
+        assessment.complaints.len()
     );
-    for complaint in judge.complaints.iter().take(12) {
+    for complaint in assessment.complaints.iter().take(12) {
         let _ = write!(text, "\n    {complaint}");
     }
     text
 }
 
-struct Judge<'a> {
+struct Assessment<'a> {
     fault: &'a Fault,
     times: Times,
     lab: &'a Lab,
@@ -115,12 +119,12 @@ struct Judge<'a> {
     excused: u32,
 }
 
-impl Judge<'_> {
-    fn judge(&mut self) -> Seen {
+impl Assessment<'_> {
+    fn assess(&mut self) -> Seen {
         let (answers, writes) = (self.lab.protocol.answers(), self.lab.protocol.writes());
         let mut modes: BTreeMap<&'static str, SeenInMode> = BTreeMap::new();
         for answer in &answers {
-            self.judge_answer(answer);
+            self.assess_answer(answer);
             let seen = modes.entry(name(answer.mode)).or_default();
             if self.is_shown(answer.sent, answer.got) {
                 let sort =
@@ -140,7 +144,7 @@ impl Judge<'_> {
         let mut written = BTreeMap::new();
         let (mut worst_write, mut write_recovery) = (Duration::ZERO, Duration::ZERO);
         for write in &writes {
-            self.judge_write(write);
+            self.assess_write(write);
             if self.is_shown(write.sent, write.got) {
                 let word =
                     write.result.map_or_else(|kind| format!("{kind:?}"), |()| "confirmed".into());
@@ -155,7 +159,7 @@ impl Judge<'_> {
                     write_recovery.max(write.got.saturating_duration_since(self.times.healed));
             }
         }
-        self.judge_as_a_whole(&answers, &modes, write_recovery);
+        self.assess_as_a_whole(&answers, &modes, write_recovery);
         self.verify_writes(&writes);
         let stall = self
             .stalls()
@@ -175,7 +179,7 @@ impl Judge<'_> {
         }
     }
 
-    fn judge_answer(&mut self, answer: &Answer) {
+    fn assess_answer(&mut self, answer: &Answer) {
         let Answer { sent, got, mode, sort, ref verdict } = *answer;
         if matches!(verdict, Verdict::Odd(_)) {
             self.complain(sent, &format!("{sort:?}: {verdict:?}"));
@@ -233,7 +237,7 @@ impl Judge<'_> {
         self.fault.forgets && sort != Sort::Fresh && !(self.fault.mirror && sort == Sort::Revoked)
     }
 
-    fn judge_write(&mut self, write: &Write) {
+    fn assess_write(&mut self, write: &Write) {
         let (sent, got) = (write.sent, write.got);
         let limit = WRITE_BUDGET + EXACT + self.lab.app.stalls.within(sent, got);
         if got - sent > limit {
@@ -310,7 +314,7 @@ impl Judge<'_> {
         }
     }
 
-    fn judge_as_a_whole(
+    fn assess_as_a_whole(
         &mut self,
         answers: &[Answer],
         modes: &BTreeMap<&'static str, SeenInMode>,

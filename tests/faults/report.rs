@@ -57,7 +57,7 @@ pub fn matrix(rows: &[Row]) -> String {
     let excused: u32 = rows.iter().flat_map(|(_, seen)| seen).map(|seen| seen.excused).sum();
     let _ = writeln!(
         text,
-        "\n{} faults, {answers} answers, each judged; {excused} failures were laid to the charge \
+        "\n{} faults, {answers} answers, each assessed; {excused} failures were laid to the charge \
          of the machine.",
         rows.len()
     );
@@ -74,10 +74,10 @@ pub fn histories(outcomes: &[Outcome]) -> String {
          --- | --- | --- | --- | --- |",
         millis(LAG)
     );
-    for Outcome { name, confirmed, judged, lost, wrong, exposure, gap, write } in outcomes {
+    for Outcome { name, confirmed, assessed, lost, wrong, exposure, gap, write } in outcomes {
         let _ = writeln!(
             text,
-            "| {name} | {confirmed} | {} | {judged} | {lost} | {wrong} | {} | {} |",
+            "| {name} | {confirmed} | {} | {assessed} | {lost} | {wrong} | {} | {} |",
             millis(*write),
             if *wrong == 0 { "–".into() } else { millis(*exposure) },
             millis(*gap),

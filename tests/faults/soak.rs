@@ -62,7 +62,7 @@ impl Soaked {
 
     /// # Errors
     /// What has grown.
-    fn judge(&self) -> Result<(), String> {
+    fn assess(&self) -> Result<(), String> {
         let (before, after) = self.quarters(|sample| sample.resident_kib);
         // An allocator may keep a page here or there; a leak of 64 bytes a request would be more.
         if after > before + before / 20 + 1024 {
@@ -124,7 +124,7 @@ pub fn run(length: Duration, mirror: bool) -> Result<Soaked, String> {
             "{checked} of {answers} answers were known, in {faults} faults: no test"
         ));
     }
-    soaked.judge()?;
+    soaked.assess()?;
     Ok(soaked)
 }
 

@@ -174,7 +174,7 @@ async fn a_flushed_redis_un_revokes_nothing_and_gets_a_replay() {
     assert_eq!(
         local(&mirror, &token("unknown")),
         None,
-        "issued before the loss, for redis to judge"
+        "issued before the loss, for redis to decide"
     );
     // Those without a mirror know it, too.
     for id in ["before", "bob"] {

@@ -533,7 +533,7 @@ async fn the_doubt_ends_when_no_token_from_before_can_be_left() {
         .await
         .unwrap();
     server.cli(&["FLUSHALL"]);
-    // A token with an `iat` is judged by that until it expires; one without, by the time that has
+    // A token with an `iat` is checked by that until it expires; one without, by the time that has
     // passed.
     let profile = TokenProfile::new().allow_missing_iat();
     let ageless = token_of(&profile, serde_json::json!({ "sub": "u", "jti": "ageless" }));

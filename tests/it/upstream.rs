@@ -85,28 +85,28 @@ async fn without_claims_there_are_no_credentials_whatever_token_is_in_the_reques
 }
 
 #[tokio::test]
-async fn claims_of_an_outer_layer_are_judged_by_the_profile() {
+async fn claims_of_an_outer_layer_are_checked_by_the_profile() {
     let profile = TokenProfile::new().with_issuer("https://id.example").with_audience("orders");
     let service =
         behind(UpstreamClaims::in_extension::<serde_json::Value>(profile).unwrap()).layer(Handler);
     let mut claims = claims("alice", "1");
-    let mut judge = async |name: &str, value: serde_json::Value| {
+    let mut check = async |name: &str, value: serde_json::Value| {
         claims[name] = value;
         let answer = service.clone().oneshot(with_extension(claims.clone())).await.unwrap();
         answer.extensions().get::<Rejection>().map(Rejection::kind)
     };
     let invalid = |kind| Some(RejectionKind::InvalidToken(kind));
-    assert_eq!(judge("aud", "orders".into()).await, invalid(TokenErrorKind::MissingClaim));
+    assert_eq!(check("aud", "orders".into()).await, invalid(TokenErrorKind::MissingClaim));
     assert_eq!(
-        judge("iss", "https://else.example".into()).await,
+        check("iss", "https://else.example".into()).await,
         invalid(TokenErrorKind::WrongIssuer)
     );
-    assert_eq!(judge("iss", "https://id.example".into()).await, None);
-    assert_eq!(judge("aud", "else".into()).await, invalid(TokenErrorKind::WrongAudience));
-    assert_eq!(judge("aud", "orders".into()).await, None);
-    assert_eq!(judge("jti", serde_json::Value::Null).await, invalid(TokenErrorKind::MissingId));
-    assert_eq!(judge("jti", "1".into()).await, None);
-    assert_eq!(judge("exp", 1.into()).await, invalid(TokenErrorKind::Expired));
+    assert_eq!(check("iss", "https://id.example".into()).await, None);
+    assert_eq!(check("aud", "else".into()).await, invalid(TokenErrorKind::WrongAudience));
+    assert_eq!(check("aud", "orders".into()).await, None);
+    assert_eq!(check("jti", serde_json::Value::Null).await, invalid(TokenErrorKind::MissingId));
+    assert_eq!(check("jti", "1".into()).await, None);
+    assert_eq!(check("exp", 1.into()).await, invalid(TokenErrorKind::Expired));
 }
 
 #[tokio::test]

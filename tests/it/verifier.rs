@@ -173,7 +173,7 @@ fn a_wrapper_around_a_cache_refuses_a_token_after_its_key_was_withdrawn() {
 }
 
 #[test]
-fn a_wrapper_in_a_cache_judges_times_by_the_clock_of_the_inner_verifier() {
+fn a_wrapper_in_a_cache_checks_times_by_the_clock_of_the_inner_verifier() {
     let clock = at_now();
     let inner = Rotating::new(TokenProfile::new().with_clock(clock.clone()));
     let verifier = CachedVerifier::new(Wrapper(Arc::clone(&inner)));
@@ -190,7 +190,7 @@ fn a_wrapper_in_a_cache_judges_times_by_the_clock_of_the_inner_verifier() {
 }
 
 #[test]
-fn wrappers_in_a_set_of_issuers_are_judged_by_their_own_clocks_and_keys() {
+fn wrappers_in_a_set_of_issuers_are_checked_by_their_own_clocks_and_keys() {
     let (early, late) = (at_now(), ManualClock::new(Timestamp::from_secs(NOW + 3600)));
     let of = |issuer: &str, clock: &ManualClock| {
         Rotating::new(TokenProfile::new().with_issuer(issuer).with_clock(clock.clone()))

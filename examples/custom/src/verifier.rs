@@ -15,7 +15,7 @@ pub struct ReferenceTokens {
 }
 
 impl ReferenceTokens {
-    /// No tokens yet; `profile` judges their claims.
+    /// No tokens yet; `profile` checks their claims.
     pub fn new(profile: TokenProfile) -> Self {
         Self { claims: RwLock::default(), profile, generation: AtomicU64::new(0) }
     }

@@ -16,7 +16,7 @@ use crate::Error;
 use crate::ask::Ask;
 
 /// The middleware, for [`from_fn`].
-async fn judge<B: MessageBody + 'static>(
+async fn check<B: MessageBody + 'static>(
     ask: Data<Ask>,
     request: ServiceRequest,
     next: Next<B>,
@@ -83,7 +83,7 @@ pub async fn serve(listener: TcpListener, layer: JwtRevocationLayer) -> Result<(
             .route("/health", web::get().to(async || "well")) // outside of the scope, so nothing is asked
             .service(
                 web::scope("")
-                    .wrap(from_fn(judge))
+                    .wrap(from_fn(check))
                     .route("/me", web::get().to(me))
                     .route("/logout", web::post().to(logout)),
             )

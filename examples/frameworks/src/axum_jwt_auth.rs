@@ -1,4 +1,4 @@
-//! axum-jwt-auth verifies, this layer judges revocation.
+//! axum-jwt-auth verifies, this layer checks revocation.
 //!
 //! It is an extractor and leaves nothing in the request, so a middleware of three lines hands the
 //! claims on.

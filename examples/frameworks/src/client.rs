@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-/// How often a request is repeated that could not be judged, and how long all waits together may
+/// How often a request is repeated that could not be decided, and how long all waits together may
 /// last.
 const MAX_REPEATS: u32 = 3;
 const MAX_WAIT: Duration = Duration::from_secs(30);

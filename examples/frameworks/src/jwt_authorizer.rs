@@ -1,4 +1,4 @@
-//! jwt-authorizer verifies, this layer judges revocation.
+//! jwt-authorizer verifies, this layer checks revocation.
 //!
 //! It leaves `TokenData<YourClaims>` in the extensions of the request. Version 0.15 makes its
 //! refusals for axum 0.7, so this application is one; the layer does not mind.

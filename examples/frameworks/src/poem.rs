@@ -20,7 +20,7 @@ use crate::Error;
 use crate::ask::Ask;
 
 /// The middleware, for [`around`](poem::EndpointExt::around).
-async fn judge<E: Endpoint>(
+async fn check<E: Endpoint>(
     ask: Ask,
     next: Arc<E>,
     mut request: Request,
@@ -70,7 +70,7 @@ pub async fn serve(listener: TcpListener, layer: JwtRevocationLayer) -> Result<(
         .at("/me", get(me))
         .at("/logout", post(logout))
         .data(layer.revoker())
-        .around(move |next, request| judge(ask.clone(), next, request));
+        .around(move |next, request| check(ask.clone(), next, request));
     let app = Route::new().at("/health", get(health)).nest("/", protected);
     Ok(Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?).run(app).await?)
 }

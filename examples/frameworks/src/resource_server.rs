@@ -1,4 +1,4 @@
-//! tower-oauth2-resource-server verifies, this layer judges revocation.
+//! tower-oauth2-resource-server verifies, this layer checks revocation.
 //!
 //! It leaves the claims in the extensions of the request, as your type.
 

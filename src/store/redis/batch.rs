@@ -5,9 +5,9 @@
 //! once. So an answer costs less the more checks there are, and a single check waits for nothing.
 //!
 //! ```text
-//!   check ─▶ queue ─▶ batch ─▶ MGET ─▶ reply ─▶ each check is judged by itself ─▶ its answer
+//!   check ─▶ queue ─▶ batch ─▶ MGET ─▶ reply ─▶ each check is decided by itself ─▶ its answer
 //!     │                ▲ the batch before was answered, or was sent a millisecond ago
-//!     └─ only one ─▶ MGET ─▶ reply ─▶ judged
+//!     └─ only one ─▶ MGET ─▶ reply ─▶ decided
 //! ```
 //!
 //! A check has the same guarantees in a batch as alone:
@@ -115,7 +115,7 @@ impl BatchedChecks {
                 }
             });
             return match timeout(self.limit, asked).await {
-                Ok(Ok((plan, values))) => self.shards.judge_single(&token, &plan, server, &values),
+                Ok(Ok((plan, values))) => self.shards.decide_single(&token, &plan, server, &values),
                 Ok(Err(error)) => Err(error),
                 Err(_) => Err(moving.unwrap_or_else(|| permit.connection().count_timeout())),
             };
@@ -257,7 +257,7 @@ impl BatchTransport for BatchWorker {
         }
         let mut positions = plan.positions.iter();
         for check in checks {
-            let answer = self.shards.judge(&check.token, &doubts, records, &mut positions);
+            let answer = self.shards.decide(&check.token, &doubts, records, &mut positions);
             let _ = check.answer.send(answer);
         }
     }

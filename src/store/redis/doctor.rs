@@ -3,10 +3,10 @@
 //! | | |
 //! | --- | --- |
 //! | this file | asks the servers |
-//! | `judge` | says what their answers mean: pure |
+//! | `assess` | says what their answers mean: pure |
 //! | `report` | what was found |
 
-mod judge;
+mod assess;
 mod report;
 
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fred::types::Value;
 
-use self::judge::{ServerInfo, counted, in_words, judge_clock, judge_role, judge_server_id};
+use self::assess::{ServerInfo, assess_clock, assess_role, assess_server_id, counted, in_words};
 use self::report::Severity;
 pub use self::report::{Finding, Report};
 use super::connection::{ServerAddress, error_code};
@@ -95,7 +95,7 @@ impl RedisStore {
                     );
                 }
             }
-            judge_role(checks.connection().role_source(), &mut report);
+            assess_role(checks.connection().role_source(), &mut report);
             let permit = match writes.acquire() {
                 Ok(permit) => permit,
                 Err(error) => {
@@ -108,7 +108,7 @@ impl RedisStore {
                     continue;
                 }
             };
-            judge_role(writes.role_source(), &mut report);
+            assess_role(writes.role_source(), &mut report);
             if !servers.contains(permit.server()) {
                 // In a box, because it is large.
                 Box::pin(core.examine(&permit, shard, &mut report)).await;
@@ -213,15 +213,15 @@ impl StoreCore {
     async fn examine(&self, permit: &Permit, shard: u16, report: &mut Report) {
         let server = ServerAddress(permit.server()).to_string();
         report.add(Severity::Info, "server", format!("connected to {server}"), "");
-        judge_server_id(permit.server_id(), report);
+        assess_server_id(permit.server_id(), report);
         match self.query(permit, "INFO", Vec::new()).await {
             Ok(reply) => {
                 let info = ServerInfo::parse(&reply.as_str().unwrap_or_default());
-                info.judge_version(report);
-                info.judge_memory(report);
+                info.assess_version(report);
+                info.assess_memory(report);
                 let snapshots = self.setting(permit, "save").await;
-                info.judge_persistence(snapshots.as_deref(), report);
-                info.judge_replication(&self.options, report);
+                info.assess_persistence(snapshots.as_deref(), report);
+                info.assess_replication(&self.options, report);
             }
             Err(error) => report.add(
                 Severity::Warning,
@@ -235,7 +235,7 @@ impl StoreCore {
             ),
         }
         match self.server_time(permit).await {
-            Ok(time) => judge_clock(time, SystemClock.now(), report),
+            Ok(time) => assess_clock(time, SystemClock.now(), report),
             Err(error) => {
                 report.add(
                     Severity::Warning,

@@ -426,7 +426,7 @@ impl Feed for RedisFeed {
 }
 
 impl RedisFeed {
-    /// Judges the renewal of the lease: the error, if Redis can be used but refuses writes.
+    /// Checks the renewal of the lease: the error, if Redis can be used but refuses writes.
     async fn check_lease(
         &mut self,
         lease: Result<bool, StoreError>,

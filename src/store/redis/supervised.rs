@@ -216,15 +216,15 @@ impl PinnedConnection {
     ) -> Result<Value, StoreError> {
         let mut given_up = self.current.given_up.subscribe();
         tokio::select! {
-            reply = reply => self.judge(reply),
+            reply = reply => self.assess(reply),
             reason = given_up.wait_for(Option::is_some) => {
                 Err(reason.ok().and_then(|reason| reason.clone()).unwrap_or_else(given_up_early))
             }
         }
     }
 
-    /// Judges the connection by the reply, and the reply by the connection.
-    fn judge<T>(&self, reply: Result<T, fred::error::Error>) -> Result<T, StoreError> {
+    /// Assesses the connection by the reply, and the reply by the connection.
+    fn assess<T>(&self, reply: Result<T, fred::error::Error>) -> Result<T, StoreError> {
         match reply {
             Ok(value) => {
                 if self.current.timeouts.load(Ordering::Relaxed) != 0 {

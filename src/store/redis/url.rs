@@ -194,7 +194,7 @@ impl ParsedUrl {
             parsed.service = Some(decoded(fragment)?.into_owned());
         }
         parsed.read_place(place)?;
-        parsed.judge()?;
+        parsed.check()?;
         Ok(parsed)
     }
 
@@ -302,7 +302,7 @@ impl ParsedUrl {
         Ok(())
     }
 
-    fn judge(&self) -> Result<(), ConfigError> {
+    fn check(&self) -> Result<(), ConfigError> {
         match self.form {
             UrlForm::Single if self.servers.len() > 1 => Err(wrong(
                 "names several servers, but not what they are; write \

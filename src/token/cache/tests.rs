@@ -110,7 +110,7 @@ fn a_token_is_verified_once() {
 }
 
 #[test]
-fn every_use_judges_the_times() {
+fn every_use_checks_the_times() {
     let inner = Inner::new();
     let verifier = CachedVerifier::new(inner.clone());
     let kind = || verifier.verify(&token(0)).map_err(|error| error.kind()).map(drop);
@@ -152,7 +152,7 @@ fn the_whole_token_is_compared() {
 }
 
 #[test]
-fn what_is_recalled_was_accepted_and_is_judged_again() {
+fn what_is_recalled_was_accepted_and_is_checked_again() {
     let inner = Inner::new();
     let verifier = CachedVerifier::new(inner.clone());
     let recalled = |credentials: &str| {

@@ -74,7 +74,7 @@ fn assert_refused(set: &IssuerSet, token: &str, kind: TokenErrorKind) {
 }
 
 #[test]
-fn each_token_is_judged_by_the_verifier_of_its_issuer() {
+fn each_token_is_checked_by_the_verifier_of_its_issuer() {
     let set = staff_and_shop();
     for (issuer, audience) in [(STAFF, "orders"), (SHOP, "shop")] {
         assert_eq!(
@@ -94,7 +94,7 @@ fn a_key_of_one_issuer_does_not_open_the_door_of_another() {
 }
 
 #[test]
-fn strangers_and_tokens_without_an_issuer_have_no_judge() {
+fn strangers_and_tokens_without_an_issuer_have_no_verifier() {
     let set = staff_and_shop();
     assert_refused(
         &set,
@@ -212,7 +212,7 @@ fn the_claims_of_one_issuer_mean_nothing_at_another() {
 }
 
 #[test]
-fn the_combined_profile_judges_each_token_by_the_rules_of_its_issuer() {
+fn the_combined_profile_checks_each_token_by_the_rules_of_its_issuer() {
     let clock = ManualClock::new(Timestamp::from_secs(NOW));
     let set = staff_and_shop_by(&clock);
     let staff = set.verify(&mint(STAFF, &claims(STAFF, "orders"))).unwrap();
@@ -224,11 +224,11 @@ fn the_combined_profile_judges_each_token_by_the_rules_of_its_issuer() {
     clock.set(Timestamp::from_secs(NOW));
 
     let signed = |claims: &Value| serde_json::to_vec(claims).unwrap();
-    let judge = |claims: &Value| profile.assert_verified(SignedClaims::new(&signed(claims)));
-    judge(&claims(SHOP, "shop")).unwrap();
-    assert_eq!(judge(&claims(SHOP, "orders")).unwrap_err().kind(), TokenErrorKind::WrongAudience);
+    let check = |claims: &Value| profile.assert_verified(SignedClaims::new(&signed(claims)));
+    check(&claims(SHOP, "shop")).unwrap();
+    assert_eq!(check(&claims(SHOP, "orders")).unwrap_err().kind(), TokenErrorKind::WrongAudience);
     assert_eq!(
-        judge(&claims("https://else.example", "shop")).unwrap_err().kind(),
+        check(&claims("https://else.example", "shop")).unwrap_err().kind(),
         TokenErrorKind::WrongIssuer
     );
 }
@@ -266,7 +266,7 @@ fn a_set_refuses_verifiers_without_an_issuer_and_issuers_with_two_verifiers() {
         .to_string();
     assert_eq!(
         error,
-        format!("issuer: `{SHOP}` stands in two profiles; a token must be judged by one")
+        format!("issuer: `{SHOP}` stands in two profiles; a token must be checked by one")
     );
     TokenProfile::combined([]).unwrap_err();
 }
@@ -361,7 +361,7 @@ fn a_key_is_revoked_at_its_issuer_and_one_that_tenants_share_at_all_of_them() {
 }
 
 #[test]
-fn tenants_with_keys_of_their_own_are_judged_by_them() {
+fn tenants_with_keys_of_their_own_are_checked_by_them() {
     let verifiers: HashMap<String, Arc<dyn TokenVerifier>> = ["one", "other"]
         .map(|name| {
             let issuer = realm(name);

@@ -175,7 +175,7 @@ impl JwtVerifier {
     }
 
     /// As [`TokenProfile::with_clock`]: where the time comes from by which `exp`, `nbf` and `iat`
-    /// are judged.
+    /// are checked.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.profile = self.profile.with_clock(clock);
@@ -190,7 +190,7 @@ impl JwtVerifier {
     ) -> Result<(&'k VerificationKey, TokenParts<'t>), TokenError> {
         let (parts, json) = TokenParts::within(self.profile.max_token_bytes(), token)?;
         let header = TokenHeader::parse(&json)?;
-        self.types.judge(header.typ.as_deref())?;
+        self.types.check(header.typ.as_deref())?;
         let key = keys.select(header.kid.as_deref(), &header.alg)?;
         if !key.fits(parts.signing_input, parts.signature) {
             return Err(TokenError::new(
@@ -201,10 +201,10 @@ impl JwtVerifier {
         Ok((key, parts))
     }
 
-    fn judge(
+    fn verify_with(
         &self,
         token: &str,
-        judge: impl FnOnce(SignedClaims<'_>) -> Result<VerifiedToken, TokenError>,
+        check: impl FnOnce(SignedClaims<'_>) -> Result<VerifiedToken, TokenError>,
     ) -> Result<Arc<VerifiedToken>, TokenError> {
         let keys = self.keys.now();
         let (key, parts) = self.authenticate(&keys, token)?;
@@ -212,17 +212,17 @@ impl JwtVerifier {
         let claims = SignedClaims::new(&payload)
             .with_key_id(key.kid())
             .with_signing_input(parts.signing_input);
-        judge(claims).map(Arc::new)
+        check(claims).map(Arc::new)
     }
 }
 
 impl TokenVerifier for JwtVerifier {
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        self.judge(token, |claims| self.profile.assert_verified(claims))
+        self.verify_with(token, |claims| self.profile.assert_verified(claims))
     }
 
     fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        self.judge(token, |claims| self.profile.assert_verified_for_revocation(claims))
+        self.verify_with(token, |claims| self.profile.assert_verified_for_revocation(claims))
     }
 
     fn profile(&self) -> &TokenProfile {
@@ -271,7 +271,7 @@ impl Types {
         Ok(Self { required: true, accepted })
     }
 
-    fn judge(&self, typ: Option<&str>) -> Result<(), TokenError> {
+    fn check(&self, typ: Option<&str>) -> Result<(), TokenError> {
         let is_accepted = match typ.map(without_prefix) {
             None => !self.required,
             Some(typ) => self.accepted.iter().any(|accepted| accepted.eq_ignore_ascii_case(typ)),

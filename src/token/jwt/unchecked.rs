@@ -80,7 +80,7 @@ impl UncheckedSignatureVerifier {
     }
 
     /// As [`TokenProfile::with_clock`]: where the time comes from by which `exp`, `nbf` and `iat`
-    /// are judged.
+    /// are checked.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.profile = self.profile.with_clock(clock);
@@ -92,7 +92,7 @@ impl TokenVerifier for UncheckedSignatureVerifier {
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
         let (parts, json) = TokenParts::within(self.profile.max_token_bytes(), token)?;
         let header = TokenHeader::parse(&json)?;
-        self.types.judge(header.typ.as_deref())?;
+        self.types.check(header.typ.as_deref())?;
         if !key::is_signature_algorithm(&header.alg) {
             return Err(TokenError::new(
                 TokenErrorKind::WrongAlgorithm,

@@ -22,16 +22,16 @@ fn payload(more: Value) -> Vec<u8> {
     claims.to_string().into_bytes()
 }
 
-fn judge_bytes(profile: &TokenProfile, payload: &[u8]) -> Result<VerifiedToken, TokenErrorKind> {
+fn check_bytes(profile: &TokenProfile, payload: &[u8]) -> Result<VerifiedToken, TokenErrorKind> {
     at_now(profile).assert_verified(SignedClaims::new(payload)).map_err(|error| error.kind())
 }
 
-fn judge(profile: &TokenProfile, more: Value) -> Result<(), TokenErrorKind> {
-    judge_bytes(profile, &payload(more)).map(|_| ())
+fn check(profile: &TokenProfile, more: Value) -> Result<(), TokenErrorKind> {
+    check_bytes(profile, &payload(more)).map(|_| ())
 }
 
 fn targets(profile: &TokenProfile, more: Value) -> Vec<String> {
-    let token = judge_bytes(profile, &payload(more)).unwrap();
+    let token = check_bytes(profile, &payload(more)).unwrap();
     token.targets().iter().map(|target| token.describe(target).to_string()).collect()
 }
 
@@ -58,7 +58,7 @@ fn a_token_that_says_in_its_claims_that_it_is_no_access_token_is_refused() {
         ("at_hash", json!({"at_hash": "h"})),
         ("c_hash", json!({"c_hash": "h"})),
     ] {
-        assert_eq!(judge(&TokenProfile::new(), more.clone()), Err(WrongType), "{more}");
+        assert_eq!(check(&TokenProfile::new(), more.clone()), Err(WrongType), "{more}");
         let text = at_now(&TokenProfile::new())
             .assert_verified(SignedClaims::new(&payload(more.clone())))
             .unwrap_err()
@@ -67,7 +67,7 @@ fn a_token_that_says_in_its_claims_that_it_is_no_access_token_is_refused() {
         // The way out that the error names.
         let lax = TokenProfile::new().allow_other_kinds_by(claim);
         lax.validate().unwrap();
-        assert_eq!(judge(&lax, more.clone()), Ok(()), "{more}");
+        assert_eq!(check(&lax, more.clone()), Ok(()), "{more}");
     }
 }
 
@@ -92,7 +92,7 @@ fn claims_of_the_same_names_with_other_meanings_are_accepted() {
         json!({"events": {"login": 1, "logout": 2}}),
         json!({"events": {}}),
     ] {
-        assert_eq!(judge(&TokenProfile::new(), more.clone()), Ok(()), "{more}");
+        assert_eq!(check(&TokenProfile::new(), more.clone()), Ok(()), "{more}");
     }
 }
 
@@ -130,18 +130,18 @@ fn a_rule_holds_or_the_token_is_refused() {
         (&none_of, json!({"scope": ["read", "device"]}), Err(ForbiddenClaim)),
     ] {
         profile.validate().unwrap();
-        assert_eq!(judge(profile, more.clone()), expected, "{more}");
+        assert_eq!(check(profile, more.clone()), expected, "{more}");
     }
     let both = TokenProfile::new().require_claim_presence("a").forbid_claim("b");
-    assert_eq!(judge(&both, json!({"a": 1})), Ok(()));
-    assert_eq!(judge(&both, json!({"a": 1, "b": 1})), Err(ForbiddenClaim), "all rules must hold");
+    assert_eq!(check(&both, json!({"a": 1})), Ok(()));
+    assert_eq!(check(&both, json!({"a": 1, "b": 1})), Err(ForbiddenClaim), "all rules must hold");
     // A rule over a claim that the crate reads itself.
     let times = TokenProfile::new().require_claim_presence("nbf");
-    assert_eq!(judge(&times, json!({})), Err(MissingClaim));
-    assert_eq!(judge(&times, json!({"nbf": NOW})), Ok(()));
+    assert_eq!(check(&times, json!({})), Err(MissingClaim));
+    assert_eq!(check(&times, json!({"nbf": NOW})), Ok(()));
     let deepest = TokenProfile::new().require_claim("a.b.c.d.e.f.g.h", ["x", "y"]);
     let leaf = json!({"b": {"c": {"d": {"e": {"f": {"g": {"h": ["x"]}}}}}}});
-    assert_eq!(judge(&deepest, json!({"a": leaf})), Ok(()));
+    assert_eq!(check(&deepest, json!({"a": leaf})), Ok(()));
 }
 
 #[test]
@@ -181,12 +181,12 @@ fn ids_inside_of_claims_are_targets() {
         ["token t", "claim /kubernetes.io/pod/uid=p", "user 7", "device d", "issuer "]
     );
     assert_eq!(targets(&profile, json!({"user": "flat"})), ["token t", "issuer "]);
-    assert_eq!(judge(&profile, json!({"user": {"user_uid": [1]}})), Err(OddClaim));
+    assert_eq!(check(&profile, json!({"user": {"user_uid": [1]}})), Err(OddClaim));
 
     let by_id = TokenProfile::new().with_id_claim("meta.id");
     assert_eq!(targets(&by_id, json!({"meta": {"id": "m"}})), ["token m", "issuer "]);
-    assert_eq!(judge(&by_id, json!({"meta": {}})), Err(MissingId));
-    assert_eq!(judge(&by_id, json!({"meta": {"id": 5}})), Err(OddClaim));
+    assert_eq!(check(&by_id, json!({"meta": {}})), Err(MissingId));
+    assert_eq!(check(&by_id, json!({"meta": {"id": 5}})), Err(OddClaim));
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn a_member_that_stands_twice_in_a_claim_that_is_read_is_refused() {
     let profile = TokenProfile::new().with_claim_target("user.id", TargetKind::User);
     let twice =
         format!(r#"{{"jti":"t","iat":{NOW},"exp":{},"user":{{"id":"a","id":"b"}}}}"#, NOW + 1);
-    assert_eq!(judge_bytes(&profile, twice.as_bytes()).unwrap_err(), Malformed);
+    assert_eq!(check_bytes(&profile, twice.as_bytes()).unwrap_err(), Malformed);
 }
 
 #[test]
@@ -223,13 +223,13 @@ fn a_time_is_cut_to_the_millisecond_and_never_rounded_up() {
         ("17e8", 0),
     ] {
         let claims = format!(r#"{{"jti":"t","iat":{iat},"exp":{}}}"#, NOW + 600);
-        let token = judge_bytes(&TokenProfile::new(), claims.as_bytes()).unwrap();
+        let token = check_bytes(&TokenProfile::new(), claims.as_bytes()).unwrap();
         assert_eq!(token.issued_at().unwrap().as_millis(), NOW * 1000 + millis, "{iat}");
     }
     for odd in ["\"1700000000\"", "-1", "-0.5", "true", "[1]", "{}", "1e999"] {
         let claims = format!(r#"{{"jti":"t","iat":{odd},"exp":{}}}"#, NOW + 600);
         assert_eq!(
-            judge_bytes(&TokenProfile::new(), claims.as_bytes()).unwrap_err(),
+            check_bytes(&TokenProfile::new(), claims.as_bytes()).unwrap_err(),
             OddClaim,
             "{odd}"
         );
@@ -242,9 +242,9 @@ fn a_time_is_cut_to_the_millisecond_and_never_rounded_up() {
 fn an_object_that_looks_like_a_number_of_serde_json_is_an_object() {
     let profile = TokenProfile::new().with_claim_target("tenant", TargetKind::Claim);
     let fake = json!({"$serde_json::private::Number": "5"});
-    assert_eq!(judge(&profile, json!({"tenant": fake})), Err(OddClaim));
-    assert_eq!(judge(&profile, json!({"iat": fake})), Err(OddClaim));
-    assert_eq!(judge(&profile, json!({"tenant": 5})), Ok(()));
+    assert_eq!(check(&profile, json!({"tenant": fake})), Err(OddClaim));
+    assert_eq!(check(&profile, json!({"iat": fake})), Err(OddClaim));
+    assert_eq!(check(&profile, json!({"tenant": 5})), Ok(()));
 }
 
 #[test]
@@ -293,12 +293,12 @@ fn a_target_by_a_claim_that_no_token_has_had_is_told() {
         .with_claim_target("org", TargetKind::Client);
     assert_eq!(profile.unseen_claim_targets(), [("tenat", 0), ("user.uid", 0), ("org", 0)]);
     let clone = profile.clone();
-    judge(&clone, json!({"tenant": "acme", "user": {"id": 1}, "org": "acme"})).unwrap();
+    check(&clone, json!({"tenant": "acme", "user": {"id": 1}, "org": "acme"})).unwrap();
     // Refused, so of no account.
-    judge(&clone, json!({"tenat": ["a"]})).unwrap_err();
+    check(&clone, json!({"tenat": ["a"]})).unwrap_err();
     assert_eq!(profile.unseen_claim_targets(), [("tenat", 1), ("user.uid", 1)]);
     // The same value under another claim is one target, and yet the claim was seen.
-    judge(&clone, json!({"sub": "u", "user": {"uid": "u"}, "tenat": ""})).unwrap();
+    check(&clone, json!({"sub": "u", "user": {"uid": "u"}, "tenat": ""})).unwrap();
     assert_eq!(profile.unseen_claim_targets(), [("tenat", 2)]);
     // Set anew, it is looked for anew.
     let anew = profile.clone().with_claim_target("org", TargetKind::Claim);

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::judge::odd;
+use super::check::odd;
 use super::kind::KindClaim;
 use super::path::MAX_PATH_NAMES;
 use super::{ClaimTarget, TokenProfile};
@@ -17,7 +17,7 @@ use crate::token::{TokenError, TokenErrorKind};
 /// The claim that binds a token to a key of the client (RFC 7800 §3.1).
 const CONFIRMATION: &str = "cnf";
 
-/// The `iss` of a claims set, to find out by which rules the whole is to be judged. Nothing else is
+/// The `iss` of a claims set, to find out by which rules the whole is to be checked. Nothing else is
 /// looked at, and nothing at all that stands after an `iss` that is no string or is the second.
 pub(crate) fn issuer_of(payload: &[u8]) -> Result<Option<Cow<'_, str>>, TokenError> {
     struct IssuerReader<'a, 'o> {
@@ -138,7 +138,7 @@ impl<'a> ParsedClaims<'a> {
         }
         for rule in &profile.claim_rules {
             let claim = reader.ruled.iter().find(|(name, _)| name == rule.path.top());
-            rule.judge(claim.map(|(_, value)| value))?;
+            rule.check(claim.map(|(_, value)| value))?;
         }
         Ok(reader.claims)
     }
@@ -354,8 +354,8 @@ impl<'a> Visitor<'a> for &mut ClaimsReader<'a> {
             let seed = if is_deep { ValueSeed::deep } else { ValueSeed::flat };
             let value = map.next_value_seed(seed(self.source))?;
             if let Some(kind) = kind {
-                let judged = kind.judge(&value);
-                self.note(judged);
+                let checked = kind.check(&value);
+                self.note(checked);
             }
             if is_bound {
                 let taken = self.claims.take_confirmation(&value);

@@ -1,12 +1,12 @@
 //! Several profiles as one, each for its own issuers.
 
-use super::judge::missing;
+use super::check::missing;
 use super::{TokenProfile, issuer};
 use crate::config::ConfigError;
 use crate::token::TokenError;
 
 impl TokenProfile {
-    /// Several profiles as one: each token is judged by the one that knows its issuer, and by no
+    /// Several profiles as one: each token is checked by the one that knows its issuer, and by no
     /// other. For verifying tokens of several issuers see [`IssuerSet`](crate::token::IssuerSet),
     /// which makes such a profile.
     ///
@@ -54,7 +54,7 @@ impl TokenProfile {
         if let Some(twice) = part.issuers.words().into_iter().find(|word| known.contains(word)) {
             return Err(ConfigError::new(
                 "issuer",
-                format!("`{twice}` stands in two profiles; a token must be judged by one"),
+                format!("`{twice}` stands in two profiles; a token must be checked by one"),
             ));
         }
         self.issuers.named.extend(part.issuers.named.iter().cloned());

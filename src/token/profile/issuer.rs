@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::judge::missing;
+use super::check::missing;
 use crate::config::ConfigError;
 use crate::revocation::{Fingerprint, IssuerDigest, Target, TargetKind};
 use crate::token::{TokenError, TokenErrorKind};
@@ -57,7 +57,7 @@ impl AcceptedIssuers {
     }
 
     /// The issuer to which the ids of a token belong.
-    pub(super) fn judge(&self, iss: Option<&str>) -> Result<Cow<'_, AcceptedIssuer>, TokenError> {
+    pub(super) fn check(&self, iss: Option<&str>) -> Result<Cow<'_, AcceptedIssuer>, TokenError> {
         match iss {
             _ if self.is_empty() => Ok(Cow::Borrowed(&self.anonymous)),
             None => Err(missing("iss")),
@@ -66,7 +66,7 @@ impl AcceptedIssuers {
     }
 
     /// What may have changed since: whether the operator still accepts a tenant.
-    pub(super) fn judge_again(&self, iss: Option<&str>) -> Result<(), TokenError> {
+    pub(super) fn check_again(&self, iss: Option<&str>) -> Result<(), TokenError> {
         if self.patterns.is_empty() {
             return Ok(());
         }

@@ -77,7 +77,7 @@ impl KindClaim {
     }
 
     /// Refuses a token whose claim says that it is of another kind.
-    pub(super) fn judge(self, value: &ClaimValue<'_>) -> Result<(), TokenError> {
+    pub(super) fn check(self, value: &ClaimValue<'_>) -> Result<(), TokenError> {
         let is_other = match self {
             Self::Named(_) => value.texts().any(names_other_kind),
             Self::Refresh => matches!(value, ClaimValue::Bool(true)),

@@ -9,7 +9,7 @@
 // | `claims` | reads a claims set |
 // | `combined` | several profiles as one, each for its own issuers |
 // | `issuer` | the accepted issuers, and whose an id is |
-// | `judge` | checks claims and times against the rules, and makes the token |
+// | `check` | checks claims and times against the rules, and makes the token |
 // | `kind` | tells access tokens from tokens of other kinds by their claims |
 // | `path` | where a claim is, also inside of another one |
 // | `rules` | what the user demands of claims |
@@ -17,10 +17,10 @@
 //
 // This file is the rules themselves, and what others ask of them.
 
+mod check;
 mod claims;
 mod combined;
 mod issuer;
-mod judge;
 mod kind;
 mod path;
 mod rules;
@@ -32,9 +32,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use self::check::SignedClaims;
 pub(crate) use self::claims::issuer_of;
 use self::issuer::{AcceptedIssuer, AcceptedIssuers, IssuerPattern};
-pub use self::judge::SignedClaims;
 use self::kind::KindClaim;
 use self::path::{ClaimPath, MAX_PATH_NAMES};
 use self::rules::ClaimRule;
@@ -170,7 +170,7 @@ impl TokenProfile {
     /// is not an access token: such tokens are refused.
     pub const OTHER_TOKEN_KINDS: [&'static str; 14] = kind::OTHER_TOKEN_KINDS;
 
-    /// Any issuer, any audience, `jti` required, at most 24 h long, judged with a leeway of 60 s.
+    /// Any issuer, any audience, `jti` required, at most 24 h long, checked with a leeway of 60 s.
     pub fn new() -> Self {
         Self {
             issuers: AcceptedIssuers::none(),
@@ -256,7 +256,7 @@ impl TokenProfile {
     }
 
     /// How far the clocks of issuer and verifier may be apart when `exp`, `nbf` and `iat` are
-    /// judged: 0 to 300 s, default 60 s.
+    /// checked: 0 to 300 s, default 60 s.
     #[must_use]
     pub fn with_leeway(mut self, leeway: Duration) -> Self {
         self.leeway = leeway;
@@ -468,7 +468,7 @@ impl TokenProfile {
         self.changed()
     }
 
-    /// Where the time comes from by which `exp`, `nbf` and `iat` are judged; default: the clock of
+    /// Where the time comes from by which `exp`, `nbf` and `iat` are checked; default: the clock of
     /// the operating system, at most 10 ms late. Revocations are dated by the clock of the store,
     /// whatever this one says.
     #[must_use]
@@ -528,7 +528,7 @@ impl TokenProfile {
         if let Some(claim) = self.ignored_kinds.iter().map(|claim| &**claim).find(says_no_kind) {
             return Err(ConfigError::new(
                 "allow_other_kinds_by",
-                format!("`{claim}` is no claim by which the kind of a token is judged"),
+                format!("`{claim}` is no claim by which the kind of a token is checked"),
             ));
         }
         if let Some(claim) = fed().map(ClaimPath::top).find(|claim| NOT_IDS.contains(claim)) {

@@ -48,7 +48,7 @@ impl ClaimRule {
     }
 
     /// `value` is the claim at the top of the path; `None` if the token has no such claim.
-    pub(super) fn judge(&self, value: Option<&ClaimValue<'_>>) -> Result<(), TokenError> {
+    pub(super) fn check(&self, value: Option<&ClaimValue<'_>>) -> Result<(), TokenError> {
         let value = value
             .and_then(|value| value.at(self.path.below()))
             .filter(|value| !matches!(value, ClaimValue::Null));

@@ -26,7 +26,7 @@ fn payload(more: serde_json::Value) -> Vec<u8> {
     claims.to_string().into_bytes()
 }
 
-fn judge(
+fn check(
     profile: &TokenProfile,
     payload: &[u8],
     now: Timestamp,
@@ -36,7 +36,7 @@ fn judge(
 }
 
 fn accept(profile: &TokenProfile, more: serde_json::Value) -> VerifiedToken {
-    judge(profile, &payload(more), at(NOW)).unwrap()
+    check(profile, &payload(more), at(NOW)).unwrap()
 }
 
 fn targets(token: &VerifiedToken) -> Vec<String> {
@@ -113,7 +113,7 @@ fn an_id_of_another_type_would_not_be_found_so_it_is_refused() {
         json!({"x": 1}),
         json!("x".repeat(MAX_ID_BYTES + 1)),
     ] {
-        let refused = judge(&profile, &payload(json!({"tenant": value})), at(NOW)).unwrap_err();
+        let refused = check(&profile, &payload(json!({"tenant": value})), at(NOW)).unwrap_err();
         assert_eq!(refused, OddClaim, "{value}");
         let not_looked_at = profile.clone().without_claim_target("tenant");
         accept(&not_looked_at, json!({"tenant": value}));
@@ -126,32 +126,32 @@ fn an_id_of_another_type_would_not_be_found_so_it_is_refused() {
 #[test]
 fn times_at_their_edges() {
     let profile = TokenProfile::new().with_leeway(Duration::from_secs(60));
-    let judge = |more, now| judge(&profile, &payload(more), now).map(|_| ());
+    let check = |more, now| check(&profile, &payload(more), now).map(|_| ());
     let milli = Duration::from_millis(1);
     let exp = at(NOW + 600);
     assert_eq!(
-        judge(json!({}), exp.saturating_add(Duration::from_secs(60)).saturating_sub(milli)),
+        check(json!({}), exp.saturating_add(Duration::from_secs(60)).saturating_sub(milli)),
         Ok(())
     );
-    assert_eq!(judge(json!({}), exp.saturating_add(Duration::from_secs(60))), Err(Expired));
-    assert_eq!(judge(json!({"nbf": NOW + 60}), at(NOW)), Ok(()));
-    assert_eq!(judge(json!({"nbf": NOW + 60}), at(NOW).saturating_sub(milli)), Err(NotYetValid));
+    assert_eq!(check(json!({}), exp.saturating_add(Duration::from_secs(60))), Err(Expired));
+    assert_eq!(check(json!({"nbf": NOW + 60}), at(NOW)), Ok(()));
+    assert_eq!(check(json!({"nbf": NOW + 60}), at(NOW).saturating_sub(milli)), Err(NotYetValid));
     assert_eq!(
-        judge(json!({"iat": NOW + 61}), at(NOW)),
+        check(json!({"iat": NOW + 61}), at(NOW)),
         Ok(()),
         "the leeway, and a second after a cutoff"
     );
-    assert_eq!(judge(json!({"iat": NOW + 61}), at(NOW).saturating_sub(milli)), Err(IssuedInFuture));
-    assert_eq!(judge(json!({"exp": NOW + 86_400}), at(NOW)), Ok(()));
-    assert_eq!(judge(json!({"exp": NOW + 86_401}), at(NOW)), Err(LifetimeTooLong));
-    assert_eq!(judge(json!({"exp": 1_700_000_000.5}), at(NOW)), Ok(()), "fractions are legal");
-    assert_eq!(judge(json!({}), Timestamp::from_millis(u64::MAX)), Err(Expired));
-    assert_eq!(judge(json!({}), Timestamp::ZERO), Err(IssuedInFuture));
+    assert_eq!(check(json!({"iat": NOW + 61}), at(NOW).saturating_sub(milli)), Err(IssuedInFuture));
+    assert_eq!(check(json!({"exp": NOW + 86_400}), at(NOW)), Ok(()));
+    assert_eq!(check(json!({"exp": NOW + 86_401}), at(NOW)), Err(LifetimeTooLong));
+    assert_eq!(check(json!({"exp": 1_700_000_000.5}), at(NOW)), Ok(()), "fractions are legal");
+    assert_eq!(check(json!({}), Timestamp::from_millis(u64::MAX)), Err(Expired));
+    assert_eq!(check(json!({}), Timestamp::ZERO), Err(IssuedInFuture));
     for far in [json!(1e300), json!(u64::MAX), json!(1.8e19)] {
-        assert_eq!(judge(json!({"exp": far}), at(NOW)), Err(LifetimeTooLong));
-        assert_eq!(judge(json!({"nbf": far}), at(NOW)), Err(NotYetValid));
-        assert_eq!(judge(json!({"iat": far}), at(NOW)), Err(IssuedInFuture));
-        assert_eq!(judge(json!({"iat": far, "exp": far}), at(NOW)), Err(IssuedInFuture));
+        assert_eq!(check(json!({"exp": far}), at(NOW)), Err(LifetimeTooLong));
+        assert_eq!(check(json!({"nbf": far}), at(NOW)), Err(NotYetValid));
+        assert_eq!(check(json!({"iat": far}), at(NOW)), Err(IssuedInFuture));
+        assert_eq!(check(json!({"iat": far, "exp": far}), at(NOW)), Err(IssuedInFuture));
     }
 }
 
@@ -164,19 +164,19 @@ fn fractions_of_a_second_are_kept() {
 #[test]
 fn a_token_of_unknown_age_must_not_have_long_to_live() {
     let profile = TokenProfile::new().allow_missing_iat();
-    let judge =
-        |exp: u64| judge(&profile, &payload(json!({"iat": null, "exp": exp})), at(NOW)).map(|_| ());
-    assert_eq!(judge(NOW + 86_400), Ok(()));
-    assert_eq!(judge(NOW + 86_401), Err(LifetimeTooLong));
+    let check =
+        |exp: u64| check(&profile, &payload(json!({"iat": null, "exp": exp})), at(NOW)).map(|_| ());
+    assert_eq!(check(NOW + 86_400), Ok(()));
+    assert_eq!(check(NOW + 86_401), Err(LifetimeTooLong));
 }
 
 #[test]
 fn a_token_of_nobody_is_refused_where_that_is_asked_for() {
     let profile = TokenProfile::new().with_required_subject();
-    let judge = |changes| judge(&profile, &payload(changes), at(NOW)).map(|_| ());
-    assert_eq!(judge(json!({"sub": "u"})), Ok(()));
+    let check = |changes| check(&profile, &payload(changes), at(NOW)).map(|_| ());
+    assert_eq!(check(json!({"sub": "u"})), Ok(()));
     for nobody in [json!({}), json!({"sub": null}), json!({"sub": ""})] {
-        assert_eq!(judge(nobody.clone()), Err(MissingClaim), "{nobody}");
+        assert_eq!(check(nobody.clone()), Err(MissingClaim), "{nobody}");
         accept(&TokenProfile::new(), nobody);
     }
 }
@@ -184,19 +184,19 @@ fn a_token_of_nobody_is_refused_where_that_is_asked_for() {
 #[test]
 fn a_token_without_id_is_what_the_profile_says() {
     let claims = payload(json!({"jti": null, "sub": "u"}));
-    let judge = |missing_id, input: Option<&str>| {
+    let check = |missing_id, input: Option<&str>| {
         let signed = SignedClaims::new(&claims);
         let signed = input.map_or(signed, |input| signed.with_signing_input(input));
         let profile =
             TokenProfile::new().with_missing_id(missing_id).with_clock(ManualClock::new(at(NOW)));
         profile.assert_verified(signed).map_err(|error| error.kind())
     };
-    assert_eq!(judge(MissingId::Refuse, Some("h.p")).unwrap_err(), TokenErrorKind::MissingId);
-    assert_eq!(judge(MissingId::SigningInput, None).unwrap_err(), TokenErrorKind::MissingId);
-    let token = judge(MissingId::OtherTargetsOnly, Some("h.p")).unwrap();
+    assert_eq!(check(MissingId::Refuse, Some("h.p")).unwrap_err(), TokenErrorKind::MissingId);
+    assert_eq!(check(MissingId::SigningInput, None).unwrap_err(), TokenErrorKind::MissingId);
+    let token = check(MissingId::OtherTargetsOnly, Some("h.p")).unwrap();
     assert_eq!(targets(&token), ["user u", "issuer "]);
-    let one = judge(MissingId::SigningInput, Some("h.p")).unwrap();
-    let other = judge(MissingId::SigningInput, Some("h.q")).unwrap();
+    let one = check(MissingId::SigningInput, Some("h.p")).unwrap();
+    let other = check(MissingId::SigningInput, Some("h.q")).unwrap();
     assert_eq!(one.target(TargetKind::SigningInput).unwrap().id().len(), 43);
     assert_ne!(one.targets()[0].fingerprint(), other.targets()[0].fingerprint());
     assert_eq!(one.id(), None);
@@ -208,7 +208,7 @@ fn the_id_claim_can_be_another() {
     let token = accept(&profile, json!({"jti": ["whatever"], "uti": "x"}));
     assert_eq!(token.id(), Some("x"));
     assert_eq!(
-        judge(&profile, &payload(json!({})), at(NOW)).unwrap_err(),
+        check(&profile, &payload(json!({})), at(NOW)).unwrap_err(),
         TokenErrorKind::MissingId
     );
 }
@@ -217,16 +217,16 @@ fn the_id_claim_can_be_another() {
 fn issuers_and_audiences() {
     let profile =
         TokenProfile::new().with_issuer("i").with_issuer("j").with_audience("a").with_audience("b");
-    let judge = |more| {
-        judge(&profile, &payload(more), at(NOW)).map(|token| token.issuer().map(str::to_owned))
+    let check = |more| {
+        check(&profile, &payload(more), at(NOW)).map(|token| token.issuer().map(str::to_owned))
     };
-    assert_eq!(judge(json!({"iss": "j", "aud": ["x", "b"]})), Ok(Some("j".into())));
-    assert_eq!(judge(json!({"iss": "k", "aud": "a"})), Err(WrongIssuer));
-    assert_eq!(judge(json!({"iss": "I", "aud": "a"})), Err(WrongIssuer));
-    assert_eq!(judge(json!({"iss": "", "aud": "a"})), Err(WrongIssuer));
-    assert_eq!(judge(json!({"iss": "i", "aud": ["x"]})), Err(WrongAudience));
-    assert_eq!(judge(json!({"aud": "a"})), Err(MissingClaim));
-    assert_eq!(judge(json!({"iss": "i"})), Err(MissingClaim));
+    assert_eq!(check(json!({"iss": "j", "aud": ["x", "b"]})), Ok(Some("j".into())));
+    assert_eq!(check(json!({"iss": "k", "aud": "a"})), Err(WrongIssuer));
+    assert_eq!(check(json!({"iss": "I", "aud": "a"})), Err(WrongIssuer));
+    assert_eq!(check(json!({"iss": "", "aud": "a"})), Err(WrongIssuer));
+    assert_eq!(check(json!({"iss": "i", "aud": ["x"]})), Err(WrongAudience));
+    assert_eq!(check(json!({"aud": "a"})), Err(MissingClaim));
+    assert_eq!(check(json!({"iss": "i"})), Err(MissingClaim));
 }
 
 #[test]
@@ -260,25 +260,25 @@ fn records_outlive_every_token_they_cover() {
     let iat = at(NOW).saturating_add(lead);
     let exp = iat.saturating_add(DEFAULT_MAX_LIFETIME);
     let claims = payload(json!({"iat": iat.as_secs(), "exp": exp.as_secs()}));
-    judge(&profile, &claims, at(NOW)).unwrap();
+    check(&profile, &claims, at(NOW)).unwrap();
     let over = at(NOW).saturating_add(profile.retention());
-    assert_eq!(judge(&profile, &claims, over).unwrap_err(), Expired);
-    assert_eq!(judge(&profile, &claims, TokenProfile::forget_token_at(exp)).unwrap_err(), Expired);
+    assert_eq!(check(&profile, &claims, over).unwrap_err(), Expired);
+    assert_eq!(check(&profile, &claims, TokenProfile::forget_token_at(exp)).unwrap_err(), Expired);
 }
 
 proptest! {
     #[test]
-    fn any_claims_are_judged_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), now in any::<u64>()) {
-        let _ = judge(&TokenProfile::new(), &bytes, Timestamp::from_millis(now)).unwrap_err();
+    fn any_claims_are_checked_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), now in any::<u64>()) {
+        let _ = check(&TokenProfile::new(), &bytes, Timestamp::from_millis(now)).unwrap_err();
     }
 
     #[test]
-    fn any_times_are_judged_without_a_panic(
+    fn any_times_are_checked_without_a_panic(
         exp in any::<f64>(), iat in any::<f64>(), nbf in any::<u64>(), now in any::<u64>(),
     ) {
         let claims = payload(json!({"exp": exp, "iat": iat, "nbf": nbf}));
         let now = Timestamp::from_millis(now);
-        if let Ok(token) = judge(&TokenProfile::new(), &claims, now) {
+        if let Ok(token) = check(&TokenProfile::new(), &claims, now) {
             prop_assert!(now < token.expires_at().saturating_add(DEFAULT_LEEWAY));
             let lifetime = token.expires_at().saturating_duration_since(token.issued_at().unwrap());
             prop_assert!(lifetime <= DEFAULT_MAX_LIFETIME);
@@ -294,7 +294,7 @@ proptest! {
         let mut members = vec![r#""jti":"t""#, r#""iat":1700000000"#, r#""exp":1700000600"#];
         members.insert(at, &twice);
         let claims = format!("{{{}}}", members.join(","));
-        prop_assert_eq!(judge(&TokenProfile::new(), claims.as_bytes(), Timestamp::from_secs(NOW)).unwrap_err(), OddClaim);
+        prop_assert_eq!(check(&TokenProfile::new(), claims.as_bytes(), Timestamp::from_secs(NOW)).unwrap_err(), OddClaim);
     }
 }
 

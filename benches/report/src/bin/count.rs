@@ -68,7 +68,7 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    match judge(env::args().any(|arg| arg == "--renew")) {
+    match compare(env::args().any(|arg| arg == "--renew")) {
         Ok(is_good) => {
             if is_good {
                 ExitCode::SUCCESS
@@ -83,9 +83,9 @@ fn main() -> ExitCode {
     }
 }
 
-// === The judgement ===
+// === The comparison ===
 
-fn judge(renew: bool) -> Result<bool, String> {
+fn compare(renew: bool) -> Result<bool, String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../counts.txt");
     let known = fs::read_to_string(&path).unwrap_or_default();
     let counts = counts()?;

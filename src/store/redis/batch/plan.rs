@@ -117,8 +117,8 @@ impl ShardGroup {
         (keys, plan)
     }
 
-    /// Judges the only token of a plan.
-    pub(super) fn judge_single(
+    /// Decides the only token of a plan.
+    pub(super) fn decide_single(
         &self,
         token: &VerifiedToken,
         plan: &KeyPlan,
@@ -137,11 +137,11 @@ impl ShardGroup {
                 self.tracker.observe(from, *shard, known.as_ref(), epoch)
             })
             .collect();
-        self.judge(token, &doubts, records, &mut plan.positions.iter())
+        self.decide(token, &doubts, records, &mut plan.positions.iter())
     }
 
-    /// Judges one token. It takes as many positions as the token has targets in these shards.
-    pub(super) fn judge<'a>(
+    /// Decides one token. It takes as many positions as the token has targets in these shards.
+    pub(super) fn decide<'a>(
         &self,
         token: &VerifiedToken,
         doubts: &[Result<Doubt, StoreError>],

@@ -2,7 +2,7 @@ use std::num::NonZeroU32;
 
 use super::super::builder::RedisStoreBuilder;
 use super::super::schema::RedisKeys;
-use super::judge::in_bytes;
+use super::assess::in_bytes;
 use super::*;
 
 fn options(wait: Option<u32>) -> StoreOptions {
@@ -14,9 +14,9 @@ fn options(wait: Option<u32>) -> StoreOptions {
 }
 
 /// The findings that are not mere information, in short.
-fn judged(judge: impl Fn(&mut Report)) -> Vec<(Severity, &'static str)> {
+fn findings(assess: impl Fn(&mut Report)) -> Vec<(Severity, &'static str)> {
     let mut report = Report::default();
-    judge(&mut report);
+    assess(&mut report);
     report
         .findings
         .iter()
@@ -31,7 +31,7 @@ fn info(fields: &[(&str, &str)]) -> ServerInfo {
 }
 
 #[test]
-fn eviction_is_judged_by_policy_bound_and_what_has_happened() {
+fn eviction_is_assessed_by_policy_bound_and_what_has_happened() {
     use Severity::{Error, Warning};
     let table: [(&str, &str, &str, &str, &[_]); 7] = [
         ("noeviction", "0", "0", "100", &[]),
@@ -50,7 +50,7 @@ fn eviction_is_judged_by_policy_bound_and_what_has_happened() {
             ("used_memory", used),
         ]);
         assert_eq!(
-            judged(|report| info.judge_memory(report)),
+            findings(|report| info.assess_memory(report)),
             expected,
             "{policy} {bound} {evicted} {used}"
         );
@@ -63,23 +63,23 @@ fn versions_before_6_2_are_refused() {
         [("7.0.15", true), ("6.2.0", true), ("6.0.16", false), ("5.0.7", false), ("10.0.1", true)]
     {
         let mut report = Report::default();
-        info(&[("redis_version", version)]).judge_version(&mut report);
+        info(&[("redis_version", version)]).assess_version(&mut report);
         assert_eq!(report.is_fit(), is_fit, "{version}");
     }
 }
 
 #[test]
-fn what_is_on_disk_is_judged() {
+fn what_is_on_disk_is_assessed() {
     use Severity::{Error, Warning};
-    let judge = |fields: &[(&str, &str)], save| {
-        judged(|report| info(fields).judge_persistence(save, report))
+    let assess = |fields: &[(&str, &str)], save| {
+        findings(|report| info(fields).assess_persistence(save, report))
     };
-    assert_eq!(judge(&[("aof_enabled", "1")], None), []);
-    assert_eq!(judge(&[("aof_enabled", "0")], Some("")), [(Warning, "persistence")]);
-    assert_eq!(judge(&[("aof_enabled", "0")], Some("3600 1")), [(Warning, "persistence")]);
-    assert_eq!(judge(&[("aof_enabled", "0")], None), [(Warning, "persistence")]);
+    assert_eq!(assess(&[("aof_enabled", "1")], None), []);
+    assert_eq!(assess(&[("aof_enabled", "0")], Some("")), [(Warning, "persistence")]);
+    assert_eq!(assess(&[("aof_enabled", "0")], Some("3600 1")), [(Warning, "persistence")]);
+    assert_eq!(assess(&[("aof_enabled", "0")], None), [(Warning, "persistence")]);
     assert_eq!(
-        judge(&[("aof_enabled", "1"), ("aof_last_write_status", "err")], None),
+        assess(&[("aof_enabled", "1"), ("aof_last_write_status", "err")], None),
         [(Error, "persistence")]
     );
 }
@@ -87,19 +87,19 @@ fn what_is_on_disk_is_judged() {
 #[test]
 fn replicas_that_nobody_waits_for_are_a_warning() {
     use Severity::{Error, Warning};
-    let judge = |fields: &[(&str, &str)], wait| {
-        judged(|report| info(fields).judge_replication(&options(wait), report))
+    let assess = |fields: &[(&str, &str)], wait| {
+        findings(|report| info(fields).assess_replication(&options(wait), report))
     };
     let primary = ("role", "master");
-    assert_eq!(judge(&[primary, ("connected_slaves", "0")], None), []);
-    assert_eq!(judge(&[primary, ("connected_slaves", "2")], None), [(Warning, "replication")]);
+    assert_eq!(assess(&[primary, ("connected_slaves", "0")], None), []);
+    assert_eq!(assess(&[primary, ("connected_slaves", "2")], None), [(Warning, "replication")]);
     assert_eq!(
-        judge(&[primary, ("connected_slaves", "2"), ("min_slaves_good_slaves", "2")], None),
+        assess(&[primary, ("connected_slaves", "2"), ("min_slaves_good_slaves", "2")], None),
         []
     );
-    assert_eq!(judge(&[primary, ("connected_slaves", "2")], Some(1)), []);
-    assert_eq!(judge(&[primary, ("connected_slaves", "0")], Some(1)), [(Error, "replication")]);
-    assert_eq!(judge(&[("role", "slave"), ("connected_slaves", "0")], None), [(Error, "role")]);
+    assert_eq!(assess(&[primary, ("connected_slaves", "2")], Some(1)), []);
+    assert_eq!(assess(&[primary, ("connected_slaves", "0")], Some(1)), [(Error, "replication")]);
+    assert_eq!(assess(&[("role", "slave"), ("connected_slaves", "0")], None), [(Error, "role")]);
 }
 
 #[test]
@@ -111,8 +111,8 @@ fn clocks_that_are_apart_are_noticed_in_either_direction() {
     {
         let other = at.saturating_add(Duration::from_millis(offset));
         for (server, local) in [(at, other), (other, at)] {
-            let judged = judged(|report| judge_clock(server, local, report));
-            assert_eq!(judged.first().map(|(severity, _)| *severity), expected, "{offset} ms");
+            let found = findings(|report| assess_clock(server, local, report));
+            assert_eq!(found.first().map(|(severity, _)| *severity), expected, "{offset} ms");
         }
     }
 }
@@ -120,9 +120,12 @@ fn clocks_that_are_apart_are_noticed_in_either_direction() {
 #[test]
 fn a_server_that_does_not_tell_its_id_is_a_warning() {
     use super::super::server_id::ServerId;
-    let judge = |id: &ServerId| judged(|report| judge_server_id(id, report));
-    assert_eq!(judge(&ServerId::told("abc")), []);
-    assert_eq!(judge(&ServerId::of_address("redis.test:6379")), [(Severity::Warning, "server_id")]);
+    let assess = |id: &ServerId| findings(|report| assess_server_id(id, report));
+    assert_eq!(assess(&ServerId::told("abc")), []);
+    assert_eq!(
+        assess(&ServerId::of_address("redis.test:6379")),
+        [(Severity::Warning, "server_id")]
+    );
 }
 
 #[test]
@@ -179,8 +182,8 @@ fn numbers_are_for_people() {
 fn clocks_that_agree_are_said_to() {
     let mut report = Report::default();
     let now = Timestamp::from_secs(1_000_000);
-    judge_clock(now, now, &mut report);
-    judge_clock(now, now.saturating_add(Duration::from_millis(1_500)), &mut report);
+    assess_clock(now, now, &mut report);
+    assess_clock(now, now.saturating_add(Duration::from_millis(1_500)), &mut report);
     assert_eq!(
         report.to_string(),
         "info: clock: the clocks of redis and of this process agree to the millisecond\n\

@@ -114,7 +114,7 @@ impl ForeignLists {
             Err(error) => Err(error),
         };
         match answer {
-            Ok(answer) => list.judge(&answer),
+            Ok(answer) => list.decide(&answer),
             Err(error) => Err(self.without_key(&list, &error)),
         }
     }

@@ -12,7 +12,7 @@ use futures::future::try_join_all;
 
 use super::check::{ForeignLists, without_key};
 use super::cluster::{ClusterConnections, layout_of};
-use super::judge::ListVerdict;
+use super::decide::ListVerdict;
 use super::list::{CompiledList, ForeignList};
 use super::template::{KeyTemplate, Placeholder};
 use crate::config::ConfigError;

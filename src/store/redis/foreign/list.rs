@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fred::types::Value;
 
-use super::judge::{ListVerdict, ValueMeaning, judge_presence};
+use super::decide::{ListVerdict, ValueMeaning, decide_presence};
 use super::template::{FillError, KeyTemplate, Placeholder, PlaceholderValues};
 use crate::config::ConfigError;
 use crate::revocation::TargetKind;
@@ -16,7 +16,7 @@ use crate::verified::{Needs, VerifiedToken};
 ///
 /// Hand it to
 /// [`RedisStoreBuilder::with_foreign_list`](super::super::RedisStoreBuilder::with_foreign_list);
-/// nothing is judged before. See the [module](super) for templates, for what to look out for, and
+/// nothing is decided before. See the [module](super) for templates, for what to look out for, and
 /// for how to get rid of the list.
 #[derive(Clone, Debug)]
 #[doc(alias = "blacklist")]
@@ -366,11 +366,11 @@ impl CompiledList {
     }
 
     pub(crate) fn verdict(&self, answer: &Value) -> ListVerdict {
-        if self.member.is_some() { judge_presence(answer) } else { self.meaning.judge(answer) }
+        if self.member.is_some() { decide_presence(answer) } else { self.meaning.decide(answer) }
     }
 
     /// What an answer means for a token.
-    pub(crate) fn judge(&self, answer: &Value) -> Result<Standing, StoreError> {
+    pub(crate) fn decide(&self, answer: &Value) -> Result<Standing, StoreError> {
         match self.verdict(answer) {
             ListVerdict::Live => Ok(Standing::Live),
             ListVerdict::Revoked(words) => {

@@ -104,8 +104,8 @@
 
 mod check;
 mod cluster;
+mod decide;
 mod import;
-mod judge;
 mod list;
 mod template;
 mod write;

@@ -301,6 +301,6 @@ fn no_error_and_no_debug_shows_what_was_filled_in() {
     let values = lists.placeholder_values(&secret);
     let entry = list.entry_of(&values).unwrap().unwrap();
     assert!(entry.key.contains("secret-token"));
-    let error = list.judge(&fred::types::Value::Null).unwrap_err();
+    let error = list.decide(&fred::types::Value::Null).unwrap_err();
     assert!(!format!("{error} {error:?} {lists:?} {list:?}").contains("secret-token"));
 }

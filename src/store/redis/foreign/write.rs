@@ -9,7 +9,7 @@ use fred::types::Value;
 use futures::stream::{self, StreamExt as _};
 
 use super::check::ForeignLists;
-use super::judge::{ListVerdict, ValueMeaning};
+use super::decide::{ListVerdict, ValueMeaning};
 use super::list::{CompiledList, CompiledLists, ListEntry, ListWrites};
 use super::template::{FillError, Placeholder};
 use crate::clock::Timestamp;
@@ -230,7 +230,7 @@ impl ForeignLists {
         let found = self.send(core, slot, StoreCommand::Plain("GET"), vec![key.clone()]).await?;
         let is_ours = match &list.meaning {
             ValueMeaning::Present => found.as_bytes() == Some(list.value.as_bytes()),
-            meaning => matches!(meaning.judge(&found), ListVerdict::Revoked(_)),
+            meaning => matches!(meaning.decide(&found), ListVerdict::Revoked(_)),
         };
         if is_ours {
             self.send(core, slot, StoreCommand::Plain("DEL"), vec![key]).await

@@ -93,7 +93,7 @@ impl PinnedConnection {
         let mut values = Vec::with_capacity(keys.len());
         let mut elsewhere: Vec<(usize, StoreError)> = Vec::new();
         for reply in replies {
-            match self.judge(reply) {
+            match self.assess(reply) {
                 Err(error) if error_code(&error) == "ASK" => {
                     elsewhere.push((values.len(), error));
                     values.push(Value::Null);

@@ -202,11 +202,11 @@ fn what_is_skipped_may_be_nested_as_deep_as_it_fits() {
     // A claim that is looked at is read only as deep as it can matter.
     let deep_audience =
         sign(r#"{"alg":"HS256"}"#, &claims_with("aud", json!("…")).replace("\"…\"", &nest(5000)));
-    let judged = std::thread::Builder::new().stack_size(256 * 1024).spawn(move || {
+    let checked = std::thread::Builder::new().stack_size(256 * 1024).spawn(move || {
         let verifier = verifier().with_max_token_bytes(64 * 1024);
         (verifier.verify(&token).map(drop), verifier.verify(&deep_audience).map(drop))
     });
-    let (skipped, read) = judged.unwrap().join().unwrap();
+    let (skipped, read) = checked.unwrap().join().unwrap();
     skipped.unwrap();
     assert_eq!(read.unwrap_err().kind(), OddClaim);
 }
@@ -563,7 +563,7 @@ proptest! {
     }
 
     #[test]
-    fn any_header_is_judged_without_a_panic(header in prop::collection::vec(any::<u8>(), 0..100)) {
+    fn any_header_is_checked_without_a_panic(header in prop::collection::vec(any::<u8>(), 0..100)) {
         let header = header.iter().map(|&byte| char::from(byte)).collect::<String>();
         let _ = verifier().verify(&sign(&header, "{}")).unwrap_err();
     }

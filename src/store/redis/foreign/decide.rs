@@ -41,9 +41,9 @@ impl ValueMeaning {
         }
     }
 
-    pub(crate) fn judge(&self, answer: &Value) -> ListVerdict {
+    pub(crate) fn decide(&self, answer: &Value) -> ListVerdict {
         if let Self::Present = self {
-            return judge_presence(answer);
+            return decide_presence(answer);
         }
         if answer.is_null() {
             return ListVerdict::Live;
@@ -60,13 +60,13 @@ impl ValueMeaning {
                     (false, false) => ListVerdict::Odd,
                 }
             }
-            Self::Json { flag } => judge_document(value, flag.as_deref()),
+            Self::Json { flag } => decide_document(value, flag.as_deref()),
         }
     }
 }
 
 /// The answer to `EXISTS` and `SISMEMBER`.
-pub(crate) fn judge_presence(answer: &Value) -> ListVerdict {
+pub(crate) fn decide_presence(answer: &Value) -> ListVerdict {
     match answer {
         Value::Integer(0) => ListVerdict::Live,
         Value::Integer(1) => ListVerdict::Revoked(None),
@@ -74,7 +74,7 @@ pub(crate) fn judge_presence(answer: &Value) -> ListVerdict {
     }
 }
 
-fn judge_document(value: &[u8], flag: Option<&str>) -> ListVerdict {
+fn decide_document(value: &[u8], flag: Option<&str>) -> ListVerdict {
     let document =
         (value.len() <= MAX_DOCUMENT_BYTES).then(|| serde_json::from_slice::<Json>(value).ok());
     match (document.flatten(), flag) {
@@ -125,7 +125,7 @@ mod tests {
     }
 
     fn reason(meaning: &ValueMeaning, value: &str) -> Option<String> {
-        match meaning.judge(&text(value)) {
+        match meaning.decide(&text(value)) {
             ListVerdict::Revoked(words) => words.map(|words| words.to_string()),
             other => panic!("{other:?}"),
         }
@@ -133,8 +133,8 @@ mod tests {
 
     #[test]
     fn presence_is_a_number_and_nothing_else() {
-        assert_eq!(ValueMeaning::Present.judge(&Value::Integer(0)), ListVerdict::Live);
-        assert_eq!(ValueMeaning::Present.judge(&Value::Integer(1)), ListVerdict::Revoked(None));
+        assert_eq!(ValueMeaning::Present.decide(&Value::Integer(0)), ListVerdict::Live);
+        assert_eq!(ValueMeaning::Present.decide(&Value::Integer(1)), ListVerdict::Revoked(None));
         for odd in [
             Value::Null,
             Value::Integer(2),
@@ -142,7 +142,7 @@ mod tests {
             text("0"),
             Value::Array(Vec::new()),
         ] {
-            assert_eq!(ValueMeaning::Present.judge(&odd), ListVerdict::Odd, "{odd:?}");
+            assert_eq!(ValueMeaning::Present.decide(&odd), ListVerdict::Odd, "{odd:?}");
         }
     }
 
@@ -150,14 +150,14 @@ mod tests {
     fn a_value_that_was_not_declared_is_odd() {
         let meaning =
             ValueMeaning::Values { revoked: vec!["1".into(), "".into()], live: vec!["0".into()] };
-        assert_eq!(meaning.judge(&Value::Null), ListVerdict::Live);
-        assert_eq!(meaning.judge(&text("1")), ListVerdict::Revoked(None));
-        assert_eq!(meaning.judge(&text("")), ListVerdict::Revoked(None));
-        assert_eq!(meaning.judge(&text("0")), ListVerdict::Live);
+        assert_eq!(meaning.decide(&Value::Null), ListVerdict::Live);
+        assert_eq!(meaning.decide(&text("1")), ListVerdict::Revoked(None));
+        assert_eq!(meaning.decide(&text("")), ListVerdict::Revoked(None));
+        assert_eq!(meaning.decide(&text("0")), ListVerdict::Live);
         for odd in ["true", "1 ", "01", "2"] {
-            assert_eq!(meaning.judge(&text(odd)), ListVerdict::Odd, "{odd}");
+            assert_eq!(meaning.decide(&text(odd)), ListVerdict::Odd, "{odd}");
         }
-        assert_eq!(meaning.judge(&Value::Array(Vec::new())), ListVerdict::Odd);
+        assert_eq!(meaning.decide(&Value::Array(Vec::new())), ListVerdict::Odd);
     }
 
     #[test]
@@ -184,10 +184,10 @@ mod tests {
         );
         assert_eq!(reason(&flagged, r#"{"revoked_at":0}"#), None);
         for live in [r#"{"created_at":1}"#, r#"{"revoked_at":null}"#, r#"{"revoked_at":false}"#] {
-            assert_eq!(flagged.judge(&text(live)), ListVerdict::Live, "{live}");
+            assert_eq!(flagged.decide(&text(live)), ListVerdict::Live, "{live}");
         }
         for odd in ["", "revoked", "[1]", r#"{"revoked_at":"#] {
-            assert_eq!(flagged.judge(&text(odd)), ListVerdict::Odd, "{odd}");
+            assert_eq!(flagged.decide(&text(odd)), ListVerdict::Odd, "{odd}");
         }
     }
 

@@ -34,7 +34,7 @@ impl ServerInfo {
         self.text(name).parse().ok()
     }
 
-    pub(super) fn judge_version(&self, report: &mut Report) {
+    pub(super) fn assess_version(&self, report: &mut Report) {
         let valkey = self.text("valkey_version");
         let version = self.text("redis_version");
         let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
@@ -55,7 +55,7 @@ impl ServerInfo {
         }
     }
 
-    pub(super) fn judge_memory(&self, report: &mut Report) {
+    pub(super) fn assess_memory(&self, report: &mut Report) {
         let policy = self.text("maxmemory_policy");
         let (used, bound) = (self.number("used_memory"), self.number("maxmemory").unwrap_or(0));
         let evicted = self.number("evicted_keys").unwrap_or(0);
@@ -123,7 +123,7 @@ impl ServerInfo {
     }
 
     /// `snapshots` is the setting `save`, where the user may read it.
-    pub(super) fn judge_persistence(&self, snapshots: Option<&str>, report: &mut Report) {
+    pub(super) fn assess_persistence(&self, snapshots: Option<&str>, report: &mut Report) {
         for (field, what) in [
             ("rdb_last_bgsave_status", "snapshot"),
             ("aof_last_write_status", "write to the append-only file"),
@@ -164,7 +164,7 @@ impl ServerInfo {
         }
     }
 
-    pub(super) fn judge_replication(&self, options: &StoreOptions, report: &mut Report) {
+    pub(super) fn assess_replication(&self, options: &StoreOptions, report: &mut Report) {
         // A hosted service may not tell.
         if !matches!(self.text("role"), "master" | "") {
             report.add(
@@ -206,7 +206,7 @@ impl ServerInfo {
 }
 
 /// By what it is known that the server is a primary.
-pub(super) fn judge_role(source: RoleSource, report: &mut Report) {
+pub(super) fn assess_role(source: RoleSource, report: &mut Report) {
     let by = match source {
         RoleSource::Role => "ROLE",
         RoleSource::Hello => "HELLO, as ROLE is refused",
@@ -232,7 +232,7 @@ pub(super) fn judge_role(source: RoleSource, report: &mut Report) {
 }
 
 /// Whether a change of the server can be noticed.
-pub(super) fn judge_server_id(id: &ServerId, report: &mut Report) {
+pub(super) fn assess_server_id(id: &ServerId, report: &mut Report) {
     if !id.is_own() {
         report.add(
             Severity::Warning,
@@ -245,7 +245,7 @@ pub(super) fn judge_server_id(id: &ServerId, report: &mut Report) {
     }
 }
 
-pub(super) fn judge_clock(server: Timestamp, local: Timestamp, report: &mut Report) {
+pub(super) fn assess_clock(server: Timestamp, local: Timestamp, report: &mut Report) {
     let offset =
         server.saturating_duration_since(local).max(local.saturating_duration_since(server));
     let sentence = match offset.as_millis() {

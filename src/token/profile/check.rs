@@ -64,7 +64,7 @@ impl TokenProfile {
         Ok(token)
     }
 
-    /// As [`assert_verified`](Self::assert_verified), without judging `exp`, `nbf` and `iat`
+    /// As [`assert_verified`](Self::assert_verified), without checking `exp`, `nbf` and `iat`
     /// against the clock: for a token that is to be revoked.
     ///
     /// # Errors
@@ -78,8 +78,8 @@ impl TokenProfile {
             return self.rules_for(Some(&issuer))?.assert_verified_for_revocation(signed);
         }
         let claims = ParsedClaims::parse(signed.payload, self)?;
-        let issuer = self.issuers.judge(claims.issuer.as_deref())?;
-        self.judge_audience(&claims.audience)?;
+        let issuer = self.issuers.check(claims.issuer.as_deref())?;
+        self.check_audience(&claims.audience)?;
         let Some(expires_at) = claims.expires_at else { return Err(missing("exp")) };
         if claims.issued_at.is_none() && self.require_iat {
             return Err(TokenError::new(
@@ -101,7 +101,7 @@ impl TokenProfile {
         Ok(draft.finish(self.id, signed.payload, expires_at, claims.not_before, claims.issued_at))
     }
 
-    /// Judges the times of a token by the [clock](Self::with_clock) of the profile, again at each
+    /// Checks the times of a token by the [clock](Self::with_clock) of the profile, again at each
     /// use if it is kept; and whether its tenant is
     /// still accepted, if that is asked of a [closure](Self::with_issuer_pattern).
     ///
@@ -116,7 +116,7 @@ impl TokenProfile {
     }
 
     fn check_times_at(&self, token: &VerifiedToken, now: Timestamp) -> Result<(), TokenError> {
-        self.issuers.judge_again(token.issuer())?;
+        self.issuers.check_again(token.issuer())?;
         // Also if `validate` was not called: records are not kept for longer than the largest
         // leeway.
         let leeway = self.leeway.min(MAX_LEEWAY);
@@ -154,7 +154,7 @@ impl TokenProfile {
             }
             // The verifier of a tenant has a profile of its own, of which only this is known here.
             if part.tenants_have_keys && token.has_ids_of_its_issuer() {
-                return part.judge_lifetime(token);
+                return part.check_lifetime(token);
             }
         }
         Err(TokenError::new(
@@ -164,8 +164,8 @@ impl TokenProfile {
         ))
     }
 
-    /// Judges how long the token is valid in all, if it says since when.
-    pub(crate) fn judge_lifetime(&self, token: &VerifiedToken) -> Result<(), TokenError> {
+    /// Checks how long the token is valid in all, if it says since when.
+    pub(crate) fn check_lifetime(&self, token: &VerifiedToken) -> Result<(), TokenError> {
         let longest = self.rules_for(token.issuer())?.max_lifetime;
         if token.issued_at().is_some_and(|issued_at| {
             token.expires_at().saturating_duration_since(issued_at) > longest
@@ -175,7 +175,7 @@ impl TokenProfile {
         Ok(())
     }
 
-    fn judge_audience(&self, aud: &[Cow<'_, str>]) -> Result<(), TokenError> {
+    fn check_audience(&self, aud: &[Cow<'_, str>]) -> Result<(), TokenError> {
         if self.audiences.is_empty() {
             return Ok(());
         }
