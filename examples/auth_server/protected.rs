@@ -23,9 +23,9 @@ use tokio::time::Instant;
 use tower::ServiceBuilder;
 use tower::limit::ConcurrencyLimitLayer;
 use tower::util::MapRequestLayer;
-use tower_jwt_revocation::revocation::TargetKind;
+use tower_jwt_revocation::Clearance;
+use tower_jwt_revocation::session::Ended;
 use tower_jwt_revocation::store::StoreErrorKind;
-use tower_jwt_revocation::{Clearance, VerifiedToken};
 
 use crate::answer::{Problem, within};
 use crate::app::App;
@@ -137,34 +137,14 @@ async fn slow(Query(query): Query<HashMap<String, String>>) -> Result<&'static s
     Ok("done")
 }
 
-/// Ends the session of the token, or the token if it has none. Whoever else signs tokens may name a
-/// session that is not one of ours, or not the caller's: that ends the token only.
+/// Ends the session of the token and its refresh tokens, or the token if it has none.
 async fn logout(
     State(app): State<App>,
     budget: Budget,
     clearance: Clearance,
 ) -> Result<StatusCode, Problem> {
-    budget.hold(end_session_of(&app, clearance.token())).await?;
+    budget.hold(async { Ok(app.sessions.logout(clearance.token()).await?) }).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-async fn end_session_of(app: &App, token: &VerifiedToken) -> Result<(), Problem> {
-    if let Some(user) = token.subject() {
-        if let Some(session) = token.target(TargetKind::Session)
-            && app.sessions.end_of(user, session.id()).await?
-        {
-            return Ok(());
-        }
-        // A session may be forgotten while its refresh token is good, if the store did not answer
-        // when it was last seen.
-        if let Some(family) = token.target(TargetKind::Family)
-            && app.sessions.families().end_of(user, family.id()).await?
-        {
-            return Ok(());
-        }
-    }
-    app.revoker.revoke_token(token).reason("signed out").await?;
-    Ok(())
 }
 
 async fn logout_all(
@@ -209,9 +189,9 @@ async fn end_session(
     let user = subject(&clearance)?;
     let work = async {
         match app.sessions.end_of(user, &id).await {
-            Ok(true) => Ok(StatusCode::NO_CONTENT),
+            Ok(Ended::Done) => Ok(StatusCode::NO_CONTENT),
             // Those of others are not there, for all that the caller can tell.
-            Ok(false) => Err(Problem::NotFound),
+            Ok(_) => Err(Problem::NotFound),
             Err(error) if error.kind() == StoreErrorKind::InvalidInput => Err(Problem::NotFound),
             Err(error) => Err(error.into()),
         }

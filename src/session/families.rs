@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::calls::{Attempts, invalid, out_of_attempts};
 use super::documents::{print, read};
 use super::family::{Family, PresentedToken, RefreshDecision, RefreshPolicy, ReuseClass};
-use super::grant::{Grant, GrantKind, NewFamily, Refresh, Refusal};
+use super::grant::{Ended, Grant, GrantKind, NewFamily, Refresh, Refusal};
 use super::token::{
     FamilyKey, ParsedToken, TokenDigest, TokenOrigin, TokenSecret, is_family_id, random_id,
 };
@@ -272,18 +272,18 @@ impl Families {
     }
 
     /// Ends a family if it is of this user, as [`end`](Self::end): for requests in which a user,
-    /// who is known by an access token, names a family. Returns whether it was; a family that has
-    /// expired and was forgotten belongs to nobody.
+    /// who is known by an access token, names a family. A family that has expired and was forgotten
+    /// is not found, and nothing is revoked.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked or did not confirm. It may be repeated.
-    pub async fn end_of(&self, user: &str, id: &str) -> Result<bool, StoreError> {
+    pub async fn end_of(&self, user: &str, id: &str) -> Result<Ended, StoreError> {
         let Some(family) = self.read_family(id).await?.filter(|family| *family.user == *user)
         else {
-            return Ok(false);
+            return Ok(Ended::NotFound);
         };
         self.end_known(id, &family, "its user has ended it").await?;
-        Ok(true)
+        Ok(Ended::Done)
     }
 
     /// Ends the family of an opaque token that someone hands in, if it is genuine; it need not be

@@ -52,6 +52,27 @@ pub enum Refresh<T = RefreshToken> {
     Refused(Refusal),
 }
 
+/// The answer to [`Sessions::end_of`](super::Sessions::end_of) and
+/// [`Families::end_of`](super::Families::end_of).
+///
+/// ```compile_fail
+/// #![deny(unused_must_use)]
+/// # use tower_jwt_revocation::{session::Sessions, store::StoreError};
+/// async fn delete(sessions: Sessions, user: &str, id: &str) -> Result<(), StoreError> {
+///     sessions.end_of(user, id).await?; // 204, whether or not anything has ended
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "what was not found was not ended"]
+#[non_exhaustive]
+pub enum Ended {
+    /// It was the user's, and has ended.
+    Done,
+    /// It is not known, or another user's, and nothing was revoked: answer 404.
+    NotFound,
+}
+
 /// What was granted. Everything that the access token needs to be revocable is here. Times are
 /// those of the clock of the store.
 #[derive(Clone, Debug)]

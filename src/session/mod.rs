@@ -50,7 +50,7 @@ mod token_kind;
 pub use cache::UserCache;
 pub use families::Families;
 pub use family::RefreshPolicy;
-pub use grant::{Grant, NewFamily, Refresh, Refusal};
+pub use grant::{Ended, Grant, NewFamily, Refresh, Refusal};
 pub use list::{EvictionPolicy, Session, SessionDetails};
 pub use login::Login;
 pub use sessions::Sessions;

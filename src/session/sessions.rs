@@ -7,27 +7,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::calls::all;
+use super::documents::read;
 use super::families::{Families, RefreshObserver};
 use super::family::{Family, RefreshPolicy};
-use super::grant::{NewFamily, Refresh};
+use super::grant::{Ended, NewFamily, Refresh};
 use super::index::SessionIndex;
 use super::list::{
     DeviceSessions, EvictionPolicy, MAX_SESSIONS, Session, SessionDetails, SessionLifetimes,
-    SessionList,
+    SessionList, SessionLocation,
 };
 use super::login::{check_data, shorten};
 use crate::audit::AuditEvent;
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
-use crate::revocation::Target;
+use crate::revocation::{Target, TargetKind};
 use crate::revoker::Revoker;
 use crate::store::StoreError;
 use crate::store::session::{Seen, SessionStore};
+use crate::verified::VerifiedToken;
 
 /// Default of [`Sessions::with_max_per_user`].
 pub(crate) const DEFAULT_MAX_SESSIONS: usize = 50;
 /// Default of [`Sessions::with_touch_interval`].
 pub(crate) const DEFAULT_TOUCH_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The reason of a revocation that its user asked for.
+const SIGNED_OUT: &str = "signed out";
 
 /// Signs users in, refreshes, lists and ends their sessions. Cheap to clone.
 ///
@@ -249,6 +254,59 @@ impl Sessions {
 
     // === Ending ===
 
+    /// Ends what the token says that it belongs to, whether or not it is listed here: its session
+    /// and its family of refresh tokens; the token alone, if it names neither. For a "sign out",
+    /// with the token of the request. After `Ok` this token is refused.
+    ///
+    /// What is known to be another user's is left alone: a program that signs tokens may have put
+    /// an odd `sid` into one. Then the token itself ends.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the revocation was not confirmed, which may be repeated; if the token is
+    /// of an issuer that the profile of the [revoker](Self::revoker) does not know, or has nothing
+    /// by which it could be revoked, which may not.
+    #[doc(alias = "sign out")]
+    #[doc(alias = "log out")]
+    pub async fn logout(&self, token: &VerifiedToken) -> Result<(), StoreError> {
+        let named = |kind| token.target(kind).map(|target| self.target(target)).transpose();
+        let (session, family) = (named(TargetKind::Session)?, named(TargetKind::Family)?);
+        let mut named: Vec<_> = [&session, &family].into_iter().flatten().cloned().collect();
+        let mut known = Vec::new();
+        if !named.is_empty() {
+            known = self.store().load(named.clone(), Vec::new()).await?.settled()?.documents;
+        }
+        let mut known = known.into_iter();
+        let mut document = |of: &Option<Target>| of.as_ref().and_then(|_| known.next().flatten());
+        let (location, refreshed) = (document(&session), document(&family));
+        // What is not there, or cannot be read, keeps nobody signed in.
+        let place = location.as_deref().and_then(|text| read::<SessionLocation>(text).ok());
+        let refreshed = refreshed.and_then(|text| read::<Family>(&text).ok());
+        let owners = [place.as_ref().map(|it| &*it.user), refreshed.as_ref().map(|it| &*it.user)];
+        let user = token.target(TargetKind::User);
+        let is_caller = |owner: &str| {
+            token.subject() == Some(owner) || user.as_ref().is_some_and(|user| user.id() == owner)
+        };
+        if !owners.into_iter().flatten().all(is_caller) {
+            named.clear();
+        }
+        let about = |event: AuditEvent| event.about_token(token);
+        if named.is_empty() {
+            return self.revoker().revoke_token(token).reason(SIGNED_OUT).await.map(drop);
+        }
+        let requests = named.into_iter().map(|target| {
+            self.revoker().revoke(target).reason(SIGNED_OUT).about(about).into_future()
+        });
+        all(requests).await?;
+        if let (Some(key), Some(place), Some(written)) = (session, place, location) {
+            let tidied = async {
+                let lists = self.index.read_lists(&place).await?;
+                self.index.remove_everywhere(key.id(), (&key, written), &place, lists).await
+            };
+            tidied.await.unwrap_or_else(stays_listed);
+        }
+        Ok(())
+    }
+
     /// Ends a session: its access tokens and its refresh tokens. The id is revoked whether or not
     /// there is such a session.
     ///
@@ -274,18 +332,19 @@ impl Sessions {
     }
 
     /// Ends a session if it is of this user, as [`end`](Self::end): for requests in which a user,
-    /// who is known by an access token, names a session. Returns whether it was; a session that has
-    /// ended and was forgotten belongs to nobody.
+    /// who is known by an access token, names a session. Of a session that was forgotten nobody
+    /// knows whose it is, so it is not found and nothing is revoked; for a "sign out" there is
+    /// [`logout`](Self::logout).
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked or did not confirm. It may be repeated.
     #[doc(alias = "kill session")]
-    pub async fn end_of(&self, user: &str, id: &str) -> Result<bool, StoreError> {
+    pub async fn end_of(&self, user: &str, id: &str) -> Result<Ended, StoreError> {
         let key = self.target(Target::session(id))?;
         let Some((place, written)) =
             self.index.read_location(&key).await?.filter(|(place, _)| *place.user == *user)
         else {
-            return Ok(false);
+            return Ok(Ended::NotFound);
         };
         let revoked = self.revoker().revoke(Target::session(id));
         let revoked = revoked.about(|event| event.with_subject(Some(user))).into_future();
@@ -294,7 +353,7 @@ impl Sessions {
         let tidied =
             async { self.index.remove_everywhere(id, (&key, written), &place, lists?).await };
         tidied.await.unwrap_or_else(stays_listed);
-        Ok(true)
+        Ok(Ended::Done)
     }
 
     /// Ends all sessions of a user but the session `but`. Without `but`, everything that was issued

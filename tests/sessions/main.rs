@@ -33,11 +33,12 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use serde_json::json;
+use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::session::{
-    EvictionPolicy, Families, Grant, Login, NewFamily, Refresh, RefreshPolicy, Refusal,
+    Ended, EvictionPolicy, Families, Grant, Login, NewFamily, Refresh, RefreshPolicy, Refusal,
     SessionDetails, Sessions,
 };
-use tower_jwt_revocation::store::session::SessionStore;
+use tower_jwt_revocation::store::session::{Commit, Committed, SessionStore};
 use tower_jwt_revocation::store::{Standing, StoreErrorKind};
 use tower_jwt_revocation::token::SignedClaims;
 use tower_jwt_revocation::{Extent, MemoryStore, Revoker, Target, TokenProfile, VerifiedToken};
@@ -116,6 +117,10 @@ fn access_token(grant: &Grant) -> Arc<VerifiedToken> {
         "sub": grant.user, "sid": grant.session, "fid": grant.family, "device_id": grant.device,
         "jti": "j", "iat": iat, "exp": grant.issued_at.as_secs() + 300,
     });
+    token_of(&claims)
+}
+
+fn token_of(claims: &serde_json::Value) -> Arc<VerifiedToken> {
     let payload = claims.to_string().into_bytes();
     Arc::new(
         TokenProfile::new().assert_verified_for_revocation(SignedClaims::new(&payload)).unwrap(),
@@ -124,7 +129,11 @@ fn access_token(grant: &Grant) -> Arc<VerifiedToken> {
 
 /// Whether it is live, as a layer would find.
 async fn is_live(store: &impl SessionStore, grant: &Grant) -> bool {
-    store.check(&access_token(grant)).answer().await.unwrap() == Standing::Live
+    is_live_token(store, &access_token(grant)).await
+}
+
+async fn is_live_token(store: &impl SessionStore, token: &Arc<VerifiedToken>) -> bool {
+    store.check(token).answer().await.unwrap() == Standing::Live
 }
 
 // === The tests, for any store ===
@@ -323,22 +332,80 @@ async fn a_user_ends_only_sessions_of_its_own(ground: impl Ground) {
     let (alice, bob) = (login(&sessions, "alice").await, login(&sessions, "bob").await);
     let id = alice.session.as_deref().unwrap();
     for (user, id) in [("bob", id), ("alice", "unknown"), ("", id)] {
-        assert!(!sessions.end_of(user, id).await.unwrap());
+        assert_eq!(sessions.end_of(user, id).await.unwrap(), Ended::NotFound);
     }
     assert!(is_live(&store, &alice).await);
-    assert!(sessions.end_of("alice", id).await.unwrap());
+    assert_eq!(sessions.end_of("alice", id).await.unwrap(), Ended::Done);
     assert!(!is_live(&store, &alice).await && is_live(&store, &bob).await);
     assert!(!is_live_family(&sessions, &alice, None).await);
     assert_eq!(sessions.count().await.unwrap(), 1);
     assert_eq!(sessions.list_device("phone").await.unwrap().len(), 1);
-    assert!(!sessions.end_of("alice", id).await.unwrap(), "it is forgotten");
+    assert_eq!(sessions.end_of("alice", id).await.unwrap(), Ended::NotFound, "it is forgotten");
     let families = sessions.families();
     for (user, id) in [("alice", &*bob.family), ("bob", "unknown"), ("", &bob.family)] {
-        assert!(!families.end_of(user, id).await.unwrap());
+        assert_eq!(families.end_of(user, id).await.unwrap(), Ended::NotFound);
     }
     assert!(is_live(&store, &bob).await);
-    assert!(families.end_of("bob", &bob.family).await.unwrap());
+    assert_eq!(families.end_of("bob", &bob.family).await.unwrap(), Ended::Done);
     assert!(!is_live(&store, &bob).await && !is_live_family(&sessions, &bob, None).await);
+}
+
+async fn a_logout_ends_what_the_token_says(ground: impl Ground) {
+    let sessions = sessions(&ground, policy());
+    let store = ground.store();
+    let is_live = async |token: &Arc<VerifiedToken>| is_live_token(&store, token).await;
+    let forget = async |target: Target| {
+        let written = store.load(vec![target.clone()], Vec::new()).await.unwrap().documents;
+        let written = written.into_iter().next().flatten();
+        assert!(written.is_some());
+        let commit = Commit::new(target, written, None, Timestamp::now());
+        assert_eq!(store.commit(commit).await.unwrap(), Committed::Done);
+    };
+    // As it is known.
+    let (alice, other) = (login(&sessions, "alice").await, login(&sessions, "alice").await);
+    sessions.logout(&access_token(&alice)).await.unwrap();
+    assert!(!is_live(&access_token(&alice)).await && is_live(&access_token(&other)).await);
+    assert!(!is_live_family(&sessions, &alice, None).await);
+    assert_eq!(sessions.count().await.unwrap(), 1);
+    assert_eq!(sessions.list_device("phone").await.unwrap().len(), 1);
+
+    // Where the store has forgotten what is known of it.
+    forget(Target::session(other.session.clone().unwrap())).await;
+    sessions.logout(&access_token(&other)).await.unwrap();
+    assert!(!is_live(&access_token(&other)).await);
+    assert!(!is_live_family(&sessions, &other, None).await);
+    assert!(sessions.list("alice").await.unwrap().is_empty());
+
+    // Sessions and families of another program, and a token of neither.
+    let now = Timestamp::now().as_secs();
+    let token = |id: &str, more: serde_json::Value| {
+        let mut claims = json!({ "sub": "carol", "jti": id, "iat": now, "exp": now + 300 });
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        token_of(&claims)
+    };
+    for (name, value) in [("sid", "s"), ("fid", "f")] {
+        let (one, same) = (token("1", json!({ name: value })), token("2", json!({ name: value })));
+        let another = token("3", json!({ name: "another" }));
+        sessions.logout(&one).await.unwrap();
+        assert!(!is_live(&one).await && !is_live(&same).await, "{name}");
+        assert!(is_live(&another).await, "{name}");
+    }
+    let (one, another) = (token("4", json!({})), token("5", json!({})));
+    sessions.logout(&one).await.unwrap();
+    assert!(!is_live(&one).await && is_live(&another).await);
+
+    // What is another user's stays, and the token ends all the same.
+    let bob = login(&sessions, "bob").await;
+    for more in [
+        json!({ "sid": bob.session }),
+        json!({ "fid": bob.family }),
+        json!({ "sid": bob.session, "fid": bob.family }),
+    ] {
+        let odd = token(&more.to_string(), more);
+        sessions.logout(&odd).await.unwrap();
+        assert!(!is_live(&odd).await && is_live(&access_token(&bob)).await);
+    }
+    assert!(is_live_family(&sessions, &bob, None).await);
 }
 
 async fn what_the_revoker_revokes_is_not_listed(ground: impl Ground) {
@@ -612,6 +679,7 @@ for_every_store!(
     a_bound_family_answers_its_client_only,
     whatever_ends_ends_everything_that_came_out_of_it,
     a_user_ends_only_sessions_of_its_own,
+    a_logout_ends_what_the_token_says,
     what_the_revoker_revokes_is_not_listed,
     nothing_escapes_within_one_second,
     a_refresh_does_not_outrun_a_revocation,

@@ -133,7 +133,8 @@ async fn what_could_not_be_written_down_is_at_the_next_refresh() {
 
     assert_eq!(sessions.list("alice").await.unwrap().len(), 1);
     clock.advance(minutes(50));
-    assert!(sessions.end_of("alice", first.session.as_deref().unwrap()).await.unwrap());
+    let ended = sessions.end_of("alice", first.session.as_deref().unwrap()).await.unwrap();
+    assert_eq!(ended, Ended::Done);
 }
 
 #[tokio::test]
@@ -181,6 +182,7 @@ async fn while_the_store_settles_nothing_is_refused_and_nothing_is_ended() {
     must_wait(sessions.list("alice").await.unwrap_err());
     must_wait(sessions.is_trusted_device("alice", "phone").await.unwrap_err());
     must_wait(sessions.end_of("alice", first.session.as_deref().unwrap()).await.unwrap_err());
+    must_wait(sessions.logout(&access_token(&first)).await.unwrap_err());
 
     store.doubt(Doubt::None);
     assert_eq!(store.find(&family).await.unwrap(), None);
