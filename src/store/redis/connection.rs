@@ -122,12 +122,17 @@ impl Connection {
             ..ConnectionConfig::default()
         });
         let client = builder.build().map_err(|error| classify(&error))?;
+        // To be polled before the connection begins: fred tells only those who listen already, and
+        // one that is made between its look and its listening would be waited for in vain.
+        let waiting = client.clone();
+        let mut connected = std::pin::pin!(waiting.wait_for_connect());
+        let _ = futures::poll!(connected.as_mut());
         let task = client.connect();
         let server_id = ServerId::of_address(ServerAddress(&server));
         let mut connection = Self { client, server, server_id, task };
         let first = async {
             tokio::select! {
-                connected = connection.client.wait_for_connect() => connected,
+                connected = &mut connected => connected,
                 ended = &mut connection.task => match ended {
                     Ok(Err(error)) => Err(error),
                     _ => Err(fred::error::Error::new(fred::error::ErrorKind::IO, "the connection \
