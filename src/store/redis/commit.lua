@@ -1,10 +1,12 @@
--- Changes one document, if it is what it was when it was read and no guard has changed.
--- A document is kept as '<version> <id of the epoch that wrote it, or 0> <text>'. Of one that was deleted the first two
--- are kept, for ten minutes at least.
+-- Changes one document, if it is what it was when it was read and no guard has changed. A document
+-- is kept as '<version> <id of the epoch that wrote it, or 0> <text>'. Of one that was deleted the
+-- first two are kept, for ten minutes at least.
 -- KEYS 1 document  2 members  3 epoch  4 writers  5… guards
--- ARGV 1 what the document was ('' for none, else '=…')  2 what it becomes (the same)  3 when it may be forgotten
---      4 id of the server, or zeros if it does not tell  5 id of the caller as a writer  6 the highest number of its own writes
---      7 '' or: replays what was confirmed, as this version  8 the epoch in which all of its own writes were there
+-- ARGV 1 what the document was ('' for none, else '=…')  2 what it becomes (the same)
+--      3 when it may be forgotten
+--      4 id of the server, or zeros if it does not tell  5 id of the caller as a writer
+--      6 the highest number of its own writes  7 '' or: replays what was confirmed, as this version
+--      8 the epoch in which all of its own writes were there
 --      then what each guard was (the same), then for each member its name and its end, or ''
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -12,11 +14,14 @@ local function int(number) return string.format('%.0f', number) end
 -- What is not there is `false`, as Redis says it.
 local function text(argument) return argument ~= '' and string.sub(argument, 2) end
 
-local epoch, server, settling = string.match(redis.call('GET', KEYS[3]) or '', '^2 (%x+) %x+ (%x+) %d+ (%d+) ')
-local had, renewed, state = string.match(redis.call('HMGET', KEYS[4], ARGV[5])[1] or '', '^(%d+) (%d+) (%a)$')
+local epoch, server, settling =
+  string.match(redis.call('GET', KEYS[3]) or '', '^2 (%x+) %x+ (%x+) %d+ (%d+) ')
+local had, renewed, state =
+  string.match(redis.call('HMGET', KEYS[4], ARGV[5])[1] or '', '^(%d+) (%d+) (%a)$')
 local number, is_replay = math.max(tonumber(had or 0), tonumber(ARGV[6])), ARGV[7] ~= ''
 local is_settled = settling == '0'
--- Only replays are taken from a server that settles, and from a writer that has confirmed more than this server has.
+-- Only replays are taken from a server that settles, and from a writer that has confirmed more than
+-- this server has.
 local is_elsewhere = not server or server ~= ARGV[4] and ARGV[4] ~= string.rep('0', 16)
 if is_elsewhere or not is_replay and
   (not is_settled or state == 'a' or state == 'm'
@@ -61,7 +66,8 @@ redis.call('PEXPIREAT', KEYS[4], int(now + 90 * 24 * 60 * 60 * 1000))
 if writes then
   -- What is left of one that was deleted outlives every replay of an earlier version.
   local ends = math.max(tonumber(ARGV[3]), after and 1 or now + 600000)
-  redis.call('SET', KEYS[1], int(version) .. ' ' .. written_in .. (after and ' ' .. after or ''), 'PXAT', int(ends))
+  local value = int(version) .. ' ' .. written_in .. (after and ' ' .. after or '')
+  redis.call('SET', KEYS[1], value, 'PXAT', int(ends))
 end
 local first = #KEYS + 5
 for n = first, #ARGV, 2 do

@@ -33,7 +33,7 @@ use crate::store::{StoreError, StoreErrorKind};
 /// Removes what is over.
 pub(super) const FORGET: LuaScript = LuaScript {
     source: include_str!("forget.lua"),
-    sha: "fec4f3f31d7435ea671d4a6360bafc85844969ac",
+    sha: "34c90b7547dda18dfb92cb2218c91d8425656175",
     writes: false,
 };
 

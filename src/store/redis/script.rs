@@ -17,7 +17,7 @@ use crate::store::feed::EndDoubt;
 pub(crate) const SOURCE: &str = include_str!("write.lua");
 
 /// The SHA-1 of [`SOURCE`], under which Redis keeps it.
-pub(crate) const SHA: &str = "8d00cdc8fa7489f717164465564b1b57ea8842ec";
+pub(crate) const SHA: &str = "8edb8f14942c9b0b41a945856d9fd0f9900c57c3";
 
 /// A Lua script, as it is sent.
 pub(crate) struct LuaScript {

@@ -35,7 +35,7 @@ pub(super) const LOAD: LuaScript = LuaScript {
 
 pub(super) const COMMIT: LuaScript = LuaScript {
     source: include_str!("commit.lua"),
-    sha: "c7dcce993db85d531feb7a6d68c5aff23bea8b57",
+    sha: "0804554a2ab41bf393ff0260cacdc839415422d0",
     writes: true,
 };
 

@@ -1,36 +1,42 @@
--- Writes any number of changes to one shard. Without changes, it keeps the epoch: it begins one, carries it over to
--- another server, ends its settling, and puts off its expiry. ARCHITECTURE.md draws the states.
+-- Writes any number of changes to one shard. Without changes, it keeps the epoch: it begins one,
+-- carries it over to another server, ends its settling, and puts off its expiry. ARCHITECTURE.md
+-- draws the states.
 -- KEYS 1 epoch  2 meta  3 index  4 tombstones  5 log  6 writers  7… the record of each change
 -- ARGV 1 layout  2 shards  3 id for a new epoch  4 id of the epoch that the caller knows, or ''
---      5 lowest seq that this epoch may have  6 ms that a doubt lasts  7 ms that keys without an end of their own are kept
+--      5 lowest seq that this epoch may have  6 ms that a doubt lasts
+--      7 ms that keys without an end of their own are kept
 --      8 entries kept in the log  9 seq up to which the caller knew its epoch
---      10 '' or: end the doubt, since all that was revoked in this former epoch  11 up to this seq is written again;
+--      10 '' or: end the doubt, since all that was revoked in this former epoch
+--      11 up to this seq is written again;
 --      12 the doubt, by its issued_until, and 13 the present epoch that are meant
 --      14 the clock of the caller  15 ms by which the clocks of issuers are ahead
 --      16 id of the server, or zeros if it does not tell  17 id of the caller as a writer
---      18 what it does: 'w' writes, 't' renews, 'r' replays what it has confirmed, 'd' has replayed all of it,
---      'g' all but what it has not any more, 'o' signs off
+--      18 what it does: 'w' writes, 't' renews, 'r' replays what it has confirmed, 'd' has replayed
+--      all of it, 'g' all but what it has not any more, 'o' signs off
 --      19 the highest number of its own writes  20 '1' if its epoch went on after this one began
 --      21 an epoch of which the caller has known for long  22 so many changes
 --      23 the epoch in which all of its own writes were there
---      then 8 per change: action, cutoff, until, lifetime, fingerprint, reason and actor ('' or '=…'), words;
---      the actions 'm' and 'p' replay a record that was lost, with its other four numbers in place of the cutoff: 'm' is
---      what a mirror knows of it, without words
+--      then 8 per change: action, cutoff, until, lifetime, fingerprint, reason and actor ('' or
+--      '=…'), words; the actions 'm' and 'p' replay a record that was lost, with its other four
+--      numbers in place of the cutoff: 'm' is what a mirror knows of it, without words
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local MAX_INTEGER = 9007199254740991
 -- The id of no epoch, and of a server that does not tell its own.
 local NOBODY = string.rep('0', 16)
--- How long settling lasts at least, so that processes that reach this server late are heard, and at most.
+-- How long settling lasts at least, so that processes that reach this server late are heard, and at
+-- most.
 local SETTLING_LEAST, SETTLING_MOST = 1200, 30000
--- A writer that has not renewed for so long is gone: by the clock of one server, and by those of two, which may be apart.
+-- A writer that has not renewed for so long is gone: by the clock of one server, and by those of
+-- two, which may be apart.
 local WRITER_GONE, WRITER_FORGOTTEN = 30000, 300000
 -- What is issued so far: the same as `so_far`. The caller may date it 5 s ahead of this clock.
 local so_far = math.max(now, math.min(tonumber(ARGV[14]), now + 5000)) + tonumber(ARGV[15])
 local function int(number) return string.format('%.0f', number) end
 
--- A writer is in one of these states, which the hash of writers holds behind its number and its last renewal:
+-- A writer is in one of these states, which the hash of writers holds behind its number and its
+-- last renewal:
 --   w  nothing is known that this server does not have
 --   a  it is awaited: it has not said yet that it has replayed everything
 --   t  it has, while this server settles    g  the same, but for what it has forgotten
@@ -38,23 +44,27 @@ local function int(number) return string.format('%.0f', number) end
 
 -- === First everything is read, so that whatever fails does so before the first write. ===
 
-local layout, shards, meta_epoch, former, former_seq, replayed, replayed_seq, ancestors, missing_until, seen_at,
-  fork_seq, put_back, long_known =
-  unpack(redis.call('HMGET', KEYS[2], 'layout', 'shards', 'epoch', 'former', 'former_seq', 'replayed',
-    'replayed_seq', 'ancestors', 'missing_until', 'settling_seen', 'fork_seq', 'put_back', 'long_known'))
+local layout, shards, meta_epoch, former, former_seq, replayed, replayed_seq, ancestors,
+  missing_until, seen_at, fork_seq, put_back, long_known =
+  unpack(redis.call('HMGET', KEYS[2], 'layout', 'shards', 'epoch', 'former', 'former_seq',
+    'replayed', 'replayed_seq', 'ancestors', 'missing_until', 'settling_seen', 'fork_seq',
+    'put_back', 'long_known'))
 if (layout and layout ~= ARGV[1]) or (shards and shards ~= ARGV[2]) then
-  return redis.error_reply('LAYOUT version ' .. tostring(layout) .. ' with ' .. tostring(shards) .. ' shards')
+  return redis.error_reply(
+    'LAYOUT version ' .. tostring(layout) .. ' with ' .. tostring(shards) .. ' shards')
 end
 redis.call('ZCARD', KEYS[3])
 redis.call('ZCARD', KEYS[4])
 redis.call('XLEN', KEYS[5])
 
--- Data was lost if the key of the epoch is gone, if its seq is lower than the caller knows, or if the meta hash names
--- an epoch that is not there. Then a new epoch begins, and tokens issued until now are in doubt. If another program
--- has begun the epoch without knowing that there was one before, tokens issued until it began are in doubt.
+-- Data was lost if the key of the epoch is gone, if its seq is lower than the caller knows, or if
+-- the meta hash names an epoch that is not there. Then a new epoch begins, and tokens issued until
+-- now are in doubt. If another program has begun the epoch without knowing that there was one
+-- before, tokens issued until it began are in doubt.
 --
--- A caller that knew the former epoch says up to which seq. Only a caller that has written all of it again up to the
--- highest of these may end the doubt; a caller that comes later and knew more, or another epoch, declares it again.
+-- A caller that knew the former epoch says up to which seq. Only a caller that has written all of
+-- it again up to the highest of these may end the doubt; a caller that comes later and knew more,
+-- or another epoch, declares it again.
 --
 -- An epoch that another server has carried over is no loss: its id is among the ancestors.
 local value, known, doubt_duration = redis.call('GET', KEYS[1]), ARGV[4], tonumber(ARGV[6])
@@ -62,15 +72,19 @@ local known_seq = tonumber(ARGV[9])
 former, replayed, ancestors = former or '', replayed or '', ancestors or ''
 former_seq, replayed_seq = tonumber(former_seq or 0), tonumber(replayed_seq or 0)
 missing_until = tonumber(missing_until or 0)
-fork_seq, put_back, long_known = tonumber(fork_seq or 0), tonumber(put_back or 0), tonumber(long_known or 0)
+fork_seq, put_back = tonumber(fork_seq or 0), tonumber(put_back or 0)
+long_known = tonumber(long_known or 0)
 -- Without a doubt, issued_until is 0 and ends_at is the time at which a doubt was ended, or 0.
-local epoch, parent, server, started_at, settling_since, awaited, issued_until, ends_at, seq, last_entry
+local epoch, parent, server, started_at, settling_since, awaited, issued_until, ends_at, seq,
+  last_entry
 local is_new, is_lost, is_announced, is_moved = not value, false, false, false
 if value then
-  epoch, parent, server, started_at, settling_since, awaited, issued_until, ends_at, seq, last_entry =
+  epoch, parent, server, started_at, settling_since, awaited, issued_until, ends_at, seq,
+    last_entry =
     string.match(value, '^2 (%x+) (%x+) (%x+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+%-%d+)$')
   if not epoch then return redis.error_reply('UNREADABLE the epoch of the shard') end
-  started_at, issued_until, ends_at, seq = tonumber(started_at), tonumber(issued_until), tonumber(ends_at), tonumber(seq)
+  started_at, issued_until = tonumber(started_at), tonumber(issued_until)
+  ends_at, seq = tonumber(ends_at), tonumber(seq)
   settling_since, awaited = tonumber(settling_since), tonumber(awaited)
   is_moved = ARGV[16] ~= NOBODY and server ~= ARGV[16]
   local is_ancestor = known ~= '' and string.find(ancestors, known, 1, true)
@@ -79,7 +93,8 @@ if value then
       if ARGV[20] == '1' then
         is_new, is_lost = true, true
       elseif issued_until < started_at then
-        issued_until, ends_at, is_announced = started_at, math.max(ends_at, started_at + doubt_duration), true
+        issued_until, is_announced = started_at, true
+        ends_at = math.max(ends_at, started_at + doubt_duration)
       end
       if former == '' or former == known then
         former, former_seq = known, math.max(former_seq, known_seq)
@@ -87,7 +102,8 @@ if value then
         former_seq = MAX_INTEGER
       end
     end
-  elseif (known ~= '' and not is_moved and seq < tonumber(ARGV[5])) or (seq > 0 and not meta_epoch) then
+  elseif (known ~= '' and not is_moved and seq < tonumber(ARGV[5]))
+    or (seq > 0 and not meta_epoch) then
     is_new, is_lost = true, true
   end
 else
@@ -115,7 +131,9 @@ do
   local all = redis.call('HGETALL', KEYS[6])
   for n = 1, #all, 2 do
     local number, renewed, state = string.match(all[n + 1], '^(%d+) (%d+) (%a)$')
-    if number then writers[all[n]] = { number = tonumber(number), renewed = tonumber(renewed), state = state } end
+    if number then
+      writers[all[n]] = { number = tonumber(number), renewed = tonumber(renewed), state = state }
+    end
   end
 end
 local me, doing = ARGV[17], ARGV[18]
@@ -137,8 +155,8 @@ if value and is_moved and not is_new then
 end
 local is_settling = settling_since > 0
 
--- What was known for long is not put back by those who wrote it: they may have forgotten it, or have ended. A doubt that
--- reaches to the beginning of this epoch covers it.
+-- What was known for long is not put back by those who wrote it: they may have forgotten it, or
+-- have ended. A doubt that reaches to the beginning of this epoch covers it.
 if ARGV[21] == parent and tonumber(ARGV[22]) > long_known then
   long_known = tonumber(ARGV[22])
   if not is_settling and long_known > fork_seq + put_back and issued_until < started_at then
@@ -154,18 +172,21 @@ local function is_in(state)
 end
 
 local number = math.max(had or 0, tonumber(ARGV[19]))
--- Whoever has confirmed more than this server has, writes that again first. In the same epoch nothing was lost: the
--- server has only forgotten the writer, as after its clock was set.
-local refuses = doing == 'w' and (is_settling or (tonumber(ARGV[19]) > (had or 0) and ARGV[23] ~= epoch)
+-- Whoever has confirmed more than this server has, writes that again first. In the same epoch
+-- nothing was lost: the server has only forgotten the writer, as after its clock was set.
+local refuses = doing == 'w' and (is_settling
+  or (tonumber(ARGV[19]) > (had or 0) and ARGV[23] ~= epoch)
   or (writers[me] and (writers[me].state == 'a' or writers[me].state == 'm')))
 if doing == 'o' then
   if writers[me] then writers[me], gone[#gone + 1] = nil, me end
 elseif doing == 'd' or doing == 'g' then
   local was_missing = writers[me] and writers[me].state == 'm'
   local done = doing == 'g' and 'g' or 't'
-  writers[me] = { number = number, renewed = now, state = is_settling and done or 'w', is_changed = true }
+  local state = is_settling and done or 'w'
+  writers[me] = { number = number, renewed = now, state = state, is_changed = true }
   if doing == 'g' and not is_settling then
-    issued_until, ends_at, is_announced = math.max(issued_until, so_far), math.max(ends_at, so_far + doubt_duration), true
+    issued_until, is_announced = math.max(issued_until, so_far), true
+    ends_at = math.max(ends_at, so_far + doubt_duration)
     missing_until = 0
   elseif was_missing and not is_settling and is_in('m') == 0 and missing_until > 0
     and missing_until == issued_until and long_known <= fork_seq + put_back then
@@ -173,7 +194,8 @@ elseif doing == 'd' or doing == 'g' then
     issued_until, ends_at, missing_until, is_announced = 0, now, 0, true
   end
 elseif doing == 'r' then
-  writers[me] = { number = number, renewed = now, state = writers[me] and writers[me].state or 'a', is_changed = true }
+  local state = writers[me] and writers[me].state or 'a'
+  writers[me] = { number = number, renewed = now, state = state, is_changed = true }
 elseif doing == 'w' and not refuses then
   number = number + 1
   writers[me] = { number = number, renewed = now, state = 'w', is_changed = true }
@@ -191,7 +213,8 @@ if is_settling then
   if (awaited == 0 and lasts >= SETTLING_LEAST) or lasts >= SETTLING_MOST then
     local has_gap = is_in('g') > 0
     if awaited > 0 or has_gap or long_known > fork_seq + put_back then
-      issued_until, ends_at = math.max(issued_until, so_far), math.max(ends_at, so_far + doubt_duration)
+      issued_until = math.max(issued_until, so_far)
+      ends_at = math.max(ends_at, so_far + doubt_duration)
       missing_until = has_gap and 0 or issued_until
     end
     for _, writer in pairs(writers) do
@@ -201,13 +224,15 @@ if is_settling then
   end
 elseif doing == 't' then
   for id, writer in pairs(writers) do
-    if writer.state ~= 'm' and now - writer.renewed > WRITER_GONE then writers[id], gone[#gone + 1] = nil, id end
+    if writer.state ~= 'm' and now - writer.renewed > WRITER_GONE then
+      writers[id], gone[#gone + 1] = nil, id
+    end
   end
 end
 
--- A doubt that is declared within an epoch, or ended, takes a seq and an entry in the log; so do the beginning and the
--- end of settling. So all learn of it who know of an earlier seq, and a mirror that has not read it cannot claim to
--- know all of this epoch.
+-- A doubt that is declared within an epoch, or ended, takes a seq and an entry in the log; so do
+-- the beginning and the end of settling. So all learn of it who know of an earlier seq, and a
+-- mirror that has not read it cannot claim to know all of this epoch.
 if is_announced then seq = seq + 1 end
 local is_end = ARGV[10] ~= '' and not (is_new or is_announced or is_settling)
   and former == ARGV[10] and former_seq <= tonumber(ARGV[11])
@@ -230,14 +255,17 @@ local function parse(text)
 end
 
 local function print(r)
-  return table.concat({ '2', int(r.all), int(r.cutoff), int(r.set), int(r.back), int(r.ends), int(r.at), r.words }, ' ')
+  return table.concat({
+    '2', int(r.all), int(r.cutoff), int(r.set), int(r.back), int(r.ends), int(r.at), r.words,
+  }, ' ')
 end
 
 local function revokes_all(r) return r.all > 0 and r.all >= r.back end
 local function cutoff_of(r) if r.set > 0 and r.set >= r.back then return r.cutoff end end
 local function in_effect(r) return revokes_all(r) or cutoff_of(r) ~= nil end
 
--- `<` on strings follows the locale of the server; this follows the bytes. What is absent comes first.
+-- `<` on strings follows the locale of the server; this follows the bytes. What is absent comes
+-- first.
 local function less(a, b)
   if a == nil or b == nil then return a == nil and b ~= nil end
   for n = 1, math.min(#a, #b) do
@@ -279,7 +307,8 @@ local function apply(before, change)
     local all, cutoff, set, back = string.match(change.numbers, '^(%d+) (%d+) (%d+) (%d+)$')
     -- What was reinstated on another server may have been revoked on this one since.
     if change.action == 'p' and not is_settling then back = 0 end
-    after.all, after.cutoff, after.set, after.back = tonumber(all), tonumber(cutoff), tonumber(set), tonumber(back)
+    after.all, after.cutoff = tonumber(all), tonumber(cutoff)
+    after.set, after.back = tonumber(set), tonumber(back)
     after.at = math.max(after.all, after.set, after.back)
     if after.at == 0 then return 'a' end
   else after.back = at end
@@ -289,7 +318,9 @@ local function apply(before, change)
   end
   -- A replayed record has no words, and replaces none.
   local is_same_time = change.action == 'm' and after.at == before.at
-  if is_same_time or outranked(after, before) then after.at, after.words = before.at, before.words end
+  if is_same_time or outranked(after, before) then
+    after.at, after.words = before.at, before.words
+  end
   local same = revokes_all(after) == revokes_all(before) and cutoff_of(after) == cutoff_of(before)
   if same and after.ends == before.ends then return 'a' end
   if was and not undo then return 'x', after end
@@ -322,8 +353,10 @@ for n = 1, refuses and 0 or #KEYS - 6 do
   end
   local record = after or before or nil
   local cutoff = record and cutoff_of(record)
-  replies[n] = table.concat({ outcome, int(record and record.at or now), cutoff and int(cutoff) or '-', int(seq),
-    int(record and record.ends or now) }, ' ')
+  replies[n] = table.concat({
+    outcome, int(record and record.at or now), cutoff and int(cutoff) or '-', int(seq),
+    int(record and record.ends or now),
+  }, ' ')
 end
 
 -- === The writes. The records come last: a change that is in force is in the log. ===
@@ -331,12 +364,14 @@ end
 redis.call('HSET', KEYS[2], 'layout', ARGV[1], 'shards', ARGV[2])
 if is_end or is_announced then
   local no_target = string.rep('\0', 16)
-  last_entry = redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[8], '*', 's', int(seq), 'e', epoch, 'f', no_target, 'n', '0 0 0 0 0')
+  last_entry = redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[8], '*',
+    's', int(seq), 'e', epoch, 'f', no_target, 'n', '0 0 0 0 0')
 end
 for _, write in ipairs(writes) do
   local id, r = write.id, write.record
-  local numbers = table.concat({ int(r.all), int(r.cutoff), int(r.set), int(r.back), int(r.ends) }, ' ')
-  last_entry = redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[8], '*', 's', int(write.seq), 'e', epoch, 'f', id, 'n', numbers)
+  local numbers = { int(r.all), int(r.cutoff), int(r.set), int(r.back), int(r.ends) }
+  last_entry = redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[8], '*',
+    's', int(write.seq), 'e', epoch, 'f', id, 'n', table.concat(numbers, ' '))
   if in_effect(r) then
     local plain = revokes_all(r) and r.back == 0
     redis.call('ZADD', KEYS[3], int(r.ends), (plain and 'a' or 'r') .. id)
@@ -347,15 +382,18 @@ for _, write in ipairs(writes) do
     redis.call('ZADD', KEYS[4], int(r.ends), id)
   end
 end
-local epoch_value = table.concat({ '2', epoch, parent, server, int(started_at), int(settling_since), int(awaited),
-  int(issued_until), int(ends_at), int(seq), last_entry }, ' ')
+local epoch_value = table.concat({
+  '2', epoch, parent, server, int(started_at), int(settling_since), int(awaited),
+  int(issued_until), int(ends_at), int(seq), last_entry,
+}, ' ')
 redis.call('SET', KEYS[1], epoch_value)
-redis.call('HSET', KEYS[2], 'epoch', epoch, 'ancestors', ancestors, 'missing_until', int(missing_until),
-  'settling_seen', int(tonumber(seen_at or 0)), 'fork_seq', int(fork_seq), 'put_back', int(put_back),
-  'long_known', int(long_known))
+redis.call('HSET', KEYS[2], 'epoch', epoch, 'ancestors', ancestors,
+  'missing_until', int(missing_until), 'settling_seen', int(tonumber(seen_at or 0)),
+  'fork_seq', int(fork_seq), 'put_back', int(put_back), 'long_known', int(long_known))
 for id, writer in pairs(writers) do
   if writer.is_changed then
-    redis.call('HSET', KEYS[6], id, table.concat({ int(writer.number), int(writer.renewed), writer.state }, ' '))
+    local value = { int(writer.number), int(writer.renewed), writer.state }
+    redis.call('HSET', KEYS[6], id, table.concat(value, ' '))
   end
 end
 if #gone > 0 then redis.call('HDEL', KEYS[6], unpack(gone)) end
@@ -376,4 +414,7 @@ for n = 1, 6 do redis.call('PEXPIREAT', KEYS[n], int(kept)) end
 for _, write in ipairs(writes) do
   redis.call('SET', write.key, print(write.record), 'PXAT', int(write.record.ends))
 end
-return { epoch_value, int(now), refuses and 'settling' or 'done', had and int(had) or '-', int(number), unpack(replies) }
+return {
+  epoch_value, int(now), refuses and 'settling' or 'done', had and int(had) or '-', int(number),
+  unpack(replies)
+}

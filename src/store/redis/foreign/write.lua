@@ -1,4 +1,6 @@
--- Lists something for another program. KEYS 1 key   ARGV 1 value 2 milliseconds to live 3.. values that may be written over
+-- Lists something for another program.
+-- KEYS 1 key
+-- ARGV 1 value  2 milliseconds to live  3… values that may be written over
 -- What else stands there is left as it is, and kept for longer if need be.
 local value = redis.call('GET', KEYS[1])
 local is_free = not value

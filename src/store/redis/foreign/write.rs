@@ -24,7 +24,7 @@ use crate::store::{Receipt, StoreError, StoreErrorKind};
 /// The script that writes an entry.
 pub(crate) const LIST: LuaScript = LuaScript {
     source: include_str!("write.lua"),
-    sha: "51f95d9932c421a096a32a6e4ed7f8fb95902d0f",
+    sha: "762b9daa9c9ae699b4ffe1df3d9a4c0ee65c6da6",
     writes: true,
 };
 /// How many entries are written at once.
