@@ -70,7 +70,7 @@ const FOREIGN_CRATES: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["token::jwks::http"]),
     ("http_body", &["middleware::ending"]),
     ("tower", &["middleware", "token::jwks::http"]),
-    ("axum_core", &["middleware::extract"]),
+    ("axum", &["middleware::extract", "token::bearer"]),
     ("pin_project_lite", &["middleware"]),
     ("rustix", &["clock"]),
     ("humantime", &["audit"]),

@@ -147,9 +147,15 @@ impl<A> JwtRevocationLayer<A> {
     /// of the token). Asked only about requests with a verified token. Replaces
     /// [`with_fail_mode`](Self::with_fail_mode).
     ///
+    /// For a part of the routes, a layer of their own says it best: they get a clone of this one
+    /// with another [`with_fail_mode`](Self::with_fail_mode), which shares everything else.
+    ///
     /// # Security
     /// As [`with_fail_mode`](Self::with_fail_mode). Decide by what an attacker cannot choose
-    /// freely: a method is better than a path, a path is better than a header.
+    /// freely: a method or the route is better than a path, a path is better than a header. A path
+    /// in [`uri`](RequestHead::uri) has lost what axum's `Router::nest` has taken away, so that
+    /// `/api/payments` and `/payments` look alike: take `RequestHead::matched_path` or `path`
+    /// (feature `axum`).
     ///
     /// ```
     /// # use tower_jwt_revocation::{FailMode, JwtRevocationLayer};
@@ -195,14 +201,18 @@ impl<A> JwtRevocationLayer<A> {
     /// asked, and there is no [`Clearance`](crate::Clearance). Replaces an earlier exemption.
     ///
     /// # Security
-    /// Where it can be done, leave the layer off such routes instead. Compare whole paths: what
-    /// comes after a prefix is chosen by the client, and routers may read `//`, `%2e` and `..`
-    /// differently.
+    /// Where it can be done, leave the layer off such routes instead: add them to the router after
+    /// it. Compare whole routes or paths: what comes after a prefix is chosen by the client, and
+    /// routers may read `//`, `%2e` and `..` differently. Compare what the client has asked for:
+    /// inside of `Router::nest("/admin", …)` of axum, [`uri`](RequestHead::uri) calls
+    /// `/admin/health` `/health`, and what is meant to exempt the one exempts the other.
+    /// `RequestHead::matched_path` and `path` (feature `axum`) do not.
     ///
     /// ```
     /// # use tower_jwt_revocation::JwtRevocationLayer;
+    /// # #[cfg(feature = "axum")]
     /// # fn f(layer: JwtRevocationLayer) -> JwtRevocationLayer {
-    /// layer.with_exemption(|head| head.uri().path() == "/health")
+    /// layer.with_exemption(|head| head.matched_path() == Some("/health"))
     /// # }
     /// ```
     #[doc(alias = "skip")]

@@ -47,10 +47,37 @@ impl<'a> RequestHead<'a> {
         self.method
     }
 
-    /// The URI as the server gives it: with HTTP/1.1 usually path and query alone, with HTTP/2 also
-    /// scheme and host.
+    /// The URI as the services outside of this one have left it: with HTTP/1.1 usually path and
+    /// query alone, with HTTP/2 also scheme and host.
+    ///
+    /// # Security
+    /// Routers take away the part of the path by which they have chosen: inside of
+    /// `Router::nest("/api", …)` of axum a request for `/api/health` has the path `/health`. What
+    /// is decided by a path has to compare the one that the client has asked for: `path`, with
+    /// feature `axum`.
     pub fn uri(&self) -> &'a Uri {
         self.uri
+    }
+
+    /// The path that the client has asked for: that of [`OriginalUri`](axum::extract::OriginalUri)
+    /// behind a router of axum, which takes away what it has nested under, else that of the
+    /// [URI](Self::uri). It is neither decoded nor normalized.
+    #[cfg(feature = "axum")]
+    #[doc(alias = "OriginalUri")]
+    pub fn path(&self) -> &'a str {
+        let original = self.extensions.get::<axum::extract::OriginalUri>();
+        original.map_or(self.uri, |original| &original.0).path()
+    }
+
+    /// The route that axum has chosen, as it was written, with all that it is nested under:
+    /// `/api/users/{id}`. `None` in a fallback, behind `nest_service`, and for a layer around the
+    /// router, which is asked before there is a route.
+    ///
+    /// Better than a path: no spelling of the path leads to another route than this one.
+    #[cfg(feature = "axum")]
+    #[doc(alias = "MatchedPath")]
+    pub fn matched_path(&self) -> Option<&'a str> {
+        self.extensions.get().map(axum::extract::MatchedPath::as_str)
     }
 
     /// The version of HTTP, such as HTTP/2.

@@ -26,6 +26,8 @@ mod grpc;
 mod layer;
 #[cfg(feature = "redis")]
 mod mirror;
+#[cfg(feature = "axum")]
+mod nested;
 mod outside;
 mod passing;
 #[cfg(feature = "test-util")]
