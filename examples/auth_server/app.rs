@@ -1,16 +1,16 @@
 //! Everything the routes share, put together once.
 
 use std::error::Error;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tower_jwt_revocation::audit::AuditSink;
 use tower_jwt_revocation::counters::Counters;
 use tower_jwt_revocation::session::{Grant, RefreshPolicy, Sessions};
-use tower_jwt_revocation::store::RevocationStore;
 use tower_jwt_revocation::store::redis::{ConnectError, Start};
 use tower_jwt_revocation::store::session::SessionStore;
+use tower_jwt_revocation::store::{Doubt, RevocationStore};
 use tower_jwt_revocation::token::issue::IssuedToken;
 use tower_jwt_revocation::{
     ConfigError, FailMode, JwtRevocationLayer, JwtVerifier, MemoryStore, Mirror, RedisStore,
@@ -19,6 +19,9 @@ use tower_jwt_revocation::{
 
 use crate::answer::Problem;
 use crate::config::{Config, Store};
+
+/// How long the store may be out of reach before the server says that it is not ready.
+const OUTAGE: Duration = Duration::from_secs(10);
 
 /// How long the start waits for Redis.
 const START_LIMIT: Duration = Duration::from_secs(2);
@@ -45,6 +48,7 @@ pub(crate) struct App {
     redis: Option<RedisStore>,
     mirror: Option<Mirror>,
     handler_calls: Arc<AtomicU64>,
+    outage: Arc<Mutex<Outage>>,
     audit: Arc<dyn AuditSink>,
 }
 
@@ -120,6 +124,10 @@ impl App {
         let issuer = TokenIssuer::new(config.signing_key.clone(), config.profile.clone())
             .and_then(|issuer| issuer.with_lifetime(config.access_lifetime))
             .map_err(|error| format!("AUTH_JWKS, AUTH_SIGN_KID: {error}"))?;
+        let outage = Arc::default();
+        if let Some(redis) = &redis {
+            tokio::spawn(watch_outage(redis.clone(), Arc::clone(&outage)));
+        }
         Ok(Self {
             counters: layer.counters(),
             layer,
@@ -137,6 +145,7 @@ impl App {
             redis,
             mirror,
             handler_calls: Arc::default(),
+            outage,
             audit,
         })
     }
@@ -166,11 +175,30 @@ impl App {
         self.mirror.as_ref()?.staleness()
     }
 
-    /// Why the store cannot be used right now, if it cannot. Asks nobody: the store watches its
-    /// connections.
+    /// What is wrong with the store right now, if anything is: each begins with its name. Asks
+    /// nobody: the store watches its connections.
     pub(crate) fn trouble(&self) -> Option<String> {
         let health = self.redis.as_ref()?.health();
-        (!health.is_up()).then(|| health.to_string())
+        match health.doubt() {
+            _ if !health.is_up() => Some(health.to_string()),
+            Doubt::Settling => Some(health.to_string()),
+            Doubt::Lasting { .. } => Some(format!("doubt: {health}")),
+            _ => None,
+        }
+    }
+
+    /// Whether the store is out of reach and has been for so long that other servers should take
+    /// the requests: ten seconds, or since the start. What passes sooner is no reason to restart
+    /// anything, nor is a doubt: no other server knows more.
+    pub(crate) fn is_out_of_service(&self) -> bool {
+        let Some(redis) = &self.redis else { return false };
+        let outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        !redis.health().is_up()
+            && match *outage {
+                Outage::NeverUp => true,
+                Outage::Up => false,
+                Outage::Since(start) => start.elapsed() >= OUTAGE,
+            }
     }
 
     /// Says to Redis that this process ends, so that after a failover nobody waits for it.
@@ -195,6 +223,36 @@ impl App {
         findings
             .map(|finding| format!("{}: {} {}", finding.subject, finding.sentence, finding.remedy))
             .collect()
+    }
+}
+
+/// Whether the store can be reached.
+#[derive(Clone, Copy, Debug, Default)]
+enum Outage {
+    /// Not yet.
+    #[default]
+    NeverUp,
+    Up,
+    /// Not any more.
+    Since(Instant),
+}
+
+async fn watch_outage(redis: RedisStore, outage: Arc<Mutex<Outage>>) {
+    let mut health = redis.watch_health();
+    // Or the store would never end.
+    drop(redis);
+    loop {
+        let is_up = health.borrow_and_update().is_up();
+        let mut now = outage.lock().unwrap_or_else(PoisonError::into_inner);
+        *now = match *now {
+            _ if is_up => Outage::Up,
+            Outage::Up => Outage::Since(Instant::now()),
+            earlier => earlier,
+        };
+        drop(now);
+        if health.changed().await.is_err() {
+            return;
+        }
     }
 }
 

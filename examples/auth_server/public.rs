@@ -75,7 +75,7 @@ fn answer(app: &App, grant: &Grant) -> Result<Response, Problem> {
 /// Whether requests are served as they should be.
 async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
     let trouble = app.trouble();
-    let ready = trouble.is_none() || app.fail_mode == FailMode::Open;
+    let ready = app.fail_mode == FailMode::Open || !app.is_out_of_service();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let warnings = match &trouble {
         Some(trouble) => vec![trouble.clone()],
@@ -99,6 +99,7 @@ async fn stats(State(app): State<App>) -> Json<Value> {
         "refused_invalid": counters.refused.invalid_token,
         "refused_revoked": counters.refused.revoked,
         "refused_standing_unknown": counters.refused.standing_unknown,
+        "refused_in_doubt": counters.refused.in_doubt,
         "store_errors": counters.store_errors_by_kind().map(|(_, count)| count).sum::<u64>(),
         "mirror_staleness_ms": app.staleness().map(|age| age.as_millis()),
         "audit_events_lost": app.lost_audit_events(),

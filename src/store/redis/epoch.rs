@@ -333,6 +333,17 @@ impl EpochTracker {
         }
     }
 
+    /// What is in doubt in any shard and not over, as far as this process has read.
+    pub(crate) fn widest_doubt(&self, now: Timestamp) -> Doubt {
+        let known = self.shards.iter().filter_map(ArcSwapOption::load_full);
+        let doubts = known.map(|known| self.doubt(&known));
+        let lasts = |doubt: &Doubt| match doubt {
+            Doubt::Lasting { ends_at, .. } => *ends_at > now,
+            _ => true,
+        };
+        doubts.filter(lasts).fold(Doubt::None, Doubt::joined)
+    }
+
     /// The doubt of tokens that were issued until then, for as long as this process accepts them.
     fn doubt_until(&self, issued_until: Timestamp) -> Doubt {
         let ends_at = issued_until.saturating_add(self.doubt_duration());

@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
-use crate::store::StoreError;
+use crate::store::{Doubt, StoreError};
 
 /// What a supervised connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,17 @@ pub struct Health {
     pending: Vec<(Purpose, Range<u16>)>,
     /// Whether the shards are at several servers, so that some may be out of reach and others not.
     is_divided: bool,
+    doubt: Doubt,
+    settling: Option<Settling>,
+}
+
+/// How far a server is that settles.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settling {
+    /// For how long it has.
+    pub(crate) lasts: Duration,
+    /// How many writers have not put back yet what they have confirmed.
+    pub(crate) awaited: u32,
 }
 
 impl Health {
@@ -86,6 +98,24 @@ impl Health {
     /// A connection for checks has been started: until it is up, not everything can be used.
     pub(crate) fn expect(&mut self, shards: Range<u16>) {
         self.pending.push((Purpose::Checks, shards));
+    }
+
+    /// What is in doubt, as far as the store has read, and of a server that settles, how far it is.
+    pub(crate) fn set_doubt(&mut self, doubt: Doubt, settling: Option<Settling>) {
+        (self.doubt, self.settling) = (doubt, settling);
+    }
+
+    /// Which tokens are in doubt in any shard, as far as the store has read from Redis:
+    /// [`Doubt::Settling`] for the seconds after a change of server, [`Doubt::Lasting`] after a loss
+    /// of data. It says nothing of the connections: Redis can be used, and newer tokens are checked.
+    pub fn doubt(&self) -> Doubt {
+        self.doubt
+    }
+
+    /// How many processes have not put back yet what they have confirmed, while the store
+    /// [settles](Doubt::Settling); none if it does not, or if that is not known.
+    pub fn awaited_writers(&self) -> Option<u32> {
+        self.settling.map(|settling| settling.awaited)
     }
 
     /// Whether tokens can be checked and revocations be written.
@@ -148,6 +178,21 @@ impl fmt::Display for Health {
             write!(f, ": {error}")?;
             before = "; ";
         }
+        match self.doubt {
+            Doubt::None => {}
+            Doubt::Settling => {
+                write!(f, "{before}settling")?;
+                if let Some(Settling { lasts, awaited }) = self.settling {
+                    let writers = if awaited == 1 { "writer" } else { "writers" };
+                    write!(f, " for {} s, {awaited} {writers} awaited", lasts.as_secs())?;
+                }
+                before = "; ";
+            }
+            Doubt::Lasting { issued_until, .. } => {
+                write!(f, "{before}tokens issued until {issued_until} are in doubt")?;
+                before = "; ";
+            }
+        }
         match before {
             "" if self.pending.is_empty() => f.write_str("redis can be used"),
             "" => f.write_str("not connected to redis yet"),
@@ -200,6 +245,27 @@ mod tests {
         assert!(!health.record_write(0, None), "another shard");
         assert!(health.record_write(1, None));
         assert!(health.is_up() && health.refuses_writes().is_none());
+    }
+
+    #[test]
+    fn health_says_what_is_in_doubt_by_name() {
+        let mut health = Health::default();
+        health.set_doubt(Doubt::Settling, None);
+        assert_eq!((health.to_string().as_str(), health.awaited_writers()), ("settling", None));
+        let settling = Settling { lasts: Duration::from_millis(2900), awaited: 1 };
+        health.set_doubt(Doubt::Settling, Some(settling));
+        assert_eq!(health.to_string(), "settling for 2 s, 1 writer awaited");
+        assert_eq!((health.doubt(), health.awaited_writers()), (Doubt::Settling, Some(1)));
+        assert!(health.is_up(), "it can be reached");
+        let [issued_until, ends_at] = [5, 9].map(crate::clock::Timestamp::from_secs);
+        health.set_doubt(Doubt::Lasting { issued_until, ends_at }, None);
+        assert_eq!(health.to_string(), "tokens issued until 5.000 are in doubt");
+        let error = StoreError::new(StoreErrorKind::Unreachable, "redis: closed");
+        health.record(Purpose::Writes, &(0..1), Some(&error));
+        assert_eq!(
+            health.to_string(),
+            "revocations cannot be written: redis: closed; tokens issued until 5.000 are in doubt"
+        );
     }
 
     #[test]
