@@ -243,13 +243,14 @@ async fn watch_outage(redis: RedisStore, outage: Arc<Mutex<Outage>>) {
     drop(redis);
     loop {
         let is_up = health.borrow_and_update().is_up();
-        let mut now = outage.lock().unwrap_or_else(PoisonError::into_inner);
-        *now = match *now {
-            _ if is_up => Outage::Up,
-            Outage::Up => Outage::Since(Instant::now()),
-            earlier => earlier,
-        };
-        drop(now);
+        {
+            let mut now = outage.lock().unwrap_or_else(PoisonError::into_inner);
+            *now = match *now {
+                _ if is_up => Outage::Up,
+                Outage::Up => Outage::Since(Instant::now()),
+                earlier => earlier,
+            };
+        }
         if health.changed().await.is_err() {
             return;
         }
