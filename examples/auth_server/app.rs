@@ -187,13 +187,13 @@ impl App {
         }
     }
 
-    /// Whether the store is out of reach and has been for so long that other servers should take
+    /// Whether tokens cannot be checked and could not for so long that other servers should take
     /// the requests: ten seconds, or since the start. What passes sooner is no reason to restart
-    /// anything, nor is a doubt: no other server knows more.
+    /// anything; nor is a store that refuses writes, or a doubt: no other server can do more.
     pub(crate) fn is_out_of_service(&self) -> bool {
         let Some(redis) = &self.redis else { return false };
         let outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
-        !redis.health().is_up()
+        !redis.health().checks()
             && match *outage {
                 Outage::NeverUp => true,
                 Outage::Up => false,
@@ -242,7 +242,7 @@ async fn watch_outage(redis: RedisStore, outage: Arc<Mutex<Outage>>) {
     // Or the store would never end.
     drop(redis);
     loop {
-        let is_up = health.borrow_and_update().is_up();
+        let is_up = health.borrow_and_update().checks();
         {
             let mut now = outage.lock().unwrap_or_else(PoisonError::into_inner);
             *now = match *now {

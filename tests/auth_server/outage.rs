@@ -62,7 +62,7 @@ async fn an_outage_makes_the_server_unready_when_it_has_lasted_ten_seconds() {
     support::redis_or_skip!();
     let mut redis = RedisServer::start();
     let (closed, open) =
-        (Server::on(&redis, &[]), Server::on(&redis, &[("AUTH_FAIL_MODE", "open")]));
+        (Server::on(&redis, &[]), Server::on(&redis, &[("AUTH_ON_OUTAGE", "open")]));
     until_ready(&closed, Duration::from_secs(10)).await;
     let start = Instant::now();
     redis.kill();

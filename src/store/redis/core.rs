@@ -8,12 +8,13 @@ use tokio::task::JoinHandle;
 
 use super::batch::BatchedChecks;
 use super::epoch::EpochTracker;
-use super::health::Health;
+use super::health::{Health, Settling};
 use super::options::StoreOptions;
-use super::schema::RedisKeys;
+use super::schema::{RedisKeys, SettlingState};
 use super::supervised::SupervisedConnection;
 use super::topology::Topology;
 use super::writers::WriterLogs;
+use crate::clock::{Clock as _, SystemClock};
 
 /// The connections of a store, and what it knows. Other modules add what can be asked over them.
 pub(crate) struct StoreCore {
@@ -43,5 +44,15 @@ impl StoreCore {
     )]
     pub(crate) fn write_connection(&self, shard: u16) -> &SupervisedConnection {
         &self.writes[usize::from(shard) % self.writes.len()]
+    }
+
+    /// Says in `health` what is in doubt, as far as this process has read. Says whether that is new.
+    pub(crate) fn tell_doubt(&self, health: &mut Health) -> bool {
+        let now = SystemClock.now();
+        let settling = self.tracker.settling().map(|SettlingState { since, awaited }| Settling {
+            lasts: now.saturating_duration_since(since),
+            awaited,
+        });
+        health.set_doubt(self.tracker.widest_doubt(now), settling)
     }
 }

@@ -57,7 +57,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::schema::{EntryId, Epoch, MAX_INTEGER, unreadable};
+use super::schema::{EntryId, Epoch, MAX_INTEGER, SettlingState, unreadable};
 use super::script::{CallerEpoch, LongKnown};
 use crate::clock::Timestamp;
 use crate::store::{Doubt, StoreError, StoreErrorKind};
@@ -344,6 +344,16 @@ impl EpochTracker {
         doubts.filter(lasts).fold(Doubt::None, Doubt::joined)
     }
 
+    /// How far the shards are that settle: since when the first does, and how many writers all of
+    /// them wait for.
+    pub(crate) fn settling(&self) -> Option<SettlingState> {
+        let known = self.shards.iter().filter_map(ArcSwapOption::load_full);
+        known.filter_map(|known| known.epoch.settling).reduce(|one, other| SettlingState {
+            since: one.since.min(other.since),
+            awaited: one.awaited.saturating_add(other.awaited),
+        })
+    }
+
     /// The doubt of tokens that were issued until then, for as long as this process accepts them.
     fn doubt_until(&self, issued_until: Timestamp) -> Doubt {
         let ends_at = issued_until.saturating_add(self.doubt_duration());
@@ -451,7 +461,12 @@ impl EpochTracker {
             (_, next) => Some(Arc::new(next)),
         });
         let known = next(was.as_deref());
-        if known.former.is_some() || known.lost || known.epoch.settling.is_some() {
+        let is_unsettled = known.former.is_some() || known.lost || known.epoch.settling.is_some();
+        // Health says what is in doubt.
+        let is_in_doubt = known.epoch.doubt != Doubt::None;
+        if is_unsettled
+            || was.as_ref().map_or(is_in_doubt, |was| was.epoch.doubt != known.epoch.doubt)
+        {
             self.maintenance_due.notify_one();
         }
         if let Some(was) = was {
@@ -576,6 +591,8 @@ fn report_change(shard: u16, was: &Epoch, now: &Epoch) {
             %issued_until,
             "redis has lost revocations; tokens issued until then are in doubt"
         );
+    } else if was.doubt != Doubt::None && now.doubt == Doubt::None {
+        tracing::info!(shard, "the doubt has ended: no token is in doubt any more");
     }
 }
 

@@ -101,13 +101,20 @@ impl Health {
     }
 
     /// What is in doubt, as far as the store has read, and of a server that settles, how far it is.
-    pub(crate) fn set_doubt(&mut self, doubt: Doubt, settling: Option<Settling>) {
-        (self.doubt, self.settling) = (doubt, settling);
+    /// Says whether that is new.
+    pub(crate) fn set_doubt(&mut self, doubt: Doubt, settling: Option<Settling>) -> bool {
+        let awaited = self.awaited_writers();
+        let was = std::mem::replace(&mut self.doubt, doubt);
+        self.settling = settling;
+        (was, awaited) != (self.doubt, self.awaited_writers())
     }
 
     /// Which tokens are in doubt in any shard, as far as the store has read from Redis:
     /// [`Doubt::Settling`] for the seconds after a change of server, [`Doubt::Lasting`] after a loss
     /// of data. It says nothing of the connections: Redis can be used, and newer tokens are checked.
+    ///
+    /// That a doubt is over because the last of its tokens has expired is no change that
+    /// [`watch_health`](super::RedisStore::watch_health) tells of.
     pub fn doubt(&self) -> Doubt {
         self.doubt
     }
@@ -253,7 +260,8 @@ mod tests {
         health.set_doubt(Doubt::Settling, None);
         assert_eq!((health.to_string().as_str(), health.awaited_writers()), ("settling", None));
         let settling = Settling { lasts: Duration::from_millis(2900), awaited: 1 };
-        health.set_doubt(Doubt::Settling, Some(settling));
+        assert!(health.set_doubt(Doubt::Settling, Some(settling)));
+        assert!(!health.set_doubt(Doubt::Settling, Some(settling)), "it is known");
         assert_eq!(health.to_string(), "settling for 2 s, 1 writer awaited");
         assert_eq!((health.doubt(), health.awaited_writers()), (Doubt::Settling, Some(1)));
         assert!(health.is_up(), "it can be reached");

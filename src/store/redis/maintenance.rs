@@ -245,6 +245,7 @@ pub(crate) async fn maintain(core: Weak<StoreCore>) {
         let kept = stream::iter(shards).map(|shard| core.keep_epoch(shard));
         let kept = kept.buffer_unordered(SHARDS_AT_ONCE).collect::<Vec<_>>().await;
         is_settling = kept.iter().any(|kept| matches!(kept, Ok(true)));
+        core.health_tx.send_if_modified(|health| core.tell_doubt(health));
         if let Some(error) = kept.into_iter().find_map(Result::err) {
             if error.kind() == StoreErrorKind::Denied {
                 core.tracker.cannot_report.store(true, Ordering::Relaxed);

@@ -12,7 +12,6 @@ use super::command::task_failed;
 use super::core::StoreCore;
 use super::foreign::ForeignLists;
 use super::health::Health;
-use crate::clock::{Clock as _, SystemClock};
 use crate::revocation::{Record, Revocation, Target};
 use crate::store::{
     Fence, Follower, ListQuery, Lookup, Needs, Receipt, RecordPage, RevocationStore, StoreError,
@@ -64,7 +63,7 @@ impl RedisStore {
     /// Whether Redis can be used right now. Costs nothing: it is what the store knows anyway.
     pub fn health(&self) -> Health {
         let mut health = self.core.health_tx.borrow().clone();
-        health.set_doubt(self.core.tracker.widest_doubt(SystemClock.now()), None);
+        self.core.tell_doubt(&mut health);
         health
     }
 
