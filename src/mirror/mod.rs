@@ -10,6 +10,7 @@
 // | `fresh` | how old what the mirror says may be |
 // | `follow` | the task that follows one log |
 // | `state` | how far a log was followed and what that proves: a state machine without I/O |
+// | `lineage` | where the log of another server can be joined |
 // | `recovery` | what the mirror knows of what a store has lost |
 // | `replay` | writes again what a store has lost |
 // | `doubts` | which tokens are in doubt in any shard |
@@ -20,6 +21,7 @@
 mod doubts;
 mod follow;
 mod fresh;
+mod lineage;
 mod options;
 mod recovery;
 mod replay;

@@ -67,6 +67,17 @@ impl LossRecovery {
         self.replay = Some(Replay::starting_at(replay_at));
     }
 
+    /// The store is at another server, which may not have everything that the mirror knows. It is
+    /// written there; that makes the mirror know neither more nor less.
+    pub(super) fn put_back(&mut self, replay_at: Instant) {
+        self.replay = Some(Replay::starting_at(replay_at));
+    }
+
+    /// Whether something was lost and is not all there again yet, as far as the mirror knows.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.replay.is_some() || matches!(self.knowledge, Knowledge::CompleteAtLoss(_))
+    }
+
     /// The store says that no token is in doubt, or that some are.
     pub(super) fn doubt_reported(&mut self, is_over: bool) {
         self.knowledge = match self.knowledge {

@@ -7,7 +7,10 @@
 //!     ┌─────────── connected, with a position ───────────┐
 //!     │                                                  ▼
 //! Connecting ── connected, without ──▶ Loading ─loaded─▶ CatchingUp ── log read ──▶ Following
-//!     ▲                                   ▲                  │                          │
+//!     ▲                                   ▲  ▲               │  ▲                       │
+//!     │                                   │  │               │  └──── found ─────┐      │
+//!     │                                   │  └─ not found ───┼─────────────── Joining   │
+//!     │                                   │                  ├─ another server's ─▲─────┤
 //!     │                                   └─ gap, trimmed, new epoch, regression ───────┘
 //!     └─ an error, a panic: from every state
 //! ```
@@ -18,6 +21,13 @@
 //! - [`CatchingUp`](FollowState::CatchingUp): there is a position, and the log has not been read
 //!   from there since the connection was made or the snapshot taken. Nothing is proved yet.
 //! - [`Following`](FollowState::Following): the log goes on at the position.
+//! - [`Joining`](FollowState::Joining): the store is at another server, in an epoch that carries on
+//!   the one that was followed. Its log is looked through for the latest entry that was followed.
+//!   From there it goes on: through the rest of the former epoch, then into the new one.
+//!
+//! While a store settles, nobody may have begun the epoch of its new server yet. Then the former
+//! epoch is read there, with fewer changes perhaps. That proves nothing and is no loss; the mirror
+//! waits for the epoch.
 //!
 //! # What proves freshness
 //! A heartbeat says how many changes the store had written when it was asked. As soon as so many
@@ -31,6 +41,10 @@
 //! the log holds, shows that something is missing. Then a snapshot is taken. The set is not emptied
 //! for it: a store that has lost data must not un-revoke.
 //!
+//! # What a change of server costs
+//! What was applied and is not at the new server is replayed; with it, the writes of a process that
+//! has ended with the former server. That ends no doubt: nobody knows what else was confirmed.
+//!
 //! # What is independent of the state
 //! [`LossRecovery`](super::recovery::LossRecovery), the lease, and a [`SmallerDoubt`] that holds
 //! only after some changes were applied.
@@ -42,6 +56,7 @@ use tokio::time::Instant;
 
 use super::doubts::{is_over, issued_until};
 use super::fresh::Moment;
+use super::lineage::{Checkpoint, Lineage};
 use super::recovery::{LossRecovery, LostEpoch};
 use super::status::{Phase, Resync, ShardStatus};
 use crate::store::feed::{EndDoubt, Heartbeat, LogEntry, Progress};
@@ -61,6 +76,8 @@ enum FollowState {
     CatchingUp { at: LogPosition, pending: PendingProof },
     /// The log goes on at this position.
     Following { at: LogPosition, pending: PendingProof },
+    /// The log of another server is looked for at this place.
+    Joining(Checkpoint),
 }
 
 /// What to do on the next connection.
@@ -68,6 +85,8 @@ enum FollowState {
 enum Resume {
     /// Read on from here.
     At(LogPosition),
+    /// Look for this place.
+    Join(Checkpoint),
     /// Take a snapshot; for this reason if it is not the first.
     Load { reason: Option<Resync> },
 }
@@ -121,6 +140,7 @@ enum LeaseState {
 /// up to `seq`, which replayed what was lost; so it holds here when they are applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct SmallerDoubt {
+    epoch: u64,
     seq: u64,
     doubt: Doubt,
 }
@@ -148,6 +168,10 @@ pub(super) struct ShardMachine {
     smaller_doubt: Option<SmallerDoubt>,
     /// How many changes the last heartbeat knew of.
     known_seq: u64,
+    /// The epochs that were followed, and where their log can be joined.
+    lineage: Lineage,
+    /// Whether the log has an entry of an epoch that no heartbeat has named yet.
+    has_unnamed_entry: bool,
     /// The latest moment up to which everything was in memory.
     proof: Option<Moment>,
     /// The epoch of the last snapshot; zero before the first, and after a loss that was noticed.
@@ -166,6 +190,8 @@ impl ShardMachine {
             doubt: Doubt::None,
             smaller_doubt: None,
             known_seq: 0,
+            lineage: Lineage::default(),
+            has_unnamed_entry: false,
             proof: None,
             loaded_epoch: 0,
             status: ShardStatus::default(),
@@ -186,6 +212,9 @@ impl ShardMachine {
         heartbeat_every: Duration,
         now: Instant,
     ) -> Option<(u128, Duration)> {
+        if let FollowState::Joining(place) = self.state {
+            return Some((place.read_after(), Duration::ZERO));
+        }
         let at = self.position()?;
         let is_catching_up = matches!(self.state, FollowState::CatchingUp { .. });
         // What is known to be there needs no waiting; if it is not there, it never will be.
@@ -214,6 +243,9 @@ impl ShardMachine {
             return None;
         }
         let (at, lost) = (self.position()?, self.recovery.replayed_epoch(now)?);
+        if at.epoch != self.lineage.present() {
+            return None;
+        }
         Some(EndDoubt {
             former_epoch: lost.epoch,
             seq: lost.seq,
@@ -241,6 +273,8 @@ impl ShardMachine {
             // Connecting → CatchingUp: the log may go on at the position. What the last connection
             // was about to prove does not count.
             Resume::At(at) => FollowState::CatchingUp { at, pending: PendingProof::None },
+            // Connecting → Joining: it was not found yet.
+            Resume::Join(place) => FollowState::Joining(place),
             // Connecting → Loading: there is no position.
             Resume::Load { reason } => FollowState::Loading { reason },
         };
@@ -248,8 +282,10 @@ impl ShardMachine {
 
     /// The connection, or a question over it, has failed.
     pub(super) fn disconnected(&mut self, error: StoreError) {
+        self.has_unnamed_entry = false;
         self.state = FollowState::Connecting(match self.state {
             FollowState::Connecting(resume) => resume,
+            FollowState::Joining(place) => Resume::Join(place),
             // Loading → Connecting: the snapshot is begun again.
             FollowState::Loading { reason } => Resume::Load { reason },
             // CatchingUp, Following → Connecting: the position is kept.
@@ -267,6 +303,7 @@ impl ShardMachine {
     pub(super) fn panicked(&mut self, error: StoreError) {
         // any → Connecting: without the position.
         self.smaller_doubt = None;
+        self.has_unnamed_entry = false;
         self.state = FollowState::Connecting(Resume::Load { reason: Some(Resync::Panic) });
         self.change(|status| {
             status.phase = Phase::Connecting;
@@ -284,10 +321,16 @@ impl ShardMachine {
     pub(super) fn snapshot_loaded(&mut self, tail: u128, start: &Heartbeat, context: EventContext) {
         let FollowState::Loading { reason } = self.state else { return };
         if self.loaded_epoch != 0 && self.loaded_epoch != start.epoch {
-            // Data was lost while the mirror was looking for another reason.
-            self.recovery.data_lost(None, context.replay_at);
+            // While the mirror was looking for another reason, the server has changed, or …
+            if is_carried_on(start) {
+                self.recovery.put_back(context.replay_at);
+            } else {
+                // … data was lost.
+                self.recovery.data_lost(None, context.replay_at);
+            }
         }
         self.loaded_epoch = start.epoch;
+        self.lineage.begin(start.epoch, start.seq, tail);
         let at =
             LogPosition { epoch: start.epoch, seq: start.seq, id: tail, loaded_seq: start.seq };
         // Loading → CatchingUp: the log goes on where the snapshot began.
@@ -305,7 +348,7 @@ impl ShardMachine {
     /// The store has answered a heartbeat that was sent at this moment.
     pub(super) fn heartbeat(&mut self, heartbeat: &Heartbeat, sent: Moment, context: EventContext) {
         let known_before = std::mem::replace(&mut self.known_seq, heartbeat.seq);
-        self.report_doubt(heartbeat.seq, heartbeat.doubt);
+        self.report_doubt(heartbeat);
         self.change(|status| {
             status.time = heartbeat.time;
             status.known = heartbeat.seq;
@@ -313,6 +356,8 @@ impl ShardMachine {
         let (at, mut pending, is_following) = match self.state {
             // Before the snapshot there is nothing to compare with.
             FollowState::Connecting(_) | FollowState::Loading { .. } => return,
+            FollowState::Joining(_) if heartbeat.epoch == self.lineage.present() => return,
+            FollowState::Joining(_) => return self.epoch_changed(heartbeat, known_before, context),
             FollowState::CatchingUp { at, pending } => (at, pending, false),
             FollowState::Following { at, pending } => (at, pending, true),
         };
@@ -321,11 +366,23 @@ impl ShardMachine {
         if !is_granted {
             pending = PendingProof::None;
         }
+        let has_unnamed_entry = std::mem::take(&mut self.has_unnamed_entry);
+        if heartbeat.epoch != self.lineage.present() {
+            return self.epoch_changed(heartbeat, known_before, context);
+        }
+        if has_unnamed_entry {
+            return self.data_lost(Resync::NewEpoch, known_before, context);
+        }
         if heartbeat.epoch != at.epoch {
-            return self.resync(Resync::NewEpoch, known_before, context);
+            // What is left of the former epoch comes first.
+            return;
         }
         if heartbeat.seq < at.seq {
-            return self.resync(Resync::Regression, known_before, context);
+            if heartbeat.doubt == Doubt::Settling {
+                // At another server, whose epoch nobody has begun yet.
+                return;
+            }
+            return self.data_lost(Resync::Regression, known_before, context);
         }
         if heartbeat.doubt != Doubt::Settling {
             // Whether anything was lost is not known before the store has settled.
@@ -347,31 +404,97 @@ impl ShardMachine {
         }
     }
 
+    /// The store is in another epoch than before.
+    fn epoch_changed(&mut self, heartbeat: &Heartbeat, known: u64, context: EventContext) {
+        if self.lineage.carry_on(heartbeat.epoch, heartbeat.carries_on) {
+            tracing::info!(shard = self.shard, "the data is at another server; its log is joined");
+            self.join(context);
+        } else if is_carried_on(heartbeat) {
+            self.resync(Resync::NewEpoch, context);
+        } else {
+            self.data_lost(Resync::NewEpoch, known, context);
+        }
+    }
+
+    /// Looks for the latest place that this server may have.
+    fn join(&mut self, context: EventContext) {
+        match self.lineage.checkpoint() {
+            // CatchingUp, Following, Joining → Joining.
+            Some(place) => self.state = FollowState::Joining(place),
+            None => self.resync(Resync::NewEpoch, context),
+        }
+    }
+
     /// The log was read from the position; these entries, which are applied, came after it.
     pub(super) fn entries_read(&mut self, entries: &[LogEntry], context: EventContext) {
-        let (FollowState::CatchingUp { mut at, pending }
-        | FollowState::Following { mut at, pending }) = self.state
-        else {
-            return;
+        let (mut at, pending, entries) = match self.state {
+            FollowState::CatchingUp { at, .. } | FollowState::Following { at, .. }
+                if entries.is_empty() && self.is_behind(&at) =>
+            {
+                return self.resync(Resync::Trimmed, context);
+            }
+            FollowState::CatchingUp { at, pending } | FollowState::Following { at, pending } => {
+                (at, pending, entries)
+            }
+            FollowState::Joining(place) => {
+                let Some(found) = place.find(entries) else {
+                    self.lineage.drop_checkpoint();
+                    return self.join(context);
+                };
+                let (id, seq) = (found.id, found.seq);
+                let at = LogPosition { epoch: place.epoch(), seq, id, loaded_seq: 0 };
+                // Joining → CatchingUp, Following: everything up to there is the same.
+                self.state = FollowState::CatchingUp { at, pending: PendingProof::None };
+                (at, PendingProof::None, entries.get(found.entries..).unwrap_or_default())
+            }
+            FollowState::Connecting(_) | FollowState::Loading { .. } => return,
         };
-        if entries.is_empty() && self.is_behind(&at) {
-            return self.resync(Resync::Trimmed, self.known_seq, context);
-        }
+        let mut has_joined = false;
         for entry in entries {
-            at.id = entry.id;
+            let here = (at.epoch, at.seq);
             let resync = match entry.seq {
-                _ if entry.epoch != at.epoch => Resync::NewEpoch,
+                seq if entry.epoch != at.epoch => {
+                    if seq == at.seq + 1 && self.lineage.goes_on(here, entry.epoch) {
+                        at = LogPosition { epoch: entry.epoch, seq, id: entry.id, loaded_seq: 0 };
+                        has_joined = true;
+                        self.lineage.note(entry, context.now);
+                        continue;
+                    }
+                    if at.epoch == self.lineage.present() {
+                        // It has begun since the last heartbeat. The next one says whether it
+                        // carries this one on.
+                        self.has_unnamed_entry = true;
+                        break;
+                    }
+                    Resync::NewEpoch
+                }
                 seq if seq == at.seq + 1 => {
-                    at.seq = seq;
+                    (at.seq, at.id) = (seq, entry.id);
+                    self.lineage.note(entry, context.now);
                     continue;
                 }
                 // The snapshot had it.
-                seq if seq <= at.seq && at.seq == at.loaded_seq => continue,
+                seq if seq <= at.seq && at.seq == at.loaded_seq => {
+                    at.id = entry.id;
+                    continue;
+                }
                 seq if seq <= at.seq => Resync::Regression,
                 _ => Resync::Gap,
             };
             self.state = FollowState::Following { at, pending };
-            return self.resync(resync, self.known_seq, context);
+            return match resync {
+                Resync::Regression if at.epoch == self.lineage.present() => {
+                    self.data_lost(resync, self.known_seq, context)
+                }
+                _ => self.resync(resync, context),
+            };
+        }
+        if at.epoch == self.lineage.present() {
+            self.loaded_epoch = at.epoch;
+            let is_ahead = self.lineage.take_ahead();
+            if is_ahead || has_joined && self.recovery.is_under_way() {
+                self.recovery.put_back(context.replay_at);
+            }
         }
         let (pending, proof) = pending.reached(at.seq);
         // CatchingUp → Following: the log goes on at the position.
@@ -405,43 +528,61 @@ impl ShardMachine {
 
     fn position(&self) -> Option<LogPosition> {
         match self.state {
-            FollowState::Connecting(_) | FollowState::Loading { .. } => None,
+            FollowState::Connecting(_) | FollowState::Loading { .. } | FollowState::Joining(_) => {
+                None
+            }
             FollowState::CatchingUp { at, .. } | FollowState::Following { at, .. } => Some(at),
         }
     }
 
     fn is_behind(&self, at: &LogPosition) -> bool {
-        at.seq < self.known_seq
+        at.epoch != self.lineage.present() || at.seq < self.known_seq
     }
 
-    /// Something is missing between the position and the store. `known` is how many changes were
-    /// known of before.
-    fn resync(&mut self, reason: Resync, known: u64, context: EventContext) {
+    /// The store has lost data. `known` is how many changes were known of before.
+    fn data_lost(&mut self, reason: Resync, known: u64, context: EventContext) {
+        // Up to the loss nothing may have escaped the mirror: it was fresh, and still is.
+        let lost = self
+            .position()
+            .filter(|at| context.is_fresh && known <= at.seq && at.epoch == self.lineage.present());
+        let lost =
+            lost.map(|at| LostEpoch { epoch: at.epoch, seq: at.seq, noticed_at: context.now });
+        self.recovery.data_lost(lost, context.replay_at);
+        self.load(reason);
+    }
+
+    /// Something is missing between the position and the store.
+    fn resync(&mut self, reason: Resync, context: EventContext) {
+        if !matches!(reason, Resync::Gap | Resync::Trimmed) || self.lineage.take_ahead() {
+            // The new server may not have everything that was applied.
+            self.recovery.put_back(context.replay_at);
+        }
+        self.load(reason);
+    }
+
+    fn load(&mut self, reason: Resync) {
         tracing::warn!(shard = self.shard, %reason, "the mirror takes a new snapshot");
         if matches!(reason, Resync::NewEpoch | Resync::Regression) {
-            // Up to the loss nothing may have escaped the mirror: it was fresh, and still is.
-            let lost = self.position().filter(|at| context.is_fresh && known <= at.seq);
-            let lost =
-                lost.map(|at| LostEpoch { epoch: at.epoch, seq: at.seq, noticed_at: context.now });
-            self.recovery.data_lost(lost, context.replay_at);
             // The next one that is loaded may be this one again, with less in it.
             self.loaded_epoch = 0;
         }
         self.smaller_doubt = None;
-        // CatchingUp, Following → Loading: gap, trimmed, new epoch, regression.
+        // CatchingUp, Following, Joining → Loading.
         self.state = FollowState::Loading { reason: Some(reason) };
     }
 
     /// A wider doubt counts at once. A smaller one holds when the changes are applied by which the
     /// store ended the wider one.
-    fn report_doubt(&mut self, seq: u64, doubt: Doubt) {
+    fn report_doubt(&mut self, &Heartbeat { epoch, seq, doubt, .. }: &Heartbeat) {
         self.doubt = doubt;
         let is_smaller = issued_until(doubt) < issued_until(self.status.doubt);
         // The first of several heartbeats that say the same: under load there is always a later one
         // that is not caught up with.
-        let earlier =
-            self.smaller_doubt.filter(|smaller| issued_until(smaller.doubt) == issued_until(doubt));
-        self.smaller_doubt = is_smaller.then(|| earlier.unwrap_or(SmallerDoubt { seq, doubt }));
+        let earlier = self.smaller_doubt.filter(|smaller| {
+            smaller.epoch == epoch && issued_until(smaller.doubt) == issued_until(doubt)
+        });
+        self.smaller_doubt =
+            is_smaller.then(|| earlier.unwrap_or(SmallerDoubt { epoch, seq, doubt }));
         if !is_smaller {
             self.change(|status| status.doubt = doubt);
         }
@@ -466,7 +607,9 @@ impl ShardMachine {
     /// Everything up to the position is applied, and this may be proved by it.
     fn publish(&mut self, at: &LogPosition, proof: Option<Moment>) {
         self.proof = proof.or(self.proof);
-        let smaller = self.smaller_doubt.take_if(|smaller| smaller.seq <= at.seq);
+        let smaller = self
+            .smaller_doubt
+            .take_if(|smaller| smaller.epoch == at.epoch && smaller.seq <= at.seq);
         let is_granted = self.lease == LeaseState::Granted;
         self.change(|status| {
             if let Some(smaller) = smaller {
@@ -488,6 +631,11 @@ impl ShardMachine {
         change(&mut self.status);
         self.is_status_new = true;
     }
+}
+
+/// Whether the store says that it has the data of another server, and that none of it is lost.
+fn is_carried_on(heartbeat: &Heartbeat) -> bool {
+    heartbeat.carries_on.is_some() && !matches!(heartbeat.doubt, Doubt::Lasting { .. })
 }
 
 #[cfg(test)]

@@ -300,6 +300,74 @@ async fn while_the_store_settles_only_revoked_is_said_from_memory() {
     assert_eq!(local(&mirror, "a"), Some(Standing::Live));
 }
 
+/// Each way in which a mirror can meet another server: at once or after a while without any, and
+/// before or after somebody has begun its epoch.
+#[tokio::test(start_paused = true)]
+async fn a_change_of_server_takes_no_snapshot_and_un_revokes_nothing() {
+    for (lost, case) in (0..4).flat_map(|lost| (0..4).map(move |case| (lost, case))) {
+        let (is_away, is_begun) = (case & 1 > 0, case & 2 > 0);
+        let what = format!("{lost} lost, away {is_away}, begun {is_begun}");
+        let world = World::new();
+        let mirror = ready(&world).await;
+        let ids: Vec<_> = (0..6).map(|n| format!("t{n}")).collect();
+        let mut fence = None;
+        for id in &ids {
+            fence = world.revoke(id).await.fence;
+        }
+        mirror.wait_for(fence.unwrap()).await.unwrap();
+        if is_away {
+            world.fail(true);
+            until(&mirror, "it knows", |status| status.shards[0].error.is_some()).await;
+        }
+        world.move_server(lost);
+        if is_begun {
+            world.begin_epoch();
+            // A writer puts back what only it knows of.
+            world.revoke("late").await;
+        }
+        world.fail(false);
+        until(&mirror, "settling", |status| status.doubt() == Doubt::Settling).await;
+        if !is_begun {
+            advance(LIMIT * 3).await;
+            world.begin_epoch();
+            world.revoke("late").await;
+        }
+        until(&mirror, "joined", |status| status.shards[0].epoch == 2).await;
+        until(&mirror, "put back", |_| ids.iter().all(|id| world.holds(id))).await;
+        assert_eq!(local(&mirror, "b"), None, "{what}: it settles");
+        world.end_settling();
+        let status = until(&mirror, "settled", |status| status.doubt() == Doubt::None).await;
+        settle("fresh", mirror.ready()).await;
+        assert_eq!((status.resyncs(), status.replayed()), (0, lost as u64), "{what}");
+        assert!(is_revoked(&mirror, "late") && ids.iter().all(|id| is_revoked(&mirror, id)));
+        assert_eq!(local(&mirror, "b"), Some(Standing::Live), "{what}");
+        let error = mirror.wait_for(fence.unwrap()).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::DataLoss, "a fence of the former epoch");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_changes_of_server_that_nobody_saw_between_cost_a_snapshot_and_nothing_else() {
+    let world = World::new();
+    let mirror = ready(&world).await;
+    for id in ["a", "lost"] {
+        mirror.wait_for(world.revoke(id).await.fence.unwrap()).await.unwrap();
+    }
+    world.fail(true);
+    until(&mirror, "it knows", |status| status.shards[0].error.is_some()).await;
+    world.move_server(1);
+    world.begin_epoch();
+    world.move_server(0);
+    world.begin_epoch();
+    world.end_settling();
+    world.fail(false);
+    until(&mirror, "resync", |status| status.resyncs() == 1).await;
+    until(&mirror, "put back", |_| world.holds("a") && world.holds("lost")).await;
+    settle("fresh", mirror.ready()).await;
+    assert_eq!(local(&mirror, "b"), Some(Standing::Live));
+    assert!(is_revoked(&mirror, "a") && is_revoked(&mirror, "lost") && !world.is_in_doubt());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_doubt_ends_no_earlier_than_the_replayed_facts_have_arrived() {
     for after in 0..20 {

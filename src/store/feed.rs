@@ -50,12 +50,26 @@ pub struct Heartbeat {
     /// Without a lease no process waits for this mirror, so the heartbeat proves nothing and checks
     /// go to the store. `Ok` if the mirror is in no epoch yet and asks for no lease.
     pub lease: Result<(), StoreError>,
+    /// The epoch that this one carries on, if the data has only gone to another server; `None` if
+    /// it is the first, or has begun after a loss. A mirror that has followed that epoch goes on
+    /// where the logs of both part, without a snapshot; see [`carrying_on`](Self::carrying_on).
+    pub carries_on: Option<u64>,
 }
 
 impl Heartbeat {
     /// A state, with a lease that was granted.
     pub fn new(epoch: u64, seq: u64, time: Timestamp, doubt: Doubt) -> Self {
-        Self { epoch, seq, time, doubt, lease: Ok(()) }
+        Self { epoch, seq, time, doubt, lease: Ok(()), carries_on: None }
+    }
+
+    /// The same state, in an epoch that carries on this one at another server. That server has the
+    /// beginning of the log of the former one, and all changes in it. Its own go on with the
+    /// numbers, and the first of them belongs to no target. The former epoch is written to no more:
+    /// an entry of it with the same place is the same at each server.
+    #[must_use]
+    pub fn carrying_on(mut self, parent: u64) -> Self {
+        self.carries_on = Some(parent);
+        self
     }
 
     /// The same state; the store did not note the progress of the mirror, for this reason.
@@ -174,6 +188,8 @@ pub trait Feed: Send + 'static {
     /// - Within an epoch, [`Heartbeat::seq`] never decreases.
     /// - If data was lost, the epoch is another, and [`Heartbeat::doubt`] covers every token whose
     ///   revocation may be among what was lost.
+    /// - If the answer comes from another server than before, and that one has not begun its epoch
+    ///   yet, the doubt is [`Doubt::Settling`]; then the number may be lower than before.
     ///
     /// # Errors
     /// [`StoreError`] if there was no answer, or none from the primary. A store that answers but

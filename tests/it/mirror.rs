@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::mirror::MirrorStatus;
 use tower_jwt_revocation::revocation::{Action, Revocation};
-use tower_jwt_revocation::store::{Lookup, Receipt, RevocationStore as _, Standing};
+use tower_jwt_revocation::store::{Doubt, Lookup, Receipt, RevocationStore as _, Standing};
 use tower_jwt_revocation::token::SignedClaims;
 use tower_jwt_revocation::{Extent, Mirror, RedisStore, Target, TokenProfile, VerifiedToken};
 
@@ -273,6 +273,57 @@ async fn it_follows_the_primary_and_not_the_one_that_was() {
     }
     assert!(is_revoked(&mirror, "before") && is_revoked(&mirror, "after"));
     assert!(!is_revoked(&mirror, "other"));
+}
+
+/// What was confirmed is at the new primary, or put back by who wrote it; and the mirror goes on in
+/// the log of the new primary.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ordered_failover_costs_a_mirror_no_snapshot_and_no_revocation_is_missed() {
+    if !redis_is_installed() {
+        return;
+    }
+    let sentinel = tokio::task::spawn_blocking(|| Sentinel::start(1, 1)).await.unwrap();
+    let writer = connect(sentinel.url()).await;
+    let mirror = mirror(sentinel.url()).await;
+    follow(&mirror, &revoke(&writer, "before").await).await;
+    let order = tokio::task::spawn_blocking(move || {
+        sentinel.failover();
+        sentinel
+    });
+    // From this age on no mirror may miss it.
+    let bound = Duration::from_secs(1);
+    let mut confirmed = vec![("before".to_owned(), Instant::now())];
+    let start = Instant::now();
+    let mut is_after = false;
+    while !(is_after && order.is_finished()) {
+        assert!(start.elapsed() < PATIENCE * 2, "{mirror:?}");
+        let id = format!("during {}", confirmed.len());
+        let change = Revocation::new(Target::token(id.clone()), HOUR);
+        if writer.write(vec![change]).await.is_ok() {
+            confirmed.push((id, Instant::now()));
+            is_after = order.is_finished();
+        }
+        for (id, at) in &confirmed {
+            assert!(at.elapsed() < bound || !is_live(&mirror, id), "{id}: {mirror:?}");
+        }
+        // Nor does redis, which the mirror asks.
+        if let Ok(standing) = mirror.check(&token("before")).answer().await {
+            assert!(matches!(standing, Standing::Revoked(_)), "{standing:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    until(&mirror, "it has settled", |status| {
+        status.is_following() && status.lag() == 0 && status.doubt() == Doubt::None
+    })
+    .await;
+    follow(&mirror, &revoke(&writer, "after").await).await;
+    timeout(PATIENCE, mirror.ready()).await.unwrap();
+    for (id, _) in &confirmed {
+        assert!(is_revoked(&mirror, id), "{id} of {}: {mirror:?}", confirmed.len());
+    }
+    assert!(is_live(&mirror, "other"));
+    assert_eq!(mirror.status().resyncs(), 0, "{mirror:?}");
+    drop(order.await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -53,6 +53,8 @@ pub(super) struct Data {
     log: Vec<LogEntry>,
     last: u128,
     doubt: Doubt,
+    /// The epoch that this one carries on.
+    parent: Option<u64>,
     /// The epoch before, and the last change of it that any process has reported.
     former: (u64, u64),
 }
@@ -77,6 +79,7 @@ impl World {
             log: Vec::new(),
             last: 0,
             doubt: Doubt::None,
+            parent: None,
             former: (0, 0),
         };
         Self(Arc::new(Inner {
@@ -146,6 +149,7 @@ impl World {
             log: Vec::new(),
             last: 0,
             doubt: Doubt::Lasting { issued_until, ends_at },
+            parent: None,
             former,
         };
     }
@@ -161,6 +165,39 @@ impl World {
 
     pub(super) fn settle(&self) {
         self.data().doubt = Doubt::Settling;
+    }
+
+    /// The data is at another server, which does not have the last `lost` changes. Nobody has begun
+    /// an epoch there yet. Its ids go on at once after those that it has, so they may come again.
+    pub(super) fn move_server(&self, lost: usize) {
+        let mut data = self.data();
+        let kept = data.log.len() - lost;
+        data.log.truncate(kept);
+        data.records = data.log.iter().map(|entry| (entry.fingerprint, entry.fact)).collect();
+        (data.seq, data.last) = data.log.last().map_or((0, 0), |entry| (entry.seq, entry.id));
+        data.doubt = Doubt::Settling;
+        drop(data);
+        self.script(|script| script.changes += 1);
+    }
+
+    /// The server begins its epoch.
+    pub(super) fn begin_epoch(&self) {
+        let mut data = self.data();
+        data.parent = Some(data.epoch);
+        data.epoch += 1;
+        drop(data);
+        self.put_nothing();
+    }
+
+    /// All writers are through.
+    pub(super) fn end_settling(&self) {
+        self.clear_doubt();
+        self.put_nothing();
+    }
+
+    /// A change, but one of no record.
+    fn put_nothing(&self) {
+        self.put(Fingerprint::from_bytes([0; 16]), Fact::default());
     }
 
     pub(super) fn clear_doubt(&self) {
@@ -372,7 +409,9 @@ impl Feed for ScriptedFeed {
         // What was so when it was asked, not when it answers.
         let data = self.world.save();
         self.question().await?;
-        Ok(Heartbeat::new(data.epoch, data.seq, SystemClock.now(), data.doubt))
+        let mut heartbeat = Heartbeat::new(data.epoch, data.seq, SystemClock.now(), data.doubt);
+        heartbeat.carries_on = data.parent;
+        Ok(heartbeat)
     }
 
     async fn tail(&mut self) -> Result<u128, StoreError> {
@@ -451,8 +490,7 @@ impl Feed for ScriptedFeed {
         let issued_until = doubts::issued_until(data.doubt);
         if is_known && (data.epoch, issued_until) == (request.epoch, request.issued_until) {
             self.world.clear_doubt();
-            // That is a change, but one of no record.
-            self.world.put(Fingerprint::from_bytes([0; 16]), Fact::default());
+            self.world.put_nothing();
         }
         Ok(!self.world.is_in_doubt())
     }

@@ -287,7 +287,8 @@ impl Feed for RedisFeed {
         let time = read_time(&time)?;
         let uncounted = self.check_lease(lease, progress.epoch).await?;
         self.time = Some(time);
-        let heartbeat = Heartbeat::new(epoch.id, epoch.seq, time, doubt);
+        let mut heartbeat = Heartbeat::new(epoch.id, epoch.seq, time, doubt);
+        heartbeat.carries_on = (epoch.parent != 0).then_some(epoch.parent);
         Ok(match uncounted {
             Some(reason) => heartbeat.without_lease(reason),
             None => heartbeat,
