@@ -73,6 +73,8 @@ pub(crate) struct EpochTracker {
     /// Notified when the script has to be run: to begin an epoch, to report a former one, or while
     /// a server settles.
     pub(crate) maintenance_due: Notify,
+    /// Notified when a doubt that lasts was read, or its end.
+    pub(crate) doubt_changed: Notify,
 }
 
 /// What is known of the epoch of one shard.
@@ -294,6 +296,7 @@ impl EpochTracker {
             doubt_millis: AtomicU64::new(millis(doubt_duration)),
             cannot_report: AtomicBool::new(false),
             maintenance_due: Notify::new(),
+            doubt_changed: Notify::new(),
         }
     }
 
@@ -461,13 +464,12 @@ impl EpochTracker {
             (_, next) => Some(Arc::new(next)),
         });
         let known = next(was.as_deref());
-        let is_unsettled = known.former.is_some() || known.lost || known.epoch.settling.is_some();
-        // Health says what is in doubt.
-        let is_in_doubt = known.epoch.doubt != Doubt::None;
-        if is_unsettled
-            || was.as_ref().map_or(is_in_doubt, |was| was.epoch.doubt != known.epoch.doubt)
-        {
+        if known.former.is_some() || known.lost || known.epoch.settling.is_some() {
             self.maintenance_due.notify_one();
+        }
+        let doubt_before = was.as_ref().map_or(Doubt::None, |was| was.epoch.doubt);
+        if known.epoch.doubt != doubt_before {
+            self.doubt_changed.notify_one();
         }
         if let Some(was) = was {
             report_change(shard, &was.epoch, &known.epoch);

@@ -232,6 +232,11 @@ pub(crate) async fn maintain(core: Weak<StoreCore>) {
         let is_due = tokio::select! {
             () = tracker.maintenance_due.notified(), if !has_failed && !is_settling => true,
             () = sleep(pause.mul_f64(0.5 + random::fraction() / 2.0)) => has_failed || is_settling,
+            () = tracker.doubt_changed.notified() => {
+                let Some(core) = core.upgrade() else { return };
+                core.health_tx.send_if_modified(|health| core.tell_doubt(health));
+                continue;
+            }
         };
         let Some(core) = core.upgrade() else { return };
         let is_due = is_due || next_touch <= Instant::now();
