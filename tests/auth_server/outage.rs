@@ -86,6 +86,31 @@ async fn an_outage_makes_the_server_unready_when_it_has_lasted_ten_seconds() {
     }
 }
 
+/// With all of its data: who wrote it is asked all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_restarted_redis_settles_the_server_is_ready_and_says_so() {
+    support::redis_or_skip!();
+    let mut redis =
+        RedisServer::builder().arg("appendonly", "yes").arg("appendfsync", "always").start();
+    let server = Server::on(&redis, &[]);
+    let tokens = server.login("alice").await;
+    redis.restart();
+    let start = Instant::now();
+    loop {
+        let ready = server.get("/readyz", None).await.is(200).json();
+        let warning = ready["warnings"][0].as_str().unwrap_or_default();
+        if warning.starts_with("settling") && warning.contains("awaited") {
+            assert_eq!((&ready["ready"], &ready["degraded"]), (&json!(true), &json!(true)));
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "it never says so: {ready}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    until_ok(&server, &tokens.access, Duration::from_secs(10)).await;
+    until_ready(&server, Duration::from_secs(10)).await;
+    server.refresh(&tokens.refresh).await.is(200);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_doubt_that_lasts_refuses_older_tokens_with_401_and_is_a_warning() {
     support::redis_or_skip!();
