@@ -212,7 +212,7 @@ mod tests {
             (2, Some(90))
         );
         for n in 0..1000 {
-            lineage.note(&entry(1000 + n, 2, 11), now + Duration::from_secs(n as u64));
+            lineage.note(&entry(1000 + u128::from(n), 2, 11), now + Duration::from_secs(n));
         }
         assert_eq!((lineage.checkpoints.len(), lineage.checkpoint().unwrap().id), (64, 1999));
     }

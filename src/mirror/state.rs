@@ -482,11 +482,10 @@ impl ShardMachine {
                 _ => Resync::Gap,
             };
             self.state = FollowState::Following { at, pending };
-            return match resync {
-                Resync::Regression if at.epoch == self.lineage.present() => {
-                    self.data_lost(resync, self.known_seq, context)
-                }
-                _ => self.resync(resync, context),
+            return if resync == Resync::Regression && at.epoch == self.lineage.present() {
+                self.data_lost(resync, self.known_seq, context);
+            } else {
+                self.resync(resync, context);
             };
         }
         if at.epoch == self.lineage.present() {

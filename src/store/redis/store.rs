@@ -79,8 +79,8 @@ impl RedisStore {
         self.core.sign_off().await
     }
 
-    /// Whether Redis can be used right now, and every change of that: for readiness probes and
-    /// metrics.
+    /// Whether Redis can be used right now, what is in doubt, and every change of that: for
+    /// readiness probes and metrics.
     pub fn watch_health(&self) -> watch::Receiver<Health> {
         self.core.health_tx.subscribe()
     }
