@@ -105,8 +105,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// The clock of the operating system, read at a tenth of the cost and up to 10 ms late: for checking
-/// tokens, which is done with a leeway of seconds.
+/// The clock of the operating system, read at a tenth of the cost and up to 10 ms late: for
+/// checking tokens, which is done with a leeway of seconds.
 ///
 /// Never for dating a revocation. One that is dated a few milliseconds early misses the tokens that
 /// were issued in them.

@@ -89,8 +89,8 @@ pub struct Refusals {
     /// [`FailMode::Closed`](crate::FailMode::Closed)
     /// ([`Rejection::StandingUnknown`](crate::Rejection::StandingUnknown)); answered with 503.
     pub standing_unknown: u64,
-    /// Requests with a verified token that the store will never be able to decide, since it has lost
-    /// revocations, under [`FailMode::Closed`](crate::FailMode::Closed)
+    /// Requests with a verified token that the store will never be able to decide, since it has
+    /// lost revocations, under [`FailMode::Closed`](crate::FailMode::Closed)
     /// ([`Rejection::InDoubt`](crate::Rejection::InDoubt)); answered with 401.
     pub in_doubt: u64,
 }

@@ -40,8 +40,8 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # pub async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let secret = b"an example secret, 32 bytes or more";
-//! let verifier =
-//!     JwtVerifier::new([VerificationKey::from_secret(Algorithm::HS256, secret)?], TokenProfile::new())?;
+//! let key = VerificationKey::from_secret(Algorithm::HS256, secret)?;
+//! let verifier = JwtVerifier::new([key], TokenProfile::new())?;
 //! let layer = JwtRevocationLayer::new(verifier, MemoryStore::new());
 //! let revoker = layer.revoker();
 //! let service = layer.layer(service_fn(|_: Request<String>| async {
@@ -50,9 +50,11 @@
 //!
 //! // A token, from whoever mints yours.
 //! let now = Timestamp::now().as_secs();
-//! let claims = serde_json::json!({"sub": "alice", "jti": "token-1", "iat": now, "exp": now + 600});
+//! let claims =
+//!     serde_json::json!({"sub": "alice", "jti": "token-1", "iat": now, "exp": now + 600});
 //! let token = encode(&Header::default(), &claims, &EncodingKey::from_secret(secret)?)?;
-//! let request = || Request::get("/").header("authorization", format!("Bearer {token}")).body(String::new());
+//! let bearer = format!("Bearer {token}");
+//! let request = || Request::get("/").header("authorization", &bearer).body(String::new());
 //!
 //! assert_eq!(service.clone().oneshot(request()?).await?.status(), StatusCode::OK);
 //! revoker.revoke(Target::token("token-1")).reason("logout").await?;
@@ -67,10 +69,13 @@
 //!
 //! ```no_run
 //! # #[cfg(feature = "redis")]
-//! # async fn f(verifier: tower_jwt_revocation::JwtVerifier) -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn f(
+//! #     verifier: tower_jwt_revocation::JwtVerifier,
+//! # ) -> Result<(), Box<dyn std::error::Error>> {
 //! use tower_jwt_revocation::{JwtRevocationLayer, RedisStore};
 //!
-//! let layer = JwtRevocationLayer::new(verifier, RedisStore::connect("redis://127.0.0.1:6379").await?);
+//! let store = RedisStore::connect("redis://127.0.0.1:6379").await?;
+//! let layer = JwtRevocationLayer::new(verifier, store);
 //! # Ok(()) }
 //! ```
 //!

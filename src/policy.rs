@@ -112,8 +112,8 @@ pub enum Rejection {
     /// The standing of the token is not known at present, and the mode is [`FailMode::Closed`].
     StandingUnknown(StoreError),
     /// The standing of the token will not be known any more ([`StoreErrorKind::DataLoss`]), and the
-    /// mode is [`FailMode::Closed`]. Waiting does not help; a newer token is checked as ever, so the
-    /// client is told to sign in again (`invalid_token`).
+    /// mode is [`FailMode::Closed`]. Waiting does not help; a newer token is checked as ever, so
+    /// the client is told to sign in again (`invalid_token`).
     InDoubt(StoreError),
 }
 

@@ -125,8 +125,8 @@ impl StoreError {
     }
 
     /// The reason to be told if this one and the other are why a standing is not known. That a
-    /// token will never be decided is said only where everything else was heard: a client that signs
-    /// in again in vain loses more than one that waits in vain.
+    /// token will never be decided is said only where everything else was heard: a client that
+    /// signs in again in vain loses more than one that waits in vain.
     #[cfg(feature = "redis")]
     pub(crate) fn or_passing(self, other: Self) -> Self {
         if self.kind == StoreErrorKind::DataLoss { other } else { self }

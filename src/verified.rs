@@ -188,8 +188,8 @@ impl VerifiedToken {
     /// revoke.
     ///
     /// ```no_run
-    /// # async fn f(revoker: tower_jwt_revocation::Revoker, token: &tower_jwt_revocation::VerifiedToken)
-    /// # -> Result<(), tower_jwt_revocation::store::StoreError> {
+    /// # use tower_jwt_revocation::{Revoker, VerifiedToken, store::StoreError};
+    /// # async fn f(revoker: Revoker, token: &VerifiedToken) -> Result<(), StoreError> {
     /// use tower_jwt_revocation::revocation::TargetKind;
     ///
     /// if let Some(session) = token.target(TargetKind::Session) {

@@ -70,7 +70,8 @@
 //! # let path = std::env::temp_dir().join(format!("audit-doc-{}.log", std::process::id()));
 //! let file = std::fs::OpenOptions::new().append(true).create(true).open(&path)?;
 //! let (queue, guard) = NonBlockingBuilder::default().buffered_lines_limit(4096).finish(file);
-//! let revoker = Revoker::new(MemoryStore::new(), TokenProfile::new())?.with_audit(JsonLines(queue));
+//! let revoker = Revoker::new(MemoryStore::new(), TokenProfile::new())?;
+//! let revoker = revoker.with_audit(JsonLines(queue));
 //! revoker.revoke(Target::user("alice")).await?;
 //! drop(guard); // at the end of the program: waits until the queue is written, at most 1.1 s
 //! # let text = std::fs::read_to_string(&path)?;

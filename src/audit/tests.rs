@@ -37,7 +37,8 @@ fn an_event_is_a_flat_object_with_stable_fields() {
         event.with_subject(Some("al\nice")).with_family(Some("f")).with_reason(None).failed();
     assert_eq!(
         serde_json::to_string(&event).unwrap(),
-        "{\"ts\":\"2025-11-21T04:33:37.042Z\",\"event\":\"refresh_reuse\",\"outcome\":\"error\",\"sub\":\"al\\nice\",\"family_id\":\"f\"}"
+        "{\"ts\":\"2025-11-21T04:33:37.042Z\",\"event\":\"refresh_reuse\",\"outcome\":\"error\",\
+         \"sub\":\"al\\nice\",\"family_id\":\"f\"}"
     );
     assert_eq!((event.field("sub"), event.field("jti")), (Some("al\nice"), None));
 }

@@ -114,7 +114,8 @@ pub(crate) fn assert_documented<C: Configuration>(
     }
     drop(guard);
     panic!(
-        "docs/configuration.md is not up to date; run UPDATE_DOCS=1 cargo test --all-features --lib documented"
+        "docs/configuration.md is not up to date; run UPDATE_DOCS=1 cargo test --all-features \
+         --lib documented"
     );
 }
 

@@ -24,7 +24,8 @@ use crate::token::bearer::TokenSource;
 /// use tower_jwt_revocation::{JwtRevocationLayer, LayerConfig, MemoryStore};
 ///
 /// # fn f(verifier: impl TokenVerifier) -> Result<(), tower_jwt_revocation::ConfigError> {
-/// let layer = JwtRevocationLayer::new(verifier, MemoryStore::new()).with_config(&LayerConfig::from_env()?)?;
+/// let layer = JwtRevocationLayer::new(verifier, MemoryStore::new());
+/// let layer = layer.with_config(&LayerConfig::from_env()?)?;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -43,7 +43,8 @@ const MESSAGE: &str = "the token is not accepted any more";
 /// as soon as the mirror is fresh again.
 ///
 /// ```
-/// # use tower_jwt_revocation::{JwtRevocationLayer, JwtVerifier, Mirror, middleware::EndWithTokenLayer};
+/// # use tower_jwt_revocation::middleware::EndWithTokenLayer;
+/// # use tower_jwt_revocation::{JwtRevocationLayer, JwtVerifier, Mirror};
 /// # fn f<S: Clone>(verifier: JwtVerifier, mirror: Mirror, handler: S) {
 /// use tower::ServiceBuilder;
 ///

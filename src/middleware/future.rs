@@ -43,7 +43,11 @@ pin_project! {
     {
         Forward { #[pin] future: S::Future },
         Refused { response: Option<Response<R>> },
-        Checking { check: PendingCheck, parked: Option<(S, Request<B>)>, state: Arc<ServiceState<A>> },
+        Checking {
+            check: PendingCheck,
+            parked: Option<(S, Request<B>)>,
+            state: Arc<ServiceState<A>>,
+        },
     }
 }
 

@@ -51,7 +51,9 @@ use crate::verified::VerifiedToken;
 /// # struct NoOne(TokenProfile);
 /// # impl TokenVerifier for NoOne {
 /// #     fn verify(&self, _: &str) -> Result<Arc<VerifiedToken>, TokenError> { unreachable!() }
-/// #     fn verify_for_revocation(&self, _: &str) -> Result<Arc<VerifiedToken>, TokenError> { unreachable!() }
+/// #     fn verify_for_revocation(&self, _: &str) -> Result<Arc<VerifiedToken>, TokenError> {
+/// #         unreachable!()
+/// #     }
 /// #     fn profile(&self) -> &TokenProfile { &self.0 }
 /// #     fn generation(&self) -> u64 { 0 }
 /// # }
@@ -60,7 +62,9 @@ use crate::verified::VerifiedToken;
 /// let layer = JwtRevocationLayer::new(verifier, MemoryStore::new());
 /// let revoker = layer.revoker(); // the write side, for the logout handler
 ///
-/// # let handler = service_fn(|_: Request<String>| async { Ok::<_, Infallible>(Response::new(String::new())) });
+/// # let handler = service_fn(|_: Request<String>| async {
+/// #     Ok::<_, Infallible>(Response::new(String::new()))
+/// # });
 /// let service = layer.layer(handler);
 /// let answer = service.oneshot(Request::new(String::new())).await.unwrap();
 /// assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);

@@ -190,7 +190,8 @@ impl Revocation {
     /// use tower_jwt_revocation::Target;
     ///
     /// let change = Revocation::new(Target::token("t"), Duration::from_secs(3600));
-    /// let Change::Write(Outcome::New, record) = change.apply(None, Timestamp::from_secs(1000)) else {
+    /// let change = change.apply(None, Timestamp::from_secs(1000));
+    /// let Change::Write(Outcome::New, record) = change else {
     ///     unreachable!("nothing was known of the token")
     /// };
     /// assert!(record.revokes_all());

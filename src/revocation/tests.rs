@@ -190,9 +190,13 @@ fn a_cutoff_never_moves_back() {
 }
 
 prop_compose! {
-    fn records()(parts in prop::array::uniform5(0_u64..6), at in 0_u64..6, reason in prop::option::of("[ab]")) -> Record {
+    fn records()(
+        parts in prop::array::uniform5(0_u64..6), at in 0_u64..6,
+        reason in prop::option::of("[ab]"),
+    ) -> Record {
         let [all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until] = parts.map(ms);
-        let note = RecordNote { target: Target::user("alice"), at: ms(at), reason: reason.map(Arc::from), actor: None };
+        let reason = reason.map(Arc::from);
+        let note = RecordNote { target: Target::user("alice"), at: ms(at), reason, actor: None };
         Record { fact: Fact { all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until }, note }
     }
 }
@@ -239,22 +243,30 @@ proptest! {
     /// Whatever a store writes it can read back.
     #[test]
     fn what_was_applied_is_a_record(
-        changes in prop::collection::vec((1_000_u64..9_000, prop::sample::select(vec![ALL, SO_FAR, BACK])), 1..8),
+        changes in prop::collection::vec(
+            (1_000_u64..9_000, prop::sample::select(vec![ALL, SO_FAR, BACK])), 1..8,
+        ),
         reason in prop::option::of("[ab]"),
     ) {
         let (_, record) = history(&changes);
         if let Some(mut record) = record {
             record.note.reason = reason.map(Arc::from);
-            let again = Record::new(record.target().clone(), record.fact(), record.changed_at()).unwrap();
-            let again = again.with_reason(record.reason().cloned()).with_actor(record.actor().cloned());
+            let again =
+                Record::new(record.target().clone(), record.fact(), record.changed_at()).unwrap();
+            let again = again
+                .with_reason(record.reason().cloned()).with_actor(record.actor().cloned());
             prop_assert_eq!(again, record);
         }
     }
 
     #[test]
-    fn merging_is_commutative_associative_and_idempotent(a in records(), b in records(), c in records()) {
+    fn merging_is_commutative_associative_and_idempotent(
+        a in records(), b in records(), c in records(),
+    ) {
         prop_assert_eq!(merged(a.clone(), &b), merged(b.clone(), &a));
-        prop_assert_eq!(merged(merged(a.clone(), &b), &c), merged(a.clone(), &merged(b.clone(), &c)));
+        prop_assert_eq!(
+            merged(merged(a.clone(), &b), &c), merged(a.clone(), &merged(b.clone(), &c))
+        );
         prop_assert_eq!(merged(a.clone(), &a), a);
     }
 
@@ -270,12 +282,16 @@ proptest! {
     /// reinstatement uncovers all.
     #[test]
     fn what_was_just_written_is_in_effect(
-        changes in prop::collection::vec((1_000_u64..9_000, prop::sample::select(vec![ALL, SO_FAR, BACK])), 1..8),
+        changes in prop::collection::vec(
+            (1_000_u64..9_000, prop::sample::select(vec![ALL, SO_FAR, BACK])), 1..8,
+        ),
     ) {
         let (_, record) = history(&changes);
         match changes.last() {
             Some((_, BACK)) => prop_assert!(!record.is_some_and(|record| record.is_in_effect())),
-            Some((now, ALL)) => prop_assert!(record.unwrap().covers_issued_at(Some(ms(now + 60_000)))),
+            Some((now, ALL)) => {
+                prop_assert!(record.unwrap().covers_issued_at(Some(ms(now + 60_000))));
+            }
             Some((now, _)) => prop_assert!(record.unwrap().covers_issued_at(Some(ms(*now)))),
             None => unreachable!(),
         }
@@ -285,7 +301,9 @@ proptest! {
     /// have written.
     #[test]
     fn nothing_that_was_revoked_shrinks(
-        changes in prop::collection::vec((1_000_u64..9_000, prop::sample::select(vec![ALL, SO_FAR])), 1..8),
+        changes in prop::collection::vec(
+            (1_000_u64..9_000, prop::sample::select(vec![ALL, SO_FAR])), 1..8,
+        ),
         issued_at in 0_u64..10_000,
     ) {
         let mut covered = false;

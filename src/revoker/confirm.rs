@@ -28,7 +28,8 @@ impl RevokeRequest {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let revoker = Revoker::new(MemoryStore::new(), TokenProfile::new())?;
-    /// let receipt = revoker.revoke(Target::user("mallory")).confirm(Duration::from_secs(3)).await?;
+    /// let limit = Duration::from_secs(3);
+    /// let receipt = revoker.revoke(Target::user("mallory")).confirm(limit).await?;
     /// println!("refused everywhere, also by {} mirrors", receipt.mirrors.unwrap_or_default());
     /// # Ok(()) }
     /// ```

@@ -42,8 +42,12 @@ const MARGIN: Duration = Duration::from_secs(60 * 60);
 /// let revoker = Revoker::new(store.clone(), TokenProfile::new())?;
 /// let families = Families::new(store, revoker, RefreshPolicy::new())?;
 ///
-/// let Refresh::Granted(first) = families.start(NewFamily::of_user("alice")).await? else { unreachable!() };
-/// let Refresh::Granted(second) = families.refresh(first.token.expose(), None).await? else { unreachable!() };
+/// let Refresh::Granted(first) = families.start(NewFamily::of_user("alice")).await? else {
+///     unreachable!()
+/// };
+/// let Refresh::Granted(second) = families.refresh(first.token.expose(), None).await? else {
+///     unreachable!()
+/// };
 /// families.refresh(second.token.expose(), None).await?;
 ///
 /// // Someone has kept the first token.

@@ -397,11 +397,16 @@ proptest! {
                 Step::Wait(s) => world.now = world.now.saturating_add(secs(s)),
             }
             let moving: Vec<_> = world.issued.iter()
-                .filter(|token| !world.dead && matches!(world.decide(token), RefreshDecision::Rotate)).collect();
+                .filter(|token| {
+                    !world.dead && matches!(world.decide(token), RefreshDecision::Rotate)
+                })
+                .collect();
             prop_assert!(moving.len() <= 1);
             for token in world.usable() {
                 match world.decide(token) {
-                    RefreshDecision::Rotate => prop_assert_eq!(token.digest(), world.family.current),
+                    RefreshDecision::Rotate => {
+                        prop_assert_eq!(token.digest(), world.family.current);
+                    }
                     RefreshDecision::Replay { seed } => {
                         prop_assert_eq!(token.successor(&seed).digest(), world.family.current);
                     }
@@ -417,7 +422,8 @@ proptest! {
     /// it kills the family.
     #[test]
     fn the_thief_is_caught(
-        before in 0_usize..4, thefts in 1_usize..4, grace in 0_u64..12, recover in any::<bool>(), lead in 0_u64..30,
+        before in 0_usize..4, thefts in 1_usize..4, grace in 0_u64..12, recover in any::<bool>(),
+        lead in 0_u64..30,
     ) {
         let policy = RefreshPolicy::new().with_grace(secs(grace));
         let mut world = World::new(if recover { policy.with_recovery() } else { policy });
@@ -443,9 +449,11 @@ proptest! {
                 let verdict = world.decide(&token);
                 // With recovery, a parent whose successor the owner has not used yet is still
                 // answered, once.
-                let is_parent = world.family.parent.as_ref().is_some_and(|parent| parent.digest == token.digest());
+                let parent = world.family.parent.as_ref();
+                let is_parent = parent.is_some_and(|parent| parent.digest == token.digest());
                 let answered = verdict == RefreshDecision::Recover && recover && is_parent;
-                prop_assert!(matches!(verdict, RefreshDecision::Reuse(_)) || answered, "{verdict:?}");
+                let is_reuse = matches!(verdict, RefreshDecision::Reuse(_));
+                prop_assert!(is_reuse || answered, "{verdict:?}");
             }
         }
     }
@@ -478,7 +486,9 @@ proptest! {
                 }
                 Step::OtherTab => if let Some((token, at)) = &last_use {
                     let replaced_at = world.family.parent.as_ref().map(|parent| parent.replaced_at);
-                    let within = replaced_at.is_some_and(|replaced| world.now.saturating_duration_since(replaced) < GRACE);
+                    let within = replaced_at.is_some_and(|replaced| {
+                        world.now.saturating_duration_since(replaced) < GRACE
+                    });
                     if within && world.now.saturating_duration_since(*at) < GRACE {
                         let (verdict, next) = world.refresh(token);
                         prop_assert_eq!(next.as_ref(), Some(&owner), "{:?}", verdict);

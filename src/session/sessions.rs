@@ -49,7 +49,8 @@ const SIGNED_OUT: &str = "signed out";
 /// let revoker = Revoker::new(store.clone(), TokenProfile::new())?;
 /// let sessions = Sessions::new(store, revoker, RefreshPolicy::new())?;
 ///
-/// let Login::Granted(grant) = sessions.login("alice", SessionDetails::new().on_device("phone")).await? else {
+/// let phone = SessionDetails::new().on_device("phone");
+/// let Login::Granted(grant) = sessions.login("alice", phone).await? else {
 ///     unreachable!()
 /// };
 /// assert_eq!(sessions.list("alice").await?.len(), 1);

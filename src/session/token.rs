@@ -228,7 +228,8 @@ macro_rules! serde_as_base64 {
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = <std::borrow::Cow<'_, str>>::deserialize(deserializer)?;
-                let bytes = URL_SAFE_NO_PAD.decode(&*text).ok().and_then(|bytes| bytes.try_into().ok());
+                let bytes = URL_SAFE_NO_PAD.decode(&*text).ok();
+                let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
                 bytes.map(Self).ok_or_else(|| serde::de::Error::custom("not the bytes of a key or \
                     hash"))
             }

@@ -100,10 +100,11 @@ impl ScriptedStore {
         }
     }
 
-    fn scripted<T: Send + 'static>(
-        &self,
-        then: impl FnOnce(MemoryStore) -> BoxFuture<'static, Result<T, StoreError>> + Send + 'static,
-    ) -> BoxFuture<'static, Result<T, StoreError>> {
+    fn scripted<T, F>(&self, then: F) -> BoxFuture<'static, Result<T, StoreError>>
+    where
+        T: Send + 'static,
+        F: FnOnce(MemoryStore) -> BoxFuture<'static, Result<T, StoreError>> + Send + 'static,
+    {
         let (script, memory) = (self.script.subscribe(), self.memory.clone());
         async move {
             Self::follow(script).await?;

@@ -67,7 +67,8 @@ super::rules! {
     ALossIsANewEpochWithADoubt => cases::a_loss_is_a_new_epoch_with_a_doubt,
     /// A doubt is not ended for a mirror that has missed a change, nor if another doubt or epoch is
     /// meant.
-    ADoubtIsNotEndedByOneThatMissedAChange => cases::a_doubt_is_not_ended_by_one_that_missed_a_change,
+    ADoubtIsNotEndedByOneThatMissedAChange
+        => cases::a_doubt_is_not_ended_by_one_that_missed_a_change,
     /// A feed that says that a doubt has ended is without one, and one that refuses still has it.
     TheAnswerToTheEndOfADoubtIsTrue => cases::the_answer_to_the_end_of_a_doubt_is_true,
 }

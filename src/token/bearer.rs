@@ -228,7 +228,9 @@ impl TokenSource {
     ///
     /// ```
     /// # use tower_jwt_revocation::token::bearer::TokenSource;
-    /// TokenSource::custom(|head| head.headers().get("x-api-token")?.to_str().ok().map(Into::into));
+    /// TokenSource::custom(|head| {
+    ///     head.headers().get("x-api-token")?.to_str().ok().map(Into::into)
+    /// });
     /// ```
     pub fn custom<F>(find: F) -> Self
     where
@@ -405,7 +407,8 @@ pub(super) fn all(bytes: &[u8], is_fit: impl Fn(u8) -> bool) -> bool {
 /// made of them.
 const fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
-        || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
+        || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.')
+        || matches!(byte, b'^'..=b'`' | b'|' | b'~')
 }
 
 #[cfg(test)]

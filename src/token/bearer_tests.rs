@@ -218,7 +218,8 @@ proptest! {
         let request = request(&[("authorization", &authorization), ("cookie", &cookie)]);
         let sources = [TokenSource::bearer(), TokenSource::cookie("a").unwrap()];
         if let Ok(Some(token)) = RequestHead::from(&request).token(&sources) {
-            prop_assert!(!token.is_empty() && token.is_ascii() && !token.contains([' ', ',', ';', '"']));
+            prop_assert!(!token.is_empty() && token.is_ascii());
+            prop_assert!(!token.contains([' ', ',', ';', '"']));
         }
     }
 

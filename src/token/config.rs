@@ -20,8 +20,8 @@ use crate::revocation::TargetKind;
 /// Stands alone where a list is required, and means that anything is accepted.
 const ANY: &str = "*";
 
-/// The settings of a [`JwtVerifier`] with its keys and its [`TokenProfile`], for configuration files
-/// and environment variables.
+/// The settings of a [`JwtVerifier`] with its keys and its [`TokenProfile`], for configuration
+/// files and environment variables.
 ///
 /// The variable of a field is `JWT_` and the name of the field in capitals, such as
 /// `JWT_LEEWAY_SECS`. Issuers (or patterns with tenants), audiences and exactly one source of keys
@@ -79,27 +79,27 @@ pub struct VerifierConfig {
     /// its header and payload, `other-targets-only` accepts it, revocable only by its session, its
     /// user and so on. Default: `refuse`.
     pub missing_id: Option<MissingId>,
-    /// Whether tokens without `iat` are accepted. Every revocation of all tokens so far covers them,
-    /// also one from before they were issued. Default: false.
+    /// Whether tokens without `iat` are accepted. Every revocation of all tokens so far covers
+    /// them, also one from before they were issued. Default: false.
     pub allow_missing_iat: bool,
     /// Whether tokens without `sub` are refused, because a revocation by user would miss them.
     /// Default: false.
     pub required_subject: bool,
     /// By which claims tokens can be revoked: a map from the name of a claim to `user`, `session`,
-    /// `device`, `family`, `client`, `claim` (a target of its own) or `none` (no longer). It adds to
-    /// the defaults, which [`TokenProfile::with_claim_target`] lists.
+    /// `device`, `family`, `client`, `claim` (a target of its own) or `none` (no longer). It adds
+    /// to the defaults, which [`TokenProfile::with_claim_target`] lists.
     #[serde(deserialize_with = "claim_targets")]
     pub claim_targets: BTreeMap<String, Option<TargetKind>>,
-    /// Whether the issuer gives the id of a session that was ended to a new one, as Keycloak does: a
-    /// revoked session then covers the tokens issued so far, and not those issued later. Default:
+    /// Whether the issuer gives the id of a session that was ended to a new one, as Keycloak does:
+    /// a revoked session then covers the tokens issued so far, and not those issued later. Default:
     /// false.
     pub recurring_session_ids: bool,
-    /// Claims that a token must have: a map from the claim to its value, to several with `|` between
-    /// them of which one suffices, or to `*` for any. A path such as `realm.name` leads into a claim.
-    /// Default: none.
+    /// Claims that a token must have: a map from the claim to its value, to several with `|`
+    /// between them of which one suffices, or to `*` for any. A path such as `realm.name` leads
+    /// into a claim. Default: none.
     pub required_claims: BTreeMap<String, String>,
-    /// Claims that a token must not have: a map from the claim to a forbidden value, to several with
-    /// `|` between them, or to `*` for any value. Default: none.
+    /// Claims that a token must not have: a map from the claim to a forbidden value, to several
+    /// with `|` between them, or to `*` for any value. Default: none.
     pub forbidden_claims: BTreeMap<String, String>,
     /// Claims by which a token may say that it is no access token, see
     /// [`TokenProfile::allow_other_kinds_by`]. Default: none.
@@ -107,8 +107,8 @@ pub struct VerifierConfig {
     /// Accepted types of tokens: the `typ` of the header, which is required then. Default: `JWT`,
     /// `at+jwt` or none.
     pub types: Vec<String>,
-    /// Longest accepted token, in bytes; its header may take up half of it. Microsoft Entra: 16384, as
-    /// a token may name 200 groups. Default: 8192.
+    /// Longest accepted token, in bytes; its header may take up half of it. Microsoft Entra: 16384,
+    /// as a token may name 200 groups. Default: 8192.
     pub max_token_bytes: Option<usize>,
     // # The source of the keys, exactly one
     /// Shared secret for HS256, HS384 or HS512, as text or as `base64:` and base64. At least as
@@ -128,8 +128,8 @@ pub struct VerifierConfig {
     /// The `https` URL of the JSON Web Key Set of a provider, which is fetched and kept up to date
     /// (feature `jwks`).
     pub jwks_url: Option<String>,
-    /// Issuer whose keys are found by OpenID Connect Discovery, fetched and kept up to date (feature
-    /// `jwks`).
+    /// Issuer whose keys are found by OpenID Connect Discovery, fetched and kept up to date
+    /// (feature `jwks`).
     pub discovery_issuer: Option<String>,
     // # With a secret or a public key
     /// The one algorithm of the key, such as `HS256`, `RS256`, `ES256` or `EdDSA`. Required with a
@@ -139,9 +139,9 @@ pub struct VerifierConfig {
     /// Default: none, so that tokens with a `kid` are refused.
     pub key_id: Option<String>,
     // # With a key set, by text, file, URL or discovery
-    /// Algorithms that an RSA key of a set may verify if it does not name its `alg`, such as `RS256`
-    /// and `PS256`. Default: RS256 for keys that are fetched; none for a set of your own, whose keys
-    /// name theirs.
+    /// Algorithms that an RSA key of a set may verify if it does not name its `alg`, such as
+    /// `RS256` and `PS256`. Default: RS256 for keys that are fetched; none for a set of your own,
+    /// whose keys name theirs.
     pub default_algorithms: Vec<Algorithm>,
     // # With a URL or discovery
     /// How old the keys may get before they are fetched anew, in seconds. A key that the provider

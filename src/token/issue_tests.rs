@@ -54,7 +54,8 @@ fn what_is_asked_for_is_in_the_token() {
         json!({
             "iss": "https://id.example", "aud": "orders", "sub": "alice", "jti": issued.id(),
             "iat": 1_700_000_000, "exp": 1_700_000_060,
-            "sid": "s", "device_id": "d", "fid": "f", "client_id": "c", "role": "admin", "tenant": {"id": 7},
+            "sid": "s", "device_id": "d", "fid": "f", "client_id": "c",
+            "role": "admin", "tenant": {"id": 7},
         })
     );
     assert_eq!(token.issued_at(), Some(issued.issued_at()));

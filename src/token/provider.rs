@@ -23,8 +23,8 @@
 //! | Flask-JWT-Extended | [`flask_jwt_extended`](Provider::flask_jwt_extended) | `jti` | – | `sub` | – |
 //!
 //! "The token itself" is revoked by handing it in
-//! ([`Revoker::revoke_raw_token`](crate::Revoker::revoke_raw_token)). Everywhere a whole issuer and a
-//! signing key (`kid`) can be revoked too. The shapes are those that the providers publish; a
+//! ([`Revoker::revoke_raw_token`](crate::Revoker::revoke_raw_token)). Everywhere a whole issuer and
+//! a signing key (`kid`) can be revoked too. The shapes are those that the providers publish; a
 //! provider that is configured in another way needs [`with_profile`](Provider::with_profile).
 
 use std::sync::Arc;
@@ -86,7 +86,8 @@ enum KeysAt {
 }
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
-/// Entra issues tokens for up to 28 hours to clients that take part in continuous access evaluation.
+/// Entra issues tokens for up to 28 hours to clients that take part in continuous access
+/// evaluation.
 const LONGEST_OF_ENTRA: Duration = Duration::from_secs(29 * 60 * 60);
 /// Room for the 200 groups that Entra may write into a token, 36 characters each.
 const MAX_BYTES_OF_ENTRA: usize = 16 * 1024;
@@ -106,9 +107,9 @@ impl Provider {
         )
     }
 
-    /// Access tokens of one tenant of Microsoft Entra in version 2.0; `tenant` is its id, `audience`
-    /// the client id of the API. Tokens of up to 16 KiB are accepted, because of groups, and of up to
-    /// 29 h, because of continuous access evaluation.
+    /// Access tokens of one tenant of Microsoft Entra in version 2.0; `tenant` is its id,
+    /// `audience` the client id of the API. Tokens of up to 16 KiB are accepted, because of groups,
+    /// and of up to 29 h, because of continuous access evaluation.
     pub fn entra_v2(tenant: &str, audience: &str) -> Self {
         let issuer = format!("https://login.microsoftonline.com/{tenant}/v2.0");
         Self::discovered(&issuer, entra(of(&issuer, audience), "2.0", "azp"))
@@ -122,8 +123,9 @@ impl Provider {
         Self { profile: entra(of(&issuer, audience), "1.0", "appid"), keys: at(&keys) }
     }
 
-    /// Access tokens of Auth0; `domain` is that of the tenant, such as `shop.eu.auth0.com`, `audience`
-    /// the identifier of the API. Tokens by RFC 9068 have a `jti`, those of the older profile none.
+    /// Access tokens of Auth0; `domain` is that of the tenant, such as `shop.eu.auth0.com`,
+    /// `audience` the identifier of the API. Tokens by RFC 9068 have a `jti`, those of the older
+    /// profile none.
     pub fn auth0(domain: &str, audience: &str) -> Self {
         let issuer = format!("https://{domain}/");
         Self::discovered(&issuer, known_by_itself(of(&issuer, audience)))
@@ -136,15 +138,16 @@ impl Provider {
         Self::discovered(&issuer, okta(of(&issuer, audience)))
     }
 
-    /// Access tokens of the org authorization server of Okta, `https://{domain}`. Okta means them for
-    /// its own API and does not promise to publish their keys; for an API of yours take
+    /// Access tokens of the org authorization server of Okta, `https://{domain}`. Okta means them
+    /// for its own API and does not promise to publish their keys; for an API of yours take
     /// [`okta`](Self::okta).
     pub fn okta_org(domain: &str) -> Self {
         let issuer = format!("https://{domain}");
         Self::discovered(&issuer, okta(of(&issuer, &issuer)))
     }
 
-    /// Access tokens of a user pool of Amazon Cognito, issued to this client. They have no audience.
+    /// Access tokens of a user pool of Amazon Cognito, issued to this client. They have no
+    /// audience.
     pub fn cognito(region: &str, user_pool: &str, client: &str) -> Self {
         let issuer = format!("https://cognito-idp.{region}.amazonaws.com/{user_pool}");
         Self::discovered(
@@ -169,10 +172,11 @@ impl Provider {
         )
     }
 
-    /// ID tokens of Firebase Authentication, which are its access tokens; `project` is the id of the
-    /// project.
+    /// ID tokens of Firebase Authentication, which are its access tokens; `project` is the id of
+    /// the project.
     pub fn firebase(project: &str) -> Self {
-        const KEYS: &str = "https://www.googleapis.com/service_accounts/v1/jwk/securetoken@system.gserviceaccount.com";
+        const KEYS: &str = "https://www.googleapis.com/service_accounts/v1/jwk/\
+            securetoken@system.gserviceaccount.com";
         let issuer = format!("https://securetoken.google.com/{project}");
         let profile = known_by_itself(of(&issuer, project)).with_required_subject();
         Self { profile, keys: at(KEYS) }
@@ -187,8 +191,8 @@ impl Provider {
         Self { profile: known_by_itself(of(&issuer, "authenticated")), keys }
     }
 
-    /// Access tokens of Zitadel of the type JWT; `issuer` is the URL of the instance, `audience` the id
-    /// of the project or of the application.
+    /// Access tokens of Zitadel of the type JWT; `issuer` is the URL of the instance, `audience`
+    /// the id of the project or of the application.
     pub fn zitadel(issuer: &str, audience: &str) -> Self {
         let issuer = issuer.trim_end_matches('/');
         Self::discovered(issuer, of(issuer, audience))
@@ -202,8 +206,8 @@ impl Provider {
         Self::discovered(issuer, profile)
     }
 
-    /// Tokens of jobs of GitHub Actions in repositories of `owner`. Everybody can have tokens of this
-    /// issuer with any audience, so the owner is part of the preset.
+    /// Tokens of jobs of GitHub Actions in repositories of `owner`. Everybody can have tokens of
+    /// this issuer with any audience, so the owner is part of the preset.
     pub fn github_actions(owner: &str, audience: &str) -> Self {
         let issuer = "https://token.actions.githubusercontent.com";
         Self::discovered(
@@ -216,8 +220,8 @@ impl Provider {
     }
 
     /// ID tokens of jobs of GitLab CI in projects right in the group `namespace`; `instance` is
-    /// `https://gitlab.com` or yours, `audience` what the job asks for (`id_tokens: … aud:`). Everybody
-    /// can have tokens of `gitlab.com`, so the namespace is part of the preset.
+    /// `https://gitlab.com` or yours, `audience` what the job asks for (`id_tokens: … aud:`).
+    /// Everybody can have tokens of `gitlab.com`, so the namespace is part of the preset.
     pub fn gitlab_ci(instance: &str, namespace: &str, audience: &str) -> Self {
         let issuer = instance.trim_end_matches('/');
         Self::discovered(
@@ -230,8 +234,9 @@ impl Provider {
     }
 
     /// Tokens of service accounts of Kubernetes that are bound to a pod (projected volumes,
-    /// `TokenRequest`); `issuer` is the `--service-account-issuer` of the cluster. A pod is a session:
-    /// `Target::session(uid)` revokes its tokens. Those that Secrets hold are of no end, and refused.
+    /// `TokenRequest`); `issuer` is the `--service-account-issuer` of the cluster. A pod is a
+    /// session: `Target::session(uid)` revokes its tokens. Those that Secrets hold are of no end,
+    /// and refused.
     pub fn kubernetes(issuer: &str, audience: &str) -> Self {
         let profile = known_by_itself(of(issuer, audience))
             .require_claim_presence("/kubernetes.io/namespace")
@@ -241,9 +246,9 @@ impl Provider {
         Self::discovered(issuer, profile)
     }
 
-    /// JWT-SVIDs of SPIFFE; `issuer` is what the SPIRE server is told to write (`jwt_issuer`), whose
-    /// keys its OIDC Discovery Provider publishes. A token without `iss` is refused, as it could be
-    /// of any trust domain.
+    /// JWT-SVIDs of SPIFFE; `issuer` is what the SPIRE server is told to write (`jwt_issuer`),
+    /// whose keys its OIDC Discovery Provider publishes. A token without `iss` is refused, as it
+    /// could be of any trust domain.
     pub fn spiffe(issuer: &str, audience: &str) -> Self {
         let profile = known_by_itself(of(issuer, audience)).with_required_subject();
         Self::discovered(issuer, profile)
@@ -272,7 +277,8 @@ impl Provider {
     /// ```
     /// use tower_jwt_revocation::token::provider::Provider;
     ///
-    /// let provider = Provider::github_actions("acme", "https://deploy.example").with_profile(|profile| {
+    /// let provider = Provider::github_actions("acme", "https://deploy.example");
+    /// let provider = provider.with_profile(|profile| {
     ///     profile.require_claim("repository", ["acme/shop", "acme/orders"])
     /// });
     /// # let _ = provider;
@@ -298,8 +304,8 @@ impl Provider {
         JwtVerifier::new(keys, self.profile)
     }
 
-    /// Where it publishes its keys, to be fetched by other settings than the usual ones; the verifier
-    /// is then made by [`JwtVerifier::with_remote_keys`].
+    /// Where it publishes its keys, to be fetched by other settings than the usual ones; the
+    /// verifier is then made by [`JwtVerifier::with_remote_keys`].
     ///
     /// # Errors
     /// [`ConfigError`] if the issuer is no URL, or if it publishes none, as its secret is shared.
@@ -315,8 +321,8 @@ impl Provider {
         }
     }
 
-    /// Fetches its keys, keeps them up to date on the current Tokio runtime, and makes a verifier of
-    /// its tokens.
+    /// Fetches its keys, keeps them up to date on the current Tokio runtime, and makes a verifier
+    /// of its tokens.
     ///
     /// # Errors
     /// [`JwksError`] if a setting cannot work, or why the keys could not be fetched.

@@ -87,7 +87,8 @@ impl UpstreamClaims {
     /// # #[derive(Clone)] struct TokenData<C> { claims: C }
     /// # type YourClaims = serde_json::Value;
     /// # let profile = TokenProfile::new();
-    /// let claims = UpstreamClaims::in_extension_as(profile, |data: &TokenData<YourClaims>| &data.claims)?;
+    /// let claims =
+    ///     UpstreamClaims::in_extension_as(profile, |data: &TokenData<YourClaims>| &data.claims)?;
     /// # let _ = claims;
     /// # Ok::<_, tower_jwt_revocation::ConfigError>(())
     /// ```
@@ -158,10 +159,10 @@ impl UpstreamClaims {
     ///
     /// # Errors
     /// [`ConfigError`] if the profile cannot work.
-    pub fn found_by(
-        profile: TokenProfile,
-        find: impl Fn(&RequestHead<'_>) -> Option<Result<Vec<u8>, TokenError>> + Send + Sync + 'static,
-    ) -> Result<Self, ConfigError> {
+    pub fn found_by<F>(profile: TokenProfile, find: F) -> Result<Self, ConfigError>
+    where
+        F: Fn(&RequestHead<'_>) -> Option<Result<Vec<u8>, TokenError>> + Send + Sync + 'static,
+    {
         profile.validate()?;
         // The layer further out may use jsonwebtoken too.
         settle_provider();

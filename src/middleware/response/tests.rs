@@ -57,7 +57,8 @@ fn the_metadata_url_is_part_of_every_challenge_or_refused() {
     heads
         .set_resource_metadata("https://api.example/.well-known/oauth-protected-resource")
         .unwrap();
-    let start = r#"Bearer realm="api", resource_metadata="https://api.example/.well-known/oauth-protected-resource""#;
+    let start = "Bearer realm=\"api\", \
+        resource_metadata=\"https://api.example/.well-known/oauth-protected-resource\"";
     let has_challenge = |rejection: &&Rejection| {
         !matches!(rejection, Rejection::StandingUnknown(_) | Rejection::NoKeys(_))
     };
@@ -91,7 +92,8 @@ fn descriptions_tell_apart_what_is_alike_without_them() {
     heads.set_describes();
     assert_eq!(
         challenge(&heads, revoked),
-        r#"Bearer realm="api", error="invalid_token", error_description="The access token was revoked""#
+        "Bearer realm=\"api\", error=\"invalid_token\", \
+         error_description=\"The access token was revoked\""
     );
     assert_eq!(
         challenge(&heads, expired),
@@ -99,7 +101,8 @@ fn descriptions_tell_apart_what_is_alike_without_them() {
     );
     assert_eq!(
         challenge(&heads, RejectionKind::BadRequest),
-        r#"Bearer realm="api", error="invalid_request", error_description="The credentials are malformed or ambiguous""#
+        "Bearer realm=\"api\", error=\"invalid_request\", \
+         error_description=\"The credentials are malformed or ambiguous\""
     );
     assert_eq!(challenge(&heads, RejectionKind::NoCredentials), r#"Bearer realm="api""#);
 }

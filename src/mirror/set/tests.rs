@@ -166,7 +166,8 @@ proptest! {
             heir.apply(&known.facts, FactSource::Write, store.now);
         }
         for (n, fact) in store.facts.iter().filter(|(_, fact)| fact.until > store.now) {
-            prop_assert_eq!(heir.read().verdict(&name(*n)), SetVerdict::of(fact), "{} {:?}", n, fact);
+            let verdict = heir.read().verdict(&name(*n));
+            prop_assert_eq!(verdict, SetVerdict::of(fact), "{} {:?}", n, fact);
         }
     }
 }

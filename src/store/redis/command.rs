@@ -91,9 +91,9 @@ impl StoreCore {
     }
 
     /// Runs a script for one shard, with arguments that depend on what is known when it is sent.
-    /// They are made for each attempt: a late attempt with the knowledge of the first could begin an
-    /// epoch as if no data had been lost that this process knew of. `read` takes in the reply before
-    /// replicas are waited for.
+    /// They are made for each attempt: a late attempt with the knowledge of the first could begin
+    /// an epoch as if no data had been lost that this process knew of. `read` takes in the reply
+    /// before replicas are waited for.
     pub(crate) async fn run<T>(
         &self,
         shard: u16,

@@ -25,9 +25,9 @@ use crate::config::{
 ///
 /// The file that `url_file` names is read by [`builder`](Self::builder), the one of `password_file`
 /// for each connection, so that a password can be rotated without a restart. One line break at
-/// their end is left out. In a variable, `address_map` is a list of `announced=dialled`. An error names the variable, or the field, and the
-/// remedy. An unknown field is an error, and so is a variable that is almost called like one of
-/// these while that one is not set.
+/// their end is left out. In a variable, `address_map` is a list of `announced=dialled`. An error
+/// names the variable, or the field, and the remedy. An unknown field is an error, and so is a
+/// variable that is almost called like one of these while that one is not set.
 ///
 /// ```no_run
 /// use tower_jwt_revocation::RedisConfig;

@@ -84,7 +84,8 @@ impl Connection {
     ) -> Result<Self, StoreError> {
         match Self::open_once(config.clone(), limit, command_timeout).await {
             // Without a password fred begins with `PING`, which Redis refuses while it cannot write
-            // to its disk. With one it begins with `AUTH`, and a user without a password accepts any.
+            // to its disk. With one it begins with `AUTH`, and a user without a password accepts
+            // any.
             Err(error) if error_code(&error) == "MISCONF" && config.password.is_none() => {
                 let username = config.username.clone().or_else(|| Some("default".into()));
                 let config = Config { username, password: Some("none".into()), ..config };

@@ -57,10 +57,10 @@ impl RedisStore {
     ///
     /// `+role +info +ping +client|id` are optional. The role of the server is learned from `ROLE`,
     /// else from `HELLO`, else from `INFO`, else from a write that changes nothing; the report says
-    /// from which, and what is not known without `INFO`. That command also tells one server from the
-    /// next one at the same address: without it a restart with older data, or a failover behind one
-    /// address, is noticed less surely. An [`Import`](super::Import) from a list of
-    /// another program needs `INFO`.
+    /// from which, and what is not known without `INFO`. That command also tells one server from
+    /// the next one at the same address: without it a restart with older data, or a failover behind
+    /// one address, is noticed less surely. An [`Import`](super::Import) from a list of another
+    /// program needs `INFO`.
     pub async fn doctor(&self) -> Report {
         let mut report = Report::default();
         let core = &self.core;

@@ -108,8 +108,8 @@ impl StoreCore {
         ConfigError::new(if is_version { "prefix" } else { "shards" }, problem)
     }
 
-    /// Runs the script without changes, and lets the server have what this process has confirmed and
-    /// it does not have. Says whether it still settles.
+    /// Runs the script without changes, and lets the server have what this process has confirmed
+    /// and it does not have. Says whether it still settles.
     async fn keep_epoch(&self, shard: u16) -> Result<bool, StoreError> {
         let writer = self.writers.prune(shard);
         let writer = writer.unwrap_or_else(|| self.writers.renewing(shard));

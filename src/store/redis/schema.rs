@@ -46,7 +46,8 @@ pub(crate) const MAX_SHARDS: u16 = 1024;
 pub(crate) struct Unreadable;
 
 /// What to do where the data in Redis has another layout.
-pub(crate) const LAYOUT_REMEDY: &str = "run one version of this crate on a prefix, or set another prefix (JWT_REDIS_PREFIX) for this one";
+pub(crate) const LAYOUT_REMEDY: &str = "run one version of this crate on a prefix, or set another \
+    prefix (JWT_REDIS_PREFIX) for this one";
 
 /// Why a value cannot be read. Every value begins with the version of the layout in which it was
 /// written.
@@ -54,8 +55,8 @@ pub(crate) fn unreadable(what: &str, value: &[u8]) -> StoreError {
     let held = Words::of(value).and_then(|mut words| words.number()).ok();
     let problem = match held.filter(|held| *held < 1000 && *held != u64::from(LAYOUT)) {
         Some(held) => format!(
-            "{what} in redis has version {held} of the layout, this program reads version {LAYOUT}: \
-             {LAYOUT_REMEDY}"
+            "{what} in redis has version {held} of the layout, this program reads version \
+             {LAYOUT}: {LAYOUT_REMEDY}"
         ),
         None => format!("{what} in redis is unreadable: another program uses the prefix"),
     };
@@ -176,10 +177,15 @@ pub(crate) fn is_prefix(prefix: &str) -> bool {
 
 /// The time between two losses of data or changes of server, see the module `epoch`.
 ///
-/// Its value is `2 <id> <parent> <server> <started_at> <settling since> <awaited> <doubted until>
-/// <doubt ends or ended at> <seq> <last entry>`, with ids in hexadecimal digits and times in
-/// milliseconds. Without a parent, settling or doubt the numbers are 0. Of a doubt that has ended in
-/// this epoch the second number remains.
+/// Its value has these parts, with ids in hexadecimal digits and times in milliseconds:
+///
+/// ```text
+/// 2 <id> <parent> <server> <started_at> <settling since> <awaited> <doubted until>
+///   <doubt ends or ended at> <seq> <last entry>
+/// ```
+///
+/// Without a parent, settling or doubt the numbers are 0. Of a doubt that has ended in this epoch
+/// the second number remains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Epoch {
     /// Random; never zero.

@@ -40,8 +40,9 @@ use crate::verified::VerifiedToken;
 /// second, and for 30 s at most if one of them does not come. What cannot be put back is a loss, as
 /// after a `FLUSHALL` or a restart without data: tokens issued until that moment are in lasting
 /// doubt ([`StoreErrorKind::DataLoss`]): by default they are refused with 401, and their holders
-/// have to sign in again. Tokens issued later pass. A [`Mirror`](crate::Mirror) that knew everything writes it again and ends the
-/// doubt. An empty Redis is a first start, unless a running process knew otherwise.
+/// have to sign in again. Tokens issued later pass. A [`Mirror`](crate::Mirror) that knew
+/// everything writes it again and ends the doubt. An empty Redis is a first start, unless a running
+/// process knew otherwise.
 ///
 /// [`StoreErrorKind::Settling`]: crate::store::StoreErrorKind::Settling
 /// [`StoreErrorKind::DataLoss`]: crate::store::StoreErrorKind::DataLoss
@@ -69,8 +70,9 @@ impl RedisStore {
 
     /// Says to Redis that this process will not write any more. To be called before the process
     /// ends, after its last write: else it is waited for if the primary changes within half a
-    /// minute, and if it does not come back, what it wrote last is in doubt (the tokens issued until
-    /// then). Dropping the last clone of the store does the same, unless the runtime ends first.
+    /// minute, and if it does not come back, what it wrote last is in doubt (the tokens issued
+    /// until then). Dropping the last clone of the store does the same, unless the runtime ends
+    /// first.
     ///
     /// # Errors
     /// [`StoreError`] if Redis has not confirmed it.

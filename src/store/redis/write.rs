@@ -113,16 +113,16 @@ impl StoreCore {
         } else {
             tracing::warn!(
                 ?ahead,
-                "the clock of redis is ahead of that of this process by more than 5 s: tokens issued \
-                after a revocation may be refused; synchronise the clocks"
+                "the clock of redis is ahead of that of this process by more than 5 s: tokens \
+                issued after a revocation may be refused; synchronise the clocks"
             );
         }
     }
 
     /// Runs the script without changes: it begins the epoch of a shard, lets its server settle, or
-    /// puts off its expiry. It waits for no replicas: no write was confirmed to anybody, and waiting
-    /// would delay the writes that follow on the connection. With `only_at`, no other server may run
-    /// it.
+    /// puts off its expiry. It waits for no replicas: no write was confirmed to anybody, and
+    /// waiting would delay the writes that follow on the connection. With `only_at`, no other
+    /// server may run it.
     pub(crate) async fn touch(
         &self,
         shard: u16,

@@ -746,8 +746,8 @@ pub(super) async fn a_loss_is_a_new_epoch_with_a_doubt<F: StoreFixture<Store: Fe
     let token = trial.issued_at("nobody", "old", written_at)?;
     ensure!(
         state.doubt.covers(&token, state.time),
-        "a token that was issued at {written_at}, when a revocation was confirmed that is lost now, \
-         is not in doubt: {:?}",
+        "a token that was issued at {written_at}, when a revocation was confirmed that is lost \
+         now, is not in doubt: {:?}",
         state.doubt
     );
     Ok(())

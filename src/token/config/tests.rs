@@ -68,7 +68,8 @@ fn a_secret_makes_a_verifier() {
 #[test]
 fn a_file_makes_the_same() {
     let fields = format!(
-        r#"{{"issuers": ["https://id.example"], "audiences": ["orders"], "algorithm": "HS256", "secret": "{SECRET}",
+        r#"{{"issuers": ["https://id.example"], "audiences": ["orders"],
+            "algorithm": "HS256", "secret": "{SECRET}",
             "claim_targets": {{"tenant": "claim", "sid": "none"}}}}"#
     );
     let config: VerifierConfig = serde_json::from_str(&fields).unwrap();
@@ -348,8 +349,10 @@ fn issuers_can_be_a_pattern_and_its_tenants() {
 #[test]
 fn several_configurations_make_a_set_of_issuers() {
     let configs = r#"[
-        {"issuers": ["https://staff.example"], "audiences": ["desk"], "algorithm": "HS256", "secret": "1-hunter2-hunter2-hunter2-hunter2"},
-        {"issuers": ["https://shop.example"], "audiences": ["cart"], "algorithm": "HS256", "secret": "2-hunter2-hunter2-hunter2-hunter2"}
+        {"issuers": ["https://staff.example"], "audiences": ["desk"],
+         "algorithm": "HS256", "secret": "1-hunter2-hunter2-hunter2-hunter2"},
+        {"issuers": ["https://shop.example"], "audiences": ["cart"],
+         "algorithm": "HS256", "secret": "2-hunter2-hunter2-hunter2-hunter2"}
     ]"#;
     let configs: Vec<VerifierConfig> = serde_json::from_str(configs).unwrap();
     let (first, others) = configs.split_first().unwrap();

@@ -168,7 +168,8 @@ fn two_issuers_in_one_token_are_refused_whichever_is_chosen() {
     for [one, other] in [[STAFF, SHOP], [SHOP, STAFF]] {
         let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
         let payload = format!(
-            r#"{{"iss":"{one}","iss":"{other}","aud":["orders","shop"],"jti":"1","iat":{NOW},"exp":{}}}"#,
+            r#"{{"iss":"{one}","iss":"{other}","aud":["orders","shop"],
+                "jti":"1","iat":{NOW},"exp":{}}}"#,
             NOW + 600
         );
         let input = format!("{header}.{}", URL_SAFE_NO_PAD.encode(payload));

@@ -66,15 +66,16 @@ pub(crate) const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 ///   while](Self::with_outage_grace).
 /// - A token whose key is not known *yet* is answered with 503, not 401, so that a client does not
 ///   throw it away: only a fetch that begins after such a token was seen can tell whether its key
-///   exists. If it comes back without the key, the answer is 401 from then on, and the key is looked
-///   for again once a minute at most. So it is for a key that is withdrawn. Of the names that tokens
-///   make up 64 are waited for at a time and 1024 remembered, for 10 min after they were last given.
+///   exists. If it comes back without the key, the answer is 401 from then on, and the key is
+///   looked for again once a minute at most. So it is for a key that is withdrawn. Of the names
+///   that tokens make up 64 are waited for at a time and 1024 remembered, for 10 min after they
+///   were last given.
 /// - `https` only, no redirects, at most 256 KiB, all within a [time limit](Self::with_timeout).
 ///   What a token says about where its key is (`jku`, `x5u`, `jwk`, `x5c`) is ignored.
 /// - Keys that cannot be used are skipped and logged: for encryption, weak, of unknown type,
-///   secret, without a name beside others, or of a name and an algorithm that are taken; at `debug`,
-///   with the reason. RSA keys without `alg` are for RS256, unless
-///   [another algorithm](Self::with_default_algorithms) is set.
+///   secret, without a name beside others, or of a name and an algorithm that are taken; at
+///   `debug`, with the reason. RSA keys without `alg` are for RS256, unless [another
+///   algorithm](Self::with_default_algorithms) is set.
 /// - Of several keys with one name a token chooses by its `alg` (RFC 7517 §4.5).
 #[derive(Clone)]
 pub struct Jwks {
@@ -131,9 +132,9 @@ impl Jwks {
     ///
     /// If that is at another host, its address must be public: else whoever writes the document
     /// could make this process ask a server in its own network. Where the key set is meant to be
-    /// within the network, name it with [`at`](Self::at) and the issuer in the profile. So it is with
-    /// the service accounts of Kubernetes: `https://kubernetes.default.svc/openid/v1/jwks`, with the
-    /// [certificates](Self::with_root_certificates) in
+    /// within the network, name it with [`at`](Self::at) and the issuer in the profile. So it is
+    /// with the service accounts of Kubernetes: `https://kubernetes.default.svc/openid/v1/jwks`,
+    /// with the [certificates](Self::with_root_certificates) in
     /// `/var/run/secrets/kubernetes.io/serviceaccount/ca.crt`. Unless the role
     /// `system:service-account-issuer-discovery` is bound to `system:unauthenticated`, it wants a
     /// token, which a [transport](Self::with_transport) of yours can send.
@@ -169,7 +170,8 @@ impl Jwks {
     /// use tower_jwt_revocation::token::jwks::Jwks;
     ///
     /// // A `PingFederate` that signs with PS256.
-    /// let keys = Jwks::at("https://id.example/pf/JWKS")?.with_default_algorithms([Algorithm::PS256])?;
+    /// let keys = Jwks::at("https://id.example/pf/JWKS")?;
+    /// let keys = keys.with_default_algorithms([Algorithm::PS256])?;
     /// # let _ = keys;
     /// # Ok::<_, tower_jwt_revocation::ConfigError>(())
     /// ```

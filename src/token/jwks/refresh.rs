@@ -200,8 +200,8 @@ impl RefreshState {
         if !is_same {
             // After the new keys are in force: a reader that sees the new number gets the new keys.
             self.generation.fetch_add(2, Ordering::Release);
-            tracing::info!(keys = ?new.map(VerifierKeys::ids).unwrap_or_default(), "the keys of the \
-                identity provider changed");
+            tracing::info!(keys = ?new.map(VerifierKeys::ids).unwrap_or_default(), "the keys of \
+                the identity provider changed");
         }
     }
 

@@ -152,7 +152,8 @@ async fn keys_are_fetched_once_and_used_by_name() {
     assert_eq!(provider.fetches(), 2);
 }
 
-/// Each token of such a key is answered with 503 until it is accepted, and no longer than the pause.
+/// Each token of such a key is answered with 503 until it is accepted, and no longer than the
+/// pause.
 #[tokio::test(start_paused = true)]
 async fn a_key_that_is_published_just_after_a_fetch_is_found_without_calling_its_tokens_bad() {
     let provider = Provider::publishes(&["old"]);

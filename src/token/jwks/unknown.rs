@@ -1,8 +1,8 @@
 //! Names of keys that tokens gave and no key set had.
 //!
 //! A token whose key is not known may be older or younger than the keys: only a fetch can tell that
-//! begins after the token was seen. Until it is done the name *waits*, and then it is *absent*, unless
-//! the key has come.
+//! begins after the token was seen. Until it is done the name *waits*, and then it is *absent*,
+//! unless the key has come.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -124,8 +124,8 @@ impl UnknownKids {
         Verdict::Waiting { asks_for_fetch: true }
     }
 
-    /// These names were among the keys until now. As they were seen before the fetch began that came
-    /// without them, they are absent.
+    /// These names were among the keys until now. As they were seen before the fetch began that
+    /// came without them, they are absent.
     pub(super) fn withdraw<'a>(
         &self,
         kids: impl IntoIterator<Item = &'a str>,

@@ -10,8 +10,8 @@ use super::{VerificationKey, base64, key};
 use crate::config::ConfigError;
 use crate::token::{Algorithm, KeyFamily};
 
-/// Algorithms of RSA keys that do not name one, in sets of identity providers: the default of OpenID
-/// Connect Core §2.
+/// Algorithms of RSA keys that do not name one, in sets of identity providers: the default of
+/// OpenID Connect Core §2.
 pub(crate) const USUAL_RSA: [Algorithm; 1] = [Algorithm::RS256];
 
 /// Several keys, as read from a JSON Web Key Set (RFC 7517 §5).
@@ -40,9 +40,9 @@ impl KeySet {
     /// # Errors
     /// [`ConfigError`] naming the `kid` of the first key that is not for signatures (`use`,
     /// `key_ops`), has an unknown type, is private or weak, or does not say its algorithm where its
-    /// type leaves a choice (RSA, secrets). Or if this is not a key set, if no key is in it, or if an
-    /// object in it has a member twice: parsers that choose differently see two different keys (RFC
-    /// 7517 §4).
+    /// type leaves a choice (RSA, secrets). Or if this is not a key set, if no key is in it, or if
+    /// an object in it has a member twice: parsers that choose differently see two different keys
+    /// (RFC 7517 §4).
     pub fn from_jwk_set(json: &str) -> Result<Self, ConfigError> {
         Self::from_jwk_set_with(json, &[])
     }
@@ -51,8 +51,8 @@ impl KeySet {
     /// [`keys`](Self::keys) once for each.
     ///
     /// # Errors
-    /// As [`from_jwk_set`](Self::from_jwk_set), and if one of the algorithms is not for RSA: the type
-    /// of all other public keys leaves no choice, and a secret must name its algorithm.
+    /// As [`from_jwk_set`](Self::from_jwk_set), and if one of the algorithms is not for RSA: the
+    /// type of all other public keys leaves no choice, and a secret must name its algorithm.
     pub fn from_jwk_set_with(
         json: &str,
         default_algorithms: &[Algorithm],
@@ -190,8 +190,8 @@ pub(crate) fn rsa_algorithms(algorithms: &[Algorithm]) -> Result<Vec<Algorithm>,
     for algorithm in algorithms {
         if algorithm.family() != KeyFamily::Rsa {
             let problem = format!(
-                "names {algorithm}, but only RSA keys without `alg` leave a choice; name algorithms \
-                 such as RS256 and PS256"
+                "names {algorithm}, but only RSA keys without `alg` leave a choice; name \
+                 algorithms such as RS256 and PS256"
             );
             return Err(ConfigError::new("default_algorithms", problem));
         }
@@ -202,8 +202,8 @@ pub(crate) fn rsa_algorithms(algorithms: &[Algorithm]) -> Result<Vec<Algorithm>,
     Ok(checked)
 }
 
-/// JSON in which no object has a member twice, or why it is not. That does not quote it: there may be
-/// a secret in it.
+/// JSON in which no object has a member twice, or why it is not. That does not quote it: there may
+/// be a secret in it.
 fn unambiguous(json: &str) -> Result<Value, String> {
     // RFC 8259 §8.1 allows to ignore a byte order mark.
     let json = json.strip_prefix('\u{feff}').unwrap_or(json);

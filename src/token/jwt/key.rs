@@ -52,8 +52,8 @@ impl VerificationKey {
     ///
     /// # Errors
     /// [`ConfigError`] if the algorithm is not one of these, if the secret is shorter than the hash
-    /// (32, 48 or 64 bytes), if it is a key of another kind (PEM, DER, SSH, JWK; in base64, too), or
-    /// if there is no crypto provider.
+    /// (32, 48 or 64 bytes), if it is a key of another kind (PEM, DER, SSH, JWK; in base64, too),
+    /// or if there is no crypto provider.
     pub fn from_secret(algorithm: Algorithm, secret: &[u8]) -> Result<Self, ConfigError> {
         expect_family(algorithm, KeyFamily::Hmac)?;
         check_secret(algorithm, secret)?;
@@ -82,9 +82,9 @@ impl VerificationKey {
     /// # Errors
     /// [`ConfigError`] if the algorithm takes a secret, if this is not a key of its kind and curve
     /// (Ed448 is not supported), if an RSA modulus has less than 2048 or more than 8192 bits (4096
-    /// with the feature `rust_crypto` alone) or the fingerprint of ROCA, which one good key in about
-    /// 100 million has by chance, if a point is not on its curve or of small order, or if there is no
-    /// crypto provider.
+    /// with the feature `rust_crypto` alone) or the fingerprint of ROCA, which one good key in
+    /// about 100 million has by chance, if a point is not on its curve or of small order, or if
+    /// there is no crypto provider.
     pub fn from_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
         match algorithm.family() {
             KeyFamily::Hmac => Err(wrong_family(algorithm)),
@@ -221,7 +221,8 @@ impl VerificationKey {
             && self.is_eddsa_only == other.is_eddsa_only
     }
 
-    /// Whether both are the same public key, whatever their names and algorithms. Secrets never are.
+    /// Whether both are the same public key, whatever their names and algorithms. Secrets never
+    /// are.
     pub(crate) fn is_same_public_key(&self, other: &Self) -> bool {
         use DecodingKeyKind::{RsaModulusExponent, SecretOrDer};
 
@@ -365,8 +366,8 @@ pub(crate) fn check_rsa(modulus: &[u8], exponent: &[u8]) -> Result<(), ConfigErr
     if roca::has_fingerprint(modulus) {
         return Err(ConfigError::new(
             "key",
-            "has the fingerprint of a faulty generator (ROCA, CVE-2017-15361): its private part can \
-             be computed; make a new one with another tool",
+            "has the fingerprint of a faulty generator (ROCA, CVE-2017-15361): its private part \
+             can be computed; make a new one with another tool",
         ));
     }
     Ok(())

@@ -155,8 +155,8 @@ impl VerifierKeys {
     }
 }
 
-/// In the order in which keys are looked up. One that names its algorithm itself comes before one for
-/// which it is assumed, and what is the same otherwise stays in its order.
+/// In the order in which keys are looked up. One that names its algorithm itself comes before one
+/// for which it is assumed, and what is the same otherwise stays in its order.
 fn sort(keys: &mut [VerificationKey]) {
     let order = |key: &VerificationKey| (key.algorithm().as_str(), key.is_algorithm_assumed());
     keys.sort_by(|one, other| {

@@ -6,8 +6,8 @@
 //! 2. header: an object whose `alg`, `kid` and `typ` are strings and stand there once; no `crit`,
 //!    `b64`, `zip`, `enc`
 //! 3. type: `typ` is one of the accepted ones
-//! 4. key: chosen by `kid`, and among several of one `kid` by `alg`, which must be the one algorithm
-//!    of the key
+//! 4. key: chosen by `kid`, and among several of one `kid` by `alg`, which must be the one
+//!    algorithm of the key
 //! 5. signature
 //! 6. claims: see [`TokenProfile`]
 
@@ -108,8 +108,9 @@ impl JwtVerifier {
     /// Accepts what one of `keys` has signed and `profile` finds acceptable.
     ///
     /// # Errors
-    /// [`ConfigError`] if there is no key, if there are several and one has no `kid` or two have the
-    /// same `kid` and the same algorithm, if two secrets are the same, or if the profile cannot work.
+    /// [`ConfigError`] if there is no key, if there are several and one has no `kid` or two have
+    /// the same `kid` and the same algorithm, if two secrets are the same, or if the profile cannot
+    /// work.
     pub fn new(
         keys: impl IntoIterator<Item = VerificationKey>,
         profile: TokenProfile,
@@ -166,8 +167,8 @@ impl JwtVerifier {
         Ok(self)
     }
 
-    /// As [`TokenProfile::with_max_token_bytes`]: the longest accepted token, in bytes; default 8192.
-    /// Longer ones are refused unread.
+    /// As [`TokenProfile::with_max_token_bytes`]: the longest accepted token, in bytes; default
+    /// 8192. Longer ones are refused unread.
     #[must_use]
     pub fn with_max_token_bytes(mut self, bytes: usize) -> Self {
         self.profile = self.profile.with_max_token_bytes(bytes);

@@ -30,8 +30,8 @@ use crate::verified::VerifiedToken;
 ///
 /// # Security
 /// A client that reaches the service without the gateway can claim to be any user. Network rules
-/// must leave no other way in, from inside either, and the gateway must refuse what it cannot verify
-/// instead of passing it on.
+/// must leave no other way in, from inside either, and the gateway must refuse what it cannot
+/// verify instead of passing it on.
 ///
 /// It never lets a token be revoked by
 /// [`Revoker::revoke_raw_token`](crate::Revoker::revoke_raw_token): a revocation is for everyone

@@ -17,8 +17,8 @@ use crate::token::{TokenError, TokenErrorKind};
 /// The claim that binds a token to a key of the client (RFC 7800 §3.1).
 const CONFIRMATION: &str = "cnf";
 
-/// The `iss` of a claims set, to find out by which rules the whole is to be checked. Nothing else is
-/// looked at, and nothing at all that stands after an `iss` that is no string or is the second.
+/// The `iss` of a claims set, to find out by which rules the whole is to be checked. Nothing else
+/// is looked at, and nothing at all that stands after an `iss` that is no string or is the second.
 pub(crate) fn issuer_of(payload: &[u8]) -> Result<Option<Cow<'_, str>>, TokenError> {
     struct IssuerReader<'a, 'o> {
         source: Source<'a>,

@@ -341,9 +341,10 @@ impl TokenProfile {
     /// (RFC 6901). A name that holds a point is written as a pointer: `/kubernetes.io/pod/uid`. A
     /// name with `://` in it is taken as it is.
     ///
-    /// A claim that no token can have is an error of [`validate`](Self::validate). One that no token
-    /// has had, which may be misspelt, is told by [`unseen_claim_targets`](Self::unseen_claim_targets)
-    /// and, after 1000 tokens, once in the log.
+    /// A claim that no token can have is an error of [`validate`](Self::validate). One that no
+    /// token has had, which may be misspelt, is told by
+    /// [`unseen_claim_targets`](Self::unseen_claim_targets) and, after 1000 tokens, once in the
+    /// log.
     #[must_use]
     pub fn with_claim_target(mut self, claim: impl Into<Arc<str>>, kind: TargetKind) -> Self {
         let path = ClaimPath::new(claim);
@@ -354,10 +355,10 @@ impl TokenProfile {
         self.changed()
     }
 
-    /// The claims set by [`with_claim_target`](Self::with_claim_target) that no accepted token has had
-    /// yet, each with the number of tokens that were without it: a revocation by such a claim has
-    /// matched nothing. Clones of a profile count together, also if other rules are changed, and a
-    /// verifier works with a clone.
+    /// The claims set by [`with_claim_target`](Self::with_claim_target) that no accepted token has
+    /// had yet, each with the number of tokens that were without it: a revocation by such a claim
+    /// has matched nothing. Clones of a profile count together, also if other rules are changed,
+    /// and a verifier works with a clone.
     ///
     /// ```
     /// # use tower_jwt_revocation::TokenProfile;
@@ -375,9 +376,9 @@ impl TokenProfile {
     }
 
     /// Says that the issuer gives the id of a session that was ended to a new one, as Keycloak does
-    /// with a `sid` when the user signs in again in the same browser: a session is then revoked with
-    /// [`Extent::IssuedSoFar`](crate::Extent::IssuedSoFar) unless the request says otherwise, so that
-    /// tokens that are issued later pass. Default: it is revoked with
+    /// with a `sid` when the user signs in again in the same browser: a session is then revoked
+    /// with [`Extent::IssuedSoFar`](crate::Extent::IssuedSoFar) unless the request says otherwise,
+    /// so that tokens that are issued later pass. Default: it is revoked with
     /// [`Extent::All`](crate::Extent::All).
     ///
     /// # Security
@@ -488,9 +489,9 @@ impl TokenProfile {
     /// # Errors
     /// [`ConfigError`] naming the setting: an empty issuer, audience or claim name; a leeway over
     /// 300 s; a lifetime of zero or over 10 years; a claim mapped to a kind that is not fed by
-    /// claims, or one that cannot feed any (`iss`, `aud`, `exp`, `nbf`, `iat`, `cnf`); a claim mapped to
-    /// a target that no accepted token can have, because it is forbidden, says that the token is an ID
-    /// token, or leads into a claim that must be a text.
+    /// claims, or one that cannot feed any (`iss`, `aud`, `exp`, `nbf`, `iat`, `cnf`); a claim
+    /// mapped to a target that no accepted token can have, because it is forbidden, says that the
+    /// token is an ID token, or leads into a claim that must be a text.
     pub fn validate(&self) -> Result<(), ConfigError> {
         const TEN_YEARS: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
         let oops = |setting, problem: &str| Err(ConfigError::new(setting, problem));

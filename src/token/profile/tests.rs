@@ -48,7 +48,8 @@ fn every_claim_that_names_something_is_a_target() {
     let token = accept(
         &TokenProfile::new(),
         json!({
-            "sub": "u", "sid": "s1", "session_state": "s2", "session_id": "s3", "device_id": "d", "fid": "f1",
+            "sub": "u", "sid": "s1", "session_state": "s2", "session_id": "s3", "device_id": "d",
+            "fid": "f1",
             "family_id": "f2", "origin_jti": "f3", "client_id": "c1", "azp": "c2", "other": "x",
         }),
     );
@@ -268,7 +269,9 @@ fn records_outlive_every_token_they_cover() {
 
 proptest! {
     #[test]
-    fn any_claims_are_checked_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), now in any::<u64>()) {
+    fn any_claims_are_checked_without_a_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..200), now in any::<u64>(),
+    ) {
         let _ = check(&TokenProfile::new(), &bytes, Timestamp::from_millis(now)).unwrap_err();
     }
 
@@ -288,13 +291,15 @@ proptest! {
     #[test]
     fn a_claim_twice_is_refused_however_it_is_spelled(at in 0..3_usize, escape in 0..8_u8) {
         let name: String = "jti".chars().enumerate().map(|(index, char)| {
-            if escape >> index & 1 == 1 { format!("\\u{:04x}", u32::from(char)) } else { char.into() }
+            let is_escaped = escape >> index & 1 == 1;
+            if is_escaped { format!("\\u{:04x}", u32::from(char)) } else { char.into() }
         }).collect();
         let twice = format!("\"{name}\":\"other\"");
         let mut members = vec![r#""jti":"t""#, r#""iat":1700000000"#, r#""exp":1700000600"#];
         members.insert(at, &twice);
         let claims = format!("{{{}}}", members.join(","));
-        prop_assert_eq!(check(&TokenProfile::new(), claims.as_bytes(), Timestamp::from_secs(NOW)).unwrap_err(), OddClaim);
+        let refused = check(&TokenProfile::new(), claims.as_bytes(), Timestamp::from_secs(NOW));
+        prop_assert_eq!(refused.unwrap_err(), OddClaim);
     }
 }
 

@@ -1,5 +1,5 @@
-//! Whether tokens have the claims by which the user wants to revoke them: a revocation by a claim that
-//! no token has is confirmed, and matches nothing.
+//! Whether tokens have the claims by which the user wants to revoke them: a revocation by a claim
+//! that no token has is confirmed, and matches nothing.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -31,7 +31,8 @@ impl ClaimUsage {
 }
 
 impl TokenProfile {
-    /// A token was accepted, whose claims are noted already. Of no account once each claim was seen.
+    /// A token was accepted, whose claims are noted already. Of no account once each claim was
+    /// seen.
     pub(super) fn count_token(&self) {
         if self.watched_targets == 0 {
             return;
@@ -45,8 +46,8 @@ impl TokenProfile {
                 tracing::warn!(
                     claim = target.path.as_str(),
                     tokens = SUSPICIOUS,
-                    "no token has had this claim, so that a revocation by it matches nothing; is it \
-                     spelt as the issuer spells it? See TokenProfile::with_claim_target"
+                    "no token has had this claim, so that a revocation by it matches nothing; is \
+                     it spelt as the issuer spells it? See TokenProfile::with_claim_target"
                 );
             }
         }

@@ -1,5 +1,5 @@
-//! Each preset with a key set and tokens of the shape that the provider publishes, signed by keys of
-//! ours: one that is good, and those that must not pass for it.
+//! Each preset with a key set and tokens of the shape that the provider publishes, signed by keys
+//! of ours: one that is good, and those that must not pass for it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -59,7 +59,8 @@ fn mint(signer: Signer, header: &Value, claims: &Value) -> String {
     format!("{input}.{signature}")
 }
 
-/// A set of one RSA key, and one of an elliptic curve; `more` is what else the provider says of them.
+/// A set of one RSA key, and one of an elliptic curve; `more` is what else the provider says of
+/// them.
 fn set(more: &Value) -> String {
     let rsa = der(include_str!("../../../tests/keys/rsa2048.pkcs1.pub.pem"));
     // SEQUENCE, INTEGER with a leading zero, INTEGER.
@@ -366,12 +367,17 @@ fn google_and_firebase() {
         typ: "JWT",
         good: json!({
             "iss": "https://securetoken.google.com/shop", "aud": "shop", "auth_time": NOW - 10,
-            "user_id": "u", "sub": "u", "firebase": {"identities": {}, "sign_in_provider": "password"},
+            "user_id": "u", "sub": "u",
+            "firebase": {"identities": {}, "sign_in_provider": "password"},
         }),
         targets: &["user u"],
         bad: vec![
             ("another project", json!({"iss": "https://securetoken.google.com/else"}), WrongIssuer),
-            ("a cookie of the project", json!({"iss": "https://session.firebase.google.com/shop"}), WrongIssuer),
+            (
+                "a cookie of the project",
+                json!({"iss": "https://session.firebase.google.com/shop"}),
+                WrongIssuer,
+            ),
             ("another audience", json!({"aud": "else"}), WrongAudience),
             ("nobody", json!({"sub": null}), MissingClaim),
         ],
@@ -439,14 +445,19 @@ fn zitadel_and_authentik() {
         signer: Signer::Rsa,
         typ: "JWT",
         good: json!({
-            "iss": issuer, "sub": "hash", "aud": "client", "acr": "goauthentik.io/providers/oauth2/default",
+            "iss": issuer, "sub": "hash", "aud": "client",
+            "acr": "goauthentik.io/providers/oauth2/default",
             "azp": "client", "uid": "x", "scope": "openid", "amr": ["pwd"], "sid": "s",
         }),
         targets: &["user hash", "client client", "session s"],
         bad: vec![
             ("an ID token", json!({"uid": null, "azp": null, "nonce": "n"}), MissingClaim),
             ("an ID token with a hash", json!({"at_hash": "h"}), WrongType),
-            ("another application", json!({"iss": "https://id.example/application/o/else/"}), WrongIssuer),
+            (
+                "another application",
+                json!({"iss": "https://id.example/application/o/else/"}),
+                WrongIssuer,
+            ),
             ("another client", json!({"aud": "other"}), WrongAudience),
         ],
     }
@@ -463,13 +474,27 @@ fn jobs() {
         good: json!({
             "jti": "j", "iss": "https://token.actions.githubusercontent.com", "nbf": NOW - 10,
             "sub": "repo:acme/shop:ref:refs/heads/main", "aud": "https://deploy.example",
-            "repository": "acme/shop", "repository_owner": "acme", "run_id": "77", "run_attempt": "1",
+            "repository": "acme/shop", "repository_owner": "acme", "run_id": "77",
+            "run_attempt": "1",
         }),
-        targets: &["token j", "session 77", "claim acme/shop", "user repo:acme/shop:ref:refs/heads/main"],
+        targets: &[
+            "token j",
+            "session 77",
+            "claim acme/shop",
+            "user repo:acme/shop:ref:refs/heads/main",
+        ],
         bad: vec![
-            ("a stranger", json!({"repository_owner": "mallory", "repository": "mallory/x"}), ForbiddenClaim),
+            (
+                "a stranger",
+                json!({"repository_owner": "mallory", "repository": "mallory/x"}),
+                ForbiddenClaim,
+            ),
             ("another audience", json!({"aud": "https://github.com/acme"}), WrongAudience),
-            ("another server", json!({"iss": "https://github.example/_services/token"}), WrongIssuer),
+            (
+                "another server",
+                json!({"iss": "https://github.example/_services/token"}),
+                WrongIssuer,
+            ),
         ],
     }
     .assert("github");
@@ -479,7 +504,8 @@ fn jobs() {
         signer: Signer::Rsa,
         typ: "JWT",
         good: json!({
-            "jti": "j", "iss": "https://gitlab.com", "aud": "https://deploy.example", "nbf": NOW - 15,
+            "jti": "j", "iss": "https://gitlab.com", "aud": "https://deploy.example",
+            "nbf": NOW - 15,
             "sub": "project_path:acme/shop:ref_type:branch:ref:main", "namespace_path": "acme",
             "project_path": "acme/shop", "pipeline_id": "99", "job_id": "5", "user_login": "alice",
         }),

@@ -48,8 +48,9 @@ fn a_setting_is_the_same_as_its_setter() {
         ("JWT_REDIS_START_LIMIT_SECS", "3"),
     ]);
     let fields: RedisConfig = serde_json::from_str(
-        r#"{"url": "redis://127.0.0.1:6379/3", "prefix": "shop", "shards": 4, "check_timeout_ms": 20,
-            "write_timeout_ms": 700, "max_in_flight": 99, "max_token_lifetime_secs": 3600, "log_length": 1000,
+        r#"{"url": "redis://127.0.0.1:6379/3", "prefix": "shop", "shards": 4,
+            "check_timeout_ms": 20, "write_timeout_ms": 700, "max_in_flight": 99,
+            "max_token_lifetime_secs": 3600, "log_length": 1000,
             "wait_replicas": 2, "wait_replicas_ms": 300, "start": "wait", "start_limit_secs": 3}"#,
     )
     .unwrap();

@@ -237,9 +237,9 @@ pub(super) fn assess_server_id(id: &ServerId, report: &mut Report) {
         report.add(
             Severity::Warning,
             "server_id",
-            "the server does not tell its id, as INFO is refused: if another one takes its place at \
-             the same address, or it is restarted with older data, that may not be noticed, and a \
-             revocation that was confirmed last may be without effect",
+            "the server does not tell its id, as INFO is refused: if another one takes its place \
+             at the same address, or it is restarted with older data, that may not be noticed, and \
+             a revocation that was confirmed last may be without effect",
             "give the user the right +info",
         );
     }

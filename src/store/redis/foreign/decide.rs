@@ -108,8 +108,9 @@ fn words(document: &serde_json::Map<String, Json>) -> Option<Arc<str>> {
 fn printable(text: &str) -> String {
     let is_plain = |c: char| {
         !c.is_control()
-            && !matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+            && !matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
     };
     let shown: String =
         text.chars().take(MAX_WORDS).map(|c| if is_plain(c) { c } else { ' ' }).collect();

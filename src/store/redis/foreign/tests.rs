@@ -172,7 +172,9 @@ fn names_are_read_back_and_patterns_escape_what_a_glob_would_take() {
 
 proptest! {
     #[test]
-    fn whatever_an_id_is_it_is_read_back_as_it_was(id in ".{1,60}", before in "[^{}]{0,8}", after in "[^{}]{0,8}") {
+    fn whatever_an_id_is_it_is_read_back_as_it_was(
+        id in ".{1,60}", before in "[^{}]{0,8}", after in "[^{}]{0,8}",
+    ) {
         let template = KeyTemplate::parse(&format!("{before}{{jti}}{after}")).unwrap();
         let name = template.render(|_| Ok::<_, FillError>(id.clone().into())).unwrap();
         prop_assert_eq!(template.read(&name), Some(&*id));

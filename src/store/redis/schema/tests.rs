@@ -36,7 +36,8 @@ fn target() -> impl Strategy<Value = Target> {
 
 prop_compose! {
     fn record()(
-        all_revoked_at in time(), cutoff in time(), cutoff_set_at in time(), reinstated_at in time(), until in time(),
+        all_revoked_at in time(), cutoff in time(), cutoff_set_at in time(),
+        reinstated_at in time(), until in time(),
         at in time(),
         target in target(), reason in words(), actor in words(),
     ) -> Record {
@@ -97,7 +98,9 @@ proptest! {
     }
 
     #[test]
-    fn every_fingerprint_has_its_shard_and_its_key_carries_the_tag(bytes: [u8; 16], shards in 1..=MAX_SHARDS) {
+    fn every_fingerprint_has_its_shard_and_its_key_carries_the_tag(
+        bytes: [u8; 16], shards in 1..=MAX_SHARDS,
+    ) {
         let keys = RedisKeys::new("app", shards);
         let fingerprint = Fingerprint::from_bytes(bytes);
         let shard = keys.shard_of(&fingerprint);

@@ -105,7 +105,8 @@ fn every_topology_is_read_from_its_url() {
         ("valkey://user:p%40ss@h:1/2", false, false),
         ("redis-cluster://h:1?node=i:2&node=j:3", true, false),
         (
-            "valkey-sentinel://h:1?sentinelServiceName=x&node=i:2&sentinelUsername=u&sentinelPassword=p",
+            "valkey-sentinel://h:1?sentinelServiceName=x&node=i:2&sentinelUsername=u\
+             &sentinelPassword=p",
             false,
             true,
         ),

@@ -521,10 +521,11 @@ fn secrets_that_only_look_odd_are_secrets() {
 
 /// A modulus of two primes k·M + 65537ᵃ mod M, as the library of Infineon made them (Nemec et al.,
 /// "The Return of Coppersmith's Attack", 2017, §2.1).
-const ROCA: &str = "omeUvBC2SApTT6UCCE56Xh3iCzqiMFwncfQJJkuMrRuL5mKR8a2Mgnqpe-6-PWSOKywPV6qwwQulQztko_n\
-TKYvhuTs4IO4wr18PS8rk_kleGAVCm7_D4SWnenktnTbNpYljUIxC57bS84MjVMmWJoEpWKy5i-fTeD3qfiyk72RRfZOhsaNAox2\
-O84x9hUgEZQFhbuXx2dl4FPklNsAh9One19lggsEWzUOHBGLixvsX_YpwUbw8HZE0F5TrRrLV80JMxNg6TDTW_kRRWWLV7dO00g8i\
-Lf50SqTavbLK-9fA0gNSUp8WKzjA_QthPaAZ3blRRYOFIuWa9wiegSTslw";
+const ROCA: &str = "\
+    omeUvBC2SApTT6UCCE56Xh3iCzqiMFwncfQJJkuMrRuL5mKR8a2Mgnqpe-6-PWSOKywPV6qwwQulQztko_nTKYvhuT\
+    s4IO4wr18PS8rk_kleGAVCm7_D4SWnenktnTbNpYljUIxC57bS84MjVMmWJoEpWKy5i-fTeD3qfiyk72RRfZOhsaNA\
+    ox2O84x9hUgEZQFhbuXx2dl4FPklNsAh9One19lggsEWzUOHBGLixvsX_YpwUbw8HZE0F5TrRrLV80JMxNg6TDTW_k\
+    RRWWLV7dO00g8iLf50SqTavbLK-9fA0gNSUp8WKzjA_QthPaAZ3blRRYOFIuWa9wiegSTslw";
 
 #[test]
 fn keys_of_the_generator_that_was_broken_are_refused() {

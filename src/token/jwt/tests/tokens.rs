@@ -120,7 +120,8 @@ fn headers() {
         (r#"{"alg":"HS256","cty":"x","x5t":"y","n":null}"#, Ok(())),
         // Keys that the token brings along are not looked at.
         (
-            r#"{"alg":"HS256","jwk":{"kty":"oct","k":"AA"},"jku":"http://evil","x5u":"http://evil","x5c":[]}"#,
+            r#"{"alg":"HS256","jwk":{"kty":"oct","k":"AA"},
+                "jku":"http://evil","x5u":"http://evil","x5c":[]}"#,
             Ok(()),
         ),
         // What must be understood.
@@ -558,7 +559,9 @@ proptest! {
     }
 
     #[test]
-    fn near_misses_are_refused_without_a_panic(token in "[A-Za-z0-9_-]{0,60}\\.[A-Za-z0-9_-]{0,60}\\.[A-Za-z0-9_-]{0,60}") {
+    fn near_misses_are_refused_without_a_panic(
+        token in r"[A-Za-z0-9_-]{0,60}\.[A-Za-z0-9_-]{0,60}\.[A-Za-z0-9_-]{0,60}",
+    ) {
         verifier().verify(&token).unwrap_err();
     }
 
@@ -583,11 +586,14 @@ proptest! {
             prop_assert_ne!(token.matches('.').count(), 2);
             return Ok(());
         };
-        prop_assert_eq!(format!("{}.{}.{}", parts.header, parts.payload, parts.signature), token.clone());
+        let whole = format!("{}.{}.{}", parts.header, parts.payload, parts.signature);
+        prop_assert_eq!(whole, token.clone());
         prop_assert_eq!(format!("{}.{}", parts.signing_input, parts.signature), token);
     }
     #[test]
-    fn claims_that_are_signed_are_decoded_as_strictly_as_all_else(text in "[A-Za-z0-9_-]{0,400}", at in 0..400_usize, to in ".") {
+    fn claims_that_are_signed_are_decoded_as_strictly_as_all_else(
+        text in "[A-Za-z0-9_-]{0,400}", at in 0..400_usize, to in ".",
+    ) {
         prop_assert_eq!(signed_base64(&text), base64(&text));
         let mut odd = text;
         let at = at % (odd.len() + 1);

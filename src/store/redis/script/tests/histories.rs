@@ -2,9 +2,9 @@
 //! with the script as Redis runs it, and with what the processes really keep
 //! ([`EpochTracker`], [`WriterLogs`]).
 //!
-//! Each server is a database of one Redis. A replica is a copy of the primary, as old as the history
-//! says. A process that has not noticed a failover goes on at the old primary for as long as it may
-//! believe it ([`LEASE`]).
+//! Each server is a database of one Redis. A replica is a copy of the primary, as old as the
+//! history says. A process that has not noticed a failover goes on at the old primary for as long
+//! as it may believe it ([`LEASE`]).
 
 use super::super::super::epoch::{EpochSource, EpochTracker, KnownEpoch, ReadFrom};
 use super::super::super::writers::{Confirmed, WriterLogs};
@@ -239,8 +239,8 @@ impl World {
         }
     }
 
-    /// What the maintenance task does in one round. If it `breaks_off`, the connection is lost after
-    /// the first replay.
+    /// What the maintenance task does in one round. If it `breaks_off`, the connection is lost
+    /// after the first replay.
     fn maintain(&mut self, process: usize, breaks_off: bool) {
         let server = self.server_of(process);
         let writer = self.processes[process].logs.renewing(0);
@@ -295,8 +295,8 @@ impl World {
         self.lab.ask("HEXISTS", arguments).unwrap() == Value::Integer(1)
     }
 
-    /// A primary without any data is a total loss, or a first start. That is the matter of the model
-    /// of epochs (`epoch/model_tests.rs`).
+    /// A primary without any data is a total loss, or a first start. That is the matter of the
+    /// model of epochs (`epoch/model_tests.rs`).
     fn replica_is_empty(&self) -> bool {
         self.select(self.primary + 1);
         self.lab.get(self.lab.keys.shard(0).epoch.clone()).is_none()

@@ -144,7 +144,8 @@ fn what_is_replayed_is_there_and_what_a_missing_writer_had_is_in_doubt_until_it_
     assert_eq!(own.number, 4);
     let late = lab.run(now, &writer(6, WriterAction::Write, 2, OTHER), &[&user("erin")]).unwrap();
     assert_eq!(late.changes, None);
-    // Dave was reinstated before, at the server that was left, which had heard of an earlier revocation.
+    // Dave was reinstated before, at the server that was left, which had heard of an earlier
+    // revocation.
     let undone = Fact { reinstated_at: at(now + 60_000), ..fact(0) };
     lab.replay_confirmed(now + 1, 6, 2, &reinstated("dave"), undone);
     lab.replay_confirmed(now + 1, 6, 2, &user("frank"), fact(START + 60));
@@ -215,7 +216,8 @@ fn a_writer_that_has_confirmed_more_than_the_server_has_is_refused_until_it_is_t
     lab.run(START + 2, &writer(5, WriterAction::Through, 3, 77), &[]).unwrap();
     let written = lab.run(START + 3, &context, &[&user("alice")]).unwrap();
     assert_eq!((written.number, written.changes.unwrap().len()), (4, 1));
-    // After the clock was set, others take it for gone. It was there in this epoch: nothing is lost.
+    // After the clock was set, others take it for gone. It was there in this epoch: nothing is
+    // lost.
     lab.run(START + 60_000, &writer(6, WriterAction::Renew, 0, 77), &[]).unwrap();
     let mut late = writer(5, WriterAction::Write, 4, 77);
     assert_eq!(lab.run(START + 60_001, &late, &[&user("bob")]).unwrap().changes, None);
