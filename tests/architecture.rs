@@ -213,6 +213,74 @@ fn texts_hold_no_indentation() {
     }
 }
 
+/// Two files beside each other, and a diff, need no more. A row of a table in the documentation cannot
+/// be broken, and a single word, such as a link, neither.
+#[test]
+fn no_line_of_the_source_is_wider_than_100_columns() {
+    assert!(is_too_wide(&format!("    let wide = {};", "x".repeat(90))));
+    assert!(!is_too_wide(&format!("    /// <https://{}>", "x".repeat(90))));
+    assert!(!is_too_wide(&format!("    /// | a row | {} |", "x".repeat(90))));
+    assert!(!is_too_wide(&"…".repeat(100)), "characters count, not bytes");
+    let mut files = Vec::new();
+    for extension in ["rs", "lua"] {
+        collect(&root().join("src"), extension, &mut files);
+    }
+    let mut found = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let lines = (1..).zip(text.lines()).filter(|(_, line)| is_too_wide(line));
+        found.extend(lines.map(|(number, _)| format!("{}:{number}", file.display())));
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+fn is_too_wide(line: &str) -> bool {
+    let text = line.trim_start().trim_start_matches(['/', '!']).trim_start();
+    let is_comment = line.trim_start().starts_with("//");
+    let cannot_be_broken = is_comment && (text.starts_with('|') || !text.contains(' '));
+    line.chars().count() > 100 && !cannot_be_broken
+}
+
+/// Words that stand for something else than what they say, and the words of the field for it.
+const FOREIGN_WORDS: &[(&str, &str)] = &[
+    (concat!("jud", "g"), "check, decide or assess"),
+    (concat!("stew", "ard"), "maintenance"),
+    (concat!("amne", "sia"), "loss of data"),
+    (concat!("sei", "z"), "acquire"),
+];
+
+#[test]
+fn what_the_field_has_a_word_for_has_no_other() {
+    let mut files = documents();
+    for folder in ["src", "tests", "examples", "benches", "fuzz", "scripts"] {
+        for extension in ["rs", "lua", "md", "toml", "sh", "py", "yaml", "yml", "html"] {
+            collect(&root().join(folder), extension, &mut files);
+        }
+    }
+    let mut found = Vec::new();
+    // What is built stands in such folders, too.
+    for file in files.iter().filter(|file| file.iter().all(|part| part != "target")) {
+        let name = file.strip_prefix(root()).unwrap().display().to_string();
+        let text = fs::read_to_string(file).unwrap();
+        for (number, line) in (0..).zip([name.as_str()].into_iter().chain(text.lines())) {
+            for (word, instead) in foreign_words(line) {
+                found.push(format!("{name}:{number}: {word}…: say {instead}"));
+            }
+        }
+    }
+    assert!(files.len() > 300, "only {} files were found", files.len());
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    assert_eq!(foreign_words(concat!("every_use_jud", "ges")).count(), 1);
+}
+
+fn foreign_words(line: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let line = line.to_lowercase();
+    let is_there = move |start: &str| {
+        line.split(|char: char| !char.is_alphabetic()).any(|word| word.starts_with(start))
+    };
+    FOREIGN_WORDS.iter().copied().filter(move |(start, _)| is_there(start))
+}
+
 /// Types that are seen outside of their file.
 #[test]
 fn no_two_types_share_a_name() {
@@ -345,9 +413,8 @@ fn tables_of_private_modules_are_plain_comments() {
     collect(&root().join("src"), "rs", &mut files);
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
-        for table in ["//! | room |", "//! | module |"] {
-            assert!(!text.contains(table), "{} shows its modules on docs.rs", file.display());
-        }
+        let table = "//! | module |";
+        assert!(!text.contains(table), "{} shows its modules on docs.rs", file.display());
     }
 }
 

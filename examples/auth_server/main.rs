@@ -7,7 +7,7 @@
 //! make tour        # two of them on one Redis
 //! ```
 //!
-//! | room | what it does |
+//! | module | what it does |
 //! | --- | --- |
 //! | `config` | reads the environment; everything that can be wrong is found here |
 //! | `app` | puts verifier, store, layer, sessions and issuer together |

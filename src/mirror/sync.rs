@@ -1,7 +1,7 @@
 //! What threads share in the set of this process: atomics, a lock, the directory; and the chance
 //! that seeds it.
 //!
-//! They come through this room so that a model can put its own in their place and try every order
+//! They come through this module so that a model can put its own in their place and try every order
 //! of steps (`tests/set_model`).
 
 pub(super) use std::collections::hash_map::RandomState;

@@ -3,7 +3,7 @@
 //! Real servers are failed over while real processes write and check; everything that they
 //! acknowledge is noted with its time and assessed. `docs/faults.md` shows the numbers.
 //!
-//! | room | what it is |
+//! | module | what it is |
 //! | --- | --- |
 //! | `scenarios` | what happens to the primary |
 //! | `stage` | servers, processes and traffic together |
@@ -23,7 +23,7 @@
 )]
 #![allow(
     unreachable_pub,
-    reason = "`pub` marks what other rooms may call; a test binary exports nothing"
+    reason = "`pub` marks what other modules may call; a test binary exports nothing"
 )]
 #![allow(dead_code, reason = "scenarios to come need it")]
 #![allow(clippy::print_stdout, reason = "this binary is its own test harness")]

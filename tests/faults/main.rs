@@ -1,7 +1,7 @@
 //! What happens when Redis, its network or its data break, under load: every answer of real layers
 //! over real servers is assessed. `docs/faults.md` shows the numbers.
 //!
-//! | room | what it is |
+//! | module | what it is |
 //! | --- | --- |
 //! | `faults` | everything that goes wrong, and what is promised meanwhile |
 //! | `matrix` | each fault under traffic, every answer assessed |
@@ -22,7 +22,7 @@
 )]
 #![allow(
     unreachable_pub,
-    reason = "`pub` marks what other rooms may call; a test binary exports nothing"
+    reason = "`pub` marks what other modules may call; a test binary exports nothing"
 )]
 #![allow(clippy::print_stdout, reason = "this binary is its own test harness")]
 

@@ -11,7 +11,7 @@
 //! 5. signature
 //! 6. claims: see [`TokenProfile`]
 
-// | room | what it does |
+// | module | what it does |
 // | --- | --- |
 // | `header` | the shape of a token and its header |
 // | `key` | keys, each with its algorithm, none of them weak |

@@ -86,7 +86,8 @@ fn check_known_signatures() -> bool {
     const KEY: &str =
         "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
     const MESSAGE: &[u8] = b"eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.\
-        eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+        eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9p\
+        c19yb290Ijp0cnVlfQ";
     let Some(secret) = super::base64(KEY) else { return false };
     let Ok(key) = DecodingKey::from_secret(&secret) else { return false };
     let fits = |signature| verify(signature, MESSAGE, &key, Algorithm::HS256);

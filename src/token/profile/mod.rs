@@ -4,7 +4,7 @@
 //! Pure but for its clock: bytes in, a [`VerifiedToken`](crate::VerifiedToken) or a
 //! [`TokenError`](super::TokenError) out.
 
-// | room | what it does |
+// | module | what it does |
 // | --- | --- |
 // | `claims` | reads a claims set |
 // | `combined` | several profiles as one, each for its own issuers |
