@@ -296,6 +296,7 @@ impl Gate {
     }
 
     /// As every request has it, so it pays to read only what is new.
+    #[inline]
     fn verified_bearer(&self, credentials: &[u8]) -> Result<Arc<VerifiedToken>, Rejection> {
         if credentials.len() > self.max_token_bytes {
             return Err(TokenError::too_long().into());

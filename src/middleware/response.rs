@@ -385,9 +385,8 @@ impl RefusalHeads {
         let mut head = empty_head(row.status);
         match row.challenge {
             Some(challenge) if self.takes_dpop => {
-                for challenge in self.challenges(challenge, kind, bearer::has_dpop(request)) {
-                    head.headers.append(header::WWW_AUTHENTICATE, challenge);
-                }
+                let comes_by_dpop = bearer::has_dpop(request);
+                self.add_challenges(&mut head.headers, challenge, kind, comes_by_dpop);
                 return head;
             }
             Some(challenge) => {
@@ -407,20 +406,25 @@ impl RefusalHeads {
     /// One challenge for each scheme, each in a field of its own, as not all clients can tell
     /// several in one apart. What is wrong stands in that of the scheme that was used (RFC 9449
     /// §7.2).
-    fn challenges(
+    #[cold]
+    fn add_challenges(
         &self,
+        headers: &mut HeaderMap,
         challenge: Challenge,
         kind: RejectionKind,
         comes_by_dpop: bool,
-    ) -> impl Iterator<Item = HeaderValue> {
+    ) {
         let by_dpop = comes_by_dpop || !self.takes_bearer;
         let told = self.challenge(challenge, kind);
         let (bearer, dpop) =
             if by_dpop { (self.plain.clone(), told) } else { (told, self.plain.clone()) };
         let dpop = dpop.to_str().unwrap_or_default().replacen("Bearer", "DPoP", 1);
-        self.takes_bearer.then_some(bearer).into_iter().chain([field(dpop)])
+        for challenge in self.takes_bearer.then_some(bearer).into_iter().chain([field(dpop)]) {
+            headers.append(header::WWW_AUTHENTICATE, challenge);
+        }
     }
 
+    #[inline]
     fn challenge(&self, challenge: Challenge, kind: RejectionKind) -> HeaderValue {
         let known = match challenge {
             Challenge::Plain => &self.plain,

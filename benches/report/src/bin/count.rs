@@ -242,6 +242,11 @@ fn cases() -> Cases {
         "refuse, long junk",
         request(layer(), same(Some(&format!("Bearer {}", "j".repeat(800)))), 401),
     ));
+    // Ten times longer than any token may be: refused by its length alone.
+    cases.push((
+        "refuse, 60 kB",
+        request(layer(), same(Some(&format!("Bearer {}", "j".repeat(60_000)))), 401),
+    ));
     cases.push(("refuse, alg none", request(layer(), same(Some(none)), 401)));
     // The same token, saying that it needs no signature.
     let (_, rest) = world.tokens[0].split_once('.').unwrap();
