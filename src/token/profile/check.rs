@@ -97,7 +97,7 @@ impl TokenProfile {
             return Err(too_long_lived());
         }
         let draft = self.draft(&claims, &issuer, &signed)?;
-        self.count_token();
+        self.count_token(&claims.first_seen);
         Ok(draft.finish(self.id, signed.payload, expires_at, claims.not_before, claims.issued_at))
     }
 

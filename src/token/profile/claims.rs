@@ -1,6 +1,7 @@
 //! Reads the claims that decide: one pass over the payload, nothing kept that is not needed.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -9,6 +10,7 @@ use serde_json::value::RawValue;
 use super::check::odd;
 use super::kind::KindClaim;
 use super::path::MAX_PATH_NAMES;
+use super::usage::ClaimUsage;
 use super::{ClaimTarget, TokenProfile};
 use crate::clock::Timestamp;
 use crate::revocation::{MAX_ID_BYTES, TargetKind};
@@ -101,6 +103,8 @@ pub(super) struct ParsedClaims<'a> {
     pub(super) targets: Vec<(&'a ClaimTarget, Cow<'a, str>)>,
     /// The members of `cnf` that are texts, if it is there.
     pub(super) confirmation: Option<Vec<(Cow<'a, str>, Cow<'a, str>)>>,
+    /// The claims that are there and that no accepted token has had yet.
+    pub(super) first_seen: Vec<&'a ClaimUsage>,
 }
 
 impl<'a> ParsedClaims<'a> {
@@ -111,7 +115,7 @@ impl<'a> ParsedClaims<'a> {
             profile,
             source: Source(payload),
             claims,
-            names: Vec::with_capacity(24),
+            names: ClaimNames::default(),
             ruled: Vec::new(),
             error: None,
         };
@@ -127,11 +131,7 @@ impl<'a> ParsedClaims<'a> {
         read.map_err(|_| {
             TokenError::new(TokenErrorKind::Malformed, "the claims are not a JSON object")
         })?;
-        // Any order will do. This one seldom has to look at a name.
-        reader.names.sort_unstable_by(|one, other| {
-            one.len().cmp(&other.len()).then_with(|| one.cmp(other))
-        });
-        if reader.names.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
+        if reader.names.has_twice() {
             // RFC 7519 §4 leaves the choice between this and "the last one wins". Two parsers that
             // choose differently see two different tokens.
             return Err(TokenError::new(TokenErrorKind::OddClaim, "a claim stands there twice"));
@@ -173,8 +173,9 @@ impl<'a> ParsedClaims<'a> {
         let name = feed.path.as_str();
         // An empty id names nothing: no one can revoke it.
         if let Some(id) = value.id(name)?.filter(|id| !id.is_empty()) {
-            if let Some(usage) = &feed.usage {
-                usage.see();
+            // Only once the token is accepted, the claim counts as seen.
+            if let Some(usage) = feed.usage.as_deref().filter(|usage| !usage.was_seen()) {
+                self.first_seen.push(usage);
             }
             self.add_target(feed, bounded(name, id)?);
         }
@@ -282,17 +283,58 @@ struct ClaimsReader<'a> {
     profile: &'a TokenProfile,
     source: Source<'a>,
     claims: ParsedClaims<'a>,
-    names: Vec<Cow<'a, str>>,
+    names: ClaimNames<'a>,
     /// The claims that are the subject of a rule of the user's own.
     ruled: Vec<(Cow<'a, str>, ClaimValue<'a>)>,
     error: Option<TokenError>,
 }
 
-impl ClaimsReader<'_> {
+impl<'a> ClaimsReader<'a> {
     fn note(&mut self, result: Result<(), TokenError>) {
         if let Err(error) = result {
             self.error.get_or_insert(error);
         }
+    }
+
+    /// Reads the value of a claim for all that may count: what kind of token it is of, to which key
+    /// it is bound, rules of the user's own, ids inside of it.
+    #[inline(never)]
+    fn look_into<A: MapAccess<'a>>(
+        &mut self,
+        name: &Cow<'a, str>,
+        map: &mut A,
+    ) -> Result<(), A::Error> {
+        let role = Role::of(name, self.profile);
+        let kind = KindClaim::of(name).filter(|kind| !self.profile.ignores_kind(*kind));
+        let (is_ruled, is_entered) = self.profile.looks_at(name);
+        let is_bound = name == CONFIRMATION;
+        if role.is_none() && kind.is_none() && !is_ruled && !is_entered && !is_bound {
+            map.next_value::<IgnoredAny>()?;
+            return Ok(());
+        }
+        let is_deep = kind == Some(KindClaim::Events) || is_ruled || is_entered || is_bound;
+        let seed = if is_deep { ValueSeed::deep } else { ValueSeed::flat };
+        let value = map.next_value_seed(seed(self.source))?;
+        if let Some(kind) = kind {
+            let checked = kind.check(&value);
+            self.note(checked);
+        }
+        if is_bound {
+            let taken = self.claims.take_confirmation(&value);
+            self.note(taken);
+        }
+        if is_entered {
+            let taken = self.claims.take_nested(name, &value, self.profile);
+            self.note(taken);
+        }
+        if is_ruled {
+            self.ruled.push((name.clone(), value.clone()));
+        }
+        if let Some(role) = role {
+            let taken = self.claims.take(name, role, value);
+            self.note(taken);
+        }
+        Ok(())
     }
 }
 
@@ -329,52 +371,72 @@ impl<'a> Visitor<'a> for &mut ClaimsReader<'a> {
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
+        let looks_into_claims = self.profile.looks_into_claims();
         while let Some(name) = map.next_key_seed(NameSeed(self.source))? {
             if let Some(time) = Time::of(&name) {
                 let value: &RawValue = map.next_value()?;
                 let taken = self.claims.take_time(time, value.get());
                 self.note(taken);
-                if self.profile.has_rule_for(&name) {
+                if looks_into_claims && self.profile.has_rule_for(&name) {
                     let value = flat(value.get());
                     self.ruled.push((name.clone(), value));
                 }
-                self.names.push(name);
-                continue;
-            }
-            let role = Role::of(&name, self.profile);
-            let kind = KindClaim::of(&name).filter(|kind| !self.profile.ignores_kind(*kind));
-            let (is_ruled, is_entered) = self.profile.looks_at(&name);
-            let is_bound = name == CONFIRMATION;
-            if role.is_none() && kind.is_none() && !is_ruled && !is_entered && !is_bound {
-                map.next_value::<IgnoredAny>()?;
-                self.names.push(name);
-                continue;
-            }
-            let is_deep = kind == Some(KindClaim::Events) || is_ruled || is_entered || is_bound;
-            let seed = if is_deep { ValueSeed::deep } else { ValueSeed::flat };
-            let value = map.next_value_seed(seed(self.source))?;
-            if let Some(kind) = kind {
-                let checked = kind.check(&value);
-                self.note(checked);
-            }
-            if is_bound {
-                let taken = self.claims.take_confirmation(&value);
-                self.note(taken);
-            }
-            if is_entered {
-                let taken = self.claims.take_nested(&name, &value, self.profile);
-                self.note(taken);
-            }
-            if is_ruled {
-                self.ruled.push((name.clone(), value.clone()));
-            }
-            if let Some(role) = role {
+            } else if looks_into_claims || says_more_than_a_text(&name) {
+                self.look_into(&name, &mut map)?;
+            } else if let Some(role) = Role::of(&name, self.profile) {
+                let value = map.next_value_seed(ValueSeed::flat(self.source))?;
                 let taken = self.claims.take(&name, role, value);
                 self.note(taken);
+            } else {
+                map.next_value::<IgnoredAny>()?;
             }
             self.names.push(name);
         }
         Ok(())
+    }
+}
+
+/// Whether the claim of this name counts for more than being there as a text.
+fn says_more_than_a_text(name: &str) -> bool {
+    name == CONFIRMATION || KindClaim::of(name).is_some()
+}
+
+/// The names of the claims so far, to find one that stands there twice. Any two claims are compared, but
+/// of a few by their names only if a bit of them is the same, and of many in their order.
+#[derive(Default)]
+struct ClaimNames<'a> {
+    names: Vec<Cow<'a, str>>,
+    bits: u64,
+    has_twice: bool,
+}
+
+impl<'a> ClaimNames<'a> {
+    /// Nearly all tokens have less.
+    const FEW: usize = 24;
+
+    fn push(&mut self, name: Cow<'a, str>) {
+        if self.names.is_empty() {
+            self.names.reserve(Self::FEW);
+        }
+        if self.names.len() < Self::FEW {
+            let ends = [name.as_bytes().first(), name.as_bytes().last()];
+            let [first, last] = ends.map(|byte| byte.map_or(0, |byte| usize::from(*byte)));
+            let bit = 1 << ((name.len() * 6 + first * 27 + last * 25) % 64);
+            if self.bits & bit != 0 && self.names.contains(&name) {
+                self.has_twice = true;
+            }
+            self.bits |= bit;
+        }
+        self.names.push(name);
+    }
+
+    fn has_twice(&mut self) -> bool {
+        if self.names.len() > Self::FEW {
+            self.names.sort_unstable();
+            let mut pairs = self.names.windows(2);
+            self.has_twice |= pairs.any(|pair| matches!(pair, [one, other] if one == other));
+        }
+        self.has_twice
     }
 }
 
@@ -411,6 +473,8 @@ pub(super) enum ClaimValue<'a> {
     Bool(bool),
     String(Cow<'a, str>),
     Strings(Vec<Cow<'a, str>>),
+    /// An array that holds something else than strings.
+    Mixed(Vec<ClaimValue<'a>>),
     Integer(u64),
     Number(f64),
     /// Its members, where they are looked at.
@@ -419,14 +483,19 @@ pub(super) enum ClaimValue<'a> {
 }
 
 impl<'a> ClaimValue<'a> {
-    /// The string, or each string of an array of strings.
+    /// The string, or each string of an array.
     pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
-        let texts = match self {
-            Self::String(text) => std::slice::from_ref(text),
-            Self::Strings(texts) => texts,
-            _ => &[],
+        let (texts, values): (&[Cow<'a, str>], &[Self]) = match self {
+            Self::String(text) => (std::slice::from_ref(text), &[]),
+            Self::Strings(texts) => (texts, &[]),
+            Self::Mixed(values) => (&[], values),
+            _ => (&[], &[]),
         };
-        texts.iter().map(|text| &**text)
+        let mixed = values.iter().filter_map(|value| match value {
+            Self::String(text) => Some(&**text),
+            _ => None,
+        });
+        texts.iter().map(|text| &**text).chain(mixed)
     }
 
     /// The members of an object.
@@ -445,15 +514,23 @@ impl<'a> ClaimValue<'a> {
         })
     }
 
-    /// Whether it is this value, or an array that holds it. Numbers and booleans are compared by
-    /// the way that JSON spells them.
+    /// Whether it is this value, or an array that holds it. Booleans are compared by the way that
+    /// JSON spells them, numbers however they are spelled.
     pub(super) fn is_or_holds(&self, wanted: &str) -> bool {
+        let is_equal = |value: f64| {
+            let wanted: Option<f64> = wanted.parse().ok();
+            wanted.and_then(|wanted| wanted.partial_cmp(&value)).is_some_and(Ordering::is_eq)
+        };
         match self {
             Self::Bool(value) => wanted == if *value { "true" } else { "false" },
-            Self::Integer(value) => wanted == value.to_string(),
-            Self::Number(value) => {
-                wanted.parse().is_ok_and(|wanted: f64| wanted.total_cmp(value).is_eq())
+            // To the last digit, which a float does not have.
+            Self::Integer(value) if wanted.bytes().all(|byte| byte.is_ascii_digit()) => {
+                wanted == value.to_string()
             }
+            #[expect(clippy::cast_precision_loss, reason = "spelled as a float, it is one")]
+            Self::Integer(value) => is_equal(*value as f64),
+            Self::Number(value) => is_equal(*value),
+            Self::Mixed(values) => values.iter().any(|value| value.is_or_holds(wanted)),
             _ => self.texts().any(|text| text == wanted),
         }
     }
@@ -488,37 +565,58 @@ impl<'a> ClaimValue<'a> {
     }
 }
 
+/// The longest number that is read at once, digit by digit.
+const MAX_PLAIN_DIGITS: usize = 16;
+
 /// A `NumericDate` (RFC 7519 §2): seconds, with a fraction if need be. What is finer than a
 /// millisecond is cut off, never rounded up: a token must not seem to be issued after a cutoff that
 /// it was issued before.
-fn date(name: &str, json: &str) -> Result<Option<Timestamp>, TokenError> {
+pub(super) fn date(name: &str, json: &str) -> Result<Option<Timestamp>, TokenError> {
+    // Whole seconds, as nearly all issuers write them, and too few for an overflow.
+    let whole = |json: &str| {
+        json.bytes().try_fold(0_u64, |secs, byte| {
+            byte.is_ascii_digit().then(|| secs * 10 + u64::from(byte - b'0'))
+        })
+    };
+    match Some(json).filter(|json| json.len() <= MAX_PLAIN_DIGITS).and_then(whole) {
+        Some(secs) => Ok(Some(Timestamp::from_secs(secs))),
+        None => unusual_date(name, json),
+    }
+}
+
+#[cold]
+fn unusual_date(name: &str, json: &str) -> Result<Option<Timestamp>, TokenError> {
     if json == "null" {
         return Ok(None);
     }
-    let (secs, fraction) = json.split_once('.').unwrap_or((json, ""));
-    let is_plain = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
-    if !secs.is_empty()
-        && is_plain(secs)
-        && is_plain(fraction)
-        && let Ok(secs) = secs.parse()
-    {
-        let millis = fraction.bytes().chain([b'0'; 3]).take(3);
-        let millis = millis.fold(0, |millis, digit| millis * 10 + u64::from(digit - b'0'));
-        return Ok(Some(Timestamp::from_millis(
-            Timestamp::from_secs(secs).as_millis().saturating_add(millis),
-        )));
-    }
-    // An exponent, or more seconds than fit into 64 bits.
     let number: Option<f64> = json.parse().ok();
     number
         .filter(|secs| *secs >= 0.0 && secs.is_finite())
-        .map(|secs| Some(whole_millis(secs)))
+        .map(|_| Some(scaled(json).unwrap_or(Timestamp::ZERO)))
         .ok_or_else(|| odd(name, "is not a time: seconds since 1970, not negative"))
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
-fn whole_millis(secs: f64) -> Timestamp {
-    Timestamp::from_millis((secs * 1000.0).floor() as u64)
+/// A number of seconds, cut by its digits, with an exponent as well: the nearest binary number may be
+/// greater. None for what has a sign, which is zero.
+fn scaled(json: &str) -> Option<Timestamp> {
+    let (mantissa, exponent) = json.split_once(['e', 'E']).unwrap_or((json, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let exponent: i64 = exponent.parse().ok()?;
+    let before_point = i64::try_from(whole.len()).ok()?.checked_add(exponent)?;
+    let mut digits = whole.bytes().chain(fraction.bytes());
+    let (mut millis, mut places) = (0_u64, before_point.checked_add(3)?);
+    while places > 0 && millis < u64::MAX {
+        let digit = match digits.next() {
+            Some(digit @ b'0'..=b'9') => digit - b'0',
+            Some(_) => return None,
+            // Nothing but zeros: however many follow, it stays zero.
+            None if millis == 0 => break,
+            None => 0,
+        };
+        millis = millis.saturating_mul(10).saturating_add(u64::from(digit));
+        places -= 1;
+    }
+    Some(Timestamp::from_millis(millis))
 }
 
 /// The value of a time, for a rule that compares it.
@@ -597,9 +695,10 @@ impl<'a> Visitor<'a> for ValueVisitor<'a> {
         Ok(ClaimValue::Integer(number))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<ClaimValue<'a>, E> {
-        // Only negative numbers come this way, and no claim that is read may be one.
-        Ok(ClaimValue::Other)
+    #[expect(clippy::cast_precision_loss, reason = "no id and no time may be negative")]
+    fn visit_i64<E>(self, number: i64) -> Result<ClaimValue<'a>, E> {
+        // Only negative numbers come this way.
+        Ok(ClaimValue::Number(number as f64))
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<ClaimValue<'a>, E> {
@@ -619,15 +718,15 @@ impl<'a> Visitor<'a> for ValueVisitor<'a> {
             while seq.next_element::<IgnoredAny>()?.is_some() {}
             return Ok(ClaimValue::Other);
         }
-        let mut strings = Some(Vec::new());
+        let mut strings = Vec::new();
         let seed = ValueSeed { levels: 0, ..self.0 };
         while let Some(value) = seq.next_element_seed(seed)? {
-            match (value, &mut strings) {
-                (ClaimValue::String(text), Some(texts)) => texts.push(text),
-                _ => strings = None,
+            match value {
+                ClaimValue::String(text) => strings.push(text),
+                other => return mixed(strings, other, seq, seed),
             }
         }
-        Ok(strings.map_or(ClaimValue::Other, ClaimValue::Strings))
+        Ok(ClaimValue::Strings(strings))
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<ClaimValue<'a>, A::Error> {
@@ -647,12 +746,30 @@ impl<'a> Visitor<'a> for ValueVisitor<'a> {
                 continue;
             }
             let value = map.next_value_seed(self.0.below())?;
-            if members.iter().any(|(known, _)| *known == name) {
-                // Two parsers that choose differently see two different tokens (RFC 7519 §4).
-                return Err(serde::de::Error::custom("a member stands there twice"));
-            }
             members.push((name, value));
+        }
+        let mut names: Vec<&str> = members.iter().map(|(name, _)| &**name).collect();
+        names.sort_unstable();
+        if names.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
+            // Two parsers that choose differently see two different tokens (RFC 7519 §4).
+            return Err(serde::de::Error::custom("a member stands there twice"));
         }
         Ok(if is_deep { ClaimValue::Object(members) } else { ClaimValue::Other })
     }
+}
+
+/// An array of `strings`, then `other`, then what is left of `seq`.
+#[cold]
+fn mixed<'a, A: SeqAccess<'a>>(
+    strings: Vec<Cow<'a, str>>,
+    other: ClaimValue<'a>,
+    mut seq: A,
+    seed: ValueSeed<'a>,
+) -> Result<ClaimValue<'a>, A::Error> {
+    let mut values: Vec<_> = strings.into_iter().map(ClaimValue::String).collect();
+    values.push(other);
+    while let Some(value) = seq.next_element_seed(seed)? {
+        values.push(value);
+    }
+    Ok(ClaimValue::Mixed(values))
 }

@@ -8,7 +8,9 @@ use crate::token::{TokenError, TokenErrorKind};
 
 /// Values by which the claims `token_use`, `typ`, `token_type` and `type` say that a token is not
 /// an access token. They are compared without regard to case, spaces and the characters `-`, `_`,
-/// `+` and `.`, so `id_token` is the same as `IdToken`.
+/// `+` and `.`, so `id_token` is the same as `IdToken`; and without what makes a media type or a URI
+/// of them: `application/` and `+jwt` (RFC 7515 §4.1.9), `urn:ietf:params:oauth:token-type:` (RFC
+/// 8693 §3).
 ///
 /// | value | used by |
 /// | --- | --- |
@@ -100,6 +102,15 @@ impl KindClaim {
 }
 
 fn names_other_kind(value: &str) -> bool {
+    let start = |prefix: &&str| {
+        value.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    let prefix = ["application/", "urn:ietf:params:oauth:token-type:"].into_iter().find(start);
+    let value = value.get(prefix.map_or(0, str::len)..).unwrap_or_default();
+    let value = match value.split_at_checked(value.len().saturating_sub("+jwt".len())) {
+        Some((kind, end)) if end.eq_ignore_ascii_case("+jwt") => kind,
+        _ => value,
+    };
     let is_letter = |char: &char| !matches!(char, ' ' | '-' | '_' | '+' | '.');
     OTHER_TOKEN_KINDS.iter().any(|kind| {
         let letters = value.chars().filter(is_letter).map(|char| char.to_ascii_lowercase());

@@ -339,7 +339,9 @@ impl TokenProfile {
     ///
     /// A claim inside of another one is written as `user.uid`, or as the JSON Pointer `/user/uid`
     /// (RFC 6901). A name that holds a point is written as a pointer: `/kubernetes.io/pod/uid`. A
-    /// name with `://` in it is taken as it is.
+    /// name with `://` in it is taken as it is. A path leads through objects, not into arrays. Both
+    /// ways of writing one path are one claim, of which the target that was set last counts;
+    /// revocations name it as it is written there.
     ///
     /// A claim that no token can have is an error of [`validate`](Self::validate). One that no
     /// token has had, which may be misspelt, is told by
@@ -349,7 +351,7 @@ impl TokenProfile {
     pub fn with_claim_target(mut self, claim: impl Into<Arc<str>>, kind: TargetKind) -> Self {
         let path = ClaimPath::new(claim);
         self.nested_paths += usize::from(path.is_nested());
-        self.claim_targets.retain(|known| known.path.as_str() != path.as_str());
+        self.claim_targets.retain(|known| !known.path.is_same(&path));
         self.claim_targets.push(ClaimTarget { path, kind, usage: Some(Arc::default()) });
         self.watched_targets += 1;
         self.changed()
@@ -393,15 +395,17 @@ impl TokenProfile {
     /// No longer looks at `claim`: saves a key per check, and lets odd values of it pass.
     #[must_use]
     pub fn without_claim_target(mut self, claim: &str) -> Self {
-        self.claim_targets.retain(|known| known.path.as_str() != claim);
+        let path = ClaimPath::new(claim);
+        self.claim_targets.retain(|known| !known.path.is_same(&path));
         self.changed()
     }
 
     /// Accepts only tokens whose claim has one of these values, or is an array that holds one of
-    /// them: `require_claim("token_use", ["access"])`. Numbers and booleans are written as JSON
-    /// spells them: `require_claim("email_verified", ["true"])`. A path such as `realm.name` leads
-    /// into a claim, see [`with_claim_target`](Self::with_claim_target). Call it again for each
-    /// further rule; all of them must hold.
+    /// them: `require_claim("token_use", ["access"])`. Booleans are written as JSON spells them,
+    /// `require_claim("email_verified", ["true"])`, and so are numbers, which are compared by their
+    /// value. A text with spaces, such as `scope` (RFC 8693 §4.2), is one value. A path such as
+    /// `realm.name` leads into a claim, see [`with_claim_target`](Self::with_claim_target). Call it
+    /// again for each further rule; all of them must hold.
     ///
     /// Default: no such rule.
     #[must_use]
@@ -490,7 +494,8 @@ impl TokenProfile {
     /// [`ConfigError`] naming the setting: an empty issuer, audience or claim name; a leeway over
     /// 300 s; a lifetime of zero or over 10 years; a claim mapped to a kind that is not fed by
     /// claims, or one that cannot feed any (`iss`, `aud`, `exp`, `nbf`, `iat`, `cnf`); a claim
-    /// mapped to a target that no accepted token can have, because it is forbidden, says that the
+    /// mapped to a target or to the id that no accepted token can have, because it is forbidden,
+    /// says that the
     /// token is an ID token, or leads into a claim that must be a text.
     pub fn validate(&self) -> Result<(), ConfigError> {
         const TEN_YEARS: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
@@ -538,6 +543,12 @@ impl TokenProfile {
                 format!("`{claim}` is neither the id of a token nor of anything it belongs to"),
             ));
         }
+        if let Some(why) = self.why_never(&self.id_claim) {
+            return Err(ConfigError::new(
+                "id_claim",
+                format!("no token can have `{}`: {why}", self.id_claim.as_str()),
+            ));
+        }
         for target in &self.claim_targets {
             if matches!(
                 target.kind,
@@ -552,13 +563,15 @@ impl TokenProfile {
                     ),
                 ));
             }
-            if let Some(why) = self.why_never(&target.path) {
+            // One that stands there by default may be forbidden: it has not been asked for.
+            let why = target.usage.is_some().then(|| self.why_never(&target.path)).flatten();
+            if let Some(why) = why {
                 return Err(ConfigError::new(
                     "claim_target",
                     format!("no token can have `{}`: {why}", target.path.as_str()),
                 ));
             }
-            if target.path == self.id_claim {
+            if target.path.is_same(&self.id_claim) {
                 return Err(ConfigError::new(
                     "claim_target",
                     format!("`{}` is already the id claim", target.path.as_str()),
@@ -579,6 +592,10 @@ impl TokenProfile {
         if let Some(rule) = forbidden {
             return Some(format!("`{}` is forbidden", rule.path.as_str()));
         }
+        let mut rules = self.claim_rules.iter();
+        if let Some(why) = rules.find_map(|rule| Some((rule, rule.why_no_text_at(path)?))) {
+            return Some(format!("`{}` {}", why.0.path.as_str(), why.1));
+        }
         if path.is("cnf") {
             return Some("`cnf` is an object; name a member, such as `cnf.jkt`".into());
         }
@@ -592,7 +609,10 @@ impl TokenProfile {
 
     /// Whether claims feed targets of this kind at this issuer, or at any if none is named.
     pub(crate) fn feeds(&self, kind: TargetKind, issuer: Option<&str>) -> bool {
-        self.any_part(issuer, |part| part.claim_targets.iter().any(|target| target.kind == kind))
+        self.any_part(issuer, |part| {
+            let mut targets = part.claim_targets.iter().filter(|target| target.kind == kind);
+            targets.any(|target| part.why_never(&target.path).is_none())
+        })
     }
 
     /// See [`with_recurring_session_ids`](Self::with_recurring_session_ids).
@@ -635,11 +655,13 @@ impl TokenProfile {
         self.claim_rules.iter().any(|rule| rule.path.top() == claim)
     }
 
+    /// Whether there is a rule, or an id or a target inside of a claim.
+    fn looks_into_claims(&self) -> bool {
+        !self.claim_rules.is_empty() || self.nested_paths > 0
+    }
+
     /// Whether a rule is about this claim, and whether an id or a target is inside of it.
     fn looks_at(&self, claim: &str) -> (bool, bool) {
-        if self.claim_rules.is_empty() && self.nested_paths == 0 {
-            return (false, false);
-        }
         let leads = |path: &ClaimPath| !path.below().is_empty() && path.top() == claim;
         let is_entered =
             leads(&self.id_claim) || self.claim_targets.iter().any(|target| leads(&target.path));

@@ -47,6 +47,18 @@ impl ClaimRule {
         matches!(self.demand, Demand::Absent) && covers
     }
 
+    /// Whether no token that it accepts has something inside of the claim at this path, or only
+    /// something inside of it.
+    pub(super) fn why_no_text_at(&self, path: &ClaimPath) -> Option<&'static str> {
+        match self.demand {
+            Demand::OneOf(_) if path.is_below(&self.path) => {
+                Some("must be one of the given values")
+            }
+            Demand::OneOf(_) | Demand::Present if self.path.is_below(path) => Some("must be there"),
+            _ => None,
+        }
+    }
+
     /// `value` is the claim at the top of the path; `None` if the token has no such claim.
     pub(super) fn check(&self, value: Option<&ClaimValue<'_>>) -> Result<(), TokenError> {
         let value = value

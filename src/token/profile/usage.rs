@@ -16,30 +16,30 @@ pub(super) struct ClaimUsage {
 }
 
 impl ClaimUsage {
-    /// A token has the claim.
-    pub(super) fn see(&self) {
-        // Read first, so that threads do not contend for it once it is set.
-        if !self.was_seen.load(Relaxed) {
-            self.was_seen.store(true, Relaxed);
-        }
+    /// Whether an accepted token has had the claim.
+    pub(super) fn was_seen(&self) -> bool {
+        self.was_seen.load(Relaxed)
     }
 
     /// How many tokens were without the claim, if none had it.
     pub(super) fn tokens_without(&self) -> Option<u64> {
-        (!self.was_seen.load(Relaxed)).then(|| self.tokens_without.load(Relaxed))
+        (!self.was_seen()).then(|| self.tokens_without.load(Relaxed))
     }
 }
 
 impl TokenProfile {
-    /// A token was accepted, whose claims are noted already. Of no account once each claim was
-    /// seen.
-    pub(super) fn count_token(&self) {
+    /// A token was accepted that has these claims of those that none has had. Of no account once
+    /// each claim was seen.
+    pub(super) fn count_token(&self, first_seen: &[&ClaimUsage]) {
         if self.watched_targets == 0 {
             return;
         }
+        for usage in first_seen {
+            usage.was_seen.store(true, Relaxed);
+        }
         for target in &self.claim_targets {
             let Some(usage) = target.usage.as_deref() else { continue };
-            if usage.was_seen.load(Relaxed) {
+            if usage.was_seen() {
                 continue;
             }
             if usage.tokens_without.fetch_add(1, Relaxed).saturating_add(1) == SUSPICIOUS {
