@@ -167,8 +167,14 @@ impl JwtVerifier {
         Ok(self)
     }
 
-    /// As [`TokenProfile::with_max_token_bytes`]: the longest accepted token, in bytes; default
-    /// 8192. Longer ones are refused unread.
+    /// Accepts these types beside those that it accepts by default.
+    pub(crate) fn with_further_types(mut self, types: &[&str]) -> Self {
+        self.types.accepted.extend(types.iter().map(|typ| Box::from(without_prefix(typ))));
+        self
+    }
+
+    /// As [`TokenProfile::with_max_token_bytes`]: the longest accepted token, in bytes; default 8192.
+    /// Longer ones are refused unread.
     #[must_use]
     pub fn with_max_token_bytes(mut self, bytes: usize) -> Self {
         self.profile = self.profile.with_max_token_bytes(bytes);

@@ -490,6 +490,31 @@ fn a_public_key_in_any_form_is_no_secret() {
     public.push(STANDARD.encode(&certificate).into());
     public.push(certificate);
 
+    for der in [der::pem(&rsa[..]).unwrap().1, der::pem(file!("p256.pub.pem")).unwrap().1] {
+        // `xxd -p` and `openssl pkey -text`, and base64 as Kubernetes has it around base64.
+        let hex: Vec<_> = der.iter().map(|byte| format!("{byte:02x}")).collect();
+        public.extend([hex.concat(), hex.concat().to_uppercase(), hex.join(":")].map(Vec::from));
+        public.push(STANDARD.encode(STANDARD.encode(&der)).into());
+        public.push(STANDARD.encode(hex.concat()).into());
+        public.push(STANDARD.encode(&der).replace('A', "\nA").into());
+    }
+    let pem = std::str::from_utf8(file!("p256.pub.pem")).unwrap();
+    public.push(pem.replace(' ', "%20").into());
+    public.push(pem.replace(' ', "+").into());
+    for pem in [&file!("p256.pub.pem")[..], file!("p384.pub.pem")] {
+        let der = der::pem(pem).unwrap().1;
+        let point = der::public_key_info(&der).unwrap().key.to_vec();
+        public.push(STANDARD.encode(&point).into());
+        public.push(point);
+    }
+    public.push(format!("from=\"10.0.0.1\" ssh-ed25519 {blob} alice").into());
+    public.push(format!("git.example,10.0.0.1 ssh-ed25519 {blob}").into());
+    public.push(b"<RSAKeyValue><Modulus>omeU</Modulus><Exponent>AQAB</Exponent>".into());
+    let ed = jwk("ed").to_string();
+    public.push(format!("[{ed}]").into());
+    public.push(json!(ed).to_string().into());
+    public.push(STANDARD.encode(json!([jwk("rsa")]).to_string()).into());
+
     for secret in public {
         let shown = String::from_utf8_lossy(&secret);
         let Err(error) = VerificationKey::from_secret(Algorithm::HS256, &secret) else {
@@ -511,11 +536,19 @@ fn secrets_that_only_look_odd_are_secrets() {
         "-----begin nothing, 32 bytes or more",
         "bm90IGEga2V5LCBqdXN0IHNvbWUgdGV4dCBpbiBiYXNlNjQ=",
         "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEA, cut",
+        // `openssl rand -hex 32`, and the same again in base64.
+        "6f1d9a04c2b7e85530fa61d8927b4ce31a5f0e8dd46c7b92a8135e04f7c6b219",
+        "NmYxZDlhMDRjMmI3ZTg1NTMwZmE2MWQ4OTI3YjRjZTMxYTVmMGU4ZGQ0NmM3YjkyYTgxMzVlMDRmN2M2YjIxOQ==",
+        "my ssh-rsa is not a key, but a phrase of many words",
+        "[\"an array\", {\"of\": \"no keys\"}, 0123]",
+        "<html>no key at all, but more than 32 bytes</html>",
     ] {
         VerificationKey::from_secret(Algorithm::HS256, secret.as_bytes()).unwrap();
     }
     for byte in 0..=255 {
-        VerificationKey::from_secret(Algorithm::HS256, &[byte; 48]).unwrap();
+        for len in [32, 48, 65, 97] {
+            VerificationKey::from_secret(Algorithm::HS256, &vec![byte; len]).unwrap();
+        }
     }
 }
 
