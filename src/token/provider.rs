@@ -3,24 +3,24 @@
 //!
 //! | provider | preset | one token | one session | all of a user | more |
 //! | --- | --- | --- | --- | --- | --- |
-//! | Keycloak | [`keycloak`](Provider::keycloak) | `jti` | `sid`, "so far" | `sub` | client `azp` |
-//! | Microsoft Entra, v2.0 | [`entra_v2`](Provider::entra_v2) | `uti` | `sid`, where it is configured | `sub`, `oid` | client `azp` |
-//! | Microsoft Entra, v1.0 | [`entra_v1`](Provider::entra_v1) | `uti` | `sid`, where it is configured | `sub`, `oid` | client `appid` |
-//! | Auth0 | [`auth0`](Provider::auth0) | `jti`, or the token itself | – | `sub` | client `azp`, `client_id` |
-//! | Okta, custom server | [`okta`](Provider::okta) | `jti` | – | `sub`, `uid` | client `cid` |
-//! | Okta, org server | [`okta_org`](Provider::okta_org) | `jti` | – | `sub`, `uid` | client `cid` |
-//! | Amazon Cognito | [`cognito`](Provider::cognito) | `jti` | family `origin_jti` | `sub` | client `client_id` |
-//! | Google (ID tokens) | [`google`](Provider::google) | the token itself | – | `sub` | client `azp` |
-//! | Firebase | [`firebase`](Provider::firebase) | the token itself | – | `sub` | – |
-//! | Supabase | [`supabase`](Provider::supabase) | the token itself | `session_id` | `sub` | – |
-//! | Zitadel | [`zitadel`](Provider::zitadel) | `jti` | – | `sub` | client `client_id` |
-//! | Authentik | [`authentik`](Provider::authentik) | `jti`, or the token itself | `sid`, if it is there | `sub` | client `azp` |
-//! | GitHub Actions | [`github_actions`](Provider::github_actions) | `jti` | `run_id` | `sub` | claim `repository` |
-//! | GitLab CI | [`gitlab_ci`](Provider::gitlab_ci) | `jti` | `pipeline_id` | `sub` | claim `project_path` |
-//! | Kubernetes | [`kubernetes`](Provider::kubernetes) | `jti`, or the token itself | pod, `/kubernetes.io/pod/uid` | `sub`, `/kubernetes.io/serviceaccount/uid` | claim `/kubernetes.io/namespace` |
-//! | SPIFFE | [`spiffe`](Provider::spiffe) | `jti`, or the token itself | – | `sub` | – |
-//! | Django SimpleJWT | [`simple_jwt`](Provider::simple_jwt) | `jti` | – | `user_id` | – |
-//! | Flask-JWT-Extended | [`flask_jwt_extended`](Provider::flask_jwt_extended) | `jti` | – | `sub` | – |
+//! | [Keycloak](https://www.keycloak.org/docs/latest/server_admin/) | [`keycloak`](Provider::keycloak) | `jti` | `sid`, "so far" | `sub` | client `azp` |
+//! | [Microsoft Entra, v2.0](https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference) | [`entra_v2`](Provider::entra_v2) | `uti` | `sid`, where it is configured | `sub`, `oid` | client `azp` |
+//! | [Microsoft Entra, v1.0](https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference) | [`entra_v1`](Provider::entra_v1) | `uti` | `sid`, where it is configured | `sub`, `oid` | client `appid` |
+//! | [Auth0](https://auth0.com/docs/secure/tokens/access-tokens/access-token-profiles) | [`auth0`](Provider::auth0) | `jti`, or the token itself | – | `sub` | client `azp`, `client_id` |
+//! | [Okta, custom server](https://developer.okta.com/docs/concepts/auth-servers/) | [`okta`](Provider::okta) | `jti` | – | `sub`, `uid` | client `cid` |
+//! | [Okta, org server](https://support.okta.com/help/s/article/the-typ-field-is-missing-from-the-access-token-header) | [`okta_org`](Provider::okta_org) | `jti` | – | `sub`, `uid` | client `cid` |
+//! | [Amazon Cognito](https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-the-access-token.html) | [`cognito`](Provider::cognito) | `jti` | family `origin_jti` | `sub` | client `client_id` |
+//! | [Google (ID tokens)](https://developers.google.com/identity/openid-connect/reference) | [`google`](Provider::google) | `jti`, or the token itself | – | `sub` | client `azp` |
+//! | [Firebase](https://firebase.google.com/docs/auth/admin/verify-id-tokens) | [`firebase`](Provider::firebase) | the token itself | – | `sub` | – |
+//! | [Supabase](https://supabase.com/docs/guides/auth/jwt-fields) | [`supabase`](Provider::supabase) | the token itself | `session_id` | `sub` | client `client_id`, if it is there |
+//! | [Zitadel](https://zitadel.com/docs/apis/openidoauth/claims) | [`zitadel`](Provider::zitadel) | `jti` | – | `sub` | client `client_id`, `azp` |
+//! | [Authentik](https://docs.goauthentik.io/add-secure-apps/providers/oauth2/) | [`authentik`](Provider::authentik) | `jti`, or the token itself | `sid`, if it is there | `sub` | client `azp` |
+//! | [GitHub Actions](https://docs.github.com/en/actions/reference/security/oidc) | [`github_actions`](Provider::github_actions) | `jti` | `run_id` | `sub` | claim `repository` |
+//! | [GitLab CI](https://docs.gitlab.com/ci/secrets/id_token_authentication/) | [`gitlab_ci`](Provider::gitlab_ci) | `jti` | `pipeline_id` | `sub` | claim `project_path` |
+//! | [Kubernetes](https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/) | [`kubernetes`](Provider::kubernetes) | `jti`, or the token itself | pod, `/kubernetes.io/pod/uid` | `sub`, `/kubernetes.io/serviceaccount/uid` | claim `/kubernetes.io/namespace` |
+//! | [SPIFFE](https://github.com/spiffe/spiffe/blob/main/standards/JWT-SVID.md) | [`spiffe`](Provider::spiffe) | `jti`, or the token itself | – | `sub` | – |
+//! | [Django SimpleJWT](https://django-rest-framework-simplejwt.readthedocs.io/en/latest/settings.html) | [`simple_jwt`](Provider::simple_jwt) | `jti` | – | `user_id` | – |
+//! | [Flask-JWT-Extended](https://flask-jwt-extended.readthedocs.io/en/stable/options.html) | [`flask_jwt_extended`](Provider::flask_jwt_extended) | `jti` | – | `sub` | – |
 //!
 //! "The token itself" is revoked by handing it in
 //! ([`Revoker::revoke_raw_token`](crate::Revoker::revoke_raw_token)). Everywhere a whole issuer and
@@ -72,6 +72,8 @@ pub struct Provider {
         expect(dead_code, reason = "keys are fetched by that feature")
     )]
     keys: KeysAt,
+    /// Types (`typ`) that its tokens have beside those that are accepted anyway.
+    types: &'static [&'static str],
 }
 
 /// Where the keys of a provider are.
@@ -120,7 +122,7 @@ impl Provider {
     pub fn entra_v1(tenant: &str, audience: &str) -> Self {
         let issuer = format!("https://sts.windows.net/{tenant}/");
         let keys = format!("https://login.microsoftonline.com/{tenant}/discovery/keys");
-        Self { profile: entra(of(&issuer, audience), "1.0", "appid"), keys: at(&keys) }
+        Self::of(entra(of(&issuer, audience), "1.0", "appid"), at(&keys))
     }
 
     /// Access tokens of Auth0; `domain` is that of the tenant, such as `shop.eu.auth0.com`,
@@ -138,12 +140,14 @@ impl Provider {
         Self::discovered(&issuer, okta(of(&issuer, audience)))
     }
 
-    /// Access tokens of the org authorization server of Okta, `https://{domain}`. Okta means them
-    /// for its own API and does not promise to publish their keys; for an API of yours take
-    /// [`okta`](Self::okta).
+    /// Access tokens of the org authorization server of Okta, `https://{domain}`. Okta means them for
+    /// its own API and does not promise to publish their keys; for an API of yours take
+    /// [`okta`](Self::okta). Their type is `application/okta-internal-at+jwt`, which the verifier
+    /// accepts that this preset makes.
     pub fn okta_org(domain: &str) -> Self {
         let issuer = format!("https://{domain}");
-        Self::discovered(&issuer, okta(of(&issuer, &issuer)))
+        let types = &["okta-internal-at+jwt"];
+        Self { types, ..Self::discovered(&issuer, okta(of(&issuer, &issuer))) }
     }
 
     /// Access tokens of a user pool of Amazon Cognito, issued to this client. They have no
@@ -160,7 +164,9 @@ impl Provider {
     }
 
     /// ID tokens of Google, for services that take them as bearer tokens: its access tokens are no
-    /// JWTs. `audience` is the client id, or the URL of the service.
+    /// JWTs. `audience` is the client id, or the URL of the service. The issuer is
+    /// `https://accounts.google.com`; old clients may still get tokens of `accounts.google.com`, which
+    /// [`with_profile`](Self::with_profile) can add.
     ///
     /// # Security
     /// An ID token says who the user is, not what the client may do.
@@ -179,16 +185,17 @@ impl Provider {
             securetoken@system.gserviceaccount.com";
         let issuer = format!("https://securetoken.google.com/{project}");
         let profile = known_by_itself(of(&issuer, project)).with_required_subject();
-        Self { profile, keys: at(KEYS) }
+        Self::of(profile, at(KEYS))
     }
 
-    /// Access tokens of signed-in users of Supabase; `project` is the URL of the project, such as
+    /// Access tokens of signed-in users of Supabase, also of those who have signed in to an OAuth
+    /// client; `project` is the URL of the project, such as
     /// `https://abcdefgh.supabase.co`. A project with a shared secret publishes no keys: make the
     /// [verifier](Self::verifier) with the secret.
     pub fn supabase(project: &str) -> Self {
         let issuer = format!("{}/auth/v1", project.trim_end_matches('/'));
         let keys = at(&format!("{issuer}/.well-known/jwks.json"));
-        Self { profile: known_by_itself(of(&issuer, "authenticated")), keys }
+        Self::of(known_by_itself(of(&issuer, "authenticated")), keys)
     }
 
     /// Access tokens of Zitadel of the type JWT; `issuer` is the URL of the instance, `audience`
@@ -200,14 +207,21 @@ impl Provider {
 
     /// Access tokens of a provider of Authentik; `issuer` is the URL of the application, such as
     /// `https://id.example/application/o/shop/`, `audience` the client id, which ID tokens have as
-    /// well: what tells them apart is the claim `uid`.
+    /// well: what tells them apart is the claim `uid`. Where the issuer is the same for all
+    /// applications, fetch the keys from `Jwks::at`; a provider without a
+    /// signing key signs with the client secret.
     pub fn authentik(issuer: &str, audience: &str) -> Self {
-        let profile = known_by_itself(of(issuer, audience)).require_claim_presence("uid");
+        let profile = known_by_itself(of(issuer, audience))
+            .require_claim_presence("uid")
+            // In the hybrid flow its access tokens have all that the ID token has.
+            .allow_other_kinds_by("c_hash");
         Self::discovered(issuer, profile)
     }
 
-    /// Tokens of jobs of GitHub Actions in repositories of `owner`. Everybody can have tokens of
-    /// this issuer with any audience, so the owner is part of the preset.
+    /// Tokens of jobs of GitHub Actions in repositories of `owner`. Everybody can have tokens of this
+    /// issuer with any audience, so the owner is part of the preset. A name can pass to somebody else,
+    /// an id cannot: `require_claim("repository_owner_id", ["65"])` in
+    /// [`with_profile`](Self::with_profile).
     pub fn github_actions(owner: &str, audience: &str) -> Self {
         let issuer = "https://token.actions.githubusercontent.com";
         Self::discovered(
@@ -234,9 +248,10 @@ impl Provider {
     }
 
     /// Tokens of service accounts of Kubernetes that are bound to a pod (projected volumes,
-    /// `TokenRequest`); `issuer` is the `--service-account-issuer` of the cluster. A pod is a
-    /// session: `Target::session(uid)` revokes its tokens. Those that Secrets hold are of no end,
-    /// and refused.
+    /// `TokenRequest`); `issuer` is the `--service-account-issuer` of the cluster, `audience` what the
+    /// volume asks for. A pod is a session: `Target::session(uid)` revokes its tokens. Those that
+    /// Secrets hold are of no end, and refused; so are those for the API server itself, which may be
+    /// valid for a year.
     pub fn kubernetes(issuer: &str, audience: &str) -> Self {
         let profile = known_by_itself(of(issuer, audience))
             .require_claim_presence("/kubernetes.io/namespace")
@@ -246,12 +261,12 @@ impl Provider {
         Self::discovered(issuer, profile)
     }
 
-    /// JWT-SVIDs of SPIFFE; `issuer` is what the SPIRE server is told to write (`jwt_issuer`),
-    /// whose keys its OIDC Discovery Provider publishes. A token without `iss` is refused, as it
-    /// could be of any trust domain.
+    /// JWT-SVIDs of SPIFFE; `issuer` is what the SPIRE server is told to write (`jwt_issuer`), whose
+    /// keys its OIDC Discovery Provider publishes. A token without `iss` is refused, as it could be
+    /// of any trust domain. Their type is `JWT` or `JOSE`, if they have one.
     pub fn spiffe(issuer: &str, audience: &str) -> Self {
         let profile = known_by_itself(of(issuer, audience)).with_required_subject();
-        Self::discovered(issuer, profile)
+        Self { types: &["JOSE"], ..Self::discovered(issuer, profile) }
     }
 
     /// Access tokens of Django REST framework SimpleJWT, signed by a shared secret. Its settings
@@ -261,7 +276,7 @@ impl Provider {
         let profile = TokenProfile::new()
             .require_claim("token_type", ["access"])
             .with_claim_target("user_id", TargetKind::User);
-        Self { profile, keys: KeysAt::Nowhere }
+        Self::of(profile, KeysAt::Nowhere)
     }
 
     /// Access tokens of Flask-JWT-Extended, signed by a shared secret. Its settings
@@ -269,7 +284,7 @@ impl Provider {
     /// [`with_profile`](Self::with_profile).
     pub fn flask_jwt_extended() -> Self {
         let profile = TokenProfile::new().require_claim("type", ["access"]);
-        Self { profile, keys: KeysAt::Nowhere }
+        Self::of(profile, KeysAt::Nowhere)
     }
 
     /// With its rules changed, such as a further audience.
@@ -301,11 +316,12 @@ impl Provider {
         self,
         keys: impl IntoIterator<Item = VerificationKey>,
     ) -> Result<JwtVerifier, ConfigError> {
-        JwtVerifier::new(keys, self.profile)
+        Ok(JwtVerifier::new(keys, self.profile)?.with_further_types(self.types))
     }
 
-    /// Where it publishes its keys, to be fetched by other settings than the usual ones; the
-    /// verifier is then made by [`JwtVerifier::with_remote_keys`].
+    /// Where it publishes its keys, to be fetched by other settings than the usual ones; the verifier
+    /// is then made by [`JwtVerifier::with_remote_keys`], and for [`okta_org`](Self::okta_org) and
+    /// [`spiffe`](Self::spiffe) told of their types.
     ///
     /// # Errors
     /// [`ConfigError`] if the issuer is no URL, or if it publishes none, as its secret is shared.
@@ -330,11 +346,15 @@ impl Provider {
     pub async fn connect(self) -> Result<JwtVerifier, JwksError> {
         self.profile.validate()?;
         let keys = self.jwks()?.fetch().await?;
-        Ok(JwtVerifier::with_remote_keys(keys, self.profile)?)
+        Ok(JwtVerifier::with_remote_keys(keys, self.profile)?.with_further_types(self.types))
     }
 
     fn discovered(issuer: &str, profile: TokenProfile) -> Self {
-        Self { profile, keys: KeysAt::Issuer(issuer.into()) }
+        Self::of(profile, KeysAt::Issuer(issuer.into()))
+    }
+
+    fn of(profile: TokenProfile, keys: KeysAt) -> Self {
+        Self { profile, keys, types: &[] }
     }
 }
 

@@ -39,6 +39,11 @@ fn der(pem: &str) -> Vec<u8> {
     STANDARD.decode(lines.collect::<String>()).unwrap()
 }
 
+/// The same token as a provider sends it that writes no type into the header.
+fn untyped(header: &Value) -> Value {
+    with(header, &json!({"typ": null}))
+}
+
 fn mint(signer: Signer, header: &Value, claims: &Value) -> String {
     let (key, algorithm) = match signer {
         Signer::Rsa => (
@@ -136,6 +141,11 @@ impl Case {
             let error = verifier.verify(token).expect_err(&format!("{name}: {what} was accepted"));
             assert_eq!(error.kind(), kind, "{name}: {what}: {error}");
         };
+        verifier.verify(&mint(self.signer, &untyped(&header), &good)).unwrap();
+        for typ in ["logout+jwt", "id+jwt", "refresh+jwt", "dpop+jwt"] {
+            let foreign = with(&header, &json!({"typ": typ}));
+            refused(typ, &mint(self.signer, &foreign, &good), WrongType);
+        }
         for (what, changes, kind) in &self.bad {
             refused(what, &mint(self.signer, &header, &with(&good, changes)), *kind);
         }
@@ -282,7 +292,12 @@ fn okta() {
             provider,
             keys: set(&json!({"alg": "RS256", "use": "sig"})),
             signer: Signer::Rsa,
-            typ: if audience == "api://default" { "JWT" } else { "at+jwt" },
+            // The custom server writes none.
+            typ: if audience == "api://default" {
+                "JWT"
+            } else {
+                "application/okta-internal-at+jwt"
+            },
             good: json!({
                 "ver": 1, "jti": "AT.x", "iss": issuer, "aud": audience, "cid": "web",
                 "uid": "00u1", "scp": ["openid"], "auth_time": NOW - 20, "sub": "a@shop.example",
@@ -439,16 +454,16 @@ fn zitadel_and_authentik() {
     }
     .assert("zitadel");
     let issuer = "https://id.example/application/o/shop/";
-    Case {
+    let good = json!({
+        "iss": issuer, "sub": "hash", "aud": "client", "acr": "goauthentik.io/providers/oauth2/default",
+        "azp": "client", "uid": "x", "scope": "openid", "amr": ["pwd"], "sid": "s", "nonce": "n",
+    });
+    let case = |good| Case {
         provider: Provider::authentik(issuer, "client"),
         keys: set(&json!({"alg": "RS256", "use": "sig", "x5t": "t"})),
         signer: Signer::Rsa,
         typ: "JWT",
-        good: json!({
-            "iss": issuer, "sub": "hash", "aud": "client",
-            "acr": "goauthentik.io/providers/oauth2/default",
-            "azp": "client", "uid": "x", "scope": "openid", "amr": ["pwd"], "sid": "s",
-        }),
+        good,
         targets: &["user hash", "client client", "session s"],
         bad: vec![
             ("an ID token", json!({"uid": null, "azp": null, "nonce": "n"}), MissingClaim),
@@ -460,8 +475,10 @@ fn zitadel_and_authentik() {
             ),
             ("another client", json!({"aud": "other"}), WrongAudience),
         ],
-    }
-    .assert("authentik");
+    };
+    case(good.clone()).assert("authentik");
+    // In the hybrid flow.
+    case(with(&good, &json!({"c_hash": "h"}))).assert("authentik, hybrid");
 }
 
 #[test]
@@ -556,7 +573,7 @@ fn workloads() {
         provider: Provider::spiffe("https://spire.example", "spiffe://shop.example/orders"),
         keys: set(&json!({"alg": "RS256"})),
         signer: Signer::Ec,
-        typ: "JWT",
+        typ: "JOSE",
         good: json!({
             "iss": "https://spire.example", "aud": ["spiffe://shop.example/orders"],
             "sub": "spiffe://shop.example/web",
