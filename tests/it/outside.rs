@@ -66,6 +66,32 @@ async fn a_token_outside_of_a_request_gets_the_same_answer_as_in_one() {
     assert_eq!(clearance.token().subject(), Some("alice"));
 }
 
+/// A connection that stays open: each message is checked anew, whatever was known of the token before.
+#[tokio::test]
+async fn each_message_of_a_stream_is_checked_anew() {
+    let verifier = CachedVerifier::new(WordVerifier::default());
+    let layer = JwtRevocationLayer::new(verifier, MemoryStore::new());
+    let (mine, other) = (token("alice", "1"), token("bob", "2"));
+    for _ in 0..3 {
+        for token in [&mine, &other] {
+            assert_eq!(outcome(&layer.check(token).await), Ok(true));
+        }
+        layer.revoker().revoke(Target::user("alice")).await.unwrap();
+        let mut waiting = Vec::new();
+        for _ in 0..8 {
+            let (layer, mine) = (layer.clone(), mine.clone());
+            waiting.push(tokio::spawn(async move { outcome(&layer.check(&mine).await) }));
+        }
+        for answer in waiting {
+            assert_eq!(answer.await.unwrap(), Err(RejectionKind::Revoked(TargetKind::User)));
+        }
+        assert_eq!(outcome(&layer.check(&other).await), Ok(true));
+        layer.revoker().reinstate(Target::user("alice")).await.unwrap();
+    }
+    let counts = layer.counters().snapshot();
+    assert_eq!((counts.admitted, counts.refused.revoked), (9, 24));
+}
+
 #[tokio::test]
 async fn it_is_counted_and_audited_like_a_request() {
     let events = Arc::new(EventCount::default());

@@ -150,16 +150,58 @@ fn reading_ends_at_an_issuer_that_is_odd_or_comes_again() {
         r#"{"iss":{"a" nothing"#.into(),
         r#"{"iss":1, nothing"#.into(),
         r#"{"iss":true, nothing"#.into(),
+        // In any spelling, and a second one after any first one.
+        format!(r#"{{"\u0069ss":"{STAFF}","iss":"{SHOP}" nothing"#),
+        format!(r#"{{"iss":null,"i\u0073s":"{STAFF}" nothing"#),
+        format!(r#"{{"iss":"{STAFF}","a":[{{}}],"iss":"{STAFF}" nothing"#),
+        r#"{"iss":{"$serde_json::private::Number":"1"} nothing"#.into(),
+        r#"{"iss":-1 nothing"#.into(),
+        r#"{"iss":[[[[ nothing"#.into(),
     ] {
         let token = format!("e30.{}.AA", URL_SAFE_NO_PAD.encode(&payload));
         let error = set.verify(&token).unwrap_err();
         assert_eq!(error.kind(), TokenErrorKind::OddClaim, "{payload}");
         assert!(error.to_string().contains("`iss`"), "{error}");
     }
-    for payload in [r#"{"iss":"open"#, r#"{"iss":nothing}"#, r#"{"iss":"a",}"#, r#"["iss"]"#, "{"] {
+    for payload in [
+        r#"{"iss":"open"#,
+        r#"{"iss":nothing}"#,
+        r#"{"iss":"a",}"#,
+        r#"["iss"]"#,
+        "{",
+        r#"{"iss":"\ud800"}"#,
+        "\u{feff}{}",
+        r#"{"iss":"a"} {"iss":"b"}"#,
+    ] {
         let token = format!("e30.{}.AA", URL_SAFE_NO_PAD.encode(payload));
         assert_refused(&set, &token, TokenErrorKind::Malformed);
     }
+}
+
+/// Those inside of other claims, of any type and in any number, choose nothing.
+#[test]
+fn the_issuer_is_that_of_the_token_itself() {
+    let set = staff_and_shop();
+    let mut nested = claims(STAFF, "orders");
+    nested["act"] = json!({"iss": SHOP, "act": {"iss": [1]}});
+    nested["list"] = json!([{"iss": SHOP}, ["iss", SHOP]]);
+    nested["iss "] = json!(SHOP);
+    nested["Iss"] = json!(SHOP);
+    assert_eq!(set.verify(&mint(STAFF, &nested)).unwrap().issuer(), Some(STAFF));
+    assert_refused(&set, &mint(SHOP, &nested), TokenErrorKind::BadSignature);
+    // An escaped one is the same.
+    let escaped = STAFF.replace('s', "\\u0073");
+    let payload = nested.to_string().replace(STAFF, &escaped);
+    let input = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#),
+        URL_SAFE_NO_PAD.encode(payload)
+    );
+    let key = jsonwebtoken::EncodingKey::from_secret(&secret(STAFF)).unwrap();
+    let hs256 = jsonwebtoken::Algorithm::HS256;
+    let signature = jsonwebtoken::crypto::sign(input.as_bytes(), &key, hs256).unwrap();
+    let token = set.verify(&format!("{input}.{signature}")).unwrap();
+    assert_eq!(token.issuer(), Some(STAFF));
 }
 
 #[test]

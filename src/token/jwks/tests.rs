@@ -34,6 +34,8 @@ struct State {
     now: AtomicUsize,
     most: AtomicUsize,
     delay: Mutex<Duration>,
+    /// When each answer was asked for that was given, and whether it was keys.
+    log: Mutex<Vec<(Instant, bool)>>,
 }
 
 impl Provider {
@@ -66,6 +68,7 @@ impl JwksTransport for Provider {
     fn get(&self, url: &Uri) -> BoxFuture<'static, Result<JwksDocument, JwksError>> {
         let state = Arc::clone(&self.0);
         state.urls.lock().unwrap().push(url.to_string());
+        let asked_at = Instant::now();
         async move {
             let under_way = state.now.fetch_add(1, Ordering::SeqCst) + 1;
             state.most.fetch_max(under_way, Ordering::SeqCst);
@@ -79,7 +82,9 @@ impl JwksTransport for Provider {
                 _ => answers.pop_front(),
             };
             state.now.fetch_sub(1, Ordering::SeqCst);
-            answer.expect("an answer").map_err(|kind| JwksError::new(kind, "as the test wants it"))
+            let answer = answer.expect("an answer");
+            state.log.lock().unwrap().push((asked_at, answer.is_ok()));
+            answer.map_err(|kind| JwksError::new(kind, "as the test wants it"))
         }
         .boxed()
     }
@@ -254,6 +259,85 @@ async fn junk_is_not_answered_as_an_outage_and_does_not_keep_a_new_key_away() {
     }
     assert!(start.elapsed() <= DEFAULT_COOLDOWN, "{:?}", start.elapsed());
     assert_eq!(kind(&verifier, "old"), None);
+}
+
+/// Any order of rotations, outages, slow answers and tokens: 503 lasts until one fetch that began after
+/// the token is done, 401 is given only after that, and what is published is found within the pause,
+/// or within a minute if it was absent before.
+#[tokio::test(start_paused = true)]
+async fn what_an_unknown_key_means_holds_for_any_order_of_events() {
+    const NAMES: [&str; 6] = ["a", "b", "c", "d", "junk", "more junk"];
+    for seed in 0..60_u64 {
+        let mut random = seed;
+        let mut next = |below: u64| {
+            // As Knuth has it in MMIX; the high bits are the random ones.
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        let provider = Provider::publishes(&["a"]);
+        let keys = jwks(&provider).fetch().await.unwrap();
+        let verifier = verifier(&keys);
+        let mut published: Vec<&str> = vec!["a"];
+        let (mut first, mut last) = ([None::<Instant>; 6], [None::<Instant>; 6]);
+        for step in 0..120 {
+            match next(8) {
+                0 => {
+                    published = NAMES[..4].iter().copied().filter(|_| next(2) == 0).collect();
+                    published.extend(published.is_empty().then_some("a"));
+                    provider.publish(&published);
+                }
+                1 => provider.fail(),
+                2 => *provider.0.delay.lock().unwrap() = Duration::from_millis(next(7) * 1000),
+                3 => tokio::time::sleep(Duration::from_secs(next(40))).await,
+                _ => tokio::time::sleep(Duration::from_millis(next(4) * 700)).await,
+            }
+            let at = usize::try_from(next(6)).unwrap();
+            let (name, now) = (NAMES[at], Instant::now());
+            let is_forgotten = last[at].is_none_or(|last| now - last >= Duration::from_secs(600));
+            if is_forgotten {
+                first[at] = Some(now);
+            }
+            let since = first[at].unwrap();
+            // What began in the same moment may have begun before or after.
+            let has_told = |earliest: Instant| {
+                let log = provider.0.log.lock().unwrap();
+                log.iter().any(|(asked_at, is_keys)| *is_keys && *asked_at >= earliest)
+            };
+            let (may_be_known, is_known) =
+                (has_told(since), has_told(since + Duration::from_nanos(1)));
+            let kind = kind(&verifier, name);
+            let what = format!("seed {seed}, step {step}: {name} {kind:?}");
+            match kind {
+                None => {
+                    assert!(keys.key_ids().iter().any(|kid| **kid == *name), "{what}");
+                    // Gone again, it is a name that was seen long ago.
+                    first[at] = Some(now);
+                }
+                Some(TokenErrorKind::UnknownKey) => {
+                    let was_there = NAMES[..4].contains(&name);
+                    assert!(may_be_known || was_there, "{what}: nobody can know that");
+                }
+                Some(TokenErrorKind::NoKeys) => assert!(!is_known, "{what}: it is known"),
+                Some(_) => panic!("{what}"),
+            }
+            last[at] = Some(now);
+        }
+        // In the end what is published is found.
+        *provider.0.delay.lock().unwrap() = Duration::ZERO;
+        provider.publish(&published);
+        for name in &published {
+            let start = Instant::now();
+            while kind(&verifier, name).is_some() {
+                assert!(
+                    start.elapsed() < Duration::from_secs(80),
+                    "seed {seed}: {name} is starved"
+                );
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
 }
 
 /// While nobody can know, whoever waits goes on waiting.
