@@ -140,8 +140,8 @@ impl Provider {
         Self::discovered(&issuer, okta(of(&issuer, audience)))
     }
 
-    /// Access tokens of the org authorization server of Okta, `https://{domain}`. Okta means them for
-    /// its own API and does not promise to publish their keys; for an API of yours take
+    /// Access tokens of the org authorization server of Okta, `https://{domain}`. Okta means them
+    /// for its own API and does not promise to publish their keys; for an API of yours take
     /// [`okta`](Self::okta). Their type is `application/okta-internal-at+jwt`, which the verifier
     /// accepts that this preset makes.
     pub fn okta_org(domain: &str) -> Self {
@@ -165,8 +165,8 @@ impl Provider {
 
     /// ID tokens of Google, for services that take them as bearer tokens: its access tokens are no
     /// JWTs. `audience` is the client id, or the URL of the service. The issuer is
-    /// `https://accounts.google.com`; old clients may still get tokens of `accounts.google.com`, which
-    /// [`with_profile`](Self::with_profile) can add.
+    /// `https://accounts.google.com`; old clients may still get tokens of `accounts.google.com`,
+    /// which [`with_profile`](Self::with_profile) can add.
     ///
     /// # Security
     /// An ID token says who the user is, not what the client may do.
@@ -218,9 +218,9 @@ impl Provider {
         Self::discovered(issuer, profile)
     }
 
-    /// Tokens of jobs of GitHub Actions in repositories of `owner`. Everybody can have tokens of this
-    /// issuer with any audience, so the owner is part of the preset. A name can pass to somebody else,
-    /// an id cannot: `require_claim("repository_owner_id", ["65"])` in
+    /// Tokens of jobs of GitHub Actions in repositories of `owner`. Everybody can have tokens of
+    /// this issuer with any audience, so the owner is part of the preset. A name can pass to
+    /// somebody else, an id cannot: `require_claim("repository_owner_id", ["65"])` in
     /// [`with_profile`](Self::with_profile).
     pub fn github_actions(owner: &str, audience: &str) -> Self {
         let issuer = "https://token.actions.githubusercontent.com";
@@ -248,10 +248,10 @@ impl Provider {
     }
 
     /// Tokens of service accounts of Kubernetes that are bound to a pod (projected volumes,
-    /// `TokenRequest`); `issuer` is the `--service-account-issuer` of the cluster, `audience` what the
-    /// volume asks for. A pod is a session: `Target::session(uid)` revokes its tokens. Those that
-    /// Secrets hold are of no end, and refused; so are those for the API server itself, which may be
-    /// valid for a year.
+    /// `TokenRequest`); `issuer` is the `--service-account-issuer` of the cluster, `audience` what
+    /// the volume asks for. A pod is a session: `Target::session(uid)` revokes its tokens. Those
+    /// that Secrets hold are of no end, and refused; so are those for the API server itself, which
+    /// may be valid for a year.
     pub fn kubernetes(issuer: &str, audience: &str) -> Self {
         let profile = known_by_itself(of(issuer, audience))
             .require_claim_presence("/kubernetes.io/namespace")
@@ -261,9 +261,9 @@ impl Provider {
         Self::discovered(issuer, profile)
     }
 
-    /// JWT-SVIDs of SPIFFE; `issuer` is what the SPIRE server is told to write (`jwt_issuer`), whose
-    /// keys its OIDC Discovery Provider publishes. A token without `iss` is refused, as it could be
-    /// of any trust domain. Their type is `JWT` or `JOSE`, if they have one.
+    /// JWT-SVIDs of SPIFFE; `issuer` is what the SPIRE server is told to write (`jwt_issuer`),
+    /// whose keys its OIDC Discovery Provider publishes. A token without `iss` is refused, as it
+    /// could be of any trust domain. Their type is `JWT` or `JOSE`, if they have one.
     pub fn spiffe(issuer: &str, audience: &str) -> Self {
         let profile = known_by_itself(of(issuer, audience)).with_required_subject();
         Self { types: &["JOSE"], ..Self::discovered(issuer, profile) }
@@ -319,9 +319,9 @@ impl Provider {
         Ok(JwtVerifier::new(keys, self.profile)?.with_further_types(self.types))
     }
 
-    /// Where it publishes its keys, to be fetched by other settings than the usual ones; the verifier
-    /// is then made by [`JwtVerifier::with_remote_keys`], and for [`okta_org`](Self::okta_org) and
-    /// [`spiffe`](Self::spiffe) told of their types.
+    /// Where it publishes its keys, to be fetched by other settings than the usual ones; the
+    /// verifier is then made by [`JwtVerifier::with_remote_keys`], and for
+    /// [`okta_org`](Self::okta_org) and [`spiffe`](Self::spiffe) told of their types.
     ///
     /// # Errors
     /// [`ConfigError`] if the issuer is no URL, or if it publishes none, as its secret is shared.

@@ -66,7 +66,8 @@ async fn a_token_outside_of_a_request_gets_the_same_answer_as_in_one() {
     assert_eq!(clearance.token().subject(), Some("alice"));
 }
 
-/// A connection that stays open: each message is checked anew, whatever was known of the token before.
+/// A connection that stays open: each message is checked anew, whatever was known of the token
+/// before.
 #[tokio::test]
 async fn each_message_of_a_stream_is_checked_anew() {
     let verifier = CachedVerifier::new(WordVerifier::default());

@@ -261,9 +261,9 @@ async fn junk_is_not_answered_as_an_outage_and_does_not_keep_a_new_key_away() {
     assert_eq!(kind(&verifier, "old"), None);
 }
 
-/// Any order of rotations, outages, slow answers and tokens: 503 lasts until one fetch that began after
-/// the token is done, 401 is given only after that, and what is published is found within the pause,
-/// or within a minute if it was absent before.
+/// Any order of rotations, outages, slow answers and tokens: 503 lasts until one fetch that began
+/// after the token is done, 401 is given only after that, and what is published is found within the
+/// pause, or within a minute if it was absent before.
 #[tokio::test(start_paused = true)]
 async fn what_an_unknown_key_means_holds_for_any_order_of_events() {
     const NAMES: [&str; 6] = ["a", "b", "c", "d", "junk", "more junk"];

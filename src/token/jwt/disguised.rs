@@ -122,8 +122,8 @@ fn is_jwk(text: &str) -> bool {
     }
 }
 
-/// Text without what editors and shells put around it: white space, quotes, a byte order mark. Empty
-/// if it is no text.
+/// Text without what editors and shells put around it: white space, quotes, a byte order mark.
+/// Empty if it is no text.
 fn text_of(bytes: &[u8]) -> Cow<'_, str> {
     let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
         let units: Vec<u16> = bytes.as_chunks().0.iter().copied().map(unit).collect();

@@ -173,8 +173,8 @@ impl JwtVerifier {
         self
     }
 
-    /// As [`TokenProfile::with_max_token_bytes`]: the longest accepted token, in bytes; default 8192.
-    /// Longer ones are refused unread.
+    /// As [`TokenProfile::with_max_token_bytes`]: the longest accepted token, in bytes; default
+    /// 8192. Longer ones are refused unread.
     #[must_use]
     pub fn with_max_token_bytes(mut self, bytes: usize) -> Self {
         self.profile = self.profile.with_max_token_bytes(bytes);

@@ -511,7 +511,8 @@ fn a_claim_that_stands_twice_is_found_among_any_number() {
     check_bytes(&profile, &claims(&alike)).unwrap();
 }
 
-/// A member twice is found in a claim of any size, and the time for it grows hardly faster than that.
+/// A member twice is found in a claim of any size, and the time for it grows hardly faster than
+/// that.
 #[test]
 fn claims_of_many_members_are_read_in_no_time() {
     let profile = TokenProfile::new().with_max_token_bytes(1 << 22);

@@ -401,8 +401,9 @@ fn says_more_than_a_text(name: &str) -> bool {
     name == CONFIRMATION || KindClaim::of(name).is_some()
 }
 
-/// The names of the claims so far, to find one that stands there twice. Any two claims are compared, but
-/// of a few by their names only if a bit of them is the same, and of many in their order.
+/// The names of the claims so far, to find one that stands there twice. Any two claims are
+/// compared, but of a few by their names only if a bit of them is the same, and of many in their
+/// order.
 #[derive(Default)]
 struct ClaimNames<'a> {
     names: Vec<Cow<'a, str>>,
@@ -596,8 +597,8 @@ fn unusual_date(name: &str, json: &str) -> Result<Option<Timestamp>, TokenError>
         .ok_or_else(|| odd(name, "is not a time: seconds since 1970, not negative"))
 }
 
-/// A number of seconds, cut by its digits, with an exponent as well: the nearest binary number may be
-/// greater. None for what has a sign, which is zero.
+/// A number of seconds, cut by its digits, with an exponent as well: the nearest binary number may
+/// be greater. None for what has a sign, which is zero.
 fn scaled(json: &str) -> Option<Timestamp> {
     let (mantissa, exponent) = json.split_once(['e', 'E']).unwrap_or((json, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));

@@ -8,9 +8,9 @@ use crate::token::{TokenError, TokenErrorKind};
 
 /// Values by which the claims `token_use`, `typ`, `token_type` and `type` say that a token is not
 /// an access token. They are compared without regard to case, spaces and the characters `-`, `_`,
-/// `+` and `.`, so `id_token` is the same as `IdToken`; and without what makes a media type or a URI
-/// of them: `application/` and `+jwt` (RFC 7515 §4.1.9), `urn:ietf:params:oauth:token-type:` (RFC
-/// 8693 §3).
+/// `+` and `.`, so `id_token` is the same as `IdToken`; and without what makes a media type or a
+/// URI of them: `application/` and `+jwt` (RFC 7515 §4.1.9), `urn:ietf:params:oauth:token-type:`
+/// (RFC 8693 §3).
 ///
 /// | value | used by |
 /// | --- | --- |

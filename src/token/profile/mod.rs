@@ -495,8 +495,7 @@ impl TokenProfile {
     /// 300 s; a lifetime of zero or over 10 years; a claim mapped to a kind that is not fed by
     /// claims, or one that cannot feed any (`iss`, `aud`, `exp`, `nbf`, `iat`, `cnf`); a claim
     /// mapped to a target or to the id that no accepted token can have, because it is forbidden,
-    /// says that the
-    /// token is an ID token, or leads into a claim that must be a text.
+    /// says that the token is an ID token, or leads into a claim that must be a text.
     pub fn validate(&self) -> Result<(), ConfigError> {
         const TEN_YEARS: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
         let oops = |setting, problem: &str| Err(ConfigError::new(setting, problem));

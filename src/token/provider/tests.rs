@@ -455,7 +455,8 @@ fn zitadel_and_authentik() {
     .assert("zitadel");
     let issuer = "https://id.example/application/o/shop/";
     let good = json!({
-        "iss": issuer, "sub": "hash", "aud": "client", "acr": "goauthentik.io/providers/oauth2/default",
+        "iss": issuer, "sub": "hash", "aud": "client",
+        "acr": "goauthentik.io/providers/oauth2/default",
         "azp": "client", "uid": "x", "scope": "openid", "amr": ["pwd"], "sid": "s", "nonce": "n",
     });
     let case = |good| Case {
