@@ -122,6 +122,7 @@ mod gate;
 pub mod middleware;
 pub mod mirror;
 pub mod policy;
+mod recently_revoked;
 pub mod revocation;
 pub mod revoker;
 #[cfg(feature = "sessions")]

@@ -18,6 +18,7 @@ use futures::future::BoxFuture;
 use crate::audit::{AuditEvent, AuditKind, AuditSink, Pending};
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
+use crate::recently_revoked::RecentlyRevoked;
 use crate::revocation::{
     Action, Extent, MAX_ID_BYTES, Record, Revocation, RevocationOrigin, Target, TargetKind,
 };
@@ -53,6 +54,8 @@ pub struct Revoker {
     profile: Arc<TokenProfile>,
     least: LeastLifetime,
     audit: Option<Arc<dyn AuditSink>>,
+    /// What the layer remembers, that a reinstatement has to end.
+    recently_revoked: Option<Arc<RecentlyRevoked>>,
 }
 
 impl Revoker {
@@ -70,16 +73,17 @@ impl Revoker {
     /// [`ConfigError`] if the profile cannot work.
     pub fn new(store: impl RevocationStore, profile: TokenProfile) -> Result<Self, ConfigError> {
         profile.validate()?;
-        Ok(Self::from_parts(Arc::new(store), Arc::new(profile), LeastLifetime::default()))
+        Ok(Self::from_parts(Arc::new(store), Arc::new(profile), LeastLifetime::default(), None))
     }
 
     pub(crate) fn from_parts(
         store: Arc<dyn RevocationStore>,
         profile: Arc<TokenProfile>,
         least: LeastLifetime,
+        recently_revoked: Option<Arc<RecentlyRevoked>>,
     ) -> Self {
         store.expect_tokens_for(profile.retention());
-        Self { store, profile, least, audit: None }
+        Self { store, profile, least, audit: None, recently_revoked }
     }
 
     /// Keeps every record of a session, a family, a user, … at least this long from now on: for
@@ -304,7 +308,12 @@ impl Revoker {
         if changes.is_empty() {
             return Ok(Vec::new());
         }
-        self.store.write(std::mem::take(changes)).await
+        let reinstates = changes.iter().any(|change| change.action == Action::Reinstate);
+        let written = self.store.write(std::mem::take(changes)).await;
+        if written.is_ok() && reinstates {
+            self.recently_revoked.as_ref().inspect(|recently_revoked| recently_revoked.clear());
+        }
+        written
     }
 
     /// Fills in the issuer and refuses what no accepted token could match.

@@ -17,6 +17,7 @@ const LEVELS: &[(&str, u16)] = &[
     ("verified", 0),
     ("revocation", 0),
     ("audit", 1),
+    ("recently_revoked", 1),
     ("token", 1),
     ("store", 1),
     ("policy", 2),

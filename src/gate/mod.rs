@@ -22,7 +22,10 @@ use self::outage::Outage;
 use crate::audit::{AuditEvent, AuditKind, AuditSink};
 use crate::counters::{Counters, RequestOutcome};
 use crate::policy::{Clearance, FailMode, Rejection, decide};
-use crate::store::{Lookup, Needs, RevocationStore, Standing, StoreError};
+use crate::recently_revoked::RecentlyRevoked;
+use crate::store::{
+    Lookup, Needs, RevocationStore, RevokedBy, Standing, StoreError, StoreErrorKind,
+};
 use crate::token::bearer::{self, NoToken, RequestHead, TokenSource};
 use crate::token::{CrateOnly, TokenError, TokenErrorKind, TokenVerifier, UpstreamClaims};
 use crate::verified::VerifiedToken;
@@ -58,6 +61,7 @@ pub(crate) struct Gate {
     pub(crate) counters: Counters,
     pub(crate) audit: Option<Arc<dyn AuditSink>>,
     outage: Arc<Outage>,
+    pub(crate) recently_revoked: Arc<RecentlyRevoked>,
 }
 
 /// Where the fail mode of a request comes from.
@@ -155,6 +159,7 @@ impl Gate {
             counters: Counters::new(),
             audit: None,
             outage: Arc::new(Outage::new()),
+            recently_revoked: Arc::new(RecentlyRevoked::new()),
         }
     }
 
@@ -326,6 +331,7 @@ impl Gate {
         mode: FailMode,
     ) -> Decision {
         let failure = answer.as_ref().err().cloned();
+        let answer = self.remembered(&token, answer);
         let audited = self.audit.as_ref().map(|sink| (sink, Arc::clone(&token)));
         let decision = decide(token, answer, mode);
         if let Some((sink, token)) = audited {
@@ -343,7 +349,10 @@ impl Gate {
             None => self.outage.answered(),
             Some(error) => {
                 self.counters.count_store_error(error.kind());
-                self.outage.failed(error, decision.is_ok());
+                match error.kind() {
+                    StoreErrorKind::Overloaded => self.outage.overloaded(error),
+                    _ => self.outage.failed(error, decision.is_ok()),
+                }
             }
         }
         match decision {
@@ -358,6 +367,25 @@ impl Gate {
             }
             Err(rejection) => self.refuse(rejection),
         }
+    }
+
+    /// The answer of the store; of an error, "revoked", if that was the answer a moment ago.
+    fn remembered(
+        &self,
+        token: &VerifiedToken,
+        answer: Result<Standing, StoreError>,
+    ) -> Result<Standing, StoreError> {
+        let now = || self.verifier.profile().now();
+        match &answer {
+            Ok(Standing::Live) => self.recently_revoked.found_live(token, now),
+            Ok(Standing::Revoked(by)) => self.recently_revoked.note(token, by.kind, now()),
+            Err(_) => {
+                if let Some(kind) = self.recently_revoked.find(token, now()) {
+                    return Ok(Standing::Revoked(RevokedBy::new(kind)));
+                }
+            }
+        }
+        answer
     }
 
     fn refuse(&self, rejection: Rejection) -> Decision {

@@ -32,6 +32,8 @@ pub(super) struct Outage {
     born: Instant,
     /// When a check last failed, in milliseconds since `born`.
     last_failure: AtomicU64,
+    /// When more was asked than is allowed, the last time; a millisecond later, as 0 is never.
+    last_overload: AtomicU64,
 }
 
 impl Outage {
@@ -40,6 +42,7 @@ impl Outage {
             state: AtomicU8::new(ANSWERING),
             born: Instant::now(),
             last_failure: AtomicU64::new(0),
+            last_overload: AtomicU64::new(0),
         }
     }
 
@@ -76,6 +79,17 @@ impl Outage {
         } else {
             tracing::warn!(?kind, error = %error.chain(),
                 "the store gives no answer: requests are refused with 503");
+        }
+    }
+
+    /// More was asked at once than the store allows. That is load, and says nothing of the store.
+    pub(super) fn overloaded(&self, error: &StoreError) {
+        let now = self.now() + 1;
+        let last = self.last_overload.fetch_max(now, Relaxed);
+        if last == 0 || now.saturating_sub(last) >= millis(QUIET) {
+            tracing::warn!(error = %error.chain(),
+                "more tokens are to be checked at once than the store allows: those in excess are \
+                refused with 503, in every fail mode");
         }
     }
 

@@ -433,8 +433,12 @@ impl<A> JwtRevocationLayer<A> {
     /// is logged out is to stay so for as long as refresh tokens live.
     pub fn revoker(&self) -> Revoker {
         let profile = Arc::new(self.gate.verifier.profile().clone());
-        let revoker =
-            Revoker::from_parts(Arc::clone(&self.gate.store), profile, self.least_lifetime.clone());
+        let revoker = Revoker::from_parts(
+            Arc::clone(&self.gate.store),
+            profile,
+            self.least_lifetime.clone(),
+            Some(Arc::clone(&self.gate.recently_revoked)),
+        );
         match &self.gate.audit {
             Some(sink) => revoker.with_audit(Arc::clone(sink)),
             None => revoker,

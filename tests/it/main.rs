@@ -22,6 +22,7 @@ mod feed_contract;
 #[cfg(feature = "test-util")]
 #[path = "../fixtures/mod.rs"]
 mod fixtures;
+mod flood;
 mod grpc;
 mod layer;
 #[cfg(feature = "redis")]

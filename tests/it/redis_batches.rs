@@ -129,6 +129,84 @@ async fn no_answer_is_older_than_its_question() {
     }
 }
 
+/// Asks about so many tokens, of which no answer arrives for the time being.
+fn hold(lab: &Lab, many: usize) -> Vec<tokio::task::JoinHandle<Result<Standing, StoreError>>> {
+    (0..many).map(|n| lab.spawn(&token(&format!("user {n}"), &format!("held {n}")))).collect()
+}
+
+/// One thread, so that all have been asked before any is sent.
+#[tokio::test]
+async fn one_token_does_not_take_the_permits_of_all_others() {
+    let Some(lab) = Lab::start(PATIENT).await else { return };
+    lab.proxy.set(Fault::BlackHoleReplies).await;
+    let flooded = token("u", "revoked");
+    // Twice as many as may be open, in several rounds.
+    let mut flood = Vec::new();
+    for _ in 0..4 {
+        flood.extend((0..2048).map(|_| lab.spawn(&flooded)));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let innocents = hold(&lab, 500);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    lab.proxy.set(Fault::Pass).await;
+    for innocent in innocents {
+        assert_eq!(innocent.await.unwrap().unwrap(), Standing::Live);
+    }
+    for check in flood {
+        assert!(is_revoked(&check.await.unwrap().unwrap()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_no_answer_is_older_than_its_question_either() {
+    let Some(lab) = Lab::start(PATIENT).await else { return };
+    let other = RedisStore::connect(format!("redis://{}", lab.server.addr())).await.unwrap();
+    for n in 0..5 {
+        let id = format!("t{n}");
+        let token = token("u", &id);
+        lab.proxy.set(Fault::BlackHoleReplies).await;
+        let mut held = hold(&lab, 200);
+        let before = lab.round_trips();
+        held.extend((0..50).map(|_| lab.spawn(&token)));
+        wait_until("redis has answered, and nobody knows", PATIENT, || lab.round_trips() > before);
+        revoke(&other, Target::token(id)).await.unwrap();
+        let late: Vec<_> = (0..50).map(|_| lab.spawn(&token)).collect();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        lab.proxy.set(Fault::Pass).await;
+        for late in late {
+            assert!(is_revoked(&late.await.unwrap().unwrap()), "round {n}");
+        }
+        for held in held {
+            let _ = held.await.unwrap().unwrap();
+        }
+    }
+}
+
+/// How much is asked says nothing about Redis.
+// One thread, so that all have been asked before any is sent.
+#[tokio::test]
+async fn a_batch_that_is_late_is_one_timeout() {
+    let limit = Duration::from_millis(200);
+    let Some(lab) = Lab::start(limit).await else { return };
+    for _ in 0..10 {
+        let start = Instant::now();
+        let connections = lab.proxy.accepted();
+        lab.proxy.set(Fault::BlackHoleReplies).await;
+        for held in hold(&lab, 50) {
+            let _late = held.await.unwrap();
+        }
+        lab.proxy.set(Fault::Pass).await;
+        // Two probes without an answer are another reason to give a connection up.
+        if start.elapsed() < limit * 4 {
+            assert!(is_revoked(&recovered(&lab.store, &token("u", "revoked")).await));
+            assert_eq!(lab.proxy.accepted(), connections, "the connection was given up");
+            return;
+        }
+        let _ = recovered(&lab.store, &token("u", "revoked")).await;
+    }
+    panic!("the machine is too busy to tell");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_check_has_its_own_deadline() {
     let limit = Duration::from_millis(300);

@@ -18,12 +18,22 @@
 //! - An unreadable record is an error for the checks that asked for it, and for no others.
 //! - If the caller of one check goes away, the others are answered all the same.
 //!
+//! Where many checks are under way, one that asks what another asks that has not been sent yet
+//! waits for the same answer and takes no permit of its own: one token, presented by thousands of
+//! connections at once, does not take the permits of all others. A question in flight is never
+//! joined: its answer may be older than a revocation that was confirmed since.
+//!
+//! A batch that is not answered in time is one timeout, however many checks are in it, and a check
+//! whose own time is over while it waits is none: how much we ask says nothing about Redis.
+//!
 //! While a cluster moves the slot of the keys, `MGET` is refused. Then each key is asked for by
 //! itself, see `supervised/moving`.
 
 mod plan;
 mod queue;
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +47,7 @@ use tokio::time::timeout;
 
 use self::plan::{CheckAnswer, KeyPlan, RecordPositions, ShardGroup, read_epoch};
 use self::queue::{BatchQueue, BatchTransport, run_worker};
-use super::connection::unexpected_reply;
+use super::connection::{timed_out, unexpected_reply};
 use super::epoch::{EpochSource, ReadFrom};
 use super::schema::Epoch;
 use super::supervised::{
@@ -45,7 +55,12 @@ use super::supervised::{
 };
 use super::topology::is_moving;
 use crate::store::{StoreError, StoreErrorKind};
-use crate::verified::VerifiedToken;
+use crate::verified::{TokenTarget, VerifiedToken};
+
+/// From so many open questions on, and from half of those that are allowed, further checks look for
+/// one to join. It costs a hash of the token and a place in a table, which pays only if there are
+/// many.
+const JOINED_FROM: usize = 64;
 
 /// How many records one `MGET` asks for, about: Redis does nothing else meanwhile.
 const MAX_RECORDS: usize = 1024;
@@ -56,13 +71,26 @@ pub(crate) struct BatchedChecks {
     limit: Duration,
     shards: Arc<ShardGroup>,
     queue: Arc<BatchQueue<PendingCheck>>,
+    /// From how many open questions on checks are joined.
+    joined_from: usize,
+    /// Seeds the hashes of tokens, so that nobody can aim at one.
+    seed: RandomState,
     worker: JoinHandle<()>,
+}
+
+/// A place in the line of those who are answered.
+pub(crate) enum CheckTurn {
+    /// A question of its own.
+    Own(Permit),
+    /// The answer to one that was waiting to be sent.
+    Joined(oneshot::Receiver<CheckAnswer>),
 }
 
 impl BatchedChecks {
     /// Starts to connect, in the background.
     pub(crate) fn start(config: SupervisionConfig) -> Self {
         let limit = config.limit;
+        let joined_from = JOINED_FROM.min(config.in_flight / 2);
         let shards = Arc::new(ShardGroup {
             keys: Arc::clone(&config.keys),
             tracker: Arc::clone(&config.tracker),
@@ -78,7 +106,7 @@ impl BatchedChecks {
             last_epoch: None,
         };
         let worker = tokio::spawn(run_worker(Arc::clone(&queue), worker));
-        Self { connection, limit, shards, queue, worker }
+        Self { connection, limit, shards, queue, joined_from, seed: RandomState::new(), worker }
     }
 
     pub(crate) fn connection(&self) -> &SupervisedConnection {
@@ -90,13 +118,38 @@ impl BatchedChecks {
         self.shards.targets(token).next().is_some()
     }
 
-    /// The right to one check; an error at once if it could not be answered.
+    /// The right to a question beside those of the checks; an error at once if it could not be
+    /// answered.
     pub(crate) fn acquire(&self) -> Result<Permit, StoreError> {
         self.connection.acquire()
     }
 
+    /// The right to check this token; an error at once if it could not be answered.
+    pub(crate) fn turn(&self, token: &VerifiedToken) -> Result<CheckTurn, StoreError> {
+        if self.connection.open_questions() >= self.joined_from {
+            let (answer, answered) = oneshot::channel();
+            let join = |waiting: &mut PendingCheck| waiting.join(token, answer);
+            if self.queue.join(self.hash_of(token), join) {
+                return Ok(CheckTurn::Joined(answered));
+            }
+        }
+        self.connection.acquire().map(CheckTurn::Own)
+    }
+
+    fn hash_of(&self, token: &VerifiedToken) -> u64 {
+        let mut hasher = self.seed.build_hasher();
+        for target in token.targets() {
+            hasher.write(target.fingerprint().as_bytes());
+        }
+        hasher.finish()
+    }
+
     /// What the shards behind this connection know of a token.
-    pub(crate) async fn ask(&self, permit: Permit, token: Arc<VerifiedToken>) -> CheckAnswer {
+    pub(crate) async fn ask(&self, turn: CheckTurn, token: Arc<VerifiedToken>) -> CheckAnswer {
+        let permit = match turn {
+            CheckTurn::Own(permit) => permit,
+            CheckTurn::Joined(answered) => return self.answered(answered).await,
+        };
         if let Some(_direct) = self.queue.try_direct() {
             let (keys, plan) = self.shards.plan(iter::once(&*token), &mut None);
             // In a box of its own, so that the future of a check that waits in the queue is
@@ -121,10 +174,19 @@ impl BatchedChecks {
             };
         }
         let (answer, answered) = oneshot::channel();
-        self.queue.push(PendingCheck { token, answer }).map_err(|_| runtime_ended())?;
+        let hash =
+            (self.connection.open_questions() >= self.joined_from).then(|| self.hash_of(&token));
+        let check = PendingCheck { token, answer, joined: Vec::new() };
+        self.queue.push(check, hash).map_err(|_| runtime_ended())?;
+        let answer = self.answered(answered).await;
+        drop(permit);
+        answer
+    }
+
+    async fn answered(&self, answered: oneshot::Receiver<CheckAnswer>) -> CheckAnswer {
         match timeout(self.limit, answered).await {
             Ok(answer) => answer.unwrap_or_else(|_| Err(runtime_ended())),
-            Err(_) => Err(permit.connection().count_timeout()),
+            Err(_) => Err(timed_out()),
         }
     }
 }
@@ -164,6 +226,33 @@ fn runtime_ended() -> StoreError {
 struct PendingCheck {
     token: Arc<VerifiedToken>,
     answer: oneshot::Sender<CheckAnswer>,
+    /// Others who ask the same.
+    joined: Vec<oneshot::Sender<CheckAnswer>>,
+}
+
+impl PendingCheck {
+    /// Adds one who asks the same, if it is the same: everything that decides is alike.
+    fn join(&mut self, token: &VerifiedToken, answer: oneshot::Sender<CheckAnswer>) -> bool {
+        let (waiting, targets) = (self.token.targets().iter(), token.targets().iter());
+        let is_same = self.token.issued_at() == token.issued_at()
+            && waiting.map(TokenTarget::fingerprint).eq(targets.map(TokenTarget::fingerprint));
+        if is_same {
+            self.joined.push(answer);
+        }
+        is_same
+    }
+
+    /// Whether nobody waits for the answer any more.
+    fn is_closed(&self) -> bool {
+        self.answer.is_closed() && self.joined.iter().all(oneshot::Sender::is_closed)
+    }
+
+    fn send(self, answer: CheckAnswer) {
+        for waiting in self.joined {
+            let _ = waiting.send(answer.clone());
+        }
+        let _ = self.answer.send(answer);
+    }
 }
 
 /// Sends batches of checks and delivers the answers.
@@ -197,7 +286,7 @@ impl BatchTransport for BatchWorker {
 
     fn send(&mut self, mut checks: Vec<PendingCheck>) -> Option<Self::InFlight> {
         // Checks whose caller has gone are not sent.
-        checks.retain(|check| !check.answer.is_closed());
+        checks.retain(|check| !check.is_closed());
         if checks.is_empty() {
             return None;
         }
@@ -242,7 +331,10 @@ impl BatchTransport for BatchWorker {
         let (plan, values) = match values {
             Some(Ok(answered)) => answered,
             Some(Err(error)) => return fail_all(checks, || error.clone()),
-            None => return fail_all(checks, || connection.count_timeout()),
+            None => {
+                let error = connection.count_timeout();
+                return fail_all(checks, || error.clone());
+            }
         };
         let Some((epochs, records)) = values.split_at_checked(plan.epochs.len()) else {
             return fail_all(checks, || unexpected_reply("redis"));
@@ -258,15 +350,15 @@ impl BatchTransport for BatchWorker {
         let mut positions = plan.positions.iter();
         for check in checks {
             let answer = self.shards.decide(&check.token, &doubts, records, &mut positions);
-            let _ = check.answer.send(answer);
+            check.send(answer);
         }
     }
 }
 
 fn fail_all(checks: Vec<PendingCheck>, mut error: impl FnMut() -> StoreError) {
     for check in checks {
-        if !check.answer.is_closed() {
-            let _ = check.answer.send(Err(error()));
+        if !check.is_closed() {
+            check.send(Err(error()));
         }
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 
+use super::batch::CheckTurn;
 use super::connection::unexpected_reply;
 use super::core::StoreCore;
-use super::supervised::Permit;
 use crate::store::{Lookup, Standing, StoreError, StoreErrorKind};
 use crate::verified::VerifiedToken;
 
@@ -20,21 +20,19 @@ impl StoreCore {
         }
         let (core, token) = (Arc::clone(self), Arc::clone(token));
         if let [checks] = &*self.checks {
-            return match checks.acquire() {
-                Ok(permit) => {
-                    Lookup::Later(async move { core.ask(0, permit, token).await }.boxed())
-                }
+            return match checks.turn(&token) {
+                Ok(turn) => Lookup::Later(async move { core.ask(0, turn, token).await }.boxed()),
                 Err(error) => Lookup::Now(Err(error)),
             };
         }
-        let mut permits = Vec::with_capacity(token.targets().len());
+        let mut turns = Vec::with_capacity(token.targets().len());
         let mut failure = None;
         for (n, checks) in self.checks.iter().enumerate() {
             if !checks.has_targets_of(&token) {
                 continue;
             }
-            match checks.acquire() {
-                Ok(permit) => permits.push((n, permit)),
+            match checks.turn(&token) {
+                Ok(turn) => turns.push((n, turn)),
                 // The other shards are asked all the same: one of them may know that the token is
                 // revoked.
                 Err(error) => failure = Some(error),
@@ -42,8 +40,8 @@ impl StoreCore {
         }
         Lookup::Later(
             async move {
-                let ask = |(n, permit)| core.ask(n, permit, Arc::clone(&token));
-                let answers: FuturesUnordered<_> = permits.into_iter().map(ask).collect();
+                let ask = |(n, turn)| core.ask(n, turn, Arc::clone(&token));
+                let answers: FuturesUnordered<_> = turns.into_iter().map(ask).collect();
                 first_revoked(answers, failure).await
             }
             .boxed(),
@@ -54,11 +52,11 @@ impl StoreCore {
     async fn ask(
         &self,
         n: usize,
-        permit: Permit,
+        turn: CheckTurn,
         token: Arc<VerifiedToken>,
     ) -> Result<Standing, StoreError> {
         match self.checks.get(n) {
-            Some(checks) => checks.ask(permit, token).await,
+            Some(checks) => checks.ask(turn, token).await,
             None => Err(unexpected_reply("redis")),
         }
     }

@@ -114,6 +114,11 @@ impl SupervisedConnection {
         Ok(Permit { connection, _permit: permit })
     }
 
+    /// How many questions have a permit.
+    pub(crate) fn open_questions(&self) -> usize {
+        self.shared.config.in_flight.saturating_sub(self.shared.permits.available_permits())
+    }
+
     /// By what it is known that the server is a primary.
     pub(crate) fn role_source(&self) -> RoleSource {
         self.shared.role.source()

@@ -482,6 +482,11 @@ impl TokenProfile {
         self.changed()
     }
 
+    /// The time by which tokens are checked.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// With an id of its own. Called by everything that changes a rule.
     fn changed(mut self) -> Self {
         self.id = ProfileId::next();

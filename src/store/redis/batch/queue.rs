@@ -7,7 +7,7 @@
 //! No wake-up is lost, because one lock guards both sides: a pusher adds its item and takes the
 //! worker's waker under it; the worker sees that there is no item and leaves its waker under it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::mem;
 use std::pin::pin;
@@ -51,6 +51,10 @@ pub(super) struct BatchQueue<T>(Mutex<QueueState<T>>);
 
 struct QueueState<T> {
     items: VecDeque<T>,
+    /// How many items were taken so far: the first of `items` has this number.
+    taken: u64,
+    /// The numbers of items that others may join, by the hash of what they ask.
+    joinable: HashMap<u64, u64>,
     /// The waker of the worker, while it has nothing to send.
     worker: Option<Waker>,
     /// Whether an item may be sent directly: no batch is in flight, and the last one held a single
@@ -69,6 +73,8 @@ impl<T> Default for BatchQueue<T> {
     fn default() -> Self {
         Self(Mutex::new(QueueState {
             items: VecDeque::new(),
+            taken: 0,
+            joinable: HashMap::new(),
             worker: None,
             allows_direct: true,
             has_direct: false,
@@ -93,12 +99,25 @@ impl<T> BatchQueue<T> {
         may.then(|| DirectPermit(self))
     }
 
-    /// Adds an item, and wakes the worker.
-    pub(super) fn push(&self, item: T) -> Result<(), QueueClosed> {
+    /// Hands over the item with this hash, if there is one that was not taken yet. Whether `join`
+    /// has accepted it: another item may have the same hash.
+    pub(super) fn join(&self, hash: u64, join: impl FnOnce(&mut T) -> bool) -> bool {
+        let mut state = self.lock();
+        let place = state.joinable.get(&hash).and_then(|number| number.checked_sub(state.taken));
+        let place = place.and_then(|place| usize::try_from(place).ok());
+        place.and_then(|place| state.items.get_mut(place)).is_some_and(join)
+    }
+
+    /// Adds an item, and wakes the worker. With a hash of what it asks, others may join it.
+    pub(super) fn push(&self, item: T, hash: Option<u64>) -> Result<(), QueueClosed> {
         let worker = {
             let mut state = self.lock();
             if state.is_closed {
                 return Err(QueueClosed);
+            }
+            if let Some(hash) = hash {
+                let number = state.taken + state.items.len() as u64;
+                state.joinable.insert(hash, number);
             }
             state.items.push_back(item);
             state.worker.take()
@@ -131,6 +150,11 @@ impl<T> BatchQueue<T> {
         let count = state.items.iter().map_while(|item| fits(item).then_some(())).count();
         let count = count.max(1).min(state.items.len());
         let batch = state.items.drain(..count).collect();
+        state.taken += count as u64;
+        if !state.joinable.is_empty() {
+            let taken = state.taken;
+            state.joinable.retain(|_, number| *number >= taken);
+        }
         (batch, !state.items.is_empty())
     }
 

@@ -105,7 +105,7 @@ impl World {
 
     fn push(&mut self) {
         let (answer, arrived) = oneshot::channel();
-        self.queue.push(Item { number: self.count, answer }).unwrap();
+        self.queue.push(Item { number: self.count, answer }, None).unwrap();
         self.waiting.push((self.count, arrived));
         self.count += 1;
     }
@@ -307,7 +307,7 @@ fn when_the_worker_ends_every_item_is_closed() {
                 .all(|(_, arrived)| arrived.try_recv() == Err(oneshot::error::TryRecvError::Closed))
         );
         let (answer, _arrived) = oneshot::channel();
-        assert!(queue.push(Item { number: 9, answer }).is_err());
+        assert!(queue.push(Item { number: 9, answer }, None).is_err());
         assert!(queue.try_direct().is_none());
     });
 }
@@ -353,7 +353,7 @@ async fn every_item_is_answered_on_threads() {
                         continue;
                     }
                     let (answer, arrived) = oneshot::channel();
-                    queue.push(Item { number, answer }).unwrap();
+                    queue.push(Item { number, answer }, None).unwrap();
                     if (number + pusher) % 7 == 0 {
                         drop(arrived);
                     } else {
@@ -368,4 +368,32 @@ async fn every_item_is_answered_on_threads() {
         pusher.await.unwrap();
     }
     worker.abort();
+}
+
+#[test]
+fn only_what_was_not_sent_is_joined() {
+    let queue = BatchQueue::<Vec<u32>>::default();
+    let join = |hash, what| {
+        queue.join(hash, |item| {
+            let is_same = item.first() == Some(&what);
+            item.extend(is_same.then_some(what));
+            is_same
+        })
+    };
+    assert!(!join(1, 10), "nothing waits");
+    queue.push(vec![9], None).unwrap();
+    queue.push(vec![10], Some(1)).unwrap();
+    queue.push(vec![20], Some(2)).unwrap();
+    assert!(join(1, 10) && join(1, 10) && join(2, 20));
+    assert!(!join(3, 9), "it has no hash");
+    assert!(!join(1, 11), "another question with the same hash");
+    let (batch, more) = queue.take(2, |_| 1);
+    assert_eq!((batch, more), (vec![vec![9], vec![10, 10, 10]], true));
+    assert!(!join(1, 10), "it is in flight, and its answer may be older");
+    queue.push(vec![10], Some(1)).unwrap();
+    assert!(join(1, 10) && join(2, 20));
+    let (batch, more) = queue.take(9, |_| 1);
+    assert_eq!((batch, more), (vec![vec![20, 20, 20], vec![10, 10]], false));
+    assert!(!join(1, 10) && !join(2, 20));
+    assert!(queue.lock().joinable.is_empty());
 }

@@ -1,0 +1,154 @@
+//! What clients can bring about by asking much, and what they cannot: to be let in unchecked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, ready};
+use http::StatusCode;
+use tower::{Layer as _, ServiceExt as _};
+use tower_jwt_revocation::policy::RejectionKind;
+use tower_jwt_revocation::revocation::{Record, Revocation, TargetKind};
+use tower_jwt_revocation::store::{
+    ListQuery, Lookup, Receipt, RecordPage, RevocationStore, StoreError, StoreErrorKind,
+};
+use tower_jwt_revocation::{FailMode, JwtRevocationLayer, MemoryStore, Target, VerifiedToken};
+
+use crate::support::{Handler, WordVerifier, layer_that_fails, rejection, seen, token, with_token};
+
+/// A store that can be made to fail.
+#[derive(Clone, Default)]
+struct Breakable {
+    memory: MemoryStore,
+    is_broken: Arc<AtomicBool>,
+}
+
+impl RevocationStore for Breakable {
+    fn check(&self, token: &Arc<VerifiedToken>) -> Lookup {
+        if self.is_broken.load(Ordering::SeqCst) {
+            let error = Err(StoreError::new(StoreErrorKind::Timeout, "frozen"));
+            return Lookup::Later(ready(error).boxed());
+        }
+        self.memory.check(token)
+    }
+
+    fn write(
+        &self,
+        changes: Vec<Revocation>,
+    ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
+        self.memory.write(changes)
+    }
+
+    fn find(&self, target: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>> {
+        self.memory.find(target)
+    }
+
+    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
+        self.memory.list(query)
+    }
+
+    fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
+        self.memory.count()
+    }
+}
+
+#[tokio::test]
+async fn load_lets_nobody_in() {
+    for mode in [FailMode::Open, FailMode::Closed] {
+        let layer = layer_that_fails(StoreErrorKind::Overloaded).with_fail_mode(mode);
+        let answer = layer.layer(Handler).oneshot(with_token(&token("alice", "1"))).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{mode:?}");
+        assert!(answer.headers().contains_key("retry-after"));
+        let kind = RejectionKind::StandingUnknown(StoreErrorKind::Overloaded);
+        assert_eq!(rejection(&answer).kind(), kind);
+        assert_eq!(layer.counters().snapshot().admitted_unchecked, 0);
+    }
+}
+
+#[tokio::test]
+async fn what_was_revoked_a_moment_ago_is_not_admitted_because_the_store_fails() {
+    for mode in [FailMode::Open, FailMode::Closed] {
+        let store = Breakable::default();
+        let layer =
+            JwtRevocationLayer::new(WordVerifier::default(), store.clone()).with_fail_mode(mode);
+        // A clone, as for another router, knows the same.
+        let service = layer.clone().layer(Handler);
+        let ask = async |id: &str| {
+            service.clone().oneshot(with_token(&token("alice", id))).await.unwrap()
+        };
+        let ids: Vec<_> = (0..50).map(|n| format!("t{n}")).collect();
+        for id in &ids {
+            layer.revoker().revoke(Target::token(&**id)).await.unwrap();
+            assert_eq!(ask(id).await.status(), StatusCode::UNAUTHORIZED);
+        }
+        store.is_broken.store(true, Ordering::SeqCst);
+        for id in &ids {
+            let answer = ask(id).await;
+            assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{mode:?} {id}");
+            assert_eq!(rejection(&answer).kind(), RejectionKind::Revoked(TargetKind::Token));
+        }
+        // Of all others nothing is known.
+        match mode {
+            FailMode::Open => {
+                assert!(!seen(&ask("x").await).clearance.as_ref().unwrap().is_checked())
+            }
+            _ => assert_eq!(ask("x").await.status(), StatusCode::SERVICE_UNAVAILABLE),
+        }
+        assert_eq!(layer.counters().snapshot().store_errors(StoreErrorKind::Timeout), 51);
+
+        store.is_broken.store(false, Ordering::SeqCst);
+        layer.revoker().reinstate(Target::token("t0")).await.unwrap();
+        assert!(seen(&ask("t0").await).clearance.as_ref().unwrap().is_checked());
+        assert_eq!(ask("t1").await.status(), StatusCode::UNAUTHORIZED);
+        store.is_broken.store(true, Ordering::SeqCst);
+        let unknown = ask("t0").await;
+        match mode {
+            FailMode::Open => assert!(!seen(&unknown).clearance.as_ref().unwrap().is_checked()),
+            _ => assert_eq!(unknown.status(), StatusCode::SERVICE_UNAVAILABLE),
+        }
+        assert_eq!(ask("t1").await.status(), StatusCode::UNAUTHORIZED);
+    }
+}
+
+/// The attack: more connections than may be checked at once, all with one revoked token.
+#[cfg(feature = "redis")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_one_revoked_token_opens_nothing_and_refuses_no_other() {
+    use tower_jwt_revocation::RedisStore;
+
+    use crate::servers::{RedisServer, redis_is_installed};
+
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    // However busy this machine is, nothing here is late.
+    let builder = RedisStore::builder().with_url(server.url());
+    let patient = builder.with_check_timeout(std::time::Duration::from_secs(20));
+    let store = patient.connect().await.unwrap();
+    let layer =
+        JwtRevocationLayer::new(WordVerifier::default(), store).with_fail_mode(FailMode::Open);
+    layer.revoker().revoke(Target::token("bad")).await.unwrap();
+    let service = layer.layer(Handler);
+    let ask = |id: String| {
+        let service = service.clone();
+        tokio::spawn(
+            async move { service.oneshot(with_token(&token("alice", &id))).await.unwrap() },
+        )
+    };
+    for round in 0..10 {
+        let mut flood: Vec<_> = (0..1500).map(|_| ask("bad".into())).collect();
+        let innocents: Vec<_> = (0..200).map(|n| ask(format!("good {n}"))).collect();
+        flood.extend((0..1500).map(|_| ask("bad".into())));
+        for innocent in innocents {
+            let answer = innocent.await.unwrap();
+            assert!(seen(&answer).clearance.as_ref().unwrap().is_checked(), "round {round}");
+        }
+        for attacker in flood {
+            assert_eq!(attacker.await.unwrap().status(), StatusCode::UNAUTHORIZED);
+        }
+    }
+    let counted = layer.counters().snapshot();
+    assert_eq!((counted.admitted, counted.admitted_unchecked), (2000, 0));
+    assert_eq!(counted.store_errors(StoreErrorKind::Overloaded), 0);
+}
