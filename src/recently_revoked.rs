@@ -133,7 +133,6 @@ impl RecentlyRevoked {
         let issued_at = token.issued_at().map_or(u64::MAX, Timestamp::as_millis);
         let words = token.targets().iter().map(|target| target.fingerprint().words().0);
         let hash = words.chain([issued_at]).fold(self.seed, mix);
-        #[expect(clippy::cast_possible_truncation, reason = "it has `LINE_BITS`")]
         let line = (hash >> (64 - LINE_BITS)) as usize;
         let tag = hash & ((1 << TAG_BITS) - 1);
         (self.lines.get(line).map_or(&[], |line| &line.0[..]), tag)
