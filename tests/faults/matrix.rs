@@ -195,6 +195,11 @@ impl Assessment<'_> {
             (_, Verdict::Unchecked(_)) if mode == FailMode::Closed => {
                 self.complain(sent, "passed unchecked under FailMode::Closed");
             }
+            (_, Verdict::Unchecked(StoreErrorKind::Overloaded)) => {
+                self.complain(sent, "passed unchecked because of load");
+            }
+            // Load is refused in both modes.
+            (_, Verdict::Unavailable(StoreErrorKind::Overloaded)) => {}
             (_, Verdict::Unavailable(_) | Verdict::InDoubt) if mode == FailMode::Open => {
                 self.complain(sent, "refused for want of an answer under FailMode::Open");
             }

@@ -90,7 +90,7 @@ async fn what_was_revoked_a_moment_ago_is_not_admitted_because_the_store_fails()
         // Of all others nothing is known.
         match mode {
             FailMode::Open => {
-                assert!(!seen(&ask("x").await).clearance.as_ref().unwrap().is_checked())
+                assert!(!seen(&ask("x").await).clearance.as_ref().unwrap().is_checked());
             }
             _ => assert_eq!(ask("x").await.status(), StatusCode::SERVICE_UNAVAILABLE),
         }
