@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use tower_jwt_revocation::revocation::Revocation;
 use tower_jwt_revocation::store::redis::{ConnectError, RedisStoreBuilder, Start};
-use tower_jwt_revocation::store::{RevocationStore as _, Standing, StoreError, StoreErrorKind};
+use tower_jwt_revocation::store::{
+    Doubt, RevocationStore as _, Standing, StoreError, StoreErrorKind,
+};
 use tower_jwt_revocation::{JwtRevocationLayer, RedisStore, Target, TokenProfile, VerifiedToken};
 
 use crate::redis_supervision::revoke;
@@ -548,6 +550,76 @@ async fn the_doubt_ends_when_no_token_from_before_can_be_left() {
         check(&store, &token("old", "old")).await.unwrap_err().kind(),
         StoreErrorKind::DataLoss
     );
+}
+
+/// As the kind of error; none if it has an answer.
+async fn refusal(store: &RedisStore, token: &Arc<VerifiedToken>) -> Option<StoreErrorKind> {
+    check(store, token).await.err().map(|error| error.kind())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_reads_a_doubt_ends_it_and_begins_another() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let patient =
+        |shards| patient(server.url()).with_prefix(format!("of{shards}")).with_shards(shards);
+    for shards in [1, 4] {
+        let store = patient(shards).connect().await.unwrap();
+        let other = patient(shards).connect().await.unwrap();
+        let operator = patient(shards).connect().await.unwrap();
+        revoke(&store, Target::token("t")).await.unwrap();
+        assert_eq!(operator.read_doubt().await.unwrap(), Doubt::None);
+        assert_eq!(check(&other, &token("old", "old")).await.unwrap(), Standing::Live);
+
+        // What was lost was lost …
+        server.cli(&["FLUSHALL"]);
+        noticed(&store).await;
+        noticed(&other).await;
+        noticed(&operator).await;
+        let Doubt::Lasting { issued_until, ends_at } = operator.read_doubt().await.unwrap() else {
+            panic!("there is no doubt")
+        };
+        assert!(ends_at >= issued_until.saturating_add(DEFAULT_MAX_LIFETIME));
+        // … and the operator has to mean it.
+        let earlier = issued_until.saturating_sub(Duration::from_secs(1));
+        let still = operator.accept_tokens_in_doubt(earlier).await.unwrap();
+        assert!(matches!(still, Doubt::Lasting { .. }), "{still:?}");
+        assert_eq!(operator.accept_tokens_in_doubt(issued_until).await.unwrap(), Doubt::None);
+        for store in [&store, &other] {
+            assert_eq!(check(store, &token("old", "old")).await.unwrap(), Standing::Live);
+            // Its writer has put it back.
+            let standing = check(store, &token("x", "t")).await.unwrap();
+            assert!(matches!(standing, Standing::Revoked(_)), "{standing:?}");
+        }
+        // Of other shards nothing was read.
+        assert!(shards > 1 || store.health().doubt() == Doubt::None);
+
+        // The operator knows of a loss of which nobody else does.
+        let an_hour_ago = now().saturating_sub(Duration::from_secs(3600));
+        let declared = operator.declare_doubt(an_hour_ago).await.unwrap();
+        let Doubt::Lasting { issued_until, ends_at } = declared else { panic!("{declared:?}") };
+        assert_eq!(issued_until, an_hour_ago);
+        assert!(ends_at >= an_hour_ago.saturating_add(DEFAULT_MAX_LIFETIME), "{ends_at}");
+        let before = issued_at("before", "before", now().as_secs() - 3700);
+        for store in [&store, &other] {
+            assert_eq!(refusal(store, &before).await, Some(StoreErrorKind::DataLoss));
+            assert_eq!(refusal(store, &token("old", "old")).await, None, "it is a newer one");
+            assert!(shards > 1 || store.health().doubt() == declared);
+        }
+        // Writes go on.
+        revoke(&store, Target::token("before")).await.unwrap();
+        assert!(matches!(check(&other, &before).await.unwrap(), Standing::Revoked(_)));
+        assert_eq!(operator.accept_tokens_in_doubt(an_hour_ago).await.unwrap(), Doubt::None);
+
+        let long_ago = now().saturating_sub(DEFAULT_MAX_LIFETIME * 2);
+        let error = operator.declare_doubt(long_ago).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::InvalidInput);
+        let declared = operator.declare_doubt(now().saturating_add(SOON * 100)).await.unwrap();
+        let Doubt::Lasting { issued_until, .. } = declared else { panic!("{declared:?}") };
+        assert!(issued_until <= now().saturating_add(Duration::from_secs(5)), "{issued_until}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

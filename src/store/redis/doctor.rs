@@ -364,7 +364,12 @@ impl StoreCore {
             );
         }
         let now = SystemClock.now();
+        let mut is_readable = true;
         for shard in 0..shards {
+            // What was read before may be out of date. If it cannot be read, that was reported.
+            let doubt = if is_readable { self.read_doubt(shard).await.ok() } else { None };
+            is_readable = doubt.is_some();
+            let is_elsewhere = doubt == Some(Doubt::Settling);
             let Some(known) = self.tracker.known(shard) else {
                 let without =
                     "holds no epoch, so no token can be checked and the fail mode decides";
@@ -380,24 +385,30 @@ impl StoreCore {
                 continue;
             };
             match self.tracker.doubt(&known) {
-                Doubt::Settling => report.add(
-                    Severity::Warning,
-                    "settling",
-                    format!(
-                        "the data of shard {shard} is at another server than before, and what \
-                         this one does not have is being put back"
-                    ),
-                    "wait some seconds and look again",
-                ),
+                doubt if is_elsewhere || doubt == Doubt::Settling => {
+                    let awaited = known.epoch.settling.map_or(0, |settling| settling.awaited);
+                    report.add(
+                        Severity::Warning,
+                        "settling",
+                        format!(
+                            "the data of shard {shard} is at another server than before, and what \
+                             this one does not have is being put back: {} awaited",
+                            counted(awaited.into(), "writer")
+                        ),
+                        "wait half a minute at most and look again",
+                    );
+                }
                 Doubt::Lasting { issued_until, ends_at } if ends_at > now => report.add(
-                    Severity::Warning,
-                    "data_loss",
+                    Severity::Error,
+                    "doubt",
                     format!(
                         "revocations were lost; the standing of tokens issued up to \
-                         {issued_until} is unknown"
+                         {issued_until} is unknown, and under `closed` they are refused until \
+                         {ends_at}"
                     ),
-                    "nothing: it ends when the last of them has expired, or a mirror has \
-                     written everything again; find out why the data was lost",
+                    "it ends when the last of them has expired, or what was lost is written \
+                     again; whoever knows that nothing was may end it with \
+                     accept_tokens_in_doubt; find out why the data was lost",
                 ),
                 _ => report.add(
                     Severity::Info,

@@ -48,6 +48,7 @@
 // | | `audit` | the audit sink that keeps events in journals |
 // | | `import` | takes over what a foreign list holds |
 // | | `session` | the documents of sessions and families (feature `sessions`) |
+// | | `doubt` | what an operator decides about a doubt |
 // | | `doctor` | whether this Redis is fit to keep revocations |
 // | | `builder` | sets options, and opens a store |
 // | | `config` | a store from environment variables or a file |
@@ -63,6 +64,7 @@ mod connection;
 mod core;
 mod credentials;
 mod doctor;
+mod doubt;
 mod epoch;
 mod error;
 mod feed;

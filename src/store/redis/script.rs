@@ -17,7 +17,7 @@ use crate::store::feed::EndDoubt;
 pub(crate) const SOURCE: &str = include_str!("write.lua");
 
 /// The SHA-1 of [`SOURCE`], under which Redis keeps it.
-pub(crate) const SHA: &str = "8edb8f14942c9b0b41a945856d9fd0f9900c57c3";
+pub(crate) const SHA: &str = "1e832a0d5cbe60480760d7923556c5cef06bddc2";
 
 /// A Lua script, as it is sent.
 pub(crate) struct LuaScript {
@@ -45,8 +45,8 @@ pub(crate) struct ScriptContext {
     pub(crate) new_epoch: u64,
     /// The epoch that this process knows.
     pub(crate) known: Option<CallerEpoch>,
-    /// The doubt that is to end.
-    pub(crate) end_doubt: Option<EndDoubt>,
+    /// The doubt that is to end, or to begin.
+    pub(crate) doubt_change: Option<DoubtChange>,
     /// How long a doubt lasts.
     pub(crate) doubt_duration: Duration,
     /// How many entries the log keeps, about.
@@ -113,6 +113,17 @@ impl WriterAction {
             Self::SignOff => "o",
         }
     }
+}
+
+/// What becomes of a doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DoubtChange {
+    /// A mirror has written everything again: it ends.
+    Replayed(EndDoubt),
+    /// An operator declares it, of tokens that were issued until then.
+    Declare { issued_until: Timestamp },
+    /// An operator ends it, unless it covers tokens that were issued later.
+    Accept { issued_until: Timestamp },
 }
 
 /// What the script is told of the epoch that its caller knows.
@@ -271,9 +282,17 @@ fn head(
     let known = context.known.map_or(Bytes::new(), |known| epoch_id(known.id));
     let (min_seq, known_seq) =
         context.known.map_or((0, 0), |known| (known.min_seq, known.known_seq));
-    let end_doubt = context.end_doubt.map_or_else(<[Bytes; 4]>::default, |end| {
-        [epoch_id(end.former_epoch), text(end.seq), time(end.issued_until), epoch_id(end.epoch)]
-    });
+    let operator = |what, issued_until| {
+        [Bytes::from_static(what), text(0_u64), time(issued_until), Bytes::new()]
+    };
+    let doubt_change = match context.doubt_change {
+        None => Default::default(),
+        Some(DoubtChange::Replayed(end)) => {
+            [epoch_id(end.former_epoch), text(end.seq), time(end.issued_until), epoch_id(end.epoch)]
+        }
+        Some(DoubtChange::Declare { issued_until }) => operator(b"declare", issued_until),
+        Some(DoubtChange::Accept { issued_until }) => operator(b"accept", issued_until),
+    };
     arguments.extend([
         text(LAYOUT),
         text(keys.shards()),
@@ -285,7 +304,7 @@ fn head(
         text(context.log_length),
         text(known_seq),
     ]);
-    arguments.extend(end_doubt);
+    arguments.extend(doubt_change);
     let went_on = context.known.is_some_and(|known| known.went_on);
     arguments.extend([
         time(context.caller_time),

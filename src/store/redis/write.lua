@@ -8,7 +8,8 @@
 --      8 entries kept in the log  9 seq up to which the caller knew its epoch
 --      10 '' or: end the doubt, since all that was revoked in this former epoch
 --      11 up to this seq is written again;
---      12 the doubt, by its issued_until, and 13 the present epoch that are meant
+--      12 the doubt, by its issued_until, and 13 the present epoch that are meant; or an operator:
+--      10 'accept' ends the doubt, if it reaches no further than 12; 'declare' begins one, up to 12
 --      14 the clock of the caller  15 ms by which the clocks of issuers are ahead
 --      16 id of the server, or zeros if it does not tell  17 id of the caller as a writer
 --      18 what it does: 'w' writes, 't' renews, 'r' replays what it has confirmed, 'd' has replayed
@@ -230,16 +231,28 @@ elseif doing == 't' then
   end
 end
 
+local is_accepted = ARGV[10] == 'accept' and issued_until <= tonumber(ARGV[12])
+if ARGV[10] == 'declare' then
+  local doubted = math.min(tonumber(ARGV[12]), so_far)
+  if doubted > issued_until then
+    issued_until, ends_at = doubted, math.max(ends_at, doubted + doubt_duration)
+    missing_until, is_announced = 0, true
+  end
+end
+
 -- A doubt that is declared within an epoch, or ended, takes a seq and an entry in the log; so do
 -- the beginning and the end of settling. So all learn of it who know of an earlier seq, and a
 -- mirror that has not read it cannot claim to know all of this epoch.
 if is_announced then seq = seq + 1 end
-local is_end = ARGV[10] ~= '' and not (is_new or is_announced or is_settling)
-  and former == ARGV[10] and former_seq <= tonumber(ARGV[11])
-  and issued_until > 0 and issued_until == tonumber(ARGV[12]) and epoch == ARGV[13]
+local is_replayed = ARGV[10] ~= '' and former == ARGV[10] and former_seq <= tonumber(ARGV[11])
+  and issued_until == tonumber(ARGV[12]) and epoch == ARGV[13]
+local is_end = (is_replayed or is_accepted) and issued_until > 0
+  and not (is_new or is_announced or is_settling)
 if is_end then
-  issued_until, ends_at, seq = 0, now, seq + 1
+  issued_until, ends_at, seq, missing_until = 0, now, seq + 1, 0
   replayed, replayed_seq = former, tonumber(ARGV[11])
+  -- Whoever comes later and knew more does not bring back what an operator has accepted.
+  if is_accepted then replayed_seq, long_known = MAX_INTEGER, MAX_INTEGER end
 end
 
 -- === What the changes make of the records: the same as `Revocation::apply`. ===

@@ -16,7 +16,7 @@ use super::random;
 use super::reply::read_strings;
 use super::schema::Epoch;
 use super::script::{
-    self, ChangeReply, ConfirmedChange, ScriptContext, ScriptReply, WriterContext,
+    self, ChangeReply, ConfirmedChange, DoubtChange, ScriptContext, ScriptReply, WriterContext,
 };
 use super::writers::Confirmed;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
@@ -191,7 +191,8 @@ impl StoreCore {
     ) -> Result<bool, StoreError> {
         let arguments = |context: &mut SendContext| {
             let context = self.script_context(context);
-            let context = ScriptContext { end_doubt: Some(request), ..context };
+            let change = Some(DoubtChange::Replayed(request));
+            let context = ScriptContext { doubt_change: change, ..context };
             Ok(script::arguments(&self.keys, shard, &context, &[]))
         };
         let read = |context: &SendContext, value| {
@@ -205,7 +206,7 @@ impl StoreCore {
         ScriptContext {
             new_epoch: random::bits().max(1),
             known: context.known.as_deref().map(KnownEpoch::for_script),
-            end_doubt: None,
+            doubt_change: None,
             doubt_duration: self.tracker.doubt_duration(),
             log_length: self.options.log_length,
             caller_time: SystemClock.now(),
@@ -216,7 +217,7 @@ impl StoreCore {
         }
     }
 
-    fn read_script_reply(
+    pub(super) fn read_script_reply(
         &self,
         shard: u16,
         context: &SendContext,

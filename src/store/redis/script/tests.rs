@@ -86,7 +86,7 @@ const START: u64 = 4_000_000_000_000;
 const CONTEXT: ScriptContext = ScriptContext {
     new_epoch: 7,
     known: None,
-    end_doubt: None,
+    doubt_change: None,
     doubt_duration: Duration::from_secs(1000),
     log_length: 1000,
     caller_time: Timestamp::ZERO,

@@ -85,12 +85,12 @@ fn an_evicted_epoch_or_meta_is_a_loss_even_for_newcomers() {
 fn ending(former: u64, seq: u64, epoch: u64, issued_until: u64) -> ScriptContext {
     ScriptContext {
         new_epoch: 9,
-        end_doubt: Some(EndDoubt {
+        doubt_change: Some(DoubtChange::Replayed(EndDoubt {
             former_epoch: former,
             seq,
             epoch,
             issued_until: at(issued_until),
-        }),
+        })),
         ..CONTEXT
     }
 }
@@ -100,6 +100,57 @@ fn after_a_loss() -> Lab {
     let lab = Lab::new();
     lab.run(START, &knowing(7, 3), &[]).unwrap();
     lab
+}
+
+/// What an operator does about a doubt of tokens that were issued until then.
+fn by_operator(change: fn(Timestamp) -> DoubtChange, issued_until: u64) -> ScriptContext {
+    ScriptContext { new_epoch: 9, doubt_change: Some(change(at(issued_until))), ..CONTEXT }
+}
+
+fn accept(issued_until: Timestamp) -> DoubtChange {
+    DoubtChange::Accept { issued_until }
+}
+
+fn declare(issued_until: Timestamp) -> DoubtChange {
+    DoubtChange::Declare { issued_until }
+}
+
+#[test]
+fn what_an_operator_has_accepted_nobody_brings_back_and_the_next_loss_is_another() {
+    redis_or_skip!();
+    let lab = after_a_loss();
+    let epoch = lab.run(START + 1, &by_operator(accept, START - 1), &[]).unwrap().epoch;
+    assert_eq!((epoch.doubt, epoch.seq), (doubt(START), 0), "another one is meant");
+    let ended = lab.run(START + 1, &by_operator(accept, START), &[]).unwrap().epoch;
+    assert_eq!((ended.doubt, ended.seq), (Doubt::None, 1), "it takes a number");
+    assert_eq!(ended.doubt_ended_at, Some(at(START + 1)));
+    let again = lab.run(START + 2, &by_operator(accept, START), &[]).unwrap().epoch;
+    let late = lab.run(START + 3, &knowing(7, 900), &[]).unwrap().epoch;
+    assert_eq!((again, late), (ended, ended), "a process that knew more than all others");
+    let lost = ScriptContext { new_epoch: 10, ..knowing(8, 5) };
+    let epoch = lab.run(START + 4, &lost, &[]).unwrap().epoch;
+    assert_eq!((epoch.id, epoch.doubt), (10, doubt(START + 4)));
+}
+
+#[test]
+fn what_an_operator_declares_is_a_doubt_like_any_other() {
+    redis_or_skip!();
+    let lab = Lab::new();
+    let before = lab.run(START, &CONTEXT, &[]).unwrap().epoch;
+    let declared = lab.run(START + 1, &by_operator(declare, START - 50), &[]).unwrap().epoch;
+    assert_eq!((declared.doubt, declared.seq), (doubt(START - 50), 1), "it takes a number");
+    assert_eq!(declared.id, before.id);
+    let less = lab.run(START + 2, &by_operator(declare, START - 60), &[]).unwrap().epoch;
+    assert_eq!(less, declared, "it is covered");
+    // Nothing was issued yet after that.
+    let more = lab.run(START + 3, &by_operator(declare, u64::MAX), &[]).unwrap().epoch;
+    let issued_until = more.doubt.issued_until().unwrap();
+    assert!(issued_until >= at(START + 3) && issued_until <= at(START + 5003), "{issued_until}");
+    // No mirror ends it: it has not noticed a loss.
+    let epoch = lab.run(START + 4, &ending(7, 9, 7, issued_until.as_millis()), &[]).unwrap().epoch;
+    assert_eq!(epoch, more);
+    let accepted = by_operator(accept, issued_until.as_millis());
+    assert_eq!(lab.run(START + 5, &accepted, &[]).unwrap().epoch.doubt, Doubt::None);
 }
 
 #[test]
