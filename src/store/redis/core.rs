@@ -46,7 +46,8 @@ impl StoreCore {
         &self.writes[usize::from(shard) % self.writes.len()]
     }
 
-    /// Says in `health` what is in doubt, as far as this process has read. Says whether that is new.
+    /// Says in `health` what is in doubt, as far as this process has read. Says whether that is
+    /// new.
     pub(crate) fn tell_doubt(&self, health: &mut Health) -> bool {
         let now = SystemClock.now();
         let settling = self.tracker.settling().map(|SettlingState { since, awaited }| Settling {

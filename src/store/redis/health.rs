@@ -110,8 +110,9 @@ impl Health {
     }
 
     /// Which tokens are in doubt in any shard, as far as the store has read from Redis:
-    /// [`Doubt::Settling`] for the seconds after a change of server, [`Doubt::Lasting`] after a loss
-    /// of data. It says nothing of the connections: Redis can be used, and newer tokens are checked.
+    /// [`Doubt::Settling`] for the seconds after a change of server, [`Doubt::Lasting`] after a
+    /// loss of data. It says nothing of the connections: Redis can be used, and newer tokens are
+    /// checked.
     ///
     /// That a doubt is over because the last of its tokens has expired is no change that
     /// [`watch_health`](super::RedisStore::watch_health) tells of.
