@@ -153,7 +153,9 @@ pub enum Standing {
     Revoked {
         by: usize,
     },
-    Reinstated,
+    Reinstated {
+        by: usize,
+    },
     /// A write was under way, or has failed.
     Unknown,
 }
@@ -167,7 +169,8 @@ impl Token {
         if !last.is_confirmed() || last.to.saturating_add(delay) >= from {
             return Standing::Unknown;
         }
-        if last.revokes { Standing::Revoked { by: last.by } } else { Standing::Reinstated }
+        let by = last.by;
+        if last.revokes { Standing::Revoked { by } } else { Standing::Reinstated { by } }
     }
 }
 
@@ -321,11 +324,11 @@ pub fn assess(inner: &Inner, times: Times, mirror: bool, allowed: Allowed) -> Ou
             (Standing::Untouched, Word::Revoked) => {
                 wrong(WrongKind::Refused, "refused though nobody had revoked it");
             }
-            (Standing::Reinstated, Word::Revoked) => {
+            (Standing::Reinstated { by }, Word::Revoked) => {
                 outcome.reinstated_refused += 1;
                 // Until the reinstatement is replayed, the revocation is what is known.
                 let is_settling = check.from >= times.fault && check.from <= times.settled_by;
-                if !is_settling {
+                if !is_settling && allowed.doubt_for_good != Some(by) {
                     wrong(WrongKind::Refused, "refused though it was reinstated");
                 }
             }
@@ -335,7 +338,7 @@ pub fn assess(inner: &Inner, times: Times, mirror: bool, allowed: Allowed) -> Ou
             _ => {}
         }
         match standing {
-            Standing::Revoked { .. } | Standing::Reinstated => outcome.assessed += 1,
+            Standing::Revoked { .. } | Standing::Reinstated { .. } => outcome.assessed += 1,
             _ => {}
         }
         let is_answered = matches!(check.word, Word::Checked | Word::Revoked);

@@ -1,6 +1,7 @@
 //! One process of a program that uses the crate: a store of its own, a layer in each fail mode over
 //! it, the write side and sessions. It does what it is told by lines of JSON on its standard input,
-//! and answers each by a line on its standard output. It ends with its input.
+//! and answers each by a line on its standard output. It ends with its input. With `RUST_LOG` it
+//! logs to its standard error.
 
 use std::convert::Infallible;
 use std::io::{BufRead as _, Write as _};
@@ -154,6 +155,9 @@ struct Program {
 /// What such a process does.
 pub fn live(setup: &str) {
     let setup: Setup = serde_json::from_str(setup).unwrap();
+    if let Ok(filter) = std::env::var("RUST_LOG") {
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
     let (orders, received) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines() {

@@ -6,9 +6,13 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::ledger::Allowed;
-use crate::stage::{Stage, Switch, World};
-use crate::support::{Cluster, MovableName, RedisServer, wait_until};
+use crate::stage::{SETTLED_WITHIN, Stage, Switch, World};
+use crate::support::{Cluster, MovableName, RedisServer, Sentinel, wait_until};
 
+/// How long replicas are behind when the primary dies.
+const BEHIND: Duration = Duration::from_millis(1200);
+/// How long a registered writer is waited for.
+const AWAITED: Duration = Duration::from_secs(30);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A scenario: a name, its servers, and what happens to them.
@@ -22,8 +26,17 @@ fn sentinels() -> World {
     World::sentinels(|server| server)
 }
 
+/// Each with a clock of its own.
+fn sentinels_with_clocks() -> World {
+    World::sentinels(crate::support::Builder::own_clock)
+}
+
 fn cluster() -> World {
     World::Cluster(Cluster::with_replicas(1))
+}
+
+fn lone() -> World {
+    World::Lone(Box::new(RedisServer::start()))
 }
 
 /// On two addresses, since a name says nothing of ports.
@@ -45,12 +58,32 @@ fn named() -> World {
 pub fn all() -> Vec<Scenario> {
     let on_sentinels = |name, act| Scenario { name, world: sentinels, act };
     vec![
+        on_sentinels("planned failover", planned),
         on_sentinels("killed primary", killed),
+        on_sentinels("killed primary, replicas behind", killed_behind),
         on_sentinels("frozen primary that wakes up", frozen),
+        on_sentinels("primary cut off from its sentinels", cut_off),
         Scenario { name: "moved name", world: named, act: moved_name },
         Scenario { name: "cluster, planned", world: cluster, act: cluster_planned },
         Scenario { name: "cluster, one of three killed", world: cluster, act: cluster_killed },
+        on_sentinels("two failovers within ten seconds", twice),
+        on_sentinels("rolling restart during a failover", rolling),
+        on_sentinels("writer killed together with the primary", writer_killed),
+        on_sentinels("writer suspended for 6 s", writer_suspended),
+        on_sentinels("writer suspended for 40 s", writer_suspended_long),
+        on_sentinels("process started during it", started_during),
+        Scenario { name: "clock 2 s behind", world: sentinels_with_clocks, act: clock_behind },
+        Scenario { name: "clock 10 s ahead", world: sentinels_with_clocks, act: clock_ahead },
+        on_sentinels("new primary refuses writes at first", refuses_writes),
+        Scenario { name: "lone server, older dump", world: lone, act: older_dump },
     ]
+}
+
+fn planned(stage: &mut Stage) -> Switch {
+    let old = stage.sentinel().primary_index();
+    let fault = stage.order_failover();
+    let (_, answered) = stage.wait_for_primary(&[old]);
+    Switch::plain(fault, answered)
 }
 
 fn killed(stage: &mut Stage) -> Switch {
@@ -60,6 +93,13 @@ fn killed(stage: &mut Stage) -> Switch {
     Switch::plain(fault, answered)
 }
 
+/// Revocations, reinstatements, logins, refreshes, changes of sessions and of devices are lost.
+fn killed_behind(stage: &mut Stage) -> Switch {
+    let behind = Some(stage.leave_replicas_behind());
+    sleep(BEHIND);
+    Switch { behind, ..killed(stage) }
+}
+
 fn frozen(stage: &mut Stage) -> Switch {
     let fault = clock::now();
     let old = stage.sentinel().hang_primary();
@@ -67,6 +107,21 @@ fn frozen(stage: &mut Stage) -> Switch {
     sleep(Duration::from_secs(2));
     stage.world.servers()[old].resume();
     Switch::plain(fault, answered)
+}
+
+/// It goes on answering its clients. Its replicas are cut off as well, so all of it is lost.
+fn cut_off(stage: &mut Stage) -> Switch {
+    let old = stage.sentinel().primary_index();
+    let behind = Some(stage.leave_replicas_behind());
+    sleep(BEHIND);
+    let fault = clock::now();
+    // Sentinels and replicas come as the default user, the processes do not.
+    let server = &stage.world.servers()[old];
+    server.cli(&["ACL", "SETUSER", "default", "-@all"]);
+    let (_, answered) = stage.wait_for_primary(&[old]);
+    sleep(Duration::from_secs(4));
+    server.cli(&["ACL", "SETUSER", "default", "+@all"]);
+    Switch { behind, ..Switch::plain(fault, answered) }
 }
 
 /// The name leads elsewhere, and the old server, which nobody stops, goes on accepting.
@@ -125,6 +180,135 @@ fn replica_of(stage: &Stage, primary: usize) -> usize {
         .iter()
         .position(|server| replicas.contains(&format!("127.0.0.1:{}@", server.port())))
         .expect("a replica")
+}
+
+fn twice(stage: &mut Stage) -> Switch {
+    let first = stage.sentinel().primary_index();
+    let fault = stage.order_failover();
+    let (second, _) = stage.wait_for_primary(&[first]);
+    stage.sentinel().wait_for_failover_from(first);
+    // Until the first has become its replica.
+    wait_until("the sentinels are ready for another", LIMIT, || {
+        stage.sentinel().sentinels()[0]
+            .try_cli(&["SENTINEL", "FAILOVER", Sentinel::SERVICE])
+            .is_ok()
+    });
+    wait_until("there is yet another primary", LIMIT, || {
+        stage.sentinel().primary_index() != second
+    });
+    let answered = clock::now();
+    Switch::plain(fault, answered)
+}
+
+/// One is replaced before, one during and one after it.
+fn rolling(stage: &mut Stage) -> Switch {
+    let replace = |index: usize| {
+        let fleet = &stage.traffic.fleet;
+        let _ = fleet.begin();
+        stage.runtime.block_on(stage.process(index).quit());
+    };
+    replace(0);
+    let old = stage.sentinel().primary_index();
+    let fault = stage.order_failover();
+    replace(1);
+    let (_, answered) = stage.wait_for_primary(&[old]);
+    replace(2);
+    let mut switch = Switch::plain(fault, answered);
+    switch.due = clock::now();
+    switch
+}
+
+fn writer_killed(stage: &mut Stage) -> Switch {
+    let behind = Some(stage.leave_replicas_behind());
+    sleep(BEHIND);
+    let fault = clock::now();
+    stage.process(0).kill();
+    let old = stage.sentinel().kill_primary();
+    let (_, answered) = stage.wait_for_primary(&[old]);
+    let allowed = Allowed { doubt: true, doubt_for_good: Some(0), ..Allowed::default() };
+    let within = AWAITED + SETTLED_WITHIN;
+    Switch { within, behind, allowed, ..Switch::plain(fault, answered) }
+}
+
+fn writer_suspended(stage: &mut Stage) -> Switch {
+    suspended(stage, Duration::from_secs(6), Allowed::default())
+}
+
+/// Longer than it is awaited: until it comes back, all from before is in doubt.
+fn writer_suspended_long(stage: &mut Stage) -> Switch {
+    suspended(stage, Duration::from_secs(40), Allowed { doubt: true, ..Allowed::default() })
+}
+
+fn suspended(stage: &mut Stage, time: Duration, allowed: Allowed) -> Switch {
+    let behind = Some(stage.leave_replicas_behind());
+    sleep(BEHIND);
+    let fault = clock::now();
+    stage.process(0).suspend();
+    let old = stage.sentinel().kill_primary();
+    let (_, answered) = stage.wait_for_primary(&[old]);
+    let asleep = Duration::from_nanos(clock::now() - fault);
+    sleep(time.saturating_sub(asleep));
+    stage.process(0).resume();
+    Switch { due: clock::now(), behind, allowed, ..Switch::plain(fault, answered) }
+}
+
+/// It comes while there is no primary, and others while it settles.
+fn started_during(stage: &mut Stage) -> Switch {
+    let behind = Some(stage.leave_replicas_behind());
+    sleep(BEHIND);
+    let fault = clock::now();
+    let old = stage.sentinel().kill_primary();
+    let _ = stage.traffic.fleet.begin();
+    let (_, answered) = stage.wait_for_primary(&[old]);
+    let _ = stage.traffic.fleet.begin();
+    Switch { behind, ..Switch::plain(fault, answered) }
+}
+
+fn clock_behind(stage: &mut Stage) -> Switch {
+    with_clock(stage, -2000)
+}
+
+fn clock_ahead(stage: &mut Stage) -> Switch {
+    with_clock(stage, 10_000)
+}
+
+fn with_clock(stage: &mut Stage, ahead_ms: i64) -> Switch {
+    let primary = stage.sentinel().primary_index();
+    for (index, server) in stage.world.servers().iter().enumerate() {
+        if index != primary {
+            server.set_clock(ahead_ms);
+        }
+    }
+    killed_behind(stage)
+}
+
+fn refuses_writes(stage: &mut Stage) -> Switch {
+    let primary = stage.sentinel().primary_index();
+    for (index, server) in stage.world.servers().iter().enumerate() {
+        if index != primary {
+            // A replica does not mind.
+            server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+        }
+    }
+    let mut switch = killed_behind(stage);
+    sleep(Duration::from_secs(4));
+    for (index, server) in stage.world.servers().iter().enumerate() {
+        if index != primary {
+            server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+        }
+    }
+    switch.due = clock::now();
+    switch
+}
+
+fn older_dump(stage: &mut Stage) -> Switch {
+    let World::Lone(server) = &mut stage.world else { panic!("not alone") };
+    server.cli(&["SAVE"]);
+    let behind = Some(clock::now());
+    sleep(BEHIND);
+    let fault = clock::now();
+    server.restart();
+    Switch { behind, ..Switch::plain(fault, clock::now()) }
 }
 
 /// Whether a scenario leaves a replica that a write can wait for.

@@ -182,8 +182,9 @@ impl Stage {
     /// Waits until all is well again and says how it went.
     pub fn close(self, switch: &Switch) -> Outcome {
         let Self { traffic, mut running, runtime, canary, world, mode } = self;
-        let least = switch.due + nanos(SETTLED_WITHIN);
-        let most = switch.due + nanos(switch.within + MACHINE);
+        let due = if mode.replicas > 0 { wait_for_replica(&world, switch.due) } else { switch.due };
+        let least = due + nanos(SETTLED_WITHIN);
+        let most = due + nanos(switch.within + MACHINE);
         loop {
             let now = clock::now();
             let is_quiet = now >= least && {
@@ -215,7 +216,7 @@ impl Stage {
         }
         runtime.block_on(traffic.verify(Duration::from_secs(2), switch.allowed.doubt_for_good));
         let inner = traffic.ledger.0.lock().unwrap();
-        let Switch { fault, answered, due, behind, .. } = *switch;
+        let Switch { fault, answered, behind, .. } = *switch;
         let settled_by = due + nanos(switch.within + MACHINE);
         let times = Times { fault, answered, due, behind, settled_by };
         let mut outcome = assess(&inner, times, mode.mirror, switch.allowed);
@@ -274,6 +275,21 @@ impl Stage {
         });
         at
     }
+}
+
+/// Writes that wait for a replica are not confirmed before there is one. Says when there was, or
+/// `due` if that is later.
+fn wait_for_replica(world: &World, due: u64) -> u64 {
+    let World::Sentinels(sentinel) = world else { return due };
+    let start = Instant::now();
+    while start.elapsed() < LIMIT / 2 {
+        let info = sentinel.primary().try_cli(&["INFO", "replication"]).unwrap_or_default();
+        if info.contains("role:master") && info.contains("state=online") {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    due.max(clock::now())
 }
 
 /// Whether this server says that it is a primary.

@@ -528,7 +528,7 @@ impl Traffic {
             (Standing::Untouched, Word::Revoked) => {
                 wrong(WrongKind::Refused, "refused though nobody had revoked it")
             }
-            (Standing::Reinstated, Word::Revoked) => {
+            (Standing::Reinstated { by }, Word::Revoked) if dead != Some(by) => {
                 wrong(WrongKind::Refused, "refused though it was reinstated")
             }
             (Standing::Unknown, _) | (_, Word::Checked | Word::Revoked) => Seen::AsKnown,
