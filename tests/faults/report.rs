@@ -70,18 +70,12 @@ pub fn histories(outcomes: &[Outcome]) -> String {
     let _ = writeln!(
         text,
         "\nThe replica is {} behind.\n\n| history | confirmed writes | median | checks after one | \
-         lost by Redis | passed as checked | for how long | no answers for |\n| --- | --- | --- | \
-         --- | --- | --- | --- | --- |",
+         no answers for |\n| --- | --- | --- | --- | --- |",
         millis(LAG)
     );
-    for Outcome { name, confirmed, assessed, lost, wrong, exposure, gap, write } in outcomes {
-        let _ = writeln!(
-            text,
-            "| {name} | {confirmed} | {} | {assessed} | {lost} | {wrong} | {} | {} |",
-            millis(*write),
-            if *wrong == 0 { "–".into() } else { millis(*exposure) },
-            millis(*gap),
-        );
+    for Outcome { name, confirmed, assessed, gap, write } in outcomes {
+        let (write, gap) = (millis(*write), millis(*gap));
+        let _ = writeln!(text, "| {name} | {confirmed} | {write} | {assessed} | {gap} |");
     }
     text
 }
