@@ -175,7 +175,7 @@ pub fn live(setup: &str) {
 }
 
 async fn obey(setup: Setup, mut orders: mpsc::UnboundedReceiver<(u64, Order)>) {
-    let (program, _store) = Program::start(&setup).await;
+    let (program, store) = Program::start(&setup).await;
     tell(0, &Reply { from: 0, to: clock::now(), result: Ok(Value::Null) });
     let mut under_way = JoinSet::new();
     loop {
@@ -183,6 +183,7 @@ async fn obey(setup: Setup, mut orders: mpsc::UnboundedReceiver<(u64, Order)>) {
             order = orders.recv() => match order {
                 Some((id, Order::Quit)) => {
                     while under_way.join_next().await.is_some() {}
+                    let _ = store.close().await;
                     let now = clock::now();
                     tell(id, &Reply { from: now, to: now, result: Ok(Value::Null) });
                     return;
