@@ -186,6 +186,14 @@ pub struct Allowed {
     pub anything: bool,
 }
 
+impl Allowed {
+    /// Whether a check with this word, for this reason, was answered as well as it ever will be.
+    pub fn is_answered(self, word: Word, reason: &str) -> bool {
+        let is_doubted = self.doubt_for_good.is_some() && reason == "DataLoss";
+        matches!(word, Word::Checked | Word::Revoked) || is_doubted
+    }
+}
+
 /// The times of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
@@ -341,7 +349,7 @@ pub fn assess(inner: &Inner, times: Times, mirror: bool, allowed: Allowed) -> Ou
             Standing::Revoked { .. } | Standing::Reinstated { .. } => outcome.assessed += 1,
             _ => {}
         }
-        let is_answered = matches!(check.word, Word::Checked | Word::Revoked);
+        let is_answered = allowed.is_answered(check.word, &check.reason);
         if !is_answered && check.from >= times.answered {
             *outcome.reasons.entry(check.reason.clone()).or_default() += 1;
         }

@@ -367,7 +367,7 @@ fn read(response: &Response<String>) -> (Word, String) {
         (StatusCode::UNAUTHORIZED, None, Some(Rejection::Revoked(_))) if challenges => {
             (Word::Revoked, String::new())
         }
-        (StatusCode::UNAUTHORIZED, None, Some(Rejection::StandingUnknown(error))) if challenges => {
+        (StatusCode::UNAUTHORIZED, None, Some(Rejection::InDoubt(error))) if challenges => {
             (Word::Doubted, format!("{:?}", error.kind()))
         }
         (StatusCode::SERVICE_UNAVAILABLE, None, Some(Rejection::StandingUnknown(error)))
