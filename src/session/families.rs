@@ -364,7 +364,8 @@ impl Families {
             }
             let mut seen =
                 self.store.load(Vec::new(), self.targets_of(id, &family)?).await?.settled()?;
-            let time = (seen.now, first.doubt.joined(seen.doubt));
+            let time =
+                (seen.now, first.doubt.joined(seen.doubt), first.moved_at.max(seen.moved_at));
             let (after, kind, token) =
                 match family.decide(&presented, &seen.records, time, &self.policy) {
                     RefreshDecision::Rotate => {

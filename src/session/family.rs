@@ -9,7 +9,7 @@
 //! | anything | the family, its session, user, device, client or issuer is revoked | `Revoked` |
 //! | anything | idle or absolute lifetime over | `Expired` |
 //! | current | – | `Rotate`, or `Keep` where tokens are not rotated |
-//! | parent | within the grace | `Replay`: the same successor again |
+//! | parent | within the grace, or of before a change of the server that is not long ago | `Replay`: the same successor again |
 //! | parent | later, recovery on, not yet recovered | `Recover`: one new successor, the lost one is superseded |
 //! | parent | otherwise | `Reuse` |
 //! | older, superseded | – | `Reuse` |
@@ -34,6 +34,9 @@ use crate::store::{Doubt, RevokedBy};
 
 /// Default of [`RefreshPolicy::with_grace`].
 pub(crate) const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+/// For so long after a change of the server the grace of a parent of before is not over: its holder
+/// may not have had an answer, and the clocks of the two servers may be apart.
+const MOVE_GRACE: Duration = Duration::from_secs(60);
 /// Largest [`RefreshPolicy::with_grace`].
 pub(crate) const MAX_GRACE: Duration = Duration::from_secs(300);
 /// Default of [`RefreshPolicy::with_idle_lifetime`].
@@ -247,12 +250,12 @@ pub(crate) enum ReuseClass {
 
 impl Family {
     /// What is to be done with `presented`, given the revocation records of all that the family
-    /// belongs to.
+    /// belongs to; the time, what is in doubt, and when the server was another one before.
     pub(crate) fn decide(
         &self,
         presented: &PresentedToken<'_>,
         records: &[Seen],
-        (now, doubt): (Timestamp, Doubt),
+        (now, doubt, moved_at): (Timestamp, Doubt, Option<Timestamp>),
         policy: &RefreshPolicy,
     ) -> RefreshDecision {
         if presented.origin == TokenOrigin::Foreign {
@@ -277,7 +280,11 @@ impl Family {
         }
         match (&self.parent, presented.origin) {
             (Some(parent), _) if parent.digest == presented.digest => {
-                if now.saturating_duration_since(parent.replaced_at) < policy.grace {
+                let has_moved = moved_at.is_some_and(|moved_at| {
+                    parent.replaced_at < moved_at
+                        && now.saturating_duration_since(moved_at) < MOVE_GRACE
+                });
+                if has_moved || now.saturating_duration_since(parent.replaced_at) < policy.grace {
                     RefreshDecision::Replay { seed: parent.seed.clone() }
                 } else if policy.recover && !parent.recovered {
                     RefreshDecision::Recover

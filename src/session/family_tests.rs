@@ -85,7 +85,7 @@ impl World {
     }
 
     fn decide(&self, token: &Token) -> RefreshDecision {
-        self.family.decide(&token.presented(), &[], (self.now, Doubt::None), &self.policy)
+        self.family.decide(&token.presented(), &[], (self.now, Doubt::None, None), &self.policy)
     }
 
     fn refresh(&mut self, token: &Token) -> (RefreshDecision, Option<Token>) {
@@ -198,7 +198,7 @@ fn a_lost_response_is_recovered_once_and_its_successor_is_superseded() {
 fn without_rotation_the_token_stays() {
     let policy = policy().without_rotation();
     assert_eq!(
-        family().decide(&Token::first().presented(), &[], (T0, Doubt::None), &policy),
+        family().decide(&Token::first().presented(), &[], (T0, Doubt::None, None), &policy),
         RefreshDecision::Keep
     );
     assert_eq!(family().used(T0.saturating_add(secs(5))).used_at, T0.saturating_add(secs(5)));
@@ -208,7 +208,7 @@ fn without_rotation_the_token_stays() {
 fn what_was_not_issued_here_is_unknown_whatever_else_is_true() {
     let foreign = PresentedToken { origin: TokenOrigin::Foreign, ..Token::first().presented() };
     assert_eq!(
-        family().decide(&foreign, &[], (T0, Doubt::None), &policy()),
+        family().decide(&foreign, &[], (T0, Doubt::None, None), &policy()),
         RefreshDecision::Unknown
     );
 }
@@ -223,14 +223,14 @@ fn another_client_is_refused_and_not_punished() {
     ] {
         let presented = PresentedToken { client, ..Token::first().presented() };
         assert_eq!(
-            bound.decide(&presented, &[], (T0, Doubt::None), &policy()),
+            bound.decide(&presented, &[], (T0, Doubt::None, None), &policy()),
             verdict,
             "{client:?}"
         );
     }
     let presented = PresentedToken { client: Some("any"), ..Token::first().presented() };
     assert_eq!(
-        family().decide(&presented, &[], (T0, Doubt::None), &policy()),
+        family().decide(&presented, &[], (T0, Doubt::None, None), &policy()),
         RefreshDecision::Rotate,
         "an unbound family"
     );
@@ -240,7 +240,7 @@ fn another_client_is_refused_and_not_punished() {
 fn idle_and_absolute_lifetimes_end_it() {
     let policy = policy().with_idle_lifetime(secs(100)).with_max_age(secs(150));
     let decide = |family: &Family, now| {
-        family.decide(&Token::first().presented(), &[], (now, Doubt::None), &policy)
+        family.decide(&Token::first().presented(), &[], (now, Doubt::None, None), &policy)
     };
     assert_eq!(decide(&family(), T0.saturating_add(secs(99))), RefreshDecision::Rotate);
     assert_eq!(decide(&family(), T0.saturating_add(secs(100))), RefreshDecision::Expired);
@@ -262,7 +262,7 @@ fn a_cutoff_ends_what_was_created_at_or_before_it() {
         }
     };
     let decide = |records: &[Seen]| {
-        family().decide(&Token::first().presented(), records, (T0, Doubt::None), &policy())
+        family().decide(&Token::first().presented(), records, (T0, Doubt::None, None), &policy())
     };
     assert!(matches!(decide(&cutoff_at(T0)), RefreshDecision::Revoked(_)));
     assert_eq!(
@@ -275,16 +275,32 @@ fn a_cutoff_ends_what_was_created_at_or_before_it() {
 fn a_generation_to_come_is_a_loss_of_the_store_and_hurts_nobody() {
     let ahead = Token { text: "R-1-2".into(), generation: 2 };
     assert_eq!(
-        family().decide(&ahead.presented(), &[], (T0, Doubt::None), &policy()),
+        family().decide(&ahead.presented(), &[], (T0, Doubt::None, None), &policy()),
         RefreshDecision::Lost
     );
+}
+
+#[test]
+fn a_parent_of_before_a_change_of_the_server_may_come_late() {
+    let rotated = family().rotated(Token::first().successor("1").digest(), "1".into(), T0);
+    let decide = |moved_at: Option<u64>, now: u64| {
+        let after = |seconds| T0.saturating_add(secs(seconds));
+        let time = (after(now), Doubt::None, moved_at.map(after));
+        rotated.decide(&Token::first().presented(), &[], time, &policy())
+    };
+    // An hour later by the clock of the next server.
+    assert!(matches!(decide(Some(3600), 3659), RefreshDecision::Replay { .. }));
+    assert!(!matches!(decide(Some(3600), 3660), RefreshDecision::Replay { .. }));
+    // What was replaced at this server has had its grace.
+    assert!(!matches!(decide(None, 3601), RefreshDecision::Replay { .. }));
+    assert!(!matches!(decide(Some(0), 59), RefreshDecision::Replay { .. }));
 }
 
 #[test]
 fn what_was_revoked_before_a_loss_of_data_is_not_known() {
     let decide = |issued_until| {
         let doubt = Doubt::Lasting { issued_until, ends_at: T0.saturating_add(secs(60)) };
-        family().decide(&Token::first().presented(), &[], (T0, doubt), &policy())
+        family().decide(&Token::first().presented(), &[], (T0, doubt, None), &policy())
     };
     assert_eq!(decide(T0), RefreshDecision::InDoubt);
     assert_eq!(decide(T0.saturating_sub(secs(1))), RefreshDecision::Rotate);
@@ -297,14 +313,14 @@ fn an_id_the_application_vouches_for_is_checked_like_a_token() {
         |token: &Token| PresentedToken { origin: TokenOrigin::Vouched, ..token.presented() };
     let first = Token::first();
     assert_eq!(
-        family.decide(&vouched(&first), &[], (T0, Doubt::None), &policy()),
+        family.decide(&vouched(&first), &[], (T0, Doubt::None, None), &policy()),
         RefreshDecision::Rotate
     );
     for seed in ["1", "2"] {
         family = family.rotated(TokenDigest::of(seed.as_bytes()), seed.into(), T0);
     }
     assert_eq!(
-        family.decide(&vouched(&first), &[], (T0, Doubt::None), &policy()),
+        family.decide(&vouched(&first), &[], (T0, Doubt::None, None), &policy()),
         RefreshDecision::Reuse(ReuseClass::Older)
     );
 }

@@ -101,12 +101,14 @@ pub struct Snapshot {
     pub documents: Vec<Option<Bytes>>,
     /// The records, in the order in which they were asked for.
     pub records: Vec<Seen>,
+    /// When another server has carried on what was read, by its clock.
+    pub(crate) moved_at: Option<Timestamp>,
 }
 
 impl Snapshot {
     /// A snapshot of a store that has lost nothing.
     pub fn new(now: Timestamp, documents: Vec<Option<Bytes>>, records: Vec<Seen>) -> Self {
-        Self { now, doubt: Doubt::None, documents, records }
+        Self { now, doubt: Doubt::None, documents, records, moved_at: None }
     }
 
     /// The snapshot, if anything can be decided by it: what a store that settles does not have may

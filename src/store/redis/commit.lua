@@ -43,7 +43,7 @@ if is_replay then
   -- Once settling is over, a document that was changed here has gone on without what is replayed.
   writes = tonumber(ARGV[7]) > version and not (is_settled and written_in == epoch)
   if writes then version, written_in = tonumber(ARGV[7]), '0' end
-  state = state or (is_settled and 'm' or 'a')
+  state = state or 'a'
 else
   if current ~= before then
     if current ~= after then return { 'conflict' } end

@@ -93,16 +93,18 @@ pub(crate) struct KnownEpoch {
     /// The epochs that this one carries on, as far as this process has known them; the latest
     /// first. What a server still says of them is out of date.
     ancestors: [u64; 4],
-    /// How many changes were known, and since when; and how many [`LONG`] before that at least.
+    /// How many changes were known, and since when.
     ages: SeqAges,
     /// What was known for long of the epoch that this one carries on.
     parent_known: u64,
 }
 
-/// How many changes were known a while ago.
+/// How many changes were known a while ago, by the times at which the server still had them. Between
+/// two probes no time counts: a process that was suspended, or whose server was away, has not seen
+/// that what it knew last was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct SeqAges {
-    /// Known for [`LONG`] at least.
+    /// The server had these for [`LONG`] at least.
     old: u64,
     /// Known since then.
     young: (u64, Instant),
@@ -110,7 +112,7 @@ struct SeqAges {
     newest: (u64, Instant),
 }
 
-/// What was known for so long is not lost by a failover to a replica that follows its primary.
+/// What a server had for so long is not lost by a failover to a replica that follows its primary.
 const LONG: Duration = Duration::from_secs(5);
 
 impl SeqAges {
@@ -119,23 +121,20 @@ impl SeqAges {
         Self { old: 0, young: now, newest: now }
     }
 
-    /// How many changes have been known for long.
-    fn long_known(&self) -> u64 {
-        let is_old = |(_, since): (u64, Instant)| since.elapsed() >= LONG;
-        match self {
-            Self { newest, .. } if is_old(*newest) => newest.0,
-            Self { young, .. } if is_old(*young) => young.0,
-            Self { old, .. } => *old,
-        }
-    }
-
     /// Takes in what is known now.
     fn update(&mut self, seq: u64) {
         if seq > self.newest.0 {
-            if self.young.1.elapsed() >= LONG {
-                (self.old, self.young) = (self.young.0, self.newest);
-            }
             self.newest = (seq, Instant::now());
+        }
+    }
+
+    /// At this time the server had all of it.
+    fn kept_at(&mut self, time: Instant) {
+        let is_old = |since: Instant| time.saturating_duration_since(since) >= LONG;
+        if is_old(self.newest.1) {
+            (self.old, self.young) = (self.newest.0, self.newest);
+        } else if is_old(self.young.1) {
+            (self.old, self.young) = (self.young.0, self.newest);
         }
     }
 }
@@ -250,10 +249,16 @@ impl KnownEpoch {
     pub(crate) fn long_known(&self) -> Option<LongKnown> {
         let Epoch { id, parent, settling, .. } = self.epoch;
         let (epoch, seq) = match self.parent_known {
-            0 if settling.is_none() => (id, self.ages.long_known()),
+            0 if settling.is_none() => (id, self.ages.old),
             seq => (parent, seq),
         };
         (seq > 0 && self.former.is_none()).then_some(LongKnown { epoch, seq })
+    }
+
+    /// When another server has carried the data on, by its clock.
+    #[cfg(feature = "sessions")]
+    pub(crate) fn moved_at(&self) -> Option<Timestamp> {
+        (self.epoch.parent != 0).then_some(self.epoch.started_at)
     }
 
     /// Whether what a server says of this epoch is out of date.
@@ -269,7 +274,7 @@ impl KnownEpoch {
             // Another server carries it on. What that one does not have is put back by those who
             // wrote it, or is in doubt: the script sees to it.
             let ancestors = [self.epoch.id, first, second, third];
-            return Self { former, lost, ancestors, parent_known: self.ages.long_known(), ..next };
+            return Self { former, lost, ancestors, parent_known: self.ages.old, ..next };
         }
         if self.epoch.settling.is_some() && epoch.parent == self.epoch.parent {
             // A third server carries on what the second one had only begun to.
@@ -491,6 +496,17 @@ impl EpochTracker {
             return Ok(Doubt::Settling);
         }
         Ok(self.doubt(&known))
+    }
+
+    /// The server that was probed at this time had all that was known of this shard.
+    pub(crate) fn note_kept(&self, shard: u16, probed_at: Instant) {
+        let Some(slot) = self.shards.get(usize::from(shard)) else { return };
+        slot.rcu(|now| {
+            let now = now.as_ref()?;
+            let mut next = **now;
+            next.ages.kept_at(probed_at);
+            Some(if next == **now { Arc::clone(now) } else { Arc::new(next) })
+        });
     }
 
     /// An entry that was known before was not found over a new connection: changes were lost,

@@ -113,8 +113,9 @@ impl StoreCore {
     async fn keep_epoch(&self, shard: u16) -> Result<bool, StoreError> {
         let writer = self.writers.prune(shard);
         let writer = writer.unwrap_or_else(|| self.writers.renewing(shard));
+        let asked_at = Instant::now();
         let reply = self.touch(shard, None, writer).await?;
-        if self.writers.is_through(shard, reply.server, reply.epoch.id) {
+        if self.writers.is_through(shard, reply.server, reply.epoch.id, asked_at) {
             return Ok(reply.epoch.settling.is_some());
         }
         self.recover(shard, &reply).await

@@ -17,7 +17,7 @@ use crate::store::feed::EndDoubt;
 pub(crate) const SOURCE: &str = include_str!("write.lua");
 
 /// The SHA-1 of [`SOURCE`], under which Redis keeps it.
-pub(crate) const SHA: &str = "1e832a0d5cbe60480760d7923556c5cef06bddc2";
+pub(crate) const SHA: &str = "8a8dc01c25c76db45a3d52d60becf79d32b02fa8";
 
 /// A Lua script, as it is sent.
 pub(crate) struct LuaScript {
@@ -176,7 +176,7 @@ pub(crate) fn replay_arguments(
     let fingerprints: Vec<_> = facts.iter().map(|(fingerprint, _)| *fingerprint).collect();
     let mut arguments = head(keys, shard, context, &fingerprints);
     for (fingerprint, fact) in facts {
-        push_fact(&mut arguments, b"m", fingerprint, fact);
+        push_fact(&mut arguments, b"m", fingerprint, fact, 0);
         let words = schema::print_words(&Target::nameless(fingerprint), None, None);
         arguments.extend([Bytes::new(), Bytes::new(), words.into()]);
     }
@@ -193,7 +193,7 @@ pub(crate) fn confirmed_arguments(
     let fingerprints: Vec<_> = changes.iter().map(|change| change.fingerprint).collect();
     let mut arguments = head(keys, shard, context, &fingerprints);
     for change in changes {
-        push_fact(&mut arguments, b"p", &change.fingerprint, &change.fact);
+        push_fact(&mut arguments, b"p", &change.fingerprint, &change.fact, change.seq);
         arguments.extend(change.note.clone());
     }
     arguments
@@ -204,6 +204,7 @@ fn push_fact(
     action: &'static [u8],
     fingerprint: &Fingerprint,
     fact: &Fact,
+    seq: u64,
 ) {
     let numbers = [fact.all_revoked_at, fact.cutoff, fact.cutoff_set_at, fact.reinstated_at];
     let numbers = numbers.map(|number| number.as_millis().min(MAX_INTEGER).to_string()).join(" ");
@@ -211,7 +212,7 @@ fn push_fact(
         Bytes::from_static(action),
         numbers.into(),
         time(fact.until),
-        text(0_u64),
+        text(seq),
         Bytes::copy_from_slice(fingerprint.as_bytes()),
     ]);
 }
@@ -220,7 +221,10 @@ fn push_fact(
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConfirmedChange {
     fingerprint: Fingerprint,
+    /// Of a reinstatement, with the revocations that it stands against.
     fact: Fact,
+    /// The `seq` of the change; zero if it found everything as it should be.
+    seq: u64,
     /// Reason, actor and words, as the script is given them.
     note: [Bytes; 3],
 }
@@ -228,28 +232,24 @@ pub(crate) struct ConfirmedChange {
 impl ConfirmedChange {
     /// What a reply of the script has confirmed of a change, if it is in effect.
     pub(crate) fn new(change: &Revocation, reply: &ChangeReply) -> Option<Self> {
-        let is_void = match reply.outcome {
-            // Nothing was revoked that could be reinstated.
-            Outcome::Already => change.action == Action::Reinstate,
-            outcome => outcome == Outcome::AlreadyExpired,
+        let known = reply.fact;
+        let fact = match change.action {
+            _ if reply.outcome == Outcome::AlreadyExpired => return None,
+            Action::Revoke(Extent::All) => {
+                Fact { all_revoked_at: known.all_revoked_at, ..Fact::default() }
+            }
+            Action::Revoke(Extent::IssuedSoFar | Extent::IssuedUntil(_)) => {
+                Fact { cutoff: known.cutoff, cutoff_set_at: known.cutoff_set_at, ..Fact::default() }
+            }
+            // Nothing was ever revoked that could be reinstated.
+            Action::Reinstate if known.reinstated_at == Timestamp::ZERO => return None,
+            // It may have been reinstated by a write of which the reply was lost.
+            Action::Reinstate => known,
         };
-        if is_void {
-            return None;
-        }
-        let mut fact = Fact { until: reply.until, ..Fact::default() };
-        let cutoff = reply.cutoff.unwrap_or_default();
-        match change.action {
-            Action::Revoke(Extent::All) => fact.all_revoked_at = reply.at,
-            Action::Revoke(Extent::IssuedSoFar) => {
-                (fact.cutoff, fact.cutoff_set_at) = (cutoff, reply.at);
-            }
-            Action::Revoke(Extent::IssuedUntil(until)) => {
-                (fact.cutoff, fact.cutoff_set_at) = (cutoff.max(until), reply.at);
-            }
-            Action::Reinstate => fact.reinstated_at = reply.at,
-        }
+        let fact = Fact { until: reply.until, ..fact };
+        let seq = if reply.is_written { reply.seq } else { 0 };
         let fingerprint = change.target.fingerprint();
-        Some(Self { fingerprint, fact, note: note_arguments(change) })
+        Some(Self { fingerprint, fact, seq, note: note_arguments(change) })
     }
 
     /// About how much memory it takes, in bytes.
@@ -363,6 +363,10 @@ pub(crate) struct ChangeReply {
     pub(crate) seq: u64,
     /// When the record may be forgotten.
     pub(crate) until: Timestamp,
+    /// What is known of the target now, but for `until`.
+    pub(crate) fact: Fact,
+    /// Whether anything was written.
+    pub(crate) is_written: bool,
 }
 
 impl ScriptReply {
@@ -389,17 +393,29 @@ impl ScriptReply {
 impl ChangeReply {
     fn parse(part: &[u8]) -> Result<Self, Unreadable> {
         let words: Vec<_> = std::str::from_utf8(part).map_err(|_| Unreadable)?.split(' ').collect();
-        let [outcome, at, cutoff, seq, until] = *words.as_slice() else { return Err(Unreadable) };
+        let [outcome, at, cutoff, seq, until, all, latest_cutoff, set, back] = *words.as_slice()
+        else {
+            return Err(Unreadable);
+        };
+        let is_written = matches!(outcome, "n" | "x" | "A");
         let outcome = match outcome {
             "n" => Outcome::New,
             "x" => Outcome::Extended,
-            "a" => Outcome::Already,
+            "a" | "A" => Outcome::Already,
             "e" => Outcome::AlreadyExpired,
             _ => return Err(Unreadable),
         };
         let time = |word| number(word).map(Timestamp::from_millis);
         let cutoff = if cutoff == "-" { None } else { Some(time(cutoff)?) };
-        Ok(Self { outcome, at: time(at)?, cutoff, seq: number(seq)?, until: time(until)? })
+        let fact = Fact {
+            all_revoked_at: time(all)?,
+            cutoff: time(latest_cutoff)?,
+            cutoff_set_at: time(set)?,
+            reinstated_at: time(back)?,
+            until: Timestamp::ZERO,
+        };
+        let (at, seq, until) = (time(at)?, number(seq)?, time(until)?);
+        Ok(Self { outcome, at, cutoff, seq, until, fact, is_written })
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) const LOAD: LuaScript = LuaScript {
 
 pub(super) const COMMIT: LuaScript = LuaScript {
     source: include_str!("commit.lua"),
-    sha: "0804554a2ab41bf393ff0260cacdc839415422d0",
+    sha: "7e1488c29e402c11c7f2e43661c63fb3a9319da8",
     writes: true,
 };
 
@@ -49,17 +49,15 @@ const CHUNK: usize = 256;
 struct ShardRead {
     now: Timestamp,
     doubt: Doubt,
+    moved_at: Option<Timestamp>,
     /// The values, with the places at which they were asked for.
     values: Vec<(usize, Option<Bytes>)>,
 }
 
 impl StoreCore {
     /// Reads keys of any shards. Of several times it is the earliest; the doubt covers all that any
-    /// shard doubts.
-    async fn read_all(
-        &self,
-        keys: Vec<(u16, Bytes)>,
-    ) -> Result<(Timestamp, Doubt, Vec<Option<Bytes>>), StoreError> {
+    /// shard doubts. The documents are all values that were read.
+    async fn read_all(&self, keys: Vec<(u16, Bytes)>) -> Result<Snapshot, StoreError> {
         let count = keys.len();
         let mut shards: BTreeMap<u16, Vec<(usize, Bytes)>> = BTreeMap::new();
         for (place, (shard, key)) in keys.into_iter().enumerate() {
@@ -72,12 +70,15 @@ impl StoreCore {
         let now = reads.iter().map(|read| read.now).min().unwrap_or_else(|| SystemClock.now());
         let doubt = reads.iter().fold(Doubt::None, |doubt, read| doubt.joined(read.doubt));
         let mut values = vec![None; count];
+        let moved_at = reads.iter().filter_map(|read| read.moved_at).max();
         for (place, value) in reads.into_iter().flat_map(|read| read.values) {
             if let Some(slot) = values.get_mut(place) {
                 *slot = value;
             }
         }
-        Ok((now, doubt, values))
+        let mut snapshot = Snapshot::new(now, values, Vec::new());
+        (snapshot.doubt, snapshot.moved_at) = (doubt, moved_at);
+        Ok(snapshot)
     }
 
     async fn read_chunk(
@@ -111,7 +112,8 @@ impl StoreCore {
             if values.len() != keys.len() {
                 return Err(unexpected_reply("the script"));
             }
-            Ok(ShardRead { now: Timestamp::from_millis(now), doubt, values })
+            let moved_at = self.tracker.known(shard).and_then(|known| known.moved_at());
+            Ok(ShardRead { now: Timestamp::from_millis(now), doubt, moved_at, values })
         };
         self.run(shard, &LOAD, |_| Ok(arguments.clone()), read).await.map(|sent| sent.value)
     }
@@ -123,13 +125,12 @@ impl StoreCore {
     ) -> Result<Snapshot, StoreError> {
         let keys = documents.iter().map(|target| self.document_key(target));
         let keys = keys.chain(records.iter().map(|target| self.record_key(target))).collect();
-        let (now, doubt, mut values) = self.read_all(keys).await?;
-        let records = values.split_off(documents.len()).into_iter().zip(records);
+        let mut snapshot = self.read_all(keys).await?;
+        let stamps = snapshot.documents.split_off(documents.len());
+        let records = stamps.into_iter().zip(records);
         let text = |value: Bytes| parse_document(&value).map_err(|_| unreadable_document());
-        let values = values.into_iter().map(|value| value.map_or(Ok(None), text));
-        let values = values.collect::<Result<_, _>>()?;
-        let mut snapshot = Snapshot::new(now, values, Vec::new());
-        snapshot.doubt = doubt;
+        let values = snapshot.documents.into_iter().map(|value| value.map_or(Ok(None), text));
+        snapshot.documents = values.collect::<Result<_, _>>()?;
         for (stamp, target) in records {
             let value = stamp.clone().map(Value::Bytes);
             let record =
@@ -183,7 +184,7 @@ impl StoreCore {
         match self.run(shard, &COMMIT, arguments, read).await?.value {
             Committed::Done if !far.is_empty() => {
                 let (keys, stamps): (Vec<_>, Vec<_>) = far.into_iter().unzip();
-                let (_, _, values) = self.read_all(keys).await?;
+                let values = self.read_all(keys).await?.documents;
                 Ok(if values == stamps { Committed::Done } else { Committed::Overtaken })
             }
             committed => Ok(committed),

@@ -17,9 +17,10 @@
 --      19 the highest number of its own writes  20 '1' if its epoch went on after this one began
 --      21 an epoch of which the caller has known for long  22 so many changes
 --      23 the epoch in which all of its own writes were there
---      then 8 per change: action, cutoff, until, lifetime, fingerprint, reason and actor ('' or
---      '=…'), words; the actions 'm' and 'p' replay a record that was lost, with its other four
---      numbers in place of the cutoff: 'm' is what a mirror knows of it, without words
+--      then 8 per change: action, cutoff, until, lifetime, fingerprint, reason and actor ('' or '=…'), words;
+--      the actions 'm' and 'p' replay a record that was lost, with its other four numbers in place of the cutoff: 'm' is
+--      what a mirror knows of it, without words; 'p' what a writer has confirmed, with the seq that it had, or 0, in
+--      place of the lifetime. A reinstatement comes with the revocations that it stands against
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -295,17 +296,21 @@ local function outranked(after, before)
   return less(after.actor, other.actor)
 end
 
+-- Whether somebody who may have reinstated targets elsewhere has yet to come.
+local may_be_undone = parent ~= NOBODY and is_in('m') > 0
+local is_repeated = doing == 'r' and tonumber(ARGV[19]) <= (had or 0)
+
 local function apply(before, change)
   if before and before.ends <= now then before = nil end
   local ends = change.ends
-  if change.lifetime > 0 then ends = math.max(ends, now + change.lifetime) end
+  if change.lifetime > 0 and change.action ~= 'p' then ends = math.max(ends, now + change.lifetime) end
   ends = math.min(ends, MAX_INTEGER)
   if ends <= now then return 'e' end
   local was = before and in_effect(before) or false
   local undo, is_replay = change.action == 'b', change.action == 'm' or change.action == 'p'
   if undo and not was then return 'a' end
-  local floor = 0
-  if before then floor = undo and math.max(before.all, before.set) + 1 or before.back end
+  local floor, revoked_at = 0, before and math.max(before.all, before.set) or 0
+  if before then floor = (undo or may_be_undone) and math.max(before.back, revoked_at + 1) or before.back end
   local at = math.max(now, floor)
   local after = {
     all = 0, cutoff = 0, set = 0, back = 0, ends = ends,
@@ -318,10 +323,17 @@ local function apply(before, change)
   elseif change.action == 'u' then after.cutoff, after.set = change.cutoff, at
   elseif is_replay then
     local all, cutoff, set, back = string.match(change.numbers, '^(%d+) (%d+) (%d+) (%d+)$')
-    -- What was reinstated on another server may have been revoked on this one since.
-    if change.action == 'p' and not is_settling then back = 0 end
-    after.all, after.cutoff = tonumber(all), tonumber(cutoff)
-    after.set, after.back = tonumber(set), tonumber(back)
+    all, cutoff, set, back = tonumber(all), tonumber(cutoff), tonumber(set), tonumber(back)
+    -- A reinstatement stands against the revocations that it comes with, and no other: what was reinstated on another
+    -- server may have been revoked on this one since. Who was awaited is late by the whole settling at least; of others
+    -- only what was revoked before this epoch is surely the older.
+    local is_awaited = change.action == 'p' and (is_settling or (writers[me] and writers[me].state == 'm'))
+    if before and not (before.all <= all and before.set <= set and (is_awaited or revoked_at < started_at)) then
+      if all < back then all = 0 end
+      if set < back then cutoff, set = 0, 0 end
+      back = 0
+    end
+    after.all, after.cutoff, after.set, after.back = all, cutoff, set, back
     after.at = math.max(after.all, after.set, after.back)
     if after.at == 0 then return 'a' end
   else after.back = at end
@@ -335,7 +347,12 @@ local function apply(before, change)
     after.at, after.words = before.at, before.words
   end
   local same = revokes_all(after) == revokes_all(before) and cutoff_of(after) == cutoff_of(before)
-  if same and after.ends == before.ends then return 'a' end
+  if same and after.ends == before.ends then
+    -- It is not the revocation that was found, and what undoes that one later must not undo this one.
+    local is_older = parent ~= NOBODY and revoked_at < started_at
+    if was and not (undo or is_replay) and (may_be_undone or is_older) then return 'A', after end
+    return 'a'
+  end
   if was and not undo then return 'x', after end
   return 'n', after
 end
@@ -356,8 +373,8 @@ for n = 1, refuses and 0 or #KEYS - 6 do
     reason = optional(ARGV[from + 6]), actor = optional(ARGV[from + 7]), words = ARGV[from + 8],
   }
   local outcome, after = apply(before or nil, change)
+  if change.action == 'p' and not is_repeated and change.lifetime > fork_seq then put_back = put_back + 1 end
   if after then
-    if change.action == 'p' then put_back = put_back + 1 end
     seq = seq + 1
     latest[key] = after
     writes[#writes + 1] = { key = key, id = ARGV[from + 5], record = after, seq = seq }
@@ -366,10 +383,9 @@ for n = 1, refuses and 0 or #KEYS - 6 do
   end
   local record = after or before or nil
   local cutoff = record and cutoff_of(record)
-  replies[n] = table.concat({
-    outcome, int(record and record.at or now), cutoff and int(cutoff) or '-', int(seq),
-    int(record and record.ends or now),
-  }, ' ')
+  local known = record or { at = now, ends = now, all = 0, cutoff = 0, set = 0, back = 0 }
+  replies[n] = table.concat({ outcome, int(known.at), cutoff and int(cutoff) or '-', int(seq), int(known.ends),
+    int(known.all), int(known.cutoff), int(known.set), int(known.back) }, ' ')
 end
 
 -- === The writes. The records come last: a change that is in force is in the log. ===

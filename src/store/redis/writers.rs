@@ -14,8 +14,9 @@
 //! A reply of one server that is read after the log went to another one confirms nothing: the
 //! replay may have been over before the write was in the log. Then the write is sent again.
 //!
-//! The log is bounded by [`KEPT`] and [`MAX_BYTES`]. If a server turns out not to have what was
-//! dropped, this process says so, and a lasting doubt is declared.
+//! The log is bounded by [`KEPT`] and [`MAX_BYTES`]. Time counts as far as the server was seen in it:
+//! a process that was suspended does not drop what its server may have lost meanwhile. If a server
+//! turns out not to have what was dropped, this process says so, and a lasting doubt is declared.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,7 +32,7 @@ use super::script::{ConfirmedChange, WriterAction, WriterContext};
 use crate::clock::Timestamp;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// How long a confirmed write is kept while its server is in use. A replica that is further behind
+/// How long a confirmed write is kept while its server is seen in use. A replica that is further behind
 /// has lost its connection to the primary.
 const KEPT: Duration = Duration::from_secs(60);
 /// How much is kept of each shard.
@@ -54,6 +55,8 @@ struct WriterLog {
     /// When the last write was sent. It may be there without being confirmed, and then this process
     /// is waited for.
     sent_at: Option<Instant>,
+    /// When the server that has everything was last asked whether it still has.
+    seen_at: Option<Instant>,
     state: LogState,
 }
 
@@ -237,9 +240,21 @@ impl WriterLogs {
         self.log(shard).is_some_and(|log| log.sent_at.is_some())
     }
 
-    /// Whether everything that was confirmed is at this server, in this epoch.
-    pub(crate) fn is_through(&self, shard: u16, server: u64, epoch: u64) -> bool {
-        self.log(shard).is_none_or(|log| log.state == LogState::Through { server, epoch })
+    /// Whether everything that was confirmed is at this server, in this epoch, as it has answered to
+    /// what was asked at this time.
+    pub(crate) fn is_through(
+        &self,
+        shard: u16,
+        server: u64,
+        epoch: u64,
+        asked_at: Instant,
+    ) -> bool {
+        let Some(mut log) = self.log(shard) else { return true };
+        let is_through = log.state == LogState::Through { server, epoch };
+        if is_through {
+            log.seen_at = log.seen_at.max(Some(asked_at));
+        }
+        is_through
     }
 
     /// From now on only this server confirms anything, once it has all that was confirmed.
@@ -263,6 +278,10 @@ impl WriterLogs {
             && matches!(log.state, LogState::Recovering { server: at, .. } if at == server)
         {
             log.state = LogState::Through { server, epoch };
+            // Its replicas need time, too.
+            for write in &mut log.entries {
+                write.at = Instant::now();
+            }
         }
     }
 
@@ -272,7 +291,7 @@ impl WriterLogs {
         let mut log = self.log(shard)?;
         log.prune();
         let is_through = matches!(log.state, LogState::Through { .. });
-        let is_idle = log.sent_at.is_some_and(|at| at.elapsed() > KEPT);
+        let is_idle = log.sent_at.is_some_and(|at| log.is_old(at));
         (is_through && is_idle && log.entries.is_empty()).then(|| log.sign_off())
     }
 
@@ -297,6 +316,7 @@ impl WriterLog {
             entries: VecDeque::new(),
             bytes: 0,
             sent_at: None,
+            seen_at: None,
             state: LogState::New,
         }
     }
@@ -317,10 +337,15 @@ impl WriterLog {
         WriterContext { id: self.id, action, number: self.number, through }
     }
 
+    /// Whether the server was in use for long enough since then.
+    fn is_old(&self, at: Instant) -> bool {
+        self.seen_at.is_some_and(|seen| seen.saturating_duration_since(at) > KEPT)
+    }
+
     fn prune(&mut self) {
         while let Some(first) = self.entries.front()
             && (self.bytes > MAX_BYTES
-                || matches!(self.state, LogState::Through { .. }) && first.at.elapsed() > KEPT)
+                || matches!(self.state, LogState::Through { .. }) && self.is_old(first.at))
         {
             self.dropped = self.dropped.max(first.number);
             self.bytes = self.bytes.saturating_sub(first.what.size());
@@ -340,7 +365,7 @@ fn elsewhere() -> StoreError {
 mod tests {
     use super::super::script::ChangeReply;
     use super::*;
-    use crate::revocation::{Outcome, Revocation, Target};
+    use crate::revocation::{Fact, Outcome, Revocation, Target};
 
     /// A write of one change.
     fn written(user: u64) -> Confirmed {
@@ -351,6 +376,8 @@ mod tests {
             cutoff: None,
             seq: 1,
             until: Timestamp::from_secs(60),
+            fact: Fact { all_revoked_at: Timestamp::from_secs(1), ..Fact::default() },
+            is_written: true,
         };
         Confirmed::Changes(
             ConfirmedChange::new(&change, &reply).map(Arc::new).into_iter().collect(),
@@ -371,6 +398,10 @@ mod tests {
             Confirmed::Document(_) => (replay.writer.number, 0),
         };
         (replays.iter().map(run).collect(), has_gap)
+    }
+
+    fn is_through(logs: &WriterLogs, server: u64, epoch: u64) -> bool {
+        logs.is_through(0, server, epoch, Instant::now())
     }
 
     fn numbers(recovery: &Recovery, epoch: u64, had: Option<u64>) -> (Vec<u64>, bool) {
@@ -424,7 +455,7 @@ mod tests {
         for number in [2, 1, 3] {
             logs.confirm(0, &writer, (1, 7), number, written(number)).unwrap();
         }
-        assert!(logs.is_through(0, 1, 7) && !logs.is_through(0, 2, 7));
+        assert!(is_through(&logs, 1, 7) && !is_through(&logs, 2, 7));
         let recovery = logs.recover(0, 2).unwrap();
         assert_eq!(numbers(&recovery, 8, Some(1)), (vec![2, 3], false));
         assert_eq!(numbers(&recovery, 8, None), (vec![1, 2, 3], false));
@@ -443,7 +474,7 @@ mod tests {
         assert_eq!(late.kind(), StoreErrorKind::Settling);
         assert!(logs.writing(0, 2).is_err() && logs.writing(0, 1).is_err());
         logs.recovered(0, 2, 8);
-        assert!(logs.writing(0, 2).is_ok() && logs.is_through(0, 2, 8));
+        assert!(logs.writing(0, 2).is_ok() && is_through(&logs, 2, 8));
         // A recovery that was overtaken by the next one changes nothing.
         logs.recover(0, 3).unwrap();
         logs.recovered(0, 2, 8);
@@ -456,19 +487,40 @@ mod tests {
         let writer = logs.writing(0, 1).unwrap();
         logs.confirm(0, &writer, (1, 7), 1, written(1)).unwrap();
         tokio::time::advance(KEPT + Duration::from_secs(1)).await;
+        assert!(is_through(&logs, 1, 7));
         logs.confirm(0, &writer, (1, 7), 2, written(2)).unwrap();
         assert_eq!(logs.prune(0), None, "one is left");
         let recovery = logs.recover(0, 2).unwrap();
         assert_eq!(numbers(&recovery, 8, Some(1)), (vec![2], false));
         assert_eq!(numbers(&recovery, 8, Some(0)), (vec![2], true));
-        // While it is replayed, nothing gets too old.
+        // While it is replayed, nothing gets too old; and then it is as new as its replay.
         tokio::time::advance(KEPT * 2).await;
         assert_eq!(logs.prune(0), None);
         logs.recovered(0, 2, 8);
+        assert!(is_through(&logs, 2, 8));
+        assert_eq!(logs.prune(0), None);
+        assert_eq!(numbers(&logs.recover(0, 3).unwrap(), 9, Some(1)), (vec![2], false));
+        logs.recovered(0, 3, 9);
+        tokio::time::advance(KEPT + Duration::from_secs(1)).await;
+        assert!(is_through(&logs, 3, 9));
         let sign_off = logs.prune(0).unwrap();
         assert_eq!((sign_off.id, sign_off.action), (writer.id, WriterAction::SignOff));
-        assert_ne!(logs.writing(0, 2).unwrap().id, writer.id);
-        assert!(logs.confirm(0, &writer, (2, 8), 3, written(3)).is_err(), "an id that is over");
+        assert_ne!(logs.writing(0, 3).unwrap().id, writer.id);
+        assert!(logs.confirm(0, &writer, (3, 9), 3, written(3)).is_err(), "an id that is over");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_was_suspended_has_dropped_nothing() {
+        let logs = WriterLogs::new(1);
+        let writer = logs.writing(0, 1).unwrap();
+        logs.confirm(0, &writer, (1, 7), 1, written(1)).unwrap();
+        let asked_at = Instant::now();
+        tokio::time::advance(KEPT * 10).await;
+        // An answer to what was asked before says nothing of the time since.
+        assert!(logs.is_through(0, 1, 7, asked_at));
+        logs.confirm(0, &writer, (1, 7), 2, written(2)).unwrap();
+        assert_eq!(logs.prune(0), None, "it does not sign off either");
+        assert_eq!(numbers(&logs.recover(0, 2).unwrap(), 8, None), (vec![1, 2], false));
     }
 
     #[tokio::test]

@@ -484,17 +484,34 @@ async fn what_was_known_for_long_is_reported_also_by_a_process_that_only_looks()
     let tracker = EpochTracker::new(1, Duration::from_secs(1));
     read(&tracker, Some(epoch(1, 10, 0, 60))).unwrap();
     let long_known = || tracker.known(0).unwrap().long_known().map(|known| known.seq);
+    let probe = || tracker.note_kept(0, Instant::now());
     assert_eq!(long_known(), None);
     read(&tracker, Some(epoch(1, 10, 0, 61))).unwrap();
     tokio::time::advance(LONG).await;
     read(&tracker, Some(epoch(1, 10, 0, 61))).unwrap();
+    probe();
     assert_eq!(long_known(), Some(61));
     // A steady stream of changes keeps none of them young for ever.
     for seq in 62..82 {
         tokio::time::advance(LONG / 5).await;
         read(&tracker, Some(epoch(1, 10, 0, seq))).unwrap();
+        probe();
     }
     assert!(long_known() >= Some(70), "{:?}", long_known());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_in_which_nobody_saw_what_the_server_has_does_not_count() {
+    let tracker = EpochTracker::new(1, Duration::from_secs(1));
+    read(&tracker, Some(epoch(1, 10, 0, 60))).unwrap();
+    let long_known = || tracker.known(0).unwrap().long_known().map(|known| known.seq);
+    let asked_at = Instant::now();
+    // The process is suspended, and so reads late what it has asked before.
+    tokio::time::advance(LONG * 8).await;
+    tracker.note_kept(0, asked_at);
+    assert_eq!(long_known(), None);
+    read(&tracker, Some(settling(carried_on(2, 1, 50, 55)))).unwrap();
+    assert_eq!(long_known(), None);
 }
 
 #[test]

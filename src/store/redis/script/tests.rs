@@ -252,11 +252,35 @@ fn lost_fact() -> impl Strategy<Value = (i32, Fact)> {
         })
 }
 
-/// What the script makes of a fact that is replayed.
-fn replayed(target: &Target, fact: Fact, before: Option<&Record>, now: u64) -> Change {
+/// What the script makes of a fact that a mirror replays, in an epoch that began at `started_at`.
+fn replayed(
+    target: &Target,
+    mut fact: Fact,
+    before: Option<&Record>,
+    now: u64,
+    started_at: Timestamp,
+) -> Change {
     let before = before.filter(|before| before.until() > Timestamp::from_millis(now));
+    if let Some(before) = before.map(Record::fact) {
+        let Fact { all_revoked_at, cutoff_set_at, reinstated_at, .. } = fact;
+        let is_known =
+            before.all_revoked_at <= all_revoked_at && before.cutoff_set_at <= cutoff_set_at;
+        if !is_known || before.all_revoked_at.max(before.cutoff_set_at) >= started_at {
+            // It may have been revoked since: what the mirror knows as undone is left out.
+            fact.reinstated_at = Timestamp::ZERO;
+            if all_revoked_at < reinstated_at {
+                fact.all_revoked_at = Timestamp::ZERO;
+            }
+            if cutoff_set_at < reinstated_at {
+                (fact.cutoff, fact.cutoff_set_at) = (Timestamp::ZERO, Timestamp::ZERO);
+            }
+        }
+    }
     if fact.until <= Timestamp::from_millis(now) {
         return Change::Nothing(Outcome::AlreadyExpired);
+    }
+    if fact.latest() == Timestamp::ZERO {
+        return Change::Nothing(Outcome::Already);
     }
     let target = Target::nameless(&target.fingerprint());
     let note = RecordNote { target, at: fact.latest(), reason: None, actor: None };
@@ -365,6 +389,7 @@ fn a_replayed_fact_is_joined_with_the_record() {
             let reply = lab
                 .send(*now, arguments, changes.len() + facts.len())
                 .map_err(|error| TestCaseError::fail(error.to_string()))?;
+            let started_at = reply.epoch.started_at;
             let mut outcomes = reply.changes.iter().flatten().map(|changed| changed.outcome);
             for change in changes {
                 let cutoff = Timestamp::from_millis(*now);
@@ -375,7 +400,7 @@ fn a_replayed_fact_is_joined_with_the_record() {
                 );
             }
             for (target, fact) in facts {
-                let expected = replayed(&target, fact, model.get(&target), *now);
+                let expected = replayed(&target, fact, model.get(&target), *now, started_at);
                 prop_assert_eq!(
                     outcomes.next(),
                     Some(settle(&mut model, &target, expected)),

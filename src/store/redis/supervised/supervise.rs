@@ -19,7 +19,7 @@ use super::super::health::Purpose;
 use super::super::log_check::check_log;
 use super::super::random;
 use super::{ConnectionState, CurrentConnection, Supervision, given_up_early};
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::{Doubt, StoreError, StoreErrorKind};
 
 /// How often the connection is probed; also how late a loss of data is noticed without traffic.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
@@ -181,6 +181,7 @@ impl Supervision {
             .map(|shard| Value::Bytes(self.config.keys.shard(shard).epoch.clone()))
             .collect();
         // A single key, where slots can be moved: in a cluster each shard has its own connection.
+        let asked_at = Instant::now();
         let asked = self.config.topology.command_for_key(connection, "MGET", keys, limit);
         let Value::Array(values) = asked.await? else { return Err(unexpected_reply("redis")) };
         let server = connection.server_id().tag();
@@ -188,7 +189,10 @@ impl Supervision {
         for ((shard, before), value) in shards.zip(&known).zip(&values) {
             // What it means for tokens is decided at each check; here a loss only has to be
             // noticed.
-            let _ = tracker.observe_value(from, shard, before.as_ref(), value.as_bytes());
+            let observed = tracker.observe_value(from, shard, before.as_ref(), value.as_bytes());
+            if observed.is_ok_and(|doubt| doubt != Doubt::Settling) {
+                tracker.note_kept(shard, asked_at);
+            }
         }
         Ok(())
     }

@@ -9,6 +9,7 @@
 use super::super::super::epoch::{EpochSource, EpochTracker, KnownEpoch, ReadFrom};
 use super::super::super::writers::{Confirmed, WriterLogs};
 use super::*;
+use tokio::time::Instant;
 
 const TOKENS: usize = 4;
 const PROCESSES: usize = 3;
@@ -24,8 +25,10 @@ enum Step {
     Check(usize, usize),
     /// A process revokes a token, at once.
     Revoke(usize, usize),
+    /// A process reinstates a token, at once.
+    Reinstate(usize, usize),
     /// It sends a write, of which it reads the reply later.
-    Send(usize, usize),
+    Send(usize, usize, Action),
     Read(usize),
     /// Its maintenance task does what is due.
     Maintain(usize, bool),
@@ -37,16 +40,20 @@ enum Step {
     Kill(usize),
     /// It signs off, and another one starts.
     Restart(usize),
+    /// For longer than anybody is awaited, all but this process do what is due.
+    LeaveOut(usize),
     Wait(u64),
 }
 
 /// A write of which the reply was not read yet.
 struct Sent {
-    token: usize,
+    /// Its place among those that were written.
+    place: usize,
     server: u64,
     writer: WriterContext,
     known: Option<Arc<KnownEpoch>>,
     reply: ScriptReply,
+    change: Option<Arc<ConfirmedChange>>,
 }
 
 struct Process {
@@ -68,11 +75,13 @@ impl Process {
     }
 }
 
-/// A revocation that was confirmed to somebody.
-struct Revoked {
+/// A change that a server has made. The later ones come later in the list.
+struct Written {
     token: usize,
+    revokes: bool,
     at: u64,
     writer: u64,
+    is_confirmed: bool,
 }
 
 struct World {
@@ -85,11 +94,13 @@ struct World {
     ahead: [i64; 6],
     epochs: u64,
     processes: Vec<Process>,
-    confirmed: Vec<Revoked>,
+    written: Vec<Written>,
     /// Writers that ended without signing off, or whose data nobody has any more.
     gone: Vec<u64>,
     /// Writers that the primary did not know when it became that: nobody waits for them.
     unknown: Vec<u64>,
+    /// All who were ever unknown. What they reinstated is put back only if it is surely the later.
+    once_unknown: Vec<u64>,
     settled: usize,
 }
 
@@ -97,8 +108,10 @@ fn token(n: usize) -> Target {
     Target::token(format!("token {n}"))
 }
 
-fn revocation_of(n: usize) -> Revocation {
-    Revocation::new(token(n), Duration::from_secs(100_000))
+const REVOKE: Action = Action::Revoke(Extent::All);
+
+fn change_of(n: usize, action: Action) -> Revocation {
+    Revocation { action, ..Revocation::new(token(n), Duration::from_secs(100_000)) }
 }
 
 impl World {
@@ -112,9 +125,10 @@ impl World {
             ahead: [0; 6],
             epochs: 100,
             processes: (0..PROCESSES).map(|_| Process::new()).collect(),
-            confirmed: Vec::new(),
+            written: Vec::new(),
             gone: Vec::new(),
             unknown: Vec::new(),
+            once_unknown: Vec::new(),
             settled: 0,
         }
     }
@@ -185,34 +199,67 @@ impl World {
         reply
     }
 
-    fn send(&mut self, process: usize, token: usize) -> Option<Sent> {
+    fn send(&mut self, process: usize, token: usize, action: Action) -> Option<Sent> {
         let server = self.server_of(process);
         let writer = self.processes[process].logs.writing(0, server).ok()?;
-        let change = revocation_of(token);
+        let change = change_of(token, action);
         let (known, reply) = self.run_script(process, server, writer, |lab, now, context| {
             lab.send(now, arguments(&lab.keys, 0, context, &[&change]), 1).unwrap()
         });
-        Some(Sent { token, server, writer, known, reply })
+        let confirmed =
+            reply.changes.iter().flatten().find_map(|reply| ConfirmedChange::new(&change, reply));
+        if confirmed.is_some() {
+            let revokes = action == REVOKE;
+            let (at, writer) = (self.now, writer.id);
+            self.written.push(Written { token, revokes, at, writer, is_confirmed: false });
+        }
+        let (place, change) = (self.written.len(), confirmed.map(Arc::new));
+        Some(Sent { place, server, writer, known, reply, change })
     }
 
     /// Reads a reply, as the process does. One that comes after the lease counts for nothing.
     fn read(&mut self, process: usize, sent: Sent) {
-        let Sent { token, server, writer, known, reply } = sent;
+        let Sent { place, server, writer, known, reply, change } = sent;
         if self.server_of(process) != server {
             return;
         }
         let reading = &self.processes[process];
         let _ = reading.tracker.observe_script_reply(0, known.as_ref(), reply.epoch);
-        let Some(changes) = &reply.changes else { return };
-        let change = ConfirmedChange::new(&revocation_of(token), &changes[0]);
-        let what = Confirmed::Changes(change.into_iter().map(Arc::new).collect());
-        let place = (server, reply.epoch.id);
-        if reading.logs.confirm(0, &writer, place, reply.number, what).is_ok() {
-            self.confirmed.push(Revoked { token, at: self.now, writer: writer.id });
+        if reply.changes.is_none() {
+            return;
+        }
+        let is_change = change.is_some();
+        let what = Confirmed::Changes(change.into_iter().collect());
+        let at = (server, reply.epoch.id);
+        if reading.logs.confirm(0, &writer, at, reply.number, what).is_ok() {
+            if is_change {
+                self.written[place - 1].is_confirmed = true;
+            }
             if !self.is_awaited(writer.id) {
-                self.unknown.push(writer.id);
+                self.is_unknown(writer.id);
             }
         }
+    }
+
+    fn is_unknown(&mut self, writer: u64) {
+        self.unknown.push(writer);
+        self.once_unknown.push(writer);
+    }
+
+    /// Whether a token was last revoked, or reinstated, by a write that was confirmed; later ones
+    /// that were not may be there or not.
+    fn last_confirmed(&self, n: usize) -> impl Iterator<Item = &Written> {
+        let of_token = move |written: &&Written| written.token == n;
+        let last_of = |revokes: bool| {
+            let same = move |written: &Written| written.token == n && written.revokes == revokes;
+            self.written.iter().rposition(same)
+        };
+        let [revoked, reinstated] = [last_of(true), last_of(false)];
+        self.written.iter().enumerate().filter_map(move |(place, written)| {
+            let undone = if written.revokes { reinstated } else { revoked };
+            let stands = written.is_confirmed && undone.is_none_or(|other| other < place);
+            (of_token(&written) && stands).then_some(written)
+        })
     }
 
     fn check(&mut self, process: usize, n: usize) {
@@ -223,10 +270,10 @@ impl World {
         let value = self.lab.get(self.lab.keys.shard(0).epoch.clone());
         let from = ReadFrom { source: EpochSource::Checks, server };
         let doubt = checking.tracker.observe_value(from, 0, known.as_ref(), value.as_deref());
-        if self.lab.record(&token(n)).is_some() {
+        if self.is_revoked(n) {
             return;
         }
-        for revoked in self.confirmed.iter().filter(|revoked| revoked.token == n) {
+        for revoked in self.last_confirmed(n).filter(|written| written.revokes) {
             // The token was issued in the last moment before it was revoked.
             let passes = match doubt {
                 Ok(Doubt::None) => true,
@@ -239,13 +286,17 @@ impl World {
         }
     }
 
-    /// What the maintenance task does in one round. If it `breaks_off`, the connection is lost
-    /// after the first replay.
+    fn is_revoked(&self, n: usize) -> bool {
+        self.lab.record(&token(n)).is_some_and(|record| record.is_in_effect())
+    }
+
+    /// What the maintenance task does in one round. If it `breaks_off`, the connection is lost after
+    /// the first replay.
     fn maintain(&mut self, process: usize, breaks_off: bool) {
         let server = self.server_of(process);
         let writer = self.processes[process].logs.renewing(0);
         let found = self.touch(process, server, writer);
-        if self.processes[process].logs.is_through(0, server, found.epoch.id) {
+        if self.processes[process].logs.is_through(0, server, found.epoch.id, Instant::now()) {
             return;
         }
         let recovery = self.processes[process].logs.recover(0, server).unwrap();
@@ -280,10 +331,10 @@ impl World {
         self.primary += 1;
         self.ahead[usize::try_from(self.primary).unwrap()] = ahead;
         self.since = self.now;
-        for n in 0..self.confirmed.len() {
-            let writer = self.confirmed[n].writer;
-            if !self.is_awaited(writer) {
-                self.unknown.push(writer);
+        for n in 0..self.written.len() {
+            let Written { writer, is_confirmed, .. } = self.written[n];
+            if is_confirmed && !self.is_awaited(writer) {
+                self.is_unknown(writer);
             }
         }
     }
@@ -322,13 +373,10 @@ impl World {
         self.now += 1;
         match step {
             Step::Check(process, token) => self.check(process, token),
-            Step::Revoke(process, token) => {
-                if let Some(sent) = self.send(process, token) {
-                    self.read(process, sent);
-                }
-            }
-            Step::Send(process, token) => {
-                if let Some(sent) = self.send(process, token) {
+            Step::Revoke(process, token) => self.write(process, token, REVOKE),
+            Step::Reinstate(process, token) => self.write(process, token, Action::Reinstate),
+            Step::Send(process, token, action) => {
+                if let Some(sent) = self.send(process, token, action) {
                     self.processes[process].sent = Some(sent);
                 }
             }
@@ -355,7 +403,21 @@ impl World {
                     self.copy(self.primary, self.primary + 1);
                 }
             }
+            Step::LeaveOut(left) => {
+                for _ in 0..32 {
+                    self.now += 1000;
+                    for process in (0..PROCESSES).filter(|process| *process != left) {
+                        self.maintain(process, false);
+                    }
+                }
+            }
             Step::Wait(millis) => self.now += millis,
+        }
+    }
+
+    fn write(&mut self, process: usize, token: usize, action: Action) {
+        if let Some(sent) = self.send(process, token, action) {
+            self.read(process, sent);
         }
     }
 
@@ -365,7 +427,7 @@ impl World {
         let epoch = self.touch(0, self.primary, writer).epoch;
         epoch.settling.is_none()
             && self.processes.iter().all(|process| {
-                process.logs.is_through(0, self.primary, epoch.id)
+                process.logs.is_through(0, self.primary, epoch.id, Instant::now())
                     && process.tracker.known(0).is_some_and(|known| known.epoch.id == epoch.id)
             })
     }
@@ -397,9 +459,17 @@ impl World {
         if self.gone.is_empty() {
             assert_eq!(epoch.doubt, Doubt::None, "everybody has put everything back");
             self.select(self.primary);
-            for revoked in &self.confirmed {
-                let record = self.lab.record(&token(revoked.token));
-                assert!(record.is_some_and(|record| record.revokes_all()), "a revocation is gone");
+            for n in 0..TOKENS {
+                for written in self.last_confirmed(n) {
+                    let is_excused =
+                        !written.revokes && self.once_unknown.contains(&written.writer);
+                    assert!(
+                        self.is_revoked(n) == written.revokes || is_excused,
+                        "token {n} is as it was before {}: {:?}",
+                        if written.revokes { "it was revoked" } else { "it was reinstated" },
+                        self.lab.record(&token(n)),
+                    );
+                }
             }
         }
     }
@@ -411,13 +481,16 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (process(), token()).prop_map(|(process, token)| Step::Check(process, token)),
         6 => (process(), token()).prop_map(|(process, token)| Step::Revoke(process, token)),
-        3 => (process(), token()).prop_map(|(process, token)| Step::Send(process, token)),
+        4 => (process(), token()).prop_map(|(process, token)| Step::Reinstate(process, token)),
+        3 => (process(), token(), prop_oneof![Just(REVOKE), Just(Action::Reinstate)])
+            .prop_map(|(process, token, action)| Step::Send(process, token, action)),
         3 => process().prop_map(Step::Read),
         8 => (process(), any::<bool>()).prop_map(|(process, off)| Step::Maintain(process, off)),
         4 => Just(Step::Replicate),
         2 => prop_oneof![Just(0), Just(-2000), Just(10_000)].prop_map(Step::Failover),
         1 => process().prop_map(Step::Kill),
         1 => process().prop_map(Step::Restart),
+        1 => process().prop_map(Step::LeaveOut),
         3 => prop_oneof![1..400_u64, 900..1500_u64, Just(6_000_u64)].prop_map(Step::Wait),
     ]
 }
@@ -445,4 +518,58 @@ fn no_history_lets_in_what_a_living_process_has_confirmed() {
     });
     result.unwrap();
     assert!(settled.get() > 10, "too few histories have a failover");
+}
+
+fn play(steps: &[Step]) -> World {
+    let mut world = World::new(Lab::new());
+    for step in steps {
+        world.step(*step);
+    }
+    world.finish();
+    world
+}
+
+#[test]
+fn who_is_late_puts_back_what_it_has_reinstated() {
+    use Step::*;
+    redis_or_skip!();
+    let steps = [
+        Revoke(0, 0),
+        Wait(1100),
+        Maintain(0, false),
+        Replicate,
+        Revoke(1, 1),
+        Revoke(0, 2),
+        Reinstate(0, 0),
+        Reinstate(0, 2),
+        Failover(0),
+        Wait(1100),
+        LeaveOut(0),
+    ];
+    let world = play(&steps);
+    assert!(!world.is_revoked(0) && world.is_revoked(1) && !world.is_revoked(2));
+}
+
+#[test]
+fn what_was_revoked_since_is_not_undone_by_who_is_late() {
+    use Step::*;
+    redis_or_skip!();
+    for ahead in [0, -2000] {
+        // The second revocation finds the token revoked, since it knows of no reinstatement.
+        let steps = [
+            Revoke(0, 0),
+            Revoke(0, 1),
+            Wait(1100),
+            Maintain(0, false),
+            Replicate,
+            Reinstate(0, 0),
+            Reinstate(0, 1),
+            Failover(ahead),
+            Wait(1100),
+            LeaveOut(0),
+            Revoke(1, 0),
+        ];
+        let world = play(&steps);
+        assert!(world.is_revoked(0) && !world.is_revoked(1));
+    }
 }

@@ -42,11 +42,12 @@ impl Lab {
         self.run(now, &writer(id, action, number, OTHER), &[]).unwrap()
     }
 
-    /// Replays a change as the one with this number.
+    /// Replays a change as the one with this number, which had the `seq` 9.
     fn replay_confirmed(&self, now: u64, id: u64, number: u64, change: &Revocation, fact: Fact) {
         let confirmed = ConfirmedChange {
             fingerprint: change.target.fingerprint(),
             fact,
+            seq: 9,
             note: note_arguments(change),
         };
         let context = writer(id, WriterAction::Replay, number, OTHER);
