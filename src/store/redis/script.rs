@@ -17,7 +17,7 @@ use crate::store::feed::EndDoubt;
 pub(crate) const SOURCE: &str = include_str!("write.lua");
 
 /// The SHA-1 of [`SOURCE`], under which Redis keeps it.
-pub(crate) const SHA: &str = "8a8dc01c25c76db45a3d52d60becf79d32b02fa8";
+pub(crate) const SHA: &str = "0cb1fc5189466eb06423fe0d9dfdd31a28f80dc7";
 
 /// A Lua script, as it is sent.
 pub(crate) struct LuaScript {

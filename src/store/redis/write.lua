@@ -146,9 +146,12 @@ if value and is_moved and not is_new then
   -- Whoever knew the epoch of the other server finds it among the ancestors, the latest first.
   ancestors = string.sub(epoch .. ' ' .. ancestors, 1, 16 * 17)
   parent, epoch, started_at, settling_since, is_announced = epoch, ARGV[3], now, now, true
+  -- What others have known for long, or a writer had that is forgotten, does not come back with those who are awaited.
+  if long_known > fork_seq + put_back then missing_until = 0 end
   seen_at, fork_seq, put_back, long_known = now, seq, 0, 0
   for id, writer in pairs(writers) do
     if now - writer.renewed > WRITER_FORGOTTEN then
+      if writer.state == 'm' then missing_until = 0 end
       writers[id], gone[#gone + 1] = nil, id
     else
       writer.state, writer.is_changed = 'a', true
@@ -215,9 +218,13 @@ if is_settling then
   if (awaited == 0 and lasts >= SETTLING_LEAST) or lasts >= SETTLING_MOST then
     local has_gap = is_in('g') > 0
     if awaited > 0 or has_gap or long_known > fork_seq + put_back then
-      issued_until = math.max(issued_until, so_far)
-      ends_at = math.max(ends_at, so_far + doubt_duration)
-      missing_until = has_gap and 0 or issued_until
+      -- A doubt that nobody can end becomes part of it.
+      local is_final = has_gap or issued_until > 0 and ends_at > now and missing_until ~= issued_until
+      issued_until, ends_at = math.max(issued_until, so_far), math.max(ends_at, so_far + doubt_duration)
+      missing_until = is_final and 0 or issued_until
+    elseif missing_until > 0 and missing_until == issued_until then
+      -- Those who were missing at the server before have come to this one.
+      issued_until, ends_at, missing_until = 0, now, 0
     end
     for _, writer in pairs(writers) do
       writer.state, writer.is_changed = writer.state == 'a' and 'm' or 'w', true

@@ -101,6 +101,9 @@ struct World {
     unknown: Vec<u64>,
     /// All who were ever unknown. What they reinstated is put back only if it is surely the later.
     once_unknown: Vec<u64>,
+    /// Whether a replica was promoted that was cut off since before its primary had settled. What
+    /// others have known of that one's epoch is lost: a doubt that lasts.
+    has_fork: bool,
     settled: usize,
 }
 
@@ -129,6 +132,7 @@ impl World {
             gone: Vec::new(),
             unknown: Vec::new(),
             once_unknown: Vec::new(),
+            has_fork: false,
             settled: 0,
         }
     }
@@ -150,6 +154,18 @@ impl World {
             let arguments = vec![key.clone(), key, "DB".into(), to.to_string().into()];
             self.lab.ask("COPY", arguments).unwrap();
         }
+    }
+
+    fn replicate(&self) {
+        if self.primary < SERVERS {
+            self.copy(self.primary, self.primary + 1);
+        }
+    }
+
+    /// The epoch that a server holds, and whether it settles.
+    fn epoch_at(&self, server: u64) -> Option<Epoch> {
+        self.select(server);
+        Epoch::parse(&self.lab.get(self.lab.keys.shard(0).epoch.clone())?).ok()
     }
 
     /// The server to which a process is connected. It may be a former primary for a while.
@@ -328,6 +344,9 @@ impl World {
         if self.primary == SERVERS || self.replica_is_empty() {
             return;
         }
+        let [was, is] = [self.primary, self.primary + 1].map(|server| self.epoch_at(server));
+        let is_other = was.map(|epoch| epoch.id) != is.map(|epoch| epoch.id);
+        self.has_fork |= is_other && was.is_some_and(|epoch| epoch.settling.is_none());
         self.primary += 1;
         self.ahead[usize::try_from(self.primary).unwrap()] = ahead;
         self.since = self.now;
@@ -354,6 +373,10 @@ impl World {
     }
 
     fn end(&mut self, process: usize, signs_off: bool) {
+        if signs_off {
+            // Its sign-off counts only at a server that was proved to be the primary after it.
+            self.processes[process].server = self.primary;
+        }
         let server = self.server_of(process);
         if signs_off {
             self.maintain(process, false);
@@ -386,22 +409,14 @@ impl World {
                 }
             }
             Step::Maintain(process, breaks_off) => self.maintain(process, breaks_off),
-            Step::Replicate => {
-                if self.primary < SERVERS {
-                    self.copy(self.primary, self.primary + 1);
-                }
-            }
+            Step::Replicate => self.replicate(),
             Step::Failover(ahead) => self.fail_over(ahead),
             Step::Kill(process) => self.end(process, false),
             Step::Restart(process) => {
                 // A replica that is behind loses what a process that has ended cannot replay.
-                if self.primary < SERVERS {
-                    self.copy(self.primary, self.primary + 1);
-                }
+                self.replicate();
                 self.end(process, true);
-                if self.primary < SERVERS {
-                    self.copy(self.primary, self.primary + 1);
-                }
+                self.replicate();
             }
             Step::LeaveOut(left) => {
                 for _ in 0..32 {
@@ -410,6 +425,7 @@ impl World {
                         self.maintain(process, false);
                     }
                 }
+                self.replicate();
             }
             Step::Wait(millis) => self.now += millis,
         }
@@ -456,7 +472,7 @@ impl World {
                 self.check(process, token);
             }
         }
-        if self.gone.is_empty() {
+        if self.gone.is_empty() && !self.has_fork {
             assert_eq!(epoch.doubt, Doubt::None, "everybody has put everything back");
             self.select(self.primary);
             for n in 0..TOKENS {
@@ -572,4 +588,20 @@ fn what_was_revoked_since_is_not_undone_by_who_is_late() {
         let world = play(&steps);
         assert!(world.is_revoked(0) && !world.is_revoked(1));
     }
+}
+
+#[test]
+fn who_was_missing_at_one_server_ends_the_doubt_at_the_next() {
+    use Step::*;
+    redis_or_skip!();
+    let steps = [
+        Send(1, 0, REVOKE),
+        Replicate,
+        Failover(0),
+        LeaveOut(1),
+        Replicate,
+        Check(0, 0),
+        Failover(0),
+    ];
+    play(&steps);
 }

@@ -18,6 +18,12 @@ fn user(name: &str) -> Revocation {
     Revocation::new(Target::user(name), Duration::from_secs(3600))
 }
 
+fn all_of(name: &str) -> Revocation {
+    let until = at(START + 9_000_000);
+    let action = Action::Revoke(Extent::All);
+    Revocation { action, until, lifetime: Duration::ZERO, ..user(name) }
+}
+
 fn reinstated(name: &str) -> Revocation {
     Revocation { action: Action::Reinstate, ..user(name) }
 }
@@ -158,6 +164,49 @@ fn what_is_replayed_is_there_and_what_a_missing_writer_had_is_in_doubt_until_it_
 }
 
 #[test]
+fn a_doubt_for_a_missing_writer_ends_when_it_comes_to_the_next_server() {
+    redis_or_skip!();
+    for (away, expected) in [(20_000, None), (400_000, Some(SWITCH + MOST))] {
+        let lab = after_a_failover();
+        lab.touch(SWITCH, 5, WriterAction::Through, 1);
+        for second in 1..=30 {
+            lab.touch(SWITCH + second * 1000, 5, WriterAction::Renew, 1);
+        }
+        assert_eq!(lab.touch(SWITCH + MOST + 9, 5, WriterAction::Renew, 1).epoch.settling, None);
+        // A third server, before the writer has come; after long nobody knows of it any more.
+        let third = |now, id, action| {
+            let context = ScriptContext { new_epoch: 9, ..writer(id, action, 1, 99) };
+            lab.run(now, &context, &[]).unwrap()
+        };
+        let again = SWITCH + MOST + away;
+        third(again, 5, WriterAction::Through);
+        third(again + 1, 6, WriterAction::Through);
+        let over = third(again + LEAST, 5, WriterAction::Renew);
+        assert_eq!((over.epoch.settling, doubted_until(&over)), (None, expected));
+    }
+}
+
+#[test]
+fn a_doubt_that_nobody_can_end_is_not_ended_by_a_writer_that_was_missing_as_well() {
+    redis_or_skip!();
+    let lab = after_a_failover();
+    lab.touch(SWITCH, 5, WriterAction::ThroughWithGap, 1);
+    lab.touch(SWITCH + 1, 6, WriterAction::Through, 1);
+    lab.touch(SWITCH + LEAST, 6, WriterAction::Renew, 1);
+    // At the third server one is missing, and comes after all.
+    let third = |now, id, action| {
+        let context = ScriptContext { new_epoch: 9, ..writer(id, action, 1, 99) };
+        lab.run(now, &context, &[]).unwrap()
+    };
+    let again = SWITCH + 2000;
+    for second in 0..=30 {
+        third(again + second * 1000, 5, WriterAction::Through);
+    }
+    let late = third(again + MOST + 9, 6, WriterAction::Through);
+    assert_eq!((late.epoch.settling, doubted_until(&late)), (None, Some(again + MOST)));
+}
+
+#[test]
 fn a_writer_that_has_forgotten_some_of_its_writes_declares_a_doubt_that_lasts() {
     redis_or_skip!();
     let lab = after_a_failover();
@@ -192,6 +241,109 @@ fn a_server_without_what_others_have_known_for_long_is_in_doubt_unless_it_is_put
             assert_eq!(doubted_until(&late), Some(SWITCH + LEAST + 9));
         }
     }
+}
+
+#[test]
+fn what_is_replayed_again_counts_once_and_what_changes_nothing_counts_as_well() {
+    redis_or_skip!();
+    for (is_twice, expected) in [(false, Some(SWITCH + LEAST)), (true, None)] {
+        let lab = after_a_failover();
+        let long_known = Some(LongKnown { epoch: 7, seq: 4 });
+        let knew = ScriptContext { long_known, ..writer(9, WriterAction::Renew, 0, OTHER) };
+        lab.run(SWITCH, &knew, &[]).unwrap();
+        let fact = Fact::revoked_until(at(START + 9_000_000));
+        // The reply was lost, and it is sent again.
+        for _ in 0..2 {
+            lab.replay_confirmed(SWITCH + 5, 5, 2, &user("carol"), fact);
+        }
+        if is_twice {
+            // Another writer had found her revoked, and revoked her again after a reinstatement.
+            lab.replay_confirmed(SWITCH + 5, 6, 2, &user("carol"), fact);
+        }
+        lab.touch(SWITCH + 6, 5, WriterAction::Through, 2);
+        lab.touch(SWITCH + 7, 6, WriterAction::Through, 2);
+        let over = lab.touch(SWITCH + LEAST, 6, WriterAction::Renew, 2);
+        assert_eq!((over.epoch.settling, doubted_until(&over)), (None, expected));
+    }
+}
+
+#[test]
+fn a_reinstatement_that_is_replayed_stands_against_what_it_came_with_and_nothing_else() {
+    redis_or_skip!();
+    let lab = Lab::new();
+    lab.run(START, &writer(5, WriterAction::Renew, 0, 77), &[&all_of("alice")]).unwrap();
+    lab.run(START, &writer(6, WriterAction::Renew, 0, 77), &[&all_of("bob")]).unwrap();
+    lab.touch(SWITCH, 5, WriterAction::Through, 1);
+    for second in 1..=30 {
+        lab.touch(SWITCH + second * 1000, 5, WriterAction::Renew, 1);
+    }
+    let now = SWITCH + MOST + 10;
+    let revoke = |name| {
+        let context = writer(5, WriterAction::Write, 1, OTHER);
+        lab.run(now, &context, &[&all_of(name)]).unwrap().changes.unwrap()[0]
+    };
+    // The server has them as they were revoked before; one is revoked once more, which changes
+    // nothing but the time.
+    assert_eq!(lab.record(&Target::user("alice")).unwrap().fact().all_revoked_at, at(START));
+    let again = revoke("alice");
+    assert_eq!((again.outcome, again.is_written), (Outcome::Already, true));
+    assert_eq!(lab.record(&Target::user("alice")).unwrap().fact().all_revoked_at, at(now));
+    let undone = Fact {
+        all_revoked_at: at(START),
+        reinstated_at: at(START + 40),
+        until: at(START + 9_000_000),
+        ..Fact::default()
+    };
+    // Writer 6 has not come yet: it had reinstated all of them.
+    for name in ["alice", "bob", "carol"] {
+        lab.replay_confirmed(now + 1, 6, 2, &reinstated(name), undone);
+    }
+    assert!(lab.is_revoked("alice") && !lab.is_revoked("bob") && !lab.is_revoked("carol"));
+    // Once nobody is missing, a repetition writes nothing.
+    lab.touch(now + 2, 6, WriterAction::Through, 2);
+    assert!(!revoke("alice").is_written);
+    // Of a writer that nobody has waited for only what is surely the later counts.
+    lab.run(now, &writer(5, WriterAction::Write, 1, OTHER), &[&all_of("dave")]).unwrap();
+    let ahead = Fact { all_revoked_at: at(now + 10), reinstated_at: at(now + 20), ..undone };
+    lab.replay_confirmed(now + 3, 9, 2, &reinstated("dave"), ahead);
+    assert!(lab.is_revoked("dave"));
+}
+
+#[test]
+fn a_mirror_that_replays_undoes_nothing_that_was_revoked_since() {
+    redis_or_skip!();
+    let lab = Lab::new();
+    lab.run(START, &CONTEXT, &[]).unwrap();
+    lab.run(START + 5, &CONTEXT, &[&all_of("alice"), &user("bob")]).unwrap();
+    let until = at(START + 9_000_000);
+    let fact = |all, back| Fact {
+        all_revoked_at: at(all),
+        reinstated_at: at(back),
+        until,
+        ..Fact::default()
+    };
+    let replay = |name: &str, fact| {
+        let facts = [(Target::user(name).fingerprint(), fact)];
+        lab.send(START + 9, replay_arguments(&lab.keys, 0, &CONTEXT, &facts), 1).unwrap();
+    };
+    // The clock of the server that was lost was ahead.
+    replay("alice", fact(START + 50, START + 60));
+    replay("bob", fact(START - 50, START + 60));
+    assert!(lab.is_revoked("alice") && lab.is_revoked("bob"));
+    // One mirror knows less than another, and nothing was revoked since.
+    replay("carol", fact(START - 9, 0));
+    assert!(lab.is_revoked("carol"));
+    replay("carol", fact(START - 9, START - 8));
+    // What was reinstated stays so where there is no record.
+    replay("dave", fact(START - 9, START - 8));
+    assert!(!lab.is_revoked("carol") && !lab.is_revoked("dave"));
+    // Of what it knows as undone nothing counts, and the rest does.
+    lab.run(START + 10, &CONTEXT, &[&user("erin")]).unwrap();
+    let cutoff =
+        Fact { cutoff: at(START - 4), cutoff_set_at: at(START + 70), ..fact(START - 9, START - 8) };
+    replay("erin", cutoff);
+    let erin = lab.record(&Target::user("erin")).unwrap().fact();
+    assert_eq!((erin.all_revoked_at, erin.cutoff_set_at), (Timestamp::ZERO, at(START + 70)));
 }
 
 #[test]
