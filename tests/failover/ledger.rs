@@ -267,7 +267,7 @@ fn last_failure(mut at: Vec<(u64, bool)>, after: u64) -> Duration {
     last.map_or(Duration::ZERO, |(last, _)| Duration::from_nanos(last - after))
 }
 
-fn is_of_the_machine(reason: &str) -> bool {
+pub fn is_of_the_machine(reason: &str) -> bool {
     reason == "Timeout" || reason == "Overloaded" || reason == "Stale"
 }
 

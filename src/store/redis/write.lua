@@ -17,10 +17,11 @@
 --      19 the highest number of its own writes  20 '1' if its epoch went on after this one began
 --      21 an epoch of which the caller has known for long  22 so many changes
 --      23 the epoch in which all of its own writes were there
---      then 8 per change: action, cutoff, until, lifetime, fingerprint, reason and actor ('' or '=…'), words;
---      the actions 'm' and 'p' replay a record that was lost, with its other four numbers in place of the cutoff: 'm' is
---      what a mirror knows of it, without words; 'p' what a writer has confirmed, with the seq that it had, or 0, in
---      place of the lifetime. A reinstatement comes with the revocations that it stands against
+--      then 8 per change: action, cutoff, until, lifetime, fingerprint, reason and actor ('' or
+--      '=…'), words; the actions 'm' and 'p' replay a record that was lost, with its other four
+--      numbers in place of the cutoff: 'm' is what a mirror knows of it, without words; 'p' what a
+--      writer has confirmed, with the seq that it had, or 0, in place of the lifetime. A
+--      reinstatement comes with the revocations that it stands against
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -146,7 +147,8 @@ if value and is_moved and not is_new then
   -- Whoever knew the epoch of the other server finds it among the ancestors, the latest first.
   ancestors = string.sub(epoch .. ' ' .. ancestors, 1, 16 * 17)
   parent, epoch, started_at, settling_since, is_announced = epoch, ARGV[3], now, now, true
-  -- What others have known for long, or a writer had that is forgotten, does not come back with those who are awaited.
+  -- What others have known for long, or a writer had that is forgotten, does not come back with
+  -- those who are awaited.
   if long_known > fork_seq + put_back then missing_until = 0 end
   seen_at, fork_seq, put_back, long_known = now, seq, 0, 0
   for id, writer in pairs(writers) do
@@ -219,8 +221,10 @@ if is_settling then
     local has_gap = is_in('g') > 0
     if awaited > 0 or has_gap or long_known > fork_seq + put_back then
       -- A doubt that nobody can end becomes part of it.
-      local is_final = has_gap or issued_until > 0 and ends_at > now and missing_until ~= issued_until
-      issued_until, ends_at = math.max(issued_until, so_far), math.max(ends_at, so_far + doubt_duration)
+      local is_lasting = issued_until > 0 and ends_at > now
+      local is_final = has_gap or is_lasting and missing_until ~= issued_until
+      issued_until = math.max(issued_until, so_far)
+      ends_at = math.max(ends_at, so_far + doubt_duration)
       missing_until = is_final and 0 or issued_until
     elseif missing_until > 0 and missing_until == issued_until then
       -- Those who were missing at the server before have come to this one.
@@ -310,14 +314,17 @@ local is_repeated = doing == 'r' and tonumber(ARGV[19]) <= (had or 0)
 local function apply(before, change)
   if before and before.ends <= now then before = nil end
   local ends = change.ends
-  if change.lifetime > 0 and change.action ~= 'p' then ends = math.max(ends, now + change.lifetime) end
+  if change.lifetime > 0 and change.action ~= 'p' then
+    ends = math.max(ends, now + change.lifetime)
+  end
   ends = math.min(ends, MAX_INTEGER)
   if ends <= now then return 'e' end
   local was = before and in_effect(before) or false
   local undo, is_replay = change.action == 'b', change.action == 'm' or change.action == 'p'
   if undo and not was then return 'a' end
   local floor, revoked_at = 0, before and math.max(before.all, before.set) or 0
-  if before then floor = (undo or may_be_undone) and math.max(before.back, revoked_at + 1) or before.back end
+  if before then floor = before.back end
+  if before and (undo or may_be_undone) then floor = math.max(floor, revoked_at + 1) end
   local at = math.max(now, floor)
   local after = {
     all = 0, cutoff = 0, set = 0, back = 0, ends = ends,
@@ -331,11 +338,15 @@ local function apply(before, change)
   elseif is_replay then
     local all, cutoff, set, back = string.match(change.numbers, '^(%d+) (%d+) (%d+) (%d+)$')
     all, cutoff, set, back = tonumber(all), tonumber(cutoff), tonumber(set), tonumber(back)
-    -- A reinstatement stands against the revocations that it comes with, and no other: what was reinstated on another
-    -- server may have been revoked on this one since. Who was awaited is late by the whole settling at least; of others
-    -- only what was revoked before this epoch is surely the older.
-    local is_awaited = change.action == 'p' and (is_settling or (writers[me] and writers[me].state == 'm'))
-    if before and not (before.all <= all and before.set <= set and (is_awaited or revoked_at < started_at)) then
+    -- A reinstatement stands against the revocations that it comes with, and no other: what was
+    -- reinstated on another server may have been revoked on this one since. Who was awaited is late
+    -- by the whole settling at least; of others only what was revoked before this epoch is surely
+    -- the older.
+    local is_missing = writers[me] and writers[me].state == 'm'
+    local is_awaited = change.action == 'p' and (is_settling or is_missing)
+    local stands = not before or before.all <= all and before.set <= set
+      and (is_awaited or revoked_at < started_at)
+    if not stands then
       if all < back then all = 0 end
       if set < back then cutoff, set = 0, 0 end
       back = 0
@@ -355,7 +366,8 @@ local function apply(before, change)
   end
   local same = revokes_all(after) == revokes_all(before) and cutoff_of(after) == cutoff_of(before)
   if same and after.ends == before.ends then
-    -- It is not the revocation that was found, and what undoes that one later must not undo this one.
+    -- It is not the revocation that was found, and what undoes that one later must not undo this
+    -- one.
     local is_older = parent ~= NOBODY and revoked_at < started_at
     if was and not (undo or is_replay) and (may_be_undone or is_older) then return 'A', after end
     return 'a'
@@ -380,7 +392,9 @@ for n = 1, refuses and 0 or #KEYS - 6 do
     reason = optional(ARGV[from + 6]), actor = optional(ARGV[from + 7]), words = ARGV[from + 8],
   }
   local outcome, after = apply(before or nil, change)
-  if change.action == 'p' and not is_repeated and change.lifetime > fork_seq then put_back = put_back + 1 end
+  if change.action == 'p' and not is_repeated and change.lifetime > fork_seq then
+    put_back = put_back + 1
+  end
   if after then
     seq = seq + 1
     latest[key] = after
@@ -391,8 +405,10 @@ for n = 1, refuses and 0 or #KEYS - 6 do
   local record = after or before or nil
   local cutoff = record and cutoff_of(record)
   local known = record or { at = now, ends = now, all = 0, cutoff = 0, set = 0, back = 0 }
-  replies[n] = table.concat({ outcome, int(known.at), cutoff and int(cutoff) or '-', int(seq), int(known.ends),
-    int(known.all), int(known.cutoff), int(known.set), int(known.back) }, ' ')
+  replies[n] = table.concat({
+    outcome, int(known.at), cutoff and int(cutoff) or '-', int(seq), int(known.ends),
+    int(known.all), int(known.cutoff), int(known.set), int(known.back),
+  }, ' ')
 end
 
 -- === The writes. The records come last: a change that is in force is in the log. ===

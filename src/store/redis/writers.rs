@@ -14,9 +14,9 @@
 //! A reply of one server that is read after the log went to another one confirms nothing: the
 //! replay may have been over before the write was in the log. Then the write is sent again.
 //!
-//! The log is bounded by [`KEPT`] and [`MAX_BYTES`]. Time counts as far as the server was seen in it:
-//! a process that was suspended does not drop what its server may have lost meanwhile. If a server
-//! turns out not to have what was dropped, this process says so, and a lasting doubt is declared.
+//! The log is bounded by [`KEPT`] and [`MAX_BYTES`]. Time counts as far as the server was seen in
+//! it: a process that was suspended does not drop what its server may have lost meanwhile. If a
+//! server turns out not to have what was dropped, this process says so, and a lasting doubt is declared.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,8 +32,8 @@ use super::script::{ConfirmedChange, WriterAction, WriterContext};
 use crate::clock::Timestamp;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// How long a confirmed write is kept while its server is seen in use. A replica that is further behind
-/// has lost its connection to the primary.
+/// How long a confirmed write is kept while its server is seen in use. A replica that is further
+/// behind has lost its connection to the primary.
 const KEPT: Duration = Duration::from_secs(60);
 /// How much is kept of each shard.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -240,8 +240,8 @@ impl WriterLogs {
         self.log(shard).is_some_and(|log| log.sent_at.is_some())
     }
 
-    /// Whether everything that was confirmed is at this server, in this epoch, as it has answered to
-    /// what was asked at this time.
+    /// Whether everything that was confirmed is at this server, in this epoch, as it has answered
+    /// to what was asked at this time.
     pub(crate) fn is_through(
         &self,
         shard: u16,

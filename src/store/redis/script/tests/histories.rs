@@ -88,8 +88,8 @@ struct World {
     lab: Lab,
     now: u64,
     primary: u64,
-    /// When it became that.
-    since: u64,
+    /// When each server was replaced.
+    replaced_at: [u64; 6],
     /// How far the clock of each server is ahead.
     ahead: [i64; 6],
     epochs: u64,
@@ -124,7 +124,7 @@ impl World {
             lab,
             now: START,
             primary: 1,
-            since: START,
+            replaced_at: [u64::MAX; 6],
             ahead: [0; 6],
             epochs: 100,
             processes: (0..PROCESSES).map(|_| Process::new()).collect(),
@@ -171,9 +171,9 @@ impl World {
     /// The server to which a process is connected. It may be a former primary for a while.
     fn server_of(&mut self, process: usize) -> u64 {
         let primary = self.primary;
-        let may_stay = self.now < self.since + LEASE;
         let process = &mut self.processes[process];
-        if process.server == 0 || !may_stay {
+        let replaced_at = self.replaced_at[usize::try_from(process.server).unwrap()];
+        if process.server == 0 || self.now >= replaced_at.saturating_add(LEASE) {
             process.server = primary;
         }
         process.server
@@ -349,7 +349,7 @@ impl World {
         self.has_fork |= is_other && was.is_some_and(|epoch| epoch.settling.is_none());
         self.primary += 1;
         self.ahead[usize::try_from(self.primary).unwrap()] = ahead;
-        self.since = self.now;
+        self.replaced_at[usize::try_from(self.primary - 1).unwrap()] = self.now;
         for n in 0..self.written.len() {
             let Written { writer, is_confirmed, .. } = self.written[n];
             if is_confirmed && !self.is_awaited(writer) {
