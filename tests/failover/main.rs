@@ -66,7 +66,6 @@ const QUICK: &[(&str, Mode)] = &[
     ("primary cut off from its sentinels", DIRECT),
     ("cluster, one of three killed", DIRECT),
     ("two failovers within ten seconds", DIRECT),
-    ("rolling restart during a failover", MIRROR),
     ("writer killed together with the primary", DIRECT),
     ("writer suspended for 6 s", DIRECT),
     ("clock 10 s ahead", MIRROR_WAIT),

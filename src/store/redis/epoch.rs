@@ -99,9 +99,9 @@ pub(crate) struct KnownEpoch {
     parent_known: u64,
 }
 
-/// How many changes were known a while ago, by the times at which the server still had them. Between
-/// two probes no time counts: a process that was suspended, or whose server was away, has not seen
-/// that what it knew last was kept.
+/// How many changes were known a while ago, by the times at which the server still had them.
+/// Between two probes no time counts: a process that was suspended, or whose server was away, has
+/// not seen that what it knew last was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct SeqAges {
     /// The server had these for [`LONG`] at least.

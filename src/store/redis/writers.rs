@@ -16,7 +16,8 @@
 //!
 //! The log is bounded by [`KEPT`] and [`MAX_BYTES`]. Time counts as far as the server was seen in
 //! it: a process that was suspended does not drop what its server may have lost meanwhile. If a
-//! server turns out not to have what was dropped, this process says so, and a lasting doubt is declared.
+//! server turns out not to have what was dropped, this process says so, and a lasting doubt is
+//! declared.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

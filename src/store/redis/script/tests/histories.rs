@@ -306,8 +306,8 @@ impl World {
         self.lab.record(&token(n)).is_some_and(|record| record.is_in_effect())
     }
 
-    /// What the maintenance task does in one round. If it `breaks_off`, the connection is lost after
-    /// the first replay.
+    /// What the maintenance task does in one round. If it `breaks_off`, the connection is lost
+    /// after the first replay.
     fn maintain(&mut self, process: usize, breaks_off: bool) {
         let server = self.server_of(process);
         let writer = self.processes[process].logs.renewing(0);
