@@ -47,7 +47,7 @@ enum Step {
 
 /// A write of which the reply was not read yet.
 struct Sent {
-    /// Its place among those that were written.
+    /// How many were written with it; zero if it was not.
     place: usize,
     server: u64,
     writer: WriterContext,
@@ -222,14 +222,17 @@ impl World {
         let (known, reply) = self.run_script(process, server, writer, |lab, now, context| {
             lab.send(now, arguments(&lab.keys, 0, context, &[&change]), 1).unwrap()
         });
-        let confirmed =
-            reply.changes.iter().flatten().find_map(|reply| ConfirmedChange::new(&change, reply));
-        if confirmed.is_some() {
-            let revokes = action == REVOKE;
+        let first = reply.changes.iter().flatten().next();
+        let confirmed = first.and_then(|reply| ConfirmedChange::new(&change, reply));
+        let revokes = action == REVOKE;
+        // A reinstatement that finds nothing revoked stands against nothing.
+        if confirmed.is_some() && (revokes || first.is_some_and(|reply| reply.is_written)) {
             let (at, writer) = (self.now, writer.id);
             self.written.push(Written { token, revokes, at, writer, is_confirmed: false });
         }
-        let (place, change) = (self.written.len(), confirmed.map(Arc::new));
+        let is_written = self.written.last().is_some_and(|written| written.at == self.now);
+        let place = if is_written { self.written.len() } else { 0 };
+        let change = confirmed.map(Arc::new);
         Some(Sent { place, server, writer, known, reply, change })
     }
 
@@ -244,12 +247,11 @@ impl World {
         if reply.changes.is_none() {
             return;
         }
-        let is_change = change.is_some();
         let what = Confirmed::Changes(change.into_iter().collect());
         let at = (server, reply.epoch.id);
         if reading.logs.confirm(0, &writer, at, reply.number, what).is_ok() {
-            if is_change {
-                self.written[place - 1].is_confirmed = true;
+            if let Some(written) = place.checked_sub(1).and_then(|at| self.written.get_mut(at)) {
+                written.is_confirmed = true;
             }
             if !self.is_awaited(writer.id) {
                 self.is_unknown(writer.id);
@@ -477,8 +479,11 @@ impl World {
             self.select(self.primary);
             for n in 0..TOKENS {
                 for written in self.last_confirmed(n) {
-                    let is_excused =
-                        !written.revokes && self.once_unknown.contains(&written.writer);
+                    // Nobody waits for whom the server has never heard of, so what it revokes may
+                    // come after all that was reinstated meanwhile.
+                    let mut of_token = self.written.iter().filter(|other| other.token == n);
+                    let is_excused = !written.revokes
+                        && of_token.any(|other| self.once_unknown.contains(&other.writer));
                     assert!(
                         self.is_revoked(n) == written.revokes || is_excused,
                         "token {n} is as it was before {}: {:?}",
