@@ -46,7 +46,7 @@ impl StoreCore {
         &self.writes[usize::from(shard) % self.writes.len()]
     }
 
-    /// Says in `health` what is in doubt, as far as this process has read; returns whether that is
+    /// Says in `health` what is in doubt, as far as this process has read. Says whether that is
     /// new.
     pub(crate) fn tell_doubt(&self, health: &mut Health) -> bool {
         let now = SystemClock.now();
