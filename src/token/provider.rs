@@ -9,7 +9,7 @@
 //! | [Auth0](https://auth0.com/docs/secure/tokens/access-tokens/access-token-profiles) | [`auth0`](Provider::auth0) | `jti`, or the token itself | – | `sub` | client `azp`, `client_id` |
 //! | [Okta, custom server](https://developer.okta.com/docs/concepts/auth-servers/) | [`okta`](Provider::okta) | `jti` | – | `sub`, `uid` | client `cid` |
 //! | [Okta, org server](https://support.okta.com/help/s/article/the-typ-field-is-missing-from-the-access-token-header) | [`okta_org`](Provider::okta_org) | `jti` | – | `sub`, `uid` | client `cid` |
-//! | [Amazon Cognito](https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-the-access-token.html) | [`cognito`](Provider::cognito) | `jti` | family `origin_jti` | `sub` | client `client_id` |
+//! | [Amazon Cognito](https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-the-access-token.html) | [`cognito`](Provider::cognito) | `jti` | family `origin_jti` | `sub` | device `device_key`, client `client_id` |
 //! | [Google (ID tokens)](https://developers.google.com/identity/openid-connect/reference) | [`google`](Provider::google) | `jti`, or the token itself | – | `sub` | client `azp` |
 //! | [Firebase](https://firebase.google.com/docs/auth/admin/verify-id-tokens) | [`firebase`](Provider::firebase) | the token itself | – | `sub` | – |
 //! | [Supabase](https://supabase.com/docs/guides/auth/jwt-fields) | [`supabase`](Provider::supabase) | the token itself | `session_id` | `sub` | client `client_id`, if it is there |
@@ -151,15 +151,18 @@ impl Provider {
     }
 
     /// Access tokens of a user pool of Amazon Cognito, issued to this client. They have no
-    /// audience.
+    /// audience, unless the client asks for a resource (RFC 8707): then add that by
+    /// [`with_profile`](Self::with_profile).
     pub fn cognito(region: &str, user_pool: &str, client: &str) -> Self {
-        let issuer = format!("https://cognito-idp.{region}.amazonaws.com/{user_pool}");
+        let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+        let issuer = format!("https://cognito-idp.{region}.{domain}/{user_pool}");
         Self::discovered(
             &issuer,
             TokenProfile::new()
                 .with_issuer(&issuer)
                 .require_claim("client_id", [client])
-                .require_claim("token_use", ["access"]),
+                .require_claim("token_use", ["access"])
+                .with_claim_target("device_key", TargetKind::Device),
         )
     }
 

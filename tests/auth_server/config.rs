@@ -114,6 +114,8 @@ fn keys_that_are_not_safe_are_refused_at_the_start() {
     let (key, other) = (jwk("k1", &[7; 32]), jwk("k2", &[8; 32]));
     let set = |keys: &[&str]| format!(r#"{{"keys":[{}]}}"#, keys.join(","));
     let public = format!("\n{}", include_str!("../keys/ed25519.pub.pem"));
+    let hex: Vec<_> = public.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex.concat();
     let roca = format!(r#"{{"kty":"RSA","kid":"r","alg":"RS256","e":"AQAB","n":"{ROCA}"}}"#);
     let twice = other.replace('}', r#","kid":"k3"}"#);
     for (json, reason) in [
@@ -123,6 +125,7 @@ fn keys_that_are_not_safe_are_refused_at_the_start() {
         (set(&[&key]).replace(']', &format!(r#"],"keys":[{other}]"#)), "a member twice"),
         (set(&[&jwk("k1", public.as_bytes())]), "not a secret"),
         (set(&[&key, &jwk("k2", public.as_bytes())]), "not a secret"),
+        (set(&[&key, &jwk("k2", hex.as_bytes())]), "not a secret"),
         (set(&[&key, &roca]), "ROCA"),
     ] {
         std::fs::write(dir.path("jwks.json"), &json).unwrap();

@@ -333,9 +333,9 @@ fn cognito() {
         good: json!({
             "sub": "u", "iss": issuer, "client_id": "web", "origin_jti": "f", "event_id": "e",
             "token_use": "access", "scope": "aws.cognito.signin.user.admin", "jti": "j",
-            "auth_time": NOW - 10, "username": "alice", "version": 2,
+            "auth_time": NOW - 10, "username": "alice", "version": 2, "device_key": "d",
         }),
-        targets: &["token j", "family f", "user u", "client web"],
+        targets: &["token j", "family f", "user u", "device d", "client web"],
         bad: vec![
             ("an ID token", json!({"token_use": "id", "aud": "web", "client_id": null}), WrongType),
             ("a token that does not say what it is", json!({"token_use": null}), MissingClaim),
@@ -348,6 +348,9 @@ fn cognito() {
         ],
     }
     .assert("cognito");
+    let china = Provider::cognito("cn-north-1", "p", "web");
+    let issuer = china.profile().only_issuer();
+    assert_eq!(issuer, Ok("https://cognito-idp.cn-north-1.amazonaws.com.cn/p"));
 }
 
 #[test]
