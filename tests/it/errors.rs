@@ -121,13 +121,15 @@ async fn samples() -> Vec<(&'static str, Box<dyn Error>)> {
 
     #[cfg(feature = "jwks")]
     {
-        use tower_jwt_revocation::token::jwks::{Jwks, JwksError, JwksErrorKind};
+        use tower_jwt_revocation::token::jwks::{Jwks, JwksError};
 
         let url = nobody("http");
         let nobody = Jwks::at(&url).unwrap().with_plain_http_on_loopback();
         add("JwksError", nobody.fetch().await.unwrap_err().into());
         add("JwksError", JwksError::from(config_error()).into());
-        add("JwksError", JwksError::new(JwksErrorKind::Status, "no").with_source(cause()).into());
+        let broken = Jwks::at("https://id.example/").unwrap();
+        let broken = broken.with_transport(|_| async { Err::<Response<Vec<u8>>, _>(cause()) });
+        add("JwksError", broken.fetch().await.unwrap_err().into());
         let der = "-----BEGIN CERTIFICATE-----\naGk=\n-----END CERTIFICATE-----\n";
         let jwks = Jwks::at("https://id.example/").unwrap();
         add("ConfigError", jwks.with_root_certificates(der.as_bytes()).unwrap_err().into());

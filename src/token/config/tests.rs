@@ -534,7 +534,6 @@ fn no_setter_is_forgotten() {
             SetBy::Code("is for tests, and must not slip into a deployment"),
         ),
         ("with_transport", SetBy::Code("takes a client of the program")),
-        ("with_source", SetBy::Code("is a method of the error")),
     ];
     docs::assert_settable::<VerifierConfig>(include_str!("../jwks/mod.rs"), &jwks);
 }

@@ -20,9 +20,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::Uri;
+use ::http::{Response, Uri};
 use arc_swap::Guard;
 use bytes::Bytes;
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 
@@ -83,36 +84,19 @@ pub struct Jwks {
     default_algorithms: Vec<Algorithm>,
     schedule: RefreshSchedule,
     http: http::HttpSettings,
-    transport: Option<Arc<dyn JwksTransport>>,
+    transport: Option<Arc<JwksTransport>>,
 }
 
-/// Fetches a document, for [`Jwks::with_transport`].
-pub trait JwksTransport: Send + Sync + 'static {
-    /// Fetches `url`. An answer other than 200 is an error; redirects should not be followed. It
-    /// may be dropped when it takes too long.
-    fn get(&self, url: &Uri) -> BoxFuture<'static, Result<JwksDocument, JwksError>>;
-}
+/// A client of the program, which fetches a document.
+type JwksTransport =
+    dyn Fn(&Uri) -> BoxFuture<'static, Result<JwksDocument, JwksError>> + Send + Sync;
 
-/// An answer to a [`JwksTransport`].
+/// What a provider has answered.
 #[derive(Clone, Debug)]
-pub struct JwksDocument {
+struct JwksDocument {
     body: Bytes,
+    /// For how long the provider says that it may be kept.
     max_age: Option<Duration>,
-}
-
-impl JwksDocument {
-    /// A document with this content. At most 256 KiB are accepted.
-    pub fn new(body: impl Into<Bytes>) -> Self {
-        Self { body: body.into(), max_age: None }
-    }
-
-    /// For how long the provider says that it may be kept: `max-age` in `Cache-Control` (RFC 9111
-    /// §5.2.2.1).
-    #[must_use]
-    pub fn with_max_age(mut self, max_age: Option<Duration>) -> Self {
-        self.max_age = max_age;
-        self
-    }
 }
 
 // === impl Jwks ===
@@ -270,9 +254,43 @@ impl Jwks {
 
     /// Fetches by a client of yours, such as one with a client certificate. The settings about
     /// certificates, the proxy and `http` have no effect on it.
+    ///
+    /// `fetch` gets a URL (`GET`) and gives the response, whatever its status: only 200 is
+    /// accepted. It should not follow redirects, nor read more than 256 KiB, which are not accepted
+    /// either. What `Cache-Control` says is kept to (RFC 9111 §5.2.2). The future is dropped when it
+    /// takes too long.
+    ///
+    /// ```
+    /// use http::{Response, Uri};
+    /// use tower_jwt_revocation::token::jwks::Jwks;
+    ///
+    /// # #[derive(Clone)]
+    /// # struct Client;
+    /// # impl Client {
+    /// #     async fn get(&self, _: Uri) -> Result<Response<Vec<u8>>, std::io::Error> {
+    /// #         Ok(Response::default())
+    /// #     }
+    /// # }
+    /// # fn f(client: Client) -> Result<(), tower_jwt_revocation::ConfigError> {
+    /// let keys = Jwks::at("https://id.example/keys")?.with_transport(move |url: Uri| {
+    ///     let client = client.clone();
+    ///     async move { client.get(url).await }
+    /// });
+    /// # let _ = keys;
+    /// # Ok(()) }
+    /// ```
     #[must_use]
-    pub fn with_transport(mut self, transport: impl JwksTransport) -> Self {
-        self.transport = Some(Arc::new(transport));
+    pub fn with_transport<F, Fut, B, E>(mut self, fetch: F) -> Self
+    where
+        F: Fn(Uri) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        B: Into<Bytes>,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.transport = Some(Arc::new(move |url| {
+            let response = fetch(url.clone());
+            async move { http::document(response.await) }.boxed()
+        }));
         self
     }
 
@@ -466,14 +484,13 @@ pub enum JwksErrorKind {
 
 impl JwksError {
     /// An error with a text for the operator.
-    pub fn new(kind: JwksErrorKind, detail: impl Into<std::borrow::Cow<'static, str>>) -> Self {
+    fn new(kind: JwksErrorKind, detail: impl Into<std::borrow::Cow<'static, str>>) -> Self {
         Self { kind, detail: detail.into(), source: None }
     }
 
     /// The same error with its cause, which is its [`source`](std::error::Error::source). The log
     /// shows it after the text, so the text must not repeat it.
-    #[must_use]
-    pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+    fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
         self
     }

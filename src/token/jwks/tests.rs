@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use ::http::{HeaderValue, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures::FutureExt as _;
@@ -64,7 +65,20 @@ impl Provider {
     }
 }
 
-impl JwksTransport for Provider {
+impl JwksDocument {
+    fn new(body: impl Into<Bytes>) -> Self {
+        Self { body: body.into(), max_age: None }
+    }
+}
+
+impl Provider {
+    /// Has the documents of `jwks` fetched from here.
+    fn serves(&self, mut jwks: Jwks) -> Jwks {
+        let provider = self.clone();
+        jwks.transport = Some(Arc::new(move |url| provider.get(url)));
+        jwks
+    }
+
     fn get(&self, url: &Uri) -> BoxFuture<'static, Result<JwksDocument, JwksError>> {
         let state = Arc::clone(&self.0);
         state.urls.lock().unwrap().push(url.to_string());
@@ -126,7 +140,7 @@ fn signed(header: &Header) -> String {
 }
 
 fn jwks(provider: &Provider) -> Jwks {
-    Jwks::at(SET).unwrap().with_transport(provider.clone())
+    provider.serves(Jwks::at(SET).unwrap())
 }
 
 fn verifier(keys: &RemoteKeys) -> JwtVerifier {
@@ -534,7 +548,7 @@ async fn the_provider_may_want_it_sooner_but_neither_later_nor_at_once() {
         (Some(Duration::ZERO), DEFAULT_COOLDOWN, DEFAULT_COOLDOWN),
         (Some(Duration::MAX), DEFAULT_MAX_AGE * 9 / 10, DEFAULT_MAX_AGE),
     ] {
-        provider.answer(Ok(JwksDocument::new(key_set(&["a"])).with_max_age(max_age)));
+        provider.answer(Ok(JwksDocument { max_age, ..JwksDocument::new(key_set(&["a"])) }));
         keys.next_fetch().await.unwrap();
         let start = Instant::now();
         keys.next_fetch().await.unwrap();
@@ -742,6 +756,55 @@ async fn what_is_wrong_with_a_set_is_said() {
     verifier(&keys).verify(&rsa_token(jsonwebtoken::Algorithm::RS256, None)).unwrap();
 }
 
+// === Clients of the program ===
+
+/// Fetches what `change` makes of the response, and says when it is fetched again.
+async fn fetched_by_a_client(
+    change: impl Fn(&mut Response<String>) + Send + Sync + 'static,
+) -> Result<Duration, JwksError> {
+    let set = key_set(&["a"]);
+    let jwks = Jwks::at(SET).unwrap().with_transport(move |url: Uri| {
+        assert_eq!(url, SET);
+        let mut response = Response::new(set.clone());
+        change(&mut response);
+        async move { Ok::<_, std::io::Error>(response) }
+    });
+    let keys = jwks.fetch().await?;
+    verifier(&keys).verify(&token("a")).unwrap();
+    let start = Instant::now();
+    keys.next_fetch().await?;
+    Ok(start.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_response_of_a_client_of_the_program_is_read_as_that_of_our_own() {
+    let said = |response: &mut Response<String>| {
+        response.headers_mut().insert("cache-control", HeaderValue::from_static("max-age=120"));
+    };
+    let minutes = Duration::from_secs(150);
+    assert!(fetched_by_a_client(|_| ()).await.unwrap() > minutes);
+    assert!(fetched_by_a_client(said).await.unwrap() < minutes);
+    for status in [StatusCode::NO_CONTENT, StatusCode::FOUND, StatusCode::NOT_FOUND] {
+        let refused = fetched_by_a_client(move |response| *response.status_mut() = status).await;
+        assert_eq!(refused.unwrap_err().kind(), JwksErrorKind::Status, "{status}");
+    }
+    let packed = |response: &mut Response<String>| {
+        response.headers_mut().insert("content-encoding", HeaderValue::from_static("gzip"));
+    };
+    let refused = fetched_by_a_client(packed).await;
+    assert_eq!(refused.unwrap_err().kind(), JwksErrorKind::Malformed);
+}
+
+#[tokio::test]
+async fn the_error_of_a_client_of_the_program_is_the_cause() {
+    let jwks = Jwks::at(SET).unwrap().with_transport(|_| async {
+        Err::<Response<Vec<u8>>, _>(std::io::Error::other("no route"))
+    });
+    let error = jwks.fetch().await.unwrap_err();
+    assert_eq!(error.kind(), JwksErrorKind::Unreachable);
+    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "no route");
+}
+
 // === Discovery ===
 
 fn discovery(issuer: &str, jwks_uri: &str) -> JwksDocument {
@@ -751,7 +814,7 @@ fn discovery(issuer: &str, jwks_uri: &str) -> JwksDocument {
 fn discovers(documents: impl IntoIterator<Item = JwksDocument>) -> (Provider, Jwks) {
     let provider = Provider::default();
     provider.0.answers.lock().unwrap().extend(documents.into_iter().map(Ok));
-    let jwks = Jwks::of_issuer(ISSUER).unwrap().with_transport(provider.clone());
+    let jwks = provider.serves(Jwks::of_issuer(ISSUER).unwrap());
     (provider, jwks)
 }
 

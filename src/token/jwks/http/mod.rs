@@ -16,7 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy;
@@ -59,7 +59,7 @@ pub(super) enum AddressScope {
 /// The client in use.
 pub(super) enum JwksFetcher {
     BuiltIn(HttpClient),
-    Custom(Arc<dyn JwksTransport>),
+    Custom(Arc<JwksTransport>),
 }
 
 /// `R` resolves names.
@@ -158,7 +158,7 @@ impl JwksFetcher {
     ) -> Result<JwksDocument, JwksError> {
         match self {
             Self::BuiltIn(client) => client.get(url, scope).await,
-            Self::Custom(transport) => transport.get(url).await,
+            Self::Custom(transport) => transport(url).await,
         }
     }
 }
@@ -306,6 +306,34 @@ where
         .build(connector);
     let answer =
         client.request(request).await.map_err(|error| request_failed(error, not_connected))?;
+    let max_age = check_head(&answer)?;
+    let body = Limited::new(answer.into_body(), MAX_DOCUMENT_BYTES).collect().await;
+    let body = body.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            return too_large();
+        }
+        broken("the answer of the provider broke off", error)
+    })?;
+    Ok(JwksDocument { body: body.to_bytes(), max_age })
+}
+
+/// What a client of the program has fetched.
+pub(super) fn document<B, E>(answer: Result<Response<B>, E>) -> Result<JwksDocument, JwksError>
+where
+    B: Into<Bytes>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let answer = answer.map_err(|error| broken("the provider cannot be reached", error.into()))?;
+    let max_age = check_head(&answer)?;
+    Ok(JwksDocument { body: answer.into_body().into(), max_age })
+}
+
+fn broken(detail: &'static str, source: Box<dyn Error + Send + Sync>) -> JwksError {
+    JwksError { source: Some(Arc::from(source)), ..unreachable(detail) }
+}
+
+/// For how long an answer may be kept, if it holds a document at all.
+fn check_head<B>(answer: &Response<B>) -> Result<Option<Duration>, JwksError> {
     match answer.status() {
         StatusCode::OK => {}
         status if status.is_redirection() => {
@@ -330,17 +358,7 @@ where
             "the answer is compressed, which was not asked for",
         ));
     }
-    let max_age = max_age(answer.headers());
-    let body = Limited::new(answer.into_body(), MAX_DOCUMENT_BYTES).collect().await;
-    let body = body.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            return too_large();
-        }
-        let mut broken = unreachable("the answer of the provider broke off");
-        broken.source = Some(Arc::from(error));
-        broken
-    })?;
-    Ok(JwksDocument::new(body.to_bytes()).with_max_age(max_age))
+    Ok(max_age(answer.headers()))
 }
 
 /// Says in our words what failed. The cause is the innermost one where it can be had; the links
