@@ -16,14 +16,14 @@ use super::address_map::AddressMap;
 use super::batch::BatchedChecks;
 use super::connection::{ConnectSettings, ServerAddress, is_write_refused};
 use super::core::StoreCore;
-use super::credentials::{CredentialProvider, PasswordFile};
+use super::credentials::{CredentialProvider, PasswordFile, RedisCredentials};
 use super::epoch::EpochTracker;
 use super::error::ConnectError;
 use super::foreign::{ClusterConnections, CompiledLists, ForeignList, ForeignLists};
 use super::forget::forget;
 use super::health::{Health, Purpose};
 use super::maintenance::maintain;
-use super::options::{SentinelTls, Start, StoreOptions, WaitReplicas};
+use super::options::{Start, StoreOptions, WaitReplicas};
 use super::schema::RedisKeys;
 use super::store::RedisStore;
 use super::supervised::{SupervisedConnection, SupervisionConfig};
@@ -43,7 +43,7 @@ pub struct RedisStoreBuilder {
     servers: ServerSettings,
     #[cfg(feature = "fred-config")]
     config: Option<Box<Config>>,
-    sentinel_tls: Option<SentinelTls>,
+    sentinel_tls: Option<bool>,
     #[cfg(all(feature = "fred-config", any(feature = "rustls", feature = "native-tls")))]
     sentinel_fred_tls: Option<fred::types::config::TlsConfig>,
     address_map: Vec<(Box<str>, Box<str>)>,
@@ -133,8 +133,34 @@ impl RedisStoreBuilder {
     }
 
     /// Who gives the user and the password of each connection to the servers, instead of those of
-    /// the URL and of settings. Default: nobody. Sentinels have credentials of their own.
-    pub fn with_credential_provider(mut self, provider: impl CredentialProvider + 'static) -> Self {
+    /// the URL and of settings: tokens that expire after minutes (Microsoft Entra ID, IAM), or
+    /// passwords from a vault. Default: nobody. Sentinels have credentials of their own.
+    ///
+    /// It is called before each connection, in the background: a provider that has to fetch the
+    /// credentials keeps them until they are about to expire. It has the time of a connection
+    /// ([`with_connect_timeout`](Self::with_connect_timeout)). After an error the connection is
+    /// tried again, as after any failure.
+    ///
+    /// ```no_run
+    /// use tower_jwt_revocation::RedisStore;
+    /// use tower_jwt_revocation::store::redis::RedisCredentials;
+    ///
+    /// # async fn token() -> String { String::new() }
+    /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = RedisStore::builder()
+    ///     .with_url("rediss://name.example.com:6380")
+    ///     .with_credential_provider(|| async { Ok(RedisCredentials::new("app", token().await)) })
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    #[doc(alias = "iam")]
+    #[doc(alias = "rotation")]
+    pub fn with_credential_provider<F, Fut>(mut self, provider: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<RedisCredentials, StoreError>> + Send + 'static,
+    {
         self.credentials = Some(Arc::new(provider));
         self
     }
@@ -185,10 +211,18 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Whether sentinels are spoken to over TLS where that differs from the servers behind them.
-    /// Default: as with the servers. Without sentinels it must not be set.
-    pub fn with_sentinel_tls(mut self, tls: SentinelTls) -> Self {
-        self.sentinel_tls = Some(tls);
+    /// Speaks to sentinels over TLS with the certificates of the system, though the servers behind
+    /// them may speak plain text. Default: as with the servers, which is the `rediss-sentinel` of
+    /// the URL, or the TLS of a ready configuration. Without sentinels it must not be set.
+    pub fn with_tls_to_sentinels(mut self) -> Self {
+        self.sentinel_tls = Some(true);
+        self
+    }
+
+    /// Speaks to sentinels in plain text, though the servers behind them may speak TLS. Default: as
+    /// with the servers. Without sentinels it must not be set.
+    pub fn with_plain_text_to_sentinels(mut self) -> Self {
+        self.sentinel_tls = Some(false);
         self
     }
 
@@ -341,9 +375,9 @@ impl RedisStoreBuilder {
         }
         match self.sentinel_tls {
             Some(_) if !has_sentinels => without_effect("sentinel_tls"),
-            None | Some(SentinelTls::AsServers) => Ok(None),
-            Some(SentinelTls::Plain) => Ok(Some(Config::default())),
-            Some(SentinelTls::Tls) => {
+            None => Ok(None),
+            Some(false) => Ok(Some(Config::default())),
+            Some(true) => {
                 require_tls("sentinel_tls")?;
                 system_tls().map(Some)
             }

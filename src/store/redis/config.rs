@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::builder::RedisStoreBuilder;
 use super::error::ConnectError;
-use super::options::{DEFAULT_WRITE_TIMEOUT, SentinelTls, Start};
+use super::options::{DEFAULT_WRITE_TIMEOUT, Start};
 use super::store::RedisStore;
 use crate::config::{
     ApplySettings, ConfigError, ConfigOrigin, Configuration, EnvVars, SecretText, text_or_file,
@@ -60,9 +60,9 @@ pub struct RedisConfig {
     pub password: Option<SecretText>,
     /// Path of a file with the password, instead of `password`. It is read for each connection.
     pub password_file: Option<String>,
-    /// Whether sentinels are spoken to over TLS: `as-servers`, in `plain` text though the servers
-    /// behind them may speak TLS, or over `tls` though they may not. Default: `as-servers`.
-    pub sentinel_tls: Option<SentinelTls>,
+    /// Whether sentinels are spoken to over TLS: `true` though the servers behind them may speak
+    /// plain text, or `false` though they may speak TLS. Default: as with the servers.
+    pub sentinel_tls: Option<bool>,
     /// Where to dial the addresses that sentinels or a cluster announce, as `host:port`, or as
     /// `host` for all of its ports. Default: where they announce.
     pub address_map: BTreeMap<String, String>,
@@ -171,7 +171,13 @@ impl RedisConfig {
             .with_url(url)
             .apply_some(username, RedisStoreBuilder::with_username)
             .apply_some(self.password_file.as_deref(), RedisStoreBuilder::with_password_file)
-            .apply_some(self.sentinel_tls, RedisStoreBuilder::with_sentinel_tls)
+            .apply_some(self.sentinel_tls, |builder, is_tls| {
+                if is_tls {
+                    builder.with_tls_to_sentinels()
+                } else {
+                    builder.with_plain_text_to_sentinels()
+                }
+            })
             .with_address_map(self.address_map.clone())
             .with_start(self.start_rule()?)
             .apply_some(self.prefix.as_deref(), RedisStoreBuilder::with_prefix)

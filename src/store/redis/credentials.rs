@@ -1,4 +1,4 @@
-//! [`CredentialProvider`]: credentials that change while the program runs.
+//! Credentials that change while the program runs.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -35,33 +35,9 @@ impl fmt::Debug for RedisCredentials {
     }
 }
 
-/// Gives the credentials for each connection that is made, such as tokens that expire after minutes
-/// (Microsoft Entra ID, IAM) or passwords from a vault. Closures are providers too:
-///
-/// ```no_run
-/// use tower_jwt_revocation::RedisStore;
-/// use tower_jwt_revocation::store::redis::RedisCredentials;
-///
-/// # async fn token() -> String { String::new() }
-/// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
-/// let store = RedisStore::builder()
-///     .with_url("rediss://name.example.com:6380")
-///     .with_credential_provider(|| async { Ok(RedisCredentials::new("app", token().await)) })
-///     .connect()
-///     .await?;
-/// # Ok(()) }
-/// ```
-#[doc(alias = "iam")]
-#[doc(alias = "rotation")]
-pub trait CredentialProvider: Send + Sync {
-    /// The credentials that are valid now. It is called before each connection, in the background:
-    /// a provider that has to fetch them keeps them until they are about to expire. It has the time
-    /// of a connection ([`with_connect_timeout`]).
-    ///
-    /// [`with_connect_timeout`]: super::RedisStoreBuilder::with_connect_timeout
-    ///
-    /// # Errors
-    /// [`StoreError`] if there are none. The connection is tried again, as after any failure.
+/// Gives the credentials for each connection that is made: a closure of the program, or a file.
+pub(crate) trait CredentialProvider: Send + Sync {
+    /// The credentials that are valid now.
     fn credentials(&self) -> BoxFuture<'_, Result<RedisCredentials, StoreError>>;
 }
 

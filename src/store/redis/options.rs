@@ -74,22 +74,6 @@ impl Default for Start {
     }
 }
 
-/// Whether sentinels are spoken to over TLS, see
-/// [`with_sentinel_tls`](super::RedisStoreBuilder::with_sentinel_tls).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum SentinelTls {
-    /// As the servers behind them are: with the `rediss-sentinel` of the URL, or the TLS of a ready
-    /// configuration. The default.
-    #[default]
-    AsServers,
-    /// In plain text, though the servers may speak TLS.
-    Plain,
-    /// Over TLS with the certificates of the system, though the servers may speak plain text.
-    Tls,
-}
-
 /// How many replicas must confirm a write, see
 /// [`with_wait_replicas`](super::RedisStoreBuilder::with_wait_replicas).
 #[derive(Clone, Copy, Debug)]

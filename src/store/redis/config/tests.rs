@@ -260,7 +260,7 @@ fn each_setting_has_the_same_effect_from_a_variable_and_from_a_file() {
             ("username", json!("app"), json!({"url": "redis://x", "password": "hunter2"})),
             ("password", json!("hunter2"), url.clone()),
             ("password_file", json!("/nowhere/password"), url.clone()),
-            ("sentinel_tls", json!("plain"), url.clone()),
+            ("sentinel_tls", json!(false), url.clone()),
             ("address_map", json!({"10.0.0.1:7000": "nat.test:17000"}), url.clone()),
             ("prefix", json!("shop"), url.clone()),
             ("shards", json!(4), url.clone()),
@@ -295,7 +295,8 @@ fn no_setter_is_forgotten() {
             ("with_password_file", SetBy::Field("password_file")),
             ("with_connect_timeout", SetBy::Field("connect_timeout_ms")),
             ("with_credential_provider", SetBy::Code("takes a function of the program")),
-            ("with_sentinel_tls", SetBy::Field("sentinel_tls")),
+            ("with_tls_to_sentinels", SetBy::Field("sentinel_tls")),
+            ("with_plain_text_to_sentinels", SetBy::Field("sentinel_tls")),
             ("with_sentinel_fred_tls", SetBy::Code("takes a value of fred")),
             ("with_address_map", SetBy::Field("address_map")),
             (
