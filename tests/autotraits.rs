@@ -6,9 +6,7 @@ use std::future::Ready;
 use http::{Request, Response};
 use tower::util::BoxCloneSyncService;
 use tower_jwt_revocation::counters::{CounterSnapshot, Counters, Refusals};
-use tower_jwt_revocation::middleware::{
-    EmptyBody, EndWithTokenLayer, EndingBody, JwtRevocation, ProblemJson,
-};
+use tower_jwt_revocation::middleware::{EndWithTokenLayer, EndingBody, JwtRevocation, ProblemJson};
 use tower_jwt_revocation::mirror::EndReason;
 use tower_jwt_revocation::policy::RejectionKind;
 use tower_jwt_revocation::revocation::{Change, Fact, Record, Revocation};
@@ -47,7 +45,7 @@ fn the_read_side() {
     is_cloned::<JwtRevocation<Inner>>();
     is_cloned::<JwtRevocation<Inner, Bare>>();
     is_send::<<JwtRevocation<Inner> as tower::Service<Request<Vec<u8>>>>::Future>();
-    is_cloned::<(EmptyBody, ProblemJson)>();
+    is_cloned::<ProblemJson>();
     is_cloned::<(EndWithTokenLayer, <EndWithTokenLayer as tower::Layer<Inner>>::Service)>();
     is_send::<EndingBody<Vec<u8>>>();
     is_error::<EndReason>();

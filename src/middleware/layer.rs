@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tower::Layer;
 
-use super::response::{EmptyBody, RefusalBuilder, RefusalHeads};
+use super::response::{RefusalBuilder, RefusalHeads};
 use super::service::JwtRevocation;
 use super::state::ServiceState;
 use crate::audit::AuditSink;
@@ -87,7 +87,7 @@ use crate::verified::VerifiedToken;
 #[doc(alias = "blocklist")]
 #[doc(alias = "blacklist")]
 #[must_use = "a layer does nothing until it is put around a service"]
-pub struct JwtRevocationLayer<A = EmptyBody> {
+pub struct JwtRevocationLayer<A = ()> {
     gate: Gate,
     heads: Arc<RefusalHeads>,
     body: Arc<A>,
@@ -105,7 +105,7 @@ impl JwtRevocationLayer {
         Self {
             gate: Gate::new(Arc::new(verifier), Arc::new(store)),
             heads: Arc::new(RefusalHeads::new()),
-            body: Arc::new(EmptyBody),
+            body: Arc::new(()),
             leaves_clearance: true,
             least_lifetime: LeastLifetime::default(),
         }
@@ -376,9 +376,8 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// What makes the bodies of refusals, default [`EmptyBody`]:
-    /// [`ProblemJson`](super::ProblemJson), or a closure, see
-    /// [`RejectionResponse`](super::RejectionResponse).
+    /// What makes the bodies of refusals, such as [`ProblemJson`](super::ProblemJson) or a closure,
+    /// see [`RejectionResponse`](super::RejectionResponse). Default: `()`, which leaves them empty.
     pub fn with_response<A2>(self, response: A2) -> JwtRevocationLayer<A2> {
         let Self { gate, heads, leaves_clearance, least_lifetime, .. } = self;
         JwtRevocationLayer {

@@ -27,5 +27,5 @@ pub use self::ending::{EndWithTokenLayer, EndingBody};
 #[cfg(feature = "axum")]
 pub use self::extract::{Claims, ExtractError};
 pub use self::layer::JwtRevocationLayer;
-pub use self::response::{EmptyBody, ProblemJson, RejectionResponse};
+pub use self::response::{ProblemJson, RejectionResponse};
 pub use self::service::JwtRevocation;

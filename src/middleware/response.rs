@@ -44,7 +44,7 @@ const GRPC_RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-push
 
 /// Makes the body of a refusal, `R` being the body type of the service.
 ///
-/// Implemented by [`EmptyBody`], [`ProblemJson`] and by closures `Fn(&Rejection, &mut Parts) -> R`.
+/// Implemented by `()`, which leaves the body empty, [`ProblemJson`] and by closures `Fn(&Rejection, &mut Parts) -> R`.
 /// The head comes prepared: status, challenge, `Retry-After` and `Cache-Control` are there and need
 /// no thought. They can be changed, for a redirect to a login page for example. The [`Rejection`]
 /// is put into the extensions afterwards, so it cannot get lost.
@@ -72,11 +72,6 @@ pub trait RejectionResponse<R>: Send + Sync + 'static {
     fn empty(&self) -> R;
 }
 
-/// Refusals without a body: the head says it all. The default.
-#[derive(Clone, Copy, Debug, Default)]
-#[expect(clippy::exhaustive_structs, reason = "to be named where it is used")]
-pub struct EmptyBody;
-
 /// Refusals with a problem document as body (RFC 9457, `application/problem+json`), for any body
 /// type with `From<Bytes>`.
 ///
@@ -87,7 +82,8 @@ pub struct EmptyBody;
 #[expect(clippy::exhaustive_structs, reason = "to be named where it is used")]
 pub struct ProblemJson;
 
-impl<R: Default> RejectionResponse<R> for EmptyBody {
+/// Refusals without a body: the head says it all. The default.
+impl<R: Default> RejectionResponse<R> for () {
     fn body(&self, _: &Rejection, _: &mut Parts) -> R {
         R::default()
     }

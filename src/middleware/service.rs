@@ -27,7 +27,7 @@ use crate::token::bearer::RequestHead;
 ///   the store has to ask, the instance that was polled ready waits with the request, and a clone
 ///   takes its place.
 #[must_use = "a service does nothing unless it is called"]
-pub struct JwtRevocation<S, A = super::EmptyBody> {
+pub struct JwtRevocation<S, A = ()> {
     inner: S,
     state: Arc<ServiceState<A>>,
 }

@@ -93,22 +93,12 @@ pub trait StoreFixture: Send + Sync {
 }
 
 /// A rule that an implementation has broken, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    rule: Cow<'static, str>,
-    detail: String,
-}
-
-impl Violation {
+#[derive(Debug)]
+struct Violation {
     /// The name of the rule, as in the list of its suite.
-    pub fn rule(&self) -> &str {
-        &self.rule
-    }
-
+    rule: Cow<'static, str>,
     /// What was seen, and what was to be expected.
-    pub fn detail(&self) -> &str {
-        &self.detail
-    }
+    detail: String,
 }
 
 impl fmt::Display for Violation {
@@ -233,15 +223,16 @@ impl Suite<'_> {
     /// Tries one rule.
     ///
     /// # Errors
-    /// [`Violation`] if the implementation breaks the rule, or has not answered after a minute;
-    /// also if the suite has no rule of this name.
-    pub async fn check(&self, rule: &str) -> Result<(), Violation> {
+    /// The rule and what was seen, if the implementation breaks it or has not answered after a
+    /// minute; also if the suite has no rule of this name.
+    pub async fn check(&self, rule: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
         match self.rules.iter().find(|known| known.name == rule) {
-            Some(rule) => rule.check().await,
+            Some(rule) => Ok(rule.check().await?),
             None => Err(Violation {
                 rule: rule.to_owned().into(),
                 detail: "there is no such rule".into(),
-            }),
+            }
+            .into()),
         }
     }
 

@@ -434,7 +434,7 @@ async fn each_rule_is_broken_by_a_store_and_the_failure_names_it() {
     // All at once, since some have to wait.
     join_all(flaws.iter().map(async |(rule, make)| {
         let violation = Suite::of_store(&Fixture(make)).check(rule).await.expect_err(rule);
-        assert_eq!(violation.rule(), *rule);
+        assert_eq!(violation.to_string().split(": ").next(), Some(*rule));
         assert!(violation.to_string().starts_with(rule), "{violation}");
     }))
     .await;
@@ -458,7 +458,7 @@ async fn a_store_that_does_not_answer_breaks_the_rule() {
     let fixture = Fixture(make);
     let suite = Suite::of_store(&fixture);
     let violation = suite.check("AKeyRevokesWhatItSigned").await.unwrap_err();
-    assert!(violation.detail().contains("not answered"), "{violation}");
+    assert!(violation.to_string().contains("not answered"), "{violation}");
     // A name that is misspelt is not a rule that is kept.
     assert!(suite.check("AKeyRevokesWhatItSign").await.is_err());
 }
@@ -494,6 +494,6 @@ async fn a_wrapper_that_forgets_what_has_a_default_is_found() {
     let suite = Suite::of_wrapper(Forgetful);
     for rule in suite.rules() {
         let violation = suite.check(rule).await.expect_err(rule);
-        assert_eq!(violation.rule(), rule);
+        assert_eq!(violation.to_string().split(": ").next(), Some(rule));
     }
 }

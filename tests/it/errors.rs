@@ -17,7 +17,7 @@ use tower_jwt_revocation::{
 use {
     crate::support::{Around, WordVerifier, token, with_token},
     axum::extract::FromRequestParts as _,
-    http::{Request, Response},
+    http::Request,
     std::convert::Infallible,
     std::sync::Arc,
     tower::{Layer as _, ServiceExt as _, service_fn},
@@ -58,7 +58,7 @@ async fn extract_error() -> ExtractError {
     let handler = service_fn(async |request: Request<String>| {
         let (mut parts, _) = request.into_parts();
         let error = Clearance::from_request_parts(&mut parts, &()).await.unwrap_err();
-        let mut response = Response::new(String::new());
+        let mut response = http::Response::new(String::new());
         response.extensions_mut().insert(error);
         Ok::<_, Infallible>(response)
     });
@@ -128,7 +128,8 @@ async fn samples() -> Vec<(&'static str, Box<dyn Error>)> {
         add("JwksError", nobody.fetch().await.unwrap_err().into());
         add("JwksError", JwksError::from(config_error()).into());
         let broken = Jwks::at("https://id.example/").unwrap();
-        let broken = broken.with_transport(|_| async { Err::<Response<Vec<u8>>, _>(cause()) });
+        let broken =
+            broken.with_transport(|_| async { Err::<http::Response<Vec<u8>>, _>(cause()) });
         add("JwksError", broken.fetch().await.unwrap_err().into());
         let der = "-----BEGIN CERTIFICATE-----\naGk=\n-----END CERTIFICATE-----\n";
         let jwks = Jwks::at("https://id.example/").unwrap();

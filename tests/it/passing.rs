@@ -3,7 +3,6 @@
 
 use http::{Method, Request, StatusCode};
 use tower::{Layer as _, ServiceExt as _};
-use tower_jwt_revocation::middleware::EmptyBody;
 use tower_jwt_revocation::policy::RejectionKind;
 use tower_jwt_revocation::revocation::TargetKind;
 use tower_jwt_revocation::token::CredentialsError;
@@ -180,7 +179,7 @@ async fn tokens_are_found_where_the_layer_was_told() {
 
 #[tokio::test]
 async fn without_clearance_a_checked_request_has_none_and_an_unchecked_one_does() {
-    let service = layer().without_clearance().with_response(EmptyBody).layer(Handler);
+    let service = layer().without_clearance().with_response(()).layer(Handler);
     let answer = service.clone().oneshot(with_token(&token("alice", "1"))).await.unwrap();
     assert!(seen(&answer).clearance.is_none());
     let answer = service.oneshot(with_token("junk")).await.unwrap();
