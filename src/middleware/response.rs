@@ -44,10 +44,11 @@ const GRPC_RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-push
 
 /// Makes the body of a refusal, `R` being the body type of the service.
 ///
-/// Implemented by `()`, which leaves the body empty, [`ProblemJson`] and by closures `Fn(&Rejection, &mut Parts) -> R`.
-/// The head comes prepared: status, challenge, `Retry-After` and `Cache-Control` are there and need
-/// no thought. They can be changed, for a redirect to a login page for example. The [`Rejection`]
-/// is put into the extensions afterwards, so it cannot get lost.
+/// Implemented by `()`, which leaves the body empty, [`ProblemJson`] and by closures
+/// `Fn(&Rejection, &mut Parts) -> R`. The head comes prepared: status, challenge, `Retry-After` and
+/// `Cache-Control` are there and need no thought. They can be changed, for a redirect to a login
+/// page for example. The [`Rejection`] is put into the extensions afterwards, so it cannot get
+/// lost.
 ///
 /// ```
 /// use http::header::{CONTENT_TYPE, HeaderValue};

@@ -257,8 +257,8 @@ impl Jwks {
     ///
     /// `fetch` gets a URL (`GET`) and gives the response, whatever its status: only 200 is
     /// accepted. It should not follow redirects, nor read more than 256 KiB, which are not accepted
-    /// either. What `Cache-Control` says is kept to (RFC 9111 §5.2.2). The future is dropped when it
-    /// takes too long.
+    /// either. What `Cache-Control` says is kept to (RFC 9111 §5.2.2). The future is dropped when
+    /// it takes too long.
     ///
     /// ```
     /// use http::{Response, Uri};
