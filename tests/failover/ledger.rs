@@ -257,6 +257,9 @@ impl Outcome {
     }
 }
 
+/// How long a mirror on a busy machine may take to hear of a reinstatement.
+const CAUGHT_UP: u64 = 3_000_000_000;
+
 /// Failures that stand alone and are of the machine do not count for how long it took.
 fn last_failure(mut at: Vec<(u64, bool)>, after: u64) -> Duration {
     const NEAR: u64 = 500_000_000;
@@ -334,9 +337,13 @@ pub fn assess(inner: &Inner, times: Times, mirror: bool, allowed: Allowed) -> Ou
             }
             (Standing::Reinstated { by }, Word::Revoked) => {
                 outcome.reinstated_refused += 1;
+                let before = token.writes.iter().take_while(|write| write.from < check.to);
+                let confirmed = before.last().map_or(0, |write| write.to);
                 // Until the reinstatement is replayed, the revocation is what is known.
                 let is_settling = check.from >= times.fault && check.from <= times.settled_by;
-                if !is_settling && allowed.doubt_for_good != Some(by) {
+                // A mirror that is behind may say so at any time, until it has caught up.
+                let is_late = mirror && check.from < confirmed.saturating_add(CAUGHT_UP);
+                if !is_settling && !is_late && allowed.doubt_for_good != Some(by) {
                     wrong(WrongKind::Refused, "refused though it was reinstated");
                 }
             }

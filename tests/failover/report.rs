@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::ledger::{Confirmed, Outcome, WrongKind};
 use crate::support::seen_on;
 
-/// A row for each case, by its scenario and its mode.
-pub fn table(rows: &[(&str, String, Outcome)]) -> String {
+/// A row for each case, by its scenario and its mode; of one that has failed nothing is said but
+/// that.
+pub fn table(rows: &[(&str, String, Option<Outcome>)]) -> String {
     let mut text = seen_on();
     text.push_str(
         "\n| what happens | mode | revocations | logins | refreshes | lost by Redis | new primary \
@@ -18,6 +19,10 @@ pub fn table(rows: &[(&str, String, Outcome)]) -> String {
     for (scenario, mode, outcome) in rows {
         let title = if before == *scenario { "" } else { *scenario };
         before = scenario;
+        let Some(outcome) = outcome else {
+            let _ = writeln!(text, "| {title} | {mode} | failed in this run | | | | | | | |");
+            continue;
+        };
         let three = |[before, during, after]: [usize; 3]| format!("{before} + {during} + {after}");
         let lost: Vec<_> = outcome
             .at_risk
@@ -49,8 +54,9 @@ pub fn table(rows: &[(&str, String, Outcome)]) -> String {
             seconds(outcome.writes_well),
         );
     }
-    let checks: usize = rows.iter().map(|(_, _, outcome)| outcome.checks).sum();
-    let _ = writeln!(text, "\n{} cases, {checks} checks, each assessed.", rows.len());
+    let outcomes: Vec<_> = rows.iter().filter_map(|(_, _, outcome)| outcome.as_ref()).collect();
+    let checks: usize = outcomes.iter().map(|outcome| outcome.checks).sum();
+    let _ = writeln!(text, "\n{} cases, {checks} checks, each assessed.", outcomes.len());
     text
 }
 
