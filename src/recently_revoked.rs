@@ -60,12 +60,18 @@ impl RecentlyRevoked {
     pub(crate) fn note(&self, token: &VerifiedToken, kind: TargetKind, now: Timestamp) {
         let (line, tag) = self.place(token);
         let entry = Entry { tag, kind, second: now.as_secs() & SECONDS }.into_word();
-        let oldest = line.iter().max_by_key(|slot| match slot.load(Relaxed) {
-            0 => u64::MAX - 1,
-            word if Entry::tag_of(word) == tag => u64::MAX,
-            word => Entry::age_of(word, now),
+        // A client that repeats itself is the usual one.
+        let same = line.iter().find(|slot| match slot.load(Relaxed) {
+            0 => false,
+            word => Entry::tag_of(word) == tag,
         });
-        if let Some(slot) = oldest
+        let oldest = || {
+            line.iter().max_by_key(|slot| match slot.load(Relaxed) {
+                0 => u64::MAX,
+                word => Entry::age_of(word, now),
+            })
+        };
+        if let Some(slot) = same.or_else(oldest)
             && slot.load(Relaxed) != entry
         {
             slot.store(entry, Relaxed);
