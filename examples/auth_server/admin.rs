@@ -12,9 +12,12 @@ use sha2::{Digest as _, Sha256};
 use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::revoker::RevokeError;
 use tower_jwt_revocation::store::StoreErrorKind;
+use tower_jwt_revocation::token::TokenVerifier as _;
 use tower_jwt_revocation::{Target, TokenProfile};
 
-use crate::answer::{NO_STORE, Problem, id, object, optional, within};
+use crate::answer::{
+    NO_STORE, Problem, TOKEN_FOR_ID, id, is_refresh_token, object, optional, text, within,
+};
 use crate::app::App;
 use crate::public::MAX_BODY;
 
@@ -52,7 +55,13 @@ async fn only_admin(State(app): State<App>, request: Request, next: Next) -> Res
 
 async fn revoke(State(app): State<App>, body: Bytes) -> Result<StatusCode, Problem> {
     let members = object(&body)?;
-    let mut target = Target::token(id(&members, "jti")?);
+    // Any `jti` that is accepted in a token can be revoked, whatever it looks like; only what is a
+    // token itself is not written down.
+    let jti = text(&members, "jti")?.ok_or(Problem::BadRequest("`jti` is missing"))?;
+    if is_refresh_token(jti) || app.verifier.verify_for_revocation(jti).is_ok() {
+        return Err(TOKEN_FOR_ID);
+    }
+    let mut target = Target::token(jti);
     if let Some(issuer) = optional(&members, "iss")? {
         target = target.issued_by(issuer);
     }

@@ -6,6 +6,8 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 use tower_jwt_revocation::store::{StoreError, StoreErrorKind};
@@ -111,21 +113,45 @@ pub(crate) fn optional<'a>(
     members: &'a Map<String, Value>,
     name: &str,
 ) -> Result<Option<&'a str>, Problem> {
-    let text = match members.get(name) {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::String(text)) if !text.is_empty() => text,
-        Some(_) => return Err(Problem::BadRequest("a member is empty or not a string")),
-    };
-    let is_token = match text.split('.').collect::<Vec<_>>().as_slice() {
-        [_, secret] => secret.len() >= 64,
-        [header, _, _, ..] => header.starts_with("ey"),
-        _ => false,
-    };
-    if is_token {
-        Err(Problem::BadRequest("a token stands where an id is wanted"))
-    } else {
-        Ok(Some(text))
+    match text(members, name)? {
+        Some(text) if is_access_token(text) || is_refresh_token(text) => Err(TOKEN_FOR_ID),
+        text => Ok(text),
     }
+}
+
+pub(crate) const TOKEN_FOR_ID: Problem =
+    Problem::BadRequest("a token stands where an id is wanted");
+
+/// Whatever text a member is; it may be missing or null.
+pub(crate) fn text<'a>(
+    members: &'a Map<String, Value>,
+    name: &str,
+) -> Result<Option<&'a str>, Problem> {
+    match members.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
+        Some(_) => Err(Problem::BadRequest("a member is empty or not a string")),
+    }
+}
+
+/// Whether this has the form of a signed token (RFC 7515 §7.1); an id with two dots in it has not.
+fn is_access_token(text: &str) -> bool {
+    let is_object = |part: &str| {
+        let json = URL_SAFE_NO_PAD.decode(part).ok();
+        json.is_some_and(|json| serde_json::from_slice::<Map<String, Value>>(&json).is_ok())
+    };
+    match text.split('.').collect::<Vec<_>>().as_slice() {
+        [header, payload, _] => is_object(header) && is_object(payload),
+        _ => false,
+    }
+}
+
+/// Whether this has the form of a refresh token of ours: the id of a family, and 53 bytes after it.
+pub(crate) fn is_refresh_token(text: &str) -> bool {
+    text.split_once('.').is_some_and(|(family, secret)| {
+        let bytes = |part: &str| URL_SAFE_NO_PAD.decode(part).map_or(0, |bytes| bytes.len());
+        (bytes(family), bytes(secret)) == (16, 53)
+    })
 }
 
 /// Ends what takes too long.

@@ -278,3 +278,22 @@ async fn to_sign_out_ends_the_refresh_token_of_a_forgotten_session_too() {
     server.protected(&bob.access).await.is(200);
     server.refreshed(&bob.refresh).await;
 }
+
+/// Whoever may choose the ids of tokens may choose odd ones.
+#[tokio::test]
+async fn every_id_that_is_accepted_in_a_token_can_be_revoked() {
+    let server = Server::start(&[]);
+    let login = server.login("alice").await;
+    let long = format!("build.{}", "7".repeat(70));
+    let looks_signed = format!("{}x", login.access);
+    let unsigned = "eyJhbGciOiJub25lIn0.e30.";
+    for jti in ["a.b", "eye.of.newt", "ey.x.y.z", "1.2.3", unsigned, &long, &looks_signed] {
+        let token = foreign(&claims("bob", jti));
+        server.protected(&token).await.is(200);
+        server.admin("revoke", json!({ "jti": jti })).await.is(204);
+        server.protected(&token).await.is_invalid_token();
+    }
+    for token in [&login.access, &login.refresh, &foreign(&claims("bob", "b"))] {
+        server.admin("revoke", json!({ "jti": token })).await.is(400);
+    }
+}
