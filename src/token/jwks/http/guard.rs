@@ -130,7 +130,7 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
 }
 
 fn is_public_v6(ip: Ipv6Addr) -> bool {
-    let [first, second, ..] = ip.segments();
+    let [first, second, third, fourth, fifth, sixth, ..] = ip.segments();
     let embedded = |[.., high, low]: [u16; 8]| {
         let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
         Ipv4Addr::new(a, b, c, d)
@@ -138,7 +138,9 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
     if let Some(mapped) = ip.to_ipv4_mapped() {
         return is_public_v4(mapped);
     }
-    if first == 0x64 && second == 0xff9b {
+    // Only under the well-known prefix of NAT64 is it said where the address of IPv4 stands
+    // (RFC 6052 §2.1). The rest, 64:ff9b:1::/48 above all, is for local use (RFC 8215).
+    if [first, second, third, fourth, fifth, sixth] == [0x64, 0xff9b, 0, 0, 0, 0] {
         return is_public_v4(embedded(ip.segments()));
     }
     // 2000::/3 is all that is in use, with documentation, benchmarks and 6to4 set apart in it.
@@ -183,6 +185,10 @@ mod tests {
             "::ffff:127.0.0.1",
             "::ffff:10.0.0.1",
             "64:ff9b::7f00:1",
+            "64:ff9b:1::808:808",
+            "64:ff9b:1:fffe::8.8.8.8",
+            "64:ff9b:2::808:808",
+            "64:ff9b::1:0:808:808",
             "2001:db8::1",
             "2002:7f00:1::",
             "::127.0.0.1",
