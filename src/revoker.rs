@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, try_join_all};
 
 use crate::audit::{AuditEvent, AuditKind, AuditSink, Pending};
 use crate::clock::Timestamp;
@@ -243,6 +243,25 @@ impl Revoker {
     pub async fn find(&self, target: Target) -> Result<Option<Record>, StoreError> {
         let target = self.complete(target)?;
         self.store.find(&target).await
+    }
+
+    /// Why a token is refused: every record that covers it, each with its target, reason, actor,
+    /// time and end, in the order of the token's [targets](VerifiedToken::targets). Empty if no
+    /// revocation covers it.
+    ///
+    /// A refusal that a mirror or another process has decided knows only by what kind of target. To
+    /// get a verified token out of one that is refused, see
+    /// [`TokenVerifier::verify_for_revocation`]. The entries of
+    /// lists that other programs keep are no records.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be asked, or the token is of an issuer that the
+    /// profile of this revoker does not know.
+    #[doc(alias = "why")]
+    pub async fn explain(&self, token: &VerifiedToken) -> Result<Vec<Record>, StoreError> {
+        let found = token.targets().iter().map(|target| self.find(token.describe(target)));
+        let records = try_join_all(found).await?;
+        Ok(records.into_iter().flatten().filter(|record| record.covers(token)).collect())
     }
 
     /// A page of the records that are in effect.

@@ -5,6 +5,7 @@ use futures::future::join_all;
 use super::*;
 use crate::clock::{Clock as _, SystemClock};
 use crate::store::memory::MemoryStore;
+use crate::token::profile::SignedClaims;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -99,4 +100,42 @@ async fn what_no_claim_feeds_cannot_be_revoked() {
     assert_eq!(error.kind(), StoreErrorKind::InvalidInput);
     assert!(error.to_string().contains("with_claim_target"), "{error}");
     device("https://b.example").await.unwrap();
+}
+
+#[tokio::test]
+async fn every_record_that_covers_a_token_is_named_with_its_reason() {
+    let profile = TokenProfile::new();
+    let verified = |claims: &str| {
+        profile.assert_verified_for_revocation(SignedClaims::new(claims.as_bytes())).unwrap()
+    };
+    let token =
+        verified(r#"{"jti":"t","sub":"alice","sid":"s","client_id":"c","iat":1000,"exp":2000}"#);
+    let later = verified(
+        r#"{"jti":"l","sub":"alice","sid":"s","client_id":"c","iat":3000000000,"exp":3000001000}"#,
+    );
+    let revoker = revoker();
+    assert_eq!(revoker.explain(&token).await.unwrap(), []);
+    let before = SystemClock.now();
+    revoker.revoke(Target::user("alice")).reason("password").actor("support:7").await.unwrap();
+    revoker.revoke(Target::session("s")).reason("logout").await.unwrap();
+    revoker.revoke(Target::client("c")).await.unwrap();
+    revoker.reinstate(Target::client("c")).await.unwrap();
+    revoker.revoke(Target::user("bob")).await.unwrap();
+    let explain = async |token: &VerifiedToken| {
+        let records = revoker.explain(token).await.unwrap();
+        let told = |record: &Record| {
+            assert!(record.changed_at() >= before && record.until() > record.changed_at());
+            let words =
+                [record.reason(), record.actor()].map(|text| text.map(|text| text.to_string()));
+            (record.target().kind(), words)
+        };
+        records.iter().map(told).collect::<Vec<_>>()
+    };
+    let words = |reason: &str, actor: Option<&str>| [Some(reason.into()), actor.map(Into::into)];
+    let by_session = (TargetKind::Session, words("logout", None));
+    let by_user = (TargetKind::User, words("password", Some("support:7")));
+    let mut found = explain(&token).await;
+    found.sort_by_key(|(kind, _)| kind.as_str());
+    assert_eq!(found, [by_session.clone(), by_user]);
+    assert_eq!(explain(&later).await, [by_session], "it was issued after the cutoff");
 }
