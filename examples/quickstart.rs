@@ -83,6 +83,7 @@ async fn logout(
 ) -> StatusCode {
     match revoker.revoke_token(clearance.token()).reason("logout").await {
         Ok(_) => StatusCode::NO_CONTENT,
+        Err(error) if error.is_permanent() => StatusCode::BAD_REQUEST,
         Err(_) => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
@@ -95,6 +96,7 @@ async fn logout_everywhere(
     let user = Target::user(clearance.token().subject().unwrap_or_default());
     match revoker.revoke(user).reason("logout everywhere").await {
         Ok(_) => StatusCode::NO_CONTENT,
+        Err(error) if error.is_permanent() => StatusCode::BAD_REQUEST,
         Err(_) => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

@@ -138,6 +138,13 @@ impl StoreError {
         self.kind
     }
 
+    /// Whether the same call can never succeed, because of what it asks for: the mistake of the
+    /// caller ([`InvalidInput`](StoreErrorKind::InvalidInput)), and no reason to answer 503, which
+    /// promises that waiting helps.
+    pub fn is_permanent(&self) -> bool {
+        self.kind == StoreErrorKind::InvalidInput
+    }
+
     /// Whether repeating the call can help. Repeating is always safe: writes are idempotent.
     pub fn may_be_repeated(&self) -> bool {
         !matches!(self.kind, StoreErrorKind::InvalidInput | StoreErrorKind::Denied)

@@ -71,6 +71,7 @@ const FOREIGN_CRATES: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["token::jwks::http"]),
     ("http_body", &["middleware::ending"]),
     ("tower", &["middleware", "token::jwks::http"]),
+    ("serde_path_to_error", &["verified"]),
     ("axum", &["middleware::extract", "token::bearer"]),
     ("pin_project_lite", &["middleware"]),
     ("rustix", &["clock"]),

@@ -7,12 +7,13 @@ use axum::body::Body;
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
-use http::{Extensions, HeaderMap, StatusCode};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::de::DeserializeOwned;
 
 use super::response::RefusalHeads;
 use crate::gate::SkipReason;
 use crate::policy::{Clearance, Rejection};
+use crate::store::StoreError;
 use crate::token::{TokenError, TokenErrorKind};
 
 /// The claims of the verified token, as a type of yours.
@@ -119,8 +120,9 @@ fn claims<T: DeserializeOwned>(
 ) -> Result<Claims<T>, ExtractError> {
     clearance.token().claims().map(Claims).map_err(|error| {
         // The cause is not kept: serde quotes what it found, and that is part of the token.
-        tracing::debug!(category = ?error.classify(), "the claims do not fit the type that the \
-            handler wants");
+        let path = clearance.token().misfit::<T>();
+        tracing::debug!(category = ?error.classify(), claim = path, "the claims do not fit the \
+            type that the handler wants");
         let error = TokenError::new(
             TokenErrorKind::OddClaim,
             "the claims do not fit the type that the handler wants",
@@ -168,9 +170,10 @@ impl<S: Sync, T: DeserializeOwned> OptionalFromRequestParts<S> for Claims<T> {
 impl IntoResponse for ExtractError {
     fn into_response(self) -> Response {
         match &self.0 {
+            // What is wrong with the program is nothing for its clients.
             Why::NoLayer | Why::NotAsked => {
                 tracing::error!(error = %self, "a handler cannot be called");
-                (StatusCode::INTERNAL_SERVER_ERROR, self.to_string()).into_response()
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
             }
             Why::Refused(heads, rejection) => {
                 let head = heads.http_head(rejection.kind(), &HeaderMap::new());
@@ -181,6 +184,27 @@ impl IntoResponse for ExtractError {
         }
     }
 }
+
+/// For handlers that write, and answer with the error: 400 if it
+/// [is permanent](StoreError::is_permanent), such as a token that has no id to be revoked by; else
+/// 503, with `Retry-After` if [repeating](StoreError::may_be_repeated) can help. Without a body;
+/// the error goes to the log.
+impl IntoResponse for StoreError {
+    fn into_response(self) -> Response {
+        if self.is_permanent() {
+            tracing::debug!(error = %self.chain(), "a request asks for what cannot be done");
+            return (StatusCode::BAD_REQUEST, NO_STORE).into_response();
+        }
+        tracing::warn!(kind = ?self.kind(), error = %self.chain(), "a request could not be done");
+        let mut response = (StatusCode::SERVICE_UNAVAILABLE, NO_STORE).into_response();
+        if self.may_be_repeated() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+const NO_STORE: [(HeaderName, &str); 1] = [(header::CACHE_CONTROL, "no-store")];
 
 impl fmt::Display for ExtractError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
