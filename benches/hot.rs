@@ -54,7 +54,7 @@ fn store() -> MemoryStore {
     let store = MemoryStore::new();
     let revoker = Revoker::new(store.clone(), profile()).unwrap();
     let targets = (0..REVOKED).map(|id| Target::token(format!("revoked-{id}")));
-    futures::executor::block_on(revoker.revoke_many(targets)).unwrap();
+    futures::executor::block_on(revoker.revoke_many(targets).into_future()).unwrap();
     store
 }
 

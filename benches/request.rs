@@ -88,7 +88,7 @@ fn store() -> MemoryStore {
     let store = MemoryStore::new();
     let revoker = tower_jwt_revocation::Revoker::new(store.clone(), TokenProfile::new()).unwrap();
     let targets = (0..REVOKED).map(|id| Target::token(format!("revoked-{id}")));
-    futures::executor::block_on(revoker.revoke_many(targets)).unwrap();
+    futures::executor::block_on(revoker.revoke_many(targets).into_future()).unwrap();
     store
 }
 

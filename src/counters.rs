@@ -8,6 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
+use serde::{Serialize, Serializer};
+
 use crate::policy::RejectionKind;
 use crate::store::StoreErrorKind;
 
@@ -38,7 +40,7 @@ pub struct Counters(Arc<[Stripe]>);
 /// Each number is exact; requests that end while the numbers are read may be in some and not in
 /// others. Each request is in exactly one of the public fields.
 #[doc(alias = "metrics")]
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CounterSnapshot {
     /// Requests that passed with a verified token of which the store said that it is live.
@@ -62,11 +64,20 @@ pub struct CounterSnapshot {
     /// [only reports](crate::JwtRevocationLayer::with_report_only), by the reason for which they
     /// would have been refused.
     pub would_refuse: Refusals,
+    /// Serialized by kind.
+    #[serde(serialize_with = "by_kind")]
     store_errors: [u64; StoreErrorKind::ALL.len()],
 }
 
+fn by_kind<S: Serializer>(
+    counts: &[u64; StoreErrorKind::ALL.len()],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(StoreErrorKind::ALL.iter().zip(counts))
+}
+
 /// Numbers of refused requests, one for each kind of [`Rejection`](crate::Rejection).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Refusals {
     /// Requests without credentials
@@ -358,5 +369,16 @@ mod tests {
         assert_eq!(seen.refused, Refusals { bad_request: 1, ..Refusals::default() });
         assert_eq!(seen.would_refuse, Refusals { no_credentials: 1, ..Refusals::default() });
         assert_eq!((seen.refused.total(), seen.checks()), (1, 0));
+    }
+
+    #[test]
+    fn a_snapshot_is_serialized_by_name() {
+        let counters = Counters::new();
+        counters.count(RequestOutcome::Admitted);
+        counters.count_store_error(StoreErrorKind::NotPrimary);
+        let json = serde_json::to_value(counters.snapshot()).unwrap();
+        assert_eq!(json["admitted"], 1);
+        assert_eq!(json["refused"]["revoked"], 0);
+        assert_eq!(json["store_errors"]["not_primary"], 1);
     }
 }

@@ -217,14 +217,11 @@ impl Revoker {
     /// Revokes many targets at once, each as [`revoke`](Self::revoke) does; the receipts are in the
     /// same order.
     ///
-    /// # Errors
-    /// [`StoreError`] if the write was not confirmed: none, some or all were revoked. It may be
-    /// repeated.
-    pub async fn revoke_many(
-        &self,
-        targets: impl IntoIterator<Item = Target>,
-    ) -> Result<Vec<Receipt>, StoreError> {
-        self.write(targets.into_iter().map(|target| self.usual_revocation(target)).collect()).await
+    /// Nothing is sent until the returned request is awaited. If it is answered with an error, the
+    /// write was not confirmed: none, some or all were revoked. It may be repeated.
+    pub fn revoke_many(&self, targets: impl IntoIterator<Item = Target>) -> RevokeManyRequest {
+        let changes = targets.into_iter().map(|target| self.usual_revocation(target)).collect();
+        RevokeManyRequest { revoker: self.clone(), changes, expires_at: None }
     }
 
     /// Accepts the tokens of `target` again: undoes what was revoked for this very target before,
@@ -523,14 +520,7 @@ impl RevokeRequest {
     fn change(&self) -> Result<Revocation, StoreError> {
         let mut change = self.change.clone();
         if let Some(expires_at) = self.expires_at {
-            if !matches!(change.target.kind(), TargetKind::Token | TargetKind::SigningInput) {
-                return Err(invalid(format!(
-                    "the {} has no time at which it expires; see RevokeRequest::lifetime",
-                    change.target.kind()
-                )));
-            }
-            change.until = change.until.max(TokenProfile::forget_token_at(expires_at));
-            change.lifetime = Duration::ZERO;
+            expire_at(&mut change, expires_at)?;
         }
         change.lifetime = change.lifetime.max(self.lifetime.unwrap_or_default());
         Ok(change)
@@ -560,6 +550,74 @@ impl IntoFuture for RevokeRequest {
                     "the store confirmed nothing; the write may be repeated",
                 )
             })
+        }
+        .boxed()
+    }
+}
+
+/// A change of a token that expires then.
+fn expire_at(change: &mut Revocation, expires_at: Timestamp) -> Result<(), StoreError> {
+    if !matches!(change.target.kind(), TargetKind::Token | TargetKind::SigningInput) {
+        return Err(invalid(format!(
+            "the {} has no time at which it expires; see RevokeRequest::lifetime",
+            change.target.kind()
+        )));
+    }
+    change.until = change.until.max(TokenProfile::forget_token_at(expires_at));
+    change.lifetime = Duration::ZERO;
+    Ok(())
+}
+
+/// Many revocations that have not been sent yet. Await them.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is revoked until this is awaited"]
+pub struct RevokeManyRequest {
+    revoker: Revoker,
+    changes: Vec<Revocation>,
+    expires_at: Option<Timestamp>,
+}
+
+impl RevokeManyRequest {
+    /// Why, for people, as [`RevokeRequest::reason`]. Default: none.
+    pub fn reason(mut self, reason: impl Into<Arc<str>>) -> Self {
+        let reason = reason.into();
+        for change in &mut self.changes {
+            change.reason = Some(Arc::clone(&reason));
+        }
+        self
+    }
+
+    /// Who does it, for people, as [`RevokeRequest::actor`]. Default: none.
+    pub fn actor(mut self, actor: impl Into<Arc<str>>) -> Self {
+        let actor = actor.into();
+        for change in &mut self.changes {
+            change.actor = Some(Arc::clone(&actor));
+        }
+        self
+    }
+
+    /// When the last of the tokens expires, as [`RevokeRequest::until`]: for tokens alone. Default:
+    /// as long as a token that is accepted can be valid.
+    ///
+    /// # Security
+    /// Do not let strangers choose the time: a token that expires later would be accepted again.
+    pub fn until(mut self, expires_at: Timestamp) -> Self {
+        self.expires_at = self.expires_at.max(Some(expires_at));
+        self
+    }
+}
+
+impl IntoFuture for RevokeManyRequest {
+    type Output = Result<Vec<Receipt>, StoreError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        async move {
+            let Self { revoker, mut changes, expires_at } = self;
+            if let Some(expires_at) = expires_at {
+                changes.iter_mut().try_for_each(|change| expire_at(change, expires_at))?;
+            }
+            revoker.write(changes).await
         }
         .boxed()
     }

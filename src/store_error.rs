@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::error_chain::ErrorChain;
 
 /// Why a store gave no answer. It never means "not revoked", and never "revoked".
@@ -19,7 +21,8 @@ pub struct StoreError {
 }
 
 /// The kinds of [`StoreError`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StoreErrorKind {
     /// No connection.

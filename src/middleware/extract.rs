@@ -230,3 +230,38 @@ impl std::error::Error for ExtractError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use crate::token::TokenProfile;
+    use crate::token::profile::SignedClaims;
+
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "it is only deserialized")]
+    struct Mine {
+        address: Option<Address>,
+        #[serde(default)]
+        roles: Vec<String>,
+    }
+
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "it is only deserialized")]
+    struct Address {
+        street: String,
+    }
+
+    #[test]
+    fn what_does_not_fit_a_type_is_named_without_its_value() {
+        let misfit = |more: &str| {
+            let claims = format!(r#"{{"jti":"1","iat":1000,"exp":2000{more}}}"#);
+            let claims = SignedClaims::new(claims.as_bytes());
+            let token = TokenProfile::new().assert_verified_for_revocation(claims).unwrap();
+            token.misfit::<Mine>()
+        };
+        assert_eq!(misfit(r#","address":{"street":7}"#).as_deref(), Some("address.street"));
+        assert_eq!(misfit(r#","roles":["a",7]"#).as_deref(), Some("roles[1]"));
+        assert_eq!(misfit(r#","roles":["a"]"#), None);
+    }
+}

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+
 use super::Fact;
 use crate::clock::Timestamp;
 use crate::store_error::StoreError;
@@ -144,6 +146,36 @@ impl Record {
     /// Who made the latest change.
     pub fn actor(&self) -> Option<&Arc<str>> {
         self.note.actor.as_ref()
+    }
+}
+
+/// An object: `kind`, `id`, `iss` and `claim` where the target has them, `at`, `until`; `all` if
+/// every token is revoked, `cutoff` if those until then are; `reason` and `actor` where given.
+/// Times are milliseconds since the epoch.
+impl Serialize for Record {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let target = self.target();
+        let mut object = serializer.serialize_map(None)?;
+        object.serialize_entry("kind", target.kind().as_str())?;
+        object.serialize_entry("id", target.id())?;
+        let words = [
+            ("iss", target.issuer_name().filter(|issuer| !issuer.is_empty())),
+            ("claim", target.claim_name()),
+            ("reason", self.reason().map(|text| &**text)),
+            ("actor", self.actor().map(|text| &**text)),
+        ];
+        for (name, text) in words {
+            if let Some(text) = text {
+                object.serialize_entry(name, text)?;
+            }
+        }
+        object.serialize_entry("at", &self.changed_at())?;
+        object.serialize_entry("until", &self.until())?;
+        object.serialize_entry("all", &self.revokes_all())?;
+        if let Some(cutoff) = self.cutoff() {
+            object.serialize_entry("cutoff", &cutoff)?;
+        }
+        object.end()
     }
 }
 

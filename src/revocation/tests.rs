@@ -315,3 +315,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_record_is_serialized_with_all_that_is_known_of_it() {
+    let mut change = Revocation::new(
+        Target::claim("tenant", "acme").issued_by("https://issuer"),
+        Duration::from_secs(60),
+    );
+    change.reason = Some("leaked".into());
+    let Change::Write(_, record) = change.apply(None, Timestamp::from_secs(1000)) else {
+        panic!("nothing was known")
+    };
+    let expected = serde_json::json!({
+        "kind": "claim", "id": "acme", "iss": "https://issuer", "claim": "tenant",
+        "reason": "leaked", "at": 1_000_000, "until": 1_060_000, "all": false,
+        "cutoff": 1_000_000,
+    });
+    assert_eq!(serde_json::to_value(&record).unwrap(), expected);
+}

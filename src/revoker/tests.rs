@@ -125,8 +125,7 @@ async fn every_record_that_covers_a_token_is_named_with_its_reason() {
         let records = revoker.explain(token).await.unwrap();
         let told = |record: &Record| {
             assert!(record.changed_at() >= before && record.until() > record.changed_at());
-            let words =
-                [record.reason(), record.actor()].map(|text| text.map(|text| text.to_string()));
+            let words = [record.reason(), record.actor()].map(|text| text.map(ToString::to_string));
             (record.target().kind(), words)
         };
         records.iter().map(told).collect::<Vec<_>>()
@@ -138,4 +137,24 @@ async fn every_record_that_covers_a_token_is_named_with_its_reason() {
     found.sort_by_key(|(kind, _)| kind.as_str());
     assert_eq!(found, [by_session.clone(), by_user]);
     assert_eq!(explain(&later).await, [by_session], "it was issued after the cutoff");
+}
+
+#[tokio::test]
+async fn many_are_revoked_for_one_reason_by_one_actor_until_one_time() {
+    let revoker = revoker();
+    let soon = SystemClock.now().saturating_add(DAY * 3);
+    let ids = ["a", "b", "c"].map(Target::token);
+    let request = revoker.revoke_many(ids.clone()).reason("leaked").actor("ops").until(soon);
+    assert!(revoker.find(ids[0].clone()).await.unwrap().is_none(), "it was not awaited");
+    assert_eq!(request.await.unwrap().len(), 3);
+    for id in ids {
+        let record = revoker.find(id.clone()).await.unwrap().unwrap();
+        assert_eq!(record.reason().map(|text| &**text), Some("leaked"));
+        assert_eq!(record.actor().map(|text| &**text), Some("ops"));
+        assert_eq!(days(&revoker, id).await, 4, "three days and the leeway");
+    }
+    let mixed = [Target::token("d"), Target::user("u")];
+    let error = revoker.revoke_many(mixed).until(soon).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::InvalidInput);
+    assert!(revoker.find(Target::token("d")).await.unwrap().is_none());
 }

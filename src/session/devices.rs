@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::documents::read;
-use super::list::{DeviceTrust, SessionList};
+use super::list::{DeviceTrust, SessionList, TrustedDevice};
+use super::login::cut;
 use super::sessions::Sessions;
 use crate::revocation::Target;
 use crate::store::StoreError;
-use crate::store::session::Seen;
+use crate::store::session::{Seen, Snapshot};
 
 /// Most devices a user trusts; the one whose trust ends first makes room.
 const MAX_TRUSTED: usize = 100;
@@ -24,15 +25,22 @@ impl Sessions {
     pub async fn trust_device(
         &self,
         user: &str,
-        device: &str,
+        device: impl Into<TrustedDevice>,
         duration: Duration,
     ) -> Result<(), StoreError> {
-        self.target(Target::device(device))?;
+        let TrustedDevice { id, name, kind, .. } = device.into();
+        let shown = |text: &Option<Box<str>>| text.as_deref().map(|text| cut(text).into());
+        self.target(Target::device(&*id))?;
         let key = self.target(Target::user(user))?;
         self.index
             .change(&key, None, |list: &mut SessionList, now| {
-                let trust = DeviceTrust { since: now, until: now.saturating_add(duration) };
-                list.trusted.insert(device.into(), trust);
+                let trust = DeviceTrust {
+                    since: now,
+                    until: now.saturating_add(duration),
+                    name: shown(&name),
+                    kind: shown(&kind),
+                };
+                list.trusted.insert(id.clone(), trust);
                 if list.trusted.len() > MAX_TRUSTED {
                     let first = list.trusted.iter().min_by_key(|(_, trust)| trust.until);
                     let first = first.map(|(device, _)| device.clone());
@@ -70,15 +78,48 @@ impl Sessions {
             return Ok(false);
         };
         let list: SessionList = read(document)?;
-        Ok(list.trusted.get(device).is_some_and(|trust| {
-            let covered = |seen: &Seen| {
-                seen.record
-                    .as_ref()
-                    .is_some_and(|record| record.covers_issued_at(Some(trust.since)))
-            };
-            trust.until > snapshot.now
-                && Some(trust.since) > snapshot.doubt.issued_until()
-                && !snapshot.records.iter().any(covered)
-        }))
+        let trust = list.trusted.get(device);
+        Ok(trust.is_some_and(|trust| trust.is_good(&snapshot, snapshot.records.iter())))
+    }
+
+    /// The devices that a user trusts, in the order of their ids: those of which
+    /// [`is_trusted_device`](Self::is_trusted_device) is true.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be asked.
+    pub async fn trusted_devices(&self, user: &str) -> Result<Vec<TrustedDevice>, StoreError> {
+        let user = self.target(Target::user(user))?;
+        let known = self.index.read_document(&user).await?;
+        let Some(SessionList { trusted, .. }) = known.read()? else { return Ok(Vec::new()) };
+        let devices = trusted.keys().map(|device| self.target(Target::device(&**device)));
+        let targets = std::iter::once(Ok(user)).chain(devices).collect::<Result<Vec<_>, _>>()?;
+        let snapshot = self.store().load(Vec::new(), targets).await?.settled()?;
+        let Some((of_user, of_devices)) = snapshot.records.split_first() else {
+            return Ok(Vec::new());
+        };
+        let good = trusted.into_iter().zip(of_devices).filter(|((_, trust), of_device)| {
+            trust.is_good(&snapshot, [of_user, of_device].into_iter())
+        });
+        let shown = good.map(|((id, trust), _)| {
+            let DeviceTrust { since, until, name, kind } = trust;
+            TrustedDevice { id, name, kind, since, until }
+        });
+        Ok(shown.collect())
+    }
+}
+
+impl DeviceTrust {
+    /// Whether it has not ended: by time, by one of these records, or with what the store has lost.
+    fn is_good<'a>(
+        &self,
+        snapshot: &Snapshot,
+        mut records: impl Iterator<Item = &'a Seen>,
+    ) -> bool {
+        let covered = |seen: &Seen| {
+            seen.record.as_ref().is_some_and(|record| record.covers_issued_at(Some(self.since)))
+        };
+        self.until > snapshot.now
+            && Some(self.since) > snapshot.doubt.issued_until()
+            && !records.any(covered)
     }
 }

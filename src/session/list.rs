@@ -104,11 +104,61 @@ pub(super) struct SessionList {
 }
 
 /// Since and until when a device is trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct DeviceTrust {
     #[serde(rename = "at")]
     pub(super) since: Timestamp,
     pub(super) until: Timestamp,
+    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<Box<str>>,
+    #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
+    pub(super) kind: Option<Box<str>>,
+}
+
+/// A device that a user trusts, for [`Sessions::trust_device`](super::Sessions::trust_device) and
+/// from [`Sessions::trusted_devices`](super::Sessions::trusted_devices). A text is a device of this
+/// id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct TrustedDevice {
+    /// The id of the device: the claim `device_id` of access tokens.
+    pub id: Box<str>,
+    /// What the user calls it, up to 512 bytes of it. Default: none.
+    pub name: Option<Box<str>>,
+    /// What it is, such as `phone`, up to 512 bytes of it. Default: none.
+    pub kind: Option<Box<str>>,
+    /// Since when it is trusted, by the clock of the store.
+    pub since: Timestamp,
+    /// Until when, unless the trust is ended.
+    pub until: Timestamp,
+}
+
+impl TrustedDevice {
+    /// A device that is not trusted yet.
+    pub fn new(id: impl Into<Box<str>>) -> Self {
+        let (since, until) = (Timestamp::ZERO, Timestamp::ZERO);
+        Self { id: id.into(), name: None, kind: None, since, until }
+    }
+
+    /// With the name that the user has given it.
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<Box<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// With what it is, such as `phone`.
+    #[must_use]
+    pub fn with_kind(mut self, kind: impl Into<Box<str>>) -> Self {
+        self.kind = Some(kind.into());
+        self
+    }
+}
+
+impl<T: Into<Box<str>>> From<T> for TrustedDevice {
+    fn from(id: T) -> Self {
+        Self::new(id)
+    }
 }
 
 /// How sessions end by themselves.
@@ -260,7 +310,8 @@ mod tests {
     #[test]
     fn what_has_ended_is_removed() {
         let mut list = SessionList { sessions: vec![session("a", 1, 1)], trusted: BTreeMap::new() };
-        let trust = DeviceTrust { since: Timestamp::ZERO, until: Timestamp::from_secs(200) };
+        let (since, until) = (Timestamp::ZERO, Timestamp::from_secs(200));
+        let trust = DeviceTrust { since, until, name: None, kind: None };
         list.trusted.insert("phone".into(), trust);
         assert_eq!(list.until(), Timestamp::from_secs(200));
         list.forget(Timestamp::from_secs(100));

@@ -51,7 +51,7 @@ pub use cache::UserCache;
 pub use families::Families;
 pub use family::RefreshPolicy;
 pub use grant::{Ended, Grant, NewFamily, Refresh, Refusal};
-pub use list::{EvictionPolicy, Session, SessionDetails};
+pub use list::{EvictionPolicy, Session, SessionDetails, TrustedDevice};
 pub use login::Login;
 pub use sessions::Sessions;
 pub use token::RefreshToken;

@@ -86,13 +86,14 @@ impl Sessions {
         policy: RefreshPolicy,
     ) -> Result<Self, ConfigError> {
         let families = Families::new(store, revoker, policy)?;
+        let touch_interval = DEFAULT_TOUCH_INTERVAL.min(families.policy.idle);
         let index = SessionIndex::new(Arc::clone(&families.store), families.revoker.clone());
         Ok(Self {
             families,
             index,
             most: DEFAULT_MAX_SESSIONS,
             eviction: EvictionPolicy::default(),
-            touch_interval: DEFAULT_TOUCH_INTERVAL,
+            touch_interval,
         })
     }
 
@@ -108,11 +109,13 @@ impl Sessions {
         self
     }
 
-    /// How often at most [`Session::seen_at`] is written. Default 60 s.
-    /// A session stays listed for this much longer than its refresh tokens are valid.
+    /// How often at most [`Session::seen_at`] is written. Default 60 s; an interval longer than the
+    /// [idle lifetime](RefreshPolicy::with_idle_lifetime) counts as one of that length. A session
+    /// stays [counted](Self::count) for this much longer than its refresh tokens are valid; it is
+    /// listed as long as they are.
     #[must_use]
     pub fn with_touch_interval(mut self, interval: Duration) -> Self {
-        self.touch_interval = interval;
+        self.touch_interval = interval.min(self.families.policy.idle);
         self
     }
 
@@ -435,7 +438,8 @@ impl Sessions {
         SessionLifetimes { idle: policy.idle + self.touch_interval, max_age: policy.max_age }
     }
 
-    /// The sessions of a list that nothing has ended, in whatever way it was revoked.
+    /// The sessions of a list that nothing has ended, in whatever way it was revoked, and whose
+    /// refresh tokens are not over.
     pub(super) async fn active(
         &self,
         mut sessions: Vec<Session>,
@@ -459,10 +463,21 @@ impl Sessions {
         if targets.is_empty() {
             return Ok(Vec::new());
         }
-        let snapshot = self.store().load(Vec::new(), targets).await?.settled()?;
+        let families = sessions.iter().map(|it| self.target(Target::family(&*it.family)));
+        let families = families.collect::<Result<Vec<_>, _>>()?;
+        let snapshot = self.store().load(families, targets).await?.settled()?;
         let mut seen = snapshot.records.iter();
+        let mut families = snapshot.documents.iter();
+        let policy = &self.families.policy;
         let mut active = Vec::new();
         for (session, count) in sessions.into_iter().zip(counts) {
+            let family = families.next().and_then(Option::as_deref);
+            let is_over = match family.map(read::<Family>) {
+                Some(Ok(family)) => family.expires_at(policy) <= snapshot.now,
+                Some(Err(_)) => false,
+                // It is over, or was lost: then its access tokens may still be good.
+                None => session.seen_at.saturating_add(policy.idle) <= snapshot.now,
+            };
             let covered = |seen: &Seen| {
                 seen.record
                     .as_ref()
@@ -470,7 +485,7 @@ impl Sessions {
             };
             // All of them are taken, so that the next session finds its own.
             let hits = seen.by_ref().take(count).filter(|seen| covered(seen)).count();
-            if hits == 0 && Some(session.created_at) > snapshot.doubt.issued_until() {
+            if hits == 0 && !is_over && Some(session.created_at) > snapshot.doubt.issued_until() {
                 active.push(session);
             }
         }

@@ -72,6 +72,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
+use serde::Serialize;
 
 pub use self::doubt::Doubt;
 #[cfg(feature = "redis")]
@@ -425,7 +426,7 @@ impl ListQuery {
 }
 
 /// Some of the records of a store.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct RecordPage {
     /// The records.

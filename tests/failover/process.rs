@@ -291,7 +291,7 @@ impl Program {
                 Value::Null
             }
             Order::Trust { user, device } => {
-                self.sessions.trust_device(&user, &device, Duration::from_secs(3600)).await?;
+                self.sessions.trust_device(&user, &*device, Duration::from_secs(3600)).await?;
                 Value::Null
             }
             Order::Distrust { user, device } => {

@@ -97,7 +97,7 @@ async fn the_audit_hears_of_what_nobody_waited_for() {
     assert_eq!(scene.abandon(0, sessions.end(session)).await, [("revoke_session", false, true)]);
     assert!(matches!(refused(refresh(&sessions, &carol).await), Refusal::Revoked(_)));
     let users = [Target::user("carol"), Target::user("dave")];
-    let heard = scene.abandon(0, sessions.revoker().revoke_many(users)).await;
+    let heard = scene.abandon(0, sessions.revoker().revoke_many(users).into_future()).await;
     assert_eq!(heard, [("revoke_user", false, true); 2]);
     // What was never begun did not happen.
     scene.diary.read();

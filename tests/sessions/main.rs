@@ -36,7 +36,7 @@ use serde_json::json;
 use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::session::{
     Ended, EvictionPolicy, Families, Grant, Login, NewFamily, Refresh, RefreshPolicy, Refusal,
-    SessionDetails, Sessions,
+    SessionDetails, Sessions, TrustedDevice,
 };
 use tower_jwt_revocation::store::session::{Commit, Committed, SessionStore};
 use tower_jwt_revocation::store::{Standing, StoreErrorKind};
@@ -554,9 +554,21 @@ async fn trust_in_a_device_ends(ground: impl Ground) {
     sessions.trust_device("alice", "desk", Duration::from_millis(1)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(5)).await;
     assert!(!trusted("desk").await);
+    let watch = TrustedDevice::new("watch").with_name("Alice's watch").with_kind("watch");
+    sessions.trust_device("alice", watch, hour).await.unwrap();
+    sessions.trust_device("alice", "bare", hour).await.unwrap();
+    let listed = sessions.trusted_devices("alice").await.unwrap();
+    let shown = listed.iter().map(|it| (&*it.id, it.name.as_deref(), it.kind.as_deref()));
+    let shown: Vec<_> = shown.collect();
+    assert_eq!(shown, [("bare", None, None), ("watch", Some("Alice's watch"), Some("watch"))]);
+    assert!(listed.iter().all(|it| it.until == it.since.saturating_add(hour)), "{listed:?}");
+    assert!(sessions.trusted_devices("bob").await.unwrap().is_empty());
+    sessions.revoker().revoke(Target::device("bare")).await.unwrap();
+    assert_eq!(sessions.trusted_devices("alice").await.unwrap().len(), 1);
     sessions.trust_device("alice", "lap", hour).await.unwrap();
     sessions.end_all("alice", None).await.unwrap();
     assert!(!trusted("lap").await);
+    assert!(sessions.trusted_devices("alice").await.unwrap().is_empty());
 }
 
 async fn ids_of_the_application_live_by_the_same_rules(ground: impl Ground) {

@@ -137,6 +137,35 @@ async fn what_could_not_be_written_down_is_at_the_next_refresh() {
     assert_eq!(ended, Ended::Done);
 }
 
+/// Whatever interval was chosen, a session without a valid token is none.
+#[tokio::test]
+async fn a_session_whose_tokens_are_over_is_not_listed() {
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let clock = ManualClock::new(Timestamp::now());
+    let store =
+        Watched { memory: MemoryStore::new().with_clock(clock.clone()), ..Watched::default() };
+    let policy = strict().with_idle_lifetime(minutes(60)).without_max_age();
+    for interval in [minutes(0), minutes(1), minutes(600)] {
+        let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
+        let sessions = Sessions::new(store.clone(), revoker, policy.clone()).unwrap();
+        let sessions = sessions.with_touch_interval(interval);
+        let mut grant = login(&sessions, "alice").await;
+        for _ in 0..3 {
+            clock.advance(minutes(59));
+            grant = granted(refresh(&sessions, &grant).await);
+            assert_eq!(sessions.list("alice").await.unwrap().len(), 1, "{interval:?}");
+        }
+        clock.advance(minutes(59));
+        assert_eq!(sessions.count_of("alice").await.unwrap(), 1, "{interval:?}");
+        clock.advance(minutes(1));
+        assert!(sessions.list("alice").await.unwrap().is_empty(), "{interval:?}");
+        assert!(sessions.find(grant.session.as_deref().unwrap()).await.unwrap().is_none());
+        assert!(matches!(refresh(&sessions, &grant).await, Refresh::Refused(_)));
+        clock.advance(minutes(120));
+        assert_eq!(sessions.count().await.unwrap(), 0, "the longest interval is the lifetime");
+    }
+}
+
 #[tokio::test]
 async fn a_device_of_many_users_does_not_take_all_the_places_that_a_store_has() {
     let store = Watched::default();

@@ -377,7 +377,7 @@ fn memory() -> MemoryStore {
     let store = MemoryStore::new();
     let revoker = Revoker::new(store.clone(), support::profile()).unwrap();
     let targets = (0..REVOKED).map(|id| Target::token(format!("revoked-{id}")));
-    futures::executor::block_on(revoker.revoke_many(targets)).unwrap();
+    futures::executor::block_on(revoker.revoke_many(targets).into_future()).unwrap();
     store
 }
 
