@@ -134,6 +134,56 @@ impl Clock for CoarseClock {
     }
 }
 
+/// A point on a clock that is never set, and goes on while the machine is suspended: for judging how
+/// old an answer is.
+///
+/// On Linux it is `CLOCK_BOOTTIME`; elsewhere the clock of [`Instant`](std::time::Instant), which
+/// on some systems stands still while the machine sleeps. No clock of a guest shows for how long its
+/// virtual machine was paused, unless the hypervisor tells it.
+#[cfg(feature = "redis")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct BootTime(u64);
+
+#[cfg(feature = "redis")]
+impl BootTime {
+    /// Later than any other.
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+
+    #[cfg(target_os = "linux")]
+    pub(crate) fn now() -> Self {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let nanos = |part: i64| u64::try_from(part).unwrap_or(0);
+        Self(nanos(now.tv_sec).saturating_mul(1_000_000_000).saturating_add(nanos(now.tv_nsec)))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn now() -> Self {
+        static ORIGIN: std::sync::LazyLock<std::time::Instant> =
+            std::sync::LazyLock::new(std::time::Instant::now);
+        Self(u64::try_from(ORIGIN.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// Nanoseconds since an arbitrary point.
+    pub(crate) const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since the same point.
+    pub(crate) const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    #[must_use]
+    pub(crate) fn saturating_add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
+    /// How long after `earlier` this is; zero if it is not.
+    pub(crate) fn saturating_duration_since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
 /// A clock that is set by hand, for tests. Clones share one time.
 #[cfg(any(test, feature = "test-util"))]
 #[derive(Clone, Debug, Default)]

@@ -52,6 +52,8 @@ mod redis_forgetting;
 #[cfg(feature = "redis")]
 mod redis_moving;
 #[cfg(feature = "redis")]
+mod redis_proof;
+#[cfg(feature = "redis")]
 mod redis_refused_writes;
 #[cfg(feature = "redis")]
 mod redis_store;

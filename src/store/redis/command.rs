@@ -254,7 +254,8 @@ impl StoreCore {
         let Some(wait) = self.options.wait_replicas else { return Ok(None) };
         let millis = i64::try_from(wait.limit.as_millis()).unwrap_or(i64::MAX);
         let arguments = vec![Value::Integer(wait.replicas.get().into()), Value::Integer(millis)];
-        let reply = permit.command("WAIT", arguments, limit).await.map_err(|error| {
+        let reply = permit.waiting_command("WAIT", arguments, wait.limit, limit).await;
+        let reply = reply.map_err(|error| {
             if is_command_refused(&error) {
                 let unknown = "the write is in force, and it cannot be known how many replicas \
                                have it: `WAIT` is refused";

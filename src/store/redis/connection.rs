@@ -19,9 +19,11 @@ use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::lease::{LEASE, Lease};
 use super::options::DEFAULT_CONNECT_TIMEOUT;
 use super::race::{ResolveHost, SystemResolver, addresses_of, race};
 use super::server_id::{ServerId, field_of};
+use crate::clock::BootTime;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How long a connection may take to be made: TCP, TLS, password. Longer than a check, because it
@@ -46,6 +48,7 @@ pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) server: ServerConfig,
     server_id: ServerId,
+    lease: Arc<Lease>,
     task: JoinHandle<Result<(), fred::error::Error>>,
 }
 
@@ -130,7 +133,8 @@ impl Connection {
         let _ = futures::poll!(connected.as_mut());
         let task = client.connect();
         let server_id = ServerId::of_address(ServerAddress(&server));
-        let mut connection = Self { client, server, server_id, task };
+        let lease = Arc::new(Lease::unlimited());
+        let mut connection = Self { client, server, server_id, lease, task };
         let first = async {
             tokio::select! {
                 connected = &mut connected => connected,
@@ -173,7 +177,24 @@ impl Connection {
         &self.server_id
     }
 
+    /// Answers are believed as long as this lease lasts. Without one the server stands alone, or is
+    /// none that keeps data.
+    pub(crate) fn believe_until(&mut self, lease: Arc<Lease>) {
+        self.lease = lease;
+    }
+
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    pub(crate) fn has_lease(&self, lease: &Arc<Lease>) -> bool {
+        Arc::ptr_eq(&self.lease, lease)
+    }
+
     /// Sends one command. The limit holds whatever fred does.
+    ///
+    /// # Errors
+    /// Also if the answer is not to be believed any more; see [`lease`](super::lease).
     pub(crate) async fn command<T>(
         &self,
         command: &'static str,
@@ -184,9 +205,28 @@ impl Connection {
         T: TryInto<Value> + Send,
         T::Error: Into<fred::error::Error> + Send,
     {
+        self.waiting_command(command, arguments, Duration::ZERO, limit).await
+    }
+
+    /// The same for a command that makes the server wait.
+    pub(crate) async fn waiting_command<T>(
+        &self,
+        command: &'static str,
+        arguments: Vec<T>,
+        wait: Duration,
+        limit: Duration,
+    ) -> Result<Value, StoreError>
+    where
+        T: TryInto<Value> + Send,
+        T::Error: Into<fred::error::Error> + Send,
+    {
         let command = CustomCommand::new_static(command, None::<u16>, false);
+        let sent_at = BootTime::now();
         match timeout(limit, self.client.custom(command, arguments)).await {
-            Ok(Ok(value)) => Ok(value),
+            Ok(Ok(value)) => {
+                self.lease.check(sent_at, BootTime::now(), LEASE.saturating_add(wait))?;
+                Ok(value)
+            }
             Ok(Err(error)) => Err(classify(&error)),
             Err(_) => Err(timed_out()),
         }

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fred::types::Value;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use self::parse::{parse_entries, parse_id, parse_score};
 use super::command::task_failed;
@@ -25,7 +26,7 @@ use super::reply::read_time;
 use super::role::RoleProbe;
 use super::schema::{self, IndexClass, IndexMember, MirrorId, MirrorLease, ShardKeys};
 use super::store::RedisStore;
-use super::topology::is_moving;
+use super::topology::{ProvedPrimary, is_moving};
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
 use crate::revocation::{Fact, Fingerprint};
@@ -36,8 +37,6 @@ use crate::store::{StoreError, StoreErrorKind};
 const LIMIT: Duration = Duration::from_millis(500);
 /// The timeout of fred itself; larger than every deadline here.
 const COMMAND_LIMIT: Duration = Duration::from_secs(5);
-/// How often the sentinels are asked whether the primary is another.
-const SENTINEL_INTERVAL: Duration = Duration::from_secs(1);
 /// How exactly the index says when a mirror was last heard of. A score that does not change costs
 /// Redis nothing.
 const HOUR: u64 = 60 * 60 * 1000;
@@ -69,9 +68,8 @@ pub struct RedisFeed {
     listed: Option<u64>,
     /// The next page of a snapshot, requested while the last one is being read.
     ahead: Option<(u64, JoinHandle<Result<Value, StoreError>>)>,
-    /// Whether the sentinels still name this server.
-    sentinel_check: Option<JoinHandle<Result<bool, StoreError>>>,
-    next_sentinel_check: Instant,
+    /// Which server is proved to be the primary.
+    proofs: Option<watch::Receiver<Option<ProvedPrimary>>>,
 }
 
 impl FeedSource for RedisStore {
@@ -102,8 +100,7 @@ impl RedisFeed {
             time: None,
             listed: None,
             ahead: None,
-            sentinel_check: None,
-            next_sentinel_check: Instant::now(),
+            proofs: None,
         }
     }
 
@@ -129,32 +126,17 @@ impl RedisFeed {
         self.role.check(self.connection()?, Some(&self.names().trial), LIMIT).await
     }
 
-    /// A server that was replaced may still take itself for a primary. The sentinels know.
-    async fn check_sentinels(&mut self) -> Result<(), StoreError> {
-        if !self.core.topology.has_sentinels() {
-            return Ok(());
+    /// A server that was replaced may still take itself for a primary. That it is proved to be one
+    /// is looked at with each answer.
+    fn check_proof(&self) -> Result<(), StoreError> {
+        let connection = self.connection()?;
+        match self.proofs.as_ref().and_then(|proofs| proofs.borrow().clone()) {
+            Some(primary) if !primary.leads_to(connection) => Err(StoreError::new(
+                StoreErrorKind::NotPrimary,
+                "another server is proved to be the primary",
+            )),
+            _ => Ok(()),
         }
-        match self.sentinel_check.take_if(|check| check.is_finished()) {
-            Some(found) => {
-                // If no sentinel answers, there is no reason to believe that anything has changed.
-                if let Ok(Ok(false)) = found.await {
-                    return Err(StoreError::new(
-                        StoreErrorKind::NotPrimary,
-                        "the sentinels name another primary",
-                    ));
-                }
-            }
-            None if self.sentinel_check.is_none() && self.next_sentinel_check <= Instant::now() => {
-                let (topology, connection, slot) =
-                    (Arc::clone(&self.core.topology), Arc::clone(self.connection()?), self.slot());
-                self.sentinel_check = Some(tokio::spawn(async move {
-                    topology.primary(slot).await.map(|found| found == connection.server)
-                }));
-                self.next_sentinel_check = Instant::now() + SENTINEL_INTERVAL;
-            }
-            None => {}
-        }
-        Ok(())
     }
 
     /// Renews the lease of a mirror that follows an epoch, and its entry in the index. Says whether
@@ -238,17 +220,12 @@ impl Feed for RedisFeed {
     async fn connect(&mut self) -> Result<(), StoreError> {
         self.drop_connection();
         self.role.reset();
-        let server = self.core.topology.primary(self.slot()).await?;
-        self.connection =
-            Some(Arc::new(self.core.topology.connect(server.clone(), COMMAND_LIMIT).await?));
-        // A server that hung while it was connected to may have been replaced meanwhile, and not
-        // know it yet.
-        if self.core.topology.primary(self.slot()).await? != server {
-            return Err(StoreError::new(
-                StoreErrorKind::NotPrimary,
-                "the server was replaced as the primary while it was connected to",
-            ));
-        }
+        let topology = &self.core.topology;
+        let primary = topology.primary(self.slot()).await?;
+        let connection = topology.connect(primary, COMMAND_LIMIT).await?;
+        topology.confirm(self.slot(), &connection).await?;
+        self.proofs = topology.follow(self.slot());
+        self.connection = Some(Arc::new(connection));
         check_log(
             &self.core.topology,
             self.connection()?,
@@ -257,12 +234,11 @@ impl Feed for RedisFeed {
             self.shard..self.shard + 1,
         )
         .await?;
-        self.next_sentinel_check = Instant::now() + SENTINEL_INTERVAL;
         Ok(())
     }
 
     async fn heartbeat(&mut self, progress: Progress) -> Result<Heartbeat, StoreError> {
-        self.check_sentinels().await?;
+        self.check_proof()?;
         let known = self.core.tracker.known(self.shard);
         let epoch = vec![self.names().epoch.clone()];
         // One round trip, in this order. The lease comes first: a write that is not in the epoch
@@ -390,7 +366,8 @@ impl Feed for RedisFeed {
             arguments.extend([Bytes::from_static(b"STREAMS"), self.names().log.clone(), id.into()]);
             arguments
         };
-        let reply = self.connection()?.command("XREAD", arguments(wait), wait + LIMIT).await;
+        let connection = self.connection()?;
+        let reply = connection.waiting_command("XREAD", arguments(wait), wait, wait + LIMIT).await;
         let reply = match reply {
             // The log was moved with its slot, to a node over whose connection others ask as well:
             // they must not wait for it.
@@ -455,9 +432,7 @@ impl RedisFeed {
         if let Some((_, ahead)) = self.ahead.take() {
             ahead.abort();
         }
-        if let Some(check) = self.sentinel_check.take() {
-            check.abort();
-        }
+        self.proofs = None;
         if let Some(connection) = self.connection.take() {
             connection.close();
         }

@@ -25,7 +25,8 @@
 // | | `address_map` | where announced addresses are dialled |
 // | | `credentials` | credentials that change |
 // | | `server_id` | which server is at the other end of a connection |
-// | connection | `race` | the addresses of one name, raced |
+// | connection | `lease` | until when a server is believed to be the primary |
+// | | `race` | the addresses of one name, raced |
 // | | `connection` | one connection to one server, and what its errors mean |
 // | | `reply` | what replies hold |
 // | | `role` | whether a server is a primary, by whichever command it answers |
@@ -74,6 +75,7 @@ mod forget;
 mod health;
 mod import;
 mod journal;
+mod lease;
 mod log_check;
 mod maintenance;
 mod options;

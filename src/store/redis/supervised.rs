@@ -3,18 +3,26 @@
 //! There is one connection at a time, and a task that supervises it (`supervise`):
 //!
 //! ```text
-//!            connected, and the server is a primary
+//!            connected, and the server is proved to be the primary
 //!   down ────────────────────────────────────────────▶ up
-//!    ▲                                                  │
-//!    └──────────────────────────────────────────────────┘
-//!      closed · 5 timeouts in a row · 2 probes unanswered ·
-//!      not a primary any more · the sentinels name another one
+//!    ▲ ▲                                               │ │▲
+//!    │ └───────────────────────────────────────────────┘ ││
+//!    │   closed · 5 timeouts in a row · 2 probes         ││
+//!    │   unanswered · not a primary any more ·           ││
+//!    │   another is proved to be the primary             ││ proved again
+//!    │                                  the lease is over▼│
+//!    └─────────────────────────────────────────────── unproved
 //! ```
 //!
 //! | state | what a question gets | what the task does |
 //! | --- | --- | --- |
-//! | down | an error at once, with the reason | connects to the primary, with pauses from 25 ms to 1 s |
+//! | down | an error at once, with the reason | connects to the primary, at once after a good connection, then with pauses from 25 ms to 1 s |
 //! | up | a [`Permit`], and an answer within its limit | probes twice a second: its role, and the epochs |
+//! | unproved | an error at once, with the voters that do not name the server, or do not answer | waits for a proof |
+//!
+//! Behind sentinels and in a cluster a proof is good for a second (`lease`). Whatever the state, the
+//! lease is looked at again when an answer is read, and so is how old the answer is: the task may be
+//! late, as after a suspension of the process.
 //!
 //! A connection that was given up is never used again: the next one is a new client, which has
 //! answered a probe before the first question. So an answer that comes late reaches nobody.
@@ -38,10 +46,12 @@ use tokio::time::timeout;
 use super::connection::{Connection, classify, code_of, timed_out, unexpected_reply};
 use super::epoch::EpochTracker;
 use super::health::{Health, Purpose};
+use super::lease::LEASE;
 use super::role::{RoleProbe, RoleSource};
 use super::schema::RedisKeys;
 use super::server_id::ServerId;
 use super::topology::Topology;
+use crate::clock::BootTime;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// After so many timeouts in a row the connection is given up.
@@ -80,7 +90,18 @@ struct Supervision {
 
 enum ConnectionState {
     Up(Arc<CurrentConnection>),
+    /// It is not proved that the server is still the primary.
+    Unproved(Arc<CurrentConnection>, StoreError),
     Down(StoreError),
+}
+
+impl ConnectionState {
+    fn is_of(&self, connection: &Arc<CurrentConnection>) -> bool {
+        match self {
+            Self::Up(current) | Self::Unproved(current, _) => Arc::ptr_eq(current, connection),
+            Self::Down(_) => false,
+        }
+    }
 }
 
 struct CurrentConnection {
@@ -186,9 +207,24 @@ impl Permit {
         T: TryInto<Value> + Send,
         T::Error: Into<fred::error::Error> + Send,
     {
+        self.waiting_command(command, arguments, Duration::ZERO, limit).await
+    }
+
+    /// The same for a command that makes the server wait.
+    pub(crate) async fn waiting_command<T>(
+        &self,
+        command: &'static str,
+        arguments: Vec<T>,
+        wait: Duration,
+        limit: Duration,
+    ) -> Result<Value, StoreError>
+    where
+        T: TryInto<Value> + Send,
+        T::Error: Into<fred::error::Error> + Send,
+    {
         let command = CustomCommand::new_static(command, None::<u16>, false);
         let client = &self.connection.current.connection.client;
-        let answer = self.connection.answer(client.custom::<Value, _>(command, arguments));
+        let answer = self.connection.answer(client.custom::<Value, _>(command, arguments), wait);
         timeout(limit, answer).await.unwrap_or_else(|_| Err(self.connection.count_timeout()))
     }
 }
@@ -207,7 +243,7 @@ impl PinnedConnection {
         let command = CustomCommand::new_static("MGET", None::<u16>, false);
         // In a box, because it is large and would be moved several times.
         let reply = Box::pin(self.current.connection.client.custom::<Value, _>(command, keys));
-        match self.answer(reply).await? {
+        match self.answer(reply, Duration::ZERO).await? {
             Value::Array(values) if values.len() == count => Ok(values),
             _ => Err(unexpected_reply("redis")),
         }
@@ -218,10 +254,12 @@ impl PinnedConnection {
     async fn answer(
         &self,
         reply: impl Future<Output = Result<Value, fred::error::Error>>,
+        wait: Duration,
     ) -> Result<Value, StoreError> {
         let mut given_up = self.current.given_up.subscribe();
+        let sent_at = BootTime::now();
         tokio::select! {
-            reply = reply => self.assess(reply),
+            reply = reply => self.assess(reply, sent_at, wait),
             reason = given_up.wait_for(Option::is_some) => {
                 Err(reason.ok().and_then(|reason| reason.clone()).unwrap_or_else(given_up_early))
             }
@@ -229,12 +267,19 @@ impl PinnedConnection {
     }
 
     /// Assesses the connection by the reply, and the reply by the connection.
-    fn assess<T>(&self, reply: Result<T, fred::error::Error>) -> Result<T, StoreError> {
+    fn assess<T>(
+        &self,
+        reply: Result<T, fred::error::Error>,
+        sent_at: BootTime,
+        wait: Duration,
+    ) -> Result<T, StoreError> {
         match reply {
             Ok(value) => {
                 if self.current.timeouts.load(Ordering::Relaxed) != 0 {
                     self.current.timeouts.store(0, Ordering::Relaxed);
                 }
+                let allowed = LEASE.saturating_add(wait);
+                self.current.connection.lease().check(sent_at, BootTime::now(), allowed)?;
                 // An answer of a primary that has been replaced meanwhile proves nothing.
                 if self.shared.is_current(&self.current) {
                     Ok(value)
@@ -297,29 +342,42 @@ impl Supervision {
             ConnectionState::Up(current) => {
                 Ok(PinnedConnection { shared: Arc::clone(self), current: Arc::clone(current) })
             }
-            ConnectionState::Down(error) => Err(error.clone()),
+            ConnectionState::Unproved(_, error) | ConnectionState::Down(error) => {
+                Err(error.clone())
+            }
         }
     }
 
     fn is_current(&self, connection: &Arc<CurrentConnection>) -> bool {
-        match &**self.state.load() {
-            ConnectionState::Up(current) => Arc::ptr_eq(current, connection),
-            ConnectionState::Down(_) => false,
+        self.state.load().is_of(connection)
+    }
+
+    /// Up or unproved → down, if this connection is still the current one: from now on questions
+    /// get this error, and the task connects anew.
+    fn give_up(&self, connection: &Arc<CurrentConnection>, error: &StoreError) {
+        if self.replace(connection, || ConnectionState::Down(error.clone())) {
+            connection.given_up.send_replace(Some(error.clone()));
         }
     }
 
-    /// Up → down, if this connection is still the one that is up: from now on questions get this
-    /// error, and the task connects anew.
-    fn give_up(&self, connection: &Arc<CurrentConnection>, error: &StoreError) {
-        let was = self.state.rcu(|state| match &**state {
-            ConnectionState::Up(current) if Arc::ptr_eq(current, connection) => {
-                Arc::new(ConnectionState::Down(error.clone()))
-            }
-            _ => Arc::clone(state),
+    /// Up → unproved, if there is a reason; unproved → up, if there is none.
+    fn set_proof(&self, connection: &Arc<CurrentConnection>, why_not: Option<&StoreError>) {
+        self.replace(connection, || match why_not {
+            Some(error) => ConnectionState::Unproved(Arc::clone(connection), error.clone()),
+            None => ConnectionState::Up(Arc::clone(connection)),
         });
-        if matches!(&*was, ConnectionState::Up(current) if Arc::ptr_eq(current, connection)) {
-            connection.given_up.send_replace(Some(error.clone()));
-        }
+    }
+
+    /// The next state, if this connection is still the current one. Says whether it was.
+    fn replace(
+        &self,
+        connection: &Arc<CurrentConnection>,
+        next: impl Fn() -> ConnectionState,
+    ) -> bool {
+        let was = self.state.rcu(|state| {
+            if state.is_of(connection) { Arc::new(next()) } else { Arc::clone(state) }
+        });
+        was.is_of(connection)
     }
 }
 

@@ -4,45 +4,59 @@
 //! fail-over of fred waits for dead nodes, follows a hung primary late or never, and goes on
 //! reading from a primary that was replaced while it hung.
 //!
-//! | topology | how the primary is found |
+//! | topology | how the primary is found, and for how long it is believed |
 //! | --- | --- |
 //! | one server | it is the primary |
-//! | sentinels | `SENTINEL MASTER` at all of them; the latest fail-over counts |
-//! | cluster | `CLUSTER NODES` at all known nodes; the latest owner of the slot counts. It is dialled at the preferred endpoint that `CLUSTER SLOTS` gives |
+//! | sentinels | more than half of them name it, to a question that was asked within the last second |
+//! | cluster | more than half of the primaries that have slots name it as the owner of the slot, likewise. With fewer than three of them: it says so itself, and no node that answers knows of a later owner. It is dialled at the preferred endpoint that `CLUSTER SLOTS` gives |
 
+mod ballot;
+mod prober;
 mod redirect;
 mod replies;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fred::types::config::{Config, Server, ServerConfig};
 use fred::types::{RespVersion, Value};
-use futures::stream::FuturesUnordered;
-use futures::{StreamExt as _, join};
+use futures::join;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
+use self::ballot::{View, VoterKind};
+pub(crate) use self::prober::ProvedPrimary;
+use self::prober::{Prober, VoterLink};
 use self::redirect::ImportingNodes;
 pub(crate) use self::redirect::{KeyCommand, is_moving};
 use self::replies::{
-    ClusterNode, Endpoints, owner_of, parse_endpoints, parse_nodes, parse_sentinel, sees_all,
+    ClusterNode, Endpoints, layout_of, parse_address, parse_endpoints, parse_nodes, parse_sentinel,
+    parse_sentinels,
 };
 use super::address_map::AddressMap;
 use super::connection::{
-    CONNECT_TIMEOUT, ConnectSettings, Connection, unexpected_reply, unreachable,
+    CONNECT_TIMEOUT, ConnectSettings, Connection, is_command_refused, unexpected_reply, unreachable,
 };
 use super::credentials::CredentialProvider;
+use crate::clock::BootTime;
 use crate::config::ConfigError;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// How long the rest is waited for when more than half have answered.
-const GRACE: Duration = Duration::from_millis(150);
 /// How many hash slots a cluster has.
 pub(crate) const SLOTS: u16 = 16_384;
 
 /// Knows how to find the primary of a shard, and connects to it.
 pub(crate) struct Topology {
+    access: VoterAccess,
+    /// Started by the first who asks for a primary.
+    prober: OnceLock<Prober>,
+    importing: ImportingNodes,
+}
+
+/// How to speak to the servers, and to those who know which of them is the primary.
+#[derive(Clone)]
+struct VoterAccess {
     /// Everything but the server: credentials, TLS, database.
     base: Config,
     kind: TopologyKind,
@@ -51,9 +65,9 @@ pub(crate) struct Topology {
     sentinel_base: Option<Config>,
     address_map: AddressMap,
     credentials: Option<Arc<dyn CredentialProvider>>,
-    importing: ImportingNodes,
 }
 
+#[derive(Clone)]
 enum TopologyKind {
     /// One server: it is the primary.
     Single(ServerConfig),
@@ -64,41 +78,8 @@ enum TopologyKind {
         username: Option<String>,
         password: Option<String>,
     },
-    /// A cluster.
-    Cluster(ClusterSeeds),
-}
-
-/// The nodes of a cluster that are asked about it.
-struct ClusterSeeds {
-    /// Those of the configuration.
-    named: Vec<Server>,
-    /// These, and the nodes that any of them has listed, so that the configured ones may all go.
-    known: Mutex<Vec<Server>>,
-}
-
-impl ClusterSeeds {
-    fn new(named: Vec<Server>) -> Self {
-        Self { known: Mutex::new(named.clone()), named }
-    }
-
-    fn known(&self) -> MutexGuard<'_, Vec<Server>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes in what nodes know of the cluster. Once a view covers all slots, nodes that no view
-    /// lists are forgotten: each would cost a timeout, and its address may belong to somebody else
-    /// now.
-    fn learn(&self, views: &[&[ClusterNode]]) {
-        let mut known = self.known();
-        if views.iter().any(|view| sees_all(view)) {
-            known.clone_from(&self.named);
-        }
-        for node in views.iter().copied().flatten().filter(|node| node.has_address) {
-            if !known.contains(&node.server) {
-                known.push(node.server.clone());
-            }
-        }
-    }
+    /// A cluster, and the nodes of the configuration.
+    Cluster(Vec<Server>),
 }
 
 impl Topology {
@@ -119,191 +100,182 @@ impl Topology {
                     password: password.clone(),
                 }
             }
-            ServerConfig::Clustered { hosts, .. } => {
-                TopologyKind::Cluster(ClusterSeeds::new(hosts.clone()))
-            }
+            ServerConfig::Clustered { hosts, .. } => TopologyKind::Cluster(hosts.clone()),
             single => TopologyKind::Single(single.clone()),
         };
         let named = match &kind {
             TopologyKind::Single(_) => 1,
-            TopologyKind::Sentinel { sentinels, .. } => sentinels.len(),
-            TopologyKind::Cluster(seeds) => seeds.named.len(),
+            TopologyKind::Sentinel { sentinels: named, .. } | TopologyKind::Cluster(named) => {
+                named.len()
+            }
         };
         if named == 0 {
             return Err(ConfigError::new("config", "names no server"));
         }
         // All replies are read as RESP2 has them.
         let base = Config { version: RespVersion::RESP2, ..config };
-        Ok(Self {
+        let access = VoterAccess {
             base,
             kind,
             connect,
             sentinel_base: None,
             address_map: AddressMap::default(),
             credentials: None,
-            importing: ImportingNodes::default(),
-        })
+        };
+        Ok(Self { access, prober: OnceLock::new(), importing: ImportingNodes::default() })
     }
 
     pub(crate) fn with_sentinel_base(mut self, base: Option<Config>) -> Self {
-        self.sentinel_base = base;
+        self.access.sentinel_base = base;
         self
     }
 
     pub(crate) fn with_credentials(mut self, from: Option<Arc<dyn CredentialProvider>>) -> Self {
-        self.credentials = from;
+        self.access.credentials = from;
         self
     }
 
     pub(crate) fn with_address_map(mut self, map: AddressMap) -> Self {
-        self.address_map = map;
+        self.access.address_map = map;
         self
     }
 
     pub(crate) fn is_cluster(&self) -> bool {
-        matches!(self.kind, TopologyKind::Cluster(_))
+        matches!(self.access.kind, TopologyKind::Cluster(_))
     }
 
-    pub(crate) fn has_sentinels(&self) -> bool {
-        matches!(self.kind, TopologyKind::Sentinel { .. })
+    #[cfg(test)]
+    fn has_sentinels(&self) -> bool {
+        matches!(self.access.kind, TopologyKind::Sentinel { .. })
     }
 
-    /// The primary; in a cluster, the one that serves `slot`.
-    pub(crate) async fn primary(&self, slot: u16) -> Result<ServerConfig, StoreError> {
-        let server = match &self.kind {
-            TopologyKind::Single(server) => return Ok(server.clone()),
-            TopologyKind::Sentinel { .. } => self.ask_sentinels().await?,
-            TopologyKind::Cluster(seeds) => self.ask_cluster(seeds, slot).await?,
+    /// Who proves which server is the primary; none if there is only one server.
+    fn prober(&self) -> Option<&Prober> {
+        let (kind, configured) = match &self.access.kind {
+            TopologyKind::Single(_) => return None,
+            TopologyKind::Sentinel { sentinels, .. } => (VoterKind::Sentinels, sentinels),
+            TopologyKind::Cluster(nodes) => (VoterKind::ClusterNodes, nodes),
         };
-        Ok(ServerConfig::Centralized { server })
+        Some(self.prober.get_or_init(|| Prober::start(self.access.clone(), kind, configured)))
     }
 
-    /// Asks all sentinels. Of those that answer, the one with the highest configuration epoch knows
-    /// of the latest fail-over.
-    async fn ask_sentinels(&self) -> Result<Server, StoreError> {
-        let TopologyKind::Sentinel { sentinels, service, username, password } = &self.kind else {
-            return Err(unreachable("there are no sentinels"));
-        };
-        let answers = majority(sentinels.iter().map(|sentinel| async move {
-            let config = Config {
-                server: ServerConfig::Centralized { server: sentinel.clone() },
-                username: username.clone(),
-                password: password.clone(),
-                database: None,
-                ..self.sentinel_base.as_ref().unwrap_or(&self.base).clone()
-            };
-            let reply = self.query(config, "SENTINEL", &["MASTER", service]).await;
-            let reply = reply.map_err(|error| {
-                refused_by_sentinel(&error, sentinel, service, username.as_deref())
-            })?;
-            let (epoch, mut server) =
-                parse_sentinel(&reply).ok_or_else(|| unexpected_reply("a sentinel"))?;
-            // A sentinel without an address for the server means its own host.
-            if server.host.is_empty() {
-                server.host = sentinel.host.clone();
-            }
-            Ok((epoch, self.address_map.dialled(server)))
-        }))
-        .await;
-        newest(answers, "no sentinel knows the primary")
+    /// The primary; in a cluster, the one that serves `slot`. To be called on a runtime.
+    ///
+    /// # Errors
+    /// Why no server is proved to be the primary.
+    pub(crate) async fn primary(&self, slot: u16) -> Result<ProvedPrimary, StoreError> {
+        self.proved(slot, BootTime::default()).await
     }
 
-    /// Asks all nodes. Of those that answer, the one with the highest configuration epoch knows of
-    /// the latest change of the owner.
-    async fn ask_cluster(&self, seeds: &ClusterSeeds, slot: u16) -> Result<Server, StoreError> {
-        let owners = self.ask_nodes(seeds).await.into_iter().map(|answer| {
-            answer.and_then(|view| {
-                owner_of(&view, slot).ok_or_else(|| {
-                    StoreError::new(
-                        StoreErrorKind::Cluster,
-                        "the cluster does not serve the slot of this shard",
-                    )
-                })
-            })
-        });
-        newest(owners.collect(), "no cluster node answers")
+    /// Has it proved anew that the connection leads to the primary: by questions that are asked from
+    /// now on. A server that hung while it was connected to may have been replaced meanwhile, and
+    /// not know it yet.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotPrimary`] if another is, and why no server is proved to be the primary.
+    pub(crate) async fn confirm(
+        &self,
+        slot: u16,
+        connection: &Connection,
+    ) -> Result<(), StoreError> {
+        if let TopologyKind::Single(_) = self.access.kind {
+            return Ok(());
+        }
+        let proved = self.proved(slot, BootTime::now()).await?;
+        if proved.leads_to(connection) {
+            return Ok(());
+        }
+        Err(StoreError::new(
+            StoreErrorKind::NotPrimary,
+            "the server was replaced as the primary while it was connected to",
+        ))
+    }
+
+    async fn proved(&self, slot: u16, since: BootTime) -> Result<ProvedPrimary, StoreError> {
+        match (&self.access.kind, self.prober()) {
+            (TopologyKind::Single(server), _) => Ok(ProvedPrimary::alone(server.clone())),
+            (_, Some(prober)) => prober.proved(slot, since, self.access.connect.timeout).await,
+            (_, None) => Err(unreachable("there is nobody to ask for the primary")),
+        }
+    }
+
+    /// The primary as it is proved from now on; none if there is only one server.
+    pub(crate) fn follow(&self, slot: u16) -> Option<watch::Receiver<Option<ProvedPrimary>>> {
+        self.prober().map(|prober| prober.follow(slot))
+    }
+
+    /// Why no server is proved to be the primary.
+    pub(crate) fn why_not_proved(&self, slot: u16) -> StoreError {
+        match self.prober() {
+            Some(prober) => prober.why_not(slot),
+            None => unreachable("there is nobody to ask for the primary"),
+        }
     }
 
     /// The primaries of a cluster, and for each slot the position of its owner among them.
     pub(crate) async fn slot_owners(
         &self,
     ) -> Result<(Vec<Server>, Vec<Option<usize>>), StoreError> {
-        let TopologyKind::Cluster(seeds) = &self.kind else {
-            return Err(StoreError::new(
-                StoreErrorKind::Cluster,
-                "the server is not part of a cluster",
-            ));
-        };
-        let mut servers: Vec<Server> = Vec::new();
-        let mut owners: Vec<Option<(u64, usize)>> = vec![None; usize::from(SLOTS)];
-        let mut failure = None;
-        for answer in self.ask_nodes(seeds).await {
-            let view = match answer {
-                Ok(view) => view,
-                Err(error) => {
-                    failure = Some(error);
-                    continue;
-                }
-            };
-            for node in view.into_iter().filter(|node| !node.slots.is_empty()) {
-                let place =
-                    servers.iter().position(|server| *server == node.server).unwrap_or_else(|| {
-                        servers.push(node.server);
-                        servers.len() - 1
-                    });
-                let owned = node.slots.into_iter().flat_map(|(first, last)| first..=last);
-                for slot in owned {
-                    if let Some(owner) = owners.get_mut(usize::from(slot))
-                        && owner.is_none_or(|(epoch, _)| node.epoch > epoch)
-                    {
-                        *owner = Some((node.epoch, place));
-                    }
-                }
-            }
-        }
+        let prober = self.prober().filter(|_| self.is_cluster()).ok_or_else(|| {
+            StoreError::new(StoreErrorKind::Cluster, "the server is not part of a cluster")
+        })?;
+        let limit = self.access.connect.timeout;
+        // Whoever serves the slot: what matters is that most have been asked from now on.
+        let asked = prober.proved(0, BootTime::now(), limit).await;
+        let (servers, owners) = prober.read(|ballot| owners_of(ballot.nodes()));
         if servers.is_empty() {
-            return Err(failure.unwrap_or_else(|| unreachable("no cluster node answers")));
+            return Err(asked.err().unwrap_or_else(|| unreachable("no cluster node answers")));
         }
-        Ok((servers, owners.into_iter().map(|owner| owner.map(|(_, place)| place)).collect()))
+        Ok((servers, owners))
     }
 
-    /// What the nodes know of the cluster. Nodes that were not known before are asked the next
-    /// time.
-    async fn ask_nodes(&self, seeds: &ClusterSeeds) -> Vec<Result<Vec<ClusterNode>, StoreError>> {
-        let known = seeds.known().clone();
-        let base = match self.current_base().await {
-            Ok(base) => base,
-            Err(error) => return vec![Err(error)],
-        };
-        let base = &base;
-        let answers = majority(known.iter().map(|node| async move {
-            let server = ServerConfig::Centralized { server: node.clone() };
-            let config = Config { server, ..base.clone() };
-            let opened = Connection::open(config, &self.connect, CONNECT_TIMEOUT).await;
-            let connection = opened.map_err(|error| refused_by_server(error, base))?;
-            let ask = |what| connection.command::<Value>("CLUSTER", vec![what], CONNECT_TIMEOUT);
-            let (nodes, slots) = join!(ask("NODES".into()), ask("SLOTS".into()));
-            let nodes = nodes?;
-            let text = nodes.as_str().ok_or_else(|| unexpected_reply("a cluster node"))?;
-            // Who owns a slot, and since when, is in one reply, where to dial it in the other. A
-            // server that refuses the latter is dialled by its address; one that does not answer
-            // must not be, because it would look like another server.
-            let endpoints = match slots {
-                Ok(slots) => parse_endpoints(&slots),
-                Err(error) if is_refusal(&error) => Endpoints::default(),
-                Err(error) => return Err(error),
-            };
-            let mut view = parse_nodes(&text, node, &endpoints);
-            for found in &mut view {
-                found.server = self.address_map.dialled(found.server.clone());
+    /// A new connection to this server, which has been asked for its id.
+    pub(crate) async fn connect(
+        &self,
+        primary: ProvedPrimary,
+        command_timeout: Duration,
+    ) -> Result<Connection, StoreError> {
+        let base = self.access.current_base().await?;
+        let config = Config { server: primary.server, ..base.clone() };
+        let opened = Connection::open(config, &self.access.connect, command_timeout).await;
+        let mut connection = opened.map_err(|error| refused_by_server(error, &base))?;
+        connection.believe_until(primary.lease);
+        connection.learn_server_id(self.access.connect.timeout).await?;
+        Ok(connection)
+    }
+}
+
+impl ProvedPrimary {
+    /// Whether it is the server at the other end of the connection.
+    pub(crate) fn leads_to(&self, connection: &Connection) -> bool {
+        self.server == connection.server && connection.has_lease(&self.lease)
+    }
+}
+
+/// The primaries of a cluster, and for each slot the position of its latest owner among them.
+fn owners_of<'v>(
+    views: impl Iterator<Item = &'v [ClusterNode]>,
+) -> (Vec<Server>, Vec<Option<usize>>) {
+    let mut servers: Vec<Server> = Vec::new();
+    let mut owners: Vec<Option<(u64, usize)>> = vec![None; usize::from(SLOTS)];
+    for node in views.flatten().filter(|node| !node.slots.is_empty()) {
+        let place = servers.iter().position(|server| *server == node.server).unwrap_or_else(|| {
+            servers.push(node.server.clone());
+            servers.len() - 1
+        });
+        let owned = node.slots.iter().flat_map(|&(first, last)| first..=last);
+        for slot in owned {
+            if let Some(owner) = owners.get_mut(usize::from(slot))
+                && owner.is_none_or(|(epoch, _)| node.epoch > epoch)
+            {
+                *owner = Some((node.epoch, place));
             }
-            Ok(view)
-        }))
-        .await;
-        seeds.learn(&answers.iter().flatten().map(Vec::as_slice).collect::<Vec<_>>());
-        answers
+        }
     }
+    (servers, owners.into_iter().map(|owner| owner.map(|(_, place)| place)).collect())
+}
 
+impl VoterAccess {
     /// Everything but the server, with the credentials of this moment.
     async fn current_base(&self) -> Result<Config, StoreError> {
         let Some(provider) = &self.credentials else { return Ok(self.base.clone()) };
@@ -319,30 +291,134 @@ impl Topology {
         })
     }
 
-    /// A new connection to this server, which has been asked for its id.
-    pub(crate) async fn connect(
-        &self,
-        server: ServerConfig,
-        command_timeout: Duration,
-    ) -> Result<Connection, StoreError> {
-        let base = self.current_base().await?;
-        let config = Config { server, ..base.clone() };
-        let opened = Connection::open(config, &self.connect, command_timeout).await;
-        let mut connection = opened.map_err(|error| refused_by_server(error, &base))?;
-        connection.learn_server_id(self.connect.timeout).await?;
-        Ok(connection)
+    /// A connection to a voter.
+    async fn dial(&self, voter: &Server) -> Result<Connection, StoreError> {
+        let server = ServerConfig::Centralized { server: voter.clone() };
+        let TopologyKind::Sentinel { service, username, password, .. } = &self.kind else {
+            let base = self.current_base().await?;
+            let config = Config { server, ..base.clone() };
+            let opened = Connection::open(config, &self.connect, CONNECT_TIMEOUT).await;
+            return opened.map_err(|error| refused_by_server(error, &base));
+        };
+        let config = Config {
+            server,
+            username: username.clone(),
+            password: password.clone(),
+            database: None,
+            ..self.sentinel_base.as_ref().unwrap_or(&self.base).clone()
+        };
+        let opened = async {
+            let mut connection = Connection::open(config, &self.connect, CONNECT_TIMEOUT).await?;
+            // Two names may lead to one sentinel.
+            connection.learn_server_id(self.connect.timeout).await?;
+            Ok(connection)
+        };
+        opened
+            .await
+            .map_err(|error| refused_by_sentinel(&error, voter, service, username.as_deref()))
     }
 
-    /// Sends one command to one server.
-    async fn query(
+    /// Asks a voter what it sees.
+    async fn ask(&self, voter: &Server, link: &mut VoterLink) -> Result<View, StoreError> {
+        match &self.kind {
+            TopologyKind::Sentinel { service, username, .. } => {
+                let view = self.ask_sentinel(voter, service, link).await;
+                view.map_err(|error| {
+                    refused_by_sentinel(&error, voter, service, username.as_deref())
+                })
+            }
+            TopologyKind::Cluster(_) => self.ask_node(voter, link).await,
+            TopologyKind::Single(_) => Err(unreachable("there is nobody to ask for the primary")),
+        }
+    }
+
+    async fn ask_sentinel(
         &self,
-        config: Config,
-        command: &'static str,
-        arguments: &[&str],
-    ) -> Result<Value, StoreError> {
-        let connection = Connection::open(config, &self.connect, CONNECT_TIMEOUT).await?;
-        let arguments: Vec<Value> = arguments.iter().map(|&argument| argument.into()).collect();
-        connection.command(command, arguments, CONNECT_TIMEOUT).await
+        sentinel: &Server,
+        service: &str,
+        link: &mut VoterLink,
+    ) -> Result<View, StoreError> {
+        let VoterLink { connection: Some(connection), others, .. } = link else {
+            return Err(unreachable("not connected to a sentinel"));
+        };
+        let ask = |what| {
+            let arguments: Vec<Value> = vec![Value::from_static_str(what), service.into()];
+            connection.command("SENTINEL", arguments, CONNECT_TIMEOUT)
+        };
+        let (primary, address) = join!(ask("MASTER"), ask("GET-MASTER-ADDR-BY-NAME"));
+        let watched = parse_sentinel(&primary?).ok_or_else(|| unexpected_reply("a sentinel"))?;
+        let mut server = match address {
+            Ok(address) => parse_address(&address).ok_or_else(|| unexpected_reply("a sentinel"))?,
+            Err(error) if is_command_refused(&error) => watched.server,
+            Err(error) => return Err(error),
+        };
+        // A sentinel without an address for the server means its own host.
+        if server.host.is_empty() {
+            server.host = sentinel.host.clone();
+        }
+        if others.as_ref().is_none_or(|known| known.len() != watched.other_sentinels) {
+            *others = match ask("SENTINELS").await {
+                Ok(reply) => parse_sentinels(&reply).map(|told| {
+                    told.into_iter().map(|other| self.address_map.dialled(other)).collect()
+                }),
+                // Then only those of the configuration are asked.
+                Err(error) if is_command_refused(&error) => None,
+                Err(error) => return Err(error),
+            };
+        }
+        let id = connection.server_id();
+        Ok(View {
+            id: id.is_own().then(|| id.to_string()),
+            nodes: vec![ClusterNode {
+                id: String::new(),
+                server: self.address_map.dialled(server),
+                is_self: false,
+                has_address: true,
+                epoch: watched.epoch,
+                slots: vec![(0, SLOTS - 1)],
+            }],
+            voters: watched.other_sentinels + 1,
+            is_voter: true,
+            others: others.clone(),
+        })
+    }
+
+    async fn ask_node(&self, node: &Server, link: &mut VoterLink) -> Result<View, StoreError> {
+        let VoterLink { connection: Some(connection), endpoints, .. } = link else {
+            return Err(unreachable("not connected to a cluster node"));
+        };
+        let ask = |what| {
+            let arguments = vec![Value::from_static_str(what)];
+            connection.command("CLUSTER", arguments, CONNECT_TIMEOUT)
+        };
+        let nodes = ask("NODES").await?;
+        let text = nodes.as_str().ok_or_else(|| unexpected_reply("a cluster node"))?;
+        // Who owns a slot, and since when, is in one reply, where to dial it in the other. A server
+        // that refuses the latter is dialled by its address; one that does not answer must not be,
+        // because it would look like another server.
+        let layout = layout_of(&text);
+        if endpoints.as_ref().is_none_or(|(known, _)| *known != layout) {
+            let told = match ask("SLOTS").await {
+                Ok(slots) => parse_endpoints(&slots),
+                Err(error) if is_refusal(&error) => Endpoints::default(),
+                Err(error) => return Err(error),
+            };
+            *endpoints = Some((layout, told));
+        }
+        let none = Endpoints::default();
+        let endpoints = endpoints.as_ref().map_or(&none, |(_, told)| told);
+        let mut nodes = parse_nodes(&text, node, endpoints);
+        for found in &mut nodes {
+            found.server = self.address_map.dialled(found.server.clone());
+        }
+        let own = nodes.iter().find(|found| found.is_self);
+        Ok(View {
+            id: own.map(|own| own.id.clone()),
+            voters: nodes.iter().filter(|found| !found.slots.is_empty()).count(),
+            is_voter: own.is_some_and(|own| !own.slots.is_empty()),
+            others: None,
+            nodes,
+        })
     }
 }
 
@@ -395,50 +471,6 @@ impl fmt::Display for UserName<'_> {
             None => f.write_str("the default user"),
         }
     }
-}
-
-/// The answers of all. Once more than half of them have answered, the rest gets only a moment more:
-/// a host that is down takes a whole timeout, and it is after a host has gone down that time
-/// matters.
-async fn majority<T>(
-    asked: impl Iterator<Item = impl Future<Output = Result<T, StoreError>>>,
-) -> Vec<Result<T, StoreError>> {
-    let mut asked: FuturesUnordered<_> = asked.collect();
-    let enough = asked.len() / 2 + 1;
-    let (mut answers, mut good) = (Vec::with_capacity(asked.len()), 0);
-    while let Some(answer) = asked.next().await {
-        good += usize::from(answer.is_ok());
-        answers.push(answer);
-        if good == enough {
-            let rest = async {
-                while let Some(answer) = asked.next().await {
-                    answers.push(answer);
-                }
-            };
-            let _ = timeout(GRACE, rest).await;
-            break;
-        }
-    }
-    answers
-}
-
-/// The answer that knows of the latest change; if there is none, one of the errors.
-fn newest(
-    answers: Vec<Result<(u64, Server), StoreError>>,
-    nobody: &'static str,
-) -> Result<Server, StoreError> {
-    let mut best: Option<(u64, Server)> = None;
-    let mut last_error = None;
-    for answer in answers {
-        match answer {
-            Ok((epoch, server)) if best.as_ref().is_none_or(|(known, _)| epoch > *known) => {
-                best = Some((epoch, server));
-            }
-            Ok(_) => {}
-            Err(error) => last_error = Some(error),
-        }
-    }
-    best.map(|(_, server)| server).ok_or_else(|| last_error.unwrap_or_else(|| unreachable(nobody)))
 }
 
 #[cfg(test)]

@@ -19,14 +19,13 @@ use super::super::health::Purpose;
 use super::super::log_check::check_log;
 use super::super::random;
 use super::{ConnectionState, CurrentConnection, Supervision, given_up_early};
+use crate::clock::BootTime;
 use crate::store::{Doubt, StoreError, StoreErrorKind};
 
 /// How often the connection is probed; also how late a loss of data is noticed without traffic.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// How soon it is probed again after a probe that was not answered.
 const PROBE_RETRY: Duration = Duration::from_millis(25);
-/// How often the sentinels are asked whether the primary is still the same.
-const SENTINEL_INTERVAL: Duration = Duration::from_secs(2);
 /// The pause before the next attempt to connect doubles between these.
 const BACKOFF: Range<Duration> = Duration::from_millis(25)..Duration::from_secs(1);
 /// A connection that was up for so long resets the pause.
@@ -53,7 +52,9 @@ impl Drop for DownOnDrop {
             self.0.report(Some(&error));
         }
         let down = Arc::new(ConnectionState::Down(error.clone()));
-        if let ConnectionState::Up(current) = &*self.0.state.swap(down) {
+        if let ConnectionState::Up(current) | ConnectionState::Unproved(current, _) =
+            &*self.0.state.swap(down)
+        {
             current.given_up.send_replace(Some(error));
             current.connection.close();
         }
@@ -131,19 +132,12 @@ impl Supervision {
             Purpose::Writes => self.config.limit.max(CONNECT_TIMEOUT),
         };
         let topology = &self.config.topology;
-        let server = topology.primary(self.config.slot).await?;
-        let connection = topology.connect(server, command_timeout).await?;
+        let primary = topology.primary(self.config.slot).await?;
+        let connection = topology.connect(primary, command_timeout).await?;
         let limit = self.config.limit.max(Duration::from_millis(50));
         self.role.reset();
         self.check_role(&connection, limit).await?;
-        // A server that hung while it was connected to may have been replaced meanwhile, and not
-        // know it yet.
-        if topology.primary(self.config.slot).await? != connection.server {
-            return Err(StoreError::new(
-                StoreErrorKind::NotPrimary,
-                "the server was replaced as the primary while it was connected to",
-            ));
-        }
+        topology.confirm(self.config.slot, &connection).await?;
         // Before an epoch is read over this connection: it would replace what is to be compared.
         let shards = self.config.shards.clone();
         check_log(topology, &connection, &self.config.keys, &self.config.tracker, shards).await?;
@@ -198,7 +192,7 @@ impl Supervision {
     }
 
     /// Returns when the connection is not to be used any more, with the reason.
-    async fn watch(&self, current: &CurrentConnection) -> StoreError {
+    async fn watch(&self, current: &Arc<CurrentConnection>) -> StoreError {
         let connection = &current.connection;
         let mut errors = connection.errors();
         let mut given_up = current.given_up.subscribe();
@@ -220,7 +214,7 @@ impl Supervision {
             }
             error = closed => error,
             error = self.probe_regularly(connection) => error,
-            error = self.watch_sentinels(connection) => error,
+            error = self.watch_proofs(current) => error,
         }
     }
 
@@ -230,6 +224,8 @@ impl Supervision {
         loop {
             match self.probe(connection, self.config.limit).await {
                 Ok(()) => unanswered = 0,
+                // What is answered now proves nothing, and what was closed shows by itself.
+                Err(_) if connection.lease().is_over(BootTime::now()) => unanswered = 0,
                 Err(error) if error.kind() == StoreErrorKind::Timeout && unanswered == 0 => {
                     unanswered += 1;
                 }
@@ -239,22 +235,48 @@ impl Supervision {
         }
     }
 
-    /// A primary that is cut off from its sentinels does not know that it has been replaced. (One
-    /// that is cut off from its cluster stops by itself.)
-    async fn watch_sentinels(&self, connection: &Connection) -> StoreError {
-        if !self.config.topology.has_sentinels() {
+    /// Watches whether the server is still proved to be the primary, and returns when another one
+    /// is. One that is cut off from its sentinels does not know that it has been replaced.
+    async fn watch_proofs(&self, current: &Arc<CurrentConnection>) -> StoreError {
+        let topology = &self.config.topology;
+        let Some(mut proofs) = topology.follow(self.config.slot) else {
             return pending().await;
-        }
+        };
+        let connection = &current.connection;
+        let mut is_proved = true;
         loop {
-            sleep(SENTINEL_INTERVAL.mul_f64(0.5 + random::fraction())).await;
-            // If no sentinel answers, there is no reason to believe that anything has changed.
-            if let Ok(server) = self.config.topology.primary(self.config.slot).await
-                && server != connection.server
-            {
+            let is_replaced = match &*proofs.borrow_and_update() {
+                Some(primary) => !primary.leads_to(connection),
+                None => false,
+            };
+            if is_replaced {
                 return StoreError::new(
                     StoreErrorKind::NotPrimary,
-                    "the sentinels name another primary",
+                    "another server is proved to be the primary",
                 );
+            }
+            let left = connection.lease().left(BootTime::now());
+            if left.is_zero() == is_proved {
+                is_proved = !is_proved;
+                let why_not = (!is_proved).then(|| topology.why_not_proved(self.config.slot));
+                self.set_proof(current, why_not.as_ref());
+                self.report(why_not.as_ref());
+                match why_not {
+                    Some(error) => tracing::warn!(purpose = ?self.config.purpose,
+                        error = %error.chain(),
+                        "redis cannot be used until it is proved again that it is the primary"),
+                    None => tracing::info!(purpose = ?self.config.purpose,
+                        "it is proved again that redis is the primary"),
+                }
+            }
+            let over = async { if is_proved { sleep(left).await } else { pending().await } };
+            tokio::select! {
+                changed = proofs.changed() => {
+                    if changed.is_err() {
+                        return given_up_early();
+                    }
+                }
+                () = over => {}
             }
         }
     }

@@ -119,7 +119,7 @@ async fn what_a_cluster_announces_is_dialled_where_it_prefers_and_the_map_says()
             .with_address_map(AddressMap::parse(&pairs).unwrap());
         let server = topology.primary(0).await.unwrap();
         topology.connect(server.clone(), CONNECT_TIMEOUT).await.unwrap();
-        let ServerConfig::Centralized { server } = server else { panic!("one server") };
+        let ServerConfig::Centralized { server } = server.server else { panic!("one server") };
         server.host.to_string()
     };
     assert_eq!(find(&[]).await, "localhost");

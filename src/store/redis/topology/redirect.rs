@@ -15,7 +15,7 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Topology, TopologyKind};
+use super::{ProvedPrimary, Topology};
 use crate::store::redis::connection::{
     CONNECT_TIMEOUT, Connection, classify, error_code, timed_out, unexpected_reply,
 };
@@ -156,11 +156,13 @@ impl Topology {
             known.last().asked = Instant::now();
             return Arc::clone(known);
         }
-        let (topology, config) =
-            (Arc::clone(self), ServerConfig::Centralized { server: server.clone() });
+        // Nobody names it as the owner of the slot yet; the node that named it is believed, as long
+        // as that is proved to be the owner.
+        let node = ServerConfig::Centralized { server: server.clone() };
+        let (topology, node) = (Arc::clone(self), ProvedPrimary::alone(node));
         let connecting =
             tokio::spawn(
-                async move { topology.connect(config, CONNECT_TIMEOUT).await.map(Arc::new) },
+                async move { topology.connect(node, CONNECT_TIMEOUT).await.map(Arc::new) },
             );
         let connection = async move {
             connecting.await.unwrap_or_else(|error| {
@@ -182,10 +184,11 @@ impl Topology {
     fn redirected(&self, redirect: &StoreError, asked: &ServerConfig) -> Option<Server> {
         let words = redirect.told()?.downcast_ref::<fred::error::Error>()?.details();
         let asked = asked.hosts().into_iter().next()?;
-        let server = self.address_map.dialled(read_redirect(words, &asked)?);
+        let server = self.access.address_map.dialled(read_redirect(words, &asked)?);
         // By which name its certificate is checked is known from the list of nodes.
-        let TopologyKind::Cluster(seeds) = &self.kind else { return Some(server) };
-        let known = seeds.known().iter().find(|known| **known == server).cloned();
+        let known = self.prober().and_then(|prober| {
+            prober.read(|ballot| ballot.servers().find(|known| **known == server).cloned())
+        });
         Some(known.unwrap_or(server))
     }
 }

@@ -1,6 +1,7 @@
 //! What sentinels and cluster nodes reply about the topology. Pure.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 
 use fred::types::Value;
@@ -9,23 +10,56 @@ use fred::types::config::Server;
 use super::SLOTS;
 use crate::store::redis::address_map::named;
 
-/// The configuration epoch and the address, from the reply to `SENTINEL MASTER`: names and values
-/// in turn.
-pub(super) fn parse_sentinel(reply: &Value) -> Option<(u64, Server)> {
+/// What a sentinel says of the primary.
+pub(super) struct WatchedPrimary {
+    pub(super) epoch: u64,
+    pub(super) server: Server,
+    /// How many other sentinels watch it.
+    pub(super) other_sentinels: usize,
+}
+
+/// Reads the reply to `SENTINEL MASTER`: names and values in turn.
+pub(super) fn parse_sentinel(reply: &Value) -> Option<WatchedPrimary> {
+    let epoch = field(reply, "config-epoch")?.parse().ok()?;
+    let server = Server::new(field(reply, "ip")?, field(reply, "port")?.parse().ok()?);
+    let other_sentinels =
+        field(reply, "num-other-sentinels").and_then(|count| count.parse().ok()).unwrap_or(0);
+    Some(WatchedPrimary { epoch, server, other_sentinels })
+}
+
+/// Reads the reply to `SENTINEL GET-MASTER-ADDR-BY-NAME`. While a failover is being completed, it
+/// names the new primary, and `SENTINEL MASTER` the former one.
+pub(super) fn parse_address(reply: &Value) -> Option<Server> {
     let Value::Array(parts) = reply else { return None };
-    let field = |wanted: &str| {
-        parts.chunks_exact(2).find_map(|pair| match pair {
-            [name, value] if name.as_str().as_deref() == Some(wanted) => value.as_string(),
-            _ => None,
-        })
+    let [host, port] = parts.as_slice() else { return None };
+    Some(Server::new(host.as_string()?, port.as_string()?.parse().ok()?))
+}
+
+/// Reads the reply to `SENTINEL SENTINELS`: where the other sentinels are.
+pub(super) fn parse_sentinels(reply: &Value) -> Option<Vec<Server>> {
+    let Value::Array(sentinels) = reply else { return None };
+    let address = |sentinel: &Value| {
+        let host = field(sentinel, "ip").filter(|host| !host.is_empty())?;
+        Some(Server::new(host, field(sentinel, "port")?.parse().ok()?))
     };
-    let epoch = field("config-epoch")?.parse().ok()?;
-    Some((epoch, Server::new(field("ip")?, field("port")?.parse().ok()?)))
+    Some(sentinels.iter().filter_map(address).collect())
+}
+
+/// The value of a name in a list of names and values in turn.
+fn field(reply: &Value, wanted: &str) -> Option<String> {
+    let Value::Array(parts) = reply else { return None };
+    parts.chunks_exact(2).find_map(|pair| match pair {
+        [name, value] if name.as_str().as_deref() == Some(wanted) => value.as_string(),
+        _ => None,
+    })
 }
 
 /// A node of a cluster, as one of them sees it.
 pub(super) struct ClusterNode {
+    pub(super) id: String,
     pub(super) server: Server,
+    /// Whether it is the one that was asked.
+    pub(super) is_self: bool,
     pub(super) has_address: bool,
     pub(super) epoch: u64,
     /// What it serves as a primary: the first and the last slot of each range.
@@ -94,7 +128,9 @@ pub(super) fn parse_nodes(text: &str, asked: &Server, endpoints: &Endpoints) -> 
         });
         let is_primary = flags.split(',').any(|flag| flag == "master");
         nodes.push(ClusterNode {
+            id: (*id).to_owned(),
             server,
+            is_self: flags.split(',').any(|flag| flag == "myself"),
             has_address: !flags.contains("noaddr") && !flags.contains("handshake"),
             epoch: epoch.parse().unwrap_or(0),
             slots: if is_primary { ranges.collect() } else { Vec::new() },
@@ -110,10 +146,24 @@ pub(super) fn sees_all(nodes: &[ClusterNode]) -> bool {
         >= usize::from(SLOTS)
 }
 
-pub(super) fn owner_of(nodes: &[ClusterNode], slot: u16) -> Option<(u64, Server)> {
+/// The node that serves a slot.
+pub(super) fn owner_of(nodes: &[ClusterNode], slot: u16) -> Option<&ClusterNode> {
     let has_slot = |node: &&ClusterNode| {
         node.slots.iter().any(|(first, last)| (*first..=*last).contains(&slot))
     };
     // If two nodes claim a slot, the last line counts.
-    nodes.iter().rfind(has_slot).map(|node| (node.epoch, node.server.clone()))
+    nodes.iter().rfind(has_slot)
+}
+
+/// What of the reply to `CLUSTER NODES` bears on where nodes are dialled: as long as it is the same,
+/// so are the endpoints.
+pub(super) fn layout_of(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for line in text.lines() {
+        let words: Vec<_> = line.split(' ').collect();
+        if let [id, address, flags, _, _, _, _, _, slots @ ..] = words.as_slice() {
+            (id, address, flags, slots).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
 }

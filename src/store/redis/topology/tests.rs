@@ -1,4 +1,5 @@
 use super::super::url::parse_url;
+use super::replies::owner_of;
 use super::*;
 
 fn asked() -> Server {
@@ -17,7 +18,8 @@ dead :0@0 master,noaddr - 0 0 1 disconnected
 #[test]
 fn the_owner_of_a_slot_is_read_from_the_nodes() {
     let nodes = parse_nodes(NODES, &asked(), &Endpoints::default());
-    let owner = |slot| owner_of(&nodes, slot).unwrap();
+    let owner =
+        |slot| owner_of(&nodes, slot).map(|node| (node.epoch, node.server.clone())).unwrap();
     assert_eq!(owner(0), (9, Server::new("127.0.0.1", 30001)));
     assert_eq!(owner(5460), (9, Server::new("127.0.0.1", 30001)));
     assert_eq!(owner(5470), (2, Server::new("127.0.0.1", 30002)));
@@ -71,34 +73,6 @@ fn all_nodes_that_can_be_asked_are_remembered() {
 }
 
 #[test]
-fn nodes_are_asked_as_long_as_a_node_lists_them() {
-    let seeds = ClusterSeeds::new(vec![Server::new("seed", 1)]);
-    let line =
-        |port: u16, slots: &str| format!("id 10.0.0.1:{port}@1 master - 0 0 1 connected {slots}\n");
-    let learn = |text: &str| {
-        seeds.learn(&[&parse_nodes(text, &asked(), &Endpoints::default())]);
-        seeds.known().iter().map(|server| server.port).collect::<Vec<_>>()
-    };
-    let (one, other, third) = (line(2, "0-8191"), line(3, "8192-16383"), line(4, "8192-16383"));
-    assert_eq!(learn(&(one.clone() + &other)), [1, 2, 3]);
-    // One that was reset, or has lost sight of the others, does not make us forget them.
-    assert_eq!(learn(&one), [1, 2, 3]);
-    assert_eq!(learn(""), [1, 2, 3]);
-    // The second has got another address.
-    assert_eq!(learn(&(one + &third)), [1, 2, 4]);
-}
-
-#[test]
-fn the_answer_with_the_highest_epoch_counts() {
-    let server = |port| Server::new("h", port);
-    let error = || StoreError::new(StoreErrorKind::Timeout, "late");
-    let answers = vec![Ok((3, server(1))), Err(error()), Ok((5, server(2))), Ok((4, server(3)))];
-    assert_eq!(newest(answers, "nobody").unwrap(), server(2));
-    assert_eq!(newest(vec![Err(error())], "nobody").unwrap_err().kind(), StoreErrorKind::Timeout);
-    assert_eq!(newest(Vec::new(), "nobody").unwrap_err().to_string(), "nobody");
-}
-
-#[test]
 fn every_topology_is_read_from_its_url() {
     for (url, is_cluster, has_sentinels) in [
         ("redis://127.0.0.1", false, false),
@@ -132,31 +106,4 @@ fn a_configuration_without_a_server_is_refused() {
         Topology::new(config, ConnectSettings::default()).err().unwrap().setting(),
         "config"
     );
-}
-
-/// Answers after so many milliseconds, with its number, or with an error.
-async fn after(millis: u64, number: Option<u64>) -> Result<u64, StoreError> {
-    tokio::time::sleep(Duration::from_millis(millis)).await;
-    number.ok_or_else(|| unreachable("dead"))
-}
-
-#[tokio::test(start_paused = true)]
-async fn once_most_have_answered_the_rest_gets_only_a_moment_more() {
-    // When they answer, and whether; how long it takes; who is heard.
-    for (servers, takes, heard) in [
-        (&[(5, true), (7, true), (1000, false)][..], 157, &[0, 1][..]),
-        (&[(5, true), (7, true), (100, true)], 100, &[0, 1, 2]),
-        (&[(5, true), (400, true), (1000, false)], 550, &[0, 1]),
-        // Half of them are not most, and errors are no answers.
-        (&[(5, true), (1000, true)], 1000, &[0, 1]),
-        (&[(5, true), (6, false), (1000, true)], 1000, &[0, 2]),
-        (&[(1000, true)], 1000, &[0]),
-    ] {
-        let start = tokio::time::Instant::now();
-        let asked =
-            (0..).zip(servers).map(|(n, (millis, is_well))| after(*millis, is_well.then_some(n)));
-        let answers = majority(asked).await;
-        assert_eq!(start.elapsed().as_millis(), takes, "{servers:?}");
-        assert_eq!(answers.into_iter().flatten().collect::<Vec<_>>(), heard, "{servers:?}");
-    }
 }
