@@ -142,13 +142,12 @@ async fn what_a_frozen_primary_answers_when_it_wakes_is_never_believed() {
     assert_eq!(check(&*store, &late).await.unwrap(), Standing::Live);
 
     let hung = sentinel.hang_primary();
-    let asked: Vec<_> = (0..20)
+    let writing: Vec<_> = (0..20)
         .map(|n| {
-            let (store, late) = (Arc::clone(&store), Arc::clone(&late));
+            let store = Arc::clone(&store);
             tokio::spawn(async move {
                 let id = format!("in flight {n}");
-                let written = revoke(&store, Target::token(id.clone())).await.is_ok();
-                (written.then_some(id), check(&*store, &late).await)
+                revoke(&store, Target::token(id.clone())).await.is_ok().then_some(id)
             })
         })
         .collect();
@@ -174,12 +173,8 @@ async fn what_a_frozen_primary_answers_when_it_wakes_is_never_believed() {
             assert!(is_revoked(&standing), "read from the former primary");
         }
     }
-    for answer in asked {
-        let (written, standing) = answer.await.unwrap();
-        if let Ok(standing) = standing {
-            assert!(is_revoked(&standing), "read from the former primary");
-        }
-        if let Some(id) = written {
+    for written in writing {
+        if let Some(id) = written.await.unwrap() {
             assert!(is_revoked(&recovered(&other, &token("u", &id)).await), "{id} was confirmed");
         }
     }
@@ -225,8 +220,9 @@ async fn without_a_majority_of_the_sentinels_nothing_is_believed_and_it_is_said_
         words.contains("could not be confirmed as the primary in time: 1 of 3 sentinels name")
             && words.contains(&format!("{dead} does not answer"))
     };
-    let told = tokio::time::timeout(LIMIT, health.wait_for(says_why)).await;
-    assert!(told.is_ok(), "{}", store.health());
+    // What `wait_for` gives keeps the store from reporting.
+    let told = tokio::time::timeout(LIMIT, health.wait_for(says_why)).await.is_ok();
+    assert!(told, "{}", store.health());
     assert!(!store.health().checks() && !store.health().writes());
 
     // As soon as a majority answers, the same connections are used again.

@@ -53,7 +53,7 @@ impl RedisStore {
     /// change the pattern. In a cluster add `+cluster|nodes +asking`; with
     /// [`with_wait_replicas`](super::RedisStoreBuilder::with_wait_replicas) add `+wait`; with a
     /// database in the URL add `+select`. The user at the sentinels needs `+ping +client|id +info
-    /// +sentinel|master`.
+    /// +sentinel|master +sentinel|sentinels +sentinel|get-master-addr-by-name`.
     ///
     /// `+role +info +ping +client|id` are optional. The role of the server is learned from `ROLE`,
     /// else from `HELLO`, else from `INFO`, else from a write that changes nothing; the report says

@@ -405,8 +405,8 @@ impl VoterAccess {
             };
             *endpoints = Some((layout, told));
         }
-        let none = Endpoints::default();
-        let endpoints = endpoints.as_ref().map_or(&none, |(_, told)| told);
+        let unknown = Endpoints::default();
+        let endpoints = endpoints.as_ref().map_or(&unknown, |(_, told)| told);
         let mut nodes = parse_nodes(&text, node, endpoints);
         for found in &mut nodes {
             found.server = self.address_map.dialled(found.server.clone());

@@ -261,12 +261,12 @@ impl Supervision {
                 let why_not = (!is_proved).then(|| topology.why_not_proved(self.config.slot));
                 self.set_proof(current, why_not.as_ref());
                 self.report(why_not.as_ref());
-                match why_not {
-                    Some(error) => tracing::warn!(purpose = ?self.config.purpose,
-                        error = %error.chain(),
-                        "redis cannot be used until it is proved again that it is the primary"),
-                    None => tracing::info!(purpose = ?self.config.purpose,
-                        "it is proved again that redis is the primary"),
+                if let Some(error) = why_not {
+                    tracing::warn!(purpose = ?self.config.purpose, error = %error.chain(),
+                        "redis cannot be used until it is proved again that it is the primary");
+                } else {
+                    tracing::info!(purpose = ?self.config.purpose,
+                        "it is proved again that redis is the primary");
                 }
             }
             let over = async { if is_proved { sleep(left).await } else { pending().await } };

@@ -218,8 +218,8 @@ impl Ballot {
     /// The server that is proved to be the primary of a slot, and when the proof was asked for.
     pub(super) fn proof(&self, slot: u16, now: BootTime) -> Option<(Server, BootTime)> {
         let votes = self.votes(slot, now);
-        let voters = self.count();
-        if self.kind == VoterKind::ClusterNodes && voters < MIN_CLUSTER_VOTERS {
+        let count = self.count();
+        if self.kind == VoterKind::ClusterNodes && count < MIN_CLUSTER_VOTERS {
             // No majority of one or two could replace a primary that does not answer; an operator
             // can. So the primary itself has to answer, and nobody may know of a later one.
             let latest = votes.iter().max_by_key(|vote| vote.epoch)?;
@@ -231,7 +231,7 @@ impl Ballot {
             let mut asked: Vec<_> = named.map(|other| other.asked_at).collect();
             asked.sort_unstable();
             // The latest point since which enough of them were asked.
-            if let Some(first) = asked.len().checked_sub(voters / 2 + 1) {
+            if let Some(first) = asked.len().checked_sub(count / 2 + 1) {
                 let asked_at = asked.get(first).copied()?;
                 return Some((vote.server.clone(), asked_at));
             }
@@ -259,14 +259,14 @@ impl Ballot {
                 StoreError::new(unreachable, detail)
             });
         }
-        let (voters, kind) = (self.count(), self.kind.plural());
+        let (count, kind) = (self.count(), self.kind.plural());
         let mut detail = String::from("the server could not be confirmed as the primary in time: ");
         let mut told: Vec<&Server> = Vec::new();
         for vote in &votes {
             if !told.contains(&&vote.server) {
                 let named = votes.iter().filter(|other| other.server == vote.server).count();
                 let comma = if told.is_empty() { "" } else { ", " };
-                let _ = write!(detail, "{comma}{named} of {voters} {kind} name {}", vote.server);
+                let _ = write!(detail, "{comma}{named} of {count} {kind} name {}", vote.server);
                 told.push(&vote.server);
             }
         }

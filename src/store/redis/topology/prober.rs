@@ -229,13 +229,11 @@ impl ProberState {
             Ok(()) => {
                 asked_at = BootTime::now();
                 // A later answer would prove nothing.
-                match timeout(LEASE, self.access.ask(server, link)).await {
-                    Ok(answer) => answer,
-                    Err(_) => {
-                        link.connection = None;
-                        Err(timed_out())
-                    }
-                }
+                let answer = timeout(LEASE, self.access.ask(server, link)).await;
+                answer.unwrap_or_else(|_| {
+                    link.connection = None;
+                    Err(timed_out())
+                })
             }
             Err(error) => Err(error),
         };
