@@ -95,6 +95,10 @@ impl Supervision {
                     self.give_up(&current, &error);
                     current.connection.close();
                     self.report_outage(&error, &mut is_logged);
+                    // After a good connection the next one is made at once.
+                    if failures == 0 {
+                        continue;
+                    }
                 }
                 Err(error) => {
                     self.state.store(Arc::new(ConnectionState::Down(error.clone())));
