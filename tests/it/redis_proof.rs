@@ -1,5 +1,5 @@
-//! A server is believed to be the primary for a second after a majority has named it, and an answer
-//! for a second after its question was sent.
+//! Behind sentinels and in a cluster a server is believed to be the primary for a second after a
+//! majority has named it, and an answer for a second after its question was sent.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -302,18 +302,11 @@ async fn a_cluster_node_is_believed_as_long_as_a_majority_of_the_primaries_names
     assert!(is_revoked(&recovered(&store, &revoked).await));
 }
 
-/// The runtime stands still between the question and its answer, as that of a process that is
-/// suspended.
-#[tokio::test]
-async fn an_answer_that_waited_for_a_suspended_process_is_not_believed() {
-    if !redis_is_installed() {
-        return;
-    }
-    let redis = in_background(RedisServer::start).await;
-    let builder = || RedisStore::builder().with_url(redis.url()).with_check_timeout(LIMIT);
-    let store = builder().connect().await.unwrap();
+/// Asks, and lets the runtime stand still for longer than a lease between the question and its
+/// answer, as that of a process that is suspended.
+async fn ask_and_stand_still(store: &RedisStore) -> Result<Standing, StoreErrorKind> {
     let live = token("u", "live");
-    assert_eq!(check(&store, &live).await.unwrap(), Standing::Live);
+    assert_eq!(recovered(store, &live).await, Standing::Live);
     let mut answer = store.check(&live).answer().boxed();
     // It is sent as soon as the other tasks run.
     assert!((&mut answer).now_or_never().is_none());
@@ -321,7 +314,29 @@ async fn an_answer_that_waited_for_a_suspended_process_is_not_believed() {
         tokio::task::yield_now().await;
     }
     std::thread::sleep(LEASE + Duration::from_millis(300));
-    let error = answer.await.unwrap_err();
-    assert_eq!(error.kind(), StoreErrorKind::Timeout, "{error}");
-    assert_eq!(recovered(&store, &live).await, Standing::Live);
+    answer.await.map_err(|error| error.kind())
+}
+
+#[tokio::test]
+async fn an_answer_that_waited_for_a_suspended_process_is_not_believed() {
+    if !redis_is_installed() {
+        return;
+    }
+    let sentinel = in_background(|| Sentinel::start(1, 3)).await;
+    let builder = RedisStore::builder().with_url(sentinel.url()).with_check_timeout(LIMIT);
+    let store = builder.connect().await.unwrap();
+    let kind = ask_and_stand_still(&store).await.unwrap_err();
+    assert!(matches!(kind, StoreErrorKind::Timeout | StoreErrorKind::NotPrimary), "{kind:?}");
+    assert_eq!(recovered(&store, &token("u", "live")).await, Standing::Live);
+}
+
+#[tokio::test]
+async fn a_server_that_stands_alone_needs_no_proof_and_may_answer_late() {
+    if !redis_is_installed() {
+        return;
+    }
+    let redis = in_background(RedisServer::start).await;
+    let builder = RedisStore::builder().with_url(redis.url()).with_check_timeout(LIMIT);
+    let store = builder.connect().await.unwrap();
+    assert_eq!(ask_and_stand_still(&store).await, Ok(Standing::Live));
 }

@@ -199,8 +199,9 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// How long a check may take, default 50 ms. It is a bound: after it the answer is an error. No
-    /// answer is believed later than a second after the question was sent.
+    /// How long a check may take, default 50 ms. It is a bound: after it the answer is an error.
+    /// Behind sentinels and in a cluster no answer is believed later than a second after the question
+    /// was sent.
     pub fn with_check_timeout(mut self, limit: Duration) -> Self {
         self.options.check_timeout = limit;
         self

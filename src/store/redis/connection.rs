@@ -19,11 +19,10 @@ use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::lease::{LEASE, Lease};
+use super::lease::Lease;
 use super::options::DEFAULT_CONNECT_TIMEOUT;
 use super::race::{ResolveHost, SystemResolver, addresses_of, race};
 use super::server_id::{ServerId, field_of};
-use crate::clock::BootTime;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How long a connection may take to be made: TCP, TLS, password. Longer than a check, because it
@@ -221,10 +220,10 @@ impl Connection {
         T::Error: Into<fred::error::Error> + Send,
     {
         let command = CustomCommand::new_static(command, None::<u16>, false);
-        let sent_at = BootTime::now();
+        let believed = self.lease.from_now(wait);
         match timeout(limit, self.client.custom(command, arguments)).await {
             Ok(Ok(value)) => {
-                self.lease.check(sent_at, BootTime::now(), LEASE.saturating_add(wait))?;
+                self.lease.check(believed)?;
                 Ok(value)
             }
             Ok(Err(error)) => Err(classify(&error)),

@@ -5,6 +5,7 @@
 //! believed for a second after the last proof, counted from when the proof was asked for, by a clock
 //! that goes on while the machine is suspended. An answer that is read later than a second after its
 //! question was sent is not believed either: the process, or its runtime, stood still meanwhile.
+//! A server that stands alone needs no proof, and no clock is read for its answers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,13 +13,17 @@ use std::time::Duration;
 use crate::clock::BootTime;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// For how long a server is believed after the last proof was asked for, and an answer after its
+/// For how long a server is believed after the last proof was asked for, and its answer after the
 /// question was sent.
 pub(crate) const LEASE: Duration = Duration::from_secs(1);
 
 /// Until when one server is believed to be the primary.
 #[derive(Debug)]
 pub(crate) struct Lease(AtomicU64);
+
+/// Until when the answer to one question is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AnswerLimit(BootTime);
 
 impl Lease {
     /// Of a server that stands alone: nobody could replace it.
@@ -41,30 +46,52 @@ impl Lease {
         self.0.store(0, Ordering::Release);
     }
 
+    fn until(&self) -> BootTime {
+        BootTime::from_nanos(self.0.load(Ordering::Acquire))
+    }
+
     /// How long it lasts from now on; zero if it is over.
     pub(crate) fn left(&self, now: BootTime) -> Duration {
-        BootTime::from_nanos(self.0.load(Ordering::Acquire)).saturating_duration_since(now)
+        self.until().saturating_duration_since(now)
     }
 
     pub(crate) fn is_over(&self, now: BootTime) -> bool {
         self.left(now).is_zero()
     }
 
-    /// Whether an answer that is read now is believed.
+    /// For a question that is about to be sent, and is answered at once: the answer has to be read
+    /// within the lease as it stands now, which is less than a second from now. It reads no clock.
+    pub(crate) fn as_it_stands(&self) -> AnswerLimit {
+        AnswerLimit(self.until())
+    }
+
+    /// For a question that is about to be sent, and may make the server wait: the answer has to be
+    /// read within a second after that.
+    pub(crate) fn from_now(&self, wait: Duration) -> AnswerLimit {
+        match self.until() {
+            BootTime::NEVER => AnswerLimit(BootTime::NEVER),
+            _ => AnswerLimit(BootTime::now().saturating_add(LEASE.saturating_add(wait))),
+        }
+    }
+
+    /// Whether an answer that is read now is believed. Of a server that stands alone every answer
+    /// is, and no clock is read.
     ///
     /// # Errors
     /// [`StoreErrorKind::Timeout`] if it is read too late, [`StoreErrorKind::NotPrimary`] if the
     /// lease is over.
-    pub(crate) fn check(
-        &self,
-        sent_at: BootTime,
-        now: BootTime,
-        allowed: Duration,
-    ) -> Result<(), StoreError> {
-        if now.saturating_duration_since(sent_at) > allowed {
-            return Err(too_old());
+    pub(crate) fn check(&self, limit: AnswerLimit) -> Result<(), StoreError> {
+        match limit {
+            AnswerLimit(BootTime::NEVER) => Ok(()),
+            limit => self.check_at(limit, BootTime::now()),
         }
-        if self.is_over(now) { Err(not_proved()) } else { Ok(()) }
+    }
+
+    fn check_at(&self, AnswerLimit(limit): AnswerLimit, now: BootTime) -> Result<(), StoreError> {
+        if self.is_over(now) {
+            return Err(not_proved());
+        }
+        if now >= limit { Err(too_old()) } else { Ok(()) }
     }
 }
 
@@ -104,22 +131,38 @@ mod tests {
 
     #[test]
     fn an_answer_is_believed_if_it_is_read_in_time_and_within_the_lease() {
-        let (lease, alone) = (Lease::proved(at(1_000)), Lease::unlimited());
-        let kind = |lease: &Lease, sent, read| {
-            lease.check(at(sent), at(read), LEASE).err().map(|error| error.kind())
+        let kind = |lease: &Lease, limit, read| {
+            lease.check_at(AnswerLimit(limit), at(read)).err().map(|error| error.kind())
         };
-        for (lease, sent, read, expected) in [
-            (&lease, 1_500, 1_600, None),
-            (&lease, 1_500, 2_000, Some(StoreErrorKind::NotPrimary)),
-            // A process that was suspended reads what was said before.
-            (&lease, 1_500, 41_500, Some(StoreErrorKind::Timeout)),
-            (&alone, 1_500, 41_500, Some(StoreErrorKind::Timeout)),
-            (&alone, 1_500, 2_501, Some(StoreErrorKind::Timeout)),
-            (&alone, 1_500, 2_500, None),
-            // The clock does not go back, but threads may have read it in another order.
-            (&alone, 1_500, 1_499, None),
-        ] {
-            assert_eq!(kind(lease, sent, read), expected, "sent {sent}, read {read}");
+        let lease = Lease::proved(at(1_000));
+        let limit = lease.as_it_stands();
+        assert_eq!(limit, AnswerLimit(at(2_000)));
+        assert_eq!(kind(&lease, limit.0, 1_999), None);
+        assert_eq!(kind(&lease, limit.0, 2_000), Some(StoreErrorKind::NotPrimary));
+        // A process that was suspended reads what was said before: a proof that came since makes it
+        // no younger.
+        lease.renew(at(41_000));
+        assert_eq!(kind(&lease, limit.0, 41_500), Some(StoreErrorKind::Timeout));
+        assert_eq!(kind(&lease, at(41_600), 41_500), None);
+        // Another server was proved to be the primary.
+        lease.end();
+        assert_eq!(kind(&lease, at(41_600), 41_500), Some(StoreErrorKind::NotPrimary));
+    }
+
+    #[test]
+    fn a_question_that_makes_the_server_wait_has_a_second_more() {
+        let (lease, before) = (Lease::proved(BootTime::now()), BootTime::now());
+        let AnswerLimit(limit) = lease.from_now(Duration::from_secs(5));
+        let allowed = limit.saturating_duration_since(before);
+        assert!(allowed >= Duration::from_secs(6) && allowed < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn every_answer_of_a_server_that_stands_alone_is_believed() {
+        let alone = Lease::unlimited();
+        for limit in [alone.as_it_stands(), alone.from_now(Duration::ZERO)] {
+            assert_eq!(limit, AnswerLimit(BootTime::NEVER));
+            assert!(alone.check(limit).is_ok());
         }
     }
 }

@@ -46,12 +46,11 @@ use tokio::time::timeout;
 use super::connection::{Connection, classify, code_of, timed_out, unexpected_reply};
 use super::epoch::EpochTracker;
 use super::health::{Health, Purpose};
-use super::lease::LEASE;
+use super::lease::AnswerLimit;
 use super::role::{RoleProbe, RoleSource};
 use super::schema::RedisKeys;
 use super::server_id::ServerId;
 use super::topology::Topology;
-use crate::clock::BootTime;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// After so many timeouts in a row the connection is given up.
@@ -224,7 +223,9 @@ impl Permit {
     {
         let command = CustomCommand::new_static(command, None::<u16>, false);
         let client = &self.connection.current.connection.client;
-        let answer = self.connection.answer(client.custom::<Value, _>(command, arguments), wait);
+        let believed = self.connection.current.connection.lease().from_now(wait);
+        let answer =
+            self.connection.answer(client.custom::<Value, _>(command, arguments), believed);
         timeout(limit, answer).await.unwrap_or_else(|_| Err(self.connection.count_timeout()))
     }
 }
@@ -243,7 +244,8 @@ impl PinnedConnection {
         let command = CustomCommand::new_static("MGET", None::<u16>, false);
         // In a box, because it is large and would be moved several times.
         let reply = Box::pin(self.current.connection.client.custom::<Value, _>(command, keys));
-        match self.answer(reply, Duration::ZERO).await? {
+        let believed = self.current.connection.lease().as_it_stands();
+        match self.answer(reply, believed).await? {
             Value::Array(values) if values.len() == count => Ok(values),
             _ => Err(unexpected_reply("redis")),
         }
@@ -254,12 +256,11 @@ impl PinnedConnection {
     async fn answer(
         &self,
         reply: impl Future<Output = Result<Value, fred::error::Error>>,
-        wait: Duration,
+        believed: AnswerLimit,
     ) -> Result<Value, StoreError> {
         let mut given_up = self.current.given_up.subscribe();
-        let sent_at = BootTime::now();
         tokio::select! {
-            reply = reply => self.assess(reply, sent_at, wait),
+            reply = reply => self.assess(reply, believed),
             reason = given_up.wait_for(Option::is_some) => {
                 Err(reason.ok().and_then(|reason| reason.clone()).unwrap_or_else(given_up_early))
             }
@@ -270,16 +271,14 @@ impl PinnedConnection {
     fn assess<T>(
         &self,
         reply: Result<T, fred::error::Error>,
-        sent_at: BootTime,
-        wait: Duration,
+        believed: AnswerLimit,
     ) -> Result<T, StoreError> {
         match reply {
             Ok(value) => {
                 if self.current.timeouts.load(Ordering::Relaxed) != 0 {
                     self.current.timeouts.store(0, Ordering::Relaxed);
                 }
-                let allowed = LEASE.saturating_add(wait);
-                self.current.connection.lease().check(sent_at, BootTime::now(), allowed)?;
+                self.current.connection.lease().check(believed)?;
                 // An answer of a primary that has been replaced meanwhile proves nothing.
                 if self.shared.is_current(&self.current) {
                     Ok(value)

@@ -10,10 +10,8 @@ use futures::future::BoxFuture;
 use tokio::time::timeout;
 
 use super::super::connection::{classify, error_code, unexpected_reply};
-use super::super::lease::LEASE;
 use super::super::topology::{KeyCommand, is_moving};
 use super::{Permit, PinnedConnection, given_up_early};
-use crate::clock::BootTime;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How often keys are read again because the first of them have changed meanwhile.
@@ -80,7 +78,7 @@ impl PinnedConnection {
     /// been asked for.
     async fn get_each(&self, keys: Vec<Value>) -> Result<Vec<Value>, StoreError> {
         let mut given_up = self.current.given_up.subscribe();
-        let sent_at = BootTime::now();
+        let believed = self.current.connection.lease().as_it_stands();
         let pipeline = self.current.connection.client.pipeline();
         for key in &keys {
             let command = CustomCommand::new_static("GET", None::<u16>, false);
@@ -96,7 +94,7 @@ impl PinnedConnection {
         let mut values = Vec::with_capacity(keys.len());
         let mut elsewhere: Vec<(usize, StoreError)> = Vec::new();
         for reply in replies {
-            match self.assess(reply, sent_at, Duration::ZERO) {
+            match self.assess(reply, believed) {
                 Err(error) if error_code(&error) == "ASK" => {
                     elsewhere.push((values.len(), error));
                     values.push(Value::Null);
@@ -130,11 +128,9 @@ impl PinnedConnection {
         if error_code(&redirect) != "ASK" {
             return Err(redirect);
         }
-        let (topology, server) = (&self.shared.config.topology, &self.current.connection.server);
-        let sent_at = BootTime::now();
+        let (topology, connection) = (&self.shared.config.topology, &self.current.connection);
         // In a box, because it is large and seldom needed.
-        let found = topology.ask_importing(&redirect, server, commands).boxed().await?;
-        self.current.connection.lease().check(sent_at, BootTime::now(), LEASE)?;
+        let found = topology.ask_importing(&redirect, connection, commands).boxed().await?;
         // A node that has been given up meanwhile does not say any more where its keys are.
         if self.shared.is_current(&self.current) { Ok(found) } else { Err(given_up_early()) }
     }

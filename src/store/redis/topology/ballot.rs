@@ -151,11 +151,14 @@ impl Ballot {
         self.views().map(|(_, view)| view.nodes.as_slice())
     }
 
-    /// Whether everybody was asked at or after this time, or cannot be asked.
+    /// Whether everybody was asked at or after this time, or cannot be asked. One that was late the
+    /// last time may answer the next.
     pub(super) fn has_asked_all(&self, since: BootTime) -> bool {
-        self.voters
-            .iter()
-            .all(|voter| voter.problem.is_some() || voter.tried_at.is_some_and(|at| at >= since))
+        self.voters.iter().all(|voter| {
+            let problem = voter.problem.as_ref();
+            problem.is_some_and(|problem| problem.kind() != StoreErrorKind::Timeout)
+                || voter.tried_at.is_some_and(|at| at >= since)
+        })
     }
 
     /// How many voters there are.

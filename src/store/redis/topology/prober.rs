@@ -112,6 +112,8 @@ impl Prober {
         let proved = async {
             let mut has_poked = false;
             loop {
+                // In this order: what was answered last is published in one step with it.
+                let has_asked_all = self.0.lock().ballot.has_asked_all(began_at);
                 let proved = followed.borrow_and_update().clone();
                 if let Some(proved) = proved
                     && proved.asked_at >= since
@@ -119,7 +121,7 @@ impl Prober {
                 {
                     return Some(proved);
                 }
-                if self.0.lock().ballot.has_asked_all(began_at) {
+                if has_asked_all {
                     return None;
                 }
                 if !has_poked {

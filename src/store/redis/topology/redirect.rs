@@ -101,8 +101,7 @@ impl Topology {
     ) -> Result<Value, StoreError> {
         match connection.command(command, arguments.clone(), limit).await {
             Err(error) if error_code(&error) == "ASK" => {
-                let asked =
-                    self.ask_importing(&error, &connection.server, vec![(command, arguments)]);
+                let asked = self.ask_importing(&error, connection, vec![(command, arguments)]);
                 let answers = timeout(limit, asked).await.unwrap_or_else(|_| Err(timed_out()))?;
                 answers.into_iter().next().ok_or_else(|| unexpected_reply("redis"))
             }
@@ -110,15 +109,16 @@ impl Topology {
         }
     }
 
-    /// Sends commands to the node that `ASK`, the answer of the node `asked`, names. The caller
-    /// says how long to wait.
+    /// Sends commands to the node that `ASK`, the answer of the node `asked`, names: that is
+    /// believed as long as the node that named it is. The caller says how long to wait.
     pub(crate) async fn ask_importing(
         self: &Arc<Self>,
         redirect: &StoreError,
-        asked: &ServerConfig,
+        asked: &Connection,
         commands: Vec<KeyCommand>,
     ) -> Result<Vec<Value>, StoreError> {
-        let server = self.redirected(redirect, asked).ok_or_else(|| redirect.clone())?;
+        let believed = asked.lease().as_it_stands();
+        let server = self.redirected(redirect, &asked.server).ok_or_else(|| redirect.clone())?;
         let node = self.importing_node(&server);
         let _question = Question { nodes: &self.importing, node: &node, sent: Instant::now() };
         let connection = node.connection.clone().await.map_err(out_of_reach)?;
@@ -144,6 +144,7 @@ impl Topology {
             }
             answers.extend(pair.last().and_then(|reply| reply.clone().ok()));
         }
+        asked.lease().check(believed)?;
         if answers.len() == count { Ok(answers) } else { Err(unexpected_reply("redis")) }
     }
 

@@ -221,6 +221,10 @@ fn it_is_known_when_everybody_was_asked() {
     assert_eq!(ballot.why_not(0, at(100)).kind(), StoreErrorKind::Unreachable);
     ballot.answered(&server(2), at(150), naming(Some("b"), 10, 1));
     assert!(ballot.has_asked_all(at(150)) && !ballot.has_asked_all(at(151)));
+    // Whoever was late may answer the next time.
+    let late = StoreError::new(StoreErrorKind::Timeout, "late");
+    ballot.failed(&server(1), at(140), late);
+    assert!(ballot.has_asked_all(at(140)) && !ballot.has_asked_all(at(150)));
     ballot.forget(at(150).saturating_add(Duration::from_secs(1)));
     assert!(ballot.nodes().next().is_none());
 }
