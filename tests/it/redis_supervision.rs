@@ -553,3 +553,115 @@ async fn far_from_redis_a_check_takes_one_round_trip_not_two() {
         assert_eq!(check.await.unwrap().unwrap(), Standing::Live);
     }
 }
+
+/// Checks by four callers until told to stop: how many there were, and which failed.
+struct Traffic {
+    stop: Arc<std::sync::atomic::AtomicBool>,
+    callers: Vec<tokio::task::JoinHandle<(usize, Vec<StoreError>)>>,
+}
+
+impl Traffic {
+    fn start(store: &RedisStore) -> Self {
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let callers = (0..4).map(|n| {
+            let (store, stop) = (store.clone(), Arc::clone(&stop));
+            let id = if n % 2 == 0 { "revoked" } else { "live" };
+            tokio::spawn(async move {
+                let (mut count, mut errors) = (0, Vec::new());
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    match check(&store, &token("u", id)).await {
+                        Ok(standing) => assert_eq!(is_revoked(&standing), n % 2 == 0),
+                        Err(error) => errors.push(error),
+                    }
+                    count += 1;
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                (count, errors)
+            })
+        });
+        Self { callers: callers.collect(), stop }
+    }
+
+    async fn end(self) -> (usize, Vec<StoreError>) {
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let (mut count, mut errors) = (0, Vec::new());
+        for caller in self.callers {
+            let (more, failed) = caller.await.unwrap();
+            count += more;
+            errors.extend(failed);
+        }
+        (count, errors)
+    }
+}
+
+/// A store that gives its checks the time that a busy machine may need.
+async fn patient(url: String) -> RedisStore {
+    let builder = RedisStore::builder().with_url(url).with_write_timeout(WRITE);
+    let store = builder.with_check_timeout(Duration::from_secs(5)).connect().await.unwrap();
+    revoke(&store, Target::token("revoked")).await.unwrap();
+    store
+}
+
+/// Ends all connections of clients.
+fn kill_connections(server: &RedisServer) {
+    server.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_connection_costs_no_check_and_no_write() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let store = patient(server.url()).await;
+    let mut health = store.watch_health();
+    health.borrow_and_update();
+    let traffic = Traffic::start(&store);
+    for n in 0..5 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        kill_connections(&server);
+        revoke(&store, Target::token(format!("t{n}"))).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (count, errors) = traffic.end().await;
+    assert!(errors.is_empty() && count > 0, "{} of {count}: {:?}", errors.len(), errors.first());
+    assert!(health.borrow().is_up());
+    for n in 0..5 {
+        assert!(is_revoked(&check(&store, &token("u", &format!("t{n}"))).await.unwrap()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_killed_again_and_again_cost_hardly_any_check() {
+    let Some(lab) = Lab::start().await else { return };
+    let store = patient(lab.proxy.url()).await;
+    let traffic = Traffic::start(&store);
+    for n in 0..30 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        if n % 2 == 0 {
+            kill_connections(&lab.server);
+        } else {
+            lab.proxy.set(Fault::Reset).await;
+            lab.proxy.set(Fault::Pass).await;
+        }
+    }
+    let (count, errors) = traffic.end().await;
+    assert!(errors.len() * 50 < count, "{} of {count}: {:?}", errors.len(), errors.first());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_gone_for_good_is_waited_for_once_and_not_by_each_check() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let store = patient(server.url()).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let start = Instant::now();
+    server.kill();
+    let error = known_down(&store, &token("u", "live")).await;
+    assert_eq!(error.kind(), StoreErrorKind::Unreachable, "{error}");
+    // Less than the limit of a check, which is 5 s.
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert!(matches!(store.check(&token("u", "live")), Lookup::Now(Err(_))));
+}

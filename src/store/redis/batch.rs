@@ -43,7 +43,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use self::plan::{CheckAnswer, KeyPlan, RecordPositions, ShardGroup, read_epoch};
 use self::queue::{BatchQueue, BatchTransport, run_worker};
@@ -121,7 +121,7 @@ impl BatchedChecks {
     /// The right to a question beside those of the checks; an error at once if it could not be
     /// answered.
     pub(crate) fn acquire(&self) -> Result<Permit, StoreError> {
-        self.connection.acquire()
+        self.connection.acquire_patiently()
     }
 
     /// The right to check this token; an error at once if it could not be answered.
@@ -133,7 +133,7 @@ impl BatchedChecks {
                 return Ok(CheckTurn::Joined(answered));
             }
         }
-        self.connection.acquire().map(CheckTurn::Own)
+        self.connection.acquire_patiently().map(CheckTurn::Own)
     }
 
     fn hash_of(&self, token: &VerifiedToken) -> u64 {
@@ -144,14 +144,36 @@ impl BatchedChecks {
         hasher.finish()
     }
 
-    /// What the shards behind this connection know of a token.
-    pub(crate) async fn ask(&self, turn: CheckTurn, token: Arc<VerifiedToken>) -> CheckAnswer {
-        let permit = match turn {
-            CheckTurn::Own(permit) => permit,
-            CheckTurn::Joined(answered) => return self.answered(answered).await,
-        };
+    /// What the shards behind this connection know of a token. If the connection is lost meanwhile,
+    /// it is asked again over the next one, as long as there is time.
+    pub(crate) async fn ask(&self, mut turn: CheckTurn, token: Arc<VerifiedToken>) -> CheckAnswer {
+        let deadline = Instant::now() + self.limit;
+        loop {
+            let answer = match &mut turn {
+                CheckTurn::Own(permit) => self.ask_once(permit, &token, deadline).await,
+                CheckTurn::Joined(answered) => await_answer(answered, deadline).await,
+            };
+            match (answer, &mut turn) {
+                (Err(error), CheckTurn::Own(permit)) => {
+                    permit.next_connection(error, deadline).await?;
+                }
+                (Err(error), CheckTurn::Joined(_)) => {
+                    self.connection.next_connection(error, deadline).await?;
+                    turn = self.turn(&token)?;
+                }
+                (answer, _) => return answer,
+            }
+        }
+    }
+
+    async fn ask_once(
+        &self,
+        permit: &Permit,
+        token: &Arc<VerifiedToken>,
+        deadline: Instant,
+    ) -> CheckAnswer {
         if let Some(_direct) = self.queue.try_direct() {
-            let (keys, plan) = self.shards.plan(iter::once(&*token), &mut None);
+            let (keys, plan) = self.shards.plan(iter::once(&**token), &mut None);
             // In a box of its own, so that the future of a check that waits in the queue is
             // smaller.
             // Why the keys are asked for one by one.
@@ -161,33 +183,34 @@ impl BatchedChecks {
                 match permit.connection().mget(keys).await {
                     Err(error) if is_moving(&error) => {
                         moving = Some(error);
-                        let tokens = iter::once(&*token);
+                        let tokens = iter::once(&**token);
                         ask_one_by_one(&self.shards, permit.connection(), tokens, &mut None).await
                     }
                     values => values.map(|values| (plan, values)),
                 }
             });
-            return match timeout(self.limit, asked).await {
-                Ok(Ok((plan, values))) => self.shards.decide_single(&token, &plan, server, &values),
+            return match timeout_at(deadline, asked).await {
+                Ok(Ok((plan, values))) => self.shards.decide_single(token, &plan, server, &values),
                 Ok(Err(error)) => Err(error),
                 Err(_) => Err(moving.unwrap_or_else(|| permit.connection().count_timeout())),
             };
         }
-        let (answer, answered) = oneshot::channel();
+        let (answer, mut answered) = oneshot::channel();
         let hash =
-            (self.connection.open_questions() >= self.joined_from).then(|| self.hash_of(&token));
-        let check = PendingCheck { token, answer, joined: Vec::new() };
+            (self.connection.open_questions() >= self.joined_from).then(|| self.hash_of(token));
+        let check = PendingCheck { token: Arc::clone(token), answer, joined: Vec::new() };
         self.queue.push(check, hash).map_err(|_| runtime_ended())?;
-        let answer = self.answered(answered).await;
-        drop(permit);
-        answer
+        await_answer(&mut answered, deadline).await
     }
+}
 
-    async fn answered(&self, answered: oneshot::Receiver<CheckAnswer>) -> CheckAnswer {
-        match timeout(self.limit, answered).await {
-            Ok(answer) => answer.unwrap_or_else(|_| Err(runtime_ended())),
-            Err(_) => Err(timed_out()),
-        }
+async fn await_answer(
+    answered: &mut oneshot::Receiver<CheckAnswer>,
+    deadline: Instant,
+) -> CheckAnswer {
+    match timeout_at(deadline, answered).await {
+        Ok(answer) => answer.unwrap_or_else(|_| Err(runtime_ended())),
+        Err(_) => Err(timed_out()),
     }
 }
 

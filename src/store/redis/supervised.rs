@@ -24,6 +24,11 @@
 //! lease is looked at again when an answer is read, and so is how old the answer is: the task may be
 //! late, as after a suspension of the process.
 //!
+//! A connection that was lost after it had been good for [`GOOD_AFTER`] is *replaced*: the next one
+//! is made at once, and until it is there, for a second at most, checks wait for it within their
+//! limit. Those that were under way are asked again over it. Writes are sent again by those who send
+//! them; see `command`. Only if it cannot be made in time is the connection down.
+//!
 //! A connection that was given up is never used again: the next one is a new client, which has
 //! answered a probe before the first question. So an answer that comes late reaches nobody.
 
@@ -41,7 +46,7 @@ use fred::types::config::ServerConfig;
 use fred::types::{CustomCommand, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connection::{Connection, classify, code_of, timed_out, unexpected_reply};
 use super::epoch::EpochTracker;
@@ -55,6 +60,9 @@ use crate::store::{StoreError, StoreErrorKind};
 
 /// After so many timeouts in a row the connection is given up.
 const MAX_TIMEOUTS: u32 = 5;
+/// A connection that is lost after so long is replaced at once. Those that are lost earlier must not
+/// become a storm of connections.
+const GOOD_AFTER: Duration = Duration::from_millis(50);
 
 /// What a supervised connection is for, and what it may do.
 pub(crate) struct SupervisionConfig {
@@ -84,11 +92,15 @@ struct Supervision {
     config: SupervisionConfig,
     role: RoleProbe,
     state: ArcSwap<ConnectionState>,
+    /// Told of every change of the state but those by a proof.
+    changes: watch::Sender<()>,
     permits: Arc<Semaphore>,
 }
 
 enum ConnectionState {
     Up(Arc<CurrentConnection>),
+    /// A good connection was lost, and the next one is being made.
+    Replacing(Arc<CurrentConnection>, StoreError),
     /// It is not proved that the server is still the primary.
     Unproved(Arc<CurrentConnection>, StoreError),
     Down(StoreError),
@@ -98,13 +110,14 @@ impl ConnectionState {
     fn is_of(&self, connection: &Arc<CurrentConnection>) -> bool {
         match self {
             Self::Up(current) | Self::Unproved(current, _) => Arc::ptr_eq(current, connection),
-            Self::Down(_) => false,
+            Self::Replacing(..) | Self::Down(_) => false,
         }
     }
 }
 
 struct CurrentConnection {
     connection: Connection,
+    up_since: Instant,
     /// Timeouts since the last answer.
     timeouts: AtomicU32,
     /// Why the connection was given up.
@@ -117,14 +130,42 @@ impl SupervisedConnection {
         let permits = Arc::new(Semaphore::new(config.in_flight));
         let starting = StoreError::new(StoreErrorKind::Unreachable, "not connected to redis yet");
         let state = ArcSwap::from_pointee(ConnectionState::Down(starting));
-        let shared = Arc::new(Supervision { config, role: RoleProbe::default(), state, permits });
+        let (role, changes) = (RoleProbe::default(), watch::Sender::new(()));
+        let shared = Arc::new(Supervision { config, role, state, changes, permits });
         let task = tokio::spawn(supervise::supervise(Arc::clone(&shared)));
         Self { shared, task }
     }
 
     /// The right to ask one question; an error at once if it could not be answered.
     pub(crate) fn acquire(&self) -> Result<Permit, StoreError> {
-        let connection = self.shared.pin()?;
+        self.permit(self.shared.pin()?)
+    }
+
+    /// The same, also while the connection is being replaced. Then the first question gets an error,
+    /// after which [`Permit::next_connection`] waits for the next one.
+    pub(crate) fn acquire_patiently(&self) -> Result<Permit, StoreError> {
+        self.permit(self.shared.pin_patiently()?)
+    }
+
+    /// The same as [`Permit::next_connection`], for a question that was sent by somebody else.
+    ///
+    /// # Errors
+    /// The error that was given, if asking again does not help or there is no time for it.
+    pub(crate) async fn next_connection(
+        &self,
+        error: StoreError,
+        deadline: Instant,
+    ) -> Result<(), StoreError> {
+        if error.kind() != StoreErrorKind::Unreachable || Instant::now() >= deadline {
+            return Err(error);
+        }
+        match timeout_at(deadline, self.shared.replaced()).await {
+            Ok(next) => next.map(drop),
+            Err(_) => Err(error),
+        }
+    }
+
+    fn permit(&self, connection: PinnedConnection) -> Result<Permit, StoreError> {
         let permit = Arc::clone(&self.shared.permits).try_acquire_owned().map_err(|_| {
             StoreError::new(
                 StoreErrorKind::Overloaded,
@@ -193,6 +234,27 @@ impl Permit {
 
     pub(crate) fn connection(&self) -> &PinnedConnection {
         &self.connection
+    }
+
+    /// After an error: waits for the next connection, if this one was lost and is being replaced.
+    /// Then a question that changes nothing may be asked again.
+    ///
+    /// # Errors
+    /// The error that was given, if asking again does not help or there is no time for it.
+    pub(crate) async fn next_connection(
+        &mut self,
+        error: StoreError,
+        deadline: Instant,
+    ) -> Result<(), StoreError> {
+        let PinnedConnection { shared, current } = &self.connection;
+        if error.kind() != StoreErrorKind::Unreachable || shared.is_current(current) {
+            return Err(error);
+        }
+        match timeout_at(deadline, shared.replaced()).await {
+            Ok(next) => self.connection = next?,
+            Err(_) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Sends any command. Ends early, with an error, if the connection is given up meanwhile.
@@ -334,6 +396,12 @@ fn is_fatal(error: &fred::error::Error, failure: &StoreError) -> bool {
     }
 }
 
+impl CurrentConnection {
+    fn is_good(&self) -> bool {
+        self.up_since.elapsed() >= GOOD_AFTER
+    }
+}
+
 impl Supervision {
     /// The connection that is up, or why there is none.
     fn pin(self: &Arc<Self>) -> Result<PinnedConnection, StoreError> {
@@ -341,21 +409,58 @@ impl Supervision {
             ConnectionState::Up(current) => {
                 Ok(PinnedConnection { shared: Arc::clone(self), current: Arc::clone(current) })
             }
-            ConnectionState::Unproved(_, error) | ConnectionState::Down(error) => {
-                Err(error.clone())
-            }
+            ConnectionState::Replacing(_, error)
+            | ConnectionState::Unproved(_, error)
+            | ConnectionState::Down(error) => Err(error.clone()),
         }
+    }
+
+    /// The same, and the connection that was lost while the next one is being made.
+    fn pin_patiently(self: &Arc<Self>) -> Result<PinnedConnection, StoreError> {
+        if let ConnectionState::Replacing(lost, _) = &**self.state.load() {
+            return Ok(PinnedConnection { shared: Arc::clone(self), current: Arc::clone(lost) });
+        }
+        self.pin()
+    }
+
+    /// Waits while the connection is being replaced.
+    async fn replaced(self: &Arc<Self>) -> Result<PinnedConnection, StoreError> {
+        let mut changes = self.changes.subscribe();
+        while let ConnectionState::Replacing(..) = &**self.state.load() {
+            // The sender is in `self`.
+            let _ = changes.changed().await;
+        }
+        self.pin()
+    }
+
+    fn set_state(&self, state: ConnectionState) {
+        self.state.store(Arc::new(state));
+        self.changes.send_replace(());
     }
 
     fn is_current(&self, connection: &Arc<CurrentConnection>) -> bool {
         self.state.load().is_of(connection)
     }
 
-    /// Up or unproved → down, if this connection is still the current one: from now on questions
-    /// get this error, and the task connects anew.
+    /// Up or unproved → down, or being replaced, if this connection is still the current one: from
+    /// now on questions get this error, and the task connects anew.
     fn give_up(&self, connection: &Arc<CurrentConnection>, error: &StoreError) {
-        if self.replace(connection, || ConnectionState::Down(error.clone())) {
+        let is_lost = error.kind() == StoreErrorKind::Unreachable && connection.is_good();
+        let next = || match is_lost {
+            true => ConnectionState::Replacing(Arc::clone(connection), error.clone()),
+            false => ConnectionState::Down(error.clone()),
+        };
+        if self.replace(connection, next) {
+            self.changes.send_replace(());
             connection.given_up.send_replace(Some(error.clone()));
+        }
+    }
+
+    /// Whether this connection was lost, and the next one is being made.
+    fn is_replacing(&self, connection: &Arc<CurrentConnection>) -> bool {
+        match &**self.state.load() {
+            ConnectionState::Replacing(lost, _) => Arc::ptr_eq(lost, connection),
+            _ => false,
         }
     }
 

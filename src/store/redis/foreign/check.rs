@@ -1,10 +1,12 @@
 //! Asks the lists about a token.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fred::types::Value;
 use futures::FutureExt as _;
 use futures::stream::FuturesUnordered;
+use tokio::time::Instant;
 
 use super::super::check::first_revoked;
 use super::super::connection::error_code;
@@ -101,21 +103,39 @@ impl ForeignLists {
         let ListQuestion { list, slot, command, arguments } = question;
         let answer = match self.acquire(core, slot) {
             Ok(permit) => {
-                let limit = core.options.check_timeout;
-                // Only in a cluster can it be necessary to ask again.
-                let again = self.nodes.is_some().then(|| arguments.clone());
-                match (permit.command(command, arguments, limit).await, again) {
-                    (Err(error), Some(again)) => {
-                        permit.command_while_moving(error, command, again, limit).await
-                    }
-                    (answer, _) => answer,
-                }
+                self.ask_over(permit, command, arguments, core.options.check_timeout).await
             }
             Err(error) => Err(error),
         };
         match answer {
             Ok(answer) => list.decide(&answer),
             Err(error) => Err(self.without_key(&list, &error)),
+        }
+    }
+
+    /// Asks again if the connection is lost meanwhile, as long as there is time.
+    async fn ask_over(
+        &self,
+        mut permit: Permit,
+        command: &'static str,
+        arguments: Vec<Value>,
+        limit: Duration,
+    ) -> Result<Value, StoreError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let answer = match permit.command(command, arguments.clone(), left).await {
+                // Only in a cluster can slots be moved.
+                Err(error) if self.nodes.is_some() => {
+                    let again = arguments.clone();
+                    permit.command_while_moving(error, command, again, limit).await
+                }
+                answer => answer,
+            };
+            match answer {
+                Err(error) => permit.next_connection(error, deadline).await?,
+                answer => return answer,
+            }
         }
     }
 

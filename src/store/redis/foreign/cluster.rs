@@ -72,7 +72,7 @@ impl ClusterConnections {
         let map = self.shared.map.load();
         let owner = map.owners.get(usize::from(slot)).copied().flatten();
         if let Some(node) = owner.and_then(|at| map.nodes.get(at)) {
-            return node.connection.acquire();
+            return node.connection.acquire_patiently();
         }
         self.shared.stale.notify_one();
         Err(StoreError::new(StoreErrorKind::Cluster, "the cluster is not known to serve the slot"))

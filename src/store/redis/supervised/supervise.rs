@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use fred::types::Value;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::super::connection::{
     CONNECT_TIMEOUT, Connection, ServerAddress, classify, unexpected_reply,
@@ -26,6 +27,10 @@ use crate::store::{Doubt, StoreError, StoreErrorKind};
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// How soon it is probed again after a probe that was not answered.
 const PROBE_RETRY: Duration = Duration::from_millis(25);
+/// How long checks wait for the connection that replaces one that was lost, if they have the time.
+const REPLACING_MOST: Duration = Duration::from_secs(1);
+/// The pause before the next attempt doubles from this meanwhile.
+const REPLACING_PAUSE: Duration = Duration::from_millis(5);
 /// The pause before the next attempt to connect doubles between these.
 const BACKOFF: Range<Duration> = Duration::from_millis(25)..Duration::from_secs(1);
 /// A connection that was up for so long resets the pause.
@@ -52,9 +57,9 @@ impl Drop for DownOnDrop {
             self.0.report(Some(&error));
         }
         let down = Arc::new(ConnectionState::Down(error.clone()));
-        if let ConnectionState::Up(current) | ConnectionState::Unproved(current, _) =
-            &*self.0.state.swap(down)
-        {
+        let was = self.0.state.swap(down);
+        self.0.changes.send_replace(());
+        if let ConnectionState::Up(current) | ConnectionState::Unproved(current, _) = &*was {
             current.given_up.send_replace(Some(error));
             current.connection.close();
         }
@@ -65,43 +70,61 @@ impl Supervision {
     /// Never returns.
     async fn run(&self) {
         let mut failures = 0;
+        // While a connection that was lost is being replaced: until when, and the next pause.
+        let mut replacing: Option<(Instant, Duration)> = None;
         // Whether the present outage is in the log.
         let mut is_logged = false;
         loop {
-            match self.connect().await {
+            match self.connect_or_give_up(&mut replacing, &mut is_logged).await {
                 Ok(connection) => {
+                    replacing = None;
                     // Down → up.
                     let server = ServerAddress(&connection.server).to_string();
                     let id = connection.server_id().clone();
                     let current = Arc::new(CurrentConnection {
                         connection,
+                        up_since: Instant::now(),
                         timeouts: AtomicU32::new(0),
                         given_up: watch::Sender::new(None),
                     });
-                    self.state.store(Arc::new(ConnectionState::Up(Arc::clone(&current))));
+                    self.set_state(ConnectionState::Up(Arc::clone(&current)));
                     tracing::info!(purpose = ?self.config.purpose, server, %id,
                         "connected to redis");
                     self.report(None);
                     is_logged = false;
-                    let since = Instant::now();
                     let error = self.watch(&current).await;
-                    // Up → down. A server that answers probes but no checks must not get a storm of
-                    // connections.
-                    failures = if since.elapsed() < STABLE_AFTER {
-                        (failures + 1).min(UNSTABLE_FAILURES)
-                    } else {
-                        0
-                    };
+                    let is_stable = current.up_since.elapsed() >= STABLE_AFTER;
                     self.give_up(&current, &error);
                     current.connection.close();
-                    self.report_outage(&error, &mut is_logged);
-                    // After a good connection the next one is made at once.
-                    if failures == 0 {
+                    if is_stable {
+                        failures = 0;
+                    }
+                    if self.is_replacing(&current) {
+                        tracing::info!(purpose = ?self.config.purpose, error = %error.chain(),
+                            "the connection to redis was lost; connecting anew");
+                        let most = self.config.limit.min(REPLACING_MOST);
+                        replacing = Some((Instant::now() + most, REPLACING_PAUSE));
                         continue;
                     }
+                    self.report_outage(&error, &mut is_logged);
+                    if is_stable {
+                        continue;
+                    }
+                    // A server that answers probes but no checks must not get a storm of
+                    // connections.
+                    failures = (failures + 1).min(UNSTABLE_FAILURES);
                 }
                 Err(error) => {
-                    self.state.store(Arc::new(ConnectionState::Down(error.clone())));
+                    if let Some((until, pause)) = &mut replacing
+                        && error.kind() == StoreErrorKind::Unreachable
+                        && Instant::now() + *pause < *until
+                    {
+                        sleep(*pause).await;
+                        *pause *= 2;
+                        continue;
+                    }
+                    replacing = None;
+                    self.set_state(ConnectionState::Down(error.clone()));
                     self.report_outage(&error, &mut is_logged);
                     failures += 1;
                 }
@@ -110,6 +133,25 @@ impl Supervision {
             let pause = BACKOFF.start.saturating_mul(1 << failures.min(10)).min(BACKOFF.end);
             sleep(pause.mul_f64(0.5 + random::fraction() / 2.0)).await;
         }
+    }
+
+    /// Connects. If a connection is not replaced in time, it is down meanwhile.
+    async fn connect_or_give_up(
+        &self,
+        replacing: &mut Option<(Instant, Duration)>,
+        is_logged: &mut bool,
+    ) -> Result<Connection, StoreError> {
+        let mut connecting = pin!(self.connect());
+        let Some((until, _)) = *replacing else { return connecting.await };
+        if let Ok(connected) = timeout_at(until, &mut connecting).await {
+            return connected;
+        }
+        *replacing = None;
+        let late = "the connection to redis was lost, and the next one could not be made in time";
+        let error = StoreError::new(StoreErrorKind::Unreachable, late);
+        self.set_state(ConnectionState::Down(error.clone()));
+        self.report_outage(&error, is_logged);
+        connecting.await
     }
 
     /// Publishes the outage, and logs it once.
