@@ -134,12 +134,12 @@ impl Clock for CoarseClock {
     }
 }
 
-/// A point on a clock that is never set, and goes on while the machine is suspended: for judging how
-/// old an answer is.
+/// A point on a clock that is never set, and goes on while the machine is suspended: for judging
+/// how old an answer is.
 ///
 /// On Linux it is `CLOCK_BOOTTIME`; elsewhere the clock of [`Instant`](std::time::Instant), which
-/// on some systems stands still while the machine sleeps. No clock of a guest shows for how long its
-/// virtual machine was paused, unless the hypervisor tells it.
+/// on some systems stands still while the machine sleeps. No clock of a guest shows for how long
+/// its virtual machine was paused, unless the hypervisor tells it.
 #[cfg(feature = "redis")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct BootTime(u64);

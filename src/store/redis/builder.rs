@@ -76,9 +76,8 @@ impl RedisStoreBuilder {
     /// - `rediss://…` for TLS with the certificates of the system (feature `rustls` or
     ///   `native-tls`)
     /// - `redis-sentinel://host:26379,host2:26379/database?sentinelServiceName=name`, where the
-    ///   addresses are those of sentinels: more than half of all of them have to name a server, before it
-    ///   is used; `sentinelUsername` and `sentinelPassword` are theirs,
-    ///   too
+    ///   addresses are those of sentinels: more than half of all of them have to name a server,
+    ///   before it is used; `sentinelUsername` and `sentinelPassword` are theirs, too
     /// - `redis-cluster://host:7000,host2:7000`
     /// - `redis+unix://user:password@/path/to/socket?db=database` (feature `unix-sockets`)
     ///
@@ -200,8 +199,8 @@ impl RedisStoreBuilder {
     }
 
     /// How long a check may take, default 50 ms. It is a bound: after it the answer is an error.
-    /// Behind sentinels and in a cluster no answer is believed later than a second after the question
-    /// was sent.
+    /// Behind sentinels and in a cluster no answer is believed later than a second after the
+    /// question was sent.
     pub fn with_check_timeout(mut self, limit: Duration) -> Self {
         self.options.check_timeout = limit;
         self

@@ -2,10 +2,10 @@
 //! Pure, but for the clock that is read when a question is sent and when its answer is.
 //!
 //! A server that was replaced may not know it: it hung, or is cut off from its sentinels. So it is
-//! believed for a second after the last proof, counted from when the proof was asked for, by a clock
-//! that goes on while the machine is suspended. An answer that is read later than a second after its
-//! question was sent is not believed either: the process, or its runtime, stood still meanwhile.
-//! A server that stands alone needs no proof, and no clock is read for its answers.
+//! believed for a second after the last proof, counted from when the proof was asked for, by a
+//! clock that goes on while the machine is suspended. An answer that is read later than a second
+//! after its question was sent is not believed either: the process, or its runtime, stood still
+//! meanwhile. A server that stands alone needs no proof, and no clock is read for its answers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

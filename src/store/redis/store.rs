@@ -23,8 +23,9 @@ use crate::verified::VerifiedToken;
 ///
 /// A check is one round trip (`MGET`), shared with those that are asked at the same time, and
 /// answers within [`with_check_timeout`](super::RedisStoreBuilder::with_check_timeout) whatever
-/// happens. A write is one script, all or nothing for up to 128 changes of a shard; repeating it is
-/// safe. Needs Redis 6.2 or later, or Valkey, with `maxmemory-policy noeviction`.
+/// happens. If the connection is lost, it waits for the next one, and is asked again. A write is
+/// one script, all or nothing for up to 128 changes of a shard; repeating it is safe. Needs Redis
+/// 6.2 or later, or Valkey, with `maxmemory-policy noeviction`.
 ///
 /// ```no_run
 /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {

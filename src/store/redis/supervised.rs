@@ -5,11 +5,12 @@
 //! ```text
 //!            connected, and the server is proved to be the primary
 //!   down ────────────────────────────────────────────▶ up
-//!    ▲ ▲                                               │ │▲
+//!    ▲ ▲ ▲  no next one in time             closed     │ │▲
+//!    │ │ └─────────────────────── replacing ◀──────────┤ ││
 //!    │ └───────────────────────────────────────────────┘ ││
-//!    │   closed · 5 timeouts in a row · 2 probes         ││
-//!    │   unanswered · not a primary any more ·           ││
-//!    │   another is proved to be the primary             ││ proved again
+//!    │   5 timeouts in a row · 2 probes unanswered ·     ││
+//!    │   not a primary any more · another is proved      ││
+//!    │   to be the primary                               ││ proved again
 //!    │                                  the lease is over▼│
 //!    └─────────────────────────────────────────────── unproved
 //! ```
@@ -17,17 +18,18 @@
 //! | state | what a question gets | what the task does |
 //! | --- | --- | --- |
 //! | down | an error at once, with the reason | connects to the primary, at once after a good connection, then with pauses from 25 ms to 1 s |
+//! | replacing | a check waits for the next connection within its limit; else an error at once | connects at once, for the limit of a check and a second at most |
 //! | up | a [`Permit`], and an answer within its limit | probes twice a second: its role, and the epochs |
 //! | unproved | an error at once, with the voters that do not name the server, or do not answer | waits for a proof |
 //!
-//! Behind sentinels and in a cluster a proof is good for a second (`lease`). Whatever the state, the
-//! lease is looked at again when an answer is read, and so is how old the answer is: the task may be
-//! late, as after a suspension of the process.
+//! Behind sentinels and in a cluster a proof is good for a second (`lease`). Whatever the state,
+//! the lease is looked at again when an answer is read, and so is how old the answer is: the task
+//! may be late, as after a suspension of the process.
 //!
 //! A connection that was lost after it had been good for [`GOOD_AFTER`] is *replaced*: the next one
 //! is made at once, and until it is there, for a second at most, checks wait for it within their
-//! limit. Those that were under way are asked again over it. Writes are sent again by those who send
-//! them; see `command`. Only if it cannot be made in time is the connection down.
+//! limit. Those that were under way are asked again over it. Writes are sent again by those who
+//! send them; see `command`. Only if it cannot be made in time is the connection down.
 //!
 //! A connection that was given up is never used again: the next one is a new client, which has
 //! answered a probe before the first question. So an answer that comes late reaches nobody.
@@ -60,8 +62,8 @@ use crate::store::{StoreError, StoreErrorKind};
 
 /// After so many timeouts in a row the connection is given up.
 const MAX_TIMEOUTS: u32 = 5;
-/// A connection that is lost after so long is replaced at once. Those that are lost earlier must not
-/// become a storm of connections.
+/// A connection that is lost after so long is replaced at once. Those that are lost earlier must
+/// not become a storm of connections.
 const GOOD_AFTER: Duration = Duration::from_millis(50);
 
 /// What a supervised connection is for, and what it may do.
@@ -141,8 +143,8 @@ impl SupervisedConnection {
         self.permit(self.shared.pin()?)
     }
 
-    /// The same, also while the connection is being replaced. Then the first question gets an error,
-    /// after which [`Permit::next_connection`] waits for the next one.
+    /// The same, also while the connection is being replaced. Then the first question gets an
+    /// error, after which [`Permit::next_connection`] waits for the next one.
     pub(crate) fn acquire_patiently(&self) -> Result<Permit, StoreError> {
         self.permit(self.shared.pin_patiently()?)
     }

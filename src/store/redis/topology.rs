@@ -167,9 +167,9 @@ impl Topology {
         self.proved(slot, BootTime::default()).await
     }
 
-    /// Has it proved anew that the connection leads to the primary: by questions that are asked from
-    /// now on. A server that hung while it was connected to may have been replaced meanwhile, and
-    /// not know it yet.
+    /// Has it proved anew that the connection leads to the primary: by questions that are asked
+    /// from now on. A server that hung while it was connected to may have been replaced meanwhile,
+    /// and not know it yet.
     ///
     /// # Errors
     /// [`StoreErrorKind::NotPrimary`] if another is, and why no server is proved to be the primary.

@@ -1,8 +1,8 @@
 //! [`Ballot`]: what the voters of a topology said last, and what that proves. Pure.
 //!
 //! The voters are the sentinels, or the primaries of a cluster that have slots. A server is proved
-//! to be the primary if more than half of them name it. Two majorities have a voter in common, and a
-//! voter that has named a later primary never names the former one again; so once a majority has
+//! to be the primary if more than half of them name it. Two majorities have a voter in common, and
+//! a voter that has named a later primary never names the former one again; so once a majority has
 //! named another server, no proof of the former one can be asked for.
 //!
 //! How many voters there are is said by the voters: as Sentinel and Redis Cluster count them for a
@@ -107,9 +107,9 @@ impl Ballot {
         }
     }
 
-    /// Takes in who else may be asked. Once somebody has told of all, those of whom nobody tells are
-    /// forgotten, but for those of the configuration: each would cost a connection, and the address
-    /// may belong to somebody else now.
+    /// Takes in who else may be asked. Once somebody has told of all, those of whom nobody tells
+    /// are forgotten, but for those of the configuration: each would cost a connection, and the
+    /// address may belong to somebody else now.
     pub(super) fn learn(&mut self) {
         let views: Vec<_> = self.views().map(|(_, view)| view).collect();
         let told_of_all = match self.kind {

@@ -155,8 +155,8 @@ pub(super) fn owner_of(nodes: &[ClusterNode], slot: u16) -> Option<&ClusterNode>
     nodes.iter().rfind(has_slot)
 }
 
-/// What of the reply to `CLUSTER NODES` bears on where nodes are dialled: as long as it is the same,
-/// so are the endpoints.
+/// What of the reply to `CLUSTER NODES` bears on where nodes are dialled: as long as it is the
+/// same, so are the endpoints.
 pub(super) fn layout_of(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     for line in text.lines() {
