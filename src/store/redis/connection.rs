@@ -220,7 +220,7 @@ impl Connection {
         T::Error: Into<fred::error::Error> + Send,
     {
         let command = CustomCommand::new_static(command, None::<u16>, false);
-        let believed = self.lease.from_now(wait);
+        let believed = self.lease.with_wait(wait);
         match timeout(limit, self.client.custom(command, arguments)).await {
             Ok(Ok(value)) => {
                 self.lease.check(believed)?;

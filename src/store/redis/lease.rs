@@ -67,7 +67,7 @@ impl Lease {
 
     /// For a question that is about to be sent, and may make the server wait: the answer has to be
     /// read within a second after that.
-    pub(crate) fn from_now(&self, wait: Duration) -> AnswerLimit {
+    pub(crate) fn with_wait(&self, wait: Duration) -> AnswerLimit {
         match self.until() {
             BootTime::NEVER => AnswerLimit(BootTime::NEVER),
             _ => AnswerLimit(BootTime::now().saturating_add(LEASE.saturating_add(wait))),
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn a_question_that_makes_the_server_wait_has_a_second_more() {
         let (lease, before) = (Lease::proved(BootTime::now()), BootTime::now());
-        let AnswerLimit(limit) = lease.from_now(Duration::from_secs(5));
+        let AnswerLimit(limit) = lease.with_wait(Duration::from_secs(5));
         let allowed = limit.saturating_duration_since(before);
         assert!(allowed >= Duration::from_secs(6) && allowed < Duration::from_secs(60));
     }
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn every_answer_of_a_server_that_stands_alone_is_believed() {
         let alone = Lease::unlimited();
-        for limit in [alone.as_it_stands(), alone.from_now(Duration::ZERO)] {
+        for limit in [alone.as_it_stands(), alone.with_wait(Duration::ZERO)] {
             assert_eq!(limit, AnswerLimit(BootTime::NEVER));
             assert!(alone.check(limit).is_ok());
         }

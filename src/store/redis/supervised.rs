@@ -287,7 +287,7 @@ impl Permit {
     {
         let command = CustomCommand::new_static(command, None::<u16>, false);
         let client = &self.connection.current.connection.client;
-        let believed = self.connection.current.connection.lease().from_now(wait);
+        let believed = self.connection.current.connection.lease().with_wait(wait);
         let answer =
             self.connection.answer(client.custom::<Value, _>(command, arguments), believed);
         timeout(limit, answer).await.unwrap_or_else(|_| Err(self.connection.count_timeout()))
@@ -448,9 +448,12 @@ impl Supervision {
     /// now on questions get this error, and the task connects anew.
     fn give_up(&self, connection: &Arc<CurrentConnection>, error: &StoreError) {
         let is_lost = error.kind() == StoreErrorKind::Unreachable && connection.is_good();
-        let next = || match is_lost {
-            true => ConnectionState::Replacing(Arc::clone(connection), error.clone()),
-            false => ConnectionState::Down(error.clone()),
+        let next = || {
+            if is_lost {
+                ConnectionState::Replacing(Arc::clone(connection), error.clone())
+            } else {
+                ConnectionState::Down(error.clone())
+            }
         };
         if self.replace(connection, next) {
             self.changes.send_replace(());
