@@ -134,7 +134,7 @@ impl Clock for CoarseClock {
     }
 }
 
-/// A point on a clock that is never set, and goes on while the machine is suspended: for judging
+/// A point on a clock that is never set, and goes on while the machine is suspended: for deciding
 /// how old an answer is.
 ///
 /// On Linux it is `CLOCK_BOOTTIME`; elsewhere the clock of [`Instant`](std::time::Instant), which
