@@ -81,7 +81,12 @@ async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
         Some(trouble) => vec![trouble.clone()],
         None => app.warnings().await,
     };
-    (status, Json(json!({ "ready": ready, "degraded": trouble.is_some(), "warnings": warnings })))
+    // What has begun since is found by the look at Redis.
+    let is_passing =
+        |warning: &String| ["settling:", "doubt:"].iter().any(|it| warning.starts_with(it));
+    let has_trouble = trouble.is_some() || app.trouble().is_some();
+    let is_degraded = has_trouble || warnings.iter().any(is_passing);
+    (status, Json(json!({ "ready": ready, "degraded": is_degraded, "warnings": warnings })))
 }
 
 async fn count(State(app): State<App>) -> Json<Value> {
