@@ -210,6 +210,10 @@ impl Assessment<'_> {
             self.complain(sent, &format!("answered after {:?}, later than {limit:?}", got - sent));
         }
         let Some(kind) = verdict.failure() else {
+            if matches!((sort, verdict), (Sort::Revoked, Verdict::Revoked)) {
+                // What was refused a moment before is refused on, whatever can be known now.
+                return;
+            }
             let is_able = match self.fault.checks {
                 Able::Nothing => false,
                 Able::Revoked => sort == Sort::Revoked,
