@@ -1,6 +1,6 @@
 //! Mints tokens that are revocable by construction.
 //!
-//! Each token has an id of its own, says when it was issued, lives no longer than the profile
+//! Each token has an id of its own, says when it was issued, is valid no longer than the profile
 //! accepts, and has been through the same profile as on its way back in: what leaves here can be
 //! verified, and revoked by each of its targets.
 
