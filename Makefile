@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 # Most tests wait for something: for servers to start, for limits to pass. So more of them than processors run at once.
 export RUST_TEST_THREADS ?= $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN))))
-.PHONY: help public-items setup demo tour test test-features test-frameworks test-custom test-fuzz test-servers lint fmt doc bench faults soak bench-report count count-renew
+.PHONY: help public-items external-types package setup demo tour test test-features test-frameworks test-custom test-fuzz test-servers lint fmt doc bench faults soak bench-report count count-renew
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,12 @@ doc: ## Builds the documentation; warnings are errors
 
 public-items: ## Names and counts the public items; more than there are now are an error
 	@scripts/public-items
+
+external-types: ## Names the types of other crates in the public API; one of a further crate is an error
+	@scripts/external-types
+
+package: ## Checks what would be published: no private keys, links that work, compiles by itself
+	@scripts/check-package
 
 faults: setup ## Breaks Redis and fails it over in every way, and writes into docs/faults.md what was seen
 	FAULTS_REPORT=1 cargo test --all-features --test faults

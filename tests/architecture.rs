@@ -447,6 +447,7 @@ fn the_glossary_names_what_is_there() {
 #[test]
 fn every_link_of_the_documents_leads_somewhere() {
     let mut seen = 0;
+    let repository = env!("CARGO_PKG_REPOSITORY");
     for document in documents() {
         let text = fs::read_to_string(&document).unwrap();
         for link in links(&text) {
@@ -454,6 +455,11 @@ fn every_link_of_the_documents_leads_somewhere() {
             seen += 1;
             if let Some(page) = link.strip_prefix(DOCS) {
                 assert!(is_page(page), "{name} links to {page}, which docs.rs will not have");
+            } else if link.contains("/tower-jwt-revocation/blob/") {
+                // What is not in the package is linked by the address of the repository.
+                let file = link.strip_prefix(&format!("{repository}/blob/main/"));
+                let file = file.unwrap_or_else(|| panic!("{name}: {link} is not in {repository}"));
+                assert!(root().join(file).exists(), "{name} links to {file}, which is not there");
             } else if !link.contains("://") {
                 let (path, heading) = link.split_once('#').unwrap_or((link, ""));
                 let target =
