@@ -5,11 +5,12 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::ConfigError;
-use crate::store::{RevokedBy, Standing, StoreError, StoreErrorKind};
+use crate::store::{Condition, Doubt, RevokedBy, Standing, StoreError, StoreErrorKind};
 use crate::target::TargetKind;
 use crate::token::{CredentialsError, TokenError, TokenErrorKind};
 use crate::verified::VerifiedToken;
@@ -74,6 +75,8 @@ impl FromStr for FailMode {
 pub struct Clearance {
     token: Arc<VerifiedToken>,
     unchecked_because: Option<StoreError>,
+    /// Of the request: what was begun with it goes on, or ends, by the same.
+    mode: FailMode,
 }
 
 impl Clearance {
@@ -91,6 +94,14 @@ impl Clearance {
     /// The error of the store, if [`is_checked`](Self::is_checked) is false; `None` otherwise.
     pub fn unchecked_because(&self) -> Option<&StoreError> {
         self.unchecked_because.as_ref()
+    }
+
+    /// What a later answer of the store means for what was begun with this clearance.
+    pub(crate) fn decide_again(
+        &self,
+        answer: Result<Standing, StoreError>,
+    ) -> Result<Self, Rejection> {
+        decide(Arc::clone(&self.token), answer, self.mode)
     }
 }
 
@@ -192,6 +203,73 @@ pub enum RejectionKind {
     InDoubt,
 }
 
+/// For how long tokens may not be checked, in fail mode closed, until other processes should take
+/// the requests. What passes sooner is mended by waiting, and taking a process out costs more.
+const LASTING_OUTAGE: Duration = Duration::from_secs(10);
+
+/// Whether a layer can do what it is there for: for readiness probes. See
+/// [`JwtRevocationLayer::readiness`](crate::JwtRevocationLayer::readiness).
+///
+/// It is [`Serialize`]: `{"ready":…,"degraded":…,"reason":…}`. `Display` is the reason, or `ready`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    ready: bool,
+    degraded: bool,
+    reason: Option<String>,
+}
+
+impl Readiness {
+    /// Whether requests should be sent here: 200, else 503.
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Whether some tokens cannot be checked at this moment, ready or not.
+    pub fn is_degraded(&self) -> bool {
+        self.degraded
+    }
+
+    /// What is not as it should be, for people. It begins with its name: `outage`, `settling` or
+    /// `doubt`. `None` if all is well.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+}
+
+impl fmt::Display for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason().unwrap_or("ready"))
+    }
+}
+
+/// Whether requests should be sent to a process whose store is in this condition. `mode` is `None`
+/// where it depends on the request.
+///
+/// | condition | ready |
+/// | --- | --- |
+/// | tokens can be checked | yes |
+/// | the store settles, or older tokens are in doubt for good | yes: no other process can do more |
+/// | tokens cannot be checked, for less than ten seconds | yes |
+/// | tokens cannot be checked, for longer, or never could | where the mode is open, or depends on the request |
+pub(crate) fn readiness(condition: &Condition, mode: Option<FailMode>) -> Readiness {
+    let (ready, reason) = match condition {
+        Condition::Answering(Doubt::None) => (true, None),
+        Condition::Answering(Doubt::Settling) => {
+            (true, Some("settling: the data is at another server than before".into()))
+        }
+        Condition::Answering(Doubt::Lasting { issued_until, .. }) => {
+            (true, Some(format!("doubt: tokens issued until {issued_until} are in doubt")))
+        }
+        Condition::Failing { error, lasts } => {
+            let is_passing = lasts.is_some_and(|lasts| lasts < LASTING_OUTAGE);
+            let needs_store = mode == Some(FailMode::Closed);
+            let reason = format!("outage: tokens cannot be checked: {error}");
+            (is_passing || !needs_store, Some(reason))
+        }
+    };
+    Readiness { ready, degraded: reason.is_some(), reason }
+}
+
 /// What the answer of the store means for a verified token.
 pub(crate) fn decide(
     token: Arc<VerifiedToken>,
@@ -211,7 +289,7 @@ pub(crate) fn decide(
         }
         (Err(error), FailMode::Closed) => return Err(Rejection::StandingUnknown(error)),
     };
-    Ok(Clearance { token, unchecked_because })
+    Ok(Clearance { token, unchecked_because, mode })
 }
 
 #[cfg(test)]
@@ -262,6 +340,33 @@ mod tests {
             let clearance = decide(token(), error(), FailMode::Open).unwrap();
             assert!(!clearance.is_checked());
             assert_eq!(clearance.unchecked_because().unwrap().kind(), kind);
+        }
+    }
+
+    #[test]
+    fn a_process_is_not_ready_only_in_an_outage_that_lasts_and_that_it_has_to_wait_for() {
+        let failing = |lasts: Option<u64>| Condition::Failing {
+            error: StoreError::new(StoreErrorKind::Unreachable, "redis: closed"),
+            lasts: lasts.map(Duration::from_secs),
+        };
+        let [issued_until, ends_at] = [5, 9].map(crate::clock::Timestamp::from_secs);
+        let doubt = Doubt::Lasting { issued_until, ends_at };
+        let (closed, open) = (Some(FailMode::Closed), Some(FailMode::Open));
+        for (condition, mode, ready, reason) in [
+            (Condition::default(), closed, true, "ready"),
+            (Condition::Answering(Doubt::Settling), closed, true, "settling: "),
+            (Condition::Answering(doubt), closed, true, "doubt: tokens issued until 5.000"),
+            (failing(Some(9)), closed, true, "outage: tokens cannot be checked: redis: closed"),
+            (failing(Some(10)), closed, false, "outage: "),
+            (failing(None), closed, false, "outage: "),
+            (failing(None), open, true, "outage: "),
+            (failing(Some(99)), open, true, "outage: "),
+            (failing(Some(99)), None, true, "outage: "),
+        ] {
+            let readiness = readiness(&condition, mode);
+            assert_eq!(readiness.is_ready(), ready, "{condition:?} {mode:?}");
+            assert!(readiness.to_string().starts_with(reason), "{readiness}");
+            assert_eq!(readiness.is_degraded(), readiness.reason().is_some());
         }
     }
 

@@ -7,7 +7,6 @@ use http::{Request, Response};
 use tower::util::BoxCloneSyncService;
 use tower_jwt_revocation::counters::{CounterSnapshot, Counters, Refusals};
 use tower_jwt_revocation::middleware::{EndWithTokenLayer, EndingBody, JwtRevocation, ProblemJson};
-use tower_jwt_revocation::mirror::EndReason;
 use tower_jwt_revocation::policy::RejectionKind;
 use tower_jwt_revocation::revocation::{Change, Fact, Record, Revocation};
 use tower_jwt_revocation::revoker::{ConfirmError, RevokeError, RevokeRequest};
@@ -48,7 +47,6 @@ fn the_read_side() {
     is_cloned::<ProblemJson>();
     is_cloned::<(EndWithTokenLayer, <EndWithTokenLayer as tower::Layer<Inner>>::Service)>();
     is_send::<EndingBody<Vec<u8>>>();
-    is_error::<EndReason>();
     is_cloned::<(Counters, CounterSnapshot, Refusals)>();
     is_cloned::<(Clearance, Rejection, RejectionKind, CredentialsError, FailMode)>();
     is_cloned::<TokenSource>();

@@ -1,9 +1,9 @@
 //! Everything the routes share, put together once.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tower_jwt_revocation::audit::AuditSink;
 use tower_jwt_revocation::counters::Counters;
@@ -13,15 +13,12 @@ use tower_jwt_revocation::store::session::SessionStore;
 use tower_jwt_revocation::store::{Doubt, RevocationStore};
 use tower_jwt_revocation::token::issue::IssuedToken;
 use tower_jwt_revocation::{
-    ConfigError, FailMode, JwtRevocationLayer, JwtVerifier, MemoryStore, Mirror, RedisStore,
-    Revoker, TokenIssuer,
+    ConfigError, JwtRevocationLayer, JwtVerifier, MemoryStore, Mirror, RedisStore, Revoker,
+    TokenIssuer,
 };
 
 use crate::answer::Problem;
 use crate::config::{Config, Store};
-
-/// How long the store may be out of reach before the server says that it is not ready.
-const OUTAGE: Duration = Duration::from_secs(10);
 
 /// How long the start waits for Redis.
 const START_LIMIT: Duration = Duration::from_secs(2);
@@ -37,7 +34,6 @@ pub(crate) struct App {
     pub(crate) counters: Counters,
     pub(crate) admin_token: Option<Arc<str>>,
     pub(crate) realm: Arc<str>,
-    pub(crate) fail_mode: FailMode,
     pub(crate) access_lifetime: Duration,
     pub(crate) max_token_lifetime: Duration,
     /// How long a route outside of the layer may take.
@@ -48,7 +44,6 @@ pub(crate) struct App {
     redis: Option<RedisStore>,
     mirror: Option<Mirror>,
     handler_calls: Arc<AtomicU64>,
-    outage: Arc<Mutex<Outage>>,
     audit: Arc<dyn AuditSink>,
 }
 
@@ -124,10 +119,6 @@ impl App {
         let issuer = TokenIssuer::new(config.signing_key.clone(), config.profile.clone())
             .and_then(|issuer| issuer.with_lifetime(config.access_lifetime))
             .map_err(|error| format!("AUTH_JWKS, AUTH_SIGN_KID: {error}"))?;
-        let outage = Arc::default();
-        if let Some(redis) = &redis {
-            tokio::spawn(watch_outage(redis.clone(), Arc::clone(&outage)));
-        }
         Ok(Self {
             counters: layer.counters(),
             layer,
@@ -136,7 +127,6 @@ impl App {
             sessions,
             admin_token: config.admin_token.as_deref().map(Into::into),
             realm: config.realm.as_str().into(),
-            fail_mode: config.fail_mode,
             access_lifetime: config.access_lifetime,
             max_token_lifetime: config.max_token_lifetime,
             limit: config.redis_timeout * 3,
@@ -145,7 +135,6 @@ impl App {
             redis,
             mirror,
             handler_calls: Arc::default(),
-            outage,
             audit,
         })
     }
@@ -187,20 +176,6 @@ impl App {
         }
     }
 
-    /// Whether tokens cannot be checked and could not for so long that other servers should take
-    /// the requests: ten seconds, or since the start. What passes sooner is no reason to restart
-    /// anything; nor is a store that refuses writes, or a doubt: no other server can do more.
-    pub(crate) fn is_out_of_service(&self) -> bool {
-        let Some(redis) = &self.redis else { return false };
-        let outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
-        !redis.health().checks()
-            && match *outage {
-                Outage::NeverUp => true,
-                Outage::Up => false,
-                Outage::Since(start) => start.elapsed() >= OUTAGE,
-            }
-    }
-
     /// Says to Redis that this process ends, so that after a failover nobody waits for it.
     pub(crate) async fn close(&self) {
         if let Some(redis) = &self.redis
@@ -223,37 +198,6 @@ impl App {
         findings
             .map(|finding| format!("{}: {} {}", finding.subject, finding.sentence, finding.remedy))
             .collect()
-    }
-}
-
-/// Whether the store can be reached.
-#[derive(Clone, Copy, Debug, Default)]
-enum Outage {
-    /// Not yet.
-    #[default]
-    NeverUp,
-    Up,
-    /// Not any more.
-    Since(Instant),
-}
-
-async fn watch_outage(redis: RedisStore, outage: Arc<Mutex<Outage>>) {
-    let mut health = redis.watch_health();
-    // Or the store would never end.
-    drop(redis);
-    loop {
-        let is_up = health.borrow_and_update().checks();
-        {
-            let mut now = outage.lock().unwrap_or_else(PoisonError::into_inner);
-            *now = match *now {
-                _ if is_up => Outage::Up,
-                Outage::Up => Outage::Since(Instant::now()),
-                earlier => earlier,
-            };
-        }
-        if health.changed().await.is_err() {
-            return;
-        }
     }
 }
 

@@ -7,7 +7,6 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
-use tower_jwt_revocation::FailMode;
 use tower_jwt_revocation::session::{Grant, Login, Refresh, SessionDetails};
 
 use crate::answer::{NO_STORE, Problem, id, object, optional, within};
@@ -72,11 +71,13 @@ fn answer(app: &App, grant: &Grant) -> Result<Response, Problem> {
     Ok((NO_STORE, Json(body)).into_response())
 }
 
-/// Whether requests are served as they should be.
+/// Whether requests are served as they should be. What passes sooner is no reason to take anybody
+/// out; nor is a store that refuses writes, or a doubt: no other server can do more.
 async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
-    let trouble = app.trouble();
-    let ready = app.fail_mode == FailMode::Open || !app.is_out_of_service();
+    let readiness = app.layer.readiness();
+    let ready = readiness.is_ready();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let trouble = app.trouble();
     let warnings = match &trouble {
         Some(trouble) => vec![trouble.clone()],
         None => app.warnings().await,
@@ -85,7 +86,7 @@ async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
     let is_passing =
         |warning: &String| ["settling:", "doubt:"].iter().any(|it| warning.starts_with(it));
     let has_trouble = trouble.is_some() || app.trouble().is_some();
-    let is_degraded = has_trouble || warnings.iter().any(is_passing);
+    let is_degraded = readiness.is_degraded() || has_trouble || warnings.iter().any(is_passing);
     (status, Json(json!({ "ready": ready, "degraded": is_degraded, "warnings": warnings })))
 }
 

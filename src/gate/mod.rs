@@ -7,6 +7,7 @@
 //! box; one that has to ask leaves a [`PendingCheck`]. Every request ends in [`Gate::settle`],
 //! [`Gate::refuse`] or [`Gate::skip`], where it is counted.
 
+mod ending;
 mod outage;
 
 use std::fmt;

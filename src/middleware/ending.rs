@@ -5,6 +5,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
@@ -12,35 +13,39 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::response::{GRPC_MESSAGE, GRPC_STATUS, UNAUTHENTICATED};
-use crate::mirror::{EndReason, Mirror};
-use crate::policy::Clearance;
-use crate::verified::VerifiedToken;
+use super::layer::JwtRevocationLayer;
+use super::response::grpc_trailers;
+use crate::gate::{Enforcement, Gate};
+use crate::policy::{Clearance, Rejection};
 
-/// For the client, whatever the reason: "revoked" would be more than a refusal says.
-const MESSAGE: &str = "the token is not accepted any more";
+/// Default of [`EndWithTokenLayer::with_max_blind`]: as long as an outage may last before a process
+/// is not [ready](JwtRevocationLayer::readiness) any more.
+pub(crate) const DEFAULT_MAX_BLIND: Duration = Duration::from_secs(10);
 
-/// Ends responses that go on for long — server-sent events, streams of gRPC, downloads — as soon as
-/// the [`Mirror`] learns that the token of the request was revoked, or when the token expires:
-/// usually within milliseconds, also while nothing is being sent.
+/// Ends responses that go on for long — server-sent events, streams of gRPC, downloads — when a
+/// request with their token would be refused: as soon as the store learns that it was revoked, or
+/// when the verifier does not accept it any more, which is at its `exp` and the leeway; also while
+/// nothing is being sent.
 ///
 /// A check at the beginning of a request says nothing of what happens an hour later. Put this layer
-/// *inside* the [`JwtRevocationLayer`](super::JwtRevocationLayer), whose [`Clearance`] says which
-/// token it is; a request without one goes through as it is. The response body becomes an
-/// [`EndingBody`].
+/// *inside* the [`JwtRevocationLayer`], whose [`Clearance`] says which token it is; a request
+/// without one goes through as it is. The response body becomes an [`EndingBody`].
 ///
 /// | response | how it ends |
 /// | --- | --- |
-/// | gRPC | trailers: `UNAUTHENTICATED` |
+/// | gRPC | trailers: `UNAUTHENTICATED`, or `UNAVAILABLE` if nobody can tell |
 /// | `text/event-stream` | with the end of the stream; a client that connects again is refused |
-/// | any other | with an [`EndReason`] as error, so that no client takes half of a document for a whole one |
+/// | any other | with the [`Rejection`] as error, so that no client takes half of a document for a whole one |
 ///
-/// A response that is complete in one piece costs nothing; one that goes on costs an entry in a
-/// table. A WebSocket has no response body: wait for [`Mirror::revoked`] beside the messages, as
+/// A response that is complete in one piece costs nothing. One that goes on costs an entry in a
+/// table, and a check from time to time: a quarter of [`with_max_blind`](Self::with_max_blind), at
+/// least every five seconds. A [`Mirror`](crate::Mirror) and a
+/// [`MemoryStore`](crate::MemoryStore) tell of a revocation within milliseconds and answer these
+/// checks from memory. A [`RedisStore`](crate::RedisStore) alone learns of it by these checks: with
+/// thousands of open responses, take a mirror.
+///
+/// A WebSocket has no response body: wait for [`ended`](Self::ended) beside the messages, as
 /// `examples/frameworks` does.
-///
-/// A mirror that is not fresh receives no revocations. What was revoked meanwhile ends the response
-/// as soon as the mirror is fresh again.
 ///
 /// ```
 /// # use tower_jwt_revocation::middleware::EndWithTokenLayer;
@@ -48,10 +53,9 @@ const MESSAGE: &str = "the token is not accepted any more";
 /// # fn f<S: Clone>(verifier: JwtVerifier, mirror: Mirror, handler: S) {
 /// use tower::ServiceBuilder;
 ///
-/// let service = ServiceBuilder::new()
-///     .layer(JwtRevocationLayer::new(verifier, mirror.clone()))
-///     .layer(EndWithTokenLayer::new(mirror))
-///     .service(handler);
+/// let layer = JwtRevocationLayer::new(verifier, mirror);
+/// let ending = EndWithTokenLayer::new(&layer);
+/// let service = ServiceBuilder::new().layer(layer).layer(ending).service(handler);
 /// # }
 /// ```
 #[doc(alias = "SSE")]
@@ -61,7 +65,8 @@ const MESSAGE: &str = "the token is not accepted any more";
 #[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until a service is wrapped in it"]
 pub struct EndWithTokenLayer {
-    mirror: Mirror,
+    gate: Arc<Gate>,
+    max_blind: Duration,
 }
 
 /// The service of [`EndWithTokenLayer`].
@@ -69,7 +74,7 @@ pub struct EndWithTokenLayer {
 #[expect(unnameable_types, reason = "it is `<EndWithTokenLayer as Layer<S>>::Service`")]
 pub struct EndWithToken<S> {
     inner: S,
-    mirror: Mirror,
+    layer: EndWithTokenLayer,
 }
 
 pin_project! {
@@ -90,7 +95,7 @@ pin_project! {
         inner: Option<B>,
         kind: StreamKind,
         watch: Option<Watch>,
-        ended: Option<BoxFuture<'static, EndReason>>,
+        ended: Option<BoxFuture<'static, Rejection>>,
         // Whether the inner body was asked before.
         has_begun: bool,
     }
@@ -99,8 +104,8 @@ pin_project! {
 /// What to watch.
 #[derive(Clone, Debug)]
 struct Watch {
-    mirror: Mirror,
-    token: Arc<VerifiedToken>,
+    layer: EndWithTokenLayer,
+    clearance: Clearance,
 }
 
 /// What kind of stream a body is, which decides how it ends early.
@@ -118,9 +123,56 @@ enum StreamKind {
 // === impl EndWithTokenLayer ===
 
 impl EndWithTokenLayer {
-    /// Responses end with their tokens, as far as `mirror` learns of it.
-    pub fn new(mirror: Mirror) -> Self {
-        Self { mirror }
+    /// Responses end with their tokens, as `layer` would decide about these: by its store, the
+    /// leeway of its verifier, and the fail mode of each request. One that only
+    /// [reports](JwtRevocationLayer::with_report_only) ends nothing.
+    ///
+    /// Make it after everything of `layer` is set: what is set later does not reach it.
+    pub fn new<A>(layer: &JwtRevocationLayer<A>) -> Self {
+        Self { gate: Arc::new(layer.gate.clone()), max_blind: DEFAULT_MAX_BLIND }
+    }
+
+    /// For how long a response goes on while the store gives no answer: outage, a store that
+    /// settles, more checks at once than it allows. Counted from the last answer. Default: 10 s,
+    /// during which a lost connection is replaced, or a failover is over. With
+    /// [`Duration::MAX`] responses go on until the store can tell again.
+    ///
+    /// In fail mode [`Open`](crate::FailMode::Open) an outage ends no response, whatever the limit:
+    /// a new request would pass, too. In fail mode [`Closed`](crate::FailMode::Closed), a loss of
+    /// data that has the token in lasting doubt ends it at once: waiting does not help.
+    ///
+    /// # Security
+    /// What was revoked meanwhile is used for as long.
+    pub fn with_max_blind(mut self, limit: Duration) -> Self {
+        self.max_blind = limit;
+        self
+    }
+
+    /// Completes when what was begun with this clearance has to end, with what a new request with
+    /// the token would be told: for a WebSocket, a job and whatever else is no response body. If it
+    /// is [`Rejection::StandingUnknown`], nobody can tell, and the client may come back; after all
+    /// others it would be refused.
+    ///
+    /// ```
+    /// # use tower_jwt_revocation::{Clearance, Rejection};
+    /// # use tower_jwt_revocation::middleware::EndWithTokenLayer;
+    /// # async fn next_message() -> Option<String> { None }
+    /// async fn talk(ending: EndWithTokenLayer, clearance: Clearance) -> Option<Rejection> {
+    ///     let mut ended = std::pin::pin!(ending.ended(&clearance));
+    ///     loop {
+    ///         tokio::select! {
+    ///             biased;
+    ///             why = &mut ended => return Some(why),
+    ///             message = next_message() => println!("{}", message?),
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn ended(
+        &self,
+        clearance: &Clearance,
+    ) -> impl Future<Output = Rejection> + Send + 'static + use<> {
+        Arc::clone(&self.gate).ended(clearance.clone(), self.max_blind)
     }
 }
 
@@ -128,7 +180,7 @@ impl<S> Layer<S> for EndWithTokenLayer {
     type Service = EndWithToken<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        EndWithToken { inner, mirror: self.mirror.clone() }
+        EndWithToken { inner, layer: self.clone() }
     }
 }
 
@@ -146,10 +198,10 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let clearance = request.extensions().get::<Clearance>();
-        let watch = clearance.map(|clearance| Watch {
-            mirror: self.mirror.clone(),
-            token: Arc::clone(clearance.token()),
-        });
+        let is_enforced = self.layer.gate.enforcement == Enforcement::Enforced;
+        let watch = clearance
+            .filter(|_| is_enforced)
+            .map(|clearance| Watch { layer: self.layer.clone(), clearance: clearance.clone() });
         EndWithTokenFuture { inner: self.inner.call(request), watch }
     }
 }
@@ -243,11 +295,11 @@ where
 /// Why the token is over, if it is; if not, the task is woken when it is.
 fn end(
     watch: &mut Option<Watch>,
-    ended: &mut Option<BoxFuture<'static, EndReason>>,
+    ended: &mut Option<BoxFuture<'static, Rejection>>,
     cx: &mut Context<'_>,
-) -> Option<EndReason> {
+) -> Option<Rejection> {
     let watch = watch.as_ref()?;
-    let future = ended.get_or_insert_with(|| Box::pin(watch.mirror.revoked(&watch.token)));
+    let future = ended.get_or_insert_with(|| Box::pin(watch.layer.ended(&watch.clearance)));
     match future.as_mut().poll(cx) {
         Poll::Ready(end) => Some(end),
         Poll::Pending => None,
@@ -271,16 +323,11 @@ impl StreamKind {
     }
 
     /// The last frame of such a body.
-    fn end<D>(self, ended: EndReason) -> Option<Result<Frame<D>, Box<dyn Error + Send + Sync>>> {
+    fn end<D>(self, ended: Rejection) -> Option<Result<Frame<D>, Box<dyn Error + Send + Sync>>> {
         match self {
             Self::Other => Some(Err(Box::new(ended))),
             Self::EventStream => None,
-            Self::Grpc => {
-                let mut trailers = HeaderMap::with_capacity(2);
-                trailers.insert(GRPC_STATUS, HeaderValue::from_static(UNAUTHENTICATED));
-                trailers.insert(GRPC_MESSAGE, HeaderValue::from_static(MESSAGE));
-                Some(Ok(Frame::trailers(trailers)))
-            }
+            Self::Grpc => Some(Ok(Frame::trailers(grpc_trailers(ended.kind())))),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::audit::AuditSink;
 use crate::config::ConfigError;
 use crate::counters::Counters;
 use crate::gate::{BoundTokens, Credentials, Enforcement, FailModeRule, Gate, Preflight};
-use crate::policy::{Clearance, FailMode, Rejection};
+use crate::policy::{self, Clearance, FailMode, Readiness, Rejection};
 use crate::revoker::{LeastLifetime, Revoker};
 use crate::store::{Needs, RevocationStore};
 use crate::token::bearer::{RequestHead, TokenSource};
@@ -88,7 +88,7 @@ use crate::verified::VerifiedToken;
 #[doc(alias = "blacklist")]
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct JwtRevocationLayer<A = ()> {
-    gate: Gate,
+    pub(super) gate: Gate,
     heads: Arc<RefusalHeads>,
     body: Arc<A>,
     leaves_clearance: bool,
@@ -442,6 +442,31 @@ impl<A> JwtRevocationLayer<A> {
             Some(sink) => revoker.with_audit(Arc::clone(sink)),
             None => revoker,
         }
+    }
+
+    /// Whether requests should be sent to this process, for a readiness probe. It asks nobody, and
+    /// costs about as much as a check in memory.
+    ///
+    /// | the store | ready, fail mode closed | open, or by request |
+    /// | --- | --- | --- |
+    /// | can tell; a [`Mirror`](crate::Mirror) that is fresh needs nobody for it | yes | yes |
+    /// | [settles](crate::store::Doubt::Settling) after a change of server, or has lost data | yes, degraded: no other process can do more | yes, degraded |
+    /// | cannot be asked, for less than ten seconds | yes, degraded: a blip takes nobody out | yes, degraded |
+    /// | cannot be asked, for longer, or never could since the start | **no** | yes, degraded |
+    ///
+    /// # Liveness
+    /// Never tie a liveness probe to this, or to the store in any other way: a process that is
+    /// restarted because Redis is away comes back without what it has confirmed and Redis has lost,
+    /// without its mirror and without its keys, and all do so at once.
+    #[doc(alias = "health check")]
+    #[doc(alias = "readiness probe")]
+    #[doc(alias = "liveness")]
+    pub fn readiness(&self) -> Readiness {
+        let mode = match &self.gate.fail_mode {
+            FailModeRule::Always(mode) => Some(*mode),
+            FailModeRule::PerRequest(_) => None,
+        };
+        policy::readiness(&self.gate.store.condition(), mode)
     }
 
     /// The counts of this layer, its clones, and all services made by them, for metrics.

@@ -37,9 +37,9 @@ pub(super) const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 const SETTLING_SPREAD: Duration = Duration::from_secs(2);
 
 /// The code of gRPC for a token that is not accepted.
-pub(super) const UNAUTHENTICATED: &str = "16";
-pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-pub(super) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const UNAUTHENTICATED: &str = "16";
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// Makes the body of a refusal, `R` being the body type of the service.
@@ -210,6 +210,15 @@ fn description(kind: RejectionKind) -> Option<&'static str> {
         RejectionKind::InvalidToken(TokenErrorKind::UnprovenKey) => "Invalid key binding",
         RejectionKind::InvalidToken(_) => "The access token is invalid",
     })
+}
+
+/// The trailers of a response in gRPC that ends early.
+pub(super) fn grpc_trailers(kind: RejectionKind) -> HeaderMap {
+    let row = Row::of(kind);
+    let mut trailers = HeaderMap::with_capacity(2);
+    trailers.insert(GRPC_STATUS, HeaderValue::from_static(row.grpc_status));
+    trailers.insert(GRPC_MESSAGE, HeaderValue::from_static(row.message));
+    trailers
 }
 
 /// The heads of refusals, and the maker of their bodies.

@@ -65,6 +65,13 @@ impl Freshness {
             && self.clock.now().as_millis() < self.wall_end.load(Ordering::Relaxed)
     }
 
+    /// How long ago the last proof has ended; `None` before the first.
+    pub(super) fn ended(&self) -> Option<Duration> {
+        let mono_end = self.mono_end.load(Ordering::Acquire);
+        let now = self.nanos(Instant::now());
+        (mono_end != 0).then(|| Duration::from_nanos(now.saturating_sub(mono_end)))
+    }
+
     /// Publishes the oldest of the proofs of all shards.
     pub(super) fn prove(&self, oldest: Moment) {
         let wall_end =

@@ -15,7 +15,6 @@
 // | `replay` | writes again what a store has lost |
 // | `doubts` | which tokens are in doubt in any shard |
 // | `status` | `MirrorStatus`: how it is |
-// | `wait` | those who wait for a token to be revoked, and for a write to arrive |
 // | `options` | `MirrorBuilder` |
 
 mod doubts;
@@ -29,7 +28,6 @@ mod set;
 mod state;
 mod status;
 mod sync;
-mod wait;
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
@@ -46,9 +44,10 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::ConfigError;
 use crate::revocation::{Action, Extent, Fact, Fingerprint, Outcome, Record, Revocation, Target};
 use crate::store::feed::{Feed, FeedSource};
+use crate::store::waiters::Waiters;
 use crate::store::{
-    Fence, Follower, ListQuery, Lookup, Needs, Receipt, RecordPage, RevocationStore, RevokedBy,
-    Standing, StoreError, StoreErrorKind,
+    Condition, Fence, Follower, ListQuery, Lookup, Needs, Receipt, RecordPage, RevocationStore,
+    RevokedBy, Standing, StoreError, StoreErrorKind,
 };
 use crate::verified::VerifiedToken;
 use fresh::Freshness;
@@ -56,8 +55,6 @@ pub use options::MirrorBuilder;
 use set::{FactSource, RevocationSet, SetVerdict};
 pub use status::MirrorStatus;
 use status::ShardStatus;
-pub use wait::EndReason;
-use wait::Waiters;
 
 /// A store that answers from memory. Cheap to clone; the tasks behind it end with the last clone.
 ///
@@ -103,7 +100,7 @@ struct Shared {
     set: RevocationSet,
     freshness: Freshness,
     status: watch::Sender<MirrorStatus>,
-    waiters: Waiters,
+    waiters: Arc<Waiters>,
     clock: Arc<dyn Clock>,
     shards: usize,
     /// [`Doubt`](crate::store::Doubt) in two words, for readers: tokens issued up to here are in
@@ -198,17 +195,6 @@ impl Mirror {
             )),
         }
     }
-
-    /// Completes when this token is known to be revoked, or expires: for responses that go on for
-    /// longer than the check at their beginning holds.
-    ///
-    /// A mirror that is not fresh hears of nothing; see [`watch_status`](Self::watch_status).
-    pub fn revoked(
-        &self,
-        token: &Arc<VerifiedToken>,
-    ) -> impl Future<Output = EndReason> + Send + 'static + use<> {
-        wait::ended(Arc::clone(&self.handle.shared), Arc::clone(token))
-    }
 }
 
 impl RevocationStore for Mirror {
@@ -257,6 +243,27 @@ impl RevocationStore for Mirror {
 
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
         self.handle.store.followers(fence)
+    }
+
+    fn watch(&self, token: &Arc<VerifiedToken>) -> Option<BoxFuture<'static, RevokedBy>> {
+        let (shared, token) = (Arc::clone(&self.handle.shared), Arc::clone(token));
+        let waiters = Arc::clone(&shared.waiters);
+        Some(waiters.first(token, move |token| shared.find_revoked(token)).boxed())
+    }
+
+    fn condition(&self) -> Condition {
+        let freshness = &self.handle.shared.freshness;
+        if freshness.is_fresh() {
+            return Condition::Answering(self.handle.shared.status.borrow().doubt());
+        }
+        // Checks go to the store, so both have to fail.
+        match (self.handle.store.condition(), freshness.ended()) {
+            (Condition::Failing { error, lasts }, Some(ended)) => Condition::Failing {
+                error,
+                lasts: Some(lasts.map_or(ended, |lasts| lasts.min(ended))),
+            },
+            (condition, _) => condition,
+        }
     }
 
     fn needs(&self) -> Needs {
@@ -311,7 +318,7 @@ impl Shared {
             set: RevocationSet::new(recent, replayable),
             freshness,
             status: watch::Sender::new(status),
-            waiters: Waiters::default(),
+            waiters: Arc::default(),
             clock,
             shards,
             doubt_issued_until: AtomicU64::new(0),

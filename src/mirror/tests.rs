@@ -611,12 +611,13 @@ async fn the_task_ends_with_the_last_handle_and_ends_its_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiter_learns_of_every_way_to_end() {
+async fn whoever_waits_learns_of_each_way_to_be_revoked() {
     let world = World::new();
     let mirror = ready(&world).await;
-    let own = tokio::spawn(mirror.revoked(&token("own")));
-    let other = tokio::spawn(mirror.revoked(&token("other")));
-    let (early, bystander) = (mirror.revoked(&token("early")), mirror.revoked(&token("bystander")));
+    let watch = |id| mirror.watch(&token(id)).unwrap();
+    let own = tokio::spawn(watch("own"));
+    let other = tokio::spawn(watch("other"));
+    let (early, bystander) = (watch("early"), watch("bystander"));
     tokio::task::yield_now().await;
     mirror
         .write(vec![Revocation::new(Target::token("own"), Duration::from_secs(60))])
@@ -627,20 +628,35 @@ async fn a_waiter_learns_of_every_way_to_end() {
     for waiter in [own, other, tokio::spawn(early)] {
         assert_eq!(
             settle("it ends", waiter).await.unwrap(),
-            EndReason::Revoked(RevokedBy::new(crate::revocation::TargetKind::Token))
+            RevokedBy::new(crate::revocation::TargetKind::Token)
         );
     }
-    // The wall clock does not go on while tokio's stands still, so the token of the bystander does
-    // not expire.
     assert!(timeout(Duration::from_secs(100), bystander).await.is_err());
+}
 
-    let clock = ManualClock::new(SystemClock.now());
-    let mirror =
-        Mirror::of(world.clone(), vec![world.feed()]).with_clock(clock.clone()).start().unwrap();
-    let waiter = tokio::spawn(mirror.revoked(&token("late")));
-    tokio::task::yield_now().await;
-    clock.advance(Duration::from_secs(3600));
-    assert_eq!(settle("expired", waiter).await.unwrap(), EndReason::Expired);
+#[tokio::test(start_paused = true)]
+async fn a_mirror_that_is_fresh_can_tell_whatever_the_store_is_like() {
+    let world = World::new();
+    let mirror = ready(&world).await;
+    assert!(matches!(mirror.condition(), Condition::Answering(Doubt::None)));
+    world.hang(true);
+    advance(LIMIT * 2).await;
+    assert!(!mirror.is_fresh());
+    let Condition::Failing { lasts: Some(lasts), .. } = mirror.condition() else {
+        panic!("nobody can tell")
+    };
+    // The store has not been there for an hour, and nobody missed it.
+    assert!(lasts <= LIMIT * 2, "{lasts:?}");
+    world.hang(false);
+    mirror.ready().await;
+    world.settle();
+    settle("it is known", async {
+        while matches!(mirror.condition(), Condition::Answering(Doubt::None)) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    assert!(matches!(mirror.condition(), Condition::Answering(Doubt::Settling)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,6 +17,7 @@ use crate::revocation::{Change, Fact, Fingerprint, Record, Revocation, Target};
 use crate::verified::VerifiedToken;
 
 use super::memory_feed::MemoryLog;
+use super::waiters::Waiters;
 
 /// Default of [`MemoryStore::with_capacity`]: a few hundred megabytes when full of short ids.
 pub(crate) const DEFAULT_CAPACITY: usize = 1_000_000;
@@ -36,6 +37,7 @@ pub struct MemoryStore {
     #[cfg(feature = "sessions")]
     pub(super) documents: Arc<std::sync::Mutex<super::memory_session::Documents>>,
     pub(super) log: Arc<MemoryLog>,
+    waiters: Arc<Waiters>,
     pub(super) capacity: usize,
     pub(super) clock: Arc<dyn Clock>,
 }
@@ -54,6 +56,7 @@ impl MemoryStore {
             #[cfg(feature = "sessions")]
             documents: Arc::default(),
             log: Arc::default(),
+            waiters: Arc::default(),
             capacity: DEFAULT_CAPACITY,
             clock: Arc::new(SystemClock),
         }
@@ -114,7 +117,7 @@ impl MemoryStore {
         for receipt in &mut receipts {
             receipt.fence = Some(fence);
         }
-        records.extend(pending);
+        self.put(records, pending);
         Ok(receipts)
     }
 
@@ -137,8 +140,19 @@ impl MemoryStore {
         }
         self.make_room(&mut records, &pending, now)?;
         self.log.append(&pending);
-        records.extend(pending);
+        self.put(records, pending);
         Ok(())
+    }
+
+    fn put(
+        &self,
+        mut records: RwLockWriteGuard<'_, HashMap<Fingerprint, Record>>,
+        pending: HashMap<Fingerprint, Record>,
+    ) {
+        let changed: Vec<_> = pending.keys().copied().collect();
+        records.extend(pending);
+        drop(records);
+        self.waiters.wake(changed.iter());
     }
 
     /// Forgets what may be forgotten once the map would have to grow, so that the cost is spread
@@ -195,6 +209,15 @@ impl MemoryStore {
     }
 }
 
+fn find_revoked(
+    records: &HashMap<Fingerprint, Record>,
+    token: &VerifiedToken,
+) -> Option<RevokedBy> {
+    token.targets().iter().find_map(|target| {
+        records.get(target.fingerprint()).filter(|record| record.covers(token)).map(RevokedBy::from)
+    })
+}
+
 fn parse_cursor(cursor: &str) -> Result<Fingerprint, StoreError> {
     let bytes = u128::from_str_radix(cursor, 16).ok().filter(|_| cursor.len() == 32);
     bytes.map(|bytes| Fingerprint::from_bytes(bytes.to_be_bytes())).ok_or_else(|| {
@@ -207,14 +230,16 @@ fn parse_cursor(cursor: &str) -> Result<Fingerprint, StoreError> {
 
 impl RevocationStore for MemoryStore {
     fn check(&self, token: &Arc<VerifiedToken>) -> Lookup {
-        let records = self.read();
-        let hit = token.targets().iter().find_map(|target| {
-            records
-                .get(target.fingerprint())
-                .filter(|record| record.covers(token))
-                .map(RevokedBy::from)
-        });
+        let hit = find_revoked(&self.read(), token);
         Lookup::Now(Ok(hit.map_or(Standing::Live, Standing::Revoked)))
+    }
+
+    fn watch(&self, token: &Arc<VerifiedToken>) -> Option<BoxFuture<'static, RevokedBy>> {
+        let records = Arc::clone(&self.records);
+        let find = move |token: &VerifiedToken| {
+            find_revoked(&records.read().unwrap_or_else(PoisonError::into_inner), token)
+        };
+        Some(Arc::clone(&self.waiters).first(Arc::clone(token), find).boxed())
     }
 
     fn write(

@@ -50,6 +50,7 @@
 //! can be mirrored. A store without them gives out receipts without a fence and answers
 //! [`followers`](RevocationStore::followers) with an error, which is its default.
 
+mod condition;
 mod doubt;
 pub mod feed;
 pub mod memory;
@@ -62,6 +63,7 @@ pub mod redis;
 pub mod scripted;
 #[cfg(feature = "sessions")]
 pub mod session;
+pub(crate) mod waiters;
 #[cfg(feature = "redis")]
 mod writer;
 
@@ -74,6 +76,7 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 use serde::Serialize;
 
+pub use self::condition::Condition;
 pub use self::doubt::Doubt;
 #[cfg(feature = "redis")]
 pub(crate) use self::writer::RevocationWriter;
@@ -155,6 +158,25 @@ pub trait RevocationStore: Send + Sync + 'static {
         ready(Err(unknown)).boxed()
     }
 
+    /// Completes when this token is known to be revoked, at once if it is already: so that
+    /// responses that go on for long end with it. `None` from a store that learns of a revocation
+    /// only by being asked; then [`check`](Self::check) is asked again from time to time.
+    ///
+    /// It need not say that nobody can tell any more: the check says that. Dropping the future ends
+    /// the watch. Default: `None`. A store around a store passes it on.
+    fn watch(&self, token: &Arc<VerifiedToken>) -> Option<BoxFuture<'static, RevokedBy>> {
+        let _ = token;
+        None
+    }
+
+    /// Whether the store can tell the standing of tokens at this moment, as far as it knows without
+    /// asking anybody. Must be quick: it is asked by readiness probes, also while nobody answers.
+    ///
+    /// Default: that it can. A store around a store passes it on, or knows better.
+    fn condition(&self) -> Condition {
+        Condition::default()
+    }
+
     /// What this store needs of a token beside its claims. Asked when a layer is made;
     /// from then on each token that the layer hands to [`check`](Self::check) carries it.
     ///
@@ -200,6 +222,14 @@ impl<T: RevocationStore + ?Sized> RevocationStore for Arc<T> {
 
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
         (**self).followers(fence)
+    }
+
+    fn watch(&self, token: &Arc<VerifiedToken>) -> Option<BoxFuture<'static, RevokedBy>> {
+        (**self).watch(token)
+    }
+
+    fn condition(&self) -> Condition {
+        (**self).condition()
     }
 
     fn needs(&self) -> Needs {

@@ -1,17 +1,18 @@
 //! [`ScriptedStore`]: a store that fails on cue, for tests (feature `test-util`).
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::memory::MemoryStore;
 use super::{
-    Fence, Follower, ListQuery, Lookup, Receipt, RecordPage, RevocationStore, StoreError,
-    StoreErrorKind,
+    Condition, Doubt, Fence, Follower, ListQuery, Lookup, Receipt, RecordPage, RevocationStore,
+    RevokedBy, StoreError, StoreErrorKind,
 };
 use crate::revocation::{Record, Revocation, Target};
 use crate::verified::VerifiedToken;
@@ -37,6 +38,8 @@ use crate::verified::VerifiedToken;
 pub struct ScriptedStore {
     memory: MemoryStore,
     script: Arc<watch::Sender<Script>>,
+    /// When the script was set that is in force.
+    since: Arc<Mutex<Instant>>,
     checks: Arc<AtomicU64>,
 }
 
@@ -55,33 +58,39 @@ impl ScriptedStore {
         Self {
             memory: MemoryStore::new(),
             script: Arc::new(watch::Sender::new(Script::Answer)),
+            since: Arc::new(Mutex::new(Instant::now())),
             checks: Arc::default(),
         }
     }
 
     /// From now on: checks are answered at once.
     pub fn answer(&self) {
-        self.script.send_replace(Script::Answer);
+        self.set(Script::Answer);
     }
 
     /// From now on: checks are answered, but have to be awaited ([`Lookup::Later`]).
     pub fn answer_later(&self) {
-        self.script.send_replace(Script::AnswerLater);
+        self.set(Script::AnswerLater);
     }
 
     /// From now on: everything fails at once, as it does while a store is known to be down.
     pub fn fail(&self, kind: StoreErrorKind) {
-        self.script.send_replace(Script::Fail(kind));
+        self.set(Script::Fail(kind));
     }
 
     /// From now on: everything fails, but has to be awaited.
     pub fn fail_later(&self, kind: StoreErrorKind) {
-        self.script.send_replace(Script::FailLater(kind));
+        self.set(Script::FailLater(kind));
     }
 
     /// From now on: nothing is answered. What waits is answered as the next script says.
     pub fn hang(&self) {
-        self.script.send_replace(Script::Hang);
+        self.set(Script::Hang);
+    }
+
+    fn set(&self, script: Script) {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.script.send_replace(script);
     }
 
     /// How many checks were asked for.
@@ -136,6 +145,23 @@ impl RevocationStore for ScriptedStore {
                 let token = Arc::clone(token);
                 Lookup::Later(self.scripted(move |memory| memory.check(&token).answer().boxed()))
             }
+        }
+    }
+
+    fn watch(&self, token: &Arc<VerifiedToken>) -> Option<BoxFuture<'static, RevokedBy>> {
+        self.memory.watch(token)
+    }
+
+    fn condition(&self) -> Condition {
+        let kind = match *self.script.borrow() {
+            Script::Answer | Script::AnswerLater => return Condition::default(),
+            Script::Fail(kind) | Script::FailLater(kind) => kind,
+            Script::Hang => StoreErrorKind::Timeout,
+        };
+        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        match kind {
+            StoreErrorKind::Settling => Condition::Answering(Doubt::Settling),
+            kind => Condition::Failing { error: failure(kind), lasts: Some(since.elapsed()) },
         }
     }
 

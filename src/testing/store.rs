@@ -79,6 +79,9 @@ super::rules! {
     /// The mirrors that have applied a write can be asked for, for each fence that was given out.
     /// The answer may be that it is not known yet (`Stale`).
     AFenceCanBeAskedAbout => cases::a_fence_can_be_asked_about,
+    /// A watch, where there is one, ends when the token is revoked, at once if it is already, and
+    /// not by the revocation of another.
+    AWatchEndsWithTheRevocation => cases::a_watch_ends_with_the_revocation,
     /// What the `Revoker` writes is what a check finds.
     TheRevokerWritesWhatTheCheckFinds => cases::the_revoker_writes_what_the_check_finds,
 }

@@ -32,7 +32,10 @@ struct Flawed {
     find: Box<dyn Fn(&MemoryStore, &Target) -> Later<Option<Record>> + Send + Sync>,
     list: Box<dyn Fn(&MemoryStore, ListQuery) -> Later<RecordPage> + Send + Sync>,
     count: Box<dyn Fn(&MemoryStore) -> Later<u64> + Send + Sync>,
+    watch: Box<dyn Fn(&MemoryStore, &Arc<VerifiedToken>) -> Watch + Send + Sync>,
 }
+
+type Watch = Option<BoxFuture<'static, RevokedBy>>;
 
 impl Flawed {
     fn none() -> Self {
@@ -48,6 +51,7 @@ impl Flawed {
             find: Box::new(MemoryStore::find),
             list: Box::new(MemoryStore::list),
             count: Box::new(MemoryStore::count),
+            watch: Box::new(MemoryStore::watch),
         }
     }
 
@@ -114,6 +118,10 @@ impl RevocationStore for Flawed {
 
     fn followers(&self, fence: Fence) -> Later<Vec<Follower>> {
         self.memory.followers(fence)
+    }
+
+    fn watch(&self, token: &Arc<VerifiedToken>) -> Watch {
+        (self.watch)(&self.memory, token)
     }
 }
 
@@ -411,6 +419,10 @@ fn flaws() -> Vec<(&'static str, MakesFlawed)> {
         }),
         flaw("AFenceCanBeAskedAbout", || {
             Flawed::receipt(|receipt| receipt.with_fence(Some(Fence::new(0, 1, 1))))
+        }),
+        flaw("AWatchEndsWithTheRevocation", || Flawed {
+            watch: Box::new(|_, _| Some(ready(RevokedBy::new(TargetKind::User)).boxed())),
+            ..Flawed::none()
         }),
         flaw("TheRevokerWritesWhatTheCheckFinds", || {
             Flawed::check(|memory, token| {

@@ -278,6 +278,10 @@ impl TokenError {
         Self { kind, detail: detail.into(), source: None }
     }
 
+    pub(crate) fn expired() -> Self {
+        Self::new(TokenErrorKind::Expired, "the token is expired")
+    }
+
     pub(crate) fn too_long() -> Self {
         Self::new(
             TokenErrorKind::TooLong,

@@ -19,8 +19,11 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tower::{Layer as _, Service as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_jwt_revocation::middleware::{EndWithTokenLayer, EndingBody};
-use tower_jwt_revocation::mirror::EndReason;
-use tower_jwt_revocation::{Clearance, JwtRevocationLayer, Mirror, Revoker, Target};
+use tower_jwt_revocation::policy::RejectionKind;
+use tower_jwt_revocation::token::TokenErrorKind;
+use tower_jwt_revocation::{
+    Clearance, JwtRevocationLayer, Mirror, Rejection, Revoker, Target, TokenProfile,
+};
 
 use crate::mirror::{PATIENCE, connect, mirror};
 use crate::servers::{RedisServer, redis_is_installed};
@@ -28,6 +31,9 @@ use crate::support::{WordVerifier, claims, signed, token};
 
 /// Within this long after a revocation, a response has ended.
 const SOON: Duration = Duration::from_millis(100);
+
+/// For how long after its `exp` a token is accepted.
+const LEEWAY: Duration = Duration::from_secs(4);
 
 struct Lab {
     _redis: RedisServer,
@@ -42,9 +48,14 @@ async fn lab() -> Lab {
     let redis = RedisServer::start();
     let store = connect(redis.url()).await;
     let mirror = mirror(redis.url()).await;
+    let layer = JwtRevocationLayer::new(
+        WordVerifier::of(TokenProfile::new().with_leeway(LEEWAY)),
+        mirror.clone(),
+    );
+    let ending = EndWithTokenLayer::new(&layer);
     Lab {
-        layer: JwtRevocationLayer::new(WordVerifier::default(), mirror.clone()),
-        ending: EndWithTokenLayer::new(mirror.clone()),
+        layer,
+        ending,
         revoker: JwtRevocationLayer::new(WordVerifier::default(), store).revoker(),
         mirror,
         _redis: redis,
@@ -176,7 +187,7 @@ async fn a_stream_of_grpc_ends_with_unauthenticated() {
         let status = end.unwrap_err();
         assert_eq!(
             (status.code(), status.message()),
-            (Code::Unauthenticated, "the token is not accepted any more")
+            (Code::Unauthenticated, "the access token is not accepted")
         );
         quickest = quickest.min(took);
     }
@@ -221,11 +232,13 @@ async fn a_body_ends_when_the_token_expires_and_says_why() {
     }
     let lab = lab().await;
     let mut short = claims("alice", "short");
-    short["exp"] = (short["iat"].as_u64().unwrap() + 2).into();
+    // It was issued five seconds ago, and passes for the leeway more.
+    short["exp"] = (short["iat"].as_u64().unwrap() + 3).into();
     let mut body = body_of(&lab, &signed(&short), stream::pending()).await;
     let error = timeout(PATIENCE, body.frame()).await.unwrap().unwrap().unwrap_err();
-    assert_eq!(error.downcast_ref::<EndReason>().unwrap(), &EndReason::Expired);
-    assert_eq!(error.to_string(), "the token of the request expired while it was answered");
+    let rejection = error.downcast_ref::<Rejection>().unwrap();
+    assert_eq!(rejection.kind(), RejectionKind::InvalidToken(TokenErrorKind::Expired));
+    assert_eq!(error.to_string(), "the token is expired");
     assert!(body.frame().await.is_none() && body.is_end_stream(), "and nothing comes after it");
 }
 
@@ -248,7 +261,7 @@ async fn a_body_that_is_always_ready_ends_too() {
             break error;
         }
     };
-    assert!(matches!(error.downcast_ref::<EndReason>().unwrap(), EndReason::Revoked(_)));
+    assert!(matches!(error.downcast_ref::<Rejection>().unwrap(), Rejection::Revoked(_)));
     let mut body =
         body_of(&lab, &token("bob", "short"), stream::iter([Bytes::from_static(b"all")])).await;
     assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "all");

@@ -29,6 +29,7 @@ mod layer;
 mod mirror;
 #[cfg(feature = "axum")]
 mod nested;
+mod open_responses;
 mod outside;
 mod passing;
 #[cfg(feature = "test-util")]

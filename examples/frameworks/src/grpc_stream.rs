@@ -1,9 +1,9 @@
-//! tonic: a stream that ends with the token it was opened with, see [`over`].
+//! tonic: a stream that ends with the token it was opened with, by `EndWithTokenLayer`: with
+//! `UNAUTHENTICATED` if the token is revoked or expired, with `UNAVAILABLE` if nobody has been able
+//! to tell for too long. The service knows nothing of it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
@@ -12,16 +12,14 @@ use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
-use tower_jwt_revocation::{Clearance, JwtRevocationLayer, Mirror};
+use tower_jwt_revocation::JwtRevocationLayer;
+use tower_jwt_revocation::middleware::EndWithTokenLayer;
 
 use crate::Error;
-use crate::over::{MAX_BLIND, Over, over};
 
 /// The health service, since everyone has its definition: `Watch` sends the same status again and
 /// again.
-struct Watched {
-    mirror: Mirror,
-}
+struct Watched;
 
 #[tonic::async_trait]
 impl Health for Watched {
@@ -36,36 +34,24 @@ impl Health for Watched {
 
     async fn watch(
         &self,
-        request: Request<HealthCheckRequest>,
+        _: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let clearance = request.extensions().get::<Clearance>();
-        let clearance =
-            clearance.ok_or_else(|| Status::internal("no layer is around this service"))?;
-        let over = over(self.mirror.clone(), Arc::clone(clearance.token()), MAX_BLIND);
-        // A stream ends with its first error. Without one, clients would take the end for a
-        // success.
-        let end = over.map(|why| {
-            Err(match why {
-                Over::Token => Status::unauthenticated("the access token is over"),
-                Over::Blind => {
-                    Status::unavailable("the access token cannot be checked at the moment")
-                }
-            })
-        });
         let ticks = stream::unfold((), async |()| {
             tokio::time::sleep(Duration::from_millis(20)).await;
             Some((Ok(HealthCheckResponse { status: ServingStatus::Serving.into() }), ()))
         });
-        Ok(Response::new(stream::select(end.into_stream(), ticks).boxed()))
+        Ok(Response::new(ticks.boxed()))
     }
 }
 
-/// `layer` and `mirror` must be on the same store; best is a layer whose store *is* the mirror.
+/// Best is a layer whose store is a mirror, which learns of revocations by itself. `ending` is
+/// `EndWithTokenLayer::new(&layer)`, with another blind time if you like.
 pub async fn serve(
     listener: TcpListener,
     layer: JwtRevocationLayer,
-    mirror: Mirror,
+    ending: EndWithTokenLayer,
 ) -> Result<(), Error> {
-    let server = Server::builder().layer(layer).add_service(HealthServer::new(Watched { mirror }));
+    let stack = tower::ServiceBuilder::new().layer(layer).layer(ending).into_inner();
+    let server = Server::builder().layer(stack).add_service(HealthServer::new(Watched));
     Ok(server.serve_with_incoming(TcpIncoming::from(listener)).await?)
 }

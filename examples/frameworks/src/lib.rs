@@ -7,7 +7,6 @@ pub mod client;
 pub mod demo;
 pub mod grpc_stream;
 pub mod jwt_authorizer;
-pub mod over;
 pub mod poem;
 pub mod resource_server;
 pub mod salvo;

@@ -327,6 +327,12 @@ impl RevocationStore for World {
         ready(Ok(self.record(target))).boxed()
     }
 
+    /// As a store that has not been reached for an hour.
+    fn condition(&self) -> Condition {
+        let error = StoreError::new(StoreErrorKind::Unreachable, "the world is away");
+        Condition::Failing { error, lasts: Some(Duration::from_secs(3600)) }
+    }
+
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
         if fence.epoch != self.data().epoch {
             let error = StoreError::new(StoreErrorKind::DataLoss, "the epoch is over");

@@ -4,7 +4,9 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::store::{Doubt, StoreError};
+use tokio::time::Instant;
+
+use crate::store::{Condition, Doubt, StoreError, StoreErrorKind};
 
 /// What a supervised connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,17 @@ pub struct Health {
     is_divided: bool,
     doubt: Doubt,
     settling: Option<Settling>,
+    checked_until: LastChecks,
+}
+
+/// Until when all tokens could be checked.
+#[derive(Clone, Copy, Debug, Default)]
+enum LastChecks {
+    /// They never could.
+    #[default]
+    Never,
+    Now,
+    Until(Instant),
 }
 
 /// How far a server is that settles.
@@ -69,6 +82,30 @@ impl Health {
         connections.retain(|(known, _)| known != shards);
         connections.extend(error.map(|error| (shards.clone(), error.clone())));
         self.pending.retain(|(known, theirs)| (*known, theirs) != (purpose, shards));
+        self.note_checks();
+    }
+
+    fn note_checks(&mut self) {
+        self.checked_until = match self.checked_until {
+            _ if self.checks() => LastChecks::Now,
+            LastChecks::Now => LastChecks::Until(Instant::now()),
+            earlier => earlier,
+        };
+    }
+
+    /// Whether tokens can be checked, and since when not.
+    pub(crate) fn condition(&self) -> Condition {
+        let lasts = match self.checked_until {
+            _ if self.checks() => return Condition::Answering(self.doubt),
+            LastChecks::Never => None,
+            LastChecks::Now => Some(Duration::ZERO),
+            LastChecks::Until(end) => Some(end.elapsed()),
+        };
+        let error = self.checks.first().map_or_else(
+            || StoreError::new(StoreErrorKind::Unreachable, "redis: not connected yet"),
+            |(_, error)| error.clone(),
+        );
+        Condition::Failing { error, lasts }
     }
 
     /// A write to a shard was taken, or refused for this reason. Says whether that is new.
@@ -98,6 +135,7 @@ impl Health {
     /// A connection for checks has been started: until it is up, not everything can be used.
     pub(crate) fn expect(&mut self, shards: Range<u16>) {
         self.pending.push((Purpose::Checks, shards));
+        self.note_checks();
     }
 
     /// What is in doubt, as far as the store has read, and of a server that settles, how far it is.

@@ -14,7 +14,8 @@ use super::foreign::ForeignLists;
 use super::health::Health;
 use crate::revocation::{Record, Revocation, Target};
 use crate::store::{
-    Fence, Follower, ListQuery, Lookup, Needs, Receipt, RecordPage, RevocationStore, StoreError,
+    Condition, Fence, Follower, ListQuery, Lookup, Needs, Receipt, RecordPage, RevocationStore,
+    StoreError,
 };
 use crate::verified::VerifiedToken;
 
@@ -130,6 +131,10 @@ impl RevocationStore for RedisStore {
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
         let core = Arc::clone(&self.core);
         async move { Box::pin(core.followers(fence)).await }.boxed()
+    }
+
+    fn condition(&self) -> Condition {
+        self.health().condition()
     }
 
     fn needs(&self) -> Needs {

@@ -716,6 +716,23 @@ pub(super) async fn a_fence_can_be_asked_about<F: StoreFixture>(trial: &Trial<'_
     }
 }
 
+pub(super) async fn a_watch_ends_with_the_revocation<F: StoreFixture>(
+    trial: &Trial<'_, F>,
+) -> Trialed {
+    let (token, other) = (trial.token("alice", "t")?, trial.token("bob", "o")?);
+    let Some(mut watch) = trial.store.watch(&token) else { return Ok(()) };
+    ensure!((&mut watch).now_or_never().is_none(), "the watch of a live token ends");
+    trial.revoke(Target::user("bob")).await?;
+    ensure!((&mut watch).now_or_never().is_none(), "the watch ends with the token of another");
+    trial.revoke(Target::user("alice")).await?;
+    let again = trial.store.watch(&other);
+    let again = again.ok_or_else(|| Failure("some tokens can be watched and others not".into()))?;
+    for watch in [watch, again] {
+        ensure_eq!(watch.await.kind, TargetKind::User, "the kind through which it is revoked");
+    }
+    Ok(())
+}
+
 pub(super) async fn the_revoker_writes_what_the_check_finds<F: StoreFixture>(
     trial: &Trial<'_, F>,
 ) -> Trialed {

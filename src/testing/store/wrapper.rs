@@ -10,9 +10,12 @@ use futures::future::{BoxFuture, ready};
 use crate::revocation::{Record, Revocation, Target};
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Fence, Follower, ListQuery, Lookup, Needs, Receipt, RecordPage, RevocationStore, StoreError,
+    Condition, Doubt, Fence, Follower, ListQuery, Lookup, Needs, Receipt, RecordPage,
+    RevocationStore, RevokedBy, StoreError,
 };
-use crate::testing::{Rule, Suite, Trialed, ensure};
+use crate::testing::{Failure, Rule, Suite, Trialed, ensure};
+use crate::token::TokenProfile;
+use crate::token::profile::SignedClaims;
 use crate::verified::VerifiedToken;
 
 /// The store that is wrapped: it needs the text of tokens, is asked how far its mirrors are, and
@@ -40,6 +43,8 @@ impl<'a> Suite<'a> {
     /// - `NeedsArePassedOn`: [`needs`](RevocationStore::needs).
     /// - `LifetimesArePassedOn`: [`expect_tokens_for`](RevocationStore::expect_tokens_for).
     /// - `FollowersArePassedOn`: [`followers`](RevocationStore::followers).
+    /// - `WatchesArePassedOn`: [`watch`](RevocationStore::watch).
+    /// - `ConditionsArePassedOn`: [`condition`](RevocationStore::condition).
     pub fn of_wrapper<S: RevocationStore>(
         wrap: impl Fn(Arc<dyn RevocationStore>) -> S + Send + Sync + 'a,
     ) -> Self {
@@ -49,7 +54,8 @@ impl<'a> Suite<'a> {
             (inner, outer)
         });
         let (for_needs, for_lifetimes, for_followers) =
-            (Arc::clone(&wrap), Arc::clone(&wrap), wrap);
+            (Arc::clone(&wrap), Arc::clone(&wrap), Arc::clone(&wrap));
+        let (for_watches, for_conditions) = (Arc::clone(&wrap), wrap);
         Self {
             rules: vec![
                 Rule::new("NeedsArePassedOn", move || {
@@ -63,6 +69,14 @@ impl<'a> Suite<'a> {
                 Rule::new("FollowersArePassedOn", move || {
                     let (_, outer) = for_followers();
                     async move { followers_are_passed_on(&outer).await }.boxed()
+                }),
+                Rule::new("WatchesArePassedOn", move || {
+                    let (_, outer) = for_watches();
+                    ready(watches_are_passed_on(&outer)).boxed()
+                }),
+                Rule::new("ConditionsArePassedOn", move || {
+                    let (_, outer) = for_conditions();
+                    ready(conditions_are_passed_on(&outer)).boxed()
                 }),
             ],
         }
@@ -95,6 +109,24 @@ async fn followers_are_passed_on(outer: &impl RevocationStore) -> Trialed {
     Ok(())
 }
 
+fn watches_are_passed_on(outer: &impl RevocationStore) -> Trialed {
+    let claims = br#"{"jti":"t","iat":1,"exp":2}"#;
+    let token = TokenProfile::new().assert_verified_for_revocation(SignedClaims::new(claims));
+    let token = token.map_err(|error| Failure(format!("the token of the test: {error}")))?;
+    ensure!(
+        outer.watch(&Arc::new(token)).is_some(),
+        "nobody learns of it when the inner store knows at once what is revoked"
+    );
+    Ok(())
+}
+
+fn conditions_are_passed_on(outer: &impl RevocationStore) -> Trialed {
+    let is_settling =
+        |condition| matches!(condition, Condition::Answering(doubt) if doubt == Doubt::Settling);
+    ensure!(is_settling(outer.condition()), "the condition of the inner store is not known");
+    Ok(())
+}
+
 impl RevocationStore for WrappedStore {
     fn check(&self, token: &Arc<VerifiedToken>) -> Lookup {
         self.memory.check(token)
@@ -122,6 +154,14 @@ impl RevocationStore for WrappedStore {
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
         let name = format!("{}.{}.{}", fence.shard, fence.epoch, fence.seq);
         ready(Ok(vec![Follower::new(name, true)])).boxed()
+    }
+
+    fn watch(&self, token: &Arc<VerifiedToken>) -> Option<BoxFuture<'static, RevokedBy>> {
+        self.memory.watch(token)
+    }
+
+    fn condition(&self) -> Condition {
+        Condition::Answering(Doubt::Settling)
     }
 
     fn needs(&self) -> Needs {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -115,13 +116,22 @@ impl TokenProfile {
         }
     }
 
+    /// From when on this token is refused, because it is expired.
+    pub(crate) fn refused_from(&self, token: &VerifiedToken) -> Timestamp {
+        let rules = self.rules_for(token.issuer()).unwrap_or(self);
+        token.expires_at().saturating_add(rules.bounded_leeway())
+    }
+
+    /// Also if `validate` was not called: records are not kept for longer than the largest leeway.
+    fn bounded_leeway(&self) -> Duration {
+        self.leeway.min(MAX_LEEWAY)
+    }
+
     fn check_times_at(&self, token: &VerifiedToken, now: Timestamp) -> Result<(), TokenError> {
         self.issuers.check_again(token.issuer())?;
-        // Also if `validate` was not called: records are not kept for longer than the largest
-        // leeway.
-        let leeway = self.leeway.min(MAX_LEEWAY);
+        let leeway = self.bounded_leeway();
         if now >= token.expires_at().saturating_add(leeway) {
-            return Err(TokenError::new(TokenErrorKind::Expired, "the token is expired"));
+            return Err(TokenError::expired());
         }
         if token.not_before().is_some_and(|not_before| now.saturating_add(leeway) < not_before) {
             return Err(TokenError::new(TokenErrorKind::NotYetValid, "the token is not valid yet"));

@@ -118,7 +118,7 @@ fn spread(redis: &str, rate: u64, secs: u64) -> Spread {
         for n in (0..rate * secs).step_by(usize::try_from(every).unwrap()) {
             let (mirror, token) = (mirror.clone(), token(&id(rate, n)));
             waiters.spawn(async move {
-                mirror.revoked(&token).await;
+                mirror.watch(&token).expect("a mirror can tell").await;
                 let seen = now();
                 assert!(matches!(mirror.check(&token), Lookup::Now(Ok(Standing::Revoked(_)))));
                 (n, seen)

@@ -1,11 +1,9 @@
 //! What was opened with a token ends with it, also when another process revokes it.
 
-use std::future::ready;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use frameworks::over::{Over, over};
 use frameworks::{demo, grpc_stream, websocket};
-use futures::{FutureExt as _, SinkExt as _, StreamExt as _};
+use futures::{SinkExt as _, StreamExt as _};
 use reqwest::header::AUTHORIZATION;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -14,8 +12,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
-use tower::{Layer as _, ServiceExt as _};
-use tower_jwt_revocation::{Clearance, JwtRevocationLayer, Mirror, RedisStore, Revoker, Target};
+use tower_jwt_revocation::middleware::EndWithTokenLayer;
+use tower_jwt_revocation::{JwtRevocationLayer, Mirror, RedisStore, Revoker, Target};
 
 use crate::Server;
 use crate::support::{self, RedisServer};
@@ -23,21 +21,22 @@ use crate::support::{self, RedisServer};
 /// Longer than anything here takes, on the slowest machine.
 const LONG: Duration = Duration::from_secs(30);
 
-/// A layer on a mirror, the mirror, and somebody else who revokes on the same Redis.
-async fn mirrored(redis: &RedisServer) -> (JwtRevocationLayer, Mirror, Revoker) {
+/// A layer on a mirror, and somebody else who revokes on the same Redis.
+async fn mirrored(redis: &RedisServer) -> (JwtRevocationLayer, Revoker) {
     let mirror = Mirror::new(RedisStore::connect(redis.url()).await.unwrap()).unwrap();
     timeout(LONG, mirror.ready()).await.unwrap();
     let elsewhere = RedisStore::connect(redis.url()).await.unwrap();
     let revoker = Revoker::new(elsewhere, demo::profile()).unwrap();
-    (demo::layer(mirror.clone()).unwrap(), mirror, revoker)
+    (demo::layer(mirror).unwrap(), revoker)
 }
 
 #[tokio::test]
 async fn a_grpc_stream_ends_when_its_token_is_revoked() {
     support::redis_or_skip!();
     let redis = RedisServer::start();
-    let (layer, mirror, elsewhere) = mirrored(&redis).await;
-    let server = Server::start(|listener| grpc_stream::serve(listener, layer, mirror)).await;
+    let (layer, elsewhere) = mirrored(&redis).await;
+    let ending = EndWithTokenLayer::new(&layer);
+    let server = Server::start(|listener| grpc_stream::serve(listener, layer, ending)).await;
     let channel = Channel::from_shared(server.url.clone()).unwrap().connect().await.unwrap();
     let mut client = HealthClient::new(channel);
     let mut watch = async |subject: &str| {
@@ -70,8 +69,8 @@ async fn a_grpc_stream_ends_when_its_token_is_revoked() {
 async fn a_websocket_ends_when_its_token_is_revoked() {
     support::redis_or_skip!();
     let redis = RedisServer::start();
-    let (layer, mirror, elsewhere) = mirrored(&redis).await;
-    let server = Server::start(|listener| websocket::serve(listener, layer, mirror)).await;
+    let (layer, elsewhere) = mirrored(&redis).await;
+    let server = Server::start(|listener| websocket::serve(listener, layer)).await;
     let alice = demo::token("alice").unwrap();
     let open = async |token: Option<&str>| {
         let url = format!("{}/echo", server.url.replace("http", "ws"));
@@ -101,19 +100,27 @@ async fn a_websocket_ends_when_its_token_is_revoked() {
 async fn nothing_goes_on_for_long_while_nobody_can_tell() {
     support::redis_or_skip!();
     let redis = RedisServer::start();
-    let (layer, mirror, _) = mirrored(&redis).await;
-    let verified = layer.layer(tower::service_fn(|request: http::Request<()>| {
-        let clearance = request.extensions().get::<Clearance>().unwrap().clone();
-        ready(Ok::<_, std::convert::Infallible>(http::Response::new(Some(clearance))))
-    }));
+    let (layer, _) = mirrored(&redis).await;
+    let ending = EndWithTokenLayer::new(&layer).with_max_blind(Duration::from_secs(2));
+    let server = Server::start(|listener| grpc_stream::serve(listener, layer, ending)).await;
+    let channel = Channel::from_shared(server.url.clone()).unwrap().connect().await.unwrap();
+    let mut request = Request::new(HealthCheckRequest::default());
     let token = format!("Bearer {}", demo::token("alice").unwrap());
-    let request = http::Request::builder().header(AUTHORIZATION, token).body(()).unwrap();
-    let clearance = verified.oneshot(request).await.unwrap().into_body().unwrap();
+    request.metadata_mut().insert("authorization", token.parse().unwrap());
+    let mut watch = HealthClient::new(channel).watch(request).await.unwrap().into_inner();
 
-    let limit = Duration::from_secs(2);
-    let over = over(mirror, std::sync::Arc::clone(clearance.token()), limit);
-    tokio::pin!(over);
-    assert_eq!(over.as_mut().now_or_never(), None, "a mirror that is fresh is not blind");
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(4) {
+        assert!(watch.message().await.unwrap().is_some(), "a mirror that is fresh is not blind");
+    }
     redis.kill();
-    assert_eq!(timeout(LONG, over).await.unwrap(), Over::Blind);
+    let end = timeout(LONG, async {
+        loop {
+            match watch.message().await {
+                Ok(message) => assert!(message.is_some(), "it must not end as if all were well"),
+                Err(status) => return status.code(),
+            }
+        }
+    });
+    assert_eq!(end.await.unwrap(), Code::Unavailable);
 }
