@@ -65,6 +65,7 @@ const QUICK: &[(&str, Mode)] = &[
     ("frozen primary that wakes up", MIRROR),
     ("primary cut off from its sentinels", DIRECT),
     ("cluster, one of three killed", DIRECT),
+    ("rolling restart during a failover", DIRECT),
     ("writer killed together with the primary", DIRECT),
     ("writer suspended for 6 s", DIRECT),
     ("clock 10 s ahead", MIRROR_WAIT),

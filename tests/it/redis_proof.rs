@@ -180,6 +180,50 @@ async fn what_a_frozen_primary_answers_when_it_wakes_is_never_believed() {
     }
 }
 
+/// In that time the former primary is proved, and what it confirms nobody else hears of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_process_that_closes_while_its_primary_is_replaced_is_not_waited_for_at_the_next_one() {
+    if !redis_is_installed() {
+        return;
+    }
+    let sentinel = in_background(|| Sentinel::start(1, 3)).await;
+    let leaving = RedisStore::connect(sentinel.url()).await.unwrap();
+    let staying = RedisStore::connect(sentinel.url()).await.unwrap();
+    for (store, id) in [(&leaving, "by the one"), (&staying, "by the other")] {
+        revoke(store, Target::token(id)).await.unwrap();
+    }
+    let next = &sentinel.servers()[1 - sentinel.primary_index()];
+    wait_until("the replica has it", LIMIT, || {
+        next.cli(&["DBSIZE"]) == sentinel.primary().cli(&["DBSIZE"])
+    });
+    wait_until("a sentinel takes the order", LIMIT, || {
+        sentinel.sentinels()[0].try_cli(&["SENTINEL", "FAILOVER", Sentinel::SERVICE]).is_ok()
+    });
+    // The sentinels do not hear that it is done.
+    next.cli(&["ACL", "SETUSER", "default", "-info"]);
+    wait_until("the replica is promoted", LIMIT, || {
+        next.try_cli(&["ROLE"]).is_ok_and(|role| role.starts_with("master"))
+    });
+    let closing = tokio::spawn(async move { leaving.close().await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    next.cli(&["ACL", "SETUSER", "default", "+info"]);
+
+    let ((first, live), start) = ((token("u", "by the one"), token("u", "live")), Instant::now());
+    loop {
+        // Another epoch is carried on there, and nobody is waited for.
+        let epoch = next.try_cli(&["GET", "jwt-revocation:{0}:e"]).unwrap_or_default();
+        let has_moved = epoch.split(' ').nth(2).is_some_and(|id| id.contains(|c| c != '0'));
+        if has_moved && check(&staying, &live).await.is_ok_and(|found| found == Standing::Live) {
+            break;
+        }
+        // A writer that does not come is waited for half a minute.
+        assert!(start.elapsed() < Duration::from_secs(20), "{}", staying.health());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(is_revoked(&recovered(&staying, &first).await));
+    closing.await.unwrap().unwrap();
+}
+
 /// The connections of our own to a server.
 fn clients_of(server: &RedisServer) -> HashSet<String> {
     let list = server.cli(&["CLIENT", "LIST", "TYPE", "normal"]);

@@ -20,16 +20,20 @@ use super::random;
 use super::schema::LAYOUT_REMEDY;
 use super::script::{self, WriterAction, WriterContext};
 use super::write::{CHUNK, TouchReply};
-use super::writers::{Confirmed, ReplayRun};
+use super::writers::{Confirmed, ReplayRun, SigningOff};
 use crate::config::ConfigError;
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::{Doubt, StoreError, StoreErrorKind};
 
 /// How many shards are touched at once.
 const SHARDS_AT_ONCE: usize = 64;
 /// How often the expiry of keys without an end of their own is put off.
 const TOUCH_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
-/// How long a process that ends waits until its signing off is confirmed.
+/// How long a process that ends without closing its store waits until its signing off is confirmed.
 const SIGN_OFF_LIMIT: Duration = Duration::from_millis(500);
+/// How long closing waits for a server that stays the primary.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+/// How soon it tries again.
+const CLOSE_PAUSE: Duration = Duration::from_millis(50);
 /// How often a process renews that writes.
 const RENEWAL: Duration = Duration::from_secs(1);
 /// How often the script is run while a server settles.
@@ -111,10 +115,16 @@ impl StoreCore {
     /// Runs the script without changes, and lets the server have what this process has confirmed
     /// and it does not have. Says whether it still settles.
     async fn keep_epoch(&self, shard: u16) -> Result<bool, StoreError> {
-        let writer = self.writers.prune(shard);
+        let signing_off = self.writers.prune(shard);
+        let writer = signing_off.as_ref().map(|signing_off| signing_off.writer);
         let writer = writer.unwrap_or_else(|| self.writers.renewing(shard));
         let asked_at = Instant::now();
         let reply = self.touch(shard, None, writer).await?;
+        if let Some(signing_off) = signing_off
+            && reply.server == signing_off.server
+        {
+            self.writers.signed_off(shard, &signing_off);
+        }
         if self.writers.is_through(shard, reply.server, reply.epoch.id, asked_at) {
             return Ok(reply.epoch.settling.is_some());
         }
@@ -158,22 +168,60 @@ impl StoreCore {
                 );
             }
         }
+        for former in &recovery.former {
+            // It may have signed off at a server of which this one had not heard so much.
+            let Some(had) = self.touch(shard, Some(server), *former).await?.had else { continue };
+            let action = match recovery.former_action(epoch.id, had, former) {
+                WriterAction::ThroughWithGap if epoch.parent == 0 => WriterAction::Through,
+                action => action,
+            };
+            for action in [action, WriterAction::SignOff] {
+                let writer = WriterContext { action, ..*former };
+                let reply = self.touch(shard, Some(server), writer).await?;
+                is_settling = reply.epoch.settling.is_some();
+            }
+        }
         self.writers.recovered(shard, server, epoch.id);
         Ok(is_settling)
     }
 
     /// Lets every server have what this process has confirmed, and says that this process need not
-    /// be waited for.
+    /// be waited for: to a server that stays the primary. One that is being replaced may have
+    /// nobody left to tell.
     pub(crate) async fn sign_off(&self) -> Result<(), StoreError> {
+        let deadline = Instant::now() + CLOSE_LIMIT;
         for shard in 0..self.keys.shards() {
-            if self.writers.is_active(shard) {
-                self.keep_epoch(shard).await?;
-                if let Some((server, writer)) = self.writers.sign_off(shard) {
-                    self.touch(shard, Some(server), writer).await?;
+            while let Err(error) = self.sign_off_from(shard).await {
+                let may_pass = matches!(
+                    error.kind(),
+                    StoreErrorKind::NotPrimary | StoreErrorKind::Settling | StoreErrorKind::Cluster
+                );
+                if !may_pass || Instant::now() >= deadline {
+                    return Err(error);
                 }
+                sleep(CLOSE_PAUSE).await;
             }
         }
         Ok(())
+    }
+
+    async fn sign_off_from(&self, shard: u16) -> Result<(), StoreError> {
+        if !self.writers.is_active(shard) {
+            return Ok(());
+        }
+        self.keep_epoch(shard).await?;
+        let Some(signing_off) = self.writers.signing_off(shard) else { return Ok(()) };
+        self.touch(shard, Some(signing_off.server), signing_off.writer).await?;
+        let permit = self.write_connection(shard).acquire()?;
+        if permit.server_id().tag() != signing_off.server {
+            return Err(Doubt::Settling.error());
+        }
+        permit.connection().confirm_stays().await?;
+        if self.writers.signed_off(shard, &signing_off) {
+            return Ok(());
+        }
+        let detail = "this process went on writing while its store was closed";
+        Err(StoreError::new(StoreErrorKind::Settling, detail))
     }
 }
 
@@ -186,7 +234,7 @@ impl Drop for StoreCore {
         // waited for in vain.
         let Ok(runtime) = Handle::try_current() else { return };
         let sign_off = |shard| {
-            let (server, writer) = self.writers.sign_off(shard)?;
+            let SigningOff { server, writer, .. } = self.writers.signing_off(shard)?;
             let permit = self.write_connection(shard).acquire().ok()?;
             let context = SendContext { known: self.tracker.known(shard), server, writer };
             let arguments =

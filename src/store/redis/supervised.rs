@@ -300,6 +300,15 @@ impl PinnedConnection {
         self.current.connection.server_id()
     }
 
+    /// Has it asked whether that server stays the primary.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotPrimary`] if it is being replaced, or was.
+    pub(crate) async fn confirm_stays(&self) -> Result<(), StoreError> {
+        let config = &self.shared.config;
+        config.topology.confirm_stays(config.slot, &self.current.connection).await
+    }
+
     /// The values of keys that are on one node. The caller says how long to wait, and calls
     /// [`count_timeout`](Self::count_timeout) after it.
     pub(crate) async fn mget(&self, keys: Vec<Value>) -> Result<Vec<Value>, StoreError> {

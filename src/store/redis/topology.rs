@@ -191,6 +191,27 @@ impl Topology {
         ))
     }
 
+    /// Asks all anew whether the server of the connection stays the primary. While it is being
+    /// replaced it is the primary still, and what it confirms may not be at the next one.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotPrimary`] if it is being replaced, or is not proved to be the primary.
+    pub(crate) async fn confirm_stays(
+        &self,
+        slot: u16,
+        connection: &Connection,
+    ) -> Result<(), StoreError> {
+        let (Some(prober), ServerConfig::Centralized { server }) =
+            (self.prober(), &connection.server)
+        else {
+            return Ok(());
+        };
+        if prober.stays(slot, server, self.access.connect.timeout).await {
+            return Ok(());
+        }
+        Err(StoreError::new(StoreErrorKind::NotPrimary, "the server is being replaced"))
+    }
+
     async fn proved(&self, slot: u16, since: BootTime) -> Result<ProvedPrimary, StoreError> {
         match (&self.access.kind, self.prober()) {
             (TopologyKind::Single(server), _) => Ok(ProvedPrimary::alone(server.clone())),
@@ -349,9 +370,11 @@ impl VoterAccess {
         let watched = parse_sentinel(&primary?).ok_or_else(|| unexpected_reply("a sentinel"))?;
         let mut server = match address {
             Ok(address) => parse_address(&address).ok_or_else(|| unexpected_reply("a sentinel"))?,
-            Err(error) if is_command_refused(&error) => watched.server,
+            Err(error) if is_command_refused(&error) => watched.server.clone(),
             Err(error) => return Err(error),
         };
+        // When the next one has taken over, it is named.
+        let is_replacing = watched.is_being_replaced && server == watched.server;
         // A sentinel without an address for the server means its own host.
         if server.host.is_empty() {
             server.host = sentinel.host.clone();
@@ -380,6 +403,7 @@ impl VoterAccess {
             voters: watched.other_sentinels + 1,
             is_voter: true,
             others: others.clone(),
+            is_replacing,
         })
     }
 
@@ -417,6 +441,8 @@ impl VoterAccess {
             voters: nodes.iter().filter(|found| !found.slots.is_empty()).count(),
             is_voter: own.is_some_and(|own| !own.slots.is_empty()),
             others: None,
+            // A cluster node that hands its slots over takes no writes meanwhile.
+            is_replacing: false,
             nodes,
         })
     }

@@ -36,6 +36,9 @@ use crate::store::{StoreError, StoreErrorKind};
 /// How long a confirmed write is kept while its server is seen in use. A replica that is further
 /// behind has lost its connection to the primary.
 const KEPT: Duration = Duration::from_secs(60);
+/// How long it is remembered that a writer has signed off: as long as a server remembers writers
+/// that another one had (`WRITER_FORGOTTEN` in the script), and a minute more.
+const FORMER_KEPT: Duration = Duration::from_secs(360);
 /// How much is kept of each shard.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
@@ -59,6 +62,9 @@ struct WriterLog {
     /// When the server that has everything was last asked whether it still has.
     seen_at: Option<Instant>,
     state: LogState,
+    /// The writers that this process was before, with their highest numbers, and when they signed
+    /// off: the next server may not know of it.
+    former: Vec<(u64, u64, Instant)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +128,15 @@ impl Confirmed {
     }
 }
 
+/// A writer that is about to sign off.
+#[derive(Debug)]
+pub(crate) struct SigningOff {
+    pub(crate) writer: WriterContext,
+    /// The server that has all of it.
+    pub(crate) server: u64,
+    sent_at: Option<Instant>,
+}
+
 /// What has to be done so that a server has all that was confirmed.
 #[derive(Debug)]
 pub(crate) struct Recovery {
@@ -130,6 +145,8 @@ pub(crate) struct Recovery {
     epoch: u64,
     dropped: u64,
     entries: Vec<ConfirmedWrite>,
+    /// Writers that this process was before. Nothing of them has to be put back.
+    pub(crate) former: Vec<WriterContext>,
 }
 
 /// One run of a script that replays.
@@ -142,6 +159,21 @@ pub(crate) struct ReplayRun {
 }
 
 impl Recovery {
+    /// What is said of a writer that this process was before, and of which the server still has so
+    /// many writes.
+    pub(crate) fn former_action(
+        &self,
+        epoch: u64,
+        had: u64,
+        former: &WriterContext,
+    ) -> WriterAction {
+        if epoch == self.epoch || had >= former.number {
+            WriterAction::Through
+        } else {
+            WriterAction::ThroughWithGap
+        }
+    }
+
     /// What this server does not have, in runs of `most` changes at most, by the epoch that it has
     /// and the number of writes that it says to have had; and whether some of that is not known
     /// any more.
@@ -270,7 +302,15 @@ impl WriterLogs {
         // Replies may have been read in another order.
         entries.sort_by_key(|write| write.number);
         let writer = log.context(WriterAction::Replay);
-        Some(Recovery { writer, epoch, dropped: log.dropped, entries })
+        log.former.retain(|(.., at)| at.elapsed() < FORMER_KEPT);
+        let former = log.former.iter().map(|(id, number, _)| WriterContext {
+            id: *id,
+            action: WriterAction::Renew,
+            number: *number,
+            through: 0,
+        });
+        let former = former.collect();
+        Some(Recovery { writer, epoch, dropped: log.dropped, entries, former })
     }
 
     /// The server has everything.
@@ -286,25 +326,33 @@ impl WriterLogs {
         }
     }
 
-    /// Drops what is old enough. If nothing is left, the writer need not be waited for any more:
-    /// the next write is that of a new one, and the script is told that this one signs off.
-    pub(crate) fn prune(&self, shard: u16) -> Option<WriterContext> {
+    /// Drops what is old enough. If nothing is left, the writer need not be waited for any more,
+    /// and may sign off.
+    pub(crate) fn prune(&self, shard: u16) -> Option<SigningOff> {
         let mut log = self.log(shard)?;
         log.prune();
-        let is_through = matches!(log.state, LogState::Through { .. });
         let is_idle = log.sent_at.is_some_and(|at| log.is_old(at));
-        (is_through && is_idle && log.entries.is_empty()).then(|| log.sign_off())
+        if is_idle && log.entries.is_empty() { log.signing_off() } else { None }
     }
 
-    /// Signs off a writer that has sent anything, and the server that has all of it.
-    pub(crate) fn sign_off(&self, shard: u16) -> Option<(u64, WriterContext)> {
-        let mut log = self.log(shard)?;
-        match log.state {
-            LogState::Through { server, .. } if log.sent_at.is_some() => {
-                Some((server, log.sign_off()))
-            }
-            _ => None,
+    /// The writer, if it has sent anything, and its server has all of it.
+    pub(crate) fn signing_off(&self, shard: u16) -> Option<SigningOff> {
+        self.log(shard)?.signing_off()
+    }
+
+    /// It has signed off, unless it has written meanwhile; says whether it has. Then the next write
+    /// is that of another writer.
+    pub(crate) fn signed_off(&self, shard: u16, signing_off: &SigningOff) -> bool {
+        let Some(mut log) = self.log(shard) else { return true };
+        let SigningOff { writer, server, sent_at } = signing_off;
+        let is_there = matches!(log.state, LogState::Through { server: at, .. } if at == *server);
+        if log.id != writer.id || log.sent_at != *sent_at || !is_there {
+            return false;
         }
+        let mut former = std::mem::take(&mut log.former);
+        former.push((log.id, log.number, Instant::now()));
+        *log = WriterLog { state: log.state, former, ..WriterLog::new() };
+        true
     }
 }
 
@@ -319,15 +367,16 @@ impl WriterLog {
             sent_at: None,
             seen_at: None,
             state: LogState::New,
+            former: Vec::new(),
         }
     }
 
-    /// What the script is told, so that this writer is not waited for any more. The next write is
-    /// that of another one.
-    fn sign_off(&mut self) -> WriterContext {
-        let sign_off = self.context(WriterAction::SignOff);
-        *self = Self { state: self.state, ..Self::new() };
-        sign_off
+    fn signing_off(&self) -> Option<SigningOff> {
+        let (LogState::Through { server, .. }, sent_at @ Some(_)) = (self.state, self.sent_at)
+        else {
+            return None;
+        };
+        Some(SigningOff { writer: self.context(WriterAction::SignOff), server, sent_at })
     }
 
     fn context(&self, action: WriterAction) -> WriterContext {
@@ -490,24 +539,49 @@ mod tests {
         tokio::time::advance(KEPT + Duration::from_secs(1)).await;
         assert!(is_through(&logs, 1, 7));
         logs.confirm(0, &writer, (1, 7), 2, written(2)).unwrap();
-        assert_eq!(logs.prune(0), None, "one is left");
+        assert!(logs.prune(0).is_none(), "one is left");
         let recovery = logs.recover(0, 2).unwrap();
         assert_eq!(numbers(&recovery, 8, Some(1)), (vec![2], false));
         assert_eq!(numbers(&recovery, 8, Some(0)), (vec![2], true));
         // While it is replayed, nothing gets too old; and then it is as new as its replay.
         tokio::time::advance(KEPT * 2).await;
-        assert_eq!(logs.prune(0), None);
+        assert!(logs.prune(0).is_none());
         logs.recovered(0, 2, 8);
         assert!(is_through(&logs, 2, 8));
-        assert_eq!(logs.prune(0), None);
+        assert!(logs.prune(0).is_none());
         assert_eq!(numbers(&logs.recover(0, 3).unwrap(), 9, Some(1)), (vec![2], false));
         logs.recovered(0, 3, 9);
         tokio::time::advance(KEPT + Duration::from_secs(1)).await;
         assert!(is_through(&logs, 3, 9));
-        let sign_off = logs.prune(0).unwrap();
-        assert_eq!((sign_off.id, sign_off.action), (writer.id, WriterAction::SignOff));
+        let leaving = logs.prune(0).unwrap();
+        assert_eq!((leaving.writer.id, leaving.writer.action), (writer.id, WriterAction::SignOff));
+        assert_eq!(leaving.server, 3);
+        assert_eq!(logs.writing(0, 3).unwrap().id, writer.id, "nobody has heard of it yet");
+        assert!(!logs.signed_off(0, &leaving), "it has written meanwhile");
+        tokio::time::advance(KEPT + Duration::from_secs(1)).await;
+        assert!(is_through(&logs, 3, 9));
+        assert!(logs.signed_off(0, &logs.prune(0).unwrap()));
         assert_ne!(logs.writing(0, 3).unwrap().id, writer.id);
         assert!(logs.confirm(0, &writer, (3, 9), 3, written(3)).is_err(), "an id that is over");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_has_not_heard_of_a_sign_off_hears_of_it_as_long_as_it_may_wait() {
+        let logs = WriterLogs::new(1);
+        let writer = logs.writing(0, 1).unwrap();
+        logs.confirm(0, &writer, (1, 7), 3, written(1)).unwrap();
+        let leaving = logs.signing_off(0).unwrap();
+        assert_eq!((leaving.server, leaving.writer.action), (1, WriterAction::SignOff));
+        assert!(logs.signed_off(0, &leaving) && logs.signing_off(0).is_none());
+        let recovery = logs.recover(0, 2).unwrap();
+        assert!(!logs.signed_off(0, &leaving), "another writer, elsewhere");
+        let [former] = recovery.former.as_slice() else { panic!("{recovery:?}") };
+        assert_eq!((former.id, former.action), (writer.id, WriterAction::Renew));
+        assert_eq!(recovery.former_action(8, 3, former), WriterAction::Through);
+        assert_eq!(recovery.former_action(8, 2, former), WriterAction::ThroughWithGap);
+        assert_eq!(recovery.former_action(7, 2, former), WriterAction::Through, "the same epoch");
+        tokio::time::advance(FORMER_KEPT).await;
+        assert!(logs.recover(0, 3).unwrap().former.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -520,7 +594,7 @@ mod tests {
         // An answer to what was asked before says nothing of the time since.
         assert!(logs.is_through(0, 1, 7, asked_at));
         logs.confirm(0, &writer, (1, 7), 2, written(2)).unwrap();
-        assert_eq!(logs.prune(0), None, "it does not sign off either");
+        assert!(logs.prune(0).is_none(), "it does not sign off either");
         assert_eq!(numbers(&logs.recover(0, 2).unwrap(), 8, None), (vec![1, 2], false));
     }
 

@@ -39,6 +39,9 @@ pub(super) struct View {
     pub(super) is_voter: bool,
     /// Where further voters are; none, if it was not asked.
     pub(super) others: Option<Vec<Server>>,
+    /// Whether it is replacing the server that it names by another one, which may have been told
+    /// already.
+    pub(super) is_replacing: bool,
 }
 
 /// Someone who is asked, and what was answered last.
@@ -240,6 +243,25 @@ impl Ballot {
             }
         }
         None
+    }
+
+    /// Whether this server stays the primary of a slot, by what was asked at or after `since`: it
+    /// is proved, nobody replaces it, and nobody knows of a later one. What is written while a
+    /// sentinel replaces its server is confirmed by that one, and the next primary may never get
+    /// it.
+    pub(super) fn stays(&self, slot: u16, server: &Server, since: BootTime, now: BootTime) -> bool {
+        let proof = self.proof(slot, now);
+        if proof.is_none_or(|(proved, asked_at)| proved != *server || asked_at < since) {
+            return false;
+        }
+        let votes = self.votes(slot, now);
+        let named = votes.iter().filter(|vote| vote.server == *server);
+        let latest = named.map(|vote| vote.epoch).max().unwrap_or(0);
+        let replaces = |vote: &Vote<'_>| match &vote.voter.answer {
+            Some((_, view)) if vote.server == *server => view.is_replacing,
+            _ => vote.epoch >= latest,
+        };
+        !votes.iter().any(replaces)
     }
 
     /// Why no server is proved to be the primary of a slot.

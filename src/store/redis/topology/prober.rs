@@ -137,6 +137,28 @@ impl Prober {
         proved.ok_or_else(|| self.why_not(slot))
     }
 
+    /// Asks all anew whether this server stays the primary, and waits for those who answer within
+    /// the limit.
+    pub(super) async fn stays(&self, slot: u16, server: &Server, limit: Duration) -> bool {
+        let mut followed = self.follow(slot);
+        let since = BootTime::now();
+        let asked = async {
+            loop {
+                followed.borrow_and_update();
+                if self.0.lock().ballot.has_asked_all(since) {
+                    return;
+                }
+                self.0.wanted.send_modify(|known| *known = since.max(*known));
+                if followed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // Those who are late may be down.
+        let _ = timeout(limit, asked).await;
+        self.read(|ballot| ballot.stays(slot, server, since, BootTime::now()))
+    }
+
     /// Why there is no proof of a primary.
     pub(super) fn why_not(&self, slot: u16) -> StoreError {
         let now = BootTime::now();

@@ -16,6 +16,8 @@ pub(super) struct WatchedPrimary {
     pub(super) server: Server,
     /// How many other sentinels watch it.
     pub(super) other_sentinels: usize,
+    /// Whether the sentinel that was asked is replacing it by a replica.
+    pub(super) is_being_replaced: bool,
 }
 
 /// Reads the reply to `SENTINEL MASTER`: names and values in turn.
@@ -24,7 +26,9 @@ pub(super) fn parse_sentinel(reply: &Value) -> Option<WatchedPrimary> {
     let server = Server::new(field(reply, "ip")?, field(reply, "port")?.parse().ok()?);
     let other_sentinels =
         field(reply, "num-other-sentinels").and_then(|count| count.parse().ok()).unwrap_or(0);
-    Some(WatchedPrimary { epoch, server, other_sentinels })
+    let flags = field(reply, "flags").unwrap_or_default();
+    let is_being_replaced = flags.split(',').any(|flag| flag == "failover_in_progress");
+    Some(WatchedPrimary { epoch, server, other_sentinels, is_being_replaced })
 }
 
 /// Reads the reply to `SENTINEL GET-MASTER-ADDR-BY-NAME`. While a failover is being completed, it

@@ -382,11 +382,11 @@ impl World {
         let server = self.server_of(process);
         if signs_off {
             self.maintain(process, false);
-            if let Some((at, writer)) = self.processes[process].logs.sign_off(0) {
-                assert_eq!(at, server);
-                self.touch(process, server, writer);
+            if let Some(leaving) = self.processes[process].logs.signing_off(0) {
+                assert_eq!(leaving.server, server);
+                self.touch(process, server, leaving.writer);
                 // From now on nobody can replay what it wrote. A primary that has it replicates it.
-                self.gone.push(writer.id);
+                self.gone.push(leaving.writer.id);
             }
         } else {
             self.gone.push(self.processes[process].logs.renewing(0).id);

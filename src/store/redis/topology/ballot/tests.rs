@@ -31,6 +31,7 @@ fn naming(id: Option<&str>, port: u16, others: usize) -> View {
         voters: others + 1,
         is_voter: true,
         others: None,
+        is_replacing: false,
     }
 }
 
@@ -90,6 +91,32 @@ fn the_latest_word_of_a_voter_counts_and_no_voter_counts_twice() {
 }
 
 #[test]
+fn a_primary_stays_that_nobody_replaces_and_of_whose_successor_nobody_knows() {
+    let mut ballot = sentinels(3);
+    for n in 1..=3 {
+        ballot.answered(&server(n), at(100), naming(Some(&format!("{n}")), 10, 2));
+    }
+    let stays = |ballot: &Ballot, since: u64| ballot.stays(0, &server(10), at(since), at(200));
+    assert!(stays(&ballot, 100));
+    assert!(!stays(&ballot, 101), "that was asked before");
+    assert!(!ballot.stays(0, &server(11), at(100), at(200)), "another one");
+    // One replaces it, and names it still.
+    let replacing = View { is_replacing: true, ..naming(Some("1"), 10, 2) };
+    ballot.answered(&server(1), at(110), replacing);
+    assert!(!stays(&ballot, 100));
+    // It has been replaced, and the others have yet to hear of it.
+    let mut later = naming(Some("1"), 11, 2);
+    later.nodes[0].epoch = 2;
+    ballot.answered(&server(1), at(120), later);
+    assert!(!stays(&ballot, 100));
+    // One that was away has not heard of it yet.
+    let mut earlier = naming(Some("1"), 9, 2);
+    earlier.nodes[0].epoch = 0;
+    ballot.answered(&server(1), at(130), earlier);
+    assert!(stays(&ballot, 100));
+}
+
+#[test]
 fn sentinels_that_are_not_configured_are_asked_and_counted_too() {
     let mut ballot = sentinels(1);
     let telling = |id: &str, others: &[u16]| View {
@@ -137,6 +164,7 @@ fn view(own: &str, nodes: &[(&str, u16, u64, &str)]) -> View {
         voters: nodes.iter().filter(|node| !node.slots.is_empty()).count(),
         is_voter: own.is_some_and(|own| !own.slots.is_empty()),
         others: None,
+        is_replacing: false,
         nodes,
     }
 }
