@@ -17,6 +17,7 @@ use super::token::{
     FamilyKey, ParsedToken, TokenDigest, TokenOrigin, TokenSecret, is_family_id, random_id,
 };
 use super::token_kind::{ApplicationToken, OpaqueToken, RefreshTokenKind};
+use super::unanswered::Unanswered;
 use crate::audit::{AuditEvent, AuditKind, Pending};
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
@@ -376,6 +377,10 @@ impl Families {
                         let (token, successor, salt) = refresh_token.next(&family)?;
                         (family.recovered(successor, salt, seen.now), GrantKind::Recovered, token)
                     }
+                    RefreshDecision::Deliver { seed } => {
+                        let token = refresh_token.again(&family, &seed);
+                        (family.delivered(seen.now), GrantKind::Replayed, token)
+                    }
                     RefreshDecision::Keep => {
                         (family.used(seen.now), GrantKind::Kept, refresh_token.same())
                     }
@@ -423,17 +428,23 @@ impl Families {
                 Family { touched_at: if is_noted { seen.now } else { after.touched_at }, ..after };
             let commit = self.commit(id, Some(before), &after)?.with_guards(seen.records);
             let targets = commit.guards.iter().map(|seen| seen.target.clone()).collect();
+            let unanswered = Unanswered::new(self, id, presented.digest, after.current);
             match self.store.commit(commit.clone()).await? {
                 Committed::Done => seen.records = commit.guards,
-                Committed::Conflict => continue,
+                Committed::Conflict => {
+                    unanswered.answered();
+                    continue;
+                }
                 Committed::Overtaken => {
                     // Someone has revoked, or changed a record in a way that does not matter here.
                     seen = self.store.load(Vec::new(), targets).await?.settled()?;
                     if let Some(by) = after.revoked_by(&seen.records) {
+                        unanswered.answered();
                         return refused(Refusal::Revoked(by));
                     }
                 }
             }
+            unanswered.answered();
             let issued_at = issue_at(&seen);
             let grant = self.grant(kind, (token, token_id), id, &after, issued_at);
             return Ok(Refresh::Granted(grant));
@@ -441,7 +452,7 @@ impl Families {
         Err(out_of_attempts())
     }
 
-    fn commit(
+    pub(super) fn commit(
         &self,
         id: &str,
         before: Option<Bytes>,

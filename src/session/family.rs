@@ -9,6 +9,7 @@
 //! | anything | the family, its session, user, device, client or issuer is revoked | `Revoked` |
 //! | anything | idle or absolute lifetime over | `Expired` |
 //! | current | – | `Rotate`, or `Keep` where tokens are not rotated |
+//! | parent | its successor was granted by a refresh that has ended in an error, or that nobody waited for | `Deliver`: the same successor, from now on with a grace |
 //! | parent | within the grace, or of before a change of the server that is not long ago | `Replay`: the same successor again |
 //! | parent | later, recovery on, not yet recovered | `Recover`: one new successor, the lost one is superseded |
 //! | parent | otherwise | `Reuse` |
@@ -80,8 +81,9 @@ impl RefreshPolicy {
     /// successor: for retries after a lost response and for tabs that refresh at the same time.
     /// Default 10 s, at most 300 s. It ends early with the first use of the successor.
     ///
-    /// Zero is strict: a token works once, and a client that repeats a refresh whose answer was
-    /// lost is signed out.
+    /// A refresh that ended in an error, or for whose end nobody waited, may be repeated at any
+    /// time. Zero is strict otherwise: a token works once, and a client that repeats a refresh
+    /// whose answer was lost on its way is signed out.
     pub fn with_grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
@@ -210,6 +212,9 @@ pub(crate) struct ParentToken {
     pub(crate) replaced_at: Timestamp,
     #[serde(rename = "r", default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) recovered: bool,
+    /// Whether nobody was told of the current one.
+    #[serde(rename = "n", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) unanswered: bool,
 }
 
 /// A token that someone presents.
@@ -226,6 +231,9 @@ pub(crate) enum RefreshDecision {
     Rotate,
     Keep,
     Replay {
+        seed: Box<str>,
+    },
+    Deliver {
         seed: Box<str>,
     },
     Recover,
@@ -284,7 +292,11 @@ impl Family {
                     parent.replaced_at < moved_at
                         && now.saturating_duration_since(moved_at) < MOVE_GRACE
                 });
-                if has_moved || now.saturating_duration_since(parent.replaced_at) < policy.grace {
+                if parent.unanswered {
+                    RefreshDecision::Deliver { seed: parent.seed.clone() }
+                } else if has_moved
+                    || now.saturating_duration_since(parent.replaced_at) < policy.grace
+                {
                     RefreshDecision::Replay { seed: parent.seed.clone() }
                 } else if policy.recover && !parent.recovered {
                     RefreshDecision::Recover
@@ -311,7 +323,13 @@ impl Family {
 
     /// The family after its current token was replaced by the one with this digest.
     pub(crate) fn rotated(&self, successor: TokenDigest, seed: Box<str>, now: Timestamp) -> Self {
-        let parent = ParentToken { digest: self.current, seed, replaced_at: now, recovered: false };
+        let parent = ParentToken {
+            digest: self.current,
+            seed,
+            replaced_at: now,
+            recovered: false,
+            unanswered: false,
+        };
         Self {
             current: successor,
             parent: Some(parent),
@@ -327,9 +345,26 @@ impl Family {
             seed,
             replaced_at: now,
             recovered: true,
+            unanswered: false,
             ..parent
         });
         Self { current: successor, parent, used_at: self.used_at.max(now), ..self.clone() }
+    }
+
+    /// The family after nobody was told of its current token.
+    pub(crate) fn unanswered(&self) -> Self {
+        let parent = self.parent.clone().map(|parent| ParentToken { unanswered: true, ..parent });
+        Self { parent, ..self.clone() }
+    }
+
+    /// The family after the holder of the parent was told of the current token after all.
+    pub(crate) fn delivered(&self, now: Timestamp) -> Self {
+        let parent = self.parent.clone().map(|parent| ParentToken {
+            replaced_at: now,
+            unanswered: false,
+            ..parent
+        });
+        Self { parent, used_at: self.used_at.max(now), ..self.clone() }
     }
 
     /// The family after its token was used and kept.

@@ -45,6 +45,7 @@ mod sessions;
 mod sign_in;
 mod token;
 mod token_kind;
+mod unanswered;
 
 #[cfg(feature = "user-cache")]
 pub use cache::UserCache;

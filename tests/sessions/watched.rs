@@ -17,11 +17,25 @@ use tower_jwt_revocation::store::{
 
 use super::*;
 
+/// The next document of a family is written, and nobody hears of it; then the store is away.
+const NOTHING_HEARD: usize = 1;
+/// The store is away.
+const NOTHING_DONE: usize = 2;
+
+fn late<T: Send + 'static>() -> BoxFuture<'static, Result<T, StoreError>> {
+    ready(Err(StoreError::new(StoreErrorKind::Timeout, "not now"))).boxed()
+}
+
 #[derive(Clone, Default)]
 struct Watched {
     memory: MemoryStore,
     /// It cannot write down what sessions a user has.
     fails: Arc<AtomicBool>,
+    /// What becomes of the documents of families: it is all done, then nobody hears of it, then
+    /// nothing is done or read.
+    outage: Arc<AtomicUsize>,
+    /// How many of them were written.
+    written: Arc<AtomicUsize>,
     /// How many are reading, and the most that ever were at once.
     readers: Arc<(AtomicUsize, AtomicUsize)>,
     /// What it says is in doubt.
@@ -83,6 +97,9 @@ impl SessionStore for Watched {
         records: Vec<Target>,
     ) -> BoxFuture<'static, Result<Snapshot, StoreError>> {
         let (read, readers) = (self.memory.load(documents, records), Arc::clone(&self.readers));
+        if self.outage.load(Ordering::SeqCst) == NOTHING_DONE {
+            return late();
+        }
         let (doubt, rolled_back) =
             (*self.doubt.lock().unwrap(), self.rolled_back.lock().unwrap().clone());
         async move {
@@ -101,14 +118,103 @@ impl SessionStore for Watched {
 
     fn commit(&self, commit: Commit) -> BoxFuture<'static, Result<Committed, StoreError>> {
         if commit.key.kind() == TargetKind::User && self.fails.load(Ordering::SeqCst) {
-            return ready(Err(StoreError::new(StoreErrorKind::Timeout, "not now"))).boxed();
+            return late();
         }
-        self.memory.commit(commit)
+        if commit.key.kind() != TargetKind::Family {
+            return self.memory.commit(commit);
+        }
+        let outage = self.outage.load(Ordering::SeqCst);
+        if outage == NOTHING_DONE {
+            return late();
+        }
+        let (commit, outages) = (self.memory.commit(commit), Arc::clone(&self.outage));
+        let written = Arc::clone(&self.written);
+        async move {
+            let committed = commit.await?;
+            written.fetch_add(1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            if outage == NOTHING_HEARD {
+                outages.store(NOTHING_DONE, Ordering::SeqCst);
+                return late().await;
+            }
+            Ok(committed)
+        }
+        .boxed()
     }
 
     fn count_members(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
         self.memory.count_members()
     }
+}
+
+/// Where an outage lasts longer than the grace, the retry of a client looks like a reuse.
+#[tokio::test]
+async fn a_refresh_of_which_nobody_heard_may_be_repeated_however_late() {
+    let clock = ManualClock::new(Timestamp::now());
+    let store =
+        Watched { memory: MemoryStore::new().with_clock(clock.clone()), ..Watched::default() };
+    let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
+    for policy in [RefreshPolicy::new(), RefreshPolicy::new().with_recovery(), strict()] {
+        let sessions = Sessions::new(store.clone(), revoker.clone(), policy).unwrap();
+        let mut grant = login(&sessions, "alice").await;
+        for _ in 0..3 {
+            let written = store.written.load(Ordering::SeqCst);
+            store.outage.store(NOTHING_HEARD, Ordering::SeqCst);
+            let unknown = sessions.refresh(grant.token.expose(), None).await.unwrap_err();
+            assert_eq!(unknown.kind(), StoreErrorKind::Timeout);
+            store.outage.store(NOTHING_DONE, Ordering::SeqCst);
+            sessions.refresh(grant.token.expose(), None).await.unwrap_err();
+            store.outage.store(0, Ordering::SeqCst);
+            // The refresh that failed tells the document.
+            let start = std::time::Instant::now();
+            while store.written.load(Ordering::SeqCst) < written + 2 {
+                if start.elapsed() > Duration::from_secs(20) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            clock.advance(Duration::from_secs(3600));
+            let next = granted(refresh(&sessions, &grant).await);
+            assert!(next.is_repeated());
+            assert!(Duration::ZERO < next.issued_at.saturating_duration_since(grant.issued_at));
+            grant = next;
+        }
+        // It has been handed out now: from here on a second use is one.
+        let last = granted(refresh(&sessions, &grant).await);
+        clock.advance(Duration::from_secs(3600));
+        match sessions.refresh(grant.token.expose(), None).await.unwrap() {
+            Refresh::Refused(Refusal::ParentReused { ended: true }) => {
+                assert!(matches!(refused(refresh(&sessions, &last).await), Refusal::Revoked(_)));
+            }
+            // The policy with recovery.
+            Refresh::Granted(_) => {}
+            refused => panic!("{refused:?}"),
+        }
+    }
+}
+
+/// The same for a caller that hangs up while it is written.
+#[tokio::test]
+async fn a_refresh_that_nobody_waited_for_may_be_repeated() {
+    let store = Watched::default();
+    let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
+    let sessions = Sessions::new(store.clone(), revoker, strict()).unwrap();
+    let first = login(&sessions, "alice").await;
+    let before = store.written.load(Ordering::SeqCst);
+    {
+        let mut refreshing = std::pin::pin!(refresh(&sessions, &first));
+        while store.written.load(Ordering::SeqCst) == before {
+            assert!(futures::poll!(refreshing.as_mut()).is_pending(), "it waits for nobody");
+            tokio::task::yield_now().await;
+        }
+    }
+    let start = std::time::Instant::now();
+    while store.written.load(Ordering::SeqCst) < before + 2 {
+        assert!(start.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let second = granted(refresh(&sessions, &first).await);
+    granted(refresh(&sessions, &second).await);
 }
 
 #[tokio::test]

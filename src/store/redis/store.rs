@@ -81,7 +81,7 @@ impl RedisStore {
     /// [`StoreError`] if Redis has not confirmed it.
     #[doc(alias = "shutdown")]
     pub async fn close(&self) -> Result<(), StoreError> {
-        self.core.sign_off().await
+        Box::pin(self.core.sign_off()).await
     }
 
     /// Whether Redis can be used right now, what is in doubt, and every change of that: for
