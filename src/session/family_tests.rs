@@ -108,6 +108,10 @@ impl World {
                 Some(next)
             }
             RefreshDecision::Replay { seed } => Some(token.successor(seed)),
+            RefreshDecision::Deliver { seed } => {
+                self.family = self.family.delivered(self.now);
+                Some(token.successor(seed))
+            }
             RefreshDecision::Reuse(_) => {
                 self.dead = true;
                 None
@@ -122,7 +126,10 @@ impl World {
         let answered = |token: &&Token| {
             matches!(
                 self.decide(token),
-                RefreshDecision::Rotate | RefreshDecision::Replay { .. } | RefreshDecision::Recover
+                RefreshDecision::Rotate
+                    | RefreshDecision::Replay { .. }
+                    | RefreshDecision::Deliver { .. }
+                    | RefreshDecision::Recover
             )
         };
         if self.dead { Vec::new() } else { self.issued.iter().filter(answered).collect() }
@@ -156,6 +163,27 @@ fn the_parent_gets_the_same_successor_until_the_grace_is_over() {
 fn the_first_use_of_the_successor_closes_the_grace() {
     let mut world = World::new(policy());
     let next = world.refresh(&Token::first()).1.unwrap();
+    world.refresh(&next);
+    assert_eq!(world.refresh(&Token::first()).0, RefreshDecision::Reuse(ReuseClass::Older));
+}
+
+#[test]
+fn whoever_heard_nothing_of_the_successor_gets_it_however_late_and_then_has_a_grace() {
+    for grace in [Duration::ZERO, GRACE] {
+        let mut world = World::new(policy().with_grace(grace));
+        let next = world.refresh(&Token::first()).1;
+        world.family = world.family.unanswered();
+        world.now = world.now.saturating_add(secs(1000));
+        let (verdict, again) = world.refresh(&Token::first());
+        assert!(matches!(verdict, RefreshDecision::Deliver { .. }));
+        assert_eq!(again, next);
+        world.now = world.now.saturating_add(grace);
+        assert_eq!(world.refresh(&Token::first()).0, RefreshDecision::Reuse(ReuseClass::Parent));
+    }
+    // Nothing is known of the parent of a token that was used.
+    let mut world = World::new(policy());
+    let next = world.refresh(&Token::first()).1.unwrap();
+    world.family = world.family.unanswered();
     world.refresh(&next);
     assert_eq!(world.refresh(&Token::first()).0, RefreshDecision::Reuse(ReuseClass::Older));
 }
@@ -357,6 +385,8 @@ enum Step {
     Owner,
     /// The owner refreshes and the answer is lost on the way.
     OwnerLoses,
+    /// The owner refreshes, and is told of an error after it was done.
+    OwnerUnanswered,
     /// A second tab of the owner repeats the refresh that the first one made last.
     OtherTab,
     /// Someone copies the token that the owner holds.
@@ -371,12 +401,14 @@ fn steps(thief: bool) -> impl Strategy<Value = Vec<Step>> {
     let honest = prop_oneof![
         4 => Just(Step::Owner),
         2 => Just(Step::OwnerLoses),
+        1 => Just(Step::OwnerUnanswered),
         2 => Just(Step::OtherTab),
         3 => (1_u64..20).prop_map(Step::Wait),
     ];
     let any = prop_oneof![
         4 => Just(Step::Owner),
         1 => Just(Step::OwnerLoses),
+        1 => Just(Step::OwnerUnanswered),
         1 => Just(Step::OtherTab),
         2 => Just(Step::Steal),
         3 => Just(Step::Thief),
@@ -406,6 +438,9 @@ proptest! {
                     if let Some(next) = world.refresh(&owner).1 { owner = next; }
                 }
                 Step::OwnerLoses => { world.refresh(&owner); }
+                Step::OwnerUnanswered => if world.refresh(&owner).1.is_some() {
+                    world.family = world.family.unanswered();
+                },
                 Step::OtherTab => if let Some(used) = &used { world.refresh(used); },
                 Step::Steal => thief = Some(owner.clone()),
                 Step::Thief => if let Some(token) = thief.clone()
@@ -423,7 +458,7 @@ proptest! {
                     RefreshDecision::Rotate => {
                         prop_assert_eq!(token.digest(), world.family.current);
                     }
-                    RefreshDecision::Replay { seed } => {
+                    RefreshDecision::Replay { seed } | RefreshDecision::Deliver { seed } => {
                         prop_assert_eq!(token.successor(&seed).digest(), world.family.current);
                     }
                     RefreshDecision::Recover => prop_assert!(world.policy.recover),
@@ -498,6 +533,17 @@ proptest! {
                     last_use = Some((owner.clone(), world.now));
                     let (verdict, next) = world.refresh(&owner);
                     prop_assert!(next.is_some(), "{verdict:?}");
+                    owner = next.unwrap();
+                }
+                Step::OwnerUnanswered => {
+                    // Nobody was told: the owner may repeat whenever it likes.
+                    let lost = world.refresh(&owner);
+                    prop_assert!(lost.1.is_some(), "{:?}", lost.0);
+                    world.family = world.family.unanswered();
+                    world.now = world.now.saturating_add(secs(1000));
+                    last_use = Some((owner.clone(), world.now));
+                    let (verdict, next) = world.refresh(&owner);
+                    prop_assert_eq!(&next, &lost.1, "{:?}", verdict);
                     owner = next.unwrap();
                 }
                 Step::OtherTab => if let Some((token, at)) = &last_use {
