@@ -398,16 +398,7 @@ impl Families {
                     }
                     RefreshDecision::Reuse(class) => {
                         event.learn(|event| event.of_kind(AuditKind::RefreshReuse));
-                        let ended = !self.policy.report_only;
-                        if ended {
-                            self.end_known(id, &family, "a used refresh token was presented")
-                                .await?;
-                        }
-                        return refused(match class {
-                            ReuseClass::Parent => Refusal::ParentReused { ended },
-                            ReuseClass::Older => Refusal::OlderReused { ended },
-                            ReuseClass::Superseded => Refusal::SupersededReused { ended },
-                        });
+                        return refused(self.refuse_reuse(id, &family, class).await?);
                     }
                     RefreshDecision::Revoked(by) => return refused(Refusal::Revoked(by)),
                     RefreshDecision::Expired => return refused(Refusal::Expired),
@@ -428,7 +419,8 @@ impl Families {
                 Family { touched_at: if is_noted { seen.now } else { after.touched_at }, ..after };
             let commit = self.commit(id, Some(before), &after)?.with_guards(seen.records);
             let targets = commit.guards.iter().map(|seen| seen.target.clone()).collect();
-            let unanswered = Unanswered::new(self, id, presented.digest, after.current);
+            let written_by = (&self.store, &self.policy);
+            let unanswered = Unanswered::new(written_by, &key, presented.digest, after.current);
             match self.store.commit(commit.clone()).await? {
                 Committed::Done => seen.records = commit.guards,
                 Committed::Conflict => {
@@ -452,7 +444,25 @@ impl Families {
         Err(out_of_attempts())
     }
 
-    pub(super) fn commit(
+    /// Ends the family, unless the policy only reports.
+    async fn refuse_reuse(
+        &self,
+        id: &str,
+        family: &Family,
+        class: ReuseClass,
+    ) -> Result<Refusal, StoreError> {
+        let ended = !self.policy.report_only;
+        if ended {
+            self.end_known(id, family, "a used refresh token was presented").await?;
+        }
+        Ok(match class {
+            ReuseClass::Parent => Refusal::ParentReused { ended },
+            ReuseClass::Older => Refusal::OlderReused { ended },
+            ReuseClass::Superseded => Refusal::SupersededReused { ended },
+        })
+    }
+
+    fn commit(
         &self,
         id: &str,
         before: Option<Bytes>,

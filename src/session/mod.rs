@@ -23,6 +23,7 @@
 // | `grant` | what families are asked and answer: values |
 // | `login` | what sessions are asked and answer: values |
 // | `token_kind` | what differs between our refresh tokens and those of the application |
+// | `unanswered` | tells the document of a refresh of which nobody heard |
 // | `index` | the documents of sessions in the store |
 // | `families` | starts, refreshes and ends families |
 // | `sessions` | refreshes, lists, changes and ends sessions |

@@ -5,18 +5,18 @@
 //! token that was presented is the parent of one that was never handed out. Whoever presents it
 //! again, however late, is no thief. So the document is told, as soon as it can be written again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
-use super::documents::read;
-use super::families::Families;
-use super::family::Family;
+use super::documents::{print, read};
+use super::family::{Family, RefreshPolicy};
 use super::token::TokenDigest;
 use crate::revocation::Target;
 use crate::store::StoreError;
-use crate::store::session::Committed;
+use crate::store::session::{Commit, Committed, SessionStore};
 
 /// How long it is tried.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -28,8 +28,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// A commit that is under way. Unless it is [answered](Self::answered), a task tells the document,
 /// whatever has become of the refresh.
 pub(super) struct Unanswered<'a> {
-    families: &'a Families,
-    id: &'a str,
+    store: &'a Arc<dyn SessionStore>,
+    policy: &'a Arc<RefreshPolicy>,
+    key: &'a Target,
     presented: TokenDigest,
     successor: TokenDigest,
     is_answered: bool,
@@ -37,14 +38,14 @@ pub(super) struct Unanswered<'a> {
 
 impl<'a> Unanswered<'a> {
     pub(super) fn new(
-        families: &'a Families,
-        id: &'a str,
+        (store, policy): (&'a Arc<dyn SessionStore>, &'a Arc<RefreshPolicy>),
+        key: &'a Target,
         presented: TokenDigest,
         successor: TokenDigest,
     ) -> Self {
         // A token that is kept has no successor.
         let is_answered = presented == successor;
-        Self { families, id, presented, successor, is_answered }
+        Self { store, policy, key, presented, successor, is_answered }
     }
 
     /// Nothing was written, or the caller hears of it.
@@ -60,10 +61,24 @@ impl Drop for Unanswered<'_> {
         }
         // Without a runtime nothing can be waited for.
         let Ok(runtime) = Handle::try_current() else { return };
-        let (families, id) = (self.families.clone(), Box::from(self.id));
-        let (presented, successor) = (self.presented, self.successor);
-        runtime.spawn(async move { tell(&families, id, presented, successor).await });
+        let task = Teller {
+            store: Arc::clone(self.store),
+            policy: Arc::clone(self.policy),
+            key: self.key.clone(),
+            presented: self.presented,
+            successor: self.successor,
+        };
+        runtime.spawn(async move { task.tell().await });
     }
+}
+
+/// Tells the document.
+struct Teller {
+    store: Arc<dyn SessionStore>,
+    policy: Arc<RefreshPolicy>,
+    key: Target,
+    presented: TokenDigest,
+    successor: TokenDigest,
 }
 
 /// What the document said.
@@ -76,48 +91,43 @@ enum Found {
     Told,
 }
 
-async fn tell(families: &Families, id: Box<str>, presented: TokenDigest, successor: TokenDigest) {
-    let (start, mut pause) = (Instant::now(), PAUSE.0);
-    loop {
-        let limit = match try_to_tell(families, &id, presented, successor).await {
-            Ok(Found::Told) => return,
-            Ok(Found::NotDone) => NOT_DONE_LIMIT,
-            Ok(Found::Changed) | Err(_) => LIMIT,
-        };
-        if start.elapsed() > limit {
-            return;
+impl Teller {
+    async fn tell(&self) {
+        let (start, mut pause) = (Instant::now(), PAUSE.0);
+        loop {
+            let limit = match self.try_to_tell().await {
+                Ok(Found::Told) => return,
+                Ok(Found::NotDone) => NOT_DONE_LIMIT,
+                Ok(Found::Changed) | Err(_) => LIMIT,
+            };
+            if start.elapsed() > limit {
+                return;
+            }
+            sleep(pause).await;
+            pause = pause.saturating_mul(2).min(PAUSE.1);
         }
-        sleep(pause).await;
-        pause = pause.saturating_mul(2).min(PAUSE.1);
     }
-}
 
-async fn try_to_tell(
-    families: &Families,
-    id: &str,
-    presented: TokenDigest,
-    successor: TokenDigest,
-) -> Result<Found, StoreError> {
-    let key = families.target(Target::family(id))?;
-    let snapshot = families.store.load(vec![key], Vec::new()).await?.settled()?;
-    let Some(before) = snapshot.documents.into_iter().next().flatten() else {
-        return Ok(Found::Told);
-    };
-    let family: Family = read(&before)?;
-    if family.current == presented {
-        return Ok(Found::NotDone);
+    async fn try_to_tell(&self) -> Result<Found, StoreError> {
+        let snapshot = self.store.load(vec![self.key.clone()], Vec::new()).await?.settled()?;
+        let Some(before) = snapshot.documents.into_iter().next().flatten() else {
+            return Ok(Found::Told);
+        };
+        let family: Family = read(&before)?;
+        if family.current == self.presented {
+            return Ok(Found::NotDone);
+        }
+        let after = family.unanswered();
+        let is_ours = family.current == self.successor
+            && family.parent.as_ref().is_some_and(|parent| parent.digest == self.presented);
+        if !is_ours || after == family {
+            return Ok(Found::Told);
+        }
+        let until = after.expires_at(&self.policy);
+        let commit = Commit::new(self.key.clone(), Some(before), Some(print(&after)?), until);
+        Ok(match self.store.commit(commit).await? {
+            Committed::Done | Committed::Overtaken => Found::Told,
+            Committed::Conflict => Found::Changed,
+        })
     }
-    let is_ours = family.current == successor
-        && family.parent.as_ref().is_some_and(|parent| parent.digest == presented);
-    if !is_ours {
-        return Ok(Found::Told);
-    }
-    let after = family.unanswered();
-    if after == family {
-        return Ok(Found::Told);
-    }
-    Ok(match families.store.commit(families.commit(id, Some(before), &after)?).await? {
-        Committed::Done | Committed::Overtaken => Found::Told,
-        Committed::Conflict => Found::Changed,
-    })
 }
