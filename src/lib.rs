@@ -168,3 +168,6 @@ struct Readme;
 #[cfg(all(doctest, feature = "aws_lc_rs", feature = "redis"))]
 #[doc = include_str!("../docs/configuration.md")]
 struct Configuration;
+#[cfg(all(doctest, feature = "aws_lc_rs", feature = "axum", feature = "test-util"))]
+#[doc = include_str!("../docs/testing.md")]
+struct Testing;

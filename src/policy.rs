@@ -80,6 +80,49 @@ pub struct Clearance {
 }
 
 impl Clearance {
+    /// A clearance with these claims, for a test that calls a handler by itself (feature
+    /// `test-util`). Nothing is signed and nothing is asked; the claims have to be those of a token
+    /// that [`TokenProfile::new`](crate::TokenProfile::new) accepts, and `jti`, `iat` and `exp` are
+    /// added if they are not given.
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use tower_jwt_revocation::Clearance;
+    ///
+    /// async fn me(clearance: Clearance) -> String {
+    ///     format!("hello {}", clearance.token().subject().unwrap_or("stranger"))
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let clearance = Clearance::for_test(json!({"sub": "alice", "role": "admin"}));
+    /// assert_eq!(me(clearance).await, "hello alice");
+    /// # }
+    /// ```
+    ///
+    /// One that was not checked comes from
+    /// [`TestAuth`](crate::testing::TestAuth): its layer, with [`FailMode::Open`] and
+    /// [`check`](crate::JwtRevocationLayer::check), while the store is down.
+    ///
+    /// # Panics
+    /// If the claims are not a JSON object, or no token could have them.
+    #[cfg(any(test, feature = "test-util"))]
+    #[track_caller]
+    #[expect(clippy::panic, reason = "a test that asks for what cannot be has failed")]
+    pub fn for_test(claims: impl serde::Serialize) -> Self {
+        use crate::clock::Timestamp;
+        use crate::token::sample::sample_claims;
+        use crate::token::{SignedClaims, TokenProfile};
+
+        let profile = TokenProfile::new();
+        let claims = sample_claims(&profile, &claims, Timestamp::now(), "test")
+            .unwrap_or_else(|problem| panic!("{problem}"));
+        let claims = serde_json::Value::Object(claims).to_string();
+        match profile.assert_verified(SignedClaims::new(claims.as_bytes())) {
+            Ok(token) => Self { token: Arc::new(token), unchecked_because: None },
+            Err(error) => panic!("no token can have these claims: {error}"),
+        }
+    }
+
     /// The verified token of the request: who it is about, until when it is valid, and its claims.
     pub fn token(&self) -> &Arc<VerifiedToken> {
         &self.token

@@ -61,6 +61,53 @@ fn tonic() {
 }
 
 #[test]
+fn sessions() {
+    let printed = run("sessions", &[]);
+    let seen = words(&printed, &["200", "204", "400", "401"]);
+    let logins = ["200", "200"];
+    let refreshes = ["200", "200", "200"];
+    let theft = ["400", "401", "200"];
+    let ending = ["200", "200", "204", "401", "204", "401"];
+    assert_eq!(seen, [&logins[..], &refreshes, &theft, &ending].concat(), "{printed}");
+}
+
+#[test]
+fn jwks() {
+    let printed = run("jwks", &[]);
+    let seen = words(&printed, &["200", "401", "503"]);
+    assert_eq!(seen, ["200", "503", "200", "200", "401", "401", "200"], "{printed}");
+}
+
+/// Who is answered how on which path: without a token, with a good one, with a revoked one, and
+/// with a good one while the store is away.
+#[test]
+fn routers() {
+    let printed = run("routers", &[]);
+    for (path, answers) in [
+        ("/payments", ["401", "200", "401", "503"]),
+        ("/payments/x", ["401", "404", "401", "503"]),
+        ("/news", ["401", "200", "401", "200"]),
+        ("/news/x", ["404", "404", "404", "404"]),
+        ("/shop", ["200", "200", "401", "503"]),
+        ("/about", ["200", "200", "200", "200"]),
+        ("/account", ["401", "200", "401", "503"]),
+        ("/health", ["200", "200", "200", "200"]),
+        ("/unknown", ["404", "404", "404", "404"]),
+    ] {
+        let line = printed.lines().find(|line| line.split_whitespace().nth(1) == Some(path));
+        let seen: Vec<_> = line.unwrap_or_default().split_whitespace().skip(2).collect();
+        assert_eq!(seen, answers, "{path}:\n{printed}");
+    }
+}
+
+/// Its tests are run by `cargo test`, as those of any target.
+#[test]
+fn testing() {
+    let printed = run("testing", &[]);
+    assert_eq!(words(&printed, &["200", "204", "401"]), ["200", "204", "401"], "{printed}");
+}
+
+#[test]
 fn a_second_process_revokes() {
     support::redis_or_skip!();
     let printed = run("revoke", &[]);

@@ -1,6 +1,6 @@
 //! [`Doubt`]: what is not known any more after a store has lost data, or not known yet.
 
-#[cfg(any(feature = "redis", feature = "sessions"))]
+#[cfg(any(feature = "redis", feature = "sessions", feature = "test-util", test))]
 use super::{StoreError, StoreErrorKind};
 use crate::clock::Timestamp;
 use crate::verified::VerifiedToken;
@@ -51,7 +51,7 @@ impl Doubt {
     }
 
     /// Why the store cannot tell the standing of a token that is covered.
-    #[cfg(any(feature = "redis", feature = "sessions"))]
+    #[cfg(any(feature = "redis", feature = "sessions", feature = "test-util", test))]
     pub(crate) fn error(&self) -> StoreError {
         match self {
             Self::Settling => StoreError::new(

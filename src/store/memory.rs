@@ -92,6 +92,16 @@ impl MemoryStore {
         self.lock().remove(&target.fingerprint());
     }
 
+    /// Forgets everything, and says when.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(super) fn lose_data(&self) -> Timestamp {
+        #[cfg(feature = "sessions")]
+        self.lose_documents();
+        let mut records = self.lock();
+        records.clear();
+        self.clock.now()
+    }
+
     fn write_all(&self, changes: &[Revocation]) -> Result<Vec<Receipt>, StoreError> {
         let now = self.clock.now();
         let mut records = self.lock();

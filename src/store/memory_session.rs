@@ -67,6 +67,11 @@ impl MemoryStore {
         self.documents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[cfg(any(test, feature = "test-util"))]
+    pub(super) fn lose_documents(&self) {
+        *self.documents() = Documents::default();
+    }
+
     fn seen(&self, target: Target, now: Timestamp) -> Seen {
         let record =
             self.read().get(&target.fingerprint()).filter(|record| record.until() > now).cloned();

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
@@ -10,15 +11,29 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::memory::MemoryStore;
+#[cfg(feature = "sessions")]
+use super::session::{Commit, Committed, SessionStore, Snapshot};
 use super::{
     Condition, Doubt, Fence, Follower, ListQuery, Lookup, Receipt, RecordPage, RevocationStore,
-    RevokedBy, StoreError, StoreErrorKind,
+    RevokedBy, Standing, StoreError, StoreErrorKind,
 };
+use crate::clock::Clock;
 use crate::revocation::{Record, Revocation, Target};
 use crate::verified::VerifiedToken;
 
-/// A [`MemoryStore`] that behaves like one far away: it answers late, fails or hangs as its script
-/// says. Clones share everything.
+/// How long a check waits while the store is slow: as long as it waits for Redis by default.
+const CHECK_LIMIT: Duration = Duration::from_millis(50);
+/// How long everything else waits while the store is slow, as by default with Redis.
+const WRITE_LIMIT: Duration = Duration::from_secs(1);
+/// For how long after a loss of data tokens without an `iat` are in doubt: as long as tokens live
+/// at most by default.
+const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// A [`MemoryStore`] that behaves like one far away: it answers late, fails, hangs or loses its
+/// data as its script says. Clones share everything.
+///
+/// [`TestAuth`](crate::testing::TestAuth) has one, with all else that a test of an application
+/// needs. It also keeps sessions (feature `sessions`).
 ///
 /// ```
 /// # use tower_jwt_revocation::store::StoreErrorKind;
@@ -44,9 +59,17 @@ pub struct ScriptedStore {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Script {
+struct Script {
+    act: Act,
+    /// What a loss of data has left behind.
+    doubt: Doubt,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
     Answer,
     AnswerLater,
+    AnswerAfter(Duration),
     Fail(StoreErrorKind),
     FailLater(StoreErrorKind),
     Hang,
@@ -57,40 +80,64 @@ impl ScriptedStore {
     pub fn new() -> Self {
         Self {
             memory: MemoryStore::new(),
-            script: Arc::new(watch::Sender::new(Script::Answer)),
+            script: Arc::new(watch::Sender::new(Script { act: Act::Answer, doubt: Doubt::None })),
             since: Arc::new(Mutex::new(Instant::now())),
             checks: Arc::default(),
         }
     }
 
+    /// The clock that dates the writes; default: that of the operating system.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        self.memory = self.memory.with_clock(clock);
+        self
+    }
+
+    fn act(&self, act: Act) {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.script.send_modify(|script| script.act = act);
+    }
+
     /// From now on: checks are answered at once.
     pub fn answer(&self) {
-        self.set(Script::Answer);
+        self.act(Act::Answer);
     }
 
     /// From now on: checks are answered, but have to be awaited ([`Lookup::Later`]).
     pub fn answer_later(&self) {
-        self.set(Script::AnswerLater);
+        self.act(Act::AnswerLater);
+    }
+
+    /// From now on: every answer comes so much later. Where that is longer than the limits which a
+    /// `RedisStore` has by default, 50 ms for a check and a second for everything else, it fails
+    /// after the limit instead ([`StoreErrorKind::Timeout`]). With the clock of Tokio, so that a
+    /// test can pause it.
+    pub fn answer_after(&self, delay: Duration) {
+        self.act(Act::AnswerAfter(delay));
+    }
+
+    /// Everything is gone, as after `FLUSHALL`. As with Redis, it is known that revocations were
+    /// lost: checks of tokens that were issued up to now fail with [`StoreErrorKind::DataLoss`],
+    /// unless they are revoked again, and those of later tokens are answered.
+    pub fn lose_data(&self) {
+        let issued_until = self.memory.lose_data();
+        let ends_at = issued_until.saturating_add(LONGEST_LIFETIME);
+        self.script.send_modify(|script| script.doubt = Doubt::Lasting { issued_until, ends_at });
     }
 
     /// From now on: everything fails at once, as it does while a store is known to be down.
     pub fn fail(&self, kind: StoreErrorKind) {
-        self.set(Script::Fail(kind));
+        self.act(Act::Fail(kind));
     }
 
     /// From now on: everything fails, but has to be awaited.
     pub fn fail_later(&self, kind: StoreErrorKind) {
-        self.set(Script::FailLater(kind));
+        self.act(Act::FailLater(kind));
     }
 
     /// From now on: nothing is answered. What waits is answered as the next script says.
     pub fn hang(&self) {
-        self.set(Script::Hang);
-    }
-
-    fn set(&self, script: Script) {
-        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        self.script.send_replace(script);
+        self.act(Act::Hang);
     }
 
     /// How many checks were asked for.
@@ -98,28 +145,47 @@ impl ScriptedStore {
         self.checks.load(Relaxed)
     }
 
-    /// Waits while the store hangs, then fails or not.
-    async fn follow(mut script: watch::Receiver<Script>) -> Result<(), StoreError> {
-        let known = script.wait_for(|script| *script != Script::Hang).await.map(|script| *script);
-        match known {
-            Ok(Script::Fail(kind) | Script::FailLater(kind)) => Err(failure(kind)),
-            Ok(_) => Ok(()),
+    /// Waits while the store hangs or is slow, then fails or not.
+    async fn follow(
+        mut script: watch::Receiver<Script>,
+        limit: Duration,
+    ) -> Result<Doubt, StoreError> {
+        let known = script.wait_for(|script| script.act != Act::Hang).await.map(|script| *script);
+        let Ok(Script { act, doubt }) = known else {
             // The last handle is gone, so the script cannot change any more.
-            Err(_) => std::future::pending().await,
+            return std::future::pending().await;
+        };
+        match act {
+            Act::Fail(kind) | Act::FailLater(kind) => Err(failure(kind)),
+            Act::AnswerAfter(delay) => {
+                tokio::time::sleep(delay.min(limit)).await;
+                if delay > limit { Err(failure(StoreErrorKind::Timeout)) } else { Ok(doubt) }
+            }
+            Act::Answer | Act::AnswerLater | Act::Hang => Ok(doubt),
         }
     }
 
-    fn scripted<T, F>(&self, then: F) -> BoxFuture<'static, Result<T, StoreError>>
+    fn scripted<T, F>(&self, limit: Duration, then: F) -> BoxFuture<'static, Result<T, StoreError>>
     where
         T: Send + 'static,
-        F: FnOnce(MemoryStore) -> BoxFuture<'static, Result<T, StoreError>> + Send + 'static,
+        F: FnOnce(MemoryStore, Doubt) -> BoxFuture<'static, Result<T, StoreError>> + Send + 'static,
     {
         let (script, memory) = (self.script.subscribe(), self.memory.clone());
         async move {
-            Self::follow(script).await?;
-            then(memory).await
+            let doubt = Self::follow(script, limit).await?;
+            then(memory, doubt).await
         }
         .boxed()
+    }
+}
+
+/// What the memory knows of a token, if it can have lost nothing of it.
+fn check(memory: &MemoryStore, token: &Arc<VerifiedToken>, doubt: Doubt) -> Lookup {
+    match memory.check(token) {
+        Lookup::Now(Ok(Standing::Live)) if doubt.covers(token, memory.clock.now()) => {
+            Lookup::Now(Err(doubt.error()))
+        }
+        lookup => lookup,
     }
 }
 
@@ -136,14 +202,16 @@ impl Default for ScriptedStore {
 impl RevocationStore for ScriptedStore {
     fn check(&self, token: &Arc<VerifiedToken>) -> Lookup {
         self.checks.fetch_add(1, Relaxed);
-        let script = *self.script.borrow();
-        match script {
-            Script::Answer => self.memory.check(token),
-            Script::Fail(kind) => Lookup::Now(Err(failure(kind))),
-            Script::FailLater(kind) => Lookup::Later(ready(Err(failure(kind))).boxed()),
-            Script::AnswerLater | Script::Hang => {
+        let Script { act, doubt } = *self.script.borrow();
+        match act {
+            Act::Answer => check(&self.memory, token, doubt),
+            Act::Fail(kind) => Lookup::Now(Err(failure(kind))),
+            Act::FailLater(kind) => Lookup::Later(ready(Err(failure(kind))).boxed()),
+            Act::AnswerLater | Act::AnswerAfter(_) | Act::Hang => {
                 let token = Arc::clone(token);
-                Lookup::Later(self.scripted(move |memory| memory.check(&token).answer().boxed()))
+                Lookup::Later(self.scripted(CHECK_LIMIT, move |memory, doubt| {
+                    check(&memory, &token, doubt).answer().boxed()
+                }))
             }
         }
     }
@@ -153,10 +221,14 @@ impl RevocationStore for ScriptedStore {
     }
 
     fn condition(&self) -> Condition {
-        let kind = match *self.script.borrow() {
-            Script::Answer | Script::AnswerLater => return Condition::default(),
-            Script::Fail(kind) | Script::FailLater(kind) => kind,
-            Script::Hang => StoreErrorKind::Timeout,
+        let Script { act, doubt } = *self.script.borrow();
+        let kind = match act {
+            Act::Fail(kind) | Act::FailLater(kind) => kind,
+            Act::Hang => StoreErrorKind::Timeout,
+            Act::AnswerAfter(delay) if delay > CHECK_LIMIT => StoreErrorKind::Timeout,
+            Act::Answer | Act::AnswerLater | Act::AnswerAfter(_) => {
+                return Condition::Answering(doubt);
+            }
         };
         let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
         match kind {
@@ -169,31 +241,53 @@ impl RevocationStore for ScriptedStore {
         &self,
         changes: Vec<Revocation>,
     ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
-        self.scripted(move |memory| memory.write(changes))
+        self.scripted(WRITE_LIMIT, move |memory, _| memory.write(changes))
     }
 
     fn find(&self, target: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>> {
         let target = target.clone();
-        self.scripted(move |memory| memory.find(&target))
+        self.scripted(WRITE_LIMIT, move |memory, _| memory.find(&target))
     }
 
     fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
-        self.scripted(move |memory| memory.list(query))
+        self.scripted(WRITE_LIMIT, move |memory, _| memory.list(query))
     }
 
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
-        self.scripted(move |memory| memory.followers(fence))
+        self.scripted(WRITE_LIMIT, move |memory, _| memory.followers(fence))
     }
 
     fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
-        self.scripted(|memory| memory.count())
+        self.scripted(WRITE_LIMIT, |memory, _| memory.count())
+    }
+}
+
+#[cfg(feature = "sessions")]
+impl SessionStore for ScriptedStore {
+    fn load(
+        &self,
+        documents: Vec<Target>,
+        records: Vec<Target>,
+    ) -> BoxFuture<'static, Result<Snapshot, StoreError>> {
+        self.scripted(WRITE_LIMIT, move |memory, doubt| {
+            let load = memory.load(documents, records);
+            async move { Ok(Snapshot { doubt, ..load.await? }) }.boxed()
+        })
+    }
+
+    fn commit(&self, commit: Commit) -> BoxFuture<'static, Result<Committed, StoreError>> {
+        self.scripted(WRITE_LIMIT, move |memory, _| memory.commit(commit))
+    }
+
+    fn count_members(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
+        self.scripted(WRITE_LIMIT, |memory, _| memory.count_members())
     }
 }
 
 impl fmt::Debug for ScriptedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ScriptedStore")
-            .field("script", &*self.script.borrow())
+            .field("script", &self.script.borrow().act)
             .finish_non_exhaustive()
     }
 }

@@ -1,6 +1,9 @@
-//! Conformance suites: what every implementation of a trait of this crate has to do, as tests
-//! (feature `test-util`).
+//! For tests (feature `test-util`): [`TestAuth`], with which an application is tested, and the
+//! conformance suites, by which an implementation of a trait of this crate is.
 //!
+//! # Suites
+//!
+//! What every implementation of a trait has to do, as tests.
 //! The stores of this crate are tested by these very suites. A [`Suite`] is handed a fixture, which
 //! makes empty stores, and names each rule that a store breaks:
 //!
@@ -29,6 +32,8 @@
 //! The suites need a Tokio runtime with time. With one of several threads they also find what goes
 //! wrong only when calls overlap.
 
+#[cfg(feature = "test-util")]
+mod auth;
 mod feed;
 #[cfg(feature = "sessions")]
 mod session_store;
@@ -43,6 +48,8 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
+#[cfg(feature = "test-util")]
+pub use auth::TestAuth;
 use futures::future::BoxFuture;
 
 use crate::clock::{Clock as _, SystemClock, Timestamp};

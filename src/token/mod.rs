@@ -25,6 +25,8 @@ pub mod jwks;
 pub mod jwt;
 pub(crate) mod profile;
 pub mod provider;
+#[cfg(any(test, feature = "test-util"))]
+pub(crate) mod sample;
 mod upstream;
 
 use std::borrow::Cow;

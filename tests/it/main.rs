@@ -72,6 +72,8 @@ mod several_issuers;
 mod stacks;
 mod store_contract;
 mod support;
+#[cfg(all(feature = "test-util", any(feature = "aws_lc_rs", feature = "rust_crypto")))]
+mod testing_kit;
 mod upstream;
 #[cfg(feature = "test-util")]
 mod verifier;
