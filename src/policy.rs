@@ -108,7 +108,7 @@ impl Clearance {
     #[cfg(any(test, feature = "test-util"))]
     #[track_caller]
     #[expect(clippy::panic, reason = "a test that asks for what cannot be has failed")]
-    pub fn for_test(claims: impl serde::Serialize) -> Self {
+    pub fn for_test(claims: impl Serialize) -> Self {
         use crate::clock::Timestamp;
         use crate::token::sample::sample_claims;
         use crate::token::{SignedClaims, TokenProfile};
@@ -118,7 +118,9 @@ impl Clearance {
             .unwrap_or_else(|problem| panic!("{problem}"));
         let claims = serde_json::Value::Object(claims).to_string();
         match profile.assert_verified(SignedClaims::new(claims.as_bytes())) {
-            Ok(token) => Self { token: Arc::new(token), unchecked_because: None },
+            Ok(token) => {
+                Self { token: Arc::new(token), unchecked_because: None, mode: FailMode::default() }
+            }
             Err(error) => panic!("no token can have these claims: {error}"),
         }
     }

@@ -644,12 +644,12 @@ impl TokenProfile {
         }
     }
 
-    #[cfg(feature = "issuer")]
+    #[cfg(any(feature = "issuer", feature = "test-util", test))]
     pub(crate) fn audiences(&self) -> &[Box<str>] {
         &self.audiences
     }
 
-    #[cfg(feature = "issuer")]
+    #[cfg(any(feature = "issuer", feature = "test-util", test))]
     pub(crate) fn id_claim(&self) -> &str {
         self.id_claim.as_str()
     }
@@ -676,7 +676,7 @@ impl TokenProfile {
         self.ignored_kinds.iter().any(|claim| **claim == *kind.claim())
     }
 
-    #[cfg(feature = "issuer")]
+    #[cfg(any(feature = "issuer", feature = "test-util", test))]
     pub(crate) fn max_lifetime(&self) -> Duration {
         self.max_lifetime
     }
