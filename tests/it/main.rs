@@ -29,6 +29,7 @@ mod layer;
 mod mirror;
 #[cfg(feature = "axum")]
 mod nested;
+#[cfg(feature = "test-util")]
 mod open_responses;
 mod outside;
 mod passing;
