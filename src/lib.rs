@@ -89,6 +89,7 @@
 //! | [`RedisStore`], [`MemoryStore`], [`store`] | where revocations are kept, and how to bring a store of your own |
 //! | [`Mirror`], [`CachedVerifier`] | decisions from memory: of revocations with a proved staleness, of signatures |
 //! | [`session`], [`token::issue`] | logins, refresh tokens and devices; access tokens (features `sessions`, `issuer`) |
+//! | [`endpoints`] | what identity providers and OAuth clients send: revocation, introspection, logout tokens, security events (feature `endpoints`) |
 //! | [`audit`] | who revoked what, and who was refused |
 //! | [`store::redis::foreign`] | lists of revoked tokens that other programs keep in the same Redis (feature `redis`) |
 //! | [`Clearance`], [`Rejection`], [`counters`] | what became of a request |
@@ -96,14 +97,15 @@
 //! # Scope of this crate
 //!
 //! It decides whether a token may pass. It does not decide what its bearer may do (scopes, roles),
-//! keeps no users or passwords, and serves no routes. Opaque tokens and introspection (RFC 7662)
-//! are for other crates.
+//! keeps no users or passwords, and serves no routes but the [`endpoints`] of standards. To ask
+//! another server about opaque tokens (RFC 7662) is for other crates.
 // docs.rs has all features, and only there every link leads somewhere.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(all(
         feature = "redis",
         feature = "axum",
+        feature = "endpoints",
         feature = "issuer",
         feature = "jwks",
         feature = "sessions",
@@ -117,6 +119,8 @@ pub mod audit;
 pub mod clock;
 mod config;
 pub mod counters;
+#[cfg(feature = "endpoints")]
+pub mod endpoints;
 mod error_chain;
 mod gate;
 pub mod middleware;

@@ -53,6 +53,8 @@ pub struct Revoker {
     store: Arc<dyn RevocationStore>,
     profile: Arc<TokenProfile>,
     least: LeastLifetime,
+    /// To whom ids belong that name no issuer, where the profile has several.
+    default_issuer: Option<Arc<str>>,
     audit: Option<Arc<dyn AuditSink>>,
     /// What the layer remembers, that a reinstatement has to end.
     recently_revoked: Option<Arc<RecentlyRevoked>>,
@@ -83,7 +85,34 @@ impl Revoker {
         recently_revoked: Option<Arc<RecentlyRevoked>>,
     ) -> Self {
         store.expect_tokens_for(profile.retention());
-        Self { store, profile, least, audit: None, recently_revoked }
+        Self { store, profile, least, default_issuer: None, audit: None, recently_revoked }
+    }
+
+    /// Takes a target that names no issuer for one of `issuer`: for a program that issues tokens
+    /// itself and accepts those of others too. [`Sessions`](crate::session::Sessions) of this
+    /// revoker are those of this issuer. Default: where the profile has several issuers, each
+    /// target must name one.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the profile does not know the issuer.
+    pub fn with_default_issuer(mut self, issuer: impl AsRef<str>) -> Result<Self, ConfigError> {
+        let issuer = issuer.as_ref();
+        if issuer.is_empty() || !self.profile.knows_issuer(issuer) {
+            return Err(ConfigError::new(
+                "default_issuer",
+                format!("`{issuer}` is not one of the issuers of the profile"),
+            ));
+        }
+        self.default_issuer = Some(issuer.into());
+        Ok(self)
+    }
+
+    /// To whom ids belong that name no issuer; empty for the nameless one.
+    ///
+    /// # Errors
+    /// The names of all issuers, if there are several to choose from.
+    pub(crate) fn own_issuer(&self) -> Result<&str, Vec<&str>> {
+        self.default_issuer.as_deref().map_or_else(|| self.profile.only_issuer(), Ok)
     }
 
     /// Keeps every record of a session, a family, a user, … at least this long from now on: for
@@ -115,7 +144,7 @@ impl Revoker {
         self
     }
 
-    #[cfg(feature = "sessions")]
+    #[cfg(feature = "endpoints")]
     pub(crate) fn profile(&self) -> &TokenProfile {
         &self.profile
     }
@@ -378,7 +407,7 @@ impl Revoker {
             )));
         }
         if target.wants_issuer() {
-            return match self.profile.only_issuer() {
+            return match self.own_issuer() {
                 Ok(issuer) => Ok(target.issued_by(issuer)),
                 Err(issuers) => Err(invalid(format!(
                     "the {} needs an issuer, as there are several: add .issued_by(…) with one of \
@@ -392,7 +421,11 @@ impl Revoker {
             Some(issuer)
                 if self.profile.has_issuers() && !self.knows_owner(target.kind(), issuer) =>
             {
-                Err(unknown_issuer(issuer))
+                if self.profile.has_nameless() {
+                    Ok(target.without_issuer())
+                } else {
+                    Err(unknown_issuer(issuer))
+                }
             }
             // Without configured issuers every id belongs to the same nameless one.
             Some(_) if !self.profile.has_issuers() => Ok(target.without_issuer()),

@@ -7,7 +7,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::revoker::RevokeError;
@@ -105,7 +105,8 @@ async fn revoke_token(State(app): State<App>, body: Bytes) -> Result<StatusCode,
 async fn revoke_user(State(app): State<App>, body: Bytes) -> Result<StatusCode, Problem> {
     let members = object(&body)?;
     let user = id(&members, "sub")?;
-    within(app.limit, async { Ok(app.sessions.end_all(user, None).await?) }).await?;
+    let issuer = known_issuer(&app, &members)?;
+    within(app.limit, app.end_user(user, issuer)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -119,7 +120,22 @@ async fn revoke_family(State(app): State<App>, body: Bytes) -> Result<StatusCode
 async fn revoke_session(State(app): State<App>, body: Bytes) -> Result<StatusCode, Problem> {
     let members = object(&body)?;
     let session = id(&members, "session_id")?;
-    within(app.limit, async { known(app.sessions.end(session).await) }).await
+    let issuer = known_issuer(&app, &members)?;
+    within(app.limit, async { known(app.end_session(session, issuer).await) }).await
+}
+
+/// Whose the id is, if that is said: this server's or the other issuer's. No other one has tokens
+/// that are accepted here, unless this server has no name.
+fn known_issuer<'a>(
+    app: &App,
+    members: &'a Map<String, Value>,
+) -> Result<Option<&'a str>, Problem> {
+    let issuer = optional(members, "iss")?;
+    let own = app.own_issuer.as_deref();
+    let is_known = issuer.is_none_or(|issuer| {
+        own.is_none_or(|own| own == issuer) || app.provider.as_deref() == Some(issuer)
+    });
+    if is_known { Ok(issuer) } else { Err(Problem::BadRequest("`iss` is not an issuer of ours")) }
 }
 
 /// An id that cannot be has nothing to revoke, as one that is unknown.

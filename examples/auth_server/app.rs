@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use tower_jwt_revocation::audit::AuditSink;
 use tower_jwt_revocation::counters::Counters;
+use tower_jwt_revocation::endpoints::ReplayGuard;
 use tower_jwt_revocation::session::{Grant, RefreshPolicy, Sessions};
 use tower_jwt_revocation::store::redis::{ConnectError, Start};
 use tower_jwt_revocation::store::session::SessionStore;
-use tower_jwt_revocation::store::{Doubt, RevocationStore};
+use tower_jwt_revocation::store::{Doubt, RevocationStore, StoreError};
 use tower_jwt_revocation::token::issue::IssuedToken;
+use tower_jwt_revocation::token::{IssuerSet, TokenVerifier};
 use tower_jwt_revocation::{
-    ConfigError, JwtRevocationLayer, JwtVerifier, MemoryStore, Mirror, RedisStore, Revoker,
-    TokenIssuer,
+    ConfigError, JwtRevocationLayer, MemoryStore, Mirror, RedisStore, Revoker, Target, TokenIssuer,
+    VerifiedToken,
 };
 
 use crate::answer::Problem;
@@ -27,7 +29,7 @@ const START_LIMIT: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) layer: JwtRevocationLayer,
-    pub(crate) verifier: Arc<JwtVerifier>,
+    pub(crate) verifier: Arc<dyn TokenVerifier>,
     pub(crate) sessions: Sessions,
     /// Its records outlive access tokens and refresh tokens.
     pub(crate) revoker: Revoker,
@@ -40,7 +42,12 @@ pub(crate) struct App {
     pub(crate) limit: Duration,
     /// What one request behind the layer may take of the store, all in all.
     pub(crate) budget: Duration,
-    issuer: Arc<TokenIssuer>,
+    pub(crate) replay_guard: ReplayGuard,
+    pub(crate) issuer: Arc<TokenIssuer>,
+    /// The `iss` of our own tokens, if they have one.
+    pub(crate) own_issuer: Option<Arc<str>>,
+    /// The issuer whose tokens are accepted beside our own.
+    pub(crate) provider: Option<Arc<str>>,
     redis: Option<RedisStore>,
     mirror: Option<Mirror>,
     handler_calls: Arc<AtomicU64>,
@@ -96,17 +103,23 @@ impl App {
     fn with_store(
         config: &Config,
         audit: Arc<dyn AuditSink>,
-        store: impl SessionStore,
+        store: impl SessionStore + Clone,
         revocations: impl RevocationStore,
         redis: Option<RedisStore>,
         mirror: Option<Mirror>,
     ) -> Result<Self, Box<dyn Error>> {
-        let verifier = Arc::new(config.verifier.clone());
-        let layer = JwtRevocationLayer::new(Arc::clone(&verifier), revocations)
+        let replay_guard = ReplayGuard::new(store.clone());
+        let verifier = verifier(config)?;
+        let mut layer = JwtRevocationLayer::new(Arc::clone(&verifier), revocations)
             .with_fail_mode(config.fail_mode)
             .with_audit(Arc::clone(&audit))
             .with_realm(&config.realm)
             .map_err(|error| format!("AUTH_REALM: {error}"))?;
+        if let Some(resource) = &config.providers.resource {
+            layer = layer
+                .with_resource_metadata(&resource.metadata_url)
+                .map_err(|error| format!("AUTH_RESOURCE: {error}"))?;
+        }
 
         let mut policy = RefreshPolicy::new()
             .with_grace(config.refresh_grace)
@@ -115,7 +128,12 @@ impl App {
         if let Some(age) = config.family_max_age {
             policy = policy.with_max_age(age);
         }
-        let sessions = Sessions::new(store, layer.revoker(), policy)?;
+        let mut revoker = layer.revoker();
+        if let (Some(issuer), Some(_)) = (&config.issuer, &config.providers.provider) {
+            // Sessions, and ids for which nobody names an issuer, are ours.
+            revoker = revoker.with_default_issuer(issuer)?;
+        }
+        let sessions = Sessions::new(store, revoker, policy)?;
         let issuer = TokenIssuer::new(config.signing_key.clone(), config.profile.clone())
             .and_then(|issuer| issuer.with_lifetime(config.access_lifetime))
             .map_err(|error| format!("AUTH_JWKS, AUTH_SIGN_KID: {error}"))?;
@@ -131,12 +149,46 @@ impl App {
             max_token_lifetime: config.max_token_lifetime,
             limit: config.redis_timeout * 3,
             budget: config.redis_timeout,
+            replay_guard,
             issuer: Arc::new(issuer),
+            own_issuer: config.issuer.as_deref().map(Into::into),
+            provider: config.providers.provider.as_ref().map(|provider| (*provider.issuer).into()),
             redis,
             mirror,
             handler_calls: Arc::default(),
             audit,
         })
+    }
+
+    /// Whether the token is of the other issuer: then its user and its session are not ours, even
+    /// if they have the same ids.
+    pub(crate) fn is_foreign(&self, token: &VerifiedToken) -> bool {
+        self.provider.is_some() && token.issuer() == self.provider.as_deref()
+    }
+
+    /// Ends everything of a user of ours, or of a user of the other issuer if it is named.
+    pub(crate) async fn end_user(&self, user: &str, issuer: Option<&str>) -> Result<(), Problem> {
+        match issuer {
+            Some(issuer) if self.provider.as_deref() == Some(issuer) => {
+                self.revoker.revoke(Target::user(user).issued_by(issuer)).await?;
+            }
+            _ => self.sessions.end_all(user, None).await?,
+        }
+        Ok(())
+    }
+
+    /// Ends a session of ours, or one of the other issuer.
+    pub(crate) async fn end_session(
+        &self,
+        id: &str,
+        issuer: Option<&str>,
+    ) -> Result<(), StoreError> {
+        match issuer {
+            Some(issuer) if self.provider.as_deref() == Some(issuer) => {
+                self.revoker.revoke(Target::session(id).issued_by(issuer)).await.map(drop)
+            }
+            _ => self.sessions.end(id).await,
+        }
     }
 
     /// The access token that goes with a refresh token.
@@ -199,6 +251,17 @@ impl App {
             .map(|finding| format!("{}: {} {}", finding.subject, finding.sentence, finding.remedy))
             .collect()
     }
+}
+
+/// Verifies our own tokens and, if it is set up, those of the other issuer: each by its own keys.
+fn verifier(config: &Config) -> Result<Arc<dyn TokenVerifier>, String> {
+    let own = config.verifier.clone();
+    let Some(provider) = &config.providers.provider else { return Ok(Arc::new(own)) };
+    let set = IssuerSet::new(provider.verifier.clone()).and_then(|set| match &config.issuer {
+        Some(_) => set.with(own),
+        None => set.with_unnamed(own),
+    });
+    Ok(Arc::new(set.map_err(|error| format!("AUTH_OP_ISS: {error}"))?))
 }
 
 /// The variable that a setting of the store comes from.

@@ -13,12 +13,14 @@ use serde_json::Value;
 use tower_jwt_revocation::token::jwt::SigningKey;
 use tower_jwt_revocation::{FailMode, JwtVerifier, TokenProfile, VerificationKey};
 
+use crate::providers::Providers;
+
 /// The algorithm that goes with each type of key.
 const ALGORITHMS: [(&str, &str); 4] =
     [("oct", "HS256"), ("RSA", "RS256"), ("EC", "ES256"), ("OKP", "EdDSA")];
 
 /// What makes a key private. Only the one that signs may keep it.
-const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
+pub(crate) const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
 
 /// Everything that can be set.
 pub(crate) struct Config {
@@ -26,7 +28,11 @@ pub(crate) struct Config {
     pub(crate) grpc: Option<SocketAddr>,
     pub(crate) admin_token: Option<String>,
     pub(crate) verifier: JwtVerifier,
+    pub(crate) keys: Vec<VerificationKey>,
     pub(crate) signing_key: SigningKey,
+    /// The `iss` of the tokens that are issued here.
+    pub(crate) issuer: Option<String>,
+    pub(crate) providers: Providers,
     pub(crate) profile: TokenProfile,
     pub(crate) store: Store,
     pub(crate) redis_timeout: Duration,
@@ -74,7 +80,9 @@ impl Config {
         {
             profile = profile.without_claim_target(claim);
         }
-        if let Some(issuer) = text("AUTH_ISS")? {
+        let rules = profile.clone();
+        let issuer = text("AUTH_ISS")?;
+        if let Some(issuer) = &issuer {
             profile = profile.with_issuer(issuer);
         }
         if let Some(audience) = text("AUTH_AUD")? {
@@ -82,10 +90,14 @@ impl Config {
         }
         let (signing_key, keys) = keys()?;
         let max_token_bytes = number("AUTH_MAX_TOKEN_BYTES", 8192, 64..=1 << 20)?;
-        let verifier = JwtVerifier::new(keys, profile.clone())
+        let max_token_bytes = usize::try_from(max_token_bytes).unwrap_or(usize::MAX);
+        let verifier = JwtVerifier::new(keys.clone(), profile.clone())
             .map_err(|error| format!("AUTH_JWKS: {error}"))?
-            .with_max_token_bytes(usize::try_from(max_token_bytes).unwrap_or(usize::MAX));
+            .with_max_token_bytes(max_token_bytes);
         Ok(Self {
+            keys,
+            issuer,
+            providers: Providers::from_env(&rules, max_token_bytes)?,
             listen: parsed("AUTH_LISTEN")?.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
             grpc: parsed("AUTH_GRPC")?,
             admin_token: text("AUTH_ADMIN_TOKEN")?,
@@ -143,16 +155,7 @@ fn keys() -> Result<(SigningKey, Vec<VerificationKey>), String> {
         text("AUTH_JWKS")?.ok_or("AUTH_JWKS is missing; name a file with a JWK Set (RFC 7517)")?;
     let wrong = |problem: &dyn Display| format!("AUTH_JWKS: {path}: {problem}");
     let json = fs::read_to_string(&path).map_err(|error| wrong(&error))?;
-    // RFC 8259 §8.1 allows to ignore a byte order mark.
-    let json = json.strip_prefix('\u{feff}').unwrap_or(&json);
-    let set = match serde_json::from_str(json) {
-        Ok(Unambiguous(set)) => set,
-        Err(error) if error.is_data() => {
-            let problem = "has a member twice in one object; leave one of them out";
-            return Err(wrong(&problem));
-        }
-        Err(_) => return Err(wrong(&"is not JSON; write a JWK Set")),
-    };
+    let set = unambiguous(&json).map_err(|problem| wrong(&problem))?;
     let jwks = set
         .get("keys")
         .and_then(Value::as_array)
@@ -200,6 +203,19 @@ fn keys() -> Result<(SigningKey, Vec<VerificationKey>), String> {
         )
     })?;
     Ok((signing, keys))
+}
+
+/// A JWK Set as JSON in which no object has a member twice, or what is wrong with it.
+pub(crate) fn unambiguous(json: &str) -> Result<Value, &'static str> {
+    // RFC 8259 §8.1 allows to ignore a byte order mark.
+    let json = json.strip_prefix('\u{feff}').unwrap_or(json);
+    match serde_json::from_str(json) {
+        Ok(Unambiguous(set)) => Ok(set),
+        Err(error) if error.is_data() => {
+            Err("has a member twice in one object; leave one of them out")
+        }
+        Err(_) => Err("is not JSON; write a JWK Set"),
+    }
 }
 
 /// JSON in which no object has a member twice: that would be one key to one reader and another key to
@@ -264,14 +280,14 @@ impl<'de> Visitor<'de> for UnambiguousVisitor {
     }
 }
 
-fn member<'a>(jwk: &'a Value, name: &str) -> Option<&'a str> {
+pub(crate) fn member<'a>(jwk: &'a Value, name: &str) -> Option<&'a str> {
     jwk.get(name).and_then(Value::as_str)
 }
 
 // === Variables ===
 
 /// A variable that is empty counts as not set.
-fn text(name: &str) -> Result<Option<String>, String> {
+pub(crate) fn text(name: &str) -> Result<Option<String>, String> {
     match env::var(name) {
         Ok(text) => Ok(Some(text).filter(|text| !text.is_empty())),
         Err(env::VarError::NotPresent) => Ok(None),

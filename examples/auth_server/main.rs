@@ -16,6 +16,8 @@
 //! | `public` | the routes that need no access token: sign in, refresh, health |
 //! | `admin` | the routes that need the token of the administrator |
 //! | `protected` | the routes behind the layer |
+//! | `providers` | the settings of what clients and identity providers send |
+//! | `standards` | its routes: revocation, introspection, logout tokens, security events, metadata |
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -28,7 +30,9 @@ mod app;
 mod audit;
 mod config;
 mod protected;
+mod providers;
 mod public;
+mod standards;
 
 use std::error::Error;
 use std::io::{IsTerminal as _, Write as _};
@@ -87,7 +91,10 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .await
         .map_err(|error| format!("AUTH_LISTEN: cannot listen on {}: {error}", config.listen))?;
     let address = listener.local_addr()?;
-    let router = public::routes(&app).merge(admin::routes(&app)).merge(protected::routes(&app));
+    let router = public::routes(&app)
+        .merge(admin::routes(&app))
+        .merge(protected::routes(&app))
+        .merge(standards::routes(&app, &config)?);
     let server = axum::serve(listener, router).with_graceful_shutdown(until(stopped.clone()));
     servers.spawn(async move { server.await.map_err(Box::<dyn Error + Send + Sync>::from) });
 

@@ -153,7 +153,7 @@ async fn logout_all(
     clearance: Clearance,
 ) -> Result<StatusCode, Problem> {
     let user = subject(&clearance)?;
-    budget.hold(async { Ok(app.sessions.end_all(user, None).await?) }).await?;
+    budget.hold(app.end_user(user, clearance.token().issuer())).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -163,6 +163,9 @@ async fn sessions(
     clearance: Clearance,
 ) -> Result<Json<Value>, Problem> {
     let user = subject(&clearance)?;
+    if app.is_foreign(clearance.token()) {
+        return Ok(Json(json!([])));
+    }
     let sessions = budget.hold(async { Ok(app.sessions.list(user).await?) }).await?;
     let sessions = sessions.iter().map(|session| {
         json!({
@@ -187,6 +190,9 @@ async fn end_session(
     clearance: Clearance,
 ) -> Result<StatusCode, Problem> {
     let user = subject(&clearance)?;
+    if app.is_foreign(clearance.token()) {
+        return Err(Problem::NotFound);
+    }
     let work = async {
         match app.sessions.end_of(user, &id).await {
             Ok(Ended::Done) => Ok(StatusCode::NO_CONTENT),

@@ -469,6 +469,11 @@ impl<A> JwtRevocationLayer<A> {
         policy::readiness(&self.gate.store.condition(), mode)
     }
 
+    #[cfg(feature = "endpoints")]
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
     /// The counts of this layer, its clones, and all services made by them, for metrics.
     #[doc(alias = "metrics")]
     pub fn counters(&self) -> Counters {

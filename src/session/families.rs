@@ -80,11 +80,11 @@ impl Families {
         policy: RefreshPolicy,
     ) -> Result<Self, ConfigError> {
         policy.validate()?;
-        if revoker.profile().only_issuer().is_err() {
+        if revoker.own_issuer().is_err() {
             return Err(ConfigError::new(
                 "issuer",
-                "the profile of the revoker accepts several, and families belong to one; give a \
-                 revoker of its own a profile with that one",
+                "the profile of the revoker accepts several, and families belong to one; say \
+                 which with Revoker::with_default_issuer",
             ));
         }
         revoker.extend_shared_retention(policy.idle + MARGIN);
@@ -316,6 +316,38 @@ impl Families {
         Ok(true)
     }
 
+    /// The family of an opaque token, if the token would be taken for the next one now. It is not
+    /// taken, and one that was used already ends nothing: whoever asks need not be its holder.
+    #[cfg(feature = "endpoints")]
+    pub(crate) async fn look_at(&self, token: &str) -> Result<Option<RefreshInfo>, StoreError> {
+        let Some(parsed) = ParsedToken::parse(token) else { return Ok(None) };
+        let id = parsed.family;
+        let key = self.target(Target::family(id))?;
+        let first = self.store.load(vec![key], Vec::new()).await?.settled()?;
+        let Some(document) = first.documents.first().and_then(Option::as_deref) else {
+            return Ok(None);
+        };
+        let family: Family = read(document)?;
+        let token = OpaqueToken(parsed);
+        let presented = PresentedToken {
+            digest: token.digest(),
+            origin: token.origin(&family),
+            client: family.client.as_deref(),
+        };
+        let seen = self.store.load(Vec::new(), self.targets_of(id, &family)?).await?.settled()?;
+        let time = (seen.now, first.doubt.joined(seen.doubt), first.moved_at.max(seen.moved_at));
+        let is_active = matches!(
+            family.decide(&presented, &seen.records, time, &self.policy),
+            RefreshDecision::Rotate | RefreshDecision::Keep
+        );
+        Ok(is_active.then(|| RefreshInfo {
+            expires_at: family.expires_at(&self.policy),
+            created_at: family.created_at,
+            user: family.user,
+            client: family.client,
+        }))
+    }
+
     async fn read_family(&self, id: &str) -> Result<Option<Family>, StoreError> {
         let key = self.target(Target::family(id))?;
         let snapshot = self.store.load(vec![key], Vec::new()).await?.settled()?;
@@ -503,7 +535,7 @@ impl Families {
 
     /// Everything by which a new family could be revoked already.
     pub(super) fn targets_of_new(&self, new: &NewFamily) -> Result<Vec<Target>, StoreError> {
-        let issuer = self.revoker.profile().only_issuer().unwrap_or_default();
+        let issuer = self.revoker.own_issuer().unwrap_or_default();
         let targets = [
             Some(Target::user(&*new.user)),
             new.session.as_deref().map(Target::session),
@@ -533,6 +565,15 @@ impl fmt::Debug for Families {
             .field("policy", &self.policy)
             .finish_non_exhaustive()
     }
+}
+
+/// What is told of a refresh token that is good.
+#[cfg(feature = "endpoints")]
+pub(crate) struct RefreshInfo {
+    pub(crate) user: Box<str>,
+    pub(crate) client: Option<Box<str>>,
+    pub(crate) created_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
 }
 
 /// Is informed when a family is in use.

@@ -57,3 +57,5 @@ pub use list::{EvictionPolicy, Session, SessionDetails, TrustedDevice};
 pub use login::Login;
 pub use sessions::Sessions;
 pub use token::RefreshToken;
+#[cfg(feature = "endpoints")]
+pub(crate) use token::random_id;

@@ -20,6 +20,8 @@ use super::login::{check_data, shorten};
 use crate::audit::AuditEvent;
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
+#[cfg(feature = "endpoints")]
+use crate::revocation::Extent;
 use crate::revocation::{Target, TargetKind};
 use crate::revoker::Revoker;
 use crate::store::StoreError;
@@ -393,6 +395,41 @@ impl Sessions {
             async { futures::try_join!(unlisted, self.index.remove_from_devices(&gone)).map(drop) };
         tidied.await.unwrap_or_else(stays_listed);
         Ok(())
+    }
+
+    /// Ends what a user had at `until`: revokes what was issued up to then, and all that has come
+    /// out of the sessions that had begun.
+    #[cfg(feature = "endpoints")]
+    pub(crate) async fn end_begun_until(
+        &self,
+        user: &str,
+        until: Timestamp,
+        reason: &str,
+    ) -> Result<(), StoreError> {
+        let key = self.target(Target::user(user))?;
+        let cutoff = self.revoker().revoke(Target::user(user)).reason(reason);
+        cutoff.extent(Extent::IssuedUntil(until)).await?;
+        let known = self.index.read_document(&key).await?;
+        let Some(list) = known.read::<SessionList>()? else { return Ok(()) };
+        let sessions = list.sessions.into_iter();
+        let gone: Vec<_> = sessions.filter(|session| session.created_at <= until).collect();
+        self.revoke_sessions(&gone, reason).await?;
+        let ids: Vec<_> = gone.iter().map(|session| &*session.id).collect();
+        let unlisted = self.index.change(&key, Some(known), |list: &mut SessionList, _| {
+            list.sessions.retain(|session| !ids.contains(&&*session.id));
+            Some(ids.iter().map(|id| ((*id).into(), None)).collect())
+        });
+        let tidied =
+            async { futures::try_join!(unlisted, self.index.remove_from_devices(&gone)).map(drop) };
+        tidied.await.unwrap_or_else(stays_listed);
+        Ok(())
+    }
+
+    /// Whose session this is, if that is known.
+    #[cfg(feature = "endpoints")]
+    pub(crate) async fn owner_of(&self, id: &str) -> Result<Option<Box<str>>, StoreError> {
+        let key = self.target(Target::session(id))?;
+        Ok(self.index.read_location(&key).await?.map(|(place, _)| place.user))
     }
 
     /// Ends all sessions on a device, of all users, and whatever else was issued for it so far.

@@ -29,12 +29,16 @@
 //! # }
 //! ```
 //!
+//! With feature `endpoints` there is a provider that signs logout tokens and security events, too.
+//!
 //! The suites need a Tokio runtime with time. With one of several threads they also find what goes
 //! wrong only when calls overlap.
 
 #[cfg(feature = "test-util")]
 mod auth;
 mod feed;
+#[cfg(feature = "endpoints")]
+mod provider;
 #[cfg(feature = "sessions")]
 mod session_store;
 mod store;
@@ -52,6 +56,8 @@ use std::time::Duration;
 pub use auth::TestAuth;
 use futures::future::BoxFuture;
 
+#[cfg(feature = "endpoints")]
+pub use self::provider::TestProvider;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::store::{RevocationStore, StoreError};
 

@@ -123,6 +123,19 @@ impl IssuerSet {
         self.add(profile.with_keys_of_tenants(), IssuerVerifier::PerTenant(Arc::new(verifier_of)))
     }
 
+    /// Adds a verifier for the tokens of all other issuers, and for those that name none. Its
+    /// profile names no issuer, so that their ids all belong to one nameless issuer, which is the
+    /// one of a target that names none. Nothing can be added after it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if its profile names an issuer, or if there is such a verifier already.
+    pub fn with_unnamed(mut self, verifier: impl TokenVerifier) -> Result<Self, ConfigError> {
+        self.profile = self.profile.with_unnamed(verifier.profile().clone())?;
+        self.verifier_of_part.resize(self.profile.parts(), self.verifiers.len());
+        self.verifiers.push(IssuerVerifier::One(Arc::new(verifier)));
+        Ok(self)
+    }
+
     fn of(verifier: IssuerVerifier, profile: TokenProfile) -> Self {
         let verifier_of_part = vec![0; profile.parts()];
         Self { verifiers: vec![verifier], verifier_of_part, profile, unrepeated: Arc::default() }
@@ -135,8 +148,16 @@ impl IssuerSet {
         Ok(self)
     }
 
-    fn verifier_for(&self, issuer: &str) -> Result<&IssuerVerifier, TokenError> {
-        let part = self.profile.member(issuer).ok_or_else(unknown)?;
+    fn verifier_for(&self, issuer: Option<&str>) -> Result<&IssuerVerifier, TokenError> {
+        let part = match issuer {
+            Some(issuer) => self.profile.member(issuer).ok_or_else(unknown)?,
+            None => self.profile.unnamed().ok_or_else(|| {
+                TokenError::new(
+                    TokenErrorKind::MissingClaim,
+                    "the claim `iss` is missing, by which the verifier is chosen",
+                )
+            })?,
+        };
         self.verifier_of_part.get(part).and_then(|&at| self.verifiers.get(at)).ok_or_else(unknown)
     }
 
@@ -146,12 +167,13 @@ impl IssuerSet {
         verify: impl FnOnce(&dyn TokenVerifier) -> Result<Arc<VerifiedToken>, TokenError>,
     ) -> Result<Arc<VerifiedToken>, TokenError> {
         let issuer = unverified_issuer(token, self.profile.max_token_bytes())?;
-        let token = match self.verifier_for(&issuer)? {
+        let token = match self.verifier_for(issuer.as_deref())? {
             IssuerVerifier::One(verifier) => accepted_by(&**verifier, verify)?,
             IssuerVerifier::PerTenant(verifier_of) => {
-                let verifier = verifier_of(&issuer).ok_or_else(unknown)?;
+                let issuer = issuer.as_deref().ok_or_else(unknown)?;
+                let verifier = verifier_of(issuer).ok_or_else(unknown)?;
                 // Without a name of its own the ids of all its tenants would be the same ids.
-                if !verifier.profile().knows_issuer(&issuer) {
+                if !verifier.profile().knows_issuer(issuer) {
                     return Err(TokenError::new(
                         TokenErrorKind::WrongIssuer,
                         "the verifier of this tenant does not name it; see \
@@ -164,7 +186,7 @@ impl IssuerSet {
             }
         };
         // The verifiers of this crate have made sure of it; one of your own might not.
-        if token.issuer() == Some(&*issuer) { Ok(token) } else { Err(unknown()) }
+        if token.issuer() == issuer.as_deref() { Ok(token) } else { Err(unknown()) }
     }
 }
 
@@ -217,7 +239,10 @@ fn unknown() -> TokenError {
 
 /// The issuer that the token names, before anything was checked. Of a token that is longer than any
 /// of the verifiers accepts nothing is read.
-fn unverified_issuer(token: &str, max_bytes: usize) -> Result<Box<str>, TokenError> {
+pub(crate) fn unverified_issuer(
+    token: &str,
+    max_bytes: usize,
+) -> Result<Option<Box<str>>, TokenError> {
     let malformed = |detail| TokenError::new(TokenErrorKind::Malformed, detail);
     if token.len() > max_bytes {
         return Err(TokenError::too_long());
@@ -230,13 +255,7 @@ fn unverified_issuer(token: &str, max_bytes: usize) -> Result<Box<str>, TokenErr
     };
     let payload =
         URL_SAFE_NO_PAD.decode(payload).map_err(|_| malformed("the claims are not base64url"))?;
-    let issuer = issuer_of(&payload)?;
-    issuer.map(|issuer| issuer.into_owned().into()).ok_or_else(|| {
-        TokenError::new(
-            TokenErrorKind::MissingClaim,
-            "the claim `iss` is missing, by which the verifier is chosen",
-        )
-    })
+    Ok(issuer_of(&payload)?.map(|issuer| issuer.into_owned().into()))
 }
 
 // Without a crypto provider there are no keys, and so no verifiers.

@@ -38,6 +38,10 @@ pub use algorithm::Algorithm;
 pub(crate) use algorithm::KeyFamily;
 pub use config::VerifierConfig;
 pub use issuers::IssuerSet;
+#[cfg(feature = "endpoints")]
+pub(crate) use issuers::unverified_issuer;
+#[cfg(feature = "endpoints")]
+pub(crate) use jwt::unambiguous;
 pub use profile::{MissingId, SignedClaims, TokenProfile};
 pub use upstream::UpstreamClaims;
 

@@ -1,11 +1,5 @@
 //! Drives the example `auth_server` over HTTP, as an outside program would.
-#![cfg(all(
-    feature = "redis",
-    feature = "aws_lc_rs",
-    feature = "axum",
-    feature = "issuer",
-    feature = "sessions"
-))]
+#![cfg(all(feature = "redis", feature = "aws_lc_rs", feature = "axum", feature = "endpoints"))]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -28,6 +22,7 @@ mod outage;
 mod page;
 mod processes;
 mod server;
+mod standards;
 #[path = "../support/mod.rs"]
 mod support;
 mod written;

@@ -3,9 +3,17 @@
 use std::collections::HashSet;
 use std::fmt;
 
+#[cfg(feature = "endpoints")]
+use base64::Engine as _;
+#[cfg(feature = "endpoints")]
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
+#[cfg(feature = "endpoints")]
+use serde_json::json;
 
+#[cfg(feature = "endpoints")]
+use super::key::PublicParts;
 use super::{VerificationKey, base64, key};
 use crate::config::ConfigError;
 use crate::token::{Algorithm, KeyFamily};
@@ -204,7 +212,7 @@ pub(crate) fn rsa_algorithms(algorithms: &[Algorithm]) -> Result<Vec<Algorithm>,
 
 /// JSON in which no object has a member twice, or why it is not. That does not quote it: there may
 /// be a secret in it.
-fn unambiguous(json: &str) -> Result<Value, String> {
+pub(crate) fn unambiguous(json: &str) -> Result<Value, String> {
     // RFC 8259 §8.1 allows to ignore a byte order mark.
     let json = json.strip_prefix('\u{feff}').unwrap_or(json);
     let no_json = |error: serde_json::Error| match error.line() {
@@ -285,6 +293,30 @@ impl VerificationKey {
     /// [`ConfigError`] if this is not a JWK, or as [`KeySet::from_jwk_set`].
     pub fn from_jwk(json: &str) -> Result<Self, ConfigError> {
         Jwk::parse(json)?.verification_key()
+    }
+}
+
+#[cfg(feature = "endpoints")]
+impl VerificationKey {
+    /// The key as a JSON Web Key to be published (RFC 7517 §4, RFC 7518 §6, RFC 8037 §2): its
+    /// public members, with `kid`, `alg` and `use`. `None` if it is a secret.
+    pub fn to_jwk(&self) -> Option<String> {
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let mut jwk = match self.public_parts()? {
+            PublicParts::Rsa { modulus, exponent } => {
+                json!({ "kty": "RSA", "n": encode(modulus), "e": encode(exponent) })
+            }
+            PublicParts::Ec { curve, x, y } => {
+                json!({ "kty": "EC", "crv": curve, "x": encode(x), "y": encode(y) })
+            }
+            PublicParts::Ed(x) => json!({ "kty": "OKP", "crv": "Ed25519", "x": encode(x) }),
+        };
+        if let Some(kid) = self.kid() {
+            jwk["kid"] = kid.into();
+        }
+        jwk["alg"] = self.algorithm().as_str().into();
+        jwk["use"] = "sig".into();
+        Some(jwk.to_string())
     }
 }
 

@@ -261,6 +261,24 @@ impl VerificationKey {
         forms
     }
 
+    /// The public numbers of the key; `None` if it is a secret.
+    #[cfg(feature = "endpoints")]
+    pub(super) fn public_parts(&self) -> Option<PublicParts<'_>> {
+        match (self.algorithm.family(), self.key.kind()) {
+            (KeyFamily::Rsa, DecodingKeyKind::RsaModulusExponent { n, e }) => {
+                Some(PublicParts::Rsa { modulus: n, exponent: e })
+            }
+            (KeyFamily::Ec, DecodingKeyKind::SecretOrDer(point)) => {
+                let curve = if self.algorithm == Algorithm::ES384 { "P-384" } else { "P-256" };
+                let (_, numbers) = point.split_first()?;
+                let (x, y) = numbers.split_at_checked(numbers.len() / 2)?;
+                Some(PublicParts::Ec { curve, x, y })
+            }
+            (KeyFamily::Ed, DecodingKeyKind::SecretOrDer(x)) => Some(PublicParts::Ed(x)),
+            _ => None,
+        }
+    }
+
     /// Whether `signature`, base64url, fits `message`.
     pub(crate) fn fits(&self, message: &str, signature: &str) -> bool {
         // An error is a signature that is not base64url or has the wrong size: the key was tried
@@ -302,6 +320,14 @@ impl fmt::Debug for VerificationKey {
             .field("algorithm", &self.algorithm)
             .finish_non_exhaustive()
     }
+}
+
+/// The public numbers of a key, each without a sign.
+#[cfg(feature = "endpoints")]
+pub(super) enum PublicParts<'a> {
+    Rsa { modulus: &'a [u8], exponent: &'a [u8] },
+    Ec { curve: &'static str, x: &'a [u8], y: &'a [u8] },
+    Ed(&'a [u8]),
 }
 
 /// What a curve means for the keys on it.

@@ -42,6 +42,8 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use jwk::KeySet;
+#[cfg(feature = "endpoints")]
+pub(crate) use jwk::unambiguous;
 #[cfg(feature = "jwks")]
 pub(crate) use jwk::{USUAL_RSA, members_of_set, rsa_algorithms};
 pub use key::VerificationKey;
@@ -200,12 +202,33 @@ impl JwtVerifier {
         self.types.check(header.typ.as_deref())?;
         let key = keys.select(header.kid.as_deref(), &header.alg)?;
         if !key.fits(parts.signing_input, parts.signature) {
-            return Err(TokenError::new(
-                TokenErrorKind::BadSignature,
-                "the signature does not fit",
-            ));
+            return Err(bad_signature());
         }
         Ok((key, parts))
+    }
+
+    /// The claims of a token of a type that `accepts` takes, which is given without
+    /// `application/`. Its signature is checked, and nothing else.
+    #[cfg(feature = "endpoints")]
+    pub(crate) fn signed_payload(
+        &self,
+        token: &str,
+        accepts: impl FnOnce(Option<&str>) -> bool,
+    ) -> Result<Vec<u8>, TokenError> {
+        let (parts, json) = TokenParts::within(self.profile.max_token_bytes(), token)?;
+        let header = TokenHeader::parse(&json)?;
+        if !accepts(header.typ.as_deref().map(without_prefix)) {
+            return Err(TokenError::new(
+                TokenErrorKind::WrongType,
+                "the type of the token (`typ`) is not the one that is received here",
+            ));
+        }
+        let keys = self.keys.now();
+        let key = keys.select(header.kid.as_deref(), &header.alg)?;
+        if !key.fits(parts.signing_input, parts.signature) {
+            return Err(bad_signature());
+        }
+        parts.signed_claims()
     }
 
     fn verify_with(
@@ -291,6 +314,10 @@ impl Types {
             "the type of the token (`typ`) is not accepted; see JwtVerifier::with_types",
         ))
     }
+}
+
+fn bad_signature() -> TokenError {
+    TokenError::new(TokenErrorKind::BadSignature, "the signature does not fit")
 }
 
 fn without_prefix(typ: &str) -> &str {

@@ -75,8 +75,8 @@ impl TokenProfile {
         signed: SignedClaims<'_>,
     ) -> Result<VerifiedToken, TokenError> {
         if !self.members.is_empty() {
-            let issuer = issuer_of(signed.payload)?.ok_or_else(|| missing("iss"))?;
-            return self.rules_for(Some(&issuer))?.assert_verified_for_revocation(signed);
+            let issuer = issuer_of(signed.payload)?;
+            return self.rules_for(issuer.as_deref())?.assert_verified_for_revocation(signed);
         }
         let claims = ParsedClaims::parse(signed.payload, self)?;
         let issuer = self.issuers.check(claims.issuer.as_deref())?;
@@ -183,6 +183,24 @@ impl TokenProfile {
             return Err(too_long_lived());
         }
         Ok(())
+    }
+
+    /// Checks who has issued a token and for whom: of a token of another kind, which has no other
+    /// rules in common with access tokens.
+    #[cfg(feature = "endpoints")]
+    pub(crate) fn check_parties(
+        &self,
+        iss: Option<&str>,
+        aud: &[Cow<'_, str>],
+    ) -> Result<(), TokenError> {
+        self.issuers.check(iss)?;
+        self.check_audience(aud)
+    }
+
+    /// How far clocks may be apart.
+    #[cfg(feature = "endpoints")]
+    pub(crate) fn leeway(&self) -> std::time::Duration {
+        self.leeway.min(MAX_LEEWAY)
     }
 
     fn check_audience(&self, aud: &[Cow<'_, str>]) -> Result<(), TokenError> {

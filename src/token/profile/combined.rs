@@ -25,6 +25,13 @@ impl TokenProfile {
         let mut all = Self { tenants_have_keys: true, ..Self::new() }.changed();
         for profile in profiles {
             profile.validate()?;
+            if profile.unnamed.is_some() {
+                return Err(ConfigError::new(
+                    "issuer",
+                    "one of several profiles is for all other issuers; add it last, see \
+                     IssuerSet::with_unnamed",
+                ));
+            }
             // What is combined already comes in parts: there is one level.
             let parts = if profile.members.is_empty() { vec![profile] } else { profile.members };
             for part in parts {
@@ -40,6 +47,33 @@ impl TokenProfile {
         all.max_token_bytes =
             all.members.iter().map(|part| part.max_token_bytes).max().unwrap_or_default();
         Ok(all)
+    }
+
+    /// The same, and a part for the tokens of all other issuers, and of none: a profile that names
+    /// no issuer.
+    pub(crate) fn with_unnamed(mut self, part: Self) -> Result<Self, ConfigError> {
+        part.validate()?;
+        if part.has_issuers() || self.unnamed.is_some() {
+            return Err(ConfigError::new(
+                "issuer",
+                "the profile for all other tokens must name no issuer, and there can be one",
+            ));
+        }
+        self.leeway = self.leeway.max(part.leeway);
+        self.max_lifetime = self.max_lifetime.max(part.max_lifetime);
+        self.max_token_bytes = self.max_token_bytes.max(part.max_token_bytes);
+        self.unnamed = Some(self.members.len());
+        self.members.push(part);
+        Ok(self.changed())
+    }
+
+    /// Which part is for all other tokens.
+    pub(crate) fn unnamed(&self) -> Option<usize> {
+        self.unnamed
+    }
+
+    pub(super) fn unnamed_part(&self) -> Option<&Self> {
+        self.unnamed.and_then(|at| self.members.get(at))
     }
 
     fn add(&mut self, part: Self) -> Result<(), ConfigError> {
@@ -69,14 +103,16 @@ impl TokenProfile {
         if self.members.is_empty() {
             return Ok(self);
         }
-        let iss = iss.ok_or_else(|| missing("iss"))?;
+        let Some(iss) = iss else { return self.unnamed_part().ok_or_else(|| missing("iss")) };
         self.member(iss).and_then(|at| self.members.get(at)).ok_or_else(issuer::not_accepted)
     }
 
     /// Which part knows this issuer.
     pub(crate) fn member(&self, iss: &str) -> Option<usize> {
         let named = self.members.iter().position(|part| part.issuers.has_name(iss));
-        named.or_else(|| self.members.iter().position(|part| part.issuers.has_pattern_for(iss)))
+        named
+            .or_else(|| self.members.iter().position(|part| part.issuers.has_pattern_for(iss)))
+            .or(self.unnamed)
     }
 
     /// How many parts it was put together from.

@@ -145,6 +145,8 @@ pub struct TokenProfile {
     id: ProfileId,
     /// Those it was put together from, each for its own issuers; see [`combined`](Self::combined).
     members: Vec<TokenProfile>,
+    /// Which of them is for the tokens of all other issuers, and of none.
+    unnamed: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -194,6 +196,7 @@ impl TokenProfile {
             clock: Arc::new(CoarseClock),
             id: ProfileId::DEFAULT,
             members: Vec::new(),
+            unnamed: None,
         }
     }
 
@@ -628,7 +631,10 @@ impl TokenProfile {
         match issuer {
             _ if self.members.is_empty() => is(self),
             Some(issuer) => self.member(issuer).and_then(|at| self.members.get(at)).is_some_and(is),
-            None => self.members.iter().any(is),
+            None => match self.unnamed_part() {
+                Some(part) => is(part),
+                None => self.members.iter().any(is),
+            },
         }
     }
 
@@ -637,6 +643,9 @@ impl TokenProfile {
     /// # Errors
     /// The names and patterns of all issuers, if there are several to choose from.
     pub(crate) fn only_issuer(&self) -> Result<&str, Vec<&str>> {
+        if self.unnamed.is_some() {
+            return Ok("");
+        }
         match (self.issuers.named.as_slice(), self.issuers.patterns.is_empty()) {
             ([], true) => Ok(""),
             ([one], true) => Ok(&one.name),
@@ -704,7 +713,10 @@ impl TokenProfile {
         match issuer {
             _ if self.members.is_empty() => of(self),
             Some(issuer) => self.member(issuer).and_then(|at| self.members.get(at)).and_then(of),
-            None => self.members.iter().find_map(of),
+            None => match self.unnamed_part() {
+                Some(part) => of(part),
+                None => self.members.iter().find_map(of),
+            },
         }
     }
 
@@ -715,7 +727,12 @@ impl TokenProfile {
     /// Whether accepted tokens belong to the issuer of this name, which is empty where none is
     /// configured.
     pub(crate) fn issues_as(&self, name: &str) -> bool {
-        if self.issuers.is_empty() { name.is_empty() } else { self.knows_issuer(name) }
+        if name.is_empty() { self.has_nameless() } else { self.knows_issuer(name) }
+    }
+
+    /// Whether there are tokens whose ids belong to the nameless issuer.
+    pub(crate) fn has_nameless(&self) -> bool {
+        self.issuers.is_empty() || self.unnamed.is_some()
     }
 
     pub(crate) fn knows_issuer(&self, issuer: &str) -> bool {

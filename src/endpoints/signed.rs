@@ -1,0 +1,166 @@
+//! Tokens that report events: logout tokens and security events (RFC 8417).
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::request::json_object;
+use crate::clock::Timestamp;
+use crate::config::ConfigError;
+use crate::revocation::MAX_ID_BYTES;
+use crate::token::jwt::JwtVerifier;
+use crate::token::{TokenError, TokenErrorKind, unverified_issuer};
+
+/// The providers whose tokens are received, each with its keys, its issuer, and our name for it as
+/// audience.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Providers(Vec<JwtVerifier>);
+
+/// The claims of a token whose signature, issuer and audience were checked.
+pub(super) struct EventToken<'a> {
+    pub(super) provider: &'a JwtVerifier,
+    pub(super) issuer: Box<str>,
+    pub(super) id: Box<str>,
+    pub(super) issued_at: Timestamp,
+    pub(super) claims: Map<String, Value>,
+}
+
+impl Providers {
+    pub(super) fn add(&mut self, provider: JwtVerifier) -> Result<(), ConfigError> {
+        use crate::token::TokenVerifier as _;
+
+        let profile = provider.profile();
+        if !profile.has_issuers() {
+            return Err(ConfigError::new(
+                "issuer",
+                "the profile of the provider names none; see TokenProfile::with_issuer",
+            ));
+        }
+        if profile.audiences().is_empty() {
+            return Err(ConfigError::new(
+                "audience",
+                "the profile of the provider names none, so that what is meant for others would \
+                 be taken; see TokenProfile::with_audience",
+            ));
+        }
+        self.0.push(provider);
+        Ok(())
+    }
+
+    /// Verifies a token of a type that `accepts` takes. The unverified issuer chooses whose keys
+    /// are tried, and nothing else.
+    pub(super) fn verify(
+        &self,
+        token: &str,
+        accepts: impl FnOnce(Option<&str>) -> bool,
+    ) -> Result<EventToken<'_>, TokenError> {
+        use crate::token::TokenVerifier as _;
+
+        let longest = self.0.iter().map(|known| known.profile().max_token_bytes()).max();
+        let issuer = unverified_issuer(token, longest.unwrap_or_default())?;
+        let provider = issuer
+            .as_deref()
+            .and_then(|issuer| self.0.iter().find(|known| known.profile().knows_issuer(issuer)));
+        let (Some(provider), Some(issuer)) = (provider, issuer) else {
+            return Err(TokenError::new(
+                TokenErrorKind::WrongIssuer,
+                "the issuer is not one of the providers",
+            ));
+        };
+        let payload = provider.signed_payload(token, accepts)?;
+        let claims = json_object(&payload).ok_or_else(|| {
+            TokenError::new(
+                TokenErrorKind::Malformed,
+                "the claims are not a JSON object in which each member stands once",
+            )
+        })?;
+        let audience = texts(claims.get("aud")).ok_or_else(|| odd("aud"))?;
+        let iss = claims.get("iss").and_then(Value::as_str);
+        provider.profile().check_parties(iss, &audience)?;
+        if iss != Some(&*issuer) {
+            return Err(odd("iss"));
+        }
+        let id: Box<str> = text(&claims, "jti")?.into();
+        let issued_at = time(&claims, "iat")?.ok_or_else(|| missing("iat"))?;
+        Ok(EventToken { provider, issuer, id, issued_at, claims })
+    }
+}
+
+/// A claim that must be a text of bounded length.
+pub(super) fn text<'a>(
+    claims: &'a Map<String, Value>,
+    name: &'static str,
+) -> Result<&'a str, TokenError> {
+    optional_text(claims, name)?.ok_or_else(|| missing(name))
+}
+
+/// The same, if it is there.
+pub(super) fn optional_text<'a>(
+    claims: &'a Map<String, Value>,
+    name: &'static str,
+) -> Result<Option<&'a str>, TokenError> {
+    match claims.get(name) {
+        None => Ok(None),
+        Some(Value::String(text)) if (1..=MAX_ID_BYTES).contains(&text.len()) => Ok(Some(text)),
+        Some(_) => Err(odd(name)),
+    }
+}
+
+/// A claim that is a `NumericDate` (RFC 7519 §2), if it is there.
+pub(super) fn time(
+    claims: &Map<String, Value>,
+    name: &'static str,
+) -> Result<Option<Timestamp>, TokenError> {
+    let Some(value) = claims.get(name) else { return Ok(None) };
+    let seconds = value.as_f64().filter(|seconds| seconds.is_finite() && *seconds >= 0.0);
+    seconds.map(|seconds| Some(at(seconds))).ok_or_else(|| odd(name))
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
+fn at(seconds: f64) -> Timestamp {
+    Timestamp::from_millis((seconds * 1000.0) as u64)
+}
+
+/// A text, or an array of texts.
+fn texts(value: Option<&Value>) -> Option<Vec<Cow<'_, str>>> {
+    match value {
+        None => Some(Vec::new()),
+        Some(Value::String(text)) => Some(vec![text.into()]),
+        Some(Value::Array(texts)) => {
+            texts.iter().map(|text| text.as_str().map(Cow::Borrowed)).collect()
+        }
+        Some(_) => None,
+    }
+}
+
+pub(super) fn missing(name: &'static str) -> TokenError {
+    TokenError::new(TokenErrorKind::MissingClaim, format!("the claim `{name}` is missing"))
+}
+
+pub(super) fn odd(name: &'static str) -> TokenError {
+    TokenError::new(TokenErrorKind::OddClaim, format!("the claim `{name}` is not what it must be"))
+}
+
+/// What is wrong with a token, for whoever has sent it: nothing of the token, and nothing of how it
+/// was checked.
+pub(super) fn describe(error: &TokenError) -> &'static str {
+    tracing::debug!(why = %error, "a token that reports an event was refused");
+    match error.kind() {
+        TokenErrorKind::TooLong => "the token is too long",
+        TokenErrorKind::WrongType => "the token is of another type",
+        TokenErrorKind::UnknownKey => "the key of the token is not known",
+        TokenErrorKind::WrongAlgorithm => "the algorithm is not that of the key",
+        TokenErrorKind::BadSignature => "the signature does not fit",
+        TokenErrorKind::Expired => "the token is expired",
+        TokenErrorKind::NotYetValid | TokenErrorKind::IssuedInFuture => {
+            "the token is not valid yet"
+        }
+        TokenErrorKind::LifetimeTooLong => "the token is valid for too long",
+        TokenErrorKind::MissingClaim => "a claim is missing",
+        TokenErrorKind::OddClaim => "a claim is not what it must be",
+        TokenErrorKind::ForbiddenClaim => "the token has a claim that it must not have",
+        TokenErrorKind::WrongIssuer => "the issuer is not known",
+        TokenErrorKind::WrongAudience => "the token is for another audience",
+        _ => "the token cannot be read",
+    }
+}

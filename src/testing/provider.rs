@@ -1,0 +1,139 @@
+//! [`TestProvider`]: an identity provider for tests.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use crate::clock::Timestamp;
+use crate::config::ConfigError;
+use crate::endpoints::LOGOUT_EVENT;
+use crate::token::jwt::{JwtVerifier, SigningKey};
+use crate::token::{Algorithm, TokenProfile};
+
+/// How long the tokens of a test provider are valid, in seconds.
+const LIFETIME: u64 = 120;
+
+/// Signs what an identity provider sends: access tokens, logout tokens, security events. To test
+/// how a program receives them (features `test-util` and `endpoints`).
+///
+/// ```
+/// # #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))] {
+/// use tower_jwt_revocation::endpoints::{LogoutReceiver, ReplayGuard};
+/// use tower_jwt_revocation::testing::TestProvider;
+/// use tower_jwt_revocation::{JwtRevocationLayer, MemoryStore};
+///
+/// let provider = TestProvider::new("https://id.example", "our client id")?;
+/// let store = MemoryStore::new();
+/// let layer = JwtRevocationLayer::new(provider.verifier()?, store.clone());
+/// let logout = LogoutReceiver::new(layer.revoker(), ReplayGuard::new(store));
+/// let endpoint = logout.with(provider.verifier()?)?.into_endpoint();
+///
+/// // In a test: a request with this token passes, then the provider sends the other to `endpoint`.
+/// let access = provider.access_token("alice", Some("session-1"));
+/// let logout = provider.logout_token(None, Some("session-1"));
+/// # let _ = (endpoint, access, logout); }
+/// # Ok::<_, tower_jwt_revocation::ConfigError>(())
+/// ```
+pub struct TestProvider {
+    key: SigningKey,
+    issuer: Box<str>,
+    audience: Box<str>,
+    tokens: AtomicU64,
+}
+
+impl TestProvider {
+    /// A provider of this name, whose tokens are for this audience. All of one name have one key,
+    /// which is known to everybody: it is for tests.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if there is no crypto provider.
+    pub fn new(
+        issuer: impl Into<Box<str>>,
+        audience: impl Into<Box<str>>,
+    ) -> Result<Self, ConfigError> {
+        let issuer = issuer.into();
+        // Providers must not have one secret.
+        let secret = format!("the secret of a provider in tests: {issuer}");
+        let key = SigningKey::from_secret(Algorithm::HS256, secret.as_bytes())?;
+        let key = key.with_kid("test")?;
+        Ok(Self { key, issuer, audience: audience.into(), tokens: AtomicU64::new(0) })
+    }
+
+    /// Verifies its access tokens; a receiver is given it too.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if issuer or audience are empty.
+    pub fn verifier(&self) -> Result<JwtVerifier, ConfigError> {
+        let profile =
+            TokenProfile::new().with_issuer(&*self.issuer).with_audience(self.audience.clone());
+        JwtVerifier::new([self.key.verification_key()], profile)
+    }
+
+    /// An access token of this user, in this session. It is dated a moment ago, so that a
+    /// revocation covers it.
+    pub fn access_token(&self, sub: &str, sid: Option<&str>) -> String {
+        let mut claims = self.claims();
+        claims["sub"] = sub.into();
+        claims["iat"] = (Timestamp::now().as_secs() - 2).into();
+        claims["exp"] = (Timestamp::now().as_secs() + LIFETIME).into();
+        if let Some(sid) = sid {
+            claims["sid"] = sid.into();
+        }
+        self.sign(Some("at+jwt"), &claims)
+    }
+
+    /// A logout token (`OpenID` Connect Back-Channel Logout 1.0 §2.4) of a user, a session, or
+    /// both.
+    pub fn logout_token(&self, sub: Option<&str>, sid: Option<&str>) -> String {
+        let mut claims = self.claims();
+        claims["exp"] = (Timestamp::now().as_secs() + LIFETIME).into();
+        claims["events"] = json!({ LOGOUT_EVENT: {} });
+        for (name, value) in [("sub", sub), ("sid", sid)] {
+            if let Some(value) = value {
+                claims[name] = value.into();
+            }
+        }
+        self.sign(Some("logout+jwt"), &claims)
+    }
+
+    /// The token of an event (RFC 8417, SSF 1.0): its type, a URI; its subject (RFC 9493); and what
+    /// it says, such as `{"event_timestamp":…}`.
+    pub fn security_event(&self, event: &str, subject: &Value, details: &Value) -> String {
+        let mut claims = self.claims();
+        claims["sub_id"] = subject.clone();
+        claims["events"] = json!({ event: details });
+        self.sign(Some("secevent+jwt"), &claims)
+    }
+
+    /// Any claims under any type (`typ`): for what must be refused.
+    pub fn sign(&self, typ: Option<&str>, claims: &Value) -> String {
+        let mut header = json!({ "alg": "HS256", "kid": "test" });
+        if let Some(typ) = typ {
+            header["typ"] = typ.into();
+        }
+        let encode = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
+        let input = format!("{}.{}", encode(&header), encode(claims));
+        let signature = self.key.sign(&input).unwrap_or_default();
+        format!("{input}.{signature}")
+    }
+
+    /// What every token has: `iss`, `aud`, `iat`, and a `jti` of its own.
+    pub fn claims(&self) -> Value {
+        let number = self.tokens.fetch_add(1, Ordering::Relaxed);
+        json!({
+            "iss": self.issuer,
+            "aud": self.audience,
+            "iat": Timestamp::now().as_secs(),
+            "jti": format!("test-{number}"),
+        })
+    }
+}
+
+impl fmt::Debug for TestProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestProvider").field("issuer", &self.issuer).finish_non_exhaustive()
+    }
+}
