@@ -41,7 +41,7 @@ const EVENT_TYPES: &str = "https://schemas.openid.net/secevent/";
 /// | any other, a verification too | nothing; it is acknowledged |
 ///
 /// What was issued up to the `event_timestamp` is revoked; without one, up to the `iat` of the token
-/// of the event, and in no case later than now. So an event that arrives late, or twice, ends no
+/// of the event, each to the end of its second, and in no case later than now. So an event that arrives late, or twice, ends no
 /// later login. An account that is enabled again reinstates nothing.
 ///
 /// | answer | when |
@@ -61,7 +61,8 @@ pub struct EventReceiver {
 
 /// What an event asks for.
 struct Revocations {
-    subjects: Vec<(Subject, Timestamp)>,
+    /// Each with the time up to which what it has was issued; none for all so far.
+    subjects: Vec<(Subject, Option<Timestamp>)>,
 }
 
 impl EventReceiver {
@@ -138,7 +139,7 @@ impl EventReceiver {
         }
         for (subject, until) in &revocations.subjects {
             let reason = "reported by a security event";
-            let outcome = self.subjects.revoke(subject, Some(*until), reason).await?;
+            let outcome = self.subjects.revoke(subject, *until, reason).await?;
             tracing::debug!(?outcome, "a security event was carried out");
         }
         self.guard.mark(NAMESPACE, issuer, id, REMEMBERED_FOR).await.map(drop)
@@ -169,7 +170,11 @@ impl EventReceiver {
             let happened_at = time(event, "event_timestamp")?.unwrap_or(token.issued_at);
             let is_token = matches!(subject, Subject::Token { .. });
             if effect == EventEffect::Revoked || is_token {
-                subjects.push((subject, happened_at.min(now)));
+                // A time in whole seconds stands for all of its second.
+                let until = Timestamp::from_millis(
+                    happened_at.as_secs().saturating_mul(1000).saturating_add(999),
+                );
+                subjects.push((subject, Some(until).filter(|until| *until < now)));
             }
         }
         Ok((token, Revocations { subjects }))

@@ -48,7 +48,7 @@ where
 
 async fn post(endpoint: &Endpoint, content_type: &str, body: &str) -> (u16, Value) {
     let request = Request::post("/").header("content-type", content_type);
-    let answer = send(endpoint, request.body(Full::from(body.to_owned())).unwrap()).await;
+    let answer = send(endpoint, request.body(Full::<Bytes>::from(body.to_owned())).unwrap()).await;
     let status = answer.status().as_u16();
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     (status, serde_json::from_slice(&body).unwrap_or_default())
@@ -131,7 +131,7 @@ async fn the_requests_of_the_specifications_are_answered() {
         Request::post("/")
             .header("content-type", FORM)
             .header("authorization", "Basic czZCaGRSa3F0MzpnWDFmQmF0M2JW")
-            .body(Full::from(body.to_owned()))
+            .body(Full::<Bytes>::from(body.to_owned()))
             .unwrap()
     };
     let body = "token=45ghiukldjahdnhzdauz&token_type_hint=refresh_token";
@@ -369,7 +369,7 @@ async fn a_resolver_finds_users_by_other_formats() {
         let request = Request::post("/")
             .header("content-type", "application/json; charset=utf-8")
             .header("authorization", "Bearer secret");
-        send(endpoint, request.body(Full::from(body)).unwrap()).await.status().as_u16()
+        send(endpoint, request.body(Full::<Bytes>::from(body)).unwrap()).await.status().as_u16()
     };
     assert_eq!(ask(&endpoint, email("nobody@example.com")).await, 404);
     layer.check(&access).await.unwrap();

@@ -548,3 +548,61 @@ fn a_cache_around_tenants_remembers_nothing() {
         assert_eq!(count.load(Ordering::Relaxed), verified);
     }
 }
+
+#[test]
+fn the_unnamed_verifier_takes_the_tokens_of_nobody_and_of_strangers_and_no_others() {
+    let own = || verifier("own", TokenProfile::new());
+    let set = staff_and_shop().with_unnamed(own()).unwrap();
+    let nameless = json!({"sub": "alice", "jti": "1", "iat": NOW, "exp": NOW + 600});
+    let token = set.verify(&mint("own", &nameless)).unwrap();
+    assert_eq!((token.issuer(), token.subject()), (None, Some("alice")));
+    let stranger = set.verify(&mint("own", &claims("https://else.example", "x"))).unwrap();
+    let user = |token: &VerifiedToken| token.target(TargetKind::User).unwrap().fingerprint();
+    assert_eq!(user(&token), user(&stranger), "both are of the nameless issuer");
+    assert_eq!(user(&token), Target::user("alice").fingerprint());
+    let staff = set.verify(&mint(STAFF, &claims(STAFF, "orders"))).unwrap();
+    assert_ne!(user(&staff), user(&token));
+    // Whoever names an issuer is checked by its keys, and by no others.
+    assert_refused(&set, &mint("own", &claims(STAFF, "orders")), TokenErrorKind::BadSignature);
+    assert_refused(&set, &mint(STAFF, &nameless), TokenErrorKind::BadSignature);
+
+    let named = verifier("own", TokenProfile::new().with_issuer("https://own.example"));
+    assert_eq!(staff_and_shop().with_unnamed(named.clone()).unwrap_err().setting(), "issuer");
+    assert_eq!(set.clone().with_unnamed(own()).unwrap_err().setting(), "issuer");
+    assert_eq!(set.with(named).unwrap_err().setting(), "issuer", "it is the last one");
+}
+
+#[tokio::test]
+async fn an_id_without_an_issuer_is_that_of_the_unnamed_or_the_default_issuer() {
+    let own = verifier("own", TokenProfile::new());
+    let set = staff_and_shop().with_unnamed(own).unwrap();
+    let (revoker, store) = (
+        |profile: &TokenProfile, store: &MemoryStore| {
+            Revoker::new(store.clone(), profile.clone()).unwrap()
+        },
+        MemoryStore::new(),
+    );
+    let nameless = json!({"sub": "alice", "jti": "1", "iat": NOW, "exp": NOW + 600});
+    let nameless = set.verify(&mint("own", &nameless)).unwrap();
+    let staff = set.verify(&mint(STAFF, &claims(STAFF, "orders"))).unwrap();
+    let is_live = async |store: &MemoryStore, token: &Arc<VerifiedToken>| {
+        store.check(token).answer().await.unwrap() == Standing::Live
+    };
+    let unnamed = revoker(set.profile(), &store);
+    unnamed.revoke(Target::user("alice")).await.unwrap();
+    assert!(!is_live(&store, &nameless).await && is_live(&store, &staff).await);
+    unnamed.revoke(Target::user("alice").issued_by(STAFF)).await.unwrap();
+    assert!(!is_live(&store, &staff).await);
+    assert!(unnamed.find(Target::issuer("")).await.unwrap().is_none());
+
+    let store = MemoryStore::new();
+    let named = revoker(staff_and_shop().profile(), &store);
+    named.revoke(Target::user("alice")).await.unwrap_err();
+    let defaulted = named.clone().with_default_issuer(STAFF).unwrap();
+    defaulted.revoke(Target::user("alice")).await.unwrap();
+    assert!(!is_live(&store, &staff).await);
+    for unknown in ["", "https://else.example"] {
+        let error = named.clone().with_default_issuer(unknown).unwrap_err();
+        assert_eq!(error.setting(), "default_issuer");
+    }
+}
