@@ -101,6 +101,67 @@ fn tokens_are_traded_with_jose() {
     trade_with("jose");
 }
 
+/// Logout tokens and security events of other libraries, for receivers of ours.
+#[cfg(feature = "endpoints")]
+#[tokio::test]
+async fn what_other_libraries_sign_for_providers_is_received() {
+    use tower::ServiceExt as _;
+    use tower_jwt_revocation::endpoints::{
+        EventReceiver, LogoutReceiver, ReplayGuard, SubjectRevoker,
+    };
+    use tower_jwt_revocation::{JwtRevocationLayer, MemoryStore};
+
+    let algs = ["RS256", "PS256", "ES256", "EdDSA"];
+    for name in ["pyjwt", "jose"] {
+        let now = Timestamp::now().as_secs();
+        let mint = |typ: &str, claims: &Value| {
+            let common = json!({"iss": ISSUER, "aud": AUDIENCE, "iat": now});
+            let mut all = common.as_object().unwrap().clone();
+            all.extend(claims.as_object().unwrap().clone());
+            let request = json!({"do": "mint", "algs": algs, "claims": all, "typ": typ});
+            ask::<Vec<Minted>>(name, &request)
+        };
+        let logout = json!({
+            "jti": "1", "exp": now + 120, "sid": "s",
+            "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
+        });
+        let event = json!({
+            "jti": "2", "sub_id": {"format": "iss_sub", "iss": ISSUER, "sub": "alice"},
+            "events": {
+                "https://schemas.openid.net/secevent/caep/event-type/session-revoked": {
+                    "event_timestamp": now, "reason_admin": {"en": "Policy Violation: C076E822"},
+                }
+            },
+        });
+        let Some(logouts) = mint("logout+jwt", &logout) else { continue };
+        let events = mint("secevent+jwt", &event).unwrap();
+        for (minted, is_logout) in [(logouts, true), (events, false)] {
+            for one in minted {
+                let key = VerificationKey::from_jwk(&one.public.to_string()).unwrap();
+                let verifier = JwtVerifier::new([key], profile()).unwrap();
+                let store = MemoryStore::new();
+                let layer = JwtRevocationLayer::new(verifier.clone(), store.clone());
+                let (revoker, guard) = (layer.revoker(), ReplayGuard::new(store));
+                let (endpoint, kind, body, expected) = if is_logout {
+                    let receiver = LogoutReceiver::new(revoker.clone(), guard);
+                    let endpoint = receiver.with(verifier).unwrap().into_endpoint();
+                    let body = format!("logout_token={}", one.token);
+                    (endpoint, "application/x-www-form-urlencoded", body, 200)
+                } else {
+                    let subjects = SubjectRevoker::new(revoker.clone());
+                    let receiver = EventReceiver::new(subjects, guard).with(verifier).unwrap();
+                    (receiver.into_endpoint(), "application/secevent+jwt", one.token, 202)
+                };
+                let request = http::Request::post("/").header("content-type", kind);
+                let request = request.body(http_body_util::Full::<bytes::Bytes>::from(body));
+                let answer = endpoint.oneshot(request.unwrap()).await.unwrap();
+                assert_eq!(answer.status(), expected, "{name} {}", one.alg);
+                assert_eq!(revoker.count().await.unwrap(), 1, "{name} {}", one.alg);
+            }
+        }
+    }
+}
+
 /// RFC 9864 §2.2 gives Ed25519 a name of its own beside `EdDSA`.
 #[test]
 fn ed25519_is_accepted_by_its_new_name() {

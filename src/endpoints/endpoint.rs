@@ -86,7 +86,9 @@ impl Endpoint {
         }
         match read_body(body).await {
             Ok(body) => answers(head, body).await,
-            Err(BodyError::TooLarge) => Answer::empty(StatusCode::PAYLOAD_TOO_LARGE),
+            // What is left of the body is not waited for, so the connection is of no more use.
+            Err(BodyError::TooLarge) => Answer::empty(StatusCode::PAYLOAD_TOO_LARGE)
+                .with(header::CONNECTION, HeaderValue::from_static("close")),
             Err(BodyError::Incomplete) => format.invalid_request("the body is incomplete"),
         }
     }
@@ -140,7 +142,7 @@ fn response(answer: Answer) -> Response<EndpointBody> {
     let body = Some(answer.body).filter(|body| !body.is_empty());
     let mut response = Response::new(EndpointBody(body));
     *response.status_mut() = answer.status;
-    *response.headers_mut() = answer.headers;
+    response.headers_mut().extend(answer.headers);
     response
 }
 

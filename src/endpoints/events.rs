@@ -40,9 +40,10 @@ const EVENT_TYPES: &str = "https://schemas.openid.net/secevent/";
 /// | CAEP `token-claims-change` | the token, if the subject is one (`jwt_id`) |
 /// | any other, a verification too | nothing; it is acknowledged |
 ///
-/// What was issued up to the `event_timestamp` is revoked; without one, up to the `iat` of the token
-/// of the event, each to the end of its second, and in no case later than now. So an event that arrives late, or twice, ends no
-/// later login. An account that is enabled again reinstates nothing.
+/// What was issued up to the `event_timestamp` is revoked; without one, up to the `iat` of the
+/// token of the event; each to the end of its second, and in no case later than now. So an event
+/// that arrives late, or twice, ends no later login. An account that is enabled again reinstates
+/// nothing.
 ///
 /// | answer | when |
 /// | --- | --- |

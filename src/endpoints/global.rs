@@ -1,4 +1,4 @@
-//! Global Token Revocation (draft-parecki-oauth-global-token-revocation), which Okta calls Universal
+//! Global Token Revocation (draft-parecki-oauth-global-token-revocation): Okta calls it Universal
 //! Logout.
 
 use std::sync::Arc;

@@ -86,16 +86,15 @@ impl Introspection {
         if let Some(sessions) = &self.sessions {
             match sessions.families().look_at(token).await {
                 Ok(Some(known)) => {
-                    let mut answer = json!({
-                        "active": true,
-                        "sub": known.user,
-                        "iat": known.created_at.as_secs(),
-                        "exp": known.expires_at.as_secs(),
-                    });
+                    let mut answer = Map::new();
+                    answer.insert("active".into(), true.into());
+                    answer.insert("sub".into(), known.user.into_string().into());
+                    answer.insert("iat".into(), known.created_at.as_secs().into());
+                    answer.insert("exp".into(), known.expires_at.as_secs().into());
                     if let Some(client) = known.client {
-                        answer["client_id"] = client.into_string().into();
+                        answer.insert("client_id".into(), client.into_string().into());
                     }
-                    return Answer::json(StatusCode::OK, &answer);
+                    return Answer::json(StatusCode::OK, &answer.into());
                 }
                 Ok(None) => {}
                 Err(error) => return ErrorFormat::OAuth.store_error(&error),

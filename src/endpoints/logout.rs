@@ -61,9 +61,9 @@ pub struct LogoutReceiver {
 
 /// Ends what else belongs to a session (or, without one, to a user) of a provider: issuer, user and
 /// session.
-type AlsoEnd = dyn Fn(&str, Option<&str>, Option<&str>) -> BoxFuture<'static, Result<(), StoreError>>
-    + Send
-    + Sync;
+type AlsoEnd = dyn Fn(&str, Option<&str>, Option<&str>) -> Ending + Send + Sync;
+
+type Ending = BoxFuture<'static, Result<(), StoreError>>;
 
 impl LogoutReceiver {
     /// Revokes with this revoker, usually that of the layer that accepts the tokens of the

@@ -75,45 +75,33 @@ impl TestProvider {
     /// An access token of this user, in this session. It is dated a moment ago, so that a
     /// revocation covers it.
     pub fn access_token(&self, sub: &str, sid: Option<&str>) -> String {
-        let mut claims = self.claims();
-        claims["sub"] = sub.into();
-        claims["iat"] = (Timestamp::now().as_secs() - 2).into();
-        claims["exp"] = (Timestamp::now().as_secs() + LIFETIME).into();
-        if let Some(sid) = sid {
-            claims["sid"] = sid.into();
-        }
-        self.sign(Some("at+jwt"), &claims)
+        let now = Timestamp::now().as_secs();
+        let claims = json!({ "sub": sub, "sid": sid, "iat": now - 2, "exp": now + LIFETIME });
+        self.sign(Some("at+jwt"), &self.claims_and(claims))
     }
 
     /// A logout token (`OpenID` Connect Back-Channel Logout 1.0 §2.4) of a user, a session, or
     /// both.
     pub fn logout_token(&self, sub: Option<&str>, sid: Option<&str>) -> String {
-        let mut claims = self.claims();
-        claims["exp"] = (Timestamp::now().as_secs() + LIFETIME).into();
-        claims["events"] = json!({ LOGOUT_EVENT: {} });
-        for (name, value) in [("sub", sub), ("sid", sid)] {
-            if let Some(value) = value {
-                claims[name] = value.into();
-            }
-        }
-        self.sign(Some("logout+jwt"), &claims)
+        let exp = Timestamp::now().as_secs() + LIFETIME;
+        let events = json!({ LOGOUT_EVENT: {} });
+        let claims = json!({ "sub": sub, "sid": sid, "exp": exp, "events": events });
+        self.sign(Some("logout+jwt"), &self.claims_and(claims))
     }
 
     /// The token of an event (RFC 8417, SSF 1.0): its type, a URI; its subject (RFC 9493); and what
     /// it says, such as `{"event_timestamp":…}`.
     pub fn security_event(&self, event: &str, subject: &Value, details: &Value) -> String {
-        let mut claims = self.claims();
-        claims["sub_id"] = subject.clone();
-        claims["events"] = json!({ event: details });
-        self.sign(Some("secevent+jwt"), &claims)
+        let claims = json!({ "sub_id": subject, "events": { event: details } });
+        self.sign(Some("secevent+jwt"), &self.claims_and(claims))
     }
 
     /// Any claims under any type (`typ`): for what must be refused.
     pub fn sign(&self, typ: Option<&str>, claims: &Value) -> String {
-        let mut header = json!({ "alg": "HS256", "kid": "test" });
-        if let Some(typ) = typ {
-            header["typ"] = typ.into();
-        }
+        let header = match typ {
+            Some(typ) => json!({ "alg": "HS256", "kid": "test", "typ": typ }),
+            None => json!({ "alg": "HS256", "kid": "test" }),
+        };
         let encode = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
         let input = format!("{}.{}", encode(&header), encode(claims));
         let signature = self.key.sign(&input).unwrap_or_default();
@@ -129,6 +117,17 @@ impl TestProvider {
             "iat": Timestamp::now().as_secs(),
             "jti": format!("test-{number}"),
         })
+    }
+}
+
+impl TestProvider {
+    /// The claims of every token with these, of which those that are null are left out.
+    fn claims_and(&self, more: Value) -> Value {
+        let (Value::Object(mut claims), Value::Object(more)) = (self.claims(), more) else {
+            return Value::Null;
+        };
+        claims.extend(more.into_iter().filter(|(_, value)| !value.is_null()));
+        claims.into()
     }
 }
 

@@ -7,7 +7,7 @@ import { pathToFileURL } from 'node:url';
 const found = createRequire(`${process.env.INTEROP_DIR}/`).resolve('jose');
 const jose = await import(pathToFileURL(found));
 
-async function mint(alg, claims) {
+async function mint(alg, claims, typ = 'JWT') {
   const kid = `jose-${alg}`;
   let privateKey, publicKey;
   if (alg.startsWith('HS')) {
@@ -15,7 +15,7 @@ async function mint(alg, claims) {
   } else {
     ({ privateKey, publicKey } = await jose.generateKeyPair(alg, { extractable: true }));
   }
-  const token = await new jose.SignJWT(claims).setProtectedHeader({ alg, kid, typ: 'JWT' }).sign(privateKey);
+  const token = await new jose.SignJWT(claims).setProtectedHeader({ alg, kid, typ }).sign(privateKey);
   const jwk = async (key) => ({ ...(await jose.exportJWK(key)), kid, alg });
   return { alg, token, private: await jwk(privateKey), public: await jwk(publicKey) };
 }
@@ -29,7 +29,7 @@ async function verify({ alg, token, public: jwk, iss, aud }) {
 const request = JSON.parse(readFileSync(0, 'utf8'));
 const answer = [];
 if (request.do === 'mint') {
-  for (const alg of request.algs) answer.push(await mint(alg, request.claims));
+  for (const alg of request.algs) answer.push(await mint(alg, request.claims, request.typ));
 } else {
   for (const each of request.cases) answer.push(await verify(each));
 }

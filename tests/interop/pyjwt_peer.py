@@ -22,12 +22,13 @@ def pair(alg):
     return key, kind.to_jwk(key, as_dict=True), kind.to_jwk(key.public_key(), as_dict=True)
 
 
-def mint(alg, claims):
+def mint(alg, claims, typ=None):
     key, private, public = pair(alg)
     for jwk in (private, public):
         jwk.pop("key_ops", None)
         jwk.update(kid=f"pyjwt-{alg}", alg=alg)
-    token = jwt.encode(claims, key, algorithm=alg, headers={"kid": f"pyjwt-{alg}"})
+    headers = {"kid": f"pyjwt-{alg}", **({"typ": typ} if typ else {})}
+    token = jwt.encode(claims, key, algorithm=alg, headers=headers)
     return {"alg": alg, "private": private, "public": public, "token": token}
 
 
@@ -42,7 +43,7 @@ def verify(case):
 
 request = json.load(sys.stdin)
 if request["do"] == "mint":
-    answer = [mint(alg, request["claims"]) for alg in request["algs"]]
+    answer = [mint(alg, request["claims"], request.get("typ")) for alg in request["algs"]]
 else:
     answer = [verify(case) for case in request["cases"]]
 json.dump(answer, sys.stdout)

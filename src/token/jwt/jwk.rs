@@ -302,7 +302,7 @@ impl VerificationKey {
     /// public members, with `kid`, `alg` and `use`. `None` if it is a secret.
     pub fn to_jwk(&self) -> Option<String> {
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-        let mut jwk = match self.public_parts()? {
+        let jwk = match self.public_parts()? {
             PublicParts::Rsa { modulus, exponent } => {
                 json!({ "kty": "RSA", "n": encode(modulus), "e": encode(exponent) })
             }
@@ -311,12 +311,13 @@ impl VerificationKey {
             }
             PublicParts::Ed(x) => json!({ "kty": "OKP", "crv": "Ed25519", "x": encode(x) }),
         };
+        let Value::Object(mut jwk) = jwk else { return None };
         if let Some(kid) = self.kid() {
-            jwk["kid"] = kid.into();
+            jwk.insert("kid".into(), kid.into());
         }
-        jwk["alg"] = self.algorithm().as_str().into();
-        jwk["use"] = "sig".into();
-        Some(jwk.to_string())
+        jwk.insert("alg".into(), self.algorithm().as_str().into());
+        jwk.insert("use".into(), "sig".into());
+        Some(Value::from(jwk).to_string())
     }
 }
 

@@ -199,7 +199,7 @@ impl TokenProfile {
 
     /// How far clocks may be apart.
     #[cfg(feature = "endpoints")]
-    pub(crate) fn leeway(&self) -> std::time::Duration {
+    pub(crate) fn leeway(&self) -> Duration {
         self.leeway.min(MAX_LEEWAY)
     }
 
