@@ -118,3 +118,17 @@ fn sessions_and_audit() {
     is_cloned::<(AuditEvent, AuditKind, TracingSink)>();
     is_shared::<(Box<dyn SessionStore>, Box<dyn AuditSink>)>();
 }
+
+#[cfg(feature = "endpoints")]
+#[test]
+fn the_endpoints() {
+    use tower_jwt_revocation::endpoints::{
+        ClientAuth, Endpoint, EndpointBody, EventReceiver, LogoutReceiver, ReplayGuard,
+        SubjectRevoker,
+    };
+
+    is_cloned::<(Endpoint, ClientAuth, ReplayGuard)>();
+    is_cloned::<(EventReceiver, LogoutReceiver, SubjectRevoker)>();
+    is_shared::<EndpointBody>();
+    is_send::<<Endpoint as tower::Service<Request<EndpointBody>>>::Future>();
+}

@@ -103,7 +103,8 @@ fn start(redis: Option<&RedisServer>, more: &[(&str, &str)]) -> Server {
 }
 
 fn encoded(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    let bytes: Vec<_> = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    bytes.concat()
 }
 
 fn form(fields: &[(&str, &str)]) -> String {
