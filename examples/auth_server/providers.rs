@@ -134,5 +134,5 @@ fn resource(url: String) -> Result<Resource, String> {
     };
     let metadata_path = format!("{METADATA}{}", uri.path().trim_end_matches('/'));
     let metadata_url = format!("{scheme}://{authority}{metadata_path}");
-    Ok(Resource { metadata_path, metadata_url, url })
+    Ok(Resource { url, metadata_path, metadata_url })
 }

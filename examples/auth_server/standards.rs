@@ -48,15 +48,14 @@ pub(crate) fn routes(app: &App, config: &Config) -> Result<Router, Box<dyn Error
     if let Some(resource) = &providers.resource {
         let provider = providers.provider.as_ref().map(|provider| &provider.issuer);
         let servers: Vec<_> = config.issuer.iter().chain(provider).collect();
-        let mut document = json!({
-            "resource": resource.url,
-            "bearer_methods_supported": ["header"],
-        });
+        let mut document = Map::new();
+        document.insert("resource".into(), json!(resource.url));
+        document.insert("bearer_methods_supported".into(), json!(["header"]));
         // RFC 9728 §3.2: a member without a value is left out.
         if !servers.is_empty() {
-            document["authorization_servers"] = json!(servers);
+            document.insert("authorization_servers".into(), json!(servers));
         }
-        let document = Endpoint::document(&document);
+        let document = Endpoint::document(&document.into());
         router = router.route_service(METADATA, document.clone());
         if resource.metadata_path != METADATA {
             router = router.route_service(&resource.metadata_path, document);
