@@ -1,5 +1,7 @@
 //! What can be revoked: a [`Target`], and the [`Fingerprint`] by which stores know it.
 
+mod hash;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -7,6 +9,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::store_error::StoreError;
+pub(crate) use hash::FingerprintMap;
 
 /// The claim of targets whose name was lost. No claim of a token is called so by accident.
 const NAMELESS: &str = "(restored by a mirror)";
