@@ -14,6 +14,7 @@ use super::{
 };
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::revocation::{Change, Fact, Fingerprint, Record, Revocation, Target};
+use crate::target::FingerprintMap;
 use crate::verified::VerifiedToken;
 
 use super::memory_feed::MemoryLog;
@@ -33,7 +34,7 @@ pub(crate) const DEFAULT_CAPACITY: usize = 1_000_000;
 /// At its capacity it refuses writes: a live revocation is never dropped.
 #[derive(Clone)]
 pub struct MemoryStore {
-    records: Arc<RwLock<HashMap<Fingerprint, Record>>>,
+    records: Arc<RwLock<FingerprintMap<Record>>>,
     #[cfg(feature = "sessions")]
     pub(super) documents: Arc<std::sync::Mutex<super::memory_session::Documents>>,
     pub(super) log: Arc<MemoryLog>,
@@ -79,11 +80,11 @@ impl MemoryStore {
 
     // A panic while the lock is held cannot leave half a record, so a poisoned lock is as good as
     // any.
-    pub(crate) fn read(&self) -> RwLockReadGuard<'_, HashMap<Fingerprint, Record>> {
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, FingerprintMap<Record>> {
         self.records.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> RwLockWriteGuard<'_, HashMap<Fingerprint, Record>> {
+    fn lock(&self) -> RwLockWriteGuard<'_, FingerprintMap<Record>> {
         self.records.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -169,7 +170,7 @@ impl MemoryStore {
     /// over the writes.
     fn make_room(
         &self,
-        records: &mut HashMap<Fingerprint, Record>,
+        records: &mut FingerprintMap<Record>,
         pending: &HashMap<Fingerprint, Record>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
