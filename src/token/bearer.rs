@@ -120,7 +120,9 @@ impl<'a> RequestHead<'a> {
     ) -> Result<Option<Cow<'a, str>>, NoToken> {
         let mut found: Option<Cow<'a, str>> = None;
         for source in sources {
-            found = one_of(found, source.find(self, max_bytes)?)?;
+            if let Some(token) = source.find(self, max_bytes)? {
+                agree(&mut found, token)?;
+            }
         }
         Ok(found)
     }
@@ -301,10 +303,14 @@ impl fmt::Debug for TokenSource {
     }
 }
 
-fn one_of<T: PartialEq>(known: Option<T>, more: Option<T>) -> Result<Option<T>, CredentialsError> {
-    match (known, more) {
-        (Some(one), Some(other)) if one != other => Err(CredentialsError::Conflicting),
-        (one, other) => Ok(one.or(other)),
+fn agree<T: PartialEq>(found: &mut Option<T>, more: T) -> Result<(), CredentialsError> {
+    match found {
+        Some(one) if *one != more => Err(CredentialsError::Conflicting),
+        Some(_) => Ok(()),
+        None => {
+            *found = Some(more);
+            Ok(())
+        }
     }
 }
 
@@ -337,10 +343,15 @@ fn after<'a, const N: usize>(
     let Some((given, rest)) = field.as_bytes().split_at_checked(N) else {
         return Ok(None);
     };
-    if !given.eq_ignore_ascii_case(scheme) || rest.first().copied().is_some_and(is_tchar) {
+    if !given.eq_ignore_ascii_case(scheme) {
         return Ok(None);
     }
-    let token = rest.trim_ascii_start();
+    let token = match rest {
+        // As nearly all clients write it.
+        [b' ', first, ..] if !first.is_ascii_whitespace() => rest.split_at(1).1,
+        [first, ..] if is_tchar(*first) => return Ok(None),
+        _ => rest.trim_ascii_start(),
+    };
     let spaces = rest.get(..rest.len() - token.len()).unwrap_or_default();
     if spaces.is_empty() || spaces.iter().any(|&byte| byte != b' ') {
         return Err(CredentialsError::Malformed);
@@ -365,7 +376,7 @@ fn cookie<'a>(
                 .and_then(|value| value.strip_suffix(b"\""))
                 .unwrap_or(value);
             if !value.is_empty() {
-                found = one_of(found, Some(read_within(max_bytes, value)?))?;
+                agree(&mut found, read_within(max_bytes, value)?)?;
             }
         }
     }
