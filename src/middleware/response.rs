@@ -233,13 +233,11 @@ impl<A> RefusalBuilder<A> {
     where
         A: RejectionResponse<R>,
     {
+        let kind = rejection.kind();
         let mut response = if let Some(content_type) = grpc_content_type(request.headers()) {
-            Response::from_parts(
-                self.heads.grpc_head(rejection.kind(), content_type),
-                self.body.empty(),
-            )
+            Response::from_parts(self.heads.grpc_head(kind, content_type), self.body.empty())
         } else {
-            let mut head = self.heads.http_head(rejection.kind(), request.headers());
+            let mut head = self.heads.http_head(kind, request.headers());
             let body = self.body.body(&rejection, &mut head);
             Response::from_parts(head, body)
         };
