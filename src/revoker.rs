@@ -5,9 +5,9 @@
 //! accepted.
 
 mod confirm;
+mod request;
 
 use std::fmt;
-use std::future::IntoFuture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,7 +16,6 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, try_join_all};
 
 use crate::audit::{AuditEvent, AuditKind, AuditSink, Pending};
-use crate::clock::Timestamp;
 use crate::config::ConfigError;
 use crate::recently_revoked::RecentlyRevoked;
 use crate::revocation::{
@@ -28,6 +27,7 @@ use crate::store::{
 use crate::token::{CrateOnly, TokenProfile, TokenVerifier};
 use crate::verified::VerifiedToken;
 pub use confirm::ConfirmError;
+pub use request::{ReinstateRequest, RevokeError, RevokeManyRequest, RevokeRequest};
 
 /// Revokes and reinstates, looks up and lists. Cheap to clone.
 ///
@@ -307,13 +307,7 @@ impl Revoker {
     }
 
     fn request(&self, change: Revocation) -> RevokeRequest {
-        RevokeRequest {
-            revoker: self.clone(),
-            change,
-            expires_at: None,
-            lifetime: None,
-            about: None,
-        }
+        RevokeRequest::new(self.clone(), change)
     }
 
     async fn write(&self, changes: Vec<Revocation>) -> Result<Vec<Receipt>, StoreError> {
@@ -484,238 +478,6 @@ impl LeastLifetime {
 impl fmt::Debug for Revoker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Revoker").field("profile", &self.profile).finish_non_exhaustive()
-    }
-}
-
-/// A revocation that has not been sent yet. Await it.
-#[derive(Clone, Debug)]
-#[must_use = "nothing is revoked until this is awaited"]
-pub struct RevokeRequest {
-    revoker: Revoker,
-    change: Revocation,
-    /// When the token expires, if its target is one.
-    expires_at: Option<Timestamp>,
-    /// The least lifetime of the record, if one was asked for.
-    lifetime: Option<Duration>,
-    /// What is known of the target, for the audit; nothing if there is none.
-    about: Option<AuditEvent>,
-}
-
-impl RevokeRequest {
-    /// Adds to the audit event what is known of the target beside its id.
-    pub(crate) fn about(mut self, describe: impl FnOnce(AuditEvent) -> AuditEvent) -> Self {
-        if self.revoker.audit.is_some() {
-            let event = AuditEvent::new(AuditKind::Revoke(self.change.target.kind()));
-            self.about = Some(describe(event));
-        }
-        self
-    }
-
-    /// How much is revoked. Default: see [`Revoker::revoke`].
-    pub fn extent(mut self, extent: Extent) -> Self {
-        self.change.action = Action::Revoke(extent);
-        self
-    }
-
-    /// Why, for people: shown by [`Revoker::find`], and in the audit of those who refuse the token.
-    /// At most 1024 bytes. Default: none.
-    pub fn reason(mut self, reason: impl Into<Arc<str>>) -> Self {
-        self.change.reason = Some(reason.into());
-        self
-    }
-
-    /// Who does it, for people: shown where the reason is. At most 1024 bytes. Default: none.
-    pub fn actor(mut self, actor: impl Into<Arc<str>>) -> Self {
-        self.change.actor = Some(actor.into());
-        self
-    }
-
-    /// When the token expires, for a [token](Target::token) that is known by its id alone: the
-    /// record is kept until then, with the leeway, and no longer. Default: as long as a token that
-    /// is accepted can be valid. Another target has tokens that expire at different times; to give
-    /// it one is [`InvalidInput`](StoreErrorKind::InvalidInput) when the request is awaited.
-    ///
-    /// # Security
-    /// Do not let strangers choose the time: a token that expires later would be accepted again.
-    pub fn until(mut self, expires_at: Timestamp) -> Self {
-        self.expires_at = self.expires_at.max(Some(expires_at));
-        self
-    }
-
-    /// Keeps the record at least this long from now. It can only be made longer than what the
-    /// profile, or [`until`](Self::until), asks for: a record must outlive the tokens it covers.
-    pub fn lifetime(mut self, lifetime: Duration) -> Self {
-        self.lifetime = self.lifetime.max(Some(lifetime));
-        self
-    }
-
-    /// The change with the times that were asked for.
-    fn change(&self) -> Result<Revocation, StoreError> {
-        let mut change = self.change.clone();
-        if let Some(expires_at) = self.expires_at {
-            expire_at(&mut change, expires_at)?;
-        }
-        change.lifetime = change.lifetime.max(self.lifetime.unwrap_or_default());
-        Ok(change)
-    }
-}
-
-impl IntoFuture for RevokeRequest {
-    type Output = Result<Receipt, StoreError>;
-    type IntoFuture = BoxFuture<'static, Self::Output>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        async move {
-            let change = self.change();
-            let Self { revoker, change: asked_for, about, .. } = self;
-            let event = revoker.begin(|| AuditEvent::of_change(&asked_for).and(about));
-            let change = match change {
-                Ok(change) => change,
-                Err(error) => {
-                    event.end(|event| event.with_error(&error.chain()).failed());
-                    return Err(error);
-                }
-            };
-            let receipts = revoker.write_and_record(vec![change], vec![event]).await?;
-            receipts.into_iter().next().ok_or_else(|| {
-                StoreError::new(
-                    StoreErrorKind::Protocol,
-                    "the store confirmed nothing; the write may be repeated",
-                )
-            })
-        }
-        .boxed()
-    }
-}
-
-/// A change of a token that expires then.
-fn expire_at(change: &mut Revocation, expires_at: Timestamp) -> Result<(), StoreError> {
-    if !matches!(change.target.kind(), TargetKind::Token | TargetKind::SigningInput) {
-        return Err(invalid(format!(
-            "the {} has no time at which it expires; see RevokeRequest::lifetime",
-            change.target.kind()
-        )));
-    }
-    change.until = change.until.max(TokenProfile::forget_token_at(expires_at));
-    change.lifetime = Duration::ZERO;
-    Ok(())
-}
-
-/// Many revocations that have not been sent yet. Await them.
-#[derive(Clone, Debug)]
-#[must_use = "nothing is revoked until this is awaited"]
-pub struct RevokeManyRequest {
-    revoker: Revoker,
-    changes: Vec<Revocation>,
-    expires_at: Option<Timestamp>,
-}
-
-impl RevokeManyRequest {
-    /// Why, for people, as [`RevokeRequest::reason`]. Default: none.
-    pub fn reason(mut self, reason: impl Into<Arc<str>>) -> Self {
-        let reason = reason.into();
-        for change in &mut self.changes {
-            change.reason = Some(Arc::clone(&reason));
-        }
-        self
-    }
-
-    /// Who does it, for people, as [`RevokeRequest::actor`]. Default: none.
-    pub fn actor(mut self, actor: impl Into<Arc<str>>) -> Self {
-        let actor = actor.into();
-        for change in &mut self.changes {
-            change.actor = Some(Arc::clone(&actor));
-        }
-        self
-    }
-
-    /// When the last of the tokens expires, as [`RevokeRequest::until`]: for tokens alone. Default:
-    /// as long as a token that is accepted can be valid.
-    ///
-    /// # Security
-    /// Do not let strangers choose the time: a token that expires later would be accepted again.
-    pub fn until(mut self, expires_at: Timestamp) -> Self {
-        self.expires_at = self.expires_at.max(Some(expires_at));
-        self
-    }
-}
-
-impl IntoFuture for RevokeManyRequest {
-    type Output = Result<Vec<Receipt>, StoreError>;
-    type IntoFuture = BoxFuture<'static, Self::Output>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        async move {
-            let Self { revoker, mut changes, expires_at } = self;
-            if let Some(expires_at) = expires_at {
-                changes.iter_mut().try_for_each(|change| expire_at(change, expires_at))?;
-            }
-            revoker.write(changes).await
-        }
-        .boxed()
-    }
-}
-
-/// A reinstatement that has not been sent yet. Await it.
-#[derive(Clone, Debug)]
-#[must_use = "nothing is reinstated until this is awaited"]
-pub struct ReinstateRequest(RevokeRequest);
-
-impl ReinstateRequest {
-    /// Why, for people: shown by [`Revoker::find`]. At most 1024 bytes. Default: none.
-    pub fn reason(self, reason: impl Into<Arc<str>>) -> Self {
-        Self(self.0.reason(reason))
-    }
-
-    /// Who does it, for people. At most 1024 bytes. Default: none.
-    pub fn actor(self, actor: impl Into<Arc<str>>) -> Self {
-        Self(self.0.actor(actor))
-    }
-
-    /// Keeps the record at least this long from now. It can only be made longer than what the
-    /// profile asks for.
-    pub fn lifetime(self, lifetime: Duration) -> Self {
-        Self(self.0.lifetime(lifetime))
-    }
-}
-
-impl IntoFuture for ReinstateRequest {
-    type Output = Result<Receipt, StoreError>;
-    type IntoFuture = BoxFuture<'static, Self::Output>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        self.0.into_future()
-    }
-}
-
-/// Why a token given as a string was not revoked.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum RevokeError {
-    /// The token could never be accepted. RFC 7009 §2.2: answer the client as if it had been
-    /// revoked.
-    Token(crate::token::TokenError),
-    /// The write was not confirmed. RFC 7009 §2.2.1: answer 503, the client repeats it.
-    Store(StoreError),
-}
-
-impl fmt::Display for RevokeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Token(error) => write!(f, "there is nothing to revoke: {error}"),
-            Self::Store(error) => {
-                write!(f, "the revocation was not confirmed and may be repeated: {error}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for RevokeError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Token(error) => error.source(),
-            Self::Store(error) => error.source(),
-        }
     }
 }
 
