@@ -53,8 +53,8 @@ impl Service<Request> for Inner {
 fn store() -> MemoryStore {
     let store = MemoryStore::new();
     let revoker = Revoker::new(store.clone(), profile()).unwrap();
-    let targets = (0..REVOKED).map(|id| Target::token(format!("revoked-{id}")));
-    futures::executor::block_on(revoker.revoke_many(targets).into_future()).unwrap();
+    let requests = (0..REVOKED).map(|id| revoker.revoke(Target::token(format!("revoked-{id}"))));
+    futures::executor::block_on(revoker.revoke_many(requests)).unwrap();
     store
 }
 

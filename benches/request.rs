@@ -87,8 +87,8 @@ fn known() -> Known {
 fn store() -> MemoryStore {
     let store = MemoryStore::new();
     let revoker = tower_jwt_revocation::Revoker::new(store.clone(), TokenProfile::new()).unwrap();
-    let targets = (0..REVOKED).map(|id| Target::token(format!("revoked-{id}")));
-    futures::executor::block_on(revoker.revoke_many(targets).into_future()).unwrap();
+    let requests = (0..REVOKED).map(|id| revoker.revoke(Target::token(format!("revoked-{id}"))));
+    futures::executor::block_on(revoker.revoke_many(requests)).unwrap();
     store
 }
 

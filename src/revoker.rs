@@ -27,7 +27,7 @@ use crate::store::{
 use crate::token::{CrateOnly, TokenProfile, TokenVerifier};
 use crate::verified::VerifiedToken;
 pub use confirm::ConfirmError;
-pub use request::{ReinstateRequest, RevokeError, RevokeManyRequest, RevokeRequest};
+pub use request::{ReinstateRequest, RevokeError, RevokeRequest};
 
 /// Revokes and reinstates, looks up and lists. Cheap to clone.
 ///
@@ -163,6 +163,11 @@ impl Revoker {
         Revocation::new(target, retention)
     }
 
+    /// Whether a request of this one may be sent by the other.
+    fn writes_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.store, &other.store) && Arc::ptr_eq(&self.profile, &other.profile)
+    }
+
     pub(crate) fn record_event(&self, event: impl FnOnce() -> AuditEvent) {
         if let Some(sink) = &self.audit {
             sink.record(&event());
@@ -188,18 +193,13 @@ impl Revoker {
     #[doc(alias = "logout everywhere")]
     #[doc(alias = "sign out")]
     pub fn revoke(&self, target: Target) -> RevokeRequest {
-        self.request(self.usual_revocation(target))
-    }
-
-    /// In the usual extent.
-    fn usual_revocation(&self, target: Target) -> Revocation {
         let recurs = target.kind() == TargetKind::Session
             && self.profile.has_recurring_sessions(target.issuer_name());
         let mut change = self.revocation(target);
         if recurs {
             change.action = Action::Revoke(Extent::IssuedSoFar);
         }
-        change
+        self.request(change)
     }
 
     /// Revokes one token by its id; the record is kept until the token is over.
@@ -243,14 +243,32 @@ impl Revoker {
         .map_err(RevokeError::Store)
     }
 
-    /// Revokes many targets at once, each as [`revoke`](Self::revoke) does; the receipts are in the
+    /// Sends many requests of this revoker, or of its clones, as one write; the receipts are in the
     /// same order.
     ///
-    /// Nothing is sent until the returned request is awaited. If it is answered with an error, the
-    /// write was not confirmed: none, some or all were revoked. It may be repeated.
-    pub fn revoke_many(&self, targets: impl IntoIterator<Item = Target>) -> RevokeManyRequest {
-        let changes = targets.into_iter().map(|target| self.usual_revocation(target)).collect();
-        RevokeManyRequest { revoker: self.clone(), changes, expires_at: None }
+    /// Nothing is sent until the returned future is awaited.
+    ///
+    /// ```
+    /// # use tower_jwt_revocation::{MemoryStore, Revoker, Target, TokenProfile};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let revoker = Revoker::new(MemoryStore::new(), TokenProfile::new())?;
+    /// let users = ["alice", "bob"].map(Target::user);
+    /// revoker.revoke_many(users.map(|user| revoker.revoke(user).reason("leaked"))).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`StoreError`] if the write was not confirmed: none, some or all were revoked, and it may be
+    /// repeated. [`InvalidInput`](StoreErrorKind::InvalidInput) if one of the requests cannot be
+    /// sent, or was made by a revoker with another store or profile; then nothing was written.
+    #[must_use = "nothing is revoked until this is awaited"]
+    pub fn revoke_many(
+        &self,
+        requests: impl IntoIterator<Item = RevokeRequest>,
+    ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
+        let (revoker, requests) = (self.clone(), requests.into_iter().collect());
+        async move { revoker.send(requests).await }.boxed()
     }
 
     /// Accepts the tokens of `target` again: undoes what was revoked for this very target before,
@@ -313,15 +331,19 @@ impl Revoker {
     async fn write(&self, changes: Vec<Revocation>) -> Result<Vec<Receipt>, StoreError> {
         let events =
             changes.iter().map(|change| self.begin(|| AuditEvent::of_change(change))).collect();
-        self.write_and_record(changes, events).await
+        self.write_and_record(Ok(changes), events).await
     }
 
+    /// Writes the changes, if they can be made, and ends their events.
     async fn write_and_record(
         &self,
-        mut changes: Vec<Revocation>,
+        changes: Result<Vec<Revocation>, StoreError>,
         events: Vec<Pending>,
     ) -> Result<Vec<Receipt>, StoreError> {
-        let result = self.check_and_write(&mut changes).await;
+        let result = match changes {
+            Ok(changes) => self.check_and_write(changes).await,
+            Err(error) => Err(error),
+        };
         for event in events {
             event.end(|event| match &result {
                 Ok(_) => event,
@@ -333,9 +355,9 @@ impl Revoker {
 
     async fn check_and_write(
         &self,
-        changes: &mut Vec<Revocation>,
+        mut changes: Vec<Revocation>,
     ) -> Result<Vec<Receipt>, StoreError> {
-        for change in changes.iter_mut() {
+        for change in &mut changes {
             change.target = self.complete(change.target.clone())?;
             change.outlive_tokens();
             for (what, words) in [("reason", &change.reason), ("actor", &change.actor)] {
@@ -348,7 +370,7 @@ impl Revoker {
             return Ok(Vec::new());
         }
         let reinstates = changes.iter().any(|change| change.action == Action::Reinstate);
-        let written = self.store.write(std::mem::take(changes)).await;
+        let written = self.store.write(changes).await;
         if written.is_ok() && reinstates {
             self.recently_revoked.as_ref().inspect(|recently_revoked| recently_revoked.clear());
         }

@@ -9,7 +9,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::{Revoker, invalid};
-use crate::audit::{AuditEvent, AuditKind};
+use crate::audit::{AuditEvent, AuditKind, Pending};
 use crate::clock::Timestamp;
 use crate::revocation::{Action, Extent, Revocation, TargetKind};
 use crate::store::{Receipt, StoreError, StoreErrorKind};
@@ -90,6 +90,18 @@ impl RevokeRequest {
         change.lifetime = change.lifetime.max(self.lifetime.unwrap_or_default());
         Ok(change)
     }
+
+    /// What `writer` is to write, and the event of it.
+    fn begin(self, writer: &Revoker) -> (Result<Revocation, StoreError>, Pending) {
+        let change = if self.revoker.writes_as(writer) {
+            self.change()
+        } else {
+            let problem = "the request was made by a revoker with another store or profile";
+            Err(invalid(problem.into()))
+        };
+        let Self { revoker, change: asked_for, about, .. } = self;
+        (change, revoker.begin(|| AuditEvent::of_change(&asked_for).and(about)))
+    }
 }
 
 impl IntoFuture for RevokeRequest {
@@ -98,17 +110,8 @@ impl IntoFuture for RevokeRequest {
 
     fn into_future(self) -> Self::IntoFuture {
         async move {
-            let change = self.change();
-            let Self { revoker, change: asked_for, about, .. } = self;
-            let event = revoker.begin(|| AuditEvent::of_change(&asked_for).and(about));
-            let change = match change {
-                Ok(change) => change,
-                Err(error) => {
-                    event.end(|event| event.with_error(&error.chain()).failed());
-                    return Err(error);
-                }
-            };
-            let receipts = revoker.write_and_record(vec![change], vec![event]).await?;
+            let revoker = self.revoker.clone();
+            let receipts = revoker.send(vec![self]).await?;
             receipts.into_iter().next().ok_or_else(|| {
                 StoreError::new(
                     StoreErrorKind::Protocol,
@@ -117,6 +120,18 @@ impl IntoFuture for RevokeRequest {
             })
         }
         .boxed()
+    }
+}
+
+impl Revoker {
+    /// Sends these requests as one write.
+    pub(super) async fn send(
+        &self,
+        requests: Vec<RevokeRequest>,
+    ) -> Result<Vec<Receipt>, StoreError> {
+        let (changes, events): (Vec<_>, _) =
+            requests.into_iter().map(|request| request.begin(self)).unzip();
+        self.write_and_record(changes.into_iter().collect(), events).await
     }
 }
 
@@ -131,61 +146,6 @@ fn expire_at(change: &mut Revocation, expires_at: Timestamp) -> Result<(), Store
     change.until = change.until.max(TokenProfile::forget_token_at(expires_at));
     change.lifetime = Duration::ZERO;
     Ok(())
-}
-
-/// Many revocations that have not been sent yet. Await them.
-#[derive(Clone, Debug)]
-#[must_use = "nothing is revoked until this is awaited"]
-pub struct RevokeManyRequest {
-    pub(super) revoker: Revoker,
-    pub(super) changes: Vec<Revocation>,
-    pub(super) expires_at: Option<Timestamp>,
-}
-
-impl RevokeManyRequest {
-    /// Why, for people, as [`RevokeRequest::reason`]. Default: none.
-    pub fn reason(mut self, reason: impl Into<Arc<str>>) -> Self {
-        let reason = reason.into();
-        for change in &mut self.changes {
-            change.reason = Some(Arc::clone(&reason));
-        }
-        self
-    }
-
-    /// Who does it, for people, as [`RevokeRequest::actor`]. Default: none.
-    pub fn actor(mut self, actor: impl Into<Arc<str>>) -> Self {
-        let actor = actor.into();
-        for change in &mut self.changes {
-            change.actor = Some(Arc::clone(&actor));
-        }
-        self
-    }
-
-    /// When the last of the tokens expires, as [`RevokeRequest::until`]: for tokens alone. Default:
-    /// as long as a token that is accepted can be valid.
-    ///
-    /// # Security
-    /// Do not let strangers choose the time: a token that expires later would be accepted again.
-    pub fn until(mut self, expires_at: Timestamp) -> Self {
-        self.expires_at = self.expires_at.max(Some(expires_at));
-        self
-    }
-}
-
-impl IntoFuture for RevokeManyRequest {
-    type Output = Result<Vec<Receipt>, StoreError>;
-    type IntoFuture = BoxFuture<'static, Self::Output>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        async move {
-            let Self { revoker, mut changes, expires_at } = self;
-            if let Some(expires_at) = expires_at {
-                changes.iter_mut().try_for_each(|change| expire_at(change, expires_at))?;
-            }
-            revoker.write(changes).await
-        }
-        .boxed()
-    }
 }
 
 /// A reinstatement that has not been sent yet. Await it.

@@ -1,5 +1,7 @@
 //! How long records are kept, by what a request asks for.
 
+use std::sync::Mutex;
+
 use futures::future::join_all;
 
 use super::*;
@@ -71,7 +73,7 @@ async fn a_session_whose_id_comes_again_is_revoked_so_far() {
         revoker.find(target).await.unwrap().unwrap().cutoff()
     };
     revoker.revoke(Target::session("one")).await.unwrap();
-    revoker.revoke_many([Target::session("two")]).await.unwrap();
+    revoker.revoke_many([revoker.revoke(Target::session("two"))]).await.unwrap();
     revoker.revoke(Target::session("gone")).extent(Extent::All).await.unwrap();
     revoker.revoke(Target::family("f")).await.unwrap();
     for (target, is_so_far) in [
@@ -140,21 +142,53 @@ async fn every_record_that_covers_a_token_is_named_with_its_reason() {
 }
 
 #[tokio::test]
-async fn many_are_revoked_for_one_reason_by_one_actor_until_one_time() {
+async fn many_are_revoked_each_as_it_is_asked_for() {
     let revoker = revoker();
-    let soon = SystemClock.now().saturating_add(DAY * 3);
-    let ids = ["a", "b", "c"].map(Target::token);
-    let request = revoker.revoke_many(ids.clone()).reason("leaked").actor("ops").until(soon);
-    assert!(revoker.find(ids[0].clone()).await.unwrap().is_none(), "it was not awaited");
-    assert_eq!(request.await.unwrap().len(), 3);
-    for id in ids {
-        let record = revoker.find(id.clone()).await.unwrap().unwrap();
-        assert_eq!(record.reason().map(|text| &**text), Some("leaked"));
+    let in_days = |days| SystemClock.now().saturating_add(DAY * days);
+    let request = |id| revoker.revoke(Target::token(id)).reason("leaked").actor("ops");
+    let requests = [
+        request("a").until(in_days(3)),
+        request("b").until(in_days(5)).reason("lost"),
+        request("c").lifetime(DAY * 9),
+    ];
+    let many = revoker.revoke_many(requests);
+    assert!(revoker.find(Target::token("a")).await.unwrap().is_none(), "it was not awaited");
+    assert_eq!(many.await.unwrap().len(), 3);
+    for (id, reason, kept) in [("a", "leaked", 4), ("b", "lost", 6), ("c", "leaked", 9)] {
+        let record = revoker.find(Target::token(id)).await.unwrap().unwrap();
+        assert_eq!(record.reason().map(|text| &**text), Some(reason));
         assert_eq!(record.actor().map(|text| &**text), Some("ops"));
-        assert_eq!(days(&revoker, id).await, 4, "three days and the leeway");
+        assert_eq!(days(&revoker, Target::token(id)).await, kept, "with the leeway, {id}");
     }
-    let mixed = [Target::token("d"), Target::user("u")];
-    let error = revoker.revoke_many(mixed).until(soon).await.unwrap_err();
-    assert_eq!(error.kind(), StoreErrorKind::InvalidInput);
-    assert!(revoker.find(Target::token("d")).await.unwrap().is_none());
+    assert_eq!(revoker.revoke_many([]).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn one_request_that_cannot_be_sent_holds_back_all_and_is_told_to_the_audit() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let successes = || std::mem::take(&mut *heard.lock().unwrap());
+    let revoker = revoker().with_audit(Diary(Arc::clone(&heard)));
+    let token = || revoker.revoke(Target::token("t"));
+    let soon = SystemClock.now();
+    let other = Revoker::new(MemoryStore::new(), TokenProfile::new()).unwrap();
+    let clone = revoker.clone();
+    let stranger = other.revoke(Target::user("u"));
+    for bad in [revoker.revoke(Target::user("u")).until(soon), stranger] {
+        let error = revoker.revoke_many([token(), bad]).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::InvalidInput, "{error}");
+        assert!(revoker.find(Target::token("t")).await.unwrap().is_none());
+        assert!(other.find(Target::user("u")).await.unwrap().is_none());
+        assert!(successes().iter().all(|succeeded| !succeeded));
+    }
+    clone.revoke_many([token(), clone.revoke(Target::user("u"))]).await.unwrap();
+    assert_eq!(successes(), [true, true]);
+}
+
+/// Whether what was audited succeeded.
+struct Diary(Arc<Mutex<Vec<bool>>>);
+
+impl AuditSink for Diary {
+    fn record(&self, event: &AuditEvent) {
+        self.0.lock().unwrap().push(!event.is_failed());
+    }
 }

@@ -441,8 +441,8 @@ impl Sessions {
         self.revoker().revoke(Target::device(device)).await?;
         let known = self.index.read_document(&key).await?;
         let Some(places) = known.read::<DeviceSessions>()? else { return Ok(()) };
-        let ids = places.sessions.keys().map(|id| Target::session(&**id));
-        self.revoker().revoke_many(ids).await?;
+        let revoke = |id: &Box<str>| self.revoker().revoke(Target::session(&**id));
+        self.revoker().revoke_many(places.sessions.keys().map(revoke)).await?;
         let mut by_user: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (id, place) in &places.sessions {
             by_user.entry(&place.user).or_default().push(id);

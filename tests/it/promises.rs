@@ -98,7 +98,7 @@ async fn what_no_token_can_match_is_an_error_and_no_confirmation() {
     ] {
         let error = revoker.revoke(target.clone()).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::InvalidInput, "{target}");
-        assert!(revoker.revoke_many([target]).await.is_err());
+        assert!(revoker.revoke_many([revoker.revoke(target)]).await.is_err());
     }
     anonymous.revoke(Target::issuer("")).await.unwrap();
     named.revoke(Target::issuer("https://id.example")).await.unwrap();

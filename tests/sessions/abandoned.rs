@@ -96,8 +96,8 @@ async fn the_audit_hears_of_what_nobody_waited_for() {
     let session = carol.session.as_deref().unwrap();
     assert_eq!(scene.abandon(0, sessions.end(session)).await, [("revoke_session", false, true)]);
     assert!(matches!(refused(refresh(&sessions, &carol).await), Refusal::Revoked(_)));
-    let users = [Target::user("carol"), Target::user("dave")];
-    let heard = scene.abandon(0, sessions.revoker().revoke_many(users).into_future()).await;
+    let users = ["carol", "dave"].map(|id| sessions.revoker().revoke(Target::user(id)));
+    let heard = scene.abandon(0, sessions.revoker().revoke_many(users)).await;
     assert_eq!(heard, [("revoke_user", false, true); 2]);
     // What was never begun did not happen.
     scene.diary.read();

@@ -376,8 +376,8 @@ fn mirror() -> Mirror {
 fn memory() -> MemoryStore {
     let store = MemoryStore::new();
     let revoker = Revoker::new(store.clone(), support::profile()).unwrap();
-    let targets = (0..REVOKED).map(|id| Target::token(format!("revoked-{id}")));
-    futures::executor::block_on(revoker.revoke_many(targets).into_future()).unwrap();
+    let requests = (0..REVOKED).map(|id| revoker.revoke(Target::token(format!("revoked-{id}"))));
+    futures::executor::block_on(revoker.revoke_many(requests)).unwrap();
     store
 }
 

@@ -180,8 +180,8 @@ pub fn boot(redis: &str, entries: u64) -> Boot {
             }
             tasks.spawn(async move {
                 let to = (from + 500).min(entries);
-                let targets = (from..to).map(|n| Target::session(format!("boot-{n}")));
-                revoker.revoke_many(targets).await.unwrap();
+                let revoke = |n| revoker.revoke(Target::session(format!("boot-{n}")));
+                revoker.revoke_many((from..to).map(revoke)).await.unwrap();
             });
         }
         tasks.join_all().await;
