@@ -8,7 +8,7 @@ use tower::util::BoxCloneSyncService;
 use tower_jwt_revocation::counters::{CounterSnapshot, Counters, Refusals};
 use tower_jwt_revocation::middleware::{EndWithTokenLayer, EndingBody, JwtRevocation, ProblemJson};
 use tower_jwt_revocation::policy::RejectionKind;
-use tower_jwt_revocation::revocation::{Change, Fact, Record, Revocation};
+use tower_jwt_revocation::revocation::{Fact, Record, Revocation};
 use tower_jwt_revocation::revoker::{ConfirmError, RevokeError, RevokeRequest};
 use tower_jwt_revocation::store::{
     Fence, ListQuery, Lookup, Receipt, RecordPage, RevocationStore, RevokedBy, Standing, StoreError,
@@ -83,7 +83,7 @@ fn the_future_asks_only_for_send() {
 fn the_write_side_the_stores_and_the_tokens() {
     is_cloned::<(Revoker, RevokeRequest, Revocation, Record, Target)>();
     is_cloned::<(MemoryStore, Standing, RevokedBy, Receipt, Fence, ListQuery, RecordPage)>();
-    is_cloned::<(Fact, Change)>();
+    is_cloned::<Fact>();
     is_send::<Lookup>();
     is_shared::<Box<dyn RevocationStore>>();
     is_shared::<(Box<dyn TokenVerifier>, VerifiedToken, JwtVerifier)>();

@@ -171,33 +171,9 @@ impl Revocation {
         }
     }
 
-    /// What this change makes of a record: the pure core of every store.
-    ///
-    /// A store reads the record of [`target`](Self::target), calls this, and keeps the record of
-    /// [`Change::Write`], all three in one step: of two changes of one target that come at the same
-    /// time, the second must see the record of the first. `before` is `None` if there is no record;
-    /// one whose [`until`](Record::until) has come counts as none. A store that cannot run this
-    /// where it writes, as a script in Redis, repeats it to the letter and is tested against it.
-    ///
-    /// `now` is the clock of the store. It may have gone back since the last change, as it does
-    /// after a failover, so the change is dated late enough to count: a revocation not before the
-    /// last reinstatement, a reinstatement after the last revocation.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use tower_jwt_revocation::clock::Timestamp;
-    /// use tower_jwt_revocation::revocation::{Change, Outcome, Revocation};
-    /// use tower_jwt_revocation::Target;
-    ///
-    /// let change = Revocation::new(Target::token("t"), Duration::from_secs(3600));
-    /// let change = change.apply(None, Timestamp::from_secs(1000));
-    /// let Change::Write(Outcome::New, record) = change else {
-    ///     unreachable!("nothing was known of the token")
-    /// };
-    /// assert!(record.revokes_all());
-    /// assert_eq!(record.until(), Timestamp::from_secs(4600));
-    /// ```
-    pub fn apply(&self, before: Option<&Record>, now: Timestamp) -> Change {
+    /// What this change makes of a record: the pure core of every store, see
+    /// [`Receipt::of`](crate::store::Receipt::of).
+    pub(crate) fn apply(&self, before: Option<&Record>, now: Timestamp) -> Change {
         self.apply_dated(before, now, now)
     }
 
@@ -266,11 +242,7 @@ impl Revocation {
 /// What a [`Revocation`] makes of a record, see [`Revocation::apply`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "a store that overlooked a third case would lose revocations"
-)]
-pub enum Change {
+pub(crate) enum Change {
     /// There is nothing to write.
     Nothing(Outcome),
     /// The record to write in the place of the one before. It already holds what that one said.

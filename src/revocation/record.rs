@@ -13,9 +13,9 @@ use crate::verified::VerifiedToken;
 /// What a store keeps of one target: the [`Fact`] that decides, and a note for people that says
 /// whose it is and who changed it last, when and why.
 ///
-/// Stores make records by [`Revocation::apply`](crate::revocation::Revocation::apply) and read them
-/// back by [`new`](Self::new). A record only grows: [`merge`](Self::merge) joins the facts and
-/// keeps the later note.
+/// Stores make records by [`Receipt::of`](crate::store::Receipt::of) and read them back by
+/// [`new`](Self::new). A record only grows: [`merge`](Self::merge) joins the facts and keeps the
+/// later note.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[doc(alias("denylist", "blocklist", "blacklist"))]
 pub struct Record {

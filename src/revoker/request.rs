@@ -62,10 +62,10 @@ impl RevokeRequest {
         self
     }
 
-    /// When the token expires, for a [token](Target::token) that is known by its id alone: the
-    /// record is kept until then, with the leeway, and no longer. Default: as long as a token that
-    /// is accepted can be valid. Another target has tokens that expire at different times; to give
-    /// it one is [`InvalidInput`](StoreErrorKind::InvalidInput) when the request is awaited.
+    /// When the token expires, for a [token](crate::Target::token) that is known by its id alone:
+    /// the record is kept until then, with the leeway, and no longer. Default: as long as a token
+    /// that is accepted can be valid. Another target has tokens that expire at different times; to
+    /// give it one is [`InvalidInput`](StoreErrorKind::InvalidInput) when the request is awaited.
     ///
     /// # Security
     /// Do not let strangers choose the time: a token that expires later would be accepted again.

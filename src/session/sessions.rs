@@ -441,8 +441,8 @@ impl Sessions {
         self.revoker().revoke(Target::device(device)).await?;
         let known = self.index.read_document(&key).await?;
         let Some(places) = known.read::<DeviceSessions>()? else { return Ok(()) };
-        let revoke = |id: &Box<str>| self.revoker().revoke(Target::session(&**id));
-        self.revoker().revoke_many(places.sessions.keys().map(revoke)).await?;
+        let ids = places.sessions.keys().map(|id| Target::session(&**id));
+        self.revoker().revoke_many(ids.map(|id| self.revoker().revoke(id))).await?;
         let mut by_user: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (id, place) in &places.sessions {
             by_user.entry(&place.user).or_default().push(id);

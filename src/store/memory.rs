@@ -13,7 +13,7 @@ use super::{
     StoreError, StoreErrorKind,
 };
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::revocation::{Change, Fact, Fingerprint, Record, Revocation, Target};
+use crate::revocation::{Fact, Fingerprint, Record, Revocation, Target};
 use crate::target::FingerprintMap;
 use crate::verified::VerifiedToken;
 
@@ -117,11 +117,9 @@ impl MemoryStore {
                 records.remove(&fingerprint);
             }
             let before = pending.get(&fingerprint).or_else(|| records.get(&fingerprint));
-            let made = change.apply(before, now);
-            receipts.push(Receipt::of(&made, before, now));
-            if let Change::Write(_, record) = made {
-                pending.insert(fingerprint, record);
-            }
+            let (receipt, record) = Receipt::of(change, before, now);
+            receipts.push(receipt);
+            pending.extend(record.map(|record| (fingerprint, record)));
         }
         self.make_room(&mut records, &pending, now)?;
         let fence = self.log.append(&pending);
@@ -157,7 +155,7 @@ impl MemoryStore {
 
     fn put(
         &self,
-        mut records: RwLockWriteGuard<'_, HashMap<Fingerprint, Record>>,
+        mut records: RwLockWriteGuard<'_, FingerprintMap<Record>>,
         pending: HashMap<Fingerprint, Record>,
     ) {
         let changed: Vec<_> = pending.keys().copied().collect();
@@ -220,10 +218,7 @@ impl MemoryStore {
     }
 }
 
-fn find_revoked(
-    records: &HashMap<Fingerprint, Record>,
-    token: &VerifiedToken,
-) -> Option<RevokedBy> {
+fn find_revoked(records: &FingerprintMap<Record>, token: &VerifiedToken) -> Option<RevokedBy> {
     token.targets().iter().find_map(|target| {
         records.get(target.fingerprint()).filter(|record| record.covers(token)).map(RevokedBy::from)
     })

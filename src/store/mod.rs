@@ -26,10 +26,10 @@
 //!    [covers](Record::covers) it. If one of them cannot be read, and no other covers the token,
 //!    the answer is an error.
 //! 3. **[`write`](RevocationStore::write)**: for each change, in order, read the record of its
-//!    target, call [`Revocation::apply`] with it and the clock of the store, put the record of
-//!    [`Change::Write`] in its place, and answer with [`Receipt::of`]. Reading and writing are one
-//!    step: take the lock for writing before you read. Do it in a task of its own, so that it goes
-//!    on if its future is dropped, and confirm it only when it cannot get lost any more.
+//!    target, call [`Receipt::of`] with it and the clock of the store, put the record that this
+//!    returns in its place, and answer with the receipt. Reading and writing are one step: take the
+//!    lock for writing before you read. Do it in a task of its own, so that it goes on if its
+//!    future is dropped, and confirm it only when it cannot get lost any more.
 //! 4. **[`find`](RevocationStore::find)** answers with the record also if it was reinstated.
 //! 5. **[`list`](RevocationStore::list)**: read [`page_size`](ListQuery::page_size) records in an
 //!    order that does not change, that of the fingerprints, say; leave out what is not
@@ -94,8 +94,7 @@ use crate::verified::VerifiedToken;
 /// # What an implementation guarantees
 /// - A write that was answered with `Ok` is seen by every check that starts later, in any process
 ///   that shares the store, until the record may be forgotten ([`Record::until`]).
-/// - Writes are joined as [`Revocation::apply`] says: none ever shortens or moves back a
-///   revocation.
+/// - Writes are joined as [`Receipt::of`] says: none ever shortens or moves back a revocation.
 /// - What is not known is an error. There is no default standing.
 ///
 /// Each rule is a case of the suite `testing::Suite::of_store` (feature `test-util`).
@@ -345,15 +344,49 @@ impl Receipt {
         Self { outcome, at, reissue_at: None, fence: None, replicas: None, mirrors: None }
     }
 
-    /// The receipt of a change that [`Revocation::apply`] has made of the record `before` at `now`:
-    /// it says of the record that is kept when it was changed and what it does not cover.
-    pub fn of(change: &Change, before: Option<&Record>, now: Timestamp) -> Self {
-        let (outcome, record) = match change {
-            Change::Write(outcome, record) => (*outcome, Some(record)),
-            Change::Nothing(outcome) => (*outcome, before.filter(|record| record.until() > now)),
+    /// Decides what `revocation` makes of the record `before`: the receipt, and the record that is
+    /// to be written in its place, if any. It already holds what `before` said.
+    ///
+    /// A store reads the record of the [`target`](Revocation::target), calls this, and writes, all
+    /// three in one step: of two changes of one target that come at the same time, the second must
+    /// see the record of the first. `before` is `None` if there is no record; one whose
+    /// [`until`](Record::until) has come counts as none. A store that cannot run this where it
+    /// writes, as a script in Redis, repeats it to the letter and is tested against it.
+    ///
+    /// `now` is the clock of the store. It may have gone back since the last change, as it does
+    /// after a failover, so the change is dated late enough to count: a revocation not before the
+    /// last reinstatement, a reinstatement after the last revocation.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_jwt_revocation::Target;
+    /// use tower_jwt_revocation::clock::Timestamp;
+    /// use tower_jwt_revocation::revocation::{Outcome, Revocation};
+    /// use tower_jwt_revocation::store::Receipt;
+    ///
+    /// let revocation = Revocation::new(Target::token("t"), Duration::from_secs(3600));
+    /// let (receipt, record) = Receipt::of(&revocation, None, Timestamp::from_secs(1000));
+    /// assert_eq!(receipt.outcome, Outcome::New);
+    /// let record = record.expect("nothing was known of the token");
+    /// assert!(record.revokes_all());
+    /// assert_eq!(record.until(), Timestamp::from_secs(4600));
+    /// ```
+    #[must_use = "the record has to be written"]
+    pub fn of(
+        revocation: &Revocation,
+        before: Option<&Record>,
+        now: Timestamp,
+    ) -> (Self, Option<Record>) {
+        let (outcome, written) = match revocation.apply(before, now) {
+            Change::Write(outcome, record) => (outcome, Some(record)),
+            Change::Nothing(outcome) => (outcome, None),
         };
-        Self::new(outcome, record.map_or(now, Record::changed_at))
-            .with_reissue_at(record.and_then(Record::reissue_at))
+        let kept = written.as_ref().or(before.filter(|record| record.until() > now));
+        // The receipt says of the record that is kept when it was changed, and what it does not
+        // cover.
+        let receipt = Self::new(outcome, kept.map_or(now, Record::changed_at))
+            .with_reissue_at(kept.and_then(Record::reissue_at));
+        (receipt, written)
     }
 
     /// The same receipt with [`reissue_at`](Self::reissue_at), which [`Record::reissue_at`] says of
@@ -481,22 +514,19 @@ mod tests {
     fn a_receipt_is_of_the_record_that_is_kept() {
         let at = Timestamp::from_secs;
         let mut cutoff = Revocation::new(Target::user("alice"), Duration::from_secs(100));
-        let change = cutoff.apply(None, at(10));
-        let first = Receipt::of(&change, None, at(10));
+        let (first, record) = Receipt::of(&cutoff, None, at(10));
         let reissue_at = Some(Timestamp::from_millis(10_001));
         assert_eq!(first, Receipt::new(Outcome::New, at(10)).with_reissue_at(reissue_at));
-        let Change::Write(_, record) = change else { unreachable!("it is new") };
+        assert!(record.is_some(), "it is new");
 
         // Nothing is written: the receipt is of what was there …
         cutoff.action = Action::Revoke(Extent::IssuedUntil(at(1)));
         cutoff.lifetime = Duration::from_secs(1);
-        let change = cutoff.apply(Some(&record), at(20));
-        let second = Receipt::of(&change, Some(&record), at(20));
-        assert_eq!(second, Receipt { outcome: Outcome::Already, ..first });
+        let second = Receipt::of(&cutoff, record.as_ref(), at(20));
+        assert_eq!(second, (Receipt { outcome: Outcome::Already, ..first }, None));
         // … unless that is over.
         cutoff.lifetime = Duration::ZERO;
-        let change = cutoff.apply(Some(&record), at(200));
-        let third = Receipt::of(&change, Some(&record), at(200));
-        assert_eq!(third, Receipt::new(Outcome::AlreadyExpired, at(200)));
+        let third = Receipt::of(&cutoff, record.as_ref(), at(200));
+        assert_eq!(third, (Receipt::new(Outcome::AlreadyExpired, at(200)), None));
     }
 }

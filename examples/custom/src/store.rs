@@ -3,7 +3,7 @@
 //! Any database with transactions can be used in the same way. Four rules make it right:
 //!
 //! 1. A change is read, decided and written in one transaction that excludes other writers. What is
-//!    to be written is decided by `Revocation::apply`, never here.
+//!    to be written is decided by `Receipt::of`, never here.
 //! 2. The end of a row frees memory and decides nothing: what is over is left out by every query,
 //!    and deleted at leisure.
 //! 3. What cannot be read is an error, never "not revoked".
@@ -20,7 +20,7 @@ use rusqlite::{
     Connection, ErrorCode, OptionalExtension as _, Row, Transaction, TransactionBehavior, params,
 };
 use tower_jwt_revocation::clock::Timestamp;
-use tower_jwt_revocation::revocation::{Change, Fact, Fingerprint, Record, Revocation};
+use tower_jwt_revocation::revocation::{Fact, Fingerprint, Record, Revocation};
 use tower_jwt_revocation::store::session::{Commit, Committed, Seen, SessionStore, Snapshot};
 use tower_jwt_revocation::store::{
     Fence, Follower, ListQuery, Lookup, Receipt, RecordPage, RevocationStore, RevokedBy, Standing,
@@ -159,9 +159,9 @@ impl RevocationStore for SqlStore {
             for revocation in &changes {
                 let fingerprint = revocation.target.fingerprint();
                 let before = record(db, &fingerprint, now)?;
-                let change = revocation.apply(before.as_ref(), now);
-                receipts.push(Receipt::of(&change, before.as_ref(), now));
-                if let Change::Write(_, record) = &change {
+                let (receipt, record) = Receipt::of(revocation, before.as_ref(), now);
+                receipts.push(receipt);
+                if let Some(record) = &record {
                     put_record(db, &fingerprint, record)?;
                     feed::append(db, &fingerprint)?;
                 }
