@@ -328,12 +328,6 @@ impl Revoker {
         RevokeRequest::new(self.clone(), change)
     }
 
-    async fn write(&self, changes: Vec<Revocation>) -> Result<Vec<Receipt>, StoreError> {
-        let events =
-            changes.iter().map(|change| self.begin(|| AuditEvent::of_change(change))).collect();
-        self.write_and_record(Ok(changes), events).await
-    }
-
     /// Writes the changes, if they can be made, and ends their events.
     async fn write_and_record(
         &self,
@@ -468,7 +462,12 @@ impl crate::store::RevocationWriter for Revoker {
         revocations: Vec<Revocation>,
     ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
         let revoker = self.clone();
-        async move { revoker.write(revocations).await }.boxed()
+        async move {
+            let event = |change| revoker.begin(|| AuditEvent::of_change(change));
+            let events = revocations.iter().map(event).collect();
+            revoker.write_and_record(Ok(revocations), events).await
+        }
+        .boxed()
     }
 }
 
