@@ -165,7 +165,9 @@ impl Revoker {
 
     /// Whether a request of this one may be sent by the other.
     fn writes_as(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.store, &other.store) && Arc::ptr_eq(&self.profile, &other.profile)
+        Arc::ptr_eq(&self.store, &other.store)
+            && Arc::ptr_eq(&self.profile, &other.profile)
+            && self.default_issuer == other.default_issuer
     }
 
     pub(crate) fn record_event(&self, event: impl FnOnce() -> AuditEvent) {
@@ -261,7 +263,8 @@ impl Revoker {
     /// # Errors
     /// [`StoreError`] if the write was not confirmed: none, some or all were revoked, and it may be
     /// repeated. [`InvalidInput`](StoreErrorKind::InvalidInput) if one of the requests cannot be
-    /// sent, or was made by a revoker with another store or profile; then nothing was written.
+    /// sent, or was made by a revoker with another store, profile or default
+    /// issuer; then nothing was written.
     #[must_use = "nothing is revoked until this is awaited"]
     pub fn revoke_many(
         &self,

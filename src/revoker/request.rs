@@ -96,7 +96,8 @@ impl RevokeRequest {
         let change = if self.revoker.writes_as(writer) {
             self.change()
         } else {
-            let problem = "the request was made by a revoker with another store or profile";
+            let problem =
+                "the request was made by a revoker with another store, profile or default issuer";
             Err(invalid(problem.into()))
         };
         let Self { revoker, change: asked_for, about, .. } = self;

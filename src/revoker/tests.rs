@@ -180,6 +180,13 @@ async fn one_request_that_cannot_be_sent_holds_back_all_and_is_told_to_the_audit
         assert!(other.find(Target::user("u")).await.unwrap().is_none());
         assert!(successes().iter().all(|succeeded| !succeeded));
     }
+    let profile =
+        ["https://a.example", "https://b.example"].map(|at| TokenProfile::new().with_issuer(at));
+    let a = Revoker::new(MemoryStore::new(), TokenProfile::combined(profile).unwrap()).unwrap();
+    let b = a.clone().with_default_issuer("https://b.example").unwrap();
+    let a = a.with_default_issuer("https://a.example").unwrap();
+    let error = a.revoke_many([b.revoke(Target::user("u"))]).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::InvalidInput, "it would be another user");
     clone.revoke_many([token(), clone.revoke(Target::user("u"))]).await.unwrap();
     assert_eq!(successes(), [true, true]);
 }
