@@ -1,0 +1,87 @@
+//! A map by fingerprints that nobody outside can make slow.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+
+use super::Fingerprint;
+
+/// Values by fingerprints.
+pub(crate) type FingerprintMap<V> = HashMap<Fingerprint, V, FingerprintState>;
+
+/// The seeds of a table. A fingerprint is a hash already, but whoever chooses ids can look for some
+/// whose fingerprints begin alike, and would make each batch as slow as all pairs of its checks.
+#[derive(Clone)]
+pub(crate) struct FingerprintState(u64, u64);
+
+impl Default for FingerprintState {
+    fn default() -> Self {
+        let random = RandomState::new();
+        Self(random.hash_one(0), random.hash_one(1))
+    }
+}
+
+impl BuildHasher for FingerprintState {
+    type Hasher = FingerprintHasher;
+
+    fn build_hasher(&self) -> FingerprintHasher {
+        FingerprintHasher { seeds: (self.0, self.1), hash: 0 }
+    }
+}
+
+/// Both halves of a fingerprint, each with a seed, multiplied and folded: which of them give equal
+/// bits depends on the seeds.
+pub(crate) struct FingerprintHasher {
+    seeds: (u64, u64),
+    hash: u64,
+}
+
+impl Hasher for FingerprintHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+            let one = u128::from(u64::from_ne_bytes(*first) ^ self.seeds.0);
+            let other = u128::from(u64::from_ne_bytes(*last) ^ self.seeds.1);
+            let product = one * other;
+            #[expect(clippy::cast_possible_truncation, reason = "the two halves are folded")]
+            let folded = (product >> 64) as u64 ^ product as u64;
+            self.hash = folded;
+        }
+    }
+
+    /// The length, which is always the same.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.hash
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// Ids can be tried until their fingerprints begin alike.
+    #[test]
+    fn nobody_can_choose_fingerprints_that_collide() {
+        let alike = |n: u64| {
+            let mut bytes = [7; 16];
+            bytes[8..].copy_from_slice(&n.to_ne_bytes());
+            Fingerprint::from_bytes(bytes)
+        };
+        let hash = |state: &FingerprintState, n| state.hash_one(alike(n));
+        let state = FingerprintState::default();
+        let (mut low, mut high) = (HashSet::new(), HashSet::new());
+        for n in 0..1024 {
+            low.insert(hash(&state, n) & 0x3ff);
+            high.insert(hash(&state, n) >> 57);
+        }
+        assert!(low.len() > 256 && high.len() > 64, "{} {}", low.len(), high.len());
+        let other = FingerprintState::default();
+        assert!((0..64).any(|n| hash(&state, n) != hash(&other, n)), "it is seeded");
+        let mut positions = FingerprintMap::default();
+        positions.extend((0..64).map(|n| (alike(n), n)));
+        assert!((0..64).all(|n| positions.get(&alike(n)) == Some(&n)));
+    }
+}
