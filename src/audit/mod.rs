@@ -186,6 +186,11 @@ pub enum AuditKind {
     Revoke(TargetKind),
     /// Something was accepted again.
     Reinstate(TargetKind),
+    /// An operator has declared that revocations were lost, see
+    /// `RedisStore::declare_doubt`.
+    DeclareDoubt,
+    /// An operator accepts tokens that were in doubt, see `RedisStore::accept_tokens_in_doubt`.
+    AcceptDoubt,
     /// A request passed although the store could not be asked.
     UncheckedAdmit,
     /// A request with a revoked token was refused.
@@ -209,6 +214,8 @@ impl AuditKind {
             Self::Revoke(TargetKind::Issuer) => "revoke_issuer",
             Self::Revoke(TargetKind::Claim) => "revoke_claim",
             Self::Reinstate(_) => "reinstate",
+            Self::DeclareDoubt => "declare_doubt",
+            Self::AcceptDoubt => "accept_doubt",
             Self::UncheckedAdmit => "unchecked_admit",
             Self::RevokedRefused => "revoked_refused",
         }
@@ -345,6 +352,11 @@ impl AuditEvent {
     /// The same event with the reason, for people.
     pub fn with_reason(self, reason: Option<&str>) -> Self {
         self.with("reason", reason)
+    }
+
+    /// The same event with who did it, for people.
+    pub fn with_actor(self, actor: Option<&str>) -> Self {
+        self.with("actor", actor)
     }
 
     pub(crate) fn with_error(self, error: &dyn fmt::Display) -> Self {

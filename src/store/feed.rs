@@ -124,7 +124,8 @@ pub struct EndDoubt {
     pub issued_until: Timestamp,
 }
 
-/// How far a mirror is, for those who wait for it. Only the mirror makes it.
+/// How far a mirror is, for those who wait for it. Only the mirror makes it, but for that
+/// [of a reader](Progress::of_reader).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
@@ -136,6 +137,14 @@ pub struct Progress {
     pub seq: u64,
     /// For how long after this the mirror is to be waited for, if no other heartbeat comes.
     pub lease: Duration,
+}
+
+impl Progress {
+    /// That of a reader which is no mirror and answers nobody from memory: it is in no epoch, so
+    /// nothing is noted of it and no process waits for it.
+    pub fn of_reader() -> Self {
+        Self { name: "".into(), epoch: 0, seq: 0, lease: Duration::ZERO }
+    }
 }
 
 /// A store that can be mirrored. `Mirror::new` and `Mirror::builder` take one.

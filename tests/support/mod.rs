@@ -35,6 +35,7 @@ pub use docs::{put, seen_on};
 pub use name::MovableName;
 pub use proxy::{Fault, FaultProxy};
 pub use redis::{Builder, RedisServer, is_running, stop_process};
+pub use temp_dir::TempDir;
 pub use tls::TlsFiles;
 pub use topology::{Cluster, Sentinel};
 

@@ -12,7 +12,7 @@ use super::command::task_failed;
 use super::core::StoreCore;
 use super::foreign::ForeignLists;
 use super::health::Health;
-use crate::revocation::{Record, Revocation, Target};
+use crate::revocation::{Fingerprint, Record, Revocation, Target};
 use crate::store::{
     Condition, Fence, Follower, ListQuery, Lookup, Needs, Receipt, RecordPage, RevocationStore,
     StoreError,
@@ -82,6 +82,19 @@ impl RedisStore {
     #[doc(alias = "shutdown")]
     pub async fn close(&self) -> Result<(), StoreError> {
         Box::pin(self.core.sign_off()).await
+    }
+
+    /// The record that is kept under this fingerprint, if there is one: for those who follow the
+    /// log, which names no targets; see [`FeedSource`](crate::store::feed::FeedSource). One that a
+    /// mirror has replayed is [nameless](Target::nameless).
+    ///
+    /// # Errors
+    /// [`StoreError`] if Redis could not be asked.
+    pub async fn find_by_fingerprint(
+        &self,
+        fingerprint: &Fingerprint,
+    ) -> Result<Option<Record>, StoreError> {
+        self.core.find(fingerprint).await
     }
 
     /// Whether Redis can be used right now, what is in doubt, and every change of that: for

@@ -1,0 +1,67 @@
+//! `doctor`: whether this Redis is fit to keep revocations.
+
+use serde_json::{Value, json};
+use tower_jwt_revocation::RedisStore;
+use tower_jwt_revocation::store::redis::{ConnectError, Finding, Start};
+use tower_jwt_revocation::store::{StoreError, StoreErrorKind};
+
+use crate::args::Common;
+use crate::failure::{Failure, Status};
+use crate::open;
+use crate::output::Output;
+
+pub(super) async fn doctor(common: &Common, output: Output) -> Result<Status, Failure> {
+    let config = open::redis_config(common)?;
+    let store = match Box::pin(config.connect()).await {
+        Ok(store) => store,
+        // It answers, and cannot be used: what it lacks is to be found out.
+        Err(ConnectError::Store(error)) if !is_out_of_reach(&error) => {
+            Box::pin(config.builder()?.with_start(Start::Anyway).connect()).await?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let report = Box::pin(store.doctor()).await;
+    if let Some(error) = lost(&store) {
+        return Err(error.into());
+    }
+    let findings: Vec<_> = report.findings.iter().map(document).collect();
+    let is_fit = report.is_fit();
+    output.answer(&json!({ "fit": is_fit, "findings": findings }), || {
+        let lines = report.findings.iter().map(ToString::to_string);
+        let verdict = if is_fit { "this Redis is fit" } else { "this Redis is not fit" };
+        lines.chain([verdict.into()]).collect::<Vec<_>>().join("\n")
+    })?;
+    Ok(if is_fit { Status::Done } else { Status::Refused })
+}
+
+/// Whether the server could not be asked, or did not let us in. That of a right that is missing is
+/// for the report.
+fn is_out_of_reach(error: &StoreError) -> bool {
+    match error.kind() {
+        StoreErrorKind::Unreachable | StoreErrorKind::Timeout | StoreErrorKind::Loading => true,
+        StoreErrorKind::Denied => !error.to_string().contains("NOPERM"),
+        _ => false,
+    }
+}
+
+/// Why the server was lost during the examination, if it was.
+fn lost(store: &RedisStore) -> Option<StoreError> {
+    store.health().error().filter(|error| is_out_of_reach(error)).cloned()
+}
+
+fn document(finding: &Finding) -> Value {
+    let severity = match (finding.is_error(), finding.is_warning()) {
+        (true, _) => "error",
+        (false, true) => "warning",
+        (false, false) => "info",
+    };
+    let mut document = json!({
+        "severity": severity,
+        "subject": finding.subject,
+        "sentence": finding.sentence,
+    });
+    if let (Value::Object(members), false) = (&mut document, finding.remedy.is_empty()) {
+        members.insert("remedy".into(), finding.remedy.as_str().into());
+    }
+    document
+}

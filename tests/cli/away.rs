@@ -1,0 +1,80 @@
+//! A Redis that is away, hangs or does not let anybody in.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::program::{Program, Ran, token};
+use crate::support::{RedisServer, redis_or_skip};
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Every command that asks the store.
+const COMMANDS: [&str; 11] = [
+    "revoke --user alice",
+    "reinstate --user alice",
+    "find --user alice",
+    "list",
+    "count",
+    "doctor",
+    "watch",
+    "doubt show",
+    "doubt declare --since now",
+    "doubt accept",
+    "import --list blacklisted-jti-json",
+];
+
+#[track_caller]
+fn is_out_of_reach(ran: Ran, limit: Duration) {
+    let ran = ran.exits(3).within(limit);
+    assert!(ran.out.is_empty() && ran.err.lines().count() == 1, "{ran:?}");
+}
+
+#[test]
+fn a_store_that_is_away_is_said_in_one_line_and_in_time() {
+    redis_or_skip!();
+    let redis = RedisServer::start();
+    redis.kill();
+    let program = Program::at(&redis.url()).with("JWT_REDIS_START_LIMIT_SECS", "1");
+    for command in COMMANDS {
+        is_out_of_reach(program.run(command), Duration::from_secs(1));
+    }
+    for command in ["revoke --user alice --json", "list --json", "doctor --json"] {
+        let document = program.run(command).exits(3).json();
+        assert!(document["error"].is_string() && document["repeatable"] == true, "{document}");
+    }
+    assert_eq!(program.ask(&token(&json!({}))).exits(3).json()["repeatable"], true);
+    // Without a limit of its own, and with settings that would start without a store.
+    let program = program.without("JWT_REDIS_START_LIMIT_SECS");
+    let ran = program.run("count").exits(3).within(LIMIT);
+    assert!(ran.took >= Duration::from_secs(4), "{ran:?}");
+    let program = program.with("JWT_REDIS_START", "anyway").with("JWT_REDIS_START_LIMIT_SECS", "1");
+    is_out_of_reach(program.run("count"), Duration::from_secs(1));
+}
+
+#[test]
+fn one_that_hangs_or_wants_another_password_is_out_of_reach() {
+    redis_or_skip!();
+    let redis = RedisServer::start();
+    redis.stop_hung();
+    let program = Program::at(&redis.url()).with("JWT_REDIS_START_LIMIT_SECS", "1");
+    for command in ["revoke --user alice", "count", "doctor"] {
+        is_out_of_reach(program.run(command), Duration::from_secs(1));
+    }
+    redis.resume();
+    program.run("count").exits(0);
+
+    let redis =
+        RedisServer::builder().acl("default off").acl("alice on >right ~* &* +@all").start();
+    let url = redis.url_as("alice", "wrong");
+    let program = Program::at(&url).with("JWT_REDIS_START_LIMIT_SECS", "1");
+    for command in ["revoke --user alice", "list", "doctor"] {
+        let ran = program.run(command).exits(3).within(LIMIT);
+        assert!(!ran.err.contains("wrong@") && ran.err.lines().count() == 1, "{ran:?}");
+    }
+    let program = Program::at(&redis.url_as("alice", "right"));
+    program.run("revoke --user alice").exits(0);
+    // The credentials of the environment are those of its URL.
+    let args = ["count", "--redis-url", &redis.url_as("alice", "right")];
+    Program::at("redis://127.0.0.1:1").with("REDIS_PASSWORD", "x").run_with(&args, "").exits(0);
+}

@@ -1,0 +1,177 @@
+//! `revoke`, `find`, `reinstate`, `list` and `count`.
+
+use serde_json::{Value, json};
+use tower_jwt_revocation::clock::Timestamp;
+
+use crate::program::Program;
+use crate::support::{RedisServer, redis_or_skip};
+
+const DAY: u64 = 24 * 60 * 60 * 1000;
+
+fn in_millis(time: &Value, at_least: u64) -> bool {
+    let now = Timestamp::now().as_millis();
+    let time = time.as_u64().unwrap();
+    time + 60_000 > now + at_least && time < now + at_least + DAY
+}
+
+#[test]
+fn each_kind_is_revoked_found_and_reinstated() {
+    redis_or_skip!();
+    let redis = RedisServer::start();
+    let program = Program::at(&redis.url()).with("JWT_CLAIM_TARGETS", "tenant=claim");
+    for (option, kind, id, extent) in [
+        ("--jti=t-1", "token", "t-1", "all"),
+        ("--user=alice", "user", "alice", "issued_so_far"),
+        ("--session=s-1", "session", "s-1", "all"),
+        ("--device=d-1", "device", "d-1", "issued_so_far"),
+        ("--family=f-1", "family", "f-1", "all"),
+        ("--client=c-1", "client", "c-1", "issued_so_far"),
+        ("--key=k-1", "key", "k-1", "issued_so_far"),
+        ("--issuer=", "issuer", "", "issued_so_far"),
+        ("--claim=tenant=acme", "claim", "acme", "issued_so_far"),
+    ] {
+        let found = program.run(&format!("find {option} --json")).exits(0).json();
+        assert_eq!((&found["kind"], &found["revoked"]), (&json!(kind), &json!(false)), "{option}");
+
+        let args = format!("revoke {option} --reason stolen --actor carol --json");
+        let revoked = program.run(&args).exits(0).json();
+        assert_eq!(revoked["effect"], "new", "{option}");
+        for document in [revoked, program.run(&format!("find {option} --json")).exits(1).json()] {
+            assert_eq!(document["kind"], kind);
+            assert_eq!(document["id"], id);
+            assert_eq!(document["reason"], "stolen");
+            assert_eq!(document["actor"], "carol");
+            assert_eq!(document["extent"], extent, "{option}");
+            assert!(in_millis(&document["at"], 0), "{document}");
+            // Tokens live for a day, and refresh tokens for 90 unless something else is said.
+            let kept = if kind == "token" { DAY } else { 90 * DAY };
+            assert!(in_millis(&document["until"], kept), "{document}");
+        }
+        let text = program.run(&format!("find {option}")).exits(1).out;
+        assert!(text.contains("stolen") && text.contains("carol"), "{text}");
+
+        let args = format!("reinstate {option} --actor dave --json");
+        let reinstated = program.run(&args).exits(0).json();
+        assert_eq!((&reinstated["effect"], &reinstated["extent"]), (&json!("new"), &json!("none")));
+        let found = program.run(&format!("find {option} --json")).exits(0).json();
+        assert_eq!(found["revoked"], false);
+        assert_eq!(program.run(&args).exits(0).json()["effect"], "already");
+    }
+    assert_eq!(program.run("count --json").exits(0).json(), json!({ "count": 0 }));
+    assert_eq!(program.run("list --json").exits(0).out, "");
+    assert_eq!(program.run("list").exits(0).out, "");
+}
+
+#[test]
+fn what_was_asked_for_is_what_is_kept() {
+    redis_or_skip!();
+    let redis = RedisServer::start();
+    let program = Program::at(&redis.url());
+    let effect = |args: &str| program.run(&format!("{args} --json")).exits(0).json();
+    let at = Timestamp::now().as_secs() + 3600;
+    assert_eq!(effect(&format!("revoke --jti t-1 --until {at}"))["effect"], "new");
+    assert_eq!(effect(&format!("revoke --jti t-1 --until {at}"))["effect"], "already");
+    assert_eq!(effect("revoke --jti t-1 --until +12h")["effect"], "extended");
+    assert_eq!(
+        effect("revoke --jti t-2 --until 2001-01-01T00:00:00Z")["effect"],
+        "already_expired"
+    );
+    // No shorter than refresh tokens live, and no longer than was said.
+    let program = program.with("JWT_REFRESH_LIFETIME_SECS", "604800");
+    let effect = |args: &str| program.run(&format!("{args} --json")).exits(0).json();
+    assert!(in_millis(&effect("revoke --user a --until +1h")["until"], 7 * DAY));
+    assert!(in_millis(&effect("revoke --user b --until +30d")["until"], 30 * DAY));
+    assert!(in_millis(&effect("revoke --user c --lifetime 14d")["until"], 14 * DAY));
+    // All tokens, for all times to come.
+    let banned = effect("revoke --user mallory --all");
+    assert_eq!(banned["extent"], "all");
+    assert!(banned["until"].as_u64().unwrap() > Timestamp::now().as_millis() + 36500 * DAY);
+    program.run("revoke --user mallory --all --until +30d").exits(2);
+    program.run("revoke --user mallory --until 2001-01-01T00:00:00Z").exits(2);
+    assert!(program.run("find --user mallory").exits(1).out.contains("never"));
+}
+
+#[test]
+fn the_list_is_a_line_for_each_and_the_count_agrees() {
+    redis_or_skip!();
+    let redis = RedisServer::start();
+    let program = Program::at(&redis.url());
+    for n in 0..5 {
+        program.run(&format!("revoke --jti t-{n}")).exits(0);
+    }
+    program.run("revoke --user alice --reason left").exits(0);
+    program.run("revoke --user bob").exits(0);
+    program.run("reinstate --user bob").exits(0);
+    redis.cli(&["SET", "not-ours", "1"]);
+
+    // These need no settings of tokens.
+    let bare = Program::at(&redis.url()).without("JWT_ISSUERS").without("JWT_SECRET");
+    assert_eq!(bare.run("count").exits(0).out, "6\n");
+    assert_eq!(bare.run("list --json").exits(0).jsons().len(), 6);
+    let users = bare.run("list --kind user --json").exits(0).jsons();
+    assert_eq!(
+        (users.len(), &users[0]["id"], &users[0]["reason"]),
+        (1, &json!("alice"), &json!("left"))
+    );
+    assert_eq!(bare.run("list --kind token --limit 3 --json").exits(0).jsons().len(), 3);
+    let table = bare.run("list").exits(0).out;
+    assert_eq!(table.lines().count(), 7, "{table}");
+    assert!(table.starts_with("SINCE") && table.contains("alice (left)"), "{table}");
+    // Another prefix is another world.
+    let other = ["list", "--prefix", "other", "--json"];
+    assert_eq!(bare.run_with(&other, "").exits(0).out, "");
+    let other = ["count", "--redis-url", &redis.url(), "--prefix=other"];
+    assert_eq!(bare.without("REDIS_URL").run_with(&other, "").exits(0).out, "0\n");
+}
+
+#[test]
+fn what_a_terminal_would_obey_is_shown_escaped() {
+    redis_or_skip!();
+    let redis = RedisServer::start();
+    let program = Program::at(&redis.url());
+    let id = "al\u{1b}[31mice\u{202e}\u{9b}\n";
+    let reason = "x\u{7}y";
+    let revoked = program.run_with(&["revoke", "--user", id, "--reason", reason], "").exits(0);
+    let found = program.run_with(&["find", "--user", id], "").exits(1);
+    let json = program.run_with(&["find", "--user", id, "--json"], "").exits(1);
+    assert_eq!((&json.json()["id"], &json.json()["reason"]), (&json!(id), &json!(reason)));
+    for ran in
+        [revoked, found, json, program.run("list").exits(0), program.run("list --json").exits(0)]
+    {
+        let is_shown = |char: char| char == '\n' || !char.is_control() && char != '\u{202e}';
+        assert!(ran.out.chars().all(is_shown) && ran.out.lines().count() <= 2, "{ran:?}");
+    }
+    // In an error, too.
+    let program = program.with("JWT_ISSUERS", "https://id.example");
+    let ran = program.run_with(&["find", "--user", "a", "--iss", id], "").exits(2);
+    assert!(!ran.err.contains('\u{1b}') && ran.err.lines().count() == 1, "{ran:?}");
+}
+
+#[test]
+fn a_target_belongs_to_an_issuer_that_is_configured() {
+    redis_or_skip!();
+    let redis = RedisServer::start();
+    let program = Program::at(&redis.url());
+    // Without names there is none to name.
+    program.run("revoke --user alice --iss https://a.example").exits(2);
+    let one = program.clone().with("JWT_ISSUERS", "https://a.example");
+    let document = one.run("revoke --user alice --json").exits(0).json();
+    assert_eq!(document["iss"], "https://a.example");
+    let two = program.with("JWT_ISSUERS", "https://a.example https://b.example");
+    two.run("find --user alice").exits(2);
+    two.run("find --user alice --iss https://a.example").exits(1);
+    two.run("find --user alice --iss https://b.example").exits(0);
+    for args in [
+        "revoke --user alice --iss https://c.example",
+        "revoke --issuer https://c.example",
+        "reinstate --user alice --iss https://c.example",
+        "find --user alice --iss https://c.example",
+    ] {
+        let ran = two.run(&format!("{args} --json")).exits(2);
+        assert!(ran.json()["error"].as_str().unwrap().contains("https://c.example"), "{ran:?}");
+    }
+    two.run("revoke --user alice --iss https://c.example --allow-unknown-issuer").exits(0);
+    two.run("find --user alice --iss https://c.example --allow-unknown-issuer").exits(1);
+    two.run("revoke --issuer https://b.example").exits(0);
+    two.without("JWT_ISSUERS").run("revoke --user alice").exits(2);
+}

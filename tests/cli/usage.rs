@@ -1,0 +1,69 @@
+//! Wrong use, completions and the manual.
+
+use crate::program::Program;
+
+#[test]
+fn wrong_use_is_told_with_the_usage_and_without_a_store() {
+    // Nothing listens there: what is found without the store is found at once.
+    let program = Program::at("redis://127.0.0.1:1");
+    for args in [
+        "",
+        "nonsense",
+        "revoke",
+        "revoke alice",
+        "revoke --user",
+        "revoke --user a --jti b",
+        "revoke --user a --until yesterday",
+        "revoke --jti a --until +1y",
+        "revoke --user a --iss b --issuer c",
+        "revoke --claim tenant",
+        "list --kind nonsense",
+        "list --limit 0",
+        "list --limit many",
+        "count --nonsense",
+        "doubt",
+        "doubt declare",
+        "doubt declare --since tomorrow",
+        "import",
+        "import --list plain-jti --keys {jti}",
+    ] {
+        let ran = program.run(args).exits(2);
+        assert!(ran.out.is_empty() && ran.err.contains("Usage"), "{args}: {ran:?}");
+    }
+    for args in [
+        "revoke --user=",
+        "revoke --claim unknown=x",
+        "doubt declare --since +1h",
+        "import --keys nonsense",
+        "count --prefix=with{brace",
+        "count --redis-url nonsense",
+    ] {
+        let ran = program.run(args).exits(2);
+        assert!(ran.out.is_empty() && ran.err.lines().count() == 1, "{args}: {ran:?}");
+        assert!(ran.took.as_secs() < 5, "{args}: {ran:?}");
+    }
+    for args in ["revoke --json", "list --kind nonsense --json", "revoke --user= --json"] {
+        let document = program.run(args).exits(2).json();
+        assert!(document["error"].is_string() && document["repeatable"] == false, "{document}");
+    }
+    let long = "x".repeat(1025);
+    program.run_with(&["revoke", "--user", "a", "--reason", &long], "").exits(2);
+    let misspelt = program.clone().with("JWT_ISUERS", "a").without("JWT_ISSUERS");
+    assert!(misspelt.run("find --user a").exits(2).err.contains("JWT_ISUERS"));
+    program.clone().without("REDIS_URL").run("count").exits(2);
+    program.with("JWT_REFRESH_LIFETIME_SECS", "long").run("revoke --user a").exits(2);
+}
+
+#[test]
+fn there_are_completions_and_a_manual() {
+    let program = Program::at("redis://127.0.0.1:1");
+    for (shell, word) in [("bash", "complete -F"), ("zsh", "#compdef"), ("fish", "complete -c")] {
+        assert!(program.run(&format!("completions {shell}")).exits(0).out.contains(word));
+    }
+    assert!(program.run("man").exits(0).out.contains(".TH jwt-revocation"));
+    let pages = crate::support::TempDir::new();
+    program.run_with(&["man", "--dir", pages.path().to_str().unwrap()], "").exits(0);
+    assert!(pages.path().join("jwt-revocation-revoke.1").is_file());
+    assert!(program.run("help revoke").exits(0).out.contains("--confirm"));
+    program.run("--version").exits(0);
+}
