@@ -1,12 +1,14 @@
 //! The routes that need the token of the administrator. Without one they are not there.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use tower_jwt_revocation::clock::Timestamp;
@@ -19,6 +21,7 @@ use crate::answer::{
     NO_STORE, Problem, TOKEN_FOR_ID, id, is_refresh_token, object, optional, text, within,
 };
 use crate::app::App;
+use crate::operator::{self, Note};
 use crate::public::MAX_BODY;
 
 pub(crate) fn routes(app: &App) -> Router {
@@ -31,8 +34,13 @@ pub(crate) fn routes(app: &App) -> Router {
         .route("/admin/revoke_user", post(revoke_user))
         .route("/admin/revoke_family", post(revoke_family))
         .route("/admin/revoke_session", post(revoke_session))
+        .route("/admin/revocations", get(operator::revocations))
+        .route("/admin/explain", post(operator::explain))
+        .route("/admin/reinstate", post(operator::reinstate))
+        .route("/admin/doctor", get(operator::doctor))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(app.clone(), only_admin))
+        .route("/admin", get(operator::page))
         .with_state(app.clone())
 }
 
@@ -69,7 +77,7 @@ async fn revoke(State(app): State<App>, body: Bytes) -> Result<StatusCode, Probl
         None | Some(Value::Null) => None,
         Some(exp) => Some(exp.as_f64().ok_or(Problem::BadRequest("`exp` is not a number"))?),
     };
-    let mut request = app.revoker.revoke(target).reason("revoked by the administrator");
+    let mut request = Note::of(&members)?.sign(app.revoker.revoke(target));
     if let Some(exp) = expires_at {
         // No token that is accepted is over later than this: it may say that it was issued by the
         // leeway from now.
@@ -87,9 +95,14 @@ async fn revoke_token(State(app): State<App>, body: Bytes) -> Result<StatusCode,
     let Some(Value::String(token)) = members.get("token") else {
         return Err(Problem::BadRequest("`token` is missing or not a string"));
     };
+    let note = Note::of(&members)?;
     within(app.limit, async {
         // What does not look like a refresh token is not asked about.
         if app.sessions.families().end_by_token(token, None).await? {
+            return Ok(());
+        }
+        if let (Ok(token), false) = (app.verifier.verify_for_revocation(token), note.is_empty()) {
+            note.sign(app.revoker.revoke_token(&token)).await?;
             return Ok(());
         }
         match app.revoker.revoke_raw_token(&*app.verifier, token).await {
@@ -106,22 +119,41 @@ async fn revoke_user(State(app): State<App>, body: Bytes) -> Result<StatusCode, 
     let members = object(&body)?;
     let user = id(&members, "sub")?;
     let issuer = known_issuer(&app, &members)?;
-    within(app.limit, app.end_user(user, issuer)).await?;
+    let note = Note::of(&members)?;
+    within(app.limit, async {
+        app.end_user(user, issuer).await?;
+        // The later note is the one that stays.
+        if !note.is_empty() {
+            note.sign(app.revoker.revoke(app.owned(Target::user(user), issuer))).await?;
+        }
+        Ok(())
+    })
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn revoke_family(State(app): State<App>, body: Bytes) -> Result<StatusCode, Problem> {
     let members = object(&body)?;
     let family = id(&members, "family_id")?;
-    let reason = Some("revoked by the administrator");
-    within(app.limit, async { known(app.sessions.families().end(family, reason).await) }).await
+    let request = Note::of(&members)?.sign(app.revoker.revoke(app.owned(Target::family(family), None)));
+    within(app.limit, async { known(request.await.map(drop)) }).await
 }
 
 async fn revoke_session(State(app): State<App>, body: Bytes) -> Result<StatusCode, Problem> {
     let members = object(&body)?;
     let session = id(&members, "session_id")?;
     let issuer = known_issuer(&app, &members)?;
-    within(app.limit, async { known(app.end_session(session, issuer).await) }).await
+    let note = Note::of(&members)?;
+    within(app.limit, async {
+        // What is revoked already, and for longer, keeps its note.
+        if !note.is_empty() {
+            let target = app.owned(Target::session(session), issuer);
+            let request = note.sign(app.revoker.revoke(target));
+            known(request.lifetime(app.longest + Duration::from_secs(3600)).await.map(drop))?;
+        }
+        known(app.end_session(session, issuer).await)
+    })
+    .await
 }
 
 /// Whose the id is, if that is said: this server's or the other issuer's. No other one has tokens

@@ -38,6 +38,8 @@ pub(crate) struct App {
     pub(crate) realm: Arc<str>,
     pub(crate) access_lifetime: Duration,
     pub(crate) max_token_lifetime: Duration,
+    /// No token, and no refresh token that is not used, lives longer.
+    pub(crate) longest: Duration,
     /// How long a route outside of the layer may take.
     pub(crate) limit: Duration,
     /// What one request behind the layer may take of the store, all in all.
@@ -147,6 +149,7 @@ impl App {
             realm: config.realm.as_str().into(),
             access_lifetime: config.access_lifetime,
             max_token_lifetime: config.max_token_lifetime,
+            longest: config.max_token_lifetime.max(config.refresh_lifetime),
             limit: config.redis_timeout * 3,
             budget: config.redis_timeout,
             replay_guard,
@@ -175,6 +178,17 @@ impl App {
             _ => self.sessions.end_all(user, None).await?,
         }
         Ok(())
+    }
+
+    /// The target as one of the other issuer, if that is named, else as one of ours.
+    pub(crate) fn owned(&self, target: Target, issuer: Option<&str>) -> Target {
+        match (issuer, &self.own_issuer) {
+            (Some(issuer), _) if self.provider.as_deref() == Some(issuer) => {
+                target.issued_by(issuer)
+            }
+            (_, Some(own)) => target.issued_by(Arc::clone(own)),
+            (_, None) => target,
+        }
     }
 
     /// Ends a session of ours, or one of the other issuer.
@@ -209,6 +223,11 @@ impl App {
 
     pub(crate) fn lost_audit_events(&self) -> u64 {
         self.audit.lost()
+    }
+
+    /// The store, if it is not in memory.
+    pub(crate) fn redis(&self) -> Option<&RedisStore> {
+        self.redis.as_ref()
     }
 
     /// How old what the mirror says may be; `None` without one, or before it has heard of anything.

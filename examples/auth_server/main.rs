@@ -15,6 +15,7 @@
 //! | `answer` | from errors to answers |
 //! | `public` | the routes that need no access token: sign in, refresh, health |
 //! | `admin` | the routes that need the token of the administrator |
+//! | `operator` | the routes by which an operator looks at revocations and takes them back |
 //! | `protected` | the routes behind the layer |
 //! | `providers` | the settings of what clients and identity providers send |
 //! | `standards` | its routes: revocation, introspection, logout tokens, security events, metadata |
@@ -29,6 +30,7 @@ mod answer;
 mod app;
 mod audit;
 mod config;
+mod operator;
 mod protected;
 mod providers;
 mod public;

@@ -143,6 +143,32 @@ impl Browser {
         }
     }
 
+    /// Types into what has the focus.
+    pub(crate) fn type_text(&mut self, tab: &Tab, text: &str) {
+        self.call(Some(tab), "Input.insertText", &json!({ "text": text }));
+    }
+
+    /// Presses a key: `Tab` or `Enter`.
+    pub(crate) fn press(&mut self, tab: &Tab, key: &str) {
+        let (code, text) = if key == "Enter" { (13, "\r") } else { (9, "") };
+        for kind in ["keyDown", "keyUp"] {
+            let mut event = json!({
+                "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code,
+            });
+            if kind == "keyDown" && !text.is_empty() {
+                event["text"] = json!(text);
+            }
+            self.call(Some(tab), "Input.dispatchKeyEvent", &event);
+        }
+    }
+
+    /// Makes the window as large as that of a phone.
+    pub(crate) fn resize(&mut self, tab: &Tab, width: u32, height: u32) {
+        let size =
+            json!({ "width": width, "height": height, "deviceScaleFactor": 2, "mobile": true });
+        self.call(Some(tab), "Emulation.setDeviceMetricsOverride", &size);
+    }
+
     /// Keeps a picture of the tab in the directory that `SCREENSHOTS` names, if it does.
     pub(crate) fn picture(&mut self, tab: &Tab, name: &str) {
         let Some(dir) = std::env::var_os("SCREENSHOTS") else { return };
