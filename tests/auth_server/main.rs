@@ -15,12 +15,16 @@ mod audit;
 mod browser;
 mod config;
 mod contract;
+mod forward_auth;
 #[cfg(target_os = "linux")]
 mod histories;
 mod mirror;
+mod operator;
+mod operator_page;
 mod outage;
 mod page;
 mod processes;
+mod proxies;
 mod server;
 mod standards;
 #[path = "../support/mod.rs"]

@@ -1,7 +1,7 @@
 //! A server under test, requests and answers.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -27,28 +27,25 @@ pub(crate) const SLACK: Duration = Duration::from_millis(150);
 /// What a loaded test machine may add to every time that is measured.
 pub(crate) const NOISE: Duration = Duration::from_millis(350);
 
-/// The program, built once.
-pub(crate) fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
+/// The program of this name, built once.
+pub(crate) fn program(name: &str) -> PathBuf {
+    static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
+    let programs = PROGRAMS.get_or_init(|| {
         // target/<profile>/deps/<this test>
         let test = std::env::current_exe().unwrap();
         let profile = test.parent().unwrap().parent().unwrap();
+        let examples = ["--example", "auth_server", "--example", "forward_auth"];
         let built = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--quiet",
-                "--all-features",
-                "--example",
-                "auth_server",
-                "--target-dir",
-            ])
+            .args(["build", "--quiet", "--all-features"])
+            .args(examples)
+            .arg("--target-dir")
             .arg(profile.parent().unwrap())
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status();
         assert!(built.unwrap().success());
-        profile.join("examples/auth_server")
-    })
+        profile.join("examples")
+    });
+    programs.join(name)
 }
 
 /// A directory that goes with the test.
@@ -90,8 +87,16 @@ impl Server {
     }
 
     pub(crate) fn start_in(dir: &Arc<Dir>, env: &[(&str, &str)]) -> Self {
-        let mut child =
-            command(dir, env).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::start_program("auth_server", dir, env)
+    }
+
+    pub(crate) fn start_program(name: &str, dir: &Arc<Dir>, env: &[(&str, &str)]) -> Self {
+        Self::start_by(command_of(name, dir, env), dir)
+    }
+
+    pub(crate) fn start_by(mut command: Command, dir: &Arc<Dir>) -> Self {
+        let serves_grpc = command.get_envs().any(|(name, _)| name == "AUTH_GRPC");
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let logs = Arc::new(Mutex::new(String::new()));
         let (kept, stderr) = (Arc::clone(&logs), child.stderr.take().unwrap());
         std::thread::spawn(move || {
@@ -110,7 +115,7 @@ impl Server {
             format!("http://{}", line.strip_prefix(word).unwrap_or_else(|| panic!("{line}")))
         };
         let url = line("LISTENING ");
-        let grpc = env.iter().any(|(name, _)| *name == "AUTH_GRPC").then(|| line("GRPC "));
+        let grpc = serves_grpc.then(|| line("GRPC "));
         let http = Client::builder(TokioExecutor::new()).build_http();
         Self { child, url, grpc, logs, http, dir: Arc::clone(dir) }
     }
@@ -154,7 +159,11 @@ impl Drop for Server {
 }
 
 pub(crate) fn command(dir: &Dir, env: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(program());
+    command_of("auth_server", dir, env)
+}
+
+pub(crate) fn command_of(name: &str, dir: &Dir, env: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(program(name));
     command
         .env_clear()
         .env("AUTH_JWKS", dir.path("jwks.json"))
