@@ -172,6 +172,15 @@ struct Readme;
 #[cfg(all(doctest, feature = "aws_lc_rs", feature = "redis"))]
 #[doc = include_str!("../docs/configuration.md")]
 struct Configuration;
+#[cfg(all(
+    doctest,
+    feature = "aws_lc_rs",
+    feature = "axum",
+    feature = "fred-config",
+    feature = "rustls"
+))]
+#[doc = include_str!("../docs/production.md")]
+struct Production;
 #[cfg(all(doctest, feature = "aws_lc_rs", feature = "axum", feature = "test-util"))]
 #[doc = include_str!("../docs/testing.md")]
 struct Testing;

@@ -28,6 +28,7 @@ pub(crate) fn routes(app: &App) -> Router {
     if app.admin_token.is_none() {
         return Router::new();
     }
+    let short = DefaultBodyLimit::max(operator::MAX_BODY);
     Router::new()
         .route("/admin/revoke", post(revoke))
         .route("/admin/revoke_token", post(revoke_token))
@@ -35,8 +36,8 @@ pub(crate) fn routes(app: &App) -> Router {
         .route("/admin/revoke_family", post(revoke_family))
         .route("/admin/revoke_session", post(revoke_session))
         .route("/admin/revocations", get(operator::revocations))
-        .route("/admin/explain", post(operator::explain))
-        .route("/admin/reinstate", post(operator::reinstate))
+        .route("/admin/explain", post(operator::explain).layer(short.clone()))
+        .route("/admin/reinstate", post(operator::reinstate).layer(short))
         .route("/admin/doctor", get(operator::doctor))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(app.clone(), only_admin))

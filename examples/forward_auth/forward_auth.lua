@@ -1,7 +1,7 @@
 -- Asks forward_auth whether the request may pass, and gives its refusal to the client.
 
 -- What of a refusal is for the client.
-local passed_on = { "www-authenticate", "retry-after", "cache-control" }
+local passed_on = { "www-authenticate", "retry-after" }
 
 core.register_action("forward_auth", { "http-req" }, function(txn, url)
     local headers = {}
@@ -41,8 +41,6 @@ core.register_action("forward_auth", { "http-req" }, function(txn, url)
     if status >= 500 and not given["retry-after"] then
         reply:add_header("retry-after", "1")
     end
-    if not given["cache-control"] then
-        reply:add_header("cache-control", "no-store")
-    end
+    reply:add_header("cache-control", "no-store")
     txn:done(reply)
 end, 1)

@@ -139,6 +139,9 @@ async fn what_cannot_be_is_a_bad_request(server: &Server) {
     }
     server.admin("explain", json!({})).await.is(400);
     server.admin("explain", json!({ "token": 7 })).await.is(400);
+    for what in ["explain", "reinstate"] {
+        server.admin(what, json!({ "token": "x".repeat(65 * 1024) })).await.is(413);
+    }
     let token = foreign(&claims("a", "b"));
     for member in ["reason", "actor"] {
         server.admin("revoke_user", json!({ "sub": "a", member: token })).await.is(400);

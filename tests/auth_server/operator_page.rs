@@ -34,7 +34,7 @@ async fn an_operator_revokes_explains_and_undoes_with_the_keyboard() {
         // The field has the focus: a wrong token first.
         browser.type_text(&tab, "wrong");
         browser.press(&tab, "Enter");
-        browser.until(&tab, "document.querySelector('#said').innerText.includes('not the token')");
+        browser.until(&tab, "document.querySelector('#said').innerText.includes('not accepted')");
         browser.until(&tab, "document.activeElement.id === 'token'");
         browser.type_text(&tab, ADMIN);
         browser.press(&tab, "Enter");

@@ -1,4 +1,4 @@
-//! The settings in `examples/forward_auth`, in the real nginx, Caddy and HAProxy: what they pass on,
+//! The settings in `examples/forward_auth`, in the real nginx, Caddy and `HAProxy`: what they pass on,
 //! and what of a refusal reaches the client.
 
 use std::collections::HashMap;

@@ -78,3 +78,17 @@ fn one_that_hangs_or_wants_another_password_is_out_of_reach() {
     let args = ["count", "--redis-url", &redis.url_as("alice", "right")];
     Program::at("redis://127.0.0.1:1").with("REDIS_PASSWORD", "x").run_with(&args, "").exits(0);
 }
+
+#[test]
+fn an_authority_of_ones_own_is_trusted_by_a_variable_and_else_refused_at_once() {
+    redis_or_skip!();
+    if !crate::support::server_has_tls() {
+        return;
+    }
+    let redis = RedisServer::builder().tls(false).start();
+    let program = Program::at(&redis.url()).with("JWT_REDIS_START_LIMIT_SECS", "120");
+    let ran = program.run("count").exits(3);
+    assert!(ran.err.contains("SSL_CERT_FILE") && ran.took < Duration::from_secs(60), "{ran:?}");
+    let ca = redis.tls().ca.to_str().unwrap().to_owned();
+    program.with("SSL_CERT_FILE", &ca).run("count").exits(0);
+}

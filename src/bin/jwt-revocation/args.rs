@@ -25,7 +25,8 @@ Environment:
 
 /// Revokes JWTs, and says which are revoked and why
 #[derive(Debug, Parser)]
-#[command(name = "jwt-revocation", version, after_help = EXIT_STATUS, arg_required_else_help = true)]
+#[command(name = "jwt-revocation", version, after_help = EXIT_STATUS)]
+#[command(arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) common: Common,

@@ -1,5 +1,5 @@
-//! `jwt-revocation`: what an operator does by hand. Revokes and reinstates, says what is revoked and
-//! why, follows the log, examines the Redis, and settles what is in doubt after a loss of data.
+//! `jwt-revocation`: what an operator does by hand. Revokes and reinstates, says what is revoked
+//! and why, follows the log, examines the Redis, and settles what is in doubt after a loss of data.
 //!
 //! It uses the public API of the crate and nothing else. `docs/cli.md` says how to use it.
 //!

@@ -345,6 +345,9 @@ pub(crate) fn is_write_refused(error: &StoreError) -> bool {
 pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
     use fred::error::ErrorKind;
     let details = error.details();
+    if is_untrusted(details) {
+        return StoreError::new(StoreErrorKind::Denied, UNTRUSTED).with_told(error.clone());
+    }
     let code = code_of(details);
     let kind = match code {
         "LOADING" => StoreErrorKind::Loading,
@@ -384,6 +387,18 @@ pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
         None => (&*short, error.clone()),
     };
     StoreError::new(kind, format!("redis: {}", message_of(short))).with_told(source)
+}
+
+/// What an operator can do about a certificate that is not accepted. It does not get better by
+/// waiting.
+const UNTRUSTED: &str = "redis: the certificate of the server is not accepted: it is of an \
+    authority that is not trusted, for another name, or over; for an authority of your own set \
+    SSL_CERT_FILE to its certificates in PEM";
+
+/// Whether TLS was refused because of the certificate of the server, in the words of rustls and of
+/// OpenSSL.
+fn is_untrusted(details: &str) -> bool {
+    details.contains("invalid peer certificate") || details.contains("certificate verify failed")
 }
 
 /// The message of an error of the operating system. fred keeps it as its `Debug`, `Os { code: 111,

@@ -450,7 +450,8 @@ impl VoterAccess {
 
 /// Says that it was the server, and whom it does not let in.
 fn refused_by_server(error: StoreError, base: &Config) -> StoreError {
-    if error.kind() != StoreErrorKind::Denied {
+    // Without a code it was not the server that has refused, but we its certificate.
+    if error.kind() != StoreErrorKind::Denied || error.to_string().contains("SSL_CERT_FILE") {
         return error;
     }
     let user = UserName(base.username.as_deref());

@@ -193,8 +193,8 @@ fn tell(mirrors: &Mirrors, document: &mut Map<String, Value>) -> Option<String> 
     let names: Vec<_> = mirrors.behind.iter().map(|name| escaped(name)).collect();
     (!names.is_empty()).then(|| {
         format!(
-            "the write is in force, but these mirrors have not applied it yet: {}; they do, or stop \
-             to answer from memory, within their maximal staleness; it may be repeated",
+            "the write is in force, but these mirrors have not applied it yet: {}; they do, or \
+             stop to answer from memory, within their maximal staleness; it may be repeated",
             names.join(", ")
         )
     })

@@ -19,7 +19,7 @@ use crate::output::{Output, complain, escaped, record_document, shown_record};
 const MAX_BYTES: u64 = 1024 * 1024;
 
 pub(super) async fn token(common: &Common, output: Output) -> Result<Status, Failure> {
-    let config = VerifierConfig::from_env()?;
+    let config = open::verifier_config(None, false)?;
     // A setting that cannot work is found before the token is read.
     config.profile()?;
     let redis = open::redis_config(common)?;

@@ -20,6 +20,18 @@ fn the_code_of_an_error_is_its_first_word_also_out_of_a_script() {
 }
 
 #[test]
+fn a_certificate_that_is_not_accepted_is_told_with_the_remedy_and_not_waited_for() {
+    for details in [
+        "invalid peer certificate: UnknownIssuer",
+        "Ssl(Error { code: 1, reason: \"certificate verify failed\" })",
+    ] {
+        let error = classify(&Error::new(ErrorKind::IO, details));
+        assert_eq!(error.kind(), StoreErrorKind::Denied, "{details}");
+        assert!(error.to_string().contains("SSL_CERT_FILE"), "{error}");
+    }
+}
+
+#[test]
 fn what_fred_says_itself_is_told_from_what_redis_says() {
     for (kind, details, expected) in [
         (ErrorKind::Unknown, "channel closed", StoreErrorKind::Unreachable),
