@@ -36,7 +36,7 @@ pub(crate) fn routes(app: &App) -> Router {
         .route("/admin/revoke_family", post(revoke_family))
         .route("/admin/revoke_session", post(revoke_session))
         .route("/admin/revocations", get(operator::revocations))
-        .route("/admin/explain", post(operator::explain).layer(short.clone()))
+        .route("/admin/explain", post(operator::explain).layer(short))
         .route("/admin/reinstate", post(operator::reinstate).layer(short))
         .route("/admin/doctor", get(operator::doctor))
         .layer(DefaultBodyLimit::max(MAX_BODY))

@@ -202,7 +202,7 @@ pub(crate) async fn reinstate(State(app): State<App>, body: Bytes) -> Result<Sta
 pub(crate) async fn doctor(State(app): State<App>) -> Result<impl IntoResponse, Problem> {
     let body = match app.redis() {
         Some(redis) => {
-            let report = within(app.limit, async { Ok(redis.doctor().await) }).await?;
+            let report = within(app.limit, async { Ok(Box::pin(redis.doctor()).await) }).await?;
             let findings: Vec<_> = report.findings.iter().map(finding).collect();
             json!({ "fit": report.is_fit(), "findings": findings })
         }

@@ -16,7 +16,7 @@ struct Other {
 
 impl Other {
     fn start(url: String, name: &'static str) -> Self {
-        let (stuck, stick) = mpsc::channel::<Duration>();
+        let (stuck, orders) = mpsc::channel::<Duration>();
         let (ready, is_ready) = mpsc::channel();
         std::thread::spawn(move || {
             let runtime =
@@ -31,7 +31,7 @@ impl Other {
                 mirror.ready().await;
                 ready.send(()).unwrap();
                 loop {
-                    match stick.try_recv() {
+                    match orders.try_recv() {
                         // The whole process stands still, as when its machine is suspended.
                         Ok(time) => std::thread::sleep(time),
                         Err(mpsc::TryRecvError::Empty) => {

@@ -327,14 +327,14 @@ impl TargetArgs {
     /// The target, of this issuer if one was named. `None` never happens: clap wants exactly one.
     pub(crate) fn target(&self, issuer: Option<&str>) -> Option<Target> {
         let of = |id: &Option<String>, make: fn(String) -> Target| id.clone().map(make);
-        let target = of(&self.jti, |id| Target::token(id))
-            .or_else(|| of(&self.user, |id| Target::user(id)))
-            .or_else(|| of(&self.session, |id| Target::session(id)))
-            .or_else(|| of(&self.device, |id| Target::device(id)))
-            .or_else(|| of(&self.family, |id| Target::family(id)))
-            .or_else(|| of(&self.client, |id| Target::client(id)))
-            .or_else(|| of(&self.key, |id| Target::key(id)))
-            .or_else(|| of(&self.issuer, |id| Target::issuer(id)))
+        let target = of(&self.jti, Target::token)
+            .or_else(|| of(&self.user, Target::user))
+            .or_else(|| of(&self.session, Target::session))
+            .or_else(|| of(&self.device, Target::device))
+            .or_else(|| of(&self.family, Target::family))
+            .or_else(|| of(&self.client, Target::client))
+            .or_else(|| of(&self.key, Target::key))
+            .or_else(|| of(&self.issuer, Target::issuer))
             .or_else(|| self.claim.clone().map(|(name, value)| Target::claim(name, value)))?;
         Some(match issuer {
             Some(issuer) => target.issued_by(issuer),

@@ -54,7 +54,7 @@ impl Failure {
         Self::Usage(problem.into())
     }
 
-    pub(crate) fn of_file(error: std::io::Error) -> Self {
+    pub(crate) fn of_file(error: &std::io::Error) -> Self {
         match error.kind() {
             std::io::ErrorKind::BrokenPipe => Self::ClosedPipe,
             _ => Self::Usage(error.to_string()),

@@ -103,10 +103,13 @@ fn completions(shell: clap_complete::Shell) -> Result<Status, Failure> {
 fn man(directory: Option<&std::path::Path>) -> Result<Status, Failure> {
     let Some(directory) = directory else {
         let mut text = Vec::new();
-        clap_mangen::Man::new(Cli::command()).render(&mut text).map_err(Failure::of_file)?;
+        clap_mangen::Man::new(Cli::command())
+            .render(&mut text)
+            .map_err(|error| Failure::of_file(&error))?;
         output::write(&text)?;
         return Ok(Status::Done);
     };
-    clap_mangen::generate_to(Cli::command(), directory).map_err(Failure::of_file)?;
+    clap_mangen::generate_to(Cli::command(), directory)
+        .map_err(|error| Failure::of_file(&error))?;
     Ok(Status::Done)
 }

@@ -26,17 +26,7 @@ impl Output {
         document: &Value,
         text: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
-        if self.json { self.document(document) } else { self.text(&text()) }
-    }
-
-    /// One JSON document on a line.
-    pub(crate) fn document(self, document: &Value) -> Result<(), Failure> {
-        write(format!("{}\n", printable_json(&document.to_string())).as_bytes())
-    }
-
-    /// Lines for people.
-    pub(crate) fn text(self, text: &str) -> Result<(), Failure> {
-        write(format!("{text}\n").as_bytes())
+        if self.json { self::document(document) } else { self::text(&text()) }
     }
 
     /// Says why a command failed: to programs as a document, to people in one line.
@@ -54,7 +44,7 @@ impl Output {
                 members.extend(also);
             }
             // If nobody reads it there is nobody to tell.
-            let _ = self.document(&document);
+            let _ = self::document(&document);
         } else {
             let mut line = format!("error: {}", escaped_line(&error));
             for (name, value) in also {
@@ -68,10 +58,20 @@ impl Output {
     }
 }
 
+/// One JSON document on a line.
+pub(crate) fn document(document: &Value) -> Result<(), Failure> {
+    write(format!("{}\n", printable_json(&document.to_string())).as_bytes())
+}
+
+/// Lines for people.
+pub(crate) fn text(text: &str) -> Result<(), Failure> {
+    write(format!("{text}\n").as_bytes())
+}
+
 /// Writes to standard output.
 pub(crate) fn write(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(Failure::of_file)
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Failure::of_file(&error))
 }
 
 /// Writes a line to standard error.

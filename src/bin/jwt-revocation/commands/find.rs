@@ -1,6 +1,7 @@
 //! `find`: whether a target is revoked.
 
 use tower_jwt_revocation::clock::Timestamp;
+use tower_jwt_revocation::revocation::Record;
 use tower_jwt_revocation::{Revoker, Target};
 
 use super::revoke::named;
@@ -16,7 +17,7 @@ pub(super) async fn find(common: &Common, args: &Find, output: Output) -> Result
     let store = open::store(common).await?;
     let record = Revoker::new(store, profile)?.find(target.clone()).await?;
     let record = record.filter(|record| record.until() > Timestamp::now());
-    let is_revoked = record.as_ref().is_some_and(|record| record.is_in_effect());
+    let is_revoked = record.as_ref().is_some_and(Record::is_in_effect);
     let mut document = match &record {
         Some(record) => record_document(record),
         None => target_document(&target),

@@ -38,8 +38,9 @@ pub(super) async fn import(
 /// Page after page, until the end, an error or a signal. What was done is done, and the cursor says
 /// where to go on.
 async fn run(import: &mut redis::Import, output: Output) -> Result<Status, Failure> {
-    let mut term = signal(SignalKind::terminate()).map_err(Failure::of_file)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::of_file)?;
+    let mut term = signal(SignalKind::terminate()).map_err(|error| Failure::of_file(&error))?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(|error| Failure::of_file(&error))?;
     // Shows itself on a terminal only. How many entries there are nobody knows.
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     bar.enable_steady_tick(std::time::Duration::from_millis(200));

@@ -11,7 +11,7 @@ use tower_jwt_revocation::store::{ListQuery, RevocationStore as _};
 use crate::args::{Common, List};
 use crate::failure::{Failure, Status};
 use crate::open;
-use crate::output::{Output, escaped, record_document, table};
+use crate::output::{self, Output, escaped, record_document, table};
 use crate::time::shown;
 
 /// How many records are looked at in one round trip.
@@ -41,11 +41,11 @@ pub(super) async fn list(common: &Common, args: &List, output: Output) -> Result
         left -= records.len();
         if output.json {
             for record in &records {
-                output.document(&record_document(record).into())?;
+                output::document(&record_document(record).into())?;
             }
         } else if !records.is_empty() {
             let rows: Vec<_> = records.iter().map(row).collect();
-            output.text(&table(header.take(), &rows))?;
+            output::text(&table(header.take(), &rows))?;
         }
         query.cursor = page.next;
         if query.cursor.is_none() || left == 0 {

@@ -12,7 +12,7 @@ use crate::args::{Common, IssuerArgs, Note, Reinstate, Revoke, TargetArgs};
 use crate::failure::{Failure, Status};
 use crate::open::{self, Writing};
 use crate::output::{
-    Output, escaped, looks_like_a_token, record_document, shown_record, shown_target,
+    self, Output, escaped, looks_like_a_token, record_document, shown_record, shown_target,
     target_document,
 };
 
@@ -66,7 +66,7 @@ fn request(revoker: &Revoker, args: &Revoke, target: &Target) -> Result<RevokeRe
     }
     match args.until {
         Some(expires_at) if target.kind() == TargetKind::Token => {
-            request = request.until(expires_at)
+            request = request.until(expires_at);
         }
         Some(_) if args.all && !ends => {
             return Err(Failure::usage(format!(
@@ -164,10 +164,10 @@ async fn finish(
         Some(error) if output.json => {
             document.insert("error".into(), error.as_str().into());
             document.insert("repeatable".into(), true.into());
-            output.document(&document.into()).map(|()| Status::Unknown)
+            output::document(&document.into()).map(|()| Status::Unknown)
         }
         Some(error) => {
-            output.text(&text())?;
+            output::text(&text())?;
             Err(Failure::Store { error: error.clone(), repeatable: true, also: Map::new() })
         }
     }

@@ -74,7 +74,11 @@ fn read() -> Result<String, Failure> {
         complain("the token, then Ctrl-D:");
     }
     let mut bytes = Vec::new();
-    input.lock().take(MAX_BYTES).read_to_end(&mut bytes).map_err(Failure::of_file)?;
+    input
+        .lock()
+        .take(MAX_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::of_file(&error))?;
     // What is no text is no token, which the verifier says.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

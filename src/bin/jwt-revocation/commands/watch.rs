@@ -1,9 +1,8 @@
 //! `watch`: follows what is revoked and reinstated, by anyone.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::Map;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -16,7 +15,7 @@ use tower_jwt_revocation::store::feed::{Feed, FeedSource, LogEntry, Progress};
 use crate::args::Common;
 use crate::failure::{Failure, Status, with_causes};
 use crate::open;
-use crate::output::{Output, complain, escaped, record_document, shown_record};
+use crate::output::{self, Output, complain, escaped, record_document, shown_record};
 use crate::time::shown;
 
 /// How long the log is waited for before the server is looked at again.
@@ -44,8 +43,9 @@ struct Change {
 }
 
 pub(super) async fn watch(common: &Common, output: Output) -> Result<Status, Failure> {
-    let mut term = signal(SignalKind::terminate()).map_err(Failure::of_file)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::of_file)?;
+    let mut term = signal(SignalKind::terminate()).map_err(|error| Failure::of_file(&error))?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(|error| Failure::of_file(&error))?;
     tokio::select! {
         result = follow(common, output) => result,
         _ = term.recv() => Ok(Status::Done),
@@ -169,19 +169,18 @@ fn print(output: Output, change: &Change) -> Result<(), Failure> {
             Some(record) => shown_record(record),
             None => format!("a target that is over already: {event}"),
         };
-        return output.text(&format!("{} {event}: {text}", shown(changed_at(fact))));
+        return output::text(&format!("{} {event}: {text}", shown(changed_at(fact))));
     }
     let mut document = Map::new();
     document.insert("event".into(), event.into());
-    match &change.record {
-        Some(record) => document.extend(record_document(record)),
-        None => {
-            let fingerprint: Arc<str> = change.entry.fingerprint.to_string().into();
-            document.insert("fingerprint".into(), Value::from(&*fingerprint));
-        }
+    if let Some(record) = &change.record {
+        document.extend(record_document(record));
+    } else {
+        let fingerprint = change.entry.fingerprint.to_string();
+        document.insert("fingerprint".into(), fingerprint.into());
     }
     document.insert("at".into(), changed_at(fact).as_millis().into());
-    output.document(&document.into())
+    output::document(&document.into())
 }
 
 fn changed_at(fact: Fact) -> Timestamp {
