@@ -136,7 +136,8 @@ async fn revoke_user(State(app): State<App>, body: Bytes) -> Result<StatusCode, 
 async fn revoke_family(State(app): State<App>, body: Bytes) -> Result<StatusCode, Problem> {
     let members = object(&body)?;
     let family = id(&members, "family_id")?;
-    let request = Note::of(&members)?.sign(app.revoker.revoke(app.owned(Target::family(family), None)));
+    let request =
+        Note::of(&members)?.sign(app.revoker.revoke(app.owned(Target::family(family), None)));
     within(app.limit, async { known(request.await.map(drop)) }).await
 }
 

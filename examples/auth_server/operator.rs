@@ -130,7 +130,7 @@ async fn one(
     issuer: Option<&str>,
     claim: Option<&str>,
 ) -> Result<Response, Problem> {
-    let target = target_of(kind, claim, issuer, id)?;
+    let target = target_of(app, kind, claim, issuer, id)?;
     let record = within(app.limit, async { Ok(app.revoker.find(target).await?) }).await?;
     let now = Timestamp::now();
     let record = record.filter(|record| record.is_in_effect() && record.until() > now);
@@ -138,14 +138,17 @@ async fn one(
     Ok((NO_STORE, Json(json!({ "items": items }))).into_response())
 }
 
+/// Without an issuer it is one of ours.
 fn target_of(
+    app: &App,
     kind: TargetKind,
     claim: Option<&str>,
     issuer: Option<&str>,
     id: &str,
 ) -> Result<Target, Problem> {
-    Target::from_parts(kind, claim, issuer, id)
-        .map_err(|_| Problem::BadRequest("a claim, and nothing else, has `claim`, its name"))
+    let target = Target::from_parts(kind, claim, issuer, id)
+        .map_err(|_| Problem::BadRequest("a claim, and nothing else, has `claim`, its name"))?;
+    Ok(if issuer.is_some() { target } else { app.owned(target, None) })
 }
 
 /// Why a token is refused. The token is not repeated.
@@ -185,7 +188,7 @@ pub(crate) async fn reinstate(State(app): State<App>, body: Bytes) -> Result<Sta
         _ => crate::answer::id(&members, "id")?,
     };
     let (claim, issuer) = (optional(&members, "claim")?, optional(&members, "iss")?);
-    let target = target_of(kind, claim, issuer, id)?;
+    let target = target_of(&app, kind, claim, issuer, id)?;
     let note = Note::of(&members)?;
     let mut request = app.revoker.reinstate(target);
     if let Some(reason) = note.reason {

@@ -26,6 +26,9 @@ mod audit;
 #[allow(dead_code, reason = "it is the same file, and more is done with it there")]
 #[path = "../auth_server/config.rs"]
 mod config;
+#[allow(dead_code, reason = "it is the same file, and more is done with it there")]
+#[path = "../auth_server/providers.rs"]
+mod providers;
 
 use std::convert::Infallible;
 use std::error::Error;
