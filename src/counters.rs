@@ -38,7 +38,8 @@ pub struct Counters(Arc<[Stripe]>);
 /// The [`Counters`] at one moment: numbers of requests since the layer was made.
 ///
 /// Each number is exact; requests that end while the numbers are read may be in some and not in
-/// others. Each request is in exactly one of the public fields.
+/// others. Each request is in exactly one of the public fields; of those that passed, some are also
+/// among the [misfits](Self::misfits).
 #[doc(alias = "metrics")]
 #[derive(Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -64,6 +65,9 @@ pub struct CounterSnapshot {
     /// [only reports](crate::JwtRevocationLayer::with_report_only), by the reason for which they
     /// would have been refused.
     pub would_refuse: Refusals,
+    /// Requests that passed, and whose claims do not fit the type that the handler wants
+    /// (`middleware::Claims`); answered with 401.
+    pub misfits: u64,
     /// Serialized by kind.
     #[serde(serialize_with = "by_kind")]
     store_errors: [u64; StoreErrorKind::ALL.len()],
@@ -133,6 +137,7 @@ struct Stripe {
     preflights: AtomicU64,
     refused: RefusalCells,
     would_refuse: RefusalCells,
+    misfits: AtomicU64,
     store_errors: [AtomicU64; StoreErrorKind::ALL.len()],
 }
 
@@ -167,6 +172,7 @@ impl Counters {
             sum.preflights += stripe.preflights.load(Relaxed);
             stripe.refused.add_to(&mut sum.refused);
             stripe.would_refuse.add_to(&mut sum.would_refuse);
+            sum.misfits += stripe.misfits.load(Relaxed);
             for (sum, cell) in sum.store_errors.iter_mut().zip(&stripe.store_errors) {
                 *sum += cell.load(Relaxed);
             }
@@ -186,6 +192,18 @@ impl Counters {
             RequestOutcome::WouldRefuse(kind) => stripe.would_refuse.cell(kind),
         };
         cell.fetch_add(1, Relaxed);
+    }
+
+    #[cfg(feature = "axum")]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    #[cfg(feature = "axum")]
+    pub(crate) fn count_misfit(&self) {
+        if let Some(stripe) = self.stripe() {
+            stripe.misfits.fetch_add(1, Relaxed);
+        }
     }
 
     pub(crate) fn count_store_error(&self, kind: StoreErrorKind) {
@@ -287,6 +305,7 @@ impl fmt::Debug for CounterSnapshot {
             .field("preflights", &self.preflights)
             .field("refused", &self.refused)
             .field("would_refuse", &self.would_refuse)
+            .field("misfits", &self.misfits)
             .field("store_errors", &store_errors)
             .finish()
     }

@@ -77,6 +77,9 @@ pub struct Clearance {
     unchecked_because: Option<StoreError>,
     /// Of the request: what was begun with it goes on, or ends, by the same.
     mode: FailMode,
+    /// By which layer, for the extractors; zero if by none.
+    #[cfg(feature = "axum")]
+    layer: u32,
 }
 
 impl Clearance {
@@ -118,9 +121,13 @@ impl Clearance {
             .unwrap_or_else(|problem| panic!("{problem}"));
         let claims = serde_json::Value::Object(claims).to_string();
         match profile.assert_verified(SignedClaims::new(claims.as_bytes())) {
-            Ok(token) => {
-                Self { token: Arc::new(token), unchecked_because: None, mode: FailMode::default() }
-            }
+            Ok(token) => Self {
+                token: Arc::new(token),
+                unchecked_because: None,
+                mode: FailMode::default(),
+                #[cfg(feature = "axum")]
+                layer: 0,
+            },
             Err(error) => panic!("no token can have these claims: {error}"),
         }
     }
@@ -139,6 +146,16 @@ impl Clearance {
     /// The error of the store, if [`is_checked`](Self::is_checked) is false; `None` otherwise.
     pub fn unchecked_because(&self) -> Option<&StoreError> {
         self.unchecked_because.as_ref()
+    }
+
+    #[cfg(feature = "axum")]
+    pub(crate) fn layer(&self) -> u32 {
+        self.layer
+    }
+
+    #[cfg(feature = "axum")]
+    pub(crate) fn of_layer(self, layer: u32) -> Self {
+        Self { layer, ..self }
     }
 
     /// What a later answer of the store means for what was begun with this clearance.
@@ -328,13 +345,26 @@ pub(crate) fn decide(
         (Err(error), _) if error.kind() == StoreErrorKind::Overloaded => {
             return Err(Rejection::StandingUnknown(error));
         }
+        // What the token is like is no outage: it cannot be told apart from one that is revoked, in
+        // any mode and however long one waits.
+        (Err(error), _) if error.is_permanent() => {
+            let problem = "the store cannot look for the token, because of what is in it";
+            let error = TokenError::new(TokenErrorKind::OddClaim, problem).with_source(error);
+            return Err(Rejection::InvalidToken(error));
+        }
         (Err(error), FailMode::Open) => Some(error),
         (Err(error), FailMode::Closed) if error.kind() == StoreErrorKind::DataLoss => {
             return Err(Rejection::InDoubt(error));
         }
         (Err(error), FailMode::Closed) => return Err(Rejection::StandingUnknown(error)),
     };
-    Ok(Clearance { token, unchecked_because, mode })
+    Ok(Clearance {
+        token,
+        unchecked_because,
+        mode,
+        #[cfg(feature = "axum")]
+        layer: 0,
+    })
 }
 
 #[cfg(test)]
@@ -373,11 +403,15 @@ mod tests {
             // Only what waiting does not mend is told as the fault of the token.
             let expected = match kind {
                 StoreErrorKind::DataLoss => RejectionKind::InDoubt,
+                StoreErrorKind::InvalidInput => {
+                    RejectionKind::InvalidToken(TokenErrorKind::OddClaim)
+                }
                 kind => RejectionKind::StandingUnknown(kind),
             };
             assert_eq!(rejection.kind(), expected);
-            if kind == StoreErrorKind::Overloaded {
-                // Load is no outage: a client could bring it about, to be let in.
+            if matches!(kind, StoreErrorKind::Overloaded | StoreErrorKind::InvalidInput) {
+                // Load is no outage, nor is what a token is like: a client could bring it about, to
+                // be let in.
                 let rejection = decide(token(), error(), FailMode::Open).unwrap_err();
                 assert_eq!(rejection.kind(), expected);
                 continue;
@@ -432,8 +466,9 @@ mod tests {
             mode in prop::sample::select(&[FailMode::Closed, FailMode::Open][..]),
         ) {
             let is_live = matches!(answer, Ok(Standing::Live));
-            let is_outage =
-                answer.as_ref().is_err_and(|error| error.kind() != StoreErrorKind::Overloaded);
+            let is_outage = answer.as_ref().is_err_and(|error| {
+                error.kind() != StoreErrorKind::Overloaded && !error.is_permanent()
+            });
             let decision = decide(token(), answer, mode);
             prop_assert_eq!(decision.as_ref().is_ok_and(Clearance::is_checked), is_live);
             prop_assert_eq!(decision.is_ok(), is_live || (is_outage && mode == FailMode::Open));

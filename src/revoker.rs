@@ -5,9 +5,11 @@
 //! accepted.
 
 mod confirm;
+mod outbox;
 mod request;
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,6 +29,7 @@ use crate::store::{
 use crate::token::{CrateOnly, TokenProfile, TokenVerifier};
 use crate::verified::VerifiedToken;
 pub use confirm::ConfirmError;
+use outbox::{Attempt, Outbox};
 pub use request::{ReinstateRequest, RevokeError, RevokeRequest};
 
 /// Revokes and reinstates, looks up and lists. Cheap to clone.
@@ -58,6 +61,8 @@ pub struct Revoker {
     audit: Option<Arc<dyn AuditSink>>,
     /// What the layer remembers, that a reinstatement has to end.
     recently_revoked: Option<Arc<RecentlyRevoked>>,
+    /// What could not be confirmed.
+    outbox: Option<Outbox>,
 }
 
 impl Revoker {
@@ -85,7 +90,15 @@ impl Revoker {
         recently_revoked: Option<Arc<RecentlyRevoked>>,
     ) -> Self {
         store.expect_tokens_for(profile.retention());
-        Self { store, profile, least, default_issuer: None, audit: None, recently_revoked }
+        Self {
+            store,
+            profile,
+            least,
+            default_issuer: None,
+            audit: None,
+            recently_revoked,
+            outbox: None,
+        }
     }
 
     /// Takes a target that names no issuer for one of `issuer`: for a program that issues tokens
@@ -144,7 +157,96 @@ impl Revoker {
         self
     }
 
-    #[cfg(feature = "endpoints")]
+    /// Goes on trying what the store could not confirm, such as a logout while Redis is away: up to
+    /// so many revocations, in the order in which they were asked for, until each is confirmed.
+    /// Default: none; the caller repeats it.
+    ///
+    /// The caller gets the error all the same, since nothing is confirmed; it
+    /// [is pending](StoreError::is_pending), and an application may answer 202 instead of 503 to
+    /// it. A cutoff is the moment at which it was asked for. What is done later has an audit event
+    /// of its own. Reinstatements are not kept: done later, they could undo what was revoked
+    /// meanwhile. Where there is no room, or repeating does not help, the error is not pending.
+    ///
+    /// Clones share it; [`pending`](Self::pending) says how much there is. `Sessions` with this
+    /// revoker keep their logouts in it.
+    ///
+    /// # Security
+    /// It is in the memory of this process and ends with it: what is still pending then is lost.
+    /// Until the store has it, other processes accept what was revoked.
+    #[must_use]
+    pub fn with_outbox(mut self, most: NonZeroUsize) -> Self {
+        self.outbox = Some(Outbox::new(most));
+        self
+    }
+
+    /// How many revocations are in the [outbox](Self::with_outbox): asked for, and not confirmed.
+    pub fn pending(&self) -> usize {
+        self.outbox.as_ref().map_or(0, Outbox::len)
+    }
+
+    /// The same revoker, which keeps nothing: for attempts that are repeated as a whole.
+    pub(crate) fn without_outbox(&self) -> Self {
+        Self { outbox: None, ..self.clone() }
+    }
+
+    /// Keeps what has failed with this error in the outbox, if there is one and it can help. The
+    /// error says so. `token` is one that is to be refused meanwhile by this process, as far as it
+    /// does not hear otherwise.
+    pub(crate) fn keep_trying(
+        &self,
+        error: StoreError,
+        token: Option<&VerifiedToken>,
+        attempt: Attempt,
+    ) -> StoreError {
+        let Some(outbox) = self.outbox.as_ref().filter(|_| error.may_be_repeated()) else {
+            return error;
+        };
+        if !outbox.keep(attempt) {
+            return error;
+        }
+        if let (Some(known), Some(token)) = (&self.recently_revoked, token) {
+            known.note(token, TargetKind::Token, self.profile.now());
+        }
+        error.pending()
+    }
+
+    /// Writes revocations, or keeps them.
+    async fn write_or_keep(
+        &self,
+        changes: Result<Vec<Revocation>, StoreError>,
+        events: Vec<Pending>,
+    ) -> Result<Vec<Receipt>, StoreError> {
+        let (Some(_), Ok(asked_for)) = (&self.outbox, &changes) else {
+            return self.write_and_record(changes, events).await;
+        };
+        let asked_at = self.profile.now();
+        let is_revoked = asked_for.iter().all(|change| matches!(change.action, Action::Revoke(_)));
+        let again: Vec<_> = asked_for.iter().map(|change| change.as_of(asked_at)).collect();
+        let error = match self.write_and_record(changes, events).await {
+            Err(error) if is_revoked => error,
+            written => return written,
+        };
+        let token = again.iter().find_map(|change| match &change.origin {
+            RevocationOrigin::Token(token) => Some(token.clone()),
+            _ => None,
+        });
+        let revoker = self.without_outbox();
+        let attempt = move || {
+            let (revoker, changes) = (revoker.clone(), again.clone());
+            async move {
+                let events: Vec<_> = changes.iter().map(AuditEvent::of_change).collect();
+                revoker.check_and_write(changes).await?;
+                for event in events {
+                    revoker.record_event(|| event.with_field("pending", Some("until now")));
+                }
+                Ok(())
+            }
+            .boxed()
+        };
+        Err(self.keep_trying(error, token.as_ref(), Box::new(attempt)))
+    }
+
+    #[cfg(any(feature = "endpoints", feature = "sessions"))]
     pub(crate) fn profile(&self) -> &TokenProfile {
         &self.profile
     }

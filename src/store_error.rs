@@ -18,6 +18,8 @@ pub struct StoreError {
     source: Option<Arc<dyn Error + Send + Sync>>,
     /// Whether the text tells the words of the source, so that `Error::source` leaves it out.
     is_told: bool,
+    /// Whether what was asked for goes on being tried.
+    is_pending: bool,
 }
 
 /// The kinds of [`StoreError`].
@@ -56,7 +58,9 @@ pub enum StoreErrorKind {
     Settling,
     /// A mirror that cannot prove that it is fresh.
     Stale,
-    /// What was asked for cannot be: an id that is empty or too long, a cursor of another store.
+    /// What was asked for cannot be: an id that is empty or too long, a cursor of another store. Of
+    /// a check: the token is such that the store cannot look for it, which is no outage but 401 in
+    /// every [`FailMode`](crate::FailMode).
     InvalidInput,
     /// Anything else.
     Other,
@@ -86,7 +90,7 @@ impl StoreErrorKind {
 impl StoreError {
     /// An error with a text for the operator.
     pub fn new(kind: StoreErrorKind, detail: impl Into<Arc<str>>) -> Self {
-        Self { kind, detail: detail.into(), source: None, is_told: false }
+        Self { kind, detail: detail.into(), source: None, is_told: false, is_pending: false }
     }
 
     /// What was read back from a store is not a record, or not a target: why.
@@ -132,8 +136,10 @@ impl StoreError {
     /// token will never be decided is said only where everything else was heard: a client that
     /// signs in again in vain loses more than one that waits in vain.
     #[cfg(feature = "redis")]
+    /// What the token is like is said before all else: it is so whatever the others say.
     pub(crate) fn or_passing(self, other: Self) -> Self {
-        if self.kind == StoreErrorKind::DataLoss { other } else { self }
+        let is_other = !self.is_permanent() && self.kind == StoreErrorKind::DataLoss;
+        if is_other || other.is_permanent() { other } else { self }
     }
 
     /// What kind of error this is.
@@ -146,6 +152,18 @@ impl StoreError {
     /// promises that waiting helps.
     pub fn is_permanent(&self) -> bool {
         self.kind == StoreErrorKind::InvalidInput
+    }
+
+    /// The same error, of something that goes on being tried.
+    pub(crate) fn pending(self) -> Self {
+        Self { is_pending: true, ..self }
+    }
+
+    /// Whether what was asked for was not confirmed, and goes on being tried: see
+    /// [`Revoker::with_outbox`](crate::Revoker::with_outbox). It is no confirmation: what was
+    /// revoked works until the store has it.
+    pub fn is_pending(&self) -> bool {
+        self.is_pending
     }
 
     /// Whether repeating the call can help. Repeating is always safe: writes are idempotent.

@@ -115,6 +115,11 @@ impl App {
         let mut layer = JwtRevocationLayer::new(Arc::clone(&verifier), revocations)
             .with_fail_mode(config.fail_mode)
             .with_audit(Arc::clone(&audit))
+            .with_audit_facts(|head, event| {
+                event
+                    .with_field("method", Some(head.method().as_str()))
+                    .with_field("path", Some(head.path()))
+            })
             .with_realm(&config.realm)
             .map_err(|error| format!("AUTH_REALM: {error}"))?;
         if let Some(resource) = &config.providers.resource {

@@ -6,28 +6,24 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tower_jwt_revocation::audit::{AuditEvent, AuditKind, AuditSink, TracingSink};
+use tower_jwt_revocation::audit::{AuditEvent, AuditSink, TracingSink};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
 /// So many lines wait for the disk; one more is lost, and counted.
 const QUEUE_LENGTH: usize = 4096;
 
-/// One in so many refusals of revoked tokens is recorded: a client that keeps trying must not fill
-/// the disk.
-const REFUSALS_PER_EVENT: u64 = 100;
-
 /// The sink, and with a file what has to be dropped at the very end: it waits until the queue is
 /// written, for a second at most.
 pub(crate) fn open(file: Option<&Path>) -> io::Result<(Arc<dyn AuditSink>, Option<WorkerGuard>)> {
     let Some(path) = file else {
-        return Ok((Arc::new(Sampled::new(TracingSink::default())), None));
+        return Ok((Arc::new(TracingSink::default()), None));
     };
     let file = OpenOptions::new().append(true).create(true).open(path)?;
     let not_written = Arc::new(AtomicU64::new(0));
     let lines = Lines { file, is_torn: false, not_written: Arc::clone(&not_written) };
     let (queue, guard) =
         NonBlockingBuilder::default().buffered_lines_limit(QUEUE_LENGTH).finish(lines);
-    Ok((Arc::new(Sampled::new(JsonLines { queue, not_written })), Some(guard)))
+    Ok((Arc::new(JsonLines { queue, not_written }), Some(guard)))
 }
 
 struct JsonLines {
@@ -75,35 +71,11 @@ impl<W: Write> Write for Lines<W> {
     }
 }
 
-struct Sampled<S> {
-    inner: S,
-    refusals: AtomicU64,
-}
-
-impl<S> Sampled<S> {
-    fn new(inner: S) -> Self {
-        Self { inner, refusals: AtomicU64::new(0) }
-    }
-}
-
-impl<S: AuditSink> AuditSink for Sampled<S> {
-    fn record(&self, event: &AuditEvent) {
-        let is_refusal = event.kind() == AuditKind::RevokedRefused;
-        if !is_refusal
-            || self.refusals.fetch_add(1, Ordering::Relaxed).is_multiple_of(REFUSALS_PER_EVENT)
-        {
-            self.inner.record(event);
-        }
-    }
-
-    fn lost(&self) -> u64 {
-        self.inner.lost()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+
+    use tower_jwt_revocation::audit::AuditKind;
 
     use super::*;
 
@@ -144,7 +116,6 @@ mod tests {
         let (sink, guard) = open(Some(&path)).unwrap();
         for _ in 0..100 {
             sink.record(&AuditEvent::new(AuditKind::Login).with_subject(Some("al\nice")));
-            sink.record(&AuditEvent::new(AuditKind::RevokedRefused));
         }
         drop(guard);
         let text = std::fs::read_to_string(&path).unwrap();
@@ -153,7 +124,6 @@ mod tests {
             |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["event"].clone();
         let events: Vec<_> = text.lines().map(event).collect();
         assert_eq!(events.iter().filter(|event| **event == "login").count(), 100);
-        assert_eq!(events.iter().filter(|event| **event == "revoked_refused").count(), 1);
         assert_eq!(sink.lost(), 0);
         assert!(open(None).unwrap().1.is_none());
     }

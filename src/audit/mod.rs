@@ -80,37 +80,32 @@
 //! # Ok(()) }
 //! ```
 //!
-//! # Fewer events
+//! # What clients bring about
 //!
-//! A client that keeps trying with a revoked token makes an event each time
-//! ([`AuditKind::RevokedRefused`]). A sink around a sink passes on one in a hundred of them:
+//! A client that keeps trying with a revoked token, or an outage in fail mode open, makes an event
+//! with each request ([`AuditKind::RevokedRefused`], [`AuditKind::UncheckedAdmit`]). A layer tells
+//! the first of a token at once, and how many came in the next ten seconds as one event
+//! ([`AuditEvent::count`]); of more than 256 tokens within that time it tells the rest by their
+//! number alone. So they never displace revocations and logins in the queue of a sink.
+//! [`RedisAuditSink`](crate::store::redis::RedisAuditSink) keeps them apart, besides.
+//!
+//! # What else should be in an event
+//!
+//! [`with_audit_facts`](crate::JwtRevocationLayer::with_audit_facts) adds what a request says to
+//! the events of a layer, and [`RevokeRequest::fact`](crate::revoker::RevokeRequest::fact) to that
+//! of a revocation. Events of kinds of your own go to the same sink:
 //!
 //! ```
-//! # use std::sync::atomic::{AtomicU64, Ordering};
 //! # use tower_jwt_revocation::audit::{AuditEvent, AuditKind, AuditSink, TracingSink};
-//! struct Sampled<S> {
-//!     inner: S,
-//!     refusals: AtomicU64,
-//! }
+//! # let sink = TracingSink::default();
+//! const PASSWORD_CHANGED: AuditKind = AuditKind::Custom("password_changed");
 //!
-//! impl<S: AuditSink> AuditSink for Sampled<S> {
-//!     fn record(&self, event: &AuditEvent) {
-//!         let is_refusal = event.kind() == AuditKind::RevokedRefused;
-//!         if !is_refusal || self.refusals.fetch_add(1, Ordering::Relaxed) % 100 == 0 {
-//!             self.inner.record(event);
-//!         }
-//!     }
-//!
-//!     fn lost(&self) -> u64 {
-//!         self.inner.lost()
-//!     }
-//! }
-//! # let sink = Sampled { inner: TracingSink::default(), refusals: AtomicU64::new(0) };
-//! # sink.record(&AuditEvent::new(AuditKind::RevokedRefused));
-//! # assert_eq!(sink.lost(), 0);
+//! let event = AuditEvent::new(PASSWORD_CHANGED).with_subject(Some("alice"));
+//! sink.record(&event.with_field("method", Some("by email")));
 //! ```
 
 mod pending;
+mod repeated;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -121,6 +116,7 @@ use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
 pub(crate) use self::pending::Pending;
+pub(crate) use self::repeated::RepeatedEvents;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::revocation::{Action, Revocation, Target, TargetKind};
 use crate::verified::VerifiedToken;
@@ -130,6 +126,23 @@ const MAX_TEXT: usize = 1024;
 
 /// The last millisecond that RFC 3339 can write: the end of the year 9999.
 const LAST_DATE: Timestamp = Timestamp::from_millis(253_402_300_799_999);
+
+/// The fields that are not text, so that no other field may have their names.
+const OWN_FIELDS: [&str; 5] = ["ts", "event", "outcome", "count", "since"];
+
+/// The fields that [`TracingSink`] has by name.
+const NAMED_FIELDS: [&str; 10] = [
+    "sub",
+    "jti",
+    "session_id",
+    "family_id",
+    "device_id",
+    "client_id",
+    "id",
+    "reason",
+    "actor",
+    "error",
+];
 
 /// Keeps audit events, or passes them on.
 ///
@@ -195,6 +208,9 @@ pub enum AuditKind {
     UncheckedAdmit,
     /// A request with a revoked token was refused.
     RevokedRefused,
+    /// An event of the application, with a name of its own: in `snake_case`, and none of those
+    /// above.
+    Custom(&'static str),
 }
 
 impl AuditKind {
@@ -218,7 +234,19 @@ impl AuditKind {
             Self::AcceptDoubt => "accept_doubt",
             Self::UncheckedAdmit => "unchecked_admit",
             Self::RevokedRefused => "revoked_refused",
+            Self::Custom(name) => name,
         }
+    }
+
+    /// Whether requests bring it about, as often as they like.
+    #[cfg(feature = "redis")]
+    pub(crate) const fn is_of_requests(self) -> bool {
+        matches!(self, Self::UncheckedAdmit | Self::RevokedRefused)
+    }
+
+    /// Whether its events have the outcome `error`.
+    pub(crate) const fn is_failure(self) -> bool {
+        matches!(self, Self::RevokedRefused)
     }
 }
 
@@ -241,12 +269,16 @@ impl fmt::Display for AuditKind {
 /// | `id` | the id of another target: a key, an issuer, a claim, a signing input |
 /// | `reason`, `actor` | what a revocation was given, or why something was refused |
 /// | `error` | why it failed |
+/// | `count`, `since` | of an event that stands for several: how many, and when the first was, as `ts` |
+/// | others | what [`with_field`](Self::with_field) has added |
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "an event has to be given to a sink"]
 pub struct AuditEvent {
     at: Timestamp,
     kind: AuditKind,
     failed: bool,
+    /// How many it stands for, and since when, if it is not one.
+    repeated: Option<(u64, Timestamp)>,
     /// In the order in which they are serialized.
     fields: Vec<(&'static str, Box<str>)>,
 }
@@ -254,7 +286,7 @@ pub struct AuditEvent {
 impl AuditEvent {
     /// An event that happened now, with the outcome `ok` and no ids.
     pub fn new(kind: AuditKind) -> Self {
-        Self { at: SystemClock.now(), kind, failed: false, fields: Vec::new() }
+        Self { at: SystemClock.now(), kind, failed: false, repeated: None, fields: Vec::new() }
     }
 
     /// An event about a request with this token.
@@ -369,6 +401,27 @@ impl AuditEvent {
         self
     }
 
+    /// The same event with a field of your own, such as `method`, `path` or `peer`. The first value
+    /// of a field counts; `ts`, `event`, `outcome`, `count` and `since` are taken, and left out.
+    ///
+    /// # Security
+    /// Text that looks like a token is replaced, and long text is cut. What else must not be kept
+    /// is for you to leave out.
+    pub fn with_field(self, name: &'static str, text: Option<&str>) -> Self {
+        if OWN_FIELDS.contains(&name) { self } else { self.with(name, text) }
+    }
+
+    /// An event that stands for so many, of which the first was then. It is dated now.
+    pub(crate) fn repeated(self, count: u64, since: Timestamp) -> Self {
+        Self { at: SystemClock.now(), repeated: Some((count, since)), ..self }
+    }
+
+    /// How many events this one stands for: what requests
+    /// [bring about](self#what-clients-bring-about) again and again is told as one.
+    pub fn count(&self) -> u64 {
+        self.repeated.map_or(1, |(count, _)| count)
+    }
+
     /// When it happened, by the clock of this process: the field `ts`.
     pub fn at(&self) -> Timestamp {
         self.at
@@ -407,12 +460,17 @@ impl AuditEvent {
 
 impl Serialize for AuditEvent {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.fields.len() + 3))?;
+        let repeated = if self.repeated.is_some() { 2 } else { 0 };
+        let mut map = serializer.serialize_map(Some(self.fields.len() + 3 + repeated))?;
         map.serialize_entry("ts", &rfc3339(self.at))?;
         map.serialize_entry("event", self.kind.as_str())?;
         map.serialize_entry("outcome", self.outcome())?;
         for (field, text) in &self.fields {
             map.serialize_entry(field, text)?;
+        }
+        if let Some((count, since)) = self.repeated {
+            map.serialize_entry("count", &count)?;
+            map.serialize_entry("since", &rfc3339(since))?;
         }
         map.end()
     }
@@ -450,7 +508,8 @@ fn rfc3339(at: Timestamp) -> String {
 // === Sinks ===
 
 /// Sends events to [`tracing`], at level `INFO` and under the target [`TracingSink::TARGET`]. The
-/// fields are those of the JSON form but `ts`, which the subscriber adds.
+/// fields are those of the JSON form but `ts`, which the subscriber adds; fields of your own stand
+/// in one, `facts`, as `name=text`.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct TracingSink;
@@ -462,6 +521,10 @@ impl TracingSink {
 
 impl AuditSink for TracingSink {
     fn record(&self, event: &AuditEvent) {
+        let is_fact = |(name, _): &&(&'static str, Box<str>)| !NAMED_FIELDS.contains(name);
+        let facts =
+            event.fields.iter().filter(is_fact).map(|(name, text)| format!("{name}={text}"));
+        let facts = facts.collect::<Vec<_>>().join(" ");
         tracing::info!(
             target: TracingSink::TARGET,
             event = event.kind.as_str(),
@@ -476,6 +539,8 @@ impl AuditSink for TracingSink {
             reason = event.field("reason"),
             actor = event.field("actor"),
             error = event.field("error"),
+            count = event.repeated.map(|(count, _)| count),
+            facts = Some(&*facts).filter(|facts| !facts.is_empty()),
         );
     }
 }

@@ -20,7 +20,7 @@ use futures::future::BoxFuture;
 use http::{Method, header};
 
 use self::outage::Outage;
-use crate::audit::{AuditEvent, AuditKind, AuditSink};
+use crate::audit::{AuditEvent, AuditKind, AuditSink, RepeatedEvents};
 use crate::counters::{Counters, RequestOutcome};
 use crate::policy::{Clearance, FailMode, Rejection, decide};
 use crate::recently_revoked::RecentlyRevoked;
@@ -39,6 +39,9 @@ type FailModeFn = dyn Fn(&RequestHead<'_>, &VerifiedToken) -> FailMode + Send + 
 
 /// Whether the client that sent this head has the key of this token.
 type ProofFn = dyn Fn(&RequestHead<'_>, &VerifiedToken) -> bool + Send + Sync;
+
+/// Adds to an event what the head of its request says.
+type FactsFn = dyn Fn(&RequestHead<'_>, AuditEvent) -> AuditEvent + Send + Sync;
 
 /// Everything that a layer was told about who may pass.
 #[derive(Clone)]
@@ -61,6 +64,10 @@ pub(crate) struct Gate {
     pub(crate) enforcement: Enforcement,
     pub(crate) counters: Counters,
     pub(crate) audit: Option<Arc<dyn AuditSink>>,
+    /// The same sink, for what requests bring about.
+    repeated: Option<Arc<RepeatedEvents>>,
+    /// What the events of requests have besides.
+    pub(crate) audit_facts: Option<Arc<FactsFn>>,
     outage: Arc<Outage>,
     pub(crate) recently_revoked: Arc<RecentlyRevoked>,
 }
@@ -159,9 +166,16 @@ impl Gate {
             enforcement: Enforcement::Enforced,
             counters: Counters::new(),
             audit: None,
+            repeated: None,
+            audit_facts: None,
             outage: Arc::new(Outage::new()),
             recently_revoked: Arc::new(RecentlyRevoked::new()),
         }
+    }
+
+    pub(crate) fn set_audit(&mut self, sink: Arc<dyn AuditSink>) {
+        self.repeated = Some(Arc::new(RepeatedEvents::new(Arc::clone(&sink))));
+        self.audit = Some(sink);
     }
 
     /// Where tokens are looked for.
@@ -192,7 +206,7 @@ impl Gate {
             FailModeRule::Always(mode) => *mode,
             FailModeRule::PerRequest(ask) => ask(head, &token),
         };
-        self.ask(token, mode)
+        self.ask(token, mode, Some(head))
     }
 
     /// Decides about a token that no request has brought: as about one in `Authorization`.
@@ -208,9 +222,9 @@ impl Gate {
         });
         let decision = match verified {
             Err(rejection) => self.refuse(rejection),
-            Ok(token) => match self.ask(token, mode) {
+            Ok(token) => match self.ask(token, mode, None) {
                 Evaluation::Decided(decision) => decision,
-                Evaluation::Pending(mut check) => poll_fn(|cx| check.poll(self, cx)).await,
+                Evaluation::Pending(mut check) => poll_fn(|cx| check.poll(self, None, cx)).await,
             },
         };
         match decision {
@@ -277,9 +291,14 @@ impl Gate {
         }
     }
 
-    fn ask(&self, token: Arc<VerifiedToken>, mode: FailMode) -> Evaluation {
+    fn ask(
+        &self,
+        token: Arc<VerifiedToken>,
+        mode: FailMode,
+        head: Option<&RequestHead<'_>>,
+    ) -> Evaluation {
         match self.store.check(&token) {
-            Lookup::Now(answer) => Evaluation::Decided(self.settle(token, answer, mode)),
+            Lookup::Now(answer) => Evaluation::Decided(self.settle(token, answer, mode, head)),
             Lookup::Later(answer) => Evaluation::Pending(PendingCheck { answer, token, mode }),
         }
     }
@@ -340,24 +359,35 @@ impl Gate {
         token: Arc<VerifiedToken>,
         answer: Result<Standing, StoreError>,
         mode: FailMode,
+        head: Option<&RequestHead<'_>>,
     ) -> Decision {
         let failure = answer.as_ref().err().cloned();
         let answer = self.remembered(&token, answer);
-        let audited = self.audit.as_ref().map(|sink| (sink, Arc::clone(&token)));
+        let audited = self.repeated.as_ref().map(|events| (events, Arc::clone(&token)));
         let decision = decide(token, answer, mode);
-        if let Some((sink, token)) = audited {
+        if let Some((events, token)) = audited {
             match &decision {
                 Ok(clearance) if clearance.is_checked() => {}
-                Ok(_) => sink.record(&AuditEvent::of_token(AuditKind::UncheckedAdmit, &token)),
+                Ok(_) => {
+                    let kind = AuditKind::UncheckedAdmit;
+                    events.record(kind, &token, || {
+                        self.with_facts(AuditEvent::of_token(kind, &token), head)
+                    });
+                }
                 Err(Rejection::Revoked(by)) => {
-                    let event = AuditEvent::of_token(AuditKind::RevokedRefused, &token).failed();
-                    sink.record(&event.with_reason(by.reason.as_deref()));
+                    let kind = AuditKind::RevokedRefused;
+                    events.record(kind, &token, || {
+                        let event = AuditEvent::of_token(kind, &token).failed();
+                        self.with_facts(event.with_reason(by.reason.as_deref()), head)
+                    });
                 }
                 Err(_) => {}
             }
         }
         match &failure {
             None => self.outage.answered(),
+            // That is the fault of the token.
+            Some(error) if error.is_permanent() => {}
             Some(error) => {
                 self.counters.count_store_error(error.kind());
                 match error.kind() {
@@ -377,6 +407,13 @@ impl Gate {
                 Decision::Cleared(clearance)
             }
             Err(rejection) => self.refuse(rejection),
+        }
+    }
+
+    fn with_facts(&self, event: AuditEvent, head: Option<&RequestHead<'_>>) -> AuditEvent {
+        match (&self.audit_facts, head) {
+            (Some(say), Some(head)) => say(head, event),
+            _ => event,
         }
     }
 
@@ -453,9 +490,14 @@ fn is_preflight(head: &RequestHead<'_>) -> bool {
 
 impl PendingCheck {
     /// Waits for the store and settles.
-    pub(crate) fn poll(&mut self, gate: &Gate, cx: &mut Context<'_>) -> Poll<Decision> {
+    pub(crate) fn poll(
+        &mut self,
+        gate: &Gate,
+        head: Option<&RequestHead<'_>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Decision> {
         let answer = ready!(Pin::as_mut(&mut self.answer).poll(cx));
-        Poll::Ready(gate.settle(Arc::clone(&self.token), answer, self.mode))
+        Poll::Ready(gate.settle(Arc::clone(&self.token), answer, self.mode, head))
     }
 }
 

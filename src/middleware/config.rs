@@ -260,6 +260,7 @@ mod tests {
             &[
                 ("with_fail_mode", SetBy::Field("fail_mode")),
                 ("with_fail_mode_for", SetBy::Code(closure)),
+                ("with_audit_facts", SetBy::Code(closure)),
                 ("with_token_source", SetBy::Field("token_sources")),
                 ("with_token_sources", SetBy::Field("token_sources")),
                 ("with_optional_credentials", SetBy::Field("optional_credentials")),

@@ -1,7 +1,8 @@
 //! Extractors for axum: [`Clearance`] and [`Claims`].
 
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
@@ -10,7 +11,10 @@ use http::request::Parts;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::de::DeserializeOwned;
 
+#[cfg(doc)]
+use super::JwtRevocationLayer;
 use super::response::RefusalHeads;
+use crate::counters::Counters;
 use crate::gate::SkipReason;
 use crate::policy::{Clearance, Rejection};
 use crate::store::StoreError;
@@ -33,7 +37,9 @@ use crate::token::{TokenError, TokenErrorKind};
 /// ```
 ///
 /// `Option<Claims<T>>` is `None` where a request may pass without a token. A token whose claims do
-/// not fit the type is refused in both forms, as an invalid token (401).
+/// not fit the type is refused in both forms, as an invalid token (401), in the
+/// [form](JwtRevocationLayer::with_response) of the layer, and counted
+/// ([`CounterSnapshot::misfits`](crate::counters::CounterSnapshot::misfits)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "to be taken apart in the arguments of handlers")]
 pub struct Claims<T>(pub T);
@@ -58,20 +64,94 @@ enum Why {
 #[derive(Clone)]
 struct Uncleared(Why);
 
-/// Left by a layer that does not refuse with the default heads.
+/// Left in a response that refuses: whoever makes the bodies of refusals has not seen it.
 #[derive(Clone)]
-struct Refuses(Arc<RefusalHeads>);
+struct Unformed(Rejection);
+
+/// The rejection of a response that an extractor has made.
+pub(super) fn unformed(extensions: &Extensions) -> Option<Rejection> {
+    extensions.get::<Unformed>().map(|unformed| unformed.0.clone())
+}
 
 pub(super) fn forget(extensions: &mut Extensions) {
-    // `Refuses` may stay: it says how to refuse, not that anything passed.
     extensions.remove::<Uncleared>();
 }
 
-/// A request that passes costs nothing more for this, unless the layer has a realm or a resource of
-/// its own: then refusals by [`Claims`] have to name it too.
-pub(super) fn mark_cleared(extensions: &mut Extensions, heads: &Arc<RefusalHeads>) {
-    if heads.is_custom() {
-        extensions.insert(Refuses(Arc::clone(heads)));
+// === Layers ===
+
+/// A layer as the extractors know it: by a number in the [`Clearance`], so that a request whose
+/// claims fit costs nothing for those whose claims do not.
+pub(super) struct KnownLayer(u32);
+
+struct KnownLayers {
+    next: u32,
+    by_number: BTreeMap<u32, LayerRefusals>,
+    /// Those that have no service any more, the latest last. Their requests may be under way.
+    gone: VecDeque<u32>,
+}
+
+struct LayerRefusals {
+    heads: Arc<RefusalHeads>,
+    counters: Counters,
+    services: usize,
+}
+
+/// So many layers without a service are remembered.
+const MOST_GONE: usize = 64;
+
+static LAYERS: RwLock<KnownLayers> =
+    RwLock::new(KnownLayers { next: 1, by_number: BTreeMap::new(), gone: VecDeque::new() });
+
+impl KnownLayer {
+    /// For one service. Those of one layer have one number.
+    pub(super) fn new(heads: &Arc<RefusalHeads>, counters: &Counters) -> Self {
+        let mut layers = LAYERS.write().unwrap_or_else(PoisonError::into_inner);
+        let known = layers.by_number.iter_mut().find(|(_, layer)| {
+            Arc::ptr_eq(&layer.heads, heads) && layer.counters.is_same(counters)
+        });
+        if let Some((number, layer)) = known {
+            layer.services += 1;
+            return Self(*number);
+        }
+        // Numbers come again after four billion layers; some may still be in use then.
+        while layers.next == 0 || layers.by_number.contains_key(&layers.next) {
+            layers.next = layers.next.wrapping_add(1);
+        }
+        let number = layers.next;
+        let (heads, counters) = (Arc::clone(heads), counters.clone());
+        layers.by_number.insert(number, LayerRefusals { heads, counters, services: 1 });
+        layers.next = number.wrapping_add(1);
+        Self(number)
+    }
+
+    pub(super) fn number(&self) -> u32 {
+        self.0
+    }
+
+    /// Counts the misfit, and says with which heads it is refused.
+    fn count_misfit(number: u32) -> Option<Arc<RefusalHeads>> {
+        let layers = LAYERS.read().unwrap_or_else(PoisonError::into_inner);
+        let layer = layers.by_number.get(&number)?;
+        layer.counters.count_misfit();
+        Some(Arc::clone(&layer.heads))
+    }
+}
+
+impl Drop for KnownLayer {
+    fn drop(&mut self) {
+        let mut layers = LAYERS.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(layer) = layers.by_number.get_mut(&self.0) else { return };
+        layer.services -= 1;
+        if layer.services > 0 {
+            return;
+        }
+        layers.gone.push_back(self.0);
+        if layers.gone.len() > MOST_GONE
+            && let Some(oldest) = layers.gone.pop_front()
+            && layers.by_number.get(&oldest).is_some_and(|layer| layer.services == 0)
+        {
+            layers.by_number.remove(&oldest);
+        }
     }
 }
 
@@ -114,10 +194,7 @@ fn optional(parts: &Parts) -> Result<Option<&Clearance>, ExtractError> {
     }
 }
 
-fn claims<T: DeserializeOwned>(
-    parts: &Parts,
-    clearance: &Clearance,
-) -> Result<Claims<T>, ExtractError> {
+fn claims<T: DeserializeOwned>(clearance: &Clearance) -> Result<Claims<T>, ExtractError> {
     clearance.token().claims().map(Claims).map_err(|error| {
         // The cause is not kept: serde quotes what it found, and that is part of the token.
         let path = clearance.token().misfit::<T>();
@@ -127,7 +204,7 @@ fn claims<T: DeserializeOwned>(
             TokenErrorKind::OddClaim,
             "the claims do not fit the type that the handler wants",
         );
-        let heads = parts.extensions.get::<Refuses>().map(|refuses| Arc::clone(&refuses.0));
+        let heads = KnownLayer::count_misfit(clearance.layer());
         ExtractError(Why::Refused(
             heads.unwrap_or_else(|| Arc::new(RefusalHeads::new())),
             Rejection::from(error),
@@ -155,7 +232,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Claims<T> {
     type Rejection = ExtractError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ExtractError> {
-        claims(parts, clearance(parts)?)
+        claims(clearance(parts)?)
     }
 }
 
@@ -163,7 +240,7 @@ impl<S: Sync, T: DeserializeOwned> OptionalFromRequestParts<S> for Claims<T> {
     type Rejection = ExtractError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, ExtractError> {
-        optional(parts)?.map(|clearance| claims(parts, clearance)).transpose()
+        optional(parts)?.map(claims).transpose()
     }
 }
 
@@ -179,6 +256,7 @@ impl IntoResponse for ExtractError {
                 let head = heads.http_head(rejection.kind(), &HeaderMap::new());
                 let mut response = Response::from_parts(head, Body::empty());
                 response.extensions_mut().insert(rejection.clone());
+                response.extensions_mut().insert(Unformed(rejection.clone()));
                 response
             }
         }

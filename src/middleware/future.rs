@@ -12,6 +12,7 @@ use tower::Service;
 use super::response::RejectionResponse;
 use super::state::ServiceState;
 use crate::gate::PendingCheck;
+use crate::token::bearer::RequestHead;
 
 pin_project! {
     /// The future of [`JwtRevocation`](super::JwtRevocation). It is in one of three states, and
@@ -41,7 +42,8 @@ pin_project! {
     where
         S: Service<Request<B>>,
     {
-        Forward { #[pin] future: S::Future },
+        // With the state, if the extractors leave the form of their refusals to it.
+        Forward { #[pin] future: S::Future, form: Option<Arc<ServiceState<A>>> },
         Refused { response: Option<Response<R>> },
         Checking {
             check: PendingCheck,
@@ -55,8 +57,8 @@ impl<S, B, R, A> ResponseFuture<S, B, R, A>
 where
     S: Service<Request<B>>,
 {
-    pub(super) fn forward(future: S::Future) -> Self {
-        Self { state: State::Forward { future } }
+    pub(super) fn forward(future: S::Future, state: &Arc<ServiceState<A>>) -> Self {
+        Self { state: State::Forward { future, form: form_of(state) } }
     }
 
     pub(super) fn refused(response: Response<R>) -> Self {
@@ -88,17 +90,26 @@ where
         let mut this = self.project().state;
         loop {
             let next = match this.as_mut().project() {
-                StateProj::Forward { future } => return future.poll(cx),
+                StateProj::Forward { future, form } => {
+                    let response = ready!(future.poll(cx))?;
+                    return Poll::Ready(Ok(match form.take() {
+                        None => response,
+                        Some(state) => state.refusals.reformed(response),
+                    }));
+                }
                 StateProj::Refused { response } => {
                     return Poll::Ready(Ok(response.take().expect("polled after it was done")));
                 }
                 // Checking -> Forward | Refused
                 StateProj::Checking { check, parked, state } => {
-                    let decision = ready!(check.poll(&state.gate, cx));
+                    let head = parked.as_ref().map(|(_, request)| RequestHead::from(request));
+                    let decision = ready!(check.poll(&state.gate, head.as_ref(), cx));
                     let (mut service, mut request) =
                         parked.take().expect("left as soon as it is taken");
                     match state.mark(decision, request.extensions_mut()) {
-                        Ok(()) => State::Forward { future: service.call(request) },
+                        Ok(()) => {
+                            State::Forward { future: service.call(request), form: form_of(state) }
+                        }
                         Err(rejection) => State::Refused {
                             response: Some(state.refusals.refuse(rejection, &request)),
                         },
@@ -108,6 +119,11 @@ where
             this.set(next);
         }
     }
+}
+
+/// A request whose layer has no form of its own does not count a reference for it.
+fn form_of<A>(state: &Arc<ServiceState<A>>) -> Option<Arc<ServiceState<A>>> {
+    (cfg!(feature = "axum") && state.has_form).then(|| Arc::clone(state))
 }
 
 impl<S, B, R, A> fmt::Debug for ResponseFuture<S, B, R, A>

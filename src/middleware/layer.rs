@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use tower::Layer;
 
+#[cfg(feature = "axum")]
+use super::extract::KnownLayer;
 use super::response::{RefusalBuilder, RefusalHeads};
 use super::service::JwtRevocation;
 use super::state::ServiceState;
-use crate::audit::AuditSink;
+use crate::audit::{AuditEvent, AuditSink};
 use crate::config::ConfigError;
 use crate::counters::Counters;
 use crate::gate::{BoundTokens, Credentials, Enforcement, FailModeRule, Gate, Preflight};
@@ -92,6 +94,8 @@ pub struct JwtRevocationLayer<A = ()> {
     heads: Arc<RefusalHeads>,
     body: Arc<A>,
     leaves_clearance: bool,
+    /// Whether bodies of refusals are made by something else than the default.
+    has_form: bool,
     /// Of the records that its revokers write.
     least_lifetime: LeastLifetime,
 }
@@ -107,6 +111,7 @@ impl JwtRevocationLayer {
             heads: Arc::new(RefusalHeads::new()),
             body: Arc::new(()),
             leaves_clearance: true,
+            has_form: false,
             least_lifetime: LeastLifetime::default(),
         }
     }
@@ -378,6 +383,7 @@ impl<A> JwtRevocationLayer<A> {
 
     /// What makes the bodies of refusals, such as [`ProblemJson`](super::ProblemJson) or a closure,
     /// see [`RejectionResponse`](super::RejectionResponse). Default: `()`, which leaves them empty.
+    /// The extractors of axum refuse in the same form.
     pub fn with_response<A2>(self, response: A2) -> JwtRevocationLayer<A2> {
         let Self { gate, heads, leaves_clearance, least_lifetime, .. } = self;
         JwtRevocationLayer {
@@ -385,15 +391,43 @@ impl<A> JwtRevocationLayer<A> {
             heads,
             body: Arc::new(response),
             leaves_clearance,
+            has_form: true,
             least_lifetime,
         }
     }
 
-    /// Tells `sink` of every request that passes unchecked, of every revoked token that is refused,
-    /// and of what is revoked with [`revoker`](Self::revoker). Default: none. A client that keeps
-    /// trying makes many events, see [how to record fewer](crate::audit#fewer-events).
+    /// Tells `sink` of the requests that pass unchecked, of those with a revoked token that are
+    /// refused, and of what is revoked with [`revoker`](Self::revoker). Default: none. What a
+    /// client brings about again and again is told
+    /// [as one event](crate::audit#what-clients-bring-about).
     pub fn with_audit(mut self, sink: impl AuditSink) -> Self {
-        self.gate.audit = Some(Arc::new(sink));
+        self.gate.set_audit(Arc::new(sink));
+        self
+    }
+
+    /// What the events of requests say besides: who asked for what, and from where. Called for an
+    /// event that is told by itself, so for the first of several. Default: nothing.
+    ///
+    /// ```
+    /// # use std::net::SocketAddr;
+    /// # use tower_jwt_revocation::JwtRevocationLayer;
+    /// # use tower_jwt_revocation::audit::TracingSink;
+    /// # fn f(layer: JwtRevocationLayer) -> JwtRevocationLayer {
+    /// layer.with_audit(TracingSink::default()).with_audit_facts(|head, event| {
+    ///     // As your server leaves it; in axum: `ConnectInfo<SocketAddr>`.
+    ///     let peer = head.extensions().get::<SocketAddr>().map(ToString::to_string);
+    ///     event
+    ///         .with_field("method", Some(head.method().as_str()))
+    ///         .with_field("path", Some(head.uri().path()))
+    ///         .with_field("peer", peer.as_deref())
+    /// })
+    /// # }
+    /// ```
+    pub fn with_audit_facts(
+        mut self,
+        say: impl Fn(&RequestHead<'_>, AuditEvent) -> AuditEvent + Send + Sync + 'static,
+    ) -> Self {
+        self.gate.audit_facts = Some(Arc::new(say));
         self
     }
 
@@ -487,8 +521,15 @@ impl<S, A> Layer<S> for JwtRevocationLayer<A> {
     fn layer(&self, inner: S) -> Self::Service {
         let refusals =
             RefusalBuilder { heads: Arc::clone(&self.heads), body: Arc::clone(&self.body) };
-        let (gate, leaves_clearance) = (self.gate.clone(), self.leaves_clearance);
-        JwtRevocation::new(inner, Arc::new(ServiceState { gate, refusals, leaves_clearance }))
+        let state = ServiceState {
+            gate: self.gate.clone(),
+            #[cfg(feature = "axum")]
+            known: KnownLayer::new(&self.heads, &self.gate.counters),
+            refusals,
+            leaves_clearance: self.leaves_clearance,
+            has_form: self.has_form,
+        };
+        JwtRevocation::new(inner, Arc::new(state))
     }
 }
 
@@ -499,6 +540,7 @@ impl<A> Clone for JwtRevocationLayer<A> {
             heads: Arc::clone(&self.heads),
             body: Arc::clone(&self.body),
             leaves_clearance: self.leaves_clearance,
+            has_form: self.has_form,
             least_lifetime: self.least_lifetime.clone(),
         }
     }

@@ -246,6 +246,24 @@ impl<A> RefusalBuilder<A> {
     }
 }
 
+impl<A> RefusalBuilder<A> {
+    /// A response as it is, unless an extractor has refused: then with the body of this layer.
+    pub(super) fn reformed<R>(&self, response: Response<R>) -> Response<R>
+    where
+        A: RejectionResponse<R>,
+    {
+        #[cfg(feature = "axum")]
+        if let Some(rejection) = super::extract::unformed(response.extensions()) {
+            let (mut head, _) = response.into_parts();
+            head.headers.remove(header::CONTENT_LENGTH);
+            let body = self.body.body(&rejection, &mut head);
+            head.extensions.insert(rejection);
+            return Response::from_parts(head, body);
+        }
+        response
+    }
+}
+
 /// The content type of the answer, if the client speaks gRPC: by the content type of the request,
 /// which gRPC demands.
 ///
@@ -372,15 +390,6 @@ impl RefusalHeads {
         self.invalid_token = unshared(format!("{base}, error=\"invalid_token\""));
         self.in_doubt = field(described(&base, "invalid_token", IN_DOUBT));
         self.base = base;
-    }
-
-    /// Whether heads differ from the default ones.
-    #[cfg(feature = "axum")]
-    pub(super) fn is_custom(&self) -> bool {
-        self.describes
-            || self.takes_dpop
-            || self.resource_metadata.is_some()
-            || *self.realm != *DEFAULT_REALM
     }
 
     /// The head of a refusal of a request with these headers.

@@ -71,7 +71,7 @@ where
         match self.state.gate.evaluate(&RequestHead::from(&request)) {
             Evaluation::Decided(decision) => {
                 match self.state.mark(decision, request.extensions_mut()) {
-                    Ok(()) => ResponseFuture::forward(self.inner.call(request)),
+                    Ok(()) => ResponseFuture::forward(self.inner.call(request), &self.state),
                     Err(rejection) => {
                         ResponseFuture::refused(self.state.refusals.refuse(rejection, &request))
                     }

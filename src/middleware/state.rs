@@ -2,6 +2,8 @@
 
 use http::Extensions;
 
+#[cfg(feature = "axum")]
+use super::extract::KnownLayer;
 use super::response::RefusalBuilder;
 use crate::gate::{Decision, Gate};
 use crate::policy::{Clearance, Rejection};
@@ -12,6 +14,11 @@ pub(super) struct ServiceState<A> {
     pub(super) refusals: RefusalBuilder<A>,
     /// Whether handlers want to know who calls.
     pub(super) leaves_clearance: bool,
+    /// Whether the extractors have to leave the form of their refusals to the layer.
+    pub(super) has_form: bool,
+    /// For the extractors.
+    #[cfg(feature = "axum")]
+    pub(super) known: KnownLayer,
 }
 
 /// Nothing that says that a request passed may come from elsewhere: on a route that lets requests
@@ -35,7 +42,7 @@ impl<A> ServiceState<A> {
                 // That a request passes unchecked is never kept from its handler.
                 if self.leaves_clearance || !clearance.is_checked() {
                     #[cfg(feature = "axum")]
-                    super::extract::mark_cleared(extensions, &self.refusals.heads);
+                    let clearance = clearance.of_layer(self.known.number());
                     extensions.insert(clearance);
                 }
             }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::ser::{Serialize, SerializeStruct as _, Serializer};
+
 use super::doubts;
 use super::fresh::Moment;
 use crate::clock::Timestamp;
@@ -10,7 +12,7 @@ use crate::store::{Doubt, Fence, StoreError};
 /// The state of a mirror, as of its last change.
 ///
 /// A store has one or several shards, each with a log and an epoch of its own; numbers are those of
-/// all shards together.
+/// all shards together. Serialized, it is an object of all that it says, under these names.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct MirrorStatus {
@@ -24,6 +26,26 @@ pub struct MirrorStatus {
     pub(super) shards: Vec<ShardStatus>,
     /// Of whichever shard had the last of them.
     pub(super) last_resync: Option<Resync>,
+}
+
+impl Serialize for MirrorStatus {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_struct("MirrorStatus", 13)?;
+        object.serialize_field("is_following", &self.is_following())?;
+        object.serialize_field("entries", &self.entries)?;
+        object.serialize_field("details", &self.details)?;
+        object.serialize_field("bytes", &self.bytes)?;
+        object.serialize_field("applied", &self.applied())?;
+        object.serialize_field("lag", &self.lag())?;
+        object.serialize_field("resyncs", &self.resyncs())?;
+        object.serialize_field("last_resync", &self.last_resync())?;
+        object.serialize_field("replayed", &self.replayed())?;
+        object.serialize_field("doubt", &self.doubt())?;
+        object.serialize_field("doubts_ended", &self.doubts_ended())?;
+        object.serialize_field("restarts", &self.restarts())?;
+        object.serialize_field("error", &self.error().map(ToString::to_string))?;
+        object.end()
+    }
 }
 
 /// The state of the log of one shard.

@@ -22,6 +22,8 @@ pub use fact::Fact;
 pub use record::Record;
 pub(crate) use record::RecordNote;
 
+use serde::Serialize;
+
 use crate::clock::Timestamp;
 pub(crate) use crate::target::IssuerDigest;
 pub use crate::target::{Fingerprint, Target, TargetKind};
@@ -128,7 +130,6 @@ pub struct Revocation {
 
 /// Where a change comes from.
 #[derive(Clone, Debug)]
-#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only lists in Redis ask for it"))]
 pub(crate) enum RevocationOrigin {
     /// Someone who knows the id.
     Id,
@@ -152,6 +153,15 @@ impl Revocation {
             actor: None,
             origin: RevocationOrigin::Id,
         }
+    }
+
+    /// The same change, to be done later: what was issued since it was asked for is not covered.
+    pub(crate) fn as_of(&self, asked_at: Timestamp) -> Self {
+        let mut change = self.clone();
+        if change.action == Action::Revoke(Extent::IssuedSoFar) {
+            change.action = Action::Revoke(Extent::IssuedUntil(asked_at));
+        }
+        change
     }
 
     /// Makes sure that the record outlives the tokens that it covers, also those that are still to
@@ -250,7 +260,8 @@ pub(crate) enum Change {
 }
 
 /// What a write changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Outcome {
     /// The target had no record in effect, now it has; or it was reinstated.

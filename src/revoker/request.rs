@@ -11,9 +11,13 @@ use futures::future::BoxFuture;
 use super::{Revoker, invalid};
 use crate::audit::{AuditEvent, AuditKind, Pending};
 use crate::clock::Timestamp;
+#[cfg(feature = "sessions")]
+use crate::revocation::RevocationOrigin;
 use crate::revocation::{Action, Extent, Revocation, TargetKind};
 use crate::store::{Receipt, StoreError, StoreErrorKind};
 use crate::token::TokenProfile;
+#[cfg(feature = "sessions")]
+use crate::verified::VerifiedToken;
 
 /// A revocation that has not been sent yet. Await it.
 #[derive(Clone, Debug)]
@@ -37,8 +41,25 @@ impl RevokeRequest {
     /// Adds to the audit event what is known of the target beside its id.
     pub(crate) fn about(mut self, describe: impl FnOnce(AuditEvent) -> AuditEvent) -> Self {
         if self.revoker.audit.is_some() {
+            let known = self.about.take();
             let event = AuditEvent::new(AuditKind::Revoke(self.change.target.kind()));
-            self.about = Some(describe(event));
+            self.about = Some(describe(known.unwrap_or(event)));
+        }
+        self
+    }
+
+    /// Of the token that names the target: for the lists of other programs, and for the audit.
+    #[cfg(feature = "sessions")]
+    pub(crate) fn by_token(mut self, token: &VerifiedToken) -> Self {
+        self.change.origin = RevocationOrigin::Token(token.clone());
+        self.about(|event| event.about_token(token))
+    }
+
+    /// As it would have been then.
+    #[cfg(feature = "sessions")]
+    pub(crate) fn asked_at(mut self, asked_at: Option<Timestamp>) -> Self {
+        if let Some(asked_at) = asked_at {
+            self.change = self.change.as_of(asked_at);
         }
         self
     }
@@ -60,6 +81,12 @@ impl RevokeRequest {
     pub fn actor(mut self, actor: impl Into<Arc<str>>) -> Self {
         self.change.actor = Some(actor.into());
         self
+    }
+
+    /// Adds a field to the audit event, such as the address that the request came from; see
+    /// [`AuditEvent::with_field`]. Nothing of it is stored with the record. Default: none.
+    pub fn fact(self, name: &'static str, text: &str) -> Self {
+        self.about(|event| event.with_field(name, Some(text)))
     }
 
     /// When the token expires, for a [token](crate::Target::token) that is known by its id alone:
@@ -132,7 +159,7 @@ impl Revoker {
     ) -> Result<Vec<Receipt>, StoreError> {
         let (changes, events): (Vec<_>, _) =
             requests.into_iter().map(|request| request.begin(self)).unzip();
-        self.write_and_record(changes.into_iter().collect(), events).await
+        self.write_or_keep(changes.into_iter().collect(), events).await
     }
 }
 
@@ -163,6 +190,11 @@ impl ReinstateRequest {
     /// Who does it, for people. At most 1024 bytes. Default: none.
     pub fn actor(self, actor: impl Into<Arc<str>>) -> Self {
         Self(self.0.actor(actor))
+    }
+
+    /// Adds a field to the audit event, as [`RevokeRequest::fact`].
+    pub fn fact(self, name: &'static str, text: &str) -> Self {
+        Self(self.0.fact(name, text))
     }
 
     /// Keeps the record at least this long from now. It can only be made longer than what the

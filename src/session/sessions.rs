@@ -6,6 +6,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+
 use super::calls::all;
 use super::documents::read;
 use super::families::{Families, RefreshObserver};
@@ -270,10 +272,30 @@ impl Sessions {
     /// # Errors
     /// [`StoreError`] if the revocation was not confirmed, which may be repeated; if the token is
     /// of an issuer that the profile of the [revoker](Self::revoker) does not know, or has nothing
-    /// by which it could be revoked, which may not.
+    /// by which it could be revoked, which may not. If the revoker has an
+    /// [outbox](Revoker::with_outbox), the logout goes on being tried, and the error
+    /// [is pending](StoreError::is_pending).
     #[doc(alias = "sign out")]
     #[doc(alias = "log out")]
     pub async fn logout(&self, token: &VerifiedToken) -> Result<(), StoreError> {
+        let asked_at = self.revoker().profile().now();
+        let Err(error) = self.logout_once(token, None).await else { return Ok(()) };
+        let (sessions, kept) = (self.clone(), token.clone());
+        let attempt = move || {
+            let (sessions, token) = (sessions.clone(), kept.clone());
+            async move { sessions.logout_once(&token, Some(asked_at)).await }.boxed()
+        };
+        Err(self.revoker().keep_trying(error, Some(token), Box::new(attempt)))
+    }
+
+    /// What is done later is done as of when it was asked for.
+    async fn logout_once(
+        &self,
+        token: &VerifiedToken,
+        asked_at: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        // It is kept as a whole, or not at all.
+        let revoker = self.revoker().without_outbox();
         let named = |kind| token.target(kind).map(|target| self.target(target)).transpose();
         let (session, family) = (named(TargetKind::Session)?, named(TargetKind::Family)?);
         let mut named: Vec<_> = [&session, &family].into_iter().flatten().cloned().collect();
@@ -295,12 +317,12 @@ impl Sessions {
         if !owners.into_iter().flatten().all(is_caller) {
             named.clear();
         }
-        let about = |event: AuditEvent| event.about_token(token);
         if named.is_empty() {
-            return self.revoker().revoke_token(token).reason(SIGNED_OUT).await.map(drop);
+            return revoker.revoke_token(token).reason(SIGNED_OUT).await.map(drop);
         }
         let requests = named.into_iter().map(|target| {
-            self.revoker().revoke(target).reason(SIGNED_OUT).about(about).into_future()
+            let request = revoker.revoke(target).asked_at(asked_at);
+            request.reason(SIGNED_OUT).by_token(token).into_future()
         });
         all(requests).await?;
         if let (Some(key), Some(place), Some(written)) = (session, place, location) {

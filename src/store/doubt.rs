@@ -1,5 +1,7 @@
 //! [`Doubt`]: what is not known any more after a store has lost data, or not known yet.
 
+use serde::Serialize;
+
 #[cfg(any(feature = "redis", feature = "sessions", feature = "test-util", test))]
 use super::{StoreError, StoreErrorKind};
 use crate::clock::Timestamp;
@@ -12,7 +14,10 @@ use crate::verified::VerifiedToken;
 /// A check of such a token, unless it is found to be revoked, is an error: of kind
 /// [`Settling`](crate::store::StoreErrorKind::Settling) while waiting helps, else of kind
 /// [`DataLoss`](crate::store::StoreErrorKind::DataLoss).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+///
+/// Serialized, it is an object with its name as `state`: `none`, `settling` or `lasting`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Doubt {
     /// No token is in doubt. The default.

@@ -315,8 +315,9 @@ impl From<&Record> for RevokedBy {
     }
 }
 
-/// The confirmation of a write.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The confirmation of a write. Serialized, it is an object of its fields; times are milliseconds
+/// since the epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Receipt {
     /// What the write changed.
@@ -336,12 +337,24 @@ pub struct Receipt {
     /// How many mirrors have reported that they have the write, where they were
     /// [waited for](crate::revoker::RevokeRequest::confirm).
     pub mirrors: Option<usize>,
+    /// The lists of other programs, by their templates, that were to be told and cannot say this:
+    /// for them, what was revoked goes on working. Empty if there are none, or one of them says it.
+    /// See [`ForeignList::with_writes`](redis::foreign::ForeignList::with_writes).
+    pub unlisted: Vec<Box<str>>,
 }
 
 impl Receipt {
     /// A receipt without what not every store knows.
     pub fn new(outcome: Outcome, at: Timestamp) -> Self {
-        Self { outcome, at, reissue_at: None, fence: None, replicas: None, mirrors: None }
+        Self {
+            outcome,
+            at,
+            reissue_at: None,
+            fence: None,
+            replicas: None,
+            mirrors: None,
+            unlisted: Vec::new(),
+        }
     }
 
     /// Decides what `revocation` makes of the record `before`: the receipt, and the record that is
@@ -414,7 +427,7 @@ impl Receipt {
 }
 
 /// A position in the log of a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Fence {
     /// The shard of the log.
@@ -518,6 +531,9 @@ mod tests {
         let reissue_at = Some(Timestamp::from_millis(10_001));
         assert_eq!(first, Receipt::new(Outcome::New, at(10)).with_reissue_at(reissue_at));
         assert!(record.is_some(), "it is new");
+
+        let json = serde_json::to_value(&first).unwrap();
+        assert_eq!((&json["outcome"], &json["reissue_at"]), (&"new".into(), &10_001.into()));
 
         // Nothing is written: the receipt is of what was there …
         cutoff.action = Action::Revoke(Extent::IssuedUntil(at(1)));

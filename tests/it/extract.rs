@@ -8,7 +8,7 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use tower::ServiceExt as _;
-use tower_jwt_revocation::middleware::Claims;
+use tower_jwt_revocation::middleware::{Claims, ProblemJson};
 use tower_jwt_revocation::store::{StoreError, StoreErrorKind};
 use tower_jwt_revocation::token::MissingId;
 use tower_jwt_revocation::{Clearance, JwtRevocationLayer, MemoryStore, TokenProfile};
@@ -136,6 +136,38 @@ async fn claims_that_do_not_fit_refuse_the_token_without_quoting_it() {
             r#"Bearer realm="orders", resource_metadata="https://shop.example/meta", error="invalid_token""#
         )
     );
+}
+
+#[tokio::test]
+async fn claims_that_do_not_fit_are_refused_in_the_form_of_the_layer_and_counted() {
+    let problems = layer().with_response(ProblemJson).with_realm("orders").unwrap();
+    let counters = problems.counters();
+    let app = routes().layer(problems);
+    let ask = async |path: &str, token: &str| {
+        let request = Request::builder().uri(path);
+        let request = request.header("authorization", format!("Bearer {token}"));
+        let answer = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let head = answer.headers().clone();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (head, String::from_utf8(body.to_vec()).unwrap())
+    };
+    let (odd_head, odd) = ask("/odd", &token("alice", "1")).await;
+    let (head, body) = ask("/odd", "junk").await;
+    // As the layer itself refuses a token that is invalid.
+    assert_eq!((&odd, &odd_head["content-type"]), (&body, &head["content-type"]));
+    assert!(odd.contains("\"status\":401"), "{odd}");
+    assert_eq!(odd_head["www-authenticate"], head["www-authenticate"]);
+    assert_eq!(odd_head.get("content-length"), head.get("content-length"));
+    let (_, fits) = ask("/role", &token("alice", "1")).await;
+    assert_eq!(fits, "clerk");
+    let counted = counters.snapshot();
+    assert_eq!((counted.misfits, counted.admitted, counted.refused.invalid_token), (1, 2, 1));
+    // Each layer counts its own.
+    let other = layer();
+    let (counters, other) = (other.counters(), routes().layer(other));
+    let (status, body, _) = self::ask(other, "/odd", Some(&token("alice", "1"))).await;
+    assert_eq!((status, body.as_str()), (StatusCode::UNAUTHORIZED, ""));
+    assert_eq!(counters.snapshot().misfits, 1);
 }
 
 #[tokio::test]

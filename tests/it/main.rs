@@ -31,6 +31,8 @@ mod mirror;
 mod nested;
 #[cfg(feature = "test-util")]
 mod open_responses;
+#[cfg(feature = "test-util")]
+mod outbox;
 mod outside;
 mod passing;
 #[cfg(feature = "test-util")]

@@ -113,6 +113,45 @@ async fn it_is_counted_and_audited_like_a_request() {
 }
 
 #[tokio::test]
+async fn events_of_requests_say_what_the_application_wants_to_know() {
+    #[derive(Default)]
+    struct Kept(std::sync::Mutex<Vec<AuditEvent>>);
+
+    impl AuditSink for Kept {
+        fn record(&self, event: &AuditEvent) {
+            self.0.lock().unwrap().push(event.clone());
+        }
+    }
+
+    for is_late in [false, true] {
+        let kept = Arc::new(Kept::default());
+        let layer = if is_late {
+            JwtRevocationLayer::new(WordVerifier::default(), late_store())
+        } else {
+            layer()
+        };
+        let layer = layer.with_audit(Arc::clone(&kept)).with_audit_facts(|head, event| {
+            let event = event.with_field("method", Some(head.method().as_str()));
+            event.with_field("path", Some(head.uri().path())).with_field("ts", Some("never"))
+        });
+        let revoker = layer.revoker();
+        revoker.revoke(Target::user("mallory")).fact("peer", "::1").await.unwrap();
+        for _ in 0..3 {
+            let request = with_token(&token("mallory", "1"));
+            let answer = layer.layer(Handler).oneshot(request).await.unwrap();
+            assert_eq!(answer.status(), http::StatusCode::UNAUTHORIZED);
+        }
+        let events = kept.0.lock().unwrap();
+        // The second and the third refusal are counted, and told later.
+        let [written, refused] = &**events else { panic!("{events:?}") };
+        assert_eq!(written.field("peer"), Some("::1"));
+        assert_eq!((refused.field("method"), refused.field("path")), (Some("GET"), Some("/")));
+        let json = serde_json::to_value(refused).unwrap();
+        assert!(json["ts"] != "never" && json["path"] == "/", "{json}");
+    }
+}
+
+#[tokio::test]
 async fn a_fail_mode_that_depends_on_the_request_is_closed_without_one() {
     let layer =
         JwtRevocationLayer::new(WordVerifier::default(), DeadStore(StoreErrorKind::Unreachable))

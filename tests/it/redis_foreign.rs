@@ -4,6 +4,7 @@
 mod changes;
 mod everywhere;
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -326,15 +327,26 @@ async fn a_key_that_is_there_means_revoked_whatever_its_type() {
 }
 
 #[tokio::test]
-async fn a_token_that_cannot_be_looked_up_is_left_to_the_fail_mode() {
+async fn a_token_that_cannot_be_looked_up_is_refused_in_every_fail_mode() {
     let Some(lab) = Lab::start([ForeignList::keys("t:{claim:tid}")]).await else { return };
     for claims in
         [json!({}), json!({"tid": ""}), json!({"tid": [1]}), json!({"tid": "x".repeat(1025)})]
     {
-        let response = lab.call(&token_with("t1", &claims)).await;
-        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{claims}");
-        assert!(rejection(&response).to_string().contains("tid"), "{:?}", rejection(&response));
+        let open = lab.layer.clone().with_fail_mode(FailMode::Open);
+        for layer in [&lab.layer, &open] {
+            let response = call(layer, &token_with("t1", &claims)).await;
+            assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{claims}");
+            let Rejection::InvalidToken(error) = rejection(&response) else {
+                panic!("{:?}", rejection(&response))
+            };
+            assert!(error.source().unwrap().to_string().contains("tid"), "{error:?}");
+        }
     }
+    // It is no error of the store, and no outage.
+    assert_eq!(
+        lab.layer.counters().snapshot().store_errors_by_kind().map(|(_, n)| n).sum::<u64>(),
+        0
+    );
     assert_eq!(lab.call(&token_with("t1", &json!({"tid": 7}))).await.status(), StatusCode::OK);
     lab.cli(&["SET", "t:7", ""]);
     assert_eq!(
@@ -345,6 +357,41 @@ async fn a_token_that_cannot_be_looked_up_is_left_to_the_fail_mode() {
         lab.call(&token_with("t1", &json!({"tid": "7"}))).await.status(),
         StatusCode::UNAUTHORIZED
     );
+}
+
+/// The attack: more connections than questions may be open, all with one listed token.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_one_listed_token_opens_nothing_and_refuses_no_other() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    // However busy this machine is, nothing here is late.
+    let store = RedisStore::builder().with_url(server.url()).with_check_timeout(2 * PATIENT);
+    let lists = [ForeignList::blacklisted_token(), ForeignList::plain_jti()];
+    let store = lists.into_iter().fold(store, RedisStoreBuilder::with_foreign_list);
+    let layer = layer(&store.connect().await.unwrap()).with_fail_mode(FailMode::Open);
+    let bad = token("bad");
+    server.cli(&["SET", &format!("blacklist:{bad}"), "1"]);
+    let ask = |token: String| {
+        let layer = layer.clone();
+        tokio::spawn(async move { call(&layer, &token).await })
+    };
+    for round in 0..5 {
+        let mut flood: Vec<_> = (0..1500).map(|_| ask(bad.clone())).collect();
+        let innocents: Vec<_> = (0..150).map(|n| ask(token(&format!("good{n}")))).collect();
+        flood.extend((0..1500).map(|_| ask(bad.clone())));
+        for innocent in innocents {
+            let answer = innocent.await.unwrap();
+            assert!(seen(&answer).clearance.as_ref().unwrap().is_checked(), "round {round}");
+        }
+        for attacker in flood {
+            assert_eq!(attacker.await.unwrap().status(), StatusCode::UNAUTHORIZED);
+        }
+    }
+    let counted = layer.counters().snapshot();
+    assert_eq!((counted.admitted, counted.admitted_unchecked), (750, 0));
+    assert_eq!(counted.store_errors(StoreErrorKind::Overloaded), 0);
 }
 
 #[tokio::test]

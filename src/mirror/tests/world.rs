@@ -316,6 +316,7 @@ impl RevocationStore for World {
                     fence: Some(Fence { shard: 0, epoch, seq }),
                     replicas: None,
                     mirrors: None,
+                    unlisted: Vec::new(),
                 });
             }
             Ok(receipts)

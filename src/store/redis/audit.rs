@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::journal::Journal;
 use super::store::RedisStore;
 use crate::audit::{AuditEvent, AuditSink};
 use crate::revocation::Target;
@@ -15,6 +16,8 @@ use crate::store::StoreError;
 
 /// How many events of a [`RedisAuditSink`] can wait to be written; one more is lost, and counted.
 pub(crate) const AUDIT_QUEUE_LENGTH: usize = 4096;
+/// The same for what requests bring about.
+const REQUEST_QUEUE_LENGTH: usize = 1024;
 /// How long [`RedisAuditSink::new`] keeps events: 90 days.
 pub(crate) const DEFAULT_AUDIT_RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// About how many events of a user [`RedisAuditSink::new`] keeps: 1000.
@@ -25,6 +28,10 @@ pub(crate) const DEFAULT_AUDIT_EVENTS_PER_USER: NonZeroU32 =
 /// queue of 4096 events: what finds the queue full or cannot be written is counted by
 /// [`lost`](AuditSink::lost).
 ///
+/// What requests bring about, refusals and unchecked requests, has a queue of 1024 events, a task
+/// and journals of its own ([`refusals_of`](Self::refusals_of)): however many there are, they
+/// displace no revocation, login or reuse.
+///
 /// Events that name no user are kept together, as those of the user with the empty name. Clones
 /// share the queue; the task ends with the last of them.
 #[doc(alias = "audit log")]
@@ -32,6 +39,7 @@ pub(crate) const DEFAULT_AUDIT_EVENTS_PER_USER: NonZeroU32 =
 pub struct RedisAuditSink {
     store: RedisStore,
     queue: mpsc::Sender<Message>,
+    requests: mpsc::Sender<Message>,
     lost: Arc<AtomicU64>,
 }
 
@@ -50,37 +58,67 @@ impl RedisAuditSink {
     /// Keeps about the latest `most_per_user` events of each user for `retention`. To be called on
     /// a tokio runtime.
     pub fn with_limits(store: RedisStore, retention: Duration, most_per_user: NonZeroU32) -> Self {
-        let (queue, events) = mpsc::channel(AUDIT_QUEUE_LENGTH);
         let lost = Arc::new(AtomicU64::new(0));
-        tokio::spawn(keep(store.clone(), events, Arc::clone(&lost), retention, most_per_user));
-        Self { store, queue, lost }
+        let start = |journal, length| {
+            let (queue, events) = mpsc::channel(length);
+            let limits = (retention, most_per_user);
+            tokio::spawn(keep(store.clone(), journal, events, Arc::clone(&lost), limits));
+            queue
+        };
+        let queue = start(Journal::Events, AUDIT_QUEUE_LENGTH);
+        let requests = start(Journal::Requests, REQUEST_QUEUE_LENGTH);
+        Self { store, queue, requests, lost }
     }
 
-    /// The latest events of a user as JSON, the latest first.
+    /// The latest events of a user as JSON, the latest first, without what requests bring about.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked.
     pub async fn events_of(&self, user: &str, most: NonZeroU32) -> Result<Vec<String>, StoreError> {
-        let events = self.store.entries(&Target::user(user), most).await?;
+        self.entries(Journal::Events, user, most).await
+    }
+
+    /// The latest refusals of revoked tokens of a user, and the requests that passed unchecked, as
+    /// JSON, the latest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be asked.
+    pub async fn refusals_of(
+        &self,
+        user: &str,
+        most: NonZeroU32,
+    ) -> Result<Vec<String>, StoreError> {
+        self.entries(Journal::Requests, user, most).await
+    }
+
+    async fn entries(
+        &self,
+        journal: Journal,
+        user: &str,
+        most: NonZeroU32,
+    ) -> Result<Vec<String>, StoreError> {
+        let events = self.store.entries((journal, &Target::user(user)), most).await?;
         Ok(events.iter().map(|event| String::from_utf8_lossy(event).into_owned()).collect())
     }
 
     /// Waits until everything recorded so far is written, or lost.
     pub async fn flush(&self) {
-        let (done, is_done) = oneshot::channel();
-        if self.queue.send(Message::Flush(done)).await.is_ok() {
-            // If the task has ended there is nothing left to wait for.
-            let _ = is_done.await;
+        for queue in [&self.queue, &self.requests] {
+            let (done, is_done) = oneshot::channel();
+            if queue.send(Message::Flush(done)).await.is_ok() {
+                // If the task has ended there is nothing left to wait for.
+                let _ = is_done.await;
+            }
         }
     }
 }
 
 async fn keep(
     store: RedisStore,
+    journal: Journal,
     mut events: mpsc::Receiver<Message>,
     lost: Arc<AtomicU64>,
-    retention: Duration,
-    most: NonZeroU32,
+    (retention, most): (Duration, NonZeroU32),
 ) {
     // One after the other, so that the order of events is the order of entries.
     while let Some(message) = events.recv().await {
@@ -88,7 +126,7 @@ async fn keep(
             Message::Event(event) => {
                 let user = Target::user(event.field("sub").unwrap_or_default());
                 let entry = serde_json::to_vec(&event).unwrap_or_default();
-                if store.append(&user, entry.into(), most, retention).await.is_err() {
+                if store.append((journal, &user), entry.into(), most, retention).await.is_err() {
                     lost.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -99,7 +137,8 @@ async fn keep(
 
 impl AuditSink for RedisAuditSink {
     fn record(&self, event: &AuditEvent) {
-        if self.queue.try_send(Message::Event(event.clone())).is_err() {
+        let queue = if event.kind().is_of_requests() { &self.requests } else { &self.queue };
+        if queue.try_send(Message::Event(event.clone())).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -57,11 +57,6 @@ use super::topology::is_moving;
 use crate::store::{StoreError, StoreErrorKind};
 use crate::verified::{TokenTarget, VerifiedToken};
 
-/// From so many open questions on, and from half of those that are allowed, further checks look for
-/// one to join. It costs a hash of the token and a place in a table, which pays only if there are
-/// many.
-const JOINED_FROM: usize = 64;
-
 /// How many records one `MGET` asks for, about: Redis does nothing else meanwhile.
 const MAX_RECORDS: usize = 1024;
 
@@ -71,8 +66,6 @@ pub(crate) struct BatchedChecks {
     limit: Duration,
     shards: Arc<ShardGroup>,
     queue: Arc<BatchQueue<PendingCheck>>,
-    /// From how many open questions on checks are joined.
-    joined_from: usize,
     /// Seeds the hashes of tokens, so that nobody can aim at one.
     seed: RandomState,
     worker: JoinHandle<()>,
@@ -90,7 +83,6 @@ impl BatchedChecks {
     /// Starts to connect, in the background.
     pub(crate) fn start(config: SupervisionConfig) -> Self {
         let limit = config.limit;
-        let joined_from = JOINED_FROM.min(config.in_flight / 2);
         let shards = Arc::new(ShardGroup {
             keys: Arc::clone(&config.keys),
             tracker: Arc::clone(&config.tracker),
@@ -106,7 +98,7 @@ impl BatchedChecks {
             last_epoch: None,
         };
         let worker = tokio::spawn(run_worker(Arc::clone(&queue), worker));
-        Self { connection, limit, shards, queue, joined_from, seed: RandomState::new(), worker }
+        Self { connection, limit, shards, queue, seed: RandomState::new(), worker }
     }
 
     pub(crate) fn connection(&self) -> &SupervisedConnection {
@@ -118,6 +110,11 @@ impl BatchedChecks {
         self.shards.targets(token).next().is_some()
     }
 
+    /// Whether so many questions are open that it pays to look for one to join.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.connection.is_crowded()
+    }
+
     /// The right to a question beside those of the checks; an error at once if it could not be
     /// answered.
     pub(crate) fn acquire(&self) -> Result<Permit, StoreError> {
@@ -126,7 +123,7 @@ impl BatchedChecks {
 
     /// The right to check this token; an error at once if it could not be answered.
     pub(crate) fn turn(&self, token: &VerifiedToken) -> Result<CheckTurn, StoreError> {
-        if self.connection.open_questions() >= self.joined_from {
+        if self.connection.is_crowded() {
             let (answer, answered) = oneshot::channel();
             let join = |waiting: &mut PendingCheck| waiting.join(token, answer);
             if self.queue.join(self.hash_of(token), join) {
@@ -196,8 +193,7 @@ impl BatchedChecks {
             };
         }
         let (answer, mut answered) = oneshot::channel();
-        let hash =
-            (self.connection.open_questions() >= self.joined_from).then(|| self.hash_of(token));
+        let hash = self.connection.is_crowded().then(|| self.hash_of(token));
         let check = PendingCheck { token: Arc::clone(token), answer, joined: Vec::new() };
         self.queue.push(check, hash).map_err(|_| runtime_ended())?;
         await_answer(&mut answered, deadline).await

@@ -19,7 +19,9 @@ use super::core::StoreCore;
 use super::credentials::{CredentialProvider, PasswordFile, RedisCredentials};
 use super::epoch::EpochTracker;
 use super::error::ConnectError;
-use super::foreign::{ClusterConnections, CompiledLists, ForeignList, ForeignLists};
+use super::foreign::{
+    ClusterConnections, CompiledLists, ForeignList, ForeignLists, UnsentQuestions,
+};
 use super::forget::forget;
 use super::health::{Health, Purpose};
 use super::maintenance::maintain;
@@ -499,7 +501,7 @@ fn open(topology: Topology, options: StoreOptions, lists: CompiledLists) -> Redi
         let nodes = is_cluster.then(|| {
             ClusterConnections::start(Arc::clone(&topology), Arc::clone(&health_tx), connect)
         });
-        Arc::new(ForeignLists { lists, nodes })
+        Arc::new(ForeignLists { lists, unsent: UnsentQuestions::default(), nodes })
     });
     let logs = WriterLogs::new(options.shards);
     let core = Arc::new(StoreCore {

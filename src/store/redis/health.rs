@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
+use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 use tokio::time::Instant;
 
 use crate::store::{Condition, Doubt, StoreError, StoreErrorKind};
@@ -21,7 +22,8 @@ pub(crate) enum Purpose {
 /// [`RedisStore::watch_health`](super::RedisStore::watch_health).
 ///
 /// `Display` says it in one line, for a readiness probe or a log: `redis can be used`, or what
-/// cannot be done, and why.
+/// cannot be done, and why. Serialized, it is an object with `is_up`, `checks`, `writes`, `doubt`,
+/// `awaited_writers` and this line as `text`.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Health {
@@ -247,10 +249,54 @@ impl fmt::Display for Health {
     }
 }
 
+impl Serialize for Health {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_struct("Health", 6)?;
+        object.serialize_field("is_up", &self.is_up())?;
+        object.serialize_field("checks", &self.checks())?;
+        object.serialize_field("writes", &self.writes())?;
+        object.serialize_field("doubt", &self.doubt())?;
+        object.serialize_field("awaited_writers", &self.awaited_writers())?;
+        object.serialize_field("text", &self.to_string())?;
+        object.end()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::StoreErrorKind;
+
+    #[test]
+    fn health_is_serialized_by_name() {
+        let mut health = Health::starting(std::slice::from_ref(&(0..4)));
+        health.record(Purpose::Checks, &(0..4), None);
+        health.set_doubt(Doubt::Settling, Some(Settling { lasts: Duration::ZERO, awaited: 2 }));
+        let expected = serde_json::json!({
+            "is_up": false, "checks": true, "writes": false, "doubt": {"state": "settling"},
+            "awaited_writers": 2, "text": "settling for 0 s, 2 writers awaited",
+        });
+        assert_eq!(serde_json::to_value(&health).unwrap(), expected);
+    }
+
+    #[test]
+    fn since_when_tokens_cannot_be_checked_is_known() {
+        let lasts = |health: &Health| match health.condition() {
+            Condition::Answering(_) => panic!("{health}"),
+            Condition::Failing { lasts, .. } => lasts,
+        };
+        let error = StoreError::new(StoreErrorKind::Unreachable, "redis: closed");
+        let mut health = Health::starting(std::slice::from_ref(&(0..4)));
+        assert_eq!(lasts(&health), None, "they never could");
+        health.record(Purpose::Checks, &(0..4), Some(&error));
+        assert_eq!(lasts(&health), None);
+        health.record(Purpose::Checks, &(0..4), None);
+        assert!(matches!(health.condition(), Condition::Answering(Doubt::None)));
+        health.record(Purpose::Checks, &(0..4), Some(&error));
+        let first = lasts(&health).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        health.record(Purpose::Checks, &(0..4), Some(&error));
+        assert!(lasts(&health).unwrap() >= first + Duration::from_millis(5), "it goes on");
+    }
 
     #[test]
     fn health_says_in_one_line_what_cannot_be_done_and_why() {

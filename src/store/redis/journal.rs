@@ -3,6 +3,7 @@
 //! | key | type | holds |
 //! | --- | --- | --- |
 //! | `prefix:{k}:a:<fingerprint>` | stream | the latest entries about a target |
+//! | `prefix:{k}:q:<fingerprint>` | stream | the latest of those that requests bring about |
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -25,16 +26,25 @@ pub(super) const APPEND: LuaScript = LuaScript {
     writes: false,
 };
 
+/// Which of the journals of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Journal {
+    /// What was done.
+    Events,
+    /// What requests bring about, so that it displaces nothing else.
+    Requests,
+}
+
 impl RedisStore {
     /// Appends to the journal of `target`, which keeps about `most` entries for `retention`.
     pub(crate) async fn append(
         &self,
-        target: &Target,
+        (journal, target): (Journal, &Target),
         entry: Bytes,
         most: NonZeroU32,
         retention: Duration,
     ) -> Result<(), StoreError> {
-        let (shard, key) = self.journal(target);
+        let (shard, key) = self.journal(journal, target);
         let retention =
             u64::try_from(retention.as_millis()).unwrap_or(MAX_INTEGER).clamp(1, MAX_INTEGER);
         let arguments = vec![
@@ -50,10 +60,10 @@ impl RedisStore {
     /// The latest entries of the journal of `target`, the latest first.
     pub(crate) async fn entries(
         &self,
-        target: &Target,
+        (journal, target): (Journal, &Target),
         most: NonZeroU32,
     ) -> Result<Vec<Bytes>, StoreError> {
-        let (shard, key) = self.journal(target);
+        let (shard, key) = self.journal(journal, target);
         let [end, start, count] = [&b"+"[..], b"-", b"COUNT"].map(Bytes::from_static);
         let arguments = vec![key, end, start, count, most.to_string().into()];
         let Value::Array(entries) =
@@ -72,10 +82,15 @@ impl RedisStore {
             .collect()
     }
 
-    fn journal(&self, target: &Target) -> (u16, Bytes) {
+    fn journal(&self, journal: Journal, target: &Target) -> (u16, Bytes) {
         let fingerprint = target.fingerprint();
         let keys = &self.core.keys;
         let shard = keys.shard_of(&fingerprint);
-        (shard, keys.shard(shard).journal(&fingerprint))
+        let names = keys.shard(shard);
+        let key = match journal {
+            Journal::Events => names.journal(&fingerprint),
+            Journal::Requests => names.request_journal(&fingerprint),
+        };
+        (shard, key)
     }
 }

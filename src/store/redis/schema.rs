@@ -14,6 +14,7 @@
 //! | `prefix:{k}:w` | zset | the mirrors: raw ids, by the hour in which they were last heard of |
 //! | `prefix:{k}:w:<id>` | string | the [`MirrorLease`] of one mirror. Expires when no write has to wait for the mirror |
 //! | `prefix:{k}:a:<fingerprint>` | stream | the latest audit events of a user, see the module `journal` |
+//! | `prefix:{k}:q:<fingerprint>` | stream | the latest of those that requests bring about |
 //! | `prefix:{k}:d:<fingerprint>` | string | one document of a session, a family, …, see the module `session` |
 //! | `prefix:{k}:n` | zset | the sessions that are counted, by the time at which they end |
 //!
@@ -86,6 +87,7 @@ pub(crate) struct ShardKeys {
     record: Box<str>,
     lease: Box<str>,
     journal: Box<str>,
+    request_journal: Box<str>,
     #[cfg(feature = "sessions")]
     pub(crate) members: Bytes,
     #[cfg(feature = "sessions")]
@@ -108,6 +110,7 @@ impl RedisKeys {
                 record: format!("{prefix}:{{{k}}}:r:").into(),
                 lease: format!("{prefix}:{{{k}}}:w:").into(),
                 journal: format!("{prefix}:{{{k}}}:a:").into(),
+                request_journal: format!("{prefix}:{{{k}}}:q:").into(),
                 #[cfg(feature = "sessions")]
                 members: key("n"),
                 #[cfg(feature = "sessions")]
@@ -159,6 +162,10 @@ impl ShardKeys {
 
     pub(crate) fn journal(&self, fingerprint: &Fingerprint) -> Bytes {
         format!("{}{fingerprint}", self.journal).into()
+    }
+
+    pub(crate) fn request_journal(&self, fingerprint: &Fingerprint) -> Bytes {
+        format!("{}{fingerprint}", self.request_journal).into()
     }
 
     #[cfg(feature = "sessions")]

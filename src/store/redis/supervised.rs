@@ -62,6 +62,9 @@ use crate::store::{StoreError, StoreErrorKind};
 
 /// After so many timeouts in a row the connection is given up.
 const MAX_TIMEOUTS: u32 = 5;
+/// From so many open questions on, and from half of those that are allowed, further ones look for
+/// one to join. It costs a hash and a place in a table, which pays only if there are many.
+const JOINED_FROM: usize = 64;
 /// A connection that is lost after so long is replaced at once. Those that are lost earlier must
 /// not become a storm of connections.
 const GOOD_AFTER: Duration = Duration::from_millis(50);
@@ -180,6 +183,11 @@ impl SupervisedConnection {
     /// How many questions have a permit.
     pub(crate) fn open_questions(&self) -> usize {
         self.shared.config.in_flight.saturating_sub(self.shared.permits.available_permits())
+    }
+
+    /// Whether so many questions are open that it pays to look for one to join.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.open_questions() >= JOINED_FROM.min(self.shared.config.in_flight / 2)
     }
 
     /// By what it is known that the server is a primary.

@@ -91,6 +91,7 @@ impl StoreCore {
             fence: Some(Fence { shard, epoch: reply.epoch.id, seq: change.seq }),
             replicas,
             mirrors: None,
+            unlisted: Vec::new(),
         };
         Ok(reply.changes.iter().flatten().map(receipt).collect())
     }

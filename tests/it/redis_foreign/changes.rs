@@ -64,6 +64,38 @@ async fn what_is_revoked_is_written_beside_our_own_record() {
 }
 
 #[tokio::test]
+async fn a_write_says_what_the_other_program_does_not_learn() {
+    let lists = [
+        ForeignList::plain_jti().with_writes(),
+        ForeignList::revoked_families().with_writes(),
+        ForeignList::keys("read:{jti}"),
+    ];
+    let Some(lab) = Box::pin(Lab::start(lists)).await else { return };
+    let revoker = lab.layer.revoker();
+    let told = async |target| revoker.revoke(target).await.unwrap().unlisted.join(", ");
+    assert_eq!(told(Target::user("alice")).await, "{jti}, token:revoked_families {claim:fid}");
+    assert_eq!(told(Target::family("f1")).await, "");
+    assert_eq!(told(Target::token("t1")).await, "");
+}
+
+#[cfg(feature = "sessions")]
+#[tokio::test]
+async fn a_logout_tells_a_list_of_tokens_of_the_token_at_hand() {
+    use tower_jwt_revocation::session::{RefreshPolicy, Sessions};
+
+    let lists = [ForeignList::plain_jti().with_writes()];
+    let Some(lab) = Box::pin(Lab::start(lists)).await else { return };
+    let policy = RefreshPolicy::new();
+    let sessions = Sessions::new(lab.store.clone(), lab.layer.revoker(), policy).unwrap();
+    let text = token_with("t1", &json!({"sid": "s1"}));
+    sessions.logout(&*lab.cleared(&text).await).await.unwrap();
+    // The entry goes with the token, and not with the record of the session.
+    assert!((600..=661).contains(&ttl(&lab, "t1")), "{}", ttl(&lab, "t1"));
+    lab.cli(&["DEL", "t1"]);
+    assert_eq!(lab.call(&text).await.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
 async fn an_existing_entry_is_neither_overwritten_nor_shortened() {
     let Some(lab) = Lab::start([ForeignList::plain_jti().with_writes()]).await else { return };
     let revoker = lab.layer.revoker();

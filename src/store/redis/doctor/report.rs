@@ -2,8 +2,11 @@
 
 use std::fmt;
 
-/// What [`RedisStore::doctor`](crate::RedisStore::doctor) has found.
-#[derive(Clone, Debug, Default)]
+use serde::Serialize;
+
+/// What [`RedisStore::doctor`](crate::RedisStore::doctor) has found. Serialized, it is an object:
+/// `{"findings":[{"severity":"error","subject":…,"sentence":…,"remedy":…}]}`.
+#[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Report {
     /// All findings, the worst first.
@@ -11,7 +14,7 @@ pub struct Report {
 }
 
 /// One thing that was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Finding {
     /// How bad it is.
@@ -25,7 +28,8 @@ pub struct Finding {
 }
 
 /// How bad a [`Finding`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Severity {
     /// A revocation may be lost, or be without effect: do not run like this.
     Error,

@@ -6,21 +6,28 @@ use std::time::Duration;
 use fred::types::Value;
 use futures::FutureExt as _;
 use futures::stream::FuturesUnordered;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout_at};
 
+use super::super::batch::BatchedChecks;
 use super::super::check::first_revoked;
 use super::super::connection::error_code;
-use super::super::connection::unexpected_reply;
+use super::super::connection::{timed_out, unexpected_reply};
 use super::super::core::StoreCore;
 use super::super::supervised::Permit;
 use super::cluster::ClusterConnections;
 use super::list::{CompiledList, CompiledLists, ListEntry};
+use super::unsent::{Turn, UnsentQuestions, identity_of};
 use crate::store::{Lookup, Standing, StoreError, StoreErrorKind};
 use crate::verified::VerifiedToken;
+
+/// For how long a question waits for others that ask the same.
+const JOIN_FOR: Duration = Duration::from_millis(1);
 
 /// The foreign lists of a store.
 pub(crate) struct ForeignLists {
     pub(crate) lists: CompiledLists,
+    /// Questions that have not been sent.
+    pub(crate) unsent: UnsentQuestions,
     /// In a cluster, the connections to the nodes of the foreign keys. Elsewhere they are where our
     /// own records are.
     pub(crate) nodes: Option<ClusterConnections>,
@@ -101,15 +108,59 @@ impl ForeignLists {
 
     async fn ask(&self, core: &StoreCore, question: ListQuestion) -> Result<Standing, StoreError> {
         let ListQuestion { list, slot, command, arguments } = question;
-        let answer = match self.acquire(core, slot) {
-            Ok(permit) => {
-                self.ask_over(permit, command, arguments, core.options.check_timeout).await
+        let limit = core.options.check_timeout;
+        let answer = if self.is_crowded(core, slot) {
+            self.ask_together(core, slot, command, arguments, limit).await
+        } else {
+            match self.acquire(core, slot) {
+                Ok(permit) => self.ask_over(permit, command, arguments, limit).await,
+                Err(error) => Err(error),
             }
-            Err(error) => Err(error),
         };
         match answer {
             Ok(answer) => list.decide(&answer),
             Err(error) => Err(self.without_key(&list, &error)),
+        }
+    }
+
+    /// Where many questions are open, one that others ask as well, and that has not been sent, is
+    /// sent once, and takes one permit: see [`UnsentQuestions`].
+    async fn ask_together(
+        &self,
+        core: &StoreCore,
+        slot: u16,
+        command: &'static str,
+        arguments: Vec<Value>,
+        limit: Duration,
+    ) -> Result<Value, StoreError> {
+        let deadline = Instant::now() + limit;
+        let identity = identity_of(command, &arguments);
+        loop {
+            let unsent = match self.unsent.join(&identity) {
+                Turn::First(unsent) => unsent,
+                Turn::Joined(answered) => match timeout_at(deadline, answered).await {
+                    Ok(Ok(answer)) => return answer,
+                    // Whoever was to ask has gone.
+                    Ok(Err(_)) => continue,
+                    Err(_) => return Err(timed_out()),
+                },
+            };
+            let permit = match self.acquire(core, slot) {
+                Ok(permit) => permit,
+                Err(error) => return unsent.answer(Err(error)),
+            };
+            sleep(JOIN_FOR).await;
+            let sent = unsent.send();
+            let left = deadline.saturating_duration_since(Instant::now());
+            return sent.answer(self.ask_over(permit, command, arguments, left).await);
+        }
+    }
+
+    /// Whether so many questions are open that it pays to look for one to join.
+    fn is_crowded(&self, core: &StoreCore, slot: u16) -> bool {
+        match &self.nodes {
+            Some(nodes) => nodes.is_crowded(slot),
+            None => core.checks.first().is_some_and(BatchedChecks::is_crowded),
         }
     }
 

@@ -78,6 +78,14 @@ impl ClusterConnections {
         Err(StoreError::new(StoreErrorKind::Cluster, "the cluster is not known to serve the slot"))
     }
 
+    /// Whether so many questions are open at the node of a slot that it pays to look for one to
+    /// join.
+    pub(crate) fn is_crowded(&self, slot: u16) -> bool {
+        let map = self.shared.map.load();
+        let owner = map.owners.get(usize::from(slot)).copied().flatten();
+        owner.and_then(|at| map.nodes.get(at)).is_some_and(|node| node.connection.is_crowded())
+    }
+
     /// The right to ask one question at the nth node; none after the last.
     pub(crate) fn acquire_nth(&self, n: usize) -> Option<Result<Permit, StoreError>> {
         self.shared.map.load().nodes.get(n).map(|node| node.connection.acquire())

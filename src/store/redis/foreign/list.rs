@@ -178,7 +178,7 @@ impl ForeignList {
     }
 
     /// Takes a token that lacks a claim of the template, or has it empty, as not listed. Default:
-    /// it is an error, and the fail mode decides, because it is not known what such a token would
+    /// it is refused with 401 in every fail mode, because it is not known what such a token would
     /// be listed under.
     ///
     /// # Security
@@ -198,8 +198,13 @@ impl ForeignList {
     /// if it is like those that are written.
     ///
     /// A list by the token itself is written where the token is at hand: in
-    /// [`revoke_raw_token`](crate::Revoker::revoke_raw_token), and in
-    /// [`revoke_token`](crate::Revoker::revoke_token) of the token of a request.
+    /// [`revoke_raw_token`](crate::Revoker::revoke_raw_token), in
+    /// [`revoke_token`](crate::Revoker::revoke_token) of the token of a request, and in
+    /// `Sessions::logout`, which ends more than this token: a list of tokens then gets this one.
+    ///
+    /// What a list cannot say — a user so far, a session to a list of tokens — the other program
+    /// does not learn: [`Receipt::unlisted`](crate::store::Receipt::unlisted) names the lists, and
+    /// the log says so.
     pub fn with_writes(mut self) -> Self {
         self.writes = ListWrites::Too;
         self
@@ -336,7 +341,13 @@ impl CompiledList {
         }
     }
 
+    /// What the token is like is an error of its own; that its text is not at hand is not its
+    /// fault.
     pub(crate) fn fill_error(&self, error: &FillError) -> StoreError {
+        let kind = match error {
+            FillError::Missing(_) | FillError::Odd(..) => StoreErrorKind::InvalidInput,
+            FillError::NoText => StoreErrorKind::Other,
+        };
         let problem = match error {
             FillError::Missing(claim) => {
                 format!("the token has no claim `{claim}`; see ForeignList::allow_missing_claims")
@@ -348,7 +359,7 @@ impl CompiledList {
                     .into()
             }
         };
-        self.error(StoreErrorKind::InvalidInput, &problem)
+        self.error(kind, &problem)
     }
 
     /// An error about this list. It names the templates, never what was filled in.

@@ -38,7 +38,8 @@
 //! | `{{` and `}}` | a brace |
 //!
 //! A value is filled in as it is: Redis keys are bytes, so no value can end a key or begin a
-//! command. One that is longer than 1024 bytes, or of another type, is an error. Where a template
+//! command. One that is longer than 1024 bytes, or of another type, is in no list, and the token is
+//! refused with 401 in every fail mode. Where a template
 //! has two placeholders, mind that `a:b` and `c` give the same key as `a` and `b:c` if `:` stands
 //! between them; the other program has made it so.
 //!
@@ -108,6 +109,7 @@ mod decide;
 mod import;
 mod list;
 mod template;
+mod unsent;
 mod write;
 
 pub(crate) use self::check::ForeignLists;
@@ -115,6 +117,7 @@ pub(crate) use self::cluster::ClusterConnections;
 pub(crate) use self::import::{ListScan, ListedEntry, ListedId, ScanPosition};
 pub(crate) use self::list::CompiledLists;
 pub use self::list::ForeignList;
+pub(crate) use self::unsent::UnsentQuestions;
 #[cfg(test)]
 pub(crate) use self::write::LIST;
 

@@ -3,10 +3,11 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
-use super::ForeignLists;
 use super::cluster::layout_of;
 use super::list::{CompiledLists, ForeignList, ListEntry};
 use super::template::{FillError, KeyTemplate};
+use super::{ForeignLists, UnsentQuestions};
+use crate::clock::Timestamp;
 use crate::revocation::{Action, Extent, Revocation, RevocationOrigin, Target, TargetKind};
 use crate::store::StoreErrorKind;
 use crate::token::TokenProfile;
@@ -194,7 +195,7 @@ proptest! {
 fn each_list_asks_with_the_command_that_sees_what_it_means() {
     let asked = |list: ForeignList| {
         let lists = CompiledLists::compile(&[list]).unwrap();
-        let foreign = ForeignLists { lists, nodes: None };
+        let foreign = ForeignLists { lists, unsent: UnsentQuestions::default(), nodes: None };
         let token = token(&json!({"fid": "f1"})).presented_as("abc", Needs::Text);
         let (questions, failure) = foreign.questions(&token);
         assert!(failure.is_none());
@@ -275,6 +276,16 @@ fn only_what_a_list_can_express_is_written_to_it() {
     assert_eq!(written_for(of("i"), &revocation(Target::token("t").issued_by("i"), all)), 1);
     assert_eq!(written_for(of("i"), &revocation(Target::token("t").issued_by("j"), all)), 0);
 
+    // Of more than a token, a list of tokens can say the one that asked for it, and no more.
+    let mut session = revocation(Target::session("s"), all);
+    session.origin = RevocationOrigin::Token(token(&json!({"sid": "s"})));
+    assert_eq!(written_for(jti(), &session), 1);
+    assert_eq!(written_for(user(), &session), 0);
+    session.action = Action::Revoke(Extent::IssuedUntil(Timestamp::from_secs(1)));
+    assert_eq!(written_for(jti(), &session), 0, "the token was issued later");
+    session.action = Action::Reinstate;
+    assert_eq!(written_for(jti(), &session), 0);
+
     let mut change = revocation(Target::token("t1"), all);
     change.origin = RevocationOrigin::Token(token(&json!({"tenant": "acme"})));
     assert_eq!(written_for(two(), &change), 1);
@@ -284,6 +295,29 @@ fn only_what_a_list_can_express_is_written_to_it() {
     assert_eq!(written_for(by_token(), &change), 1);
     change.origin = RevocationOrigin::List;
     assert_eq!(written_for(jti(), &change), 0);
+}
+
+#[test]
+fn a_write_says_which_lists_cannot_say_it() {
+    let lists = [
+        ForeignList::keys("b:{jti}").with_writes(),
+        ForeignList::keys("f:{claim:fid}").with_writes(),
+        ForeignList::keys("read:{jti}"),
+        ForeignList::keys("theirs:{jti}").with_issuer("theirs").with_writes(),
+    ];
+    let lists = CompiledLists::compile(&lists).unwrap();
+    let unlisted = |target, action| lists.unlisted(&revocation(target, action)).join(" ");
+    let (all, so_far) = (Action::Revoke(Extent::All), Action::Revoke(Extent::IssuedSoFar));
+    assert_eq!(unlisted(Target::user("a"), so_far), "b:{jti} f:{claim:fid}");
+    assert_eq!(unlisted(Target::session("s"), all), "b:{jti} f:{claim:fid}");
+    assert_eq!(unlisted(Target::token("t"), all), "", "one of them says it");
+    assert_eq!(unlisted(Target::family("f"), all), "");
+    assert_eq!(unlisted(Target::user("a"), Action::Reinstate), "");
+    let theirs = Target::user("a").issued_by("theirs");
+    assert_eq!(unlisted(theirs, so_far), "b:{jti} f:{claim:fid} theirs:{jti}");
+    let mut session = revocation(Target::session("s"), all);
+    session.origin = RevocationOrigin::Token(token(&json!({"sid": "s"})));
+    assert_eq!(lists.unlisted(&session).len(), 2, "one token is not all of the session");
 }
 
 #[test]

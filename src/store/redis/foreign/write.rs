@@ -20,6 +20,7 @@ use crate::store::redis::command::StoreCommand;
 use crate::store::redis::core::StoreCore;
 use crate::store::redis::script::LuaScript;
 use crate::store::{Receipt, StoreError, StoreErrorKind};
+use crate::token::TokenProfile;
 
 /// The script that writes an entry.
 pub(crate) const LIST: LuaScript = LuaScript {
@@ -37,6 +38,18 @@ pub(crate) struct ListWrite {
     list: Arc<CompiledList>,
     entry: ListEntry,
     action: ListAction,
+    /// When the entry may go, if that is another time than that of the change.
+    until: Option<Timestamp>,
+}
+
+/// How much of a change a list can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expressed {
+    /// All of it.
+    Fully,
+    /// That the token is revoked by which it was asked for.
+    ThisToken,
+    Nothing,
 }
 
 enum ListAction {
@@ -55,9 +68,19 @@ impl CompiledLists {
             self.all.iter().filter(|list| list.writes == ListWrites::Too).collect();
         let mut writes = Vec::new();
         for (n, change) in changes.iter().enumerate() {
-            for list in written.iter().filter(|list| list.takes(change)) {
+            for list in &written {
+                let expressed = list.expresses(change);
+                if expressed == Expressed::Nothing {
+                    continue;
+                }
                 match self.entry_for(list, change) {
                     Ok(entry) => {
+                        let until = match (&change.origin, expressed) {
+                            (RevocationOrigin::Token(token), Expressed::ThisToken) => {
+                                Some(TokenProfile::forget_token_at(token.expires_at()))
+                            }
+                            _ => None,
+                        };
                         let action = match change.action {
                             Action::Reinstate => ListAction::Remove,
                             Action::Revoke(_) => ListAction::Add {
@@ -70,7 +93,13 @@ impl CompiledLists {
                                 },
                             },
                         };
-                        writes.push(ListWrite { change: n, list: Arc::clone(list), entry, action });
+                        writes.push(ListWrite {
+                            change: n,
+                            list: Arc::clone(list),
+                            entry,
+                            action,
+                            until,
+                        });
                     }
                     // Without the claim there is no entry.
                     Err(FillError::Missing(_)) => {}
@@ -83,6 +112,25 @@ impl CompiledLists {
             }
         }
         writes
+    }
+
+    /// The lists that would have to say this, if none of those that are written can.
+    pub(crate) fn unlisted(&self, change: &Revocation) -> Vec<Box<str>> {
+        let is_news = matches!(change.action, Action::Revoke(_))
+            && !matches!(change.origin, RevocationOrigin::List);
+        let concerned: Vec<_> = self
+            .all
+            .iter()
+            .filter(|list| is_news && list.writes == ListWrites::Too)
+            .filter(|list| list.is_about(change.target.issuer_name()))
+            .collect();
+        let is_said = |list: &&Arc<CompiledList>| {
+            list.expresses(change) == Expressed::Fully && self.entry_for(list, change).is_ok()
+        };
+        if concerned.iter().any(is_said) {
+            return Vec::new();
+        }
+        concerned.into_iter().map(|list| (&*list.name).into()).collect()
     }
 
     fn entry_for(&self, list: &CompiledList, change: &Revocation) -> Result<ListEntry, FillError> {
@@ -111,7 +159,7 @@ fn id_for<'t>(
 }
 
 impl CompiledList {
-    fn takes(&self, change: &Revocation) -> bool {
+    fn expresses(&self, change: &Revocation) -> Expressed {
         let kind = match change.target.kind() {
             TargetKind::SigningInput => TargetKind::Token,
             kind => kind,
@@ -121,7 +169,25 @@ impl CompiledList {
         let is_all = matches!(change.action, Action::Revoke(Extent::All) | Action::Reinstate);
         // What was imported from a list is in it already, with an expiry of its own.
         let is_new = !matches!(change.origin, RevocationOrigin::List);
-        kind == self.kind && is_all && is_new && self.is_about(issuer)
+        if !is_new || !self.is_about(issuer) {
+            return Expressed::Nothing;
+        }
+        if kind == self.kind && is_all {
+            return Expressed::Fully;
+        }
+        let RevocationOrigin::Token(token) = &change.origin else { return Expressed::Nothing };
+        let covers_token = match change.action {
+            Action::Revoke(Extent::All | Extent::IssuedSoFar) => true,
+            Action::Revoke(Extent::IssuedUntil(cutoff)) => {
+                token.issued_at().is_none_or(|issued_at| issued_at <= cutoff)
+            }
+            Action::Reinstate => false,
+        };
+        if covers_token && self.kind == TargetKind::Token {
+            Expressed::ThisToken
+        } else {
+            Expressed::Nothing
+        }
     }
 
     /// The value that is written under a key.
@@ -151,8 +217,22 @@ impl ForeignLists {
     ) -> Result<Vec<Receipt>, StoreError> {
         let writes = self.lists.writes_for(&changes);
         let kept: Vec<_> = changes.iter().map(|change| (change.until, change.lifetime)).collect();
-        let receipts = core.write(changes).await?;
+        let unlisted: Vec<_> = changes.iter().map(|change| self.lists.unlisted(change)).collect();
+        let mut receipts = core.write(changes).await?;
         self.write_all(core, writes, &kept, &receipts).await?;
+        for (receipt, unlisted) in receipts.iter_mut().zip(unlisted) {
+            if receipt.outcome == Outcome::AlreadyExpired {
+                continue;
+            }
+            for list in &unlisted {
+                tracing::info!(
+                    list = &**list,
+                    "what was revoked goes on working for the readers of \
+                    a foreign list, which cannot say it"
+                );
+            }
+            receipt.unlisted = unlisted;
+        }
         Ok(receipts)
     }
 
@@ -166,7 +246,8 @@ impl ForeignLists {
         let written = writes.into_iter().filter_map(|write| {
             let (receipt, (until, lifetime)) =
                 (receipts.get(write.change)?, kept.get(write.change)?);
-            let until = (*until).max(receipt.at.saturating_add(*lifetime));
+            let until =
+                write.until.unwrap_or_else(|| (*until).max(receipt.at.saturating_add(*lifetime)));
             // A revocation that has expired already needs no entry.
             (receipt.outcome != Outcome::AlreadyExpired).then(|| {
                 let lifetime = until.saturating_duration_since(receipt.at);
