@@ -31,8 +31,9 @@ pub enum StoreErrorKind {
     Unreachable,
     /// No answer in time.
     Timeout,
-    /// More was asked at once than the limit of the store allows: load of our own, and no outage. A
-    /// token that cannot be checked for it is refused in every [`FailMode`](crate::FailMode).
+    /// More was asked at once than the limit of the store allows, or this process stood still while
+    /// an answer was due: load of our own, and no outage. A token that cannot be checked for it is
+    /// refused in every [`FailMode`](crate::FailMode).
     Overloaded,
     /// The server is loading its data (`LOADING`).
     Loading,

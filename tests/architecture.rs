@@ -74,7 +74,7 @@ const FOREIGN_CRATES: &[(&str, &[&str])] = &[
     ("tower", &["endpoints::endpoint", "middleware", "token::jwks::http"]),
     ("serde_path_to_error", &["verified"]),
     ("axum", &["middleware::extract", "token::bearer"]),
-    ("pin_project_lite", &["middleware"]),
+    ("pin_project_lite", &["middleware", "store::redis::time_limit"]),
     ("rustix", &["clock"]),
     ("humantime", &["audit"]),
     ("moka", &["session::cache"]),

@@ -82,14 +82,15 @@ impl Outage {
         }
     }
 
-    /// More was asked at once than the store allows. That is load, and says nothing of the store.
+    /// More was asked at once than the store allows, or this process stood still. That is load, and
+    /// says nothing of the store.
     pub(super) fn overloaded(&self, error: &StoreError) {
         let now = self.now() + 1;
         let last = self.last_overload.fetch_max(now, Relaxed);
         if last == 0 || now.saturating_sub(last) >= millis(QUIET) {
             tracing::warn!(error = %error.chain(),
-                "more tokens are to be checked at once than the store allows: those in excess are \
-                refused with 503, in every fail mode");
+                "this process has more to do than it or the store allows: tokens that cannot be \
+                checked for it are refused with 503, in every fail mode");
         }
     }
 

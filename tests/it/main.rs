@@ -60,6 +60,8 @@ mod redis_proof;
 #[cfg(feature = "redis")]
 mod redis_refused_writes;
 #[cfg(feature = "redis")]
+mod redis_stalls;
+#[cfg(feature = "redis")]
 mod redis_store;
 #[cfg(feature = "redis")]
 mod redis_supervision;

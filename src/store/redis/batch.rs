@@ -24,7 +24,8 @@
 //! joined: its answer may be older than a revocation that was confirmed since.
 //!
 //! A batch that is not answered in time is one timeout, however many checks are in it, and a check
-//! whose own time is over while it waits is none: how much we ask says nothing about Redis.
+//! whose own time is over while it waits is none: how much we ask says nothing about Redis. Nor is
+//! it a timeout if this process stood still meanwhile, see `time_limit`.
 //!
 //! While a cluster moves the slot of the keys, `MGET` is refused. Then each key is asked for by
 //! itself, see `supervised/moving`.
@@ -43,16 +44,16 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout, timeout_at};
 
 use self::plan::{CheckAnswer, KeyPlan, RecordPositions, ShardGroup, read_epoch};
 use self::queue::{BatchQueue, BatchTransport, run_worker};
-use super::connection::{timed_out, unexpected_reply};
+use super::connection::unexpected_reply;
 use super::epoch::{EpochSource, ReadFrom};
 use super::schema::Epoch;
 use super::supervised::{
     ConnectionHandle, Permit, PinnedConnection, SupervisedConnection, SupervisionConfig,
 };
+use super::time_limit::{Late, TimeLimit};
 use super::topology::is_moving;
 use crate::store::{StoreError, StoreErrorKind};
 use crate::verified::{TokenTarget, VerifiedToken};
@@ -144,18 +145,20 @@ impl BatchedChecks {
     /// What the shards behind this connection know of a token. If the connection is lost meanwhile,
     /// it is asked again over the next one, as long as there is time.
     pub(crate) async fn ask(&self, mut turn: CheckTurn, token: Arc<VerifiedToken>) -> CheckAnswer {
-        let deadline = Instant::now() + self.limit;
+        let mut limit = TimeLimit::start(self.limit);
         loop {
             let answer = match &mut turn {
-                CheckTurn::Own(permit) => self.ask_once(permit, &token, deadline).await,
-                CheckTurn::Joined(answered) => await_answer(answered, deadline).await,
+                CheckTurn::Own(permit) => self.ask_once(permit, &token, &mut limit).await,
+                CheckTurn::Joined(answered) => await_answer(answered, &mut limit).await,
             };
             match (answer, &mut turn) {
                 (Err(error), CheckTurn::Own(permit)) => {
-                    permit.next_connection(error, deadline).await?;
+                    permit.next_connection(error, limit.deadline()).await?;
+                    limit.resume();
                 }
                 (Err(error), CheckTurn::Joined(_)) => {
-                    self.connection.next_connection(error, deadline).await?;
+                    self.connection.next_connection(error, limit.deadline()).await?;
+                    limit.resume();
                     turn = self.turn(&token)?;
                 }
                 (answer, _) => return answer,
@@ -167,7 +170,7 @@ impl BatchedChecks {
         &self,
         permit: &Permit,
         token: &Arc<VerifiedToken>,
-        deadline: Instant,
+        limit: &mut TimeLimit,
     ) -> CheckAnswer {
         if let Some(_direct) = self.queue.try_direct() {
             let (keys, plan) = self.shards.plan(iter::once(&**token), &mut None);
@@ -186,27 +189,30 @@ impl BatchedChecks {
                     values => values.map(|values| (plan, values)),
                 }
             });
-            return match timeout_at(deadline, asked).await {
+            return match limit.wait(asked).await {
                 Ok(Ok((plan, values))) => self.shards.decide_single(token, &plan, server, &values),
-                Ok(Err(error)) => Err(error),
-                Err(_) => Err(moving.unwrap_or_else(|| permit.connection().count_timeout())),
+                Ok(Err(error)) => Err(limit.blame(error)),
+                Err(late) => match (late, moving) {
+                    (Late::Unanswered, Some(moving)) => Err(moving),
+                    (late, _) => Err(permit.connection().note_late(late)),
+                },
             };
         }
         let (answer, mut answered) = oneshot::channel();
         let hash = self.connection.is_crowded().then(|| self.hash_of(token));
         let check = PendingCheck { token: Arc::clone(token), answer, joined: Vec::new() };
         self.queue.push(check, hash).map_err(|_| runtime_ended())?;
-        await_answer(&mut answered, deadline).await
+        await_answer(&mut answered, limit).await
     }
 }
 
 async fn await_answer(
     answered: &mut oneshot::Receiver<CheckAnswer>,
-    deadline: Instant,
+    limit: &mut TimeLimit,
 ) -> CheckAnswer {
-    match timeout_at(deadline, answered).await {
+    match limit.wait(answered).await {
         Ok(answer) => answer.unwrap_or_else(|_| Err(runtime_ended())),
-        Err(_) => Err(timed_out()),
+        Err(late) => Err(late.error()),
     }
 }
 
@@ -288,8 +294,8 @@ struct BatchWorker {
 struct BatchReply {
     connection: PinnedConnection,
     checks: Vec<PendingCheck>,
-    /// None, if there was no reply in time.
-    values: Option<Result<(KeyPlan, Vec<Value>), StoreError>>,
+    /// Or why there was no reply in time.
+    values: Result<Result<(KeyPlan, Vec<Value>), StoreError>, Late>,
 }
 
 impl BatchTransport for BatchWorker {
@@ -337,8 +343,12 @@ impl BatchTransport for BatchWorker {
                     }
                 };
                 // Each check began earlier, so none waits for longer than this.
-                let values = timeout(limit, asked).await;
-                let values = values.map_or_else(|_| moving.map(Err), Some);
+                let mut limit = TimeLimit::start(limit);
+                let values = match (limit.wait(asked).await, moving) {
+                    (Ok(values), _) => Ok(values.map_err(|error| limit.blame(error))),
+                    (Err(Late::Unanswered), Some(moving)) => Ok(Err(moving)),
+                    (Err(late), _) => Err(late),
+                };
                 BatchReply { connection, checks, values }
             }
             .boxed(),
@@ -348,10 +358,10 @@ impl BatchTransport for BatchWorker {
     fn deliver(&mut self, reply: BatchReply) {
         let BatchReply { connection, checks, values } = reply;
         let (plan, values) = match values {
-            Some(Ok(answered)) => answered,
-            Some(Err(error)) => return fail_all(checks, || error.clone()),
-            None => {
-                let error = connection.count_timeout();
+            Ok(Ok(answered)) => answered,
+            Ok(Err(error)) => return fail_all(checks, || error.clone()),
+            Err(late) => {
+                let error = connection.note_late(late);
                 return fail_all(checks, || error.clone());
             }
         };

@@ -201,6 +201,8 @@ impl RedisStoreBuilder {
     }
 
     /// How long a check may take, default 50 ms. It is a bound: after it the answer is an error.
+    /// The time for which this process stands still does not count, up to five seconds, because it
+    /// says nothing of Redis: what is late because of it is [`StoreErrorKind::Overloaded`].
     /// Behind sentinels and in a cluster no answer is believed later than a second after the
     /// question was sent.
     pub fn with_check_timeout(mut self, limit: Duration) -> Self {

@@ -17,12 +17,12 @@ use fred::types::config::{
 use fred::types::{Builder, CustomCommand, Value};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 
 use super::lease::Lease;
 use super::options::DEFAULT_CONNECT_TIMEOUT;
 use super::race::{ResolveHost, SystemResolver, addresses_of, race};
 use super::server_id::{ServerId, field_of};
+use super::time_limit::{Late, TimeLimit, within};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How long a connection may take to be made: TCP, TLS, password. Longer than a check, because it
@@ -70,8 +70,10 @@ impl Connection {
             })
             .await
         };
-        let mut connection =
-            timeout(limit, connecting).await.unwrap_or_else(|_| Err(too_late()))?;
+        let mut connection = TimeLimit::start(limit)
+            .wait(connecting)
+            .await
+            .unwrap_or_else(|late| Err(too_late(late)))?;
         // By this name the server is compared with what sentinels and clusters say.
         connection.server_id = ServerId::of_address(ServerAddress(&config.server));
         connection.server = config.server;
@@ -144,10 +146,10 @@ impl Connection {
                 },
             }
         };
-        match timeout(limit, first).await {
+        match TimeLimit::start(limit).wait(first).await {
             Ok(Ok(())) => Ok(connection),
             Ok(Err(error)) => Err(classify(&error)),
-            Err(_) => Err(too_late()),
+            Err(late) => Err(too_late(late)),
         }
     }
 
@@ -221,14 +223,13 @@ impl Connection {
     {
         let command = CustomCommand::new_static(command, None::<u16>, false);
         let believed = self.lease.with_wait(wait);
-        match timeout(limit, self.client.custom(command, arguments)).await {
-            Ok(Ok(value)) => {
-                self.lease.check(believed)?;
-                Ok(value)
-            }
-            Ok(Err(error)) => Err(classify(&error)),
-            Err(_) => Err(timed_out()),
-        }
+        let answer = async {
+            let value = self.client.custom(command, arguments).await;
+            let value = value.map_err(|error| classify(&error))?;
+            self.lease.check(believed)?;
+            Ok(value)
+        };
+        within(limit, answer).await
     }
 
     /// The errors of the connection from now on. The channel closes when the client ends.
@@ -257,8 +258,11 @@ impl fmt::Debug for Connection {
     }
 }
 
-fn too_late() -> StoreError {
-    StoreError::new(StoreErrorKind::Timeout, "no connection in time")
+fn too_late(late: Late) -> StoreError {
+    match late {
+        Late::Unanswered => StoreError::new(StoreErrorKind::Timeout, "no connection in time"),
+        Late::Stalled => late.error(),
+    }
 }
 
 /// The server at one of its addresses. A certificate is checked by the name.
@@ -294,10 +298,6 @@ impl fmt::Display for ServerAddress<'_> {
 
 pub(crate) fn unreachable(problem: &'static str) -> StoreError {
     StoreError::new(StoreErrorKind::Unreachable, problem)
-}
-
-pub(crate) fn timed_out() -> StoreError {
-    StoreError::new(StoreErrorKind::Timeout, "redis did not answer in time")
 }
 
 pub(crate) fn unexpected_reply(whose: &str) -> StoreError {

@@ -26,6 +26,7 @@
 // | | `credentials` | credentials that change |
 // | | `server_id` | which server is at the other end of a connection |
 // | connection | `lease` | until when a server is believed to be the primary |
+// | | `time_limit` | how long an answer is waited for, while this process runs |
 // | | `race` | the addresses of one name, raced |
 // | | `connection` | one connection to one server, and what its errors mean |
 // | | `reply` | what replies hold |
@@ -91,6 +92,7 @@ mod server_id;
 mod session;
 mod store;
 mod supervised;
+mod time_limit;
 mod topology;
 mod url;
 mod write;

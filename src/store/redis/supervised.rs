@@ -48,15 +48,16 @@ use fred::types::config::ServerConfig;
 use fred::types::{CustomCommand, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
-use super::connection::{Connection, classify, code_of, timed_out, unexpected_reply};
+use super::connection::{Connection, classify, code_of, unexpected_reply};
 use super::epoch::EpochTracker;
 use super::health::{Health, Purpose};
 use super::lease::AnswerLimit;
 use super::role::{RoleProbe, RoleSource};
 use super::schema::RedisKeys;
 use super::server_id::ServerId;
+use super::time_limit::{Late, TimeLimit};
 use super::topology::Topology;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -298,7 +299,11 @@ impl Permit {
         let believed = self.connection.current.connection.lease().with_wait(wait);
         let answer =
             self.connection.answer(client.custom::<Value, _>(command, arguments), believed);
-        timeout(limit, answer).await.unwrap_or_else(|_| Err(self.connection.count_timeout()))
+        let mut limit = TimeLimit::start(limit);
+        match limit.wait(answer).await {
+            Ok(answer) => answer.map_err(|error| limit.blame(error)),
+            Err(late) => Err(self.connection.note_late(late)),
+        }
     }
 }
 
@@ -318,7 +323,7 @@ impl PinnedConnection {
     }
 
     /// The values of keys that are on one node. The caller says how long to wait, and calls
-    /// [`count_timeout`](Self::count_timeout) after it.
+    /// [`note_late`](Self::note_late) after it.
     pub(crate) async fn mget(&self, keys: Vec<Value>) -> Result<Vec<Value>, StoreError> {
         let count = keys.len();
         // `mget` of fred looks at each key several times before it sends it.
@@ -386,12 +391,19 @@ impl PinnedConnection {
     }
 
     /// Takes note of a question that was not answered in time.
-    pub(crate) fn count_timeout(&self) -> StoreError {
+    pub(crate) fn note_late(&self, late: Late) -> StoreError {
+        match late {
+            Late::Unanswered => self.count_timeout(),
+            Late::Stalled => late.error(),
+        }
+    }
+
+    fn count_timeout(&self) -> StoreError {
         if self.current.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_TIMEOUTS {
             let hung = "redis did not answer several times in a row";
             self.shared.give_up(&self.current, &StoreError::new(StoreErrorKind::Timeout, hung));
         }
-        timed_out()
+        Late::Unanswered.error()
     }
 }
 

@@ -221,7 +221,7 @@ fn description(error: &StoreError) -> &'static str {
     use StoreErrorKind as Kind;
     match error.kind() {
         Kind::Timeout => "redis did not answer in time",
-        Kind::Overloaded => "as many questions to redis are open as are allowed",
+        Kind::Overloaded => "too many questions to redis are open, or this process stood still",
         Kind::Unreachable => "redis is out of reach",
         Kind::Cluster => "the cluster is not known to serve the slot",
         Kind::NotPrimary => "the server is not a primary",

@@ -7,9 +7,9 @@ use fred::interfaces::ClientLike as _;
 use fred::types::{CustomCommand, Value};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio::time::timeout;
 
 use super::super::connection::{classify, error_code, unexpected_reply};
+use super::super::time_limit::{Late, TimeLimit};
 use super::super::topology::{KeyCommand, is_moving};
 use super::{Permit, PinnedConnection, given_up_early};
 use crate::store::{StoreError, StoreErrorKind};
@@ -57,7 +57,12 @@ impl Permit {
             let answers = self.connection.ask_importing(error, vec![(command, arguments)]).await?;
             answers.into_iter().next().ok_or_else(|| unexpected_reply("redis"))
         };
-        timeout(limit, asked).await.unwrap_or(Err(moving))
+        let mut limit = TimeLimit::start(limit);
+        match limit.wait(asked).await {
+            Ok(answer) => answer.map_err(|error| limit.blame(error)),
+            Err(Late::Unanswered) => Err(moving),
+            Err(late) => Err(late.error()),
+        }
     }
 }
 

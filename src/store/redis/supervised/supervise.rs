@@ -19,6 +19,7 @@ use super::super::epoch::{EpochSource, ReadFrom};
 use super::super::health::Purpose;
 use super::super::log_check::check_log;
 use super::super::random;
+use super::super::time_limit::MOST_STALLED;
 use super::{ConnectionState, CurrentConnection, Supervision, given_up_early};
 use crate::clock::BootTime;
 use crate::store::{Doubt, StoreError, StoreErrorKind};
@@ -175,7 +176,8 @@ impl Supervision {
         let command_timeout = match self.config.purpose {
             // Each batch of checks has a limit of its own, after which nobody waits for it.
             Purpose::Checks => Duration::ZERO,
-            Purpose::Writes => self.config.limit.max(CONNECT_TIMEOUT),
+            // Longer than anybody waits, however long this process stands still.
+            Purpose::Writes => self.config.limit.max(CONNECT_TIMEOUT) + MOST_STALLED * 2,
         };
         let topology = &self.config.topology;
         let primary = topology.primary(self.config.slot).await?;
@@ -272,6 +274,8 @@ impl Supervision {
                 Ok(()) => unanswered = 0,
                 // What is answered now proves nothing, and what was closed shows by itself.
                 Err(_) if connection.lease().is_over(BootTime::now()) => unanswered = 0,
+                // This process stood still.
+                Err(error) if error.kind() == StoreErrorKind::Overloaded => {}
                 Err(error) if error.kind() == StoreErrorKind::Timeout && unanswered == 0 => {
                     unanswered += 1;
                 }

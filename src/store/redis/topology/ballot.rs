@@ -102,7 +102,7 @@ impl Ballot {
     /// unless it has refused to name a primary.
     pub(super) fn failed(&mut self, server: &Server, asked_at: BootTime, problem: StoreError) {
         if let Some(voter) = self.voter(server) {
-            if !matches!(problem.kind(), StoreErrorKind::Unreachable | StoreErrorKind::Timeout) {
+            if problem.kind() != StoreErrorKind::Unreachable && !is_late(&problem) {
                 voter.answer = None;
             }
             voter.problem = Some(problem);
@@ -159,7 +159,7 @@ impl Ballot {
     pub(super) fn has_asked_all(&self, since: BootTime) -> bool {
         self.voters.iter().all(|voter| {
             let problem = voter.problem.as_ref();
-            problem.is_some_and(|problem| problem.kind() != StoreErrorKind::Timeout)
+            problem.is_some_and(|problem| !is_late(problem))
                 || voter.tried_at.is_some_and(|at| at >= since)
         })
     }
@@ -302,6 +302,11 @@ impl Ballot {
         }
         StoreError::new(StoreErrorKind::NotPrimary, detail)
     }
+}
+
+/// Whether a voter was late, or we were.
+fn is_late(problem: &StoreError) -> bool {
+    matches!(problem.kind(), StoreErrorKind::Timeout | StoreErrorKind::Overloaded)
 }
 
 impl Voter {

@@ -18,9 +18,10 @@ use super::ballot::{Ballot, VoterKind};
 use super::replies::Endpoints;
 use crate::clock::BootTime;
 use crate::store::StoreError;
-use crate::store::redis::connection::{Connection, timed_out};
+use crate::store::redis::connection::Connection;
 use crate::store::redis::lease::{LEASE, Lease};
 use crate::store::redis::random;
+use crate::store::redis::time_limit::{Late, TimeLimit};
 
 /// How often a voter is asked.
 const PROOF_INTERVAL: Duration = Duration::from_millis(300);
@@ -253,10 +254,12 @@ impl ProberState {
             Ok(()) => {
                 asked_at = BootTime::now();
                 // A later answer would prove nothing.
-                let answer = timeout(LEASE, self.access.ask(server, link)).await;
-                answer.unwrap_or_else(|_| {
-                    link.connection = None;
-                    Err(timed_out())
+                let answer = TimeLimit::start(LEASE).wait(self.access.ask(server, link)).await;
+                answer.unwrap_or_else(|late| {
+                    if late == Late::Unanswered {
+                        link.connection = None;
+                    }
+                    Err(late.error())
                 })
             }
             Err(error) => Err(error),

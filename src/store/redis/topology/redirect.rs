@@ -13,12 +13,13 @@ use fred::types::config::{Server, ServerConfig};
 use fred::types::{CustomCommand, Value};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::{ProvedPrimary, Topology};
 use crate::store::redis::connection::{
-    CONNECT_TIMEOUT, Connection, classify, error_code, timed_out, unexpected_reply,
+    CONNECT_TIMEOUT, Connection, classify, error_code, unexpected_reply,
 };
+use crate::store::redis::time_limit::within;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// A connection that was not used for so long is closed: the move is over.
@@ -102,7 +103,7 @@ impl Topology {
         match connection.command(command, arguments.clone(), limit).await {
             Err(error) if error_code(&error) == "ASK" => {
                 let asked = self.ask_importing(&error, connection, vec![(command, arguments)]);
-                let answers = timeout(limit, asked).await.unwrap_or_else(|_| Err(timed_out()))?;
+                let answers = within(limit, asked).await?;
                 answers.into_iter().next().ok_or_else(|| unexpected_reply("redis"))
             }
             reply => reply,
