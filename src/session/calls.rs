@@ -14,7 +14,12 @@ const MOST_ATTEMPTS: u32 = 128;
 /// How many calls for many sessions are under way at once.
 const AT_A_TIME: usize = 32;
 
-/// Counts attempts, and waits a little longer before each.
+/// The longest pause before an attempt.
+const LONGEST_PAUSE: Duration = Duration::from_millis(64);
+
+/// Counts attempts, and waits before each: for up to half a millisecond, and twice as long each
+/// time. Of as many processes as change one document at once one succeeds; the pauses become so
+/// long that the others do not meet again.
 pub(super) struct Attempts(u32);
 
 impl Attempts {
@@ -28,9 +33,9 @@ impl Attempts {
             let mut random = [0];
             // Without random numbers all wait for the same time; one of them still succeeds.
             let _ = getrandom::fill(&mut random);
-            let [random] = random.map(u64::from);
-            let most = 100 * u64::from(self.0.min(20));
-            tokio::time::sleep(Duration::from_micros(most * random / 255)).await;
+            let [random] = random.map(u32::from);
+            let most = Duration::from_micros(250).saturating_mul(1 << self.0.min(10));
+            tokio::time::sleep(most.min(LONGEST_PAUSE) * random / 255).await;
         }
         self.0 += 1;
         self.0 <= MOST_ATTEMPTS

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use super::calls::{Attempts, all, out_of_attempts};
 use super::documents::{CountedMembers, SessionDocument, StoredDocument, print, read};
 use super::list::{DeviceSessions, Session, SessionList, SessionLocation};
+use super::turns::{DocumentTurns, Turn};
 use crate::clock::Timestamp;
 use crate::revocation::Target;
 use crate::revoker::Revoker;
@@ -34,11 +35,12 @@ pub(super) struct ListsOfSession {
 pub(super) struct SessionIndex {
     store: Arc<dyn SessionStore>,
     revoker: Revoker,
+    pub(super) turns: DocumentTurns,
 }
 
 impl SessionIndex {
     pub(super) fn new(store: Arc<dyn SessionStore>, revoker: Revoker) -> Self {
-        Self { store, revoker }
+        Self { store, revoker, turns: DocumentTurns::default() }
     }
 
     fn target(&self, target: Target) -> Result<Target, StoreError> {
@@ -85,6 +87,19 @@ impl SessionIndex {
     pub(super) async fn change<D: SessionDocument>(
         &self,
         key: &Target,
+        known: Option<StoredDocument>,
+        change: impl FnMut(&mut D, Timestamp) -> Option<CountedMembers> + Send,
+    ) -> Result<bool, StoreError> {
+        let document = self.turns.of(key);
+        let mut turn = document.turn().await?;
+        self.change_in_turn(&mut turn, key, known, change).await
+    }
+
+    /// The same, for one who has the turn already.
+    pub(super) async fn change_in_turn<D: SessionDocument>(
+        &self,
+        turn: &mut Turn<'_>,
+        key: &Target,
         mut known: Option<StoredDocument>,
         mut change: impl FnMut(&mut D, Timestamp) -> Option<CountedMembers> + Send,
     ) -> Result<bool, StoreError> {
@@ -98,6 +113,7 @@ impl SessionIndex {
             let Some(members) = change(&mut document, known.now) else { return Ok(false) };
             document.forget(known.now);
             let commit = document.commit(key, known.written)?.with_members(members);
+            turn.note_change();
             if self.store.commit(commit).await? != Committed::Conflict {
                 return Ok(true);
             }

@@ -101,6 +101,10 @@ pub(super) struct SessionList {
     pub(super) sessions: Vec<Session>,
     #[serde(rename = "t", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) trusted: BTreeMap<Box<str>, DeviceTrust>,
+    /// Sessions that have made room for others, and of which it is not confirmed yet that they are
+    /// revoked. They are no sessions any more; who signs in next revokes what is left here.
+    #[serde(rename = "o", default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) outgoing: Vec<Session>,
 }
 
 /// Since and until when a device is trusted.
@@ -184,26 +188,27 @@ impl SessionDocument for SessionList {
     fn forget(&mut self, now: Timestamp) {
         self.sessions.retain(|session| session.expires_at > now);
         self.trusted.retain(|_, trust| trust.until > now);
+        self.outgoing.retain(|session| session.expires_at > now);
     }
 
     fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.trusted.is_empty()
+        self.sessions.is_empty() && self.trusted.is_empty() && self.outgoing.is_empty()
     }
 
     fn until(&self) -> Timestamp {
-        let sessions = self.sessions.iter().map(|session| session.expires_at);
+        let sessions = self.sessions.iter().chain(&self.outgoing).map(|session| session.expires_at);
         sessions.chain(self.trusted.values().map(|trust| trust.until)).max().unwrap_or_default()
     }
 }
 
 impl SessionList {
-    /// Takes out the sessions that have to end so that one more fits; `None` if the login has to be
-    /// refused.
+    /// Makes those [outgoing](Self::outgoing) that have to end so that one more fits, and says
+    /// which they are; `None` if the login has to be refused.
     pub(super) fn make_room(
         &mut self,
         most: usize,
         policy: EvictionPolicy,
-    ) -> Option<Vec<Session>> {
+    ) -> Option<Vec<Box<str>>> {
         let surplus = (self.sessions.len() + 1).saturating_sub(most);
         if surplus == 0 {
             return Some(Vec::new());
@@ -215,7 +220,10 @@ impl SessionList {
             }
             EvictionPolicy::Oldest => self.sessions.sort_by_key(|session| session.created_at),
         }
-        Some(self.sessions.drain(..surplus.min(self.sessions.len())).collect())
+        let gone = self.sessions.drain(..surplus.min(self.sessions.len()));
+        let before = self.outgoing.len();
+        self.outgoing.extend(gone);
+        Some(self.outgoing.iter().skip(before).map(|session| session.id.clone()).collect())
     }
 
     pub(super) fn session_mut(&mut self, id: &str) -> Option<&mut Session> {
@@ -292,10 +300,12 @@ mod tests {
 
     fn gone(most: usize, who: EvictionPolicy) -> Option<Vec<String>> {
         let sessions = vec![session("b", 2, 9), session("a", 1, 8), session("c", 3, 7)];
-        let mut list = SessionList { sessions, trusted: BTreeMap::new() };
+        let mut list = SessionList { sessions, ..SessionList::default() };
         let gone = list.make_room(most, who)?;
         assert!(list.sessions.len() < most.max(1));
-        Some(gone.into_iter().map(|session| session.id.into()).collect())
+        let outgoing: Vec<_> = list.outgoing.iter().map(|session| session.id.clone()).collect();
+        assert_eq!(gone, outgoing);
+        Some(gone.into_iter().map(Into::into).collect())
     }
 
     #[test]
@@ -309,7 +319,7 @@ mod tests {
 
     #[test]
     fn what_has_ended_is_removed() {
-        let mut list = SessionList { sessions: vec![session("a", 1, 1)], trusted: BTreeMap::new() };
+        let mut list = SessionList { sessions: vec![session("a", 1, 1)], ..SessionList::default() };
         let (since, until) = (Timestamp::ZERO, Timestamp::from_secs(200));
         let trust = DeviceTrust { since, until, name: None, kind: None };
         list.trusted.insert("phone".into(), trust);

@@ -16,6 +16,7 @@
 // | file | what it is |
 // | --- | --- |
 // | `calls` | how the store is called: attempts after a conflict, many calls at a time |
+// | `turns` | who changes a document next, among those of this process |
 // | `token` | the opaque refresh token; pure |
 // | `documents` | the form in which documents are kept: a version and JSON; pure |
 // | `family` | the policy, and what becomes of a refresh token that is presented; pure |
@@ -47,6 +48,7 @@ mod sign_in;
 mod token;
 mod token_kind;
 mod unanswered;
+mod turns;
 
 #[cfg(feature = "user-cache")]
 pub use cache::UserCache;

@@ -402,12 +402,13 @@ impl Sessions {
         // this one.
         let known = self.index.read_document(&key).await?;
         let Some(list) = known.read::<SessionList>()? else { return Ok(()) };
-        let gone: Vec<_> =
-            list.sessions.into_iter().filter(|session| Some(&*session.id) != but).collect();
+        let listed = list.sessions.into_iter().chain(list.outgoing);
+        let gone: Vec<_> = listed.filter(|session| Some(&*session.id) != but).collect();
         self.revoke_sessions(&gone, "all sessions of the user were ended").await?;
         let ids: Vec<_> = gone.iter().map(|session| &*session.id).collect();
         let unlisted = self.index.change(&key, Some(known), |list: &mut SessionList, _| {
             list.sessions.retain(|session| !ids.contains(&&*session.id));
+            list.outgoing.retain(|session| !ids.contains(&&*session.id));
             if but.is_none() {
                 list.trusted.clear();
             }
@@ -614,7 +615,7 @@ impl RefreshObserver for Sessions {
 /// The revocation is confirmed. A list that still names the session does no harm: what is revoked
 /// is left out where lists are read.
 #[expect(clippy::needless_pass_by_value, reason = "it is handed an error to drop")]
-fn stays_listed(error: StoreError) {
+pub(super) fn stays_listed(error: StoreError) {
     tracing::debug!(error = %error.chain(), "ended sessions stay listed");
 }
 

@@ -1,13 +1,14 @@
 //! Signing in: one family, one session, and room for it in the list of its user.
 
 use super::calls::{Attempts, invalid, out_of_attempts};
-use super::documents::{CountedMembers, SessionDocument as _, read};
+use super::documents::{CountedMembers, SessionDocument as _, StoredDocument, read};
 use super::families::{issue_at, started};
 use super::grant::{Grant, NewFamily, Refresh, Refusal};
 use super::list::{Session, SessionDetails, SessionList};
 use super::login::{Login, NewSession, check_data, shorten};
-use super::sessions::Sessions;
+use super::sessions::{Sessions, stays_listed};
 use super::token::random_id;
+use super::turns::Turn;
 use crate::clock::Timestamp;
 use crate::revocation::Target;
 use crate::store::StoreError;
@@ -15,7 +16,11 @@ use crate::store::session::{Committed, Seen};
 
 impl Sessions {
     /// Begins a session of this user, whom the application has authenticated before, and its family
-    /// of refresh tokens. A session that has to end for it is revoked first.
+    /// of refresh tokens. A session that has to end for it is revoked as soon as the new one is
+    /// committed, and before it is answered.
+    ///
+    /// Logins of one user at once are ordered within a process, so that each costs the same; of
+    /// several processes each tries again after a conflict.
     ///
     /// A login that overlaps a revocation of its user either fails to be covered by it or does not
     /// happen; one that starts later works, and its access token is stamped past the cutoff, see
@@ -46,12 +51,14 @@ impl Sessions {
 
     async fn try_login(&self, new: &NewSession) -> Result<Login, StoreError> {
         let user = self.target(Target::user(&*new.user))?;
+        let in_use = self.index.turns.of(&user);
         let mut attempts = Attempts::new();
         'anew: while attempts.next().await {
             // Another one each time: what an attempt has left behind may have been ended by name.
             let id = random_id()?;
             let family = new.family(Some(id.clone()));
             let targets = self.families().targets_of_new(&family)?;
+            let changes = in_use.changes();
             let mut snapshot =
                 self.store().load(vec![user.clone()], targets.clone()).await?.settled()?;
             let first = match self.families().first(&family, &snapshot)? {
@@ -71,7 +78,20 @@ impl Sessions {
             if family_done != Committed::Done {
                 continue;
             }
-            while attempts.next().await {
+            // In turns, so that none of this process reads what another is about to replace.
+            let mut turn = in_use.turn().await?;
+            let mut is_current = turn.is_first_since(changes);
+            loop {
+                if !is_current {
+                    let seen = snapshot.records;
+                    snapshot =
+                        self.store().load(vec![user.clone()], targets.clone()).await?.settled()?;
+                    if changed(&seen, &snapshot.records) {
+                        // The user was revoked meanwhile, and the family is as old as that.
+                        continue 'anew;
+                    }
+                    (grant.issued_at, grant.reissue_at) = issue_at(&snapshot);
+                }
                 let before = snapshot.documents.first().cloned().flatten();
                 let mut list: SessionList =
                     before.as_deref().map(read).transpose()?.unwrap_or_default();
@@ -79,30 +99,52 @@ impl Sessions {
                 let Some(gone) = list.make_room(self.most, self.eviction) else {
                     return Ok(Login::TooMany);
                 };
-                self.revoke_sessions(&gone, "another session took its place").await?;
-                members.extend(gone.into_iter().map(|session| (session.id, None)));
+                members.extend(gone.into_iter().map(|id| (id, None)));
                 members.push((session.id.clone(), Some(session.expires_at)));
                 list.sessions.push(session.clone());
                 let commit = list
                     .commit(&user, before)?
                     .with_guards(snapshot.records.clone())
                     .with_members(members);
+                let written = commit.after.clone();
+                turn.note_change();
                 match self.store().commit(commit).await? {
-                    Committed::Done => return Ok(Login::Granted(grant)),
+                    Committed::Done => {
+                        let known = StoredDocument { written, now: snapshot.now };
+                        self.end_outgoing(&mut turn, &user, list.outgoing, known).await?;
+                        return Ok(Login::Granted(grant));
+                    }
                     Committed::Overtaken => continue 'anew,
-                    Committed::Conflict => {}
+                    Committed::Conflict => is_current = false,
                 }
-                let seen = snapshot.records;
-                snapshot =
-                    self.store().load(vec![user.clone()], targets.clone()).await?.settled()?;
-                if changed(&seen, &snapshot.records) {
-                    // The user was revoked meanwhile, and the family is as old as that.
-                    continue 'anew;
+                if !attempts.next().await {
+                    break 'anew;
                 }
-                (grant.issued_at, grant.reissue_at) = issue_at(&snapshot);
             }
         }
         Err(out_of_attempts())
+    }
+
+    /// Revokes the sessions that have made room for one that was listed, and forgets them then.
+    async fn end_outgoing(
+        &self,
+        turn: &mut Turn<'_>,
+        user: &Target,
+        outgoing: Vec<Session>,
+        known: StoredDocument,
+    ) -> Result<(), StoreError> {
+        if outgoing.is_empty() {
+            return Ok(());
+        }
+        self.revoke_sessions(&outgoing, "another session took its place").await?;
+        let is_ended = |session: &Session| outgoing.iter().any(|ended| ended.id == session.id);
+        let forget = |list: &mut SessionList, _| {
+            list.outgoing.retain(|session| !is_ended(session));
+            Some(Vec::new())
+        };
+        let forgotten = self.index.change_in_turn(turn, user, Some(known), forget).await;
+        forgotten.map_or_else(stays_listed, drop);
+        Ok(())
     }
 
     fn session(&self, id: &str, new: &NewSession, grant: &Grant, now: Timestamp) -> Session {

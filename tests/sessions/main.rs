@@ -12,6 +12,8 @@
 mod abandoned;
 #[cfg(feature = "test-util")]
 mod contract;
+#[cfg(feature = "redis")]
+mod crowd;
 #[cfg(feature = "test-util")]
 #[path = "../fixtures/mod.rs"]
 mod fixtures;

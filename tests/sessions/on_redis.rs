@@ -24,6 +24,14 @@ impl Redis {
         Self { server, store }
     }
 
+    pub(super) fn url(&self) -> String {
+        self.server.url()
+    }
+
+    pub(super) fn cli(&self, arguments: &[&str]) -> String {
+        self.server.cli(arguments)
+    }
+
     pub(super) fn addr(&self) -> std::net::SocketAddr {
         self.server.addr()
     }
