@@ -47,8 +47,8 @@ mod sessions;
 mod sign_in;
 mod token;
 mod token_kind;
-mod unanswered;
 mod turns;
+mod unanswered;
 
 #[cfg(feature = "user-cache")]
 pub use cache::UserCache;

@@ -369,8 +369,8 @@ async fn an_answer_that_waited_for_a_suspended_process_is_not_believed() {
     let sentinel = in_background(|| Sentinel::start(1, 3)).await;
     let builder = RedisStore::builder().with_url(sentinel.url()).with_check_timeout(LIMIT);
     let store = builder.connect().await.unwrap();
-    let kind = ask_and_stand_still(&store).await.unwrap_err();
-    assert!(matches!(kind, StoreErrorKind::Timeout | StoreErrorKind::NotPrimary), "{kind:?}");
+    // It is not the fault of Redis either.
+    assert_eq!(ask_and_stand_still(&store).await, Err(StoreErrorKind::Overloaded));
     assert_eq!(recovered(&store, &token("u", "live")).await, Standing::Live);
 }
 

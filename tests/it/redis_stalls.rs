@@ -5,16 +5,17 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tower::{Layer as _, ServiceExt as _};
+use tower_jwt_revocation::policy::RejectionKind;
 use tower_jwt_revocation::store::StoreErrorKind;
 use tower_jwt_revocation::{FailMode, JwtRevocationLayer, RedisStore, Target};
 
-use crate::servers::{RedisServer, redis_is_installed};
+use crate::servers::{RedisServer, Sentinel, redis_is_installed};
 use crate::support::{Handler, WordVerifier, rejection, seen, token, with_token};
 
 /// Connections of clients that nobody knows, to a handler that blocks its thread.
@@ -118,4 +119,57 @@ async fn a_handler_that_blocks_the_runtime_opens_nothing_and_no_check_fails() {
     }
     assert_eq!(layer.counters().snapshot().store_errors(StoreErrorKind::Timeout), 0);
     assert_eq!(self::connections(&server), connections, "a connection was given up");
+}
+
+/// No sentinel is asked meanwhile, and the lease of the last proof ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_stands_still_for_longer_than_a_lease_lets_nobody_in() {
+    if !redis_is_installed() {
+        return;
+    }
+    let sentinel = tokio::task::spawn_blocking(|| Sentinel::start(1, 3)).await.unwrap();
+    let store = RedisStore::connect(sentinel.url()).await.unwrap();
+    let layer =
+        JwtRevocationLayer::new(WordVerifier::default(), store).with_fail_mode(FailMode::Open);
+    layer.revoker().revoke(Target::token("bad")).await.unwrap();
+    let service = layer.layer(Handler);
+    let ask = || {
+        let service = service.clone();
+        tokio::spawn(
+            async move { service.oneshot(with_token(&token("alice", "bad"))).await.unwrap() },
+        )
+    };
+    let mut unknown = 0;
+    for round in 0..3 {
+        let mut asked: Vec<_> = (0..5).map(|_| ask()).collect();
+        // Both threads, at once.
+        let blocking: Vec<_> = (0..2)
+            .map(|_| tokio::spawn(async { thread::sleep(Duration::from_millis(1800)) }))
+            .collect();
+        asked.extend((0..5).map(|_| ask()));
+        for blocked in blocking {
+            blocked.await.unwrap();
+        }
+        let began = Instant::now();
+        loop {
+            asked.extend((0..5).map(|_| ask()));
+            let mut is_known = true;
+            for asked in asked.drain(..) {
+                let answer = asked.await.unwrap();
+                assert!(!answer.status().is_success(), "round {round}: it was let in");
+                if answer.status() != StatusCode::UNAUTHORIZED {
+                    let kind = RejectionKind::StandingUnknown(StoreErrorKind::Overloaded);
+                    assert_eq!(rejection(&answer).kind(), kind);
+                    (is_known, unknown) = (false, unknown + 1);
+                }
+            }
+            if is_known {
+                break;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "it does not recover");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    // Else it was not tried.
+    assert!(unknown > 0);
 }

@@ -57,7 +57,13 @@ pub(crate) async fn known_down(store: &RedisStore, token: &Arc<VerifiedToken>) -
     let start = Instant::now();
     loop {
         match store.check(token) {
-            Lookup::Now(answer) => return answer.unwrap_err(),
+            Lookup::Now(answer) => match answer.unwrap_err() {
+                // This machine is so busy that it is not known yet why.
+                error if error.kind() == StoreErrorKind::Overloaded => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                error => return error,
+            },
             later @ Lookup::Later(_) => drop(later.answer().await),
         }
         assert!(start.elapsed() < SOON, "checks are still sent");

@@ -364,7 +364,8 @@ impl PinnedConnection {
                 if self.current.timeouts.load(Ordering::Relaxed) != 0 {
                     self.current.timeouts.store(0, Ordering::Relaxed);
                 }
-                self.current.connection.lease().check(believed)?;
+                let believed = self.current.connection.lease().check(believed);
+                believed.map_err(|error| self.shared.config.topology.blame(error))?;
                 // An answer of a primary that has been replaced meanwhile proves nothing.
                 if self.shared.is_current(&self.current) {
                     Ok(value)

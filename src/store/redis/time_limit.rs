@@ -155,7 +155,7 @@ impl Late {
     }
 }
 
-fn stalled() -> StoreError {
+pub(crate) fn stalled() -> StoreError {
     StoreError::new(
         StoreErrorKind::Overloaded,
         "this process stood still for so long that the answer of redis could not be read in time",

@@ -14,6 +14,7 @@ mod ballot;
 mod prober;
 mod redirect;
 mod replies;
+mod stall_meter;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -39,6 +40,7 @@ use super::connection::{
     CONNECT_TIMEOUT, ConnectSettings, Connection, is_command_refused, unexpected_reply, unreachable,
 };
 use super::credentials::CredentialProvider;
+use super::time_limit::stalled;
 use crate::clock::BootTime;
 use crate::config::ConfigError;
 use crate::store::{StoreError, StoreErrorKind};
@@ -230,6 +232,15 @@ impl Topology {
         match self.prober() {
             Some(prober) => prober.why_not(slot),
             None => unreachable("there is nobody to ask for the primary"),
+        }
+    }
+
+    /// The error to be told, of one by which an answer is not believed because no lease is left:
+    /// this process may have stood still.
+    pub(crate) fn blame(&self, error: StoreError) -> StoreError {
+        match self.prober() {
+            Some(prober) if prober.has_stalled() => stalled(),
+            _ => error,
         }
     }
 

@@ -293,7 +293,8 @@ impl Supervision {
             return pending().await;
         };
         let connection = &current.connection;
-        let mut is_proved = true;
+        // Why it is not proved, as it was told.
+        let mut told: Option<StoreErrorKind> = None;
         loop {
             let is_replaced = match &*proofs.borrow_and_update() {
                 Some(primary) => !primary.leads_to(connection),
@@ -306,9 +307,12 @@ impl Supervision {
                 );
             }
             let left = connection.lease().left(BootTime::now());
-            if left.is_zero() == is_proved {
-                is_proved = !is_proved;
-                let why_not = (!is_proved).then(|| topology.why_not_proved(self.config.slot));
+            let is_proved = !left.is_zero();
+            let why_not = (!is_proved).then(|| topology.why_not_proved(self.config.slot));
+            let kind = why_not.as_ref().map(StoreError::kind);
+            // Once this process runs again, it may turn out that it was not for that.
+            if told != kind {
+                told = kind;
                 self.set_proof(current, why_not.as_ref());
                 self.report(why_not.as_ref());
                 if let Some(error) = why_not {

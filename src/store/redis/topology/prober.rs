@@ -11,17 +11,18 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::VoterAccess;
 use super::ballot::{Ballot, VoterKind};
 use super::replies::Endpoints;
+use super::stall_meter::StallMeter;
 use crate::clock::BootTime;
 use crate::store::StoreError;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::lease::{LEASE, Lease};
 use crate::store::redis::random;
-use crate::store::redis::time_limit::{Late, TimeLimit};
+use crate::store::redis::time_limit::{Late, TimeLimit, stalled};
 
 /// How often a voter is asked.
 const PROOF_INTERVAL: Duration = Duration::from_millis(300);
@@ -42,7 +43,10 @@ pub(crate) struct ProvedPrimary {
 }
 
 /// The tasks end with this value.
-pub(super) struct Prober(Arc<ProberState>);
+pub(super) struct Prober {
+    state: Arc<ProberState>,
+    metering: AbortHandle,
+}
 
 pub(super) struct ProberState {
     access: VoterAccess,
@@ -50,6 +54,7 @@ pub(super) struct ProberState {
     proofs: Mutex<Proofs>,
     /// From when on an answer is waited for.
     wanted: watch::Sender<BootTime>,
+    stalls: StallMeter,
 }
 
 struct Proofs {
@@ -78,16 +83,19 @@ impl Prober {
             has_ended: false,
         };
         let wanted = watch::Sender::new(BootTime::default());
-        let state = Arc::new(ProberState { access, kind, proofs: Mutex::new(proofs), wanted });
+        let (proofs, stalls) = (Mutex::new(proofs), StallMeter::new(Instant::now()));
+        let state = Arc::new(ProberState { access, kind, proofs, wanted, stalls });
         state.spawn_missing(&mut state.lock());
-        Self(state)
+        let metered = Arc::clone(&state);
+        let metering = tokio::spawn(async move { metered.stalls.run().await }).abort_handle();
+        Self { state, metering }
     }
 
     /// The primary of a slot as it is proved, from now on.
     pub(super) fn follow(&self, slot: u16) -> watch::Receiver<Option<ProvedPrimary>> {
         // The sentinels know of no slots.
-        let slot = if self.0.kind == VoterKind::Sentinels { 0 } else { slot };
-        let mut proofs = self.0.lock();
+        let slot = if self.state.kind == VoterKind::Sentinels { 0 } else { slot };
+        let mut proofs = self.state.lock();
         if let Some((_, followed)) = proofs.followed.iter().find(|(known, _)| *known == slot) {
             return followed.subscribe();
         }
@@ -114,7 +122,7 @@ impl Prober {
             let mut has_poked = false;
             loop {
                 // In this order: what was answered last is published in one step with it.
-                let has_asked_all = self.0.lock().ballot.has_asked_all(began_at);
+                let has_asked_all = self.state.lock().ballot.has_asked_all(began_at);
                 let proved = followed.borrow_and_update().clone();
                 if let Some(proved) = proved
                     && proved.asked_at >= since
@@ -126,7 +134,7 @@ impl Prober {
                     return None;
                 }
                 if !has_poked {
-                    self.0.wanted.send_modify(|known| *known = wanted.max(*known));
+                    self.state.wanted.send_modify(|known| *known = wanted.max(*known));
                     has_poked = true;
                 }
                 if followed.changed().await.is_err() {
@@ -146,10 +154,10 @@ impl Prober {
         let asked = async {
             loop {
                 followed.borrow_and_update();
-                if self.0.lock().ballot.has_asked_all(since) {
+                if self.state.lock().ballot.has_asked_all(since) {
                     return;
                 }
-                self.0.wanted.send_modify(|known| *known = since.max(*known));
+                self.state.wanted.send_modify(|known| *known = since.max(*known));
                 if followed.changed().await.is_err() {
                     return;
                 }
@@ -160,17 +168,25 @@ impl Prober {
         self.read(|ballot| ballot.stays(slot, server, since, BootTime::now()))
     }
 
-    /// Why there is no proof of a primary.
+    /// Why there is no proof of a primary: if this process stood still, it could not ask for one.
     pub(super) fn why_not(&self, slot: u16) -> StoreError {
+        if self.has_stalled() {
+            return stalled();
+        }
         let now = BootTime::now();
-        let mut proofs = self.0.lock();
+        let mut proofs = self.state.lock();
         proofs.ballot.forget(now);
         proofs.ballot.why_not(slot, now)
     }
 
+    /// Whether this process stood still for so long lately that it could not keep a lease.
+    pub(super) fn has_stalled(&self) -> bool {
+        self.state.stalls.has_ended_leases(Instant::now())
+    }
+
     /// Reads what the voters see.
     pub(super) fn read<T>(&self, read: impl FnOnce(&Ballot) -> T) -> T {
-        let mut proofs = self.0.lock();
+        let mut proofs = self.state.lock();
         proofs.ballot.forget(BootTime::now());
         read(&proofs.ballot)
     }
@@ -178,7 +194,8 @@ impl Prober {
 
 impl Drop for Prober {
     fn drop(&mut self) {
-        let mut proofs = self.0.lock();
+        self.metering.abort();
+        let mut proofs = self.state.lock();
         proofs.has_ended = true;
         for (_, task) in proofs.tasks.drain(..) {
             task.abort();
