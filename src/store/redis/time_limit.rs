@@ -25,6 +25,11 @@ const PARTS: u32 = 8;
 /// Timers count milliseconds: a timer that fires this much later is in time.
 const IN_TIME: Duration = Duration::from_millis(3);
 
+/// What is left for the reader after a stall, at least, also where little is left of a limit; and
+/// how much makes a stall of what is a busy machine.
+const LEAST_PART: Duration = Duration::from_millis(5);
+const LEAST_STALLED: Duration = Duration::from_millis(25);
+
 /// For how long stalls may prolong a limit. Where the primary has to be proved, an answer that
 /// takes longer than the lease is not believed all the same.
 pub(crate) const MOST_STALLED: Duration = Duration::from_secs(5);
@@ -89,7 +94,8 @@ impl TimeLimit {
         if late > IN_TIME {
             self.stalled += late;
             // The tasks that bring the answer have had no time either.
-            self.deadline = (self.deadline + late).max(now + self.limit / PARTS);
+            let part = (self.limit / PARTS).max(LEAST_PART);
+            self.deadline = (self.deadline + late).max(now + part);
         }
         if was_last || now >= self.deadline {
             return Some(if self.is_stalled() { Late::Stalled } else { Late::Unanswered });
@@ -99,7 +105,7 @@ impl TimeLimit {
     }
 
     fn is_stalled(&self) -> bool {
-        self.stalled >= self.limit
+        self.stalled >= self.limit.max(LEAST_STALLED)
     }
 
     /// The error to be told, of one that came instead of an answer: that an answer was read too
@@ -216,6 +222,12 @@ mod tests {
         }
         // What is late by as much as the limit says nothing of Redis.
         assert_eq!(over(LIMIT, &[80, 0]), (millis(160), Late::Stalled));
+        // A busy machine, and hardly any time left.
+        let hardly = millis(2);
+        assert_eq!(
+            over(hardly, &[8, 0]),
+            (hardly / PARTS + millis(8) + LEAST_PART, Late::Unanswered)
+        );
         // A little late, each time: the limit is longer, but it ends.
         let (after, why) = over(LIMIT, &[2]);
         assert!(after <= LIMIT + millis(2) && why == Late::Unanswered, "{after:?}");

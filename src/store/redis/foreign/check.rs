@@ -6,14 +6,15 @@ use std::time::Duration;
 use fred::types::Value;
 use futures::FutureExt as _;
 use futures::stream::FuturesUnordered;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use super::super::batch::BatchedChecks;
 use super::super::check::first_revoked;
 use super::super::connection::error_code;
-use super::super::connection::{timed_out, unexpected_reply};
+use super::super::connection::unexpected_reply;
 use super::super::core::StoreCore;
 use super::super::supervised::Permit;
+use super::super::time_limit::TimeLimit;
 use super::cluster::ClusterConnections;
 use super::list::{CompiledList, CompiledLists, ListEntry};
 use super::unsent::{Turn, UnsentQuestions, identity_of};
@@ -133,16 +134,16 @@ impl ForeignLists {
         arguments: Vec<Value>,
         limit: Duration,
     ) -> Result<Value, StoreError> {
-        let deadline = Instant::now() + limit;
+        let mut limit = TimeLimit::start(limit);
         let identity = identity_of(command, &arguments);
         loop {
             let unsent = match self.unsent.join(&identity) {
                 Turn::First(unsent) => unsent,
-                Turn::Joined(answered) => match timeout_at(deadline, answered).await {
+                Turn::Joined(answered) => match limit.wait(answered).await {
                     Ok(Ok(answer)) => return answer,
                     // Whoever was to ask has gone.
                     Ok(Err(_)) => continue,
-                    Err(_) => return Err(timed_out()),
+                    Err(late) => return Err(late.error()),
                 },
             };
             let permit = match self.acquire(core, slot) {
@@ -151,7 +152,7 @@ impl ForeignLists {
             };
             sleep(JOIN_FOR).await;
             let sent = unsent.send();
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = limit.deadline().saturating_duration_since(Instant::now());
             return sent.answer(self.ask_over(permit, command, arguments, left).await);
         }
     }
