@@ -38,10 +38,13 @@ if stored then
   current = current ~= '' and string.sub(current, 2)
 end
 local before, after = text(ARGV[1]), text(ARGV[2])
-local writes = true
+local writes, is_overtaken = true, false
 if is_replay then
   -- Once settling is over, a document that was changed here has gone on without what is replayed.
   writes = tonumber(ARGV[7]) > version and not (is_settled and written_in == epoch)
+  -- If this server did not have it either, it is lost.
+  is_overtaken = not writes and is_settled and written_in == epoch and current ~= after
+    and had and tonumber(ARGV[6]) > tonumber(had)
   if writes then version, written_in = tonumber(ARGV[7]), '0' end
   state = state or 'a'
 else
@@ -84,4 +87,4 @@ if #ARGV >= first then
   local last = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')
   if last[2] then redis.call('PEXPIREAT', KEYS[2], int(tonumber(last[2]) + 1)) end
 end
-return { 'done', int(number), int(version) }
+return { is_overtaken and 'overtaken' or 'done', int(number), int(version) }

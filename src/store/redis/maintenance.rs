@@ -143,7 +143,14 @@ impl StoreCore {
                 }
                 #[cfg(feature = "sessions")]
                 Confirmed::Document(document) => {
-                    self.replay_document(shard, server, *writer, document).await?;
+                    if !self.replay_document(shard, server, *writer, document).await? {
+                        tracing::warn!(
+                            shard,
+                            "a change of a session, or of its devices, that this process had \
+                            confirmed is lost: it was changed at the present server before this \
+                            process came back"
+                        );
+                    }
                 }
             }
         }

@@ -35,7 +35,7 @@ pub(super) const LOAD: LuaScript = LuaScript {
 
 pub(super) const COMMIT: LuaScript = LuaScript {
     source: include_str!("commit.lua"),
-    sha: "7e1488c29e402c11c7f2e43661c63fb3a9319da8",
+    sha: "e743e03535433ffc95e49568da2e67a07155f5fd",
     writes: true,
 };
 
@@ -166,6 +166,7 @@ impl StoreCore {
         let read = |context: &SendContext, value| match CommitReply::parse(value)? {
             CommitReply::Conflict => Ok(Committed::Conflict),
             CommitReply::Settling => Err(Doubt::Settling.error()),
+            CommitReply::Overtaken => Err(unexpected_reply("the script")),
             CommitReply::Done { number, version } => {
                 let document = ConfirmedDocument {
                     key: key.clone(),
@@ -191,14 +192,16 @@ impl StoreCore {
         }
     }
 
-    /// Writes a document again that this process has confirmed, unless it has gone on since.
+    /// Writes a document again that this process has confirmed, unless it has gone on since. Says
+    /// whether what was confirmed is there: a document that was changed here, before this process
+    /// came, has gone on without it.
     pub(crate) async fn replay_document(
         &self,
         shard: u16,
         server: u64,
         writer: WriterContext,
         document: &ConfirmedDocument,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let arguments = |context: &mut SendContext| {
             context.expect_server(Some(server))?;
             context.writer = writer;
@@ -214,10 +217,11 @@ impl StoreCore {
             Ok(arguments)
         };
         let read = |_: &SendContext, value| match CommitReply::parse(value)? {
-            CommitReply::Done { .. } => Ok(()),
+            CommitReply::Done { .. } => Ok(true),
+            CommitReply::Overtaken => Ok(false),
             CommitReply::Settling | CommitReply::Conflict => Err(Doubt::Settling.error()),
         };
-        self.run(shard, &REPLAY_COMMIT, arguments, read).await.map(drop)
+        self.run(shard, &REPLAY_COMMIT, arguments, read).await.map(|sent| sent.value)
     }
 
     /// The number of keys, and the keys.
@@ -280,9 +284,14 @@ fn member_arguments(members: &[(Box<str>, Option<Timestamp>)]) -> impl Iterator<
 
 /// What the script answers to a commit.
 enum CommitReply {
-    Done { number: u64, version: u64 },
+    Done {
+        number: u64,
+        version: u64,
+    },
     Conflict,
     Settling,
+    /// What was to be replayed is lost.
+    Overtaken,
 }
 
 impl CommitReply {
@@ -293,6 +302,7 @@ impl CommitReply {
             [status, number_, version] if **status == *b"done" => number(number_)
                 .zip(number(version))
                 .map(|(number, version)| Self::Done { number, version }),
+            [status, ..] if **status == *b"overtaken" => Some(Self::Overtaken),
             [status] if **status == *b"conflict" => Some(Self::Conflict),
             [status] if **status == *b"settling" => Some(Self::Settling),
             _ => None,

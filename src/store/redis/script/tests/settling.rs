@@ -425,3 +425,28 @@ fn of_two_versions_of_a_document_the_later_is_kept_in_whatever_order_they_come()
         assert_eq!(lab.server.cli(&["GET", "d"]), "4 0000000000000008", "it was deleted");
     }
 }
+
+#[cfg(feature = "sessions")]
+#[test]
+fn a_change_that_comes_after_its_document_has_gone_on_is_lost_and_that_is_said() {
+    redis_or_skip!();
+    let lab = Lab::new();
+    lab.run(START, &CONTEXT, &[]).unwrap();
+    let first = writer(5, WriterAction::Write, 0, 77);
+    for name in ["d", "e"] {
+        lab.commit(&first, name, [None, Some("one")], None, &[]);
+    }
+    // Of both another version was confirmed that the next server never had.
+    lab.touch(SWITCH, 5, WriterAction::Renew, 2);
+    lab.touch(SWITCH + LEAST, 5, WriterAction::Through, 2);
+    let other = writer(6, WriterAction::Write, 0, OTHER);
+    assert_eq!(lab.commit(&other, "d", [Some("one"), Some("here")], None, &[]), ["done", "1", "2"]);
+    let late = |number| writer(5, WriterAction::Replay, number, OTHER);
+    let replay =
+        |number, name| lab.commit(&late(number), name, [None, Some("there")], Some(2), &[]);
+    assert_eq!(replay(3, "d"), ["overtaken", "3", "2"]);
+    assert_eq!(replay(3, "d"), ["done", "3", "2"], "it was said");
+    assert_eq!(replay(4, "e"), ["done", "4", "2"]);
+    assert_eq!(lab.server.cli(&["GET", "e"]), "2 0 there");
+    assert!(lab.server.cli(&["GET", "d"]).ends_with(" here"));
+}
