@@ -182,6 +182,8 @@ pub struct Allowed {
     /// They may be for good, and sessions with them; and this process, which is dead, may have
     /// taken its last writes along.
     pub doubt_for_good: Option<usize>,
+    /// Everything was lost at once: who was signed in has to sign in again.
+    pub emptied: bool,
     /// Nothing is promised: it is only counted.
     pub anything: bool,
 }
@@ -189,8 +191,18 @@ pub struct Allowed {
 impl Allowed {
     /// Whether a check with this word, for this reason, was answered as well as it ever will be.
     pub fn is_answered(self, word: Word, reason: &str) -> bool {
-        let is_doubted = self.doubt_for_good.is_some() && reason == "DataLoss";
+        let is_doubted = self.may_be_lost() && reason == "DataLoss";
         matches!(word, Word::Checked | Word::Revoked) || is_doubted
+    }
+
+    /// Whether some of what was confirmed may be lost.
+    pub fn may_be_lost(self) -> bool {
+        self.emptied || self.doubt_for_good.is_some()
+    }
+
+    /// Whether it may if this process has written it.
+    pub fn may_be_lost_of(self, by: usize) -> bool {
+        self.emptied || self.doubt_for_good == Some(by)
     }
 }
 
@@ -218,6 +230,8 @@ pub struct Outcome {
     pub at_risk: BTreeMap<Confirmed, usize>,
     pub checks: usize,
     pub assessed: usize,
+    /// Checks that were refused because waiting does not help.
+    pub doubted: usize,
     /// From the fault to the first answer of the new primary.
     pub gap: Duration,
     /// From then to the last failed check of a token that is not revoked.
@@ -281,11 +295,15 @@ pub fn assess(inner: &Inner, times: Times, mirror: bool, allowed: Allowed) -> Ou
     if allowed.doubt {
         outcome.wrongs.retain(|wrong| wrong.kind != WrongKind::SignedOut);
     }
+    if allowed.emptied {
+        outcome.wrongs.retain(|wrong| wrong.kind != WrongKind::Lost);
+    }
     outcome.count_confirmed(inner, times);
     let mut failed_checks = Vec::new();
     let (mut first_pass, mut last_pass) = (u64::MAX, 0);
     for check in &inner.checks {
         outcome.checks += 1;
+        outcome.doubted += usize::from(check.word == Word::Doubted);
         let token = &inner.tokens[check.token];
         let standing = token.standing(check.by, check.from, check.to, staleness);
         let mut wrong = |kind, what: &str| {
@@ -343,7 +361,7 @@ pub fn assess(inner: &Inner, times: Times, mirror: bool, allowed: Allowed) -> Ou
                 let is_settling = check.from >= times.fault && check.from <= times.settled_by;
                 // A mirror that is behind may say so at any time, until it has caught up.
                 let is_late = mirror && check.from < confirmed.saturating_add(CAUGHT_UP);
-                if !is_settling && !is_late && allowed.doubt_for_good != Some(by) {
+                if !is_settling && !is_late && !allowed.may_be_lost_of(by) {
                     wrong(WrongKind::Refused, "refused though it was reinstated");
                 }
             }

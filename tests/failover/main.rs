@@ -71,6 +71,7 @@ const QUICK: &[(&str, Mode)] = &[
     ("clock 10 s ahead", MIRROR_WAIT),
     ("new primary refuses writes at first", DIRECT),
     ("lone server, older dump", DIRECT),
+    ("lone server, emptied", DIRECT),
 ];
 
 /// So many at once: they wait more than they work.
@@ -188,6 +189,9 @@ fn run(scenario: &Scenario, mode: Mode) -> Result<Outcome, String> {
         if outcome.assessed < 300 || outcome.revocations[0] < 60 || outcome.revocations[2] < 30 {
             problems
                 .push(format!("{} assessed, {:?}: no test", outcome.assessed, outcome.revocations));
+        }
+        if switch.allowed.emptied && !mode.mirror && outcome.doubted < 20 {
+            problems.push(format!("{} were refused for good: no test", outcome.doubted));
         }
         // What waits for a replica is not confirmed while there is none.
         if switch.behind.is_some() && mode.replicas == 0 && outcome.at_risk.len() < 5 {

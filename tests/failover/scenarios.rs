@@ -32,7 +32,12 @@ fn sentinels_with_clocks() -> World {
 }
 
 fn cluster() -> World {
-    World::Cluster(Cluster::with_replicas(1))
+    World::Cluster(Cluster::with_replicas(1), 3)
+}
+
+/// Each of the two is on a node of its own.
+fn two_shards() -> World {
+    World::Cluster(Cluster::with_replicas(1), 2)
 }
 
 fn lone() -> World {
@@ -66,6 +71,7 @@ pub fn all() -> Vec<Scenario> {
         Scenario { name: "moved name", world: named, act: moved_name },
         Scenario { name: "cluster, planned", world: cluster, act: cluster_planned },
         Scenario { name: "cluster, one of three killed", world: cluster, act: cluster_killed },
+        Scenario { name: "two shards, one of them moves", world: two_shards, act: one_moves },
         on_sentinels("two failovers within ten seconds", twice),
         on_sentinels("rolling restart during a failover", rolling),
         on_sentinels("writer killed together with the primary", writer_killed),
@@ -76,6 +82,7 @@ pub fn all() -> Vec<Scenario> {
         Scenario { name: "clock 10 s ahead", world: sentinels_with_clocks, act: clock_ahead },
         on_sentinels("new primary refuses writes at first", refuses_writes),
         Scenario { name: "lone server, older dump", world: lone, act: older_dump },
+        Scenario { name: "lone server, emptied", world: lone, act: emptied },
     ]
 }
 
@@ -156,6 +163,16 @@ fn cluster_planned(stage: &mut Stage) -> Switch {
     let answered = clock::now();
     stage.cluster().wait_for_failover_of(slot, old);
     Switch::plain(fault, answered)
+}
+
+/// What spans both waits while one of them settles; what is at the other alone does not.
+fn one_moves(stage: &mut Stage) -> Switch {
+    let others = EPOCH.replace('0', "1");
+    let (moves, stays) = (stage.cluster().owner(EPOCH), stage.cluster().owner(&others));
+    assert_ne!(moves, stays, "both shards are on one node");
+    let switch = cluster_planned(stage);
+    assert_eq!(stage.cluster().owner(&others), stays, "the other one has moved");
+    switch
 }
 
 /// The shards of the other two stay where they are.
@@ -312,7 +329,16 @@ fn older_dump(stage: &mut Stage) -> Switch {
     Switch { behind, ..Switch::plain(fault, clock::now()) }
 }
 
+/// A total loss. Nobody is let in whose revocation is lost, and everybody may sign in again at once.
+fn emptied(stage: &mut Stage) -> Switch {
+    let fault = clock::now();
+    stage.world.servers()[0].cli(&["FLUSHALL"]);
+    let allowed = Allowed { doubt: true, emptied: true, ..Allowed::default() };
+    Switch { allowed, ..Switch::plain(fault, clock::now()) }
+}
+
 /// Whether a scenario leaves a replica that a write can wait for.
 pub fn can_wait(scenario: &Scenario) -> bool {
-    !["lone server, older dump", "cluster, one of three killed"].contains(&scenario.name)
+    !["lone server, older dump", "lone server, emptied", "cluster, one of three killed"]
+        .contains(&scenario.name)
 }

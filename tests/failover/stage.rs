@@ -47,7 +47,8 @@ impl fmt::Display for Mode {
 /// The servers of a case.
 pub enum World {
     Sentinels(Sentinel),
-    Cluster(Cluster),
+    /// With so many shards.
+    Cluster(Cluster, u16),
     Lone(Box<RedisServer>),
     /// A primary and its replica, and a name that leads to the primary until it is moved.
     Named(Box<[RedisServer; 2]>, MovableName),
@@ -69,7 +70,7 @@ impl World {
             Self::Sentinels(sentinel) => {
                 sentinel.url().replace("redis-sentinel://", "redis-sentinel://harness:harness@")
             }
-            Self::Cluster(cluster) => cluster.url(),
+            Self::Cluster(cluster, _) => cluster.url(),
             Self::Lone(server) => server.url(),
             Self::Named(servers, _) => {
                 format!("redis://{}:{}", MovableName::NAME, servers[0].port())
@@ -80,7 +81,7 @@ impl World {
     pub fn servers(&self) -> &[RedisServer] {
         match self {
             Self::Sentinels(sentinel) => sentinel.servers(),
-            Self::Cluster(cluster) => cluster.nodes(),
+            Self::Cluster(cluster, _) => cluster.nodes(),
             Self::Lone(server) => std::slice::from_ref(server),
             Self::Named(servers, _) => servers.as_slice(),
         }
@@ -95,7 +96,7 @@ impl World {
 
     fn shards(&self) -> u16 {
         match self {
-            Self::Cluster(_) => 3,
+            Self::Cluster(_, shards) => *shards,
             _ => 1,
         }
     }
@@ -157,7 +158,7 @@ impl Stage {
 
     pub fn cluster(&self) -> &Cluster {
         match &self.world {
-            World::Cluster(cluster) => cluster,
+            World::Cluster(cluster, _) => cluster,
             _ => panic!("no cluster here"),
         }
     }
@@ -215,7 +216,7 @@ impl Stage {
             let what = "a new process cannot connect".to_owned();
             traffic.ledger.wrong(crate::ledger::WrongKind::Doubted, what);
         }
-        runtime.block_on(traffic.verify(Duration::from_secs(2), switch.allowed.doubt_for_good));
+        runtime.block_on(traffic.verify(Duration::from_secs(2), switch.allowed));
         let inner = traffic.ledger.0.lock().unwrap();
         let Switch { fault, answered, behind, .. } = *switch;
         let settled_by = due + nanos(switch.within + MACHINE);

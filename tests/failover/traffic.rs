@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::clock;
 use crate::fleet::{Fleet, Process};
-use crate::ledger::{Check, Confirmed, Ledger, Standing, WrongKind, is_of_the_machine};
+use crate::ledger::{Allowed, Check, Confirmed, Ledger, Standing, WrongKind, is_of_the_machine};
 use crate::process::{Granted, Kind, Order, Refreshed, Reply, Word};
 use crate::stage::MACHINE;
 use crate::tokens;
@@ -417,12 +417,12 @@ impl Traffic {
 
     /// Asks every process about everything that was confirmed. What cannot be answered is asked
     /// again until `limit`.
-    pub async fn verify(self: &Arc<Self>, limit: Duration, dead: Option<usize>) {
+    pub async fn verify(self: &Arc<Self>, limit: Duration, allowed: Allowed) {
         let deadline = Instant::now() + limit;
         let mut asked = JoinSet::new();
         for process in self.fleet.serving() {
             let this = Arc::clone(self);
-            asked.spawn(async move { this.verify_tokens(&process, deadline, dead).await });
+            asked.spawn(async move { this.verify_tokens(&process, deadline, allowed).await });
         }
         asked.join_all().await;
         let mut asked = JoinSet::new();
@@ -430,7 +430,8 @@ impl Traffic {
         for session in sessions {
             let this = Arc::clone(self);
             asked.spawn(async move {
-                this.verify_session(&mut *session.lock().await, deadline, dead.is_some()).await;
+                this.verify_session(&mut *session.lock().await, deadline, allowed.may_be_lost())
+                    .await;
             });
         }
         asked.join_all().await;
@@ -454,7 +455,7 @@ impl Traffic {
             let token = self.ledger.add(tokens::of(&granted));
             problem.clear();
             for process in self.fleet.serving() {
-                match self.look(&process, token, None).await {
+                match self.look(&process, token, Allowed::default()).await {
                     Seen::AsKnown => {}
                     Seen::Wrong(_, what) | Seen::Nothing { reason: what, .. } => problem = what,
                 }
@@ -469,7 +470,7 @@ impl Traffic {
         }
     }
 
-    async fn verify_tokens(&self, process: &Arc<Process>, deadline: Instant, dead: Option<usize>) {
+    async fn verify_tokens(&self, process: &Arc<Process>, deadline: Instant, allowed: Allowed) {
         let count = self.ledger.0.lock().unwrap().tokens.len();
         let mut left: Vec<(usize, usize)> = (0..count).map(|token| (token, 0)).collect();
         let mut doubted: Vec<String> = Vec::new();
@@ -483,7 +484,7 @@ impl Traffic {
             let mut again = Vec::new();
             for some in left.chunks(32) {
                 let asked = some.iter().map(|(token, tries)| async move {
-                    (*token, *tries, self.look(process, *token, dead).await)
+                    (*token, *tries, self.look(process, *token, allowed).await)
                 });
                 for (token, tries, seen) in futures::future::join_all(asked).await {
                     match seen {
@@ -511,7 +512,7 @@ impl Traffic {
         }
     }
 
-    async fn look(&self, process: &Arc<Process>, token: usize, dead: Option<usize>) -> Seen {
+    async fn look(&self, process: &Arc<Process>, token: usize, allowed: Allowed) -> Seen {
         let text = self.ledger.text(token);
         let order = Order::Check { open: false, token: text };
         let Some(reply) = process.call(order).await else { return Seen::AsKnown };
@@ -535,13 +536,13 @@ impl Traffic {
             (Standing::Untouched, Word::Revoked) => {
                 wrong(WrongKind::Refused, "refused though nobody had revoked it")
             }
-            (Standing::Reinstated { by }, Word::Revoked) if dead != Some(by) => {
+            (Standing::Reinstated { by }, Word::Revoked) if !allowed.may_be_lost_of(by) => {
                 wrong(WrongKind::Refused, "refused though it was reinstated")
             }
             (Standing::Unknown, _) | (_, Word::Checked | Word::Revoked) => Seen::AsKnown,
             // Of the last writes of a dead process nothing can be known, of others all.
-            (Standing::Revoked { by }, word) => nothing(word, dead != Some(by)),
-            (_, word) => nothing(word, dead.is_none()),
+            (Standing::Revoked { by }, word) => nothing(word, !allowed.may_be_lost_of(by)),
+            (_, word) => nothing(word, !allowed.may_be_lost()),
         }
     }
 
