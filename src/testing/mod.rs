@@ -103,6 +103,16 @@ pub trait StoreFixture: Send + Sync {
         let _ = store;
         async { false }
     }
+
+    /// Lets another server carry on what this store holds, as a failover does: it may lack the last
+    /// writes, and the processes that use the store go on. Answers whether that was done.
+    ///
+    /// Default: `false`, for a store whose server stays the same, or confirms nothing that the next
+    /// one could lack. Then this is not tested.
+    fn change_server(&self, store: &Self::Store) -> impl Future<Output = bool> + Send {
+        let _ = store;
+        async { false }
+    }
 }
 
 /// A rule that an implementation has broken, and how.

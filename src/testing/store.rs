@@ -79,6 +79,9 @@ super::rules! {
     /// The mirrors that have applied a write can be asked for, for each fence that was given out.
     /// The answer may be that it is not known yet (`Stale`).
     AFenceCanBeAskedAbout => cases::a_fence_can_be_asked_about,
+    /// After a change of server nothing that was confirmed is lost: until it is there again a check
+    /// is an error that may be repeated.
+    AChangeOfServerLosesNothing => cases::a_change_of_server_loses_nothing,
     /// A watch, where there is one, ends when the token is revoked, at once if it is already, and
     /// not by the revocation of another.
     AWatchEndsWithTheRevocation => cases::a_watch_ends_with_the_revocation,

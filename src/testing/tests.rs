@@ -27,6 +27,8 @@ type Later<T> = BoxFuture<'static, Result<T, StoreError>>;
 struct Flawed {
     memory: MemoryStore,
     another: Option<MemoryStore>,
+    /// Whether it is at another server by now.
+    has_moved: Arc<AtomicBool>,
     check: Box<dyn Fn(&MemoryStore, &Arc<VerifiedToken>) -> Lookup + Send + Sync>,
     write: Box<dyn Fn(&MemoryStore, Vec<Revocation>) -> Later<Vec<Receipt>> + Send + Sync>,
     find: Box<dyn Fn(&MemoryStore, &Target) -> Later<Option<Record>> + Send + Sync>,
@@ -46,6 +48,7 @@ impl Flawed {
         Self {
             another: Some(memory.clone()),
             memory,
+            has_moved: Arc::default(),
             check: Box::new(MemoryStore::check),
             write: Box::new(MemoryStore::write),
             find: Box::new(MemoryStore::find),
@@ -161,6 +164,11 @@ impl<M: Fn() -> Flawed + Send + Sync> StoreFixture for Fixture<M> {
 
     async fn another(&self, store: &Flawed) -> Option<Flawed> {
         store.another.clone().map(Flawed::over)
+    }
+
+    async fn change_server(&self, store: &Flawed) -> bool {
+        store.has_moved.store(true, Ordering::SeqCst);
+        true
     }
 }
 
@@ -419,6 +427,17 @@ fn flaws() -> Vec<(&'static str, MakesFlawed)> {
         }),
         flaw("AFenceCanBeAskedAbout", || {
             Flawed::receipt(|receipt| receipt.with_fence(Some(Fence::new(0, 1, 1))))
+        }),
+        flaw("AChangeOfServerLosesNothing", || {
+            let has_moved = Arc::new(AtomicBool::new(false));
+            let has_lost = Arc::clone(&has_moved);
+            let flawed = Flawed::check(move |memory, token| {
+                if has_lost.load(Ordering::SeqCst) {
+                    return known(Standing::Live);
+                }
+                memory.check(token)
+            });
+            Flawed { has_moved, ..flawed }
         }),
         flaw("AWatchEndsWithTheRevocation", || Flawed {
             watch: Box::new(|_, _| Some(ready(RevokedBy::new(TargetKind::User)).boxed())),

@@ -57,6 +57,12 @@ mod suite {
 
     #[cfg(feature = "redis")]
     mod on_redis {
+        use std::sync::Mutex;
+        use std::time::Duration;
+
+        use tower_jwt_revocation::RedisStore;
+        use tower_jwt_revocation::testing::StoreFixture;
+
         use super::Suite;
         use crate::fixtures::{Mirrored, OnRedis};
         use crate::servers::{Cluster, RedisServer, redis_is_installed};
@@ -88,6 +94,36 @@ mod suite {
             }
             let cluster = tokio::task::spawn_blocking(Cluster::start).await.unwrap();
             Suite::of_store(&OnRedis::new(cluster.url(), 6, cluster)).assert_conforms().await;
+        }
+
+        /// On a server that is restarted with what it held when the store was new.
+        struct OnRestartedRedis(Mutex<RedisServer>);
+
+        impl StoreFixture for OnRestartedRedis {
+            type Store = RedisStore;
+
+            async fn store(&self) -> RedisStore {
+                let url = self.0.lock().unwrap().url();
+                let generous = Duration::from_secs(10);
+                let builder = RedisStore::builder().with_url(url).with_write_timeout(generous);
+                let store = builder.with_check_timeout(generous).connect().await.unwrap();
+                self.0.lock().unwrap().cli(&["SAVE"]);
+                store
+            }
+
+            async fn change_server(&self, _: &RedisStore) -> bool {
+                self.0.lock().unwrap().restart();
+                true
+            }
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn redis_loses_nothing_when_its_server_changes() {
+            if !redis_is_installed() {
+                return;
+            }
+            let stores = OnRestartedRedis(Mutex::new(RedisServer::start()));
+            Suite::of_store(&stores).check("AChangeOfServerLosesNothing").await.unwrap();
         }
 
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::join_all;
 use serde_json::json;
+use tokio::time::{Instant, sleep};
 
 use crate::clock::Timestamp;
 use crate::revocation::{Action, Extent, MAX_ID_BYTES, Outcome, Revocation};
@@ -671,7 +672,7 @@ pub(super) async fn a_dropped_write_goes_on<F: StoreFixture>(trial: &Trial<'_, F
         let mut waited = Duration::ZERO;
         while !trial.is_revoked(&token).await? {
             ensure!(waited < Duration::from_secs(5), "a write that was dropped {id} is not done");
-            tokio::time::sleep(MILLISECOND * 10).await;
+            sleep(MILLISECOND * 10).await;
             waited += MILLISECOND * 10;
         }
     }
@@ -753,5 +754,50 @@ pub(super) async fn the_revoker_writes_what_the_check_finds<F: StoreFixture>(
     let record = revoker.find(Target::token("t")).await?;
     let record = record.ok_or_else(|| Failure("the revoker does not find its record".into()))?;
     ensure!(record.until() > token.expires_at(), "the record does not outlive the token");
+    Ok(())
+}
+
+/// How long the next server may take until it has everything.
+const PUT_BACK_WITHIN: Duration = Duration::from_secs(45);
+
+pub(super) async fn a_change_of_server_loses_nothing<F: StoreFixture>(
+    trial: &Trial<'_, F>,
+) -> Trialed {
+    let mut tokens = vec![("untouched", trial.token("u", "untouched")?, false)];
+    for id in ["first", "second", "third"] {
+        trial.revoke(Target::token(id)).await?;
+        tokens.push((id, trial.token("u", id)?, true));
+    }
+    trial.revoke(Target::token("reinstated")).await?;
+    trial.reinstate(Target::token("reinstated")).await?;
+    tokens.push(("reinstated", trial.token("u", "reinstated")?, false));
+    if !trial.fixture.change_server(&trial.store).await {
+        return Ok(());
+    }
+    let start = Instant::now();
+    loop {
+        let mut is_settled = true;
+        for (id, token, is_revoked) in &tokens {
+            match trial.store.check(token).answer().await {
+                Ok(Standing::Live) => {
+                    ensure!(!is_revoked, "the token {id}, which is revoked, is live after it");
+                }
+                // What a token was reinstated from may be known again before that is.
+                Ok(Standing::Revoked(_)) => is_settled &= *is_revoked,
+                Err(error) => {
+                    ensure!(error.may_be_repeated(), "waiting does not help: {error}");
+                    is_settled = false;
+                }
+            }
+        }
+        if is_settled {
+            break;
+        }
+        ensure!(start.elapsed() < PUT_BACK_WITHIN, "not everything is there again");
+        sleep(Duration::from_millis(20)).await;
+    }
+    trial.revoke(Target::token("later")).await?;
+    let later = trial.token("u", "later")?;
+    ensure!(trial.is_revoked(&later).await?, "what was revoked after it");
     Ok(())
 }
