@@ -197,15 +197,30 @@ impl Mirror {
     }
 }
 
+impl Mirror {
+    /// What the store says of a token that may have been revoked before a loss.
+    fn check_in_doubt(&self, token: &Arc<VerifiedToken>) -> Lookup {
+        match self.handle.store.check(token) {
+            Lookup::Now(answer) => Lookup::Now(self.handle.shared.assess_loss(answer)),
+            Lookup::Later(answer) => {
+                let shared = Arc::clone(&self.handle.shared);
+                Lookup::Later(async move { shared.assess_loss(answer.await) }.boxed())
+            }
+        }
+    }
+}
+
 impl RevocationStore for Mirror {
     fn check(&self, token: &Arc<VerifiedToken>) -> Lookup {
         let shared = &*self.handle.shared;
         // Asked before the look-up: what the proof speaks of, and that by which a doubt has ended,
         // is then seen by it.
-        let may_answer_live = shared.freshness.is_fresh() && !shared.is_in_doubt(token);
+        let is_fresh = shared.freshness.is_fresh();
+        let is_in_doubt = shared.is_in_doubt(token);
         match shared.find_revoked(token) {
             Some(by) => Lookup::Now(Ok(Standing::Revoked(by))),
-            None if may_answer_live => Lookup::Now(Ok(Standing::Live)),
+            None if is_in_doubt => self.check_in_doubt(token),
+            None if is_fresh => Lookup::Now(Ok(Standing::Live)),
             None => self.handle.store.check(token),
         }
     }
@@ -348,6 +363,19 @@ impl Shared {
                 // How old it is nobody knows, but not older than the longest lifetime of a token.
                 None => self.clock.now().as_millis() < self.doubt_ends_at.load(Ordering::Relaxed),
             }
+    }
+
+    /// A loss that the mirror is about to make good passes: whoever threw the token away would do
+    /// so in vain.
+    fn assess_loss(&self, answer: Result<Standing, StoreError>) -> Result<Standing, StoreError> {
+        answer.map_err(|error| {
+            if error.kind() != StoreErrorKind::DataLoss || !self.status.borrow().is_restoring() {
+                return error;
+            }
+            let passing = "the store has lost its data, and the mirror, which knew all of it, \
+                           writes it again; ask again in a moment";
+            StoreError::new(StoreErrorKind::Settling, passing).with_source(error)
+        })
     }
 
     fn apply(&self, facts: &[(Fingerprint, Fact)], source: FactSource) -> Vec<Fingerprint> {

@@ -78,6 +78,14 @@ impl LossRecovery {
         self.replay.is_some() || matches!(self.knowledge, Knowledge::CompleteAtLoss(_))
     }
 
+    /// Since when the mirror, which knew everything that was lost, is writing it again.
+    pub(super) fn restoring_since(&self) -> Option<Instant> {
+        match self.knowledge {
+            Knowledge::CompleteAtLoss(lost) => Some(lost.noticed_at),
+            _ => None,
+        }
+    }
+
     /// The store says that no token is in doubt, or that some are.
     pub(super) fn doubt_reported(&mut self, is_over: bool) {
         self.knowledge = match self.knowledge {
@@ -170,7 +178,9 @@ mod tests {
         assert_eq!(recovery.wait(now), REPORTING_TIME);
         assert_eq!(recovery.replayed_epoch(later - Duration::from_millis(1)), None);
         assert_eq!(recovery.replayed_epoch(later), Some(lost(now)));
+        assert_eq!(recovery.restoring_since(), Some(now));
         recovery.doubt_end_answered();
+        assert_eq!(recovery.restoring_since(), None);
         assert_eq!(recovery.replayed_epoch(later), None, "it is asked for once");
     }
 

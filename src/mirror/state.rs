@@ -261,6 +261,10 @@ impl ShardMachine {
 
     /// The status, if it has changed since it was last taken.
     pub(super) fn take_status(&mut self) -> Option<&ShardStatus> {
+        let restoring_since = self.recovery.restoring_since();
+        if self.status.restoring_since != restoring_since {
+            self.change(|status| status.restoring_since = restoring_since);
+        }
         std::mem::take(&mut self.is_status_new).then_some(&self.status)
     }
 

@@ -1,6 +1,9 @@
 //! How a mirror is: [`MirrorStatus`].
 
 use std::fmt;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
@@ -76,6 +79,9 @@ pub(super) struct ShardStatus {
     /// Checks of these go to the store; while it is [settling](Doubt::Settling), all of them that
     /// are not known to be revoked.
     pub(super) doubt: Doubt,
+    /// Since when the mirror writes everything again that the store has lost; none, if it does not
+    /// know everything.
+    pub(super) restoring_since: Option<Instant>,
     pub(super) proof: Option<Moment>,
     /// The clock of the store at the last heartbeat.
     pub(super) time: Timestamp,
@@ -126,7 +132,21 @@ impl fmt::Display for Resync {
     }
 }
 
+/// How long the holders of tokens in doubt are told to wait for it.
+const RESTORED_WITHIN: Duration = Duration::from_secs(30);
+
 impl MirrorStatus {
+    /// Whether every doubt is about to end, because the mirror knew everything that was lost.
+    pub(super) fn is_restoring(&self) -> bool {
+        let doubted =
+            self.shards.iter().filter(|shard| matches!(shard.doubt, Doubt::Lasting { .. }));
+        let mut doubted = doubted.peekable();
+        doubted.peek().is_some()
+            && doubted.all(|shard| {
+                shard.restoring_since.is_some_and(|since| since.elapsed() < RESTORED_WITHIN)
+            })
+    }
+
     /// How many changes of the present epochs have been applied.
     pub fn applied(&self) -> u64 {
         self.sum(|shard| shard.applied)

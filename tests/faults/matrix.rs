@@ -228,7 +228,10 @@ impl Assessment<'_> {
             }
             return;
         };
-        if self.is_doomed(sort) && sent >= self.times.begun && kind == StoreErrorKind::DataLoss {
+        // While a mirror writes it again, waiting helps.
+        let is_lost = kind == StoreErrorKind::DataLoss
+            || self.fault.mirror && kind == StoreErrorKind::Settling;
+        if self.is_doomed(sort) && sent >= self.times.begun && is_lost {
             return;
         }
         let is_expected = self.fault.checks != Able::All

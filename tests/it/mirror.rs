@@ -10,7 +10,9 @@ use tokio::time::timeout;
 use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::mirror::MirrorStatus;
 use tower_jwt_revocation::revocation::{Action, Revocation};
-use tower_jwt_revocation::store::{Doubt, Lookup, Receipt, RevocationStore as _, Standing};
+use tower_jwt_revocation::store::{
+    Doubt, Lookup, Receipt, RevocationStore as _, Standing, StoreErrorKind,
+};
 use tower_jwt_revocation::token::SignedClaims;
 use tower_jwt_revocation::{Extent, Mirror, RedisStore, Target, TokenProfile, VerifiedToken};
 
@@ -180,6 +182,51 @@ async fn a_flushed_redis_un_revokes_nothing_and_gets_a_replay() {
     for id in ["before", "bob"] {
         assert!(matches!(store.check(&token(id)).answer().await, Ok(Standing::Revoked(_))), "{id}");
     }
+}
+
+/// A client that is told 401 throws its token away, which is good again in some seconds. What is
+/// issued and revoked after the loss does not wait for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_mirror_puts_everything_back_a_flushed_redis_has_lost_nothing_for_good() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let (writer, store) = (connect(server.url()).await, connect(server.url()).await);
+    let mirror = mirror(server.url()).await;
+    follow(&mirror, &revoke(&writer, "revoked").await).await;
+    until(&mirror, "it knows all", |status| status.doubt() == Doubt::None).await;
+    // Only the mirror has it then.
+    writer.close().await.unwrap();
+    server.cli(&["FLUSHALL"]);
+    revoke(&store, "later").await;
+    let start = Instant::now();
+    let mut has_waited = false;
+    loop {
+        let (live, revoked) = (token("live"), token("revoked"));
+        let at_mirror = mirror.check(&live).answer().await;
+        assert!(is_revoked(&mirror, "revoked"));
+        let standing = store.check(&revoked).answer().await;
+        assert!(!matches!(standing, Ok(Standing::Live)), "{standing:?}");
+        match at_mirror.map_err(|error| error.kind()) {
+            Ok(standing) => {
+                assert_eq!(standing, Standing::Live);
+                if has_waited {
+                    break;
+                }
+            }
+            Err(kind) => {
+                assert_ne!(kind, StoreErrorKind::DataLoss, "after {:?}", start.elapsed());
+                has_waited = true;
+            }
+        }
+        assert!(start.elapsed() < PATIENCE, "{mirror:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(mirror.status().replayed() >= 1);
+    assert_eq!(mirror.status().doubts_ended(), 1);
+    let standing = store.check(&token("revoked")).answer().await.unwrap();
+    assert!(matches!(standing, Standing::Revoked(_)), "{standing:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
