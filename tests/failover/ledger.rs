@@ -195,6 +195,15 @@ impl Allowed {
         matches!(word, Word::Checked | Word::Revoked) || is_doubted
     }
 
+    /// Whether it may be seen meanwhile.
+    fn excuses(self, kind: WrongKind) -> bool {
+        match kind {
+            WrongKind::SignedOut => self.doubt,
+            WrongKind::Lost => self.emptied,
+            _ => false,
+        }
+    }
+
     /// Whether some of what was confirmed may be lost.
     pub fn may_be_lost(self) -> bool {
         self.emptied || self.doubt_for_good.is_some()
@@ -292,12 +301,7 @@ pub fn is_of_the_machine(reason: &str) -> bool {
 pub fn assess(inner: &Inner, times: Times, mirror: bool, allowed: Allowed) -> Outcome {
     let staleness = if mirror { u64::try_from(STALENESS.as_nanos()).unwrap() } else { 0 };
     let mut outcome = Outcome { wrongs: inner.wrongs.clone(), ..Outcome::default() };
-    if allowed.doubt {
-        outcome.wrongs.retain(|wrong| wrong.kind != WrongKind::SignedOut);
-    }
-    if allowed.emptied {
-        outcome.wrongs.retain(|wrong| wrong.kind != WrongKind::Lost);
-    }
+    outcome.wrongs.retain(|wrong| !allowed.excuses(wrong.kind));
     outcome.count_confirmed(inner, times);
     let mut failed_checks = Vec::new();
     let (mut first_pass, mut last_pass) = (u64::MAX, 0);

@@ -199,10 +199,16 @@ impl StoreCore {
         let deadline = Instant::now() + CLOSE_LIMIT;
         for shard in 0..self.keys.shards() {
             while let Err(error) = self.sign_off_from(shard).await {
-                let may_pass = matches!(
-                    error.kind(),
-                    StoreErrorKind::NotPrimary | StoreErrorKind::Settling | StoreErrorKind::Cluster
-                );
+                let may_pass = match error.kind() {
+                    StoreErrorKind::NotPrimary
+                    | StoreErrorKind::Settling
+                    | StoreErrorKind::Cluster => true,
+                    // Of a server that stands alone nobody knows when it comes back.
+                    StoreErrorKind::Unreachable
+                    | StoreErrorKind::Timeout
+                    | StoreErrorKind::Loading => self.topology.has_voters(),
+                    _ => false,
+                };
                 if !may_pass || Instant::now() >= deadline {
                     return Err(error);
                 }

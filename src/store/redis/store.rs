@@ -73,9 +73,10 @@ impl RedisStore {
     /// Says to Redis that this process will not write any more. To be called before the process
     /// ends, after its last write: else it is waited for if the primary changes within half a
     /// minute, and if it does not come back, what it wrote last is in doubt (the tokens issued
-    /// until then). Behind sentinels it waits, for ten seconds at most, while the primary is being
-    /// replaced: the next one would not hear of it. Dropping the last clone of the store says it
-    /// too, but does not wait, and is not heard if the runtime ends first.
+    /// until then). Behind sentinels and in a cluster it waits, for ten seconds at most, while the
+    /// primary is away or being replaced: the next one would not hear of it. Dropping the last
+    /// clone of the store says it too, but does not wait, and is not heard if the runtime ends
+    /// first.
     ///
     /// # Errors
     /// [`StoreError`] if Redis has not confirmed it.

@@ -146,6 +146,11 @@ impl Topology {
         matches!(self.access.kind, TopologyKind::Cluster(_))
     }
 
+    /// Whether another server may become the primary, and somebody knows which.
+    pub(crate) fn has_voters(&self) -> bool {
+        !matches!(self.access.kind, TopologyKind::Single(_))
+    }
+
     #[cfg(test)]
     fn has_sentinels(&self) -> bool {
         matches!(self.access.kind, TopologyKind::Sentinel { .. })
