@@ -13,6 +13,8 @@ use crate::support::{Cluster, MovableName, RedisServer, Sentinel, wait_until};
 const BEHIND: Duration = Duration::from_millis(1200);
 /// How long a registered writer is waited for.
 const AWAITED: Duration = Duration::from_secs(30);
+/// How long processes have to report what they knew of what was lost.
+const REPORTED: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A scenario: a name, its servers, and what happens to them.
@@ -334,7 +336,9 @@ fn emptied(stage: &mut Stage) -> Switch {
     let fault = clock::now();
     stage.world.servers()[0].cli(&["FLUSHALL"]);
     let allowed = Allowed { doubt: true, emptied: true, ..Allowed::default() };
-    Switch { allowed, ..Switch::plain(fault, clock::now()) }
+    // A mirror that puts everything back waits until it would have heard of more.
+    let within = if stage.mode.mirror { SETTLED_WITHIN + REPORTED } else { SETTLED_WITHIN };
+    Switch { within, allowed, ..Switch::plain(fault, clock::now()) }
 }
 
 /// Whether a scenario leaves a replica that a write can wait for.
