@@ -1,39 +1,39 @@
 //! Counts of what became of the requests, for metrics: [`Counters`].
 
-// Every request counts, on every core, so the numbers are kept in stripes: a thread adds to its own
-// and shares no cache line with the others. Reading adds the stripes up.
-
-use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
 use crate::policy::RejectionKind;
+use crate::samples::{DURATION_SECONDS, DurationHistogram, HistogramSnapshot, Metric, Samples};
 use crate::store::StoreErrorKind;
+use crate::stripes::Stripes;
+use crate::target::TargetKind;
+use crate::token::TokenErrorKind;
 
 /// The counts of one layer and of all services made by it, from
 /// [`JwtRevocationLayer::counters`](crate::JwtRevocationLayer::counters). Clones read the same
 /// counts.
 ///
-/// They begin at zero with the layer and only grow: export them as monotonic counters. No count is
-/// about a single user or token.
+/// They begin at zero with the layer and only grow. No count is about a single user or token.
+/// [`Metrics`](crate::metrics::Metrics) has them, and more, in the form that monitoring wants.
 ///
 /// ```
 /// # use tower_jwt_revocation::JwtRevocationLayer;
 /// # fn f(layer: &JwtRevocationLayer) {
 /// let counters = layer.counters();
 /// let now = counters.snapshot();
-/// println!("jwt_requests_admitted_total {}", now.admitted);
-/// println!("jwt_requests_refused_total{{reason=\"revoked\"}} {}", now.refused.revoked);
+/// println!("{} requests passed, {} tokens were revoked", now.admitted, now.refused.revoked);
 /// # }
 /// ```
 #[doc(alias = "metrics")]
 #[doc(alias = "prometheus")]
 #[doc(alias = "statistics")]
 #[derive(Clone)]
-pub struct Counters(Arc<[Stripe]>);
+pub struct Counters(Arc<Stripes<CounterStripe>>);
 
 /// The [`Counters`] at one moment: numbers of requests since the layer was made.
 ///
@@ -113,7 +113,10 @@ pub struct Refusals {
 /// How a request ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum RequestOutcome {
+    /// By a verdict that was known at once.
     Admitted,
+    /// After the store was asked.
+    AdmittedLater,
     AdmittedUnchecked,
     Anonymous,
     Exempted,
@@ -122,15 +125,12 @@ pub(crate) enum RequestOutcome {
     WouldRefuse(RejectionKind),
 }
 
-/// More stripes than this would cost memory and reading time for cores that few machines have.
-const MAX_STRIPES: usize = 64;
-
-/// The numbers of the threads that share this stripe, apart from the cache lines of all others
-/// (128: pairs of lines are fetched together on x86, and lines are that long on some ARM).
+/// The numbers of the threads that share this stripe.
 #[derive(Default)]
-#[repr(align(128))]
-struct Stripe {
+struct CounterStripe {
+    /// By a verdict that was known at once: this is a check from memory, too.
     admitted: AtomicU64,
+    admitted_later: AtomicU64,
     admitted_unchecked: AtomicU64,
     anonymous: AtomicU64,
     exempted: AtomicU64,
@@ -139,6 +139,12 @@ struct Stripe {
     would_refuse: RefusalCells,
     misfits: AtomicU64,
     store_errors: [AtomicU64; StoreErrorKind::ALL.len()],
+    invalid_tokens: [AtomicU64; TokenErrorKind::ALL.len()],
+    revoked_tokens: [AtomicU64; TargetKind::ALL.len()],
+    /// Verdicts that were known at once and are not "live".
+    revoked_at_once: AtomicU64,
+    /// The checks that are none of the store's memory.
+    asked: DurationHistogram,
 }
 
 #[derive(Default)]
@@ -156,16 +162,14 @@ struct RefusalCells {
 
 impl Counters {
     pub(crate) fn new() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let stripes = cores.next_power_of_two().min(MAX_STRIPES);
-        Self((0..stripes).map(|_| Stripe::default()).collect())
+        Self(Arc::new(Stripes::new()))
     }
 
     /// The numbers as they are now.
     pub fn snapshot(&self) -> CounterSnapshot {
         let mut sum = CounterSnapshot::default();
-        for stripe in &*self.0 {
-            sum.admitted += stripe.admitted.load(Relaxed);
+        for stripe in self.0.iter() {
+            sum.admitted += stripe.admitted.load(Relaxed) + stripe.admitted_later.load(Relaxed);
             sum.admitted_unchecked += stripe.admitted_unchecked.load(Relaxed);
             sum.anonymous += stripe.anonymous.load(Relaxed);
             sum.exempted += stripe.exempted.load(Relaxed);
@@ -181,15 +185,22 @@ impl Counters {
     }
 
     pub(crate) fn count(&self, outcome: RequestOutcome) {
-        let Some(stripe) = self.stripe() else { return };
+        let Some(stripe) = self.0.mine() else { return };
         let cell = match outcome {
             RequestOutcome::Admitted => &stripe.admitted,
+            RequestOutcome::AdmittedLater => &stripe.admitted_later,
             RequestOutcome::AdmittedUnchecked => &stripe.admitted_unchecked,
             RequestOutcome::Anonymous => &stripe.anonymous,
             RequestOutcome::Exempted => &stripe.exempted,
             RequestOutcome::Preflight => &stripe.preflights,
-            RequestOutcome::Refused(kind) => stripe.refused.cell(kind),
-            RequestOutcome::WouldRefuse(kind) => stripe.would_refuse.cell(kind),
+            RequestOutcome::Refused(kind) => {
+                stripe.count_kind(kind);
+                stripe.refused.cell(kind)
+            }
+            RequestOutcome::WouldRefuse(kind) => {
+                stripe.count_kind(kind);
+                stripe.would_refuse.cell(kind)
+            }
         };
         cell.fetch_add(1, Relaxed);
     }
@@ -201,37 +212,104 @@ impl Counters {
 
     #[cfg(feature = "axum")]
     pub(crate) fn count_misfit(&self) {
-        if let Some(stripe) = self.stripe() {
+        if let Some(stripe) = self.0.mine() {
             stripe.misfits.fetch_add(1, Relaxed);
         }
     }
 
     pub(crate) fn count_store_error(&self, kind: StoreErrorKind) {
-        let Some(stripe) = self.stripe() else { return };
-        // A kind that is missing there is counted as `Other`.
-        let place = StoreErrorKind::ALL.iter().position(|known| *known == kind);
-        if let Some(cell) =
-            place.map_or(stripe.store_errors.last(), |place| stripe.store_errors.get(place))
-        {
-            cell.fetch_add(1, Relaxed);
+        if let Some(stripe) = self.0.mine() {
+            count_one(&stripe.store_errors, &StoreErrorKind::ALL, kind);
         }
     }
 
-    /// The stripe of this thread. Threads are dealt to the stripes in turn.
-    fn stripe(&self) -> Option<&Stripe> {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        thread_local! {
-            static TURN: Cell<Option<usize>> = const { Cell::new(None) };
+    /// A check of which the verdict was "revoked", and was known at once.
+    pub(crate) fn count_revoked_at_once(&self) {
+        if let Some(stripe) = self.0.mine() {
+            stripe.revoked_at_once.fetch_add(1, Relaxed);
         }
-        let turn = TURN.with(|turn| {
-            turn.get().unwrap_or_else(|| {
-                let mine = NEXT.fetch_add(1, Relaxed);
-                turn.set(Some(mine));
-                mine
-            })
-        });
-        // The number of stripes is a power of two.
-        self.0.get(turn & self.0.len().wrapping_sub(1))
+    }
+
+    /// A check that had to ask, or could not: with how long it waited.
+    pub(crate) fn count_asked(&self, waited: Duration) {
+        if let Some(stripe) = self.0.mine() {
+            stripe.asked.observe_duration(waited);
+        }
+    }
+
+    pub(crate) fn add_metrics(&self, samples: &mut Samples) {
+        let seen = self.snapshot();
+        let skipped = [
+            ("anonymous", seen.anonymous),
+            ("exempt", seen.exempted),
+            ("preflight", seen.preflights),
+        ];
+        for (outcome, number) in [
+            ("admitted", seen.admitted),
+            ("admitted_unchecked", seen.admitted_unchecked),
+            ("refused", seen.refused.total()),
+            ("would_refuse", seen.would_refuse.total()),
+            ("unasked", skipped.iter().map(|(_, number)| number).sum()),
+        ] {
+            samples.add_count(Metric::Requests, &[outcome], number);
+        }
+        for (reason, number) in skipped {
+            samples.add_count(Metric::Unasked, &[reason], number);
+        }
+        for (metric, refusals) in
+            [(Metric::Refusals, &seen.refused), (Metric::WouldRefuse, &seen.would_refuse)]
+        {
+            for (reason, number) in refusals.by_reason() {
+                samples.add_count(metric, &[reason], number);
+            }
+        }
+        for (kind, number) in seen.store_errors_by_kind() {
+            samples.add_count(Metric::StoreErrors, &[kind.as_str()], number);
+        }
+        let sum = |cell: fn(&CounterStripe) -> &AtomicU64| {
+            self.0.iter().map(|stripe| cell(stripe).load(Relaxed)).sum::<u64>()
+        };
+        for (place, kind) in TokenErrorKind::ALL.into_iter().enumerate() {
+            let cells = self.0.iter().filter_map(|stripe| stripe.invalid_tokens.get(place));
+            let number = cells.map(|cell| cell.load(Relaxed)).sum();
+            samples.add_count(Metric::InvalidTokens, &[kind.as_str()], number);
+        }
+        for (place, kind) in TargetKind::ALL.into_iter().enumerate() {
+            let cells = self.0.iter().filter_map(|stripe| stripe.revoked_tokens.get(place));
+            let number = cells.map(|cell| cell.load(Relaxed)).sum();
+            samples.add_count(Metric::RevokedTokens, &[kind.as_str()], number);
+        }
+        // A verdict from memory takes less than the lowest bound, and no clock is read for it.
+        let at_once = sum(|stripe| &stripe.admitted) + sum(|stripe| &stripe.revoked_at_once);
+        let mut from_memory = vec![0; DURATION_SECONDS.len() + 1];
+        from_memory.iter_mut().take(1).for_each(|lowest| *lowest = at_once);
+        let from_memory = HistogramSnapshot { buckets: from_memory, sum: 0.0 };
+        let mut asked = HistogramSnapshot::default();
+        self.0.iter().for_each(|stripe| stripe.asked.add_seconds_to(&mut asked));
+        for (source, durations) in [("memory", &from_memory), ("store", &asked)] {
+            samples.add_histogram(Metric::CheckDuration, &[source], &DURATION_SECONDS, durations);
+        }
+    }
+}
+
+impl CounterStripe {
+    /// By which rule a token is not accepted, or what of it is revoked.
+    fn count_kind(&self, kind: RejectionKind) {
+        match kind {
+            RejectionKind::InvalidToken(kind) => {
+                count_one(&self.invalid_tokens, &TokenErrorKind::ALL, kind);
+            }
+            RejectionKind::Revoked(kind) => count_one(&self.revoked_tokens, &TargetKind::ALL, kind),
+            _ => {}
+        }
+    }
+}
+
+/// A kind that is missing in `all` is counted as the last one.
+fn count_one<K: PartialEq + Copy>(cells: &[AtomicU64], all: &[K], kind: K) {
+    let place = all.iter().position(|known| *known == kind);
+    if let Some(cell) = place.map_or(cells.last(), |place| cells.get(place)) {
+        cell.fetch_add(1, Relaxed);
     }
 }
 
@@ -314,6 +392,19 @@ impl fmt::Debug for CounterSnapshot {
 // === impl Refusals ===
 
 impl Refusals {
+    /// Each field, by the name of its reason: [`RejectionKind::as_str`].
+    pub(crate) fn by_reason(&self) -> [(&'static str, u64); 7] {
+        [
+            ("no_credentials", self.no_credentials),
+            ("bad_request", self.bad_request),
+            ("invalid_token", self.invalid_token),
+            ("no_keys", self.no_keys),
+            ("revoked", self.revoked),
+            ("no_verdict", self.standing_unknown),
+            ("in_doubt", self.in_doubt),
+        ]
+    }
+
     /// The sum of all fields.
     pub fn total(&self) -> u64 {
         self.no_credentials
@@ -367,13 +458,14 @@ mod tests {
     fn what_the_store_was_asked_about_is_a_check_whatever_became_of_the_request() {
         let counters = Counters::new();
         let kinds = [
-            RejectionKind::Revoked(crate::target::TargetKind::User),
+            RejectionKind::Revoked(TargetKind::User),
             RejectionKind::StandingUnknown(StoreErrorKind::Settling),
             RejectionKind::InDoubt,
         ];
         for kind in kinds {
             counters.count(RequestOutcome::Refused(kind));
             counters.count(RequestOutcome::WouldRefuse(kind));
+            assert!(Refusals::default().by_reason().iter().any(|(name, _)| *name == kind.as_str()));
         }
         let seen = counters.snapshot();
         assert_eq!((seen.checks(), seen.refused.total(), seen.refused.in_doubt), (6, 3, 1));

@@ -93,6 +93,7 @@
 //! | [`audit`] | who revoked what, and who was refused |
 //! | [`store::redis::foreign`] | lists of revoked tokens that other programs keep in the same Redis (feature `redis`) |
 //! | [`Clearance`], [`Rejection`], [`counters`] | what became of a request |
+//! | [`metrics`] | all numbers for monitoring |
 //!
 //! # Scope of this crate
 //!
@@ -108,6 +109,7 @@
         feature = "endpoints",
         feature = "issuer",
         feature = "jwks",
+        feature = "metrics",
         feature = "sessions",
         feature = "test-util",
         feature = "user-cache"
@@ -123,16 +125,19 @@ pub mod counters;
 pub mod endpoints;
 mod error_chain;
 mod gate;
+pub mod metrics;
 pub mod middleware;
 pub mod mirror;
 pub mod policy;
 mod recently_revoked;
 pub mod revocation;
 pub mod revoker;
+mod samples;
 #[cfg(feature = "sessions")]
 pub mod session;
 pub mod store;
 mod store_error;
+mod stripes;
 #[cfg(all(test, feature = "redis"))]
 #[path = "../tests/support/mod.rs"]
 mod support;

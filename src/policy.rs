@@ -265,6 +265,22 @@ pub enum RejectionKind {
     InDoubt,
 }
 
+impl RejectionKind {
+    /// The name of the kind, as it is written in metrics and logs. What belongs to the kind has a
+    /// name of its own.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoCredentials => "no_credentials",
+            Self::BadRequest => "bad_request",
+            Self::InvalidToken(_) => "invalid_token",
+            Self::NoKeys => "no_keys",
+            Self::Revoked(_) => "revoked",
+            Self::StandingUnknown(_) => "no_verdict",
+            Self::InDoubt => "in_doubt",
+        }
+    }
+}
+
 /// For how long tokens may not be checked, in fail mode closed, until other processes should take
 /// the requests. What passes sooner is mended by waiting, and taking a process out costs more.
 const LASTING_OUTAGE: Duration = Duration::from_secs(10);

@@ -17,8 +17,9 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, try_join_all};
 
-use crate::audit::{AuditEvent, AuditKind, AuditSink, Pending};
+use crate::audit::{AuditEvent, AuditKind, AuditSink, AuditTrail, Pending};
 use crate::config::ConfigError;
+use crate::metrics::Metrics;
 use crate::recently_revoked::RecentlyRevoked;
 use crate::revocation::{
     Action, Extent, MAX_ID_BYTES, Record, Revocation, RevocationOrigin, Target, TargetKind,
@@ -58,7 +59,7 @@ pub struct Revoker {
     least: LeastLifetime,
     /// To whom ids belong that name no issuer, where the profile has several.
     default_issuer: Option<Arc<str>>,
-    audit: Option<Arc<dyn AuditSink>>,
+    audit: AuditTrail,
     /// What the layer remembers, that a reinstatement has to end.
     recently_revoked: Option<Arc<RecentlyRevoked>>,
     /// What could not be confirmed.
@@ -80,7 +81,9 @@ impl Revoker {
     /// [`ConfigError`] if the profile cannot work.
     pub fn new(store: impl RevocationStore, profile: TokenProfile) -> Result<Self, ConfigError> {
         profile.validate()?;
-        Ok(Self::from_parts(Arc::new(store), Arc::new(profile), LeastLifetime::default(), None))
+        let audit = AuditTrail::default();
+        let (store, profile) = (Arc::new(store), Arc::new(profile));
+        Ok(Self::from_parts(store, profile, LeastLifetime::default(), None, audit))
     }
 
     pub(crate) fn from_parts(
@@ -88,6 +91,7 @@ impl Revoker {
         profile: Arc<TokenProfile>,
         least: LeastLifetime,
         recently_revoked: Option<Arc<RecentlyRevoked>>,
+        audit: AuditTrail,
     ) -> Self {
         store.expect_tokens_for(profile.retention());
         Self {
@@ -95,7 +99,7 @@ impl Revoker {
             profile,
             least,
             default_issuer: None,
-            audit: None,
+            audit,
             recently_revoked,
             outbox: None,
         }
@@ -153,8 +157,21 @@ impl Revoker {
     /// attempts that failed. Default: none.
     #[must_use]
     pub fn with_audit(mut self, sink: impl AuditSink) -> Self {
-        self.audit = Some(Arc::new(sink));
+        let counts = Arc::clone(self.audit.counts());
+        self.audit = AuditTrail::new(Some(Arc::new(sink)), counts);
         self
+    }
+
+    /// The metrics of this revoker, its clones, the sessions that it was given to, and its store:
+    /// for a process that only writes. One that also checks tokens takes
+    /// [`JwtRevocationLayer::metrics`](crate::JwtRevocationLayer::metrics), which has these too.
+    pub fn metrics(&self) -> Metrics {
+        Metrics {
+            requests: None,
+            store: Arc::clone(&self.store),
+            audit: self.audit.sink().cloned(),
+            operations: Arc::clone(self.audit.counts()),
+        }
     }
 
     /// Goes on trying what the store could not confirm, such as a logout while Redis is away: up to
@@ -273,14 +290,12 @@ impl Revoker {
     }
 
     pub(crate) fn record_event(&self, event: impl FnOnce() -> AuditEvent) {
-        if let Some(sink) = &self.audit {
-            sink.record(&event());
-        }
+        self.audit.record(&event());
     }
 
     /// The event of something that is about to be done.
     pub(crate) fn begin(&self, event: impl FnOnce() -> AuditEvent) -> Pending {
-        Pending::new(self.audit.as_ref(), event)
+        Pending::new(self.audit.clone(), event())
     }
 
     /// Revokes `target`: with [`Extent::All`] if it is a token, a session (unless its id may

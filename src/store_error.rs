@@ -86,6 +86,27 @@ impl StoreErrorKind {
         Self::InvalidInput,
         Self::Other,
     ];
+
+    /// The name of the kind, as it is written in metrics and logs, and serialized.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Overloaded => "overloaded",
+            Self::Loading => "loading",
+            Self::NotPrimary => "not_primary",
+            Self::Cluster => "cluster",
+            Self::Denied => "denied",
+            Self::Full => "full",
+            Self::Replicas => "replicas",
+            Self::Protocol => "protocol",
+            Self::DataLoss => "data_loss",
+            Self::Settling => "settling",
+            Self::Stale => "stale",
+            Self::InvalidInput => "invalid_input",
+            Self::Other => "other",
+        }
+    }
 }
 
 impl StoreError {

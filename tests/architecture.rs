@@ -12,6 +12,8 @@ const LEVELS: &[(&str, u16)] = &[
     ("clock", 0),
     ("config", 0),
     ("error_chain", 0),
+    ("samples", 0),
+    ("stripes", 0),
     ("store_error", 0),
     ("target", 0),
     ("verified", 0),
@@ -23,6 +25,7 @@ const LEVELS: &[(&str, u16)] = &[
     ("policy", 2),
     ("mirror", 2),
     ("counters", 3),
+    ("metrics", 3),
     ("gate", 3),
     ("revoker", 3),
     ("session", 3),
@@ -45,6 +48,8 @@ const SAME_LEVEL: &[(&str, &str, &str)] = &[
     ("store", "audit", "one of the audit sinks keeps events in Redis"),
     ("store", "token", "names of foreign keys are made of claims"),
     ("gate", "counters", "the gate counts what becomes of requests"),
+    ("metrics", "counters", "they are of requests, too"),
+    ("revoker", "metrics", "a process that only writes has some"),
     ("session", "revoker", "a logout is a revocation"),
 ];
 
@@ -77,6 +82,7 @@ const FOREIGN_CRATES: &[(&str, &[&str])] = &[
     ("pin_project_lite", &["middleware", "store::redis::time_limit"]),
     ("rustix", &["clock"]),
     ("humantime", &["audit"]),
+    ("metrics", &["metrics::facade"]),
     ("moka", &["session::cache"]),
     ("strsim", &["config"]),
 ];

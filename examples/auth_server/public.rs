@@ -3,6 +3,7 @@
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -22,6 +23,7 @@ pub(crate) fn routes(app: &App) -> Router {
         .route("/readyz", get(ready))
         .route("/count", get(count))
         .route("/debug/stats", get(stats))
+        .route("/metrics", get(metrics))
         .route("/login", post(login))
         .route("/refresh", post(refresh))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -92,6 +94,12 @@ async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
 
 async fn count(State(app): State<App>) -> Json<Value> {
     Json(json!({ "handler_calls": app.handler_calls() }))
+}
+
+/// For Prometheus. Asks nobody, so the answer is there while the store is away.
+async fn metrics(State(app): State<App>) -> Response {
+    let text = app.layer.metrics().prometheus();
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
 async fn stats(State(app): State<App>) -> Json<Value> {

@@ -104,6 +104,7 @@
 //! sink.record(&event.with_field("method", Some("by email")));
 //! ```
 
+mod counts;
 mod pending;
 mod repeated;
 
@@ -115,6 +116,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
+pub(crate) use self::counts::{AuditCounts, AuditTrail};
 pub(crate) use self::pending::Pending;
 pub(crate) use self::repeated::RepeatedEvents;
 use crate::clock::{Clock as _, SystemClock, Timestamp};

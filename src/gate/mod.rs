@@ -15,12 +15,14 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::{Method, header};
+use tokio::time::Instant;
 
 use self::outage::Outage;
-use crate::audit::{AuditEvent, AuditKind, AuditSink, RepeatedEvents};
+use crate::audit::{AuditCounts, AuditEvent, AuditKind, AuditSink, RepeatedEvents};
 use crate::counters::{Counters, RequestOutcome};
 use crate::policy::{Clearance, FailMode, Rejection, decide};
 use crate::recently_revoked::RecentlyRevoked;
@@ -68,6 +70,8 @@ pub(crate) struct Gate {
     repeated: Option<Arc<RepeatedEvents>>,
     /// What the events of requests have besides.
     pub(crate) audit_facts: Option<Arc<FactsFn>>,
+    /// Of the revokers that the layer makes.
+    pub(crate) operations: Arc<AuditCounts>,
     outage: Arc<Outage>,
     pub(crate) recently_revoked: Arc<RecentlyRevoked>,
 }
@@ -145,6 +149,7 @@ pub(crate) struct PendingCheck {
     answer: BoxFuture<'static, Result<Standing, StoreError>>,
     token: Arc<VerifiedToken>,
     mode: FailMode,
+    asked_at: Instant,
 }
 
 impl Gate {
@@ -168,6 +173,7 @@ impl Gate {
             audit: None,
             repeated: None,
             audit_facts: None,
+            operations: Arc::default(),
             outage: Arc::new(Outage::new()),
             recently_revoked: Arc::new(RecentlyRevoked::new()),
         }
@@ -298,8 +304,13 @@ impl Gate {
         head: Option<&RequestHead<'_>>,
     ) -> Evaluation {
         match self.store.check(&token) {
-            Lookup::Now(answer) => Evaluation::Decided(self.settle(token, answer, mode, head)),
-            Lookup::Later(answer) => Evaluation::Pending(PendingCheck { answer, token, mode }),
+            Lookup::Now(answer) => {
+                Evaluation::Decided(self.settle(token, answer, mode, (None, head)))
+            }
+            Lookup::Later(answer) => {
+                let asked_at = Instant::now();
+                Evaluation::Pending(PendingCheck { answer, token, mode, asked_at })
+            }
         }
     }
 
@@ -353,13 +364,13 @@ impl Gate {
         }
     }
 
-    /// What the answer of the store comes to.
+    /// What the answer of the store comes to, for which the request has waited, or not at all.
     fn settle(
         &self,
         token: Arc<VerifiedToken>,
         answer: Result<Standing, StoreError>,
         mode: FailMode,
-        head: Option<&RequestHead<'_>>,
+        (mut waited, head): (Option<Duration>, Option<&RequestHead<'_>>),
     ) -> Decision {
         let failure = answer.as_ref().err().cloned();
         let answer = self.remembered(&token, answer);
@@ -389,6 +400,8 @@ impl Gate {
             // That is the fault of the token.
             Some(error) if error.is_permanent() => {}
             Some(error) => {
+                // An error at once is none of what is in memory.
+                waited = waited.or(Some(Duration::ZERO));
                 self.counters.count_store_error(error.kind());
                 match error.kind() {
                     StoreErrorKind::Overloaded => self.outage.overloaded(error),
@@ -398,15 +411,26 @@ impl Gate {
         }
         match decision {
             Ok(clearance) => {
-                let checked = clearance.is_checked();
-                self.counters.count(if checked {
-                    RequestOutcome::Admitted
-                } else {
-                    RequestOutcome::AdmittedUnchecked
+                // Most requests, and all that they cost: what is known at once needs no clock.
+                self.counters.count(match (clearance.is_checked(), waited) {
+                    (true, None) => RequestOutcome::Admitted,
+                    (true, Some(_)) => RequestOutcome::AdmittedLater,
+                    (false, _) => RequestOutcome::AdmittedUnchecked,
                 });
+                if let Some(waited) = waited {
+                    self.counters.count_asked(waited);
+                }
                 Decision::Cleared(clearance)
             }
-            Err(rejection) => self.refuse(rejection),
+            Err(rejection) => {
+                match waited {
+                    // What the token is like is found without asking, and is no check.
+                    _ if matches!(rejection, Rejection::InvalidToken(_)) => {}
+                    Some(waited) => self.counters.count_asked(waited),
+                    None => self.counters.count_revoked_at_once(),
+                }
+                self.refuse(rejection)
+            }
         }
     }
 
@@ -497,7 +521,8 @@ impl PendingCheck {
         cx: &mut Context<'_>,
     ) -> Poll<Decision> {
         let answer = ready!(Pin::as_mut(&mut self.answer).poll(cx));
-        Poll::Ready(gate.settle(Arc::clone(&self.token), answer, self.mode, head))
+        let waited = Some(self.asked_at.elapsed());
+        Poll::Ready(gate.settle(Arc::clone(&self.token), answer, self.mode, (waited, head)))
     }
 }
 

@@ -11,10 +11,11 @@ use super::extract::KnownLayer;
 use super::response::{RefusalBuilder, RefusalHeads};
 use super::service::JwtRevocation;
 use super::state::ServiceState;
-use crate::audit::{AuditEvent, AuditSink};
+use crate::audit::{AuditEvent, AuditSink, AuditTrail};
 use crate::config::ConfigError;
 use crate::counters::Counters;
 use crate::gate::{BoundTokens, Credentials, Enforcement, FailModeRule, Gate, Preflight};
+use crate::metrics::Metrics;
 use crate::policy::{self, Clearance, FailMode, Readiness, Rejection};
 use crate::revoker::{LeastLifetime, Revoker};
 use crate::store::{Needs, RevocationStore};
@@ -466,15 +467,31 @@ impl<A> JwtRevocationLayer<A> {
     /// is logged out is to stay so for as long as refresh tokens live.
     pub fn revoker(&self) -> Revoker {
         let profile = Arc::new(self.gate.verifier.profile().clone());
-        let revoker = Revoker::from_parts(
+        Revoker::from_parts(
             Arc::clone(&self.gate.store),
             profile,
             self.least_lifetime.clone(),
             Some(Arc::clone(&self.gate.recently_revoked)),
-        );
-        match &self.gate.audit {
-            Some(sink) => revoker.with_audit(Arc::clone(sink)),
-            None => revoker,
+            AuditTrail::new(self.gate.audit.clone(), Arc::clone(&self.gate.operations)),
+        )
+    }
+
+    /// The metrics of this layer, its clones, the services and revokers made by them, the store and
+    /// the verifier: as text for Prometheus, or number by number.
+    ///
+    /// ```
+    /// # use tower_jwt_revocation::JwtRevocationLayer;
+    /// # fn f(layer: JwtRevocationLayer) -> String {
+    /// layer.metrics().prometheus()
+    /// # }
+    /// ```
+    #[doc(alias = "prometheus")]
+    pub fn metrics(&self) -> Metrics {
+        Metrics {
+            requests: Some((self.gate.counters.clone(), Arc::clone(&self.gate.verifier))),
+            store: Arc::clone(&self.gate.store),
+            audit: self.gate.audit.clone(),
+            operations: Arc::clone(&self.gate.operations),
         }
     }
 
@@ -508,8 +525,7 @@ impl<A> JwtRevocationLayer<A> {
         &self.gate
     }
 
-    /// The counts of this layer, its clones, and all services made by them, for metrics.
-    #[doc(alias = "metrics")]
+    /// The counts of this layer, its clones, and all services made by them.
     pub fn counters(&self) -> Counters {
         self.gate.counters.clone()
     }

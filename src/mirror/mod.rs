@@ -43,6 +43,7 @@ use tokio::sync::watch;
 use crate::clock::{Clock, Timestamp};
 use crate::config::ConfigError;
 use crate::revocation::{Action, Extent, Fact, Fingerprint, Outcome, Record, Revocation, Target};
+use crate::samples::{Metric, Samples};
 use crate::store::feed::{Feed, FeedSource};
 use crate::store::waiters::Waiters;
 use crate::store::{
@@ -287,6 +288,23 @@ impl RevocationStore for Mirror {
 
     fn expect_tokens_for(&self, longest: Duration) {
         self.handle.store.expect_tokens_for(longest);
+    }
+
+    fn add_metrics(&self, samples: &mut Samples) {
+        let status = self.status();
+        let staleness = self.staleness().map_or(f64::INFINITY, |age| age.as_secs_f64());
+        samples.add_flag(Metric::MirrorFresh, &[], self.is_fresh());
+        samples.add(Metric::MirrorStaleness, &[], staleness);
+        let limit = self.handle.shared.freshness.limit();
+        samples.add(Metric::MirrorMaxStaleness, &[], limit.as_secs_f64());
+        samples.add_count(Metric::MirrorRevocations, &[], status.entries as u64);
+        samples.add_count(Metric::MirrorBytes, &[], status.bytes as u64);
+        samples.add_count(Metric::MirrorLag, &[], status.lag());
+        samples.add_count(Metric::MirrorResyncs, &[], status.resyncs());
+        samples.add_count(Metric::MirrorReplayed, &[], status.replayed());
+        samples.add_count(Metric::MirrorRestarts, &[], status.restarts());
+        self.handle.store.add_metrics(samples);
+        self.handle.store.condition().add_metrics(samples);
     }
 }
 

@@ -40,7 +40,7 @@ impl RevokeRequest {
 
     /// Adds to the audit event what is known of the target beside its id.
     pub(crate) fn about(mut self, describe: impl FnOnce(AuditEvent) -> AuditEvent) -> Self {
-        if self.revoker.audit.is_some() {
+        if self.revoker.audit.sink().is_some() {
             let known = self.about.take();
             let event = AuditEvent::new(AuditKind::Revoke(self.change.target.kind()));
             self.about = Some(describe(known.unwrap_or(event)));

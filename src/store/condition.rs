@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::{Doubt, StoreError};
+use crate::clock::{Clock as _, SystemClock};
+use crate::samples::{Metric, Samples};
 
 /// Whether a store can tell the standing of tokens at this moment, as far as it knows without
 /// asking anybody: for readiness.
@@ -18,6 +20,19 @@ pub enum Condition {
         /// For how long; `None` if it never could.
         lasts: Option<Duration>,
     },
+}
+
+impl Condition {
+    /// What of it the store has not said to the metrics itself.
+    pub(crate) fn add_metrics(&self, samples: &mut Samples) {
+        let (is_up, doubt) = match self {
+            Self::Answering(doubt) => (true, *doubt),
+            Self::Failing { .. } => (false, Doubt::None),
+        };
+        samples.add_flag(Metric::StoreUp, &["checks"], is_up);
+        samples.add_flag(Metric::StoreSettling, &[], doubt == Doubt::Settling);
+        samples.add(Metric::StoreDoubt, &[], doubt.left(SystemClock.now()).as_secs_f64());
+    }
 }
 
 impl Default for Condition {

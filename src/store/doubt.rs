@@ -1,5 +1,7 @@
 //! [`Doubt`]: what is not known any more after a store has lost data, or not known yet.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 #[cfg(any(feature = "redis", feature = "sessions", feature = "test-util", test))]
@@ -52,6 +54,14 @@ impl Doubt {
                 // How old it is nobody knows, but not older than the longest lifetime of a token.
                 None => now < ends_at,
             },
+        }
+    }
+
+    /// For how long a lasting doubt goes on; zero if there is none.
+    pub(crate) fn left(&self, now: Timestamp) -> Duration {
+        match *self {
+            Self::None | Self::Settling => Duration::ZERO,
+            Self::Lasting { ends_at, .. } => ends_at.saturating_duration_since(now),
         }
     }
 

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::revocation::{Fact, Fingerprint, Record, Revocation, Target};
+use crate::samples::{Metric, Samples};
 use crate::target::FingerprintMap;
 use crate::verified::VerifiedToken;
 
@@ -278,6 +279,12 @@ impl RevocationStore for MemoryStore {
             .filter(|record| record.until() > now && record.is_in_effect())
             .count();
         ready(Ok(live as u64)).boxed()
+    }
+
+    fn add_metrics(&self, samples: &mut Samples) {
+        for purpose in ["checks", "writes"] {
+            samples.add_flag(Metric::StoreUp, &[purpose], true);
+        }
     }
 }
 

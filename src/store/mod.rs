@@ -82,6 +82,7 @@ pub use self::doubt::Doubt;
 pub(crate) use self::writer::RevocationWriter;
 use crate::clock::Timestamp;
 use crate::revocation::{Change, Outcome, Record, Revocation, Target, TargetKind};
+use crate::samples::Samples;
 pub use crate::store_error::{StoreError, StoreErrorKind};
 pub use crate::verified::Needs;
 use crate::verified::VerifiedToken;
@@ -193,6 +194,13 @@ pub trait RevocationStore: Send + Sync + 'static {
     fn expect_tokens_for(&self, longest: Duration) {
         let _ = longest;
     }
+
+    /// Adds what it knows of itself to the [metrics](crate::metrics), beside its
+    /// [`condition`](Self::condition), which is there anyway. Default: nothing. A store around a
+    /// store passes it on.
+    fn add_metrics(&self, samples: &mut Samples) {
+        let _ = samples;
+    }
 }
 
 impl<T: RevocationStore + ?Sized> RevocationStore for Arc<T> {
@@ -237,6 +245,10 @@ impl<T: RevocationStore + ?Sized> RevocationStore for Arc<T> {
 
     fn expect_tokens_for(&self, longest: Duration) {
         (**self).expect_tokens_for(longest);
+    }
+
+    fn add_metrics(&self, samples: &mut Samples) {
+        (**self).add_metrics(samples);
     }
 }
 

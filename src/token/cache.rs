@@ -9,8 +9,9 @@
 //!   memory. No look-up ever compares with more than 8 tokens, whatever tokens an attacker may
 //!   make.
 //! - **Readers take no lock and write little.** What every hit must write is the
-//!   reference count of the token it gives out, and a token that is used a lot has one per lane
-//!   (about: per processor), so that threads do not contend for it.
+//!   count of hits, of which there is one per processor, and the reference count of the token it
+//!   gives out, and a token that is used a lot has one per lane (about: per processor), so that
+//!   threads do not contend for either.
 //! - **A flood of new tokens evicts none that is in use.**
 //! - **No single flight.** Threads that see the same new token at the same moment each verify it.
 //!   That is at most one check per thread and token; to wait for one another would block the
@@ -26,6 +27,8 @@ use std::thread::available_parallelism;
 use arc_swap::ArcSwapOption;
 
 use super::{CrateOnly, TokenError, TokenProfile, TokenVerifier, bearer};
+use crate::samples::{Metric, Samples};
+use crate::stripes::Stripes;
 use crate::verified::VerifiedToken;
 
 /// Default of [`CachedVerifier::with_capacity`]: room for ten to twenty thousand common tokens.
@@ -70,12 +73,21 @@ pub struct CachedVerifier<V> {
     inner: V,
     capacity: usize,
     table: CacheTable,
+    hits: Stripes<AtomicU64>,
+    /// A signature was checked for each.
+    misses: AtomicU64,
 }
 
 impl<V: TokenVerifier> CachedVerifier<V> {
     /// Remembers what `inner` accepts, in at most 32 MiB.
     pub fn new(inner: V) -> Self {
-        Self { inner, capacity: DEFAULT_CAPACITY, table: CacheTable::new(DEFAULT_CAPACITY) }
+        Self {
+            inner,
+            capacity: DEFAULT_CAPACITY,
+            table: CacheTable::new(DEFAULT_CAPACITY),
+            hits: Stripes::new(),
+            misses: AtomicU64::new(0),
+        }
     }
 
     /// The most memory that it may take, in bytes; default 32 MiB. It is taken as
@@ -92,7 +104,11 @@ impl<V: TokenVerifier> CachedVerifier<V> {
 
     /// A remembered token, and whether it can stand after `Bearer`.
     fn find(&self, token: &[u8]) -> Option<(Arc<VerifiedToken>, bool)> {
-        self.table.find(self.table.hash(token), token, self.inner.generation())
+        let found = self.table.find(self.table.hash(token), token, self.inner.generation());
+        if found.is_some() {
+            self.hits.add_one();
+        }
+        found
     }
 
     /// The verifier that does the work.
@@ -122,6 +138,12 @@ impl<V: TokenVerifier> TokenVerifier for CachedVerifier<V> {
         self.inner.generation()
     }
 
+    fn add_metrics(&self, samples: &mut Samples) {
+        samples.add_count(Metric::CacheHits, &[], self.hits.sum());
+        samples.add_count(Metric::CacheMisses, &[], self.misses.load(Ordering::Relaxed));
+        self.inner.add_metrics(samples);
+    }
+
     /// Only tokens that can stand after `Bearer`: others may have come from elsewhere, or from a
     /// verifier that takes anything.
     fn cached(
@@ -140,6 +162,7 @@ impl<V: TokenVerifier> TokenVerifier for CachedVerifier<V> {
     ) -> Result<Arc<VerifiedToken>, TokenError> {
         // Read before the token is verified: if the keys change meanwhile, the entry counts as one
         // of the old keys.
+        self.misses.fetch_add(1, Ordering::Relaxed);
         let generation = self.inner.generation();
         let verified = self.inner.verify_uncached(token, seal)?;
         let hash = self.table.hash(token.as_bytes());

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::profile::issuer_of;
 use super::{TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
 use crate::config::ConfigError;
+use crate::samples::Samples;
 use crate::verified::VerifiedToken;
 
 /// Verifies the tokens of several issuers, each by a verifier of its own: with its own keys,
@@ -209,6 +210,15 @@ impl TokenVerifier for IssuerSet {
             IssuerVerifier::PerTenant(_) => None,
         });
         sum.unwrap_or_else(|| self.unrepeated.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Those of all verifiers but of tenants, of which nobody knows how many there are.
+    fn add_metrics(&self, samples: &mut Samples) {
+        for member in &self.verifiers {
+            if let IssuerVerifier::One(verifier) = member {
+                verifier.add_metrics(samples);
+            }
+        }
     }
 
     /// The profiles of all verifiers [combined](TokenProfile::combined).

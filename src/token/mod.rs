@@ -47,6 +47,7 @@ pub use upstream::UpstreamClaims;
 
 pub(crate) use self::sealed::CrateOnly;
 pub use crate::config::SecretText;
+use crate::samples::Samples;
 pub use crate::verified::TokenTarget;
 use crate::verified::VerifiedToken;
 
@@ -127,6 +128,12 @@ pub trait TokenVerifier: Send + Sync + 'static {
     /// as a cache remembers it.
     fn generation(&self) -> u64;
 
+    /// Adds what it knows of itself to the [metrics](crate::metrics). Default: nothing. A verifier
+    /// around others passes it on.
+    fn add_metrics(&self, samples: &mut Samples) {
+        let _ = samples;
+    }
+
     /// A token that is remembered for these credentials, checked again; `None` if there is none.
     /// What equals remembered credentials byte by byte is as well-formed as they were.
     #[doc(hidden)]
@@ -186,6 +193,10 @@ impl<T: TokenVerifier + ?Sized> TokenVerifier for Arc<T> {
 
     fn generation(&self) -> u64 {
         (**self).generation()
+    }
+
+    fn add_metrics(&self, samples: &mut Samples) {
+        (**self).add_metrics(samples);
     }
 
     fn cached(
@@ -276,6 +287,60 @@ pub enum TokenErrorKind {
     WrongProfile,
     /// Refused by a verifier of your own.
     Other,
+}
+
+impl TokenErrorKind {
+    /// Every kind, in the order in which they are counted.
+    pub const ALL: [Self; 21] = [
+        Self::TooLong,
+        Self::Malformed,
+        Self::UnsupportedHeader,
+        Self::WrongType,
+        Self::UnknownKey,
+        Self::WrongAlgorithm,
+        Self::BadSignature,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::IssuedInFuture,
+        Self::LifetimeTooLong,
+        Self::MissingClaim,
+        Self::MissingId,
+        Self::OddClaim,
+        Self::ForbiddenClaim,
+        Self::WrongIssuer,
+        Self::WrongAudience,
+        Self::UnprovenKey,
+        Self::NoKeys,
+        Self::WrongProfile,
+        Self::Other,
+    ];
+
+    /// The name of the kind, as it is written in metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TooLong => "too_long",
+            Self::Malformed => "malformed",
+            Self::UnsupportedHeader => "unsupported_header",
+            Self::WrongType => "wrong_type",
+            Self::UnknownKey => "unknown_key",
+            Self::WrongAlgorithm => "wrong_algorithm",
+            Self::BadSignature => "bad_signature",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::IssuedInFuture => "issued_in_future",
+            Self::LifetimeTooLong => "lifetime_too_long",
+            Self::MissingClaim => "missing_claim",
+            Self::MissingId => "missing_id",
+            Self::OddClaim => "odd_claim",
+            Self::ForbiddenClaim => "forbidden_claim",
+            Self::WrongIssuer => "wrong_issuer",
+            Self::WrongAudience => "wrong_audience",
+            Self::UnprovenKey => "unproven_key",
+            Self::NoKeys => "no_keys",
+            Self::WrongProfile => "wrong_profile",
+            Self::Other => "other",
+        }
+    }
 }
 
 impl TokenError {

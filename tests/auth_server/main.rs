@@ -18,6 +18,7 @@ mod contract;
 mod forward_auth;
 #[cfg(target_os = "linux")]
 mod histories;
+mod metrics;
 mod mirror;
 mod operator;
 mod operator_page;

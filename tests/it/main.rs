@@ -25,6 +25,7 @@ mod fixtures;
 mod flood;
 mod grpc;
 mod layer;
+mod metrics;
 #[cfg(feature = "redis")]
 mod mirror;
 #[cfg(feature = "axum")]

@@ -19,6 +19,7 @@
 
 mod docs;
 mod name;
+mod prometheus;
 mod proxy;
 mod redis;
 mod temp_dir;
@@ -33,6 +34,8 @@ use std::time::{Duration, Instant};
 
 pub use docs::{put, seen_on};
 pub use name::MovableName;
+pub(crate) use prometheus::prometheus_or_skip;
+pub use prometheus::{Prometheus, prometheus_is_installed, promtool};
 pub use proxy::{Fault, FaultProxy};
 pub use redis::{Builder, RedisServer, is_running, stop_process};
 pub use temp_dir::TempDir;

@@ -47,6 +47,7 @@ use tokio::task::JoinHandle;
 
 use self::plan::{CheckAnswer, KeyPlan, RecordPositions, ShardGroup, read_epoch};
 use self::queue::{BatchQueue, BatchTransport, run_worker};
+use super::activity::StoreActivity;
 use super::connection::unexpected_reply;
 use super::epoch::{EpochSource, ReadFrom};
 use super::schema::Epoch;
@@ -69,6 +70,7 @@ pub(crate) struct BatchedChecks {
     queue: Arc<BatchQueue<PendingCheck>>,
     /// Seeds the hashes of tokens, so that nobody can aim at one.
     seed: RandomState,
+    activity: Arc<StoreActivity>,
     worker: JoinHandle<()>,
 }
 
@@ -90,6 +92,7 @@ impl BatchedChecks {
             shards: config.shards.clone(),
         });
         let queue = Arc::new(BatchQueue::default());
+        let activity = Arc::clone(&config.activity);
         let connection = SupervisedConnection::start(config);
         let worker = BatchWorker {
             connection: connection.handle(),
@@ -97,9 +100,11 @@ impl BatchedChecks {
             shards: Arc::clone(&shards),
             positions: RecordPositions::default(),
             last_epoch: None,
+            activity: Arc::clone(&activity),
         };
         let worker = tokio::spawn(run_worker(Arc::clone(&queue), worker));
-        Self { connection, limit, shards, queue, seed: RandomState::new(), worker }
+        let seed = RandomState::new();
+        Self { connection, limit, shards, queue, seed, activity, worker }
     }
 
     pub(crate) fn connection(&self) -> &SupervisedConnection {
@@ -179,6 +184,7 @@ impl BatchedChecks {
             // Why the keys are asked for one by one.
             let mut moving = None;
             let server = permit.server_id().tag();
+            self.activity.count_batch(1);
             let asked = Box::pin(async {
                 match permit.connection().mget(keys).await {
                     Err(error) if is_moving(&error) => {
@@ -288,6 +294,7 @@ struct BatchWorker {
     /// The positions of the records of the batch that is being planned. Kept for its allocation.
     positions: RecordPositions,
     last_epoch: Option<(Box<[u8]>, Epoch)>,
+    activity: Arc<StoreActivity>,
 }
 
 /// What came of a batch.
@@ -322,6 +329,7 @@ impl BatchTransport for BatchWorker {
                 return None;
             }
         };
+        self.activity.count_batch(checks.iter().map(|check| 1 + check.joined.len()).sum());
         self.positions.clear();
         let mut seen = (checks.len() > 1).then_some(&mut self.positions);
         let (keys, plan) = self.shards.plan(checks.iter().map(|check| &*check.token), &mut seen);

@@ -12,6 +12,7 @@ use fred::types::config::{Config, ServerConfig};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use super::activity::StoreActivity;
 use super::address_map::AddressMap;
 use super::batch::BatchedChecks;
 use super::connection::{ConnectSettings, ServerAddress, is_write_refused};
@@ -454,12 +455,14 @@ fn open(topology: Topology, options: StoreOptions, lists: CompiledLists) -> Redi
         .map(|shard| shard..shard + shards_per_connection)
         .collect();
     let health_tx = Arc::new(watch::Sender::new(Health::starting(&shards)));
+    let activity = Arc::new(StoreActivity::default());
     let config = {
-        let (topology, keys, tracker, health_tx) = (
+        let (topology, keys, tracker, health_tx, activity) = (
             Arc::clone(&topology),
             Arc::clone(&keys),
             Arc::clone(&tracker),
             Arc::clone(&health_tx),
+            Arc::clone(&activity),
         );
         move |purpose, limit, in_flight, slot, shards: Range<u16>| SupervisionConfig {
             purpose,
@@ -471,6 +474,7 @@ fn open(topology: Topology, options: StoreOptions, lists: CompiledLists) -> Redi
             limit,
             in_flight,
             health_tx: Arc::clone(&health_tx),
+            activity: Arc::clone(&activity),
         }
     };
     let slot_of = |shards: &Range<u16>| fred::util::redis_keyslot(&keys.shard(shards.start).epoch);
@@ -515,6 +519,7 @@ fn open(topology: Topology, options: StoreOptions, lists: CompiledLists) -> Redi
         writes,
         writers: logs,
         health_tx,
+        activity,
         clocks_are_apart: AtomicBool::new(false),
         maintenance: OnceLock::new(),
     });

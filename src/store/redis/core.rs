@@ -2,10 +2,12 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::activity::StoreActivity;
 use super::batch::BatchedChecks;
 use super::epoch::EpochTracker;
 use super::health::{Health, Settling};
@@ -15,6 +17,7 @@ use super::supervised::SupervisedConnection;
 use super::topology::Topology;
 use super::writers::WriterLogs;
 use crate::clock::{Clock as _, SystemClock};
+use crate::samples::{Metric, Samples};
 
 /// The connections of a store, and what it knows. Other modules add what can be asked over them.
 pub(crate) struct StoreCore {
@@ -30,6 +33,8 @@ pub(crate) struct StoreCore {
     /// What this process has written, until every server is sure to have it.
     pub(crate) writers: WriterLogs,
     pub(crate) health_tx: Arc<watch::Sender<Health>>,
+    /// What the connections have done.
+    pub(crate) activity: Arc<StoreActivity>,
     /// Whether the last cutoff was written while the clocks were too far apart.
     pub(crate) clocks_are_apart: AtomicBool,
     /// The maintenance task. It has no strong reference to this value, and ends with it.
@@ -55,5 +60,19 @@ impl StoreCore {
             awaited,
         });
         health.set_doubt(self.tracker.widest_doubt(now), settling)
+    }
+
+    pub(crate) fn add_metrics(&self, samples: &mut Samples) {
+        let mut health = self.health_tx.borrow().clone();
+        self.tell_doubt(&mut health);
+        health.add_metrics(SystemClock.now(), samples);
+        let shards = 0..self.keys.shards();
+        let epochs = shards.filter_map(|shard| Some(self.tracker.known(shard)?.epoch.started_at));
+        if let Some(latest) = epochs.max() {
+            let since_1970 = Duration::from_millis(latest.as_millis());
+            samples.add(Metric::StoreEpochStart, &[], since_1970.as_secs_f64());
+        }
+        self.activity.add_metrics(samples);
+        self.writers.add_metrics(samples);
     }
 }

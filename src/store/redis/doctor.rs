@@ -117,6 +117,9 @@ impl RedisStore {
         }
         Box::pin(core.examine_store(&mut report)).await;
         report.findings.sort_by_key(|finding| finding.severity);
+        let found = [Severity::Error, Severity::Warning]
+            .map(|severity| report.findings.iter().filter(|it| it.severity == severity).count());
+        core.activity.note_findings(found);
         report
     }
 }

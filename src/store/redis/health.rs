@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 use tokio::time::Instant;
 
+use crate::clock::Timestamp;
+use crate::samples::{Metric, Samples};
 use crate::store::{Condition, Doubt, StoreError, StoreErrorKind};
 
 /// What a supervised connection is for.
@@ -164,6 +166,19 @@ impl Health {
     /// [settles](Doubt::Settling); none if it does not, or if that is not known.
     pub fn awaited_writers(&self) -> Option<u32> {
         self.settling.map(|settling| settling.awaited)
+    }
+
+    pub(crate) fn add_metrics(&self, now: Timestamp, samples: &mut Samples) {
+        for (purpose, is_up) in [("checks", self.checks()), ("writes", self.writes())] {
+            samples.add_flag(Metric::StoreUp, &[purpose], is_up);
+        }
+        samples.add_flag(Metric::StoreSettling, &[], self.doubt == Doubt::Settling);
+        let (lasts, awaited) = self
+            .settling
+            .map_or((Duration::ZERO, 0), |settling| (settling.lasts, settling.awaited));
+        samples.add(Metric::StoreSettlingSeconds, &[], lasts.as_secs_f64());
+        samples.add_count(Metric::StoreAwaitedWriters, &[], awaited.into());
+        samples.add(Metric::StoreDoubt, &[], self.doubt.left(now).as_secs_f64());
     }
 
     /// Whether tokens can be checked and revocations be written.
@@ -350,7 +365,7 @@ mod tests {
         assert_eq!(health.to_string(), "settling for 2 s, 1 writer awaited");
         assert_eq!((health.doubt(), health.awaited_writers()), (Doubt::Settling, Some(1)));
         assert!(health.is_up(), "it can be reached");
-        let [issued_until, ends_at] = [5, 9].map(crate::clock::Timestamp::from_secs);
+        let [issued_until, ends_at] = [5, 9].map(Timestamp::from_secs);
         health.set_doubt(Doubt::Lasting { issued_until, ends_at }, None);
         assert_eq!(health.to_string(), "tokens issued until 5.000 are in doubt");
         let error = StoreError::new(StoreErrorKind::Unreachable, "redis: closed");

@@ -21,6 +21,7 @@
 // | | `url` | URLs of Redis |
 // | | `writers` | what this process has confirmed, for a server that does not have it |
 // | | `health` | whether Redis can be used right now |
+// | | `activity` | what the connections have done, for metrics |
 // | | `epoch` | how a loss of data is noticed, and which tokens are in doubt then |
 // | | `address_map` | where announced addresses are dialled |
 // | | `credentials` | credentials that change |
@@ -55,6 +56,7 @@
 // | | `builder` | sets options, and opens a store |
 // | | `config` | a store from environment variables or a file |
 
+mod activity;
 mod address_map;
 mod audit;
 mod batch;

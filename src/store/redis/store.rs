@@ -13,6 +13,7 @@ use super::core::StoreCore;
 use super::foreign::ForeignLists;
 use super::health::Health;
 use crate::revocation::{Fingerprint, Record, Revocation, Target};
+use crate::samples::Samples;
 use crate::store::{
     Condition, Fence, Follower, ListQuery, Lookup, Needs, Receipt, RecordPage, RevocationStore,
     StoreError,
@@ -158,6 +159,10 @@ impl RevocationStore for RedisStore {
 
     fn expect_tokens_for(&self, longest: Duration) {
         self.core.tracker.expect_tokens_for(longest);
+    }
+
+    fn add_metrics(&self, samples: &mut Samples) {
+        self.core.add_metrics(samples);
     }
 }
 

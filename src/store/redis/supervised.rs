@@ -50,6 +50,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
+use super::activity::StoreActivity;
 use super::connection::{Connection, classify, code_of, unexpected_reply};
 use super::epoch::EpochTracker;
 use super::health::{Health, Purpose};
@@ -85,6 +86,7 @@ pub(crate) struct SupervisionConfig {
     /// How many questions may be open.
     pub(crate) in_flight: usize,
     pub(crate) health_tx: Arc<watch::Sender<Health>>,
+    pub(crate) activity: Arc<StoreActivity>,
 }
 
 /// A connection that is watched and replaced by a task, which ends with it.
@@ -543,6 +545,7 @@ mod tests {
             limit: Duration::from_secs(1),
             in_flight: 1,
             health_tx: Arc::default(),
+            activity: Arc::default(),
         });
         let problem = || connection.acquire().err().map(|error| error.to_string());
         assert_eq!(problem().unwrap(), "not connected to redis yet");

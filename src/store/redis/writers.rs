@@ -31,6 +31,7 @@ use super::random;
 use super::script::{ConfirmedChange, WriterAction, WriterContext};
 #[cfg(any(feature = "sessions", test))]
 use crate::clock::Timestamp;
+use crate::samples::{Metric, Samples};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How long a confirmed write is kept while its server is seen in use. A replica that is further
@@ -56,6 +57,8 @@ struct WriterLog {
     dropped: u64,
     entries: VecDeque<ConfirmedWrite>,
     bytes: usize,
+    /// How many entries were dropped because the log was full, since the process began.
+    overflowed: u64,
     /// When the last write was sent. It may be there without being confirmed, and then this process
     /// is waited for.
     sent_at: Option<Instant>,
@@ -335,6 +338,19 @@ impl WriterLogs {
         if is_idle && log.entries.is_empty() { log.signing_off() } else { None }
     }
 
+    pub(crate) fn add_metrics(&self, samples: &mut Samples) {
+        let (mut writes, mut bytes, mut overflowed) = (0, 0, 0);
+        for log in &self.0 {
+            let log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            writes += log.entries.len() as u64;
+            bytes += log.bytes as u64;
+            overflowed += log.overflowed;
+        }
+        samples.add_count(Metric::ReplayLogWrites, &[], writes);
+        samples.add_count(Metric::ReplayLogBytes, &[], bytes);
+        samples.add_count(Metric::ReplayLogDropped, &[], overflowed);
+    }
+
     /// The writer, if it has sent anything, and its server has all of it.
     pub(crate) fn signing_off(&self, shard: u16) -> Option<SigningOff> {
         self.log(shard)?.signing_off()
@@ -351,7 +367,8 @@ impl WriterLogs {
         }
         let mut former = std::mem::take(&mut log.former);
         former.push((log.id, log.number, Instant::now()));
-        *log = WriterLog { state: log.state, former, ..WriterLog::new() };
+        *log =
+            WriterLog { state: log.state, overflowed: log.overflowed, former, ..WriterLog::new() };
         true
     }
 }
@@ -364,6 +381,7 @@ impl WriterLog {
             dropped: 0,
             entries: VecDeque::new(),
             bytes: 0,
+            overflowed: 0,
             sent_at: None,
             seen_at: None,
             state: LogState::New,
@@ -398,6 +416,7 @@ impl WriterLog {
                 || matches!(self.state, LogState::Through { .. }) && self.is_old(first.at))
         {
             self.dropped = self.dropped.max(first.number);
+            self.overflowed += u64::from(self.bytes > MAX_BYTES);
             self.bytes = self.bytes.saturating_sub(first.what.size());
             self.entries.pop_front();
         }

@@ -8,6 +8,7 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 
 use crate::revocation::{Record, Revocation, Target};
+use crate::samples::Samples;
 use crate::store::memory::MemoryStore;
 use crate::store::{
     Condition, Doubt, Fence, Follower, ListQuery, Lookup, Needs, Receipt, RecordPage,
@@ -45,6 +46,7 @@ impl<'a> Suite<'a> {
     /// - `FollowersArePassedOn`: [`followers`](RevocationStore::followers).
     /// - `WatchesArePassedOn`: [`watch`](RevocationStore::watch).
     /// - `ConditionsArePassedOn`: [`condition`](RevocationStore::condition).
+    /// - `MetricsArePassedOn`: [`add_metrics`](RevocationStore::add_metrics).
     pub fn of_wrapper<S: RevocationStore>(
         wrap: impl Fn(Arc<dyn RevocationStore>) -> S + Send + Sync + 'a,
     ) -> Self {
@@ -55,7 +57,8 @@ impl<'a> Suite<'a> {
         });
         let (for_needs, for_lifetimes, for_followers) =
             (Arc::clone(&wrap), Arc::clone(&wrap), Arc::clone(&wrap));
-        let (for_watches, for_conditions) = (Arc::clone(&wrap), wrap);
+        let (for_watches, for_conditions, for_metrics) =
+            (Arc::clone(&wrap), Arc::clone(&wrap), wrap);
         Self {
             rules: vec![
                 Rule::new("NeedsArePassedOn", move || {
@@ -78,6 +81,10 @@ impl<'a> Suite<'a> {
                     let (_, outer) = for_conditions();
                     ready(conditions_are_passed_on(&outer)).boxed()
                 }),
+                Rule::new("MetricsArePassedOn", move || {
+                    let (_, outer) = for_metrics();
+                    ready(metrics_are_passed_on(&outer)).boxed()
+                }),
             ],
         }
     }
@@ -97,6 +104,13 @@ fn lifetimes_are_passed_on(inner: &WrappedStore, outer: &impl RevocationStore) -
         inner.longest_secs.load(Ordering::SeqCst) == 77,
         "the inner store does not learn how long tokens live"
     );
+    Ok(())
+}
+
+fn metrics_are_passed_on(outer: &impl RevocationStore) -> Trialed {
+    let mut samples = Samples::default();
+    outer.add_metrics(&mut samples);
+    ensure!(!samples.into_sorted().is_empty(), "the inner store says nothing to the metrics");
     Ok(())
 }
 
@@ -170,5 +184,9 @@ impl RevocationStore for WrappedStore {
 
     fn expect_tokens_for(&self, longest: Duration) {
         self.longest_secs.store(longest.as_secs(), Ordering::SeqCst);
+    }
+
+    fn add_metrics(&self, samples: &mut Samples) {
+        self.memory.add_metrics(samples);
     }
 }

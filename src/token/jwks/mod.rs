@@ -34,6 +34,7 @@ use super::jwt::{USUAL_RSA, VerifierKeys, rsa_algorithms};
 use super::{Algorithm, TokenError, TokenErrorKind};
 use crate::config::ConfigError;
 use crate::error_chain::ErrorChain;
+use crate::samples::{Metric, Samples};
 
 /// Default of [`Jwks::with_max_age`].
 pub(crate) const DEFAULT_MAX_AGE: Duration = Duration::from_secs(15 * 60);
@@ -317,6 +318,8 @@ impl Jwks {
                 .with_source(error)
         })?;
         let issuer = self.source.issuer().map(Into::into);
+        // Without the query of a URL, which may hold a secret.
+        let label = self.source.issuer().map_or_else(|| format!("{:?}", self.source), Into::into);
         let transport = match self.transport {
             Some(transport) => http::JwksFetcher::Custom(transport),
             None => http::JwksFetcher::BuiltIn(HttpClient::new(
@@ -331,7 +334,7 @@ impl Jwks {
             client: transport,
         };
         let task = RefreshTask::spawn(&runtime, self.schedule, origin);
-        Ok(RemoteKeys { task: Arc::new(task), issuer })
+        Ok(RemoteKeys { task: Arc::new(task), issuer, label: label.into() })
     }
 }
 
@@ -350,6 +353,8 @@ impl fmt::Debug for Jwks {
 pub struct RemoteKeys {
     task: Arc<RefreshTask>,
     issuer: Option<Box<str>>,
+    /// The issuer or, without one, the URL: for metrics.
+    label: Box<str>,
 }
 
 impl RemoteKeys {
@@ -388,6 +393,19 @@ impl RemoteKeys {
     /// Changes whenever keys come or go, and never comes back.
     pub fn generation(&self) -> u64 {
         self.task.state.generation()
+    }
+
+    pub(crate) fn add_metrics(&self, samples: &mut Samples) {
+        let (state, label) = (&self.task.state, &[&*self.label][..]);
+        let current = state.current();
+        let is_usable = current.as_ref().is_some_and(|fetched| state.is_in_grace(fetched));
+        samples.add_flag(Metric::KeysUsable, label, is_usable);
+        if let Some(age) = self.age() {
+            samples.add(Metric::KeysAge, label, age.as_secs_f64());
+        }
+        let (fetches, failures) = state.fetches();
+        samples.add_count(Metric::KeysFetches, label, fetches);
+        samples.add_count(Metric::KeysFailures, label, failures);
     }
 
     /// The issuer from which the keys were discovered.

@@ -60,6 +60,7 @@ pub(super) struct RefreshState {
 #[derive(Default)]
 struct Attempts {
     count: u64,
+    failures: u64,
     last_error: Option<JwksError>,
 }
 
@@ -164,6 +165,12 @@ impl RefreshState {
         self.attempts.borrow().last_error.clone()
     }
 
+    /// How many attempts have been made, and how many of them have failed.
+    pub(super) fn fetches(&self) -> (u64, u64) {
+        let attempts = self.attempts.borrow();
+        (attempts.count, attempts.failures)
+    }
+
     /// How many attempts have been made.
     pub(super) fn attempts(&self) -> u64 {
         self.attempts.borrow().count
@@ -219,6 +226,7 @@ impl RefreshState {
                 _ => {}
             }
             attempts.count += 1;
+            attempts.failures += u64::from(error.is_some());
             attempts.last_error = error;
         });
     }

@@ -223,6 +223,13 @@ impl KeySource {
         }
     }
 
+    #[cfg(feature = "jwks")]
+    pub(crate) fn add_metrics(&self, samples: &mut crate::samples::Samples) {
+        if let Self::Remote(keys) = self {
+            keys.add_metrics(samples);
+        }
+    }
+
     pub(crate) fn now(&self) -> CurrentKeys<'_> {
         match self {
             Self::Fixed(keys) => CurrentKeys::Fixed(keys),

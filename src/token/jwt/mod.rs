@@ -263,6 +263,11 @@ impl TokenVerifier for JwtVerifier {
     fn generation(&self) -> u64 {
         self.keys.generation()
     }
+
+    #[cfg(feature = "jwks")]
+    fn add_metrics(&self, samples: &mut crate::samples::Samples) {
+        self.keys.add_metrics(samples);
+    }
 }
 
 impl fmt::Debug for JwtVerifier {

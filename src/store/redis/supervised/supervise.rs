@@ -75,6 +75,7 @@ impl Supervision {
         let mut replacing: Option<(Instant, Duration)> = None;
         // Whether the present outage is in the log.
         let mut is_logged = false;
+        let mut was_up = false;
         loop {
             match self.connect_or_give_up(&mut replacing, &mut is_logged).await {
                 Ok(connection) => {
@@ -93,6 +94,10 @@ impl Supervision {
                         "connected to redis");
                     self.report(None);
                     is_logged = false;
+                    if was_up {
+                        self.config.activity.count_reconnect(self.config.purpose);
+                    }
+                    was_up = true;
                     let error = self.watch(&current).await;
                     let is_stable = current.up_since.elapsed() >= STABLE_AFTER;
                     self.give_up(&current, &error);
