@@ -28,6 +28,7 @@ mod layer;
 mod metrics;
 #[cfg(feature = "redis")]
 mod mirror;
+mod monitoring;
 #[cfg(feature = "axum")]
 mod nested;
 #[cfg(feature = "test-util")]
