@@ -20,6 +20,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use http::{Method, header};
 use tokio::time::Instant;
+use tracing::Span;
+use tracing::field::Empty;
 
 use self::outage::Outage;
 use crate::audit::{AuditCounts, AuditEvent, AuditKind, AuditSink, RepeatedEvents};
@@ -64,6 +66,8 @@ pub(crate) struct Gate {
     takes_dpop: bool,
     pub(crate) preflight: Preflight,
     pub(crate) enforcement: Enforcement,
+    /// Whether spans name the user of a token.
+    pub(crate) names_users: bool,
     pub(crate) counters: Counters,
     pub(crate) audit: Option<Arc<dyn AuditSink>>,
     /// The same sink, for what requests bring about.
@@ -150,6 +154,8 @@ pub(crate) struct PendingCheck {
     token: Arc<VerifiedToken>,
     mode: FailMode,
     asked_at: Instant,
+    /// Around all that happens until there is an answer.
+    span: Span,
 }
 
 impl Gate {
@@ -169,6 +175,7 @@ impl Gate {
             takes_dpop: false,
             preflight: Preflight::Checked,
             enforcement: Enforcement::Enforced,
+            names_users: false,
             counters: Counters::new(),
             audit: None,
             repeated: None,
@@ -308,10 +315,27 @@ impl Gate {
                 Evaluation::Decided(self.settle(token, answer, mode, (None, head)))
             }
             Lookup::Later(answer) => {
-                let asked_at = Instant::now();
-                Evaluation::Pending(PendingCheck { answer, token, mode, asked_at })
+                let (span, asked_at) = (self.span(&token), Instant::now());
+                Evaluation::Pending(PendingCheck { answer, token, mode, asked_at, span })
             }
         }
+    }
+
+    /// The span of a check that has to wait. Names of fields are those of the semantic conventions
+    /// of OpenTelemetry, but for what they have no name for.
+    fn span(&self, token: &VerifiedToken) -> Span {
+        let span = tracing::debug_span!(
+            "jwt_revocation.check",
+            otel.kind = "client",
+            db.system.name = Empty,
+            error.type = Empty,
+            user.id = Empty,
+            jwt_revocation.verdict = Empty,
+        );
+        if self.names_users && !span.is_disabled() {
+            span.record("user.id", token.subject());
+        }
+        span
     }
 
     /// The verified token of a request, if it has credentials. Verify before look-up, always: the
@@ -520,7 +544,14 @@ impl PendingCheck {
         head: Option<&RequestHead<'_>>,
         cx: &mut Context<'_>,
     ) -> Poll<Decision> {
+        let entered = self.span.enter();
         let answer = ready!(Pin::as_mut(&mut self.answer).poll(cx));
+        match &answer {
+            Ok(Standing::Live) => self.span.record("jwt_revocation.verdict", "live"),
+            Ok(Standing::Revoked(_)) => self.span.record("jwt_revocation.verdict", "revoked"),
+            Err(error) => self.span.record("error.type", error.kind().as_str()),
+        };
+        drop(entered);
         let waited = Some(self.asked_at.elapsed());
         Poll::Ready(gate.settle(Arc::clone(&self.token), answer, self.mode, (waited, head)))
     }

@@ -432,6 +432,24 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
+    /// Puts the user of the token (`sub`) into the span of a check that has to wait, as `user.id`.
+    /// Default: it is left out, since traces are kept elsewhere than logins, and by others.
+    ///
+    /// The span is `jwt_revocation.check`, at level `debug` of `tracing`: around the time in which
+    /// the store is asked, so a verdict from memory has none. Its fields have the names of
+    /// OpenTelemetry: `db.system.name` of a store that says so, `error.type`
+    /// ([`StoreErrorKind::as_str`](crate::store::StoreErrorKind::as_str)) if there was no answer;
+    /// and `jwt_revocation.verdict` is `live` or `revoked`.
+    ///
+    /// # Security
+    /// The id of a user is personal data.
+    #[doc(alias = "opentelemetry")]
+    #[doc(alias = "tracing")]
+    pub fn with_user_ids_in_spans(mut self) -> Self {
+        self.gate.names_users = true;
+        self
+    }
+
     /// Decides about a token outside of a request, as the layer does about one in `Authorization`:
     /// for messages on a WebSocket, jobs from a queue, command lines. `token` is the token alone,
     /// without `Bearer`.

@@ -55,6 +55,8 @@ impl StoreCore {
         turn: CheckTurn,
         token: Arc<VerifiedToken>,
     ) -> Result<Standing, StoreError> {
+        // The span of the request that asks, if it has one.
+        tracing::Span::current().record("db.system.name", "redis");
         match self.checks.get(n) {
             Some(checks) => checks.ask(turn, token).await,
             None => Err(unexpected_reply("redis")),
