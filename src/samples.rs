@@ -170,6 +170,7 @@ impl Sample {
         self.metric.row().kind != MetricType::Gauge
     }
 
+    #[cfg(feature = "metrics")]
     pub(crate) fn row(&self) -> MetricRow {
         self.metric.row()
     }

@@ -278,6 +278,10 @@ mod tests {
                     SetBy::Code("is about the handlers behind the layer, which are code too"),
                 ),
                 ("with_response", SetBy::Code("changes the type of the layer")),
+                (
+                    "with_user_ids_in_spans",
+                    SetBy::Code("is about the traces of the program, which it sets up in code"),
+                ),
                 ("with_audit", SetBy::Code("takes a sink, which is a value of the program")),
             ],
         );

@@ -127,6 +127,28 @@ async fn the_metrics_come_in_time_while_redis_is_away_and_say_so() {
     }
 }
 
+/// Each connection says once that it is of no use, and the client underneath nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_tells_of_an_outage_once_and_in_our_words() {
+    redis_or_skip!();
+    let redis = RedisServer::start();
+    let server = Server::on(&redis, &[]);
+    let tokens = use_it(&server).await;
+    redis.kill();
+    let times = |words: &str| server.logs().matches(words).count();
+    let start = Instant::now();
+    while times("redis cannot be used; trying until it can") < 2 {
+        server.protected(&tokens.access).await.is_unavailable();
+        assert!(start.elapsed() < Duration::from_secs(20), "{}", server.logs());
+    }
+    for _ in 0..20 {
+        server.protected(&tokens.access).await.is_unavailable();
+    }
+    assert_eq!(times("redis cannot be used; trying until it can"), 2, "{}", server.logs());
+    assert_eq!(times("requests are refused with 503"), 1, "{}", server.logs());
+    assert_eq!(times("fred"), 0, "{}", server.logs());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_prometheus_scrapes_them() {
     prometheus_or_skip!();

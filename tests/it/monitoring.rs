@@ -74,7 +74,7 @@ fn every_name_and_every_label_is_one_of_the_table() {
                 assert!(is_of_prometheus || known.contains(label), "{file}: {name} has no {label}");
             }
         }
-        assert!(named.len() > 5, "{file}: {named:?}");
+        assert!(named.len() > 3, "{file}: {named:?}");
     }
 }
 
@@ -130,6 +130,8 @@ fn expressions(value: &Value, found: &mut Vec<String>) {
 #[cfg(feature = "redis")]
 #[test]
 fn promtool_accepts_the_rules_and_the_dashboard_and_every_story_ends_as_it_says() {
+    use std::fmt::Write as _;
+
     use crate::servers::{TempDir, prometheus_is_installed, promtool};
 
     if !prometheus_is_installed() {
@@ -146,7 +148,8 @@ fn promtool_accepts_the_rules_and_the_dashboard_and_every_story_ends_as_it_says(
     let mut rules = String::from("groups:\n- name: dashboard\n  rules:\n");
     for (number, expression) in expressions_of_it.iter().enumerate() {
         let expression = expression.replace("$__rate_interval", "1m");
-        rules += &format!("  - record: panel:{number}\n    expr: {}\n", Value::from(expression));
+        let expression = Value::from(expression);
+        writeln!(rules, "  - record: panel:{number}\n    expr: {expression}").unwrap();
     }
     let dir = TempDir::new();
     let file = dir.path().join("dashboard.yml");

@@ -43,6 +43,14 @@ async fn the_report_of_a_healthy_server_has_no_errors() {
     let before = server.cli(&["KEYS", "*"]);
     let report = store.doctor().await;
     assert!(report.is_fit() && subjects(&report, Finding::is_warning).is_empty(), "{report}");
+    assert_eq!((report.revocations, report.servers.len()), (Some(1), 1));
+    assert_eq!(report.sessions, cfg!(feature = "sessions").then_some(0));
+    assert!(report.latency_micros.is_some_and(|micros| micros > 0));
+    let figures = &report.servers[0];
+    assert!(figures.version.as_ref().unwrap().contains(' '), "{figures:?}");
+    assert!(figures.used_memory_bytes.unwrap() > 100_000 && figures.clients.unwrap() > 1);
+    assert!(figures.uptime_secs.is_some() && figures.operations_per_second.is_some());
+    assert_eq!((figures.max_memory_bytes, figures.replication_lag_bytes), (None, None));
     let text = report.to_string();
     for words in [
         "the server is ",

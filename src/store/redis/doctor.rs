@@ -16,7 +16,7 @@ use fred::types::Value;
 
 use self::assess::{ServerInfo, assess_clock, assess_role, assess_server_id, counted, in_words};
 use self::report::Severity;
-pub use self::report::{Finding, Report};
+pub use self::report::{Finding, Report, ServerFigures};
 use super::connection::{ServerAddress, error_code};
 use super::core::StoreCore;
 use super::options::StoreOptions;
@@ -39,6 +39,7 @@ impl RedisStore {
     /// # async fn f(store: tower_jwt_revocation::RedisStore) {
     /// let report = store.doctor().await;
     /// assert!(report.is_fit(), "{report}");
+    /// println!("{}", serde_json::json!(report)); // and what the servers say of themselves
     /// # }
     /// ```
     ///
@@ -65,10 +66,12 @@ impl RedisStore {
         let mut report = Report::default();
         let core = &self.core;
         let mut servers = Vec::new();
+        let mut slowest = Some(Duration::ZERO);
         for (n, (checks, writes)) in core.checks.iter().zip(&core.writes).enumerate() {
             let shard = u16::try_from(n).unwrap_or(u16::MAX);
             let latency = core.latency(checks.connection(), shard).await;
             let limit = core.options.check_timeout;
+            slowest = slowest.zip(latency.as_ref().ok()).map(|(known, it)| known.max(*it));
             match &latency {
                 Err(error) => report.add(
                     Severity::Error,
@@ -115,6 +118,7 @@ impl RedisStore {
                 servers.push(permit.server().clone());
             }
         }
+        report.latency_micros = slowest.and_then(|it| u64::try_from(it.as_micros()).ok());
         Box::pin(core.examine_store(&mut report)).await;
         report.findings.sort_by_key(|finding| finding.severity);
         let found = [Severity::Error, Severity::Warning]
@@ -220,22 +224,26 @@ impl StoreCore {
         match self.query(permit, "INFO", Vec::new()).await {
             Ok(reply) => {
                 let info = ServerInfo::parse(&reply.as_str().unwrap_or_default());
+                report.servers.push(info.figures(server));
                 info.assess_version(report);
                 info.assess_memory(report);
                 let snapshots = self.setting(permit, "save").await;
                 info.assess_persistence(snapshots.as_deref(), report);
                 info.assess_replication(&self.options, report);
             }
-            Err(error) => report.add(
-                Severity::Warning,
-                "info",
-                format!(
-                    "the server does not tell about itself ({error}): it is not known which \
+            Err(error) => {
+                report.servers.push(ServerFigures { address: server, ..ServerFigures::default() });
+                report.add(
+                    Severity::Warning,
+                    "info",
+                    format!(
+                        "the server does not tell about itself ({error}): it is not known which \
                      version it is, whether it evicts keys, what it writes to disk, and how many \
                      replicas it has"
-                ),
-                "give the user the right +info, or look these settings up",
-            ),
+                    ),
+                    "give the user the right +info, or look these settings up",
+                );
+            }
         }
         match self.server_time(permit).await {
             Ok(time) => assess_clock(time, SystemClock.now(), report),
@@ -425,8 +433,13 @@ impl StoreCore {
                 ),
             }
         }
+        #[cfg(feature = "sessions")]
+        {
+            report.sessions = self.count_members().await.ok();
+        }
         match self.count().await {
             Ok(count) => {
+                report.revocations = Some(count);
                 let are = if count == 1 { "is" } else { "are" };
                 report.add(Severity::Info, "revocations", format!("{count} {are} in effect"), "");
             }

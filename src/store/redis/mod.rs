@@ -109,7 +109,7 @@ pub use self::audit::RedisAuditSink;
 pub use self::builder::RedisStoreBuilder;
 pub use self::config::RedisConfig;
 pub use self::credentials::RedisCredentials;
-pub use self::doctor::{Finding, Report};
+pub use self::doctor::{Finding, Report, ServerFigures};
 pub use self::error::ConnectError;
 pub use self::health::Health;
 pub use self::import::{Import, ImportReport};

@@ -234,7 +234,7 @@ impl StoreCore {
         arguments
     }
 
-    async fn count_members(&self) -> Result<u64, StoreError> {
+    pub(crate) async fn count_members(&self) -> Result<u64, StoreError> {
         let after = format!("({}", SystemClock.now().as_millis());
         let counts = (0..self.keys.shards()).map(|shard| {
             let members = self.keys.shard(shard).members.clone();

@@ -37,6 +37,13 @@ use crate::verified::VerifiedToken;
 /// # Ok(()) }
 /// ```
 ///
+/// # The log
+/// Each change of state is said once, by `tracing`: connected, lost, replaced, unusable, settling,
+/// data lost. The client underneath, `fred`, warns of closed connections as well, through the crate
+/// `log`, once for each connection and without saying what it means. Where that is collected
+/// (`tracing_subscriber::fmt().init()` does), `fred=error` in the filter leaves it out, and nothing
+/// is missed.
+///
 /// # When the server changes, or has lost data
 /// After a failover, or a restart with older data, the processes that live put back what they have
 /// confirmed. Until they have, every token is in doubt ([`StoreErrorKind::Settling`]): for about a

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::report::{Report, Severity};
+use super::report::{Report, ServerFigures, Severity};
 use crate::clock::Timestamp;
 use crate::revocation::MAX_CLOCK_LEAD;
 use crate::store::redis::options::StoreOptions;
@@ -32,6 +32,32 @@ impl ServerInfo {
 
     pub(super) fn number(&self, name: &str) -> Option<u64> {
         self.text(name).parse().ok()
+    }
+
+    /// What it says for people who look at its health.
+    pub(super) fn figures(&self, address: String) -> ServerFigures {
+        let named = [("valkey", "valkey_version"), ("redis", "redis_version")]
+            .into_iter()
+            .find(|(_, field)| !self.text(field).is_empty());
+        let offsets = (0..)
+            .map_while(|n| self.0.get(&format!("slave{n}")))
+            .filter_map(|replica| replica.split(',').find_map(|part| part.strip_prefix("offset=")))
+            .filter_map(|offset| offset.parse::<u64>().ok());
+        let written = self.number("master_repl_offset");
+        ServerFigures {
+            address,
+            version: named.map(|(name, field)| format!("{name} {}", self.text(field))),
+            uptime_secs: self.number("uptime_in_seconds"),
+            used_memory_bytes: self.number("used_memory"),
+            max_memory_bytes: self.number("maxmemory").filter(|bound| *bound > 0),
+            clients: self.number("connected_clients"),
+            operations_per_second: self.number("instantaneous_ops_per_sec"),
+            replicas: self.number("connected_slaves"),
+            replication_lag_bytes: offsets
+                .min()
+                .zip(written)
+                .map(|(least, written)| written.saturating_sub(least)),
+        }
     }
 
     pub(super) fn assess_version(&self, report: &mut Report) {

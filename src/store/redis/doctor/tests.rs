@@ -191,3 +191,43 @@ fn clocks_that_agree_are_said_to() {
          both with NTP\n"
     );
 }
+
+#[test]
+fn what_a_server_says_of_itself_is_a_value_and_what_it_does_not_say_is_left_out() {
+    let info = info(&[
+        ("redis_version", "7.2.4"),
+        ("valkey_version", "8.1.0"),
+        ("uptime_in_seconds", "77"),
+        ("connected_clients", "5"),
+        ("used_memory", "1000"),
+        ("maxmemory", "0"),
+        ("instantaneous_ops_per_sec", "12"),
+        ("connected_slaves", "2"),
+        ("master_repl_offset", "900"),
+        ("slave0", "ip=10.0.0.1,port=6379,state=online,offset=890,lag=1"),
+        ("slave1", "ip=10.0.0.2,port=6379,state=online,offset=700,lag=1"),
+    ]);
+    let report = Report {
+        servers: vec![info.figures("a:1".into()), ServerInfo::parse("").figures("b:2".into())],
+        revocations: Some(3),
+        ..Report::default()
+    };
+    let expected = serde_json::json!({
+        "findings": [],
+        "servers": [
+            {
+                "address": "a:1",
+                "version": "valkey 8.1.0",
+                "uptime_secs": 77,
+                "used_memory_bytes": 1000,
+                "clients": 5,
+                "operations_per_second": 12,
+                "replicas": 2,
+                "replication_lag_bytes": 200,
+            },
+            { "address": "b:2" },
+        ],
+        "revocations": 3,
+    });
+    assert_eq!(serde_json::to_value(report).unwrap(), expected);
+}
