@@ -94,15 +94,7 @@ impl Revoker {
         audit: AuditTrail,
     ) -> Self {
         store.expect_tokens_for(profile.retention());
-        Self {
-            store,
-            profile,
-            least,
-            default_issuer: None,
-            audit,
-            recently_revoked,
-            outbox: None,
-        }
+        Self { store, profile, least, default_issuer: None, audit, recently_revoked, outbox: None }
     }
 
     /// Takes a target that names no issuer for one of `issuer`: for a program that issues tokens

@@ -6,6 +6,7 @@ use std::future::Ready;
 use http::{Request, Response};
 use tower::util::BoxCloneSyncService;
 use tower_jwt_revocation::counters::{CounterSnapshot, Counters, Refusals};
+use tower_jwt_revocation::metrics::{Metrics, Sample};
 use tower_jwt_revocation::middleware::{EndWithTokenLayer, EndingBody, JwtRevocation, ProblemJson};
 use tower_jwt_revocation::policy::RejectionKind;
 use tower_jwt_revocation::revocation::{Fact, Record, Revocation};
@@ -48,6 +49,7 @@ fn the_read_side() {
     is_cloned::<(EndWithTokenLayer, <EndWithTokenLayer as tower::Layer<Inner>>::Service)>();
     is_send::<EndingBody<Vec<u8>>>();
     is_cloned::<(Counters, CounterSnapshot, Refusals)>();
+    is_cloned::<(Metrics, Sample)>();
     is_cloned::<(Clearance, Rejection, RejectionKind, CredentialsError, FailMode)>();
     is_cloned::<TokenSource>();
     is_shared::<CachedVerifier<JwtVerifier>>();

@@ -179,49 +179,115 @@ fn of_a_store_that_hands_nothing_on_only_its_condition_is_known() {
 }
 
 #[cfg(feature = "metrics")]
-#[tokio::test]
-async fn the_recorder_of_the_metrics_crate_gets_the_same_numbers_under_the_same_names() {
-    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+mod facade {
+    use std::sync::{Arc, Mutex};
 
-    let layer = layer();
-    send(&layer, &[&token("alice", "1"), "forged"]).await;
-    let recorder = DebuggingRecorder::new();
-    let metrics = layer.metrics();
-    metrics::with_local_recorder(&recorder, || {
-        metrics.emit();
-        metrics.emit();
-    });
-    let mut seen: Vec<_> = recorder
-        .snapshotter()
-        .snapshot()
-        .into_vec()
-        .into_iter()
-        .map(|(key, _, _, value)| {
-            let key = key.key();
-            let mut labels: Vec<_> =
-                key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
-            labels.sort();
-            #[expect(clippy::cast_precision_loss, reason = "the numbers of the test are small")]
-            let value = match value {
-                DebugValue::Counter(number) => number as f64,
-                DebugValue::Gauge(number) => number.into_inner(),
-                DebugValue::Histogram(_) => panic!("histograms are given out as counters"),
-            };
-            format!("{} {labels:?} {value}", key.name())
-        })
-        .collect();
-    let mut expected: Vec<_> = metrics
-        .samples()
-        .map(|sample| {
-            let mut labels: Vec<_> =
-                sample.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            labels.sort();
-            format!("{} {labels:?} {}", sample.name, sample.value)
-        })
-        .collect();
-    seen.sort();
-    expected.sort();
-    assert_eq!(seen, expected);
+    use metrics::{
+        Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder,
+        SharedString, Unit,
+    };
+
+    use super::*;
+
+    /// Keeps the last number of each key, with what kind it is of.
+    #[derive(Default)]
+    struct LastValues(Arc<Mutex<BTreeMap<String, f64>>>);
+
+    struct Place(Arc<Mutex<BTreeMap<String, f64>>>, String);
+
+    impl Place {
+        fn put(&self, value: f64) {
+            self.0.lock().unwrap().insert(self.1.clone(), value);
+        }
+    }
+
+    impl CounterFn for Place {
+        fn increment(&self, _: u64) {
+            panic!("what is counted elsewhere is set, not added");
+        }
+
+        #[expect(clippy::cast_precision_loss, reason = "the numbers of the test are small")]
+        fn absolute(&self, value: u64) {
+            self.put(value as f64);
+        }
+    }
+
+    impl GaugeFn for Place {
+        fn increment(&self, _: f64) {
+            panic!("a gauge is set");
+        }
+
+        fn decrement(&self, _: f64) {
+            panic!("a gauge is set");
+        }
+
+        fn set(&self, value: f64) {
+            self.put(value);
+        }
+    }
+
+    impl LastValues {
+        fn place(&self, kind: &str, key: &Key) -> Arc<Place> {
+            let labels = key.labels().map(|label| (label.key(), label.value()));
+            let key = line(kind, key.name(), labels);
+            Arc::new(Place(Arc::clone(&self.0), key))
+        }
+    }
+
+    impl Recorder for LastValues {
+        fn describe_counter(&self, name: KeyName, _: Option<Unit>, text: SharedString) {
+            assert!(text.ends_with('.'), "{name:?} {text}");
+        }
+
+        fn describe_gauge(&self, name: KeyName, _: Option<Unit>, text: SharedString) {
+            assert!(text.ends_with('.'), "{name:?} {text}");
+        }
+
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::from_arc(self.place("counter", key))
+        }
+
+        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::from_arc(self.place("gauge", key))
+        }
+
+        fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+            panic!("{key} is a histogram: these are given out as counters");
+        }
+    }
+
+    fn line<'a>(
+        kind: &str,
+        name: &str,
+        labels: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> String {
+        let mut labels: Vec<_> = labels.map(|(name, value)| format!("{name}={value}")).collect();
+        labels.sort();
+        format!("{kind} {name} {labels:?}")
+    }
+
+    #[tokio::test]
+    async fn the_recorder_of_the_metrics_crate_gets_the_same_numbers_under_the_same_names() {
+        let layer = layer();
+        let recorder = LastValues::default();
+        let metrics = layer.metrics();
+        for _ in 0..2 {
+            send(&layer, &[&token("alice", "1"), "forged"]).await;
+            ::metrics::with_local_recorder(&recorder, || metrics.emit());
+        }
+        let expected: BTreeMap<_, _> = metrics
+            .samples()
+            .map(|sample| {
+                let is_whole = sample.is_counter() && !sample.name.ends_with("_sum");
+                let kind = if is_whole { "counter" } else { "gauge" };
+                let labels = sample.labels.iter().map(|(name, value)| (*name, &**value));
+                (line(kind, sample.name, labels), sample.value)
+            })
+            .collect();
+        assert_eq!(*recorder.0.lock().unwrap(), expected);
+    }
 }
 
 #[cfg(feature = "redis")]
