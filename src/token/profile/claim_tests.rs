@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::claims::date;
+use super::value::date;
 use super::*;
 use crate::clock::ManualClock;
 use crate::token::TokenErrorKind::{

@@ -3,7 +3,7 @@
 //! An ID token, a refresh token or a logout token is signed with the same keys as an access token.
 //! Many issuers say in a claim, not in the header `typ`, which of them it is.
 
-use super::claims::ClaimValue;
+use super::value::ClaimValue;
 use crate::token::{TokenError, TokenErrorKind};
 
 /// Values by which the claims `token_use`, `typ`, `token_type` and `type` say that a token is not

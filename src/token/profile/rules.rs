@@ -1,7 +1,7 @@
 //! Rules of the user's own over claims: what must be there, and what must not.
 
-use super::claims::ClaimValue;
 use super::path::ClaimPath;
+use super::value::ClaimValue;
 use crate::token::{TokenError, TokenErrorKind};
 
 /// What a claim has to be like.
