@@ -70,8 +70,10 @@ impl TokenVerifier for Known {
 fn claims() -> serde_json::Value {
     let now = Timestamp::now().as_secs();
     serde_json::json!({
-        "iss": "https://id.example", "sub": "4fd9b2a0-8f0c-4a52-9d0c-3f4a7e1f9b11", "aud": ["orders", "billing"],
-        "jti": "0c6f1c52-6c55-4f0e-8a57-9f6f6f1a7c11", "sid": "b2f1c7e2-0b8f-4c61-8bd3-9f7b9c6d2e10",
+        "iss": "https://id.example", "sub": "4fd9b2a0-8f0c-4a52-9d0c-3f4a7e1f9b11",
+        "aud": ["orders", "billing"],
+        "jti": "0c6f1c52-6c55-4f0e-8a57-9f6f6f1a7c11",
+        "sid": "b2f1c7e2-0b8f-4c61-8bd3-9f7b9c6d2e10",
         "client_id": "web", "iat": now, "exp": now + 86_000, "scope": "orders:read \
          orders:write", "role": "clerk",
     })

@@ -3,11 +3,14 @@
 //!
 //! ```sh
 //! head -c 32 /dev/urandom | base64 | sed 's/^/base64:/' > /tmp/secret
-//! export JWT_ISSUERS=https://id.example JWT_AUDIENCES=orders JWT_ALGORITHM=HS256 JWT_SECRET_FILE=/tmp/secret
+//! export JWT_ISSUERS=https://id.example JWT_AUDIENCES=orders
+//! export JWT_ALGORITHM=HS256 JWT_SECRET_FILE=/tmp/secret
 //! export REDIS_URL=redis://127.0.0.1 JWT_REDIS_PREFIX=orders JWT_REALM=orders
 //! cargo run --example from_env                # listens on 127.0.0.1:3000
-//! cargo run --example from_env -- --check     # says whether all of it is right, and does not listen
-//! JWT_AUDIENCE=orders cargo run --example from_env -- --check     # with JWT_AUDIENCES unset: names the right one
+//! # Says whether all of it is right, and does not listen.
+//! cargo run --example from_env -- --check
+//! # With JWT_AUDIENCES unset: names the right one.
+//! JWT_AUDIENCE=orders cargo run --example from_env -- --check
 //! ```
 #![expect(clippy::print_stdout, reason = "an example talks to the person who runs it")]
 

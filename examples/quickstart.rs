@@ -3,7 +3,7 @@
 //! ```sh
 //! cargo run --example quickstart                                    # keeps revocations in memory
 //! REDIS_URL=redis://127.0.0.1 cargo run --example quickstart        # keeps them in Redis
-//! cargo run --example quickstart -- serve                           # and stays, to be tried with curl
+//! cargo run --example quickstart -- serve          # and stays, to be tried with curl
 //! ```
 #![expect(clippy::print_stdout, reason = "an example talks to the person who runs it")]
 

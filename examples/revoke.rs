@@ -1,8 +1,9 @@
 //! Two processes, one Redis: the second revokes, the first refuses.
 //!
 //! ```sh
-//! REDIS_URL=redis://127.0.0.1 cargo run --example revoke                  # starts a second process by itself
-//! REDIS_URL=redis://127.0.0.1 cargo run --example revoke -- user alice    # revokes, as an operator would
+//! export REDIS_URL=redis://127.0.0.1
+//! cargo run --example revoke                  # starts a second process by itself
+//! cargo run --example revoke -- user alice    # revokes, as an operator would
 //! ```
 //!
 //! Without `REDIS_URL` it starts a `redis-server` of its own for as long as it runs.
@@ -67,7 +68,8 @@ async fn check() -> Result<(), Box<dyn Error>> {
     let now = Timestamp::now().as_secs();
     let token = |sub: &str| {
         let claims = json!({
-            "iss": "https://id.example", "sub": sub, "jti": format!("{sub}-{now}"), "iat": now, "exp": now + 600,
+            "iss": "https://id.example", "sub": sub, "jti": format!("{sub}-{now}"),
+            "iat": now, "exp": now + 600,
         });
         jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET)?)
     };

@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let verifier = JwtVerifier::new([key.verification_key()], TokenProfile::new())?;
     let store = MemoryStore::new(); // or RedisStore::connect(url).await?
     let layer = JwtRevocationLayer::new(verifier, store.clone());
-    // Sessions revoke by the revoker of the layer, and so know how long a revocation has to be kept.
+    // Sessions revoke by the revoker of the layer, and so know how long to keep a revocation.
     let sessions = Sessions::new(store, layer.revoker(), RefreshPolicy::new())?;
     let issuer = TokenIssuer::new(key, TokenProfile::new())?;
 

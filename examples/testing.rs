@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo test --example testing --all-features     # the tests at the end of this file
-//! cargo run  --example testing --all-features     # the same application, as it runs in development
+//! cargo run  --example testing --all-features    # the same application, in development
 //! ```
 #![expect(clippy::print_stdout, reason = "an example talks to the person who runs it")]
 

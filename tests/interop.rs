@@ -46,7 +46,8 @@ fn profile() -> TokenProfile {
 fn trade_with(name: &str) {
     let now = Timestamp::now().as_secs();
     let claims = json!({
-        "iss": ISSUER, "aud": [AUDIENCE, "other"], "sub": "alice", "jti": "1", "iat": now, "exp": now + 600
+        "iss": ISSUER, "aud": [AUDIENCE, "other"], "sub": "alice", "jti": "1",
+        "iat": now, "exp": now + 600
     });
     let request = json!({"do": "mint", "algs": ALGORITHMS, "claims": claims});
     let Some(minted) = ask::<Vec<Minted>>(name, &request) else { return };
@@ -166,7 +167,9 @@ async fn what_other_libraries_sign_for_providers_is_received() {
 #[test]
 fn ed25519_is_accepted_by_its_new_name() {
     let now = Timestamp::now().as_secs();
-    let claims = json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "jti": "1", "iat": now, "exp": now + 600});
+    let claims = json!({
+        "iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "jti": "1", "iat": now, "exp": now + 600,
+    });
     let request = json!({"do": "mint", "algs": ["Ed25519"], "claims": claims});
     for name in ["jose", "joserfc"] {
         let Some(minted) = ask::<Vec<Minted>>(name, &request) else { continue };

@@ -218,8 +218,8 @@ pub(crate) fn unambiguous(json: &str) -> Result<Value, &'static str> {
     }
 }
 
-/// JSON in which no object has a member twice: that would be one key to one reader and another key to
-/// the next (RFC 7517 §4).
+/// JSON in which no object has a member twice: that would be one key to one reader and another key
+/// to /// the next (RFC 7517 §4).
 struct Unambiguous(Value);
 
 impl<'de> Deserialize<'de> for Unambiguous {

@@ -70,7 +70,7 @@ pub(crate) fn routes(app: &App, config: &Config) -> Result<Router, Box<dyn Error
     if let Some(transmitter) = &providers.transmitter {
         let mut subjects = subjects();
         if config.issuer.is_none() {
-            // Tokens of this server name no issuer, so the transmitter has a name of its own for it.
+            // Tokens of this server name no issuer, so the transmitter has a name of its own.
             subjects = subjects.with_own_name(transmitter.issuer.as_str());
         }
         let receiver = EventReceiver::new(subjects, app.replay_guard.clone())

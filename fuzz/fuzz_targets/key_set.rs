@@ -1,4 +1,5 @@
-//! Any text as a key or a set of keys: `cargo +nightly fuzz run key_set fuzz/corpus/key_set tests/interop/providers`.
+//! Any text as a key or a set of keys:
+//! `cargo +nightly fuzz run key_set fuzz/corpus/key_set tests/interop/providers`.
 
 #![no_main]
 

@@ -138,7 +138,9 @@ impl Browser {
         let place = self.value(tab, &find);
         assert!(place.is_object(), "{selector} cannot be clicked");
         for kind in ["mousePressed", "mouseReleased"] {
-            let event = json!({ "type": kind, "x": place["x"], "y": place["y"], "button": "left", "clickCount": 1 });
+            let event = json!({
+                "type": kind, "x": place["x"], "y": place["y"], "button": "left", "clickCount": 1,
+            });
             self.call(Some(tab), "Input.dispatchMouseEvent", &event);
         }
     }

@@ -504,7 +504,11 @@ async fn events_end_what_their_subject_names_and_no_more() {
             ("n1", verification, json!({ "state": "x" })),
             ("n2", "https://example.com/unknown", json!({})),
             ("n3", &*enabled, json!({})),
-            ("n4", &*created, json!({ "change_type": "create", "credential_type": "fido2-roaming" })),
+            (
+                "n4",
+                &*created,
+                json!({ "change_type": "create", "credential_type": "fido2-roaming" }),
+            ),
         ] {
             server.push(&set_claims(jti, &opaque("alice"), event, &details)).await.is(202);
             assert!(server.passes(&second.access).await, "{event}");

@@ -132,8 +132,17 @@ async fn each_event_says_what_is_known() {
     let events = told(&server, async || tokens = Some(server.login("alice").await)).await;
     let first = tokens.take().unwrap();
     let (s, f, j) = (json!(first.session), json!(first.family), jti(&first.access).await);
-    let whole = |event: &str, outcome: &str, jti: &Value| json!({ "event": event, "outcome": outcome, "sub": "alice", "jti": jti, "session_id": s, "family_id": f });
-    let without_jti = |event: &str, outcome: &str| json!({ "event": event, "outcome": outcome, "sub": "alice", "session_id": s, "family_id": f });
+    let whole = |event: &str, outcome: &str, jti: &Value| {
+        json!({
+            "event": event, "outcome": outcome, "sub": "alice", "jti": jti,
+            "session_id": s, "family_id": f,
+        })
+    };
+    let without_jti = |event: &str, outcome: &str| {
+        json!({
+            "event": event, "outcome": outcome, "sub": "alice", "session_id": s, "family_id": f,
+        })
+    };
     assert_told(&events, &[whole("login", "ok", &j)]);
 
     let events =
@@ -172,7 +181,8 @@ async fn what_the_administrator_does_is_told_once() {
         server.admin("revoke_token", json!({ "token": one.refresh })).await.is(204);
     });
     let family = json!({
-        "event": "revoke_family", "outcome": "ok", "sub": "alice", "session_id": one.session, "family_id": one.family,
+        "event": "revoke_family", "outcome": "ok", "sub": "alice",
+        "session_id": one.session, "family_id": one.family,
     });
     assert_told(&events.await, &[family]);
     let events = told(&server, async || {

@@ -219,9 +219,9 @@ fn examples(outcome: &Outcome, kind: WrongKind) -> String {
 
 fn sentence(outcome: &Outcome) -> String {
     format!(
-        "revocations {:?}, logins {:?}, refreshes {:?}, {} checks, {} assessed; gap {:?}, checks well \
-         after {:?}, writes after {:?}; passed {} for {:?}, lost {}, refused {}, doubted {}, odd {}, \
-         reinstated refused meanwhile {}; {:?}; stall {:?}",
+        "revocations {:?}, logins {:?}, refreshes {:?}, {} checks, {} assessed; gap {:?}, checks \
+         well after {:?}, writes after {:?}; passed {} for {:?}, lost {}, refused {}, doubted {}, \
+         odd {}, reinstated refused meanwhile {}; {:?}; stall {:?}",
         outcome.revocations,
         outcome.logins,
         outcome.refreshes,

@@ -12,8 +12,8 @@ pub fn table(rows: &[(&str, String, Option<Outcome>)]) -> String {
     let mut text = seen_on();
     text.push_str(
         "\n| what happens | mode | revocations | logins | refreshes | lost by Redis | new primary \
-         answers after | checks well after | writes well after | passed as checked |\n| --- | --- | \
-         --- | --- | --- | --- | --- | --- | --- | --- |\n",
+         answers after | checks well after | writes well after | passed as checked |\n| --- | \
+         --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     let mut before = "";
     for (scenario, mode, outcome) in rows {

@@ -219,7 +219,7 @@ fn twice(stage: &mut Stage) -> Switch {
     Switch::plain(fault, answered)
 }
 
-/// One is replaced before, one during and one after it. Whoever leaves takes the time that it needs.
+/// One is replaced before, one during and one after it. Whoever leaves takes the time it needs.
 fn rolling(stage: &mut Stage) -> Switch {
     let replace = |index: usize| {
         let _ = stage.traffic.fleet.begin();

@@ -139,7 +139,9 @@ fn read(response: &Response<String>) -> Verdict {
 
 /// A token that was issued in this second.
 pub fn token(subject: &str, id: &str, issued_at: u64) -> String {
-    let claims = serde_json::json!({ "sub": subject, "jti": id, "iat": issued_at, "exp": issued_at + LIFETIME });
+    let claims = serde_json::json!({
+        "sub": subject, "jti": id, "iat": issued_at, "exp": issued_at + LIFETIME,
+    });
     jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET).unwrap())
         .unwrap()
 }

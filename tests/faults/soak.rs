@@ -91,7 +91,10 @@ pub fn run(length: Duration, mirror: bool) -> Result<Soaked, String> {
     let doors = lab.doors.clone();
     let counted = std::sync::Arc::clone(&count);
     lab.app
-        .run(async move { doors.revoker.revoke(tower_jwt_revocation::Target::token("revoked")).await })
+        .run(async move {
+            let target = tower_jwt_revocation::Target::token("revoked");
+            doors.revoker.revoke(target).await
+        })
         .unwrap();
     lab.app.spawn(drive(lab.doors.clone(), counted));
 

@@ -25,7 +25,10 @@ const PLAIN: &str = r#"Bearer realm="api""#;
 const INVALID_REQUEST: &str = r#"Bearer realm="api", error="invalid_request""#;
 const INVALID_TOKEN: &str = r#"Bearer realm="api", error="invalid_token""#;
 
-const IN_DOUBT: &str = r#"Bearer realm="api", error="invalid_token", error_description="Tokens issued before a loss of data cannot be checked any more. Sign in again""#;
+const IN_DOUBT: &str = concat!(
+    r#"Bearer realm="api", error="invalid_token", error_description=""#,
+    "Tokens issued before a loss of data cannot be checked any more. Sign in again\""
+);
 
 struct Case {
     name: &'static str,
@@ -92,7 +95,8 @@ async fn cases() -> Vec<Case> {
             status: StatusCode::UNAUTHORIZED,
             headers: &[("cache-control", "no-store"), ("www-authenticate", IN_DOUBT)],
             grpc_status: "16",
-            grpc_message: "Tokens issued before a loss of data cannot be checked any more. Sign in again",
+            grpc_message: "Tokens issued before a loss of data cannot be checked any more. \
+                           Sign in again",
         },
     ]
 }
@@ -200,7 +204,10 @@ async fn reasons_are_told_only_if_configured() {
     let answer = ask(telling).await.unwrap();
     assert_eq!(
         answer.headers()["www-authenticate"],
-        r#"Bearer realm="api", error="invalid_token", error_description="The access token was revoked""#
+        concat!(
+            r#"Bearer realm="api", error="invalid_token", "#,
+            r#"error_description="The access token was revoked""#
+        )
     );
 }
 

@@ -219,7 +219,10 @@ async fn what_cannot_be_known_is_not_confirmed() {
     let store = connect(server.url()).await;
     let young = confirm(&revoker(&store), "young", Duration::from_millis(50)).await.unwrap_err();
     assert!(
-        matches!(&young, ConfirmError::Unknown { error, .. } if error.kind() == StoreErrorKind::Stale),
+        matches!(
+            &young,
+            ConfirmError::Unknown { error, .. } if error.kind() == StoreErrorKind::Stale
+        ),
         "{young}"
     );
     let confirmed = confirm(&revoker(&store), "young", PATIENCE).await.unwrap();

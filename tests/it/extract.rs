@@ -132,9 +132,10 @@ async fn claims_that_do_not_fit_refuse_the_token_without_quoting_it() {
     let (_, _, challenge) = ask(guarded(custom), "/odd", Some(&token("alice", "1"))).await;
     assert_eq!(
         challenge.as_deref(),
-        Some(
-            r#"Bearer realm="orders", resource_metadata="https://shop.example/meta", error="invalid_token""#
-        )
+        Some(concat!(
+            r#"Bearer realm="orders", resource_metadata="https://shop.example/meta", "#,
+            r#"error="invalid_token""#
+        ))
     );
 }
 

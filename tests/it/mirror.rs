@@ -32,7 +32,8 @@ pub(crate) fn token(id: &str) -> Arc<VerifiedToken> {
 pub(crate) fn issued(id: &str, ago: u64) -> Arc<VerifiedToken> {
     let now = Timestamp::now();
     let claims = serde_json::json!({
-        "sub": id, "jti": id, "sid": id, "client_id": id, "iat": now.as_secs() - ago, "exp": now.as_secs() + 1200
+        "sub": id, "jti": id, "sid": id, "client_id": id,
+        "iat": now.as_secs() - ago, "exp": now.as_secs() + 1200
     });
     let claims = claims.to_string();
     Arc::new(TokenProfile::new().assert_verified(SignedClaims::new(claims.as_bytes())).unwrap())

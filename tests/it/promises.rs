@@ -26,7 +26,8 @@ fn begin(profile: TokenProfile) -> (ManualClock, MemoryStore, Revoker) {
 fn fresh(profile: &TokenProfile, now: Timestamp) -> Arc<VerifiedToken> {
     let claims = serde_json::json!({
         "iss": "https://id.example", "sub": "alice", "jti": format!("t{now}"), "iat": now.as_secs(),
-        "exp": now.as_secs() + 600, "device_id": "d", "tenant": "acme", "client_id": "c", "sid": "s",
+        "exp": now.as_secs() + 600, "device_id": "d", "tenant": "acme",
+        "client_id": "c", "sid": "s",
     });
     let claims = claims.to_string();
     let signed = SignedClaims::new(claims.as_bytes()).with_key_id(Some("k"));

@@ -1,5 +1,5 @@
-//! What mirrors do for a Redis that has lost its data. Who has written it puts it back himself, so he
-//! has left in most of these tests.
+//! What mirrors do for a Redis that has lost its data. Who has written it puts it back himself, so
+//! he has left in most of these tests.
 
 use std::time::{Duration, Instant};
 

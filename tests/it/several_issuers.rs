@@ -38,7 +38,8 @@ fn token(issuer: &str) -> String {
     let (secret, audience) = if issuer == STAFF { ([1; 32], "desk") } else { ([2; 32], "cart") };
     let now = Timestamp::now().as_secs();
     let claims = json!({
-        "iss": issuer, "aud": audience, "sub": "alice", "jti": "1", "sid": "s", "client_id": "c", "badge": "b",
+        "iss": issuer, "aud": audience, "sub": "alice", "jti": "1", "sid": "s",
+        "client_id": "c", "badge": "b",
         "iat": now, "exp": now + 600,
     });
     let key = jsonwebtoken::EncodingKey::from_secret(&secret).unwrap();

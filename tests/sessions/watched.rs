@@ -1,5 +1,5 @@
-//! Sessions in a memory that fails, doubts and forgets when told to, and counts how much is asked of
-//! it at once.
+//! Sessions in a memory that fails, doubts and forgets when told to, and counts how much is asked
+//! of it at once.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -366,7 +366,8 @@ fn owner_as_seen_by(node: &RedisServer, slot: u16) -> Option<u16> {
         let serves = words[8..].iter().any(|range| {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
             // A slot on the move is listed in brackets besides, which is no number.
-            matches!((first.parse::<u16>(), last.parse::<u16>()), (Ok(a), Ok(b)) if (a..=b).contains(&slot))
+            let slots = (first.parse::<u16>(), last.parse::<u16>());
+            matches!(slots, (Ok(a), Ok(b)) if (a..=b).contains(&slot))
         });
         let (address, _) = words[1].split_once('@')?;
         let (_, port) = address.rsplit_once(':')?;

@@ -71,7 +71,7 @@ pub(crate) fn position(db: &Connection) -> Result<Fence, StoreError> {
     Ok(Fence::new(0, epoch(db)?, seq(db)?))
 }
 
-/// The mirrors whose leases last, for [`followers`](tower_jwt_revocation::store::RevocationStore::followers).
+/// The mirrors whose leases last, for `RevocationStore::followers`.
 pub(crate) fn followers(
     db: &Connection,
     fence: Fence,

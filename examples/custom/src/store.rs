@@ -7,7 +7,8 @@
 //! 2. The end of a row frees memory and decides nothing: what is over is left out by every query,
 //!    and deleted at leisure.
 //! 3. What cannot be read is an error, never "not revoked".
-//! 4. A call that was begun is finished, also if its future is dropped: it runs in a task of its own.
+//! 4. A call that was begun is finished, also if its future is dropped: it runs in a task of its
+//!    own.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -362,7 +363,8 @@ pub(crate) fn put_record(
     execute(
         db,
         &format!(
-            "INSERT OR REPLACE INTO record ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            "INSERT OR REPLACE INTO record ({COLUMNS})
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         ),
         params![
             &fingerprint.as_bytes()[..],
@@ -406,7 +408,8 @@ pub(crate) fn sweep(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let over = format!(
-        "DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE until <= ?1 LIMIT {SWEPT})"
+        "DELETE FROM {table}
+         WHERE {key} IN (SELECT {key} FROM {table} WHERE until <= ?1 LIMIT {SWEPT})"
     );
     execute(db, &over, [millis(now)])
 }

@@ -29,7 +29,7 @@ impl ReferenceTokens {
     /// Accepts `token` no longer.
     pub fn withdraw(&self, token: &str) {
         self.claims.write().unwrap_or_else(PoisonError::into_inner).remove(token);
-        // After the change is in force, so that a cache that sees the new number gets the new answer.
+        // After the change is in force: a cache that sees the new number gets the new answer.
         self.generation.fetch_add(1, Ordering::Release);
     }
 

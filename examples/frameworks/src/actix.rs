@@ -80,7 +80,8 @@ pub async fn serve(listener: TcpListener, layer: JwtRevocationLayer) -> Result<(
         App::new()
             .app_data(ask.clone())
             .app_data(revoker.clone())
-            .route("/health", web::get().to(async || "well")) // outside of the scope, so nothing is asked
+            // Outside of the scope, so nothing is asked.
+            .route("/health", web::get().to(async || "well"))
             .service(
                 web::scope("")
                     .wrap(from_fn(check))

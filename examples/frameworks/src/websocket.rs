@@ -1,8 +1,8 @@
 //! axum: a WebSocket that ends with the token it was opened with.
 //!
 //! The upgrade is a request like any other, and is checked; what is said for hours after that is
-//! not. `EndWithTokenLayer::ended` tells when a new request would be refused: the token was revoked,
-//! by whichever process, or is expired, or nobody has been able to tell for too long.
+//! not. `EndWithTokenLayer::ended` tells when a new request would be refused: the token was
+//! revoked, by whichever process, or is expired, or nobody has been able to tell for too long.
 //!
 //! Browsers cannot send `Authorization` with an upgrade: give them a cookie
 //! (`TokenSource::cookie`), and compare `Origin` with your own, or any page can open a socket as

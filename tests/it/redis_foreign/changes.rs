@@ -111,8 +111,8 @@ async fn an_existing_entry_is_neither_overwritten_nor_shortened() {
     assert!(
         ttl(&lab, "longer") > 900_000 && ttl(&lab, "shorter") > 3600 && ttl(&lab, "for_ever") == -1
     );
-    // A key of another type, or one of our own, is not touched, and the caller gets an error. Our record
-    // is in force.
+    // A key of another type, or one of our own, is not touched, and the caller gets an error. Our
+    // record is in force.
     lab.cli(&["HSET", "hash", "a", "b"]);
     let epoch = lab.cli(&["GET", "jwt-revocation:{0}:e"]);
     for id in ["hash", "jwt-revocation:{0}:e"] {

@@ -9,9 +9,9 @@ async fn a_password_a_user_with_few_rights_and_a_database_of_its_own() {
         return;
     }
     let rights = "app on >s3cret resetkeys ~jwt-revocation:* ~token:* -@all +ping +role +time \
-        +info +client|id +del +get +mget +set +hset +hmget +hgetall +hdel +pexpireat +zadd +zrem +zcard \
-        +zcount +zscan +zrangebyscore +zremrangebyscore +zrevrange +xadd +xlen +xrange +eval +evalsha \
-        +select +exists +sismember";
+        +info +client|id +del +get +mget +set +hset +hmget +hgetall +hdel +pexpireat +zadd +zrem \
+        +zcard +zcount +zscan +zrangebyscore +zremrangebyscore +zrevrange +xadd +xlen +xrange \
+        +eval +evalsha +select +exists +sismember";
     let server = RedisServer::builder().acl(rights).acl("default on >other ~* &* +@all").start();
     let url = format!("{}/3", server.url_as("app", "s3cret"));
     let lists = [ForeignList::blacklisted_jti_json(), ForeignList::revoked_families()];
@@ -171,7 +171,8 @@ async fn lists_do_not_change_what_our_own_records_say() {
     let receipts =
         lab.store.write(vec![Revocation::new(Target::user("u"), PATIENT)]).await.unwrap();
     assert_eq!(receipts[0].outcome, Outcome::New);
-    assert!(
-        matches!(check(&lab.store, &token).await.unwrap(), Standing::Revoked(by) if by.kind == TargetKind::User)
-    );
+    assert!(matches!(
+        check(&lab.store, &token).await.unwrap(),
+        Standing::Revoked(by) if by.kind == TargetKind::User
+    ));
 }

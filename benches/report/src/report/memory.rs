@@ -50,7 +50,8 @@ fn tokens(count: u64) -> Vec<Arc<VerifiedToken>> {
     let profile = profile();
     let token = |n: u64| {
         let claims = serde_json::json!({
-            "iss": ISSUER, "aud": AUDIENCE, "sub": n.to_string(), "jti": n.to_string(), "sid": n.to_string(),
+            "iss": ISSUER, "aud": AUDIENCE, "sub": n.to_string(),
+            "jti": n.to_string(), "sid": n.to_string(),
             "iat": now.as_secs(), "exp": now.as_secs() + 3600
         });
         Arc::new(profile.assert_verified(SignedClaims::new(claims.to_string().as_bytes())).unwrap())

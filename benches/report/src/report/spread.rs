@@ -53,7 +53,8 @@ async fn store(redis: &str) -> RedisStore {
 fn token(id: &str) -> Arc<VerifiedToken> {
     let now = Timestamp::now();
     let claims = serde_json::json!({
-        "iss": tower_jwt_revocation_report::support::ISSUER, "aud": tower_jwt_revocation_report::support::AUDIENCE,
+        "iss": tower_jwt_revocation_report::support::ISSUER,
+        "aud": tower_jwt_revocation_report::support::AUDIENCE,
         "sub": id, "jti": id, "iat": now.as_secs(), "exp": now.as_secs() + 3600
     });
     Arc::new(profile().assert_verified(SignedClaims::new(claims.to_string().as_bytes())).unwrap())
