@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,19 +10,32 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::answer::{Answer, ErrorFormat};
 use super::bearer_secret::SecretDigest;
+use super::replay::ReplayGuard;
 use super::request::{Form, form_decode};
+use super::signed::{Providers, odd};
+use crate::config::ConfigError;
 use crate::store::StoreError;
+use crate::token::TokenErrorKind;
+use crate::token::jwt::JwtVerifier;
 
-/// Finds out which client sends a request, by an id and a secret: in `Authorization: Basic`
-/// (`client_secret_basic`) or in the form (`client_secret_post`), not in both (RFC 6749 §2.3.1).
+/// Finds out which client sends a request: by an id and a secret in `Authorization: Basic`
+/// (`client_secret_basic`) or in the form (`client_secret_post`), or by a JWT that it has signed
+/// (`private_key_jwt`). More than one of them is an error (RFC 6749 §2.3.1).
 #[derive(Clone)]
 pub struct ClientAuth {
     check: Arc<CheckSecret>,
+    assertions: Option<(Providers, ReplayGuard)>,
 }
+
+/// The one type of assertion (RFC 7523 §2.2).
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// An assertion that is valid for longer is refused: its id would have to be remembered as long.
+const MAX_ASSERTION_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
 type CheckSecret = dyn Fn(&str, &str) -> BoxFuture<'static, Result<bool, StoreError>> + Send + Sync;
 
@@ -43,13 +57,71 @@ impl ClientAuth {
     where
         F: Future<Output = Result<bool, StoreError>> + Send + 'static,
     {
-        Self { check: Arc::new(move |id, secret| check(id, secret).boxed()) }
+        Self { check: Arc::new(move |id, secret| check(id, secret).boxed()), assertions: None }
+    }
+
+    /// Knows clients by a JWT as well (`private_key_jwt`, RFC 7523 §2.2): one verifier for each,
+    /// with the keys of the client, its id as issuer, and as audiences the names by which clients
+    /// call this server: its issuer, and the URL of the endpoint. An assertion is taken once, is
+    /// valid for an hour at most, and has a `jti`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if a profile names no issuer or no audience.
+    pub fn with_assertions(
+        mut self,
+        clients: impl IntoIterator<Item = JwtVerifier>,
+        guard: ReplayGuard,
+    ) -> Result<Self, ConfigError> {
+        let mut known = Providers::default();
+        for client in clients {
+            known.add(client)?;
+        }
+        self.assertions = Some((known, guard));
+        Ok(self)
+    }
+
+    /// The client that has signed this.
+    async fn asserted(&self, assertion: &str, form: &Form) -> Result<Box<str>, Answer> {
+        let Some((clients, guard)) = &self.assertions else { return Err(unknown_client()) };
+        let accepts = |typ: Option<&str>| {
+            typ.is_none_or(|typ| {
+                ["JWT", "client-authentication+jwt"].iter().any(|it| it.eq_ignore_ascii_case(typ))
+            })
+        };
+        let verified = clients.verify(assertion, accepts).and_then(|token| {
+            let left = token.remaining(MAX_ASSERTION_LIFETIME)?;
+            let is_own = token.claims.get("sub").and_then(Value::as_str) == Some(&*token.issuer);
+            let is_named = form.get("client_id").is_none_or(|id| *id == *token.issuer);
+            if is_own && is_named { Ok((token, left)) } else { Err(odd("sub")) }
+        });
+        let (token, left) = match verified {
+            Ok(verified) => verified,
+            Err(error) if error.kind() == TokenErrorKind::NoKeys => {
+                return Err(Answer::unavailable());
+            }
+            Err(error) => {
+                tracing::debug!(why = %error, "the assertion of a client was refused");
+                return Err(unknown_client());
+            }
+        };
+        let marked = guard.mark("client_assertion", &token.issuer, &token.id, left).await;
+        let is_first = marked.map_err(|error| ErrorFormat::OAuth.store_error(&error))?;
+        if is_first { Ok(token.issuer) } else { Err(unknown_client()) }
     }
 
     /// The id of the client that has sent this.
     pub(super) async fn client_of(&self, head: &Parts, form: &Form) -> Result<Box<str>, Answer> {
         let format = ErrorFormat::OAuth;
         let mut given = head.headers.get_all(header::AUTHORIZATION).iter();
+        if let Some(assertion) = form.get("client_assertion") {
+            if given.next().is_some() || form.get("client_secret").is_some() {
+                return Err(format.invalid_request("the client is named in two ways"));
+            }
+            if form.get("client_assertion_type") != Some(ASSERTION_TYPE) {
+                return Err(format.invalid_request("the type of the assertion is not known"));
+            }
+            return self.asserted(assertion, form).await;
+        }
         let pairs = match (given.next(), given.next()) {
             (Some(_), Some(_)) => {
                 return Err(format.invalid_request("there is more than one Authorization"));

@@ -160,6 +160,7 @@ impl EventReceiver {
         let events = events.as_object().filter(|events| !events.is_empty());
         let events = events.ok_or_else(|| odd("events"))?;
         let now = token.provider.profile().now();
+        let issued_at = token.expect_issued_at()?;
         let mut subjects = Vec::new();
         for (name, event) in events {
             let event = event.as_object().ok_or_else(|| odd("events"))?;
@@ -168,7 +169,7 @@ impl EventReceiver {
             let subject = token.claims.get("sub_id").or_else(|| event.get("subject"));
             let subject = subject.ok_or_else(|| missing("sub_id"))?;
             let subject = Subject::parse(subject).ok_or_else(|| odd("sub_id"))?;
-            let happened_at = time(event, "event_timestamp")?.unwrap_or(token.issued_at);
+            let happened_at = time(event, "event_timestamp")?.unwrap_or(issued_at);
             let is_token = matches!(subject, Subject::Token { .. });
             if effect == EventEffect::Revoked || is_token {
                 // A time in whole seconds stands for all of its second.

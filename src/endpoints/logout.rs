@@ -1,6 +1,7 @@
 //! [`LogoutReceiver`]: `OpenID` Connect Back-Channel Logout 1.0.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,16 +9,19 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::StatusCode;
 use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::answer::{Answer, ErrorFormat};
 use super::endpoint::Endpoint;
 use super::replay::ReplayGuard;
 use super::request::Form;
 use super::revocation::FORM;
-use super::signed::{EventToken, Providers, describe, missing, odd, optional_text, time};
+use super::signed::{EventToken, Providers, describe, missing, odd, optional_text};
+use crate::clock::Timestamp;
 use crate::config::ConfigError;
-use crate::revocation::Target;
-use crate::revoker::Revoker;
+use crate::revocation::{Extent, Target};
+use crate::revoker::{RevokeRequest, Revoker};
 use crate::store::StoreError;
 use crate::token::jwt::JwtVerifier;
 use crate::token::{TokenError, TokenErrorKind, TokenVerifier as _};
@@ -31,6 +35,14 @@ const TYPES: [&str; 2] = ["logout+jwt", "JWT"];
 
 /// A logout token that is valid for longer is refused: its id would have to be remembered as long.
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Most logouts that are kept.
+const MAX_OUTBOX: usize = 1_000_000;
+/// For how long a logout is kept that the store does not confirm.
+const KEPT_FOR: Duration = Duration::from_secs(60 * 60);
+/// How long is waited before a logout is tried again, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LAST_PAUSE: Duration = Duration::from_secs(10);
 
 const NAMESPACE: &str = "logout";
 const REASON: &str = "logged out at the identity provider";
@@ -47,7 +59,7 @@ const REASON: &str = "logged out at the identity provider";
 /// | --- | --- |
 /// | 200 | the logout is confirmed, also if nobody was signed in |
 /// | 400 | the token is not a logout token of a provider, is over, or was carried out before |
-/// | 503 | the store did not confirm: the provider should send the token again |
+/// | 503 | the store did not confirm: the provider should send the token again; or [400](Self::with_bad_request_on_failure) |
 #[doc(alias = "backchannel logout")]
 #[doc(alias = "single sign-out")]
 #[derive(Clone)]
@@ -56,6 +68,8 @@ pub struct LogoutReceiver {
     guard: ReplayGuard,
     providers: Providers,
     is_strict: bool,
+    outbox: Option<Outbox>,
+    failure: OnFailure,
     also: Option<Arc<AlsoEnd>>,
 }
 
@@ -69,7 +83,15 @@ impl LogoutReceiver {
     /// Revokes with this revoker, usually that of the layer that accepts the tokens of the
     /// providers.
     pub fn new(revoker: Revoker, guard: ReplayGuard) -> Self {
-        Self { revoker, guard, providers: Providers::default(), is_strict: false, also: None }
+        Self {
+            revoker,
+            guard,
+            providers: Providers::default(),
+            is_strict: false,
+            outbox: None,
+            failure: OnFailure::Unavailable,
+            also: None,
+        }
     }
 
     /// Receives the logout tokens of a provider: those that one of the keys of `provider` has
@@ -106,6 +128,26 @@ impl LogoutReceiver {
         self
     }
 
+    /// Goes on trying to revoke what the store did not confirm, up to this many logouts at a time
+    /// and each for an hour: for providers that do not send a logout again. The answer stays as it
+    /// is, and a logout that comes again is carried out again. What is begun for a user ends what
+    /// was issued until the logout came. Default: nothing is kept. It is lost when the process
+    /// ends, and [`with_effect`](Self::with_effect) is called only for logouts that come again.
+    #[must_use]
+    pub fn with_outbox(mut self, most: NonZeroUsize) -> Self {
+        self.outbox = Some(Outbox(Arc::new(Semaphore::new(most.get().min(MAX_OUTBOX)))));
+        self
+    }
+
+    /// Answers 400 where the store did not confirm, to the letter of the specification (§2.8: "if
+    /// the logout failed"). Default: 503 with `Retry-After`, for which a provider may send the token
+    /// again.
+    #[must_use]
+    pub fn with_bad_request_on_failure(mut self) -> Self {
+        self.failure = OnFailure::BadRequest;
+        self
+    }
+
     /// The endpoint, for `POST` of a form with `logout_token`.
     pub fn into_endpoint(self) -> Endpoint {
         let receiver = Arc::new(self);
@@ -134,7 +176,34 @@ impl LogoutReceiver {
         match self.carry_out(&logout).await {
             Ok(true) => Answer::empty(StatusCode::OK),
             Ok(false) => ErrorFormat::OAuth.invalid_request("the token was carried out before"),
-            Err(error) => ErrorFormat::OAuth.store_error(&error),
+            Err(error) => {
+                if let Some(outbox) = &self.outbox
+                    && error.may_be_repeated()
+                {
+                    let until = logout.token.provider.profile().now();
+                    outbox.add(self.request(&logout, Some(until)));
+                }
+                match self.failure {
+                    OnFailure::BadRequest => {
+                        let code = "temporarily_unavailable";
+                        ErrorFormat::OAuth.bad_request(code, "the logout was not confirmed")
+                    }
+                    OnFailure::Unavailable => ErrorFormat::OAuth.store_error(&error),
+                }
+            }
+        }
+    }
+
+    /// What is to be revoked; of a user, what was issued until then, or so far.
+    fn request(&self, logout: &Logout<'_>, until: Option<Timestamp>) -> RevokeRequest {
+        let target = match (&logout.session, &logout.user) {
+            (Some(session), _) => Target::session(session.clone()),
+            (None, user) => Target::user(user.clone().unwrap_or_default()),
+        };
+        let request = self.revoker.revoke(target.issued_by(&*logout.token.issuer)).reason(REASON);
+        match until {
+            Some(until) if logout.session.is_none() => request.extent(Extent::IssuedUntil(until)),
+            _ => request,
         }
     }
 
@@ -144,12 +213,7 @@ impl LogoutReceiver {
         if self.guard.is_seen(NAMESPACE, issuer, id).await? {
             return Ok(false);
         }
-        let target = match (&logout.session, &logout.user) {
-            (Some(session), _) => Target::session(session.clone()),
-            (None, Some(user)) => Target::user(user.clone()),
-            (None, None) => return Ok(true),
-        };
-        self.revoker.revoke(target.issued_by(issuer)).reason(REASON).await?;
+        self.request(logout, None).await?;
         if let Some(also) = &self.also {
             also(issuer, logout.user.as_deref(), logout.session.as_deref()).await?;
         }
@@ -182,31 +246,45 @@ impl LogoutReceiver {
         if user.is_none() && session.is_none() {
             return Err(missing("sid"));
         }
-        let expires_at = time(claims, "exp")?.ok_or_else(|| missing("exp"))?;
-        let profile = token.provider.profile();
-        let (now, leeway) = (profile.now(), profile.leeway());
-        if now >= expires_at.saturating_add(leeway) {
-            return Err(TokenError::new(TokenErrorKind::Expired, "the token is expired"));
-        }
-        if token.issued_at > now.saturating_add(leeway) {
-            let problem = "the token was issued in the future";
-            return Err(TokenError::new(TokenErrorKind::IssuedInFuture, problem));
-        }
-        if time(claims, "nbf")?.is_some_and(|not_before| now.saturating_add(leeway) < not_before) {
-            let problem = "the token is not valid yet";
-            return Err(TokenError::new(TokenErrorKind::NotYetValid, problem));
-        }
-        if expires_at.saturating_duration_since(token.issued_at) > MAX_LIFETIME {
-            let problem = "a logout token is valid for a day at most";
-            return Err(TokenError::new(TokenErrorKind::LifetimeTooLong, problem));
-        }
-        let left = expires_at.saturating_add(leeway).saturating_duration_since(now);
-        Ok(Logout { user, session, remembered_for: left + CLOCKS_APART, token })
+        token.expect_issued_at()?;
+        let remembered_for = token.remaining(MAX_LIFETIME)?;
+        Ok(Logout { user, session, remembered_for, token })
     }
 }
 
-/// How far the clock of the store may be from ours.
-const CLOCKS_APART: Duration = Duration::from_secs(60);
+/// What is answered where the store did not confirm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnFailure {
+    Unavailable,
+    BadRequest,
+}
+
+/// Logouts that the store has still to confirm, each with a permit.
+#[derive(Clone)]
+struct Outbox(Arc<Semaphore>);
+
+impl Outbox {
+    /// Tries again and again, if there is room.
+    fn add(&self, request: RevokeRequest) {
+        let Ok(permit) = Arc::clone(&self.0).try_acquire_owned() else {
+            tracing::warn!("a logout is not kept: there are as many as may be");
+            return;
+        };
+        tokio::spawn(async move {
+            let _permit = permit;
+            let end = Instant::now() + KEPT_FOR;
+            let mut pause = FIRST_PAUSE;
+            while Instant::now() < end {
+                tokio::time::sleep(pause).await;
+                match request.clone().await {
+                    Err(error) if error.may_be_repeated() => pause = (pause * 2).min(LAST_PAUSE),
+                    _ => return,
+                }
+            }
+            tracing::warn!("a logout was not confirmed within an hour, and is given up");
+        });
+    }
+}
 
 /// A logout token that was verified.
 struct Logout<'a> {

@@ -1,6 +1,7 @@
 //! Tokens that report events: logout tokens and security events (RFC 8417).
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -9,7 +10,10 @@ use crate::clock::Timestamp;
 use crate::config::ConfigError;
 use crate::revocation::MAX_ID_BYTES;
 use crate::token::jwt::JwtVerifier;
-use crate::token::{TokenError, TokenErrorKind, unverified_issuer};
+use crate::token::{TokenError, TokenErrorKind, TokenVerifier as _, unverified_issuer};
+
+/// How far the clock of the store may be from ours.
+const CLOCKS_APART: Duration = Duration::from_secs(60);
 
 /// The providers whose tokens are received, each with its keys, its issuer, and our name for it as
 /// audience.
@@ -21,14 +25,13 @@ pub(super) struct EventToken<'a> {
     pub(super) provider: &'a JwtVerifier,
     pub(super) issuer: Box<str>,
     pub(super) id: Box<str>,
-    pub(super) issued_at: Timestamp,
+    /// Assertions of clients need not say it.
+    pub(super) issued_at: Option<Timestamp>,
     pub(super) claims: Map<String, Value>,
 }
 
 impl Providers {
     pub(super) fn add(&mut self, provider: JwtVerifier) -> Result<(), ConfigError> {
-        use crate::token::TokenVerifier as _;
-
         let profile = provider.profile();
         if !profile.has_issuers() {
             return Err(ConfigError::new(
@@ -54,8 +57,6 @@ impl Providers {
         token: &str,
         accepts: impl FnOnce(Option<&str>) -> bool,
     ) -> Result<EventToken<'_>, TokenError> {
-        use crate::token::TokenVerifier as _;
-
         let longest = self.0.iter().map(|known| known.profile().max_token_bytes()).max();
         let issuer = unverified_issuer(token, longest.unwrap_or_default())?;
         let provider = issuer
@@ -81,8 +82,41 @@ impl Providers {
             return Err(odd("iss"));
         }
         let id: Box<str> = text(&claims, "jti")?.into();
-        let issued_at = time(&claims, "iat")?.ok_or_else(|| missing("iat"))?;
+        let issued_at = time(&claims, "iat")?;
         Ok(EventToken { provider, issuer, id, issued_at, claims })
+    }
+}
+
+impl EventToken<'_> {
+    /// When it was issued, which the token of an event must say.
+    pub(super) fn expect_issued_at(&self) -> Result<Timestamp, TokenError> {
+        self.issued_at.ok_or_else(|| missing("iat"))
+    }
+
+    /// Checks its times and gives for how long from now it may be accepted: in no case for longer
+    /// than `longest`, since its id has to be remembered.
+    pub(super) fn remaining(&self, longest: Duration) -> Result<Duration, TokenError> {
+        let expires_at = time(&self.claims, "exp")?.ok_or_else(|| missing("exp"))?;
+        let profile = self.provider.profile();
+        let (now, leeway) = (profile.now(), profile.leeway());
+        if now >= expires_at.saturating_add(leeway) {
+            return Err(TokenError::new(TokenErrorKind::Expired, "the token is expired"));
+        }
+        if self.issued_at.is_some_and(|issued_at| issued_at > now.saturating_add(leeway)) {
+            let problem = "the token was issued in the future";
+            return Err(TokenError::new(TokenErrorKind::IssuedInFuture, problem));
+        }
+        let not_before = time(&self.claims, "nbf")?;
+        if not_before.is_some_and(|not_before| now.saturating_add(leeway) < not_before) {
+            let problem = "the token is not valid yet";
+            return Err(TokenError::new(TokenErrorKind::NotYetValid, problem));
+        }
+        if expires_at.saturating_duration_since(self.issued_at.unwrap_or(now)) > longest {
+            let problem = "the token is valid for longer than accepted";
+            return Err(TokenError::new(TokenErrorKind::LifetimeTooLong, problem));
+        }
+        let left = expires_at.saturating_add(leeway).saturating_duration_since(now);
+        Ok(left + CLOCKS_APART)
     }
 }
 

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -277,6 +278,79 @@ fn a_provider_has_an_issuer_and_an_audience() {
         let refused = EventReceiver::new(subjects, guard).with(provider);
         assert_eq!(refused.unwrap_err().setting(), setting);
     }
+}
+
+#[tokio::test]
+async fn a_client_is_known_by_what_it_has_signed_once() {
+    let client = TestProvider::new("client 1", "https://own.example").unwrap();
+    let store = MemoryStore::new();
+    let layer = JwtRevocationLayer::new(provider().verifier().unwrap(), store.clone());
+    let clients = ClientAuth::by(|_, _| ready(Ok(false)))
+        .with_assertions([client.verifier().unwrap()], ReplayGuard::new(store))
+        .unwrap();
+    let endpoint = Endpoint::introspection(&layer, None, clients);
+    let claims = |more: Value| {
+        let mut claims = client.claims();
+        claims["sub"] = "client 1".into();
+        claims["exp"] = (Timestamp::now().as_secs() + 60).into();
+        for (name, value) in more.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        claims
+    };
+    let kind =
+        "client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer";
+    let ask = async |assertion: &str, more: &str| {
+        let body = format!("token=x&{kind}&client_assertion={assertion}{more}");
+        post(&endpoint, FORM, &body).await
+    };
+    let good = client.sign(None, &claims(json!({})));
+    assert_eq!(ask(&good, "&client_id=another").await.0, 401);
+    assert_eq!(ask(&good, "&client_secret=x").await.0, 400);
+    assert_eq!(ask(&good, "").await, (200, json!({ "active": false })));
+    let again = ask(&good, "").await;
+    assert_eq!(again, (401, json!({ "error": "invalid_client" })), "it was used");
+    for (typ, more) in [
+        (None, json!({ "sub": "client 2" })),
+        (None, json!({ "aud": "https://other.example" })),
+        (None, json!({ "iss": OP })),
+        (None, json!({ "exp": Timestamp::now().as_secs() - 100 })),
+        (None, json!({ "exp": Timestamp::now().as_secs() + 10_000 })),
+        (Some("at+jwt"), json!({})),
+    ] {
+        assert_eq!(ask(&client.sign(typ, &claims(more.clone())), "").await.0, 401, "{more}");
+    }
+    let body = format!("token=x&client_assertion_type=x&client_assertion={good}");
+    assert_eq!(post(&endpoint, FORM, &body).await.0, 400);
+    let named = client.sign(Some("client-authentication+jwt"), &claims(json!({})));
+    assert_eq!(ask(&named, "&client_id=client+1").await.0, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_logout_in_the_outbox_is_carried_out_when_the_store_is_back() {
+    let provider = provider();
+    let store = ScriptedStore::new();
+    let layer = JwtRevocationLayer::new(provider.verifier().unwrap(), store.clone());
+    let receiver = LogoutReceiver::new(layer.revoker(), ReplayGuard::new(MemoryStore::new()))
+        .with(provider.verifier().unwrap())
+        .unwrap()
+        .with_outbox(NonZeroUsize::MIN);
+    let endpoint = receiver.clone().into_endpoint();
+    let literal = receiver.with_bad_request_on_failure().into_endpoint();
+    let token = |sid| provider.access_token("alice", Some(sid));
+    let (kept, not_kept) = (token("s1"), token("s2"));
+    let logout = |sid| format!("logout_token={}", provider.logout_token(None, Some(sid)));
+    store.fail(StoreErrorKind::Timeout);
+    let first = logout("s1");
+    assert_eq!(post(&endpoint, FORM, &first).await.0, 503);
+    assert_eq!(post(&literal, FORM, &logout("s2")).await.0, 400);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    store.answer();
+    layer.check(&kept).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    layer.check(&kept).await.unwrap_err();
+    layer.check(&not_kept).await.unwrap();
+    assert_eq!(post(&endpoint, FORM, &first).await.0, 200, "it is carried out again");
 }
 
 /// The examples of RFC 9493 §3.2, and of SSF 1.0 §3.

@@ -24,6 +24,8 @@ mod operator;
 mod operator_page;
 mod outage;
 mod page;
+#[path = "../interop/peers.rs"]
+mod peers;
 mod processes;
 mod proxies;
 mod server;

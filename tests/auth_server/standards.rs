@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::{Algorithm, VerificationKey};
 
+use crate::peers;
 use crate::server::*;
 use crate::support::RedisServer;
 
@@ -681,6 +682,30 @@ async fn clients_find_out_where_things_are() {
     ] {
         plain.get(path, None).await.is(404);
         plain.post(path, None, json!({})).await.is(404);
+    }
+}
+
+/// A client of another library, which knows nothing but the metadata.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_of_authlib_refreshes_asks_and_signs_out() {
+    if !peers::is_there("authlib") {
+        return;
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (listen, issuer) = (format!("127.0.0.1:{port}"), format!("http://127.0.0.1:{port}"));
+    let server = start(None, &[("AUTH_LISTEN", &listen), ("AUTH_ISS", &issuer)]);
+    for method in ["client_secret_basic", "client_secret_post"] {
+        let tokens = server.login("alice").await;
+        let request = json!({
+            "url": issuer, "client_id": CLIENT, "client_secret": SECRET, "method": method,
+            "refresh_token": tokens.refresh,
+        });
+        let asked = move || peers::ask("authlib_client.py", &request);
+        let answer = tokio::task::spawn_blocking(asked).await.unwrap();
+        assert_eq!(answer["token_type"], "Bearer");
+        assert_eq!(answer["before"], json!([true, true]));
+        assert_eq!(answer["after"], json!([false, false]));
+        assert!(!server.passes(answer["access_token"].as_str().unwrap()).await);
     }
 }
 
