@@ -41,7 +41,7 @@ enum EndpointKind {
     },
 }
 
-/// Refuses a request by its head, before its body is read.
+/// Refuses a request by its head.
 type Admits = dyn Fn(&Parts) -> Result<(), Answer> + Send + Sync;
 
 type Answers = dyn Fn(Parts, Vec<u8>) -> BoxFuture<'static, Answer> + Send + Sync;
@@ -78,13 +78,17 @@ impl Endpoint {
         if head.method != Method::POST {
             return not_allowed("POST");
         }
-        if let Err(refusal) = admits(&head) {
+        let refusal = admits(&head).err().or_else(|| {
+            let is_of_type = is_of_type(&head.headers, media_type);
+            let problem = || format!("the content type is not {media_type}");
+            (!is_of_type).then(|| format.invalid_request(&problem()))
+        });
+        // Also if it is of no use: a client that is still sending may not see the answer.
+        let body = read_body(body).await;
+        if let Some(refusal) = refusal {
             return refusal;
         }
-        if !is_of_type(&head.headers, media_type) {
-            return format.invalid_request(&format!("the content type is not {media_type}"));
-        }
-        match read_body(body).await {
+        match body {
             Ok(body) => answers(head, body).await,
             // What is left of the body is not waited for, so the connection is of no more use.
             Err(BodyError::TooLarge) => Answer::empty(StatusCode::PAYLOAD_TOO_LARGE)

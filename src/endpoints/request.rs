@@ -22,6 +22,10 @@ pub(super) enum BodyError {
     Incomplete,
 }
 
+/// How much of a body that is too large is read all the same, and dropped: a client that is still
+/// sending when the connection is closed may never see the answer.
+const MAX_DROPPED_BYTES: usize = 1024 * 1024;
+
 /// The body, if it is not too large. One that says so itself is not read at all.
 pub(super) async fn read_body<B: Body>(body: B) -> Result<Vec<u8>, BodyError> {
     let mut body = pin!(body);
@@ -29,12 +33,17 @@ pub(super) async fn read_body<B: Body>(body: B) -> Result<Vec<u8>, BodyError> {
         return Err(BodyError::TooLarge);
     }
     let mut read = Vec::new();
+    let mut dropped = 0;
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         let Ok(frame) = frame else { return Err(BodyError::Incomplete) };
         // Trailers are nothing to us.
         let Ok(mut data) = frame.into_data() else { continue };
-        if data.remaining() > MAX_BODY_BYTES - read.len() {
-            return Err(BodyError::TooLarge);
+        if dropped > 0 || data.remaining() > MAX_BODY_BYTES - read.len() {
+            dropped += data.remaining().max(1);
+            if dropped > MAX_DROPPED_BYTES {
+                break;
+            }
+            continue;
         }
         while data.has_remaining() {
             let chunk = data.chunk();
@@ -43,7 +52,7 @@ pub(super) async fn read_body<B: Body>(body: B) -> Result<Vec<u8>, BodyError> {
             data.advance(length);
         }
     }
-    Ok(read)
+    if dropped > 0 { Err(BodyError::TooLarge) } else { Ok(read) }
 }
 
 /// Whether the body is said to be of this media type. Parameters do not matter.
