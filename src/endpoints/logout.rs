@@ -248,7 +248,7 @@ impl LogoutReceiver {
         }
         token.expect_issued_at()?;
         let remembered_for = token.remaining(MAX_LIFETIME)?;
-        Ok(Logout { user, session, remembered_for, token })
+        Ok(Logout { token, user, session, remembered_for })
     }
 }
 
