@@ -140,8 +140,8 @@ impl LogoutReceiver {
     }
 
     /// Answers 400 where the store did not confirm, to the letter of the specification (§2.8: "if
-    /// the logout failed"). Default: 503 with `Retry-After`, for which a provider may send the token
-    /// again.
+    /// the logout failed"). Default: 503 with `Retry-After`, for which a provider may send the
+    /// token again.
     #[must_use]
     pub fn with_bad_request_on_failure(mut self) -> Self {
         self.failure = OnFailure::BadRequest;
