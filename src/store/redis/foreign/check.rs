@@ -17,7 +17,7 @@ use super::super::supervised::Permit;
 use super::super::time_limit::TimeLimit;
 use super::cluster::ClusterConnections;
 use super::list::{CompiledList, CompiledLists, ListEntry};
-use super::unsent::{Turn, UnsentQuestions, identity_of};
+use super::unsent::{ListTurn, UnsentQuestions, identity_of};
 use crate::store::{Lookup, Standing, StoreError, StoreErrorKind};
 use crate::verified::VerifiedToken;
 
@@ -138,8 +138,8 @@ impl ForeignLists {
         let identity = identity_of(command, &arguments);
         loop {
             let unsent = match self.unsent.join(&identity) {
-                Turn::First(unsent) => unsent,
-                Turn::Joined(answered) => match limit.wait(answered).await {
+                ListTurn::First(unsent) => unsent,
+                ListTurn::Joined(answered) => match limit.wait(answered).await {
                     Ok(Ok(answer)) => return answer,
                     // Whoever was to ask has gone.
                     Ok(Err(_)) => continue,

@@ -21,7 +21,7 @@ type Waiting = Vec<oneshot::Sender<ListAnswer>>;
 pub(crate) struct UnsentQuestions(Arc<Mutex<HashMap<Box<[u8]>, Waiting>>>);
 
 /// What one who asks has to do.
-pub(super) enum Turn {
+pub(super) enum ListTurn {
     /// To ask.
     First(Unsent),
     /// To wait for the answer of another; an error if that one goes away.
@@ -39,15 +39,19 @@ pub(super) struct Unsent {
 pub(super) struct Sent(Waiting);
 
 impl UnsentQuestions {
-    pub(super) fn join(&self, identity: &[u8]) -> Turn {
+    pub(super) fn join(&self, identity: &[u8]) -> ListTurn {
         let mut questions = self.lock();
         if let Some(waiting) = questions.get_mut(identity) {
             let (answer, answered) = oneshot::channel();
             waiting.push(answer);
-            return Turn::Joined(answered);
+            return ListTurn::Joined(answered);
         }
         questions.insert(identity.into(), Vec::new());
-        Turn::First(Unsent { questions: self.clone(), identity: identity.into(), is_sent: false })
+        ListTurn::First(Unsent {
+            questions: self.clone(),
+            identity: identity.into(),
+            is_sent: false,
+        })
     }
 
     // A panic while the lock is held cannot leave half a change.
@@ -103,15 +107,15 @@ mod tests {
 
     fn first(questions: &UnsentQuestions, identity: &[u8]) -> Unsent {
         match questions.join(identity) {
-            Turn::First(unsent) => unsent,
-            Turn::Joined(_) => panic!("another asks it"),
+            ListTurn::First(unsent) => unsent,
+            ListTurn::Joined(_) => panic!("another asks it"),
         }
     }
 
     fn joined(questions: &UnsentQuestions, identity: &[u8]) -> oneshot::Receiver<ListAnswer> {
         match questions.join(identity) {
-            Turn::Joined(answered) => answered,
-            Turn::First(_) => panic!("nobody asks it"),
+            ListTurn::Joined(answered) => answered,
+            ListTurn::First(_) => panic!("nobody asks it"),
         }
     }
 
