@@ -189,3 +189,14 @@ struct Production;
 #[cfg(all(doctest, feature = "aws_lc_rs", feature = "axum", feature = "test-util"))]
 #[doc = include_str!("../docs/testing.md")]
 struct Testing;
+#[cfg(all(
+    doctest,
+    feature = "aws_lc_rs",
+    feature = "axum",
+    feature = "issuer",
+    feature = "redis",
+    feature = "sessions",
+    feature = "test-util"
+))]
+#[doc = include_str!("../docs/recipes.md")]
+struct Recipes;

@@ -27,6 +27,8 @@ use crate::revocation::{
 use crate::store::{
     ListQuery, Needs, Receipt, RecordPage, RevocationStore, StoreError, StoreErrorKind,
 };
+#[cfg(feature = "issuer")]
+use crate::token::issue::NewToken;
 use crate::token::{CrateOnly, TokenProfile, TokenVerifier};
 use crate::verified::VerifiedToken;
 pub use confirm::ConfirmError;
@@ -64,6 +66,9 @@ pub struct Revoker {
     recently_revoked: Option<Arc<RecentlyRevoked>>,
     /// What could not be confirmed.
     outbox: Option<Outbox>,
+    /// Why and by whom, where a request does not say it.
+    reason: Option<Arc<str>>,
+    actor: Option<Arc<str>>,
 }
 
 impl Revoker {
@@ -94,7 +99,17 @@ impl Revoker {
         audit: AuditTrail,
     ) -> Self {
         store.expect_tokens_for(profile.retention());
-        Self { store, profile, least, default_issuer: None, audit, recently_revoked, outbox: None }
+        Self {
+            store,
+            profile,
+            least,
+            default_issuer: None,
+            audit,
+            recently_revoked,
+            outbox: None,
+            reason: None,
+            actor: None,
+        }
     }
 
     /// Takes a target that names no issuer for one of `issuer`: for a program that issues tokens
@@ -122,6 +137,18 @@ impl Revoker {
     /// The names of all issuers, if there are several to choose from.
     pub(crate) fn own_issuer(&self) -> Result<&str, Vec<&str>> {
         self.default_issuer.as_deref().map_or_else(|| self.profile.only_issuer(), Ok)
+    }
+
+    /// What this revoker revokes is for this reason, unless a request gives another.
+    #[cfg(feature = "sessions")]
+    pub(crate) fn set_reason(&mut self, reason: &str) {
+        self.reason = Some(reason.into());
+    }
+
+    /// What this revoker revokes is done by this actor, unless a request names another.
+    #[cfg(feature = "sessions")]
+    pub(crate) fn set_actor(&mut self, actor: &str) {
+        self.actor = Some(actor.into());
     }
 
     /// Keeps every record of a session, a family, a user, … at least this long from now on: for
@@ -271,7 +298,9 @@ impl Revoker {
 
     fn revocation(&self, target: Target) -> Revocation {
         let retention = self.retention(&target);
-        Revocation::new(target, retention)
+        let mut change = Revocation::new(target, retention);
+        (change.reason, change.actor) = (self.reason.clone(), self.actor.clone());
+        change
     }
 
     /// Whether a request of this one may be sent by the other.
@@ -326,6 +355,7 @@ impl Revoker {
             Revocation::new(target.unwrap_or_else(|| Target::token("")), Duration::ZERO);
         change.until = TokenProfile::forget_token_at(token.expires_at());
         change.origin = RevocationOrigin::Token(token.clone());
+        (change.reason, change.actor) = (self.reason.clone(), self.actor.clone());
         self.request(change).about(|event| event.about_token(token))
     }
 
@@ -418,6 +448,37 @@ impl Revoker {
         let found = token.targets().iter().map(|target| self.find(token.describe(target)));
         let records = try_join_all(found).await?;
         Ok(records.into_iter().flatten().filter(|record| record.covers(token)).collect())
+    }
+
+    /// A token that is about to be issued, stamped past every revocation so far of its user and of
+    /// whatever else it names: so that a login right after "log out everywhere" works, without
+    /// [`Receipt::reissue_at`] being carried from the one request to the other. Logins of
+    /// `Sessions` (feature `sessions`) are stamped so by themselves.
+    ///
+    /// One look-up for each thing that the token names. What is revoked with [`Extent::All`] stays
+    /// refused.
+    ///
+    /// ```
+    /// # use tower_jwt_revocation::store::StoreError;
+    /// # use tower_jwt_revocation::token::issue::{IssuedToken, NewToken};
+    /// # use tower_jwt_revocation::{Revoker, TokenIssuer};
+    /// # async fn f(revoker: Revoker, issuer: TokenIssuer)
+    /// # -> Result<(), Box<dyn std::error::Error>> {
+    /// let new = revoker.stamp(NewToken::new("alice").with_session("s-1")).await?;
+    /// let issued = issuer.issue(&new)?;
+    /// # let _ = issued; Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be asked: issue nothing then.
+    #[cfg(feature = "issuer")]
+    #[doc(alias = "reissue_at")]
+    pub async fn stamp(&self, new: NewToken) -> Result<NewToken, StoreError> {
+        let issuer = self.own_issuer().ok().map(Target::issuer);
+        let found = new.names().chain(issuer).map(|target| self.find(target));
+        let records = try_join_all(found.collect::<Vec<_>>()).await?;
+        let latest = records.iter().flatten().filter_map(Record::reissue_at).max();
+        Ok(new.not_before(latest))
     }
 
     /// A page of the records that are in effect.

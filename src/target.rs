@@ -135,25 +135,25 @@ impl Target {
     }
 
     /// One token, by its id claim (`jti` unless configured otherwise).
-    pub fn token(jti: impl Into<Box<str>>) -> Self {
-        Self::new(TargetKind::Token, jti)
+    pub fn token(jti: impl AsRef<str>) -> Self {
+        Self::new(TargetKind::Token, jti.as_ref())
     }
 
     /// One login session, by its id (`sid` unless configured otherwise).
     #[doc(alias = "kill session")]
     #[doc(alias = "logout")]
-    pub fn session(sid: impl Into<Box<str>>) -> Self {
-        Self::new(TargetKind::Session, sid)
+    pub fn session(sid: impl AsRef<str>) -> Self {
+        Self::new(TargetKind::Session, sid.as_ref())
     }
 
     /// A device. Its id must be unique among all users of the issuer, or others are logged out too.
-    pub fn device(id: impl Into<Box<str>>) -> Self {
-        Self::new(TargetKind::Device, id)
+    pub fn device(id: impl AsRef<str>) -> Self {
+        Self::new(TargetKind::Device, id.as_ref())
     }
 
     /// A family of refresh tokens with its access tokens.
-    pub fn family(id: impl Into<Box<str>>) -> Self {
-        Self::new(TargetKind::Family, id)
+    pub fn family(id: impl AsRef<str>) -> Self {
+        Self::new(TargetKind::Family, id.as_ref())
     }
 
     /// All tokens of one user, by the `sub` claim unless configured otherwise: "log out
@@ -161,13 +161,13 @@ impl Target {
     #[doc(alias = "logout everywhere")]
     #[doc(alias = "sign out everywhere")]
     #[doc(alias = "revoke all")]
-    pub fn user(sub: impl Into<Box<str>>) -> Self {
-        Self::new(TargetKind::User, sub)
+    pub fn user(sub: impl AsRef<str>) -> Self {
+        Self::new(TargetKind::User, sub.as_ref())
     }
 
     /// All tokens of an OAuth client, by `client_id` or `azp` unless configured otherwise.
-    pub fn client(client_id: impl Into<Box<str>>) -> Self {
-        Self::new(TargetKind::Client, client_id)
+    pub fn client(client_id: impl AsRef<str>) -> Self {
+        Self::new(TargetKind::Client, client_id.as_ref())
     }
 
     /// All tokens signed with the key of this `kid`. Other issuers may have another key of the same
@@ -179,26 +179,31 @@ impl Target {
     ///
     /// By default tokens that claim to be issued later pass. If the key was stolen, revoke
     /// [`Extent::All`](crate::Extent::All): the thief chooses the `iat`.
-    pub fn key(kid: impl Into<Box<str>>) -> Self {
-        Self::new(TargetKind::Key, kid)
+    pub fn key(kid: impl AsRef<str>) -> Self {
+        Self::new(TargetKind::Key, kid.as_ref())
     }
 
     /// All tokens of an issuer; the empty string where the token profile names no issuer.
-    pub fn issuer(iss: impl Into<Box<str>>) -> Self {
-        Self::new(TargetKind::Issuer, iss)
+    pub fn issuer(iss: impl AsRef<str>) -> Self {
+        Self::new(TargetKind::Issuer, iss.as_ref())
     }
 
     /// All tokens in which the claim `name` has the value `value`; the profile must map the claim,
     /// see [`TokenProfile::with_claim_target`](crate::TokenProfile::with_claim_target).
-    pub fn claim(name: impl Into<Arc<str>>, value: impl Into<Box<str>>) -> Self {
-        Self { kind: TargetKind::Claim, claim: Some(name.into()), issuer: None, id: value.into() }
+    pub fn claim(name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        Self {
+            kind: TargetKind::Claim,
+            claim: Some(name.as_ref().into()),
+            issuer: None,
+            id: value.as_ref().into(),
+        }
     }
 
     /// The same target at a certain issuer. Has no effect on issuers, which belong to none.
     #[must_use]
-    pub fn issued_by(mut self, issuer: impl Into<Arc<str>>) -> Self {
+    pub fn issued_by(mut self, issuer: impl AsRef<str>) -> Self {
         if self.kind.belongs_to_issuer() {
-            self.issuer = Some(issuer.into()).filter(|issuer: &Arc<str>| !issuer.is_empty());
+            self.issuer = Some(issuer.as_ref()).filter(|issuer| !issuer.is_empty()).map(Into::into);
         }
         self
     }
@@ -213,7 +218,7 @@ impl Target {
         kind: TargetKind,
         claim_name: Option<&str>,
         issuer_name: Option<&str>,
-        id: impl Into<Box<str>>,
+        id: impl AsRef<str>,
     ) -> Result<Self, StoreError> {
         let target = match (kind, claim_name) {
             (TargetKind::Claim, Some(name)) => Self::claim(name, id),
@@ -223,7 +228,7 @@ impl Target {
             (_, Some(_)) => {
                 return Err(StoreError::invalid_record("what is not a claim has the name of one"));
             }
-            (kind, None) => Self::new(kind, id),
+            (kind, None) => Self::new(kind, id.as_ref()),
         };
         Ok(match issuer_name {
             Some(issuer) => target.issued_by(issuer),

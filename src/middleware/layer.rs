@@ -157,6 +157,9 @@ impl<A> JwtRevocationLayer<A> {
     /// of the token). Asked only about requests with a verified token. Replaces
     /// [`with_fail_mode`](Self::with_fail_mode).
     ///
+    /// The closure is called for each such request, before the store is asked and also while it is
+    /// well: it is one call more on the way of every request, so it must neither wait nor work.
+    ///
     /// For a part of the routes, a layer of their own says it best: they get a clone of this one
     /// with another [`with_fail_mode`](Self::with_fail_mode), which shares everything else.
     ///

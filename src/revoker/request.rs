@@ -64,6 +64,13 @@ impl RevokeRequest {
         self
     }
 
+    /// For this reason, if the revoker has none of its own.
+    #[cfg(feature = "sessions")]
+    pub(crate) fn usual_reason(mut self, reason: &str) -> Self {
+        self.change.reason.get_or_insert_with(|| reason.into());
+        self
+    }
+
     /// How much is revoked. Default: see [`Revoker::revoke`].
     pub fn extent(mut self, extent: Extent) -> Self {
         self.change.action = Action::Revoke(extent);
@@ -72,14 +79,14 @@ impl RevokeRequest {
 
     /// Why, for people: shown by [`Revoker::find`], and in the audit of those who refuse the token.
     /// At most 1024 bytes. Default: none.
-    pub fn reason(mut self, reason: impl Into<Arc<str>>) -> Self {
-        self.change.reason = Some(reason.into());
+    pub fn reason(mut self, reason: impl AsRef<str>) -> Self {
+        self.change.reason = Some(reason.as_ref().into());
         self
     }
 
     /// Who does it, for people: shown where the reason is. At most 1024 bytes. Default: none.
-    pub fn actor(mut self, actor: impl Into<Arc<str>>) -> Self {
-        self.change.actor = Some(actor.into());
+    pub fn actor(mut self, actor: impl AsRef<str>) -> Self {
+        self.change.actor = Some(actor.as_ref().into());
         self
     }
 
@@ -183,12 +190,12 @@ pub struct ReinstateRequest(pub(super) RevokeRequest);
 
 impl ReinstateRequest {
     /// Why, for people: shown by [`Revoker::find`]. At most 1024 bytes. Default: none.
-    pub fn reason(self, reason: impl Into<Arc<str>>) -> Self {
+    pub fn reason(self, reason: impl AsRef<str>) -> Self {
         Self(self.0.reason(reason))
     }
 
     /// Who does it, for people. At most 1024 bytes. Default: none.
-    pub fn actor(self, actor: impl Into<Arc<str>>) -> Self {
+    pub fn actor(self, actor: impl AsRef<str>) -> Self {
         Self(self.0.actor(actor))
     }
 

@@ -18,25 +18,25 @@ pub struct NewFamily {
 
 impl NewFamily {
     /// A family of this user, of no session, device or client.
-    pub fn of_user(user: impl Into<Box<str>>) -> Self {
-        Self { user: user.into(), session: None, device: None, client: None }
+    pub fn of_user(user: impl AsRef<str>) -> Self {
+        Self { user: user.as_ref().into(), session: None, device: None, client: None }
     }
 
     /// Ends with this session.
-    pub fn in_session(mut self, session: impl Into<Box<str>>) -> Self {
-        self.session = Some(session.into());
+    pub fn in_session(mut self, session: impl AsRef<str>) -> Self {
+        self.session = Some(session.as_ref().into());
         self
     }
 
     /// Ends with this device.
-    pub fn on_device(mut self, device: impl Into<Box<str>>) -> Self {
-        self.device = Some(device.into());
+    pub fn on_device(mut self, device: impl AsRef<str>) -> Self {
+        self.device = Some(device.as_ref().into());
         self
     }
 
     /// Is bound to this OAuth client, which must be named at each refresh, and ends with it.
-    pub fn bound_to(mut self, client: impl Into<Box<str>>) -> Self {
-        self.client = Some(client.into());
+    pub fn bound_to(mut self, client: impl AsRef<str>) -> Self {
+        self.client = Some(client.as_ref().into());
         self
     }
 }

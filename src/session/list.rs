@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::documents::SessionDocument;
 use crate::clock::Timestamp;
@@ -18,31 +18,28 @@ use crate::clock::Timestamp;
 pub(crate) const MAX_SESSIONS: usize = 1000;
 
 /// A session, as it is listed. Times are those of the clock of the store.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+///
+/// Serialized with the names of its fields and of those of its details, times as milliseconds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Session {
     /// The id of the session: the claim `sid` of its access tokens. 128 random bits, base64url.
     pub id: Box<str>,
     /// The user it belongs to: the claim `sub` of its access tokens.
-    #[serde(rename = "u")]
     pub user: Box<str>,
     /// The id of the family of its refresh tokens: the claim `fid` of its access tokens.
-    #[serde(rename = "f")]
     pub family: Box<str>,
     /// When it was begun. If something it belongs to was revoked in the same millisecond, a
     /// millisecond later, so that the revocation does not cover it.
-    #[serde(rename = "at")]
     pub created_at: Timestamp,
     /// When it was last in use: at login, or at a refresh or [`touch`](super::Sessions::touch), of
     /// which one per [interval](super::Sessions::with_touch_interval) is written.
-    #[serde(rename = "seen")]
     pub seen_at: Timestamp,
     /// When it ends if it is not used again: after the idle lifetime and the touch interval, and
     /// not after the absolute lifetime of its refresh tokens.
-    #[serde(rename = "until")]
     pub expires_at: Timestamp,
     /// Until then the session is found by its id and by its device.
-    #[serde(rename = "p")]
+    #[serde(skip)]
     pub(super) located_until: Timestamp,
     /// What the application has said of it.
     #[serde(flatten)]
@@ -52,32 +49,31 @@ pub struct Session {
 /// What the application says of a session at [login](super::Sessions::login), or later with
 /// [`Sessions::update`](super::Sessions::update). Only [`device`](Self::device) and
 /// [`client`](Self::client) decide anything.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct SessionDetails {
     /// The id of the device: the claim `device_id` of the access tokens. It outlasts the session,
     /// and no other device has it. Default: none.
-    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<Box<str>>,
     /// The id of the OAuth client: the claim `client_id` of the access tokens. The refresh tokens
     /// are bound to it. Default: none.
-    #[serde(rename = "cl", default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<Box<str>>,
     /// A fingerprint of the device or browser, of up to 512 bytes. It is kept and shown, never
     /// compared. Default: none.
-    #[serde(rename = "fp", default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Box<str>>,
     /// The address from which the user signed in. Default: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ip: Option<IpAddr>,
     /// The `User-Agent` with which the user signed in, up to 512 bytes of it. Default: none.
-    #[serde(rename = "ua", default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<Box<str>>,
     /// Whether a second factor was shown. Default: no.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub mfa: bool,
     /// Data of the application, at most 4 KiB of JSON. Default: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<serde_json::Value>,
 }
 
@@ -94,16 +90,77 @@ pub enum EvictionPolicy {
     RefuseLogin,
 }
 
+/// A [`Session`], as it is kept in the store: by short names, as a user may have many.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Session")]
+struct StoredSession {
+    id: Box<str>,
+    #[serde(rename = "u")]
+    user: Box<str>,
+    #[serde(rename = "f")]
+    family: Box<str>,
+    #[serde(rename = "at")]
+    created_at: Timestamp,
+    #[serde(rename = "seen")]
+    seen_at: Timestamp,
+    #[serde(rename = "until")]
+    expires_at: Timestamp,
+    #[serde(rename = "p")]
+    located_until: Timestamp,
+    #[serde(flatten, with = "StoredDetails")]
+    details: SessionDetails,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "SessionDetails")]
+struct StoredDetails {
+    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
+    device: Option<Box<str>>,
+    #[serde(rename = "cl", default, skip_serializing_if = "Option::is_none")]
+    client: Option<Box<str>>,
+    #[serde(rename = "fp", default, skip_serializing_if = "Option::is_none")]
+    fingerprint: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ip: Option<IpAddr>,
+    #[serde(rename = "ua", default, skip_serializing_if = "Option::is_none")]
+    user_agent: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    mfa: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data: Option<serde_json::Value>,
+}
+
+#[derive(Serialize)]
+struct WrittenSession<'a>(#[serde(with = "StoredSession")] &'a Session);
+
+#[derive(Deserialize)]
+struct ReadSession(#[serde(with = "StoredSession")] Session);
+
+fn write_sessions<S: Serializer>(sessions: &[Session], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(sessions.iter().map(WrittenSession))
+}
+
+fn read_sessions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Session>, D::Error> {
+    let sessions = Vec::<ReadSession>::deserialize(deserializer)?;
+    Ok(sessions.into_iter().map(|ReadSession(session)| session).collect())
+}
+
 /// All sessions of a user, and the devices it trusts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct SessionList {
-    #[serde(rename = "s")]
+    #[serde(rename = "s", serialize_with = "write_sessions", deserialize_with = "read_sessions")]
     pub(super) sessions: Vec<Session>,
     #[serde(rename = "t", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) trusted: BTreeMap<Box<str>, DeviceTrust>,
     /// Sessions that have made room for others, and of which it is not confirmed yet that they are
     /// revoked. They are no sessions any more; who signs in next revokes what is left here.
-    #[serde(rename = "o", default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        rename = "o",
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        serialize_with = "write_sessions",
+        deserialize_with = "read_sessions"
+    )]
     pub(super) outgoing: Vec<Session>,
 }
 
@@ -139,27 +196,27 @@ pub struct TrustedDevice {
 
 impl TrustedDevice {
     /// A device that is not trusted yet.
-    pub fn new(id: impl Into<Box<str>>) -> Self {
+    pub fn new(id: impl AsRef<str>) -> Self {
         let (since, until) = (Timestamp::ZERO, Timestamp::ZERO);
-        Self { id: id.into(), name: None, kind: None, since, until }
+        Self { id: id.as_ref().into(), name: None, kind: None, since, until }
     }
 
     /// With the name that the user has given it.
     #[must_use]
-    pub fn with_name(mut self, name: impl Into<Box<str>>) -> Self {
-        self.name = Some(name.into());
+    pub fn with_name(mut self, name: impl AsRef<str>) -> Self {
+        self.name = Some(name.as_ref().into());
         self
     }
 
     /// With what it is, such as `phone`.
     #[must_use]
-    pub fn with_kind(mut self, kind: impl Into<Box<str>>) -> Self {
-        self.kind = Some(kind.into());
+    pub fn with_kind(mut self, kind: impl AsRef<str>) -> Self {
+        self.kind = Some(kind.as_ref().into());
         self
     }
 }
 
-impl<T: Into<Box<str>>> From<T> for TrustedDevice {
+impl<T: AsRef<str>> From<T> for TrustedDevice {
     fn from(id: T) -> Self {
         Self::new(id)
     }
@@ -359,7 +416,35 @@ mod tests {
             data: Some(serde_json::json!({"theme": "dark"})),
             ..SessionDetails::default()
         };
-        let text = serde_json::to_string(&full).unwrap();
-        assert_eq!(serde_json::from_str::<Session>(&text).unwrap(), full);
+        let list = SessionList { sessions: vec![full], ..SessionList::default() };
+        let text = serde_json::to_string(&list).unwrap();
+        let stored = r#"{"s":[{"id":"a","u":"alice","f":""#;
+        assert!(text.starts_with(stored), "other processes read it by these names: {text}");
+        assert_eq!(serde_json::from_str::<SessionList>(&text).unwrap(), list);
+    }
+
+    /// What an application shows to its users, as JSON.
+    #[test]
+    fn a_session_is_serialized_in_words() {
+        let mut shown = session("a", 1, 2);
+        shown.details.device = Some("phone".into());
+        shown.details.user_agent = Some("curl".into());
+        let shown = serde_json::to_value(&shown).unwrap();
+        let names: Vec<_> = shown.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut expected = [
+            "created_at",
+            "device",
+            "expires_at",
+            "family",
+            "id",
+            "mfa",
+            "seen_at",
+            "user",
+            "user_agent",
+        ];
+        expected.sort_unstable();
+        let mut names = names;
+        names.sort_unstable();
+        assert_eq!(names, expected);
     }
 }

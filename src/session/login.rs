@@ -26,15 +26,15 @@ impl SessionDetails {
     /// device ends all sessions on it, of all users. The name that a user gives to a device is not
     /// its id; see [`with_data`](Self::with_data). Default: none.
     #[must_use]
-    pub fn on_device(mut self, device: impl Into<Box<str>>) -> Self {
-        self.device = Some(device.into());
+    pub fn on_device(mut self, device: impl AsRef<str>) -> Self {
+        self.device = Some(device.as_ref().into());
         self
     }
 
     /// Through this OAuth client, to which the refresh tokens are bound. Default: none.
     #[must_use]
-    pub fn through_client(mut self, client: impl Into<Box<str>>) -> Self {
-        self.client = Some(client.into());
+    pub fn through_client(mut self, client: impl AsRef<str>) -> Self {
+        self.client = Some(client.as_ref().into());
         self
     }
 

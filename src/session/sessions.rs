@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 
 use super::calls::all;
-use super::documents::read;
+use super::documents::{StoredDocument, read};
 use super::families::{Families, RefreshObserver};
 use super::family::{Family, RefreshPolicy};
 use super::grant::{Ended, NewFamily, Refresh};
@@ -121,6 +121,36 @@ impl Sessions {
     pub fn with_touch_interval(mut self, interval: Duration) -> Self {
         self.touch_interval = interval.min(self.families.policy.idle);
         self
+    }
+
+    /// The same sessions, for this reason: what is ended by what this returns has it in its record
+    /// and in the audit, where [`Revoker::find`] and [`Revoker::explain`] show it. Default: what
+    /// was done, such as that all sessions of the user were ended. At most 1024 bytes.
+    ///
+    /// ```
+    /// # use tower_jwt_revocation::session::Sessions;
+    /// # use tower_jwt_revocation::store::StoreError;
+    /// # async fn f(sessions: Sessions) -> Result<(), StoreError> {
+    /// let support = sessions.acting_as("support:7").because("the laptop was stolen");
+    /// support.end_device("laptop-1").await?;
+    /// # Ok(()) }
+    /// ```
+    #[doc(alias = "reason")]
+    #[must_use]
+    pub fn because(&self, reason: impl AsRef<str>) -> Self {
+        let mut sessions = self.clone();
+        sessions.families.revoker.set_reason(reason.as_ref());
+        sessions
+    }
+
+    /// The same sessions, in the hands of somebody other than their user, such as `support:7`: as
+    /// [`because`](Self::because). Default: nobody is named.
+    #[doc(alias = "actor")]
+    #[must_use]
+    pub fn acting_as(&self, actor: impl AsRef<str>) -> Self {
+        let mut sessions = self.clone();
+        sessions.families.revoker.set_actor(actor.as_ref());
+        sessions
     }
 
     /// The refresh tokens of the sessions.
@@ -318,11 +348,11 @@ impl Sessions {
             named.clear();
         }
         if named.is_empty() {
-            return revoker.revoke_token(token).reason(SIGNED_OUT).await.map(drop);
+            return revoker.revoke_token(token).usual_reason(SIGNED_OUT).await.map(drop);
         }
         let requests = named.into_iter().map(|target| {
             let request = revoker.revoke(target).asked_at(asked_at);
-            request.reason(SIGNED_OUT).by_token(token).into_future()
+            request.usual_reason(SIGNED_OUT).by_token(token).into_future()
         });
         all(requests).await?;
         if let (Some(key), Some(place), Some(written)) = (session, place, location) {
@@ -405,18 +435,12 @@ impl Sessions {
         let listed = list.sessions.into_iter().chain(list.outgoing);
         let gone: Vec<_> = listed.filter(|session| Some(&*session.id) != but).collect();
         self.revoke_sessions(&gone, "all sessions of the user were ended").await?;
-        let ids: Vec<_> = gone.iter().map(|session| &*session.id).collect();
-        let unlisted = self.index.change(&key, Some(known), |list: &mut SessionList, _| {
-            list.sessions.retain(|session| !ids.contains(&&*session.id));
-            list.outgoing.retain(|session| !ids.contains(&&*session.id));
+        let distrust = |list: &mut SessionList| {
             if but.is_none() {
                 list.trusted.clear();
             }
-            Some(ids.iter().map(|id| ((*id).into(), None)).collect())
-        });
-        let tidied =
-            async { futures::try_join!(unlisted, self.index.remove_from_devices(&gone)).map(drop) };
-        tidied.await.unwrap_or_else(stays_listed);
+        };
+        self.tidy_up_after(&key, Some(known), &gone, distrust).await;
         Ok(())
     }
 
@@ -453,6 +477,34 @@ impl Sessions {
     pub(crate) async fn owner_of(&self, id: &str) -> Result<Option<Box<str>>, StoreError> {
         let key = self.target(Target::session(id))?;
         Ok(self.index.read_location(&key).await?.map(|(place, _)| place.user))
+    }
+
+    /// Ends the sessions of a user on a device, and the trust in it: for a user, who is known by an
+    /// access token, and names a device. Sessions of others on the same device go on, and so does
+    /// what was issued for the device outside of a session. [`Ended::NotFound`] if the user has
+    /// neither a session on it nor trusts it.
+    ///
+    /// # Errors
+    /// [`StoreError`] if not everything was confirmed. It may be repeated.
+    #[doc(alias = "kill device")]
+    pub async fn end_device_of(&self, user: &str, device: &str) -> Result<Ended, StoreError> {
+        self.target(Target::device(device))?;
+        let key = self.target(Target::user(user))?;
+        let known = self.index.read_document(&key).await?;
+        let Some(list) = known.read::<SessionList>()? else { return Ok(Ended::NotFound) };
+        let is_trusted = list.trusted.contains_key(device);
+        let is_on_it = |session: &Session| session.details.device.as_deref() == Some(device);
+        let listed = list.sessions.into_iter().chain(list.outgoing);
+        let gone: Vec<_> = listed.filter(is_on_it).collect();
+        if gone.is_empty() && !is_trusted {
+            return Ok(Ended::NotFound);
+        }
+        if is_trusted {
+            self.distrust_device(user, device).await?;
+        }
+        self.revoke_sessions(&gone, "the sessions of the user on the device were ended").await?;
+        self.tidy_up_after(&key, None, &gone, |_| {}).await;
+        Ok(Ended::Done)
     }
 
     /// Ends all sessions on a device, of all users, and whatever else was issued for it so far.
@@ -558,13 +610,34 @@ impl Sessions {
         reason: &str,
     ) -> Result<(), StoreError> {
         let requests = sessions.iter().map(|session| {
-            let request = self.revoker().revoke(Target::session(&*session.id)).reason(reason);
+            let request = self.revoker().revoke(Target::session(&*session.id));
+            let request = request.usual_reason(reason);
             let about = |event: AuditEvent| {
                 event.with_subject(Some(&session.user)).with_family(Some(&session.family))
             };
             request.about(about).into_future()
         });
         all(requests).await.map(drop)
+    }
+
+    /// Takes sessions of a user that were revoked out of where they are listed.
+    async fn tidy_up_after(
+        &self,
+        user: &Target,
+        known: Option<StoredDocument>,
+        gone: &[Session],
+        also: impl Fn(&mut SessionList) + Send + Sync,
+    ) {
+        let ids: Vec<_> = gone.iter().map(|session| &*session.id).collect();
+        let unlisted = self.index.change(user, known, |list: &mut SessionList, _| {
+            list.sessions.retain(|session| !ids.contains(&&*session.id));
+            list.outgoing.retain(|session| !ids.contains(&&*session.id));
+            also(list);
+            Some(ids.iter().map(|id| ((*id).into(), None)).collect())
+        });
+        let tidied =
+            async { futures::try_join!(unlisted, self.index.remove_from_devices(gone)).map(drop) };
+        tidied.await.unwrap_or_else(stays_listed);
     }
 
     /// Changes a session; `change` says whether there is anything to write. Whether there is such a

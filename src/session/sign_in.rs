@@ -31,12 +31,12 @@ impl Sessions {
     /// the tokens.
     pub async fn login(
         &self,
-        user: impl Into<Box<str>>,
+        user: impl AsRef<str> + Send,
         mut details: SessionDetails,
     ) -> Result<Login, StoreError> {
         check_data(details.data.as_ref())?;
         shorten(&mut details);
-        let new = NewSession { user: user.into(), details };
+        let new = NewSession { user: user.as_ref().into(), details };
         let event = self.families().begin_login(&new.family(None));
         let result = self.try_login(&new).await;
         let outcome = match &result {

@@ -19,7 +19,7 @@ use super::profile::SignedClaims;
 use super::{TokenError, TokenProfile, TokenVerifier};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::ConfigError;
-use crate::revocation::TargetKind;
+use crate::revocation::{Target, TargetKind};
 
 /// Default of [`TokenIssuer::with_lifetime`], unless the profile accepts only shorter ones.
 pub(crate) const DEFAULT_LIFETIME: Duration = Duration::from_secs(15 * 60);
@@ -260,9 +260,9 @@ pub struct NewToken {
 
 impl NewToken {
     /// A token of this user (`sub`).
-    pub fn new(subject: impl Into<Box<str>>) -> Self {
+    pub fn new(subject: impl AsRef<str>) -> Self {
         Self {
-            subject: subject.into(),
+            subject: subject.as_ref().into(),
             id: None,
             session: None,
             device: None,
@@ -278,41 +278,41 @@ impl NewToken {
 
     /// The id of this token (`jti`), for where it has to be known beforehand. It must be unique and
     /// nothing that could be guessed. Default: 128 random bits.
-    pub fn with_id(mut self, id: impl Into<Box<str>>) -> Self {
-        self.id = Some(id.into());
+    pub fn with_id(mut self, id: impl AsRef<str>) -> Self {
+        self.id = Some(id.as_ref().into());
         self
     }
 
     /// The login session it belongs to (`sid`): revocable by
     /// [`Target::session`](crate::Target::session).
-    pub fn with_session(mut self, sid: impl Into<Box<str>>) -> Self {
-        self.session = Some(sid.into());
+    pub fn with_session(mut self, sid: impl AsRef<str>) -> Self {
+        self.session = Some(sid.as_ref().into());
         self
     }
 
     /// The device it is for (`device_id`): revocable by [`Target::device`](crate::Target::device).
-    pub fn with_device(mut self, id: impl Into<Box<str>>) -> Self {
-        self.device = Some(id.into());
+    pub fn with_device(mut self, id: impl AsRef<str>) -> Self {
+        self.device = Some(id.as_ref().into());
         self
     }
 
     /// The family of refresh tokens it came out of (`fid`): revocable by
     /// [`Target::family`](crate::Target::family).
-    pub fn with_family(mut self, id: impl Into<Box<str>>) -> Self {
-        self.family = Some(id.into());
+    pub fn with_family(mut self, id: impl AsRef<str>) -> Self {
+        self.family = Some(id.as_ref().into());
         self
     }
 
     /// The OAuth client it is for (`client_id`, RFC 9068 §2.2): revocable by
     /// [`Target::client`](crate::Target::client).
-    pub fn with_client(mut self, client_id: impl Into<Box<str>>) -> Self {
-        self.client = Some(client_id.into());
+    pub fn with_client(mut self, client_id: impl AsRef<str>) -> Self {
+        self.client = Some(client_id.as_ref().into());
         self
     }
 
     /// Only one of the audiences of the profile. Default: all of them.
-    pub fn with_audience(mut self, audience: impl Into<Box<str>>) -> Self {
-        self.audience = Some(audience.into());
+    pub fn with_audience(mut self, audience: impl AsRef<str>) -> Self {
+        self.audience = Some(audience.as_ref().into());
         self
     }
 
@@ -357,6 +357,25 @@ impl NewToken {
             (Ok(_), _) => self.claims = Err("the claims are not a JSON object"),
             (Err(_), _) => {}
         }
+        self
+    }
+
+    /// What a revocation may be about that is to have come before the token.
+    pub(crate) fn names(&self) -> impl Iterator<Item = Target> {
+        let user = Target::user(&*self.subject);
+        let others = self.targets().into_iter().filter_map(|(_, kind, id)| match (kind, id?) {
+            (TargetKind::Session, id) => Some(Target::session(id)),
+            (TargetKind::Device, id) => Some(Target::device(id)),
+            (TargetKind::Family, id) => Some(Target::family(id)),
+            (TargetKind::Client, id) => Some(Target::client(id)),
+            _ => None,
+        });
+        std::iter::once(user).chain(others.collect::<Vec<_>>())
+    }
+
+    /// As [`with_not_before_iat`](Self::with_not_before_iat), if that is later than what was asked.
+    pub(crate) fn not_before(mut self, reissue_at: Option<Timestamp>) -> Self {
+        self.not_before_iat = self.not_before_iat.max(reissue_at.unwrap_or_default());
         self
     }
 

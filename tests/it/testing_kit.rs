@@ -127,6 +127,33 @@ async fn after_a_loss_of_data_older_tokens_are_in_doubt_and_revoked_ones_too() {
     assert_eq!(refused(&undated.layer(), &token).await, RejectionKind::InDoubt);
 }
 
+/// Without anything that is carried from the logout to the login.
+#[cfg(feature = "issuer")]
+#[tokio::test]
+async fn a_token_that_is_stamped_is_past_every_revocation_of_what_it_names() {
+    use tower_jwt_revocation::token::issue::NewToken;
+    use tower_jwt_revocation::token::jwt::SigningKey;
+    use tower_jwt_revocation::{Algorithm, JwtVerifier, TokenIssuer};
+
+    let auth = TestAuth::new();
+    let key = SigningKey::from_secret(Algorithm::HS256, &[7; 32]).unwrap();
+    let profile = TokenProfile::new().with_clock(auth.clock());
+    let verifier = JwtVerifier::new([key.verification_key()], profile.clone()).unwrap();
+    let layer = JwtRevocationLayer::new(verifier, auth.store());
+    let issuer = TokenIssuer::new(key, profile).unwrap().with_clock(auth.clock());
+    let new = || NewToken::new("alice").with_client("app");
+    for target in [Target::user("alice"), Target::client("app"), Target::issuer("")] {
+        auth.clock().advance(Duration::from_secs(10));
+        layer.revoker().revoke(target).await.unwrap();
+        let plain = issuer.issue(&new()).unwrap();
+        assert_eq!(status(&layer, plain.token()).await, StatusCode::UNAUTHORIZED);
+        let stamped = issuer.issue(&layer.revoker().stamp(new()).await.unwrap()).unwrap();
+        assert_eq!(status(&layer, stamped.token()).await, StatusCode::OK);
+    }
+    auth.down();
+    assert!(layer.revoker().stamp(new()).await.is_err());
+}
+
 #[test]
 fn a_handler_is_given_the_claims_that_a_test_says() {
     #[derive(serde::Deserialize)]

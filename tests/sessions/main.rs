@@ -21,6 +21,7 @@ mod fixtures;
 mod hold;
 #[cfg(feature = "redis")]
 mod interleavings;
+mod on_behalf;
 #[cfg(feature = "redis")]
 mod on_redis;
 #[path = "../support/mod.rs"]
