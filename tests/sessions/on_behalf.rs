@@ -28,7 +28,7 @@ fn id(grant: &Grant) -> &str {
 /// The reason and the actor in the record of a target.
 async fn note(sessions: &Sessions, target: Target) -> (Option<String>, Option<String>) {
     let record = sessions.revoker().find(target).await.unwrap().unwrap();
-    (record.reason().map(|text| text.to_string()), record.actor().map(|text| text.to_string()))
+    (record.reason().map(ToString::to_string), record.actor().map(ToString::to_string))
 }
 
 #[tokio::test]
