@@ -336,9 +336,11 @@ impl World {
         }
         let logs = &self.processes[process].logs;
         logs.recovered(0, server, found.epoch.id);
-        // What nobody waited for is there by now.
-        let id = recovery.writer.id;
-        self.unknown.retain(|unknown| *unknown != id || self.gone.contains(unknown));
+        // What nobody waited for is there by now, unless that server was replaced as well.
+        if server == self.primary {
+            let id = recovery.writer.id;
+            self.unknown.retain(|unknown| *unknown != id || self.gone.contains(unknown));
+        }
     }
 
     fn fail_over(&mut self, ahead: i64) {
@@ -593,6 +595,27 @@ fn what_was_revoked_since_is_not_undone_by_who_is_late() {
         let world = play(&steps);
         assert!(world.is_revoked(0) && !world.is_revoked(1));
     }
+}
+
+/// The third server has never heard of the writer: it was put back at the second too late.
+#[test]
+fn what_is_put_back_at_a_server_that_was_replaced_is_not_awaited_at_the_next() {
+    use Step::*;
+    redis_or_skip!();
+    let steps = [
+        Restart(0),
+        Check(0, 0),
+        Failover(0),
+        Revoke(0, 0),
+        Wait(997),
+        Reinstate(0, 0),
+        Replicate,
+        Failover(0),
+        Maintain(0, false),
+        Kill(0),
+    ];
+    let world = play(&steps);
+    assert_eq!(world.unknown.len(), 1);
 }
 
 #[test]
