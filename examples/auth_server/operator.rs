@@ -1,5 +1,5 @@
-//! What an operator looks at and takes back: the revocations, why a token is refused, reinstatements,
-//! and whether the store is fit. With the token of the administrator, as everything under `/admin`.
+//! What an operator looks at and takes back: the revocations, why a token is refused,
+//! reinstatements, and whether the store is fit. With the token of the administrator, as everything under `/admin`.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -59,8 +59,9 @@ pub(crate) async fn page() -> impl IntoResponse {
     (headers, Html(PAGE))
 }
 
-/// A page of what is revoked, or with `id` what is of one target. Its cursor says where the page of the store began, and after which
-/// record of it to go on: the store gives whole pages, which may be longer than was asked for.
+/// A page of what is revoked, or with `id` what is of one target. Its cursor says where the page of
+/// the store began, and after which record of it to go on: the store gives whole pages, which may
+/// be longer than was asked for.
 pub(crate) async fn revocations(
     State(app): State<App>,
     params: Result<Params, axum::extract::rejection::QueryRejection>,

@@ -5,9 +5,9 @@ use metrics::{Label, counter, describe_counter, describe_gauge, gauge};
 use super::Metrics;
 
 impl Metrics {
-    /// Gives all numbers as they are now to the recorder of the [`metrics`](::metrics) crate
-    /// (feature `metrics`). To be called regularly, such as every ten seconds, or before the
-    /// recorder is asked for its text.
+    /// Gives all numbers as they are now to the recorder of the crate
+    /// [`metrics`](https://docs.rs/metrics) (feature `metrics`). To be called regularly, such as
+    /// every ten seconds, or before the recorder is asked for its text.
     ///
     /// Names and labels are those of [`prometheus`](Self::prometheus), so the same dashboards and
     /// rules hold. The parts of a histogram are numbers of their own: `_bucket` and `_count` are

@@ -1,5 +1,5 @@
-//! The settings in `examples/forward_auth`, in the real nginx, Caddy and `HAProxy`: what they pass on,
-//! and what of a refusal reaches the client.
+//! The settings in `examples/forward_auth`, in the real nginx, Caddy and `HAProxy`: what they pass
+//! on, and what of a refusal reaches the client.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
@@ -93,7 +93,8 @@ fn start_proxy(name: &str, auth: &str, service: SocketAddr) -> Option<Proxy> {
             let main = format!(
                 "daemon off; {user} pid {root}pid; error_log stderr; worker_processes 1;
                  events {{ worker_connections 64; }}
-                 http {{ access_log off; client_body_temp_path {root}body; proxy_temp_path {root}proxy;
+                 http {{ access_log off;
+                 client_body_temp_path {root}body; proxy_temp_path {root}proxy;
                  fastcgi_temp_path {root}f; uwsgi_temp_path {root}u; scgi_temp_path {root}s;
                  include {server}; }}"
             );

@@ -1,5 +1,5 @@
-//! The program `jwt-revocation`, as an operator and a script run it: against a real Redis, sentinels,
-//! and a Redis that is away.
+//! The program `jwt-revocation`, as an operator and a script run it: against a real Redis,
+//! sentinels, and a Redis that is away.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

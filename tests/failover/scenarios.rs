@@ -331,7 +331,8 @@ fn older_dump(stage: &mut Stage) -> Switch {
     Switch { behind, ..Switch::plain(fault, clock::now()) }
 }
 
-/// A total loss. Nobody is let in whose revocation is lost, and everybody may sign in again at once.
+/// A total loss. Nobody is let in whose revocation is lost, and everybody may sign in again at
+/// once.
 fn emptied(stage: &mut Stage) -> Switch {
     let fault = clock::now();
     stage.world.servers()[0].cli(&["FLUSHALL"]);

@@ -16,6 +16,8 @@ use crate::traffic::{Answer, Sort, Write};
 /// Timers are exact to a millisecond, and the canaries do not see what holds them up for less than
 /// three.
 const EXACT: Duration = Duration::from_millis(10);
+/// By how much a late timer prolongs the limit of a write, so that the answer can be read.
+const READING: Duration = Duration::from_millis(25);
 /// How long all is well before the fault.
 const BEFORE: Duration = Duration::from_millis(400);
 /// How long the fault lasts, at least: more than two probes take.
@@ -251,7 +253,7 @@ impl Assessment<'_> {
 
     fn assess_write(&mut self, write: &Write) {
         let (sent, got) = (write.sent, write.got);
-        let limit = WRITE_BUDGET + EXACT + self.lab.app.stalls.within(sent, got);
+        let limit = WRITE_BUDGET + EXACT + READING + self.lab.app.stalls.within(sent, got);
         if got - sent > limit {
             self.complain(sent, &format!("a write took {:?}, longer than {limit:?}", got - sent));
         }

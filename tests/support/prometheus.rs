@@ -22,8 +22,8 @@ pub(crate) use prometheus_or_skip;
 ///
 /// # Panics
 ///
-/// If they cannot and `REQUIRE_PROMETHEUS=1`, which CI sets lest it be green for having tested
-/// nothing.
+/// If they cannot and `REQUIRE_PROMETHEUS=1`, which is said where they have to be there, lest the
+/// tests be green for having tested nothing.
 pub fn prometheus_is_installed() -> bool {
     static INSTALLED: OnceLock<bool> = OnceLock::new();
     let installed = *INSTALLED.get_or_init(|| {
@@ -79,7 +79,8 @@ impl Prometheus {
         let dir = TempDir::new();
         let config = dir.path().join("prometheus.yml");
         let yaml = format!(
-            "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\nscrape_configs:\n- job_name: test\n  \
+            "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\n\
+             scrape_configs:\n- job_name: test\n  \
              static_configs:\n  - targets: ['{address}']\n"
         );
         std::fs::write(&config, yaml).unwrap();

@@ -4,8 +4,8 @@
 //! A timer that fires late says that the runtime stood still: a handler blocks its threads, the
 //! process was given no time on a processor, or was suspended. The task that reads the answers
 //! stood still as well, so nothing is known of Redis. The time by which a timer was late does not
-//! count, and after it there is one more part of the limit, in which the answer is read if it is
-//! there. So the limit is waited for in parts: only at the end of a part a stall shows.
+//! count, and after it there is one more part of the limit, of 25 ms at most, in which the answer
+//! is read if it is there. So the limit is waited for in parts: only at the end of a part a stall shows.
 //!
 //! What is not answered because of a stall is [`StoreErrorKind::Overloaded`], and no timeout:
 //! clients can bring stalls about.
@@ -25,9 +25,12 @@ const PARTS: u32 = 8;
 /// Timers count milliseconds: a timer that fires this much later is in time.
 const IN_TIME: Duration = Duration::from_millis(3);
 
-/// What is left for the reader after a stall, at least, also where little is left of a limit; and
-/// how much makes a stall of what is a busy machine.
+/// What is left for the reader after a stall: at least, also where little is left of a limit, and
+/// at most, so that a busy machine prolongs no limit by more.
 const LEAST_PART: Duration = Duration::from_millis(5);
+const MOST_PART: Duration = Duration::from_millis(25);
+
+/// How much makes a stall of what is a busy machine.
 const LEAST_STALLED: Duration = Duration::from_millis(25);
 
 /// For how long stalls may prolong a limit. Where the primary has to be proved, an answer that
@@ -94,7 +97,7 @@ impl TimeLimit {
         if late > IN_TIME {
             self.stalled += late;
             // The tasks that bring the answer have had no time either.
-            let part = (self.limit / PARTS).max(LEAST_PART);
+            let part = (self.limit / PARTS).clamp(LEAST_PART, MOST_PART);
             self.deadline = (self.deadline + late).max(now + part);
         }
         if was_last || now >= self.deadline {
@@ -228,6 +231,9 @@ mod tests {
             over(hardly, &[8, 0]),
             (hardly / PARTS + millis(8) + LEAST_PART, Late::Unanswered)
         );
+        // The limit of a write.
+        let (after, why) = over(millis(500), &[0, 0, 0, 0, 0, 0, 0, 4, 0]);
+        assert_eq!((after, why), (millis(504) + MOST_PART, Late::Unanswered));
         // A little late, each time: the limit is longer, but it ends.
         let (after, why) = over(LIMIT, &[2]);
         assert!(after <= LIMIT + millis(2) && why == Late::Unanswered, "{after:?}");

