@@ -262,9 +262,9 @@ impl Revoker {
             Err(error) if is_revoked => error,
             written => return written,
         };
-        let token = again.iter().find_map(|change| match &change.origin {
-            RevocationOrigin::Token(token) => Some(token.clone()),
-            _ => None,
+        let token = again.iter().find_map(|change| {
+            let RevocationOrigin::Token(token) = &change.origin else { return None };
+            Some(token.clone())
         });
         let revoker = self.without_outbox();
         let attempt = move || {

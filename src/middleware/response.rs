@@ -248,6 +248,10 @@ impl<A> RefusalBuilder<A> {
 
 impl<A> RefusalBuilder<A> {
     /// A response as it is, unless an extractor has refused: then with the body of this layer.
+    #[cfg_attr(
+        not(feature = "axum"),
+        allow(clippy::unused_self, reason = "there are extractors for axum only")
+    )]
     pub(super) fn reformed<R>(&self, response: Response<R>) -> Response<R>
     where
         A: RejectionResponse<R>,
