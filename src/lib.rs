@@ -18,6 +18,7 @@
 //! | credentials that cannot be read, or two that differ | 400 | 400 |
 //! | invalid, expired or revoked token | 401 | 401 |
 //! | the keys of the issuer are out of reach | 503 | 503 |
+//! | more checks at once than allowed, or a process that stands still | 503 | 503 |
 //! | the store gives no answer | 503 | passes, [`Clearance::is_checked`] is false |
 //! | the store has lost revocations, and the token is older than that | 401, to sign in again | passes, [`Clearance::is_checked`] is false |
 //!
@@ -170,7 +171,8 @@ pub use verified::VerifiedToken;
     feature = "aws_lc_rs",
     feature = "redis",
     feature = "issuer",
-    feature = "sessions"
+    feature = "sessions",
+    feature = "endpoints"
 ))]
 #[doc = include_str!("../README.md")]
 struct Readme;

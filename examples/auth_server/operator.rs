@@ -1,5 +1,6 @@
 //! What an operator looks at and takes back: the revocations, why a token is refused,
-//! reinstatements, and whether the store is fit. With the token of the administrator, as everything under `/admin`.
+//! reinstatements, and whether the store is fit. With the token of the administrator, as everything
+//! under `/admin`.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;

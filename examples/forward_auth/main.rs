@@ -1,7 +1,8 @@
 //! Answers proxies: whether the bearer token of a request is good, for services that are not in
 //! Rust. Every path and method is the same question, and the answer is that of
 //! [`JwtRevocationLayer`](tower_jwt_revocation::JwtRevocationLayer): 200 with who it is, or the
-//! refusal. `README.md` next to this file has the settings of nginx, Caddy, `HAProxy`, Envoy and Traefik.
+//! refusal. `README.md` next to this file has the settings of nginx, Caddy, `HAProxy`, Envoy and
+//! Traefik.
 //!
 //! ```sh
 //! AUTH_JWKS=keys.json AUTH_REDIS_URL=redis://127.0.0.1 FORWARD_AUTH_LISTEN=127.0.0.1:4181 \

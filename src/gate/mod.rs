@@ -493,8 +493,8 @@ impl Gate {
                 Decision::Refused(rejection)
             }
             Enforcement::ReportOnly => {
-                tracing::debug!(reason = ?rejection.kind(), "request would be refused; this layer \
-                    only reports");
+                tracing::debug!(reason = ?rejection.kind(), why = %rejection,
+                    "request would be refused; this layer only reports");
                 self.counters.count(RequestOutcome::WouldRefuse(rejection.kind()));
                 Decision::Reported(rejection)
             }

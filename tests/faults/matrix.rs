@@ -38,7 +38,7 @@ pub struct Seen {
     pub write_recovery: Duration,
     /// The longest time for which the machine held up what was measured.
     pub stall: Duration,
-    /// Answers that are laid to the charge of the machine.
+    /// Answers that a slow machine excuses.
     pub excused: u32,
     pub answers: usize,
 }

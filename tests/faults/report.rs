@@ -57,8 +57,8 @@ pub fn matrix(rows: &[Row]) -> String {
     let excused: u32 = rows.iter().flat_map(|(_, seen)| seen).map(|seen| seen.excused).sum();
     let _ = writeln!(
         text,
-        "\n{} faults, {answers} answers, each assessed; {excused} failures were laid to the charge \
-         of the machine.",
+        "\n{} faults, {answers} answers, each assessed; {excused} failures were excused by a slow \
+         machine.",
         rows.len()
     );
     text

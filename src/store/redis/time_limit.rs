@@ -5,7 +5,8 @@
 //! process was given no time on a processor, or was suspended. The task that reads the answers
 //! stood still as well, so nothing is known of Redis. The time by which a timer was late does not
 //! count, and after it there is one more part of the limit, of 25 ms at most, in which the answer
-//! is read if it is there. So the limit is waited for in parts: only at the end of a part a stall shows.
+//! is read if it is there. So the limit is waited for in parts: only at the end of a part a stall
+//! shows.
 //!
 //! What is not answered because of a stall is [`StoreErrorKind::Overloaded`], and no timeout:
 //! clients can bring stalls about.
