@@ -92,6 +92,17 @@ pub(crate) fn is_live(mirror: &Mirror, id: &str) -> bool {
     matches!(local(mirror, &token(id)), Some(Standing::Live))
 }
 
+/// Whether the mirror answers so from memory, once it is fresh: on a busy machine it may not be for
+/// a moment.
+pub(crate) async fn answers_live(mirror: &Mirror, id: &str) -> bool {
+    let waiting = async {
+        while !is_live(mirror, id) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.is_ok()
+}
+
 fn targets(id: &str) -> [Target; 4] {
     [Target::token(id), Target::session(id), Target::user(id), Target::client(id)]
 }
@@ -120,12 +131,11 @@ async fn a_mirror_that_comes_late_knows_what_one_that_was_there_knows() {
     follow(&early, &last).await;
     let late = mirror(server.url()).await;
     for mirror in [&early, &late] {
-        assert!(
-            is_revoked(mirror, "first") && is_revoked(mirror, "all") && is_live(mirror, "other")
-        );
+        assert!(is_revoked(mirror, "first") && is_revoked(mirror, "all"));
+        assert!(answers_live(mirror, "other").await);
         for n in 0..4 {
             assert!(is_revoked(mirror, &format!("cut{n}")), "{n}");
-            assert!(is_live(mirror, &format!("back{n}")), "{n}");
+            assert!(answers_live(mirror, &format!("back{n}")).await, "{n}");
         }
     }
     // Revoked again after it was reinstated: a snapshot has to say so to a mirror that knows of the
@@ -271,7 +281,7 @@ async fn a_hung_redis_makes_it_ask_and_then_say_that_there_is_no_answer() {
     assert!(is_revoked(&mirror, "known"));
     server.resume();
     timeout(PATIENCE, mirror.ready()).await.unwrap();
-    assert!(is_live(&mirror, "other"));
+    assert!(answers_live(&mirror, "other").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -369,7 +379,7 @@ async fn an_ordered_failover_costs_a_mirror_no_snapshot_and_no_revocation_is_mis
     for (id, _) in &confirmed {
         assert!(is_revoked(&mirror, id), "{id} of {}: {mirror:?}", confirmed.len());
     }
-    assert!(is_live(&mirror, "other"));
+    assert!(answers_live(&mirror, "other").await);
     assert_eq!(mirror.status().resyncs(), 0, "{mirror:?}");
     drop(order.await.unwrap());
 }
@@ -398,7 +408,7 @@ async fn in_a_cluster_every_shard_has_its_log() {
             is_revoked(&mirror, &format!("before{n}")) && is_revoked(&mirror, &format!("after{n}"))
         );
     }
-    assert!(is_live(&mirror, "other"));
+    assert!(answers_live(&mirror, "other").await);
     assert!(shards.len() > 3, "{shards:?}");
 }
 

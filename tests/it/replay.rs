@@ -9,7 +9,7 @@ use tower_jwt_revocation::store::{RevocationStore as _, Standing, StoreErrorKind
 use tower_jwt_revocation::{Mirror, RedisStore, Target};
 
 use crate::mirror::{
-    HOUR, PATIENCE, connect, is_live, is_revoked, local, mirror, revoke, token, until,
+    HOUR, PATIENCE, answers_live, connect, is_revoked, local, mirror, revoke, token, until,
 };
 use crate::servers::{Cluster, Fault, FaultProxy, RedisServer, redis_is_installed};
 
@@ -107,7 +107,8 @@ async fn one_mirror_replays_everything_to_a_flushed_redis_and_then_no_token_is_i
     let status = until(&mirror, "it knows of it", |status| status.doubts_ended() == 1).await;
     assert_eq!(status.replayed(), COUNT as u64 + 2);
     timeout(PATIENCE, mirror.ready()).await.unwrap();
-    assert!(is_live(&mirror, "innocent") && is_live(&mirror, "back") && is_revoked(&mirror, "t7"));
+    assert!(answers_live(&mirror, "innocent").await && answers_live(&mirror, "back").await);
+    assert!(is_revoked(&mirror, "t7"));
     // And the log goes on.
     let receipt = revoke(&store, "later").await;
     timeout(PATIENCE, mirror.wait_for(receipt.fence.unwrap())).await.unwrap().unwrap();
