@@ -300,7 +300,7 @@ fn foreign_words(line: &str) -> impl Iterator<Item = (&'static str, &'static str
 #[test]
 fn no_two_types_share_a_name() {
     let mut places = BTreeMap::<String, Vec<String>>::new();
-    for module in modules() {
+    for module in modules_and_programs() {
         for name in types(&module.code) {
             places.entry(name.into()).or_default().push(module.path.clone());
         }
@@ -751,7 +751,16 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The modules of the library, for rules about levels.
 fn modules() -> Vec<Module> {
+    // The crate root re-exports from every level, guides are prose, and programs are crates of
+    // their own, which see what is public.
+    let is_apart =
+        |path: &str| path == "lib" || ["guide", "bin::"].iter().any(|at| path.starts_with(at));
+    modules_and_programs().into_iter().filter(|module| !is_apart(&module.path)).collect()
+}
+
+fn modules_and_programs() -> Vec<Module> {
     let source = root().join("src");
     let mut files = Vec::new();
     collect(&source, "rs", &mut files);
@@ -761,10 +770,7 @@ fn modules() -> Vec<Module> {
         let path = path.iter().map(|part| part.to_str().unwrap()).collect::<Vec<_>>().join("::");
         let path = path.strip_suffix("::mod").unwrap_or(&path).to_owned();
         let is_test = path.split("::").any(|part| part == "tests" || part.ends_with("_tests"));
-        // The crate root re-exports from every level, guides are prose, and programs are crates of
-        // their own, which see what is public.
-        let is_apart = ["guide", "bin::"].iter().any(|start| path.starts_with(start));
-        if path == "lib" || is_apart || is_test {
+        if is_test {
             continue;
         }
         modules.push(Module { path, code: strip(&fs::read_to_string(file).unwrap()) });

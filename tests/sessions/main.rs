@@ -21,13 +21,13 @@ mod fixtures;
 mod hold;
 #[cfg(feature = "redis")]
 mod interleavings;
+#[cfg(feature = "test-util")]
+mod observed;
 mod on_behalf;
 #[cfg(feature = "redis")]
 mod on_redis;
 #[path = "../support/mod.rs"]
 mod support;
-#[cfg(feature = "test-util")]
-mod watched;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;

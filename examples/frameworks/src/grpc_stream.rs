@@ -19,10 +19,10 @@ use crate::Error;
 
 /// The health service, since everyone has its definition: `Watch` sends the same status again and
 /// again.
-struct Watched;
+struct EndlessHealth;
 
 #[tonic::async_trait]
-impl Health for Watched {
+impl Health for EndlessHealth {
     type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
 
     async fn check(
@@ -52,6 +52,6 @@ pub async fn serve(
     ending: EndWithTokenLayer,
 ) -> Result<(), Error> {
     let stack = tower::ServiceBuilder::new().layer(layer).layer(ending).into_inner();
-    let server = Server::builder().layer(stack).add_service(HealthServer::new(Watched));
+    let server = Server::builder().layer(stack).add_service(HealthServer::new(EndlessHealth));
     Ok(server.serve_with_incoming(TcpIncoming::from(listener)).await?)
 }

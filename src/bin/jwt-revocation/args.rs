@@ -4,6 +4,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tower_jwt_revocation::Target;
 use tower_jwt_revocation::clock::Timestamp;
@@ -53,15 +54,15 @@ pub(crate) struct Common {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Refuse tokens from now on: one, or all of a session, a user, …
-    Revoke(Revoke),
+    Revoke(RevokeArgs),
     /// Accept tokens again: undoes what was revoked of this very target
-    Reinstate(Reinstate),
+    Reinstate(ChangeArgs),
     /// Say whether this is revoked, since when, why and by whom
-    Find(Find),
+    Find(NamedArgs),
     /// Say whether the token on standard input is refused, and why
     Token,
     /// List what is revoked
-    List(List),
+    List(ListArgs),
     /// Say how many revocations are in effect
     Count,
     /// Examine whether this Redis is fit to keep revocations
@@ -71,10 +72,10 @@ pub(crate) enum Command {
     /// Show or decide which tokens are in doubt after a loss of data
     Doubt {
         #[command(subcommand)]
-        command: Doubt,
+        command: DoubtCommand,
     },
     /// Take over what another program has revoked in the same Redis
-    Import(Import),
+    Import(ImportArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -89,13 +90,9 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Revoke {
+pub(crate) struct RevokeArgs {
     #[command(flatten)]
-    pub(crate) target: TargetArgs,
-    #[command(flatten)]
-    pub(crate) issuer: IssuerArgs,
-    #[command(flatten)]
-    pub(crate) note: Note,
+    pub(crate) change: ChangeArgs,
     /// A token: when it expires. Anything else: keep the revocation until then at least. As
     /// 2030-01-31T12:00:00Z or +90s, +15m, +12h, +30d
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -108,24 +105,25 @@ pub(crate) struct Revoke {
     /// for so long. Default: `JWT_REFRESH_LIFETIME_SECS`, else 90d
     #[arg(long, value_name = "TIME", value_parser = parse_lifetime)]
     pub(crate) lifetime: Option<Duration>,
-    #[command(flatten)]
-    pub(crate) confirm: Confirm,
 }
 
+/// What every command takes that revokes or reinstates.
 #[derive(Debug, Args)]
-pub(crate) struct Reinstate {
+pub(crate) struct ChangeArgs {
     #[command(flatten)]
-    pub(crate) target: TargetArgs,
+    pub(crate) named: NamedArgs,
     #[command(flatten)]
-    pub(crate) issuer: IssuerArgs,
-    #[command(flatten)]
-    pub(crate) note: Note,
-    #[command(flatten)]
-    pub(crate) confirm: Confirm,
+    pub(crate) note: NoteArgs,
+    /// Wait until no process decides from memory without it, for 10 s or as long as given; say
+    /// which are behind
+    #[arg(long, value_name = "TIME", value_parser = parse_lifetime, num_args = 0..=1,
+        require_equals = true, default_missing_value = "10s")]
+    pub(crate) confirm: Option<Duration>,
 }
 
+/// What is meant, and whose id it is.
 #[derive(Debug, Args)]
-pub(crate) struct Find {
+pub(crate) struct NamedArgs {
     #[command(flatten)]
     pub(crate) target: TargetArgs,
     #[command(flatten)]
@@ -177,7 +175,7 @@ pub(crate) struct IssuerArgs {
 
 /// A note for people.
 #[derive(Debug, Args)]
-pub(crate) struct Note {
+pub(crate) struct NoteArgs {
     /// Why, for people
     #[arg(long)]
     pub(crate) reason: Option<String>,
@@ -187,26 +185,17 @@ pub(crate) struct Note {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Confirm {
-    /// Wait until no process decides from memory without it, for 10 s or as long as given; say
-    /// which are behind
-    #[arg(long, value_name = "TIME", value_parser = parse_lifetime, num_args = 0..=1,
-        require_equals = true, default_missing_value = "10s")]
-    pub(crate) confirm: Option<Duration>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct List {
+pub(crate) struct ListArgs {
     /// Only this kind
-    #[arg(long)]
-    pub(crate) kind: Option<Kind>,
+    #[arg(long, value_parser = kinds())]
+    pub(crate) kind: Option<TargetKind>,
     /// No more than so many
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<NonZeroUsize>,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Doubt {
+pub(crate) enum DoubtCommand {
     /// Show which tokens are in doubt
     Show,
     /// Declare that revocations were lost, as after a restored backup: tokens issued until now are
@@ -221,19 +210,19 @@ pub(crate) enum Doubt {
         #[arg(long, value_name = "TIME", value_parser = parse_time, allow_hyphen_values = true)]
         until: Option<Timestamp>,
         #[command(flatten)]
-        note: Note,
+        note: NoteArgs,
     },
     /// Accept the tokens in doubt: those that were revoked before the loss are accepted again
     Accept {
         #[command(flatten)]
-        note: Note,
+        note: NoteArgs,
     },
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Import {
+pub(crate) struct ImportArgs {
     #[command(flatten)]
-    pub(crate) list: ListArgs,
+    pub(crate) list: ForeignListArgs,
     /// The id of the member of a set, as a template; with --set
     #[arg(long, value_name = "TEMPLATE", requires = "set", default_value = "{jti}")]
     pub(crate) member: String,
@@ -244,8 +233,8 @@ pub(crate) struct Import {
     #[arg(long = "live-value", value_name = "VALUE")]
     pub(crate) live_values: Vec<String>,
     /// What the ids are of, if the template does not tell: token, session or family
-    #[arg(long)]
-    pub(crate) kind: Option<Kind>,
+    #[arg(long, value_parser = kinds())]
+    pub(crate) kind: Option<TargetKind>,
     /// Whose ids these are, where `JWT_ISSUERS` names several
     #[arg(long)]
     pub(crate) iss: Option<String>,
@@ -263,7 +252,7 @@ pub(crate) struct Import {
 /// Which list: exactly one.
 #[derive(Debug, Args)]
 #[group(id = "which", required = true, multiple = false)]
-pub(crate) struct ListArgs {
+pub(crate) struct ForeignListArgs {
     /// A list that is well known
     #[arg(long)]
     pub(crate) list: Option<KnownList>,
@@ -291,36 +280,10 @@ pub(crate) enum KnownList {
 }
 
 /// The kinds of targets, by the names that records have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Kind {
-    Token,
-    #[value(name = "signing_input", hide = true)]
-    SigningInput,
-    Session,
-    Device,
-    Family,
-    User,
-    Client,
-    Key,
-    Issuer,
-    Claim,
-}
-
-impl From<Kind> for TargetKind {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Token => Self::Token,
-            Kind::SigningInput => Self::SigningInput,
-            Kind::Session => Self::Session,
-            Kind::Device => Self::Device,
-            Kind::Family => Self::Family,
-            Kind::User => Self::User,
-            Kind::Client => Self::Client,
-            Kind::Key => Self::Key,
-            Kind::Issuer => Self::Issuer,
-            Kind::Claim => Self::Claim,
-        }
-    }
+fn kinds() -> impl TypedValueParser<Value = TargetKind> {
+    let names = TargetKind::ALL
+        .map(|kind| PossibleValue::new(kind.as_str()).hide(kind == TargetKind::SigningInput));
+    PossibleValuesParser::new(names).try_map(|name| name.parse())
 }
 
 impl TargetArgs {

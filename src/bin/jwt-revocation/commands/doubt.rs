@@ -6,7 +6,7 @@ use tower_jwt_revocation::audit::{AuditEvent, AuditKind};
 use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::store::{self, StoreError};
 
-use crate::args::{Common, Doubt, Note};
+use crate::args::{Common, DoubtCommand, NoteArgs};
 use crate::failure::{Failure, Status};
 use crate::open::{self, Writing};
 use crate::output::Output;
@@ -14,15 +14,15 @@ use crate::time::shown;
 
 pub(super) async fn doubt(
     common: &Common,
-    command: Doubt,
+    command: DoubtCommand,
     output: Output,
 ) -> Result<Status, Failure> {
     match command {
-        Doubt::Show => {
+        DoubtCommand::Show => {
             let doubt = open::store(common).await?.read_doubt().await?;
             output.answer(&document(doubt), || sentence(doubt))?;
         }
-        Doubt::Declare { since, until, note } => {
+        DoubtCommand::Declare { since, until, note } => {
             let now = Timestamp::now();
             let until = until.unwrap_or(now).min(now);
             if since > until {
@@ -36,7 +36,7 @@ pub(super) async fn doubt(
             let event = event(AuditKind::DeclareDoubt, &note);
             tell(writing, event, answer, output).await?;
         }
-        Doubt::Accept { note } => {
+        DoubtCommand::Accept { note } => {
             let writing = Writing::open(common).await?;
             let answer = accept(&writing.store).await;
             let event = event(AuditKind::AcceptDoubt, &note);
@@ -72,7 +72,7 @@ async fn tell(
     told
 }
 
-fn event(kind: AuditKind, note: &Note) -> AuditEvent {
+fn event(kind: AuditKind, note: &NoteArgs) -> AuditEvent {
     AuditEvent::new(kind).with_reason(note.reason.as_deref()).with_actor(note.actor.as_deref())
 }
 

@@ -5,13 +5,17 @@ use tower_jwt_revocation::revocation::Record;
 use tower_jwt_revocation::{Revoker, Target};
 
 use super::revoke::named;
-use crate::args::{Common, Find};
+use crate::args::{Common, NamedArgs};
 use crate::failure::{Failure, Status};
 use crate::open;
 use crate::output::{Output, record_document, shown_record, shown_target, target_document};
 
-pub(super) async fn find(common: &Common, args: &Find, output: Output) -> Result<Status, Failure> {
-    let (profile, target) = named(&args.target, &args.issuer)?;
+pub(super) async fn find(
+    common: &Common,
+    args: &NamedArgs,
+    output: Output,
+) -> Result<Status, Failure> {
+    let (profile, target) = named(args)?;
     // What is wrong with the target is found without the store.
     open::trial(&profile)?.find(target.clone()).await?;
     let store = open::store(common).await?;

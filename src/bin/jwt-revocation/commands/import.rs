@@ -7,14 +7,14 @@ use tower_jwt_revocation::VerifierConfig;
 use tower_jwt_revocation::store::redis::foreign::ForeignList;
 use tower_jwt_revocation::store::redis::{self, ImportReport};
 
-use crate::args::{Common, Import, KnownList};
+use crate::args::{Common, ImportArgs, KnownList};
 use crate::failure::{Failure, Status};
 use crate::open::{self, Writing};
 use crate::output::Output;
 
 pub(super) async fn import(
     common: &Common,
-    args: Import,
+    args: ImportArgs,
     output: Output,
 ) -> Result<Status, Failure> {
     let config = open::verifier_config(args.iss.as_deref(), false)?;
@@ -84,7 +84,7 @@ fn at(import: &redis::Import, failure: Failure) -> Failure {
     }
 }
 
-fn list(args: &Import) -> Result<ForeignList, Failure> {
+fn list(args: &ImportArgs) -> Result<ForeignList, Failure> {
     let mut list = match (args.list.list, &args.list.keys, &args.list.set) {
         (Some(KnownList::PlainJti), _, _) => ForeignList::plain_jti(),
         (Some(KnownList::BlacklistedToken), _, _) => ForeignList::blacklisted_token(),
@@ -102,7 +102,7 @@ fn list(args: &Import) -> Result<ForeignList, Failure> {
         list = list.with_live_values(args.live_values.iter().map(String::as_str));
     }
     if let Some(kind) = args.kind {
-        list = list.with_kind(kind.into());
+        list = list.with_kind(kind);
     }
     if let Some(issuer) = &args.iss {
         list = list.with_issuer(issuer.as_str());
@@ -111,7 +111,7 @@ fn list(args: &Import) -> Result<ForeignList, Failure> {
 }
 
 /// Whether the entries are tokens, whose ids only a verifier can tell.
-fn holds_tokens(args: &Import) -> bool {
+fn holds_tokens(args: &ImportArgs) -> bool {
     let template = args.list.keys.as_ref().unwrap_or(&args.member);
     matches!(args.list.list, Some(KnownList::BlacklistedToken)) || template.contains("{token}")
 }

@@ -8,7 +8,7 @@ use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::revocation::Record;
 use tower_jwt_revocation::store::{ListQuery, RevocationStore as _};
 
-use crate::args::{Common, List};
+use crate::args::{Common, ListArgs};
 use crate::failure::{Failure, Status};
 use crate::open;
 use crate::output::{self, Output, escaped, record_document, table};
@@ -19,10 +19,14 @@ const PAGE: NonZeroUsize = NonZeroUsize::new(1000).expect("not zero");
 
 const HEADER: [&str; 6] = ["SINCE", "KIND", "REVOKED", "UNTIL", "BY", "ID"];
 
-pub(super) async fn list(common: &Common, args: &List, output: Output) -> Result<Status, Failure> {
+pub(super) async fn list(
+    common: &Common,
+    args: &ListArgs,
+    output: Output,
+) -> Result<Status, Failure> {
     let store = open::store(common).await?;
     let mut query = ListQuery::default();
-    query.kind = args.kind.map(Into::into);
+    query.kind = args.kind;
     query.limit = Some(PAGE);
     let mut left = args.limit.map_or(usize::MAX, NonZeroUsize::get);
     // A record may come twice.

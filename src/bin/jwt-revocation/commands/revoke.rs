@@ -8,7 +8,7 @@ use tower_jwt_revocation::store::Receipt;
 use tower_jwt_revocation::{Extent, Revoker, Target, TokenProfile};
 
 use super::confirm::{Mirrors, wait_for_mirrors};
-use crate::args::{Common, IssuerArgs, Note, Reinstate, Revoke, TargetArgs};
+use crate::args::{ChangeArgs, Common, NamedArgs, NoteArgs, RevokeArgs};
 use crate::failure::{Failure, Status};
 use crate::open::{self, Writing};
 use crate::output::{
@@ -17,10 +17,8 @@ use crate::output::{
 };
 
 /// The rules by which a target is named, and the target.
-pub(super) fn named(
-    target: &TargetArgs,
-    issuer: &IssuerArgs,
-) -> Result<(TokenProfile, Target), Failure> {
+pub(super) fn named(args: &NamedArgs) -> Result<(TokenProfile, Target), Failure> {
+    let NamedArgs { target, issuer } = args;
     let target = target
         .target(issuer.iss.as_deref())
         .ok_or_else(|| Failure::usage("what is meant is missing: --jti, --user, …"))?;
@@ -39,10 +37,10 @@ pub(super) fn named(
 
 pub(super) async fn revoke(
     common: &Common,
-    args: &Revoke,
+    args: &RevokeArgs,
     output: Output,
 ) -> Result<Status, Failure> {
-    let (profile, target) = named(&args.target, &args.issuer)?;
+    let (profile, target) = named(&args.change.named)?;
     let lifetime = open::refresh_lifetime(args.lifetime)?;
     // What is wrong with the request is found without the store.
     request(&open::trial(&profile)?, args, &target)?.await?;
@@ -50,13 +48,18 @@ pub(super) async fn revoke(
     let revoker = writing.revoker(profile, lifetime)?;
     let written = request(&revoker, args, &target)?.await;
     let written = written.map_err(|error| Failure::of_write(&error));
-    let result = finish(&writing, &revoker, &target, written, args.confirm.confirm, output).await;
+    let confirm = args.change.confirm;
+    let result = finish(&writing, &revoker, &target, written, confirm, output).await;
     writing.close().await;
     result
 }
 
-fn request(revoker: &Revoker, args: &Revoke, target: &Target) -> Result<RevokeRequest, Failure> {
-    let mut request = annotated(revoker.revoke(target.clone()), &args.note);
+fn request(
+    revoker: &Revoker,
+    args: &RevokeArgs,
+    target: &Target,
+) -> Result<RevokeRequest, Failure> {
+    let mut request = annotated(revoker.revoke(target.clone()), &args.change.note);
     let ends = matches!(
         target.kind(),
         TargetKind::Token | TargetKind::SigningInput | TargetKind::Session | TargetKind::Family
@@ -89,7 +92,7 @@ fn request(revoker: &Revoker, args: &Revoke, target: &Target) -> Result<RevokeRe
     Ok(request)
 }
 
-fn annotated(mut request: RevokeRequest, note: &Note) -> RevokeRequest {
+fn annotated(mut request: RevokeRequest, note: &NoteArgs) -> RevokeRequest {
     if let Some(reason) = &note.reason {
         request = request.reason(reason.as_str());
     }
@@ -101,21 +104,21 @@ fn annotated(mut request: RevokeRequest, note: &Note) -> RevokeRequest {
 
 pub(super) async fn reinstate(
     common: &Common,
-    args: &Reinstate,
+    args: &ChangeArgs,
     output: Output,
 ) -> Result<Status, Failure> {
-    let (profile, target) = named(&args.target, &args.issuer)?;
+    let (profile, target) = named(&args.named)?;
     reinstatement(&open::trial(&profile)?, &args.note, &target).await?;
     let writing = Writing::open(common).await?;
     let revoker = writing.revoker(profile, open::refresh_lifetime(None)?)?;
     let written = reinstatement(&revoker, &args.note, &target).await;
     let written = written.map_err(|error| Failure::of_write(&error));
-    let result = finish(&writing, &revoker, &target, written, args.confirm.confirm, output).await;
+    let result = finish(&writing, &revoker, &target, written, args.confirm, output).await;
     writing.close().await;
     result
 }
 
-fn reinstatement(revoker: &Revoker, note: &Note, target: &Target) -> ReinstateRequest {
+fn reinstatement(revoker: &Revoker, note: &NoteArgs, target: &Target) -> ReinstateRequest {
     let mut request = revoker.reinstate(target.clone());
     if let Some(reason) = &note.reason {
         request = request.reason(reason.as_str());

@@ -27,7 +27,7 @@ fn late<T: Send + 'static>() -> BoxFuture<'static, Result<T, StoreError>> {
 }
 
 #[derive(Clone, Default)]
-struct Watched {
+struct ObservedStore {
     memory: MemoryStore,
     /// It cannot write down what sessions a user has.
     fails: Arc<AtomicBool>,
@@ -44,7 +44,7 @@ struct Watched {
     rolled_back: Arc<Mutex<Option<Bytes>>>,
 }
 
-impl Watched {
+impl ObservedStore {
     fn doubt(&self, doubt: Doubt) {
         *self.doubt.lock().unwrap() = doubt;
     }
@@ -65,7 +65,7 @@ impl AuditSink for Kinds {
     }
 }
 
-impl RevocationStore for Watched {
+impl RevocationStore for ObservedStore {
     fn check(&self, token: &Arc<VerifiedToken>) -> Lookup {
         self.memory.check(token)
     }
@@ -90,7 +90,7 @@ impl RevocationStore for Watched {
     }
 }
 
-impl SessionStore for Watched {
+impl SessionStore for ObservedStore {
     fn load(
         &self,
         documents: Vec<Target>,
@@ -151,8 +151,10 @@ impl SessionStore for Watched {
 #[tokio::test]
 async fn a_refresh_of_which_nobody_heard_may_be_repeated_however_late() {
     let clock = ManualClock::new(Timestamp::now());
-    let store =
-        Watched { memory: MemoryStore::new().with_clock(clock.clone()), ..Watched::default() };
+    let store = ObservedStore {
+        memory: MemoryStore::new().with_clock(clock.clone()),
+        ..ObservedStore::default()
+    };
     let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
     for policy in [RefreshPolicy::new(), RefreshPolicy::new().with_recovery(), strict()] {
         let sessions = Sessions::new(store.clone(), revoker.clone(), policy).unwrap();
@@ -196,7 +198,7 @@ async fn a_refresh_of_which_nobody_heard_may_be_repeated_however_late() {
 /// The same for a caller that hangs up while it is written.
 #[tokio::test]
 async fn a_refresh_that_nobody_waited_for_may_be_repeated() {
-    let store = Watched::default();
+    let store = ObservedStore::default();
     let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
     let sessions = Sessions::new(store.clone(), revoker, strict()).unwrap();
     let first = login(&sessions, "alice").await;
@@ -221,8 +223,10 @@ async fn a_refresh_that_nobody_waited_for_may_be_repeated() {
 async fn what_could_not_be_written_down_is_at_the_next_refresh() {
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     let clock = ManualClock::new(Timestamp::now());
-    let store =
-        Watched { memory: MemoryStore::new().with_clock(clock.clone()), ..Watched::default() };
+    let store = ObservedStore {
+        memory: MemoryStore::new().with_clock(clock.clone()),
+        ..ObservedStore::default()
+    };
     let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
     let policy = strict().with_idle_lifetime(minutes(60)).without_max_age();
     let sessions = Sessions::new(store.clone(), revoker, policy).unwrap();
@@ -248,8 +252,10 @@ async fn what_could_not_be_written_down_is_at_the_next_refresh() {
 async fn a_session_whose_tokens_are_over_is_not_listed() {
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     let clock = ManualClock::new(Timestamp::now());
-    let store =
-        Watched { memory: MemoryStore::new().with_clock(clock.clone()), ..Watched::default() };
+    let store = ObservedStore {
+        memory: MemoryStore::new().with_clock(clock.clone()),
+        ..ObservedStore::default()
+    };
     let policy = strict().with_idle_lifetime(minutes(60)).without_max_age();
     for interval in [minutes(0), minutes(1), minutes(600)] {
         let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
@@ -274,7 +280,7 @@ async fn a_session_whose_tokens_are_over_is_not_listed() {
 
 #[tokio::test]
 async fn a_device_of_many_users_does_not_take_all_the_places_that_a_store_has() {
-    let store = Watched::default();
+    let store = ObservedStore::default();
     let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
     let sessions = Sessions::new(store.clone(), revoker, policy()).unwrap();
     for n in 0..100 {
@@ -290,7 +296,7 @@ async fn a_device_of_many_users_does_not_take_all_the_places_that_a_store_has() 
 /// Nothing that was read of such a store decides anything: what is missing may be put back.
 #[tokio::test]
 async fn while_the_store_settles_nothing_is_refused_and_nothing_is_ended() {
-    let (store, kinds) = (Watched::default(), Kinds::default());
+    let (store, kinds) = (ObservedStore::default(), Kinds::default());
     let revoker =
         Revoker::new(store.clone(), TokenProfile::new()).unwrap().with_audit(kinds.clone());
     let sessions = Sessions::new(store.clone(), revoker, strict()).unwrap();
@@ -327,7 +333,7 @@ async fn while_the_store_settles_nothing_is_refused_and_nothing_is_ended() {
 
 #[tokio::test]
 async fn under_a_lasting_doubt_a_refresh_is_refused_and_nothing_is_ended() {
-    let (store, kinds) = (Watched::default(), Kinds::default());
+    let (store, kinds) = (ObservedStore::default(), Kinds::default());
     let revoker =
         Revoker::new(store.clone(), TokenProfile::new()).unwrap().with_audit(kinds.clone());
     let sessions = Sessions::new(store.clone(), revoker, strict()).unwrap();
