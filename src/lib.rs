@@ -169,36 +169,24 @@ pub use verified::VerifiedToken;
 #[cfg(all(
     doctest,
     feature = "aws_lc_rs",
-    feature = "redis",
-    feature = "issuer",
-    feature = "sessions",
-    feature = "endpoints"
-))]
-#[doc = include_str!("../README.md")]
-struct Readme;
-#[cfg(all(doctest, feature = "aws_lc_rs", feature = "redis"))]
-#[doc = include_str!("../docs/configuration.md")]
-struct Configuration;
-#[cfg(all(
-    doctest,
-    feature = "aws_lc_rs",
     feature = "axum",
+    feature = "endpoints",
     feature = "fred-config",
-    feature = "rustls"
-))]
-#[doc = include_str!("../docs/production.md")]
-struct Production;
-#[cfg(all(doctest, feature = "aws_lc_rs", feature = "axum", feature = "test-util"))]
-#[doc = include_str!("../docs/testing.md")]
-struct Testing;
-#[cfg(all(
-    doctest,
-    feature = "aws_lc_rs",
-    feature = "axum",
     feature = "issuer",
     feature = "redis",
+    feature = "rustls",
     feature = "sessions",
     feature = "test-util"
 ))]
-#[doc = include_str!("../docs/recipes.md")]
-struct Recipes;
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/configuration.md")]
+    struct Configuration;
+    #[doc = include_str!("../docs/production.md")]
+    struct Production;
+    #[doc = include_str!("../docs/testing.md")]
+    struct Testing;
+    #[doc = include_str!("../docs/recipes.md")]
+    struct Recipes;
+}

@@ -31,13 +31,14 @@ mod app;
 mod audit;
 mod config;
 mod operator;
+mod process;
 mod protected;
 mod providers;
 mod public;
 mod standards;
 
 use std::error::Error;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -58,22 +59,7 @@ const LAST_REQUESTS: Duration = Duration::from_millis(4750);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // What the Redis client warns of, the store says too: once, and in words.
-    let logs = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,fred=error"));
-    tracing_subscriber::fmt()
-        .with_env_filter(logs)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    // On the heap: it holds everything that the servers hold.
-    match Box::pin(run()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("auth_server: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    process::exit_code("auth_server", run()).await
 }
 
 async fn run() -> Result<(), Box<dyn Error>> {

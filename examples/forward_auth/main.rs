@@ -27,13 +27,15 @@ mod audit;
 #[allow(dead_code, reason = "it is the same file, and more is done with it there")]
 #[path = "../auth_server/config.rs"]
 mod config;
+#[path = "../auth_server/process.rs"]
+mod process;
 #[allow(dead_code, reason = "it is the same file, and more is done with it there")]
 #[path = "../auth_server/providers.rs"]
 mod providers;
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -59,22 +61,7 @@ const CHECKED: HeaderName = HeaderName::from_static("x-auth-checked");
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let logs = tracing_subscriber::EnvFilter::builder()
-        .with_default_directive(tracing::Level::INFO.into())
-        .from_env_lossy();
-    tracing_subscriber::fmt()
-        .with_env_filter(logs)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    // On the heap: it holds everything that the server holds.
-    match Box::pin(run()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("forward_auth: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    process::exit_code("forward_auth", run()).await
 }
 
 async fn run() -> Result<(), Box<dyn Error>> {
