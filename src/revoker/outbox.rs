@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
@@ -98,14 +100,22 @@ async fn work(outbox: Outbox) {
         sleep(pause.mul_f64(0.5 + chance() / 2.0)).await;
         let attempts = outbox.take();
         let tried = attempts.len();
-        let results = join_all(attempts.iter().map(|attempt| attempt())).await;
+        // A store that panics must not end the task: nobody would try the others.
+        let results = join_all(attempts.iter().map(|attempt| {
+            let once = async move { attempt().await };
+            AssertUnwindSafe(once).catch_unwind()
+        }))
+        .await;
         let mut failed = Vec::new();
         for (attempt, result) in attempts.into_iter().zip(results) {
             match result {
-                Ok(()) => {}
-                Err(error) if error.may_be_repeated() => failed.push(attempt),
-                Err(error) => tracing::error!(error = %error.chain(),
+                Ok(Ok(())) => {}
+                Ok(Err(error)) if error.may_be_repeated() => failed.push(attempt),
+                Ok(Err(error)) => tracing::error!(error = %error.chain(),
                     "a revocation that was pending cannot be done, and is given up"),
+                Err(_) => tracing::error!(
+                    "a revocation that was pending is given up: the store has panicked"
+                ),
             }
         }
         let all_failed = failed.len() == tried;
@@ -114,5 +124,49 @@ async fn work(outbox: Outbox) {
             return;
         }
         pause = if all_failed { (pause * 2).min(longest) } else { Duration::ZERO };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_panics_does_not_keep_the_others_from_being_tried() {
+        let outbox = Outbox::new(NonZeroUsize::new(8).unwrap());
+        let done = Arc::new(AtomicUsize::new(0));
+        for n in 0..4 {
+            let done = Arc::clone(&done);
+            let is_kept = outbox.keep(Box::new(move || {
+                let done = Arc::clone(&done);
+                async move {
+                    assert!(n != 1, "as a store may");
+                    done.fetch_add(1, Relaxed);
+                    Ok(())
+                }
+                .boxed()
+            }));
+            assert!(is_kept);
+        }
+        tokio::time::timeout(Duration::from_secs(60), async {
+            while outbox.len() > 0 {
+                sleep(Duration::from_millis(100)).await;
+            }
+        })
+        .await
+        .unwrap();
+        assert_eq!(done.load(Relaxed), 3);
+        // And the task is there for the next one.
+        let done_again = Arc::clone(&done);
+        assert!(outbox.keep(Box::new(move || {
+            done_again.fetch_add(1, Relaxed);
+            async { Ok(()) }.boxed()
+        })));
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!((done.load(Relaxed), outbox.len()), (4, 0));
     }
 }

@@ -25,7 +25,15 @@ pub(super) struct DocumentTurns(Arc<DocumentsInUse>);
 
 // Hashed with a seed: whoever chooses ids could look for fingerprints that collide.
 #[derive(Default)]
-struct DocumentsInUse(Mutex<HashMap<Fingerprint, Arc<TurnMutex<u64>>>>);
+struct DocumentsInUse(Mutex<HashMap<Fingerprint, InUse>>);
+
+#[derive(Default)]
+struct InUse {
+    /// How many will change it. Counted here and not by the references, which are dropped after the
+    /// lock: of two who leave at once both would see the other.
+    users: usize,
+    changes: Arc<TurnMutex<u64>>,
+}
 
 /// One document, as one of those who will change it sees it.
 pub(super) struct DocumentInUse {
@@ -41,14 +49,19 @@ pub(super) struct Turn<'a>(TurnGuard<'a, u64>);
 impl DocumentTurns {
     pub(super) fn of(&self, key: &Target) -> DocumentInUse {
         let (all, key) = (Arc::clone(&self.0), key.fingerprint());
-        let changes = Arc::clone(all.lock().entry(key).or_default());
+        let changes = {
+            let mut all = all.lock();
+            let used = all.entry(key).or_default();
+            used.users += 1;
+            Arc::clone(&used.changes)
+        };
         DocumentInUse { all, key, changes }
     }
 }
 
 impl DocumentsInUse {
     // A panic while the lock is held cannot leave half a change.
-    fn lock(&self) -> MutexGuard<'_, HashMap<Fingerprint, Arc<TurnMutex<u64>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Fingerprint, InUse>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -89,8 +102,9 @@ impl Turn<'_> {
 impl Drop for DocumentInUse {
     fn drop(&mut self) {
         let mut all = self.all.lock();
-        // Its own, and that of the table.
-        if Arc::strong_count(&self.changes) <= 2 {
+        let Some(used) = all.get_mut(&self.key) else { return };
+        used.users -= 1;
+        if used.users == 0 {
             all.remove(&self.key);
         }
     }
@@ -143,5 +157,24 @@ mod tests {
             let _turn = other.turn().await.unwrap();
         }
         assert!(turns.0.lock().is_empty());
+    }
+
+    /// Of two that leave at once, one takes the document with it.
+    #[test]
+    fn nothing_is_kept_of_documents_that_two_have_left_at_once() {
+        let turns = DocumentTurns::default();
+        let both_are_there = std::sync::Barrier::new(2);
+        let changing = || {
+            for n in 0..20_000 {
+                let document = turns.of(&user(&n.to_string()));
+                both_are_there.wait();
+                drop(document);
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(changing);
+            scope.spawn(changing);
+        });
+        assert_eq!(turns.0.lock().len(), 0);
     }
 }
