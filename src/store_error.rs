@@ -156,8 +156,8 @@ impl StoreError {
 
     /// The reason to be told if this one and the other are why a standing is not known. That a
     /// token will never be decided is said only where everything else was heard: a client that
-    /// signs in again in vain loses more than one that waits in vain. What the token is like is said
-    /// before all else: it is so whatever the others say.
+    /// signs in again in vain loses more than one that waits in vain. What the token is like is
+    /// said before all else: it is so whatever the others say.
     #[cfg(feature = "redis")]
     pub(crate) fn or_passing(self, other: Self) -> Self {
         let is_other = !self.is_permanent() && self.kind == StoreErrorKind::DataLoss;
