@@ -101,9 +101,12 @@ struct World {
     unknown: Vec<u64>,
     /// All who were ever unknown. What they reinstated is put back only if it is surely the later.
     once_unknown: Vec<u64>,
-    /// Whether a replica was promoted that was cut off since before its primary had settled. What
-    /// others have known of that one's epoch is lost: a doubt that lasts.
+    /// Whether a replica was promoted that was cut off since before its primary had settled, or
+    /// before it settled for those who had not noticed the promotion. What others have known of
+    /// that one's epoch is lost: a doubt that lasts.
     has_fork: bool,
+    /// The epoch that each server had when it became the primary.
+    promoted_with: [u64; 6],
     settled: usize,
 }
 
@@ -133,6 +136,7 @@ impl World {
             unknown: Vec::new(),
             once_unknown: Vec::new(),
             has_fork: false,
+            promoted_with: [0; 6],
             settled: 0,
         }
     }
@@ -203,6 +207,11 @@ impl World {
         };
         self.select(server);
         let reply = send(&self.lab, self.clock(server), &context);
+        if server < self.primary {
+            let next = usize::try_from(server + 1).unwrap();
+            let is_other = self.promoted_with[next] != reply.epoch.id;
+            self.has_fork |= is_other && reply.epoch.settling.is_none();
+        }
         (known, reply)
     }
 
@@ -352,6 +361,7 @@ impl World {
         let is_other = was.map(|epoch| epoch.id) != is.map(|epoch| epoch.id);
         self.has_fork |= is_other && was.is_some_and(|epoch| epoch.settling.is_none());
         self.primary += 1;
+        self.promoted_with[usize::try_from(self.primary).unwrap()] = is.map_or(0, |epoch| epoch.id);
         self.ahead[usize::try_from(self.primary).unwrap()] = ahead;
         self.replaced_at[usize::try_from(self.primary - 1).unwrap()] = self.now;
         for n in 0..self.written.len() {
@@ -632,4 +642,47 @@ fn who_was_missing_at_one_server_ends_the_doubt_at_the_next() {
         Failover(0),
     ];
     play(&steps);
+}
+
+/// The first process has known the second server while that one settled, and has missed the third.
+#[test]
+fn who_has_missed_a_server_after_one_that_settled_doubts_nothing() {
+    use Step::*;
+    redis_or_skip!();
+    let steps = [
+        Restart(0),
+        Check(0, 0),
+        Failover(0),
+        Replicate,
+        Wait(997),
+        Maintain(0, false),
+        Failover(0),
+        Maintain(1, false),
+        Replicate,
+        Failover(0),
+    ];
+    let world = play(&steps);
+    assert!(world.gone.is_empty() && !world.has_fork);
+}
+
+/// The second server ends its settling for a process that has not noticed that the third one, which
+/// never heard of the second, has replaced it.
+#[test]
+fn a_server_that_settles_after_it_was_replaced_is_a_fork() {
+    use Step::*;
+    redis_or_skip!();
+    let steps = [
+        Revoke(0, 0),
+        Replicate,
+        Failover(0),
+        Wait(996),
+        Replicate,
+        Maintain(1, false),
+        Send(0, 0, REVOKE),
+        Wait(1196),
+        Failover(0),
+        Maintain(0, false),
+    ];
+    let world = play(&steps);
+    assert!(world.has_fork);
 }
