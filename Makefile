@@ -2,7 +2,9 @@
 .DEFAULT_GOAL := help
 # Most tests wait for something: for servers to start, for limits to pass. So more of them than processors run at once.
 export RUST_TEST_THREADS ?= $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN))))
-.PHONY: help public-items external-types package setup demo tour test test-features test-frameworks test-custom test-fuzz test-servers lint fmt doc bench faults soak bench-report count count-renew
+# Tests of random inputs begin at this seed, so that a red run tells of the change and can be repeated. `make search` takes fresh ones.
+export PROPTEST_RNG_SEED ?= 20261130
+.PHONY: help search public-items external-types package setup demo tour test test-features test-frameworks test-custom test-fuzz test-servers lint fmt doc bench faults soak bench-report count count-renew
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +40,9 @@ test-fuzz: ## Builds the fuzz targets and runs each for a moment; how to search 
 
 test-servers: setup ## Runs the tests of the Redis store on Redis 6.2, Valkey 8 and Valkey 9; with FULL=1 all that use Redis
 	scripts/test-servers
+
+search: setup ## Searches with fresh seeds where `make test` always takes the same: many more random inputs, and HISTORIES of failovers (2000)
+	env -u PROPTEST_RNG_SEED PROPTEST_CASES=2000 FAILOVER_HISTORIES=$(or $(HISTORIES),2000) cargo test --all-features --lib
 
 lint: ## Checks formatting and lints; warnings are errors
 	cargo fmt --all --check
