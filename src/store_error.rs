@@ -63,13 +63,16 @@ pub enum StoreErrorKind {
     /// a check: the token is such that the store cannot look for it, which is no outage but 401 in
     /// every [`FailMode`](crate::FailMode).
     InvalidInput,
+    /// Of a revocation: no layer on the store accepts a token that it could match. It was written,
+    /// and has no effect; see [`Revoker::could_match`](crate::Revoker::could_match).
+    Unmatched,
     /// Anything else.
     Other,
 }
 
 impl StoreErrorKind {
     /// Every kind, in the order in which they are counted.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Unreachable,
         Self::Timeout,
         Self::Overloaded,
@@ -84,6 +87,7 @@ impl StoreErrorKind {
         Self::Settling,
         Self::Stale,
         Self::InvalidInput,
+        Self::Unmatched,
         Self::Other,
     ];
 
@@ -104,6 +108,7 @@ impl StoreErrorKind {
             Self::Settling => "settling",
             Self::Stale => "stale",
             Self::InvalidInput => "invalid_input",
+            Self::Unmatched => "unmatched",
             Self::Other => "other",
         }
     }
@@ -170,10 +175,11 @@ impl StoreError {
     }
 
     /// Whether the same call can never succeed, because of what it asks for: the mistake of the
-    /// caller ([`InvalidInput`](StoreErrorKind::InvalidInput)), and no reason to answer 503, which
-    /// promises that waiting helps.
+    /// caller ([`InvalidInput`](StoreErrorKind::InvalidInput),
+    /// [`Unmatched`](StoreErrorKind::Unmatched)), and no reason to answer 503, which promises that
+    /// waiting helps.
     pub fn is_permanent(&self) -> bool {
-        self.kind == StoreErrorKind::InvalidInput
+        matches!(self.kind, StoreErrorKind::InvalidInput | StoreErrorKind::Unmatched)
     }
 
     /// The same error, of something that goes on being tried.
@@ -190,7 +196,7 @@ impl StoreError {
 
     /// Whether repeating the call can help. Repeating is always safe: writes are idempotent.
     pub fn may_be_repeated(&self) -> bool {
-        !matches!(self.kind, StoreErrorKind::InvalidInput | StoreErrorKind::Denied)
+        !self.is_permanent() && self.kind != StoreErrorKind::Denied
     }
 }
 
