@@ -48,9 +48,9 @@
 //!
 //! Fences, [`followers`](RevocationStore::followers) and a [`Feed`](feed::Feed) are for stores that
 //! can be mirrored. A store without them gives out receipts without a fence and answers
-//! [`followers`](RevocationStore::followers) with an error, which is its default. What layers accept
-//! ([`expect_targets`](RevocationStore::expect_targets)) is for stores that several processes share;
-//! one that does not keep it lets revokers know nothing of layers.
+//! [`followers`](RevocationStore::followers) with an error, which is its default.
+//! [`expect_targets`](RevocationStore::expect_targets) is for stores that several processes share:
+//! without it, revokers of other processes know nothing of the layers.
 
 mod condition;
 mod doubt;

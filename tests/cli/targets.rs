@@ -192,7 +192,11 @@ fn what_no_service_accepts_is_refused_unless_it_is_insisted_on() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let store = runtime.block_on(RedisStore::connect(redis.url())).unwrap();
-    let key = VerificationKey::from_secret(Algorithm::HS256, [7; 32]).unwrap();
+    let key = VerificationKey::from_secret(
+        Algorithm::HS256,
+        b"a secret of the tests, 32 bytes long or more",
+    )
+    .unwrap();
     let profile = TokenProfile::new().with_issuer("https://a.example");
     let _layer = JwtRevocationLayer::new(JwtVerifier::new([key], profile).unwrap(), store);
     wait_until("the layer says what it accepts", Duration::from_secs(60), || {
