@@ -63,8 +63,9 @@ pub enum StoreErrorKind {
     /// a check: the token is such that the store cannot look for it, which is no outage but 401 in
     /// every [`FailMode`](crate::FailMode).
     InvalidInput,
-    /// Of a revocation: no layer on the store accepts a token that it could match. It was written,
-    /// and has no effect; see [`Revoker::could_match`](crate::Revoker::could_match).
+    /// No layer on the store accepts a token that a revocation could match, as far as layers have
+    /// said what they accept. It was written all the same; see
+    /// [`Revoker::could_match`](crate::Revoker::could_match), which only asks.
     Unmatched,
     /// Anything else.
     Other,

@@ -81,7 +81,7 @@ impl Revoker {
 /// It was written all the same.
 pub(super) fn without_effect(error: &StoreError) -> StoreError {
     let problem = format!(
-        "the revocation was written and has no effect: {error}; give the revoker the profile of \
+        "the revocation was written, but {error}; give the revoker the profile of \
          those layers, or see Revoker::allow_unmatched_targets"
     );
     StoreError::new(error.kind(), problem)

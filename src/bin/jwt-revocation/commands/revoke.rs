@@ -72,7 +72,7 @@ async fn expect_match(
     }
     match revoker.could_match(target.clone()).await {
         Err(error) if error.kind() == StoreErrorKind::Unmatched => Err(Failure::usage(format!(
-            "nothing was written, as it would have no effect: {error}; if you know better, add \
+            "nothing was written: {error}; if you know better, add \
              --allow-unknown-issuer"
         ))),
         Ok(false) if !output.json => {
