@@ -419,13 +419,15 @@ mod tests {
             // Only what waiting does not mend is told as the fault of the token.
             let expected = match kind {
                 StoreErrorKind::DataLoss => RejectionKind::InDoubt,
-                StoreErrorKind::InvalidInput => {
+                StoreErrorKind::InvalidInput | StoreErrorKind::Unmatched => {
                     RejectionKind::InvalidToken(TokenErrorKind::OddClaim)
                 }
                 kind => RejectionKind::StandingUnknown(kind),
             };
             assert_eq!(rejection.kind(), expected);
-            if matches!(kind, StoreErrorKind::Overloaded | StoreErrorKind::InvalidInput) {
+            if kind == StoreErrorKind::Overloaded
+                || StoreError::new(kind, "no answer").is_permanent()
+            {
                 // Load is no outage, nor is what a token is like: a client could bring it about, to
                 // be let in.
                 let rejection = decide(token(), error(), FailMode::Open).unwrap_err();

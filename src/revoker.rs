@@ -7,6 +7,7 @@
 mod confirm;
 mod outbox;
 mod request;
+mod unmatched;
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -21,6 +22,8 @@ use crate::audit::{AuditEvent, AuditKind, AuditSink, AuditTrail, Pending};
 use crate::config::ConfigError;
 use crate::metrics::Metrics;
 use crate::recently_revoked::RecentlyRevoked;
+#[cfg(feature = "sessions")]
+use crate::revocation::AcceptedTargets;
 use crate::revocation::{
     Action, Extent, MAX_ID_BYTES, Record, Revocation, RevocationOrigin, Target, TargetKind,
 };
@@ -34,6 +37,7 @@ use crate::verified::VerifiedToken;
 pub use confirm::ConfirmError;
 use outbox::{Attempt, Outbox};
 pub use request::{ReinstateRequest, RevokeError, RevokeRequest};
+use unmatched::LayersKnown;
 
 /// Revokes and reinstates, looks up and lists. Cheap to clone.
 ///
@@ -66,6 +70,10 @@ pub struct Revoker {
     recently_revoked: Option<Arc<RecentlyRevoked>>,
     /// What could not be confirmed.
     outbox: Option<Outbox>,
+    /// What layers on the store accept.
+    layers: LayersKnown,
+    /// Whether a revocation that no token could match is an error.
+    tells_unmatched: bool,
     /// Why and by whom, where a request does not say it.
     reason: Option<Arc<str>>,
     actor: Option<Arc<str>>,
@@ -76,6 +84,13 @@ impl Revoker {
     /// takes [`JwtRevocationLayer::revoker`](crate::JwtRevocationLayer::revoker) instead; one that
     /// only revokes must be given the profile of those that check, above all the same issuers and
     /// the largest of their lifetimes.
+    ///
+    /// The layers on a store say what they accept. A revocation that none of them could match is
+    /// written, in case that one comes which does, and answered with an error
+    /// ([`Unmatched`](StoreErrorKind::Unmatched)): usually this revoker has another profile. Where
+    /// no layer has said anything within a week, nothing is known, and every revocation is answered
+    /// with its receipt. See [`could_match`](Self::could_match) and
+    /// [`allow_unmatched_targets`](Self::allow_unmatched_targets).
     ///
     /// # Security
     /// Where refresh tokens are in use and this process does not keep sessions itself, say with
@@ -88,7 +103,8 @@ impl Revoker {
         profile.validate()?;
         let audit = AuditTrail::default();
         let (store, profile) = (Arc::new(store), Arc::new(profile));
-        Ok(Self::from_parts(store, profile, LeastLifetime::default(), None, audit))
+        let revoker = Self::from_parts(store, profile, LeastLifetime::default(), None, audit);
+        Ok(Self { tells_unmatched: true, ..revoker })
     }
 
     pub(crate) fn from_parts(
@@ -107,6 +123,8 @@ impl Revoker {
             audit,
             recently_revoked,
             outbox: None,
+            layers: LayersKnown::default(),
+            tells_unmatched: false,
             reason: None,
             actor: None,
         }
@@ -282,6 +300,14 @@ impl Revoker {
         Err(self.keep_trying(error, token.as_ref(), Box::new(attempt)))
     }
 
+    /// Says what is looked for when a refresh token is accepted, as a layer does.
+    #[cfg(feature = "sessions")]
+    pub(crate) fn expect_refresh_tokens(&self) {
+        let accepted = self.profile.accepted_targets().into_iter();
+        let accepted: Vec<_> = accepted.map(AcceptedTargets::of_refresh_tokens).collect();
+        self.store.expect_targets(&accepted);
+    }
+
     #[cfg(any(feature = "endpoints", feature = "sessions"))]
     pub(crate) fn profile(&self) -> &TokenProfile {
         &self.profile
@@ -403,7 +429,8 @@ impl Revoker {
     /// [`StoreError`] if the write was not confirmed: none, some or all were revoked, and it may be
     /// repeated. [`InvalidInput`](StoreErrorKind::InvalidInput) if one of the requests cannot be
     /// sent, or was made by a revoker with another store, profile or default
-    /// issuer; then nothing was written.
+    /// issuer; then nothing was written. [`Unmatched`](StoreErrorKind::Unmatched) if no layer
+    /// accepts a token that one of them could match; then all were written.
     #[must_use = "nothing is revoked until this is awaited"]
     pub fn revoke_many(
         &self,

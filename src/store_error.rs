@@ -63,13 +63,17 @@ pub enum StoreErrorKind {
     /// a check: the token is such that the store cannot look for it, which is no outage but 401 in
     /// every [`FailMode`](crate::FailMode).
     InvalidInput,
+    /// No layer on the store accepts a token that a revocation could match, as far as layers have
+    /// said what they accept. It was written all the same; see
+    /// [`Revoker::could_match`](crate::Revoker::could_match), which only asks.
+    Unmatched,
     /// Anything else.
     Other,
 }
 
 impl StoreErrorKind {
     /// Every kind, in the order in which they are counted.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Unreachable,
         Self::Timeout,
         Self::Overloaded,
@@ -84,6 +88,7 @@ impl StoreErrorKind {
         Self::Settling,
         Self::Stale,
         Self::InvalidInput,
+        Self::Unmatched,
         Self::Other,
     ];
 
@@ -104,6 +109,7 @@ impl StoreErrorKind {
             Self::Settling => "settling",
             Self::Stale => "stale",
             Self::InvalidInput => "invalid_input",
+            Self::Unmatched => "unmatched",
             Self::Other => "other",
         }
     }
@@ -170,10 +176,11 @@ impl StoreError {
     }
 
     /// Whether the same call can never succeed, because of what it asks for: the mistake of the
-    /// caller ([`InvalidInput`](StoreErrorKind::InvalidInput)), and no reason to answer 503, which
-    /// promises that waiting helps.
+    /// caller ([`InvalidInput`](StoreErrorKind::InvalidInput),
+    /// [`Unmatched`](StoreErrorKind::Unmatched)), and no reason to answer 503, which promises that
+    /// waiting helps.
     pub fn is_permanent(&self) -> bool {
-        self.kind == StoreErrorKind::InvalidInput
+        matches!(self.kind, StoreErrorKind::InvalidInput | StoreErrorKind::Unmatched)
     }
 
     /// The same error, of something that goes on being tried.
@@ -190,7 +197,7 @@ impl StoreError {
 
     /// Whether repeating the call can help. Repeating is always safe: writes are idempotent.
     pub fn may_be_repeated(&self) -> bool {
-        !matches!(self.kind, StoreErrorKind::InvalidInput | StoreErrorKind::Denied)
+        !self.is_permanent() && self.kind != StoreErrorKind::Denied
     }
 }
 

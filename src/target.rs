@@ -119,7 +119,8 @@ impl fmt::Display for TargetKind {
 /// token profile. With several issuers the caller says which:
 /// `Target::user("alice").issued_by("https://id.example")`.
 ///
-/// `Display` and `Debug` show the id; ids are not secrets, but they may be personal data.
+/// `Display` and `Debug` show the id, and the issuer if it is named; ids are not secrets, but they
+/// may be personal data.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[doc(alias("denylist", "blocklist", "blacklist", "kill session", "logout everywhere"))]
 pub struct Target {
@@ -294,9 +295,10 @@ impl Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.claim {
-            Some(claim) => write!(f, "claim {claim}={}", self.id),
-            None => write!(f, "{} {}", self.kind, self.id),
+            Some(claim) => write!(f, "claim {claim}={}", self.id)?,
+            None => write!(f, "{} {}", self.kind, self.id)?,
         }
+        self.issuer.as_ref().map_or(Ok(()), |issuer| write!(f, " of {issuer}"))
     }
 }
 

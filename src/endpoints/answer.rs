@@ -5,7 +5,19 @@ use http::header::{self, HeaderName};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::{Receipt, StoreError, StoreErrorKind};
+
+/// Whether it was written. That no layer accepts what was revoked is no matter of the client, who
+/// can do nothing about it.
+pub(super) fn written(result: Result<Receipt, StoreError>) -> Result<(), StoreError> {
+    match result {
+        Err(error) if error.kind() == StoreErrorKind::Unmatched => {
+            tracing::warn!(error = %error.chain(), "an endpoint revokes what nobody accepts");
+            Ok(())
+        }
+        result => result.map(drop),
+    }
+}
 
 /// An answer without the type of its body.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::answer::{Answer, ErrorFormat};
+use super::answer::{Answer, ErrorFormat, written};
 use super::endpoint::Endpoint;
 use super::replay::ReplayGuard;
 use super::request::Form;
@@ -213,7 +213,7 @@ impl LogoutReceiver {
         if self.guard.is_seen(NAMESPACE, issuer, id).await? {
             return Ok(false);
         }
-        self.request(logout, None).await?;
+        written(self.request(logout, None).await)?;
         if let Some(also) = &self.also {
             also(issuer, logout.user.as_deref(), logout.session.as_deref()).await?;
         }

@@ -7,6 +7,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 
+use super::answer::written;
 use crate::clock::Timestamp;
 use crate::revocation::{Extent, MAX_ID_BYTES, Target, TargetKind};
 use crate::revoker::Revoker;
@@ -270,7 +271,7 @@ impl SubjectRevoker {
         if let Some(until) = until {
             request = request.extent(Extent::IssuedUntil(until));
         }
-        request.await?;
+        written(request.await)?;
         Ok(SubjectOutcome::Revoked)
     }
 

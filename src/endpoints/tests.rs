@@ -235,6 +235,34 @@ async fn a_logout_that_is_not_confirmed_is_carried_out_when_it_comes_again() {
 }
 
 #[tokio::test]
+async fn a_logout_has_its_other_effects_also_if_no_layer_accepts_tokens_of_the_provider() {
+    let provider = provider();
+    let store = MemoryStore::new();
+    let ours = TestProvider::new("https://ours.example", "us").unwrap();
+    let _layer = JwtRevocationLayer::new(ours.verifier().unwrap(), store.clone());
+    let revoker = Revoker::new(store.clone(), TokenProfile::new().with_issuer(OP)).unwrap();
+    let ended = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&ended);
+    let endpoint = LogoutReceiver::new(revoker.clone(), ReplayGuard::new(store))
+        .with(provider.verifier().unwrap())
+        .unwrap()
+        .with_effect(move |_, _, _| {
+            count.fetch_add(1, Ordering::Relaxed);
+            ready(Ok(()))
+        })
+        .into_endpoint();
+    let mut claims = provider.claims();
+    claims["exp"] = (Timestamp::now().as_secs() + 60).into();
+    claims["sub"] = "alice".into();
+    claims["events"] = json!({ LOGOUT_EVENT: {} });
+    let body = format!("logout_token={}", provider.sign(Some("logout+jwt"), &claims));
+    assert_eq!(post(&endpoint, FORM, &body).await.0, 200);
+    assert_eq!(ended.load(Ordering::Relaxed), 1);
+    let error = revoker.revoke(Target::user("alice")).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unmatched);
+}
+
+#[tokio::test]
 async fn a_strict_receiver_takes_the_type_of_logout_tokens_alone() {
     let provider = provider();
     let store = MemoryStore::new();

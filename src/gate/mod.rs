@@ -161,6 +161,7 @@ pub(crate) struct PendingCheck {
 impl Gate {
     pub(crate) fn new(verifier: Arc<dyn TokenVerifier>, store: Arc<dyn RevocationStore>) -> Self {
         store.expect_tokens_for(verifier.profile().retention());
+        store.expect_targets(&verifier.profile().accepted_targets());
         Self {
             max_token_bytes: verifier.profile().max_token_bytes(),
             verifier,

@@ -17,7 +17,7 @@ use super::response::RefusalHeads;
 use crate::counters::Counters;
 use crate::gate::SkipReason;
 use crate::policy::{Clearance, Rejection};
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreErrorKind};
 use crate::token::{TokenError, TokenErrorKind};
 
 /// The claims of the verified token, as a type of yours.
@@ -269,6 +269,11 @@ impl IntoResponse for ExtractError {
 /// the error goes to the log.
 impl IntoResponse for StoreError {
     fn into_response(self) -> Response {
+        if self.kind() == StoreErrorKind::Unmatched {
+            // Whoever set the application up has to know.
+            tracing::warn!(error = %self.chain(), "a request revokes what nobody accepts");
+            return (StatusCode::BAD_REQUEST, NO_STORE).into_response();
+        }
         if self.is_permanent() {
             tracing::debug!(error = %self.chain(), "a request asks for what cannot be done");
             return (StatusCode::BAD_REQUEST, NO_STORE).into_response();

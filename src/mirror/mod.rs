@@ -42,7 +42,9 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::ConfigError;
-use crate::revocation::{Action, Extent, Fact, Fingerprint, Outcome, Record, Revocation, Target};
+use crate::revocation::{
+    AcceptedTargets, Action, Extent, Fact, Fingerprint, Outcome, Record, Revocation, Target,
+};
 use crate::samples::{Metric, Samples};
 use crate::store::feed::{Feed, FeedSource};
 use crate::store::waiters::Waiters;
@@ -288,6 +290,14 @@ impl RevocationStore for Mirror {
 
     fn expect_tokens_for(&self, longest: Duration) {
         self.handle.store.expect_tokens_for(longest);
+    }
+
+    fn expect_targets(&self, accepted: &[AcceptedTargets]) {
+        self.handle.store.expect_targets(accepted);
+    }
+
+    fn accepted_targets(&self) -> BoxFuture<'static, Result<Vec<AcceptedTargets>, StoreError>> {
+        self.handle.store.accepted_targets()
     }
 
     fn add_metrics(&self, samples: &mut Samples) {

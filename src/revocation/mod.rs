@@ -12,12 +12,15 @@
 //! out of order gives the same, and stores that have drifted apart agree after they have exchanged
 //! their facts.
 
+mod accepted;
 mod fact;
 mod record;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use accepted::AcceptedTargets;
+pub(crate) use accepted::why_unmatched;
 pub use fact::Fact;
 pub use record::Record;
 pub(crate) use record::RecordNote;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
+use super::unmatched::without_effect;
 use super::{Revoker, invalid};
 use crate::audit::{AuditEvent, AuditKind, Pending};
 use crate::clock::Timestamp;
@@ -165,7 +166,15 @@ impl Revoker {
     ) -> Result<Vec<Receipt>, StoreError> {
         let (changes, events): (Vec<_>, _) =
             requests.into_iter().map(|request| request.begin(self)).unzip();
-        self.write_or_keep(changes.into_iter().collect(), events).await
+        let changes = changes.into_iter().collect();
+        let targets = self.targets_to_match(&changes);
+        // Written in any case: that no layer is known is no proof that there is none. What the
+        // write has told of the store says how much is known.
+        let receipts = self.write_or_keep(changes, events).await?;
+        match self.expect_matched(&targets).await {
+            Err(error) if error.kind() == StoreErrorKind::Unmatched => Err(without_effect(&error)),
+            _ => Ok(receipts),
+        }
     }
 }
 

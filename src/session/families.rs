@@ -88,6 +88,7 @@ impl Families {
             ));
         }
         revoker.extend_shared_retention(policy.idle + MARGIN);
+        revoker.expect_refresh_tokens();
         Ok(Self { store: Arc::new(store), revoker, policy: Arc::new(policy) })
     }
 

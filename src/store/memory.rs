@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
@@ -13,7 +13,7 @@ use super::{
     StoreError, StoreErrorKind,
 };
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::revocation::{Fact, Fingerprint, Record, Revocation, Target};
+use crate::revocation::{AcceptedTargets, Fact, Fingerprint, Record, Revocation, Target};
 use crate::samples::{Metric, Samples};
 use crate::target::FingerprintMap;
 use crate::verified::VerifiedToken;
@@ -37,9 +37,10 @@ pub(crate) const DEFAULT_CAPACITY: usize = 1_000_000;
 pub struct MemoryStore {
     records: Arc<RwLock<FingerprintMap<Record>>>,
     #[cfg(feature = "sessions")]
-    pub(super) documents: Arc<std::sync::Mutex<super::memory_session::Documents>>,
+    pub(super) documents: Arc<Mutex<super::memory_session::Documents>>,
     pub(super) log: Arc<MemoryLog>,
     waiters: Arc<Waiters>,
+    accepted: Arc<Mutex<Vec<AcceptedTargets>>>,
     pub(super) capacity: usize,
     pub(super) clock: Arc<dyn Clock>,
 }
@@ -59,6 +60,7 @@ impl MemoryStore {
             documents: Arc::default(),
             log: Arc::default(),
             waiters: Arc::default(),
+            accepted: Arc::default(),
             capacity: DEFAULT_CAPACITY,
             clock: Arc::new(SystemClock),
         }
@@ -89,6 +91,10 @@ impl MemoryStore {
         self.records.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lock_accepted(&self) -> MutexGuard<'_, Vec<AcceptedTargets>> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     #[cfg(test)]
     pub(crate) fn forget(&self, target: &Target) {
         self.lock().remove(&target.fingerprint());
@@ -99,6 +105,7 @@ impl MemoryStore {
     pub(super) fn lose_data(&self) -> Timestamp {
         #[cfg(feature = "sessions")]
         self.lose_documents();
+        self.lock_accepted().clear();
         let mut records = self.lock();
         records.clear();
         self.clock.now()
@@ -279,6 +286,19 @@ impl RevocationStore for MemoryStore {
             .filter(|record| record.until() > now && record.is_in_effect())
             .count();
         ready(Ok(live as u64)).boxed()
+    }
+
+    fn expect_targets(&self, accepted: &[AcceptedTargets]) {
+        let mut known = self.lock_accepted();
+        for accepted in accepted {
+            if !known.contains(accepted) {
+                known.push(accepted.clone());
+            }
+        }
+    }
+
+    fn accepted_targets(&self) -> BoxFuture<'static, Result<Vec<AcceptedTargets>, StoreError>> {
+        ready(Ok(self.lock_accepted().clone())).boxed()
     }
 
     fn add_metrics(&self, samples: &mut Samples) {

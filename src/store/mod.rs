@@ -49,6 +49,8 @@
 //! Fences, [`followers`](RevocationStore::followers) and a [`Feed`](feed::Feed) are for stores that
 //! can be mirrored. A store without them gives out receipts without a fence and answers
 //! [`followers`](RevocationStore::followers) with an error, which is its default.
+//! [`expect_targets`](RevocationStore::expect_targets) is for stores that several processes share:
+//! without it, revokers of other processes know nothing of the layers.
 
 mod condition;
 mod doubt;
@@ -81,7 +83,7 @@ pub use self::doubt::Doubt;
 #[cfg(feature = "redis")]
 pub(crate) use self::writer::RevocationWriter;
 use crate::clock::Timestamp;
-use crate::revocation::{Change, Outcome, Record, Revocation, Target, TargetKind};
+use crate::revocation::{AcceptedTargets, Change, Outcome, Record, Revocation, Target, TargetKind};
 use crate::samples::Samples;
 pub use crate::store_error::{StoreError, StoreErrorKind};
 pub use crate::verified::Needs;
@@ -195,6 +197,28 @@ pub trait RevocationStore: Send + Sync + 'static {
         let _ = longest;
     }
 
+    /// Called by each layer when it is made, and by what accepts refresh tokens: which targets
+    /// those tokens can have that it accepts, so that revokers of other processes can tell if they
+    /// revoke in vain. A store that is shared keeps it where they find it, and forgets it when it
+    /// was not said again for a week or longer.
+    ///
+    /// Default: does nothing. A store around a store passes it on.
+    fn expect_targets(&self, accepted: &[AcceptedTargets]) {
+        let _ = accepted;
+    }
+
+    /// What layers on this store have [said](Self::expect_targets) that they accept, in any
+    /// process. Empty if nobody has, or if what others have said may be missing: then nothing is
+    /// known, and every revocation is as good as another.
+    ///
+    /// Default: empty. A store around a store passes it on.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be asked.
+    fn accepted_targets(&self) -> BoxFuture<'static, Result<Vec<AcceptedTargets>, StoreError>> {
+        ready(Ok(Vec::new())).boxed()
+    }
+
     /// Adds what it knows of itself to the [metrics](crate::metrics), beside its
     /// [`condition`](Self::condition), which is there anyway. Default: nothing. A store around a
     /// store passes it on.
@@ -245,6 +269,14 @@ impl<T: RevocationStore + ?Sized> RevocationStore for Arc<T> {
 
     fn expect_tokens_for(&self, longest: Duration) {
         (**self).expect_tokens_for(longest);
+    }
+
+    fn expect_targets(&self, accepted: &[AcceptedTargets]) {
+        (**self).expect_targets(accepted);
+    }
+
+    fn accepted_targets(&self) -> BoxFuture<'static, Result<Vec<AcceptedTargets>, StoreError>> {
+        (**self).accepted_targets()
     }
 
     fn add_metrics(&self, samples: &mut Samples) {

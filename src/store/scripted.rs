@@ -18,7 +18,7 @@ use super::{
     RevokedBy, Standing, StoreError, StoreErrorKind,
 };
 use crate::clock::Clock;
-use crate::revocation::{Record, Revocation, Target};
+use crate::revocation::{AcceptedTargets, Record, Revocation, Target};
 use crate::verified::VerifiedToken;
 
 /// How long a check waits while the store is slow: as long as it waits for Redis by default.
@@ -259,6 +259,14 @@ impl RevocationStore for ScriptedStore {
 
     fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
         self.scripted(WRITE_LIMIT, |memory, _| memory.count())
+    }
+
+    fn expect_targets(&self, accepted: &[AcceptedTargets]) {
+        self.memory.expect_targets(accepted);
+    }
+
+    fn accepted_targets(&self) -> BoxFuture<'static, Result<Vec<AcceptedTargets>, StoreError>> {
+        self.scripted(WRITE_LIMIT, |memory, _| memory.accepted_targets())
     }
 }
 

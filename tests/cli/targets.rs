@@ -1,10 +1,15 @@
 //! `revoke`, `find`, `reinstate`, `list` and `count`.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tower_jwt_revocation::clock::Timestamp;
+use tower_jwt_revocation::{
+    Algorithm, JwtRevocationLayer, JwtVerifier, RedisStore, TokenProfile, VerificationKey,
+};
 
 use crate::program::Program;
-use crate::support::{RedisServer, redis_or_skip};
+use crate::support::{RedisServer, redis_or_skip, wait_until};
 
 const DAY: u64 = 24 * 60 * 60 * 1000;
 
@@ -174,4 +179,39 @@ fn a_target_belongs_to_an_issuer_that_is_configured() {
     two.run("find --user alice --iss https://c.example --allow-unknown-issuer").exits(1);
     two.run("revoke --issuer https://b.example").exits(0);
     two.without("JWT_ISSUERS").run("revoke --user alice").exits(2);
+}
+
+#[test]
+fn what_no_service_accepts_is_refused_unless_it_is_insisted_on() {
+    redis_or_skip!();
+    let redis = RedisServer::start();
+    let program = Program::at(&redis.url());
+    let ran = program.run("revoke --user alice").exits(0);
+    assert!(ran.err.contains("no service has said"), "{ran:?}");
+
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let store = runtime.block_on(RedisStore::connect(redis.url())).unwrap();
+    let key = VerificationKey::from_secret(
+        Algorithm::HS256,
+        b"a secret of the tests, 32 bytes long or more",
+    )
+    .unwrap();
+    let profile = TokenProfile::new().with_issuer("https://a.example");
+    let _layer = JwtRevocationLayer::new(JwtVerifier::new([key], profile).unwrap(), store);
+    wait_until("the layer says what it accepts", Duration::from_secs(60), || {
+        program.run("revoke --user alice").status == 2
+    });
+    let ran = program.run("revoke --user bob --json").exits(2);
+    let document = ran.json();
+    let error = document["error"].as_str().unwrap();
+    assert!(error.contains("https://a.example") && error.contains("--allow-unknown"), "{error}");
+    assert_eq!(document["repeatable"], false);
+    program.run("find --user bob").exits(0);
+    program.run("reinstate --user alice").exits(0);
+    program.run("revoke --user bob --allow-unknown-issuer").exits(0);
+    program.run("find --user bob").exits(1);
+    let ours = program.with("JWT_ISSUERS", "https://a.example");
+    let ran = ours.run("revoke --user bob").exits(0);
+    assert!(ran.err.is_empty(), "{ran:?}");
 }

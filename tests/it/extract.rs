@@ -181,7 +181,9 @@ async fn what_never_heals_is_not_answered_as_what_passes() {
     };
     for kind in StoreErrorKind::ALL {
         let expected = match kind {
-            StoreErrorKind::InvalidInput => (StatusCode::BAD_REQUEST, false),
+            StoreErrorKind::InvalidInput | StoreErrorKind::Unmatched => {
+                (StatusCode::BAD_REQUEST, false)
+            }
             StoreErrorKind::Denied => (StatusCode::SERVICE_UNAVAILABLE, false),
             _ => (StatusCode::SERVICE_UNAVAILABLE, true),
         };

@@ -81,6 +81,7 @@ mod store_contract;
 mod support;
 #[cfg(all(feature = "test-util", any(feature = "aws_lc_rs", feature = "rust_crypto")))]
 mod testing_kit;
+mod unmatched;
 mod upstream;
 #[cfg(feature = "test-util")]
 mod verifier;

@@ -168,7 +168,8 @@ pub(crate) struct IssuerArgs {
     /// Whose target it is, where `JWT_ISSUERS` names several
     #[arg(long, conflicts_with = "issuer")]
     pub(crate) iss: Option<String>,
-    /// Take an issuer that `JWT_ISSUERS` does not name
+    /// Take an issuer that `JWT_ISSUERS` does not name, and revoke what no service on this store
+    /// accepts
     #[arg(long)]
     pub(crate) allow_unknown_issuer: bool,
 }

@@ -136,7 +136,10 @@ impl Writing {
         profile: TokenProfile,
         lifetime: Duration,
     ) -> Result<Revoker, Failure> {
-        let revoker = Revoker::new(self.store.clone(), profile)?.with_audit(self.audit.clone());
+        // Where it matters that somebody accepts what is revoked, the command asks before.
+        let revoker = Revoker::new(self.store.clone(), profile)?
+            .with_audit(self.audit.clone())
+            .allow_unmatched_targets();
         revoker.extend_shared_retention(lifetime);
         Ok(revoker)
     }

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use fred::types::config::{Config, ServerConfig};
@@ -521,6 +521,7 @@ fn open(topology: Topology, options: StoreOptions, lists: CompiledLists) -> Redi
         health_tx,
         activity,
         clocks_are_apart: AtomicBool::new(false),
+        accepted: Mutex::default(),
         maintenance: OnceLock::new(),
     });
     let duties = (maintain(Arc::downgrade(&core)), forget(Arc::downgrade(&core)));

@@ -1,7 +1,7 @@
 //! [`StoreCore`]: what all parts of a Redis store share.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ use super::supervised::SupervisedConnection;
 use super::topology::Topology;
 use super::writers::WriterLogs;
 use crate::clock::{Clock as _, SystemClock};
+use crate::revocation::AcceptedTargets;
 use crate::samples::{Metric, Samples};
 
 /// The connections of a store, and what it knows. Other modules add what can be asked over them.
@@ -37,6 +38,8 @@ pub(crate) struct StoreCore {
     pub(crate) activity: Arc<StoreActivity>,
     /// Whether the last cutoff was written while the clocks were too far apart.
     pub(crate) clocks_are_apart: AtomicBool,
+    /// What the layers of this process accept. The maintenance task says it to Redis.
+    pub(crate) accepted: Mutex<Vec<AcceptedTargets>>,
     /// The maintenance task. It has no strong reference to this value, and ends with it.
     pub(crate) maintenance: OnceLock<JoinHandle<()>>,
 }

@@ -274,7 +274,8 @@ impl Drop for StoreCore {
 /// The maintenance task: runs the script without changes whenever an epoch has to begin, a former
 /// epoch to be reported or a server to settle; every second for the shards that this process writes
 /// to, so that it is waited for after a failover; and every few hours to put off the expiry of its
-/// keys.
+/// keys. It also says which targets the layers of this process accept: when one is made, and
+/// whenever the script has to be run for another reason than being waited for.
 pub(crate) async fn maintain(core: Weak<StoreCore>) {
     let Some(tracker) = core.upgrade().map(|core| Arc::clone(&core.tracker)) else { return };
     let [shortest, longest] = PAUSES;
@@ -310,8 +311,11 @@ pub(crate) async fn maintain(core: Weak<StoreCore>) {
         let shards =
             (0..core.keys.shards()).filter(|shard| is_due || core.writers.is_active(*shard));
         let kept = stream::iter(shards).map(|shard| core.keep_epoch(shard));
-        let kept = kept.buffer_unordered(SHARDS_AT_ONCE).collect::<Vec<_>>().await;
+        let mut kept = kept.buffer_unordered(SHARDS_AT_ONCE).collect::<Vec<_>>().await;
         is_settling = kept.iter().any(|kept| matches!(kept, Ok(true)));
+        if is_due && !is_settling && kept.iter().all(Result::is_ok) {
+            kept.push(core.say_accepted().await.map(|()| false));
+        }
         core.health_tx.send_if_modified(|health| core.tell_doubt(health));
         if let Some(error) = kept.into_iter().find_map(Result::err) {
             if error.kind() == StoreErrorKind::Denied {

@@ -41,6 +41,7 @@
 // | | `check` | the check of a token |
 // | | `write` | changes, replayed records, epochs |
 // | | `query` | look-ups |
+// | | `accepted` | which targets layers accept, for those who only revoke |
 // | | `followers` | which mirrors there are, and which change each has applied |
 // | | `forget` | takes out of the indexes what is over |
 // | | `maintenance` | opening a store, and the task that keeps its epochs |
@@ -56,6 +57,7 @@
 // | | `builder` | sets options, and opens a store |
 // | | `config` | a store from environment variables or a file |
 
+mod accepted;
 mod activity;
 mod address_map;
 mod audit;

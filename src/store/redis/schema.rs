@@ -16,6 +16,7 @@
 //! | `prefix:{k}:a:<fingerprint>` | stream | the latest audit events of a user, see the module `journal` |
 //! | `prefix:{k}:q:<fingerprint>` | stream | the latest of those that requests bring about |
 //! | `prefix:{k}:d:<fingerprint>` | string | one document of a session, a family, …, see the module `session` |
+//! | `prefix:{0}:p` | zset | which targets layers accept, as JSON, by when they last said so; see the module `accepted` |
 //! | `prefix:{k}:n` | zset | the sessions that are counted, by the time at which they end |
 //!
 //! Every key has an expiry: nothing stays behind when the last program that used it is gone.
@@ -82,6 +83,8 @@ pub(crate) struct ShardKeys {
     pub(crate) log: Bytes,
     pub(crate) mirrors: Bytes,
     pub(crate) writers: Bytes,
+    /// Used of the first shard alone.
+    pub(crate) accepted: Bytes,
     /// Never holds anything: for trials of access rights.
     pub(crate) trial: Bytes,
     record: Box<str>,
@@ -106,6 +109,7 @@ impl RedisKeys {
                 log: key("l"),
                 mirrors: key("w"),
                 writers: key("s"),
+                accepted: key("p"),
                 trial: key("t"),
                 record: format!("{prefix}:{{{k}}}:r:").into(),
                 lease: format!("{prefix}:{{{k}}}:w:").into(),

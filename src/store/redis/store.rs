@@ -12,7 +12,7 @@ use super::command::task_failed;
 use super::core::StoreCore;
 use super::foreign::ForeignLists;
 use super::health::Health;
-use crate::revocation::{Fingerprint, Record, Revocation, Target};
+use crate::revocation::{AcceptedTargets, Fingerprint, Record, Revocation, Target};
 use crate::samples::Samples;
 use crate::store::{
     Condition, Fence, Follower, ListQuery, Lookup, Needs, Receipt, RecordPage, RevocationStore,
@@ -166,6 +166,15 @@ impl RevocationStore for RedisStore {
 
     fn expect_tokens_for(&self, longest: Duration) {
         self.core.tracker.expect_tokens_for(longest);
+    }
+
+    fn expect_targets(&self, accepted: &[AcceptedTargets]) {
+        self.core.expect_targets(accepted);
+    }
+
+    fn accepted_targets(&self) -> BoxFuture<'static, Result<Vec<AcceptedTargets>, StoreError>> {
+        let core = Arc::clone(&self.core);
+        async move { core.accepted_targets().await }.boxed()
     }
 
     fn add_metrics(&self, samples: &mut Samples) {

@@ -625,7 +625,11 @@ pub(super) async fn a_listing_is_filtered<F: StoreFixture>(trial: &Trial<'_, F>)
     ensure_eq!(trial.list(query).await?.len(), 0, "how many users are of this actor");
     let issuer = Some("https://other.example".into());
     let query = ListQuery { issuer, ..ListQuery::default() };
-    ensure_eq!(trial.list(query).await?, ["user alice"], "what is of this issuer");
+    ensure_eq!(
+        trial.list(query).await?,
+        ["user alice of https://other.example"],
+        "what is of this issuer"
+    );
     Ok(())
 }
 

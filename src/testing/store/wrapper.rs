@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 
-use crate::revocation::{Record, Revocation, Target};
+use crate::revocation::{AcceptedTargets, Record, Revocation, Target};
 use crate::samples::Samples;
 use crate::store::memory::MemoryStore;
 use crate::store::{
@@ -46,6 +46,8 @@ impl<'a> Suite<'a> {
     /// - `FollowersArePassedOn`: [`followers`](RevocationStore::followers).
     /// - `WatchesArePassedOn`: [`watch`](RevocationStore::watch).
     /// - `ConditionsArePassedOn`: [`condition`](RevocationStore::condition).
+    /// - `AcceptedTargetsArePassedOn`: [`expect_targets`](RevocationStore::expect_targets) and
+    ///   [`accepted_targets`](RevocationStore::accepted_targets).
     /// - `MetricsArePassedOn`: [`add_metrics`](RevocationStore::add_metrics).
     pub fn of_wrapper<S: RevocationStore>(
         wrap: impl Fn(Arc<dyn RevocationStore>) -> S + Send + Sync + 'a,
@@ -57,8 +59,8 @@ impl<'a> Suite<'a> {
         });
         let (for_needs, for_lifetimes, for_followers) =
             (Arc::clone(&wrap), Arc::clone(&wrap), Arc::clone(&wrap));
-        let (for_watches, for_conditions, for_metrics) =
-            (Arc::clone(&wrap), Arc::clone(&wrap), wrap);
+        let (for_watches, for_conditions, for_accepted, for_metrics) =
+            (Arc::clone(&wrap), Arc::clone(&wrap), Arc::clone(&wrap), wrap);
         Self {
             rules: vec![
                 Rule::new("NeedsArePassedOn", move || {
@@ -80,6 +82,10 @@ impl<'a> Suite<'a> {
                 Rule::new("ConditionsArePassedOn", move || {
                     let (_, outer) = for_conditions();
                     ready(conditions_are_passed_on(&outer)).boxed()
+                }),
+                Rule::new("AcceptedTargetsArePassedOn", move || {
+                    let (_, outer) = for_accepted();
+                    async move { accepted_targets_are_passed_on(&outer).await }.boxed()
                 }),
                 Rule::new("MetricsArePassedOn", move || {
                     let (_, outer) = for_metrics();
@@ -134,6 +140,16 @@ fn watches_are_passed_on(outer: &impl RevocationStore) -> Trialed {
     Ok(())
 }
 
+async fn accepted_targets_are_passed_on(outer: &impl RevocationStore) -> Trialed {
+    let accepted = TokenProfile::new().accepted_targets();
+    outer.expect_targets(&accepted);
+    ensure!(
+        outer.accepted_targets().await.is_ok_and(|known| known == accepted),
+        "the inner store does not learn what layers accept, or nobody learns it from it"
+    );
+    Ok(())
+}
+
 fn conditions_are_passed_on(outer: &impl RevocationStore) -> Trialed {
     let is_settling =
         |condition| matches!(condition, Condition::Answering(doubt) if doubt == Doubt::Settling);
@@ -184,6 +200,14 @@ impl RevocationStore for WrappedStore {
 
     fn expect_tokens_for(&self, longest: Duration) {
         self.longest_secs.store(longest.as_secs(), Ordering::SeqCst);
+    }
+
+    fn expect_targets(&self, accepted: &[AcceptedTargets]) {
+        self.memory.expect_targets(accepted);
+    }
+
+    fn accepted_targets(&self) -> BoxFuture<'static, Result<Vec<AcceptedTargets>, StoreError>> {
+        self.memory.accepted_targets()
     }
 
     fn add_metrics(&self, samples: &mut Samples) {

@@ -44,7 +44,7 @@ use self::path::ClaimPath;
 use self::rules::ClaimRule;
 use self::usage::ClaimUsage;
 use crate::clock::{Clock, CoarseClock, Timestamp};
-use crate::revocation::{Extent, TargetKind};
+use crate::revocation::{AcceptedTargets, Extent, TargetKind};
 use crate::verified::ProfileId;
 
 /// Default of [`TokenProfile::with_leeway`].
@@ -638,6 +638,28 @@ impl TokenProfile {
             part.id = ProfileId::next();
         }
         self.changed()
+    }
+
+    /// Which targets the tokens can have that it accepts: one for each of its parts.
+    pub(crate) fn accepted_targets(&self) -> Vec<AcceptedTargets> {
+        let own = std::slice::from_ref(self);
+        let parts = if self.members.is_empty() { own } else { &self.members };
+        let of = |part: &Self| {
+            let is_fed = |target: &&ClaimTarget| part.why_never(&target.path).is_none();
+            let (claims, others): (Vec<_>, Vec<_>) = part
+                .claim_targets
+                .iter()
+                .filter(is_fed)
+                .partition(|target| target.kind == TargetKind::Claim);
+            let always =
+                [TargetKind::Token, TargetKind::SigningInput, TargetKind::Key, TargetKind::Issuer];
+            AcceptedTargets::new(
+                part.issuers.words(),
+                others.iter().map(|target| target.kind).chain(always),
+                claims.iter().map(|target| target.path.as_str()),
+            )
+        };
+        parts.iter().map(of).collect()
     }
 
     /// When the record of a token that expires at `exp` may be forgotten.

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::revocation::{Outcome, Record, TargetKind};
 use tower_jwt_revocation::revoker::{ReinstateRequest, RevokeRequest};
-use tower_jwt_revocation::store::Receipt;
+use tower_jwt_revocation::store::{Receipt, StoreErrorKind};
 use tower_jwt_revocation::{Extent, Revoker, Target, TokenProfile};
 
 use super::confirm::{Mirrors, wait_for_mirrors};
@@ -46,12 +46,44 @@ pub(super) async fn revoke(
     request(&open::trial(&profile)?, args, &target)?.await?;
     let writing = Writing::open(common).await?;
     let revoker = writing.revoker(profile, lifetime)?;
-    let written = request(&revoker, args, &target)?.await;
-    let written = written.map_err(|error| Failure::of_write(&error));
+    let written = match expect_match(&revoker, &args.change.named, &target, output).await {
+        Ok(()) => {
+            let written = request(&revoker, args, &target)?.await;
+            written.map_err(|error| Failure::of_write(&error))
+        }
+        Err(failure) => Err(failure),
+    };
     let confirm = args.change.confirm;
     let result = finish(&writing, &revoker, &target, written, confirm, output).await;
     writing.close().await;
     result
+}
+
+/// Refuses what no service on the store accepts, unless it is insisted on. Whatever is not known is
+/// no reason to.
+async fn expect_match(
+    revoker: &Revoker,
+    named: &NamedArgs,
+    target: &Target,
+    output: Output,
+) -> Result<(), Failure> {
+    if named.issuer.allow_unknown_issuer {
+        return Ok(());
+    }
+    match revoker.could_match(target.clone()).await {
+        Err(error) if error.kind() == StoreErrorKind::Unmatched => Err(Failure::usage(format!(
+            "nothing was written: {error}; if you know better, add \
+             --allow-unknown-issuer"
+        ))),
+        Ok(false) if !output.json => {
+            output::complain(
+                "note: no service has said on this store which tokens it accepts, so it is not \
+                 known whether any looks for this",
+            );
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn request(

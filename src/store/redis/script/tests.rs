@@ -66,6 +66,8 @@ fn the_sha_is_that_of_the_script() {
     assert_eq!(append.sha, sha1(append.source.as_bytes()));
     let forget = &super::super::forget::FORGET;
     assert_eq!(forget.sha, sha1(forget.source.as_bytes()));
+    let accept = &super::super::accepted::ACCEPT;
+    assert_eq!(accept.sha, sha1(accept.source.as_bytes()));
     let list = &super::super::foreign::LIST;
     assert_eq!(list.sha, sha1(list.source.as_bytes()));
     #[cfg(feature = "sessions")]
