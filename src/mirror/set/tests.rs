@@ -111,22 +111,24 @@ impl Store {
 fn covered(set: &RevocationSet, n: u64, sessions: &[Option<Fingerprint>]) -> Vec<bool> {
     let reader = set.read();
     let verdict = reader.verdict(&name(n));
-    let one = |issued_at, session: &Option<Fingerprint>| {
-        let session = || session.as_ref();
-        verdict.covers(issued_at) && !reader.spares(&name(n), verdict, session, issued_at)
-    };
-    let times = [None, Some(NOW), Some(later(HOUR))];
-    times.iter().flat_map(|time| sessions.iter().map(|session| one(*time, session))).collect()
+    let mut covered = Vec::new();
+    for issued_at in [None, Some(NOW), Some(later(HOUR))] {
+        for session in sessions {
+            let session = || session.as_ref();
+            let spares = reader.spares(&name(n), verdict, session, issued_at);
+            covered.push(verdict.covers(issued_at) && !spares);
+        }
+    }
+    covered
 }
 
 /// The same, as the store says it.
 fn expected(fact: &Fact, sessions: &[Option<Fingerprint>]) -> Vec<bool> {
-    let times = [None, Some(NOW), Some(later(HOUR))];
-    let of = |time: &Option<Timestamp>| {
-        let time = *time;
-        sessions.iter().map(move |session| fact.covers_issued_at(time, session.as_ref()))
-    };
-    times.iter().flat_map(of).collect()
+    let mut covered = Vec::new();
+    for issued_at in [None, Some(NOW), Some(later(HOUR))] {
+        covered.extend(sessions.iter().map(|it| fact.covers_issued_at(issued_at, it.as_ref())));
+    }
+    covered
 }
 
 fn take_snapshot(set: &RevocationSet, store: &Store) {
