@@ -8,7 +8,7 @@ use super::{Fact, Fingerprint, Spared};
 use crate::clock::Timestamp;
 use crate::store_error::StoreError;
 use crate::target::TargetKind;
-use crate::verified::VerifiedToken;
+use crate::verified::{TokenTarget, VerifiedToken};
 
 impl Fact {
     /// Whether this, if it is known of one of the targets of `token`, revokes it.
@@ -27,7 +27,7 @@ impl Fact {
 /// The session that the token is of.
 pub(crate) fn session_of(token: &VerifiedToken) -> Option<&Fingerprint> {
     let session = token.targets().iter().find(|target| target.kind() == TargetKind::Session);
-    session.map(|session| session.fingerprint())
+    session.map(TokenTarget::fingerprint)
 }
 
 /// `-`, or the cutoff and the time at which it was set, with a comma between them: each `-`, or the
@@ -55,24 +55,30 @@ impl FromStr for Spared {
     type Err = StoreError;
 
     fn from_str(text: &str) -> Result<Self, StoreError> {
-        let read = || {
-            let (cutoff, set_at) = if text == "-" { (text, text) } else { text.split_once(',')? };
-            Some(Self::of_times([read_time(cutoff)?, read_time(set_at)?]))
+        let (cutoff, set_at) = match text {
+            "-" => (text, text),
+            _ => text.split_once(',').ok_or_else(unreadable)?,
         };
-        read()
-            .filter(|spared| spared.to_string() == text)
-            .ok_or_else(|| StoreError::invalid_record("what it spares is not readable"))
+        let spared = Self::of_times([read_time(cutoff)?, read_time(set_at)?]);
+        if spared.to_string() == text { Ok(spared) } else { Err(unreadable()) }
     }
 }
 
-fn read_time(text: &str) -> Option<Option<SparedTime>> {
+fn read_time(text: &str) -> Result<Option<SparedTime>, StoreError> {
     if text == "-" {
-        return Some(None);
+        return Ok(None);
     }
-    let (session, millis) = text.split_once(':')?;
-    let session = u128::from_str_radix(session, 16).ok()?;
-    let session = Fingerprint::from_bytes(session.to_be_bytes());
-    Some(Some(SparedTime { session, time: Timestamp::from_millis(millis.parse().ok()?) }))
+    let read = || {
+        let (session, millis) = text.split_once(':')?;
+        let session = u128::from_str_radix(session, 16).ok()?;
+        let session = Fingerprint::from_bytes(session.to_be_bytes());
+        Some(SparedTime { session, time: Timestamp::from_millis(millis.parse().ok()?) })
+    };
+    read().map(Some).ok_or_else(unreadable)
+}
+
+fn unreadable() -> StoreError {
+    StoreError::invalid_record("what it spares is not readable")
 }
 
 #[cfg(test)]

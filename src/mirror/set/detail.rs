@@ -130,11 +130,11 @@ pub(super) struct DetailTable {
 }
 
 impl DetailTable {
-    pub(super) fn with_room(entries: usize, spares: bool) -> Self {
-        let spared = if spares { entries } else { 0 };
+    pub(super) fn with_room(entries: usize, is_sparing: bool) -> Self {
+        let beside = if is_sparing { entries } else { 0 };
         Self {
             entries: (0..entries).map(|_| Entry::default()).collect(),
-            spared: (0..spared).map(|_| SparedWords::default()).collect(),
+            spared: (0..beside).map(|_| SparedWords::default()).collect(),
         }
     }
 
@@ -176,19 +176,13 @@ impl DetailTable {
         self.entry(words(fingerprint)).map(|(_, entry)| SetVerdict(entry.verdict()))
     }
 
-    /// The record of this target, if there is one that spares a session; `None` if there is none.
-    pub(super) fn sparing(&self, fingerprint: &Fingerprint) -> Option<Option<Fact>> {
-        let (at, entry) = self.entry(words(fingerprint))?;
-        let spared = self.spared(at);
-        Some((!spared.is_none()).then(|| Fact { spared, ..entry.fact() }))
-    }
-
-    // === The writer; the caller sees to it that there is one, and that there is room ===
-
+    /// The record of this target. For a reader it is whole only if it spares a session.
     pub(super) fn fact(&self, fingerprint: &Fingerprint) -> Option<Fact> {
         let (at, entry) = self.entry(words(fingerprint))?;
         Some(Fact { spared: self.spared(at), ..entry.fact() })
     }
+
+    // === The writer; the caller sees to it that there is one, and that there is room ===
 
     /// Enters or replaces a record, if it [can be taken](Self::can_take); whether it is a new one.
     pub(super) fn put(&self, fingerprint: &Fingerprint, fact: &Fact) -> bool {

@@ -347,10 +347,10 @@ impl SetReader<'_> {
         let Some(session) = session() else { return false };
         let key = Key::new(fingerprint, self.set.seed);
         let Some(shard) = self.directory.shards.get(key.shard()) else { return false };
-        let in_details = |details: &DetailTable| details.sparing(fingerprint);
-        // Of the same target, or of it at a later moment.
-        self.detail(shard, key, in_details, None, None)
-            .is_some_and(|fact| !fact.covers_issued_at(issued_at, Some(session)))
+        let in_details = |details: &DetailTable| details.fact(fingerprint);
+        // As it was when the verdict was read, or later.
+        let fact = self.detail(shard, key, in_details, Fact::default(), Fact::default());
+        !fact.spared.is_none() && !fact.covers_issued_at(issued_at, Some(session))
     }
 
     /// What `find` finds in the details; else that nothing is known, or that all tokens are

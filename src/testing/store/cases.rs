@@ -177,10 +177,10 @@ pub(super) async fn a_cutoff_spares_a_session<F: StoreFixture>(trial: &Trial<'_,
     };
     let token = |user: &str, session: Option<&str>, secs| {
         let iat = ago(secs).as_secs();
-        let mut claims = json!({ "sub": user, "jti": "t", "iat": iat });
-        if let Some(session) = session {
-            claims["sid"] = session.into();
-        }
+        let claims = match session {
+            Some(session) => json!({ "sub": user, "jti": "t", "iat": iat, "sid": session }),
+            None => json!({ "sub": user, "jti": "t", "iat": iat }),
+        };
         trial.token_of(&TokenProfile::new(), claims)
     };
     let ends = async |user: &str, expected: [bool; 5], when: &str| {

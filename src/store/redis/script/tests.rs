@@ -553,7 +553,7 @@ fn the_log_tells_every_write_and_is_bounded() {
         ("s", b"1".to_vec()),
         ("e", b"0000000000000007".to_vec()),
         ("f", change.target.fingerprint().as_bytes().to_vec()),
-        ("n", format!("0 {START} {START} 0 {until}").into_bytes()),
+        ("n", format!("0 {START} {START} 0 {until} -").into_bytes()),
     ];
     let expected: Vec<_> =
         expected.into_iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value]).collect();
