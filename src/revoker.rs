@@ -554,6 +554,18 @@ impl Revoker {
         for change in &mut changes {
             change.target = self.complete(change.target.clone())?;
             change.outlive_tokens();
+            if let Some(session) = change.sparing.take() {
+                if change.action == Action::Revoke(Extent::All) {
+                    return Err(invalid(
+                        "a session can be spared only by what is revoked up to a time".into(),
+                    ));
+                }
+                let session = match change.target.issuer_name() {
+                    Some(issuer) => session.issued_by(issuer),
+                    None => session,
+                };
+                change.sparing = Some(self.complete(session)?);
+            }
             for (what, words) in [("reason", &change.reason), ("actor", &change.actor)] {
                 if words.as_ref().is_some_and(|words| words.len() > MAX_ID_BYTES) {
                     return Err(invalid(format!("the {what} is longer than {MAX_ID_BYTES} bytes")));

@@ -9,7 +9,7 @@ use tower_jwt_revocation::counters::{CounterSnapshot, Counters, Refusals};
 use tower_jwt_revocation::metrics::{Metrics, Sample};
 use tower_jwt_revocation::middleware::{EndWithTokenLayer, EndingBody, JwtRevocation, ProblemJson};
 use tower_jwt_revocation::policy::RejectionKind;
-use tower_jwt_revocation::revocation::{Fact, Record, Revocation};
+use tower_jwt_revocation::revocation::{Fact, Record, Revocation, Spared};
 use tower_jwt_revocation::revoker::{ConfirmError, RevokeError, RevokeRequest};
 use tower_jwt_revocation::store::{
     Fence, ListQuery, Lookup, Receipt, RecordPage, RevocationStore, RevokedBy, Standing, StoreError,
@@ -86,6 +86,7 @@ fn the_write_side_the_stores_and_the_tokens() {
     is_cloned::<(Revoker, RevokeRequest, Revocation, Record, Target)>();
     is_cloned::<(MemoryStore, Standing, RevokedBy, Receipt, Fence, ListQuery, RecordPage)>();
     is_cloned::<Fact>();
+    is_cloned::<Spared>();
     is_send::<Lookup>();
     is_shared::<Box<dyn RevocationStore>>();
     is_shared::<(Box<dyn TokenVerifier>, VerifiedToken, JwtVerifier)>();

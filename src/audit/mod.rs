@@ -270,6 +270,7 @@ impl fmt::Display for AuditKind {
 /// | `sub`, `jti`, `session_id`, `family_id`, `device_id`, `client_id` | the ids of the user, the access token, …; each only if it is known |
 /// | `id` | the id of another target: a key, an issuer, a claim, a signing input |
 /// | `reason`, `actor` | what a revocation was given, or why something was refused |
+/// | `sparing` | the session of which a revocation says nothing |
 /// | `error` | why it failed |
 /// | `count`, `since` | of an event that stands for several: how many, and when the first was, as `ts` |
 /// | others | what [`with_field`](Self::with_field) has added |
@@ -321,6 +322,7 @@ impl AuditEvent {
             .with_target(&change.target)
             .with("reason", change.reason.as_deref())
             .with("actor", change.actor.as_deref())
+            .with("sparing", change.sparing.as_ref().map(Target::id))
     }
 
     /// The same event, of another kind.

@@ -44,6 +44,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::ConfigError;
 use crate::revocation::{
     AcceptedTargets, Action, Extent, Fact, Fingerprint, Outcome, Record, Revocation, Target,
+    session_of,
 };
 use crate::samples::{Metric, Samples};
 use crate::store::feed::{Feed, FeedSource};
@@ -341,6 +342,7 @@ fn written_fact(change: &Revocation, receipt: &Receipt) -> Option<(Fingerprint, 
         Action::Reinstate if receipt.outcome == Outcome::Already => return None,
         Action::Reinstate => fact.reinstated_at = at,
     }
+    let fact = fact.sparing(change.sparing.as_ref().map(Target::fingerprint));
     Some((change.target.fingerprint(), fact))
 }
 
@@ -376,7 +378,9 @@ impl Shared {
         let issued_at = token.issued_at();
         let hit = token.targets().iter().find(|target| {
             let verdict = reader.verdict(target.fingerprint());
-            verdict != SetVerdict::NONE && verdict.covers(issued_at)
+            verdict != SetVerdict::NONE
+                && verdict.covers(issued_at)
+                && !reader.spares(target.fingerprint(), verdict, || session_of(token), issued_at)
         });
         hit.map(|target| RevokedBy::new(target.kind()))
     }

@@ -15,15 +15,18 @@
 mod accepted;
 mod fact;
 mod record;
+mod spared;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use accepted::AcceptedTargets;
 pub(crate) use accepted::why_unmatched;
-pub use fact::Fact;
+pub(crate) use fact::SparedTime;
+pub use fact::{Fact, Spared};
 pub use record::Record;
 pub(crate) use record::RecordNote;
+pub(crate) use spared::session_of;
 
 use serde::Serialize;
 
@@ -119,6 +122,8 @@ pub struct Revocation {
     pub target: Target,
     /// What is to be done.
     pub action: Action,
+    /// The session whose tokens a cutoff says nothing of; with another action it means nothing.
+    pub sparing: Option<Target>,
     /// The record is kept at least until then; [`Timestamp::ZERO`] to leave it to `lifetime`.
     pub until: Timestamp,
     /// The record is kept at least this long, counted from the write by the clock of the store.
@@ -150,6 +155,7 @@ impl Revocation {
         Self {
             target,
             action,
+            sparing: None,
             until: Timestamp::ZERO,
             lifetime,
             reason: None,
@@ -233,6 +239,7 @@ impl Revocation {
             }
             Action::Reinstate => fact.reinstated_at = at,
         }
+        let fact = fact.sparing(self.sparing.as_ref().map(Target::fingerprint));
         let note = RecordNote {
             target: self.target.clone(),
             at,
@@ -242,8 +249,7 @@ impl Revocation {
         let mut record = Record { fact, note };
         let Some(before) = before else { return Change::Write(Outcome::New, record) };
         record.merge(before);
-        let effect = |fact: Fact| (fact.revokes_all(), fact.cutoff(), fact.until);
-        let unchanged = effect(record.fact) == effect(known);
+        let unchanged = record.fact.effect() == known.effect();
         match (unchanged, was_in_effect, self.action) {
             (true, _, _) => Change::Nothing(Outcome::Already),
             (false, true, Action::Revoke(_)) => Change::Write(Outcome::Extended, record),

@@ -7,6 +7,8 @@ use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use super::Fact;
 use crate::clock::Timestamp;
 use crate::store_error::StoreError;
+#[cfg(any(feature = "sessions", test))]
+use crate::target::Fingerprint;
 use crate::target::Target;
 use crate::verified::VerifiedToken;
 
@@ -39,8 +41,9 @@ impl Record {
     ///
     /// # Errors
     /// [`StoreError`] of kind [`Protocol`](crate::store::StoreErrorKind::Protocol) if no store can
-    /// have kept this fact: it was neither revoked nor reinstated, or has a cutoff that was never
-    /// set. A column that was lost or mistaken for another must not read as "not revoked".
+    /// have kept this fact: it was neither revoked nor reinstated, has a cutoff that was never set,
+    /// or one that is later for the session that it spares. A column that was lost or mistaken for
+    /// another must not read as "not revoked".
     pub fn new(target: Target, fact: Fact, changed_at: Timestamp) -> Result<Self, StoreError> {
         if fact.latest() == Timestamp::ZERO {
             return Err(StoreError::invalid_record(
@@ -49,6 +52,9 @@ impl Record {
         }
         if fact.cutoff > Timestamp::ZERO && fact.cutoff_set_at == Timestamp::ZERO {
             return Err(StoreError::invalid_record("it has a cutoff that was set at no time"));
+        }
+        if !fact.spares_rightly() {
+            return Err(StoreError::invalid_record("a session is spared by a later cutoff"));
         }
         let note = RecordNote { target, at: changed_at, reason: None, actor: None };
         Ok(Self { fact, note })
@@ -96,8 +102,8 @@ impl Record {
         self.fact.revokes_all()
     }
 
-    /// Tokens of the target that were issued at or before this time are revoked, see
-    /// [`Fact::cutoff`].
+    /// Tokens of the target that were issued at or before this time are revoked, but for those of a
+    /// session that is spared, see [`Fact::cutoff`].
     pub fn cutoff(&self) -> Option<Timestamp> {
         self.fact.cutoff()
     }
@@ -114,8 +120,12 @@ impl Record {
     }
 
     #[cfg(any(feature = "sessions", test))]
-    pub(crate) fn covers_issued_at(&self, issued_at: Option<Timestamp>) -> bool {
-        self.fact.covers_issued_at(issued_at)
+    pub(crate) fn covers_issued_at(
+        &self,
+        issued_at: Option<Timestamp>,
+        session: Option<&Fingerprint>,
+    ) -> bool {
+        self.fact.covers_issued_at(issued_at, session)
     }
 
     /// The first `iat` that the cutoff does not cover, see [`Fact::reissue_at`].
@@ -150,8 +160,8 @@ impl Record {
 }
 
 /// An object: `kind`, `id`, `iss` and `claim` where the target has them, `at`, `until`; `all` if
-/// every token is revoked, `cutoff` if those until then are; `reason` and `actor` where given.
-/// Times are milliseconds since the epoch.
+/// every token is revoked, `cutoff` if those until then are, with `spares_a_session` if those of
+/// one session are not; `reason` and `actor` where given. Times are milliseconds since the epoch.
 impl Serialize for Record {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let target = self.target();
@@ -174,6 +184,9 @@ impl Serialize for Record {
         object.serialize_entry("all", &self.revokes_all())?;
         if let Some(cutoff) = self.cutoff() {
             object.serialize_entry("cutoff", &cutoff)?;
+            if !self.fact.spared.is_none() {
+                object.serialize_entry("spares_a_session", &true)?;
+            }
         }
         object.end()
     }

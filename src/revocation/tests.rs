@@ -109,12 +109,12 @@ fn a_cutoff_covers_its_whole_second_and_nothing_later() {
         (Some(6_000), false),
         (None, true),
     ] {
-        assert_eq!(record.covers_issued_at(issued_at.map(ms)), covered, "{issued_at:?}");
+        assert_eq!(record.covers_issued_at(issued_at.map(ms), None), covered, "{issued_at:?}");
     }
     assert_eq!(record.reissue_at(), Some(ms(5_201)));
     let (_, record) = history(&[(6_000, SO_FAR)]);
     assert!(
-        record.unwrap().covers_issued_at(Some(ms(6_000))),
+        record.unwrap().covers_issued_at(Some(ms(6_000)), None),
         "it may have been issued in that very millisecond"
     );
 }
@@ -173,7 +173,7 @@ fn a_second_cutoff_covers_what_was_issued_right_after_the_first() {
         let (_, record) = history(&[(5_200, SO_FAR)]);
         let reissued = ms(second).stamp(record.unwrap().reissue_at().unwrap());
         let (_, record) = history(&[(5_200, SO_FAR), (second, SO_FAR)]);
-        assert!(record.unwrap().covers_issued_at(Some(reissued)), "{second}");
+        assert!(record.unwrap().covers_issued_at(Some(reissued), None), "{second}");
     }
 }
 
@@ -189,15 +189,81 @@ fn a_cutoff_never_moves_back() {
     );
 }
 
+fn session_named(n: u8) -> Fingerprint {
+    Target::session(n.to_string()).fingerprint()
+}
+
+/// What a fact says of the tokens of one session, or of those of none, as a fact that spares none.
+fn said_of(fact: Fact, session: Option<u8>) -> Fact {
+    let session = session.map(session_named);
+    let [cutoff, set_at] = fact.spared.times().map(|spared| {
+        let spared = spared.filter(|spared| session == Some(spared.session))?;
+        Some(spared.time)
+    });
+    Fact {
+        cutoff: cutoff.unwrap_or(fact.cutoff),
+        cutoff_set_at: set_at.unwrap_or(fact.cutoff_set_at),
+        spared: Spared::default(),
+        ..fact
+    }
+}
+
+#[test]
+fn what_spares_a_session_is_forgotten_with_a_cutoff_that_does_not() {
+    let sparing = |now, action, session: Option<u8>, before: Option<&Record>| {
+        let mut change = change(action, 100_000);
+        change.sparing = session.map(|n| Target::session(n.to_string()));
+        match change.apply(before, ms(now)) {
+            Change::Write(outcome, record) => (outcome, record),
+            Change::Nothing(outcome) => (outcome, before.unwrap().clone()),
+        }
+    };
+    let covers = |record: &Record, session: Option<u8>, issued_at| {
+        let session = session.map(session_named);
+        record.covers_issued_at(Some(ms(issued_at)), session.as_ref())
+    };
+    let until = |cutoff| Action::Revoke(Extent::IssuedUntil(ms(cutoff)));
+    let (_, first) = sparing(5_000, SO_FAR, Some(1), None);
+    assert!(!covers(&first, Some(1), 4_000) && covers(&first, Some(2), 4_000));
+    assert!(covers(&first, None, 5_000) && !covers(&first, None, 5_001));
+    // Found by nobody but it, and so no repetition.
+    let (outcome, all) = sparing(6_000, until(3_000), None, Some(&first));
+    assert_eq!(outcome, Outcome::Extended);
+    assert!(covers(&all, Some(1), 3_000) && !covers(&all, Some(1), 3_001));
+    assert_eq!(all.cutoff(), Some(ms(5_000)));
+    // In the same millisecond.
+    for (last, session) in [(None, 1), (Some(2), 1), (Some(1), 2)] {
+        let (_, record) = sparing(5_000, SO_FAR, last, Some(&first));
+        assert!(covers(&record, Some(session), 5_000), "{last:?}");
+    }
+    let (_, back) = sparing(7_000, BACK, None, Some(&all));
+    assert!(!back.is_in_effect());
+    let (_, again) = sparing(8_000, SO_FAR, Some(1), Some(&back));
+    assert!(!covers(&again, Some(1), 3_000) && covers(&again, Some(2), 3_000));
+    assert!(covers(&sparing(9_000, ALL, None, Some(&again)).1, Some(1), 20_000));
+    // A clock that was set back.
+    let (_, late) = sparing(4_000, SO_FAR, None, Some(&again));
+    assert!(covers(&late, Some(1), 8_000));
+}
+
 prop_compose! {
     fn records()(
         parts in prop::array::uniform5(0_u64..6), at in 0_u64..6,
         reason in prop::option::of("[ab]"),
+        of_cutoff in prop::option::of((0_u8..3, 0_u64..6)),
+        of_set in prop::option::of((0_u8..3, 0_u64..6)),
     ) -> Record {
         let [all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until] = parts.map(ms);
         let reason = reason.map(Arc::from);
         let note = RecordNote { target: Target::user("alice"), at: ms(at), reason, actor: None };
-        Record { fact: Fact { all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until }, note }
+        let times = [(cutoff, of_cutoff), (cutoff_set_at, of_set)].map(|(time, spared)| {
+            let (session, earlier) = spared?;
+            let spared = SparedTime { session: session_named(session), time: ms(earlier) };
+            (spared.time < time).then_some(spared)
+        });
+        let spared = Spared::of_times(times);
+        let fact = Fact { all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until, spared };
+        Record { fact, note }
     }
 }
 
@@ -270,6 +336,22 @@ proptest! {
         prop_assert_eq!(merged(a.clone(), &a), a);
     }
 
+    /// A merge is the merge of what is said of each session.
+    #[test]
+    fn merging_is_of_each_session_alone(
+        a in records(), b in records(), session in prop::option::of(0_u8..4),
+    ) {
+        let both = merged(a.clone(), &b).fact();
+        prop_assert!(both.spares_rightly());
+        let of_each = said_of(a.fact(), session).merge(said_of(b.fact(), session));
+        prop_assert_eq!(said_of(both, session), of_each);
+        let session = session.map(session_named);
+        for issued_at in (0..7).map(|at| Some(ms(at))).chain([None]) {
+            let covers = both.covers_issued_at(issued_at, session.as_ref());
+            prop_assert_eq!(covers, of_each.covers_issued_at(issued_at, None));
+        }
+    }
+
     #[test]
     fn merging_reports_growth(a in records(), b in records()) {
         let mut grown = a.clone();
@@ -290,9 +372,9 @@ proptest! {
         match changes.last() {
             Some((_, BACK)) => prop_assert!(!record.is_some_and(|record| record.is_in_effect())),
             Some((now, ALL)) => {
-                prop_assert!(record.unwrap().covers_issued_at(Some(ms(now + 60_000))));
+                prop_assert!(record.unwrap().covers_issued_at(Some(ms(now + 60_000)), None));
             }
-            Some((now, _)) => prop_assert!(record.unwrap().covers_issued_at(Some(ms(*now)))),
+            Some((now, _)) => prop_assert!(record.unwrap().covers_issued_at(Some(ms(*now)), None)),
             None => unreachable!(),
         }
     }
@@ -309,7 +391,7 @@ proptest! {
         let mut covered = false;
         for end in 1..=changes.len() {
             let (_, record) = history(&changes[..end]);
-            let covers = record.unwrap().covers_issued_at(Some(ms(issued_at)));
+            let covers = record.unwrap().covers_issued_at(Some(ms(issued_at)), None);
             prop_assert!(covers || !covered);
             covered = covers;
         }

@@ -13,7 +13,7 @@ use crate::audit::{AuditEvent, AuditKind, Pending};
 use crate::clock::Timestamp;
 #[cfg(feature = "sessions")]
 use crate::revocation::RevocationOrigin;
-use crate::revocation::{Action, Extent, Revocation, TargetKind};
+use crate::revocation::{Action, Extent, Revocation, Target, TargetKind};
 use crate::store::{Receipt, StoreError, StoreErrorKind};
 use crate::token::TokenProfile;
 #[cfg(feature = "sessions")]
@@ -74,6 +74,28 @@ impl RevokeRequest {
     /// How much is revoked. Default: see [`Revoker::revoke`].
     pub fn extent(mut self, extent: Extent) -> Self {
         self.change.action = Action::Revoke(extent);
+        self
+    }
+
+    /// Says nothing of the tokens of this session, by its id: "sign out everywhere else". What was
+    /// revoked before stays so for it, and what is revoked later covers it as well. The tokens of
+    /// the session are those that name it by the claim of the profile, `sid` by default; those of
+    /// its issuer alone.
+    ///
+    /// Only what is revoked up to a time can spare a session: with [`Extent::All`] it is
+    /// [`InvalidInput`](StoreErrorKind::InvalidInput) when the request is awaited. Default: none is
+    /// spared.
+    ///
+    /// ```
+    /// # use tower_jwt_revocation::{Revoker, Target, store::StoreError};
+    /// # async fn f(revoker: Revoker) -> Result<(), StoreError> {
+    /// revoker.revoke(Target::user("alice")).sparing("session-1").await?;
+    /// # Ok(()) }
+    /// ```
+    #[doc(alias = "sign out everywhere else")]
+    #[doc(alias = "logout other sessions")]
+    pub fn sparing(mut self, session: impl AsRef<str>) -> Self {
+        self.change.sparing = Some(Target::session(session));
         self
     }
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::documents::read;
-use super::list::{DeviceTrust, SessionList, TrustedDevice};
+use super::list::{DeviceTrust, Session, SessionList, TrustedDevice};
 use super::login::cut;
 use super::sessions::Sessions;
-use crate::revocation::Target;
+use crate::revocation::{Fingerprint, Target};
 use crate::store::StoreError;
 use crate::store::session::{Seen, Snapshot};
 
@@ -78,8 +78,9 @@ impl Sessions {
             return Ok(false);
         };
         let list: SessionList = read(document)?;
-        let trust = list.trusted.get(device);
-        Ok(trust.is_some_and(|trust| trust.is_good(&snapshot, snapshot.records.iter())))
+        let Some(trust) = list.trusted.get(device) else { return Ok(false) };
+        let sessions = self.sessions_on(&list, device)?;
+        Ok(trust.is_good(&snapshot, snapshot.records.iter(), &sessions))
     }
 
     /// The devices that a user trusts, in the order of their ids: those of which
@@ -90,33 +91,54 @@ impl Sessions {
     pub async fn trusted_devices(&self, user: &str) -> Result<Vec<TrustedDevice>, StoreError> {
         let user = self.target(Target::user(user))?;
         let known = self.index.read_document(&user).await?;
-        let Some(SessionList { trusted, .. }) = known.read()? else { return Ok(Vec::new()) };
+        let Some(mut list) = known.read::<SessionList>()? else { return Ok(Vec::new()) };
+        let trusted = std::mem::take(&mut list.trusted);
+        let sessions = trusted.keys().map(|device| self.sessions_on(&list, device));
+        let sessions = sessions.collect::<Result<Vec<_>, _>>()?;
         let devices = trusted.keys().map(|device| self.target(Target::device(&**device)));
         let targets = std::iter::once(Ok(user)).chain(devices).collect::<Result<Vec<_>, _>>()?;
         let snapshot = self.store().load(Vec::new(), targets).await?.settled()?;
         let Some((of_user, of_devices)) = snapshot.records.split_first() else {
             return Ok(Vec::new());
         };
-        let good = trusted.into_iter().zip(of_devices).filter(|((_, trust), of_device)| {
-            trust.is_good(&snapshot, [of_user, of_device].into_iter())
+        let known = trusted.into_iter().zip(of_devices).zip(sessions);
+        let good = known.filter(|(((_, trust), of_device), sessions)| {
+            trust.is_good(&snapshot, [of_user, of_device].into_iter(), sessions)
         });
-        let shown = good.map(|((id, trust), _)| {
+        let shown = good.map(|(((id, trust), _), _)| {
             let DeviceTrust { since, until, name, kind } = trust;
             TrustedDevice { id, name, kind, since, until }
         });
         Ok(shown.collect())
     }
+
+    /// The listed sessions of a user on a device.
+    fn sessions_on(
+        &self,
+        list: &SessionList,
+        device: &str,
+    ) -> Result<Vec<Fingerprint>, StoreError> {
+        let is_on_it = |session: &&Session| session.details.device.as_deref() == Some(device);
+        let on_it = list.sessions.iter().filter(is_on_it);
+        on_it.map(|it| Ok(self.target(Target::session(&*it.id))?.fingerprint())).collect()
+    }
 }
 
 impl DeviceTrust {
     /// Whether it has not ended: by time, by one of these records, or with what the store has lost.
+    /// A record that spares one of these sessions, which are on the device, spares the trust in it.
     fn is_good<'a>(
         &self,
         snapshot: &Snapshot,
         mut records: impl Iterator<Item = &'a Seen>,
+        sessions: &[Fingerprint],
     ) -> bool {
+        let since = Some(self.since);
         let covered = |seen: &Seen| {
-            seen.record.as_ref().is_some_and(|record| record.covers_issued_at(Some(self.since)))
+            seen.record.as_ref().is_some_and(|record| {
+                record.covers_issued_at(since, None)
+                    && sessions.iter().all(|session| record.covers_issued_at(since, Some(session)))
+            })
         };
         self.until > snapshot.now
             && Some(self.since) > snapshot.doubt.issued_until()

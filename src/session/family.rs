@@ -30,6 +30,7 @@ use super::token::{FamilyKey, TokenDigest, TokenOrigin};
 use crate::audit::AuditEvent;
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
+use crate::revocation::TargetKind;
 use crate::store::session::Seen;
 use crate::store::{Doubt, RevokedBy};
 
@@ -317,8 +318,13 @@ impl Family {
     /// The first of the records that ends this family. A cutoff ends what was created at or before
     /// it.
     pub(crate) fn revoked_by(&self, records: &[Seen]) -> Option<RevokedBy> {
+        let session = records.iter().find(|seen| seen.target.kind() == TargetKind::Session);
+        let session = session.map(|seen| seen.target.fingerprint());
         let mut records = records.iter().filter_map(|seen| seen.record.as_ref());
-        records.find(|record| record.covers_issued_at(Some(self.created_at))).map(RevokedBy::from)
+        let created_at = Some(self.created_at);
+        records
+            .find(|record| record.covers_issued_at(created_at, session.as_ref()))
+            .map(RevokedBy::from)
     }
 
     /// The family after its current token was replaced by the one with this digest.

@@ -414,8 +414,13 @@ impl Sessions {
         Ok(Ended::Done)
     }
 
-    /// Ends all sessions of a user but the session `but`. Without `but`, everything that was issued
-    /// to the user so far is revoked, in a session or not, and no device is trusted any more.
+    /// Ends everything of a user but the session `but`: sessions, families without one, tokens of
+    /// no session or of one that is not listed here, and the trust in all devices but that of
+    /// `but`. The access tokens and refresh tokens of `but` go on to be accepted, without a moment
+    /// in which they are not. Without `but` that ends as well.
+    ///
+    /// What `but` is refused for otherwise stays so: a cutoff of before covers what it covered, and
+    /// a later `end_all` without it, or with another session, ends it.
     ///
     /// # Errors
     /// [`StoreError`] if not everything was confirmed. It may be repeated.
@@ -424,9 +429,11 @@ impl Sessions {
     #[doc(alias = "kill sessions")]
     pub async fn end_all(&self, user: &str, but: Option<&str>) -> Result<(), StoreError> {
         let key = self.target(Target::user(user))?;
-        if but.is_none() {
-            self.revoker().revoke(Target::user(user)).await?;
-        }
+        let everything = self.revoker().revoke(Target::user(user));
+        let receipt = match but {
+            Some(but) => everything.sparing(but).await?,
+            None => everything.await?,
+        };
         // Each session is revoked by its id as well: a session that was dated past the cutoff of
         // something else it belongs to, set by the clock of another shard, may be dated later than
         // this one.
@@ -436,8 +443,11 @@ impl Sessions {
         let gone: Vec<_> = listed.filter(|session| Some(&*session.id) != but).collect();
         self.revoke_sessions(&gone, "all sessions of the user were ended").await?;
         let distrust = |list: &mut SessionList| {
-            if but.is_none() {
-                list.trusted.clear();
+            let kept = but.and_then(|but| list.session_mut(but)?.details.device.clone());
+            list.trusted.retain(|device, _| Some(device) == kept.as_ref());
+            // So that it outlives the session.
+            for trust in list.trusted.values_mut() {
+                trust.since = trust.since.max(receipt.reissue_at.unwrap_or_default());
             }
         };
         self.tidy_up_after(&key, Some(known), &gone, distrust).await;
@@ -560,7 +570,9 @@ impl Sessions {
         sessions.retain(|session| session.expires_at > now);
         let mut targets = Vec::new();
         let mut counts = Vec::new();
+        let mut ids = Vec::new();
         for session in &sessions {
+            ids.push(self.target(Target::session(&*session.id))?.fingerprint());
             let before = targets.len();
             let family = NewFamily {
                 user: session.user.clone(),
@@ -582,7 +594,7 @@ impl Sessions {
         let mut families = snapshot.documents.iter();
         let policy = &self.families.policy;
         let mut active = Vec::new();
-        for (session, count) in sessions.into_iter().zip(counts) {
+        for ((session, id), count) in sessions.into_iter().zip(ids).zip(counts) {
             let family = families.next().and_then(Option::as_deref);
             let is_over = match family.map(read::<Family>) {
                 Some(Ok(family)) => family.expires_at(policy) <= snapshot.now,
@@ -590,14 +602,14 @@ impl Sessions {
                 // It is over, or was lost: then its access tokens may still be good.
                 None => session.seen_at.saturating_add(policy.idle) <= snapshot.now,
             };
+            let created_at = Some(session.created_at);
             let covered = |seen: &Seen| {
-                seen.record
-                    .as_ref()
-                    .is_some_and(|record| record.covers_issued_at(Some(session.created_at)))
+                let record = seen.record.as_ref();
+                record.is_some_and(|record| record.covers_issued_at(created_at, Some(&id)))
             };
             // All of them are taken, so that the next session finds its own.
             let hits = seen.by_ref().take(count).filter(|seen| covered(seen)).count();
-            if hits == 0 && !is_over && Some(session.created_at) > snapshot.doubt.issued_until() {
+            if hits == 0 && !is_over && created_at > snapshot.doubt.issued_until() {
                 active.push(session);
             }
         }

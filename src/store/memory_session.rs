@@ -119,10 +119,12 @@ impl MemoryStore {
 
 /// Changes whenever anything about a record does.
 fn stamp(record: &Record) -> Bytes {
-    let Fact { all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until } = record.fact();
+    let Fact { all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until, spared } =
+        record.fact();
     [all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until]
         .iter()
         .flat_map(|time| time.as_millis().to_be_bytes())
+        .chain(spared.to_string().into_bytes())
         .collect()
 }
 

@@ -18,8 +18,9 @@
 //!
 //! 1. **Keep one [`Record`] for each target**, under its
 //!    [`Fingerprint`](crate::revocation::Fingerprint), which is 16 bytes. A record is its
-//!    [`target`](Record::target), the five times of its [`fact`](Record::fact),
-//!    [`changed_at`](Record::changed_at), and reason and actor, which may be absent.
+//!    [`target`](Record::target), the five times of its [`fact`](Record::fact) and the text of what
+//!    that [spares](crate::revocation::Spared), [`changed_at`](Record::changed_at), and reason and
+//!    actor, which may be absent.
 //!    [`Target::from_parts`] and [`Record::new`] put it together again and refuse what was damaged.
 //! 2. **[`check`](RevocationStore::check)**: read the records of all
 //!    [`targets`](VerifiedToken::targets) of the token; it is revoked if any of them

@@ -25,6 +25,9 @@ super::rules! {
     ACutoffCoversItsSecondAndNothingLater => cases::a_cutoff_covers_its_second_and_nothing_later,
     /// A token without `iat` is covered by every cutoff.
     ATokenWithoutIatIsCovered => cases::a_token_without_iat_is_covered,
+    /// A cutoff that spares a session says nothing of its tokens, whatever else is written of the
+    /// target; what was revoked before covers them, and what is revoked later without sparing it.
+    ACutoffSparesASession => cases::a_cutoff_spares_a_session,
     /// A second cutoff covers what was issued at the `reissue_at` of the first, also in the same
     /// millisecond.
     ACutoffAlwaysAdvances => cases::a_cutoff_always_advances,

@@ -214,13 +214,20 @@ fn flaws() -> Vec<(&'static str, MakesFlawed)> {
             // `<` instead of `<=`.
             Flawed::check(|memory, token| {
                 let issued_at = token.issued_at().map(|at| at.saturating_add(MILLISECOND));
-                decided(memory, token, |record| record.covers_issued_at(issued_at))
+                decided(memory, token, |record| record.covers_issued_at(issued_at, None))
             })
         }),
         flaw("ATokenWithoutIatIsCovered", || {
             Flawed::check(|memory, token| {
                 let issued_at = token.issued_at().unwrap_or(Timestamp::from_secs(1 << 40));
-                decided(memory, token, |record| record.covers_issued_at(Some(issued_at)))
+                decided(memory, token, |record| record.covers_issued_at(Some(issued_at), None))
+            })
+        }),
+        flaw("ACutoffSparesASession", || {
+            // Whom a cutoff spares is not looked at.
+            Flawed::check(|memory, token| {
+                let issued_at = token.issued_at();
+                decided(memory, token, |record| record.covers_issued_at(issued_at, None))
             })
         }),
         flaw("ACutoffAlwaysAdvances", || {

@@ -107,6 +107,79 @@ fn targets(id: &str) -> [Target; 4] {
     [Target::token(id), Target::session(id), Target::user(id), Target::client(id)]
 }
 
+/// By the log, by a snapshot, by its own write, and after it has put back what the store has lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_knows_which_session_is_spared() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let connect = async || {
+        let builder = RedisStore::builder().with_url(server.url()).with_shards(3);
+        builder.connect().await.unwrap()
+    };
+    let mirror = async || {
+        let mirror = Mirror::new(connect().await).unwrap();
+        timeout(PATIENCE, mirror.ready()).await.expect("the mirror is never ready");
+        mirror
+    };
+    let spared = |session: Option<&str>| {
+        let mut change = Revocation::new(Target::user("alice"), HOUR);
+        change.sparing = session.map(Target::session);
+        vec![change]
+    };
+    let other = {
+        let now = Timestamp::now().as_secs();
+        let claims = serde_json::json!({
+            "sub": "alice", "sid": "other", "jti": "j", "iat": now - 60, "exp": now + 1200
+        });
+        let claims = claims.to_string();
+        Arc::new(TokenProfile::new().assert_verified(SignedClaims::new(claims.as_bytes())).unwrap())
+    };
+    let is_other_revoked =
+        |mirror: &Mirror| matches!(local(mirror, &other), Some(Standing::Revoked(_)));
+
+    let (store, early, writer) = (connect().await, mirror().await, mirror().await);
+    let receipt = store.write(spared(Some("alice"))).await.unwrap().remove(0);
+    follow(&early, &receipt).await;
+    let late = mirror().await;
+    for mirror in [&early, &late] {
+        assert!(answers_live(mirror, "alice").await && is_other_revoked(mirror), "{mirror:?}");
+    }
+    // It knows that at once, and says so of nobody else.
+    let receipt = writer.write(spared(Some("alice"))).await.unwrap().remove(0);
+    assert!(is_other_revoked(&writer) && !is_revoked(&writer, "alice"));
+    for mirror in [&early, &late, &writer] {
+        follow(mirror, &receipt).await;
+        assert!(answers_live(mirror, "alice").await && is_other_revoked(mirror), "{mirror:?}");
+    }
+    let known = store.find(&Target::user("alice")).await.unwrap().unwrap();
+    server.cli(&["FLUSHALL"]);
+    let put_back = async || match store.find(&Target::user("alice")).await {
+        Ok(Some(found)) => found.fact() == known.fact(),
+        _ => false,
+    };
+    let start = Instant::now();
+    while !put_back().await {
+        assert!(start.elapsed() < PATIENCE, "it is not put back: {known:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!is_revoked(&early, "alice") && is_other_revoked(&early));
+
+    let all = async || store.write(spared(None)).await.is_ok();
+    while !all().await {
+        assert!(start.elapsed() < 2 * PATIENCE, "nothing is written");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for mirror in [&early, &late, &writer] {
+        while !is_revoked(mirror, "alice") {
+            assert!(start.elapsed() < 3 * PATIENCE, "the later cutoff never arrives: {mirror:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(is_other_revoked(mirror), "{mirror:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_that_comes_late_knows_what_one_that_was_there_knows() {
     if !redis_is_installed() {

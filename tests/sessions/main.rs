@@ -329,6 +329,143 @@ async fn whatever_ends_ends_everything_that_came_out_of_it(ground: impl Ground) 
     sessions.end("unknown").await.unwrap();
 }
 
+async fn signing_out_everywhere_else_ends_everything_but_one_session(ground: impl Ground) {
+    let sessions = sessions(&ground, policy());
+    let store = ground.store();
+    let here = login(&sessions, "alice").await;
+    let other = SessionDetails::new().on_device("tablet");
+    let there = granted_login(sessions.login("alice", other).await.unwrap());
+    let family = NewFamily::of_user("alice");
+    let without = granted(sessions.families().start(family).await.unwrap());
+    let bob = login(&sessions, "bob").await;
+    let hour = Duration::from_secs(3600);
+    for device in ["phone", "tablet"] {
+        sessions.trust_device("alice", device, hour).await.unwrap();
+    }
+    let issued = |session: Option<&str>| {
+        let now = Timestamp::now().as_secs();
+        let mut claims = json!({ "sub": "alice", "jti": "t", "iat": now - 5, "exp": now + 300 });
+        if let Some(session) = session {
+            claims["sid"] = session.into();
+        }
+        token_of(&claims)
+    };
+    let is_refused = async |token: Arc<VerifiedToken>| !is_live_token(&store, &token).await;
+    assert!(!is_refused(issued(None)).await && !is_refused(issued(Some("unlisted"))).await);
+
+    let kept = here.session.clone().unwrap();
+    sessions.end_all("alice", Some(&kept)).await.unwrap();
+    for dead in [&there, &without] {
+        assert!(!is_live(&store, dead).await && !is_live_family(&sessions, dead, None).await);
+    }
+    assert!(is_refused(issued(None)).await && is_refused(issued(Some("unlisted"))).await);
+    assert!(is_live(&store, &here).await && is_live(&store, &bob).await);
+    assert!(!is_refused(issued(Some(&kept))).await);
+    let here = granted(refresh(&sessions, &here).await);
+    assert!(is_live(&store, &here).await && is_live_family(&sessions, &bob, None).await);
+    let listed = sessions.list("alice").await.unwrap();
+    assert_eq!(listed.iter().map(|it| &*it.id).collect::<Vec<_>>(), [&*kept]);
+    let trusted = async |device: &str| sessions.is_trusted_device("alice", device).await.unwrap();
+    assert!(trusted("phone").await && !trusted("tablet").await);
+    assert_eq!(sessions.trusted_devices("alice").await.unwrap().len(), 1);
+
+    // What comes later ends it.
+    let later = login(&sessions, "alice").await;
+    sessions.end_all("alice", later.session.as_deref()).await.unwrap();
+    assert!(!is_live(&store, &here).await && !is_live_family(&sessions, &here, None).await);
+    assert!(is_refused(issued(Some(&kept))).await);
+    assert!(is_live(&store, &later).await && is_live_family(&sessions, &later, None).await);
+    let session = later.session.as_deref().unwrap();
+    sessions.end(session).await.unwrap();
+    assert!(trusted("phone").await, "the trust does not end with the session");
+    sessions.end_all("alice", None).await.unwrap();
+    assert!(!trusted("phone").await && is_refused(issued(Some("unlisted"))).await);
+}
+
+async fn a_session_is_spared_of_nothing_but_what_spares_it(ground: impl Ground) {
+    let sessions = sessions(&ground, policy());
+    let store = ground.store();
+    // What was revoked before stays so …
+    let (one, two) = (login(&sessions, "alice").await, login(&sessions, "alice").await);
+    sessions.revoker().revoke(Target::user("alice")).await.unwrap();
+    let three = login(&sessions, "alice").await;
+    sessions.end_all("alice", one.session.as_deref()).await.unwrap();
+    for dead in [&one, &two, &three] {
+        assert!(!is_live(&store, dead).await && !is_live_family(&sessions, dead, None).await);
+    }
+    // … unless it was undone.
+    let one = login(&sessions, "bob").await;
+    sessions.revoker().revoke(Target::user("bob")).await.unwrap();
+    sessions.revoker().reinstate(Target::user("bob")).await.unwrap();
+    let two = login(&sessions, "bob").await;
+    sessions.end_all("bob", one.session.as_deref()).await.unwrap();
+    assert!(is_live(&store, &one).await && !is_live(&store, &two).await);
+    let one = granted(refresh(&sessions, &one).await);
+    assert!(!is_live_family(&sessions, &two, None).await);
+    // What undoes it brings back the rest, but for the sessions, which were ended by themselves.
+    let free = granted(sessions.families().start(NewFamily::of_user("bob")).await.unwrap());
+    sessions.end_all("bob", one.session.as_deref()).await.unwrap();
+    assert!(!is_live_family(&sessions, &free, None).await);
+    sessions.revoker().reinstate(Target::user("bob")).await.unwrap();
+    assert!(is_live_family(&sessions, &free, None).await && is_live(&store, &one).await);
+    sessions.end_all("bob", one.session.as_deref()).await.unwrap();
+    assert!(!is_live_family(&sessions, &free, None).await && is_live(&store, &one).await);
+    // A user who is blocked stays so.
+    sessions.revoker().revoke(Target::user("bob")).extent(Extent::All).await.unwrap();
+    sessions.end_all("bob", one.session.as_deref()).await.unwrap();
+    assert!(!is_live(&store, &one).await && !is_live_family(&sessions, &one, None).await);
+
+    let blocking = sessions.revoker().revoke(Target::user("bob")).sparing("s").extent(Extent::All);
+    assert_eq!(blocking.await.unwrap_err().kind(), StoreErrorKind::InvalidInput);
+    let nobody = sessions.end_all("bob", Some("")).await.unwrap_err();
+    assert_eq!(nobody.kind(), StoreErrorKind::InvalidInput);
+}
+
+async fn at_no_moment_is_the_spared_session_refused(ground: impl Ground) {
+    let sessions = sessions(&ground, policy());
+    let here = login(&sessions, "alice").await;
+    let kept = here.session.clone().unwrap();
+    let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let watching = tokio::spawn({
+        let (sessions, store, is_over) = (sessions.clone(), ground.store(), Arc::clone(&is_over));
+        async move {
+            let mut grant = here;
+            loop {
+                let is_last = is_over.load(std::sync::atomic::Ordering::SeqCst);
+                for _ in 0..5 {
+                    assert!(is_live(&store, &grant).await);
+                }
+                grant = granted(refresh(&sessions, &grant).await);
+                if is_last {
+                    return grant;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let store = ground.store();
+    for _ in 0..10 {
+        let other = login(&sessions, "alice").await;
+        let overlapping = sessions.login("alice", SessionDetails::new());
+        let (overlapping, ended) =
+            tokio::join!(overlapping, sessions.end_all("alice", Some(&kept)));
+        ended.unwrap();
+        assert!(!is_live(&store, &other).await && !is_live_family(&sessions, &other, None).await);
+        let overlapping = granted_login(overlapping.unwrap());
+        let record = sessions.revoker().find(Target::user("alice")).await.unwrap().unwrap();
+        if is_live(&store, &overlapping).await {
+            // It came later.
+            assert!(Some(overlapping.issued_at) > record.cutoff(), "{overlapping:?} {record:?}");
+        } else {
+            assert!(!is_live_family(&sessions, &overlapping, None).await);
+        }
+        tokio::task::yield_now().await;
+    }
+    is_over.store(true, std::sync::atomic::Ordering::SeqCst);
+    let here = watching.await.unwrap();
+    assert!(is_live(&store, &here).await);
+}
+
 async fn a_user_ends_only_sessions_of_its_own(ground: impl Ground) {
     let sessions = sessions(&ground, policy());
     let store = ground.store();
@@ -421,6 +558,10 @@ async fn what_the_revoker_revokes_is_not_listed(ground: impl Ground) {
             "user" => Target::user("alice"),
             _ => Target::issuer(""),
         };
+        // It is dated past the cutoff of the user, which that of the issuer knows nothing of.
+        while Timestamp::now() <= grant.issued_at.saturating_add(Duration::from_millis(1)) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         sessions.revoker().revoke(target.clone()).await.unwrap();
         assert!(sessions.list("alice").await.unwrap().is_empty(), "{target}");
         assert!(
@@ -693,6 +834,9 @@ for_every_store!(
     a_token_that_is_handed_in_ends_its_family,
     a_bound_family_answers_its_client_only,
     whatever_ends_ends_everything_that_came_out_of_it,
+    signing_out_everywhere_else_ends_everything_but_one_session,
+    a_session_is_spared_of_nothing_but_what_spares_it,
+    at_no_moment_is_the_spared_session_refused,
     a_user_ends_only_sessions_of_its_own,
     a_logout_ends_what_the_token_says,
     what_the_revoker_revokes_is_not_listed,

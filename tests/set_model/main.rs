@@ -26,6 +26,9 @@
 mod fact;
 mod mirror;
 
+// What `fact` finds beside it in the crate.
+use revocation::Fingerprint;
+
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -35,7 +38,7 @@ mod clock {
 }
 
 mod revocation {
-    pub(crate) use crate::fact::Fact;
+    pub(crate) use crate::fact::{Fact, Spared, SparedTime};
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub(crate) struct Fingerprint(u128);

@@ -31,8 +31,8 @@ use tower_jwt_revocation::{Target, VerifiedToken};
 
 use crate::feed;
 
-/// A fact is five columns, so that the database can count what is in effect. The index is for what
-/// is over.
+/// A fact is five times and a text, so that the database can count what is in effect. The index is
+/// for what is over.
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS record (
         fingerprint    BLOB PRIMARY KEY,
@@ -45,6 +45,7 @@ const SCHEMA: &str = "
         cutoff_set_at  INTEGER NOT NULL,
         reinstated_at  INTEGER NOT NULL,
         until          INTEGER NOT NULL,
+        spared         TEXT NOT NULL,
         changed_at     INTEGER NOT NULL,
         reason         TEXT,
         actor          TEXT
@@ -63,7 +64,7 @@ const SCHEMA: &str = "
 ";
 
 pub(crate) const COLUMNS: &str = "fingerprint, kind, claim, issuer, id, all_revoked_at, cutoff, \
-    cutoff_set_at, reinstated_at, until, changed_at, reason, actor";
+    cutoff_set_at, reinstated_at, until, spared, changed_at, reason, actor";
 
 /// How long a call waits for other processes: the bound that every call of a store must have.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -347,6 +348,7 @@ pub(crate) fn read_record(row: &Row<'_>) -> Result<Record, StoreError> {
         cutoff_set_at: time("cutoff_set_at")?,
         reinstated_at: time("reinstated_at")?,
         until: time("until")?,
+        spared: row.get::<_, String>("spared").map_err(failed)?.parse()?,
     };
     let record = Record::new(target, fact, time("changed_at")?)?;
     Ok(record
@@ -364,7 +366,7 @@ pub(crate) fn put_record(
         db,
         &format!(
             "INSERT OR REPLACE INTO record ({COLUMNS})
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         ),
         params![
             &fingerprint.as_bytes()[..],
@@ -377,6 +379,7 @@ pub(crate) fn put_record(
             millis(fact.cutoff_set_at),
             millis(fact.reinstated_at),
             millis(fact.until),
+            fact.spared.to_string(),
             millis(record.changed_at()),
             record.reason().map(|reason| &**reason),
             record.actor().map(|actor| &**actor),

@@ -152,6 +152,9 @@ pub(crate) fn record_document(record: &Record) -> Map<String, Value> {
     document.insert("extent".into(), extent(record).into());
     if let Some(cutoff) = record.cutoff().filter(|_| !record.revokes_all()) {
         document.insert("cutoff".into(), cutoff.as_millis().into());
+        if !record.fact().spared.is_none() {
+            document.insert("spares_a_session".into(), true.into());
+        }
     }
     document
 }
@@ -182,7 +185,10 @@ pub(crate) fn shown_record(record: &Record) -> String {
     let mut line = format!("{}: ", shown_target(record.target()));
     let what = match (record.revokes_all(), record.cutoff()) {
         (true, _) => "all tokens revoked".into(),
-        (false, Some(cutoff)) => format!("tokens issued until {} revoked", shown(cutoff)),
+        (false, Some(cutoff)) => {
+            let but = if record.fact().spared.is_none() { "" } else { ", but for one session" };
+            format!("tokens issued until {} revoked{but}", shown(cutoff))
+        }
         (false, None) => "reinstated".into(),
     };
     line.push_str(&what);

@@ -2,11 +2,13 @@
 //! ends.
 //!
 //! An entry is one cache line, under the whole fingerprint. Its first word is the verdict, all that
-//! a reader needs; the rest is the record, for the writer.
+//! a reader needs; the rest is the record, for the writer. Beside the entries, as far as a shard
+//! has any, is which session a cutoff spares: only a reader looks there who has found a token
+//! covered.
 
 use crate::clock::Timestamp;
 use crate::mirror::sync::{AtomicU64, Ordering};
-use crate::revocation::{Fact, Fingerprint};
+use crate::revocation::{Fact, Fingerprint, Spared, SparedTime};
 
 /// Which tokens of a target are revoked, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,10 +73,12 @@ impl Entry {
         FINGERPRINT.map(|n| self.word(n)) == words
     }
 
+    /// But for what is spared.
     fn fact(&self) -> Fact {
         let [all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until] =
             [0, 1, 2, 3, 4].map(|n| Timestamp::from_millis(self.word(FACT + n)));
-        Fact { all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until }
+        let spared = Spared::default();
+        Fact { all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until, spared }
     }
 
     fn write(&self, fact: &Fact) {
@@ -89,15 +93,58 @@ impl Entry {
     }
 }
 
+/// What an entry spares: of the cutoff, and of when it was set, the session, and the time that
+/// holds for it, plus one; zero if none is spared.
+#[derive(Debug, Default)]
+struct SparedWords([[AtomicU64; 3]; 2]);
+
+impl SparedWords {
+    fn write(&self, spared: Spared) {
+        for (words, spared) in self.0.iter().zip(spared.times()) {
+            let values = spared.map_or([0; 3], |SparedTime { session, time }| {
+                let (high, low) = session.words();
+                [high, low, time.as_millis() + 1]
+            });
+            for (word, value) in words.iter().zip(values) {
+                word.store(value, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn read(&self) -> Spared {
+        Spared::of_times(self.0.each_ref().map(|words| {
+            let [high, low, time] = words.each_ref().map(|word| word.load(Ordering::Relaxed));
+            let time = Timestamp::from_millis(time.checked_sub(1)?);
+            Some(SparedTime { session: fingerprint([high, low]), time })
+        }))
+    }
+}
+
 /// A table that can be read by all and is written by one.
 #[derive(Debug)]
 pub(super) struct DetailTable {
     entries: Box<[Entry]>,
+    /// As many as entries, or none. An entry that spares a session is never changed, nor one so
+    /// that it does: who has found it reads the whole of one record, and not parts of two.
+    spared: Box<[SparedWords]>,
 }
 
 impl DetailTable {
-    pub(super) fn with_room(entries: usize) -> Self {
-        Self { entries: (0..entries).map(|_| Entry::default()).collect() }
+    pub(super) fn with_room(entries: usize, is_sparing: bool) -> Self {
+        let beside = if is_sparing { entries } else { 0 };
+        Self {
+            entries: (0..entries).map(|_| Entry::default()).collect(),
+            spared: (0..beside).map(|_| SparedWords::default()).collect(),
+        }
+    }
+
+    /// Whether this fact can be entered here, in the place of that one.
+    pub(super) fn can_take(&self, fact: &Fact, known: Option<&Fact>) -> bool {
+        let spares = !fact.spared.is_none();
+        match known {
+            Some(known) => !spares && known.spared.is_none(),
+            None => !spares || !self.spared.is_empty(),
+        }
     }
 
     pub(super) fn room(&self) -> usize {
@@ -105,41 +152,50 @@ impl DetailTable {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + size_of_val(&*self.entries)
+        size_of::<Self>() + size_of_val(&*self.entries) + size_of_val(&*self.spared)
     }
 
-    fn probe(&self, words: [u64; 2]) -> impl Iterator<Item = &Entry> {
+    fn probe(&self, words: [u64; 2]) -> impl Iterator<Item = (usize, &Entry)> {
         let [_, low] = words;
         let home = super::spread((low >> 32) as u32, self.entries.len());
         let (before, after) = self.entries.split_at(home);
-        after.iter().chain(before)
+        (home..).zip(after).chain(before.iter().enumerate())
     }
 
-    fn entry(&self, words: [u64; 2]) -> Option<&Entry> {
+    fn entry(&self, words: [u64; 2]) -> Option<(usize, &Entry)> {
         self.probe(words)
-            .take_while(|entry| entry.verdict() != SetVerdict::EMPTY)
-            .find(|entry| entry.is(words))
+            .take_while(|(_, entry)| entry.verdict() != SetVerdict::EMPTY)
+            .find(|(_, entry)| entry.is(words))
+    }
+
+    fn spared(&self, at: usize) -> Spared {
+        self.spared.get(at).map_or(Spared::default(), SparedWords::read)
     }
 
     pub(super) fn verdict(&self, fingerprint: &Fingerprint) -> Option<SetVerdict> {
-        self.entry(words(fingerprint)).map(|entry| SetVerdict(entry.verdict()))
+        self.entry(words(fingerprint)).map(|(_, entry)| SetVerdict(entry.verdict()))
+    }
+
+    /// The record of this target. For a reader it is whole only if it spares a session.
+    pub(super) fn fact(&self, fingerprint: &Fingerprint) -> Option<Fact> {
+        let (at, entry) = self.entry(words(fingerprint))?;
+        Some(Fact { spared: self.spared(at), ..entry.fact() })
     }
 
     // === The writer; the caller sees to it that there is one, and that there is room ===
 
-    pub(super) fn fact(&self, fingerprint: &Fingerprint) -> Option<Fact> {
-        self.entry(words(fingerprint)).map(Entry::fact)
-    }
-
-    /// Enters or replaces a record; whether it is a new one.
+    /// Enters or replaces a record, if it [can be taken](Self::can_take); whether it is a new one.
     pub(super) fn put(&self, fingerprint: &Fingerprint, fact: &Fact) -> bool {
         let words = words(fingerprint);
-        for entry in self.probe(words) {
+        for (at, entry) in self.probe(words) {
             let is_new = entry.verdict() == SetVerdict::EMPTY;
             if is_new {
                 for (n, word) in FINGERPRINT.into_iter().zip(words) {
                     entry.set(n, word);
                 }
+            }
+            if is_new && let Some(spared) = self.spared.get(at) {
+                spared.write(fact.spared);
             }
             if is_new || entry.is(words) {
                 entry.write(fact);
@@ -150,14 +206,16 @@ impl DetailTable {
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = (Fingerprint, Fact)> {
-        self.entries.iter().filter(|entry| entry.verdict() != SetVerdict::EMPTY).map(|entry| {
-            let [high, low] = FINGERPRINT.map(|n| entry.word(n));
-            (
-                Fingerprint::from_bytes(((u128::from(high) << 64) | u128::from(low)).to_be_bytes()),
-                entry.fact(),
-            )
+        let entries = self.entries.iter().enumerate();
+        entries.filter(|(_, entry)| entry.verdict() != SetVerdict::EMPTY).map(|(at, entry)| {
+            let name = fingerprint(FINGERPRINT.map(|n| entry.word(n)));
+            (name, Fact { spared: self.spared(at), ..entry.fact() })
         })
     }
+}
+
+fn fingerprint([high, low]: [u64; 2]) -> Fingerprint {
+    Fingerprint::from_bytes(((u128::from(high) << 64) | u128::from(low)).to_be_bytes())
 }
 
 fn words(fingerprint: &Fingerprint) -> [u64; 2] {

@@ -180,7 +180,7 @@ impl RevocationSet {
     pub(super) fn new(recent: usize, full_fingerprints: usize) -> Self {
         let empty = Shard {
             plain: Arc::new(PlainTable::with_lines(0, false)),
-            details: Arc::new(DetailTable::with_room(0)),
+            details: Arc::new(DetailTable::with_room(0, false)),
         };
         let directory = Directory { shards: vec![empty; SHARDS].into() };
         let set = Self {
@@ -260,7 +260,7 @@ impl RevocationSet {
         }
         let live = known.details.entries().filter(|(_, fact)| fact.until > now).count();
         if is_worth_it(details, live) {
-            writer.rebuild_details(shard, now);
+            writer.rebuild_details(shard, now, None);
         }
     }
 
@@ -325,14 +325,47 @@ impl SetReader<'_> {
         match shard.plain.find(key) {
             PlainHit::Absent => SetVerdict::NONE,
             PlainHit::All => SetVerdict::ALL,
-            PlainHit::Detail => self.detail(shard, key, fingerprint),
+            PlainHit::Detail => {
+                let in_details = |details: &DetailTable| details.verdict(fingerprint);
+                self.detail(shard, key, in_details, SetVerdict::NONE, SetVerdict::ALL)
+            }
         }
     }
 
+    /// Whether a token that this verdict covers is of the session that is spared.
     #[cold]
-    fn detail(&self, shard: &Shard, key: Key, fingerprint: &Fingerprint) -> SetVerdict {
-        if let Some(verdict) = shard.details.verdict(fingerprint) {
-            return verdict;
+    pub(super) fn spares<'t>(
+        &self,
+        fingerprint: &Fingerprint,
+        verdict: SetVerdict,
+        session: impl FnOnce() -> Option<&'t Fingerprint>,
+        issued_at: Option<Timestamp>,
+    ) -> bool {
+        if verdict == SetVerdict::ALL {
+            return false;
+        }
+        let Some(session) = session() else { return false };
+        let key = Key::new(fingerprint, self.set.seed);
+        let Some(shard) = self.directory.shards.get(key.shard()) else { return false };
+        let in_details = |details: &DetailTable| details.fact(fingerprint);
+        // As it was when the verdict was read, or later.
+        let fact = self.detail(shard, key, in_details, Fact::default(), Fact::default());
+        !fact.spared.is_none() && !fact.covers_issued_at(issued_at, Some(session))
+    }
+
+    /// What `find` finds in the details; else that nothing is known, or that all tokens are
+    /// revoked.
+    #[cold]
+    fn detail<T>(
+        &self,
+        shard: &Shard,
+        key: Key,
+        find: impl Fn(&DetailTable) -> Option<T>,
+        nothing: T,
+        all: T,
+    ) -> T {
+        if let Some(found) = find(&shard.details) {
+            return found;
         }
         // The details may have been moved to a larger table since the directory was loaded, and the
         // mark made after.
@@ -340,15 +373,15 @@ impl SetReader<'_> {
         loop {
             let newer = self.set.directory.load_full();
             if Arc::ptr_eq(&seen, &newer) {
-                return SetVerdict::NONE;
+                return nothing;
             }
-            let Some(shard) = newer.shards.get(key.shard()) else { return SetVerdict::NONE };
+            let Some(shard) = newer.shards.get(key.shard()) else { return nothing };
             match shard.plain.find(key) {
-                PlainHit::Absent => return SetVerdict::NONE,
-                PlainHit::All => return SetVerdict::ALL,
+                PlainHit::Absent => return nothing,
+                PlainHit::All => return all,
                 PlainHit::Detail => {
-                    if let Some(verdict) = shard.details.verdict(fingerprint) {
-                        return verdict;
+                    if let Some(found) = find(&shard.details) {
+                        return found;
                     }
                 }
             }
@@ -394,18 +427,23 @@ impl SetWriter<'_> {
         // now is not to be joined with that.
         let then = now.max(fact.latest());
         let Some(shard) = self.directory.shards.get(at) else { return true };
-        if let Some(known) = shard.details.fact(fingerprint) {
-            let is_over = known.until <= then;
-            let known = if is_over { Fact::default() } else { known };
+        if let Some(entered) = shard.details.fact(fingerprint) {
+            let is_over = entered.until <= then;
+            let known = if is_over { Fact::default() } else { entered };
             if !is_over && source == FactSource::Snapshot && fact.is_plain() && !known.revokes_all()
             {
                 return false;
             }
             let merged = known.merge(fact);
             if merged != known {
-                shard.details.put(fingerprint, &merged);
+                let plain = Arc::clone(&shard.plain);
+                if shard.details.can_take(&merged, Some(&entered)) {
+                    shard.details.put(fingerprint, &merged);
+                } else {
+                    self.rebuild_details(at, now, Some((fingerprint, &merged)));
+                }
                 if is_over || merged.is_reinstated() {
-                    shard.plain.demote(key);
+                    plain.demote(key);
                 }
             }
             return true;
@@ -432,7 +470,7 @@ impl SetWriter<'_> {
             fact.all_revoked_at = fact.all_revoked_at.max(known).max(Timestamp::from_millis(1));
         }
         self.make_room(at, now);
-        self.make_room_for_details(at, now);
+        self.make_room_for_details(at, (fingerprint, &fact), now);
         let Some(shard) = self.directory.shards.get(at) else { return true };
         if shard.details.put(fingerprint, &fact) {
             if let Some(used) = self.state.details.get_mut(at) {
@@ -471,12 +509,14 @@ impl SetWriter<'_> {
         }
     }
 
-    /// Makes room for one record more among the details.
-    fn make_room_for_details(&mut self, at: usize, now: Timestamp) {
+    /// Makes room for this record among the details, which is a new one there.
+    fn make_room_for_details(&mut self, at: usize, next: (&Fingerprint, &Fact), now: Timestamp) {
         let (_, used) = self.used(at);
         let room = self.directory.shards.get(at).map_or(0, |shard| shard.details.room());
-        if (used + 1) * 100 > room * DETAILS_FULL {
-            self.rebuild_details(at, now);
+        let is_full = (used + 1) * 100 > room * DETAILS_FULL;
+        let takes_it = |shard: &Shard| shard.details.can_take(next.1, None);
+        if is_full || !self.directory.shards.get(at).is_some_and(takes_it) {
+            self.rebuild_details(at, now, Some(next));
         }
     }
 
@@ -510,10 +550,18 @@ impl SetWriter<'_> {
         self.publish(at, Shard { plain: Arc::new(plain), details: old.details });
     }
 
-    fn rebuild_details(&mut self, at: usize, now: Timestamp) {
+    /// Builds the details of a shard anew, without what is over, and with this record in the place
+    /// of the one that they have of its target; or with room for it, if they have none.
+    fn rebuild_details(&mut self, at: usize, now: Timestamp, next: Option<(&Fingerprint, &Fact)>) {
         let Some(old) = self.shard(at) else { return };
-        let live: Vec<_> = old.details.entries().filter(|(_, fact)| fact.until > now).collect();
-        let details = DetailTable::with_room((live.len() + 1) * 100 / DETAILS_ROOMY + 1);
+        let known = old.details.entries().map(|(name, fact)| match next {
+            Some((changed, fact)) if *changed == name => (name, *fact),
+            _ => (name, fact),
+        });
+        let live: Vec<_> = known.filter(|(_, fact)| fact.until > now).collect();
+        let mut facts = live.iter().map(|(_, fact)| fact).chain(next.map(|(_, fact)| fact));
+        let spares = facts.any(|fact| !fact.spared.is_none());
+        let details = DetailTable::with_room((live.len() + 1) * 100 / DETAILS_ROOMY + 1, spares);
         for (fingerprint, fact) in &live {
             details.put(fingerprint, fact);
         }

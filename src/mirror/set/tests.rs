@@ -39,11 +39,21 @@ enum Step {
 enum Wish {
     All,
     Cutoff,
+    /// A cutoff that spares this session.
+    Sparing(u64),
+    /// A cutoff of long ago.
+    Earlier,
     Reinstate,
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let wish = prop_oneof![Just(Wish::All), Just(Wish::Cutoff), Just(Wish::Reinstate)];
+    let wish = prop_oneof![
+        2 => Just(Wish::All),
+        2 => Just(Wish::Cutoff),
+        4 => (0..3u64).prop_map(Wish::Sparing),
+        1 => Just(Wish::Earlier),
+        2 => Just(Wish::Reinstate),
+    ];
     let change = (0..40u64, wish);
     prop_oneof![
         8 => change.clone().prop_map(|(n, wish)| Step::Change(n, wish)),
@@ -73,6 +83,11 @@ impl Store {
         let own = match wish {
             Wish::All => Fact { all_revoked_at: now, until, ..Fact::default() },
             Wish::Cutoff => Fact { cutoff: now, cutoff_set_at: now, until, ..Fact::default() },
+            Wish::Sparing(session) => {
+                let fact = Fact { cutoff: now, cutoff_set_at: now, until, ..Fact::default() };
+                fact.sparing(Some(name(session)))
+            }
+            Wish::Earlier => Fact { cutoff: NOW, cutoff_set_at: now, until, ..Fact::default() },
             Wish::Reinstate if known == Fact::default() => return None,
             Wish::Reinstate => Fact { reinstated_at: now, until, ..Fact::default() },
         };
@@ -91,6 +106,31 @@ impl Store {
     }
 }
 
+/// Whether tokens that were issued at one of these times are revoked, of one of these sessions or
+/// of none.
+fn covered(set: &RevocationSet, n: u64, sessions: &[Option<Fingerprint>]) -> Vec<bool> {
+    let reader = set.read();
+    let verdict = reader.verdict(&name(n));
+    let mut covered = Vec::new();
+    for issued_at in [None, Some(NOW), Some(later(HOUR))] {
+        for session in sessions {
+            let session = || session.as_ref();
+            let spares = reader.spares(&name(n), verdict, session, issued_at);
+            covered.push(verdict.covers(issued_at) && !spares);
+        }
+    }
+    covered
+}
+
+/// The same, as the store says it.
+fn expected(fact: &Fact, sessions: &[Option<Fingerprint>]) -> Vec<bool> {
+    let mut covered = Vec::new();
+    for issued_at in [None, Some(NOW), Some(later(HOUR))] {
+        covered.extend(sessions.iter().map(|it| fact.covers_issued_at(issued_at, it.as_ref())));
+    }
+    covered
+}
+
 fn take_snapshot(set: &RevocationSet, store: &Store) {
     let unclear = set.apply(&store.snapshot(), FactSource::Snapshot, store.now);
     let found: Vec<_> = store.facts.iter().map(|(n, fact)| (name(*n), *fact)).collect();
@@ -106,6 +146,7 @@ proptest! {
     fn the_set_says_what_the_store_says(steps in prop::collection::vec(step(), 1..120)) {
         let set = RevocationSet::new(1000, usize::MAX);
         let mut store = Store { facts: HashMap::new(), log: Vec::new(), now: NOW };
+        let sessions = [None, Some(name(0)), Some(name(1)), Some(name(2))];
         let mut is_complete = true;
         for step in steps {
             match step {
@@ -149,6 +190,9 @@ proptest! {
                 for (n, fact) in store.facts.iter().filter(|(_, fact)| fact.until > store.now) {
                     prop_assert_eq!(reader.verdict(&name(*n)), SetVerdict::of(fact), "{} \
                         {:?}", n, fact);
+                    prop_assert_eq!(
+                        covered(&set, *n, &sessions), expected(fact, &sessions), "{} {:?}", n, fact
+                    );
                 }
             }
         }
@@ -168,6 +212,9 @@ proptest! {
         for (n, fact) in store.facts.iter().filter(|(_, fact)| fact.until > store.now) {
             let verdict = heir.read().verdict(&name(*n));
             prop_assert_eq!(verdict, SetVerdict::of(fact), "{} {:?}", n, fact);
+            prop_assert_eq!(
+                covered(&heir, *n, &sessions), expected(fact, &sessions), "{} {:?}", n, fact
+            );
         }
     }
 }
@@ -240,7 +287,7 @@ fn what_it_says_of_its_size_is_what_the_tables_take() {
         directory.shards.iter().map(|shard| shard.plain.bytes() + shard.details.bytes()).sum();
     let fixed = SHARDS * (size_of::<Shard>() + 2 * size_of::<usize>()) + size_of::<RevocationSet>();
     // The empty tables are shared, and counted once for each shard only when they are replaced.
-    let empty = PlainTable::with_lines(0, false).bytes() + DetailTable::with_room(0).bytes();
+    let empty = PlainTable::with_lines(0, false).bytes() + DetailTable::with_room(0, false).bytes();
     assert!(
         set.size().bytes.abs_diff(tables + fixed) <= SHARDS * empty,
         "{:?} {tables} {fixed}",

@@ -15,7 +15,7 @@ local function int(number) return string.format('%.0f', number) end
 local function text(argument) return argument ~= '' and string.sub(argument, 2) end
 
 local epoch, server, settling =
-  string.match(redis.call('GET', KEYS[3]) or '', '^2 (%x+) %x+ (%x+) %d+ (%d+) ')
+  string.match(redis.call('GET', KEYS[3]) or '', '^3 (%x+) %x+ (%x+) %d+ (%d+) ')
 local had, renewed, state =
   string.match(redis.call('HMGET', KEYS[4], ARGV[5])[1] or '', '^(%d+) (%d+) (%a)$')
 local number, is_replay = math.max(tonumber(had or 0), tonumber(ARGV[6])), ARGV[7] ~= ''

@@ -34,7 +34,7 @@ use crate::store::{Doubt, StoreError, StoreErrorKind};
 
 /// The version of everything in this file and in the script. Another one is refused when the store
 /// is opened.
-pub(crate) const LAYOUT: u32 = 2;
+pub(crate) const LAYOUT: u32 = 3;
 
 /// The largest integer that scripts are given: up to it, integers are exact in the numbers of Lua.
 /// It is also the latest time, in milliseconds.
@@ -384,8 +384,8 @@ pub(crate) fn print_words(target: &Target, reason: Option<&str>, actor: Option<&
     serde_json::to_string(&words).unwrap_or_default()
 }
 
-/// As the script prints it: layout version, the five numbers, when it was last changed, and the
-/// words.
+/// As the script prints it: layout version, the five numbers, what is spared, when it was last
+/// changed, and the words.
 #[cfg(test)]
 pub(crate) fn print_record(record: &Record) -> String {
     let [all, cutoff, cutoff_set, reinstated, until, at] = [
@@ -399,7 +399,8 @@ pub(crate) fn print_record(record: &Record) -> String {
     .map(Timestamp::as_millis);
     let note = &record.note;
     let words = print_words(&note.target, note.reason.as_deref(), note.actor.as_deref());
-    format!("{LAYOUT} {all} {cutoff} {cutoff_set} {reinstated} {until} {at} {words}")
+    let spared = record.fact.spared;
+    format!("{LAYOUT} {all} {cutoff} {cutoff_set} {reinstated} {until} {spared} {at} {words}")
 }
 
 /// A record, from the value of its key. What this version would not have written is [`Unreadable`]:
@@ -413,9 +414,10 @@ pub(crate) fn parse_record(value: &[u8]) -> Result<Record, Unreadable> {
         cutoff_set_at: words.time()?,
         reinstated_at: words.time()?,
         until: words.time()?,
+        spared: words.next()?.parse().map_err(|_| Unreadable)?,
     };
     let at = words.time()?;
-    if fact.latest() == Timestamp::ZERO {
+    if fact.latest() == Timestamp::ZERO || !fact.spares_rightly() {
         return Err(Unreadable);
     }
     let json: NoteJson<'_> = serde_json::from_str(words.rest()).map_err(|_| Unreadable)?;

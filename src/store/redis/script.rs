@@ -17,7 +17,7 @@ use crate::store::feed::EndDoubt;
 pub(crate) const SOURCE: &str = include_str!("write.lua");
 
 /// The SHA-1 of [`SOURCE`], under which Redis keeps it.
-pub(crate) const SHA: &str = "574aad224502e9426c0cbf1495e52da3f44c0d81";
+pub(crate) const SHA: &str = "f5c33117f7e9ac7adeb1a7b1b1c8cb7270f29850";
 
 /// A Lua script, as it is sent.
 pub(crate) struct LuaScript {
@@ -154,9 +154,14 @@ pub(crate) fn arguments(
             Action::Revoke(Extent::IssuedUntil(cutoff)) => ("u", cutoff),
             Action::Reinstate => ("b", Timestamp::ZERO),
         };
+        let cutoff = cutoff.as_millis().min(MAX_INTEGER);
+        let numbers = match &change.sparing {
+            Some(session) => format!("{cutoff} {}", session.fingerprint()),
+            None => format!("{cutoff} -"),
+        };
         arguments.extend([
             Bytes::from_static(action.as_bytes()),
-            time(cutoff),
+            numbers.into(),
             time(change.until),
             millis(change.lifetime),
             Bytes::copy_from_slice(fingerprint.as_bytes()),
@@ -207,7 +212,8 @@ fn push_fact(
     seq: u64,
 ) {
     let numbers = [fact.all_revoked_at, fact.cutoff, fact.cutoff_set_at, fact.reinstated_at];
-    let numbers = numbers.map(|number| number.as_millis().min(MAX_INTEGER).to_string()).join(" ");
+    let [all, cutoff, set, back] = numbers.map(|number| number.as_millis().min(MAX_INTEGER));
+    let numbers = format!("{all} {cutoff} {set} {back} {}", fact.spared);
     arguments.extend([
         Bytes::from_static(action),
         numbers.into(),
@@ -239,7 +245,8 @@ impl ConfirmedChange {
                 Fact { all_revoked_at: known.all_revoked_at, ..Fact::default() }
             }
             Action::Revoke(Extent::IssuedSoFar | Extent::IssuedUntil(_)) => {
-                Fact { cutoff: known.cutoff, cutoff_set_at: known.cutoff_set_at, ..Fact::default() }
+                let Fact { cutoff, cutoff_set_at, spared, .. } = known;
+                Fact { cutoff, cutoff_set_at, spared, ..Fact::default() }
             }
             // Nothing was ever revoked that could be reinstated.
             Action::Reinstate if known.reinstated_at == Timestamp::ZERO => return None,
@@ -393,7 +400,8 @@ impl ScriptReply {
 impl ChangeReply {
     fn parse(part: &[u8]) -> Result<Self, Unreadable> {
         let words: Vec<_> = std::str::from_utf8(part).map_err(|_| Unreadable)?.split(' ').collect();
-        let [outcome, at, cutoff, seq, until, all, latest_cutoff, set, back] = *words.as_slice()
+        let [outcome, at, cutoff, seq, until, all, latest_cutoff, set, back, spared] =
+            *words.as_slice()
         else {
             return Err(Unreadable);
         };
@@ -413,6 +421,7 @@ impl ChangeReply {
             cutoff_set_at: time(set)?,
             reinstated_at: time(back)?,
             until: Timestamp::ZERO,
+            spared: spared.parse().map_err(|_| Unreadable)?,
         };
         let (at, seq, until) = (time(at)?, number(seq)?, time(until)?);
         Ok(Self { outcome, at, cutoff, seq, until, fact, is_written })

@@ -35,7 +35,7 @@ pub(super) const LOAD: LuaScript = LuaScript {
 
 pub(super) const COMMIT: LuaScript = LuaScript {
     source: include_str!("commit.lua"),
-    sha: "e743e03535433ffc95e49568da2e67a07155f5fd",
+    sha: "e75f1a67bd924e1ec3559325a780d0679087bf76",
     writes: true,
 };
 

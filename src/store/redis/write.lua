@@ -18,10 +18,11 @@
 --      21 an epoch of which the caller has known for long  22 so many changes
 --      23 the epoch in which all of its own writes were there
 --      then 8 per change: action, cutoff, until, lifetime, fingerprint, reason and actor ('' or
---      '=…'), words; the actions 'm' and 'p' replay a record that was lost, with its other four
---      numbers in place of the cutoff: 'm' is what a mirror knows of it, without words; 'p' what a
---      writer has confirmed, with the seq that it had, or 0, in place of the lifetime. A
---      reinstatement comes with the revocations that it stands against
+--      '=…'), words. With the cutoff goes the session that it spares, or '-'. The actions 'm' and
+--      'p' replay a record that was lost, with its other four numbers and what it spares in place
+--      of both: 'm' is what a mirror knows of it, without words; 'p' what a writer has confirmed,
+--      with the seq that it had, or 0, in place of the lifetime. A reinstatement comes with the
+--      revocations that it stands against
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -84,7 +85,7 @@ local is_new, is_lost, is_announced, is_moved = not value, false, false, false
 if value then
   epoch, parent, server, started_at, settling_since, awaited, issued_until, ends_at, seq,
     last_entry =
-    string.match(value, '^2 (%x+) (%x+) (%x+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+%-%d+)$')
+    string.match(value, '^3 (%x+) (%x+) (%x+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+%-%d+)$')
   if not epoch then return redis.error_reply('UNREADABLE the epoch of the shard') end
   started_at, issued_until = tonumber(started_at), tonumber(issued_until)
   ends_at, seq = tonumber(ends_at), tonumber(seq)
@@ -269,20 +270,58 @@ end
 
 -- === What the changes make of the records: the same as `Revocation::apply`. ===
 
+-- A cutoff, and the time at which it was set, can be earlier for one session: `cutoff_spared` is
+-- the session and the time, and `set_spared` the same. As text: '-' for neither, or both with a
+-- comma between them, each '-' or '<session>:<time>'.
+local function parse_spared(r, text)
+  for _, part in ipairs({ 'cutoff', 'set' }) do
+    local pattern = part == 'cutoff' and '^(%x+):(%d+),' or ',(%x+):(%d+)$'
+    local session, time = string.match(text, pattern)
+    r[part .. '_spared'] = session and { session, tonumber(time) } or nil
+  end
+  return r
+end
+
+local function print_spared(r)
+  if not (r.cutoff_spared or r.set_spared) then return '-' end
+  local function one(spared) return spared and spared[1] .. ':' .. int(spared[2]) or '-' end
+  return one(r.cutoff_spared) .. ',' .. one(r.set_spared)
+end
+
 local function parse(text)
-  local all, cutoff, set, back, ends, at, words =
-    string.match(text, '^2 (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
+  local all, cutoff, set, back, ends, spared, at, words =
+    string.match(text, '^3 (%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (%d+) (.*)$')
   if not all then return nil end
-  return {
+  return parse_spared({
     all = tonumber(all), cutoff = tonumber(cutoff), set = tonumber(set), back = tonumber(back),
     ends = tonumber(ends), at = tonumber(at), words = words,
-  }
+  }, spared)
 end
 
 local function print(r)
   return table.concat({
-    '2', int(r.all), int(r.cutoff), int(r.set), int(r.back), int(r.ends), int(r.at), r.words,
+    '3', int(r.all), int(r.cutoff), int(r.set), int(r.back), int(r.ends), print_spared(r),
+    int(r.at), r.words,
   }, ' ')
+end
+
+-- What holds for the tokens of a session.
+local function time_of(r, part, session)
+  local spared = r[part .. '_spared']
+  return spared and spared[1] == session and spared[2] or r[part]
+end
+
+-- Makes a time of `after` the later one, for each session: the same as `TimeBySession::later`.
+local function join(after, before, part)
+  local name = part .. '_spared'
+  local one, other = after[name], before[name]
+  local session
+  if after[part] > before[part] then session = one and one[1]
+  elseif after[part] < before[part] then session = other and other[1]
+  elseif one and other and one[1] == other[1] then session = one[1] end
+  local spared = session
+    and { session, math.max(time_of(after, part, session), time_of(before, part, session)) }
+  after[part], after[name] = math.max(after[part], before[part]), spared or nil
 end
 
 local function revokes_all(r) return r.all > 0 and r.all >= r.back end
@@ -331,12 +370,20 @@ local function apply(before, change)
     at = at, reason = change.reason, actor = change.actor, words = change.words,
   }
   if change.action == 'a' then after.all = at
-  elseif change.action == 's' then
+  elseif change.action == 's' or change.action == 'u' then
     local last = before and cutoff_of(before)
-    after.cutoff, after.set = last and math.max(so_far, last + 1) or so_far, at
-  elseif change.action == 'u' then after.cutoff, after.set = change.cutoff, at
+    local cutoff, session = string.match(change.numbers, '^(%d+) (%S+)$')
+    if change.action == 'u' then after.cutoff = tonumber(cutoff)
+    else after.cutoff = last and math.max(so_far, last + 1) or so_far end
+    after.set = at
+    if session ~= '-' then
+      if after.cutoff > 0 then after.cutoff_spared = { session, 0 } end
+      after.set_spared = { session, 0 }
+    end
   elseif is_replay then
-    local all, cutoff, set, back = string.match(change.numbers, '^(%d+) (%d+) (%d+) (%d+)$')
+    local all, cutoff, set, back, spared =
+      string.match(change.numbers, '^(%d+) (%d+) (%d+) (%d+) (%S+)$')
+    parse_spared(after, spared)
     all, cutoff, set, back = tonumber(all), tonumber(cutoff), tonumber(set), tonumber(back)
     -- A reinstatement stands against the revocations that it comes with, and no other: what was
     -- reinstated on another server may have been revoked on this one since. Who was awaited is late
@@ -348,7 +395,14 @@ local function apply(before, change)
       and (is_awaited or revoked_at < started_at)
     if not stands then
       if all < back then all = 0 end
-      if set < back then cutoff, set = 0, 0 end
+      local of_set, of_cutoff = after.set_spared, after.cutoff_spared
+      if set < back then
+        cutoff, set, after.cutoff_spared, after.set_spared = 0, 0, nil, nil
+      elseif of_set and of_set[2] < back then
+        -- Of the session that is spared it was undone.
+        if of_cutoff and of_cutoff[1] == of_set[1] then of_cutoff[2] = 0 end
+        of_set[2] = 0
+      end
       back = 0
     end
     after.all, after.cutoff, after.set, after.back = all, cutoff, set, back
@@ -356,15 +410,18 @@ local function apply(before, change)
     if after.at == 0 then return 'a' end
   else after.back = at end
   if not before then return 'n', after end
-  for _, part in ipairs({ 'all', 'cutoff', 'set', 'back', 'ends' }) do
+  for _, part in ipairs({ 'all', 'back', 'ends' }) do
     after[part] = math.max(after[part], before[part])
   end
+  join(after, before, 'cutoff')
+  join(after, before, 'set')
   -- A replayed record has no words, and replaces none.
   local is_same_time = change.action == 'm' and after.at == before.at
   if is_same_time or outranked(after, before) then
     after.at, after.words = before.at, before.words
   end
   local same = revokes_all(after) == revokes_all(before) and cutoff_of(after) == cutoff_of(before)
+    and (not cutoff_of(after) or print_spared(after) == print_spared(before))
   if same and after.ends == before.ends then
     -- It is not the revocation that was found, and what undoes that one later must not undo this
     -- one.
@@ -387,7 +444,7 @@ for n = 1, refuses and 0 or #KEYS - 6 do
   end
   local function optional(text) if text ~= '' then return string.sub(text, 2) end end
   local change = {
-    action = ARGV[from + 1], cutoff = tonumber(ARGV[from + 2]), numbers = ARGV[from + 2],
+    action = ARGV[from + 1], numbers = ARGV[from + 2],
     ends = tonumber(ARGV[from + 3]), lifetime = tonumber(ARGV[from + 4]),
     reason = optional(ARGV[from + 6]), actor = optional(ARGV[from + 7]), words = ARGV[from + 8],
   }
@@ -407,7 +464,7 @@ for n = 1, refuses and 0 or #KEYS - 6 do
   local known = record or { at = now, ends = now, all = 0, cutoff = 0, set = 0, back = 0 }
   replies[n] = table.concat({
     outcome, int(known.at), cutoff and int(cutoff) or '-', int(seq), int(known.ends),
-    int(known.all), int(known.cutoff), int(known.set), int(known.back),
+    int(known.all), int(known.cutoff), int(known.set), int(known.back), print_spared(known),
   }, ' ')
 end
 
@@ -417,11 +474,13 @@ redis.call('HSET', KEYS[2], 'layout', ARGV[1], 'shards', ARGV[2])
 if is_end or is_announced then
   local no_target = string.rep('\0', 16)
   last_entry = redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[8], '*',
-    's', int(seq), 'e', epoch, 'f', no_target, 'n', '0 0 0 0 0')
+    's', int(seq), 'e', epoch, 'f', no_target, 'n', '0 0 0 0 0 -')
 end
 for _, write in ipairs(writes) do
   local id, r = write.id, write.record
-  local numbers = { int(r.all), int(r.cutoff), int(r.set), int(r.back), int(r.ends) }
+  local numbers = {
+    int(r.all), int(r.cutoff), int(r.set), int(r.back), int(r.ends), print_spared(r),
+  }
   last_entry = redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[8], '*',
     's', int(write.seq), 'e', epoch, 'f', id, 'n', table.concat(numbers, ' '))
   if in_effect(r) then
@@ -435,7 +494,7 @@ for _, write in ipairs(writes) do
   end
 end
 local epoch_value = table.concat({
-  '2', epoch, parent, server, int(started_at), int(settling_since), int(awaited),
+  '3', epoch, parent, server, int(started_at), int(settling_since), int(awaited),
   int(issued_until), int(ends_at), int(seq), last_entry,
 }, ' ')
 redis.call('SET', KEYS[1], epoch_value)

@@ -98,7 +98,17 @@ async fn write_all_kinds<F: StoreFixture<Store: FeedSource>>(
 ) -> Result<(), Failure> {
     for (n, target) in targets.iter().enumerate() {
         match n % 5 {
-            0 => drop(write(trial, target, Action::Revoke(Extent::IssuedSoFar)).await?),
+            0 if n % 2 == 0 => {
+                write(trial, target, Action::Revoke(Extent::IssuedSoFar)).await?;
+            }
+            0 => {
+                let before = Timestamp::from_secs(trial.now().as_secs() - 60);
+                write(trial, target, Action::Revoke(Extent::IssuedUntil(before))).await?;
+                let mut change = Revocation::new(target.clone(), HOUR);
+                change.action = Action::Revoke(Extent::IssuedSoFar);
+                change.sparing = Some(Target::session("spared"));
+                trial.write(change).await?;
+            }
             1 => {
                 revoke(trial, target).await?;
                 write(trial, target, Action::Reinstate).await?;
@@ -625,6 +635,7 @@ pub(super) async fn a_replay_of_what_is_known_changes_nothing<
             // What is undone stays undone.
             reinstated_at: Timestamp::ZERO,
             until: earlier(known.until),
+            spared: known.spared,
         };
         for replayed in [known, worse] {
             Box::pin(feed.replay(&[(target.fingerprint(), replayed)])).await?;

@@ -167,6 +167,68 @@ pub(super) async fn a_token_without_iat_is_covered<F: StoreFixture>(
     Ok(())
 }
 
+pub(super) async fn a_cutoff_spares_a_session<F: StoreFixture>(trial: &Trial<'_, F>) -> Trialed {
+    let now = trial.now();
+    let ago = |secs| Timestamp::from_secs(now.saturating_sub(Duration::from_secs(secs)).as_secs());
+    let sparing = |user: &str, session: Option<&str>, action| {
+        let mut change = revocation(Target::user(user), action);
+        change.sparing = session.map(Target::session);
+        change
+    };
+    let token = |user: &str, session: Option<&str>, secs| {
+        let iat = ago(secs).as_secs();
+        let claims = match session {
+            Some(session) => json!({ "sub": user, "jti": "t", "iat": iat, "sid": session }),
+            None => json!({ "sub": user, "jti": "t", "iat": iat }),
+        };
+        trial.token_of(&TokenProfile::new(), claims)
+    };
+    let ends = async |user: &str, expected: [bool; 5], when: &str| {
+        let tokens = [(Some("s"), 60), (Some("s"), 240), (Some("x"), 60), (None, 60), (None, 240)];
+        for ((session, secs), expected) in tokens.into_iter().zip(expected) {
+            let is_revoked = trial.is_revoked(&token(user, session, secs)?).await?;
+            ensure_eq!(is_revoked, expected, "{user}: {session:?}, {secs} s old, {when}");
+        }
+        Ok::<_, Failure>(())
+    };
+    let so_far = Action::Revoke(Extent::IssuedSoFar);
+    let until = |secs| issued_until(ago(secs));
+
+    // What comes after it, whichever reaches further.
+    for (n, later) in
+        [sparing("", None, so_far), sparing("", Some("other"), so_far)].iter().enumerate()
+    {
+        let user = format!("u{n}");
+        trial.write(sparing(&user, Some("s"), so_far)).await?;
+        ends(&user, [false, false, true, true, true], "after a cutoff that spares s").await?;
+        trial.write(sparing(&user, Some("s"), so_far)).await?;
+        ends(&user, [false, false, true, true, true], "after another").await?;
+        trial.write(sparing(&user, None, until(180))).await?;
+        ends(&user, [false, true, true, true, true], "after an earlier cutoff of all").await?;
+        let session = later.sparing.as_ref().map(Target::id);
+        trial.write(sparing(&user, session, later.action)).await?;
+        ends(&user, [true; 5], "after a cutoff that does not spare it").await?;
+    }
+
+    // What came before it, unless that was undone.
+    for (user, is_undone) in [("v", false), ("w", true)] {
+        trial.write(sparing(user, None, until(180))).await?;
+        if is_undone {
+            trial.reinstate(Target::user(user)).await?;
+        }
+        trial.write(sparing(user, Some("s"), so_far)).await?;
+        let expected = [false, !is_undone, true, true, true];
+        ends(user, expected, "after a cutoff of all, and one that spares it").await?;
+        trial.reinstate(Target::user(user)).await?;
+        ends(user, [false; 5], "after it was reinstated").await?;
+        trial.write(sparing(user, Some("s"), so_far)).await?;
+        ends(user, [false, false, true, true, true], "after a new one that spares it").await?;
+        trial.write(sparing(user, None, ALL)).await?;
+        ends(user, [true; 5], "after all was revoked").await?;
+    }
+    Ok(())
+}
+
 pub(super) async fn a_cutoff_always_advances<F: StoreFixture>(trial: &Trial<'_, F>) -> Trialed {
     let mut last = trial.revoke(Target::user("alice")).await?;
     // Fast enough that some fall in the same millisecond.

@@ -22,6 +22,7 @@ pub(crate) const MODELS: &[Model] = &[
     ("a_cutoff_is_found_while_both_tables_are_replaced", details),
     ("a_revocation_that_turns_into_a_record_holds_at_every_moment", turns),
     ("a_reinstatement_that_was_entered_before_is_seen", reinstates),
+    ("a_session_is_spared_by_its_cutoff_and_by_no_other", spares),
     ("two_writers_lose_nothing_of_each_other", two_writers),
 ];
 
@@ -267,6 +268,46 @@ fn reinstates() -> usize {
             assert!(done == 0 || !world.is_revoked(0));
         },
         |world| assert!(world.is_revoked(1)),
+    )
+}
+
+/// A cutoff that spares a session is followed by one that spares another. At no moment is the first
+/// found with the session of the second, or the other way round.
+fn spares() -> usize {
+    fn covers(world: &World, session: u64) -> bool {
+        let reader = world.set.read();
+        let (verdict, issued_at) = (reader.verdict(&name(10)), Some(NOW));
+        let session = name(session);
+        verdict.covers(issued_at)
+            && !reader.spares(&name(10), verdict, || Some(&session), issued_at)
+    }
+    model(
+        2,
+        || {
+            let world = World::with([(0, HOUR)]);
+            world.tell(10, cutoff().sparing(Some(name(1))));
+            world
+        },
+        |world| {
+            let next = Fact { cutoff: later(5), cutoff_set_at: later(5), ..cutoff() };
+            world.tell(10, next.sparing(Some(name(2))));
+            world.step();
+            // As one that is new in the table: it is spared from the first moment.
+            world.tell(12, cutoff().sparing(Some(name(1))));
+        },
+        |world| {
+            let done = world.done();
+            // The second is covered by the first cutoff, and the first by the second.
+            assert!(covers(world, 2) && covers(world, 3));
+            assert!(done == 0 || covers(world, 1));
+        },
+        |world| {
+            let reader = world.set.read();
+            let verdict = reader.verdict(&name(12));
+            let (session, issued_at) = (name(1), Some(NOW));
+            let spares = || reader.spares(&name(12), verdict, || Some(&session), issued_at);
+            assert!(!verdict.covers(issued_at) || spares());
+        },
     )
 }
 

@@ -27,7 +27,7 @@ const QUEUE: usize = 1024;
 
 /// What a shard has to say.
 enum Message {
-    Change(Change),
+    Change(Box<Change>),
     /// Its log can be read from now on, again or for the first time.
     Reading,
     /// It cannot be read at the moment.
@@ -143,7 +143,7 @@ async fn read<F: Feed>(
             if entry.fact != Fact::default() {
                 // Tried again with the next connection if it cannot be read now.
                 let record = store.find_by_fingerprint(&entry.fingerprint).await?;
-                if to.send(Message::Change(Change { entry, record })).await.is_err() {
+                if to.send(Message::Change(Box::new(Change { entry, record }))).await.is_err() {
                     return Ok(());
                 }
             }

@@ -46,15 +46,15 @@ fn parse_entry(entry: &Value) -> Option<LogEntry> {
         })
     };
     let text = |wanted: &[u8]| field(wanted).and_then(|value| std::str::from_utf8(value).ok());
-    let mut numbers =
-        text(b"n")?.split(' ').map(|word| word.parse().map(Timestamp::from_millis).ok());
-    let mut next = || numbers.next().flatten();
+    let mut words = text(b"n")?.split(' ');
+    let mut next = || words.next()?.parse().map(Timestamp::from_millis).ok();
     let fact = Fact {
         all_revoked_at: next()?,
         cutoff: next()?,
         cutoff_set_at: next()?,
         reinstated_at: next()?,
         until: next()?,
+        spared: words.next()?.parse().ok()?,
     };
     Some(LogEntry {
         id: parse_id(id)?,

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::revocation::TargetKind;
+use crate::revocation::{Spared, SparedTime, TargetKind};
 
 fn time() -> impl Strategy<Value = Timestamp> {
     prop_oneof![Just(0), 1..5u64, 1_700_000_000_000..1_900_000_000_000u64, Just(MAX_INTEGER)]
@@ -34,16 +34,27 @@ fn target() -> impl Strategy<Value = Target> {
     })
 }
 
+fn spared() -> impl Strategy<Value = Spared> {
+    let one = || {
+        (any::<[u8; 16]>(), time())
+            .prop_map(|(id, time)| SparedTime { session: Fingerprint::from_bytes(id), time })
+    };
+    [prop::option::of(one()), prop::option::of(one())].prop_map(Spared::of_times)
+}
+
 prop_compose! {
     fn record()(
         all_revoked_at in time(), cutoff in time(), cutoff_set_at in time(),
         reinstated_at in time(), until in time(),
-        at in time(),
+        at in time(), spared in spared(),
         target in target(), reason in words(), actor in words(),
     ) -> Record {
-        let mut fact = Fact { all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until };
+        let mut fact = Fact { all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until, spared };
         if [cutoff_set_at, reinstated_at].contains(&Timestamp::ZERO) {
             fact.all_revoked_at = all_revoked_at.max(Timestamp::from_millis(1));
+        }
+        if !fact.spares_rightly() {
+            fact.spared = Spared::default();
         }
         Record { fact, note: RecordNote { target, at, reason, actor } }
     }
@@ -113,33 +124,37 @@ proptest! {
 #[test]
 fn what_this_version_does_not_write_is_unreadable() {
     let words = r#"{"kind":"user","id":"alice"}"#;
-    assert!(parse_record(format!("2 5 0 0 0 9 5 {words}").as_bytes()).is_ok());
+    assert!(parse_record(format!("3 5 0 0 0 9 - 5 {words}").as_bytes()).is_ok());
     for odd in [
         String::new(),
-        format!("1 5 0 0 0 9 5 {words}"),
-        format!("2 05 0 0 0 9 5 {words}"),
-        format!("2 +5 0 0 0 9 5 {words}"),
-        format!("2 -5 0 0 0 9 5 {words}"),
-        format!("2 5  0 0 0 9 5 {words}"),
-        format!("2 5 0 0 0 9 {words}"),
-        format!("2 0 0 0 0 9 5 {words}"),
-        format!("2 99999999999999999999 0 0 0 9 5 {words}"),
-        "2 5 0 0 0 9 5 ".into(),
-        r#"2 5 0 0 0 9 5 {"kind":"planet","id":"x"}"#.into(),
-        r#"2 5 0 0 0 9 5 {"kind":"claim","id":"x"}"#.into(),
-        r#"2 5 0 0 0 9 5 {"kind":"user","claim":"y","id":"x"}"#.into(),
-        r#"2 5 0 0 0 9 5 {"kind":"user"}"#.into(),
+        format!("2 5 0 0 0 9 - 5 {words}"),
+        format!("3 5 0 0 0 9 5 {words}"),
+        format!("3 5 0 0 0 9 -,- 5 {words}"),
+        // For the session the cutoff is a later one.
+        format!("3 0 5 5 0 9 {0}{0}:5,- 5 {words}", "00000000000000aa"),
+        format!("3 05 0 0 0 9 - 5 {words}"),
+        format!("3 +5 0 0 0 9 - 5 {words}"),
+        format!("3 -5 0 0 0 9 - 5 {words}"),
+        format!("3 5  0 0 0 9 - 5 {words}"),
+        format!("3 5 0 0 0 9 - {words}"),
+        format!("3 0 0 0 0 9 - 5 {words}"),
+        format!("3 99999999999999999999 0 0 0 9 - 5 {words}"),
+        "3 5 0 0 0 9 - 5 ".into(),
+        r#"3 5 0 0 0 9 - 5 {"kind":"planet","id":"x"}"#.into(),
+        r#"3 5 0 0 0 9 - 5 {"kind":"claim","id":"x"}"#.into(),
+        r#"3 5 0 0 0 9 - 5 {"kind":"user","claim":"y","id":"x"}"#.into(),
+        r#"3 5 0 0 0 9 - 5 {"kind":"user"}"#.into(),
     ] {
         assert_eq!(parse_record(odd.as_bytes()), Err(Unreadable), "{odd}");
     }
     for odd in [
-        "2 0000000000000000 00000000000000bb 00000000000000cc 1 0 0 0 0 0 0-0",
-        "2 00000000000000AA 00000000000000bb 00000000000000cc 1 0 0 0 0 0 0-0",
-        "2 00000000000000aa bb 00000000000000cc 1 0 0 0 0 0 0-0",
-        "2 00000000000000aa 00000000000000bb 00000000000000cc 1 0 0 0 0 0",
-        "2 00000000000000aa 00000000000000bb 00000000000000cc 1 0 0 0 0 0 0",
-        "2 00000000000000aa 00000000000000bb 00000000000000cc 1 0 0 0 0 0 0-0 7",
-        "2 00000000000000aa 00000000000000bb 00000000000000cc 1 9 4294967296 0 0 0 0-0",
+        "3 0000000000000000 00000000000000bb 00000000000000cc 1 0 0 0 0 0 0-0",
+        "3 00000000000000AA 00000000000000bb 00000000000000cc 1 0 0 0 0 0 0-0",
+        "3 00000000000000aa bb 00000000000000cc 1 0 0 0 0 0 0-0",
+        "3 00000000000000aa 00000000000000bb 00000000000000cc 1 0 0 0 0 0",
+        "3 00000000000000aa 00000000000000bb 00000000000000cc 1 0 0 0 0 0 0",
+        "3 00000000000000aa 00000000000000bb 00000000000000cc 1 0 0 0 0 0 0-0 7",
+        "3 00000000000000aa 00000000000000bb 00000000000000cc 1 9 4294967296 0 0 0 0-0",
     ] {
         assert_eq!(Epoch::parse(odd.as_bytes()), Err(Unreadable), "{odd}");
     }
@@ -162,7 +177,7 @@ fn a_document_is_read_without_what_the_store_notes_beside_it() {
 fn the_two_times_of_a_doubt_are_read_as_a_doubt() {
     let parse = |times: &str| {
         let value =
-            format!("2 00000000000000aa 00000000000000bb 00000000000000cc 5 0 0 {times} 7 8-9");
+            format!("3 00000000000000aa 00000000000000bb 00000000000000cc 5 0 0 {times} 7 8-9");
         let epoch = Epoch::parse(value.as_bytes()).unwrap();
         assert_eq!(epoch.print(), value);
         (epoch.doubt, epoch.doubt_ended_at)
@@ -192,7 +207,7 @@ fn leases_are_read_as_they_were_printed() {
         let lease = MirrorLease { epoch: 7, seq: 12, name: name.into() };
         assert_eq!(MirrorLease::parse(&lease.print()), Ok(lease), "{name}");
     }
-    for odd in ["", "1 0000000000000007 12 x", "2 x 12 x", "2 7 -1 x", "2 7"] {
+    for odd in ["", "1 0000000000000007 12 x", "3 x 12 x", "3 7 -1 x", "3 7"] {
         assert_eq!(MirrorLease::parse(odd.as_bytes()), Err(Unreadable), "{odd}");
     }
     let id = MirrorId(0x0123_4567_89ab_cdef);

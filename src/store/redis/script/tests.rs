@@ -12,7 +12,7 @@ use super::super::connection::{ConnectSettings, Connection};
 use super::super::schema::{EntryId, IndexClass, IndexMember, parse_record};
 use super::super::url::parse_url;
 use super::*;
-use crate::revocation::{Change, Record, RecordNote, Target, so_far};
+use crate::revocation::{Change, Record, RecordNote, Spared, SparedTime, Target, so_far};
 use crate::store::Doubt;
 use crate::store::feed::EndDoubt;
 use crate::support::{RedisServer, redis_or_skip};
@@ -231,11 +231,13 @@ prop_compose! {
         reason in words(),
         actor in words(),
         target in 0..3,
+        sparing in prop::option::of(0..2_u8),
     ) -> Revocation {
         let mut change = Revocation::new(Target::user(format!("user \
             {target}")), Duration::from_millis(lifetime));
         (change.action, change.reason, change.actor) = (action, reason, actor);
         change.until = Timestamp::from_millis(until);
+        change.sparing = sparing.map(|n| Target::session(n.to_string()));
         change
     }
 }
@@ -245,13 +247,29 @@ fn lost_fact() -> impl Strategy<Value = (i32, Fact)> {
     let past =
         || prop_oneof![1 => Just(0), 2 => START - 40..START + 40].prop_map(Timestamp::from_millis);
     let until = prop_oneof![time(), Just(MAX_INTEGER)].prop_map(Timestamp::from_millis);
-    (0..3, past(), past(), past(), past(), until)
-        .prop_filter("a record says something", |(_, all, _, set, reinstated, _)| {
+    let spared = || {
+        let one = (0..2_u8, past()).prop_map(|(n, time)| {
+            let session = Target::session(n.to_string()).fingerprint();
+            SparedTime { session, time }
+        });
+        prop::option::of(one)
+    };
+    (0..3, past(), past(), past(), past(), until, [spared(), spared()])
+        .prop_filter("a record says something", |(_, all, _, set, reinstated, ..)| {
             all.max(set).max(reinstated) > &Timestamp::ZERO
         })
-        .prop_map(|(target, all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until)| {
-            (target, Fact { all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until })
-        })
+        .prop_map(
+            |(target, all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until, spared)| {
+                let [of_cutoff, of_set] = spared;
+                let spared = Spared::of_times([
+                    of_cutoff.filter(|spared| spared.time < cutoff),
+                    of_set.filter(|spared| spared.time < cutoff_set_at),
+                ]);
+                let fact =
+                    Fact { all_revoked_at, cutoff, cutoff_set_at, reinstated_at, until, spared };
+                (target, fact)
+            },
+        )
 }
 
 /// What the script makes of a fact that a mirror replays, in an epoch that began at `started_at`.
@@ -275,6 +293,14 @@ fn replayed(
             }
             if cutoff_set_at < reinstated_at {
                 (fact.cutoff, fact.cutoff_set_at) = (Timestamp::ZERO, Timestamp::ZERO);
+                fact.spared = Spared::default();
+            } else if let [of_cutoff, Some(of_set)] = fact.spared.times()
+                && of_set.time < reinstated_at
+            {
+                let nothing = |of: SparedTime| SparedTime { time: Timestamp::ZERO, ..of };
+                let is_same = |of: &SparedTime| of.session == of_set.session;
+                let of_cutoff = of_cutoff.map(|of| if is_same(&of) { nothing(of) } else { of });
+                fact.spared = Spared::of_times([of_cutoff, Some(nothing(of_set))]);
             }
         }
     }
@@ -290,7 +316,7 @@ fn replayed(
     let Some(before) = before else { return Change::Write(Outcome::New, lost) };
     let mut after = before.clone();
     after.merge(&lost);
-    let standing = |record: &Record| (record.revokes_all(), record.cutoff(), record.until());
+    let standing = |record: &Record| record.fact().effect();
     match before.is_in_effect() {
         _ if standing(&after) == standing(before) => Change::Nothing(Outcome::Already),
         true => Change::Write(Outcome::Extended, after),
@@ -529,7 +555,7 @@ fn the_log_tells_every_write_and_is_bounded() {
         ("s", b"1".to_vec()),
         ("e", b"0000000000000007".to_vec()),
         ("f", change.target.fingerprint().as_bytes().to_vec()),
-        ("n", format!("0 {START} {START} 0 {until}").into_bytes()),
+        ("n", format!("0 {START} {START} 0 {until} -").into_bytes()),
     ];
     let expected: Vec<_> =
         expected.into_iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value]).collect();

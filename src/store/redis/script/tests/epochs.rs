@@ -230,5 +230,5 @@ fn another_layout_or_another_number_of_shards_is_refused() {
     lab.run(START, &CONTEXT, &[]).unwrap();
     lab.keys = RedisKeys::new("lab", 2);
     let error = lab.run(START, &CONTEXT, &[]).unwrap_err().to_string();
-    assert!(error.contains("LAYOUT version 2 with 1 shards"), "{error}");
+    assert!(error.contains("LAYOUT version 3 with 1 shards"), "{error}");
 }
