@@ -453,7 +453,16 @@ impl Families {
             let targets = commit.guards.iter().map(|seen| seen.target.clone()).collect();
             let written_by = (&self.store, &self.policy);
             let unanswered = Unanswered::new(written_by, &key, presented.digest, after.current);
-            match self.store.commit(commit.clone()).await? {
+            let committed = match self.store.commit(commit.clone()).await {
+                Ok(committed) => committed,
+                Err(error) => {
+                    if error.is_unwritten() {
+                        unanswered.answered();
+                    }
+                    return Err(error);
+                }
+            };
+            match committed {
                 Committed::Done => seen.records = commit.guards,
                 Committed::Conflict => {
                     unanswered.answered();
@@ -674,3 +683,7 @@ fn check_token_id(id: &str) -> Result<(), StoreError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "families_tests.rs"]
+mod tests;
