@@ -414,7 +414,9 @@ impl Revoker {
     }
 
     /// Accepts the tokens of `target` again: undoes what was revoked for this very target before,
-    /// in any extent. A token that is also covered through another target stays revoked.
+    /// in any extent. A token that is also covered through another target stays revoked, and so
+    /// does what another program has put on a list of its own, see
+    /// [`ForeignList::with_writes`](crate::store::redis::foreign::ForeignList::with_writes).
     #[doc(alias = "unrevoke")]
     pub fn reinstate(&self, target: Target) -> ReinstateRequest {
         let mut change = self.revocation(target);

@@ -10,9 +10,9 @@ use futures::future::BoxFuture;
 use super::{Revoker, invalid};
 use crate::audit::{AuditEvent, AuditKind, Pending};
 use crate::clock::Timestamp;
-#[cfg(feature = "sessions")]
-use crate::revocation::RevocationOrigin;
 use crate::revocation::{Action, Extent, Revocation, TargetKind};
+#[cfg(feature = "sessions")]
+use crate::revocation::{RevocationOrigin, Target};
 use crate::store::{Receipt, StoreError, StoreErrorKind};
 use crate::token::TokenProfile;
 #[cfg(feature = "sessions")]
@@ -52,6 +52,13 @@ impl RevokeRequest {
     pub(crate) fn by_token(mut self, token: &VerifiedToken) -> Self {
         self.change.origin = RevocationOrigin::Token(token.clone());
         self.about(|event| event.about_token(token))
+    }
+
+    /// Of something with which these end too: for the lists of other programs.
+    #[cfg(feature = "sessions")]
+    pub(crate) fn ending(mut self, targets: Vec<Target>) -> Self {
+        self.change.origin = RevocationOrigin::Ends(targets.into());
+        self
     }
 
     /// As it would have been then.
@@ -158,6 +165,25 @@ impl IntoFuture for RevokeRequest {
 }
 
 impl Revoker {
+    /// Says again that a session is revoked that was, now that it is known what ends with it: for
+    /// the lists of other programs. It is no event of its own.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it was not confirmed.
+    #[cfg(feature = "sessions")]
+    pub(crate) async fn tell_lists(
+        &self,
+        session: Target,
+        ends: Vec<Target>,
+    ) -> Result<(), StoreError> {
+        let change = self.revoke(session).ending(ends).change()?;
+        // A cutoff would be a later one.
+        if change.action == Action::Revoke(Extent::All) {
+            self.check_and_write(vec![change]).await?;
+        }
+        Ok(())
+    }
+
     /// Sends these requests as one write.
     pub(super) async fn send(
         &self,

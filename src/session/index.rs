@@ -30,6 +30,13 @@ pub(super) struct ListsOfSession {
     device: Option<(Target, StoredDocument)>,
 }
 
+impl ListsOfSession {
+    /// The document of the user of the session.
+    pub(super) fn of_user(&self) -> &StoredDocument {
+        &self.user.1
+    }
+}
+
 /// Where sessions are listed. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct SessionIndex {

@@ -16,6 +16,7 @@
 //! | `prefix:{k}:a:<fingerprint>` | stream | the latest audit events of a user, see the module `journal` |
 //! | `prefix:{k}:q:<fingerprint>` | stream | the latest of those that requests bring about |
 //! | `prefix:{k}:d:<fingerprint>` | string | one document of a session, a family, …, see the module `session` |
+//! | `prefix:{k}:f:<fingerprint>` | string | the mark that an entry of a list of another program was written here, see the module `foreign` |
 //! | `prefix:{k}:n` | zset | the sessions that are counted, by the time at which they end |
 //!
 //! Every key has an expiry: nothing stays behind when the last program that used it is gone.
@@ -88,6 +89,7 @@ pub(crate) struct ShardKeys {
     lease: Box<str>,
     journal: Box<str>,
     request_journal: Box<str>,
+    list_mark: Box<str>,
     #[cfg(feature = "sessions")]
     pub(crate) members: Bytes,
     #[cfg(feature = "sessions")]
@@ -111,6 +113,7 @@ impl RedisKeys {
                 lease: format!("{prefix}:{{{k}}}:w:").into(),
                 journal: format!("{prefix}:{{{k}}}:a:").into(),
                 request_journal: format!("{prefix}:{{{k}}}:q:").into(),
+                list_mark: format!("{prefix}:{{{k}}}:f:").into(),
                 #[cfg(feature = "sessions")]
                 members: key("n"),
                 #[cfg(feature = "sessions")]
@@ -166,6 +169,10 @@ impl ShardKeys {
 
     pub(crate) fn request_journal(&self, fingerprint: &Fingerprint) -> Bytes {
         format!("{}{fingerprint}", self.request_journal).into()
+    }
+
+    pub(crate) fn list_mark(&self, fingerprint: &Fingerprint) -> Bytes {
+        format!("{}{fingerprint}", self.list_mark).into()
     }
 
     #[cfg(feature = "sessions")]
