@@ -153,6 +153,13 @@ impl Sessions {
         sessions
     }
 
+    /// The same sessions, revoked by another revoker.
+    pub(super) fn with_revoker(&self, revoker: Revoker) -> Self {
+        let mut sessions = self.clone();
+        sessions.families.revoker = revoker;
+        sessions
+    }
+
     /// The refresh tokens of the sessions.
     pub fn families(&self) -> &Families {
         &self.families
@@ -254,18 +261,26 @@ impl Sessions {
             return Ok(true);
         }
         let end = self.lifetimes().end(session.created_at, now);
-        if end > session.located_until {
+        let is_located_anew = end > session.located_until;
+        if is_located_anew {
             session.located_until = self.lifetimes().twice().end(session.created_at, now);
             self.index.add_location(session).await?;
         }
-        let located_until = session.located_until;
-        self.change_session(user, id, |session, _| {
-            session.seen_at = session.seen_at.max(now);
-            session.expires_at = session.expires_at.max(end);
-            session.located_until = session.located_until.max(located_until);
-            true
-        })
-        .await
+        let session = &*session;
+        let is_there = self
+            .change_session(user, id, |listed, _| {
+                listed.seen_at = listed.seen_at.max(now);
+                listed.expires_at = listed.expires_at.max(end);
+                listed.located_until = listed.located_until.max(session.located_until);
+                true
+            })
+            .await?;
+        if is_located_anew && !is_there {
+            // It has ended meanwhile, and so has the way to find it.
+            let ended = std::slice::from_ref(session);
+            self.index.remove_from_devices(ended).await.unwrap_or_else(stays_listed);
+        }
+        Ok(is_there)
     }
 
     /// Changes the details of a session, such as that a second factor was shown, within the bounds
@@ -474,7 +489,7 @@ impl Sessions {
         self.revoke_sessions(&gone, reason).await?;
         let ids: Vec<_> = gone.iter().map(|session| &*session.id).collect();
         let unlisted = self.index.change(&key, Some(known), |list: &mut SessionList, _| {
-            list.sessions.retain(|session| !ids.contains(&&*session.id));
+            list.take_off(|session| ids.contains(&&*session.id));
             Some(ids.iter().map(|id| ((*id).into(), None)).collect())
         });
         let tidied =
@@ -665,8 +680,7 @@ impl Sessions {
     ) {
         let ids: Vec<_> = gone.iter().map(|session| &*session.id).collect();
         let unlisted = self.index.change(user, known, |list: &mut SessionList, _| {
-            list.sessions.retain(|session| !ids.contains(&&*session.id));
-            list.outgoing.retain(|session| !ids.contains(&&*session.id));
+            list.take_off(|session| ids.contains(&&*session.id));
             also(list);
             Some(ids.iter().map(|id| ((*id).into(), None)).collect())
         });

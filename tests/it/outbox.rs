@@ -133,3 +133,24 @@ async fn a_logout_is_kept_as_a_whole() {
         assert!(revoker.find(target.clone()).await.unwrap().is_some(), "{target}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_name_counts_as_erased_while_a_revocation_is_pending() {
+    let (store, _, revoker) = lab();
+    let alice = || Target::user("alice");
+    revoker.revoke(alice()).reason("of alice").await.unwrap();
+    store.fail(StoreErrorKind::Unreachable);
+    assert!(revoker.revoke(alice()).reason("of alice").await.unwrap_err().is_pending());
+    store.answer();
+    // The outbox has not come to it yet.
+    let error = revoker.erase_names([alice()]).await.unwrap_err();
+    assert!(error.may_be_repeated() && !error.is_pending(), "{error}");
+    let words = async || format!("{:?}", revoker.find(alice()).await.unwrap());
+    assert!(words().await.contains("alice"));
+    until_done(&revoker).await;
+    revoker.erase_names([alice()]).await.unwrap();
+    assert!(!words().await.contains("alice"));
+    // Nor if the store does not answer.
+    store.fail(StoreErrorKind::Unreachable);
+    revoker.erase_names([alice()]).await.unwrap_err();
+}

@@ -41,6 +41,7 @@
 // | | `check` | the check of a token |
 // | | `write` | changes, replayed records, epochs |
 // | | `query` | look-ups |
+// | | `erase` | erases the words of records |
 // | | `followers` | which mirrors there are, and which change each has applied |
 // | | `forget` | takes out of the indexes what is over |
 // | | `maintenance` | opening a store, and the task that keeps its epochs |
@@ -70,6 +71,7 @@ mod credentials;
 mod doctor;
 mod doubt;
 mod epoch;
+mod erase;
 mod error;
 mod feed;
 mod followers;
