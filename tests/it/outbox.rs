@@ -101,11 +101,13 @@ async fn this_process_does_not_admit_a_token_whose_revocation_is_pending() {
     let store = ScriptedStore::new();
     let layer = JwtRevocationLayer::new(WordVerifier::default(), store.clone())
         .with_fail_mode(FailMode::Open);
-    let clearance = layer.check(&token("alice", "1")).await.unwrap();
+    // One that is issued a second later is another token.
+    let text = token("alice", "1");
+    let clearance = layer.check(&text).await.unwrap();
     store.fail(StoreErrorKind::Unreachable);
     let revoker = layer.revoker().with_outbox(TWO);
     assert!(revoker.revoke_token(clearance.token()).await.unwrap_err().is_pending());
-    let refused = layer.check(&token("alice", "1")).await.unwrap_err();
+    let refused = layer.check(&text).await.unwrap_err();
     assert_eq!(refused.kind(), RejectionKind::Revoked(TargetKind::Token));
     assert!(!layer.check(&token("alice", "2")).await.unwrap().is_checked(), "another passes");
 }
