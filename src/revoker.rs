@@ -441,12 +441,56 @@ impl Revoker {
     }
 
     /// Accepts the tokens of `target` again: undoes what was revoked for this very target before,
-    /// in any extent. A token that is also covered through another target stays revoked.
+    /// in any extent. A token that is also covered through another target stays revoked, and so
+    /// does what another program has put on a list of its own, see
+    /// [`ForeignList::with_writes`](crate::store::redis::foreign::ForeignList::with_writes).
     #[doc(alias = "unrevoke")]
     pub fn reinstate(&self, target: Target) -> ReinstateRequest {
         let mut change = self.revocation(target);
         change.action = Action::Reinstate;
         ReinstateRequest(self.request(change))
+    }
+
+    /// Erases what names people in the records of these targets: their ids, and the reasons and
+    /// actors that were given. For an account that is deleted; `Sessions::forget` (feature
+    /// `sessions`) does it for all that it knows of a user.
+    ///
+    /// What is revoked stays revoked until no token is left that it covers, and
+    /// [`find`](Self::find) finds it: under its [fingerprint](crate::revocation::Fingerprint), as
+    /// the record of a [nameless](Target::nameless) target, of kind
+    /// [`Claim`](TargetKind::Claim). A revocation that is written later brings names again. Targets
+    /// without a record are left out.
+    ///
+    /// Nothing is sent until the returned future is awaited.
+    ///
+    /// # Errors
+    /// [`StoreError`] if not everything was confirmed, or something is
+    /// [pending](Self::with_outbox), which would write names again: it may be repeated, which
+    /// changes nothing that was done. Of kind [`InvalidInput`](StoreErrorKind::InvalidInput) if a
+    /// target cannot be, or the store [cannot erase](RevocationStore::erase_names).
+    #[doc(alias = "GDPR")]
+    #[doc(alias = "right to erasure")]
+    #[doc(alias = "anonymize")]
+    #[must_use = "nothing is erased until this is awaited"]
+    pub fn erase_names(
+        &self,
+        targets: impl IntoIterator<Item = Target>,
+    ) -> BoxFuture<'static, Result<(), StoreError>> {
+        let targets: Result<Vec<_>, _> =
+            targets.into_iter().map(|target| self.complete(target)).collect();
+        let revoker = self.clone();
+        async move {
+            let targets = targets?;
+            if revoker.pending() > 0 {
+                return Err(StoreError::new(
+                    StoreErrorKind::Other,
+                    "revocations are pending, which would write names again; nothing was erased, \
+                     repeat it when none is",
+                ));
+            }
+            revoker.store.erase_names(targets).await
+        }
+        .boxed()
     }
 
     /// The record of `target`, if it has one: what is revoked, since when, why and by whom.

@@ -20,6 +20,9 @@ pub struct StoreError {
     is_told: bool,
     /// Whether what was asked for goes on being tried.
     is_pending: bool,
+    /// Whether it is known that nothing was written.
+    #[cfg(any(feature = "redis", feature = "sessions"))]
+    is_unwritten: bool,
 }
 
 /// The kinds of [`StoreError`].
@@ -118,7 +121,15 @@ impl StoreErrorKind {
 impl StoreError {
     /// An error with a text for the operator.
     pub fn new(kind: StoreErrorKind, detail: impl Into<Arc<str>>) -> Self {
-        Self { kind, detail: detail.into(), source: None, is_told: false, is_pending: false }
+        Self {
+            kind,
+            detail: detail.into(),
+            source: None,
+            is_told: false,
+            is_pending: false,
+            #[cfg(any(feature = "redis", feature = "sessions"))]
+            is_unwritten: false,
+        }
     }
 
     /// What was read back from a store is not a record, or not a target: why.
@@ -181,6 +192,18 @@ impl StoreError {
     /// waiting helps.
     pub fn is_permanent(&self) -> bool {
         matches!(self.kind, StoreErrorKind::InvalidInput | StoreErrorKind::Unmatched)
+    }
+
+    /// The same error, of a write that was surely not done, or may have been.
+    #[cfg(any(feature = "redis", feature = "sessions"))]
+    pub(crate) fn unwritten(self, is_unwritten: bool) -> Self {
+        Self { is_unwritten, ..self }
+    }
+
+    /// Whether nothing was written for sure. An error that does not say so may have come after it.
+    #[cfg(any(feature = "redis", feature = "sessions"))]
+    pub(crate) fn is_unwritten(&self) -> bool {
+        self.is_unwritten
     }
 
     /// The same error, of something that goes on being tried.

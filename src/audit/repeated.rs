@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -62,43 +63,57 @@ impl RepeatedEvents {
         let (Ok(runtime), Some(target)) = (Handle::try_current(), token.targets().first()) else {
             return self.sink.record(&event());
         };
-        let mut tallies = lock(&self.tallies);
-        let first = tallies.count((kind, *target.fingerprint()), event);
-        if !tallies.is_swept {
-            tallies.is_swept = true;
-            runtime.spawn(sweep(Arc::clone(&self.sink), Arc::clone(&self.tallies)));
-        }
-        drop(tallies);
-        if let Some(first) = first {
-            self.sink.record(&first);
+        let key = (kind, *target.fingerprint());
+        let is_new = {
+            let mut tallies = lock(&self.tallies);
+            if !tallies.is_swept {
+                tallies.is_swept = true;
+                let sweep = Sweep { tallies: Arc::clone(&self.tallies), has_ended: false };
+                runtime.spawn(sweep.run(Arc::clone(&self.sink)));
+            }
+            !tallies.add(key)
+        };
+        if is_new {
+            // Without the lock: the application adds facts to an event, and may take its time.
+            let event = event();
+            let is_first = lock(&self.tallies).insert(key, &event);
+            if is_first {
+                self.sink.record(&event);
+            }
         }
     }
 }
 
 impl Tallies {
-    /// The event, if it is to be told at once.
-    fn count(
-        &mut self,
-        key: (AuditKind, Fingerprint),
-        event: impl FnOnce() -> AuditEvent,
-    ) -> Option<AuditEvent> {
+    /// Counts an event, unless it is to be told at once.
+    fn add(&mut self, key: (AuditKind, Fingerprint)) -> bool {
         if let Some(tally) = self.by_token.get_mut(&key) {
             tally.add();
-            return None;
+            return true;
         }
-        let tokens = self.tokens.entry(key.0).or_default();
-        if *tokens < MOST_TOKENS {
-            *tokens += 1;
-            let event = event();
-            self.by_token.insert(key, Tally::new(event.clone()));
-            return Some(event);
+        let has_room = self.tokens.get(&key.0).is_none_or(|tokens| *tokens < MOST_TOKENS);
+        if !has_room {
+            self.add_other(key.0);
         }
-        let others = self.others.entry(key.0).or_insert_with(|| {
-            let event = AuditEvent::new(key.0).with_reason(Some("of further tokens"));
-            Tally::new(if key.0.is_failure() { event.failed() } else { event })
+        !has_room
+    }
+
+    /// Takes in an event that is to be told at once; counts it if others were faster.
+    fn insert(&mut self, key: (AuditKind, Fingerprint), event: &AuditEvent) -> bool {
+        if self.add(key) {
+            return false;
+        }
+        *self.tokens.entry(key.0).or_default() += 1;
+        self.by_token.insert(key, Tally::new(event.clone()));
+        true
+    }
+
+    fn add_other(&mut self, kind: AuditKind) {
+        let others = self.others.entry(kind).or_insert_with(|| {
+            let event = AuditEvent::new(kind).with_reason(Some("of further tokens"));
+            Tally::new(if kind.is_failure() { event.failed() } else { event })
         });
         others.add();
-        None
     }
 
     /// What was counted, and forgets what has not come again.
@@ -139,22 +154,46 @@ impl Tally {
     }
 }
 
-/// The task: tells what was counted, until nothing has come for a window.
-async fn sweep(sink: Arc<dyn AuditSink>, tallies: Arc<Mutex<Tallies>>) {
-    loop {
-        sleep(WINDOW).await;
-        let told = {
-            let mut tallies = lock(&tallies);
-            let told = tallies.take();
-            tallies.is_swept = !tallies.by_token.is_empty();
-            if !tallies.is_swept && told.is_empty() {
-                return;
+/// The task that tells what was counted. When it ends, for whatever reason, the next event begins
+/// another.
+struct Sweep {
+    tallies: Arc<Mutex<Tallies>>,
+    /// Whether it has said that it ends.
+    has_ended: bool,
+}
+
+impl Sweep {
+    /// Tells, until nothing has come for a window.
+    async fn run(mut self, sink: Arc<dyn AuditSink>) {
+        loop {
+            sleep(WINDOW).await;
+            let told = {
+                let mut tallies = lock(&self.tallies);
+                let told = tallies.take();
+                if told.is_empty() && tallies.by_token.is_empty() {
+                    // In the same step: what comes next must find that nobody tells it.
+                    tallies.is_swept = false;
+                    self.has_ended = true;
+                    return;
+                }
+                told
+            };
+            for event in told {
+                // A sink that panics loses this event, and no other.
+                let told = catch_unwind(AssertUnwindSafe(|| sink.record(&event)));
+                if told.is_err() {
+                    tracing::error!(event = %event.kind(), "an audit sink has panicked");
+                }
             }
-            tallies.is_swept = true;
-            told
-        };
-        for event in told {
-            sink.record(&event);
+        }
+    }
+}
+
+impl Drop for Sweep {
+    /// Its runtime may end before it, while the layer goes on in another one.
+    fn drop(&mut self) {
+        if !self.has_ended {
+            lock(&self.tallies).is_swept = false;
         }
     }
 }
@@ -228,6 +267,91 @@ mod tests {
         assert!(told().is_empty(), "nothing came");
         refuse(1);
         assert_eq!(told().len(), 1, "told at once again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sink_that_panics_loses_one_event_and_no_other() {
+        struct Fragile(Kept);
+        impl AuditSink for Fragile {
+            fn record(&self, event: &AuditEvent) {
+                let is_bad = event.count() > 1 && event.field("jti") == Some("t1");
+                assert!(!is_bad, "as a sink may");
+                self.0.record(event);
+            }
+        }
+        let sink = Arc::new(Fragile(Kept::default()));
+        let events = RepeatedEvents::new(sink.clone());
+        let kind = AuditKind::RevokedRefused;
+        let refuse = |n| {
+            let token = token(n);
+            events.record(kind, &token, || AuditEvent::of_token(kind, &token).failed());
+        };
+        for n in 0..20 {
+            for _ in 0..3 {
+                refuse(n);
+            }
+        }
+        pass().await;
+        let told = std::mem::take(&mut *sink.0.0.lock().unwrap());
+        assert_eq!(told.len(), 20 + 19);
+        // Nor is it the last that is told.
+        pass().await;
+        pass().await;
+        refuse(2);
+        refuse(2);
+        pass().await;
+        let told = std::mem::take(&mut *sink.0.0.lock().unwrap());
+        assert_eq!(told.len(), 2);
+    }
+
+    /// Layers outlive the runtimes of threads that come and go.
+    #[test]
+    fn a_runtime_that_ends_does_not_keep_others_from_telling() {
+        let kept = Arc::new(Kept::default());
+        let events = RepeatedEvents::new(kept.clone());
+        let kind = AuditKind::RevokedRefused;
+        for _ in 0..2 {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            let runtime = builder.enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(async {
+                let token = token(1);
+                events.record(kind, &token, || AuditEvent::of_token(kind, &token).failed());
+            });
+            assert!(lock(&events.tallies).is_swept);
+            drop(runtime);
+            assert!(!lock(&events.tallies).is_swept, "nobody would tell what comes next");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_facts_of_an_event_are_gathered_without_the_lock() {
+        let kept = Arc::new(Kept::default());
+        let events = RepeatedEvents::new(kept.clone());
+        let kind = AuditKind::RevokedRefused;
+        let (first, other) = (token(1), token(2));
+        let of = |token| move || AuditEvent::of_token(kind, token).failed();
+        events.record(kind, &first, || {
+            assert!(events.tallies.try_lock().is_ok(), "others would wait for this one");
+            // Another request, which ends first, and one more of this token.
+            events.record(kind, &other, of(&other));
+            events.record(kind, &first, of(&first));
+            of(&first)()
+        });
+        let ids = |told: Vec<AuditEvent>| -> Vec<_> {
+            told.iter()
+                .map(|event| (event.field("jti").unwrap().to_owned(), event.count()))
+                .collect()
+        };
+        let told = || ids(std::mem::take(&mut *kept.0.lock().unwrap()));
+        assert_eq!(told(), [("t2".to_owned(), 1), ("t1".to_owned(), 1)]);
+        pass().await;
+        assert_eq!(told(), [("t1".to_owned(), 1)], "the one that came late was counted");
+        // Whoever panics there takes nobody's place.
+        let panics = catch_unwind(AssertUnwindSafe(|| {
+            events.record(kind, &token(3), || panic!("as an application may"));
+        }));
+        assert!(panics.is_err() && !events.tallies.is_poisoned());
+        assert_eq!(lock(&events.tallies).tokens.get(&kind), Some(&1), "that of t1");
     }
 
     #[tokio::test(start_paused = true)]

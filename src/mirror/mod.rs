@@ -260,6 +260,10 @@ impl RevocationStore for Mirror {
         self.handle.store.count()
     }
 
+    fn erase_names(&self, targets: Vec<Target>) -> BoxFuture<'static, Result<(), StoreError>> {
+        self.handle.store.erase_names(targets)
+    }
+
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
         self.handle.store.followers(fence)
     }

@@ -143,6 +143,14 @@ pub(crate) enum RevocationOrigin {
     Id,
     /// Someone who has the token.
     Token(VerifiedToken),
+    /// Someone who knows what ends with it, such as the family of a session: for the lists of other
+    /// programs. Nothing of it is recorded.
+    #[cfg(feature = "sessions")]
+    #[cfg_attr(
+        not(feature = "redis"),
+        allow(dead_code, reason = "lists of other programs are in Redis")
+    )]
+    Ends(Box<[Target]>),
     /// A list of another program.
     #[cfg(feature = "redis")]
     List,

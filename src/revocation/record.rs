@@ -7,9 +7,7 @@ use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use super::Fact;
 use crate::clock::Timestamp;
 use crate::store_error::StoreError;
-#[cfg(any(feature = "sessions", test))]
-use crate::target::Fingerprint;
-use crate::target::Target;
+use crate::target::{Fingerprint, Target};
 use crate::verified::VerifiedToken;
 
 /// What a store keeps of one target: the [`Fact`] that decides, and a note for people that says
@@ -90,6 +88,13 @@ impl Record {
         let before = self.fact;
         self.fact = before.merge(fact);
         self.fact != before
+    }
+
+    /// Drops the words of the note, which may name people.
+    pub(crate) fn erase_names(&mut self, fingerprint: &Fingerprint) {
+        let at = self.note.at;
+        let target = Target::nameless(fingerprint);
+        self.note = RecordNote { target, at, reason: None, actor: None };
     }
 
     /// What decides.

@@ -55,6 +55,13 @@ impl RevokeRequest {
         self.about(|event| event.about_token(token))
     }
 
+    /// Of something with which these end too: for the lists of other programs.
+    #[cfg(feature = "sessions")]
+    pub(crate) fn ending(mut self, targets: Vec<Target>) -> Self {
+        self.change.origin = RevocationOrigin::Ends(targets.into());
+        self
+    }
+
     /// As it would have been then.
     #[cfg(feature = "sessions")]
     pub(crate) fn asked_at(mut self, asked_at: Option<Timestamp>) -> Self {
@@ -181,6 +188,25 @@ impl IntoFuture for RevokeRequest {
 }
 
 impl Revoker {
+    /// Says again that a session is revoked that was, now that it is known what ends with it: for
+    /// the lists of other programs. It is no event of its own.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it was not confirmed.
+    #[cfg(feature = "sessions")]
+    pub(crate) async fn tell_lists(
+        &self,
+        session: Target,
+        ends: Vec<Target>,
+    ) -> Result<(), StoreError> {
+        let change = self.revoke(session).ending(ends).change()?;
+        // A cutoff would be a later one.
+        if change.action == Action::Revoke(Extent::All) {
+            self.check_and_write(vec![change]).await?;
+        }
+        Ok(())
+    }
+
     /// Sends these requests as one write.
     pub(super) async fn send(
         &self,

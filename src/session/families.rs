@@ -292,6 +292,44 @@ impl Families {
         Ok(Ended::Done)
     }
 
+    /// Ends a family and erases what is kept of it, which names its user: for families without a
+    /// session, as when an account is deleted. Those of sessions are erased by
+    /// [`Sessions::forget`](super::Sessions::forget).
+    ///
+    /// Its tokens stay refused: refresh tokens are unknown from now on, and access tokens covered
+    /// by the record, which is kept until they are over, without the id of the family, the reason
+    /// and the actor (see [`Revoker::erase_names`]).
+    ///
+    /// # Errors
+    /// [`StoreError`] if not everything was confirmed. It may be repeated, and has to be.
+    #[doc(alias = "GDPR")]
+    #[doc(alias = "right to erasure")]
+    pub async fn forget(&self, family: &str) -> Result<(), StoreError> {
+        self.revoker.without_outbox().revoke(Target::family(family)).await?;
+        self.revoker.erase_names([Target::family(family)]).await?;
+        self.remove(family).await
+    }
+
+    /// Removes the document of a family that is revoked, or whose tokens nobody has.
+    pub(super) async fn remove(&self, id: &str) -> Result<(), StoreError> {
+        let key = self.target(Target::family(id))?;
+        let mut attempts = Attempts::new();
+        while attempts.next().await {
+            let snapshot = self.store.load(vec![key.clone()], Vec::new()).await?.settled()?;
+            let Some(written) = snapshot.documents.into_iter().next().flatten() else {
+                return Ok(());
+            };
+            // What cannot be read is removed all the same.
+            let known = read::<Family>(&written).ok();
+            let until = known.map_or(snapshot.now, |family| family.expires_at(&self.policy));
+            let commit = Commit::new(key.clone(), Some(written), None, until);
+            if self.store.commit(commit).await? != Committed::Conflict {
+                return Ok(());
+            }
+        }
+        Err(out_of_attempts())
+    }
+
     /// Ends the family of an opaque token that someone hands in, if it is genuine; it need not be
     /// the current one. For clients that sign out with it (RFC 7009 §2.1). Returns whether a family
     /// was ended; if not, there was nothing to end.
@@ -454,7 +492,16 @@ impl Families {
             let targets = commit.guards.iter().map(|seen| seen.target.clone()).collect();
             let written_by = (&self.store, &self.policy);
             let unanswered = Unanswered::new(written_by, &key, presented.digest, after.current);
-            match self.store.commit(commit.clone()).await? {
+            let committed = match self.store.commit(commit.clone()).await {
+                Ok(committed) => committed,
+                Err(error) => {
+                    if error.is_unwritten() {
+                        unanswered.answered();
+                    }
+                    return Err(error);
+                }
+            };
+            match committed {
                 Committed::Done => seen.records = commit.guards,
                 Committed::Conflict => {
                     unanswered.answered();
@@ -675,3 +722,7 @@ fn check_token_id(id: &str) -> Result<(), StoreError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "families_tests.rs"]
+mod tests;

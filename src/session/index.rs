@@ -10,6 +10,7 @@
 //! Nothing here has to be right for a session to be over: that is a revocation, and lists leave out
 //! what is revoked.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,6 +29,13 @@ use crate::store::session::{Commit, Committed, SessionStore};
 pub(super) struct ListsOfSession {
     user: (Target, StoredDocument),
     device: Option<(Target, StoredDocument)>,
+}
+
+impl ListsOfSession {
+    /// The document of the user of the session.
+    pub(super) fn of_user(&self) -> &StoredDocument {
+        &self.user.1
+    }
 }
 
 /// Where sessions are listed. Cheap to clone.
@@ -192,34 +200,59 @@ impl SessionIndex {
 
     /// Takes sessions off the lists of their devices, and removes their locations.
     pub(super) async fn remove_from_devices(&self, gone: &[Session]) -> Result<(), StoreError> {
-        let devices: std::collections::BTreeSet<_> =
-            gone.iter().filter_map(|session| session.details.device.as_deref()).collect();
+        let places = gone.iter().map(|session| (&*session.id, session.details.device.as_deref()));
+        self.remove_places(&places.collect()).await
+    }
+
+    /// The same, for the ids of sessions, each with the device it is on.
+    pub(super) async fn remove_places(
+        &self,
+        places: &BTreeMap<&str, Option<&str>>,
+    ) -> Result<(), StoreError> {
+        let devices: BTreeSet<_> = places.values().copied().flatten().collect();
         let displaced = devices.into_iter().map(|device| async move {
             let key = self.target(Target::device(device))?;
             self.change(&key, None, |list: &mut DeviceSessions, _| {
-                list.sessions.retain(|id, _| !gone.iter().any(|session| session.id == *id));
-                Some(Vec::new())
+                let before = list.sessions.len();
+                list.sessions.retain(|id, _| !places.contains_key(&**id));
+                (list.sessions.len() < before).then(Vec::new)
             })
             .await
         });
-        let forgotten = gone.iter().map(|session| self.remove_location(&session.id));
+        let forgotten = places.keys().map(|id| self.remove_location(id));
         futures::try_join!(all(displaced), all(forgotten)).map(drop)
     }
 
     /// Forgets where a session was to be found.
     pub(super) async fn remove_location(&self, id: &str) -> Result<(), StoreError> {
         let key = self.target(Target::session(id))?;
-        if let Some((place, written)) = self.read_location(&key).await? {
-            let commit = Commit::new(key, Some(written), None, place.until);
-            let _written_anew_or_gone = self.store.commit(commit).await?;
+        self.remove_document(&key, |written| {
+            read(written).map(|place: SessionLocation| place.until)
+        })
+        .await
+    }
+
+    /// Removes a document. `until` says when what it was may be forgotten.
+    pub(super) async fn remove_document(
+        &self,
+        key: &Target,
+        until: impl Fn(&[u8]) -> Result<Timestamp, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut attempts = Attempts::new();
+        while attempts.next().await {
+            let Some(written) = self.read_document(key).await?.written else { return Ok(()) };
+            let until = until(&written)?;
+            let commit = Commit::new(key.clone(), Some(written), None, until);
+            if self.store.commit(commit).await? != Committed::Conflict {
+                return Ok(());
+            }
         }
-        Ok(())
+        Err(out_of_attempts())
     }
 }
 
 /// Takes sessions off a list, and off the count; nothing if none of them is there.
 fn take_off(list: &mut SessionList, ids: &[&str]) -> Option<CountedMembers> {
-    let gone: Vec<_> =
-        list.sessions.extract_if(.., |session| ids.contains(&&*session.id)).collect();
-    (!gone.is_empty()).then(|| gone.into_iter().map(|session| (session.id, None)).collect())
+    let gone = list.take_off(|session| ids.contains(&&*session.id));
+    (!gone.is_empty()).then(|| gone.into_iter().map(|id| (id, None)).collect())
 }

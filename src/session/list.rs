@@ -17,6 +17,9 @@ use crate::clock::Timestamp;
 /// user are read and written together.
 pub(crate) const MAX_SESSIONS: usize = 1000;
 
+/// How many sessions of a user that have ended are remembered.
+const MAX_ENDED: usize = 256;
+
 /// A session, as it is listed. Times are those of the clock of the store.
 ///
 /// Serialized with the names of its fields and of those of its details, times as milliseconds.
@@ -162,6 +165,29 @@ pub(super) struct SessionList {
         deserialize_with = "read_sessions"
     )]
     pub(super) outgoing: Vec<Session>,
+    /// Sessions that were taken off, by their ids: what is kept of them elsewhere names the user,
+    /// and an erasure has to find it.
+    #[serde(rename = "e", default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) ended: BTreeMap<Box<str>, EndedSession>,
+}
+
+/// Where something may be left of a session that has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct EndedSession {
+    /// Its family stays, so that reuse of its tokens is noticed.
+    #[serde(rename = "f")]
+    pub(super) family: Box<str>,
+    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
+    pub(super) device: Option<Box<str>>,
+    /// Then nothing is left.
+    pub(super) until: Timestamp,
+}
+
+impl From<Session> for EndedSession {
+    fn from(session: Session) -> Self {
+        let Session { family, details, expires_at, located_until, .. } = session;
+        Self { family, device: details.device, until: expires_at.max(located_until) }
+    }
 }
 
 /// Since and until when a device is trusted.
@@ -243,18 +269,26 @@ impl SessionLifetimes {
 
 impl SessionDocument for SessionList {
     fn forget(&mut self, now: Timestamp) {
-        self.sessions.retain(|session| session.expires_at > now);
+        self.take_off(|session| session.expires_at <= now);
         self.trusted.retain(|_, trust| trust.until > now);
-        self.outgoing.retain(|session| session.expires_at > now);
+        self.ended.retain(|_, ended| ended.until > now);
     }
 
     fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.trusted.is_empty() && self.outgoing.is_empty()
+        self.sessions.is_empty()
+            && self.trusted.is_empty()
+            && self.outgoing.is_empty()
+            && self.ended.is_empty()
     }
 
     fn until(&self) -> Timestamp {
         let sessions = self.sessions.iter().chain(&self.outgoing).map(|session| session.expires_at);
-        sessions.chain(self.trusted.values().map(|trust| trust.until)).max().unwrap_or_default()
+        let trusted = self.trusted.values().map(|trust| trust.until);
+        sessions
+            .chain(trusted)
+            .chain(self.ended.values().map(|ended| ended.until))
+            .max()
+            .unwrap_or_default()
     }
 }
 
@@ -281,6 +315,24 @@ impl SessionList {
         let before = self.outgoing.len();
         self.outgoing.extend(gone);
         Some(self.outgoing.iter().skip(before).map(|session| session.id.clone()).collect())
+    }
+
+    /// Takes off sessions that have ended, says which they were, and remembers where something may
+    /// be left of them.
+    pub(super) fn take_off(&mut self, has_ended: impl Fn(&Session) -> bool) -> Vec<Box<str>> {
+        let listed = self.sessions.extract_if(.., |session| has_ended(session));
+        let outgoing = self.outgoing.extract_if(.., |session| has_ended(session));
+        let mut gone = Vec::new();
+        for session in listed.chain(outgoing) {
+            gone.push(session.id.clone());
+            self.ended.insert(session.id.clone(), session.into());
+        }
+        while self.ended.len() > MAX_ENDED {
+            let first = self.ended.iter().min_by_key(|(_, ended)| ended.until);
+            let Some(first) = first.map(|(id, _)| id.clone()) else { break };
+            self.ended.remove(&first);
+        }
+        gone
     }
 
     pub(super) fn session_mut(&mut self, id: &str) -> Option<&mut Session> {
@@ -386,6 +438,34 @@ mod tests {
         list.forget(Timestamp::from_secs(200));
         assert_eq!(list, SessionList::default());
         assert_eq!(list.until(), Timestamp::ZERO);
+    }
+
+    #[test]
+    fn where_something_is_left_of_ended_sessions_is_known_until_nothing_is() {
+        let named = |id: &str, secs| Session {
+            located_until: Timestamp::from_secs(secs),
+            ..session(id, 1, 1)
+        };
+        let (sessions, outgoing) = (vec![named("a", 200), named("b", 200)], vec![named("c", 100)]);
+        let mut list = SessionList { sessions, outgoing, ..SessionList::default() };
+        let gone = list.take_off(|session| *session.id != *"b");
+        assert!(gone.iter().map(|id| &**id).eq(["a", "c"]));
+        assert_eq!((list.sessions.len(), list.outgoing.len()), (1, 0));
+        assert!(list.ended.keys().map(|id| &**id).eq(["a", "c"]));
+        // By itself, too.
+        list.forget(Timestamp::from_secs(100));
+        assert!(list.sessions.is_empty());
+        assert!(list.ended.keys().map(|id| &**id).eq(["a", "b"]));
+        assert!(!list.is_empty() && list.until() == Timestamp::from_secs(200));
+        list.forget(Timestamp::from_secs(200));
+        assert_eq!(list, SessionList::default());
+
+        for n in 0..1000 {
+            list.sessions.push(named(&n.to_string(), 1000 + n));
+            list.take_off(|_| true);
+        }
+        assert_eq!(list.ended.len(), MAX_ENDED);
+        assert!(list.ended.contains_key("999") && !list.ended.contains_key("0"));
     }
 
     #[test]

@@ -30,6 +30,7 @@
 // | `sessions` | refreshes, lists, changes and ends sessions |
 // | `sign_in` | begins a session: one family, and room for it in the list of its user |
 // | `devices` | the devices that a user trusts |
+// | `erase` | erases what is kept of a user |
 // | `cache` | the user cache; names none of the others, and none of them names it |
 
 #[cfg(feature = "user-cache")]
@@ -37,6 +38,7 @@ mod cache;
 mod calls;
 mod devices;
 mod documents;
+mod erase;
 mod families;
 mod family;
 mod grant;

@@ -26,8 +26,8 @@ use crate::config::ConfigError;
 use crate::revocation::Extent;
 use crate::revocation::{Target, TargetKind};
 use crate::revoker::Revoker;
-use crate::store::StoreError;
 use crate::store::session::{Seen, SessionStore};
+use crate::store::{Receipt, StoreError};
 use crate::verified::VerifiedToken;
 
 /// Default of [`Sessions::with_max_per_user`].
@@ -153,6 +153,13 @@ impl Sessions {
         sessions
     }
 
+    /// The same sessions, revoked by another revoker.
+    pub(super) fn with_revoker(&self, revoker: Revoker) -> Self {
+        let mut sessions = self.clone();
+        sessions.families.revoker = revoker;
+        sessions
+    }
+
     /// The refresh tokens of the sessions.
     pub fn families(&self) -> &Families {
         &self.families
@@ -254,18 +261,26 @@ impl Sessions {
             return Ok(true);
         }
         let end = self.lifetimes().end(session.created_at, now);
-        if end > session.located_until {
+        let is_located_anew = end > session.located_until;
+        if is_located_anew {
             session.located_until = self.lifetimes().twice().end(session.created_at, now);
             self.index.add_location(session).await?;
         }
-        let located_until = session.located_until;
-        self.change_session(user, id, |session, _| {
-            session.seen_at = session.seen_at.max(now);
-            session.expires_at = session.expires_at.max(end);
-            session.located_until = session.located_until.max(located_until);
-            true
-        })
-        .await
+        let session = &*session;
+        let is_there = self
+            .change_session(user, id, |listed, _| {
+                listed.seen_at = listed.seen_at.max(now);
+                listed.expires_at = listed.expires_at.max(end);
+                listed.located_until = listed.located_until.max(session.located_until);
+                true
+            })
+            .await?;
+        if is_located_anew && !is_there {
+            // It has ended meanwhile, and so has the way to find it.
+            let ended = std::slice::from_ref(session);
+            self.index.remove_from_devices(ended).await.unwrap_or_else(stays_listed);
+        }
+        Ok(is_there)
     }
 
     /// Changes the details of a session, such as that a second factor was shown, within the bounds
@@ -377,15 +392,21 @@ impl Sessions {
         let key = self.target(Target::session(id))?;
         let revoked = self.revoker().revoke(Target::session(id)).into_future();
         let (revoked, place) = futures::join!(revoked, self.index.read_location(&key));
-        revoked?;
-        let tidied = async {
-            if let Some((place, written)) = place? {
-                let lists = self.index.read_lists(&place).await?;
-                self.index.remove_everywhere(id, (&key, written), &place, lists).await?;
-            }
-            Ok(())
+        let receipt = revoked?;
+        let found = async {
+            let Some((place, written)) = place? else { return Ok(None) };
+            let lists = self.index.read_lists(&place).await?;
+            Ok(Some((place, written, lists)))
         };
-        tidied.await.unwrap_or_else(stays_listed);
+        match found.await {
+            Ok(Some((place, written, lists))) => {
+                self.tell_lists(id, &receipt, lists.of_user()).await?;
+                let tidied = self.index.remove_everywhere(id, (&key, written), &place, lists);
+                tidied.await.unwrap_or_else(stays_listed);
+            }
+            Ok(None) => {}
+            Err(error) => stays_listed(error),
+        }
         Ok(())
     }
 
@@ -407,10 +428,15 @@ impl Sessions {
         let revoked = self.revoker().revoke(Target::session(id));
         let revoked = revoked.about(|event| event.with_subject(Some(user))).into_future();
         let (revoked, lists) = futures::join!(revoked, self.index.read_lists(&place));
-        revoked?;
-        let tidied =
-            async { self.index.remove_everywhere(id, (&key, written), &place, lists?).await };
-        tidied.await.unwrap_or_else(stays_listed);
+        let receipt = revoked?;
+        match lists {
+            Ok(lists) => {
+                self.tell_lists(id, &receipt, lists.of_user()).await?;
+                let tidied = self.index.remove_everywhere(id, (&key, written), &place, lists);
+                tidied.await.unwrap_or_else(stays_listed);
+            }
+            Err(error) => stays_listed(error),
+        }
         Ok(Ended::Done)
     }
 
@@ -473,7 +499,7 @@ impl Sessions {
         self.revoke_sessions(&gone, reason).await?;
         let ids: Vec<_> = gone.iter().map(|session| &*session.id).collect();
         let unlisted = self.index.change(&key, Some(known), |list: &mut SessionList, _| {
-            list.sessions.retain(|session| !ids.contains(&&*session.id));
+            list.take_off(|session| ids.contains(&&*session.id));
             Some(ids.iter().map(|id| ((*id).into(), None)).collect())
         });
         let tidied =
@@ -527,10 +553,15 @@ impl Sessions {
         let known = self.index.read_document(&key).await?;
         let Some(places) = known.read::<DeviceSessions>()? else { return Ok(()) };
         let ids = places.sessions.keys().map(|id| Target::session(&**id));
-        self.revoker().revoke_many(ids.map(|id| self.revoker().revoke(id))).await?;
+        let receipts = self.revoker().revoke_many(ids.map(|id| self.revoker().revoke(id))).await?;
         let mut by_user: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (id, place) in &places.sessions {
+        for ((id, place), receipt) in places.sessions.iter().zip(&receipts) {
             by_user.entry(&place.user).or_default().push(id);
+            if !receipt.unlisted.is_empty() {
+                let user = self.target(Target::user(&*place.user))?;
+                let known = self.index.read_document(&user).await?;
+                self.tell_lists(id, receipt, &known).await?;
+            }
         }
         let forgotten = places.sessions.keys().map(|id| self.index.remove_location(id));
         let unlisted = by_user.iter().map(|(user, ids)| self.index.remove_from_user(user, ids));
@@ -621,15 +652,34 @@ impl Sessions {
         sessions: &[Session],
         reason: &str,
     ) -> Result<(), StoreError> {
-        let requests = sessions.iter().map(|session| {
+        let mut requests = Vec::new();
+        for session in sessions {
             let request = self.revoker().revoke(Target::session(&*session.id));
             let request = request.usual_reason(reason);
             let about = |event: AuditEvent| {
                 event.with_subject(Some(&session.user)).with_family(Some(&session.family))
             };
-            request.about(about).into_future()
-        });
+            let family = self.target(Target::family(&*session.family))?;
+            requests.push(request.about(about).ending(vec![family]).into_future());
+        }
         all(requests).await.map(drop)
+    }
+
+    /// Tells the lists of other programs of the family of a session that was revoked, if there are
+    /// any that have not heard of it and the family is known.
+    async fn tell_lists(
+        &self,
+        id: &str,
+        receipt: &Receipt,
+        known: &StoredDocument,
+    ) -> Result<(), StoreError> {
+        if receipt.unlisted.is_empty() {
+            return Ok(());
+        }
+        let Some(mut list) = known.read::<SessionList>()? else { return Ok(()) };
+        let Some(session) = list.session_mut(id) else { return Ok(()) };
+        let family = self.target(Target::family(&*session.family))?;
+        self.revoker().tell_lists(Target::session(id), vec![family]).await
     }
 
     /// Takes sessions of a user that were revoked out of where they are listed.
@@ -642,8 +692,7 @@ impl Sessions {
     ) {
         let ids: Vec<_> = gone.iter().map(|session| &*session.id).collect();
         let unlisted = self.index.change(user, known, |list: &mut SessionList, _| {
-            list.sessions.retain(|session| !ids.contains(&&*session.id));
-            list.outgoing.retain(|session| !ids.contains(&&*session.id));
+            list.take_off(|session| ids.contains(&&*session.id));
             also(list);
             Some(ids.iter().map(|id| ((*id).into(), None)).collect())
         });

@@ -76,6 +76,7 @@ impl Sessions {
                 self.index.add_location(&session),
             )?;
             if family_done != Committed::Done {
+                self.discard(&session).await;
                 continue;
             }
             // In turns, so that none of this process reads what another is about to replace.
@@ -88,6 +89,7 @@ impl Sessions {
                         self.store().load(vec![user.clone()], targets.clone()).await?.settled()?;
                     if changed(&seen, &snapshot.records) {
                         // The user was revoked meanwhile, and the family is as old as that.
+                        self.discard(&session).await;
                         continue 'anew;
                     }
                     (grant.issued_at, grant.reissue_at) = issue_at(&snapshot);
@@ -95,8 +97,9 @@ impl Sessions {
                 let before = snapshot.documents.first().cloned().flatten();
                 let mut list: SessionList =
                     before.as_deref().map(read).transpose()?.unwrap_or_default();
-                let mut members = self.forget(&mut list, snapshot.now).await?;
+                let mut members = self.drop_ended(&mut list, snapshot.now).await?;
                 let Some(gone) = list.make_room(self.most, self.eviction) else {
+                    self.discard(&session).await;
                     return Ok(Login::TooMany);
                 };
                 members.extend(gone.into_iter().map(|id| (id, None)));
@@ -139,7 +142,7 @@ impl Sessions {
         self.revoke_sessions(&outgoing, "another session took its place").await?;
         let is_ended = |session: &Session| outgoing.iter().any(|ended| ended.id == session.id);
         let forget = |list: &mut SessionList, _| {
-            list.outgoing.retain(|session| !is_ended(session));
+            list.take_off(&is_ended);
             Some(Vec::new())
         };
         let forgotten = self.index.change_in_turn(turn, user, Some(known), forget).await;
@@ -164,7 +167,7 @@ impl Sessions {
 
     /// Drops what has ended from a list that is about to be full, and says which members to count
     /// no longer.
-    async fn forget(
+    async fn drop_ended(
         &self,
         list: &mut SessionList,
         now: Timestamp,
@@ -173,10 +176,21 @@ impl Sessions {
         if list.sessions.len() < self.most {
             return Ok(Vec::new());
         }
-        let before: Vec<_> = list.sessions.iter().map(|session| session.id.clone()).collect();
-        list.sessions = self.active(std::mem::take(&mut list.sessions), now).await?;
-        let is_gone = |id: &str| !list.sessions.iter().any(|session| *session.id == *id);
-        Ok(before.into_iter().filter(|id| is_gone(id)).map(|id| (id, None)).collect())
+        let active = self.active(list.sessions.clone(), now).await?;
+        let outgoing = std::mem::take(&mut list.outgoing);
+        let gone = list.take_off(|session| !active.iter().any(|active| active.id == session.id));
+        list.outgoing = outgoing;
+        Ok(gone.into_iter().map(|id| (id, None)).collect())
+    }
+
+    /// Removes what was written for a session that has not begun. Nobody has its tokens, so if it
+    /// stays it does no harm, and ends by itself.
+    async fn discard(&self, session: &Session) {
+        let removed = async {
+            self.index.remove_from_devices(std::slice::from_ref(session)).await?;
+            self.families().remove(&session.family).await
+        };
+        removed.await.unwrap_or_else(stays_listed);
     }
 }
 

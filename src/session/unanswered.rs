@@ -48,7 +48,7 @@ impl<'a> Unanswered<'a> {
         Self { store, policy, key, presented, successor, is_answered }
     }
 
-    /// Nothing was written, or the caller hears of it.
+    /// Nothing was written for sure, or the caller hears of it.
     pub(super) fn answered(mut self) {
         self.is_answered = true;
     }

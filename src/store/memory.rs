@@ -274,6 +274,17 @@ impl RevocationStore for MemoryStore {
         ready(self.page(&query)).boxed()
     }
 
+    fn erase_names(&self, targets: Vec<Target>) -> BoxFuture<'static, Result<(), StoreError>> {
+        let mut records = self.lock();
+        for target in targets {
+            let fingerprint = target.fingerprint();
+            if let Some(record) = records.get_mut(&fingerprint) {
+                record.erase_names(&fingerprint);
+            }
+        }
+        ready(Ok(())).boxed()
+    }
+
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
         ready(self.log.followers(fence)).boxed()
     }

@@ -55,7 +55,8 @@ impl Documents {
                     "the memory store holds {capacity} documents of sessions, its capacity; \
                      nothing was written"
                 ),
-            ));
+            )
+            .unwritten(true));
         }
         Ok(())
     }

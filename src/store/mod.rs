@@ -47,6 +47,9 @@
 //!    and names those that are broken. A store around a store is also tried by
 //!    `testing::Suite::of_wrapper`.
 //!
+//! [`erase_names`](RevocationStore::erase_names) has a default, which is an error: without it an
+//! application cannot erase the ids of people who have left.
+//!
 //! Fences, [`followers`](RevocationStore::followers) and a [`Feed`](feed::Feed) are for stores that
 //! can be mirrored. A store without them gives out receipts without a fence and answers
 //! [`followers`](RevocationStore::followers) with an error, which is its default.
@@ -143,6 +146,26 @@ pub trait RevocationStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] if the store could not be asked.
     fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>>;
+
+    /// Erases what names people in the records of these targets: ids, reasons and actors. What they
+    /// revoke stays revoked, and is found by its target as before; a record becomes that of a
+    /// [nameless](Target::nameless) target. Targets without a record are left out. Each target
+    /// names its issuer: [`Revoker::erase_names`](crate::Revoker::erase_names) sees to that.
+    ///
+    /// The default is an error, so that nobody takes for erased what is not. A store around a store
+    /// passes it on.
+    ///
+    /// # Errors
+    /// [`StoreError`] if not everything was confirmed, which may be repeated; of kind
+    /// [`StoreErrorKind::InvalidInput`] if the store cannot do it.
+    fn erase_names(&self, targets: Vec<Target>) -> BoxFuture<'static, Result<(), StoreError>> {
+        let _ = targets;
+        let unable = StoreError::new(
+            StoreErrorKind::InvalidInput,
+            "this store cannot erase names in records, and has erased none",
+        );
+        ready(Err(unable)).boxed()
+    }
 
     /// The mirrors that may answer from memory at this moment, and whether each has applied the
     /// write at `fence`. A mirror that is not among them has applied it or will have before it
@@ -250,6 +273,10 @@ impl<T: RevocationStore + ?Sized> RevocationStore for Arc<T> {
 
     fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
         (**self).count()
+    }
+
+    fn erase_names(&self, targets: Vec<Target>) -> BoxFuture<'static, Result<(), StoreError>> {
+        (**self).erase_names(targets)
     }
 
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {

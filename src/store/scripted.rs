@@ -253,6 +253,10 @@ impl RevocationStore for ScriptedStore {
         self.scripted(WRITE_LIMIT, move |memory, _| memory.list(query))
     }
 
+    fn erase_names(&self, targets: Vec<Target>) -> BoxFuture<'static, Result<(), StoreError>> {
+        self.scripted(WRITE_LIMIT, move |memory, _| memory.erase_names(targets))
+    }
+
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
         self.scripted(WRITE_LIMIT, move |memory, _| memory.followers(fence))
     }

@@ -88,6 +88,9 @@ super::rules! {
     /// A watch, where there is one, ends when the token is revoked, at once if it is already, and
     /// not by the revocation of another.
     AWatchEndsWithTheRevocation => cases::a_watch_ends_with_the_revocation,
+    /// What is erased in a record are its words: what it revokes stays revoked, and a reinstatement
+    /// undoes it. A store that cannot erase says so with an error of kind `InvalidInput`.
+    ErasedNamesLeaveWhatIsRevoked => cases::erased_names_leave_what_is_revoked,
     /// What the `Revoker` writes is what a check finds.
     TheRevokerWritesWhatTheCheckFinds => cases::the_revoker_writes_what_the_check_finds,
 }

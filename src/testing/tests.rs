@@ -35,6 +35,7 @@ struct Flawed {
     list: Box<dyn Fn(&MemoryStore, ListQuery) -> Later<RecordPage> + Send + Sync>,
     count: Box<dyn Fn(&MemoryStore) -> Later<u64> + Send + Sync>,
     watch: Box<dyn Fn(&MemoryStore, &Arc<VerifiedToken>) -> Watch + Send + Sync>,
+    erase: Box<dyn Fn(&MemoryStore, Vec<Target>) -> Later<()> + Send + Sync>,
 }
 
 type Watch = Option<BoxFuture<'static, RevokedBy>>;
@@ -55,6 +56,7 @@ impl Flawed {
             list: Box::new(MemoryStore::list),
             count: Box::new(MemoryStore::count),
             watch: Box::new(MemoryStore::watch),
+            erase: Box::new(MemoryStore::erase_names),
         }
     }
 
@@ -117,6 +119,10 @@ impl RevocationStore for Flawed {
 
     fn count(&self) -> Later<u64> {
         (self.count)(&self.memory)
+    }
+
+    fn erase_names(&self, targets: Vec<Target>) -> Later<()> {
+        (self.erase)(&self.memory, targets)
     }
 
     fn followers(&self, fence: Fence) -> Later<Vec<Follower>> {
@@ -448,6 +454,13 @@ fn flaws() -> Vec<(&'static str, MakesFlawed)> {
         }),
         flaw("AWatchEndsWithTheRevocation", || Flawed {
             watch: Box::new(|_, _| Some(ready(RevokedBy::new(TargetKind::User)).boxed())),
+            ..Flawed::none()
+        }),
+        flaw("ErasedNamesLeaveWhatIsRevoked", || Flawed {
+            erase: Box::new(|memory, targets| {
+                targets.iter().for_each(|target| memory.forget(target));
+                later(Ok(()))
+            }),
             ..Flawed::none()
         }),
         flaw("TheRevokerWritesWhatTheCheckFinds", || {

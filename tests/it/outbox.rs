@@ -101,11 +101,13 @@ async fn this_process_does_not_admit_a_token_whose_revocation_is_pending() {
     let store = ScriptedStore::new();
     let layer = JwtRevocationLayer::new(WordVerifier::default(), store.clone())
         .with_fail_mode(FailMode::Open);
-    let clearance = layer.check(&token("alice", "1")).await.unwrap();
+    // One that is issued a second later is another token.
+    let text = token("alice", "1");
+    let clearance = layer.check(&text).await.unwrap();
     store.fail(StoreErrorKind::Unreachable);
     let revoker = layer.revoker().with_outbox(TWO);
     assert!(revoker.revoke_token(clearance.token()).await.unwrap_err().is_pending());
-    let refused = layer.check(&token("alice", "1")).await.unwrap_err();
+    let refused = layer.check(&text).await.unwrap_err();
     assert_eq!(refused.kind(), RejectionKind::Revoked(TargetKind::Token));
     assert!(!layer.check(&token("alice", "2")).await.unwrap().is_checked(), "another passes");
 }
@@ -132,4 +134,25 @@ async fn a_logout_is_kept_as_a_whole() {
     for target in [Target::session("s1"), Target::family("f1")] {
         assert!(revoker.find(target.clone()).await.unwrap().is_some(), "{target}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_name_counts_as_erased_while_a_revocation_is_pending() {
+    let (store, _, revoker) = lab();
+    let alice = || Target::user("alice");
+    revoker.revoke(alice()).reason("of alice").await.unwrap();
+    store.fail(StoreErrorKind::Unreachable);
+    assert!(revoker.revoke(alice()).reason("of alice").await.unwrap_err().is_pending());
+    store.answer();
+    // The outbox has not come to it yet.
+    let error = revoker.erase_names([alice()]).await.unwrap_err();
+    assert!(error.may_be_repeated() && !error.is_pending(), "{error}");
+    let words = async || format!("{:?}", revoker.find(alice()).await.unwrap());
+    assert!(words().await.contains("alice"));
+    until_done(&revoker).await;
+    revoker.erase_names([alice()]).await.unwrap();
+    assert!(!words().await.contains("alice"));
+    // Nor if the store does not answer.
+    store.fail(StoreErrorKind::Unreachable);
+    revoker.erase_names([alice()]).await.unwrap_err();
 }

@@ -14,6 +14,8 @@ mod abandoned;
 mod contract;
 #[cfg(feature = "redis")]
 mod crowd;
+#[cfg(feature = "redis")]
+mod erasure;
 #[cfg(feature = "test-util")]
 #[path = "../fixtures/mod.rs"]
 mod fixtures;

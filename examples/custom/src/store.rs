@@ -226,6 +226,20 @@ impl RevocationStore for SqlStore {
         })
     }
 
+    fn erase_names(&self, targets: Vec<Target>) -> BoxFuture<'static, Result<(), StoreError>> {
+        self.update(move |db, now| {
+            for target in &targets {
+                let fingerprint = target.fingerprint();
+                if let Some(known) = record(db, &fingerprint, now)? {
+                    let nameless = Target::nameless(&fingerprint);
+                    let nameless = Record::new(nameless, known.fact(), known.changed_at())?;
+                    put_record(db, &fingerprint, &nameless)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
         self.read(move |db, now| feed::followers(db, fence, millis(now)))
     }

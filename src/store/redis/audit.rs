@@ -101,6 +101,24 @@ impl RedisAuditSink {
         Ok(events.iter().map(|event| String::from_utf8_lossy(event).into_owned()).collect())
     }
 
+    /// Erases the events of a user, those that name the user as their subject: as the last part of
+    /// an [erasure](crate::session::Sessions::forget), which is an event itself.
+    ///
+    /// Left are events of others in which the user is the actor, events that name no user (a
+    /// session that was revoked by its id alone), and copies elsewhere; here they are over after
+    /// the retention. What is recorded afterwards is kept anew: another process may not have
+    /// written yet what it has recorded, and refusals of the tokens that the user had are told up
+    /// to ten seconds later, in each process that meets them.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it was not confirmed. It may be repeated.
+    #[doc(alias = "right to erasure")]
+    #[doc(alias = "GDPR")]
+    pub async fn forget(&self, user: &str) -> Result<(), StoreError> {
+        self.flush().await;
+        self.store.remove_journals(&Target::user(user)).await
+    }
+
     /// Waits until everything recorded so far is written, or lost.
     pub async fn flush(&self) {
         for queue in [&self.queue, &self.requests] {

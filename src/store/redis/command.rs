@@ -8,7 +8,9 @@ use bytes::Bytes;
 use fred::types::Value;
 use tokio::time::{Instant, sleep};
 
-use super::connection::{error_code, is_command_refused, is_write_refused, unexpected_reply};
+use super::connection::{
+    error_code, is_command_refused, is_script_refused, is_write_refused, unexpected_reply,
+};
 use super::core::StoreCore;
 use super::epoch::KnownEpoch;
 use super::schema::{LAYOUT, LAYOUT_REMEDY};
@@ -173,6 +175,8 @@ impl StoreCore {
     ) -> Result<ScriptResult<T>, StoreError> {
         let deadline = Instant::now() + self.options.write_timeout;
         let mut is_cached = true;
+        // Of an attempt whose answer was lost nobody knows what it has done.
+        let mut may_be_written = false;
         loop {
             let limit = deadline.saturating_duration_since(Instant::now());
             let prepared = acquire().and_then(|permit| Ok((arguments(&permit)?, permit)));
@@ -181,12 +185,13 @@ impl StoreCore {
                     let read = |value| read(context, value);
                     self.attempt(&permit, command, is_cached, arguments, limit, read).await
                 }
-                Err(error) => Err(error),
+                Err(error) => Err(error.unwritten(true)),
             };
             let error = match attempt {
                 Ok(sent) => return Ok(sent),
                 Err(error) => error,
             };
+            may_be_written |= !error.is_unwritten();
             let is_unknown_script = is_cached
                 && matches!(command, StoreCommand::Script(_))
                 && error_code(&error) == "NOSCRIPT";
@@ -208,7 +213,7 @@ impl StoreCore {
             {
                 sleep(pause).await;
             } else {
-                return Err(error);
+                return Err(error.unwritten(!may_be_written));
             }
         }
     }
@@ -237,11 +242,19 @@ impl StoreCore {
         let (name, text) =
             if is_cached { ("EVALSHA", script.sha) } else { ("EVAL", script.source) };
         let arguments = std::iter::once(Bytes::from_static(text.as_bytes())).chain(arguments);
-        let reply = permit.command(name, arguments.map(Value::Bytes).collect(), limit).await?;
+        let reply = permit.command(name, arguments.map(Value::Bytes).collect(), limit).await;
+        let reply = reply.map_err(|error| {
+            let is_refused = is_script_refused(&error);
+            error.unwritten(is_refused)
+        })?;
         // What it confirms is in force, whatever becomes of the replicas.
         let value = read(reply)?;
-        let replicas =
-            if script.writes { self.wait_for_replicas(permit, limit).await? } else { None };
+        let replicas = if script.writes {
+            let replicas = self.wait_for_replicas(permit, limit).await;
+            replicas.map_err(|error| error.unwritten(false))?
+        } else {
+            None
+        };
         Ok(ScriptResult { value, replicas })
     }
 

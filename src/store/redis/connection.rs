@@ -327,6 +327,31 @@ pub(crate) fn is_command_refused(error: &StoreError) -> bool {
     matches!(error_code(error), "ERR" | "NOPERM")
 }
 
+/// Whether a script has written nothing, by the error that it was answered with: the server did not
+/// run it, or has refused its first write for a reason that holds for all of them, or the script
+/// has ended with an error of its own, before the first. Missing rights may concern a later
+/// command.
+pub(crate) fn is_script_refused(error: &StoreError) -> bool {
+    matches!(
+        error_code(error),
+        "NOSCRIPT"
+            | "NOAUTH"
+            | "LOADING"
+            | "MASTERDOWN"
+            | "CLUSTERDOWN"
+            | "MOVED"
+            | "ASK"
+            | "TRYAGAIN"
+            | "CROSSSLOT"
+            | "READONLY"
+            | "OOM"
+            | "MISCONF"
+            | "NOREPLICAS"
+            | "UNREADABLE"
+            | "LAYOUT"
+    )
+}
+
 /// Whether the server can be read, and has refused to write: also because the slot of the keys is
 /// being moved, when keys can be read one by one.
 pub(crate) fn is_write_refused(error: &StoreError) -> bool {

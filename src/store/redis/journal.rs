@@ -82,6 +82,15 @@ impl RedisStore {
             .collect()
     }
 
+    /// Removes the journals of `target`.
+    pub(crate) async fn remove_journals(&self, target: &Target) -> Result<(), StoreError> {
+        for journal in [Journal::Events, Journal::Requests] {
+            let (shard, key) = self.journal(journal, target);
+            self.core.send(shard, StoreCommand::Plain("DEL"), vec![key]).await?;
+        }
+        Ok(())
+    }
+
     fn journal(&self, journal: Journal, target: &Target) -> (u16, Bytes) {
         let fingerprint = target.fingerprint();
         let keys = &self.core.keys;

@@ -42,6 +42,7 @@
 // | | `write` | changes, replayed records, epochs |
 // | | `query` | look-ups |
 // | | `accepted` | which targets layers accept, for those who only revoke |
+// | | `erase` | erases the words of records |
 // | | `followers` | which mirrors there are, and which change each has applied |
 // | | `forget` | takes out of the indexes what is over |
 // | | `maintenance` | opening a store, and the task that keeps its epochs |
@@ -72,6 +73,7 @@ mod credentials;
 mod doctor;
 mod doubt;
 mod epoch;
+mod erase;
 mod error;
 mod feed;
 mod followers;

@@ -17,6 +17,7 @@
 //! | `prefix:{k}:q:<fingerprint>` | stream | the latest of those that requests bring about |
 //! | `prefix:{k}:d:<fingerprint>` | string | one document of a session, a family, …, see the module `session` |
 //! | `prefix:{0}:p` | zset | which targets layers accept, as JSON, by when they last said so; see the module `accepted` |
+//! | `prefix:{k}:f:<fingerprint>` | string | the mark that an entry of a list of another program was written here, see the module `foreign` |
 //! | `prefix:{k}:n` | zset | the sessions that are counted, by the time at which they end |
 //!
 //! Every key has an expiry: nothing stays behind when the last program that used it is gone.
@@ -91,6 +92,7 @@ pub(crate) struct ShardKeys {
     lease: Box<str>,
     journal: Box<str>,
     request_journal: Box<str>,
+    list_mark: Box<str>,
     #[cfg(feature = "sessions")]
     pub(crate) members: Bytes,
     #[cfg(feature = "sessions")]
@@ -115,6 +117,7 @@ impl RedisKeys {
                 lease: format!("{prefix}:{{{k}}}:w:").into(),
                 journal: format!("{prefix}:{{{k}}}:a:").into(),
                 request_journal: format!("{prefix}:{{{k}}}:q:").into(),
+                list_mark: format!("{prefix}:{{{k}}}:f:").into(),
                 #[cfg(feature = "sessions")]
                 members: key("n"),
                 #[cfg(feature = "sessions")]
@@ -170,6 +173,10 @@ impl ShardKeys {
 
     pub(crate) fn request_journal(&self, fingerprint: &Fingerprint) -> Bytes {
         format!("{}{fingerprint}", self.request_journal).into()
+    }
+
+    pub(crate) fn list_mark(&self, fingerprint: &Fingerprint) -> Bytes {
+        format!("{}{fingerprint}", self.list_mark).into()
     }
 
     #[cfg(feature = "sessions")]

@@ -226,7 +226,7 @@ fn push_fact(
 /// A change that was confirmed, as it is written again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConfirmedChange {
-    fingerprint: Fingerprint,
+    pub(super) fingerprint: Fingerprint,
     /// Of a reinstatement, with the revocations that it stands against.
     fact: Fact,
     /// The `seq` of the change; zero if it found everything as it should be.
@@ -257,6 +257,12 @@ impl ConfirmedChange {
         let seq = if reply.is_written { reply.seq } else { 0 };
         let fingerprint = change.target.fingerprint();
         Some(Self { fingerprint, fact, seq, note: note_arguments(change) })
+    }
+
+    /// The same change, without the words that name people.
+    pub(super) fn nameless(&self) -> Self {
+        let words = schema::print_words(&Target::nameless(&self.fingerprint), None, None);
+        Self { note: [Bytes::new(), Bytes::new(), words.into()], ..self.clone() }
     }
 
     /// About how much memory it takes, in bytes.

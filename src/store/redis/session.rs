@@ -165,7 +165,7 @@ impl StoreCore {
         };
         let read = |context: &SendContext, value| match CommitReply::parse(value)? {
             CommitReply::Conflict => Ok(Committed::Conflict),
-            CommitReply::Settling => Err(Doubt::Settling.error()),
+            CommitReply::Settling => Err(Doubt::Settling.error().unwritten(true)),
             CommitReply::Overtaken => Err(unexpected_reply("the script")),
             CommitReply::Done { number, version } => {
                 let document = ConfirmedDocument {
@@ -185,7 +185,8 @@ impl StoreCore {
         match self.run(shard, &COMMIT, arguments, read).await?.value {
             Committed::Done if !far.is_empty() => {
                 let (keys, stamps): (Vec<_>, Vec<_>) = far.into_iter().unzip();
-                let values = self.read_all(keys).await?.documents;
+                let read = self.read_all(keys).await;
+                let values = read.map_err(|error| error.unwritten(false))?.documents;
                 Ok(if values == stamps { Committed::Done } else { Committed::Overtaken })
             }
             committed => Ok(committed),

@@ -151,6 +151,11 @@ impl RevocationStore for RedisStore {
         async move { core.count().await }.boxed()
     }
 
+    fn erase_names(&self, targets: Vec<Target>) -> BoxFuture<'static, Result<(), StoreError>> {
+        let core = Arc::clone(&self.core);
+        async move { core.erase_names(&targets).await }.boxed()
+    }
+
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
         let core = Arc::clone(&self.core);
         async move { Box::pin(core.followers(fence)).await }.boxed()

@@ -19,7 +19,7 @@
 //! server turns out not to have what was dropped, this process says so, and a lasting doubt is
 //! declared.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ use super::random;
 use super::script::{ConfirmedChange, WriterAction, WriterContext};
 #[cfg(any(feature = "sessions", test))]
 use crate::clock::Timestamp;
+use crate::revocation::Fingerprint;
 use crate::samples::{Metric, Samples};
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -269,6 +270,26 @@ impl WriterLogs {
         log.entries.push_back(write);
         log.prune();
         Ok(())
+    }
+
+    /// Erases the words of what would be written again of these targets.
+    pub(crate) fn erase_names(&self, shard: u16, fingerprints: &BTreeSet<Fingerprint>) {
+        let Some(mut log) = self.log(shard) else { return };
+        let before: usize = log.entries.iter().map(|write| write.what.size()).sum();
+        for write in &mut log.entries {
+            let changes = match &mut write.what {
+                Confirmed::Changes(changes) => changes,
+                #[cfg(feature = "sessions")]
+                Confirmed::Document(_) => continue,
+            };
+            for change in changes {
+                if fingerprints.contains(&change.fingerprint) {
+                    *change = Arc::new(change.nameless());
+                }
+            }
+        }
+        let after: usize = log.entries.iter().map(|write| write.what.size()).sum();
+        log.bytes = log.bytes.saturating_sub(before).saturating_add(after);
     }
 
     /// Whether this process is a writer that has to be waited for.

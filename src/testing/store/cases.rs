@@ -800,6 +800,37 @@ pub(super) async fn a_watch_ends_with_the_revocation<F: StoreFixture>(
     Ok(())
 }
 
+pub(super) async fn erased_names_leave_what_is_revoked<F: StoreFixture>(
+    trial: &Trial<'_, F>,
+) -> Trialed {
+    let (alice, bob) = (Target::user("alice"), Target::user("bob"));
+    let mut change = Revocation::new(alice.clone(), HOUR);
+    (change.reason, change.actor) = (Some("alice asked".into()), Some("alice".into()));
+    let other = Revocation { target: bob.clone(), ..change.clone() };
+    trial.store.write(vec![change, other]).await?;
+    let (before, of_bob) = (trial.record(&alice).await?, trial.record(&bob).await?);
+    let unknown = Target::token("unknown");
+    // Again, as after an error.
+    for _ in 0..2 {
+        match trial.store.erase_names(vec![alice.clone(), unknown.clone()]).await {
+            Err(error) if error.kind() == StoreErrorKind::InvalidInput => return Ok(()),
+            erased => erased?,
+        }
+        let after = trial.record(&alice).await?;
+        ensure_eq!(after.fact(), before.fact(), "what decides of an erased record");
+        let words = format!("{after:?}");
+        ensure!(!words.contains("alice"), "an erased record still says {words}");
+        let token = trial.token("alice", "t")?;
+        ensure!(trial.is_revoked(&token).await?, "what was erased is not revoked any more");
+        ensure_eq!(trial.record(&bob).await?, of_bob, "the record of another");
+        ensure_eq!(trial.store.find(&unknown).await?, None, "what was never revoked");
+    }
+    trial.reinstate(alice).await?;
+    let token = trial.token("alice", "t")?;
+    ensure!(!trial.is_revoked(&token).await?, "what was erased cannot be reinstated");
+    Ok(())
+}
+
 pub(super) async fn the_revoker_writes_what_the_check_finds<F: StoreFixture>(
     trial: &Trial<'_, F>,
 ) -> Trialed {

@@ -44,6 +44,7 @@ impl<'a> Suite<'a> {
     /// - `NeedsArePassedOn`: [`needs`](RevocationStore::needs).
     /// - `LifetimesArePassedOn`: [`expect_tokens_for`](RevocationStore::expect_tokens_for).
     /// - `FollowersArePassedOn`: [`followers`](RevocationStore::followers).
+    /// - `ErasuresArePassedOn`: [`erase_names`](RevocationStore::erase_names).
     /// - `WatchesArePassedOn`: [`watch`](RevocationStore::watch).
     /// - `ConditionsArePassedOn`: [`condition`](RevocationStore::condition).
     /// - `AcceptedTargetsArePassedOn`: [`expect_targets`](RevocationStore::expect_targets) and
@@ -59,8 +60,8 @@ impl<'a> Suite<'a> {
         });
         let (for_needs, for_lifetimes, for_followers) =
             (Arc::clone(&wrap), Arc::clone(&wrap), Arc::clone(&wrap));
-        let (for_watches, for_conditions, for_accepted, for_metrics) =
-            (Arc::clone(&wrap), Arc::clone(&wrap), Arc::clone(&wrap), wrap);
+        let (for_erasures, for_watches, for_conditions, for_accepted, for_metrics) =
+            (Arc::clone(&wrap), Arc::clone(&wrap), Arc::clone(&wrap), Arc::clone(&wrap), wrap);
         Self {
             rules: vec![
                 Rule::new("NeedsArePassedOn", move || {
@@ -74,6 +75,10 @@ impl<'a> Suite<'a> {
                 Rule::new("FollowersArePassedOn", move || {
                     let (_, outer) = for_followers();
                     async move { followers_are_passed_on(&outer).await }.boxed()
+                }),
+                Rule::new("ErasuresArePassedOn", move || {
+                    let (inner, outer) = for_erasures();
+                    async move { erasures_are_passed_on(&inner, &outer).await }.boxed()
                 }),
                 Rule::new("WatchesArePassedOn", move || {
                     let (_, outer) = for_watches();
@@ -129,6 +134,17 @@ async fn followers_are_passed_on(outer: &impl RevocationStore) -> Trialed {
     Ok(())
 }
 
+async fn erasures_are_passed_on(inner: &WrappedStore, outer: &impl RevocationStore) -> Trialed {
+    let alice = Target::user("alice");
+    let change = Revocation::new(alice.clone(), Duration::from_secs(60));
+    inner.memory.write(vec![change]).await?;
+    outer.erase_names(vec![alice.clone()]).await?;
+    let record = inner.memory.find(&alice).await?;
+    let is_nameless = record.is_some_and(|record| *record.target() != alice);
+    ensure!(is_nameless, "the inner store does not erase the names");
+    Ok(())
+}
+
 fn watches_are_passed_on(outer: &impl RevocationStore) -> Trialed {
     let claims = br#"{"jti":"t","iat":1,"exp":2}"#;
     let token = TokenProfile::new().assert_verified_for_revocation(SignedClaims::new(claims));
@@ -179,6 +195,10 @@ impl RevocationStore for WrappedStore {
 
     fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
         self.memory.count()
+    }
+
+    fn erase_names(&self, targets: Vec<Target>) -> BoxFuture<'static, Result<(), StoreError>> {
+        self.memory.erase_names(targets)
     }
 
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {

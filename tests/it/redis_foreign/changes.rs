@@ -95,6 +95,108 @@ async fn a_logout_tells_a_list_of_tokens_of_the_token_at_hand() {
     assert_eq!(lab.call(&text).await.status(), StatusCode::UNAUTHORIZED);
 }
 
+#[cfg(feature = "sessions")]
+#[tokio::test]
+async fn the_end_of_a_session_is_said_to_a_list_of_families() {
+    use std::num::NonZeroUsize;
+    use tower_jwt_revocation::session::{
+        EvictionPolicy, Grant, Login, RefreshPolicy, SessionDetails, Sessions,
+    };
+
+    let lists =
+        [ForeignList::plain_jti().with_writes(), ForeignList::revoked_families().with_writes()];
+    let Some(lab) = Box::pin(Lab::start(lists)).await else { return };
+    let sessions =
+        Sessions::new(lab.store.clone(), lab.layer.revoker(), RefreshPolicy::new()).unwrap();
+    let sessions =
+        sessions.with_max_per_user(NonZeroUsize::new(5).unwrap(), EvictionPolicy::Oldest);
+    let login = async |device: &str| -> Grant {
+        let details = SessionDetails::new().on_device(device);
+        match sessions.login("alice", details).await.unwrap() {
+            Login::Granted(grant) => grant,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut grants = Vec::new();
+    for device in ["room", "end", "of", "phone", "device", "all"] {
+        grants.push(login(device).await);
+    }
+    let is_told =
+        |n: usize| lab.cli(&["SISMEMBER", "token:revoked_families", &grants[n].family]) == "1";
+    let told = || (0..grants.len()).filter(|n| is_told(*n)).collect::<Vec<_>>();
+    let id = |n: usize| grants[n].session.as_deref().unwrap();
+    assert_eq!(told(), [0], "it has made room");
+    sessions.end(id(1)).await.unwrap();
+    assert_eq!(told(), [0, 1]);
+    let _ = sessions.end_of("alice", id(2)).await.unwrap();
+    assert_eq!(told(), [0, 1, 2]);
+    let _ = sessions.end_device_of("alice", "phone").await.unwrap();
+    sessions.end_device("device").await.unwrap();
+    assert_eq!(told(), [0, 1, 2, 3, 4]);
+    sessions.end_all("alice", None).await.unwrap();
+    assert_eq!(told(), [0, 1, 2, 3, 4, 5]);
+    // One of which nothing is known is revoked all the same.
+    sessions.end("elsewhere").await.unwrap();
+    assert!(lab.layer.revoker().find(Target::session("elsewhere")).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_reinstatement_takes_off_what_was_written_here_and_nothing_else() {
+    let lists = [
+        ForeignList::plain_jti(),
+        ForeignList::blacklisted_jti_json(),
+        ForeignList::keys("s:{jti}").with_revoked_values(["ended"]).with_live_values(["on"]),
+    ];
+    let set = ForeignList::revoked_families().with_writes();
+    let lists = lists.map(ForeignList::with_writes).into_iter().chain([set]);
+    let Some(lab) = Box::pin(Lab::start(lists)).await else { return };
+    let revoker = lab.layer.revoker();
+    let theirs = r#"{"reason":"theirs","revoked_at":1}"#;
+    let listed = |id: &str| {
+        let keys = [id.to_owned(), format!("token:blacklist:{id}"), format!("s:{id}")];
+        keys.map(|key| lab.cli(&["EXISTS", &key]) == "1")
+    };
+    let and_back = async |target: Target| {
+        revoker.revoke(target.clone()).await.unwrap();
+        revoker.reinstate(target).await.unwrap();
+    };
+
+    // As we would have written it, as far as there is only one way.
+    lab.cli(&["MSET", "t1", "", "token:blacklist:t1", theirs, "s:t1", "ended"]);
+    lab.cli(&["SADD", "token:revoked_families", "f1"]);
+    for _ in 0..2 {
+        and_back(Target::token("t1")).await;
+        and_back(Target::family("f1")).await;
+    }
+    assert_eq!(listed("t1"), [true; 3]);
+    assert_eq!(lab.cli(&["GET", "token:blacklist:t1"]), theirs);
+    assert_eq!(lab.cli(&["SMEMBERS", "token:revoked_families"]), "f1");
+    assert_eq!(lab.call(&token("t1")).await.status(), StatusCode::UNAUTHORIZED);
+
+    // What was written here goes, also if it was written twice, and each time.
+    lab.cli(&["SET", "s:t2", "on"]);
+    for _ in 0..2 {
+        revoker.revoke(Target::token("t2")).await.unwrap();
+        revoker.revoke(Target::family("f2")).await.unwrap();
+        let longer = Duration::from_secs(90 * 24 * 3600);
+        revoker.revoke(Target::token("t2")).lifetime(longer).await.unwrap();
+        assert_eq!(listed("t2"), [true; 3]);
+        revoker.reinstate(Target::token("t2")).await.unwrap();
+        revoker.reinstate(Target::family("f2")).await.unwrap();
+        assert_eq!(listed("t2"), [false; 3]);
+    }
+    assert_eq!(lab.cli(&["SMEMBERS", "token:revoked_families"]), "f1");
+    assert_eq!(lab.call(&token("t2")).await.status(), StatusCode::OK);
+
+    // Unless the other program has written it over.
+    revoker.revoke(Target::token("t3")).await.unwrap();
+    lab.cli(&["SET", "token:blacklist:t3", theirs]);
+    revoker.reinstate(Target::token("t3")).await.unwrap();
+    assert_eq!(listed("t3"), [false, true, false]);
+    // Nothing is left of it with our prefix but records: no mark.
+    assert_eq!(lab.cli(&["KEYS", "jwt-revocation:{0}:f:*"]), "");
+}
+
 #[tokio::test]
 async fn an_existing_entry_is_neither_overwritten_nor_shortened() {
     let Some(lab) = Lab::start([ForeignList::plain_jti().with_writes()]).await else { return };
@@ -106,7 +208,7 @@ async fn an_existing_entry_is_neither_overwritten_nor_shortened() {
         revoker.revoke(Target::token(id)).await.unwrap();
         assert_eq!(lab.cli(&["GET", id]), "theirs", "{id}");
     }
-    // Nor taken off, if it is not like ours.
+    // Nor taken off.
     revoker.reinstate(Target::token("for_ever")).await.unwrap();
     assert!(
         ttl(&lab, "longer") > 900_000 && ttl(&lab, "shorter") > 3600 && ttl(&lab, "for_ever") == -1

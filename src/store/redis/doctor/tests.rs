@@ -138,6 +138,7 @@ fn everything_that_the_script_calls_is_tried_and_documented() {
         include_str!("../load.lua"),
         include_str!("../commit.lua"),
         include_str!("../forget.lua"),
+        include_str!("../erase.lua"),
     ]
     .concat();
     for call in scripts.split("redis.call('").skip(1) {

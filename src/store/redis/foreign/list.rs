@@ -194,17 +194,37 @@ impl ForeignList {
     /// Our own record is written first. Then, for targets of the [kind](Self::with_kind) of the
     /// list that are revoked with [`Extent::All`](crate::Extent::All): the entry, to expire with
     /// our record (in a set: never). What stands there already is not written over, unless it is
-    /// one of the [live values](Self::with_live_values). A reinstatement takes the entry off again,
-    /// if it is like those that are written.
+    /// one of the [live values](Self::with_live_values). A reinstatement takes off what was written
+    /// here, and nothing else: an entry that was there before stays, and so does one that the other
+    /// program has written over ours, unless it is the same. What stood in the place of an entry, a
+    /// live value, is not put back. A mark beside our records says what was written; where it is
+    /// lost, the entry stays.
     ///
     /// A list by the token itself is written where the token is at hand: in
     /// [`revoke_raw_token`](crate::Revoker::revoke_raw_token), in
     /// [`revoke_token`](crate::Revoker::revoke_token) of the token of a request, and in
     /// `Sessions::logout`, which ends more than this token: a list of tokens then gets this one.
     ///
-    /// What a list cannot say — a user so far, a session to a list of tokens — the other program
-    /// does not learn: [`Receipt::unlisted`](crate::store::Receipt::unlisted) names the lists, and
-    /// the log says so.
+    /// `Sessions` (feature `sessions`) know the family of a session: where a session ends that the
+    /// lists cannot say, those of families are told of its family. A reinstatement of the session
+    /// does not take that off; one of the family does.
+    ///
+    /// What a list cannot say, the other program does not learn:
+    /// [`Receipt::unlisted`](crate::store::Receipt::unlisted) names the lists, and the log says so.
+    ///
+    /// | what is revoked | a list of tokens | of families | of sessions | of users |
+    /// | --- | --- | --- | --- | --- |
+    /// | a token | says it | – | – | – |
+    /// | a family | – | says it | – | – |
+    /// | a session, by its id | – | – | says it | – |
+    /// | a session, by `Sessions` | – | its family | says it | – |
+    /// | a session, by the token of a request (`Sessions::logout`) | that token | its family | says it | – |
+    /// | a user with [`Extent::All`](crate::Extent::All) | – | – | – | says it |
+    /// | a user so far, which is the default | – | – | – | – |
+    /// | a user so far, by `Sessions::end_all` | – | those of the sessions | the sessions | – |
+    ///
+    /// So of a "log out everywhere" a list of tokens learns nothing: the ids of tokens that were
+    /// issued are not kept.
     pub fn with_writes(mut self) -> Self {
         self.writes = ListWrites::Too;
         self

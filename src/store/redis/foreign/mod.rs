@@ -51,7 +51,7 @@
 //! within [`with_check_timeout`](super::RedisStoreBuilder::with_check_timeout) too.
 //!
 //! What another program has listed, [`Revoker::reinstate`](crate::Revoker::reinstate) does not
-//! undo.
+//! undo: the token stays refused. What was [written here](ForeignList::with_writes) it takes off.
 //!
 //! An error, such as `WRONGTYPE`, or a value that nobody said the meaning of, is no answer: the
 //! [fail mode](crate::FailMode) decides, unless something else says that the token is revoked. What
@@ -119,7 +119,7 @@ pub(crate) use self::list::CompiledLists;
 pub use self::list::ForeignList;
 pub(crate) use self::unsent::UnsentQuestions;
 #[cfg(test)]
-pub(crate) use self::write::LIST;
+pub(crate) use self::write::{LIST, UNLIST};
 
 #[cfg(test)]
 mod tests;

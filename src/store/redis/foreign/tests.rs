@@ -318,6 +318,18 @@ fn a_write_says_which_lists_cannot_say_it() {
     let mut session = revocation(Target::session("s"), all);
     session.origin = RevocationOrigin::Token(token(&json!({"sid": "s"})));
     assert_eq!(lists.unlisted(&session).len(), 2, "one token is not all of the session");
+    #[cfg(feature = "sessions")]
+    {
+        let family = || Target::family("f1");
+        session.origin = RevocationOrigin::Ends([family()].into());
+        assert!(lists.unlisted(&session).is_empty(), "its family is");
+        assert_eq!(lists.writes_for(&[session.clone()]).len(), 1);
+        session.action = Action::Reinstate;
+        assert_eq!(lists.writes_for(&[session.clone()]).len(), 0);
+        session.action = all;
+        session.origin = RevocationOrigin::Ends([Target::device("d")].into());
+        assert_eq!(lists.unlisted(&session).len(), 2);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use fred::types::Value;
 use futures::stream::{self, StreamExt as _};
 
 use super::check::ForeignLists;
-use super::decide::{ListVerdict, ValueMeaning};
+use super::decide::ValueMeaning;
 use super::list::{CompiledList, CompiledLists, ListEntry, ListWrites};
 use super::template::{FillError, Placeholder};
 use crate::clock::Timestamp;
@@ -25,7 +25,13 @@ use crate::token::TokenProfile;
 /// The script that writes an entry.
 pub(crate) const LIST: LuaScript = LuaScript {
     source: include_str!("write.lua"),
-    sha: "762b9daa9c9ae699b4ffe1df3d9a4c0ee65c6da6",
+    sha: "a30bab0bf6aa6930a6c996b16dfee98dfe8f89fa",
+    writes: true,
+};
+/// The script that takes an entry off.
+pub(crate) const UNLIST: LuaScript = LuaScript {
+    source: include_str!("unwrite.lua"),
+    sha: "de5fe8ea762317252f6f1ad3a8921fca0efb4871",
     writes: true,
 };
 /// How many entries are written at once.
@@ -71,6 +77,14 @@ impl CompiledLists {
             for list in &written {
                 let expressed = list.expresses(change);
                 if expressed == Expressed::Nothing {
+                    let ended = list.ended_by(change).filter_map(Result::ok);
+                    writes.extend(ended.map(|entry| ListWrite {
+                        change: n,
+                        list: Arc::clone(list),
+                        entry,
+                        action: ListAction::Add { reason: change.reason.clone(), user: None },
+                        until: None,
+                    }));
                     continue;
                 }
                 match self.entry_for(list, change) {
@@ -81,17 +95,16 @@ impl CompiledLists {
                             }
                             _ => None,
                         };
+                        let user = if let RevocationOrigin::Token(token) = &change.origin {
+                            token.subject().map(Into::into)
+                        } else {
+                            None
+                        };
                         let action = match change.action {
                             Action::Reinstate => ListAction::Remove,
-                            Action::Revoke(_) => ListAction::Add {
-                                reason: change.reason.clone(),
-                                user: match &change.origin {
-                                    RevocationOrigin::Token(token) => {
-                                        token.subject().map(Into::into)
-                                    }
-                                    RevocationOrigin::Id | RevocationOrigin::List => None,
-                                },
-                            },
+                            Action::Revoke(_) => {
+                                ListAction::Add { reason: change.reason.clone(), user }
+                            }
                         };
                         writes.push(ListWrite {
                             change: n,
@@ -124,8 +137,10 @@ impl CompiledLists {
             .filter(|list| is_news && list.writes == ListWrites::Too)
             .filter(|list| list.is_about(change.target.issuer_name()))
             .collect();
-        let is_said = |list: &&Arc<CompiledList>| {
-            list.expresses(change) == Expressed::Fully && self.entry_for(list, change).is_ok()
+        let is_said = |list: &&Arc<CompiledList>| match list.expresses(change) {
+            Expressed::Fully => self.entry_for(list, change).is_ok(),
+            Expressed::ThisToken => false,
+            Expressed::Nothing => list.ended_by(change).any(|entry| entry.is_ok()),
         };
         if concerned.iter().any(is_said) {
             return Vec::new();
@@ -139,9 +154,7 @@ impl CompiledLists {
                 let values = self.placeholder_values(token);
                 list.entry(|field| values.fill(field))
             }
-            RevocationOrigin::Id | RevocationOrigin::List => {
-                list.entry(|field| id_for(list, field, &change.target).ok_or(FillError::NoText))
-            }
+            _ => list.entry_of_id(&change.target),
         }
     }
 }
@@ -159,6 +172,28 @@ fn id_for<'t>(
 }
 
 impl CompiledList {
+    /// The entry of what is known by its id alone.
+    fn entry_of_id(&self, target: &Target) -> Result<ListEntry, FillError> {
+        self.entry(|field| id_for(self, field, target).ok_or(FillError::NoText))
+    }
+
+    /// The entries of what the list can say of a revocation that it cannot say itself: the family
+    /// of a session that has ended.
+    fn ended_by<'c>(
+        &'c self,
+        change: &'c Revocation,
+    ) -> impl Iterator<Item = Result<ListEntry, FillError>> + 'c {
+        let targets: &[Target] = match (&change.origin, &change.action) {
+            #[cfg(feature = "sessions")]
+            (RevocationOrigin::Ends(targets), Action::Revoke(_)) => targets,
+            _ => &[],
+        };
+        let is_said = move |target: &&Target| {
+            target.kind() == self.kind && self.is_about(target.issuer_name())
+        };
+        targets.iter().filter(is_said).map(move |target| self.entry_of_id(target))
+    }
+
     fn expresses(&self, change: &Revocation) -> Expressed {
         let kind = match change.target.kind() {
             TargetKind::SigningInput => TargetKind::Token,
@@ -276,48 +311,89 @@ impl ForeignLists {
             let problem = "an entry would be a key of this crate, and was not touched";
             return Err(in_force(&list.error(StoreErrorKind::InvalidInput, problem)));
         }
-        let slot = fred::util::redis_keyslot(entry.key.as_bytes());
-        let key = Bytes::from(entry.key);
-        let result = match (entry.member, action) {
-            (Some(member), ListAction::Add { .. }) => {
-                self.send(core, slot, StoreCommand::Plain("SADD"), vec![key, member.into()]).await
-            }
-            (Some(member), ListAction::Remove) => {
-                self.send(core, slot, StoreCommand::Plain("SREM"), vec![key, member.into()]).await
-            }
-            (None, ListAction::Add { reason, user }) => {
+        let result = match action {
+            ListAction::Add { reason, user } => {
                 let document = list.document(reason.as_deref(), user.as_deref(), at);
-                let millis = lifetime.as_millis().max(1).to_string();
-                let mut arguments =
-                    vec![Bytes::from_static(b"1"), key, document.into(), millis.into()];
-                arguments
-                    .extend(list.live_values().iter().map(|value| Bytes::from(value.to_string())));
-                self.send(core, slot, StoreCommand::Script(&LIST), arguments).await
+                self.add(core, &list, entry, document, lifetime).await
             }
-            (None, ListAction::Remove) => self.remove(core, &list, slot, key).await,
+            ListAction::Remove => self.remove(core, entry, &list.name).await,
         };
-        result.map(drop).map_err(|error| in_force(&self.without_key(&list, &error)))
+        result.map_err(|error| in_force(&self.without_key(&list, &error)))
     }
 
-    /// Removes an entry if it could be one of ours. Between the two commands it can only become one
-    /// that means the same.
-    async fn remove(
+    /// Writes an entry, unless there is one, and a mark beside our records that it is ours.
+    async fn add(
         &self,
         core: &StoreCore,
         list: &CompiledList,
-        slot: u16,
-        key: Bytes,
-    ) -> Result<Value, StoreError> {
-        let found = self.send(core, slot, StoreCommand::Plain("GET"), vec![key.clone()]).await?;
-        let is_ours = match &list.meaning {
-            ValueMeaning::Present => found.as_bytes() == Some(list.value.as_bytes()),
-            meaning => matches!(meaning.decide(&found), ListVerdict::Revoked(_)),
+        entry: ListEntry,
+        document: String,
+        lifetime: Duration,
+    ) -> Result<(), StoreError> {
+        let (shard, mark) = mark_of(core, &list.name, &entry);
+        let slot = fred::util::redis_keyslot(entry.key.as_bytes());
+        let millis = Bytes::from(lifetime.as_millis().max(1).to_string());
+        let key = Bytes::from(entry.key);
+        let one = || Bytes::from_static(b"1");
+        let written = match entry.member {
+            Some(member) => {
+                let added = StoreCommand::Plain("SADD");
+                match self.send(core, slot, added, vec![key, member.into()]).await? {
+                    Value::Integer(1) => Some(one()),
+                    _ => None,
+                }
+            }
+            None => {
+                let mut arguments = vec![one(), key, document.into(), millis.clone()];
+                arguments
+                    .extend(list.live_values().iter().map(|value| Bytes::from(value.to_string())));
+                let written = self.send(core, slot, StoreCommand::Script(&LIST), arguments).await?;
+                written.into_bytes().filter(|written| !written.is_empty())
+            }
         };
-        if is_ours {
-            self.send(core, slot, StoreCommand::Plain("DEL"), vec![key]).await
-        } else {
-            Ok(found)
+        if let Some(written) = written {
+            let arguments = vec![mark, written, Bytes::from_static(b"PX"), millis];
+            core.send(shard, StoreCommand::Plain("SET"), arguments).await?;
+            return Ok(());
         }
+        // If what was there is ours, it stays so for longer.
+        let known = core.send(shard, StoreCommand::Plain("GET"), vec![mark.clone()]).await?;
+        if let Some(known) = known.into_bytes() {
+            let arguments = vec![one(), mark, known, millis];
+            core.send(shard, StoreCommand::Script(&LIST), arguments).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes an entry off, if it is what was written here: what the other program has written
+    /// stays.
+    async fn remove(
+        &self,
+        core: &StoreCore,
+        entry: ListEntry,
+        list: &str,
+    ) -> Result<(), StoreError> {
+        let (shard, mark) = mark_of(core, list, &entry);
+        let slot = fred::util::redis_keyslot(entry.key.as_bytes());
+        let known = core.send(shard, StoreCommand::Plain("GET"), vec![mark.clone()]).await?;
+        let known = known.into_bytes();
+        let key = Bytes::from(entry.key);
+        match entry.member {
+            Some(member) if known.is_some() => {
+                let arguments = vec![key, member.into()];
+                self.send(core, slot, StoreCommand::Plain("SREM"), arguments).await?;
+            }
+            Some(_) => {}
+            None => {
+                let arguments =
+                    vec![Bytes::from_static(b"1"), key, known.clone().unwrap_or_default()];
+                self.send(core, slot, StoreCommand::Script(&UNLIST), arguments).await?;
+            }
+        }
+        if known.is_some() {
+            core.send(shard, StoreCommand::Plain("DEL"), vec![mark]).await?;
+        }
+        Ok(())
     }
 
     async fn send(
@@ -331,6 +407,16 @@ impl ForeignLists {
         let acquire = || nodes.acquire(slot).inspect_err(|error| nodes.refresh_after(error));
         core.send_over(acquire, command, arguments).await
     }
+}
+
+/// The key of the mark that an entry was written here. The names of others' keys may be long, or
+/// secret, so it has the fingerprint of them.
+fn mark_of(core: &StoreCore, list: &str, entry: &ListEntry) -> (u16, Bytes) {
+    let member = entry.member.as_deref().unwrap_or_default();
+    let id = format!("{}:{}{member}", entry.key.len(), entry.key);
+    let fingerprint = Target::claim(format!("foreign list {list}"), id).fingerprint();
+    let shard = core.keys.shard_of(&fingerprint);
+    (shard, core.keys.shard(shard).list_mark(&fingerprint))
 }
 
 /// The change itself was written; the entry of the list was not.

@@ -68,8 +68,11 @@ fn the_sha_is_that_of_the_script() {
     assert_eq!(forget.sha, sha1(forget.source.as_bytes()));
     let accept = &super::super::accepted::ACCEPT;
     assert_eq!(accept.sha, sha1(accept.source.as_bytes()));
-    let list = &super::super::foreign::LIST;
-    assert_eq!(list.sha, sha1(list.source.as_bytes()));
+    let erase = &super::super::erase::ERASE;
+    assert_eq!(erase.sha, sha1(erase.source.as_bytes()));
+    for script in [&super::super::foreign::LIST, &super::super::foreign::UNLIST] {
+        assert_eq!(script.sha, sha1(script.source.as_bytes()));
+    }
     #[cfg(feature = "sessions")]
     for script in [&super::super::session::LOAD, &super::super::session::COMMIT] {
         assert_eq!(script.sha, sha1(script.source.as_bytes()));

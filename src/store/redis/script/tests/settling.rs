@@ -450,3 +450,48 @@ fn a_change_that_comes_after_its_document_has_gone_on_is_lost_and_that_is_said()
     assert_eq!(lab.server.cli(&["GET", "e"]), "2 0 there");
     assert!(lab.server.cli(&["GET", "d"]).ends_with(" here"));
 }
+
+/// A process that puts back what it has confirmed names nobody who was erased meanwhile.
+#[test]
+fn what_is_put_back_does_not_bring_back_words_that_were_erased() {
+    use super::super::super::erase::ERASE;
+
+    redis_or_skip!();
+    let lab = after_a_failover();
+    let named = Revocation { reason: Some("of alice".into()), ..all_of("alice") };
+    let reply = lab.run(START + 1, &writer(5, WriterAction::Write, 1, 77), &[&named]).unwrap();
+    let changes = reply.changes.unwrap();
+    let fact = Fact { until: changes[0].until, ..changes[0].fact };
+    let before = lab.record(&named.target).unwrap();
+    assert!(format!("{before:?}").contains("alice"));
+
+    let fingerprint = named.target.fingerprint();
+    let erase = |server: u64| {
+        let nameless = schema::print_words(&Target::nameless(&fingerprint), None, None);
+        let names = lab.keys.shard(0);
+        let keys = [names.epoch.clone(), names.record(&fingerprint)];
+        let arguments = [Bytes::from_static(ERASE.source.as_bytes()), "2".into()];
+        let arguments =
+            arguments.into_iter().chain(keys).chain([epoch_id(server), nameless.into()]);
+        lab.ask("EVAL", arguments.collect()).unwrap().into_string().unwrap()
+    };
+    let is_nameless = || {
+        let record = lab.record(&named.target).unwrap();
+        assert_eq!(record.fact(), before.fact(), "what decides is as it was");
+        !format!("{record:?}").contains("alice")
+    };
+    // Where another server is expected, and while this one settles, it would be in vain.
+    assert_eq!(erase(OTHER), "settling");
+    assert!(!is_nameless());
+    for _ in 0..2 {
+        assert_eq!(erase(77), "done");
+        assert!(is_nameless());
+    }
+    let erased = lab.record(&named.target).unwrap();
+    assert_eq!(erased.changed_at(), before.changed_at().saturating_add(Duration::from_millis(1)));
+
+    lab.touch(SWITCH, 5, WriterAction::Renew, 2);
+    assert_eq!(erase(OTHER), "settling");
+    lab.replay_confirmed(SWITCH + 1, 5, 2, &named, fact);
+    assert!(is_nameless() && lab.is_revoked("alice"));
+}
