@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | `faults` | everything that goes wrong, and what is promised meanwhile |
 //! | `matrix` | each fault under traffic, every answer assessed |
-//! | `flapping` | connections that are killed again and again |
+//! | `flapping` | connections that are killed again and again. Only by `FAULTS_REPORT=1` |
 //! | `history`, `worker` | several processes, and the order of what they did |
 //! | `soak` | minutes of failure: nothing may grow. Only by `FAULTS_SOAK=<seconds>` |
 //! | `attack`, `attackers`, `attacked` | floods and tricks of clients, against a server in a process of its own. Only by `FAULTS_ATTACKS=<seconds of each>` |
@@ -84,7 +84,6 @@ fn main() -> ExitCode {
     if words.iter().any(|word| word == "--list") {
         let names =
             faults.iter().map(|fault| fault.name).chain(histories.iter().map(|(name, _)| *name));
-        let names = names.chain(Some(flapping::NAME).filter(|name| is_wanted(name)));
         names.for_each(|name| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
@@ -131,8 +130,9 @@ fn main() -> ExitCode {
     let high = suite.side_by_side(1, &faults, |fault| {
         (format!("{}, {HIGH} requests a second", fault.name), matrix::drive(fault, HIGH))
     });
-    let flapped = is_wanted(flapping::NAME).then(|| suite.take(flapping::NAME, flapping::run));
-    let flapped = flapped.flatten();
+    // A measurement, which a machine that does other things as well would spoil.
+    let flaps = reports && is_wanted(flapping::NAME);
+    let flapped = flaps.then(|| suite.take(flapping::NAME, flapping::run)).flatten();
     if let Some(flapped) = &flapped {
         println!("  {}", flapped.sentence());
     }
