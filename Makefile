@@ -75,8 +75,9 @@ external-types: ## Names the types of other crates in the public API; one of a f
 package: ## Checks what would be published: no private keys, links that work, compiles by itself
 	@scripts/check-package
 
-faults: setup ## Breaks Redis and fails it over in every way, and writes into docs/faults.md what was seen
+faults: setup ## Breaks Redis and fails it over in every way, attacks a server, and writes into docs/faults.md what was seen
 	FAULTS_REPORT=1 cargo test --all-features --test faults
+	FAULTS_REPORT=1 FAULTS_ATTACKS=$(or $(ATTACKS),3) cargo test --all-features --test faults
 	FAULTS_REPORT=1 FAILOVER=all cargo test --all-features --test failover
 
 soak: setup ## Lets Redis fail for SOAK seconds (200), twice: nothing may grow. Writes the numbers into docs/faults.md

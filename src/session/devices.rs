@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::documents::read;
+use super::documents::{StoredDocument, read};
+use super::families::issue_at;
 use super::list::{DeviceTrust, Session, SessionList, TrustedDevice};
 use super::login::cut;
 use super::sessions::Sessions;
@@ -30,10 +31,16 @@ impl Sessions {
     ) -> Result<(), StoreError> {
         let TrustedDevice { id, name, kind, .. } = device.into();
         let shown = |text: &Option<Box<str>>| text.as_deref().map(|text| cut(text).into());
-        self.target(Target::device(&*id))?;
         let key = self.target(Target::user(user))?;
+        let targets = vec![key.clone(), self.target(Target::device(&*id))?];
+        let seen = self.store().load(vec![key.clone()], targets).await?.settled()?;
+        // The clock may stand where the last cutoff was set, or behind it.
+        let (_, floor) = issue_at(&seen);
+        let written = seen.documents.into_iter().next().flatten();
+        let known = StoredDocument { written, now: seen.now };
         self.index
-            .change(&key, None, |list: &mut SessionList, now| {
+            .change(&key, Some(known), |list: &mut SessionList, now| {
+                let now = now.max(floor);
                 let trust = DeviceTrust {
                     since: now,
                     until: now.saturating_add(duration),

@@ -98,7 +98,7 @@ impl Process {
         self.waiting.lock().unwrap().as_ref().map_or(0, HashMap::len)
     }
 
-    fn pid(&self) -> Pid {
+    pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child.lock().unwrap())
     }
 

@@ -96,6 +96,31 @@ impl WrongKind {
         [Self::Passed, Self::Lost, Self::Refused, Self::SignedOut, Self::Doubted, Self::Odd];
 }
 
+impl Inner {
+    /// How many revocations have been confirmed since then.
+    pub fn revoked_since(&self, since: u64) -> usize {
+        let is_one =
+            |(what, at): &&(Confirmed, u64)| *what == Confirmed::Revocation && *at >= since;
+        self.confirmed.iter().filter(is_one).count()
+    }
+
+    /// How many checks were of what had been written before.
+    pub fn assessed(&self, mirror: bool) -> usize {
+        let staleness = staleness(mirror);
+        let is_assessed = |check: &&Check| {
+            let token = &self.tokens[check.token];
+            let standing = token.standing(check.by, check.from, check.to, staleness);
+            matches!(standing, Standing::Revoked { .. } | Standing::Reinstated { .. })
+        };
+        self.checks.iter().filter(is_assessed).count()
+    }
+}
+
+/// By how much a process may be behind the others.
+fn staleness(mirror: bool) -> u64 {
+    if mirror { u64::try_from(STALENESS.as_nanos()).unwrap() } else { 0 }
+}
+
 #[derive(Default)]
 pub struct Ledger(pub Mutex<Inner>);
 
@@ -256,6 +281,11 @@ pub struct Outcome {
     /// The longest time for which the machine held things up.
     pub stall: Duration,
     pub limit: Duration,
+    /// For how long the machine let a process and a server wait that wanted to run, after the new
+    /// primary had answered.
+    pub held_up: Duration,
+    /// What the servers say of themselves when all is over, for whoever looks into a failure.
+    pub servers: String,
 }
 
 impl Outcome {
@@ -299,7 +329,7 @@ pub fn is_of_the_machine(reason: &str) -> bool {
 
 /// Assesses a run.
 pub fn assess(inner: &Inner, times: Times, mirror: bool, allowed: Allowed) -> Outcome {
-    let staleness = if mirror { u64::try_from(STALENESS.as_nanos()).unwrap() } else { 0 };
+    let staleness = staleness(mirror);
     let mut outcome = Outcome { wrongs: inner.wrongs.clone(), ..Outcome::default() };
     outcome.wrongs.retain(|wrong| !allowed.excuses(wrong.kind));
     outcome.count_confirmed(inner, times);

@@ -49,7 +49,7 @@ use std::time::Instant;
 
 use ledger::{Outcome, WrongKind};
 use scenarios::Scenario;
-use stage::{MACHINE, Mode, Stage};
+use stage::{ASSESSED, MACHINE, Mode, REVOKED_AFTER, REVOKED_BEFORE, Stage};
 
 const DIRECT: Mode = Mode { mirror: false, replicas: 0 };
 const MIRROR: Mode = Mode { mirror: true, replicas: 0 };
@@ -180,13 +180,14 @@ fn run(scenario: &Scenario, mode: Mode) -> Result<Outcome, String> {
                 problems.push(format!("{kind:?} {count}:{}", examples(&outcome, kind)));
             }
         }
-        let limit = switch.within + MACHINE + outcome.stall * 4;
+        let limit = switch.within + MACHINE + outcome.stall * 4 + outcome.held_up;
         for (what, time) in [("checks", outcome.checks_well), ("writes", outcome.writes_well)] {
             if time > limit {
                 problems.push(format!("{what} were well only after {time:?}"));
             }
         }
-        if outcome.assessed < 300 || outcome.revocations[0] < 60 || outcome.revocations[2] < 30 {
+        let [before, _, after] = outcome.revocations;
+        if outcome.assessed < ASSESSED || before < REVOKED_BEFORE || after < REVOKED_AFTER {
             problems
                 .push(format!("{} assessed, {:?}: no test", outcome.assessed, outcome.revocations));
         }
@@ -194,14 +195,16 @@ fn run(scenario: &Scenario, mode: Mode) -> Result<Outcome, String> {
             problems.push(format!("{} were refused for good: no test", outcome.doubted));
         }
         // What waits for a replica is not confirmed while there is none.
-        if switch.behind.is_some() && mode.replicas == 0 && outcome.at_risk.len() < 5 {
+        if switch.behind.is_some() && mode.replicas == 0 && outcome.at_risk.len() < scenarios::KINDS
+        {
             problems.push(format!("{:?} were lost by Redis: no test", outcome.at_risk));
         }
     }
     if problems.is_empty() {
         Ok(outcome)
     } else {
-        Err(format!("{}\n    {}", sentence(&outcome), problems.join("\n    ")))
+        let problems = problems.join("\n    ");
+        Err(format!("{}\n    {problems}\n{}", sentence(&outcome), outcome.servers))
     }
 }
 
@@ -221,7 +224,7 @@ fn sentence(outcome: &Outcome) -> String {
     format!(
         "revocations {:?}, logins {:?}, refreshes {:?}, {} checks, {} assessed; gap {:?}, checks \
          well after {:?}, writes after {:?}; passed {} for {:?}, lost {}, refused {}, doubted {}, \
-         odd {}, reinstated refused meanwhile {}; {:?}; stall {:?}",
+         odd {}, reinstated refused meanwhile {}; {:?}; stall {:?}, held up {:?}",
         outcome.revocations,
         outcome.logins,
         outcome.refreshes,
@@ -239,5 +242,6 @@ fn sentence(outcome: &Outcome) -> String {
         outcome.reinstated_refused,
         outcome.reasons,
         outcome.stall,
+        outcome.held_up,
     )
 }

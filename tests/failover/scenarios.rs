@@ -1,8 +1,9 @@
 //! What happens to the primary, and what must be as before afterwards.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::ledger::Allowed;
@@ -11,6 +12,11 @@ use crate::support::{Cluster, MovableName, RedisServer, Sentinel, wait_until};
 
 /// How long replicas are behind when the primary dies.
 const BEHIND: Duration = Duration::from_millis(1200);
+/// How much longer where a busy machine has confirmed little by then. Sentinels turn the replicas
+/// back after six seconds.
+const BEHIND_AT_MOST: Duration = Duration::from_secs(3);
+/// Revocations, reinstatements, logins, refreshes, changes.
+pub const KINDS: usize = 5;
 /// How long a registered writer is waited for.
 const AWAITED: Duration = Duration::from_secs(30);
 /// How long processes have to report what they knew of what was lost.
@@ -105,8 +111,24 @@ fn killed(stage: &mut Stage) -> Switch {
 /// Revocations, reinstatements, logins, refreshes, changes of sessions and of devices are lost.
 fn killed_behind(stage: &mut Stage) -> Switch {
     let behind = Some(stage.leave_replicas_behind());
-    sleep(BEHIND);
+    lose_some(stage, behind);
     Switch { behind, ..killed(stage) }
+}
+
+/// Lets the replicas be behind until something of each kind has been confirmed, as far as that may
+/// be without them.
+fn lose_some(stage: &Stage, behind: Option<u64>) {
+    sleep(BEHIND);
+    let start = Instant::now();
+    while stage.mode.replicas == 0 && start.elapsed() < BEHIND_AT_MOST {
+        let inner = stage.traffic.ledger.0.lock().unwrap();
+        let since = inner.confirmed.iter().filter(|(_, at)| Some(*at) >= behind);
+        if since.map(|(what, _)| what).collect::<BTreeSet<_>>().len() == KINDS {
+            return;
+        }
+        drop(inner);
+        sleep(Duration::from_millis(20));
+    }
 }
 
 fn frozen(stage: &mut Stage) -> Switch {
@@ -122,7 +144,7 @@ fn frozen(stage: &mut Stage) -> Switch {
 fn cut_off(stage: &mut Stage) -> Switch {
     let old = stage.sentinel().primary_index();
     let behind = Some(stage.leave_replicas_behind());
-    sleep(BEHIND);
+    lose_some(stage, behind);
     let fault = clock::now();
     // Sentinels and replicas come as the default user, the processes do not.
     let server = &stage.world.servers()[old];
@@ -240,7 +262,7 @@ fn rolling(stage: &mut Stage) -> Switch {
 
 fn writer_killed(stage: &mut Stage) -> Switch {
     let behind = Some(stage.leave_replicas_behind());
-    sleep(BEHIND);
+    lose_some(stage, behind);
     let fault = clock::now();
     stage.process(0).kill();
     let old = stage.sentinel().kill_primary();
@@ -261,7 +283,7 @@ fn writer_suspended_long(stage: &mut Stage) -> Switch {
 
 fn suspended(stage: &mut Stage, time: Duration, allowed: Allowed) -> Switch {
     let behind = Some(stage.leave_replicas_behind());
-    sleep(BEHIND);
+    lose_some(stage, behind);
     let fault = clock::now();
     stage.process(0).suspend();
     let old = stage.sentinel().kill_primary();
@@ -275,7 +297,7 @@ fn suspended(stage: &mut Stage, time: Duration, allowed: Allowed) -> Switch {
 /// It comes while there is no primary, and others while it settles.
 fn started_during(stage: &mut Stage) -> Switch {
     let behind = Some(stage.leave_replicas_behind());
-    sleep(BEHIND);
+    lose_some(stage, behind);
     let fault = clock::now();
     let old = stage.sentinel().kill_primary();
     let _ = stage.traffic.fleet.begin();
@@ -325,7 +347,8 @@ fn older_dump(stage: &mut Stage) -> Switch {
     let World::Lone(server) = &mut stage.world else { panic!("not alone") };
     server.cli(&["SAVE"]);
     let behind = Some(clock::now());
-    sleep(BEHIND);
+    lose_some(stage, behind);
+    let World::Lone(server) = &mut stage.world else { panic!("not alone") };
     let fault = clock::now();
     server.restart();
     Switch { behind, ..Switch::plain(fault, clock::now()) }

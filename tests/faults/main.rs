@@ -5,8 +5,10 @@
 //! | --- | --- |
 //! | `faults` | everything that goes wrong, and what is promised meanwhile |
 //! | `matrix` | each fault under traffic, every answer assessed |
+//! | `flapping` | connections that are killed again and again. Only by `FAULTS_REPORT=1` |
 //! | `history`, `worker` | several processes, and the order of what they did |
 //! | `soak` | minutes of failure: nothing may grow. Only by `FAULTS_SOAK=<seconds>` |
+//! | `attack`, `attackers`, `attacked` | floods and tricks of clients, against a server in a process of its own. Only by `FAULTS_ATTACKS=<seconds of each>` |
 //! | `lab`, `traffic`, `doors` | servers, requests, layers |
 //! | `canary`, `clock` | how late the machine was; one clock for all processes |
 //! | `report` | writes the tables. Only by `FAULTS_REPORT=1` |
@@ -26,10 +28,14 @@
 )]
 #![allow(clippy::print_stdout, reason = "this binary is its own test harness")]
 
+mod attack;
+mod attacked;
+mod attackers;
 mod canary;
 mod clock;
 mod doors;
 mod faults;
+mod flapping;
 mod history;
 mod lab;
 mod matrix;
@@ -62,6 +68,12 @@ fn main() -> ExitCode {
         worker::live(words);
         return ExitCode::SUCCESS;
     }
+    if let [first, setup] = words.as_slice()
+        && first == "attacked"
+    {
+        attacked::live(setup);
+        return ExitCode::SUCCESS;
+    }
     // What remains of the words that other harnesses know are parts of names.
     let filter: Vec<String> = words.iter().filter(|word| !word.starts_with('-')).cloned().collect();
     let is_wanted =
@@ -92,12 +104,38 @@ fn main() -> ExitCode {
         return suite.end();
     }
 
+    if let Ok(seconds) = std::env::var("FAULTS_ATTACKS") {
+        let length = Duration::from_secs(seconds.parse().expect("FAULTS_ATTACKS in seconds"));
+        let mut attacked = Vec::new();
+        for attack in attack::ALL.iter().filter(|attack| is_wanted(attack.name)) {
+            for mirror in [false, true] {
+                let name =
+                    format!("{} ({})", attack.name, if mirror { "mirror" } else { "direct" });
+                let Some(seen) = suite.take(&name, || attack::run(attack, length, mirror)) else {
+                    continue;
+                };
+                println!("  {}", seen.sentence());
+                attacked.push(seen);
+            }
+        }
+        if reports && suite.failed == 0 && filter.is_empty() {
+            report::put("attacks", &report::attacks(length, &attacked));
+        }
+        return suite.end();
+    }
+
     let low = suite.side_by_side(SIDE_BY_SIDE, &faults, |fault| {
         (format!("{}, {LOW} requests a second", fault.name), matrix::drive(fault, LOW))
     });
     let high = suite.side_by_side(1, &faults, |fault| {
         (format!("{}, {HIGH} requests a second", fault.name), matrix::drive(fault, HIGH))
     });
+    // A measurement, which a machine that does other things as well would spoil.
+    let flaps = reports && is_wanted(flapping::NAME);
+    let flapped = flaps.then(|| suite.take(flapping::NAME, flapping::run)).flatten();
+    if let Some(flapped) = &flapped {
+        println!("  {}", flapped.sentence());
+    }
     let outcomes =
         suite.side_by_side(HISTORIES, &histories, |(name, run)| ((*name).to_owned(), run(name)));
     if reports && suite.failed == 0 && filter.is_empty() {
@@ -108,6 +146,9 @@ fn main() -> ExitCode {
             .map(|(fault, (low, high))| (fault.name, vec![low, high]))
             .collect();
         report::put("matrix", &report::matrix(&rows));
+        if let Some(flapped) = &flapped {
+            report::put("flapping", &report::flapping(flapped));
+        }
         report::put("history", &report::histories(&outcomes));
     }
     suite.end()

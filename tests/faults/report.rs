@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::attack::Attacked;
+use crate::flapping::Flapped;
 use crate::history::{LAG, Outcome};
 use crate::matrix::Seen;
 use crate::soak::Soaked;
@@ -64,6 +66,11 @@ pub fn matrix(rows: &[Row]) -> String {
     text
 }
 
+/// What is killed again and again.
+pub fn flapping(flapped: &Flapped) -> String {
+    format!("{}\n{}\n", seen_on(), flapped.sentence())
+}
+
 /// The table of the histories.
 pub fn histories(outcomes: &[Outcome]) -> String {
     let mut text = seen_on();
@@ -101,6 +108,64 @@ pub fn soak(soaked: &Soaked) -> String {
             sample.resident_kib,
             sample.files,
             sample.tasks
+        );
+    }
+    text
+}
+
+/// The table of the attacks.
+pub fn attacks(length: Duration, all: &[Attacked]) -> String {
+    let mut text = seen_on();
+    let _ = writeln!(
+        text,
+        "\nEach attack five times, {} s each, once everybody was connected.\n\n| attack | store | \
+         requests a second | answers | innocents | refused | unchecked | of them while Redis was \
+         late | median, 99 % | logouts | revoked that passed | memory: before, peak, after the \
+         third time, after the last | open files: before, peak, after |\n| --- | --- | --- | --- \
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        length.as_secs()
+    );
+    for seen in all {
+        let innocents = &seen.innocents;
+        let title = if seen.mirror { "" } else { seen.name };
+        let fewer = if seen.connections < seen.wanted as u64 {
+            format!(" ({} connections)", seen.connections)
+        } else {
+            String::new()
+        };
+        let total: u64 = seen.by_status.iter().map(|(_, count)| count).sum();
+        let answers: Vec<_> = seen
+            .by_status
+            .iter()
+            .map(|(status, count)| {
+                let percent = ((count * 100 + total / 2) / total).clamp(1, 99);
+                if *count == total { status.to_string() } else { format!("{status} {percent} %") }
+            })
+            .collect();
+        let answers = if answers.is_empty() { "–".into() } else { answers.join(", ") };
+        let mib = |kib: u64| (kib + 512) / 1024;
+        let _ = writeln!(
+            text,
+            "| {title}{fewer} | {} | {:.0} | {answers} | {} | {} | {} | {} | {}, {} | {} of {} | \
+             {} | {}, {}, {}, {} MiB | {}, {}, {} |",
+            seen.store(),
+            seen.rate(),
+            innocents.asked,
+            innocents.refused,
+            innocents.unchecked,
+            innocents.excused,
+            millis(innocents.percentile(50)),
+            millis(innocents.percentile(99)),
+            innocents.logouts,
+            innocents.logouts + innocents.logouts_refused,
+            seen.revoked_passed + innocents.revoked_checked + innocents.revoked_unchecked,
+            mib(seen.at_start.resident_kib),
+            mib(seen.peak.resident_kib),
+            mib(seen.after[2].resident_kib),
+            mib(seen.after.last().expect("a round").resident_kib),
+            seen.at_start.files,
+            seen.peak.files,
+            seen.after.last().expect("a round").files,
         );
     }
     text

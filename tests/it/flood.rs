@@ -14,7 +14,9 @@ use tower_jwt_revocation::store::{
 };
 use tower_jwt_revocation::{FailMode, JwtRevocationLayer, MemoryStore, Target, VerifiedToken};
 
-use crate::support::{Handler, WordVerifier, layer_that_fails, rejection, seen, token, with_token};
+use crate::support::{
+    Handler, WordVerifier, claims, layer_that_fails, rejection, seen, signed, token, with_token,
+};
 
 /// A store that can be made to fail.
 #[derive(Clone, Default)]
@@ -112,45 +114,159 @@ async fn what_was_revoked_a_moment_ago_is_not_admitted_because_the_store_fails()
     }
 }
 
-/// The attack: more connections than may be checked at once, all with one revoked token.
 #[cfg(feature = "redis")]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_of_one_revoked_token_opens_nothing_and_refuses_no_other() {
-    use tower_jwt_revocation::RedisStore;
+mod on_redis {
+    use std::time::Duration;
 
+    use tower::util::BoxCloneSyncService;
+    use tower_jwt_revocation::store::redis::RedisStoreBuilder;
+    use tower_jwt_revocation::{Mirror, RedisStore};
+
+    use super::*;
     use crate::servers::{RedisServer, redis_is_installed};
 
-    if !redis_is_installed() {
-        return;
+    type Answer = http::Response<String>;
+
+    /// A layer that fails open, over Redis or a mirror of it, with the token `bad` revoked.
+    struct Flooded {
+        layer: JwtRevocationLayer,
+        service: BoxCloneSyncService<http::Request<String>, Answer, std::convert::Infallible>,
+        _server: RedisServer,
     }
-    let server = RedisServer::start();
-    // However busy this machine is, nothing here is late.
-    let builder = RedisStore::builder().with_url(server.url());
-    let patient = builder.with_check_timeout(std::time::Duration::from_secs(20));
-    let store = patient.connect().await.unwrap();
-    let layer =
-        JwtRevocationLayer::new(WordVerifier::default(), store).with_fail_mode(FailMode::Open);
-    layer.revoker().revoke(Target::token("bad")).await.unwrap();
-    let service = layer.layer(Handler);
-    let ask = |id: String| {
-        let service = service.clone();
-        tokio::spawn(
-            async move { service.oneshot(with_token(&token("alice", &id))).await.unwrap() },
-        )
-    };
-    for round in 0..10 {
-        let mut flood: Vec<_> = (0..1500).map(|_| ask("bad".into())).collect();
-        let innocents: Vec<_> = (0..200).map(|n| ask(format!("good {n}"))).collect();
-        flood.extend((0..1500).map(|_| ask("bad".into())));
-        for innocent in innocents {
-            let answer = innocent.await.unwrap();
-            assert!(seen(&answer).clearance.as_ref().unwrap().is_checked(), "round {round}");
+
+    impl Flooded {
+        async fn start(
+            mirror: bool,
+            build: impl FnOnce(RedisStoreBuilder) -> RedisStoreBuilder,
+        ) -> Self {
+            let server = RedisServer::start();
+            // However busy this machine is, nothing here is late.
+            let builder = RedisStore::builder().with_url(server.url());
+            let builder = build(builder.with_check_timeout(Duration::from_secs(20)));
+            let store = builder.connect().await.unwrap();
+            let layer = if mirror {
+                let mirror = Mirror::builder(store).start().unwrap();
+                mirror.ready().await;
+                JwtRevocationLayer::new(WordVerifier::default(), mirror)
+            } else {
+                JwtRevocationLayer::new(WordVerifier::default(), store)
+            };
+            let layer = layer.with_fail_mode(FailMode::Open);
+            layer.revoker().revoke(Target::token("bad")).await.unwrap();
+            let service = BoxCloneSyncService::new(layer.layer(Handler));
+            Self { layer, service, _server: server }
         }
-        for attacker in flood {
-            assert_eq!(attacker.await.unwrap().status(), StatusCode::UNAUTHORIZED);
+
+        fn ask(&self, token: String) -> tokio::task::JoinHandle<Answer> {
+            let service = self.service.clone();
+            tokio::spawn(async move { service.oneshot(with_token(&token)).await.unwrap() })
         }
     }
-    let counted = layer.counters().snapshot();
-    assert_eq!((counted.admitted, counted.admitted_unchecked), (2000, 0));
-    assert_eq!(counted.store_errors(StoreErrorKind::Overloaded), 0);
+
+    fn is_checked(answer: &Answer) -> bool {
+        answer.status() == StatusCode::OK && seen(answer).clearance.as_ref().unwrap().is_checked()
+    }
+
+    fn is_overloaded(answer: &Answer) -> bool {
+        answer.status() == StatusCode::SERVICE_UNAVAILABLE
+            && rejection(answer).kind()
+                == RejectionKind::StandingUnknown(StoreErrorKind::Overloaded)
+    }
+
+    /// The attack: more connections than may be checked at once, all with one revoked token.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_flood_of_one_revoked_token_opens_nothing_and_refuses_no_other() {
+        if !redis_is_installed() {
+            return;
+        }
+        for mirror in [false, true] {
+            let flooded = Flooded::start(mirror, |store| store).await;
+            let ask = |id: &str| flooded.ask(token("alice", id));
+            for round in 0..10 {
+                let mut flood: Vec<_> = (0..1500).map(|_| ask("bad")).collect();
+                let innocents: Vec<_> = (0..200).map(|n| ask(&format!("good {n}"))).collect();
+                flood.extend((0..1500).map(|_| ask("bad")));
+                for innocent in innocents {
+                    assert!(is_checked(&innocent.await.unwrap()), "{mirror} round {round}");
+                }
+                for attacker in flood {
+                    assert_eq!(attacker.await.unwrap().status(), StatusCode::UNAUTHORIZED);
+                }
+            }
+            let counted = flooded.layer.counters().snapshot();
+            assert_eq!((counted.admitted, counted.admitted_unchecked), (2000, 0));
+            assert_eq!(counted.store_errors(StoreErrorKind::Overloaded), 0);
+        }
+    }
+
+    /// Each token is good, and no other is the same: below the limit all are checked, above it some
+    /// are refused, and none passes unchecked.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_flood_of_different_tokens_opens_nothing_and_below_the_limit_refuses_nobody() {
+        if !redis_is_installed() {
+            return;
+        }
+        const ALLOWED: usize = 100;
+        for mirror in [false, true] {
+            let flooded = Flooded::start(mirror, |store| store.with_max_in_flight(ALLOWED)).await;
+            let ask = |id: String| flooded.ask(token("alice", &id));
+            for round in 0..10 {
+                let few: Vec<_> = (0..ALLOWED - 1).map(|n| ask(format!("{round} {n}"))).collect();
+                let excluded = ask("bad".into());
+                for innocent in few {
+                    assert!(is_checked(&innocent.await.unwrap()), "{mirror} round {round}");
+                }
+                assert_eq!(excluded.await.unwrap().status(), StatusCode::UNAUTHORIZED);
+            }
+            for round in 0..5 {
+                let many: Vec<_> =
+                    (0..ALLOWED * 20).map(|n| ask(format!("many {round} {n}"))).collect();
+                let excluded: Vec<_> = (0..20).map(|_| ask("bad".into())).collect();
+                for innocent in many {
+                    let answer = innocent.await.unwrap();
+                    assert!(is_checked(&answer) || is_overloaded(&answer), "{answer:?}");
+                }
+                for excluded in excluded {
+                    let answer = excluded.await.unwrap();
+                    let is_refused = answer.status() == StatusCode::UNAUTHORIZED;
+                    assert!(is_refused || is_overloaded(&answer), "{answer:?}");
+                }
+                // It is over as soon as they are.
+                assert!(is_checked(&ask("somebody".into()).await.unwrap()));
+            }
+            assert_eq!(flooded.layer.counters().snapshot().admitted_unchecked, 0);
+        }
+    }
+
+    /// What nobody has signed takes nothing from those who ask the store.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_flood_of_junk_refuses_no_other() {
+        if !redis_is_installed() {
+            return;
+        }
+        for mirror in [false, true] {
+            let flooded = Flooded::start(mirror, |store| store.with_max_in_flight(1)).await;
+            for round in 0..20 {
+                let junk: Vec<_> = (0..500)
+                    .map(|n| {
+                        let good = token("alice", &format!("{round} {n}"));
+                        flooded.ask(match n % 3 {
+                            0 => format!("{round} {n}"),
+                            1 => good.replace(".good", ".bad"),
+                            _ => format!("%%{good}"),
+                        })
+                    })
+                    .collect();
+                let innocent = flooded.ask(token("alice", "innocent")).await.unwrap();
+                assert!(is_checked(&innocent), "{mirror} round {round}");
+                let excluded = flooded.ask(token("alice", "bad")).await.unwrap();
+                assert_eq!(excluded.status(), StatusCode::UNAUTHORIZED);
+                for junk in junk {
+                    assert!(junk.await.unwrap().status().is_client_error());
+                }
+            }
+            let counted = flooded.layer.counters().snapshot();
+            assert_eq!((counted.admitted, counted.admitted_unchecked), (20, 0));
+        }
+    }
 }

@@ -715,6 +715,12 @@ async fn trust_in_a_device_ends(ground: impl Ground) {
     sessions.end_all("alice", None).await.unwrap();
     assert!(!trusted("lap").await);
     assert!(sessions.trusted_devices("alice").await.unwrap().is_empty());
+    // Whoever signs in again may trust it again, also in the moment in which all was ended.
+    for _ in 0..20 {
+        sessions.end_all("alice", None).await.unwrap();
+        sessions.trust_device("alice", "lap", hour).await.unwrap();
+        assert!(trusted("lap").await);
+    }
 }
 
 async fn ids_of_the_application_live_by_the_same_rules(ground: impl Ground) {
