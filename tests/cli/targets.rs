@@ -175,3 +175,22 @@ fn a_target_belongs_to_an_issuer_that_is_configured() {
     two.run("revoke --issuer https://b.example").exits(0);
     two.without("JWT_ISSUERS").run("revoke --user alice").exits(2);
 }
+
+#[test]
+fn ids_are_taken_as_they_are_also_odd_ones() {
+    redis_or_skip!();
+    let redis = RedisServer::start();
+    let program = Program::at(&redis.url());
+    let long = "é".repeat(100);
+    // In base64url one in 64 begins with a hyphen.
+    for id in ["-Zk3", "--x", "-", "ünï 𝄞", "a=b", "{jti}", " a ", "*", &long] {
+        program.run_with(&["find", "--jti", id], "").exits(0);
+        let revoked = program.run_with(&["revoke", "--jti", id, "--json"], "").exits(0).json();
+        assert_eq!((&revoked["id"], &revoked["effect"]), (&id.into(), &"new".into()));
+        let found = program.run_with(&["find", "--json", "--jti", id], "").exits(1).json();
+        assert_eq!((&found["id"], &found["kind"]), (&id.into(), &"token".into()));
+        program.run_with(&["reinstate", "--jti", id], "").exits(0);
+        program.run_with(&["find", &format!("--jti={id}")], "").exits(0);
+    }
+    program.run("count").exits(0);
+}
