@@ -184,6 +184,7 @@ impl Counters {
         sum
     }
 
+    #[inline]
     pub(crate) fn count(&self, outcome: RequestOutcome) {
         let Some(stripe) = self.0.mine() else { return };
         let cell = match outcome {
@@ -279,6 +280,7 @@ impl Counters {
             let number = cells.map(|cell| cell.load(Relaxed)).sum();
             samples.add_count(Metric::RevokedTokens, &[kind.as_str()], number);
         }
+        samples.add_count(Metric::Misfits, &[], seen.misfits);
         // A verdict from memory takes less than the lowest bound, and no clock is read for it.
         let at_once = sum(|stripe| &stripe.admitted) + sum(|stripe| &stripe.revoked_at_once);
         let mut from_memory = vec![0; DURATION_SECONDS.len() + 1];

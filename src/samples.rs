@@ -86,6 +86,8 @@ metrics! {
         "Tokens that were not accepted, by the rule that they break.";
     RevokedTokens: Counter "revoked_tokens_total" ["target"]
         "Tokens that were found to be revoked, by the kind of target that is revoked.";
+    Misfits: Counter "misfits_total" []
+        "Requests that passed, and whose claims do not fit the type that the handler wants.";
     CheckDuration: Histogram "check_duration_seconds" ["source"]
         "How long a check took: from memory at once, or by asking the store.";
     StoreErrors: Counter "store_errors_total" ["kind"]

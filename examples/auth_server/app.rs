@@ -66,7 +66,7 @@ impl App {
                 let store = MemoryStore::new();
                 Self::with_store(config, audit, store.clone(), store, None, None)
             }
-            Store::Redis { url, prefix, replicas, mirror } => {
+            Store::Redis { url, prefix, ca, client, replicas, mirror } => {
                 let mut builder = RedisStore::builder()
                     .with_url(url)
                     .with_prefix(prefix.as_str())
@@ -74,6 +74,12 @@ impl App {
                     .with_write_timeout(config.redis_timeout)
                     .with_max_token_lifetime(config.max_token_lifetime)
                     .with_start(Start::WaitUpTo(START_LIMIT));
+                if let Some(ca) = ca {
+                    builder = builder.with_root_certificates_file(ca);
+                }
+                if let Some((certificate, key)) = client {
+                    builder = builder.with_client_certificate_files(certificate, key);
+                }
                 if let Some((replicas, limit)) = replicas {
                     builder = builder.with_wait_replicas(*replicas, *limit);
                 }
@@ -297,6 +303,9 @@ fn variable(error: &ConfigError) -> &'static str {
             "AUTH_WAIT_REPLICAS, AUTH_WAIT_MS (which must be less than AUTH_REDIS_TIMEOUT_MS)"
         }
         "max_token_lifetime" => "AUTH_MAX_TOKEN_TTL_S",
+        "root_certificates_file" => "AUTH_REDIS_CA_FILE",
+        "client_certificate_file" => "AUTH_REDIS_CLIENT_CERT_FILE",
+        "client_key_file" => "AUTH_REDIS_CLIENT_KEY_FILE",
         _ => "AUTH_REDIS_URL",
     }
 }

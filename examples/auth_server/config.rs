@@ -52,6 +52,10 @@ pub(crate) enum Store {
     Redis {
         url: String,
         prefix: String,
+        /// A file with the authorities that are trusted, for TLS.
+        ca: Option<String>,
+        /// Files with the certificate of this server and its key, for a Redis that wants one.
+        client: Option<(String, String)>,
         replicas: Option<(NonZeroU32, Duration)>,
         /// Checks are answered from memory that is at most this old; without it Redis is asked each
         /// time.
@@ -141,6 +145,16 @@ fn store() -> Result<Store, String> {
     Ok(Store::Redis {
         url,
         prefix,
+        ca: text("AUTH_REDIS_CA_FILE")?,
+        client: match (text("AUTH_REDIS_CLIENT_CERT_FILE")?, text("AUTH_REDIS_CLIENT_KEY_FILE")?) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => {
+                return Err("AUTH_REDIS_CLIENT_CERT_FILE and AUTH_REDIS_CLIENT_KEY_FILE belong \
+                            together; set both or neither"
+                    .into());
+            }
+        },
         replicas: replicas.map(|replicas| (replicas, wait)),
         // Within less no mirror can be shown to be fresh. To ask Redis each time is fresher still.
         mirror: Some(staleness)

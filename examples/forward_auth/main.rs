@@ -9,6 +9,8 @@
 //!     cargo run --example forward_auth --all-features
 //! ```
 //!
+//! With `AUTH_GRPC` it answers Envoy over gRPC there, too.
+//!
 //! Its variables are those of `auth_server`, and so are the files that read them.
 #![expect(
     clippy::print_stdout,
@@ -27,6 +29,8 @@ mod audit;
 #[allow(dead_code, reason = "it is the same file, and more is done with it there")]
 #[path = "../auth_server/config.rs"]
 mod config;
+mod ext_authz;
+mod messages;
 #[path = "../auth_server/process.rs"]
 mod process;
 #[allow(dead_code, reason = "it is the same file, and more is done with it there")]
@@ -45,6 +49,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tower::util::MapRequestLayer;
 use tower::{ServiceBuilder, service_fn};
 use tower_jwt_revocation::Clearance;
@@ -81,15 +86,37 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| format!("FORWARD_AUTH_LISTEN: cannot listen on {address}: {error}"))?;
+    let grpc = match config.grpc {
+        Some(address) => Some(
+            TcpListener::bind(address)
+                .await
+                .map_err(|error| format!("AUTH_GRPC: cannot listen on {address}: {error}"))?,
+        ),
+        None => None,
+    };
     println!("LISTENING {}", listener.local_addr()?);
+    if let Some(grpc) = &grpc {
+        println!("GRPC {}", grpc.local_addr()?);
+    }
     std::io::stdout().flush()?;
 
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = axum::serve(listener, router(&app)).with_graceful_shutdown(async {
-        // If the sender is gone, so is the program.
-        let _ = stopped.await;
+    let (stop, stopped) = watch::channel(());
+    let serve = |listener: TcpListener, router: Router| {
+        let mut stopped = stopped.clone();
+        let server = axum::serve(listener, router).with_graceful_shutdown(async move {
+            // It never changes: the sender goes when the program is to end.
+            let _ = stopped.changed().await;
+        });
+        server.into_future()
+    };
+    let http = serve(listener, router(&app));
+    let grpc = grpc.map(|listener| serve(listener, ext_authz::router(router(&app))));
+    let mut server = tokio::spawn(async move {
+        match grpc {
+            Some(grpc) => tokio::try_join!(http, grpc).map(drop),
+            None => http.await,
+        }
     });
-    let mut server = tokio::spawn(server.into_future());
     tokio::select! {
         _ = term.recv() => {}
         _ = interrupt.recv() => {}

@@ -312,6 +312,7 @@ impl Gate {
         head: Option<&RequestHead<'_>>,
     ) -> Evaluation {
         match self.store.check(&token) {
+            Lookup::Now(Ok(Standing::Live)) => Evaluation::Decided(self.settle_live(token, mode)),
             Lookup::Now(answer) => {
                 Evaluation::Decided(self.settle(token, answer, mode, (None, head)))
             }
@@ -389,6 +390,21 @@ impl Gate {
         }
     }
 
+    /// What [`settle`](Self::settle) does where it is known at once that the token is live, which
+    /// is most requests: nothing is told of them, and what is known at once needs no clock.
+    #[inline]
+    fn settle_live(&self, token: Arc<VerifiedToken>, mode: FailMode) -> Decision {
+        self.recently_revoked.found_live(&token, || self.verifier.profile().now());
+        self.outage.answered();
+        match decide(token, Ok(Standing::Live), mode) {
+            Ok(clearance) => {
+                self.counters.count(RequestOutcome::Admitted);
+                Decision::Cleared(clearance)
+            }
+            Err(rejection) => self.refuse(rejection),
+        }
+    }
+
     /// What the answer of the store comes to, for which the request has waited, or not at all.
     fn settle(
         &self,
@@ -436,7 +452,6 @@ impl Gate {
         }
         match decision {
             Ok(clearance) => {
-                // Most requests, and all that they cost: what is known at once needs no clock.
                 self.counters.count(match (clearance.is_checked(), waited) {
                     (true, None) => RequestOutcome::Admitted,
                     (true, Some(_)) => RequestOutcome::AdmittedLater,

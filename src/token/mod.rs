@@ -398,6 +398,17 @@ pub enum CredentialsError {
     Conflicting,
 }
 
+impl CredentialsError {
+    /// The name of the kind, for metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Repeated => "repeated",
+            Self::Conflicting => "conflicting",
+        }
+    }
+}
+
 impl fmt::Display for CredentialsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -47,6 +47,7 @@ fn bad_configuration_is_told_at_once_and_by_name() {
     );
     let redis = ("AUTH_STORE", "redis");
     let url = ("AUTH_REDIS_URL", "redis://127.0.0.1:1");
+    let tls = ("AUTH_REDIS_URL", "rediss://127.0.0.1:1");
     for (env, name) in [
         (vec![("AUTH_JWKS", "")], "AUTH_JWKS"),
         (vec![("AUTH_JWKS", "/nowhere/jwks.json")], "AUTH_JWKS"),
@@ -68,6 +69,9 @@ fn bad_configuration_is_told_at_once_and_by_name() {
         (vec![redis], "AUTH_REDIS_URL"),
         (vec![redis, ("AUTH_REDIS_URL", "http://127.0.0.1")], "AUTH_REDIS_URL"),
         (vec![redis, ("AUTH_REDIS_URL", "redis-sentinel://127.0.0.1:1")], "AUTH_REDIS_URL"),
+        (vec![redis, url, ("AUTH_REDIS_CA_FILE", "/nowhere/ca.pem")], "AUTH_REDIS_CA_FILE"),
+        (vec![redis, tls, ("AUTH_REDIS_CA_FILE", "/nowhere/ca.pem")], "AUTH_REDIS_CA_FILE"),
+        (vec![redis, tls, ("AUTH_REDIS_CLIENT_CERT_FILE", "/x")], "AUTH_REDIS_CLIENT_KEY_FILE"),
         (vec![redis, url, ("AUTH_KEY_PREFIX", "a b")], "AUTH_KEY_PREFIX"),
         (vec![redis, url, ("AUTH_WAIT_REPLICAS", "1"), ("AUTH_WAIT_MS", "250")], "AUTH_WAIT_MS"),
         (vec![("AUTH_REDIS_TIMEOUT_MS", "0")], "AUTH_REDIS_TIMEOUT_MS"),
@@ -166,5 +170,35 @@ async fn every_kind_of_key_verifies_and_signs() {
         }
         // Several keys: one must be named.
         server.protected(&foreign_with(&claims("alice", "a"), |_| {})).await.is_invalid_token();
+    }
+}
+
+#[tokio::test]
+async fn a_redis_with_an_authority_of_its_own_that_wants_certificates() {
+    support::redis_or_skip!();
+    if !cfg!(any(feature = "rustls", feature = "native-tls")) || !support::server_has_tls() {
+        return;
+    }
+    let redis = support::RedisServer::builder().tls(true).start();
+    let files = redis.tls();
+    let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let [ca, certificate, key] =
+        [&files.ca, &files.client_cert, &files.client_key].map(|it| path(it));
+    let server = Server::on(
+        &redis,
+        &[
+            ("AUTH_REDIS_CA_FILE", &*ca),
+            ("AUTH_REDIS_CLIENT_CERT_FILE", &*certificate),
+            ("AUTH_REDIS_CLIENT_KEY_FILE", &*key),
+        ],
+    );
+    let tokens = server.login("alice").await;
+    server.protected(&tokens.access).await.is(200);
+    // Without them it runs, and says in its log what is missing.
+    let server = Server::on(&redis, &[]);
+    let start = std::time::Instant::now();
+    while !server.logs().contains("REDIS_CA_FILE") {
+        assert!(start.elapsed() < Duration::from_secs(60), "{}", server.logs());
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -15,9 +15,12 @@ mod audit;
 mod browser;
 mod config;
 mod contract;
+mod ext_authz;
 mod forward_auth;
 #[cfg(target_os = "linux")]
 mod histories;
+#[path = "../../examples/forward_auth/messages.rs"]
+mod messages;
 mod metrics;
 mod mirror;
 mod operator;

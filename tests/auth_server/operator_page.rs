@@ -72,6 +72,10 @@ async fn an_operator_revokes_explains_and_undoes_with_the_keyboard() {
         // The doctor, with the remedies; the counters go on meanwhile.
         browser.click(&tab, "#doctor");
         browser.until(&tab, "document.querySelector('#findings').innerText.includes('What to do')");
+        let told = "document.querySelector('#servers').innerText";
+        for figure in ["Version: ", "Memory: ", "Clients: ", "Revocations: ", "A check takes: "] {
+            browser.until(&tab, &format!("{told}.includes('{figure}')"));
+        }
         browser.until(&tab, "document.querySelector('[data-now=checks]').innerText !== '–'");
         browser.until(&tab, "document.querySelector('polyline.checks').getAttribute('points')");
         browser.until(&tab, "document.querySelector('[data-now=ready]').innerText === 'yes'");

@@ -88,7 +88,30 @@ fn an_authority_of_ones_own_is_trusted_by_a_variable_and_else_refused_at_once() 
     let redis = RedisServer::builder().tls(false).start();
     let program = Program::at(&redis.url()).with("JWT_REDIS_START_LIMIT_SECS", "120");
     let ran = program.run("count").exits(3);
-    assert!(ran.err.contains("SSL_CERT_FILE") && ran.took < Duration::from_secs(60), "{ran:?}");
-    let ca = redis.tls().ca.to_str().unwrap().to_owned();
+    assert!(ran.err.contains("REDIS_CA_FILE") && ran.took < Duration::from_secs(60), "{ran:?}");
+    assert_eq!(ran.err.lines().count(), 1, "{ran:?}");
+    let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let ca = path(&redis.tls().ca);
+    let program = program.with("REDIS_CA_FILE", &ca);
+    program.run("count").exits(0);
+    let program = program.without("REDIS_CA_FILE");
     program.with("SSL_CERT_FILE", &ca).run("count").exits(0);
+
+    let redis = RedisServer::builder().tls(true).start();
+    let files = redis.tls();
+    let program = Program::at(&redis.url())
+        .with("JWT_REDIS_START_LIMIT_SECS", "120")
+        .with("REDIS_CA_FILE", &path(&files.ca));
+    let ran = program.run("count").exits(3);
+    assert!(ran.err.contains("REDIS_CLIENT_CERT_FILE"), "{ran:?}");
+    let program = program.with("REDIS_CLIENT_CERT_FILE", &path(&files.client_cert));
+    let ran = program.run("count").exits(2);
+    assert!(ran.err.contains("REDIS_CLIENT_CERT_FILE: has no effect"), "{ran:?}");
+    let program = program.with("REDIS_CLIENT_KEY_FILE", &path(&files.client_key));
+    program.run("revoke --user alice").exits(0);
+    // What is for TLS is not for another server without.
+    let plain = RedisServer::start();
+    program.run_with(&["count", "--redis-url", &plain.url()], "").exits(0);
+    let ran = program.with("REDIS_CA_FILE", "/nowhere/ca.pem").run("count").exits(2);
+    assert!(ran.err.contains("REDIS_CA_FILE: names /nowhere/ca.pem"), "{ran:?}");
 }

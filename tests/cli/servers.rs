@@ -24,7 +24,24 @@ fn the_doctor_says_whether_the_store_is_fit() {
     let report = program.run("doctor --json").exits(0).json();
     assert_eq!(report["fit"], true);
     has(&report, "warning", "persistence");
-    assert!(program.run("doctor").exits(0).out.contains("warning: persistence: "));
+    // What pages of health show.
+    program.clone().with("JWT_ISSUERS", "*").run("revoke --user alice").exits(0);
+    let report = program.run("doctor --json").exits(0).json();
+    let server = &report["servers"][0];
+    assert_eq!(server["address"], redis.addr().to_string());
+    assert!(server["version"].as_str().unwrap().contains('.'), "{report}");
+    for figure in ["uptime_secs", "used_memory_bytes", "clients", "operations_per_second"] {
+        assert!(server[figure].is_u64(), "{figure}: {report}");
+    }
+    assert_eq!((&report["revocations"], &report["sessions"]), (&1.into(), &0.into()), "{report}");
+    assert!(report["latency_micros"].is_u64(), "{report}");
+    let text = program.run("doctor").exits(0).out;
+    assert!(text.contains("warning: persistence: "), "{text}");
+    let server = text.lines().find(|line| line.starts_with("server: ")).unwrap();
+    for figure in [&*redis.addr().to_string(), ", up ", " of memory, ", " clients, "] {
+        assert!(server.contains(figure), "{figure}: {server}");
+    }
+    assert!(text.contains("kept: 1 revocation, 0 sessions"), "{text}");
 
     redis.cli(&["CONFIG", "SET", "maxmemory", "100mb"]);
     redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);

@@ -215,3 +215,22 @@ fn what_no_service_accepts_is_refused_unless_it_is_insisted_on() {
     let ran = ours.run("revoke --user bob").exits(0);
     assert!(ran.err.is_empty(), "{ran:?}");
 }
+
+#[test]
+fn ids_are_taken_as_they_are_also_odd_ones() {
+    redis_or_skip!();
+    let redis = RedisServer::start();
+    let program = Program::at(&redis.url());
+    let long = "é".repeat(100);
+    // In base64url one in 64 begins with a hyphen.
+    for id in ["-Zk3", "--x", "-", "ünï 𝄞", "a=b", "{jti}", " a ", "*", &long] {
+        program.run_with(&["find", "--jti", id], "").exits(0);
+        let revoked = program.run_with(&["revoke", "--jti", id, "--json"], "").exits(0).json();
+        assert_eq!((&revoked["id"], &revoked["effect"]), (&id.into(), &"new".into()));
+        let found = program.run_with(&["find", "--json", "--jti", id], "").exits(1).json();
+        assert_eq!((&found["id"], &found["kind"]), (&id.into(), &"token".into()));
+        program.run_with(&["reinstate", "--jti", id], "").exits(0);
+        program.run_with(&["find", &format!("--jti={id}")], "").exits(0);
+    }
+    program.run("count").exits(0);
+}

@@ -1,6 +1,7 @@
 //! Wrong use, completions and the manual.
 
 use crate::program::Program;
+use crate::support::{RedisServer, redis_or_skip};
 
 #[test]
 fn wrong_use_is_told_with_the_usage_and_without_a_store() {
@@ -12,6 +13,9 @@ fn wrong_use_is_told_with_the_usage_and_without_a_store() {
         "revoke",
         "revoke alice",
         "revoke --user",
+        "revoke --user --json",
+        "revoke --jti --reason=lost",
+        "find --session -h",
         "revoke --user a --jti b",
         "revoke --user a --until yesterday",
         "revoke --jti a --until +1y",
@@ -66,4 +70,39 @@ fn there_are_completions_and_a_manual() {
     assert!(pages.path().join("jwt-revocation-revoke.1").is_file());
     assert!(program.run("help revoke").exits(0).out.contains("--confirm"));
     program.run("--version").exits(0);
+}
+
+/// `jwt-revocation find … | true` in a script with `pipefail`.
+#[test]
+fn a_reader_that_goes_away_changes_no_exit_status() {
+    redis_or_skip!();
+    let redis = RedisServer::start();
+    let program = Program::at(&redis.url());
+    program.run("revoke --user alice").exits(0);
+    program.run("revoke --user bob").exits(0);
+    let status = |args: &str| {
+        let mut child = program.spawn(&args.split_whitespace().collect::<Vec<_>>());
+        drop(child.stdout.take());
+        drop(child.stderr.take());
+        child.wait().unwrap().code()
+    };
+    for json in ["", " --json"] {
+        for (args, expected) in [
+            ("find --user alice", 1),
+            ("find --user carol", 0),
+            ("list", 0),
+            ("count", 0),
+            ("doctor", 0),
+            ("revoke --user dave", 0),
+            ("nonsense", 2),
+            ("--help", 0),
+        ] {
+            assert_eq!(status(&format!("{args}{json}")), Some(expected), "{args}{json}");
+        }
+    }
+    redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    redis.cli(&["CONFIG", "SET", "maxmemory", "100mb"]);
+    assert_eq!(status("doctor"), Some(1));
+    redis.kill();
+    assert_eq!(status("count"), Some(3));
 }

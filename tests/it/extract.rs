@@ -142,7 +142,7 @@ async fn claims_that_do_not_fit_refuse_the_token_without_quoting_it() {
 #[tokio::test]
 async fn claims_that_do_not_fit_are_refused_in_the_form_of_the_layer_and_counted() {
     let problems = layer().with_response(ProblemJson).with_realm("orders").unwrap();
-    let counters = problems.counters();
+    let (counters, metrics) = (problems.counters(), problems.metrics());
     let app = routes().layer(problems);
     let ask = async |path: &str, token: &str| {
         let request = Request::builder().uri(path);
@@ -163,6 +163,8 @@ async fn claims_that_do_not_fit_are_refused_in_the_form_of_the_layer_and_counted
     assert_eq!(fits, "clerk");
     let counted = counters.snapshot();
     assert_eq!((counted.misfits, counted.admitted, counted.refused.invalid_token), (1, 2, 1));
+    let text = metrics.prometheus();
+    assert!(text.contains("\njwt_revocation_misfits_total 1\n"), "{text}");
     // Each layer counts its own.
     let other = layer();
     let (counters, other) = (other.counters(), routes().layer(other));

@@ -67,6 +67,8 @@ mod redis_stalls;
 mod redis_store;
 #[cfg(feature = "redis")]
 mod redis_supervision;
+#[cfg(all(feature = "redis", any(feature = "rustls", feature = "native-tls")))]
+mod redis_tls;
 #[cfg(feature = "redis")]
 mod redis_topology;
 #[cfg(feature = "redis")]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use tower_jwt_revocation::Target;
 use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::revocation::TargetKind;
@@ -135,28 +135,28 @@ pub(crate) struct NamedArgs {
 #[group(id = "target", required = true, multiple = false)]
 pub(crate) struct TargetArgs {
     /// One token, by its id
-    #[arg(long)]
+    #[arg(long, value_parser = parse_id, allow_hyphen_values = true)]
     jti: Option<String>,
     /// A user: `sub`
-    #[arg(long, value_name = "SUB")]
+    #[arg(long, value_name = "SUB", value_parser = parse_id, allow_hyphen_values = true)]
     user: Option<String>,
     /// A session: `sid`
-    #[arg(long, value_name = "SID")]
+    #[arg(long, value_name = "SID", value_parser = parse_id, allow_hyphen_values = true)]
     session: Option<String>,
     /// A device
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = parse_id, allow_hyphen_values = true)]
     device: Option<String>,
     /// A family of refresh tokens, with its access tokens
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = parse_id, allow_hyphen_values = true)]
     family: Option<String>,
     /// An OAuth client: `client_id`
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = parse_id, allow_hyphen_values = true)]
     client: Option<String>,
     /// A signing key: `kid`. If it was stolen, add --all: a thief chooses the date of tokens
-    #[arg(long, value_name = "KID")]
+    #[arg(long, value_name = "KID", value_parser = parse_id, allow_hyphen_values = true)]
     key: Option<String>,
     /// Everything that an issuer has issued: `iss`; empty for the one without a name
-    #[arg(long, value_name = "ISS")]
+    #[arg(long, value_name = "ISS", value_parser = parse_id, allow_hyphen_values = true)]
     issuer: Option<String>,
     /// All tokens in which a claim has this value
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_claim)]
@@ -305,6 +305,28 @@ impl TargetArgs {
             None => target,
         })
     }
+}
+
+/// An id may begin with a hyphen, as one in 64 of those in base64url does. An option in its place is
+/// none: the id was forgotten.
+fn parse_id(text: &str) -> Result<String, String> {
+    fn is_option(command: &clap::Command, text: &str) -> bool {
+        let name = text.split('=').next().unwrap_or(text);
+        let is_it = |arg: &clap::Arg| {
+            arg.get_long().is_some_and(|long| name.strip_prefix("--") == Some(long))
+                || arg.get_short().is_some_and(|short| text == format!("-{short}"))
+        };
+        command.get_arguments().any(is_it)
+            || command.get_subcommands().any(|command| is_option(command, text))
+    }
+    if text.starts_with('-') {
+        let mut all = Cli::command();
+        all.build();
+        if is_option(&all, text) {
+            return Err("that is an option, and the id is missing".into());
+        }
+    }
+    Ok(text.into())
 }
 
 fn parse_claim(text: &str) -> Result<(String, String), String> {

@@ -33,6 +33,11 @@ pub(crate) fn redis_config(common: &Common) -> Result<RedisConfig, Failure> {
         config.url = Some(url.clone().into());
         (config.url_file, config.host, config.port) = (None, None, None);
         (config.tls, config.database) = (false, None);
+        // The certificates may be for both servers, but without TLS there are none.
+        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+        if !["rediss", "valkeys"].iter().any(|secured| scheme.starts_with(secured)) {
+            (config.ca_file, config.client_cert_file, config.client_key_file) = (None, None, None);
+        }
     }
     if common.prefix.is_some() {
         config.prefix.clone_from(&common.prefix);

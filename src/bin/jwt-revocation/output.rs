@@ -20,13 +20,18 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Prints the document for programs, or the text for people.
+    /// Prints the document for programs, or the text for people. If nobody reads it, the exit
+    /// status says all the same what was found.
     pub(crate) fn answer(
         self,
         document: &Value,
         text: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
-        if self.json { self::document(document) } else { self::text(&text()) }
+        let written = if self.json { self::document(document) } else { self::text(&text()) };
+        match written {
+            Err(Failure::ClosedPipe) => Ok(()),
+            other => other,
+        }
     }
 
     /// Says why a command failed: to programs as a document, to people in one line.

@@ -30,8 +30,9 @@ use super::options::{Start, StoreOptions, WaitReplicas};
 use super::schema::RedisKeys;
 use super::store::RedisStore;
 use super::supervised::{SupervisedConnection, SupervisionConfig};
+use super::tls::CurrentTls;
 use super::topology::Topology;
-use super::url::{ServerSettings, require_tls, system_tls};
+use super::url::{ServerSettings, require_tls};
 use super::writers::WriterLogs;
 use crate::config::ConfigError;
 use crate::store::{StoreError, StoreErrorKind};
@@ -76,8 +77,8 @@ impl RedisStoreBuilder {
     /// Where Redis is. `valkey` may be written for `redis`; user and password are percent-decoded:
     ///
     /// - `redis://user:password@host:6379/database`
-    /// - `rediss://…` for TLS with the certificates of the system (feature `rustls` or
-    ///   `native-tls`)
+    /// - `rediss://…` for TLS (feature `rustls` or `native-tls`), with the authorities of the system
+    ///   or [others](Self::with_root_certificates_file)
     /// - `redis-sentinel://host:26379,host2:26379/database?sentinelServiceName=name`, where the
     ///   addresses are those of sentinels: more than half of all of them have to name a server,
     ///   before it is used; `sentinelUsername` and `sentinelPassword` are theirs, too
@@ -107,10 +108,56 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Speaks TLS with the [host](Self::with_host), with the certificates of the system (feature
-    /// `rustls` or `native-tls`). Default: plain text. In a URL it is the scheme `rediss`.
+    /// Speaks TLS with the [host](Self::with_host) (feature `rustls` or `native-tls`), with the
+    /// authorities of the system or [others](Self::with_root_certificates_file). Default: plain
+    /// text. In a URL it is the scheme `rediss`.
     pub fn with_tls(mut self) -> Self {
         self.servers.tls = true;
+        self
+    }
+
+    /// Which authorities are trusted to vouch for the servers and the sentinels: certificates in
+    /// PEM, instead of those of the system. Without TLS it must not be set. Default: those of the
+    /// system, or of the file that `SSL_CERT_FILE` names.
+    #[doc(alias = "ca")]
+    #[doc(alias = "private authority")]
+    pub fn with_root_certificates(mut self, pem: impl AsRef<[u8]>) -> Self {
+        self.servers.own_tls.set_roots(pem.as_ref());
+        self
+    }
+
+    /// The same as a file, which is read for each connection, so that an authority can be replaced
+    /// without a restart. A file that cannot be used is an error at the start; later the
+    /// certificates that were read before go on being used.
+    #[doc(alias = "REDIS_CA_FILE")]
+    pub fn with_root_certificates_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.servers.own_tls.set_roots_file(path.into());
+        self
+    }
+
+    /// The certificate by which this client shows who it is (`tls-auth-clients`), followed by those
+    /// between it and its authority, and its private key; both in PEM. Of rustls the key is in
+    /// PKCS#8, PKCS#1 or SEC1, of native-tls in PKCS#8, and not encrypted. It is shown to servers
+    /// and sentinels alike. Without TLS it must not be set. Default: none.
+    #[doc(alias = "mtls")]
+    pub fn with_client_certificate(
+        mut self,
+        certificate: impl AsRef<[u8]>,
+        key: impl AsRef<[u8]>,
+    ) -> Self {
+        self.servers.own_tls.set_client(certificate.as_ref(), key.as_ref());
+        self
+    }
+
+    /// The same as two files, which are read for each connection, so that a certificate can be
+    /// renewed without a restart. Files that cannot be used are an error at the start; later what
+    /// was read before goes on being used.
+    pub fn with_client_certificate_files(
+        mut self,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Self {
+        self.servers.own_tls.set_client_files(certificate.into(), key.into());
         self
     }
 
@@ -176,7 +223,7 @@ impl RedisStoreBuilder {
     }
 
     /// A ready configuration of the client [`fred`](super::fred) instead of a URL, for what a URL
-    /// cannot say, such as client certificates and private authorities (feature `fred-config`).
+    /// and settings cannot say, such as a TLS connector of your own (feature `fred-config`).
     /// Server, credentials, database and TLS are taken from it; the version of the protocol is not,
     /// as replies are read as RESP2 has them.
     #[cfg(feature = "fred-config")]
@@ -218,9 +265,10 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Speaks to sentinels over TLS with the certificates of the system, though the servers behind
-    /// them may speak plain text. Default: as with the servers, which is the `rediss-sentinel` of
-    /// the URL, or the TLS of a ready configuration. Without sentinels it must not be set.
+    /// Speaks to sentinels over TLS, though the servers behind them may speak plain text, with the
+    /// authorities of the system or [others](Self::with_root_certificates_file). Default: as with
+    /// the servers, which is the `rediss-sentinel` of the URL, or the TLS of a ready configuration.
+    /// Without sentinels it must not be set.
     pub fn with_tls_to_sentinels(mut self) -> Self {
         self.sentinel_tls = Some(true);
         self
@@ -233,8 +281,8 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// The TLS of the sentinels as a configuration of [`fred`](super::fred), for private
-    /// authorities and client certificates. The servers behind them are not affected.
+    /// The TLS of the sentinels as a configuration of [`fred`](super::fred), where they have other
+    /// authorities or client certificates than the servers, which are not affected.
     #[cfg(all(feature = "fred-config", any(feature = "rustls", feature = "native-tls")))]
     pub fn with_sentinel_fred_tls(mut self, tls: fred::types::config::TlsConfig) -> Self {
         self.sentinel_fred_tls = Some(tls);
@@ -349,10 +397,12 @@ impl RedisStoreBuilder {
         let connect =
             ConnectSettings { timeout: self.options.connect_timeout, ..ConnectSettings::default() };
         let sentinel_base = self.sentinel_base(&config)?;
+        let current_tls = self.current_tls(&config, sentinel_base.as_ref())?;
         let address_map = AddressMap::parse(&self.address_map)?;
         let address = ServerAddress(&config.server).to_string();
         let topology = Topology::new(config, connect)?
             .with_sentinel_base(sentinel_base)
+            .with_current_tls(current_tls)
             .with_credentials(credentials)
             .with_address_map(address_map);
         let store = open(topology, self.options, lists);
@@ -386,9 +436,36 @@ impl RedisStoreBuilder {
             Some(false) => Ok(Some(Config::default())),
             Some(true) => {
                 require_tls("sentinel_tls")?;
-                system_tls().map(Some)
+                self.servers.own_tls.secured().map(Some)
             }
         }
+    }
+
+    /// What reads the files of TLS again, if there are some.
+    fn current_tls(
+        &self,
+        config: &Config,
+        sentinel_base: Option<&Config>,
+    ) -> Result<Option<Arc<CurrentTls>>, ConfigError> {
+        let Some(setting) = self.servers.own_tls.any() else { return Ok(None) };
+        #[cfg(all(feature = "fred-config", any(feature = "rustls", feature = "native-tls")))]
+        if self.sentinel_fred_tls.is_some() {
+            return Err(ConfigError::new(
+                setting,
+                "is set, and a configuration of fred for the sentinels too; write all of it into \
+                 configurations of fred",
+            ));
+        }
+        let secured = Some(config).filter(|config| config.uses_tls());
+        let Some(secured) = secured.or(sentinel_base.filter(|base| base.uses_tls())) else {
+            require_tls(setting)?;
+            return Err(ConfigError::new(
+                setting,
+                "has no effect without TLS; write the URL with rediss:// instead of redis://, or \
+                 leave it out",
+            ));
+        };
+        Ok(CurrentTls::new(&self.servers.own_tls, secured))
     }
 
     fn config(&self) -> Result<Config, ConfigError> {
@@ -397,7 +474,8 @@ impl RedisStoreBuilder {
             if self.servers.any() {
                 return Err(ConfigError::new(
                     "fred_config",
-                    "is set, and servers or credentials apart from it; leave one of them out",
+                    "is set, and servers, credentials or certificates apart from it; leave one of \
+                     them out",
                 ));
             }
             return Ok(Config::clone(config));
@@ -562,6 +640,7 @@ impl fmt::Debug for RedisStoreBuilder {
             .field("options", &self.options)
             .field("sentinel_tls", &self.sentinel_tls)
             .field("address_map", &self.address_map)
+            .field("own_tls", &self.servers.own_tls)
             .finish_non_exhaustive()
     }
 }

@@ -20,12 +20,13 @@ use crate::config::{
 /// The variable of a field is `JWT_REDIS_` and the name of the field in capitals, such as
 /// `JWT_REDIS_CHECK_TIMEOUT_MS` or `JWT_REDIS_HOST` (`REDIS_HOST` and `REDIS_PORT` are set by
 /// Kubernetes, in another form). URL and credentials have the names that other programs use:
-/// `REDIS_URL`, `REDIS_URL_FILE`, `REDIS_USERNAME`, `REDIS_PASSWORD` and `REDIS_PASSWORD_FILE`.
-/// Only the URL or the host is required.
+/// `REDIS_URL`, `REDIS_URL_FILE`, `REDIS_USERNAME`, `REDIS_PASSWORD`, `REDIS_PASSWORD_FILE`,
+/// `REDIS_CA_FILE`, `REDIS_CLIENT_CERT_FILE` and `REDIS_CLIENT_KEY_FILE`. Only the URL or the host
+/// is required.
 ///
-/// The file that `url_file` names is read by [`builder`](Self::builder), the one of `password_file`
-/// for each connection, so that a password can be rotated without a restart. One line break at
-/// their end is left out. In a variable, `address_map` is a list of `announced=dialled`. An error
+/// The file that `url_file` names is read by [`builder`](Self::builder), those of the password and
+/// of certificates for each connection, so that they can be rotated without a restart. One line
+/// break at the end of URL and password is left out. In a variable, `address_map` is a list of `announced=dialled`. An error
 /// names the variable, or the field, and the remedy. An unknown field is an error, and so is a
 /// variable that is almost called like one of these while that one is not set.
 ///
@@ -60,6 +61,16 @@ pub struct RedisConfig {
     pub password: Option<SecretText>,
     /// Path of a file with the password, instead of `password`. It is read for each connection.
     pub password_file: Option<String>,
+    /// Path of a file with the certificates, in PEM, of the authorities that may vouch for the
+    /// servers and sentinels, with TLS. It is read for each connection. Default: those of the
+    /// system.
+    pub ca_file: Option<String>,
+    /// Path of a file with the certificate of this client, in PEM, for servers that want one
+    /// (`tls-auth-clients`). It is read for each connection. Default: none.
+    pub client_cert_file: Option<String>,
+    /// Path of a file with the private key of that certificate, in PEM. It is read for each
+    /// connection. Default: none.
+    pub client_key_file: Option<String>,
     /// Whether sentinels are spoken to over TLS: `true` though the servers behind them may speak
     /// plain text, or `false` though they may speak TLS. Default: as with the servers.
     pub sentinel_tls: Option<bool>,
@@ -110,7 +121,8 @@ pub struct RedisConfig {
 impl Configuration for RedisConfig {
     fn variable_prefix(field: &str) -> &'static str {
         match field {
-            "url" | "url_file" | "username" | "password" | "password_file" => "REDIS_",
+            "url" | "url_file" | "username" | "password" | "password_file" | "ca_file"
+            | "client_cert_file" | "client_key_file" => "REDIS_",
             _ => "JWT_REDIS_",
         }
     }
@@ -120,6 +132,8 @@ impl Configuration for RedisConfig {
             "check_timeout" => "check_timeout_ms",
             "write_timeout" => "write_timeout_ms",
             "connect_timeout" => "connect_timeout_ms",
+            "root_certificates_file" => "ca_file",
+            "client_certificate_file" => "client_cert_file",
             "issuer_clock_lead" => "issuer_clock_lead_ms",
             "max_token_lifetime" => "max_token_lifetime_secs",
             // The builder says it of the time: the number is never wrong there.
@@ -171,6 +185,10 @@ impl RedisConfig {
             .with_url(url)
             .apply_some(username, RedisStoreBuilder::with_username)
             .apply_some(self.password_file.as_deref(), RedisStoreBuilder::with_password_file)
+            .apply_some(self.ca_file.as_deref(), RedisStoreBuilder::with_root_certificates_file)
+            .apply_some(self.client_files()?, |builder, (certificate, key)| {
+                builder.with_client_certificate_files(certificate, key)
+            })
             .apply_some(self.sentinel_tls, |builder, is_tls| {
                 if is_tls {
                     builder.with_tls_to_sentinels()
@@ -201,6 +219,22 @@ impl RedisConfig {
             .apply_some(self.replicas_and_limit()?, |builder, (replicas, limit)| {
                 builder.with_wait_replicas(replicas, limit)
             }))
+    }
+
+    /// The certificate of this client, and its key.
+    fn client_files(&self) -> Result<Option<(&str, &str)>, ConfigError> {
+        match (self.client_cert_file.as_deref(), self.client_key_file.as_deref()) {
+            (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+            (None, None) => Ok(None),
+            (Some(_), None) => Err(ConfigError::new(
+                "client_cert_file",
+                "has no effect without its private key; set the file of the key too",
+            )),
+            (None, Some(_)) => Err(ConfigError::new(
+                "client_key_file",
+                "has no effect without the certificate; set the file of the certificate too",
+            )),
+        }
     }
 
     fn replicas_and_limit(&self) -> Result<Option<(NonZeroU32, Duration)>, ConfigError> {

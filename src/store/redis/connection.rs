@@ -370,8 +370,8 @@ pub(crate) fn is_write_refused(error: &StoreError) -> bool {
 pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
     use fred::error::ErrorKind;
     let details = error.details();
-    if is_untrusted(details) {
-        return StoreError::new(StoreErrorKind::Denied, UNTRUSTED).with_told(error.clone());
+    if let Some(problem) = certificate_problem(details) {
+        return StoreError::new(StoreErrorKind::Denied, problem).with_told(error.clone());
     }
     let code = code_of(details);
     let kind = match code {
@@ -418,12 +418,46 @@ pub(crate) fn classify(error: &fred::error::Error) -> StoreError {
 /// waiting.
 const UNTRUSTED: &str = "redis: the certificate of the server is not accepted: it is of an \
     authority that is not trusted, for another name, or over; for an authority of your own set \
-    SSL_CERT_FILE to its certificates in PEM";
+    REDIS_CA_FILE, or RedisStoreBuilder::with_root_certificates_file, to its certificates in PEM";
 
-/// Whether TLS was refused because of the certificate of the server, in the words of rustls and of
-/// OpenSSL.
-fn is_untrusted(details: &str) -> bool {
-    details.contains("invalid peer certificate") || details.contains("certificate verify failed")
+/// The same, where it is the server that does not accept this client.
+const UNKNOWN_CLIENT: &str = "redis: the server does not accept this client without a certificate, \
+    or not the one that it shows; set REDIS_CLIENT_CERT_FILE and REDIS_CLIENT_KEY_FILE, or \
+    RedisStoreBuilder::with_client_certificate_files, to one of an authority that the server trusts";
+
+/// Whether TLS was refused because of a certificate, in the words of rustls and of OpenSSL.
+fn certificate_problem(details: &str) -> Option<&'static str> {
+    let says = |words: &[&str]| words.iter().any(|word| details.contains(word));
+    if says(&["invalid peer certificate", "certificate verify failed"]) {
+        return Some(UNTRUSTED);
+    }
+    // An alert that the server has sent (RFC 8446 §6.2).
+    let is_refusal = says(&["received fatal alert: ", "alert "])
+        && says(&[
+            "CertificateRequired",
+            "certificate required",
+            "BadCertificate",
+            "bad certificate",
+            "CertificateExpired",
+            "certificate expired",
+            "CertificateRevoked",
+            "certificate revoked",
+            "CertificateUnknown",
+            "certificate unknown",
+            "UnknownCA",
+            "unknown ca",
+            "HandshakeFailure",
+            "handshake failure",
+        ]);
+    is_refusal.then_some(UNKNOWN_CLIENT)
+}
+
+/// Whether one side has refused the certificate of the other, or that it shows none.
+pub(crate) fn is_of_certificates(error: &StoreError) -> bool {
+    error
+        .told()
+        .and_then(|source| source.downcast_ref::<fred::error::Error>())
+        .is_some_and(|error| certificate_problem(error.details()).is_some())
 }
 
 /// The message of an error of the operating system. fred keeps it as its `Debug`, `Os { code: 111,

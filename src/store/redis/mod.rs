@@ -18,6 +18,7 @@
 // | | `script` | the Lua script that writes: arguments and reply |
 // | | `options` | what can be set, and the defaults |
 // | | `error` | why a store could not be opened |
+// | | `tls` | which authorities are trusted, and by which certificate a client shows itself |
 // | | `url` | URLs of Redis |
 // | | `writers` | what this process has confirmed, for a server that does not have it |
 // | | `health` | whether Redis can be used right now |
@@ -99,6 +100,7 @@ mod session;
 mod store;
 mod supervised;
 mod time_limit;
+mod tls;
 mod topology;
 mod url;
 mod write;

@@ -37,10 +37,12 @@ use self::replies::{
 };
 use super::address_map::AddressMap;
 use super::connection::{
-    CONNECT_TIMEOUT, ConnectSettings, Connection, is_command_refused, unexpected_reply, unreachable,
+    CONNECT_TIMEOUT, ConnectSettings, Connection, is_command_refused, is_of_certificates,
+    unexpected_reply, unreachable,
 };
 use super::credentials::CredentialProvider;
 use super::time_limit::stalled;
+use super::tls::CurrentTls;
 use crate::clock::BootTime;
 use crate::config::ConfigError;
 use crate::store::{StoreError, StoreErrorKind};
@@ -67,6 +69,8 @@ struct VoterAccess {
     sentinel_base: Option<Config>,
     address_map: AddressMap,
     credentials: Option<Arc<dyn CredentialProvider>>,
+    /// What reads the certificates again, if they may change.
+    current_tls: Option<Arc<CurrentTls>>,
 }
 
 #[derive(Clone)]
@@ -123,12 +127,18 @@ impl Topology {
             sentinel_base: None,
             address_map: AddressMap::default(),
             credentials: None,
+            current_tls: None,
         };
         Ok(Self { access, prober: OnceLock::new(), importing: ImportingNodes::default() })
     }
 
     pub(crate) fn with_sentinel_base(mut self, base: Option<Config>) -> Self {
         self.access.sentinel_base = base;
+        self
+    }
+
+    pub(crate) fn with_current_tls(mut self, tls: Option<Arc<CurrentTls>>) -> Self {
+        self.access.current_tls = tls;
         self
     }
 
@@ -313,9 +323,18 @@ fn owners_of<'v>(
 }
 
 impl VoterAccess {
-    /// Everything but the server, with the credentials of this moment.
+    /// With the certificates of this moment.
+    async fn with_tls(&self, config: Config) -> Config {
+        match &self.current_tls {
+            Some(tls) => tls.renew(config).await,
+            None => config,
+        }
+    }
+
+    /// Everything but the server, with the certificates and credentials of this moment.
     async fn current_base(&self) -> Result<Config, StoreError> {
-        let Some(provider) = &self.credentials else { return Ok(self.base.clone()) };
+        let base = self.with_tls(self.base.clone()).await;
+        let Some(provider) = &self.credentials else { return Ok(base) };
         let given = timeout(self.connect.timeout, provider.credentials()).await;
         let given = given.unwrap_or_else(|_| {
             let detail = "redis: the provider has no credentials in time";
@@ -324,7 +343,7 @@ impl VoterAccess {
         Ok(Config {
             username: given.username.map(Into::into),
             password: Some(given.password.expose().to_owned()),
-            ..self.base.clone()
+            ..base
         })
     }
 
@@ -342,7 +361,7 @@ impl VoterAccess {
             username: username.clone(),
             password: password.clone(),
             database: None,
-            ..self.sentinel_base.as_ref().unwrap_or(&self.base).clone()
+            ..self.with_tls(self.sentinel_base.as_ref().unwrap_or(&self.base).clone()).await
         };
         let opened = async {
             let mut connection = Connection::open(config, &self.connect, CONNECT_TIMEOUT).await?;
@@ -466,8 +485,8 @@ impl VoterAccess {
 
 /// Says that it was the server, and whom it does not let in.
 fn refused_by_server(error: StoreError, base: &Config) -> StoreError {
-    // Without a code it was not the server that has refused, but we its certificate.
-    if error.kind() != StoreErrorKind::Denied || error.to_string().contains("SSL_CERT_FILE") {
+    // Of a certificate all was said.
+    if error.kind() != StoreErrorKind::Denied || is_of_certificates(&error) {
         return error;
     }
     let user = UserName(base.username.as_deref());

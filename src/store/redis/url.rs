@@ -10,6 +10,7 @@ use std::fmt;
 use fred::types::config::{ClusterDiscoveryPolicy, Config, Server, ServerConfig};
 use percent_encoding::percent_decode_str;
 
+use super::tls::TlsSettings;
 use crate::config::ConfigError;
 
 const PORT: u16 = 6379;
@@ -35,14 +36,16 @@ pub(crate) struct ServerSettings {
     pub(crate) username: Option<Box<str>>,
     pub(crate) password: Option<Box<str>>,
     pub(crate) database: Option<u8>,
+    pub(crate) own_tls: TlsSettings,
 }
 
 impl ServerSettings {
     /// Whether any of these says something.
     #[cfg(feature = "fred-config")]
     pub(crate) fn any(&self) -> bool {
-        let Self { url, host, port, tls, username, password, database } = self;
+        let Self { url, host, port, tls, username, password, database, own_tls } = self;
         url.is_some()
+            || own_tls.any().is_some()
             || host.is_some()
             || port.is_some()
             || *tls
@@ -116,7 +119,7 @@ impl ServerSettings {
                 )
             });
         }
-        parsed.into_config()
+        parsed.into_config(&self.own_tls)
     }
 }
 
@@ -337,7 +340,7 @@ impl ParsedUrl {
         )
     }
 
-    fn into_config(self) -> Result<Config, ConfigError> {
+    fn into_config(self, own_tls: &TlsSettings) -> Result<Config, ConfigError> {
         let server = match self.form {
             UrlForm::Cluster => ServerConfig::Clustered {
                 hosts: self.servers,
@@ -356,7 +359,7 @@ impl ParsedUrl {
                 None => return Err(wrong("names no server")),
             },
         };
-        let secured = if self.is_tls { system_tls()? } else { Config::default() };
+        let secured = if self.is_tls { own_tls.secured()? } else { Config::default() };
         Ok(Config {
             server,
             username: self.username,
@@ -365,12 +368,6 @@ impl ParsedUrl {
             ..secured
         })
     }
-}
-
-/// A configuration with TLS by the certificates of the system.
-pub(crate) fn system_tls() -> Result<Config, ConfigError> {
-    Config::from_url("rediss://localhost")
-        .map_err(|error| ConfigError::new("tls", format!("cannot be used: {}", error.details())))
 }
 
 pub(crate) fn require_tls(setting: &'static str) -> Result<(), ConfigError> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tower_jwt_revocation::RedisStore;
-use tower_jwt_revocation::store::redis::{ConnectError, Finding, Start};
+use tower_jwt_revocation::store::redis::{ConnectError, Finding, Report, ServerFigures, Start};
 use tower_jwt_revocation::store::{StoreError, StoreErrorKind};
 
 use crate::args::Common;
@@ -26,12 +26,44 @@ pub(super) async fn doctor(common: &Common, output: Output) -> Result<Status, Fa
     }
     let findings: Vec<_> = report.findings.iter().map(document).collect();
     let is_fit = report.is_fit();
-    output.answer(&json!({ "fit": is_fit, "findings": findings }), || {
+    output.answer(&whole(&report, is_fit, findings), || {
         let lines = report.findings.iter().map(ToString::to_string);
+        let servers = report.servers.iter().map(|server| format!("server: {}", escaped(server)));
         let verdict = if is_fit { "this Redis is fit" } else { "this Redis is not fit" };
-        lines.chain([verdict.into()]).collect::<Vec<_>>().join("\n")
+        lines
+            .chain(servers)
+            .chain(kept(&report))
+            .chain([verdict.into()])
+            .collect::<Vec<_>>()
+            .join("\n")
     })?;
     Ok(if is_fit { Status::Done } else { Status::Refused })
+}
+
+/// The report for programs, with whether the server is fit.
+fn whole(report: &Report, is_fit: bool, findings: Vec<Value>) -> Value {
+    // What is not known is left out of it.
+    let mut document = serde_json::to_value(report).unwrap_or_else(|_| json!({}));
+    if let Value::Object(members) = &mut document {
+        members.insert("fit".into(), is_fit.into());
+        members.insert("findings".into(), findings.into());
+    }
+    document
+}
+
+/// What a server says of itself, without what a terminal would take for a command.
+fn escaped(server: &ServerFigures) -> String {
+    crate::output::escaped(&server.to_string())
+}
+
+/// How much is kept.
+fn kept(report: &Report) -> Option<String> {
+    let number = |number: Option<u64>, what: &str| {
+        number.map(|number| format!("{number} {what}{}", if number == 1 { "" } else { "s" }))
+    };
+    let kept = [number(report.revocations, "revocation"), number(report.sessions, "session")];
+    let kept: Vec<_> = kept.into_iter().flatten().collect();
+    (!kept.is_empty()).then(|| format!("kept: {}", kept.join(", ")))
 }
 
 /// Whether the server could not be asked, or did not let us in. That of a right that is missing is

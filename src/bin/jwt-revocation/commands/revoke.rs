@@ -12,7 +12,7 @@ use crate::args::{ChangeArgs, Common, NamedArgs, NoteArgs, RevokeArgs};
 use crate::failure::{Failure, Status};
 use crate::open::{self, Writing};
 use crate::output::{
-    self, Output, escaped, looks_like_a_token, record_document, shown_record, shown_target,
+    Output, escaped, looks_like_a_token, record_document, shown_record, shown_target,
     target_document,
 };
 
@@ -199,10 +199,10 @@ async fn finish(
         Some(error) if output.json => {
             document.insert("error".into(), error.as_str().into());
             document.insert("repeatable".into(), true.into());
-            output::document(&document.into()).map(|()| Status::Unknown)
+            output.answer(&document.into(), String::new).map(|()| Status::Unknown)
         }
         Some(error) => {
-            output::text(&text())?;
+            output.answer(&document.into(), text)?;
             Err(Failure::Store { error: error.clone(), repeatable: true, also: Map::new() })
         }
     }

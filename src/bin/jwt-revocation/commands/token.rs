@@ -27,7 +27,10 @@ pub(super) async fn token(common: &Common, output: Output) -> Result<Status, Fai
     let verifier = verifier(&config).await?;
     // Who has written this line is of no interest; what they meant is the token.
     let text = text.trim();
-    let text = text.strip_prefix("Bearer ").map_or(text, str::trim);
+    let text = match text.split_once(' ') {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim(),
+        _ => text,
+    };
     let token = match verifier.verify(text) {
         Ok(token) => token,
         Err(error) if error.kind() == TokenErrorKind::NoKeys => {

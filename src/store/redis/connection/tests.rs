@@ -21,14 +21,21 @@ fn the_code_of_an_error_is_its_first_word_also_out_of_a_script() {
 
 #[test]
 fn a_certificate_that_is_not_accepted_is_told_with_the_remedy_and_not_waited_for() {
-    for details in [
-        "invalid peer certificate: UnknownIssuer",
-        "Ssl(Error { code: 1, reason: \"certificate verify failed\" })",
+    for (details, remedy) in [
+        ("invalid peer certificate: UnknownIssuer", "REDIS_CA_FILE"),
+        ("Ssl(Error { code: 1, reason: \"certificate verify failed\" })", "REDIS_CA_FILE"),
+        ("received fatal alert: CertificateRequired", "REDIS_CLIENT_CERT_FILE"),
+        ("received fatal alert: UnknownCA", "REDIS_CLIENT_CERT_FILE"),
+        ("ssl/tls alert bad certificate, SSL alert number 42", "REDIS_CLIENT_CERT_FILE"),
     ] {
         let error = classify(&Error::new(ErrorKind::IO, details));
         assert_eq!(error.kind(), StoreErrorKind::Denied, "{details}");
-        assert!(error.to_string().contains("SSL_CERT_FILE"), "{error}");
+        assert!(error.to_string().contains(remedy), "{error}");
+        assert!(is_of_certificates(&error), "{error}");
     }
+    // A user of Redis may be called so.
+    let other = classify(&Error::new(ErrorKind::Unknown, "NOPERM unknown ca"));
+    assert!(!is_of_certificates(&other), "{other}");
 }
 
 #[test]

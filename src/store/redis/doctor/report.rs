@@ -140,6 +140,45 @@ impl fmt::Display for Finding {
     }
 }
 
+/// One line: `10.0.0.7:6379: redis 7.0.15, up 3 d 4 h, 1.4 MiB of memory, 12 clients, …`. What is
+/// not known is left out.
+impl fmt::Display for ServerFigures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mebibytes =
+            |bytes: u64| format!("{}.{} MiB", bytes >> 20, ((bytes % (1 << 20)) * 10) >> 20);
+        let number = |number: u64, one: &str, more: &str| {
+            format!("{number} {}", if number == 1 { one } else { more })
+        };
+        let memory = match (self.used_memory_bytes, self.max_memory_bytes) {
+            (Some(used), Some(most)) => {
+                Some(format!("{} of {} of memory", mebibytes(used), mebibytes(most)))
+            }
+            (Some(used), None) => Some(format!("{} of memory", mebibytes(used))),
+            (None, _) => None,
+        };
+        let told = [
+            self.version.clone(),
+            self.uptime_secs.map(|secs| match (secs / 86_400, secs / 3600 % 24, secs / 60 % 60) {
+                (0, 0, 0) => format!("up {secs} s"),
+                (0, 0, minutes) => format!("up {minutes} min"),
+                (0, hours, minutes) => format!("up {hours} h {minutes} min"),
+                (days, hours, _) => format!("up {days} d {hours} h"),
+            }),
+            memory,
+            self.clients.map(|clients| number(clients, "client", "clients")),
+            self.operations_per_second.map(|commands| format!("{commands} commands a second")),
+            self.replicas.map(|replicas| number(replicas, "replica", "replicas")),
+            self.replication_lag_bytes
+                .map(|bytes| format!("{} behind in replication", number(bytes, "byte", "bytes"))),
+        ];
+        f.write_str(&self.address)?;
+        told.into_iter()
+            .flatten()
+            .enumerate()
+            .try_for_each(|(n, words)| write!(f, "{}{words}", if n == 0 { ": " } else { ", " }))
+    }
+}
+
 /// One finding per line.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -230,5 +230,14 @@ fn what_a_server_says_of_itself_is_a_value_and_what_it_does_not_say_is_left_out(
         ],
         "revocations": 3,
     });
-    assert_eq!(serde_json::to_value(report).unwrap(), expected);
+    assert_eq!(serde_json::to_value(&report).unwrap(), expected);
+    let told = "a:1: valkey 8.1.0, up 1 min, 0.0 MiB of memory, 5 clients, 12 commands a second, \
+                2 replicas, 200 bytes behind in replication";
+    assert_eq!(report.servers[0].to_string(), told);
+    assert_eq!(report.servers[1].to_string(), "b:2");
+    let mut busy = info.figures("c:3".into());
+    (busy.uptime_secs, busy.clients) = (Some(3 * 86_400 + 4 * 3600), Some(1));
+    (busy.used_memory_bytes, busy.max_memory_bytes) = (Some(3 << 19), Some(100 << 20));
+    let told = busy.to_string();
+    assert!(told.contains("up 3 d 4 h, 1.5 MiB of 100.0 MiB of memory, 1 client, "), "{told}");
 }

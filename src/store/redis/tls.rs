@@ -1,0 +1,241 @@
+//! TLS: which authorities are trusted, and by which certificate this client shows who it is.
+//!
+//! It is rustls where that is compiled in, else native-tls. What comes from files is read for each
+//! connection, as certificates are renewed while programs run. As long as a file cannot be used, the
+//! certificates that were read before go on being used.
+
+#[cfg(all(feature = "native-tls", not(feature = "rustls")))]
+mod by_native_tls;
+#[cfg(feature = "rustls")]
+mod by_rustls;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fred::types::config::Config;
+
+#[cfg(all(feature = "native-tls", not(feature = "rustls")))]
+use self::by_native_tls::connector;
+#[cfg(feature = "rustls")]
+use self::by_rustls::connector;
+use crate::config::ConfigError;
+
+/// Certificates and a key of one's own, in PEM (RFC 7468).
+#[derive(Clone, Default)]
+pub(crate) struct TlsSettings {
+    /// The authorities that are trusted instead of those of the system.
+    roots: Option<PemSource>,
+    client: Option<ClientIdentity>,
+}
+
+/// The certificate of this client, with those between it and an authority, and its key.
+#[derive(Clone)]
+struct ClientIdentity {
+    certificate: PemSource,
+    key: PemSource,
+}
+
+#[derive(Clone)]
+#[cfg_attr(
+    not(any(feature = "rustls", feature = "native-tls")),
+    expect(dead_code, reason = "nothing is made of it without TLS")
+)]
+enum PemSource {
+    Text { setting: &'static str, pem: Arc<[u8]> },
+    File { setting: &'static str, path: PathBuf },
+}
+
+/// PEM as it was read, and what to say of it in errors.
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+struct Pem<'a> {
+    source: &'a PemSource,
+    text: Arc<[u8]>,
+}
+
+// === impl TlsSettings ===
+
+impl TlsSettings {
+    pub(crate) fn set_roots(&mut self, pem: &[u8]) {
+        self.roots = Some(PemSource::text("root_certificates", pem));
+    }
+
+    pub(crate) fn set_roots_file(&mut self, path: PathBuf) {
+        self.roots = Some(PemSource::File { setting: "root_certificates_file", path });
+    }
+
+    pub(crate) fn set_client(&mut self, certificate: &[u8], key: &[u8]) {
+        self.client = Some(ClientIdentity {
+            certificate: PemSource::text("client_certificate", certificate),
+            key: PemSource::text("client_key", key),
+        });
+    }
+
+    pub(crate) fn set_client_files(&mut self, certificate: PathBuf, key: PathBuf) {
+        self.client = Some(ClientIdentity {
+            certificate: PemSource::File { setting: "client_certificate_file", path: certificate },
+            key: PemSource::File { setting: "client_key_file", path: key },
+        });
+    }
+
+    /// One of these that is set, by the name of its setting.
+    pub(crate) fn any(&self) -> Option<&'static str> {
+        let client = self.client.as_ref().map(|client| client.certificate.setting());
+        self.roots.as_ref().map(PemSource::setting).or(client)
+    }
+
+    /// Whether a file may change.
+    fn has_files(&self) -> bool {
+        let of_client = self.client.iter().flat_map(|client| [&client.certificate, &client.key]);
+        self.roots.iter().chain(of_client).any(|pem| matches!(pem, PemSource::File { .. }))
+    }
+
+    /// A configuration of fred with this TLS and nothing else.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the setting that cannot be used. It never quotes what a file holds.
+    #[cfg(any(feature = "rustls", feature = "native-tls"))]
+    pub(crate) fn secured(&self) -> Result<Config, ConfigError> {
+        let roots = self.roots.as_ref().map(PemSource::read).transpose()?;
+        let client = match &self.client {
+            Some(client) => Some((client.certificate.read()?, client.key.read()?)),
+            None => None,
+        };
+        let connector = connector(roots.as_ref(), client.as_ref())?;
+        Ok(Config { tls: Some(connector.into()), ..Config::default() })
+    }
+
+    /// Without TLS compiled in, who asks for it has been refused before.
+    #[cfg(not(any(feature = "rustls", feature = "native-tls")))]
+    #[expect(clippy::unnecessary_wraps, reason = "as with TLS")]
+    pub(crate) fn secured(&self) -> Result<Config, ConfigError> {
+        Ok(Config::default())
+    }
+}
+
+/// Which settings there are. Of a text that was given, nothing is shown: it may be a key.
+impl fmt::Debug for TlsSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of_client = self.client.iter().flat_map(|client| [&client.certificate, &client.key]);
+        f.debug_list().entries(self.roots.iter().chain(of_client)).finish()
+    }
+}
+
+// === impl PemSource ===
+
+impl PemSource {
+    fn text(setting: &'static str, pem: &[u8]) -> Self {
+        Self::Text { setting, pem: pem.into() }
+    }
+
+    fn setting(&self) -> &'static str {
+        match self {
+            Self::Text { setting, .. } | Self::File { setting, .. } => setting,
+        }
+    }
+
+    #[cfg(any(feature = "rustls", feature = "native-tls"))]
+    fn read(&self) -> Result<Pem<'_>, ConfigError> {
+        let text = match self {
+            Self::Text { pem, .. } => Arc::clone(pem),
+            Self::File { setting, path } => std::fs::read(path)
+                .map_err(|error| {
+                    let problem = format!("names {}, which cannot be read", path.display());
+                    ConfigError::new(*setting, problem).with_source(error)
+                })?
+                .into(),
+        };
+        Ok(Pem { source: self, text })
+    }
+}
+
+impl fmt::Debug for PemSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text { setting, .. } => write!(f, "{setting}"),
+            Self::File { setting, path } => write!(f, "{setting}: {}", path.display()),
+        }
+    }
+}
+
+// === What can change while the program runs ===
+
+/// The TLS of the next connection.
+pub(crate) struct CurrentTls {
+    settings: TlsSettings,
+    /// What was made of the files when they could last be used.
+    last: Mutex<Config>,
+}
+
+impl CurrentTls {
+    /// None if nothing of it can change. `first` is what was made of the files a moment ago.
+    pub(crate) fn new(settings: &TlsSettings, first: &Config) -> Option<Arc<Self>> {
+        (settings.has_files() && first.uses_tls())
+            .then(|| Arc::new(Self { settings: settings.clone(), last: Mutex::new(first.clone()) }))
+    }
+
+    /// The configuration with the TLS that the files stand for now, if it has TLS at all.
+    pub(crate) async fn renew(self: &Arc<Self>, config: Config) -> Config {
+        if !config.uses_tls() {
+            return config;
+        }
+        let this = Arc::clone(self);
+        let read = tokio::task::spawn_blocking(move || this.read()).await;
+        match read {
+            Ok(secured) => with_tls_of(config, secured),
+            // The runtime is ending.
+            Err(_) => config,
+        }
+    }
+
+    fn read(&self) -> Config {
+        let read = self.settings.secured();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match read {
+            Ok(secured) => *last = secured,
+            Err(error) => tracing::warn!(
+                ?error,
+                "the certificates for redis cannot be read \
+                again; those that were read before are used"
+            ),
+        }
+        last.clone()
+    }
+}
+
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+fn with_tls_of(config: Config, secured: Config) -> Config {
+    Config { tls: secured.tls, ..config }
+}
+
+#[cfg(not(any(feature = "rustls", feature = "native-tls")))]
+fn with_tls_of(config: Config, _: Config) -> Config {
+    config
+}
+
+// === Errors ===
+
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+impl Pem<'_> {
+    /// `problem` says what is wrong with it: "holds no certificate".
+    fn error(&self, problem: &str) -> ConfigError {
+        match self.source {
+            PemSource::Text { setting, .. } => ConfigError::new(*setting, problem),
+            PemSource::File { setting, path } => {
+                ConfigError::new(*setting, format!("names {}, which {problem}", path.display()))
+            }
+        }
+    }
+}
+
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+const NO_CERTIFICATE: &str =
+    "holds no certificate in PEM; give PEM with at least one `BEGIN CERTIFICATE`";
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+const BAD_CERTIFICATE: &str = "holds a certificate that cannot be used";
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+const NOT_A_PAIR: &str =
+    "cannot be used with the certificate of this client; give the key that the certificate is for";
+
+#[cfg(all(test, any(feature = "rustls", feature = "native-tls")))]
+mod tests;
