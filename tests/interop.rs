@@ -201,7 +201,7 @@ async fn a_client_of_the_crate_oauth2_refreshes_asks_and_revokes() {
             _ => introspect.clone(),
         };
         async move {
-            let answer = endpoint.oneshot(request.map(|body| Full::<Bytes>::from(body))).await?;
+            let answer = endpoint.oneshot(request.map(Full::<Bytes>::from)).await?;
             let (head, body) = answer.into_parts();
             let body = body.collect().await?.to_bytes().to_vec();
             Ok::<HttpResponse, Infallible>(http::Response::from_parts(head, body))

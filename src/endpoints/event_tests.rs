@@ -133,37 +133,56 @@ fn risc(event: &str) -> String {
     format!("{RISC}{event}")
 }
 
-/// The examples of CAEP 1.0 §3 and RISC 1.0 §2, with what is refused after each.
+/// An event about a subject, and what is refused after it.
+type Case = (Value, String, Value, &'static str);
+
+async fn assert_ended(cases: impl IntoIterator<Item = Case>) {
+    for (subject, event, details, expected) in cases {
+        let example = example(&subject, &event, &details);
+        let received = received(&example, &subject, Some("secevent+jwt")).await;
+        assert_eq!(received, (202, expected.to_owned()), "{example}");
+    }
+}
+
+fn opaque(id: &str) -> Value {
+    json!({ "format": "opaque", "id": id })
+}
+
+/// A user of the issuer of the examples.
+fn of_example(sub: &str) -> Value {
+    json!({ "format": "iss_sub", "iss": "https://idp.example.com/123456789/", "sub": sub })
+}
+
+fn jane() -> Value {
+    of_example("jane.smith@example.com")
+}
+
+fn on_device() -> Value {
+    json!({
+        "format": "complex", "device": of_example("e9297990-14d2-42ec-a4a9-4036db86509a"),
+        "tenant": opaque("123456789"),
+    })
+}
+
+/// When what the examples of CAEP tell has happened.
+const AT: u64 = 1_615_304_991;
+
+/// CAEP 1.0 §3.1.
 #[tokio::test]
-async fn the_examples_of_caep_and_risc_end_what_they_say() {
-    let at = 1_615_304_991;
-    let issuer = "https://idp.example.com/123456789/";
-    let opaque = |id: &str| json!({ "format": "opaque", "id": id });
-    let of = |sub: &str| json!({ "format": "iss_sub", "iss": issuer, "sub": sub });
-    let jane = of("jane.smith@example.com");
-    let (session, tenant) = (opaque("dMTlD|1600802906337.16|16008.16"), opaque("123456789"));
-    let device = of("e9297990-14d2-42ec-a4a9-4036db86509a");
-    let email = json!({ "format": "email", "email": "foo@example.com" });
-    let jwt = json!({
-        "format": "jwt_id", "iss": "https://idp.example.com/987654321/",
-        "jti": "f61t6e20zdo3px56gepu8rzlsp4c1dpc0fx7",
-    });
-    let saml = json!({
-        "format": "saml_assertion_id", "issuer": "https://idp.example.com/987654321/",
-        "assertion_id": "_a75adf55-01d7-dbd8372ebdfc",
-    });
-    let user = "user session";
+async fn the_examples_of_session_revoked_end_what_they_say() {
+    let session = opaque("dMTlD|1600802906337.16|16008.16");
+    let mut of_user = on_device();
+    of_user["user"] = jane();
     let cases = [
         // An opaque id alone is that of a user.
-        (session.clone(), caep("session-revoked"), json!({ "event_timestamp": at }), user),
+        (session.clone(), json!({ "event_timestamp": AT }), "user session"),
         (
             json!({
-                "format": "complex", "session": session, "tenant": tenant,
-                "user": of("99beb27c-c1c2-4955-882a-e0dc4996fcbc"),
+                "format": "complex", "session": session, "tenant": opaque("123456789"),
+                "user": of_example("99beb27c-c1c2-4955-882a-e0dc4996fcbc"),
             }),
-            caep("session-revoked"),
             json!({
-                "initiating_entity": "policy", "event_timestamp": at,
+                "initiating_entity": "policy", "event_timestamp": AT,
                 "reason_admin": { "en": "Landspeed Policy Violation: C076E82F" },
                 "reason_user": {
                     "en": "Access attempt from multiple regions.",
@@ -173,141 +192,139 @@ async fn the_examples_of_caep_and_risc_end_what_they_say() {
             "session",
         ),
         // Which of a user's tokens are on a device is known of own sessions alone.
+        (of_user, json!({ "initiating_entity": "policy", "event_timestamp": AT }), ""),
+        (on_device(), json!({ "event_timestamp": AT }), "device"),
+    ];
+    let event = caep("session-revoked");
+    assert_ended(cases.map(|(subject, details, ended)| (subject, event.clone(), details, ended)))
+        .await;
+}
+
+/// CAEP 1.0 §3.2, §3.3.
+#[tokio::test]
+async fn the_examples_of_changed_claims_and_credentials_end_what_they_say() {
+    let jwt = json!({
+        "format": "jwt_id", "iss": "https://idp.example.com/987654321/",
+        "jti": "f61t6e20zdo3px56gepu8rzlsp4c1dpc0fx7",
+    });
+    let saml = json!({
+        "format": "saml_assertion_id", "issuer": "https://idp.example.com/987654321/",
+        "assertion_id": "_a75adf55-01d7-dbd8372ebdfc",
+    });
+    let role = "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/role";
+    let changed = |claims: Value| json!({ "event_timestamp": AT, "claims": claims });
+    let (claims, credential) = (caep("token-claims-change"), caep("credential-change"));
+    assert_ended([
+        (jwt.clone(), claims.clone(), changed(json!({ "role": "ro-admin" })), "token"),
+        (jwt, claims.clone(), changed(json!({ "trusted_network": false })), "token"),
+        (saml, claims.clone(), changed(json!({ role: "ro-admin" })), ""),
+        // It names more than one token.
+        (jane(), claims, changed(json!({ "role": "ro-admin" })), ""),
         (
-            json!({ "format": "complex", "user": jane, "device": device, "tenant": tenant }),
-            caep("session-revoked"),
-            json!({ "initiating_entity": "policy", "event_timestamp": at }),
-            "",
-        ),
-        (
-            json!({ "format": "complex", "device": device, "tenant": tenant }),
-            caep("session-revoked"),
-            json!({ "event_timestamp": at }),
-            "device",
-        ),
-        (
-            jwt.clone(),
-            caep("token-claims-change"),
-            json!({ "event_timestamp": at, "claims": { "role": "ro-admin" } }),
-            "token",
-        ),
-        (
-            jwt,
-            caep("token-claims-change"),
-            json!({ "event_timestamp": at, "claims": { "trusted_network": false } }),
-            "token",
-        ),
-        (
-            saml,
-            caep("token-claims-change"),
-            json!({
-                "event_timestamp": at,
-                "claims": { "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/role": "ro-admin" },
-            }),
-            "",
-        ),
-        (
-            jane.clone(),
-            caep("credential-change"),
+            jane(),
+            credential.clone(),
             json!({
                 "credential_type": "fido2-roaming", "change_type": "create",
                 "fido2_aaguid": "accced6a-63f5-490a-9eea-e59bc1896cfc",
                 "friendly_name": "Jane's USB authenticator", "initiating_entity": "user",
-                "reason_admin": { "en": "User self-enrollment" }, "event_timestamp": at,
+                "reason_admin": { "en": "User self-enrollment" }, "event_timestamp": AT,
             }),
             "",
         ),
         (
-            jane.clone(),
-            caep("credential-change"),
+            jane(),
+            credential.clone(),
             json!({ "credential_type": "fido2-roaming", "change_type": "delete" }),
-            user,
+            "user session",
         ),
         (
-            jane.clone(),
-            caep("credential-change"),
+            jane(),
+            credential,
             json!({ "credential_type": "password", "change_type": "update" }),
-            user,
+            "user session",
         ),
+    ])
+    .await;
+}
+
+/// CAEP 1.0 §3.4 to §3.8.
+#[tokio::test]
+async fn the_examples_of_devices_risks_and_assurance_end_nothing_by_themselves() {
+    let email = json!({ "format": "email", "email": "someuser@somedomain.com" });
+    let cases = [
         (
-            jane.clone(),
-            caep("assurance-level-change"),
+            jane(),
+            "assurance-level-change",
             json!({
                 "namespace": "NIST-AAL", "current_level": "nist-aal2",
                 "previous_level": "nist-aal1", "change_direction": "increase",
-                "initiating_entity": "user", "event_timestamp": at,
+                "initiating_entity": "user", "event_timestamp": AT,
             }),
-            "",
         ),
         (
-            jane.clone(),
-            caep("assurance-level-change"),
+            jane(),
+            "assurance-level-change",
             json!({
                 "namespace": "Retinal Scan", "current_level": "hi-res-scan",
-                "initiating_entity": "user", "event_timestamp": at,
+                "initiating_entity": "user", "event_timestamp": AT,
             }),
-            "",
         ),
         (
-            json!({ "format": "complex", "device": device, "tenant": tenant }),
-            caep("device-compliance-change"),
+            on_device(),
+            "device-compliance-change",
             json!({
                 "current_status": "not-compliant", "previous_status": "compliant",
-                "initiating_entity": "policy", "event_timestamp": at,
+                "initiating_entity": "policy", "event_timestamp": AT,
             }),
-            "",
         ),
-        (
-            json!({ "format": "email", "email": "someuser@somedomain.com" }),
-            caep("session-established"),
-            json!({ "acr": "AAL2", "amr": ["otp"], "event_timestamp": at }),
-            "",
-        ),
-        (
-            json!({ "format": "email", "email": "someuser@somedomain.com" }),
-            caep("session-presented"),
-            json!({ "ext_id": "12345", "event_timestamp": at }),
-            "",
-        ),
-        (
-            jane.clone(),
-            caep("risk-level-change"),
-            json!({
-                "current_level": "LOW", "previous_level": "HIGH", "event_timestamp": at,
-                "principal": "USER", "risk_reason": "PASSWORD_FOUND_IN_DATA_BREACH",
-            }),
-            "",
-        ),
-        (jane.clone(), risc("account-credential-change-required"), json!({}), ""),
-        (jane.clone(), risc("account-purged"), json!({}), user),
-        (jane.clone(), risc("account-disabled"), json!({ "reason": "hijacking" }), user),
-        (jane.clone(), risc("account-enabled"), json!({}), ""),
         (
             email.clone(),
-            risc("identifier-changed"),
+            "session-established",
+            json!({ "acr": "AAL2", "amr": ["otp"], "event_timestamp": AT }),
+        ),
+        (email, "session-presented", json!({ "ext_id": "12345", "event_timestamp": AT })),
+        (
+            jane(),
+            "risk-level-change",
+            json!({
+                "current_level": "LOW", "previous_level": "HIGH", "event_timestamp": AT,
+                "principal": "USER", "risk_reason": "PASSWORD_FOUND_IN_DATA_BREACH",
+            }),
+        ),
+    ];
+    assert_ended(cases.map(|(subject, event, details)| (subject, caep(event), details, ""))).await;
+}
+
+/// RISC 1.0 §2, all of its events.
+#[tokio::test]
+async fn the_examples_of_risc_end_what_they_say() {
+    let email = |email: &str| json!({ "format": "email", "email": email });
+    let all = "user session";
+    let cases = [
+        (jane(), "account-credential-change-required", json!({}), ""),
+        (jane(), "account-purged", json!({}), all),
+        (jane(), "account-disabled", json!({ "reason": "hijacking" }), all),
+        (jane(), "account-enabled", json!({}), ""),
+        (
+            email("john.doe@example.com"),
+            "identifier-changed",
             json!({ "new-value": "john.roe@example.com" }),
             "",
         ),
-        (email, risc("identifier-recycled"), json!({}), ""),
-        (
-            jane.clone(),
-            risc("credential-compromise"),
-            json!({ "credential_type": "password" }),
-            user,
-        ),
-        (jane.clone(), risc("opt-in"), json!({}), ""),
-        (jane.clone(), risc("opt-out-initiated"), json!({}), ""),
-        (jane.clone(), risc("opt-out-cancelled"), json!({}), ""),
-        (jane.clone(), risc("opt-out-effective"), json!({}), ""),
-        (jane.clone(), risc("recovery-activated"), json!({}), ""),
-        (jane.clone(), risc("recovery-information-changed"), json!({}), ""),
-        (jane.clone(), risc("sessions-revoked"), json!({}), user),
+        (email("foo@example.com"), "identifier-recycled", json!({}), ""),
+        (jane(), "credential-compromise", json!({ "credential_type": "password" }), all),
+        (jane(), "opt-in", json!({}), ""),
+        (jane(), "opt-out-initiated", json!({}), ""),
+        (jane(), "opt-out-cancelled", json!({}), ""),
+        (jane(), "opt-out-effective", json!({}), ""),
+        (jane(), "recovery-activated", json!({}), ""),
+        (jane(), "recovery-information-changed", json!({}), ""),
+        (jane(), "sessions-revoked", json!({}), all),
     ];
-    for (subject, event, details, expected) in cases {
-        let example = example(&subject, &event, &details);
-        let received = received(&example, &subject, Some("secevent+jwt")).await;
-        assert_eq!(received, (202, expected.to_owned()), "{example}");
-    }
+    assert_ended(
+        cases.map(|(subject, event, details, ended)| (subject, risc(event), details, ended)),
+    )
+    .await;
 }
 
 /// The examples of RFC 8417 §2.1, of OpenID Connect Back-Channel Logout §2.4, and of RFC 8935 §2.1.
