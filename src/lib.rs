@@ -173,6 +173,7 @@ pub use verified::VerifiedToken;
     feature = "endpoints",
     feature = "fred-config",
     feature = "issuer",
+    feature = "jwks",
     feature = "redis",
     feature = "rustls",
     feature = "sessions",
@@ -189,4 +190,6 @@ mod documents {
     struct Testing;
     #[doc = include_str!("../docs/recipes.md")]
     struct Recipes;
+    #[doc = include_str!("../docs/endpoints.md")]
+    struct Endpoints;
 }

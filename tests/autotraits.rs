@@ -127,8 +127,12 @@ fn sessions_and_audit() {
 fn the_endpoints() {
     use tower_jwt_revocation::endpoints::{
         ClientAuth, Endpoint, EndpointBody, EventReceiver, LogoutReceiver, ReplayGuard,
-        SubjectRevoker,
+        SecurityEvent, SecurityEventIssuer, SubjectRevoker,
     };
+
+    is_cloned::<(SecurityEvent, SecurityEventIssuer)>();
+    #[cfg(feature = "jwks")]
+    is_shared::<tower_jwt_revocation::endpoints::EventPoller>();
 
     is_cloned::<(Endpoint, ClientAuth, ReplayGuard)>();
     is_cloned::<(EventReceiver, LogoutReceiver, SubjectRevoker)>();

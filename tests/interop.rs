@@ -163,6 +163,89 @@ async fn what_other_libraries_sign_for_providers_is_received() {
     }
 }
 
+/// A client of the crate `oauth2`, as it is, against the endpoints that it needs.
+#[cfg(feature = "endpoints")]
+#[tokio::test]
+async fn a_client_of_the_crate_oauth2_refreshes_asks_and_revokes() {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use http_body_util::{BodyExt as _, Full};
+    use oauth2::basic::{BasicClient, BasicTokenType};
+    use oauth2::{
+        AccessToken, AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse, IntrospectionUrl,
+        RefreshToken, RevocationUrl, StandardRevocableToken, TokenIntrospectionResponse as _,
+        TokenResponse as _, TokenUrl,
+    };
+    use tower::ServiceExt as _;
+    use tower_jwt_revocation::endpoints::{ClientAuth, Endpoint};
+    use tower_jwt_revocation::session::{Login, RefreshPolicy, SessionDetails, Sessions};
+    use tower_jwt_revocation::{JwtRevocationLayer, MemoryStore};
+
+    let key = SigningKey::from_secret(Algorithm::HS256, &[42; 32]).unwrap();
+    let verifier = JwtVerifier::new([key.verification_key()], profile()).unwrap();
+    let store = MemoryStore::new();
+    let layer = JwtRevocationLayer::new(verifier, store.clone());
+    let sessions = Sessions::new(store, layer.revoker(), RefreshPolicy::new()).unwrap();
+    // What forms and Basic have to encode.
+    let (id, secret) = ("client 1", "a+b:c%d/é");
+    let clients = || ClientAuth::with_secret(id, secret);
+    let issuer = TokenIssuer::new(key, profile()).unwrap();
+    let token = Endpoint::refresh(sessions.clone(), issuer, clients());
+    let revoke = Endpoint::token_revocation(&layer, Some(sessions.clone()), clients());
+    let introspect = Endpoint::introspection(&layer, Some(sessions.clone()), clients());
+    let http = |request: HttpRequest| {
+        let endpoint = match request.uri().path() {
+            "/token" => token.clone(),
+            "/revoke" => revoke.clone(),
+            _ => introspect.clone(),
+        };
+        async move {
+            let answer = endpoint.oneshot(request.map(Full::<Bytes>::from)).await?;
+            let (head, body) = answer.into_parts();
+            let body = body.collect().await?.to_bytes().to_vec();
+            Ok::<HttpResponse, Infallible>(http::Response::from_parts(head, body))
+        }
+    };
+    let url = |path: &str| format!("https://id.example/{path}");
+    for auth_type in [AuthType::BasicAuth, AuthType::RequestBody] {
+        let client = BasicClient::new(ClientId::new(id.into()))
+            .set_client_secret(ClientSecret::new(secret.into()))
+            .set_auth_type(auth_type)
+            .set_token_uri(TokenUrl::new(url("token")).unwrap())
+            .set_revocation_url(RevocationUrl::new(url("revoke")).unwrap())
+            .set_introspection_url(IntrospectionUrl::new(url("introspect")).unwrap());
+        let mut details = SessionDetails::new();
+        details.client = Some(id.into());
+        let Login::Granted(grant) = sessions.login("alice", details).await.unwrap() else {
+            panic!("refused")
+        };
+        let first = RefreshToken::new(grant.token.expose().to_owned());
+        let tokens = client.exchange_refresh_token(&first).request_async(&http).await.unwrap();
+        assert_eq!(*tokens.token_type(), BasicTokenType::Bearer);
+        assert!(tokens.expires_in().is_some_and(|left| !left.is_zero()));
+        let refresh = tokens.refresh_token().unwrap().clone();
+        let is_active = async |token: &str| {
+            let token = AccessToken::new(token.to_owned());
+            client.introspect(&token).request_async(&http).await.unwrap().active()
+        };
+        let both = [tokens.access_token().secret().as_str(), refresh.secret().as_str()];
+        for token in both {
+            assert!(is_active(token).await);
+        }
+        layer.check(both[0]).await.unwrap();
+        let revoked = StandardRevocableToken::RefreshToken(refresh.clone());
+        client.revoke_token(revoked).unwrap().request_async(&http).await.unwrap();
+        for token in both {
+            assert!(!is_active(token).await);
+        }
+        layer.check(both[0]).await.unwrap_err();
+        client.exchange_refresh_token(&refresh).request_async(&http).await.unwrap_err();
+        let wrong = client.set_client_secret(ClientSecret::new("wrong".into()));
+        wrong.exchange_refresh_token(&first).request_async(&http).await.unwrap_err();
+    }
+}
+
 /// RFC 9864 §2.2 gives Ed25519 a name of its own beside `EdDSA`.
 #[test]
 fn ed25519_is_accepted_by_its_new_name() {

@@ -269,6 +269,7 @@ impl fmt::Display for AuditKind {
 /// | `outcome` | `ok`, or `error` if it was refused, failed, or its end was not waited for |
 /// | `sub`, `jti`, `session_id`, `family_id`, `device_id`, `client_id` | the ids of the user, the access token, …; each only if it is known |
 /// | `id` | the id of another target: a key, an issuer, a claim, a signing input |
+/// | `iss` | whose the id of a revocation is, if it names an issuer |
 /// | `reason`, `actor` | what a revocation was given, or why something was refused |
 /// | `sparing` | the session of which a revocation says nothing |
 /// | `error` | why it failed |
@@ -287,6 +288,9 @@ pub struct AuditEvent {
 }
 
 impl AuditEvent {
+    /// Stands for a token that someone gave for an id.
+    pub(crate) const TOKEN: &str = "[a token]";
+
     /// An event that happened now, with the outcome `ok` and no ids.
     pub fn new(kind: AuditKind) -> Self {
         Self { at: SystemClock.now(), kind, failed: false, repeated: None, fields: Vec::new() }
@@ -352,7 +356,7 @@ impl AuditEvent {
                 "id"
             }
         };
-        self.with(field, Some(target.id()))
+        self.with(field, Some(target.id())).with("iss", target.issuer_name())
     }
 
     /// The same event with the user it is about.
@@ -494,7 +498,7 @@ fn presentable(text: &str) -> Cow<'_, str> {
         [] => false,
     };
     if is_token {
-        return Cow::Borrowed("[a token]");
+        return Cow::Borrowed(AuditEvent::TOKEN);
     }
     let mut end = text.len().min(MAX_TEXT);
     while !text.is_char_boundary(end) {

@@ -39,7 +39,14 @@ pub(super) enum ErrorFormat {
 impl ErrorFormat {
     /// 400 with this code. The description is ours: it holds nothing of the request.
     pub(super) fn bad_request(self, code: &str, description: &str) -> Answer {
-        Answer::json(StatusCode::BAD_REQUEST, &self.body(code, description))
+        let answer = Answer::json(StatusCode::BAD_REQUEST, &self.body(code, description));
+        match self {
+            Self::OAuth => answer,
+            // RFC 8935 §2.3 wants the language of the description to be said.
+            Self::SecurityEvent => {
+                answer.with(header::CONTENT_LANGUAGE, HeaderValue::from_static("en"))
+            }
+        }
     }
 
     fn body(self, code: &str, description: &str) -> Value {

@@ -71,6 +71,19 @@ impl Endpoint {
         Self { kind: Arc::new(EndpointKind::Post { media_type, format, admits, answers }) }
     }
 
+    /// For `POST` of JSON that is answered with JSON: the other side, for tests.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) fn answering_json(
+        answers: impl Fn(Vec<u8>) -> BoxFuture<'static, (StatusCode, serde_json::Value)>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        Self::post("application/json", ErrorFormat::SecurityEvent, move |_, body| {
+            answers(body).map(|(status, body)| Answer::json(status, &body)).boxed()
+        })
+    }
+
     async fn answer<B: Body>(self, head: Parts, body: B) -> Answer {
         let EndpointKind::Post { media_type, format, admits, answers } = &*self.kind else {
             return self.read(&head.method);

@@ -1,10 +1,11 @@
-//! [`EventReceiver`]: security events that are pushed (RFC 8935), of CAEP 1.0 and RISC 1.0.
+//! [`EventReceiver`]: security events of CAEP 1.0 and RISC 1.0, pushed (RFC 8935) or polled for.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use http::StatusCode;
 use serde_json::{Map, Value};
 
@@ -13,10 +14,10 @@ use super::bearer_secret::SecretDigest;
 use super::endpoint::Endpoint;
 use super::replay::ReplayGuard;
 use super::signed::{EventToken, Providers, describe, missing, odd, time};
-use super::subject::{Subject, SubjectRevoker};
+use super::subject::{Subject, SubjectOutcome, SubjectRevoker};
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreErrorKind};
 use crate::token::jwt::JwtVerifier;
 use crate::token::{TokenError, TokenErrorKind, TokenVerifier as _};
 
@@ -31,21 +32,28 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// What events have in front of their names.
 const EVENT_TYPES: &str = "https://schemas.openid.net/secevent/";
 
-/// Receives security events and revokes what they end (Shared Signals Framework 1.0, RFC 8417).
+/// The `reason` of what is revoked.
+const REASON: &str = "reported by a security event";
+
+/// Receives security events and revokes what they end (Shared Signals Framework 1.0, RFC 8417):
+/// those that a transmitter pushes ([`into_endpoint`](Self::into_endpoint)), and those that are
+/// polled for (`EventPoller`, with feature `jwks`).
 ///
 /// | event | what is revoked of its [subject](SubjectRevoker) |
 /// | --- | --- |
 /// | CAEP `session-revoked`; RISC `sessions-revoked`, `account-disabled`, `account-purged`, `credential-compromise`; OAuth `tokens-revoked` | all of it |
 /// | CAEP `credential-change` that revokes or deletes a credential, or is of a password | all of it |
 /// | CAEP `token-claims-change` | the token, if the subject is one (`jwt_id`) |
-/// | any other, a verification too | nothing; it is acknowledged |
+/// | CAEP `device-compliance-change`, `risk-level-change`, `assurance-level-change`, `session-established`, `session-presented` | nothing, unless [`with_effect`](Self::with_effect) does it |
+/// | RISC `account-enabled`, `account-credential-change-required`, `identifier-changed`, `identifier-recycled`, `opt-in`, `opt-out-…`, `recovery-…` | the same |
+/// | any other, a verification too | the same |
 ///
 /// What was issued up to the `event_timestamp` is revoked; without one, up to the `iat` of the
 /// token of the event; each to the end of its second, and in no case later than now. So an event
 /// that arrives late, or twice, ends no later login. An account that is enabled again reinstates
 /// nothing.
 ///
-/// | answer | when |
+/// | answer to a push | when |
 /// | --- | --- |
 /// | 202 | it was carried out, now or before, or has no effect here |
 /// | 400 | the token is not one of a transmitter: `err` says why (RFC 8935 §2.4) |
@@ -54,22 +62,55 @@ const EVENT_TYPES: &str = "https://schemas.openid.net/secevent/";
 #[doc(alias("SSF", "CAEP", "RISC", "security event token", "shared signals"))]
 #[derive(Clone)]
 pub struct EventReceiver {
-    subjects: SubjectRevoker,
+    subjects: Arc<SubjectRevoker>,
     guard: ReplayGuard,
     transmitters: Providers,
     bearer: Option<SecretDigest>,
+    effect: Option<Arc<Effect>>,
 }
 
-/// What an event asks for.
-struct Revocations {
-    /// Each with the time up to which what it has was issued; none for all so far.
-    subjects: Vec<(Subject, Option<Timestamp>)>,
+type Effect = dyn Fn(SecurityEvent) -> BoxFuture<'static, Result<(), StoreError>> + Send + Sync;
+
+/// An event as a transmitter has reported it: its token was verified. For
+/// [`EventReceiver::with_effect`].
+#[derive(Clone)]
+pub struct SecurityEvent {
+    issuer: Box<str>,
+    id: Box<str>,
+    event_type: Box<str>,
+    subject: Option<Value>,
+    details: Value,
+    happened_at: Timestamp,
+    /// Up to when what the subject has was issued; none for all so far.
+    until: Option<Timestamp>,
+    subjects: Arc<SubjectRevoker>,
+}
+
+/// What became of the token of an event.
+#[derive(Debug)]
+pub(super) enum Received {
+    /// It was carried out, now or before, or has no effect here.
+    Done,
+    /// It is not the token of an event of a transmitter: why, as RFC 8935 §2.4 has it.
+    Refused { code: &'static str, description: &'static str },
+    /// It may be carried out later: the store did not confirm, or there are no keys to verify it.
+    Unconfirmed,
+}
+
+/// An event of a token that was verified.
+struct Reported {
+    event_type: Box<str>,
+    /// What is to be revoked, with the time up to which what it has was issued; none for all so
+    /// far.
+    revokes: Option<(Subject, Option<Timestamp>)>,
+    happened_at: Timestamp,
 }
 
 impl EventReceiver {
     /// Revokes with this.
     pub fn new(subjects: SubjectRevoker, guard: ReplayGuard) -> Self {
-        Self { subjects, guard, transmitters: Providers::default(), bearer: None }
+        let (subjects, transmitters) = (Arc::new(subjects), Providers::default());
+        Self { subjects, guard, transmitters, bearer: None, effect: None }
     }
 
     /// Receives the events of a transmitter: those that one of the keys of `transmitter` has
@@ -83,10 +124,41 @@ impl EventReceiver {
     }
 
     /// Takes requests only from callers that send this in `Authorization: Bearer`. Default: from
-    /// all, as the token of an event is signed.
+    /// all, as the token of an event is signed. It has no effect on what is polled for.
     #[must_use]
     pub fn with_bearer(mut self, secret: impl AsRef<str>) -> Self {
         self.bearer = Some(SecretDigest::of(secret.as_ref()));
+        self
+    }
+
+    /// Does more with each event, whatever its type: `effect` is called after what the event
+    /// revokes by itself was confirmed, and before the token counts as carried out. If it fails,
+    /// the event is not acknowledged, and both are done again when it comes again. So devices,
+    /// risks and assurance levels can end what they are about here:
+    ///
+    /// ```
+    /// # use tower_jwt_revocation::endpoints::EventReceiver;
+    /// # fn f(receiver: EventReceiver) -> EventReceiver {
+    /// receiver.with_effect(|event| async move {
+    ///     let is_bad = event.event_type().ends_with("/caep/event-type/device-compliance-change")
+    ///         && event.details()["current_status"] == "not-compliant";
+    ///     if is_bad {
+    ///         event.revoke_subject().await?;
+    ///     }
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
+    #[doc(alias("device-compliance-change", "risk-level-change", "assurance-level-change"))]
+    #[must_use]
+    pub fn with_effect<F>(
+        mut self,
+        effect: impl Fn(SecurityEvent) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<(), StoreError>> + Send + 'static,
+    {
+        self.effect = Some(Arc::new(move |event| effect(event).boxed()));
         self
     }
 
@@ -98,55 +170,100 @@ impl EventReceiver {
         Endpoint::guarded_post(MEDIA_TYPE, ErrorFormat::SecurityEvent, admits, move |_, body| {
             let receiver = Arc::clone(&receiver);
             async move {
-                match std::str::from_utf8(&body) {
-                    Ok(token) => receiver.receive(token.trim()).await,
-                    Err(_) => ErrorFormat::SecurityEvent.invalid_request("the body is no token"),
+                let format = ErrorFormat::SecurityEvent;
+                let Ok(token) = std::str::from_utf8(&body) else {
+                    return format.invalid_request("the body is no token");
+                };
+                match receiver.receive(token.trim(), None).await {
+                    Received::Done => Answer::empty(StatusCode::ACCEPTED),
+                    Received::Refused { code, description } => {
+                        format.bad_request(code, description)
+                    }
+                    Received::Unconfirmed => Answer::unavailable(),
                 }
             }
             .boxed()
         })
     }
 
-    async fn receive(&self, token: &str) -> Answer {
-        let format = ErrorFormat::SecurityEvent;
-        let (token, revocations) = match self.verify(token) {
-            Ok(event) => event,
+    /// Whether there is a transmitter whose events are taken.
+    #[cfg(feature = "jwks")]
+    pub(super) fn has_transmitters(&self) -> bool {
+        !self.transmitters.is_empty()
+    }
+
+    /// Carries out a token that was pushed, or that a transmitter has given out under `listed_as`.
+    pub(super) async fn receive(&self, token: &str, listed_as: Option<&str>) -> Received {
+        let refused = |code, description| Received::Refused { code, description };
+        let (token, events) = match self.verify(token) {
+            Ok(verified) => verified,
             Err(error) => {
                 let code = match error.kind() {
-                    TokenErrorKind::NoKeys => return Answer::unavailable(),
+                    TokenErrorKind::NoKeys => return Received::Unconfirmed,
                     TokenErrorKind::WrongIssuer => "invalid_issuer",
                     TokenErrorKind::WrongAudience => "invalid_audience",
                     TokenErrorKind::UnknownKey | TokenErrorKind::WrongAlgorithm => "invalid_key",
                     TokenErrorKind::BadSignature => "authentication_failed",
                     _ => "invalid_request",
                 };
-                return format.bad_request(code, describe(&error));
+                return refused(code, describe(&error));
             }
         };
-        match self.carry_out(&token, &revocations).await {
-            Ok(()) => Answer::empty(StatusCode::ACCEPTED),
-            Err(error) => format.store_error(&error),
+        // RFC 8936 §2.3: it is acknowledged by that name.
+        if listed_as.is_some_and(|name| *name != *token.id) {
+            return refused("invalid_request", "the token has another `jti` than it is listed by");
+        }
+        match self.carry_out(&token, events).await {
+            Ok(()) => Received::Done,
+            Err(error) if error.kind() == StoreErrorKind::InvalidInput => {
+                refused("invalid_request", "an id is empty, too long or of an unknown issuer")
+            }
+            Err(error) => {
+                tracing::debug!(error = %error.chain(), "an event is not acknowledged");
+                Received::Unconfirmed
+            }
         }
     }
 
     async fn carry_out(
         &self,
         token: &EventToken<'_>,
-        revocations: &Revocations,
+        events: Vec<Reported>,
     ) -> Result<(), StoreError> {
         let (issuer, id) = (&*token.issuer, &*token.id);
         if self.guard.is_seen(NAMESPACE, issuer, id).await? {
             return Ok(());
         }
-        for (subject, until) in &revocations.subjects {
-            let reason = "reported by a security event";
-            let outcome = self.subjects.revoke(subject, *until, reason).await?;
+        for (subject, until) in events.iter().filter_map(|event| event.revokes.as_ref()) {
+            let outcome = self.subjects.revoke(subject, *until, REASON).await?;
             tracing::debug!(?outcome, "a security event was carried out");
+        }
+        if let Some(effect) = &self.effect {
+            for event in events {
+                effect(self.security_event(token, event)).await?;
+            }
         }
         self.guard.mark(NAMESPACE, issuer, id, REMEMBERED_FOR).await.map(drop)
     }
 
-    fn verify(&self, token: &str) -> Result<(EventToken<'_>, Revocations), TokenError> {
+    fn security_event(&self, token: &EventToken<'_>, event: Reported) -> SecurityEvent {
+        let Reported { event_type, happened_at, .. } = event;
+        let details = token.claims.get("events").and_then(|events| events.get(&*event_type));
+        let details = details.cloned().unwrap_or_default();
+        let subject = token.claims.get("sub_id").or_else(|| details.get("subject")).cloned();
+        SecurityEvent {
+            issuer: token.issuer.clone(),
+            id: token.id.clone(),
+            event_type,
+            subject,
+            details,
+            happened_at,
+            until: until(happened_at, token.provider.profile().now()),
+            subjects: Arc::clone(&self.subjects),
+        }
+    }
+
+    fn verify(&self, token: &str) -> Result<(EventToken<'_>, Vec<Reported>), TokenError> {
         let accepts = |typ: Option<&str>| typ.is_some_and(|typ| typ.eq_ignore_ascii_case(TYPE));
         let token = self.transmitters.verify(token, accepts)?;
         // SSF 1.0: so that no other kind of token is taken for one, nor one for another kind.
@@ -161,25 +278,87 @@ impl EventReceiver {
         let events = events.ok_or_else(|| odd("events"))?;
         let now = token.provider.profile().now();
         let issued_at = token.expect_issued_at()?;
-        let mut subjects = Vec::new();
-        for (name, event) in events {
+        let mut reported = Vec::new();
+        for (event_type, event) in events {
             let event = event.as_object().ok_or_else(|| odd("events"))?;
-            let Some(effect) = EventEffect::of(name, event) else { continue };
-            // In events of before SSF 1.0 the subject is inside.
-            let subject = token.claims.get("sub_id").or_else(|| event.get("subject"));
-            let subject = subject.ok_or_else(|| missing("sub_id"))?;
-            let subject = Subject::parse(subject).ok_or_else(|| odd("sub_id"))?;
-            let happened_at = time(event, "event_timestamp")?.unwrap_or(issued_at);
-            let is_token = matches!(subject, Subject::Token { .. });
-            if effect == EventEffect::Revoked || is_token {
-                // A time in whole seconds stands for all of its second.
-                let until = Timestamp::from_millis(
-                    happened_at.as_secs().saturating_mul(1000).saturating_add(999),
-                );
-                subjects.push((subject, Some(until).filter(|until| *until < now)));
-            }
+            let happened_at = time(event, "event_timestamp");
+            let effect = EventEffect::of(event_type, event);
+            let revokes = match effect {
+                None => None,
+                Some(effect) => {
+                    // In events of before SSF 1.0 the subject is inside.
+                    let subject = token.claims.get("sub_id").or_else(|| event.get("subject"));
+                    let subject = subject.ok_or_else(|| missing("sub_id"))?;
+                    let subject = Subject::parse(subject).ok_or_else(|| odd("sub_id"))?;
+                    let happened_at = happened_at.clone()?.unwrap_or(issued_at);
+                    let is_token = matches!(subject, Subject::Token { .. });
+                    (effect == EventEffect::Revoked || is_token)
+                        .then(|| (subject, until(happened_at, now)))
+                }
+            };
+            reported.push(Reported {
+                event_type: event_type.as_str().into(),
+                revokes,
+                // What it is of an event without an effect is no reason to refuse it.
+                happened_at: happened_at.ok().flatten().unwrap_or(issued_at),
+            });
         }
-        Ok((token, Revocations { subjects }))
+        Ok((token, reported))
+    }
+}
+
+/// Up to when what an event ends was issued; none for all so far. A time in whole seconds stands
+/// for all of its second.
+fn until(happened_at: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    let until = happened_at.as_secs().saturating_mul(1000).saturating_add(999);
+    Some(Timestamp::from_millis(until)).filter(|until| *until < now)
+}
+
+impl SecurityEvent {
+    /// The transmitter that has reported it: the `iss` of its token.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// The `jti` of its token.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its type, a URI such as
+    /// `https://schemas.openid.net/secevent/caep/event-type/device-compliance-change`.
+    pub fn event_type(&self) -> &str {
+        &self.event_type
+    }
+
+    /// Whom it is about: a subject identifier (RFC 9493), as it was sent. A verification has one
+    /// that names the stream, and events of other specifications may have none.
+    pub fn subject(&self) -> Option<&Value> {
+        self.subject.as_ref()
+    }
+
+    /// What else it says: a JSON object, with members such as `current_status`.
+    pub fn details(&self) -> &Value {
+        &self.details
+    }
+
+    /// When it happened: its `event_timestamp`, or the `iat` of its token.
+    pub fn happened_at(&self) -> Timestamp {
+        self.happened_at
+    }
+
+    /// Revokes all of its subject that was issued until it [happened](Self::happened_at), in no
+    /// case later than now, as a `session-revoked` does. Returns whether there was something to
+    /// revoke: not if the subject is none of ours, is not understood, or is malformed.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it was not confirmed. It may be repeated.
+    pub async fn revoke_subject(&self) -> Result<bool, StoreError> {
+        let Some(subject) = self.subject.as_ref().and_then(Subject::parse) else {
+            return Ok(false);
+        };
+        let outcome = self.subjects.revoke(&subject, self.until, REASON).await?;
+        Ok(outcome == SubjectOutcome::Revoked)
     }
 }
 
@@ -222,6 +401,16 @@ impl fmt::Debug for EventReceiver {
         f.debug_struct("EventReceiver")
             .field("subjects", &self.subjects)
             .field("transmitters", &self.transmitters)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for SecurityEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecurityEvent")
+            .field("issuer", &self.issuer)
+            .field("event_type", &self.event_type)
+            .field("happened_at", &self.happened_at)
             .finish_non_exhaustive()
     }
 }

@@ -10,6 +10,8 @@
 //! | [`Endpoint::refresh`] | the refresh grant of a token endpoint (RFC 6749 §6) |
 //! | [`LogoutReceiver`] | `OpenID` Connect Back-Channel Logout 1.0 |
 //! | [`EventReceiver`] | security events that are pushed (RFC 8935): CAEP 1.0, RISC 1.0 |
+//! | `EventPoller` | the same, polled for (RFC 8936); with feature `jwks` |
+//! | [`SecurityEventIssuer`] | security events of your own, made and signed (RFC 8417) |
 //! | [`Endpoint::global_token_revocation`] | Global Token Revocation (Okta Universal Logout) |
 //! | [`Endpoint::jwks`], [`Endpoint::document`] | the keys of an issuer (RFC 7517), metadata (RFC 8414, RFC 9728) |
 //! | [`ReplayGuard`] | remembers the `jti` of what was carried out |
@@ -42,23 +44,32 @@ mod global;
 mod introspection;
 mod logout;
 mod metadata;
+#[cfg(feature = "jwks")]
+mod poll;
 mod refresh;
 mod replay;
 mod request;
 mod revocation;
 mod signed;
 mod subject;
+mod transmit;
 
 pub use client::ClientAuth;
 pub use endpoint::{Endpoint, EndpointBody};
-pub use events::EventReceiver;
+pub use events::{EventReceiver, SecurityEvent};
 #[cfg(any(test, feature = "test-util"))]
 pub(crate) use logout::LOGOUT_EVENT;
 pub use logout::LogoutReceiver;
+#[cfg(feature = "jwks")]
+pub use poll::EventPoller;
 pub use replay::ReplayGuard;
 pub use subject::SubjectRevoker;
+pub use transmit::SecurityEventIssuer;
 
 // Without a crypto provider nothing is signed.
+#[cfg(test)]
+#[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+mod event_tests;
 #[cfg(test)]
 #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
 mod tests;

@@ -50,6 +50,11 @@ impl Providers {
         Ok(())
     }
 
+    #[cfg(feature = "jwks")]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Verifies a token of a type that `accepts` takes. The unverified issuer chooses whose keys
     /// are tried, and nothing else.
     pub(super) fn verify(

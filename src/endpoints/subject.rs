@@ -31,12 +31,14 @@ use crate::store::StoreError;
 ///
 /// The own issuer is the one of targets that name none, see
 /// [`Revoker::with_default_issuer`]. Other members of a complex subject, such as `tenant`, have no
-/// meaning here and narrow nothing down.
+/// meaning here and narrow nothing down, unless they are
+/// [critical](Self::with_critical_members).
 #[derive(Clone)]
 pub struct SubjectRevoker {
     revoker: Revoker,
     sessions: Option<Sessions>,
     own_names: Vec<Box<str>>,
+    critical: Vec<Box<str>>,
     resolver: Option<Arc<Resolver>>,
 }
 
@@ -59,6 +61,8 @@ pub(super) enum Subject {
         user: Option<Box<Subject>>,
         session: Option<Box<Subject>>,
         device: Option<Box<Subject>>,
+        /// The names of its other members, which have no meaning here.
+        others: Vec<Box<str>>,
     },
     Aliases(Vec<Subject>),
     /// Of a format that has no meaning here by itself.
@@ -124,10 +128,13 @@ impl Subject {
             None => Some(None),
             Some(value) => Self::parse_simple(value).map(|simple| Some(Box::new(simple))),
         };
+        let has_meaning = ["format", "subject_type", "user", "session", "device"];
+        let others = members.keys().filter(|name| !has_meaning.contains(&name.as_str()));
         Some(Self::Complex {
             user: part("user")?,
             session: part("session")?,
             device: part("device")?,
+            others: others.map(|name| name.as_str().into()).collect(),
         })
     }
 
@@ -146,7 +153,8 @@ fn member(members: &Map<String, Value>, name: &str) -> Option<Box<str>> {
 impl SubjectRevoker {
     /// Revokes with this revoker, usually that of the layer.
     pub fn new(revoker: Revoker) -> Self {
-        Self { revoker, sessions: None, own_names: Vec::new(), resolver: None }
+        let (own_names, critical) = (Vec::new(), Vec::new());
+        Self { revoker, sessions: None, own_names, critical, resolver: None }
     }
 
     /// Ends sessions of the own issuer too, with their refresh tokens.
@@ -160,6 +168,19 @@ impl SubjectRevoker {
     #[must_use]
     pub fn with_own_name(mut self, issuer: impl Into<Box<str>>) -> Self {
         self.own_names.push(issuer.into());
+        self
+    }
+
+    /// Members of complex subjects that narrow them down so much that a subject of which they are
+    /// not understood is nobody here, and an event about it has no effect: what a transmitter names
+    /// `critical_subject_members` in its metadata (SSF 1.0). Only `user`, `session` and `device`
+    /// are understood. Default: none.
+    #[must_use]
+    pub fn with_critical_members<N: Into<Box<str>>>(
+        mut self,
+        names: impl IntoIterator<Item = N>,
+    ) -> Self {
+        self.critical.extend(names.into_iter().map(Into::into));
         self
     }
 
@@ -202,7 +223,10 @@ impl SubjectRevoker {
                 Resolved::Nobody => Ok(SubjectOutcome::Unknown),
                 Resolved::NotUnderstood => Ok(SubjectOutcome::NotUnderstood),
             },
-            Subject::Complex { user, session, device } => {
+            Subject::Complex { user, session, device, others } => {
+                if others.iter().any(|name| self.critical.contains(name)) {
+                    return Ok(SubjectOutcome::NotUnderstood);
+                }
                 let parts = (user.as_deref(), session.as_deref(), device.as_deref());
                 self.revoke_complex(parts, until, reason).await
             }
@@ -311,10 +335,14 @@ impl SubjectRevoker {
                 self.revoke_session(owner, &id, user_id, device, reason).await
             }
             (None, Some(device)) => {
-                let Some((_, id)) = place(device) else {
+                let Some((issuer, id)) = place(device) else {
                     return Ok(SubjectOutcome::NotUnderstood);
                 };
-                self.revoke_device(self.owner(user_issuer), &id, user_id, until, reason).await
+                let owner = self.owner(issuer.as_deref().or(user_issuer));
+                if issuer.is_some() && user.is_some() && owner != self.owner(user_issuer) {
+                    return Ok(SubjectOutcome::Unknown);
+                }
+                self.revoke_device(owner, &id, user_id, until, reason).await
             }
             (None, None) => match user_id {
                 Some(id) => self.revoke_user(self.owner(user_issuer), id, until, reason).await,

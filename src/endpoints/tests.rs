@@ -47,7 +47,7 @@ where
     answer
 }
 
-async fn post(endpoint: &Endpoint, content_type: &str, body: &str) -> (u16, Value) {
+pub(super) async fn post(endpoint: &Endpoint, content_type: &str, body: &str) -> (u16, Value) {
     let request = Request::post("/").header("content-type", content_type);
     let answer = send(endpoint, request.body(Full::<Bytes>::from(body.to_owned())).unwrap()).await;
     let status = answer.status().as_u16();
@@ -438,12 +438,13 @@ fn the_subjects_of_the_specifications_are_understood() {
         "tenant": {"format":"iss_sub","iss":"https://example.com/idp1","sub":"1234"},
         "session": {"format":"opaque","id":"dMTlD|1600802906337.16|16008.16"},
     });
-    let Some(Subject::Complex { user: Some(_), session: Some(session), device: None }) =
+    let Some(Subject::Complex { user: Some(_), session: Some(session), device: None, others }) =
         Subject::parse(&complex)
     else {
         panic!("it is complex")
     };
     assert_eq!(*session, id(None, "dMTlD|1600802906337.16|16008.16"));
+    assert_eq!(others, [Box::from("tenant")]);
     for odd in [
         json!("alice"),
         json!({}),
@@ -502,6 +503,9 @@ type Held = (&'static str, &'static str, &'static str, String);
 enum Named {
     User(&'static str, &'static str),
     Session(&'static str, &'static str),
+    /// Each session is on a device of its own, which has the number of the session.
+    Device(&'static str, &'static str),
+    UserOfSession(&'static str, &'static str, &'static str),
     Token(&'static str, String),
     ThirdUser(&'static str),
 }
@@ -511,6 +515,9 @@ impl Named {
         match self {
             Self::User(of, name) => (of, name) == (issuer, user),
             Self::Session(of, name) => (of, name) == (issuer, session),
+            Self::Device(of, name) => *of == *issuer && name[1..] == session[1..],
+            // Whose session one of another issuer is, is not known here.
+            Self::UserOfSession(of, _, name) => (of, name) == (issuer, session),
             Self::Token(of, name) => (of, name) == (issuer, id),
             Self::ThirdUser(_) => false,
         }
@@ -523,6 +530,13 @@ impl Named {
             Self::Session(issuer, session) => {
                 json!({"format":"complex","session":iss_sub(issuer, session)})
             }
+            Self::Device(issuer, device) => {
+                json!({"format":"complex","device":iss_sub(issuer, device)})
+            }
+            Self::UserOfSession(issuer, user, session) => json!({
+                "format": "complex", "user": iss_sub(issuer, user),
+                "session": iss_sub(issuer, session),
+            }),
             Self::Token(issuer, id) => json!({"format":"jwt_id","iss":issuer,"jti":id}),
             Self::ThirdUser(user) => iss_sub("https://third.example", user),
         }
@@ -536,6 +550,9 @@ fn named() -> impl Strategy<Value = Named> {
     prop_oneof![
         (issuer(), select(&USERS[..])).prop_map(|(issuer, user)| Named::User(issuer, user)),
         (issuer(), select(&SESSIONS[..])).prop_map(|(issuer, sid)| Named::Session(issuer, sid)),
+        (issuer(), select(&["d1", "d2"][..])).prop_map(|(issuer, on)| Named::Device(issuer, on)),
+        (issuer(), select(&USERS[..]), select(&SESSIONS[..]))
+            .prop_map(|(issuer, user, sid)| Named::UserOfSession(issuer, user, sid)),
         (issuer(), 0..4_u8).prop_map(|(issuer, id)| Named::Token(issuer, format!("t{id}"))),
         select(&USERS[..]).prop_map(Named::ThirdUser),
     ]
@@ -575,6 +592,7 @@ proptest! {
                     let mut claims = provider.claims();
                     claims["sub"] = user.into();
                     claims["sid"] = session.into();
+                    claims["device_id"] = session.replace('s', "d").into();
                     claims["jti"] = id.clone().into();
                     claims["exp"] = (Timestamp::now().as_secs() + 60).into();
                     tokens.push(((issuer, user, session, id), provider.sign(None, &claims)));

@@ -1,23 +1,32 @@
 //! [`TestProvider`]: an identity provider for tests.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::{Value, json};
+use futures::FutureExt as _;
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::clock::Timestamp;
 use crate::config::ConfigError;
-use crate::endpoints::LOGOUT_EVENT;
+use crate::endpoints::{Endpoint, LOGOUT_EVENT};
 use crate::token::jwt::{JwtVerifier, SigningKey};
 use crate::token::{Algorithm, TokenProfile};
 
 /// How long the tokens of a test provider are valid, in seconds.
 const LIFETIME: u64 = 120;
 
-/// Signs what an identity provider sends: access tokens, logout tokens, security events. To test
-/// how a program receives them (features `test-util` and `endpoints`).
+/// How long a poll is held while there are no events.
+const HELD_FOR: Duration = Duration::from_secs(20);
+
+/// Signs what an identity provider sends: access tokens, logout tokens, security events, which it
+/// also [gives out](Self::poll_endpoint) to those who poll. To test how a program receives them (features `test-util` and `endpoints`).
 ///
 /// ```
 /// # #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))] {
@@ -42,6 +51,16 @@ pub struct TestProvider {
     issuer: Box<str>,
     audience: Box<str>,
     tokens: AtomicU64,
+    stream: Arc<watch::Sender<EventStream>>,
+}
+
+/// The events that are polled for.
+#[derive(Default)]
+struct EventStream {
+    /// Each with its `jti`, until it is acknowledged or refused.
+    outstanding: Vec<(String, String)>,
+    /// Each `jti` with the code (`err`).
+    refused: Vec<(String, String)>,
 }
 
 impl TestProvider {
@@ -59,7 +78,8 @@ impl TestProvider {
         let secret = format!("the secret of a provider in tests: {issuer}");
         let key = SigningKey::from_secret(Algorithm::HS256, secret.as_bytes())?;
         let key = key.with_kid("test")?;
-        Ok(Self { key, issuer, audience: audience.into(), tokens: AtomicU64::new(0) })
+        let (tokens, stream) = (AtomicU64::new(0), Arc::new(watch::Sender::default()));
+        Ok(Self { key, issuer, audience: audience.into(), tokens, stream })
     }
 
     /// Verifies its access tokens; a receiver is given it too.
@@ -96,6 +116,59 @@ impl TestProvider {
         self.sign(Some("secevent+jwt"), &self.claims_and(claims))
     }
 
+    /// Gives out the token of an event by [`poll_endpoint`](Self::poll_endpoint), again and again
+    /// until it is acknowledged or refused. It is listed by the `jti` that stands in it, or under
+    /// `?` if there is none.
+    pub fn give_out(&self, token: impl Into<String>) {
+        let token = token.into();
+        let claims = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+        let claims: Option<Value> = claims.and_then(|json| serde_json::from_slice(&json).ok());
+        let id = claims.as_ref().and_then(|claims| claims["jti"].as_str()).unwrap_or("?");
+        let id = id.to_owned();
+        self.stream.send_modify(|stream| stream.outstanding.push((id, token)));
+    }
+
+    /// The ids of the events that were given out and are neither acknowledged nor refused yet.
+    pub fn outstanding(&self) -> Vec<String> {
+        self.stream.borrow().outstanding.iter().map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The ids of the events that were refused (`setErrs`), each with the code (`err`).
+    pub fn refused(&self) -> Vec<(String, String)> {
+        self.stream.borrow().refused.clone()
+    }
+
+    /// Where events are polled for (RFC 8936): a service as those of
+    /// [`endpoints`](crate::endpoints). A poll is held for up to 20 s while there are none, unless
+    /// it wants an answer at once.
+    pub fn poll_endpoint(&self) -> Endpoint {
+        let stream = Arc::clone(&self.stream);
+        Endpoint::answering_json(move |body| {
+            let stream = Arc::clone(&stream);
+            async move {
+                let Ok(Value::Object(asked)) = serde_json::from_slice(&body) else {
+                    return (StatusCode::BAD_REQUEST, json!({ "err": "invalid_request" }));
+                };
+                let most = asked.get("maxEvents").and_then(Value::as_u64).unwrap_or(u64::MAX);
+                let most = usize::try_from(most).unwrap_or(usize::MAX);
+                stream.send_modify(|stream| stream.take_replies(&asked));
+                if most > 0 && asked.get("returnImmediately") != Some(&true.into()) {
+                    let mut changes = stream.subscribe();
+                    let more = changes.wait_for(|stream| !stream.outstanding.is_empty());
+                    // Without an event in time the answer has none.
+                    let _ = timeout(HELD_FOR, more).await;
+                }
+                let stream = stream.borrow();
+                let sets = stream.outstanding.iter().take(most);
+                let sets: Map<_, _> =
+                    sets.map(|(id, token)| (id.clone(), token.as_str().into())).collect();
+                let more = stream.outstanding.len() > sets.len();
+                (StatusCode::OK, json!({ "sets": sets, "moreAvailable": more }))
+            }
+            .boxed()
+        })
+    }
+
     /// Any claims under any type (`typ`): for what must be refused.
     pub fn sign(&self, typ: Option<&str>, claims: &Value) -> String {
         let header = match typ {
@@ -128,6 +201,23 @@ impl TestProvider {
         };
         claims.extend(more.into_iter().filter(|(_, value)| !value.is_null()));
         claims.into()
+    }
+}
+
+impl EventStream {
+    /// What a poll says of events that were given out before (RFC 8936 §2.2).
+    fn take_replies(&mut self, asked: &Map<String, Value>) {
+        let acknowledged = asked.get("ack").and_then(Value::as_array).into_iter().flatten();
+        let acknowledged: Vec<_> = acknowledged.filter_map(Value::as_str).collect();
+        self.outstanding.retain(|(id, _)| !acknowledged.contains(&id.as_str()));
+        for (id, error) in asked.get("setErrs").and_then(Value::as_object).into_iter().flatten() {
+            let is_outstanding = self.outstanding.iter().any(|(known, _)| known == id);
+            if is_outstanding {
+                let code = error["err"].as_str().unwrap_or_default();
+                self.refused.push((id.clone(), code.to_owned()));
+                self.outstanding.retain(|(known, _)| known != id);
+            }
+        }
     }
 }
 

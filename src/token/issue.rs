@@ -500,7 +500,7 @@ fn check_lifetime(lifetime: Duration, profile: &TokenProfile) -> Result<(), &'st
     Ok(())
 }
 
-fn random_id() -> Result<Box<str>, IssueError> {
+pub(crate) fn random_id() -> Result<Box<str>, IssueError> {
     let mut bytes = [0; ID_BYTES];
     getrandom::fill(&mut bytes)
         .map_err(|_| IssueError::Crypto("the operating system has no randomness"))?;

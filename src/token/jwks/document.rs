@@ -100,7 +100,7 @@ impl fmt::Debug for JwksSource {
     }
 }
 
-fn absolute(setting: &'static str, text: &str) -> Result<Uri, ConfigError> {
+pub(super) fn absolute(setting: &'static str, text: &str) -> Result<Uri, ConfigError> {
     let uri: Uri = text.parse().map_err(|_| not_a_url(setting))?;
     let (Some("https" | "http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return Err(not_a_url(setting));
@@ -180,12 +180,13 @@ fn published(
 
 fn content(document: &JwksDocument) -> Result<&[u8], JwksError> {
     if document.body.len() > MAX_DOCUMENT_BYTES {
-        return Err(too_large());
+        return Err(too_large(MAX_DOCUMENT_BYTES));
     }
     // RFC 8259 §8.1 allows to ignore a byte order mark.
     Ok(document.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&document.body))
 }
 
-pub(super) fn too_large() -> JwksError {
-    JwksError::new(JwksErrorKind::TooLarge, "the answer is longer than 256 KiB")
+pub(super) fn too_large(most: usize) -> JwksError {
+    let problem = format!("the answer is longer than {} KiB", most / 1024);
+    JwksError::new(JwksErrorKind::TooLarge, problem)
 }

@@ -6,7 +6,7 @@
 
 // | module | what it does |
 // | --- | --- |
-// | `http` | one GET, bounded in every direction; nothing else names `hyper-util` and TLS |
+// | `http` | one request, bounded in every direction; nothing else names `hyper-util` and TLS |
 // | `document` | what the answers mean |
 // | `refresh` | when to fetch again |
 // | `unknown` | what it means that a token names a key that is not there |
@@ -29,6 +29,9 @@ use tokio::runtime::Handle;
 
 use self::document::{JwksSource, KeyOrigin};
 use self::http::HttpClient;
+pub(crate) use self::http::HttpSettings;
+#[cfg(feature = "endpoints")]
+pub(crate) use self::http::PostClient;
 use self::refresh::{FetchedKeys, RefreshSchedule, RefreshState, RefreshTask};
 use super::jwt::{USUAL_RSA, VerifierKeys, rsa_algorithms};
 use super::{Algorithm, TokenError, TokenErrorKind};
@@ -84,7 +87,7 @@ pub struct Jwks {
     source: JwksSource,
     default_algorithms: Vec<Algorithm>,
     schedule: RefreshSchedule,
-    http: http::HttpSettings,
+    http: HttpSettings,
     transport: Option<Arc<JwksTransport>>,
 }
 
@@ -141,7 +144,7 @@ impl Jwks {
                 grace: DEFAULT_OUTAGE_GRACE,
                 timeout: DEFAULT_TIMEOUT,
             },
-            http: http::HttpSettings::default(),
+            http: HttpSettings::default(),
             transport: None,
         }
     }
@@ -324,7 +327,8 @@ impl Jwks {
             Some(transport) => http::JwksFetcher::Custom(transport),
             None => http::JwksFetcher::BuiltIn(HttpClient::new(
                 &self.http,
-                &self.source,
+                "jwks_url",
+                self.source.first_url(),
                 self.schedule.timeout,
             )?),
         };
@@ -502,7 +506,10 @@ pub enum JwksErrorKind {
 
 impl JwksError {
     /// An error with a text for the operator.
-    fn new(kind: JwksErrorKind, detail: impl Into<std::borrow::Cow<'static, str>>) -> Self {
+    pub(crate) fn new(
+        kind: JwksErrorKind,
+        detail: impl Into<std::borrow::Cow<'static, str>>,
+    ) -> Self {
         Self { kind, detail: detail.into(), source: None }
     }
 
@@ -511,6 +518,12 @@ impl JwksError {
     fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
         self
+    }
+
+    /// What the client of the program says, by which a transmitter is asked.
+    #[cfg(feature = "endpoints")]
+    pub(crate) fn lost(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        http::broken("the transmitter cannot be reached", error.into())
     }
 
     /// What kind of error this is.

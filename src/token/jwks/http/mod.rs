@@ -1,10 +1,13 @@
-//! One GET: over TLS, without redirects, bounded in size. The caller bounds it in time.
+//! One request: over TLS, without redirects, bounded in size. The caller bounds it in time.
 //!
 //! `hyper-util` dials and speaks HTTP, with two families of addresses at once (RFC 6555). What it
 //! may dial is decided here. A document has a connection of its own, because there is one every few
-//! minutes; and the environment is not asked for a proxy.
+//! minutes; so has a poll for events, which waits for most of its time. The environment is not
+//! asked for a proxy.
 
 mod guard;
+#[cfg(feature = "endpoints")]
+mod post;
 
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
@@ -16,8 +19,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, response};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
@@ -32,12 +35,14 @@ use rustls::{ClientConfig, RootCertStore};
 use tower::Service;
 
 use self::guard::{AddressRule, GuardedResolver};
-use super::document::{JwksSource, too_large};
+#[cfg(feature = "endpoints")]
+pub(crate) use self::post::PostClient;
+use super::document::too_large;
 use super::{JwksDocument, JwksError, JwksErrorKind, JwksTransport, MAX_DOCUMENT_BYTES};
 use crate::config::ConfigError;
 
 #[derive(Clone, Default)]
-pub(super) struct HttpSettings {
+pub(crate) struct HttpSettings {
     roots: Option<Arc<RootCertStore>>,
     plain_loopback: bool,
     proxy: Option<Arc<HttpProxy>>,
@@ -74,7 +79,7 @@ pub(super) struct HttpClient<R = GaiResolver> {
 // === impl HttpSettings ===
 
 impl HttpSettings {
-    pub(super) fn set_roots(&mut self, pem: &[u8]) -> Result<(), ConfigError> {
+    pub(crate) fn set_roots(&mut self, pem: &[u8]) -> Result<(), ConfigError> {
         let mut roots = RootCertStore::empty();
         let bad = |problem| ConfigError::new("root_certificates", problem);
         for certificate in CertificateDer::pem_slice_iter(pem) {
@@ -90,11 +95,11 @@ impl HttpSettings {
         Ok(())
     }
 
-    pub(super) fn allow_plain_loopback(&mut self) {
+    pub(crate) fn allow_plain_loopback(&mut self) {
         self.plain_loopback = true;
     }
 
-    pub(super) fn set_proxy(&mut self, url: &str) -> Result<(), ConfigError> {
+    pub(crate) fn set_proxy(&mut self, url: &str) -> Result<(), ConfigError> {
         let proxy = HttpProxy::at(url).ok_or_else(|| {
             ConfigError::new(
                 "proxy",
@@ -166,17 +171,19 @@ impl JwksFetcher {
 // === impl HttpClient ===
 
 impl HttpClient {
-    /// `timeout` is for a whole fetch. Connecting may take three fifths of it.
+    /// `timeout` is for a whole fetch. Connecting may take three fifths of it. `setting` is what
+    /// the operator calls the first URL.
     pub(super) fn new(
         settings: &HttpSettings,
-        source: &JwksSource,
+        setting: &'static str,
+        first_url: &Uri,
         timeout: Duration,
     ) -> Result<Self, ConfigError> {
-        let is_plain = source.first_url().scheme_str() == Some("http");
+        let is_plain = first_url.scheme_str() == Some("http");
         if is_plain && !settings.plain_loopback {
             return Err(ConfigError::new(
-                "jwks_url",
-                "is not https; for tests on this machine see Jwks::with_plain_http_on_loopback",
+                setting,
+                "is not https; for tests on this machine see with_plain_http_on_loopback",
             ));
         }
         // With a plain start nothing else is expected, and the certificates of the system need not
@@ -199,6 +206,22 @@ where
     R::Response: Iterator<Item = SocketAddr>,
 {
     async fn get(&self, url: &Uri, scope: AddressScope) -> Result<JwksDocument, JwksError> {
+        let check = |head: &response::Parts| check_head(head.status, &head.headers);
+        let (max_age, body) =
+            self.send(url, scope, request(url)?, MAX_DOCUMENT_BYTES, check).await?;
+        Ok(JwksDocument { body, max_age })
+    }
+
+    /// Sends this request to this URL. What `check` makes of the head of the answer comes with the
+    /// body, which is read if it has no objection.
+    async fn send<T>(
+        &self,
+        url: &Uri,
+        scope: AddressScope,
+        request: Request<Full<Bytes>>,
+        most: usize,
+        check: impl FnOnce(&response::Parts) -> Result<T, JwksError>,
+    ) -> Result<(T, Bytes), JwksError> {
         let is_plain = url.scheme_str() != Some("https");
         if is_plain && !self.plain_loopback {
             return Err(forbidden("a URL of the provider is not https"));
@@ -213,9 +236,9 @@ where
         if let Some(ip) = literal(url) {
             rule.check(ip)?;
         }
-        let request = request(url)?;
         if is_plain {
-            return fetch(self.connector(rule), request, "the provider cannot be reached").await;
+            let not_connected = "the provider cannot be reached";
+            return fetch(self.connector(rule), request, not_connected, most, check).await;
         }
         let Some(tls) = &self.tls else {
             return Err(forbidden("the provider went from http to https; start with https"));
@@ -223,13 +246,14 @@ where
         match &self.proxy {
             None => {
                 let https = HttpsConnector::from((self.connector(rule), Arc::clone(tls)));
-                fetch(https, request, "the provider cannot be reached").await
+                fetch(https, request, "the provider cannot be reached", most, check).await
             }
             // The operator named the proxy. It resolves the name of the provider by itself.
             Some(proxy) => {
                 let tunnel = proxy.tunnel(self.connector(AddressRule::Any));
                 let https = HttpsConnector::from((tunnel, Arc::clone(tls)));
-                fetch(https, request, "the provider cannot be reached through the proxy").await
+                let not_connected = "the provider cannot be reached through the proxy";
+                fetch(https, request, not_connected, most, check).await
             }
         }
     }
@@ -280,23 +304,29 @@ fn system_roots() -> Result<Arc<RootCertStore>, ConfigError> {
     Ok(Arc::new(roots))
 }
 
-fn request(url: &Uri) -> Result<Request<Empty<Bytes>>, JwksError> {
-    Request::get(url)
-        .header(ACCEPT, "application/json, application/jwk-set+json")
+fn request(url: &Uri) -> Result<Request<Full<Bytes>>, JwksError> {
+    let request = Request::get(url).header(ACCEPT, "application/json, application/jwk-set+json");
+    with_our_headers(request).body(Full::default()).map_err(not_askable)
+}
+
+fn with_our_headers(request: http::request::Builder) -> http::request::Builder {
+    request
         // A document that is unpacked could grow beyond every limit.
         .header(ACCEPT_ENCODING, "identity")
         .header(USER_AGENT, concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
-        .body(Empty::new())
-        .map_err(|error| {
-            unreachable("the URL of the provider cannot be asked for").with_source(error)
-        })
 }
 
-async fn fetch<C>(
+fn not_askable(error: http::Error) -> JwksError {
+    unreachable("the URL of the provider cannot be asked for").with_source(error)
+}
+
+async fn fetch<C, T>(
     connector: C,
-    request: Request<Empty<Bytes>>,
+    request: Request<Full<Bytes>>,
     not_connected: &'static str,
-) -> Result<JwksDocument, JwksError>
+    most: usize,
+    check: impl FnOnce(&response::Parts) -> Result<T, JwksError>,
+) -> Result<(T, Bytes), JwksError>
 where
     C: Connect + Clone + Send + Sync + 'static,
 {
@@ -306,15 +336,15 @@ where
         .build(connector);
     let answer =
         client.request(request).await.map_err(|error| request_failed(error, not_connected))?;
-    let max_age = check_head(&answer)?;
-    let body = Limited::new(answer.into_body(), MAX_DOCUMENT_BYTES).collect().await;
-    let body = body.map_err(|error| {
+    let (head, body) = answer.into_parts();
+    let checked = check(&head)?;
+    let body = Limited::new(body, most).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
-            return too_large();
+            return too_large(most);
         }
         broken("the answer of the provider broke off", error)
     })?;
-    Ok(JwksDocument { body: body.to_bytes(), max_age })
+    Ok((checked, body.to_bytes()))
 }
 
 /// What a client of the program has fetched.
@@ -324,17 +354,17 @@ where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
     let answer = answer.map_err(|error| broken("the provider cannot be reached", error.into()))?;
-    let max_age = check_head(&answer)?;
+    let max_age = check_head(answer.status(), answer.headers())?;
     Ok(JwksDocument { body: answer.into_body().into(), max_age })
 }
 
-fn broken(detail: &'static str, source: Box<dyn Error + Send + Sync>) -> JwksError {
+pub(super) fn broken(detail: &'static str, source: Box<dyn Error + Send + Sync>) -> JwksError {
     JwksError { source: Some(Arc::from(source)), ..unreachable(detail) }
 }
 
 /// For how long an answer may be kept, if it holds a document at all.
-fn check_head<B>(answer: &Response<B>) -> Result<Option<Duration>, JwksError> {
-    match answer.status() {
+fn check_head(status: StatusCode, headers: &HeaderMap) -> Result<Option<Duration>, JwksError> {
+    match status {
         StatusCode::OK => {}
         status if status.is_redirection() => {
             return Err(JwksError::new(
@@ -352,13 +382,17 @@ fn check_head<B>(answer: &Response<B>) -> Result<Option<Duration>, JwksError> {
             ));
         }
     }
-    if answer.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+    if is_compressed(headers) {
         return Err(JwksError::new(
             JwksErrorKind::Malformed,
             "the answer is compressed, which was not asked for",
         ));
     }
-    Ok(max_age(answer.headers()))
+    Ok(max_age(headers))
+}
+
+fn is_compressed(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity")
 }
 
 /// Says in our words what failed. The cause is the innermost one where it can be had; the links

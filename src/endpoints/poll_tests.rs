@@ -1,0 +1,565 @@
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::{pending, ready};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::endpoints::{Endpoint, ReplayGuard, SubjectRevoker};
+use crate::middleware::JwtRevocationLayer;
+use crate::store::memory::MemoryStore;
+use crate::store::scripted::ScriptedStore;
+use crate::store::{StoreError, StoreErrorKind};
+use crate::testing::TestProvider;
+
+const OP: &str = "https://op.example";
+const TRANSMITTER: &str = "https://events.example";
+const URL: &str = "https://events.example/poll";
+const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
+const RISK: &str = "https://schemas.openid.net/secevent/caep/event-type/risk-level-change";
+
+/// A provider, a transmitter of events about its users, and a receiver of these.
+struct Parties {
+    provider: TestProvider,
+    transmitter: TestProvider,
+    store: ScriptedStore,
+    layer: JwtRevocationLayer,
+    receiver: EventReceiver,
+}
+
+impl Parties {
+    fn new() -> Self {
+        let provider = TestProvider::new(OP, "us").unwrap();
+        let transmitter = TestProvider::new(TRANSMITTER, "us").unwrap();
+        let store = ScriptedStore::new();
+        let layer = JwtRevocationLayer::new(provider.verifier().unwrap(), store.clone());
+        let subjects = SubjectRevoker::new(layer.revoker());
+        // What was seen is known whatever the other store does: it would hide its failures.
+        let receiver = EventReceiver::new(subjects, ReplayGuard::new(MemoryStore::new()))
+            .with(transmitter.verifier().unwrap())
+            .unwrap();
+        Self { provider, transmitter, store, layer, receiver }
+    }
+
+    /// An event that ends what this user has.
+    fn event_about(&self, user: &str) -> String {
+        let subject = json!({ "format": "iss_sub", "iss": OP, "sub": user });
+        self.transmitter.security_event(SESSION_REVOKED, &subject, &json!({}))
+    }
+
+    async fn is_revoked(&self, token: &str) -> bool {
+        self.layer.check(token).await.is_err()
+    }
+}
+
+/// Asks an endpoint as a client over the network would.
+async fn ask(endpoint: &Endpoint, request: Request<Bytes>) -> Response<Bytes> {
+    let answer = endpoint.clone().oneshot(request.map(Full::new)).await.unwrap();
+    let (head, body) = answer.into_parts();
+    Response::from_parts(head, body.collect().await.unwrap().to_bytes())
+}
+
+fn over(poller: EventPoller, endpoint: &Endpoint) -> EventPoller {
+    let endpoint = endpoint.clone();
+    poller.with_transport(move |request| {
+        let endpoint = endpoint.clone();
+        async move { Ok::<_, Infallible>(ask(&endpoint, request).await) }
+    })
+}
+
+/// A task that polls, until it is told to stop.
+struct Running {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    fn start(poller: EventPoller) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let polling = poller.run(async { drop(stopped.await) }).unwrap();
+        Self { stop, task: tokio::spawn(polling) }
+    }
+
+    async fn stop(self) {
+        drop(self.stop);
+        timeout(Duration::from_secs(60), self.task).await.unwrap().unwrap();
+    }
+}
+
+async fn until(mut is_so: impl FnMut() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(600), waiting).await.expect("it does not come about");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_given_out_is_carried_out_and_acknowledged_or_refused() {
+    let parties = Parties::new();
+    let transmitter = &parties.transmitter;
+    let (alice, bob) =
+        (parties.provider.access_token("alice", None), parties.provider.access_token("bob", None));
+    let running = Running::start(over(
+        EventPoller::new(parties.receiver.clone(), URL).unwrap().with_max_events(NonZeroU16::MIN),
+        &transmitter.poll_endpoint(),
+    ));
+    // It waits while there are none.
+    sleep(Duration::from_secs(100)).await;
+    transmitter.give_out(parties.event_about("alice"));
+    transmitter.give_out(transmitter.security_event(
+        "https://example.com/unknown",
+        &json!({ "format": "opaque", "id": "bob" }),
+        &json!({}),
+    ));
+    let forger = TestProvider::new("https://forger.example", "us").unwrap();
+    let claims = |id: &str, more: Value| {
+        let mut claims = transmitter.claims();
+        claims["jti"] = id.into();
+        claims["sub_id"] = json!({ "format": "iss_sub", "iss": OP, "sub": "bob" });
+        claims["events"] = json!({ SESSION_REVOKED: {} });
+        for (name, value) in more.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        claims
+    };
+    let typ = Some("secevent+jwt");
+    for token in [
+        forger.sign(typ, &claims("forged", json!({}))),
+        forger.sign(typ, &claims("unknown", json!({ "iss": "https://forger.example" }))),
+        transmitter.sign(typ, &claims("for-others", json!({ "aud": "others" }))),
+        transmitter.sign(typ, &claims("expiring", json!({ "exp": 1 }))),
+        transmitter.sign(Some("logout+jwt"), &claims("of-another-type", json!({}))),
+        transmitter.sign(typ, &claims("no-event", json!({ "events": {} }))),
+        "nonsense".to_owned(),
+    ] {
+        transmitter.give_out(token);
+    }
+    until(|| transmitter.outstanding().is_empty()).await;
+    let refused: BTreeMap<_, _> = transmitter.refused().into_iter().collect();
+    let expected = [
+        ("?", "invalid_issuer"),
+        ("expiring", "invalid_request"),
+        ("for-others", "invalid_audience"),
+        ("forged", "authentication_failed"),
+        ("no-event", "invalid_request"),
+        ("of-another-type", "invalid_request"),
+        ("unknown", "invalid_issuer"),
+    ];
+    let expected = expected.map(|(id, code)| (id.to_owned(), code.to_owned()));
+    let mut expected: BTreeMap<_, _> = expected.into_iter().collect();
+    // A text that is no token names no issuer at all: which of the two it is told is no matter.
+    expected.insert("?".into(), refused["?"].clone());
+    assert_eq!(refused, expected);
+    assert!(parties.is_revoked(&alice).await && !parties.is_revoked(&bob).await);
+    running.stop().await;
+}
+
+/// A token may be listed by another name than its own: to acknowledge that would lose another one.
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_listed_by_the_id_of_another_is_refused() {
+    let parties = Parties::new();
+    let alice = parties.provider.access_token("alice", None);
+    let event = parties.event_about("alice");
+    let replies = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&replies);
+    let poller = EventPoller::new(parties.receiver.clone(), URL).unwrap();
+    let poller = poller.with_transport(move |request: Request<Bytes>| {
+        let asked: Value = serde_json::from_slice(request.body()).unwrap();
+        kept.lock().unwrap().push(asked);
+        ready(Ok::<_, Infallible>(Response::new(
+            json!({ "sets": { "another": event, "no-text": 7 } }).to_string(),
+        )))
+    });
+    let running = Running::start(poller);
+    until(|| replies.lock().unwrap().len() > 1).await;
+    let second = replies.lock().unwrap()[1].clone();
+    assert_eq!(second.get("ack"), None);
+    for id in ["another", "no-text"] {
+        assert_eq!(second["setErrs"][id]["err"], "invalid_request");
+    }
+    assert!(!parties.is_revoked(&alice).await);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_does_not_confirm_is_not_acknowledged_and_is_carried_out_later() {
+    type Fail = fn(&ScriptedStore);
+    let failures: [Fail; 5] = [
+        |store| store.fail(StoreErrorKind::Timeout),
+        |store| store.fail_later(StoreErrorKind::Unreachable),
+        |store| store.fail(StoreErrorKind::Settling),
+        |store| store.fail(StoreErrorKind::Overloaded),
+        |store| store.answer_after(Duration::from_secs(10)),
+    ];
+    for fail in failures {
+        let parties = Parties::new();
+        let alice = parties.provider.access_token("alice", None);
+        parties.transmitter.give_out(parties.event_about("alice"));
+        fail(&parties.store);
+        let polls = Arc::new(AtomicU32::new(0));
+        let (counted, endpoint) = (Arc::clone(&polls), parties.transmitter.poll_endpoint());
+        let poller = EventPoller::new(parties.receiver.clone(), URL).unwrap();
+        let running = Running::start(poller.with_transport(move |request| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let endpoint = endpoint.clone();
+            async move { Ok::<_, Infallible>(ask(&endpoint, request).await) }
+        }));
+        until(|| polls.load(Ordering::Relaxed) > 5).await;
+        assert_eq!(parties.transmitter.outstanding().len(), 1);
+        parties.store.answer();
+        until(|| parties.transmitter.outstanding().is_empty()).await;
+        assert!(parties.is_revoked(&alice).await);
+        assert_eq!(parties.transmitter.refused(), []);
+        running.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_cannot_be_carried_out_holds_up_no_other() {
+    let parties = Parties::new();
+    let receiver = parties.receiver.clone().with_effect(|event| {
+        ready(match event.details()["fails"].as_str() {
+            Some("panic") => panic!("the program fails"),
+            Some(_) => Err(StoreError::new(StoreErrorKind::Other, "the program fails")),
+            None => Ok(()),
+        })
+    });
+    let subject = json!({ "format": "opaque", "id": "x" });
+    for fails in ["panic", "error"] {
+        let details = json!({ "fails": fails });
+        parties.transmitter.give_out(parties.transmitter.security_event(RISK, &subject, &details));
+    }
+    let alice = parties.provider.access_token("alice", None);
+    parties.transmitter.give_out(parties.event_about("alice"));
+    let endpoint = parties.transmitter.poll_endpoint();
+    let running = Running::start(over(EventPoller::new(receiver, URL).unwrap(), &endpoint));
+    until(|| parties.transmitter.outstanding().len() == 2).await;
+    assert!(parties.is_revoked(&alice).await);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_again_is_acknowledged_again_and_not_carried_out_again() {
+    let parties = Parties::new();
+    let effects = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&effects);
+    let receiver = parties.receiver.clone().with_effect(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        ready(Ok(()))
+    });
+    let event = parties.transmitter.security_event(
+        RISK,
+        &json!({ "format": "opaque", "id": "x" }),
+        &json!({ "current_level": "HIGH" }),
+    );
+    let id = {
+        parties.transmitter.give_out(event.clone());
+        parties.transmitter.outstanding().remove(0)
+    };
+    // A transmitter that forgets what was acknowledged, and says that there is more.
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&asked);
+    let listed = id.clone();
+    let poller = EventPoller::new(receiver, URL).unwrap();
+    let running = Running::start(poller.with_transport(move |request: Request<Bytes>| {
+        let body: Value = serde_json::from_slice(request.body()).unwrap();
+        kept.lock().unwrap().push((Instant::now(), body));
+        let answer = json!({ "sets": { &listed: event }, "moreAvailable": true });
+        ready(Ok::<_, Infallible>(Response::new(answer.to_string())))
+    }));
+    until(|| asked.lock().unwrap().len() > 10).await;
+    running.stop().await;
+    assert_eq!(effects.load(Ordering::Relaxed), 1);
+    let asked = asked.lock().unwrap();
+    for (number, (_, body)) in asked.iter().enumerate().skip(1) {
+        assert_eq!(body["ack"], json!([id]), "request {number}");
+    }
+    // The first acknowledgement is sent at once. From then on there is nothing new, so it pauses.
+    let polls: Vec<_> = asked.iter().map(|(at, _)| *at).take(10).collect();
+    assert!(polls[1] - polls[0] < DEFAULT_INTERVAL);
+    for pair in polls[1..].windows(2) {
+        assert!(pair[1] - pair[0] >= DEFAULT_INTERVAL);
+    }
+}
+
+/// What a transmitter answers instead of events.
+fn failures() -> Vec<(&'static str, Response<Bytes>)> {
+    let with = |status: StatusCode, body: &'static [u8]| {
+        let mut answer = Response::new(Bytes::from_static(body));
+        *answer.status_mut() = status;
+        answer
+    };
+    vec![
+        ("error", with(StatusCode::INTERNAL_SERVER_ERROR, b"")),
+        ("no access", with(StatusCode::FORBIDDEN, br#"{"sets":{}}"#)),
+        ("redirect", with(StatusCode::FOUND, b"")),
+        ("no JSON", with(StatusCode::OK, b"<html>")),
+        ("no object", with(StatusCode::OK, b"[]")),
+        ("odd sets", with(StatusCode::OK, br#"{"sets":[]}"#)),
+        ("twice", with(StatusCode::OK, br#"{"sets":{},"sets":{"a":"b"}}"#)),
+        ("an id twice", with(StatusCode::OK, br#"{"sets":{"a":"b","a":"c"}}"#)),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transmitter_that_fails_is_asked_after_growing_pauses_and_told_again() {
+    for (name, failure) in failures() {
+        let parties = Parties::new();
+        parties.transmitter.give_out(parties.event_about("alice"));
+        // It gives out the event, and fails when that is acknowledged, until it is mended.
+        let (is_mended, polls) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(vec![])));
+        let endpoint = parties.transmitter.poll_endpoint();
+        let (mended, kept) = (Arc::clone(&is_mended), Arc::clone(&polls));
+        let poller = EventPoller::new(parties.receiver.clone(), URL).unwrap();
+        let running = Running::start(poller.with_transport(move |request: Request<Bytes>| {
+            let body: Value = serde_json::from_slice(request.body()).unwrap();
+            let mut polls = kept.lock().unwrap();
+            polls.push((Instant::now(), body));
+            let fails = polls.len() > 1 && !mended.load(Ordering::SeqCst);
+            let (failure, endpoint) = (fails.then(|| failure.clone()), endpoint.clone());
+            async move {
+                Ok::<_, Infallible>(match failure {
+                    Some(failure) => failure,
+                    None => ask(&endpoint, request).await,
+                })
+            }
+        }));
+        until(|| polls.lock().unwrap().len() > 9).await;
+        assert_eq!(parties.transmitter.outstanding().len(), 1, "{name}: it was not told");
+        is_mended.store(true, Ordering::SeqCst);
+        until(|| parties.transmitter.outstanding().is_empty()).await;
+        running.stop().await;
+        let polls = polls.lock().unwrap();
+        let pauses: Vec<_> =
+            polls[1..9].windows(2).map(|pair| (pair[1].0 - pair[0].0).as_secs_f64()).collect();
+        for (pause, expected) in pauses.iter().zip([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]) {
+            assert!((expected * 0.75..=expected * 1.01).contains(pause), "{name}: {pauses:?}");
+        }
+        for (_, body) in &polls[1..9] {
+            assert_eq!(body["ack"].as_array().map(Vec::len), Some(1), "{name}: it is told again");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transmitter_says_how_long_it_wants_to_be_left_alone() {
+    let parties = Parties::new();
+    let polls = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&polls);
+    let poller = EventPoller::new(parties.receiver.clone(), URL).unwrap();
+    let running = Running::start(poller.with_transport(move |_| {
+        let mut polls = kept.lock().unwrap();
+        polls.push(Instant::now());
+        let seconds = ["100", "1000000", "soon"][(polls.len() - 1).min(2)];
+        let answer = Response::builder().status(429).header("retry-after", seconds);
+        ready(Ok::<_, Infallible>(answer.body(Bytes::new()).unwrap()))
+    }));
+    until(|| polls.lock().unwrap().len() > 3).await;
+    running.stop().await;
+    let polls = polls.lock().unwrap();
+    let pause = |first: usize| (polls[first + 1] - polls[first]).as_secs();
+    assert_eq!((pause(0), pause(1)), (100, 300));
+    assert!(pause(2) < 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_does_not_come_is_not_waited_for_for_ever() {
+    let parties = Parties::new();
+    let polls = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&polls);
+    let poller = EventPoller::new(parties.receiver.clone(), URL).unwrap();
+    let running = Running::start(poller.with_transport(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        pending::<Result<Response<Bytes>, Infallible>>()
+    }));
+    until(|| polls.load(Ordering::Relaxed) > 2).await;
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_answer_that_is_too_long_fewer_events_are_asked_for() {
+    let parties = Parties::new();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&asked);
+    let poller = EventPoller::new(parties.receiver.clone(), URL).unwrap();
+    let running = Running::start(poller.with_transport(move |request: Request<Bytes>| {
+        let body: Value = serde_json::from_slice(request.body()).unwrap();
+        let most = body["maxEvents"].as_u64().unwrap();
+        kept.lock().unwrap().push(most);
+        let length = if most > 4 { MAX_ANSWER_BYTES } else { 0 };
+        let answer = json!({ "sets": {}, "padding": "x".repeat(length) });
+        ready(Ok::<_, Infallible>(Response::new(answer.to_string())))
+    }));
+    until(|| asked.lock().unwrap().len() > 4).await;
+    running.stop().await;
+    assert_eq!(asked.lock().unwrap()[..5], [32, 16, 8, 4, 8]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_end_the_transmitter_is_told_what_was_carried_out() {
+    let parties = Parties::new();
+    let alice = parties.provider.access_token("alice", None);
+    parties.transmitter.give_out(parties.event_about("alice"));
+    let (polls, endpoint) = (Arc::new(Mutex::new(Vec::new())), parties.transmitter.poll_endpoint());
+    let kept = Arc::clone(&polls);
+    let poller = EventPoller::new(parties.receiver.clone(), URL).unwrap();
+    let running = Running::start(poller.with_transport(move |request: Request<Bytes>| {
+        let body: Value = serde_json::from_slice(request.body()).unwrap();
+        kept.lock().unwrap().push(body);
+        // The acknowledgement with the second one gets lost.
+        let is_lost = kept.lock().unwrap().len() == 2;
+        let endpoint = endpoint.clone();
+        async move {
+            if is_lost {
+                return pending().await;
+            }
+            Ok::<_, Infallible>(ask(&endpoint, request).await)
+        }
+    }));
+    until(|| polls.lock().unwrap().len() == 2).await;
+    running.stop().await;
+    let polls = polls.lock().unwrap();
+    assert_eq!(polls.len(), 3);
+    assert_eq!((&polls[2]["maxEvents"], &polls[2]["returnImmediately"]), (&json!(0), &json!(true)));
+    assert_eq!(polls[2]["ack"], polls[1]["ack"]);
+    assert_eq!(parties.transmitter.outstanding(), [""; 0]);
+    assert!(parties.is_revoked(&alice).await);
+}
+
+/// A store that hangs holds up nobody who wants to stop.
+#[tokio::test(start_paused = true)]
+async fn it_stops_while_the_store_hangs_and_acknowledges_nothing() {
+    let parties = Parties::new();
+    parties.transmitter.give_out(parties.event_about("alice"));
+    parties.store.hang();
+    let endpoint = parties.transmitter.poll_endpoint();
+    let poller = EventPoller::new(parties.receiver.clone(), URL).unwrap();
+    let running = Running::start(over(poller, &endpoint));
+    sleep(Duration::from_secs(30)).await;
+    running.stop().await;
+    assert_eq!(parties.transmitter.outstanding().len(), 1);
+}
+
+/// The answer of RFC 8936 §2.4 (figure 3), whose tokens are those of RFC 8417 §2.1.1 without a
+/// signature. So they are refused, as figure 6 shows it.
+#[tokio::test(start_paused = true)]
+async fn requests_are_as_the_specification_shows_them() {
+    let parties = Parties::new();
+    let id = "4d3559ec67504aaba65d40b0363faad8";
+    let claims = json!({
+        "jti": id, "iat": 1_458_496_404, "iss": "https://scim.example.com",
+        "aud": [
+            "https://scim.example.com/Feeds/98d52461fa5bbc879593b7754",
+            "https://scim.example.com/Feeds/5d7604516b1d08641d7676ee7",
+        ],
+        "events": {
+            "urn:ietf:params:scim:event:create": {
+                "ref": "https://scim.example.com/Users/44f6142df96bd6ab61e7521d9",
+                "attributes": ["id", "name", "userName", "password", "emails"],
+            }
+        }
+    });
+    let encode = |json: &Value| {
+        use base64::Engine as _;
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json.to_string())
+    };
+    let token = format!("{}.{}.", encode(&json!({ "alg": "none" })), encode(&claims));
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&asked);
+    let poller = EventPoller::new(parties.receiver.clone(), URL).unwrap();
+    let poller = poller.with_bearer("h480djs93hd8").unwrap();
+    let running = Running::start(poller.with_transport(move |request: Request<Bytes>| {
+        let sets = if kept.lock().unwrap().is_empty() { json!({ id: token }) } else { json!({}) };
+        kept.lock().unwrap().push(request);
+        ready(Ok::<_, Infallible>(Response::new(json!({ "sets": sets }).to_string())))
+    }));
+    until(|| asked.lock().unwrap().len() > 2).await;
+    running.stop().await;
+    let asked = asked.lock().unwrap();
+    for request in &*asked {
+        assert_eq!(
+            (request.method(), request.uri().to_string()),
+            (&http::Method::POST, URL.into())
+        );
+        assert_eq!(request.headers()["content-type"], "application/json");
+        assert_eq!(request.headers()["accept"], "application/json");
+        assert_eq!(request.headers()["authorization"], "Bearer h480djs93hd8");
+    }
+    let body = |number: usize| serde_json::from_slice::<Value>(asked[number].body()).unwrap();
+    let plain = json!({ "maxEvents": 32, "returnImmediately": false });
+    assert_eq!(body(0), plain);
+    assert!(!asked[0].headers().contains_key("content-language"));
+    let second = body(1);
+    assert_eq!(second["setErrs"][id]["err"], "invalid_issuer");
+    assert!(second["setErrs"][id]["description"].is_string());
+    assert_eq!(second.get("ack"), None);
+    assert_eq!(asked[1].headers()["content-language"], "en");
+    assert_eq!(body(2), plain, "it was told");
+}
+
+/// Over the network, by the client that there is without a transport of the program.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_are_polled_for_over_http() {
+    let parties = Parties::new();
+    let alice = parties.provider.access_token("alice", None);
+    let endpoint = parties.transmitter.poll_endpoint();
+    let admits = axum::middleware::from_fn(
+        |request: axum::extract::Request, next: axum::middleware::Next| async move {
+            match request.headers().get("authorization") {
+                Some(given) if given == "Bearer secret" => next.run(request).await,
+                _ => Response::builder().status(401).body(axum::body::Body::empty()).unwrap(),
+            }
+        },
+    );
+    let router = axum::Router::new().route_service("/poll", endpoint).layer(admits);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/poll", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let poller = || {
+        let poller = EventPoller::new(parties.receiver.clone(), &url).unwrap();
+        poller.with_plain_http_on_loopback().with_interval(Duration::from_millis(50))
+    };
+    let not_known = Running::start(poller());
+    let known = Running::start(poller().with_bearer("secret").unwrap());
+    parties.transmitter.give_out(parties.event_about("alice"));
+    until(|| parties.transmitter.outstanding().is_empty()).await;
+    assert!(parties.is_revoked(&alice).await);
+    known.stop().await;
+    not_known.stop().await;
+    server.abort();
+}
+
+#[tokio::test]
+async fn settings_that_cannot_work_are_told_by_name() {
+    let parties = Parties::new();
+    let receiver = || parties.receiver.clone();
+    let stop = || ready(());
+    let setting =
+        |poller: EventPoller| poller.run(stop()).map(drop).unwrap_err().setting().to_owned();
+    let poller = |url: &str| EventPoller::new(receiver(), url).unwrap();
+    for url in ["http://events.example/poll", "events.example", "https://user@events.example", ""] {
+        assert_eq!(setting(poller(url)), "poll_url", "{url}");
+    }
+    assert_eq!(setting(poller(URL).with_timeout(Duration::ZERO)), "timeout");
+    assert_eq!(setting(poller(URL).with_interval(Duration::ZERO)), "interval");
+    assert_eq!(poller(URL).with_bearer("a\nb").unwrap_err().setting(), "bearer");
+    assert_eq!(poller(URL).with_proxy("x").unwrap_err().setting(), "proxy");
+    assert_eq!(poller(URL).with_root_certificates(b"").unwrap_err().setting(), "root_certificates");
+    let subjects = SubjectRevoker::new(parties.layer.revoker());
+    let nobody = EventReceiver::new(subjects, ReplayGuard::new(MemoryStore::new()));
+    assert_eq!(EventPoller::new(nobody, URL).unwrap_err().setting(), "transmitter");
+    let shown = format!("{:?}", poller("https://events.example/poll?key=hidden"));
+    assert!(!shown.contains("hidden"), "{shown}");
+}
