@@ -185,7 +185,7 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// With what all keys begin, after the brace: 1 to 64 letters, digits and `-_.:/`; default
+    /// What all keys begin with, after the brace: 1 to 64 letters, digits and `-_.:/`; default
     /// `jwt-revocation`. Applications that must not see each other's
     /// revocations take different ones.
     pub fn with_prefix(mut self, prefix: impl Into<Box<str>>) -> Self {
@@ -355,6 +355,18 @@ impl RedisStoreBuilder {
             .with_sentinel_base(sentinel_base)
             .with_credentials(credentials)
             .with_address_map(address_map);
+        if let Some(list) = lists.lossy() {
+            let problem = match self.options.start {
+                _ if topology.is_cluster() => "each node of a cluster may lose keys of its own",
+                Start::Anyway => "whether redis evicts keys must be known at the start",
+                Start::WaitUpTo(_) | Start::AtOnce => "",
+            };
+            if !problem.is_empty() {
+                let problem =
+                    format!("`{}` takes what is not there for revoked, and {problem}", list.name);
+                return Err(ConfigError::new("foreign_list", problem).into());
+            }
+        }
         let store = open(topology, self.options, lists);
         // In a box, as its future is large and would be part of every caller's.
         Box::pin(begin(&store)).await.map_err(|error| error.at(&address))?;
@@ -548,10 +560,9 @@ async fn begin(store: &RedisStore) -> Result<(), ConnectError> {
         Start::AtOnce => store.core.open(true, &mut last).await?,
         Start::Anyway => return Ok(()),
     }
-    match &store.foreign {
-        Some(foreign) => foreign.try_all(&store.core).await.map_err(ConnectError::Store),
-        None => Ok(()),
-    }
+    let Some(foreign) = &store.foreign else { return Ok(()) };
+    foreign.refuse_eviction(&store.core).await?;
+    foreign.try_all(&store.core).await.map_err(ConnectError::Store)
 }
 
 /// Without credentials.
@@ -561,6 +572,7 @@ impl fmt::Debug for RedisStoreBuilder {
             .field("options", &self.options)
             .field("sentinel_tls", &self.sentinel_tls)
             .field("address_map", &self.address_map)
+            .field("foreign", &self.foreign)
             .finish_non_exhaustive()
     }
 }

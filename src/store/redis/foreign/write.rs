@@ -10,7 +10,7 @@ use futures::stream::{self, StreamExt as _};
 
 use super::check::ForeignLists;
 use super::decide::{ListVerdict, ValueMeaning};
-use super::list::{CompiledList, CompiledLists, ListEntry, ListWrites};
+use super::list::{AbsentEntry, CompiledList, CompiledLists, ListEntry, ListWrites};
 use super::template::{FillError, Placeholder};
 use crate::clock::Timestamp;
 use crate::revocation::{
@@ -165,8 +165,13 @@ impl CompiledList {
             kind => kind,
         };
         let issuer = change.target.issuer_name();
-        // A list cannot say "issued so far": it would also refuse tokens of a later login.
-        let is_all = matches!(change.action, Action::Revoke(Extent::All) | Action::Reinstate);
+        // A list of the revoked cannot say "issued so far": it would also refuse tokens of a later
+        // login. In a list of the live, that login makes an entry anew.
+        let is_all = match change.action {
+            Action::Revoke(Extent::All) | Action::Reinstate => true,
+            Action::Revoke(Extent::IssuedSoFar) => self.absent == AbsentEntry::Revoked,
+            Action::Revoke(Extent::IssuedUntil(_)) => false,
+        };
         // What was imported from a list is in it already, with an expiry of its own.
         let is_new = !matches!(change.origin, RevocationOrigin::List);
         if !is_new || !self.is_about(issuer) {
@@ -196,7 +201,7 @@ impl CompiledList {
         let mut document = serde_json::Map::new();
         document.insert("reason".into(), reason.unwrap_or("revoked").into());
         document.extend(user.map(|user| ("user_id".to_owned(), user.into())));
-        document.insert(flag.as_deref().unwrap_or("revoked_at").into(), at.into());
+        document.insert(flag.as_ref().map_or("revoked_at", |flag| &*flag.name).into(), at.into());
         serde_json::Value::Object(document).to_string()
     }
 
@@ -279,6 +284,15 @@ impl ForeignLists {
         let slot = fred::util::redis_keyslot(entry.key.as_bytes());
         let key = Bytes::from(entry.key);
         let result = match (entry.member, action) {
+            // What is live is listed, so what is revoked is taken off. What it was, the other
+            // program knows.
+            (_, ListAction::Remove) if list.absent == AbsentEntry::Revoked => Ok(Value::Null),
+            (Some(member), ListAction::Add { .. }) if list.absent == AbsentEntry::Revoked => {
+                self.send(core, slot, StoreCommand::Plain("SREM"), vec![key, member.into()]).await
+            }
+            (None, ListAction::Add { .. }) if list.absent == AbsentEntry::Revoked => {
+                self.send(core, slot, StoreCommand::Plain("DEL"), vec![key]).await
+            }
             (Some(member), ListAction::Add { .. }) => {
                 self.send(core, slot, StoreCommand::Plain("SADD"), vec![key, member.into()]).await
             }
