@@ -70,6 +70,26 @@ impl RevokeRequest {
         self
     }
 
+    /// Sends it while `look` goes on, and then tells the audit whose the target is, by what that
+    /// has found.
+    #[cfg(feature = "sessions")]
+    pub(crate) async fn while_looking<T>(
+        self,
+        look: impl Future<Output = T>,
+        owner: impl FnOnce(&T) -> Option<&str>,
+    ) -> (Result<(), StoreError>, T) {
+        let revoker = self.revoker.clone();
+        let (change, mut event) = self.begin(&revoker);
+        let write = revoker.write_or_keep(change.map(|change| vec![change]), Vec::new());
+        let (written, found) = futures::join!(write, look);
+        event.learn(|event| event.with_subject(owner(&found)));
+        event.end(|event| match &written {
+            Ok(_) => event,
+            Err(error) => event.with_error(&error.chain()).failed(),
+        });
+        (written.map(drop), found)
+    }
+
     /// How much is revoked. Default: see [`Revoker::revoke`].
     pub fn extent(mut self, extent: Extent) -> Self {
         self.change.action = Action::Revoke(extent);
@@ -87,6 +107,22 @@ impl RevokeRequest {
     pub fn actor(mut self, actor: impl AsRef<str>) -> Self {
         self.change.actor = Some(actor.as_ref().into());
         self
+    }
+
+    /// Whose token or session it is, for the audit: the event then stands in the history of this
+    /// user, see [`AuditEvent::with_subject`]. Nothing of it is stored with the record. Default:
+    /// the user of the [token](Revoker::revoke_token), if it is known; nobody for an id.
+    ///
+    /// ```
+    /// # use tower_jwt_revocation::store::StoreError;
+    /// # use tower_jwt_revocation::{Revoker, Target};
+    /// # async fn f(revoker: Revoker) -> Result<(), StoreError> {
+    /// revoker.revoke(Target::token("jti-7")).of_user("alice").actor("support:7").await?;
+    /// # Ok(()) }
+    /// ```
+    #[doc(alias = "user_id")]
+    pub fn of_user(self, user: impl AsRef<str>) -> Self {
+        self.about(|event| event.with_subject(Some(user.as_ref())))
     }
 
     /// Adds a field to the audit event, such as the address that the request came from; see
