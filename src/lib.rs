@@ -189,4 +189,6 @@ mod documents {
     struct Testing;
     #[doc = include_str!("../docs/recipes.md")]
     struct Recipes;
+    #[doc = include_str!("../docs/coming_from.md")]
+    struct ComingFrom;
 }
