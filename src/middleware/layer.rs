@@ -379,7 +379,7 @@ impl<A> JwtRevocationLayer<A> {
     /// `grpc-message`). Default: they are not told.
     ///
     /// # Security
-    /// Whoever stole a token learns that the theft was noticed.
+    /// A person who stole a token learns that the theft was noticed.
     pub fn with_error_descriptions(mut self) -> Self {
         Arc::make_mut(&mut self.heads).set_describes();
         self
