@@ -114,15 +114,15 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// As which user to authenticate (`AUTH`, ACL), beside a URL without credentials or a host.
+    /// The user to authenticate as (`AUTH`, ACL), beside a URL without credentials or a host.
     /// Default: the user that Redis calls `default`.
     pub fn with_username(mut self, username: impl AsRef<str>) -> Self {
         self.servers.username = Some(username.as_ref().into());
         self
     }
 
-    /// With which password to authenticate, beside a URL without a password or a host. It is taken
-    /// as it is: nothing is percent-decoded. Default: none.
+    /// The password to authenticate with, beside a URL without a password or a host. It is taken as
+    /// it is: nothing is percent-decoded. Default: none.
     pub fn with_password(mut self, password: impl AsRef<str>) -> Self {
         self.servers.password = Some(password.as_ref().into());
         self
@@ -193,9 +193,9 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Over how many hash slots the records are spread: 1 to 1024, default 1. More are of use only
-    /// in a cluster that is to share the load. All processes must agree, and it cannot be changed
-    /// later.
+    /// The number of hash slots over which the records are spread: 1 to 1024, default 1. More than
+    /// one is of use only in a cluster that shares the load. All processes must agree, and it
+    /// cannot be changed later.
     pub fn with_shards(mut self, shards: u16) -> Self {
         self.options.shards = shards;
         self
@@ -275,8 +275,8 @@ impl RedisStoreBuilder {
     /// The longest lifetime of a token that any layer accepts, default 24 h and 10 minutes. After a
     /// loss of data, tokens that do not say when they were issued are in doubt for this long, or
     /// for as long as the profiles of the layers and revokers on this store ask for, whichever is
-    /// longer: it cannot be set too short for them. To be raised in a process that has neither,
-    /// where others accept longer lifetimes.
+    /// longer: it cannot be set too short for them. Raise it in a process that has neither, if
+    /// others accept longer lifetimes.
     pub fn with_max_token_lifetime(mut self, lifetime: Duration) -> Self {
         self.options.max_token_lifetime = lifetime;
         self
@@ -289,10 +289,9 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// By how much the clock of an issuer may run ahead, default zero, at most five minutes:
-    /// cutoffs ("log out everywhere", [`Extent::IssuedSoFar`]) are dated later by this much.
-    /// Without it, a token that such an issuer has stamped with a later `iat` survives a
-    /// revocation.
+    /// How far the clock of an issuer may run ahead, default zero, at most five minutes: cutoffs
+    /// ("log out everywhere", [`Extent::IssuedSoFar`]) are dated later by this much. Without it, a
+    /// token that such an issuer has stamped with a later `iat` survives a revocation.
     ///
     /// Until so much time has passed, tokens issued after a revocation are refused as well, unless
     /// they are stamped with [`Receipt::reissue_at`] or later. So it is better to set the clock of
