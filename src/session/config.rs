@@ -25,6 +25,7 @@ use crate::config::{ApplySettings, ConfigError, ConfigOrigin, Configuration, Env
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
+#[expect(clippy::struct_excessive_bools, reason = "a file has no better word for yes and no")]
 pub struct RefreshConfig {
     /// How long a refresh token is valid if it is not used, in seconds, 1 to ten years. Default:
     /// 1209600, which is 14 days.

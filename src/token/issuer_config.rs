@@ -87,13 +87,12 @@ impl IssuerConfig {
         Ok(Self { origin: ConfigOrigin::Environment, ..vars.read()? })
     }
 
-    /// An issuer of tokens that `profile` accepts. Hand its
-    /// [`verification_key`](SigningKey::verification_key) to the verifiers of the same program by
-    /// [`signing_key`](Self::signing_key), or their settings.
+    /// An issuer of tokens that `profile` accepts. A verifier in the same program takes the
+    /// [`verification_key`](SigningKey::verification_key) of the [`signing_key`](Self::signing_key).
     ///
     /// # Errors
-    /// [`ConfigError`] naming what is missing or cannot work; as [`TokenIssuer::new`] where the
-    /// profile is not for one issuer.
+    /// [`ConfigError`] naming what is missing or cannot work; as [`TokenIssuer::new`] if the
+    /// profile names several issuers.
     pub fn issuer(&self, profile: TokenProfile) -> Result<TokenIssuer, ConfigError> {
         let key = self.signing_key()?;
         let issuer = TokenIssuer::new(key, profile)?;
