@@ -22,10 +22,10 @@ use crate::policy::{Clearance, Rejection};
 /// is not [ready](JwtRevocationLayer::readiness) any more.
 pub(crate) const DEFAULT_MAX_BLIND: Duration = Duration::from_secs(10);
 
-/// Ends long responses — server-sent events, streams of gRPC, downloads — when a
-/// request with their token would be refused: as soon as the store learns that it was revoked, or
-/// when the verifier does not accept it any more, which is at its `exp` and the leeway; also while
-/// nothing is being sent.
+/// Ends long responses — server-sent events, streams of gRPC, downloads — when a request with their
+/// token would be refused: as soon as the store learns that it was revoked, or when the verifier
+/// does not accept it any more, which is at its `exp` and the leeway; also while nothing is being
+/// sent.
 ///
 /// A check at the beginning of a request says nothing about a revocation an hour later. Put this layer
 /// *inside* the [`JwtRevocationLayer`], whose [`Clearance`] says which token it is; a request

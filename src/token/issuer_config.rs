@@ -88,7 +88,8 @@ impl IssuerConfig {
     }
 
     /// An issuer of tokens that `profile` accepts. A verifier in the same program takes the
-    /// [`verification_key`](SigningKey::verification_key) of the [`signing_key`](Self::signing_key).
+    /// [`verification_key`](SigningKey::verification_key) of the
+    /// [`signing_key`](Self::signing_key).
     ///
     /// # Errors
     /// [`ConfigError`] naming what is missing or cannot work; as [`TokenIssuer::new`] if the
