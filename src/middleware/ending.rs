@@ -27,8 +27,8 @@ pub(crate) const DEFAULT_MAX_BLIND: Duration = Duration::from_secs(10);
 /// does not accept it any more, which is at its `exp` and the leeway; also while nothing is being
 /// sent.
 ///
-/// A check at the beginning of a request says nothing about a revocation an hour later. Put this layer
-/// *inside* the [`JwtRevocationLayer`], whose [`Clearance`] says which token it is; a request
+/// A check at the beginning of a request says nothing about a revocation an hour later. Put this
+/// layer *inside* the [`JwtRevocationLayer`], whose [`Clearance`] says which token it is; a request
 /// without one goes through as it is. The response body becomes an [`EndingBody`].
 ///
 /// | response | how it ends |
