@@ -192,4 +192,6 @@ mod documents {
     struct Recipes;
     #[doc = include_str!("../docs/endpoints.md")]
     struct Endpoints;
+    #[doc = include_str!("../docs/coming_from.md")]
+    struct ComingFrom;
 }

@@ -38,9 +38,9 @@ pub enum FailMode {
     /// # Security
     /// While the store is down, or made to be down, revoked tokens work until they expire; those
     /// that this process has refused as revoked within the last minute do not (some 4000 of them).
-    /// So do those whose revocation the store has lost. Load that the process brings on itself is
-    /// refused with 503, as in the other mode: no number of requests makes a store fail that is
-    /// well.
+    /// Tokens whose revocation the store has lost pass, too. Load that the process brings on itself
+    /// is refused with 503, as in the other mode: a healthy store does not fail because there are
+    /// many requests.
     Open,
 }
 
@@ -180,8 +180,7 @@ pub enum Rejection {
     /// The token is not acceptable (`invalid_token`).
     InvalidToken(TokenError),
     /// The token could not be verified, because the keys of its issuer cannot be had at the moment.
-    /// It is refused in every
-    /// [`FailMode`]: who sent it is not known.
+    /// It is refused in every [`FailMode`]: the sender is not known.
     NoKeys(TokenError),
     /// The token is revoked (`invalid_token`).
     Revoked(RevokedBy),

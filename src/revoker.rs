@@ -175,8 +175,8 @@ impl Revoker {
     /// be valid, with the leeway.
     ///
     /// **Shared**: it holds for this revoker, its clones, the revoker that it was cloned from and,
-    /// if that comes from a layer, all revokers of that layer. No part of a program is to end
-    /// refresh tokens for a shorter time than another; so it can only be made longer.
+    /// if that comes from a layer, all revokers of that layer. It can only be made longer, so that
+    /// no part of a program ends refresh tokens for a shorter time than another.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -350,9 +350,9 @@ impl Revoker {
     /// [`Extent::IssuedSoFar`]. The record is kept for as long as the longest token that is
     /// accepted.
     ///
-    /// Nothing is sent until the returned request is awaited; its methods set what is not to be as
-    /// said. For a token that is known by its id alone, [`until`](RevokeRequest::until) says when
-    /// it expires.
+    /// Nothing is sent until the returned request is awaited; its methods change what is said here.
+    /// For a token that is known by its id alone, [`until`](RevokeRequest::until) says when it
+    /// expires.
     ///
     /// A reissued session id, or an issuer that goes on to mint tokens for a revoked session or
     /// family, needs a longer [`lifetime`](RevokeRequest::lifetime).
@@ -506,10 +506,10 @@ impl Revoker {
     /// time and end, in the order of the token's [targets](VerifiedToken::targets). Empty if no
     /// revocation covers it.
     ///
-    /// A refusal that a mirror or another process has decided knows only by what kind of target. To
+    /// A refusal that a mirror or another process has decided tells only the kind of the target. To
     /// get a verified token out of one that is refused, see
-    /// [`TokenVerifier::verify_for_revocation`]. The entries of
-    /// lists that other programs keep are no records.
+    /// [`TokenVerifier::verify_for_revocation`]. The entries of lists that other programs keep are
+    /// no records.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked, or the token is of an issuer that the

@@ -257,7 +257,7 @@ impl VerifiedToken {
     /// [needs](crate::store::RevocationStore::needs) that.
     ///
     /// # Security
-    /// Whoever has it can use it. Do not log it, and do not keep it.
+    /// Everyone who has it can use it. Do not log it, and do not keep it.
     pub fn text(&self) -> Option<&str> {
         match self.text.as_deref()? {
             TokenText::Whole(text) => Some(text),

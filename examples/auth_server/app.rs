@@ -278,7 +278,10 @@ impl App {
         let findings =
             report.findings.iter().filter(|finding| finding.is_error() || finding.is_warning());
         findings
-            .map(|finding| format!("{}: {} {}", finding.subject, finding.sentence, finding.remedy))
+            .map(|finding| {
+                let said = format!("{}: {}", finding.subject, finding.sentence);
+                if finding.remedy.is_empty() { said } else { format!("{said}; {}", finding.remedy) }
+            })
             .collect()
     }
 }

@@ -48,7 +48,7 @@ impl ClientAuth {
         })
     }
 
-    /// Whether an id and a secret belong together is for `check` to say, such as by a database of
+    /// `check` says whether an id and a secret belong together, for example by a database of
     /// clients. Its error means that this is not known now: the client is answered 503.
     ///
     /// # Security

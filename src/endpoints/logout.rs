@@ -139,7 +139,7 @@ impl LogoutReceiver {
         self
     }
 
-    /// Answers 400 where the store did not confirm, to the letter of the specification (§2.8: "if
+    /// Answers 400 where the store did not confirm, as the specification says literally (§2.8: "if
     /// the logout failed"). Default: 503 with `Retry-After`, for which a provider may send the
     /// token again.
     #[must_use]

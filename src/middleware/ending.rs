@@ -22,13 +22,13 @@ use crate::policy::{Clearance, Rejection};
 /// is not [ready](JwtRevocationLayer::readiness) any more.
 pub(crate) const DEFAULT_MAX_BLIND: Duration = Duration::from_secs(10);
 
-/// Ends responses that go on for long — server-sent events, streams of gRPC, downloads — when a
-/// request with their token would be refused: as soon as the store learns that it was revoked, or
-/// when the verifier does not accept it any more, which is at its `exp` and the leeway; also while
-/// nothing is being sent.
+/// Ends long responses — server-sent events, streams of gRPC, downloads — when a request with their
+/// token would be refused: as soon as the store learns that it was revoked, or when the verifier
+/// does not accept it any more, which is at its `exp` and the leeway; also while nothing is being
+/// sent.
 ///
-/// A check at the beginning of a request says nothing of what happens an hour later. Put this layer
-/// *inside* the [`JwtRevocationLayer`], whose [`Clearance`] says which token it is; a request
+/// A check at the beginning of a request says nothing about a revocation an hour later. Put this
+/// layer *inside* the [`JwtRevocationLayer`], whose [`Clearance`] says which token it is; a request
 /// without one goes through as it is. The response body becomes an [`EndingBody`].
 ///
 /// | response | how it ends |
@@ -37,7 +37,7 @@ pub(crate) const DEFAULT_MAX_BLIND: Duration = Duration::from_secs(10);
 /// | `text/event-stream` | with the end of the stream; a client that connects again is refused |
 /// | any other | with the [`Rejection`] as error, so that no client takes half of a document for a whole one |
 ///
-/// A response that is complete in one piece costs nothing. One that goes on costs an entry in a
+/// A response that is complete in one piece costs nothing. A longer one costs an entry in a
 /// table, and a check from time to time: a quarter of [`with_max_blind`](Self::with_max_blind), at
 /// least every five seconds. A [`Mirror`](crate::Mirror) and a
 /// [`MemoryStore`](crate::MemoryStore) tell of a revocation within milliseconds and answer these

@@ -160,8 +160,8 @@ impl<A> JwtRevocationLayer<A> {
     /// The closure is called for each such request, before the store is asked and also while it is
     /// well: it is one call more on the way of every request, so it must neither wait nor work.
     ///
-    /// For a part of the routes, a layer of their own says it best: they get a clone of this one
-    /// with another [`with_fail_mode`](Self::with_fail_mode), which shares everything else.
+    /// For a part of the routes, give these routes a layer of their own: a clone of this one with
+    /// another [`with_fail_mode`](Self::with_fail_mode), which shares everything else.
     ///
     /// # Security
     /// As [`with_fail_mode`](Self::with_fail_mode). Decide by what an attacker cannot choose
@@ -210,8 +210,9 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// Lets the requests pass for which `exempts` is true: nothing is looked for, verified or
-    /// asked, and there is no [`Clearance`](crate::Clearance). Replaces an earlier exemption.
+    /// Lets the requests pass for which `exempts` is true: no token is looked for, nothing is
+    /// verified or asked, and there is no [`Clearance`](crate::Clearance). Replaces an earlier
+    /// exemption.
     ///
     /// # Security
     /// Where it can be done, leave the layer off such routes instead: add them to the router after
@@ -379,7 +380,7 @@ impl<A> JwtRevocationLayer<A> {
     /// `grpc-message`). Default: they are not told.
     ///
     /// # Security
-    /// Whoever stole a token learns that the theft was noticed.
+    /// A person who stole a token learns that the theft was noticed.
     pub fn with_error_descriptions(mut self) -> Self {
         Arc::make_mut(&mut self.heads).set_describes();
         self
@@ -409,7 +410,7 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// What the events of requests say besides: who asked for what, and from where. Called for an
+    /// What else the events of requests say: who asked for what, and from where. Called for an
     /// event that is told by itself, so for the first of several. Default: nothing.
     ///
     /// ```
@@ -485,7 +486,7 @@ impl<A> JwtRevocationLayer<A> {
     /// Where other services on the same store accept tokens that live longer than this layer
     /// accepts, say so with [`Revoker::extend_shared_retention`], or theirs outlive the revocation.
     /// Sessions that were given a revoker of this layer do so for all of its revokers: a user who
-    /// is logged out is to stay so for as long as refresh tokens live.
+    /// is logged out has to stay so for as long as refresh tokens are valid.
     pub fn revoker(&self) -> Revoker {
         let profile = Arc::new(self.gate.verifier.profile().clone());
         Revoker::from_parts(

@@ -117,7 +117,7 @@ struct Shared {
 }
 
 impl Mirror {
-    /// A mirror of a store, with the default options. To be called inside a Tokio runtime, in which
+    /// A mirror of a store, with the default options. Call it inside of a Tokio runtime, in which
     /// its tasks run.
     ///
     /// It returns at once. Until the first snapshot is loaded, checks go to the store.
@@ -142,12 +142,12 @@ impl Mirror {
         MirrorBuilder::new(Arc::new(store), Ok(feeds))
     }
 
-    /// How the mirror is.
+    /// The state of the mirror.
     pub fn status(&self) -> MirrorStatus {
         self.handle.shared.status.borrow().clone()
     }
 
-    /// How the mirror is, and every change of that. It changes with every write and every
+    /// The state of the mirror, and each change of it. It changes with every write and every
     /// heartbeat.
     pub fn watch_status(&self) -> watch::Receiver<MirrorStatus> {
         self.handle.shared.status.subscribe()

@@ -68,8 +68,8 @@ pub(crate) fn so_far(store: Timestamp, writer: Timestamp, issuers_ahead: Duratio
 pub enum Extent {
     /// Every token, whenever issued. The default for tokens, sessions and families.
     ///
-    /// Of a device, a user, a client, a key, an issuer or a claim, which go on to be given tokens,
-    /// it is remembered until it is reinstated.
+    /// For a device, a user, a client, a key, an issuer or a claim, which may get new tokens at any
+    /// time, it is kept until it is reinstated.
     All,
     /// The tokens issued up to the moment of the write, by the clock of the store. The default for
     /// everything else. With Redis it is the later of the clocks of Redis and of the writer, where

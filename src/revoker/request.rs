@@ -78,6 +78,28 @@ impl RevokeRequest {
         self
     }
 
+    /// Sends it while `look` goes on, and then tells the audit whose the target is, by what that
+    /// has found.
+    #[cfg(feature = "sessions")]
+    pub(crate) async fn while_looking<T>(
+        self,
+        look: impl Future<Output = T>,
+        owner: impl FnOnce(&T) -> Option<&str>,
+    ) -> (Result<Receipt, StoreError>, T) {
+        let revoker = self.revoker.clone();
+        let (change, mut event) = self.begin(&revoker);
+        let write = revoker.write_matched(change.map(|change| vec![change]), Vec::new());
+        let (written, found) = futures::join!(write, look);
+        event.learn(|event| event.with_subject(owner(&found)));
+        event.end(|event| match &written {
+            Err(error) if error.kind() != StoreErrorKind::Unmatched => {
+                event.with_error(&error.chain()).failed()
+            }
+            _ => event,
+        });
+        (written.and_then(only_receipt), found)
+    }
+
     /// How much is revoked. Default: see [`Revoker::revoke`].
     pub fn extent(mut self, extent: Extent) -> Self {
         self.change.action = Action::Revoke(extent);
@@ -117,6 +139,22 @@ impl RevokeRequest {
     pub fn actor(mut self, actor: impl AsRef<str>) -> Self {
         self.change.actor = Some(actor.as_ref().into());
         self
+    }
+
+    /// Whose token or session it is, for the audit: the event then stands in the history of this
+    /// user, see [`AuditEvent::with_subject`]. Nothing of it is stored with the record. Default:
+    /// the user of the [token](Revoker::revoke_token), if it is known; nobody for an id.
+    ///
+    /// ```
+    /// # use tower_jwt_revocation::store::StoreError;
+    /// # use tower_jwt_revocation::{Revoker, Target};
+    /// # async fn f(revoker: Revoker) -> Result<(), StoreError> {
+    /// revoker.revoke(Target::token("jti-7")).of_user("alice").actor("support:7").await?;
+    /// # Ok(()) }
+    /// ```
+    #[doc(alias = "user_id")]
+    pub fn of_user(self, user: impl AsRef<str>) -> Self {
+        self.about(|event| event.with_subject(Some(user.as_ref())))
     }
 
     /// Adds a field to the audit event, such as the address that the request came from; see
@@ -175,13 +213,7 @@ impl IntoFuture for RevokeRequest {
     fn into_future(self) -> Self::IntoFuture {
         async move {
             let revoker = self.revoker.clone();
-            let receipts = revoker.send(vec![self]).await?;
-            receipts.into_iter().next().ok_or_else(|| {
-                StoreError::new(
-                    StoreErrorKind::Protocol,
-                    "the store confirmed nothing; the write may be repeated",
-                )
-            })
+            revoker.send(vec![self]).await.and_then(only_receipt)
         }
         .boxed()
     }
@@ -214,7 +246,15 @@ impl Revoker {
     ) -> Result<Vec<Receipt>, StoreError> {
         let (changes, events): (Vec<_>, _) =
             requests.into_iter().map(|request| request.begin(self)).unzip();
-        let changes = changes.into_iter().collect();
+        self.write_matched(changes.into_iter().collect(), events).await
+    }
+
+    /// Writes revocations, and says so if no token could match them.
+    async fn write_matched(
+        &self,
+        changes: Result<Vec<Revocation>, StoreError>,
+        events: Vec<Pending>,
+    ) -> Result<Vec<Receipt>, StoreError> {
         let targets = self.targets_to_match(&changes);
         // Written in any case: that no layer is known is no proof that there is none. What the
         // write has told of the store says how much is known.
@@ -224,6 +264,16 @@ impl Revoker {
             _ => Ok(receipts),
         }
     }
+}
+
+/// The answer to one change.
+fn only_receipt(receipts: Vec<Receipt>) -> Result<Receipt, StoreError> {
+    receipts.into_iter().next().ok_or_else(|| {
+        StoreError::new(
+            StoreErrorKind::Protocol,
+            "the store confirmed nothing; the write may be repeated",
+        )
+    })
 }
 
 /// A change of a token that expires then.

@@ -91,7 +91,8 @@ struct UserCacheOptions {
 }
 
 impl<T: Send + Sync + 'static> UserCache<T> {
-    /// An empty cache. It heeds the revocations of users that this revoker [finds](Revoker::find).
+    /// An empty cache. It observes the revocations of users that this revoker
+    /// [finds](Revoker::find).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -177,7 +178,7 @@ impl<T: Send + Sync + 'static> UserCache<T> {
     /// kept if the store cannot be asked, or of a load that fails.
     ///
     /// # Errors
-    /// Those of `load`.
+    /// The errors of `load`.
     pub async fn reload<'a, F, E>(
         &self,
         user: &'a str,
@@ -200,7 +201,7 @@ impl<T: Send + Sync + 'static> UserCache<T> {
     /// kept of a load that fails.
     ///
     /// # Errors
-    /// Those of `load`.
+    /// The errors of `load`.
     #[expect(
         clippy::expect_used,
         clippy::missing_panics_doc,

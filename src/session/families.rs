@@ -233,6 +233,80 @@ impl Families {
         Err(out_of_attempts())
     }
 
+    /// Takes over a family that another program has begun, by the ids that it has there: `family`,
+    /// and `token_id` for the refresh token that its client holds at present, or for a hash of it.
+    /// Nobody has to sign in again: the client presents its token, the application checks it as
+    /// before, and calls [`refresh_id`](Self::refresh_id) with these ids. `created_at` is when the
+    /// user signed in, so that later revocations of the user or the session hold, and the
+    /// [maximal age](RefreshPolicy::with_max_age) counts from then; the idle lifetime counts from
+    /// now. [`Sessions`](super::Sessions) lists what was begun there, and not these.
+    ///
+    /// Returns whether it was taken over now. If not, it was before, and is left as it is; or it is
+    /// over or revoked. It may be repeated.
+    ///
+    /// ```
+    /// # use tower_jwt_revocation::{MemoryStore, Revoker, TokenProfile};
+    /// use tower_jwt_revocation::clock::Timestamp;
+    /// use tower_jwt_revocation::session::{Families, NewFamily, RefreshPolicy};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryStore::new();
+    /// # let revoker = Revoker::new(store.clone(), TokenProfile::new())?;
+    /// let policy = RefreshPolicy::new().without_max_age();
+    /// let families = Families::new(store, revoker, policy)?;
+    /// let began = Timestamp::from_secs(1_700_000_000);
+    /// let alice = NewFamily::of_user("alice").in_session("s-1");
+    /// assert!(families.import(alice, "family-7", "jti-of-the-refresh-token", began).await?);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be asked or did not confirm; if an id is empty or too
+    /// long, or `family` has other characters than letters, digits, `-` and `_`: keep a map then,
+    /// from its id to one that has not.
+    #[doc(alias = "migrate")]
+    #[doc(alias = "take over")]
+    pub async fn import(
+        &self,
+        new: NewFamily,
+        family: &str,
+        token_id: &str,
+        created_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        check_token_id(token_id)?;
+        if !is_family_id(family) {
+            return Err(invalid(
+                "the id of a family must have 1 to 128 letters, digits, `-` or `_`",
+            ));
+        }
+        let key = self.target(Target::family(family))?;
+        let mut targets = self.targets_of_new(&new)?;
+        targets.push(key.clone());
+        let mut attempts = Attempts::new();
+        while attempts.next().await {
+            let seen = self.store.load(vec![key.clone()], targets.clone()).await?.settled()?;
+            if seen.documents.iter().any(Option::is_some) {
+                return Ok(false);
+            }
+            let digest = TokenDigest::of(token_id.as_bytes());
+            let Ok(begun) = new_family(&new, FamilyKey::unused(), digest, &seen) else {
+                return Ok(false);
+            };
+            let taken = Family { created_at: created_at.min(seen.now), used_at: seen.now, ..begun };
+            let is_over = taken.expires_at(&self.policy) <= seen.now;
+            if is_over || taken.revoked_by(&seen.records).is_some() {
+                return Ok(false);
+            }
+            let commit = self.commit(family, None, &taken)?.with_guards(seen.records);
+            match self.store.commit(commit).await? {
+                Committed::Done => return Ok(true),
+                Committed::Conflict | Committed::Overtaken => {}
+            }
+        }
+        Err(out_of_attempts())
+    }
+
     /// Takes the id of a refresh token that the application has minted, and whose signature it
     /// **has checked**, and gives the id of the next: `next_id`, or the one that was given before
     /// if this is a retry within the grace. Mint the token whose id is [`Grant::token`]. No id may

@@ -20,6 +20,7 @@
 // | `token` | the opaque refresh token; pure |
 // | `documents` | the form in which documents are kept: a version and JSON; pure |
 // | `family` | the policy, and what becomes of a refresh token that is presented; pure |
+// | `config` | the policy from the environment or a file |
 // | `list` | the sessions of a user, the sessions on a device; pure |
 // | `grant` | what families are asked and answer: values |
 // | `login` | what sessions are asked and answer: values |
@@ -36,6 +37,7 @@
 #[cfg(feature = "user-cache")]
 mod cache;
 mod calls;
+mod config;
 mod devices;
 mod documents;
 mod erase;
@@ -54,6 +56,7 @@ mod unanswered;
 
 #[cfg(feature = "user-cache")]
 pub use cache::UserCache;
+pub use config::RefreshConfig;
 pub use families::Families;
 pub use family::RefreshPolicy;
 pub use grant::{Ended, Grant, NewFamily, Refresh, Refusal};

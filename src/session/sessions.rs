@@ -143,8 +143,8 @@ impl Sessions {
         sessions
     }
 
-    /// The same sessions, in the hands of somebody other than their user, such as `support:7`: as
-    /// [`because`](Self::because). Default: nobody is named.
+    /// The same sessions, used by somebody other than their user, such as `support:7`. The actor is
+    /// kept where the reason of [`because`](Self::because) is. Default: nobody is named.
     #[doc(alias = "actor")]
     #[must_use]
     pub fn acting_as(&self, actor: impl AsRef<str>) -> Self {
@@ -390,8 +390,13 @@ impl Sessions {
     #[doc(alias = "sign out")]
     pub async fn end(&self, id: &str) -> Result<(), StoreError> {
         let key = self.target(Target::session(id))?;
-        let revoked = self.revoker().revoke(Target::session(id)).into_future();
-        let (revoked, place) = futures::join!(revoked, self.index.read_location(&key));
+        let request = self.revoker().revoke(Target::session(id));
+        let (revoked, place) = request
+            .while_looking(self.index.read_location(&key), |place| match place {
+                Ok(Some((place, _))) => Some(&*place.user),
+                Ok(None) | Err(_) => None,
+            })
+            .await;
         let receipt = revoked?;
         let found = async {
             let Some((place, written)) = place? else { return Ok(None) };
@@ -411,8 +416,8 @@ impl Sessions {
     }
 
     /// Ends a session if it is of this user, as [`end`](Self::end): for requests in which a user,
-    /// who is known by an access token, names a session. Of a session that was forgotten nobody
-    /// knows whose it is, so it is not found and nothing is revoked; for a "sign out" there is
+    /// who is known by an access token, names a session. The owner of a session that was forgotten
+    /// is not known, so it is not found and nothing is revoked; for a "sign out" there is
     /// [`logout`](Self::logout).
     ///
     /// # Errors
@@ -552,8 +557,11 @@ impl Sessions {
         self.revoker().revoke(Target::device(device)).await?;
         let known = self.index.read_document(&key).await?;
         let Some(places) = known.read::<DeviceSessions>()? else { return Ok(()) };
-        let ids = places.sessions.keys().map(|id| Target::session(&**id));
-        let receipts = self.revoker().revoke_many(ids.map(|id| self.revoker().revoke(id))).await?;
+        let requests = places
+            .sessions
+            .iter()
+            .map(|(id, place)| self.revoker().revoke(Target::session(&**id)).of_user(&*place.user));
+        let receipts = self.revoker().revoke_many(requests).await?;
         let mut by_user: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for ((id, place), receipt) in places.sessions.iter().zip(&receipts) {
             by_user.entry(&place.user).or_default().push(id);

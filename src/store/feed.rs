@@ -102,8 +102,8 @@ pub struct LogEntry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "feeds make it, and none of it can be left out")]
 pub struct SnapshotPage {
-    /// Facts, in any order. A target may come twice. Of one whose tokens are all revoked and that
-    /// was never reinstated or cut off, [`Fact::revoked_until`] is enough.
+    /// Facts, in any order. A target may come twice. For a target whose tokens are all revoked and
+    /// that was never reinstated or cut off, [`Fact::revoked_until`] is enough.
     pub facts: Vec<(Fingerprint, Fact)>,
     /// Where the next page begins; `None` after the last page.
     pub next: Option<u64>,
@@ -292,8 +292,8 @@ pub trait Feed: Send + 'static {
         ready(Ok(false))
     }
 
-    /// Whether this target belongs to the shard of this feed. Of the feeds of a store, exactly one
-    /// owns each target: that of the shard which the [`Fence`](super::Fence) of its writes names.
+    /// Whether this target belongs to the shard of this feed. Exactly one feed of a store owns each
+    /// target: the one of the shard which the [`Fence`](super::Fence) of its writes names.
     fn owns(&self, fingerprint: &Fingerprint) -> bool;
 
     /// Ends the lease: no process has to wait for this mirror any more. The feed is not used again.

@@ -37,16 +37,16 @@ super::rules! {
     AChangedGuardIsNeverDone => cases::a_changed_guard_is_never_done,
     /// A commit whose guards have not changed is done.
     AnUnchangedGuardIsDone => cases::an_unchanged_guard_is_done,
-    /// Of a commit and a revocation of its guard that overlap, the commit is not `Done`, or it came
+    /// If a commit and a revocation of its guard overlap, the commit is not `Done`, or it came
     /// first.
     AGuardHoldsWhenCallsOverlap => cases::a_guard_holds_when_calls_overlap,
     /// Members are counted once each, until they end or are counted no longer.
     MembersAreCounted => cases::members_are_counted,
     /// A conflict counts no members.
     AConflictCountsNoMembers => cases::a_conflict_counts_no_members,
-    /// Of commits that overlap and were decided on the same document, one is done.
+    /// If several commits overlap and were decided on the same document, one of them is done.
     OfOverlappingCommitsOneIsDone => cases::of_overlapping_commits_one_is_done,
-    /// Who reads, decides and commits again after each conflict loses nothing.
+    /// A caller that reads, decides and commits again after each conflict loses nothing.
     NoUpdateIsLost => cases::no_update_is_lost,
     /// A commit goes on if its future is dropped after it was first polled.
     ADroppedCommitGoesOn => cases::a_dropped_commit_goes_on,

@@ -24,7 +24,7 @@ use crate::verified::VerifiedToken;
 ///
 /// Revocations never mix either. The profile of each verifier must name its issuers, and every id
 /// belongs to the issuer of its token: `alice` of one is not `alice` of the other, and the key
-/// `2026` of one not that of the other. Nor need they share a fail mode: see
+/// `2026` of one is not that of the other. They need not share a fail mode either: see
 /// [`with_fail_mode_for`](crate::JwtRevocationLayer::with_fail_mode_for).
 ///
 /// ```

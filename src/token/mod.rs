@@ -12,6 +12,7 @@
 //! | [`UpstreamClaims`] | claims that another layer or a gateway has verified |
 //! | [`VerifierConfig`] | a verifier from environment variables or a file |
 //! | [`issue`] | mints tokens that are revocable by construction (feature `issuer`) |
+//! | [`IssuerConfig`] | what mints them, from environment variables or a file (feature `issuer`) |
 
 mod algorithm;
 pub mod bearer;
@@ -19,6 +20,8 @@ pub mod cache;
 mod config;
 #[cfg(feature = "issuer")]
 pub mod issue;
+#[cfg(feature = "issuer")]
+mod issuer_config;
 mod issuers;
 #[cfg(feature = "jwks")]
 pub mod jwks;
@@ -37,6 +40,8 @@ use std::sync::Arc;
 pub use algorithm::Algorithm;
 pub(crate) use algorithm::KeyFamily;
 pub use config::VerifierConfig;
+#[cfg(feature = "issuer")]
+pub use issuer_config::IssuerConfig;
 pub use issuers::IssuerSet;
 #[cfg(feature = "endpoints")]
 pub(crate) use issuers::unverified_issuer;

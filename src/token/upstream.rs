@@ -155,7 +155,7 @@ impl UpstreamClaims {
     /// credentials.
     ///
     /// # Security
-    /// `find` vouches for the claims, as [`TokenProfile::assert_verified`] says.
+    /// `find` is responsible for the claims, as [`TokenProfile::assert_verified`] says.
     ///
     /// # Errors
     /// [`ConfigError`] if the profile cannot work.

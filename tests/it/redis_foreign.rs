@@ -3,6 +3,7 @@
 
 mod changes;
 mod everywhere;
+mod layouts;
 
 use std::error::Error as _;
 use std::sync::Arc;

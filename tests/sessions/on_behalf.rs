@@ -1,8 +1,13 @@
 //! Who ends a session, and why; and what a user ends of its own.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tower_jwt_revocation::session::{Ended, Grant, Login, RefreshPolicy, SessionDetails, Sessions};
+use tower_jwt_revocation::audit::{AuditEvent, AuditSink};
+use tower_jwt_revocation::clock::Timestamp;
+use tower_jwt_revocation::session::{
+    Ended, Grant, Login, NewFamily, Refresh, RefreshPolicy, SessionDetails, Sessions,
+};
 use tower_jwt_revocation::{MemoryStore, Revoker, Target, TokenProfile};
 
 fn sessions() -> Sessions {
@@ -80,4 +85,69 @@ async fn a_user_ends_its_own_sessions_on_a_device_and_its_trust_in_it() {
     assert!(sessions.is_trusted_device("bob", "phone").await.unwrap());
     assert_eq!(sessions.end_device_of("alice", "phone").await.unwrap(), Ended::NotFound);
     assert_eq!(sessions.end_device_of("carol", "phone").await.unwrap(), Ended::NotFound);
+}
+
+/// Events, by kind and user.
+#[derive(Clone, Default)]
+struct History(Arc<Mutex<Vec<(&'static str, Option<String>)>>>);
+
+impl AuditSink for History {
+    fn record(&self, event: &AuditEvent) {
+        let user = event.field("sub").map(ToString::to_string);
+        self.0.lock().unwrap().push((event.kind().as_str(), user));
+    }
+}
+
+#[tokio::test]
+async fn what_an_administrator_ends_stands_in_the_history_of_its_user() {
+    let (store, history) = (MemoryStore::new(), History::default());
+    let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
+    let revoker = revoker.with_audit(history.clone());
+    let sessions = Sessions::new(store, revoker.clone(), RefreshPolicy::new()).unwrap();
+    let last = || history.0.lock().unwrap().last().cloned().unwrap();
+    let alice = || Some("alice".to_owned());
+
+    let one = login(&sessions, "alice", "phone").await;
+    sessions.acting_as("support:7").end(id(&one)).await.unwrap();
+    assert_eq!(last(), ("revoke_session", alice()));
+    // Of a session that nobody knows, nobody knows the user.
+    sessions.end("unknown").await.unwrap();
+    assert_eq!(last(), ("revoke_session", None));
+    login(&sessions, "alice", "laptop").await;
+    sessions.end_device("laptop").await.unwrap();
+    assert_eq!(last(), ("revoke_session", alice()));
+    // An id alone does not tell whose it is; the caller may know.
+    revoker.revoke(Target::token("t1")).of_user("alice").await.unwrap();
+    assert_eq!(last(), ("revoke_token", alice()));
+    revoker.revoke(Target::token("t2")).await.unwrap();
+    assert_eq!(last(), ("revoke_token", None));
+}
+
+#[tokio::test]
+async fn a_family_of_another_program_goes_on_by_its_ids_unless_it_is_revoked() {
+    let sessions = sessions();
+    let families = sessions.families();
+    let began = Timestamp::now().saturating_sub(Duration::from_secs(60));
+    let of = NewFamily::of_user;
+    assert!(families.import(of("alice"), "f1", "r1", began).await.unwrap());
+    let refreshed = families.refresh_id("f1", "r1", "r2", None).await.unwrap();
+    assert!(matches!(refreshed, Refresh::Granted(_)), "{refreshed:?}");
+    assert!(!families.import(of("alice"), "f1", "r1", began).await.unwrap());
+
+    // Revoked as of now, a family of an hour ago is not taken over, and a new one is.
+    sessions.revoker().revoke(Target::user("bob")).await.unwrap();
+    assert!(!families.import(of("bob"), "f2", "r1", began).await.unwrap());
+    families.end("f3", None).await.unwrap();
+    assert!(!families.import(of("carol"), "f3", "r1", began).await.unwrap());
+    // It is over: older than any may get.
+    assert!(!families.import(of("dave"), "f4", "r1", Timestamp::ZERO).await.unwrap());
+    for (family, token) in [("f.5", "r1"), ("", "r1"), ("f5", "")] {
+        let error = families.import(of("erin"), family, token, began).await.unwrap_err();
+        assert!(error.is_permanent(), "{error}");
+    }
+    // What is revoked later ends it.
+    assert!(families.import(of("frank"), "f6", "r1", began).await.unwrap());
+    sessions.end_all("frank", None).await.unwrap();
+    let refused = families.refresh_id("f6", "r1", "r2", None).await.unwrap();
+    assert!(matches!(refused, Refresh::Refused(_)), "{refused:?}");
 }

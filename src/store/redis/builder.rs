@@ -161,15 +161,15 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// As which user to authenticate (`AUTH`, ACL), beside a URL without credentials or a host.
+    /// The user to authenticate as (`AUTH`, ACL), beside a URL without credentials or a host.
     /// Default: the user that Redis calls `default`.
     pub fn with_username(mut self, username: impl AsRef<str>) -> Self {
         self.servers.username = Some(username.as_ref().into());
         self
     }
 
-    /// With which password to authenticate, beside a URL without a password or a host. It is taken
-    /// as it is: nothing is percent-decoded. Default: none.
+    /// The password to authenticate with, beside a URL without a password or a host. It is taken as
+    /// it is: nothing is percent-decoded. Default: none.
     pub fn with_password(mut self, password: impl AsRef<str>) -> Self {
         self.servers.password = Some(password.as_ref().into());
         self
@@ -232,7 +232,7 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// With what all keys begin, after the brace: 1 to 64 letters, digits and `-_.:/`; default
+    /// What all keys begin with, after the brace: 1 to 64 letters, digits and `-_.:/`; default
     /// `jwt-revocation`. Applications that must not see each other's
     /// revocations take different ones.
     pub fn with_prefix(mut self, prefix: impl Into<Box<str>>) -> Self {
@@ -240,9 +240,9 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Over how many hash slots the records are spread: 1 to 1024, default 1. More are of use only
-    /// in a cluster that is to share the load. All processes must agree, and it cannot be changed
-    /// later.
+    /// The number of hash slots over which the records are spread: 1 to 1024, default 1. More than
+    /// one is of use only in a cluster that shares the load. All processes must agree, and it
+    /// cannot be changed later.
     pub fn with_shards(mut self, shards: u16) -> Self {
         self.options.shards = shards;
         self
@@ -323,8 +323,8 @@ impl RedisStoreBuilder {
     /// The longest lifetime of a token that any layer accepts, default 24 h and 10 minutes. After a
     /// loss of data, tokens that do not say when they were issued are in doubt for this long, or
     /// for as long as the profiles of the layers and revokers on this store ask for, whichever is
-    /// longer: it cannot be set too short for them. To be raised in a process that has neither,
-    /// where others accept longer lifetimes.
+    /// longer: it cannot be set too short for them. Raise it in a process that has neither, if
+    /// others accept longer lifetimes.
     pub fn with_max_token_lifetime(mut self, lifetime: Duration) -> Self {
         self.options.max_token_lifetime = lifetime;
         self
@@ -337,10 +337,9 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// By how much the clock of an issuer may run ahead, default zero, at most five minutes:
-    /// cutoffs ("log out everywhere", [`Extent::IssuedSoFar`]) are dated later by this much.
-    /// Without it, a token that such an issuer has stamped with a later `iat` survives a
-    /// revocation.
+    /// How far the clock of an issuer may run ahead, default zero, at most five minutes: cutoffs
+    /// ("log out everywhere", [`Extent::IssuedSoFar`]) are dated later by this much. Without it, a
+    /// token that such an issuer has stamped with a later `iat` survives a revocation.
     ///
     /// Until so much time has passed, tokens issued after a revocation are refused as well, unless
     /// they are stamped with [`Receipt::reissue_at`] or later. So it is better to set the clock of
@@ -405,6 +404,18 @@ impl RedisStoreBuilder {
             .with_current_tls(current_tls)
             .with_credentials(credentials)
             .with_address_map(address_map);
+        if let Some(list) = lists.lossy() {
+            let problem = match self.options.start {
+                _ if topology.is_cluster() => "each node of a cluster may lose keys of its own",
+                Start::Anyway => "whether redis evicts keys must be known at the start",
+                Start::WaitUpTo(_) | Start::AtOnce => "",
+            };
+            if !problem.is_empty() {
+                let problem =
+                    format!("`{}` takes what is not there for revoked, and {problem}", list.name);
+                return Err(ConfigError::new("foreign_list", problem).into());
+            }
+        }
         let store = open(topology, self.options, lists);
         // In a box, as its future is large and would be part of every caller's.
         Box::pin(begin(&store)).await.map_err(|error| error.at(&address))?;
@@ -627,10 +638,9 @@ async fn begin(store: &RedisStore) -> Result<(), ConnectError> {
         Start::AtOnce => store.core.open(true, &mut last).await?,
         Start::Anyway => return Ok(()),
     }
-    match &store.foreign {
-        Some(foreign) => foreign.try_all(&store.core).await.map_err(ConnectError::Store),
-        None => Ok(()),
-    }
+    let Some(foreign) = &store.foreign else { return Ok(()) };
+    foreign.refuse_eviction(&store.core).await?;
+    foreign.try_all(&store.core).await.map_err(ConnectError::Store)
 }
 
 /// Without credentials.
@@ -641,6 +651,7 @@ impl fmt::Debug for RedisStoreBuilder {
             .field("sentinel_tls", &self.sentinel_tls)
             .field("address_map", &self.address_map)
             .field("own_tls", &self.servers.own_tls)
+            .field("foreign", &self.foreign)
             .finish_non_exhaustive()
     }
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::builder::RedisStoreBuilder;
 use super::error::ConnectError;
+use super::foreign::ForeignList;
 use super::options::{DEFAULT_WRITE_TIMEOUT, Start};
 use super::store::RedisStore;
 use crate::config::{
@@ -41,6 +42,10 @@ use crate::config::{
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct RedisConfig {
+    /// Whether Redis is used. If it is `false`, [`RedisConfig::connect`] is an error, and the
+    /// program takes another store, such as `MemoryStore`, which no other process sees. Default:
+    /// true.
+    pub enabled: Option<bool>,
     /// Where Redis is, such as `redis://user:password@host:6379/0`; for TLS, sentinels, a cluster
     /// or a socket as [`RedisStoreBuilder::with_url`] says. Required, or its file, or a host.
     pub url: Option<SecretText>,
@@ -114,6 +119,10 @@ pub struct RedisConfig {
     pub start: Option<Start>,
     /// Longest time to `wait` at the start, in seconds. Default: 10.
     pub start_limit_secs: Option<u64>,
+    /// Lists of revoked tokens that another program keeps, each as [`ForeignList`] reads it: a
+    /// layout, such as `plain-jti`, or a template of keys, such as `blacklist:{jti}`; then options,
+    /// such as `|writes`. Default: none.
+    pub foreign_lists: Vec<ForeignList>,
     #[serde(skip)]
     origin: ConfigOrigin,
 }
@@ -138,6 +147,7 @@ impl Configuration for RedisConfig {
             "max_token_lifetime" => "max_token_lifetime_secs",
             // The builder says it of the time: the number is never wrong there.
             "wait_replicas" => "wait_replicas_ms",
+            "foreign_list" => "foreign_lists",
             same => same,
         }
     }
@@ -155,6 +165,26 @@ impl RedisConfig {
 
     fn from_vars(vars: &EnvVars) -> Result<Self, ConfigError> {
         Ok(Self { origin: ConfigOrigin::Environment, ..vars.read()? })
+    }
+
+    /// Whether Redis is to be used: unless the setting `enabled` is `false`.
+    ///
+    /// ```no_run
+    /// use std::sync::Arc;
+    /// use tower_jwt_revocation::store::RevocationStore;
+    /// use tower_jwt_revocation::{MemoryStore, RedisConfig};
+    ///
+    /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+    /// let config = RedisConfig::from_env()?;
+    /// let store: Arc<dyn RevocationStore> = if config.is_enabled() {
+    ///     Arc::new(config.connect().await?)
+    /// } else {
+    ///     Arc::new(MemoryStore::new())
+    /// };
+    /// # Ok(()) }
+    /// ```
+    pub fn is_enabled(&self) -> bool {
+        self.enabled != Some(false)
     }
 
     /// Connects with these settings.
@@ -178,11 +208,19 @@ impl RedisConfig {
 
     fn build(&self) -> Result<RedisStoreBuilder, ConfigError> {
         let (secs, millis) = (Duration::from_secs, Duration::from_millis);
+        if !self.is_enabled() {
+            return Err(ConfigError::new(
+                "enabled",
+                "is false; take another store then, see RedisConfig::is_enabled",
+            ));
+        }
         let url = self.whole_url()?;
         // In the URL, where they stand apart from it, unless the password may change.
         let username = self.username.as_deref().filter(|_| self.password_file.is_some());
-        Ok(RedisStore::builder()
-            .with_url(url)
+        let builder = RedisStore::builder().with_url(url);
+        let lists = self.foreign_lists.iter().cloned();
+        Ok(lists
+            .fold(builder, RedisStoreBuilder::with_foreign_list)
             .apply_some(username, RedisStoreBuilder::with_username)
             .apply_some(self.password_file.as_deref(), RedisStoreBuilder::with_password_file)
             .apply_some(self.ca_file.as_deref(), RedisStoreBuilder::with_root_certificates_file)

@@ -191,7 +191,7 @@ impl Health {
         self.checks.is_empty() && !self.awaits(Purpose::Checks)
     }
 
-    /// Whether all revocations can be written. Of a user without the right to write, this says only
+    /// Whether all revocations can be written. If the user has no right to write, this says only
     /// whether the connection is up.
     pub fn writes(&self) -> bool {
         self.writes.is_empty() && self.refused.is_empty() && !self.awaits(Purpose::Writes)

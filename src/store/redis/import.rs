@@ -42,9 +42,9 @@ fn target(kind: TargetKind, id: &str, issuer: Option<&str>) -> Target {
 /// ```
 ///
 /// Each entry becomes a record that is kept as long as the entry and the leeway of a verifier; one
-/// without an expiry for as long as the longest token. It may be repeated, stopped and gone on
-/// with: what is there already is not written again. Entries that come or go meanwhile may or may
-/// not be seen, so end the writes of the other program first, or write to both.
+/// without an expiry for as long as the longest token. It may be repeated, stopped and continued:
+/// what is there already is not written again. Entries that come or go meanwhile may or may not be
+/// seen, so end the writes of the other program first, or write to both.
 #[must_use = "nothing is read until `run` is called"]
 pub struct Import {
     writer: Arc<dyn RevocationWriter>,

@@ -45,12 +45,12 @@ use crate::verified::VerifiedToken;
 /// is missed.
 ///
 /// # When the server changes, or has lost data
-/// After a failover, or a restart with older data, the processes that live put back what they have
-/// confirmed. Until they have, every token is in doubt ([`StoreErrorKind::Settling`]): for about a
-/// second, and for 30 s at most if one of them does not come. What cannot be put back is a loss, as
-/// after a `FLUSHALL` or a restart without data: tokens issued until that moment are in lasting
-/// doubt ([`StoreErrorKind::DataLoss`]): by default they are refused with 401, and their holders
-/// have to sign in again. Tokens issued later pass. A [`Mirror`](crate::Mirror) that knew
+/// After a failover, or a restart with older data, the processes that still run put back what they
+/// have confirmed. Until they have, every token is in doubt ([`StoreErrorKind::Settling`]): for
+/// about a second, and for 30 s at most if one of them does not come. What cannot be put back is a
+/// loss, as after a `FLUSHALL` or a restart without data: tokens issued until that moment are in
+/// lasting doubt ([`StoreErrorKind::DataLoss`]): by default they are refused with 401, and their
+/// holders have to sign in again. Tokens issued later pass. A [`Mirror`](crate::Mirror) that knew
 /// everything writes it again and ends the doubt. An empty Redis is a first start, unless a running
 /// process knew otherwise.
 ///
@@ -78,13 +78,13 @@ impl RedisStore {
         health
     }
 
-    /// Says to Redis that this process will not write any more. To be called before the process
-    /// ends, after its last write: else it is waited for if the primary changes within half a
+    /// Says to Redis that this process will not write any more. Call it before the process ends,
+    /// after its last write: else the process is waited for if the primary changes within half a
     /// minute, and if it does not come back, what it wrote last is in doubt (the tokens issued
     /// until then). Behind sentinels and in a cluster it waits, for ten seconds at most, while the
     /// primary is away or being replaced: the next one would not hear of it. Dropping the last
-    /// clone of the store says it too, but does not wait, and is not heard if the runtime ends
-    /// first.
+    /// clone of the store says it too, but does not wait, and does not reach Redis if the runtime
+    /// ends first.
     ///
     /// # Errors
     /// [`StoreError`] if Redis has not confirmed it.

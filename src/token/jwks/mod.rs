@@ -72,9 +72,9 @@ pub(crate) const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 /// - A token whose key is not known *yet* is answered with 503, not 401, so that a client does not
 ///   throw it away: only a fetch that begins after such a token was seen can tell whether its key
 ///   exists. If it comes back without the key, the answer is 401 from then on, and the key is
-///   looked for again once a minute at most. So it is for a key that is withdrawn. Of the names
-///   that tokens make up 64 are waited for at a time and 1024 remembered, for 10 min after they
-///   were last given.
+///   looked for again once a minute at most. The same holds for a key that was withdrawn. Tokens
+///   may name keys that never existed: 64 such names are waited for at a time, and 1024 are
+///   remembered, for 10 min after they were last seen.
 /// - `https` only, no redirects, at most 256 KiB, all within a [time limit](Self::with_timeout).
 ///   What a token says about where its key is (`jku`, `x5u`, `jwk`, `x5c`) is ignored.
 /// - Keys that cannot be used are skipped and logged: for encryption, weak, of unknown type,

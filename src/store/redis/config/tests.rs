@@ -251,6 +251,7 @@ fn each_setting_has_the_same_effect_from_a_variable_and_from_a_file() {
     let url = json!({"url": "redis://x"});
     docs::assert_effective::<RedisConfig>(
         &[
+            ("enabled", json!(false), url.clone()),
             ("url", json!("redis://x"), json!({})),
             ("url_file", json!("/nowhere/url"), json!({})),
             ("host", json!("redis.internal"), json!({})),
@@ -277,7 +278,16 @@ fn each_setting_has_the_same_effect_from_a_variable_and_from_a_file() {
             ("wait_replicas", json!(2), url.clone()),
             ("wait_replicas_ms", json!(300), json!({"url": "redis://x", "wait_replicas": 2})),
             ("start", json!("anyway"), url.clone()),
-            ("start_limit_secs", json!(3), url),
+            ("start_limit_secs", json!(3), url.clone()),
+            (
+                "foreign_lists",
+                json!([
+                    "plain-jti",
+                    "session:{sid}|revoked=ended|live=active|kind=session",
+                    "gone|member={claim:fid}|allow-missing-claims|writes",
+                ]),
+                url,
+            ),
         ],
         |config| Ok(format!("{:?} {:?}", config.whole_url()?, config.build()?)),
     );
@@ -320,12 +330,30 @@ fn no_setter_is_forgotten() {
             ("with_issuer_clock_lead", SetBy::Field("issuer_clock_lead_ms")),
             ("with_wait_replicas", SetBy::Field("wait_replicas")),
             ("with_start", SetBy::Field("start")),
-            (
-                "with_foreign_list",
-                SetBy::Code(
-                    "describes what another program writes, which is no secret of a deployment",
-                ),
-            ),
+            ("with_foreign_list", SetBy::Field("foreign_lists")),
         ],
     );
+}
+
+#[test]
+fn redis_can_be_switched_off() {
+    assert!(from(&[URL]).unwrap().is_enabled());
+    assert!(from(&[URL, ("JWT_REDIS_ENABLED", "true")]).unwrap().is_enabled());
+    let off = [("JWT_REDIS_ENABLED", "false")];
+    assert!(!from(&off).unwrap().is_enabled());
+    assert_names(&off, "JWT_REDIS_ENABLED", "RedisConfig::is_enabled");
+}
+
+#[test]
+fn a_foreign_list_that_cannot_work_names_its_variable_and_the_remedy() {
+    for (list, remedy) in [
+        ("blacklist", "no placeholder"),
+        ("plain-jti|write", "`writes`"),
+        ("s:{sid}|kind=thing", "session, device"),
+        ("s:{sid}|live=on", "ForeignList::with_revoked_values"),
+    ] {
+        let error = from(&[URL, ("JWT_REDIS_FOREIGN_LISTS", list)]).unwrap_err();
+        assert_eq!(error.setting(), "JWT_REDIS_FOREIGN_LISTS", "{error}");
+        assert!(error.to_string().contains(remedy), "{list}: {error}");
+    }
 }

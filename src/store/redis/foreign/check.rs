@@ -13,11 +13,13 @@ use super::super::check::first_revoked;
 use super::super::connection::error_code;
 use super::super::connection::unexpected_reply;
 use super::super::core::StoreCore;
+use super::super::error::ConnectError;
 use super::super::supervised::Permit;
 use super::super::time_limit::TimeLimit;
 use super::cluster::ClusterConnections;
 use super::list::{CompiledList, CompiledLists, ListEntry};
 use super::unsent::{ListTurn, UnsentQuestions, identity_of};
+use crate::config::ConfigError;
 use crate::store::{Lookup, Standing, StoreError, StoreErrorKind};
 use crate::verified::VerifiedToken;
 
@@ -105,6 +107,37 @@ impl ForeignLists {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a server that may drop keys, if there is a list to which that is a revocation.
+    ///
+    /// # Errors
+    /// [`ConnectError::Config`] if it may, or does not say so.
+    pub(crate) async fn refuse_eviction(&self, core: &StoreCore) -> Result<(), ConnectError> {
+        let Some(list) = self.lists.lossy() else { return Ok(()) };
+        let oops = |problem: String| ConfigError::new("foreign_list", problem);
+        let info = match memory_info(core).await {
+            Ok(info) => info,
+            Err(error) if error.kind() == StoreErrorKind::Denied => Value::Null,
+            Err(error) => return Err(ConnectError::Store(error)),
+        };
+        let info = info.as_str().unwrap_or_default();
+        let field = |name| info.lines().find_map(|line| line.trim_end().strip_prefix(name));
+        match (field("maxmemory_policy:"), field("maxmemory:")) {
+            (Some("noeviction"), _) | (Some(_), Some("0")) => Ok(()),
+            (Some(policy), _) => Err(oops(format!(
+                "`{}` takes what is not there for revoked, and the maxmemory-policy of this server \
+                 is {policy}: a full memory would sign everybody out; set it to noeviction",
+                list.name
+            ))
+            .into()),
+            (None, _) => Err(oops(format!(
+                "`{}` takes what is not there for revoked, and this server does not say whether it \
+                 evicts keys; give the user the right +info",
+                list.name
+            ))
+            .into()),
+        }
     }
 
     async fn ask(&self, core: &StoreCore, question: ListQuestion) -> Result<Standing, StoreError> {
@@ -206,6 +239,12 @@ impl ForeignLists {
         }
         without_key(list, error)
     }
+}
+
+async fn memory_info(core: &StoreCore) -> Result<Value, StoreError> {
+    let connection = core.writes.first().ok_or_else(|| unexpected_reply("redis"))?;
+    let permit = connection.acquire()?;
+    permit.command("INFO", vec![Value::from("memory")], core.options.write_timeout).await
 }
 
 /// The same error without what Redis and its client may have quoted: the key can be a token.

@@ -17,8 +17,16 @@ pub(crate) enum ValueMeaning {
     /// One of these values; another one is an error.
     Values { revoked: Vec<Box<str>>, live: Vec<Box<str>> },
     /// A JSON object, whose `reason` and `user_id` are shown. With a flag, it means revoked only if
-    /// the flag is set.
-    Json { flag: Option<Box<str>> },
+    /// the flag says so.
+    Json { flag: Option<JsonFlag> },
+}
+
+/// A member of a JSON object. It is set if it is there, and neither `null` nor `false`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct JsonFlag {
+    pub(crate) name: Box<str>,
+    /// Whether a document in which it is set means live, and not revoked.
+    pub(crate) means_live: bool,
 }
 
 /// What an answer means.
@@ -60,7 +68,7 @@ impl ValueMeaning {
                     (false, false) => ListVerdict::Odd,
                 }
             }
-            Self::Json { flag } => decide_document(value, flag.as_deref()),
+            Self::Json { flag } => decide_document(value, flag.as_ref()),
         }
     }
 }
@@ -74,14 +82,19 @@ pub(crate) fn decide_presence(answer: &Value) -> ListVerdict {
     }
 }
 
-fn decide_document(value: &[u8], flag: Option<&str>) -> ListVerdict {
+fn decide_document(value: &[u8], flag: Option<&JsonFlag>) -> ListVerdict {
     let document =
         (value.len() <= MAX_DOCUMENT_BYTES).then(|| serde_json::from_slice::<Json>(value).ok());
     match (document.flatten(), flag) {
-        (Some(Json::Object(document)), Some(flag)) => match document.get(flag) {
-            None | Some(Json::Null | Json::Bool(false)) => ListVerdict::Live,
-            Some(_) => ListVerdict::Revoked(words(&document)),
-        },
+        (Some(Json::Object(document)), Some(flag)) => {
+            let value = document.get(&*flag.name);
+            let is_set = !matches!(value, None | Some(Json::Null | Json::Bool(false)));
+            if is_set == flag.means_live {
+                ListVerdict::Live
+            } else {
+                ListVerdict::Revoked(words(&document))
+            }
+        }
         (Some(Json::Object(document)), None) => ListVerdict::Revoked(words(&document)),
         // Without a flag, any entry means revoked. With one, this entry could mean either.
         (_, None) => ListVerdict::Revoked(None),
@@ -178,7 +191,8 @@ mod tests {
 
     #[test]
     fn a_flag_tells_the_revoked_from_the_others() {
-        let flagged = ValueMeaning::Json { flag: Some("revoked_at".into()) };
+        let flag = JsonFlag { name: "revoked_at".into(), means_live: false };
+        let flagged = ValueMeaning::Json { flag: Some(flag) };
         assert_eq!(
             reason(&flagged, r#"{"revoked_at":"2026-01-01","reason":"reuse"}"#).unwrap(),
             "reuse"
@@ -188,6 +202,21 @@ mod tests {
             assert_eq!(flagged.decide(&text(live)), ListVerdict::Live, "{live}");
         }
         for odd in ["", "revoked", "[1]", r#"{"revoked_at":"#] {
+            assert_eq!(flagged.decide(&text(odd)), ListVerdict::Odd, "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_flag_can_mean_live() {
+        let flag = JsonFlag { name: "is_active".into(), means_live: true };
+        let flagged = ValueMeaning::Json { flag: Some(flag) };
+        for live in [r#"{"is_active":true}"#, r#"{"is_active":1,"user_id":7}"#] {
+            assert_eq!(flagged.decide(&text(live)), ListVerdict::Live, "{live}");
+        }
+        for ended in ["{}", r#"{"is_active":false}"#, r#"{"is_active":null}"#] {
+            assert_eq!(flagged.decide(&text(ended)), ListVerdict::Revoked(None), "{ended}");
+        }
+        for odd in ["", "1", r#"["is_active"]"#] {
             assert_eq!(flagged.decide(&text(odd)), ListVerdict::Odd, "{odd}");
         }
     }

@@ -13,7 +13,7 @@ use futures::future::try_join_all;
 use super::check::{ForeignLists, without_key};
 use super::cluster::{ClusterConnections, layout_of};
 use super::decide::ListVerdict;
-use super::list::{CompiledList, ForeignList};
+use super::list::{AbsentEntry, CompiledList, ForeignList};
 use super::template::{KeyTemplate, Placeholder};
 use crate::config::ConfigError;
 use crate::store::redis::connection::error_code;
@@ -82,6 +82,12 @@ impl ListScan {
         let oops = |problem: &str| {
             Err(ConfigError::new("foreign_list", format!("`{}` {problem}", list.name)))
         };
+        if list.absent == AbsentEntry::Revoked {
+            return oops(
+                "names what is live, so what is revoked is not there; keep it until its longest \
+                 token has expired",
+            );
+        }
         let entries = list.member.as_ref().unwrap_or(&list.key);
         if list.member.is_some() && list.key.fields().next().is_some() {
             return oops("is many sets, which cannot be taken over");

@@ -1,13 +1,15 @@
 //! [`ForeignList`]: a list as it is declared, and as it is used.
 
 use std::borrow::Cow;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use fred::types::Value;
+use serde::{Deserialize, Deserializer};
 
-use super::decide::{ListVerdict, ValueMeaning, decide_presence};
+use super::decide::{JsonFlag, ListVerdict, ValueMeaning, decide_presence};
 use super::template::{FillError, KeyTemplate, Placeholder, PlaceholderValues};
-use crate::config::ConfigError;
+use crate::config::{ConfigError, from_word};
 use crate::revocation::TargetKind;
 use crate::store::{RevokedBy, Standing, StoreError, StoreErrorKind};
 use crate::verified::{Needs, VerifiedToken};
@@ -32,6 +34,7 @@ pub struct ForeignList {
     kind: Option<TargetKind>,
     issuer: Option<Box<str>>,
     missing: MissingClaims,
+    absent: AbsentEntry,
     writes: ListWrites,
     value: Box<str>,
 }
@@ -43,6 +46,13 @@ type Values = Vec<Box<str>>;
 pub(crate) enum MissingClaims {
     Error,
     NotListed,
+}
+
+/// What an entry that is not there means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AbsentEntry {
+    Live,
+    Revoked,
 }
 
 /// Whether revocations of our own are written to the list as well.
@@ -64,6 +74,7 @@ impl ForeignList {
             kind: None,
             issuer: None,
             missing: MissingClaims::Error,
+            absent: AbsentEntry::Live,
             writes: ListWrites::Never,
             value: "1".into(),
         }
@@ -154,8 +165,42 @@ impl ForeignList {
     /// As [`with_json_words`](Self::with_json_words), but only a document in which `flag` is there,
     /// and neither `null` nor `false`, means revoked. An entry that is no JSON object is an error,
     /// and the fail mode decides.
-    pub fn with_json_flag(mut self, flag: impl Into<Box<str>>) -> Self {
-        (self.meaning, self.values) = (ValueMeaning::Json { flag: Some(flag.into()) }, None);
+    pub fn with_json_flag(self, flag: impl Into<Box<str>>) -> Self {
+        self.with_flag(JsonFlag { name: flag.into(), means_live: false })
+    }
+
+    /// As [`with_json_flag`](Self::with_json_flag), the other way round: a document in which `flag`
+    /// is there, and neither `null` nor `false`, means live, and each other one means revoked.
+    /// For `{"is_active": true}`.
+    pub fn with_json_live_flag(self, flag: impl Into<Box<str>>) -> Self {
+        self.with_flag(JsonFlag { name: flag.into(), means_live: true })
+    }
+
+    fn with_flag(mut self, flag: JsonFlag) -> Self {
+        (self.meaning, self.values) = (ValueMeaning::Json { flag: Some(flag) }, None);
+        self
+    }
+
+    /// Takes a token whose entry is not there for revoked: for programs that keep an entry for each
+    /// token or session that is live, and delete it at logout (`access_token:<hash>`,
+    /// `session:<id>`). An entry that is there means live, unless its value says otherwise.
+    /// Default: what is not there is not revoked.
+    ///
+    /// With [`with_writes`](Self::with_writes), a revocation by us deletes the entry. A
+    /// reinstatement cannot bring it back. [`Import`](super::super::Import) can take nothing over,
+    /// as what is revoked is not there.
+    ///
+    /// # Security
+    /// Whatever loses an entry signs its holder out: an expiry that is shorter than the token, a
+    /// restart with older data, a failover, `FLUSHDB`. Keys that Redis evicts are such a loss, so a
+    /// store with such a list does not connect to a server that evicts, or that does not say
+    /// whether it does (`+info`): `maxmemory-policy` must be `noeviction`, or `maxmemory` 0. This
+    /// is looked at when the store connects, so its start must not be
+    /// [`Start::Anyway`](super::super::Start::Anyway); [`doctor`](crate::RedisStore::doctor) looks
+    /// again. Tokens that the other program has not issued are revoked by this list, unless
+    /// [`with_issuer`](Self::with_issuer) leaves them out.
+    pub fn absent_means_revoked_even_if_lost(mut self) -> Self {
+        self.absent = AbsentEntry::Revoked;
         self
     }
 
@@ -257,7 +302,7 @@ impl ForeignList {
                 return Err(oops("is a set, whose members have no values"));
             }
             ValueMeaning::Values { revoked, live } => {
-                if revoked.is_empty() {
+                if revoked.is_empty() && self.absent == AbsentEntry::Live {
                     return Err(oops(
                         "has no value that means revoked; see ForeignList::with_revoked_values",
                     ));
@@ -266,8 +311,18 @@ impl ForeignList {
                     return Err(oops("has a value that means both revoked and live"));
                 }
             }
-            ValueMeaning::Json { flag: Some(flag) } if flag.is_empty() => {
+            ValueMeaning::Json { flag: Some(flag) } if flag.name.is_empty() => {
                 return Err(oops("has a flag without a name"));
+            }
+            ValueMeaning::Json { flag: Some(flag) }
+                if flag.means_live
+                    && self.absent == AbsentEntry::Live
+                    && self.writes == ListWrites::Too =>
+            {
+                return Err(oops(
+                    "holds documents of the live, which are the other program's to change; leave \
+                     out the writes",
+                ));
             }
             ValueMeaning::Present | ValueMeaning::Json { .. } => {}
         }
@@ -282,8 +337,12 @@ impl ForeignList {
             None => key.source().into(),
             Some(member) => format!("{key} {member}").into(),
         };
+        let reason = match self.absent {
+            AbsentEntry::Live => format!("listed by another program under {name}"),
+            AbsentEntry::Revoked => format!("not live by the list {name} of another program"),
+        };
         Ok(CompiledList {
-            reason: format!("listed by another program under {name}").into(),
+            reason: reason.into(),
             name,
             claims: fields()
                 .filter_map(|field| match field {
@@ -298,9 +357,93 @@ impl ForeignList {
             needs,
             issuer: self.issuer.clone(),
             missing: self.missing,
+            absent: self.absent,
             writes: self.writes,
             value: self.value.clone(),
         })
+    }
+}
+
+/// As in configurations: a layout that is found often, or a template of keys, and then what the
+/// methods of the same names say, each behind a `|`. Values and templates have neither a `|` nor,
+/// in an environment variable, a comma or a space.
+///
+/// ```
+/// use tower_jwt_revocation::store::redis::foreign::ForeignList;
+///
+/// let known: ForeignList = "blacklisted-jti-json|writes".parse()?;
+/// let own: ForeignList = "session:{sid}|revoked=ended|live=active".parse()?;
+/// let set: ForeignList = "gone|member={claim:fid}|allow-missing-claims".parse()?;
+/// # let _ = (known, own, set); Ok::<_, tower_jwt_revocation::ConfigError>(())
+/// ```
+impl FromStr for ForeignList {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let oops = |problem: String| ConfigError::new("foreign_list", problem);
+        let mut parts = text.split('|');
+        let mut list = match parts.next().unwrap_or_default() {
+            "plain-jti" => Self::plain_jti(),
+            "blacklisted-token" => Self::blacklisted_token(),
+            "revoked-token-sha256" => Self::revoked_token_sha256(),
+            "blacklisted-jti-json" => Self::blacklisted_jti_json(),
+            "token-family-json" => Self::token_family_json(),
+            "revoked-families" => Self::revoked_families(),
+            template => Self::keys(template),
+        };
+        let (mut revoked, mut live) = (Vec::new(), Vec::new());
+        for option in parts {
+            list = match option.split_once('=').unwrap_or((option, "")) {
+                ("member", template) => Self { member: Some(template.into()), ..list },
+                ("revoked", value) => {
+                    revoked.push(value);
+                    list
+                }
+                ("live", value) => {
+                    live.push(value);
+                    list
+                }
+                ("json-words", "") => list.with_json_words(),
+                ("json-flag", flag) => list.with_json_flag(flag),
+                ("json-live-flag", flag) => list.with_json_live_flag(flag),
+                ("kind", kind) => match kind.parse() {
+                    Ok(kind) => list.with_kind(kind),
+                    Err(_) => {
+                        let words = TargetKind::ALL.map(TargetKind::as_str).join(", ");
+                        return Err(oops(format!("has a kind that is none of {words}")));
+                    }
+                },
+                ("issuer", issuer) => list.with_issuer(issuer),
+                ("allow-missing-claims", "") => list.allow_missing_claims(),
+                ("absent-means-revoked-even-if-lost", "") => {
+                    list.absent_means_revoked_even_if_lost()
+                }
+                ("writes", "") => list.with_writes(),
+                _ => {
+                    return Err(oops(
+                        "has something after `|` that is none of `member=…`, `revoked=…`, \
+                         `live=…`, `json-words`, `json-flag=…`, `json-live-flag=…`, `kind=…`, \
+                         `issuer=…`, `allow-missing-claims`, `absent-means-revoked-even-if-lost` \
+                         and `writes`"
+                            .into(),
+                    ));
+                }
+            };
+        }
+        if !revoked.is_empty() {
+            list = list.with_revoked_values(revoked);
+        }
+        if !live.is_empty() {
+            list = list.with_live_values(live);
+        }
+        list.compile().map(|_| list)
+    }
+}
+
+/// As [`FromStr`].
+impl<'de> Deserialize<'de> for ForeignList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_word(deserializer)
     }
 }
 
@@ -319,6 +462,7 @@ pub(crate) struct CompiledList {
     pub(crate) claims: Vec<Box<str>>,
     pub(crate) issuer: Option<Box<str>>,
     pub(crate) missing: MissingClaims,
+    pub(crate) absent: AbsentEntry,
     pub(crate) writes: ListWrites,
     pub(crate) value: Box<str>,
 }
@@ -397,7 +541,17 @@ impl CompiledList {
     }
 
     pub(crate) fn verdict(&self, answer: &Value) -> ListVerdict {
-        if self.member.is_some() { decide_presence(answer) } else { self.meaning.decide(answer) }
+        let is_presence = self.member.is_some() || self.meaning == ValueMeaning::Present;
+        match (is_presence, self.absent) {
+            (false, AbsentEntry::Revoked) if answer.is_null() => ListVerdict::Revoked(None),
+            (false, _) => self.meaning.decide(answer),
+            (true, AbsentEntry::Live) => decide_presence(answer),
+            (true, AbsentEntry::Revoked) => match decide_presence(answer) {
+                ListVerdict::Live => ListVerdict::Revoked(None),
+                ListVerdict::Revoked(_) => ListVerdict::Live,
+                ListVerdict::Odd => ListVerdict::Odd,
+            },
+        }
     }
 
     /// What an answer means for a token.
@@ -434,6 +588,11 @@ impl CompiledLists {
         claims.sort_unstable();
         claims.dedup();
         Ok(Self { all, claims: claims.into() })
+    }
+
+    /// A list that takes what is not there for revoked, if there is one.
+    pub(crate) fn lossy(&self) -> Option<&CompiledList> {
+        self.all.iter().map(|list| &**list).find(|list| list.absent == AbsentEntry::Revoked)
     }
 
     pub(crate) fn needs(&self) -> Needs {

@@ -25,6 +25,8 @@
 //! | `SET token:blacklist:<jti> '{"reason": …}'` | [`ForeignList::blacklisted_jti_json()`] |
 //! | `SET token:family:<fid> '{"revoked_at": …}'` | [`ForeignList::token_family_json()`] |
 //! | `SADD token:revoked_families <fid>` | [`ForeignList::revoked_families()`] |
+//! | `SET session:<sid> '{"is_active": …}'` | `ForeignList::keys("session:{sid}").with_json_live_flag("is_active")` |
+//! | `DEL access_token:<sha256 of token>` | `ForeignList::keys("access_token:{token_sha256}").absent_means_revoked_even_if_lost()` |
 //! | `SET session:<sid> ended` | `ForeignList::keys("session:{sid}").with_revoked_values(["ended"]).with_live_values(["active"])` |
 //!
 //! # Templates
@@ -33,6 +35,7 @@
 //! | placeholder | stands for |
 //! | --- | --- |
 //! | `{jti}`, `{sub}`, `{sid}`, `{claim:name}` | the value of the claim: a string, or an integer in decimal |
+//! | `{claim:/user/id}` | the same of the member `id` of the claim `user`, as a JSON Pointer (RFC 6901) |
 //! | `{token}` | the token as it was presented |
 //! | `{token_sha256}`, `{token_sha256:base64url}` | the SHA-256 of it, in lower-case hexadecimal or in base64url without padding |
 //! | `{{` and `}}` | a brace |
@@ -57,6 +60,9 @@
 //! [fail mode](crate::FailMode) decides, unless something else says that the token is revoked. What
 //! is not listed any more is not revoked any more: when the key expires, the token is valid again,
 //! if it has not expired.
+//!
+//! In a configuration a list is [a text](ForeignList#impl-FromStr-for-ForeignList):
+//! `JWT_REDIS_FOREIGN_LISTS=blacklisted-jti-json|writes`.
 //!
 //! The user of the store needs the rights to do so: `~token:blacklist:* +exists +get +sismember`,
 //! for [`with_writes`](ForeignList::with_writes) also `+eval +evalsha +set +pttl +pexpire +del

@@ -277,6 +277,19 @@ struct Wanted<'w, 't> {
     found: &'w mut Vec<(&'t str, Value)>,
 }
 
+/// What of a JSON Pointer (RFC 6901) is left below the claim `name`; none if it does not lead
+/// through that.
+fn below<'c>(claim: &'c str, name: &str) -> Option<&'c str> {
+    let path = claim.strip_prefix('/')?;
+    let top = path.split_once('/').map_or(path, |(top, _)| top);
+    let is_name = if top.contains('~') {
+        top.replace("~1", "/").replace("~0", "~") == name
+    } else {
+        top == name
+    };
+    is_name.then(|| path.split_at(top.len()).1)
+}
+
 /// The name of a claim.
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -298,10 +311,20 @@ impl<'de> Visitor<'de> for Wanted<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(Name(name)) = map.next_key()? {
-            match self.claims.iter().find(|claim| ***claim == *name) {
-                Some(claim) => self.found.push((claim, map.next_value()?)),
-                None => drop(map.next_value::<IgnoredAny>()?),
+            let mut inside = self.claims.iter().filter(|claim| below(claim, &name).is_some());
+            let whole = self.claims.iter().find(|claim| ***claim == *name);
+            let whole = whole.filter(|claim| !claim.starts_with('/'));
+            let first = inside.next();
+            if first.is_none() && whole.is_none() {
+                map.next_value::<IgnoredAny>()?;
+                continue;
             }
+            let value: Value = map.next_value()?;
+            for claim in first.into_iter().chain(inside) {
+                let found = below(claim, &name).and_then(|path| value.pointer(path));
+                self.found.extend(found.map(|found| (&**claim, found.clone())));
+            }
+            self.found.extend(whole.map(|claim| (&**claim, value)));
         }
         Ok(())
     }

@@ -60,6 +60,29 @@ fn placeholders_are_filled_in_as_they_are() {
 }
 
 #[test]
+fn a_pointer_leads_into_a_claim() {
+    let token = token(&json!({
+        "user": {"id": 42, "name": "alice", "a/b": {"c": "deep"}},
+        "/user/id": "a name of its own",
+        "e~f": {"g": "h"},
+        "text": "no object",
+    }));
+    for (template, expected) in [
+        ("u:{claim:/user/id}", Some("u:42")),
+        ("{claim:/user/id}:{claim:/user/name}", Some("42:alice")),
+        ("{claim:/user/a~1b/c}", Some("deep")),
+        ("{claim:/e~0f/g}", Some("h")),
+        ("{claim:/text/id}", None),
+        ("{claim:/user/none}", None),
+        ("{claim:/nobody/id}", None),
+    ] {
+        let found = key(template, &token).ok().flatten();
+        assert_eq!(found.as_deref(), expected, "{template}");
+    }
+    key("{claim:user}", &token).unwrap_err();
+}
+
+#[test]
 fn a_template_that_cannot_work_is_refused_with_the_reason() {
     let long = "x".repeat(513);
     for (template, word) in [

@@ -10,7 +10,7 @@ use futures::stream::{self, StreamExt as _};
 
 use super::check::ForeignLists;
 use super::decide::ValueMeaning;
-use super::list::{CompiledList, CompiledLists, ListEntry, ListWrites};
+use super::list::{AbsentEntry, CompiledList, CompiledLists, ListEntry, ListWrites};
 use super::template::{FillError, Placeholder};
 use crate::clock::Timestamp;
 use crate::revocation::{
@@ -200,8 +200,13 @@ impl CompiledList {
             kind => kind,
         };
         let issuer = change.target.issuer_name();
-        // A list cannot say "issued so far": it would also refuse tokens of a later login.
-        let is_all = matches!(change.action, Action::Revoke(Extent::All) | Action::Reinstate);
+        // A list of the revoked cannot say "issued so far": it would also refuse tokens of a later
+        // login. In a list of the live, that login makes an entry anew.
+        let is_all = match change.action {
+            Action::Revoke(Extent::All) | Action::Reinstate => true,
+            Action::Revoke(Extent::IssuedSoFar) => self.absent == AbsentEntry::Revoked,
+            Action::Revoke(Extent::IssuedUntil(_)) => false,
+        };
         // What was imported from a list is in it already, with an expiry of its own.
         let is_new = !matches!(change.origin, RevocationOrigin::List);
         if !is_new || !self.is_about(issuer) {
@@ -231,7 +236,7 @@ impl CompiledList {
         let mut document = serde_json::Map::new();
         document.insert("reason".into(), reason.unwrap_or("revoked").into());
         document.extend(user.map(|user| ("user_id".to_owned(), user.into())));
-        document.insert(flag.as_deref().unwrap_or("revoked_at").into(), at.into());
+        document.insert(flag.as_ref().map_or("revoked_at", |flag| &*flag.name).into(), at.into());
         serde_json::Value::Object(document).to_string()
     }
 
@@ -312,6 +317,12 @@ impl ForeignLists {
             return Err(in_force(&list.error(StoreErrorKind::InvalidInput, problem)));
         }
         let result = match action {
+            // What is live is listed, so what is revoked is taken off. What it was, the other
+            // program knows.
+            ListAction::Remove if list.absent == AbsentEntry::Revoked => Ok(()),
+            ListAction::Add { .. } if list.absent == AbsentEntry::Revoked => {
+                self.take_off(core, entry).await
+            }
             ListAction::Add { reason, user } => {
                 let document = list.document(reason.as_deref(), user.as_deref(), at);
                 self.add(core, &list, entry, document, lifetime).await
@@ -319,6 +330,17 @@ impl ForeignLists {
             ListAction::Remove => self.remove(core, entry, &list.name).await,
         };
         result.map_err(|error| in_force(&self.without_key(&list, &error)))
+    }
+
+    /// Takes an entry off, whoever has written it.
+    async fn take_off(&self, core: &StoreCore, entry: ListEntry) -> Result<(), StoreError> {
+        let slot = fred::util::redis_keyslot(entry.key.as_bytes());
+        let key = Bytes::from(entry.key);
+        let (command, arguments) = match entry.member {
+            Some(member) => ("SREM", vec![key, member.into()]),
+            None => ("DEL", vec![key]),
+        };
+        self.send(core, slot, StoreCommand::Plain(command), arguments).await.map(drop)
     }
 
     /// Writes an entry, unless there is one, and a mark beside our records that it is ours.
