@@ -17,7 +17,7 @@ use crate::store::feed::EndDoubt;
 pub(crate) const SOURCE: &str = include_str!("write.lua");
 
 /// The SHA-1 of [`SOURCE`], under which Redis keeps it.
-pub(crate) const SHA: &str = "574aad224502e9426c0cbf1495e52da3f44c0d81";
+pub(crate) const SHA: &str = "6083c75d78fd74945ded23d7bab5efc21e048bb0";
 
 /// A Lua script, as it is sent.
 pub(crate) struct LuaScript {

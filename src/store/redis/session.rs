@@ -35,7 +35,7 @@ pub(super) const LOAD: LuaScript = LuaScript {
 
 pub(super) const COMMIT: LuaScript = LuaScript {
     source: include_str!("commit.lua"),
-    sha: "e743e03535433ffc95e49568da2e67a07155f5fd",
+    sha: "bf60ce3fb1ca7e2bb84522aac0bd2088a5c5a9cb",
     writes: true,
 };
 
