@@ -27,8 +27,8 @@ pub struct VerifiedToken {
     expires_at: Timestamp,
     not_before: Option<Timestamp>,
     issued_at: Option<Timestamp>,
-    /// With `is_bound`, all that a check looks at: of a token that was not used for a while, what is
-    /// behind one pointer more is not at hand.
+    /// With `is_bound`, all that a check looks at: of a token that was not used for a while, what
+    /// is behind one pointer more is not at hand.
     targets: Arc<[TokenTarget]>,
     is_bound: bool,
     facts: Arc<Facts>,

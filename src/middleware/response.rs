@@ -406,6 +406,7 @@ impl RefusalHeads {
     }
 
     /// The head of a refusal of a request with these headers.
+    #[cfg(any(feature = "axum", test))]
     pub(super) fn http_head(&self, kind: RejectionKind, request: &HeaderMap) -> Parts {
         let mut head = empty_head();
         self.write_http(&mut head, kind, self.takes_dpop && bearer::has_dpop(request));

@@ -21,7 +21,7 @@ const MAX_SIGNATURE_BYTES: usize = super::key::MAX_RSA_BITS / 8 + 8;
 /// A key as aws-lc-rs has read it.
 #[derive(Clone)]
 pub(super) enum PreparedKey {
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
     Public(ParsedPublicKey),
 }
 
@@ -38,7 +38,7 @@ impl PreparedKey {
                 components.to_parsed_public_key(rsa(algorithm)?).ok().map(Self::Public)
             }
             DecodingKeyKind::SecretOrDer(bytes) => match hash(algorithm) {
-                Some(hash) => Some(Self::Secret(hmac::Key::new(hash, bytes))),
+                Some(hash) => Some(Self::Secret(Box::new(hmac::Key::new(hash, bytes)))),
                 None => ParsedPublicKey::new(curve(algorithm)?, bytes).ok().map(Self::Public),
             },
         }
