@@ -4,7 +4,7 @@
 export RUST_TEST_THREADS ?= $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN))))
 # Tests of random inputs begin at this seed, so that a red run tells of the change and can be repeated. `make search` takes fresh ones.
 export PROPTEST_RNG_SEED ?= 20261130
-.PHONY: help search public-items external-types package setup demo tour test test-features test-frameworks test-custom test-fuzz test-servers lint fmt doc bench faults soak bench-report count count-renew
+.PHONY: help search public-items external-types package setup demo tour test test-features test-frameworks test-custom test-fuzz test-servers lint fmt doc bench faults soak bench-report scale count count-renew
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ soak: setup ## Lets Redis fail for SOAK seconds (200), twice: nothing may grow. 
 
 bench-report: setup ## Measures all that docs/performance.md says and writes it; with FULL=1 for ten million revocations too
 	cargo run --release --manifest-path benches/report/Cargo.toml --features peers --bin report
+
+scale: ## Measures how one Redis carries many mirrors and writes docs/scale.md
+	cargo run --release --manifest-path benches/report/Cargo.toml --features scale --bin scale
 
 count: ## Counts the instructions of the hot paths (valgrind): none may grow by more than 5 %
 	scripts/count

@@ -4,7 +4,7 @@ mod hash;
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 
@@ -312,6 +312,21 @@ impl IssuerDigest {
     }
 }
 
+/// The fingerprint of a key of one name, which is the same for all its tokens of one issuer:
+/// computed with the first of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KeyFingerprint(OnceLock<(IssuerDigest, Fingerprint)>);
+
+impl KeyFingerprint {
+    /// `kid` is the name of the key.
+    pub(crate) fn at(&self, issuer: IssuerDigest, kid: &str) -> Fingerprint {
+        let compute = || Fingerprint::of(TargetKind::Key, issuer, "", kid);
+        let (first, fingerprint) = self.0.get_or_init(|| (issuer, compute()));
+        // Tenants may share a key.
+        if *first == issuer { *fingerprint } else { compute() }
+    }
+}
+
 /// The identity of a [`Target`]: 128 bits of SHA-256 over its kind, its issuer, its claim name and
 /// its id.
 ///
@@ -381,4 +396,18 @@ fn first_half(digest: impl Into<[u8; 32]>) -> [u8; 16] {
     let mut half = [0; 16];
     half.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
     half
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_several_issuers_share_has_a_fingerprint_at_each() {
+        let kept = KeyFingerprint::default();
+        for issuer in ["https://a.example", "https://b.example", "", "https://a.example"] {
+            let fingerprint = kept.at(IssuerDigest::of(issuer), "k");
+            assert_eq!(fingerprint, Target::key("k").issued_by(issuer).fingerprint());
+        }
+    }
 }

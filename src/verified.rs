@@ -27,6 +27,10 @@ pub struct VerifiedToken {
     expires_at: Timestamp,
     not_before: Option<Timestamp>,
     issued_at: Option<Timestamp>,
+    /// With `is_bound`, all that a check looks at: of a token that was not used for a while, what
+    /// is behind one pointer more is not at hand.
+    targets: Arc<[TokenTarget]>,
+    is_bound: bool,
     facts: Arc<Facts>,
     /// For a store that asks for it, from the moment it was presented.
     text: Option<Arc<TokenText>>,
@@ -64,7 +68,6 @@ struct Facts {
     subject: Option<Span>,
     /// The issuer to whom the ids belong; none if they belong to the nameless one.
     id_issuer: Option<Span>,
-    targets: Box<[TokenTarget]>,
     confirmation: Option<Confirmation>,
 }
 
@@ -166,7 +169,7 @@ impl VerifiedToken {
     /// Whether the token is bound to a key of the client: it has a claim `cnf` (RFC 7800).
     #[doc(alias = "cnf")]
     pub fn is_bound(&self) -> bool {
-        self.facts.confirmation.is_some()
+        self.is_bound
     }
 
     /// The key to which the token is bound, by this method of the claim `cnf`: with `jkt` the
@@ -181,7 +184,7 @@ impl VerifiedToken {
 
     /// Everything by which this token can be revoked.
     pub fn targets(&self) -> &[TokenTarget] {
-        &self.facts.targets
+        &self.targets
     }
 
     /// The first target of this kind, in words: what a "log out" of a session or a device has to
@@ -298,7 +301,7 @@ impl VerifiedToken {
             + size_of::<Facts>()
             + self.facts.payload.len()
             + self.facts.texts.len()
-            + size_of_val(&*self.facts.targets)
+            + size_of_val(&*self.targets)
             + self.facts.confirmation.as_deref().map_or(0, size_of_val)
     }
 }
@@ -355,21 +358,28 @@ impl Draft {
     pub(crate) fn finish(
         self,
         made_by: ProfileId,
-        payload: &[u8],
+        payload: Box<[u8]>,
         expires_at: Timestamp,
         not_before: Option<Timestamp>,
         issued_at: Option<Timestamp>,
     ) -> VerifiedToken {
         let facts = Facts {
             made_by,
-            payload: payload.into(),
+            payload,
             texts: self.texts.into(),
             issuer: self.issuer,
             subject: self.subject,
             id_issuer: self.id_issuer,
-            targets: self.targets.into(),
             confirmation: self.confirmation,
         };
-        VerifiedToken { expires_at, not_before, issued_at, facts: Arc::new(facts), text: None }
+        VerifiedToken {
+            expires_at,
+            not_before,
+            issued_at,
+            targets: self.targets.into(),
+            is_bound: facts.confirmation.is_some(),
+            facts: Arc::new(facts),
+            text: None,
+        }
     }
 }

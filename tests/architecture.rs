@@ -60,7 +60,7 @@ const ORDERED: &[&str] = &["store::redis", "session"];
 /// Foreign crates, and the modules that may name them.
 const FOREIGN_CRATES: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["token::jwt"]),
-    ("aws_lc_rs", &["token::jwt::curve"]),
+    ("aws_lc_rs", &["token::jwt::curve", "token::jwt::prepared"]),
     ("curve25519_dalek", &["token::jwt::curve"]),
     ("p256", &["token::jwt::curve"]),
     ("p384", &["token::jwt::curve"]),

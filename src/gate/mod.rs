@@ -377,6 +377,13 @@ impl Gate {
             Some(known) if self.needs == Needs::Claims => return Ok(known),
             known => known,
         };
+        if known.is_none()
+            && let Some(error) = self.verifier.refused_at_sight(credentials, CrateOnly)
+        {
+            // What cannot stand after `Bearer` is another answer.
+            bearer::expect_token68(credentials).map_err(Rejection::BadRequest)?;
+            return Err(error.into());
+        }
         let text = bearer::token68(credentials).map_err(Rejection::BadRequest)?;
         let token = known.map_or_else(|| self.verifier.verify_uncached(text, CrateOnly), Ok)?;
         Ok(self.presented(token, text))

@@ -111,7 +111,7 @@ where
                             State::Forward { future: service.call(request), form: form_of(state) }
                         }
                         Err(rejection) => State::Refused {
-                            response: Some(state.refusals.refuse(rejection, &request)),
+                            response: Some(state.refusals.refuse(rejection, request)),
                         },
                     }
                 }

@@ -10,6 +10,7 @@
 //!
 //! All carry `Cache-Control: no-store`, and the [`Rejection`] in their extensions.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -228,19 +229,27 @@ pub(super) struct RefusalBuilder<A> {
 }
 
 impl<A> RefusalBuilder<A> {
-    /// The refusal of `request`.
-    pub(super) fn refuse<B, R>(&self, rejection: Rejection, request: &Request<B>) -> Response<R>
+    /// The refusal of `request`, in the memory of its fields: an answer has few.
+    pub(super) fn refuse<B, R>(&self, rejection: Rejection, mut request: Request<B>) -> Response<R>
     where
         A: RejectionResponse<R>,
     {
         let kind = rejection.kind();
-        let mut response = if let Some(content_type) = grpc_content_type(request.headers()) {
-            Response::from_parts(self.heads.grpc_head(kind, content_type), self.body.empty())
+        let content_type = grpc_content_type(request.headers());
+        let comes_by_dpop = self.heads.takes_dpop && bearer::has_dpop(request.headers());
+        let mut head = empty_head();
+        head.headers = mem::take(request.headers_mut());
+        head.headers.clear();
+        head.extensions = mem::take(request.extensions_mut());
+        head.extensions.clear();
+        let body = if let Some(content_type) = content_type {
+            self.heads.write_grpc(&mut head, kind, content_type);
+            self.body.empty()
         } else {
-            let mut head = self.heads.http_head(kind, request.headers());
-            let body = self.body.body(&rejection, &mut head);
-            Response::from_parts(head, body)
+            self.heads.write_http(&mut head, kind, comes_by_dpop);
+            self.body.body(&rejection, &mut head)
         };
+        let mut response = Response::from_parts(head, body);
         response.extensions_mut().insert(rejection);
         response
     }
@@ -397,27 +406,32 @@ impl RefusalHeads {
     }
 
     /// The head of a refusal of a request with these headers.
+    #[cfg(any(feature = "axum", test))]
     pub(super) fn http_head(&self, kind: RejectionKind, request: &HeaderMap) -> Parts {
+        let mut head = empty_head();
+        self.write_http(&mut head, kind, self.takes_dpop && bearer::has_dpop(request));
+        head
+    }
+
+    fn write_http(&self, head: &mut Parts, kind: RejectionKind, comes_by_dpop: bool) {
         let row = Row::of(kind);
-        let mut head = empty_head(row.status);
+        head.status = row.status;
+        head.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match row.challenge {
             Some(challenge) if self.takes_dpop => {
-                let comes_by_dpop = bearer::has_dpop(request);
                 self.add_challenges(&mut head.headers, challenge, kind, comes_by_dpop);
-                return head;
             }
             Some(challenge) => {
-                head.headers.insert(header::WWW_AUTHENTICATE, self.challenge(challenge, kind))
+                head.headers.insert(header::WWW_AUTHENTICATE, self.challenge(challenge, kind));
             }
-            None => head.headers.insert(
-                header::RETRY_AFTER,
-                match settling_delay(kind) {
+            None => {
+                let after = match settling_delay(kind) {
                     None => self.retry_after.clone(),
                     Some(delay) => retry_after(self.retry_least, delay),
-                },
-            ),
-        };
-        head
+                };
+                head.headers.insert(header::RETRY_AFTER, after);
+            }
+        }
     }
 
     /// One challenge for each scheme, each in a field of its own, as not all clients can tell
@@ -462,9 +476,9 @@ impl RefusalHeads {
         }
     }
 
-    fn grpc_head(&self, kind: RejectionKind, content_type: HeaderValue) -> Parts {
+    fn write_grpc(&self, head: &mut Parts, kind: RejectionKind, content_type: HeaderValue) {
         let row = Row::of(kind);
-        let mut head = empty_head(StatusCode::OK);
+        head.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         head.headers.insert(header::CONTENT_TYPE, content_type);
         head.headers.insert(GRPC_STATUS, HeaderValue::from_static(row.grpc_status));
         let message = description(kind).filter(|_| self.describes).unwrap_or(row.message);
@@ -476,7 +490,6 @@ impl RefusalHeads {
             };
             head.headers.insert(GRPC_RETRY_PUSHBACK, pushback);
         }
-        head
     }
 }
 
@@ -503,11 +516,9 @@ fn described(base: &str, code: &str, text: &str) -> String {
     format!("{base}, error=\"{code}\", error_description=\"{text}\"")
 }
 
-fn empty_head(status: StatusCode) -> Parts {
-    let (mut head, ()) = Response::new(()).into_parts();
-    head.status = status;
-    head.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    head
+/// With status 200.
+fn empty_head() -> Parts {
+    Response::new(()).into_parts().0
 }
 
 /// The content of a quoted-string (RFC 9110 §5.6.4).

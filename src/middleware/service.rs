@@ -73,7 +73,7 @@ where
                 match self.state.mark(decision, request.extensions_mut()) {
                     Ok(()) => ResponseFuture::forward(self.inner.call(request), &self.state),
                     Err(rejection) => {
-                        ResponseFuture::refused(self.state.refusals.refuse(rejection, &request))
+                        ResponseFuture::refused(self.state.refusals.refuse(rejection, request))
                     }
                 }
             }

@@ -385,12 +385,18 @@ fn cookie<'a>(
 
 /// `token68 = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="` (RFC 9110 §11.2).
 pub(crate) fn token68(bytes: &[u8]) -> Result<&str, CredentialsError> {
+    expect_token68(bytes)?;
+    std::str::from_utf8(bytes).map_err(|_| CredentialsError::Malformed)
+}
+
+/// The same, of what is not read any further.
+pub(crate) fn expect_token68(bytes: &[u8]) -> Result<(), CredentialsError> {
     let padding = bytes.iter().rev().take_while(|&&byte| byte == b'=').count();
     let (text, _) = bytes.split_at(bytes.len() - padding);
     if text.is_empty() || !all(text, is_token68) {
         return Err(CredentialsError::Malformed);
     }
-    std::str::from_utf8(bytes).map_err(|_| CredentialsError::Malformed)
+    Ok(())
 }
 
 fn read_within(max_bytes: usize, bytes: &[u8]) -> Result<&str, NoToken> {

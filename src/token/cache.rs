@@ -18,7 +18,7 @@
 //!   threads on which all other requests run.
 
 use std::fmt;
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::hash::{BuildHasher as _, RandomState};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -171,6 +171,10 @@ impl<V: TokenVerifier> TokenVerifier for CachedVerifier<V> {
         Ok(verified)
     }
 
+    fn refused_at_sight(&self, credentials: &[u8], seal: CrateOnly) -> Option<TokenError> {
+        self.inner.refused_at_sight(credentials, seal)
+    }
+
     fn verify_to_revoke(
         &self,
         token: &str,
@@ -193,6 +197,7 @@ impl<V: fmt::Debug> fmt::Debug for CachedVerifier<V> {
 
 struct CacheTable {
     hasher: RandomState,
+    seeds: [u64; 4],
     sets: Box<[CacheSet]>,
     /// What the entries of one set may weigh.
     set_bytes: usize,
@@ -204,8 +209,10 @@ impl CacheTable {
         let lanes = Lanes::new(available_parallelism().map_or(1, NonZeroUsize::get), capacity / 8);
         let capacity = capacity - lanes.budget();
         let sets = (capacity / SET_BYTES).max(1);
+        let hasher = RandomState::new();
         Self {
-            hasher: RandomState::new(),
+            seeds: [0, 1, 2, 3].map(|n: u64| hasher.hash_one(n)),
+            hasher,
             set_bytes: (capacity / sets).saturating_sub(size_of::<CacheSet>()),
             sets: (0..sets).map(|_| CacheSet::default()).collect(),
             lanes: Arc::new(lanes),
@@ -216,10 +223,11 @@ impl CacheTable {
     /// signature, which differ where anything differs; if they do not, as with a verifier that
     /// checks no signature, the tokens meet in one set and no harm is done to the others.
     fn hash(&self, token: &[u8]) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        hasher.write_usize(token.len());
-        hasher.write(token.last_chunk::<32>().map_or(token, |end| end));
-        hasher.finish()
+        let Some(end) = token.last_chunk::<32>() else { return self.hasher.hash_one(token) };
+        let [a, b, c, d] = words(end);
+        let [seed_a, seed_b, seed_c, seed_d] = self.seeds;
+        let (one, other) = (folded(a ^ seed_a, b ^ seed_b), folded(c ^ seed_c, d ^ seed_d));
+        folded(one ^ token.len() as u64, other ^ GOLDEN)
     }
 
     /// The set that a hash falls into, by its upper bits.
@@ -251,6 +259,24 @@ impl CacheTable {
         let Ok(mut occupancy) = set.occupancy.try_lock() else { return };
         set.add(&mut occupancy, new, self.set_bytes, is_good);
     }
+}
+
+/// 2^64 divided by the golden ratio.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// Both halves of the product, which of the bits of each factor leaves none as it was.
+#[expect(clippy::cast_possible_truncation, reason = "the two halves are folded")]
+fn folded(one: u64, other: u64) -> u64 {
+    let product = u128::from(one) * u128::from(other);
+    (product >> 64) as u64 ^ product as u64
+}
+
+fn words(bytes: &[u8; 32]) -> [u64; 4] {
+    let mut words = [0; 4];
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+        *word = u64::from_ne_bytes(*bytes);
+    }
+    words
 }
 
 /// A few entries whose hashes fall together.

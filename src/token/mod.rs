@@ -160,6 +160,12 @@ pub trait TokenVerifier: Send + Sync + 'static {
         Ok(token)
     }
 
+    /// Why none of its tokens can be what these bytes are, if that is found without reading them.
+    #[doc(hidden)]
+    fn refused_at_sight(&self, _: &[u8], _: CrateOnly) -> Option<TokenError> {
+        None
+    }
+
     /// As [`verify_for_revocation`](Self::verify_for_revocation). It makes sure that the token is
     /// one of the profile.
     #[doc(hidden)]
@@ -218,6 +224,10 @@ impl<T: TokenVerifier + ?Sized> TokenVerifier for Arc<T> {
         seal: CrateOnly,
     ) -> Result<Arc<VerifiedToken>, TokenError> {
         (**self).verify_uncached(token, seal)
+    }
+
+    fn refused_at_sight(&self, credentials: &[u8], seal: CrateOnly) -> Option<TokenError> {
+        (**self).refused_at_sight(credentials, seal)
     }
 
     fn verify_to_revoke(

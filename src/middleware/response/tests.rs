@@ -27,6 +27,12 @@ fn challenge(heads: &RefusalHeads, kind: RejectionKind) -> String {
     head.headers.get(header::WWW_AUTHENTICATE).unwrap().to_str().unwrap().to_owned()
 }
 
+fn grpc_head(heads: &RefusalHeads, kind: RejectionKind) -> Parts {
+    let mut head = empty_head();
+    heads.write_grpc(&mut head, kind, HeaderValue::from_static("application/grpc"));
+    head
+}
+
 #[test]
 fn every_text_is_made_of_characters_that_need_no_escaping_anywhere() {
     for rejection in rejections() {
@@ -120,8 +126,7 @@ fn retry_after_is_in_whole_seconds_rounded_up() {
     ] {
         heads.set_retry_after(after);
         assert_eq!(heads.http_head(kind, &HeaderMap::new()).headers[header::RETRY_AFTER], http);
-        let grpc_head = heads.grpc_head(kind, HeaderValue::from_static("application/grpc"));
-        assert_eq!(grpc_head.headers[GRPC_RETRY_PUSHBACK], grpc);
+        assert_eq!(grpc_head(&heads, kind).headers[GRPC_RETRY_PUSHBACK], grpc);
     }
 }
 
@@ -136,7 +141,7 @@ fn clients_of_a_store_that_settles_come_back_spread_over_one_to_three_seconds() 
         head.headers[header::RETRY_AFTER].to_str().unwrap().parse::<u64>().unwrap()
     };
     let pushback = |heads: &RefusalHeads| {
-        let head = heads.grpc_head(kind, HeaderValue::from_static("application/grpc"));
+        let head = grpc_head(heads, kind);
         assert_eq!(head.headers[GRPC_STATUS], "14");
         head.headers[GRPC_RETRY_PUSHBACK].to_str().unwrap().parse::<u64>().unwrap()
     };
@@ -160,8 +165,7 @@ fn a_client_whose_token_is_in_doubt_for_good_is_always_told_to_sign_in_again() {
         let text = challenge(&heads, RejectionKind::InDoubt);
         let start = r#"Bearer realm="api", error="invalid_token", error_description=""#;
         assert!(text.starts_with(start) && text.ends_with(r#" Sign in again""#), "{text}");
-        let grpc = HeaderValue::from_static("application/grpc");
-        let head = heads.grpc_head(RejectionKind::InDoubt, grpc);
+        let head = grpc_head(&heads, RejectionKind::InDoubt);
         assert_eq!(head.headers[GRPC_STATUS], "16");
         assert!(head.headers[GRPC_MESSAGE].to_str().unwrap().ends_with("Sign in again"));
         assert!(!head.headers.contains_key(GRPC_RETRY_PUSHBACK));
@@ -211,4 +215,40 @@ fn a_problem_document_is_json_and_says_no_more_than_the_status() {
 fn the_usual_challenges_are_the_default_ones() {
     let heads = RefusalHeads::new();
     assert_eq!([&heads.plain, &heads.invalid_request, &heads.invalid_token], USUAL);
+}
+
+/// The answer is written in the memory of the request, which is full of secrets.
+#[test]
+fn nothing_of_a_request_is_in_its_refusal() {
+    let heads = Arc::new(RefusalHeads::new());
+    let refusals = RefusalBuilder { heads: Arc::clone(&heads), body: Arc::new(()) };
+    for content_type in ["text/plain", "application/grpc"] {
+        for rejection in rejections() {
+            let mut request = Request::builder()
+                .header(header::AUTHORIZATION, "Bearer secret")
+                .header(header::CONTENT_TYPE, content_type)
+                .header(header::COOKIE, "one=1")
+                .header(header::COOKIE, "two=2")
+                .header(header::CACHE_CONTROL, "max-age=0")
+                .header("grpc-status", "0")
+                .extension(7_u64)
+                .body(())
+                .unwrap();
+            request.headers_mut().append("x-of-the-client", HeaderValue::from_static("it"));
+            let kind = rejection.kind();
+            let response: Response<()> = refusals.refuse(rejection, request);
+            let fresh = match content_type {
+                "application/grpc" => grpc_head(&heads, kind),
+                _ => heads.http_head(kind, &HeaderMap::new()),
+            };
+            // How long to wait is drawn anew each time.
+            if settling_delay(kind).is_none() {
+                assert_eq!(*response.headers(), fresh.headers, "{kind:?}");
+            }
+            assert!(response.headers().keys().all(|name| fresh.headers.contains_key(name)));
+            assert_eq!(response.status(), fresh.status);
+            assert!(response.extensions().get::<u64>().is_none());
+            assert_eq!(response.extensions().get::<Rejection>().unwrap().kind(), kind);
+        }
+    }
 }

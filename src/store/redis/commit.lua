@@ -64,8 +64,8 @@ end
 redis.call('ZCARD', KEYS[2])
 
 redis.call('HSET', KEYS[4], ARGV[5], table.concat({ int(number), int(now), state }, ' '))
--- The script that keeps the epoch puts this off; it is as long as there (`KEPT`).
-redis.call('PEXPIREAT', KEYS[4], int(now + 90 * 24 * 60 * 60 * 1000))
+-- The script that keeps the epoch puts this off, each second; it is as long as there (`KEPT`).
+if not had then redis.call('PEXPIREAT', KEYS[4], int(now + 90 * 24 * 60 * 60 * 1000)) end
 if writes then
   -- What is left of one that was deleted outlives every replay of an earlier version.
   local ends = math.max(tonumber(ARGV[3]), after and 1 or now + 600000)

@@ -17,7 +17,7 @@ use crate::store::feed::EndDoubt;
 pub(crate) const SOURCE: &str = include_str!("write.lua");
 
 /// The SHA-1 of [`SOURCE`], under which Redis keeps it.
-pub(crate) const SHA: &str = "f5c33117f7e9ac7adeb1a7b1b1c8cb7270f29850";
+pub(crate) const SHA: &str = "cf1a67b05011b3ce2335ef23faed7faf5bb931d7";
 
 /// A Lua script, as it is sent.
 pub(crate) struct LuaScript {

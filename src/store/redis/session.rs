@@ -35,7 +35,7 @@ pub(super) const LOAD: LuaScript = LuaScript {
 
 pub(super) const COMMIT: LuaScript = LuaScript {
     source: include_str!("commit.lua"),
-    sha: "e75f1a67bd924e1ec3559325a780d0679087bf76",
+    sha: "56c127da75ca59ff5b57e68273d633bc993b1ab1",
     writes: true,
 };
 

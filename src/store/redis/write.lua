@@ -58,7 +58,7 @@ if (layout and layout ~= ARGV[1]) or (shards and shards ~= ARGV[2]) then
     'LAYOUT version ' .. tostring(layout) .. ' with ' .. tostring(shards) .. ' shards')
 end
 redis.call('ZCARD', KEYS[3])
-redis.call('ZCARD', KEYS[4])
+local tombstones = redis.call('ZCARD', KEYS[4])
 redis.call('XLEN', KEYS[5])
 
 -- Data was lost if the key of the epoch is gone, if its seq is lower than the caller knows, or if
@@ -470,7 +470,6 @@ end
 
 -- === The writes. The records come last: a change that is in force is in the log. ===
 
-redis.call('HSET', KEYS[2], 'layout', ARGV[1], 'shards', ARGV[2])
 if is_end or is_announced then
   local no_target = string.rep('\0', 16)
   last_entry = redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[8], '*',
@@ -487,18 +486,19 @@ for _, write in ipairs(writes) do
     local plain = revokes_all(r) and r.back == 0
     redis.call('ZADD', KEYS[3], int(r.ends), (plain and 'a' or 'r') .. id)
     redis.call('ZREM', KEYS[3], (plain and 'r' or 'a') .. id)
-    redis.call('ZREM', KEYS[4], id)
+    -- Most shards have none.
+    if tombstones > 0 then redis.call('ZREM', KEYS[4], id) end
   else
     redis.call('ZREM', KEYS[3], 'a' .. id, 'r' .. id)
-    redis.call('ZADD', KEYS[4], int(r.ends), id)
+    tombstones = tombstones + redis.call('ZADD', KEYS[4], int(r.ends), id)
   end
 end
 local epoch_value = table.concat({
   '3', epoch, parent, server, int(started_at), int(settling_since), int(awaited),
   int(issued_until), int(ends_at), int(seq), last_entry,
 }, ' ')
-redis.call('SET', KEYS[1], epoch_value)
-redis.call('HSET', KEYS[2], 'epoch', epoch, 'ancestors', ancestors,
+redis.call('HSET', KEYS[2], 'layout', ARGV[1], 'shards', ARGV[2], 'epoch', epoch,
+  'ancestors', ancestors,
   'missing_until', int(missing_until), 'settling_seen', int(tonumber(seen_at or 0)),
   'fork_seq', int(fork_seq), 'put_back', int(put_back), 'long_known', int(long_known))
 for id, writer in pairs(writers) do
@@ -515,13 +515,16 @@ end
 
 -- Removes what has expired: a bounded number each time, but more than was added.
 local kept = now + tonumber(ARGV[7])
-for n = 3, 4 do
+for n = 3, tombstones > 0 and 4 or 3 do
   local over = redis.call('ZRANGEBYSCORE', KEYS[n], '-inf', int(now), 'LIMIT', 0, 64 + 2 * #writes)
   if #over > 0 then redis.call('ZREM', KEYS[n], unpack(over)) end
   local last = redis.call('ZREVRANGE', KEYS[n], 0, 0, 'WITHSCORES')
   if last[2] then kept = math.max(kept, math.min(tonumber(last[2]) + 1, MAX_INTEGER)) end
 end
-for n = 1, 6 do redis.call('PEXPIREAT', KEYS[n], int(kept)) end
+redis.call('SET', KEYS[1], epoch_value, 'PXAT', int(kept))
+for n = 2, 6 do
+  if n ~= 4 or tombstones > 0 then redis.call('PEXPIREAT', KEYS[n], int(kept)) end
+end
 for _, write in ipairs(writes) do
   redis.call('SET', write.key, print(write.record), 'PXAT', int(write.record.ends))
 end

@@ -6,9 +6,12 @@ use jsonwebtoken::{DecodingKey, DecodingKeyKind};
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use spki::ObjectIdentifier;
 
+#[cfg(feature = "aws_lc_rs")]
+use super::prepared::PreparedKey;
 use super::{curve, der, disguised, provider, roca};
 use crate::config::ConfigError;
 use crate::revocation::MAX_ID_BYTES;
+use crate::target::KeyFingerprint;
 use crate::token::{Algorithm, KeyFamily};
 
 /// Smallest RSA modulus (RFC 7518 §3.3).
@@ -41,6 +44,11 @@ pub struct VerificationKey {
     /// Whether the algorithm is a setting, because the JWK names none and its type leaves a choice.
     is_algorithm_assumed: bool,
     key: DecodingKey,
+    /// The same, if it can be used as it is.
+    #[cfg(feature = "aws_lc_rs")]
+    prepared: Option<PreparedKey>,
+    /// By what its tokens can be revoked.
+    fingerprint: KeyFingerprint,
 }
 
 impl VerificationKey {
@@ -179,12 +187,18 @@ impl VerificationKey {
             return Err(ConfigError::new("kid", "is empty or longer than 1024 bytes"));
         }
         self.kid = Some(kid);
+        self.fingerprint = KeyFingerprint::default();
         Ok(self)
     }
 
     /// The name of the key.
     pub fn kid(&self) -> Option<&str> {
         self.kid.as_deref()
+    }
+
+    /// Of the target that its [name](Self::kid) makes of it.
+    pub(super) fn fingerprint(&self) -> &KeyFingerprint {
+        &self.fingerprint
     }
 
     /// The algorithm of the key.
@@ -281,6 +295,21 @@ impl VerificationKey {
 
     /// Whether `signature`, base64url, fits `message`.
     pub(crate) fn fits(&self, message: &str, signature: &str) -> bool {
+        #[cfg(feature = "aws_lc_rs")]
+        if let Some(prepared) = &self.prepared {
+            return prepared.fits(message.as_bytes(), signature);
+        }
+        self.fits_by_provider(message, signature)
+    }
+
+    /// Whether the key need not be read anew for each token.
+    #[cfg(all(test, feature = "aws_lc_rs", feature = "issuer"))]
+    pub(super) fn is_prepared(&self) -> bool {
+        self.prepared.is_some()
+    }
+
+    /// The same, with the key read anew.
+    pub(super) fn fits_by_provider(&self, message: &str, signature: &str) -> bool {
         // An error is a signature that is not base64url or has the wrong size: the key was tried
         // when it was made.
         matches!(
@@ -305,7 +334,10 @@ impl VerificationKey {
                 algorithm,
                 is_eddsa_only: false,
                 is_algorithm_assumed: false,
+                #[cfg(feature = "aws_lc_rs")]
+                prepared: PreparedKey::new(algorithm, &key),
                 key,
+                fingerprint: KeyFingerprint::default(),
             }),
             // The cause is dropped: what it quotes is not for us to know.
             _ => Err(unusable(algorithm)),

@@ -22,6 +22,7 @@
 // | `roca` | whether an RSA key was made by a generator that is broken |
 // | `der` | the forms of DER and PEM in which keys are written |
 // | `provider` | which cryptography checks the signatures |
+// | `prepared` | keys that are made ready for it once |
 // | `unchecked` | tokens whose signature a gateway has checked |
 // | `sign` | keys that sign (feature `issuer`) |
 
@@ -32,6 +33,8 @@ mod header;
 mod jwk;
 mod key;
 mod keys;
+#[cfg(feature = "aws_lc_rs")]
+mod prepared;
 mod provider;
 mod roca;
 #[cfg(feature = "issuer")]
@@ -56,7 +59,7 @@ pub use unchecked::UncheckedSignatureVerifier;
 use self::header::{TokenHeader, TokenParts, base64};
 use self::keys::{CurrentKeys, KeySource};
 use super::profile::SignedClaims;
-use super::{TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
+use super::{CrateOnly, TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
 use crate::clock::Clock;
 use crate::config::ConfigError;
 use crate::verified::VerifiedToken;
@@ -231,32 +234,36 @@ impl JwtVerifier {
         parts.signed_claims()
     }
 
-    fn verify_with(
-        &self,
-        token: &str,
-        check: impl FnOnce(SignedClaims<'_>) -> Result<VerifiedToken, TokenError>,
-    ) -> Result<Arc<VerifiedToken>, TokenError> {
+    /// All but whether it is valid now.
+    fn verify_untimed(&self, token: &str) -> Result<VerifiedToken, TokenError> {
         let keys = self.keys.now();
         let (key, parts) = self.authenticate(&keys, token)?;
         let payload = parts.signed_claims()?;
         let claims = SignedClaims::new(&payload)
-            .with_key_id(key.kid())
+            .with_key(key.kid(), key.fingerprint())
             .with_signing_input(parts.signing_input);
-        check(claims).map(Arc::new)
+        let accepted = self.profile.accepted(claims)?;
+        Ok(accepted.with_payload(payload.into()))
     }
 }
 
 impl TokenVerifier for JwtVerifier {
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        self.verify_with(token, |claims| self.profile.assert_verified(claims))
+        let token = self.verify_untimed(token)?;
+        self.profile.check_times(&token)?;
+        Ok(Arc::new(token))
     }
 
     fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        self.verify_with(token, |claims| self.profile.assert_verified_for_revocation(claims))
+        self.verify_untimed(token).map(Arc::new)
     }
 
     fn profile(&self) -> &TokenProfile {
         &self.profile
+    }
+
+    fn refused_at_sight(&self, credentials: &[u8], _: CrateOnly) -> Option<TokenError> {
+        header::expect_three_parts(credentials).err()
     }
 
     /// Changes when the keys do, if they are those that an identity provider publishes.

@@ -13,27 +13,38 @@ use super::issuer::AcceptedIssuer;
 use super::{IAT_LEAD, MAX_LEEWAY, MissingId, TokenProfile};
 use crate::clock::Timestamp;
 use crate::revocation::TargetKind;
+use crate::target::KeyFingerprint;
 use crate::token::{TokenError, TokenErrorKind};
-use crate::verified::{Draft, TokenTarget, VerifiedToken};
+use crate::verified::{Draft, ProfileId, TokenTarget, VerifiedToken};
 
 /// Claims whose signature was checked, for [`TokenProfile::assert_verified`].
 #[derive(Clone, Copy)]
 pub struct SignedClaims<'a> {
     payload: &'a [u8],
     key_id: Option<&'a str>,
+    /// Of a key of this name.
+    key_fingerprint: Option<&'a KeyFingerprint>,
     signing_input: Option<&'a str>,
 }
 
 impl<'a> SignedClaims<'a> {
     /// The claims set: a JSON object.
     pub fn new(payload: &'a [u8]) -> Self {
-        Self { payload, key_id: None, signing_input: None }
+        Self { payload, key_id: None, key_fingerprint: None, signing_input: None }
     }
 
     /// The `kid` of the key that verified the token: makes the token revocable by key.
     #[must_use]
     pub fn with_key_id(mut self, kid: Option<&'a str>) -> Self {
         self.key_id = kid;
+        self.key_fingerprint = None;
+        self
+    }
+
+    /// The same, of a key whose fingerprint is kept.
+    pub(crate) fn with_key(mut self, kid: Option<&'a str>, kept: &'a KeyFingerprint) -> Self {
+        self.key_id = kid;
+        self.key_fingerprint = Some(kept);
         self
     }
 
@@ -49,6 +60,23 @@ impl<'a> SignedClaims<'a> {
 impl fmt::Debug for SignedClaims<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SignedClaims").finish_non_exhaustive()
+    }
+}
+
+/// Claims that a profile has accepted.
+pub(crate) struct AcceptedClaims {
+    draft: Draft,
+    made_by: ProfileId,
+    expires_at: Timestamp,
+    not_before: Option<Timestamp>,
+    issued_at: Option<Timestamp>,
+}
+
+impl AcceptedClaims {
+    /// The token. `payload` is what was accepted.
+    pub(crate) fn with_payload(self, payload: Box<[u8]>) -> VerifiedToken {
+        let Self { draft, made_by, expires_at, not_before, issued_at } = self;
+        draft.finish(made_by, payload, expires_at, not_before, issued_at)
     }
 }
 
@@ -74,9 +102,14 @@ impl TokenProfile {
         &self,
         signed: SignedClaims<'_>,
     ) -> Result<VerifiedToken, TokenError> {
+        Ok(self.accepted(signed)?.with_payload(signed.payload.into()))
+    }
+
+    /// What becomes a token with its claims, which the caller need not copy.
+    pub(crate) fn accepted(&self, signed: SignedClaims<'_>) -> Result<AcceptedClaims, TokenError> {
         if !self.members.is_empty() {
             let issuer = issuer_of(signed.payload)?;
-            return self.rules_for(issuer.as_deref())?.assert_verified_for_revocation(signed);
+            return self.rules_for(issuer.as_deref())?.accepted(signed);
         }
         let claims = ParsedClaims::parse(signed.payload, self)?;
         let issuer = self.issuers.check(claims.issuer.as_deref())?;
@@ -99,7 +132,13 @@ impl TokenProfile {
         }
         let draft = self.draft(&claims, &issuer, &signed)?;
         self.count_token(&claims.first_seen);
-        Ok(draft.finish(self.id, signed.payload, expires_at, claims.not_before, claims.issued_at))
+        Ok(AcceptedClaims {
+            draft,
+            made_by: self.id,
+            expires_at,
+            not_before: claims.not_before,
+            issued_at: claims.issued_at,
+        })
     }
 
     /// Checks the times of a token by the [clock](Self::with_clock) of the profile, again at each
@@ -255,7 +294,7 @@ impl TokenProfile {
             issuer.add_target(&mut draft, feed.kind, claim, id);
         }
         if let Some(kid) = key_id {
-            issuer.add_key(&mut draft, kid);
+            issuer.add_key(&mut draft, kid, signed.key_fingerprint);
         }
         let name = draft.id_issuer.unwrap_or_else(|| draft.keep(""));
         draft.targets.push(TokenTarget::new(TargetKind::Issuer, issuer.fingerprint, None, name));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::check::missing;
 use crate::config::ConfigError;
 use crate::revocation::{Fingerprint, IssuerDigest, Target, TargetKind};
+use crate::target::KeyFingerprint;
 use crate::token::{TokenError, TokenErrorKind};
 use crate::verified::{Draft, TokenTarget};
 
@@ -169,8 +170,13 @@ impl AcceptedIssuer {
     /// A key belongs to the issuer, and also to the pattern whose tenants share it: a stolen one
     /// can be revoked for all of them at once, and one of another issuer with the same name is not
     /// touched.
-    pub(super) fn add_key(&self, draft: &mut Draft, kid: &str) {
-        self.add_target(draft, TargetKind::Key, None, kid);
+    pub(super) fn add_key(&self, draft: &mut Draft, kid: &str, kept: Option<&KeyFingerprint>) {
+        let fingerprint = match kept {
+            Some(kept) => kept.at(self.digest, kid),
+            None => Fingerprint::of(TargetKind::Key, self.digest, "", kid),
+        };
+        let id = draft.keep(kid);
+        draft.targets.push(TokenTarget::new(TargetKind::Key, fingerprint, None, id));
         if let Some(owner) = &self.pattern {
             let fingerprint = Fingerprint::of(TargetKind::Key, owner.digest, "", kid);
             let (text, id) = (draft.keep(&owner.text), draft.keep(kid));

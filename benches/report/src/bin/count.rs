@@ -22,17 +22,22 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use std::{env, fs, process};
 
+use http::header::HeaderName;
 use http::{HeaderValue, Request, Response, header};
 use jsonwebtoken::Algorithm;
 use tower::{Layer as _, Service};
-use tower_jwt_revocation::store::{Lookup, RevocationStore as _, Standing};
+use tower_jwt_revocation::audit::{AuditEvent, AuditSink};
+use tower_jwt_revocation::clock::Timestamp;
+use tower_jwt_revocation::revocation::{Fact, Fingerprint};
+use tower_jwt_revocation::store::feed::{Feed, Heartbeat, LogEntry, Progress, SnapshotPage};
+use tower_jwt_revocation::store::{Doubt, Lookup, RevocationStore as _, Standing, StoreError};
 use tower_jwt_revocation::token::bearer::{RequestHead, TokenSource};
-use tower_jwt_revocation::token::{SignedClaims, TokenVerifier as _};
+use tower_jwt_revocation::token::{IssuerSet, SignedClaims, TokenVerifier as _};
 use tower_jwt_revocation::{
     CachedVerifier, JwtRevocationLayer, JwtVerifier, MemoryStore, Mirror, Revoker, Target,
-    VerifiedToken,
+    TokenProfile, VerifiedToken,
 };
-use tower_jwt_revocation_report::numbers::Numbers;
+use tower_jwt_revocation_report::numbers::{self, Numbers};
 use tower_jwt_revocation_report::support::{self, KEY_ID, Keys};
 
 /// Rounds per case, each with a token of its own.
@@ -259,9 +264,157 @@ fn cases() -> Cases {
     );
     cases.push(("refuse, revoked", request(revoked.layer(Inner), of(&values), 401)));
 
+    cases.extend(variants(&world, &values));
     cases.extend(parts(&world));
     cases.extend(first_sights());
+    cases.extend(followed());
     cases
+}
+
+/// Whole requests, by layers that do more than the usual.
+fn variants(world: &World, values: &Arc<[HeaderValue]>) -> Cases {
+    let mut cases: Cases = Vec::new();
+    let each = |values: &Arc<[HeaderValue]>| {
+        let values = Arc::clone(values);
+        move |round: usize| values.get(round).cloned()
+    };
+    let cookies: Arc<[HeaderValue]> = world
+        .tokens
+        .iter()
+        .map(|token| HeaderValue::try_from(format!("theme=dark; __Host-token={token}")).unwrap())
+        .collect();
+    let by_cookie = world
+        .layer(world.mirror.clone())
+        .with_token_sources([TokenSource::bearer(), TokenSource::cookie("__Host-token").unwrap()]);
+    cases.push((
+        "accept, mirror, by cookie",
+        request_with(by_cookie.layer(Inner), header::COOKIE, each(&cookies), 200),
+    ));
+    let either = JwtRevocationLayer::new(
+        CachedVerifier::new(one_of_two_issuers(&world.keys)),
+        world.mirror.clone(),
+    );
+    cases.push(("accept, mirror, two issuers", request(either.layer(Inner), each(values), 200)));
+    let audited = world.layer(world.mirror.clone()).with_audit(NoSink);
+    cases.push(("accept, mirror, audited", request(audited.layer(Inner), each(values), 200)));
+    let revoked = world.layer(world.revoking()).with_audit(NoSink);
+    cases.push(("refuse, revoked, audited", request(revoked.layer(Inner), each(values), 401)));
+    let exempting = world.layer(world.mirror.clone()).with_exemption(|_| true);
+    cases.push(("pass, exempt", request(exempting.layer(Inner), each(values), 200)));
+    cases
+}
+
+/// Takes the issuer of these keys, and another one.
+fn one_of_two_issuers(keys: &Keys) -> IssuerSet {
+    let profile =
+        TokenProfile::new().with_issuer("https://else.example").with_audience(support::AUDIENCE);
+    let other = JwtVerifier::new([support::hs256().verification], profile).unwrap();
+    IssuerSet::new(other).unwrap().with(support::verifier(keys)).unwrap()
+}
+
+struct NoSink;
+
+impl AuditSink for NoSink {
+    fn record(&self, event: &AuditEvent) {
+        black_box(event);
+    }
+}
+
+/// What a mirror takes for each revocation: in the snapshot that it begins with, and in the log.
+/// The store takes nothing.
+fn followed() -> Cases {
+    let until = Timestamp::now().saturating_add(Duration::from_secs(3600));
+    let facts: Vec<_> =
+        (0..MANY).map(|n| (numbers::name(n), Fact::revoked_until(until))).collect();
+    let entries: Vec<_> = (1..=MANY)
+        .map(|seq| LogEntry {
+            id: seq.into(),
+            epoch: 1,
+            seq,
+            fingerprint: numbers::name(seq),
+            fact: Fact::revoked_until(until),
+        })
+        .collect();
+    [("mirror, 200 of a snapshot", facts, Vec::new()), ("mirror, 200 of the log", Vec::new(), entries)]
+        .map(|(name, facts, entries)| {
+            let feed = Made { facts: facts.into(), entries: entries.into() };
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let case: Case = Box::new(move |round| {
+                // A few, of as many revocations as all rounds together stand for.
+                if round % (ROUNDS / STARTS) == 0 {
+                    runtime.block_on(async {
+                        let mirror = Mirror::of(MemoryStore::new(), vec![feed.clone()]);
+                        let mirror = mirror.with_max_staleness(Duration::from_secs(3600));
+                        let mirror = mirror.start().unwrap();
+                        mirror.ready().await;
+                        assert_eq!(mirror.status().entries as u64, MANY);
+                    });
+                }
+            });
+            (name, case)
+        })
+        .into()
+}
+
+/// Revocations that a mirror reads.
+const MANY: u64 = 200 * (ROUNDS / STARTS) as u64;
+/// How many mirrors start in all rounds.
+const STARTS: usize = 10;
+
+/// A shard that is at hand.
+#[derive(Clone)]
+struct Made {
+    facts: Arc<[(Fingerprint, Fact)]>,
+    entries: Arc<[LogEntry]>,
+}
+
+impl Feed for Made {
+    async fn connect(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn heartbeat(&mut self, _: Progress) -> Result<Heartbeat, StoreError> {
+        Ok(Heartbeat::new(1, self.entries.len() as u64, Timestamp::now(), Doubt::None))
+    }
+
+    async fn tail(&mut self) -> Result<u128, StoreError> {
+        Ok(0)
+    }
+
+    async fn count(&mut self) -> Result<u64, StoreError> {
+        Ok(self.facts.len() as u64)
+    }
+
+    async fn snapshot(&mut self, cursor: Option<u64>) -> Result<SnapshotPage, StoreError> {
+        let from = usize::try_from(cursor.unwrap_or(0)).unwrap();
+        let to = (from + 2000).min(self.facts.len());
+        let next = (to < self.facts.len()).then_some(to as u64);
+        Ok(SnapshotPage { facts: self.facts[from..to].to_vec(), next })
+    }
+
+    async fn find(&mut self, names: &[Fingerprint]) -> Result<Vec<Option<Fact>>, StoreError> {
+        Ok(vec![None; names.len()])
+    }
+
+    async fn read(&mut self, after: u128, wait: Duration) -> Result<Vec<LogEntry>, StoreError> {
+        let after = usize::try_from(after).unwrap();
+        if after == self.entries.len() {
+            tokio::time::sleep(wait).await;
+        }
+        let to = (after + 1000).min(self.entries.len());
+        Ok(self.entries[after..to].to_vec())
+    }
+
+    async fn replay(&mut self, _: &[(Fingerprint, Fact)]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn owns(&self, _: &Fingerprint) -> bool {
+        true
+    }
+
+    async fn leave(&mut self) {}
 }
 
 /// What a request is made of.
@@ -302,6 +455,13 @@ fn first_sights() -> Cases {
     let keys = support::hs256();
     let tokens: Arc<[String]> = (0..ROUNDS).map(|n| keys.token(n)).collect();
     let verifier = support::verifier(&keys);
+    let rsa = support::rs256();
+    // Few, as RSA under valgrind is slow.
+    let (rsa_tokens, rsa_verifier) =
+        ([0, 1, 2].map(|n| rsa.token(n)), support::verifier(&rsa));
+    let rsa_again = rsa_tokens.clone();
+    let either = one_of_two_issuers(&keys);
+    let to_either = Arc::clone(&tokens);
     let (profile, payload) = (support::profile(), support::payload(&tokens[0]));
     let again = Arc::clone(&tokens);
     vec![
@@ -312,6 +472,20 @@ fn first_sights() -> Cases {
         (
             "first sight, HS256, signature alone",
             Box::new(move |round| assert!(keys.check_signature(&again[round]))),
+        ),
+        (
+            "first sight, HS256, two issuers",
+            Box::new(move |round| drop(black_box(either.verify(&to_either[round]).unwrap()))),
+        ),
+        (
+            "first sight, RS256",
+            Box::new(move |round| {
+                drop(black_box(rsa_verifier.verify(&rsa_tokens[round % 3]).unwrap()));
+            }),
+        ),
+        (
+            "first sight, RS256, signature alone",
+            Box::new(move |round| assert!(rsa.check_signature(&rsa_again[round % 3]))),
         ),
         (
             "first sight, claims alone",
@@ -390,17 +564,34 @@ fn expect_live(answer: Lookup) {
 }
 
 fn plain_request(authorization: Option<HeaderValue>) -> Request<()> {
+    request_of(&header::AUTHORIZATION, authorization)
+}
+
+fn request_of(field: &HeaderName, value: Option<HeaderValue>) -> Request<()> {
     let mut request = Request::new(());
     request.headers_mut().insert(header::HOST, HeaderValue::from_static("api.example"));
-    if let Some(value) = authorization {
-        request.headers_mut().insert(header::AUTHORIZATION, value);
+    if let Some(value) = value {
+        request.headers_mut().insert(field, value);
     }
     request
 }
 
 /// A request from its making to its answer.
 fn request<S>(
+    service: S,
+    value: impl Fn(usize) -> Option<HeaderValue> + 'static,
+    status: u16,
+) -> Case
+where
+    S: Service<Request<()>, Response = Response<()>, Error = Infallible> + 'static,
+{
+    request_with(service, header::AUTHORIZATION, value, status)
+}
+
+/// The same, with its credentials in this field.
+fn request_with<S>(
     mut service: S,
+    field: HeaderName,
     value: impl Fn(usize) -> Option<HeaderValue> + 'static,
     status: u16,
 ) -> Case
@@ -408,7 +599,7 @@ where
     S: Service<Request<()>, Response = Response<()>, Error = Infallible> + 'static,
 {
     Box::new(move |round| {
-        let request = plain_request(value(round));
+        let request = request_of(&field, value(round));
         let mut context = Context::from_waker(Waker::noop());
         assert!(service.poll_ready(&mut context).is_ready());
         let mut future = std::pin::pin!(service.call(request));

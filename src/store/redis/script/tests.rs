@@ -212,6 +212,54 @@ impl Lab {
     }
 }
 
+/// Each is a part of what a write takes of the one thread of a server.
+#[test]
+fn a_write_takes_few_commands() {
+    redis_or_skip!();
+    let lab = Lab::new();
+    let calls = || -> u64 {
+        let stats = lab.ask("INFO", vec!["commandstats".into()]).unwrap().into_string().unwrap();
+        let calls = stats.lines().filter(|line| !line.starts_with("cmdstat_info"));
+        let number = |line: &str| {
+            let (_, rest) = line.split_once("calls=")?;
+            rest.split_once(',')?.0.parse::<u64>().ok()
+        };
+        calls.filter_map(number).sum()
+    };
+    let taken = |make: &dyn Fn()| {
+        let before = calls();
+        make();
+        // The script itself is one of them.
+        calls() - before - 1
+    };
+    let token = |n: u64| {
+        let target = Target::token(format!("token {n}"));
+        Revocation::new(target, Duration::from_secs(600))
+    };
+    lab.run(START, &CONTEXT, &[&token(0)]).unwrap();
+    let one = taken(&|| drop(lab.run(START, &CONTEXT, &[&token(1)]).unwrap()));
+    let again = taken(&|| drop(lab.run(START, &CONTEXT, &[&token(1)]).unwrap()));
+    let many: Vec<_> = (100..228).map(token).collect();
+    let many: Vec<_> = many.iter().collect();
+    let all = taken(&|| drop(lab.run(START, &CONTEXT, &many).unwrap()));
+    let nothing = taken(&|| drop(lab.run(START, &CONTEXT, &[]).unwrap()));
+    assert!(one <= 21, "{one} for one");
+    assert!(again <= 17, "{again} for one that is there");
+    assert!(all <= 16 + 5 * 128, "{all} for 128");
+    assert!(nothing <= 16, "{nothing} for none");
+    #[cfg(feature = "sessions")]
+    {
+        let member = [("m", Some(START))];
+        let key = "{0}document";
+        let first = lab.commit(&CONTEXT, key, [None, Some("a")], None, &member);
+        assert_eq!(first.first().map(String::as_str), Some("done"));
+        let commit = taken(&|| {
+            lab.commit(&CONTEXT, key, [Some("a"), Some("b")], None, &member);
+        });
+        assert!(commit <= 11, "{commit} for a document");
+    }
+}
+
 fn time() -> impl Strategy<Value = u64> {
     START..START + 40
 }

@@ -104,6 +104,43 @@ fn private_keys_in_all_their_forms() {
     }
 }
 
+/// What is made ready once decides as what is read anew for each token.
+#[test]
+#[cfg(feature = "aws_lc_rs")]
+fn a_key_that_was_made_ready_decides_as_the_provider_does() {
+    let secret = |algorithm| SigningKey::from_secret(algorithm, &[7; 64]).unwrap();
+    let pem = |algorithm, pem: &[u8]| SigningKey::from_pem(algorithm, pem).unwrap();
+    let mut keys: Vec<_> = [HS256, HS384, HS512].map(secret).into();
+    keys.extend([RS256, RS384, RS512].map(|rs| pem(rs, file!("rsa2048.pem"))));
+    keys.extend([PS256, PS384, PS512].map(|ps| pem(ps, file!("rsa2048.pem"))));
+    keys.push(pem(ES256, file!("p256.pem")));
+    keys.push(pem(ES384, file!("p384.pem")));
+    keys.push(pem(EdDSA, file!("ed25519.pem")));
+    for key in keys {
+        let public = key.verification_key();
+        assert!(public.is_prepared(), "{}", key.algorithm());
+        let signature = key.sign("text").unwrap();
+        let bytes = URL_SAFE_NO_PAD.decode(&signature).unwrap();
+        let mut forms = vec![signature.clone(), String::new(), "A".into(), "+".into()];
+        forms.extend([format!("{signature}="), format!("{signature}A"), signature[1..].into()]);
+        forms.extend([encode(&[&*bytes, &[0]].concat()), encode(&[&[0], &*bytes].concat())]);
+        forms.extend([encode(&vec![0; bytes.len()]), encode(&vec![255; bytes.len()])]);
+        forms.push(encode(&[1; 5000]));
+        for at in [0, bytes.len() / 2, bytes.len() - 1] {
+            let mut other = bytes.clone();
+            other[at] ^= 1;
+            forms.push(encode(&other));
+        }
+        for form in forms {
+            for text in ["text", "texts", ""] {
+                let expected = text == "text" && form == signature;
+                assert_eq!(public.fits(text, &form), expected, "{} {form}", key.algorithm());
+                assert_eq!(public.fits_by_provider(text, &form), expected);
+            }
+        }
+    }
+}
+
 /// Version 2 of PKCS#8 (RFC 8410 §10.3): as rcgen and OpenSSL write it, and as ring does.
 #[test]
 fn an_ed25519_key_with_its_public_part_attached_is_read() {
