@@ -14,9 +14,7 @@ use tower_jwt_revocation::store::{
 };
 use tower_jwt_revocation::{FailMode, JwtRevocationLayer, MemoryStore, Target, VerifiedToken};
 
-use crate::support::{
-    Handler, WordVerifier, claims, layer_that_fails, rejection, seen, signed, token, with_token,
-};
+use crate::support::{Handler, WordVerifier, layer_that_fails, rejection, seen, token, with_token};
 
 /// A store that can be made to fail.
 #[derive(Clone, Default)]

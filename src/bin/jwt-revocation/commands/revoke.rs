@@ -12,7 +12,7 @@ use crate::args::{ChangeArgs, Common, NamedArgs, NoteArgs, RevokeArgs};
 use crate::failure::{Failure, Status};
 use crate::open::{self, Writing};
 use crate::output::{
-    Output, escaped, looks_like_a_token, record_document, shown_record, shown_target,
+    Output, complain, escaped, looks_like_a_token, record_document, shown_record, shown_target,
     target_document,
 };
 
@@ -76,7 +76,7 @@ async fn expect_match(
              --allow-unknown-issuer"
         ))),
         Ok(false) if !output.json => {
-            output::complain(
+            complain(
                 "note: no service has said on this store which tokens it accepts, so it is not \
                  known whether any looks for this",
             );
