@@ -847,11 +847,11 @@ proptest! {
                 set.with(providers[1].verifier().unwrap()).unwrap()
             };
             let kept = Kept::default();
-            let here = JwtRevocationLayer::new(verifiers(), MemoryStore::new());
-            let here = here.with_audit(kept.clone());
+            let source = JwtRevocationLayer::new(verifiers(), MemoryStore::new());
+            let source = source.with_audit(kept.clone());
             let store = MemoryStore::new();
-            let there = JwtRevocationLayer::new(verifiers(), store.clone());
-            let revoker = there.revoker().with_default_issuer(issuers[0]).unwrap();
+            let receiving = JwtRevocationLayer::new(verifiers(), store.clone());
+            let revoker = receiving.revoker().with_default_issuer(issuers[0]).unwrap();
             let subjects = SubjectRevoker::new(revoker);
             let profile = TokenProfile::new().with_issuer("https://here.example");
             let profile = profile.with_audience("https://there.example");
@@ -882,7 +882,7 @@ proptest! {
                     1 => Target::session(format!("s{which}")),
                     _ => Target::token(format!("u{which}-s0")),
                 };
-                here.revoker().revoke(target.issued_by(issuers[issuer])).await.unwrap();
+                source.revoker().revoke(target.issued_by(issuers[issuer])).await.unwrap();
             }
             let told = kept.0.lock().unwrap().clone();
             for event in told {
@@ -891,9 +891,9 @@ proptest! {
                 prop_assert_eq!(status, 202, "{}", body);
             }
             for (issuer, token) in &tokens {
-                let is_refused_here = here.check(token).await.is_err();
-                let is_refused_there = there.check(token).await.is_err();
-                prop_assert_eq!(is_refused_here, is_refused_there, "of issuer {}", issuer);
+                let by_source = source.check(token).await.is_err();
+                let by_receiver = receiving.check(token).await.is_err();
+                prop_assert_eq!(by_source, by_receiver, "of issuer {}", issuer);
             }
             Ok(())
         })?;

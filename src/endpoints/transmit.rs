@@ -20,7 +20,8 @@ const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
 
 /// Signs security events as a transmitter of the Shared Signals Framework 1.0 gives them out: JWTs
 /// of type `secevent+jwt` (RFC 8417), with `sub_id` (RFC 9493) and one event each, without `sub`
-/// and `exp`. How they get to a receiver, by push (RFC 8935) or poll (RFC 8936), is for the program.
+/// and `exp`. How they get to a receiver, by push (RFC 8935) or poll (RFC 8936), is for the
+/// program.
 ///
 /// ```
 /// use tower_jwt_revocation::audit::{AuditEvent, AuditKind};

@@ -25,8 +25,9 @@ const LIFETIME: u64 = 120;
 /// How long a poll is held while there are no events.
 const HELD_FOR: Duration = Duration::from_secs(20);
 
-/// Signs what an identity provider sends: access tokens, logout tokens, security events, which it
-/// also [gives out](Self::poll_endpoint) to those who poll. To test how a program receives them (features `test-util` and `endpoints`).
+/// Signs what an identity provider sends: access tokens, logout tokens, security events. It also
+/// [gives events out](Self::poll_endpoint) to those who poll. To test how a program receives them
+/// (features `test-util` and `endpoints`).
 ///
 /// ```
 /// # #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))] {
