@@ -1,7 +1,6 @@
 //! How one Redis carries many mirrors: writes docs/scale.md.
 //!
-//! `cargo run --release --features scale --bin scale`; with `scale quick` a few seconds of it, which
-//! are shown and not written. The mirrors are followers in one process: they speak the protocol of
+//! `make scale`; with `scale quick` a few seconds of it, which are shown and not written. The mirrors are followers in one process: they speak the protocol of
 //! mirrors and keep nothing, so that two hundred of them fit on a machine. What is written is
 //! written by the library.
 #![allow(
@@ -91,8 +90,11 @@ fn measure(is_whole: bool) {
         fill(redis.url(), live).await;
         let secs = if is_whole { 6 } else { 2 };
         let mut runs = Vec::new();
-        let (sizes, rates): (&[usize], &[u64]) =
-            if is_whole { (&[1, 20, 50, 100, 200], &[0, 100, 1000, 10_000]) } else { (&[20], &[1000]) };
+        let (sizes, rates): (&[usize], &[u64]) = if is_whole {
+            (&[1, 20, 50, 100, 200], &[0, 100, 1000, 10_000])
+        } else {
+            (&[20], &[1000])
+        };
         for &mirrors in sizes {
             for &rate in rates {
                 runs.push(run(redis.url(), &address, mirrors, rate, secs, Pace::default()).await);

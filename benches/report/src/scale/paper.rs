@@ -20,7 +20,8 @@ fn pace(run: &Run) -> String {
 
 fn table(runs: &[&Run]) -> String {
     let mut text = String::from(
-        "| mirrors | asked for, per s | written, per s | of a core of Redis | commands/s | MB/s out | largest buffer, kB | lag p50, ms | p99, ms | of a core of all followers |\n\
+        "| mirrors | asked for, per s | written, per s | of a core of Redis | commands/s | MB/s \
+         out | largest buffer, kB | lag p50, ms | p99, ms | of a core of all followers |\n\
          | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
     for run in runs {
@@ -45,7 +46,8 @@ fn table(runs: &[&Run]) -> String {
 
 fn write_table(writes: &[Written]) -> String {
     let mut text = String::from(
-        "| write | alone, µs | of the bare one | per s, 64 in flight | of the bare one | Redis' processor, µs each | bytes in Redis each |\n\
+        "| write | alone, µs | of the bare one | per s, 64 in flight | of the bare one | Redis' \
+         processor, µs each | bytes in Redis each |\n\
          | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
     let Some(bare) = writes.first() else { return text };
@@ -67,7 +69,8 @@ fn write_table(writes: &[Written]) -> String {
 
 fn storm_table(storms: &[Storm]) -> String {
     let mut text = String::from(
-        "| all at once | mirrors | revocations | over after, s | Redis' processor, s | of that per mirror and 1000 revocations, ms | `TIME` of another client: usual, ms | slowest, ms |\n\
+        "| all at once | mirrors | revocations | over after, s | Redis' processor, s | of that per \
+         mirror and 1000 revocations, ms | `TIME` of another client: usual, ms | slowest, ms |\n\
          | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
     for storm in storms {
@@ -124,10 +127,10 @@ pub fn write(writes: &[Written], runs: &[Run], storms: &[Storm], live: u64) {
         })
         .collect();
     bars(&plots.join("lag.svg"), "Until a mirror has read a write, p99", "ms", &shown);
-    let others: String = other.chunk_by(|one, two| pace(one) == pace(two)).fold(
-        String::new(),
-        |text, runs| format!("{text}\n{}:\n\n{}", capital(&pace(runs[0])), table(runs)),
-    );
+    let others: String =
+        other.chunk_by(|one, two| pace(one) == pace(two)).fold(String::new(), |text, runs| {
+            format!("{text}\n{}:\n\n{}", capital(&pace(runs[0])), table(runs))
+        });
     let text = format!(
         include_str!("scale.md"),
         date = first_line("date", &["+%Y-%m-%d"]),

@@ -75,13 +75,14 @@ pub async fn measure(redis: &str, address: &str) -> Vec<Write> {
         numbers.sort_by(f64::total_cmp);
         numbers[numbers.len() / 2]
     };
-    let written = writers.iter().zip(seen).map(|((name, _), [alone, per_sec, micros, bytes])| Write {
-        name: *name,
-        alone: median(alone),
-        per_sec: median(per_sec),
-        redis_micros: median(micros),
-        bytes: median(bytes),
-    });
+    let written =
+        writers.iter().zip(seen).map(|((name, _), [alone, per_sec, micros, bytes])| Write {
+            name: *name,
+            alone: median(alone),
+            per_sec: median(per_sec),
+            redis_micros: median(micros),
+            bytes: median(bytes),
+        });
     written.collect()
 }
 
