@@ -7,7 +7,7 @@
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use axum::http::{self, HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::routing::post;
 use tonic::Status;
 use tonic_prost::ProstCodec;
@@ -68,9 +68,8 @@ impl tonic::server::UnaryService<CheckRequest> for Check {
 }
 
 /// The head of the request that Envoy was sent.
-fn rebuilt(told: &HttpRequest) -> Result<Request, axum::http::Error> {
-    let mut request =
-        axum::http::Request::builder().method(told.method.as_str()).uri(told.path.as_str());
+fn rebuilt(told: &HttpRequest) -> Result<Request, http::Error> {
+    let mut request = Request::builder().method(told.method.as_str()).uri(told.path.as_str());
     for (name, value) in &told.headers {
         // Pseudo-headers of HTTP/2 are among them.
         if !name.starts_with(':') {

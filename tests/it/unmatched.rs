@@ -270,7 +270,9 @@ mod on_redis {
         let rights = include_str!("../../src/store/redis/least_rights.acl");
         let rights: Vec<_> = rights.split_whitespace().skip(3).collect();
         server.cli(&[&["ACL", "SETUSER", "app"], rights.as_slice()].concat());
-        server.cli(&[&["ACL", "SETUSER", "reader"], rights.as_slice(), &["-eval", "-evalsha"]].concat());
+        server.cli(
+            &[&["ACL", "SETUSER", "reader"], rights.as_slice(), &["-eval", "-evalsha"]].concat(),
+        );
         let url = server.url_as("app", "password");
         let (checking, revoking) = (connect(&url).await, connect(&url).await);
         let _layer = layer(checking, profile(OURS));

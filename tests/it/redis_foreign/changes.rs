@@ -237,7 +237,7 @@ async fn a_list_is_taken_over_once_with_its_expiries() {
     let Some(lab) = Lab::start([ForeignList::blacklisted_jti_json().with_writes()]).await else {
         return;
     };
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     for n in 0..650 {
         let document = json!({"reason": format!("r{n}")}).to_string();
         lab.cli(&["SET", &format!("token:blacklist:t{n}"), &document, "EX", "1000"]);
