@@ -111,7 +111,8 @@ impl Client {
     /// With or without a token.
     pub async fn ask(&mut self, line: &str, token: &str) -> io::Result<Answer> {
         let head = format!(
-            "{line} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\nauthorization: Bearer {token}\r\n\r\n"
+            "{line} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\
+             authorization: Bearer {token}\r\n\r\n"
         );
         self.stream.write_all(head.as_bytes()).await?;
         let end = loop {

@@ -40,8 +40,8 @@ impl Flapped {
         };
         format!(
             "{KILLS} times, {PER_SECOND} checks a second of at most {} ms: of {} checks {} got no \
-             answer ({}), {} of them while the machine itself was late; the others took {:.1} ms in \
-             the median and {:.0} ms at most. Of {} revocations {} failed.",
+             answer ({}), {} of them while the machine itself was late; the others took {:.1} ms \
+             in the median and {:.0} ms at most. Of {} revocations {} failed.",
             BUDGET.as_millis(),
             self.checks,
             self.failed,

@@ -307,8 +307,8 @@ impl TargetArgs {
     }
 }
 
-/// An id may begin with a hyphen, as one in 64 of those in base64url does. An option in its place is
-/// none: the id was forgotten.
+/// An id may begin with a hyphen, as one in 64 of those in base64url does. An option in its place
+/// is none: the id was forgotten.
 fn parse_id(text: &str) -> Result<String, String> {
     fn is_option(command: &clap::Command, text: &str) -> bool {
         let name = text.split('=').next().unwrap_or(text);

@@ -77,8 +77,8 @@ impl RedisStoreBuilder {
     /// Where Redis is. `valkey` may be written for `redis`; user and password are percent-decoded:
     ///
     /// - `redis://user:password@host:6379/database`
-    /// - `rediss://…` for TLS (feature `rustls` or `native-tls`), with the authorities of the system
-    ///   or [others](Self::with_root_certificates_file)
+    /// - `rediss://…` for TLS (feature `rustls` or `native-tls`), with the authorities of the
+    ///   system or [others](Self::with_root_certificates_file)
     /// - `redis-sentinel://host:26379,host2:26379/database?sentinelServiceName=name`, where the
     ///   addresses are those of sentinels: more than half of all of them have to name a server,
     ///   before it is used; `sentinelUsername` and `sentinelPassword` are theirs, too

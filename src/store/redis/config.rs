@@ -27,9 +27,10 @@ use crate::config::{
 ///
 /// The file that `url_file` names is read by [`builder`](Self::builder), those of the password and
 /// of certificates for each connection, so that they can be rotated without a restart. One line
-/// break at the end of URL and password is left out. In a variable, `address_map` is a list of `announced=dialled`. An error
-/// names the variable, or the field, and the remedy. An unknown field is an error, and so is a
-/// variable that is almost called like one of these while that one is not set.
+/// break at the end of URL and password is left out. In a variable, `address_map` is a list of
+/// `announced=dialled`. An error names the variable, or the field, and the remedy. An unknown field
+/// is an error, and so is a variable that is almost called like one of these while that one is not
+/// set.
 ///
 /// ```no_run
 /// use tower_jwt_revocation::RedisConfig;

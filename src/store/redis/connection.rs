@@ -423,7 +423,8 @@ const UNTRUSTED: &str = "redis: the certificate of the server is not accepted: i
 /// The same, where it is the server that does not accept this client.
 const UNKNOWN_CLIENT: &str = "redis: the server does not accept this client without a certificate, \
     or not the one that it shows; set REDIS_CLIENT_CERT_FILE and REDIS_CLIENT_KEY_FILE, or \
-    RedisStoreBuilder::with_client_certificate_files, to one of an authority that the server trusts";
+    RedisStoreBuilder::with_client_certificate_files, to one of an authority that the server \
+    trusts";
 
 /// Whether TLS was refused because of a certificate, in the words of rustls and of OpenSSL.
 fn certificate_problem(details: &str) -> Option<&'static str> {

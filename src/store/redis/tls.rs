@@ -1,8 +1,8 @@
 //! TLS: which authorities are trusted, and by which certificate this client shows who it is.
 //!
 //! It is rustls where that is compiled in, else native-tls. What comes from files is read for each
-//! connection, as certificates are renewed while programs run. As long as a file cannot be used, the
-//! certificates that were read before go on being used.
+//! connection, as certificates are renewed while programs run. As long as a file cannot be used,
+//! the certificates that were read before go on being used.
 
 #[cfg(all(feature = "native-tls", not(feature = "rustls")))]
 mod by_native_tls;

@@ -1,8 +1,8 @@
 //! How one Redis carries many mirrors: writes docs/scale.md.
 //!
-//! `make scale`; with `scale quick` a few seconds of it, which are shown and not written. The mirrors are followers in one process: they speak the protocol of
-//! mirrors and keep nothing, so that two hundred of them fit on a machine. What is written is
-//! written by the library.
+//! `make scale`; with `scale quick` a few seconds of it, which are shown and not written. The
+//! mirrors are followers in one process: they speak the protocol of mirrors and keep nothing, so
+//! that two hundred of them fit on a machine. What is written is written by the library.
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
