@@ -356,6 +356,16 @@ fn a_write_says_which_lists_cannot_say_it() {
 }
 
 #[test]
+fn a_list_of_the_live_keeps_the_entry_of_a_user_of_whom_a_session_is_spared() {
+    let list = ForeignList::keys("live:{sub}").absent_means_revoked_even_if_lost().with_writes();
+    let lists = CompiledLists::compile(&[list]).unwrap();
+    let mut change = revocation(Target::user("a"), Action::Revoke(Extent::IssuedSoFar));
+    assert_eq!((lists.writes_for(&[change.clone()]).len(), lists.unlisted(&change).len()), (1, 0));
+    change.sparing = Some(Target::session("s"));
+    assert_eq!((lists.writes_for(&[change.clone()]).len(), lists.unlisted(&change).len()), (0, 1));
+}
+
+#[test]
 fn a_layout_is_which_slots_belong_together() {
     let layout = layout_of(&[Some(0), Some(1), None]);
     assert_eq!(layout, layout_of(&[Some(7), Some(2), None]));

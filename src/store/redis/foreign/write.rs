@@ -201,10 +201,13 @@ impl CompiledList {
         };
         let issuer = change.target.issuer_name();
         // A list of the revoked cannot say "issued so far": it would also refuse tokens of a later
-        // login. In a list of the live, that login makes an entry anew.
+        // login. In a list of the live, that login makes an entry anew; but the session that is
+        // spared has no other entry than the rest of the user.
         let is_all = match change.action {
             Action::Revoke(Extent::All) | Action::Reinstate => true,
-            Action::Revoke(Extent::IssuedSoFar) => self.absent == AbsentEntry::Revoked,
+            Action::Revoke(Extent::IssuedSoFar) => {
+                self.absent == AbsentEntry::Revoked && change.sparing.is_none()
+            }
             Action::Revoke(Extent::IssuedUntil(_)) => false,
         };
         // What was imported from a list is in it already, with an expiry of its own.
