@@ -18,7 +18,7 @@ use crate::clock::Timestamp;
 pub(crate) const MAX_SESSIONS: usize = 1000;
 
 /// How many sessions of a user that have ended are remembered.
-const MAX_ENDED: usize = 256;
+const MAX_ENDED: usize = 100;
 
 /// A session, as it is listed. Times are those of the clock of the store.
 ///
