@@ -551,7 +551,7 @@ async fn a_critical_member_that_is_not_understood_makes_the_event_void() {
 struct FailsAt {
     memory: MemoryStore,
     steps: Arc<AtomicU64>,
-    fails_at: u64,
+    failing_step: u64,
     is_done: bool,
     kind: StoreErrorKind,
 }
@@ -562,7 +562,7 @@ impl FailsAt {
         done: impl FnOnce(&MemoryStore) -> BoxFuture<'static, Result<T, StoreError>>,
     ) -> BoxFuture<'static, Result<T, StoreError>> {
         let step = self.steps.fetch_add(1, Ordering::SeqCst);
-        if step != self.fails_at {
+        if step != self.failing_step {
             return done(&self.memory);
         }
         let failure = StoreError::new(self.kind, "the test says so");
@@ -637,7 +637,7 @@ async fn nothing_that_is_acknowledged_is_lost_at_whichever_step_the_store_fails(
     ];
     let mut failed = 0;
     for (kind, is_done) in kinds.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
-        for fails_at in 0..100 {
+        for failing_step in 0..100 {
             let mut reached_the_end = true;
             for way in ["logout", "event", "global", "client"] {
                 let memory = MemoryStore::new();
@@ -651,7 +651,8 @@ async fn nothing_that_is_acknowledged_is_lost_at_whichever_step_the_store_fails(
                 };
                 let refresh = grant.token.expose().to_owned();
                 let steps = Arc::new(AtomicU64::new(0));
-                let store = FailsAt { memory, steps: Arc::clone(&steps), fails_at, is_done, kind };
+                let store =
+                    FailsAt { memory, steps: Arc::clone(&steps), failing_step, is_done, kind };
                 let layer = JwtRevocationLayer::new(provider.verifier().unwrap(), store.clone());
                 let broken =
                     Sessions::new(store.clone(), layer.revoker(), RefreshPolicy::new()).unwrap();
@@ -696,7 +697,7 @@ async fn nothing_that_is_acknowledged_is_lost_at_whichever_step_the_store_fails(
                 while !(200..300).contains(&status) {
                     status = post(&endpoint, media_type, &body).await.0;
                     sent += 1;
-                    let context = format!("{way} at step {fails_at} ({kind:?}, {is_done})");
+                    let context = format!("{way} at step {failing_step} ({kind:?}, {is_done})");
                     // A mark that was kept although that was not confirmed: it was carried out.
                     if way == "logout" && status == 400 && sent > 1 {
                         break;
@@ -706,10 +707,13 @@ async fn nothing_that_is_acknowledged_is_lost_at_whichever_step_the_store_fails(
                 }
                 failed += sent - 1;
                 let refused = way == "client" || whole.check(&access).await.is_err();
-                assert!(refused, "{way} at step {fails_at} ({kind:?}, {is_done}): access");
+                assert!(refused, "{way} at step {failing_step} ({kind:?}, {is_done}): access");
                 let kept = sessions.families().look_at(&refresh).await.unwrap();
-                assert!(kept.is_none(), "{way} at step {fails_at} ({kind:?}, {is_done}): refresh");
-                reached_the_end &= steps.load(Ordering::SeqCst) <= fails_at;
+                assert!(
+                    kept.is_none(),
+                    "{way} at step {failing_step} ({kind:?}, {is_done}): refresh"
+                );
+                reached_the_end &= steps.load(Ordering::SeqCst) <= failing_step;
             }
             if reached_the_end {
                 break;

@@ -227,15 +227,14 @@ impl EventPoller {
         if self.interval.is_zero() {
             return Err(ConfigError::new("interval", "must be over zero"));
         }
-        let transport = match self.transport {
-            Some(transport) => transport,
-            None => {
-                let client = Arc::new(PostClient::new(&self.http, "poll_url", &self.url)?);
-                Arc::new(move |request| {
-                    let client = Arc::clone(&client);
-                    async move { client.send(request, MAX_ANSWER_BYTES).await }.boxed()
-                }) as Transport
-            }
+        let transport = if let Some(transport) = self.transport {
+            transport
+        } else {
+            let client = Arc::new(PostClient::new(&self.http, "poll_url", &self.url)?);
+            Arc::new(move |request| {
+                let client = Arc::clone(&client);
+                async move { client.send(request, MAX_ANSWER_BYTES).await }.boxed()
+            }) as Transport
         };
         let polling = Polling {
             receiver: self.receiver,
@@ -405,16 +404,16 @@ impl Polling {
                 return (id, Received::Refused { code: "invalid_request", description });
             };
             // What the program does with an event may panic. The task goes on.
-            let received = AssertUnwindSafe(receiver.receive(token.trim(), Some(&id)));
-            let received = received.catch_unwind().await.unwrap_or_else(|_| {
+            let carrying_out = AssertUnwindSafe(receiver.receive(token.trim(), Some(&id)));
+            let outcome = carrying_out.catch_unwind().await.unwrap_or_else(|_| {
                 tracing::error!("a panic came out of what is done with a security event");
                 Received::Unconfirmed
             });
-            (id, received)
+            (id, outcome)
         });
         let mut carried_out = pin!(carried_out.buffer_unordered(AT_ONCE));
         loop {
-            let (id, received) = tokio::select! {
+            let (id, outcome) = tokio::select! {
                 biased;
                 () = &mut shutdown => return None,
                 next = carried_out.next() => match next {
@@ -422,7 +421,7 @@ impl Polling {
                     None => return Some(round),
                 },
             };
-            match received {
+            match outcome {
                 Received::Done => {
                     self.replies.acknowledged.insert(id);
                 }
@@ -459,11 +458,11 @@ impl Polling {
         if error.kind() == JwksErrorKind::TooLarge {
             self.max_events = (self.max_events / 2).max(1);
         }
-        if self.problem != Some(Problem::Transmitter) {
+        if self.problem == Some(Problem::Transmitter) {
+            tracing::debug!(error = %ErrorChain(error), "security events cannot be polled for");
+        } else {
             self.problem = Some(Problem::Transmitter);
             tracing::warn!(error = %ErrorChain(error), "security events cannot be polled for");
-        } else {
-            tracing::debug!(error = %ErrorChain(error), "security events cannot be polled for");
         }
         let asked_for = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
         self.backoff(LAST_PAUSE).max(asked_for)
@@ -475,7 +474,7 @@ impl Polling {
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(longest);
         self.failures = self.failures.saturating_add(1);
         let percent = u32::try_from(RandomState::new().hash_one(()) % 25).unwrap_or(0);
-        pause - pause / 100 * percent
+        pause.saturating_sub(pause / 100 * percent)
     }
 }
 

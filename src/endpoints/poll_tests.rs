@@ -430,7 +430,7 @@ async fn at_the_end_the_transmitter_is_told_what_was_carried_out() {
     }));
     until(|| polls.lock().unwrap().len() == 2).await;
     running.stop().await;
-    let polls = polls.lock().unwrap();
+    let polls = polls.lock().unwrap().clone();
     assert_eq!(polls.len(), 3);
     assert_eq!((&polls[2]["maxEvents"], &polls[2]["returnImmediately"]), (&json!(0), &json!(true)));
     assert_eq!(polls[2]["ack"], polls[1]["ack"]);

@@ -514,10 +514,11 @@ impl Named {
     fn covers(&self, (issuer, user, session, id): &Held) -> bool {
         match self {
             Self::User(of, name) => (of, name) == (issuer, user),
-            Self::Session(of, name) => (of, name) == (issuer, session),
-            Self::Device(of, name) => *of == *issuer && name[1..] == session[1..],
             // Whose session one of another issuer is, is not known here.
-            Self::UserOfSession(of, _, name) => (of, name) == (issuer, session),
+            Self::Session(of, name) | Self::UserOfSession(of, _, name) => {
+                (of, name) == (issuer, session)
+            }
+            Self::Device(of, name) => *of == *issuer && name[1..] == session[1..],
             Self::Token(of, name) => (of, name) == (issuer, id),
             Self::ThirdUser(_) => false,
         }

@@ -531,14 +531,8 @@ impl Families {
                     }
                     RefreshDecision::Replay { seed } => {
                         let token = refresh_token.again(&family, &seed);
-                        let issued_at = issue_at(&seen);
-                        let grant = self.grant(
-                            GrantKind::Replayed,
-                            (token, token_id),
-                            id,
-                            &family,
-                            issued_at,
-                        );
+                        let (tokens, issued_at) = ((token, token_id), issue_at(&seen));
+                        let grant = self.grant(GrantKind::Replayed, tokens, id, &family, issued_at);
                         return Ok(Refresh::Granted(grant));
                     }
                     RefreshDecision::Reuse(class) => {

@@ -142,7 +142,7 @@ impl Sessions {
         self.revoke_sessions(&outgoing, "another session took its place").await?;
         let is_ended = |session: &Session| outgoing.iter().any(|ended| ended.id == session.id);
         let forget = |list: &mut SessionList, _| {
-            list.take_off(&is_ended);
+            list.take_off(is_ended);
             Some(Vec::new())
         };
         let forgotten = self.index.change_in_turn(turn, user, Some(known), forget).await;

@@ -458,7 +458,9 @@ fn flaws() -> Vec<(&'static str, MakesFlawed)> {
         }),
         flaw("ErasedNamesLeaveWhatIsRevoked", || Flawed {
             erase: Box::new(|memory, targets| {
-                targets.iter().for_each(|target| memory.forget(target));
+                for target in targets {
+                    memory.forget(&target);
+                }
                 later(Ok(()))
             }),
             ..Flawed::none()

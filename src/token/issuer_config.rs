@@ -220,8 +220,8 @@ mod tests {
         let key = config.signing_key().unwrap().verification_key();
         assert_eq!(key.kid(), Some("2026-01"));
         let verifier = JwtVerifier::new([key], profile).unwrap();
-        let issued = issuer.issue(&NewToken::new("alice")).unwrap();
-        let token = verifier.verify(issued.token()).unwrap();
+        let new = issuer.issue(&NewToken::new("alice")).unwrap();
+        let token = verifier.verify(new.token()).unwrap();
         let lifetime = token.expires_at().as_secs() - token.issued_at().unwrap().as_secs();
         assert_eq!((token.subject(), lifetime), (Some("alice"), 60));
     }

@@ -572,5 +572,5 @@ impl Witness {
 }
 
 fn mode(n: usize) -> &'static str {
-    if n % 2 == 0 { "GET /open" } else { "GET /closed" }
+    if n.is_multiple_of(2) { "GET /open" } else { "GET /closed" }
 }

@@ -146,7 +146,10 @@ impl Client {
 
 /// What was answered to whom, and how often: `(what was sent, status, whether it was checked)`.
 #[derive(Default)]
-pub struct Answers(Mutex<BTreeMap<(&'static str, u16, Option<bool>), u64>>);
+pub struct Answers(Mutex<BTreeMap<AnswerKind, u64>>);
+
+/// Who asked, the status, and whether it was admitted as checked.
+type AnswerKind = (&'static str, u16, Option<bool>);
 
 impl Answers {
     fn add(&self, what: &'static str, status: u16, checked: Option<bool>) {
@@ -360,7 +363,7 @@ impl Attackers {
         sleep(offset).await;
         loop {
             // One half as one user.
-            let user = if n % 2 == 0 { 0 } else { self.number() };
+            let user = if n.is_multiple_of(2) { 0 } else { self.number() };
             let answer = client.ask(&format!("POST /login?id=u{user}"), "").await?;
             self.answers.add("login", answer.status, None);
             sleep(pause).await;
@@ -393,7 +396,7 @@ impl Attackers {
     /// Half of them send nothing, the others half of a request.
     async fn half_open(&self, n: usize) -> io::Result<()> {
         let mut client = self.client().await?;
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             client.stream.write_all(b"GET /closed HTTP/1.1\r\nhost: a\r\nauthoriz").await?;
         }
         client.more().await
@@ -403,8 +406,11 @@ impl Attackers {
         let mut client = self.client().await?;
         sleep(offset).await;
         // Three of four are as innocent as they can be.
-        let (what, id) =
-            if n % 4 == 0 { ("revoked", REVOKED.to_owned()) } else { ("valid", format!("m{n}")) };
+        let (what, id) = if n.is_multiple_of(4) {
+            ("revoked", REVOKED.to_owned())
+        } else {
+            ("valid", format!("m{n}"))
+        };
         let token = self.signer.token(&id);
         for round in n.. {
             let answer = client.ask(line(round), &token).await?;
@@ -417,5 +423,5 @@ impl Attackers {
 
 /// Both fail modes in turn.
 fn line(round: usize) -> &'static str {
-    if round % 2 == 0 { "GET /open" } else { "GET /closed" }
+    if round.is_multiple_of(2) { "GET /open" } else { "GET /closed" }
 }

@@ -406,13 +406,13 @@ impl FromStr for ForeignList {
                 ("json-words", "") => list.with_json_words(),
                 ("json-flag", flag) => list.with_json_flag(flag),
                 ("json-live-flag", flag) => list.with_json_live_flag(flag),
-                ("kind", kind) => match kind.parse() {
-                    Ok(kind) => list.with_kind(kind),
-                    Err(_) => {
+                ("kind", kind) => {
+                    let Ok(kind) = kind.parse() else {
                         let words = TargetKind::ALL.map(TargetKind::as_str).join(", ");
                         return Err(oops(format!("has a kind that is none of {words}")));
-                    }
-                },
+                    };
+                    list.with_kind(kind)
+                }
                 ("issuer", issuer) => list.with_issuer(issuer),
                 ("allow-missing-claims", "") => list.allow_missing_claims(),
                 ("absent-means-revoked-even-if-lost", "") => {

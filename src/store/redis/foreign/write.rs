@@ -360,21 +360,15 @@ impl ForeignLists {
         let millis = Bytes::from(lifetime.as_millis().max(1).to_string());
         let key = Bytes::from(entry.key);
         let one = || Bytes::from_static(b"1");
-        let written = match entry.member {
-            Some(member) => {
-                let added = StoreCommand::Plain("SADD");
-                match self.send(core, slot, added, vec![key, member.into()]).await? {
-                    Value::Integer(1) => Some(one()),
-                    _ => None,
-                }
-            }
-            None => {
-                let mut arguments = vec![one(), key, document.into(), millis.clone()];
-                arguments
-                    .extend(list.live_values().iter().map(|value| Bytes::from(value.to_string())));
-                let written = self.send(core, slot, StoreCommand::Script(&LIST), arguments).await?;
-                written.into_bytes().filter(|written| !written.is_empty())
-            }
+        let written = if let Some(member) = entry.member {
+            let added = StoreCommand::Plain("SADD");
+            let added = self.send(core, slot, added, vec![key, member.into()]).await?;
+            (added == Value::Integer(1)).then(one)
+        } else {
+            let mut arguments = vec![one(), key, document.into(), millis.clone()];
+            arguments.extend(list.live_values().iter().map(|value| Bytes::from(value.to_string())));
+            let written = self.send(core, slot, StoreCommand::Script(&LIST), arguments).await?;
+            written.into_bytes().filter(|written| !written.is_empty())
         };
         if let Some(written) = written {
             let arguments = vec![mark, written, Bytes::from_static(b"PX"), millis];

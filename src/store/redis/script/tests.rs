@@ -232,14 +232,14 @@ fn a_write_takes_few_commands() {
         // The script itself is one of them.
         calls() - before - 1
     };
-    let token = |n: u64| {
+    let revocation = |n: u64| {
         let target = Target::token(format!("token {n}"));
         Revocation::new(target, Duration::from_secs(600))
     };
-    lab.run(START, &CONTEXT, &[&token(0)]).unwrap();
-    let one = taken(&|| drop(lab.run(START, &CONTEXT, &[&token(1)]).unwrap()));
-    let again = taken(&|| drop(lab.run(START, &CONTEXT, &[&token(1)]).unwrap()));
-    let many: Vec<_> = (100..228).map(token).collect();
+    lab.run(START, &CONTEXT, &[&revocation(0)]).unwrap();
+    let one = taken(&|| drop(lab.run(START, &CONTEXT, &[&revocation(1)]).unwrap()));
+    let again = taken(&|| drop(lab.run(START, &CONTEXT, &[&revocation(1)]).unwrap()));
+    let many: Vec<_> = (100..228).map(revocation).collect();
     let many: Vec<_> = many.iter().collect();
     let all = taken(&|| drop(lab.run(START, &CONTEXT, &many).unwrap()));
     let nothing = taken(&|| drop(lab.run(START, &CONTEXT, &[]).unwrap()));

@@ -30,7 +30,7 @@ fn of_client(certificate: &std::path::Path, key: &std::path::Path) -> TlsSetting
 
 #[track_caller]
 fn assert_refused(settings: &TlsSettings, setting: &str, words: &str) {
-    let error = settings.secured().unwrap_err();
+    let Err(error) = settings.secured() else { panic!("{setting} was taken") };
     assert_eq!(error.setting(), setting, "{error}");
     assert!(error.to_string().contains(words), "{error}");
     assert!(!format!("{error:?}").contains("BEGIN PRIVATE"), "{error:?}");

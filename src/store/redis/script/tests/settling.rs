@@ -468,8 +468,8 @@ fn what_is_put_back_does_not_bring_back_words_that_were_erased() {
     let fingerprint = named.target.fingerprint();
     let erase = |server: u64| {
         let nameless = schema::print_words(&Target::nameless(&fingerprint), None, None);
-        let names = lab.keys.shard(0);
-        let keys = [names.epoch.clone(), names.record(&fingerprint)];
+        let shard = lab.keys.shard(0);
+        let keys = [shard.epoch.clone(), shard.record(&fingerprint)];
         let arguments = [Bytes::from_static(ERASE.source.as_bytes()), "2".into()];
         let arguments =
             arguments.into_iter().chain(keys).chain([epoch_id(server), nameless.into()]);
