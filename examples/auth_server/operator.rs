@@ -211,8 +211,10 @@ pub(crate) async fn doctor(State(app): State<App>) -> Result<impl IntoResponse, 
             let findings: Vec<_> = report.findings.iter().map(finding).collect();
             // With what the servers say of themselves.
             let mut body = json!(report);
-            body["fit"] = report.is_fit().into();
-            body["findings"] = findings.into();
+            if let Some(members) = body.as_object_mut() {
+                members.insert("fit".into(), report.is_fit().into());
+                members.insert("findings".into(), findings.into());
+            }
             body
         }
         None => json!({ "fit": true, "findings": [{

@@ -13,7 +13,6 @@ fn wrong_use_is_told_with_the_usage_and_without_a_store() {
         "revoke",
         "revoke alice",
         "revoke --user",
-        "revoke --user --json",
         "revoke --jti --reason=lost",
         "find --session -h",
         "revoke --user a --jti b",
@@ -46,7 +45,12 @@ fn wrong_use_is_told_with_the_usage_and_without_a_store() {
         assert!(ran.out.is_empty() && ran.err.lines().count() == 1, "{args}: {ran:?}");
         assert!(ran.took.as_secs() < 5, "{args}: {ran:?}");
     }
-    for args in ["revoke --json", "list --kind nonsense --json", "revoke --user= --json"] {
+    for args in [
+        "revoke --json",
+        "revoke --user --json",
+        "list --kind nonsense --json",
+        "revoke --user= --json",
+    ] {
         let document = program.run(args).exits(2).json();
         assert!(document["error"].is_string() && document["repeatable"] == false, "{document}");
     }

@@ -87,9 +87,12 @@ async fn a_user_ends_its_own_sessions_on_a_device_and_its_trust_in_it() {
     assert_eq!(sessions.end_device_of("carol", "phone").await.unwrap(), Ended::NotFound);
 }
 
-/// Events, by kind and user.
+/// The kind of an event, and its user.
+type KindAndUser = (&'static str, Option<String>);
+
+/// Events, in their order.
 #[derive(Clone, Default)]
-struct History(Arc<Mutex<Vec<(&'static str, Option<String>)>>>);
+struct History(Arc<Mutex<Vec<KindAndUser>>>);
 
 impl AuditSink for History {
     fn record(&self, event: &AuditEvent) {

@@ -429,11 +429,12 @@ const UNKNOWN_CLIENT: &str = "redis: the server does not accept this client with
 /// Whether TLS was refused because of a certificate, in the words of rustls and of OpenSSL.
 fn certificate_problem(details: &str) -> Option<&'static str> {
     let says = |words: &[&str]| words.iter().any(|word| details.contains(word));
-    if says(&["invalid peer certificate", "certificate verify failed"]) {
+    // rustls tells it in words, and fred often hands on its `Debug`.
+    if says(&["invalid peer certificate", "InvalidCertificate(", "certificate verify failed"]) {
         return Some(UNTRUSTED);
     }
     // An alert that the server has sent (RFC 8446 §6.2).
-    let is_refusal = says(&["received fatal alert: ", "alert "])
+    let is_refusal = says(&["received fatal alert: ", "AlertReceived(", "alert "])
         && says(&[
             "CertificateRequired",
             "certificate required",

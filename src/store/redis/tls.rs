@@ -237,5 +237,5 @@ const BAD_CERTIFICATE: &str = "holds a certificate that cannot be used";
 const NOT_A_PAIR: &str =
     "cannot be used with the certificate of this client; give the key that the certificate is for";
 
-#[cfg(all(test, any(feature = "rustls", feature = "native-tls")))]
+#[cfg(test)]
 mod tests;

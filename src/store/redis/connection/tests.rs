@@ -23,6 +23,11 @@ fn the_code_of_an_error_is_its_first_word_also_out_of_a_script() {
 fn a_certificate_that_is_not_accepted_is_told_with_the_remedy_and_not_waited_for() {
     for (details, remedy) in [
         ("invalid peer certificate: UnknownIssuer", "REDIS_CA_FILE"),
+        ("Custom { kind: InvalidData, error: InvalidCertificate(UnknownIssuer) }", "REDIS_CA_FILE"),
+        (
+            "Custom { kind: InvalidData, error: AlertReceived(CertificateRequired) }",
+            "REDIS_CLIENT_CERT_FILE",
+        ),
         ("Ssl(Error { code: 1, reason: \"certificate verify failed\" })", "REDIS_CA_FILE"),
         ("received fatal alert: CertificateRequired", "REDIS_CLIENT_CERT_FILE"),
         ("received fatal alert: UnknownCA", "REDIS_CLIENT_CERT_FILE"),
