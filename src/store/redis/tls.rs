@@ -107,7 +107,7 @@ impl TlsSettings {
 
     /// Without TLS compiled in, who asks for it has been refused before.
     #[cfg(not(any(feature = "rustls", feature = "native-tls")))]
-    #[expect(clippy::unnecessary_wraps, reason = "as with TLS")]
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as with TLS")]
     pub(crate) fn secured(&self) -> Result<Config, ConfigError> {
         Ok(Config::default())
     }

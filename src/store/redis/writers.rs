@@ -117,6 +117,14 @@ pub(crate) struct ConfirmedDocument {
 }
 
 impl Confirmed {
+    fn changes_mut(&mut self) -> &mut [Arc<ConfirmedChange>] {
+        match self {
+            Self::Changes(changes) => changes,
+            #[cfg(feature = "sessions")]
+            Self::Document(_) => &mut [],
+        }
+    }
+
     fn size(&self) -> usize {
         let size: usize = match self {
             Self::Changes(changes) => changes.iter().map(|change| change.size()).sum(),
@@ -277,12 +285,7 @@ impl WriterLogs {
         let Some(mut log) = self.log(shard) else { return };
         let before: usize = log.entries.iter().map(|write| write.what.size()).sum();
         for write in &mut log.entries {
-            let changes = match &mut write.what {
-                Confirmed::Changes(changes) => changes,
-                #[cfg(feature = "sessions")]
-                Confirmed::Document(_) => continue,
-            };
-            for change in changes {
+            for change in write.what.changes_mut() {
                 if fingerprints.contains(&change.fingerprint) {
                     *change = Arc::new(change.nameless());
                 }
