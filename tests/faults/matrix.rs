@@ -18,6 +18,8 @@ use crate::traffic::{Answer, Sort, Write};
 const EXACT: Duration = Duration::from_millis(10);
 /// By how much a late timer prolongs the limit of a write, so that the answer can be read.
 const READING: Duration = Duration::from_millis(25);
+/// And by how much that of a check: an eighth of it.
+const READING_CHECK: Duration = Duration::from_micros(6250);
 /// How long all is well before the fault.
 const BEFORE: Duration = Duration::from_millis(400);
 /// How long the fault lasts, at least: more than two probes take.
@@ -207,7 +209,7 @@ impl Assessment<'_> {
             }
             _ => {}
         }
-        let limit = BUDGET + EXACT + self.lab.app.stalls.within(sent, got);
+        let limit = BUDGET + EXACT + READING_CHECK + self.lab.app.stalls.within(sent, got);
         if got - sent > limit {
             self.complain(sent, &format!("answered after {:?}, later than {limit:?}", got - sent));
         }
