@@ -55,7 +55,7 @@ async fn the_report_of_a_healthy_server_has_no_errors() {
     for words in [
         "the server is ",
         "1 is in effect",
-        "version 2 under the prefix jwt-revocation, in 1 shard\n",
+        "version 3 under the prefix jwt-revocation, in 1 shard\n",
         "a check takes",
         "the clocks of",
         "has kept its data for",

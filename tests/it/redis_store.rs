@@ -157,8 +157,8 @@ async fn another_number_of_shards_is_refused_at_the_start() {
     let _one = connect(&server).await;
     let error =
         RedisStore::builder().with_url(server.url()).with_shards(4).connect().await.unwrap_err();
-    refused(&error, "shards", "redis holds version 2 with 1 shards");
-    refused(&error, "shards", "version 2 with 4 shards");
+    refused(&error, "shards", "redis holds version 3 with 1 shards");
+    refused(&error, "shards", "version 3 with 4 shards");
 }
 
 #[tokio::test]

@@ -447,6 +447,9 @@ fn certificate_problem(details: &str) -> Option<&'static str> {
             "CertificateUnknown",
             "certificate unknown",
             "UnknownCA",
+            // An authority of the same name with another key.
+            "DecryptError",
+            "decrypt error",
             "unknown ca",
             "HandshakeFailure",
             "handshake failure",

@@ -31,6 +31,7 @@ fn a_certificate_that_is_not_accepted_is_told_with_the_remedy_and_not_waited_for
         ("Ssl(Error { code: 1, reason: \"certificate verify failed\" })", "REDIS_CA_FILE"),
         ("received fatal alert: CertificateRequired", "REDIS_CLIENT_CERT_FILE"),
         ("received fatal alert: UnknownCA", "REDIS_CLIENT_CERT_FILE"),
+        ("AlertReceived(DecryptError)", "REDIS_CLIENT_CERT_FILE"),
         ("ssl/tls alert bad certificate, SSL alert number 42", "REDIS_CLIENT_CERT_FILE"),
     ] {
         let error = classify(&Error::new(ErrorKind::IO, details));
