@@ -23,8 +23,8 @@ use crate::clock::Timestamp;
 use crate::config::ConfigError;
 use crate::revocation::{MAX_ID_BYTES, Record, Target};
 use crate::revoker::Revoker;
-use crate::store::StoreError;
 use crate::store::session::{Commit, Committed, SessionStore, Snapshot};
+use crate::store::{Doubt, StoreError};
 
 /// How much longer than a refresh token a revocation is kept: for clocks that are apart.
 const MARGIN: Duration = Duration::from_secs(60 * 60);
@@ -543,6 +543,7 @@ impl Families {
                     RefreshDecision::Expired => return refused(Refusal::Expired),
                     // Nothing is ended: the doubt may end after all.
                     RefreshDecision::InDoubt => return refused(Refusal::Lost),
+                    RefreshDecision::Behind => return Err(Doubt::Settling.error()),
                     RefreshDecision::Lost => {
                         // Only a holder of an older token could still use this family.
                         self.end_known(id, &family, "the store has lost writes").await?;

@@ -15,7 +15,8 @@
 //! | parent | otherwise | `Reuse` |
 //! | older, superseded | – | `Reuse` |
 //! | anything | the family is from before a loss of data | `InDoubt`; nothing is ended: it may be as good as ever |
-//! | of a generation that is still to come | – | `Lost` |
+//! | of a generation that is still to come | a change of the server is not long ago | `Behind`: it has to be asked for again |
+//! | of a generation that is still to come | otherwise | `Lost` |
 //! | not issued by us, or of another client | – | `Unknown`, `WrongClient`; the family is not touched |
 //!
 //! As long as a token is the parent, its successor has not been used: using it makes it the parent,
@@ -37,7 +38,8 @@ use crate::store::{Doubt, RevokedBy};
 /// Default of [`RefreshPolicy::with_grace`].
 pub(crate) const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 /// For so long after a change of the server the grace of a parent of before is not over: its holder
-/// may not have had an answer, and the clocks of the two servers may be apart.
+/// may not have had an answer, and the clocks of the two servers may be apart. And for so long a
+/// document that is behind may be put back by a process that is late.
 const MOVE_GRACE: Duration = Duration::from_secs(60);
 /// Largest [`RefreshPolicy::with_grace`].
 pub(crate) const MAX_GRACE: Duration = Duration::from_secs(300);
@@ -243,6 +245,8 @@ pub(crate) enum RefreshDecision {
     Expired,
     /// Whether it was revoked, or how far it had come, will not be known any more.
     InDoubt,
+    /// The store is behind the presented token, and its server is a new one.
+    Behind,
     /// The store has gone back behind the presented token.
     Lost,
     WrongClient,
@@ -287,12 +291,11 @@ impl Family {
         if presented.digest == self.current {
             return if policy.rotate { RefreshDecision::Rotate } else { RefreshDecision::Keep };
         }
+        let moved_at =
+            moved_at.filter(|moved_at| now.saturating_duration_since(*moved_at) < MOVE_GRACE);
         match (&self.parent, presented.origin) {
             (Some(parent), _) if parent.digest == presented.digest => {
-                let has_moved = moved_at.is_some_and(|moved_at| {
-                    parent.replaced_at < moved_at
-                        && now.saturating_duration_since(moved_at) < MOVE_GRACE
-                });
+                let has_moved = moved_at.is_some_and(|moved_at| parent.replaced_at < moved_at);
                 if parent.unanswered {
                     RefreshDecision::Deliver { seed: parent.seed.clone() }
                 } else if has_moved
@@ -306,7 +309,7 @@ impl Family {
                 }
             }
             (_, TokenOrigin::Generation(generation)) if generation > self.generation => {
-                RefreshDecision::Lost
+                if moved_at.is_some() { RefreshDecision::Behind } else { RefreshDecision::Lost }
             }
             (_, TokenOrigin::Generation(generation)) if generation == self.generation => {
                 RefreshDecision::Reuse(ReuseClass::Superseded)

@@ -302,10 +302,13 @@ fn a_cutoff_ends_what_was_created_at_or_before_it() {
 #[test]
 fn a_generation_to_come_is_a_loss_of_the_store_and_hurts_nobody() {
     let ahead = Token { text: "R-1-2".into(), generation: 2 };
-    assert_eq!(
-        family().decide(&ahead.presented(), &[], (T0, Doubt::None, None), &policy()),
-        RefreshDecision::Lost
-    );
+    let decide = |moved_at: Option<Timestamp>| {
+        family().decide(&ahead.presented(), &[], (T0, Doubt::None, moved_at), &policy())
+    };
+    assert_eq!(decide(None), RefreshDecision::Lost);
+    // Whoever has written it may be late to write it again.
+    assert_eq!(decide(Some(T0.saturating_sub(secs(59)))), RefreshDecision::Behind);
+    assert_eq!(decide(Some(T0.saturating_sub(secs(60)))), RefreshDecision::Lost);
 }
 
 #[test]
