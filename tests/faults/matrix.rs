@@ -277,10 +277,10 @@ impl Assessment<'_> {
             }
             Err(kind) => {
                 // It was tried until the fault was over, and then had too little time left for the
-                // answer.
+                // answer; or until its limit, in the middle of the last attempt.
                 let is_cut_short = kind == StoreErrorKind::Timeout
-                    && sent < self.times.healing
-                    && got >= self.times.healing;
+                    && (sent < self.times.healing && got >= self.times.healing
+                        || got - sent >= WRITE_BUDGET);
                 let is_expected = self.fault.writes != Able::All
                     && got > self.times.begun
                     && (is_cut_short || self.fault.write_reasons.contains(&kind));

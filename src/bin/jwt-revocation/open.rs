@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
+use serde_json::Map;
 use tower_jwt_revocation::audit::{AuditEvent, AuditSink as _};
 use tower_jwt_revocation::store::redis::foreign::ForeignList;
 use tower_jwt_revocation::store::redis::{RedisAuditSink, Start};
+use tower_jwt_revocation::token::jwks::JwksErrorKind;
 use tower_jwt_revocation::{
-    MemoryStore, RedisConfig, RedisStore, Revoker, TokenProfile, VerifierConfig,
+    JwtVerifier, MemoryStore, RedisConfig, RedisStore, Revoker, TokenProfile, VerifierConfig,
 };
 
 use crate::args::Common;
-use crate::failure::Failure;
+use crate::failure::{Failure, with_causes};
 use crate::output::complain;
 
 /// How long to wait for a store that is away.
@@ -89,6 +91,17 @@ pub(crate) fn verifier_config(
         }
     }
     Ok(config)
+}
+
+/// The verifier, with the keys that it fetches.
+pub(crate) async fn verifier(config: &VerifierConfig) -> Result<JwtVerifier, Failure> {
+    if config.jwks_url.is_none() && config.discovery_issuer.is_none() {
+        return Ok(config.verifier()?);
+    }
+    config.connect().await.map_err(|error| match error.kind() {
+        JwksErrorKind::Config | JwksErrorKind::Forbidden => Failure::usage(with_causes(&error)),
+        _ => Failure::Store { error: with_causes(&error), repeatable: true, also: Map::new() },
+    })
 }
 
 /// The rules by which a target is named.

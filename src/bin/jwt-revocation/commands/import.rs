@@ -3,7 +3,6 @@
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
-use tower_jwt_revocation::VerifierConfig;
 use tower_jwt_revocation::store::redis::foreign::ForeignList;
 use tower_jwt_revocation::store::redis::{self, ImportReport};
 
@@ -25,7 +24,7 @@ pub(super) async fn import(
     let revoker = writing.revoker(profile, lifetime)?;
     let mut import = redis::Import::new(revoker, &writing.store, &list)?.with_pace(args.pace.get());
     if holds_tokens(&args) {
-        import = import.with_verifier(verifier(&config)?);
+        import = import.with_verifier(open::verifier(&config).await?);
     }
     if let Some(cursor) = &args.cursor {
         import = import.with_cursor(cursor)?;
@@ -114,10 +113,6 @@ fn list(args: &ImportArgs) -> Result<ForeignList, Failure> {
 fn holds_tokens(args: &ImportArgs) -> bool {
     let template = args.list.keys.as_ref().unwrap_or(&args.member);
     matches!(args.list.list, Some(KnownList::BlacklistedToken)) || template.contains("{token}")
-}
-
-fn verifier(config: &VerifierConfig) -> Result<tower_jwt_revocation::JwtVerifier, Failure> {
-    Ok(config.verifier()?)
 }
 
 fn document(report: ImportReport) -> Value {

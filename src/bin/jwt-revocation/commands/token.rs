@@ -6,9 +6,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use tower_jwt_revocation::revocation::Record;
 use tower_jwt_revocation::store::{RevocationStore as _, Standing, StoreErrorKind};
-use tower_jwt_revocation::token::jwks::JwksErrorKind;
 use tower_jwt_revocation::token::{TokenErrorKind, TokenVerifier as _};
-use tower_jwt_revocation::{JwtVerifier, Revoker, VerifiedToken, VerifierConfig};
+use tower_jwt_revocation::{Revoker, VerifiedToken};
 
 use crate::args::Common;
 use crate::failure::{Failure, Status, with_causes};
@@ -24,7 +23,7 @@ pub(super) async fn token(common: &Common, output: Output) -> Result<Status, Fai
     config.profile()?;
     let redis = open::redis_config(common)?;
     let text = read()?;
-    let verifier = verifier(&config).await?;
+    let verifier = open::verifier(&config).await?;
     // Who has written this line is of no interest; what they meant is the token.
     let text = text.trim();
     let text = match text.split_once(' ') {
@@ -84,16 +83,6 @@ fn read() -> Result<String, Failure> {
         .map_err(|error| Failure::of_file(&error))?;
     // What is no text is no token, which the verifier says.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-async fn verifier(config: &VerifierConfig) -> Result<JwtVerifier, Failure> {
-    if config.jwks_url.is_none() && config.discovery_issuer.is_none() {
-        return Ok(config.verifier()?);
-    }
-    config.connect().await.map_err(|error| match error.kind() {
-        JwksErrorKind::Config | JwksErrorKind::Forbidden => Failure::usage(with_causes(&error)),
-        _ => Failure::Store { error: with_causes(&error), repeatable: true, also: Map::new() },
-    })
 }
 
 fn document(token: Option<&VerifiedToken>, valid: bool, by: &[Record]) -> Map<String, Value> {
