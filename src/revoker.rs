@@ -18,7 +18,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, try_join_all};
 
-use crate::audit::{AuditEvent, AuditKind, AuditSink, AuditTrail, Pending};
+use crate::audit::{AuditEvent, AuditKind, AuditSink, AuditTrail, Pending, holds_token};
 use crate::config::ConfigError;
 use crate::metrics::Metrics;
 use crate::recently_revoked::RecentlyRevoked;
@@ -613,6 +613,11 @@ impl Revoker {
             for (what, words) in [("reason", &change.reason), ("actor", &change.actor)] {
                 if words.as_ref().is_some_and(|words| words.len() > MAX_ID_BYTES) {
                     return Err(invalid(format!("the {what} is longer than {MAX_ID_BYTES} bytes")));
+                }
+                if words.as_deref().is_some_and(holds_token) {
+                    return Err(invalid(format!(
+                        "there is a token in the {what}, which would be kept; leave it out"
+                    )));
                 }
             }
         }

@@ -497,7 +497,7 @@ fn presentable(text: &str) -> Cow<'_, str> {
         [header, ..] => parts.len() >= 3 && header.starts_with("ey"),
         [] => false,
     };
-    if is_token {
+    if is_token || holds_token(text) {
         return Cow::Borrowed(AuditEvent::TOKEN);
     }
     let mut end = text.len().min(MAX_TEXT);
@@ -505,6 +505,18 @@ fn presentable(text: &str) -> Cow<'_, str> {
         end -= 1;
     }
     Cow::Borrowed(text.get(..end).unwrap_or_default())
+}
+
+/// Whether a token stands somewhere in words for people: a JWS or JWE, or a refresh token of ours.
+pub(crate) fn holds_token(text: &str) -> bool {
+    let is_of_token = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_' | '.');
+    text.split(|char| !is_of_token(char)).any(|word| {
+        let Some((head, rest)) = word.trim_matches('.').split_once('.') else { return false };
+        // An object in base64url (RFC 7515 §7.1, RFC 7516 §7.1): `{"alg":"none"}` at least.
+        let is_header = head.len() > 15 && (head.starts_with("ey") || head.starts_with("ew"));
+        // Or the id of a family and its secret, 16 and 53 bytes.
+        is_header || (head.len(), rest.len()) == (22, 71)
+    })
 }
 
 /// RFC 3339 in UTC with milliseconds, such as `2025-11-21T04:33:37.042Z`.

@@ -67,6 +67,17 @@ fn a_token_given_for_an_id_is_replaced() {
     for id in ["alice", "alice@example.org", "a.b.c", "3f0c.7"] {
         assert_eq!(presentable(id), id);
     }
+    let refresh = format!("{}.{}", "B".repeat(22), "A".repeat(71));
+    for token in ["eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln", "eyJhbGciOiJub25lIn0.e30.", &refresh]
+    {
+        for text in [format!("see {token}"), format!("\"{token}\","), format!("x={token}...")] {
+            assert!(holds_token(&text), "{text}");
+            assert_eq!(presentable(&text), "[a token]");
+        }
+    }
+    for words in ["lost on the train", "see ticket 7.3.1", "eyes.are.blue", "a...b", ""] {
+        assert!(!holds_token(words), "{words}");
+    }
     assert_eq!(presentable(&"\u{e9}".repeat(600)).len(), 1024);
     assert_eq!(
         presentable(&format!("x{}", "\u{e9}".repeat(600))).len(),

@@ -129,13 +129,14 @@ impl RevokeRequest {
     }
 
     /// Why, for people: shown by [`Revoker::find`], and in the audit of those who refuse the token.
-    /// At most 1024 bytes. Default: none.
+    /// At most 1024 bytes, and without a token. Default: none.
     pub fn reason(mut self, reason: impl AsRef<str>) -> Self {
         self.change.reason = Some(reason.as_ref().into());
         self
     }
 
-    /// Who does it, for people: shown where the reason is. At most 1024 bytes. Default: none.
+    /// Who does it, for people: shown where the reason is. At most 1024 bytes, and without
+    /// a token. Default: none.
     pub fn actor(mut self, actor: impl AsRef<str>) -> Self {
         self.change.actor = Some(actor.as_ref().into());
         self

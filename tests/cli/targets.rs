@@ -233,4 +233,10 @@ fn ids_are_taken_as_they_are_also_odd_ones() {
         program.run_with(&["find", &format!("--jti={id}")], "").exits(0);
     }
     program.run("count").exits(0);
+    let words = "see eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0.";
+    for note in ["--reason", "--actor"] {
+        let ran = program.run_with(&["revoke", "--user", "noted", note, words], "").exits(2);
+        assert!(!ran.out.contains("eyJzdWIi") && !ran.err.contains("eyJzdWIi"), "{ran:?}");
+        program.run("find --user noted").exits(0);
+    }
 }
