@@ -32,6 +32,8 @@ impl BuildHasher for FingerprintState {
 /// Both halves of a fingerprint, each with a seed, multiplied and folded: which of them give equal
 /// bits depends on the seeds. One time in fifty the highest bits, of which the map makes its tags,
 /// would have few values for fingerprints that follow each other, so all bits are spread once more.
+/// One time in ten thousand a factor ends in many zeros, and the lowest bits, which are the place,
+/// would have few values; so the highest are folded into them.
 pub(crate) struct FingerprintHasher {
     seeds: (u64, u64),
     hash: u64,
@@ -48,7 +50,8 @@ impl Hasher for FingerprintHasher {
             let product = one * other;
             #[expect(clippy::cast_possible_truncation, reason = "the two halves are folded")]
             let folded = (product >> 64) as u64 ^ product as u64;
-            self.hash = (folded ^ folded >> 32).wrapping_mul(GOLDEN);
+            let spread = (folded ^ folded >> 32).wrapping_mul(GOLDEN);
+            self.hash = spread ^ spread >> 32;
         }
     }
 
@@ -67,6 +70,25 @@ mod tests {
     use super::*;
 
     /// Ids can be tried until their fingerprints begin alike.
+    /// A factor that ends in zeros leaves the lowest bits of the product alike.
+    #[test]
+    fn a_seed_that_ends_like_the_fingerprints_spreads_them_as_well() {
+        let first = u64::from_ne_bytes([7; 8]);
+        for zeros in [8, 16, 32, 48] {
+            for n in 1..50_u64 {
+                let other = n.wrapping_mul(GOLDEN);
+                let state = FingerprintState(first ^ other << zeros, other);
+                let places = (0..1024_u64).map(|n| {
+                    let mut bytes = [7; 16];
+                    bytes[8..].copy_from_slice(&n.to_ne_bytes());
+                    state.hash_one(Fingerprint::from_bytes(bytes)) & 0x3ff
+                });
+                let places = places.collect::<HashSet<_>>().len();
+                assert!(places > 500, "{zeros} {n}: {places}");
+            }
+        }
+    }
+
     #[test]
     fn nobody_can_choose_fingerprints_that_collide() {
         let alike = |n: u64| {
