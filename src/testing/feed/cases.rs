@@ -9,7 +9,9 @@ use futures::FutureExt as _;
 use tokio::time::{Instant, sleep};
 
 use crate::clock::Timestamp;
-use crate::revocation::{Action, Extent, Fact, Fingerprint, Revocation, Target};
+use crate::revocation::{
+    Action, Extent, Fact, Fingerprint, Revocation, Spared, SparedTime, Target,
+};
 use crate::store::feed::{EndDoubt, Feed, FeedSource, Heartbeat, LogEntry, Progress};
 use crate::store::{Doubt, Fence, RevocationStore as _, StoreError};
 use crate::testing::trial::{HOUR, MINUTE, Trial, revocation};
@@ -635,7 +637,10 @@ pub(super) async fn a_replay_of_what_is_known_changes_nothing<
             // What is undone stays undone.
             reinstated_at: Timestamp::ZERO,
             until: earlier(known.until),
-            spared: known.spared,
+            // It stays earlier than the cutoff, as in every fact.
+            spared: Spared::of_times(known.spared.times().map(|spared| {
+                spared.map(|spared| SparedTime { time: earlier(spared.time), ..spared })
+            })),
         };
         for replayed in [known, worse] {
             Box::pin(feed.replay(&[(target.fingerprint(), replayed)])).await?;
