@@ -353,6 +353,7 @@ async fn a_primary_that_is_left_behind_unproved_proves_nothing_and_its_late_writ
 
     let at_one = connect(one.url()).await.unwrap();
     revoke(&at_one, Target::token("lost")).await.unwrap();
+    let known_since = Instant::now();
     assert!(matches!(check(&store, &token("x", "lost")).await.unwrap(), Standing::Revoked(_)));
     let at_other = connect(other.url()).await.unwrap();
     for n in 0..2 {
@@ -390,7 +391,14 @@ async fn a_primary_that_is_left_behind_unproved_proves_nothing_and_its_late_writ
         }
         // Nobody can tell: nothing has said that this server was not the primary any more when it
         // confirmed the write. Sentinels and clusters do.
-        assert_eq!(check(store, &token("x", "lost")).await.unwrap(), Standing::Live);
+        match check(store, &token("x", "lost")).await {
+            Ok(standing) => assert_eq!(standing, Standing::Live),
+            // But on a machine so busy that it was known for long, it is missed.
+            Err(error) => {
+                let is_missed = known_since.elapsed() + Duration::from_secs(1) > LONG_KNOWN;
+                assert!(error.kind() == StoreErrorKind::DataLoss && is_missed, "{error}");
+            }
+        }
     }
 }
 
