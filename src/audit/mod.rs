@@ -509,13 +509,18 @@ fn presentable(text: &str) -> Cow<'_, str> {
 
 /// Whether a token stands somewhere in words for people: a JWS or JWE, or a refresh token of ours.
 pub(crate) fn holds_token(text: &str) -> bool {
-    let is_of_token = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_' | '.');
-    text.split(|char| !is_of_token(char)).any(|word| {
-        let Some((head, rest)) = word.trim_matches('.').split_once('.') else { return false };
+    let is_of_part = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_');
+    text.match_indices('.').any(|(dot, _)| {
+        let before = text.get(..dot).unwrap_or_default();
+        let head = before.get(before.trim_end_matches(is_of_part).len()..).unwrap_or_default();
+        let rest = || {
+            let after = text.get(dot + 1..).unwrap_or_default();
+            after.len() - after.trim_start_matches(is_of_part).len()
+        };
         // An object in base64url (RFC 7515 §7.1, RFC 7516 §7.1): `{"alg":"none"}` at least.
         let is_header = head.len() > 15 && (head.starts_with("ey") || head.starts_with("ew"));
         // Or the id of a family and its secret, 16 and 53 bytes.
-        is_header || (head.len(), rest.len()) == (22, 71)
+        is_header || head.len() == 22 && rest() == 71
     })
 }
 
