@@ -1,42 +1,30 @@
-//! The examples of the specifications, effects of the program, a store that fails at each step,
-//! and events of our own.
+//! The examples of the specifications, and effects of the program.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures::FutureExt as _;
-use futures::future::{BoxFuture, ready};
-use proptest::prelude::*;
+use futures::future::ready;
 use serde_json::{Value, json};
 
 use super::revocation::FORM;
 use super::tests::post;
 use super::*;
-use crate::audit::{AuditEvent, AuditKind, AuditSink};
-use crate::clock::{Clock as _, ManualClock, SystemClock, Timestamp};
+use crate::clock::{ManualClock, Timestamp};
 use crate::middleware::JwtRevocationLayer;
-use crate::revocation::{Record, Revocation, Target, TargetKind};
-use crate::session::{Login, RefreshPolicy, SessionDetails, Sessions};
+use crate::revocation::Target;
 use crate::store::memory::MemoryStore;
-use crate::store::session::{Commit, Committed, SessionStore, Snapshot};
-use crate::store::{
-    ListQuery, Lookup, Receipt, RecordPage, RevocationStore, StoreError, StoreErrorKind,
-};
 use crate::testing::TestProvider;
 use crate::token::jwt::{JwtVerifier, SigningKey};
-use crate::token::{Algorithm, IssuerSet, TokenProfile};
-use crate::verified::VerifiedToken;
+use crate::token::{Algorithm, TokenProfile};
 
-const SECEVENT: &str = "application/secevent+jwt";
-const OP: &str = "https://op.example";
+pub(super) const SECEVENT: &str = "application/secevent+jwt";
+pub(super) const OP: &str = "https://op.example";
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
 const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type/";
 
 /// The key of all who sign in these tests.
-fn key() -> SigningKey {
+pub(super) fn key() -> SigningKey {
     SigningKey::from_secret(Algorithm::HS256, &[7; 32]).unwrap()
 }
 
@@ -125,7 +113,7 @@ fn example(subject: &Value, event: &str, details: &Value) -> Value {
     })
 }
 
-fn caep(event: &str) -> String {
+pub(super) fn caep(event: &str) -> String {
     format!("{CAEP}{event}")
 }
 
@@ -541,365 +529,5 @@ async fn a_critical_member_that_is_not_understood_makes_the_event_void() {
         let event = provider.security_event(&caep("session-revoked"), &subject, &json!({}));
         assert_eq!(post(&endpoint, SECEVENT, &event).await.0, 202);
         assert_eq!(layer.check(&token).await.is_err(), is_refused, "{critical:?}");
-    }
-}
-
-// === A store that fails at each step ===
-
-/// Fails at the step of that number: before it has done it, or after.
-#[derive(Clone)]
-struct FailsAt {
-    memory: MemoryStore,
-    steps: Arc<AtomicU64>,
-    failing_step: u64,
-    is_done: bool,
-    kind: StoreErrorKind,
-}
-
-impl FailsAt {
-    fn step<T: Send + 'static>(
-        &self,
-        done: impl FnOnce(&MemoryStore) -> BoxFuture<'static, Result<T, StoreError>>,
-    ) -> BoxFuture<'static, Result<T, StoreError>> {
-        let step = self.steps.fetch_add(1, Ordering::SeqCst);
-        if step != self.failing_step {
-            return done(&self.memory);
-        }
-        let failure = StoreError::new(self.kind, "the test says so");
-        if !self.is_done {
-            return ready(Err(failure)).boxed();
-        }
-        let done = done(&self.memory);
-        async move {
-            done.await?;
-            Err(failure)
-        }
-        .boxed()
-    }
-}
-
-impl RevocationStore for FailsAt {
-    fn check(&self, token: &Arc<VerifiedToken>) -> Lookup {
-        self.memory.check(token)
-    }
-
-    fn write(
-        &self,
-        changes: Vec<Revocation>,
-    ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
-        self.step(|memory| memory.write(changes))
-    }
-
-    fn find(&self, target: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>> {
-        self.step(|memory| memory.find(target))
-    }
-
-    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
-        self.step(|memory| memory.list(query))
-    }
-
-    fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
-        self.step(<MemoryStore as RevocationStore>::count)
-    }
-}
-
-impl SessionStore for FailsAt {
-    fn load(
-        &self,
-        documents: Vec<Target>,
-        records: Vec<Target>,
-    ) -> BoxFuture<'static, Result<Snapshot, StoreError>> {
-        self.step(|memory| memory.load(documents, records))
-    }
-
-    fn commit(&self, commit: Commit) -> BoxFuture<'static, Result<Committed, StoreError>> {
-        self.step(|memory| memory.commit(commit))
-    }
-
-    fn count_members(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
-        self.step(<MemoryStore as SessionStore>::count_members)
-    }
-}
-
-/// Whatever step of the store fails, and in whichever way: what is acknowledged has its effect, and
-/// what is not has it when it is sent again.
-#[tokio::test]
-async fn nothing_that_is_acknowledged_is_lost_at_whichever_step_the_store_fails() {
-    let provider = TestProvider::new(OP, "us").unwrap();
-    let iss_sub = json!({ "format": "iss_sub", "iss": OP, "sub": "alice" });
-    let kinds = [
-        StoreErrorKind::Timeout,
-        StoreErrorKind::Unreachable,
-        StoreErrorKind::Settling,
-        StoreErrorKind::Overloaded,
-        StoreErrorKind::NotPrimary,
-        StoreErrorKind::Full,
-    ];
-    let mut failed = 0;
-    for (kind, is_done) in kinds.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
-        for failing_step in 0..100 {
-            let mut reached_the_end = true;
-            for way in ["logout", "event", "global", "client"] {
-                let memory = MemoryStore::new();
-                let whole = JwtRevocationLayer::new(provider.verifier().unwrap(), memory.clone());
-                let sessions =
-                    Sessions::new(memory.clone(), whole.revoker(), RefreshPolicy::new()).unwrap();
-                let mut details = SessionDetails::new();
-                details.client = Some("client".into());
-                let Login::Granted(grant) = sessions.login("alice", details).await.unwrap() else {
-                    panic!("refused")
-                };
-                let refresh = grant.token.expose().to_owned();
-                let steps = Arc::new(AtomicU64::new(0));
-                let store =
-                    FailsAt { memory, steps: Arc::clone(&steps), failing_step, is_done, kind };
-                let layer = JwtRevocationLayer::new(provider.verifier().unwrap(), store.clone());
-                let broken =
-                    Sessions::new(store.clone(), layer.revoker(), RefreshPolicy::new()).unwrap();
-                let guard = ReplayGuard::new(store);
-                let subjects = SubjectRevoker::new(layer.revoker()).with_sessions(broken.clone());
-                let access = provider.access_token("alice", Some("s"));
-                let global = json!({ "sub_id": iss_sub }).to_string();
-                let (endpoint, media_type, body) = match way {
-                    "logout" => {
-                        let ended = broken.clone();
-                        let receiver = LogoutReceiver::new(layer.revoker(), guard)
-                            .with(provider.verifier().unwrap())
-                            .unwrap()
-                            .with_effect(move |_, user, _| {
-                                let (ended, user) = (ended.clone(), user.unwrap().to_owned());
-                                async move { ended.end_all(&user, None).await.map(drop) }
-                            });
-                        let token = provider.logout_token(Some("alice"), None);
-                        (receiver.into_endpoint(), FORM, format!("logout_token={token}"))
-                    }
-                    "event" => {
-                        let receiver = EventReceiver::new(subjects, guard)
-                            .with(provider.verifier().unwrap())
-                            .unwrap();
-                        let event = caep("session-revoked");
-                        let event = provider.security_event(&event, &iss_sub, &json!({}));
-                        (receiver.into_endpoint(), SECEVENT, event)
-                    }
-                    "global" => {
-                        let endpoint = Endpoint::global_token_revocation_for(subjects, |_| true);
-                        (endpoint, "application/json", global)
-                    }
-                    _ => {
-                        let clients = ClientAuth::with_secret("client", "secret");
-                        let endpoint =
-                            Endpoint::token_revocation(&layer, Some(broken.clone()), clients);
-                        let form = format!("client_id=client&client_secret=secret&token={refresh}");
-                        (endpoint, FORM, form)
-                    }
-                };
-                let (mut status, mut sent) = (0, 0);
-                while !(200..300).contains(&status) {
-                    status = post(&endpoint, media_type, &body).await.0;
-                    sent += 1;
-                    let context = format!("{way} at step {failing_step} ({kind:?}, {is_done})");
-                    // A mark that was kept although that was not confirmed: it was carried out.
-                    if way == "logout" && status == 400 && sent > 1 {
-                        break;
-                    }
-                    assert!(matches!(status, 200..300 | 503), "{context}: {status}");
-                    assert!(sent < 4, "{context}: it recovers");
-                }
-                failed += sent - 1;
-                let refused = way == "client" || whole.check(&access).await.is_err();
-                assert!(refused, "{way} at step {failing_step} ({kind:?}, {is_done}): access");
-                let kept = sessions.families().look_at(&refresh).await.unwrap();
-                assert!(
-                    kept.is_none(),
-                    "{way} at step {failing_step} ({kind:?}, {is_done}): refresh"
-                );
-                reached_the_end &= steps.load(Ordering::SeqCst) <= failing_step;
-            }
-            if reached_the_end {
-                break;
-            }
-        }
-    }
-    assert!(failed > 50, "the store failed {failed} times only");
-}
-
-// === Events of our own ===
-
-fn claims_of(token: &str) -> (Value, Value) {
-    let mut parts = token.split('.').map(|part| {
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap_or_default()
-    });
-    (parts.next().unwrap(), parts.next().unwrap())
-}
-
-#[test]
-fn audit_events_are_told_as_events_of_caep() {
-    let clock = ManualClock::new(Timestamp::from_millis(1_615_305_159_500));
-    let events = SecurityEventIssuer::new(key().with_kid("k1").unwrap(), OP, "https://rp.example")
-        .unwrap()
-        .with_subject_issuer("https://own.example")
-        .with_clock(clock);
-    let own = |sub: &str| json!({ "format": "iss_sub", "iss": "https://own.example", "sub": sub });
-    let opaque = |id: &str| json!({ "format": "opaque", "id": id });
-    let revoke = |kind| AuditEvent::new(AuditKind::Revoke(kind));
-    let other = Target::user("bob").issued_by("https://other.example");
-    let told = [
-        (revoke(TargetKind::User).with_subject(Some("alice")), own("alice")),
-        (
-            revoke(TargetKind::User).with_target(&other),
-            json!({ "format": "iss_sub", "iss": "https://other.example", "sub": "bob" }),
-        ),
-        (
-            revoke(TargetKind::Session).with_session(Some("s")),
-            json!({ "format": "complex", "session": opaque("s") }),
-        ),
-        (
-            revoke(TargetKind::Session).with_session(Some("s")).with_subject(Some("alice")),
-            json!({ "format": "complex", "session": opaque("s"), "user": own("alice") }),
-        ),
-        (
-            revoke(TargetKind::Family).with_family(Some("f")).with_session(Some("s")),
-            json!({ "format": "complex", "session": opaque("s") }),
-        ),
-        (
-            revoke(TargetKind::Device).with_device(Some("d")),
-            json!({ "format": "complex", "device": opaque("d") }),
-        ),
-        (
-            revoke(TargetKind::Token).with_token_id(Some("t")),
-            json!({ "format": "jwt_id", "iss": "https://own.example", "jti": "t" }),
-        ),
-        (
-            AuditEvent::new(AuditKind::Login).with_session(Some("s")).with_subject(Some("alice")),
-            json!({ "format": "complex", "session": opaque("s"), "user": own("alice") }),
-        ),
-    ];
-    let mut ids = BTreeSet::new();
-    for (event, subject) in told {
-        let event = event.with_reason(Some("left the company"));
-        let (header, claims) = claims_of(&events.issue_audited(&event).unwrap().unwrap());
-        assert_eq!(header, json!({ "alg": "HS256", "typ": "secevent+jwt", "kid": "k1" }));
-        let name = match event.kind() {
-            AuditKind::Login => "session-established",
-            _ => "session-revoked",
-        };
-        let id = claims["jti"].as_str().unwrap().to_owned();
-        let expected = json!({
-            "iss": OP, "aud": "https://rp.example", "iat": 1_615_305_159, "jti": id,
-            "sub_id": subject,
-            "events": {
-                caep(name): {
-                    "event_timestamp": event.at().as_secs(),
-                    "reason_admin": { "en": "left the company" },
-                }
-            },
-        });
-        assert_eq!(claims, expected);
-        assert!(ids.insert(id), "each has an id of its own");
-    }
-    for event in [
-        AuditEvent::new(AuditKind::Refresh).with_subject(Some("alice")),
-        AuditEvent::new(AuditKind::RefreshReuse).with_subject(Some("alice")),
-        AuditEvent::new(AuditKind::Reinstate(TargetKind::User)).with_subject(Some("alice")),
-        AuditEvent::new(AuditKind::Custom("password_changed")).with_subject(Some("alice")),
-        revoke(TargetKind::User).with_subject(Some("alice")).failed(),
-        revoke(TargetKind::User),
-        revoke(TargetKind::Family).with_family(Some("f")),
-        revoke(TargetKind::Issuer).with_target(&Target::issuer("https://own.example")),
-        // A token that somebody gave for the id is not repeated.
-        revoke(TargetKind::User).with_subject(Some("eyJhbGciOiJub25lIn0.e30.x")),
-    ] {
-        assert_eq!(events.issue_audited(&event).unwrap(), None, "{event:?}");
-    }
-    // What only the program knows.
-    let details = json!({ "credential_type": "password", "change_type": "update" });
-    let token = events.issue(&caep("credential-change"), &own("alice"), &details).unwrap();
-    assert_eq!(claims_of(&token).1["events"], json!({ caep("credential-change"): details }));
-    events.issue("x", &json!("alice"), &json!({})).unwrap_err();
-    events.issue("x", &json!({}), &json!(null)).unwrap_err();
-    for (issuer, audience, setting) in [("", "x", "issuer"), ("x", "", "audience")] {
-        let refused = SecurityEventIssuer::new(key(), issuer, audience).unwrap_err();
-        assert_eq!(refused.setting(), setting);
-    }
-}
-
-/// Keeps the events of one side, for the other.
-#[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<AuditEvent>>>);
-
-impl AuditSink for Kept {
-    fn record(&self, event: &AuditEvent) {
-        self.0.lock().unwrap().push(event.clone());
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
-
-    /// What one server has revoked is refused by another that is told of it by events: that, and no
-    /// more. Both accept the tokens of the same two issuers.
-    #[test]
-    fn what_is_revoked_here_is_refused_where_the_events_are_received(
-        revoked in prop::collection::vec((0..3_u8, 0..2_usize, 0..2_usize), 1..4),
-    ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let issuers = ["https://own.example", OP];
-            let providers = issuers.map(|issuer| TestProvider::new(issuer, "us").unwrap());
-            let verifiers = || {
-                let set = IssuerSet::new(providers[0].verifier().unwrap()).unwrap();
-                set.with(providers[1].verifier().unwrap()).unwrap()
-            };
-            let kept = Kept::default();
-            let source = JwtRevocationLayer::new(verifiers(), MemoryStore::new());
-            let source = source.with_audit(kept.clone());
-            let store = MemoryStore::new();
-            let receiving = JwtRevocationLayer::new(verifiers(), store.clone());
-            let revoker = receiving.revoker().with_default_issuer(issuers[0]).unwrap();
-            let subjects = SubjectRevoker::new(revoker);
-            let profile = TokenProfile::new().with_issuer("https://here.example");
-            let profile = profile.with_audience("https://there.example");
-            let transmitter = JwtVerifier::new([key().verification_key()], profile).unwrap();
-            let receiver = EventReceiver::new(subjects, ReplayGuard::new(store));
-            let endpoint = receiver.with(transmitter).unwrap().into_endpoint();
-            let events =
-                SecurityEventIssuer::new(key(), "https://here.example", "https://there.example");
-            let events = events.unwrap().with_subject_issuer(issuers[0]);
-
-            let mut tokens = Vec::new();
-            for (number, provider) in providers.iter().enumerate() {
-                for user in ["u0", "u1"] {
-                    for session in ["s0", "s1"] {
-                        let mut claims = provider.claims();
-                        claims["sub"] = user.into();
-                        claims["sid"] = session.into();
-                        claims["jti"] = format!("{user}-{session}").into();
-                        claims["iat"] = (SystemClock.now().as_secs() - 5).into();
-                        claims["exp"] = (SystemClock.now().as_secs() + 60).into();
-                        tokens.push((number, provider.sign(None, &claims)));
-                    }
-                }
-            }
-            for (kind, issuer, which) in revoked {
-                let target = match kind {
-                    0 => Target::user(format!("u{which}")),
-                    1 => Target::session(format!("s{which}")),
-                    _ => Target::token(format!("u{which}-s0")),
-                };
-                source.revoker().revoke(target.issued_by(issuers[issuer])).await.unwrap();
-            }
-            let told = kept.0.lock().unwrap().clone();
-            for event in told {
-                let Some(token) = events.issue_audited(&event).unwrap() else { continue };
-                let (status, body) = post(&endpoint, SECEVENT, &token).await;
-                prop_assert_eq!(status, 202, "{}", body);
-            }
-            for (issuer, token) in &tokens {
-                let by_source = source.check(token).await.is_err();
-                let by_receiver = receiving.check(token).await.is_err();
-                prop_assert_eq!(by_source, by_receiver, "of issuer {}", issuer);
-            }
-            Ok(())
-        })?;
     }
 }

@@ -72,4 +72,10 @@ pub use transmit::SecurityEventIssuer;
 mod event_tests;
 #[cfg(test)]
 #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+mod outage_tests;
+#[cfg(test)]
+#[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
 mod tests;
+#[cfg(test)]
+#[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+mod transmit_tests;
