@@ -43,9 +43,16 @@ impl Sentinel {
         servers.extend(
             (0..replicas).map(|_| data().arg("replicaof", &format!("127.0.0.1 {port}")).start()),
         );
-        let in_sync = format!("connected_slaves:{replicas}\r");
-        wait_until("the replicas are connected", LIMIT, || {
-            servers[0].cli(&["INFO", "replication"]).contains(&in_sync)
+        // Connected is not enough: until its first acknowledgement, which may take a second, a
+        // replica gets nothing, and one that is promoted then has lost everything. Something has to
+        // be sent, so that it can be acknowledged.
+        servers[0].cli(&["PUBLISH", "started", "all"]);
+        wait_until("the replicas follow", LIMIT, || {
+            let info = servers[0].cli(&["INFO", "replication"]);
+            let sent = info.lines().find_map(|line| line.strip_prefix("master_repl_offset:"));
+            let sent = sent.map(str::trim).filter(|sent| *sent != "0");
+            let has_all = |sent| info.matches(&format!(",offset={sent},")).count() == replicas;
+            sent.is_some_and(has_all)
                 && servers[1..].iter().all(|replica| {
                     replica.cli(&["INFO", "replication"]).contains("master_link_status:up")
                 })
