@@ -301,7 +301,12 @@ impl Families {
             let commit = self.commit(family, None, &taken)?.with_guards(seen.records);
             match self.store.commit(commit).await? {
                 Committed::Done => return Ok(true),
-                Committed::Conflict | Committed::Overtaken => {}
+                Committed::Conflict => {}
+                Committed::Overtaken => {
+                    // It is there, and someone has revoked, or changed a record otherwise.
+                    let seen = self.store.load(Vec::new(), targets).await?.settled()?;
+                    return Ok(taken.revoked_by(&seen.records).is_none());
+                }
             }
         }
         Err(out_of_attempts())
@@ -449,10 +454,11 @@ impl Families {
         };
         let seen = self.store.load(Vec::new(), self.targets_of(id, &family)?).await?.settled()?;
         let time = (seen.now, first.doubt.joined(seen.doubt), first.moved_at.max(seen.moved_at));
-        let is_active = matches!(
-            family.decide(&presented, &seen.records, time, &self.policy),
-            RefreshDecision::Rotate | RefreshDecision::Keep
-        );
+        let is_active = match family.decide(&presented, &seen.records, time, &self.policy) {
+            RefreshDecision::Rotate | RefreshDecision::Keep => true,
+            RefreshDecision::Behind => return Err(Doubt::Settling.error()),
+            _ => false,
+        };
         Ok(is_active.then(|| RefreshInfo {
             expires_at: family.expires_at(&self.policy),
             created_at: family.created_at,
