@@ -313,6 +313,12 @@ impl Revoker {
         &self.profile
     }
 
+    /// How long the record of a user or a device is kept.
+    #[cfg(feature = "sessions")]
+    pub(crate) fn shared_retention(&self) -> Duration {
+        self.profile.retention().max(self.least.get())
+    }
+
     /// How long a change of this target has to be kept. Refresh tokens are revoked with what they
     /// belong to, never with a single token.
     fn retention(&self, target: &Target) -> Duration {

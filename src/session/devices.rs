@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::calls::invalid;
 use super::documents::{StoredDocument, read};
 use super::families::issue_at;
 use super::list::{DeviceTrust, Session, SessionList, TrustedDevice};
@@ -17,11 +18,18 @@ const MAX_TRUSTED: usize = 100;
 impl Sessions {
     /// Trusts a device of a user for `duration`, for instance to ask for no second factor on it.
     /// The trust ends early when the user or the device is revoked, and with
-    /// [`end_all`](Self::end_all). A user has at most 100 trusted devices; with one more, the trust
-    /// that would end first ends.
+    /// [`end_all`](Self::end_all), which spares the device of the session that it spares. A user
+    /// has at most 100 trusted devices; with one more, the trust that would end first ends.
+    ///
+    /// `duration` is at most as long as the records of users and devices are kept: 14 days and an
+    /// hour with the default policy. Otherwise the trust would come back when the record that ended
+    /// it is forgotten. To trust for longer, keep records for longer, with
+    /// [`Revoker::extend_shared_retention`](crate::Revoker::extend_shared_retention) in every
+    /// process that revokes.
     ///
     /// # Errors
-    /// [`StoreError`] if it was not confirmed.
+    /// [`StoreError`] if it was not confirmed; if `duration` is too long
+    /// ([`InvalidInput`](crate::store::StoreErrorKind::InvalidInput)).
     #[doc(alias = "remember device")]
     pub async fn trust_device(
         &self,
@@ -29,6 +37,14 @@ impl Sessions {
         device: impl Into<TrustedDevice>,
         duration: Duration,
     ) -> Result<(), StoreError> {
+        let most = self.revoker().shared_retention();
+        if duration > most {
+            return Err(invalid(format!(
+                "a device is trusted for at most {} s, which is how long the records are kept that \
+                 end the trust; see Revoker::extend_shared_retention",
+                most.as_secs()
+            )));
+        }
         let TrustedDevice { id, name, kind, .. } = device.into();
         let shown = |text: &Option<Box<str>>| text.as_deref().map(|text| cut(text).into());
         let key = self.target(Target::user(user))?;
@@ -70,7 +86,8 @@ impl Sessions {
     }
 
     /// Whether a device of a user is trusted: the time of [`trust_device`](Self::trust_device) has
-    /// not passed, and neither the user nor the device was revoked since.
+    /// not passed, and neither the user nor the device was revoked since, unless a session on it
+    /// was spared.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked.

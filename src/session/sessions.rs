@@ -473,12 +473,19 @@ impl Sessions {
         let listed = list.sessions.into_iter().chain(list.outgoing);
         let gone: Vec<_> = listed.filter(|session| Some(&*session.id) != but).collect();
         self.revoke_sessions(&gone, "all sessions of the user were ended").await?;
+        // The trust in a device that was revoked before is not to come back.
+        let good = match but {
+            Some(_) => self.trusted_devices(user).await?,
+            None => Vec::new(),
+        };
         let distrust = |list: &mut SessionList| {
             let kept = but.and_then(|but| list.session_mut(but)?.details.device.clone());
             list.trusted.retain(|device, _| Some(device) == kept.as_ref());
             // So that it outlives the session.
-            for trust in list.trusted.values_mut() {
-                trust.since = trust.since.max(receipt.reissue_at.unwrap_or_default());
+            for (device, trust) in &mut list.trusted {
+                if good.iter().any(|good| good.id == *device && good.since == trust.since) {
+                    trust.since = trust.since.max(receipt.reissue_at.unwrap_or_default());
+                }
             }
         };
         self.tidy_up_after(&key, Some(known), &gone, distrust).await;

@@ -723,6 +723,29 @@ async fn trust_in_a_device_ends(ground: impl Ground) {
     }
 }
 
+async fn trust_that_has_ended_does_not_come_back(ground: impl Ground) {
+    let sessions = sessions(&ground, policy());
+    let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(24 * 3600));
+    let trusted = async || sessions.is_trusted_device("alice", "phone").await.unwrap();
+    sessions.trust_device("alice", "phone", hour).await.unwrap();
+    sessions.revoker().revoke(Target::device("phone")).await.unwrap();
+    assert!(!trusted().await);
+    // Whoever signs in on it anew is spared, the trust is not.
+    let anew = login(&sessions, "alice").await;
+    sessions.end_all("alice", anew.session.as_deref()).await.unwrap();
+    assert!(is_live(&ground.store(), &anew).await && !trusted().await);
+    sessions.trust_device("alice", "phone", hour).await.unwrap();
+    sessions.end_all("alice", anew.session.as_deref()).await.unwrap();
+    assert!(trusted().await);
+
+    // Nor would it when the record that has ended it is forgotten.
+    let error = sessions.trust_device("alice", "phone", day * 30).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::InvalidInput);
+    assert!(error.to_string().contains("extend_shared_retention"), "{error}");
+    sessions.revoker().extend_shared_retention(day * 30);
+    sessions.trust_device("alice", "phone", day * 30).await.unwrap();
+}
+
 async fn ids_of_the_application_live_by_the_same_rules(ground: impl Ground) {
     let sessions = sessions(&ground, policy());
     let families: &Families = sessions.families();
@@ -854,6 +877,7 @@ for_every_store!(
     there_are_never_more_sessions_than_allowed,
     a_session_shows_what_was_said_at_login,
     trust_in_a_device_ends,
+    trust_that_has_ended_does_not_come_back,
     ids_of_the_application_live_by_the_same_rules,
     reuse_that_is_only_reported_ends_nothing,
     a_token_that_is_not_rotated_stays,
