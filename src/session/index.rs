@@ -226,23 +226,10 @@ impl SessionIndex {
     /// Forgets where a session was to be found.
     pub(super) async fn remove_location(&self, id: &str) -> Result<(), StoreError> {
         let key = self.target(Target::session(id))?;
-        self.remove_document(&key, |written| {
-            read(written).map(|place: SessionLocation| place.until)
-        })
-        .await
-    }
-
-    /// Removes a document. `until` says when what it was may be forgotten.
-    pub(super) async fn remove_document(
-        &self,
-        key: &Target,
-        until: impl Fn(&[u8]) -> Result<Timestamp, StoreError>,
-    ) -> Result<(), StoreError> {
         let mut attempts = Attempts::new();
         while attempts.next().await {
-            let Some(written) = self.read_document(key).await?.written else { return Ok(()) };
-            let until = until(&written)?;
-            let commit = Commit::new(key.clone(), Some(written), None, until);
+            let Some((place, written)) = self.read_location(&key).await? else { return Ok(()) };
+            let commit = Commit::new(key.clone(), Some(written), None, place.until);
             if self.store.commit(commit).await? != Committed::Conflict {
                 return Ok(());
             }
@@ -252,7 +239,7 @@ impl SessionIndex {
 }
 
 /// Takes sessions off a list, and off the count; nothing if none of them is there.
-fn take_off(list: &mut SessionList, ids: &[&str]) -> Option<CountedMembers> {
+pub(super) fn take_off(list: &mut SessionList, ids: &[&str]) -> Option<CountedMembers> {
     let gone = list.take_off(|session| ids.contains(&&*session.id));
     (!gone.is_empty()).then(|| gone.into_iter().map(|id| (id, None)).collect())
 }

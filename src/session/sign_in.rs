@@ -4,6 +4,7 @@ use super::calls::{Attempts, invalid, out_of_attempts};
 use super::documents::{CountedMembers, SessionDocument as _, StoredDocument, read};
 use super::families::{issue_at, started};
 use super::grant::{Grant, NewFamily, Refresh, Refusal};
+use super::index::take_off;
 use super::list::{Session, SessionDetails, SessionList};
 use super::login::{Login, NewSession, check_data, shorten};
 use super::sessions::{Sessions, stays_listed};
@@ -117,7 +118,15 @@ impl Sessions {
                         self.end_outgoing(&mut turn, &user, list.outgoing, known).await?;
                         return Ok(Login::Granted(grant));
                     }
-                    Committed::Overtaken => continue 'anew,
+                    Committed::Overtaken => {
+                        // It is listed, and as old as a revocation that came in between.
+                        let unlist = |list: &mut SessionList, _| take_off(list, &[&session.id]);
+                        let unlisted =
+                            self.index.change_in_turn(&mut turn, &user, None, unlist).await;
+                        unlisted.map_or_else(stays_listed, drop);
+                        self.discard(&session).await;
+                        continue 'anew;
+                    }
                     Committed::Conflict => is_current = false,
                 }
                 if !attempts.next().await {
@@ -177,6 +186,7 @@ impl Sessions {
             return Ok(Vec::new());
         }
         let active = self.active(list.sessions.clone(), now).await?;
+        // Those are no sessions, so they are not among the active ones, and are not revoked yet.
         let outgoing = std::mem::take(&mut list.outgoing);
         let gone = list.take_off(|session| !active.iter().any(|active| active.id == session.id));
         list.outgoing = outgoing;
