@@ -222,7 +222,9 @@ impl Revoker {
     /// meanwhile. Where there is no room, or repeating does not help, the error is not pending.
     ///
     /// Clones share it; [`pending`](Self::pending) says how much there is. `Sessions` with this
-    /// revoker keep their logouts in it.
+    /// revoker keep in it what ends one session. Of what ends several (all of a user, those on a
+    /// device) it keeps the revocation: the sessions are ended by it and stay listed in the store,
+    /// and lists of other programs that name families are not told of theirs. Repeat such a call.
     ///
     /// # Security
     /// It is in the memory of this process and ends with it: what is still pending then is lost.

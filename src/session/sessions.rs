@@ -6,14 +6,16 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, TryFutureExt as _};
 
 use super::calls::all;
 use super::documents::{StoredDocument, read};
 use super::families::{Families, RefreshObserver};
 use super::family::{Family, RefreshPolicy};
 use super::grant::{Ended, NewFamily, Refresh};
-use super::index::SessionIndex;
+use super::index::{ListsOfSession, SessionIndex};
 use super::list::{
     DeviceSessions, EvictionPolicy, MAX_SESSIONS, Session, SessionDetails, SessionLifetimes,
     SessionList, SessionLocation,
@@ -323,24 +325,41 @@ impl Sessions {
     #[doc(alias = "sign out")]
     #[doc(alias = "log out")]
     pub async fn logout(&self, token: &VerifiedToken) -> Result<(), StoreError> {
-        let asked_at = self.revoker().profile().now();
-        let Err(error) = self.logout_once(token, None).await else { return Ok(()) };
-        let (sessions, kept) = (self.clone(), token.clone());
-        let attempt = move || {
-            let (sessions, token) = (sessions.clone(), kept.clone());
-            async move { sessions.logout_once(&token, Some(asked_at)).await }.boxed()
-        };
-        Err(self.revoker().keep_trying(error, Some(token), Box::new(attempt)))
+        let kept = token.clone();
+        self.keep_as_a_whole(Some(token), move |sessions, asked_at| {
+            let token = kept.clone();
+            async move { sessions.logout_once(&token, asked_at).await }.boxed()
+        })
+        .await
     }
 
-    /// What is done later is done as of when it was asked for.
+    /// Does it, or keeps all of it in the outbox, if there is one: what is done later tidies up and
+    /// tells the lists of other programs as well. `once` does it, with sessions that keep nothing
+    /// themselves; a later attempt is done as of when it was asked for.
+    async fn keep_as_a_whole<T: 'static>(
+        &self,
+        token: Option<&VerifiedToken>,
+        once: impl Fn(Self, Option<Timestamp>) -> BoxFuture<'static, Result<T, StoreError>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Result<T, StoreError> {
+        let asked_at = self.revoker().profile().now();
+        let sessions = self.with_revoker(self.revoker().without_outbox());
+        let error = match once(sessions.clone(), None).await {
+            Err(error) => error,
+            done => return done,
+        };
+        let attempt = move || once(sessions.clone(), Some(asked_at)).map_ok(drop).boxed();
+        Err(self.revoker().keep_trying(error, token, Box::new(attempt)))
+    }
+
     async fn logout_once(
         &self,
         token: &VerifiedToken,
         asked_at: Option<Timestamp>,
     ) -> Result<(), StoreError> {
-        // It is kept as a whole, or not at all.
-        let revoker = self.revoker().without_outbox();
+        let revoker = self.revoker();
         let named = |kind| token.target(kind).map(|target| self.target(target)).transpose();
         let (session, family) = (named(TargetKind::Session)?, named(TargetKind::Family)?);
         let mut named: Vec<_> = [&session, &family].into_iter().flatten().cloned().collect();
@@ -384,13 +403,23 @@ impl Sessions {
     /// there is such a session.
     ///
     /// # Errors
-    /// [`StoreError`] if the revocation was not confirmed. It may be repeated.
+    /// [`StoreError`] if the revocation was not confirmed. It may be repeated, and goes on being
+    /// tried if the revoker has an [outbox](Revoker::with_outbox).
     #[doc(alias = "kill session")]
     #[doc(alias = "logout")]
     #[doc(alias = "sign out")]
     pub async fn end(&self, id: &str) -> Result<(), StoreError> {
+        let id: Box<str> = id.into();
+        self.keep_as_a_whole(None, move |sessions, asked_at| {
+            let id = id.clone();
+            async move { sessions.end_once(&id, asked_at).await }.boxed()
+        })
+        .await
+    }
+
+    async fn end_once(&self, id: &str, asked_at: Option<Timestamp>) -> Result<(), StoreError> {
         let key = self.target(Target::session(id))?;
-        let request = self.revoker().revoke(Target::session(id));
+        let request = self.revoker().revoke(Target::session(id)).asked_at(asked_at);
         let (revoked, place) = request
             .while_looking(self.index.read_location(&key), |place| match place {
                 Ok(Some((place, _))) => Some(&*place.user),
@@ -398,21 +427,12 @@ impl Sessions {
             })
             .await;
         let receipt = revoked?;
-        let found = async {
+        let lists = async {
             let Some((place, written)) = place? else { return Ok(None) };
             let lists = self.index.read_lists(&place).await?;
             Ok(Some((place, written, lists)))
         };
-        match found.await {
-            Ok(Some((place, written, lists))) => {
-                self.tell_lists(id, &receipt, lists.of_user()).await?;
-                let tidied = self.index.remove_everywhere(id, (&key, written), &place, lists);
-                tidied.await.unwrap_or_else(stays_listed);
-            }
-            Ok(None) => {}
-            Err(error) => stays_listed(error),
-        }
-        Ok(())
+        self.tidy_up_after_one((id, &key), &receipt, lists.await).await
     }
 
     /// Ends a session if it is of this user, as [`end`](Self::end): for requests in which a user,
@@ -421,27 +441,36 @@ impl Sessions {
     /// [`logout`](Self::logout).
     ///
     /// # Errors
-    /// [`StoreError`] if the store could not be asked or did not confirm. It may be repeated.
+    /// [`StoreError`] if the store could not be asked or did not confirm. It may be repeated, and
+    /// goes on being tried if the revoker has an [outbox](Revoker::with_outbox).
     #[doc(alias = "kill session")]
     pub async fn end_of(&self, user: &str, id: &str) -> Result<Ended, StoreError> {
+        let (user, id): (Box<str>, Box<str>) = (user.into(), id.into());
+        self.keep_as_a_whole(None, move |sessions, asked_at| {
+            let (user, id) = (user.clone(), id.clone());
+            async move { sessions.end_of_once(&user, &id, asked_at).await }.boxed()
+        })
+        .await
+    }
+
+    async fn end_of_once(
+        &self,
+        user: &str,
+        id: &str,
+        asked_at: Option<Timestamp>,
+    ) -> Result<Ended, StoreError> {
         let key = self.target(Target::session(id))?;
         let Some((place, written)) =
             self.index.read_location(&key).await?.filter(|(place, _)| *place.user == *user)
         else {
             return Ok(Ended::NotFound);
         };
-        let revoked = self.revoker().revoke(Target::session(id));
+        let revoked = self.revoker().revoke(Target::session(id)).asked_at(asked_at);
         let revoked = revoked.about(|event| event.with_subject(Some(user))).into_future();
         let (revoked, lists) = futures::join!(revoked, self.index.read_lists(&place));
         let receipt = revoked?;
-        match lists {
-            Ok(lists) => {
-                self.tell_lists(id, &receipt, lists.of_user()).await?;
-                let tidied = self.index.remove_everywhere(id, (&key, written), &place, lists);
-                tidied.await.unwrap_or_else(stays_listed);
-            }
-            Err(error) => stays_listed(error),
-        }
+        let lists = lists.map(|lists| Some((place, written, lists)));
+        self.tidy_up_after_one((id, &key), &receipt, lists).await?;
         Ok(Ended::Done)
     }
 
@@ -691,10 +720,35 @@ impl Sessions {
         if receipt.unlisted.is_empty() {
             return Ok(());
         }
-        let Some(mut list) = known.read::<SessionList>()? else { return Ok(()) };
-        let Some(session) = list.session_mut(id) else { return Ok(()) };
+        let Some(list) = known.read::<SessionList>()? else { return Ok(()) };
+        let mut listed = list.sessions.iter().chain(&list.outgoing);
+        let Some(session) = listed.find(|session| *session.id == *id) else {
+            return Ok(());
+        };
         let family = self.target(Target::family(&*session.family))?;
         self.revoker().tell_lists(Target::session(id), vec![family]).await
+    }
+
+    /// Takes a session that was revoked out of where it is listed, after the lists of other programs
+    /// were told. `found` is where it is listed, if that is known.
+    async fn tidy_up_after_one(
+        &self,
+        (id, key): (&str, &Target),
+        receipt: &Receipt,
+        found: Result<Option<(SessionLocation, Bytes, ListsOfSession)>, StoreError>,
+    ) -> Result<(), StoreError> {
+        match found {
+            Ok(Some((place, written, lists))) => {
+                self.tell_lists(id, receipt, lists.of_user()).await?;
+                let tidied = self.index.remove_everywhere(id, (key, written), &place, lists);
+                tidied.await.unwrap_or_else(stays_listed);
+            }
+            Ok(None) => {}
+            // There are lists to tell of its family, and its family is not known.
+            Err(error) if !receipt.unlisted.is_empty() => return Err(error),
+            Err(error) => stays_listed(error),
+        }
+        Ok(())
     }
 
     /// Takes sessions of a user that were revoked out of where they are listed.

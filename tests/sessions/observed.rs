@@ -31,6 +31,12 @@ struct ObservedStore {
     memory: MemoryStore,
     /// It cannot write down what sessions a user has.
     fails: Arc<AtomicBool>,
+    /// It cannot read what sessions a user has.
+    unreadable: Arc<AtomicBool>,
+    /// The next list of sessions is written, and a record has changed before it was.
+    overtakes: Arc<AtomicBool>,
+    /// A list of another program is not told of what is revoked by one write alone.
+    unlisted: Arc<AtomicBool>,
     /// What becomes of the documents of families: it is all done, then nobody hears of it, then
     /// nothing is done or read.
     outage: Arc<AtomicUsize>,
@@ -55,6 +61,11 @@ impl ObservedStore {
     }
 }
 
+fn of(store: &ObservedStore) -> Sessions {
+    let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
+    Sessions::new(store.clone(), revoker, policy()).unwrap()
+}
+
 /// The kinds of the events.
 #[derive(Clone, Default)]
 struct Kinds(Arc<Mutex<Vec<AuditKind>>>);
@@ -74,7 +85,18 @@ impl RevocationStore for ObservedStore {
         &self,
         changes: Vec<Revocation>,
     ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
-        self.memory.write(changes)
+        if self.outage.load(Ordering::SeqCst) == NOTHING_DONE {
+            return late();
+        }
+        let (written, unlisted) = (self.memory.write(changes), Arc::clone(&self.unlisted));
+        async move {
+            let mut receipts = written.await?;
+            if unlisted.load(Ordering::SeqCst) {
+                receipts.iter_mut().for_each(|receipt| receipt.unlisted = vec!["f:{fid}".into()]);
+            }
+            Ok(receipts)
+        }
+        .boxed()
     }
 
     fn find(&self, target: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>> {
@@ -96,8 +118,11 @@ impl SessionStore for ObservedStore {
         documents: Vec<Target>,
         records: Vec<Target>,
     ) -> BoxFuture<'static, Result<Snapshot, StoreError>> {
+        let of_user = documents.iter().any(|document| document.kind() == TargetKind::User);
         let (read, readers) = (self.memory.load(documents, records), Arc::clone(&self.readers));
-        if self.outage.load(Ordering::SeqCst) == NOTHING_DONE {
+        if self.outage.load(Ordering::SeqCst) == NOTHING_DONE
+            || (of_user && self.unreadable.load(Ordering::SeqCst))
+        {
             return late();
         }
         let (doubt, rolled_back) =
@@ -119,6 +144,10 @@ impl SessionStore for ObservedStore {
     fn commit(&self, commit: Commit) -> BoxFuture<'static, Result<Committed, StoreError>> {
         if commit.key.kind() == TargetKind::User && self.fails.load(Ordering::SeqCst) {
             return late();
+        }
+        if commit.key.kind() == TargetKind::User && self.overtakes.swap(false, Ordering::SeqCst) {
+            let commit = self.memory.commit(commit);
+            return commit.map(|done| done.map(|_| Committed::Overtaken)).boxed();
         }
         if commit.key.kind() != TargetKind::Family {
             return self.memory.commit(commit);
@@ -329,6 +358,67 @@ async fn while_the_store_settles_nothing_is_refused_and_nothing_is_ended() {
     assert_eq!(store.find(&family).await.unwrap(), None);
     assert!(!kinds.0.lock().unwrap().contains(&AuditKind::RefreshReuse));
     granted(refresh(&sessions, &second).await);
+}
+
+/// The outbox keeps what ends a session as a whole: also what takes it off the lists.
+#[tokio::test]
+async fn a_session_that_is_ended_later_is_listed_no_longer_either() {
+    let store = ObservedStore::default();
+    let outbox = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
+    let outbox = outbox.with_outbox(NonZeroUsize::new(4).unwrap());
+    let sessions = Sessions::new(store.clone(), outbox, policy()).unwrap();
+    let (one, two) = (login(&sessions, "alice").await, login(&sessions, "alice").await);
+    let id = |grant: &Grant| grant.session.clone().unwrap();
+    store.outage.store(NOTHING_DONE, Ordering::SeqCst);
+    let error = sessions.end(&id(&one)).await.unwrap_err();
+    assert!(error.is_pending(), "{error}");
+    let error = sessions.end_of("alice", &id(&two)).await.unwrap_err();
+    assert!(error.is_pending(), "{error}");
+    assert_eq!(sessions.revoker().pending(), 2);
+
+    store.outage.store(0, Ordering::SeqCst);
+    let start = std::time::Instant::now();
+    while sessions.revoker().pending() > 0 {
+        assert!(start.elapsed() < Duration::from_secs(60));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!is_live(&store, &one).await && !is_live(&store, &two).await);
+    // Of those that are listed and revoked it would count both.
+    assert_eq!(sessions.count().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_session_whose_family_lists_are_not_told_of_is_not_answered_as_ended() {
+    let store = ObservedStore::default();
+    let sessions = of(&store);
+    for of_user in [false, true] {
+        let grant = login(&sessions, "alice").await;
+        let id = grant.session.as_deref().unwrap();
+        let end = async || match of_user {
+            false => sessions.end(id).await,
+            true => sessions.end_of("alice", id).await.map(drop),
+        };
+        store.unreadable.store(true, Ordering::SeqCst);
+        store.unlisted.store(true, Ordering::SeqCst);
+        assert_eq!(end().await.unwrap_err().kind(), StoreErrorKind::Timeout);
+        // Where there is nothing to tell, it has ended, and stays listed.
+        store.unlisted.store(false, Ordering::SeqCst);
+        end().await.unwrap();
+        store.unreadable.store(false, Ordering::SeqCst);
+    }
+}
+
+/// A list that was written is not left with a session of which nobody has the tokens.
+#[tokio::test]
+async fn a_login_that_was_overtaken_leaves_no_session() {
+    let store = ObservedStore::default();
+    let sessions = of(&store);
+    store.overtakes.store(true, Ordering::SeqCst);
+    let grant = login(&sessions, "alice").await;
+    assert!(!store.overtakes.load(Ordering::SeqCst));
+    let listed = sessions.list("alice").await.unwrap();
+    assert_eq!(listed.iter().map(|it| &it.id).collect::<Vec<_>>(), [&grant.session.unwrap()]);
+    assert_eq!(sessions.count().await.unwrap(), 1);
 }
 
 #[tokio::test]
