@@ -14,8 +14,10 @@ impl Sessions {
     /// [`end_all`](Self::end_all) does without `but`.
     ///
     /// Removed are the list of sessions with all that was said of them, the trusted devices, the
-    /// places where the sessions are listed, and their families of refresh tokens, also of the
-    /// latest 100 sessions that had ended before. Left are the records of what is revoked,
+    /// places where the sessions are listed, and their families of refresh tokens, also of sessions
+    /// that had ended before: of up to 100, those of which something would be left the longest; of
+    /// others it is forgotten by itself, at the end of the lifetime of their refresh tokens. Left
+    /// are the records of what is revoked,
     /// under fingerprints, until no token is left that they cover: without ids, reasons and actors
     /// ([`Revoker::erase_names`](crate::Revoker::erase_names)). So nothing that was revoked comes
     /// back. `SECURITY.md` has a table of what is kept, for how long, and why.

@@ -17,7 +17,8 @@ use crate::clock::Timestamp;
 /// user are read and written together.
 pub(crate) const MAX_SESSIONS: usize = 1000;
 
-/// How many sessions of a user that have ended are remembered.
+/// How many sessions of a user that have ended are remembered: those of which something is left the
+/// longest.
 const MAX_ENDED: usize = 100;
 
 /// A session, as it is listed. Times are those of the clock of the store.
@@ -155,8 +156,9 @@ pub(super) struct SessionList {
     pub(super) sessions: Vec<Session>,
     #[serde(rename = "t", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) trusted: BTreeMap<Box<str>, DeviceTrust>,
-    /// Sessions that have made room for others, and of which it is not confirmed yet that they are
-    /// revoked. They are no sessions any more; who signs in next revokes what is left here.
+    /// Sessions that have made room for others, or are being erased, and of which it is not confirmed
+    /// yet that they are revoked. They are no sessions any more; who signs in next revokes what is
+    /// left here.
     #[serde(
         rename = "o",
         default,

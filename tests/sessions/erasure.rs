@@ -91,7 +91,7 @@ fn five_sessions(sessions: Sessions) -> Sessions {
 /// Nothing of what alice had works, and bob has what he had.
 async fn assert_ended(store: &impl SessionStore, sessions: &Sessions, grants: &[Grant]) {
     for grant in grants {
-        assert!(!is_live(store, grant).await, "an access token came back to life");
+        assert!(!is_live(store, grant).await, "an access token was accepted again");
         refused(refresh_alice(sessions, grant).await);
     }
     assert!(sessions.list("alice").await.unwrap().is_empty());
