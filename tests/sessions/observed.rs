@@ -92,7 +92,9 @@ impl RevocationStore for ObservedStore {
         async move {
             let mut receipts = written.await?;
             if unlisted.load(Ordering::SeqCst) {
-                receipts.iter_mut().for_each(|receipt| receipt.unlisted = vec!["f:{fid}".into()]);
+                for receipt in &mut receipts {
+                    receipt.unlisted = vec!["f:{fid}".into()];
+                }
             }
             Ok(receipts)
         }
@@ -394,9 +396,12 @@ async fn a_session_whose_family_lists_are_not_told_of_is_not_answered_as_ended()
     for of_user in [false, true] {
         let grant = login(&sessions, "alice").await;
         let id = grant.session.as_deref().unwrap();
-        let end = async || match of_user {
-            false => sessions.end(id).await,
-            true => sessions.end_of("alice", id).await.map(drop),
+        let end = async || {
+            if of_user {
+                sessions.end_of("alice", id).await.map(drop)
+            } else {
+                sessions.end(id).await
+            }
         };
         store.unreadable.store(true, Ordering::SeqCst);
         store.unlisted.store(true, Ordering::SeqCst);
