@@ -28,7 +28,8 @@
 // | `unanswered` | tells the document of a refresh of which nobody heard |
 // | `index` | the documents of sessions in the store |
 // | `families` | starts, refreshes and ends families |
-// | `sessions` | refreshes, lists, changes and ends sessions |
+// | `sessions` | refreshes, lists and changes sessions |
+// | `end` | ends sessions: of one id, of a user, on a device |
 // | `sign_in` | begins a session: one family, and room for it in the list of its user |
 // | `devices` | the devices that a user trusts |
 // | `erase` | erases what is kept of a user |
@@ -40,6 +41,7 @@ mod calls;
 mod config;
 mod devices;
 mod documents;
+mod end;
 mod erase;
 mod families;
 mod family;
