@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::process::{STALENESS, Word};
+use crate::process::{REMEMBERED, STALENESS, Word};
 
 /// A token whose standing is asked.
 pub struct Token {
@@ -395,7 +395,9 @@ pub fn assess(inner: &Inner, times: Times, mirror: bool, allowed: Allowed) -> Ou
                 let is_settling = check.from >= times.fault && check.from <= times.settled_by;
                 // A mirror that is behind may say so at any time, until it has caught up.
                 let is_late = mirror && check.from < confirmed.saturating_add(CAUGHT_UP);
-                if !is_settling && !is_late && !allowed.may_be_lost_of(by) {
+                // So may a process whose check was late: until the store answers again.
+                let is_remembered = !mirror && check.reason == REMEMBERED;
+                if !is_settling && !is_late && !is_remembered && !allowed.may_be_lost_of(by) {
                     wrong(WrongKind::Refused, "refused though it was reinstated");
                 }
             }

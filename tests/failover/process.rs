@@ -325,6 +325,10 @@ fn granted(grant: Grant) -> Granted {
     }
 }
 
+/// Why a token is refused that was found revoked within the last minute, where the store gave no
+/// answer now; also of what a mirror finds revoked, which knows no time of it.
+pub const REMEMBERED: &str = "remembered";
+
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Word {
@@ -364,8 +368,9 @@ fn read(response: &Response<String>) -> (Word, String) {
             }
             _ => (Word::Odd, "a clearance that contradicts itself".into()),
         },
-        (StatusCode::UNAUTHORIZED, None, Some(Rejection::Revoked(_))) if challenges => {
-            (Word::Revoked, String::new())
+        (StatusCode::UNAUTHORIZED, None, Some(Rejection::Revoked(by))) if challenges => {
+            // Of what it has refused before, where the store gave no answer now, it knows no time.
+            (Word::Revoked, if by.at.is_some() { String::new() } else { REMEMBERED.into() })
         }
         (StatusCode::UNAUTHORIZED, None, Some(Rejection::InDoubt(error))) if challenges => {
             (Word::Doubted, format!("{:?}", error.kind()))

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use crate::clock;
 use crate::fleet::{Fleet, Process};
 use crate::ledger::{Allowed, Check, Confirmed, Ledger, Standing, WrongKind, is_of_the_machine};
-use crate::process::{Granted, Kind, Order, Refreshed, Reply, Word};
+use crate::process::{Granted, Kind, Order, REMEMBERED, Refreshed, Reply, Word};
 use crate::stage::MACHINE;
 use crate::tokens;
 
@@ -551,6 +551,10 @@ impl Traffic {
             }
             (Standing::Untouched, Word::Revoked) => {
                 wrong(WrongKind::Refused, "refused though nobody had revoked it")
+            }
+            // The store gave no answer in time, and the process has not heard of the reinstatement.
+            (Standing::Reinstated { .. }, Word::Revoked) if reason == REMEMBERED => {
+                nothing(word, true)
             }
             (Standing::Reinstated { by }, Word::Revoked) if !allowed.may_be_lost_of(by) => {
                 wrong(WrongKind::Refused, "refused though it was reinstated")
