@@ -368,8 +368,8 @@ impl Sessions {
         self.revoker().tell_lists(Target::session(id), vec![family]).await
     }
 
-    /// Takes a session that was revoked out of where it is listed, after the lists of other programs
-    /// were told. `found` is where it is listed, if that is known.
+    /// Takes a session that was revoked out of where it is listed, after the lists of other
+    /// programs were told. `found` is where it is listed, if that is known.
     async fn tidy_up_after_one(
         &self,
         (id, key): (&str, &Target),

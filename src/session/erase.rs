@@ -17,8 +17,8 @@ impl Sessions {
     /// places where the sessions are listed, and their families of refresh tokens, also of sessions
     /// that had ended before: of up to 100, those of which something would be left the longest; of
     /// others it is forgotten by itself, at the end of the lifetime of their refresh tokens. Left
-    /// are the records of what is revoked,
-    /// under fingerprints, until no token is left that they cover: without ids, reasons and actors
+    /// are the records of what is revoked, under fingerprints, until no token is left that they
+    /// cover: without ids, reasons and actors
     /// ([`Revoker::erase_names`](crate::Revoker::erase_names)). So nothing that was revoked comes
     /// back. `SECURITY.md` has a table of what is kept, for how long, and why.
     ///

@@ -156,9 +156,9 @@ pub(super) struct SessionList {
     pub(super) sessions: Vec<Session>,
     #[serde(rename = "t", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) trusted: BTreeMap<Box<str>, DeviceTrust>,
-    /// Sessions that have made room for others, or are being erased, and of which it is not confirmed
-    /// yet that they are revoked. They are no sessions any more; who signs in next revokes what is
-    /// left here.
+    /// Sessions that have made room for others, or are being erased, and of which it is not
+    /// confirmed yet that they are revoked. They are no sessions any more; who signs in next
+    /// revokes what is left here.
     #[serde(
         rename = "o",
         default,
