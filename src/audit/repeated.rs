@@ -64,15 +64,16 @@ impl RepeatedEvents {
             return self.sink.record(&event());
         };
         let key = (kind, *target.fingerprint());
-        let is_new = {
+        let (is_new, is_swept) = {
             let mut tallies = lock(&self.tallies);
-            if !tallies.is_swept {
-                tallies.is_swept = true;
-                let sweep = Sweep { tallies: Arc::clone(&self.tallies), has_ended: false };
-                runtime.spawn(sweep.run(Arc::clone(&self.sink)));
-            }
-            !tallies.add(key)
+            let is_swept = std::mem::replace(&mut tallies.is_swept, true);
+            (!tallies.add(key), is_swept)
         };
+        if !is_swept {
+            // Without the lock: a runtime that is ending drops the task at once, which takes it.
+            let sweep = Sweep { tallies: Arc::clone(&self.tallies), has_ended: false };
+            runtime.spawn(sweep.run(Arc::clone(&self.sink)));
+        }
         if is_new {
             // Without the lock: the application adds facts to an event, and may take its time.
             let event = event();
@@ -321,6 +322,30 @@ mod tests {
             drop(runtime);
             assert!(!lock(&events.tallies).is_swept, "nobody would tell what comes next");
         }
+    }
+
+    /// What is still in flight when a process ends is audited too.
+    #[test]
+    fn a_runtime_that_has_ended_does_not_hold_up_who_records() {
+        let (done, ended) = std::sync::mpsc::channel();
+        // A thread of its own: it would wait for itself for ever.
+        std::thread::spawn(move || {
+            let kept = Arc::new(Kept::default());
+            let events = RepeatedEvents::new(kept.clone());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let runtime = runtime.unwrap();
+            let handle = runtime.handle().clone();
+            drop(runtime);
+            let _entered = handle.enter();
+            let (kind, token) = (AuditKind::RevokedRefused, token(1));
+            for _ in 0..3 {
+                events.record(kind, &token, || AuditEvent::of_token(kind, &token).failed());
+            }
+            let is_swept = lock(&events.tallies).is_swept;
+            done.send((kept.0.lock().unwrap().len(), is_swept)).unwrap();
+        });
+        let ended = ended.recv_timeout(Duration::from_secs(60));
+        assert_eq!(ended, Ok((1, false)), "the first is told, and another runtime can go on");
     }
 
     #[tokio::test(start_paused = true)]
