@@ -120,7 +120,7 @@ pub(crate) use self::counts::{AuditCounts, AuditTrail};
 pub(crate) use self::pending::Pending;
 pub(crate) use self::repeated::RepeatedEvents;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
-use crate::revocation::{Action, Revocation, Target, TargetKind};
+use crate::revocation::{Action, Extent, Revocation, Target, TargetKind};
 use crate::verified::VerifiedToken;
 
 /// Longest text in an event, in bytes; what is longer is cut.
@@ -128,6 +128,9 @@ const MAX_TEXT: usize = 1024;
 
 /// The last millisecond that RFC 3339 can write: the end of the year 9999.
 const LAST_DATE: Timestamp = Timestamp::from_millis(253_402_300_799_999);
+
+/// Up to when the tokens were issued that a revocation covers, if that was said.
+const ISSUED_UNTIL: &str = "issued_until";
 
 /// The fields that are not text, so that no other field may have their names.
 const OWN_FIELDS: [&str; 5] = ["ts", "event", "outcome", "count", "since"];
@@ -272,6 +275,7 @@ impl fmt::Display for AuditKind {
 /// | `iss` | whose the id of a revocation is, if it names an issuer |
 /// | `reason`, `actor` | what a revocation was given, or why something was refused |
 /// | `sparing` | the session of which a revocation says nothing |
+/// | `issued_until` | up to when the tokens were issued that a revocation covers, as `ts`, if it was given such a time ([`Extent::IssuedUntil`]) |
 /// | `error` | why it failed |
 /// | `count`, `since` | of an event that stands for several: how many, and when the first was, as `ts` |
 /// | others | what [`with_field`](Self::with_field) has added |
@@ -322,11 +326,16 @@ impl AuditEvent {
             Action::Revoke(_) => AuditKind::Revoke(kind),
             Action::Reinstate => AuditKind::Reinstate(kind),
         });
+        let issued_until = match change.action {
+            Action::Revoke(Extent::IssuedUntil(cutoff)) => Some(rfc3339(cutoff)),
+            _ => None,
+        };
         event
             .with_target(&change.target)
             .with("reason", change.reason.as_deref())
             .with("actor", change.actor.as_deref())
             .with("sparing", change.sparing.as_ref().map(Target::id))
+            .with(ISSUED_UNTIL, issued_until.as_deref())
     }
 
     /// The same event, of another kind.
@@ -449,6 +458,14 @@ impl AuditEvent {
     /// have methods of their own.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|(known, _)| *known == name).map(|(_, text)| &**text)
+    }
+
+    /// Up to when the tokens were issued that were revoked, if that was said.
+    #[cfg(feature = "endpoints")]
+    pub(crate) fn issued_until(&self) -> Option<Timestamp> {
+        let at = humantime::parse_rfc3339(self.field(ISSUED_UNTIL)?).ok()?;
+        let since_epoch = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Some(Timestamp::from_millis(since_epoch.as_millis().try_into().unwrap_or(u64::MAX)))
     }
 
     /// The first value of a field counts.

@@ -128,7 +128,9 @@ impl SecurityEventIssuer {
     }
 
     /// The token of what an audit event tells, as CAEP 1.0 has it; none for what no event of CAEP
-    /// tells, and for what has failed.
+    /// tells, for what has failed, and for a cutoff that spares a session: an event would end that
+    /// one too. What ends beside it, such as by
+    /// [`Sessions::end_all`](crate::session::Sessions::end_all), has events of its own.
     ///
     /// | audit event | event | subject |
     /// | --- | --- | --- |
@@ -138,19 +140,23 @@ impl SecurityEventIssuer {
     /// | a token was revoked | `session-revoked` | the token (`jwt_id`) |
     /// | a login | `session-established` | complex: `session` and `user` |
     ///
-    /// Its `event_timestamp` is the time of the audit event, and `reason_admin` its reason. For
-    /// `token-claims-change` and `credential-change` see [`issue`](Self::issue): what claims or
-    /// credentials have become only the program knows.
+    /// Its `event_timestamp` is the time of the audit event, or the earlier one up to which a
+    /// revocation reaches ([`Extent::IssuedUntil`](crate::Extent::IssuedUntil)), and `reason_admin`
+    /// its reason. For `token-claims-change` and `credential-change` see [`issue`](Self::issue):
+    /// what claims or credentials have become only the program knows.
     ///
     /// # Errors
     /// As [`issue`](Self::issue).
     pub fn issue_audited(&self, event: &AuditEvent) -> Result<Option<String>, IssueError> {
-        let Some((name, subject)) = self.told(event).filter(|_| !event.is_failed()) else {
+        let is_told = !event.is_failed() && event.field("sparing").is_none();
+        let Some((name, subject)) = self.told(event).filter(|_| is_told) else {
             return Ok(None);
         };
+        // A receiver ends what was issued until then.
+        let at = event.issued_until().map_or(event.at(), |until| until.min(event.at()));
         let reason = event.field("reason").unwrap_or(event.kind().as_str());
         let details = json!({
-            "event_timestamp": event.at().as_secs(),
+            "event_timestamp": at.as_secs(),
             "reason_admin": { "en": reason },
         });
         self.issue(&format!("{CAEP}{name}"), &subject, &details).map(Some)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,7 +15,8 @@ use super::*;
 use crate::audit::{AuditEvent, AuditKind, AuditSink};
 use crate::clock::{Clock as _, ManualClock, SystemClock, Timestamp};
 use crate::middleware::JwtRevocationLayer;
-use crate::revocation::{Target, TargetKind};
+use crate::revocation::{Extent, Target, TargetKind};
+use crate::revoker::Revoker;
 use crate::store::memory::MemoryStore;
 use crate::testing::TestProvider;
 use crate::token::jwt::JwtVerifier;
@@ -125,6 +127,40 @@ struct Kept(Arc<Mutex<Vec<AuditEvent>>>);
 impl AuditSink for Kept {
     fn record(&self, event: &AuditEvent) {
         self.0.lock().unwrap().push(event.clone());
+    }
+}
+
+/// An event cannot say which session it spares, and without a time it would end what was issued
+/// after the cutoff.
+#[tokio::test]
+async fn what_is_told_ends_no_more_than_what_was_revoked() {
+    let kept = Kept::default();
+    let revoker = Revoker::new(MemoryStore::new(), TokenProfile::new()).unwrap();
+    let revoker = revoker.with_audit(kept.clone());
+    let events = SecurityEventIssuer::new(key(), OP, "https://rp.example").unwrap();
+    let alice = || revoker.revoke(Target::user("alice"));
+    let told = || {
+        let event = kept.0.lock().unwrap().pop().unwrap();
+        let token = events.issue_audited(&event).unwrap();
+        let claims = token.map(|token| claims_of(&token).1);
+        (event, claims.map(|claims| claims["events"][caep("session-revoked")].clone()))
+    };
+
+    alice().sparing("s").await.unwrap();
+    assert_eq!(told().1, None);
+
+    let past = Timestamp::from_millis(1_600_000_000_250);
+    alice().extent(Extent::IssuedUntil(past)).await.unwrap();
+    let (event, about) = told();
+    assert_eq!(event.field("issued_until"), Some("2020-09-13T12:26:40.250Z"));
+    assert_eq!(about.unwrap()["event_timestamp"], 1_600_000_000);
+
+    // Up to now is the most that an event says.
+    let future = SystemClock.now().saturating_add(Duration::from_secs(3600));
+    for request in [alice().extent(Extent::IssuedUntil(future)), alice()] {
+        request.await.unwrap();
+        let (event, about) = told();
+        assert_eq!(about.unwrap()["event_timestamp"], event.at().as_secs());
     }
 }
 
