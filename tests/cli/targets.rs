@@ -217,6 +217,63 @@ fn what_no_service_accepts_is_refused_unless_it_is_insisted_on() {
 }
 
 #[test]
+fn a_token_in_the_place_of_an_id_is_printed_and_written_nowhere() {
+    redis_or_skip!();
+    let redis = RedisServer::start();
+    let program = Program::at(&redis.url()).with("JWT_CLAIM_TARGETS", "tenant=claim");
+    let secret = "c2lnbmF0dXJlLXRoYXQtaXMtYS1zZWNyZXQ";
+    let jwt = format!("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.{secret}");
+    let refresh = format!("{}.{secret}{}", "f".repeat(22), "A".repeat(71 - secret.len()));
+    let issuers = ["*", "https://a.example", "https://a.example https://b.example"];
+    for token in [jwt.clone(), refresh, format!("Bearer {jwt}"), format!("token={jwt}")] {
+        let named: Vec<_> = [
+            "--jti",
+            "--user",
+            "--session",
+            "--device",
+            "--family",
+            "--client",
+            "--key",
+            "--issuer",
+        ]
+        .iter()
+        .map(|option| format!("{option}={token}"))
+        .chain([format!("--claim=tenant={token}"), format!("--claim={token}=x")])
+        .map(|option| vec![option])
+        .chain([vec![format!("--iss={token}"), "--user=alice".into()]])
+        .collect();
+        for (number, options) in named.iter().enumerate() {
+            let program = program.clone().with("JWT_ISSUERS", issuers[number % issuers.len()]);
+            let command: [&[&str]; 3] = [&["revoke", "--json"], &["find"], &["reinstate"]];
+            let mut args = command[number % command.len()].to_vec();
+            args.extend(options.iter().map(String::as_str));
+            for more in [None, Some("--allow-unknown-issuer")] {
+                args.extend(more);
+                let ran = program.run_with(&args, "").exits(2);
+                assert!(!ran.out.contains(secret) && !ran.err.contains(secret), "{ran:?}");
+            }
+        }
+        let iss = format!("--iss={token}");
+        for args in [
+            &["import", "--keys", "blacklist:{jti}", &iss][..],
+            &["revoke", &token],
+            &["revoke", "--jti", "a", &format!("--{token}")],
+            &["revoke", "--jti", "a", "--until", &token, "--json"],
+            &[&token],
+        ] {
+            let ran = program.run_with(args, "").exits(2);
+            assert!(!ran.out.contains(secret) && !ran.err.contains(secret), "{ran:?}");
+        }
+    }
+    assert_eq!(program.run("count").exits(0).out, "0\n");
+    let everything = redis.cli(&["KEYS", "*"]);
+    assert!(!everything.contains(secret), "{everything}");
+    // Words with points are none.
+    let program = program.with("JWT_ISSUERS", "https://eyewitness-reports.example/");
+    program.run("revoke --user v1.2.alice").exits(0);
+}
+
+#[test]
 fn ids_are_taken_as_they_are_also_odd_ones() {
     redis_or_skip!();
     let redis = RedisServer::start();

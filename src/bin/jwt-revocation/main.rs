@@ -26,7 +26,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 use crate::args::{Cli, Command};
 use crate::failure::{Failure, Status};
-use crate::output::{Output, looks_like_a_token};
+use crate::output::{Output, without_tokens};
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -65,13 +65,7 @@ fn misused(error: &clap::Error, args: &[OsString]) -> ExitCode {
     if !text.contains("Usage:") {
         text = text.replacen("\nFor more", &format!("\n{}\n\nFor more", usage(args)), 1);
     }
-    for arg in args.iter().filter_map(|arg| arg.to_str()) {
-        for part in std::iter::once(arg).chain(arg.split('=')).chain(arg.split_whitespace()) {
-            if looks_like_a_token(part) {
-                text = text.replace(part, "(a token)");
-            }
-        }
-    }
+    text = without_tokens(&text);
     if args.iter().any(|arg| arg == "--json") {
         let first = text.lines().next().unwrap_or_default();
         let error = first.strip_prefix("error: ").unwrap_or(first).to_owned();

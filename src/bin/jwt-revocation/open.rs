@@ -13,7 +13,7 @@ use tower_jwt_revocation::{
 
 use crate::args::Common;
 use crate::failure::{Failure, with_causes};
-use crate::output::complain;
+use crate::output::{complain, holds_token};
 
 /// How long to wait for a store that is away.
 const START_LIMIT_SECS: u64 = 5;
@@ -76,6 +76,9 @@ pub(crate) fn verifier_config(
     }
     let is_nameless = config.issuers == ["*"];
     if let Some(issuer) = issuer.filter(|issuer| !issuer.is_empty()) {
+        if holds_token(issuer) {
+            return Err(Failure::usage("--iss: this is a token and not the name of an issuer"));
+        }
         if allow_unknown {
             if is_nameless {
                 config.issuers.clear();

@@ -43,6 +43,8 @@ impl Output {
                 (Status::Unknown, error, repeatable, also)
             }
         };
+        // What is wrong may be what was given for an id.
+        let error = without_tokens(&error);
         if self.json {
             let mut document = json!({ "error": error, "repeatable": repeatable });
             if let Value::Object(members) = &mut document {
@@ -120,14 +122,42 @@ fn printable_json(json: &str) -> String {
     shown
 }
 
-/// Whether a text is a JWT rather than an id: it is not to be written anywhere.
-pub(crate) fn looks_like_a_token(text: &str) -> bool {
-    let parts: Vec<_> = text.split('.').collect();
-    let is_word = |part: &&str| {
-        part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+/// Whether a token stands somewhere in a text, rather than an id: it is not to be written anywhere.
+pub(crate) fn holds_token(text: &str) -> bool {
+    text.split(|char| !is_of_token(char)).any(is_token)
+}
+
+/// The text without the tokens in it.
+pub(crate) fn without_tokens(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for piece in text.split_inclusive(|char| !is_of_token(char)) {
+        let word = piece.trim_end_matches(|char| !is_of_token(char));
+        shown.push_str(if is_token(word) { "(a token)" } else { word });
+        shown.push_str(piece.get(word.len()..).unwrap_or_default());
+    }
+    shown
+}
+
+/// Base64url, and the point between the parts.
+fn is_of_token(char: char) -> bool {
+    char.is_ascii_alphanumeric() || matches!(char, '-' | '_' | '.')
+}
+
+fn is_token(word: &str) -> bool {
+    // `{"` in base64url (RFC 7515 §7.1, RFC 7516 §7.1), of `{"alg":"none"}` at least.
+    let is_header = |part: &str| {
+        part.find("eyJ").is_some_and(|begin| part.len() - begin > 15)
+            // With white space in front of the first name, up to the brace at the end.
+            || part.len() > 15
+                && ["eyA", "ewo", "ew0"].iter().any(|begin| part.starts_with(begin))
+                && part.ends_with(['9', '0', 'Q'])
     };
-    // `{"` in base64url (RFC 7515 §7.1, RFC 7516 §7.1).
-    parts.len() >= 3 && text.starts_with("eyJ") && parts.iter().all(is_word)
+    let parts: Vec<_> = word.split('.').collect();
+    parts.windows(2).any(|pair| match pair {
+        // A refresh token is the id of a family, and 53 bytes after it.
+        [head, rest] => is_header(head) || !head.is_empty() && rest.len() == 71,
+        _ => false,
+    })
 }
 
 /// The members that name a target.
@@ -262,8 +292,45 @@ mod tests {
 
     #[test]
     fn a_token_is_no_id() {
-        assert!(looks_like_a_token("eyJhbGciOiJub25lIn0.e30."));
-        assert!(!looks_like_a_token("eyJ") && !looks_like_a_token("a.b.c"));
+        let refresh = format!("{}.{}", "f".repeat(22), "A".repeat(71));
+        for token in [
+            "eyJhbGciOiJub25lIn0.e30.",
+            "eyAiYWxnIjogIm5vbmUiIH0.e30.",
+            "ewogImFsZyI6Im5vbmUiCn0.e30.",
+            &refresh,
+        ] {
+            for (before, after) in [
+                ("", ""),
+                ("Bearer ", ""),
+                ("--", "=x"),
+                ("(", ")"),
+                ("a\u{e9}", "\n"),
+                ("id-", ""),
+            ] {
+                let is_part = token.starts_with("ew") || token.starts_with("eyA");
+                if is_part && before.ends_with('-') {
+                    continue;
+                }
+                let text = format!("{before}{token}{after}");
+                assert!(holds_token(&text), "{text}");
+                let shown = without_tokens(&text);
+                assert!(!shown.contains(token) && shown.ends_with(after), "{shown}");
+                assert!(shown.contains("(a token)"), "{shown}");
+            }
+        }
+        for text in [
+            "eyJ",
+            "a.b.c",
+            "",
+            ".",
+            "...",
+            "https://eyewitness-reports.example/",
+            "al\u{e9} b",
+            "-x-",
+        ] {
+            assert!(!holds_token(text), "{text}");
+            assert_eq!(without_tokens(text), text);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::args::{ChangeArgs, Common, NamedArgs, NoteArgs, RevokeArgs};
 use crate::failure::{Failure, Status};
 use crate::open::{self, Writing};
 use crate::output::{
-    Output, complain, escaped, looks_like_a_token, record_document, shown_record, shown_target,
+    Output, complain, escaped, holds_token, record_document, shown_record, shown_target,
     target_document,
 };
 
@@ -22,7 +22,8 @@ pub(super) fn named(args: &NamedArgs) -> Result<(TokenProfile, Target), Failure>
     let target = target
         .target(issuer.iss.as_deref())
         .ok_or_else(|| Failure::usage("what is meant is missing: --jti, --user, …"))?;
-    if looks_like_a_token(target.id()) {
+    let names = [Some(target.id()), target.claim_name(), target.issuer_name()];
+    if names.into_iter().flatten().any(holds_token) {
         return Err(Failure::usage(
             "this is a token and not an id, and is written nowhere; the command `token` reads it \
              from standard input and says what its ids are",
