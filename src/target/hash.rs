@@ -69,7 +69,6 @@ mod tests {
 
     use super::*;
 
-    /// Ids can be tried until their fingerprints begin alike.
     /// A factor that ends in zeros leaves the lowest bits of the product alike.
     #[test]
     fn a_seed_that_ends_like_the_fingerprints_spreads_them_as_well() {
@@ -89,6 +88,7 @@ mod tests {
         }
     }
 
+    /// Ids can be tried until their fingerprints begin alike.
     #[test]
     fn nobody_can_choose_fingerprints_that_collide() {
         let alike = |n: u64| {
