@@ -459,10 +459,11 @@ impl Gate {
         }
         match decision {
             Ok(clearance) => {
-                self.counters.count(match (clearance.is_checked(), waited) {
-                    (true, None) => RequestOutcome::Admitted,
-                    (true, Some(_)) => RequestOutcome::AdmittedLater,
-                    (false, _) => RequestOutcome::AdmittedUnchecked,
+                // What is known to be live at once is settled elsewhere.
+                self.counters.count(if clearance.is_checked() {
+                    RequestOutcome::AdmittedLater
+                } else {
+                    RequestOutcome::AdmittedUnchecked
                 });
                 if let Some(waited) = waited {
                     self.counters.count_asked(waited);
