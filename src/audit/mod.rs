@@ -506,14 +506,15 @@ fn presentable(text: &str) -> Cow<'_, str> {
     let is_word = |part: &str| {
         part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     };
-    let parts: Vec<_> = text.split('.').collect();
-    let is_token = match parts.as_slice() {
-        // A refresh token of ours, or anything with as long a secret in it.
-        [family, secret] => is_word(family) && is_word(secret) && secret.len() >= 40,
-        // A JWS (RFC 7515 §7.1), or a JWE (RFC 7516 §7.1): `{"` in base64url.
-        [header, ..] => parts.len() >= 3 && header.starts_with("ey"),
-        [] => false,
-    };
+    let is_token = text.split_once('.').is_some_and(|(head, rest)| {
+        if rest.contains('.') {
+            // A JWS (RFC 7515 §7.1), or a JWE (RFC 7516 §7.1): `{"` in base64url.
+            head.starts_with("ey")
+        } else {
+            // A refresh token of ours, or anything with as long a secret in it.
+            is_word(head) && is_word(rest) && rest.len() >= 40
+        }
+    });
     if is_token || holds_token(text) {
         return Cow::Borrowed(AuditEvent::TOKEN);
     }
