@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, stream};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LANGUAGE, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -524,9 +524,15 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 impl fmt::Debug for EventPoller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the query of the URL, which may hold a secret.
+        // Without the user and the query of the URL, which may hold a secret.
+        let url = self.url.parse::<Uri>().unwrap_or_default();
+        // A password with a slash that is not encoded reaches into the path.
+        let path = Some(url.path()).filter(|path| !path.contains('@')).unwrap_or("/?");
+        let host = url.host().unwrap_or("?");
+        let port = url.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+        let scheme = url.scheme_str().unwrap_or("?");
         f.debug_struct("EventPoller")
-            .field("url", &self.url.split('?').next().unwrap_or_default())
+            .field("url", &format_args!("{scheme}://{host}{port}{path}"))
             .field("receiver", &self.receiver)
             .field("max_events", &self.max_events)
             .field("timeout", &self.timeout)

@@ -560,6 +560,16 @@ async fn settings_that_cannot_work_are_told_by_name() {
     let subjects = SubjectRevoker::new(parties.layer.revoker());
     let nobody = EventReceiver::new(subjects, ReplayGuard::new(MemoryStore::new()));
     assert_eq!(EventPoller::new(nobody, URL).unwrap_err().setting(), "transmitter");
-    let shown = format!("{:?}", poller("https://events.example/poll?key=hidden"));
-    assert!(!shown.contains("hidden"), "{shown}");
+    let shown = format!("{:?}", poller("https://user:hidden@events.example:8443/a/b?key=hidden"));
+    assert!(!shown.contains("hidden") && !shown.contains("user:"), "{shown}");
+    assert!(shown.contains("https://events.example:8443/a/b,"), "{shown}");
+    for odd in [
+        "https://user:hid?den@events.example/",
+        "https://user:hid/den@events.example/",
+        "user:hidden@events.example/",
+        "",
+    ] {
+        let shown = format!("{:?}", poller(odd));
+        assert!(!shown.contains("hid") && !shown.contains("den"), "{shown}");
+    }
 }
