@@ -93,8 +93,33 @@ pub(super) enum Received {
     Done,
     /// It is not the token of an event of a transmitter: why, as RFC 8935 §2.4 has it.
     Refused { code: &'static str, description: &'static str },
-    /// It may be carried out later: the store did not confirm, or there are no keys to verify it.
-    Unconfirmed,
+    /// It may be carried out later: the store did not confirm, or there are no keys to verify it;
+    /// with the error, if it was one.
+    Unconfirmed(Option<StoreError>),
+}
+
+/// Why an event was not carried out.
+enum EventFailure {
+    /// The store did not confirm what it revokes.
+    Revocation(StoreError),
+    /// What the program does with it has failed, which says nothing of the token.
+    Effect(StoreError),
+}
+
+impl From<StoreError> for EventFailure {
+    fn from(error: StoreError) -> Self {
+        Self::Revocation(error)
+    }
+}
+
+impl Received {
+    /// Why it will not be carried out however often it comes, if that is known.
+    pub(super) fn lasting_error(&self) -> Option<&StoreError> {
+        match self {
+            Self::Unconfirmed(error) => error.as_ref().filter(|error| !error.may_be_repeated()),
+            _ => None,
+        }
+    }
 }
 
 /// An event of a token that was verified.
@@ -134,7 +159,10 @@ impl EventReceiver {
     /// Does more with each event, whatever its type: `effect` is called after what the event
     /// revokes by itself was confirmed, and before the token counts as carried out. If it fails,
     /// the event is not acknowledged, and both are done again when it comes again. So devices,
-    /// risks and assurance levels can end what they are about here:
+    /// risks and assurance levels can end what they are about here. An error that does not pass
+    /// keeps an event from being acknowledged for ever, which is a warning in the log. A poller
+    /// gives it as long as an answer of the transmitter
+    /// ([`EventPoller::with_timeout`](super::EventPoller::with_timeout)); then it drops the future.
     ///
     /// ```
     /// # use tower_jwt_revocation::endpoints::EventReceiver;
@@ -174,12 +202,16 @@ impl EventReceiver {
                 let Ok(token) = std::str::from_utf8(&body) else {
                     return format.invalid_request("the body is no token");
                 };
-                match receiver.receive(token.trim(), None).await {
+                let outcome = receiver.receive(token.trim(), None).await;
+                if let Some(error) = outcome.lasting_error() {
+                    warn_of_lasting(error);
+                }
+                match outcome {
                     Received::Done => Answer::empty(StatusCode::ACCEPTED),
                     Received::Refused { code, description } => {
                         format.bad_request(code, description)
                     }
-                    Received::Unconfirmed => Answer::unavailable(),
+                    Received::Unconfirmed(_) => Answer::unavailable(),
                 }
             }
             .boxed()
@@ -199,7 +231,7 @@ impl EventReceiver {
             Ok(verified) => verified,
             Err(error) => {
                 let code = match error.kind() {
-                    TokenErrorKind::NoKeys => return Received::Unconfirmed,
+                    TokenErrorKind::NoKeys => return Received::Unconfirmed(None),
                     TokenErrorKind::WrongIssuer => "invalid_issuer",
                     TokenErrorKind::WrongAudience => "invalid_audience",
                     TokenErrorKind::UnknownKey | TokenErrorKind::WrongAlgorithm => "invalid_key",
@@ -215,12 +247,14 @@ impl EventReceiver {
         }
         match self.carry_out(&token, events).await {
             Ok(()) => Received::Done,
-            Err(error) if error.kind() == StoreErrorKind::InvalidInput => {
+            Err(EventFailure::Revocation(error))
+                if error.kind() == StoreErrorKind::InvalidInput =>
+            {
                 refused("invalid_request", "an id is empty, too long or of an unknown issuer")
             }
-            Err(error) => {
+            Err(EventFailure::Revocation(error) | EventFailure::Effect(error)) => {
                 tracing::debug!(error = %error.chain(), "an event is not acknowledged");
-                Received::Unconfirmed
+                Received::Unconfirmed(Some(error))
             }
         }
     }
@@ -229,7 +263,7 @@ impl EventReceiver {
         &self,
         token: &EventToken<'_>,
         events: Vec<Reported>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), EventFailure> {
         let (issuer, id) = (&*token.issuer, &*token.id);
         if self.guard.is_seen(NAMESPACE, issuer, id).await? {
             return Ok(());
@@ -240,10 +274,10 @@ impl EventReceiver {
         }
         if let Some(effect) = &self.effect {
             for event in events {
-                effect(self.security_event(token, event)).await?;
+                effect(self.security_event(token, event)).await.map_err(EventFailure::Effect)?;
             }
         }
-        self.guard.mark(NAMESPACE, issuer, id, REMEMBERED_FOR).await.map(drop)
+        Ok(self.guard.mark(NAMESPACE, issuer, id, REMEMBERED_FOR).await.map(drop)?)
     }
 
     fn security_event(&self, token: &EventToken<'_>, event: Reported) -> SecurityEvent {
@@ -305,6 +339,12 @@ impl EventReceiver {
         }
         Ok((token, reported))
     }
+}
+
+/// That needs somebody: until then the transmitter sends it in vain.
+pub(super) fn warn_of_lasting(error: &StoreError) {
+    tracing::warn!(error = %error.chain(), "a security event cannot be carried out, however often \
+        it comes, and is not acknowledged");
 }
 
 /// Up to when what an event ends was issued; none for all so far. A time in whole seconds stands

@@ -1,7 +1,7 @@
 //! [`EventPoller`]: asks a transmitter for security events (RFC 8936).
 
 use std::collections::hash_map::RandomState;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::error::Error;
 use std::fmt;
 use std::hash::BuildHasher as _;
@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::events::{EventReceiver, Received};
+use super::events::{EventReceiver, Received, warn_of_lasting};
 use super::request::json_object;
 use crate::config::ConfigError;
 use crate::error_chain::ErrorChain;
@@ -147,6 +147,8 @@ impl EventPoller {
 
     /// How long an answer may take, with the time for which the transmitter holds a request while
     /// it has no events; default 60 s. So long, at most, goes unnoticed that a connection is dead.
+    /// What is done with one event may take as long; then it is given up and not acknowledged, and
+    /// done again when it comes again.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -246,6 +248,7 @@ impl EventPoller {
             most: self.max_events.get(),
             max_events: self.max_events.get(),
             replies: Replies::default(),
+            warned_of: HashSet::new(),
             failures: 0,
             problem: None,
         };
@@ -266,6 +269,8 @@ struct Polling {
     max_events: u16,
     /// What the transmitter has still to be told.
     replies: Replies,
+    /// The events that will not be carried out however often they come.
+    warned_of: HashSet<String>,
     failures: u32,
     /// What does not work, as it was logged last.
     problem: Option<Problem>,
@@ -397,7 +402,8 @@ impl Polling {
         if events.keys().any(|id| !told.is_about(id)) {
             round = Round::News;
         }
-        let receiver = &self.receiver;
+        self.warned_of.retain(|id| events.contains_key(id));
+        let (receiver, limit) = (&self.receiver, self.timeout);
         let carried_out = stream::iter(events).map(|(id, token)| async move {
             let Value::String(token) = token else {
                 let description = "the token is not a string";
@@ -405,10 +411,18 @@ impl Polling {
             };
             // What the program does with an event may panic. The task goes on.
             let carrying_out = AssertUnwindSafe(receiver.receive(token.trim(), Some(&id)));
-            let outcome = carrying_out.catch_unwind().await.unwrap_or_else(|_| {
-                tracing::error!("a panic came out of what is done with a security event");
-                Received::Unconfirmed
-            });
+            let outcome = match timeout(limit, carrying_out.catch_unwind()).await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(_)) => {
+                    tracing::error!("a panic came out of what is done with a security event");
+                    Received::Unconfirmed(None)
+                }
+                // One that hangs would hold up all others.
+                Err(_) => {
+                    tracing::warn!("what is done with a security event took too long");
+                    Received::Unconfirmed(None)
+                }
+            };
             (id, outcome)
         });
         let mut carried_out = pin!(carried_out.buffer_unordered(AT_ONCE));
@@ -421,6 +435,11 @@ impl Polling {
                     None => return Some(round),
                 },
             };
+            if let Some(error) = outcome.lasting_error()
+                && self.warned_of.insert(id.clone())
+            {
+                warn_of_lasting(error);
+            }
             match outcome {
                 Received::Done => {
                     self.replies.acknowledged.insert(id);
@@ -428,7 +447,7 @@ impl Polling {
                 Received::Refused { code, description } => {
                     self.replies.refused.insert(id, (code, description));
                 }
-                Received::Unconfirmed => round = Round::Unconfirmed,
+                Received::Unconfirmed(_) => round = Round::Unconfirmed,
             }
         }
     }

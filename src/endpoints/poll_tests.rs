@@ -229,15 +229,19 @@ async fn what_the_store_does_not_confirm_is_not_acknowledged_and_is_carried_out_
 #[tokio::test(start_paused = true)]
 async fn one_that_cannot_be_carried_out_holds_up_no_other() {
     let parties = Parties::new();
-    let receiver = parties.receiver.clone().with_effect(|event| {
-        ready(match event.details()["fails"].as_str() {
+    let receiver = parties.receiver.clone().with_effect(|event| async move {
+        let kind = match event.details()["fails"].as_str() {
             Some("panic") => panic!("the program fails"),
-            Some(_) => Err(StoreError::new(StoreErrorKind::Other, "the program fails")),
-            None => Ok(()),
-        })
+            Some("hang") => pending().await,
+            Some("invalid") => StoreErrorKind::InvalidInput,
+            Some(_) => StoreErrorKind::Other,
+            None => return Ok(()),
+        };
+        Err(StoreError::new(kind, "the program fails"))
     });
     let subject = json!({ "format": "opaque", "id": "x" });
-    for fails in ["panic", "error"] {
+    let all = ["panic", "hang", "invalid", "error"];
+    for fails in all {
         let details = json!({ "fails": fails });
         parties.transmitter.give_out(parties.transmitter.security_event(RISK, &subject, &details));
     }
@@ -245,9 +249,51 @@ async fn one_that_cannot_be_carried_out_holds_up_no_other() {
     parties.transmitter.give_out(parties.event_about("alice"));
     let endpoint = parties.transmitter.poll_endpoint();
     let running = Running::start(over(EventPoller::new(receiver, URL).unwrap(), &endpoint));
-    until(|| parties.transmitter.outstanding().len() == 2).await;
+    until(|| parties.transmitter.outstanding().len() == all.len()).await;
     assert!(parties.is_revoked(&alice).await);
     running.stop().await;
+    // The token of an event is not to blame for what the program makes of it.
+    assert_eq!(parties.transmitter.refused(), []);
+}
+
+/// The texts of warnings.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Warnings {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        if *event.metadata().level() == tracing::Level::WARN {
+            event.record(&mut |field: &tracing::field::Field, value: &dyn fmt::Debug| {
+                self.0.lock().unwrap().push(format!("{field}: {value:?}"));
+            });
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_does_not_pass_is_warned_of_once_for_each_event() {
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    let warnings = Warnings::default();
+    let subscriber = tracing_subscriber::registry().with(warnings.clone());
+    let _collecting = tracing::subscriber::set_default(subscriber);
+    let parties = Parties::new();
+    let effects = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&effects);
+    let receiver = parties.receiver.clone().with_effect(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        ready(Err(StoreError::new(StoreErrorKind::InvalidInput, "no such device")))
+    });
+    for user in ["alice", "bob"] {
+        parties.transmitter.give_out(parties.event_about(user));
+    }
+    let endpoint = parties.transmitter.poll_endpoint();
+    let running = Running::start(over(EventPoller::new(receiver, URL).unwrap(), &endpoint));
+    until(|| effects.load(Ordering::Relaxed) > 10).await;
+    running.stop().await;
+    let warnings = warnings.0.lock().unwrap();
+    let about = warnings.iter().filter(|text| text.contains("no such device")).count();
+    assert_eq!(about, 2, "{warnings:?}");
 }
 
 #[tokio::test(start_paused = true)]
