@@ -24,6 +24,8 @@ use crate::token::{TokenError, TokenErrorKind, TokenVerifier as _};
 const MEDIA_TYPE: &str = "application/secevent+jwt";
 const TYPE: &str = "secevent+jwt";
 const NAMESPACE: &str = "set";
+/// The code of what is signed by a key that is not among those of its transmitter.
+pub(super) const INVALID_KEY: &str = "invalid_key";
 
 /// For how long the id of an event is remembered. The token of an event never expires (SSF 1.0),
 /// and to carry it out again changes nothing: it dates what it revokes.
@@ -234,7 +236,7 @@ impl EventReceiver {
                     TokenErrorKind::NoKeys => return Received::Unconfirmed(None),
                     TokenErrorKind::WrongIssuer => "invalid_issuer",
                     TokenErrorKind::WrongAudience => "invalid_audience",
-                    TokenErrorKind::UnknownKey | TokenErrorKind::WrongAlgorithm => "invalid_key",
+                    TokenErrorKind::UnknownKey | TokenErrorKind::WrongAlgorithm => INVALID_KEY,
                     TokenErrorKind::BadSignature => "authentication_failed",
                     _ => "invalid_request",
                 };

@@ -1,7 +1,7 @@
 //! [`EventPoller`]: asks a transmitter for security events (RFC 8936).
 
 use std::collections::hash_map::RandomState;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::error::Error;
 use std::fmt;
 use std::hash::BuildHasher as _;
@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::events::{EventReceiver, Received, warn_of_lasting};
+use super::events::{EventReceiver, INVALID_KEY, Received, warn_of_lasting};
 use super::request::json_object;
 use crate::config::ConfigError;
 use crate::error_chain::ErrorChain;
@@ -45,6 +45,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(60);
 const LAST_PAUSE_OF_STORE: Duration = Duration::from_secs(5);
 /// For how long a transmitter may have us wait (`Retry-After`).
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
+/// For how long an event whose key is not known is not refused.
+const KEYS_ARE_LATE: Duration = Duration::from_secs(10 * 60);
 /// How long the last acknowledgements may take at the end.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -70,6 +72,9 @@ const FAREWELL: Duration = Duration::from_secs(5);
 ///   out before. What is not the token of an event of a transmitter is refused (`setErrs`), with
 ///   the codes of a push. What the store did not confirm is neither: the transmitter gives it out
 ///   again, and it is carried out then.
+/// - A transmitter need not give out again what was refused. So an event whose key is not known is
+///   refused only when it has been given out for 10 min: a key may be published late, and caches
+///   keep key sets back.
 /// - The transmitter holds a request until it has events (long polling). One that answers at once
 ///   is asked [every 2 s](Self::with_interval). After an answer with events it is asked at once,
 ///   whether or not it says `moreAvailable`.
@@ -248,6 +253,7 @@ impl EventPoller {
             most: self.max_events.get(),
             max_events: self.max_events.get(),
             replies: Replies::default(),
+            key_missing_since: HashMap::new(),
             warned_of: HashSet::new(),
             failures: 0,
             problem: None,
@@ -269,6 +275,8 @@ struct Polling {
     max_events: u16,
     /// What the transmitter has still to be told.
     replies: Replies,
+    /// Since when events are given out whose key is not known, by their `jti`.
+    key_missing_since: HashMap<String, Instant>,
     /// The events that will not be carried out however often they come.
     warned_of: HashSet<String>,
     failures: u32,
@@ -402,6 +410,7 @@ impl Polling {
         if events.keys().any(|id| !told.is_about(id)) {
             round = Round::News;
         }
+        self.key_missing_since.retain(|id, _| events.contains_key(id));
         self.warned_of.retain(|id| events.contains_key(id));
         let (receiver, limit) = (&self.receiver, self.timeout);
         let carried_out = stream::iter(events).map(|(id, token)| async move {
@@ -445,7 +454,15 @@ impl Polling {
                     self.replies.acknowledged.insert(id);
                 }
                 Received::Refused { code, description } => {
-                    self.replies.refused.insert(id, (code, description));
+                    let is_early = code == INVALID_KEY && {
+                        let since = self.key_missing_since.entry(id.clone());
+                        since.or_insert_with(Instant::now).elapsed() < KEYS_ARE_LATE
+                    };
+                    if is_early {
+                        round = Round::Unconfirmed;
+                    } else {
+                        self.replies.refused.insert(id, (code, description));
+                    }
                 }
                 Received::Unconfirmed(_) => round = Round::Unconfirmed,
             }

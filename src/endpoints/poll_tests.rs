@@ -15,12 +15,15 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::endpoints::{Endpoint, ReplayGuard, SubjectRevoker};
+use crate::endpoints::{Endpoint, ReplayGuard, SecurityEventIssuer, SubjectRevoker};
 use crate::middleware::JwtRevocationLayer;
 use crate::store::memory::MemoryStore;
 use crate::store::scripted::ScriptedStore;
 use crate::store::{StoreError, StoreErrorKind};
 use crate::testing::TestProvider;
+use crate::token::jwks::Jwks;
+use crate::token::jwt::{JwtVerifier, SigningKey};
+use crate::token::{Algorithm, TokenProfile};
 
 const OP: &str = "https://op.example";
 const TRANSMITTER: &str = "https://events.example";
@@ -294,6 +297,61 @@ async fn an_error_that_does_not_pass_is_warned_of_once_for_each_event() {
     let warnings = warnings.0.lock().unwrap();
     let about = warnings.iter().filter(|text| text.contains("no such device")).count();
     assert_eq!(about, 2, "{warnings:?}");
+}
+
+/// Signs events by a key that is not that of its provider.
+fn event_by(key: SigningKey, user: &str) -> String {
+    let issuer = SecurityEventIssuer::new(key, TRANSMITTER, "us").unwrap();
+    let subject = json!({ "format": "iss_sub", "iss": OP, "sub": user });
+    issuer.issue(SESSION_REVOKED, &subject, &json!({})).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_whose_key_is_published_late_is_not_lost() {
+    let parties = Parties::new();
+    let key =
+        SigningKey::from_pem(Algorithm::EdDSA, include_bytes!("../../tests/keys/ed25519.pem"));
+    let key = key.unwrap();
+    let published = Arc::new(Mutex::new("old"));
+    let (names, public) = (Arc::clone(&published), key.verification_key());
+    let keys = Jwks::at("https://events.example/keys").unwrap().with_transport(move |_| {
+        let key = public.clone().with_kid(*names.lock().unwrap()).unwrap();
+        let set = format!(r#"{{"keys":[{}]}}"#, key.to_jwk().unwrap());
+        ready(Ok::<_, Infallible>(Response::new(set)))
+    });
+    let profile = TokenProfile::new().with_issuer(TRANSMITTER).with_audience("us");
+    let verifier = JwtVerifier::with_remote_keys(keys.fetch().await.unwrap(), profile).unwrap();
+    let subjects = SubjectRevoker::new(parties.layer.revoker());
+    let receiver = EventReceiver::new(subjects, ReplayGuard::new(MemoryStore::new()));
+    let receiver = receiver.with(verifier).unwrap();
+
+    let alice = parties.provider.access_token("alice", None);
+    parties.transmitter.give_out(event_by(key.with_kid("new").unwrap(), "alice"));
+    let endpoint = parties.transmitter.poll_endpoint();
+    let running = Running::start(over(EventPoller::new(receiver, URL).unwrap(), &endpoint));
+    sleep(Duration::from_secs(5 * 60)).await;
+    assert_eq!(parties.transmitter.outstanding().len(), 1);
+    *published.lock().unwrap() = "new";
+    until(|| parties.transmitter.outstanding().is_empty()).await;
+    assert_eq!(parties.transmitter.refused(), []);
+    assert!(parties.is_revoked(&alice).await);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_whose_key_is_never_published_is_refused_in_the_end() {
+    let parties = Parties::new();
+    let key = SigningKey::from_secret(Algorithm::HS256, &[7; 32]).unwrap();
+    parties.transmitter.give_out(event_by(key.with_kid("unknown").unwrap(), "alice"));
+    let endpoint = parties.transmitter.poll_endpoint();
+    let poller = EventPoller::new(parties.receiver.clone(), URL).unwrap();
+    let running = Running::start(over(poller, &endpoint));
+    sleep(KEYS_ARE_LATE * 9 / 10).await;
+    assert_eq!(parties.transmitter.outstanding().len(), 1);
+    until(|| parties.transmitter.outstanding().is_empty()).await;
+    let [(_, code)] = parties.transmitter.refused().try_into().unwrap();
+    assert_eq!(code, INVALID_KEY);
+    running.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
