@@ -52,10 +52,8 @@ impl tonic::server::UnaryService<CheckRequest> for Check {
         let asked = self.asked.clone();
         Box::pin(async move {
             let told = request.into_inner().attributes.and_then(|told| told.request);
-            let Some(told) = told.and_then(|request| request.http) else {
-                return Err(Status::invalid_argument("the request tells of no HTTP request"));
-            };
-            let Ok(request) = rebuilt(&told) else {
+            let told = told.and_then(|request| request.http);
+            let Some(Ok(request)) = told.as_ref().map(rebuilt) else {
                 let mut refusal = Response::new(());
                 *refusal.status_mut() = StatusCode::BAD_REQUEST;
                 return Ok(tonic::Response::new(answer(&refusal)));

@@ -49,7 +49,11 @@ impl Envoy {
     }
 
     async fn check(&mut self, request: HttpRequest) -> Told {
-        let answer = self.call(CHECK, of(Some(request))).await.unwrap();
+        self.ask(of(Some(request))).await
+    }
+
+    async fn ask(&mut self, request: CheckRequest) -> Told {
+        let answer = self.call(CHECK, request).await.unwrap();
         let (status, headers) = match answer.http_response.unwrap() {
             HttpResponse::Ok(ok) => (200, ok.headers),
             HttpResponse::Denied(denied) => (denied.status.unwrap().code, denied.headers),
@@ -142,15 +146,17 @@ async fn envoy_is_answered_over_grpc_as_others_are_over_http() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_question_of_envoy_is_an_error_and_lets_nothing_in() {
+async fn what_is_no_question_of_envoy_lets_nothing_in() {
     redis_or_skip!();
     let redis = RedisServer::start();
     let asked = start(&redis, &[("AUTH_GRPC", "127.0.0.1:0")]);
     let mut envoy = Envoy::at(&asked).await;
-    let error = envoy.call(CHECK, of(None)).await.unwrap_err();
-    assert_eq!(error.code(), tonic::Code::InvalidArgument);
-    let error = envoy.call(CHECK, CheckRequest { attributes: None }).await.unwrap_err();
-    assert_eq!(error.code(), tonic::Code::InvalidArgument);
+    // An error would let the request pass with `failure_mode_allow`.
+    let without_request = AttributeContext { request: Some(AttributeRequest { http: None }) };
+    for attributes in [None, Some(AttributeContext { request: None }), Some(without_request)] {
+        let told = envoy.ask(CheckRequest { attributes }).await;
+        assert_eq!((told.code, told.status), (16, 400), "{told:?}");
+    }
     let error = envoy.call("/envoy.service.auth.v3.Authorization/Other", of(None)).await;
     assert_eq!(error.unwrap_err().code(), tonic::Code::Unimplemented);
     let token = foreign(&claims("alice", "t-1"));
