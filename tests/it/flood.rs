@@ -4,53 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::FutureExt as _;
-use futures::future::{BoxFuture, ready};
+use futures::future::ready;
 use http::StatusCode;
 use tower::{Layer as _, ServiceExt as _};
 use tower_jwt_revocation::policy::RejectionKind;
-use tower_jwt_revocation::revocation::{Record, Revocation, TargetKind};
-use tower_jwt_revocation::store::{
-    ListQuery, Lookup, Receipt, RecordPage, RevocationStore, StoreError, StoreErrorKind,
-};
+use tower_jwt_revocation::revocation::TargetKind;
+use tower_jwt_revocation::store::{Lookup, RevocationStore as _, StoreError, StoreErrorKind};
 use tower_jwt_revocation::{FailMode, JwtRevocationLayer, MemoryStore, Target, VerifiedToken};
 
-use crate::support::{Handler, WordVerifier, layer_that_fails, rejection, seen, token, with_token};
-
-/// A store that can be made to fail.
-#[derive(Clone, Default)]
-struct Breakable {
-    memory: MemoryStore,
-    is_broken: Arc<AtomicBool>,
-}
-
-impl RevocationStore for Breakable {
-    fn check(&self, token: &Arc<VerifiedToken>) -> Lookup {
-        if self.is_broken.load(Ordering::SeqCst) {
-            let error = Err(StoreError::new(StoreErrorKind::Timeout, "frozen"));
-            return Lookup::Later(ready(error).boxed());
-        }
-        self.memory.check(token)
-    }
-
-    fn write(
-        &self,
-        changes: Vec<Revocation>,
-    ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
-        self.memory.write(changes)
-    }
-
-    fn find(&self, target: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>> {
-        self.memory.find(target)
-    }
-
-    fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>> {
-        self.memory.list(query)
-    }
-
-    fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>> {
-        self.memory.count()
-    }
-}
+use crate::support::{
+    Around, Handler, WordVerifier, layer_that_fails, rejection, seen, token, with_token,
+};
 
 #[tokio::test]
 async fn load_lets_nobody_in() {
@@ -68,9 +32,17 @@ async fn load_lets_nobody_in() {
 #[tokio::test]
 async fn what_was_revoked_a_moment_ago_is_not_admitted_because_the_store_fails() {
     for mode in [FailMode::Open, FailMode::Closed] {
-        let store = Breakable::default();
-        let layer =
-            JwtRevocationLayer::new(WordVerifier::default(), store.clone()).with_fail_mode(mode);
+        let is_broken = Arc::new(AtomicBool::new(false));
+        let fails = Arc::clone(&is_broken);
+        let breakable = move |memory: &MemoryStore, token: &Arc<VerifiedToken>| {
+            if fails.load(Ordering::SeqCst) {
+                let error = Err(StoreError::new(StoreErrorKind::Timeout, "frozen"));
+                return Lookup::Later(ready(error).boxed());
+            }
+            memory.check(token)
+        };
+        let store = Around(MemoryStore::new(), breakable);
+        let layer = JwtRevocationLayer::new(WordVerifier::default(), store).with_fail_mode(mode);
         // A clone, as for another router, knows the same.
         let service = layer.clone().layer(Handler);
         // Made once: one that is issued a second later is another token.
@@ -83,7 +55,7 @@ async fn what_was_revoked_a_moment_ago_is_not_admitted_because_the_store_fails()
             layer.revoker().revoke(Target::token(&**id)).await.unwrap();
             assert_eq!(ask(token).await.status(), StatusCode::UNAUTHORIZED);
         }
-        store.is_broken.store(true, Ordering::SeqCst);
+        is_broken.store(true, Ordering::SeqCst);
         for (token, id) in &tokens {
             let answer = ask(token).await;
             assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{mode:?} {id}");
@@ -98,11 +70,11 @@ async fn what_was_revoked_a_moment_ago_is_not_admitted_because_the_store_fails()
         }
         assert_eq!(layer.counters().snapshot().store_errors(StoreErrorKind::Timeout), 51);
 
-        store.is_broken.store(false, Ordering::SeqCst);
+        is_broken.store(false, Ordering::SeqCst);
         layer.revoker().reinstate(Target::token("t0")).await.unwrap();
         assert!(seen(&ask(t0).await).clearance.as_ref().unwrap().is_checked());
         assert_eq!(ask(t1).await.status(), StatusCode::UNAUTHORIZED);
-        store.is_broken.store(true, Ordering::SeqCst);
+        is_broken.store(true, Ordering::SeqCst);
         let unknown = ask(t0).await;
         match mode {
             FailMode::Open => assert!(!seen(&unknown).clearance.as_ref().unwrap().is_checked()),
