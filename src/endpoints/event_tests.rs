@@ -315,11 +315,9 @@ async fn the_examples_of_risc_end_what_they_say() {
     .await;
 }
 
-/// The examples of RFC 8417 §2.1, of OpenID Connect Back-Channel Logout §2.4, and of RFC 8935 §2.1.
-#[tokio::test]
-async fn the_examples_of_tokens_of_events_are_received() {
-    // RFC 8417 figure 1, which is also what RFC 8935 pushes: nothing to us.
-    let scim = json!({
+/// RFC 8417 figure 1, which is also what RFC 8935 pushes and RFC 8936 gives out: nothing to us.
+pub(super) fn scim_example() -> Value {
+    json!({
         "iss": "https://scim.example.com", "iat": 1_458_496_404,
         "jti": "4d3559ec67504aaba65d40b0363faad8",
         "aud": [
@@ -332,7 +330,13 @@ async fn the_examples_of_tokens_of_events_are_received() {
                 "attributes": ["id", "name", "userName", "password", "emails"],
             }
         }
-    });
+    })
+}
+
+/// The examples of RFC 8417 §2.1, of OpenID Connect Back-Channel Logout §2.4, and of RFC 8935 §2.1.
+#[tokio::test]
+async fn the_examples_of_tokens_of_events_are_received() {
+    let scim = scim_example();
     let typ = Some("secevent+jwt");
     assert_eq!(received(&scim, &json!({}), typ).await, (202, String::new()));
     // Figure 2 has two events, the second of an extension.

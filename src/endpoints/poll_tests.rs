@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::endpoints::event_tests::scim_example;
 use crate::endpoints::{Endpoint, ReplayGuard, SecurityEventIssuer, SubjectRevoker};
 use crate::middleware::JwtRevocationLayer;
 use crate::store::memory::MemoryStore;
@@ -561,31 +562,20 @@ async fn it_stops_while_the_store_hangs_and_acknowledges_nothing() {
 #[tokio::test(start_paused = true)]
 async fn requests_are_as_the_specification_shows_them() {
     let parties = Parties::new();
-    let id = "4d3559ec67504aaba65d40b0363faad8";
-    let claims = json!({
-        "jti": id, "iat": 1_458_496_404, "iss": "https://scim.example.com",
-        "aud": [
-            "https://scim.example.com/Feeds/98d52461fa5bbc879593b7754",
-            "https://scim.example.com/Feeds/5d7604516b1d08641d7676ee7",
-        ],
-        "events": {
-            "urn:ietf:params:scim:event:create": {
-                "ref": "https://scim.example.com/Users/44f6142df96bd6ab61e7521d9",
-                "attributes": ["id", "name", "userName", "password", "emails"],
-            }
-        }
-    });
+    let claims = scim_example();
+    let id = claims["jti"].as_str().unwrap().to_owned();
     let encode = |json: &Value| {
         use base64::Engine as _;
         base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json.to_string())
     };
     let token = format!("{}.{}.", encode(&json!({ "alg": "none" })), encode(&claims));
     let asked = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&asked);
+    let (kept, listed) = (Arc::clone(&asked), id.clone());
     let poller = EventPoller::new(parties.receiver.clone(), URL).unwrap();
     let poller = poller.with_bearer("h480djs93hd8").unwrap();
     let running = Running::start(poller.with_transport(move |request: Request<Bytes>| {
-        let sets = if kept.lock().unwrap().is_empty() { json!({ id: token }) } else { json!({}) };
+        let is_first = kept.lock().unwrap().is_empty();
+        let sets = if is_first { json!({ &listed: token }) } else { json!({}) };
         kept.lock().unwrap().push(request);
         ready(Ok::<_, Infallible>(Response::new(json!({ "sets": sets }).to_string())))
     }));
@@ -606,8 +596,8 @@ async fn requests_are_as_the_specification_shows_them() {
     assert_eq!(body(0), plain);
     assert!(!asked[0].headers().contains_key("content-language"));
     let second = body(1);
-    assert_eq!(second["setErrs"][id]["err"], "invalid_issuer");
-    assert!(second["setErrs"][id]["description"].is_string());
+    assert_eq!(second["setErrs"][&id]["err"], "invalid_issuer");
+    assert!(second["setErrs"][&id]["description"].is_string());
     assert_eq!(second.get("ack"), None);
     assert_eq!(asked[1].headers()["content-language"], "en");
     assert_eq!(body(2), plain, "it was told");
