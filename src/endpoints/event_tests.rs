@@ -13,6 +13,7 @@ use super::*;
 use crate::clock::{ManualClock, Timestamp};
 use crate::middleware::JwtRevocationLayer;
 use crate::revocation::Target;
+use crate::session::{Login, RefreshPolicy, SessionDetails, Sessions};
 use crate::store::memory::MemoryStore;
 use crate::testing::TestProvider;
 use crate::token::jwt::{JwtVerifier, SigningKey};
@@ -513,6 +514,65 @@ async fn devices_and_risks_end_what_the_program_says() {
         assert!(event.ends_with(name.as_str()));
         assert_eq!(subject.as_ref(), Some(*expected));
     }
+}
+
+/// Whose a session is, and on which device, is known of own sessions.
+#[tokio::test]
+async fn of_own_sessions_those_end_that_match_all_that_is_named() {
+    let provider = TestProvider::new(OP, "us").unwrap();
+    let store = MemoryStore::new();
+    let layer = JwtRevocationLayer::new(provider.verifier().unwrap(), store.clone());
+    let sessions = Sessions::new(store.clone(), layer.revoker(), RefreshPolicy::new()).unwrap();
+    let subjects = SubjectRevoker::new(layer.revoker()).with_sessions(sessions.clone());
+    let receiver = EventReceiver::new(subjects, ReplayGuard::new(store));
+    let endpoint = receiver.with(provider.verifier().unwrap()).unwrap().into_endpoint();
+    let mut held = Vec::new();
+    for (user, device) in [("alice", "laptop"), ("alice", "phone"), ("bob", "laptop")] {
+        let details = SessionDetails::new().on_device(device);
+        let Login::Granted(grant) = sessions.login(user, details).await.unwrap() else {
+            panic!("refused")
+        };
+        held.push((format!("{user}'s {device}"), grant.session.clone().unwrap()));
+    }
+    let left = async || {
+        let mut left = Vec::new();
+        for (name, session) in &held {
+            if sessions.find(session).await.unwrap().is_some() {
+                left.push(name.as_str());
+            }
+        }
+        left.join(", ")
+    };
+    let report = async |subject: Value| {
+        let event = provider.security_event(&caep("session-revoked"), &subject, &json!({}));
+        assert_eq!(post(&endpoint, SECEVENT, &event).await.0, 202);
+    };
+    let complex = |members: Value| {
+        let mut subject = members;
+        subject["format"] = "complex".into();
+        subject
+    };
+    let all = left().await;
+    for nothing in [
+        json!({ "user": opaque("bob"), "session": opaque(&held[0].1) }),
+        json!({ "session": opaque(&held[0].1), "device": opaque("phone") }),
+        json!({ "user": opaque("bob"), "device": opaque("phone") }),
+        json!({ "user": opaque("carol"), "device": opaque("laptop") }),
+    ] {
+        report(complex(nothing)).await;
+        assert_eq!(left().await, all);
+    }
+    report(complex(json!({ "user": opaque("alice"), "device": opaque("laptop") }))).await;
+    assert_eq!(left().await, "alice's phone, bob's laptop");
+    let session = opaque(&held[2].1);
+    report(complex(json!({ "user": opaque("bob"), "session": session }))).await;
+    assert_eq!(left().await, "alice's phone");
+
+    // Another program has signed this one, and nobody knows whose the session is.
+    let token = provider.access_token("alice", Some("unknown"));
+    layer.check(&token).await.unwrap();
+    report(complex(json!({ "user": opaque("bob"), "session": opaque("unknown") }))).await;
+    layer.check(&token).await.unwrap_err();
 }
 
 /// SSF 1.0 §3.6: an event about a subject with a critical member that is not understood.

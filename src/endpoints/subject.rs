@@ -23,11 +23,17 @@ use crate::store::StoreError;
 /// | `iss_sub` | what that issuer has issued to that user; nothing, if it is none of the revoker |
 /// | `opaque` | what the own issuer has issued to the user of this id |
 /// | `jwt_id` | that token |
-/// | complex, with a `session` | that session, if it is of the `user` and on the `device`, as far as these are named and known |
+/// | complex, with a `session` | that session, unless it is known to be of another `user` or on another `device` |
 /// | complex, with a `device` | the sessions on that device, of that `user` if one is named |
 /// | complex, with a `user` alone | as the user |
 /// | `aliases` | as each of them |
 /// | any other | nothing, unless [`with_resolver`](Self::with_resolver) knows it |
+///
+/// Of which user a session is, and on which device, is known of the [own
+/// sessions](Self::with_sessions) alone. Another one, of another issuer or of tokens that other
+/// programs sign, ends although a `user` is named: an event that had no effect would leave tokens
+/// that should be refused, and its id names no other session. The `device` of a `user` that are not
+/// of the own sessions has no effect: it would take all of the user, or of others on the device.
 ///
 /// The own issuer is the one of targets that name none, see
 /// [`Revoker::with_default_issuer`]. Other members of a complex subject, such as `tenant`, have no
