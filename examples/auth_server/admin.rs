@@ -22,13 +22,11 @@ use crate::answer::{
 };
 use crate::app::App;
 use crate::operator::{self, Note};
-use crate::public::MAX_BODY;
 
 pub(crate) fn routes(app: &App) -> Router {
     if app.admin_token.is_none() {
         return Router::new();
     }
-    let short = DefaultBodyLimit::max(operator::MAX_BODY);
     Router::new()
         .route("/admin/revoke", post(revoke))
         .route("/admin/revoke_token", post(revoke_token))
@@ -36,18 +34,20 @@ pub(crate) fn routes(app: &App) -> Router {
         .route("/admin/revoke_family", post(revoke_family))
         .route("/admin/revoke_session", post(revoke_session))
         .route("/admin/revocations", get(operator::revocations))
-        .route("/admin/explain", post(operator::explain).layer(short))
-        .route("/admin/reinstate", post(operator::reinstate).layer(short))
+        .route("/admin/explain", post(operator::explain))
+        .route("/admin/reinstate", post(operator::reinstate))
         .route("/admin/doctor", get(operator::doctor))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(DefaultBodyLimit::max(operator::MAX_BODY))
         .layer(from_fn_with_state(app.clone(), only_admin))
         .route("/admin", get(operator::page))
         .with_state(app.clone())
 }
 
 async fn only_admin(State(app): State<App>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.split_once(' '));
+    let mut fields = request.headers().get_all(header::AUTHORIZATION).iter();
+    // Of two, a proxy may have looked at the other one.
+    let given = fields.next().filter(|_| fields.next().is_none());
+    let given = given.and_then(|value| value.to_str().ok()?.split_once(' '));
     let given = given
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim());
@@ -56,7 +56,8 @@ async fn only_admin(State(app): State<App>, request: Request, next: Next) -> Res
         .zip(app.admin_token.as_deref())
         .is_some_and(|(given, token)| Sha256::digest(given) == Sha256::digest(token));
     if is_admin {
-        return next.run(request).await;
+        let answer = next.run(request).await;
+        return (NO_STORE, answer).into_response();
     }
     let challenge = [(header::WWW_AUTHENTICATE, format!("Bearer realm=\"{}\"", app.realm))];
     (StatusCode::UNAUTHORIZED, NO_STORE, challenge).into_response()

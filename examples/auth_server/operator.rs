@@ -25,7 +25,7 @@ use tower_jwt_revocation::token::TokenVerifier as _;
 use crate::answer::{NO_STORE, Problem, object, optional, text, within};
 use crate::app::App;
 
-/// Longest body of a request to explain a token or to reinstate something.
+/// Longest body of a request of the administrator.
 pub(crate) const MAX_BODY: usize = 64 * 1024;
 
 const DEFAULT_LIMIT: usize = 100;

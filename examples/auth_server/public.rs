@@ -13,8 +13,8 @@ use tower_jwt_revocation::session::{Grant, Login, Refresh, SessionDetails};
 use crate::answer::{NO_STORE, Problem, id, object, optional, within};
 use crate::app::App;
 
-/// Longest body of a request to sign in, to refresh or to revoke.
-pub(crate) const MAX_BODY: usize = 1024 * 1024;
+/// Longest body of a request to sign in or to refresh.
+const MAX_BODY: usize = 1024 * 1024;
 
 pub(crate) fn routes(app: &App) -> Router {
     Router::new()

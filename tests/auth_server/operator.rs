@@ -139,8 +139,24 @@ async fn what_cannot_be_is_a_bad_request(server: &Server) {
     }
     server.admin("explain", json!({})).await.is(400);
     server.admin("explain", json!({ "token": 7 })).await.is(400);
-    for what in ["explain", "reinstate"] {
-        server.admin(what, json!({ "token": "x".repeat(65 * 1024) })).await.is(413);
+    let changes =
+        ["revoke", "revoke_token", "revoke_user", "revoke_family", "revoke_session", "reinstate"];
+    for what in changes.into_iter().chain(["explain"]) {
+        let answer = server.admin(what, json!({ "token": "x".repeat(65 * 1024) })).await.is(413);
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{what}");
+    }
+    for (what, body) in [
+        ("revoke", json!({ "jti": "cached" })),
+        ("revoke_token", json!({ "token": "cached" })),
+        ("revoke_user", json!({ "sub": "cached" })),
+        ("revoke_family", json!({ "family_id": "cached" })),
+        ("revoke_session", json!({ "session_id": "cached" })),
+        ("reinstate", json!({ "kind": "user", "id": "cached" })),
+    ] {
+        let answer = server.admin(what, body).await.is(204);
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{what}");
+        let answer = server.get(&format!("/admin/{what}"), Some(ADMIN)).await.is(405);
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{what}");
     }
     let token = foreign(&claims("a", "b"));
     for member in ["reason", "actor"] {
@@ -155,6 +171,11 @@ async fn what_cannot_be_is_a_bad_request(server: &Server) {
     ] {
         for token in [None, Some("wrong")] {
             server.send(server.request(method, path, token, "{}")).await.is(401);
+        }
+        for other in ["Bearer wrong", "Basic YTpi", &format!("Bearer {ADMIN}")] {
+            let mut request = server.request(method, path, Some(ADMIN), "{}");
+            request.headers_mut().append("authorization", other.parse().unwrap());
+            server.send(request).await.is(401);
         }
     }
 }
