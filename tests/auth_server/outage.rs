@@ -42,6 +42,10 @@ async fn closed_without_redis(server: &Server, tokens: &Tokens) {
     let limit = BUDGET * 3;
     server.post("/login", None, json!({ "sub": "bob" })).await.is_unavailable().in_time(limit);
     server.refresh(&tokens.refresh).await.is_unavailable().in_time(limit);
+    // What was never one is none, whatever the store would say; to wait would not help.
+    for junk in ["", "nonsense", "a.b"] {
+        assert_invalid_grant(server.refresh(junk).await.in_time(limit));
+    }
     for (what, body) in [
         ("revoke", json!({ "jti": "a" })),
         ("revoke_user", json!({ "sub": "alice" })),
