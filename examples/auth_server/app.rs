@@ -11,12 +11,12 @@ use tower_jwt_revocation::endpoints::ReplayGuard;
 use tower_jwt_revocation::session::{Grant, RefreshPolicy, Sessions};
 use tower_jwt_revocation::store::redis::{ConnectError, Start};
 use tower_jwt_revocation::store::session::SessionStore;
-use tower_jwt_revocation::store::{Doubt, RevocationStore, StoreError};
+use tower_jwt_revocation::store::{Doubt, RevocationStore, StoreError, StoreErrorKind};
 use tower_jwt_revocation::token::issue::IssuedToken;
 use tower_jwt_revocation::token::{IssuerSet, TokenVerifier};
 use tower_jwt_revocation::{
-    ConfigError, JwtRevocationLayer, MemoryStore, Mirror, RedisStore, Revoker, Target, TokenIssuer,
-    VerifiedToken,
+    ConfigError, FailMode, JwtRevocationLayer, MemoryStore, Mirror, RedisStore, Revoker, Target,
+    TokenIssuer, VerifiedToken,
 };
 
 use crate::answer::Problem;
@@ -52,6 +52,7 @@ pub(crate) struct App {
     pub(crate) provider: Option<Arc<str>>,
     redis: Option<RedisStore>,
     mirror: Option<Mirror>,
+    fail_mode: FailMode,
     handler_calls: Arc<AtomicU64>,
     audit: Arc<dyn AuditSink>,
 }
@@ -169,6 +170,7 @@ impl App {
             provider: config.providers.provider.as_ref().map(|provider| (*provider.issuer).into()),
             redis,
             mirror,
+            fail_mode: config.fail_mode,
             handler_calls: Arc::default(),
             audit,
         })
@@ -256,6 +258,14 @@ impl App {
             Doubt::Lasting { .. } => Some(format!("doubt: {health}")),
             _ => None,
         }
+    }
+
+    /// Why a token that nobody has revoked is refused all the same: after a loss of data it may
+    /// have been.
+    pub(crate) async fn doubt_about(&self, token: &Arc<VerifiedToken>) -> Option<StoreError> {
+        let redis = self.redis.as_ref().filter(|_| self.fail_mode == FailMode::Closed)?;
+        let error = redis.check(token).answer().await.err()?;
+        (error.kind() == StoreErrorKind::DataLoss).then_some(error)
     }
 
     /// Says to Redis that this process ends, so that after a failover nobody waits for it.

@@ -162,9 +162,15 @@ pub(crate) async fn explain(
     let Some(Value::String(token)) = members.get("token") else {
         return Err(Problem::BadRequest("`token` is missing or not a string"));
     };
-    let error = app.verifier.verify(token).err();
+    let mut error = app.verifier.verify(token).err().map(|error| error.to_string());
     let by = match app.verifier.verify_for_revocation(token) {
-        Ok(token) => within(app.limit, async { Ok(app.revoker.explain(&token).await?) }).await?,
+        Ok(token) => {
+            let by = within(app.limit, async { Ok(app.revoker.explain(&token).await?) }).await?;
+            if error.is_none() && by.is_empty() {
+                error = app.doubt_about(&token).await.map(|doubt| format!("in doubt: {doubt}"));
+            }
+            by
+        }
         // Nobody can have revoked what was never accepted.
         Err(_) => Vec::new(),
     };
@@ -174,7 +180,7 @@ pub(crate) async fn explain(
         "by": by.iter().map(item).collect::<Vec<_>>(),
     });
     if let (Value::Object(members), Some(error)) = (&mut body, error) {
-        members.insert("error".into(), error.to_string().into());
+        members.insert("error".into(), error.into());
     }
     Ok((NO_STORE, Json(body)))
 }

@@ -136,6 +136,23 @@ async fn a_doubt_that_lasts_refuses_older_tokens_with_401_and_is_a_warning() {
     assert!(ready["warnings"][0].as_str().unwrap().starts_with("doubt"), "{ready}");
     let new = server.login("alice").await;
     server.protected(&new.access).await.is(200);
+    let open = Server::on(&redis, &[("AUTH_ON_OUTAGE", "open")]);
+    open.protected(&old.access).await.is(200);
+    for (server, token, is_refused) in
+        [(&server, &old, true), (&server, &new, false), (&open, &old, false)]
+    {
+        // One that has begun a moment ago may not know yet what is in doubt.
+        let body = json!({ "token": token.access });
+        let start = Instant::now();
+        while server.admin("explain", body.clone()).await.status == 503 {
+            assert!(start.elapsed() < Duration::from_secs(30), "it never says why");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let why = server.admin("explain", body).await.is(200).json();
+        assert_eq!((&why["valid"], &why["revoked"]), (&json!(!is_refused), &json!(false)), "{why}");
+        let error = why["error"].as_str().unwrap_or_default();
+        assert_eq!(error.starts_with("in doubt: "), is_refused, "{why}");
+    }
     assert!(server.get("/debug/stats", None).await.json()["refused_in_doubt"].as_u64() > Some(0));
 }
 
