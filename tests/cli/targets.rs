@@ -259,6 +259,7 @@ fn a_token_in_the_place_of_an_id_is_printed_and_written_nowhere() {
             &["revoke", &token],
             &["revoke", "--jti", "a", &format!("--{token}")],
             &["revoke", "--jti", "a", "--until", &token, "--json"],
+            &["revoke", "--jti", "a", "--prefix", &token],
             &[&token],
         ] {
             let ran = program.run_with(args, "").exits(2);

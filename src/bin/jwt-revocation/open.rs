@@ -41,7 +41,10 @@ pub(crate) fn redis_config(common: &Common) -> Result<RedisConfig, Failure> {
             (config.ca_file, config.client_cert_file, config.client_key_file) = (None, None, None);
         }
     }
-    if common.prefix.is_some() {
+    if let Some(prefix) = &common.prefix {
+        if holds_token(prefix) {
+            return Err(Failure::usage("--prefix: this is a token"));
+        }
         config.prefix.clone_from(&common.prefix);
     }
     config.check_timeout_ms.get_or_insert(CHECK_LIMIT_MS);
