@@ -163,8 +163,8 @@ impl EventReceiver {
     /// the event is not acknowledged, and both are done again when it comes again. So devices,
     /// risks and assurance levels can end what they are about here. An error that does not pass
     /// keeps an event from being acknowledged for ever, which is a warning in the log. A poller
-    /// gives it as long as an answer of the transmitter (`EventPoller::with_timeout`); then it drops
-    /// the future.
+    /// gives it as long as an answer of the transmitter (`EventPoller::with_timeout`), and then
+    /// drops the future.
     ///
     /// ```
     /// # use tower_jwt_revocation::endpoints::EventReceiver;
