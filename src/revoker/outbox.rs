@@ -31,9 +31,9 @@ pub(super) struct Outbox {
 
 #[derive(Default)]
 struct OutboxState {
-    waiting: VecDeque<Attempt>,
-    /// How many are being tried.
-    under_way: usize,
+    waiting: VecDeque<Arc<Attempt>>,
+    /// Those that are being tried.
+    under_way: Vec<Arc<Attempt>>,
     /// Whether there is a task that tries.
     is_worked: bool,
 }
@@ -46,38 +46,41 @@ impl Outbox {
     /// How many have not been done yet.
     pub(super) fn len(&self) -> usize {
         let state = self.lock();
-        state.waiting.len() + state.under_way
+        state.len()
     }
 
     /// Goes on trying, unless there is no room, or no runtime to do it.
     pub(super) fn keep(&self, attempt: Attempt) -> bool {
         let Ok(runtime) = Handle::try_current() else { return false };
-        let mut state = self.lock();
-        if state.waiting.len() + state.under_way >= self.most {
-            return false;
-        }
-        state.waiting.push_back(attempt);
-        if !state.is_worked {
-            state.is_worked = true;
+        let begins = {
+            let mut state = self.lock();
+            if state.len() >= self.most {
+                return false;
+            }
+            state.waiting.push_back(Arc::new(attempt));
+            !std::mem::replace(&mut state.is_worked, true)
+        };
+        if begins {
             tracing::warn!(
                 "a revocation is not confirmed: it goes on being tried, as those that follow"
             );
-            runtime.spawn(work(self.clone()));
+            // Not under the lock: a runtime that ends drops the task at once, which takes the lock.
+            runtime.spawn(work(Worker(self.clone())));
         }
         true
     }
 
-    fn take(&self) -> Vec<Attempt> {
+    fn take(&self) -> Vec<Arc<Attempt>> {
         let mut state = self.lock();
         let count = state.waiting.len().min(AT_ONCE);
-        state.under_way = count;
-        state.waiting.drain(..count).collect()
+        state.under_way = state.waiting.drain(..count).collect();
+        state.under_way.clone()
     }
 
     /// Puts back what is to be tried again. Whether anything is left.
-    fn put_back(&self, failed: Vec<Attempt>) -> bool {
+    fn put_back(&self, failed: Vec<Arc<Attempt>>) -> bool {
         let mut state = self.lock();
-        state.under_way = 0;
+        state.under_way.clear();
         for attempt in failed.into_iter().rev() {
             state.waiting.push_front(attempt);
         }
@@ -91,8 +94,29 @@ impl Outbox {
     }
 }
 
+impl OutboxState {
+    fn len(&self) -> usize {
+        self.waiting.len() + self.under_way.len()
+    }
+}
+
+/// The outbox, for its task. If the task is dropped, as when its runtime ends, the next revocation
+/// begins another one, on a runtime of its own, which goes on with all.
+struct Worker(Outbox);
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        for attempt in std::mem::take(&mut state.under_way).into_iter().rev() {
+            state.waiting.push_front(attempt);
+        }
+        state.is_worked = false;
+    }
+}
+
 /// The task. It ends when everything is done.
-async fn work(outbox: Outbox) {
+async fn work(worker: Worker) {
+    let outbox = &worker.0;
     let [first, longest] = PAUSES;
     let mut pause = first;
     loop {
@@ -134,6 +158,60 @@ mod tests {
     use futures::FutureExt as _;
 
     use super::*;
+
+    #[test]
+    fn what_a_runtime_has_left_is_done_by_the_next() {
+        let runtime =
+            || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let outbox = Outbox::new(NonZeroUsize::new(8).unwrap());
+        let (begun, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let attempt = |may_end: Arc<std::sync::atomic::AtomicBool>| {
+            let (begun, done) = (Arc::clone(&begun), Arc::clone(&done));
+            let attempt: Attempt = Box::new(move || {
+                let (begun, done, may_end) =
+                    (Arc::clone(&begun), Arc::clone(&done), Arc::clone(&may_end));
+                async move {
+                    begun.fetch_add(1, Relaxed);
+                    if !may_end.load(Relaxed) {
+                        std::future::pending::<()>().await;
+                    }
+                    done.fetch_add(1, Relaxed);
+                    Ok(())
+                }
+                .boxed()
+            });
+            attempt
+        };
+        let may_end = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let first = runtime();
+        first.block_on(async {
+            assert!(outbox.keep(attempt(Arc::clone(&may_end))));
+            while begun.load(Relaxed) == 0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        });
+        assert_eq!(outbox.len(), 1);
+        drop(first);
+        assert_eq!(outbox.len(), 1, "it is not lost with the runtime");
+        may_end.store(true, Relaxed);
+        runtime().block_on(async {
+            assert!(outbox.keep(attempt(Arc::clone(&may_end))));
+            tokio::time::timeout(Duration::from_secs(60), async {
+                while outbox.len() > 0 {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            })
+            .await
+            .unwrap();
+        });
+        assert_eq!(done.load(Relaxed), 2);
+        // A runtime that has ended takes none.
+        let ended = runtime();
+        let handle = ended.handle().clone();
+        drop(ended);
+        let _entered = handle.enter();
+        outbox.keep(attempt(may_end));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn one_that_panics_does_not_keep_the_others_from_being_tried() {
