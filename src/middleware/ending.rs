@@ -172,7 +172,14 @@ impl EndWithTokenLayer {
         &self,
         clearance: &Clearance,
     ) -> impl Future<Output = Rejection> + Send + 'static + use<> {
-        Arc::clone(&self.gate).ended(clearance.clone(), self.max_blind)
+        let (gate, clearance, max_blind) =
+            (Arc::clone(&self.gate), clearance.clone(), self.max_blind);
+        async move {
+            if gate.enforcement == Enforcement::ReportOnly {
+                std::future::pending::<()>().await;
+            }
+            gate.ended(clearance, max_blind).await
+        }
     }
 }
 

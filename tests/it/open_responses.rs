@@ -44,6 +44,15 @@ async fn a_store_in_memory_ends_what_is_open_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_layer_that_only_reports_ends_nothing() {
+    let layer = layer(MemoryStore::new()).with_report_only();
+    let clearance = layer.check(&token("alice", "a")).await.unwrap();
+    layer.revoker().revoke(Target::user("alice")).await.unwrap();
+    let ending = EndWithTokenLayer::new(&layer);
+    assert!(timeout(LONG, ending.ended(&clearance)).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_does_not_tell_by_itself_is_asked() {
     let store = MemoryStore::new();
     let silent =
