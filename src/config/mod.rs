@@ -143,7 +143,15 @@ pub(crate) fn text_or_file(
 ) -> Result<Option<String>, ConfigError> {
     let (None, Some(path)) = (text, file) else { return Ok(text.map(Into::into)) };
     let mut text = std::fs::read_to_string(path).map_err(|error| {
-        let problem = format!("names {path}, which cannot be read as text");
+        // What is no path may be the secret itself, where its file was to be named.
+        let may_be_shown = path.starts_with('/')
+            && path.len() < 256
+            && path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
+        let problem = if may_be_shown {
+            format!("names {path}, which cannot be read as text")
+        } else {
+            "names no file that can be read as text; give its path, not its content".into()
+        };
         ConfigError::new(file_setting, problem).with_source(error)
     })?;
     if text.ends_with('\n') {
@@ -158,6 +166,19 @@ pub(crate) fn text_or_file(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_given_in_place_of_the_path_of_a_file_is_not_quoted() {
+        let told = |path: &str| {
+            let error = text_or_file(None, Some(path), "redis.password_file").unwrap_err();
+            error.to_string()
+        };
+        assert!(told("/nowhere/secret.txt").contains("/nowhere/secret.txt"));
+        for secret in ["hunter2", "-----BEGIN PRIVATE KEY-----\nabc", "{\"keys\":[]}", "/a+b="] {
+            let told = told(secret);
+            assert!(!told.contains(secret) && told.contains("its path"), "{told}");
+        }
+    }
 
     #[test]
     fn an_error_about_a_secret_does_not_quote_it() {
