@@ -100,7 +100,8 @@ async fn revoke_token(State(app): State<App>, body: Bytes) -> Result<StatusCode,
     let note = Note::of(&members)?;
     within(app.limit, async {
         // What does not look like a refresh token is not asked about.
-        if app.sessions.families().end_by_token(token, None).await? {
+        let sessions = note.sign_sessions(app.sessions.clone());
+        if sessions.families().end_by_token(token, None).await? {
             return Ok(());
         }
         if let (Ok(token), false) = (app.verifier.verify_for_revocation(token), note.is_empty()) {

@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use tower_jwt_revocation::Target;
 use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::revocation::{Record, TargetKind};
+use tower_jwt_revocation::session::Sessions;
 use tower_jwt_revocation::store::ListQuery;
 use tower_jwt_revocation::store::redis::Finding;
 use tower_jwt_revocation::token::TokenVerifier as _;
@@ -280,6 +281,17 @@ impl<'a> Note<'a> {
     /// The reason, or what stands for it.
     pub(crate) fn reason(&self) -> &'a str {
         self.reason.unwrap_or("revoked by the administrator")
+    }
+
+    /// The sessions, for this reason and by this actor.
+    pub(crate) fn sign_sessions(&self, mut sessions: Sessions) -> Sessions {
+        if let Some(reason) = self.reason {
+            sessions = sessions.because(reason);
+        }
+        if let Some(actor) = self.actor {
+            sessions = sessions.acting_as(actor);
+        }
+        sessions
     }
 
     /// Adds who does it to a revocation.

@@ -352,7 +352,7 @@ impl Families {
     }
 
     async fn end_known(&self, id: &str, family: &Family, reason: &str) -> Result<(), StoreError> {
-        let request = self.revoker.revoke(Target::family(id)).reason(reason);
+        let request = self.revoker.revoke(Target::family(id)).usual_reason(reason);
         request.about(|event| family.describe(event)).await.map(drop)
     }
 

@@ -81,6 +81,12 @@ async fn an_operator_finds_out_why_and_takes_it_back(server: &Server) {
     let note = json!({ "token": other.access, "reason": "leaked", "actor": "a" });
     server.admin("revoke_token", note).await.is(204);
     assert_eq!(explained(server, &other.access).await["by"][0]["reason"], "leaked");
+    let other = server.login("bob").await;
+    let note = json!({ "token": other.refresh, "reason": "stolen", "actor": "carol" });
+    server.admin("revoke_token", note).await.is(204);
+    let item = listed(server, "?kind=family").await["items"].as_array().unwrap().clone();
+    let item = item.iter().find(|item| item["reason"] == "stolen");
+    assert_eq!(item.unwrap()["actor"], "carol");
 }
 
 async fn the_list_comes_in_pages(server: &Server) {
