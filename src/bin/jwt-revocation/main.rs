@@ -40,9 +40,14 @@ fn main() -> ExitCode {
         Command::Man { directory } => man(directory.as_deref()),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime
-                .map_err(|error| Failure::usage(format!("no runtime: {error}")))
-                .and_then(|runtime| runtime.block_on(commands::run(&cli.common, command, output)))
+            runtime.map_err(|error| Failure::usage(format!("no runtime: {error}"))).and_then(
+                |runtime| {
+                    let result = runtime.block_on(commands::run(&cli.common, command, output));
+                    // Not to wait for a name that is being resolved: that may take long.
+                    runtime.shutdown_background();
+                    result
+                },
+            )
         }
     };
     match result {

@@ -129,8 +129,9 @@ pub(crate) fn refresh_lifetime(option: Option<Duration>) -> Result<Duration, Fai
 fn secs_of(variable: &str) -> Result<Option<u64>, Failure> {
     let Some(text) = std::env::var_os(variable) else { return Ok(None) };
     let secs = text.to_str().and_then(|text| text.parse::<u32>().ok()).map(u64::from);
-    let secs =
-        secs.ok_or_else(|| Failure::usage(format!("{variable}: is no number of seconds")))?;
+    let secs = secs.ok_or_else(|| {
+        Failure::usage(format!("{variable}: write a whole number of seconds, such as 7776000"))
+    })?;
     Ok(Some(secs))
 }
 

@@ -53,6 +53,9 @@ pub(super) async fn list(
         }
         query.cursor = page.next;
         if query.cursor.is_none() || left == 0 {
+            if seen.is_empty() && !output.json {
+                output::complain("nothing of this is revoked under this prefix");
+            }
             return Ok(Status::Done);
         }
     }
