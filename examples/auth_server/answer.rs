@@ -58,7 +58,9 @@ pub(crate) const NO_STORE: [(HeaderName, &str); 1] = [(header::CACHE_CONTROL, "n
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         if error.kind() == StoreErrorKind::InvalidInput {
-            return Self::BadRequest("an id or a name is empty or too long");
+            return Self::BadRequest(
+                "an id, a name or the cursor cannot be: it is empty, too long, or of an issuer that is not ours",
+            );
         }
         tracing::warn!(kind = ?error.kind(), %error, "the store was of no use");
         Self::Unavailable

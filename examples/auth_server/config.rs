@@ -104,7 +104,7 @@ impl Config {
             providers: Providers::from_env(&rules, max_token_bytes)?,
             listen: parsed("AUTH_LISTEN")?.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
             grpc: parsed("AUTH_GRPC")?,
-            admin_token: text("AUTH_ADMIN_TOKEN")?,
+            admin_token: admin_token()?,
             verifier,
             signing_key,
             profile,
@@ -162,13 +162,39 @@ fn store() -> Result<Store, String> {
     })
 }
 
+fn admin_token() -> Result<Option<String>, String> {
+    let token = text("AUTH_ADMIN_TOKEN")?;
+    token.as_deref().map_or(Ok(()), |token| expect_sendable("AUTH_ADMIN_TOKEN", token))?;
+    Ok(token)
+}
+
+/// Refuses a secret that no client can send in a header.
+pub(crate) fn expect_sendable(variable: &str, secret: &str) -> Result<(), String> {
+    if secret.trim() == secret && secret.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Ok(());
+    }
+    Err(format!(
+        "{variable} begins or ends with white space, or has other than printable ASCII characters, \
+         which no header can bring; write it anew, perhaps without the line break at its end"
+    ))
+}
+
+/// The content of a file. Who gave the content in place of its name finds it in no message.
+pub(crate) fn read(variable: &str, path: &str) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|error| {
+        let is_path = path.len() < 256 && path.contains('/') && !path.contains(['{', '\n', '+']);
+        let path = if is_path { path } else { "what it names" };
+        format!("{variable}: {path}: {error}; write the path of a file, not its content")
+    })
+}
+
 // === Keys ===
 
 fn keys() -> Result<(SigningKey, Vec<VerificationKey>), String> {
     let path =
         text("AUTH_JWKS")?.ok_or("AUTH_JWKS is missing; name a file with a JWK Set (RFC 7517)")?;
     let wrong = |problem: &dyn Display| format!("AUTH_JWKS: {path}: {problem}");
-    let json = fs::read_to_string(&path).map_err(|error| wrong(&error))?;
+    let json = read("AUTH_JWKS", &path)?;
     let set = unambiguous(&json).map_err(|problem| wrong(&problem))?;
     let jwks = set
         .get("keys")

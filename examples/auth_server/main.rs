@@ -47,6 +47,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tonic::transport::server::TcpIncoming;
 use tower::ServiceBuilder;
 use tower::util::MapRequestLayer;
@@ -54,12 +55,13 @@ use tower::util::MapRequestLayer;
 use crate::app::App;
 use crate::config::Config;
 
-/// How long requests that are under way get at the end. What asks us to stop waits for 5 s.
-const LAST_REQUESTS: Duration = Duration::from_millis(4750);
+/// How long the end may take: what asks us to stop waits for 5 s. Requests that are under way leave
+/// the rest of it to Redis, which is told that this process ends.
+const END: Duration = Duration::from_millis(4700);
+const LAST_REQUESTS: Duration = Duration::from_millis(4200);
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    process::exit_code("auth_server", run()).await
+fn main() -> ExitCode {
+    process::exit_code("auth_server", run())
 }
 
 async fn run() -> Result<(), Box<dyn Error>> {
@@ -114,11 +116,14 @@ async fn run() -> Result<(), Box<dyn Error>> {
     }
     tracing::info!("stopping; requests that are under way are finished");
     stop.send_replace(true);
+    let end = Instant::now();
     let finished = async { while servers.join_next().await.is_some() {} };
-    if tokio::time::timeout(LAST_REQUESTS, finished).await.is_err() {
+    if tokio::time::timeout_at(end + LAST_REQUESTS, finished).await.is_err() {
         tracing::warn!("some requests took too long and are dropped");
     }
-    app.close().await;
+    if tokio::time::timeout_at(end + END, app.close()).await.is_err() {
+        tracing::warn!("redis was not told in time that this process ends");
+    }
     Ok(())
 }
 

@@ -4,10 +4,11 @@ use std::error::Error;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
+use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
 /// Logs to standard error, and runs until the end: with success, or with the error told.
-pub(crate) async fn exit_code(
+pub(crate) fn exit_code(
     name: &str,
     run: impl Future<Output = Result<(), Box<dyn Error>>>,
 ) -> ExitCode {
@@ -19,8 +20,15 @@ pub(crate) async fn exit_code(
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    // On the heap: it holds everything that the servers hold.
-    match Box::pin(run).await {
+    let result = Builder::new_multi_thread().enable_all().build().map_err(Into::into);
+    let result = result.and_then(|runtime| {
+        // On the heap: it holds everything that the servers hold.
+        let result = runtime.block_on(Box::pin(run));
+        // Not to wait for a name that is being resolved: that may take long.
+        runtime.shutdown_background();
+        result
+    });
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{name}: {error}");

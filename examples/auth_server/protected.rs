@@ -9,12 +9,11 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::Bytes;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{self, HeaderValue, StatusCode};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
@@ -53,7 +52,6 @@ pub(crate) fn routes(app: &App) -> Router {
         .route("/logout_all", post(logout_all))
         .route("/sessions", get(sessions))
         .route("/sessions/{id}", delete(end_session))
-        .route_layer(from_fn_with_state(app.clone(), count_call))
         .layer(DefaultBodyLimit::max(MAX_ECHO))
         .with_state(app.clone());
     let limited = ServiceBuilder::new().layer(ConcurrencyLimitLayer::new(64)).service(router);
@@ -116,21 +114,22 @@ impl<S: Sync> FromRequestParts<S> for Budget {
     }
 }
 
-async fn count_call(State(app): State<App>, request: Request, next: Next) -> Response {
+async fn protected(State(app): State<App>, clearance: Clearance) -> Json<Value> {
     app.count_call();
-    next.run(request).await
-}
-
-async fn protected(clearance: Clearance) -> Json<Value> {
     let token = clearance.token();
     Json(json!({ "sub": token.subject(), "jti": token.id(), "checked": clearance.is_checked() }))
 }
 
-async fn echo(body: Bytes) -> Bytes {
+async fn echo(State(app): State<App>, body: Bytes) -> Bytes {
+    app.count_call();
     body
 }
 
-async fn slow(Query(query): Query<HashMap<String, String>>) -> Result<&'static str, Problem> {
+async fn slow(
+    State(app): State<App>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Result<&'static str, Problem> {
+    app.count_call();
     let ms = query.get("ms").map_or(Ok(0), |ms| ms.parse()).ok().filter(|ms| *ms <= MAX_SLOW);
     let ms = ms.ok_or(Problem::BadRequest("`ms` is not a whole number up to 10000"))?;
     tokio::time::sleep(Duration::from_millis(ms)).await;
@@ -143,6 +142,7 @@ async fn logout(
     budget: Budget,
     clearance: Clearance,
 ) -> Result<StatusCode, Problem> {
+    app.count_call();
     budget.hold(async { Ok(app.sessions.logout(clearance.token()).await?) }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -152,6 +152,7 @@ async fn logout_all(
     budget: Budget,
     clearance: Clearance,
 ) -> Result<StatusCode, Problem> {
+    app.count_call();
     let user = subject(&clearance)?;
     budget.hold(app.end_user(user, clearance.token().issuer())).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -162,6 +163,7 @@ async fn sessions(
     budget: Budget,
     clearance: Clearance,
 ) -> Result<Json<Value>, Problem> {
+    app.count_call();
     let user = subject(&clearance)?;
     if app.is_foreign(clearance.token()) {
         return Ok(Json(json!([])));
@@ -185,10 +187,13 @@ struct SessionPath {
 
 async fn end_session(
     State(app): State<App>,
-    Path(SessionPath { id }): Path<SessionPath>,
+    path: Result<Path<SessionPath>, PathRejection>,
     budget: Budget,
     clearance: Clearance,
 ) -> Result<StatusCode, Problem> {
+    app.count_call();
+    // No session has an id that is no text.
+    let Ok(Path(SessionPath { id })) = path else { return Err(Problem::NotFound) };
     let user = subject(&clearance)?;
     if app.is_foreign(clearance.token()) {
         return Err(Problem::NotFound);

@@ -1,13 +1,11 @@
 //! The settings of the standard endpoints: groups of variables of which all are set, or none.
 
-use std::fs;
-
 use axum::http::Uri;
 use serde_json::Value;
 use tower_jwt_revocation::token::jwt::KeySet;
 use tower_jwt_revocation::{Algorithm, JwtVerifier, TokenProfile, VerificationKey};
 
-use crate::config::{PRIVATE, member, text, unambiguous};
+use crate::config::{PRIVATE, expect_sendable, member, read, text, unambiguous};
 
 /// What others send and ask, as far as it is set up.
 pub(crate) struct Providers {
@@ -67,6 +65,7 @@ impl Providers {
         let transmitter = match group(names)? {
             Some([issuer, jwks, audience, token]) => {
                 let verifier = verifier(&issuer, &jwks, &audience, "AUTH_SSF_JWKS")?;
+                expect_sendable("AUTH_SSF_TOKEN", &token)?;
                 Some(Transmitter { issuer, verifier, token })
             }
             None => None,
@@ -105,7 +104,7 @@ fn group<const N: usize>(names: [&str; N]) -> Result<Option<[String; N]>, String
 /// is for RS256 and a secret without one for HS256.
 fn published_keys(variable: &str, path: &str) -> Result<Vec<VerificationKey>, String> {
     let wrong = |problem: &dyn std::fmt::Display| format!("{variable}: {path}: {problem}");
-    let json = fs::read_to_string(path).map_err(|error| wrong(&error))?;
+    let json = read(variable, path)?;
     let mut set = unambiguous(&json).map_err(|problem| wrong(&problem))?;
     let keys = set.get_mut("keys").and_then(Value::as_array_mut);
     let keys = keys.ok_or_else(|| wrong(&"has no member `keys`; write a JWK Set"))?;
@@ -124,8 +123,13 @@ fn published_keys(variable: &str, path: &str) -> Result<Vec<VerificationKey>, St
 }
 
 fn resource(url: String) -> Result<Resource, String> {
-    let wrong = || format!("AUTH_RESOURCE is `{url}`; write an absolute URL without a fragment");
-    if url.contains(['#', '?']) {
+    let wrong = || {
+        format!(
+            "AUTH_RESOURCE is `{url}`; write an absolute URL without a fragment, and without braces \
+             and names that begin with `:` or `*` in its path"
+        )
+    };
+    if url.contains(['#', '?', '{', '}', '*']) || url.contains("/:") {
         return Err(wrong());
     }
     let uri = url.parse::<Uri>().map_err(|_| wrong())?;

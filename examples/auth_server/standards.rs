@@ -4,9 +4,11 @@
 use std::error::Error;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Map, Value, json};
 use tower_jwt_revocation::endpoints::{
     ClientAuth, Endpoint, EventReceiver, LogoutReceiver, SubjectRevoker,
@@ -15,6 +17,7 @@ use tower_jwt_revocation::endpoints::{
 use crate::answer::Problem;
 use crate::app::App;
 use crate::config::Config;
+use crate::operator::MAX_BODY;
 use crate::providers::METADATA;
 
 const JWKS: &str = "/.well-known/jwks.json";
@@ -85,8 +88,17 @@ pub(crate) fn routes(app: &App, config: &Config) -> Result<Router, Box<dyn Error
     Ok(router.layer(from_fn_with_state(app.clone(), in_time)))
 }
 
-/// Whatever the store does, an answer comes.
+/// Whatever the store does, an answer comes. What the client takes to send its request is not the
+/// store's time.
 async fn in_time(State(app): State<App>, request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    // One byte more than an endpoint takes: that it is too much is for the endpoint to say.
+    let body = match Limited::new(body, MAX_BODY + 1).collect().await {
+        Ok(body) => Body::from(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Body::from(vec![0; MAX_BODY + 1]),
+        Err(_) => return Problem::BadRequest("the body broke off").into_response(),
+    };
+    let request = Request::from_parts(head, body);
     match tokio::time::timeout(app.limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Problem::Unavailable.into_response(),

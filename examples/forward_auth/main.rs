@@ -50,6 +50,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tower::util::MapRequestLayer;
 use tower::{ServiceBuilder, service_fn};
 use tower_jwt_revocation::Clearance;
@@ -57,16 +58,17 @@ use tower_jwt_revocation::Clearance;
 use crate::app::App;
 use crate::config::Config;
 
-/// How long requests that are under way get at the end. What asks us to stop waits for 5 s.
-const LAST_REQUESTS: Duration = Duration::from_millis(4750);
+/// How long the end may take: what asks us to stop waits for 5 s. Requests that are under way leave
+/// the rest of it to Redis, which is told that this process ends.
+const END: Duration = Duration::from_millis(4700);
+const LAST_REQUESTS: Duration = Duration::from_millis(4200);
 
 const SUBJECT: HeaderName = HeaderName::from_static("x-auth-subject");
 const TOKEN_ID: HeaderName = HeaderName::from_static("x-auth-token-id");
 const CHECKED: HeaderName = HeaderName::from_static("x-auth-checked");
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    process::exit_code("forward_auth", run()).await
+fn main() -> ExitCode {
+    process::exit_code("forward_auth", run())
 }
 
 async fn run() -> Result<(), Box<dyn Error>> {
@@ -123,10 +125,13 @@ async fn run() -> Result<(), Box<dyn Error>> {
         ended = &mut server => ended??,
     }
     drop(stop);
-    if tokio::time::timeout(LAST_REQUESTS, &mut server).await.is_err() {
+    let end = Instant::now();
+    if tokio::time::timeout_at(end + LAST_REQUESTS, &mut server).await.is_err() {
         tracing::warn!("some requests took too long and are dropped");
     }
-    app.close().await;
+    if tokio::time::timeout_at(end + END, app.close()).await.is_err() {
+        tracing::warn!("redis was not told in time that this process ends");
+    }
     Ok(())
 }
 

@@ -89,6 +89,13 @@ fn bad_configuration_is_told_at_once_and_by_name() {
         (vec![("AUTH_REALM", "a\nb")], "AUTH_REALM"),
         (vec![("AUTH_MAX_TOKEN_BYTES", "1")], "AUTH_MAX_TOKEN_BYTES"),
         (vec![("AUTH_AUDIT", "/nowhere/audit.log")], "AUTH_AUDIT"),
+        // The content in place of the name of a file is not told.
+        (vec![("AUTH_JWKS", key)], "AUTH_JWKS"),
+        (vec![("AUTH_ADMIN_TOKEN", "secret\n")], "AUTH_ADMIN_TOKEN"),
+        (vec![("AUTH_ADMIN_TOKEN", "schlüssel")], "AUTH_ADMIN_TOKEN"),
+        (vec![("AUTH_RESOURCE", "https://api.example/:tenant")], "AUTH_RESOURCE"),
+        (vec![("AUTH_RESOURCE", "https://api.example/{tenant}")], "AUTH_RESOURCE"),
+        (vec![("AUTH_RESOURCE", "https://api.example/*rest")], "AUTH_RESOURCE"),
     ] {
         let mut child =
             command(&dir, &env).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

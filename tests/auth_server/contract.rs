@@ -110,7 +110,13 @@ async fn what_the_layer_answers(server: &Server) {
     }
     let huge = server.protected(&"x".repeat(300_000)).await.status;
     assert!(matches!(huge, 400 | 401 | 413 | 431), "{huge}");
+    server.post("/protected", Some(&tokens.access), json!({})).await.is(405);
+    let long = vec![b'x'; 1024 * 1024 + 1];
+    let echo = server.request("POST", "/protected/echo", Some(&tokens.access), long);
+    server.send(echo).await.is(413);
     assert_eq!(server.handler_calls().await, calls, "nothing refused reaches a handler");
+    let odd = server.request("DELETE", "/sessions/%FF", Some(&tokens.access), "");
+    server.send(odd).await.is(404);
 
     for token in [
         foreign(&fine),

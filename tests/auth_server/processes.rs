@@ -89,6 +89,24 @@ async fn on_sigterm_requests_are_finished() {
     );
 }
 
+/// To tell Redis that it ends may take longer than it may take to end.
+#[tokio::test]
+async fn on_sigterm_a_redis_that_is_gone_is_not_waited_for() {
+    support::redis_or_skip!();
+    let sentinel = support::Sentinel::start(1, 1);
+    let url = sentinel.url();
+    let mut server = Server::start(&[("AUTH_STORE", "redis"), ("AUTH_REDIS_URL", &url)]);
+    server.login("alice").await;
+    drop(sentinel);
+    kill_process(server.pid(), Signal::TERM).unwrap();
+    assert!(
+        tokio::task::spawn_blocking(move || server.wait(Duration::from_secs(5)))
+            .await
+            .unwrap()
+            .success()
+    );
+}
+
 #[tokio::test]
 async fn on_sigterm_requests_without_end_are_not_waited_for() {
     let mut server = Server::start(&[]);

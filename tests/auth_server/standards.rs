@@ -78,6 +78,27 @@ fn set_claims(jti: &str, subject: &Value, event: &str, details: &Value) -> Value
     })
 }
 
+/// A client that is slow to send its request is no outage of the store.
+#[tokio::test]
+async fn a_body_that_comes_late_is_answered_as_any_other() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let server = start(None, &[("AUTH_REDIS_TIMEOUT_MS", "10")]);
+    let address = server.url.strip_prefix("http://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let basic = basic(CLIENT, SECRET);
+    let head = format!(
+        "POST /oauth/revoke HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+         authorization: {basic}\r\ncontent-type: {FORM}\r\ncontent-length: 7\r\n\r\ntok"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // Much longer than an answer may take that waits for the store.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    stream.write_all(b"en=x").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
 fn start(redis: Option<&RedisServer>, more: &[(&str, &str)]) -> Server {
     let dir = Dir::new();
     std::fs::write(dir.path("op.json"), jwks()).unwrap();
