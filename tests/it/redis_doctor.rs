@@ -3,7 +3,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use tower_jwt_revocation::store::redis::{Finding, Health, Report, Start};
+use tower_jwt_revocation::audit::{AuditEvent, AuditKind, AuditSink as _};
+use tower_jwt_revocation::store::redis::{Finding, Health, RedisAuditSink, Report, Start};
 use tower_jwt_revocation::store::{ListQuery, RevocationStore as _, Standing, StoreErrorKind};
 use tower_jwt_revocation::{RedisStore, Target};
 
@@ -139,6 +140,42 @@ async fn the_documented_rights_suffice() {
         // Redis 6.2 does not name the subcommand.
         assert!(name != "object" || ["config|get", "config"].contains(&value), "{log}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_audit_trail_is_kept_within_its_bounds_with_the_documented_rights() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::builder().arg("appendonly", "yes").acl("default off").start();
+    server.cli(&LEAST_RIGHTS.split_whitespace().collect::<Vec<_>>());
+    let store = RedisStore::connect(server.url_as("jwt-revocation", "password")).await.unwrap();
+    let (hour, many) = (Duration::from_secs(3600), NonZeroU32::new(100).unwrap());
+    let sink = RedisAuditSink::with_limits(store, hour, many);
+    let record = async |user: &str| {
+        sink.record(&AuditEvent::new(AuditKind::Login).with_subject(Some(user)));
+        sink.flush().await;
+        sink.lost()
+    };
+    assert_eq!(record("alice").await, 0);
+    let journals = || server.cli(&["KEYS", "jwt-revocation:{*}:a:*"]);
+    let journal = journals();
+    let left = || server.cli(&["PTTL", &journal]).parse::<i64>().unwrap();
+    assert!((1..=3_600_000).contains(&left()), "{}", left());
+    // What is older than the retention goes, and what lost its expiry gets one.
+    server.cli(&["DEL", &journal]);
+    server.cli(&["XADD", &journal, "1-1", "j", "old"]);
+    assert_eq!((record("alice").await, left() > 0), (0, true));
+    assert_eq!(server.cli(&["XLEN", &journal]), "1");
+    // To read it takes one right more.
+    let error = sink.events_of("alice", many).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Denied, "{error}");
+    server.cli(&["ACL", "SETUSER", "jwt-revocation", "+xrevrange"]);
+    assert_eq!(sink.events_of("alice", many).await.unwrap().len(), 1);
+    // What nobody would forget is not begun.
+    server.cli(&["ACL", "SETUSER", "jwt-revocation", "-pexpireat"]);
+    assert_eq!(record("bob").await, 1);
+    assert_eq!(journals(), journal);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

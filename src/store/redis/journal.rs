@@ -22,7 +22,7 @@ use crate::store::StoreError;
 /// Waits for no replica: entries of a journal may be lost.
 pub(super) const APPEND: LuaScript = LuaScript {
     source: include_str!("journal.lua"),
-    sha: "57399995677d8eea5042df483ab161e71ce208ac",
+    sha: "6bb7d828532d85f9ea9cebf78f06288bd2405f08",
     writes: false,
 };
 

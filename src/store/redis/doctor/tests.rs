@@ -135,6 +135,8 @@ fn everything_that_the_script_calls_is_tried_and_documented() {
         trials(keys.shard(0), &options(None), false).into_iter().map(|(right, ..)| right).collect();
     let scripts = [
         script::SOURCE,
+        include_str!("../accept.lua"),
+        include_str!("../journal.lua"),
         include_str!("../load.lua"),
         include_str!("../commit.lua"),
         include_str!("../forget.lua"),
