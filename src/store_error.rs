@@ -164,6 +164,15 @@ impl StoreError {
         self.source.as_deref().filter(|_| self.is_told).map(|error| error as _)
     }
 
+    /// The same error without the error of another crate: it was the answer to something else.
+    #[cfg(feature = "redis")]
+    pub(crate) fn without_told(mut self) -> Self {
+        if self.is_told {
+            (self.is_told, self.source) = (false, None);
+        }
+        self
+    }
+
     /// The same error with another text.
     #[cfg(feature = "redis")]
     pub(crate) fn with_detail(mut self, detail: impl Into<Arc<str>>) -> Self {

@@ -350,7 +350,7 @@ impl PinnedConnection {
         tokio::select! {
             reply = reply => self.assess(reply, believed),
             reason = given_up.wait_for(Option::is_some) => {
-                Err(reason.ok().and_then(|reason| reason.clone()).unwrap_or_else(given_up_early))
+                Err(to_others(reason.ok().and_then(|reason| reason.clone())))
             }
         }
     }
@@ -381,7 +381,7 @@ impl PinnedConnection {
             // The connection was given up, which cancels what is under way. The reason says more
             // than the error of fred.
             Err(_) if !self.shared.is_current(&self.current) => {
-                Err(self.current.given_up.borrow().clone().unwrap_or_else(given_up_early))
+                Err(to_others(self.current.given_up.borrow().clone()))
             }
             Err(error) => {
                 let failure = classify(&error);
@@ -415,6 +415,28 @@ fn given_up_early() -> StoreError {
         StoreErrorKind::Unreachable,
         "the connection was given up before the answer came",
     )
+}
+
+/// The reason why a connection was given up, as it is told to questions that were under way.
+///
+/// It may be the answer of redis to another question. So its code is no code here, by which it would
+/// be known that a write was refused and not done; and its words may quote what the other one was
+/// about.
+fn to_others(reason: Option<StoreError>) -> StoreError {
+    let Some(reason) = reason else { return given_up_early() };
+    let Some(source) = reason.told().and_then(|told| told.downcast_ref::<fred::error::Error>())
+    else {
+        return reason;
+    };
+    // What the operating system says of a connection is about nothing else.
+    if *source.kind() == fred::error::ErrorKind::IO {
+        return reason.without_told();
+    }
+    let code = code_of(source.details());
+    let is_code = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_uppercase());
+    let code = if is_code { code } else { "with an error" };
+    let detail = format!("redis: the connection was given up, as the server answered {code}");
+    reason.without_told().with_detail(detail)
 }
 
 /// Whether an error says that the *connection*, or the server behind it, must not be used any more.
@@ -524,29 +546,76 @@ impl Supervision {
 
 #[cfg(test)]
 mod tests {
-    use super::super::connection::ConnectSettings;
+    use super::super::connection::{ConnectSettings, error_code, is_script_refused};
     use super::super::topology::Topology;
     use super::super::url::parse_url;
     use super::*;
+    use crate::support::{RedisServer, redis_or_skip, wait_until};
 
-    #[tokio::test]
-    async fn a_connection_is_given_up_when_its_supervision_ends() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("redis://{}", listener.local_addr().unwrap());
-        let connection = SupervisedConnection::start(SupervisionConfig {
+    fn start(url: &str) -> SupervisedConnection {
+        SupervisedConnection::start(SupervisionConfig {
             purpose: Purpose::Checks,
             topology: Arc::new(
-                Topology::new(parse_url(&url).unwrap(), ConnectSettings::default()).unwrap(),
+                Topology::new(parse_url(url).unwrap(), ConnectSettings::default()).unwrap(),
             ),
             keys: Arc::new(RedisKeys::new("p", 1)),
             tracker: Arc::new(EpochTracker::new(1, Duration::from_secs(1))),
             slot: 0,
             shards: 0..1,
-            limit: Duration::from_secs(1),
-            in_flight: 1,
+            limit: Duration::from_secs(10),
+            in_flight: 2,
             health_tx: Arc::default(),
             activity: Arc::default(),
-        });
+        })
+    }
+
+    /// Of a write that is under way when another question is refused nobody knows whether it was
+    /// done.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_redis_answered_to_one_question_is_no_answer_to_another() {
+        redis_or_skip!();
+        let redis = RedisServer::start();
+        for (answer, kind, words) in [
+            ("READONLY of the secret", StoreErrorKind::NotPrimary, "answered READONLY"),
+            ("MOVED 1 secret:7000", StoreErrorKind::Cluster, "answered MOVED"),
+            ("odd secret", StoreErrorKind::Unreachable, "answered with an error"),
+        ] {
+            let connection = start(&redis.url());
+            let mut changes = connection.shared.changes.subscribe();
+            let permit = loop {
+                match connection.acquire() {
+                    Ok(permit) => break permit,
+                    Err(_) => changes.changed().await.unwrap(),
+                }
+            };
+            let current = Arc::clone(&permit.connection.current);
+            let waiting = tokio::spawn(async move {
+                let limit = Duration::from_secs(60);
+                permit.command("BLPOP", vec!["nothing", "0"], limit).await
+            });
+            wait_until("it is under way", Duration::from_secs(30), || {
+                redis.cli(&["INFO", "clients"]).contains("blocked_clients:1")
+            });
+            let answer = fred::error::Error::new(fred::error::ErrorKind::Unknown, answer);
+            assert!(is_fatal(&answer, &classify(&answer)));
+            connection.shared.give_up(&current, &classify(&answer));
+            let error = waiting.await.unwrap().unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert_eq!(error_code(&error), "", "{error}");
+            assert!(!is_script_refused(&error) && error.told().is_none(), "{error}");
+            let text = error.to_string();
+            assert!(text.contains(words) && !text.contains("secret"), "{text}");
+            drop(connection);
+            wait_until("it is gone", Duration::from_secs(30), || {
+                redis.cli(&["INFO", "clients"]).contains("blocked_clients:0")
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_given_up_when_its_supervision_ends() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let connection = start(&format!("redis://{}", listener.local_addr().unwrap()));
         let problem = || connection.acquire().err().map(|error| error.to_string());
         assert_eq!(problem().unwrap(), "not connected to redis yet");
         tokio::task::yield_now().await;
