@@ -198,6 +198,21 @@ async fn a_reinstatement_takes_off_what_was_written_here_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn what_was_not_written_here_is_not_asked_for_by_a_reinstatement() {
+    if !redis_is_installed() {
+        return;
+    }
+    let server = RedisServer::builder().acl("app on >right ~* +@all").start();
+    let lists = [ForeignList::plain_jti(), ForeignList::keys("b:{jti}")];
+    let store = open(&server.url_as("app", "right"), lists.map(ForeignList::with_writes)).await;
+    let revoker = layer(&store).revoker();
+    server.cli(&["SET", "t1", ""]);
+    server.cli(&["ACL", "SETUSER", "app", "resetkeys", "~jwt-revocation:*"]);
+    revoker.reinstate(Target::token("t1")).await.unwrap();
+    assert_eq!(server.cli(&["EXISTS", "t1"]), "1");
+}
+
+#[tokio::test]
 async fn an_existing_entry_is_neither_overwritten_nor_shortened() {
     let Some(lab) = Lab::start([ForeignList::plain_jti().with_writes()]).await else { return };
     let revoker = lab.layer.revoker();
@@ -221,8 +236,10 @@ async fn an_existing_entry_is_neither_overwritten_nor_shortened() {
         let error = revoker.revoke(Target::token(id)).await.unwrap_err();
         assert!(error.to_string().contains("in force"), "{error}");
         assert!(revoker.find(Target::token(id)).await.unwrap().is_some());
-        revoker.reinstate(Target::token(id)).await.unwrap_err();
     }
+    // Nothing was written there that a reinstatement would have to take off.
+    revoker.reinstate(Target::token("hash")).await.unwrap();
+    revoker.reinstate(Target::token("jwt-revocation:{0}:e")).await.unwrap_err();
     assert_eq!(lab.cli(&["TYPE", "hash"]), "hash");
     // The number of changes is in it; the rest is as it was.
     let words = |epoch: &str| epoch.split(' ').take(5).map(ToOwned::to_owned).collect::<Vec<_>>();

@@ -242,8 +242,20 @@ impl ForeignList {
     /// one of the [live values](Self::with_live_values). A reinstatement takes off what was written
     /// here, and nothing else: an entry that was there before stays, and so does one that the other
     /// program has written over ours, unless it is the same. What stood in the place of an entry, a
-    /// live value, is not put back. A mark beside our records says what was written; where it is
-    /// lost, the entry stays.
+    /// live value, is not put back.
+    ///
+    /// What was written here is known by a mark beside our records, which is written after the
+    /// entry was confirmed. Where that confirmation is lost, because the connection was or Redis
+    /// did not answer in time, there is no mark, also if the write is repeated: an entry that is
+    /// found then may be the other program's. So it stays after a reinstatement, and the token
+    /// stays refused, until it expires or is deleted by hand; in a set that is for good. The same
+    /// holds where the mark was lost with other data.
+    ///
+    /// Of a [list of the live](Self::absent_means_revoked_even_if_lost) the entry is deleted,
+    /// whoever has written it, also where tokens are revoked
+    /// [so far](crate::Extent::IssuedSoFar) and no session is
+    /// [spared](crate::revoker::RevokeRequest::sparing): the next login makes it anew. It has no
+    /// marks, and a reinstatement brings nothing back.
     ///
     /// A list by the token itself is written where the token is at hand: in
     /// [`revoke_raw_token`](crate::Revoker::revoke_raw_token), in

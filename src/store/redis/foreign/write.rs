@@ -31,7 +31,7 @@ pub(crate) const LIST: LuaScript = LuaScript {
 /// The script that takes an entry off.
 pub(crate) const UNLIST: LuaScript = LuaScript {
     source: include_str!("unwrite.lua"),
-    sha: "de5fe8ea762317252f6f1ad3a8921fca0efb4871",
+    sha: "124820b0b0b0a045683de685bd78fecc17193b73",
     writes: true,
 };
 /// How many entries are written at once.
@@ -347,6 +347,11 @@ impl ForeignLists {
     }
 
     /// Writes an entry, unless there is one, and a mark beside our records that it is ours.
+    ///
+    /// The mark comes last, after the answer that nothing was there: with a mark that came first,
+    /// an entry that the other program writes at the same time would be taken off as ours. Where
+    /// the answer is lost, the entry is taken for the other program's and stays: that refuses a
+    /// token too many, and the other way one too few.
     async fn add(
         &self,
         core: &StoreCore,
@@ -395,24 +400,14 @@ impl ForeignLists {
         let (shard, mark) = mark_of(core, list, &entry);
         let slot = fred::util::redis_keyslot(entry.key.as_bytes());
         let known = core.send(shard, StoreCommand::Plain("GET"), vec![mark.clone()]).await?;
-        let known = known.into_bytes();
+        let Some(known) = known.into_bytes() else { return Ok(()) };
         let key = Bytes::from(entry.key);
-        match entry.member {
-            Some(member) if known.is_some() => {
-                let arguments = vec![key, member.into()];
-                self.send(core, slot, StoreCommand::Plain("SREM"), arguments).await?;
-            }
-            Some(_) => {}
-            None => {
-                let arguments =
-                    vec![Bytes::from_static(b"1"), key, known.clone().unwrap_or_default()];
-                self.send(core, slot, StoreCommand::Script(&UNLIST), arguments).await?;
-            }
-        }
-        if known.is_some() {
-            core.send(shard, StoreCommand::Plain("DEL"), vec![mark]).await?;
-        }
-        Ok(())
+        let (command, arguments) = match entry.member {
+            Some(member) => (StoreCommand::Plain("SREM"), vec![key, member.into()]),
+            None => (StoreCommand::Script(&UNLIST), vec![Bytes::from_static(b"1"), key, known]),
+        };
+        self.send(core, slot, command, arguments).await?;
+        core.send(shard, StoreCommand::Plain("DEL"), vec![mark]).await.map(drop)
     }
 
     async fn send(
