@@ -15,7 +15,7 @@ use tower::{Layer as _, ServiceExt as _};
 use tower_jwt_revocation::policy::RejectionKind;
 use tower_jwt_revocation::revocation::{Outcome, Revocation, TargetKind};
 use tower_jwt_revocation::store::redis::foreign::ForeignList;
-use tower_jwt_revocation::store::redis::{Import, RedisStoreBuilder, Start};
+use tower_jwt_revocation::store::redis::{ConnectError, Import, RedisStoreBuilder, Start};
 use tower_jwt_revocation::store::{RevocationStore, Standing, StoreErrorKind};
 use tower_jwt_revocation::token::UpstreamClaims;
 use tower_jwt_revocation::token::bearer::TokenSource;

@@ -230,6 +230,11 @@ async fn a_list_of_the_live_is_not_read_where_keys_may_be_lost_by_eviction() {
     server.cli(&["ACL", "SETUSER", "default", "-info"]);
     let error = connect().await.unwrap_err().to_string();
     assert!(error.contains("+info"), "{error}");
+    let renamed = RedisServer::builder().arg("rename-command", "INFO nothing").start();
+    let elsewhere = RedisStore::builder().with_url(renamed.url()).with_foreign_list(list());
+    let error = elsewhere.connect().await.unwrap_err();
+    assert!(matches!(error, ConnectError::Config(_)), "{error}");
+    assert!(error.to_string().contains("rename-command"), "{error}");
 
     let anyway = RedisStore::builder().with_url(server.url()).with_start(Start::Anyway);
     let error = anyway.with_foreign_list(list()).connect().await.unwrap_err().to_string();

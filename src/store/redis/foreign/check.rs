@@ -10,8 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::super::batch::BatchedChecks;
 use super::super::check::first_revoked;
-use super::super::connection::error_code;
-use super::super::connection::unexpected_reply;
+use super::super::connection::{error_code, is_command_refused, unexpected_reply};
 use super::super::core::StoreCore;
 use super::super::error::ConnectError;
 use super::super::supervised::Permit;
@@ -118,7 +117,7 @@ impl ForeignLists {
         let oops = |problem: String| ConfigError::new("foreign_list", problem);
         let info = match memory_info(core).await {
             Ok(info) => info,
-            Err(error) if error.kind() == StoreErrorKind::Denied => Value::Null,
+            Err(error) if is_command_refused(&error) => Value::Null,
             Err(error) => return Err(ConnectError::Store(error)),
         };
         let info = info.as_str().unwrap_or_default();
@@ -133,7 +132,7 @@ impl ForeignLists {
             .into()),
             (None, _) => Err(oops(format!(
                 "`{}` takes what is not there for revoked, and this server does not say whether it \
-                 evicts keys; give the user the right +info",
+                 evicts keys; give the user the right +info, or undo the rename-command of INFO",
                 list.name
             ))
             .into()),
