@@ -277,11 +277,14 @@ impl ForeignList {
     /// | a session, by `Sessions` | – | its family | says it | – |
     /// | a session, by the token of a request (`Sessions::logout`) | that token | its family | says it | – |
     /// | a user with [`Extent::All`](crate::Extent::All) | – | – | – | says it |
-    /// | a user so far, which is the default | – | – | – | – |
-    /// | a user so far, by `Sessions::end_all` | – | those of the sessions | the sessions | – |
+    /// | a user so far, which is the default | – | – | – | only a list of the live |
+    /// | a user so far, by `Sessions::end_all` | – | those of the sessions | the sessions | only a list of the live |
+    /// | a user so far, but for one session | – | – | – | – |
+    /// | anything until an earlier time ([`Extent::IssuedUntil`](crate::Extent::IssuedUntil)) | – | – | – | – |
     ///
     /// So of a "log out everywhere" a list of tokens learns nothing: the ids of tokens that were
-    /// issued are not kept.
+    /// issued are not kept. Where the token of a request is at hand, and is covered, a list of
+    /// tokens gets that one.
     pub fn with_writes(mut self) -> Self {
         self.writes = ListWrites::Too;
         self

@@ -363,6 +363,9 @@ fn a_list_of_the_live_keeps_the_entry_of_a_user_of_whom_a_session_is_spared() {
     assert_eq!((lists.writes_for(&[change.clone()]).len(), lists.unlisted(&change).len()), (1, 0));
     change.sparing = Some(Target::session("s"));
     assert_eq!((lists.writes_for(&[change.clone()]).len(), lists.unlisted(&change).len()), (0, 1));
+    change.sparing = None;
+    change.action = Action::Revoke(Extent::IssuedUntil(Timestamp::from_secs(1)));
+    assert_eq!((lists.writes_for(&[change.clone()]).len(), lists.unlisted(&change).len()), (0, 1));
 }
 
 #[test]
