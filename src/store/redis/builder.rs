@@ -127,8 +127,9 @@ impl RedisStoreBuilder {
     }
 
     /// The same as a file, which is read for each connection, so that an authority can be replaced
-    /// without a restart. A file that cannot be used is an error at the start; later the
-    /// certificates that were read before go on being used.
+    /// without a restart. A file that cannot be used is an error at the start; later, or if it is
+    /// not read within a second, the certificates that were read before go on being used, with a
+    /// warning in the log at each connection.
     #[doc(alias = "REDIS_CA_FILE")]
     pub fn with_root_certificates_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.servers.own_tls.set_roots_file(path.into());
@@ -150,8 +151,9 @@ impl RedisStoreBuilder {
     }
 
     /// The same as two files, which are read for each connection, so that a certificate can be
-    /// renewed without a restart. Files that cannot be used are an error at the start; later what
-    /// was read before goes on being used.
+    /// renewed without a restart. Files that cannot be used are an error at the start; later, or if
+    /// they are not read within a second, what was read before goes on being used, with a warning
+    /// in the log at each connection.
     pub fn with_client_certificate_files(
         mut self,
         certificate: impl Into<PathBuf>,

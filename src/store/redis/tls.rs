@@ -1,8 +1,10 @@
 //! TLS: which authorities are trusted, and by which certificate this client shows who it is.
 //!
 //! It is rustls where that is compiled in, else native-tls. What comes from files is read for each
-//! connection, as certificates are renewed while programs run. As long as a file cannot be used,
-//! the certificates that were read before go on being used.
+//! connection, as certificates are renewed while programs run. As long as a file cannot be used, or
+//! is not read within [`READ_LIMIT`], the certificates that were read before go on being used: a
+//! service that has a valid certificate must not lose its Redis because a volume is away. Once that
+//! one is over, the servers refuse it, which is an error of its own.
 
 #[cfg(all(feature = "native-tls", not(feature = "rustls")))]
 mod by_native_tls;
@@ -12,8 +14,11 @@ mod by_rustls;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use fred::types::config::Config;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
 
 #[cfg(all(feature = "native-tls", not(feature = "rustls")))]
 use self::by_native_tls::connector;
@@ -160,46 +165,75 @@ impl fmt::Debug for PemSource {
 
 // === What can change while the program runs ===
 
+/// How long a new connection waits for the files. They are small; what takes longer is a volume
+/// that hangs, and would keep all connections from being made.
+const READ_LIMIT: Duration = Duration::from_secs(1);
+
 /// The TLS of the next connection.
 pub(crate) struct CurrentTls {
     settings: TlsSettings,
     /// What was made of the files when they could last be used.
     last: Mutex<Config>,
+    /// One reads at a time: on a volume that hangs, threads must not become more and more.
+    reading: Arc<Semaphore>,
 }
 
 impl CurrentTls {
     /// None if nothing of it can change. `first` is what was made of the files a moment ago.
     pub(crate) fn new(settings: &TlsSettings, first: &Config) -> Option<Arc<Self>> {
-        (settings.has_files() && first.uses_tls())
-            .then(|| Arc::new(Self { settings: settings.clone(), last: Mutex::new(first.clone()) }))
+        (settings.has_files() && first.uses_tls()).then(|| {
+            Arc::new(Self {
+                settings: settings.clone(),
+                last: Mutex::new(first.clone()),
+                reading: Arc::new(Semaphore::new(1)),
+            })
+        })
     }
 
-    /// The configuration with the TLS that the files stand for now, if it has TLS at all.
+    /// The configuration with the TLS that the files stand for now, if it has TLS at all. With what
+    /// they stood for before, if they cannot be used, or are not read in time.
     pub(crate) async fn renew(self: &Arc<Self>, config: Config) -> Config {
         if !config.uses_tls() {
             return config;
         }
-        let this = Arc::clone(self);
-        let read = tokio::task::spawn_blocking(move || this.read()).await;
-        match read {
-            Ok(secured) => with_tls_of(config, secured),
-            // The runtime is ending.
-            Err(_) => config,
+        if !matches!(timeout(READ_LIMIT, self.read()).await, Ok(Some(()))) {
+            tracing::warn!(
+                settings = ?self.settings,
+                limit = ?READ_LIMIT,
+                "the certificates for redis were not read in time; those that were read before \
+                are used"
+            );
         }
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        with_tls_of(config, last)
     }
 
-    fn read(&self) -> Config {
-        let read = self.settings.secured();
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        match read {
-            Ok(secured) => *last = secured,
+    /// Reads the files, in a thread of its own: one that hangs must not keep the runtime from
+    /// ending, as one of its own would. None if no thread could be had, or it has panicked.
+    async fn read(self: &Arc<Self>) -> Option<()> {
+        let permit = Arc::clone(&self.reading).acquire_owned().await.ok()?;
+        let (done, is_done) = oneshot::channel();
+        let this = Arc::clone(self);
+        let read = move || {
+            this.read_now();
+            drop(permit);
+            // Whoever has waited may be gone.
+            let _ = done.send(());
+        };
+        let name = "redis certificates".to_owned();
+        std::thread::Builder::new().name(name).spawn(read).ok()?;
+        is_done.await.ok()
+    }
+
+    fn read_now(&self) {
+        match self.settings.secured() {
+            Ok(secured) => *self.last.lock().unwrap_or_else(PoisonError::into_inner) = secured,
             Err(error) => tracing::warn!(
                 ?error,
                 "the certificates for redis cannot be read \
                 again; those that were read before are used"
             ),
         }
-        last.clone()
     }
 }
 

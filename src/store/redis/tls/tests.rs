@@ -86,15 +86,76 @@ fn a_key_is_not_shown() {
     assert!(!shown.contains("PRIVATE") && !shown.contains(key.lines().nth(1).unwrap()), "{shown}");
 }
 
+/// Which certificates a configuration stands for: the same only if they were read at once.
+#[cfg(feature = "rustls")]
+fn read_of(config: &Config) -> *const () {
+    match &config.tls.as_ref().unwrap().connector {
+        fred::types::config::TlsConnector::Rustls(connector) => {
+            Arc::as_ptr(connector.config()).cast()
+        }
+        #[cfg(feature = "native-tls")]
+        fred::types::config::TlsConnector::Native(_) => panic!("it is rustls"),
+    }
+}
+
+#[cfg(feature = "rustls")]
 #[tokio::test]
-async fn what_was_read_before_is_used_while_a_file_cannot_be() {
+async fn what_was_read_last_is_used_while_a_file_cannot_be() {
+    let Files { own, other, .. } = &files();
+    let settings = of_roots(&own.ca);
+    let first = settings.secured().unwrap();
+    let current = CurrentTls::new(&settings, &first).unwrap();
+    let good = fs::read(&other.ca).unwrap();
+    fs::write(&own.ca, &good).unwrap();
+    let renewed = current.renew(first.clone()).await;
+    assert_ne!(read_of(&renewed), read_of(&first), "it is read again");
+    for unusable in [b"half of a fi".to_vec(), Vec::new()] {
+        fs::write(&own.ca, unusable).unwrap();
+        let last = current.renew(first.clone()).await;
+        assert_eq!(read_of(&last), read_of(&renewed), "neither none nor that of the start");
+    }
+    fs::remove_file(&own.ca).unwrap();
+    assert_eq!(read_of(&current.renew(first.clone()).await), read_of(&renewed));
+    fs::write(&own.ca, good).unwrap();
+    let again = current.renew(first.clone()).await;
+    assert!(![read_of(&first), read_of(&renewed)].contains(&read_of(&again)));
+}
+
+/// As on a volume of which the server is away: a pipe is opened when another one writes to it.
+#[cfg(all(feature = "rustls", unix))]
+#[tokio::test]
+async fn a_file_that_hangs_keeps_no_connection_from_being_made() {
+    use std::time::Instant;
+
     let Files { own, .. } = &files();
     let settings = of_roots(&own.ca);
     let first = settings.secured().unwrap();
     let current = CurrentTls::new(&settings, &first).unwrap();
-    fs::write(&own.ca, "half of a fi").unwrap();
-    assert!(current.renew(first).await.uses_tls());
-    // What has no TLS gets none.
+    let good = fs::read(&own.ca).unwrap();
+    fs::remove_file(&own.ca).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&own.ca).status().unwrap();
+    assert!(made.success());
+    for _ in 0..2 {
+        let start = Instant::now();
+        let last = current.renew(first.clone()).await;
+        assert_eq!(read_of(&last), read_of(&first));
+        assert!(start.elapsed() >= READ_LIMIT);
+        assert_eq!(current.reading.available_permits(), 0, "one thread waits, and no more");
+    }
+    // Once it can be read it is, also by whoever waits no more.
+    fs::write(&own.ca, good).unwrap();
+    crate::support::wait_until("it is read", Duration::from_secs(30), || {
+        current.reading.available_permits() == 1
+    });
+    let last = current.last.lock().unwrap().clone();
+    assert_ne!(read_of(&last), read_of(&first));
+}
+
+#[tokio::test]
+async fn what_has_no_tls_gets_none() {
+    let Files { own, .. } = &files();
+    let settings = of_roots(&own.ca);
+    let current = CurrentTls::new(&settings, &settings.secured().unwrap()).unwrap();
     assert!(!current.renew(Config::default()).await.uses_tls());
     let mut given = TlsSettings::default();
     given.set_roots(b"whatever");
