@@ -509,7 +509,7 @@ fn refused_by_sentinel(
     let words = words_of(error);
     let detail = if words.contains("No such master") {
         format!("redis: the sentinel {sentinel} knows no service {service:?}: {words}")
-    } else if error.kind() == StoreErrorKind::Denied {
+    } else if error.kind() == StoreErrorKind::Denied && !is_of_certificates(error) {
         format!("redis: the sentinel {sentinel} refused {}: {words}", UserName(username))
     } else {
         format!("redis: the sentinel {sentinel}: {words}")

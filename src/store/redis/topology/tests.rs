@@ -107,3 +107,18 @@ fn a_configuration_without_a_server_is_refused() {
         "config"
     );
 }
+
+#[test]
+fn of_a_certificate_is_not_said_that_a_user_was_refused() {
+    let sentinel = Server::new("sentinel-1", 26_379);
+    let told = |details: &str| {
+        let error = fred::error::Error::new(fred::error::ErrorKind::Unknown, details.to_owned());
+        let error = super::super::connection::classify(&error);
+        assert_eq!(error.kind(), StoreErrorKind::Denied, "{error}");
+        refused_by_sentinel(&error, &sentinel, "main", Some("app")).to_string()
+    };
+    let text = told("invalid peer certificate: UnknownIssuer");
+    assert!(text.starts_with("redis: the sentinel sentinel-1:26379: the certificate"), "{text}");
+    let text = told("WRONGPASS invalid username-password pair");
+    assert!(text.contains("refused the user \"app\": WRONGPASS"), "{text}");
+}
