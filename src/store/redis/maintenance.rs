@@ -311,19 +311,36 @@ pub(crate) async fn maintain(core: Weak<StoreCore>) {
         let shards =
             (0..core.keys.shards()).filter(|shard| is_due || core.writers.is_active(*shard));
         let kept = stream::iter(shards).map(|shard| core.keep_epoch(shard));
-        let mut kept = kept.buffer_unordered(SHARDS_AT_ONCE).collect::<Vec<_>>().await;
+        let kept = kept.buffer_unordered(SHARDS_AT_ONCE).collect::<Vec<_>>().await;
         is_settling = kept.iter().any(|kept| matches!(kept, Ok(true)));
-        if is_due && !is_settling && kept.iter().all(Result::is_ok) {
-            kept.push(core.say_accepted().await.map(|()| false));
-        }
+        let is_kept = kept.iter().all(Result::is_ok);
+        let said =
+            if is_due && !is_settling && is_kept { core.say_accepted().await } else { Ok(()) };
         core.health_tx.send_if_modified(|health| core.tell_doubt(health));
-        if let Some(error) = kept.into_iter().find_map(Result::err) {
-            if error.kind() == StoreErrorKind::Denied {
-                core.tracker.cannot_report.store(true, Ordering::Relaxed);
-            }
+        let is_denied = |error: &StoreError| error.kind() == StoreErrorKind::Denied;
+        if kept.iter().any(|kept| kept.as_ref().is_err_and(is_denied)) {
+            core.tracker.cannot_report.store(true, Ordering::Relaxed);
+        } else if is_kept && !kept.is_empty() {
+            // The right may have been missing for a while.
+            core.tracker.cannot_report.store(false, Ordering::Relaxed);
+        }
+        let failure = match (kept.into_iter().find_map(Result::err), said) {
+            (Some(error), _) => Some((
+                error,
+                "what redis says of the state of its data could not \
+                be kept up: to put off its expiry, to begin it anew, or to put back what redis has \
+                lost",
+            )),
+            (None, Err(error)) => Some((
+                error,
+                "redis could not be told which tokens the layers of \
+                this process accept",
+            )),
+            (None, Ok(())) => None,
+        };
+        if let Some((error, what)) = failure {
             if !has_failed {
-                tracing::warn!(error = %error.chain(),
-                    "the epoch of the store in redis could not be prolonged; trying again");
+                tracing::warn!(error = %error.chain(), "{what}; trying again");
             }
             has_failed = true;
             pause_after = (pause_after * 2).min(longest);
