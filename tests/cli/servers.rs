@@ -61,12 +61,28 @@ fn the_doctor_says_whether_the_store_is_fit() {
     redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
     program.run("doctor").exits(0);
 
-    // A replica is none to write to.
+    // A replica is none to write to. That is said at once, and nothing is waited for or counted.
     let port = redis.port().to_string();
     let replica = RedisServer::builder().arg("replicaof", &format!("127.0.0.1 {port}")).start();
-    let at_replica = Program::at(&replica.url()).with("JWT_REDIS_START_LIMIT_SECS", "1");
-    assert_eq!(at_replica.run("doctor --json").exits(1).json()["fit"], false);
-    at_replica.run("revoke --user alice").exits(3);
+    let at_replica = Program::at(&replica.url());
+    let patient = at_replica.clone().with("JWT_REDIS_START_LIMIT_SECS", "50");
+    let lists = "JWT_REDIS_FOREIGN_LISTS";
+    let listed = patient.clone().with(lists, "live:{sid}|absent-means-revoked-even-if-lost");
+    for program in [patient, listed] {
+        let ran = program.run("doctor --json").exits(1);
+        assert!(ran.took < Duration::from_secs(40), "{ran:?}");
+        let report = ran.json();
+        assert_eq!(report["fit"], false);
+        has(&report, "error", "role");
+        for finding in report["findings"].as_array().unwrap() {
+            assert!(!ran.out.contains("is known that the server is a primary"), "{report}");
+            let is_of_role = finding["subject"] == "role";
+            assert_eq!(finding["severity"] == "error", is_of_role, "{report}");
+            assert_eq!(finding["remedy"].is_string(), is_of_role, "{report}");
+        }
+        assert!(report.get("revocations").is_none(), "{report}");
+    }
+    at_replica.with("JWT_REDIS_START_LIMIT_SECS", "1").run("revoke --user alice").exits(3);
 }
 
 #[test]

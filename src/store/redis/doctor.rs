@@ -13,8 +13,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fred::types::Value;
+use tokio::time::timeout;
 
-use self::assess::{ServerInfo, assess_clock, assess_role, assess_server_id, counted, in_words};
+use self::assess::{
+    ServerInfo, assess_clock, assess_failure, assess_role, assess_server_id, counted, in_words,
+};
 use self::report::Severity;
 pub use self::report::{Finding, Report, ServerFigures};
 use super::connection::{ServerAddress, error_code};
@@ -66,20 +69,17 @@ impl RedisStore {
     pub async fn doctor(&self) -> Report {
         let mut report = Report::default();
         let core = &self.core;
+        core.wait_for_first_attempts().await;
         let mut servers = Vec::new();
         let mut slowest = Some(Duration::ZERO);
+        let mut is_connected = true;
         for (n, (checks, writes)) in core.checks.iter().zip(&core.writes).enumerate() {
             let shard = u16::try_from(n).unwrap_or(u16::MAX);
             let latency = core.latency(checks.connection(), shard).await;
             let limit = core.options.check_timeout;
             slowest = slowest.zip(latency.as_ref().ok()).map(|(known, it)| known.max(*it));
             match &latency {
-                Err(error) => report.add(
-                    Severity::Error,
-                    "reachable",
-                    format!("tokens cannot be checked: {error}"),
-                    "see to it that redis runs, and that this process can reach it",
-                ),
+                Err(error) => assess_failure(error, "tokens cannot be checked", &mut report),
                 Ok(latency) if *latency > limit / 2 => report.add(
                     Severity::Warning,
                     "latency",
@@ -99,16 +99,15 @@ impl RedisStore {
                     );
                 }
             }
-            assess_role(checks.connection().role_source(), &mut report);
+            // Without a connection it was not asked for.
+            if latency.is_ok() {
+                assess_role(checks.connection().role_source(), &mut report);
+            }
             let permit = match writes.acquire() {
                 Ok(permit) => permit,
                 Err(error) => {
-                    report.add(
-                        Severity::Error,
-                        "reachable",
-                        format!("revocations cannot be written: {error}"),
-                        "see to it that redis runs, and that this process can reach it",
-                    );
+                    is_connected = false;
+                    assess_failure(&error, "revocations cannot be written", &mut report);
                     continue;
                 }
             };
@@ -120,7 +119,12 @@ impl RedisStore {
             }
         }
         report.latency_micros = slowest.and_then(|it| u64::try_from(it.as_micros()).ok());
-        Box::pin(core.examine_store(&mut report)).await;
+        Box::pin(core.examine_store(is_connected, &mut report)).await;
+        // A server that cannot be asked would take the whole limit of a write, to say what was
+        // reported before.
+        if is_connected {
+            Box::pin(core.count_kept(&mut report)).await;
+        }
         report.findings.sort_by_key(|finding| finding.severity);
         let found = [Severity::Error, Severity::Warning]
             .map(|severity| report.findings.iter().filter(|it| it.severity == severity).count());
@@ -189,6 +193,15 @@ fn trials(
 }
 
 impl StoreCore {
+    /// Of a store that was opened a moment ago it is not known yet what its connections come to.
+    async fn wait_for_first_attempts(&self) {
+        let mut health = self.health_tx.subscribe();
+        let tried = health.wait_for(|health| !health.is_starting());
+        // Longer than an attempt takes. If it takes longer all the same, that is in the report.
+        let limit = self.options.connect_timeout + self.options.check_timeout;
+        let _ = timeout(limit, tried).await;
+    }
+
     /// How long a check takes, the quickest of three; an error if none was answered.
     async fn latency(
         &self,
@@ -354,7 +367,7 @@ impl StoreCore {
         }
     }
 
-    async fn examine_store(&self, report: &mut Report) {
+    async fn examine_store(&self, is_connected: bool, report: &mut Report) {
         let shards = self.keys.shards();
         report.add(
             Severity::Info,
@@ -383,6 +396,10 @@ impl StoreCore {
             is_readable = doubt.is_some();
             let is_elsewhere = doubt == Some(Doubt::Settling);
             let Some(known) = self.tracker.known(shard) else {
+                // Why it was not read was reported.
+                if !is_connected {
+                    continue;
+                }
                 let without =
                     "holds no epoch, so no token can be checked and the fail mode decides";
                 report.add(
@@ -434,6 +451,10 @@ impl StoreCore {
                 ),
             }
         }
+    }
+
+    /// Counts what is kept.
+    async fn count_kept(&self, report: &mut Report) {
         #[cfg(feature = "sessions")]
         {
             report.sessions = self.count_members().await.ok();

@@ -126,6 +126,11 @@ impl Health {
         true
     }
 
+    /// Whether some connection has neither been up yet nor failed.
+    pub(crate) fn is_starting(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Whether all connections are up.
     pub(crate) fn is_connected(&self) -> bool {
         self.checks.is_empty() && self.writes.is_empty() && self.pending.is_empty()
@@ -318,13 +323,14 @@ mod tests {
         let error = |detail| StoreError::new(StoreErrorKind::Unreachable, detail);
         let mut health = Health::starting(std::slice::from_ref(&(0..4)));
         assert_eq!(health.to_string(), "not connected to redis yet");
-        assert!(!health.checks() && !health.writes());
+        assert!(!health.checks() && !health.writes() && health.is_starting());
 
         health.record(Purpose::Checks, &(0..4), None);
+        assert!(health.is_starting());
         assert!(health.checks() && !health.writes() && !health.is_up());
         health.record(Purpose::Writes, &(0..4), None);
         assert_eq!(health.to_string(), "redis can be used");
-        assert!(health.checks() && health.writes() && health.is_up());
+        assert!(health.checks() && health.writes() && health.is_up() && !health.is_starting());
 
         health.record(Purpose::Writes, &(0..4), Some(&error("redis: refused")));
         assert_eq!(health.to_string(), "revocations cannot be written: redis: refused");

@@ -1,9 +1,9 @@
 //! `doctor`: whether this Redis is fit to keep revocations.
 
 use serde_json::{Value, json};
-use tower_jwt_revocation::RedisStore;
 use tower_jwt_revocation::store::redis::{ConnectError, Finding, Report, ServerFigures, Start};
 use tower_jwt_revocation::store::{StoreError, StoreErrorKind};
+use tower_jwt_revocation::{RedisConfig, RedisStore};
 
 use crate::args::Common;
 use crate::failure::{Failure, Status};
@@ -11,11 +11,13 @@ use crate::open;
 use crate::output::Output;
 
 pub(super) async fn doctor(common: &Common, output: Output) -> Result<Status, Failure> {
-    let config = open::redis_config(common)?;
-    let store = match Box::pin(config.connect()).await {
+    let mut config = open::redis_config(common)?;
+    let store = match Box::pin(connect(&config)).await {
         Ok(store) => store,
         // It answers, and cannot be used: what it lacks is to be found out.
         Err(ConnectError::Store(error)) if !is_out_of_reach(&error) => {
+            // They are not examined, and some cannot be had without their server.
+            config.foreign_lists.clear();
             Box::pin(config.builder()?.with_start(Start::Anyway).connect()).await?
         }
         Err(error) => return Err(error.into()),
@@ -38,6 +40,26 @@ pub(super) async fn doctor(common: &Common, output: Output) -> Result<Status, Fa
             .join("\n")
     })?;
     Ok(if is_fit { Status::Done } else { Status::Refused })
+}
+
+/// Connects. A server that is away is waited for, as by any command. One that is there and a replica
+/// is told at once: it becomes the primary for a reason, and not by waiting.
+async fn connect(config: &RedisConfig) -> Result<RedisStore, ConnectError> {
+    let mut at_once = config.clone();
+    (at_once.start, at_once.start_limit_secs) = (Some(Start::AtOnce), None);
+    let at_once = async {
+        match Box::pin(at_once.connect()).await {
+            Ok(store) => Ok(store),
+            Err(ConnectError::Store(error)) if error.kind() == StoreErrorKind::NotPrimary => {
+                Err(ConnectError::Store(error))
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        connected = Box::pin(config.connect()) => connected,
+        connected = at_once => connected,
+    }
 }
 
 /// The report for programs, with whether the server is fit.

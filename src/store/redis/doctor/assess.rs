@@ -9,6 +9,7 @@ use crate::revocation::MAX_CLOCK_LEAD;
 use crate::store::redis::options::StoreOptions;
 use crate::store::redis::role::RoleSource;
 use crate::store::redis::server_id::ServerId;
+use crate::store::{StoreError, StoreErrorKind};
 
 /// The oldest version that has all that is needed: `XADD NOMKSTREAM`, `SET PXAT`.
 const OLDEST: (u32, u32) = (6, 2);
@@ -16,6 +17,9 @@ const OLDEST: (u32, u32) = (6, 2);
 const CLOCK_WARNING: Duration = Duration::from_secs(1);
 /// A larger difference of the clocks is an error: it exceeds the leeway of verifiers.
 const CLOCK_ERROR: Duration = Duration::from_secs(60);
+
+/// What to do about a server that is no primary.
+const WRONG_ROLE: &str = "connect to the primary, or name the sentinels";
 
 /// The fields of `INFO`.
 pub(super) struct ServerInfo(HashMap<String, String>);
@@ -193,12 +197,8 @@ impl ServerInfo {
     pub(super) fn assess_replication(&self, options: &StoreOptions, report: &mut Report) {
         // A hosted service may not tell.
         if !matches!(self.text("role"), "master" | "") {
-            report.add(
-                Severity::Error,
-                "role",
-                format!("the server is a {}", self.text("role")),
-                "connect to the primary, or name the sentinels",
-            );
+            let sentence = format!("the server is a {}", self.text("role"));
+            report.add(Severity::Error, "role", sentence, WRONG_ROLE);
         }
         let replicas = self.number("connected_slaves").unwrap_or(0);
         // Shown only where `min-replicas-to-write` is set.
@@ -229,6 +229,20 @@ impl ServerInfo {
             );
         }
     }
+}
+
+/// Why a server is not used, and what cannot be done for that.
+pub(super) fn assess_failure(error: &StoreError, what: &str, report: &mut Report) {
+    let sentence = format!("{what}: {error}");
+    let (subject, remedy) = match error.kind() {
+        StoreErrorKind::NotPrimary => ("role", WRONG_ROLE),
+        StoreErrorKind::Denied => (
+            "reachable",
+            "see to the password, the rights or the certificate of this user, as the error says",
+        ),
+        _ => ("reachable", "see to it that redis runs, and that this process can reach it"),
+    };
+    report.add(Severity::Error, subject, sentence, remedy);
 }
 
 /// By what it is known that the server is a primary.

@@ -58,6 +58,23 @@ fn eviction_is_assessed_by_policy_bound_and_what_has_happened() {
 }
 
 #[test]
+fn why_a_server_is_not_used_decides_on_what_is_told_to_be_done() {
+    for (kind, subject, remedy) in [
+        (StoreErrorKind::NotPrimary, "role", "connect to the primary"),
+        (StoreErrorKind::Denied, "reachable", "password"),
+        (StoreErrorKind::Unreachable, "reachable", "see to it that redis runs"),
+        (StoreErrorKind::Timeout, "reachable", "see to it that redis runs"),
+    ] {
+        let mut report = Report::default();
+        assess_failure(&StoreError::new(kind, "why"), "nothing works", &mut report);
+        let finding = &report.findings[0];
+        assert_eq!((finding.severity, finding.subject), (Severity::Error, subject), "{kind:?}");
+        assert_eq!(finding.sentence, "nothing works: why");
+        assert!(finding.remedy.contains(remedy), "{finding}");
+    }
+}
+
+#[test]
 fn versions_before_6_2_are_refused() {
     for (version, is_fit) in
         [("7.0.15", true), ("6.2.0", true), ("6.0.16", false), ("5.0.7", false), ("10.0.1", true)]
