@@ -47,6 +47,11 @@ fn what_another_program_has_revoked_is_taken_over_once() {
     );
     program.run("find --jti whole").exits(1);
     program.run("import --list plain-jti --cursor nonsense").exits(2);
+    // A key that is no set does not become one if it is repeated.
+    redis.cli(&["SET", "words", "t-1"]);
+    let error = program.run("import --set words --member {jti} --json").exits(2).json();
+    assert_eq!(error["repeatable"], false, "{error}");
+    assert!(error["error"].as_str().unwrap().contains("not a set"), "{error}");
 }
 
 #[test]
@@ -70,6 +75,12 @@ fn an_import_that_was_stopped_goes_on_where_it_was() {
     let stopped: Value = serde_json::from_slice(&output.stdout).unwrap();
     let cursor = stopped["cursor"].as_str().unwrap();
     assert_eq!(stopped["repeatable"], true);
+    // It is a place in this list, and in no other one.
+    for other in [["--keys", "other:{jti}"], ["--list", "revoked-families"]] {
+        let args = [&["import"][..], &other, &["--cursor", cursor, "--json"]].concat();
+        let refused = program.run_with(&args, "").exits(2).json();
+        assert!(refused["error"].as_str().unwrap().contains("another list"), "{refused}");
+    }
     let args = ["import", "--keys", "bl:{jti}", "--pace", "100000", "--cursor", cursor, "--json"];
     let rest = program.run_with(&args, "").exits(0).json();
     assert!(imported(&rest).0 < 2000, "{rest}");

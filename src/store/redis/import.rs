@@ -127,18 +127,16 @@ impl Import {
     /// [`cursor`](Self::cursor).
     ///
     /// # Errors
-    /// [`ConfigError`] if the cursor is not one of an import.
+    /// [`ConfigError`] if the cursor is not one of an import of this list.
     pub fn with_cursor(mut self, cursor: &str) -> Result<Self, ConfigError> {
-        let at = ScanPosition::parse(cursor);
-        self.at = Some(at.ok_or_else(|| {
-            ConfigError::new("cursor", "is not one that Import::cursor gave out")
-        })?);
+        let at = self.scan.position(cursor);
+        self.at = Some(at.map_err(|problem| ConfigError::new("cursor", problem))?);
         Ok(self)
     }
 
     /// Where it is, for [`with_cursor`](Self::with_cursor). `None` at the beginning and at the end.
     pub fn cursor(&self) -> Option<Box<str>> {
-        self.at.as_ref().map(ScanPosition::print)
+        self.at.as_ref().map(|at| self.scan.print(at))
     }
 
     /// What has become of the entries so far. One that a scan gives twice is counted twice.

@@ -267,10 +267,11 @@ async fn a_list_is_taken_over_once_with_its_expiries() {
     let revoker = lab.layer.revoker();
     let mut import = Import::new(revoker.clone(), &lab.store, &list).unwrap().with_pace(1_000_000);
     // Page by page, each by another process.
-    let mut pages = 0;
+    let (mut pages, mut list_id) = (0, String::new());
     while import.step().await.unwrap() {
         pages += 1;
         let (cursor, report) = (import.cursor().unwrap(), import.report());
+        list_id = cursor.split('/').next().unwrap().to_owned();
         import = Import::new(revoker.clone(), &lab.store, &list)
             .unwrap()
             .with_cursor(&cursor)
@@ -289,9 +290,14 @@ async fn a_list_is_taken_over_once_with_its_expiries() {
         .unwrap();
     assert_eq!((report.imported, report.live), (0, 0), "{report:?}");
     // A cursor of another process says nothing here, so all is read.
-    let elsewhere = "-/0/another-process/77";
+    let elsewhere = format!("{list_id}/-/0/another-process/77");
     let mut anew =
-        Import::new(revoker.clone(), &lab.store, &list).unwrap().with_cursor(elsewhere).unwrap();
+        Import::new(revoker.clone(), &lab.store, &list).unwrap().with_cursor(&elsewhere).unwrap();
+    // One of another list is refused: what it has passed there may be missing here.
+    let other = ForeignList::keys("token:blacklist:{claim:id}");
+    let other = Import::new(revoker.clone(), &lab.store, &other.with_kind(TargetKind::Token));
+    let error = other.unwrap().with_cursor(&elsewhere).err().unwrap();
+    assert!(error.to_string().contains("another list"), "{error}");
     assert!(anew.run().await.unwrap().known >= 651);
     assert!(ttl(&lab, "token:blacklist:t7") <= 1000);
     assert!(report.known >= 651 && report.unreadable >= 2, "{report:?}");

@@ -16,6 +16,7 @@ use super::decide::ListVerdict;
 use super::list::{AbsentEntry, CompiledList, ForeignList};
 use super::template::{KeyTemplate, Placeholder};
 use crate::config::ConfigError;
+use crate::revocation::Target;
 use crate::store::redis::connection::error_code;
 use crate::store::redis::connection::unexpected_reply;
 use crate::store::redis::core::StoreCore;
@@ -28,6 +29,8 @@ pub(crate) struct ListScan {
     /// The lists of the store, which in a cluster have the connections.
     foreign: Option<Arc<ForeignLists>>,
     list: Arc<CompiledList>,
+    /// What stands in a cursor for the list, so that it is used for no other.
+    list_id: Box<str>,
 }
 
 /// How far it has been read.
@@ -119,7 +122,25 @@ impl ListScan {
                  RedisStoreBuilder::with_foreign_list",
             );
         }
-        Ok(Self { core, foreign, list: Arc::clone(&list) })
+        let list_id = list_id(&list);
+        Ok(Self { core, foreign, list: Arc::clone(&list), list_id })
+    }
+
+    /// A position, as [`position`](Self::position) reads it again.
+    pub(crate) fn print(&self, at: &ScanPosition) -> Box<str> {
+        format!("{}/{}", self.list_id, at.print()).into()
+    }
+
+    /// # Errors
+    /// What is wrong with a text that is not a position in this list.
+    pub(crate) fn position(&self, text: &str) -> Result<ScanPosition, &'static str> {
+        let odd = "is not one that Import::cursor gave out";
+        let (list, position) = text.split_once('/').ok_or(odd)?;
+        let position = ScanPosition::parse(position).ok_or(odd)?;
+        if *list != *self.list_id {
+            return Err("is one of another list; leave it out, or name that list");
+        }
+        Ok(position)
     }
 
     pub(crate) fn list(&self) -> &CompiledList {
@@ -243,7 +264,13 @@ impl ListScan {
             "COUNT".into(),
             Value::from(Self::PAGE),
         ];
-        let reply = self.ask(permit, command, set.into_iter().chain(options).collect()).await?;
+        let arguments = set.into_iter().chain(options).collect();
+        let reply = permit.command(command, arguments, self.core.options.write_timeout).await;
+        let reply = reply.map_err(|error| match error_code(&error) {
+            // It does not become one by waiting.
+            "WRONGTYPE" => self.list.error(StoreErrorKind::InvalidInput, "its key is not a set"),
+            _ => self.without_key(&error),
+        })?;
         let Value::Array(reply) = reply else { return Err(unexpected_reply("redis")) };
         match <[Value; 2]>::try_from(reply) {
             Ok([next, Value::Array(names)]) => {
@@ -307,6 +334,14 @@ impl ListScan {
     }
 }
 
+/// Sixteen hexadecimal digits, by the keys and members of a list.
+fn list_id(list: &CompiledList) -> Box<str> {
+    let member = list.member.as_ref().map_or("", KeyTemplate::source);
+    let key = list.key.source();
+    let id = Target::claim("list to import", format!("{}:{key}{member}", key.len()));
+    id.fingerprint().to_string().chars().take(16).collect::<String>().into()
+}
+
 fn id_in(entries: &KeyTemplate, name: &str) -> Option<ListedId> {
     let id = entries.read(name)?.to_owned();
     Some(match entries.fields().next()? {
@@ -321,7 +356,7 @@ impl ScanPosition {
     }
 
     /// A position, from the text that [`print`](Self::print) made of it.
-    pub(crate) fn parse(cursor: &str) -> Option<Self> {
+    fn parse(cursor: &str) -> Option<Self> {
         let parts: Vec<_> = cursor.split('/').collect();
         let [layout, node, server, cursor] = parts.as_slice() else { return None };
         let is_number = !cursor.is_empty() && cursor.bytes().all(|byte| byte.is_ascii_digit());
@@ -334,7 +369,7 @@ impl ScanPosition {
         })
     }
 
-    pub(crate) fn print(&self) -> Box<str> {
+    fn print(&self) -> Box<str> {
         let Self { layout, node, server, cursor } = self;
         format!("{layout}/{node}/{server}/{cursor}").into()
     }
