@@ -81,6 +81,29 @@ impl Program {
         }
     }
 
+    /// Runs it with a standard output on which nothing can be written, as on a disk that is full.
+    #[track_caller]
+    pub(crate) fn run_full(&self, args: &str) -> Ran {
+        let start = Instant::now();
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_jwt-revocation"))
+            .args(args.split_whitespace())
+            .env_clear()
+            .envs(self.env.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(full)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = child.wait_with_output().unwrap();
+        Ran {
+            status: output.status.code().unwrap(),
+            out: String::new(),
+            err: String::from_utf8(output.stderr).unwrap(),
+            took: start.elapsed(),
+        }
+    }
+
     /// Asks about a token on standard input.
     #[track_caller]
     pub(crate) fn ask(&self, token: &str) -> Ran {

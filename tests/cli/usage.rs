@@ -54,6 +54,17 @@ fn wrong_use_is_told_with_the_usage_and_without_a_store() {
         let document = program.run(args).exits(2).json();
         assert!(document["error"].is_string() && document["repeatable"] == false, "{document}");
     }
+    // The whole of it, and not the first line of several.
+    for (args, words) in [
+        ("revoke --json", "--user <SUB>"),
+        ("import --json", "--keys"),
+        ("list --kind nonsense --json", "possible values: "),
+        ("revoke --usr a --json", "'--user'"),
+    ] {
+        let document = program.run(args).exits(2).json();
+        let error = document["error"].as_str().unwrap();
+        assert!(error.contains(words) && !error.contains("Usage"), "{args}: {error}");
+    }
     let long = "x".repeat(1025);
     program.run_with(&["revoke", "--user", "a", "--reason", &long], "").exits(2);
     let misspelt = program.clone().with("JWT_ISUERS", "a").without("JWT_ISSUERS");
@@ -109,4 +120,43 @@ fn a_reader_that_goes_away_changes_no_exit_status() {
     assert_eq!(status("doctor"), Some(1));
     redis.kill();
     assert_eq!(status("count"), Some(3));
+}
+
+/// What was done is done, and is not said to have failed; what was asked for and could not be told
+/// is not said to be known.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_behind_the_output_changes_no_exit_status_that_tells_the_result() {
+    redis_or_skip!();
+    let redis = RedisServer::start();
+    let program = Program::at(&redis.url());
+    redis.cli(&["SADD", "token:revoked_families", "f-1"]);
+    for json in ["", " --json"] {
+        for (args, status) in [
+            ("find --user alice", 0),
+            ("revoke --user alice", 0),
+            ("find --user alice", 1),
+            ("reinstate --user alice", 0),
+            ("import --list revoked-families", 0),
+            ("doctor", 0),
+            ("revoke --family f-2", 0),
+            // Only the output tells it.
+            ("list", 3),
+            ("count", 3),
+            ("doubt show", 3),
+            // What failed has failed.
+            ("revoke --user=", 2),
+        ] {
+            let ran = program.run_full(&format!("{args}{json}")).exits(status);
+            let is_told = match (status, args) {
+                (2, _) => ran.err.contains("error: ") && ran.err.contains("empty"),
+                (3, _) => ran.err.contains("error: standard output cannot be written"),
+                _ => ran.err.contains("warning: standard output cannot be written"),
+            };
+            assert!(is_told, "{args}{json}: {ran:?}");
+        }
+    }
+    let ran = Program::at("redis://127.0.0.1:1").with("JWT_REDIS_START_LIMIT_SECS", "1");
+    let ran = ran.run_full("revoke --user alice --json").exits(3);
+    assert!(ran.err.starts_with("error: "), "{ran:?}");
 }

@@ -17,7 +17,8 @@ pub(crate) enum Status {
     Refused,
     /// Wrong use, or no acceptable token.
     Unacceptable,
-    /// The store is out of reach, or a write was not confirmed.
+    /// The store is out of reach, a write was not confirmed, or what was asked for could not be
+    /// told.
     Unknown,
 }
 
@@ -47,11 +48,22 @@ pub(crate) enum Failure {
     },
     /// Nobody reads the output any more.
     ClosedPipe,
+    /// The output could not be written, as on a disk that is full. What was asked for is not known
+    /// to whoever asked.
+    Output(String),
 }
 
 impl Failure {
     pub(crate) fn usage(problem: impl Into<String>) -> Self {
         Self::Usage(problem.into())
+    }
+
+    /// Of standard output.
+    pub(crate) fn of_output(error: &std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::ClosedPipe,
+            _ => Self::Output(format!("standard output cannot be written: {error}")),
+        }
     }
 
     pub(crate) fn of_file(error: &std::io::Error) -> Self {

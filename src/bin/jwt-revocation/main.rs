@@ -72,12 +72,20 @@ fn misused(error: &clap::Error, args: &[OsString]) -> ExitCode {
     }
     text = without_tokens(&text);
     if args.iter().any(|arg| arg == "--json") {
-        let first = text.lines().next().unwrap_or_default();
-        let error = first.strip_prefix("error: ").unwrap_or(first).to_owned();
-        let _ = Output { json: true }.failure(Failure::usage(error));
+        let _ = Output { json: true }.failure(Failure::usage(in_one_line(&text)));
     }
     output::complain(text.trim_end());
     Status::Unacceptable.into()
+}
+
+/// What is wrong, without the usage: what is missing, or could have been meant, stands on lines of
+/// its own.
+fn in_one_line(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let lines =
+        lines.take_while(|line| !["Usage:", "For more"].iter().any(|end| line.starts_with(end)));
+    let line = lines.collect::<Vec<_>>().join(" ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
 }
 
 /// The usage of the command that was meant.

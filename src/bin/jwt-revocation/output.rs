@@ -20,25 +20,41 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Prints the document for programs, or the text for people. If nobody reads it, the exit
-    /// status says all the same what was found.
+    /// Prints the document for programs, or the text for people. The exit status says all the same
+    /// what was done or found: so it does where nobody reads the output, or it cannot be written,
+    /// which is a warning.
     pub(crate) fn answer(
         self,
         document: &Value,
         text: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
-        let written = if self.json { self::document(document) } else { self::text(&text()) };
-        match written {
+        match self.print(document, text) {
             Err(Failure::ClosedPipe) => Ok(()),
+            Err(Failure::Output(error)) => {
+                complain(&format!("warning: {error}; the exit status tells the result"));
+                Ok(())
+            }
             other => other,
         }
     }
 
-    /// Says why a command failed: to programs as a document, to people in one line.
+    /// The same for an answer that the exit status does not tell: if it cannot be written, that is
+    /// an error.
+    pub(crate) fn print(
+        self,
+        document: &Value,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        if self.json { self::document(document) } else { self::text(&text()) }
+    }
+
+    /// Says why a command failed: to programs as a document, to people in one line. What cannot be
+    /// said on standard output is said on standard error.
     pub(crate) fn failure(self, failure: Failure) -> Status {
         let (status, error, repeatable, also) = match failure {
             Failure::ClosedPipe => return Status::Done,
             Failure::Usage(error) => (Status::Unacceptable, error, false, Map::new()),
+            Failure::Output(error) => (Status::Unknown, error, true, Map::new()),
             Failure::Store { error, repeatable, also } => {
                 (Status::Unknown, error, repeatable, also)
             }
@@ -48,19 +64,19 @@ impl Output {
         if self.json {
             let mut document = json!({ "error": error, "repeatable": repeatable });
             if let Value::Object(members) = &mut document {
-                members.extend(also);
+                members.extend(also.clone());
             }
-            // If nobody reads it there is nobody to tell.
-            let _ = self::document(&document);
-        } else {
-            let mut line = format!("error: {}", escaped_line(&error));
-            for (name, value) in also {
-                let value = value.as_str().map_or_else(|| value.to_string(), Into::into);
-                // A string accepts everything.
-                let _ = write!(line, "; {name}: {}", escaped_line(&value));
+            if self::document(&document).is_ok() {
+                return status;
             }
-            complain(&line);
         }
+        let mut line = format!("error: {}", escaped_line(&error));
+        for (name, value) in also {
+            let value = value.as_str().map_or_else(|| value.to_string(), Into::into);
+            // A string accepts everything.
+            let _ = write!(line, "; {name}: {}", escaped_line(&value));
+        }
+        complain(&line);
         status
     }
 }
@@ -78,7 +94,7 @@ pub(crate) fn text(text: &str) -> Result<(), Failure> {
 /// Writes to standard output.
 pub(crate) fn write(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Failure::of_file(&error))
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Failure::of_output(&error))
 }
 
 /// Writes a line to standard error.

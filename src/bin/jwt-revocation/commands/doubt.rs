@@ -20,7 +20,7 @@ pub(super) async fn doubt(
     match command {
         DoubtCommand::Show => {
             let doubt = open::store(common).await?.read_doubt().await?;
-            output.answer(&document(doubt), || sentence(doubt))?;
+            output.print(&document(doubt), || sentence(doubt))?;
         }
         DoubtCommand::Declare { since, until, note } => {
             let now = Timestamp::now();

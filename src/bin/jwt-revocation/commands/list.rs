@@ -89,6 +89,6 @@ fn row(record: &Record) -> [String; 6] {
 
 pub(super) async fn count(common: &Common, output: Output) -> Result<Status, Failure> {
     let count = open::store(common).await?.count().await?;
-    output.answer(&json!({ "count": count }), || count.to_string())?;
+    output.print(&json!({ "count": count }), || count.to_string())?;
     Ok(Status::Done)
 }
