@@ -84,6 +84,11 @@ impl Metrics {
         samples.add_count(Metric::AuditLost, &[], lost);
         self.store.add_metrics(&mut samples);
         self.store.condition().add_metrics(&mut samples);
+        // Of a gauge the first number stays, so these are for stores without a mirror: a query
+        // finds the same names everywhere. There each check asks the store.
+        for metric in [Metric::MirrorFresh, Metric::MirrorStaleness, Metric::MirrorRevocations] {
+            samples.add(metric, &[], 0.0);
+        }
         samples
     }
 }

@@ -133,13 +133,13 @@ metrics! {
     StoreFindings: Gauge "store_findings" ["severity"]
         "Findings of the doctor when it was last asked, by severity; absent before.";
     MirrorFresh: Gauge "mirror_fresh" []
-        "1 while checks are answered from memory, else 0.";
+        "1 while checks are answered from memory, else 0, as without a mirror.";
     MirrorStaleness: Gauge "mirror_staleness_seconds" []
-        "How old what the mirror says may be; +Inf before it has heard of everything once.";
+        "How old what the mirror says may be; +Inf before it is known, 0 without a mirror.";
     MirrorMaxStaleness: Gauge "mirror_max_staleness_seconds" []
         "How old it may become before the store is asked instead.";
     MirrorRevocations: Gauge "mirror_revocations" []
-        "Revocations in memory, those that are over and not yet swept out included.";
+        "Revocations in memory, also those that are over and not swept out; 0 without a mirror.";
     MirrorBytes: Gauge "mirror_memory_bytes" []
         "Memory of the revocations.";
     MirrorLag: Gauge "mirror_lag_changes" []

@@ -64,6 +64,12 @@ async fn use_it(server: &Server) -> Tokens {
 async fn the_metrics_are_those_of_the_contract_and_the_count_of_the_histogram_is_that_of_checks() {
     redis_or_skip!();
     let redis = RedisServer::start();
+    let direct = Server::on(&redis, &[]);
+    let text = metrics(&direct).await;
+    for gauge in ["mirror_fresh", "mirror_staleness_seconds", "mirror_revocations"] {
+        let line = format!("jwt_revocation_{gauge} 0");
+        assert!(text.lines().any(|it| it == line), "{line} is missing in {text}");
+    }
     let server = Server::on(&redis, &[("AUTH_CHECK", "mirror")]);
     use_it(&server).await;
     let text = metrics(&server).await;
