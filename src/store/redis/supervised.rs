@@ -419,9 +419,9 @@ fn given_up_early() -> StoreError {
 
 /// The reason why a connection was given up, as it is told to questions that were under way.
 ///
-/// It may be the answer of redis to another question. So its code is no code here, by which it would
-/// be known that a write was refused and not done; and its words may quote what the other one was
-/// about.
+/// It may be the answer of redis to another question. So its code is no code here, by which it
+/// would be known that a write was refused and not done; and its words may quote what the other one
+/// was about.
 fn to_others(reason: Option<StoreError>) -> StoreError {
     let Some(reason) = reason else { return given_up_early() };
     let Some(source) = reason.told().and_then(|told| told.downcast_ref::<fred::error::Error>())

@@ -42,8 +42,8 @@ pub(super) async fn doctor(common: &Common, output: Output) -> Result<Status, Fa
     Ok(if is_fit { Status::Done } else { Status::Refused })
 }
 
-/// Connects. A server that is away is waited for, as by any command. One that is there and a replica
-/// is told at once: it becomes the primary for a reason, and not by waiting.
+/// Connects. A server that is away is waited for, as by any command. One that is there and a
+/// replica is told at once: it becomes the primary for a reason, and not by waiting.
 async fn connect(config: &RedisConfig) -> Result<RedisStore, ConnectError> {
     let mut at_once = config.clone();
     (at_once.start, at_once.start_limit_secs) = (Some(Start::AtOnce), None);
