@@ -605,7 +605,7 @@ mod tests {
             assert!(!is_script_refused(&error) && error.told().is_none(), "{error}");
             let text = error.to_string();
             assert!(text.contains(words) && !text.contains("secret"), "{text}");
-            drop(connection);
+            drop((connection, current));
             wait_until("it is gone", Duration::from_secs(30), || {
                 redis.cli(&["INFO", "clients"]).contains("blocked_clients:0")
             });
