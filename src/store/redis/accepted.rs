@@ -20,7 +20,7 @@ use crate::store::{Doubt, StoreError, StoreErrorKind};
 /// Waits for no replica: it is said again.
 pub(super) const ACCEPT: LuaScript = LuaScript {
     source: include_str!("accept.lua"),
-    sha: "318c54457f5148493100346a4f1fd85d5ad4b006",
+    sha: "ad70a406a8e081ab038c315827e3dfcffd49c3fa",
     writes: false,
 };
 

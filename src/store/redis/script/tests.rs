@@ -58,6 +58,39 @@ fn sha1(data: &[u8]) -> String {
     state.iter().fold(String::new(), |text, word| text + &format!("{word:08x}"))
 }
 
+/// Before they write anything: what they have written would be there for good.
+#[test]
+fn scripts_that_may_not_set_an_expiry_leave_no_key() {
+    redis_or_skip!();
+    let redis = RedisServer::start();
+    let scripts = [
+        (super::super::journal::APPEND.source, ["entry", "100", "60000"]),
+        (super::super::accepted::ACCEPT.source, ["60000", "{}", "[]"]),
+    ];
+    let run = |(script, arguments): (&str, [&str; 3])| {
+        redis.try_cli(&[&["EVAL", script, "1", "key"][..], &arguments].concat())
+    };
+    redis.cli(&["ACL", "SETUSER", "harness", "-pexpireat"]);
+    for script in scripts {
+        let error = run(script).unwrap_err();
+        assert_eq!(redis.cli(&["EXISTS", "key"]), "0", "{error}");
+    }
+    redis.cli(&["ACL", "SETUSER", "harness", "+pexpireat"]);
+    for script in scripts {
+        // The second time the key is there, and what it holds may be too old.
+        for _ in 0..2 {
+            run(script).unwrap();
+            let left: i64 = redis.cli(&["PTTL", "key"]).parse().unwrap();
+            assert!((1..=60_000).contains(&left), "{left}");
+        }
+        redis.cli(&["DEL", "key"]);
+    }
+    redis.cli(&["ZADD", "key", "1", "old"]);
+    run(scripts[1]).unwrap();
+    assert!(redis.cli(&["PTTL", "key"]).parse::<i64>().unwrap() > 0);
+    assert_eq!(redis.cli(&["ZCARD", "key"]), "2");
+}
+
 #[test]
 fn the_sha_is_that_of_the_script() {
     assert_eq!(sha1(b"abc"), "a9993e364706816aba3e25717850c26c9cd0d89d");
