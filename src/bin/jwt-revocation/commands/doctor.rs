@@ -1,5 +1,7 @@
 //! `doctor`: whether this Redis is fit to keep revocations.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tower_jwt_revocation::store::redis::{ConnectError, Finding, Report, ServerFigures, Start};
 use tower_jwt_revocation::store::{StoreError, StoreErrorKind};
@@ -9,6 +11,9 @@ use crate::args::Common;
 use crate::failure::{Failure, Status};
 use crate::open;
 use crate::output::Output;
+
+/// Longer than a connection is being replaced.
+const REPLACING: Duration = Duration::from_secs(2);
 
 pub(super) async fn doctor(common: &Common, output: Output) -> Result<Status, Failure> {
     let mut config = open::redis_config(common)?;
@@ -23,7 +28,7 @@ pub(super) async fn doctor(common: &Common, output: Output) -> Result<Status, Fa
         Err(error) => return Err(error.into()),
     };
     let report = Box::pin(store.doctor()).await;
-    if let Some(error) = lost(&store) {
+    if let Some(error) = lost(&store, &report).await {
         return Err(error.into());
     }
     let findings: Vec<_> = report.findings.iter().map(document).collect();
@@ -98,8 +103,14 @@ fn is_out_of_reach(error: &StoreError) -> bool {
     }
 }
 
-/// Why the server was lost during the examination, if it was.
-fn lost(store: &RedisStore) -> Option<StoreError> {
+/// Why the server was lost during the examination, if it was. A connection that is being replaced
+/// is not said to be down, so that is waited for.
+async fn lost(store: &RedisStore, report: &Report) -> Option<StoreError> {
+    let mut health = store.watch_health();
+    if report.findings.iter().any(|finding| finding.is_error() && finding.subject == "reachable") {
+        let told = health.wait_for(|health| health.error().is_some());
+        let _ = tokio::time::timeout(REPLACING, told).await;
+    }
     store.health().error().filter(|error| is_out_of_reach(error)).cloned()
 }
 
