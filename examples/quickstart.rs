@@ -51,10 +51,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn store() -> Result<Arc<dyn RevocationStore>, Box<dyn Error>> {
     #[cfg(feature = "redis")]
     if let Ok(url) = std::env::var("REDIS_URL") {
+        let builder = tower_jwt_revocation::RedisStore::builder().with_url(url);
+        let store = builder.with_prefix("quickstart").connect().await?;
         println!(
             "Revocations are kept in Redis: every process that shares it refuses a revoked token.\n"
         );
-        return Ok(Arc::new(tower_jwt_revocation::RedisStore::connect(&url).await?));
+        return Ok(Arc::new(store));
     }
     println!("Revocations are kept in memory. Set REDIS_URL to share them.\n");
     Ok(Arc::new(MemoryStore::new()))

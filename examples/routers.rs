@@ -23,7 +23,8 @@ fn app(layer: JwtRevocationLayer) -> Router {
     let optional = layer.clone().with_optional_credentials();
 
     // Money: nobody while Redis is away. `layer` also puts the layer around the fallback of the
-    // router, so its unknown paths are 401 without a token, and 404 with one.
+    // router, if it has one of its own: its unknown paths are 401 without a token, and 404 with
+    // one.
     let payments = Router::new().route("/", post(pay)).fallback(nothing).layer(layer.clone());
 
     // News: everybody whose token is good, while Redis is away. `route_layer` leaves the fallback

@@ -278,7 +278,8 @@ impl IntoResponse for StoreError {
             tracing::debug!(error = %self.chain(), "a request asks for what cannot be done");
             return (StatusCode::BAD_REQUEST, NO_STORE).into_response();
         }
-        tracing::warn!(kind = ?self.kind(), error = %self.chain(), "a request could not be done");
+        tracing::warn!(kind = ?self.kind(), error = %self.chain(),
+            "what a handler asked the store for was not confirmed");
         let mut response = (StatusCode::SERVICE_UNAVAILABLE, NO_STORE).into_response();
         if self.may_be_repeated() {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

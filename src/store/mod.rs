@@ -35,8 +35,9 @@
 //! 5. **[`list`](RevocationStore::list)**: read [`page_size`](ListQuery::page_size) records in an
 //!    order that does not change, that of the fingerprints, say; leave out what is not
 //!    [in effect](Record::is_in_effect) or not [admitted](ListQuery::admits). The
-//!    [`cursor`](ListQuery::cursor) is the last key that was looked at. A client may have made it
-//!    up.
+//!    [`cursor`](ListQuery::cursor) is the last key that was looked at, as a text: of a
+//!    fingerprint, the hexadecimal digits that it shows itself by, which `u128::from_str_radix`
+//!    reads. A client may have made it up.
 //! 6. **[`count`](RevocationStore::count)**: how many records are in effect.
 //! 7. **Forget** a record when its [`until`](Record::until) has come by the clock of the store, and
 //!    not earlier: nothing counts any more that is over, deleted or not. Clocks of several servers

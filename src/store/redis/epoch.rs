@@ -615,7 +615,8 @@ fn report_change(shard: u16, was: &Epoch, now: &Epoch) {
         tracing::warn!(
             shard,
             %issued_until,
-            "redis has lost revocations; tokens issued until then are in doubt"
+            "redis has lost revocations; tokens issued until then are in doubt, until they are \
+             over or an operator accepts the loss: see `jwt-revocation doubt`"
         );
     } else if was.doubt != Doubt::None && now.doubt == Doubt::None {
         tracing::info!(shard, "the doubt has ended: no token is in doubt any more");
