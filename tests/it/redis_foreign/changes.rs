@@ -78,6 +78,28 @@ async fn a_write_says_what_the_other_program_does_not_learn() {
     assert_eq!(told(Target::token("t1")).await, "");
 }
 
+/// The document of a live family is the other program's, and is not written over.
+#[tokio::test]
+async fn a_write_says_that_the_other_program_goes_by_a_document_of_its_own() {
+    let documents = || ForeignList::token_family_json().with_writes();
+    let Some(lab) = Box::pin(Lab::start([documents()])).await else { return };
+    let told = async |layer: &JwtRevocationLayer, family: &str| {
+        let receipt = layer.revoker().revoke(Target::family(family)).await.unwrap();
+        receipt.unlisted.join(", ")
+    };
+    lab.cli(&["SET", "token:family:f-1", r#"{"user_id":"alice"}"#, "EX", "900"]);
+    lab.cli(&["SET", "token:family:f-2", r#"{"revoked_at":1}"#, "EX", "900"]);
+    assert_eq!(told(&lab.layer, "f-1").await, "token:family:{claim:fid}");
+    assert_eq!(lab.cli(&["GET", "token:family:f-1"]), r#"{"user_id":"alice"}"#);
+    assert_eq!(told(&lab.layer, "f-2").await, "");
+    assert_eq!(told(&lab.layer, "f-3").await, "");
+    // Where another list says it, the other program learns of it.
+    let both = [documents(), ForeignList::revoked_families().with_writes()];
+    let both = layer(&open(&lab.server.url(), both).await);
+    assert_eq!(told(&both, "f-1").await, "");
+    assert_eq!(lab.cli(&["SISMEMBER", "token:revoked_families", "f-1"]), "1");
+}
+
 #[cfg(feature = "sessions")]
 #[tokio::test]
 async fn a_logout_tells_a_list_of_tokens_of_the_token_at_hand() {

@@ -241,6 +241,18 @@ async fn a_list_of_the_live_is_not_read_where_keys_may_be_lost_by_eviction() {
     assert!(error.contains("at the start"), "{error}");
 }
 
+/// Each of these connected once, and refused nothing or told nothing.
+#[test]
+fn a_list_that_could_do_nothing_is_refused() {
+    let server = || RedisStore::builder().with_url("redis://127.0.0.1:1");
+    let told = |list: ForeignList| server().with_foreign_list(list).connect();
+    let told = |list| futures::executor::block_on(told(list)).unwrap_err().to_string();
+    let words = ForeignList::keys("session:{sid}|revoked=ended|live=active");
+    assert!(told(words).contains("`parse`"));
+    let error = r"session:{sid}\|revoked=ended\|live=active".parse::<ForeignList>().unwrap_err();
+    assert!(error.to_string().contains("backslash"), "{error}");
+}
+
 #[tokio::test]
 async fn a_list_in_words_is_the_same_as_in_code() {
     for (words, code) in [

@@ -62,6 +62,21 @@ pub(crate) enum ListWrites {
     Too,
 }
 
+/// What may come after `|` where a list is written in words.
+const OPTIONS: [&str; 11] = [
+    "member",
+    "revoked",
+    "live",
+    "json-words",
+    "json-flag",
+    "json-live-flag",
+    "kind",
+    "issuer",
+    "allow-missing-claims",
+    "absent-means-revoked-even-if-lost",
+    "writes",
+];
+
 impl ForeignList {
     /// A key for each entry. By default, one that is there means revoked, whatever its type and
     /// value.
@@ -91,7 +106,8 @@ impl ForeignList {
     // === Layouts that are found often ===
 
     /// `{jti}`, with any value: a key that is the id of the token and nothing else, as tutorials
-    /// for FastAPI have it (`SET <jti> "" EX 3600`).
+    /// for FastAPI have it (`SET <jti> "" EX 3600`). To be [imported](super::super::Import) it
+    /// needs `with_revoked_values([""])`, as each key of the database could be an id.
     pub fn plain_jti() -> Self {
         Self { value: "".into(), ..Self::keys("{jti}") }
     }
@@ -164,14 +180,16 @@ impl ForeignList {
 
     /// As [`with_json_words`](Self::with_json_words), but only a document in which `flag` is there,
     /// and neither `null` nor `false`, means revoked. An entry that is no JSON object is an error,
-    /// and the fail mode decides.
+    /// and the fail mode decides. Where there is a document without it, which is the other
+    /// program's, a [write](Self::with_writes) leaves it as it is, and the receipt says so.
     pub fn with_json_flag(self, flag: impl Into<Box<str>>) -> Self {
         self.with_flag(JsonFlag { name: flag.into(), means_live: false })
     }
 
     /// As [`with_json_flag`](Self::with_json_flag), the other way round: a document in which `flag`
     /// is there, and neither `null` nor `false`, means live, and each other one means revoked.
-    /// For `{"is_active": true}`.
+    /// For `{"is_active": true}`. Such a list cannot be [written](Self::with_writes) but with
+    /// [`absent_means_revoked_even_if_lost`](Self::absent_means_revoked_even_if_lost).
     pub fn with_json_live_flag(self, flag: impl Into<Box<str>>) -> Self {
         self.with_flag(JsonFlag { name: flag.into(), means_live: true })
     }
@@ -297,6 +315,10 @@ impl ForeignList {
     pub(crate) fn compile(&self) -> Result<CompiledList, ConfigError> {
         let oops =
             |problem: &str| ConfigError::new("foreign_list", format!("`{}` {problem}", self.key));
+        let mut options = self.key.split('|').skip(1);
+        if options.any(|option| OPTIONS.contains(&option.split('=').next().unwrap_or_default())) {
+            return Err(oops("is a list in words, with options after `|`; read it by `parse`"));
+        }
         let parse = |source: &str| {
             KeyTemplate::parse(source).map_err(|problem| {
                 ConfigError::new("foreign_list", format!("`{source}` {problem}"))
@@ -396,6 +418,11 @@ impl FromStr for ForeignList {
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         let oops = |problem: String| ConfigError::new("foreign_list", problem);
+        if text.contains("\\|") {
+            return Err(oops(
+                "has `\\|`, as tables in Markdown have it; write `|` without the backslash".into(),
+            ));
+        }
         let mut parts = text.split('|');
         let mut list = match parts.next().unwrap_or_default() {
             "plain-jti" => Self::plain_jti(),

@@ -329,7 +329,7 @@ fn a_write_says_which_lists_cannot_say_it() {
         ForeignList::keys("theirs:{jti}").with_issuer("theirs").with_writes(),
     ];
     let lists = CompiledLists::compile(&lists).unwrap();
-    let unlisted = |target, action| lists.unlisted(&revocation(target, action)).join(" ");
+    let unlisted = |target, action| lists.unlisted(&revocation(target, action), &[]).join(" ");
     let (all, so_far) = (Action::Revoke(Extent::All), Action::Revoke(Extent::IssuedSoFar));
     assert_eq!(unlisted(Target::user("a"), so_far), "b:{jti} f:{claim:fid}");
     assert_eq!(unlisted(Target::session("s"), all), "b:{jti} f:{claim:fid}");
@@ -340,18 +340,18 @@ fn a_write_says_which_lists_cannot_say_it() {
     assert_eq!(unlisted(theirs, so_far), "b:{jti} f:{claim:fid} theirs:{jti}");
     let mut session = revocation(Target::session("s"), all);
     session.origin = RevocationOrigin::Token(token(&json!({"sid": "s"})));
-    assert_eq!(lists.unlisted(&session).len(), 2, "one token is not all of the session");
+    assert_eq!(lists.unlisted(&session, &[]).len(), 2, "one token is not all of the session");
     #[cfg(feature = "sessions")]
     {
         let family = || Target::family("f1");
         session.origin = RevocationOrigin::Ends([family()].into());
-        assert!(lists.unlisted(&session).is_empty(), "its family is");
+        assert!(lists.unlisted(&session, &[]).is_empty(), "its family is");
         assert_eq!(lists.writes_for(&[session.clone()]).len(), 1);
         session.action = Action::Reinstate;
         assert_eq!(lists.writes_for(&[session.clone()]).len(), 0);
         session.action = all;
         session.origin = RevocationOrigin::Ends([Target::device("d")].into());
-        assert_eq!(lists.unlisted(&session).len(), 2);
+        assert_eq!(lists.unlisted(&session, &[]).len(), 2);
     }
 }
 
@@ -360,12 +360,21 @@ fn a_list_of_the_live_keeps_the_entry_of_a_user_of_whom_a_session_is_spared() {
     let list = ForeignList::keys("live:{sub}").absent_means_revoked_even_if_lost().with_writes();
     let lists = CompiledLists::compile(&[list]).unwrap();
     let mut change = revocation(Target::user("a"), Action::Revoke(Extent::IssuedSoFar));
-    assert_eq!((lists.writes_for(&[change.clone()]).len(), lists.unlisted(&change).len()), (1, 0));
+    assert_eq!(
+        (lists.writes_for(&[change.clone()]).len(), lists.unlisted(&change, &[]).len()),
+        (1, 0)
+    );
     change.sparing = Some(Target::session("s"));
-    assert_eq!((lists.writes_for(&[change.clone()]).len(), lists.unlisted(&change).len()), (0, 1));
+    assert_eq!(
+        (lists.writes_for(&[change.clone()]).len(), lists.unlisted(&change, &[]).len()),
+        (0, 1)
+    );
     change.sparing = None;
     change.action = Action::Revoke(Extent::IssuedUntil(Timestamp::from_secs(1)));
-    assert_eq!((lists.writes_for(&[change.clone()]).len(), lists.unlisted(&change).len()), (0, 1));
+    assert_eq!(
+        (lists.writes_for(&[change.clone()]).len(), lists.unlisted(&change, &[]).len()),
+        (0, 1)
+    );
 }
 
 #[test]

@@ -1,15 +1,17 @@
 //! Writes our own revocations to the lists that are declared with writes.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use fred::types::Value;
+use futures::TryFutureExt as _;
 use futures::stream::{self, StreamExt as _};
 
 use super::check::ForeignLists;
-use super::decide::ValueMeaning;
+use super::decide::{ListVerdict, ValueMeaning};
 use super::list::{AbsentEntry, CompiledList, CompiledLists, ListEntry, ListWrites};
 use super::template::{FillError, Placeholder};
 use crate::clock::Timestamp;
@@ -127,8 +129,9 @@ impl CompiledLists {
         writes
     }
 
-    /// The lists that would have to say this, if none of those that are written can.
-    pub(crate) fn unlisted(&self, change: &Revocation) -> Vec<Box<str>> {
+    /// The lists that would have to say this, if none of those that are written can. In those of
+    /// `taken` something else stands in the place of the entry.
+    pub(crate) fn unlisted(&self, change: &Revocation, taken: &[Arc<str>]) -> Vec<Box<str>> {
         let is_news = matches!(change.action, Action::Revoke(_))
             && !matches!(change.origin, RevocationOrigin::List);
         let concerned: Vec<_> = self
@@ -138,6 +141,7 @@ impl CompiledLists {
             .filter(|list| list.is_about(change.target.issuer_name()))
             .collect();
         let is_said = |list: &&Arc<CompiledList>| match list.expresses(change) {
+            _ if taken.iter().any(|name| **name == *list.name) => false,
             Expressed::Fully => self.entry_for(list, change).is_ok(),
             Expressed::ThisToken => false,
             Expressed::Nothing => list.ended_by(change).any(|entry| entry.is_ok()),
@@ -259,14 +263,13 @@ impl ForeignLists {
         changes: Vec<Revocation>,
     ) -> Result<Vec<Receipt>, StoreError> {
         let writes = self.lists.writes_for(&changes);
-        let kept: Vec<_> = changes.iter().map(|change| (change.until, change.lifetime)).collect();
-        let unlisted: Vec<_> = changes.iter().map(|change| self.lists.unlisted(change)).collect();
-        let mut receipts = core.write(changes).await?;
-        self.write_all(core, writes, &kept, &receipts).await?;
-        for (receipt, unlisted) in receipts.iter_mut().zip(unlisted) {
+        let mut receipts = core.write(changes.clone()).await?;
+        let mut taken = self.write_all(core, writes, &changes, &receipts).await?;
+        for (n, (receipt, change)) in receipts.iter_mut().zip(&changes).enumerate() {
             if receipt.outcome == Outcome::AlreadyExpired {
                 continue;
             }
+            let unlisted = self.lists.unlisted(change, &taken.remove(&n).unwrap_or_default());
             for list in &unlisted {
                 tracing::info!(
                     list = &**list,
@@ -283,35 +286,44 @@ impl ForeignLists {
         &self,
         core: &StoreCore,
         writes: Vec<ListWrite>,
-        kept: &[(Timestamp, Duration)],
+        changes: &[Revocation],
         receipts: &[Receipt],
-    ) -> Result<(), StoreError> {
+    ) -> Result<BTreeMap<usize, Vec<Arc<str>>>, StoreError> {
         let written = writes.into_iter().filter_map(|write| {
-            let (receipt, (until, lifetime)) =
-                (receipts.get(write.change)?, kept.get(write.change)?);
-            let until =
-                write.until.unwrap_or_else(|| (*until).max(receipt.at.saturating_add(*lifetime)));
+            let n = write.change;
+            let (receipt, change) = (receipts.get(n)?, changes.get(n)?);
+            let until = write
+                .until
+                .unwrap_or_else(|| change.until.max(receipt.at.saturating_add(change.lifetime)));
             // A revocation that has expired already needs no entry.
             (receipt.outcome != Outcome::AlreadyExpired).then(|| {
                 let lifetime = until.saturating_duration_since(receipt.at);
-                self.write_entry(core, write, receipt.at.as_secs(), lifetime)
+                let list = write.list.name.clone();
+                let written = self.write_entry(core, write, receipt.at.as_secs(), lifetime);
+                written.map_ok(move |is_taken| is_taken.then_some((n, list)))
             })
         });
         let mut written = stream::iter(written.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
-        let mut failure = None;
+        let (mut taken, mut failure) = (BTreeMap::<_, Vec<_>>::new(), None);
         while let Some(result) = written.next().await {
-            failure = result.err().or(failure);
+            match result {
+                Ok(Some((n, list))) => taken.entry(n).or_default().push(list),
+                Ok(None) => {}
+                Err(error) => failure = Some(error),
+            }
         }
-        failure.map_or(Ok(()), Err)
+        failure.map_or(Ok(taken), Err)
     }
 
+    /// Writes an entry, or takes one off. Whether something else stands in its place, which goes on
+    /// saying that what was revoked is live.
     async fn write_entry(
         &self,
         core: &StoreCore,
         write: ListWrite,
         at: u64,
         lifetime: Duration,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let ListWrite { list, entry, action, .. } = write;
         // An entry must not overwrite a key of this crate.
         let ours = format!("{}:{{", core.options.prefix);
@@ -322,15 +334,15 @@ impl ForeignLists {
         let result = match action {
             // What is live is listed, so what is revoked is taken off. What it was, the other
             // program knows.
-            ListAction::Remove if list.absent == AbsentEntry::Revoked => Ok(()),
+            ListAction::Remove if list.absent == AbsentEntry::Revoked => Ok(false),
             ListAction::Add { .. } if list.absent == AbsentEntry::Revoked => {
-                self.take_off(core, entry).await
+                self.take_off(core, entry).await.map(|()| false)
             }
             ListAction::Add { reason, user } => {
                 let document = list.document(reason.as_deref(), user.as_deref(), at);
                 self.add(core, &list, entry, document, lifetime).await
             }
-            ListAction::Remove => self.remove(core, entry, &list.name).await,
+            ListAction::Remove => self.remove(core, entry, &list.name).await.map(|()| false),
         };
         result.map_err(|error| in_force(&self.without_key(&list, &error)))
     }
@@ -346,7 +358,8 @@ impl ForeignLists {
         self.send(core, slot, StoreCommand::Plain(command), arguments).await.map(drop)
     }
 
-    /// Writes an entry, unless there is one, and a mark beside our records that it is ours.
+    /// Writes an entry, unless there is one, and a mark beside our records that it is ours. Whether
+    /// what is there says that it is live.
     ///
     /// The mark comes last, after the answer that nothing was there: with a mark that came first,
     /// an entry that the other program writes at the same time would be taken off as ours. Where
@@ -359,7 +372,7 @@ impl ForeignLists {
         entry: ListEntry,
         document: String,
         lifetime: Duration,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let (shard, mark) = mark_of(core, &list.name, &entry);
         let slot = fred::util::redis_keyslot(entry.key.as_bytes());
         let millis = Bytes::from(lifetime.as_millis().max(1).to_string());
@@ -370,15 +383,25 @@ impl ForeignLists {
             let added = self.send(core, slot, added, vec![key, member.into()]).await?;
             (added == Value::Integer(1)).then(one)
         } else {
-            let mut arguments = vec![one(), key, document.into(), millis.clone()];
+            let mut arguments = vec![one(), key.clone(), document.into(), millis.clone()];
             arguments.extend(list.live_values().iter().map(|value| Bytes::from(value.to_string())));
             let written = self.send(core, slot, StoreCommand::Script(&LIST), arguments).await?;
-            written.into_bytes().filter(|written| !written.is_empty())
+            let written = written.into_bytes().filter(|written| !written.is_empty());
+            if written.is_none() && matches!(list.meaning, ValueMeaning::Json { flag: Some(_) }) {
+                // The document of what is live is the other program's.
+                let there = self.send(core, slot, StoreCommand::Plain("GET"), vec![key]).await?;
+                if !there.is_null()
+                    && !matches!(list.meaning.decide(&there), ListVerdict::Revoked(_))
+                {
+                    return Ok(true);
+                }
+            }
+            written
         };
         if let Some(written) = written {
             let arguments = vec![mark, written, Bytes::from_static(b"PX"), millis];
             core.send(shard, StoreCommand::Plain("SET"), arguments).await?;
-            return Ok(());
+            return Ok(false);
         }
         // If what was there is ours, it stays so for longer.
         let known = core.send(shard, StoreCommand::Plain("GET"), vec![mark.clone()]).await?;
@@ -386,7 +409,7 @@ impl ForeignLists {
             let arguments = vec![one(), mark, known, millis];
             core.send(shard, StoreCommand::Script(&LIST), arguments).await?;
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Takes an entry off, if it is what was written here: what the other program has written
