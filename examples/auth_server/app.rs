@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
 use tower_jwt_revocation::audit::AuditSink;
 use tower_jwt_revocation::counters::Counters;
 use tower_jwt_revocation::endpoints::ReplayGuard;
 use tower_jwt_revocation::session::{Grant, RefreshPolicy, Sessions};
-use tower_jwt_revocation::store::redis::{ConnectError, Start};
+use tower_jwt_revocation::store::redis::{ConnectError, Report, Start};
 use tower_jwt_revocation::store::session::SessionStore;
 use tower_jwt_revocation::store::{Doubt, RevocationStore, StoreError, StoreErrorKind};
 use tower_jwt_revocation::token::issue::IssuedToken;
@@ -55,7 +58,18 @@ pub(crate) struct App {
     fail_mode: FailMode,
     handler_calls: Arc<AtomicU64>,
     audit: Arc<dyn AuditSink>,
+    warned: Arc<Mutex<Option<Warned>>>,
 }
+
+/// What was found last, and when.
+struct Warned {
+    at: Instant,
+    found: Vec<String>,
+}
+
+/// For so long what was found is told again: anybody may ask, and each time Redis is asked some
+/// thirty things.
+const WARNED: Duration = Duration::from_millis(100);
 
 impl App {
     pub(crate) async fn build(
@@ -173,6 +187,7 @@ impl App {
             fail_mode: config.fail_mode,
             handler_calls: Arc::default(),
             audit,
+            warned: Arc::default(),
         })
     }
 
@@ -282,18 +297,33 @@ impl App {
         let Some(redis) = &self.redis else {
             return vec!["the memory store forgets everything when the process ends".into()];
         };
-        let Ok(report) = tokio::time::timeout(self.limit, redis.doctor()).await else {
-            return vec!["redis did not say in time how it is set up".into()];
+        let examined = async {
+            let mut warned = self.warned.lock().await;
+            if let Some(warned) = &*warned
+                && warned.at.elapsed() < WARNED
+            {
+                return warned.found.clone();
+            }
+            let found = findings(&redis.doctor().await);
+            *warned = Some(Warned { at: Instant::now(), found: found.clone() });
+            found
         };
-        let findings =
-            report.findings.iter().filter(|finding| finding.is_error() || finding.is_warning());
-        findings
-            .map(|finding| {
-                let said = format!("{}: {}", finding.subject, finding.sentence);
-                if finding.remedy.is_empty() { said } else { format!("{said}; {}", finding.remedy) }
-            })
-            .collect()
+        tokio::time::timeout(self.limit, examined)
+            .await
+            .unwrap_or_else(|_| vec!["redis did not say in time how it is set up".into()])
     }
+}
+
+/// What of a report is more than a remark.
+fn findings(report: &Report) -> Vec<String> {
+    let findings =
+        report.findings.iter().filter(|finding| finding.is_error() || finding.is_warning());
+    findings
+        .map(|finding| {
+            let said = format!("{}: {}", finding.subject, finding.sentence);
+            if finding.remedy.is_empty() { said } else { format!("{said}; {}", finding.remedy) }
+        })
+        .collect()
 }
 
 /// Verifies our own tokens and, if it is set up, those of the other issuer: each by its own keys.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fred::types::Value;
+use futures::future::join_all;
 use tokio::time::timeout;
 
 use self::assess::{
@@ -305,10 +306,14 @@ impl StoreCore {
     async fn try_rights(&self, permit: &Permit, shard: u16, report: &mut Report) {
         let (mut lacked, mut optional, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
         let mut keys_denied = false;
-        for (right, command, arguments) in
-            trials(self.keys.shard(shard), &self.options, self.writes.len() > 1)
-        {
-            let Err(error) = self.query(permit, command, arguments).await else { continue };
+        // All at once: one after the other they take longer than a probe waits, where Redis is some
+        // milliseconds away.
+        let trials = trials(self.keys.shard(shard), &self.options, self.writes.len() > 1);
+        let tried = trials.into_iter().map(async |(right, command, arguments)| {
+            (right, command, self.query(permit, command, arguments).await)
+        });
+        for (right, command, result) in join_all(tried).await {
+            let Err(error) = result else { continue };
             let is_denied = error_code(&error) == "NOPERM";
             match () {
                 () if is_denied && error.to_string().contains(" key") => keys_denied = true,
