@@ -135,6 +135,19 @@ where
     word.parse().map_err(|error: ConfigError| de::Error::custom(error.problem))
 }
 
+/// What is wrong with a setting that should name a file, and does not name one that can be read.
+pub(crate) fn names_unreadable(path: &str) -> String {
+    // What is no path may be the secret itself, where its file was to be named.
+    let may_be_shown = path.starts_with('/')
+        && path.len() < 256
+        && path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
+    if may_be_shown {
+        format!("names {path}, which cannot be read as text")
+    } else {
+        "names no file that can be read as text; give its path, not its content".into()
+    }
+}
+
 /// The text itself, or the content of the file, without the line break at its end.
 pub(crate) fn text_or_file(
     text: Option<&str>,
@@ -143,15 +156,7 @@ pub(crate) fn text_or_file(
 ) -> Result<Option<String>, ConfigError> {
     let (None, Some(path)) = (text, file) else { return Ok(text.map(Into::into)) };
     let mut text = std::fs::read_to_string(path).map_err(|error| {
-        // What is no path may be the secret itself, where its file was to be named.
-        let may_be_shown = path.starts_with('/')
-            && path.len() < 256
-            && path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
-        let problem = if may_be_shown {
-            format!("names {path}, which cannot be read as text")
-        } else {
-            "names no file that can be read as text; give its path, not its content".into()
-        };
+        let problem = names_unreadable(path);
         ConfigError::new(file_setting, problem).with_source(error)
     })?;
     if text.ends_with('\n') {

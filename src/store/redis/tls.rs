@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use self::by_native_tls::connector;
 #[cfg(feature = "rustls")]
 use self::by_rustls::connector;
-use crate::config::ConfigError;
+use crate::config::{ConfigError, names_unreadable};
 
 /// Certificates and a key of one's own, in PEM (RFC 7468).
 #[derive(Clone, Default)]
@@ -145,7 +145,7 @@ impl PemSource {
             Self::Text { pem, .. } => Arc::clone(pem),
             Self::File { setting, path } => std::fs::read(path)
                 .map_err(|error| {
-                    let problem = format!("names {}, which cannot be read", path.display());
+                    let problem = names_unreadable(&path.to_string_lossy());
                     ConfigError::new(*setting, problem).with_source(error)
                 })?
                 .into(),
