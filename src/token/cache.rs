@@ -26,7 +26,7 @@ use std::thread::available_parallelism;
 
 use arc_swap::ArcSwapOption;
 
-use super::{CrateOnly, TokenError, TokenProfile, TokenVerifier, bearer};
+use super::{CrateOnly, TokenError, TokenErrorKind, TokenProfile, TokenVerifier, bearer};
 use crate::samples::{Metric, Samples};
 use crate::stripes::Stripes;
 use crate::verified::VerifiedToken;
@@ -111,6 +111,19 @@ impl<V: TokenVerifier> CachedVerifier<V> {
         found
     }
 
+    /// What has been remembered, checked again; `None` if it was verified by rules that are no
+    /// longer those of its issuer, so that it has to be verified anew.
+    fn checked_again(
+        &self,
+        known: Arc<VerifiedToken>,
+    ) -> Option<Result<Arc<VerifiedToken>, TokenError>> {
+        match self.profile().check_times(&known) {
+            Ok(()) => Some(Ok(known)),
+            Err(error) if error.kind() == TokenErrorKind::WrongIssuer => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
     /// The verifier that does the work.
     pub fn inner(&self) -> &V {
         &self.inner
@@ -119,10 +132,8 @@ impl<V: TokenVerifier> CachedVerifier<V> {
 
 impl<V: TokenVerifier> TokenVerifier for CachedVerifier<V> {
     fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError> {
-        match self.find(token.as_bytes()) {
-            Some((known, _)) => self.profile().check_times(&known).map(|()| known),
-            None => self.verify_uncached(token, CrateOnly),
-        }
+        let known = self.find(token.as_bytes()).and_then(|(known, _)| self.checked_again(known));
+        known.unwrap_or_else(|| self.verify_uncached(token, CrateOnly))
     }
 
     /// Not cached: it is not on the path of requests.
@@ -152,7 +163,7 @@ impl<V: TokenVerifier> TokenVerifier for CachedVerifier<V> {
         _: CrateOnly,
     ) -> Option<Result<Arc<VerifiedToken>, TokenError>> {
         let (known, is_bearer) = self.find(credentials)?;
-        is_bearer.then(|| self.profile().check_times(&known).map(|()| known))
+        if is_bearer { self.checked_again(known) } else { None }
     }
 
     fn verify_uncached(

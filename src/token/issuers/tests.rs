@@ -24,6 +24,8 @@ fn secret(issuer: &str) -> Vec<u8> {
 }
 
 fn mint(key_of: &str, claims: &Value) -> String {
+    // jsonwebtoken must not be asked for anything before a key of ours was made.
+    VerificationKey::from_secret(Algorithm::HS256, &[0; 32]).unwrap();
     jsonwebtoken::encode(
         &jsonwebtoken::Header::default(),
         claims,
@@ -531,6 +533,55 @@ fn a_cache_forgets_a_tenant_that_is_no_longer_accepted() {
     cached.verify(&token).unwrap();
     is_open.store(false, Ordering::Relaxed);
     assert_eq!(cached.verify(&token).unwrap_err().kind(), TokenErrorKind::WrongIssuer);
+}
+
+/// Accepts the tenants of a pattern while the flag says so.
+fn realms_while(is_open: &Arc<AtomicBool>) -> TokenProfile {
+    let asked = Arc::clone(is_open);
+    TokenProfile::new().with_issuer_pattern(REALMS, move |_| asked.load(Ordering::Relaxed))
+}
+
+#[test]
+fn a_tenant_that_is_shut_out_does_not_fall_to_another_verifier_of_the_set() {
+    let is_open = Arc::new(AtomicBool::new(true));
+    let first = || IssuerSet::new(verifier("all", realms_while(&is_open))).unwrap();
+    let wider =
+        TokenProfile::new().with_issuer_pattern("https://id.example/realms/o{tenant}", |_| true);
+    let token = mint("all", &claims(&realm("one"), "any"));
+    for set in [
+        first().with_unnamed(verifier("own", TokenProfile::new())).unwrap(),
+        first().with(verifier("own", wider.clone())).unwrap(),
+        first().with_tenants(wider, |_| Some(Arc::new(verifier("own", realms())))).unwrap(),
+    ] {
+        is_open.store(true, Ordering::Relaxed);
+        let cached = CachedVerifier::new(set);
+        let verified = cached.verify(&token).unwrap();
+        cached.verify(&token).unwrap();
+        cached.profile().check_times(&verified).unwrap();
+        is_open.store(false, Ordering::Relaxed);
+        // What is asked while a response goes on.
+        let refused = cached.profile().check_times(&verified).unwrap_err();
+        assert_eq!(refused.kind(), TokenErrorKind::WrongIssuer);
+        // The other one has another key.
+        let refused = cached.verify(&token).unwrap_err();
+        assert_eq!(refused.kind(), TokenErrorKind::BadSignature);
+        let cached = cached.cached(token.as_bytes(), crate::token::CrateOnly);
+        assert!(cached.is_none(), "{cached:?}");
+    }
+}
+
+/// Its ids are then those of its issuer, by which it is revoked.
+#[test]
+fn a_token_whose_tenant_gets_a_verifier_of_its_own_is_verified_anew_by_it() {
+    let is_open = Arc::new(AtomicBool::new(false));
+    let set = IssuerSet::new(verifier("all", realms_while(&is_open))).unwrap();
+    let cached =
+        CachedVerifier::new(set.with_unnamed(verifier("all", TokenProfile::new())).unwrap());
+    let token = mint("all", &claims(&realm("one"), "any"));
+    let user = || cached.verify(&token).unwrap().target(TargetKind::User);
+    assert_eq!((user(), user()), (Some(Target::user("alice")), Some(Target::user("alice"))));
+    is_open.store(true, Ordering::Relaxed);
+    assert_eq!(user(), Some(Target::user("alice").issued_by(realm("one"))));
 }
 
 #[test]

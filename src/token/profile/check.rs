@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
 use super::claims::{ParsedClaims, issuer_of};
-use super::issuer::AcceptedIssuer;
+use super::issuer::{self, AcceptedIssuer};
 use super::{IAT_LEAD, MAX_LEEWAY, MissingId, TokenProfile};
 use crate::clock::Timestamp;
 use crate::revocation::TargetKind;
@@ -142,17 +142,36 @@ impl TokenProfile {
     }
 
     /// Checks the times of a token by the [clock](Self::with_clock) of the profile, again at each
-    /// use if it is kept; and whether its tenant is
-    /// still accepted, if that is asked of a [closure](Self::with_issuer_pattern).
+    /// use if it is kept; and whether its tenant is still accepted, if that is asked of a
+    /// [closure](Self::with_issuer_pattern), by the same part of a [combined](Self::combined)
+    /// profile as before.
     ///
     /// # Errors
-    /// [`TokenError`] if the token is expired, not valid yet, or from the future.
+    /// [`TokenError`] if the token is expired, not valid yet, or from the future, or if its issuer
+    /// is no longer accepted.
     pub fn check_times(&self, token: &VerifiedToken) -> Result<(), TokenError> {
         if self.members.is_empty() {
-            self.check_times_at(token, self.clock.now())
-        } else {
-            self.rules_for(token.issuer())?.check_times(token)
+            return self.check_times_at(token, self.clock.now());
         }
+        let part = self.rules_for(token.issuer())?;
+        // An issuer that its own part no longer accepts may fall to another part, by whose rules
+        // the token was never checked.
+        if token.profile_id() != part.id
+            && !(part.may_be_of_tenant(token) && self.part_that_made(token).is_none())
+        {
+            return Err(issuer::not_accepted());
+        }
+        part.check_times_at(token, part.clock.now())
+    }
+
+    /// Whether the verifier of a tenant may have made the token. It has a profile of its own, of
+    /// which only this is known here.
+    fn may_be_of_tenant(&self, token: &VerifiedToken) -> bool {
+        self.tenants_have_keys && token.has_ids_of_its_issuer()
+    }
+
+    fn part_that_made(&self, token: &VerifiedToken) -> Option<&Self> {
+        self.members.iter().find(|part| part.id == token.profile_id())
     }
 
     /// From when on this token is refused, because it is expired.
@@ -201,8 +220,7 @@ impl TokenProfile {
             if token.profile_id() == part.id {
                 return Ok(());
             }
-            // The verifier of a tenant has a profile of its own, of which only this is known here.
-            if part.tenants_have_keys && token.has_ids_of_its_issuer() {
+            if part.may_be_of_tenant(token) {
                 return part.check_lifetime(token);
             }
         }
