@@ -176,7 +176,8 @@ impl Target {
     ///
     /// Where the tenants of an [issuer pattern](crate::TokenProfile::with_issuer_pattern)
     /// share their keys, the key of all of them belongs to the pattern:
-    /// `Target::key("k").issued_by("https://login.example/{tenant}/v2.0")`.
+    /// `Target::key("k").issued_by("https://login.example/{tenant}/v2.0")`. So does the key of an
+    /// issuer that the same profile names and that has the shape of the pattern.
     ///
     /// By default tokens that claim to be issued later pass. If the key was stolen, revoke
     /// [`Extent::All`](crate::Extent::All): the thief chooses the `iat`.

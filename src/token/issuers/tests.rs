@@ -405,6 +405,30 @@ fn a_key_is_revoked_at_its_issuer_and_one_that_tenants_share_at_all_of_them() {
     revoke(Target::key("k").issued_by(realm("one"))).unwrap();
 }
 
+/// A tenant that is named, because it is the own one, has the keys of all others.
+#[test]
+fn a_key_that_is_revoked_at_a_pattern_is_revoked_at_named_issuers_of_its_shape() {
+    let named = |profile: TokenProfile| profile.with_issuer(realm("own")).with_issuer(STAFF);
+    let pattern = |profile: TokenProfile| profile.with_issuer_pattern(REALMS, |_| false);
+    let new = TokenProfile::new;
+    for profile in [pattern(named(new())), named(pattern(new()))] {
+        let (store, verifier) = (MemoryStore::new(), verifier("all", profile.clone()));
+        let revoker = Revoker::new(store.clone(), profile).unwrap();
+        let is_live = |issuer: &str| {
+            let token = verifier.verify(&mint("all", &claims(issuer, "any"))).unwrap();
+            store.check(&token).answer().now_or_never().unwrap().unwrap() == Standing::Live
+        };
+        let revoke = |target| {
+            revoker.revoke(target).extent(Extent::All).into_future().now_or_never().unwrap()
+        };
+        assert!(is_live(&realm("own")) && is_live(STAFF));
+        revoke(Target::key("k").issued_by(REALMS)).unwrap();
+        assert!(!is_live(&realm("own")) && is_live(STAFF));
+        revoke(Target::key("k").issued_by(STAFF)).unwrap();
+        assert!(!is_live(STAFF));
+    }
+}
+
 #[test]
 fn tenants_with_keys_of_their_own_are_checked_by_them() {
     let verifiers: HashMap<String, Arc<dyn TokenVerifier>> = ["one", "other"]

@@ -29,7 +29,7 @@ pub(super) struct AcceptedIssuer {
     digest: IssuerDigest,
     /// Of the target "everything of this issuer".
     pub(super) fingerprint: Fingerprint,
-    /// The pattern that it was accepted by, to which its keys belong as well.
+    /// The pattern whose shape it has, to which its keys belong as well.
     pattern: Option<Arc<KeyOwner>>,
 }
 
@@ -51,6 +51,23 @@ pub(super) struct IssuerPattern {
 impl AcceptedIssuers {
     pub(super) fn none() -> Self {
         Self { named: Vec::new(), patterns: Vec::new(), anonymous: AcceptedIssuer::new("") }
+    }
+
+    pub(super) fn add_name(&mut self, name: &str) {
+        let pattern = self.patterns.iter().find(|pattern| pattern.has_shape(name));
+        self.named.push(AcceptedIssuer {
+            pattern: pattern.map(|pattern| Arc::clone(&pattern.owner)),
+            ..AcceptedIssuer::new(name)
+        });
+    }
+
+    /// A named issuer that has the shape of the pattern is a tenant with the keys of the others,
+    /// whether it is accepted as one or not.
+    pub(super) fn add_pattern(&mut self, pattern: IssuerPattern) {
+        for issuer in self.named.iter_mut().filter(|issuer| pattern.has_shape(&issuer.name)) {
+            issuer.pattern.get_or_insert_with(|| Arc::clone(&pattern.owner));
+        }
+        self.patterns.push(pattern);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -141,7 +158,7 @@ pub(super) fn not_accepted() -> TokenError {
 // === impl AcceptedIssuer ===
 
 impl AcceptedIssuer {
-    pub(super) fn new(name: &str) -> Self {
+    fn new(name: &str) -> Self {
         Self {
             name: name.into(),
             digest: IssuerDigest::of(name),
@@ -213,9 +230,18 @@ impl IssuerPattern {
     }
 
     fn fits(&self, iss: &str) -> bool {
-        let Some((before, after)) = self.parts() else { return false };
-        let tenant = iss.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
-        tenant.is_some_and(|tenant| is_tenant(tenant) && (self.accepts)(tenant))
+        self.tenant(iss).is_some_and(|tenant| (self.accepts)(tenant))
+    }
+
+    /// Whether it is the issuer of a tenant, accepted or not.
+    fn has_shape(&self, iss: &str) -> bool {
+        self.tenant(iss).is_some()
+    }
+
+    fn tenant<'a>(&self, iss: &'a str) -> Option<&'a str> {
+        let (before, after) = self.parts()?;
+        let tenant = iss.strip_prefix(before)?.strip_suffix(after)?;
+        is_tenant(tenant).then_some(tenant)
     }
 }
 

@@ -38,7 +38,7 @@ use serde::Deserialize;
 
 pub use self::check::SignedClaims;
 pub(crate) use self::claims::issuer_of;
-use self::issuer::{AcceptedIssuer, AcceptedIssuers, IssuerPattern};
+use self::issuer::{AcceptedIssuers, IssuerPattern};
 use self::kind::KindClaim;
 use self::path::ClaimPath;
 use self::rules::ClaimRule;
@@ -210,7 +210,7 @@ impl TokenProfile {
     /// first issuer to a running system therefore orphans the revocations written before.
     #[must_use]
     pub fn with_issuer(mut self, issuer: impl AsRef<str>) -> Self {
-        self.issuers.named.push(AcceptedIssuer::new(issuer.as_ref()));
+        self.issuers.add_name(issuer.as_ref());
         self.changed()
     }
 
@@ -246,7 +246,7 @@ impl TokenProfile {
         pattern: impl Into<Box<str>>,
         accepts: impl Fn(&str) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.issuers.patterns.push(IssuerPattern::new(pattern, accepts));
+        self.issuers.add_pattern(IssuerPattern::new(pattern, accepts));
         self.changed()
     }
 
