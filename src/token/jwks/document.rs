@@ -81,6 +81,12 @@ impl KeyOrigin {
             JwksSource::KeySet(url) => client.get(url, AddressScope::Any).await?,
             JwksSource::Discovery { issuer, document } => {
                 let url = jwks_url(&client.get(document, AddressScope::Any).await?, issuer)?;
+                if is_https(document) && !is_https(&url) {
+                    return Err(JwksError::new(
+                        JwksErrorKind::Forbidden,
+                        "the `jwks_uri` of the discovery document is not https, as the issuer is",
+                    ));
+                }
                 // The operator chose the host of the issuer. Another host was chosen by the author
                 // of the document, and must not be inside of our network.
                 let is_same_host = url.host() == document.host();
@@ -90,6 +96,10 @@ impl KeyOrigin {
         };
         published(&document, &self.default_algorithms)
     }
+}
+
+fn is_https(url: &Uri) -> bool {
+    url.scheme_str() == Some("https")
 }
 
 /// Without the query, which may hold a secret.

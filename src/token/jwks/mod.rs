@@ -264,6 +264,13 @@ impl Jwks {
     /// either. What `Cache-Control` says is kept to (RFC 9111 §5.2.2). The future is dropped when
     /// it takes too long.
     ///
+    /// # Security
+    /// A discovery document can name a `jwks_uri` at another host than that of the issuer. It must
+    /// be `https` if the issuer is, and an address in it must be public. The addresses of a *name*
+    /// are known to your client alone and are not checked: where the author of the document must
+    /// not reach what your client can reach, have it refuse hosts that you do not know, or name the
+    /// key set by [`at`](Self::at).
+    ///
     /// ```
     /// use http::{Response, Uri};
     /// use tower_jwt_revocation::token::jwks::Jwks;

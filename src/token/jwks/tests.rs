@@ -853,6 +853,37 @@ async fn a_document_about_another_issuer_is_refused() {
     assert_eq!(jwks.fetch().await.unwrap_err().kind(), JwksErrorKind::Malformed);
 }
 
+/// Whoever fetches: what a client of the program would dial is not known, but what is said is.
+#[tokio::test(start_paused = true)]
+async fn a_document_leads_neither_from_https_to_http_nor_into_this_network() {
+    for bad in [
+        "http://id.example/keys",
+        "http://127.0.0.1/keys",
+        "https://127.0.0.1/keys",
+        "https://10.0.0.7/keys",
+        "https://169.254.169.254/latest",
+        "https://[::1]/keys",
+        "https://[fc00::1]:8443/keys",
+    ] {
+        let (provider, jwks) =
+            discovers([discovery(ISSUER, bad), JwksDocument::new(key_set(&["a"]))]);
+        assert_eq!(jwks.fetch().await.unwrap_err().kind(), JwksErrorKind::Forbidden, "{bad}");
+        assert_eq!(provider.fetches(), 1, "{bad}");
+    }
+    for (issuer, good) in [
+        (ISSUER, "https://8.8.8.8/keys"),
+        (ISSUER, "https://keys.example/"),
+        // The operator has named this address, or plain `http`.
+        ("https://10.0.0.7/realm", "https://10.0.0.7:8443/keys"),
+        ("http://localhost:8080", "http://127.0.0.1:8080/keys"),
+    ] {
+        let provider = Provider::default();
+        let answers = [discovery(issuer, good), JwksDocument::new(key_set(&["a"]))];
+        provider.0.answers.lock().unwrap().extend(answers.map(Ok));
+        provider.serves(Jwks::of_issuer(issuer).unwrap()).fetch().await.unwrap();
+    }
+}
+
 // === Settings and life ===
 
 #[tokio::test(start_paused = true)]

@@ -163,7 +163,20 @@ impl JwksFetcher {
     ) -> Result<JwksDocument, JwksError> {
         match self {
             Self::BuiltIn(client) => client.get(url, scope).await,
-            Self::Custom(transport) => transport(url).await,
+            Self::Custom(transport) => {
+                // Plain `http` is followed from plain `http` alone, which the program has named.
+                let rule = match scope {
+                    AddressScope::Any => AddressRule::Any,
+                    AddressScope::PublicOnly if url.scheme_str() == Some("https") => {
+                        AddressRule::Public
+                    }
+                    AddressScope::PublicOnly => AddressRule::PublicOrLoopback,
+                };
+                if let Some(ip) = literal(url) {
+                    rule.check(ip)?;
+                }
+                transport(url).await
+            }
         }
     }
 }
