@@ -1,10 +1,12 @@
 //! What the answers of a provider mean: the discovery document, and the key set.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
 use http::Uri;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::http::{AddressScope, JwksFetcher};
 use super::{JwksDocument, JwksError, JwksErrorKind, MAX_DOCUMENT_BYTES};
@@ -33,6 +35,19 @@ pub(super) struct KeyOrigin {
 pub(super) struct PublishedKeys {
     pub(super) keys: VerifierKeys,
     pub(super) max_age: Option<Duration>,
+}
+
+/// Why there are no keys.
+pub(super) struct FetchFailure {
+    pub(super) error: JwksError,
+    /// Of a set in which no key can be used: the names that it has. A key without a name is `None`.
+    pub(super) listed: Option<BTreeSet<Option<Box<str>>>>,
+}
+
+impl From<JwksError> for FetchFailure {
+    fn from(error: JwksError) -> Self {
+        Self { error, listed: None }
+    }
 }
 
 // === impl JwksSource ===
@@ -75,17 +90,16 @@ impl JwksSource {
 
 impl KeyOrigin {
     /// Fetches the keys, by way of discovery if need be.
-    pub(super) async fn fetch(&self) -> Result<PublishedKeys, JwksError> {
+    pub(super) async fn fetch(&self) -> Result<PublishedKeys, FetchFailure> {
         let client = &self.client;
         let document = match &self.source {
             JwksSource::KeySet(url) => client.get(url, AddressScope::Any).await?,
             JwksSource::Discovery { issuer, document } => {
                 let url = jwks_url(&client.get(document, AddressScope::Any).await?, issuer)?;
                 if is_https(document) && !is_https(&url) {
-                    return Err(JwksError::new(
-                        JwksErrorKind::Forbidden,
-                        "the `jwks_uri` of the discovery document is not https, as the issuer is",
-                    ));
+                    let problem =
+                        "the `jwks_uri` of the discovery document is not https, as the issuer is";
+                    return Err(JwksError::new(JwksErrorKind::Forbidden, problem).into());
                 }
                 // The operator chose the host of the issuer. Another host was chosen by the author
                 // of the document, and must not be inside of our network.
@@ -165,7 +179,7 @@ fn jwks_url(document: &JwksDocument, issuer: &str) -> Result<Uri, JwksError> {
 fn published(
     document: &JwksDocument,
     default_algorithms: &[Algorithm],
-) -> Result<PublishedKeys, JwksError> {
+) -> Result<PublishedKeys, FetchFailure> {
     let malformed = |problem: &str| {
         JwksError::new(JwksErrorKind::Malformed, format!("the answer of the provider {problem}"))
     };
@@ -178,7 +192,11 @@ fn published(
     let are_more = set.skipped().len() > 1;
     let unusable = |error: ConfigError| {
         let more = if are_more { "; the others are logged at `debug`" } else { "" };
-        JwksError::new(JwksErrorKind::NoUsableKey, format!("{error}{more}"))
+        FetchFailure {
+            error: JwksError::new(JwksErrorKind::NoUsableKey, format!("{error}{more}")),
+            // An empty set is more likely a mistake than the withdrawal of all keys.
+            listed: (!members.is_empty()).then(|| members.iter().map(name_of).collect()),
+        }
     };
     let keys = set.not_empty().map_err(unusable)?.into_iter().collect();
     let (keys, skipped) = VerifierKeys::published(keys).map_err(unusable)?;
@@ -186,6 +204,10 @@ fn published(
         tracing::debug!(reason = %skipped, "a published key is not used");
     }
     Ok(PublishedKeys { keys, max_age: document.max_age })
+}
+
+fn name_of(member: &Value) -> Option<Box<str>> {
+    member.get("kid").and_then(Value::as_str).map(Into::into)
 }
 
 fn content(document: &JwksDocument) -> Result<&[u8], JwksError> {

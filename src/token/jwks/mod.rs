@@ -66,7 +66,9 @@ pub(crate) const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 /// - The keys are fetched anew when they are [as old as that](Self::with_max_age), or when a token
 ///   names an unknown one (after a [pause](Self::with_cooldown)). At most one fetch is under way at
 ///   a time.
-/// - A key that is no longer published is no longer accepted once the next fetch is done.
+/// - A key that is no longer published is no longer accepted once the next fetch is done, also if
+///   no key of the set can be used then. An empty set (`{"keys":[]}`) withdraws nothing: it is
+///   taken for an outage.
 /// - When the provider is out of reach, the last keys stay in use [for a
 ///   while](Self::with_outage_grace).
 /// - A token whose key is not known *yet* is answered with 503, not 401, so that a client does not
@@ -197,7 +199,7 @@ impl Jwks {
     }
 
     /// For how long after the last good fetch keys stay in use while the provider is out of reach
-    /// or answers nonsense, default 24 h: by then, under the default of
+    /// or answers nonsense or an empty set, default 24 h: by then, under the default of
     /// [`TokenProfile::with_max_lifetime`](super::TokenProfile::with_max_lifetime), all tokens that
     /// it issued are over.
     ///

@@ -1,5 +1,6 @@
 //! When to ask the provider again, and what to do until it answers.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::document::{KeyOrigin, PublishedKeys};
+use super::document::{FetchFailure, KeyOrigin, PublishedKeys};
 use super::unknown::{FetchProgress, UnknownKids, Verdict};
 use super::{JwksError, JwksErrorKind};
 use crate::config::ConfigError;
@@ -212,6 +213,16 @@ impl RefreshState {
         }
     }
 
+    /// The provider has given a set in which no key can be used. It has withdrawn all the same what
+    /// is not in it.
+    fn withdraw_unlisted(&self, listed: &BTreeSet<Option<Box<str>>>) {
+        let left = self.current().as_ref().and_then(|current| {
+            let (number, asked_at) = (current.number, current.asked_at);
+            Some(FetchedKeys { keys: current.keys.among(listed)?, number, asked_at })
+        });
+        self.replace(left);
+    }
+
     fn record(&self, error: Option<JwksError>) {
         self.attempts.send_modify(|attempts| {
             match (&attempts.last_error, &error) {
@@ -289,7 +300,7 @@ async fn keep_current(state: &RefreshState, origin: &KeyOrigin) {
         let fetched = timeout(schedule.timeout, origin.fetch()).await.unwrap_or_else(|_| {
             let limit = schedule.timeout;
             let detail = format!("the provider did not answer completely within {limit:?}");
-            Err(JwksError::new(JwksErrorKind::Timeout, detail))
+            Err(JwksError::new(JwksErrorKind::Timeout, detail).into())
         });
         let (earliest, due) = match fetched {
             Ok(PublishedKeys { keys, max_age }) => {
@@ -298,8 +309,11 @@ async fn keep_current(state: &RefreshState, origin: &KeyOrigin) {
                 state.record(None);
                 (schedule.cooldown, schedule.next(max_age))
             }
-            Err(error) => {
+            Err(FetchFailure { error, listed }) => {
                 failures += 1;
+                if let Some(listed) = listed {
+                    state.withdraw_unlisted(&listed);
+                }
                 state.record(Some(error));
                 (schedule.backoff(failures), schedule.backoff(failures))
             }

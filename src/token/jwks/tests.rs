@@ -425,6 +425,37 @@ async fn a_key_that_is_withdrawn_is_no_longer_accepted() {
     assert_ne!(keys.generation(), generation, "caches must notice");
 }
 
+/// A set in which nothing can be used is an outage, but it says what is withdrawn.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_a_set_without_usable_keys_has_no_longer_is_withdrawn() {
+    let unusable = |kid: &str| {
+        json!({"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB", "kid": kid}]}).to_string()
+    };
+    let provider = Provider::publishes(&["good", "stolen"]);
+    let keys = jwks(&provider).fetch().await.unwrap();
+    let verifier = verifier(&keys);
+    let cached = CachedVerifier::new(Arc::new(verifier.clone()));
+    let stolen = token("stolen");
+    cached.verify(&stolen).unwrap();
+    for (set, good, stolen_kind) in [
+        (unusable("good"), None, TokenErrorKind::UnknownKey),
+        (unusable("good"), None, TokenErrorKind::UnknownKey),
+        (r#"{"keys": []}"#.into(), None, TokenErrorKind::UnknownKey),
+        (unusable("other"), Some(TokenErrorKind::NoKeys), TokenErrorKind::NoKeys),
+    ] {
+        provider.answer(Ok(JwksDocument::new(set)));
+        let fetched = keys.next_fetch();
+        // A failed one is repeated within a minute.
+        assert_eq!(fetched.await.unwrap_err().kind(), JwksErrorKind::NoUsableKey);
+        assert_eq!(kind(&verifier, "good"), good);
+        assert_eq!(kind(&verifier, "stolen"), Some(stolen_kind));
+        assert_eq!(cached.verify(&stolen).unwrap_err().kind(), stolen_kind);
+    }
+    provider.publish(&["good"]);
+    keys.next_fetch().await.unwrap();
+    assert_eq!(kind(&verifier, "good"), None);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_same_keys_again_are_no_change() {
     let provider = Provider::publishes(&["a", "b"]);

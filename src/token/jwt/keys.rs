@@ -1,6 +1,8 @@
 //! The keys of a verifier, and how a token chooses one.
 
 use std::collections::BTreeMap;
+#[cfg(feature = "jwks")]
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::{fmt, ptr};
 
@@ -106,6 +108,15 @@ impl VerifierKeys {
     #[cfg(feature = "jwks")]
     pub(crate) fn has_id(&self, kid: &str) -> bool {
         self.keys.binary_search_by(|key| key.kid().cmp(&Some(kid))).is_ok()
+    }
+
+    /// Those of the keys whose names are among these, if there are any.
+    #[cfg(feature = "jwks")]
+    pub(crate) fn among(&self, names: &BTreeSet<Option<Box<str>>>) -> Option<Self> {
+        let is_named = |key: &&VerificationKey| names.contains(&key.kid().map(Into::into));
+        let keys: Vec<_> = self.keys.iter().filter(is_named).cloned().collect();
+        let is_one_key = is_one_key(&keys);
+        (!keys.is_empty()).then(|| Self { keys: keys.into(), is_one_key })
     }
 
     /// Whether both accept the same.
