@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -297,11 +298,20 @@ async fn keep_current(state: &RefreshState, origin: &KeyOrigin) {
         let _ = state.fetch_requested.notified().now_or_never();
         let number = state.begun.fetch_add(1, Ordering::SeqCst) + 1;
         let asked_at = Instant::now();
-        let fetched = timeout(schedule.timeout, origin.fetch()).await.unwrap_or_else(|_| {
-            let limit = schedule.timeout;
-            let detail = format!("the provider did not answer completely within {limit:?}");
-            Err(JwksError::new(JwksErrorKind::Timeout, detail).into())
-        });
+        // The client may be one of the program. It must not end the only task there is.
+        let fetch = AssertUnwindSafe(origin.fetch()).catch_unwind();
+        let fetched = match timeout(schedule.timeout, fetch).await {
+            Ok(Ok(fetched)) => fetched,
+            Ok(Err(_)) => {
+                let detail = "the client that asks the provider has panicked";
+                Err(JwksError::new(JwksErrorKind::Unreachable, detail).into())
+            }
+            Err(_) => {
+                let limit = schedule.timeout;
+                let detail = format!("the provider did not answer completely within {limit:?}");
+                Err(JwksError::new(JwksErrorKind::Timeout, detail).into())
+            }
+        };
         let (earliest, due) = match fetched {
             Ok(PublishedKeys { keys, max_age }) => {
                 failures = 0;

@@ -836,6 +836,30 @@ async fn the_error_of_a_client_of_the_program_is_the_cause() {
     assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "no route");
 }
 
+/// Both before there is a future and in it.
+#[tokio::test(start_paused = true)]
+async fn a_client_of_the_program_that_panics_does_not_end_the_refreshing() {
+    let (set, times) = (key_set(&["a"]), AtomicUsize::new(0));
+    let jwks = Jwks::at(SET).unwrap().with_transport(move |_| {
+        let time = times.fetch_add(1, Ordering::SeqCst);
+        assert_ne!(time, 1, "as the test wants it");
+        let set = set.clone();
+        async move {
+            assert_ne!(time, 2, "as the test wants it");
+            Ok::<_, std::io::Error>(Response::new(set))
+        }
+    });
+    let keys = jwks.fetch().await.unwrap();
+    let verifier = verifier(&keys);
+    for _ in 0..2 {
+        let error = keys.next_fetch().await.unwrap_err();
+        assert_eq!(error.kind(), JwksErrorKind::Unreachable);
+        assert!(error.to_string().contains("panicked"), "{error}");
+        assert_eq!(kind(&verifier, "a"), None);
+    }
+    keys.next_fetch().await.unwrap();
+}
+
 // === Discovery ===
 
 fn discovery(issuer: &str, jwks_uri: &str) -> JwksDocument {
