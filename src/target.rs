@@ -179,6 +179,8 @@ impl Target {
     /// `Target::key("k").issued_by("https://login.example/{tenant}/v2.0")`. So does the key of an
     /// issuer that the same profile names and that has the shape of the pattern.
     ///
+    /// A key that is published under several names is revoked under each of them by itself.
+    ///
     /// By default tokens that claim to be issued later pass. If the key was stolen, revoke
     /// [`Extent::All`](crate::Extent::All): the thief chooses the `iat`.
     pub fn key(kid: impl AsRef<str>) -> Self {

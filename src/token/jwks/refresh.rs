@@ -211,6 +211,12 @@ impl RefreshState {
             self.generation.fetch_add(2, Ordering::Release);
             tracing::info!(keys = ?new.map(VerifierKeys::ids).unwrap_or_default(), "the keys of \
                 the identity provider changed");
+            if let Some([one, other]) = new.and_then(VerifierKeys::names_of_one_key) {
+                tracing::warn!(
+                    "the identity provider publishes one key as {one} and as {other}: \
+                    to revoke it, revoke it under each of its names"
+                );
+            }
         }
     }
 

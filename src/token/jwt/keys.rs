@@ -110,6 +110,18 @@ impl VerifierKeys {
         self.keys.binary_search_by(|key| key.kid().cmp(&Some(kid))).is_ok()
     }
 
+    /// Two names of one public key, if there is one that has several: revoked under one of them, it
+    /// goes on under the other.
+    #[cfg(feature = "jwks")]
+    pub(crate) fn names_of_one_key(&self) -> Option<[String; 2]> {
+        self.keys.iter().enumerate().find_map(|(at, key)| {
+            let mut others = self.keys.iter().skip(at + 1);
+            let other =
+                others.find(|other| other.kid() != key.kid() && other.is_same_public_key(key))?;
+            Some([key, other].map(|key| quoted(key.kid().unwrap_or_default())))
+        })
+    }
+
     /// Those of the keys whose names are among these, if there are any.
     #[cfg(feature = "jwks")]
     pub(crate) fn among(&self, names: &BTreeSet<Option<Box<str>>>) -> Option<Self> {
@@ -173,6 +185,15 @@ fn sort(keys: &mut [VerificationKey]) {
     keys.sort_by(|one, other| {
         one.kid().cmp(&other.kid()).then_with(|| order(one).cmp(&order(other)))
     });
+}
+
+/// The name of a key that others have written, for an error or a log: escaped, and no more of it
+/// than 64 characters.
+pub(super) fn quoted(kid: &str) -> String {
+    let mut chars = kid.chars();
+    let start: String = chars.by_ref().take(64).collect();
+    let rest = if chars.next().is_some() { "…" } else { "" };
+    format!("`{}{rest}`", start.escape_debug())
 }
 
 /// Whether these are one key, for as many algorithms as there are of them.

@@ -607,6 +607,26 @@ fn one_secret_has_one_name() {
     assert_refused(error, "`again` and `oct` are the same secret");
 }
 
+#[cfg(feature = "jwks")]
+#[test]
+fn one_public_key_under_two_names_is_noticed() {
+    let names = |keys: &[Value]| {
+        let keys = KeySet::from_jwk_set_lenient(&set(keys)).unwrap();
+        VerifierKeys::published(keys.into_iter().collect()).unwrap().0.names_of_one_key()
+    };
+    let other_alg = jwk_with("rsa", "alg", json!("PS256"));
+    assert_eq!(names(&[jwk("rsa"), other_alg, jwk("ed"), jwk("p256")]), None);
+    for kid in ["rsa", "ed", "p256"] {
+        let again = jwk_with(kid, "kid", json!("\n0"));
+        let expected = [r"`\n0`".to_owned(), format!("`{kid}`")];
+        assert_eq!(names(&[jwk("ed"), jwk(kid), jwk("p256"), again]), Some(expected));
+    }
+    // Under two names for two algorithms.
+    let mut again = jwk_with("rsa", "kid", json!("a"));
+    again["alg"] = json!("PS256");
+    assert_eq!(names(&[jwk("rsa"), again]), Some(["`a`".into(), "`rsa`".into()]));
+}
+
 #[test]
 fn errors_about_keys_do_not_quote_them() {
     let canary = "canary7canary7canary7canary7canary7canary7";
