@@ -64,8 +64,8 @@ pub(crate) const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 /// ```
 ///
 /// - The keys are fetched anew when they are [as old as that](Self::with_max_age), or when a token
-///   names an unknown one (after a [pause](Self::with_cooldown)). At most one fetch is under way at
-///   a time.
+///   names an unknown one or does not fit the one that it names (after a
+///   [pause](Self::with_cooldown)). At most one fetch is under way at a time.
 /// - A key that is no longer published is no longer accepted once the next fetch is done, also if
 ///   no key of the set can be used then. An empty set (`{"keys":[]}`) withdraws nothing: it is
 ///   taken for an outage.
@@ -461,6 +461,11 @@ impl LoadedKeys<'_> {
                 Err(no_keys("the keys of the issuer could not be fetched yet, or not for too long"))
             }
         }
+    }
+
+    /// Asks for newer ones, as soon as the pause is over.
+    pub(crate) fn request_fetch(&self) {
+        self.state.request_fetch();
     }
 
     /// What it means that a token names a key that is not among them.

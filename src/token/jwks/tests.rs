@@ -425,6 +425,37 @@ async fn a_key_that_is_withdrawn_is_no_longer_accepted() {
     assert_ne!(keys.generation(), generation, "caches must notice");
 }
 
+/// Its tokens are bad for no longer than the pause, although nothing shows that they are not.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_replaced_under_its_name_is_fetched_when_a_token_does_not_fit() {
+    let other = json!({"kty": "OKP", "crv": "Ed25519", "kid": "a",
+        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+    for (old, expected) in [
+        (rsa(Some("RS256"), Some("a")), TokenErrorKind::WrongAlgorithm),
+        (other, TokenErrorKind::BadSignature),
+    ] {
+        let provider = publishes(&[old]);
+        let keys = jwks(&provider).fetch().await.unwrap();
+        let verifier = verifier(&keys);
+        tokio::time::sleep(DEFAULT_COOLDOWN * 2).await;
+        provider.publish(&["a"]);
+        let (fetched, start) = (keys.next_fetch(), Instant::now());
+        assert_eq!(kind(&verifier, "a"), Some(expected));
+        fetched.await.unwrap();
+        assert!(start.elapsed() <= DEFAULT_COOLDOWN, "{:?}", start.elapsed());
+        assert_eq!(kind(&verifier, "a"), None);
+        // And no more often than that.
+        let (before, start) = (provider.fetches(), Instant::now());
+        while start.elapsed() < DEFAULT_COOLDOWN * 6 {
+            let forged = token("a") + "AAAA";
+            verifier.verify(&forged).unwrap_err();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let times = provider.fetches() - before;
+        assert!(times <= 7, "{times} fetches");
+    }
+}
+
 /// A set in which nothing can be used is an outage, but it says what is withdrawn.
 #[tokio::test(start_paused = true)]
 async fn a_key_that_a_set_without_usable_keys_has_no_longer_is_withdrawn() {

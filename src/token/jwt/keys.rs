@@ -281,15 +281,27 @@ impl CurrentKeys<'_> {
         match self {
             Self::Fixed(keys) => keys.select(kid, alg),
             #[cfg(feature = "jwks")]
-            Self::Remote(loaded) => {
-                loaded.keys(kid)?.select(kid, alg).map_err(|error| match kid {
-                    Some(kid) if error.kind() == TokenErrorKind::UnknownKey => {
-                        loaded.unknown(kid, error)
+            Self::Remote(loaded) => loaded.keys(kid)?.select(kid, alg).map_err(|error| match kid {
+                Some(kid) if error.kind() == TokenErrorKind::UnknownKey => {
+                    loaded.unknown(kid, error)
+                }
+                _ => {
+                    if error.kind() == TokenErrorKind::WrongAlgorithm {
+                        loaded.request_fetch();
                     }
-                    // More keys would not help.
-                    _ => error,
-                })
-            }
+                    error
+                }
+            }),
+        }
+    }
+
+    /// The signature of a token does not fit the key that it names. The issuer may have given a new
+    /// key the name of the one before, so the keys are fetched anew, as soon as that is due.
+    pub(crate) fn found_misfit(&self) {
+        match self {
+            Self::Fixed(_) => {}
+            #[cfg(feature = "jwks")]
+            Self::Remote(loaded) => loaded.request_fetch(),
         }
     }
 }

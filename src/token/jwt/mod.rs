@@ -205,6 +205,7 @@ impl JwtVerifier {
         self.types.check(header.typ.as_deref())?;
         let key = keys.select(header.kid.as_deref(), &header.alg)?;
         if !key.fits(parts.signing_input, parts.signature) {
+            keys.found_misfit();
             return Err(bad_signature());
         }
         Ok((key, parts))
@@ -229,6 +230,7 @@ impl JwtVerifier {
         let keys = self.keys.now();
         let key = keys.select(header.kid.as_deref(), &header.alg)?;
         if !key.fits(parts.signing_input, parts.signature) {
+            keys.found_misfit();
             return Err(bad_signature());
         }
         parts.signed_claims()
