@@ -22,7 +22,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_CHECK: Duration = Duration::from_secs(30);
 
 impl Gate {
-    /// Completes when a request with this token would be refused, with what it would be told. If
+    /// Completes when a request with this token would be refused, with what it would be told: as it
+    /// is over or revoked, or its tenant is not accepted any more. The signature is not checked
+    /// again, so a withdrawn key does not end it; the revocation of the key does. If
     /// the store does not give an answer, that is only after `max_blind` without any: what has
     /// begun goes on while a connection is replaced.
     ///
