@@ -238,12 +238,13 @@ impl VerifiedToken {
         serde_json::from_slice(&self.facts.payload)
     }
 
-    /// Where the claims do not fit the type, such as `address.street`; `.` for the whole.
+    /// The claim that does not fit the type; `.` for the whole. No more of the path to it: in the
+    /// claim the names of members may be what others have written, as in a map by user.
     #[cfg(feature = "axum")]
     pub(crate) fn misfit<T: DeserializeOwned>(&self) -> Option<String> {
         let json = &mut serde_json::Deserializer::from_slice(&self.facts.payload);
         let error = serde_path_to_error::deserialize::<_, T>(json).err()?;
-        Some(error.path().to_string())
+        Some(error.path().iter().next().map_or_else(|| ".".to_owned(), ToString::to_string))
     }
 
     /// The same token, with what a store needs of the characters in which it was presented.

@@ -197,8 +197,8 @@ fn optional(parts: &Parts) -> Result<Option<&Clearance>, ExtractError> {
 fn claims<T: DeserializeOwned>(clearance: &Clearance) -> Result<Claims<T>, ExtractError> {
     clearance.token().claims().map(Claims).map_err(|error| {
         // The cause is not kept: serde quotes what it found, and that is part of the token.
-        let path = clearance.token().misfit::<T>();
-        tracing::debug!(category = ?error.classify(), claim = path, "the claims do not fit the \
+        let claim = clearance.token().misfit::<T>();
+        tracing::debug!(category = ?error.classify(), claim, "the claims do not fit the \
             type that the handler wants");
         let error = TokenError::new(
             TokenErrorKind::OddClaim,
@@ -317,6 +317,8 @@ impl std::error::Error for ExtractError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use serde::Deserialize;
 
     use crate::token::TokenProfile;
@@ -328,6 +330,8 @@ mod tests {
         address: Option<Address>,
         #[serde(default)]
         roles: Vec<String>,
+        #[serde(default)]
+        limits: BTreeMap<String, u8>,
     }
 
     #[derive(Deserialize)]
@@ -337,15 +341,16 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_a_type_is_named_without_its_value() {
+    fn of_what_does_not_fit_a_type_the_claim_is_named_and_nothing_in_it() {
         let misfit = |more: &str| {
             let claims = format!(r#"{{"jti":"1","iat":1000,"exp":2000{more}}}"#);
             let claims = SignedClaims::new(claims.as_bytes());
             let token = TokenProfile::new().assert_verified_for_revocation(claims).unwrap();
             token.misfit::<Mine>()
         };
-        assert_eq!(misfit(r#","address":{"street":7}"#).as_deref(), Some("address.street"));
-        assert_eq!(misfit(r#","roles":["a",7]"#).as_deref(), Some("roles[1]"));
+        assert_eq!(misfit(r#","address":{"street":7}"#).as_deref(), Some("address"));
+        assert_eq!(misfit(r#","roles":["a",7]"#).as_deref(), Some("roles"));
+        assert_eq!(misfit(r#","limits":{"alice@id.example":"x"}"#).as_deref(), Some("limits"));
         assert_eq!(misfit(r#","roles":["a"]"#), None);
     }
 }

@@ -486,7 +486,8 @@ fn no_keys(detail: &'static str) -> TokenError {
 
 /// Why keys could not be fetched.
 ///
-/// It names the rule and never quotes what the provider answered.
+/// It names the rule. Of what the provider answered it quotes at most the name of a key, escaped
+/// and cut to 64 characters.
 #[derive(Clone)]
 pub struct JwksError {
     kind: JwksErrorKind,

@@ -14,6 +14,7 @@ use serde_json::json;
 
 #[cfg(feature = "endpoints")]
 use super::key::PublicParts;
+use super::keys::quoted;
 use super::{VerificationKey, base64, key};
 use crate::config::ConfigError;
 use crate::token::{Algorithm, KeyFamily};
@@ -184,7 +185,7 @@ fn each<T>(
     members.iter().enumerate().map(move |(at, value)| {
         read(value).map_err(|error| {
             let name = match value.get("kid").and_then(Value::as_str) {
-                Some(kid) => format!("the key `{kid}`"),
+                Some(kid) => format!("the key {}", quoted(kid)),
                 None => format!("key number {}", at + 1),
             };
             ConfigError::new("key_set", format!("{name} cannot be used: {error}"))

@@ -41,8 +41,8 @@ impl VerifierKeys {
             return Err(ConfigError::new(
                 "keys",
                 format!(
-                    "two have the `kid` `{}` and the algorithm {}; a token must choose one",
-                    one.kid().unwrap_or_default(),
+                    "two have the `kid` {} and the algorithm {}; a token must choose one",
+                    quoted(one.kid().unwrap_or_default()),
                     one.algorithm(),
                 ),
             ));
@@ -84,8 +84,8 @@ impl VerifierKeys {
             let is_taken = is_same_choice(first, later);
             if is_taken && !first.is_same(later) {
                 let problem = format!(
-                    "`{}` is that of several different keys for {}, of which one is used",
-                    first.kid().unwrap_or_default(),
+                    "{} is that of several different keys for {}, of which one is used",
+                    quoted(first.kid().unwrap_or_default()),
                     first.algorithm()
                 );
                 skipped.push(ConfigError::new("kid", problem));
@@ -219,9 +219,9 @@ fn expect_different_secrets(keys: &[VerificationKey]) -> Result<(), ConfigError>
                 return Err(ConfigError::new(
                     "keys",
                     format!(
-                        "`{}` and `{}` are the same secret; give each a secret of its own",
-                        other.kid().unwrap_or_default(),
-                        key.kid().unwrap_or_default()
+                        "{} and {} are the same secret; give each a secret of its own",
+                        quoted(other.kid().unwrap_or_default()),
+                        quoted(key.kid().unwrap_or_default())
                     ),
                 ));
             }

@@ -627,6 +627,27 @@ fn one_public_key_under_two_names_is_noticed() {
     assert_eq!(names(&[jwk("rsa"), again]), Some(["`a`".into(), "`rsa`".into()]));
 }
 
+/// It is written by others and goes to the log.
+#[test]
+fn the_name_of_a_key_is_quoted_in_part_and_without_control_characters() {
+    let named = |kid: &str| json!({"kty": "EC", "crv": "P-256", "use": "enc", "kid": kid});
+    for (kid, shown) in [
+        (
+            "a\nlevel=ERROR \u{1b}[2J`",
+            r"the key `a\nlevel=ERROR \u{1b}[2J`` cannot be used".to_owned(),
+        ),
+        (&"x".repeat(64), format!("the key `{}` cannot be used", "x".repeat(64))),
+        (&"ä".repeat(100_000), format!("the key `{}…` cannot be used", "ä".repeat(64))),
+    ] {
+        for error in [
+            KeySet::from_jwk_set_lenient(&set(&[named(kid)])).unwrap_err(),
+            KeySet::from_jwk_set(&set(&[named(kid)])).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains(&shown), "{error}");
+        }
+    }
+}
+
 #[test]
 fn errors_about_keys_do_not_quote_them() {
     let canary = "canary7canary7canary7canary7canary7canary7";
