@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{Extensions, HeaderName, HeaderValue, StatusCode, header};
 use serde::de::DeserializeOwned;
 
 #[cfg(doc)]
@@ -18,7 +18,7 @@ use crate::counters::Counters;
 use crate::gate::SkipReason;
 use crate::policy::{Clearance, Rejection};
 use crate::store::{StoreError, StoreErrorKind};
-use crate::token::{TokenError, TokenErrorKind};
+use crate::token::{TokenError, TokenErrorKind, bearer};
 
 /// The claims of the verified token, as a type of yours.
 ///
@@ -46,7 +46,12 @@ pub struct Claims<T>(pub T);
 
 /// Why a handler that wants a [`Clearance`] or [`Claims`] was not called.
 #[derive(Clone, Debug)]
-pub struct ExtractError(Why);
+pub struct ExtractError {
+    why: Why,
+    /// Whether the credentials are of the scheme `DPoP`: what is wrong then stands in the challenge
+    /// of that scheme (RFC 9449 §7.2).
+    comes_by_dpop: bool,
+}
 
 #[derive(Clone, Debug)]
 enum Why {
@@ -176,12 +181,8 @@ pub(super) fn mark_reported(
 
 fn clearance(parts: &Parts) -> Result<&Clearance, ExtractError> {
     parts.extensions.get::<Clearance>().ok_or_else(|| {
-        ExtractError(
-            parts
-                .extensions
-                .get::<Uncleared>()
-                .map_or(Why::NoLayer, |uncleared| uncleared.0.clone()),
-        )
+        let uncleared = parts.extensions.get::<Uncleared>();
+        ExtractError::of(parts, uncleared.map_or(Why::NoLayer, |uncleared| uncleared.0.clone()))
     })
 }
 
@@ -189,12 +190,15 @@ fn clearance(parts: &Parts) -> Result<&Clearance, ExtractError> {
 fn optional(parts: &Parts) -> Result<Option<&Clearance>, ExtractError> {
     match clearance(parts) {
         Ok(clearance) => Ok(Some(clearance)),
-        Err(ExtractError(Why::NoLayer)) => Err(ExtractError(Why::NoLayer)),
+        Err(error) if matches!(error.why, Why::NoLayer) => Err(error),
         Err(_) => Ok(None),
     }
 }
 
-fn claims<T: DeserializeOwned>(clearance: &Clearance) -> Result<Claims<T>, ExtractError> {
+fn claims<T: DeserializeOwned>(
+    parts: &Parts,
+    clearance: &Clearance,
+) -> Result<Claims<T>, ExtractError> {
     clearance.token().claims().map(Claims).map_err(|error| {
         // The cause is not kept: serde quotes what it found, and that is part of the token.
         let claim = clearance.token().misfit::<T>();
@@ -205,10 +209,8 @@ fn claims<T: DeserializeOwned>(clearance: &Clearance) -> Result<Claims<T>, Extra
             "the claims do not fit the type that the handler wants",
         );
         let heads = KnownLayer::count_misfit(clearance.layer());
-        ExtractError(Why::Refused(
-            heads.unwrap_or_else(|| Arc::new(RefusalHeads::new())),
-            Rejection::from(error),
-        ))
+        let heads = heads.unwrap_or_else(|| Arc::new(RefusalHeads::new()));
+        ExtractError::of(parts, Why::Refused(heads, Rejection::from(error)))
     })
 }
 
@@ -232,7 +234,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Claims<T> {
     type Rejection = ExtractError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ExtractError> {
-        claims(clearance(parts)?)
+        claims(parts, clearance(parts)?)
     }
 }
 
@@ -240,20 +242,26 @@ impl<S: Sync, T: DeserializeOwned> OptionalFromRequestParts<S> for Claims<T> {
     type Rejection = ExtractError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, ExtractError> {
-        optional(parts)?.map(claims).transpose()
+        optional(parts)?.map(|clearance| claims(parts, clearance)).transpose()
+    }
+}
+
+impl ExtractError {
+    fn of(request: &Parts, why: Why) -> Self {
+        Self { why, comes_by_dpop: bearer::has_dpop(&request.headers) }
     }
 }
 
 impl IntoResponse for ExtractError {
     fn into_response(self) -> Response {
-        match &self.0 {
+        match &self.why {
             // What is wrong with the program is nothing for its clients.
             Why::NoLayer | Why::NotAsked => {
                 tracing::error!(error = %self, "a handler cannot be called");
                 StatusCode::INTERNAL_SERVER_ERROR.into_response()
             }
             Why::Refused(heads, rejection) => {
-                let head = heads.http_head(rejection.kind(), &HeaderMap::new());
+                let head = heads.http_head(rejection.kind(), self.comes_by_dpop);
                 let mut response = Response::from_parts(head, Body::empty());
                 response.extensions_mut().insert(rejection.clone());
                 response.extensions_mut().insert(Unformed(rejection.clone()));
@@ -292,7 +300,7 @@ const NO_STORE: [(HeaderName, &str); 1] = [(header::CACHE_CONTROL, "no-store")];
 
 impl fmt::Display for ExtractError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match &self.why {
             Why::NoLayer => f.write_str(
                 "the handler wants a verified token, but there is no JwtRevocationLayer around its \
                  route; add it with Router::layer, after the route, and not `without_clearance`",
@@ -308,7 +316,7 @@ impl fmt::Display for ExtractError {
 
 impl std::error::Error for ExtractError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.0 {
+        match &self.why {
             Why::Refused(_, rejection) => rejection.source(),
             Why::NoLayer | Why::NotAsked => None,
         }

@@ -405,11 +405,11 @@ impl RefusalHeads {
         self.base = base;
     }
 
-    /// The head of a refusal of a request with these headers.
+    /// The head of a refusal of a request whose credentials are of the scheme `DPoP`, or not.
     #[cfg(any(feature = "axum", test))]
-    pub(super) fn http_head(&self, kind: RejectionKind, request: &HeaderMap) -> Parts {
+    pub(super) fn http_head(&self, kind: RejectionKind, comes_by_dpop: bool) -> Parts {
         let mut head = empty_head();
-        self.write_http(&mut head, kind, self.takes_dpop && bearer::has_dpop(request));
+        self.write_http(&mut head, kind, comes_by_dpop);
         head
     }
 

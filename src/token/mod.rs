@@ -407,7 +407,7 @@ impl Error for TokenError {
 pub enum CredentialsError {
     /// Not `Bearer`, one or more spaces, and a `token68` (RFC 6750 §2.1, RFC 9110 §11.2).
     Malformed,
-    /// More than one `Authorization` field (RFC 9110 §5.3), or more than one credential in it.
+    /// More than one `Authorization` field (RFC 9110 §5.3).
     Repeated,
     /// Two different tokens in two places (RFC 6750 §2).
     Conflicting,

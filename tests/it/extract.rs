@@ -4,13 +4,16 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::IntoResponse as _;
 use axum::routing::get;
+use http::header::WWW_AUTHENTICATE;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
+use serde_json::json;
 use tower::ServiceExt as _;
 use tower_jwt_revocation::middleware::{Claims, ProblemJson};
 use tower_jwt_revocation::store::{StoreError, StoreErrorKind};
 use tower_jwt_revocation::token::MissingId;
+use tower_jwt_revocation::token::bearer::TokenSource;
 use tower_jwt_revocation::{Clearance, JwtRevocationLayer, MemoryStore, TokenProfile};
 
 use crate::support::{WordVerifier, claims, layer, signed, token};
@@ -205,4 +208,32 @@ async fn what_never_heals_is_not_answered_as_what_passes() {
     assert_eq!(status, StatusCode::BAD_REQUEST);
     let (status, ..) = ask(app, "/logout", Some(&token("alice", "1"))).await;
     assert_eq!(status, StatusCode::NO_CONTENT);
+}
+
+/// What is wrong stands in the challenge of the scheme that was used (RFC 9449 §7.2), also if it is
+/// a handler that refuses.
+#[tokio::test]
+async fn a_handler_that_refuses_a_request_by_dpop_says_so_in_the_challenge_of_dpop() {
+    let layer = layer()
+        .with_token_sources([TokenSource::bearer(), TokenSource::dpop()])
+        .with_proof_of_possession(|_, _| true);
+    let router = routes().layer(layer);
+    let mut bound = claims("alice", "1");
+    bound["cnf"] = json!({"jkt": "key"});
+    bound["role"] = json!("x");
+    let (error, plain) = (r#" realm="api", error="invalid_token""#, r#" realm="api""#);
+    for (credentials, expected) in [
+        (format!("DPoP {}", signed(&bound)), [format!("Bearer{plain}"), format!("DPoP{error}")]),
+        (
+            format!("Bearer {}", token("alice", "2")),
+            [format!("Bearer{error}"), format!("DPoP{plain}")],
+        ),
+    ] {
+        let request = Request::builder().uri("/odd").header("authorization", &credentials);
+        let answer = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+        let challenges = answer.headers().get_all(WWW_AUTHENTICATE).iter();
+        let challenges: Vec<_> = challenges.map(|value| value.to_str().unwrap()).collect();
+        assert_eq!(challenges, expected, "{credentials:.6}");
+    }
 }

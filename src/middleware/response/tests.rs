@@ -23,7 +23,7 @@ fn rejections() -> Vec<Rejection> {
 }
 
 fn challenge(heads: &RefusalHeads, kind: RejectionKind) -> String {
-    let head = heads.http_head(kind, &HeaderMap::new());
+    let head = heads.http_head(kind, false);
     head.headers.get(header::WWW_AUTHENTICATE).unwrap().to_str().unwrap().to_owned()
 }
 
@@ -125,7 +125,7 @@ fn retry_after_is_in_whole_seconds_rounded_up() {
         (Duration::MAX, "18446744073709551615", "2147483647"),
     ] {
         heads.set_retry_after(after);
-        assert_eq!(heads.http_head(kind, &HeaderMap::new()).headers[header::RETRY_AFTER], http);
+        assert_eq!(heads.http_head(kind, false).headers[header::RETRY_AFTER], http);
         assert_eq!(grpc_head(&heads, kind).headers[GRPC_RETRY_PUSHBACK], grpc);
     }
 }
@@ -135,7 +135,7 @@ fn clients_of_a_store_that_settles_come_back_spread_over_one_to_three_seconds() 
     let mut heads = RefusalHeads::new();
     let kind = RejectionKind::StandingUnknown(StoreErrorKind::Settling);
     let after = |heads: &RefusalHeads| {
-        let head = heads.http_head(kind, &HeaderMap::new());
+        let head = heads.http_head(kind, false);
         assert_eq!(head.status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(!head.headers.contains_key(header::WWW_AUTHENTICATE));
         head.headers[header::RETRY_AFTER].to_str().unwrap().parse::<u64>().unwrap()
@@ -159,7 +159,7 @@ fn clients_of_a_store_that_settles_come_back_spread_over_one_to_three_seconds() 
 fn a_client_whose_token_is_in_doubt_for_good_is_always_told_to_sign_in_again() {
     let mut heads = RefusalHeads::new();
     for _ in 0..2 {
-        let head = heads.http_head(RejectionKind::InDoubt, &HeaderMap::new());
+        let head = heads.http_head(RejectionKind::InDoubt, false);
         assert_eq!(head.status, StatusCode::UNAUTHORIZED);
         assert!(!head.headers.contains_key(header::RETRY_AFTER), "waiting does not help");
         let text = challenge(&heads, RejectionKind::InDoubt);
@@ -201,7 +201,7 @@ fn grpc_is_told_by_the_content_type() {
 #[test]
 fn a_problem_document_is_json_and_says_no_more_than_the_status() {
     for rejection in rejections() {
-        let mut head = RefusalHeads::new().http_head(rejection.kind(), &HeaderMap::new());
+        let mut head = RefusalHeads::new().http_head(rejection.kind(), false);
         let body: Bytes = ProblemJson.body(&rejection, &mut head);
         let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(json["status"], head.status.as_u16());
@@ -239,7 +239,7 @@ fn nothing_of_a_request_is_in_its_refusal() {
             let response: Response<()> = refusals.refuse(rejection, request);
             let fresh = match content_type {
                 "application/grpc" => grpc_head(&heads, kind),
-                _ => heads.http_head(kind, &HeaderMap::new()),
+                _ => heads.http_head(kind, false),
             };
             // How long to wait is drawn anew each time.
             if settling_delay(kind).is_none() {
