@@ -453,7 +453,7 @@ impl SetWriter<'_> {
         {
             self.make_room(at, now);
             let tail = Some(key.tail(fingerprint));
-            let inserted = self.plain(at).map(|plain| plain.insert(key, expiry, tail));
+            let inserted = self.plain(at).map(|plain| plain.insert(key, expiry, tail, now));
             self.count_plain(at, inserted);
             return true;
         }
@@ -532,7 +532,7 @@ impl SetWriter<'_> {
         for (key, expiry, tail) in old.plain.entries_with_tails() {
             if let Some(expiry) = expiry
                 && !expiry.is_over(now)
-                && plain.insert(key, expiry, tail) == Inserted::New
+                && plain.insert(key, expiry, tail, now) == Inserted::New
             {
                 used += 1;
             }

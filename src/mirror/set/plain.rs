@@ -42,24 +42,24 @@ impl Expiry {
     /// The last moment that it stands for, seen from `now`: up to a unit later than the one it was
     /// made of. An [`Expiry`] of it is equal to this one.
     pub(super) fn end(self, now: Timestamp) -> Timestamp {
-        let now = now.as_millis() >> UNIT;
-        let ahead = (self.0 - 2 + CODES - now % CODES) % CODES;
-        let unit =
-            if ahead < CODES - PAST { now + ahead } else { (now + ahead).saturating_sub(CODES) };
+        let unit = ((now.as_millis() >> UNIT) + self.place(now)).saturating_sub(PAST);
         Timestamp::from_millis((unit << UNIT).saturating_sub(1))
     }
 
     pub(super) fn is_over(self, now: Timestamp) -> bool {
-        let now = (now.as_millis() >> UNIT) % CODES;
-        let ahead = (self.0 - 2 + CODES - now) % CODES;
         // Also the present unit is over: the code is rounded up.
-        ahead == 0 || ahead >= CODES - PAST
+        self.place(now) <= PAST
     }
 
-    /// Whether this is later than `other`, both being in the window.
-    fn is_later_than(self, other: Self) -> bool {
-        let ahead = (self.0 + CODES - other.0) % CODES;
-        ahead != 0 && ahead < CODES / 2
+    /// Whether this is later than `other`, both being in the window as it is seen from `now`.
+    fn is_later_than(self, other: Self, now: Timestamp) -> bool {
+        self.place(now) > other.place(now)
+    }
+
+    /// Units since the window began, which is [`PAST`] before `now`. Only so do codes have an
+    /// order: they go round.
+    fn place(self, now: Timestamp) -> u64 {
+        (self.0 - 2 + CODES + PAST - (now.as_millis() >> UNIT) % CODES) % CODES
     }
 }
 
@@ -257,12 +257,13 @@ impl PlainTable {
         })
     }
 
-    /// Enters what is revoked for good.
+    /// Enters what is revoked for good. Of two ends the later counts.
     pub(super) fn insert(
         &self,
         key: Key,
         expiry: Expiry,
         tail: Option<FingerprintTail>,
+        now: Timestamp,
     ) -> Inserted {
         let tag = key.tag();
         let (home, slots) = (key.spread(self.lines.len()) * SLOTS, self.lines.len() * SLOTS);
@@ -275,7 +276,7 @@ impl PlainTable {
             }
             if old >> 16 == tag && old & 0xFFFF != DETAIL {
                 self.tails.note((home + n) % slots, tail);
-                if expiry.is_later_than(Expiry(old & 0xFFFF)) {
+                if expiry.is_later_than(Expiry(old & 0xFFFF), now) {
                     slot.store(tag << 16 | expiry.0, Ordering::Release);
                     return Inserted::Extended;
                 }
@@ -398,11 +399,14 @@ mod tests {
             )
             .unwrap()
         };
-        for (early, late) in [(-2, -1), (-1, 0), (-1, 1), (0, 30_000), (-3, 20_000)] {
-            assert!(at(late).is_later_than(at(early)), "{early} {late}");
-            assert!(!at(early).is_later_than(at(late)), "{early} {late}");
+        let last = (CODES - PAST - 2).cast_signed();
+        let near = [(-2, -1), (-1, 0), (-1, 1), (0, 30_000), (-3, 20_000)];
+        let far = [(0, 33_000), (1, 40_000), (0, last), (-4000, last)];
+        for (early, late) in near.into_iter().chain(far) {
+            assert!(at(late).is_later_than(at(early), now), "{early} {late}");
+            assert!(!at(early).is_later_than(at(late), now), "{early} {late}");
         }
-        assert!(!at(5).is_later_than(at(5)));
+        assert!(!at(5).is_later_than(at(5), now));
     }
 
     #[test]
@@ -412,7 +416,7 @@ mod tests {
         let expiry = Expiry::new(Timestamp::from_secs(1_001_000), now).unwrap();
         let key = |n: u64| Key::from_tag(n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16);
         for n in 1..=31 {
-            assert_eq!(plain.insert(key(n), expiry, None), Inserted::New);
+            assert_eq!(plain.insert(key(n), expiry, None, now), Inserted::New);
         }
         assert!((1..=31).all(|n| plain.find(key(n)) == PlainHit::All));
         assert!((32..5000).all(|n| plain.find(key(n)) == PlainHit::Absent));
@@ -428,7 +432,7 @@ mod tests {
         let key = Key::from_tag(7);
         assert_eq!(plain.mark_detail(key), Inserted::New);
         assert_eq!(plain.find(key), PlainHit::Detail);
-        assert_eq!(plain.insert(key, expiry, None), Inserted::New);
+        assert_eq!(plain.insert(key, expiry, None, now), Inserted::New);
         assert_eq!(plain.find(key), PlainHit::All);
         plain.demote(key);
         assert_eq!(plain.find(key), PlainHit::Detail);
@@ -443,13 +447,13 @@ mod tests {
         let tail = |six| Some(FingerprintTail { six, low: 3 });
         let known =
             || plain.entries_with_tails().next().unwrap().2.filter(|tail| tail.is_unambiguous());
-        plain.insert(key, expiry, None);
+        plain.insert(key, expiry, None, now);
         assert_eq!(known(), None);
-        plain.insert(key, expiry, tail(0));
-        plain.insert(key, expiry, tail(0));
+        plain.insert(key, expiry, tail(0), now);
+        plain.insert(key, expiry, tail(0), now);
         assert_eq!(known(), tail(0));
-        plain.insert(key, expiry, tail(63));
-        plain.insert(key, expiry, tail(0));
+        plain.insert(key, expiry, tail(63), now);
+        plain.insert(key, expiry, tail(0), now);
         assert_eq!(known(), None);
     }
 }

@@ -7,6 +7,7 @@ use super::*;
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 const HOUR: u64 = 60 * 60 * 1000;
+const DAY: u64 = 24 * HOUR;
 
 /// The fingerprint of a number; `mixed` spreads it, as SHA-256 does.
 fn name(n: u64) -> Fingerprint {
@@ -21,11 +22,11 @@ fn later(millis: u64) -> Timestamp {
 #[derive(Clone, Copy, Debug)]
 enum Step {
     /// The store changes, and the change comes through the log.
-    Change(u64, Wish),
+    Change(u64, Wish, Lifetime),
     /// The store changes, and the log loses it.
-    Lost(u64, Wish),
+    Lost(u64, Wish, Lifetime),
     /// This process changes the store: it knows what it did, before the log says so.
-    Own(u64, Wish),
+    Own(u64, Wish, Lifetime),
     /// Everything in the log comes once more.
     Replay,
     /// A snapshot.
@@ -46,6 +47,9 @@ enum Wish {
     Reinstate,
 }
 
+/// How long a change is kept, in milliseconds.
+type Lifetime = u64;
+
 fn step() -> impl Strategy<Value = Step> {
     let wish = prop_oneof![
         2 => Just(Wish::All),
@@ -54,14 +58,16 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Wish::Earlier),
         2 => Just(Wish::Reinstate),
     ];
-    let change = (0..40u64, wish);
+    let lifetime = prop_oneof![2 => Just(2 * HOUR), 1 => HOUR..2 * DAY, 2 => DAY..180 * DAY];
+    let change = (0..40u64, wish, lifetime);
     prop_oneof![
-        8 => change.clone().prop_map(|(n, wish)| Step::Change(n, wish)),
-        3 => change.clone().prop_map(|(n, wish)| Step::Lost(n, wish)),
-        4 => change.prop_map(|(n, wish)| Step::Own(n, wish)),
+        8 => change.clone().prop_map(|(n, wish, kept)| Step::Change(n, wish, kept)),
+        3 => change.clone().prop_map(|(n, wish, kept)| Step::Lost(n, wish, kept)),
+        4 => change.prop_map(|(n, wish, kept)| Step::Own(n, wish, kept)),
         1 => Just(Step::Replay),
         2 => Just(Step::Snapshot),
         2 => (0..3 * HOUR).prop_map(Step::Pass),
+        1 => (0..9 * DAY).prop_map(Step::Pass),
         1 => (0..4000usize).prop_map(Step::Reserve),
     ]
 }
@@ -75,10 +81,10 @@ struct Store {
 
 impl Store {
     /// Returns what the writer knows, and what the log says.
-    fn change(&mut self, n: u64, wish: Wish) -> Option<(Fact, Fact)> {
+    fn change(&mut self, n: u64, wish: Wish, lifetime: Lifetime) -> Option<(Fact, Fact)> {
         self.now = self.now.saturating_add(std::time::Duration::from_millis(1));
         let now = self.now;
-        let until = Timestamp::from_millis(now.as_millis() + 2 * HOUR);
+        let until = Timestamp::from_millis(now.as_millis() + lifetime);
         let known = self.facts.get(&n).copied().filter(|fact| fact.until > now).unwrap_or_default();
         let own = match wish {
             Wish::All => Fact { all_revoked_at: now, until, ..Fact::default() },
@@ -92,6 +98,10 @@ impl Store {
             Wish::Reinstate => Fact { reinstated_at: now, until, ..Fact::default() },
         };
         let merged = known.merge(own);
+        // What is revoked for long enough already is not written, and not in the log.
+        if own.is_plain() && known.is_plain() && known.until >= until {
+            return Some((own, known));
+        }
         self.facts.insert(n, merged);
         self.log.push((n, merged));
         Some((own, merged))
@@ -150,17 +160,17 @@ proptest! {
         let mut is_complete = true;
         for step in steps {
             match step {
-                Step::Change(n, wish) => {
-                    if let Some((_, merged)) = store.change(n, wish) {
+                Step::Change(n, wish, lifetime) => {
+                    if let Some((_, merged)) = store.change(n, wish, lifetime) {
                         set.apply(&[(name(n), merged)], FactSource::Write, store.now);
                     }
                 }
-                Step::Lost(n, wish) => {
-                    is_complete &= store.change(n, wish).is_none();
+                Step::Lost(n, wish, lifetime) => {
+                    is_complete &= store.change(n, wish, lifetime).is_none();
                     store.log.clear();
                 }
-                Step::Own(n, wish) => {
-                    if let Some((own, merged)) = store.change(n, wish) {
+                Step::Own(n, wish, lifetime) => {
+                    if let Some((own, merged)) = store.change(n, wish, lifetime) {
                         set.apply(&[(name(n), own)], FactSource::Write, store.now);
                         // What was lost before it must not undo it.
                         let is_revoked = set.read().verdict(&name(n)).covers(None);
@@ -269,6 +279,30 @@ fn it_grows_and_shrinks_and_forgets_nothing_before_its_time() {
     assert!((0..count).all(|n| (set.read().verdict(&name(n)) == SetVerdict::ALL) == short(n)));
     (0..SHARDS).for_each(|shard| set.sweep(shard, later(20 * HOUR)));
     assert_eq!(set.size().entries, 0);
+}
+
+fn sweep(set: &RevocationSet, now: Timestamp) {
+    (0..SHARDS).for_each(|shard| set.sweep(shard, now));
+}
+
+#[test]
+fn of_two_ends_the_later_counts_however_far_they_are_apart() {
+    for days in [99, 100, 150, 185] {
+        for ends in [[days, 1], [1, days]] {
+            let set = RevocationSet::new(0, 0);
+            for end in ends {
+                let fact = Fact::revoked_until(later(end * DAY));
+                set.apply(&[(name(1), fact)], FactSource::Snapshot, NOW);
+            }
+            assert_eq!(set.size().details, 0);
+            for day in [2, days - 1] {
+                sweep(&set, later(day * DAY));
+                assert_eq!(set.read().verdict(&name(1)), SetVerdict::ALL, "{ends:?} on day {day}");
+            }
+            sweep(&set, later((days + 1) * DAY));
+            assert_eq!(set.read().verdict(&name(1)), SetVerdict::NONE, "{ends:?}");
+        }
+    }
 }
 
 #[test]
