@@ -21,6 +21,7 @@ mod recent;
 
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use detail::DetailTable;
 pub(super) use detail::SetVerdict;
@@ -44,6 +45,9 @@ const ROOMY: usize = 68;
 /// The same for details.
 const DETAILS_FULL: usize = 75;
 const DETAILS_ROOMY: usize = 60;
+
+/// After which what is over is forgotten, however little it is.
+const OVERDUE: Duration = Duration::from_secs(60 * 60);
 
 /// Facts that are written in one turn of the lock, so that nobody waits for it long.
 const TURN: usize = 256;
@@ -140,6 +144,13 @@ struct Directory {
 struct Shard {
     plain: Arc<PlainTable>,
     details: Arc<DetailTable>,
+}
+
+impl Shard {
+    /// Slots that are needed: of what is not over, and of the marks that lead to details.
+    fn live(&self, now: Timestamp) -> usize {
+        self.plain.live(now) + self.details.entries().count()
+    }
 }
 
 /// What only writers need to know.
@@ -249,18 +260,22 @@ impl RevocationSet {
         }
     }
 
-    /// Forgets what is over in one shard, if it is worth the trouble.
+    /// Forgets what is over in one shard, if it is worth the trouble or an hour ago: until then it
+    /// goes on refusing.
     pub(super) fn sweep(&self, shard: usize, now: Timestamp) {
         let mut writer = self.writer();
+        // The details come first: the marks of those that are forgotten are needed no more.
         let Some(known) = writer.shard(shard) else { return };
-        let (plain, details) = writer.used(shard);
-        let live = known.plain.live(now);
-        if is_worth_it(plain, live) {
-            writer.rebuild_plain(shard, None, 0, now);
-        }
-        let live = known.details.entries().filter(|(_, fact)| fact.until > now).count();
-        if is_worth_it(details, live) {
+        let (_, used) = writer.used(shard);
+        let ends = || known.details.entries().map(|(_, fact)| fact.until);
+        let live = ends().filter(|until| *until > now).count();
+        if is_worth_it(used, live) || ends().any(|until| until.saturating_add(OVERDUE) <= now) {
             writer.rebuild_details(shard, now, None);
+        }
+        let Some(known) = writer.shard(shard) else { return };
+        let (used, _) = writer.used(shard);
+        if is_worth_it(used, known.live(now)) || known.plain.is_overdue(now) {
+            writer.rebuild_plain(shard, None, 0, now);
         }
     }
 
@@ -524,7 +539,7 @@ impl SetWriter<'_> {
     /// entries or those it has.
     fn rebuild_plain(&mut self, at: usize, lines: Option<usize>, entries: usize, now: Timestamp) {
         let Some(old) = self.shard(at) else { return };
-        let needed = old.plain.live(now) + 1;
+        let needed = old.live(now) + 1;
         let lines = lines.unwrap_or(0).max(needed * 100 / ROOMY / SLOTS + 1);
         let entries = entries.max(self.set.entries.load(Ordering::Relaxed));
         let plain = PlainTable::with_lines(lines, entries <= self.set.full_fingerprints);

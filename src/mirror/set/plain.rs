@@ -27,6 +27,9 @@ const UNIT: u32 = 18;
 /// Units that a time may lie in the past and still be recognised as such: twelve days.
 const PAST: u64 = 4096;
 
+/// Units after which what is over is to be forgotten: an hour.
+const OVERDUE: u64 = 14;
+
 /// When a revocation may be forgotten, in 16 bits. The codes go round once in 199 days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Expiry(u64);
@@ -49,6 +52,11 @@ impl Expiry {
     pub(super) fn is_over(self, now: Timestamp) -> bool {
         // Also the present unit is over: the code is rounded up.
         self.place(now) <= PAST
+    }
+
+    /// Whether it has been over for an hour.
+    fn is_overdue(self, now: Timestamp) -> bool {
+        self.place(now) + OVERDUE <= PAST
     }
 
     /// Whether this is later than `other`, both being in the window as it is seen from `now`.
@@ -316,19 +324,23 @@ impl PlainTable {
         }
     }
 
-    /// Entries that are not over yet, marks included.
+    /// Entries that are not over yet, without the marks: how many of those are needed, only the
+    /// details tell.
     pub(super) fn live(&self, now: Timestamp) -> usize {
-        self.entries()
-            .filter(|(_, expiry)| expiry.is_none_or(|expiry| !expiry.is_over(now)))
-            .count()
+        self.expiries().filter(|expiry| !expiry.is_over(now)).count()
     }
 
-    /// All entries: tag, and expiry unless it is a mark.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (Key, Option<Expiry>)> {
-        self.entries_with_tails().map(|(key, expiry, _)| (key, expiry))
+    /// Whether any entry should have been forgotten.
+    pub(super) fn is_overdue(&self, now: Timestamp) -> bool {
+        self.expiries().any(|expiry| expiry.is_overdue(now))
     }
 
-    /// The same, with the tail if it is known.
+    /// Those of all entries but the marks.
+    fn expiries(&self) -> impl Iterator<Item = Expiry> {
+        self.entries_with_tails().filter_map(|(_, expiry, _)| expiry)
+    }
+
+    /// All entries: tag, expiry unless it is a mark, and the tail if it is known.
     pub(super) fn entries_with_tails(
         &self,
     ) -> impl Iterator<Item = (Key, Option<Expiry>, Option<FingerprintTail>)> {
@@ -379,6 +391,11 @@ mod tests {
                 expiry.is_over(Timestamp::from_millis(until.as_millis() + 10 * DAY)),
                 "{ahead}"
             );
+            for (hours, is_overdue) in [(0, false), (1, false), (2, true), (240, true)] {
+                let then = Timestamp::from_millis(until.as_millis() + hours * DAY / 24);
+                assert_eq!(expiry.is_overdue(then), is_overdue, "{ahead}, {hours} hours after");
+            }
+            assert!(!expiry.is_overdue(now), "{ahead}");
         }
         for far in [190 * DAY, 1000 * DAY] {
             assert_eq!(Expiry::new(Timestamp::from_millis(now.as_millis() + far), now), None);

@@ -82,7 +82,7 @@ struct Store {
 impl Store {
     /// Returns what the writer knows, and what the log says.
     fn change(&mut self, n: u64, wish: Wish, lifetime: Lifetime) -> Option<(Fact, Fact)> {
-        self.now = self.now.saturating_add(std::time::Duration::from_millis(1));
+        self.now = self.now.saturating_add(Duration::from_millis(1));
         let now = self.now;
         let until = Timestamp::from_millis(now.as_millis() + lifetime);
         let known = self.facts.get(&n).copied().filter(|fact| fact.until > now).unwrap_or_default();
@@ -302,6 +302,44 @@ fn of_two_ends_the_later_counts_however_far_they_are_apart() {
             sweep(&set, later((days + 1) * DAY));
             assert_eq!(set.read().verdict(&name(1)), SetVerdict::NONE, "{ends:?}");
         }
+    }
+}
+
+#[test]
+fn what_is_over_is_forgotten_within_the_hour_also_where_it_is_little() {
+    let set = RevocationSet::new(0, 0);
+    let count = 60_000;
+    let cutoff =
+        |until| Fact { cutoff: NOW, cutoff_set_at: NOW, until: later(until), ..Fact::default() };
+    for n in 0..count {
+        let fact =
+            if n % 2 == 0 { Fact::revoked_until(later(10 * HOUR)) } else { cutoff(10 * HOUR) };
+        set.apply(&[(name(n), fact)], FactSource::Write, NOW);
+    }
+    let (plain, detail) = (name(count), name(count + 1));
+    let short = [(plain, Fact::revoked_until(later(HOUR))), (detail, cutoff(HOUR))];
+    set.apply(&short, FactSource::Write, NOW);
+    sweep(&set, later(HOUR - 1));
+    assert!([plain, detail].iter().all(|name| set.read().verdict(name).covers(Some(NOW))));
+    sweep(&set, later(2 * HOUR + HOUR / 4));
+    assert!([plain, detail].iter().all(|name| set.read().verdict(name) == SetVerdict::NONE));
+    assert!((0..count).all(|n| set.read().verdict(&name(n)).covers(Some(NOW))));
+}
+
+#[test]
+fn of_cutoffs_that_are_over_nothing_is_left() {
+    let set = RevocationSet::new(0, 0);
+    let cutoff = |until| Fact { cutoff: NOW, cutoff_set_at: NOW, until, ..Fact::default() };
+    for round in 0..3 {
+        let (now, until) = (later(round * DAY), later(round * DAY + HOUR));
+        for n in 0..20_000 {
+            set.apply(&[(name(round << 32 | n), cutoff(until))], FactSource::Write, now);
+        }
+        let size = set.size();
+        assert_eq!((size.entries, size.details), (20_000, 20_000), "in round {round}");
+        sweep(&set, later(round * DAY + 3 * HOUR));
+        let size = set.size();
+        assert_eq!((size.entries, size.details), (0, 0), "after round {round}");
     }
 }
 
