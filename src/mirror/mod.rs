@@ -112,7 +112,8 @@ struct Shared {
     doubt_issued_until: AtomicU64,
     /// … and until then those that do not say when they were issued.
     doubt_ends_at: AtomicU64,
-    /// The clock of the store that is furthest behind; zero until all have been heard.
+    /// The clock of the store that is furthest behind, of those that were heard; zero until one
+    /// was. It stands still while one of them is not heard any more, and nothing is swept then.
     time: AtomicU64,
 }
 
@@ -457,7 +458,10 @@ impl Shared {
             self.doubt_ends_at.store(doubts::ends_at(doubt).as_millis(), Ordering::Relaxed);
             let issued_until = doubts::issued_until(doubt).as_millis();
             self.doubt_issued_until.store(issued_until, Ordering::Release);
-            let time = status.shards.iter().map(|shard| shard.time).min().unwrap_or_default();
+            // One that was never heard has told us nothing that it could keep for longer. Without a
+            // time everything that the others tell would have to be kept as details.
+            let heard = status.shards.iter().map(|shard| shard.time);
+            let time = heard.filter(|time| *time != Timestamp::ZERO).min().unwrap_or_default();
             self.time.store(time.as_millis(), Ordering::Relaxed);
             if let Some(proof) = status.proof() {
                 self.freshness.prove(proof);

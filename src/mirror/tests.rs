@@ -579,6 +579,24 @@ async fn the_worst_shard_decides() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shard_that_was_never_heard_makes_the_records_of_the_others_no_larger() {
+    let (one, other) = (World::new(), World::new());
+    for n in 0..50 {
+        one.revoke(&format!("t{n}")).await;
+    }
+    other.fail(true);
+    let mirror = Mirror::of(one.clone(), vec![one.feed(), other.feed()]).start().unwrap();
+    let status = until(&mirror, "loaded", |status| status.shards[0].epoch != 0).await;
+    assert_eq!((status.entries, status.details), (50, 0));
+    one.revoke("later").await;
+    let status = until(&mirror, "followed", |status| status.shards[0].applied == 51).await;
+    assert_eq!((status.entries, status.details), (51, 0));
+    other.fail(false);
+    settle("ready", mirror.ready()).await;
+    assert!(is_revoked(&mirror, "t0") && is_revoked(&mirror, "later"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_is_reported_and_the_task_starts_again() {
     let world = World::new();
     let mirror = ready(&world).await;
