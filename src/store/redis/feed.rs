@@ -35,8 +35,12 @@ use crate::store::{StoreError, StoreErrorKind};
 
 /// How long a reply may take; for a command that waits, in addition to its wait.
 const LIMIT: Duration = Duration::from_millis(500);
-/// The timeout of fred itself; larger than every deadline here.
+/// The timeout of fred itself; larger than every deadline here. A command that meets it costs the
+/// connection.
 const COMMAND_LIMIT: Duration = Duration::from_secs(5);
+/// How long a read waits at most, however long it was asked to: its deadline comes before that of
+/// fred.
+const LONGEST_WAIT: Duration = COMMAND_LIMIT.saturating_sub(LIMIT.saturating_mul(2));
 /// How exactly the index says when a mirror was last heard of. A score that does not change costs
 /// Redis nothing.
 const HOUR: u64 = 60 * 60 * 1000;
@@ -354,26 +358,16 @@ impl Feed for RedisFeed {
     }
 
     async fn read(&mut self, after: u128, wait: Duration) -> Result<Vec<LogEntry>, StoreError> {
-        let arguments = |wait: Duration| {
-            let mut arguments =
-                vec![Bytes::from_static(b"COUNT"), Bytes::from_static(ENTRIES.as_bytes())];
-            // `BLOCK 0` would wait without end.
-            if wait >= Duration::from_millis(1) {
-                let millis = wait.as_millis().to_string();
-                arguments.extend([Bytes::from_static(b"BLOCK"), millis.into()]);
-            }
-            let id = format!("{}-{}", after >> 64, after & u128::from(u64::MAX));
-            arguments.extend([Bytes::from_static(b"STREAMS"), self.names().log.clone(), id.into()]);
-            arguments
-        };
+        let xread = |wait| xread(&self.names().log, after, wait);
         let connection = self.connection()?;
-        let reply = connection.waiting_command("XREAD", arguments(wait), wait, wait + LIMIT).await;
+        let (arguments, wait) = xread(wait);
+        let reply = connection.waiting_command("XREAD", arguments, wait, wait + LIMIT).await;
         let reply = match reply {
             // The log was moved with its slot, to a node over whose connection others ask as well:
             // they must not wait for it.
             Err(error) if is_moving(&error) => {
                 sleep(wait.min(MOVING_PAUSE)).await;
-                self.ask("XREAD", arguments(Duration::ZERO)).await?
+                self.ask("XREAD", xread(Duration::ZERO).0).await?
             }
             reply => reply?,
         };
@@ -445,6 +439,20 @@ impl Drop for RedisFeed {
     }
 }
 
+/// The arguments of `XREAD`, and for how long it may make Redis wait.
+fn xread(log: &Bytes, after: u128, wait: Duration) -> (Vec<Bytes>, Duration) {
+    let wait = wait.min(LONGEST_WAIT);
+    let mut arguments = vec![Bytes::from_static(b"COUNT"), Bytes::from_static(ENTRIES.as_bytes())];
+    // `BLOCK 0` would wait without end.
+    if wait >= Duration::from_millis(1) {
+        let millis = wait.as_millis().to_string();
+        arguments.extend([Bytes::from_static(b"BLOCK"), millis.into()]);
+    }
+    let id = format!("{}-{}", after >> 64, after & u128::from(u64::MAX));
+    arguments.extend([Bytes::from_static(b"STREAMS"), log.clone(), id.into()]);
+    (arguments, wait)
+}
+
 async fn scan(
     connection: &Connection,
     names: &ShardKeys,
@@ -466,5 +474,28 @@ impl fmt::Debug for RedisFeed {
             .field("shard", &self.shard)
             .field("connection", &self.connection)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_ends_before_fred_gives_up_the_connection() {
+        let sent = |wait| {
+            let (arguments, wait) = xread(&Bytes::from_static(b"log"), (7 << 64) | 3, wait);
+            let words = arguments.iter().map(|word| String::from_utf8_lossy(word).into_owned());
+            (words.collect::<Vec<_>>().join(" "), wait)
+        };
+        // As idle mirrors ask that may be 100 ms or a minute behind, or as long as a mirror may.
+        for wait in [25, 15_000, 900_000_000].map(Duration::from_millis) {
+            let (words, limited) = sent(wait);
+            assert!(limited + LIMIT < COMMAND_LIMIT, "{limited:?}");
+            assert_eq!(limited, wait.min(Duration::from_secs(4)));
+            let millis = limited.as_millis();
+            assert_eq!(words, format!("COUNT 1000 BLOCK {millis} STREAMS log 7-3"));
+        }
+        assert_eq!(sent(Duration::ZERO).0, "COUNT 1000 STREAMS log 7-3");
     }
 }
