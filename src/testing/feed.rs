@@ -12,14 +12,14 @@ super::rules! {
     /// The epoch of a heartbeat is not zero, which stands for none, and its time is that of the
     /// store.
     AHeartbeatHasAnEpochAndATime => cases::a_heartbeat_has_an_epoch_and_a_time,
-    /// A heartbeat that is asked for after a write was confirmed holds the write.
+    /// A heartbeat that is asked for after a write was confirmed holds the write, whoever wrote.
     AHeartbeatHoldsEveryConfirmedWrite => cases::a_heartbeat_holds_every_confirmed_write,
     /// Within an epoch the number of a heartbeat never goes back.
     TheNumberOfAHeartbeatNeverGoesBack => cases::the_number_of_a_heartbeat_never_goes_back,
     /// The progress of a mirror is noted before the state is read: a write that a heartbeat does
     /// not hold finds the mirror among the followers.
     ProgressIsNotedBeforeTheStateIsRead => cases::progress_is_noted_before_the_state_is_read,
-    /// A mirror is found under its name, with the change that it has applied.
+    /// A mirror is found under its name, with the change that it has applied, by all handles.
     AMirrorIsFoundWithItsProgress => cases::a_mirror_is_found_with_its_progress,
     /// A mirror that is in no epoch yet is not found: it answers nothing, so nobody waits for it.
     AMirrorWithoutAnEpochIsNotFound => cases::a_mirror_without_an_epoch_is_not_found,
@@ -55,7 +55,8 @@ super::rules! {
     TheCountIsAboutRight => cases::the_count_is_about_right,
     /// Facts are found in the order in which they were asked for, one answer for each.
     FactsAreFoundInOrder => cases::facts_are_found_in_order,
-    /// What is replayed is in force, and is a change like any other: it has a number and an entry.
+    /// Every fact that is replayed, of whatever kind, is in force as it is, and is a change like
+    /// any other: it has a number and an entry.
     AReplayIsAWrite => cases::a_replay_is_a_write,
     /// A replay of what the store knows, or knows better, changes nothing.
     AReplayOfWhatIsKnownChangesNothing => cases::a_replay_of_what_is_known_changes_nothing,
@@ -70,5 +71,6 @@ super::rules! {
     ADoubtIsNotEndedByOneThatMissedAChange
         => cases::a_doubt_is_not_ended_by_one_that_missed_a_change,
     /// A feed that says that a doubt has ended is without one, and one that refuses still has it.
+    /// All that was lost and replayed before is found.
     TheAnswerToTheEndOfADoubtIsTrue => cases::the_answer_to_the_end_of_a_doubt_is_true,
 }

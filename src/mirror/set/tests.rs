@@ -52,14 +52,14 @@ type Lifetime = u64;
 
 fn step() -> impl Strategy<Value = Step> {
     let wish = prop_oneof![
-        2 => Just(Wish::All),
+        4 => Just(Wish::All),
         2 => Just(Wish::Cutoff),
         4 => (0..3u64).prop_map(Wish::Sparing),
         1 => Just(Wish::Earlier),
         2 => Just(Wish::Reinstate),
     ];
-    let lifetime = prop_oneof![2 => Just(2 * HOUR), 1 => HOUR..2 * DAY, 2 => DAY..180 * DAY];
-    let change = (0..40u64, wish, lifetime);
+    let lifetime = prop_oneof![2 => Just(2 * HOUR), 1 => HOUR..2 * DAY, 2 => 120 * DAY..180 * DAY];
+    let change = (0..20u64, wish, lifetime);
     prop_oneof![
         8 => change.clone().prop_map(|(n, wish, kept)| Step::Change(n, wish, kept)),
         3 => change.clone().prop_map(|(n, wish, kept)| Step::Lost(n, wish, kept)),

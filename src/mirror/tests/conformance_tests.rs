@@ -2,8 +2,9 @@
 //! each rule there is a feed that breaks it.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures::future::pending;
+use futures::future::{pending, ready};
 
 use super::world::ScriptedFeed;
 use super::*;
@@ -17,11 +18,14 @@ enum Flaw {
     None,
     EpochZero,
     HeartbeatFromACache,
+    HeartbeatOfOwnWrites,
     NumberGoesBack,
     ProgressNotedAfterTheState,
     ProgressAhead,
+    FollowersOfOneHandle,
     NotedWithoutAnEpoch,
     LeaseTooShort,
+    LeaseInWholeSeconds,
     LeaseForEver,
     LeaveIgnored,
     NumbersRepeated,
@@ -37,6 +41,8 @@ enum Flaw {
     CountIsZero,
     FindInAnotherOrder,
     ReplayIgnored,
+    ReplayOfOneFact,
+    ReplayRevokesAll,
     ReplayWritesOver,
     ConnectionBeginsAnEpoch,
     OwnsNothing,
@@ -48,11 +54,15 @@ enum Flaw {
 const FLAWS: &[(&str, Flaw)] = &[
     ("AHeartbeatHasAnEpochAndATime", Flaw::EpochZero),
     ("AHeartbeatHoldsEveryConfirmedWrite", Flaw::HeartbeatFromACache),
+    ("AHeartbeatHoldsEveryConfirmedWrite", Flaw::HeartbeatOfOwnWrites),
     ("TheNumberOfAHeartbeatNeverGoesBack", Flaw::NumberGoesBack),
     ("ProgressIsNotedBeforeTheStateIsRead", Flaw::ProgressNotedAfterTheState),
+    ("ProgressIsNotedBeforeTheStateIsRead", Flaw::FollowersOfOneHandle),
+    ("AMirrorIsFoundWithItsProgress", Flaw::FollowersOfOneHandle),
     ("AMirrorIsFoundWithItsProgress", Flaw::ProgressAhead),
     ("AMirrorWithoutAnEpochIsNotFound", Flaw::NotedWithoutAnEpoch),
     ("ALeaseLasts", Flaw::LeaseTooShort),
+    ("ALeaseLasts", Flaw::LeaseInWholeSeconds),
     ("ALeaseEnds", Flaw::LeaseForEver),
     ("LeavingEndsTheLease", Flaw::LeaveIgnored),
     ("TheNumbersOfTheLogFollowEachOther", Flaw::NumbersRepeated),
@@ -69,18 +79,31 @@ const FLAWS: &[(&str, Flaw)] = &[
     ("TheCountIsAboutRight", Flaw::CountIsZero),
     ("FactsAreFoundInOrder", Flaw::FindInAnotherOrder),
     ("AReplayIsAWrite", Flaw::ReplayIgnored),
+    ("AReplayIsAWrite", Flaw::ReplayOfOneFact),
+    ("AReplayIsAWrite", Flaw::ReplayRevokesAll),
     ("AReplayOfWhatIsKnownChangesNothing", Flaw::ReplayWritesOver),
     ("ANewConnectionGoesOn", Flaw::ConnectionBeginsAnEpoch),
     ("EachTargetBelongsToOneFeed", Flaw::OwnsNothing),
     ("ALossIsANewEpochWithADoubt", Flaw::LossUnnoticed),
     ("ADoubtIsNotEndedByOneThatMissedAChange", Flaw::EndsEveryDoubt),
     ("TheAnswerToTheEndOfADoubtIsTrue", Flaw::SaysThatTheDoubtHasEnded),
+    ("TheAnswerToTheEndOfADoubtIsTrue", Flaw::ReplayOfOneFact),
 ];
 
 /// A world whose feeds have this flaw.
 struct FlawedWorld {
     world: World,
     flaw: Flaw,
+    /// Whether it is the handle of another process.
+    is_another: bool,
+    /// The last number that was written through this handle.
+    own_seq: Arc<AtomicU64>,
+}
+
+impl FlawedWorld {
+    fn new(world: World, flaw: Flaw) -> Self {
+        Self { world, flaw, is_another: false, own_seq: Arc::default() }
+    }
 }
 
 impl RevocationStore for FlawedWorld {
@@ -92,7 +115,13 @@ impl RevocationStore for FlawedWorld {
         &self,
         changes: Vec<Revocation>,
     ) -> BoxFuture<'static, Result<Vec<Receipt>, StoreError>> {
-        RevocationStore::write(&self.world, changes)
+        let (world, own_seq) = (self.world.clone(), Arc::clone(&self.own_seq));
+        async move {
+            let receipts = RevocationStore::write(&world, changes).await;
+            own_seq.store(world.seq(), Ordering::SeqCst);
+            receipts
+        }
+        .boxed()
     }
 
     fn find(&self, target: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>> {
@@ -108,6 +137,9 @@ impl RevocationStore for FlawedWorld {
     }
 
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
+        if self.flaw == Flaw::FollowersOfOneHandle && self.is_another {
+            return ready(Ok(Vec::new())).boxed();
+        }
         self.world.followers(fence)
     }
 }
@@ -120,6 +152,7 @@ impl FeedSource for FlawedWorld {
             inner: self.world.feed(),
             world: self.world.clone(),
             flaw: self.flaw,
+            own_seq: Arc::clone(&self.own_seq),
             heartbeats: 0,
             connections: 0,
             cached: None,
@@ -131,6 +164,7 @@ struct FlawedFeed {
     inner: ScriptedFeed,
     world: World,
     flaw: Flaw,
+    own_seq: Arc<AtomicU64>,
     heartbeats: u64,
     connections: u64,
     cached: Option<Heartbeat>,
@@ -158,12 +192,16 @@ impl Feed for FlawedFeed {
             Flaw::ProgressAhead => progress.seq += 1,
             Flaw::NotedWithoutAnEpoch => progress.epoch = progress.epoch.max(1),
             Flaw::LeaseTooShort => progress.lease = Duration::from_millis(1),
+            Flaw::LeaseInWholeSeconds => {
+                progress.lease = Duration::from_secs(progress.lease.as_secs());
+            }
             Flaw::LeaseForEver => progress.lease *= 1_000_000,
             _ => {}
         }
         let mut heartbeat = self.inner.heartbeat(progress).await?;
         match self.flaw {
             Flaw::EpochZero => heartbeat.epoch = 0,
+            Flaw::HeartbeatOfOwnWrites => heartbeat.seq = self.own_seq.load(Ordering::SeqCst),
             Flaw::NumberGoesBack => {
                 heartbeat.seq = heartbeat.seq.saturating_sub(self.heartbeats % 2);
             }
@@ -241,6 +279,11 @@ impl Feed for FlawedFeed {
     async fn replay(&mut self, facts: &[(Fingerprint, Fact)]) -> Result<(), StoreError> {
         match self.flaw {
             Flaw::ReplayIgnored => Ok(()),
+            Flaw::ReplayOfOneFact => self.inner.replay(facts.get(..1).unwrap_or_default()).await,
+            Flaw::ReplayRevokesAll => {
+                let all = facts.iter().map(|(name, fact)| (*name, Fact::revoked_until(fact.until)));
+                self.inner.replay(&all.collect::<Vec<_>>()).await
+            }
             Flaw::ReplayWritesOver => {
                 for (fingerprint, fact) in facts {
                     self.world.put(*fingerprint, *fact);
@@ -283,7 +326,12 @@ impl StoreFixture for WorldFixture {
     type Store = FlawedWorld;
 
     async fn store(&self) -> FlawedWorld {
-        FlawedWorld { world: World::new(), flaw: self.0 }
+        FlawedWorld::new(World::new(), self.0)
+    }
+
+    async fn another(&self, store: &FlawedWorld) -> Option<FlawedWorld> {
+        let another = FlawedWorld::new(store.world.clone(), store.flaw);
+        Some(FlawedWorld { is_another: true, ..another })
     }
 
     async fn lose_data(&self, store: &FlawedWorld) -> bool {
@@ -302,6 +350,10 @@ impl StoreFixture for MemoryFixture {
 
     async fn store(&self) -> MemoryStore {
         MemoryStore::new()
+    }
+
+    async fn another(&self, store: &MemoryStore) -> Option<MemoryStore> {
+        Some(store.clone())
     }
 }
 
@@ -355,7 +407,7 @@ async fn what_a_feed_gets_wrong_is_an_error_and_never_an_answer() {
         for n in 0..20 {
             world.revoke(&format!("t{n}")).await;
         }
-        let mirror = Mirror::new(FlawedWorld { world: world.clone(), flaw }).unwrap();
+        let mirror = Mirror::new(FlawedWorld::new(world.clone(), flaw)).unwrap();
         if flaw == Flaw::PlacesRepeated {
             settle("ready", mirror.ready()).await;
             world.revoke("a").await;

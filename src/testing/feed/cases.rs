@@ -2,6 +2,7 @@
 #![expect(clippy::indexing_slicing, reason = "of as many targets as were asked for")]
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -45,6 +46,13 @@ async fn feed<F: StoreFixture<Store: FeedSource>>(
     trial: &Trial<'_, F>,
 ) -> Result<FeedOf<F>, Failure> {
     Ok(feeds(trial).await?.swap_remove(0))
+}
+
+/// The same store as another process has it, or the very same where it has one handle only.
+async fn elsewhere<'a, F: StoreFixture<Store: FeedSource>>(trial: &Trial<'a, F>) -> Trial<'a, F> {
+    let another = trial.fixture.another(&trial.store).await;
+    let store = another.map_or_else(|| Arc::clone(&trial.store), Arc::new);
+    Trial { fixture: trial.fixture, store }
 }
 
 /// Targets that belong to this feed.
@@ -231,9 +239,10 @@ pub(super) async fn a_heartbeat_has_an_epoch_and_a_time<F: StoreFixture<Store: F
 pub(super) async fn a_heartbeat_holds_every_confirmed_write<F: StoreFixture<Store: FeedSource>>(
     trial: &Trial<'_, F>,
 ) -> Trialed {
-    let mut feed = feed(trial).await?;
-    for target in owned(&feed, "t", 50)? {
-        let fence = revoke(trial, &target).await?;
+    let (mut feed, other) = (feed(trial).await?, elsewhere(trial).await);
+    for (n, target) in owned(&feed, "t", 50)?.iter().enumerate() {
+        let writer = if n % 2 == 0 { trial } else { &other };
+        let fence = revoke(writer, target).await?;
         let heartbeat = beat(&mut feed).await?;
         ensure_eq!(heartbeat.epoch, fence.epoch, "the epoch of a heartbeat after a write");
         let (seq, written) = (heartbeat.seq, fence.seq);
@@ -270,8 +279,10 @@ pub(super) async fn progress_is_noted_before_the_state_is_read<
     trial: &Trial<'_, F>,
 ) -> Trialed {
     let target = owned(&feed(trial).await?, "t", 1)?.swap_remove(0);
+    // Whoever writes and waits is another process than the mirror.
+    let other = &elsewhere(trial).await;
     // Until the store knows which mirrors there are.
-    mirrors(trial, revoke(trial, &target).await?).await?;
+    mirrors(other, revoke(other, &target).await?).await?;
     for round in 0..30 {
         let mut feed = feed(trial).await?;
         let state = beat(&mut feed).await?;
@@ -290,8 +301,8 @@ pub(super) async fn progress_is_noted_before_the_state_is_read<
                 } else {
                     Action::Revoke(Extent::All)
                 };
-                let fence = write(trial, &target, kind).await?;
-                writes.push((fence, mirrors(trial, fence).await?.len()));
+                let fence = write(other, &target, kind).await?;
+                writes.push((fence, mirrors(other, fence).await?.len()));
                 if is_last || writes.len() > 2000 {
                     return Ok::<_, Failure>(writes);
                 }
@@ -317,12 +328,14 @@ pub(super) async fn progress_is_noted_before_the_state_is_read<
 pub(super) async fn a_mirror_is_found_with_its_progress<F: StoreFixture<Store: FeedSource>>(
     trial: &Trial<'_, F>,
 ) -> Trialed {
-    let mut feed = feed(trial).await?;
-    let fence = revoke(trial, &owned(&feed, "t", 1)?[0]).await?;
+    let (mut feed, other) = (feed(trial).await?, elsewhere(trial).await);
+    let fence = revoke(&other, &owned(&feed, "t", 1)?[0]).await?;
     for (seq, has_applied) in [(fence.seq - 1, false), (fence.seq, true)] {
         beat_with(&mut feed, (fence.epoch, seq), LONG).await?;
-        let found = mirrors(trial, fence).await?;
-        ensure_eq!(found, [has_applied], "whether a mirror at {seq} has applied {}", fence.seq);
+        for handle in [trial, &other] {
+            let found = mirrors(handle, fence).await?;
+            ensure_eq!(found, [has_applied], "whether a mirror at {seq} has applied {}", fence.seq);
+        }
     }
     Ok(())
 }
@@ -343,9 +356,10 @@ pub(super) async fn a_lease_lasts<F: StoreFixture<Store: FeedSource>>(
     let mut feed = feed(trial).await?;
     let fence = revoke(trial, &owned(&feed, "t", 1)?[0]).await?;
     mirrors(trial, fence).await?;
-    let (start, lease) = (Instant::now(), Duration::from_secs(3));
+    // Not whole seconds, to which a store might cut it.
+    let (start, lease) = (Instant::now(), Duration::from_millis(1500));
     beat_with(&mut feed, (fence.epoch, fence.seq), lease).await?;
-    for _ in 0..5 {
+    while start.elapsed() < lease.mul_f64(0.8) {
         let found = mirrors(trial, fence).await?;
         // A machine that was busy for so long says nothing.
         ensure!(
@@ -591,27 +605,36 @@ pub(super) async fn a_replay_is_a_write<F: StoreFixture<Store: FeedSource>>(
     trial: &Trial<'_, F>,
 ) -> Trialed {
     let mut feed = feed(trial).await?;
-    let mut targets = owned(&feed, "t", 2)?;
-    let (target, tail) = (targets.swap_remove(0), Box::pin(feed.tail()).await?);
-    let before = beat(&mut feed).await?;
-    let now = trial.now();
-    let lost = Fact {
-        all_revoked_at: now.saturating_sub(MINUTE),
-        until: now.saturating_add(HOUR),
+    let targets = owned(&feed, "t", 4)?;
+    let (now, tail, before) = (trial.now(), Box::pin(feed.tail()).await?, beat(&mut feed).await?);
+    let revoked_at = now.saturating_sub(2 * MINUTE);
+    let until = now.saturating_add(HOUR);
+    let all = Fact { all_revoked_at: revoked_at, until, ..Fact::default() };
+    let cutoff = Fact {
+        cutoff: now.saturating_sub(MINUTE / 2),
+        cutoff_set_at: now.saturating_sub(MINUTE / 2),
+        until,
         ..Fact::default()
     };
-    let fingerprint = target.fingerprint();
-    Box::pin(feed.replay(&[(fingerprint, lost)])).await?;
-    ensure_eq!(beat(&mut feed).await?.seq, before.seq + 1, "the number after a replay");
+    let sparing = cutoff.sparing(Some(Target::session("spared").fingerprint()));
+    let reinstated = Fact { reinstated_at: now.saturating_sub(MINUTE), ..all };
+    // In this order, so that neither the first nor the last of them is the simplest.
+    let lost = [cutoff, all, sparing, reinstated];
+    let asked: Vec<_> = targets.iter().map(Target::fingerprint).collect();
+    let replayed: Vec<_> = asked.iter().copied().zip(lost).collect();
+    Box::pin(feed.replay(&replayed)).await?;
+    let seq = beat(&mut feed).await?.seq;
+    ensure_eq!(seq, before.seq + 4, "the number after a replay of four facts");
+    let found = Box::pin(feed.find(&asked)).await?;
+    ensure_eq!(found, lost.map(Some), "what is found of facts that were replayed");
     let read = read_all(&mut feed, tail).await?;
-    let entry = read.iter().find(|entry| entry.fingerprint == fingerprint);
-    ensure!(entry.is_some_and(|entry| entry.fact.revokes_all()), "the log has no entry of it");
-    let found = Box::pin(feed.find(&[fingerprint])).await?;
-    let is_found = matches!(found.as_slice(), [Some(found)]
-        if found.revokes_all() && found.until >= lost.until);
-    ensure!(is_found, "what was replayed is not found: {found:?}");
-    let token = trial.token("nobody", target.id())?;
-    ensure!(trial.is_revoked(&token).await?, "a check does not find what was replayed");
+    let read: HashMap<_, _> = read.iter().map(|entry| (entry.fingerprint, entry.fact)).collect();
+    ensure_eq!(read, replayed.into_iter().collect(), "what the log says that was replayed");
+    for (target, is_revoked) in targets.iter().zip([true, true, true, false]) {
+        let token = trial.token("nobody", target.id())?;
+        let seen = trial.is_revoked(&token).await?;
+        ensure_eq!(seen, is_revoked, "whether a check finds what was replayed of {target}");
+    }
     Ok(())
 }
 
@@ -801,6 +824,10 @@ pub(super) async fn the_answer_to_the_end_of_a_doubt_is_true<F: StoreFixture<Sto
     let mut feed = feed(trial).await?;
     let Some(Lost { request, facts, .. }) = lose(trial, &mut feed).await? else { return Ok(()) };
     Box::pin(feed.replay(&facts)).await?;
+    let asked: Vec<_> = facts.iter().map(|(fingerprint, _)| *fingerprint).collect();
+    let expected: Vec<_> = facts.iter().map(|(_, fact)| Some(*fact)).collect();
+    let found = Box::pin(feed.find(&asked)).await?;
+    ensure_eq!(found, expected, "what is found of all that was lost and replayed");
     let is_ended = Box::pin(feed.end_doubt(request)).await?;
     let doubt = beat(&mut feed).await?.doubt;
     ensure_eq!(doubt == Doubt::None, is_ended, "whether there is no doubt, as it was answered");
