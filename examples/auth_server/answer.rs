@@ -59,7 +59,8 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         if error.kind() == StoreErrorKind::InvalidInput {
             return Self::BadRequest(
-                "an id, a name or the cursor cannot be: it is empty, too long, or of an issuer that is not ours",
+                "an id, a name or the cursor cannot be: it is empty or too long, or its issuer is \
+                 not ours",
             );
         }
         tracing::warn!(kind = ?error.kind(), %error, "the store was of no use");

@@ -125,8 +125,8 @@ fn published_keys(variable: &str, path: &str) -> Result<Vec<VerificationKey>, St
 fn resource(url: String) -> Result<Resource, String> {
     let wrong = || {
         format!(
-            "AUTH_RESOURCE is `{url}`; write an absolute URL without a fragment, and without braces \
-             and names that begin with `:` or `*` in its path"
+            "AUTH_RESOURCE is `{url}`; write an absolute URL without a fragment, and without \
+             braces and names that begin with `:` or `*` in its path"
         )
     };
     if url.contains(['#', '?', '{', '}', '*']) || url.contains("/:") {

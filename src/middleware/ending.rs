@@ -29,7 +29,10 @@ pub(crate) const DEFAULT_MAX_BLIND: Duration = Duration::from_secs(10);
 ///
 /// A check at the beginning of a request says nothing about a revocation an hour later. Put this
 /// layer *inside* the [`JwtRevocationLayer`], whose [`Clearance`] says which token it is; a request
-/// without one goes through as it is. The response body becomes an [`EndingBody`].
+/// without one goes through as it is, also all of a layer
+/// [`without_clearance`](JwtRevocationLayer::without_clearance). The response body becomes an
+/// [`EndingBody`]. A key that is withdrawn does not end it, as the signature is not checked again;
+/// [`Target::key`](crate::Target::key) does.
 ///
 /// | response | how it ends |
 /// | --- | --- |
