@@ -26,7 +26,7 @@ use std::time::Duration;
 use detail::DetailTable;
 pub(super) use detail::SetVerdict;
 pub(super) use plain::is_kept_until;
-use plain::{Expiry, FingerprintTail, Inserted, PlainHit, PlainTable, SLOTS};
+use plain::{Expiry, FingerprintTail, Inserted, PlainHit, PlainTable, SLOTS, SetTime};
 use recent::RecentFacts;
 
 use super::sync::{
@@ -148,8 +148,8 @@ struct Shard {
 
 impl Shard {
     /// Slots that are needed: of what is not over, and of the marks that lead to details.
-    fn live(&self, now: Timestamp) -> usize {
-        self.plain.live(now) + self.details.entries().count()
+    fn live(&self, time: SetTime) -> usize {
+        self.plain.live(time) + self.details.entries().count()
     }
 }
 
@@ -160,6 +160,8 @@ struct WriterState {
     plain: Box<[usize]>,
     details: Box<[usize]>,
     recent: RecentFacts,
+    /// The latest time at which anything was written or swept.
+    latest: Timestamp,
 }
 
 /// How large the set is.
@@ -201,6 +203,7 @@ impl RevocationSet {
                 plain: vec![0; SHARDS].into(),
                 details: vec![0; SHARDS].into(),
                 recent: RecentFacts::new(recent),
+                latest: Timestamp::ZERO,
             }),
             seed: RandomState::new().hash_one(0),
             entries: AtomicUsize::new(0),
@@ -239,9 +242,9 @@ impl RevocationSet {
     ) -> Vec<Fingerprint> {
         let mut unclear = Vec::new();
         for turn in facts.chunks(TURN) {
-            let mut writer = self.writer();
+            let mut writer = self.writer(now);
             for (fingerprint, fact) in turn {
-                if fact.until > now && !writer.enter(fingerprint, *fact, source, now) {
+                if fact.until > now && !writer.enter(fingerprint, *fact, source) {
                     unclear.push(*fingerprint);
                 }
             }
@@ -254,28 +257,29 @@ impl RevocationSet {
         // Three standard deviations above the mean, so that few shards have to grow all the same.
         let mean = entries / SHARDS;
         let lines = (mean + 3 * mean.isqrt()) * 100 / FULL / SLOTS + 1;
-        let mut writer = self.writer();
+        let mut writer = self.writer(now);
         if writer.plain(shard).is_some_and(|plain| plain.lines() < lines) {
-            writer.rebuild_plain(shard, Some(lines), entries, now);
+            writer.rebuild_plain(shard, Some(lines), entries);
         }
     }
 
     /// Forgets what is over in one shard, if it is worth the trouble or an hour ago: until then it
     /// goes on refusing.
     pub(super) fn sweep(&self, shard: usize, now: Timestamp) {
-        let mut writer = self.writer();
+        let mut writer = self.writer(now);
         // The details come first: the marks of those that are forgotten are needed no more.
         let Some(known) = writer.shard(shard) else { return };
         let (_, used) = writer.used(shard);
         let ends = || known.details.entries().map(|(_, fact)| fact.until);
         let live = ends().filter(|until| *until > now).count();
         if is_worth_it(used, live) || ends().any(|until| until.saturating_add(OVERDUE) <= now) {
-            writer.rebuild_details(shard, now, None);
+            writer.rebuild_details(shard, None);
         }
         let Some(known) = writer.shard(shard) else { return };
         let (used, _) = writer.used(shard);
-        if is_worth_it(used, known.live(now)) || known.plain.is_overdue(now) {
-            writer.rebuild_plain(shard, None, 0, now);
+        let time = writer.time;
+        if is_worth_it(used, known.live(time)) || known.plain.is_overdue(time) {
+            writer.rebuild_plain(shard, None, 0);
         }
     }
 
@@ -286,17 +290,18 @@ impl RevocationSet {
 
     /// All that is known in one shard and is not over.
     pub(super) fn known(&self, shard: usize, now: Timestamp) -> KnownFacts {
-        let writer = self.writer();
+        let writer = self.writer(now);
+        let time = writer.time;
         let mut known = KnownFacts::default();
         let Some(tables) = writer.shard(shard) else { return known };
         for (key, expiry, tail) in tables.plain.entries_with_tails() {
-            let Some(expiry) = expiry.filter(|expiry| !expiry.is_over(now)) else { continue };
+            let Some(expiry) = expiry.filter(|expiry| !expiry.is_over(time)) else { continue };
             let Some(tail) = tail.filter(|tail| tail.is_unambiguous()) else {
                 known.unidentified += 1;
                 continue;
             };
             let fingerprint = Key::fingerprint(shard, key.tag(), tail, self.seed);
-            let fact = Fact::revoked_until(expiry.end(now));
+            let fact = Fact::revoked_until(expiry.end(time));
             // Of the latest it is known more exactly.
             let remembered = writer.state.recent.fact(&fingerprint).filter(Fact::is_plain);
             let exact = remembered.filter(|remembered| is_kept_until(remembered.until, fact.until));
@@ -306,9 +311,11 @@ impl RevocationSet {
         known
     }
 
-    fn writer(&self) -> SetWriter<'_> {
-        let state = self.lock();
-        SetWriter { set: self, state, directory: self.directory.load_full() }
+    fn writer(&self, now: Timestamp) -> SetWriter<'_> {
+        let mut state = self.lock();
+        state.latest = state.latest.max(now);
+        let time = SetTime { now, latest: state.latest };
+        SetWriter { set: self, state, time, directory: self.directory.load_full() }
     }
 
     // Every step of a writer leaves a set that is right, so a poisoned lock is as good as any.
@@ -411,6 +418,7 @@ impl SetReader<'_> {
 struct SetWriter<'a> {
     set: &'a RevocationSet,
     state: MutexGuard<'a, WriterState>,
+    time: SetTime,
     directory: Arc<Directory>,
 }
 
@@ -425,13 +433,8 @@ impl SetWriter<'_> {
     }
 
     /// Whether it could be entered; not if the set knows better than a snapshot can say.
-    fn enter(
-        &mut self,
-        fingerprint: &Fingerprint,
-        fact: Fact,
-        source: FactSource,
-        now: Timestamp,
-    ) -> bool {
+    fn enter(&mut self, fingerprint: &Fingerprint, fact: Fact, source: FactSource) -> bool {
+        let time = self.time;
         let key = Key::new(fingerprint, self.set.seed);
         match source {
             FactSource::Write => self.state.recent.note(fingerprint, fact),
@@ -440,7 +443,7 @@ impl SetWriter<'_> {
         let at = key.shard();
         // The store has forgotten what was over when this was written, and so must we: what it says
         // now is not to be joined with that.
-        let then = now.max(fact.latest());
+        let then = time.now.max(fact.latest());
         let Some(shard) = self.directory.shards.get(at) else { return true };
         if let Some(entered) = shard.details.fact(fingerprint) {
             let is_over = entered.until <= then;
@@ -455,7 +458,7 @@ impl SetWriter<'_> {
                 if shard.details.can_take(&merged, Some(&entered)) {
                     shard.details.put(fingerprint, &merged);
                 } else {
-                    self.rebuild_details(at, now, Some((fingerprint, &merged)));
+                    self.rebuild_details(at, Some((fingerprint, &merged)));
                 }
                 if is_over || merged.is_reinstated() {
                     plain.demote(key);
@@ -464,18 +467,18 @@ impl SetWriter<'_> {
             return true;
         }
         if fact.is_plain()
-            && let Some(expiry) = Expiry::new(fact.until, now)
+            && let Some(expiry) = Expiry::new(fact.until, time)
         {
-            self.make_room(at, now);
+            self.make_room(at);
             let tail = Some(key.tail(fingerprint));
-            let inserted = self.plain(at).map(|plain| plain.insert(key, expiry, tail, now));
+            let inserted = self.plain(at).map(|plain| plain.insert(key, expiry, tail, time));
             self.count_plain(at, inserted);
             return true;
         }
         let mut fact = fact;
         // It may have been said in eight bytes, which hold no time. If that time is not remembered,
         // it was before any reinstatement, because there had been none.
-        let was_all = shard.plain.is_revoked_at(key, then);
+        let was_all = shard.plain.is_revoked_at(key, then, time);
         if was_all {
             let known = self
                 .state
@@ -484,8 +487,8 @@ impl SetWriter<'_> {
                 .map_or(Timestamp::ZERO, |known| known.all_revoked_at);
             fact.all_revoked_at = fact.all_revoked_at.max(known).max(Timestamp::from_millis(1));
         }
-        self.make_room(at, now);
-        self.make_room_for_details(at, (fingerprint, &fact), now);
+        self.make_room(at);
+        self.make_room_for_details(at, (fingerprint, &fact));
         let Some(shard) = self.directory.shards.get(at) else { return true };
         if shard.details.put(fingerprint, &fact) {
             if let Some(used) = self.state.details.get_mut(at) {
@@ -516,38 +519,39 @@ impl SetWriter<'_> {
     }
 
     /// Makes room for one slot more.
-    fn make_room(&mut self, at: usize, now: Timestamp) {
+    fn make_room(&mut self, at: usize) {
         let (used, _) = self.used(at);
         let slots = self.plain(at).map_or(0, |plain| plain.lines() * SLOTS);
         if (used + 1) * 100 > slots * FULL {
-            self.rebuild_plain(at, None, 0, now);
+            self.rebuild_plain(at, None, 0);
         }
     }
 
     /// Makes room for this record among the details, which is a new one there.
-    fn make_room_for_details(&mut self, at: usize, next: (&Fingerprint, &Fact), now: Timestamp) {
+    fn make_room_for_details(&mut self, at: usize, next: (&Fingerprint, &Fact)) {
         let (_, used) = self.used(at);
         let room = self.directory.shards.get(at).map_or(0, |shard| shard.details.room());
         let is_full = (used + 1) * 100 > room * DETAILS_FULL;
         let takes_it = |shard: &Shard| shard.details.can_take(next.1, None);
         if is_full || !self.directory.shards.get(at).is_some_and(takes_it) {
-            self.rebuild_details(at, now, Some(next));
+            self.rebuild_details(at, Some(next));
         }
     }
 
     /// Builds the table of a shard anew, without what is over, in a set that will have so many
     /// entries or those it has.
-    fn rebuild_plain(&mut self, at: usize, lines: Option<usize>, entries: usize, now: Timestamp) {
+    fn rebuild_plain(&mut self, at: usize, lines: Option<usize>, entries: usize) {
+        let time = self.time;
         let Some(old) = self.shard(at) else { return };
-        let needed = old.live(now) + 1;
+        let needed = old.live(time) + 1;
         let lines = lines.unwrap_or(0).max(needed * 100 / ROOMY / SLOTS + 1);
         let entries = entries.max(self.set.entries.load(Ordering::Relaxed));
         let plain = PlainTable::with_lines(lines, entries <= self.set.full_fingerprints);
         let mut used = 0;
         for (key, expiry, tail) in old.plain.entries_with_tails() {
             if let Some(expiry) = expiry
-                && !expiry.is_over(now)
-                && plain.insert(key, expiry, tail, now) == Inserted::New
+                && !expiry.is_over(time)
+                && plain.insert(key, expiry, tail, time) == Inserted::New
             {
                 used += 1;
             }
@@ -567,7 +571,8 @@ impl SetWriter<'_> {
 
     /// Builds the details of a shard anew, without what is over, and with this record in the place
     /// of the one that they have of its target; or with room for it, if they have none.
-    fn rebuild_details(&mut self, at: usize, now: Timestamp, next: Option<(&Fingerprint, &Fact)>) {
+    fn rebuild_details(&mut self, at: usize, next: Option<(&Fingerprint, &Fact)>) {
+        let now = self.time.now;
         let Some(old) = self.shard(at) else { return };
         let known = old.details.entries().map(|(name, fact)| match next {
             Some((changed, fact)) if *changed == name => (name, *fact),

@@ -30,44 +30,60 @@ const PAST: u64 = 4096;
 /// Units after which what is over is to be forgotten: an hour.
 const OVERDUE: u64 = 14;
 
-/// When a revocation may be forgotten, in 16 bits. The codes go round once in 199 days.
+/// The time, and the latest that it was said to be: the clock may be set back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SetTime {
+    /// By this it is decided what is over.
+    pub(super) now: Timestamp,
+    /// By this codes are written and read, so that a clock that is set back does not make them
+    /// mean something else.
+    pub(super) latest: Timestamp,
+}
+
+/// When a revocation may be forgotten, in 16 bits. The codes go round once in 199 days: they stand
+/// for the ends in a window around the [latest](SetTime::latest) time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Expiry(u64);
 
 impl Expiry {
-    /// Rounded up; `None` if it is too far from `now` to be told from the past.
-    pub(super) fn new(until: Timestamp, now: Timestamp) -> Option<Self> {
+    /// Rounded up; `None` if it is not in the window.
+    pub(super) fn new(until: Timestamp, time: SetTime) -> Option<Self> {
         let unit = (until.as_millis() >> UNIT) + 1;
-        let now = now.as_millis() >> UNIT;
-        (unit + PAST > now && unit < now + CODES - PAST).then(|| Self(2 + unit % CODES))
+        let latest = time.latest.as_millis() >> UNIT;
+        (unit + PAST > latest && unit < latest + CODES - PAST).then(|| Self(2 + unit % CODES))
     }
 
-    /// The last moment that it stands for, seen from `now`: up to a unit later than the one it was
-    /// made of. An [`Expiry`] of it is equal to this one.
-    pub(super) fn end(self, now: Timestamp) -> Timestamp {
-        let unit = ((now.as_millis() >> UNIT) + self.place(now)).saturating_sub(PAST);
+    /// The last moment that it stands for: up to a unit later than the one it was made of. An
+    /// [`Expiry`] of it is equal to this one.
+    pub(super) fn end(self, time: SetTime) -> Timestamp {
+        let unit = ((time.latest.as_millis() >> UNIT) + self.place(time)).saturating_sub(PAST);
         Timestamp::from_millis((unit << UNIT).saturating_sub(1))
     }
 
-    pub(super) fn is_over(self, now: Timestamp) -> bool {
-        // Also the present unit is over: the code is rounded up.
-        self.place(now) <= PAST
+    pub(super) fn is_over(self, time: SetTime) -> bool {
+        self.is_over_for(0, time)
     }
 
     /// Whether it has been over for an hour.
-    fn is_overdue(self, now: Timestamp) -> bool {
-        self.place(now) + OVERDUE <= PAST
+    fn is_overdue(self, time: SetTime) -> bool {
+        self.is_over_for(OVERDUE, time)
     }
 
-    /// Whether this is later than `other`, both being in the window as it is seen from `now`.
-    fn is_later_than(self, other: Self, now: Timestamp) -> bool {
-        self.place(now) > other.place(now)
+    /// Whether it has been over for so many units. The present one is over: the code is rounded up.
+    fn is_over_for(self, units: u64, time: SetTime) -> bool {
+        let [now, latest] = [time.now, time.latest].map(|time| time.as_millis() >> UNIT);
+        latest + self.place(time) + units <= now + PAST
     }
 
-    /// Units since the window began, which is [`PAST`] before `now`. Only so do codes have an
-    /// order: they go round.
-    fn place(self, now: Timestamp) -> u64 {
-        (self.0 - 2 + CODES + PAST - (now.as_millis() >> UNIT) % CODES) % CODES
+    /// Whether this is later than `other`, both being in the window.
+    fn is_later_than(self, other: Self, time: SetTime) -> bool {
+        self.place(time) > other.place(time)
+    }
+
+    /// Units since the window began, which is [`PAST`] before the latest time. Only so do codes
+    /// have an order: they go round.
+    fn place(self, time: SetTime) -> u64 {
+        (self.0 - 2 + CODES + PAST - (time.latest.as_millis() >> UNIT) % CODES) % CODES
     }
 }
 
@@ -255,8 +271,9 @@ impl PlainTable {
 
     /// Whether it is revoked for good and that was not over at `then`. What ends within the unit,
     /// which is all that is known, counts as over: the tokens it covers have been so for minutes.
-    pub(super) fn is_revoked_at(&self, key: Key, then: Timestamp) -> bool {
+    pub(super) fn is_revoked_at(&self, key: Key, then: Timestamp, time: SetTime) -> bool {
         let next = Timestamp::from_millis(then.as_millis().saturating_add(1 << UNIT));
+        let next = SetTime { now: next, ..time };
         let tag = key.tag();
         let slots =
             self.probe(key).flat_map(|line| &line.0).map(|slot| slot.load(Ordering::Relaxed));
@@ -271,7 +288,7 @@ impl PlainTable {
         key: Key,
         expiry: Expiry,
         tail: Option<FingerprintTail>,
-        now: Timestamp,
+        time: SetTime,
     ) -> Inserted {
         let tag = key.tag();
         let (home, slots) = (key.spread(self.lines.len()) * SLOTS, self.lines.len() * SLOTS);
@@ -284,7 +301,7 @@ impl PlainTable {
             }
             if old >> 16 == tag && old & 0xFFFF != DETAIL {
                 self.tails.note((home + n) % slots, tail);
-                if expiry.is_later_than(Expiry(old & 0xFFFF), now) {
+                if expiry.is_later_than(Expiry(old & 0xFFFF), time) {
                     slot.store(tag << 16 | expiry.0, Ordering::Release);
                     return Inserted::Extended;
                 }
@@ -326,13 +343,13 @@ impl PlainTable {
 
     /// Entries that are not over yet, without the marks: how many of those are needed, only the
     /// details tell.
-    pub(super) fn live(&self, now: Timestamp) -> usize {
-        self.expiries().filter(|expiry| !expiry.is_over(now)).count()
+    pub(super) fn live(&self, time: SetTime) -> usize {
+        self.expiries().filter(|expiry| !expiry.is_over(time)).count()
     }
 
     /// Whether any entry should have been forgotten.
-    pub(super) fn is_overdue(&self, now: Timestamp) -> bool {
-        self.expiries().any(|expiry| expiry.is_overdue(now))
+    pub(super) fn is_overdue(&self, time: SetTime) -> bool {
+        self.expiries().any(|expiry| expiry.is_overdue(time))
     }
 
     /// Those of all entries but the marks.
@@ -361,46 +378,75 @@ mod tests {
 
     const DAY: u64 = 24 * 60 * 60 * 1000;
 
+    fn time(now: Timestamp) -> SetTime {
+        SetTime { now, latest: now }
+    }
+
     #[test]
     fn an_expiry_is_never_over_early_and_never_a_unit_late() {
         let now = Timestamp::from_millis(20_000 * DAY);
         for ahead in [0, 1, 1 << UNIT, DAY, 100 * DAY, 180 * DAY] {
             let until = Timestamp::from_millis(now.as_millis() + ahead);
-            let expiry = Expiry::new(until, now).unwrap();
+            let expiry = Expiry::new(until, time(now)).unwrap();
             let before = Timestamp::from_millis(until.as_millis().saturating_sub(1));
-            assert!(!expiry.is_over(before), "{ahead}");
-            let end = expiry.end(now).as_millis();
+            assert!(!expiry.is_over(time(before)), "{ahead}");
+            let end = expiry.end(time(now)).as_millis();
             assert!(
                 (until.as_millis()..until.as_millis() + (1 << UNIT)).contains(&end),
                 "{ahead}: {end}"
             );
-            assert_eq!(Expiry::new(expiry.end(now), now), Some(expiry));
-            assert!(is_kept_until(expiry.end(now), until) && is_kept_until(until, expiry.end(now)));
+            assert_eq!(Expiry::new(expiry.end(time(now)), time(now)), Some(expiry));
+            assert!(
+                is_kept_until(expiry.end(time(now)), until)
+                    && is_kept_until(until, expiry.end(time(now)))
+            );
             assert!(
                 !is_kept_until(before, until)
                     && !is_kept_until(
                         until,
-                        expiry.end(now).saturating_add(Duration::from_millis(1))
+                        expiry.end(time(now)).saturating_add(Duration::from_millis(1))
                     )
             );
             assert!(
-                expiry.is_over(Timestamp::from_millis(until.as_millis() + (1 << UNIT))),
+                expiry.is_over(time(Timestamp::from_millis(until.as_millis() + (1 << UNIT)))),
                 "{ahead}"
             );
             assert!(
-                expiry.is_over(Timestamp::from_millis(until.as_millis() + 10 * DAY)),
+                expiry.is_over(time(Timestamp::from_millis(until.as_millis() + 10 * DAY))),
                 "{ahead}"
             );
             for (hours, is_overdue) in [(0, false), (1, false), (2, true), (240, true)] {
                 let then = Timestamp::from_millis(until.as_millis() + hours * DAY / 24);
-                assert_eq!(expiry.is_overdue(then), is_overdue, "{ahead}, {hours} hours after");
+                assert_eq!(
+                    expiry.is_overdue(time(then)),
+                    is_overdue,
+                    "{ahead}, {hours} hours after"
+                );
             }
-            assert!(!expiry.is_overdue(now), "{ahead}");
+            assert!(!expiry.is_overdue(time(now)), "{ahead}");
         }
         for far in [190 * DAY, 1000 * DAY] {
-            assert_eq!(Expiry::new(Timestamp::from_millis(now.as_millis() + far), now), None);
+            assert_eq!(Expiry::new(Timestamp::from_millis(now.as_millis() + far), time(now)), None);
         }
-        assert_eq!(Expiry::new(Timestamp::from_millis(now.as_millis() - 20 * DAY), now), None);
+        assert_eq!(
+            Expiry::new(Timestamp::from_millis(now.as_millis() - 20 * DAY), time(now)),
+            None
+        );
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_ends_nothing_early() {
+        let latest = Timestamp::from_millis(20_000 * DAY);
+        for back in [0, 1, 20, 170, 400, 20_000] {
+            let time =
+                SetTime { now: latest.saturating_sub(Duration::from_secs(back * 86_400)), latest };
+            for ahead in [1, 30, 180] {
+                let until = Timestamp::from_millis(latest.as_millis() + ahead * DAY);
+                let expiry = Expiry::new(until, time).unwrap();
+                assert!(!expiry.is_over(time), "{back} {ahead}");
+                assert!(expiry.end(time) >= until, "{back} {ahead}");
+            }
+        }
     }
 
     #[test]
@@ -412,7 +458,7 @@ mod tests {
                 Timestamp::from_millis(
                     now.as_millis().checked_add_signed(n * unit.cast_signed()).unwrap(),
                 ),
-                now,
+                time(now),
             )
             .unwrap()
         };
@@ -420,36 +466,36 @@ mod tests {
         let near = [(-2, -1), (-1, 0), (-1, 1), (0, 30_000), (-3, 20_000)];
         let far = [(0, 33_000), (1, 40_000), (0, last), (-4000, last)];
         for (early, late) in near.into_iter().chain(far) {
-            assert!(at(late).is_later_than(at(early), now), "{early} {late}");
-            assert!(!at(early).is_later_than(at(late), now), "{early} {late}");
+            assert!(at(late).is_later_than(at(early), time(now)), "{early} {late}");
+            assert!(!at(early).is_later_than(at(late), time(now)), "{early} {late}");
         }
-        assert!(!at(5).is_later_than(at(5), now));
+        assert!(!at(5).is_later_than(at(5), time(now)));
     }
 
     #[test]
     fn a_full_table_but_for_one_slot_finds_everything_and_nothing_else() {
         let plain = PlainTable::with_lines(4, true);
         let now = Timestamp::from_secs(1_000_000);
-        let expiry = Expiry::new(Timestamp::from_secs(1_001_000), now).unwrap();
+        let expiry = Expiry::new(Timestamp::from_secs(1_001_000), time(now)).unwrap();
         let key = |n: u64| Key::from_tag(n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16);
         for n in 1..=31 {
-            assert_eq!(plain.insert(key(n), expiry, None, now), Inserted::New);
+            assert_eq!(plain.insert(key(n), expiry, None, time(now)), Inserted::New);
         }
         assert!((1..=31).all(|n| plain.find(key(n)) == PlainHit::All));
         assert!((32..5000).all(|n| plain.find(key(n)) == PlainHit::Absent));
-        assert_eq!(plain.live(now), 31);
-        assert_eq!(plain.live(Timestamp::from_secs(1_002_000)), 0);
+        assert_eq!(plain.live(time(now)), 31);
+        assert_eq!(plain.live(time(Timestamp::from_secs(1_002_000))), 0);
     }
 
     #[test]
     fn a_mark_does_not_hide_another_fingerprint_with_the_same_tag() {
         let plain = PlainTable::with_lines(1, false);
         let now = Timestamp::from_secs(1_000_000);
-        let expiry = Expiry::new(Timestamp::from_secs(1_001_000), now).unwrap();
+        let expiry = Expiry::new(Timestamp::from_secs(1_001_000), time(now)).unwrap();
         let key = Key::from_tag(7);
         assert_eq!(plain.mark_detail(key), Inserted::New);
         assert_eq!(plain.find(key), PlainHit::Detail);
-        assert_eq!(plain.insert(key, expiry, None, now), Inserted::New);
+        assert_eq!(plain.insert(key, expiry, None, time(now)), Inserted::New);
         assert_eq!(plain.find(key), PlainHit::All);
         plain.demote(key);
         assert_eq!(plain.find(key), PlainHit::Detail);
@@ -459,18 +505,18 @@ mod tests {
     fn of_two_fingerprints_in_one_slot_neither_is_known_in_full() {
         let plain = PlainTable::with_lines(1, true);
         let now = Timestamp::from_secs(1_000_000);
-        let expiry = Expiry::new(Timestamp::from_secs(1_001_000), now).unwrap();
+        let expiry = Expiry::new(Timestamp::from_secs(1_001_000), time(now)).unwrap();
         let key = Key::from_tag(7);
         let tail = |six| Some(FingerprintTail { six, low: 3 });
         let known =
             || plain.entries_with_tails().next().unwrap().2.filter(|tail| tail.is_unambiguous());
-        plain.insert(key, expiry, None, now);
+        plain.insert(key, expiry, None, time(now));
         assert_eq!(known(), None);
-        plain.insert(key, expiry, tail(0), now);
-        plain.insert(key, expiry, tail(0), now);
+        plain.insert(key, expiry, tail(0), time(now));
+        plain.insert(key, expiry, tail(0), time(now));
         assert_eq!(known(), tail(0));
-        plain.insert(key, expiry, tail(63), now);
-        plain.insert(key, expiry, tail(0), now);
+        plain.insert(key, expiry, tail(63), time(now));
+        plain.insert(key, expiry, tail(0), time(now));
         assert_eq!(known(), None);
     }
 }

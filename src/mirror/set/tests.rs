@@ -306,6 +306,27 @@ fn of_two_ends_the_later_counts_however_far_they_are_apart() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_un_revokes_nothing() {
+    let set = RevocationSet::new(0, usize::MAX);
+    set.apply(&[(name(1), Fact::revoked_until(later(30 * DAY)))], FactSource::Write, NOW);
+    for days in [1, 20, 160, 200, 4000] {
+        let back = NOW.saturating_sub(Duration::from_millis(days * DAY));
+        sweep(&set, back);
+        assert_eq!(set.read().verdict(&name(1)), SetVerdict::ALL, "{days} days back");
+        // What is written meanwhile has its own end, by the clock as it is then.
+        let until = back.saturating_add(Duration::from_millis(2 * HOUR));
+        set.apply(&[(name(2), Fact::revoked_until(until))], FactSource::Write, back);
+        assert_eq!(set.read().verdict(&name(2)), SetVerdict::ALL, "{days} days back");
+        sweep(&set, back.saturating_add(Duration::from_millis(3 * HOUR)));
+        assert_eq!(set.read().verdict(&name(2)), SetVerdict::NONE, "{days} days back");
+    }
+    sweep(&set, later(29 * DAY));
+    assert_eq!(set.read().verdict(&name(1)), SetVerdict::ALL);
+    sweep(&set, later(31 * DAY));
+    assert_eq!(set.read().verdict(&name(1)), SetVerdict::NONE);
+}
+
+#[test]
 fn what_is_over_is_forgotten_within_the_hour_also_where_it_is_little() {
     let set = RevocationSet::new(0, 0);
     let count = 60_000;
