@@ -78,6 +78,10 @@ pub enum Extent {
     IssuedSoFar,
     /// The tokens issued at or before this time, for facts that arrive late (an event with a time
     /// of its own).
+    ///
+    /// Of the cutoffs of a target only the latest time is kept, also if it was reinstated. So an
+    /// earlier cutoff that is set after a [reinstatement](Action::Reinstate) brings the later one
+    /// back that was undone: it may refuse more than was asked for, and never less.
     #[doc(alias = "not-before")]
     IssuedUntil(Timestamp),
 }
@@ -109,6 +113,7 @@ pub enum Action {
     /// Refuse its tokens from now on.
     Revoke(Extent),
     /// Accept its tokens again. Undoes all that was revoked earlier, nothing that is revoked later.
+    /// A cutoff that is set later reaches as far as the latest that was undone, at least.
     Reinstate,
 }
 

@@ -189,6 +189,19 @@ fn a_cutoff_never_moves_back() {
     );
 }
 
+/// The join keeps the latest cutoff only, so a reinstatement that is older than the last cutoff is
+/// no reason to forget how far one before it had reached.
+#[test]
+fn a_cutoff_after_a_reinstatement_reaches_as_far_as_the_one_that_was_undone() {
+    let until = |cutoff| Action::Revoke(Extent::IssuedUntil(ms(cutoff)));
+    let steps = [(5_000, until(4_000)), (6_000, BACK), (7_000, until(3_000))];
+    assert_eq!(history(&steps[..1]).1.unwrap().cutoff(), Some(ms(4_000)));
+    assert_eq!(history(&steps[..2]).1.unwrap().cutoff(), None);
+    assert_eq!(history(&steps).1.unwrap().cutoff(), Some(ms(4_000)));
+    let later = [(5_000, until(4_000)), (6_000, BACK), (7_000, until(6_500))];
+    assert_eq!(history(&later).1.unwrap().cutoff(), Some(ms(6_500)));
+}
+
 fn session_named(n: u8) -> Fingerprint {
     Target::session(n.to_string()).fingerprint()
 }
