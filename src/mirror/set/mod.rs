@@ -7,7 +7,10 @@
 //! microseconds.
 //!
 //! A look-up mistakes one fingerprint for another with a probability of about 3 in 2⁴⁸, and then
-//! refuses.
+//! refuses. Of two revocations that cannot be told apart, which share 58 bits, a reinstatement of
+//! one undoes both, because their slot becomes a mark. By chance that takes as rare a pair. Nobody
+//! can aim at it but who chooses both ids: without the seed he needs two that share the first 64
+//! bits, about 2³² hashes.
 
 // | module | what it is |
 // | --- | --- |
