@@ -4,8 +4,8 @@
 //! everything that was written before that moment is in memory. Only clocks of this machine are
 //! read, so it does not matter how the clocks of others go. Two of them: the monotonic clock stands
 //! still while the machine sleeps, and the wall clock can be set back; the mirror is fresh only if
-//! neither says otherwise. Both at once are not noticed: a wall clock that is set back by as long as
-//! the machine slept.
+//! neither says otherwise. Both at once are not noticed: a wall clock that is set back by as long
+//! as the machine slept.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -85,8 +85,8 @@ use status::ShardStatus;
 /// are few enough ([`with_replayable`](MirrorBuilder::with_replayable)), eleven more for the whole
 /// fingerprint, without which a fact cannot be replayed. With a cutoff, a reinstatement or an end
 /// more than half a year away it takes 95 to 200 bytes in all: 64 more in tables that are 60 to
-/// 75 % full, and in those parts of them where a session is spared another 48. One look-up in 10¹³ refuses a token that
-/// is not revoked, because 58 bits of its fingerprint are those of another.
+/// 75 % full, and in those parts of them where a session is spared another 48. One look-up in 10¹³
+/// refuses a token that is not revoked, because 58 bits of its fingerprint are those of another.
 #[derive(Clone)]
 pub struct Mirror {
     handle: Arc<Handle>,
