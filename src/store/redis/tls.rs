@@ -24,7 +24,9 @@ use tokio::time::timeout;
 use self::by_native_tls::connector;
 #[cfg(feature = "rustls")]
 use self::by_rustls::connector;
-use crate::config::{ConfigError, names_unreadable};
+use crate::config::ConfigError;
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+use crate::config::names_unreadable;
 
 /// Certificates and a key of one's own, in PEM (RFC 7468).
 #[derive(Clone, Default)]
