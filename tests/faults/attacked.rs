@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tower_jwt_revocation::counters::Counters;
+use tower_jwt_revocation::metrics::Metrics;
 use tower_jwt_revocation::session::{Login, RefreshPolicy, SessionDetails, Sessions};
 use tower_jwt_revocation::store::{RevocationStore, StoreErrorKind};
 
@@ -42,12 +43,15 @@ pub struct Numbers {
     pub unchecked: u64,
     pub overloaded: u64,
     pub timeouts: u64,
+    /// What it has written within the last minute, and keeps to put it back.
+    pub replay_log_kib: u64,
 }
 
 #[derive(Clone)]
 struct App {
     sessions: Sessions,
     counters: Counters,
+    metrics: Metrics,
     large: Bytes,
 }
 
@@ -82,6 +86,7 @@ async fn serve(setup: Setup) {
     let app = App {
         sessions: Sessions::new(store, layer.revoker(), RefreshPolicy::new()).unwrap(),
         counters: layer.counters(),
+        metrics: layer.metrics(),
         large: vec![b'x'; LARGE].into(),
     };
     let router = Router::new()
@@ -134,10 +139,17 @@ async fn revoke(State(app): State<App>, Query(Id { id }): Query<Id>) -> StatusCo
 
 async fn numbers(State(app): State<App>) -> Json<Numbers> {
     let counted = app.counters.snapshot();
+    let text = app.metrics.prometheus();
+    let log =
+        text.lines().find_map(|line| line.strip_prefix("jwt_revocation_store_replay_log_bytes "));
+    let bytes: f64 = log.expect("the metric").parse().unwrap();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some megabytes")]
+    let replay_log_kib = (bytes / 1024.0).ceil() as u64;
     Json(Numbers {
         tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
         unchecked: counted.admitted_unchecked,
         overloaded: counted.store_errors(StoreErrorKind::Overloaded),
         timeouts: counted.store_errors(StoreErrorKind::Timeout),
+        replay_log_kib,
     })
 }
