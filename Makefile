@@ -26,7 +26,7 @@ test: setup ## Runs all tests, doctests and examples, then the tests of each fea
 	scripts/test-fuzz
 	scripts/test-servers
 
-test-features: setup ## Runs the tests of each feature on its own, and of none: the integration tests only where it matters; with FULL=1 everywhere
+test-features: setup ## Checks the tests of each feature on its own, and of none, and runs them where it matters; with FULL=1 everywhere
 	scripts/test-features
 
 test-frameworks: setup ## Runs the examples in other frameworks and beside other verifiers
