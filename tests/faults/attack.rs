@@ -240,8 +240,8 @@ impl Attacked {
         // By the third round everything has been warmed up.
         let warm = self.after[..WARM].iter().map(|sample| sample.resident_kib).max().unwrap();
         let last = self.after[ROUNDS - 1];
-        // An allocator may keep a page here or there, and what was written within the last minute is
-        // kept, up to a bound: attacks are over sooner.
+        // An allocator may keep a page here or there, and what was written within the last minute
+        // is kept, up to a bound: attacks are over sooner.
         let kept = self.numbers.replay_log_kib;
         if last.resident_kib > warm + warm / 20 + 1024 + kept {
             problems.push(format!("memory went from {warm} to {} KiB", last.resident_kib));
