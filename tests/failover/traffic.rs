@@ -553,8 +553,8 @@ impl Traffic {
                 wrong(WrongKind::Refused, "refused though nobody had revoked it")
             }
             // The store gave no answer in time, and the process has not heard of the reinstatement.
-            (Standing::Reinstated { .. }, Word::Revoked) if reason == REMEMBERED => {
-                nothing(word, true)
+            (Standing::Reinstated { by }, Word::Revoked) if reason == REMEMBERED => {
+                nothing(word, !allowed.may_be_lost_of(by))
             }
             (Standing::Reinstated { by }, Word::Revoked) if !allowed.may_be_lost_of(by) => {
                 wrong(WrongKind::Refused, "refused though it was reinstated")
