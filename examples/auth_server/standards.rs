@@ -2,10 +2,12 @@
 //! documents that they read. Each is there if its variables are set.
 
 use std::error::Error;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -21,6 +23,9 @@ use crate::operator::MAX_BODY;
 use crate::providers::METADATA;
 
 const JWKS: &str = "/.well-known/jwks.json";
+
+/// How long a client may take to send what it wants.
+const LATEST_BODY: Duration = Duration::from_secs(30);
 
 pub(crate) fn routes(app: &App, config: &Config) -> Result<Router, Box<dyn Error>> {
     let providers = &config.providers;
@@ -93,10 +98,12 @@ pub(crate) fn routes(app: &App, config: &Config) -> Result<Router, Box<dyn Error
 async fn in_time(State(app): State<App>, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     // One byte more than an endpoint takes: that it is too much is for the endpoint to say.
-    let body = match Limited::new(body, MAX_BODY + 1).collect().await {
-        Ok(body) => Body::from(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Body::from(vec![0; MAX_BODY + 1]),
-        Err(_) => return Problem::BadRequest("the body broke off").into_response(),
+    let read = Limited::new(body, MAX_BODY + 1).collect();
+    let body = match tokio::time::timeout(LATEST_BODY, read).await {
+        Ok(Ok(body)) => Body::from(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Body::from(vec![0; MAX_BODY + 1]),
+        Err(_) => return StatusCode::REQUEST_TIMEOUT.into_response(),
+        Ok(Err(_)) => return Problem::BadRequest("the body broke off").into_response(),
     };
     let request = Request::from_parts(head, body);
     match tokio::time::timeout(app.limit, next.run(request)).await {
