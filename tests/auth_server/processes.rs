@@ -69,9 +69,15 @@ async fn within_the_grace_twenty_at_once_get_the_same_token() {
     there.refreshed(tokens.first().unwrap()).await;
 }
 
+/// Waits for the end of a server that was told to stop.
+async fn ends_well(mut server: Server) {
+    let ended = tokio::task::spawn_blocking(move || server.wait(Duration::from_secs(5))).await;
+    assert!(ended.unwrap().success());
+}
+
 #[tokio::test]
 async fn on_sigterm_requests_are_finished() {
-    let mut server = Server::start(&[]);
+    let server = Server::start(&[]);
     let tokens = server.login("alice").await;
     let url = format!("{}/protected/slow?ms=700", server.url);
     let request = Request::get(url).header("authorization", format!("Bearer {}", tokens.access));
@@ -81,12 +87,7 @@ async fn on_sigterm_requests_are_finished() {
     while server.handler_calls().await == 0 {}
     kill_process(server.pid(), Signal::TERM).unwrap();
     slow.await.unwrap().is(200);
-    assert!(
-        tokio::task::spawn_blocking(move || server.wait(Duration::from_secs(5)))
-            .await
-            .unwrap()
-            .success()
-    );
+    ends_well(server).await;
 }
 
 /// To tell Redis that it ends may take longer than it may take to end.
@@ -95,21 +96,16 @@ async fn on_sigterm_a_redis_that_is_gone_is_not_waited_for() {
     support::redis_or_skip!();
     let sentinel = support::Sentinel::start(1, 1);
     let url = sentinel.url();
-    let mut server = Server::start(&[("AUTH_STORE", "redis"), ("AUTH_REDIS_URL", &url)]);
+    let server = Server::start(&[("AUTH_STORE", "redis"), ("AUTH_REDIS_URL", &url)]);
     server.login("alice").await;
     drop(sentinel);
     kill_process(server.pid(), Signal::TERM).unwrap();
-    assert!(
-        tokio::task::spawn_blocking(move || server.wait(Duration::from_secs(5)))
-            .await
-            .unwrap()
-            .success()
-    );
+    ends_well(server).await;
 }
 
 #[tokio::test]
 async fn on_sigterm_requests_without_end_are_not_waited_for() {
-    let mut server = Server::start(&[]);
+    let server = Server::start(&[]);
     let tokens = server.login("alice").await;
     let url = format!("{}/protected/slow?ms=10000", server.url);
     let request = Request::get(url).header("authorization", format!("Bearer {}", tokens.access));
@@ -118,11 +114,6 @@ async fn on_sigterm_requests_without_end_are_not_waited_for() {
         tokio::spawn(async move { http.request(request.body(Full::default()).unwrap()).await });
     while server.handler_calls().await == 0 {}
     kill_process(server.pid(), Signal::TERM).unwrap();
-    assert!(
-        tokio::task::spawn_blocking(move || server.wait(Duration::from_secs(5)))
-            .await
-            .unwrap()
-            .success()
-    );
+    ends_well(server).await;
     slow.await.unwrap().unwrap_err();
 }
