@@ -205,12 +205,13 @@ mod tests {
             .unwrap();
         });
         assert_eq!(done.load(Relaxed), 2);
-        // A runtime that has ended takes none.
+        // On a runtime that has ended it waits for the next one.
         let ended = runtime();
         let handle = ended.handle().clone();
         drop(ended);
         let _entered = handle.enter();
-        outbox.keep(attempt(may_end));
+        assert!(outbox.keep(attempt(may_end)));
+        assert_eq!((outbox.len(), outbox.lock().is_worked), (1, false));
     }
 
     #[tokio::test(start_paused = true)]

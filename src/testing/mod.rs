@@ -97,7 +97,7 @@ pub trait StoreFixture: Send + Sync {
     /// Takes away everything that this store holds, as when its server loses its data while the
     /// processes that use it go on. Answers whether that was done.
     ///
-    /// Default: `false`, for a store that cannot lose its data while a process that uses it lives.
+    /// Default: `false`, for a store that cannot lose its data while a process uses it.
     /// Then the rules of feeds about losses are not tried, and count as kept.
     fn lose_data(&self, store: &Self::Store) -> impl Future<Output = bool> + Send {
         let _ = store;

@@ -970,7 +970,7 @@ async fn a_document_leads_neither_from_https_to_http_nor_into_this_network() {
     }
 }
 
-// === Settings and life ===
+// === Settings, and how it ends ===
 
 #[tokio::test(start_paused = true)]
 async fn settings_that_cannot_work_are_named() {
