@@ -1,4 +1,4 @@
-//! What time it is, as the decision sees it.
+//! Points in time, and where the current time comes from.
 //!
 //! Time is a value ([`Timestamp`]) that comes through a trait ([`Clock`]), so that every rule about
 //! time can be tested by stepping a clock by hand. This is the only module that reads the
@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 /// A point in time: whole milliseconds since the Unix epoch, UTC, leap seconds ignored (RFC 7519
 /// §2, `NumericDate`).
 ///
-/// Arithmetic saturates: a claim such as `"exp": 1e300` is simply very far away. Serialized as the
-/// number of milliseconds.
+/// Arithmetic saturates: a claim such as `"exp": 1e300` becomes the latest possible time.
+/// Serialized as the number of milliseconds.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -24,7 +24,8 @@ impl Timestamp {
     /// The Unix epoch.
     pub const ZERO: Self = Self(0);
 
-    /// The time by the clock of the operating system; the epoch, if that is set before 1970.
+    /// The time by the clock of the operating system; [`ZERO`](Self::ZERO) if that clock is set
+    /// before 1970.
     pub fn now() -> Self {
         SystemClock.now()
     }
@@ -201,7 +202,7 @@ impl ManualClock {
         self.set(self.now().saturating_add(by));
     }
 
-    /// Sets the clock; also back, as real clocks do.
+    /// Sets the clock, forward or back.
     pub fn set(&self, now: Timestamp) {
         self.0.store(now.0, std::sync::atomic::Ordering::SeqCst);
     }

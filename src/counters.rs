@@ -18,8 +18,8 @@ use crate::token::TokenErrorKind;
 /// [`JwtRevocationLayer::counters`](crate::JwtRevocationLayer::counters). Clones read the same
 /// counts.
 ///
-/// They begin at zero with the layer and only grow. No count is about a single user or token.
-/// [`Metrics`](crate::metrics::Metrics) has them, and more, in the form that monitoring wants.
+/// They begin at zero with the layer and only grow. [`Metrics`](crate::metrics::Metrics) has them,
+/// and more, in the form that monitoring needs.
 ///
 /// ```
 /// # use tower_jwt_revocation::JwtRevocationLayer;
@@ -35,11 +35,11 @@ use crate::token::TokenErrorKind;
 #[derive(Clone)]
 pub struct Counters(Arc<Stripes<CounterStripe>>);
 
-/// The [`Counters`] at one moment: numbers of requests since the layer was made.
+/// The [`Counters`] at one moment: how many requests there were since the layer was made.
 ///
-/// Each number is exact; requests that end while the numbers are read may be in some and not in
-/// others. Each request is in exactly one of the public fields; of those that passed, some are also
-/// among the [misfits](Self::misfits).
+/// Each number is exact, but a request that ends while the numbers are read may be missing in some.
+/// Each request is in exactly one of the public fields, except that [misfits](Self::misfits) are
+/// also counted as passed.
 #[doc(alias = "metrics")]
 #[derive(Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -53,8 +53,8 @@ pub struct CounterSnapshot {
     /// Requests that passed without credentials, where they are
     /// [optional](crate::JwtRevocationLayer::with_optional_credentials).
     pub anonymous: u64,
-    /// Requests that passed because they are
-    /// [exempt](crate::JwtRevocationLayer::with_exemption); nothing was looked at.
+    /// Requests that passed because they are [exempt](crate::JwtRevocationLayer::with_exemption);
+    /// nothing was verified.
     pub exempted: u64,
     /// Requests that passed because they are
     /// [CORS preflights](crate::JwtRevocationLayer::with_cors_preflight).
@@ -87,7 +87,7 @@ pub struct Refusals {
     /// Requests without credentials
     /// ([`Rejection::NoCredentials`](crate::Rejection::NoCredentials)); answered with 401.
     pub no_credentials: u64,
-    /// Requests whose credentials cannot be read, or have two that differ
+    /// Requests whose credentials cannot be read, or that have two different ones
     /// ([`Rejection::BadRequest`](crate::Rejection::BadRequest)); answered with 400.
     pub bad_request: u64,
     /// Requests whose token is not acceptable: forged, expired, of another issuer, …
@@ -104,8 +104,8 @@ pub struct Refusals {
     /// [`FailMode::Closed`](crate::FailMode::Closed)
     /// ([`Rejection::StandingUnknown`](crate::Rejection::StandingUnknown)); answered with 503.
     pub standing_unknown: u64,
-    /// Requests with a verified token that the store will never be able to decide, since it has
-    /// lost revocations, under [`FailMode::Closed`](crate::FailMode::Closed)
+    /// Requests with a verified token about which the store can never answer, because it has lost
+    /// revocations, under [`FailMode::Closed`](crate::FailMode::Closed)
     /// ([`Rejection::InDoubt`](crate::Rejection::InDoubt)); answered with 401.
     pub in_doubt: u64,
 }
@@ -350,7 +350,7 @@ impl RefusalCells {
 // === impl CounterSnapshot ===
 
 impl CounterSnapshot {
-    /// How many requests asked the store, and got an answer or an error. A request that was dropped
+    /// How many requests asked the store and got an answer or an error. A request that was dropped
     /// while it waited is not counted.
     pub fn checks(&self) -> u64 {
         let checked =

@@ -4,8 +4,8 @@
 //! [`JwtRevocationLayer`] wraps any Tower service. A request passes when
 //!
 //! 1. it has one token, in `Authorization: Bearer …` unless you say otherwise;
-//! 2. the [`TokenVerifier`](token::TokenVerifier) accepts it: signature, times, issuer, audience,
-//!    everything;
+//! 2. the [`TokenVerifier`](token::TokenVerifier) accepts it: signature, times, issuer, audience
+//!    and all other claims;
 //! 3. the [`RevocationStore`](store::RevocationStore) knows that none of the targets of the token
 //!    is revoked: the token itself, its session, device, family, user, client, signing key, issuer,
 //!    or a claim of your choice.
@@ -18,9 +18,9 @@
 //! | credentials that cannot be read, or two that differ | 400 | 400 |
 //! | invalid, expired or revoked token | 401 | 401 |
 //! | the keys of the issuer are out of reach | 503 | 503 |
-//! | more checks at once than allowed, or a process that stands still | 503 | 503 |
+//! | more checks at once than allowed, or a process that stalls | 503 | 503 |
 //! | the store gives no answer | 503 | passes, [`Clearance::is_checked`] is false |
-//! | the store has lost revocations, and the token is older than that | 401, to sign in again | passes, [`Clearance::is_checked`] is false |
+//! | the store has lost revocations, and the token was issued before the loss | 401: sign in again | passes, [`Clearance::is_checked`] is false |
 //!
 //! gRPC requests are told `UNAUTHENTICATED` for 401 and 400, and `UNAVAILABLE` for 503.
 //!
@@ -99,8 +99,8 @@
 //! # Scope of this crate
 //!
 //! It decides whether a token may pass. It does not decide what its bearer may do (scopes, roles),
-//! keeps no users or passwords, and serves no routes but the [`endpoints`] of standards. To ask
-//! another server about opaque tokens (RFC 7662) is for other crates.
+//! keeps no users or passwords, and serves no routes but the [`endpoints`] of standards. It does
+//! not ask other servers about opaque tokens (RFC 7662).
 // docs.rs has all features, and only there every link leads somewhere.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(

@@ -1,8 +1,7 @@
 //! What monitoring wants to know: [`Metrics`], as text for Prometheus, or number by number.
 //!
-//! Names, types, labels and what they mean stand in [`docs/metrics.md`]. Nothing here asks the
-//! store: all numbers are what the process knows already, so they can be read while the store is
-//! away.
+//! [`docs/metrics.md`] explains names, types and labels. Nothing here asks the store: the process
+//! knows all numbers already, so they can be read while the store is away.
 //!
 //! ```
 //! # use tower_jwt_revocation::JwtRevocationLayer;
@@ -42,8 +41,8 @@ use crate::token::TokenVerifier;
 /// [`JwtRevocationLayer::metrics`](crate::JwtRevocationLayer::metrics); those of a process that
 /// only writes, from [`Revoker::metrics`](crate::Revoker::metrics).
 ///
-/// It reads the numbers each time that it is asked, and is cheap to clone. Like the layer, it keeps
-/// the store alive.
+/// It reads the numbers at each call, and is cheap to clone. Like the layer, it keeps the store
+/// alive.
 ///
 /// Nothing in it grows with the number of users or tokens, and no label holds an id, a token or
 /// text of a client.
@@ -61,8 +60,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// All numbers as they are now, in the text format of Prometheus 0.0.4, to be served as
-    /// `text/plain; version=0.0.4`. It is complete: the process needs no other library for it.
+    /// All numbers as they are now, in the text format of Prometheus 0.0.4. Serve it as
+    /// `text/plain; version=0.0.4`. It is complete: no other library is needed.
     pub fn prometheus(&self) -> String {
         self.gather().into_prometheus()
     }

@@ -15,11 +15,10 @@ use crate::target::TargetKind;
 use crate::token::{CredentialsError, TokenError, TokenErrorKind};
 use crate::verified::VerifiedToken;
 
-/// What happens to a verified token whose standing cannot be told, because the store is out of
-/// reach.
+/// What happens to a verified token while the store gives no answer about it.
 ///
-/// It decides about nothing else: a token that is invalid, expired or known to be revoked is
-/// refused in both modes.
+/// It decides nothing else: a token that is invalid, expired or known to be revoked is refused in
+/// both modes.
 #[doc(alias = "fail open")]
 #[doc(alias = "fail closed")]
 #[doc(alias = "fallback")]
@@ -28,19 +27,17 @@ use crate::verified::VerifiedToken;
 #[non_exhaustive]
 pub enum FailMode {
     /// The request is refused with 503 (gRPC: `UNAVAILABLE`). The default: no revoked token gets
-    /// in, and while the store is down nobody does. A store that has lost revocations for good
-    /// leaves older tokens without a standing however long one waits: these are refused with 401,
-    /// as [`Rejection::InDoubt`].
+    /// in, and while the store is down nobody does. If the store has lost revocations for good, it
+    /// can never answer about older tokens: these are refused with 401, as [`Rejection::InDoubt`].
     #[default]
     Closed,
     /// The request passes, marked and counted: [`Clearance::is_checked`] is false.
     ///
     /// # Security
-    /// While the store is down, or made to be down, revoked tokens work until they expire; those
-    /// that this process has refused as revoked within the last minute do not (some 4000 of them).
-    /// Tokens whose revocation the store has lost pass, too. Load that the process brings on itself
-    /// is refused with 503, as in the other mode: a healthy store does not fail because there are
-    /// many requests.
+    /// While the store is down, or an attacker keeps it down, revoked tokens work until they
+    /// expire. Exception: tokens that this process has refused as revoked within the last minute
+    /// (about 4000 of them) stay refused. Tokens whose revocation the store has lost pass, too. Too
+    /// much load is no outage: it is refused with 503, as in the other mode.
     Open,
 }
 
@@ -58,7 +55,7 @@ impl FromStr for FailMode {
 }
 
 /// The proof that a request passed, with its verified token. The layer puts it into the extensions
-/// of the request; with feature `axum` it is also an extractor.
+/// of the request. With feature `axum` it is also an extractor.
 ///
 /// ```
 /// use tower_jwt_revocation::Clearance;
@@ -84,9 +81,9 @@ pub struct Clearance {
 
 impl Clearance {
     /// A clearance with these claims, for a test that calls a handler by itself (feature
-    /// `test-util`). Nothing is signed and nothing is asked; the claims have to be those of a token
-    /// that [`TokenProfile::new`](crate::TokenProfile::new) accepts, and `jti`, `iat` and `exp` are
-    /// added if they are not given.
+    /// `test-util`). No token is signed and no store is asked. The claims have to be acceptable to
+    /// [`TokenProfile::new`](crate::TokenProfile::new); `jti`, `iat` and `exp` are added if they
+    /// are missing.
     ///
     /// ```
     /// use serde_json::json;
@@ -102,9 +99,9 @@ impl Clearance {
     /// # }
     /// ```
     ///
-    /// One that was not checked comes from
-    /// [`TestAuth`](crate::testing::TestAuth): its layer, with [`FailMode::Open`] and
-    /// [`check`](crate::JwtRevocationLayer::check), while the store is down.
+    /// To get an unchecked clearance, call [`check`](crate::JwtRevocationLayer::check) of the layer
+    /// of a [`TestAuth`](crate::testing::TestAuth) with [`FailMode::Open`], while its store is
+    /// down.
     ///
     /// # Panics
     /// If the claims are not a JSON object, or no token could have them.
@@ -132,13 +129,13 @@ impl Clearance {
         }
     }
 
-    /// The verified token of the request: who it is about, until when it is valid, and its claims.
+    /// The verified token of the request: its user, its times, and its claims.
     pub fn token(&self) -> &Arc<VerifiedToken> {
         &self.token
     }
 
     /// Whether the store was asked and said that the token is live. False only under
-    /// [`FailMode::Open`]: a handler that moves money may want to look.
+    /// [`FailMode::Open`]. A handler that moves money should look at it.
     pub fn is_checked(&self) -> bool {
         self.unchecked_because.is_none()
     }
@@ -179,16 +176,16 @@ pub enum Rejection {
     BadRequest(CredentialsError),
     /// The token is not acceptable (`invalid_token`).
     InvalidToken(TokenError),
-    /// The token could not be verified, because the keys of its issuer cannot be had at the moment.
-    /// It is refused in every [`FailMode`]: the sender is not known.
+    /// The token could not be verified, because the keys of its issuer are out of reach at the
+    /// moment. It is refused in every [`FailMode`], because a forged token would look the same.
     NoKeys(TokenError),
     /// The token is revoked (`invalid_token`).
     Revoked(RevokedBy),
     /// The standing of the token is not known at present, and the mode is [`FailMode::Closed`].
     StandingUnknown(StoreError),
-    /// The standing of the token will not be known any more ([`StoreErrorKind::DataLoss`]), and the
-    /// mode is [`FailMode::Closed`]. Waiting does not help; a newer token is checked as ever, so
-    /// the client is told to sign in again (`invalid_token`).
+    /// The standing of the token will never be known again ([`StoreErrorKind::DataLoss`]), and the
+    /// mode is [`FailMode::Closed`]. Waiting does not help, but a newer token can be checked: the
+    /// client is told to sign in again (`invalid_token`).
     InDoubt(StoreError),
 }
 
@@ -258,15 +255,14 @@ pub enum RejectionKind {
     NoKeys,
     /// Of [`Rejection::Revoked`], with the kind of target that is revoked: answered with 401.
     Revoked(TargetKind),
-    /// Of [`Rejection::StandingUnknown`], with what the store failed of: answered with 503.
+    /// Of [`Rejection::StandingUnknown`], with the kind of the store's error: answered with 503.
     StandingUnknown(StoreErrorKind),
     /// Of [`Rejection::InDoubt`]: answered with 401.
     InDoubt,
 }
 
 impl RejectionKind {
-    /// The name of the kind, as it is written in metrics and logs. What belongs to the kind has a
-    /// name of its own.
+    /// The name of the kind in metrics and logs. The kinds inside it have names of their own.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NoCredentials => "no_credentials",
@@ -284,7 +280,7 @@ impl RejectionKind {
 /// the requests. What passes sooner is mended by waiting, and taking a process out costs more.
 const LASTING_OUTAGE: Duration = Duration::from_secs(10);
 
-/// Whether a layer can do what it is there for: for readiness probes. See
+/// Whether a layer can check tokens, for readiness probes. See
 /// [`JwtRevocationLayer::readiness`](crate::JwtRevocationLayer::readiness).
 ///
 /// It is [`Serialize`]: `{"ready":…,"degraded":…,"reason":…}`. `Display` is the reason, or `ready`.
@@ -296,7 +292,7 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Whether requests should be sent here: 200, else 503.
+    /// Whether requests should be sent to this process. A probe answers 200 if so, else 503.
     pub fn is_ready(&self) -> bool {
         self.ready
     }
@@ -306,8 +302,8 @@ impl Readiness {
         self.degraded
     }
 
-    /// What is not as it should be, for people. It begins with its name: `outage`, `settling` or
-    /// `doubt`. `None` if all is well.
+    /// What is wrong, for people. It begins with the name of the state: `outage`, `settling` or
+    /// `doubt`. `None` if nothing is wrong.
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
     }

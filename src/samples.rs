@@ -156,12 +156,13 @@ metrics! {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Sample {
-    /// Such as `jwt_revocation_requests_total`; of a histogram with `_bucket`, `_sum` or `_count`.
+    /// The name of the metric, such as `jwt_revocation_requests_total`; for a histogram with
+    /// `_bucket`, `_sum` or `_count`.
     pub name: &'static str,
-    /// Names and values. A value is a word of this crate, or an issuer or a URL as it was
-    /// configured; never an id, a token or text of a client.
+    /// The names and values of its labels. A value is a word of this crate, or an issuer or a URL
+    /// as it was configured; never an id, a token or text of a client.
     pub labels: Vec<(&'static str, Cow<'static, str>)>,
-    /// Durations are in seconds, sizes in bytes.
+    /// The value. Durations are in seconds, sizes in bytes.
     pub value: f64,
     metric: Metric,
 }
@@ -178,8 +179,7 @@ impl Sample {
     }
 }
 
-/// What is gathered for the metrics of a layer. A store and a verifier that others are wrapped in
-/// hand it on.
+/// Gathers the metrics of a layer. A store or verifier that wraps another one passes it on to that.
 #[derive(Debug, Default)]
 pub struct Samples(Vec<Sample>);
 

@@ -1,8 +1,8 @@
 //! A token that has been verified, as a type.
 //!
-//! A [`VerifiedToken`] cannot be written down, only be earned:
-//! [`TokenProfile`](crate::TokenProfile) makes it out of claims whose signature someone has
-//! checked. Stores can be asked about nothing else, so an unverified token never reaches one.
+//! Only a [`TokenProfile`](crate::TokenProfile) can make a [`VerifiedToken`], from claims whose
+//! signature was checked. Stores take nothing else, so they are never asked about an unverified
+//! token.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::target::{Fingerprint, Target, TargetKind};
 
 /// A token whose signature and claims were verified, with everything by which it can be revoked.
 ///
-/// It holds no signature, unless the store behind a layer has lists of tokens as they are
+/// It does not hold the signature, unless the store has foreign lists of whole tokens
 /// ([`RevocationStore::needs`](crate::store::RevocationStore::needs)). `Debug` shows no claim
-/// values. A clone shares all but the times, so that threads that work with one token at the same
-/// time can each have a clone, and do not contend for one reference count.
+/// values. A clone shares all but the times: threads that use one token at the same time can each
+/// have a clone, and do not contend for one reference count.
 #[doc(alias = "TokenData")]
 #[doc(alias = "Claims")]
 #[derive(Clone)]
@@ -77,7 +77,7 @@ pub(crate) type Confirmation = Box<[(Span, Span)]>;
 /// One of the targets by which a token can be revoked: its kind and its fingerprint, already
 /// computed.
 ///
-/// [`VerifiedToken::describe`] gives it in words.
+/// [`VerifiedToken::describe`] gives it as a [`Target`].
 #[derive(Clone, Debug)]
 pub struct TokenTarget {
     kind: TargetKind,
@@ -120,7 +120,7 @@ impl TokenTarget {
         Self { kind, fingerprint, qualifier, id }
     }
 
-    /// What kind of thing this is.
+    /// The kind of target.
     pub fn kind(&self) -> TargetKind {
         self.kind
     }
@@ -187,8 +187,8 @@ impl VerifiedToken {
         &self.targets
     }
 
-    /// The first target of this kind, in words: what a "log out" of a session or a device has to
-    /// revoke.
+    /// The first target of this kind, if the token has one: what the logout of a session or a
+    /// device has to revoke.
     ///
     /// ```no_run
     /// # use tower_jwt_revocation::{Revoker, VerifiedToken, store::StoreError};
@@ -204,7 +204,7 @@ impl VerifiedToken {
         self.targets().iter().find(|target| target.kind == kind).map(|target| self.describe(target))
     }
 
-    /// One of its [`targets`](Self::targets), in words.
+    /// One of its [`targets`](Self::targets), with the id in plain text.
     pub fn describe(&self, target: &TokenTarget) -> Target {
         let id = self.facts.text(target.id);
         let named = match (target.kind, target.qualifier) {
@@ -272,7 +272,7 @@ impl VerifiedToken {
     /// The SHA-256 of the token as it was presented, if the store of the layer
     /// [needs](crate::store::RevocationStore::needs) it.
     ///
-    /// No identity: the same token may be spelt in another way.
+    /// It is no identity: the same token can be written in another way.
     pub fn text_sha256(&self) -> Option<[u8; 32]> {
         Some(match self.text.as_deref()? {
             TokenText::Whole(text) => Sha256::digest(&**text).into(),

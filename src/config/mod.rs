@@ -50,8 +50,8 @@ impl ConfigError {
         self.source.clone()
     }
 
-    /// The name of the setting: of the method without `with_`, of the field, or of the environment
-    /// variable, as it was set.
+    /// The name of the setting: the method without `with_`, the field, or the environment variable,
+    /// depending on how it was set.
     pub fn setting(&self) -> &str {
         &self.setting
     }

@@ -13,11 +13,11 @@ use crate::token::bearer::TokenSource;
 /// files and environment variables. All of them are optional.
 ///
 /// The variable of a field is `JWT_` and the name of the field in capitals, such as
-/// `JWT_FAIL_MODE`. An unknown field is an error, and so is a variable that is almost called like
-/// one of these while that one is not set.
+/// `JWT_FAIL_MODE`. An unknown field is an error. So is a misspelt variable: one with almost the
+/// name of a variable that is not set.
 ///
-/// What is a closure or a type stays in the code: exemptions, a fail mode per request, bodies of
-/// refusals, the audit.
+/// Closures and types are set in code: exemptions, a fail mode per request, bodies of refusals, the
+/// audit.
 ///
 /// ```
 /// use tower_jwt_revocation::token::TokenVerifier;
@@ -37,35 +37,35 @@ pub struct LayerConfig {
     /// `closed` refuses it with 503; `open` lets it pass, marked as unchecked, so that revoked
     /// tokens work during an outage. Default: `closed`.
     pub fail_mode: Option<FailMode>,
-    /// Where the token of a request may be: `bearer`, which is the header `Authorization`, `dpop`,
-    /// which is the same header with the scheme `DPoP`, or `cookie:<name>`; or several. Two
-    /// different tokens in two places are refused. Default: `bearer`.
+    /// Where the token of a request may be, one or several: `bearer` (the header `Authorization`),
+    /// `dpop` (the same header with the scheme `DPoP`), or `cookie:<name>`. A request with two
+    /// different tokens in two places is refused. Default: `bearer`.
     pub token_sources: Vec<TokenSource>,
     /// Whether requests without credentials pass, without a `Clearance`. Bad credentials are still
     /// refused. Default: false.
     pub optional_credentials: bool,
-    /// Whether tokens that are bound to a key of the client (`cnf`: DPoP, mTLS) are accepted from
-    /// whoever has them. Nobody proves then that the client has the key, unless a layer further in
-    /// does. Default: false.
+    /// Whether tokens that are bound to a key of the client (`cnf`: DPoP, mTLS) are accepted
+    /// without proof of the key. A stolen token then works, unless a layer further in checks the
+    /// proof. Default: false.
     pub bound_tokens_as_bearer: bool,
     /// Whether CORS preflights pass unverified. Needed only if they are answered behind the layer;
     /// dangerous if what is behind it does not look at the method, such as tonic or a proxy.
     /// Default: false.
     pub cors_preflight: bool,
-    /// Whether nothing is refused and refusals are only counted, to try the layer on live traffic:
-    /// forged and revoked tokens pass. Default: false.
+    /// Whether refusals are only counted, to try the layer on live traffic. Forged and revoked
+    /// tokens pass then. Default: false.
     pub report_only: bool,
-    /// The `realm` of the challenge, which is the name of the protected area that clients and logs
-    /// show. Printable ASCII characters. Default: `api`.
+    /// The `realm` of the challenge: the name of the protected area, which clients and logs show.
+    /// Printable ASCII characters. Default: `api`.
     pub realm: Option<String>,
     /// Absolute URL (https, or http on localhost) of the metadata of this resource (RFC 9728),
     /// which is added to the challenge. Default: none.
     pub resource_metadata: Option<String>,
-    /// When clients may come back after a 503, in seconds; up to two more, at random, while the
-    /// store settles after a change of server. Default: 1.
+    /// How long clients are to wait after a 503, in seconds. While the store settles after a change
+    /// of server, up to two are added at random. Default: 1, about as long as a reconnect takes.
     pub retry_after_secs: Option<u64>,
-    /// Whether clients are told that their token is expired, revoked or invalid. A thief learns
-    /// from it that the theft was noticed. Default: false.
+    /// Whether clients are told that their token is expired, revoked or invalid. A thief then
+    /// learns that the theft was noticed. Default: false.
     pub error_descriptions: bool,
     #[serde(skip)]
     origin: ConfigOrigin,
@@ -82,11 +82,11 @@ impl Configuration for LayerConfig {
 }
 
 impl LayerConfig {
-    /// From the environment.
+    /// Reads the settings from environment variables.
     ///
     /// # Errors
-    /// [`ConfigError`] naming a variable that is not Unicode, is empty, or has a value that it
-    /// cannot have; or one that is not set while another is that is almost called so.
+    /// [`ConfigError`] naming a variable that is not Unicode, is empty, has a value that it cannot
+    /// have, or is misspelt.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::from_vars(&EnvVars::of_process())
     }
@@ -97,7 +97,7 @@ impl LayerConfig {
 }
 
 impl<A> JwtRevocationLayer<A> {
-    /// Sets what `config` says. What it leaves open stays as it is.
+    /// Applies the settings of `config`. Settings that it leaves open stay as they are.
     ///
     /// # Errors
     /// [`ConfigError`] naming the field or the variable that cannot work.

@@ -22,30 +22,28 @@ use crate::policy::{Clearance, Rejection};
 /// is not [ready](JwtRevocationLayer::readiness) any more.
 pub(crate) const DEFAULT_MAX_BLIND: Duration = Duration::from_secs(10);
 
-/// Ends long responses — server-sent events, streams of gRPC, downloads — when a request with their
-/// token would be refused: as soon as the store learns that it was revoked, or when the verifier
-/// does not accept it any more, which is at its `exp` and the leeway; also while nothing is being
-/// sent.
+/// Ends long responses (server-sent events, gRPC streams, downloads) when a request with their
+/// token would be refused. That is when the store learns that the token was revoked, or when the
+/// token expires (`exp` and the leeway). It also ends responses that send nothing at the moment.
 ///
-/// A check at the beginning of a request says nothing about a revocation an hour later. Put this
-/// layer *inside* the [`JwtRevocationLayer`], whose [`Clearance`] says which token it is; a request
-/// without one goes through as it is, also all of a layer
+/// Put this layer *inside* the [`JwtRevocationLayer`], whose [`Clearance`] says which token it is.
+/// A request without a clearance is not watched, so none is watched behind a layer
 /// [`without_clearance`](JwtRevocationLayer::without_clearance). The response body becomes an
-/// [`EndingBody`]. A key that is withdrawn does not end it, as the signature is not checked again;
-/// [`Target::key`](crate::Target::key) does.
+/// [`EndingBody`]. The signature is not checked again: a key that the provider withdraws ends no
+/// response, and revoking [`Target::key`](crate::Target::key) does.
 ///
 /// | response | how it ends |
 /// | --- | --- |
-/// | gRPC | trailers: `UNAUTHENTICATED`, or `UNAVAILABLE` if nobody can tell |
+/// | gRPC | trailers: `UNAUTHENTICATED`, or `UNAVAILABLE` if the store gives no answer |
 /// | `text/event-stream` | with the end of the stream; a client that connects again is refused |
-/// | any other | with the [`Rejection`] as error, so that no client takes half of a document for a whole one |
+/// | any other | with the [`Rejection`] as error, so that no client takes half a document for a whole one |
 ///
-/// A response that is complete in one piece costs nothing. A longer one costs an entry in a
-/// table, and a check from time to time: a quarter of [`with_max_blind`](Self::with_max_blind), at
-/// least every five seconds. A [`Mirror`](crate::Mirror) and a
-/// [`MemoryStore`](crate::MemoryStore) tell of a revocation within milliseconds and answer these
-/// checks from memory. A [`RedisStore`](crate::RedisStore) alone learns of it by these checks: with
-/// thousands of open responses, take a mirror.
+/// A response that is complete in one piece costs nothing. A longer one costs an entry in a table
+/// and a check from time to time: each quarter of [`with_max_blind`](Self::with_max_blind), at
+/// least every five seconds. A [`Mirror`](crate::Mirror) and a [`MemoryStore`](crate::MemoryStore)
+/// report a revocation within milliseconds and answer these checks from memory. A
+/// [`RedisStore`](crate::RedisStore) alone learns of it by these checks: with thousands of open
+/// responses, take a mirror.
 ///
 /// A WebSocket has no response body: wait for [`ended`](Self::ended) beside the messages, as
 /// `examples/frameworks` does.
@@ -126,35 +124,35 @@ enum StreamKind {
 // === impl EndWithTokenLayer ===
 
 impl EndWithTokenLayer {
-    /// Responses end with their tokens, as `layer` would decide about these: by its store, the
-    /// leeway of its verifier, and the fail mode of each request. One that only
-    /// [reports](JwtRevocationLayer::with_report_only) ends nothing.
+    /// Ends responses when `layer` would refuse their tokens: by its store, the leeway of its
+    /// verifier, and the fail mode of each request. With a layer that only
+    /// [reports](JwtRevocationLayer::with_report_only), nothing ends.
     ///
-    /// Make it after everything of `layer` is set: what is set later does not reach it.
+    /// Make it after all settings of `layer`: later settings do not reach it.
     pub fn new<A>(layer: &JwtRevocationLayer<A>) -> Self {
         Self { gate: Arc::new(layer.gate.clone()), max_blind: DEFAULT_MAX_BLIND }
     }
 
-    /// For how long a response goes on while the store gives no answer: outage, a store that
-    /// settles, more checks at once than it allows. Counted from the last answer. Default: 10 s,
-    /// during which a lost connection is replaced, or a failover is over. With
-    /// [`Duration::MAX`] responses go on until the store can tell again.
+    /// For how long a response goes on while the store gives no answer: in an outage, while it
+    /// settles, or when it has too many checks at once. Counted from the last answer. Default: 10
+    /// s, long enough for a reconnect or a failover. With [`Duration::MAX`] responses go on until
+    /// the store answers again.
     ///
-    /// In fail mode [`Open`](crate::FailMode::Open) an outage ends no response, whatever the limit:
-    /// a new request would pass, too. In fail mode [`Closed`](crate::FailMode::Closed), a loss of
-    /// data that has the token in lasting doubt ends it at once: waiting does not help.
+    /// In fail mode [`Open`](crate::FailMode::Open) an outage ends no response, whatever the limit,
+    /// because a new request would pass, too. In fail mode [`Closed`](crate::FailMode::Closed), a
+    /// loss of data that has the token in lasting doubt ends it at once: waiting does not help.
     ///
     /// # Security
-    /// What was revoked meanwhile is used for as long.
+    /// A token that is revoked during an outage can be used for this long.
     pub fn with_max_blind(mut self, limit: Duration) -> Self {
         self.max_blind = limit;
         self
     }
 
-    /// Completes when what was begun with this clearance has to end, with what a new request with
-    /// the token would be told: for a WebSocket, a job and whatever else is no response body. If it
-    /// is [`Rejection::StandingUnknown`], nobody can tell, and the client may come back; after all
-    /// others it would be refused.
+    /// Completes when work that was begun with this clearance has to end: a WebSocket, a job, or
+    /// anything else that is no response body. The value is the reason for which a new request
+    /// would be refused. After [`Rejection::StandingUnknown`] the client may come back; after any
+    /// other it would be refused.
     ///
     /// ```
     /// # use tower_jwt_revocation::{Clearance, Rejection};

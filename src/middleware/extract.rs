@@ -36,9 +36,9 @@ use crate::token::{TokenError, TokenErrorKind, bearer};
 /// }
 /// ```
 ///
-/// `Option<Claims<T>>` is `None` where a request may pass without a token. A token whose claims do
-/// not fit the type is refused in both forms, as an invalid token (401), in the
-/// [form](JwtRevocationLayer::with_response) of the layer, and counted
+/// `Option<Claims<T>>` is `None` if the request passed without a token. A token whose claims do not
+/// fit the type is refused as an invalid token (401), also with `Option`. The refusal has the
+/// [form](JwtRevocationLayer::with_response) of the layer, and is counted
 /// ([`CounterSnapshot::misfits`](crate::counters::CounterSnapshot::misfits)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "to be taken apart in the arguments of handlers")]

@@ -19,13 +19,12 @@ pin_project! {
     /// holds only what that state needs:
     ///
     /// - *forward*: the request passed. Holds the future of the inner service.
-    /// - *refused*: it did not. Holds the response, ready to be given out; the request is gone, its
-    ///   body unread.
-    /// - *checking*: the store was asked. Holds its answer to come, the request, and the inner
+    /// - *refused*: the request did not pass. Holds the finished response; the request was dropped,
+    ///   its body unread.
+    /// - *checking*: the store was asked. Holds its pending answer, the request, and the inner
     ///   service that was polled ready for it. Goes on to one of the other two.
     ///
-    /// Dropping it gives up whatever it is at: the inner call, or the check. Nothing is left
-    /// running by this crate.
+    /// Dropping it cancels the inner call or the check. This crate leaves nothing running.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, B, R, A>
     where

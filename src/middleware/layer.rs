@@ -27,7 +27,7 @@ use crate::verified::VerifiedToken;
 ///
 /// A request passes when
 /// 1. it has one token, in `Authorization: Bearer …`;
-/// 2. the verifier accepts it: signature, times, issuer, audience, everything;
+/// 2. the verifier accepts it: signature, times, issuer, audience and all other claims;
 /// 3. the store knows that none of its targets is revoked.
 ///
 /// It then has a [`Clearance`](crate::Clearance) in its extensions. Every other request is answered
@@ -39,7 +39,7 @@ use crate::verified::VerifiedToken;
 /// | unreadable or ambiguous credentials | 400 | `UNAUTHENTICATED` |
 /// | invalid, expired or revoked token | 401 | `UNAUTHENTICATED` |
 /// | the store gives no answer | 503, [or pass](FailMode::Open) | `UNAVAILABLE`, or pass |
-/// | the store has lost what it would have to know of an older token | 401, [or pass](FailMode::Open) | `UNAUTHENTICATED`, or pass |
+/// | the store has lost revocations, and the token was issued before the loss | 401, [or pass](FailMode::Open) | `UNAUTHENTICATED`, or pass |
 ///
 /// The answer has the [`Rejection`](crate::Rejection) in its extensions, for layers further out.
 /// Clients learn no more than the status and a standard challenge.
@@ -74,13 +74,13 @@ use crate::verified::VerifiedToken;
 /// # }
 /// ```
 ///
-/// # Around which services
-/// Around any `Service<Request<B>, Response = Response<R>>` that is `Clone`, with any bodies `B`
-/// and `R: Default` (see [`with_response`](Self::with_response)) and any error. `Clone` is needed
-/// because the service waits with its request while the store is asked, and another one takes its
-/// place meanwhile; routers, hyper and tonic want it as well. What is not `Clone` becomes so in a
-/// `tower::buffer::Buffer`. If the compiler says that `Service` is not implemented for
-/// [`JwtRevocation`], this is why.
+/// # Which services it wraps
+/// It wraps any `Service<Request<B>, Response = Response<R>>` that is `Clone`, with any bodies `B`
+/// and `R: Default` (see [`with_response`](Self::with_response)) and any error. It needs `Clone`
+/// because the service waits with its request while the store is asked, and a clone takes its place
+/// meanwhile. Routers, hyper and tonic need it as well. `tower::buffer::Buffer` makes any service
+/// `Clone`. If the compiler says that `Service` is not implemented for [`JwtRevocation`], the inner
+/// service is not `Clone`.
 ///
 /// # Order of layers
 /// Put CORS outside of this layer: it answers preflights, which have no credentials, and lets
@@ -102,8 +102,7 @@ pub struct JwtRevocationLayer<A = ()> {
 }
 
 impl JwtRevocationLayer {
-    /// A layer that refuses whatever `verifier` does not accept and `store` does not know to be
-    /// live.
+    /// A layer that passes a token only if `verifier` accepts it and `store` knows that it is live.
     ///
     /// Both can be given as they are or in an [`Arc`], also as `Arc<dyn …>`.
     pub fn new(verifier: impl TokenVerifier, store: impl RevocationStore) -> Self {
@@ -117,9 +116,9 @@ impl JwtRevocationLayer {
         }
     }
 
-    /// A layer behind another one that verifies tokens: it refuses whatever `store` does not know
-    /// to be live. The verified claims are taken from where `claims` finds them; token sources have
-    /// no effect.
+    /// A layer behind another one that verifies tokens. It passes a token only if `store` knows
+    /// that it is live. It takes the verified claims from where `claims` finds them; token sources
+    /// have no effect.
     ///
     /// # Security
     /// See [`UpstreamClaims`]. Put this layer *inside* of the one that verifies; outside of it, it
@@ -138,8 +137,9 @@ impl JwtRevocationLayer {
 }
 
 impl<A> JwtRevocationLayer<A> {
-    /// What happens to verified tokens while the store gives no answer, default
-    /// [`FailMode::Closed`]. Replaces [`with_fail_mode_for`](Self::with_fail_mode_for).
+    /// What happens to verified tokens while the store gives no answer. Default:
+    /// [`FailMode::Closed`], which never lets a revoked token in. Replaces
+    /// [`with_fail_mode_for`](Self::with_fail_mode_for).
     ///
     /// # Security
     /// With [`FailMode::Open`], revoked tokens work while the store is out of reach, until they
@@ -152,23 +152,22 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// What happens while the store gives no answer, request by request: reads may go on where
-    /// writes must not, and customers where staff must not (by the [issuer](VerifiedToken::issuer)
-    /// of the token). Asked only about requests with a verified token. Replaces
-    /// [`with_fail_mode`](Self::with_fail_mode).
+    /// What happens while the store gives no answer, chosen for each request. For example, reads go
+    /// on and writes do not, or customers go on and staff do not (by the
+    /// [issuer](VerifiedToken::issuer) of the token). Only requests with a verified token are asked
+    /// about. Replaces [`with_fail_mode`](Self::with_fail_mode).
     ///
-    /// The closure is called for each such request, before the store is asked and also while it is
-    /// well: it is one call more on the way of every request, so it must neither wait nor work.
+    /// The closure is called for each such request before the store is asked, also while the store
+    /// works. So it must be quick and must not block.
     ///
-    /// For a part of the routes, give these routes a layer of their own: a clone of this one with
-    /// another [`with_fail_mode`](Self::with_fail_mode), which shares everything else.
+    /// To choose by route, give some routes a clone of this layer with another
+    /// [`with_fail_mode`](Self::with_fail_mode). The clone shares everything else.
     ///
     /// # Security
     /// As [`with_fail_mode`](Self::with_fail_mode). Decide by what an attacker cannot choose
-    /// freely: a method or the route is better than a path, a path is better than a header. A path
-    /// in [`uri`](RequestHead::uri) has lost what axum's `Router::nest` has taken away, so that
-    /// `/api/payments` and `/payments` look alike: take `RequestHead::matched_path` or `path`
-    /// (feature `axum`).
+    /// freely: a method or the route is better than a path, a path is better than a header. axum's
+    /// `Router::nest` takes its prefix away from [`uri`](RequestHead::uri), so `/api/payments` and
+    /// `/payments` look alike there. Use `RequestHead::matched_path` or `path` (feature `axum`).
     ///
     /// ```
     /// # use tower_jwt_revocation::{FailMode, JwtRevocationLayer};
@@ -186,13 +185,14 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// The one place where the token is, default [`TokenSource::bearer`].
+    /// The one place where the token is. Default: [`TokenSource::bearer`], the place that RFC 6750
+    /// §2.1 wants every server to support.
     pub fn with_token_source(self, source: TokenSource) -> Self {
         self.with_token_sources([source])
     }
 
-    /// All the places where the token may be. Two different tokens in two places are refused.
-    /// Without any, no request has credentials.
+    /// All the places where the token may be. A request with two different tokens in two places is
+    /// refused. With an empty list, no request has credentials.
     pub fn with_token_sources(mut self, sources: impl IntoIterator<Item = TokenSource>) -> Self {
         let sources: Vec<_> = sources.into_iter().collect();
         Arc::make_mut(&mut self.heads).set_schemes(&sources);
@@ -215,12 +215,12 @@ impl<A> JwtRevocationLayer<A> {
     /// exemption.
     ///
     /// # Security
-    /// Where it can be done, leave the layer off such routes instead: add them to the router after
-    /// it. Compare whole routes or paths: what comes after a prefix is chosen by the client, and
-    /// routers may read `//`, `%2e` and `..` differently. Compare what the client has asked for:
-    /// inside of `Router::nest("/admin", …)` of axum, [`uri`](RequestHead::uri) calls
-    /// `/admin/health` `/health`, and what is meant to exempt the one exempts the other.
-    /// `RequestHead::matched_path` and `path` (feature `axum`) do not.
+    /// Where you can, leave the layer off such routes instead: add them to the router after it.
+    /// Compare whole routes or paths: the client chooses what comes after a prefix, and routers may
+    /// read `//`, `%2e` and `..` differently. Compare what the client has asked for: inside of
+    /// `Router::nest("/admin", …)` of axum, [`uri`](RequestHead::uri) is `/health` for
+    /// `/admin/health`, so an exemption of the one exempts the other. `RequestHead::matched_path`
+    /// and `path` (feature `axum`) keep the prefix.
     ///
     /// ```
     /// # use tower_jwt_revocation::JwtRevocationLayer;
@@ -243,13 +243,13 @@ impl<A> JwtRevocationLayer<A> {
     /// that the client has it. Default: they are refused. Replaces
     /// [`allow_bound_tokens_as_bearer`](Self::allow_bound_tokens_as_bearer).
     ///
-    /// The proof is for another layer, further out, which leaves in the extensions of the request
-    /// what key it is: the certificate of the connection (mTLS, RFC 8705 §3), or the thumbprint of
-    /// the key of a DPoP proof that it has verified (RFC 9449 §4.3). `has_key` compares that with
-    /// [`VerifiedToken::confirmation`], and must be quick. It is asked about bound tokens only,
-    /// once they are verified. A token that DPoP binds must be presented under `DPoP` (RFC 9449
-    /// §7.2), so [`TokenSource::dpop`] must be one of the sources; and one that is presented so
-    /// must be bound.
+    /// Another layer, further out, verifies the proof and leaves the key in the extensions of the
+    /// request. That is the certificate of the connection (mTLS, RFC 8705 §3), or the thumbprint of
+    /// the key of a verified DPoP proof (RFC 9449 §4.3). `has_key` compares it with
+    /// [`VerifiedToken::confirmation`], and must be quick. It is called for bound tokens only,
+    /// after they are verified. A token that DPoP binds must be presented under `DPoP` (RFC 9449
+    /// §7.2), so [`TokenSource::dpop`] must be one of the sources. A token that is presented under
+    /// `DPoP` must be bound.
     ///
     /// ```
     /// # use tower_jwt_revocation::JwtRevocationLayer;
@@ -281,15 +281,15 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// Accepts tokens that are bound to a key of the client (`cnf`: DPoP, mTLS) from whoever has
-    /// them. Default: they are refused
+    /// Accepts tokens that are bound to a key of the client (`cnf`: DPoP, mTLS) without proof of
+    /// the key. Default: they are refused
     /// ([`UnprovenKey`](crate::token::TokenErrorKind::UnprovenKey)). Replaces
     /// [`with_proof_of_possession`](Self::with_proof_of_possession).
     ///
     /// # Security
     /// A stolen token works without its key, unless a layer further in compares
-    /// [`VerifiedToken::confirmation`] with what the client proved. Only a resource that takes part
-    /// in no such scheme may do without (RFC 9449 §7.2).
+    /// [`VerifiedToken::confirmation`] with what the client proved. RFC 9449 §7.2 allows this only
+    /// to a resource that supports no such binding.
     #[doc(alias = "DPoP")]
     #[doc(alias = "mTLS")]
     #[doc(alias = "cnf")]
@@ -303,16 +303,16 @@ impl<A> JwtRevocationLayer<A> {
     ///
     /// # Security
     /// Anyone can send such a request, with a body too. It reaches whatever answers `OPTIONS`
-    /// behind this layer, also what does not look at the method: **tonic**, a proxy, a handler for
-    /// `any` method. Never set it there. A CORS layer outside of this one needs no such exception.
+    /// behind this layer. Never set it in front of something that ignores the method: **tonic**, a
+    /// proxy, a handler for `any` method. A CORS layer outside of this one needs no such exception.
     pub fn with_cors_preflight(mut self) -> Self {
         self.gate.preflight = Preflight::Passed;
         self
     }
 
-    /// Refuses nothing and counts what would be refused: to try the layer on live traffic. A
-    /// request that would be refused has the [`Rejection`](crate::Rejection) in the extensions of
-    /// the request, and no [`Clearance`](crate::Clearance).
+    /// Refuses nothing and counts what would be refused, to try the layer on live traffic. A
+    /// request that would be refused carries the [`Rejection`](crate::Rejection) in its extensions,
+    /// and no [`Clearance`](crate::Clearance).
     ///
     /// # Security
     /// Everything passes: no token, forged tokens, revoked tokens.
@@ -323,12 +323,12 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// Leaves no [`Clearance`](crate::Clearance) in the extensions of requests whose token the
-    /// store said is live: for services that do not ask who calls, such as a proxy. It saves the
-    /// three allocations of [`Extensions`](http::Extensions), about a third of what a check in
-    /// memory costs. Default: it is left.
+    /// Puts no [`Clearance`](crate::Clearance) into the extensions of a request whose token is
+    /// live. It is for services that do not ask who calls, such as a proxy. It saves the three
+    /// allocations of [`Extensions`](http::Extensions), about a third of what a check in memory
+    /// costs. Default: the clearance is put there.
     ///
-    /// A request that passes *unchecked* has its clearance all the same ([`FailMode::Open`]).
+    /// A request that passes *unchecked* ([`FailMode::Open`]) still has its clearance.
     ///
     /// # Security
     /// A handler can no longer tell a request with a good token from one that passed without any:
@@ -347,8 +347,8 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// The `realm` of the challenge, default `api`: which protected area the token is for (RFC 9110
-    /// §11.5). Clients and logs show it.
+    /// The `realm` of the challenge: which protected area the token is for (RFC 9110 §11.5).
+    /// Clients and logs show it. Default: `api`.
     ///
     /// # Errors
     /// If it is empty, or has other than printable ASCII characters.
@@ -357,7 +357,7 @@ impl<A> JwtRevocationLayer<A> {
         Ok(self)
     }
 
-    /// Adds the URL of the metadata of this resource to the challenge (RFC 9728 §5.1): clients find
+    /// Adds the URL of the metadata of this resource to the challenge (RFC 9728 §5.1). Clients find
     /// their authorization server by it. Default: none.
     ///
     /// # Errors
@@ -367,10 +367,10 @@ impl<A> JwtRevocationLayer<A> {
         Ok(self)
     }
 
-    /// After how long clients may try again after a 503 (`Retry-After`), default 1 s: about as long
-    /// as a reconnect takes. In HTTP it is rounded up to whole seconds. While the store is
+    /// How long clients are to wait after a 503 (`Retry-After`). Default: 1 s, about as long as a
+    /// reconnect takes. In HTTP it is rounded up to whole seconds. While the store is
     /// [settling](crate::store::Doubt::Settling), up to two seconds are added at random: all
-    /// clients are refused at once then, and should not all come back at once.
+    /// clients are refused together then, and should not all come back together.
     pub fn with_retry_after(mut self, after: Duration) -> Self {
         Arc::make_mut(&mut self.heads).set_retry_after(after);
         self
@@ -386,8 +386,8 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// What makes the bodies of refusals, such as [`ProblemJson`](super::ProblemJson) or a closure,
-    /// see [`RejectionResponse`](super::RejectionResponse). Default: `()`, which leaves them empty.
+    /// What makes the bodies of refusals, such as [`ProblemJson`](super::ProblemJson) or a closure:
+    /// see [`RejectionResponse`](super::RejectionResponse). Default: `()`, which makes empty ones.
     /// The extractors of axum refuse in the same form.
     pub fn with_response<A2>(self, response: A2) -> JwtRevocationLayer<A2> {
         let Self { gate, heads, leaves_clearance, least_lifetime, .. } = self;
@@ -401,17 +401,18 @@ impl<A> JwtRevocationLayer<A> {
         }
     }
 
-    /// Tells `sink` of the requests that pass unchecked, of those with a revoked token that are
-    /// refused, and of what is revoked with [`revoker`](Self::revoker). Default: none. What a
-    /// client brings about again and again is told
-    /// [as one event](crate::audit#what-clients-bring-about).
+    /// Reports to `sink` the requests that pass unchecked, the requests that are refused for a
+    /// revoked token, and all that [`revoker`](Self::revoker) writes. Default: no sink. What a
+    /// client brings about again and again is reported [as one
+    /// event](crate::audit#what-clients-bring-about).
     pub fn with_audit(mut self, sink: impl AuditSink) -> Self {
         self.gate.set_audit(Arc::new(sink));
         self
     }
 
-    /// What else the events of requests say: who asked for what, and from where. Called for an
-    /// event that is told by itself, so for the first of several. Default: nothing.
+    /// Adds fields to the audit events of requests: who asked for what, and from where. Called for
+    /// an event that is reported by itself; of several alike, that is the first. Default: no
+    /// fields.
     ///
     /// ```
     /// # use std::net::SocketAddr;
@@ -437,13 +438,14 @@ impl<A> JwtRevocationLayer<A> {
     }
 
     /// Puts the user of the token (`sub`) into the span of a check that has to wait, as `user.id`.
-    /// Default: it is left out, since traces are kept elsewhere than logins, and by others.
+    /// Default: it is left out, because traces are kept in other places than logins, and other
+    /// people see them.
     ///
-    /// The span is `jwt_revocation.check`, at level `debug` of `tracing`: around the time in which
-    /// the store is asked, so a verdict from memory has none. Its fields have the names of
-    /// OpenTelemetry: `db.system.name` of a store that says so, `error.type`
-    /// ([`StoreErrorKind::as_str`](crate::store::StoreErrorKind::as_str)) if there was no answer;
-    /// and `jwt_revocation.verdict` is `live` or `revoked`.
+    /// The span is `jwt_revocation.check`, at level `debug` of `tracing`. It covers the time in
+    /// which the store is asked, so a verdict from memory has no span. Its fields have the names of
+    /// OpenTelemetry: `db.system.name` if the store names its system, and `error.type`
+    /// ([`StoreErrorKind::as_str`](crate::store::StoreErrorKind::as_str)) if there was no answer.
+    /// The field `jwt_revocation.verdict` is `live` or `revoked`.
     ///
     /// # Security
     /// The id of a user is personal data.
@@ -454,19 +456,19 @@ impl<A> JwtRevocationLayer<A> {
         self
     }
 
-    /// Decides about a token outside of a request, as the layer does about one in `Authorization`:
-    /// for messages on a WebSocket, jobs from a queue, command lines. `token` is the token alone,
-    /// without `Bearer`.
+    /// Decides about a token outside of a request, as the layer does about one in `Authorization`.
+    /// It is for messages on a WebSocket, jobs from a queue, and command lines. `token` is the
+    /// token alone, without `Bearer`.
     ///
-    /// The same verifier, the same store (lists of tokens as they are included), the same counters
-    /// and audit. What belongs to requests has no effect: sources, exemptions, optional
-    /// credentials. Where the fail mode [depends on the request](Self::with_fail_mode_for), it is
-    /// [`FailMode::Closed`] here. A layer that [only reports](Self::with_report_only) gives the
-    /// rejection all the same, and counts it as one that would be refused.
+    /// It uses the same verifier, store, foreign lists, counters and audit. What belongs to
+    /// requests has no effect: sources, exemptions, optional credentials. Where the fail mode
+    /// [depends on the request](Self::with_fail_mode_for), it is [`FailMode::Closed`] here. A layer
+    /// that [only reports](Self::with_report_only) still returns the rejection, and counts it as
+    /// one that would be refused.
     ///
     /// # Errors
     /// [`Rejection`] with the reason for which a request with this token would be refused. A layer
-    /// [behind](Self::behind) another one cannot verify a token, and refuses every one.
+    /// [behind](Self::behind) another one cannot verify tokens, and refuses each.
     ///
     /// ```
     /// # use tower_jwt_revocation::{JwtRevocationLayer, Rejection};
@@ -483,10 +485,10 @@ impl<A> JwtRevocationLayer<A> {
 
     /// The write side for the tokens that this layer accepts: same store, same profile, same audit.
     ///
-    /// Where other services on the same store accept tokens that live longer than this layer
-    /// accepts, say so with [`Revoker::extend_shared_retention`], or theirs outlive the revocation.
-    /// Sessions that were given a revoker of this layer do so for all of its revokers: a user who
-    /// is logged out has to stay so for as long as refresh tokens are valid.
+    /// If other services on the same store accept tokens with a longer lifetime, say so with
+    /// [`Revoker::extend_shared_retention`]. Otherwise their tokens outlive the revocation.
+    /// `Sessions` that were given a revoker of this layer do this for all of its revokers: a user
+    /// who is logged out has to stay so for as long as refresh tokens are valid.
     pub fn revoker(&self) -> Revoker {
         let profile = Arc::new(self.gate.verifier.profile().clone());
         Revoker::from_parts(
@@ -517,20 +519,20 @@ impl<A> JwtRevocationLayer<A> {
         }
     }
 
-    /// Whether requests should be sent to this process, for a readiness probe. It asks nobody, and
-    /// costs about as much as a check in memory.
+    /// Whether requests should be sent to this process, for a readiness probe. It asks no server,
+    /// and costs about as much as a check in memory.
     ///
     /// | the store | ready, fail mode closed | open, or by request |
     /// | --- | --- | --- |
-    /// | can tell; a [`Mirror`](crate::Mirror) that is fresh needs nobody for it | yes | yes |
+    /// | answers; a fresh [`Mirror`](crate::Mirror) does so from memory | yes | yes |
     /// | [settles](crate::store::Doubt::Settling) after a change of server, or has lost data | yes, degraded: no other process can do more | yes, degraded |
-    /// | cannot be asked, for less than ten seconds | yes, degraded: a blip takes nobody out | yes, degraded |
+    /// | cannot be asked, for less than ten seconds | yes, degraded: a short outage takes no process out | yes, degraded |
     /// | cannot be asked, for longer, or never could since the start | **no** | yes, degraded |
     ///
     /// # Liveness
-    /// Never tie a liveness probe to this, or to the store in any other way: a process that is
-    /// restarted because Redis is away comes back without what it has confirmed and Redis has lost,
-    /// without its mirror and without its keys, and all do so at once.
+    /// Never tie a liveness probe to this, or to the store in any other way. It would restart all
+    /// processes at once when Redis is away. A restarted process has lost its mirror, its keys, and
+    /// what it has confirmed and Redis has lost.
     #[doc(alias = "health check")]
     #[doc(alias = "readiness probe")]
     #[doc(alias = "liveness")]

@@ -1,4 +1,4 @@
-//! The layer, the service that it makes, and the answers of those that it refuses.
+//! The layer, the service that it makes, and the responses to refused requests.
 //!
 //! | | |
 //! | --- | --- |

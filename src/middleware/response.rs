@@ -5,8 +5,8 @@
 //! | no credentials | 401, challenge without error code | 16 `UNAUTHENTICATED` |
 //! | unreadable, repeated or conflicting credentials | 400, challenge with `invalid_request` | 16 |
 //! | invalid, expired or revoked token | 401, challenge with `invalid_token` | 16 |
-//! | no verdict ever, since the store has lost revocations, fail mode closed | 401, challenge with `invalid_token` that says to sign in again | 16 |
-//! | no verdict, fail mode closed | 503 and `Retry-After`, no challenge | 14 `UNAVAILABLE` |
+//! | the store has lost revocations and will never know, fail mode closed | 401, challenge with `invalid_token` that says to sign in again | 16 |
+//! | the store gives no answer, fail mode closed | 503 and `Retry-After`, no challenge | 14 `UNAVAILABLE` |
 //!
 //! All carry `Cache-Control: no-store`, and the [`Rejection`] in their extensions.
 
@@ -43,13 +43,12 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
-/// Makes the body of a refusal, `R` being the body type of the service.
+/// Makes the body of a refusal. `R` is the body type of the service.
 ///
 /// Implemented by `()`, which leaves the body empty, [`ProblemJson`] and by closures
-/// `Fn(&Rejection, &mut Parts) -> R`. The head comes prepared: status, challenge, `Retry-After` and
-/// `Cache-Control` are there and need no thought. They can be changed, for a redirect to a login
-/// page for example. The [`Rejection`] is put into the extensions afterwards, so it cannot get
-/// lost.
+/// `Fn(&Rejection, &mut Parts) -> R`. The head is complete: it has status, challenge, `Retry-After`
+/// and `Cache-Control`. They can be changed, for example for a redirect to a login page. The
+/// [`Rejection`] is put into the extensions afterwards, so it cannot get lost.
 ///
 /// ```
 /// use http::header::{CONTENT_TYPE, HeaderValue};
@@ -66,15 +65,15 @@ const GRPC_RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-push
 pub trait RejectionResponse<R>: Send + Sync + 'static {
     /// The body for an HTTP client.
     ///
-    /// Tell the client no more than the status does: a body that tells a revoked token from a
-    /// forged one helps whoever stole it.
+    /// Tell the client no more than the status does. A body that tells a revoked token from a
+    /// forged one helps a thief.
     fn body(&self, rejection: &Rejection, head: &mut Parts) -> R;
 
     /// A body without content: a gRPC refusal is all in the head ("trailers-only").
     fn empty(&self) -> R;
 }
 
-/// Refusals with a problem document as body (RFC 9457, `application/problem+json`), for any body
+/// Gives refusals a problem document as body (RFC 9457, `application/problem+json`), for any body
 /// type with `From<Bytes>`.
 ///
 /// It says what the status line and the challenge say, and nothing of the token.

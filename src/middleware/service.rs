@@ -17,15 +17,14 @@ use crate::token::bearer::RequestHead;
 /// Refuses requests whose token is missing, invalid or revoked, and passes the others on. Made by
 /// [`JwtRevocationLayer`](crate::JwtRevocationLayer).
 ///
-/// - It is ready when the inner service is, so back-pressure passes through; the check itself is
-///   not asked for readiness, it has its own deadline. Errors are those of the inner service: a
+/// - It is ready when the inner service is, so back-pressure passes through. The check takes no
+///   part in readiness; it has a time limit of its own. Errors are those of the inner service: a
 ///   refusal is a response.
 /// - The body of a refused request is not read.
-/// - When the store knows at once, the request is decided in `call` and the inner service called
-///   there and then: no box, no clone, no allocation but for the [`Clearance`](crate::Clearance) in
-///   the extensions (see [`without_clearance`](crate::JwtRevocationLayer::without_clearance)). When
-///   the store has to ask, the instance that was polled ready waits with the request, and a clone
-///   takes its place.
+/// - When the store knows at once, `call` decides and calls the inner service: no box, no clone, no
+///   allocation but for the [`Clearance`](crate::Clearance) in the extensions (see
+///   [`without_clearance`](crate::JwtRevocationLayer::without_clearance)). When the store has to
+///   ask, the instance that was polled ready waits with the request, and a clone takes its place.
 #[must_use = "a service does nothing unless it is called"]
 pub struct JwtRevocation<S, A = ()> {
     inner: S,
@@ -42,7 +41,7 @@ impl<S, A> JwtRevocation<S, A> {
         &self.inner
     }
 
-    /// The inner service, to be changed.
+    /// The inner service, mutably.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
