@@ -1,8 +1,7 @@
 //! [`Revoker`]: the write side.
 //!
-//! It turns "log out alice" into a [`Revocation`] that the check will find: the issuer is filled in
-//! and the lifetime of the record chosen from the same [`TokenProfile`] by which tokens are
-//! accepted.
+//! It turns "log out alice" into a [`Revocation`] that the check will find. It takes the issuer and
+//! the lifetime of the record from the [`TokenProfile`] by which tokens are accepted.
 
 mod confirm;
 mod outbox;
@@ -39,12 +38,12 @@ use outbox::{Attempt, Outbox};
 pub use request::{ReinstateRequest, RevokeError, RevokeRequest};
 use unmatched::LayersKnown;
 
-/// Revokes and reinstates, looks up and lists. Cheap to clone.
+/// The write side: revokes and reinstates targets, looks up and lists records. Cheap to clone.
 ///
-/// A revocation that was answered with `Ok` is seen by every check that starts later, in every
-/// process that shares the store; where a process decides from a [`Mirror`](crate::Mirror), within
-/// its maximal staleness, or before [`confirm`](RevokeRequest::confirm) returns. One that was
-/// answered with an error may or may not have happened, and may be repeated.
+/// After `Ok`, every check that starts later sees the revocation, in every process that shares the
+/// store. A process with a [`Mirror`](crate::Mirror) sees it within the maximal staleness;
+/// [`confirm`](RevokeRequest::confirm) waits for that. After an error, the revocation may or may
+/// not have happened, and may be repeated.
 ///
 /// ```
 /// # use tower_jwt_revocation::{MemoryStore, Revoker, Target, TokenProfile};
@@ -80,20 +79,20 @@ pub struct Revoker {
 }
 
 impl Revoker {
-    /// A revoker of the tokens that are accepted under `profile`. A process that also checks tokens
-    /// takes [`JwtRevocationLayer::revoker`](crate::JwtRevocationLayer::revoker) instead; one that
-    /// only revokes must be given the profile of those that check, above all the same issuers and
-    /// the largest of their lifetimes.
+    /// A revoker of the tokens that `profile` accepts. A process that also checks tokens uses
+    /// [`JwtRevocationLayer::revoker`](crate::JwtRevocationLayer::revoker) instead. A process that
+    /// only revokes needs the profile of those that check: the same issuers, and the largest of
+    /// their lifetimes.
     ///
-    /// The layers on a store say what they accept. A revocation that none of them could match is
-    /// written, in case that one comes which does, and answered with an error
-    /// ([`Unmatched`](StoreErrorKind::Unmatched)): usually this revoker has another profile. Where
-    /// no layer has said anything within a week, nothing is known, and every revocation is answered
-    /// with its receipt. See [`could_match`](Self::could_match) and
+    /// The layers on a store say which targets their tokens can have. A revocation that no token of
+    /// any layer can match is still written, in case another layer comes, but the answer is an
+    /// error ([`Unmatched`](StoreErrorKind::Unmatched)): usually this revoker has a wrong profile.
+    /// If no layer has said anything within a week, nothing is known, and every revocation gets its
+    /// receipt. See [`could_match`](Self::could_match) and
     /// [`allow_unmatched_targets`](Self::allow_unmatched_targets).
     ///
     /// # Security
-    /// Where refresh tokens are in use and this process does not keep sessions itself, say with
+    /// If there are refresh tokens and this process has no `Sessions`, say with
     /// [`extend_shared_retention`](Self::extend_shared_retention) how long they are valid: the
     /// record of a user or a session must outlive them too.
     ///
@@ -130,10 +129,9 @@ impl Revoker {
         }
     }
 
-    /// Takes a target that names no issuer for one of `issuer`: for a program that issues tokens
-    /// itself and accepts those of others too. [`Sessions`](crate::session::Sessions) of this
-    /// revoker are those of this issuer. Default: where the profile has several issuers, each
-    /// target must name one.
+    /// Targets that name no issuer belong to `issuer`: for a program that issues tokens itself and
+    /// accepts those of others too. [`Sessions`](crate::session::Sessions) with this revoker belong
+    /// to this issuer. Default: if the profile has several issuers, each target must name one.
     ///
     /// # Errors
     /// [`ConfigError`] if the profile does not know the issuer.
@@ -169,14 +167,14 @@ impl Revoker {
         self.actor = Some(actor.into());
     }
 
-    /// Keeps every record of a session, a family, a user, … at least this long from now on: for
-    /// refresh tokens, which are revoked with them and outlive access tokens. The records of single
-    /// tokens are kept as before. Default: as long as an access token that the profile accepts can
-    /// be valid, with the leeway.
+    /// From now on, keeps every record of a session, a family, a user and so on at least this long.
+    /// It is for refresh tokens, which are revoked with these targets and outlive access tokens.
+    /// The records of single tokens are kept as before. Default: as long as an access token that
+    /// the profile accepts can be valid, with the leeway.
     ///
-    /// **Shared**: it holds for this revoker, its clones, the revoker that it was cloned from and,
+    /// **Shared**: it applies to this revoker, its clones, the revoker that it was cloned from and,
     /// if that comes from a layer, all revokers of that layer. It can only be made longer, so that
-    /// no part of a program ends refresh tokens for a shorter time than another.
+    /// no part of a program revokes refresh tokens for a shorter time than another.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -199,8 +197,8 @@ impl Revoker {
         self
     }
 
-    /// The metrics of this revoker, its clones, the sessions that it was given to, and its store:
-    /// for a process that only writes. One that also checks tokens takes
+    /// The metrics of this revoker, its clones, the `Sessions` that use it, and its store: for a
+    /// process that only writes. A process that also checks tokens uses
     /// [`JwtRevocationLayer::metrics`](crate::JwtRevocationLayer::metrics), which has these too.
     pub fn metrics(&self) -> Metrics {
         Metrics {
@@ -211,31 +209,31 @@ impl Revoker {
         }
     }
 
-    /// Goes on trying what the store could not confirm, such as a logout while Redis is away: up to
-    /// so many revocations, in the order in which they were asked for, until each is confirmed.
-    /// Default: none; the caller repeats it.
+    /// Repeats revocations that the store could not confirm, such as a logout while Redis is away,
+    /// until each is confirmed. It keeps up to `most` of them, in the order of the calls. Default:
+    /// none; the caller repeats it.
     ///
-    /// The caller gets the error all the same, since nothing is confirmed; it
-    /// [is pending](StoreError::is_pending), and an application may answer 202 instead of 503 to
-    /// it. A cutoff is the moment at which it was asked for. What is done later has an audit event
-    /// of its own. Reinstatements are not kept: done later, they could undo what was revoked
-    /// meanwhile. Where there is no room, or repeating does not help, the error is not pending.
+    /// The caller still gets the error, because nothing is confirmed. The error [is
+    /// pending](StoreError::is_pending), so an application may answer 202 instead of 503. A cutoff
+    /// is the time of the call. A revocation that is confirmed later has an audit event of its own.
+    /// Reinstatements are not kept: done later, they could undo what was revoked meanwhile. If
+    /// there is no room, or repeating does not help, the error is not pending.
     ///
-    /// Clones share it; [`pending`](Self::pending) says how much there is. `Sessions` with this
-    /// revoker keep in it what ends one session. Of what ends several (all of a user, those on a
-    /// device) it keeps the revocation: the sessions are ended by it and stay listed in the store,
-    /// and lists of other programs that name families are not told of theirs. Repeat such a call.
+    /// Clones share it; [`pending`](Self::pending) says how many there are. `Sessions` with this
+    /// revoker keep in it what ends one session. Of a call that ends several sessions (all of a
+    /// user, those on a device) it keeps only the revocation. That ends the sessions, but they stay
+    /// listed in the store, and foreign lists of families do not learn of them. Repeat such a call.
     ///
     /// # Security
-    /// It is in the memory of this process and ends with it: what is still pending then is lost.
-    /// Until the store has it, other processes accept what was revoked.
+    /// It is in the memory of this process: what is pending when the process ends is lost. Until
+    /// the store has a revocation, other processes accept the tokens.
     #[must_use]
     pub fn with_outbox(mut self, most: NonZeroUsize) -> Self {
         self.outbox = Some(Outbox::new(most));
         self
     }
 
-    /// How many revocations are in the [outbox](Self::with_outbox): asked for, and not confirmed.
+    /// How many revocations are in the [outbox](Self::with_outbox), which are not confirmed yet.
     pub fn pending(&self) -> usize {
         self.outbox.as_ref().map_or(0, Outbox::len)
     }
@@ -353,17 +351,15 @@ impl Revoker {
         Pending::new(self.audit.clone(), event())
     }
 
-    /// Revokes `target`: with [`Extent::All`] if it is a token, a session (unless its id may
-    /// [come again](TokenProfile::with_recurring_session_ids)) or a family, else with
-    /// [`Extent::IssuedSoFar`]. The record is kept for as long as the longest token that is
-    /// accepted.
+    /// Revokes `target`: with [`Extent::All`] if it is a token, a session (unless its id may [come
+    /// again](TokenProfile::with_recurring_session_ids)) or a family, else with
+    /// [`Extent::IssuedSoFar`]. The record is kept as long as an accepted token can be valid.
     ///
-    /// Nothing is sent until the returned request is awaited; its methods change what is said here.
-    /// For a token that is known by its id alone, [`until`](RevokeRequest::until) says when it
-    /// expires.
+    /// Nothing is sent until you await the returned request; its methods change these defaults. For
+    /// a token that is known by its id alone, [`until`](RevokeRequest::until) says when it expires.
     ///
-    /// A reissued session id, or an issuer that goes on to mint tokens for a revoked session or
-    /// family, needs a longer [`lifetime`](RevokeRequest::lifetime).
+    /// If the issuer reuses session ids, or goes on issuing tokens for a revoked session or family,
+    /// the record needs a longer [`lifetime`](RevokeRequest::lifetime).
     #[doc(alias = "logout everywhere")]
     #[doc(alias = "sign out")]
     pub fn revoke(&self, target: Target) -> RevokeRequest {
@@ -376,10 +372,10 @@ impl Revoker {
         self.request(change)
     }
 
-    /// Revokes one token by its id; the record is kept until the token is over.
+    /// Revokes one token by its id; the record is kept until the token has expired.
     ///
-    /// A token without an id is revoked by its signing input if the profile says so, and is an
-    /// error otherwise.
+    /// A token without an id is revoked by its signing input, if the profile [allows
+    /// that](crate::token::MissingId::SigningInput); otherwise it is an error.
     pub fn revoke_token(&self, token: &VerifiedToken) -> RevokeRequest {
         let target =
             token.target(TargetKind::Token).or_else(|| token.target(TargetKind::SigningInput));
@@ -397,8 +393,8 @@ impl Revoker {
     /// nobody can revoke the tokens of others; its times are not (RFC 7009 §2.2).
     ///
     /// # Errors
-    /// [`RevokeError::Token`] if the token could never be accepted, so that there is nothing to
-    /// revoke; [`RevokeError::Store`] if the write was not confirmed.
+    /// [`RevokeError::Token`] if the token could never be accepted: there is nothing to revoke
+    /// then. [`RevokeError::Store`] if the write was not confirmed.
     pub async fn revoke_raw_token(
         &self,
         verifier: &dyn TokenVerifier,
@@ -434,11 +430,11 @@ impl Revoker {
     /// ```
     ///
     /// # Errors
-    /// [`StoreError`] if the write was not confirmed: none, some or all were revoked, and it may be
-    /// repeated. [`InvalidInput`](StoreErrorKind::InvalidInput) if one of the requests cannot be
-    /// sent, or was made by a revoker with another store, profile or default
-    /// issuer; then nothing was written. [`Unmatched`](StoreErrorKind::Unmatched) if no layer
-    /// accepts a token that one of them could match; then all were written.
+    /// [`StoreError`] if the write was not confirmed: none, some or all were revoked, and the call
+    /// may be repeated. [`InvalidInput`](StoreErrorKind::InvalidInput) if one of the requests
+    /// cannot be sent, or was made by a revoker with another store, profile or default issuer; then
+    /// nothing was written. [`Unmatched`](StoreErrorKind::Unmatched) if no layer accepts a token
+    /// that one of them could match; then all were written.
     #[must_use = "nothing is revoked until this is awaited"]
     pub fn revoke_many(
         &self,
@@ -448,9 +444,9 @@ impl Revoker {
         async move { revoker.send(requests).await }.boxed()
     }
 
-    /// Accepts the tokens of `target` again: undoes what was revoked for this very target before,
-    /// in any extent. A token that is also covered through another target stays revoked, and so
-    /// does what another program has put on a list of its own, see
+    /// Accepts the tokens of `target` again: undoes every earlier revocation of this same target. A
+    /// token that is also revoked through another target stays revoked. So does a token that
+    /// another program has put on a foreign list, see
     /// [`ForeignList::with_writes`](crate::store::redis::foreign::ForeignList::with_writes).
     #[doc(alias = "unrevoke")]
     pub fn reinstate(&self, target: Target) -> ReinstateRequest {
@@ -459,23 +455,21 @@ impl Revoker {
         ReinstateRequest(self.request(change))
     }
 
-    /// Erases what names people in the records of these targets: their ids, and the reasons and
-    /// actors that were given. For an account that is deleted; `Sessions::forget` (feature
-    /// `sessions`) does it for all that it knows of a user.
+    /// Erases ids, reasons and actors in the records of these targets, for example when an account
+    /// is deleted. `Sessions::forget` (feature `sessions`) does it for all that it knows of a user.
     ///
-    /// What is revoked stays revoked until no token is left that it covers, and
-    /// [`find`](Self::find) finds it: under its [fingerprint](crate::revocation::Fingerprint), as
-    /// the record of a [nameless](Target::nameless) target, of kind
-    /// [`Claim`](TargetKind::Claim). A revocation that is written later brings names again. Targets
-    /// without a record are left out.
+    /// Revoked tokens stay revoked. [`find`](Self::find) still finds the record under its
+    /// [fingerprint](crate::revocation::Fingerprint), as the record of a
+    /// [nameless](Target::nameless) target, of kind [`Claim`](TargetKind::Claim). A later
+    /// revocation stores names again. Targets without a record are skipped.
     ///
     /// Nothing is sent until the returned future is awaited.
     ///
     /// # Errors
-    /// [`StoreError`] if not everything was confirmed, or something is
-    /// [pending](Self::with_outbox), which would write names again: it may be repeated, which
-    /// changes nothing that was done. Of kind [`InvalidInput`](StoreErrorKind::InvalidInput) if a
-    /// target cannot be, or the store [cannot erase](RevocationStore::erase_names).
+    /// [`StoreError`] if not everything was confirmed, or something is [pending](Self::with_outbox)
+    /// and would write names again. The call may be repeated. Of kind
+    /// [`InvalidInput`](StoreErrorKind::InvalidInput) if a target is not valid, or the store
+    /// [cannot erase](RevocationStore::erase_names).
     #[doc(alias = "GDPR")]
     #[doc(alias = "right to erasure")]
     #[doc(alias = "anonymize")]
@@ -504,7 +498,7 @@ impl Revoker {
     /// The record of `target`, if it has one: what is revoked, since when, why and by whom.
     ///
     /// # Errors
-    /// [`StoreError`] if the store could not be asked, or the target cannot be.
+    /// [`StoreError`] if the store could not be asked, or the target is not valid.
     pub async fn find(&self, target: Target) -> Result<Option<Record>, StoreError> {
         let target = self.complete(target)?;
         self.store.find(&target).await
@@ -514,10 +508,9 @@ impl Revoker {
     /// time and end, in the order of the token's [targets](VerifiedToken::targets). Empty if no
     /// revocation covers it.
     ///
-    /// A refusal that a mirror or another process has decided tells only the kind of the target. To
-    /// get a verified token out of one that is refused, see
-    /// [`TokenVerifier::verify_for_revocation`]. The entries of lists that other programs keep are
-    /// no records.
+    /// A refusal by a mirror or another process tells only the kind of the target; this tells the
+    /// rest. [`TokenVerifier::verify_for_revocation`] makes a verified token of a refused one.
+    /// Entries of foreign lists are no records, and are not shown.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked, or the token is of an issuer that the
@@ -529,13 +522,13 @@ impl Revoker {
         Ok(records.into_iter().flatten().filter(|record| record.covers(token)).collect())
     }
 
-    /// A token that is about to be issued, stamped past every revocation so far of its user and of
-    /// whatever else it names: so that a login right after "log out everywhere" works, without
-    /// [`Receipt::reissue_at`] being carried from the one request to the other. Logins of
-    /// `Sessions` (feature `sessions`) are stamped so by themselves.
+    /// Gives a new token an `iat` after all revocations so far of its user and of its other
+    /// targets. So a login right after "log out everywhere" works, and you need not carry
+    /// [`Receipt::reissue_at`] from one request to the other. `Sessions` (feature `sessions`) do
+    /// this by themselves.
     ///
-    /// One look-up for each thing that the token names. What is revoked with [`Extent::All`] stays
-    /// refused.
+    /// It costs one look-up for each target of the token. What is revoked with [`Extent::All`]
+    /// stays refused.
     ///
     /// ```
     /// # use tower_jwt_revocation::store::StoreError;
@@ -549,7 +542,7 @@ impl Revoker {
     /// ```
     ///
     /// # Errors
-    /// [`StoreError`] if the store could not be asked: issue nothing then.
+    /// [`StoreError`] if the store could not be asked: issue no token then.
     #[cfg(feature = "issuer")]
     #[doc(alias = "reissue_at")]
     pub async fn stamp(&self, new: NewToken) -> Result<NewToken, StoreError> {

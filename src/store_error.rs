@@ -34,9 +34,9 @@ pub enum StoreErrorKind {
     Unreachable,
     /// No answer in time.
     Timeout,
-    /// More was asked at once than the limit of the store allows, or this process stood still while
-    /// an answer was due: load of our own, and no outage. A token that cannot be checked for it is
-    /// refused in every [`FailMode`](crate::FailMode).
+    /// There were more questions at once than the limit of the store allows, or this process
+    /// stalled while an answer was due. This is our own load and no outage: a token that cannot be
+    /// checked because of it is refused in every [`FailMode`](crate::FailMode).
     Overloaded,
     /// The server is loading its data (`LOADING`).
     Loading,
@@ -44,38 +44,38 @@ pub enum StoreErrorKind {
     NotPrimary,
     /// The cluster does not serve the slot (`MOVED`, `ASK`, `CLUSTERDOWN`, `TRYAGAIN`).
     Cluster,
-    /// Rights or password are missing (`NOPERM`, `NOAUTH`, `WRONGPASS`).
+    /// The rights are missing, or the password is missing or wrong (`NOPERM`, `NOAUTH`,
+    /// `WRONGPASS`).
     Denied,
     /// The store is full (`OOM`, or a bounded store at its bound), or cannot write to its disk
     /// (`MISCONF`). The write was refused.
     Full,
-    /// Fewer replicas than demanded confirmed the write (`NOREPLICAS`, `WAIT`).
+    /// Fewer replicas than required confirmed the write (`NOREPLICAS`, `WAIT`).
     Replicas,
-    /// An answer that is none: wrong type, wrong shape, unknown record version.
+    /// The answer cannot be read: wrong type, wrong shape, unknown record version.
     Protocol,
     /// The store has lost data, and the token may be among what was lost. Waiting does not help:
     /// newer tokens are not in doubt.
     DataLoss,
-    /// What the store may have lost is being put back, as after a change of the server behind it,
-    /// or it is not known yet whether anything was lost. It passes within seconds; writes are not
-    /// taken meanwhile.
+    /// The store may have lost data, for example after a change of server, and it is being put
+    /// back, or nobody knows yet whether anything was lost. This is over within seconds; the store
+    /// takes no writes meanwhile.
     Settling,
     /// A mirror that cannot prove that it is fresh.
     Stale,
-    /// What was asked for cannot be: an id that is empty or too long, a cursor of another store. Of
-    /// a check: the token is such that the store cannot look for it, which is no outage but 401 in
-    /// every [`FailMode`](crate::FailMode).
+    /// The input is not valid: an id that is empty or too long, a cursor of another store. For a
+    /// check: the store cannot look for such a token, which is no outage but 401 in every
+    /// [`FailMode`](crate::FailMode).
     InvalidInput,
-    /// No layer on the store accepts a token that a revocation could match, as far as layers have
-    /// said what they accept. It was written all the same; see
-    /// [`Revoker::could_match`](crate::Revoker::could_match), which only asks.
+    /// No known layer on the store accepts a token that the revocation could match. It was written
+    /// nevertheless. [`Revoker::could_match`](crate::Revoker::could_match) asks without writing.
     Unmatched,
     /// Anything else.
     Other,
 }
 
 impl StoreErrorKind {
-    /// Every kind, in the order in which they are counted.
+    /// All kinds, in the order in which they are counted.
     pub const ALL: [Self; 16] = [
         Self::Unreachable,
         Self::Timeout,
@@ -195,10 +195,9 @@ impl StoreError {
         self.kind
     }
 
-    /// Whether the same call can never succeed, because of what it asks for: the mistake of the
-    /// caller ([`InvalidInput`](StoreErrorKind::InvalidInput),
-    /// [`Unmatched`](StoreErrorKind::Unmatched)), and no reason to answer 503, which promises that
-    /// waiting helps.
+    /// Whether the same call can never succeed, because the caller has made a mistake
+    /// ([`InvalidInput`](StoreErrorKind::InvalidInput), [`Unmatched`](StoreErrorKind::Unmatched)).
+    /// Do not answer 503 then, which promises that waiting helps.
     pub fn is_permanent(&self) -> bool {
         matches!(self.kind, StoreErrorKind::InvalidInput | StoreErrorKind::Unmatched)
     }
@@ -220,9 +219,9 @@ impl StoreError {
         Self { is_pending: true, ..self }
     }
 
-    /// Whether what was asked for was not confirmed, and goes on being tried: see
-    /// [`Revoker::with_outbox`](crate::Revoker::with_outbox). It is no confirmation: what was
-    /// revoked works until the store has it.
+    /// Whether the revocation was not confirmed, but is being repeated: see
+    /// [`Revoker::with_outbox`](crate::Revoker::with_outbox). It is no confirmation: the tokens
+    /// work until the store has the revocation.
     pub fn is_pending(&self) -> bool {
         self.is_pending
     }

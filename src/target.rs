@@ -21,7 +21,7 @@ pub enum TargetKind {
     /// One token, by its id claim (`jti`, RFC 7519 §4.1.7).
     Token,
     /// One token that has no id, by the SHA-256 of its signing input (RFC 7515 §2). Never by its
-    /// signature: an ECDSA signature has a second valid spelling.
+    /// signature, because an ECDSA signature has a second valid form.
     SigningInput,
     /// A login session (`sid`, OpenID Connect Front-Channel Logout §3).
     Session,
@@ -42,7 +42,7 @@ pub enum TargetKind {
 }
 
 impl TargetKind {
-    /// Every kind, in the order in which hits are reported.
+    /// All kinds. If several targets of a token are revoked, the first in this order is reported.
     pub const ALL: [Self; 10] = [
         Self::Token,
         Self::SigningInput,
@@ -115,12 +115,12 @@ impl fmt::Display for TargetKind {
 
 /// What can be revoked: a kind, an id and, for all but issuers, the issuer that gave the id.
 ///
-/// `Target::user("alice")` names no issuer: the [`Revoker`](crate::Revoker) fills in the one of its
-/// token profile. With several issuers the caller says which:
+/// `Target::user("alice")` names no issuer: the [`Revoker`](crate::Revoker) takes the one of its
+/// token profile. If that has several issuers, name one:
 /// `Target::user("alice").issued_by("https://id.example")`.
 ///
-/// `Display` and `Debug` show the id, and the issuer if it is named; ids are not secrets, but they
-/// may be personal data.
+/// `Display` and `Debug` show the id, and the issuer if there is one. Ids are no secrets, but may
+/// be personal data.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[doc(alias("denylist", "blocklist", "blacklist", "kill session", "logout everywhere"))]
 pub struct Target {
@@ -147,7 +147,8 @@ impl Target {
         Self::new(TargetKind::Session, sid.as_ref())
     }
 
-    /// A device. Its id must be unique among all users of the issuer, or others are logged out too.
+    /// A device. Its id must be unique among all users of the issuer, or others are logged out,
+    /// too.
     pub fn device(id: impl AsRef<str>) -> Self {
         Self::new(TargetKind::Device, id.as_ref())
     }
@@ -171,23 +172,23 @@ impl Target {
         Self::new(TargetKind::Client, client_id.as_ref())
     }
 
-    /// All tokens signed with the key of this `kid`. Other issuers may have another key of the same
-    /// name, so it belongs to one.
+    /// All tokens signed with the key of this `kid`. The key belongs to one issuer, because others
+    /// may have a key with the same name.
     ///
-    /// Where the tenants of an [issuer pattern](crate::TokenProfile::with_issuer_pattern)
-    /// share their keys, the key of all of them belongs to the pattern:
+    /// The tenants of an [issuer pattern](crate::TokenProfile::with_issuer_pattern) share their
+    /// keys. Such a key belongs to the pattern:
     /// `Target::key("k").issued_by("https://login.example/{tenant}/v2.0")`. So does the key of an
-    /// issuer that the same profile names and that has the shape of the pattern.
+    /// issuer that the same profile names and that matches the pattern.
     ///
-    /// A key that is published under several names is revoked under each of them by itself.
+    /// If a key is published under several names, revoke each of them.
     ///
-    /// By default tokens that claim to be issued later pass. If the key was stolen, revoke
-    /// [`Extent::All`](crate::Extent::All): the thief chooses the `iat`.
+    /// By default tokens with a later `iat` pass. If the key was stolen, use
+    /// [`Extent::All`](crate::Extent::All), because the thief chooses the `iat`.
     pub fn key(kid: impl AsRef<str>) -> Self {
         Self::new(TargetKind::Key, kid.as_ref())
     }
 
-    /// All tokens of an issuer; the empty string where the token profile names no issuer.
+    /// All tokens of an issuer. If the token profile names no issuer, use the empty string.
     pub fn issuer(iss: impl AsRef<str>) -> Self {
         Self::new(TargetKind::Issuer, iss.as_ref())
     }
@@ -212,7 +213,7 @@ impl Target {
         self
     }
 
-    /// The target with these parts, as a store has kept them: [`kind`](Self::kind),
+    /// A target made of the parts that a store has kept: [`kind`](Self::kind),
     /// [`claim_name`](Self::claim_name), [`issuer_name`](Self::issuer_name) and [`id`](Self::id).
     ///
     /// # Errors
@@ -240,9 +241,9 @@ impl Target {
         })
     }
 
-    /// The target of a record of which only the fingerprint is left, because a
-    /// [mirror has replayed it](crate::store::feed::Feed::replay): a claim that no token has by
-    /// accident. Its own fingerprint is another, so the record stays under the one that is given.
+    /// The target of a record of which only the fingerprint is left, because a [mirror has replayed
+    /// it](crate::store::feed::Feed::replay) or its names were erased. It is a claim that no token
+    /// has by accident. Its own fingerprint differs, so keep the record under the given one.
     pub fn nameless(fingerprint: &Fingerprint) -> Self {
         Self::claim(NAMELESS, fingerprint.to_string())
     }
@@ -259,7 +260,7 @@ impl Target {
         self
     }
 
-    /// What kind of thing this is.
+    /// The kind of this target.
     pub fn kind(&self) -> TargetKind {
         self.kind
     }
@@ -333,7 +334,7 @@ impl KeyFingerprint {
 /// The identity of a [`Target`]: 128 bits of SHA-256 over its kind, its issuer, its claim name and
 /// its id.
 ///
-/// Ids come from tokens and may be anything; a fingerprint is always 16 bytes. So no id can be
+/// Ids come from tokens and may be any text; a fingerprint always has 16 bytes. So no id can be
 /// mistaken for another key, kind, issuer or Redis hash tag, and every record costs the same.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint([u8; 16]);

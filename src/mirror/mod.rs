@@ -1,8 +1,8 @@
 //! The revocations of a shared store, in the memory of this process.
 //!
-//! A [`Mirror`] is a store that wraps a store. It loads a snapshot, follows the log of writes, and
-//! answers checks from memory, without a round trip, *while it can prove that it is fresh*;
-//! otherwise it asks the store behind it.
+//! A [`Mirror`] is a store that wraps another store. It loads a snapshot, follows the log of
+//! writes, and answers checks from memory, without a round trip, *while it can prove that it is
+//! fresh*. Otherwise it asks the store behind it.
 
 // | module | what it is |
 // | --- | --- |
@@ -63,30 +63,30 @@ use status::ShardStatus;
 /// A store that answers from memory. Cheap to clone; the tasks behind it end with the last clone.
 ///
 /// # What it promises
-/// - *Revoked* is said whenever the mirror knows of it. *Live* is said only while everything that
-///   was written up to [`with_max_staleness`](MirrorBuilder::with_max_staleness) ago is proved to
-///   be in memory: a revocation that was confirmed longer ago is never missed. Otherwise the store
-///   is asked, and its answer, or its failure, counts.
-/// - What was written through this mirror is seen by it at once.
-/// - A store that has lost data un-revokes nothing: the mirror keeps what it knew, and replays it
-///   to the store. If it was fresh when that happened, the store went on running, and no other
-///   process had heard of more, the doubt about older tokens ends as soon as the store has
-///   everything again, after five seconds at the earliest. Otherwise it stays until they have
+/// - It answers *revoked* whenever it knows of the revocation. It answers *live* only while it can
+///   prove that every write older than [`with_max_staleness`](MirrorBuilder::with_max_staleness) is
+///   in memory: it never misses a revocation that was confirmed longer ago. Otherwise it asks the
+///   store, and the store's answer or error counts.
+/// - It sees writes through itself at once.
+/// - If the store loses data, the mirror keeps what it knew and replays it to the store. The doubt
+///   about older tokens ends when the store has everything again, after five seconds at the
+///   earliest. This needs that the mirror was fresh at the loss, that the store went on running,
+///   and that no other process knew more. Otherwise the doubt stays until those tokens have
 ///   expired.
 ///
 /// # When the machine sleeps
-/// A proof ends by the monotonic or by the wall clock, whichever goes further, so a mirror that was
-/// suspended or stopped has to prove again that it is fresh. It cannot tell that it was where
-/// neither clock shows it: in a virtual machine whose clocks both stood still, or if the wall clock
-/// was set back, by as long as the machine slept, before the mirror goes on.
+/// A proof ends by the monotonic clock or by the wall clock, whichever is first. So a mirror that
+/// was suspended has to prove again that it is fresh. It cannot notice a suspension that neither
+/// clock shows: both clocks of a virtual machine stood still, or the wall clock was set back by as
+/// long as the machine slept.
 ///
 /// # Memory
-/// Eight bytes per revocation in tables that are 68 to 85 % full, so about eleven. As long as there
-/// are few enough ([`with_replayable`](MirrorBuilder::with_replayable)), eleven more for the whole
-/// fingerprint, without which a fact cannot be replayed. With a cutoff, a reinstatement or an end
-/// more than half a year away it takes 95 to 200 bytes in all: 64 more in tables that are 60 to
-/// 75 % full, and in those parts of them where a session is spared another 48. One look-up in 10¹³
-/// refuses a token that is not revoked, because 58 bits of its fingerprint are those of another.
+/// A revocation takes eight bytes in tables that are 68 to 85 % full, so about eleven. While there
+/// are few enough ([`with_replayable`](MirrorBuilder::with_replayable)), it takes eleven more for
+/// the whole fingerprint, without which it cannot be replayed. One with a cutoff, a reinstatement
+/// or an end more than half a year away takes 95 to 200 bytes in all: 64 more in tables that are 60
+/// to 75 % full, and another 48 where a session is spared. One look-up in 10¹³ refuses a token that
+/// is not revoked, because 58 bits of two fingerprints are the same.
 #[derive(Clone)]
 pub struct Mirror {
     handle: Arc<Handle>,
@@ -120,8 +120,8 @@ struct Shared {
 }
 
 impl Mirror {
-    /// A mirror of a store, with the default options. Call it inside of a Tokio runtime, in which
-    /// its tasks run.
+    /// A mirror of a store, with the default options. Call it inside of a Tokio runtime; its tasks
+    /// run there.
     ///
     /// It returns at once. Until the first snapshot is loaded, checks go to the store.
     ///
@@ -138,9 +138,9 @@ impl Mirror {
         MirrorBuilder::new(Arc::new(store), feeds)
     }
 
-    /// A mirror of a store by these feeds: one for each of its shards, in the order of
-    /// [`Fence::shard`]. For feeds that are made in a way of their own; a store that makes them
-    /// itself is a [`FeedSource`], and [`builder`](Self::builder) takes it.
+    /// A mirror of a store by these feeds, one for each shard, in the order of [`Fence::shard`].
+    /// Use it if you make the feeds yourself; if the store makes them, it is a [`FeedSource`], and
+    /// [`builder`](Self::builder) takes it.
     pub fn of<F: Feed>(store: impl RevocationStore, feeds: Vec<F>) -> MirrorBuilder<F> {
         MirrorBuilder::new(Arc::new(store), Ok(feeds))
     }
@@ -150,13 +150,12 @@ impl Mirror {
         self.handle.shared.status.borrow().clone()
     }
 
-    /// The state of the mirror, and each change of it. It changes with every write and every
-    /// heartbeat.
+    /// The state of the mirror, and each change of it. Every write and every heartbeat is a change.
     pub fn watch_status(&self) -> watch::Receiver<MirrorStatus> {
         self.handle.shared.status.subscribe()
     }
 
-    /// How old what the mirror says may be at this moment: every write that was confirmed earlier
+    /// How far the mirror may be behind at this moment: every write that was confirmed longer ago
     /// is in memory. `None` before the first proof.
     pub fn staleness(&self) -> Option<Duration> {
         let proof = self.handle.shared.status.borrow().proof()?;
@@ -168,8 +167,8 @@ impl Mirror {
         self.handle.shared.freshness.is_fresh()
     }
 
-    /// Waits until checks are answered from memory: for a start that is to be complete before the
-    /// first request.
+    /// Waits until checks are answered from memory. Call it at the start, before the first request,
+    /// to have no checks that ask the store.
     pub async fn ready(&self) {
         let mut status = self.watch_status();
         while !self.is_fresh() {
@@ -184,7 +183,7 @@ impl Mirror {
     ///
     /// # Errors
     /// [`StoreError`] of kind [`StoreErrorKind::DataLoss`] if the store has begun another epoch
-    /// since, in which the write may not exist.
+    /// since, in which the write may be missing.
     pub async fn wait_for(&self, fence: Fence) -> Result<(), StoreError> {
         let asked = self.handle.shared.freshness.now();
         // The mirror may not have heard of the epoch yet. A proof from now on settles that.

@@ -50,30 +50,30 @@ impl<F: Feed> MirrorBuilder<F> {
         }
     }
 
-    /// By which name people know this mirror, default the name of the host and the id of the
-    /// process. It stands in the store, and in
-    /// [`ConfirmError::Behind`](crate::revoker::ConfirmError::Behind) if the mirror is late. Cut to
-    /// 128 characters; need not be unique.
+    /// The name of this mirror, for people. The store keeps it, and
+    /// [`ConfirmError::Behind`](crate::revoker::ConfirmError::Behind) has it if the mirror is late.
+    /// It is cut to 128 characters and need not be unique. Default: the name of the host and the id
+    /// of the process.
     pub fn with_name(mut self, name: impl AsRef<str>) -> Self {
         let printable = |char: char| if char.is_control() { '?' } else { char };
         self.name = name.as_ref().chars().take(MAX_NAME).map(printable).collect::<String>().into();
         self
     }
 
-    /// For how long what was proved to be complete is relied on, default 1 s; 50 ms to an hour. A
-    /// heartbeat is asked for four times as often.
+    /// How far the mirror may be behind and still answer from memory: 50 ms to an hour, default 1
+    /// s. It asks for a heartbeat four times as often, so a shorter time costs more of them.
     ///
     /// # Security
-    /// A token may be accepted for this long after its revocation was confirmed to another process,
-    /// if the log is delayed; usually it is less than a millisecond.
+    /// If the log is delayed, a token may be accepted for this long after its revocation was
+    /// confirmed to another process. Usually it is less than a millisecond.
     pub fn with_max_staleness(mut self, max_staleness: Duration) -> Self {
         self.max_staleness = max_staleness;
         self
     }
 
-    /// Up to how many revocations the mirror keeps with their whole fingerprints, default 500 000,
-    /// at eleven bytes each. To a store that has lost its data it can then replay all of them, and
-    /// end the doubt about older tokens. If there are more, it replays the latest
+    /// Up to how many revocations the mirror keeps whole fingerprints; default 500 000, at eleven
+    /// bytes each. It can then replay all of them to a store that has lost its data, and end the
+    /// doubt about older tokens. If there are more, it replays only the latest
     /// ([`with_recent`](Self::with_recent)) and those with a cutoff or a reinstatement, and the
     /// doubt stays.
     pub fn with_replayable(mut self, revocations: usize) -> Self {
@@ -81,21 +81,21 @@ impl<F: Feed> MirrorBuilder<F> {
         self
     }
 
-    /// How many facts are kept with all their numbers, default 16 384, at about 100 bytes
-    /// each: the latest, and as many others as there is room for.
+    /// How many facts the mirror keeps with all their times; default 16 384, at about 100 bytes
+    /// each. These are the latest, and as many others as fit.
     pub fn with_recent(mut self, facts: usize) -> Self {
         self.recent = facts;
         self
     }
 
-    /// The clock of this machine, default that of the operating system: it tells that the machine
-    /// has slept, and what is over.
+    /// The clock of this machine. It shows that the machine has slept, and which records are over.
+    /// Default: that of the operating system.
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Starts to load and to follow, in tasks of the current Tokio runtime, and returns at once.
+    /// Starts the mirror in tasks of the current Tokio runtime, and returns at once.
     ///
     /// # Errors
     /// [`ConfigError`] if a setting cannot work, if the store is set up

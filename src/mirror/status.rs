@@ -1,4 +1,4 @@
-//! How a mirror is: [`MirrorStatus`].
+//! The state of a mirror: [`MirrorStatus`].
 
 use std::fmt;
 use std::time::Duration;
@@ -14,12 +14,13 @@ use crate::store::{Doubt, Fence, StoreError};
 
 /// The state of a mirror, as of its last change.
 ///
-/// A store has one or several shards, each with a log and an epoch of its own; numbers are those of
-/// all shards together. Serialized, it is an object of all that it says, under these names.
+/// A store has one or several shards, each with a log and an epoch of its own. The numbers are
+/// those of all shards together. Serialized, it is an object with the names of its fields and
+/// methods.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct MirrorStatus {
-    /// Revocations in memory, including those that are over and have not been swept out yet.
+    /// Revocations in memory, including those that are over and have not been removed yet.
     pub entries: usize,
     /// How many of them take a cache line: those with a cutoff, a reinstatement or an end more than
     /// half a year away.
@@ -196,7 +197,7 @@ impl MirrorStatus {
         self.sum(|shard| shard.restarts)
     }
 
-    /// Why a log cannot be read at present, or the lease is refused; `None` if all is well.
+    /// Why a log cannot be read at present, or why the lease is refused; `None` if neither is so.
     pub fn error(&self) -> Option<&StoreError> {
         self.shards.iter().find_map(|shard| shard.error.as_ref())
     }

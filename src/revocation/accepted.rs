@@ -7,13 +7,13 @@ use crate::target::{Target, TargetKind};
 /// How many issuers an error names.
 const MOST_NAMED: usize = 5;
 
-/// Which targets the tokens can have that a layer accepts: of which issuers, of which kinds, and by
-/// which claims. A store keeps it for the [`Revoker`](crate::Revoker)s of other processes, so that
-/// these can tell if they revoke what nobody accepts; see
+/// Which targets the tokens of a layer can have: of which issuers, of which kinds, and by which
+/// claims. A store keeps it for the [`Revoker`](crate::Revoker)s of other processes, so that they
+/// notice if they revoke what no layer accepts; see
 /// [`RevocationStore::expect_targets`](crate::store::RevocationStore::expect_targets).
 ///
-/// A store that keeps texts keeps it serialized: a small JSON object, equal for equal values, that
-/// other releases read too.
+/// A store keeps it serialized: a small JSON object, equal for equal values, that other releases
+/// read too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AcceptedTargets {
     /// Names and patterns, as the profile has them. If there are none, there is one issuer, which

@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::Fingerprint;
 use crate::clock::Timestamp;
 
-/// What is known of one target, as far as it decides: the join of everything that was ever written
-/// about it.
+/// What is known of one target and decides about its tokens: the join of everything that was ever
+/// written about it.
 ///
-/// A join-semilattice: [`merge`](Self::merge) takes the later of each time, for each session. What
-/// is in effect is read off: a revocation counts unless a *later* reinstatement stands against it,
-/// so a tie is revoked. The default is that nothing is known.
+/// It is a join-semilattice: [`merge`](Self::merge) takes the later of each time, for each session.
+/// A revocation counts unless there is a *later* reinstatement, so a tie is revoked. The default is
+/// that nothing is known.
 ///
 /// A [`Record`](crate::revocation::Record) is a fact with a note for people.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,15 +27,15 @@ pub struct Fact {
     pub reinstated_at: Timestamp,
     /// When the fact may be forgotten: later than the end of every token that it covers.
     pub until: Timestamp,
-    /// For which session the cutoff is an earlier one, or was set earlier, or never.
+    /// The session for which the cutoff is earlier, was set earlier, or was never set.
     pub spared: Spared,
 }
 
-/// What a [`Fact`] knows of the session that a cutoff spares
-/// ([`RevokeRequest::sparing`](crate::revoker::RevokeRequest::sparing)): for the tokens of this
-/// session `cutoff` is an earlier time, and so is `cutoff_set_at`; zero if nothing else has cut it
-/// off. Each of both times may spare a session of its own, after cutoffs that were written in
-/// another order. The default is that none is spared.
+/// The session that the cutoff of a [`Fact`] spares
+/// ([`RevokeRequest::sparing`](crate::revoker::RevokeRequest::sparing)). For its tokens `cutoff`
+/// and `cutoff_set_at` are earlier times; zero if there is no other cutoff. Each of the two times
+/// may spare a session of its own, if cutoffs were written out of order. The default is that none
+/// is spared.
 ///
 /// A store keeps it as the text that `Display` gives and `FromStr` reads: `-` for no session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl Spared {
 }
 
 impl Fact {
-    /// All tokens are revoked, since a time that is not known, and the target was never reinstated.
+    /// All tokens were revoked at an unknown time, and the target was never reinstated.
     pub const fn revoked_until(until: Timestamp) -> Self {
         Self {
             // Before any reinstatement.
@@ -192,8 +192,8 @@ impl Fact {
                 .is_some_and(|cutoff| issued_at.is_none_or(|issued_at| issued_at <= cutoff))
     }
 
-    /// The first `iat` that the cutoff does not cover, a millisecond after it: stamp new tokens
-    /// with this or later.
+    /// The first `iat` that the cutoff does not cover, a millisecond after it. Give new tokens this
+    /// `iat` or a later one.
     pub fn reissue_at(&self) -> Option<Timestamp> {
         self.cutoff().map(|cutoff| cutoff.saturating_add(Duration::from_millis(1)))
     }

@@ -8,9 +8,9 @@
 //! - a [`Fact`] is what is known of one target, the join of all that was ever written about it; a
 //!   [`Record`] is a fact with a note for people.
 //!
-//! Facts only grow: [`Fact::merge`] takes the later of each time, so applying a fact twice, late or
-//! out of order gives the same, and stores that have drifted apart agree after they have exchanged
-//! their facts.
+//! Facts only grow: [`Fact::merge`] takes the later of each time. So a fact that is applied twice,
+//! late or out of order gives the same result, and stores that differ agree after they have
+//! exchanged their facts.
 
 mod accepted;
 mod fact;
@@ -68,20 +68,20 @@ pub(crate) fn so_far(store: Timestamp, writer: Timestamp, issuers_ahead: Duratio
 pub enum Extent {
     /// Every token, whenever issued. The default for tokens, sessions and families.
     ///
-    /// For a device, a user, a client, a key, an issuer or a claim, which may get new tokens at any
-    /// time, it is kept until it is reinstated.
+    /// A device, a user, a client, a key, an issuer or a claim may get new tokens at any time, so
+    /// its record is kept until it is reinstated.
     All,
     /// The tokens issued up to the moment of the write, by the clock of the store. The default for
-    /// everything else. With Redis it is the later of the clocks of Redis and of the writer, where
-    /// the latter counts up to 5 s after the former.
+    /// everything else. With Redis it is the later of the clocks of Redis and of the writer; the
+    /// writer's counts at most 5 s more.
     #[doc(alias("logout everywhere", "not-before"))]
     IssuedSoFar,
-    /// The tokens issued at or before this time, for facts that arrive late (an event with a time
-    /// of its own).
+    /// The tokens issued at or before this time: for events that arrive late and have a time of
+    /// their own.
     ///
-    /// Of the cutoffs of a target only the latest time is kept, also if it was reinstated. So an
-    /// earlier cutoff that is set after a [reinstatement](Action::Reinstate) brings the later one
-    /// back that was undone: it may refuse more than was asked for, and never less.
+    /// A target keeps only its latest cutoff, also after a [reinstatement](Action::Reinstate). An
+    /// earlier cutoff that is set after a reinstatement therefore restores the later, undone one:
+    /// it may refuse more than you asked for, and never less.
     #[doc(alias = "not-before")]
     IssuedUntil(Timestamp),
 }
@@ -112,8 +112,8 @@ impl Extent {
 pub enum Action {
     /// Refuse its tokens from now on.
     Revoke(Extent),
-    /// Accept its tokens again. Undoes all that was revoked earlier, nothing that is revoked later.
-    /// A cutoff that is set later reaches as far as the latest that was undone, at least.
+    /// Accept its tokens again. It undoes earlier revocations and no later ones. A cutoff that is
+    /// set later reaches at least as far as the latest one that was undone.
     Reinstate,
 }
 
@@ -127,9 +127,9 @@ pub struct Revocation {
     pub target: Target,
     /// What is to be done.
     pub action: Action,
-    /// The session whose tokens a cutoff says nothing of; with another action it means nothing.
+    /// The session whose tokens a cutoff does not cover; with another action it means nothing.
     pub sparing: Option<Target>,
-    /// The record is kept at least until then; [`Timestamp::ZERO`] to leave it to `lifetime`.
+    /// The record is kept at least until then. With [`Timestamp::ZERO`], `lifetime` alone counts.
     pub until: Timestamp,
     /// The record is kept at least this long, counted from the write by the clock of the store.
     pub lifetime: Duration,
@@ -290,9 +290,9 @@ pub enum Outcome {
     New,
     /// The target had a record in effect, which now covers more, or for longer.
     Extended,
-    /// Everything asked for was so already.
+    /// Everything that was asked for was in effect already.
     Already,
-    /// Everything that the record would cover is over. Nothing was written, nothing needs to be.
+    /// Everything that the record would cover has expired. Nothing was written or needs to be.
     AlreadyExpired,
 }
 

@@ -10,8 +10,8 @@ use crate::store_error::StoreError;
 use crate::target::{Fingerprint, Target};
 use crate::verified::VerifiedToken;
 
-/// What a store keeps of one target: the [`Fact`] that decides, and a note for people that says
-/// whose it is and who changed it last, when and why.
+/// What a store keeps of one target: the [`Fact`] that decides, and a note for people: the target,
+/// and who changed it last, when and why.
 ///
 /// Stores make records by [`Receipt::of`](crate::store::Receipt::of) and read them back by
 /// [`new`](Self::new). A record only grows: [`merge`](Self::merge) joins the facts and keeps the
@@ -33,15 +33,15 @@ pub(crate) struct RecordNote {
 }
 
 impl Record {
-    /// A record from what a store has kept of it: the target, the fact, and
+    /// A record made of what a store has kept: the target, the fact, and
     /// [`changed_at`](Self::changed_at). The note is completed by
     /// [`with_reason`](Self::with_reason) and [`with_actor`](Self::with_actor).
     ///
     /// # Errors
-    /// [`StoreError`] of kind [`Protocol`](crate::store::StoreErrorKind::Protocol) if no store can
-    /// have kept this fact: it was neither revoked nor reinstated, has a cutoff that was never set,
-    /// or one that is later for the session that it spares. A column that was lost or mistaken for
-    /// another must not read as "not revoked".
+    /// [`StoreError`] of kind [`Protocol`](crate::store::StoreErrorKind::Protocol) if this fact is
+    /// impossible: it was neither revoked nor reinstated, has a cutoff that was never set, or has a
+    /// later cutoff for the session that it spares. So a lost or confused column is not read as
+    /// "not revoked".
     pub fn new(target: Target, fact: Fact, changed_at: Timestamp) -> Result<Self, StoreError> {
         if fact.latest() == Timestamp::ZERO {
             return Err(StoreError::invalid_record(

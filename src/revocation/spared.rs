@@ -13,11 +13,10 @@ use crate::verified::{TokenTarget, VerifiedToken};
 impl Fact {
     /// Whether this, if it is known of one of the targets of `token`, revokes it.
     ///
-    /// The `iat` of the token is compared with the cutoff, never the clock. An `iat` in whole
-    /// seconds says that the token was issued *within* that second, so the whole second of the
-    /// cutoff is refused and nothing issued before the revocation survives. A token without `iat`
-    /// is covered. For a token of a session that is [spared](Self::spared) the cutoff is an earlier
-    /// one.
+    /// It compares the `iat` of the token with the cutoff, never with the clock. An `iat` in whole
+    /// seconds means that the token was issued *within* that second. So the whole second of the
+    /// cutoff is refused, and no token from before the revocation survives. A token without `iat`
+    /// is covered. For a token of a [spared](Self::spared) session the cutoff is an earlier one.
     pub fn covers(&self, token: &VerifiedToken) -> bool {
         let session = if self.spared.is_none() { None } else { session_of(token) };
         self.covers_issued_at(token.issued_at(), session)

@@ -14,10 +14,10 @@ use crate::store::{Receipt, RevocationStore, StoreError, StoreErrorKind};
 const PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(25)];
 
 impl RevokeRequest {
-    /// Waits until no process answers from memory without this write any more: until every
-    /// [`Mirror`](crate::Mirror) of the store has applied it, wherever it runs, or has not been
-    /// heard of for twice its maximal staleness, after which it does not answer from memory.
-    /// Usually that takes a few milliseconds. `limit` counts from when the write was confirmed.
+    /// Waits until no process answers from memory without this write. That is when every
+    /// [`Mirror`](crate::Mirror) of the store, in any process, has applied it, or was silent for
+    /// twice its maximal staleness: such a mirror does not answer from memory. Usually this takes a
+    /// few milliseconds. `limit` counts from the confirmation of the write.
     ///
     /// The caller needs no mirror of its own. A check that starts after `Ok` refuses the token in
     /// every process.
@@ -36,9 +36,9 @@ impl RevokeRequest {
     ///
     /// # Limits
     /// When Redis has lost its data, it has also lost the list of its mirrors, until each has
-    /// registered again. So in the first two seconds after a loss no write is confirmed; a mirror
-    /// with a maximal staleness of more than a second may take longer to register than that. A
-    /// process that still follows a primary which was replaced is not known to the new one.
+    /// registered again. So no write is confirmed here in the first two seconds after a loss. A
+    /// mirror with a maximal staleness of more than a second may take longer to register. A new
+    /// primary does not know a process that still follows the replaced one.
     ///
     /// # Errors
     /// [`ConfirmError`] if the write was not confirmed, or not by all mirrors in time.
@@ -65,21 +65,20 @@ impl ReinstateRequest {
 pub enum ConfirmError {
     /// The store did not confirm the write. It may be repeated.
     Write(StoreError),
-    /// The write is in force, but these mirrors had not applied it when the time was over; they
-    /// will, or stop to answer from memory, within their maximal staleness.
+    /// The write is in effect, but these mirrors had not applied it in time. Within their maximal
+    /// staleness they will apply it, or stop answering from memory.
     Behind {
         /// The confirmation of the store.
         receipt: Receipt,
         /// Their names, see [`MirrorBuilder::with_name`](crate::mirror::MirrorBuilder::with_name).
         mirrors: Vec<Arc<str>>,
     },
-    /// The write was confirmed by the store, but which mirrors there are, or how far they have
-    /// come, could not be found out.
+    /// The store confirmed the write, but the state of the mirrors could not be found out.
     Unknown {
         /// The confirmation of the store.
         receipt: Receipt,
-        /// Why. If its kind is [`StoreErrorKind::DataLoss`], the write may be lost and should be
-        /// repeated.
+        /// The error. If its kind is [`StoreErrorKind::DataLoss`], the write may be lost and should
+        /// be repeated.
         error: StoreError,
     },
 }

@@ -1,4 +1,4 @@
-//! What [`Revoker`] hands out: changes that are sent when they are awaited.
+//! The requests that a [`Revoker`] makes. They are sent when they are awaited.
 
 use std::fmt;
 use std::future::IntoFuture;
@@ -106,14 +106,12 @@ impl RevokeRequest {
         self
     }
 
-    /// Says nothing of the tokens of this session, by its id: "sign out everywhere else". What was
-    /// revoked before stays so for it, and what is revoked later covers it as well. The tokens of
-    /// the session are those that name it by the claim of the profile, `sid` by default; those of
-    /// its issuer alone.
+    /// Leaves the tokens of the session with this id as they are: "sign out everywhere else".
+    /// Earlier revocations still cover it, and later ones will. Its tokens are those of the same
+    /// issuer that name it in the session claim of the profile, `sid` by default.
     ///
-    /// Only what is revoked up to a time can spare a session: with [`Extent::All`] it is
-    /// [`InvalidInput`](StoreErrorKind::InvalidInput) when the request is awaited. Default: none is
-    /// spared.
+    /// Only a revocation up to a time can spare a session: with [`Extent::All`] the awaited request
+    /// fails with [`InvalidInput`](StoreErrorKind::InvalidInput). Default: no session is spared.
     ///
     /// ```
     /// # use tower_jwt_revocation::{Revoker, Target, store::StoreError};
@@ -128,23 +126,23 @@ impl RevokeRequest {
         self
     }
 
-    /// Why, for people: shown by [`Revoker::find`], and in the audit of those who refuse the token.
-    /// At most 1024 bytes, and without a token. Default: none.
+    /// Why, for people. [`Revoker::find`] shows it, and the audit events of refusals. At most 1024
+    /// bytes; put no token into it. Default: none.
     pub fn reason(mut self, reason: impl AsRef<str>) -> Self {
         self.change.reason = Some(reason.as_ref().into());
         self
     }
 
-    /// Who does it, for people: shown where the reason is. At most 1024 bytes, and without
-    /// a token. Default: none.
+    /// Who does it, for people. It is shown where the reason is. At most 1024 bytes; put no token
+    /// into it. Default: none.
     pub fn actor(mut self, actor: impl AsRef<str>) -> Self {
         self.change.actor = Some(actor.as_ref().into());
         self
     }
 
-    /// Whose token or session it is, for the audit: the event then stands in the history of this
-    /// user, see [`AuditEvent::with_subject`]. Nothing of it is stored with the record. Default:
-    /// the user of the [token](Revoker::revoke_token), if it is known; nobody for an id.
+    /// Whose token or session it is, for the audit: the event then appears in the history of this
+    /// user, see [`AuditEvent::with_subject`]. It is not stored in the record. Default: the user of
+    /// the [token](Revoker::revoke_token), if there is one; for an id nobody.
     ///
     /// ```
     /// # use tower_jwt_revocation::store::StoreError;
@@ -159,25 +157,27 @@ impl RevokeRequest {
     }
 
     /// Adds a field to the audit event, such as the address that the request came from; see
-    /// [`AuditEvent::with_field`]. Nothing of it is stored with the record. Default: none.
+    /// [`AuditEvent::with_field`]. It is not stored in the record. Default: none.
     pub fn fact(self, name: &'static str, text: &str) -> Self {
         self.about(|event| event.with_field(name, Some(text)))
     }
 
     /// When the token expires, for a [token](crate::Target::token) that is known by its id alone:
-    /// the record is kept until then, with the leeway, and no longer. Default: as long as a token
-    /// that is accepted can be valid. Another target has tokens that expire at different times; to
-    /// give it one is [`InvalidInput`](StoreErrorKind::InvalidInput) when the request is awaited.
+    /// the record is kept until then, with the leeway, and no longer. Default: as long as an
+    /// accepted token can be valid. For any other target, whose tokens expire at different times,
+    /// the awaited request fails with [`InvalidInput`](StoreErrorKind::InvalidInput).
     ///
     /// # Security
-    /// Do not let strangers choose the time: a token that expires later would be accepted again.
+    /// Do not let strangers choose the time: a token that expires later than it would be accepted
+    /// again.
     pub fn until(mut self, expires_at: Timestamp) -> Self {
         self.expires_at = self.expires_at.max(Some(expires_at));
         self
     }
 
-    /// Keeps the record at least this long from now. It can only be made longer than what the
-    /// profile, or [`until`](Self::until), asks for: a record must outlive the tokens it covers.
+    /// Keeps the record at least this long from now. Default: as the profile or
+    /// [`until`](Self::until) says. It can only be made longer, because a record must outlive the
+    /// tokens that it covers.
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = self.lifetime.max(Some(lifetime));
         self
@@ -311,8 +311,8 @@ impl ReinstateRequest {
         Self(self.0.fact(name, text))
     }
 
-    /// Keeps the record at least this long from now. It can only be made longer than what the
-    /// profile asks for.
+    /// Keeps the record at least this long from now. Default: as the profile says; it can only be
+    /// made longer.
     pub fn lifetime(self, lifetime: Duration) -> Self {
         Self(self.0.lifetime(lifetime))
     }

@@ -1,4 +1,4 @@
-//! Whether any token could match a revocation: what the layers on the store accept decides.
+//! Whether any token could match a revocation, by what the layers on the store accept.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,27 +22,27 @@ fn first_unmatched<'a>(targets: &'a [Target], accepted: &[AcceptedTargets]) -> O
 }
 
 impl Revoker {
-    /// Answers with the receipt, also if no layer on the store accepts a token that the revocation
-    /// could match. Default of [`Revoker::new`]: that is an error
-    /// ([`Unmatched`](StoreErrorKind::Unmatched)), as it has no effect. The revoker of a layer
-    /// never answers so.
+    /// Returns the receipt even if no layer on the store accepts a token that the revocation could
+    /// match. Default of [`Revoker::new`]: an error ([`Unmatched`](StoreErrorKind::Unmatched)),
+    /// because such a revocation has no effect. The revoker of a layer never returns this error.
     ///
-    /// For tokens that are accepted by something that has not said so: layers that may not write to
-    /// Redis, of a release that says nothing yet, or that come later; and code that asks the store
-    /// itself.
+    /// Use it if tokens are accepted by something that the store does not know of: layers that may
+    /// not write to Redis, layers of an older release, layers that start later, and code that asks
+    /// the store itself.
     #[must_use]
     pub fn allow_unmatched_targets(mut self) -> Self {
         self.tells_unmatched = false;
         self
     }
 
-    /// Whether a layer on this store accepts tokens that `target` could match: for those who want
-    /// to know before they revoke, such as a person. `false` means that it is not known, because no
-    /// layer has said what it accepts, or the store does not keep it.
+    /// Whether a layer on this store accepts tokens that `target` could match, for example to warn
+    /// a person before a revocation. `false` means that this is not known, because no layer has
+    /// said what it accepts, or the store does not keep it.
     ///
     /// # Errors
-    /// [`StoreError`] of kind [`Unmatched`](StoreErrorKind::Unmatched) if none does, with what they
-    /// accept instead; of another kind if the store could not be asked, or the target cannot be.
+    /// [`StoreError`] of kind [`Unmatched`](StoreErrorKind::Unmatched) if no layer does, with what
+    /// they accept instead. Of another kind if the store could not be asked, or the target is not
+    /// valid.
     pub async fn could_match(&self, target: Target) -> Result<bool, StoreError> {
         let target = self.complete(target)?;
         self.expect_matched(&[target]).await

@@ -6,12 +6,12 @@ use super::{Doubt, StoreError};
 use crate::clock::{Clock as _, SystemClock};
 use crate::samples::{Metric, Samples};
 
-/// Whether a store can tell the standing of tokens at this moment, as far as it knows without
-/// asking anybody: for readiness.
+/// Whether a store can tell the standing of tokens at this moment, by what it knows without asking
+/// a server. It is for readiness probes.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Condition {
-    /// It can, but for the tokens that are in doubt.
+    /// It can, except for tokens that are in doubt.
     Answering(Doubt),
     /// It cannot.
     Failing {

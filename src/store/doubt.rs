@@ -10,10 +10,10 @@ use crate::clock::Timestamp;
 use crate::verified::VerifiedToken;
 
 /// Which tokens may have been revoked without the store knowing it, because it has lost data or may
-/// have lost some.
+/// have lost data.
 ///
-/// A store that loses revocations must not answer *live* for the tokens that they may have covered.
-/// A check of such a token, unless it is found to be revoked, is an error: of kind
+/// A store that has lost revocations must not answer *live* for the tokens that they may have
+/// covered. A check of such a token is an error, unless the token is found to be revoked: of kind
 /// [`Settling`](crate::store::StoreErrorKind::Settling) while waiting helps, else of kind
 /// [`DataLoss`](crate::store::StoreErrorKind::DataLoss).
 ///
@@ -25,9 +25,9 @@ pub enum Doubt {
     /// No token is in doubt. The default.
     #[default]
     None,
-    /// Every token is in doubt, for seconds: the data is at another server than before, and those
-    /// who wrote to the former one still put back what this one does not have. It ends with no
-    /// doubt, or with a lasting one.
+    /// Every token is in doubt, for seconds: the data is at another server than before, and the
+    /// processes that wrote to the former server still put back what the new one does not have. It
+    /// ends with no doubt, or with a lasting one.
     #[doc(alias = "failover")]
     Settling,
     /// Revocations were lost, and nobody is known who could write them again.
@@ -35,8 +35,8 @@ pub enum Doubt {
         /// Tokens with an `iat` up to this time, inclusive, are in doubt. A later token cannot have
         /// been revoked before the loss.
         issued_until: Timestamp,
-        /// By then every token from before the loss is over, so the doubt ends. Until then tokens
-        /// without an `iat` are in doubt, too.
+        /// By then every token from before the loss has expired, so the doubt ends. Until then
+        /// tokens without an `iat` are in doubt, too.
         ends_at: Timestamp,
     },
 }
@@ -44,7 +44,7 @@ pub enum Doubt {
 impl Doubt {
     /// Whether `token` may have been revoked before the loss. `now` is the clock of the store.
     ///
-    /// A token that is found to be revoked is revoked, whatever the doubt.
+    /// A token that is found to be revoked is revoked in any doubt.
     pub fn covers(&self, token: &VerifiedToken, now: Timestamp) -> bool {
         match *self {
             Self::None => false,

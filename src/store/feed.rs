@@ -1,29 +1,27 @@
 //! How a store is mirrored: [`Feed`], and [`FeedSource`] for the store that has feeds.
 //!
 //! A feed is one shard of a store as a [`Mirror`](crate::Mirror) reads it: a log of numbered
-//! changes, a snapshot, and a heartbeat that says how many changes there are. It reports what the
-//! store says and draws no conclusions. The mirror decides what is fresh, what is missing, and what
-//! to do about it.
+//! changes, a snapshot, and a heartbeat that says how many changes there are. A feed only reports
+//! what the store says. The mirror decides what is fresh, what is missing, and what to do about it.
 //!
 //! # To mirror a store of your own
 //! 1. Number the changes of each shard: 1, 2, 3 … within an *epoch*, a number that changes when the
 //!    shard has lost data.
-//! 2. Keep a log of the latest of them, and a list of the mirrors with the time until which each
-//!    has its lease.
+//! 2. Keep a log of the latest changes, and a list of the mirrors, each with the end of its lease.
 //! 3. Implement [`Feed`] for one shard and [`FeedSource`] for the store, and answer
 //!    [`followers`](super::RevocationStore::followers) from the list of mirrors.
-//! 4. Run the conformance suite `testing::Suite::of_feed` (feature `test-util`): it has
-//!    a case for each rule that is written here.
+//! 4. Run the conformance suite `testing::Suite::of_feed` (feature `test-util`): it has a case for
+//!    each rule on this page.
 //!
-//! That of [`MemoryStore`](crate::MemoryStore) is the smallest implementation;
-//! `examples/custom/src/feed.rs` is one over a table in `SQLite`, to be copied.
+//! The feed of [`MemoryStore`](crate::MemoryStore) is the smallest implementation.
+//! `examples/custom/src/feed.rs` is a feed over a table in `SQLite`, to be copied.
 //!
 //! # What a mirror relies on
 //! A mirror answers *live* from memory when a heartbeat proves that nothing is missing. So a feed
 //! that hides a change, repeats a number, or answers a heartbeat from an old state makes the mirror
-//! accept a revoked token. What the mirror can notice (a gap, a number that goes back, an answer of
-//! the wrong length) makes it take a new snapshot or reconnect; the rest is up to the feed, and the
-//! conformance suite is there to find it.
+//! accept a revoked token. Some mistakes the mirror notices (a gap, a number that goes back, an
+//! answer of the wrong length): it takes a new snapshot or reconnects. The conformance suite finds
+//! the others.
 
 use std::future::{Future, ready};
 use std::sync::Arc;
@@ -38,19 +36,20 @@ use crate::store::{Doubt, RevocationStore, StoreError};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Heartbeat {
-    /// The epoch of the shard: another one after data was lost. Never zero.
+    /// The epoch of the shard, which changes when data is lost. Never zero.
     pub epoch: u64,
-    /// How many changes were written in this epoch, which is the number of the latest.
+    /// How many changes were written in this epoch, which is also the number of the latest.
     pub seq: u64,
     /// The clock of the store.
     pub time: Timestamp,
     /// Which tokens may have been revoked without the store knowing it.
     pub doubt: Doubt,
-    /// Whether the store has noted the progress of the mirror and granted its lease; if not, why.
-    /// Without a lease no process waits for this mirror, so the heartbeat proves nothing and checks
-    /// go to the store. `Ok` if the mirror is in no epoch yet and asks for no lease.
+    /// `Ok` if the store has noted the progress of the mirror and granted its lease, else the
+    /// reason. Without a lease no process waits for this mirror, so the heartbeat proves nothing
+    /// and checks go to the store. Also `Ok` if the mirror is in no epoch yet and asks for no
+    /// lease.
     pub lease: Result<(), StoreError>,
-    /// The epoch that this one carries on, if the data has only gone to another server; `None` if
+    /// The epoch that this one continues, if the data has only moved to another server; `None` if
     /// it is the first, or has begun after a loss. A mirror that has followed that epoch goes on
     /// where the logs of both part, without a snapshot; see [`carrying_on`](Self::carrying_on).
     pub carries_on: Option<u64>,
@@ -62,10 +61,10 @@ impl Heartbeat {
         Self { epoch, seq, time, doubt, lease: Ok(()), carries_on: None }
     }
 
-    /// The same state, in an epoch that carries on this one at another server. That server has the
-    /// beginning of the log of the former one, and all changes in it. Its own go on with the
-    /// numbers, and the first of them belongs to no target. The former epoch is written to no more:
-    /// an entry of it with the same place is the same at each server.
+    /// The same state, in an epoch that continues `parent` at another server. That server has the
+    /// beginning of the log of the former one, and all changes in it. Its own changes continue the
+    /// numbers; the first of them belongs to no target. Nothing more is written in the former
+    /// epoch: its entries with the same place are the same at each server.
     #[must_use]
     pub fn carrying_on(mut self, parent: u64) -> Self {
         self.carries_on = Some(parent);
@@ -85,7 +84,7 @@ impl Heartbeat {
 #[expect(clippy::exhaustive_structs, reason = "feeds make it, and none of it can be left out")]
 pub struct LogEntry {
     /// Its place in the log: greater than that of the entry before. Each log chooses its own
-    /// places; one with a counter takes that, and a Redis stream the two numbers of its ids.
+    /// places, such as a counter, or the two numbers of an id of a Redis stream.
     pub id: u128,
     /// The epoch in which the change was written.
     pub epoch: u64,
@@ -93,8 +92,8 @@ pub struct LogEntry {
     pub seq: u64,
     /// The target that was changed.
     pub fingerprint: Fingerprint,
-    /// All that is known of the target after the change. A change of no target, such as the end of
-    /// a doubt, has the default, which says nothing of any.
+    /// All that is known of the target after the change. A change that belongs to no target, such
+    /// as the end of a doubt, has the default.
     pub fact: Fact,
 }
 
@@ -102,8 +101,8 @@ pub struct LogEntry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "feeds make it, and none of it can be left out")]
 pub struct SnapshotPage {
-    /// Facts, in any order. A target may come twice. For a target whose tokens are all revoked and
-    /// that was never reinstated or cut off, [`Fact::revoked_until`] is enough.
+    /// Facts, in any order. A target may occur twice. If all tokens of a target are revoked and it
+    /// was never reinstated or cut off, [`Fact::revoked_until`] is enough.
     pub facts: Vec<(Fingerprint, Fact)>,
     /// Where the next page begins; `None` after the last page.
     pub next: Option<u64>,
@@ -115,17 +114,17 @@ pub struct SnapshotPage {
 pub struct EndDoubt {
     /// The epoch whose data was lost.
     pub former_epoch: u64,
-    /// The last change of the former epoch that the mirror has applied. Everything up to it that is
-    /// not over is in the store again, and the mirror knows of no later one.
+    /// The last change of the former epoch that the mirror has applied. Everything up to it that
+    /// has not expired is in the store again, and the mirror knows of no later change.
     pub seq: u64,
     /// The present epoch.
     pub epoch: u64,
-    /// The doubt that is meant: that about tokens issued until then.
+    /// Which doubt to end: the one about tokens issued until then.
     pub issued_until: Timestamp,
 }
 
-/// How far a mirror is, for those who wait for it. Only the mirror makes it, but for that
-/// [of a reader](Progress::of_reader).
+/// How far a mirror is, for those who wait for it. Only the mirror makes it, except that [of a
+/// reader](Progress::of_reader).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
@@ -135,13 +134,13 @@ pub struct Progress {
     pub epoch: u64,
     /// The last change of that epoch that it has applied.
     pub seq: u64,
-    /// For how long after this the mirror is to be waited for, if no other heartbeat comes.
+    /// For how long others have to wait for the mirror, if no other heartbeat comes.
     pub lease: Duration,
 }
 
 impl Progress {
-    /// That of a reader which is no mirror and answers nobody from memory: it is in no epoch, so
-    /// nothing is noted of it and no process waits for it.
+    /// The progress of a reader that is no mirror and answers no checks from memory. It is in no
+    /// epoch, so the store does not note it and no process waits for it.
     pub fn of_reader() -> Self {
         Self { name: "".into(), epoch: 0, seq: 0, lease: Duration::ZERO }
     }
@@ -175,8 +174,8 @@ impl<T: FeedSource + ?Sized> FeedSource for Arc<T> {
 /// else. Any call may be dropped half-way when the mirror ends; then only [`leave`](Self::leave)
 /// follows.
 pub trait Feed: Send + 'static {
-    /// Connects from scratch: nothing that was known of an earlier connection may matter. The
-    /// mirror calls it first, and after every error.
+    /// Makes a new connection, and forgets everything about an earlier one. The mirror calls it
+    /// first, and after every error.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot be reached.
@@ -215,7 +214,7 @@ pub trait Feed: Send + 'static {
     /// [`StoreError`] if there was no answer.
     fn tail(&mut self) -> impl Future<Output = Result<u128, StoreError>> + Send;
 
-    /// About how many facts a snapshot holds. The mirror makes room for so many; a wrong number
+    /// About how many facts a snapshot has. The mirror allocates memory for so many; a wrong number
     /// costs time or memory, nothing else.
     ///
     /// # Errors
@@ -296,7 +295,8 @@ pub trait Feed: Send + 'static {
     /// target: the one of the shard which the [`Fence`](super::Fence) of its writes names.
     fn owns(&self, fingerprint: &Fingerprint) -> bool;
 
-    /// Ends the lease: no process has to wait for this mirror any more. The feed is not used again.
-    /// The mirror allows it a quarter of a second; if it fails, the lease ends by itself.
+    /// Ends the lease, so that no process waits for this mirror any more. The feed is not used
+    /// again. The mirror allows a quarter of a second for it; if it fails, the lease ends by
+    /// itself.
     fn leave(&mut self) -> impl Future<Output = ()> + Send;
 }

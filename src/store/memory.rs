@@ -24,15 +24,15 @@ use super::waiters::Waiters;
 /// Default of [`MemoryStore::with_capacity`]: a few hundred megabytes when full of short ids.
 pub(crate) const DEFAULT_CAPACITY: usize = 1_000_000;
 
-/// Keeps revocations in the memory of this process. Clones share them.
+/// A store in the memory of this process. Clones share the revocations.
 ///
 /// For tests, demos, and programs that run alone: another process does not see them, and a restart
 /// forgets them, so a revoked token works again after a restart until it expires.
 ///
-/// It can be mirrored, `Mirror::new(MemoryStore::new())`, so that a program runs with the same
-/// parts in development as over Redis.
+/// It can be mirrored, `Mirror::new(MemoryStore::new())`, so that a program has the same parts in
+/// development as with Redis.
 ///
-/// At its capacity it refuses writes: a live revocation is never dropped.
+/// At its capacity it refuses writes; it never drops a revocation that still counts.
 #[derive(Clone)]
 pub struct MemoryStore {
     records: Arc<RwLock<FingerprintMap<Record>>>,
@@ -66,8 +66,8 @@ impl MemoryStore {
         }
     }
 
-    /// The number of records at which further targets are refused, default 1 000 000.
-    /// Documents of sessions are counted apart, with the same bound.
+    /// The number of records from which on it refuses further targets; default 1 000 000, so that
+    /// memory is bounded. Documents of sessions are counted separately, with the same bound.
     #[must_use]
     pub fn with_capacity(mut self, capacity: NonZeroUsize) -> Self {
         self.capacity = capacity.get();

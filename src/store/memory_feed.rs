@@ -129,8 +129,8 @@ impl fmt::Debug for MemoryLog {
 /// The only shard of a [`MemoryStore`], for a [`Mirror`](crate::Mirror): for development and tests
 /// of programs that have a mirror in production.
 ///
-/// A mirror in front of memory makes nothing faster. The store keeps the latest 16 384 changes for
-/// it, from the first feed on. Data is never lost, so no token is ever in doubt.
+/// A mirror in front of memory makes nothing faster. From the first feed on, the store keeps the
+/// latest 16 384 changes. Data is never lost, so no token is ever in doubt.
 #[expect(
     unnameable_types,
     reason = "whoever needs its name has `<MemoryStore as FeedSource>::Feed`"

@@ -1,59 +1,58 @@
 //! Where revocations are kept.
 //!
-//! One trait, [`RevocationStore`], and what it speaks of: a [`Standing`] or a [`StoreError`], never
-//! a default.
+//! The trait [`RevocationStore`] and its types. A check gives a [`Standing`] or a [`StoreError`],
+//! never a default.
 //!
 //! | | |
 //! | --- | --- |
-//! | [`feed`] | how a [`Mirror`](crate::Mirror) reads a store, and how a store is made to be mirrored |
+//! | [`feed`] | how a [`Mirror`](crate::Mirror) reads a store, and how to write such a store |
 //! | [`memory`] | one process: tests, demos, programs that run alone |
 //! | [`redis`] | shared by all processes, one round trip per check (feature `redis`) |
-//! | [`scripted`] | for tests: fails on cue (feature `test-util`) |
-//! | [`session`] | what sessions and refresh tokens need beside (feature `sessions`) |
+//! | [`scripted`] | for tests: fails when the test says so (feature `test-util`) |
+//! | [`session`] | what sessions and refresh tokens need besides (feature `sessions`) |
 //!
 //! # Writing a store
 //!
 //! Any database with transactions can keep revocations. `examples/custom/src/store.rs` is a store
-//! in `SQLite`, to be copied; this is what each method has to do.
+//! in `SQLite`, to be copied. What to do:
 //!
 //! 1. **Keep one [`Record`] for each target**, under its
 //!    [`Fingerprint`](crate::revocation::Fingerprint), which is 16 bytes. A record is its
 //!    [`target`](Record::target), the five times of its [`fact`](Record::fact) and the text of what
 //!    that [spares](crate::revocation::Spared), [`changed_at`](Record::changed_at), and reason and
-//!    actor, which may be absent.
-//!    [`Target::from_parts`] and [`Record::new`] put it together again and refuse what was damaged.
+//!    actor, which may be absent. [`Target::from_parts`] and [`Record::new`] make a record again,
+//!    and refuse damaged data.
 //! 2. **[`check`](RevocationStore::check)**: read the records of all
-//!    [`targets`](VerifiedToken::targets) of the token; it is revoked if any of them
-//!    [covers](Record::covers) it. If one of them cannot be read, and no other covers the token,
-//!    the answer is an error.
+//!    [`targets`](VerifiedToken::targets) of the token; it is revoked if any record
+//!    [covers](Record::covers) it. If one cannot be read, and no other covers the token, the answer
+//!    is an error.
 //! 3. **[`write`](RevocationStore::write)**: for each change, in order, read the record of its
 //!    target, call [`Receipt::of`] with it and the clock of the store, put the record that this
 //!    returns in its place, and answer with the receipt. Reading and writing are one step: take the
-//!    lock for writing before you read. Do it in a task of its own, so that it goes on if its
-//!    future is dropped, and confirm it only when it cannot get lost any more.
-//! 4. **[`find`](RevocationStore::find)** answers with the record also if it was reinstated.
-//! 5. **[`list`](RevocationStore::list)**: read [`page_size`](ListQuery::page_size) records in an
-//!    order that does not change, that of the fingerprints, say; leave out what is not
-//!    [in effect](Record::is_in_effect) or not [admitted](ListQuery::admits). The
-//!    [`cursor`](ListQuery::cursor) is the last key that was looked at, as a text: of a
-//!    fingerprint, the hexadecimal digits that it shows itself by, which `u128::from_str_radix`
+//!    write lock before you read. Do it in a task of its own, so that it goes on if its future is
+//!    dropped. Confirm it only when it cannot get lost any more.
+//! 4. **[`find`](RevocationStore::find)** returns the record, also a reinstated one.
+//! 5. **[`list`](RevocationStore::list)**: read [`page_size`](ListQuery::page_size) records in a
+//!    fixed order, such as by fingerprint. Leave out what is not [in effect](Record::is_in_effect)
+//!    or not [admitted](ListQuery::admits). The [`cursor`](ListQuery::cursor) is the last key as a
+//!    text: of a fingerprint, its hexadecimal digits (`Display`), which `u128::from_str_radix`
 //!    reads. A client may have made it up.
 //! 6. **[`count`](RevocationStore::count)**: how many records are in effect.
-//! 7. **Forget** a record when its [`until`](Record::until) has come by the clock of the store, and
-//!    not earlier: nothing counts any more that is over, deleted or not. Clocks of several servers
-//!    must agree to a second; best there is one.
+//! 7. **Forget** a record when its [`until`](Record::until) has passed by the clock of the store,
+//!    not earlier. From then on it does not count, deleted or not. Clocks of several servers must
+//!    agree to a second; best use one.
 //! 8. **End every call within a bound**, and say in a [`StoreErrorKind`] why there is no answer.
 //!    Never answer *live* because nothing was found where nothing could be read.
-//! 9. **Try it**: `testing::Suite::of_store` (feature `test-util`) has a case for each rule,
-//!    and names those that are broken. A store around a store is also tried by
-//!    `testing::Suite::of_wrapper`.
+//! 9. **Test it**: `testing::Suite::of_store` (feature `test-util`) has a case for each rule, and
+//!    names the broken ones. Test a store that wraps another one with `testing::Suite::of_wrapper`,
+//!    too.
 //!
-//! [`erase_names`](RevocationStore::erase_names) has a default, which is an error: without it an
+//! By default [`erase_names`](RevocationStore::erase_names) is an error: implement it, or an
 //! application cannot erase the ids of people who have left.
 //!
 //! Fences, [`followers`](RevocationStore::followers) and a [`Feed`](feed::Feed) are for stores that
-//! can be mirrored. A store without them gives out receipts without a fence and answers
-//! [`followers`](RevocationStore::followers) with an error, which is its default.
+//! can be mirrored. A store without them returns receipts without a fence and leaves
+//! [`followers`](RevocationStore::followers) at its default, an error.
 //! [`expect_targets`](RevocationStore::expect_targets) is for stores that several processes share:
 //! without it, revokers of other processes know nothing of the layers.
 
@@ -94,15 +93,15 @@ pub use crate::store_error::{StoreError, StoreErrorKind};
 pub use crate::verified::Needs;
 use crate::verified::VerifiedToken;
 
-/// Keeps the standing of targets, for the check on every request and for the writes: a denylist of
-/// tokens, sessions, users and more.
+/// A store of revocations: a denylist of tokens, sessions, users and more, for the check on every
+/// request and for writes.
 ///
 /// [Writing a store](self#writing-a-store) says step by step how to implement it.
 ///
 /// # What an implementation guarantees
 /// - A write that was answered with `Ok` is seen by every check that starts later, in any process
 ///   that shares the store, until the record may be forgotten ([`Record::until`]).
-/// - Writes are joined as [`Receipt::of`] says: none ever shortens or moves back a revocation.
+/// - Writes are merged as [`Receipt::of`] says: none ever shortens or moves back a revocation.
 /// - What is not known is an error. There is no default standing.
 ///
 /// Each rule is a case of the suite `testing::Suite::of_store` (feature `test-util`).
@@ -112,7 +111,7 @@ pub trait RevocationStore: Send + Sync + 'static {
     ///
     /// A store that knows at once answers [`Lookup::Now`], which costs no allocation. A
     /// [`Lookup::Later`] must end by itself within a bound that the store documents; the layer adds
-    /// no deadline of its own.
+    /// no time limit of its own.
     fn check(&self, token: &Arc<VerifiedToken>) -> Lookup;
 
     /// Writes changes and answers with one receipt for each, in order. Each change is done or not
@@ -134,12 +133,12 @@ pub trait RevocationStore: Send + Sync + 'static {
     /// [`StoreError`] if the store could not be asked.
     fn find(&self, target: &Target) -> BoxFuture<'static, Result<Option<Record>, StoreError>>;
 
-    /// A page of the records that are in effect, in no particular order. Records that are written
-    /// meanwhile may or may not appear; one that is there from the first page to the last appears
-    /// at least once.
+    /// A page of the records that are in effect, in no particular order. A record that is there
+    /// from the first page to the last appears at least once; one that is written meanwhile may be
+    /// missing.
     ///
     /// # Errors
-    /// [`StoreError`] if the store could not be asked, or did not give out the cursor.
+    /// [`StoreError`] if the store could not be asked, or the cursor is not one of this store.
     fn list(&self, query: ListQuery) -> BoxFuture<'static, Result<RecordPage, StoreError>>;
 
     /// How many records are in effect.
@@ -148,16 +147,16 @@ pub trait RevocationStore: Send + Sync + 'static {
     /// [`StoreError`] if the store could not be asked.
     fn count(&self) -> BoxFuture<'static, Result<u64, StoreError>>;
 
-    /// Erases what names people in the records of these targets: ids, reasons and actors. What they
-    /// revoke stays revoked, and is found by its target as before; a record becomes that of a
-    /// [nameless](Target::nameless) target. Targets without a record are left out. Each target
-    /// names its issuer: [`Revoker::erase_names`](crate::Revoker::erase_names) sees to that.
+    /// Erases ids, reasons and actors in the records of these targets. Revoked tokens stay revoked,
+    /// and the record is found by its target as before, but as that of a
+    /// [nameless](Target::nameless) target. Targets without a record are skipped. Each target names
+    /// its issuer: [`Revoker::erase_names`](crate::Revoker::erase_names) fills it in.
     ///
-    /// The default is an error, so that nobody takes for erased what is not. A store around a store
-    /// passes it on.
+    /// Default: an error, so that nobody believes that names were erased. A store that wraps
+    /// another one passes it on.
     ///
     /// # Errors
-    /// [`StoreError`] if not everything was confirmed, which may be repeated; of kind
+    /// [`StoreError`] if not everything was confirmed; the call may be repeated. Of kind
     /// [`StoreErrorKind::InvalidInput`] if the store cannot do it.
     fn erase_names(&self, targets: Vec<Target>) -> BoxFuture<'static, Result<(), StoreError>> {
         let _ = targets;
@@ -169,15 +168,15 @@ pub trait RevocationStore: Send + Sync + 'static {
     }
 
     /// The mirrors that may answer from memory at this moment, and whether each has applied the
-    /// write at `fence`. A mirror that is not among them has applied it or will have before it
-    /// answers from memory again.
+    /// write at `fence`. Any other mirror has applied it, or will apply it before it answers from
+    /// memory again.
     ///
-    /// A store that gives out fences and can be mirrored has to know. The default, for stores
-    /// without fences, is an error. A store around a store passes it on.
+    /// A store that can be mirrored must implement it. Default: an error, for stores without
+    /// fences. A store that wraps another one passes it on.
     ///
     /// # Errors
-    /// [`StoreError`] if that is not known; of kind [`StoreErrorKind::DataLoss`] if the store has
-    /// begun another epoch since, in which the write may not exist.
+    /// [`StoreError`] if this is not known; of kind [`StoreErrorKind::DataLoss`] if the store has
+    /// begun another epoch since, in which the write may be missing.
     fn followers(&self, fence: Fence) -> BoxFuture<'static, Result<Vec<Follower>, StoreError>> {
         let _ = fence;
         let unknown =
@@ -185,58 +184,58 @@ pub trait RevocationStore: Send + Sync + 'static {
         ready(Err(unknown)).boxed()
     }
 
-    /// Completes when this token is known to be revoked, at once if it is already: so that
-    /// responses that go on for long end with it. `None` from a store that learns of a revocation
-    /// only by being asked; then [`check`](Self::check) is asked again from time to time.
+    /// A future that completes when the store knows that this token is revoked, at once if it is
+    /// already. Long responses wait for it. `None` if the store learns of a revocation only by a
+    /// check; then [`check`](Self::check) is called again from time to time.
     ///
-    /// It need not say that nobody can tell any more: the check says that. Dropping the future ends
-    /// the watch. Default: `None`. A store around a store passes it on.
+    /// It need not report outages, because checks do. Dropping the future ends the watch. Default:
+    /// `None`. A store that wraps another one passes it on.
     fn watch(&self, token: &Arc<VerifiedToken>) -> Option<BoxFuture<'static, RevokedBy>> {
         let _ = token;
         None
     }
 
-    /// Whether the store can tell the standing of tokens at this moment, as far as it knows without
-    /// asking anybody. Must be quick: it is asked by readiness probes, also while nobody answers.
+    /// Whether the store can tell the standing of tokens at this moment, by what it knows without
+    /// asking a server. Must be quick: readiness probes call it, also during an outage.
     ///
-    /// Default: that it can. A store around a store passes it on, or knows better.
+    /// Default: that it can. A store that wraps another one passes it on, or knows better.
     fn condition(&self) -> Condition {
         Condition::default()
     }
 
-    /// What this store needs of a token beside its claims. Asked when a layer is made;
-    /// from then on each token that the layer hands to [`check`](Self::check) carries it.
+    /// What this store needs of a token besides its claims. A layer asks once, when it is made.
+    /// From then on each token that it gives to [`check`](Self::check) carries it.
     ///
-    /// Default: nothing. A store around a store passes on what the inner one needs; if it does not,
-    /// the inner one answers with errors.
+    /// Default: nothing. A store that wraps another one must pass it on, or the inner one answers
+    /// with errors.
     fn needs(&self) -> Needs {
         Needs::Claims
     }
 
-    /// Called by each layer and revoker when it is made: how long after a moment a token may be met
-    /// that was issued before it, which is the longest accepted lifetime and some time for clocks.
+    /// Each layer and revoker calls it when it is made. `longest` is the longest time from the
+    /// issue of a token to its last use: the longest accepted lifetime, and some time for clocks.
     ///
-    /// Default: does nothing. A store that has to remember for as long takes the longest of
-    /// all calls. A store around a store passes it on.
+    /// Default: does nothing. A store that needs it takes the longest of all calls. A store that
+    /// wraps another one passes it on.
     fn expect_tokens_for(&self, longest: Duration) {
         let _ = longest;
     }
 
-    /// Called by each layer when it is made, and by what accepts refresh tokens: which targets
-    /// those tokens can have that it accepts, so that revokers of other processes can tell if they
-    /// revoke in vain. A store that is shared keeps it where they find it, and forgets it when it
-    /// was not said again for a week or longer.
+    /// Each layer calls it when it is made, and so does what accepts refresh tokens. It says which
+    /// targets the accepted tokens can have, so that revokers of other processes notice if a
+    /// revocation has no effect. A shared store keeps it for them, and forgets it if it was not
+    /// said again for a week or longer.
     ///
-    /// Default: does nothing. A store around a store passes it on.
+    /// Default: does nothing. A store that wraps another one passes it on.
     fn expect_targets(&self, accepted: &[AcceptedTargets]) {
         let _ = accepted;
     }
 
-    /// What layers on this store have [said](Self::expect_targets) that they accept, in any
-    /// process. Empty if nobody has, or if what others have said may be missing: then nothing is
-    /// known, and every revocation is as good as another.
+    /// What the layers on this store, in any process, have [said](Self::expect_targets) that they
+    /// accept. Empty if no layer has, or if some of it may be missing: then no revocation is an
+    /// error because of it.
     ///
-    /// Default: empty. A store around a store passes it on.
+    /// Default: empty. A store that wraps another one passes it on.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked.
@@ -244,9 +243,9 @@ pub trait RevocationStore: Send + Sync + 'static {
         ready(Ok(Vec::new())).boxed()
     }
 
-    /// Adds what it knows of itself to the [metrics](crate::metrics), beside its
-    /// [`condition`](Self::condition), which is there anyway. Default: nothing. A store around a
-    /// store passes it on.
+    /// Adds its numbers to the [metrics](crate::metrics), which have its
+    /// [`condition`](Self::condition) anyway. Default: nothing. A store that wraps another one
+    /// passes the call on.
     fn add_metrics(&self, samples: &mut Samples) {
         let _ = samples;
     }
@@ -327,7 +326,7 @@ pub enum Lookup {
 }
 
 impl Lookup {
-    /// The answer, whichever way it comes.
+    /// Waits for the answer, if it is not known at once.
     ///
     /// # Errors
     /// [`StoreError`] if the standing is not known.
@@ -365,9 +364,10 @@ pub enum Standing {
 pub struct RevokedBy {
     /// Through which of its targets the token is revoked.
     pub kind: TargetKind,
-    /// When the revocation was written, by the clock of the store; not every store remembers.
+    /// When the revocation was written, by the clock of the store; `None` if the store does not
+    /// know.
     pub at: Option<Timestamp>,
-    /// The reason that was given; not every store remembers.
+    /// The reason that was given; `None` if there was none or the store does not know.
     pub reason: Option<Arc<str>>,
 }
 
@@ -398,21 +398,21 @@ pub struct Receipt {
     /// When it was written, by the clock of the store.
     pub at: Timestamp,
     /// For a revocation of "all issued so far": the first `iat` that is not covered, by the clock
-    /// of the store. A whole second covers all that was issued in it, so an issuer that stamps new
-    /// tokens with this, or with the present millisecond, for the rest of that second never sees a
-    /// fresh login refused (`NumericDate` has fractions, RFC 7519 §2). One that can only stamp
-    /// whole seconds stamps the next one.
+    /// of the store. A cutoff covers every token whose `iat` is that whole second. So give a new
+    /// token in that second this `iat`, or the present millisecond (`NumericDate` has fractions,
+    /// RFC 7519 §2). An issuer that can only write whole seconds writes the next one.
     pub reissue_at: Option<Timestamp>,
-    /// The position of the write in the log of the store, for those who follow it.
+    /// The position of the write in the log of the store; `None` if the store has no log.
     pub fence: Option<Fence>,
-    /// How many replicas had confirmed the write, where the store is set to wait for them.
+    /// How many replicas had confirmed the write; `None` if the store does not wait for them.
     pub replicas: Option<u32>,
-    /// How many mirrors have reported that they have the write, where they were
-    /// [waited for](crate::revoker::RevokeRequest::confirm).
+    /// How many mirrors have reported that they have the write; `None` if nobody
+    /// [waited](crate::revoker::RevokeRequest::confirm) for them.
     pub mirrors: Option<usize>,
-    /// The lists of other programs, by their templates, that were to be told and cannot say this:
-    /// for them, what was revoked goes on working. Empty if there are none, or one of them says it.
-    /// See [`ForeignList::with_writes`](redis::foreign::ForeignList::with_writes).
+    /// The templates of the foreign lists that should have been written and cannot express this:
+    /// their programs still accept what was revoked. Empty if there are no such lists, or one of
+    /// them expresses it. See
+    /// [`ForeignList::with_writes`](redis::foreign::ForeignList::with_writes).
     pub unlisted: Vec<Box<str>>,
 }
 
@@ -430,17 +430,17 @@ impl Receipt {
         }
     }
 
-    /// Decides what `revocation` makes of the record `before`: the receipt, and the record that is
-    /// to be written in its place, if any. It already holds what `before` said.
+    /// Applies `revocation` to the record `before`. Returns the receipt, and the record to write in
+    /// place of `before`, if any, with all that `before` said.
     ///
     /// A store reads the record of the [`target`](Revocation::target), calls this, and writes, all
-    /// three in one step: of two changes of one target that come at the same time, the second must
-    /// see the record of the first. `before` is `None` if there is no record; one whose
-    /// [`until`](Record::until) has come counts as none. A store that cannot run this where it
-    /// writes, as a script in Redis, repeats it to the letter and is tested against it.
+    /// in one step: of two simultaneous changes of one target, the second must see the record of
+    /// the first. `before` is `None` if there is no record; one whose [`until`](Record::until) has
+    /// passed counts as none. A store that cannot call this where it writes, such as a Redis
+    /// script, must do exactly the same and be tested against it.
     ///
-    /// `now` is the clock of the store. It may have gone back since the last change, as it does
-    /// after a failover, so the change is dated late enough to count: a revocation not before the
+    /// `now` is the clock of the store. It may have gone back since the last change, for example
+    /// after a failover. So the change is dated late enough to count: a revocation not before the
     /// last reinstatement, a reinstatement after the last revocation.
     ///
     /// ```
@@ -475,16 +475,16 @@ impl Receipt {
         (receipt, written)
     }
 
-    /// The same receipt with [`reissue_at`](Self::reissue_at), which [`Record::reissue_at`] says of
-    /// the record after the write.
+    /// The same receipt with [`reissue_at`](Self::reissue_at): that of the
+    /// [record](Record::reissue_at) after the write.
     #[must_use]
     pub fn with_reissue_at(mut self, reissue_at: Option<Timestamp>) -> Self {
         self.reissue_at = reissue_at;
         self
     }
 
-    /// The same receipt with [`fence`](Self::fence), for a store whose mirrors can say how far they
-    /// are, see [`RevocationStore::followers`].
+    /// The same receipt with [`fence`](Self::fence), for a store that can be mirrored, see
+    /// [`RevocationStore::followers`].
     #[must_use]
     pub fn with_fence(mut self, fence: Option<Fence>) -> Self {
         self.fence = fence;
@@ -505,7 +505,7 @@ impl Receipt {
 pub struct Fence {
     /// The shard of the log.
     pub shard: u16,
-    /// The epoch of the store that the position belongs to: another after data was lost.
+    /// The epoch of the store that the position belongs to. It changes when data is lost.
     pub epoch: u64,
     /// The sequence number in the shard.
     pub seq: u64,
@@ -541,8 +541,9 @@ impl Follower {
 pub struct ListQuery {
     /// Where to go on, from [`RecordPage::next`]; `None` for the first page.
     pub cursor: Option<Box<str>>,
-    /// About how many records to look at for one page; default 100, at most 1000. A page holds
-    /// those that pass the filters, so it can be empty and still not be the last.
+    /// About how many records to read for one page; default 100, at most 1000, so that one page
+    /// does not block the store. A page has those that pass the filters, so it can be empty without
+    /// being the last.
     pub limit: Option<NonZeroUsize>,
     /// Only records of this kind.
     pub kind: Option<TargetKind>,
@@ -559,8 +560,8 @@ impl ListQuery {
         self.limit.map_or(100, NonZeroUsize::get).min(1000)
     }
 
-    /// Whether a record passes the filters for kind, issuer and actor. That it is in effect and not
-    /// over is for the store to see.
+    /// Whether a record passes the filters for kind, issuer and actor. The store itself checks that
+    /// the record is in effect and not over.
     pub fn admits(&self, record: &Record) -> bool {
         self.kind.is_none_or(|kind| record.target().kind() == kind)
             && self

@@ -29,11 +29,11 @@ const WRITE_LIMIT: Duration = Duration::from_secs(1);
 /// at most by default.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
-/// A [`MemoryStore`] that behaves like one far away: it answers late, fails, hangs or loses its
-/// data as its script says. Clones share everything.
+/// A [`MemoryStore`] that behaves like a remote store: it answers late, fails, hangs or loses its
+/// data, as the test says. Clones share everything.
 ///
-/// [`TestAuth`](crate::testing::TestAuth) has one, with all else that a test of an application
-/// needs. It also keeps sessions (feature `sessions`).
+/// [`TestAuth`](crate::testing::TestAuth) has one, and everything else that a test of an
+/// application needs. It also keeps sessions (feature `sessions`).
 ///
 /// ```
 /// # use tower_jwt_revocation::store::StoreErrorKind;
@@ -108,24 +108,23 @@ impl ScriptedStore {
         self.act(Act::AnswerLater);
     }
 
-    /// From now on: every answer comes so much later. Where that is longer than the limits which a
-    /// `RedisStore` has by default, 50 ms for a check and a second for everything else, it fails
-    /// after the limit instead ([`StoreErrorKind::Timeout`]). With the clock of Tokio, so that a
-    /// test can pause it.
+    /// From now on: every answer is late by `delay`. If that exceeds the default limits of a
+    /// `RedisStore` (50 ms for a check, 1 s for everything else), the call fails after the limit
+    /// instead ([`StoreErrorKind::Timeout`]). It uses the clock of Tokio, which a test can pause.
     pub fn answer_after(&self, delay: Duration) {
         self.act(Act::AnswerAfter(delay));
     }
 
-    /// Everything is gone, as after `FLUSHALL`. As with Redis, it is known that revocations were
-    /// lost: checks of tokens that were issued up to now fail with [`StoreErrorKind::DataLoss`],
-    /// unless they are revoked again, and those of later tokens are answered.
+    /// Loses all data, as after `FLUSHALL`. As with Redis, the store knows that revocations were
+    /// lost: checks of tokens issued up to now fail with [`StoreErrorKind::DataLoss`], unless they
+    /// are revoked again. Checks of later tokens are answered.
     pub fn lose_data(&self) {
         let issued_until = self.memory.lose_data();
         let ends_at = issued_until.saturating_add(LONGEST_LIFETIME);
         self.script.send_modify(|script| script.doubt = Doubt::Lasting { issued_until, ends_at });
     }
 
-    /// From now on: everything fails at once, as it does while a store is known to be down.
+    /// From now on: everything fails at once, as while a store is known to be down.
     pub fn fail(&self, kind: StoreErrorKind) {
         self.act(Act::Fail(kind));
     }
@@ -135,12 +134,13 @@ impl ScriptedStore {
         self.act(Act::FailLater(kind));
     }
 
-    /// From now on: nothing is answered. What waits is answered as the next script says.
+    /// From now on: nothing is answered. Waiting calls are answered as the next of these methods
+    /// says.
     pub fn hang(&self) {
         self.act(Act::Hang);
     }
 
-    /// How many checks were asked for.
+    /// How many checks there were so far.
     pub fn checks(&self) -> u64 {
         self.checks.load(Relaxed)
     }

@@ -1,8 +1,8 @@
-//! What sessions and refresh-token families need of a store beside revocations: documents.
+//! What sessions and families of refresh tokens need of a store besides revocations: documents.
 //!
 //! A document is a few hundred bytes that belong to one [`Target`]: the state of a family, the
-//! sessions of a user. What it says is decided elsewhere; a store only promises that it changes
-//! *from what was read to what was decided*, in one step, and not if a revocation came in between.
+//! sessions of a user. The store does not know what it says. It only promises to change it *from
+//! what was read to what was decided*, in one step, and not if a revocation came in between.
 
 use std::sync::Arc;
 
@@ -19,17 +19,18 @@ use crate::revocation::{Record, Target};
 ///
 /// # Writing one
 ///
-/// Beside the [records](super#writing-a-store), keep one document for each target, under its
-/// fingerprint, with the time when it may be forgotten, and a set of members, each with its end.
+/// Besides the [records](super#writing-a-store), keep one document for each target, under its
+/// fingerprint, with the time when it may be forgotten. Also keep a set of members, each with its
+/// end.
 ///
-/// 1. [`load`](Self::load) reads documents and records, in the order in which they were asked for,
-///    and says when by the clock of the store. Each record gets a stamp: bytes that change with it,
-///    such as its [`fact`](Record::fact). What is over counts as absent.
+/// 1. [`load`](Self::load) reads documents and records, in the order of the arguments, and says
+///    when, by the clock of the store. Each record gets a stamp: bytes that change with it, such as
+///    its [`fact`](Record::fact). What is over counts as absent.
 /// 2. [`commit`](Self::commit) is one transaction: if the document is not
 ///    [`before`](Commit::before), it is a [conflict](Committed::Conflict), or
 ///    [done](Committed::Done) if it is [`after`](Commit::after) already, because then the commit is
 ///    a repetition. If the record of a [guard](Commit::guards) has another stamp than it had, it is
-///    a conflict. Else write the document and the [members](Commit::members). It goes on if its
+///    a conflict. Else write the document and the [members](Commit::members). Finish it even if its
 ///    future is dropped.
 /// 3. [`count_members`](Self::count_members) counts the members that have not ended.
 ///
@@ -50,18 +51,18 @@ pub trait SessionStore: RevocationStore {
         records: Vec<Target>,
     ) -> BoxFuture<'static, Result<Snapshot, StoreError>>;
 
-    /// Changes one document, if it is still what was read and no guard has changed: in one step
-    /// where they share a shard. Guards of other shards are read again after the write, and
-    /// answered with [`Committed::Overtaken`] if they have changed.
+    /// Changes one document, if it is still what was read and no guard has changed. This is one
+    /// step if they share a shard. Guards of other shards are read again after the write; if one
+    /// has changed, the answer is [`Committed::Overtaken`].
     ///
     /// Repeating a commit that was done is answered with [`Committed::Done`].
     ///
     /// # Errors
-    /// [`StoreError`] if the write was not confirmed. It may have been done all the same; repeating
+    /// [`StoreError`] if the write was not confirmed. It may have been done nevertheless; repeating
     /// it is safe.
     fn commit(&self, commit: Commit) -> BoxFuture<'static, Result<Committed, StoreError>>;
 
-    /// How many members were counted by commits and have not ended, see [`Commit::members`].
+    /// How many members commits have added that have not ended, see [`Commit::members`].
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked.
@@ -92,14 +93,14 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 pub struct Snapshot {
     /// The time by the clock of the store; if several servers were asked, the earliest.
     pub now: Timestamp,
-    /// Which revocations and documents may have been lost: those of what existed at its
-    /// `issued_until`. While the store is [settling](Doubt::Settling), nothing is decided by what
-    /// was read: [`Sessions`](crate::session::Sessions) and
-    /// [`Families`](crate::session::Families) answer with an error that may be repeated.
+    /// Which revocations and documents may have been lost: those that existed at its
+    /// `issued_until`. While the store is [settling](Doubt::Settling), what was read decides
+    /// nothing: [`Sessions`](crate::session::Sessions) and [`Families`](crate::session::Families)
+    /// answer with an error that may be repeated.
     pub doubt: Doubt,
-    /// The documents, in the order in which they were asked for.
+    /// The documents, in the order of the arguments.
     pub documents: Vec<Option<Bytes>>,
-    /// The records, in the order in which they were asked for.
+    /// The records, in the order of the arguments.
     pub records: Vec<Seen>,
     /// When another server has carried on what was read, by its clock.
     pub(crate) moved_at: Option<Timestamp>,
@@ -151,8 +152,7 @@ pub struct Commit {
     pub until: Timestamp,
     /// Records that must still be as they were seen.
     pub guards: Vec<Seen>,
-    /// What [`SessionStore::count_members`] counts: an id and when it ends, or `None` to count it
-    /// no longer.
+    /// What [`SessionStore::count_members`] counts: an id and when it ends, or `None` to remove it.
     pub members: Vec<(Box<str>, Option<Timestamp>)>,
 }
 
@@ -169,7 +169,7 @@ impl Commit {
         self
     }
 
-    /// The same change, and these members to be counted or no longer.
+    /// The same change, which also adds or removes these members.
     #[must_use]
     pub fn with_members(mut self, members: Vec<(Box<str>, Option<Timestamp>)>) -> Self {
         self.members = members;

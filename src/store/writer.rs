@@ -5,15 +5,15 @@ use futures::future::BoxFuture;
 use super::{Receipt, StoreError};
 use crate::revocation::{Revocation, Target};
 
-/// Writes revocations under the rules of a token profile: for code that brings them from somewhere
-/// else, such as the import of a list of another program.
+/// Writes revocations under the rules of a token profile: for code that takes them from somewhere
+/// else, such as the import of a foreign list.
 ///
-/// Implemented by [`Revoker`](crate::Revoker) alone, which a store cannot name: stores are below
-/// it.
+/// Only [`Revoker`](crate::Revoker) implements it. It is a trait because the modules of stores must
+/// not name the revoker.
 #[expect(unnameable_types, reason = "nobody else implements it, and who has a revoker calls that")]
 pub trait RevocationWriter: Send + Sync + 'static {
-    /// A revocation of `target` with the extent that is usual for its kind, kept as long as the
-    /// tokens that it covers. The issuer is filled in where there is only one.
+    /// A revocation of `target` with the usual extent for its kind, kept as long as the tokens that
+    /// it covers. The issuer is filled in if there is only one.
     ///
     /// # Errors
     /// [`StoreError`] if no token that is accepted could match the target.

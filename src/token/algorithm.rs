@@ -9,8 +9,8 @@ use crate::config::ConfigError;
 
 /// A signature algorithm of JSON Web Tokens (RFC 7518 §3.1, RFC 8037 §3.1).
 ///
-/// A key has exactly one, and a token is checked by the one of its key, never by the one that it
-/// names itself (RFC 8725 §3.1). Text and serde have the names of the registry of IANA, which are
+/// Each key has exactly one. A token is checked by the algorithm of its key, never by the one that
+/// the token names (RFC 8725 §3.1). Text and serde use the names of the IANA registry, which are
 /// case-sensitive.
 ///
 /// ```

@@ -2,8 +2,8 @@
 //!
 //! Pure: a request head in, a piece of text out. Nothing here looks inside the token.
 //!
-//! Query strings and form bodies are not offered: URLs end up in logs, and OAuth 2.1 §5.1 forbids
-//! both to be the way in. [`TokenSource::custom`] can still read what a request carries elsewhere.
+//! There is no source for query strings or form bodies: URLs end up in logs, and OAuth 2.1 §5.1
+//! forbids both. [`TokenSource::custom`] can read other places.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -31,7 +31,7 @@ impl From<CredentialsError> for NoToken {
     }
 }
 
-/// The head of a request, as closures of the layer see it: everything but the body.
+/// The head of a request, as closures of the layer get it: everything but the body.
 #[derive(Clone, Copy)]
 pub struct RequestHead<'a> {
     method: &'a Method,
@@ -47,21 +47,21 @@ impl<'a> RequestHead<'a> {
         self.method
     }
 
-    /// The URI as the services outside of this one have left it: with HTTP/1.1 usually path and
-    /// query alone, with HTTP/2 also scheme and host.
+    /// The URI as the services outside of this one have left it. With HTTP/1.1 it usually has path
+    /// and query alone, with HTTP/2 also scheme and host.
     ///
     /// # Security
-    /// Routers take away the part of the path by which they have chosen: inside of
-    /// `Router::nest("/api", …)` of axum a request for `/api/health` has the path `/health`. What
-    /// is decided by a path has to compare the one that the client has asked for: `path`, with
-    /// feature `axum`.
+    /// Routers take away the part of the path that they have matched: inside of
+    /// `Router::nest("/api", …)` of axum a request for `/api/health` has the path `/health`. To
+    /// decide by a path, compare the one that the client has asked for: `path`, with feature
+    /// `axum`.
     pub fn uri(&self) -> &'a Uri {
         self.uri
     }
 
-    /// The path that the client has asked for: that of [`OriginalUri`](axum::extract::OriginalUri)
-    /// behind a router of axum, which takes away what it has nested under, else that of the
-    /// [URI](Self::uri). It is neither decoded nor normalized.
+    /// The path that the client has asked for: behind a router of axum that of
+    /// [`OriginalUri`](axum::extract::OriginalUri), else that of the [URI](Self::uri). It is
+    /// neither decoded nor normalized.
     #[cfg(feature = "axum")]
     #[doc(alias = "OriginalUri")]
     pub fn path(&self) -> &'a str {
@@ -69,11 +69,11 @@ impl<'a> RequestHead<'a> {
         original.map_or(self.uri, |original| &original.0).path()
     }
 
-    /// The route that axum has chosen, as it was written, with all that it is nested under:
+    /// The route that axum has chosen, as it is written in the program, with all prefixes:
     /// `/api/users/{id}`. `None` in a fallback, behind `nest_service`, and for a layer around the
-    /// router, which is asked before there is a route.
+    /// router, which runs before a route is chosen.
     ///
-    /// Better than a path: no spelling of the path leads to another route than this one.
+    /// Safer than a path, because the spelling of the path makes no difference.
     #[cfg(feature = "axum")]
     #[doc(alias = "MatchedPath")]
     pub fn matched_path(&self) -> Option<&'a str> {
@@ -90,15 +90,14 @@ impl<'a> RequestHead<'a> {
         self.headers
     }
 
-    /// What outer layers and the server have left in the request, such as the address of the
-    /// client.
+    /// The extensions of the request: what outer layers and the server have put there, such as the
+    /// address of the client.
     pub fn extensions(&self) -> &'a Extensions {
         self.extensions
     }
 
-    /// The token of the request, if it has one in these places. All are looked at: a request with
-    /// two different tokens is ambiguous, and which one counts must not depend on the order of a
-    /// list (RFC 6750 §2).
+    /// The token of the request, if it has one in these places. It looks at all of them, because
+    /// two different tokens are an error, whatever the order of the list (RFC 6750 §2).
     ///
     /// Allocates nothing, unless a custom source does.
     ///
@@ -193,10 +192,10 @@ impl TokenSource {
     }
 
     /// `Authorization: DPoP …` (RFC 9449 §7.1), for tokens that are bound to a key of the client.
-    /// Where it is one of the sources, refusals have a challenge for `DPoP` as well.
+    /// If it is one of the sources, refusals have a challenge for `DPoP` as well.
     ///
     /// # Security
-    /// Nothing here proves that the client has the key: see
+    /// This source does not check that the client has the key: see
     /// [`JwtRevocationLayer::with_proof_of_possession`](crate::JwtRevocationLayer::with_proof_of_possession).
     #[doc(alias = "DPoP")]
     pub fn dpop() -> Self {
@@ -205,12 +204,12 @@ impl TokenSource {
 
     /// The cookie of this name.
     ///
-    /// An empty cookie counts as none: that is how many applications delete theirs.
+    /// An empty cookie counts as none, because many applications delete a cookie by emptying it.
     ///
     /// # Security
-    /// Browsers send cookies along with requests that other sites make. Guard such routes against
-    /// request forgery (`SameSite`, an `Origin` check), and use the prefix `__Host-`, so that no
-    /// sibling domain can plant a token.
+    /// Browsers send cookies with requests that other sites make. Protect such routes against
+    /// request forgery (`SameSite`, an `Origin` check). Use the prefix `__Host-`, so that no
+    /// sibling domain can set a token.
     ///
     /// # Errors
     /// [`ConfigError`] if `name` cannot be the name of a cookie (RFC 6265 §4.1.1).
@@ -226,7 +225,7 @@ impl TokenSource {
         Ok(Self(Source::Cookie(name)))
     }
 
-    /// Wherever `find` looks. `None` means no credentials here.
+    /// The token that `find` finds. `None` means that there are no credentials here.
     ///
     /// ```
     /// # use tower_jwt_revocation::token::bearer::TokenSource;

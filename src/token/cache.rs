@@ -48,18 +48,18 @@ const MAX_LANES: usize = 16;
 /// What the allocator adds to an entry, which has seven allocations.
 const ALLOCATOR_BYTES: usize = 7 * 16;
 
-/// Verifies each token once, and remembers it while it is in use.
+/// A verifier that verifies each token once, and remembers it while it is in use.
 ///
-/// A signature check costs 1 to 100 µs, a token that is found here about a tenth of one. What is
-/// remembered is the outcome of the signature check and of everything that depends on the token
-/// alone. `exp`, `nbf` and `iat` are checked again at every use, by the clock of the
-/// [profile](TokenVerifier::profile), the revocation store is asked at every use, and refused
-/// tokens are not remembered. When keys or
-/// rules change ([`TokenVerifier::generation`]) everything is verified anew.
+/// A signature check costs 1 to 100 µs; finding a token here costs about 0.1 µs. The cache
+/// remembers the outcome of the signature check and of everything that depends on the token alone.
+/// At every use, `exp`, `nbf` and `iat` are checked again by the clock of the
+/// [profile](TokenVerifier::profile), and the revocation store is asked. Refused tokens are not
+/// remembered. When keys or rules change ([`TokenVerifier::generation`]), everything is verified
+/// anew.
 ///
-/// It keeps the tokens themselves, because only the whole token tells whether it is the same. It
-/// never shows them. They are not wiped from memory either: the buffers of the HTTP server, which
-/// are not wiped, hold them as well.
+/// It keeps whole tokens, because only the whole token tells whether it is the same. It never shows
+/// them. It does not wipe them from memory, because the buffers of the HTTP server hold them as
+/// well.
 ///
 /// ```
 /// use tower_jwt_revocation::token::TokenVerifier;
@@ -90,11 +90,11 @@ impl<V: TokenVerifier> CachedVerifier<V> {
         }
     }
 
-    /// The most memory that it may take, in bytes; default 32 MiB. It is taken as
-    /// tokens come.
+    /// The most memory that it may take, in bytes; default 32 MiB, some 10 000 to 20 000 common
+    /// tokens. It is allocated as tokens come.
     ///
-    /// A common token takes 1.5 to 3 KiB, claims included. One that takes over 16 KiB is not
-    /// remembered. With less than that as capacity, nothing may fit.
+    /// A common token takes 1.5 to 3 KiB, claims included. A token that takes over 16 KiB is not
+    /// remembered. With a capacity below that, nothing may fit.
     #[must_use]
     pub fn with_capacity(mut self, bytes: usize) -> Self {
         self.capacity = bytes;

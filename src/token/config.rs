@@ -20,8 +20,8 @@ use crate::revocation::TargetKind;
 /// Stands alone where a list is required, and means that anything is accepted.
 const ANY: &str = "*";
 
-/// The settings of a [`JwtVerifier`] with its keys and its [`TokenProfile`], for configuration
-/// files and environment variables.
+/// The settings of a [`JwtVerifier`], its keys and its [`TokenProfile`], for configuration files
+/// and environment variables.
 ///
 /// The variable of a field is `JWT_` and the name of the field in capitals, such as
 /// `JWT_LEEWAY_SECS`. Issuers (or patterns with tenants), audiences and exactly one source of keys
@@ -29,10 +29,10 @@ const ANY: &str = "*";
 ///
 /// In a variable, a list is separated by commas or spaces, and the map `claim_targets` is a list
 /// such as `tenant=claim, sid=none`. A file that is named in a field `…_file` is read when the
-/// verifier is made, and one line break at its end is left out. An error names the variable, or the
+/// verifier is made; one line break at its end is left out. An error names the variable, or the
 /// field, and the remedy. An empty list counts as not set; a variable that is set and empty is an
-/// error. An unknown field is an error, and so is a variable that is almost called like one of
-/// these while that one is not set.
+/// error. An unknown field is an error. So is a misspelt variable: one with almost the name of a
+/// variable that is not set.
 ///
 /// ```
 /// use tower_jwt_revocation::VerifierConfig;
@@ -62,10 +62,10 @@ pub struct VerifierConfig {
     /// Accepted issuers with one part that differs: `https://id.example/{tenant}/v2.0`. `tenants`
     /// says which values the part may have. Default: none.
     pub issuer_patterns: Vec<String>,
-    /// Accepted values of `{tenant}` in the patterns, or `*` alone for any, which at a public
-    /// provider are all its customers. Required with patterns.
+    /// Accepted values of `{tenant}` in the patterns, or `*` alone for any; at a public provider
+    /// that is every customer. Required with patterns.
     pub tenants: Vec<String>,
-    /// Accepted audiences: a token must have one of them in its `aud`; or `*` alone for any.
+    /// Accepted audiences, of which a token must have one in its `aud`, or `*` alone for any.
     /// Required.
     pub audiences: Vec<String>,
     /// How far the clocks of issuer and verifier may be apart, in seconds, 0 to 300. Default: 60.
@@ -75,11 +75,11 @@ pub struct VerifierConfig {
     pub max_lifetime_secs: Option<u64>,
     /// The claim with the id of a token; `uti` at Microsoft Entra. Default: `jti`.
     pub id_claim: Option<String>,
-    /// What a token without an id means: `refuse` refuses it, `signing-input` knows it by a hash of
-    /// its header and payload, `other-targets-only` accepts it, revocable only by its session, its
-    /// user and so on. Default: `refuse`.
+    /// What happens to a token without an id: `refuse` refuses it; `signing-input` identifies it by
+    /// a hash of its header and payload; `other-targets-only` accepts it, and it can be revoked
+    /// only by its session, its user and so on. Default: `refuse`.
     pub missing_id: Option<MissingId>,
-    /// Whether tokens without `iat` are accepted. Every revocation of all tokens so far covers
+    /// Whether tokens without `iat` are accepted. Every revocation of "all tokens so far" covers
     /// them, also one from before they were issued. Default: false.
     pub allow_missing_iat: bool,
     /// Whether tokens without `sub` are refused, because a revocation by user would miss them.
@@ -90,13 +90,12 @@ pub struct VerifierConfig {
     /// to the defaults, which [`TokenProfile::with_claim_target`] lists.
     #[serde(deserialize_with = "claim_targets")]
     pub claim_targets: BTreeMap<String, Option<TargetKind>>,
-    /// Whether the issuer gives the id of a session that was ended to a new one, as Keycloak does:
-    /// a revoked session then covers the tokens issued so far, and not those issued later. Default:
-    /// false.
+    /// Whether the issuer gives the id of an ended session to a new one, as Keycloak does. Revoking
+    /// a session then covers the tokens issued so far, and not later ones. Default: false.
     pub recurring_session_ids: bool,
-    /// Claims that a token must have: a map from the claim to its value, to several with `|`
-    /// between them of which one suffices, or to `*` for any. A path such as `realm.name` leads
-    /// into a claim. Default: none.
+    /// Claims that a token must have: a map from the claim to its value, to several values with `|`
+    /// between them (one suffices), or to `*` for any. A path such as `realm.name` leads into a
+    /// claim. Default: none.
     pub required_claims: BTreeMap<String, String>,
     /// Claims that a token must not have: a map from the claim to a forbidden value, to several
     /// with `|` between them, or to `*` for any value. Default: none.
@@ -135,7 +134,7 @@ pub struct VerifierConfig {
     /// The one algorithm of the key, such as `HS256`, `RS256`, `ES256` or `EdDSA`. Required with a
     /// secret or a public key; a key set names the algorithms itself.
     pub algorithm: Option<Algorithm>,
-    /// Name of the key: the `kid` of its tokens, exactly; tokens without one are accepted, too.
+    /// Name of the key: exactly the `kid` of its tokens. Tokens without a `kid` are accepted, too.
     /// Default: none, so that tokens with a `kid` are refused.
     pub key_id: Option<String>,
     // # With a key set, by text, file, URL or discovery
@@ -145,9 +144,10 @@ pub struct VerifierConfig {
     pub default_algorithms: Vec<Algorithm>,
     // # With a URL or discovery
     /// How old the keys may get before they are fetched anew, in seconds. A key that the provider
-    /// has withdrawn is accepted for so long. Default: 900, which is 15 min.
+    /// has withdrawn is accepted for up to this long. Default: 900, which is 15 min.
     pub jwks_max_age_secs: Option<u64>,
-    /// The pause between two fetches, in seconds, whatever tokens ask for. Default: 10.
+    /// The shortest pause between two fetches, in seconds, however many unknown keys tokens name.
+    /// Default: 10.
     pub jwks_cooldown_secs: Option<u64>,
     /// How long the keys stay in use while the provider is out of reach, in seconds after the last
     /// good fetch. Default: 86400, which is 24 h.
@@ -158,7 +158,7 @@ pub struct VerifierConfig {
     /// Default: those of the system.
     pub jwks_root_certificates_file: Option<String>,
     /// URL of the HTTP proxy through which keys are fetched, such as `http://proxy.example:3128`,
-    /// with user and password if it wants them. `HTTPS_PROXY` is not read. Default: none.
+    /// with user and password if it needs them. `HTTPS_PROXY` is not read. Default: none.
     pub jwks_proxy: Option<SecretText>,
     #[serde(skip)]
     origin: ConfigOrigin,
@@ -236,11 +236,11 @@ enum KeyMaterial {
 }
 
 impl VerifierConfig {
-    /// From the environment.
+    /// Reads the settings from environment variables.
     ///
     /// # Errors
-    /// [`ConfigError`] naming a variable that is not Unicode, is empty, or has a value that it
-    /// cannot have; or one that is not set while another is that is almost called so.
+    /// [`ConfigError`] naming a variable that is not Unicode, is empty, has a value that it cannot
+    /// have, or is misspelt.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::from_vars(&EnvVars::of_process())
     }
@@ -249,7 +249,7 @@ impl VerifierConfig {
         Ok(Self { origin: ConfigOrigin::Environment, ..vars.read()? })
     }
 
-    /// The rules for claims: all that a process needs that revokes and does not check.
+    /// The rules for claims. A process that revokes and does not check needs nothing else.
     ///
     /// # Errors
     /// [`ConfigError`] naming what is missing or cannot work.
@@ -260,8 +260,8 @@ impl VerifierConfig {
     /// A verifier with keys that do not change.
     ///
     /// # Errors
-    /// [`ConfigError`] naming what is missing or cannot work, also if the keys are to be fetched;
-    /// see `connect`.
+    /// [`ConfigError`] naming what is missing or cannot work. Keys that have to be fetched are an
+    /// error, too: for those there is `connect`.
     pub fn verifier(&self) -> Result<JwtVerifier, ConfigError> {
         let build = || match self.keys()? {
             KeyMaterial::Key(key) => self.finish(JwtVerifier::new([key], self.build_profile()?)?),
@@ -276,8 +276,7 @@ impl VerifierConfig {
         build().map_err(|error| self.rename(error))
     }
 
-    /// A verifier with whatever keys are configured; if they are published, they are fetched before
-    /// it is given out.
+    /// A verifier with the configured keys. Keys that a provider publishes are fetched first.
     ///
     /// # Errors
     /// [`JwksError`] naming what is missing or cannot work, or why the keys could not be fetched.

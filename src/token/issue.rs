@@ -1,8 +1,8 @@
 //! Mints tokens that are revocable by construction.
 //!
-//! Each token has an id of its own, says when it was issued, is valid no longer than the profile
-//! accepts, and has been through the same profile as on its way back in: what leaves here can be
-//! verified, and revoked by each of its targets.
+//! Each token has an id of its own, says when it was issued, and is valid no longer than the
+//! profile accepts. The issuer checks each token by that profile before it gives it out: so it can
+//! be verified, and revoked by each of its targets.
 
 use std::error::Error;
 use std::fmt;
@@ -30,8 +30,8 @@ const TYPE: &str = "at+jwt";
 /// Bytes of randomness in an id: no two are ever the same, and none can be guessed.
 const ID_BYTES: usize = 16;
 
-/// Issues access tokens (RFC 9068) that the verifiers with the same [`TokenProfile`] accept and can
-/// revoke.
+/// Issues access tokens (RFC 9068) that verifiers with the same [`TokenProfile`] accept, and that
+/// can be revoked.
 ///
 /// ```
 /// use tower_jwt_revocation::token::TokenVerifier;
@@ -66,11 +66,12 @@ pub struct TokenIssuer {
 }
 
 impl TokenIssuer {
-    /// Signs with `key` what `profile` accepts; `iss` and `aud` come from there too.
+    /// An issuer that signs with `key` tokens that `profile` accepts. `iss` and `aud` come from the
+    /// profile.
     ///
     /// # Errors
-    /// [`ConfigError`] if the profile cannot work or names several issuers, or if a test token
-    /// is not accepted by a verifier with the same profile.
+    /// [`ConfigError`] if the profile cannot work or names several issuers, or if a verifier with
+    /// the same profile does not accept a test token.
     pub fn new(key: SigningKey, profile: TokenProfile) -> Result<Self, ConfigError> {
         profile.validate()?;
         if profile.only_issuer().is_err() {
@@ -96,8 +97,8 @@ impl TokenIssuer {
         Ok(issuer)
     }
 
-    /// How long tokens are valid, in whole seconds. Default 15 minutes, or what the profile accepts
-    /// if that is less.
+    /// How long tokens are valid, in whole seconds. Default: 15 minutes, or less if the profile
+    /// accepts less.
     ///
     /// # Errors
     /// [`ConfigError`] if it is less than a second, not whole seconds, or longer than the profile
@@ -238,7 +239,7 @@ impl fmt::Debug for TokenIssuer {
     }
 }
 
-/// What a token is to say.
+/// The claims of a token that is to be issued.
 ///
 /// `Debug` shows the names of the claims only.
 #[derive(Clone)]
@@ -276,8 +277,8 @@ impl NewToken {
         }
     }
 
-    /// The id of this token (`jti`), for where it has to be known beforehand. It must be unique and
-    /// nothing that could be guessed. Default: 128 random bits.
+    /// The id of this token (`jti`), if it has to be known beforehand. It must be unique and hard
+    /// to guess. Default: 128 random bits.
     pub fn with_id(mut self, id: impl AsRef<str>) -> Self {
         self.id = Some(id.as_ref().into());
         self
@@ -322,18 +323,17 @@ impl NewToken {
         self
     }
 
-    /// Issued at this time instead of now: by the clock that dates the revocations, where that is
-    /// known to the millisecond. Unless [`with_not_before_iat`](Self::with_not_before_iat) wants it
-    /// exactly, `iat` is the second.
+    /// Issued at this time instead of now: a time by the clock that dates the revocations, to the
+    /// millisecond. `iat` has the whole second, unless
+    /// [`with_not_before_iat`](Self::with_not_before_iat) needs the fraction.
     pub fn with_issued_at(mut self, issued_at: Timestamp) -> Self {
         self.issued_at = Some(issued_at);
         self
     }
 
-    /// Not issued before this time (`iat`). After "log out everywhere" pass
+    /// The earliest time of issue (`iat`). After "log out everywhere" pass
     /// [`Receipt::reissue_at`](crate::store::Receipt::reissue_at): otherwise a token that is issued
-    /// in the same second is taken for one of those that were revoked. Only within that second,
-    /// `iat` then has a fraction.
+    /// in the same second counts as revoked. Only within that second, `iat` then has a fraction.
     pub fn with_not_before_iat(mut self, reissue_at: impl Into<Option<Timestamp>>) -> Self {
         self.not_before_iat = reissue_at.into().unwrap_or_default();
         self
@@ -348,7 +348,8 @@ impl NewToken {
         self
     }
 
-    /// More claims, from anything that becomes a JSON object; as [`with_claim`](Self::with_claim).
+    /// More claims, from anything that serializes to a JSON object; as
+    /// [`with_claim`](Self::with_claim).
     pub fn with_claims(mut self, claims: &impl Serialize) -> Self {
         match (&mut self.claims, serde_json::to_value(claims)) {
             (Ok(known), Ok(Value::Object(more))) => known.extend(more),
@@ -445,11 +446,11 @@ impl fmt::Debug for IssuedToken {
     }
 }
 
-/// Why a token was not issued. Names the rule, never the value of a claim.
+/// Why a token was not issued. It names the rule, never the value of a claim.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum IssueError {
-    /// What was asked for cannot be: why.
+    /// The claims that were asked for cannot be; the text says why.
     Invalid(Box<str>),
     /// The profile would refuse the token.
     Refused(TokenError),

@@ -12,14 +12,14 @@ use super::{Algorithm, TokenProfile};
 use crate::config::{ConfigError, ConfigOrigin, Configuration, EnvVars, SecretText, text_or_file};
 
 /// The settings of a [`TokenIssuer`] with its key, for configuration files and environment
-/// variables. What its tokens say of issuer and audience is in the [`TokenProfile`], which
+/// variables. Issuer and audience of its tokens come from the [`TokenProfile`], which
 /// [`VerifierConfig::profile`](super::VerifierConfig::profile) reads.
 ///
 /// The variable of a field is `JWT_SIGNING_` and the name of the field in capitals, such as
 /// `JWT_SIGNING_PRIVATE_KEY_FILE`; the one of the lifetime is `JWT_ACCESS_LIFETIME_SECS`. Exactly
 /// one source of the key is required. An error names the variable, or the field, and the remedy. An
-/// unknown field is an error, and so is a variable that is almost called like one of these while
-/// that one is not set.
+/// unknown field is an error. So is a misspelt variable: one with almost the name of a variable
+/// that is not set.
 ///
 /// ```no_run
 /// use tower_jwt_revocation::VerifierConfig;
@@ -52,8 +52,8 @@ pub struct IssuerConfig {
     pub algorithm: Option<Algorithm>,
     /// Name of the secret or of the key in PEM: the `kid` of the tokens. Default: none.
     pub key_id: Option<String>,
-    /// How long access tokens are valid, in seconds. Default: 900, which is 15 min, or what the
-    /// profile accepts if that is less.
+    /// How long access tokens are valid, in seconds. Default: 900, which is 15 min, or less if the
+    /// profile accepts less.
     pub access_lifetime_secs: Option<u64>,
     #[serde(skip)]
     origin: ConfigOrigin,
@@ -74,11 +74,11 @@ impl Configuration for IssuerConfig {
 }
 
 impl IssuerConfig {
-    /// From the environment.
+    /// Reads the settings from environment variables.
     ///
     /// # Errors
-    /// [`ConfigError`] naming a variable that is not Unicode, is empty, or has a value that it
-    /// cannot have; or one that is not set while another is that is almost called so.
+    /// [`ConfigError`] naming a variable that is not Unicode, is empty, has a value that it cannot
+    /// have, or is misspelt.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::from_vars(&EnvVars::of_process())
     }
@@ -87,13 +87,12 @@ impl IssuerConfig {
         Ok(Self { origin: ConfigOrigin::Environment, ..vars.read()? })
     }
 
-    /// An issuer of tokens that `profile` accepts. A verifier in the same program takes the
+    /// An issuer of tokens that `profile` accepts. A verifier in the same program uses the
     /// [`verification_key`](SigningKey::verification_key) of the
     /// [`signing_key`](Self::signing_key).
     ///
     /// # Errors
-    /// [`ConfigError`] naming what is missing or cannot work; as [`TokenIssuer::new`] if the
-    /// profile names several issuers.
+    /// [`ConfigError`] naming what is missing or cannot work, or as [`TokenIssuer::new`].
     pub fn issuer(&self, profile: TokenProfile) -> Result<TokenIssuer, ConfigError> {
         let key = self.signing_key()?;
         let issuer = TokenIssuer::new(key, profile)?;

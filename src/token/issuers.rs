@@ -13,18 +13,17 @@ use crate::config::ConfigError;
 use crate::samples::Samples;
 use crate::verified::VerifiedToken;
 
-/// Verifies the tokens of several issuers, each by a verifier of its own: with its own keys,
-/// audiences, types and claims.
+/// Verifies the tokens of several issuers. Each issuer has a verifier of its own, with its own
+/// keys, audiences, types and claims.
 ///
-/// The `iss` of a token is read before anything of it has been checked, and used for one thing: to
-/// choose the verifier. Nothing is read of a token that is longer than the longest that one of the
-/// verifiers accepts ([`TokenProfile::with_max_token_bytes`]). The chosen verifier then checks all
-/// of it, the `iss` included. So a token can choose its verifier, but only that of the issuer that
-/// it claims to be from; and no key of one issuer is ever tried on a token of another.
+/// The set reads the `iss` of a token before anything is checked, only to choose the verifier. It
+/// does not read a token that is longer than every verifier accepts
+/// ([`TokenProfile::with_max_token_bytes`]). The chosen verifier then checks all of it, the `iss`
+/// included. So no key of one issuer is ever tried on a token of another.
 ///
-/// Revocations never mix either. The profile of each verifier must name its issuers, and every id
-/// belongs to the issuer of its token: `alice` of one is not `alice` of the other, and the key
-/// `2026` of one is not that of the other. They need not share a fail mode either: see
+/// Revocations are kept apart, too. The profile of each verifier must name its issuers, and every
+/// id belongs to the issuer of its token: `alice` of one is not `alice` of the other, and the key
+/// `2026` of one is not that of the other. Each issuer can have its own fail mode: see
 /// [`with_fail_mode_for`](crate::JwtRevocationLayer::with_fail_mode_for).
 ///
 /// ```
@@ -47,9 +46,10 @@ use crate::verified::VerifiedToken;
 /// ```
 ///
 /// # Tenants
-/// Many issuers with the same keys, such as the tenants of Microsoft Entra, need no set but one
-/// verifier whose profile has a [pattern](TokenProfile::with_issuer_pattern). Many issuers with
-/// keys of their own, such as the realms of Keycloak: [`with_tenants`](Self::with_tenants).
+/// For many issuers with the same keys, such as the tenants of Microsoft Entra, use one verifier
+/// whose profile has a [pattern](TokenProfile::with_issuer_pattern), and no set. For many issuers
+/// with keys of their own, such as the realms of Keycloak, use
+/// [`with_tenants`](Self::with_tenants).
 #[derive(Clone)]
 pub struct IssuerSet {
     verifiers: Vec<IssuerVerifier>,
@@ -99,20 +99,20 @@ impl IssuerSet {
         self.add(profile, IssuerVerifier::One(Arc::new(verifier)))
     }
 
-    /// Adds issuers whose verifiers are looked up when a token comes: `verifier_of` is given an
-    /// issuer that `profile` knows, usually by a [pattern](TokenProfile::with_issuer_pattern), and
-    /// gives its verifier, or none if it has none.
+    /// Adds issuers whose verifiers are looked up when a token comes. `verifier_of` gets an issuer
+    /// that `profile` knows, usually by a [pattern](TokenProfile::with_issuer_pattern), and returns
+    /// its verifier, or `None`.
     ///
-    /// `profile` stands for all of them where no token is at hand: its issuers are those that can
-    /// be revoked at, its longest lifetime decides how long revocations are kept, and nothing is
-    /// read of a token that is longer than it accepts. A token that is valid for longer is refused,
-    /// whatever its verifier says; so is one whose verifier does not name the issuer in a profile
-    /// of its own.
+    /// `profile` stands for all of them where there is no token. Only ids of its issuers can be
+    /// revoked, its longest lifetime decides how long revocations are kept, and a token with more
+    /// bytes than it accepts is not read. A token that is valid for longer than that lifetime is
+    /// refused, whatever its verifier says. So is a token whose verifier does not name the issuer
+    /// in its own profile.
     ///
     /// # Security
-    /// `verifier_of` is called with what a stranger wrote into a token, before anything was
-    /// checked. It must be quick, must not keep a record for every name it is asked about, and must
-    /// not fetch anything by that name.
+    /// `verifier_of` is called with text that a stranger can choose, before anything was checked.
+    /// It must be quick, must not store every name that it is asked about, and must not fetch
+    /// anything by that name.
     ///
     /// # Errors
     /// [`ConfigError`] if `profile` cannot work, names no issuer, or one that the set has already.
@@ -124,9 +124,9 @@ impl IssuerSet {
         self.add(profile.with_keys_of_tenants(), IssuerVerifier::PerTenant(Arc::new(verifier_of)))
     }
 
-    /// Adds a verifier for the tokens of all other issuers, and for those that name none. Its
-    /// profile names no issuer, so that their ids all belong to one nameless issuer, which is the
-    /// one of a target that names none. Nothing can be added after it.
+    /// Adds a verifier for the tokens of all other issuers, and for those without `iss`. Its
+    /// profile names no issuer, so all their ids belong to one nameless issuer. A target that names
+    /// no issuer means that one. Nothing can be added after it.
     ///
     /// # Errors
     /// [`ConfigError`] if its profile names an issuer, or if there is such a verifier already.
@@ -200,9 +200,9 @@ impl TokenVerifier for IssuerSet {
         self.verify_with(token, |verifier| verifier.verify_for_revocation(token))
     }
 
-    /// Changes whenever one of them changes. With [tenants](Self::with_tenants), whose verifiers
-    /// come and go unseen, it is never the same: a cache around the set remembers nothing. Give the
-    /// verifier of each tenant a cache of its own.
+    /// Changes whenever one of them changes. With [tenants](Self::with_tenants) it is never the
+    /// same, because their verifiers can change unseen: a cache around the set remembers nothing.
+    /// Give the verifier of each tenant a cache of its own.
     fn generation(&self) -> u64 {
         let sum = self.verifiers.iter().try_fold(0_u64, |sum, member| match member {
             // Each only grows, so the sum never comes back.

@@ -12,7 +12,7 @@
 //! | [`UpstreamClaims`] | claims that another layer or a gateway has verified |
 //! | [`VerifierConfig`] | a verifier from environment variables or a file |
 //! | [`issue`] | mints tokens that are revocable by construction (feature `issuer`) |
-//! | [`IssuerConfig`] | what mints them, from environment variables or a file (feature `issuer`) |
+//! | [`IssuerConfig`] | an issuer from environment variables or a file (feature `issuer`) |
 
 mod algorithm;
 pub mod bearer;
@@ -58,10 +58,10 @@ use crate::verified::VerifiedToken;
 
 /// Verifies a token, or says why it is not accepted.
 ///
-/// [`JwtVerifier`](jwt::JwtVerifier) implements it. A verifier of your own checks the signature as
-/// it likes and passes the claims to [`TokenProfile::assert_verified`] of its
-/// [`profile`](Self::profile): that is the only way to make a `VerifiedToken`. A verifier around
-/// another one forwards all four methods.
+/// [`JwtVerifier`](jwt::JwtVerifier) implements it. A verifier of your own checks the signature in
+/// its own way and passes the claims to [`TokenProfile::assert_verified`] of its
+/// [`profile`](Self::profile), which is the only way to make a `VerifiedToken`. A verifier that
+/// wraps another one forwards all four methods.
 ///
 /// It is called on the request path: it must not block.
 ///
@@ -107,15 +107,15 @@ pub trait TokenVerifier: Send + Sync + 'static {
     /// not valid yet can be revoked, and one that is expired needs no error (RFC 7009 §2.2).
     ///
     /// # Errors
-    /// [`TokenError`] if the token was not issued by a trusted key or could never be accepted.
+    /// [`TokenError`] if no trusted key has signed the token, or if it could never be accepted.
     fn verify_for_revocation(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenError>;
 
     /// The rules by which this verifier checks claims, with the clock by which it checks times. A
     /// [`Revoker`](crate::Revoker) needs them too.
     ///
     /// Every token that the verifier returns must be made by this profile, by a clone of it, or by
-    /// one of those that it [combines](TokenProfile::combined). A token of another profile is
-    /// refused with [`TokenErrorKind::WrongProfile`]: its revocations might not be found.
+    /// one that it [combines](TokenProfile::combined). A token of another profile is refused with
+    /// [`TokenErrorKind::WrongProfile`], because its revocations might not be found.
     fn profile(&self) -> &TokenProfile;
 
     /// A number that changes with everything by which tokens are checked, such as the keys. A
@@ -123,18 +123,17 @@ pub trait TokenVerifier: Send + Sync + 'static {
     /// the same, and asks for it on every request.
     ///
     /// - A verifier whose keys and rules never change returns 0.
-    /// - A verifier whose keys change puts the new ones in force first and changes the number after
-    ///   that, so that nobody who sees the new number is still served by the old keys. The number
-    ///   only grows.
-    /// - A verifier around others returns what they return; one around several, the sum.
+    /// - A verifier whose keys change first uses the new keys and then changes the number, so that
+    ///   nobody who sees the new number still gets the old keys. The number only grows.
+    /// - A verifier that wraps another one returns its number; one that wraps several, their sum.
     ///
     /// # Security
-    /// With a number that does not change, a token whose key was withdrawn is accepted for as long
-    /// as a cache remembers it.
+    /// If the number does not change, a token whose key was withdrawn is accepted for as long as a
+    /// cache remembers it.
     fn generation(&self) -> u64;
 
-    /// Adds what it knows of itself to the [metrics](crate::metrics). Default: nothing. A verifier
-    /// around others passes it on.
+    /// Adds its numbers to the [metrics](crate::metrics). Default: nothing. A verifier that wraps
+    /// others passes the call on.
     fn add_metrics(&self, samples: &mut Samples) {
         let _ = samples;
     }
@@ -241,8 +240,8 @@ impl<T: TokenVerifier + ?Sized> TokenVerifier for Arc<T> {
 
 /// Why a token is not accepted.
 ///
-/// For the operator: it names the rule, never the content of the token. What a client is told is
-/// decided by the layer.
+/// It is for the operator: it names the rule, never the content of the token. The layer decides
+/// what a client is told.
 #[derive(Clone, Debug)]
 pub struct TokenError {
     kind: TokenErrorKind,
@@ -259,12 +258,12 @@ pub enum TokenErrorKind {
     /// Not a JWS in compact form (RFC 7515 §7.1), or its header or claims are not the JSON they
     /// must be.
     Malformed,
-    /// A header parameter that must be understood and is not: `crit`, `b64`, `zip`, `enc` (RFC 7515
-    /// §4.1.11).
+    /// A header parameter that must be understood and is not supported: `crit`, `b64`, `zip`, `enc`
+    /// (RFC 7515 §4.1.11).
     UnsupportedHeader,
     /// The token is of a kind that is not accepted here, by its header `typ` or by its claims.
     WrongType,
-    /// No key for this `kid`, or none was named and there are several.
+    /// There is no key for this `kid`, or the token names none and there are several keys.
     UnknownKey,
     /// The `alg` is not the one of the key.
     WrongAlgorithm,
@@ -274,7 +273,7 @@ pub enum TokenErrorKind {
     Expired,
     /// `nbf` is still to come.
     NotYetValid,
-    /// `iat` is later than a clock can be wrong.
+    /// `iat` is in the future by more than the leeway.
     IssuedInFuture,
     /// Valid for longer than the longest accepted lifetime.
     LifetimeTooLong,
@@ -282,20 +281,19 @@ pub enum TokenErrorKind {
     MissingClaim,
     /// The token has no id and the profile wants one.
     MissingId,
-    /// A claim has the wrong type, is empty or too long, or stands there twice.
+    /// A claim has the wrong type, is empty or too long, or occurs twice.
     OddClaim,
-    /// A claim is there, or has a value, that the profile forbids; or it has none of the values
-    /// that the profile requires.
+    /// The profile forbids a claim or its value, or requires another value.
     ForbiddenClaim,
     /// `iss` is not one of the accepted issuers.
     WrongIssuer,
     /// `aud` names none of the accepted audiences.
     WrongAudience,
     /// The token is bound to a key of the client (`cnf`: DPoP, mTLS) and nothing proves that the
-    /// client has it; or it was presented as one that is bound, and is not.
+    /// client has the key. Or it was presented as a bound token, and is not.
     UnprovenKey,
-    /// The keys that could check it cannot be had at the moment: nothing is known about the token,
-    /// and the client may try again. The layer answers 503, not 401.
+    /// The keys that could check it are out of reach at the moment. Nothing is known about the
+    /// token, and the client may try again. The layer answers 503, not 401.
     NoKeys,
     /// The verifier made the token by other rules than those of its
     /// [`profile`](TokenVerifier::profile): a mistake in a verifier of your own.
@@ -305,7 +303,7 @@ pub enum TokenErrorKind {
 }
 
 impl TokenErrorKind {
-    /// Every kind, in the order in which they are counted.
+    /// All kinds, in the order in which they are counted.
     pub const ALL: [Self; 21] = [
         Self::TooLong,
         Self::Malformed,

@@ -1,5 +1,5 @@
-//! Profiles for the tokens of well-known providers: what `iss` looks like, which claims say who and
-//! what a token is, and by what it can be revoked.
+//! Profiles for the tokens of well-known providers: what `iss` looks like, which claims identify
+//! token and user, and by what a token can be revoked.
 //!
 //! | provider | preset | one token | one session | all of a user | more |
 //! | --- | --- | --- | --- | --- | --- |
@@ -22,10 +22,11 @@
 //! | [Django SimpleJWT](https://django-rest-framework-simplejwt.readthedocs.io/en/latest/settings.html) | [`simple_jwt`](Provider::simple_jwt) | `jti` | – | `user_id` | – |
 //! | [Flask-JWT-Extended](https://flask-jwt-extended.readthedocs.io/en/stable/options.html) | [`flask_jwt_extended`](Provider::flask_jwt_extended) | `jti` | – | `sub` | – |
 //!
-//! "The token itself" is revoked by handing it in
-//! ([`Revoker::revoke_raw_token`](crate::Revoker::revoke_raw_token)). Everywhere a whole issuer and
-//! a signing key (`kid`) can be revoked too. The shapes are those that the providers publish; a
-//! provider that is configured in another way needs [`with_profile`](Provider::with_profile).
+//! "The token itself" is revoked by
+//! [`Revoker::revoke_raw_token`](crate::Revoker::revoke_raw_token), which needs the token. With all
+//! providers, a whole issuer and a signing key (`kid`) can be revoked too. The presets follow what
+//! the providers document; if yours is configured in another way, use
+//! [`with_profile`](Provider::with_profile).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,8 +38,8 @@ use super::{MissingId, TokenProfile};
 use crate::config::ConfigError;
 use crate::revocation::TargetKind;
 
-/// A provider of tokens: the rules for them, and where its keys are. The
-/// [table](self) says by what its tokens can be revoked.
+/// A provider of tokens: the rules for its tokens, and where its keys are. The [table](self) says
+/// by what its tokens can be revoked.
 ///
 /// ```no_run
 /// use tower_jwt_revocation::token::provider::Provider;
@@ -97,7 +98,8 @@ const MAX_BYTES_OF_ENTRA: usize = 16 * 1024;
 impl Provider {
     /// Access tokens of a realm of Keycloak; `realm` is its URL, such as
     /// `https://id.example/realms/shop`. Keycloak writes an audience only if a mapper of the client
-    /// (scope) adds it. A `sid` comes again, so a session is revoked "so far".
+    /// (scope) adds it. Keycloak reuses a `sid`, so revoking a session covers the tokens issued so
+    /// far.
     pub fn keycloak(realm: &str, audience: &str) -> Self {
         let realm = realm.trim_end_matches('/');
         Self::discovered(
@@ -110,8 +112,8 @@ impl Provider {
     }
 
     /// Access tokens of one tenant of Microsoft Entra in version 2.0; `tenant` is its id,
-    /// `audience` the client id of the API. Tokens of up to 16 KiB are accepted, because of groups,
-    /// and of up to 29 h, because of continuous access evaluation.
+    /// `audience` the client id of the API. Tokens of up to 16 KiB are accepted, because they can
+    /// list groups, and up to 29 h of validity, because of continuous access evaluation.
     pub fn entra_v2(tenant: &str, audience: &str) -> Self {
         let issuer = format!("https://login.microsoftonline.com/{tenant}/v2.0");
         Self::discovered(&issuer, entra(of(&issuer, audience), "2.0", "azp"))
@@ -140,10 +142,10 @@ impl Provider {
         Self::discovered(&issuer, okta(of(&issuer, audience)))
     }
 
-    /// Access tokens of the org authorization server of Okta, `https://{domain}`. Okta means them
-    /// for its own API and does not promise to publish their keys; for an API of yours take
-    /// [`okta`](Self::okta). Their type is `application/okta-internal-at+jwt`, which the verifier
-    /// accepts that this preset makes.
+    /// Access tokens of the org authorization server of Okta, `https://{domain}`. Okta issues them
+    /// for its own API and does not promise to publish their keys; for an API of yours use
+    /// [`okta`](Self::okta). Their type is `application/okta-internal-at+jwt`, which verifiers made
+    /// by this preset accept.
     pub fn okta_org(domain: &str) -> Self {
         let issuer = format!("https://{domain}");
         let types = &["okta-internal-at+jwt"];
@@ -166,8 +168,8 @@ impl Provider {
         )
     }
 
-    /// ID tokens of Google, for services that take them as bearer tokens: its access tokens are no
-    /// JWTs. `audience` is the client id, or the URL of the service. The issuer is
+    /// ID tokens of Google, for services that take them as bearer tokens, because its access tokens
+    /// are no JWTs. `audience` is the client id, or the URL of the service. The issuer is
     /// `https://accounts.google.com`; old clients may still get tokens of `accounts.google.com`,
     /// which [`with_profile`](Self::with_profile) can add.
     ///
@@ -209,10 +211,10 @@ impl Provider {
     }
 
     /// Access tokens of a provider of Authentik; `issuer` is the URL of the application, such as
-    /// `https://id.example/application/o/shop/`, `audience` the client id, which ID tokens have as
-    /// well: what tells them apart is the claim `uid`. Where the issuer is the same for all
-    /// applications, fetch the keys from `Jwks::at`; a provider without a
-    /// signing key signs with the client secret.
+    /// `https://id.example/application/o/shop/`, `audience` the client id. ID tokens have that
+    /// audience as well; the claim `uid` tells them apart. Where the issuer is the same for all
+    /// applications, fetch the keys from `Jwks::at`; a provider without a signing key signs with
+    /// the client secret.
     pub fn authentik(issuer: &str, audience: &str) -> Self {
         let profile = known_by_itself(of(issuer, audience))
             .require_claim_presence("uid")
@@ -221,10 +223,10 @@ impl Provider {
         Self::discovered(issuer, profile)
     }
 
-    /// Tokens of jobs of GitHub Actions in repositories of `owner`. Everybody can have tokens of
+    /// Tokens of jobs of GitHub Actions in repositories of `owner`. Everybody can get tokens of
     /// this issuer with any audience, so the owner is part of the preset. A name can pass to
-    /// somebody else, an id cannot: `require_claim("repository_owner_id", ["65"])` in
-    /// [`with_profile`](Self::with_profile).
+    /// somebody else, an id cannot: to check it, add `require_claim("repository_owner_id", ["65"])`
+    /// by [`with_profile`](Self::with_profile).
     pub fn github_actions(owner: &str, audience: &str) -> Self {
         let issuer = "https://token.actions.githubusercontent.com";
         Self::discovered(
@@ -236,9 +238,9 @@ impl Provider {
         )
     }
 
-    /// ID tokens of jobs of GitLab CI in projects right in the group `namespace`; `instance` is
+    /// ID tokens of jobs of GitLab CI in projects directly in the group `namespace`; `instance` is
     /// `https://gitlab.com` or yours, `audience` what the job asks for (`id_tokens: … aud:`).
-    /// Everybody can have tokens of `gitlab.com`, so the namespace is part of the preset.
+    /// Everybody can get tokens of `gitlab.com`, so the namespace is part of the preset.
     pub fn gitlab_ci(instance: &str, namespace: &str, audience: &str) -> Self {
         let issuer = instance.trim_end_matches('/');
         Self::discovered(
@@ -252,9 +254,9 @@ impl Provider {
 
     /// Tokens of service accounts of Kubernetes that are bound to a pod (projected volumes,
     /// `TokenRequest`); `issuer` is the `--service-account-issuer` of the cluster, `audience` what
-    /// the volume asks for. A pod is a session: `Target::session(uid)` revokes its tokens. Those
-    /// that Secrets hold are of no end, and refused; so are those for the API server itself, which
-    /// may be valid for a year.
+    /// the volume asks for. A pod counts as a session: `Target::session(uid)` revokes its tokens.
+    /// Tokens in Secrets never expire and are refused. So are those for the API server itself,
+    /// which may be valid for a year.
     pub fn kubernetes(issuer: &str, audience: &str) -> Self {
         let profile = known_by_itself(of(issuer, audience))
             .require_claim_presence("/kubernetes.io/namespace")
@@ -264,9 +266,9 @@ impl Provider {
         Self::discovered(issuer, profile)
     }
 
-    /// JWT-SVIDs of SPIFFE; `issuer` is what the SPIRE server is told to write (`jwt_issuer`),
-    /// whose keys its OIDC Discovery Provider publishes. A token without `iss` is refused, as it
-    /// could be of any trust domain. Their type is `JWT` or `JOSE`, if they have one.
+    /// JWT-SVIDs of SPIFFE; `issuer` is the `jwt_issuer` of the SPIRE server, whose OIDC Discovery
+    /// Provider publishes the keys. A token without `iss` is refused, because it could be of any
+    /// trust domain. Their type is `JWT` or `JOSE`, if they have one.
     pub fn spiffe(issuer: &str, audience: &str) -> Self {
         let profile = known_by_itself(of(issuer, audience)).with_required_subject();
         Self { types: &["JOSE"], ..Self::discovered(issuer, profile) }
@@ -290,7 +292,7 @@ impl Provider {
         Self::of(profile, KeysAt::Nowhere)
     }
 
-    /// With its rules changed, such as a further audience.
+    /// Changes the rules, for example adds an audience.
     ///
     /// ```
     /// use tower_jwt_revocation::token::provider::Provider;
@@ -306,7 +308,7 @@ impl Provider {
         self
     }
 
-    /// The rules for its tokens: all that a process needs that revokes and does not check.
+    /// The rules for its tokens. A process that revokes and does not check needs nothing else.
     pub fn profile(&self) -> &TokenProfile {
         &self.profile
     }
@@ -322,12 +324,13 @@ impl Provider {
         Ok(JwtVerifier::new(keys, self.profile)?.with_further_types(self.types))
     }
 
-    /// Where it publishes its keys, to be fetched by other settings than the usual ones; the
-    /// verifier is then made by [`JwtVerifier::with_remote_keys`], and for
-    /// [`okta_org`](Self::okta_org) and [`spiffe`](Self::spiffe) told of their types.
+    /// Where it publishes its keys, to fetch them with other settings than the default. Make the
+    /// verifier by [`JwtVerifier::with_remote_keys`] then, and for [`okta_org`](Self::okta_org) and
+    /// [`spiffe`](Self::spiffe) set the types of their tokens.
     ///
     /// # Errors
-    /// [`ConfigError`] if the issuer is no URL, or if it publishes none, as its secret is shared.
+    /// [`ConfigError`] if the issuer is no URL, or if the provider has a shared secret and
+    /// publishes no keys.
     #[cfg(feature = "jwks")]
     pub fn jwks(&self) -> Result<Jwks, ConfigError> {
         match &self.keys {
@@ -344,7 +347,7 @@ impl Provider {
     /// of its tokens.
     ///
     /// # Errors
-    /// [`JwksError`] if a setting cannot work, or why the keys could not be fetched.
+    /// [`JwksError`] if a setting cannot work, or if the keys could not be fetched.
     #[cfg(feature = "jwks")]
     pub async fn connect(self) -> Result<JwtVerifier, JwksError> {
         self.profile.validate()?;

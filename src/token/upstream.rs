@@ -18,9 +18,10 @@ use crate::verified::VerifiedToken;
 
 /// The claims of a token that was verified further out, found in the request.
 ///
-/// For a [`JwtRevocationLayer::behind`](crate::JwtRevocationLayer::behind) another layer that
-/// checks signatures. The claims are checked by the profile all the same: issuer, audience, times,
-/// and that the token can be revoked.
+/// It is for [`JwtRevocationLayer::behind`], where another layer checks signatures. The profile
+/// still checks the claims: issuer, audience, times, and that the token can be revoked.
+///
+/// [`JwtRevocationLayer::behind`]: crate::JwtRevocationLayer::behind
 ///
 /// ```
 /// use tower_jwt_revocation::token::UpstreamClaims;
@@ -45,19 +46,18 @@ use crate::verified::VerifiedToken;
 /// ```
 ///
 /// # Cryptography
-/// jsonwebtoken, if the layer further out is built on its version 12 too, has one provider for the
-/// whole process and panics if it has to choose between two. So one is installed here, unless the
-/// program has done so or no feature of this crate brings one.
+/// jsonwebtoken has one crypto provider for the whole process, and panics if it has to choose
+/// between two. This matters if the layer further out uses its version 12, too. So a provider is
+/// installed here, unless the program has done so or no feature of this crate brings one.
 ///
 /// # Security
-/// - Whatever puts the claims there must have checked the signature and the type (`typ`) of the
-///   token. Nothing here can.
-/// - The layer further out must be there on every route. A request without claims has no
-///   credentials and is refused.
-/// - Only what is handed over can be revoked: a type of claims that has no `sid` makes revocations
-///   of sessions without effect. `jti`, `iat`, `exp` and `sub` should be in it, and every claim
-///   that names a target (see [`TokenProfile::with_claim_target`]). `#[serde(flatten)]` into a map
-///   keeps the rest.
+/// - The outer layer must check the signature and the type (`typ`) of the token. This type cannot.
+/// - The outer layer must be on every route. A request without claims has no credentials and is
+///   refused.
+/// - A token can be revoked only by the claims that are handed over: without `sid` in the type,
+///   revocations of sessions have no effect. Put `jti`, `iat`, `exp` and `sub` into it, and every
+///   claim that names a target (see [`TokenProfile::with_claim_target`]). `#[serde(flatten)]` into
+///   a map keeps the rest.
 #[derive(Clone)]
 pub struct UpstreamClaims {
     profile: TokenProfile,
@@ -114,12 +114,13 @@ impl UpstreamClaims {
     }
 
     /// Claims in a header field that a gateway writes: JSON in base64url, with or without padding,
-    /// no longer than [`TokenProfile::with_max_token_bytes`] says, as Envoy and Istio
-    /// (`forward_payload_header`, `outputPayloadToHeader`) and API Gateway of Google Cloud do.
+    /// no longer than [`TokenProfile::with_max_token_bytes`]. Envoy and Istio
+    /// (`forward_payload_header`, `outputPayloadToHeader`) and API Gateway of Google Cloud write it
+    /// so.
     ///
     /// # Security
-    /// A client that can write this field can claim to be any user. The gateway must remove it from
-    /// requests that come from outside, and there must be no way to the service but through it.
+    /// A client that can write this field can claim to be any user. The gateway must remove the
+    /// field from requests that come from outside, and be the only way to the service.
     ///
     /// # Errors
     /// [`ConfigError`] if the name cannot be that of a header field, or if the profile cannot work.
@@ -151,8 +152,7 @@ impl UpstreamClaims {
         })
     }
 
-    /// Claims that `find` knows how to find, as JSON. `None` means that the request has no
-    /// credentials.
+    /// Claims that `find` finds, as JSON. `None` means that the request has no credentials.
     ///
     /// # Security
     /// `find` is responsible for the claims, as [`TokenProfile::assert_verified`] says.
@@ -169,8 +169,7 @@ impl UpstreamClaims {
         Ok(Self { profile, find: Arc::new(find) })
     }
 
-    /// As [`TokenProfile::with_clock`]: where the time comes from by which `exp`, `nbf` and `iat`
-    /// are checked.
+    /// The clock by which `exp`, `nbf` and `iat` are checked, as [`TokenProfile::with_clock`].
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.profile = self.profile.with_clock(clock);

@@ -1,7 +1,7 @@
 //! Keys that an identity provider publishes: a JSON Web Key Set, by its URL or by discovery from
 //! the issuer.
 //!
-//! Requests never wait for the provider. A task fetches the keys and swaps them; a request looks at
+//! Requests never wait for the provider. A task fetches the keys and replaces them; a request uses
 //! those that are there.
 
 // | module | what it does |
@@ -63,27 +63,26 @@ pub(crate) const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 /// # Ok(()) }
 /// ```
 ///
-/// - The keys are fetched anew when they are [as old as that](Self::with_max_age), or when a token
-///   names an unknown one or does not fit the one that it names (after a
+/// - The keys are fetched anew when they reach their [greatest age](Self::with_max_age), and when a
+///   token names an unknown key or does not fit the key that it names (after a
 ///   [pause](Self::with_cooldown)). At most one fetch is under way at a time.
-/// - A key that is no longer published is no longer accepted once the next fetch is done, also if
-///   no key of the set can be used then. An empty set (`{"keys":[]}`) withdraws nothing: it is
-///   taken for an outage.
+/// - A key that is no longer published is refused after the next fetch, even if no usable key is
+///   left. An empty set (`{"keys":[]}`) withdraws nothing: it counts as an outage.
 /// - When the provider is out of reach, the last keys stay in use [for a
 ///   while](Self::with_outage_grace).
-/// - A token whose key is not known *yet* is answered with 503, not 401, so that a client does not
-///   throw it away: only a fetch that begins after such a token was seen can tell whether its key
-///   exists. If it comes back without the key, the answer is 401 from then on, and the key is
-///   looked for again once a minute at most. The same holds for a key that was withdrawn. Tokens
-///   may name keys that never existed: 64 such names are waited for at a time, and 1024 are
-///   remembered, for 10 min after they were last seen.
+/// - A token whose key is not known *yet* is answered with 503, not 401, so that a client keeps it.
+///   Only a fetch that begins after the token was seen can tell whether the key exists. If that
+///   fetch does not find the key, the answer is 401 from then on, and the key is looked for again
+///   once a minute at most. The same holds for a withdrawn key. Attackers can make up key names: 64
+///   such names are waited for at a time, and 1024 are remembered, for 10 min after they were last
+///   seen.
 /// - `https` only, no redirects, at most 256 KiB, all within a [time limit](Self::with_timeout).
 ///   What a token says about where its key is (`jku`, `x5u`, `jwk`, `x5c`) is ignored.
-/// - Keys that cannot be used are skipped and logged: for encryption, weak, of unknown type,
-///   secret, without a name beside others, or of a name and an algorithm that are taken; at
-///   `debug`, with the reason. RSA keys without `alg` are for RS256, unless [another
-///   algorithm](Self::with_default_algorithms) is set.
-/// - Of several keys with one name a token chooses by its `alg` (RFC 7517 §4.5).
+/// - Keys that cannot be used are skipped and logged at `debug`, with the reason. These are keys
+///   for encryption, weak keys, keys of unknown type, secrets, keys without a name beside others,
+///   and keys with the name and algorithm of another. RSA keys without `alg` are for RS256, unless
+///   [another algorithm](Self::with_default_algorithms) is set.
+/// - Of several keys with one name, the `alg` of the token chooses (RFC 7517 §4.5).
 #[derive(Clone)]
 pub struct Jwks {
     source: JwksSource,
@@ -111,7 +110,7 @@ impl Jwks {
     /// The key set at this `https` URL.
     ///
     /// # Errors
-    /// [`ConfigError`] if this is not an absolute URL, or has a user name in it.
+    /// [`ConfigError`] if this is not an absolute URL, or contains a user name.
     pub fn at(url: &str) -> Result<Self, ConfigError> {
         Ok(Self::of(JwksSource::at(url)?))
     }
@@ -120,18 +119,18 @@ impl Jwks {
     /// `<issuer>/.well-known/openid-configuration` must be about this very issuer, and says where
     /// the keys are.
     ///
-    /// If that is at another host, its address must be public: else whoever writes the document
-    /// could make this process ask a server in its own network. Where the key set is meant to be
-    /// within the network, name it with [`at`](Self::at) and the issuer in the profile. So it is
-    /// with the service accounts of Kubernetes: `https://kubernetes.default.svc/openid/v1/jwks`,
-    /// with the [certificates](Self::with_root_certificates) in
+    /// If the keys are at another host, its address must be public: otherwise the author of the
+    /// document could make this process call a server in its own network. For a key set within your
+    /// network, use [`at`](Self::at), and name the issuer in the profile. This is so for the
+    /// service accounts of Kubernetes: `https://kubernetes.default.svc/openid/v1/jwks`, with the
+    /// [certificates](Self::with_root_certificates) in
     /// `/var/run/secrets/kubernetes.io/serviceaccount/ca.crt`. Unless the role
-    /// `system:service-account-issuer-discovery` is bound to `system:unauthenticated`, it wants a
-    /// token, which a [transport](Self::with_transport) of yours can send.
+    /// `system:service-account-issuer-discovery` is bound to `system:unauthenticated`, the request
+    /// needs a token, which a [transport](Self::with_transport) of yours can send.
     ///
     /// # Errors
-    /// [`ConfigError`] if this is not an absolute URL, or has a user name, a query or a fragment in
-    /// it.
+    /// [`ConfigError`] if this is not an absolute URL, or contains a user name, a query or a
+    /// fragment.
     pub fn of_issuer(issuer: &str) -> Result<Self, ConfigError> {
         Ok(Self::of(JwksSource::of_issuer(issuer)?))
     }
@@ -151,9 +150,9 @@ impl Jwks {
         }
     }
 
-    /// Which algorithms a published RSA key may verify that does not name its own (`alg`); default
-    /// RS256, as in OpenID Connect. Each token is checked by the one that it names, if it is among
-    /// these. With an empty list such keys are not used. Keys of all other types leave no choice.
+    /// The algorithms of published RSA keys that name none (`alg`); default RS256, as in OpenID
+    /// Connect. A token must name one of these, and is checked by it. With an empty list such keys
+    /// are not used. The type of all other keys leaves no choice.
     ///
     /// ```
     /// use tower_jwt_revocation::Algorithm;
@@ -180,28 +179,27 @@ impl Jwks {
         Ok(self)
     }
 
-    /// How old keys may get before they are fetched anew, default 15 min: so long, at most, is a
-    /// key accepted that the provider has withdrawn. If the provider wants it sooner
-    /// (`Cache-Control: max-age`) it is done sooner, but not before the
-    /// [pause](Self::with_cooldown) is over.
+    /// How old keys may get before they are fetched anew; default 15 min. A key that the provider
+    /// has withdrawn is accepted for up to this long. If the provider sets a shorter time
+    /// (`Cache-Control: max-age`), that counts, but the [pause](Self::with_cooldown) is kept.
     #[must_use]
     pub fn with_max_age(mut self, max_age: Duration) -> Self {
         self.schedule.max_age = max_age;
         self
     }
 
-    /// The pause between two fetches, whatever tokens ask for; default 10 s. Without it,
-    /// tokens with made-up key names could make this process flood the provider.
+    /// The shortest pause between two fetches; default 10 s. Without it, tokens with made-up key
+    /// names could make this process flood the provider.
     #[must_use]
     pub fn with_cooldown(mut self, cooldown: Duration) -> Self {
         self.schedule.cooldown = cooldown;
         self
     }
 
-    /// For how long after the last good fetch keys stay in use while the provider is out of reach
-    /// or answers nonsense or an empty set, default 24 h: by then, under the default of
-    /// [`TokenProfile::with_max_lifetime`](super::TokenProfile::with_max_lifetime), all tokens that
-    /// it issued are over.
+    /// For how long after the last good fetch keys stay in use while the provider is out of reach,
+    /// or answers with nonsense or an empty set; default 24 h. By then all tokens that it issued
+    /// have expired, under the default of
+    /// [`TokenProfile::with_max_lifetime`](super::TokenProfile::with_max_lifetime).
     ///
     /// # Security
     /// An attacker who cuts us off from the provider keeps a withdrawn key in use for this long.
@@ -212,7 +210,7 @@ impl Jwks {
     }
 
     /// How long a fetch may take from the first packet to the last byte, discovery included;
-    /// default 5 s.
+    /// default 5 s. No request waits for it.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.schedule.timeout = timeout;
@@ -239,39 +237,38 @@ impl Jwks {
         self
     }
 
-    /// Fetches through this HTTP proxy, such as `http://proxy.example:3128`; by default there is
-    /// none, and `HTTPS_PROXY` and its like are not read. The proxy opens a tunnel (`CONNECT`), so
-    /// it sees the host of the provider and nothing else. A user and a password in the URL,
-    /// percent-encoded, are sent to the proxy (RFC 7617). Plain `http` URLs of this machine are
-    /// fetched without it.
+    /// Fetches through this HTTP proxy, such as `http://proxy.example:3128`. Default: no proxy;
+    /// `HTTPS_PROXY` and similar variables are not read. The proxy opens a tunnel (`CONNECT`), so
+    /// it sees only the host of the provider. A user and a password in the URL, percent-encoded,
+    /// are sent to the proxy (RFC 7617). Plain `http` URLs of this machine are fetched without it.
     ///
     /// # Security
-    /// The proxy resolves the names of the provider. So a discovery document that names a
-    /// `jwks_uri` at another host may then lead to whatever the proxy can reach: that the host has
-    /// a public address is checked only if the URL holds an address instead of a name.
+    /// The proxy resolves host names, so this process cannot check that a name has a public
+    /// address; it checks addresses that are written in a URL. A discovery document with a
+    /// `jwks_uri` at another host can then lead to whatever the proxy can reach.
     ///
     /// # Errors
-    /// [`ConfigError`] if this is not an `http` URL of a host, without path and query.
+    /// [`ConfigError`] if this is not an `http` URL with a host and without path and query.
     #[doc(alias = "HTTPS_PROXY")]
     pub fn with_proxy(mut self, url: &str) -> Result<Self, ConfigError> {
         self.http.set_proxy(url)?;
         Ok(self)
     }
 
-    /// Fetches by a client of yours, such as one with a client certificate. The settings about
+    /// Fetches with your own HTTP client, such as one with a client certificate. The settings about
     /// certificates, the proxy and `http` have no effect on it.
     ///
-    /// `fetch` gets a URL (`GET`) and gives the response, whatever its status: only 200 is
-    /// accepted. It should not follow redirects, nor read more than 256 KiB, which are not accepted
-    /// either. What `Cache-Control` says is kept to (RFC 9111 §5.2.2). The future is dropped when
-    /// it takes too long.
+    /// `fetch` requests a URL (`GET`) and returns the response, whatever its status; only 200 is
+    /// accepted. It should not follow redirects, nor read more than 256 KiB, because longer
+    /// responses are refused. `Cache-Control` is obeyed (RFC 9111 §5.2.2). The future is dropped
+    /// when it takes too long.
     ///
     /// # Security
     /// A discovery document can name a `jwks_uri` at another host than that of the issuer. It must
-    /// be `https` if the issuer is, and an address in it must be public. The addresses of a *name*
-    /// are known to your client alone and are not checked: where the author of the document must
-    /// not reach what your client can reach, have it refuse hosts that you do not know, or name the
-    /// key set by [`at`](Self::at).
+    /// be `https` if the issuer is, and an address in it must be public. Only your client knows the
+    /// addresses of a *name*, so they are not checked. If the author of the document must not reach
+    /// what your client can reach, let the client refuse unknown hosts, or name the key set by
+    /// [`at`](Self::at).
     ///
     /// ```
     /// use http::{Response, Uri};
@@ -317,9 +314,9 @@ impl Jwks {
         Ok(keys)
     }
 
-    /// Starts to fetch the keys on the current Tokio runtime and does not wait for them: the
-    /// program can start while the provider is down. Until they are there, tokens are answered with
-    /// 503.
+    /// Starts to fetch the keys on the current Tokio runtime without waiting for them: the program
+    /// can start while the provider is down. Until the keys are there, requests with tokens are
+    /// answered with 503.
     ///
     /// # Errors
     /// [`ConfigError`] if a setting cannot work, or outside of a Tokio runtime.
@@ -361,7 +358,8 @@ impl fmt::Debug for Jwks {
     }
 }
 
-/// Keys that are kept up to date while this, a clone of it, or a verifier made with it is alive.
+/// Published keys, kept up to date while this value, a clone of it, or a verifier made with it
+/// exists.
 #[derive(Clone)]
 pub struct RemoteKeys {
     task: Arc<RefreshTask>,
@@ -376,13 +374,13 @@ impl RemoteKeys {
         self.task.state.current().as_ref().map(|fetched| fetched.keys.ids()).unwrap_or_default()
     }
 
-    /// How long ago the keys in use were fetched; none if there are none. More than
+    /// How long ago the keys in use were fetched; `None` if there are no keys. More than
     /// [`Jwks::with_max_age`] means that the provider is out of reach.
     pub fn age(&self) -> Option<Duration> {
         self.task.state.current().as_ref().map(|fetched| fetched.asked_at.elapsed())
     }
 
-    /// Why the last fetch failed; none if it did not.
+    /// Why the last fetch failed; `None` if it did not.
     pub fn last_error(&self) -> Option<JwksError> {
         self.task.state.last_error()
     }
@@ -403,7 +401,7 @@ impl RemoteKeys {
         async move { task.state.attempt_after(seen).await }
     }
 
-    /// Changes whenever keys come or go, and never comes back.
+    /// A number that changes whenever keys come or go, and never repeats.
     pub fn generation(&self) -> u64 {
         self.task.state.generation()
     }
@@ -486,7 +484,7 @@ fn no_keys(detail: &'static str) -> TokenError {
 
 /// Why keys could not be fetched.
 ///
-/// It names the rule. Of what the provider answered it quotes at most the name of a key, escaped
+/// It names the rule. From the answer of the provider it quotes at most the name of a key, escaped
 /// and cut to 64 characters.
 #[derive(Clone)]
 pub struct JwksError {

@@ -44,20 +44,20 @@ pub struct KeySet {
 }
 
 impl KeySet {
-    /// A set that you have written: every key must be usable. A byte order mark is skipped.
+    /// Reads a set that you have written: every key must be usable. A byte order mark is skipped.
     ///
     /// # Errors
     /// [`ConfigError`] naming the `kid` of the first key that is not for signatures (`use`,
     /// `key_ops`), has an unknown type, is private or weak, or does not say its algorithm where its
-    /// type leaves a choice (RSA, secrets). Or if this is not a key set, if no key is in it, or if
-    /// an object in it has a member twice: parsers that choose differently see two different keys
-    /// (RFC 7517 §4).
+    /// type leaves a choice (RSA, secrets). Also if this is not a key set, if it has no key, or if
+    /// an object in it has a member twice, because parsers could read two different keys then (RFC
+    /// 7517 §4).
     pub fn from_jwk_set(json: &str) -> Result<Self, ConfigError> {
         Self::from_jwk_set_with(json, &[])
     }
 
-    /// The same, where RSA keys without `alg` may verify each of these algorithms. They are in
-    /// [`keys`](Self::keys) once for each.
+    /// As [`from_jwk_set`](Self::from_jwk_set), but RSA keys without `alg` may verify each of these
+    /// algorithms. Such a key is in [`keys`](Self::keys) once for each.
     ///
     /// # Errors
     /// As [`from_jwk_set`](Self::from_jwk_set), and if one of the algorithms is not for RSA: the
@@ -74,23 +74,23 @@ impl KeySet {
         Self { keys, skipped: Vec::new() }.not_empty()
     }
 
-    /// A set that an identity provider has published: what cannot be used is skipped, see
+    /// Reads a set that an identity provider has published. Keys that cannot be used are
     /// [`skipped`](Self::skipped), and RSA keys without `alg` are for RS256, the default of OpenID
     /// Connect. A byte order mark is skipped.
     ///
-    /// Secrets (`"kty": "oct"`) are skipped too: one that is published is none.
+    /// Secrets (`"kty": "oct"`) are skipped too, because a published one is no secret.
     ///
     /// # Errors
     /// [`ConfigError`] if this is not a key set, if no key is left, or if an object in it has a
-    /// member twice: parsers that choose differently see two different keys (RFC 7517 §4).
+    /// member twice, because parsers could read two different keys then (RFC 7517 §4).
     pub fn from_jwk_set_lenient(json: &str) -> Result<Self, ConfigError> {
         Self::from_jwk_set_lenient_with(json, &USUAL_RSA)
     }
 
-    /// The same, where RSA keys without `alg` may verify each of these algorithms, as a provider
-    /// needs it that signs with another one than RS256 and does not say so in its keys
-    /// (`PingFederate`). They are in [`keys`](Self::keys) once for each. With no algorithm at all
-    /// such keys are skipped.
+    /// As [`from_jwk_set_lenient`](Self::from_jwk_set_lenient), but RSA keys without `alg` may
+    /// verify each of these algorithms. It is for providers that sign with another algorithm than
+    /// RS256 and do not say so in their keys (`PingFederate`). Such a key is in
+    /// [`keys`](Self::keys) once for each. With an empty list such keys are skipped.
     ///
     /// # Errors
     /// As [`from_jwk_set_lenient`](Self::from_jwk_set_lenient), and if one of the algorithms is not

@@ -22,9 +22,9 @@ pub(crate) const MAX_RSA_BITS: usize = if cfg!(feature = "aws_lc_rs") { 8192 } e
 /// A key that checks signatures of exactly one algorithm.
 ///
 /// A token never chooses how it is checked: its `alg` must be the one of the key (RFC 8725 §3.1).
-/// Weak keys are refused: secrets shorter than the hash (RFC 7518 §3.2) or that are public keys in
-/// truth, RSA below 2048 bits or with the fingerprint of ROCA (CVE-2017-15361), points that are not
-/// on their curve (RFC 8725 §3.4), Ed25519 points of small order.
+/// Weak keys are refused: secrets that are shorter than the hash (RFC 7518 §3.2) or are really
+/// public keys, RSA keys below 2048 bits or with the ROCA fingerprint (CVE-2017-15361), points that
+/// are not on their curve (RFC 8725 §3.4), and Ed25519 points of small order.
 ///
 /// ```
 /// use tower_jwt_revocation::{Algorithm, VerificationKey};
@@ -60,7 +60,7 @@ impl VerificationKey {
     ///
     /// # Errors
     /// [`ConfigError`] if the algorithm is not one of these, if the secret is shorter than the hash
-    /// (32, 48 or 64 bytes), if it is a key of another kind (PEM, DER, SSH, JWK; in base64, too),
+    /// (32, 48 or 64 bytes), if it is a key of another kind (PEM, DER, SSH, JWK, also in base64),
     /// or if there is no crypto provider.
     pub fn from_secret(algorithm: Algorithm, secret: &[u8]) -> Result<Self, ConfigError> {
         expect_family(algorithm, KeyFamily::Hmac)?;
@@ -89,10 +89,10 @@ impl VerificationKey {
     ///
     /// # Errors
     /// [`ConfigError`] if the algorithm takes a secret, if this is not a key of its kind and curve
-    /// (Ed448 is not supported), if an RSA modulus has less than 2048 or more than 8192 bits (4096
-    /// with the feature `rust_crypto` alone) or the fingerprint of ROCA, which one good key in
-    /// about 100 million has by chance, if a point is not on its curve or of small order, or if
-    /// there is no crypto provider.
+    /// (Ed448 is not supported), if a point is not on its curve or of small order, or if there is
+    /// no crypto provider. Also if an RSA modulus has less than 2048 or more than 8192 bits (4096
+    /// with the feature `rust_crypto` alone) or the ROCA fingerprint; one good key in about 100
+    /// million has that by chance.
     pub fn from_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
         match algorithm.family() {
             KeyFamily::Hmac => Err(wrong_family(algorithm)),
@@ -176,8 +176,8 @@ impl VerificationKey {
         Self::checked(Algorithm::EdDSA, DecodingKey::from_ed_der(key))
     }
 
-    /// Under which name the issuer uses this key: the `kid` of its tokens, exactly. A token that
-    /// names no key is accepted only by a verifier that has just one.
+    /// The name under which the issuer uses this key: exactly the `kid` of its tokens. Only a
+    /// verifier with a single key accepts a token that names no key.
     ///
     /// # Errors
     /// [`ConfigError`] if the name is empty or longer than 1024 bytes.

@@ -1,6 +1,6 @@
 //! Checks signature and header of a token.
 //!
-//! What is checked, in this order; nothing is looked at before everything above it fits:
+//! It checks in this order, and stops at the first failure:
 //!
 //! 1. size, then characters and shape: three parts of base64url, canonical, without padding
 //! 2. header: an object whose `alg`, `kid` and `typ` are strings and stand there once; no `crit`,
@@ -89,7 +89,7 @@ const FOREIGN_TYPES: [&str; 16] = [
     "jwk-set+jwt",
 ];
 
-/// Verifies JSON Web Tokens: compact JWS (RFC 7515, RFC 7519), as RFC 8725 asks for it.
+/// Verifies JSON Web Tokens: compact JWS (RFC 7515, RFC 7519), by the rules of RFC 8725.
 ///
 /// ```
 /// use tower_jwt_revocation::{Algorithm, JwtVerifier, TokenProfile, VerificationKey};
@@ -110,12 +110,11 @@ pub struct JwtVerifier {
 }
 
 impl JwtVerifier {
-    /// Accepts what one of `keys` has signed and `profile` finds acceptable.
+    /// A verifier that accepts tokens that one of `keys` has signed and `profile` accepts.
     ///
     /// # Errors
-    /// [`ConfigError`] if there is no key, if there are several and one has no `kid` or two have
-    /// the same `kid` and the same algorithm, if two secrets are the same, or if the profile cannot
-    /// work.
+    /// [`ConfigError`] if there is no key, if one of several has no `kid`, if two have the same
+    /// `kid` and the same algorithm, if two secrets are the same, or if the profile cannot work.
     pub fn new(
         keys: impl IntoIterator<Item = VerificationKey>,
         profile: TokenProfile,
@@ -123,8 +122,8 @@ impl JwtVerifier {
         Self::from_source(KeySource::Fixed(VerifierKeys::new(keys.into_iter().collect())?), profile)
     }
 
-    /// Accepts what a key has signed that the identity provider publishes at the time, and
-    /// `profile` finds acceptable.
+    /// A verifier that accepts tokens that a currently published key has signed and `profile`
+    /// accepts.
     ///
     /// # Errors
     /// [`ConfigError`] if the profile cannot work, or if the keys were discovered from an issuer
@@ -155,8 +154,8 @@ impl JwtVerifier {
         })
     }
 
-    /// Accepts these types (`typ`) only, and no longer tokens without one. Case does not matter,
-    /// nor whether `application/` stands in front (RFC 7515 §4.1.9).
+    /// Accepts only these types (`typ`), and no tokens without a type. Case does not matter, nor
+    /// does the prefix `application/` (RFC 7515 §4.1.9).
     ///
     /// Default: none, `JWT` and `at+jwt`. For access tokens by RFC 9068: `with_types(["at+jwt"])`.
     /// Types that are known to serve another purpose, such as `logout+jwt` or `dpop+jwt`, are never
@@ -186,8 +185,7 @@ impl JwtVerifier {
         self
     }
 
-    /// As [`TokenProfile::with_clock`]: where the time comes from by which `exp`, `nbf` and `iat`
-    /// are checked.
+    /// The clock by which `exp`, `nbf` and `iat` are checked, as [`TokenProfile::with_clock`].
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.profile = self.profile.with_clock(clock);
@@ -268,7 +266,7 @@ impl TokenVerifier for JwtVerifier {
         header::expect_three_parts(credentials).err()
     }
 
-    /// Changes when the keys do, if they are those that an identity provider publishes.
+    /// Changes when the published keys change; always the same for fixed keys.
     fn generation(&self) -> u64 {
         self.keys.generation()
     }

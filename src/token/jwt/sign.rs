@@ -16,8 +16,8 @@ use crate::token::{Algorithm, KeyFamily};
 
 /// A key that signs with exactly one algorithm.
 ///
-/// When it is made, it signs a text and its public part checks the signature: a key whose parts do
-/// not belong together is an error then, not on a request. `Debug` shows no part of it.
+/// When it is made, it signs a text and its public part checks the signature. So a key whose parts
+/// do not belong together is an error at the start, not on a request. `Debug` shows no part of it.
 ///
 /// ```
 /// use tower_jwt_revocation::token::jwt::SigningKey;
@@ -49,8 +49,8 @@ impl SigningKey {
         Self::checked(key, public)
     }
 
-    /// A private key in PEM, of the kind that the algorithm needs: `PRIVATE KEY`, or `RSA PRIVATE
-    /// KEY` or `EC PRIVATE KEY` as well. Line breaks do not matter.
+    /// A private key in PEM, of the kind that the algorithm needs: `PRIVATE KEY`, `RSA PRIVATE KEY`
+    /// or `EC PRIVATE KEY`. Line breaks do not matter.
     ///
     /// # Errors
     /// [`ConfigError`] if this is not exactly one such block, or as [`from_der`](Self::from_der).
@@ -169,7 +169,7 @@ impl SigningKey {
         }
     }
 
-    /// Under which name verifiers know this key: the `kid` of its tokens.
+    /// The name under which verifiers know this key: the `kid` of its tokens.
     ///
     /// # Errors
     /// [`ConfigError`] if the name is empty or longer than 1024 bytes.

@@ -11,12 +11,12 @@ use crate::token::profile::SignedClaims;
 use crate::token::{TokenError, TokenErrorKind, TokenProfile, TokenVerifier};
 use crate::verified::VerifiedToken;
 
-/// Accepts every token of the right form, **without checking its signature**: for services behind a
-/// gateway that has checked it.
+/// Verifies tokens **without checking their signature**: for services behind a gateway that has
+/// checked it.
 ///
-/// All the rest is checked as by [`JwtVerifier`](super::JwtVerifier): shape, header, type, that
-/// `alg` names a signature algorithm, and the claims by the profile, which must name its issuers.
-/// If the keys are at hand, use `JwtVerifier`.
+/// It checks all the rest as [`JwtVerifier`](super::JwtVerifier) does: shape, header, type, that
+/// `alg` names a signature algorithm, and the claims. The profile must name its issuers. If you
+/// have the keys, use `JwtVerifier`.
 ///
 /// ```
 /// use tower_jwt_revocation::token::jwt::UncheckedSignatureVerifier;
@@ -30,12 +30,10 @@ use crate::verified::VerifiedToken;
 ///
 /// # Security
 /// A client that reaches the service without the gateway can claim to be any user. Network rules
-/// must leave no other way in, from inside either, and the gateway must refuse what it cannot
-/// verify instead of passing it on.
+/// must leave no other way in, also from inside, and the gateway must refuse what it cannot verify.
 ///
-/// It never lets a token be revoked by
-/// [`Revoker::revoke_raw_token`](crate::Revoker::revoke_raw_token): a revocation is for everyone
-/// who shares the store, and anyone could revoke the tokens of others.
+/// With this verifier, [`Revoker::revoke_raw_token`](crate::Revoker::revoke_raw_token) always
+/// fails: otherwise anyone could revoke the tokens of others for all who share the store.
 #[derive(Clone)]
 pub struct UncheckedSignatureVerifier {
     profile: TokenProfile,
@@ -43,7 +41,7 @@ pub struct UncheckedSignatureVerifier {
 }
 
 impl UncheckedSignatureVerifier {
-    /// Accepts what `profile` finds acceptable.
+    /// A verifier that accepts every token with claims that `profile` accepts.
     ///
     /// # Errors
     /// [`ConfigError`] if the profile cannot work or names no issuer.
@@ -79,8 +77,7 @@ impl UncheckedSignatureVerifier {
         self
     }
 
-    /// As [`TokenProfile::with_clock`]: where the time comes from by which `exp`, `nbf` and `iat`
-    /// are checked.
+    /// The clock by which `exp`, `nbf` and `iat` are checked, as [`TokenProfile::with_clock`].
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.profile = self.profile.with_clock(clock);

@@ -48,8 +48,8 @@ impl<'a> SignedClaims<'a> {
         self
     }
 
-    /// The encoded header and payload with the point between them (RFC 7515 §2): the identity of
-    /// tokens that have no id, see [`MissingId::SigningInput`].
+    /// The encoded header and payload with the dot between them (RFC 7515 §2): the identity of
+    /// tokens without an id, see [`MissingId::SigningInput`].
     #[must_use]
     pub fn with_signing_input(mut self, signing_input: &'a str) -> Self {
         self.signing_input = Some(signing_input);
@@ -81,12 +81,12 @@ impl AcceptedClaims {
 }
 
 impl TokenProfile {
-    /// Makes a [`VerifiedToken`]. **Call this only after the signature has been checked**: this is
-    /// the assertion on which everything else rests.
+    /// Makes a [`VerifiedToken`]. **Call this only after the signature has been checked**:
+    /// everything else relies on that.
     ///
     /// # Errors
-    /// [`TokenError`] if the claims are not acceptable, now by the
-    /// [clock](Self::with_clock) of the profile.
+    /// [`TokenError`] if the claims are not acceptable now, by the [clock](Self::with_clock) of the
+    /// profile.
     pub fn assert_verified(&self, claims: SignedClaims<'_>) -> Result<VerifiedToken, TokenError> {
         let token = self.assert_verified_for_revocation(claims)?;
         self.check_times(&token)?;
@@ -141,10 +141,10 @@ impl TokenProfile {
         })
     }
 
-    /// Checks the times of a token by the [clock](Self::with_clock) of the profile, again at each
-    /// use if it is kept; and whether its tenant is still accepted, if that is asked of a
-    /// [closure](Self::with_issuer_pattern), by the same part of a [combined](Self::combined)
-    /// profile as before.
+    /// Checks the times of a token by the [clock](Self::with_clock) of the profile, and whether a
+    /// [closure](Self::with_issuer_pattern) still accepts its tenant. A verifier that keeps tokens
+    /// calls it at each use. In a [combined](Self::combined) profile, the same part as before
+    /// decides.
     ///
     /// # Errors
     /// [`TokenError`] if the token is expired, not valid yet, or from the future, or if its issuer

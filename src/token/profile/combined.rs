@@ -6,15 +6,15 @@ use crate::config::ConfigError;
 use crate::token::TokenError;
 
 impl TokenProfile {
-    /// Several profiles as one: each token is checked by the one that knows its issuer, and by no
-    /// other. For verifying tokens of several issuers see [`IssuerSet`](crate::token::IssuerSet),
-    /// which makes such a profile.
+    /// Combines several profiles: each token is checked by the one that knows its issuer, and by no
+    /// other. To verify tokens of several issuers use [`IssuerSet`](crate::token::IssuerSet), which
+    /// makes such a profile.
     ///
-    /// For a [`Revoker`](crate::Revoker) it is the profile of a process that revokes but does not
-    /// check: ids belong to their issuer, so [`Target::issued_by`](crate::Target::issued_by) is
-    /// needed if there are several, and every record is kept for as long as the longest token of
-    /// any of them. A token may be as long as the longest of any of them. Set everything before
-    /// profiles are combined: setters called later do not reach the parts.
+    /// A process that revokes but does not check gives it to its [`Revoker`](crate::Revoker). Ids
+    /// belong to their issuer, so with several issuers
+    /// [`Target::issued_by`](crate::Target::issued_by) is needed. Records are kept for the longest
+    /// accepted lifetime of all profiles, and the longest accepted token is that of all profiles.
+    /// Change settings before you combine: setters that are called later do not reach the parts.
     ///
     /// # Errors
     /// [`ConfigError`] if there is no profile, if one cannot work or has no issuer, or if two have

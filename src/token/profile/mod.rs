@@ -91,18 +91,18 @@ pub(crate) fn usual_target_of(claim: &str) -> Option<TargetKind> {
 /// Claims with a meaning of their own, which feed no target.
 const NOT_IDS: [&str; 5] = ["iss", "aud", "exp", "nbf", "iat"];
 
-/// What a token without an id means, see [`TokenProfile::with_missing_id`].
+/// What happens to a token without an id, see [`TokenProfile::with_missing_id`].
 ///
 /// In configurations: `refuse`, `signing-input` or `other-targets-only`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum MissingId {
-    /// The token is refused. The default: what has no name cannot be revoked by name.
+    /// The token is refused. The default, because a token without an id cannot be revoked by id.
     #[default]
     Refuse,
-    /// The token is known by the SHA-256 of its signing input (header and payload, never the
-    /// signature). It can be revoked by handing in the token itself.
+    /// The token is identified by the SHA-256 of its signing input (header and payload, never the
+    /// signature). To revoke it, one needs the token itself.
     SigningInput,
     /// The token is accepted and can be revoked only through its other targets: its session, its
     /// user, …
@@ -111,9 +111,9 @@ pub enum MissingId {
 
 /// Who may issue tokens, for whom, for how long, and by which claims they can be revoked.
 ///
-/// Verifier and [`Revoker`](crate::Revoker) are given the same profile, so that what one writes the
-/// other finds: ids are kept apart by issuer, and a revocation is kept for as long as the longest
-/// token that is accepted.
+/// Give verifier and [`Revoker`](crate::Revoker) the same profile, so that the check finds what the
+/// revoker writes: ids are kept apart by issuer, and a revocation is kept as long as an accepted
+/// token can be valid.
 ///
 /// ```
 /// use tower_jwt_revocation::TokenProfile;
@@ -175,7 +175,8 @@ impl TokenProfile {
     /// is not an access token: such tokens are refused.
     pub const OTHER_TOKEN_KINDS: [&'static str; 14] = kind::OTHER_TOKEN_KINDS;
 
-    /// Any issuer, any audience, `jti` required, at most 24 h long, checked with a leeway of 60 s.
+    /// A profile that accepts any issuer and any audience, requires a `jti`, and accepts tokens
+    /// that are valid for 24 h at most, with a leeway of 60 s.
     pub fn new() -> Self {
         Self {
             issuers: AcceptedIssuers::none(),
@@ -203,31 +204,31 @@ impl TokenProfile {
         }
     }
 
-    /// Accepts tokens of this issuer only; call it again for each further one. From then on `iss`
-    /// is required, must equal one of them exactly, and ids belong to their issuer.
+    /// Accepts tokens of this issuer only; call it again for each further one. `iss` is then
+    /// required and must equal one of them exactly, and ids belong to their issuer.
     ///
-    /// Default: none, `iss` is not looked at, and all ids belong to one nameless issuer. Adding the
-    /// first issuer to a running system therefore orphans the revocations written before.
+    /// Default: none; `iss` is ignored, and all ids belong to one nameless issuer. So if you add
+    /// the first issuer to a running system, earlier revocations have no effect any more.
     #[must_use]
     pub fn with_issuer(mut self, issuer: impl AsRef<str>) -> Self {
         self.issuers.add_name(issuer.as_ref());
         self.changed()
     }
 
-    /// Accepts tokens of all issuers that differ from `pattern` in nothing but `{tenant}`, if
-    /// `accepts` is true for their tenant: `https://login.example/{tenant}/v2.0`. Otherwise as
-    /// [`with_issuer`](Self::with_issuer): `iss` is required, and the ids of each tenant are its
-    /// own. The keys they share: [`Target::key`](crate::Target::key) says how to revoke one for all
-    /// of them.
+    /// Accepts tokens of all issuers that match `pattern`, such as
+    /// `https://login.example/{tenant}/v2.0`, if `accepts` returns true for their tenant. Otherwise
+    /// as [`with_issuer`](Self::with_issuer): `iss` is required, and the ids of each tenant are its
+    /// own. The tenants share their keys: [`Target::key`](crate::Target::key) says how to revoke
+    /// one for all of them.
     ///
-    /// A tenant has 1 to 253 letters, digits, `-`, `_` and `.`, no `.` at its ends and no two in a
-    /// row.
+    /// A tenant has 1 to 253 letters, digits, `-`, `_` and `.`, with no `.` at its ends and no
+    /// `..`.
     ///
     /// # Security
-    /// With `|_| true` every tenant of the provider is accepted: at a public provider anyone can be
-    /// one. Ask your own list, which may be changed while the program runs. `accepts` is
-    /// called for every request, also before the signature was checked, so it must be quick and
-    /// must not write the tenant anywhere.
+    /// With `|_| true` every tenant of the provider is accepted; at a public provider anyone can
+    /// become one. Use a list of your own, which may change while the program runs. `accepts` is
+    /// called for every request, also before the signature was checked. So it must be quick and
+    /// must not store the tenant anywhere.
     ///
     /// ```
     /// use tower_jwt_revocation::TokenProfile;
@@ -250,11 +251,11 @@ impl TokenProfile {
         self.changed()
     }
 
-    /// Accepts tokens for this audience only; call it again for each further one, any match
-    /// suffices. From then on `aud` is required.
+    /// Accepts tokens for this audience only; call it again for each further one. `aud` is then
+    /// required, and one match suffices.
     ///
-    /// Default: none, `aud` is not looked at. Name it wherever an issuer serves more than one API
-    /// (RFC 8725 §3.9).
+    /// Default: none; `aud` is ignored. Set it wherever an issuer serves more than one API (RFC
+    /// 8725 §3.9).
     #[must_use]
     pub fn with_audience(mut self, audience: impl Into<Box<str>>) -> Self {
         self.audiences.push(audience.into());
@@ -262,30 +263,31 @@ impl TokenProfile {
     }
 
     /// How far the clocks of issuer and verifier may be apart when `exp`, `nbf` and `iat` are
-    /// checked: 0 to 300 s, default 60 s.
+    /// checked: 0 to 300 s, default 60 s. More would hide a broken clock.
     #[must_use]
     pub fn with_leeway(mut self, leeway: Duration) -> Self {
         self.leeway = leeway;
         self.changed()
     }
 
-    /// The longest lifetime (`exp` − `iat`) of an accepted token, default 24 h. Longer ones are
-    /// refused: revocations of users, sessions, … are forgotten when the longest token is over, so
-    /// a longer one would outlive them.
+    /// The longest lifetime (`exp` − `iat`) of an accepted token; default 24 h. Longer ones are
+    /// refused: revocations of users, sessions and so on are forgotten after this time, so such a
+    /// token would outlive them.
     ///
-    /// Before it is lowered in a running system nothing needs to be done; before it is *raised*,
-    /// revocations must have been written under the higher bound for as long as the lower one.
+    /// It can be lowered in a running system at any time. To *raise* it, first give the higher bound
+    /// to all that revoke, wait for as long as the lower bound, and then give it to the verifiers.
     #[must_use]
     pub fn with_max_lifetime(mut self, max_lifetime: Duration) -> Self {
         self.max_lifetime = max_lifetime;
         self.changed()
     }
 
-    /// The longest accepted token, in bytes; default 8192. Longer ones are refused unread, wherever
-    /// they are found. Its header may take up half of it.
+    /// The longest accepted token, in bytes; default 8192, as much as common servers take for a
+    /// header field. Longer ones are refused unread. The header of the token may take up half of
+    /// it.
     ///
-    /// The server in front must take as much: a header field of hyper may have 400 kB in HTTP/1
-    /// and, unless `max_header_list_size` says otherwise, 16 kB in HTTP/2.
+    /// The HTTP server must accept as much: in hyper a header field may have 400 kB in HTTP/1 and,
+    /// unless `max_header_list_size` says otherwise, 16 kB in HTTP/2.
     #[must_use]
     pub fn with_max_token_bytes(mut self, bytes: usize) -> Self {
         // Of no matter for what a token is, so the tokens of both are the same.
@@ -302,7 +304,8 @@ impl TokenProfile {
         self.changed()
     }
 
-    /// What a token without an id means, default [`MissingId::Refuse`].
+    /// What happens to a token without an id; default [`MissingId::Refuse`], because it cannot be
+    /// revoked by id.
     ///
     /// # Security
     /// With [`MissingId::OtherTargetsOnly`] a single token can no longer be revoked.
@@ -312,22 +315,22 @@ impl TokenProfile {
         self.changed()
     }
 
-    /// Accepts tokens that do not say when they were issued.
+    /// Accepts tokens without `iat`, which do not say when they were issued. Default: they are
+    /// refused.
     ///
     /// # Security
-    /// Such a token is covered by every cutoff ("all of this user so far"), also by one that was
-    /// set before it was issued: its holder stays out until the cutoff is forgotten. And as nothing
-    /// tells how old it is, one that is valid for longer than
-    /// [`with_max_lifetime`](Self::with_max_lifetime) passes in its last part, when revocations of
-    /// its user or session may have been forgotten.
+    /// Every cutoff ("all of this user so far") covers such a token, also one that was set before
+    /// it was issued: its holder stays out until the cutoff is forgotten. Its lifetime is not known
+    /// either. If it is longer than [`with_max_lifetime`](Self::with_max_lifetime), the token
+    /// passes towards its end, when revocations of its user or session may have been forgotten.
     #[must_use]
     pub fn allow_missing_iat(mut self) -> Self {
         self.require_iat = false;
         self.changed()
     }
 
-    /// Refuses tokens without a `sub`: they are of no user, so that "log out this user" would miss
-    /// them. Default: they are accepted, as tokens of machines often have none.
+    /// Refuses tokens without a `sub`, which "log out this user" would miss. Default: they are
+    /// accepted, because tokens of machines often have none.
     #[must_use]
     pub fn with_required_subject(mut self) -> Self {
         self.require_subject = true;
@@ -340,19 +343,18 @@ impl TokenProfile {
     ///
     /// Default: `sub` → user; `sid`, `session_state`, `session_id` → session; `device_id` → device;
     /// `fid`, `family_id`, `origin_jti` → family; `client_id`, `azp`, `cid`, `appid` → client.
-    /// Every claim that is present counts. A value must be a string or (not for `sub`) an integer;
-    /// anything else is refused, because a revocation of it would not be found.
+    /// Every claim that is present counts. A value must be a string or (not for `sub`) an integer.
+    /// A token with any other value is refused, because a revocation of it would not be found.
     ///
     /// A claim inside of another one is written as `user.uid`, or as the JSON Pointer `/user/uid`
-    /// (RFC 6901). A name that holds a point is written as a pointer: `/kubernetes.io/pod/uid`. A
-    /// name with `://` in it is taken as it is. A path leads through objects, not into arrays. Both
-    /// ways of writing one path are one claim, of which the target that was set last counts;
-    /// revocations name it as it is written there.
+    /// (RFC 6901). A name that contains a dot is written as a pointer: `/kubernetes.io/pod/uid`. A
+    /// name with `://` in it is taken literally. A path leads through objects, not into arrays.
+    /// Both ways of writing one path mean one claim. If both are set, the last one counts, and
+    /// revocations name the claim as it is written there.
     ///
-    /// A claim that no token can have is an error of [`validate`](Self::validate). One that no
-    /// token has had, which may be misspelt, is told by
-    /// [`unseen_claim_targets`](Self::unseen_claim_targets) and, after 1000 tokens, once in the
-    /// log.
+    /// A claim that no token can have is an error of [`validate`](Self::validate). A claim that no
+    /// token has had may be misspelt: [`unseen_claim_targets`](Self::unseen_claim_targets) lists
+    /// it, and after 1000 tokens the log says so once.
     #[must_use]
     pub fn with_claim_target(mut self, claim: impl Into<Arc<str>>, kind: TargetKind) -> Self {
         let path = ClaimPath::new(claim);
@@ -364,9 +366,9 @@ impl TokenProfile {
     }
 
     /// The claims set by [`with_claim_target`](Self::with_claim_target) that no accepted token has
-    /// had yet, each with the number of tokens that were without it: a revocation by such a claim
-    /// has matched nothing. Clones of a profile count together, also if other rules are changed,
-    /// and a verifier works with a clone.
+    /// had yet, each with the number of tokens without it. A revocation by such a claim has matched
+    /// nothing. All clones of a profile count together, also the one in a verifier and those with
+    /// other rules.
     ///
     /// ```
     /// # use tower_jwt_revocation::TokenProfile;
@@ -383,22 +385,20 @@ impl TokenProfile {
         own.chain(self.members.iter().flat_map(Self::unseen_claim_targets)).collect()
     }
 
-    /// Says that the issuer gives the id of a session that was ended to a new one, as Keycloak does
-    /// with a `sid` when the user signs in again in the same browser: a session is then revoked
-    /// with [`Extent::IssuedSoFar`](crate::Extent::IssuedSoFar) unless the request says otherwise,
-    /// so that tokens that are issued later pass. Default: it is revoked with
-    /// [`Extent::All`](crate::Extent::All).
+    /// For an issuer that gives the id of an ended session to a new one, as Keycloak does when a
+    /// user signs in again in the same browser. A session is then revoked with
+    /// [`Extent::IssuedSoFar`](crate::Extent::IssuedSoFar), unless the request says otherwise, so
+    /// that later tokens pass. Default: it is revoked with [`Extent::All`](crate::Extent::All).
     ///
     /// # Security
-    /// An issuer that goes on to issue tokens for the session that was revoked, because it was not
-    /// ended there, brings it back.
+    /// If the session goes on at the issuer, tokens that are issued for it later pass.
     #[must_use]
     pub fn with_recurring_session_ids(mut self) -> Self {
         self.session_extent = Extent::IssuedSoFar;
         self.changed()
     }
 
-    /// No longer looks at `claim`: saves a key per check, and lets odd values of it pass.
+    /// Ignores `claim`: saves one key per check, and accepts any value of it.
     #[must_use]
     pub fn without_claim_target(mut self, claim: &str) -> Self {
         let path = ClaimPath::new(claim);
@@ -406,12 +406,12 @@ impl TokenProfile {
         self.changed()
     }
 
-    /// Accepts only tokens whose claim has one of these values, or is an array that holds one of
-    /// them: `require_claim("token_use", ["access"])`. Booleans are written as JSON spells them,
-    /// `require_claim("email_verified", ["true"])`, and so are numbers, which are compared by their
-    /// value. A text with spaces, such as `scope` (RFC 8693 §4.2), is one value. A path such as
-    /// `realm.name` leads into a claim, see [`with_claim_target`](Self::with_claim_target). Call it
-    /// again for each further rule; all of them must hold.
+    /// Accepts only tokens whose claim has one of these values, or is an array that contains one of
+    /// them: `require_claim("token_use", ["access"])`. Booleans and numbers are written as in JSON,
+    /// `require_claim("email_verified", ["true"])`; numbers are compared by value. A text with
+    /// spaces, such as `scope` (RFC 8693 §4.2), is one value. A path such as `realm.name` leads
+    /// into a claim, see [`with_claim_target`](Self::with_claim_target). Call it again for each
+    /// further rule; all of them must hold.
     ///
     /// Default: no such rule.
     #[must_use]
@@ -443,8 +443,8 @@ impl TokenProfile {
         self.changed()
     }
 
-    /// Refuses tokens whose claim has one of these values, or is an array that holds one of them.
-    /// Values are written as for [`require_claim`](Self::require_claim).
+    /// Refuses tokens whose claim has one of these values, or is an array that contains one of
+    /// them. Values are written as for [`require_claim`](Self::require_claim).
     ///
     /// Default: no such rule, beside [`OTHER_TOKEN_KINDS`](Self::OTHER_TOKEN_KINDS).
     #[must_use]
@@ -458,20 +458,20 @@ impl TokenProfile {
         self.changed()
     }
 
-    /// No longer refuses a token because this claim says that it is of another kind.
+    /// Accepts tokens although this claim says that they are no access tokens.
     ///
-    /// Default: a token is refused that is not an access token by one of these claims (RFC 8725
+    /// Default: a token is refused if one of these claims says that it is no access token (RFC 8725
     /// §3.11, §3.12):
     /// - `token_use`, `typ`, `token_type` or `type` has one of the values
     ///   [`OTHER_TOKEN_KINDS`](Self::OTHER_TOKEN_KINDS);
-    /// - `events` is an object whose members are named by URIs, as logout tokens and other security
-    ///   events have it (RFC 8417 §2.2);
+    /// - `events` is an object whose members are named by URIs, as in logout tokens and other
+    ///   security events (RFC 8417 §2.2);
     /// - `refresh` is `true`;
-    /// - `at_hash`, `c_hash` or `s_hash` is there, as only ID tokens have them.
+    /// - `at_hash`, `c_hash` or `s_hash` is there, which only ID tokens have.
     ///
     /// # Security
-    /// Issuers sign tokens of all kinds with the same keys. What this lets in may have been issued
-    /// for another purpose and to another recipient. Use it only where a claim of this name has
+    /// Issuers sign tokens of all kinds with the same keys. A token that this lets in may have been
+    /// issued for another purpose and to another recipient. Use it only if a claim of this name has
     /// another meaning at your issuer.
     #[must_use]
     pub fn allow_other_kinds_by(mut self, claim: impl Into<Box<str>>) -> Self {
@@ -479,9 +479,9 @@ impl TokenProfile {
         self.changed()
     }
 
-    /// Where the time comes from by which `exp`, `nbf` and `iat` are checked; default: the clock of
-    /// the operating system, at most 10 ms late. Revocations are dated by the clock of the store,
-    /// whatever this one says.
+    /// The clock by which `exp`, `nbf` and `iat` are checked. Default: the clock of the operating
+    /// system, at most 10 ms late. Revocations are dated by the clock of the store, not by this
+    /// one.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);

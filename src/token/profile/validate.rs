@@ -9,14 +9,14 @@ use crate::config::ConfigError;
 use crate::revocation::TargetKind;
 
 impl TokenProfile {
-    /// Whether this profile can work. Called by everything that is built with one.
+    /// Checks that this profile can work. Everything that is built with a profile calls it.
     ///
     /// # Errors
     /// [`ConfigError`] naming the setting: an empty issuer, audience or claim name; a leeway over
-    /// 300 s; a lifetime of zero or over 10 years; a claim mapped to a kind that is not fed by
-    /// claims, or one that cannot feed any (`iss`, `aud`, `exp`, `nbf`, `iat`, `cnf`); a claim
-    /// mapped to a target or to the id that no accepted token can have, because it is forbidden,
-    /// says that the token is an ID token, or leads into a claim that must be a text.
+    /// 300 s; a lifetime of zero or over 10 years; a claim mapped to a kind that takes no claims,
+    /// or a claim that can be no target (`iss`, `aud`, `exp`, `nbf`, `iat`, `cnf`); a claim mapped
+    /// to a target or to the id that no accepted token can have: it is forbidden, marks ID tokens,
+    /// or leads into a claim that must be a text.
     pub fn validate(&self) -> Result<(), ConfigError> {
         const TEN_YEARS: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
         let oops = |setting, problem: &str| Err(ConfigError::new(setting, problem));
